@@ -1,0 +1,64 @@
+from importlib.resources import files
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+
+from fewstep.models.fashion_mnist import unet
+from fewstep.models.fashion_mnist.train import batch, cosine_alphas_cumprod, learning_rate
+from fewstep.runtime.manifest import ScheduleSpec
+from fewstep.runtime.schedule import NoiseSchedule
+
+WEIGHTS = files("fewstep.models.fashion_mnist") / unet.WEIGHTS
+
+
+def test_shipped_weights_are_small_float16_and_finite():
+    assert WEIGHTS.stat().st_size <= 8_000_000
+    with safe_open(WEIGHTS, "numpy") as tensors:
+        for name in tensors.keys():  # noqa: SIM118 (safe_open is no mapping)
+            assert tensors.get_tensor(name).dtype == np.float16
+            assert np.isfinite(tensors.get_tensor(name)).all()
+
+
+def test_network_has_the_size_its_card_says():
+    network = unet.load()
+    assert 2e6 < sum(parameter.numel() for parameter in network.parameters()) < 4e6
+    assert network(torch.zeros(2, 1, 28, 28), torch.tensor([0.0, 999.0]), torch.tensor([0, 10])).shape == (2, 1, 28, 28)
+
+
+def test_network_was_trained():
+    """At high noise a v predictor must at least say minus the mean image; at low noise, minus the image, blurred.
+
+    A network that has learnt nothing has the loss 1 + E[x0^2]; an unconditional Gaussian fit reaches about 0.4 on
+    images like these. Here the data is smooth shapes on black, so only the order of magnitude is asked for.
+    """
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.linspace(-1, 1, 28)
+    image = torch.where((rows[:, None].abs() < 0.6) & (rows[None, :].abs() < 0.4), 0.5, -1.0)[None, None]
+    losses = []
+    for t in (200, 500):
+        alpha, sigma = cosine_alphas_cumprod()[t].sqrt().float(), (1 - cosine_alphas_cumprod()[t]).sqrt().float()
+        noise = torch.randn(8, 1, 28, 28, generator=generator)
+        v = unet.load()(alpha * image + sigma * noise, torch.full((8,), t), torch.full((8,), 3))
+        losses.append((v - (alpha * noise - sigma * image)).square().mean().item())
+    assert max(losses) < 0.4
+
+
+def test_training_schedule_is_the_runtimes():
+    schedule = NoiseSchedule(ScheduleSpec("cosine"))
+    alphas = np.array([schedule.alpha(t) for t in range(1000)])
+    assert cosine_alphas_cumprod().sqrt().numpy() == pytest.approx(alphas, rel=1e-9)
+
+
+def test_a_resumed_run_sees_the_same_batches():
+    images, labels = torch.rand(100, 1, 28, 28), torch.randint(10, (100,))
+    first, again, other = (batch(images, labels, 64, seed, 7) for seed in (0, 0, 1))
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not torch.equal(first[3], other[3])
+    assert (first[1] == unet.NULL_CLASS).any()
+
+
+def test_learning_rate_warms_up_holds_and_falls_to_zero():
+    rates = [learning_rate(step, 10_000, 1.0) for step in (0, 199, 5_000, 8_000, 9_000, 10_000)]
+    assert rates == pytest.approx([1 / 200, 1, 1, 1, 0.5, 0])
