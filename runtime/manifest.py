@@ -126,3 +126,4 @@ class Manifest(Strict, frozen=True):
     ranges: str | None = None
     verification: str | None = None  # JSON table: torch against ONNX
     report: str | None = None
+    results: str | None = None  # JSON: the report's figures

@@ -109,7 +109,8 @@ It exists to try and to measure fewstep; it has no other use.
 | data | Fashion-MNIST, all 60 000 training images (Xiao, Rasul, Vollgraf 2017, arXiv 1708.07747), MIT licence |
 | prediction, schedule | v, cosine, {TIMESTEPS} timesteps |
 | command | `python -m fewstep.models.fashion_mnist.train --work FOLDER --steps {arguments["steps"]}` |
-| seed, batch, peak learning rate | {arguments["seed"]}, {arguments["batch"]}, {arguments["rate"]:g} (AdamW, EMA 0.999) |
+| optimizer | AdamW, batch {arguments["batch"]}, peak learning rate {arguments["rate"]:g}, EMA 0.999 |
+| seed | {arguments["seed"]} |
 | steps | {checkpoint["step"]} ({images_seen / 60_000:.1f} passes over the data) |
 | arithmetic | bfloat16 autocast on a CPU |
 | last training loss | {losses[-1][1]:.4f} (mean squared error of v, mean of the last steps) |

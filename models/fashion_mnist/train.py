@@ -69,7 +69,7 @@ def main() -> None:
     alphas_cumprod = cosine_alphas_cumprod().float()
 
     torch.manual_seed(options.seed)
-    network = UNet().to(memory_format=torch.channels_last)
+    network = UNet().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(network.parameters(), lr=options.rate, betas=(0.9, 0.99), weight_decay=1e-3)
     average = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     first, losses = 0, []

@@ -1,0 +1,26 @@
+"""A graph's interface as a manifest records it."""
+
+from collections.abc import Collection
+
+from fewstep.graph.graph import GROUP, TIME, Graph, Value, X
+from fewstep.runtime import manifest
+from fewstep.runtime.manifest import Role, Tensor
+
+
+def describe(graph: Graph, file: str, data: tuple[str, ...] = (), conditions: Collection[str] = ()) -> manifest.Graph:
+    """The manifest entry of a graph stored in `file`. Inputs that are neither named here nor in `conditions` are rows.
+
+    Outputs are rows where x is no input (a prologue), else the denoiser's output.
+    """
+    roles: dict[str, Role] = {X: "x", TIME: "time", GROUP: "group", **dict.fromkeys(conditions, "condition")}
+    is_body = any(value.name == X for value in graph.inputs)
+    return manifest.Graph(
+        file=file,
+        inputs=tuple(_tensor(value, roles.get(value.name, "row")) for value in graph.inputs),
+        outputs=tuple(_tensor(value, "output" if is_body else "row") for value in graph.outputs),
+        data=data,
+    )
+
+
+def _tensor(value: Value, role: Role) -> Tensor:
+    return Tensor(value.name, role, value.shape, value.dtype.name)  # type: ignore[arg-type]  # checked when it is read

@@ -1,0 +1,70 @@
+"""What a pass works on: an ONNX graph as immutable values, with its weights as numpy arrays.
+
+A pass returns a new Graph that shares every node and every array it did not touch, so a chain of passes costs no copies
+of the weights, and a pass can never damage the graph it was given.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+BATCH = "batch"  # the one dynamic dimension: the leading axis of every input and output
+X, TIME, GROUP, OUTPUT = "x", "time", "group", "output"  # a denoiser's ports; conditions and rows have their own names
+
+
+@dataclass(frozen=True)
+class Node:
+    """One operation. Attributes hold what `onnx.helper.get_attribute_value` gives (ints, floats, bytes, lists)."""
+
+    op: str
+    inputs: tuple[str, ...]  # "" stands for an optional input left out
+    outputs: tuple[str, ...]
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    name: str = ""
+    domain: str = ""
+
+    @property
+    def output(self) -> str:
+        """The first output, the only one for most operations."""
+        return self.outputs[0]
+
+
+@dataclass(frozen=True)
+class Value:
+    """A graph input or output: name, dtype, and shape, in which "batch" stands for the dynamic axis."""
+
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int | str, ...]
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A graph whose nodes stand in topological order. `constants` are its weights and other known tensors, by name."""
+
+    name: str
+    inputs: tuple[Value, ...]
+    outputs: tuple[Value, ...]
+    nodes: tuple[Node, ...]
+    constants: Mapping[str, Array]
+
+    def with_nodes(self, nodes: Iterable[Node], constants: Mapping[str, Array] | None = None) -> "Graph":
+        """The same interface over other nodes; `constants` are added to those already there."""
+        return replace(self, nodes=tuple(nodes), constants={**self.constants, **(constants or {})})
+
+    def is_constant(self, name: str) -> bool:
+        return name in self.constants
+
+    def ops(self) -> tuple[str, ...]:
+        """Operation types in order: what tests and reports count."""
+        return tuple(node.op for node in self.nodes)
+
+
+def rename_inputs(node: Node, names: Mapping[str, str]) -> Node:
+    """The node reading `names[n]` wherever it read n."""
+    inputs = tuple(names.get(name, name) for name in node.inputs)
+    return node if inputs == node.inputs else replace(node, inputs=inputs)

@@ -1,0 +1,75 @@
+"""Who makes and who reads each tensor of a graph, and what can be reached from where."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from fewstep.graph.graph import Graph, Node
+from fewstep.runtime.errors import UserError
+
+
+@dataclass(frozen=True)
+class Index:
+    """Answers about one Graph. Build it once a pass; a changed graph needs a new one."""
+
+    graph: Graph
+    producers: Mapping[str, Node]  # tensor -> the node that makes it; graph inputs and constants have none
+    consumers: Mapping[str, tuple[Node, ...]]  # tensor -> the nodes that read it, in order
+    outputs: frozenset[str]  # names of the graph's outputs
+
+    def producer(self, name: str, op: str) -> Node | None:
+        """The node that makes `name`, if its operation is `op`."""
+        node = self.producers.get(name)
+        return node if node is not None and node.op == op and not node.domain else None
+
+    def is_inner(self, name: str) -> bool:
+        """True if exactly one node reads the tensor and the graph does not return it: it may be rewritten freely."""
+        return len(self.consumers.get(name, ())) == 1 and name not in self.outputs
+
+    def reachable(self, sources: Iterable[str]) -> frozenset[str]:
+        """Every tensor whose value depends on one of `sources` (themselves included)."""
+        reached = set(sources)
+        for node in self.graph.nodes:
+            if not reached.isdisjoint(node.inputs):
+                reached.update(node.outputs)
+        return frozenset(reached)
+
+    def needed(self, targets: Iterable[str]) -> frozenset[str]:
+        """Every tensor that the values of `targets` depend on (themselves included)."""
+        needed = set(targets)
+        for node in reversed(self.graph.nodes):
+            if not needed.isdisjoint(node.outputs):
+                needed.update(name for name in node.inputs if name)
+        return frozenset(needed)
+
+
+def index(graph: Graph) -> Index:
+    """The Index of a graph."""
+    producers = {output: node for node in graph.nodes for output in node.outputs if output}
+    consumers: dict[str, list[Node]] = {}
+    for node in graph.nodes:
+        for name in dict.fromkeys(node.inputs):  # once per node, even where it reads a tensor twice
+            if name:
+                consumers.setdefault(name, []).append(node)
+    readers = {name: tuple(nodes) for name, nodes in consumers.items()}
+    return Index(graph, producers, readers, frozenset(value.name for value in graph.outputs))
+
+
+def in_topological_order(nodes: Iterable[Node], known: Iterable[str]) -> tuple[Node, ...]:
+    """The nodes so that each follows those it reads from; ties keep their order. `known` are inputs and constants."""
+    waiting = list(nodes)
+    ready = set(known) | {""}
+    ordered: list[Node] = []
+    while waiting:
+        later = []
+        for node in waiting:
+            if ready.issuperset(node.inputs):
+                ordered.append(node)
+                ready.update(node.outputs)
+            else:
+                later.append(node)
+        if len(later) == len(waiting):
+            read = {name for node in later for name in node.inputs} - ready
+            unmade = read - {name for node in later for name in node.outputs} or read  # or a cycle
+            raise UserError(f"the graph reads {min(unmade)!r}, which nothing makes before it", "export the model again")
+        waiting = later
+    return tuple(ordered)

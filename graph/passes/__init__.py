@@ -1,0 +1,1 @@
+"""Function-preserving rewrites, one file each: `def name(graph) -> graph`."""

@@ -1,0 +1,66 @@
+"""Scales and shifts: at most one Mul and one Add behind each normalisation."""
+
+from dataclasses import replace
+
+from fewstep.graph.graph import Graph, Node, X
+from fewstep.graph.index import Index, index
+from fewstep.graph.types import Types, infer_types
+
+
+def merge_affine(graph: Graph, x: str = X) -> Graph:
+    """Join factors and terms that do not depend on x, where the prologue can compute them.
+
+        (n * a) * c      ==>      n * (a * c)
+        (n * a + b) * c  ==>      n * (a * c) + b * c
+        (n + b) + d      ==>      n + (b + d)
+
+    A GroupNorm's own scale and shift and the adaptive ones behind it so become one Mul and one Add. Equal up to the
+    rounding of float32.
+    """
+    idx, types = index(graph), infer_types(graph)
+    moving = idx.reachable([x])
+    # what a rewrite bypasses stays until `drop_unused`, so rewrites that overlap are valid too
+    return graph.with_nodes(new for node in graph.nodes for new in _rewrite(node, idx, types, moving) or (node,))
+
+
+def _rewrite(node: Node, idx: Index, types: Types, moving: frozenset[str]) -> tuple[Node, ...]:
+    if node.op not in ("Mul", "Add") or node.domain:
+        return ()
+    main, given = _sides(node, moving)
+    inner = idx.producers.get(main)
+    if not main or inner is None or inner.op not in ("Mul", "Add") or inner.domain or not idx.is_inner(main):
+        return ()
+    inner_main, inner_given = _sides(inner, moving)
+    if not inner_main or not _fits(inner_given, given, types):
+        return ()
+    joined = f"{node.output}_{node.op.lower()}"
+    if inner.op == node.op:
+        return (Node(node.op, (inner_given, given), (joined,)), replace(node, inputs=(inner_main, joined)))
+    base = idx.producer(inner_main, "Mul") if node.op == "Mul" else None
+    if base is None or not idx.is_inner(inner_main) or not _sides(base, moving)[0]:
+        return ()  # (n + b) * c gains nothing unless a factor of n takes up c
+    scaled = f"{node.output}_scaled"
+    return (
+        Node("Mul", (inner_main, given), (scaled,)),
+        Node("Mul", (inner_given, given), (joined,)),
+        Node("Add", (scaled, joined), node.outputs, name=node.name),
+    )
+
+
+def _sides(node: Node, moving: frozenset[str]) -> tuple[str, str]:
+    """(the operand that depends on x, the one that does not), or empty names."""
+    left, right = node.inputs
+    if (left in moving) == (right in moving):
+        return "", ""
+    return (left, right) if left in moving else (right, left)
+
+
+def _fits(a: str, b: str, types: Types) -> bool:
+    """True if a and b combine into something no larger than one of them, as two scales of the same channels do."""
+    shapes = [types.shape(a), types.shape(b)]
+    if shapes[0] is None or shapes[1] is None:
+        return False
+    rank = max(len(shape) for shape in shapes if shape is not None)
+    left, right = ((1,) * (rank - len(shape)) + tuple(shape) for shape in shapes if shape is not None)
+    pairs = list(zip(left, right, strict=True))
+    return all(p == q or q == 1 for p, q in pairs) or all(p == q or p == 1 for p, q in pairs)

@@ -1,0 +1,31 @@
+"""Bias of convolutions as an operation of its own."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from fewstep.graph.graph import Array, Graph, Node
+
+
+def separate_bias(graph: Graph) -> Graph:
+    """Write the constant bias of each Conv as the Add behind it.
+
+        Conv(x, W, b)      ==>      Conv(x, W) + b[:, None, None]
+
+    An int8 convolution returns 8 bits of what it computes. With the bias outside, those bits and the range measured are
+    those of the products, and the bias stays float; an int32 bias would have to change with the scales of each group.
+    Engines join the two again where both are float.
+    """
+    constants: dict[str, Array] = {}
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        is_biased = node.op == "Conv" and not node.domain and len(node.inputs) > 2
+        weight, bias = (graph.constants.get(name) for name in node.inputs[1:3]) if is_biased else (None, None)
+        if weight is None or bias is None:
+            nodes.append(node)
+            continue
+        product, term = f"{node.output}_product", f"{node.output}_bias"
+        constants[term] = np.ascontiguousarray(bias.reshape(1, -1, *[1] * (weight.ndim - 2)))
+        nodes.append(replace(node, inputs=node.inputs[:2], outputs=(product,)))
+        nodes.append(Node("Add", (product, term), node.outputs, name=f"{node.name or node.output}_bias"))
+    return graph.with_nodes(nodes, constants)

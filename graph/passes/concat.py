@@ -1,0 +1,62 @@
+"""Concat in front of weights: one operation per source, so that each source may have its own range."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from fewstep.graph.graph import Array, Graph, Node
+from fewstep.graph.index import index
+from fewstep.graph.types import Types, infer_types
+
+
+def split_concat(graph: Graph) -> Graph:
+    """Split an operation with weights, fed by a Concat, into one per source, summed in float.
+
+        Conv(Concat(a, b), W, bias)    ==>      Conv(a, W[:, :Ca], bias) + Conv(b, W[:, Ca:])
+        MatMul(Concat(a, b), W)        ==>      MatMul(a, W[:Ca]) + MatMul(b, W[Ca:])
+
+    Sources of different range would otherwise share one scale, or leave the operation in float. Only a direct Concat is
+    split: behind a normalisation both sources have the same range, and splitting would cost an Add for nothing.
+    """
+    idx, types = index(graph), infer_types(graph)
+    constants: dict[str, Array] = {}
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        concat = idx.producer(node.inputs[0], "Concat") if node.op in ("Conv", "MatMul") and not node.domain else None
+        parts = _parts(node, concat, graph, types) if concat else None
+        if concat is None or parts is None:
+            nodes.append(node)
+            continue
+        total = ""
+        for number, (source, weight) in enumerate(zip(concat.inputs, parts, strict=True)):
+            last = number == len(parts) - 1
+            constants[f"{node.inputs[1]}_{number}"] = weight
+            inputs = (source, f"{node.inputs[1]}_{number}", *(node.inputs[2:] if number == 0 else ()))
+            part = f"{node.output}_{number}"
+            nodes.append(replace(node, inputs=inputs, outputs=(part,), name=f"{node.name or node.output}_{number}"))
+            if number:
+                result = node.output if last else f"{node.output}_sum_{number}"
+                nodes.append(Node("Add", (total, part), (result,), name=f"{node.name or node.output}_sum_{number}"))
+                part = result
+            total = part
+    return graph.with_nodes(nodes, constants)
+
+
+def _parts(node: Node, concat: Node, graph: Graph, types: Types) -> list[Array] | None:
+    """The weight of each source of the Concat, or None where the operation cannot be split."""
+    weight = graph.constants.get(node.inputs[1])
+    shapes = [types.shape(name) for name in concat.inputs]
+    rank = types.rank(concat.output)
+    if weight is None or rank is None or any(shape is None for shape in shapes) or len(shapes) < 2:
+        return None
+    axis = concat.attributes["axis"] % rank
+    if node.op == "Conv":
+        if axis != 1 or node.attributes.get("group", 1) != 1:
+            return None
+    elif axis != rank - 1 or weight.ndim != 2:
+        return None
+    sizes = [shape[axis] for shape in shapes if shape is not None]
+    if any(isinstance(size, str) for size in sizes):
+        return None
+    edges = np.cumsum([int(size) for size in sizes])[:-1]
+    return [np.ascontiguousarray(part) for part in np.split(weight, edges, axis=1 if node.op == "Conv" else 0)]

@@ -1,0 +1,58 @@
+"""Constants: computed once, here, instead of at every step."""
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.graph.graph import Graph
+from fewstep.graph.index import index
+from fewstep.graph.session import run
+
+GROWTH_LIMIT = 2**20  # bytes: a result larger than this and than what it is made from stays a computation
+RANDOM = ("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial")
+
+
+def fold_constants(graph: Graph) -> Graph:
+    """Replace what depends on constants only by its value.
+
+    y = Mul(Range(0, 4), c)      ==>      constant y
+    """
+    known = set(graph.constants) | {""}
+    candidates = []
+    for node in graph.nodes:
+        if node.op not in RANDOM and known.issuperset(node.inputs):
+            known.update(node.outputs)
+            candidates.append(node)
+    if not candidates:
+        return graph
+    # onnxruntime computes them: its kernels are the ones that would have run
+    made = [output for node in candidates for output in node.outputs if output]
+    read = {name: graph.constants[name] for node in candidates for name in node.inputs if name in graph.constants}
+    values = run(Graph("constants", (), (), tuple(candidates), read), {}, also=made)
+    sizes = {name: array.nbytes for name, array in (read | values).items()}
+    folded = {
+        output: values[output]
+        for node in candidates
+        for output in node.outputs
+        if output and sizes[output] <= max(GROWTH_LIMIT, sum(sizes[name] for name in node.inputs if name))
+    }
+    return graph.with_nodes((node for node in graph.nodes if node.output not in folded), folded)
+
+
+def drop_unused(graph: Graph) -> Graph:
+    """Remove nodes and constants that no output depends on.
+
+    a = f(x), b = g(x), return a      ==>      a = f(x), return a
+    """
+    needed = index(graph).needed(value.name for value in graph.outputs)
+    return replace(
+        graph,
+        nodes=tuple(node for node in graph.nodes if not needed.isdisjoint(node.outputs)),
+        constants={name: array for name, array in graph.constants.items() if name in needed},
+    )
+
+
+def shape_constant(dims: tuple[int, ...]) -> tuple[str, NDArray[np.int64]]:
+    """A shape as a constant, named by its value, so that equal shapes are one tensor."""
+    return "shape_" + "x".join(map(str, dims)), np.asarray(dims, np.int64)

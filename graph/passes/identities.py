@@ -1,0 +1,88 @@
+"""Operations that change nothing, or only undo or repeat one another."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from fewstep.graph.graph import Graph, Node, rename_inputs
+from fewstep.graph.index import Index, index
+from fewstep.graph.passes.constants import shape_constant
+from fewstep.graph.types import Types, infer_types
+
+
+def drop_identities(graph: Graph) -> Graph:
+    """Remove operations that return their input.
+
+    Mul(x, ones)  Add(x, zeros)  Cast(x, its own type)  Reshape(x, its own shape)  Identity(x)      ==>      x
+    """
+    types = infer_types(graph)
+    returned = {value.name for value in graph.outputs}
+    names: dict[str, str] = {}
+    nodes = []
+    for node in graph.nodes:
+        node = rename_inputs(node, names)
+        source = _unchanged(node, graph, types)
+        if source is None or node.output in returned:  # an output keeps its name, so what makes it stays
+            nodes.append(node)
+        else:
+            names[node.output] = source
+    return graph.with_nodes(nodes)
+
+
+def merge_layout(graph: Graph) -> Graph:
+    """Make one of two Reshapes or two Transposes in a row.
+
+    Reshape(Reshape(x, a), b)        ==>      Reshape(x, b)
+    Transpose(Transpose(x, p), q)    ==>      Transpose(x, p[q])
+    """
+    idx = index(graph)
+    return graph.with_nodes(_merged(node, graph, idx) for node in graph.nodes)
+
+
+def _unchanged(node: Node, graph: Graph, types: Types) -> str | None:
+    """The input that a node returns as it is, or None."""
+    if node.domain:
+        return None
+    source = node.inputs[0] if node.inputs else ""
+    before, after = types.values.get(source), types.values.get(node.output)
+    if node.op == "Identity" or (node.op == "Dropout" and len(node.inputs) < 3 and len(node.outputs) == 1):
+        return source
+    if node.op == "Transpose":
+        perm = node.attributes.get("perm")
+        return source if perm is not None and list(perm) == list(range(len(perm))) else None
+    if before is None or after is None:
+        return None
+    if node.op == "Cast":
+        return source if before.dtype == after.dtype else None
+    same = before.shape == after.shape and "?" not in after.shape
+    if node.op in ("Reshape", "Expand"):
+        return source if same else None
+    neutral = {"Mul": 1.0, "Div": 1.0, "Add": 0.0, "Sub": 0.0}.get(node.op)
+    if neutral is None:
+        return None
+    pairs = [node.inputs] if node.op in ("Div", "Sub") else [node.inputs, node.inputs[::-1]]
+    for kept, constant in pairs:
+        value = types.values.get(kept)
+        known = graph.constants.get(constant)
+        if value and value.shape == after.shape and known is not None and np.all(known == neutral):
+            return kept
+    return None
+
+
+def _merged(node: Node, graph: Graph, idx: Index) -> Node:
+    inner = idx.producer(node.inputs[0], node.op) if node.op in ("Reshape", "Transpose") and not node.domain else None
+    if inner is None or not idx.is_inner(inner.output):
+        return node
+    if node.op == "Transpose":
+        if "perm" not in node.attributes or "perm" not in inner.attributes:
+            return node
+        perm = [inner.attributes["perm"][axis] for axis in node.attributes["perm"]]
+        return replace(node, inputs=inner.inputs, attributes={"perm": perm})
+    first, second = (graph.constants.get(reshape.inputs[1]) for reshape in (inner, node))
+    if first is None or second is None or first.size == 0 or second.size == 0:
+        return node
+    # 0 means "as in the input", whose leading axis the inner Reshape must then have kept too
+    if 0 in second[1:] or (second[0] == 0 and first[0] != 0):
+        return node
+    name, _ = shape_constant(tuple(int(dim) for dim in second))
+    return replace(node, inputs=(inner.inputs[0], node.inputs[1] if name not in graph.constants else name))

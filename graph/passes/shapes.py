@@ -1,0 +1,82 @@
+"""Shape arithmetic: gone, given that the batch is the only dimension that may change."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from fewstep.graph.graph import Array, Graph, Node
+from fewstep.graph.index import Index, index
+from fewstep.graph.passes.constants import shape_constant
+from fewstep.graph.types import Types, infer_types
+
+
+def fold_shapes(graph: Graph) -> Graph:
+    """Write shapes as constants, the batch as 0 ("as in the input") or -1 ("what is left").
+
+    Reshape(y, Shape(x))                          ==>      Reshape(y, [0, 64, 28, 28])
+    Reshape(y, Concat(Gather(Shape(x), 0), c))    ==>      Reshape(y, [0, 128, 49])
+    Gather(Shape(x), 3)                           ==>      constant 28
+    """
+    types, idx = infer_types(graph), index(graph)
+    nodes: list[Node] = []
+    constants: dict[str, Array] = {}
+    for node in graph.nodes:
+        value = _known_dims(node, graph, idx, types)
+        if value is not None:
+            constants[node.output] = value
+            continue
+        dims = _target(node, types)
+        if dims is not None:
+            name, array = shape_constant(dims)
+            constants[name] = array
+            node = replace(node, inputs=(node.inputs[0], name), attributes={})
+        nodes.append(node)
+    return graph.with_nodes(nodes, constants)
+
+
+def _target(node: Node, types: Types) -> tuple[int, ...] | None:
+    """The constant second input of a Reshape or Expand, if one says it."""
+    if node.op not in ("Reshape", "Expand") or node.domain:
+        return None
+    before, after = types.shape(node.inputs[0]), types.shape(node.output)
+    if not before or not after or 0 in before or 0 in after:
+        return None
+    if node.op == "Expand":  # a dimension of 1 in the target keeps what the input has
+        kept = [1 if before[-k] == after[-k] else after[-k] for k in range(min(len(before), len(after)), 0, -1)]
+        dims = [*after[: len(after) - len(kept)], *kept]
+        return None if any(isinstance(dim, str) for dim in dims) else tuple(map(int, dims))
+    inner = after[1:] if isinstance(after[0], str) else after
+    if any(isinstance(dim, str) for dim in inner):
+        return None
+    fixed = tuple(map(int, inner))
+    if len(fixed) == len(after):
+        return fixed
+    same = isinstance(before[0], str) and not any(isinstance(dim, str) for dim in before[1:])
+    keeps_batch = same and np.prod([int(dim) for dim in before[1:]]) == np.prod(fixed)
+    return (0 if keeps_batch else -1, *fixed)
+
+
+def _known_dims(node: Node, graph: Graph, idx: Index, types: Types) -> Array | None:
+    """The value of Shape(x), or of a part of it taken by Gather or Slice, where that part is fixed."""
+    if node.op == "Shape" and not node.domain:
+        dims = _dims(node, types)
+        return None if dims is None or any(isinstance(dim, str) for dim in dims) else np.asarray(dims, np.int64)
+    if node.op not in ("Gather", "Slice") or not all(graph.is_constant(name) for name in node.inputs[1:]):
+        return None
+    shape = idx.producer(node.inputs[0], "Shape")
+    dims = _dims(shape, types) if shape else None
+    if dims is None:
+        return None
+    which: Any = graph.constants[node.inputs[1]]
+    if node.op == "Slice":
+        start, end, *axis_and_step = (int(graph.constants[name].reshape(())) for name in node.inputs[1:])
+        which = slice(start, end, *axis_and_step[1:])
+    taken = np.asarray(np.asarray(dims, object)[which], object)
+    return None if any(isinstance(dim, str) for dim in taken.reshape(-1)) else taken.astype(np.int64)
+
+
+def _dims(shape: Node, types: Types) -> tuple[int | str, ...] | None:
+    """What a Shape node returns, as far as known."""
+    dims = types.shape(shape.inputs[0])
+    return None if dims is None else dims[shape.attributes.get("start", 0) : shape.attributes.get("end", len(dims))]

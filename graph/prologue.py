@@ -1,0 +1,91 @@
+"""The prologue: what does not depend on x, cut off to run once per call instead of once per step."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from fewstep.graph.graph import BATCH, Graph, Node, Value, X, rename_inputs
+from fewstep.graph.index import Index, index
+from fewstep.graph.passes.constants import drop_unused
+from fewstep.graph.types import Types, infer_types
+
+ROW_LIMIT = 2**20  # bytes of one sample of one row: more than this cost more to carry than they save
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A denoiser as it is deployed: `prologue` makes the rows that `body` reads beside x. None: the body takes all."""
+
+    prologue: Graph | None
+    body: Graph
+
+
+def cut_prologue(graph: Graph, x: str = X, row_limit: int = ROW_LIMIT) -> Prepared:
+    """Cut a graph where its values begin to depend on x.
+
+        return x * Gemm(time)      ==>      prologue: return row = Gemm(time)      body: return x * row
+
+    The rows keep the names they have in the graph. A row above the limit is made in the body instead, from what it is
+    made of, as long as that is smaller. Rows are float32 with the batch as their leading axis; where the boundary would
+    be anything else, and where nothing can be cut, the graph stays whole.
+    """
+    idx, types = index(graph), infer_types(graph)
+    moving = idx.reachable([x])
+    inside = {node.output for node in graph.nodes if not moving.isdisjoint(node.inputs)}
+    rows = _boundary(graph, inside, x)
+    while inner := frozenset[str]().union(*(_upstream(row, idx, types, row_limit) for row in rows)):
+        inside.update(inner)
+        rows = _boundary(graph, inside, x)
+    made = [types.values.get(row) for row in rows]
+    values = tuple(value for value in made if value and value.shape[:1] == (BATCH,) and value.dtype == np.float32)
+    if not rows or len(values) < len(rows):
+        return Prepared(None, graph)
+    return _cut(graph, inside, values, x)
+
+
+def _cut(graph: Graph, inside: set[str], rows: tuple[Value, ...], x: str) -> Prepared:
+    """Both sides of the boundary. A row that is an input of the graph passes the prologue under a name of its own."""
+    given = {value.name for value in graph.inputs}
+    names = {row.name: f"{row.name}_row" for row in rows if row.name in given}
+    rows_named = tuple(replace(row, name=names.get(row.name, row.name)) for row in rows)
+    passed = tuple(Node("Identity", (old,), (new,), name=new) for old, new in names.items())
+    moving = index(graph).reachable([x])
+    before = tuple(node for node in graph.nodes if moving.isdisjoint(node.inputs))  # the body may make some of it too
+    after = tuple(rename_inputs(node, names) for node in graph.nodes if node.output in inside)
+    conditions = tuple(value for value in graph.inputs if value.name != x)
+    prologue = Graph("prologue", conditions, rows_named, (*before, *passed), graph.constants)
+    inputs = (*(value for value in graph.inputs if value.name == x), *rows_named)
+    body = Graph("body", inputs, graph.outputs, after, graph.constants)
+    return Prepared(drop_unused(prologue), drop_unused(body))
+
+
+def _boundary(graph: Graph, inside: set[str], x: str) -> tuple[str, ...]:
+    """What the nodes inside the body, and its outputs, read from outside, in the order they read it."""
+    body = [node for node in graph.nodes if node.output in inside]
+    made = {output for node in body for output in node.outputs} | set(graph.constants) | {"", x}
+    read = (*(name for node in body for name in node.inputs), *(value.name for value in graph.outputs))
+    return tuple(dict.fromkeys(name for name in read if name not in made))
+
+
+def _upstream(row: str, idx: Index, types: Types, limit: int) -> frozenset[str]:
+    """What the body must make itself so that a row above the limit is replaced by fewer bytes; empty if nothing does.
+
+    Walks from the row towards the inputs, always through the largest tensor, until what remains to carry is smaller.
+    """
+    size = types.sample_bytes(row)
+    if size is None or size <= limit:
+        return frozenset()
+    carried, made = {row: size}, set()
+    while sum(carried.values()) >= size:
+        producer = idx.producers.get(max(carried, key=carried.__getitem__))
+        if producer is None:
+            return frozenset()
+        made.add(producer.output)
+        sources = {name: types.sample_bytes(name) for name in producer.inputs if name not in idx.graph.constants}
+        for output in producer.outputs:
+            carried.pop(output, None)
+        for name, source in sources.items():
+            if source is None:
+                return frozenset()
+            carried[name] = source
+    return frozenset(made)

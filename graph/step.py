@@ -1,0 +1,93 @@
+"""The fused form of a step: network, guidance, prediction and update in one graph; the state stays on the device.
+
+What `fewstep.runtime.step` does on arrays, as ONNX; a test compares the two bit by bit. The update is Mul and Add in
+float32, term by term, never MatMul, which engines may run in a shorter type (TF32, bfloat16) unless told otherwise.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from fewstep.graph.graph import BATCH, GROUP, Array, Graph, Node, Value, X, rename_inputs
+from fewstep.graph.passes.constants import drop_unused
+from fewstep.runtime.plan import Step
+from fewstep.runtime.rows import Row
+
+STATE, NEXT, DRAW = "state_{}", "next_{}", "draw_{}"  # ports: the number of the row, or of the plan's draw
+
+
+def fuse_step(body: Graph, step: Step) -> Graph:
+    """One step of a plan as a graph.
+
+    Inputs: `state_k` float32 [B, *x_shape] for each row of the state; what the body takes beside x, for all branches
+    one after the other ([branches * B, ...], as the step lists them); `draw_d` standard normal for each of its draws.
+    Outputs: `next_k`, the rows after the step. The step's range group is part of the graph.
+    """
+    x = next(value for value in body.inputs if value.name == X)
+    sample = replace(x, shape=(BATCH, *x.shape[1:]))
+    states = [STATE.format(k) for k in range(len(step.update))]
+    draws = [DRAW.format(number) for number in step.draws]
+    table = _Table()
+
+    u = table.combine(step.input, states, "u")
+    outputs = _evaluate(table, body, u, len(step.branches))
+    columns = [*states, *outputs]
+    if step.clip is not None:
+        x0 = table.combine(step.x0, columns, "x0")
+        bounds = [table.number(bound) for bound in (step.clip.low, step.clip.high)]
+        columns.append(table.node("Clip", (x0, *bounds), "x0_clipped"))
+    columns += draws
+    for k, row in enumerate(step.update):
+        table.nodes.append(Node("Identity", (table.combine(row, columns, f"row_{k}"),), (NEXT.format(k),)))
+
+    if any(value.name == GROUP for value in body.inputs):
+        table.constants[GROUP] = np.asarray([step.group], np.int64)
+    branches = BATCH if len(step.branches) == 1 else f"{len(step.branches)}*{BATCH}"
+    given = [replace(v, shape=(branches, *v.shape[1:])) for v in body.inputs if v.name not in (X, GROUP)]
+    inputs = (*(replace(sample, name=name) for name in states), *given, *(replace(sample, name=name) for name in draws))
+    results = tuple(Value(NEXT.format(k), x.dtype, sample.shape) for k in range(len(step.update)))
+    return drop_unused(Graph("step", inputs, results, tuple(table.nodes), {**body.constants, **table.constants}))
+
+
+@dataclass
+class _Table:
+    """The graph in the making: nodes, and each number once. No tensor of a body has a slash in its name."""
+
+    nodes: list[Node] = field(default_factory=list)
+    constants: dict[str, Array] = field(default_factory=dict)
+
+    def node(self, op: str, inputs: Sequence[str], output: str) -> str:
+        self.nodes.append(Node(op, tuple(inputs), (f"step/{output}",)))
+        return f"step/{output}"
+
+    def number(self, value: float) -> str:
+        name = f"step/{np.float32(value)!s}"
+        self.constants[name] = np.asarray(value, np.float32)
+        return name
+
+    def combine(self, row: Row, tensors: Sequence[str], name: str) -> str:
+        """sum_j row[j] * tensors[j], in order, as `runtime.step.combine`: zeros are skipped, ones need no Mul."""
+        total = ""
+        for j, (coefficient, tensor) in enumerate(zip(row, tensors, strict=True)):
+            if coefficient == 0.0:
+                continue
+            scaled = coefficient != 1.0
+            term = self.node("Mul", (tensor, self.number(coefficient)), f"{name}_term_{j}") if scaled else tensor
+            total = self.node("Add", (total, term), f"{name}_sum_{j}") if total else term
+        return total or self.node("Sub", (tensors[0], tensors[0]), f"{name}_zero")
+
+
+def _evaluate(table: _Table, body: Graph, u: str, branches: int) -> list[str]:
+    """The body on u, once for all branches; returns one output per branch."""
+    stacked = u
+    if branches > 1:
+        table.nodes.append(Node("Concat", (u,) * branches, ("step/u_branches",), {"axis": 0}))
+        stacked = "step/u_branches"
+    table.nodes += [rename_inputs(node, {X: stacked}) for node in body.nodes]
+    result = next(value.name for value in body.outputs)
+    if branches == 1:
+        return [result]
+    outputs = tuple(f"step/output_{i}" for i in range(branches))
+    table.nodes.append(Node("Split", (result,), outputs, {"axis": 0, "num_outputs": branches}))
+    return list(outputs)

@@ -1,0 +1,125 @@
+import numpy as np
+import pytest
+from small import assert_same, node, small, value
+
+from fewstep.graph.graph import Graph
+from fewstep.graph.passes.constants import drop_unused, fold_constants
+from fewstep.graph.passes.shapes import fold_shapes
+
+
+def folded(graph: Graph) -> Graph:
+    for _ in range(3):
+        graph = drop_unused(fold_constants(fold_shapes(graph)))
+    return graph
+
+
+def group_norm() -> Graph:
+    """As exporters write it: back to the shape of x, whatever it is."""
+    return small(
+        [value("x", "batch", 6, 4, 5)],
+        [value("y", "batch", 6, 4, 5)],
+        [
+            node("Reshape", "x groups", "grouped"),
+            node("InstanceNormalization", "grouped one zero", "normal"),
+            node("Shape", "x", "shape"),
+            node("Reshape", "normal shape", "y"),
+        ],
+        groups=np.int64([0, 2, -1]),
+        one=[1.0, 1.0],
+        zero=[0.0, 0.0],
+    )
+
+
+def flattened() -> Graph:
+    """Tokens of an image, with the batch read from its shape."""
+    return small(
+        [value("x", "batch", 6, 4, 5)],
+        [value("y", "batch", 6, 20)],
+        [
+            node("Shape", "x", "shape"),
+            node("Gather", "shape first", "size", axis=0),
+            node("Concat", "size rest", "target", axis=0),
+            node("Reshape", "x target", "y"),
+        ],
+        first=np.int64([0]),
+        rest=np.int64([6, 20]),
+    )
+
+
+def folded_heads() -> Graph:
+    """Heads merged into the batch: the one axis that is neither the batch nor a number."""
+    return small(
+        [value("x", "batch", 3, 4, 5)],
+        [value("y", "any", 4, 5)],
+        [
+            node("Shape", "x", "shape"),
+            node("Slice", "shape start end", "tail"),
+            node("Concat", "rest tail", "target", axis=0),
+            node("Reshape", "x target", "y"),
+        ],
+        start=np.int64([2]),
+        end=np.int64([4]),
+        rest=np.int64([-1]),
+    )
+
+
+def scale_by_channels() -> Graph:
+    """A number computed from a fixed dimension."""
+    return small(
+        [value("x", "batch", 6)],
+        [value("y", "batch", 6)],
+        [
+            node("Shape", "x", "shape", start=1),
+            node("Gather", "shape zero", "channels", axis=0),
+            node("Cast", "channels", "number", to=1),
+            node("Sqrt", "number", "root"),
+            node("Div", "x root", "y"),
+        ],
+        zero=np.int64(0),
+    )
+
+
+def expanded() -> Graph:
+    return small(
+        [value("x", "batch", 1, 5)],
+        [value("y", "batch", 3, 5)],
+        [
+            node("Shape", "x", "shape", end=1),
+            node("Concat", "shape rest", "target", axis=0),
+            node("Expand", "x target", "y"),
+        ],
+        rest=np.int64([3, 5]),
+    )
+
+
+@pytest.mark.parametrize(
+    ("before", "ops", "target"),
+    [
+        (group_norm(), ("Reshape", "InstanceNormalization", "Reshape"), [0, 6, 4, 5]),
+        (flattened(), ("Reshape",), [0, 6, 20]),
+        (folded_heads(), ("Reshape",), [-1, 4, 5]),
+        (scale_by_channels(), ("Div",), None),
+        (expanded(), ("Expand",), [1, 3, 1]),
+    ],
+)
+def test_no_shape_arithmetic_is_left(before: Graph, ops: tuple[str, ...], target: list[int] | None) -> None:
+    after = folded(before)
+    assert after.ops() == ops
+    if target is not None:
+        assert after.constants[after.nodes[-1].inputs[1]].tolist() == target
+    assert_same(before, after)
+
+
+def test_a_second_dynamic_dimension_keeps_its_arithmetic() -> None:
+    before = small(
+        [value("x", "batch", "width", 4)],
+        [value("y", "batch", 4, "width")],
+        [
+            node("Shape", "x", "shape"),
+            node("Gather", "shape order", "target", axis=0),
+            node("Reshape", "x target", "y"),
+        ],
+        order=np.int64([0, 2, 1]),
+    )
+    after = folded(before)
+    assert after.ops() == before.ops()

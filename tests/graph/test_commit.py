@@ -1,0 +1,150 @@
+"""A bundle is the old one or the new one, wherever a writer dies."""
+
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from fewstep.graph.commit import open_for_update
+from fewstep.runtime.bundle import open_bundle
+from fewstep.runtime.errors import UserError
+from fewstep.runtime.manifest import SCHEMA, Body, Graph, Manifest, Provenance, ScheduleSpec, Tensor
+
+
+def manifest(file: str, name: str = "tiny") -> Manifest:
+    x = Tensor("x", "x", ("batch", 1, 2, 2))
+    graph = Graph(file, (x,), (Tensor("output", "output", ("batch", 1, 2, 2)),))
+    return Manifest(
+        schema=SCHEMA,
+        name=name,
+        x_shape=(1, 2, 2),
+        conditions=(),
+        prediction="v",
+        schedule=ScheduleSpec("cosine"),
+        prologue=None,
+        bodies={"float32": Body(graph, "float32", "portable")},
+        provenance=Provenance("tiny", "0" * 64, {}, ()),
+        files={},
+    )
+
+
+def write(bundle: Path, content: bytes) -> Manifest:
+    with open_for_update(bundle, must_exist=False) as writer:
+        file = writer.add(content, folder="graphs", name="body", suffix=".onnx")
+        return writer.commit(manifest(file))
+
+
+def content_of(bundle: Path) -> bytes:
+    """The body of a bundle, after every check that reading makes."""
+    opened = open_bundle(bundle)
+    return opened.read(opened.manifest.bodies["float32"].graph.file)
+
+
+def files_of(bundle: Path) -> list[str]:
+    return sorted(path.relative_to(bundle).as_posix() for path in bundle.rglob("*") if path.is_file())
+
+
+def test_a_commit_names_its_files_by_content_and_removes_those_of_the_commit_before(tmp_path: Path) -> None:
+    first = write(tmp_path / "b", b"one")
+    second = write(tmp_path / "b", b"two")
+    (file,) = second.files
+    assert file == f"graphs/body-{hashlib.sha256(b'two').hexdigest()[:12]}.onnx"
+    assert files_of(tmp_path / "b") == [file, "manifest.json"]
+    assert file not in first.files and content_of(tmp_path / "b") == b"two"
+
+
+def test_a_failure_before_the_commit_leaves_the_old_bundle_or_none(tmp_path: Path) -> None:
+    write(tmp_path / "old", b"one")
+    for bundle in (tmp_path / "old", tmp_path / "new"):
+        with pytest.raises(RuntimeError), open_for_update(bundle, must_exist=False) as writer:
+            writer.add(b"one", folder="graphs", name="body", suffix=".onnx")  # the same file as the old bundle's
+            writer.add(b"two", folder="graphs", name="body", suffix=".onnx")
+            raise RuntimeError
+    assert content_of(tmp_path / "old") == b"one" and len(files_of(tmp_path / "old")) == 2
+    assert not (tmp_path / "new").exists()
+
+
+def test_files_of_others_in_the_folder_stay(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    write(tmp_path, b"one")
+    write(tmp_path, b"two")
+    assert "notes.txt" in files_of(tmp_path)
+
+
+def test_one_writer_at_a_time(tmp_path: Path) -> None:
+    write(tmp_path / "b", b"one")
+    with open_for_update(tmp_path / "b", must_exist=True) as writer:
+        with pytest.raises(UserError, match="another process"), open_for_update(tmp_path / "b", must_exist=True):
+            pass
+        writer.commit(msgspec.structs.replace(manifest(next(iter(writer.manifest.files))), files=writer.manifest.files))
+    assert content_of(tmp_path / "b") == b"one"
+
+
+def test_what_cannot_be_a_bundle_is_refused_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "empty").mkdir()
+    for path, must_exist in ((tmp_path / "file", False), (tmp_path / "empty", True), (tmp_path / "none", True)):
+        with pytest.raises(UserError) as failure, open_for_update(path, must_exist):
+            pass
+        assert "\n" not in str(failure.value)
+    assert not (tmp_path / "none").exists()
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(sys.argv[1]).parent))
+from test_commit import content_of, files_of, write
+
+def dying(function, fatal, after):
+    def call(*arguments, **options):
+        global count
+        count += 1
+        if count == fatal and not after:
+            os._exit(9)
+        try:
+            return function(*arguments, **options)
+        finally:
+            if count == fatal:
+                os._exit(9)
+    return call
+
+bundle, old = Path(sys.argv[2]), sys.argv[3].encode()
+for fatal in range(1, 1000):
+    for after in (False, True):
+        if old:
+            write(bundle, old)
+        child = os.fork()
+        if child == 0:
+            count = 0
+            for name in ("open", "fsync", "replace", "unlink", "mkdir", "rmdir"):
+                setattr(os, name, dying(getattr(os, name), fatal, after))
+            write(bundle, b"new")
+            os._exit(0)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        found = content_of(bundle) if (bundle / "manifest.json").exists() else b""
+        assert found in (old, b"new"), (fatal, after, found)
+        write(bundle, b"next")  # no lock is left over, no garbage stays
+        assert content_of(bundle) == b"next" and len(files_of(bundle)) == 2, (fatal, files_of(bundle))
+        if not old:
+            for file in files_of(bundle):
+                (bundle / file).unlink()
+    if status == 0:
+        print(fatal)
+        break
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs fork")
+@pytest.mark.parametrize("old", ["", "old"])
+def test_a_kill_at_any_write_leaves_the_old_bundle_or_the_new(tmp_path: Path, old: str) -> None:
+    """The child dies before or after each call that changes the disk; every such point is tried."""
+    process = subprocess.run(
+        [sys.executable, "-c", KILLED, __file__, str(tmp_path / "bundle"), old], capture_output=True, text=True
+    )
+    assert process.returncode == 0, process.stderr
+    assert int(process.stdout) > 15  # it did die at many points

@@ -1,0 +1,45 @@
+import pytest
+from small import node, small, value
+
+from fewstep.graph.index import in_topological_order, index
+from fewstep.runtime.errors import UserError
+
+GRAPH = small(
+    [value("x", "batch", 2), value("time", "batch", 2)],
+    [value("y", "batch", 2)],
+    [
+        node("Sin", "time", "t"),
+        node("Relu", "x", "a"),
+        node("Mul", "a t", "b"),
+        node("Add", "b b", "y"),
+        node("Neg", "x", "unused"),
+    ],
+)
+
+
+def test_producers_and_consumers() -> None:
+    found = index(GRAPH)
+    assert found.producers["b"].op == "Mul" and "x" not in found.producers
+    assert [n.op for n in found.consumers["x"]] == ["Relu", "Neg"]
+    assert [n.op for n in found.consumers["b"]] == ["Add"]  # once, though it is read twice
+    assert found.producer("b", "Mul") and found.producer("b", "Add") is None
+    assert found.is_inner("a") and not found.is_inner("x") and not found.is_inner("y")
+
+
+def test_reachability_both_ways() -> None:
+    found = index(GRAPH)
+    assert found.reachable(["x"]) == {"x", "a", "b", "y", "unused"}
+    assert found.reachable(["time"]) == {"time", "t", "b", "y"}
+    assert found.needed(["y"]) == {"y", "b", "a", "t", "x", "time"}
+
+
+def test_topological_order_is_restored_and_otherwise_kept() -> None:
+    nodes = GRAPH.nodes
+    assert in_topological_order(nodes, ["x", "time"]) == nodes
+    names = [n.output for n in in_topological_order(nodes[::-1], ["x", "time"])]
+    assert names.index("t") < names.index("b") < names.index("y")
+
+
+def test_a_missing_tensor_is_named() -> None:
+    with pytest.raises(UserError, match="'time'"):
+        in_topological_order(GRAPH.nodes, ["x"])

@@ -1,0 +1,112 @@
+import numpy as np
+from small import assert_close, assert_same, feeds, node, small, value
+
+from fewstep.graph.graph import Graph
+from fewstep.graph.prologue import Prepared, cut_prologue
+from fewstep.graph.session import run
+
+
+def assert_equivalent(whole: Graph, prepared: Prepared) -> None:
+    assert prepared.prologue is not None
+    for batch in (1, 3):
+        given = feeds(whole, batch)
+        rows = run(prepared.prologue, given)
+        assert_close(run(whole, given), run(prepared.body, {**given, **rows}), rtol=0)
+
+
+def conditioned() -> Graph:
+    """y = x * W(time) + 1, with a row of 4 floats made from a time of one."""
+    return small(
+        [value("x", "batch", 4, 5), value("time", "batch", 1)],
+        [value("y", "batch", 4, 5)],
+        [
+            node("MatMul", "time w", "flat"),
+            node("Unsqueeze", "flat last", "row"),
+            node("Mul", "x row", "scaled"),
+            node("Add", "scaled one", "y"),
+        ],
+        w=[[1.0, 2.0, 3.0, 4.0]],
+        last=np.int64([2]),
+        one=1.0,
+    )
+
+
+def test_what_does_not_depend_on_x_leaves_the_body() -> None:
+    prepared = cut_prologue(conditioned())
+    assert prepared.prologue is not None
+    assert prepared.prologue.ops() == ("MatMul", "Unsqueeze") and prepared.body.ops() == ("Mul", "Add")
+    assert [v.name for v in prepared.body.inputs] == ["x", "row"]
+    assert prepared.prologue.outputs == prepared.body.inputs[1:]
+    assert prepared.prologue.outputs[0].shape == ("batch", 4, 1)
+    assert set(prepared.body.constants) == {"one"} and set(prepared.prologue.constants) == {"w", "last"}
+    assert_equivalent(conditioned(), prepared)
+
+
+def test_a_row_above_the_limit_is_made_in_the_body_from_something_smaller() -> None:
+    prepared = cut_prologue(conditioned(), row_limit=15)  # bytes; the row has 16, the time 4
+    assert prepared.body.ops() == ("MatMul", "Unsqueeze", "Mul", "Add")
+    assert [v.name for v in prepared.body.inputs] == ["x", "time_row"]
+    assert_equivalent(conditioned(), prepared)
+
+
+def test_a_row_that_the_body_makes_still_serves_the_prologue() -> None:
+    whole = small(
+        [value("x", "batch", 4), value("time", "batch", 1)],
+        [value("y", "batch", 4)],
+        [
+            node("MatMul", "time w", "large"),
+            node("ReduceSum", "large axes", "row", keepdims=1),
+            node("Mul", "x large", "scaled"),
+            node("Add", "scaled row", "y"),
+        ],
+        w=[[1.0, 2.0, 3.0, 4.0]],
+        axes=np.int64([1]),
+    )
+    prepared = cut_prologue(whole, row_limit=15)
+    assert [v.name for v in prepared.body.inputs] == ["x", "time_row", "row"]
+    assert_equivalent(whole, prepared)
+
+
+def test_a_large_row_stays_where_its_source_is_no_smaller() -> None:
+    whole = small(
+        [value("x", "batch", 8), value("image", "batch", 8)],
+        [value("y", "batch", 8)],
+        [node("Tanh", "image", "row"), node("Add", "x row", "y")],
+    )
+    prepared = cut_prologue(whole, row_limit=0)
+    assert prepared.body.ops() == ("Add",)
+    assert_equivalent(whole, prepared)
+
+
+def test_a_condition_that_the_body_reads_directly_passes_the_prologue() -> None:
+    whole = small(
+        [value("x", "batch", 8), value("image", "batch", 8)], [value("y", "batch", 8)], [node("Add", "x image", "y")]
+    )
+    prepared = cut_prologue(whole)
+    assert [v.name for v in prepared.body.inputs] == ["x", "image_row"]
+    assert_equivalent(whole, prepared)
+
+
+def test_a_denoiser_without_conditions_has_no_prologue() -> None:
+    whole = small([value("x", "batch", 8)], [value("y", "batch", 8)], [node("Relu", "x", "y")])
+    assert cut_prologue(whole) == Prepared(None, whole)
+
+
+def test_a_boundary_that_is_no_row_leaves_the_graph_whole() -> None:
+    """Labels that choose among tensors made from x: an integer would cross the boundary."""
+    whole = small(
+        [value("x", "batch", 8), value("label", "batch", dtype="int64")],
+        [value("y", "batch", 8)],
+        [node("Gather", "x label", "y", axis=0)],
+    )
+    assert cut_prologue(whole) == Prepared(None, whole)
+
+
+def test_assert_same_sees_a_difference() -> None:
+    a = small([value("x", "batch", 8)], [value("y", "batch", 8)], [node("Relu", "x", "y")])
+    b = small([value("x", "batch", 8)], [value("y", "batch", 8)], [node("Neg", "x", "y")])
+    try:
+        assert_same(a, b)
+    except AssertionError:
+        return
+    raise RuntimeError("the oracle of these tests is blind")
