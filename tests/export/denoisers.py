@@ -1,0 +1,139 @@
+"""Modules that can, and cannot, be exported."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from fewstep.export.spec import Source, Spec
+from fewstep.export.trace import Traced
+from fewstep.graph.prologue import Prepared
+from fewstep.runtime.manifest import ScheduleSpec
+
+X_SHAPE = (2, 4, 4)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A denoiser in all its forms: what the fixture `unet` gives."""
+
+    source: Source
+    traced: Traced
+    prepared: Prepared
+
+
+class Tiny(nn.Module):
+    """conv(x) scaled by the time: one convolution, so that it exports in a second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 2, 3, padding=1)
+        self.scale = nn.Linear(1, 2)
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        h: Tensor = self.conv(x) * self.scale(time[:, None] / 1000)[:, :, None, None]
+        return h
+
+
+class Attending(Tiny):
+    """Attention of one head over the pixels, [B, N, C]."""
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        tokens = super().forward(x, time).flatten(2).transpose(1, 2)
+        attended = nn.functional.scaled_dot_product_attention(tokens, tokens, tokens)
+        return attended.transpose(1, 2).reshape(x.shape)
+
+
+class Branching(Tiny):
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        return x if x.sum() > 0 else super().forward(x, time)
+
+
+class Unsupported(Tiny):
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        return x * torch.linalg.eigvalsh(x[:, 0] @ x[:, 0].mT)[:, None, :, None]
+
+
+class FixedBatch(Tiny):
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        return super().forward(x, time).reshape(3, *X_SHAPE)
+
+
+class Pair(Tiny):
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        return x, time  # type: ignore[return-value]
+
+
+class WrongShape(Tiny):
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        return super().forward(x, time)[:, :1]
+
+
+class Raising(Tiny):
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        raise ValueError("no such layer\nand more")
+
+
+class Overflowing(Tiny):
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        hot = torch.exp(self.conv(x) * 1e6)
+        return super().forward(x, time) + hot
+
+
+def source(module: nn.Module) -> Source:
+    torch.manual_seed(0)
+    spec = Spec("tiny", X_SHAPE, (), "epsilon", ScheduleSpec("linear"))
+    return Source(module.requires_grad_(False), spec, "tiny", "0" * 64)
+
+
+class Transformer(nn.Module):
+    """One block of a DiT (Peebles & Xie 2022) on 2x2 patches of 8x8 images, conditioned on a label."""
+
+    def __init__(self, width: int = 16) -> None:
+        super().__init__()
+        self.patch = nn.Conv2d(3, width, 2, stride=2)
+        self.position = nn.Parameter(torch.randn(1, 16, width))
+        self.time = nn.Linear(1, 3 * width)
+        self.label = nn.Embedding(11, 3 * width)
+        self.norm = nn.LayerNorm(width, elementwise_affine=False)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, 12)
+
+    def forward(self, x: Tensor, time: Tensor, label: Tensor) -> Tensor:
+        h = self.patch(x).flatten(2).transpose(1, 2) + self.position
+        shift, scale, gate = (self.time(time[:, None] / 1000) + self.label(label))[:, None].chunk(3, dim=-1)
+        tokens = self.norm(h) * (1 + scale) + shift
+        q, k, v = self.qkv(tokens).reshape(x.shape[0], 16, 3, 4, 4).permute(2, 0, 3, 1, 4).unbind(0)
+        attended = nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(h.shape)
+        patches = self.out(h + gate * attended).reshape(-1, 4, 4, 2, 2, 3)
+        return patches.permute(0, 5, 1, 3, 2, 4).reshape(x.shape)
+
+
+class Policy(nn.Module):
+    """A 1-D convolutional policy (Chi et al. 2023): actions [B, 16, 7] given observations [B, 2, 5], through FiLM."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Linear(11, 32), nn.Mish(), nn.Linear(32, 64))
+        self.first = nn.Conv1d(7, 32, 5, padding=2)
+        self.norm = nn.GroupNorm(8, 32)
+        self.last = nn.Conv1d(32, 7, 5, padding=2)
+
+    def forward(self, x: Tensor, time: Tensor, observation: Tensor) -> Tensor:
+        known = torch.cat([time[:, None] / 100, observation.flatten(1)], dim=1)
+        scale, bias = self.encoder(known)[:, :, None].chunk(2, dim=1)
+        h = nn.functional.mish(self.norm(self.first(x.movedim(-1, -2)))) * scale + bias
+        actions: Tensor = self.last(h).movedim(-1, -2)
+        return actions
+
+
+class Upscaler(nn.Module):
+    """Sees a small image beside x: a condition as large as the data."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 1, 3, padding=1)
+
+    def forward(self, x: Tensor, time: Tensor, small: Tensor) -> Tensor:
+        h: Tensor = self.conv(torch.cat([x, nn.functional.interpolate(small, scale_factor=2.0)], dim=1))
+        return h * time[:, None, None, None]

@@ -1,0 +1,156 @@
+"""The verb: what ends up in a bundle, and what a failure leaves."""
+
+import json
+import shutil
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fewstep.export.export import ExportOptions, export, load_source
+from fewstep.graph.io import load
+from fewstep.graph.session import run
+from fewstep.runtime.bundle import open_bundle
+from fewstep.runtime.errors import UserError
+
+MAKE = """
+import torch
+from torch import nn
+from fewstep.export.spec import Spec
+from fewstep.runtime.manifest import Condition, ScheduleSpec
+
+class Denoiser(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Conv2d(2, 2, 3, padding=1)
+        self.label = nn.Embedding(4, 2)
+
+    def forward(self, x, time, label):
+        return self.conv(x) * (self.label(label) + time[:, None] / 1000)[:, :, None, None]
+
+def make():
+    label = Condition("kind", "label", null=3, low=0, high=2)
+    return Denoiser(), Spec("tiny", (2, 4, 4), (label,), "flow", ScheduleSpec("flow"))
+
+def nan():
+    module, spec = make()
+    module.conv.bias.data[0] = float("nan")
+    return module, spec
+
+def wrong():
+    return "a module"
+
+def failing():
+    raise KeyError("weights")
+"""
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("source") / "my_model.py"
+    path.write_text(textwrap.dedent(MAKE))
+    return path
+
+
+@pytest.fixture(scope="module")
+def exported(file: Path) -> Path:
+    """A bundle that tests must not change."""
+    export(ExportOptions(f"{file}:make", file.parent / "bundle"))
+    return file.parent / "bundle"
+
+
+def test_a_bundle_holds_the_verified_denoiser(file: Path, exported: Path) -> None:
+    bundle = open_bundle(exported)
+    manifest = bundle.manifest
+    assert (manifest.name, manifest.x_shape, manifest.prediction) == ("tiny", (2, 4, 4), "flow")
+    assert manifest.conditions[0].null == 3 and manifest.provenance.source == "my_model.py:make"
+    assert str(file.parent) not in (exported / "manifest.json").read_text()
+    assert manifest.verification is not None and manifest.prologue is not None
+    table = json.loads(bundle.read(manifest.verification))
+    assert {row["stage"] for row in table["comparisons"]} == {"exported", "prepared"}
+    assert all(row["relative"] < 1e-6 for row in table["comparisons"])
+
+    given = {"time": np.float32([10, 20]), "label": np.array([1, 3]), "x": np.ones((2, 2, 4, 4), np.float32)}
+    rows = run(load(bundle.graph(manifest.prologue)), given)
+    output = run(load(bundle.graph(bundle.body("float32").graph)), {**given, **rows})["output"]
+    source = load_source(f"{file}:make")
+    import torch
+
+    expected = source.module(*(torch.from_numpy(given[name]) for name in ("x", "time", "label")))
+    np.testing.assert_allclose(output, expected.detach().numpy(), atol=1e-6)
+
+
+def test_exporting_again_gives_the_same_files_and_says_how_far_it_is(
+    file: Path, exported: Path, tmp_path: Path
+) -> None:
+    stages: list[tuple[str, int, int]] = []
+    again = export(ExportOptions(f"{file}:make", tmp_path / "b"), lambda *progress: stages.append(progress))
+    assert again.files == open_bundle(exported).manifest.files
+    assert stages[-1][1] == stages[-1][2] and {stage for stage, _, _ in stages} == {"export", "verify"}
+
+
+@pytest.mark.parametrize(
+    ("function", "says"),
+    [
+        ("nan", "weight 'conv.bias' holds NaN"),
+        ("wrong", "my_model.py:wrong returned str"),
+        ("failing", r"my_model.py:failing failed: KeyError: 'weights' \(line \d+\)"),
+        ("absent", "my_model.py has no function 'absent'"),
+    ],
+)
+def test_a_failure_leaves_the_old_bundle_or_none(
+    file: Path, exported: Path, tmp_path: Path, function: str, says: str
+) -> None:
+    shutil.copytree(exported, tmp_path / "old")
+    before = {path: path.read_bytes() for path in (tmp_path / "old").rglob("*") if path.is_file()}
+    for bundle in (tmp_path / "old", tmp_path / "new"):
+        with pytest.raises(UserError, match=says) as failure:
+            export(ExportOptions(f"{file}:{function}", bundle))
+        assert "\n" not in str(failure.value)
+    assert before == {path: path.read_bytes() for path in (tmp_path / "old").rglob("*") if path.is_file()}
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "content", "says"),
+    [
+        ("nothing", "", "no shipped model 'nothing'; give one of fashion_mnist"),
+        ("FILE", "", "is not FILE.py:FUNCTION"),
+        ("FILE:", "", "is not FILE.py:FUNCTION"),
+        ("absent.py:make", "", "there is no file absent.py"),
+        ("FILE:make", "import no_such_package", r"cannot be imported: ModuleNotFoundError.*no_such_package.*line 1"),
+        ("FILE:make", "def make(:", r"cannot be imported: SyntaxError.*line 1"),
+        ("FILE:make", "make = 3", "has no function 'make'"),
+        ("FILE:make", "def make(): return 1, 2", r"returned \(int, int\)"),
+        ("FILE:make", "def make(x): return x", "missing 1 required positional argument"),
+    ],
+)
+def test_a_source_that_is_none_is_refused_in_one_line(tmp_path: Path, text: str, content: str, says: str) -> None:
+    file = tmp_path / "source.py"
+    file.write_text(content)
+    with pytest.raises(UserError, match=says) as failure:
+        load_source(text.replace("FILE", str(file)))
+    assert "\n" not in str(failure.value)
+
+
+def test_a_source_may_import_its_neighbours(tmp_path: Path) -> None:
+    (tmp_path / "neighbour.py").write_text("from fewstep.export.spec import Spec\n")
+    (tmp_path / "source.py").write_text("from neighbour import Spec\ndef make(): return Spec\n")
+    with pytest.raises(UserError, match="returned type"):
+        load_source(f"{tmp_path / 'source.py'}:make")
+
+
+def test_a_spec_names_what_is_wrong_with_it() -> None:
+    from fewstep.export.spec import Spec
+    from fewstep.runtime.manifest import Condition, ScheduleSpec
+
+    schedule = ScheduleSpec("linear")
+    for says, shape, condition in (
+        ("x_shape", (), Condition("c", "c", low=0, high=1)),
+        ("two inputs named 'time'", (1,), Condition("c", "time", low=0, high=1)),
+        ("no bounds", (1,), Condition("c", "c")),
+    ):
+        with pytest.raises(UserError, match=says):
+            Spec("s", shape, (condition,), "v", schedule)

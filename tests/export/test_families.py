@@ -1,0 +1,35 @@
+"""Denoisers of other families: each is exported, prepared and verified, and its conditioning leaves the body."""
+
+import pytest
+import torch
+from denoisers import Policy, Transformer, Upscaler
+
+from fewstep.export.spec import Source, Spec
+from fewstep.export.trace import trace
+from fewstep.export.verify import verify
+from fewstep.graph.prepare import prepare
+from fewstep.runtime.manifest import Condition, ScheduleSpec
+
+LABEL = Condition("class", "class", null=10, low=0, high=9)
+OBSERVATION = Condition("observation", "observation", shape=(2, 5), dtype="float32")
+SMALL = Condition("small", "small", shape=(1, 4, 4), dtype="float32", low=-1, high=1)
+
+
+@pytest.mark.parametrize(
+    ("module", "spec", "rows", "linear"),
+    [
+        (Transformer(), Spec("dit", (3, 8, 8), (LABEL,), "v", ScheduleSpec("cosine")), 3, 5),
+        (Policy(), Spec("policy", (16, 7), (OBSERVATION,), "epsilon", ScheduleSpec("cosine", timesteps=100)), 2, 2),
+        (Upscaler(), Spec("upscaler", (1, 8, 8), (SMALL,), "flow", ScheduleSpec("flow")), 2, 1),
+    ],
+    ids=["transformer", "policy", "upscaler"],
+)
+def test_a_family(module: torch.nn.Module, spec: Spec, rows: int, linear: int) -> None:
+    """`rows` made once a call, `linear` operations with weights or of attention left at each step."""
+    source = Source(module.requires_grad_(False), spec, spec.name, "0" * 64)
+    traced = trace(source)
+    prepared = prepare(traced.graph)
+    assert verify(source.module, spec, traced, prepared).worst.relative < 1e-5
+    assert len(prepared.body.inputs) == 1 + rows
+    assert sum(op in ("Conv", "MatMul", "Gemm") for op in prepared.body.ops()) == linear
+    assert not {"Shape", "Cast", "Unsqueeze", "Squeeze", "Expand", "Slice"} & set(prepared.body.ops())
