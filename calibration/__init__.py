@@ -1,0 +1,1 @@
+"""From a verified bundle to int8 bodies, engines and a report."""

@@ -1,0 +1,80 @@
+"""Histograms whose bins are powers of two wide, so that they can be merged without loss.
+
+Bin k covers [k w, (k + 1) w) with w = 2**exponent and -BINS <= k < BINS. Doubling w merges bins 2k and 2k + 1 into bin
+k exactly, and the exponent depends on the largest magnitude alone; so any batches of the same values, merged in any
+order, give the same integers, bit for bit.
+"""
+
+from dataclasses import dataclass
+from functools import reduce
+from math import frexp, isfinite
+
+import numpy as np
+from numpy.typing import NDArray
+
+LOG2_BINS = 12
+BINS = 1 << LOG2_BINS  # per side: the largest magnitude lies 2048 to 4096 bins from zero, 16 or more to an int8 step
+MIN_EXPONENT = -120  # of the bin width; keeps 1 / width a normal float32
+CHUNK = 1 << 15  # values binned at once: three scratch arrays stay in the second-level cache
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Counts [2 * BINS] of values by dyadic bin, from bin -BINS up, and the exact extremes."""
+
+    exponent: int
+    counts: NDArray[np.int64]
+    low: float
+    high: float
+
+    @property
+    def total(self) -> int:
+        return int(self.counts.sum())
+
+
+def measure(values: NDArray[np.float32]) -> Histogram:
+    """Histogram of float32 values of any shape. ValueError if there are none, or one is not finite."""
+    if values.size == 0:
+        raise ValueError("no values")
+    low, high = float(values.min()), float(values.max())  # both are NaN if any value is
+    if not (isfinite(low) and isfinite(high)):
+        raise ValueError("NaN" if low != low else "infinite values")
+    exponent = _exponent(max(-low, high))
+    # Scaling by 1 / width must be exact. It is in float32 when it enlarges; when it shrinks, a subnormal could
+    # lose its sign to -0.0 and change bins, so wide ranges (bins above 1) take float64.
+    scale = (np.float32 if exponent <= 0 else np.float64)(2.0**-exponent)
+    flat = values.reshape(-1)
+    counts = np.zeros(2 * BINS, np.int64)
+    for start in range(0, flat.size, CHUNK):
+        bins = np.floor(flat[start : start + CHUNK] * scale).astype(np.int64)
+        bins += BINS
+        counts += np.bincount(bins, minlength=2 * BINS)
+    return Histogram(exponent, counts, low, high)
+
+
+def merge(a: Histogram, b: Histogram) -> Histogram:
+    """Histogram of both sets of values. Associative and commutative, exactly."""
+    exponent = max(a.exponent, b.exponent)
+    counts = coarsen(a, exponent).counts + coarsen(b, exponent).counts
+    return Histogram(exponent, counts, min(a.low, b.low), max(a.high, b.high))
+
+
+def coarsen(histogram: Histogram, exponent: int) -> Histogram:
+    """The same values in wider bins, of width 2**exponent."""
+    doublings = exponent - histogram.exponent
+    if doublings < 0:
+        raise ValueError(f"bins of 2**{histogram.exponent} cannot be split into bins of 2**{exponent}")
+    counts = reduce(lambda counts, _: _pair(counts), range(min(doublings, LOG2_BINS + 1)), histogram.counts)
+    return Histogram(exponent, counts, histogram.low, histogram.high)
+
+
+def _pair(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Counts after the width doubles: bins 2k and 2k + 1 become bin k, and the outer half of the array empties."""
+    halved = np.zeros_like(counts)
+    halved[BINS // 2 : BINS // 2 + BINS] = counts.reshape(-1, 2).sum(axis=1)
+    return halved
+
+
+def _exponent(magnitude: float) -> int:
+    """The smallest exponent with magnitude < BINS * 2**exponent."""
+    return max(frexp(magnitude)[1] - LOG2_BINS, MIN_EXPONENT) if magnitude else MIN_EXPONENT

@@ -1,0 +1,1 @@
+"""From the prepared graph to int8, for each target."""

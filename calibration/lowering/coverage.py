@@ -1,0 +1,84 @@
+"""What really runs in int8, counted in the graph that onnxruntime makes of the one it is given."""
+
+import tempfile
+from collections.abc import Collection
+from dataclasses import replace
+from math import prod
+from pathlib import Path
+
+import onnx
+import onnxruntime as ort
+
+from fewstep.graph.graph import BATCH, Graph, Node, Value
+from fewstep.graph.io import save
+from fewstep.graph.types import Types, infer_types
+from fewstep.runtime.errors import UserError
+from fewstep.runtime.manifest import Coverage
+
+MULTIPLY = ("Conv", "ConvTranspose", "MatMul", "Gemm")
+INTEGER_KERNELS = {"QLinearConv": 3, "MatMulIntegerToFloat": 1}  # operation: which input is its weight
+
+
+def count(prepared: Graph, int8: Collection[str]) -> Coverage:
+    """Coverage by the operations named in `int8`, among all that multiply and accumulate, attention's included."""
+    work = macs(prepared)
+    return Coverage(
+        int8_macs=sum(work[name] for name in work if name in int8),
+        total_macs=sum(work.values()),
+        int8_ops=tuple(name for name in work if name in int8),
+        float_ops=tuple(name for name in work if name not in int8),
+    )
+
+
+def macs(graph: Graph) -> dict[str, int]:
+    """Multiply-accumulates per sample of every operation of MULTIPLY, by what it makes."""
+    types = infer_types(_at_batch_one(graph))
+    return {node.output: _macs(node, types) for node in graph.nodes if node.op in MULTIPLY}
+
+
+def integer_kernels(graph: Graph) -> frozenset[str]:
+    """Names of the weights that integer kernels read in the graph as onnxruntime optimizes it for this CPU."""
+    return frozenset(
+        node.input[INTEGER_KERNELS[node.op_type]] for node in optimized(graph) if node.op_type in INTEGER_KERNELS
+    )
+
+
+def optimized(graph: Graph) -> list[onnx.NodeProto]:
+    """The nodes of the graph that onnxruntime really runs on this CPU, at the optimization level of the runtime."""
+    with tempfile.TemporaryDirectory() as folder:
+        path, result = Path(folder) / "graph.onnx", Path(folder) / "optimized.onnx"
+        save(graph, path)
+        options = ort.SessionOptions()
+        options.log_severity_level = 3  # it warns that the file suits this CPU only, which is the point
+        options.optimized_model_filepath = str(result)
+        options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "optimized.data")
+        ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        return list(onnx.load(result, load_external_data=False).graph.node)
+
+
+def _macs(node: Node, types: Types) -> int:
+    """One product for each element made and each element summed over."""
+    if node.op == "ConvTranspose":  # each element read goes to every output channel of its group, by every tap
+        return prod(_shape(node.inputs[0], types)) * prod(_shape(node.inputs[1], types)[1:])
+    if node.op == "Conv":
+        summed = _shape(node.inputs[1], types)[1:]
+    else:
+        rows = _shape(node.inputs[0], types)
+        summed = rows[:1] if node.attributes.get("transA", 0) else rows[-1:]
+    return prod(_shape(node.output, types)) * prod(summed)
+
+
+def _shape(name: str, types: Types) -> tuple[int, ...]:
+    shape = types.static(name)
+    if shape is None:
+        raise UserError(f"the shape of {name!r} is not known before the graph runs", "export with a fixed image size")
+    return shape
+
+
+def _at_batch_one(graph: Graph) -> Graph:
+    """The graph for one sample, whose shapes are numbers also where the batch was merged with another axis."""
+
+    def fixed(values: tuple[Value, ...]) -> tuple[Value, ...]:
+        return tuple(replace(v, shape=tuple(1 if size == BATCH else size for size in v.shape)) for v in values)
+
+    return replace(graph, inputs=fixed(graph.inputs), outputs=fixed(graph.outputs))

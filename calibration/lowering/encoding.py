@@ -1,0 +1,64 @@
+"""Activations in 8 bits: real = scale * (integer - zero_point), with one scale per lambda group."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.calibration.table import Range, Ranges
+
+LEVELS = 255  # steps between the least and the greatest of 256 integers
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How a target writes one tensor: `scales` float64 [groups], or [1] if pooled; one zero point for all groups.
+
+    `widening` [groups]: how much coarser each scale is than it would be with a zero point of its own.
+    """
+
+    scales: NDArray[np.float64]
+    zero_point: np.integer[Any]
+    widening: NDArray[np.float64]
+
+
+def asymmetric_uint8(ranges: Ranges, grouped: bool) -> Encoding:
+    """uint8, the whole of each range representable.
+
+    The zero point is the one that coarsens the groups' scales least (sum of logarithms): as a constant it lets engines
+    choose kernels by it, while scales may change at run time.
+    """
+    low, high = _ends(ranges.per_group if grouped else (ranges.pooled,))
+    candidates = np.arange(LEVELS + 1, dtype=np.float64)[:, None]  # [256, 1] against [groups]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        below = np.where(low < 0, -low / candidates, 0.0)  # zero point 0 leaves nothing for negative values
+        above = np.where(high > 0, high / (LEVELS - candidates), 0.0)
+    needed = np.maximum(below, above)  # [256, groups]
+    best = int(np.argmin(np.log(needed).sum(axis=1)))
+    return Encoding(needed[best], np.uint8(best), needed[best] / needed.min(axis=0))
+
+
+def symmetric_int8(ranges: Ranges, grouped: bool) -> Encoding:
+    """int8 around zero: [-amax, amax] to [-127, 127]."""
+    amax = np.array(ranges.per_group_symmetric if grouped else [ranges.pooled_symmetric])
+    return Encoding(amax / 127, np.int8(0), np.ones(len(amax)))
+
+
+def _ends(ranges: tuple[Range, ...]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    return np.array([r.low for r in ranges]), np.array([r.high for r in ranges])
+
+
+# Names of what a lowering adds beside a tensor. No tensor of an exported graph contains parentheses.
+
+
+def scale_of(tensor: str) -> str:
+    return f"scale({tensor})"
+
+
+def zero_point_of(tensor: str) -> str:
+    return f"zero_point({tensor})"
+
+
+def integer_of(tensor: str) -> str:
+    return f"int8({tensor})"

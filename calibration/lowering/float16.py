@@ -1,0 +1,76 @@
+"""The float16 base of targets whose engines are strongly typed."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import onnx
+from onnx import TensorProto
+
+from fewstep.graph.graph import Array, Graph, Node, Value
+from fewstep.graph.io import OPSET
+from fewstep.graph.types import infer_types
+
+LARGEST = float(np.finfo(np.float16).max)
+HALF = "tensor(float16)"
+
+
+def to_float16(graph: Graph) -> Graph:
+    """Compute in float16 between float32 inputs and outputs; inner tensors keep their names.
+
+        f(x, W)      ==>      Cast(f(Cast(x), float16(W)))
+
+    Weights beyond the range of float16 become its greatest number. What an operation takes in float32 only (the scales
+    of a Resize) stays float32.
+    """
+    inputs = {v.name: _half_of(v.name) for v in graph.inputs if v.dtype == np.float32}
+    outputs = {v.name: _half_of(v.name) for v in graph.outputs if v.dtype == np.float32}
+    constants: dict[str, Array] = {}
+    nodes = [_cast(name, half, TensorProto.FLOAT16) for name, half in inputs.items()]
+    for node in graph.nodes:
+        names = list(node.inputs)
+        for position, name in enumerate(names):
+            if name in inputs or name in outputs:
+                names[position] = inputs.get(name) or outputs[name]
+            elif name in graph.constants:
+                value = graph.constants[name]
+                if value.dtype == np.float32 and _takes_half(node, position):
+                    constants[_half_of(name)] = np.clip(value, -LARGEST, LARGEST).astype(np.float16)
+                    names[position] = _half_of(name)
+        made = tuple(outputs.get(name, name) for name in node.outputs)
+        nodes.append(replace(node, inputs=tuple(names), outputs=made, attributes=_attributes(node)))
+    nodes.extend(_cast(half, name, TensorProto.FLOAT) for name, half in outputs.items())
+    return graph.with_nodes(nodes, constants)
+
+
+def float32_tensors(graph: Graph) -> Iterator[Value]:
+    """What a graph with cast edges still computes in float32, by ONNX's type inference."""
+    edges = {value.name for value in (*graph.inputs, *graph.outputs)}
+    types = infer_types(graph)
+    for name in (output for node in graph.nodes for output in node.outputs):
+        value = types.values.get(name)
+        if value is not None and value.dtype == np.float32 and name not in edges:
+            yield value
+
+
+def _half_of(name: str) -> str:
+    return f"float16({name})"
+
+
+def _cast(name: str, result: str, to: int) -> Node:
+    return Node("Cast", (name,), (result,), {"to": to}, name=f"cast({result})")
+
+
+def _attributes(node: Node) -> dict[str, object]:
+    """Its attributes; a Cast to float32 becomes one to float16."""
+    attributes = dict(node.attributes)
+    if node.op == "Cast" and attributes.get("to") == TensorProto.FLOAT:
+        attributes["to"] = TensorProto.FLOAT16
+    return attributes
+
+
+def _takes_half(node: Node, position: int) -> bool:
+    """Whether the operation's definition allows float16 there."""
+    schema = onnx.defs.get_schema(node.op, OPSET, node.domain)
+    formal = schema.inputs[min(position, len(schema.inputs) - 1)]
+    return HALF in formal.types

@@ -1,0 +1,122 @@
+"""From the prepared graph and its ranges to an int8 graph for one target."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import reduce
+from typing import Any
+
+import numpy as np
+
+from fewstep.calibration.lowering.encoding import Encoding, scale_of, zero_point_of
+from fewstep.calibration.lowering.scheme import Emitted, Scheme, Target
+from fewstep.calibration.lowering.selection import LEAST_CHANNELS, WeightedOp, selected_ops
+from fewstep.calibration.table import RangesTable
+from fewstep.calibration.weights import QuantizedWeight, quantize_weight
+from fewstep.graph.graph import GROUP, Array, Graph, Node, Value
+from fewstep.graph.passes.constants import drop_unused
+from fewstep.runtime.errors import UserError
+from fewstep.runtime.manifest import Coverage
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """An int8 body. `groups` are the edges of lambda between its groups: none if its scales are constant."""
+
+    graph: Graph
+    coverage: Coverage
+    groups: tuple[float, ...]
+    notes: tuple[str, ...]
+
+
+def lower(prepared: Graph, table: RangesTable, target: Target) -> Lowered:
+    """Lower a prepared float32 body for a target. UserError if a tensor has no range, or nothing can be quantized."""
+    ops = selected_ops(prepared)
+    if not ops:
+        raise UserError(
+            f"no operation of graph {prepared.name!r} can run in int8",
+            f"int8 needs inner Conv, MatMul or Gemm layers with {LEAST_CHANNELS} channels or more; use float",
+        )
+    scheme = target.scheme
+    grouped = scheme.grouped and bool(table.groups)
+    encodings = {name: scheme.encode(table[name], grouped) for name in encoded_tensors(ops, scheme)}
+    weights = {op.name: _quantized(prepared, op, table, scheme) for op in ops}
+    base = reduce(lambda graph, rewrite: rewrite(graph), target.passes, prepared)
+    lowered = emit(base, ops, encodings, weights, scheme)
+    notes = target.notes + _widening(encodings)
+    return Lowered(lowered, target.check(prepared, lowered, ops), table.groups if grouped else (), notes)
+
+
+def encoded_tensors(ops: tuple[WeightedOp, ...], scheme: Scheme) -> tuple[str, ...]:
+    """Names of the tensors whose ranges a lowering needs."""
+    outputs = (op.name for op in ops if scheme.form.encodes_output(op))
+    return tuple(dict.fromkeys((*(op.x for op in ops), *outputs)))
+
+
+def emit(
+    base: Graph,
+    ops: tuple[WeightedOp, ...],
+    encodings: Mapping[str, Encoding],
+    weights: Mapping[str, QuantizedWeight],
+    scheme: Scheme,
+) -> Graph:
+    """`base` with each operation replaced by its int8 form. Encodings of several groups make the input "group"."""
+    selected = {op.name: op for op in ops}
+    groups = max(len(encoding.scales) for encoding in encodings.values())
+    sources = _codes(encodings, groups, scheme.scale_dtype)
+    nodes, constants = list(sources.nodes), dict(sources.constants)
+    made: set[str] = set()
+    for node in base.nodes:
+        op = selected.get(node.output)
+        if op is None:
+            nodes.append(node)
+            continue
+        if op.x not in made:
+            nodes.extend(scheme.form.quantize(op.x))
+        renamed = replace(node, inputs=(op.x, op.weight, *node.inputs[2:]))  # passes may give constants other names
+        emitted = scheme.form.operation(replace(op, node=renamed), weights[op.name])
+        nodes.extend(emitted.nodes)
+        constants.update(emitted.constants)
+        made.add(op.x)
+    group = (Value(GROUP, np.dtype(np.int64), (1,)),) if groups > 1 else ()
+    return drop_unused(replace(base.with_nodes(nodes, constants), inputs=base.inputs + group))
+
+
+def _codes(encodings: Mapping[str, Encoding], groups: int, dtype: np.dtype[Any]) -> Emitted:
+    """Zero points, and scales: constants, or rows of one packed table [groups, tensors] gathered by "group"."""
+    constants: dict[str, Array] = {zero_point_of(name): np.asarray(code.zero_point) for name, code in encodings.items()}
+    numbers = np.finfo(dtype)  # neither a scale of zero nor an infinite one
+    scales = (
+        np.stack([code.scales for code in encodings.values()], axis=1).clip(numbers.tiny, numbers.max).astype(dtype)
+    )
+    names = tuple(scale_of(name) for name in encodings)
+    if groups == 1:
+        return Emitted((), constants | {name: scales[0, i] for i, name in enumerate(names)})
+    constants |= {"scales()": scales, "shape(scales)": np.array([-1]), "sizes(scales)": np.ones(len(names), np.int64)}
+    return Emitted(
+        (
+            Node("Gather", ("scales()", GROUP), ("rows(scales)",), {"axis": 0}),  # [1, tensors]
+            Node("Reshape", ("rows(scales)", "shape(scales)"), ("row(scales)",)),
+            Node("Split", ("row(scales)", "sizes(scales)"), names, {"axis": 0}),  # [1] each
+        ),
+        constants,
+    )
+
+
+def _quantized(prepared: Graph, op: WeightedOp, table: RangesTable, scheme: Scheme) -> QuantizedWeight:
+    least = float(np.finfo(scheme.scale_dtype).tiny)
+    try:
+        return quantize_weight(prepared.constants[op.weight], op.axis, table.method, least_scale=least)
+    except ValueError as error:
+        raise UserError(f"weight {op.weight!r} has {error}", "export a checkpoint whose weights are finite") from None
+
+
+def _widening(encodings: Mapping[str, Encoding]) -> tuple[str, ...]:
+    """What one zero point for all groups costs."""
+    worst = max(encodings, key=lambda name: float(encodings[name].widening.max()))
+    typical = float(np.median(np.concatenate([code.widening for code in encodings.values()])))
+    if encodings[worst].widening.max() < 1.01:
+        return ()
+    return (
+        f"one zero point for all groups makes scales {100 * (typical - 1):.1f} % coarser at the median,"
+        f" {100 * (float(encodings[worst].widening.max()) - 1):.0f} % at most ({worst})",
+    )

@@ -1,0 +1,68 @@
+"""What a graph is lowered for, as values: a Target says everything that differs between targets."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fewstep.calibration.lowering.encoding import Encoding
+from fewstep.calibration.lowering.selection import WeightedOp
+from fewstep.calibration.table import Ranges
+from fewstep.calibration.weights import QuantizedWeight
+from fewstep.graph.graph import Array, Graph, Node
+from fewstep.runtime.manifest import Coverage
+
+
+@dataclass(frozen=True)
+class Emitted:
+    """Nodes that take the place of one operation, and the constants they need beside the scales of activations."""
+
+    nodes: tuple[Node, ...]
+    constants: dict[str, Array]
+
+
+@dataclass(frozen=True)
+class Form:
+    """How 8 bits are written as ONNX.
+
+    quantize: the nodes that make what operations read from an activation; made once per tensor.
+    operation: the nodes that take the place of a weighted operation.
+    encodes_output: whether an operation also needs the scale of what it makes.
+    """
+
+    quantize: Callable[[str], tuple[Node, ...]]
+    operation: Callable[[WeightedOp, QuantizedWeight], Emitted]
+    encodes_output: Callable[[WeightedOp], bool]
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """How numbers are represented.
+
+    encode: the code of an activation from its ranges, per lambda group or pooled.
+    scale_dtype: of all scales; also what is computed in where not in int8.
+    grouped: whether scales may be chosen at run time, by the body's input "group".
+    """
+
+    encode: Callable[[Ranges, bool], Encoding]
+    scale_dtype: np.dtype[Any]
+    grouped: bool
+    form: Form
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a graph is lowered for.
+
+    passes: rewrites of the prepared graph, before anything is quantized; they keep the names of tensors.
+    check: counts what really runs in int8, given the prepared graph, the lowered one and the operations selected;
+        UserError names an operation that does not.
+    notes: what a user of the lowered graph must know.
+    """
+
+    name: str
+    scheme: Scheme
+    passes: tuple[Callable[[Graph], Graph], ...]
+    check: Callable[[Graph, Graph, tuple[WeightedOp, ...]], Coverage]
+    notes: tuple[str, ...] = ()

@@ -1,0 +1,6 @@
+"""What graphs are lowered for. A new target is a module with a Target value, named here."""
+
+from fewstep.calibration.lowering.targets.cpu_x86 import CPU_X86
+from fewstep.calibration.lowering.targets.tensorrt import TENSORRT
+
+TARGETS = (CPU_X86, TENSORRT)

@@ -1,0 +1,90 @@
+"""x86 CPUs through onnxruntime: uint8 activations, int8 weights per channel, integer kernels emitted directly.
+
+What shaped this form, measured in onnxruntime 1.31 on AVX512-VNNI (a 3.8 M parameter UNet; percent of a step):
+QLinearConv takes its scales at run time for nothing, but a zero point of x or a bias that isn't constant loses its
+fastest kernel (11 %), so zero points are shared by the groups and the bias is a float Add behind (2 %). Quantizing
+before a nearest-neighbour Resize loses too (5 %): on uint8 that has no fast kernel. A gathered scale in a
+QuantizeLinear-DequantizeLinear pair would leave the convolution in float.
+"""
+
+import numpy as np
+
+from fewstep.calibration.lowering.coverage import count, integer_kernels
+from fewstep.calibration.lowering.encoding import asymmetric_uint8, integer_of, scale_of, zero_point_of
+from fewstep.calibration.lowering.scheme import Emitted, Form, Scheme, Target
+from fewstep.calibration.lowering.selection import WeightedOp
+from fewstep.calibration.weights import QuantizedWeight
+from fewstep.graph.graph import Array, Graph, Node
+from fewstep.runtime.errors import UserError
+from fewstep.runtime.manifest import Coverage
+
+
+def quantize(tensor: str) -> tuple[Node, ...]:
+    return (Node("QuantizeLinear", (tensor, *_code(tensor)), (integer_of(tensor),)),)
+
+
+def operation(op: WeightedOp, weight: QuantizedWeight) -> Emitted:
+    return _convolution(op, weight) if op.node.op == "Conv" else _product(op, weight)
+
+
+def _convolution(op: WeightedOp, weight: QuantizedWeight) -> Emitted:
+    """QLinearConv, which rounds what it computes to 8 bits, and the way back to float."""
+    if len(op.node.inputs) > 2:
+        raise UserError(f"convolution {op.name!r} has a bias inside", "export again: prepared graphs keep it outside")
+    constants = _weight_constants(op, weight)
+    integer, scales, zeros = constants
+    inputs = (integer_of(op.x), *_code(op.x), integer, scales, zeros, *_code(op.name))
+    return Emitted(
+        (
+            Node("QLinearConv", inputs, (integer_of(op.name),), op.node.attributes, op.node.name),
+            Node("DequantizeLinear", (integer_of(op.name), *_code(op.name)), (op.name,), name=f"dequantize({op.name})"),
+        ),
+        constants,
+    )
+
+
+def _product(op: WeightedOp, weight: QuantizedWeight) -> Emitted:
+    """MatMulIntegerToFloat: as fast as QLinearMatMul (measured), without rounding what it computes to 8 bits."""
+    columns = weight if op.axis == 1 else QuantizedWeight(np.ascontiguousarray(weight.values.T), weight.scales, 1)
+    constants = _weight_constants(op, columns)
+    integer, scales, zeros = constants
+    inputs = (integer_of(op.x), integer, scale_of(op.x), scales, zero_point_of(op.x), zeros, *op.node.inputs[2:3])
+    node = Node("MatMulIntegerToFloat", inputs, (op.name,), {}, op.node.name, "com.microsoft")
+    return Emitted((node,), constants)
+
+
+def _code(tensor: str) -> tuple[str, str]:
+    return scale_of(tensor), zero_point_of(tensor)
+
+
+def _weight_constants(op: WeightedOp, weight: QuantizedWeight) -> dict[str, Array]:
+    """Integers, scales and zero points, in this order."""
+    return {
+        integer_of(op.weight): weight.values,
+        scale_of(op.weight): weight.scales,
+        zero_point_of(op.weight): np.zeros_like(weight.scales, np.int8),
+    }
+
+
+def integer_kernels_run(prepared: Graph, lowered: Graph, ops: tuple[WeightedOp, ...]) -> Coverage:
+    """Open the graph as the runtime will, and count the integer kernels that onnxruntime chose."""
+    weights = integer_kernels(lowered)
+    coverage = count(prepared, [op.name for op in ops if integer_of(op.weight) in weights])
+    for op in ops:
+        if op.name not in coverage.int8_ops:
+            raise UserError(f"onnxruntime runs {op.name!r} in float", "use the onnxruntime of constraints.txt")
+    return coverage
+
+
+CPU_X86 = Target(
+    name="cpu-x86",
+    scheme=Scheme(
+        encode=asymmetric_uint8,
+        scale_dtype=np.dtype(np.float32),
+        grouped=True,
+        form=Form(quantize, operation, encodes_output=lambda op: op.node.op == "Conv"),
+    ),
+    passes=(),
+    check=integer_kernels_run,
+    notes=("exact on CPUs with VNNI only: others add pairs of 8-bit products in 16 bits, and saturate",),
+)

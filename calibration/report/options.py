@@ -1,0 +1,60 @@
+"""What can be asked of a report."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+from fewstep.calibration.trajectories import HELD_OUT_SEEDS
+from fewstep.runtime.errors import UserError
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """Judge a bundle: what int8 costs in quality, step by step, what it wins in time, and which operations it covers.
+
+    bundle: the bundle; the report is written into it.
+    plan: SOLVER:STEPS, or the path of a plan's JSON; empty for the plan the int8 body was calibrated along.
+    guidance: weight of classifier-free guidance; by default that of the calibrated plan.
+    seeds: held-out seeds 0 .. seeds - 1 for the end PSNR.
+    forced_seeds: how many of them are judged step by step on the float trajectory too.
+    teacher: plan of the float32 teacher.
+    teacher_seeds: how many seeds the teacher samples (they are also the ones shown).
+    simulated_seeds: seeds for bodies of other engines, whose numerics are simulated, slowly.
+    batches: samples in one timed call of the body; a guided sample is two rows.
+    threads: threads of one call; 0 for all cores this process may use.
+    rounds: turns each contender takes in a timing.
+    turn_seconds: how long a turn is.
+    """
+
+    bundle: Path
+    plan: str = ""
+    guidance: float | None = None
+    seeds: int = 256
+    forced_seeds: int = 32
+    teacher: str = "dpmpp_2m:200"
+    teacher_seeds: int = 10
+    simulated_seeds: int = 32
+    batches: tuple[int, ...] = (1, 8)
+    threads: int = 0
+    rounds: int = 7
+    turn_seconds: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.seeds > len(HELD_OUT_SEEDS):
+            raise UserError(f"--seeds is {self.seeds}", f"give at most {len(HELD_OUT_SEEDS)}: so many are held out")
+        for name in ("seeds", "forced_seeds", "teacher_seeds", "simulated_seeds", "rounds"):
+            if getattr(self, name) < 1:
+                raise UserError(f"--{name.replace('_', '-')} is {getattr(self, name)}", "give at least 1")
+        if self.threads < 0 or not self.batches or min(self.batches) < 1:
+            raise UserError("threads must be 0 or more, and batches at least one number above 0", "e.g. --batches 1,8")
+
+    @property
+    def command(self) -> str:
+        """The command line that asks for this report: options that differ from their defaults, and nobody's folders."""
+        words = ["fewstep report BUNDLE"]
+        for field in dataclasses.fields(self)[1:]:
+            value = getattr(self, field.name)
+            if value != field.default:
+                text = ",".join(map(str, value)) if isinstance(value, tuple) else Path(str(value)).name
+                words += [f"--{field.name.replace('_', '-')}", text]
+        return " ".join(words)

@@ -1,0 +1,276 @@
+"""The page: results and samples in, one HTML file out, which needs nothing else and runs no script."""
+
+from collections.abc import Sequence
+from html import escape
+
+from fewstep.calibration import plots
+from fewstep.calibration.plots import Series
+from fewstep.calibration.report.elements import (
+    Content,
+    Html,
+    card,
+    count,
+    decibel,
+    details,
+    figure,
+    join,
+    milliseconds,
+    paragraph,
+    percent,
+    plain,
+    section,
+    size,
+    table,
+    times,
+)
+from fewstep.calibration.report.samples import Samples, samples_section
+from fewstep.calibration.report.style import STYLE
+from fewstep.calibration.results import Covered, EndQuality, Operation, Quality, Results
+
+
+def page(results: Results, samples: Samples) -> bytes:
+    """The whole document, UTF-8."""
+    sections = [
+        headline(results),
+        samples_section(samples),
+        end_section(results),
+        steps_section(results),
+        coverage_section(results),
+        speed_section(results),
+        provenance_section(results),
+    ]
+    title = escape(f"{results.bundle}: int8 report")
+    document = (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}</style></head>'
+        f"<body><main>{header(results).markup}{join(sections).markup}"
+        f"<footer>Every figure was measured in this run, in {results.seconds:.0f} s. Exact values: the JSON file "
+        "beside this page, and the value of each figure in its source.</footer></main></body></html>\n"
+    )
+    return document.encode()
+
+
+def header(results: Results) -> Html:
+    guidance = "no guidance" if results.guidance is None else f"guidance {results.guidance:g}"
+    bodies = " and ".join(quality.body for quality in results.qualities)
+    lead = f"{bodies} against float32, along {results.plan}, {guidance}."
+    return Html(f'<header><h1>{escape(results.bundle)}</h1><p class="lead">{escape(lead)}</p></header>')
+
+
+def headline(results: Results) -> Html:
+    """The four figures a reader came for: of the body that runs on this machine."""
+    first = results.qualities[0]
+    end = first.against_float
+    covered = next((each.coverage for each in results.covered if each.body == first.body), None)
+    cards = [
+        card(
+            "End PSNR, int8 against float32",
+            decibel(end.mean),
+            join(["5th percentile ", decibel(end.p5), f", {end.seeds} held-out seeds"]),
+        )
+    ]
+    for race in results.races[-1:]:
+        fast = race.timings[-1]
+        both = join([milliseconds(race.timings[0].median), " to ", milliseconds(fast.median)])
+        note = join([both, f", {race.batch} rows, {race.threads} threads"])
+        cards.append(card("Speed, int8 over float32", times(fast.ratio), note))
+    if covered is not None:
+        share = covered.int8_macs / covered.total_macs
+        note = join([count(len(covered.int8_ops)), " operations int8, ", count(len(covered.float_ops)), " float"])
+        cards.append(card("MACs in int8", percent(share), note))
+    if first.body in results.sizes:
+        ratio = results.sizes["float32"] / results.sizes[first.body]
+        note = join([size(results.sizes["float32"]), " to ", size(results.sizes[first.body])])
+        cards.append(card("Size, float32 over int8", times(ratio), note))
+    return Html(f'<div class="cards">{join(cards).markup}</div>')
+
+
+def end_section(results: Results) -> Html:
+    """Finished samples, against each reference in a table of its own."""
+    plan, teacher = results.plan, results.teacher
+    against_float = table(
+        ["int8 against float32, same plan", "computed by", "mean", "5th percentile", "worst", "std. error", "seeds"],
+        [[q.body, q.engine, *_end_cells(q.against_float)] for q in results.qualities],
+        text_columns=2,
+    )
+    rows: list[Sequence[Content]] = [[f"float32, {plan}", *_end_cells(results.float_against_teacher)]]
+    rows += [[f"{q.body}, {plan}", *_end_cells(q.against_teacher)] for q in results.qualities]
+    head = [f"against the float32 teacher, {teacher}", "mean", "5th percentile", "worst", "std. error", "seeds"]
+    drifts = table(
+        ["statistics of int8 beside float32", "shift of the mean", "energy", "detail", "saturation"],
+        [
+            [
+                q.body,
+                plain(q.against_float.drift.mean, 4),
+                percent(q.against_float.drift.energy),
+                percent(q.against_float.drift.detail),
+                percent(q.against_float.drift.saturation, 2),
+            ]
+            for q in results.qualities
+        ],
+    )
+    groups = [(quality.body, quality.against_float.values) for quality in results.qualities]
+    distribution = figure(
+        Html(plots.histogram(groups, "PSNR against float32 (dB)")), "How the seeds are distributed: one PSNR each."
+    )
+    return section(
+        "End quality",
+        paragraph(
+            "PSNR of finished samples: peak 2, model range, before clamping, one value per image, then averaged. "
+            "The first table says what quantization costs; the second what few steps cost, without and with int8. "
+            "The two references are not comparable with each other.",
+            kind="lead",
+        ),
+        against_float,
+        distribution,
+        table(head, rows),
+        drifts,
+        paragraph(
+            "Energy is the ratio of variances, detail that of the energies above half of Nyquist: below 100 % int8 "
+            "softens. Saturation is the share of values outside model range, int8 minus float32.",
+            kind="note",
+        ),
+    )
+
+
+def steps_section(results: Results) -> Html:
+    """Where along the plan the error arises, and how it adds up."""
+    parts: list[Html] = [
+        paragraph(
+            "Signal to quantization noise at each step. Teacher-forced: both networks see the float trajectory, so a "
+            "point is that step's own error in the guided output. Closed loop: each along its own trajectory, so a "
+            "point is what has accumulated, in the predicted clean sample x0 and in the state x after the step.",
+            kind="lead",
+        )
+    ]
+    parts += [_steps(quality) for quality in results.qualities]
+    if results.ranges:
+        parts.append(_ranges(results))
+    return section("Step by step", *parts)
+
+
+def _steps(quality: Quality) -> Html:
+    numbers = [step.index + 1 for step in quality.steps]
+    curves = [
+        Series("output, teacher-forced", numbers, [step.forced for step in quality.steps], 0),
+        Series("x0, closed loop", numbers, [step.x0 for step in quality.steps], 1),
+        Series("x, closed loop", numbers, [step.x for step in quality.steps], 1, dashed=True),
+    ]
+    drawn = Html(plots.line_plot(curves, "step, from noise to clean", "SQNR (dB)", x_ticks=numbers))
+    caption = (
+        f"{quality.body}, computed by {quality.engine}: {quality.against_float.seeds} seeds, "
+        f"{quality.forced_seeds} of them teacher-forced."
+    )
+    head = ["step", "time", "lambda", "range group", "output, forced", "x0", "x"]
+    rows = [
+        [
+            count(step.index + 1),
+            plain(step.time, 1),
+            "-∞" if step.lam is None else plain(step.lam, 2),
+            count(step.group),
+            decibel(step.forced),
+            decibel(step.x0),
+            decibel(step.x),
+        ]
+        for step in quality.steps
+    ]
+    return join([figure(drawn, caption), details("The same as a table", table(head, rows, text_columns=0))])
+
+
+def _ranges(results: Results) -> Html:
+    groups = list(range(len(results.ranges[0].widths)))
+    curves = [Series(each.activation, groups, each.widths, index) for index, each in enumerate(results.ranges)]
+    drawn = Html(plots.line_plot(curves, "range group, from noise to clean", "width / pooled", x_ticks=groups))
+    return figure(
+        drawn,
+        "The activations whose range changes most along the trajectory: what one scale for all steps would give away.",
+    )
+
+
+def coverage_section(results: Results) -> Html:
+    """Which operations are int8, counted in the graph as the engine optimized it."""
+    alike: dict[tuple[Operation, ...], list[Covered]] = {}
+    for covered in results.covered:
+        alike.setdefault(covered.operations, []).append(covered)
+    parts = [_coverage(group) for group in alike.values()]
+    if not parts:
+        parts = [paragraph("This bundle records no coverage: calibrate it again to have it counted.")]
+    return section("Coverage", *parts)
+
+
+def _coverage(alike: Sequence[Covered]) -> Html:
+    """One table for all bodies whose operations have the same fate."""
+    covered = alike[0]
+    total = covered.coverage.total_macs
+    head = ["operation", "kind", "why float", "channels", "MACs", "share"]
+    rows: dict[str, list[Sequence[Content]]] = {"float": [], "int8": []}
+    for each in covered.operations:
+        channels = f"{each.channels[0]} to {each.channels[1]}" if each.channels else ""
+        share = percent(each.macs / total, 2)
+        rows[each.precision].append([each.name, each.kind, each.reason, channels, count(each.macs), share])
+    ours = len(rows["int8"])
+    sentence = paragraph(
+        Html(f"<b>{escape(', '.join(each.body for each in alike))}</b>: "),
+        percent(covered.coverage.int8_macs / total, 2),
+        " of ",
+        count(total),
+        f" multiply-accumulates a sample run in int8: {ours} of {len(covered.operations)} operations. ",
+        "These stay in float:" if rows["float"] else "None stays in float.",
+    )
+    left = table(head, rows["float"], text_columns=3) if rows["float"] else Html("")
+    return join([sentence, left, details(f"The {ours} in int8", table(head, rows["int8"], text_columns=3))])
+
+
+def speed_section(results: Results) -> Html:
+    """Every race as bars, then all of them as one table."""
+    parts: list[Html] = [
+        paragraph(
+            "One call of the body on that many rows (a guided sample is two). Each contender has its own process; "
+            f"they take turns, and the ratio is the median over rounds. {results.machine.processor}, "
+            f"{', '.join(results.machine.int8_instructions) or 'no int8 instructions known'}.",
+            kind="lead",
+        )
+    ]
+    charts = []
+    for race in results.races:
+        medians = [(timing.name, 1000 * timing.median) for timing in race.timings]
+        drawn = Html(plots.bars(medians, lambda value: f"{value:.2f} ms"))
+        charts.append(figure(drawn, f"{race.batch} rows, {race.threads} threads, onnxruntime; shorter is faster"))
+    parts.append(Html(f'<div class="two">{join(charts).markup}</div>'))
+    head = ["graph", "rows", "threads", "median", "p10", "p90", "times faster", "lowest", "highest", "load", "memory"]
+    rows: list[Sequence[Content]] = [
+        [
+            timing.name,
+            count(race.batch),
+            count(race.threads),
+            milliseconds(timing.median),
+            milliseconds(timing.p10),
+            milliseconds(timing.p90),
+            times(timing.ratio),
+            times(timing.ratio_low),
+            times(timing.ratio_high),
+            milliseconds(timing.load),
+            size(timing.peak_mib * 2**20),
+        ]
+        for race in results.races
+        for timing in race.timings
+    ]
+    parts.append(table(head, rows))
+    sizes: list[Sequence[Content]] = [[body, size(bytes_)] for body, bytes_ in results.sizes.items()]
+    parts.append(table(["body", "graph and weights"], sizes))
+    return section("Speed and size", *parts)
+
+
+def provenance_section(results: Results) -> Html:
+    """Enough to make this page again."""
+    machine = results.machine
+    rows: list[Sequence[Content]] = [[name, version] for name, version in machine.versions.items()]
+    rows += [["processor", f"{machine.processor}, {machine.cores} cores"], ["system", machine.system]]
+    parts = [Html(f"<pre><code>{escape(results.command)}</code></pre>"), table(["", ""], rows, text_columns=2)]
+    parts += [paragraph(note, kind="note") for note in results.notes]
+    return section("How it was made", *parts)
+
+
+def _end_cells(end: EndQuality) -> list[Content]:
+    figures = [decibel(end.mean), decibel(end.p5), decibel(end.worst), decibel(end.standard_error)]
+    return [*figures, count(end.seeds)]

@@ -1,0 +1,55 @@
+"""The verb: measure, draw, and put the page and its figures into the bundle."""
+
+import os
+import shutil
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from fewstep.calibration import results
+from fewstep.calibration.report.measure import measure
+from fewstep.calibration.report.options import ReportOptions
+from fewstep.calibration.report.page import page
+from fewstep.calibration.results import Results
+from fewstep.graph.commit import open_for_update
+from fewstep.runtime.bundle import open_bundle
+from fewstep.runtime.errors import UserError
+from fewstep.runtime.progress import SILENT, Progress
+
+ADDRESS = "report/index.html"
+
+
+def report(options: ReportOptions, progress: Progress = SILENT) -> Results:
+    """Judge a bundle and write report/index.html into it, with the same figures as JSON beside it.
+
+    Measuring takes minutes and does not hold the bundle's lock; if the bundle changes meanwhile, nothing is written.
+    """
+    before = open_bundle(options.bundle).manifest
+    measured, samples = measure(options, progress)
+    with open_for_update(options.bundle, must_exist=True) as writer:
+        manifest = open_bundle(options.bundle).manifest
+        if (manifest.bodies, manifest.prologue) != (before.bodies, before.prologue):
+            raise UserError(f"{options.bundle} was changed while it was judged", "ask for the report again")
+        drawn = writer.add(page(measured, samples), folder="report", name="index", suffix=".html")
+        figures = writer.add(results.encode(measured), folder="report", name="results", suffix=".json")
+        writer.commit(msgspec.structs.replace(manifest, report=drawn, results=figures))
+        _address(options.bundle, drawn)
+    return measured
+
+
+def _address(bundle: Path, drawn: str) -> None:
+    """Make report/index.html lead to the page just committed.
+
+    The page itself has a content-hashed name, as every file of a bundle; this is only its address for people. A kill
+    before it leaves the address on the former page, or on none, and the bundle valid.
+    """
+    address = bundle / ADDRESS
+    draft = bundle / "report" / ".index.html"
+    with suppress(FileNotFoundError):
+        draft.unlink()
+    try:
+        draft.symlink_to(Path(drawn).name)
+    except OSError:  # no links here, as on some Windows systems
+        shutil.copyfile(bundle / drawn, draft)
+    os.replace(draft, address)

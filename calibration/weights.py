@@ -1,0 +1,64 @@
+"""Weights to int8: one symmetric scale per output channel, integers in [-127, 127] (never -128, so that products stay
+symmetric and the range survives a negation).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.calibration.table import Method
+
+LARGEST = 127
+FACTORS = np.linspace(1.0, 0.4, 61)  # of the channel's largest magnitude; 1 first: it wins ties
+
+
+@dataclass(frozen=True)
+class QuantizedWeight:
+    """`values` int8, in the shape of the weight; weight ~ values * scales, `scales` float32 [channels] along `axis`."""
+
+    values: NDArray[np.int8]
+    scales: NDArray[np.float32]
+    axis: int
+
+    def dequantized(self) -> NDArray[np.float32]:
+        shape = [1] * self.values.ndim
+        shape[self.axis] = -1
+        return self.values.astype(np.float32) * self.scales.reshape(shape)
+
+
+def quantize_weight(
+    weight: NDArray[np.float32], axis: int, method: Method, *, least_scale: float = 0.0
+) -> QuantizedWeight:
+    """Quantize a weight per channel.
+
+    Args:
+        weight: any shape; Conv has its output channels on axis 0, MatMul on the last, Gemm on 1 (0 if transB).
+        method: "minmax" keeps each channel's largest magnitude; "mse" tries to shrink it and keeps the least error.
+        least_scale: lower bound of the scales, where they must be written in fewer bits than float32.
+
+    A channel of zeros gets scale 1. ValueError if a weight is NaN or infinite.
+    """
+    if not np.isfinite(weight).all():
+        raise ValueError("NaN or infinite weights")
+    axis %= weight.ndim
+    rows = np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1).astype(np.float64)  # [channels, fan-in]
+    magnitude = np.abs(rows).max(axis=1)
+    magnitude[magnitude == 0] = LARGEST
+    factors = FACTORS if method == "mse" else FACTORS[:1]
+    best = np.full(len(rows), np.inf)
+    scales = np.empty(len(rows), np.float32)
+    for factor in factors:
+        candidate = np.maximum(factor * magnitude / LARGEST, least_scale).astype(np.float32)
+        error = np.square(_round(rows, candidate) * candidate[:, None] - rows).sum(axis=1)
+        scales = np.where(error < best, candidate, scales)
+        best = np.minimum(error, best)
+    shape = (weight.shape[axis], *np.delete(weight.shape, axis))
+    values = np.moveaxis(_round(rows, scales).astype(np.int8).reshape(shape), 0, axis)
+    return QuantizedWeight(np.ascontiguousarray(values), scales, axis)
+
+
+def _round(rows: NDArray[np.float64], scales: NDArray[np.float32]) -> NDArray[np.float64]:
+    """To the nearest integer, ties to even, as ONNX QuantizeLinear."""
+    rounded: NDArray[np.float64] = np.clip(np.rint(rows / scales[:, None].astype(np.float64)), -LARGEST, LARGEST)
+    return rounded

@@ -1,0 +1,230 @@
+"""The verb, on a bundle of three convolutions."""
+
+import hashlib
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from fewstep.calibration.calibrate import CalibrateOptions, Calibration, calibrate
+from fewstep.calibration.table import load as load_table
+from fewstep.graph import io
+from fewstep.graph.graph import BATCH, Graph, Node, Value
+from fewstep.runtime import manifest as form
+from fewstep.runtime.bundle import open_bundle
+from fewstep.runtime.errors import UserError
+from fewstep.runtime.plan import Denoising, compile_plan, encode
+from fewstep.runtime.sampler import load
+
+SHAPE = (1, 8, 8)
+SCHEDULE = form.ScheduleSpec("cosine", timesteps=100)
+FIRST = CalibrateOptions(Path("set by the test"), plan="ddim:3", trajectories=4)
+
+
+def denoiser(scale: float = 1.0) -> Graph:
+    """x0 from x, without a class: 1 -> 16 -> 16 -> 1 channels; only the middle convolution can be lowered."""
+    rng = np.random.default_rng(0)
+    widths = (1, 16, 16, 1)
+    weights = {
+        f"w{i}": (rng.standard_normal((out, into, 3, 3)) * scale / (3 * into**0.5)).astype(np.float32)
+        for i, (into, out) in enumerate(zip(widths[:-1], widths[1:]))
+    }
+    pads = {"pads": [1, 1, 1, 1]}
+    nodes = (
+        Node("Conv", ("x", "w0"), ("h0",), pads),
+        Node("Relu", ("h0",), ("a0",)),
+        Node("Conv", ("a0", "w1"), ("h1",), pads),
+        Node("Mul", ("h1", "row"), ("m1",)),
+        Node("Relu", ("m1",), ("a1",)),
+        Node("Conv", ("a1", "w2"), ("v",), pads),
+    )
+    f32 = np.dtype(np.float32)
+    inputs = (Value("x", f32, (BATCH, *SHAPE)), Value("row", f32, (BATCH, 1, 1, 1)))
+    return Graph("body", inputs, (Value("v", f32, (BATCH, *SHAPE)),), nodes, weights)
+
+
+def prologue() -> Graph:
+    """row = 1 + time / 1000 + label."""
+    f32, i64 = np.dtype(np.float32), np.dtype(np.int64)
+    nodes = (
+        Node("Cast", ("label",), ("number",), {"to": 1}),
+        Node("Mul", ("time", "thousandth"), ("part",)),
+        Node("Add", ("number", "part"), ("flat",)),
+        Node("Reshape", ("flat", "column"), ("row",)),
+    )
+    constants = {"thousandth": np.float32(1e-3), "column": np.array([-1, 1, 1, 1])}
+    inputs = (Value("time", f32, (BATCH,)), Value("label", i64, (BATCH,)))
+    return Graph("prologue", inputs, (Value("row", f32, (BATCH, 1, 1, 1)),), nodes, constants)
+
+
+def write_bundle(folder: Path, body: Graph, null: float | None = 2.0) -> Path:
+    (folder / "graphs").mkdir(parents=True)
+    io.save(body, folder / "graphs/body.onnx")
+    io.save(prologue(), folder / "graphs/prologue.onnx")
+    row = form.Tensor("row", "row", (BATCH, 1, 1, 1))
+    label = form.Tensor("label", "condition", (BATCH,), "int64")
+    graph = form.Graph(
+        "graphs/body.onnx",
+        (form.Tensor("x", "x", (BATCH, *SHAPE)), row),
+        (form.Tensor("v", "output", (BATCH, *SHAPE)),),
+    )
+    files = ("graphs/body.onnx", "graphs/prologue.onnx")
+    manifest = form.Manifest(
+        schema=form.SCHEMA,
+        name="tiny",
+        x_shape=SHAPE,
+        conditions=(form.Condition("class", "label", null=null, low=0, high=1),),
+        prediction="sample",
+        schedule=SCHEDULE,
+        prologue=form.Graph("graphs/prologue.onnx", (form.Tensor("time", "time", (BATCH,)), label), (row,)),
+        bodies={"float32": form.Body(graph, "float32", "portable")},
+        provenance=form.Provenance("tiny", "0" * 64, {}, ("fewstep export tiny -o BUNDLE",)),
+        files={name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in files},
+    )
+    (folder / "manifest.json").write_bytes(msgspec.json.encode(manifest))
+    return folder
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    return write_bundle(tmp_path / "bundle", denoiser())
+
+
+def run(bundle: Path, **changes: object) -> Calibration:
+    return calibrate(replace(FIRST, bundle=bundle, **changes))  # type: ignore[arg-type]
+
+
+def contents(bundle: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(bundle)): path.read_bytes() for path in bundle.rglob("*") if path.is_file()}
+
+
+def test_a_calibrated_bundle_has_int8_bodies_ranges_and_the_plan(bundle: Path) -> None:
+    made = run(bundle)
+    manifest = open_bundle(bundle).manifest
+    assert manifest == made.manifest
+    assert set(manifest.bodies) == {"float32", "int8-cpu-x86", "int8-tensorrt"}
+    body = manifest.bodies["int8-cpu-x86"]
+    assert (body.precision, body.target, body.plan, len(body.groups)) == ("int8", "cpu-x86", "ddim:3", 2)
+    assert body.coverage and body.coverage.int8_ops == ("h1",) and body.coverage.float_ops == ("h0", "v")
+    assert body.coverage.int8_macs == 16 * 16 * 9 * 64
+    assert manifest.ranges and load_table(bundle / manifest.ranges) == made.table
+    assert set(made.table.tensors) == {"x", "h0", "a0", "h1", "a1", "v"}
+    assert [step.group for step in made.plan.steps] == [0, 1, 2]
+    assert (bundle / manifest.plans["ddim:3"]).read_bytes() == encode(made.plan)
+
+
+def test_the_int8_body_samples_what_the_float_body_does(bundle: Path) -> None:
+    run(bundle)
+    given = {"seeds": range(8), "condition": {"class": [0, 1] * 4}, "guidance": 2.0}
+    exact = load(bundle).sample("ddim:3", **given)
+    error = load(bundle, "int8").sample("ddim:3", **given) - exact
+    assert 0 < np.square(error).mean() < 1e-3 * np.square(exact).mean()
+
+
+def test_the_same_calibration_gives_the_same_bytes(bundle: Path, tmp_path: Path) -> None:
+    other = write_bundle(tmp_path / "other", denoiser())
+    made = run(bundle).manifest
+    assert made.files == run(other).manifest.files
+    assert run(bundle).manifest == made
+
+
+def test_pooled_ranges_need_no_groups(bundle: Path) -> None:
+    made = run(bundle, groups="pooled", target=("cpu-x86",))
+    body = made.manifest.bodies["int8-cpu-x86"]
+    assert body.groups == () and [tensor.role for tensor in body.graph.inputs] == ["x", "row"]
+    assert made.table.groups == () and len(made.table["h1"].per_group) == 1
+
+
+def test_the_command_is_recorded_without_paths(bundle: Path) -> None:
+    (*_, command) = run(bundle, target=("cpu-x86",)).manifest.provenance.commands
+    assert command == (
+        "fewstep calibrate BUNDLE --plan ddim:3 --guidance 2 --target cpu-x86 --trajectories 4"
+        " --ranges mse --groups step --seed 1000000"
+    )
+
+
+def test_calibrating_again_replaces_what_was_made_before(bundle: Path) -> None:
+    first = run(bundle).manifest
+    engine = form.Engine("e.engine", "e.json", "int8-tensorrt", "tensorrt-rtx", "sm86", "key")
+    for name in ("e.engine", "e.json", "report.html"):
+        (bundle / name).write_bytes(b"")
+    empty = hashlib.sha256(b"").hexdigest()
+    files = {**first.files, "e.engine": empty, "e.json": empty, "report.html": empty}
+    stale = msgspec.structs.replace(first, engines=(engine,), report="report.html", files=files)
+    (bundle / "manifest.json").write_bytes(msgspec.json.encode(stale))
+    second = run(bundle, plan="ddim:4", target=("tensorrt",)).manifest
+    assert set(second.plans) == {"ddim:3", "ddim:4"}
+    assert second.bodies["int8-cpu-x86"] == first.bodies["int8-cpu-x86"]
+    assert (second.bodies["int8-tensorrt"].plan, second.engines, second.report) == ("ddim:4", (), None)
+    assert first.ranges != second.ranges and not (bundle / str(first.ranges)).exists()
+
+
+def test_a_denoiser_without_unconditional_form_is_calibrated_without_guidance(tmp_path: Path) -> None:
+    bundle = write_bundle(tmp_path / "bundle", denoiser(), null=None)
+    assert run(bundle).plan.guidance is None
+    with pytest.raises(UserError, match="guidance 3 for a denoiser without an unconditional form"):
+        run(bundle, guidance=3.0)
+
+
+def test_a_plan_file_brings_its_guidance_and_must_fit_the_schedule(bundle: Path, tmp_path: Path) -> None:
+    path = tmp_path / "plan.json"
+    path.write_bytes(encode(compile_plan("heun:2", Denoising(SCHEDULE, "sample"), guidance=1.5)))
+    made = run(bundle, plan=str(path), target=("cpu-x86",))
+    assert made.plan.guidance == 1.5 and "heun:2" in made.manifest.plans
+    path.write_bytes(encode(compile_plan("heun:2", Denoising(form.ScheduleSpec("linear"), "sample"))))
+    with pytest.raises(UserError, match="plan 'heun:2' is for schedule"):
+        run(bundle, plan=str(path))
+
+
+def test_a_dead_layer_is_a_warning_with_its_name(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    graph = denoiser()
+    constants = {**graph.constants, "w1": np.zeros_like(graph.constants["w1"])}
+    bundle = write_bundle(tmp_path / "bundle", replace(graph, constants=constants))
+    with caplog.at_level(logging.WARNING, "fewstep"):
+        run(bundle)
+    assert "activation 'h1' is always 0" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"target": ("cpu-z80",)}, "unknown target 'cpu-z80'; choose from cpu-x86, tensorrt"),
+        ({"target": ()}, "no target to lower for"),
+        ({"plan": "dpm:8"}, "unknown solver 'dpm'"),
+        ({"plan": "ddim:101"}, "101 steps on schedule cosine-100"),
+        ({"plan": "missing.json"}, "there is no plan file missing.json"),
+        ({"trajectories": 2}, "2 trajectories show too little"),
+        ({"seed": 200}, "meet those held out"),
+        ({"seed": 2**64}, "leave 64 bits"),
+    ],
+)
+def test_a_wrong_option_is_one_line_and_changes_nothing(bundle: Path, changes: dict, message: str) -> None:
+    before = contents(bundle)
+    with pytest.raises(UserError, match=message) as error:
+        run(bundle, **changes)
+    assert "\n" not in str(error.value)
+    assert contents(bundle) == before
+
+
+def test_a_missing_bundle_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="there is no bundle"):
+        run(tmp_path / "nowhere")
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_weights_that_are_nan_name_the_first_tensor_and_leave_the_bundle(tmp_path: Path) -> None:
+    bundle = write_bundle(tmp_path / "bundle", denoiser(float("nan")))
+    before = contents(bundle)
+    with pytest.raises(UserError, match="tensor 'h0' of the float denoiser is not finite"):
+        run(bundle)
+    assert contents(bundle) == before
+
+
+def test_a_graph_that_is_quantized_already_is_refused(bundle: Path, tmp_path: Path) -> None:
+    made = run(bundle, groups="pooled", target=("cpu-x86",))
+    twice = write_bundle(tmp_path / "twice", made.lowered["int8-cpu-x86"].graph)
+    with pytest.raises(UserError, match="quantized already"):
+        run(twice)

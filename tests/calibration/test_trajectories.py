@@ -1,0 +1,82 @@
+"""Rollouts of a bundle that can be computed by hand."""
+
+import weakref
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fewstep.calibration.histogram import measure, merge
+from fewstep.calibration.trajectories import FIRST_SEED, HELD_OUT_SEEDS, draw_condition, roll_out
+from fewstep.runtime.errors import UserError
+from fewstep.runtime.manifest import Condition
+from fewstep.runtime.sampler import Sampler, load
+
+SEEDS = range(FIRST_SEED, FIRST_SEED + 12)
+CLASS = Condition("class", "label", null=3, low=0, high=2)
+
+
+@pytest.fixture
+def sampler(tiny_bundle: Path) -> Sampler:
+    return load(tiny_bundle, body="float32")
+
+
+def test_every_evaluation_of_both_branches_is_seen_with_the_deployed_inputs(sampler: Sampler) -> None:
+    plan = sampler.compile("heun:3", guidance=2.0)
+    seen = list(roll_out(sampler, plan, SEEDS, batch=5))
+    assert [len(each.seeds) for each in seen] == [n for n in (5, 5, 2) for _ in plan.steps]
+    for each in seen:
+        rows = 2 * len(each.seeds)
+        assert each.feeds["x"].shape == each.tensors["v"].shape == (rows, 1, 4, 4)
+        assert np.array_equal(each.feeds["x"][: len(each.seeds)], each.state.u)
+        assert np.array_equal(each.tensors["v"], np.concatenate(each.state.outputs))
+
+
+def test_trajectories_are_those_that_the_sampler_deploys(sampler: Sampler) -> None:
+    plan = sampler.compile("dpmpp_2m:4", guidance=2.0)
+    *_, last = roll_out(sampler, plan, SEEDS, batch=12)
+    classes = [int(draw_condition(CLASS, 0, seed)) for seed in SEEDS]
+    expected = sampler.sample(plan, SEEDS, {"class": classes}, 2.0)
+    (row,) = (row for row, value in enumerate(plan.output) if value == 1.0)
+    assert np.array_equal(last.state.after[row], expected)
+
+
+def test_histograms_do_not_depend_on_the_batch(sampler: Sampler) -> None:
+    plan = sampler.compile("dpmpp_2m:4", guidance=2.0)
+    wholes = []
+    for batch in (1, 4, 12):
+        parts = [measure(np.asarray(e.tensors["v"])) for e in roll_out(sampler, plan, SEEDS, batch=batch)]
+        whole = parts[0]
+        for part in parts[1:]:
+            whole = merge(whole, part)
+        wholes.append((whole.exponent, whole.counts.tolist(), whole.low, whole.high))
+    assert wholes[0] == wholes[1] == wholes[2]
+
+
+def test_no_more_than_two_evaluations_are_held_at_a_time(sampler: Sampler) -> None:
+    inputs: list[weakref.ref[np.ndarray]] = []
+    for each in roll_out(sampler, sampler.compile("ddim:3"), range(FIRST_SEED, FIRST_SEED + 40), batch=4):
+        inputs.append(weakref.ref(each.feeds["x"]))
+        assert sum(held() is not None for held in inputs) <= 2
+    assert len(inputs) == 30
+
+
+def test_conditions_are_uniform_and_fixed_by_the_seed() -> None:
+    drawn = np.array([draw_condition(CLASS, 0, seed) for seed in range(3000)])
+    assert drawn.dtype == np.int64
+    assert np.bincount(drawn).tolist() == pytest.approx([1000] * 3, abs=80)
+    other = np.array([draw_condition(CLASS, 1, seed) for seed in range(3000)])
+    assert np.corrcoef(drawn, other)[0, 1] == pytest.approx(0, abs=0.06)
+    state = draw_condition(Condition("state", "state", (2, 3), "float32", low=-1, high=1), 0, 5)
+    assert state.shape == (2, 3) and state.dtype == np.float32 and np.abs(state).max() <= 1
+    assert len(np.unique(state)) == 6
+
+
+def test_a_condition_without_bounds_cannot_be_drawn() -> None:
+    with pytest.raises(UserError, match="condition 'text' has no low and high"):
+        draw_condition(Condition("text", "text", (4,), "float32", high=1.0), 0, 1)
+
+
+def test_calibration_never_sees_a_held_out_seed() -> None:
+    assert not set(SEEDS) & set(HELD_OUT_SEEDS)
+    assert len(HELD_OUT_SEEDS) < FIRST_SEED

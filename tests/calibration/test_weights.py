@@ -1,0 +1,58 @@
+"""Weights to int8 per channel."""
+
+import numpy as np
+import pytest
+
+from fewstep.calibration.weights import quantize_weight
+
+WEIGHT = np.random.default_rng(0).standard_normal((16, 8, 3, 3)).astype(np.float32) * np.geomspace(
+    0.01, 10, 16, dtype=np.float32
+).reshape(-1, 1, 1, 1)
+
+
+def channel_errors(weight: np.ndarray, method: str) -> np.ndarray:
+    restored = quantize_weight(weight, 0, method).dequantized().astype(np.float64)  # type: ignore[arg-type]
+    return np.square(restored - weight).sum(axis=(1, 2, 3))
+
+
+def test_minmax_error_is_at_most_half_a_step_per_channel() -> None:
+    quantized = quantize_weight(WEIGHT, 0, "minmax")
+    assert (np.abs(quantized.values).max(axis=(1, 2, 3)) == 127).all()
+    error = np.abs(quantized.dequantized() - WEIGHT).max(axis=(1, 2, 3))
+    assert (error <= quantized.scales * 0.5001).all()
+
+
+def test_mse_is_never_worse_than_minmax_and_better_with_heavy_tails() -> None:
+    assert (channel_errors(WEIGHT, "mse") <= channel_errors(WEIGHT, "minmax")).all()
+    heavy = np.random.default_rng(1).laplace(size=(16, 128, 3, 3)).astype(np.float32)
+    assert channel_errors(heavy, "mse").sum() < channel_errors(heavy, "minmax").sum()
+
+
+def test_mse_finds_the_scale_that_brute_force_finds() -> None:
+    row = WEIGHT[3].ravel().astype(np.float64)
+    scales = np.abs(row).max() / 127 * np.linspace(0.4, 1, 601)
+    best = min(np.square(np.clip(np.round(row / s), -127, 127) * s - row).sum() for s in scales)
+    assert channel_errors(WEIGHT, "mse")[3] <= 1.05 * best
+
+
+def test_the_channel_axis_may_be_the_last() -> None:
+    matrix = WEIGHT.reshape(16, -1)
+    rows, columns = quantize_weight(matrix, 0, "mse"), quantize_weight(np.ascontiguousarray(matrix.T), -1, "mse")
+    assert (columns.values.shape, columns.axis) == ((72, 16), 1)
+    assert np.array_equal(columns.values.T, rows.values) and np.array_equal(columns.scales, rows.scales)
+    assert np.array_equal(columns.dequantized().T, rows.dequantized())
+
+
+def test_a_channel_of_zeros_gets_scale_one() -> None:
+    quantized = quantize_weight(np.zeros((2, 3), np.float32), 0, "mse")
+    assert quantized.scales.tolist() == [1.0, 1.0] and not quantized.values.any()
+
+
+def test_nan_weights_are_refused() -> None:
+    with pytest.raises(ValueError, match="NaN"):
+        quantize_weight(np.array([[np.nan]], np.float32), 0, "mse")
+
+
+def test_scales_stay_above_what_their_type_can_write() -> None:
+    quantized = quantize_weight(np.full((1, 4), 1e-9, np.float32), 0, "mse", least_scale=6.1e-5)
+    assert quantized.scales.tolist() == [np.float32(6.1e-5)] and not quantized.values.any()
