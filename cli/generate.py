@@ -1,0 +1,131 @@
+"""Make a command from a verb: a function of (options: a frozen dataclass, progress). No option is written twice.
+
+The first field without a default is the command's argument, every other field an option. Help comes from lines
+`name: text` of the class docstring, a short flag from the field's metadata: `field(metadata={"short": "-o"})`. A field
+of type `tuple[str, ...]` takes its values with commas, or the option several times.
+"""
+
+import dataclasses
+import inspect
+import re
+import types
+from collections.abc import Callable, Iterable, Mapping
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+
+import typer
+
+from fewstep.runtime.errors import UserError
+from fewstep.runtime.progress import Progress
+
+Verb = Callable[[Any, Progress], None]
+
+
+def command(verb: Verb, progress: Progress) -> Callable[..., None]:
+    """A function with the signature that typer reads: one parameter for each field of the verb's options."""
+    options_type = next(iter(get_type_hints(verb).values()))
+    hints, texts = get_type_hints(options_type), field_help(options_type)
+    fields = dataclasses.fields(options_type)
+    argument = next((field.name for field in fields if not _has_default(field)), None)
+    parameters = [
+        _parameter(field, hints[field.name], texts.get(field.name, ""), field.name == argument) for field in fields
+    ]
+    debug = typer.Option("--debug", help="Show the traceback of an error.")
+    parameters.append(
+        inspect.Parameter("debug", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Annotated[bool, debug])
+    )
+
+    def run(debug: bool, **values: Any) -> None:
+        verb(options_type(**_from_texts(values, hints)), progress)
+
+    run.__doc__ = _summary(options_type)
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return run
+
+
+def field_help(options_type: type) -> dict[str, str]:
+    """`name: text` lines of a docstring; a text goes on over lines that are indented further."""
+    lines = inspect.cleandoc(options_type.__doc__ or "").splitlines()
+    names = {field.name for field in dataclasses.fields(options_type)}
+    texts: dict[str, str] = {}
+    name = None
+    for line in lines:
+        match = re.match(r"\s*(\w+): +(.*)", line)
+        if match and match[1] in names:
+            name = match[1]
+            texts[name] = match[2].strip()
+        elif name and line.startswith(" "):
+            texts[name] += " " + line.strip()
+        else:
+            name = None
+    return texts
+
+
+def _summary(options_type: type) -> str:
+    """The docstring up to the first field."""
+    texts = field_help(options_type)
+    document = inspect.cleandoc(options_type.__doc__ or "")
+    starts = [found.start() for name in texts if (found := re.search(rf"^\s*{name}: ", document, re.MULTILINE))]
+    text = document[: min(starts, default=len(document))].strip()
+    return re.sub(r"\n*\b(Args|Attributes|Fields|Options):$", "", text).strip()
+
+
+def _has_default(field: "dataclasses.Field[Any]") -> bool:
+    return field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
+
+
+def _parameter(field: "dataclasses.Field[Any]", hint: Any, text: str, is_argument: bool) -> inspect.Parameter:
+    default = field.default_factory() if callable(field.default_factory) else field.default
+    if _is_sequence(hint):
+        hint = list[str]
+        default = default if default is dataclasses.MISSING else [_to_text(value) for value in default] or None
+        hint = hint if default is not None else hint | None
+    if is_argument:
+        annotation: Any = Annotated[hint, typer.Argument(help=text, metavar=field.name.upper(), show_default=False)]
+    else:
+        flags = [f"--{field.name.replace('_', '-')}"]
+        if hint is bool:
+            flags = [f"{flags[0]}/--no-{flags[0][2:]}"]
+        if "short" in field.metadata:
+            flags.append(field.metadata["short"])
+        annotation = Annotated[hint, typer.Option(*flags, help=text, show_default=default not in (None, ""))]
+    return inspect.Parameter(
+        field.name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=inspect.Parameter.empty if default is dataclasses.MISSING else default,
+        annotation=annotation,
+    )
+
+
+def _is_sequence(hint: Any) -> bool:
+    """Also of an optional sequence."""
+    if get_origin(hint) in (Union, types.UnionType):
+        return any(_is_sequence(part) for part in get_args(hint))
+    return get_origin(hint) is tuple
+
+
+def _to_text(value: object) -> str:
+    return str(value)
+
+
+def _from_texts(values: Mapping[str, Any], hints: Mapping[str, Any]) -> dict[str, Any]:
+    """Sequences arrive as lists of texts, each with commas."""
+    return {
+        name: _sequence(name, value, hints[name]) if _is_sequence(hints[name]) else value
+        for name, value in values.items()
+    }
+
+
+def _sequence(name: str, texts: Iterable[str] | None, hint: Any) -> tuple[Any, ...] | None:
+    is_optional = get_origin(hint) in (Union, types.UnionType)
+    if texts is None:
+        return None if is_optional else ()
+    tuple_hint = next(part for part in get_args(hint) if get_origin(part) is tuple) if is_optional else hint
+    item = get_args(tuple_hint)[0]
+    parts = [part.strip() for text in texts for part in text.split(",") if part.strip()]
+    try:
+        return tuple(item(part) for part in parts)
+    except ValueError as error:
+        raise UserError(
+            f"--{name.replace('_', '-')} {','.join(parts)} is not a list of {item.__name__}", "write values with commas"
+        ) from error

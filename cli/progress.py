@@ -1,0 +1,64 @@
+"""Progress for people: bars on a terminal, a few plain lines elsewhere. Both write to stderr; stdout is for results."""
+
+import sys
+import time
+from types import TracebackType
+from typing import TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
+
+LINE_SECONDS = 10.0  # between two plain lines of one stage
+
+
+class Bars:
+    """A bar a stage, on a terminal."""
+
+    def __init__(self) -> None:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        self._bars = RichProgress(
+            *columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True), transient=False
+        )
+        self._tasks: dict[str, TaskID] = {}
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        if stage not in self._tasks:
+            self._tasks[stage] = self._bars.add_task(stage, total=total)
+            self._bars.start()
+        self._bars.update(self._tasks[stage], completed=done, total=total)
+        if done >= total:
+            del self._tasks[stage]  # a stage that comes again gets a bar of its own
+
+    def close(self) -> None:
+        self._bars.stop()
+
+
+class Lines:
+    """A line when a stage ends, and now and then while it lasts: for logs."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+        self._last: dict[str, float] = {}
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if done >= total or now - self._last.setdefault(stage, now) >= LINE_SECONDS:
+            print(f"{stage}: {done}/{total}", file=self._file, flush=True)
+            self._last[stage] = now
+
+    def close(self) -> None:
+        self._file.flush()
+
+
+class Shown:
+    """`with Shown() as progress:` picks what suits stderr, and leaves the terminal as it was."""
+
+    def __enter__(self) -> Bars | Lines:
+        self._progress = Bars() if sys.stderr.isatty() else Lines(sys.stderr)
+        return self._progress
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.close()

@@ -1,0 +1,135 @@
+"""`fewstep run`: sample a bundle into a grid of images, or an array."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.runtime.backends.onnxruntime import OnnxRuntime
+from fewstep.runtime.errors import UserError
+from fewstep.runtime.manifest import Condition
+from fewstep.runtime.progress import SILENT, Progress
+from fewstep.runtime.sampler import Sampler, load
+from fewstep.runtime.step import combine
+
+BATCH = 64  # samples of one call; more would only cost memory
+LIMIT = 100_000  # samples of one file
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Sample a bundle into an image grid (.png) or an array (.npy).
+
+    bundle: The bundle's folder.
+    plan: SOLVER:STEPS, or the path of a plan's JSON.
+    precision: float32, or int8 (made by `fewstep calibrate`).
+    samples: How many.
+    condition: NAME=VALUE or NAME=LABEL; given several times for one name, the samples take the values in turn.
+    guidance: Weight of classifier-free guidance; left out, only the conditional branch runs.
+    seed: Of the first sample; the others count up from it.
+    output: The file to write.
+    columns: Samples in a row of the grid; left out, the grid is square.
+    scale: Enlargement of each pixel.
+    threads: Threads of the inference engine; 0 means one per physical core.
+    """
+
+    bundle: Path
+    plan: str = "dpmpp_2m:8"
+    precision: str = "float32"
+    samples: int = field(default=16, metadata={"short": "-n"})
+    condition: tuple[str, ...] = field(default=(), metadata={"short": "-c"})
+    guidance: float | None = None
+    seed: int = 0
+    output: Path = field(default=Path("grid.png"), metadata={"short": "-o"})
+    columns: int | None = None
+    scale: int = 3
+    threads: int = 0
+
+
+def verb(options: RunOptions, progress: Progress) -> None:
+    started = time.perf_counter()
+    x = run(options, progress)
+    seconds = time.perf_counter() - started
+    print(f"{options.output}: {len(x)} samples of {options.plan} in {options.precision}, {seconds:.1f} s with loading")
+
+
+def run(options: RunOptions, progress: Progress = SILENT) -> NDArray[np.float32]:
+    """The samples [N, C, H, W] that were written."""
+    _check(options)
+    numbers = range(options.seed, options.seed + options.samples)
+    with load(options.bundle, options.precision, backend=OnnxRuntime(threads=options.threads)) as sampler:
+        values = parse_conditions(options.condition, sampler.bundle.manifest.conditions)
+        parts = []
+        for start in range(0, options.samples, BATCH):
+            seeds = numbers[start : start + BATCH]
+            condition = {
+                name: [each[(start + index) % len(each)] for index in range(len(seeds))]
+                for name, each in values.items()
+            }
+            parts.append(_sample(sampler, options, seeds, condition, progress))
+    x = np.concatenate(parts)
+    write(x, options.output, options.columns, options.scale)
+    return x
+
+
+def _sample(
+    sampler: Sampler, options: RunOptions, seeds: Sequence[int], condition: dict[str, list[Any]], progress: Progress
+) -> NDArray[np.float32]:
+    """`Sampler.sample`, with progress after each step."""
+    plan = sampler.compile(options.plan, options.guidance)
+    stage = f"seeds {seeds[0]} to {seeds[-1]}"
+    for state in sampler.steps(plan, seeds, condition):
+        progress(stage, state.index + 1, len(plan.steps))
+    return combine(plan.output, state.after, np.float32).astype(np.float32)
+
+
+def _check(options: RunOptions) -> None:
+    """What can be refused before anything is loaded."""
+    if not 1 <= options.samples <= LIMIT:
+        raise UserError(f"{options.samples} samples in one file", f"ask for 1 to {LIMIT}")
+    if options.output.suffix not in (".png", ".npy"):
+        raise UserError(f"cannot write {options.output}", "name a .png (a grid of images) or a .npy (an array)")
+    if not options.output.absolute().parent.is_dir():
+        raise UserError(f"there is no folder {options.output.parent}", "make it first, or write elsewhere")
+    for name, value in (("columns", options.columns), ("scale", options.scale)):
+        if value is not None and value < 1:
+            raise UserError(f"--{name} {value}", "give at least 1")
+
+
+def parse_conditions(texts: Sequence[str], known: Sequence[Condition]) -> dict[str, list[Any]]:
+    """ "class=3", "class=dress" to the values given for each name. The runtime checks what they mean."""
+    shapes = {condition.name: condition.shape for condition in known}
+    values: dict[str, list[Any]] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name or not value:
+            raise UserError(f"condition {text!r} is not NAME=VALUE", "write it as --condition class=3")
+        if shapes.get(name):
+            raise UserError(
+                f"condition {name!r} takes arrays of shape {list(shapes[name])}, which no command line can hold",
+                "sample it in Python: fewstep.runtime.load(...).sample(...)",
+            )
+        values.setdefault(name, []).append(_value(value))
+    return values
+
+
+def _value(text: str) -> int | float | str:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def write(x: NDArray[np.float32], path: Path, columns: int | None, scale: int) -> None:
+    if path.suffix == ".npy":
+        np.save(path, x)
+        return
+    from fewstep.calibration import pictures
+
+    path.write_bytes(pictures.png(pictures.grid(x, columns or int(np.ceil(np.sqrt(len(x)))), scale)))

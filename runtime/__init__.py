@@ -1,0 +1,13 @@
+"""Runs a bundle: numpy, msgspec, safetensors and one inference engine, nothing else.
+
+import fewstep.runtime
+
+with fewstep.runtime.load("bundle", precision="int8") as sampler:
+    x = sampler.sample(plan="dpmpp_2m:8", seeds=[0, 1], condition={"class": [3, 5]}, guidance=2.0)
+"""
+
+from fewstep.runtime.errors import UserError
+from fewstep.runtime.plan import Plan
+from fewstep.runtime.sampler import Sampler, load
+
+__all__ = ["Plan", "Sampler", "UserError", "load"]

@@ -1,0 +1,198 @@
+"""Open a bundle without trusting it: schema, paths, sizes and hashes are checked, and each failure names its fix.
+
+A hash shows damage, not origin: whoever can edit a file can edit the manifest too. It catches what happens in
+practice: half copies, Git LFS pointers, a graph replaced by hand.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import NoReturn
+
+import msgspec
+import numpy as np
+
+from fewstep.runtime.errors import UserError
+from fewstep.runtime.manifest import SCHEMA, Body, Graph, Manifest
+
+MANIFEST = "manifest.json"
+MANIFEST_LIMIT = 16 * 2**20  # bytes; a real one has a few thousand
+ELEMENTS_LIMIT = 2**31  # of one sample: beyond it a shape is damage, not a model
+EXPORT_AGAIN = "make the bundle again: fewstep export SOURCE -o BUNDLE"
+COPY_AGAIN = "copy the bundle again, or make it again: fewstep export SOURCE -o BUNDLE"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An opened bundle: a manifest that holds together, and files that are checked when they are asked for."""
+
+    path: Path
+    manifest: Manifest
+
+    def file(self, name: str) -> Path:
+        """The absolute path of a file of the bundle, once its content has the sha256 that the manifest records."""
+        expected = self.manifest.files.get(name)
+        if expected is None:
+            raise UserError(f"{self.path}: the manifest records no file {name!r}", EXPORT_AGAIN)
+        path = _confined(self.path, name)
+        if not path.is_file():
+            raise UserError(f"{self.path}: file {name} is missing", COPY_AGAIN)
+        if _sha256(path) != expected:
+            raise UserError(f"{self.path}: file {name} is damaged or was edited (its sha256 differs)", COPY_AGAIN)
+        return path
+
+    def read(self, name: str) -> bytes:
+        """The checked content of a (small) file of the bundle."""
+        return self.file(name).read_bytes()
+
+    def graph(self, graph: Graph) -> Path:
+        """The path of an ONNX file, once it and its external weight files are checked."""
+        for name in graph.data:
+            self.file(name)
+        return self.file(graph.file)
+
+    def body(self, name: str) -> Body:
+        body = self.manifest.bodies.get(name)
+        if body is None:
+            raise UserError(f"{self.path} has no body {name!r}, only {', '.join(self.manifest.bodies)}", EXPORT_AGAIN)
+        return body
+
+
+def open_bundle(path: Path | str) -> Bundle:
+    """Read and check the manifest. The other files are checked when they are first loaded."""
+    path = Path(path)
+    manifest_path = path / MANIFEST
+    if not path.exists():
+        raise UserError(f"there is no bundle {path}", f"make one: fewstep export SOURCE -o {path}")
+    if not manifest_path.is_file():
+        raise UserError(f"{path} is no bundle: it has no {MANIFEST}", f"make one: fewstep export SOURCE -o {path}")
+    if manifest_path.stat().st_size > MANIFEST_LIMIT:
+        raise UserError(f"{manifest_path} is larger than {MANIFEST_LIMIT} bytes", EXPORT_AGAIN)
+    manifest = _decode(manifest_path)
+    for name in named_files(manifest):
+        if name not in manifest.files:
+            raise UserError(f"{manifest_path}: no sha256 in `files` for {name!r}", EXPORT_AGAIN)
+    for name in manifest.files:
+        _confined(path, name)
+    _check_consistency(manifest, manifest_path)
+    return Bundle(path, manifest)
+
+
+class _Version(msgspec.Struct):
+    schema: int
+
+
+def _decode(path: Path) -> Manifest:
+    content = path.read_bytes()
+    try:
+        schema = msgspec.json.decode(content, type=_Version).schema
+        if schema > SCHEMA:
+            raise UserError(
+                f"{path} has schema {schema}, this fewstep reads up to {SCHEMA}", "pip install --upgrade fewstep"
+            )
+        if schema < 1:
+            raise UserError(f"{path}: field schema: {schema} is no schema version", EXPORT_AGAIN)
+        return msgspec.json.decode(content, type=Manifest)
+    except msgspec.ValidationError as error:
+        reason, _, place = str(error).partition(" - at `")
+        field = place.rstrip("`").removeprefix("$.") or "the top level"
+        raise UserError(f"{path}: field {field}: {_uncapitalized(reason)}", EXPORT_AGAIN) from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is no valid JSON ({_uncapitalized(str(error))})", COPY_AGAIN) from error
+
+
+def _uncapitalized(text: str) -> str:
+    return text[:1].lower() + text[1:]
+
+
+def _confined(folder: Path, name: str) -> Path:
+    """`folder / name`, which must stay inside the folder: also through symbolic links."""
+    relative = PurePosixPath(name)
+    plain = name and not relative.is_absolute() and ".." not in relative.parts and "\\" not in name and ":" not in name
+    path = folder / relative
+    if not plain or not path.resolve().is_relative_to(folder.resolve()):
+        raise UserError(f"{folder / MANIFEST}: file {name!r} lies outside the bundle", EXPORT_AGAIN)
+    return path
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _graphs(manifest: Manifest) -> Iterator[tuple[str, Graph]]:
+    """Each graph with the name of its field."""
+    if manifest.prologue is not None:
+        yield "prologue", manifest.prologue
+    for name, body in manifest.bodies.items():
+        yield f"bodies[{name!r}]", body.graph
+
+
+def named_files(manifest: Manifest) -> Iterator[str]:
+    """Every file that a manifest refers to."""
+    for _, graph in _graphs(manifest):
+        yield graph.file
+        yield from graph.data
+    yield from manifest.plans.values()
+    for engine in manifest.engines:
+        yield engine.file
+        yield engine.sidecar
+    named = (manifest.ranges, manifest.verification, manifest.report, manifest.results)
+    yield from (name for name in named if name is not None)
+
+
+def _fits(number: float, dtype: str) -> bool:
+    """Whether a dtype holds the number, exactly if it is an integer type."""
+    if np.issubdtype(dtype, np.integer):
+        bounds = np.iinfo(dtype)
+        return number == np.floor(number) and bounds.min <= number < bounds.max
+    return bool(np.isfinite(number))
+
+
+def _check_consistency(manifest: Manifest, path: Path) -> None:
+    """What types cannot say: sizes make sense, and the graphs fit together."""
+
+    def refuse(field: str, reason: str) -> NoReturn:
+        raise UserError(f"{path}: field {field}: {reason}", EXPORT_AGAIN)
+
+    elements = 1
+    for size in manifest.x_shape:
+        elements *= size
+        if size < 1 or elements > ELEMENTS_LIMIT:
+            refuse("x_shape", f"{list(manifest.x_shape)} is not the shape of a sample")
+    if manifest.schedule.timesteps < 1:
+        refuse("schedule.timesteps", f"{manifest.schedule.timesteps} is not positive")
+    if "float32" not in manifest.bodies:
+        refuse("bodies", "there is no float32 body")
+    inputs = [condition.input for condition in manifest.conditions]
+    if len(set(inputs)) != len(inputs) or len({condition.name for condition in manifest.conditions}) != len(inputs):
+        refuse("conditions", "two have the same name or input")
+    for index, condition in enumerate(manifest.conditions):
+        if condition.null is not None and not _fits(condition.null, condition.dtype):
+            refuse(f"conditions[{index}].null", f"{condition.null} is no {condition.dtype}")
+        if any(size < 1 for size in condition.shape):
+            refuse(f"conditions[{index}].shape", f"{list(condition.shape)} is not a shape")
+    made = {tensor.name for tensor in manifest.prologue.outputs} if manifest.prologue else set()
+    for field, graph in _graphs(manifest):
+        for tensor in graph.inputs:
+            if tensor.role == "condition" and tensor.name not in inputs:
+                refuse(field, f"no condition feeds the input {tensor.name!r}")
+        for tensor in (*graph.inputs, *graph.outputs):
+            if any(size < 1 if isinstance(size, int) else size != "batch" for size in tensor.shape):
+                refuse(f"{field}.graph", f"tensor {tensor.name!r} has the shape {list(tensor.shape)}")
+    for name, body in manifest.bodies.items():
+        field = f"bodies[{name!r}]"
+        roles = [tensor.role for tensor in body.graph.inputs]
+        if roles.count("x") != 1 or [tensor.role for tensor in body.graph.outputs].count("output") != 1:
+            refuse(field, "a body has one input of role x and one output of role output")
+        for tensor in (*body.graph.inputs, *body.graph.outputs):
+            if tensor.role in ("x", "output") and tensor.shape != ("batch", *manifest.x_shape):
+                refuse(field, f"tensor {tensor.name!r} has not the shape batch x x_shape {list(manifest.x_shape)}")
+            if tensor.role == "row" and tensor.name not in made:
+                refuse(field, f"the prologue does not make the row {tensor.name!r}")
+        if list(body.groups) != sorted(set(body.groups)) or (len(body.groups) > 0) != ("group" in roles):
+            refuse(f"{field}.groups", "edges must increase, and go together with an input of role group")

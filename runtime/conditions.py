@@ -1,0 +1,88 @@
+"""Conditions as users give them, one value per sample, checked and made into arrays."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.runtime.errors import UserError
+from fewstep.runtime.manifest import Condition
+
+Given = Mapping[str, Sequence[Any] | NDArray[Any]]
+
+
+def check(conditions: Sequence[Condition], given: Given | None, samples: int) -> dict[str, NDArray[Any]]:
+    """Arrays [samples, *shape] under the names of the conditions. Labels may stand for their numbers."""
+    given = given or {}
+    known = {condition.name: condition for condition in conditions}
+    for name in given:
+        if name not in known:
+            takes = "it takes " + ", ".join(map(repr, known)) if known else "leave it out: this denoiser takes none"
+            raise UserError(f"unknown condition {name!r}", takes)
+    for name, condition in known.items():
+        if name not in given:
+            raise UserError(f"condition {name!r} is missing", f"give {_wanted(condition)} for each sample")
+    return {name: _array(condition, given[name], samples) for name, condition in known.items()}
+
+
+def null(condition: Condition, samples: int) -> NDArray[Any]:
+    """The condition of the unconditional branch, [samples, *shape]."""
+    if condition.null is None:
+        raise UserError(
+            f"guidance needs an unconditional branch, and condition {condition.name!r} has no null value",
+            "leave guidance out",
+        )
+    return np.full((samples, *condition.shape), condition.null, condition.dtype)
+
+
+def _wanted(condition: Condition) -> str:
+    """What a value of the condition is, in words."""
+    if condition.labels:
+        return ", ".join(f"{number} {label}" for number, label in enumerate(condition.labels))
+    kind = f"{condition.dtype} values of shape {list(condition.shape)}" if condition.shape else f"one {condition.dtype}"
+    bounds = "" if condition.low is None or condition.high is None else f" from {condition.low:g} to {condition.high:g}"
+    return kind + bounds
+
+
+def _array(condition: Condition, values: Sequence[Any] | NDArray[Any], samples: int) -> NDArray[Any]:
+    name, fix = condition.name, f"give {_wanted(condition)}"
+    if isinstance(values, str) or not hasattr(values, "__len__"):
+        raise UserError(f"condition {name!r} is {values!r}, not one value per sample", f"{fix} for each sample")
+    if len(values) != samples:
+        raise UserError(f"condition {name!r} has {len(values)} values for {samples} samples", "give one per sample")
+    numbers = [_number(condition, value) if isinstance(value, str) else value for value in values]
+    try:
+        array = np.asarray(numbers)
+    except ValueError as error:
+        raise UserError(f"condition {name!r} has values of different shapes", fix) from error
+    if array.shape != (samples, *condition.shape):
+        raise UserError(f"condition {name!r}: one value has the shape {list(array.shape[1:])}", fix)
+    same_kind = np.can_cast(array.dtype, condition.dtype, "same_kind") and array.dtype != np.bool_
+    if not same_kind or not np.isfinite(array).all():
+        raise UserError(f"condition {name!r}: {_first_bad(array)} is no finite {condition.dtype}", fix)
+    outside = np.zeros(array.shape, bool)
+    if condition.low is not None:
+        outside |= array < condition.low
+    if condition.high is not None:
+        outside |= array > condition.high
+    if condition.null is not None:
+        outside &= array != condition.null  # asking for an unconditional sample is fine
+    if outside.any():
+        raise UserError(f"condition {name!r}: {array[outside][0]} is out of range", fix)
+    return array.astype(condition.dtype)
+
+
+def _number(condition: Condition, text: str) -> int:
+    """The number of a label."""
+    labels = [label.casefold() for label in condition.labels]
+    if text.casefold() not in labels:
+        raise UserError(f"condition {condition.name!r}: unknown value {text!r}", f"give {_wanted(condition)}")
+    return labels.index(text.casefold())
+
+
+def _first_bad(array: NDArray[Any]) -> Any:
+    if not np.issubdtype(array.dtype, np.number):
+        return repr(array.tolist()[0])
+    bad = array[~np.isfinite(array)]
+    return bad[0] if bad.size else array.flat[0]

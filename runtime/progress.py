@@ -1,0 +1,18 @@
+"""How long work tells how far it is: one callable, given by the caller, so the library itself never prints.
+
+for done, item in enumerate(items, 1):
+    ...
+    progress("trajectories", done, len(items))
+"""
+
+from typing import Protocol
+
+
+class Progress(Protocol):
+    """Called after each piece of work with the name of the stage, and how much of it is done: 0 <= done <= total."""
+
+    def __call__(self, stage: str, done: int, total: int) -> None: ...
+
+
+def SILENT(stage: str, done: int, total: int) -> None:
+    """The Progress that says nothing: the default everywhere."""

@@ -1,0 +1,176 @@
+"""Each thing that goes wrong ends in one line on stderr that names it and the fix, with exit code 1 or 2."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fewstep.cli.main import main
+from fewstep.runtime.errors import UserError
+
+RUN = ("--condition", "class=dress", "--guidance", "2")
+
+
+def fewstep(*arguments: object, cwd: Path | None = None) -> "subprocess.CompletedProcess[str]":
+    """The command in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "fewstep.cli", *map(str, arguments)], capture_output=True, text=True, cwd=cwd
+    )
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *arguments: object, code: int) -> str:
+    """The one line of a refused command."""
+    assert main([str(argument) for argument in arguments]) == code
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-1].startswith("fewstep: ") and ("; " in lines[-1])
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
+def test_run_writes_a_grid_and_says_so(tiny_bundle: Path, tmp_path: Path) -> None:
+    done = fewstep("run", tiny_bundle, "-n", 5, *RUN, "--scale", 1, "--precision", "int8", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "grid.png: 5 samples of dpmpp_2m:8 in int8" in done.stdout
+    assert Image.open(tmp_path / "grid.png").size == (3 * 5 - 1, 2 * 5 - 1)
+
+
+def test_run_writes_the_samples_of_the_library(tiny_bundle: Path, tmp_path: Path) -> None:
+    from fewstep.runtime import load
+
+    arguments = ["run", tiny_bundle, "-n", 3, "-c", "class=0", "-c", "class=bag", "--seed", 7, "-o", tmp_path / "x.npy"]
+    assert main([str(argument) for argument in arguments]) == 0
+    with load(tiny_bundle) as sampler:
+        expected = sampler.sample("dpmpp_2m:8", seeds=[7, 8, 9], condition={"class": [0, 2, 0]})
+    np.testing.assert_array_equal(np.load(tmp_path / "x.npy"), expected)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("--plan", "euler_z:8", *RUN), "unknown solver 'euler_z'"),
+        (("--plan", "ddim:101", *RUN), "101 steps on schedule cosine-100"),
+        (("--plan", "gone.json", *RUN), "no plan file gone.json"),
+        (("--precision", "int4", *RUN), "unknown precision 'int4'"),
+        ((), "condition 'class' is missing; give 0 shirt, 1 dress, 2 bag"),
+        (("-c", "class=hat"), "unknown value 'hat'"),
+        (("-c", "class=9"), "9 is out of range"),
+        (("-c", "colour=1", "-c", "class=1"), "unknown condition 'colour'"),
+        (("-c", "class"), "is not NAME=VALUE"),
+        (("--seed", "-5", *RUN), "seed -5"),
+        (("-n", "0", *RUN), "0 samples"),
+        (("-o", "grid.jpeg", *RUN), "cannot write grid.jpeg"),
+        (("-o", "nowhere/grid.png", *RUN), "there is no folder nowhere"),
+        (("--guidance", "nan", "-c", "class=1"), "guidance nan"),
+        (("--guidance", "1e40", "-c", "class=1"), "not finite at step 1 of 8"),
+        (("--threads", "99999", *RUN), "99999 threads on"),
+        (("-n", "99999999999", *RUN), "99999999999 samples"),
+    ],
+)
+def test_what_run_cannot_do_is_named(
+    tiny_bundle: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], named: str
+) -> None:
+    assert named in refusal(capsys, "run", tiny_bundle, *arguments, code=1)
+
+
+@pytest.mark.parametrize("verb", ["calibrate", "report", "run", "build"])
+def test_every_verb_names_a_bundle_that_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str], verb: str) -> None:
+    assert "there is no bundle" in refusal(capsys, verb, tmp_path / "nothing", code=1)
+    assert "is no bundle" in refusal(capsys, verb, tmp_path, code=1)
+
+
+def test_damaged_bundles_are_named(tiny_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    graph = tiny_bundle / "graphs/body.onnx"
+    content = graph.read_bytes()
+    graph.write_bytes(content[: len(content) // 2])
+    assert "graphs/body.onnx is damaged" in refusal(capsys, "run", tiny_bundle, *RUN, code=1)
+    graph.unlink()
+    assert "graphs/body.onnx is missing" in refusal(capsys, "run", tiny_bundle, *RUN, code=1)
+    (tiny_bundle / "manifest.json").write_text("{")
+    assert "manifest.json is no valid JSON" in refusal(capsys, "run", tiny_bundle, *RUN, code=1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("sample",), "unknown verb 'sample'"),
+        (("run",), "Missing argument 'BUNDLE'"),
+        (("run", "b", "--stepz", "8"), "--stepz"),
+        (("run", "b", "-n", "many"), "Invalid value for '--samples'"),
+        (("--loud",), "--loud"),
+    ],
+)
+def test_a_wrong_command_line_is_exit_code_2(
+    capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], named: str
+) -> None:
+    assert named in refusal(capsys, *arguments, code=2)
+
+
+def test_a_place_that_cannot_be_written_is_named(
+    tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "grid.png").mkdir()
+    assert main(["run", str(tiny_bundle), *RUN, "-n", "1", "-o", str(tmp_path / "grid.png")]) == 1
+    progress, line = capsys.readouterr().err.splitlines()
+    assert progress == "seeds 0 to 0: 8/8"
+    assert f"{tmp_path / 'grid.png'}: Is a directory" in line
+
+
+def test_debug_shows_where(tmp_path: Path) -> None:
+    with pytest.raises(UserError):
+        main(["run", str(tmp_path / "nothing"), "--debug"])
+
+
+def test_a_missing_extra_is_named(
+    tiny_bundle: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    assert "pip install 'fewstep[cpu]'" in refusal(capsys, "run", tiny_bundle, *RUN, code=1)
+
+
+def test_a_missing_library_is_named_with_the_extras_of_its_verb(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(*_: object) -> None:
+        raise ModuleNotFoundError("No module named 'onnx'", name="onnx.helper")
+
+    monkeypatch.setattr("fewstep.cli.main._run", missing)
+    assert "this needs onnx, which is not installed; pip install 'fewstep[cli,export]'" in refusal(
+        capsys, "export", "fashion_mnist", code=1
+    )
+    assert "pip install 'fewstep[cli,calibration]'" in refusal(capsys, "report", "bundle", code=1)
+
+
+def test_an_interrupt_is_exit_code_130(
+    tiny_bundle: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fewstep.cli.run.run", interrupted)
+    assert "interrupted" in refusal(capsys, "run", tiny_bundle, code=130)
+
+
+def test_help_and_version_import_neither_torch_nor_onnx() -> None:
+    code = (
+        "import sys; from fewstep.cli.main import main; codes = main(['--help']), main(['--version']), main([])\n"
+        "assert codes == (0, 0, 0), codes\n"
+        "heavy = {'torch', 'onnx', 'onnxruntime', 'onnxscript', 'PIL'} & set(sys.modules); assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for verb in ("export", "calibrate", "build", "run", "report", "demo"):
+        assert verb in done.stdout
+
+
+@pytest.mark.parametrize("verb", ["export", "calibrate", "build", "run", "report", "demo"])
+def test_every_verb_explains_every_option(verb: str) -> None:
+    import importlib
+    from typing import get_type_hints
+
+    from fewstep.cli.generate import field_help
+
+    options = next(iter(get_type_hints(importlib.import_module(f"fewstep.cli.{verb}").verb).values()))
+    assert set(field_help(options)) == set(options.__dataclass_fields__)

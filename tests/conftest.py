@@ -1,0 +1,122 @@
+"""A bundle small enough to compute by hand, for the tests of what reads and runs bundles."""
+
+import hashlib
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from fewstep.runtime.manifest import (
+    SCHEMA,
+    Body,
+    Condition,
+    Graph,
+    Manifest,
+    Provenance,
+    ScheduleSpec,
+    Tensor,
+)
+
+X_SHAPE = (1, 4, 4)
+LABELS = ("shirt", "dress", "bag")
+NULL = len(LABELS)
+LABEL_SHIFT = np.array([[0.1], [0.2], [0.3], [0.0]], np.float32)  # one per label, the last for "no condition"
+GROUP_SCALE = np.array([0.5, 0.25], np.float32)  # the "int8" body multiplies its output by one of them
+GROUP_EDGE = 0.0  # lambda
+
+ROW = Tensor("row", "row", ("batch", 1))
+X = Tensor("x", "x", ("batch", *X_SHAPE))
+OUTPUT = Tensor("v", "output", ("batch", *X_SHAPE))
+
+
+def model(nodes: list, inputs: list, outputs: list, constants: dict[str, np.ndarray]) -> bytes:
+    graph = helper.make_graph(
+        nodes, "tiny", inputs, outputs, [numpy_helper.from_array(array, name) for name, array in constants.items()]
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    onnx.checker.check_model(made, full_check=True)
+    return made.SerializeToString()
+
+
+def prologue() -> bytes:
+    """row = LABEL_SHIFT[label] + time / 1000."""
+    return model(
+        [
+            helper.make_node("Gather", ["table", "label"], ["shift"]),
+            helper.make_node("Unsqueeze", ["time", "axes"], ["column"]),
+            helper.make_node("Mul", ["column", "thousandth"], ["scaled"]),
+            helper.make_node("Add", ["shift", "scaled"], ["row"]),
+        ],
+        [
+            helper.make_tensor_value_info("time", TensorProto.FLOAT, ["batch"]),
+            helper.make_tensor_value_info("label", TensorProto.INT64, ["batch"]),
+        ],
+        [helper.make_tensor_value_info("row", TensorProto.FLOAT, ["batch", 1])],
+        {"table": LABEL_SHIFT, "axes": np.array([1]), "thousandth": np.float32(1e-3)},
+    )
+
+
+def body(*, grouped: bool) -> bytes:
+    """v = x / 2 + row, and with groups v * GROUP_SCALE[group]."""
+    nodes = [
+        helper.make_node("Mul", ["x", "half"], ["halved"]),
+        helper.make_node("Reshape", ["row", "planes"], ["plane"]),
+        helper.make_node("Add", ["halved", "plane"], ["sum" if grouped else "v"]),
+    ]
+    inputs = [
+        helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", *X_SHAPE]),
+        helper.make_tensor_value_info("row", TensorProto.FLOAT, ["batch", 1]),
+    ]
+    constants = {"half": np.float32(0.5), "planes": np.array([-1, 1, 1, 1])}
+    if grouped:
+        nodes += [
+            helper.make_node("Gather", ["scales", "group"], ["scale"]),
+            helper.make_node("Mul", ["sum", "scale"], ["v"]),
+        ]
+        inputs.append(helper.make_tensor_value_info("group", TensorProto.INT64, [1]))
+        constants["scales"] = GROUP_SCALE
+    return model(nodes, inputs, [helper.make_tensor_value_info("v", TensorProto.FLOAT, ["batch", *X_SHAPE])], constants)
+
+
+def write_bundle(folder: Path) -> Path:
+    contents = {
+        "graphs/prologue.onnx": prologue(),
+        "graphs/body.onnx": body(grouped=False),
+        "graphs/int8.onnx": body(grouped=True),
+    }
+    (folder / "graphs").mkdir(parents=True)
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+    group = Tensor("group", "group", (1,), "int64")
+    manifest = Manifest(
+        schema=SCHEMA,
+        name="tiny",
+        x_shape=X_SHAPE,
+        conditions=(Condition("class", input="label", null=NULL, low=0, high=NULL - 1, labels=LABELS),),
+        prediction="v",
+        schedule=ScheduleSpec("cosine", timesteps=100),
+        prologue=Graph(
+            "graphs/prologue.onnx",
+            (Tensor("time", "time", ("batch",)), Tensor("label", "condition", ("batch",), "int64")),
+            (ROW,),
+        ),
+        bodies={
+            "float32": Body(Graph("graphs/body.onnx", (X, ROW), (OUTPUT,)), "float32", "portable"),
+            "int8-cpu-x86": Body(
+                Graph("graphs/int8.onnx", (X, ROW, group), (OUTPUT,)), "int8", "cpu-x86", groups=(GROUP_EDGE,)
+            ),
+        },
+        provenance=Provenance("tiny", "0" * 64, {}, ()),
+        files={name: hashlib.sha256(content).hexdigest() for name, content in contents.items()},
+    )
+    (folder / "manifest.json").write_bytes(msgspec.json.encode(manifest))
+    return folder
+
+
+@pytest.fixture
+def tiny_bundle(tmp_path: Path) -> Path:
+    """v-prediction, cosine schedule with 100 timesteps, three labels and a null class; float32 and "int8" bodies."""
+    return write_bundle(tmp_path / "tiny")

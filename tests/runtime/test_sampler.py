@@ -1,0 +1,168 @@
+"""The sampler against the same arithmetic in numpy, and every way to ask it for something impossible."""
+
+import json
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+import fewstep.runtime
+from fewstep.runtime import UserError, noise
+from fewstep.runtime.manifest import ScheduleSpec
+from fewstep.runtime.plan import Denoising, Step, compile_plan, encode
+from fewstep.runtime.step import sample
+
+X_SHAPE = (1, 4, 4)
+LABEL_SHIFT = np.array([0.1, 0.2, 0.3, 0.0], np.float32)
+GROUP_SCALE = np.array([0.5, 0.25], np.float32)
+GROUP_EDGE = 0.0
+DENOISING = Denoising(ScheduleSpec("cosine", timesteps=100), "v")
+
+
+def by_hand(plan: str, seeds: list[int], labels: list[int], guidance: float | None, grouped: bool) -> np.ndarray:
+    """What the tiny bundle's denoiser makes of a plan, in numpy."""
+
+    def network(index: int, step: Step, u: np.ndarray) -> list[np.ndarray]:
+        outputs = []
+        for branch in step.branches:
+            shift = LABEL_SHIFT[labels if branch == "cond" else [3] * len(labels)]
+            v = u / 2 + (shift + np.float32(step.time) * np.float32(1e-3))[:, None, None, None]
+            outputs.append(v * GROUP_SCALE[step.group] if grouped else v)
+        return outputs
+
+    compiled = compile_plan(plan, DENOISING, guidance, groups=(GROUP_EDGE,))
+    assert {step.group for step in compiled.steps} == {0, 1}
+    return sample(compiled, network, lambda draw: np.stack([noise.normal(seed, draw, X_SHAPE) for seed in seeds]))
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+@pytest.mark.parametrize("guidance", [None, 2.0])
+@pytest.mark.parametrize("plan", ["ddim:5", "heun:4", "dpmpp_2m:8"])
+def test_samples_are_those_of_the_plan(tiny_bundle: Path, precision: str, guidance: float | None, plan: str) -> None:
+    with fewstep.runtime.load(tiny_bundle, precision) as sampler:
+        x = sampler.sample(plan, seeds=[3, 7], condition={"class": [0, 2]}, guidance=guidance)
+    assert x.dtype == np.float32 and x.shape == (2, *X_SHAPE)
+    np.testing.assert_allclose(x, by_hand(plan, [3, 7], [0, 2], guidance, precision == "int8"), rtol=1e-5, atol=1e-6)
+
+
+def test_a_sample_is_the_same_alone_and_in_any_batch(tiny_bundle: Path) -> None:
+    sampler = fewstep.runtime.load(tiny_bundle)
+    together = sampler.sample(seeds=range(9), condition={"class": [0, 1, 2] * 3}, guidance=2.0)
+    for seed in range(9):
+        alone = sampler.sample(seeds=[seed], condition={"class": [seed % 3]}, guidance=2.0)
+        np.testing.assert_array_equal(alone[0], together[seed])
+
+
+def test_a_name_a_plan_and_a_plan_file_are_the_same(tiny_bundle: Path, tmp_path: Path) -> None:
+    plan = compile_plan("dpmpp_2m:6", DENOISING, 2.0)  # knows nothing of the body's groups
+    file = tmp_path / "plan.json"
+    file.write_bytes(encode(plan))
+    with fewstep.runtime.load(tiny_bundle, "int8") as sampler:
+        first, *others = [
+            sampler.sample(given, seeds=[1], condition={"class": ["Dress"]}, guidance=guidance)
+            for given, guidance in [("dpmpp_2m:6", 2.0), (plan, None), (plan, 2.0), (file, None), (str(file), None)]
+        ]
+    for other in others:
+        np.testing.assert_array_equal(first, other)
+
+
+def test_steps_shows_each_evaluation_and_ends_with_the_sample(tiny_bundle: Path) -> None:
+    with fewstep.runtime.load(tiny_bundle) as sampler:
+        states = list(sampler.steps("ddim:5", seeds=[0], condition={"class": [1]}))
+    assert [state.index for state in states] == [0, 1, 2, 3, 4]
+    assert all(state.x0.shape == (1, *X_SHAPE) for state in states)
+
+
+def test_null_is_a_condition_like_any_other(tiny_bundle: Path) -> None:
+    with fewstep.runtime.load(tiny_bundle) as sampler:
+        x = sampler.sample("ddim:5", seeds=[0], condition={"class": [3]})
+    np.testing.assert_allclose(x, by_hand("ddim:5", [0], [3], None, False), rtol=1e-5, atol=1e-6)
+
+
+def test_threads_share_a_sampler(tiny_bundle: Path) -> None:
+    with fewstep.runtime.load(tiny_bundle) as sampler, ThreadPoolExecutor(8) as pool:
+
+        def draw(seed: int) -> np.ndarray:
+            return sampler.sample("ddim:4", seeds=[seed], condition={"class": [0]})
+
+        for seed, x in enumerate(pool.map(draw, range(40))):
+            np.testing.assert_array_equal(x, draw(seed))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"plan": "dpmpp_3m:8"}, "unknown solver 'dpmpp_3m'"),
+        ({"plan": "ddim"}, "does not say how many steps"),
+        ({"plan": "ddim:101"}, "101 steps on schedule cosine-100"),
+        ({"plan": "ddim:0"}, "0 steps"),
+        ({"plan": "nowhere.json"}, "there is no plan file nowhere.json"),
+        ({"seeds": []}, "no seeds"),
+        ({"seeds": [-1]}, "seed -1"),
+        ({"seeds": [0.5]}, "whole numbers"),
+        ({"condition": {}}, "condition 'class' is missing; give 0 shirt, 1 dress, 2 bag"),
+        ({"condition": {"class": [1], "text": ["a"]}}, "unknown condition 'text'; it takes 'class'"),
+        ({"condition": {"class": [1, 2]}}, "has 2 values for 1 samples"),
+        ({"condition": {"class": [4]}}, "4 is out of range; give 0 shirt"),
+        ({"condition": {"class": [-1]}}, "-1 is out of range"),
+        ({"condition": {"class": ["hat"]}}, "unknown value 'hat'; give 0 shirt"),
+        ({"condition": {"class": [1.5]}}, "1.5 is no finite int64"),
+        ({"condition": {"class": [None]}}, "None is no finite int64"),
+        ({"condition": {"class": [[1, 2]]}}, "one value has the shape [2]"),
+        ({"condition": {"class": 1}}, "not one value per sample"),
+        ({"condition": {"class": "dress"}}, "not one value per sample"),
+        ({"guidance": float("nan")}, "guidance nan"),
+        ({"guidance": 1e40}, "is not finite at step 1 of 8 (time 99) of plan dpmpp_2m:8 with guidance 1e+40"),
+    ],
+)
+def test_what_cannot_be_sampled_is_named(tiny_bundle: Path, arguments: Mapping[str, Any], named: str) -> None:
+    defaults = {"seeds": [0], "condition": {"class": [1]}}
+    with fewstep.runtime.load(tiny_bundle) as sampler, pytest.raises(UserError) as caught:
+        sampler.sample(**(defaults | arguments))
+    assert named in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_plan_of_another_schedule_prediction_or_guidance_is_refused(tiny_bundle: Path) -> None:
+    other_schedule = compile_plan("ddim:4", Denoising(ScheduleSpec("linear", timesteps=100), "v"))
+    other_prediction = compile_plan("ddim:4", Denoising(DENOISING.schedule, "sample"))
+    with fewstep.runtime.load(tiny_bundle) as sampler:
+        with pytest.raises(UserError, match="is for schedule .* has cosine-100"):
+            sampler.sample(other_schedule, condition={"class": [1]})
+        with pytest.raises(UserError, match="predicts sample, this one v"):
+            sampler.sample(other_prediction, condition={"class": [1]})
+        with pytest.raises(UserError, match="compiled with guidance None, not 2"):
+            sampler.sample(compile_plan("ddim:4", DENOISING), condition={"class": [1]}, guidance=2.0)
+
+
+def test_a_missing_precision_names_what_exists_and_the_command(tiny_bundle: Path) -> None:
+    path = tiny_bundle / "manifest.json"
+    manifest = json.loads(path.read_text())
+    del manifest["bodies"]["int8-cpu-x86"]
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(
+        UserError, match=r"has no int8-cpu-x86 body, only float32; fewstep calibrate .* --target cpu-x86"
+    ):
+        fewstep.runtime.load(tiny_bundle, "int8")
+    with pytest.raises(UserError, match="unknown precision 'int4'; choose one of float32, int8"):
+        fewstep.runtime.load(tiny_bundle, "int4")
+
+
+def test_weights_that_are_not_finite_name_the_step(tiny_bundle: Path) -> None:
+    path = tiny_bundle / "graphs/body.onnx"
+    broken = onnx.load(path)
+    next(each for each in broken.graph.initializer if each.name == "half").CopyFrom(
+        numpy_helper.from_array(np.float32("nan"), "half")
+    )
+    onnx.save(broken, path)
+    manifest = json.loads((tiny_bundle / "manifest.json").read_text())
+    import hashlib
+
+    manifest["files"]["graphs/body.onnx"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    (tiny_bundle / "manifest.json").write_text(json.dumps(manifest))
+    with fewstep.runtime.load(tiny_bundle) as sampler, pytest.raises(UserError, match="not finite at step 1 of 8"):
+        sampler.sample(condition={"class": [1]})
