@@ -22,6 +22,8 @@ from fewstep.calibration.machine import this_machine
 from fewstep.calibration.report.measure import feeds
 from fewstep.calibration.speed import Contender, Race, race
 from fewstep.export.export import ExportOptions, export
+from fewstep.runtime.bundle import open_bundle
+from fewstep.runtime.errors import UserError
 from fewstep.runtime.sampler import load
 
 SOURCE = Path(__file__).with_name("ddpm_cifar10.py")
@@ -92,10 +94,13 @@ def main() -> int:
     if (arguments.bundle is None) != arguments.ddpm_cifar10:
         parser.error("give a BUNDLE or --ddpm-cifar10")
     batches = [int(text) for text in arguments.batches.split(",")]
-    with TemporaryDirectory() as folder:
-        path = make_ddpm_cifar10(Path(folder)) if arguments.ddpm_cifar10 else arguments.bundle
-        races = time_bundle(path, batches, arguments.threads, arguments.rounds)
-        found = summary(load(path).bundle.manifest.name, races)
+    try:
+        with TemporaryDirectory() as folder:
+            path = make_ddpm_cifar10(Path(folder)) if arguments.ddpm_cifar10 else arguments.bundle
+            races = time_bundle(path, batches, arguments.threads, arguments.rounds)
+            found = summary(open_bundle(path).manifest.name, races)
+    except UserError as error:
+        parser.error(str(error))
     print(file=sys.stderr)
     if arguments.json:
         print(json.dumps(found))

@@ -9,6 +9,7 @@ import hashlib
 import importlib.util
 import json
 import logging
+import os
 import signal
 import subprocess
 import sys
@@ -180,7 +181,8 @@ def _is_present(bundle: Bundle, key: EngineKey) -> bool:
 def _add_engine(writer: Writer, body: str, graph: GraphFile, key: EngineKey, options: BuildOptions) -> Engine:
     """Build one engine in a child process, and add it to the bundle with its side-car."""
     name = f"{body}-{key.device}"
-    draft, request = writer.scratch(f"{name}.engine"), writer.scratch(f"{name}.json")
+    # named by this process: the builder of one that was killed may still be at work, and must not write over ours
+    draft, request = (writer.scratch(f"{name}-{os.getpid()}{suffix}") for suffix in (".engine", ".json"))
     shapes = {
         tensor.name: [[batch if isinstance(size, str) else size for size in tensor.shape] for batch in key.batches]
         for tensor in graph.inputs

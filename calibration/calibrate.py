@@ -6,15 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import msgspec
 
-from fewstep.calibration.lowering.quantize import Lowered, lower
+from fewstep.calibration.lowering.quantize import Lowered, lower, lowered_ops
 from fewstep.calibration.lowering.scheme import Target
-from fewstep.calibration.lowering.selection import refuse_quantized
-from fewstep.calibration.lowering.targets.cpu_x86 import CPU_X86
-from fewstep.calibration.lowering.targets.tensorrt import TENSORRT
+from fewstep.calibration.lowering.targets import TARGETS
 from fewstep.calibration.observe import Counts, batch_within, observed_tensors, open_watched
 from fewstep.calibration.ranges import lambda_edges, tensor_ranges
 from fewstep.calibration.table import Method, RangesTable
@@ -29,11 +27,12 @@ from fewstep.runtime.plan import Plan, encode, regroup
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sampler import Sampler, load
 
+Groups = Literal["step", "pooled"]
+
 LOG = logging.getLogger("fewstep")
 LEAST_TRAJECTORIES = 4  # fewer do not show the ends of a distribution
 GUIDANCE = 2.0
 MEMORY = 2**30  # bytes of activations held at once
-TARGETS = (CPU_X86, TENSORRT)
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ class CalibrateOptions:
     trajectories: int = 64
     guidance: float | None = None
     ranges: Method = "mse"
-    groups: Literal["step", "pooled"] = "step"
+    groups: Groups = "step"
     seed: int = FIRST_SEED
 
 
@@ -72,13 +71,14 @@ class Calibration:
 
 def calibrate(options: CalibrateOptions, progress: Progress = SILENT) -> Calibration:
     """Roll the float denoiser out, measure ranges, lower for every target, and commit it all at once."""
+    _check_choices(options)
     targets = _targets(options.target)
     seeds = _seeds(options)
     with open_for_update(options.bundle, must_exist=True) as writer:
         sampler = load(options.bundle, body="float32")
         path = sampler.bundle.graph(sampler.body.graph)
         prepared = io.load(path, root=options.bundle)
-        refuse_quantized(prepared)
+        lowered_ops(prepared)  # says now, not after the trajectories, that there is nothing to lower
         plan = _plan(options, sampler)
         edges = lambda_edges([-inf if step.lam is None else step.lam for step in plan.steps])
         counts = count_activations(prepared, sampler, plan, seeds, edges if options.groups == "step" else (), progress)
@@ -130,6 +130,16 @@ def _targets(names: Sequence[str]) -> tuple[Target, ...]:
     if not names:
         raise UserError("no target to lower for", f"choose from {', '.join(known)}")
     return tuple(known[name] for name in dict.fromkeys(names))
+
+
+def _check_choices(options: CalibrateOptions) -> None:
+    """What the command line checks, for callers of the function."""
+    for option, value, choices in (
+        ("ranges", options.ranges, get_args(Method)),
+        ("groups", options.groups, get_args(Groups)),
+    ):
+        if value not in choices:
+            raise UserError(f"{option} cannot be {value!r}", f"choose from {', '.join(choices)}")
 
 
 def _seeds(options: CalibrateOptions) -> range:

@@ -20,16 +20,35 @@ CHUNK = 1 << 15  # values binned at once: three scratch arrays stay in the secon
 
 @dataclass(frozen=True)
 class Histogram:
-    """Counts [2 * BINS] of values by dyadic bin, from bin -BINS up, and the exact extremes."""
+    """Counts of values by dyadic bin, and the exact extremes.
+
+    `stored` are the counts from the first bin that holds anything, `first` bins above -BINS, to the last, in as few
+    bytes as they need: a calibration keeps one histogram per tensor and group, thousands in all.
+    """
 
     exponent: int
-    counts: NDArray[np.int64]
+    first: int
+    stored: NDArray[np.unsignedinteger]
     low: float
     high: float
 
+    @staticmethod
+    def of(exponent: int, counts: NDArray[np.int64], low: float, high: float) -> "Histogram":
+        """From the counts [2 * BINS] of all bins; at least one is not zero."""
+        filled = np.flatnonzero(counts)
+        held = counts[filled[0] : filled[-1] + 1]
+        return Histogram(exponent, int(filled[0]), held.astype(np.min_scalar_type(held.max())), low, high)
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """The counts [2 * BINS] of all bins, from -BINS up."""
+        counts = np.zeros(2 * BINS, np.int64)
+        counts[self.first : self.first + len(self.stored)] = self.stored
+        return counts
+
     @property
     def total(self) -> int:
-        return int(self.counts.sum())
+        return int(self.stored.sum(dtype=np.int64))
 
 
 def measure(values: NDArray[np.float32]) -> Histogram:
@@ -49,23 +68,25 @@ def measure(values: NDArray[np.float32]) -> Histogram:
         bins = np.floor(flat[start : start + CHUNK] * scale).astype(np.int64)
         bins += BINS
         counts += np.bincount(bins, minlength=2 * BINS)
-    return Histogram(exponent, counts, low, high)
+    return Histogram.of(exponent, counts, low, high)
 
 
 def merge(a: Histogram, b: Histogram) -> Histogram:
     """Histogram of both sets of values. Associative and commutative, exactly."""
     exponent = max(a.exponent, b.exponent)
     counts = coarsen(a, exponent).counts + coarsen(b, exponent).counts
-    return Histogram(exponent, counts, min(a.low, b.low), max(a.high, b.high))
+    return Histogram.of(exponent, counts, min(a.low, b.low), max(a.high, b.high))
 
 
 def coarsen(histogram: Histogram, exponent: int) -> Histogram:
     """The same values in wider bins, of width 2**exponent."""
     doublings = exponent - histogram.exponent
+    if doublings == 0:
+        return histogram
     if doublings < 0:
         raise ValueError(f"bins of 2**{histogram.exponent} cannot be split into bins of 2**{exponent}")
     counts = reduce(lambda counts, _: _pair(counts), range(min(doublings, LOG2_BINS + 1)), histogram.counts)
-    return Histogram(exponent, counts, histogram.low, histogram.high)
+    return Histogram.of(exponent, counts, histogram.low, histogram.high)
 
 
 def _pair(counts: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -20,7 +20,6 @@ STYLE = """
 .plot text { fill: var(--muted); } .plot .legend { fill: var(--text); }
 .plot .axis { stroke: var(--muted); } .plot .rule { stroke: var(--line); }
 .plot .curve { fill: none; stroke-width: 2; stroke-linejoin: round; } .plot .dashed { stroke-dasharray: 5 4; }
-.plot .limit { stroke: var(--text); stroke-dasharray: 2 3; }
 .plot .c0 { stroke: var(--c0); } .plot .c1 { stroke: var(--c1); } .plot .c2 { stroke: var(--c2); }
 .plot .c3 { stroke: var(--c3); } .plot .c4 { stroke: var(--c4); } .plot .c5 { stroke: var(--c5); }
 .plot .f0 { fill: var(--c0); } .plot .f1 { fill: var(--c1); } .plot .f2 { fill: var(--c2); }
@@ -85,9 +84,9 @@ def line_plot(series: Sequence[Series], x_label: str, y_label: str, x_ticks: Seq
     return _svg(parts, f"{y_label} over {x_label}", legend=legend)
 
 
-def histogram(groups: Sequence[tuple[str, Sequence[float]]], x_label: str, limit: float | None = None) -> str:
-    """How often a value occurs, for one or more named groups of values, on shared bins. `limit` is a vertical rule."""
-    values = [value for _, group in groups for value in group] + ([] if limit is None else [limit])
+def histogram(groups: Sequence[tuple[str, Sequence[float]]], x_label: str) -> str:
+    """How often a value occurs, for one or more named groups of values, on shared bins."""
+    values = [value for _, group in groups for value in group]
     edges = ticks(min(values), max(values), 24)
     step = edges[1] - edges[0]
     counts = [_count(group, edges) for _, group in groups]
@@ -102,8 +101,6 @@ def histogram(groups: Sequence[tuple[str, Sequence[float]]], x_label: str, limit
                 title = escape(f"{name}: {count} in [{number(edge)}, {number(edge + step)})")
                 shape = f'class="f{index % COLOURS}" {box} height="{y(0) - y(count):.2f}"'
                 parts.append(f"<rect {shape}><title>{title}</title></rect>")
-    if limit is not None:
-        parts.append(f'<line class="limit" x1="{x(limit):.2f}" x2="{x(limit):.2f}" y1="{y.end}" y2="{y.start}"/>')
     legend = [(name, index, False) for index, (name, _) in enumerate(groups)]
     return _svg(parts, f"distribution of {x_label}", legend=legend)
 

@@ -56,7 +56,7 @@ class Quality(Strict, frozen=True):
 
     body: str
     target: str
-    engine: str  # what computed it: "onnxruntime", or a simulation of another engine's numerics
+    engine: str  # what computed it: "onnxruntime", or in words which numerics of another engine were simulated
     against_float: EndQuality
     against_teacher: EndQuality
     steps: tuple[StepQuality, ...]

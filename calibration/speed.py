@@ -8,7 +8,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -121,8 +121,9 @@ class _Child:
     def time(self, runs: int) -> list[float]:
         """Seconds of each of `runs` runs."""
         assert self.process.stdin is not None
-        self.process.stdin.write(f"{runs}\n")
-        self.process.stdin.flush()
+        with suppress(BrokenPipeError):  # it died: `_answer` says so
+            self.process.stdin.write(f"{runs}\n")
+            self.process.stdin.flush()
         seconds: list[float] = self._answer()
         return seconds
 

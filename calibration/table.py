@@ -86,9 +86,6 @@ class RangesTable:
         arrays = {name: _to_array(ranges) for name, ranges in self.tensors.items()}
         return save_tensors(arrays, metadata={HEADER: msgspec.json.encode(header).decode()})
 
-    def save(self, path: Path) -> None:
-        path.write_bytes(self.encode())
-
 
 def load(path: Path) -> RangesTable:
     """Read and validate a ranges table. UserError if it is missing, damaged or says something impossible."""

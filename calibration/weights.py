@@ -5,7 +5,7 @@ symmetric and the range survives a negation).
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from fewstep.calibration.table import Method
 
@@ -28,14 +28,14 @@ class QuantizedWeight:
 
 
 def quantize_weight(
-    weight: NDArray[np.float32], axis: int, method: Method, *, least_scale: float = 0.0
+    weight: NDArray[np.float32], axis: int, method: Method, scale_dtype: DTypeLike = np.float32
 ) -> QuantizedWeight:
     """Quantize a weight per channel.
 
     Args:
         weight: any shape; Conv has its output channels on axis 0, MatMul on the last, Gemm on 1 (0 if transB).
         method: "minmax" keeps each channel's largest magnitude; "mse" tries to shrink it and keeps the least error.
-        least_scale: lower bound of the scales, where they must be written in fewer bits than float32.
+        scale_dtype: the type that the scales will be written in. They are numbers of it: integers fit what is read.
 
     A channel of zeros gets scale 1. ValueError if a weight is NaN or infinite.
     """
@@ -47,9 +47,11 @@ def quantize_weight(
     magnitude[magnitude == 0] = LARGEST
     factors = FACTORS if method == "mse" else FACTORS[:1]
     best = np.full(len(rows), np.inf)
+    numbers = np.finfo(np.dtype(scale_dtype))
     scales = np.empty(len(rows), np.float32)
     for factor in factors:
-        candidate = np.maximum(factor * magnitude / LARGEST, least_scale).astype(np.float32)
+        wanted = np.clip(factor * magnitude / LARGEST, numbers.tiny, numbers.max)
+        candidate = wanted.astype(scale_dtype).astype(np.float32)
         error = np.square(_round(rows, candidate) * candidate[:, None] - rows).sum(axis=1)
         scales = np.where(error < best, candidate, scales)
         best = np.minimum(error, best)

@@ -6,9 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fewstep.calibration.ranges import LEVELS
 from fewstep.calibration.table import Range, Ranges
-
-LEVELS = 255  # steps between the least and the greatest of 256 integers
 
 
 @dataclass(frozen=True)

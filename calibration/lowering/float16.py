@@ -12,6 +12,7 @@ from fewstep.graph.io import OPSET
 from fewstep.graph.types import infer_types
 
 LARGEST = float(np.finfo(np.float16).max)
+LEAST = float(np.finfo(np.float16).smallest_subnormal)
 HALF = "tensor(float16)"
 
 
@@ -20,7 +21,8 @@ def to_float16(graph: Graph) -> Graph:
 
         f(x, W)      ==>      Cast(f(Cast(x), float16(W)))
 
-    Weights beyond the range of float16 become its greatest number. What an operation takes in float32 only (the scales
+    Weights beyond the range of float16 become its greatest number, and a single number below it its least positive: as
+    the epsilon of a norm it must not become zero. What an operation takes in float32 only (the scales
     of a Resize) stays float32.
     """
     inputs = {v.name: _half_of(v.name) for v in graph.inputs if v.dtype == np.float32}
@@ -35,7 +37,7 @@ def to_float16(graph: Graph) -> Graph:
             elif name in graph.constants:
                 value = graph.constants[name]
                 if value.dtype == np.float32 and _takes_half(node, position):
-                    constants[_half_of(name)] = np.clip(value, -LARGEST, LARGEST).astype(np.float16)
+                    constants[_half_of(name)] = _rounded(value)
                     names[position] = _half_of(name)
         made = tuple(outputs.get(name, name) for name in node.outputs)
         nodes.append(replace(node, inputs=tuple(names), outputs=made, attributes=_attributes(node)))
@@ -51,6 +53,13 @@ def float32_tensors(graph: Graph) -> Iterator[Value]:
         value = types.values.get(name)
         if value is not None and value.dtype == np.float32 and name not in edges:
             yield value
+
+
+def _rounded(value: Array) -> Array:
+    half: Array = np.clip(value, -LARGEST, LARGEST).astype(np.float16)
+    if value.size == 1:
+        half = np.where((half == 0) & (value != 0), np.copysign(LEAST, value), half).astype(np.float16)
+    return half
 
 
 def _half_of(name: str) -> str:

@@ -30,13 +30,9 @@ class Lowered:
 
 def lower(prepared: Graph, table: RangesTable, target: Target) -> Lowered:
     """Lower a prepared float32 body for a target. UserError if a tensor has no range, or nothing can be quantized."""
-    ops = selected_ops(prepared)
-    if not ops:
-        raise UserError(
-            f"no operation of graph {prepared.name!r} can run in int8",
-            f"int8 needs inner Conv, MatMul or Gemm layers with {LEAST_CHANNELS} channels or more; use float",
-        )
+    ops = lowered_ops(prepared)
     scheme = target.scheme
+    _refuse_overflow(table, target)
     grouped = scheme.grouped and bool(table.groups)
     encodings = {name: scheme.encode(table[name], grouped) for name in encoded_tensors(ops, scheme)}
     weights = {op.name: _quantized(prepared, op, table, scheme) for op in ops}
@@ -44,6 +40,17 @@ def lower(prepared: Graph, table: RangesTable, target: Target) -> Lowered:
     lowered = emit(base, ops, encodings, weights, scheme)
     notes = target.notes + _widening(encodings)
     return Lowered(lowered, target.check(prepared, lowered, ops), table.groups if grouped else (), notes)
+
+
+def lowered_ops(prepared: Graph) -> tuple[WeightedOp, ...]:
+    """The operations that a lowering replaces. UserError if there are none: worth asking before all the measuring."""
+    ops = selected_ops(prepared)
+    if not ops:
+        raise UserError(
+            f"no operation of graph {prepared.name!r} can run in int8",
+            f"int8 needs inner Conv, MatMul or Gemm layers with {LEAST_CHANNELS} channels or more; use float",
+        )
+    return ops
 
 
 def encoded_tensors(ops: tuple[WeightedOp, ...], scheme: Scheme) -> tuple[str, ...]:
@@ -64,19 +71,18 @@ def emit(
     groups = max(len(encoding.scales) for encoding in encodings.values())
     sources = _codes(encodings, groups, scheme.scale_dtype)
     nodes, constants = list(sources.nodes), dict(sources.constants)
-    made: set[str] = set()
+    made: set[str] = set()  # an activation or a weight that several operations read is quantized once
     for node in base.nodes:
         op = selected.get(node.output)
         if op is None:
             nodes.append(node)
             continue
-        if op.x not in made:
-            nodes.extend(scheme.form.quantize(op.x))
         renamed = replace(node, inputs=(op.x, op.weight, *node.inputs[2:]))  # passes may give constants other names
         emitted = scheme.form.operation(replace(op, node=renamed), weights[op.name])
-        nodes.extend(emitted.nodes)
+        fresh = [new for new in (*scheme.form.quantize(op.x), *emitted.nodes) if new.output not in made]
+        nodes.extend(fresh)
+        made.update(new.output for new in fresh)
         constants.update(emitted.constants)
-        made.add(op.x)
     group = (Value(GROUP, np.dtype(np.int64), (1,)),) if groups > 1 else ()
     return drop_unused(replace(base.with_nodes(nodes, constants), inputs=base.inputs + group))
 
@@ -102,10 +108,21 @@ def _codes(encodings: Mapping[str, Encoding], groups: int, dtype: np.dtype[Any])
     )
 
 
+def _refuse_overflow(table: RangesTable, target: Target) -> None:
+    """UserError naming an activation that what is not int8 cannot hold: in an engine it would be infinite."""
+    dtype = target.scheme.scale_dtype
+    for name, ranges in table.tensors.items():
+        reached = max(-ranges.pooled.low, ranges.pooled.high)
+        if reached > float(np.finfo(dtype).max):
+            raise UserError(
+                f"activation {name!r} reaches {reached:g}, beyond {dtype}",
+                f"calibrate without target {target.name}, or export a denoiser with smaller activations",
+            )
+
+
 def _quantized(prepared: Graph, op: WeightedOp, table: RangesTable, scheme: Scheme) -> QuantizedWeight:
-    least = float(np.finfo(scheme.scale_dtype).tiny)
     try:
-        return quantize_weight(prepared.constants[op.weight], op.axis, table.method, least_scale=least)
+        return quantize_weight(prepared.constants[op.weight], op.axis, table.method, scheme.scale_dtype)
     except ValueError as error:
         raise UserError(f"weight {op.weight!r} has {error}", "export a checkpoint whose weights are finite") from None
 

@@ -1,6 +1,6 @@
 """Which operations are lowered to int8, until a measured precision map says so."""
 
-from collections.abc import Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from fewstep.graph.graph import Graph, Node, X
@@ -8,6 +8,10 @@ from fewstep.graph.index import Index, index
 from fewstep.runtime.errors import UserError
 
 LEAST_CHANNELS = 16  # below, int8 kernels pad to this many and win nothing
+FEW_CHANNELS = f"fewer than {LEAST_CHANNELS} channels on one side"
+OUTER = "first or last layer: its error reaches the sample undamped"
+STILL = "does not depend on x"
+SCALED = "more than a product with at most a bias per channel"
 INTEGER_OPS = ("QuantizeLinear", "DequantizeLinear", "QLinearConv", "QLinearMatMul", "MatMulInteger", "ConvInteger")
 
 
@@ -16,7 +20,7 @@ class WeightedOp:
     """A Conv, MatMul or Gemm with a constant weight. Its name is that of the tensor it makes."""
 
     node: Node
-    channels_in: int  # per convolution group
+    channels_in: int  # both per convolution group
     channels_out: int
     axis: int  # of the weight, along which its output channels lie
 
@@ -33,6 +37,16 @@ class WeightedOp:
     def weight(self) -> str:
         return self.node.inputs[1]
 
+    @property
+    def bias(self) -> tuple[str, ...]:
+        """The bias it adds, if any."""
+        return tuple(filter(None, self.node.inputs[2:]))
+
+    @property
+    def code(self) -> str:
+        """What its quantized weight is called: operations share the integers of a weight that they read alike."""
+        return f"transposed({self.weight})" if self.node.attributes.get("transB", 0) else self.weight
+
 
 def selected_ops(graph: Graph) -> tuple[WeightedOp, ...]:
     """The operations to run in int8, in order.
@@ -41,16 +55,28 @@ def selected_ops(graph: Graph) -> tuple[WeightedOp, ...]:
     sides; but not the first layers (which see x itself) nor the last ones (whose output reaches the sample): their
     error enters every step undamped, and they are a small share of the work.
     """
+    return tuple(op for op, reason in considered_ops(graph) if not reason)
+
+
+def considered_ops(graph: Graph) -> tuple[tuple[WeightedOp, str], ...]:
+    """Every operation that multiplies by a constant weight, and by that rule why it stays float: "" if it does not."""
     refuse_quantized(graph)
     idx = index(graph)
     moving = idx.reachable([X])
-    ops = {op.name: op for op in (weighted_op(node, graph) for node in graph.nodes) if op and op.x in moving}
-    outer = _reached_without(idx, ops) | _reaching_without(graph, ops)
-    return tuple(
-        op
-        for op in ops.values()
-        if min(op.channels_in, op.channels_out) >= LEAST_CHANNELS and op.name not in outer and _is_plain(op, idx)
-    )
+    ops = tuple(op for op in (weighted_op(node, graph) for node in graph.nodes) if op)
+    names = frozenset(op.name for op in ops if op.x in moving)
+    outer = _reached_without(idx, names) | _reaching_without(graph, names)
+
+    def reason(op: WeightedOp) -> str:
+        if op.name not in names:
+            return STILL
+        if min(op.channels_in, op.channels_out) < LEAST_CHANNELS:
+            return FEW_CHANNELS
+        if op.name in outer:
+            return OUTER
+        return "" if _is_plain(op, graph) else SCALED
+
+    return tuple((op, reason(op)) for op in ops)
 
 
 def weighted_op(node: Node, graph: Graph) -> WeightedOp | None:
@@ -59,7 +85,7 @@ def weighted_op(node: Node, graph: Graph) -> WeightedOp | None:
     if weight is None or weight.ndim < 2 or graph.is_constant(node.inputs[0]):
         return None
     if node.op == "Conv":
-        return WeightedOp(node, weight.shape[1], weight.shape[0], 0)
+        return WeightedOp(node, weight.shape[1], weight.shape[0] // node.attributes.get("group", 1), 0)
     axis = 0 if node.attributes.get("transB", 0) else 1
     return WeightedOp(node, weight.shape[1 - axis], weight.shape[axis], axis) if weight.ndim == 2 else None
 
@@ -74,14 +100,15 @@ def refuse_quantized(graph: Graph) -> None:
             )
 
 
-def _is_plain(op: WeightedOp, idx: Index) -> bool:
-    """True if the operation is no more than x times W, plus at most a constant bias."""
-    attributes = op.node.attributes
+def _is_plain(op: WeightedOp, graph: Graph) -> bool:
+    """True if the operation is no more than x times W, plus at most a constant bias, one number per channel."""
+    attributes, channels = op.node.attributes, graph.constants[op.weight].shape[op.axis]
     is_scaled = any(attributes.get(factor, 1.0) != 1.0 for factor in ("alpha", "beta"))
-    return not (is_scaled or attributes.get("transA")) and all(map(idx.graph.is_constant, op.node.inputs[2:]))
+    plain_bias = all(graph.is_constant(name) and graph.constants[name].size == channels for name in op.bias)
+    return plain_bias and not is_scaled and not attributes.get("transA")
 
 
-def _reached_without(idx: Index, ops: Mapping[str, WeightedOp]) -> frozenset[str]:
+def _reached_without(idx: Index, ops: Collection[str]) -> frozenset[str]:
     """Names of operations that x reaches through no other one."""
     reached, found = {X}, set()
     for node in idx.graph.nodes:
@@ -94,7 +121,7 @@ def _reached_without(idx: Index, ops: Mapping[str, WeightedOp]) -> frozenset[str
     return frozenset(found)
 
 
-def _reaching_without(graph: Graph, ops: Mapping[str, WeightedOp]) -> frozenset[str]:
+def _reaching_without(graph: Graph, ops: Collection[str]) -> frozenset[str]:
     """Names of operations that reach an output through no other one."""
     needed, found = {value.name for value in graph.outputs}, set()
     for node in reversed(graph.nodes):

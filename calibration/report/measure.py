@@ -1,12 +1,14 @@
 """A bundle's figures: which bodies are compared, how each is run, and everything the page needs."""
 
+from collections.abc import Iterable, Iterator
 from time import perf_counter
 
 from fewstep.calibration import results, table
 from fewstep.calibration.evaluate import Candidate, Denoiser, Setting, evaluate
 from fewstep.calibration.held_out import held_out_conditions, label
 from fewstep.calibration.lowering.selection import selected_ops
-from fewstep.calibration.machine import this_machine
+from fewstep.calibration.lowering.targets import TARGETS
+from fewstep.calibration.machine import Machine, this_machine
 from fewstep.calibration.report.operations import operations
 from fewstep.calibration.report.options import ReportOptions
 from fewstep.calibration.report.samples import Samples
@@ -26,12 +28,10 @@ from fewstep.runtime.sampler import Sampler, load
 
 BATCH = 16  # samples at once: large enough to use the cores, small enough for the caches
 RANGES_SHOWN = 6
-ENGINES = {  # target of a body -> how its numerics are had on this machine, in words
-    "cpu-x86": "onnxruntime",
-    "cpu-arm": "onnxruntime",
-    "openvino": "simulated in onnxruntime",
-    "tensorrt": "simulated in onnxruntime",
-}
+NATIVE = ("cpu-x86",)  # targets whose bodies onnxruntime runs as they are deployed
+ENGINE = "onnxruntime"
+SIMULATION = "onnxruntime: 8-bit rounding simulated, the rest float32"  # of any other engine's body
+EXACT = {"avx512_vnni", "avx_vnni"}  # instructions that sum 8-bit products without saturating
 
 
 def measure(options: ReportOptions, progress: Progress = SILENT) -> tuple[Results, Samples]:
@@ -57,7 +57,7 @@ def measure(options: ReportOptions, progress: Progress = SILENT) -> tuple[Result
         Quality(
             body=candidate.name,
             target=bodies[candidate.name].target,
-            engine=ENGINES[bodies[candidate.name].target],
+            engine=ENGINE if _is_native(bodies[candidate.name]) else SIMULATION,
             against_float=found.judgements[candidate.name].against_float,
             against_teacher=found.judgements[candidate.name].against_teacher,
             steps=found.judgements[candidate.name].steps,
@@ -75,12 +75,13 @@ def measure(options: ReportOptions, progress: Progress = SILENT) -> tuple[Result
         float_against_teacher=found.float_against_teacher,
         qualities=qualities,
         covered=tuple(covered(bundle, prepared)),
-        ranges=ranges_over_groups(bundle, prepared),
+        ranges=ranges_over_groups(bundle, prepared, next(iter(bodies.values()))),
         races=tuple(races(bundle, plan, options, progress)),
         sizes={name: _size(bundle, body) for name, body in bundle.manifest.bodies.items()},
         machine=this_machine(),
         command=options.command,
         seconds=perf_counter() - start,
+        notes=tuple(notes(bodies.values(), this_machine())),
     )
     samples = Samples(
         teacher=found.teacher,
@@ -112,7 +113,7 @@ def denoiser(sampler: Sampler) -> Denoiser:
 
 def races(bundle: Bundle, plan: Plan, options: ReportOptions, progress: Progress = SILENT) -> list[Race]:
     """float32 against the int8 bodies that run here, at each batch size, fed as in the middle of the plan."""
-    names = ["float32", *(n for n, body in _int8_bodies(bundle).items() if ENGINES[body.target] == "onnxruntime")]
+    names = ["float32", *(name for name, body in _int8_bodies(bundle).items() if _is_native(body))]
     if len(names) < 2:
         return []
     found = []
@@ -131,11 +132,17 @@ def feeds(sampler: Sampler, plan: Plan, samples: int) -> Arrays:
     return next(e.feeds for e in evaluations if e.state.index == len(plan.steps) // 2)
 
 
-def ranges_over_groups(bundle: Bundle, prepared: Graph) -> tuple[RangeOverGroups, ...]:
-    """The quantized activations whose range changes most between lambda groups; none if there is one group only."""
+def ranges_over_groups(bundle: Bundle, prepared: Graph, body: Body) -> tuple[RangeOverGroups, ...]:
+    """The quantized activations whose range changes most between lambda groups.
+
+    None if there is one group only, or if the table is not the body's: a later calibration, for another target and
+    along another plan, has replaced it.
+    """
     if bundle.manifest.ranges is None:
         return ()
     ranges = table.load(bundle.file(bundle.manifest.ranges))
+    if ranges.plan != body.plan:
+        return ()
     names: dict[str, str] = {}
     for op in selected_ops(prepared):
         layer = op.node.name or op.name
@@ -155,8 +162,22 @@ def covered(bundle: Bundle, prepared: Graph) -> list[Covered]:
     return [
         operations(prepared, name, body.coverage)
         for name, body in _int8_bodies(bundle).items()
-        if body.coverage is not None
+        if body.coverage is not None and body.coverage.total_macs > 0  # else it was edited
     ]
+
+
+def notes(bodies: Iterable[Body], machine: Machine) -> Iterator[str]:
+    """What a reader must know of the bodies, and of this machine, to believe the figures."""
+    known = {target.name: target for target in TARGETS}
+    for body in bodies:
+        for note in known[body.target].notes if body.target in known else ():
+            yield f"{body.target}: {note}."
+        if body.target == "cpu-x86" and EXACT.isdisjoint(machine.int8_instructions):
+            yield "cpu-x86: no VNNI was seen on this machine, so its int8 figures may include saturation."
+
+
+def _is_native(body: Body) -> bool:
+    return body.target in NATIVE
 
 
 def _int8_bodies(bundle: Bundle) -> dict[str, Body]:
@@ -164,17 +185,18 @@ def _int8_bodies(bundle: Bundle) -> dict[str, Body]:
     found = {name: body for name, body in bundle.manifest.bodies.items() if body.precision == "int8"}
     if not found:
         raise UserError(f"{bundle.path} has no int8 body to judge", f"fewstep calibrate {bundle.path}")
-    return dict(sorted(found.items(), key=lambda item: ENGINES[item[1].target] != "onnxruntime"))
+    return dict(sorted(found.items(), key=lambda item: not _is_native(item[1])))
 
 
 def _open(bundle: Bundle, name: str, options: ReportOptions) -> Sampler:
     """A body on onnxruntime: fused as it is deployed, or with Q/DQ kept, which simulates another engine's numerics."""
-    native = ENGINES.get(bundle.body(name).target, "onnxruntime") == "onnxruntime"
-    return load(bundle.path, body=name, backend=OnnxRuntime(threads=options.threads, fuse_qdq=native))
+    body = bundle.body(name)
+    fused = body.precision != "int8" or _is_native(body)
+    return load(bundle.path, body=name, backend=OnnxRuntime(threads=options.threads, fuse_qdq=fused))
 
 
 def _candidate(bundle: Bundle, name: str, body: Body, options: ReportOptions) -> Candidate:
-    native = ENGINES[body.target] == "onnxruntime"
+    native = _is_native(body)
     seeds = options.seeds if native else min(options.seeds, options.simulated_seeds)
     forced = min(seeds, options.forced_seeds if native else options.forced_seeds // 2 or 1)
     return Candidate(name, denoiser(_open(bundle, name, options)), body.groups, seeds, forced)

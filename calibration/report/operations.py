@@ -1,47 +1,38 @@
 """Coverage operation by operation: what each does, how much of the work it is, and why it is not int8."""
 
-from collections.abc import Collection
-
 from fewstep.calibration.lowering.coverage import macs
-from fewstep.calibration.lowering.selection import LEAST_CHANNELS, selected_ops, weighted_op
+from fewstep.calibration.lowering.selection import considered_ops
 from fewstep.calibration.results import Covered, Operation
-from fewstep.graph.graph import Graph
+from fewstep.graph.graph import Graph, Node
 from fewstep.runtime.manifest import Coverage
 
 ACTIVATIONS = "both factors are activations"
-FEW_CHANNELS = f"fewer than {LEAST_CHANNELS} channels on one side"
-OUTER = "first or last layer: its error reaches the sample undamped"
-LEFT = "selected, but this target has no int8 form of it"
+NO_FORM = "has no int8 form here"
 
 
 def operations(prepared: Graph, body: str, coverage: Coverage) -> Covered:
     """The multiplying operations of the prepared graph in order, each with its fate in a lowered body."""
     work, int8 = macs(prepared), set(coverage.int8_ops)
-    selected = {op.name for op in selected_ops(prepared)}
+    judged = {op.name: (op, reason) for op, reason in considered_ops(prepared)}
     made = []
     for node in prepared.nodes:
         if node.output not in work:
             continue
-        op = weighted_op(node, prepared)
-        channels = (op.channels_in, op.channels_out) if op else None
+        op, reason = judged.get(node.output, (None, _reason(node, prepared)))
         is_int8 = node.output in int8
         made.append(
             Operation(
                 name=node.name or node.output,
                 kind=node.op,
-                channels=channels,
+                channels=(op.channels_in, op.channels_out) if op else None,
                 macs=work[node.output],
                 precision="int8" if is_int8 else "float",
-                reason="" if is_int8 else _reason(node.output, channels, selected),
+                reason="" if is_int8 else reason or NO_FORM,
             )
         )
     return Covered(body, coverage, tuple(made))
 
 
-def _reason(name: str, channels: tuple[int, int] | None, selected: Collection[str]) -> str:
-    """Why an operation is not int8, by the rule of `selected_ops`."""
-    if channels is None:
-        return ACTIVATIONS
-    if name in selected:
-        return LEFT
-    return FEW_CHANNELS if min(channels) < LEAST_CHANNELS else OUTER
+def _reason(node: Node, prepared: Graph) -> str:
+    """Why an operation that is no product with a constant weight stays float."""
+    return NO_FORM if any(map(prepared.is_constant, node.inputs)) else ACTIVATIONS

@@ -1,13 +1,18 @@
 """A prepared body with what a lowering meets, small enough to run in a millisecond, and its ranges."""
 
+import tempfile
+from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import onnxruntime as ort
 
 from fewstep.calibration.observe import observed_tensors, watch
 from fewstep.calibration.table import Range, Ranges, RangesTable
 from fewstep.graph.graph import BATCH, Array, Graph, Node, Value
-from fewstep.graph.session import run
+from fewstep.graph.io import save
+from fewstep.graph.session import Session, run
 
 SELECTED = ("h2", "shortcut", "mixed", "h3")  # what the rule takes: neither first nor last, 16 channels or more
 SIZE = 8  # of each spatial axis
@@ -101,6 +106,17 @@ def table(graph: Graph, edges: tuple[float, ...] = ()) -> RangesTable:
 
 def without(ranges: RangesTable, tensor: str) -> RangesTable:
     return replace(ranges, tensors={name: r for name, r in ranges.tensors.items() if name != tensor})
+
+
+def open_simulation(graph: Graph, also: Iterable[str] = ()) -> Session:
+    """A session that rounds where Q/DQ pairs stand and nowhere else; it returns the inner tensors `also` too."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "graph.onnx"
+        save(graph, path, also=also)
+        return Session(ort.InferenceSession(path, options, providers=["CPUExecutionProvider"]))
 
 
 def sqnr(expected: Array, found: Array) -> float:

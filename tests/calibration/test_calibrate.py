@@ -169,6 +169,50 @@ def test_a_denoiser_without_unconditional_form_is_calibrated_without_guidance(tm
         run(bundle, guidance=3.0)
 
 
+@pytest.mark.parametrize("steps", [1, 2, 5, 40])
+def test_other_numbers_of_steps_use_the_nearest_ranges(bundle: Path, steps: int) -> None:
+    """The groups are intervals of lambda, so a plan that was not calibrated along has one for each of its steps."""
+    groups = run(bundle, plan="ddim:8", target=("cpu-x86",)).manifest.bodies["int8-cpu-x86"].groups
+    given = {"seeds": range(8), "condition": {"class": [0, 1] * 4}, "guidance": 2.0}
+    int8 = load(bundle, "int8")
+    plan = int8.compile(f"ddim:{steps}", 2.0)
+    assert {step.group for step in plan.steps} <= set(range(len(groups) + 1))
+    assert [step.group for step in plan.steps] == sorted(step.group for step in plan.steps)
+    exact = load(bundle).sample(plan, **given)
+    assert np.square(int8.sample(plan, **given) - exact).mean() < 1e-2 * np.square(exact).mean()
+
+
+def test_a_flow_without_conditions_and_prologue(tmp_path: Path) -> None:
+    """Its first step has lambda -infinity, and the body takes the time itself."""
+    graph = denoiser()
+    shaped = Node("Reshape", ("time", "column"), ("time_column",))
+    row = Node("Mul", ("time_column", "thousandth"), ("row",))
+    time = Value("time", np.dtype(np.float32), (BATCH,))
+    constants = {**graph.constants, "column": np.array([-1, 1, 1, 1]), "thousandth": np.float32(1e-3)}
+    whole = replace(graph, inputs=(graph.inputs[0], time), nodes=(shaped, row, *graph.nodes), constants=constants)
+    bundle = write_bundle(tmp_path / "bundle", graph)
+    io.save(whole, bundle / "graphs/body.onnx")
+    manifest = open_bundle(bundle).manifest
+    body = manifest.bodies["float32"]
+    inputs = (body.graph.inputs[0], form.Tensor("time", "time", (BATCH,)))
+    changed = msgspec.structs.replace(
+        manifest,
+        conditions=(),
+        prologue=None,
+        prediction="flow",
+        schedule=form.ScheduleSpec("flow"),
+        bodies={"float32": msgspec.structs.replace(body, graph=msgspec.structs.replace(body.graph, inputs=inputs))},
+        files={"graphs/body.onnx": hashlib.sha256((bundle / "graphs/body.onnx").read_bytes()).hexdigest()},
+    )
+    (bundle / "manifest.json").write_bytes(msgspec.json.encode(changed))
+    made = run(bundle, plan="dpmpp_2m:4")
+    assert made.plan.guidance is None and made.plan.steps[0].lam is None
+    assert [step.group for step in made.plan.steps] == [0, 1, 2, 3]
+    exact = load(bundle).sample("dpmpp_2m:4", range(8))
+    for precision in (load(bundle, "int8"), load(bundle, body="int8-tensorrt")):
+        assert 0 < np.square(precision.sample("dpmpp_2m:4", range(8)) - exact).mean() < 1e-3 * np.square(exact).mean()
+
+
 def test_a_plan_file_brings_its_guidance_and_must_fit_the_schedule(bundle: Path, tmp_path: Path) -> None:
     path = tmp_path / "plan.json"
     path.write_bytes(encode(compile_plan("heun:2", Denoising(SCHEDULE, "sample"), guidance=1.5)))
@@ -193,6 +237,8 @@ def test_a_dead_layer_is_a_warning_with_its_name(tmp_path: Path, caplog: pytest.
     [
         ({"target": ("cpu-z80",)}, "unknown target 'cpu-z80'; choose from cpu-x86, tensorrt"),
         ({"target": ()}, "no target to lower for"),
+        ({"ranges": "max"}, "ranges cannot be 'max'; choose from minmax, mse"),
+        ({"groups": "steps"}, "groups cannot be 'steps'; choose from step, pooled"),
         ({"plan": "dpm:8"}, "unknown solver 'dpm'"),
         ({"plan": "ddim:101"}, "101 steps on schedule cosine-100"),
         ({"plan": "missing.json"}, "there is no plan file missing.json"),
@@ -207,6 +253,16 @@ def test_a_wrong_option_is_one_line_and_changes_nothing(bundle: Path, changes: d
         run(bundle, **changes)
     assert "\n" not in str(error.value)
     assert contents(bundle) == before
+
+
+def test_a_denoiser_with_nothing_to_lower_is_refused_before_it_is_measured(tmp_path: Path) -> None:
+    graph = denoiser()
+    narrow = {"w0": graph.constants["w0"][:8], "w1": graph.constants["w1"][:8, :8], "w2": graph.constants["w2"][:, :8]}
+    bundle = write_bundle(tmp_path / "bundle", replace(graph, constants=narrow))
+    measured: list[str] = []
+    with pytest.raises(UserError, match="no operation of graph 'body' can run in int8"):
+        calibrate(replace(FIRST, bundle=bundle), lambda stage, done, total: measured.append(stage))
+    assert not measured
 
 
 def test_a_missing_bundle_is_named(tmp_path: Path) -> None:

@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 
 from fewstep.calibration import results as forms
+from fewstep.calibration.machine import this_machine
 from fewstep.calibration.report import ReportOptions, report, write
-from fewstep.calibration.report.page import page
+from fewstep.calibration.report.measure import notes, ranges_over_groups
+from fewstep.calibration.report.page import headline, page
 from fewstep.calibration.report.samples import Samples
+from fewstep.calibration.table import Range, Ranges, RangesTable
 from fewstep.graph.commit import open_for_update
 from fewstep.graph.graph import Graph, Node, Value
 from fewstep.graph.io import store
@@ -55,6 +58,14 @@ def body(error=0.0):
     inputs = (Value("x", F32, ("batch", *SHAPE)), Value("row", F32, ("batch", 4, 1, 1)))
     constants = {"first": first, "second": second * np.float32(1 + error)}
     return Graph("body", inputs, (Value("output", F32, ("batch", *SHAPE)),), nodes, constants)
+
+
+def wide_body():
+    """Three convolutions of 16 channels, of which the middle one reads "active"."""
+    names = ["x", "active", "made", "output"]
+    nodes = tuple(Node("Conv", (a, "w"), (b,), {}, b) for a, b in zip(names[:-1], names[1:], strict=True))
+    value = Value("x", F32, ("batch", 16, 4, 4))
+    return Graph("wide", (value,), (Value("output", F32, value.shape),), nodes, {"w": np.ones((16, 16, 1, 1), "f4")})
 
 
 def entry(file, graph, roles):
@@ -135,7 +146,7 @@ def test_the_page_needs_nothing_else(made):
         ElementTree.fromstring(svg)
 
 
-def test_every_figure_of_the_page_is_one_of_the_results(made):
+def test_every_figure_that_was_measured_is_on_the_page(made):
     _, measured, text = made
     figures = Page(text).figures
     for quality in measured.qualities:
@@ -175,6 +186,42 @@ def test_each_operation_says_why_it_is_float(made):
 def test_another_plan_and_guidance_can_be_asked_for(bundle):
     measured = report(options(bundle, plan="ddim:3", guidance=1.5))
     assert (measured.plan, measured.guidance, len(measured.qualities[0].steps)) == ("ddim:3", 1.5, 3)
+
+
+def test_the_headline_speed_is_that_of_the_judged_body_where_it_wins_least(made):
+    _, measured, _ = made
+    (race,) = measured.races
+    float32, int8 = race.timings
+    other = msgspec.structs.replace(int8, name="int8-other", ratio=9.0)
+    races = tuple(
+        msgspec.structs.replace(race, timings=(float32, msgspec.structs.replace(int8, ratio=ratio), other))
+        for ratio in (1.5, 1.25, 3.0)
+    )
+    cards = Page(headline(msgspec.structs.replace(measured, races=races)).markup).figures
+    assert 1.25 in cards and not {1.5, 3.0, 9.0} & set(cards)
+
+
+def test_what_a_target_must_tell_is_on_the_page(made):
+    _, measured, text = made
+    assert "cpu-x86: exact on CPUs with VNNI only" in text and "scales are pooled" in text
+    without = msgspec.structs.replace(this_machine(), int8_instructions=("avx2",))
+    body = open_bundle(made[0]).body("int8-cpu-x86")
+    assert "no VNNI was seen" in list(notes([body], without))[-1]
+    vnni = msgspec.structs.replace(without, int8_instructions=("avx_vnni",))
+    assert not [note for note in notes([body], vnni) if "no VNNI was seen" in note]
+
+
+def test_ranges_of_another_plan_are_not_shown_beside_a_body(bundle):
+    ranges = Ranges(Range(-1.0, 2.0), (Range(-0.3, 0.1), Range(-1.0, 2.0)), 2.0, (0.3, 1.9))
+    with open_for_update(bundle, must_exist=True) as writer:
+        stored = writer.add(
+            RangesTable("0" * 64, "ddim:2", (0.1,), "mse", {"active": ranges}).encode(), "ranges", "r", ".safetensors"
+        )
+        writer.commit(msgspec.structs.replace(writer.manifest, ranges=stored))
+    opened, prepared = open_bundle(bundle), wide_body()
+    of_plan = msgspec.structs.replace(opened.body("int8-cpu-x86"), plan="ddim:2")
+    assert [each.widths for each in ranges_over_groups(opened, prepared, of_plan)] == [(0.4 / 3, 1.0)]
+    assert ranges_over_groups(opened, prepared, opened.body("int8-cpu-x86")) == ()
 
 
 def test_names_are_escaped(made):

@@ -7,6 +7,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from fewstep.calibration import speed
 from fewstep.calibration.machine import this_machine, usable_cores
 from fewstep.calibration.speed import Contender, race
 from fewstep.runtime.errors import UserError
@@ -43,6 +44,14 @@ def test_a_child_that_dies_is_one_line(tmp_path):
     with pytest.raises(UserError, match="timing broken failed") as failure:
         race([Contender("broken", bad, {"x": np.zeros((1, 1), np.float32)})], threads=1)
     assert "\n" not in str(failure.value)
+
+
+def test_a_child_that_is_killed_between_two_runs_is_one_line(tmp_path, monkeypatch):
+    worker = tmp_path / "worker.py"
+    worker.write_text('import sys; print(\'{"load": 0, "peak_mib": 0}\', flush=True); sys.exit(3)')
+    monkeypatch.setattr(speed, "WORKER", worker)
+    with pytest.raises(UserError, match="timing matmuls failed: its process ended with 3"):
+        race([Contender("matmuls", matmuls(tmp_path, 1), {"x": np.zeros((1, 256), np.float32)})], threads=1)
 
 
 def test_contenders_run_the_same_batch(tmp_path):

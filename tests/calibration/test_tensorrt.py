@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from small_body import EDGES, SELECTED, body, feeds, sqnr, table
+from small_body import EDGES, SELECTED, body, feeds, open_simulation, sqnr, table
 
 from fewstep.calibration.lowering.float16 import float32_tensors, to_float16
 from fewstep.calibration.lowering.quantize import lower
 from fewstep.calibration.lowering.selection import selected_ops
-from fewstep.calibration.lowering.targets.tensorrt import TENSORRT, open_simulation, pairs_on_inputs_only
+from fewstep.calibration.lowering.targets.tensorrt import TENSORRT, pairs_on_inputs_only
 from fewstep.graph.graph import Graph, Node
 from fewstep.graph.index import index
 from fewstep.graph.session import run

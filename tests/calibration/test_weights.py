@@ -53,6 +53,9 @@ def test_nan_weights_are_refused() -> None:
         quantize_weight(np.array([[np.nan]], np.float32), 0, "mse")
 
 
-def test_scales_stay_above_what_their_type_can_write() -> None:
-    quantized = quantize_weight(np.full((1, 4), 1e-9, np.float32), 0, "mse", least_scale=6.1e-5)
-    assert quantized.scales.tolist() == [np.float32(6.1e-5)] and not quantized.values.any()
+@pytest.mark.parametrize("method", ["minmax", "mse"])
+def test_scales_are_numbers_of_the_type_they_are_written_in(method: str) -> None:
+    scales = quantize_weight(WEIGHT, 0, method, np.float16).scales  # type: ignore[arg-type]
+    assert np.array_equal(scales, scales.astype(np.float16)) and scales.dtype == np.float32
+    quiet = quantize_weight(np.full((1, 4), 1e-9, np.float32), 0, method, np.float16)  # type: ignore[arg-type]
+    assert quiet.scales.tolist() == [np.finfo(np.float16).tiny] and not quiet.values.any()

@@ -29,7 +29,7 @@ def operation(op: WeightedOp, weight: QuantizedWeight) -> Emitted:
 
 def _convolution(op: WeightedOp, weight: QuantizedWeight) -> Emitted:
     """QLinearConv, which rounds what it computes to 8 bits, and the way back to float."""
-    if len(op.node.inputs) > 2:
+    if op.bias:
         raise UserError(f"convolution {op.name!r} has a bias inside", "export again: prepared graphs keep it outside")
     constants = _weight_constants(op, weight)
     integer, scales, zeros = constants
@@ -48,7 +48,7 @@ def _product(op: WeightedOp, weight: QuantizedWeight) -> Emitted:
     columns = weight if op.axis == 1 else QuantizedWeight(np.ascontiguousarray(weight.values.T), weight.scales, 1)
     constants = _weight_constants(op, columns)
     integer, scales, zeros = constants
-    inputs = (integer_of(op.x), integer, scale_of(op.x), scales, zero_point_of(op.x), zeros, *op.node.inputs[2:3])
+    inputs = (integer_of(op.x), integer, scale_of(op.x), scales, zero_point_of(op.x), zeros, *op.bias)
     node = Node("MatMulIntegerToFloat", inputs, (op.name,), {}, op.node.name, "com.microsoft")
     return Emitted((node,), constants)
 
@@ -60,16 +60,16 @@ def _code(tensor: str) -> tuple[str, str]:
 def _weight_constants(op: WeightedOp, weight: QuantizedWeight) -> dict[str, Array]:
     """Integers, scales and zero points, in this order."""
     return {
-        integer_of(op.weight): weight.values,
-        scale_of(op.weight): weight.scales,
-        zero_point_of(op.weight): np.zeros_like(weight.scales, np.int8),
+        integer_of(op.code): weight.values,
+        scale_of(op.code): weight.scales,
+        zero_point_of(op.code): np.zeros_like(weight.scales, np.int8),
     }
 
 
 def integer_kernels_run(prepared: Graph, lowered: Graph, ops: tuple[WeightedOp, ...]) -> Coverage:
     """Open the graph as the runtime will, and count the integer kernels that onnxruntime chose."""
     weights = integer_kernels(lowered)
-    coverage = count(prepared, [op.name for op in ops if integer_of(op.weight) in weights])
+    coverage = count(prepared, [op.name for op in ops if integer_of(op.code) in weights])
     for op in ops:
         if op.name not in coverage.int8_ops:
             raise UserError(f"onnxruntime runs {op.name!r} in float", "use the onnxruntime of constraints.txt")
