@@ -28,7 +28,7 @@ class DemoOptions:
     output: Folder for the bundle and the pictures.
     plan: SOLVER:STEPS to calibrate along and to judge.
     target: What to lower to.
-    guidance: Weight of classifier-free guidance.
+    guidance: Weight of classifier-free guidance; by default 2 where the denoiser has an unconditional form.
     device: GPUs to build an engine for, where tensorrt-rtx is installed.
     """
 
@@ -36,7 +36,7 @@ class DemoOptions:
     output: Path = field(default=Path("fewstep-demo"), metadata={"short": "-o"})
     plan: str = "dpmpp_2m:8"
     target: tuple[str, ...] = ("cpu-x86", "tensorrt")
-    guidance: float = 2.0
+    guidance: float | None = None
     device: tuple[str, ...] = ("sm89",)
 
 
@@ -56,18 +56,20 @@ def demo(options: DemoOptions, progress: Progress = SILENT) -> tuple[Path, Resul
     """The bundle, and what the report measured."""
     bundle = options.output / "bundle"
     export(ExportOptions(source=options.source, output=bundle), progress)
-    calibrate(CalibrateOptions(bundle=bundle, plan=options.plan, target=options.target), progress)
+    calibration = calibrate(
+        CalibrateOptions(bundle=bundle, plan=options.plan, target=options.target, guidance=options.guidance), progress
+    )
     if "tensorrt" in options.target and all(find_spec(module) for module in ENGINE_MODULES):
         from fewstep.calibration.build import BuildOptions, build
 
         build(BuildOptions(bundle=bundle, backend="tensorrt-rtx", device=options.device), progress)
     precisions = ("float32", "int8") if "cpu-x86" in options.target else ("float32",)
     for precision in precisions:
-        run(_grid(options, bundle, precision), progress)
-    return bundle, report(ReportOptions(bundle=bundle, plan=options.plan, guidance=options.guidance), progress)
+        run(_grid(options, bundle, precision, calibration.plan.guidance), progress)
+    return bundle, report(ReportOptions(bundle=bundle), progress)
 
 
-def _grid(options: DemoOptions, bundle: Path, precision: str) -> RunOptions:
+def _grid(options: DemoOptions, bundle: Path, precision: str, guidance: float | None) -> RunOptions:
     """Four samples of each class, one class a column."""
     classes = next((each for each in open_bundle(bundle).manifest.conditions if each.labels), None)
     labels: Sequence[str] = classes.labels if classes else ()
@@ -77,7 +79,7 @@ def _grid(options: DemoOptions, bundle: Path, precision: str) -> RunOptions:
         precision=precision,
         samples=4 * (len(labels) or 4),
         condition=tuple(f"{classes.name}={label}" for label in labels) if classes else (),
-        guidance=options.guidance if classes and classes.null is not None else None,
+        guidance=guidance,
         output=options.output / f"samples-{precision}.png",
         columns=len(labels) or 4,
     )

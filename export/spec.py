@@ -3,9 +3,13 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from fewstep.graph.graph import GROUP, OUTPUT, TIME, X
 from fewstep.runtime.errors import UserError
 from fewstep.runtime.manifest import Condition, Prediction, ScheduleSpec
+from fewstep.runtime.prediction import check
+from fewstep.runtime.schedule import NoiseSchedule
 
 if TYPE_CHECKING:
     import torch
@@ -34,10 +38,16 @@ class Spec:
             if inputs.count(name) > 1:
                 raise UserError(f"spec {self.name!r} has two inputs named {name!r}", "rename the condition's input")
         for condition in self.conditions:
-            if condition.dtype == "int64" and (condition.low is None or condition.high is None):
+            if "int" in condition.dtype and (condition.low is None or condition.high is None):
                 raise UserError(
                     f"condition {condition.name!r} of spec {self.name!r} has no bounds", "give low and high"
                 )
+        try:  # Python checks no types, and a manifest does so only when it is read
+            given = msgspec.to_builtins((self.name, self.x_shape, self.conditions, self.prediction, self.schedule))
+            msgspec.convert(given, tuple[str, tuple[int, ...], tuple[Condition, ...], Prediction, ScheduleSpec])
+        except (msgspec.ValidationError, TypeError) as error:
+            raise UserError(f"spec {self.name!r} is not valid: {error}", "see fewstep.export.spec.Spec") from None
+        check(self.prediction, NoiseSchedule(self.schedule).at_lam(0.0))
 
 
 @dataclass(frozen=True)

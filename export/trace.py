@@ -94,16 +94,26 @@ def _attention(
     return torch.softmax(scores, dim=-1) @ v
 
 
-def _check_forward(module: torch.nn.Module, spec: Spec, example: tuple[torch.Tensor, ...]) -> None:
-    """Call the module once: what fails here is not about export."""
-    fix = f"let forward(x, time{''.join(', ' + c.name for c in spec.conditions)}) return a tensor shaped as x"
+def call(module: torch.nn.Module, spec: Spec, inputs: tuple[torch.Tensor, ...], where: str = "") -> Any:
+    """What the module returns. What fails here is not about export; `where` says at which inputs."""
     try:
         with torch.no_grad():
-            made = module(*example)
+            return module(*inputs)
     except Exception as error:
-        raise UserError(f"{_name(module)} failed: {_one_line(error)}{_place(error)}", fix) from error
+        what = f"{_name(module)} failed{where}: {_one_line(error)}{_place(error)}"
+        raise UserError(what, f"let {_signature(spec)} take every value that its spec allows") from error
+
+
+def _signature(spec: Spec) -> str:
+    return f"forward(x, time{''.join(', ' + condition.name for condition in spec.conditions)})"
+
+
+def _check_forward(module: torch.nn.Module, spec: Spec, example: tuple[torch.Tensor, ...]) -> None:
+    made, fix = call(module, spec, example), f"let {_signature(spec)} return a float32 tensor shaped as x"
     if not isinstance(made, torch.Tensor):
         raise UserError(f"{_name(module)} returned {type(made).__name__}, not a tensor", fix)
+    if made.dtype != torch.float32:
+        raise UserError(f"{_name(module)} returned {made.dtype}, not torch.float32", fix)
     if made.shape != example[0].shape:
         raise UserError(f"{_name(module)} returned shape {list(made.shape)} for x {list(example[0].shape)}", fix)
 
@@ -142,15 +152,15 @@ def _name(module: torch.nn.Module) -> str:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """torch's exporter prints, warns and logs about itself; its errors still come through."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)  # of its many loggers, whatever their levels
+    silent = io.StringIO()
+    with warnings.catch_warnings(), contextlib.redirect_stdout(silent), contextlib.redirect_stderr(silent):
         warnings.simplefilter("ignore")
         try:
             yield
         finally:
-            logger.setLevel(level)
+            logging.disable(before)
 
 
 def _named_by_module(model: onnx.ModelProto) -> onnx.ModelProto:

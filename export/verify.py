@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from fewstep.export.spec import Spec
-from fewstep.export.trace import Traced
+from fewstep.export.trace import Traced, call
 from fewstep.graph.graph import OUTPUT, TIME, Array, Graph, X
 from fewstep.graph.prologue import Prepared
 from fewstep.graph.session import open_session
@@ -82,8 +82,7 @@ def verify(
     comparisons = []
     all_points = list(points(spec))
     for done, point in enumerate(all_points, 1):
-        with torch.no_grad():
-            expected = module(*point.tensors()).numpy()
+        expected = call(module, spec, point.tensors(), f" at {point}").numpy()
         if not np.isfinite(expected).all():
             raise UserError(
                 f"the module's output is not finite at {point}, from tensor {_first_not_finite(traced, point)} on",
@@ -110,12 +109,16 @@ def points(spec: Spec) -> Iterator[Point]:
 
 
 def _values(condition: Condition, batch: int, number: int, rng: np.random.Generator) -> Array:
-    """[batch, *shape] values: integers in turn, numbers at random, and null as the last sample of every other point."""
+    """[batch, *shape] values: whole ones in turn, others at random; null as the last sample of every other point."""
     shape = (batch, *condition.shape)
     low = -1.0 if condition.low is None else condition.low
     high = 1.0 if condition.high is None else condition.high
-    if np.dtype(condition.dtype).kind in "iu":
-        values = low + (np.arange(math.prod(shape)).reshape(shape) + number) % (high - low + 1)
+    in_turn = np.arange(math.prod(shape)).reshape(shape) + number
+    kind = np.dtype(condition.dtype).kind
+    if kind == "b":
+        values: Array = in_turn % 2
+    elif kind in "iu":
+        values = low + in_turn % (high - low + 1)
     else:
         values = rng.uniform(low, high, shape)
     if condition.null is not None and number % 2:
@@ -143,7 +146,7 @@ def _run_prepared(prepared: Prepared, also: tuple[str, ...] = ()) -> Run:
 
 
 def _compare(stage: Stage, spec: Spec, point: Point, expected: Array, found: Array) -> Comparison:
-    error = float(np.max(np.abs(expected - found)))
+    error = float(np.max(np.abs(expected - found))) if expected.shape == found.shape else math.inf
     scale = float(np.max(np.abs(expected)))
     scalars = {c.name: point.feeds[c.input].astype(float).tolist() for c in spec.conditions if not c.shape}
     return Comparison(stage, point.time, point.batch, scalars, error, error / scale if scale else error)

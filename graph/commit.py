@@ -5,7 +5,6 @@ A process killed anywhere leaves one of the two, and at most some files that no 
 removes. The lock belongs to the operating system, so it ends with the process that held it.
 """
 
-import hashlib
 import os
 import re
 import shutil
@@ -15,13 +14,13 @@ from pathlib import Path
 
 import msgspec
 
-from fewstep.runtime.bundle import MANIFEST, named_files, open_bundle
+from fewstep.runtime.bundle import MANIFEST, check_manifest, file_sha256, named_files, open_bundle
 from fewstep.runtime.errors import UserError
 from fewstep.runtime.manifest import Manifest
 
-LOCK = ".lock"
-SCRATCH = ".scratch"
-CONTENT_NAME = re.compile(r".+-[0-9a-f]{12}(\.\w+)+")  # what `add` calls a file: nothing else is ever removed
+LOCK = ".fewstep-lock"
+SCRATCH = ".fewstep-scratch"
+CONTENT_NAME = re.compile(r".+-([0-9a-f]{12})(?:\.\w+)+")  # what `add` calls a file
 
 
 class Writer:
@@ -48,7 +47,7 @@ class Writer:
             draft = content if isinstance(content, Path) else self.scratch(f"{name}{suffix}")
             if isinstance(content, bytes):
                 draft.write_bytes(content)
-            digest = _sha256(draft)
+            digest = file_sha256(draft)
             _sync(draft)
             relative = f"{folder}/{name}-{digest[:12]}{suffix}"
             target = self.bundle / relative
@@ -60,17 +59,19 @@ class Writer:
     def commit(self, manifest: Manifest) -> Manifest:
         """Make `manifest` the bundle, in one step; returns it with its `files` completed.
 
-        `files` lists what the manifest refers to, each with the hash that `add` found or that it already had. What no
-        longer belongs to the bundle is removed when the writer closes.
+        `files` lists what the manifest refers to, each with the hash that `add` found or that it already had. What
+        readers would refuse is refused here. What no longer belongs to the bundle is removed when the writer closes.
         """
         known = {**manifest.files, **self.files}
         files = {path: known[path] for path in sorted(set(named_files(manifest)))}
         manifest = msgspec.structs.replace(manifest, files=files)
+        content = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
+        check_manifest(content, self.bundle)
         with _explained(self.bundle):
             draft = self.scratch(MANIFEST)
-            draft.write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2))
+            draft.write_bytes(content)
             _sync(draft)
-            for folder in {(self.bundle / path).parent for path in files}:
+            for folder in {self.bundle, *((self.bundle / path).parent for path in files)}:
                 _sync(folder)
             os.replace(draft, self.bundle / MANIFEST)
             _sync(self.bundle)
@@ -78,10 +79,15 @@ class Writer:
         return manifest
 
     def close(self) -> None:
-        """Remove what the manifest does not name: former files after a commit, new ones after a failure."""
+        """Remove what no manifest names: former files after a commit, new ones after a failure.
+
+        A commit may have been interrupted just behind its `os.replace`. So the manifest in place counts, whatever this
+        writer knows of it, and beside it the last one that is known to have reached the disk.
+        """
         shutil.rmtree(self.bundle / SCRATCH, ignore_errors=True)
-        if self.manifest is not None or not (self.bundle / MANIFEST).exists():
-            _remove_garbage(self.bundle, set(self.manifest.files) if self.manifest else set())
+        in_place = _current(self.bundle, must_exist=False)
+        if in_place is not None or not (self.bundle / MANIFEST).exists():
+            _remove_garbage(self.bundle, {name for each in (in_place, self.manifest) if each for name in each.files})
 
 
 @contextmanager
@@ -91,7 +97,10 @@ def open_for_update(bundle: Path, must_exist: bool) -> Iterator[Writer]:
         open_bundle(bundle)  # says what is wrong with it before a lock or a folder is made
     if bundle.exists() and not bundle.is_dir():
         raise UserError(f"{bundle} is a file, not a folder", "give another path for the bundle")
+    if _is_foreign(bundle / MANIFEST):
+        raise UserError(f"{bundle} holds a {MANIFEST} of something else", "give another path for the bundle")
     with _explained(bundle):
+        made = not bundle.exists()
         bundle.mkdir(parents=True, exist_ok=True)
         lock = _lock(bundle)
     try:
@@ -104,8 +113,9 @@ def open_for_update(bundle: Path, must_exist: bool) -> Iterator[Writer]:
         with suppress(OSError):
             (bundle / LOCK).unlink()  # before the lock is let go: see `_lock`
         os.close(lock)
-        with suppress(OSError):
-            bundle.rmdir()  # succeeds only if this writer made the folder and left nothing in it
+        if made:
+            with suppress(OSError):
+                bundle.rmdir()  # succeeds only if nothing was left in it
 
 
 @contextmanager
@@ -127,6 +137,17 @@ def _current(bundle: Path, must_exist: bool) -> Manifest | None:
         return None
 
 
+def _is_foreign(manifest: Path) -> bool:
+    """True for a JSON object that never was a bundle's manifest; a damaged one of ours may be written over."""
+    if not manifest.is_file():
+        return False
+    try:
+        content = msgspec.json.decode(manifest.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and "schema" not in content
+
+
 def _lock(bundle: Path) -> int:
     """A descriptor that holds the lock, or UserError. The file may vanish between open and lock: then try again."""
     path = bundle / LOCK
@@ -134,9 +155,11 @@ def _lock(bundle: Path) -> int:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             _lock_descriptor(descriptor)
-        except OSError:
+        except OSError as error:
             os.close(descriptor)
-            raise UserError(f"another process is writing {bundle}", "wait until it has ended") from None
+            if isinstance(error, BlockingIOError | PermissionError):  # the latter is what Windows calls a lock held
+                raise UserError(f"another process is writing {bundle}", "wait until it has ended") from None
+            raise
         with suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(descriptor), os.stat(path)):
                 return descriptor
@@ -156,20 +179,17 @@ def _lock_descriptor(descriptor: int) -> None:
 
 
 def _remove_garbage(bundle: Path, named: set[str]) -> None:
-    """Remove files that `add` once wrote and no manifest names. A file that is in use elsewhere stays for next time."""
-    for path in [p for p in bundle.rglob("*") if p.is_file() and CONTENT_NAME.fullmatch(p.name)]:
-        if path.relative_to(bundle).as_posix() not in named:
-            with suppress(OSError):
+    """Remove files that `add` once wrote and no manifest names. A file that is in use elsewhere stays for next time.
+
+    The folder may hold other files, even other bundles: only what carries the hash of its own content, where `add`
+    puts it, is ours.
+    """
+    for path in [p for p in bundle.glob("*/*") if p.relative_to(bundle).as_posix() not in named]:
+        with suppress(OSError):
+            match = CONTENT_NAME.fullmatch(path.name)
+            if match and path.is_file() and file_sha256(path).startswith(match[1]):
                 path.unlink()
                 path.parent.rmdir()
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _sync(path: Path) -> None:

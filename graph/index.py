@@ -1,5 +1,6 @@
 """Who makes and who reads each tensor of a graph, and what can be reached from where."""
 
+import heapq
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -30,7 +31,7 @@ class Index:
         reached = set(sources)
         for node in self.graph.nodes:
             if not reached.isdisjoint(node.inputs):
-                reached.update(node.outputs)
+                reached.update(output for output in node.outputs if output)
         return frozenset(reached)
 
     def needed(self, targets: Iterable[str]) -> frozenset[str]:
@@ -56,20 +57,26 @@ def index(graph: Graph) -> Index:
 
 def in_topological_order(nodes: Iterable[Node], known: Iterable[str]) -> tuple[Node, ...]:
     """The nodes so that each follows those it reads from; ties keep their order. `known` are inputs and constants."""
-    waiting = list(nodes)
+    places = list(nodes)
     ready = set(known) | {""}
+    missing = [set(node.inputs) - ready for node in places]
+    readers: dict[str, list[int]] = {}
+    for place, names in enumerate(missing):
+        for name in names:
+            readers.setdefault(name, []).append(place)
+    next_places = [place for place, names in enumerate(missing) if not names]  # sorted, so a heap already
     ordered: list[Node] = []
-    while waiting:
-        later = []
-        for node in waiting:
-            if ready.issuperset(node.inputs):
-                ordered.append(node)
-                ready.update(node.outputs)
-            else:
-                later.append(node)
-        if len(later) == len(waiting):
-            read = {name for node in later for name in node.inputs} - ready
-            unmade = read - {name for node in later for name in node.outputs} or read  # or a cycle
-            raise UserError(f"the graph reads {min(unmade)!r}, which nothing makes before it", "export the model again")
-        waiting = later
+    while next_places:
+        node = places[heapq.heappop(next_places)]
+        ordered.append(node)
+        for output in {*node.outputs} - ready:
+            for place in readers.get(output, ()):
+                missing[place].discard(output)
+                if not missing[place]:
+                    heapq.heappush(next_places, place)
+        ready.update(node.outputs)
+    if len(ordered) < len(places):
+        read = {name for names in missing for name in names}
+        unmade = read - {name for node in places for name in node.outputs} or read  # or a cycle
+        raise UserError(f"the graph reads {min(unmade)!r}, which nothing makes before it", "export the model again")
     return tuple(ordered)

@@ -15,6 +15,7 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import helper, inliner, numpy_helper
 
+from fewstep.graph.additions import numbered
 from fewstep.graph.graph import BATCH, Array, Graph, Node, Value
 from fewstep.graph.index import in_topological_order
 from fewstep.runtime.errors import UserError
@@ -126,11 +127,7 @@ def _node_names(graph: Graph) -> Iterator[str]:
     """The nodes' names, made unique, since onnxruntime refuses two of one name."""
     used: set[str] = set()
     for node in graph.nodes:
-        base = name = node.name or node.output
-        count = 1
-        while name in used:
-            count += 1
-            name = f"{base}_{count}"
+        name = next(name for name in numbered(node.name or node.output) if name not in used)
         used.add(name)
         yield name
 
@@ -144,8 +141,11 @@ def _value_info(value: Value) -> onnx.ValueInfoProto:
 
 def load(path: Path, root: Path | None = None) -> Graph:
     """Read a graph. Its external weights must lie under `root` (default: the folder of the file)."""
+    model = _parse(path)
+    if model.functions:  # they may call one another, and grow without end where they are written out
+        raise UserError(f"{path.name} holds functions, which fewstep does not write", WRITE_AGAIN)
     try:
-        return from_model(_parse(path), path, root or path.parent)
+        return from_model(model, path, root or path.parent)
     except (ValueError, LookupError, TypeError, AttributeError) as error:  # damage that still parses
         raise UserError(f"{path.name} is damaged ({type(error).__name__}: {error})", WRITE_AGAIN) from None
 

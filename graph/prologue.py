@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from fewstep.graph.additions import Additions
 from fewstep.graph.graph import BATCH, Graph, Node, Value, X, rename_inputs
 from fewstep.graph.index import Index, index
 from fewstep.graph.passes.constants import drop_unused
@@ -31,22 +32,30 @@ def cut_prologue(graph: Graph, x: str = X, row_limit: int = ROW_LIMIT) -> Prepar
     """
     idx, types = index(graph), infer_types(graph)
     moving = idx.reachable([x])
-    inside = {node.output for node in graph.nodes if not moving.isdisjoint(node.inputs)}
+    given = idx.reachable(value.name for value in graph.inputs if value.name != x)  # what depends on neither is inside
+    inside = {n.output for n in graph.nodes if not moving.isdisjoint(n.inputs) or given.isdisjoint(n.inputs)}
     rows = _boundary(graph, inside, x)
     while inner := frozenset[str]().union(*(_upstream(row, idx, types, row_limit) for row in rows)):
         inside.update(inner)
         rows = _boundary(graph, inside, x)
-    made = [types.values.get(row) for row in rows]
-    values = tuple(value for value in made if value and value.shape[:1] == (BATCH,) and value.dtype == np.float32)
+    values = tuple(types.values[row] for row in rows if _can_be_row(row, types))
     if not rows or len(values) < len(rows):
         return Prepared(None, graph)
     return _cut(graph, inside, values, x)
 
 
+def _can_be_row(name: str, types: Types) -> bool:
+    value = types.values.get(name)
+    if value is None or value.dtype != np.float32 or value.shape[:1] != (BATCH,):
+        return False
+    return all(isinstance(dim, int) for dim in value.shape[1:])
+
+
 def _cut(graph: Graph, inside: set[str], rows: tuple[Value, ...], x: str) -> Prepared:
     """Both sides of the boundary. A row that is an input of the graph passes the prologue under a name of its own."""
     given = {value.name for value in graph.inputs}
-    names = {row.name: f"{row.name}_row" for row in rows if row.name in given}
+    additions = Additions(graph)
+    names = {row.name: additions.name(f"{row.name}_row") for row in rows if row.name in given}
     rows_named = tuple(replace(row, name=names.get(row.name, row.name)) for row in rows)
     passed = tuple(Node("Identity", (old,), (new,), name=new) for old, new in names.items())
     moving = index(graph).reachable([x])
@@ -70,18 +79,21 @@ def _boundary(graph: Graph, inside: set[str], x: str) -> tuple[str, ...]:
 def _upstream(row: str, idx: Index, types: Types, limit: int) -> frozenset[str]:
     """What the body must make itself so that a row above the limit is replaced by fewer bytes; empty if nothing does.
 
-    Walks from the row towards the inputs, always through the largest tensor, until what remains to carry is smaller.
+    Walks from the row towards the inputs, always through the largest tensor, until what remains to carry is smaller. A
+    way that ends in what cannot be a row, such as the integers behind an embedding, leads nowhere.
     """
     size = types.sample_bytes(row)
     if size is None or size <= limit:
         return frozenset()
     carried, made = {row: size}, set()
-    while sum(carried.values()) >= size:
+    while sum(carried.values()) >= size or not all(_can_be_row(name, types) for name in carried):
         producer = idx.producers.get(max(carried, key=carried.__getitem__))
         if producer is None:
             return frozenset()
         made.add(producer.output)
-        sources = {name: types.sample_bytes(name) for name in producer.inputs if name not in idx.graph.constants}
+        sources = {
+            name: types.sample_bytes(name) for name in producer.inputs if name and name not in idx.graph.constants
+        }
         for output in producer.outputs:
             carried.pop(output, None)
         for name, source in sources.items():

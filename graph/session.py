@@ -1,7 +1,8 @@
 """Run a Graph in onnxruntime: how passes fold, tests compare and export verifies."""
 
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import onnxruntime as ort
 
 from fewstep.graph.graph import Array, Graph
 from fewstep.graph.io import EXTERNAL_ABOVE, save
+from fewstep.runtime.errors import UserError
 
 
 def run(graph: Graph, feeds: Mapping[str, Array], also: Iterable[str] = ()) -> dict[str, Array]:
@@ -26,7 +28,9 @@ class Session:
 
     def __call__(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Outputs by name. Feeds the graph does not take are left out, so one dict serves several graphs."""
-        values: list[Any] = self._session.run(None, {k: v for k, v in feeds.items() if k in self._inputs})
+        given = {name: value for name, value in feeds.items() if name in self._inputs}
+        with _explained("run"):
+            values: list[Any] = self._session.run(None, given)
         return dict(zip(self._outputs, values, strict=True))
 
 
@@ -36,7 +40,7 @@ def open_session(graph: Graph, also: Iterable[str] = (), optimize: bool = False)
     It computes the graph as written; `optimize` lets onnxruntime fuse, as a deployed session does.
     """
     options = ort.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # fatal only: what fails is raised as well, and told once
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # several sessions take turns with torch
     levels = ort.GraphOptimizationLevel
     options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimize else levels.ORT_DISABLE_ALL
@@ -44,4 +48,16 @@ def open_session(graph: Graph, also: Iterable[str] = (), optimize: bool = False)
         # through a file, since large weights do not fit into one message
         path = Path(folder) / "graph.onnx"
         save(graph, path, EXTERNAL_ABOVE, also)
-        return Session(ort.InferenceSession(path, options, providers=["CPUExecutionProvider"]))
+        with _explained("load"):
+            return Session(ort.InferenceSession(path, options, providers=["CPUExecutionProvider"]))
+
+
+@contextmanager
+def _explained(verb: str) -> Iterator[None]:
+    """What onnxruntime cannot do, in one line. Its exceptions share no base class but Exception."""
+    try:
+        yield
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        fix = "write the operation it names differently, in float32"
+        raise UserError(f"onnxruntime {ort.__version__} cannot {verb} the graph: {reason}", fix) from error

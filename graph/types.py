@@ -11,6 +11,7 @@ from onnx import helper
 from fewstep.graph.graph import Graph, Node, Value
 from fewstep.graph.io import to_model
 
+LARGEST_SCALE = 64  # of a Resize that inference is helped with
 KEEP_BELOW = 1024  # elements: larger constants matter for their shape only and stay out of the inference
 
 
@@ -66,7 +67,7 @@ def _stand_ins(node: Node, graph: Graph) -> tuple[Node, ...]:
     Of a Resize inference takes every dimension for new, so that the batch behind it would no longer be the batch.
     """
     scales = graph.constants.get(node.inputs[2]) if node.op == "Resize" and len(node.inputs) == 3 else None
-    if scales is None or "axes" in node.attributes or np.any(scales < 1) or np.any(scales != np.round(scales)):
+    if scales is None or "axes" in node.attributes or not np.isin(scales, range(1, LARGEST_SCALE + 1)).all():
         return (node,)
     source, nodes = node.inputs[0], []
     for axis, scale in enumerate(scales.astype(int)):

@@ -6,6 +6,7 @@ practice: half copies, Git LFS pointers, a graph replaced by hand.
 
 import hashlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NoReturn
@@ -15,6 +16,7 @@ import numpy as np
 
 from fewstep.runtime.errors import UserError
 from fewstep.runtime.manifest import SCHEMA, Body, Graph, Manifest
+from fewstep.runtime.schedule import spec_problem
 
 MANIFEST = "manifest.json"
 MANIFEST_LIMIT = 16 * 2**20  # bytes; a real one has a few thousand
@@ -36,10 +38,11 @@ class Bundle:
         if expected is None:
             raise UserError(f"{self.path}: the manifest records no file {name!r}", EXPORT_AGAIN)
         path = _confined(self.path, name)
-        if not path.is_file():
-            raise UserError(f"{self.path}: file {name} is missing", COPY_AGAIN)
-        if _sha256(path) != expected:
-            raise UserError(f"{self.path}: file {name} is damaged or was edited (its sha256 differs)", COPY_AGAIN)
+        with _readable(path):
+            if not path.is_file():
+                raise UserError(f"{self.path}: file {name} is missing", COPY_AGAIN)
+            if file_sha256(path) != expected:
+                raise UserError(f"{self.path}: file {name} is damaged or was edited (its sha256 differs)", COPY_AGAIN)
         return path
 
     def read(self, name: str) -> bytes:
@@ -63,28 +66,44 @@ def open_bundle(path: Path | str) -> Bundle:
     """Read and check the manifest. The other files are checked when they are first loaded."""
     path = Path(path)
     manifest_path = path / MANIFEST
-    if not path.exists():
-        raise UserError(f"there is no bundle {path}", f"make one: fewstep export SOURCE -o {path}")
-    if not manifest_path.is_file():
-        raise UserError(f"{path} is no bundle: it has no {MANIFEST}", f"make one: fewstep export SOURCE -o {path}")
-    if manifest_path.stat().st_size > MANIFEST_LIMIT:
-        raise UserError(f"{manifest_path} is larger than {MANIFEST_LIMIT} bytes", EXPORT_AGAIN)
-    manifest = _decode(manifest_path)
+    with _readable(path):
+        if not path.exists():
+            raise UserError(f"there is no bundle {path}", f"make one: fewstep export SOURCE -o {path}")
+        if not manifest_path.is_file():
+            raise UserError(f"{path} is no bundle: it has no {MANIFEST}", f"make one: fewstep export SOURCE -o {path}")
+        if manifest_path.stat().st_size > MANIFEST_LIMIT:
+            raise UserError(f"{manifest_path} is larger than {MANIFEST_LIMIT} bytes", EXPORT_AGAIN)
+        content = manifest_path.read_bytes()
+    return Bundle(path, check_manifest(content, path))
+
+
+def check_manifest(content: bytes, folder: Path) -> Manifest:
+    """The manifest that `content` is, once all that can be said of it without the files of the bundle holds."""
+    path = folder / MANIFEST
+    manifest = _decode(content, path)
     for name in named_files(manifest):
         if name not in manifest.files:
-            raise UserError(f"{manifest_path}: no sha256 in `files` for {name!r}", EXPORT_AGAIN)
+            raise UserError(f"{path}: no sha256 in `files` for {name!r}", EXPORT_AGAIN)
     for name in manifest.files:
-        _confined(path, name)
-    _check_consistency(manifest, manifest_path)
-    return Bundle(path, manifest)
+        _confined(folder, name)
+    _check_consistency(manifest, path)
+    return manifest
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """No permission, a name that is too long, a disk that fails: in one line."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror})", "check the path and its permissions") from error
 
 
 class _Version(msgspec.Struct):
     schema: int
 
 
-def _decode(path: Path) -> Manifest:
-    content = path.read_bytes()
+def _decode(content: bytes, path: Path) -> Manifest:
     try:
         schema = msgspec.json.decode(content, type=_Version).schema
         if schema > SCHEMA:
@@ -98,7 +117,7 @@ def _decode(path: Path) -> Manifest:
         reason, _, place = str(error).partition(" - at `")
         field = place.rstrip("`").removeprefix("$.") or "the top level"
         raise UserError(f"{path}: field {field}: {_uncapitalized(reason)}", EXPORT_AGAIN) from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"{path} is no valid JSON ({_uncapitalized(str(error))})", COPY_AGAIN) from error
 
 
@@ -111,12 +130,17 @@ def _confined(folder: Path, name: str) -> Path:
     relative = PurePosixPath(name)
     plain = name and not relative.is_absolute() and ".." not in relative.parts and "\\" not in name and ":" not in name
     path = folder / relative
-    if not plain or not path.resolve().is_relative_to(folder.resolve()):
+    try:
+        inside = plain and path.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError, ValueError) as error:  # too long, links in a circle, a zero byte
+        raise UserError(f"{folder / MANIFEST}: file {name!r} is no path ({error})", EXPORT_AGAIN) from error
+    if not inside:
         raise UserError(f"{folder / MANIFEST}: file {name!r} lies outside the bundle", EXPORT_AGAIN)
     return path
 
 
-def _sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file of any size, in hexadecimal."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(2**20):
@@ -149,7 +173,7 @@ def _fits(number: float, dtype: str) -> bool:
     """Whether a dtype holds the number, exactly if it is an integer type."""
     if np.issubdtype(dtype, np.integer):
         bounds = np.iinfo(dtype)
-        return number == np.floor(number) and bounds.min <= number < bounds.max
+        return number == np.floor(number) and bounds.min <= number <= bounds.max
     return bool(np.isfinite(number))
 
 
@@ -164,8 +188,8 @@ def _check_consistency(manifest: Manifest, path: Path) -> None:
         elements *= size
         if size < 1 or elements > ELEMENTS_LIMIT:
             refuse("x_shape", f"{list(manifest.x_shape)} is not the shape of a sample")
-    if manifest.schedule.timesteps < 1:
-        refuse("schedule.timesteps", f"{manifest.schedule.timesteps} is not positive")
+    if problem := spec_problem(manifest.schedule):
+        refuse(f"schedule.{problem[0]}", problem[1])
     if "float32" not in manifest.bodies:
         refuse("bodies", "there is no float32 body")
     inputs = [condition.input for condition in manifest.conditions]
@@ -174,6 +198,8 @@ def _check_consistency(manifest: Manifest, path: Path) -> None:
     for index, condition in enumerate(manifest.conditions):
         if condition.null is not None and not _fits(condition.null, condition.dtype):
             refuse(f"conditions[{index}].null", f"{condition.null} is no {condition.dtype}")
+        if condition.low is not None and condition.high is not None and condition.low > condition.high:
+            refuse(f"conditions[{index}].low", f"{condition.low:g} is above high, {condition.high:g}")
         if any(size < 1 for size in condition.shape):
             refuse(f"conditions[{index}].shape", f"{list(condition.shape)} is not a shape")
     made = {tensor.name for tensor in manifest.prologue.outputs} if manifest.prologue else set()

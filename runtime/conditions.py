@@ -58,9 +58,9 @@ def _array(condition: Condition, values: Sequence[Any] | NDArray[Any], samples: 
         raise UserError(f"condition {name!r} has values of different shapes", fix) from error
     if array.shape != (samples, *condition.shape):
         raise UserError(f"condition {name!r}: one value has the shape {list(array.shape[1:])}", fix)
-    same_kind = np.can_cast(array.dtype, condition.dtype, "same_kind") and array.dtype != np.bool_
-    if not same_kind or not np.isfinite(array).all():
-        raise UserError(f"condition {name!r}: {_first_bad(array)} is no finite {condition.dtype}", fix)
+    bad = ~_held(array, np.dtype(condition.dtype))
+    if bad.any():
+        raise UserError(f"condition {name!r}: {array[bad].tolist()[0]!r} is no finite {condition.dtype}", fix)
     outside = np.zeros(array.shape, bool)
     if condition.low is not None:
         outside |= array < condition.low
@@ -81,8 +81,12 @@ def _number(condition: Condition, text: str) -> int:
     return labels.index(text.casefold())
 
 
-def _first_bad(array: NDArray[Any]) -> Any:
-    if not np.issubdtype(array.dtype, np.number):
-        return repr(array.tolist()[0])
-    bad = array[~np.isfinite(array)]
-    return bad[0] if bad.size else array.flat[0]
+def _held(array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[np.bool_]:
+    """Which values a dtype holds: whole numbers as they are, others up to rounding."""
+    if array.dtype.kind not in {"f": "iuf", "b": "b"}.get(dtype.kind, "iu"):
+        return np.zeros(array.shape, bool)
+    if dtype.kind == "b":
+        return np.ones(array.shape, bool)
+    bounds: Any = np.finfo(dtype) if dtype.kind == "f" else np.iinfo(dtype)
+    held: NDArray[np.bool_] = (array >= bounds.min) & (array <= bounds.max)
+    return held

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from fewstep.runtime.errors import UserError
 
+DRAWS_LIMIT = 2**32
 _MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
 _WEYL = (0x9E3779B9, 0xBB67AE85)
 _LOW = np.uint64(0xFFFFFFFF)
@@ -47,6 +48,8 @@ def normal(seed: int, draw: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
     """
     if not 0 <= seed < 2**64:
         raise UserError(f"seed {seed} is outside 0 .. 2**64 - 1", "give seeds in that range")
+    if not 0 <= draw < DRAWS_LIMIT:
+        raise UserError(f"draw {draw} is outside 0 .. 2**32 - 1", "number the draws of a sample from 0")
     count = math.prod(shape)
     blocks = np.arange((count + 3) // 4, dtype=np.uint64)
     counter = np.stack([blocks & _LOW, blocks >> _SHIFT, np.full_like(blocks, draw), np.zeros_like(blocks)])

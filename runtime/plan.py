@@ -22,11 +22,13 @@ from fewstep.runtime import solvers
 from fewstep.runtime.errors import UserError
 from fewstep.runtime.lin import Lin
 from fewstep.runtime.manifest import Prediction, ScheduleSpec, Strict
+from fewstep.runtime.noise import DRAWS_LIMIT
 from fewstep.runtime.rows import Row, tabulate
 from fewstep.runtime.schedule import NoiseSchedule, Time, check_times, time_grid
 from fewstep.runtime.trace import Tracer, guidance_branches
 
 SCHEMA = 1
+DIGITS = 9  # of a number of steps: far more than any plan has
 
 Solver = Callable[[Tracer, Sequence[Time]], Lin]
 
@@ -112,7 +114,8 @@ def trace_plan(
         raise UserError(
             f"guidance {guidance:g} for a denoiser without an unconditional form", "leave guidance out (or give 1)"
         )
-    tracer = Tracer(denoiser.prediction, branches, times[0], clipped=clip is not None)
+    schedule = NoiseSchedule(denoiser.schedule)
+    tracer = Tracer(denoiser.prediction, branches, times[0], schedule, clipped=clip is not None)
     tables = tabulate(tracer, solver(tracer, times))
     bounds = None if clip is None else Clip(*clip)
     steps = tuple(
@@ -133,7 +136,7 @@ def trace_plan(
     return Plan(
         schema=SCHEMA,
         name=name,
-        schedule=NoiseSchedule(denoiser.schedule).fingerprint,
+        schedule=schedule.fingerprint,
         prediction=denoiser.prediction,
         guidance=guidance,
         rows=tables.rows,
@@ -151,7 +154,7 @@ def parse_name(name: str) -> tuple[Solver, int]:
         raise UserError(
             f"unknown solver '{solver_name}' in plan '{name}'", f"choose one of {', '.join(solvers.__all__)}"
         )
-    if not count.isdecimal():
+    if not count.isdecimal() or len(count) > DIGITS:
         raise UserError(f"plan '{name}' does not say how many steps", f"write it as {solver_name}:8")
     solver: Solver = getattr(solvers, solver_name)
     return solver, int(count)
@@ -178,7 +181,7 @@ def decode(data: bytes, source: str = "plan") -> Plan:
     fix = "compile it again (a plan NAME:STEPS needs no file)"
     try:
         plan = msgspec.json.decode(data, type=Plan)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"{source} is no plan: {error}", fix) from None
     if plan.schema != SCHEMA:
         raise UserError(f"{source} has plan schema {plan.schema}, this version reads {SCHEMA}", "update fewstep")
@@ -193,6 +196,11 @@ def _problem(plan: Plan) -> str | None:
     K = plan.rows
     if not plan.steps:
         return "it has no steps"
+    if K < 1 or not plan.start_draws:
+        return "it has no state, or nothing to start it from"
+    for draw in (*plan.start_draws, *(draw for step in plan.steps for draw in step.draws)):
+        if not 0 <= draw < DRAWS_LIMIT:
+            return f"there is no draw {draw}"
     shapes = [("start", plan.start, K, len(plan.start_draws)), ("output", (plan.output,), 1, K)]
     for i, step in enumerate(plan.steps):
         seen = K + len(step.branches)

@@ -8,7 +8,7 @@ never on its neighbours in the batch.
 """
 
 import operator
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,7 @@ from fewstep.runtime.manifest import Body, Graph, Role
 from fewstep.runtime.plan import Denoising, Plan, Step, compile_plan, decode, regroup
 from fewstep.runtime.schedule import NoiseSchedule
 from fewstep.runtime.step import Network as StepNetwork
-from fewstep.runtime.step import StepState, combine, execute
+from fewstep.runtime.step import StepState, execute, finish
 
 Array = NDArray[np.floating[Any]]
 Float32 = NDArray[np.float32]
@@ -98,8 +98,7 @@ class Sampler(AbstractContextManager["Sampler"]):
             guidance: weight of classifier-free guidance; None runs the conditional branch alone.
         """
         compiled = self.compile(plan, guidance)
-        *_, last = self.steps(compiled, seeds, condition)
-        return combine(compiled.output, last.after, np.float32).astype(np.float32, copy=False)
+        return finish(compiled, self.steps(compiled, seeds, condition)).astype(np.float32, copy=False)
 
     def steps(
         self,
@@ -123,7 +122,7 @@ class Sampler(AbstractContextManager["Sampler"]):
         feeds = self._feeds(plan, values, samples)
 
         def evaluate(index: int, step: Step, u: Array) -> list[Array]:
-            outputs = self._evaluate(np.concatenate([u] * len(step.branches)), feeds[index])
+            outputs = self._evaluate(np.concatenate([u] * len(step.branches)), feeds(index))
             _check_finite(outputs, "the denoiser's output", index, step, plan)
             return np.split(outputs, len(step.branches))
 
@@ -152,11 +151,13 @@ class Sampler(AbstractContextManager["Sampler"]):
             raise UserError(f"{self.bundle.path}: {graph.file} is not what the manifest says", EXPORT_AGAIN)
         return output
 
-    def _feeds(self, plan: Plan, given: Mapping[str, NDArray[Any]], samples: int) -> list[dict[str, NDArray[Any]]]:
-        """For each step the inputs of the body but x. All that does not depend on x is computed here, once a run.
+    def _feeds(
+        self, plan: Plan, given: Mapping[str, NDArray[Any]], samples: int
+    ) -> Callable[[int], dict[str, NDArray[Any]]]:
+        """The inputs of the body but x, by step. All that does not depend on x is computed here, once a run.
 
         Samples often share their condition, and the unconditional branch is the same for all: the prologue runs once
-        for each (step, distinct condition), and its rows are then dealt out.
+        for each (step, distinct condition), and each step deals out its rows when it comes, not all steps at once.
         """
         blocks: list[dict[str, NDArray[Any]]] = []  # per step: conditions and time, [branches * samples, ...]
         for step in plan.steps:
@@ -170,14 +171,17 @@ class Sampler(AbstractContextManager["Sampler"]):
             name = _name(self.body.graph, "group")
             for feeds, step in zip(direct, plan.steps, strict=True):
                 feeds[name] = np.array([step.group], np.int64)
-        if self.prologue is not None and self.bundle.manifest.prologue is not None:
-            sizes = [len(block[_TIME]) for block in blocks]
-            joined = {name: np.concatenate([block[name] for block in blocks]) for name in (*given, _TIME)}
-            distinct, place = _distinct(joined)
-            rows = self.prologue(self._inputs(self.bundle.manifest.prologue, distinct))
-            for feeds, places in zip(direct, np.split(place, np.cumsum(sizes)[:-1]), strict=True):
-                feeds.update({name: row[places] for name, row in rows.items() if taken.get(name) == "row"})
-        return direct
+        if self.prologue is None or self.bundle.manifest.prologue is None:
+            return direct.__getitem__
+        joined = {name: np.concatenate([block[name] for block in blocks]) for name in (*given, _TIME)}
+        distinct, place = _distinct(joined)
+        made = self.prologue(self._inputs(self.bundle.manifest.prologue, distinct))
+        rows = {name: row for name, row in made.items() if taken.get(name) == "row"}
+        for name, row in rows.items():
+            if row.shape[:1] != distinct[_TIME].shape:
+                raise UserError(f"{self.bundle.path}: the prologue makes no row {name!r} for each sample", EXPORT_AGAIN)
+        places = np.split(place, np.cumsum([len(block[_TIME]) for block in blocks])[:-1])
+        return lambda index: direct[index] | {name: row[places[index]] for name, row in rows.items()}
 
     def _null(self, samples: int) -> dict[str, NDArray[Any]]:
         return {each.name: conditions.null(each, samples) for each in self.bundle.manifest.conditions}

@@ -35,7 +35,21 @@ class Time:
         return -math.inf if self.alpha == 0 else math.log(self.alpha) - math.log(self.sigma)
 
 
+TIMESTEPS_LIMIT = 1_000_000  # of a table; trainings use 1000
+STEPS_LIMIT = 10_000  # a flow's time is continuous, so nothing else bounds them
+BETA_LEAST = 1e-12  # below it nothing is noise, and lambda leaves the range of exp
 CLEAN = Time(network=0.0, alpha=1.0, sigma=0.0)  # where every grid ends; no network is evaluated here
+
+
+def spec_problem(spec: ScheduleSpec) -> tuple[str, str] | None:
+    """(field, what is wrong with it) of a spec that describes no schedule, or None."""
+    if not 1 <= spec.timesteps <= TIMESTEPS_LIMIT:
+        return "timesteps", f"{spec.timesteps} is not in 1 .. {TIMESTEPS_LIMIT}"
+    if not BETA_LEAST <= spec.beta_start < 1:
+        return "beta_start", f"{spec.beta_start:g} is not in {BETA_LEAST:g} .. 1"
+    if not spec.beta_start <= spec.beta_end < 1:
+        return "beta_end", f"{spec.beta_end:g} is not in beta_start .. 1"
+    return None
 
 
 @dataclass(frozen=True)
@@ -43,6 +57,10 @@ class NoiseSchedule:
     """A schedule continuous in t. Discrete tables are interpolated linearly in lambda between their timesteps."""
 
     spec: ScheduleSpec
+
+    def __post_init__(self) -> None:
+        if problem := spec_problem(self.spec):
+            raise UserError(f"schedule {self.spec.kind}: {problem[0]} {problem[1]}", "use the training's own schedule")
 
     @cached_property
     def fingerprint(self) -> str:
@@ -77,6 +95,22 @@ class NoiseSchedule:
         # alpha^2 = sigmoid(2 lambda), sigma^2 = sigmoid(-2 lambda), each from its own side: no cancellation
         return Time(network=t, alpha=1 / math.sqrt(1 + math.exp(-2 * lam)), sigma=1 / math.sqrt(1 + math.exp(2 * lam)))
 
+    def at_lam(self, lam: float) -> Time:
+        """The point where log(alpha / sigma) is `lam`; its network time is usually fractional."""
+        t = float(self.network_time(np.array([lam]))[0])
+        alpha, sigma = 1 / (1 + math.exp(-lam)), 1 / (1 + math.exp(lam))
+        if self.spec.kind == "flow":
+            return Time(network=t, alpha=alpha, sigma=sigma)
+        scale = math.hypot(alpha, sigma)
+        return Time(network=t, alpha=alpha / scale, sigma=sigma / scale)
+
+    def network_time(self, lam: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The inverse of `lam(t)`, for arrays."""
+        T = self.spec.timesteps
+        if self.spec.kind == "flow":
+            return T / (1 + np.exp(lam))
+        return np.interp(-lam, -self._table, np.arange(T, dtype=np.float64))
+
     def alpha(self, t: float) -> float:
         return self.time(t).alpha
 
@@ -96,6 +130,8 @@ def time_grid(schedule: NoiseSchedule, steps: int) -> tuple[Time, ...]:
     T = schedule.spec.timesteps
     if steps < 1:
         raise UserError(f"{steps} steps make no sample", "ask for at least 1")
+    if steps > STEPS_LIMIT:
+        raise UserError(f"{steps} steps are more than a plan holds", f"ask for at most {STEPS_LIMIT}")
     if schedule.spec.kind == "flow":
         return (*(schedule.time(T * (1 - i / steps)) for i in range(steps)), CLEAN)
     if steps > T:

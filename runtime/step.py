@@ -4,7 +4,8 @@ float32 is what deployment uses; float64 is for tests and for measuring what flo
 multiplications and additions in column order, elementwise, so a sample's bits do not depend on its batch.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,5 +70,10 @@ def execute(plan: Plan, network: Network, draws: Draws, dtype: DTypeLike = np.fl
 
 def sample(plan: Plan, network: Network, draws: Draws, dtype: DTypeLike = np.float32) -> Array:
     """The finished sample [B, ...]."""
-    *_, last = execute(plan, network, draws, dtype)
+    return finish(plan, execute(plan, network, draws, dtype), dtype)
+
+
+def finish(plan: Plan, states: Iterable[StepState], dtype: DTypeLike = np.float32) -> Array:
+    """The sample [B, ...] that a run's states lead to. Only the last is kept: a run may have hundreds."""
+    (last,) = deque(states, maxlen=1)
     return combine(plan.output, last.after, dtype)

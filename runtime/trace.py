@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from fewstep.runtime import prediction
 from fewstep.runtime.lin import Lin
 from fewstep.runtime.manifest import Prediction
-from fewstep.runtime.schedule import Time
+from fewstep.runtime.schedule import NoiseSchedule, Time
 
 
 @dataclass(frozen=True)
@@ -67,11 +67,13 @@ class Evaluation:
 
 @dataclass
 class Tracer:
-    """What a solver talks to. `branches` maps each branch to its weight in the guided output (weights sum to 1)."""
+    """What a solver talks to. `branches` maps each branch to its weight in the guided output (weights sum to 1);
+    `schedule` is for solvers that evaluate between the times they are given."""
 
     prediction: Prediction
     branches: dict[str, float]
     first: Time
+    schedule: NoiseSchedule
     clipped: bool = False
     buffers: list[Buffer] = field(default_factory=list)
     evaluations: list[Evaluation] = field(default_factory=list)

@@ -50,7 +50,7 @@ def _run(file: Path) -> ModuleType:
     sys.modules[file.stem] = python  # dataclasses and pickles of the file look it up there
     try:
         specification.loader.exec_module(python)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         reason = _first_line(error, file)
         raise UserError(f"{file.name} cannot be imported: {reason}", "make `python FILE` run without error") from error
     return python
@@ -66,7 +66,7 @@ def _importable(folder: Path) -> Iterator[None]:
         sys.path.remove(str(folder))
 
 
-def _first_line(error: Exception, file: Path) -> str:
+def _first_line(error: BaseException, file: Path) -> str:
     """The error in one line, with the last line of the user's file that led to it."""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == file]
     if isinstance(error, SyntaxError):

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from fewstep.graph.additions import Additions
 from fewstep.graph.graph import Graph, Node, X
 from fewstep.graph.index import Index, index
 from fewstep.graph.types import Types, infer_types
@@ -17,13 +18,13 @@ def merge_affine(graph: Graph, x: str = X) -> Graph:
     A GroupNorm's own scale and shift and the adaptive ones behind it so become one Mul and one Add. Equal up to the
     rounding of float32.
     """
-    idx, types = index(graph), infer_types(graph)
+    idx, types, new = index(graph), infer_types(graph), Additions(graph)
     moving = idx.reachable([x])
     # what a rewrite bypasses stays until `drop_unused`, so rewrites that overlap are valid too
-    return graph.with_nodes(new for node in graph.nodes for new in _rewrite(node, idx, types, moving) or (node,))
+    return graph.with_nodes(made for node in graph.nodes for made in _rewrite(node, idx, types, moving, new) or (node,))
 
 
-def _rewrite(node: Node, idx: Index, types: Types, moving: frozenset[str]) -> tuple[Node, ...]:
+def _rewrite(node: Node, idx: Index, types: Types, moving: frozenset[str], new: Additions) -> tuple[Node, ...]:
     if node.op not in ("Mul", "Add") or node.domain:
         return ()
     main, given = _sides(node, moving)
@@ -33,13 +34,13 @@ def _rewrite(node: Node, idx: Index, types: Types, moving: frozenset[str]) -> tu
     inner_main, inner_given = _sides(inner, moving)
     if not inner_main or not _fits(inner_given, given, types):
         return ()
-    joined = f"{node.output}_{node.op.lower()}"
     if inner.op == node.op:
+        joined = new.name(f"{node.output}_{node.op.lower()}")
         return (Node(node.op, (inner_given, given), (joined,)), replace(node, inputs=(inner_main, joined)))
     base = idx.producer(inner_main, "Mul") if node.op == "Mul" else None
     if base is None or not idx.is_inner(inner_main) or not _sides(base, moving)[0]:
         return ()  # (n + b) * c gains nothing unless a factor of n takes up c
-    scaled = f"{node.output}_scaled"
+    scaled, joined = new.name(f"{node.output}_scaled"), new.name(f"{node.output}_mul")
     return (
         Node("Mul", (inner_main, given), (scaled,)),
         Node("Mul", (inner_given, given), (joined,)),

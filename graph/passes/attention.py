@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from fewstep.graph.additions import Additions
 from fewstep.graph.graph import Array, Graph, Node
 from fewstep.graph.index import Index, index
 from fewstep.graph.types import Types, infer_types
@@ -18,22 +19,21 @@ def simplify_attention(graph: Graph) -> Graph:
 
     The last holds for numbers a and b; torch gives each of q and k the square root of the attention's scale.
     """
-    idx, types = index(graph), infer_types(graph)
-    constants: dict[str, Array] = {}
+    idx, types, new = index(graph), infer_types(graph), Additions(graph)
     nodes: list[Node] = []
     for node in graph.nodes:
         if node.op == "Squeeze":
-            nodes.append(_one_of(node, graph, idx, constants) or node)
+            nodes.append(_one_of(node, graph, idx, new) or node)
         elif node.op == "Reshape":
             nodes.append(_transposed_keys(node, idx, types) or node)
         elif node.op == "MatMul":
-            nodes.extend(_scaled_once(node, graph, idx, constants) or (node,))
+            nodes.extend(_scaled_once(node, graph, idx, new) or (node,))
         else:
             nodes.append(node)
-    return graph.with_nodes(nodes, constants)
+    return graph.with_nodes(nodes, new.constants)
 
 
-def _one_of(squeeze: Node, graph: Graph, idx: Index, constants: dict[str, Array]) -> Node | None:
+def _one_of(squeeze: Node, graph: Graph, idx: Index, new: Additions) -> Node | None:
     """Gather for a Slice of length 1 whose axis a Squeeze then drops."""
     part = idx.producer(squeeze.inputs[0], "Slice")
     if part is None or len(part.inputs) < 4 or len(squeeze.inputs) < 2:
@@ -44,8 +44,7 @@ def _one_of(squeeze: Node, graph: Graph, idx: Index, constants: dict[str, Array]
     start, end, axis, *step, squeezed = (int(value.reshape(())) for value in known if value is not None)
     if end != start + 1 or axis != squeezed or start < 0 or axis < 0 or step not in ([], [1]):
         return None
-    name = f"index_{start}"
-    constants[name] = np.asarray(start, np.int64)
+    name = new.constant(f"index_{start}", np.asarray(start, np.int64))
     return Node("Gather", (part.inputs[0], name), squeeze.outputs, {"axis": axis}, squeeze.name)
 
 
@@ -65,13 +64,13 @@ def _transposed_keys(reshape: Node, idx: Index, types: Types) -> Node | None:
     return Node("Transpose", (merge.inputs[0],), reshape.outputs, {"perm": perm}, reshape.name)
 
 
-def _scaled_once(matmul: Node, graph: Graph, idx: Index, constants: dict[str, Array]) -> tuple[Node, ...]:
+def _scaled_once(matmul: Node, graph: Graph, idx: Index, new: Additions) -> tuple[Node, ...]:
     """The product with one scale on its left, where both factors were scaled by a number."""
     left, right = (_number_times(name, graph, idx) for name in matmul.inputs)
     if left is None or right is None:
         return ()
-    scale, scaled = f"{matmul.output}_scale", f"{matmul.output}_scaled"
-    constants[scale] = left[1] * right[1]
+    scale = new.constant(f"{matmul.output}_scale", np.asarray(left[1] * right[1]))
+    scaled = new.name(f"{matmul.output}_scaled")
     return Node("Mul", (left[0], scale), (scaled,), name=f"{matmul.name}_scale"), replace(
         matmul, inputs=(scaled, right[0])
     )

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from fewstep.graph.graph import Array, Graph, Node
+from fewstep.graph.additions import Additions
+from fewstep.graph.graph import Graph, Node
 
 
 def separate_bias(graph: Graph) -> Graph:
@@ -16,7 +17,7 @@ def separate_bias(graph: Graph) -> Graph:
     those of the products, and the bias stays float; an int32 bias would have to change with the scales of each group.
     Engines join the two again where both are float.
     """
-    constants: dict[str, Array] = {}
+    new = Additions(graph)
     nodes: list[Node] = []
     for node in graph.nodes:
         is_biased = node.op == "Conv" and not node.domain and len(node.inputs) > 2
@@ -24,8 +25,9 @@ def separate_bias(graph: Graph) -> Graph:
         if weight is None or bias is None:
             nodes.append(node)
             continue
-        product, term = f"{node.output}_product", f"{node.output}_bias"
-        constants[term] = np.ascontiguousarray(bias.reshape(1, -1, *[1] * (weight.ndim - 2)))
+        product = new.name(f"{node.output}_product")
+        shifts = np.ascontiguousarray(bias.reshape(1, -1, *[1] * (weight.ndim - 2)))
+        term = new.constant(f"{node.output}_bias", shifts)
         nodes.append(replace(node, inputs=node.inputs[:2], outputs=(product,)))
         nodes.append(Node("Add", (product, term), node.outputs, name=f"{node.name or node.output}_bias"))
-    return graph.with_nodes(nodes, constants)
+    return graph.with_nodes(nodes, new.constants)

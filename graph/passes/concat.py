@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from fewstep.graph.additions import Additions
 from fewstep.graph.graph import Array, Graph, Node
 from fewstep.graph.index import index
 from fewstep.graph.types import Types, infer_types
@@ -18,8 +19,7 @@ def split_concat(graph: Graph) -> Graph:
     Sources of different range would otherwise share one scale, or leave the operation in float. Only a direct Concat is
     split: behind a normalisation both sources have the same range, and splitting would cost an Add for nothing.
     """
-    idx, types = index(graph), infer_types(graph)
-    constants: dict[str, Array] = {}
+    idx, types, new = index(graph), infer_types(graph), Additions(graph)
     nodes: list[Node] = []
     for node in graph.nodes:
         concat = idx.producer(node.inputs[0], "Concat") if node.op in ("Conv", "MatMul") and not node.domain else None
@@ -30,16 +30,16 @@ def split_concat(graph: Graph) -> Graph:
         total = ""
         for number, (source, weight) in enumerate(zip(concat.inputs, parts, strict=True)):
             last = number == len(parts) - 1
-            constants[f"{node.inputs[1]}_{number}"] = weight
-            inputs = (source, f"{node.inputs[1]}_{number}", *(node.inputs[2:] if number == 0 else ()))
-            part = f"{node.output}_{number}"
+            weights = new.constant(f"{node.inputs[1]}_{number}", weight)
+            inputs = (source, weights, *(node.inputs[2:] if number == 0 else ()))
+            part = new.name(f"{node.output}_{number}")
             nodes.append(replace(node, inputs=inputs, outputs=(part,), name=f"{node.name or node.output}_{number}"))
             if number:
-                result = node.output if last else f"{node.output}_sum_{number}"
+                result = node.output if last else new.name(f"{node.output}_sum_{number}")
                 nodes.append(Node("Add", (total, part), (result,), name=f"{node.name or node.output}_sum_{number}"))
                 part = result
             total = part
-    return graph.with_nodes(nodes, constants)
+    return graph.with_nodes(nodes, new.constants)
 
 
 def _parts(node: Node, concat: Node, graph: Graph, types: Types) -> list[Array] | None:

@@ -2,10 +2,7 @@
 
 from dataclasses import replace
 
-import numpy as np
-from numpy.typing import NDArray
-
-from fewstep.graph.graph import Graph
+from fewstep.graph.graph import Array, Graph
 from fewstep.graph.index import index
 from fewstep.graph.session import run
 
@@ -30,14 +27,13 @@ def fold_constants(graph: Graph) -> Graph:
     made = [output for node in candidates for output in node.outputs if output]
     read = {name: graph.constants[name] for node in candidates for name in node.inputs if name in graph.constants}
     values = run(Graph("constants", (), (), tuple(candidates), read), {}, also=made)
-    sizes = {name: array.nbytes for name, array in (read | values).items()}
-    folded = {
-        output: values[output]
-        for node in candidates
-        for output in node.outputs
-        if output and sizes[output] <= max(GROWTH_LIMIT, sum(sizes[name] for name in node.inputs if name))
-    }
-    return graph.with_nodes((node for node in graph.nodes if node.output not in folded), folded)
+    sizes = {name: array.nbytes for name, array in (read | values).items()} | {"": 0}
+    folded: dict[str, Array] = {}
+    for node in candidates:
+        outputs = {output: values[output] for output in node.outputs if output}
+        if sum(sizes[output] for output in outputs) <= max(GROWTH_LIMIT, sum(sizes[name] for name in node.inputs)):
+            folded |= outputs
+    return graph.with_nodes((node for node in graph.nodes if folded.keys().isdisjoint(node.outputs)), folded)
 
 
 def drop_unused(graph: Graph) -> Graph:
@@ -51,8 +47,3 @@ def drop_unused(graph: Graph) -> Graph:
         nodes=tuple(node for node in graph.nodes if not needed.isdisjoint(node.outputs)),
         constants={name: array for name, array in graph.constants.items() if name in needed},
     )
-
-
-def shape_constant(dims: tuple[int, ...]) -> tuple[str, NDArray[np.int64]]:
-    """A shape as a constant, named by its value, so that equal shapes are one tensor."""
-    return "shape_" + "x".join(map(str, dims)), np.asarray(dims, np.int64)

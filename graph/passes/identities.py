@@ -6,7 +6,6 @@ import numpy as np
 
 from fewstep.graph.graph import Graph, Node, rename_inputs
 from fewstep.graph.index import Index, index
-from fewstep.graph.passes.constants import shape_constant
 from fewstep.graph.types import Types, infer_types
 
 
@@ -84,5 +83,4 @@ def _merged(node: Node, graph: Graph, idx: Index) -> Node:
     # 0 means "as in the input", whose leading axis the inner Reshape must then have kept too
     if 0 in second[1:] or (second[0] == 0 and first[0] != 0):
         return node
-    name, _ = shape_constant(tuple(int(dim) for dim in second))
-    return replace(node, inputs=(inner.inputs[0], node.inputs[1] if name not in graph.constants else name))
+    return replace(node, inputs=(inner.inputs[0], node.inputs[1]))

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from fewstep.graph.additions import Additions
 from fewstep.graph.graph import Array, Graph, Node
 from fewstep.graph.index import Index, index
-from fewstep.graph.passes.constants import shape_constant
 from fewstep.graph.types import Types, infer_types
 
 
@@ -18,21 +18,20 @@ def fold_shapes(graph: Graph) -> Graph:
     Reshape(y, Concat(Gather(Shape(x), 0), c))    ==>      Reshape(y, [0, 128, 49])
     Gather(Shape(x), 3)                           ==>      constant 28
     """
-    types, idx = infer_types(graph), index(graph)
+    types, idx, new = infer_types(graph), index(graph), Additions(graph)
     nodes: list[Node] = []
-    constants: dict[str, Array] = {}
+    known: dict[str, Array] = {}
     for node in graph.nodes:
         value = _known_dims(node, graph, idx, types)
         if value is not None:
-            constants[node.output] = value
+            known[node.output] = value
             continue
         dims = _target(node, types)
         if dims is not None:
-            name, array = shape_constant(dims)
-            constants[name] = array
-            node = replace(node, inputs=(node.inputs[0], name), attributes={})
+            shape = new.constant("shape_" + "x".join(map(str, dims)), np.asarray(dims, np.int64))
+            node = replace(node, inputs=(node.inputs[0], shape), attributes={})
         nodes.append(node)
-    return graph.with_nodes(nodes, constants)
+    return graph.with_nodes(nodes, known | new.constants)
 
 
 def _target(node: Node, types: Types) -> tuple[int, ...] | None:
@@ -43,7 +42,8 @@ def _target(node: Node, types: Types) -> tuple[int, ...] | None:
     if not before or not after or 0 in before or 0 in after:
         return None
     if node.op == "Expand":  # a dimension of 1 in the target keeps what the input has
-        kept = [1 if before[-k] == after[-k] else after[-k] for k in range(min(len(before), len(after)), 0, -1)]
+        shared = range(min(len(before), len(after)), 0, -1)
+        kept = [1 if before[-k] == after[-k] != "?" else after[-k] for k in shared]
         dims = [*after[: len(after) - len(kept)], *kept]
         return None if any(isinstance(dim, str) for dim in dims) else tuple(map(int, dims))
     inner = after[1:] if isinstance(after[0], str) else after

@@ -61,13 +61,14 @@ class OnnxRuntime:
                 f"onnxruntime {onnxruntime.__version__} cannot load {graph.name}: {_first_line(error)}",
                 "pip install --upgrade onnxruntime, or make the bundle again",
             ) from error
-        return _Session(session, tuple(output.name for output in session.get_outputs()))
+        return _Session(graph.name, session, tuple(output.name for output in session.get_outputs()))
 
 
 @dataclass(frozen=True)
 class _Session:
     """`InferenceSession.run` may be called concurrently; nothing else here has state."""
 
+    graph: str
     session: Any
     outputs: tuple[str, ...]
 
@@ -77,7 +78,7 @@ class _Session:
         except Exception as error:
             shapes = ", ".join(f"{name} {list(value.shape)}" for name, value in feeds.items())
             raise UserError(
-                f"onnxruntime failed on inputs {shapes}: {_first_line(error)}", "check the shapes"
+                f"{self.graph} failed on inputs {shapes}: {_first_line(error)}", "check their shapes and types"
             ) from error
         return dict(zip(self.outputs, values, strict=True))
 

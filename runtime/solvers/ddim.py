@@ -10,9 +10,11 @@ from fewstep.runtime.trace import Tracer
 
 
 def ddim(sampler: Tracer, times: Sequence[Time], eta: float = 0.0) -> Lin:
-    """First order, exact where x0 does not change; equation 12 with x0 in place of epsilon. One row.
+    """First order, exact where x0 does not change; equation 12 with x0 in place of epsilon. One evaluation a step, one
+    row.
 
-    `eta` in [0, 1] scales the noise from none (DDIM) to DDPM's.
+    `eta` in [0, 1] scales the noise from none (DDIM) to DDPM's. DPM-Solver-1, DPM-Solver++(1) and Euler steps in
+    sigma / alpha (of a flow: in sigma) are this table; so is Euler ancestral with the same `eta`.
     """
     x = sampler.start()
     for s, t in pairwise(times):
@@ -29,5 +31,6 @@ def ddim(sampler: Tracer, times: Sequence[Time], eta: float = 0.0) -> Lin:
 
 
 def ddpm(sampler: Tracer, times: Sequence[Time]) -> Lin:
-    """Ancestral sampling (Ho, Jain, Abbeel 2020, arXiv 2006.11239), the small variance: DDIM with eta 1. One row."""
+    """Ancestral sampling (Ho, Jain, Abbeel 2020, arXiv 2006.11239), the small variance: DDIM with eta 1. First order,
+    one evaluation a step, one row. Euler ancestral and SDE-DPM-Solver++(1) are this table."""
     return ddim(sampler, times, eta=1.0)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from fewstep.export.spec import Source, Spec
 from fewstep.export.trace import Traced
 from fewstep.graph.prologue import Prepared
-from fewstep.runtime.manifest import ScheduleSpec
+from fewstep.runtime.manifest import Condition, ScheduleSpec
 
 X_SHAPE = (2, 4, 4)
 
@@ -69,6 +69,29 @@ class WrongShape(Tiny):
         return super().forward(x, time)[:, :1]
 
 
+class Double(Tiny):
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        return super().forward(x, time).double()
+
+
+class DoubleInside(Tiny):
+    """A convolution in float64, which onnxruntime has no kernel for."""
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        return nn.functional.conv2d(x.double(), self.conv.weight.double(), padding=1).float()
+
+
+class Labelled(Tiny):
+    """Knows two labels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.label = nn.Embedding(2, 2)
+
+    def forward(self, x: Tensor, time: Tensor, label: Tensor) -> Tensor:  # type: ignore[override]
+        return super().forward(x, time) + self.label(label)[:, :, None, None]
+
+
 class Raising(Tiny):
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         raise ValueError("no such layer\nand more")
@@ -80,9 +103,9 @@ class Overflowing(Tiny):
         return super().forward(x, time) + hot
 
 
-def source(module: nn.Module) -> Source:
+def source(module: nn.Module, *conditions: Condition) -> Source:
     torch.manual_seed(0)
-    spec = Spec("tiny", X_SHAPE, (), "epsilon", ScheduleSpec("linear"))
+    spec = Spec("tiny", X_SHAPE, conditions, "epsilon", ScheduleSpec("linear"))
     return Source(module.requires_grad_(False), spec, "tiny", "0" * 64)
 
 
@@ -125,6 +148,20 @@ class Policy(nn.Module):
         h = nn.functional.mish(self.norm(self.first(x.movedim(-1, -2)))) * scale + bias
         actions: Tensor = self.last(h).movedim(-1, -2)
         return actions
+
+
+class Painter(nn.Module):
+    """Sees an image and a mask beside x, in the first of two convolutions; what the mask keeps comes back as it was."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(5, 8, 3, padding=1)
+        self.last = nn.Conv2d(8, 2, 3, padding=1)
+
+    def forward(self, x: Tensor, time: Tensor, image: Tensor, mask: Tensor) -> Tensor:
+        h = self.last(nn.functional.silu(self.first(torch.cat([x, image, mask.float()], dim=1))))
+        painted: Tensor = torch.where(mask, h * time[:, None, None, None] / 1000, image)
+        return painted
 
 
 class Upscaler(nn.Module):

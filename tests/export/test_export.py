@@ -122,6 +122,7 @@ def test_a_failure_leaves_the_old_bundle_or_none(
         ("absent.py:make", "", "there is no file absent.py"),
         ("FILE:make", "import no_such_package", r"cannot be imported: ModuleNotFoundError.*no_such_package.*line 1"),
         ("FILE:make", "def make(:", r"cannot be imported: SyntaxError.*line 1"),
+        ("FILE:make", "raise SystemExit(2)", "cannot be imported: SystemExit: 2"),
         ("FILE:make", "make = 3", "has no function 'make'"),
         ("FILE:make", "def make(): return 1, 2", r"returned \(int, int\)"),
         ("FILE:make", "def make(x): return x", "missing 1 required positional argument"),
@@ -146,11 +147,19 @@ def test_a_spec_names_what_is_wrong_with_it() -> None:
     from fewstep.export.spec import Spec
     from fewstep.runtime.manifest import Condition, ScheduleSpec
 
-    schedule = ScheduleSpec("linear")
-    for says, shape, condition in (
-        ("x_shape", (), Condition("c", "c", low=0, high=1)),
-        ("two inputs named 'time'", (1,), Condition("c", "time", low=0, high=1)),
-        ("no bounds", (1,), Condition("c", "c")),
+    linear, flow, good = ScheduleSpec("linear"), ScheduleSpec("flow"), Condition("c", "c", low=0, high=1)
+    for says, shape, condition, prediction, schedule in (
+        ("x_shape", (), good, "v", linear),
+        ("two inputs named 'time'", (1,), Condition("c", "time", low=0, high=1), "v", linear),
+        ("no bounds", (1,), Condition("c", "c"), "v", linear),
+        ("no bounds", (1,), Condition("c", "c", dtype="uint8"), "v", linear),
+        ("spec 's' .*'eps'", (1,), good, "eps", linear),
+        ("spec 's' .*'double'", (1,), Condition("c", "c", dtype="double"), "v", linear),
+        ("spec 's' .*'sigmoid'", (1,), good, "v", ScheduleSpec("sigmoid")),
+        ("spec 's' .*expected `int`", (1.5,), good, "v", linear),
+        ("timesteps 0", (1,), good, "v", ScheduleSpec("linear", 0)),
+        ("a v prediction", (1,), good, "v", flow),
+        ("a flow prediction", (1,), good, "flow", linear),
     ):
-        with pytest.raises(UserError, match=says):
-            Spec("s", shape, (condition,), "v", schedule)
+        with pytest.raises(UserError, match=f"(?i){says}"):
+            Spec("s", shape, (condition,), prediction, schedule)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from denoisers import Policy, Transformer, Upscaler
+from denoisers import Painter, Policy, Transformer, Upscaler
 
 from fewstep.export.spec import Source, Spec
 from fewstep.export.trace import trace
@@ -13,6 +13,8 @@ from fewstep.runtime.manifest import Condition, ScheduleSpec
 LABEL = Condition("class", "class", null=10, low=0, high=9)
 OBSERVATION = Condition("observation", "observation", shape=(2, 5), dtype="float32")
 SMALL = Condition("small", "small", shape=(1, 4, 4), dtype="float32", low=-1, high=1)
+IMAGE = Condition("image", "image", shape=(2, 4, 4), dtype="float32", low=-1, high=1)
+MASK = Condition("mask", "mask", shape=(1, 4, 4), dtype="bool")
 
 
 @pytest.mark.parametrize(
@@ -33,3 +35,14 @@ def test_a_family(module: torch.nn.Module, spec: Spec, rows: int, linear: int) -
     assert len(prepared.body.inputs) == 1 + rows
     assert sum(op in ("Conv", "MatMul", "Gemm") for op in prepared.body.ops()) == linear
     assert not {"Shape", "Cast", "Unsqueeze", "Squeeze", "Expand", "Slice"} & set(prepared.body.ops())
+
+
+def test_a_denoiser_that_reads_a_mask_at_each_step_takes_its_inputs_whole() -> None:
+    """Rows are float32, so where a mask would have to be one there is no prologue."""
+    module, spec = Painter(), Spec("painter", (2, 4, 4), (IMAGE, MASK), "sample", ScheduleSpec("cosine"))
+    source = Source(module.requires_grad_(False), spec, spec.name, "0" * 64)
+    traced = trace(source)
+    prepared = prepare(traced.graph)
+    assert verify(source.module, spec, traced, prepared).worst.relative < 1e-5
+    assert prepared.prologue is None and [v.name for v in prepared.body.inputs] == ["x", "time", "image", "mask"]
+    assert prepared.body.ops().count("Conv") == 4  # the first is split in three

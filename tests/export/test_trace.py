@@ -1,7 +1,19 @@
 import numpy as np
 import pytest
 import torch
-from denoisers import Attending, Branching, Exported, FixedBatch, Pair, Raising, Tiny, Unsupported, WrongShape, source
+from denoisers import (
+    Attending,
+    Branching,
+    Double,
+    Exported,
+    FixedBatch,
+    Pair,
+    Raising,
+    Tiny,
+    Unsupported,
+    WrongShape,
+    source,
+)
 
 from fewstep.export.trace import trace
 from fewstep.graph.graph import BATCH
@@ -44,6 +56,7 @@ def test_no_path_of_this_machine_is_in_the_graph(unet: Exported) -> None:
         (Branching(), r"Branching cannot be exported: .*\(denoisers.py:\d+\)"),
         (Unsupported(), r"aten.*eigh in Unsupported has no ONNX form"),
         (FixedBatch(), "FixedBatch .*batch"),
+        (Double(), r"Double returned torch\.float64, not torch\.float32"),
         (Pair(), "Pair returned tuple, not a tensor"),
         (WrongShape(), r"WrongShape returned shape \[3, 1, 4, 4\] for x \[3, 2, 4, 4\]"),
         (Raising(), r"Raising failed: no such layer \(denoisers.py:\d+\)"),

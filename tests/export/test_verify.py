@@ -1,8 +1,9 @@
-from dataclasses import replace
+from dataclasses import replace as replace
 
+import msgspec
 import numpy as np
 import pytest
-from denoisers import Exported, Overflowing, Tiny, source
+from denoisers import DoubleInside, Exported, Labelled, Overflowing, Tiny, source
 
 from fewstep.export.spec import Spec
 from fewstep.export.trace import Traced, trace
@@ -70,6 +71,23 @@ def test_an_output_that_is_not_finite_names_the_tensor_where_it_began() -> None:
     traced = trace(overflowing)
     with pytest.raises(UserError, match="from tensor 'exp' on"):
         verify(overflowing.module, overflowing.spec, traced, prepare(traced.graph))
+
+
+def test_a_label_that_the_module_does_not_know_is_named() -> None:
+    label = Condition("class", "class", low=0, high=2)
+    known, unknown = (source(Labelled(), msgspec.structs.replace(label, high=high)) for high in (1, 2))
+    traced = trace(known)
+    assert verify(known.module, known.spec, traced, prepare(traced.graph)).worst.relative < 1e-6
+    with pytest.raises(UserError, match=r"Labelled failed at time 999, batch 3: index out of range .* class\) take"):
+        verify(unknown.module, unknown.spec, traced, prepare(traced.graph))
+
+
+def test_an_operation_that_onnxruntime_lacks_is_one_line() -> None:
+    tiny = source(DoubleInside())
+    traced = trace(tiny)
+    with pytest.raises(UserError, match=r"onnxruntime .* cannot load the graph: .*Conv") as failure:
+        verify(tiny.module, tiny.spec, traced, prepare(traced.graph))
+    assert "\n" not in str(failure.value)
 
 
 def test_a_module_without_conditions_is_verified_too() -> None:

@@ -1,5 +1,6 @@
 """A bundle is the old one or the new one, wherever a writer dies."""
 
+import errno
 import hashlib
 import subprocess
 import sys
@@ -74,6 +75,56 @@ def test_files_of_others_in_the_folder_stay(tmp_path: Path) -> None:
     assert "notes.txt" in files_of(tmp_path)
 
 
+def test_only_what_a_writer_wrote_is_ever_removed(tmp_path: Path) -> None:
+    """Names may look like those of `add`: a time of day has twelve digits. And a bundle may lie in another's folder."""
+    write(tmp_path / "runs" / "b", b"other")
+    (tmp_path / "graphs").mkdir()
+    kept = ("log-202611200941.txt", "graphs/log-202611200941.txt")
+    for name in kept:
+        (tmp_path / name).write_text("mine")
+    write(tmp_path, b"one")
+    write(tmp_path, b"two")
+    assert set(kept) <= set(files_of(tmp_path)) and content_of(tmp_path / "runs" / "b") == b"other"
+
+
+def test_the_manifest_of_something_else_stays(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text('{"name": "a web application"}')
+    with pytest.raises(UserError, match=r"manifest\.json of something else"):
+        write(tmp_path, b"one")
+    assert files_of(tmp_path) == ["manifest.json"]
+
+
+def test_a_damaged_bundle_is_written_over(tmp_path: Path) -> None:
+    write(tmp_path, b"one")
+    path = tmp_path / "manifest.json"
+    path.write_bytes(path.read_bytes()[:-9])
+    write(tmp_path, b"two")
+    assert content_of(tmp_path) == b"two" and len(files_of(tmp_path)) == 2
+
+
+def test_a_manifest_that_nobody_could_read_is_not_committed(tmp_path: Path) -> None:
+    write(tmp_path, b"one")
+    with pytest.raises(UserError, match="x_shape"), open_for_update(tmp_path, must_exist=True) as writer:
+        file = writer.add(b"two", folder="graphs", name="body", suffix=".onnx")
+        writer.commit(msgspec.structs.replace(manifest(file), x_shape=(1, 0, 2)))
+    assert content_of(tmp_path) == b"one" and len(files_of(tmp_path)) == 2
+
+
+def test_a_failure_leaves_an_empty_folder_that_was_there(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), open_for_update(tmp_path, must_exist=False):
+        raise RuntimeError
+    assert tmp_path.is_dir() and not list(tmp_path.iterdir())
+
+
+def test_a_disk_without_locks_is_not_blamed_on_another_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_locks(descriptor: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fewstep.graph.commit._lock_descriptor", no_locks)
+    with pytest.raises(UserError, match="No locks available"):
+        write(tmp_path, b"one")
+
+
 def test_one_writer_at_a_time(tmp_path: Path) -> None:
     write(tmp_path / "b", b"one")
     with open_for_update(tmp_path / "b", must_exist=True) as writer:
@@ -105,15 +156,19 @@ def dying(function, fatal, after):
         global count
         count += 1
         if count == fatal and not after:
-            os._exit(9)
+            die()
         try:
             return function(*arguments, **options)
         finally:
             if count == fatal:
-                os._exit(9)
+                die()
     return call
 
+def interrupted():
+    raise KeyboardInterrupt
+
 bundle, old = Path(sys.argv[2]), sys.argv[3].encode()
+die = interrupted if sys.argv[4] == "interrupt" else lambda: os._exit(9)
 for fatal in range(1, 1000):
     for after in (False, True):
         if old:
@@ -123,7 +178,10 @@ for fatal in range(1, 1000):
             count = 0
             for name in ("open", "fsync", "replace", "unlink", "mkdir", "rmdir"):
                 setattr(os, name, dying(getattr(os, name), fatal, after))
-            write(bundle, b"new")
+            try:
+                write(bundle, b"new")
+            except KeyboardInterrupt:
+                os._exit(9)
             os._exit(0)
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         found = content_of(bundle) if (bundle / "manifest.json").exists() else b""
@@ -140,11 +198,12 @@ for fatal in range(1, 1000):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs fork")
+@pytest.mark.parametrize("end", ["kill", "interrupt"])
 @pytest.mark.parametrize("old", ["", "old"])
-def test_a_kill_at_any_write_leaves_the_old_bundle_or_the_new(tmp_path: Path, old: str) -> None:
-    """The child dies before or after each call that changes the disk; every such point is tried."""
+def test_an_end_at_any_write_leaves_the_old_bundle_or_the_new(tmp_path: Path, old: str, end: str) -> None:
+    """The child is killed, or interrupted from the keyboard, before or after each call that changes the disk."""
     process = subprocess.run(
-        [sys.executable, "-c", KILLED, __file__, str(tmp_path / "bundle"), old], capture_output=True, text=True
+        [sys.executable, "-c", KILLED, __file__, str(tmp_path / "bundle"), old, end], capture_output=True, text=True
     )
     assert process.returncode == 0, process.stderr
     assert int(process.stdout) > 15  # it did die at many points

@@ -1,6 +1,7 @@
 import pytest
 from small import node, small, value
 
+from fewstep.graph.graph import Node
 from fewstep.graph.index import in_topological_order, index
 from fewstep.runtime.errors import UserError
 
@@ -33,11 +34,31 @@ def test_reachability_both_ways() -> None:
     assert found.needed(["y"]) == {"y", "b", "a", "t", "x", "time"}
 
 
+def test_an_output_left_out_reaches_nothing() -> None:
+    graph = small(
+        [value("x", "batch", 2), value("time", "batch", 2)],
+        [value("y", "batch", 2)],
+        [Node("MaxPool", ("x",), ("a", "")), node("Clip", "time - one", "t"), node("Mul", "a t", "y")],
+        one=1.0,
+    )
+    assert index(graph).reachable(["x"]) == {"x", "a", "y"}
+
+
 def test_topological_order_is_restored_and_otherwise_kept() -> None:
     nodes = GRAPH.nodes
     assert in_topological_order(nodes, ["x", "time"]) == nodes
     names = [n.output for n in in_topological_order(nodes[::-1], ["x", "time"])]
     assert names.index("t") < names.index("b") < names.index("y")
+
+
+def test_the_order_of_a_long_chain_takes_no_time() -> None:
+    nodes = [node("Relu", f"t{i}", f"t{i + 1}") for i in range(20_000)]
+    assert in_topological_order(nodes[::-1], ["t0"]) == tuple(nodes)
+
+
+def test_a_cycle_is_named() -> None:
+    with pytest.raises(UserError, match="'a'"):
+        in_topological_order([node("Add", "x b", "a"), node("Relu", "a", "b")], ["x"])
 
 
 def test_a_missing_tensor_is_named() -> None:

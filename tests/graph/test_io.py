@@ -100,6 +100,21 @@ def dangling(path: Path) -> None:
     )
 
 
+def with_functions(path: Path) -> None:
+    """Thirty functions that each call the one before twice: a billion nodes in two kilobytes."""
+    opsets = [onnx.helper.make_opsetid("", 20), onnx.helper.make_opsetid("f", 1)]
+    calls = [[onnx.helper.make_node("Neg", ["a"], ["c"])]]
+    for n in range(30):
+        names = (("a", "b"), ("b", "c"))
+        calls.append([onnx.helper.make_node(f"F{n}", [read], [made], domain="f") for read, made in names])
+    functions = [onnx.helper.make_function("f", f"F{n}", ["a"], ["c"], nodes, opsets) for n, nodes in enumerate(calls)]
+    model = io.to_model(small([value("x", "batch", 2)], [value("y", "batch", 2)], [node("Neg", "x", "y")]))
+    model.graph.node[0].op_type, model.graph.node[0].domain = "F30", "f"
+    model.opset_import.append(opsets[1])
+    model.functions.extend(functions)
+    path.write_bytes(model.SerializeToString())
+
+
 def truncated(path: Path) -> None:
     io.save(weighted(), path)
     path.write_bytes(path.read_bytes()[:5000])
@@ -134,6 +149,7 @@ def with_short_data(path: Path) -> None:
         lambda path: external(path, length="many"),
         control_flow,
         dangling,
+        with_functions,
     ],
 )
 def test_a_bad_file_is_refused_in_one_line(tmp_path: Path, damage: Callable[[Path], object]) -> None:

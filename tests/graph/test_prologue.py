@@ -78,6 +78,55 @@ def test_a_large_row_stays_where_its_source_is_no_smaller() -> None:
     assert_equivalent(whole, prepared)
 
 
+def test_a_large_row_stays_where_its_source_cannot_be_a_row() -> None:
+    """An embedding: behind it there are integers only."""
+    whole = small(
+        [value("x", "batch", 4), value("label", "batch", dtype="int64")],
+        [value("y", "batch", 4)],
+        [node("Gather", "table label", "row", axis=0), node("Add", "x row", "y")],
+        table=np.float32([[1, 2, 3, 4]]),
+    )
+    assert [v.name for v in cut_prologue(whole, row_limit=15).body.inputs] == ["x", "row"]
+
+
+def test_what_depends_on_no_input_is_made_in_the_body() -> None:
+    """A constant too large to be folded has no batch, so that it could not be a row."""
+    whole = small(
+        [value("x", "batch", 4), value("time", "batch", 1)],
+        [value("y", "batch", 4)],
+        [
+            node("Expand", "two four", "plane"),
+            node("Tanh", "time", "row"),
+            node("Mul", "x plane", "scaled"),
+            node("Add", "scaled row", "y"),
+        ],
+        two=2.0,
+        four=np.int64([1, 4]),
+    )
+    prepared = cut_prologue(whole)
+    assert [v.name for v in prepared.body.inputs] == ["x", "row"]
+    assert_equivalent(whole, prepared)
+
+
+def test_a_row_whose_size_is_unknown_leaves_the_graph_whole() -> None:
+    whole = small(
+        [value("x", "batch", 4), value("tokens", "batch", "length", 4)],
+        [value("y", "batch", "length", 4)],
+        [node("Tanh", "tokens", "row"), node("Unsqueeze", "x axis", "columns"), node("Add", "columns row", "y")],
+        axis=np.int64([1]),
+    )
+    assert cut_prologue(whole) == Prepared(None, whole)
+
+
+def test_a_row_takes_no_name_that_the_graph_has() -> None:
+    whole = small(
+        [value("x", "batch", 8), value("image", "batch", 8), value("image_row", "batch", 8)],
+        [value("y", "batch", 8)],
+        [node("Add", "x image", "a"), node("Mul", "a image_row", "y")],
+    )
+    assert_equivalent(whole, cut_prologue(whole))
+
+
 def test_a_condition_that_the_body_reads_directly_passes_the_prologue() -> None:
     whole = small(
         [value("x", "batch", 8), value("image", "batch", 8)], [value("y", "batch", 8)], [node("Add", "x image", "y")]

@@ -39,7 +39,7 @@ def test_a_graph_that_does_not_load_is_named(tmp_path: Path) -> None:
 
 def test_wrong_shapes_are_named(tiny_bundle: Path) -> None:
     network = OnnxRuntime().open(tiny_bundle / "graphs/body.onnx")
-    with pytest.raises(UserError, match=r"x \[2, 3, 4, 4\]"):
+    with pytest.raises(UserError, match=r"body\.onnx failed on inputs x \[2, 3, 4, 4\]"):
         network(feeds(0) | {"x": np.zeros((2, 3, 4, 4), np.float32)})
 
 

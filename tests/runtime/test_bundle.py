@@ -62,6 +62,11 @@ def test_a_newer_schema_asks_for_a_newer_fewstep(tiny_bundle: Path) -> None:
         ("files", {}, "no sha256"),
         ("ranges", "ranges.safetensors", "no sha256"),
         ("schedule", {"kind": "cosine", "timesteps": 0}, "field schedule.timesteps"),
+        ("schedule", {"kind": "cosine", "timesteps": 10**10}, "field schedule.timesteps"),
+        ("schedule", {"kind": "linear", "beta_start": 1e-320}, "field schedule.beta_start"),
+        ("schedule", {"kind": "linear", "beta_end": 2.0}, "field schedule.beta_end"),
+        ("conditions", [{"name": "c", "input": "label", "low": 2, "high": 1}], "field conditions[0].low: 2 is above"),
+        ("conditions", [{"name": "c", "input": "label", "dtype": "uint8", "null": 256}], "field conditions[0].null"),
         ("prologue", None, "the prologue does not make the row 'row'"),
     ],
 )
@@ -74,6 +79,20 @@ def test_a_wrong_field_is_named(tiny_bundle: Path, field: str, value: object, na
 def test_no_path_leads_out_of_the_bundle(tiny_bundle: Path, name: str) -> None:
     edit(tiny_bundle, files=json.loads((tiny_bundle / "manifest.json").read_text())["files"] | {name: "0" * 64})
     assert "lies outside the bundle" in refusal(tiny_bundle)
+
+
+def test_what_is_no_path_is_refused(tiny_bundle: Path) -> None:
+    os.symlink(tiny_bundle / "circle", tiny_bundle / "circle")
+    files = json.loads((tiny_bundle / "manifest.json").read_text())["files"]
+    for name in ("zero\0byte", "circle", "long" * 2000):
+        edit(tiny_bundle, files=files | {name: "0" * 64})
+        assert name[:4] in refusal(tiny_bundle)
+    assert "cannot be read" in refusal(tiny_bundle / ("long" * 2000))
+
+
+def test_the_largest_number_of_a_type_may_be_the_null_value(tiny_bundle: Path) -> None:
+    edit(tiny_bundle, conditions=[{"name": "c", "input": "label", "dtype": "uint8", "null": 255}])
+    assert open_bundle(tiny_bundle).manifest.conditions[0].null == 255
 
 
 def test_no_link_leads_out_of_the_bundle(tiny_bundle: Path, tmp_path: Path) -> None:
@@ -106,8 +125,9 @@ def test_bytes_that_are_no_text_and_a_huge_manifest_are_refused(tiny_bundle: Pat
     path = tiny_bundle / "manifest.json"
     path.write_bytes(b'{"schema": 1, "name": "\xff"}')
     assert "manifest.json" in refusal(tiny_bundle)
-    path.write_bytes(b"[" * 100_000)
-    assert "manifest.json" in refusal(tiny_bundle)
+    for nested in (b"[" * 100_000, b'{"schema": 1, "name": ' + b"[" * 100_000, b'{"schema": 1, "x": ' + b"[" * 200_000):
+        path.write_bytes(nested)
+        assert "manifest.json" in refusal(tiny_bundle)
     with path.open("wb") as file:
         file.truncate(17 * 2**20)
     assert "is larger than" in refusal(tiny_bundle)

@@ -1,4 +1,5 @@
 import math
+import weakref
 from itertools import pairwise
 
 import msgspec
@@ -50,6 +51,19 @@ def test_clip_bounds_the_prediction_that_the_update_uses():
     assert result == pytest.approx([-0.5, -0.5, 0, 0.5, 0.5], abs=1e-12)
 
 
+def test_a_run_keeps_no_state_but_the_last():
+    outputs, alive = [], []
+
+    def network(index, step, u):
+        output = np.tanh(u)
+        alive.append(sum(reference() is not None for reference in outputs))
+        outputs.append(weakref.ref(output))
+        return [output]
+
+    sample(compile_plan("dpmpp_2m:50", V), network, lambda k: np.ones(2, np.float32))
+    assert max(alive) <= 2
+
+
 def test_states_show_the_predicted_sample():
     plan = compile_plan("ddim:3", denoising(COSINE, "sample"))
     states = list(execute(plan, lambda i, step, u: [np.full_like(u, i)], lambda k: np.ones(2)))
@@ -95,9 +109,10 @@ def test_a_flow_starts_at_pure_noise():
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("dpmpp_3m:8", "unknown solver 'dpmpp_3m'.*choose one of ddim, ddpm, dpmpp_2m, heun"),
+        ("dpmpp_9m:8", "unknown solver 'dpmpp_9m'.*choose one of ddim, .*dpmpp_2m, .*heun"),
         ("ddim", "does not say how many steps.*ddim:8"),
         ("ddim:x", "does not say how many steps"),
+        ("ddim:" + "9" * 5000, "does not say how many steps"),
         ("ddim:0", "0 steps make no sample"),
         ("ddim:1001", "1001 steps on schedule cosine-1000"),
     ],
@@ -119,6 +134,9 @@ def test_guidance_needs_an_unconditional_form():
         (lambda plan: plan | {"rows": 3}, "start is not 3 x 1"),
         (lambda plan: plan | {"output": [1.0]}, "output is not 1 x 2"),
         (lambda plan: plan | {"steps": []}, "it has no steps"),
+        (lambda plan: plan | {"start_draws": [], "start": [[], []]}, "nothing to start it from"),
+        (lambda plan: plan | {"start_draws": [-1]}, "there is no draw -1"),
+        (lambda plan: plan | {"start_draws": [2**70]}, f"there is no draw {2**70}"),
         (lambda plan: plan | {"surprise": 1}, "surprise"),
         (lambda plan: {k: v for k, v in plan.items() if k != "rows"}, "rows"),
         (lambda plan: plan | {"prediction": "noise"}, "prediction"),
@@ -135,6 +153,21 @@ def test_a_damaged_plan_is_refused_by_name(edit, message):
 def test_no_bytes_make_decode_fail_otherwise_than_by_a_user_error(data):
     with pytest.raises(UserError):
         decode(data)
+
+
+def test_a_plan_without_rows_or_in_another_encoding_is_refused():
+    plan = msgspec.json.decode(encode(compile_plan("ddim:1", V)))
+    bare = plan["steps"][0] | {"input": [], "x0": [1.0], "update": []}
+    with pytest.raises(UserError, match="has no state"):
+        decode(msgspec.json.encode(plan | {"rows": 0, "start": [], "output": [], "steps": [bare]}))
+    with pytest.raises(UserError, match="is no plan"):
+        decode(b'{"schema": 1, "name": "\xff"}')
+
+
+def test_a_flow_has_no_timesteps_to_run_out_of_but_a_plan_has_an_end():
+    assert len(compile_plan("ddim:1500", denoising(FLOW, "flow")).steps) == 1500
+    with pytest.raises(UserError, match="100000000 steps are more than a plan holds"):
+        compile_plan("ddim:100000000", denoising(FLOW, "flow"))
 
 
 def test_a_lin_has_no_value():

@@ -1,8 +1,10 @@
 """The sampler against the same arithmetic in numpy, and every way to ask it for something impossible."""
 
 import json
+import tracemalloc
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +73,30 @@ def test_a_name_a_plan_and_a_plan_file_are_the_same(tiny_bundle: Path, tmp_path:
         np.testing.assert_array_equal(first, other)
 
 
+def test_rows_are_dealt_out_step_by_step(tiny_bundle: Path) -> None:
+    """100 steps share one condition: 4 MB of rows, which for 64 samples at once would be 256 MB."""
+
+    def prologue(feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {"row": np.ones((len(feeds["time"]), 10_000), np.float32)}
+
+    def denoiser(feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {"v": feeds["x"] * feeds["row"][:, :1, None, None]}
+
+    sampler = replace(fewstep.runtime.load(tiny_bundle), prologue=prologue, denoiser=denoiser)
+    tracemalloc.start()
+    sampler.sample("ddim:100", seeds=range(64), condition={"class": [0] * 64})
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 50e6
+
+
+def test_a_prologue_that_forgets_the_batch_is_refused(tiny_bundle: Path) -> None:
+    sampler = fewstep.runtime.load(tiny_bundle)
+    sampler = replace(sampler, prologue=lambda feeds: {"row": np.ones((1, 1), np.float32)})
+    with pytest.raises(UserError, match="the prologue makes no row 'row' for each sample"):
+        sampler.sample("ddim:4", condition={"class": [0]})
+
+
 def test_steps_shows_each_evaluation_and_ends_with_the_sample(tiny_bundle: Path) -> None:
     with fewstep.runtime.load(tiny_bundle) as sampler:
         states = list(sampler.steps("ddim:5", seeds=[0], condition={"class": [1]}))
@@ -97,7 +123,7 @@ def test_threads_share_a_sampler(tiny_bundle: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        ({"plan": "dpmpp_3m:8"}, "unknown solver 'dpmpp_3m'"),
+        ({"plan": "dpmpp_9m:8"}, "unknown solver 'dpmpp_9m'"),
         ({"plan": "ddim"}, "does not say how many steps"),
         ({"plan": "ddim:101"}, "101 steps on schedule cosine-100"),
         ({"plan": "ddim:0"}, "0 steps"),

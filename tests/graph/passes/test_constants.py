@@ -36,6 +36,21 @@ def test_a_constant_is_not_blown_up() -> None:
     assert fold_constants(before).ops() == ("Expand", "Add")
 
 
+def test_a_node_is_folded_whole_or_not_at_all() -> None:
+    """Unique of 800 KB of zeros: the first output has 4 bytes, the third, with 1.6 MB, is too large to be folded."""
+    before = small(
+        [value("x", "batch", 1, dtype="int64"), value("scale", "batch", 1)],
+        [value("y", "batch", 200_000, dtype="int64"), value("z", "batch", 1)],
+        [
+            node("Unique", "zeros", "values first inverse"),
+            node("Add", "x inverse", "y"),
+            node("Mul", "scale values", "z"),
+        ],
+        zeros=np.zeros(200_000, np.float32),
+    )
+    assert_same(before, drop_unused(fold_constants(before)))
+
+
 def test_a_random_number_is_no_constant() -> None:
     graph = small([], [value("y", 2)], [node("RandomNormal", "", "r", shape=[2]), node("Add", "r one", "y")], one=1.0)
     assert fold_constants(graph) is graph

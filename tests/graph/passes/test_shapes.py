@@ -110,6 +110,15 @@ def test_no_shape_arithmetic_is_left(before: Graph, ops: tuple[str, ...], target
     assert_same(before, after)
 
 
+def test_two_sizes_that_nobody_knows_are_not_taken_for_one() -> None:
+    before = small(
+        [value("x", "batch", "?"), value("like", "batch", "?")],
+        [value("y", "batch", "?")],
+        [node("Shape", "like", "target"), node("Expand", "x target", "y")],
+    )
+    assert folded(before).ops() == before.ops()
+
+
 def test_a_second_dynamic_dimension_keeps_its_arithmetic() -> None:
     before = small(
         [value("x", "batch", "width", 4)],

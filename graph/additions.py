@@ -1,0 +1,43 @@
+"""What a pass adds to a graph: tensors under names that the graph does not have yet."""
+
+from collections.abc import Iterator
+from itertools import count
+
+import numpy as np
+
+from fewstep.graph.graph import Array, Graph
+
+
+class Additions:
+    """Names and constants for the new nodes of one pass. `constants` go to `Graph.with_nodes`."""
+
+    def __init__(self, graph: Graph) -> None:
+        made = (output for node in graph.nodes for output in node.outputs)
+        self._graph = graph
+        self._taken = {value.name for value in graph.inputs} | set(graph.constants) | {*made}
+        self.constants: dict[str, Array] = {}
+
+    def name(self, wanted: str) -> str:
+        """`wanted`, or with a number behind it where a tensor is called that already."""
+        name = next(name for name in numbered(wanted) if name not in self._taken)
+        self._taken.add(name)
+        return name
+
+    def constant(self, wanted: str, value: Array) -> str:
+        """The name of a constant of this value: one that exists under such a name, or a new one."""
+        for name in numbered(wanted):
+            known = self.constants.get(name, self._graph.constants.get(name))
+            if known is not None and known.dtype == value.dtype and np.array_equal(known, value):
+                return name
+            if name not in self._taken:
+                break
+        self._taken.add(name)
+        self.constants[name] = value
+        return name
+
+
+def numbered(name: str) -> Iterator[str]:
+    """name, name_2, name_3, ..."""
+    yield name
+    for number in count(2):
+        yield f"{name}_{number}"

@@ -1,0 +1,61 @@
+"""Conditions of every dtype: what fits is taken as it is, what does not is refused instead of wrapped around."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fewstep.runtime.conditions import check
+from fewstep.runtime.errors import UserError
+from fewstep.runtime.manifest import Condition, DType
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value"),
+    [
+        ("int64", -(2**63)),
+        ("int32", 2**31 - 1),
+        ("uint8", 255),
+        ("int8", -128),
+        ("bool", True),
+        ("float32", 3),
+        ("float16", -65504.0),
+    ],
+)
+def test_a_value_that_fits_is_taken_as_it_is(dtype: DType, value: Any) -> None:
+    array = check([Condition("c", "c", dtype=dtype)], {"c": [value]}, 1)["c"]
+    assert array.dtype == dtype and array.tolist() == [value]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value"),
+    [
+        ("int64", 2**63),
+        ("int64", 2**70),
+        ("int64", 1.0),
+        ("int64", True),
+        ("int32", 2**31),
+        ("uint8", -1),
+        ("uint8", 256),
+        ("int8", 128),
+        ("bool", 1),
+        ("float32", 1e39),
+        ("float32", float("inf")),
+        ("float32", float("nan")),
+        ("float32", 1j),
+        ("float16", 65520),
+        ("float32", None),
+    ],
+)
+def test_a_value_that_does_not_fit_is_named(dtype: DType, value: Any) -> None:
+    with pytest.raises(UserError, match=r"condition 'c': .* is no finite") as failure:
+        check([Condition("c", "c", dtype=dtype)], {"c": [value]}, 1)
+    assert repr(value) in str(failure.value)
+
+
+def test_values_have_the_shape_of_the_condition() -> None:
+    image = Condition("image", "image", shape=(2, 3), dtype="float32")
+    given = np.arange(12.0).reshape(2, 2, 3)
+    np.testing.assert_array_equal(check([image], {"image": given}, 2)["image"], given)
+    with pytest.raises(UserError, match=r"one value has the shape \[3\]; give float32 values of shape \[2, 3\]"):
+        check([image], {"image": given[0]}, 2)
