@@ -190,6 +190,10 @@ def _remove_garbage(bundle: Path, named: set[str]) -> None:
             if match and path.is_file() and file_sha256(path).startswith(match[1]):
                 path.unlink()
                 path.parent.rmdir()
+    for link in bundle.glob("*/*"):  # such as report/index.html, whose page has just gone
+        if link.is_symlink() and not link.exists() and CONTENT_NAME.fullmatch(os.readlink(link)):
+            with suppress(OSError):
+                link.unlink()
 
 
 def _sync(path: Path) -> None:

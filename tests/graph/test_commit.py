@@ -75,6 +75,17 @@ def test_files_of_others_in_the_folder_stay(tmp_path: Path) -> None:
     assert "notes.txt" in files_of(tmp_path)
 
 
+def test_a_link_to_a_removed_file_goes_with_it(tmp_path: Path) -> None:
+    (first,) = write(tmp_path / "b", b"one").files
+    address, other = tmp_path / "b" / "graphs" / "latest.onnx", tmp_path / "b" / "graphs" / "mine.onnx"
+    address.symlink_to(Path(first).name)
+    other.symlink_to("nowhere.onnx")  # not ours, and so left alone
+    write(tmp_path / "b", b"one")
+    assert address.is_symlink()
+    write(tmp_path / "b", b"two")
+    assert not address.is_symlink() and other.is_symlink()
+
+
 def test_only_what_a_writer_wrote_is_ever_removed(tmp_path: Path) -> None:
     """Names may look like those of `add`: a time of day has twelve digits. And a bundle may lie in another's folder."""
     write(tmp_path / "runs" / "b", b"other")
