@@ -172,21 +172,27 @@ def _commit(
     table: RangesTable,
     lowered: Mapping[str, Lowered],
 ) -> Manifest:
-    """Add everything to the bundle. What was made from the bodies that are replaced (engines, the report) goes."""
+    """Add everything to the bundle. What was made from bodies that change (engines, the report) goes, and is named."""
     bodies = {name: _body(writer, name, body, manifest, plan) for name, body in lowered.items()}
     plan_file = writer.add(encode(plan), "plans", re.sub(r"[^\w.-]+", "-", plan.name), ".json")
     commands = dict.fromkeys((*manifest.provenance.commands, _command(options, plan)))
     provenance = msgspec.structs.replace(manifest.provenance, commands=tuple(commands))
+    changed = {name for name, body in bodies.items() if manifest.bodies.get(name) != body}
+    engines = tuple(engine for engine in manifest.engines if engine.body not in changed)
+    judged = manifest.report is not None and bool(changed)
+    if len(engines) < len(manifest.engines) or judged:
+        gone = [engine.file for engine in manifest.engines if engine not in engines] + ["the report"] * judged
+        LOG.warning("made from the former bodies, and removed: %s", ", ".join(gone))
     return writer.commit(
         msgspec.structs.replace(
             manifest,
             bodies={**manifest.bodies, **bodies},
             plans={**manifest.plans, plan.name: plan_file},
             ranges=writer.add(table.encode(), "ranges", "ranges", ".safetensors"),
-            engines=tuple(engine for engine in manifest.engines if engine.body not in bodies),
+            engines=engines,
             provenance=provenance,
-            report=None,
-            results=None,
+            report=None if judged else manifest.report,
+            results=None if judged else manifest.results,
         )
     )
 

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from fewstep.calibration.calibrate import CalibrateOptions, calibrate
 from fewstep.calibration.report import ReportOptions, report
+from fewstep.calibration.report.verdict import warnings
 from fewstep.calibration.results import Results
 from fewstep.cli.report import table
 from fewstep.cli.run import RunOptions, run
@@ -44,6 +45,8 @@ def verb(options: DemoOptions, progress: Progress) -> None:
     started = time.perf_counter()
     bundle, results = demo(options, progress)
     Console().print(table(results))
+    for warning in warnings(results):
+        print(warning)
     for engine in open_bundle(bundle).manifest.engines:
         print(f"{bundle / engine.file}: engine for {engine.device}, built and not run")
     for picture in sorted(options.output.glob("samples-*.png")):

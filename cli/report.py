@@ -6,12 +6,16 @@ from rich.filesize import decimal
 from rich.table import Table
 
 from fewstep.calibration.report import ReportOptions, report
+from fewstep.calibration.report.verdict import warnings
 from fewstep.calibration.results import Quality, Results
 from fewstep.runtime.progress import Progress
 
 
 def verb(options: ReportOptions, progress: Progress) -> None:
-    Console().print(table(report(options, progress)))
+    results = report(options, progress)
+    Console().print(table(results))
+    for warning in warnings(results):
+        print(warning)
     print(f"{options.bundle / 'report' / 'index.html'}: the report")
 
 

@@ -1,5 +1,6 @@
 """The verb `export`: a torch module becomes a verified bundle."""
 
+import logging
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,6 +16,7 @@ from fewstep.runtime import manifest
 from fewstep.runtime.manifest import SCHEMA, Body, Manifest, Provenance
 from fewstep.runtime.progress import SILENT, Progress
 
+LOG = logging.getLogger("fewstep")
 STAGES = 3  # load, trace, prepare; then verification counts its own points
 PACKAGES = ("fewstep", "torch", "onnx", "onnxscript", "onnxruntime", "numpy")
 
@@ -52,7 +54,17 @@ def export(options: ExportOptions, progress: Progress = SILENT) -> Manifest:
         }
         content = msgspec.json.format(msgspec.json.encode(verification))
         table = writer.add(content, folder="report", name="verification", suffix=".json")
+        former = writer.manifest
+        if former is not None and len(former.bodies) > 1:
+            LOG.warning("%s is new: what was made from the former one is gone (%s)", options.output, _made(former))
         return writer.commit(_manifest(source, graphs, table))
+
+
+def _made(former: Manifest) -> str:
+    """What other verbs had added to a bundle."""
+    bodies = [name for name in former.bodies if name != "float32"]
+    engines = [engine.file for engine in former.engines]
+    return ", ".join([*bodies, *engines, *["the report"] * (former.report is not None)])
 
 
 def load_source(text: str) -> Source:

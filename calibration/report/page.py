@@ -25,6 +25,7 @@ from fewstep.calibration.report.elements import (
 )
 from fewstep.calibration.report.samples import Samples, samples_section
 from fewstep.calibration.report.style import STYLE
+from fewstep.calibration.report.verdict import warnings
 from fewstep.calibration.results import Covered, EndQuality, Operation, Quality, Results
 
 
@@ -32,6 +33,7 @@ def page(results: Results, samples: Samples) -> bytes:
     """The whole document, UTF-8."""
     sections = [
         headline(results),
+        *(paragraph(warning, kind="lead") for warning in warnings(results)),
         samples_section(samples),
         end_section(results),
         steps_section(results),
@@ -66,7 +68,7 @@ def headline(results: Results) -> Html:
         card(
             "End PSNR, int8 against float32",
             decibel(end.mean),
-            join(["5th percentile ", decibel(end.p5), f", {end.seeds} held-out seeds"]),
+            join(["5th percentile ", decibel(end.p5), ", worst ", decibel(end.worst), f", {end.seeds} held-out seeds"]),
         )
     ]
     contests = [(race, fast) for race in results.races for fast in race.timings if fast.name == first.body]

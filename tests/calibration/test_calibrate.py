@@ -146,7 +146,7 @@ def test_the_command_is_recorded_without_paths(bundle: Path) -> None:
     )
 
 
-def test_calibrating_again_replaces_what_was_made_before(bundle: Path) -> None:
+def test_calibrating_again_replaces_what_was_made_before(bundle: Path, caplog: pytest.LogCaptureFixture) -> None:
     first = run(bundle).manifest
     engine = form.Engine("e.engine", "e.json", "int8-tensorrt", "tensorrt-rtx", "sm86", "key")
     for name in ("e.engine", "e.json", "report.html"):
@@ -155,7 +155,10 @@ def test_calibrating_again_replaces_what_was_made_before(bundle: Path) -> None:
     files = {**first.files, "e.engine": empty, "e.json": empty, "report.html": empty}
     stale = msgspec.structs.replace(first, engines=(engine,), report="report.html", files=files)
     (bundle / "manifest.json").write_bytes(msgspec.json.encode(stale))
+    same = run(bundle).manifest  # makes the same bodies, so what was made from them stays
+    assert (same.bodies, same.engines, same.report) == (first.bodies, (engine,), "report.html") and not caplog.messages
     second = run(bundle, plan="ddim:4", target=("tensorrt",)).manifest
+    assert "removed: e.engine, the report" in caplog.text
     assert set(second.plans) == {"ddim:3", "ddim:4"}
     assert second.bodies["int8-cpu-x86"] == first.bodies["int8-cpu-x86"]
     assert (second.bodies["int8-tensorrt"].plan, second.engines, second.report) == ("ddim:4", (), None)

@@ -15,6 +15,7 @@ from fewstep.calibration.report import ReportOptions, report, write
 from fewstep.calibration.report.measure import notes, ranges_over_groups
 from fewstep.calibration.report.page import headline, page
 from fewstep.calibration.report.samples import Samples
+from fewstep.calibration.report.verdict import warnings
 from fewstep.calibration.table import Range, Ranges, RangesTable
 from fewstep.graph.commit import open_for_update
 from fewstep.graph.graph import Graph, Node, Value
@@ -26,6 +27,7 @@ from fewstep.runtime.manifest import Graph as GraphEntry
 from fewstep.runtime.plan import Denoising, compile_plan, encode
 
 SHAPE = (1, 8, 8)
+RATIOS = (("fast", 1.5), ("slow", 0.8))  # of timings
 ERROR = 0.02  # of the int8 body: its output is this much too large
 COVERAGE = Coverage(2304, 4608, ("output",), ("h",))
 F32, I64 = np.dtype(np.float32), np.dtype(np.int64)
@@ -222,6 +224,18 @@ def test_ranges_of_another_plan_are_not_shown_beside_a_body(bundle):
     of_plan = msgspec.structs.replace(opened.body("int8-cpu-x86"), plan="ddim:2")
     assert [each.widths for each in ranges_over_groups(opened, prepared, of_plan)] == [(0.4 / 3, 1.0)]
     assert ranges_over_groups(opened, prepared, opened.body("int8-cpu-x86")) == ()
+
+
+def test_a_body_far_from_float_or_slower_than_it_is_named(made):
+    results, replace = made[1], msgspec.structs.replace
+    quality, race = results.qualities[0], results.races[0]
+    ratios = {name: replace(race, timings=tuple(replace(t, ratio=r) for t in race.timings)) for name, r in RATIOS}
+    good = replace(quality, against_float=replace(quality.against_float, mean=45.0))
+    far = replace(quality, against_float=replace(quality.against_float, mean=-3.9))
+    assert list(warnings(replace(results, qualities=(good,), races=(ratios["fast"],)))) == []
+    first, *slower = warnings(replace(results, qualities=(far,), races=(ratios["slow"],)))
+    assert first == f"{far.body} is only -3.9 dB from float32: look at the samples before deploying it."
+    assert slower[0] == f"{race.timings[0].name} is slower than float32 here (0.80x, {race.batch} rows)."
 
 
 def test_names_are_escaped(made):
