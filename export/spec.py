@@ -1,18 +1,26 @@
 """What a denoiser's module does not say about itself, and what export has to know."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, get_args
 
 import msgspec
 
 from fewstep.graph.graph import GROUP, OUTPUT, TIME, X
 from fewstep.runtime.errors import UserError
-from fewstep.runtime.manifest import Condition, Prediction, ScheduleSpec
+from fewstep.runtime.manifest import Condition, DType, Prediction, ScheduleSpec
 from fewstep.runtime.prediction import check
-from fewstep.runtime.schedule import NoiseSchedule
+from fewstep.runtime.schedule import NoiseSchedule, time_grid
 
 if TYPE_CHECKING:
     import torch
+
+FIELDS: dict[str, tuple[Any, str]] = {  # of a Spec: type, and what to give
+    "name": (str, "give a string"),
+    "x_shape": (tuple[int, ...], "give the shape of one sample, as (1, 28, 28)"),
+    "conditions": (tuple[Condition, ...], f"give a tuple of Condition, with dtypes of {', '.join(get_args(DType))}"),
+    "prediction": (Prediction, f"give one of {', '.join(get_args(Prediction))}"),
+    "schedule": (ScheduleSpec, "give a ScheduleSpec of kind linear, cosine or flow"),
+}
 
 
 @dataclass(frozen=True)
@@ -31,6 +39,16 @@ class Spec:
     schedule: ScheduleSpec
 
     def __post_init__(self) -> None:
+        for field, (kind, fix) in FIELDS.items():  # Python checks no types, and a manifest does so only when it is read
+            given = getattr(self, field)
+            try:  # a list becomes the tuple that it stands for
+                object.__setattr__(self, field, msgspec.convert(msgspec.to_builtins(given), kind))
+            except (msgspec.ValidationError, TypeError) as error:
+                reason = str(error).replace("$", field)
+                raise UserError(f"field {field!r} of spec {self.name!r} is wrong: {reason}", fix) from None
+        for name in (self.name, *(name for condition in self.conditions for name in (condition.name, condition.input))):
+            if not name.strip() or not name.isprintable():
+                raise UserError(f"spec {self.name!r} has a name {name!r}", "give one line of visible characters")
         if not self.x_shape or any(size < 1 for size in self.x_shape):
             raise UserError(f"spec {self.name!r} has x_shape {list(self.x_shape)}", "give the shape of one sample")
         inputs = [X, TIME, GROUP, OUTPUT, *(condition.input for condition in self.conditions)]
@@ -42,12 +60,14 @@ class Spec:
                 raise UserError(
                     f"condition {condition.name!r} of spec {self.name!r} has no bounds", "give low and high"
                 )
-        try:  # Python checks no types, and a manifest does so only when it is read
-            given = msgspec.to_builtins((self.name, self.x_shape, self.conditions, self.prediction, self.schedule))
-            msgspec.convert(given, tuple[str, tuple[int, ...], tuple[Condition, ...], Prediction, ScheduleSpec])
-        except (msgspec.ValidationError, TypeError) as error:
-            raise UserError(f"spec {self.name!r} is not valid: {error}", "see fewstep.export.spec.Spec") from None
-        check(self.prediction, NoiseSchedule(self.schedule).at_lam(0.0))
+        schedule = NoiseSchedule(self.schedule)
+        check(self.prediction, schedule.at_lam(0.0))
+        if self.prediction == "epsilon" and time_grid(schedule, 1)[0].alpha == 0:
+            raise UserError(
+                f"spec {self.name!r}: an epsilon prediction on schedule {self.schedule.kind}, where alpha starts at 0 "
+                "and the noise says nothing of x0",
+                "use a denoiser that predicts flow or sample",
+            )
 
 
 @dataclass(frozen=True)

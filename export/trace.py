@@ -99,7 +99,7 @@ def call(module: torch.nn.Module, spec: Spec, inputs: tuple[torch.Tensor, ...], 
     try:
         with torch.no_grad():
             return module(*inputs)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         what = f"{_name(module)} failed{where}: {_one_line(error)}{_place(error)}"
         raise UserError(what, f"let {_signature(spec)} take every value that its spec allows") from error
 

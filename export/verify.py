@@ -93,6 +93,8 @@ def verify(
             if not comparison.relative <= TOLERANCE:
                 raise _mismatch(comparison, point, traced, prepared)
             comparisons.append(comparison)
+        if done == len(all_points):  # the largest batch; a module that is random has been refused by now
+            _check_rows(module, spec, point, expected)
         progress("verify", done, len(all_points))
     return Verification(TOLERANCE, tuple(comparisons))
 
@@ -124,6 +126,17 @@ def _values(condition: Condition, batch: int, number: int, rng: np.random.Genera
     if condition.null is not None and number % 2:
         values[-1] = condition.null
     return values.astype(condition.dtype)
+
+
+def _check_rows(module: torch.nn.Module, spec: Spec, point: Point, expected: Array) -> None:
+    """UserError if a sample's output depends on the other samples of its batch: no graph shows that."""
+    rows = [tuple(tensor[row : row + 1] for tensor in point.tensors()) for row in range(point.batch)]
+    alone = [call(module, spec, row, f" at {point}, one sample alone").numpy() for row in rows]
+    if _differs(expected, np.concatenate(alone)):
+        raise UserError(
+            f"{type(module).__name__} gives a sample alone another output than in its batch, at {point}",
+            "let no operation mix the batch axis, as mean(0) does",
+        )
 
 
 def _run_prepared(prepared: Prepared, also: tuple[str, ...] = ()) -> Run:

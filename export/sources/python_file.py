@@ -33,7 +33,9 @@ def load_python_file(text: str) -> Source:
             raise UserError(f"{file.name} has no function {function_name!r}", "check the name after the colon")
         try:
             made = function()
-        except Exception as error:
+        except UserError:  # a wrong Spec says all by itself
+            raise
+        except (Exception, SystemExit) as error:
             raise UserError(f"{label} failed: {_first_line(error, file)}", "make the function run") from error
     if not (isinstance(made, tuple) and len(made) == 2):
         raise UserError(f"{label} returned {type(made).__name__}", RETURNS)
@@ -50,6 +52,8 @@ def _run(file: Path) -> ModuleType:
     sys.modules[file.stem] = python  # dataclasses and pickles of the file look it up there
     try:
         specification.loader.exec_module(python)
+    except UserError:
+        raise
     except (Exception, SystemExit) as error:
         reason = _first_line(error, file)
         raise UserError(f"{file.name} cannot be imported: {reason}", "make `python FILE` run without error") from error

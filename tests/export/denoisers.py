@@ -81,6 +81,14 @@ class DoubleInside(Tiny):
         return nn.functional.conv2d(x.double(), self.conv.weight.double(), padding=1).float()
 
 
+class Mixing(Tiny):
+    """Each sample's output depends on its whole batch."""
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        h = super().forward(x, time)
+        return h - h.mean(0, keepdim=True)
+
+
 class Labelled(Tiny):
     """Knows two labels."""
 

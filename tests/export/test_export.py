@@ -42,6 +42,13 @@ def nan():
 def wrong():
     return "a module"
 
+def misspelt():
+    return Denoiser(), Spec("tiny", (2, 4, 4), (), "eps", ScheduleSpec("flow"))
+
+def leaving():
+    import sys
+    sys.exit(3)
+
 def failing():
     raise KeyError("weights")
 """
@@ -97,6 +104,8 @@ def test_exporting_again_gives_the_same_files_and_says_how_far_it_is(
         ("nan", "weight 'conv.bias' holds NaN"),
         ("wrong", "my_model.py:wrong returned str"),
         ("failing", r"my_model.py:failing failed: KeyError: 'weights' \(line \d+\)"),
+        ("misspelt", r"^field 'prediction' of spec 'tiny' is wrong: .*'eps'; give one of epsilon, sample, v, flow$"),
+        ("leaving", r"my_model.py:leaving failed: SystemExit: 3 \(line \d+\)"),
         ("absent", "my_model.py has no function 'absent'"),
     ],
 )
@@ -157,9 +166,23 @@ def test_a_spec_names_what_is_wrong_with_it() -> None:
         ("spec 's' .*'double'", (1,), Condition("c", "c", dtype="double"), "v", linear),
         ("spec 's' .*'sigmoid'", (1,), good, "v", ScheduleSpec("sigmoid")),
         ("spec 's' .*expected `int`", (1.5,), good, "v", linear),
+        ("'x_shape' of spec 's' is wrong: .*got `str`", "big", good, "v", linear),
+        ("'conditions' of spec 's' is wrong: .*conditions\\[0\\]", (1,), "a", "v", linear),
+        ("'schedule' of spec 's' is wrong", (1,), good, "v", "linear"),
+        ("has a name ''", (1,), Condition("", "c", low=0, high=1), "v", linear),
+        (r"has a name 'a\\nb'", (1,), Condition("c", "a\nb", low=0, high=1), "v", linear),
         ("timesteps 0", (1,), good, "v", ScheduleSpec("linear", 0)),
         ("a v prediction", (1,), good, "v", flow),
         ("a flow prediction", (1,), good, "flow", linear),
+        ("an epsilon prediction on schedule flow.*; use a denoiser that", (1,), good, "epsilon", flow),
     ):
-        with pytest.raises(UserError, match=f"(?i){says}"):
+        with pytest.raises(UserError, match=f"(?i){says}") as failure:
             Spec("s", shape, (condition,), prediction, schedule)
+        assert "\n" not in str(failure.value)
+
+
+def test_a_spec_keeps_its_shape_as_a_tuple() -> None:
+    from fewstep.export.spec import Spec
+    from fewstep.runtime.manifest import ScheduleSpec
+
+    assert Spec("s", [1, 8], [], "v", ScheduleSpec("linear")) == Spec("s", (1, 8), (), "v", ScheduleSpec("linear"))  # type: ignore[arg-type]

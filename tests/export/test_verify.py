@@ -3,7 +3,7 @@ from dataclasses import replace as replace
 import msgspec
 import numpy as np
 import pytest
-from denoisers import DoubleInside, Exported, Labelled, Overflowing, Tiny, source
+from denoisers import DoubleInside, Exported, Labelled, Mixing, Overflowing, Tiny, source
 
 from fewstep.export.spec import Spec
 from fewstep.export.trace import Traced, trace
@@ -80,6 +80,14 @@ def test_a_label_that_the_module_does_not_know_is_named() -> None:
     assert verify(known.module, known.spec, traced, prepare(traced.graph)).worst.relative < 1e-6
     with pytest.raises(UserError, match=r"Labelled failed at time 999, batch 3: index out of range .* class\) take"):
         verify(unknown.module, unknown.spec, traced, prepare(traced.graph))
+
+
+def test_a_module_that_mixes_the_samples_of_a_batch_is_refused() -> None:
+    mixing = source(Mixing())
+    traced = trace(mixing)
+    with pytest.raises(UserError, match="Mixing gives a sample alone another output than in its batch") as failure:
+        verify(mixing.module, mixing.spec, traced, prepare(traced.graph))
+    assert "\n" not in str(failure.value)
 
 
 def test_an_operation_that_onnxruntime_lacks_is_one_line() -> None:
