@@ -18,6 +18,8 @@ from fewstep.runtime.step import combine
 
 BATCH = 64  # samples of one call; more would only cost memory
 LIMIT = 100_000  # samples of one file
+SCALE_LIMIT = 64
+PIXELS_LIMIT = 2**27  # of one picture: 400 MB in colour, and no viewer opens more
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,8 @@ def verb(options: RunOptions, progress: Progress) -> None:
     started = time.perf_counter()
     x = run(options, progress)
     seconds = time.perf_counter() - started
-    print(f"{options.output}: {len(x)} samples of {options.plan} in {options.precision}, {seconds:.1f} s with loading")
+    count = "1 sample" if len(x) == 1 else f"{len(x)} samples"
+    print(f"{options.output}: {count} of {options.plan} in {options.precision}, {seconds:.1f} s with loading")
 
 
 def run(options: RunOptions, progress: Progress = SILENT) -> NDArray[np.float32]:
@@ -62,6 +65,7 @@ def run(options: RunOptions, progress: Progress = SILENT) -> NDArray[np.float32]
     _check(options)
     numbers = range(options.seed, options.seed + options.samples)
     with load(options.bundle, options.precision, backend=OnnxRuntime(threads=options.threads)) as sampler:
+        _check_picture(options, sampler.bundle.manifest.x_shape)
         values = parse_conditions(options.condition, sampler.bundle.manifest.conditions)
         parts = []
         for start in range(0, options.samples, BATCH):
@@ -98,6 +102,28 @@ def _check(options: RunOptions) -> None:
     for name, value in (("columns", options.columns), ("scale", options.scale)):
         if value is not None and value < 1:
             raise UserError(f"--{name} {value}", "give at least 1")
+    if options.scale > SCALE_LIMIT:
+        raise UserError(f"--scale {options.scale}", f"give at most {SCALE_LIMIT}")
+
+
+def _check_picture(options: RunOptions, x_shape: tuple[int, ...]) -> None:
+    """Refuse, before sampling, a picture that would be too large. Gaps between samples are not counted."""
+    if options.output.suffix != ".png":
+        return
+    height, width = x_shape[-2:] if len(x_shape) > 1 else (1, 1)
+    columns = min(options.columns or _columns(options.samples), options.samples)
+    rows = -(-options.samples // columns)
+    height, width = rows * height * options.scale, columns * width * options.scale
+    if height * width > PIXELS_LIMIT:
+        raise UserError(
+            f"a picture of {width} x {height} pixels is too large",
+            f"lower --scale or --samples (at most {PIXELS_LIMIT} pixels), or write an array (.npy)",
+        )
+
+
+def _columns(samples: int) -> int:
+    """Of a square grid."""
+    return int(np.ceil(np.sqrt(samples)))
 
 
 def parse_conditions(texts: Sequence[str], known: Sequence[Condition]) -> dict[str, list[Any]]:
@@ -132,4 +158,4 @@ def write(x: NDArray[np.float32], path: Path, columns: int | None, scale: int) -
         return
     from fewstep.calibration import pictures
 
-    path.write_bytes(pictures.png(pictures.grid(x, columns or int(np.ceil(np.sqrt(len(x)))), scale)))
+    path.write_bytes(pictures.png(pictures.grid(x, columns or _columns(len(x)), scale)))

@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path, PurePosixPath
 from typing import NoReturn
 
@@ -21,8 +22,7 @@ from fewstep.runtime.schedule import spec_problem
 MANIFEST = "manifest.json"
 MANIFEST_LIMIT = 16 * 2**20  # bytes; a real one has a few thousand
 ELEMENTS_LIMIT = 2**31  # of one sample: beyond it a shape is damage, not a model
-EXPORT_AGAIN = "make the bundle again: fewstep export SOURCE -o BUNDLE"
-COPY_AGAIN = "copy the bundle again, or make it again: fewstep export SOURCE -o BUNDLE"
+EXPORT_AGAIN = "copy the bundle again, or make it again: fewstep export SOURCE -o BUNDLE"
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,12 @@ class Bundle:
         expected = self.manifest.files.get(name)
         if expected is None:
             raise UserError(f"{self.path}: the manifest records no file {name!r}", EXPORT_AGAIN)
-        path = _confined(self.path, name)
+        path, fix = _confined(self.path, name), _make_again(self.manifest, name, self.path)
         with _readable(path):
             if not path.is_file():
-                raise UserError(f"{self.path}: file {name} is missing", COPY_AGAIN)
+                raise UserError(f"{self.path}: file {name} is missing", fix)
             if file_sha256(path) != expected:
-                raise UserError(f"{self.path}: file {name} is damaged or was edited (its sha256 differs)", COPY_AGAIN)
+                raise UserError(f"{self.path}: file {name} is damaged or was edited (its sha256 differs)", fix)
         return path
 
     def read(self, name: str) -> bytes:
@@ -58,17 +58,26 @@ class Bundle:
     def body(self, name: str) -> Body:
         body = self.manifest.bodies.get(name)
         if body is None:
-            raise UserError(f"{self.path} has no body {name!r}, only {', '.join(self.manifest.bodies)}", EXPORT_AGAIN)
+            have = ", ".join(self.manifest.bodies)
+            raise UserError(
+                f"{self.path} has no body {name!r}, only {have}",
+                "name one of those; fewstep calibrate makes those in int8",
+            )
         return body
 
 
 def open_bundle(path: Path | str) -> Bundle:
     """Read and check the manifest. The other files are checked when they are first loaded."""
+    if not isinstance(path, str | PathLike):
+        raise UserError(f"bundle {path!r} is no path", "give the folder that `fewstep export` wrote, as text or a Path")
     path = Path(path)
     manifest_path = path / MANIFEST
     with _readable(path):
         if not path.exists():
             raise UserError(f"there is no bundle {path}", f"make one: fewstep export SOURCE -o {path}")
+        if path.is_file():
+            folder = str(path.parent) if path.name == MANIFEST else f"that holds {MANIFEST}"
+            raise UserError(f"{path} is a file, and a bundle is a folder", f"give the folder {folder}")
         if not manifest_path.is_file():
             raise UserError(f"{path} is no bundle: it has no {MANIFEST}", f"make one: fewstep export SOURCE -o {path}")
         if manifest_path.stat().st_size > MANIFEST_LIMIT:
@@ -115,14 +124,33 @@ def _decode(content: bytes, path: Path) -> Manifest:
         return msgspec.json.decode(content, type=Manifest)
     except msgspec.ValidationError as error:
         reason, _, place = str(error).partition(" - at `")
-        field = place.rstrip("`").removeprefix("$.") or "the top level"
-        raise UserError(f"{path}: field {field}: {_uncapitalized(reason)}", EXPORT_AGAIN) from error
+        place = place.rstrip("`").removeprefix("$.")
+        where = f"field {place}: " if place else ""
+        raise UserError(f"{path}: {where}{_in_plain_words(reason)}", EXPORT_AGAIN) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UserError(f"{path} is no valid JSON ({_uncapitalized(str(error))})", COPY_AGAIN) from error
+        raise UserError(f"{path} is no valid JSON ({_in_plain_words(str(error))})", EXPORT_AGAIN) from error
 
 
-def _uncapitalized(text: str) -> str:
-    return text[:1].lower() + text[1:]
+def _in_plain_words(reason: str) -> str:
+    """A decoder's reason as the rest of a sentence; an acronym keeps its capitals."""
+    reason = reason.replace("Object contains unknown field", "unknown field")
+    reason = reason.replace("Object missing required field", "missing field")
+    return reason if reason[1:2].isupper() else reason[:1].lower() + reason[1:]
+
+
+def _make_again(manifest: Manifest, name: str, path: Path) -> str:
+    """How to get a file of a bundle back: by copying, or with the verb that made it."""
+    lowered = [body.graph for body in manifest.bodies.values() if body.precision == "int8"]
+    made: dict[str, set[str | None]] = {
+        "build": {file for engine in manifest.engines for file in (engine.file, engine.sidecar)},
+        "report": {manifest.report, manifest.results},
+        "calibrate": {manifest.ranges, *manifest.plans.values()}
+        | {file for graph in lowered for file in (graph.file, *graph.data)},
+    }
+    for verb, files in made.items():
+        if name in files:
+            return f"copy the bundle again, or make that file again: fewstep {verb} {path}"
+    return EXPORT_AGAIN
 
 
 def _confined(folder: Path, name: str) -> Path:

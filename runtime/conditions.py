@@ -14,7 +14,9 @@ Given = Mapping[str, Sequence[Any] | NDArray[Any]]
 
 def check(conditions: Sequence[Condition], given: Given | None, samples: int) -> dict[str, NDArray[Any]]:
     """Arrays [samples, *shape] under the names of the conditions. Labels may stand for their numbers."""
-    given = given or {}
+    given = {} if given is None else given
+    if not isinstance(given, Mapping):
+        raise UserError(f"condition {given!r} is no mapping of names to values", "give condition={NAME: [VALUE, ...]}")
     known = {condition.name: condition for condition in conditions}
     for name in given:
         if name not in known:

@@ -155,7 +155,9 @@ def parse_name(name: str) -> tuple[Solver, int]:
             f"unknown solver '{solver_name}' in plan '{name}'", f"choose one of {', '.join(solvers.__all__)}"
         )
     if not count.isdecimal() or len(count) > DIGITS:
-        raise UserError(f"plan '{name}' does not say how many steps", f"write it as {solver_name}:8")
+        raise UserError(
+            f"plan '{name}' does not say how many steps, as a positive whole number", f"write it as {solver_name}:8"
+        )
     solver: Solver = getattr(solvers, solver_name)
     return solver, int(count)
 

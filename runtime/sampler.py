@@ -8,9 +8,11 @@ never on its neighbours in the batch.
 """
 
 import operator
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +46,14 @@ def load(
         body: the name of a body instead, for measuring (e.g. "int8-tensorrt", simulated in float).
         backend: the inference engine and its settings; None is ONNX Runtime on the CPU.
     """
-    bundle, backend = open_bundle(path), backend or OnnxRuntime()
+    bundle = open_bundle(path)
+    if backend is None:
+        backend = OnnxRuntime()
+    elif not (hasattr(backend, "open") and hasattr(backend, "bodies")):
+        raise UserError(
+            f"backend {backend!r} is no inference engine",
+            "this version runs ONNX Runtime's CPU provider: leave backend out, or pass an OnnxRuntime(...)",
+        )
     chosen = bundle.body(body or choose_body(bundle, precision, backend))
     prologue = bundle.manifest.prologue
     return Sampler(
@@ -57,7 +66,7 @@ def load(
 
 def choose_body(bundle: Bundle, precision: str, backend: Backend) -> str:
     """The name of the body that a precision means on a backend."""
-    if precision not in backend.bodies:
+    if not isinstance(precision, str) or precision not in backend.bodies:
         raise UserError(f"unknown precision {precision!r}", f"choose one of {', '.join(backend.bodies)}")
     for name in backend.bodies[precision]:
         if name in bundle.manifest.bodies:
@@ -70,7 +79,7 @@ def choose_body(bundle: Bundle, precision: str, backend: Backend) -> str:
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Sampler(AbstractContextManager["Sampler"]):
     """A denoiser that is loaded and ready. Made by `load`."""
 
@@ -78,6 +87,9 @@ class Sampler(AbstractContextManager["Sampler"]):
     body: Body
     denoiser: Network
     prologue: Network | None
+
+    def __repr__(self) -> str:
+        return f"<Sampler of {self.bundle.path}: {self.body.precision} body for {self.body.target}>"
 
     def __exit__(self, *_: object) -> None:
         """Nothing to put back: the engine's memory goes with the last reference."""
@@ -131,8 +143,10 @@ class Sampler(AbstractContextManager["Sampler"]):
     def compile(self, plan: str | Path | Plan, guidance: float | None = None) -> Plan:
         """The plan for this sampler: compiled if it is a name, checked if it is not, its steps in the body's groups."""
         manifest = self.bundle.manifest
-        if guidance is not None and not np.isfinite(guidance):
-            raise UserError(f"guidance {guidance} is no finite number", "give a weight such as 2.0, or leave it out")
+        if guidance is not None and not (isinstance(guidance, Real) and abs(guidance) <= sys.float_info.max):
+            raise UserError(f"guidance {guidance!r} is no finite number", "give a weight such as 2.0, or leave it out")
+        if not isinstance(plan, str | Path | Plan):
+            raise UserError(f"plan {plan!r} is no plan", "give SOLVER:STEPS such as 'dpmpp_2m:8', or a plan's path")
         if not isinstance(plan, Plan) and (isinstance(plan, Path) or plan.endswith(".json")):
             plan = _read_plan(Path(plan))
         if isinstance(plan, str):

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -31,6 +32,8 @@ class OnnxRuntime:
     fuse_qdq: bool = True
 
     def __post_init__(self) -> None:
+        if not isinstance(self.threads, Integral):
+            raise UserError(f"threads {self.threads!r} is no whole number", "give threads=2, or 0 for one per core")
         cores = os.cpu_count() or 1
         if not 0 <= self.threads <= cores:  # spinning threads that wait for each other's core take minutes a call
             raise UserError(f"{self.threads} threads on {cores} cores", f"give 1 to {cores}, or 0 for one per core")
@@ -59,7 +62,7 @@ class OnnxRuntime:
         except Exception as error:  # its exceptions share no base class but Exception
             raise UserError(
                 f"onnxruntime {onnxruntime.__version__} cannot load {graph.name}: {_first_line(error)}",
-                "pip install --upgrade onnxruntime, or make the bundle again",
+                "pip install --upgrade onnxruntime, or copy the bundle again",
             ) from error
         return _Session(graph.name, session, tuple(output.name for output in session.get_outputs()))
 

@@ -67,6 +67,9 @@ def test_run_writes_the_samples_of_the_library(tiny_bundle: Path, tmp_path: Path
         (("--guidance", "1e40", "-c", "class=1"), "not finite at step 1 of 8"),
         (("--threads", "99999", *RUN), "99999 threads on"),
         (("-n", "99999999999", *RUN), "99999999999 samples"),
+        (("--scale", "100000", *RUN), "--scale 100000; give at most 64"),
+        (("--scale", "64", "-n", "10000", *RUN), "a picture of 25600 x 25600 pixels is too large; lower --scale"),
+        (("--plan", "dpmpp_2m:-3", *RUN), "how many steps, as a positive whole number"),
     ],
 )
 def test_what_run_cannot_do_is_named(
@@ -151,6 +154,41 @@ def test_an_interrupt_is_exit_code_130(
 
     monkeypatch.setattr("fewstep.cli.run.run", interrupted)
     assert "interrupted" in refusal(capsys, "run", tiny_bundle, code=130)
+
+
+def test_an_interrupt_during_the_first_imports_is_exit_code_130() -> None:
+    code = (
+        "import sys\n"
+        "class Interrupting:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'numpy': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupting())\n"
+        "from fewstep.cli.main import main; sys.exit(main(['--help']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 130 and done.stderr.startswith("fewstep: interrupted"), done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a file that is always full")
+@pytest.mark.parametrize("argument", ["--version", "--help"])
+def test_a_full_stdout_is_one_line(argument: str) -> None:
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "fewstep.cli", argument]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("fewstep: output cannot be written") and done.stderr.count("\n") == 1
+
+
+def test_the_module_of_the_command_runs_too(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-m", "fewstep.cli.main", "--version"], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.startswith("fewstep ")
+
+
+def test_one_sample_is_counted_in_the_singular(
+    tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", str(tiny_bundle), *RUN, "-n", "1", "-o", str(tmp_path / "x.png")]) == 0
+    assert ": 1 sample of dpmpp_2m:8" in capsys.readouterr().out
 
 
 def test_help_and_version_import_neither_torch_nor_onnx() -> None:

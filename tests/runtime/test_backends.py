@@ -49,6 +49,11 @@ def test_more_threads_than_cores_are_refused(threads: int) -> None:
         OnnxRuntime(threads=threads)
 
 
+def test_threads_that_are_no_number_are_refused() -> None:
+    with pytest.raises(UserError, match="threads '2' is no whole number"):
+        OnnxRuntime(threads="2")  # type: ignore[arg-type]
+
+
 def test_without_onnxruntime_the_fix_is_a_pip_command(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(UserError, match=r"pip install 'fewstep\[cpu\]'"):

@@ -14,6 +14,8 @@ from fewstep.runtime import load
 from fewstep.runtime.bundle import open_bundle
 from fewstep.runtime.errors import UserError
 
+ENGINE = ("file", "sidecar", "body", "backend", "device", "key")
+
 
 def edit(bundle: Path, **fields: Any) -> None:
     path = bundle / "manifest.json"
@@ -111,6 +113,39 @@ def test_missing_truncated_and_edited_files_are_named(tiny_bundle: Path) -> None
     assert "graphs/body.onnx is damaged or was edited" in refusal(tiny_bundle)
     graph.unlink()
     assert "graphs/body.onnx is missing" in refusal(tiny_bundle)
+
+
+def test_a_file_in_place_of_the_folder_is_named(tiny_bundle: Path) -> None:
+    assert refusal(tiny_bundle / "manifest.json").endswith(
+        f"is a file, and a bundle is a folder; give the folder {tiny_bundle}"
+    )
+    assert "give the folder that holds manifest.json" in refusal(tiny_bundle / "graphs/body.onnx")
+
+
+def test_the_fix_is_the_verb_that_makes_the_damaged_file(tiny_bundle: Path) -> None:
+    again = "copy the bundle again, or make"
+    files = json.loads((tiny_bundle / "manifest.json").read_text())["files"]
+    for verb, fields in {
+        "calibrate": {"ranges": "gone"},
+        "report": {"ranges": None, "report": "gone"},
+        "build": {"report": None, "engines": [dict.fromkeys(ENGINE, "gone")]},
+    }.items():
+        edit(tiny_bundle, files=files | {"gone": "0" * 64}, **fields)
+        assert refusal(tiny_bundle).endswith(f"{again} that file again: fewstep {verb} {tiny_bundle}")
+    edit(tiny_bundle, engines=[], files=files)
+    (tiny_bundle / "graphs/int8.onnx").write_bytes(b"")
+    assert refusal(tiny_bundle).endswith(f"{again} that file again: fewstep calibrate {tiny_bundle}")
+    (tiny_bundle / "graphs/body.onnx").unlink()
+    assert f"{again} it again: fewstep export" in refusal(tiny_bundle)
+
+
+def test_a_decoders_reasons_are_in_plain_words(tiny_bundle: Path) -> None:
+    edit(tiny_bundle, unheard_of=1)
+    assert "manifest.json: unknown field `unheard_of`; " in refusal(tiny_bundle)
+    (tiny_bundle / "manifest.json").write_text('{"schema": 1}')
+    assert "manifest.json: missing field `name`; " in refusal(tiny_bundle)
+    (tiny_bundle / "manifest.json").write_text("{schema")
+    assert "is no valid JSON (JSON is malformed" in refusal(tiny_bundle)
 
 
 def test_a_truncated_manifest_is_named_at_every_length(tiny_bundle: Path) -> None:

@@ -127,6 +127,12 @@ def test_threads_share_a_sampler(tiny_bundle: Path) -> None:
         ({"plan": "ddim"}, "does not say how many steps"),
         ({"plan": "ddim:101"}, "101 steps on schedule cosine-100"),
         ({"plan": "ddim:0"}, "0 steps"),
+        ({"plan": "ddim:-3"}, "how many steps, as a positive whole number"),
+        ({"plan": 4}, "plan 4 is no plan"),
+        ({"plan": None}, "plan None is no plan"),
+        ({"guidance": "2"}, "guidance '2' is no finite number"),
+        ({"guidance": 10**400}, "is no finite number"),
+        ({"condition": 3}, "condition 3 is no mapping"),
         ({"plan": "nowhere.json"}, "there is no plan file nowhere.json"),
         ({"seeds": []}, "no seeds"),
         ({"seeds": [-1]}, "seed -1"),
@@ -176,6 +182,22 @@ def test_a_missing_precision_names_what_exists_and_the_command(tiny_bundle: Path
         fewstep.runtime.load(tiny_bundle, "int8")
     with pytest.raises(UserError, match="unknown precision 'int4'; choose one of float32, int8"):
         fewstep.runtime.load(tiny_bundle, "int4")
+
+
+@pytest.mark.parametrize("path", [None, 5])
+def test_a_bundle_that_is_no_path_is_named(path: Any) -> None:
+    with pytest.raises(UserError, match=f"bundle {path} is no path; give the folder"):
+        fewstep.runtime.load(path)
+
+
+@pytest.mark.parametrize("backend", ["cuda", 1])
+def test_a_backend_that_is_none_is_named(tiny_bundle: Path, backend: Any) -> None:
+    with pytest.raises(UserError, match=r"is no inference engine; .* pass an OnnxRuntime\(\.\.\.\)"):
+        fewstep.runtime.load(tiny_bundle, backend=backend)
+
+
+def test_a_sampler_is_shown_in_a_line(tiny_bundle: Path) -> None:
+    assert repr(fewstep.runtime.load(tiny_bundle)) == f"<Sampler of {tiny_bundle}: float32 body for portable>"
 
 
 def test_weights_that_are_not_finite_name_the_step(tiny_bundle: Path) -> None:
