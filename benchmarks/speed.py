@@ -19,8 +19,8 @@ import msgspec
 
 from fewstep.calibration.calibrate import CalibrateOptions, calibrate
 from fewstep.calibration.machine import this_machine
-from fewstep.calibration.report.measure import feeds
-from fewstep.calibration.speed import Contender, Race, race
+from fewstep.calibration.report.measure import race_bodies
+from fewstep.calibration.speed import Race
 from fewstep.export.export import ExportOptions, export
 from fewstep.runtime.bundle import open_bundle
 from fewstep.runtime.errors import UserError
@@ -43,14 +43,7 @@ def time_bundle(path: Path, batches: Sequence[int], threads: int, rounds: int) -
     """One race a batch size: float32 first, so that ratios are against it."""
     samplers = {name: load(path, body=name) for name in (FLOAT, INT8)}
     plan = samplers[FLOAT].compile(samplers[INT8].body.plan or CalibrateOptions.plan)
-    races = []
-    for batch in batches:
-        contenders = [
-            Contender(name, sampler.bundle.graph(sampler.body.graph), feeds(sampler, plan, batch))
-            for name, sampler in samplers.items()
-        ]
-        races.append(race(contenders, threads, rounds, progress=_progress))
-    return races
+    return race_bodies(samplers, plan, batches, threads, rounds, progress=_progress)
 
 
 def summary(name: str, races: Sequence[Race]) -> dict[str, Any]:

@@ -110,7 +110,7 @@ class Sampler(AbstractContextManager["Sampler"]):
             guidance: weight of classifier-free guidance; None runs the conditional branch alone.
         """
         compiled = self.compile(plan, guidance)
-        return finish(compiled, self.steps(compiled, seeds, condition)).astype(np.float32, copy=False)
+        return finish(compiled, self._run(compiled, seeds, condition)).astype(np.float32, copy=False)
 
     def steps(
         self,
@@ -120,7 +120,9 @@ class Sampler(AbstractContextManager["Sampler"]):
         guidance: float | None = None,
     ) -> Iterator[StepState]:
         """The same run, one state per evaluation: for previews, progress, measuring; stop iterating to cancel."""
-        compiled = self.compile(plan, guidance)
+        return self._run(self.compile(plan, guidance), seeds, condition)
+
+    def _run(self, compiled: Plan, seeds: Sequence[int], condition: conditions.Given | None) -> Iterator[StepState]:
         numbers = check_seeds(seeds)
 
         def draws(number: int) -> Float32:

@@ -1,6 +1,6 @@
 """A bundle's figures: which bodies are compared, how each is run, and everything the page needs."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from time import perf_counter
 
 from fewstep.calibration import results, table
@@ -116,13 +116,27 @@ def races(bundle: Bundle, plan: Plan, options: ReportOptions, progress: Progress
     names = ["float32", *(name for name, body in _int8_bodies(bundle).items() if _is_native(body))]
     if len(names) < 2:
         return []
+    samplers = {name: _open(bundle, name, options) for name in names}
+    return race_bodies(samplers, plan, options.batches, options.threads, options.rounds, options.turn_seconds, progress)
+
+
+def race_bodies(
+    samplers: Mapping[str, Sampler],
+    plan: Plan,
+    batches: Sequence[int],
+    threads: int,
+    rounds: int,
+    seconds: float = 0.5,
+    progress: Progress = SILENT,
+) -> list[Race]:
+    """One race a batch size between loaded bodies, against the first; each is fed what it meets along the plan."""
     found = []
-    for batch in options.batches:
+    for batch in batches:
         contenders = [
-            Contender(name, bundle.graph(bundle.body(name).graph), feeds(_open(bundle, name, options), plan, batch))
-            for name in names
+            Contender(name, sampler.bundle.graph(sampler.body.graph), feeds(sampler, plan, batch))
+            for name, sampler in samplers.items()
         ]
-        found.append(race(contenders, options.threads, options.rounds, options.turn_seconds, progress))
+        found.append(race(contenders, threads, rounds, seconds, progress))
     return found
 
 
