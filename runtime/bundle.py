@@ -4,24 +4,24 @@ A hash shows damage, not origin: whoever can edit a file can edit the manifest t
 practice: half copies, Git LFS pointers, a graph replaced by hand.
 """
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path, PurePosixPath
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import msgspec
-import numpy as np
 
+from fewstep.runtime.conditions import condition_problem
 from fewstep.runtime.errors import UserError
 from fewstep.runtime.manifest import SCHEMA, Body, Graph, Manifest
+from fewstep.runtime.onnx_references import referred_files
 from fewstep.runtime.schedule import spec_problem
 
 MANIFEST = "manifest.json"
 MANIFEST_LIMIT = 16 * 2**20  # bytes; a real one has a few thousand
-ELEMENTS_LIMIT = 2**31  # of one sample: beyond it a shape is damage, not a model
+ELEMENTS_LIMIT = 2**28  # of one sample: beyond it a shape is damage, not a model
 EXPORT_AGAIN = "copy the bundle again, or make it again: fewstep export SOURCE -o BUNDLE"
 
 
@@ -53,16 +53,27 @@ class Bundle:
         """The path of an ONNX file, once it and its external weight files are checked."""
         for name in graph.data:
             self.file(name)
-        return self.file(graph.file)
+        path, folder = self.file(graph.file), PurePosixPath(graph.file).parent
+        try:
+            referred = referred_files(path)
+        except ValueError as error:
+            raise UserError(f"{self.path}: {graph.file} is no ONNX file ({error})", EXPORT_AGAIN) from None
+        for location in referred:
+            if (folder / location).as_posix() not in graph.data:
+                raise UserError(
+                    f"{self.path}: {graph.file} has weights in {location!r}, which the manifest does not list for it",
+                    "do not use this bundle",
+                )
+        return path
 
     def body(self, name: str) -> Body:
         body = self.manifest.bodies.get(name)
         if body is None:
             have = ", ".join(self.manifest.bodies)
-            raise UserError(
-                f"{self.path} has no body {name!r}, only {have}",
-                "name one of those; fewstep calibrate makes those in int8",
-            )
+            fix = "name one of those; fewstep calibrate makes those in int8"
+            if "float32" not in self.manifest.bodies:  # `fewstep pack` left it out
+                fix = f"name one of those, or take the bundle that this was packed from ({self.manifest.name})"
+            raise UserError(f"{self.path} has no body {name!r}, only {have}", fix)
         return body
 
 
@@ -119,8 +130,12 @@ def _decode(content: bytes, path: Path) -> Manifest:
             raise UserError(
                 f"{path} has schema {schema}, this fewstep reads up to {SCHEMA}", "pip install --upgrade fewstep"
             )
-        if schema < 1:
-            raise UserError(f"{path}: field schema: {schema} is no schema version", EXPORT_AGAIN)
+        if schema < SCHEMA - 1 or schema < 1:
+            raise UserError(
+                f"{path}: field schema: {schema}, this fewstep reads {SCHEMA} and {SCHEMA - 1}", EXPORT_AGAIN
+            )
+        if schema < SCHEMA:
+            return msgspec.convert(_from_schema_1(msgspec.json.decode(content, type=dict[str, Any])), Manifest)
         return msgspec.json.decode(content, type=Manifest)
     except msgspec.ValidationError as error:
         reason, _, place = str(error).partition(" - at `")
@@ -129,6 +144,21 @@ def _decode(content: bytes, path: Path) -> Manifest:
         raise UserError(f"{path}: {where}{_in_plain_words(reason)}", EXPORT_AGAIN) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"{path} is no valid JSON ({_in_plain_words(str(error))})", EXPORT_AGAIN) from error
+
+
+def _from_schema_1(document: dict[str, Any]) -> dict[str, Any]:
+    """Schema 1 called the float16 body after its only engine. All that schema 2 added has a default."""
+    former, name = "float16-tensorrt", "float16"
+    bodies, engines = document.get("bodies"), document.get("engines")
+    if isinstance(bodies, dict):
+        bodies = {name if key == former else key: body for key, body in bodies.items()}
+        document = document | {"bodies": bodies}
+    if isinstance(engines, list):
+        engines = [
+            each | {"body": name} if isinstance(each, dict) and each.get("body") == former else each for each in engines
+        ]
+        document = document | {"engines": engines}
+    return document | {"schema": SCHEMA}
 
 
 def _in_plain_words(reason: str) -> str:
@@ -140,11 +170,13 @@ def _in_plain_words(reason: str) -> str:
 
 def _make_again(manifest: Manifest, name: str, path: Path) -> str:
     """How to get a file of a bundle back: by copying, or with the verb that made it."""
-    lowered = [body.graph for body in manifest.bodies.values() if body.precision == "int8"]
+    int8 = [body for body in manifest.bodies.values() if body.precision == "int8"]
+    lowered = [graph for body in int8 for graph in (body.graph, *(stage.graph for stage in body.stages))]
     made: dict[str, set[str | None]] = {
         "build": {file for engine in manifest.engines for file in (engine.file, engine.sidecar)},
         "report": {manifest.report, manifest.results},
-        "calibrate": {manifest.ranges, *manifest.plans.values()}
+        "evaluate": {manifest.evaluation},
+        "calibrate": {manifest.ranges, manifest.precision, *manifest.plans.values()}
         | {file for graph in lowered for file in (graph.file, *graph.data)},
     }
     for verb, files in made.items():
@@ -169,6 +201,8 @@ def _confined(folder: Path, name: str) -> Path:
 
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file of any size, in hexadecimal."""
+    import hashlib  # OpenSSL: not for who only imports the runtime
+
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(2**20):
@@ -182,6 +216,8 @@ def _graphs(manifest: Manifest) -> Iterator[tuple[str, Graph]]:
         yield "prologue", manifest.prologue
     for name, body in manifest.bodies.items():
         yield f"bodies[{name!r}]", body.graph
+        for number, stage in enumerate(body.stages):
+            yield f"bodies[{name!r}].stages[{number}]", stage.graph
 
 
 def named_files(manifest: Manifest) -> Iterator[str]:
@@ -193,16 +229,16 @@ def named_files(manifest: Manifest) -> Iterator[str]:
     for engine in manifest.engines:
         yield engine.file
         yield engine.sidecar
-    named = (manifest.ranges, manifest.verification, manifest.report, manifest.results)
+    named = (
+        manifest.ranges,
+        manifest.precision,
+        manifest.verification,
+        manifest.report,
+        manifest.results,
+        manifest.evaluation,
+        manifest.scheduler,
+    )
     yield from (name for name in named if name is not None)
-
-
-def _fits(number: float, dtype: str) -> bool:
-    """Whether a dtype holds the number, exactly if it is an integer type."""
-    if np.issubdtype(dtype, np.integer):
-        bounds = np.iinfo(dtype)
-        return number == np.floor(number) and bounds.min <= number <= bounds.max
-    return bool(np.isfinite(number))
 
 
 def _check_consistency(manifest: Manifest, path: Path) -> None:
@@ -218,35 +254,45 @@ def _check_consistency(manifest: Manifest, path: Path) -> None:
             refuse("x_shape", f"{list(manifest.x_shape)} is not the shape of a sample")
     if problem := spec_problem(manifest.schedule):
         refuse(f"schedule.{problem[0]}", problem[1])
-    if "float32" not in manifest.bodies:
-        refuse("bodies", "there is no float32 body")
+    if not manifest.bodies:
+        refuse("bodies", "there is none")
     inputs = [condition.input for condition in manifest.conditions]
     if len(set(inputs)) != len(inputs) or len({condition.name for condition in manifest.conditions}) != len(inputs):
         refuse("conditions", "two have the same name or input")
     for index, condition in enumerate(manifest.conditions):
-        if condition.null is not None and not _fits(condition.null, condition.dtype):
-            refuse(f"conditions[{index}].null", f"{condition.null} is no {condition.dtype}")
-        if condition.low is not None and condition.high is not None and condition.low > condition.high:
-            refuse(f"conditions[{index}].low", f"{condition.low:g} is above high, {condition.high:g}")
-        if any(size < 1 for size in condition.shape):
-            refuse(f"conditions[{index}].shape", f"{list(condition.shape)} is not a shape")
+        if problem := condition_problem(condition):
+            refuse(f"conditions[{index}].{problem[0]}", problem[1])
     made = {tensor.name for tensor in manifest.prologue.outputs} if manifest.prologue else set()
     for field, graph in _graphs(manifest):
         for tensor in graph.inputs:
-            if tensor.role == "condition" and tensor.name not in inputs:
+            if tensor.role != "condition":
+                continue
+            fed = [each for each in manifest.conditions if each.input == tensor.name]
+            if not fed:
                 refuse(field, f"no condition feeds the input {tensor.name!r}")
+            if (tensor.shape, tensor.dtype) != (("batch", *fed[0].shape), fed[0].dtype):
+                refuse(field, f"the input {tensor.name!r} is not batch x {list(fed[0].shape)} of {fed[0].dtype}")
         for tensor in (*graph.inputs, *graph.outputs):
             if any(size < 1 if isinstance(size, int) else size != "batch" for size in tensor.shape):
                 refuse(f"{field}.graph", f"tensor {tensor.name!r} has the shape {list(tensor.shape)}")
-    for name, body in manifest.bodies.items():
-        field = f"bodies[{name!r}]"
-        roles = [tensor.role for tensor in body.graph.inputs]
-        if roles.count("x") != 1 or [tensor.role for tensor in body.graph.outputs].count("output") != 1:
+    for field, graph in _graphs(manifest):
+        if graph is manifest.prologue:
+            continue
+        roles = [tensor.role for tensor in graph.inputs]
+        if roles.count("x") != 1 or [tensor.role for tensor in graph.outputs].count("output") != 1:
             refuse(field, "a body has one input of role x and one output of role output")
-        for tensor in (*body.graph.inputs, *body.graph.outputs):
-            if tensor.role in ("x", "output") and tensor.shape != ("batch", *manifest.x_shape):
-                refuse(field, f"tensor {tensor.name!r} has not the shape batch x x_shape {list(manifest.x_shape)}")
+        for tensor in (*graph.inputs, *graph.outputs):
+            heads = manifest.heads if tensor.role == "output" else 1
+            wanted = ("batch", heads * manifest.x_shape[0], *manifest.x_shape[1:])
+            if tensor.role in ("x", "output") and tensor.shape != wanted:
+                refuse(field, f"tensor {tensor.name!r} has the shape {list(tensor.shape)}, not {list(wanted)}")
             if tensor.role == "row" and tensor.name not in made:
                 refuse(field, f"the prologue does not make the row {tensor.name!r}")
-        if list(body.groups) != sorted(set(body.groups)) or (len(body.groups) > 0) != ("group" in roles):
-            refuse(f"{field}.groups", "edges must increase, and go together with an input of role group")
+    for name, body in manifest.bodies.items():
+        graphs = (body.graph, *(stage.graph for stage in body.stages))
+        grouped = any(tensor.role == "group" for graph in graphs for tensor in graph.inputs)
+        edges, untils = list(body.groups), [stage.until for stage in body.stages]
+        if edges != sorted(set(edges)) or (len(edges) > 0) != grouped:
+            refuse(f"bodies[{name!r}].groups", "edges must increase, and go together with an input of role group")
+        if untils != sorted(set(untils)) or not all(1 <= until <= len(edges) for until in untils):
+            refuse(f"bodies[{name!r}].stages", f"they end at the groups {untils} of {len(edges) + 1}")

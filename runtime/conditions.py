@@ -1,5 +1,6 @@
 """Conditions as users give them, one value per sample, checked and made into arrays."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,30 @@ from fewstep.runtime.errors import UserError
 from fewstep.runtime.manifest import Condition
 
 Given = Mapping[str, Sequence[Any] | NDArray[Any]]
+ELEMENTS_LIMIT = 2**24  # of one value
+
+
+def condition_problem(condition: Condition) -> tuple[str, str] | None:
+    """(field, what is wrong with it) of a condition that contradicts itself, or None."""
+    for field in ("null", "low", "high"):
+        number = getattr(condition, field)
+        if number is not None and not _fits(number, condition.dtype):
+            return field, f"{number:g} is no {condition.dtype}"
+    if condition.low is not None and condition.high is not None and condition.low > condition.high:
+        return "low", f"{condition.low:g} is above high, {condition.high:g}"
+    if condition.typical is not None and not -math.inf < condition.typical[0] <= condition.typical[1] < math.inf:
+        return "typical", f"{list(condition.typical)} is no range"
+    if any(size < 1 for size in condition.shape) or math.prod(condition.shape) > ELEMENTS_LIMIT:
+        return "shape", f"{list(condition.shape)} is not a shape"
+    return None
+
+
+def _fits(number: float, dtype: str) -> bool:
+    """Whether a dtype holds the number, exactly if it is an integer type."""
+    if np.issubdtype(dtype, np.integer):
+        bounds = np.iinfo(dtype)
+        return number == np.floor(number) and bounds.min <= number <= bounds.max
+    return math.isfinite(number)
 
 
 def check(conditions: Sequence[Condition], given: Given | None, samples: int) -> dict[str, NDArray[Any]]:
@@ -36,6 +61,15 @@ def null(condition: Condition, samples: int) -> NDArray[Any]:
             "leave guidance out",
         )
     return np.full((samples, *condition.shape), condition.null, condition.dtype)
+
+
+def drawn_range(condition: Condition) -> tuple[float, float] | None:
+    """(low, high) of random values that stand in for data; None where nothing says what such data is like."""
+    if condition.typical is not None:
+        return condition.typical
+    if condition.dtype == "bool":
+        return 0.0, 1.0
+    return None if condition.low is None or condition.high is None else (condition.low, condition.high)
 
 
 def _wanted(condition: Condition) -> str:
@@ -79,7 +113,7 @@ def _number(condition: Condition, text: str) -> int:
     """The number of a label."""
     labels = [label.casefold() for label in condition.labels]
     if text.casefold() not in labels:
-        raise UserError(f"condition {condition.name!r}: unknown value {text!r}", f"give {_wanted(condition)}")
+        raise UserError(f"condition {condition.name!r}: unknown value {str(text)!r}", f"give {_wanted(condition)}")
     return labels.index(text.casefold())
 
 

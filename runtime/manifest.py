@@ -7,9 +7,9 @@ from typing import Literal
 
 import msgspec
 
-SCHEMA = 1
+SCHEMA = 2  # 1 is read too: see `bundle.py`
 
-Role = Literal["x", "time", "condition", "row", "group", "output"]
+Role = Literal["x", "time", "to", "condition", "row", "group", "output"]
 DType = Literal["float32", "float16", "int64", "int32", "uint8", "int8", "bool"]
 
 
@@ -44,6 +44,15 @@ class Coverage(Strict, frozen=True):
     float_ops: tuple[str, ...]  # weighted ops left in float
 
 
+class Stage(Strict, frozen=True):
+    """A graph that runs the steps of a body's first range groups, those below `until`, in its place: the same network
+    with more of it in float, where that pays."""
+
+    until: int
+    graph: Graph
+    coverage: Coverage
+
+
 class Body(Strict, frozen=True):
     """One deployable form of the denoiser: what runs N times a sample.
 
@@ -53,17 +62,19 @@ class Body(Strict, frozen=True):
 
     graph: Graph
     precision: Literal["float32", "float16", "int8"]
-    target: str  # "portable", "cpu-x86", "cpu-arm", "tensorrt", "openvino"
+    target: str  # "portable", "cpu-x86", "cpu-x86-7bit", "cpu-arm", "tensorrt", "openvino"
     groups: tuple[float, ...] = ()
     plan: str | None = None  # the plan it was calibrated along
     coverage: Coverage | None = None
+    stages: tuple[Stage, ...] = ()  # `until` increases; steps of later groups run `graph`
 
 
 class Condition(Strict, frozen=True):
     """A named condition of the denoiser: one value of `shape` per sample.
 
-    `null` fills the unconditional branch (None: the denoiser has no unconditional form). Integers must lie in
-    [low, high]; `labels`, if any, name the integers from 0.
+    `null` fills the unconditional branch (None: the denoiser has no unconditional form). `low` and `high` are limits,
+    both included: nothing else is taken. `typical` is where random values are drawn from by verification, and by
+    calibration where no data is given; None: from low to high. `labels`, if any, name the integers from 0.
     """
 
     name: str
@@ -74,18 +85,53 @@ class Condition(Strict, frozen=True):
     low: float | None = None
     high: float | None = None
     labels: tuple[str, ...] = ()
+    typical: tuple[float, float] | None = None
 
 
-class ScheduleSpec(Strict, frozen=True):
-    """Parameters of a noise schedule; `schedule.py` gives them meaning. Betas are used by kind "linear" only."""
+class ScheduleSpec(Strict, frozen=True, omit_defaults=True):
+    """Parameters of a noise schedule; `paths.py` gives them meaning, and None is a kind's own default.
 
-    kind: Literal["linear", "cosine", "flow"]
+    What a kind does not use keeps its default, is not written, and is no part of the fingerprint (but the first four,
+    which always are).
+    """
+
+    kind: Literal[
+        "linear",  # tables of timesteps, variance preserving: betas, or a formula for them
+        "scaled-linear",
+        "cosine",
+        "sigmoid",
+        "betas",
+        "flow",  # straight path between data and noise
+        "trigonometric",  # a quarter of a circle between them
+        "exploding",  # sigma alone grows: geometrically in time, or as EDM has it
+        "edm",
+        "residual-shift",  # from the data to a degraded sample: ResShift, RDDM, OUVE, Schroedinger bridge, IR-SDE
+        "rddm",
+        "ou",
+        "bridge",
+        "mean-reverting",
+    ]
     timesteps: int = 1000
     beta_start: float = 1e-4
     beta_end: float = 0.02
+    betas: tuple[float, ...] = ()
+    zero_terminal_snr: bool = False  # of a table: rescaled so that its last timestep is pure noise
+    sigma_min: float | None = None
+    sigma_max: float | None = None
+    sigma_data: float = 0.5  # standard deviation of the data, in EDM's preconditioning
+    time_scale: float = 1.0  # of what the network is told, for kinds without timesteps
+    kappa: float = 2.0  # ResShift: the noise's deviation where eta is 1
+    eta_min: float | None = None
+    eta_max: float | None = None
+    power: float | None = None
+    noise_variance: float = 0.01  # RDDM: of the last timestep
+    theta: float = 1.5  # OU: how fast the mean moves to the degraded sample
+    growth: float = 2.6  # bridge: the noise added at time t has the variance rate growth^2t
+    rate: float = 0.4
+    alpha_min: float = 0.005  # mean-reverting: the data's share at the last timestep
 
 
-Prediction = Literal["epsilon", "sample", "v", "flow"]
+Prediction = Literal["epsilon", "sample", "v", "flow", "score", "edm", "consistency", "residual"]
 
 
 class Engine(Strict, frozen=True):
@@ -124,6 +170,11 @@ class Manifest(Strict, frozen=True):
     plans: dict[str, str] = {}  # plan name -> file
     engines: tuple[Engine, ...] = ()
     ranges: str | None = None
+    precision: str | None = None  # JSON: precision maps, as they were searched
     verification: str | None = None  # JSON table: torch against ONNX
     report: str | None = None
     results: str | None = None  # JSON: the report's figures
+    evaluation: str | None = None  # JSON: the figures of `fewstep evaluate`
+    heads: int = 1  # outputs of x's shape that the denoiser gives, one after the other along the first axis
+    towards: str | None = None  # restoration: the given tensor (or condition) that noising reverts to
+    scheduler: str | None = None  # JSON: the scheduler config that came with the denoiser, for plan "scheduler:STEPS"

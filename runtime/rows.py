@@ -1,90 +1,153 @@
 """From a traced solver to tables: live ranges decide which buffers are rows of the state, and which row each takes."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
-from fewstep.runtime.lin import Lin
-from fewstep.runtime.trace import Draw, Predicted, Stored, Tracer
+import numpy as np
+
+from fewstep.runtime.lin import Coefficient, Lin, is_zero
+from fewstep.runtime.manifest import Strict
+from fewstep.runtime.trace import Draw, Given, Ones, Predicted, Stored, Tracer
 
 Row = tuple[float, ...]
+AXES_LIMIT = 32  # of a tensor: what every version of numpy takes
+
+
+class Tensor(Strict, frozen=True):
+    """Coefficients that differ over a sample: float64, little-endian, broadcast to a sample's shape from the right."""
+
+    shape: tuple[int, ...]
+    data: bytes
+
+
+class Term(Strict, frozen=True):
+    """row[`row`] += tensors[`tensor`] * column[`column`], elementwise; without a column the tensor is added itself."""
+
+    row: int
+    column: int | None
+    tensor: int
+
+
+@dataclass(frozen=True)
+class Table:
+    """Lines of numbers, one for each row made, and the terms whose coefficient is a tensor."""
+
+    rows: tuple[Row, ...]
+    terms: tuple[Term, ...]
 
 
 @dataclass(frozen=True)
 class StepTable:
     """Numbers of one evaluation and the update after it.
 
-    Columns of `x0`: state rows, outputs in branch order. Columns of `update` (one line per row of the next state):
-    state rows, outputs, the shaped prediction if there is one, then `draws` in order.
+    Columns of `shape_of`: state rows, outputs. Of `x0`: those and what the shape makes, if there is one. Of `update`
+    (one line per row of the next state): those, then `draws` in order.
     """
 
     input: Row
+    shape_of: tuple[Row, ...]
     x0: Row
-    update: tuple[Row, ...]
+    update: Table
     draws: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Tables:
-    """A whole traced solver: `start` gives the first state over `start_draws`; the sample is `output` . last state."""
+    """A whole traced solver: `start` gives the first state over `given`, then `start_draws`; the sample is `output` .
+    last state. `given` is all that the solver asked for, read or not: at pure noise an image has the coefficient 0."""
 
     rows: int
-    start: tuple[Row, ...]
+    given: tuple[str, ...]
+    start: Table
     start_draws: tuple[int, ...]
     steps: tuple[StepTable, ...]
     output: Row
+    tensors: tuple[Tensor, ...]
 
 
 def tabulate(tracer: Tracer, sample: Lin) -> Tables:
     """Tables of a traced solver that returned `sample`."""
     final = tracer.store(sample)
-    live = _live(tracer, final)
+    values_of = _Values(tracer)
+    live = _live(tracer, final, values_of)
     places = _places(live)
     rows = max(len(row_of) for row_of in places)
+    tensors = _Tensors(tracer)
 
-    start_values = {row: _value(tracer, 0, buffer) for buffer, row in places[0].items()}
-    start_draws = _draws(tracer, start_values.values())
-    start = _matrix(start_values, {buffer: i for i, buffer in enumerate(start_draws)}, rows, len(start_draws))
+    values = {row: values_of.of(0, buffer) for buffer, row in places[0].items()}
+    given = tuple(b for b, buffer in enumerate(tracer.buffers) if isinstance(buffer, Given))
+    draws = _draws(tracer, values.values())
+    columns = {buffer: i for i, buffer in enumerate((*given, *draws))}
+    start = tensors.table(values, columns, rows, len(columns))
+    start_draws = _draw_numbers(tracer, draws)
 
     steps = []
     for e, evaluation in enumerate(tracer.evaluations):
         made = (*evaluation.outputs, *(() if evaluation.shaped is None else (evaluation.shaped,)))
-        values = {row: _value(tracer, e + 1, buffer) for buffer, row in places[e + 1].items()}
+        values = {row: values_of.of(e + 1, buffer) for buffer, row in places[e + 1].items()}
         draws = _draws(tracer, values.values())
         columns = places[e] | {buffer: rows + i for i, buffer in enumerate((*made, *draws))}
+        seen = rows + len(evaluation.outputs)
         steps.append(
             StepTable(
-                input=_row(Lin({evaluation.input: 1.0}), columns, rows),
-                x0=_row(evaluation.x0, columns, rows + len(evaluation.outputs)),
-                update=_matrix(values, columns, rows, rows + len(made) + len(draws)),
+                input=_row(evaluation.input, columns, rows),
+                shape_of=tuple(_row(value, columns, seen) for value in evaluation.shape_of),
+                x0=_row(evaluation.x0, columns, rows + len(made)),
+                update=tensors.table(values, columns, rows, rows + len(made) + len(draws)),
                 draws=_draw_numbers(tracer, draws),
             )
         )
-    return Tables(rows, start, _draw_numbers(tracer, start_draws), tuple(steps), _row(final, places[-1], rows))
+    return Tables(
+        rows=rows,
+        given=tuple(buffer.name for b in given if isinstance(buffer := tracer.buffers[b], Given)),
+        start=start,
+        start_draws=start_draws,
+        steps=tuple(steps),
+        output=_row(final, places[-1], rows),
+        tensors=tuple(tensors.found),
+    )
 
 
-def _value(tracer: Tracer, ready: int, buffer: int) -> Lin:
+@dataclass
+class _Values:
     """How a buffer of the state after `ready` evaluations is computed: over the rows of the state before, the
     evaluation's outputs and draws. A row that existed before is carried over as itself."""
-    kind = tracer.buffers[buffer]
-    made_now = (isinstance(kind, Stored) and kind.ready == ready) or (
-        isinstance(kind, Predicted) and kind.evaluation == ready - 1
-    )
-    if not made_now:
-        return Lin({buffer: 1.0})
-    assert isinstance(kind, Stored | Predicted)
-    total = Lin({})
-    for part, coefficient in kind.value.terms.items():
-        total = total + coefficient * _value(tracer, ready, part)
-    return total
+
+    tracer: Tracer
+    known: dict[tuple[int, int], Lin] = field(default_factory=dict)
+
+    def of(self, ready: int, buffer: int) -> Lin:
+        key = ready, buffer
+        if key not in self.known:
+            self.known[key] = self._expand(ready, buffer)
+        return self.known[key]
+
+    def _expand(self, ready: int, buffer: int) -> Lin:
+        kind = self.tracer.buffers[buffer]
+        made_now = (isinstance(kind, Stored) and kind.ready == ready) or (
+            isinstance(kind, Predicted) and kind.evaluation == ready - 1
+        )
+        if not made_now:
+            return Lin({buffer: 1.0})
+        assert isinstance(kind, Stored | Predicted)
+        total: dict[int, Coefficient] = {}
+        for part, coefficient in kind.value.terms.items():
+            for leaf, factor in self.of(ready, part).terms.items():
+                product = coefficient * factor
+                total[leaf] = total[leaf] + product if leaf in total else product
+        return Lin({leaf: coefficient for leaf, coefficient in total.items() if not is_zero(coefficient)})
 
 
-def _live(tracer: Tracer, final: Lin) -> list[set[int]]:
+def _live(tracer: Tracer, final: Lin, values: _Values) -> list[set[int]]:
     """For each state, the buffers it must hold: found backwards from the sample."""
     live = [set(final.terms)]
     for ready in range(len(tracer.evaluations), 0, -1):
-        needed = {tracer.evaluations[ready - 1].input}
+        evaluation = tracer.evaluations[ready - 1]
+        needed: set[int] = set()
+        for value in (evaluation.input, evaluation.x0, *evaluation.shape_of):
+            needed |= value.terms.keys()
         for buffer in live[0]:
-            needed |= _value(tracer, ready, buffer).terms.keys()
+            needed |= values.of(ready, buffer).terms.keys()
         live.insert(0, {b for b in needed if isinstance(tracer.buffers[b], Stored | Predicted)})
     return live
 
@@ -103,7 +166,7 @@ def _places(live: list[set[int]]) -> list[dict[int, int]]:
 
 
 def _draws(tracer: Tracer, values: Iterable[Lin]) -> tuple[int, ...]:
-    """Buffers of the draws that a set of values reads, each once."""
+    """The draws that a set of values reads, each once."""
     return tuple(sorted({b for value in values for b in value.terms if isinstance(tracer.buffers[b], Draw)}))
 
 
@@ -112,12 +175,55 @@ def _draw_numbers(tracer: Tracer, buffers: Iterable[int]) -> tuple[int, ...]:
 
 
 def _row(value: Lin, columns: Mapping[int, int], width: int) -> Row:
+    """One line of numbers; what a network sees and predicts has no tensor coefficients."""
     row = [0.0] * width
     for buffer, coefficient in value.terms.items():
+        if isinstance(coefficient, np.ndarray):
+            raise TypeError("a tensor times a state is a row: store it before it is combined for the network")
         row[columns[buffer]] = coefficient
     return tuple(row)
 
 
-def _matrix(values: Mapping[int, Lin], columns: Mapping[int, int], rows: int, width: int) -> tuple[Row, ...]:
-    """One line per state row; a row that nothing lives in becomes zero."""
-    return tuple(_row(values.get(row, Lin({})), columns, width) for row in range(rows))
+@dataclass
+class _Tensors:
+    """The tensors that tables refer to, each once."""
+
+    tracer: Tracer
+    found: list[Tensor] = field(default_factory=list)
+
+    def table(self, values: Mapping[int, Lin], columns: Mapping[int, int], rows: int, width: int) -> Table:
+        """One line per state row; a row that nothing lives in becomes zero."""
+        lines = [[0.0] * width for _ in range(rows)]
+        terms = []
+        for row, value in sorted(values.items()):
+            for buffer, coefficient in value.terms.items():
+                alone = isinstance(self.tracer.buffers[buffer], Ones)
+                if alone or isinstance(coefficient, np.ndarray):
+                    terms.append(Term(row, None if alone else columns[buffer], self._number(coefficient)))
+                else:
+                    lines[row][columns[buffer]] = coefficient
+        return Table(tuple(map(tuple, lines)), tuple(terms))
+
+    def _number(self, coefficient: Coefficient) -> int:
+        array = np.asarray(coefficient, "<f8")
+        tensor = Tensor(array.shape, array.tobytes())
+        if tensor not in self.found:
+            self.found.append(tensor)
+        return self.found.index(tensor)
+
+
+def array(tensor: Tensor) -> "np.ndarray[tuple[int, ...], np.dtype[np.float64]]":
+    """The numbers of a tensor."""
+    return np.frombuffer(tensor.data, "<f8").reshape(tensor.shape)
+
+
+def tensor_problem(tensors: Sequence[Tensor]) -> str | None:
+    """What is wrong with a plan's tensors, or None."""
+    for i, tensor in enumerate(tensors):
+        if len(tensor.shape) > AXES_LIMIT:
+            return f"tensors[{i}] has {len(tensor.shape)} axes"
+        if any(size < 1 for size in tensor.shape) or 8 * int(np.prod(tensor.shape, dtype=object)) != len(tensor.data):
+            return f"tensors[{i}] is not {list(tensor.shape)} numbers"
+        if not np.isfinite(array(tensor)).all():
+            return f"tensors[{i}] holds a number that is not finite"
+    return None

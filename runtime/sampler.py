@@ -7,32 +7,63 @@ Nothing changes after loading, so one sampler serves any number of threads. A sa
 never on its neighbours in the batch.
 """
 
-import operator
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from numbers import Real
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.runtime import conditions, noise
-from fewstep.runtime.backends import Backend, Network
+from fewstep.runtime import conditions, lockstep, noise
+from fewstep.runtime.backends import PROLOGUE, Backend, Network
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle import EXPORT_AGAIN, Bundle, open_bundle
 from fewstep.runtime.errors import UserError
-from fewstep.runtime.manifest import Body, Graph, Role
-from fewstep.runtime.plan import Denoising, Plan, Step, compile_plan, decode, regroup
+from fewstep.runtime.feeds import (
+    TIME,
+    TO,
+    Arrays,
+    Overrides,
+    branch_values,
+    check_times,
+    feeds,
+    plan_blocks,
+    taken,
+)
+from fewstep.runtime.feeds import tensor_name as name_of
+from fewstep.runtime.finite import OUTPUT, check_finite, finite_sample, finite_states
+from fewstep.runtime.guidance import UNCOND, Guidance
+from fewstep.runtime.manifest import Body
+from fewstep.runtime.plan import Plan, Step, compile_plan, group_of, regroup
+from fewstep.runtime.request import (
+    SCHEDULER,
+    Cancel,
+    Given,
+    check_branches,
+    check_given,
+    check_hold,
+    check_network_time,
+    check_plan,
+    check_seeds,
+    check_x,
+    denoising,
+    read_plan,
+    scheduler_plan,
+    until_cancelled,
+)
 from fewstep.runtime.schedule import NoiseSchedule
+from fewstep.runtime.shape import Shape, as_shape
+from fewstep.runtime.step import Hold, StepState, execute
 from fewstep.runtime.step import Network as StepNetwork
-from fewstep.runtime.step import StepState, execute, finish
 
 Array = NDArray[np.floating[Any]]
 Float32 = NDArray[np.float32]
-PLAN_LIMIT = 64 * 2**20  # bytes of a plan file; thousands of steps have a few MB
+PlanLike = str | Path | Plan
+PLAN = "dpmpp_2m:8"
+LOG = logging.getLogger("fewstep")
 
 
 def load(
@@ -42,25 +73,29 @@ def load(
 
     Args:
         path: the bundle.
-        precision: "float32" or "int8"; the backend knows which body of that precision it runs best.
+        precision: "float32", "float16" or "int8"; the backend knows which body of that precision it runs best.
         body: the name of a body instead, for measuring (e.g. "int8-tensorrt", simulated in float).
         backend: the inference engine and its settings; None is ONNX Runtime on the CPU.
     """
     bundle = open_bundle(path)
     if backend is None:
         backend = OnnxRuntime()
-    elif not (hasattr(backend, "open") and hasattr(backend, "bodies")):
+        if body is not None and not any(body in names for names in backend.bodies.values()):
+            LOG.warning(
+                "body %r is for another engine: onnxruntime on the CPU imitates it, slowly, to measure it", body
+            )
+    elif not (hasattr(backend, "load") and hasattr(backend, "bodies")):
         raise UserError(
             f"backend {backend!r} is no inference engine",
-            "this version runs ONNX Runtime's CPU provider: leave backend out, or pass an OnnxRuntime(...)",
+            "leave backend out for ONNX Runtime on the CPU, or pass one of fewstep.runtime.backends",
         )
-    chosen = bundle.body(body or choose_body(bundle, precision, backend))
-    prologue = bundle.manifest.prologue
+    name = body or choose_body(bundle, precision, backend)
     return Sampler(
         bundle=bundle,
-        body=chosen,
-        denoiser=backend.open(bundle.graph(chosen.graph)),
-        prologue=None if prologue is None else backend.open(bundle.graph(prologue)),
+        body=bundle.body(name),
+        denoiser=backend.load(bundle, name),
+        prologue=None if bundle.manifest.prologue is None else backend.load(bundle, PROLOGUE),
+        stages=tuple(backend.load(bundle, f"{name}/{i}") for i in range(len(bundle.body(name).stages))),
     )
 
 
@@ -73,20 +108,23 @@ def choose_body(bundle: Bundle, precision: str, backend: Backend) -> str:
             return name
     have = ", ".join(bundle.manifest.bodies)
     wanted = backend.bodies[precision][0]
-    target = wanted.removeprefix(f"{precision}-")
-    raise UserError(
-        f"{bundle.path} has no {wanted} body, only {have}", f"fewstep calibrate {bundle.path} --target {target}"
-    )
+    fix = f"fewstep calibrate {bundle.path} --target {wanted.removeprefix(f'{precision}-')}"
+    if precision == "float16":
+        fix = f"fewstep build {bundle.path} --precision float16"
+    if "float32" not in bundle.manifest.bodies:  # nothing to make it from: `fewstep pack` left it out
+        fix = f"choose precision {' or '.join(sorted({body.precision for body in bundle.manifest.bodies.values()}))}"
+    raise UserError(f"{bundle.path} has no {wanted} body, only {have}", fix)
 
 
 @dataclass(frozen=True, repr=False)
 class Sampler(AbstractContextManager["Sampler"]):
-    """A denoiser that is loaded and ready. Made by `load`."""
+    """A denoiser that is loaded and ready. Made by `load`; `stages` are the networks of the body's stages."""
 
     bundle: Bundle
     body: Body
     denoiser: Network
     prologue: Network | None
+    stages: tuple[Network, ...] = ()
 
     def __repr__(self) -> str:
         return f"<Sampler of {self.bundle.path}: {self.body.precision} body for {self.body.target}>"
@@ -96,198 +134,232 @@ class Sampler(AbstractContextManager["Sampler"]):
 
     def sample(
         self,
-        plan: str | Path | Plan = "dpmpp_2m:8",
+        plan: PlanLike | list[PlanLike] | tuple[PlanLike, ...] = PLAN,
         seeds: Sequence[int] = (0,),
         condition: conditions.Given | None = None,
-        guidance: float | None = None,
+        guidance: float | Guidance | None = None,
+        *,
+        shape: Shape | None = None,
+        branches: Overrides | None = None,
+        given: Given | None = None,
+        strength: float | None = None,
+        hold: Hold | None = None,
+        cancel: Cancel | None = None,
     ) -> Float32:
         """Samples float32 [len(seeds), *x_shape] in model range.
 
         Args:
-            plan: "SOLVER:STEPS", a compiled plan, or the path of a plan's JSON.
+            plan: the name of a plan (SOLVER:STEPS or SOLVER:STEPS@GRID), a compiled plan, or the path of a plan's JSON;
+                or a list of these, one for each sample.
             seeds: one per sample.
             condition: for each condition of the denoiser, one value (or label) per sample.
-            guidance: weight of classifier-free guidance; None runs the conditional branch alone.
+            guidance: the weight of classifier-free guidance or a form of `fewstep.runtime.guidance`; None runs the
+                conditional branch alone.
+            shape: what is done to each prediction, such as `Clip(-1, 1)` (`fewstep.runtime.shape`).
+            branches: conditions of further branches, {"uncond": {"text": [...]}} for a negative prompt; a condition
+                that is not named is the sample's own, None stands for its null value.
+            given: tensors [len(seeds), *x_shape] that a plan starts from, such as a degraded image; one that is missing
+                is looked for among the conditions. {"image": ...} with a `strength` is image-to-image.
+            strength: in (0, 1]: how far the given image is noised, as the share of the plan's steps that are run.
+            hold: a part of the sample that is known (inpainting, actions under way).
+            cancel: an event, or a function, that is looked at before each evaluation; once set, `Cancelled` is raised.
         """
-        compiled = self.compile(plan, guidance)
-        return finish(compiled, self._run(compiled, seeds, condition)).astype(np.float32, copy=False)
+        numbers = check_seeds(seeds)
+        values = branch_values(self.bundle.manifest.conditions, condition, branches, len(numbers))
+        if not isinstance(plan, list | tuple):
+            compiled = self.compile(plan, guidance, shape=shape, strength=strength, branches=branches)
+            check_branches(branches, [compiled])
+            hold = check_hold(hold, compiled, self.bundle.manifest.x_shape, len(numbers))
+            states = self._run(compiled, numbers, values, condition, given, hold, cancel)
+            return finite_sample(compiled, states, hold)
+        if hold is not None:
+            raise UserError("hold with a plan for each sample", "give one plan")
+        if len(plan) != len(numbers):
+            raise UserError(f"{len(plan)} plans for {len(numbers)} seeds", "give one plan, or one for each seed")
+        plans = [self.compile(each, guidance, shape=shape, strength=strength, branches=branches) for each in plan]
+        check_branches(branches, plans)
+        lanes = [
+            self._lane(each, numbers, [i for i, other in enumerate(plans) if other == each], values, condition, given)
+            for place, each in enumerate(plans)
+            if each not in plans[:place]
+        ]
+        shared = [name for name, tensor in taken(self.body).items() if tensor.role == "group"]
+        longest = max(len(each.steps) for each in plans)
+        for _ in until_cancelled(lockstep.run(lanes, self._evaluate, shared), longest, cancel):
+            pass
+        return lockstep.collect(lanes, len(numbers))
 
     def steps(
         self,
-        plan: str | Path | Plan = "dpmpp_2m:8",
+        plan: PlanLike = PLAN,
         seeds: Sequence[int] = (0,),
         condition: conditions.Given | None = None,
-        guidance: float | None = None,
+        guidance: float | Guidance | None = None,
+        *,
+        shape: Shape | None = None,
+        branches: Overrides | None = None,
+        given: Given | None = None,
+        strength: float | None = None,
+        hold: Hold | None = None,
+        cancel: Cancel | None = None,
     ) -> Iterator[StepState]:
-        """The same run, one state per evaluation: for previews, progress, measuring; stop iterating to cancel."""
-        return self._run(self.compile(plan, guidance), seeds, condition)
-
-    def _run(self, compiled: Plan, seeds: Sequence[int], condition: conditions.Given | None) -> Iterator[StepState]:
+        """The same run, one state per evaluation (`index`, `u`, `x0`): for previews, progress, measuring; stop
+        iterating to cancel."""
         numbers = check_seeds(seeds)
+        values = branch_values(self.bundle.manifest.conditions, condition, branches, len(numbers))
+        compiled = self.compile(plan, guidance, shape=shape, strength=strength, branches=branches)
+        check_branches(branches, [compiled])
+        held = check_hold(hold, compiled, self.bundle.manifest.x_shape, len(numbers))
+        return self._run(compiled, numbers, values, condition, given, held, cancel)
 
-        def draws(number: int) -> Float32:
-            return np.stack([noise.normal(seed, number, self.bundle.manifest.x_shape) for seed in numbers])
+    def evaluate(
+        self,
+        x: Array,
+        time: float | Sequence[float],
+        condition: conditions.Given | None = None,
+        to: float | Sequence[float] | None = None,
+    ) -> Float32:
+        """The bare network once, without guidance: its output [B, heads * C, ...] at x [B, *x_shape] and network time.
 
-        return _finite(execute(compiled, self.network(compiled, len(numbers), condition), draws), compiled)
+        Args:
+            time: in the network's own units, one for all samples or one each.
+            to: the second time, for a network that is told two.
+        """
+        x = check_x(x, self.bundle.manifest.x_shape)
+        check_times(to is not None, self.bundle, self.body)
+        times = check_network_time(time, len(x))
+        schedule = NoiseSchedule(self.bundle.manifest.schedule)
+        groups = np.array([group_of(schedule.time(float(t)).lam, self.body.groups) for t in times])
+        block = dict(conditions.check(self.bundle.manifest.conditions, condition, len(x)))
+        block[TIME] = times.astype(np.float32)
+        if to is not None:
+            block[TO] = check_network_time(to, len(x)).astype(np.float32)
+        outputs: list[tuple[NDArray[np.intp], Float32]] = []
+        for group in np.unique(groups):  # one call has one range group
+            places = np.flatnonzero(groups == group)
+            part = {name: values[places] for name, values in block.items()}
+            fed = feeds(self.bundle, self.body, self.prologue, [part], [int(group)])(0)
+            outputs.append((places, self._evaluate(x[places], fed, int(group))))
+        result = np.empty((len(x), *outputs[0][1].shape[1:]), np.float32)
+        for places, output in outputs:
+            result[places] = output
+        return result
 
-    def network(self, plan: Plan, samples: int, condition: conditions.Given | None = None) -> StepNetwork:
+    def network(
+        self,
+        plan: Plan,
+        samples: int,
+        condition: conditions.Given | None = None,
+        branches: Overrides | None = None,
+    ) -> StepNetwork:
         """The denoiser along a compiled plan, as the executor calls it: for those who bring their own x."""
-        values = conditions.check(self.bundle.manifest.conditions, condition, samples)
-        feeds = self._feeds(plan, values, samples)
+        values = branch_values(self.bundle.manifest.conditions, condition, branches, samples)
+        return self._network(plan, samples, values)
 
-        def evaluate(index: int, step: Step, u: Array) -> list[Array]:
-            outputs = self._evaluate(np.concatenate([u] * len(step.branches)), feeds(index))
-            _check_finite(outputs, "the denoiser's output", index, step, plan)
-            return np.split(outputs, len(step.branches))
+    def compile(
+        self,
+        plan: PlanLike,
+        guidance: float | Guidance | None = None,
+        *,
+        shape: Shape | None = None,
+        strength: float | None = None,
+        branches: Overrides | None = None,
+    ) -> Plan:
+        """The plan for this sampler: compiled if it is a name, checked if it is not, its steps in the body's groups.
 
-        return evaluate
-
-    def compile(self, plan: str | Path | Plan, guidance: float | None = None) -> Plan:
-        """The plan for this sampler: compiled if it is a name, checked if it is not, its steps in the body's groups."""
-        manifest = self.bundle.manifest
-        if guidance is not None and not (isinstance(guidance, Real) and abs(guidance) <= sys.float_info.max):
-            raise UserError(f"guidance {guidance!r} is no finite number", "give a weight such as 2.0, or leave it out")
+        Arguments as of `sample`; `branches` matters where a condition has no null value: who says what "uncond" is
+        can be guided all the same.
+        """
+        known = denoising(self.bundle.manifest)
+        if UNCOND in (branches or {}):
+            known = replace(known, guided=True)
+        shape = as_shape(shape)
         if not isinstance(plan, str | Path | Plan):
             raise UserError(f"plan {plan!r} is no plan", "give SOLVER:STEPS such as 'dpmpp_2m:8', or a plan's path")
         if not isinstance(plan, Plan) and (isinstance(plan, Path) or plan.endswith(".json")):
-            plan = _read_plan(Path(plan))
+            plan = read_plan(Path(plan))
+        if isinstance(plan, str) and plan.startswith(SCHEDULER):
+            if strength is not None or shape is not None:
+                raise UserError(f"plan {plan!r} takes no strength and no shape", "give SOLVER:STEPS for those")
+            plan = scheduler_plan(plan, guidance, known.guided, self.bundle)
         if isinstance(plan, str):
-            guided = all(condition.null is not None for condition in manifest.conditions)
-            denoising = Denoising(manifest.schedule, manifest.prediction, guided and bool(manifest.conditions))
-            return compile_plan(plan, denoising, guidance, groups=self.body.groups)
-        _check_plan(plan, guidance, self.bundle)
+            return compile_plan(plan, known, guidance, shape, self.body.groups, strength)
+        check_plan(plan, guidance, strength, self.bundle)
+        if shape is not None and {step.shape for step in plan.steps if step.shape is not None} != {shape}:
+            raise UserError(f"plan {plan.name!r} was compiled without shape {shape}", "give the plan by its name")
         return regroup(plan, self.body.groups)
 
-    def _evaluate(self, x: Array, feeds: Mapping[str, NDArray[Any]]) -> Float32:
-        """The denoiser on [branches * B, *x_shape], the branches one after the other."""
-        graph = self.body.graph
-        outputs = self.denoiser({_name(graph, "x"): np.ascontiguousarray(x, np.float32), **feeds})
-        output = outputs.get(_name(graph, "output"))
-        if output is None or output.shape != x.shape:
-            raise UserError(f"{self.bundle.path}: {graph.file} is not what the manifest says", EXPORT_AGAIN)
-        return output
+    def _run(
+        self,
+        plan: Plan,
+        seeds: Sequence[int],
+        values: Callable[[str], dict[str, NDArray[Any]]],
+        condition: conditions.Given | None,
+        given: Given | None,
+        hold: Hold | None,
+        cancel: Cancel | None,
+    ) -> Iterator[StepState]:
+        tensors = check_given(plan.given, given, condition, self.bundle.manifest.x_shape, len(seeds))
+        network = self._network(plan, len(seeds), values)
+        states = execute(plan, network, self._draws(seeds), np.float32, tensors, hold)
+        return until_cancelled(finite_states(states, plan), len(plan.steps), cancel)
+
+    def _lane(
+        self,
+        plan: Plan,
+        seeds: Sequence[int],
+        places: list[int],
+        values: Callable[[str], dict[str, NDArray[Any]]],
+        condition: conditions.Given | None,
+        given: Given | None,
+    ) -> lockstep.Lane:
+        """The samples of a batch that follow one plan."""
+        tensors = check_given(plan.given, given, condition, self.bundle.manifest.x_shape, len(seeds))
+
+        def here(branch: str) -> dict[str, NDArray[Any]]:
+            return {name: array[places] for name, array in values(branch).items()}
+
+        return lockstep.Lane(
+            plan,
+            places,
+            self._draws([seeds[place] for place in places]),
+            {name: tensor[places] for name, tensor in tensors.items()},
+            self._feeds(plan, len(places), here),
+        )
+
+    def _network(self, plan: Plan, samples: int, values: Callable[[str], dict[str, NDArray[Any]]]) -> StepNetwork:
+        fed = self._feeds(plan, samples, values)
+
+        def evaluate(index: int, step: Step, u: Array) -> list[Array]:
+            result = self._evaluate(np.concatenate([u] * len(step.branches)), fed(index), step.group)
+            check_finite(result, OUTPUT, index, step, plan)
+            return lockstep.split_outputs(result, step)
+
+        return evaluate
 
     def _feeds(
-        self, plan: Plan, given: Mapping[str, NDArray[Any]], samples: int
+        self, plan: Plan, samples: int, values: Callable[[str], dict[str, NDArray[Any]]]
     ) -> Callable[[int], dict[str, NDArray[Any]]]:
-        """The inputs of the body but x, by step. All that does not depend on x is computed here, once a run.
-
-        Samples often share their condition, and the unconditional branch is the same for all: the prologue runs once
-        for each (step, distinct condition), and each step deals out its rows when it comes, not all steps at once.
-        """
-        blocks: list[dict[str, NDArray[Any]]] = []  # per step: conditions and time, [branches * samples, ...]
         for step in plan.steps:
-            parts = [given if branch == "cond" else self._null(samples) for branch in step.branches]
-            block = {name: np.concatenate([part[name] for part in parts]) for name in given}
-            block[_TIME] = np.full(len(parts) * samples, step.time, np.float32)
-            blocks.append(block)
-        taken = {tensor.name: tensor.role for tensor in self.body.graph.inputs}
-        direct = [self._inputs(self.body.graph, block) for block in blocks]
-        if "group" in taken.values():
-            name = _name(self.body.graph, "group")
-            for feeds, step in zip(direct, plan.steps, strict=True):
-                feeds[name] = np.array([step.group], np.int64)
-        if self.prologue is None or self.bundle.manifest.prologue is None:
-            return direct.__getitem__
-        joined = {name: np.concatenate([block[name] for block in blocks]) for name in (*given, _TIME)}
-        distinct, place = _distinct(joined)
-        made = self.prologue(self._inputs(self.bundle.manifest.prologue, distinct))
-        rows = {name: row for name, row in made.items() if taken.get(name) == "row"}
-        for name, row in rows.items():
-            if row.shape[:1] != distinct[_TIME].shape:
-                raise UserError(f"{self.bundle.path}: the prologue makes no row {name!r} for each sample", EXPORT_AGAIN)
-        places = np.split(place, np.cumsum([len(block[_TIME]) for block in blocks])[:-1])
-        return lambda index: direct[index] | {name: row[places[index]] for name, row in rows.items()}
+            check_times(step.to is not None, self.bundle, self.body)
+        blocks = plan_blocks(plan, values, samples)
+        return feeds(self.bundle, self.body, self.prologue, blocks, [step.group for step in plan.steps])
 
-    def _null(self, samples: int) -> dict[str, NDArray[Any]]:
-        return {each.name: conditions.null(each, samples) for each in self.bundle.manifest.conditions}
+    def _draws(self, seeds: Sequence[int]) -> Callable[[int], Float32]:
+        shape = self.bundle.manifest.x_shape
+        return lambda number: np.stack([noise.normal(seed, number, shape) for seed in seeds])
 
-    def _inputs(self, graph: Graph, values: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """The time and condition inputs of a graph, under its own names."""
-        by_input = {each.input: each.name for each in self.bundle.manifest.conditions}
-        return {
-            tensor.name: values[_TIME if tensor.role == "time" else by_input[tensor.name]]
-            for tensor in graph.inputs
-            if tensor.role in ("time", "condition")
-        }
-
-
-_TIME = ""  # key of the network times among the conditions, which have names
-
-
-def _name(graph: Graph, role: Role) -> str:
-    return next(tensor.name for tensor in (*graph.inputs, *graph.outputs) if tensor.role == role)
-
-
-def _distinct(values: Mapping[str, NDArray[Any]]) -> tuple[dict[str, NDArray[Any]], NDArray[np.intp]]:
-    """The distinct rows over all arrays [N, ...] together -> [U, ...], and for each of the N its place among them."""
-    count = len(next(iter(values.values())))
-    flat = [np.ascontiguousarray(array).reshape(count, -1).view(np.uint8) for array in values.values()]
-    _, first, place = np.unique(np.concatenate(flat, 1), axis=0, return_index=True, return_inverse=True)
-    return {name: array[first] for name, array in values.items()}, place.reshape(-1)
-
-
-def check_seeds(seeds: Sequence[int]) -> list[int]:
-    """Whole numbers, at least one."""
-    try:
-        numbers = [operator.index(seed) for seed in seeds]
-    except TypeError as error:
-        raise UserError(f"seeds {seeds!r} are not a list of whole numbers", "give seeds=[0, 1, ...]") from error
-    if not numbers:
-        raise UserError("no seeds, so no samples", "give one seed per sample")
-    for number in numbers:
-        if not 0 <= number < 2**64:
-            raise UserError(f"seed {number} is outside 0 .. 2**64 - 1", "give seeds in that range")
-    return numbers
-
-
-def _read_plan(path: Path) -> Plan:
-    if not path.is_file():
-        raise UserError(f"there is no plan file {path}", "give a plan as SOLVER:STEPS, or the path of a plan's JSON")
-    if path.stat().st_size > PLAN_LIMIT:
-        raise UserError(f"plan file {path} is larger than {PLAN_LIMIT} bytes", "compile it again")
-    return decode(path.read_bytes(), str(path))
-
-
-def _check_plan(plan: Plan, guidance: float | None, bundle: Bundle) -> None:
-    """A compiled plan belongs to one schedule and prediction, and holds its guidance."""
-    manifest = bundle.manifest
-    fix = f"give the plan by its name, {plan.name!r}: it is then compiled for this bundle"
-    schedule = NoiseSchedule(manifest.schedule).fingerprint
-    if plan.schedule != schedule:
-        has = f"{manifest.schedule.kind}-{manifest.schedule.timesteps} ({schedule})"
-        raise UserError(f"plan {plan.name!r} is for schedule {plan.schedule}, {bundle.path} has {has}", fix)
-    if plan.prediction != manifest.prediction:
-        raise UserError(
-            f"plan {plan.name!r} is for a denoiser that predicts {plan.prediction}, this one {manifest.prediction}", fix
-        )
-    if guidance is not None and guidance != plan.guidance:
-        raise UserError(f"plan {plan.name!r} was compiled with guidance {plan.guidance}, not {guidance:g}", fix)
-    for index, step in enumerate(plan.steps):
-        if step.network != "denoiser" or not {*step.branches} <= {"cond", "uncond"}:
-            raise UserError(
-                f"plan {plan.name!r}: step {index} asks for {step.network} {'+'.join(step.branches)}",
-                "this version runs the denoiser's branches cond and uncond",
-            )
-
-
-def _finite(states: Iterator[StepState], plan: Plan) -> Iterator[StepState]:
-    """The states, as long as they are finite: an overflow is one clear error, not numpy's warnings and then NaNs."""
-    while True:
-        with np.errstate(all="ignore"):
-            state = next(states, None)
-        if state is None:
-            return
-        for row in state.after:
-            _check_finite(row, "the sample", state.index, state.step, plan)
-        yield state
-
-
-def _check_finite(array: Array, what: str, index: int, step: Step, plan: Plan) -> None:
-    if not np.isfinite(array).all():
-        weight = "" if plan.guidance is None else f" with guidance {plan.guidance:g}"
-        raise UserError(
-            f"{what} is not finite at step {index + 1} of {len(plan.steps)} (time {step.time:g}) "
-            f"of plan {plan.name}{weight}",
-            "check weights and guidance, or compare with precision float32",
-        )
+    def _evaluate(self, x: Array, fed: Arrays, group: int) -> Float32:
+        """The denoiser on [N, *x_shape] -> [N, heads * C, ...], as the steps of a range group run it."""
+        graph, network = self.body.graph, self.denoiser
+        for stage, opened in zip(self.body.stages, self.stages, strict=True):
+            if group < stage.until:
+                graph, network = stage.graph, opened
+                break
+        given = {tensor.name: fed[tensor.name] for tensor in graph.inputs if tensor.name in fed}
+        outputs = network({name_of(graph, "x"): np.ascontiguousarray(x, np.float32), **given})
+        output = outputs.get(name_of(graph, "output"))
+        heads = self.bundle.manifest.heads
+        if output is None or output.shape != (len(x), heads * x.shape[1], *x.shape[2:]):
+            raise UserError(f"{self.bundle.path}: {graph.file} is not what the manifest says", EXPORT_AGAIN)
+        return output

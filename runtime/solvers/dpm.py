@@ -12,22 +12,30 @@ from math import expm1, isinf
 
 from fewstep.runtime.lin import Lin
 from fewstep.runtime.schedule import Time
+from fewstep.runtime.solvers import ancestral
 from fewstep.runtime.solvers.exponential import first_order, phi, predicted_noise
+from fewstep.runtime.solvers.parameters import check_share
 from fewstep.runtime.trace import Tracer
 
 
-def dpm_2(sampler: Tracer, times: Sequence[Time]) -> Lin:
-    """DPM-Solver-2 (Algorithm 1, r1 = 1/2), which is k-diffusion's DPM2. Order 2, two evaluations a step, two rows."""
+def dpm_2(sampler: Tracer, times: Sequence[Time], *, eta: float = 0.0) -> Lin:
+    """DPM-Solver-2 (Algorithm 1, r1 = 1/2), which is k-diffusion's DPM2. Order 2, two evaluations a step, two rows.
+
+    `eta` in [0, 1] makes it ancestral: the step goes further down and fresh noise leads back up, all of DDPM's at 1.
+    """
+    check_share("eta", eta)
     x = sampler.start()
     for s, t in pairwise(times):
         x, x0 = sampler.denoise(x, s)
-        h = t.lam - s.lam
+        low = ancestral.down(sampler.schedule, s, t, eta)
+        h = low.lam - s.lam
         if isinf(h):
-            x = first_order(x, x0, s, t)
+            x = ancestral.up(sampler, first_order(x, x0, s, low), low, t)
             continue
         u = sampler.schedule.at_lam(s.lam + h / 2)
         x_u, x0_u = sampler.denoise(first_order(x, x0, s, u), u)
-        x = t.alpha / s.alpha * x - t.sigma * expm1(h) * predicted_noise(x_u, x0_u, u)
+        x = low.alpha / s.alpha * x - low.sigma * expm1(h) * predicted_noise(x_u, x0_u, u)
+        x = ancestral.up(sampler, x, low, t)
     return x
 
 

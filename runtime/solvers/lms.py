@@ -1,8 +1,9 @@
 """Linear multistep in sigma / alpha: k-diffusion's LMS, and rho-AB-DEIS (Zhang & Chen 2023, arXiv 2204.13902).
 
-Adams-Bashforth with the coefficients of the actual, uneven steps, which is what iPNDM_v is as well. The first steps
-are of first, second, ... order, and one from pure noise is first order; the step to the clean end (rho = 0) is of full
-order, as in k-diffusion.
+Adams-Bashforth with the coefficients of the actual, uneven steps, which is what iPNDM_v is as well (its released code
+has slips in the weights of the third and fourth order, whose sum then is not 1 on every grid). The first steps are of
+first, second, ... order, and one from pure noise is first order; the step to the clean end (rho = 0) is of full order,
+as in k-diffusion.
 """
 
 from collections.abc import Sequence

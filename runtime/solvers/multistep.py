@@ -35,15 +35,18 @@ class Variable:
     reaches_clean: bool = False
 
 
-def adams_bashforth(sampler: Tracer, times: Sequence[Time], order: int, variable: Variable) -> Lin:
-    """`order` values of the predicted noise, fewer while there are fewer; as many rows.
+def adams_bashforth(
+    sampler: Tracer, times: Sequence[Time], order: int, variable: Variable, lower_order_final: bool = False
+) -> Lin:
+    """`order` values of the predicted noise, fewer while there are fewer; as many rows. `lower_order_final` lets their
+    number fall to 1 in the last steps.
 
     A step from pure noise (alpha = 0, where rho is infinite) is first order, so is one to the clean end unless the
     variable reaches it, and no polynomial goes through a time where q is infinite.
     """
     x = sampler.start()
     history: list[tuple[float, Lin]] = []  # q and predicted noise, newest first
-    for s, t in pairwise(times):
+    for i, (s, t) in enumerate(pairwise(times)):
         x, x0 = sampler.denoise(x, s)
         eps = sampler.store(predicted_noise(x, x0, s))
         if isfinite(variable.of(s)):
@@ -53,7 +56,8 @@ def adams_bashforth(sampler: Tracer, times: Sequence[Time], order: int, variable
             continue
         x = t.alpha / s.alpha * x
         points, masses = variable.quadrature(sampler.schedule, s, t)
-        for weight, (_, eps) in zip(lagrange([q for q, _ in history], points) @ masses, history):
+        past = history[: len(times) - 1 - i if lower_order_final else order]
+        for weight, (_, eps) in zip(lagrange([q for q, _ in past], points) @ masses, past):
             x = x + weight * eps
     return x
 

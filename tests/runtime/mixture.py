@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from fewstep.runtime.manifest import Prediction, ScheduleSpec
-from fewstep.runtime.plan import Denoising, Plan, Solver, trace_plan
+from fewstep.runtime.plan import Denoising, Plan, trace_plan
+from fewstep.runtime.plan_name import Solver
 from fewstep.runtime.schedule import NoiseSchedule, Time
 from fewstep.runtime.step import sample
 

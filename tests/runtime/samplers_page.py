@@ -6,12 +6,15 @@ from pathlib import Path
 from statistics import NormalDist
 
 import numpy as np
+from convergence import gaussian_network, moments
+from gaussian import STD
 from mixture import NARROW, WIDE, Mixture, compiled, rms
 
 from fewstep.runtime import solvers
+from fewstep.runtime.grids import trailing
 from fewstep.runtime.manifest import Prediction, ScheduleSpec
 from fewstep.runtime.plan import Plan
-from fewstep.runtime.schedule import NoiseSchedule, Time, time_grid
+from fewstep.runtime.schedule import NoiseSchedule, Time
 from fewstep.runtime.solvers.listing import listing
 
 PAGE = Path(__file__).parents[2] / "docs/samplers.md"
@@ -26,10 +29,27 @@ STARTS = np.array([NormalDist().inv_cdf((i + 0.5) / 64) for i in range(64)])
 
 def listed() -> str:
     """What there is."""
-    lines = [("name", "paper", "order", "evaluations a step", "stochastic", "rows K"), ("---",) * 6]
+    header = ("name", "paper", "order", "evaluations a step", "rows K", "noise", "parameters", "given")
+    lines = [header, ("---",) * len(header)]
     for each in listing():
-        cells = (f"`{each.name}`", each.paper, each.order, each.evaluations, "yes" * each.is_stochastic, each.rows)
+        cells = (
+            f"`{each.name}`",
+            each.paper,
+            "" if each.order is None else each.order,
+            each.evaluations,
+            each.rows,
+            "yes" * each.is_stochastic,
+            ", ".join(f"`{key}={value}`" for key, value in each.parameters.items()),
+            ", ".join(each.given),
+        )
         lines.append(tuple(str(cell) for cell in cells))
+    return table(lines)
+
+
+def named() -> str:
+    """Names of the literature."""
+    lines = [("name", "plan"), ("---",) * 2]
+    lines += [(f"`{alias}`", f"`{solvers.ALIASES[alias]}`") for alias in sorted(solvers.ALIASES)]
     return table(lines)
 
 
@@ -39,9 +59,9 @@ def measured(mixture: Mixture) -> str:
     header = ("name", *(f"{spec.kind} {count}" for spec, _, count in columns))
     lines = [header, ("---",) * len(header)]
     for each in listing():
-        if not each.is_stochastic:
+        if each.order is not None and not each.is_stochastic and not each.given and each.name != "edm_euler":  # is ddim
             errors = (error(mixture, each.name, *column) for column in columns)
-            lines.append((f"`{each.name}`", *(f"{value:.3f}" for value in errors)))
+            lines.append((f"`{each.name}`", *("diverges" if value > 1 else f"{value:.3f}" for value in errors)))
     return table(lines)
 
 
@@ -53,11 +73,29 @@ def error(mixture: Mixture, name: str, spec: ScheduleSpec, prediction: Predictio
 
 def affordable(name: str, spec: ScheduleSpec, prediction: Prediction, count: int) -> tuple[Plan, tuple[Time, ...]]:
     for steps in range(count, 0, -1):
-        times = time_grid(NoiseSchedule(spec), steps)
+        times = trailing(NoiseSchedule(spec), steps)
         plan = compiled(getattr(solvers, name), times, spec, prediction)
         if len(plan.steps) <= count:
             break
     return plan, times
+
+
+def noisy() -> str:
+    """How far the standard deviation of each stochastic solver's samples is off on Gaussian data, exactly."""
+    columns = [(*family, count) for family in SCHEDULES for count in EVALUATIONS]
+    header = ("name", *(f"{spec.kind} {count}" for spec, _, count in columns))
+    lines = [header, ("---",) * len(header)]
+    stochastic = (each.name for each in listing() if each.order is not None and each.is_stochastic and not each.given)
+    for name in ("ddim", "dpmpp_2m", *stochastic):  # two without noise to compare with
+        off = (spread_off(name, *column) for column in columns)
+        lines.append((f"`{name}`", *("diverges" if value > 1 else f"{value:+.3f}" for value in off)))
+    return table(lines)
+
+
+def spread_off(name: str, spec: ScheduleSpec, prediction: Prediction, count: int) -> float:
+    """Relative to the data's."""
+    plan, _ = affordable(name, spec, prediction, count)
+    return moments(plan, gaussian_network(plan, spec))[1] / STD - 1
 
 
 @cache
@@ -76,6 +114,12 @@ def between(name: str) -> re.Pattern[str]:
 
 if __name__ == "__main__":
     page = PAGE.read_text()
-    for name, text in (("solvers", listed()), ("wide", measured(WIDE)), ("narrow", measured(NARROW))):
+    for name, text in (
+        ("solvers", listed()),
+        ("names", named()),
+        ("noisy", noisy()),
+        ("wide", measured(WIDE)),
+        ("narrow", measured(NARROW)),
+    ):
         page = between(name).sub(text, page)
     PAGE.write_text(page)

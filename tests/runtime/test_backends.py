@@ -4,10 +4,12 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
+from fewstep.runtime.doctor.cpu import this_cpu
 from fewstep.runtime.errors import UserError
 
 
@@ -58,3 +60,20 @@ def test_without_onnxruntime_the_fix_is_a_pip_command(tiny_bundle: Path, monkeyp
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(UserError, match=r"pip install 'fewstep\[cpu\]'"):
         OnnxRuntime().open(tiny_bundle / "graphs/body.onnx")
+
+
+@pytest.mark.parametrize(
+    ("machine", "instructions", "bodies"),
+    [
+        ("x86_64", ("avx2", "avx512_vnni"), ["cpu-x86", "cpu-x86-7bit", "cpu-arm"]),
+        ("x86_64", ("avx2",), ["cpu-x86-7bit", "cpu-x86", "cpu-arm"]),
+        ("aarch64", ("asimddp",), ["cpu-arm", "cpu-x86", "cpu-x86-7bit"]),
+    ],
+)
+def test_int8_means_the_body_for_this_cpu_and_any_other_before_none(
+    monkeypatch: pytest.MonkeyPatch, machine: str, instructions: tuple[str, ...], bodies: list[str]
+) -> None:
+    seen = msgspec.structs.replace(this_cpu(), int8_instructions=instructions)
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    monkeypatch.setattr("fewstep.runtime.doctor.cpu.this_cpu", lambda: seen)
+    assert list(OnnxRuntime().bodies["int8"]) == [f"int8-{name}" for name in bodies]

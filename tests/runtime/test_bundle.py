@@ -1,5 +1,6 @@
 """A damaged bundle is refused with one line that names the damage."""
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -8,6 +9,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import msgspec
+import onnx
 import pytest
 
 from fewstep.runtime import load
@@ -60,7 +63,7 @@ def test_a_newer_schema_asks_for_a_newer_fewstep(tiny_bundle: Path) -> None:
         ("schema", 0, "field schema"),
         ("prediction", "noise", "field prediction: invalid enum value 'noise'"),
         ("unheard_of", 1, "unknown field `unheard_of`"),
-        ("bodies", {}, "there is no float32 body"),
+        ("bodies", {}, "field bodies: there is none"),
         ("files", {}, "no sha256"),
         ("ranges", "ranges.safetensors", "no sha256"),
         ("schedule", {"kind": "cosine", "timesteps": 0}, "field schedule.timesteps"),
@@ -69,6 +72,12 @@ def test_a_newer_schema_asks_for_a_newer_fewstep(tiny_bundle: Path) -> None:
         ("schedule", {"kind": "linear", "beta_end": 2.0}, "field schedule.beta_end"),
         ("conditions", [{"name": "c", "input": "label", "low": 2, "high": 1}], "field conditions[0].low: 2 is above"),
         ("conditions", [{"name": "c", "input": "label", "dtype": "uint8", "null": 256}], "field conditions[0].null"),
+        ("conditions", [{"name": "c", "input": "label", "shape": [2**25]}], "field conditions[0].shape"),
+        (
+            "conditions",
+            [{"name": "c", "input": "label", "shape": [2]}],
+            "the input 'label' is not batch x [2] of int64",
+        ),
         ("prologue", None, "the prologue does not make the row 'row'"),
     ],
 )
@@ -93,7 +102,10 @@ def test_what_is_no_path_is_refused(tiny_bundle: Path) -> None:
 
 
 def test_the_largest_number_of_a_type_may_be_the_null_value(tiny_bundle: Path) -> None:
-    edit(tiny_bundle, conditions=[{"name": "c", "input": "label", "dtype": "uint8", "null": 255}])
+    prologue = json.loads((tiny_bundle / "manifest.json").read_text())["prologue"]
+    prologue["inputs"][1]["dtype"] = "uint8"
+    condition = {"name": "c", "input": "label", "dtype": "uint8", "null": 255}
+    edit(tiny_bundle, conditions=[condition], prologue=prologue)
     assert open_bundle(tiny_bundle).manifest.conditions[0].null == 255
 
 
@@ -197,3 +209,60 @@ def test_whatever_a_manifest_says_it_runs_or_is_refused(tiny_bundle: Path) -> No
         with suppress(UserError):
             sampler = load(tiny_bundle, random.choice(("float32", "int8")))
             sampler.sample("ddim:4", seeds=[0, 1], condition={"class": [0, 1]}, guidance=2.0)
+
+
+def record(bundle: Path, name: str, content: bytes) -> None:
+    """Put content into a file of a bundle together with its hash, as whoever edits a bundle can."""
+    (bundle / name).write_bytes(content)
+    files = json.loads((bundle / "manifest.json").read_text())["files"]
+    edit(bundle, files=files | {name: hashlib.sha256(content).hexdigest()})
+
+
+@pytest.mark.parametrize("location", ["../../outside", "/etc/hostname", "unlisted.data", "../graphs/x.data"])
+def test_no_graph_has_weights_that_the_manifest_does_not_list(tiny_bundle: Path, location: str) -> None:
+    """onnxruntime before 1.23 would read them, wherever they are."""
+    made = onnx.load(tiny_bundle / "graphs/body.onnx")
+    half = next(tensor for tensor in made.graph.initializer if tensor.name == "half")
+    half.ClearField("raw_data")
+    half.data_location = onnx.TensorProto.EXTERNAL
+    half.external_data.add(key="location", value=location)
+    record(tiny_bundle, "graphs/body.onnx", made.SerializeToString())
+    with pytest.raises(UserError, match=r"graphs/body\.onnx has weights in .*do not use this bundle"):
+        load(tiny_bundle)
+
+
+def test_a_graph_with_another_shape_than_the_manifest_says_is_refused_before_it_is_fed(tiny_bundle: Path) -> None:
+    text = (tiny_bundle / "manifest.json").read_text().replace("[1,4,4]", "[1,4,400000]")
+    (tiny_bundle / "manifest.json").write_text(text.replace('["batch",1,4,4]', '["batch",1,4,400000]'))
+    with pytest.raises(UserError, match=r"has the inputs .*x float32\['batch', 1, 4, 4\], the manifest says"):
+        load(tiny_bundle)
+
+
+def test_a_manifest_of_the_schema_before_is_read(tiny_bundle: Path) -> None:
+    """Schema 1 had none of the fields with a default that came later, and called the float16 body after an engine."""
+    now = open_bundle(tiny_bundle).manifest
+    document = json.loads((tiny_bundle / "manifest.json").read_text())
+    for added in ("heads", "towards", "evaluation"):
+        document.pop(added, None)
+    document["bodies"]["float16-tensorrt"] = document["bodies"]["float32"]
+    edit(tiny_bundle, schema=1, bodies=document["bodies"])
+    former = open_bundle(tiny_bundle).manifest
+    assert former == msgspec.structs.replace(now, bodies={**now.bodies, "float16": now.bodies["float32"]})
+    load(tiny_bundle).sample(seeds=[0], condition={"class": [0]})
+
+
+def test_a_damaged_manifest_of_the_schema_before_is_named(tiny_bundle: Path) -> None:
+    for field, value in (("bodies", 1), ("engines", [1]), ("x_shape", "1"), ("unheard_of", 1)):
+        whole = (tiny_bundle / "manifest.json").read_text()
+        edit(tiny_bundle, schema=1, **{field: value})
+        assert field in refusal(tiny_bundle)
+        (tiny_bundle / "manifest.json").write_text(whole)
+
+
+@pytest.mark.parametrize(("field", "kind"), [("input", "inputs"), ("output", "outputs")])
+def test_names_that_are_no_text_are_refused(tiny_bundle: Path, field: str, kind: str) -> None:
+    name = {"input": b"row", "output": b"v"}[field]
+    made = (tiny_bundle / "graphs/body.onnx").read_bytes()
+    record(tiny_bundle, "graphs/body.onnx", made.replace(name, b"\xff" * len(name)))
+    with pytest.raises(UserError, match=r"body\.onnx"):
+        load(tiny_bundle)

@@ -14,9 +14,11 @@ import pytest
 from onnx import numpy_helper
 
 import fewstep.runtime
-from fewstep.runtime import UserError, noise
+from fewstep.runtime import Hold, UserError, noise
+from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.manifest import ScheduleSpec
-from fewstep.runtime.plan import Denoising, Step, compile_plan, encode
+from fewstep.runtime.plan import Denoising, Step, compile_plan
+from fewstep.runtime.plan_file import encode
 from fewstep.runtime.step import sample
 
 X_SHAPE = (1, 4, 4)
@@ -137,6 +139,7 @@ def test_threads_share_a_sampler(tiny_bundle: Path) -> None:
         ({"seeds": []}, "no seeds"),
         ({"seeds": [-1]}, "seed -1"),
         ({"seeds": [0.5]}, "whole numbers"),
+        ({"seeds": range(10**12)}, "more than 1048576 seeds"),
         ({"condition": {}}, "condition 'class' is missing; give 0 shirt, 1 dress, 2 bag"),
         ({"condition": {"class": [1], "text": ["a"]}}, "unknown condition 'text'; it takes 'class'"),
         ({"condition": {"class": [1, 2]}}, "has 2 values for 1 samples"),
@@ -149,6 +152,21 @@ def test_threads_share_a_sampler(tiny_bundle: Path) -> None:
         ({"condition": {"class": 1}}, "not one value per sample"),
         ({"condition": {"class": "dress"}}, "not one value per sample"),
         ({"guidance": float("nan")}, "guidance nan"),
+        ({"plan": "a" * 5000 + ".json"}, "cannot be read (File name too long)"),
+        ({"plan": []}, "0 plans for 1 seeds"),
+        ({"plan": "scheduler:4"}, "has no scheduler of its own"),
+        ({"plan": "scheduler:4", "strength": 0.5}, "plan 'scheduler:4' takes no strength and no shape"),
+        ({"strength": "half"}, "strength 'half' is not in (0, 1]"),
+        ({"shape": "clip"}, "shape 'clip' is no shape"),
+        ({"given": [0.0]}, "given is no mapping of names to arrays but list"),
+        ({"given": {"image": 1e300}, "strength": 0.5}, "given 'image' holds a number that is not finite"),
+        ({"hold": (0.0, 1.0)}, "hold is tuple, no Hold"),
+        ({"hold": Hold("much", 1)}, "the value to hold does not have the shape"),
+        ({"cancel": True}, "cancel True is no event or function"),
+        ({"branches": "negative"}, "branches 'negative' is no mapping"),
+        ({"guidance": 2.0, "branches": {"uncond": None}}, "branch 'uncond' is None, no mapping"),
+        ({"guidance": 2.0, "branches": {"unkond": {"class": [1]}}}, "branches sets 'unkond', which the plan does not"),
+        ({"guidance": 1e40, "plan": ["ddim:4"]}, "is not finite at step 1 of 4 (time 99)"),
         ({"guidance": 1e40}, "is not finite at step 1 of 8 (time 99) of plan dpmpp_2m:8 with guidance 1e+40"),
     ],
 )
@@ -167,7 +185,7 @@ def test_a_plan_of_another_schedule_prediction_or_guidance_is_refused(tiny_bundl
             sampler.sample(other_schedule, condition={"class": [1]})
         with pytest.raises(UserError, match="predicts sample, this one v"):
             sampler.sample(other_prediction, condition={"class": [1]})
-        with pytest.raises(UserError, match="compiled with guidance None, not 2"):
+        with pytest.raises(UserError, match="compiled with guidance none, not 2"):
             sampler.sample(compile_plan("ddim:4", DENOISING), condition={"class": [1]}, guidance=2.0)
 
 
@@ -176,9 +194,7 @@ def test_a_missing_precision_names_what_exists_and_the_command(tiny_bundle: Path
     manifest = json.loads(path.read_text())
     del manifest["bodies"]["int8-cpu-x86"]
     path.write_text(json.dumps(manifest))
-    with pytest.raises(
-        UserError, match=r"has no int8-cpu-x86 body, only float32; fewstep calibrate .* --target cpu-x86"
-    ):
+    with pytest.raises(UserError, match=r"has no int8-(cpu-\w+) body, only float32; fewstep calibrate .* --target \1"):
         fewstep.runtime.load(tiny_bundle, "int8")
     with pytest.raises(UserError, match="unknown precision 'int4'; choose one of float32, int8"):
         fewstep.runtime.load(tiny_bundle, "int4")
@@ -192,7 +208,7 @@ def test_a_bundle_that_is_no_path_is_named(path: Any) -> None:
 
 @pytest.mark.parametrize("backend", ["cuda", 1])
 def test_a_backend_that_is_none_is_named(tiny_bundle: Path, backend: Any) -> None:
-    with pytest.raises(UserError, match=r"is no inference engine; .* pass an OnnxRuntime\(\.\.\.\)"):
+    with pytest.raises(UserError, match=r"is no inference engine; .* pass one of fewstep.runtime.backends"):
         fewstep.runtime.load(tiny_bundle, backend=backend)
 
 
@@ -214,3 +230,18 @@ def test_weights_that_are_not_finite_name_the_step(tiny_bundle: Path) -> None:
     (tiny_bundle / "manifest.json").write_text(json.dumps(manifest))
     with fewstep.runtime.load(tiny_bundle) as sampler, pytest.raises(UserError, match="not finite at step 1 of 8"):
         sampler.sample(condition={"class": [1]})
+
+
+def test_a_body_for_another_engine_is_opened_with_a_warning(
+    tiny_bundle: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    manifest = json.loads((tiny_bundle / "manifest.json").read_text())
+    manifest["bodies"]["int8-tensorrt"] = {**manifest["bodies"]["int8-cpu-x86"], "target": "tensorrt"}
+    (tiny_bundle / "manifest.json").write_text(json.dumps(manifest))
+    fewstep.runtime.load(tiny_bundle, body="int8-cpu-x86")
+    fewstep.runtime.load(
+        tiny_bundle, body="int8-tensorrt", backend=OnnxRuntime(fuse_qdq=False)
+    )  # who names a backend means it
+    assert not caplog.messages
+    fewstep.runtime.load(tiny_bundle, body="int8-tensorrt")
+    assert "imitates it, slowly" in caplog.messages[0]

@@ -1,0 +1,223 @@
+"""What a caller asks a sampler for, checked: seeds, plans, given tensors, a part to hold, a wish to stop."""
+
+import operator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from threading import Event
+from typing import Any, TypeVar
+
+import msgspec
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fewstep.runtime import conditions
+from fewstep.runtime.bundle import Bundle
+from fewstep.runtime.errors import Cancelled, UserError
+from fewstep.runtime.feeds import Overrides
+from fewstep.runtime.guidance import COND, UNCOND, Guidance, as_guidance, describe
+from fewstep.runtime.manifest import Manifest
+from fewstep.runtime.plan import DENOISER, Denoising, Plan
+from fewstep.runtime.plan_file import decode
+from fewstep.runtime.schedule import NoiseSchedule
+from fewstep.runtime.step import Hold, held_row
+from fewstep.runtime.trace import IMAGE
+
+Cancel = Event | Callable[[], bool]
+Given = Mapping[str, ArrayLike]
+Float32 = NDArray[np.float32]
+T = TypeVar("T")
+
+SCHEDULER = "scheduler:"  # of a plan: that of the scheduler which came with the denoiser
+SAMPLES_LIMIT = 2**20  # of a call
+PLAN_LIMIT = 64 * 2**20  # bytes of a plan file; thousands of steps have a few MB
+
+
+def denoising(manifest: Manifest) -> Denoising:
+    """What a plan has to know of a bundle's denoiser."""
+    guided = bool(manifest.conditions) and all(condition.null is not None for condition in manifest.conditions)
+    return Denoising(manifest.schedule, manifest.prediction, guided, manifest.heads, manifest.towards)
+
+
+def scheduler_plan(name: str, guidance: float | Guidance | None, guided: bool, bundle: Bundle) -> Plan:
+    """The plan "scheduler:STEPS" of the scheduler config that came with the denoiser."""
+    from fewstep.runtime.configs import plan_from_scheduler_config  # seldom needed, and much to load
+
+    steps = name.removeprefix(SCHEDULER)
+    if not steps.isdecimal() or len(steps) > 6:
+        raise UserError(f"plan {name!r} has no number of steps", f"write {SCHEDULER}20")
+    if bundle.manifest.scheduler is None:
+        raise UserError(
+            f"{bundle.path} has no scheduler of its own: it was not exported from a diffusers folder",
+            "give SOLVER:STEPS such as 'dpmpp_2m:8'",
+        )
+    config = msgspec.json.decode(bundle.read(bundle.manifest.scheduler), type=dict[str, Any])
+    plan = plan_from_scheduler_config(config, steps=int(steps), guidance=guidance, guided=guided)
+    return msgspec.structs.replace(plan, name=name)  # so that the name compiles it again
+
+
+def check_seeds(seeds: Sequence[int]) -> list[int]:
+    """Whole numbers, at least one and no more than a call takes."""
+    try:
+        numbers = [operator.index(seed) for seed in islice(seeds, SAMPLES_LIMIT + 1)]
+    except TypeError as error:
+        raise UserError(f"seeds {seeds!r} are not a list of whole numbers", "give seeds=[0, 1, ...]") from error
+    if not numbers:
+        raise UserError("no seeds, so no samples", "give one seed per sample")
+    if len(numbers) > SAMPLES_LIMIT:
+        raise UserError(f"more than {SAMPLES_LIMIT} seeds, which are run as one batch", "sample in several calls")
+    for number in numbers:
+        if not 0 <= number < 2**64:
+            raise UserError(f"seed {number} is outside 0 .. 2**64 - 1", "give seeds in that range")
+    return numbers
+
+
+def check_given(
+    names: Sequence[str], given: Given | None, condition: conditions.Given | None, shape: Sequence[int], samples: int
+) -> dict[str, Float32]:
+    """The tensors [samples, *x_shape] that a plan starts from; one that is not given may be a condition's."""
+    if given is not None and not isinstance(given, Mapping):
+        raise UserError(f"given is no mapping of names to arrays but {type(given).__name__}", "give {NAME: ARRAY}")
+    offered = {**(condition or {}), **(given or {})}
+    for name in given or {}:
+        if name not in names:
+            takes = f"it takes {', '.join(map(repr, names))}" if names else "it takes none"
+            hint = "; give a strength to start from an image" if name == IMAGE else ""
+            raise UserError(f"the plan is given {name!r}", takes + hint)
+    for name in names:
+        if name not in offered:
+            raise UserError(f"the plan starts from {name!r}", f"give given={{{name!r}: array {[samples, *shape]}}}")
+    return {name: _tensor(f"given {name!r}", offered[name], (samples, *shape)) for name in names}
+
+
+def check_branches(branches: Overrides | None, plans: Sequence[Plan]) -> None:
+    """Branches whose conditions are given must be a plan's; "uncond" may be idle, at the guidance weight 1."""
+    used = {COND, UNCOND, *(branch for plan in plans for step in plan.steps for branch in step.branches)}
+    for branch in branches or {}:
+        if branch not in used:
+            raise UserError(f"branches sets {branch!r}, which the plan does not evaluate", f"it has {sorted(used)}")
+
+
+def check_x(x: ArrayLike, shape: Sequence[int]) -> Float32:
+    """States [B, *x_shape] that a caller brings."""
+    fix = f"give finite numbers [B, {', '.join(map(str, shape))}]"
+    try:
+        with np.errstate(over="ignore"):
+            array = np.asarray(x, np.float32)
+    except (ValueError, TypeError) as error:
+        raise UserError("x is no array of numbers", fix) from error
+    if array.shape[1:] != tuple(shape) or not len(array):
+        raise UserError(f"x has the shape {list(array.shape)}", fix)
+    if not np.isfinite(array).all():
+        raise UserError("x holds a number that is not finite", fix)
+    return array
+
+
+def check_network_time(time: ArrayLike, samples: int) -> NDArray[np.float64]:
+    """Network times [samples], given as one for all or one for each."""
+    try:
+        times = np.broadcast_to(np.asarray(time, np.float64), (samples,))
+    except (ValueError, TypeError) as error:
+        raise UserError(f"times {time!r} for {samples} samples", "give one for all, or one for each") from error
+    if not (np.abs(times) <= np.finfo(np.float32).max).all():
+        raise UserError(f"times {time!r} are not all finite", "give times of the denoiser's schedule")
+    return times
+
+
+def check_hold(hold: Hold | None, plan: Plan, shape: Sequence[int], samples: int) -> Hold | None:
+    """The part to hold as float32, broadcast over the samples."""
+    if hold is None:
+        return None
+    if not isinstance(hold, Hold):
+        raise UserError(f"hold is {type(hold).__name__}, no Hold", "give fewstep.runtime.Hold(value, mask)")
+    if any(name != IMAGE for name in plan.given):
+        raise UserError(f"plan {plan.name!r} starts from {', '.join(plan.given)}", "hold is for plans from noise")
+    for step in plan.steps:
+        held_row(step)
+    wanted = (samples, *shape)
+    value, mask = _tensor("the value to hold", hold.value, wanted), _tensor("the mask of hold", hold.mask, wanted)
+    if mask.min() < 0 or mask.max() > 1:
+        raise UserError(f"the mask of hold reaches from {mask.min():g} to {mask.max():g}", "give values from 0 to 1")
+    return Hold(value, mask)
+
+
+def _tensor(what: str, value: Any, shape: Sequence[int]) -> Float32:
+    try:
+        with np.errstate(over="ignore"):  # what float32 does not hold is refused below
+            array = np.broadcast_to(np.asarray(value, np.float32), tuple(shape))
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{what} does not have the shape {list(shape)}", "give numbers in that shape") from error
+    if not np.isfinite(array).all():
+        raise UserError(f"{what} holds a number that is not finite", "check where it comes from")
+    return array
+
+
+def read_plan(path: Path) -> Plan:
+    """A compiled plan from its file."""
+    fix = "give a plan as SOLVER:STEPS, or the path of a plan's JSON"
+    try:
+        if not path.is_file():
+            raise UserError(f"there is no plan file {path}", fix)
+        if path.stat().st_size > PLAN_LIMIT:
+            raise UserError(f"plan file {path} is larger than {PLAN_LIMIT} bytes", "compile it again")
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"plan file {path} cannot be read ({error.strerror})", fix) from error
+    return decode(content, str(path))
+
+
+def check_plan(plan: Plan, guidance: float | Guidance | None, strength: float | None, bundle: Bundle) -> None:
+    """A compiled plan belongs to one schedule and prediction, and holds its guidance."""
+    manifest = bundle.manifest
+    fix = f"give the plan by its name, {plan.name!r}: it is then compiled for this bundle"
+    schedule = NoiseSchedule(manifest.schedule).fingerprint
+    if plan.schedule != schedule:
+        has = f"{manifest.schedule.kind}-{manifest.schedule.timesteps} ({schedule})"
+        raise UserError(f"plan {plan.name!r} is for schedule {plan.schedule}, {bundle.path} has {has}", fix)
+    if plan.prediction != manifest.prediction:
+        raise UserError(
+            f"plan {plan.name!r} is for a denoiser that predicts {plan.prediction}, this one {manifest.prediction}", fix
+        )
+    if guidance is not None and as_guidance(guidance) != plan.guidance:
+        has, asked = describe(plan.guidance), describe(as_guidance(guidance))
+        raise UserError(f"plan {plan.name!r} was compiled with guidance {has}, not {asked}", fix)
+    if strength is not None and strength != plan.strength:
+        raise UserError(f"plan {plan.name!r} was compiled with strength {plan.strength}, not {strength}", fix)
+    for tensor in plan.tensors:
+        if not _spreads(tensor.shape, manifest.x_shape):
+            raise UserError(
+                f"plan {plan.name!r} holds a tensor {list(tensor.shape)} for samples {list(manifest.x_shape)}", fix
+            )
+    for index, step in enumerate(plan.steps):
+        if step.network != DENOISER:
+            raise UserError(
+                f"plan {plan.name!r}: step {index} asks for {step.network}", f"this bundle has the network {DENOISER}"
+            )
+        if step.heads != manifest.heads:
+            raise UserError(
+                f"plan {plan.name!r}: step {index} reads {step.heads} outputs of a denoiser that has {manifest.heads}",
+                fix,
+            )
+
+
+def _spreads(shape: Sequence[int], over: Sequence[int]) -> bool:
+    """Whether a tensor of a shape is broadcast over another shape, from the right, and leaves it as it is."""
+    sizes = zip(reversed(shape), reversed(over), strict=False)
+    return len(shape) <= len(over) and all(size in (1, whole) for size, whole in sizes)
+
+
+def until_cancelled(states: Iterator[T], evaluations: int, cancel: Cancel | None) -> Iterator[T]:
+    """The states of so many evaluations, unless the caller wants no more: that is looked at before each."""
+    if cancel is None:
+        return states
+    wanted = cancel.is_set if isinstance(cancel, Event) else cancel
+    if not callable(wanted):
+        raise UserError(f"cancel {cancel!r} is no event or function", "give a threading.Event, or a function")
+    return _watched(states, evaluations, wanted)
+
+
+def _watched(states: Iterator[T], evaluations: int, wanted: Callable[[], bool]) -> Iterator[T]:
+    for _ in range(evaluations):
+        if wanted():
+            raise Cancelled("the run was cancelled")
+        yield next(states)

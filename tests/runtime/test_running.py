@@ -1,0 +1,297 @@
+"""Running beside the plain call: cancelling, bare evaluations, further branches, images, a plan for each sample."""
+
+import json
+import re
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+import fewstep.runtime
+from fewstep.runtime import Cancelled, Hold, Sampler, UserError, noise
+from fewstep.runtime.guidance import Branches, Cfg, CfgPlusPlus
+from fewstep.runtime.plan import Step
+from fewstep.runtime.rows import Tensor, Term
+from fewstep.runtime.shape import Clip, Rescale
+from fewstep.runtime.step import sample
+
+X_SHAPE = (1, 4, 4)
+LABEL_SHIFT = np.array([0.1, 0.2, 0.3, 0.0], np.float32)  # of the tiny bundle: v = x / 2 + shift[label] + time / 1000
+GROUP_SCALE = np.array([0.5, 0.25], np.float32)  # of its "int8" body, for lambda below and above 0
+GIVEN = {"seeds": [3, 7], "condition": {"class": [0, 2]}}
+RNG = np.random.default_rng(0)
+IMAGES = RNG.standard_normal((2, *X_SHAPE)).astype(np.float32)
+
+
+@pytest.fixture
+def sampler(tiny_bundle: Path) -> Sampler:
+    return fewstep.runtime.load(tiny_bundle)
+
+
+def test_a_run_is_cancelled_from_another_thread_between_evaluations(sampler: Sampler) -> None:
+    wanted, seen = threading.Event(), []
+    states = sampler.steps("ddim:50", **GIVEN, cancel=wanted)
+    with pytest.raises(Cancelled):
+        for state in states:
+            seen.append(state.index)
+            if state.index == 2:
+                thread = threading.Thread(target=wanted.set)
+                thread.start()
+                thread.join()
+    assert seen == [0, 1, 2]
+    with pytest.raises(Cancelled):
+        sampler.sample("ddim:5", **GIVEN, cancel=lambda: True)
+    with pytest.raises(Cancelled):
+        sampler.sample(["ddim:5", "ddim:5"], **GIVEN, cancel=lambda: True)
+    assert sampler.sample("ddim:5", **GIVEN, cancel=threading.Event()).shape == (2, *X_SHAPE)
+
+
+@pytest.mark.parametrize("plan", ["ddim:5", ["ddim:2", "ddim:5"]])
+def test_a_run_that_is_done_is_not_cancelled(sampler: Sampler, plan: Any) -> None:
+    looks: list[None] = []
+
+    def after_five() -> bool:
+        looks.append(None)
+        return len(looks) > 5
+
+    assert np.isfinite(sampler.sample(plan, **GIVEN, cancel=after_five)).all()
+    assert len(looks) == 5
+
+
+def test_the_bare_network_is_called_once_for_times_of_each_sample(tiny_bundle: Path) -> None:
+    sampler = fewstep.runtime.load(tiny_bundle)
+    expected = IMAGES / 2 + (LABEL_SHIFT[[1, 3]] + np.array([5, 80], np.float32) / 1000)[:, None, None, None]
+    np.testing.assert_allclose(sampler.evaluate(IMAGES, [5, 80], {"class": [1, 3]}), expected, rtol=1e-6)
+    int8 = fewstep.runtime.load(tiny_bundle, "int8")  # two range groups, one for each sample
+    scale = GROUP_SCALE[[1, 0]][:, None, None, None]
+    np.testing.assert_allclose(int8.evaluate(IMAGES, [5, 80], {"class": [1, 3]}), expected * scale, rtol=1e-6)
+    with pytest.raises(UserError, match=r"x has the shape \[2, 4, 4\]"):
+        sampler.evaluate(IMAGES[:, 0], 5, {"class": [1, 3]})
+    with pytest.raises(UserError, match="times .* for 2 samples"):
+        sampler.evaluate(IMAGES, [5, 6, 7], {"class": [1, 3]})
+
+
+def test_branches_take_the_conditions_that_the_caller_says(sampler: Sampler) -> None:
+    """A negative prompt: the unconditional branch with a class of its own equals three branches by name."""
+    negative = sampler.sample("ddim:4", **GIVEN, guidance=2.0, branches={"uncond": {"class": [1, 1]}})
+    form = Branches({"cond": 2.0, "avoid": -1.0})
+    named = sampler.sample("ddim:4", **GIVEN, guidance=form, branches={"avoid": {"class": [1, 1]}})
+    np.testing.assert_array_equal(negative, named)
+    null = sampler.sample("ddim:4", **GIVEN, guidance=form, branches={"avoid": {"class": None}})
+    np.testing.assert_array_equal(null, sampler.sample("ddim:4", **GIVEN, guidance=2.0))
+    assert not np.array_equal(null, named)
+    with pytest.raises(UserError, match="a branch 'avoid', and nothing says"):
+        sampler.sample("ddim:4", **GIVEN, guidance=form)
+    with pytest.raises(UserError, match="sets unknown condition 'klass'"):
+        sampler.sample("ddim:4", **GIVEN, guidance=form, branches={"avoid": {"klass": [1, 1]}})
+
+
+def test_guidance_forms_and_shapes_are_compiled(sampler: Sampler) -> None:
+    plain = sampler.sample("ddim:4", **GIVEN, guidance=2.0)
+    assert not np.array_equal(plain, sampler.sample("ddim:4", **GIVEN, guidance=CfgPlusPlus(0.5)))
+    clipped = sampler.sample("ddim:4", **GIVEN, guidance=2.0, shape=Clip(-0.1, 0.1))
+    assert np.abs(clipped).max() <= 0.1 + 1e-6 < np.abs(plain).max()
+    plan = sampler.compile("ddim:4", 2.0, shape=Clip(-0.1, 0.1))
+    np.testing.assert_array_equal(clipped, sampler.sample(plan, **GIVEN))
+    with pytest.raises(UserError, match="compiled without shape"):
+        sampler.sample(plan, **GIVEN, shape=Clip(-1, 1))
+
+
+def test_image_to_image_keeps_more_of_the_image_at_less_strength(sampler: Sampler) -> None:
+    def distance(strength: float) -> float:
+        made = sampler.sample("ddim:20", **GIVEN, given={"image": IMAGES}, strength=strength)
+        return float(np.abs(made - IMAGES).mean())
+
+    weak, strong = distance(0.1), distance(0.9)
+    assert weak < 0.5 * strong
+    with pytest.raises(UserError, match="starts from 'image'"):
+        sampler.sample("ddim:20", **GIVEN, strength=0.5)
+    with pytest.raises(UserError, match=r"given 'image' does not have the shape \[2, 1, 4, 4\]"):
+        sampler.sample("ddim:20", **GIVEN, given={"image": IMAGES[:, :, :3]}, strength=0.5)
+    with pytest.raises(UserError, match="the plan is given 'image'; it takes none; give a strength"):
+        sampler.sample("ddim:20", **GIVEN, given={"image": IMAGES})
+    with pytest.raises(UserError, match="not finite"):
+        sampler.sample("ddim:20", **GIVEN, given={"image": IMAGES * np.nan}, strength=0.5)
+
+
+def test_a_part_is_held_and_a_mask_may_be_for_all_samples(sampler: Sampler) -> None:
+    mask = np.zeros(X_SHAPE, np.float32)
+    mask[:, :2] = 1
+    made = sampler.sample("dpmpp_2m:6", **GIVEN, hold=Hold(IMAGES, mask))
+    np.testing.assert_array_equal(made[:, :, :2], IMAGES[:, :, :2])
+    free = sampler.sample("dpmpp_2m:6", **GIVEN)
+    np.testing.assert_allclose(made[:, :, 2:], free[:, :, 2:], rtol=1e-6)  # a network without neighbours
+    with pytest.raises(UserError, match="the mask of hold reaches from 0 to 2"):
+        sampler.sample("ddim:4", **GIVEN, hold=Hold(IMAGES, 2 * mask))
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_each_sample_may_follow_its_own_plan(tiny_bundle: Path, precision: str) -> None:
+    sampler = fewstep.runtime.load(tiny_bundle, precision)
+    plans = ["ddim:3", "dpmpp_2m:8", "ddim:3", "heun:4"]
+    seeds, classes = [1, 2, 3, 4], [0, 1, 2, 0]
+    together = sampler.sample(plans, seeds, {"class": classes}, 2.0)
+    for i, plan in enumerate(plans):
+        alone = sampler.sample(plan, [seeds[i]], {"class": [classes[i]]}, 2.0)
+        np.testing.assert_array_equal(together[i : i + 1], alone)
+    with pytest.raises(UserError, match="4 plans for 2 seeds"):
+        sampler.sample(plans, [1, 2], {"class": [0, 0]})
+
+
+def test_samples_of_one_batch_share_their_network_calls(sampler: Sampler) -> None:
+    rows: list[int] = []
+
+    def counted(feeds):
+        rows.append(len(feeds["x"]))
+        return sampler.denoiser(feeds)
+
+    counting = Sampler(sampler.bundle, sampler.body, counted, sampler.prologue)
+    counting.sample(["ddim:2", "ddim:4", "ddim:4"], [0, 1, 2], {"class": [0, 0, 0]}, 2.0)
+    assert rows == [6, 6, 4, 4]
+
+
+def test_noise_is_the_seeds_own(sampler: Sampler) -> None:
+    state = next(sampler.steps("ddim:4", **GIVEN))
+    np.testing.assert_allclose(state.u[1], state.step.sigma * noise.normal(7, 0, X_SHAPE), rtol=1e-6)
+
+
+def changed(bundle: Path, edit: Callable[[dict[str, Any]], None]) -> Path:
+    """The tiny bundle with its manifest edited."""
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    edit(manifest)
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    return bundle
+
+
+@pytest.mark.parametrize("grouped", ["stage", "body"])
+def test_stages_run_the_first_groups_whichever_graph_takes_the_group(tiny_bundle: Path, grouped: str) -> None:
+    """A precision map may leave the last steps, or the first, all in float: that graph has no range group."""
+
+    def stage(manifest: dict[str, Any]) -> None:
+        body, float32 = manifest["bodies"]["int8-cpu-x86"], manifest["bodies"]["float32"]["graph"]
+        first, last = (body["graph"], float32) if grouped == "stage" else (float32, body["graph"])
+        coverage = {"int8_macs": 0, "total_macs": 1, "int8_ops": [], "float_ops": []}
+        body |= {"graph": last, "stages": [{"until": 1, "graph": first, "coverage": coverage}]}
+
+    sampler = fewstep.runtime.load(changed(tiny_bundle, stage), "int8")
+    plan = sampler.compile("ddim:6", 2.0)
+    groups = [step.group for step in plan.steps]
+    assert groups == [0, 0, 0, 0, 1, 1]
+    scale = {"stage": [GROUP_SCALE[0], 1.0], "body": [1.0, GROUP_SCALE[1]]}[grouped]
+
+    def network(index: int, step: Step, u: np.ndarray) -> list[np.ndarray]:
+        shifts = (LABEL_SHIFT[[0, 2]], LABEL_SHIFT[[3, 3]])  # cond, uncond
+        return [(u / 2 + (s + step.time / 1000)[:, None, None, None]) * scale[step.group] for s in shifts]
+
+    def draws(number: int) -> np.ndarray:
+        return np.stack([noise.normal(seed, number, X_SHAPE) for seed in GIVEN["seeds"]])
+
+    made = sampler.sample(plan, **GIVEN)
+    np.testing.assert_allclose(made, sample(plan, network, draws, np.float64), rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(sampler.sample([plan, "ddim:9"], **GIVEN, guidance=2.0)[0], made[0])
+    bare = sampler.evaluate(IMAGES, [80, 5], {"class": [0, 2]})
+    shift = (LABEL_SHIFT[[0, 2]] + np.array([80, 5]) / 1000)[:, None, None, None]
+    np.testing.assert_allclose(bare, (IMAGES / 2 + shift) * np.reshape(scale, (2, 1, 1, 1)), rtol=1e-5)
+
+
+def test_a_time_is_looked_up_as_it_is_given(tiny_bundle: Path) -> None:
+    """The first time of EDM, log(80) / 4, lies outside the schedule once it is rounded to float32."""
+
+    def to_edm(manifest: dict[str, Any]) -> None:
+        manifest["schedule"] = {"kind": "edm", "timesteps": 1000, "beta_start": 1e-4, "beta_end": 0.02}
+        manifest["prediction"] = "edm"
+
+    sampler = fewstep.runtime.load(changed(tiny_bundle, to_edm))
+    times = [step.time for step in sampler.compile("ddim:3").steps]
+    assert float(np.float32(times[0])) > times[0]
+    for time in times:
+        expected = IMAGES / 2 + (LABEL_SHIFT[[0, 2]] + np.float32(time) / 1000)[:, None, None, None]
+        np.testing.assert_allclose(sampler.evaluate(IMAGES, time, {"class": [0, 2]}), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("x", "time", "to", "message"),
+    [
+        ("noise", 5, None, "x is no array of numbers"),
+        (IMAGES * np.nan, 5, None, "x holds a number that is not finite"),
+        (IMAGES, {}, None, "times {} for 2 samples"),
+        (IMAGES, 1e300, None, "not all finite"),
+        (IMAGES, 100, None, "time 100 is outside 0 .. 99"),
+        (IMAGES, 5, 4, "told one time, and is given two"),
+    ],
+)
+def test_what_the_bare_network_cannot_take_is_named(sampler: Sampler, x: Any, time: Any, to: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        sampler.evaluate(x, time, {"class": [0, 2]}, to)
+
+
+def test_who_says_what_uncond_is_needs_no_null_value(tiny_bundle: Path) -> None:
+    """An empty prompt's encoding is an array: the denoiser cannot name it, its caller can."""
+    null = {"uncond": {"class": [3, 3]}}
+    expected = fewstep.runtime.load(tiny_bundle).sample("ddim:4", **GIVEN, guidance=2.0)
+
+    def without_null(manifest: dict[str, Any]) -> None:
+        manifest["conditions"][0] |= {"null": None, "high": 3}
+
+    sampler = fewstep.runtime.load(changed(tiny_bundle, without_null))
+    np.testing.assert_array_equal(sampler.sample("ddim:4", **GIVEN, guidance=2.0, branches=null), expected)
+    np.testing.assert_array_equal(sampler.sample(["ddim:4"] * 2, **GIVEN, guidance=2.0, branches=null), expected)
+    with pytest.raises(UserError, match="without an unconditional form"):
+        sampler.sample("ddim:4", **GIVEN, guidance=2.0)
+
+
+def test_a_plan_is_asked_for_with_the_shape_it_has(sampler: Sampler) -> None:
+    """Rescale acts where two branches are evaluated, and no shape is written down elsewhere."""
+    plan = sampler.compile("ddim:4", Cfg((2.0, 1.0)), shape=Rescale(0.7))
+    assert [step.shape for step in plan.steps] == [Rescale(0.7), None, None, None]
+    again = sampler.sample(plan, **GIVEN, shape=Rescale(0.7))
+    np.testing.assert_array_equal(again, sampler.sample("ddim:4", **GIVEN, guidance=Cfg((2, 1)), shape=Rescale(0.7)))
+    with pytest.raises(UserError, match="compiled without shape"):
+        sampler.sample(plan, **GIVEN, shape=Rescale(0.5))
+
+
+@pytest.mark.parametrize("shape", [(7,), (7, 1, 1, 1), (2, 1, 1)])
+def test_a_tensor_of_a_plan_fits_the_samples(sampler: Sampler, shape: tuple[int, ...]) -> None:
+    plan = msgspec.structs.replace(
+        sampler.compile("ddim:4"),
+        tensors=(Tensor(shape, np.ones(shape).tobytes()),),
+        start_terms=(Term(0, 0, 0),),
+    )
+    with pytest.raises(UserError, match=re.escape(f"holds a tensor {list(shape)} for samples [1, 4, 4]")):
+        sampler.sample(plan, **GIVEN)
+
+
+def test_a_plan_whose_network_sees_no_row_holds_nothing(sampler: Sampler) -> None:
+    plan = sampler.compile("ddim:2")
+    blind = msgspec.structs.replace(plan.steps[0], input=(0.0,))
+    with pytest.raises(UserError, match="is made of 0 rows"):
+        sampler.sample(msgspec.structs.replace(plan, steps=(blind, plan.steps[1])), **GIVEN, hold=Hold(IMAGES, 1))
+
+
+def test_an_output_that_overflows_is_named_in_lockstep_as_alone(tiny_bundle: Path) -> None:
+    """Clipping would hide it."""
+
+    def endless(feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {"v": np.full_like(feeds["x"], np.inf)}
+
+    sampler = replace(fewstep.runtime.load(tiny_bundle), denoiser=endless)
+    for plan in ("ddim:4", ["ddim:4", "ddim:6"]):
+        with pytest.raises(UserError, match="the denoiser's output is not finite at step 1 of 4"):
+            sampler.sample(plan, **GIVEN, shape=Clip(-1, 1))
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_plan_whose_output_overflows_is_refused_rather_than_sampled(sampler: Sampler) -> None:
+    plan = sampler.compile("ddim:2")
+    last = plan.steps[-1]
+    update = tuple(tuple(1e3 * number for number in row) for row in last.update)
+    steps = (*plan.steps[:-1], msgspec.structs.replace(last, update=update))
+    plan = msgspec.structs.replace(plan, steps=steps, output=tuple(3e38 * number for number in plan.output))
+    for plans in (plan, [plan, plan]):
+        with pytest.raises(UserError, match="the sample is not finite at step 2 of 2"):
+            sampler.sample(plans, **GIVEN)
