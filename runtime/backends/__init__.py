@@ -1,17 +1,21 @@
-"""Inference engines behind one small protocol: each opens a graph and runs it, and says which bodies suit it."""
+"""Inference engines behind one small protocol: each loads graphs of a bundle, runs them, and says which bodies suit."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fewstep.runtime.bundle import EXPORT_AGAIN, Bundle
+from fewstep.runtime.errors import UserError
+from fewstep.runtime.manifest import Graph
+
 Arrays = Mapping[str, NDArray[Any]]
+PROLOGUE = "prologue"  # the name of that graph, where bodies have theirs
 
 
 class Network(Protocol):
-    """An opened graph: named inputs to named outputs. May be called from several threads at once."""
+    """A loaded graph: named inputs to named outputs. May be called from several threads at once."""
 
     def __call__(self, feeds: Arrays) -> dict[str, NDArray[np.float32]]: ...
 
@@ -24,6 +28,20 @@ class Backend(Protocol):
         """Per precision the names of the bodies that it runs well, the best first."""
         ...
 
-    def open(self, graph: Path) -> Network:
-        """Load a graph. The bundle has checked the file; the backend reports what it cannot run as a UserError."""
+    def load(self, bundle: Bundle, name: str) -> Network:
+        """The body `name` of a bundle, or its PROLOGUE, ready to run: its graph, or an engine that was built from it.
+
+        What cannot be loaded is a UserError. A prologue is called with any number of rows.
+        """
         ...
+
+
+def graph_of(bundle: Bundle, name: str) -> Graph:
+    """The graph of a body, of one of its stages ("BODY/0", the first), or of the prologue."""
+    if name != PROLOGUE:
+        body, _, stage = name.partition("/")
+        found = bundle.body(body)
+        return found.stages[int(stage)].graph if stage else found.graph
+    if bundle.manifest.prologue is None:
+        raise UserError(f"{bundle.path} has no prologue", EXPORT_AGAIN)
+    return bundle.manifest.prologue

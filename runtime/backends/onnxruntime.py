@@ -1,6 +1,7 @@
 """ONNX Runtime on the CPU."""
 
 import os
+import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Integral
@@ -11,10 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.runtime.backends import Arrays, Network
+from fewstep.runtime.backends import Arrays, Network, graph_of
+from fewstep.runtime.backends.interface import difference
+from fewstep.runtime.bundle import EXPORT_AGAIN, Bundle
 from fewstep.runtime.errors import UserError
 
-BODIES: Mapping[str, tuple[str, ...]] = MappingProxyType({"float32": ("float32",), "int8": ("int8-cpu-x86",)})
+ARM = ("aarch64", "arm64", "ARM64")  # what Linux, macOS and Windows call it
 FATAL_ONLY = 4  # of the log levels 0 (verbose) to 4: what fails is raised as well, and told once
 
 
@@ -32,17 +35,32 @@ class OnnxRuntime:
     fuse_qdq: bool = True
 
     def __post_init__(self) -> None:
-        if not isinstance(self.threads, Integral):
-            raise UserError(f"threads {self.threads!r} is no whole number", "give threads=2, or 0 for one per core")
-        cores = os.cpu_count() or 1
-        if not 0 <= self.threads <= cores:  # spinning threads that wait for each other's core take minutes a call
-            raise UserError(f"{self.threads} threads on {cores} cores", f"give 1 to {cores}, or 0 for one per core")
+        check_threads(self.threads)
 
     @property
     def bodies(self) -> Mapping[str, tuple[str, ...]]:
-        return BODIES
+        """The best first. A body for ARM gives the same samples on x86 and the other way round, more slowly; without
+        VNNI the 8-bit weights of cpu-x86 may saturate sums, the 7-bit ones cannot."""
+        from fewstep.runtime.doctor.cpu import EXACT, this_cpu  # not for who names the body
 
-    def open(self, graph: Path) -> Network:
+        arm, x86, seven = "int8-cpu-arm", "int8-cpu-x86", "int8-cpu-x86-7bit"
+        if platform.machine() in ARM:
+            int8 = (arm, x86, seven)
+        elif EXACT.isdisjoint(this_cpu().int8_instructions):
+            int8 = (seven, x86, arm)
+        else:
+            int8 = (x86, seven, arm)
+        return MappingProxyType({"float32": ("float32",), "int8": int8})
+
+    def load(self, bundle: Bundle, name: str) -> Network:
+        graph = graph_of(bundle, name)
+        opened = self.open(bundle.graph(graph))
+        if found := difference(graph, opened.session):
+            raise UserError(f"{bundle.path}: {found}", EXPORT_AGAIN)
+        return opened
+
+    def open(self, graph: Path) -> "Session":
+        """Any graph from its file, which the caller has checked."""
         try:
             import onnxruntime
         except ImportError as error:
@@ -59,16 +77,17 @@ class OnnxRuntime:
         options.add_session_config_entry("session.disable_quant_qdq", "0" if self.fuse_qdq else "1")
         try:
             session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+            outputs = tuple(output.name for output in session.get_outputs())
         except Exception as error:  # its exceptions share no base class but Exception
             raise UserError(
-                f"onnxruntime {onnxruntime.__version__} cannot load {graph.name}: {_first_line(error)}",
+                f"onnxruntime {onnxruntime.__version__} cannot load {graph.name}: {first_line(error)}",
                 "pip install --upgrade onnxruntime, or copy the bundle again",
             ) from error
-        return _Session(graph.name, session, tuple(output.name for output in session.get_outputs()))
+        return Session(graph.name, session, outputs)
 
 
 @dataclass(frozen=True)
-class _Session:
+class Session:
     """`InferenceSession.run` may be called concurrently; nothing else here has state."""
 
     graph: str
@@ -81,11 +100,21 @@ class _Session:
         except Exception as error:
             shapes = ", ".join(f"{name} {list(value.shape)}" for name, value in feeds.items())
             raise UserError(
-                f"{self.graph} failed on inputs {shapes}: {_first_line(error)}", "check their shapes and types"
+                f"{self.graph} failed on inputs {shapes}: {first_line(error)}", "check their shapes and types"
             ) from error
         return dict(zip(self.outputs, values, strict=True))
 
 
-def _first_line(error: Exception) -> str:
+def check_threads(threads: int) -> None:
+    """UserError for what is no number of threads, or more than there are cores."""
+    if not isinstance(threads, Integral):
+        raise UserError(f"threads {threads!r} is no whole number", "give threads=2, or 0 for one per core")
+    cores = os.cpu_count() or 1
+    if not 0 <= threads <= cores:  # spinning threads that wait for each other's core take minutes a call
+        raise UserError(f"{threads} threads on {cores} cores", f"give 1 to {cores}, or 0 for one per core")
+
+
+def first_line(error: Exception) -> str:
+    """What went wrong, without the pages that follow."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__

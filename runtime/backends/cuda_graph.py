@@ -1,0 +1,29 @@
+"""CUDA graphs: what was given to a stream, recorded once and launched again as one, without the CPU's work between."""
+
+import weakref
+from collections.abc import Callable
+
+from fewstep.runtime.backends.cuda import Stream, api, call, quietly
+from fewstep.runtime.errors import UserError
+
+
+class Recording:
+    """Work on a stream that can be launched again. It reads and writes the same memory each time."""
+
+    def __init__(self, stream: Stream, work: Callable[[], bool]) -> None:
+        """Record what `work` gives to the stream. UserError if it gives something that cannot be recorded."""
+        call("cudaStreamBeginCapture", stream.handle, api().cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal)
+        try:
+            done = work()
+        finally:
+            graph = call("cudaStreamEndCapture", stream.handle)  # always: the stream is of no use before
+        if not done:
+            quietly("cudaGraphDestroy", graph)
+            raise UserError("a CUDA graph of the call cannot be recorded", "give cuda_graph=False")
+        self._stream = stream
+        self._launchable = call("cudaGraphInstantiate", graph, 0)
+        weakref.finalize(self, quietly, "cudaGraphExecDestroy", self._launchable).atexit = False
+        call("cudaGraphDestroy", graph)
+
+    def launch(self) -> None:
+        call("cudaGraphLaunch", self._launchable, self._stream.handle)

@@ -1,0 +1,42 @@
+"""Does a graph have the inputs and outputs that the manifest says? Asked before anything is allocated by its shapes."""
+
+from typing import Any
+
+from fewstep.runtime.manifest import Graph, Tensor
+
+TYPES = {  # onnxruntime's name of a type -> ours
+    "tensor(float)": "float32",
+    "tensor(float16)": "float16",
+    "tensor(int64)": "int64",
+    "tensor(int32)": "int32",
+    "tensor(uint8)": "uint8",
+    "tensor(int8)": "int8",
+    "tensor(bool)": "bool",
+}
+
+
+def difference(graph: Graph, session: Any) -> str | None:
+    """Where an `onnxruntime.InferenceSession` has other inputs or outputs than `graph` says; None if nowhere."""
+    for kind, told, found in (
+        ("inputs", graph.inputs, session.get_inputs),
+        ("outputs", graph.outputs, session.get_outputs),
+    ):
+        try:
+            described, real = sorted(map(_described, told)), sorted(map(_real, found()))
+        except UnicodeDecodeError:
+            return f"{graph.file} has {kind} whose names are no text"
+        if described != real:
+            return f"{graph.file} has the {kind} {', '.join(real)}, the manifest says {', '.join(described)}"
+    return None
+
+
+def _described(tensor: Tensor) -> str:
+    return f"{tensor.name} {tensor.dtype}{list(tensor.shape)}"
+
+
+def _real(tensor: Any) -> str:
+    """An input or output of a session in the words of `_described`; the leading axis may have any name."""
+    shape = list(tensor.shape)
+    if shape and not isinstance(shape[0], int):
+        shape[0] = "batch"
+    return f"{tensor.name} {TYPES.get(tensor.type, tensor.type)}{shape}"

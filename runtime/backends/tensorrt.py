@@ -1,0 +1,101 @@
+"""TensorRT: runs the engines of a bundle that `fewstep build` made for this GPU.
+
+    fewstep.runtime.load("bundle", "int8", backend=TensorRt())                  # NVIDIA's wheel, or JetPack's
+    fewstep.runtime.load("bundle", "int8", backend=TensorRt("tensorrt-rtx"))    # GeForce RTX and RTX PRO
+
+One module serves both: they have one runtime API (read in TensorRT 10.3 to 11 and TensorRT-RTX 1.7). Everything is
+allocated and run once while loading; a call copies its inputs through page-locked memory, runs, and copies its outputs.
+A prologue that has no engine for this GPU runs on the CPU, by ONNX Runtime.
+"""
+
+import importlib
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Literal
+
+from fewstep.runtime import engines
+from fewstep.runtime.backends import PROLOGUE, Network, cuda, graph_of
+from fewstep.runtime.backends.lanes import Lanes
+from fewstep.runtime.backends.onnxruntime import OnnxRuntime
+from fewstep.runtime.backends.tensorrt_engine import InParts, Lane, Loaded, prepare_contexts, read_tensors
+from fewstep.runtime.backends.tensorrt_log import logger, reason
+from fewstep.runtime.bundle import Bundle
+from fewstep.runtime.engine_key import Here
+from fewstep.runtime.errors import UserError
+
+LOG = logging.getLogger("fewstep")
+BODIES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {"float32": ("float32",), "float16": ("float16",), "int8": ("int8-tensorrt",)}
+)
+INSTALL = {
+    "tensorrt": "on a Jetson: apt install python3-libnvinfer (of JetPack 6 or later); elsewhere: pip install tensorrt",
+    "tensorrt-rtx": "pip install 'fewstep[tensorrt-rtx]'",
+}
+
+
+@dataclass(frozen=True)
+class TensorRt:
+    """TensorRT or TensorRT-RTX.
+
+    name: "tensorrt" or "tensorrt-rtx".
+    device: number of the GPU.
+    contexts: calls that may run at once; each takes the engine's working memory. Further threads wait their turn.
+    trust_engines: load engines that another machine built, too. An engine is native code: it may do what you may.
+    cuda_graph: launch the calls of one batch size as a CUDA graph, which spares the CPU; for small denoisers.
+    """
+
+    name: Literal["tensorrt", "tensorrt-rtx"] = "tensorrt"
+    device: int = 0
+    contexts: int = 1
+    trust_engines: bool = False
+    cuda_graph: bool = False
+
+    def __post_init__(self) -> None:
+        if self.name not in INSTALL:
+            raise UserError(f"there is no TensorRT {self.name!r}", f"choose {' or '.join(INSTALL)}")
+        if self.contexts < 1:
+            raise UserError(f"{self.contexts} contexts run nothing", "give at least 1")
+
+    @property
+    def bodies(self) -> Mapping[str, tuple[str, ...]]:
+        return BODIES
+
+    def load(self, bundle: Bundle, name: str) -> Network:
+        trt = self.module()
+        here = self.here()
+        if name == PROLOGUE and not engines.is_built(bundle, name, here):
+            LOG.info("%s: the prologue has no engine for %s and runs on the CPU", bundle.path, here.device)
+            return OnnxRuntime().load(bundle, name)
+        program = engines.find(bundle, name, here, self.trust_engines)
+        cuda.use(self.device)
+        runtime = trt.Runtime(logger(trt))
+        if program.key.flags.get("version_compatible"):
+            runtime.engine_host_code_allowed = True  # such an engine brings the runtime that runs it
+        engine = runtime.deserialize_cuda_engine(program.content)
+        build = f"fewstep build {bundle.path} --backend {self.name}"
+        if engine is None:
+            raise UserError(f"{self.name} {trt.__version__} cannot load {name!r}: {reason(trt)}", f"again: {build}")
+        tensors = read_tensors(trt, engine, graph_of(bundle, name), f"{bundle.path}: the engine of {name!r}", build)
+        what = f"the {self.name} engine of {name!r} for {program.key.device}"
+        compiled = f"{program.sha256[:32]}-{here.backend_version}-{here.device}.jit"
+        contexts = prepare_contexts(trt, engine, compiled, self.cuda_graph)
+        lanes = [Lane(trt, contexts, tensors, self.device, what) for _ in range(self.contexts)]
+        for lane in lanes:
+            lane.warm_up()
+        contexts.store()
+        network = Loaded(Lanes(lanes), engine, runtime, tensors, what, f"{build} --max-batch")
+        return InParts(network, tensors.batches[2]) if name == PROLOGUE else network
+
+    def module(self) -> Any:
+        """TensorRT's Python module. UserError if it isn't installed."""
+        try:
+            return importlib.import_module(self.name.replace("-", "_"))
+        except (ImportError, OSError, RuntimeError) as error:  # OSError: a shared library is missing
+            raise UserError(f"{self.name} cannot be imported ({error})", INSTALL[self.name]) from error
+
+    def here(self) -> Here:
+        """What an engine must match to run here."""
+        device, multiprocessors = cuda.describe(self.device)
+        return Here(self.name, str(self.module().__version__), device, multiprocessors)

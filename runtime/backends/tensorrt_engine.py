@@ -1,0 +1,259 @@
+"""A loaded engine of TensorRT: what it takes and returns, and calls of it from any number of threads."""
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.runtime import cache
+from fewstep.runtime.backends import Arrays, Network, cuda
+from fewstep.runtime.backends.cuda_graph import Recording
+from fewstep.runtime.backends.lanes import Lanes
+from fewstep.runtime.backends.tensorrt_log import reason
+from fewstep.runtime.errors import UserError
+from fewstep.runtime.manifest import Graph
+
+LOG = logging.getLogger("fewstep")
+ALIGNMENT = 256  # bytes: what cudaMalloc itself aligns to, and kernels rely on
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """An input or output of an engine. A leading None in `shape` is the batch."""
+
+    name: str
+    is_input: bool
+    shape: tuple[int | None, ...]
+    dtype: np.dtype[Any]
+
+    def sized(self, batch: int) -> tuple[int, ...]:
+        return tuple(batch if size is None else size for size in self.shape)
+
+    def bytes(self, batch: int) -> int:
+        return int(np.prod(self.sized(batch), dtype=np.int64)) * self.dtype.itemsize
+
+
+@dataclass(frozen=True)
+class Tensors:
+    """All inputs and outputs of an engine, and its (least, preferred, greatest) batch."""
+
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    batches: tuple[int, int, int]
+
+
+def read_tensors(trt: Any, engine: Any, graph: Graph, what: str, build: str) -> Tensors:
+    """What an engine takes and returns, once that is what the manifest says of its graph."""
+    named = {each.name: each for each in (*graph.inputs, *graph.outputs)}
+    found = []
+    batches = []
+    for index in range(engine.num_io_tensors):
+        name = engine.get_tensor_name(index)
+        is_input = engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT
+        dtype = np.dtype(trt.nptype(engine.get_tensor_dtype(name)))
+        sizes = tuple(engine.get_tensor_shape(name))
+        manifest = named.pop(name, None)
+        if manifest is None or (manifest in graph.inputs) != is_input or dtype != manifest.dtype:
+            raise UserError(f"{what} has a tensor {name!r} ({dtype}) that its graph has not", f"again: {build}")
+        shape = tuple(None if isinstance(size, str) else size for size in manifest.shape)
+        if len(sizes) != len(shape) or any(b is not None and a != b for a, b in zip(sizes, shape, strict=True)):
+            raise UserError(f"{what}: {name!r} is {list(sizes)}, its graph has {list(manifest.shape)}", build)
+        found.append(Tensor(name, is_input, shape, dtype))
+        if is_input and None in shape:
+            axis = shape.index(None)
+            batches.append(tuple(int(tuple(each)[axis]) for each in engine.get_tensor_profile_shape(name, 0)))
+    if any(each in graph.outputs for each in named.values()):
+        raise UserError(f"{what} does not return {', '.join(named)}", f"again: {build}")
+    least, preferred, greatest = (list(column) for column in zip(*batches, strict=True)) if batches else ([1],) * 3
+    return Tensors(
+        tuple(each for each in found if each.is_input),
+        tuple(each for each in found if not each.is_input),
+        (max(least), min(preferred), min(greatest)),
+    )
+
+
+class Side:
+    """The inputs of a lane, or its outputs: close together in one memory, so that a call copies all of them at once."""
+
+    def __init__(self, tensors: tuple[Tensor, ...], greatest: int) -> None:
+        self.tensors = tensors
+        self.memory = cuda.Memory(self._layout(greatest)[1])
+        self.size = 0
+        self.views: dict[str, NDArray[Any]] = {}  # on the host
+
+    def place(self, batch: int) -> dict[str, int]:
+        """Lay the tensors out for a batch; the address of each on the device."""
+        offsets, self.size = self._layout(batch)
+        self.views = {
+            each.name: self.memory.view(offsets[each.name], each.sized(batch), each.dtype) for each in self.tensors
+        }
+        return {name: self.memory.address + offset for name, offset in offsets.items()}
+
+    def _layout(self, batch: int) -> tuple[dict[str, int], int]:
+        """Where each tensor begins, and where all end."""
+        offsets, end = {}, 0
+        for each in self.tensors:
+            offsets[each.name] = end
+            end += -(-each.bytes(batch) // ALIGNMENT) * ALIGNMENT
+        return offsets, end
+
+
+class Lane:
+    """An execution context with a stream and all its memory, at its largest. One call at a time."""
+
+    def __init__(self, trt: Any, contexts: "Contexts", tensors: Tensors, device: int, what: str) -> None:
+        self.trt, self.tensors, self.device, self.what = trt, tensors, device, what
+        self.stream = cuda.Stream()
+        self.context = contexts.make()
+        if self.context is None:
+            raise UserError(f"{what} cannot be made ready: {reason(trt)}", "free GPU memory, or give contexts=1")
+        greatest = tensors.batches[2]
+        self.inputs, self.outputs = Side(tensors.inputs, greatest), Side(tensors.outputs, greatest)
+        self.batch: int | None = None  # that all is laid out for
+        self.records = contexts.records
+        self.recording: Recording | None = None  # of a call with this batch
+        self.calls = 0  # with this batch
+
+    def run(self, feeds: Arrays, batch: int) -> dict[str, NDArray[Any]]:
+        """One call. The batch is known to be in range, and types and shapes to be right."""
+        cuda.use(self.device)
+        if batch != self.batch:
+            self._lay_out(batch)
+        for name, view in self.inputs.views.items():
+            np.copyto(view, feeds[name], casting="no")
+        if self.recording is not None:
+            self.recording.launch()
+        else:
+            self._must(self._enqueue(), "failed")
+        self.stream.wait()
+        self._record()
+        return {name: view.copy() for name, view in self.outputs.views.items()}
+
+    def _lay_out(self, batch: int) -> None:
+        """Tell the context another batch, and where its tensors are. A recording is void once its context changes."""
+        self.batch, self.recording, self.calls = None, None, 0
+        for name, address in (self.inputs.place(batch) | self.outputs.place(batch)).items():
+            self._must(self.context.set_tensor_address(name, address), f"has no address for {name!r}")
+        for each in self.tensors.inputs:
+            self._must(self.context.set_input_shape(each.name, each.sized(batch)), f"refuses {each.name!r}")
+        for each in self.tensors.outputs:
+            self._must(tuple(self.context.get_tensor_shape(each.name)) == each.sized(batch), f"resizes {each.name!r}")
+        self.batch = batch
+
+    def _enqueue(self) -> bool:
+        """Give the stream all of a call: inputs there, the engine, outputs back."""
+        self.inputs.memory.send(self.inputs.size, self.stream)
+        done = bool(self.context.execute_async_v3(int(self.stream)))
+        self.outputs.memory.ask(self.outputs.size, self.stream)
+        return done
+
+    def _record(self) -> None:
+        """Record the call from its second time on: the first has set up what its shapes need, and was no accident."""
+        self.calls += 1
+        if self.records and self.recording is None and self.calls > 1:
+            try:
+                self.recording = Recording(self.stream, self._enqueue)
+            except UserError as error:
+                self.records = False
+                LOG.warning("%s runs without a CUDA graph: %s, %s", self.what, error.what, reason(self.trt))
+
+    def warm_up(self) -> None:
+        """The first call compiles and loads kernels, which takes up to seconds: here, not in the first sample."""
+        batch = self.tensors.batches[1]
+        for _ in range(2 if self.records else 1):
+            self.run({each.name: np.zeros(each.sized(batch), each.dtype) for each in self.tensors.inputs}, batch)
+
+    def _must(self, done: bool, failure: str) -> None:
+        if not done:
+            raise UserError(f"{self.what} {failure}: {reason(self.trt)}", "build it again, or compare with float32")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A loaded engine. Its contexts, in the lanes, go before it does, and it before its runtime: in this order."""
+
+    lanes: Lanes[Lane]
+    engine: Any
+    runtime: Any
+    tensors: Tensors
+    what: str
+    build: str
+
+    def __call__(self, feeds: Arrays) -> dict[str, NDArray[np.float32]]:
+        least, preferred, greatest = self.tensors.batches
+        batch = None
+        for each in self.tensors.inputs:
+            value = feeds.get(each.name)
+            if value is None or value.dtype != each.dtype:
+                given = "nothing" if value is None else str(value.dtype)
+                raise UserError(f"{self.what} takes {each.name!r} as {each.dtype}, given is {given}", "give that")
+            if None in each.shape and value.ndim:
+                batch = len(value) if batch is None else batch
+                if not least <= len(value) <= greatest:
+                    raise UserError(
+                        f"{self.what} takes {least} to {greatest} rows, best {preferred}, not {len(value)}"
+                        " (a guided sample has two)",
+                        f"fewer samples a call, or {self.build} {max(len(value), greatest)}",
+                    )
+            if value.shape != each.sized(batch or 1):
+                raise UserError(
+                    f"{self.what}: {each.name!r} is {list(value.shape)}, not {list(each.sized(batch or 1))}",
+                    "check the shapes of what you pass",
+                )
+        with self.lanes.take() as lane:
+            return lane.run(feeds, batch or 1)
+
+
+@dataclass(frozen=True)
+class InParts:
+    """A network whose rows do not know each other, for any number of them."""
+
+    network: Network
+    most: int
+
+    def __call__(self, feeds: Arrays) -> dict[str, NDArray[np.float32]]:
+        count = max(len(value) for value in feeds.values())
+        starts = range(0, count, self.most)
+        parts = [self.network({name: value[at : at + self.most] for name, value in feeds.items()}) for at in starts]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+@dataclass(frozen=True)
+class Contexts:
+    """How execution contexts are made. TensorRT-RTX compiles in them, what it keeps for the next time.
+
+    records: whether calls are to be recorded; TensorRT-RTX does that by itself.
+    """
+
+    engine: Any
+    settings: tuple[Any, ...] = ()
+    records: bool = False
+    compiled: Any = None  # a cache of what is compiled at run time
+    name: str = ""
+    stored: bytes | None = None
+
+    def make(self) -> Any:
+        return self.engine.create_execution_context(*self.settings)
+
+    def store(self) -> None:
+        if self.compiled is not None:
+            content = bytes(self.compiled.serialize())
+            if content != self.stored:
+                cache.store("jit", self.name, content)
+
+
+def prepare_contexts(trt: Any, engine: Any, name: str, cuda_graph: bool) -> Contexts:
+    if not hasattr(trt, "IRuntimeCache"):
+        return Contexts(engine, records=cuda_graph)
+    config = engine.create_runtime_config()
+    compiled = config.create_runtime_cache()
+    stored = cache.read("jit", name)
+    if stored is not None and not compiled.deserialize(stored):  # of another driver or GPU
+        LOG.info("%s does not fit any more, compiling again", name)
+        stored = None
+    config.set_runtime_cache(compiled)
+    if cuda_graph:
+        config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+    return Contexts(engine, (config,), compiled=compiled, name=name, stored=stored)

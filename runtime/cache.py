@@ -1,0 +1,64 @@
+"""What fewstep keeps for this user on this machine: in the cache folder of the operating system, never in a bundle.
+
+    engines/    which engines were built here, one small file each, named by the engine's sha256
+    timing/     what TensorRT's builder measured on this GPU
+    jit/        what TensorRT-RTX compiled on this GPU
+    openvino/   what OpenVINO compiled on this machine
+    calibration/  what a calibration that was interrupted had counted
+
+All of it may be deleted: it costs time, and for engines that this machine built, a word of trust.
+"""
+
+import errno
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Literal
+
+Kind = Literal["engines", "timing", "jit", "openvino", "calibration"]
+
+LOG = logging.getLogger("fewstep")
+
+
+def folder() -> Path:
+    """XDG_CACHE_HOME where it is set, else what the system has for caches, and in it `fewstep`.
+
+    A relative XDG_CACHE_HOME counts as none, as its specification has it: with one, whatever folder a program is
+    started in could say which engines this machine built. OSError where the user has no home.
+    """
+    given = os.environ.get("XDG_CACHE_HOME", "")
+    if os.path.isabs(given):
+        return Path(given) / "fewstep"
+    if os.name == "nt" and (local := os.environ.get("LOCALAPPDATA")):
+        return Path(local) / "fewstep" / "cache"
+    place = "Library/Caches" if sys.platform == "darwin" else ".cache"
+    try:
+        return Path.home() / place / "fewstep"
+    except RuntimeError as error:  # a container's user may have none
+        raise OSError(errno.ENOENT, str(error)) from error
+
+
+def path(kind: Kind, name: str) -> Path:
+    return folder() / kind / name
+
+
+def read(kind: Kind, name: str) -> bytes | None:
+    """What was stored, or None."""
+    try:
+        return path(kind, name).read_bytes()
+    except OSError:
+        return None
+
+
+def store(kind: Kind, name: str, content: bytes) -> None:
+    """Store, whole or not at all. A folder that cannot be written costs a warning: a cache is never needed."""
+    try:
+        target = path(kind, name)
+        draft = target.with_name(f".{name}.{os.getpid()}")
+        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        draft.write_bytes(content)
+        os.replace(draft, target)
+    except OSError as error:
+        place = error.filename or f"{kind}/{name}"
+        LOG.warning("%s cannot be written (%s), so nothing is kept for the next time", place, error.strerror)

@@ -1,0 +1,56 @@
+"""The processor: its name, the cores this process may use, and the instructions that int8 speed hangs on."""
+
+import os
+import platform
+import re
+from pathlib import Path
+
+import msgspec
+
+INT8_FLAGS = ("avx2", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")  # asimddp is Arm's dot product
+EXACT = frozenset(("avx512_vnni", "avx_vnni"))  # x86 instructions that sum 8-bit products without saturating
+CPUINFO = Path("/proc/cpuinfo")
+QUOTA = Path("/sys/fs/cgroup/cpu.max")
+
+
+class Cpu(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`cores` are those that this process may run on; `quota` is how many of them a container may keep busy."""
+
+    name: str
+    architecture: str
+    cores: int
+    quota: float | None
+    int8_instructions: tuple[str, ...]
+    has_avx512: bool
+
+
+def this_cpu() -> Cpu:
+    """Look at the processor this runs on."""
+    text = CPUINFO.read_text(errors="replace") if CPUINFO.exists() else ""
+    flags = _field(text, "flags|Features").split()
+    return Cpu(
+        name=_field(text, "model name") or platform.processor() or platform.machine(),
+        architecture=platform.machine(),
+        cores=usable_cores(),
+        quota=cpu_quota(QUOTA.read_text() if QUOTA.exists() else ""),
+        int8_instructions=tuple(flag for flag in INT8_FLAGS if flag in flags),
+        has_avx512="avx512f" in flags,
+    )
+
+
+def usable_cores() -> int:
+    """Cores this process may run on: fewer than the machine has, where somebody set an affinity."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def cpu_quota(text: str) -> float | None:
+    """Cores of a control group's cpu.max, "QUOTA PERIOD" in microseconds; None for no limit."""
+    quota, _, period = text.strip().partition(" ")
+    return int(quota) / int(period) if quota.isdigit() and period.isdigit() and int(period) else None
+
+
+def _field(cpuinfo: str, names: str) -> str:
+    match = re.search(rf"^(?:{names})\s*:\s*(.*)$", cpuinfo, re.MULTILINE)
+    return match.group(1).strip() if match else ""

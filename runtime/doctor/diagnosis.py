@@ -1,0 +1,185 @@
+"""All of it together, and what follows: each finding names what is wrong or missing and the command that fixes it."""
+
+import platform
+import re
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from fewstep.runtime.doctor.cpu import EXACT, Cpu, this_cpu
+from fewstep.runtime.doctor.gpu import Gpu, Jetson, gpu_of, these_gpus, this_jetson
+from fewstep.runtime.doctor.memory import Space, this_space
+from fewstep.runtime.doctor.packages import EXTRAS, RUNTIMES, Engine, installed, missing, this_engine, version_of
+
+LEAST_RUNTIME = (1, 20)  # of onnxruntime: the oldest that the tests run with
+LEAST_MEMORY = 2 * 2**30  # bytes that calibrating a small denoiser takes
+LEAST_DISK = 2**30
+
+TENSORRTS = ("tensorrt", "tensorrt-rtx")
+CUDA = "cuda-bindings"  # what running their engines takes beside them
+
+Level = Literal["problem", "missing", "note"]
+
+
+@dataclass(frozen=True)
+class DoctorOptions:
+    """Look at this machine: what fewstep can do here, what is missing, and the command that gets it.
+
+    folder: Where bundles will be written, for the space left there.
+    """
+
+    folder: Path = Path()
+
+
+class Finding(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """problem: a bundle cannot run here. missing: something could be had. note: something to know."""
+
+    level: Level
+    what: str
+    fix: str
+
+
+class Diagnosis(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """This machine. `fewstep` is None where it runs from a folder that is not installed."""
+
+    fewstep: str | None
+    python: str
+    system: str
+    cpu: Cpu
+    space: Space
+    gpus: tuple[Gpu, ...]
+    jetson: Jetson | None
+    packages: dict[str, str]
+    engine: Engine | None
+    backends: tuple[str, ...]
+    missing: dict[str, tuple[str, ...]]  # extra -> packages
+    findings: tuple[Finding, ...]
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether a bundle can run here at all."""
+        return all(finding.level != "problem" for finding in self.findings)
+
+
+def diagnose(options: DoctorOptions) -> Diagnosis:
+    """Look at everything. Nothing is installed, changed or loaded but onnxruntime."""
+    packages, engine, jetson = installed(), this_engine(), this_jetson()
+    gpus = these_gpus() or ((gpu_of(jetson),) if jetson is not None else ())
+    folder = options.folder.absolute()
+    folder = next(place for place in (folder, *folder.parents) if place.exists())  # where it would be made
+    seen = Diagnosis(
+        fewstep=version_of("fewstep"),
+        python=platform.python_version(),
+        system=f"{platform.system()} {platform.release()} {platform.machine()}",
+        cpu=this_cpu(),
+        space=this_space(folder, Path(tempfile.gettempdir())),
+        gpus=gpus,
+        jetson=jetson,
+        packages=packages,
+        engine=engine,
+        backends=tuple(_backends(engine, gpus, packages)),
+        missing=missing(packages),
+        findings=(),
+    )
+    return msgspec.structs.replace(seen, findings=tuple(findings(seen)))
+
+
+def findings(seen: Diagnosis) -> Iterator[Finding]:
+    """What follows from what was seen, the worst first."""
+    yield from _engine_findings(seen)
+    yield from _gpu_findings(seen)
+    for extra, names in seen.missing.items():
+        if extra not in ("cpu", "gpu"):  # an inference engine is judged above
+            yield Finding(
+                "missing", f"{EXTRAS[extra][0]}: {', '.join(names)} not installed", f"pip install 'fewstep[{extra}]'"
+            )
+    yield from _machine_findings(seen)
+
+
+def _backends(engine: Engine | None, gpus: tuple[Gpu, ...], packages: dict[str, str]) -> Iterator[str]:
+    """What could run a bundle here. That a provider is listed does not mean that its libraries load."""
+    if engine is not None and not engine.error:
+        yield "onnxruntime"
+        if gpus and "CUDAExecutionProvider" in engine.providers:
+            yield "onnxruntime-cuda"
+    if "openvino" in packages:
+        yield "openvino"
+    yield from (name for name in TENSORRTS if gpus and {name, CUDA} <= packages.keys())
+
+
+def _engine_findings(seen: Diagnosis) -> Iterator[Finding]:
+    """Of onnxruntime, without which nothing runs."""
+    both = [name for name in RUNTIMES if name in seen.packages]
+    extra = "gpu" if seen.gpus else "cpu"
+    if len(both) == 2:
+        yield Finding(
+            "problem",
+            "onnxruntime and onnxruntime-gpu are both installed, and write over each other",
+            f"pip uninstall -y {' '.join(both)} && pip install 'fewstep[{extra}]'",
+        )
+    if seen.engine is None:
+        yield Finding("problem", "no inference engine: onnxruntime is not installed", "pip install 'fewstep[cpu]'")
+    elif seen.engine.error:
+        again = " ".join(both) or "onnxruntime"
+        yield Finding(
+            "problem", f"onnxruntime cannot be imported: {seen.engine.error}", f"pip install --force-reinstall {again}"
+        )
+    elif tuple(map(int, re.findall(r"\d+", seen.engine.version)[:2])) < LEAST_RUNTIME:
+        least = ".".join(map(str, LEAST_RUNTIME))
+        yield Finding(
+            "problem",
+            f"onnxruntime {seen.engine.version} is older than {least}",
+            f"pip install --upgrade '{(both or ['onnxruntime'])[0]}>={least}'",
+        )
+
+
+def _gpu_findings(seen: Diagnosis) -> Iterator[Finding]:
+    """Of a GPU that nothing here would use, and of a TensorRT that does not fit its JetPack."""
+    engines = [name for name in TENSORRTS if name in seen.packages]
+    if seen.gpus and engines and CUDA not in seen.packages:
+        fix = f"pip install '{CUDA}=={seen.gpus[0].cuda}.*'"
+        yield Finding("missing", f"{engines[0]} builds engines and cannot run them: {CUDA} is not installed", fix)
+    elif seen.gpus and not any("cuda" in name or "tensorrt" in name for name in seen.backends):
+        swap = "pip uninstall -y onnxruntime && " if "onnxruntime" in seen.packages else ""
+        yield Finding(
+            "missing", f"{seen.gpus[0].name} is not used: no GPU backend", f"{swap}pip install 'fewstep[gpu]'"
+        )
+    if not seen.gpus and "onnxruntime-gpu" in seen.packages:
+        yield Finding(
+            "note",
+            "onnxruntime-gpu is installed and no GPU answers; it runs on the CPU",
+            "nvidia-smi shows what the driver sees",
+        )
+    jetson, tensorrt = seen.jetson, seen.packages.get("tensorrt", "")
+    if jetson is not None and jetson.jetpack.startswith("6") and tensorrt.startswith("11"):
+        yield Finding("problem", f"TensorRT {tensorrt} on JetPack {jetson.jetpack}", "use the TensorRT 10 of JetPack")
+
+
+def _machine_findings(seen: Diagnosis) -> Iterator[Finding]:
+    """Of the processor and of space."""
+    cpu, space = seen.cpu, seen.space
+    if cpu.architecture in ("x86_64", "AMD64") and EXACT.isdisjoint(cpu.int8_instructions):
+        yield Finding(
+            "note",
+            "no VNNI was seen: int8 products are summed in 16 bits and may saturate, and int8 wins less time",
+            "calibrate for it, then judge int8 on this machine: fewstep calibrate BUNDLE --target cpu-x86-7bit",
+        )
+    if cpu.quota is not None and cpu.quota < cpu.cores:
+        yield Finding(
+            "note",
+            f"this container may keep {cpu.quota:g} of {cpu.cores} cores busy; more threads wait for each other",
+            f"give --threads {max(1, int(cpu.quota))}",
+        )
+    if space.memory_free is not None and space.memory_free < LEAST_MEMORY:
+        yield Finding(
+            "note",
+            f"{space.memory_free / 2**30:.1f} GiB of memory are free; running takes little, export and calibrate more",
+            "close other programs before fewstep export or calibrate",
+        )
+    for where, free in (("the folder", space.disk_free), ("the folder of temporary files", space.temporary_free)):
+        if free < LEAST_DISK:
+            yield Finding("note", f"{free / 2**30:.1f} GiB are left in {where}", "free space there, or set TMPDIR")

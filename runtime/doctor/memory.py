@@ -1,0 +1,41 @@
+"""Memory and disk space that are free now."""
+
+import re
+import shutil
+from pathlib import Path
+
+import msgspec
+
+MEMINFO = Path("/proc/meminfo")
+GROUP = Path("/sys/fs/cgroup")
+
+
+class Space(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Bytes; None where the system does not say."""
+
+    memory_total: int | None
+    memory_free: int | None
+    disk_free: int
+    temporary_free: int
+
+
+def this_space(folder: Path, temporary: Path) -> Space:
+    """Free memory, and free space where `folder` and temporary files lie."""
+    total, free = memory(MEMINFO.read_text() if MEMINFO.exists() else "", _read("memory.max"), _read("memory.current"))
+    return Space(total, free, shutil.disk_usage(folder).free, shutil.disk_usage(temporary).free)
+
+
+def memory(meminfo: str, limit: str, used: str) -> tuple[int | None, int | None]:
+    """(total, free) bytes from /proc/meminfo, or less where a control group allows less."""
+    sizes = {name: 1024 * int(kib) for name, kib in re.findall(r"^(\w+):\s+(\d+) kB", meminfo, re.MULTILINE)}
+    total, free = sizes.get("MemTotal"), sizes.get("MemAvailable")
+    if limit.isdigit() and used.isdigit():
+        total = min(int(limit), total or int(limit))
+        left = max(int(limit) - int(used), 0)
+        free = min(left, free if free is not None else left)
+    return total, free
+
+
+def _read(name: str) -> str:
+    path = GROUP / name
+    return path.read_text().strip() if path.is_file() else ""

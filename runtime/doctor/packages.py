@@ -1,0 +1,60 @@
+"""Python packages: which are installed, and which extra brings those that are not."""
+
+import importlib
+import importlib.util
+from importlib.metadata import PackageNotFoundError, version
+
+import msgspec
+
+BASE = ("numpy", "msgspec", "safetensors")
+EXTRAS = {  # extra -> what it is for, and its packages; a test holds this against pyproject.toml
+    "cpu": ("run a bundle on the CPU", ("onnxruntime",)),
+    "gpu": ("the same from onnxruntime-gpu, instead of cpu", ("onnxruntime-gpu",)),
+    "cli": ("this command", ("typer", "rich", "Pillow")),
+    "export": ("fewstep export", ("torch", "onnx", "onnxscript", "onnxruntime")),
+    "calibration": ("fewstep calibrate, report, inspect, bench", ("onnx", "onnxruntime", "Pillow")),
+    "tensorrt-rtx": ("engines for NVIDIA RTX", ("tensorrt-rtx", "cuda-bindings")),
+    "tensorrt": ("engines with the TensorRT of this machine", ("cuda-bindings",)),
+    "openvino": ("run a bundle on OpenVINO", ("openvino",)),
+}
+ALSO = ("tensorrt", "cuda-bindings")  # what a system may bring, beside what the extras ask for
+RUNTIMES = ("onnxruntime", "onnxruntime-gpu")  # two packages that install one module
+
+
+class Engine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """onnxruntime as it imports. `error` says why it does not."""
+
+    version: str
+    providers: tuple[str, ...]
+    error: str
+
+
+def installed() -> dict[str, str]:
+    """Version of every package that fewstep can use and that is there."""
+    names = dict.fromkeys((*BASE, *(name for _, packages in EXTRAS.values() for name in packages), *ALSO))
+    return {name: found for name in names if (found := version_of(name)) is not None}
+
+
+def missing(packages: dict[str, str]) -> dict[str, tuple[str, ...]]:
+    """Per extra what it lacks. onnxruntime-gpu counts as onnxruntime: it is the same module."""
+    there = {*packages, *(("onnxruntime",) if "onnxruntime-gpu" in packages else ())}
+    lacking = {extra: tuple(name for name in wanted if name not in there) for extra, (_, wanted) in EXTRAS.items()}
+    return {extra: names for extra, names in lacking.items() if names}
+
+
+def version_of(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def this_engine() -> Engine | None:
+    """Import onnxruntime, and see. None if it is not installed."""
+    if importlib.util.find_spec("onnxruntime") is None:
+        return None
+    try:
+        module = importlib.import_module("onnxruntime")
+        return Engine(module.__version__, tuple(module.get_available_providers()), "")
+    except Exception as error:  # a library of the system may be missing, or two packages lie over each other
+        return Engine("", (), (str(error).strip().splitlines() or [type(error).__name__])[0])

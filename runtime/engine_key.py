@@ -1,0 +1,86 @@
+"""What an engine was built from. It is native code: it may run only where everything here matches."""
+
+import hashlib
+import re
+
+import msgspec
+
+SCHEMA = 1
+AMPERE = 80  # the oldest compute capability of hardware-compatible engines
+AMPERE_ON = "sm80+"  # the device of an engine that runs on it and on all later ones
+
+
+class EngineKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Every choice that shapes an engine. Equal keys mean that building again would give the same engine.
+
+    graph: sha256 of the ONNX file; weights: of each file it refers to.
+    batches: (least, preferred, greatest) leading axis of all inputs; the graph fixes their other axes.
+    flags: settings of the builder that are not its defaults everywhere.
+    device: the compute capability it is compiled for, e.g. "sm89", or "sm80+" if it is hardware-compatible.
+    multiprocessors: of the GPU it was tuned on; None if it was built without one, for all of that capability.
+    """
+
+    graph: str
+    weights: tuple[str, ...]
+    batches: tuple[int, int, int]
+    flags: dict[str, bool | int]
+    backend: str
+    backend_version: str
+    device: str
+    multiprocessors: int | None = None
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the key: what a manifest calls `key`."""
+        return hashlib.sha256(msgspec.json.encode(self, order="deterministic")).hexdigest()
+
+
+class Sidecar(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The JSON beside an engine. `convolutions` counts those of the engine by the type of what they multiply."""
+
+    schema: int
+    key: str
+    built_from: EngineKey
+    sha256: str  # of the engine
+    convolutions: dict[str, int]
+
+
+class Here(msgspec.Struct, frozen=True):
+    """The engine's half of this machine: what runs it, and on which GPU. `device` is "sm" and the capability."""
+
+    backend: str
+    backend_version: str
+    device: str
+    multiprocessors: int
+
+
+def difference(built: EngineKey, graph: str, weights: tuple[str, ...], here: Here) -> str | None:
+    """The first field in which an engine does not fit the graph or this machine, with both values; None: it fits.
+
+    A version-compatible engine runs with its own and later versions of its backend, a hardware-compatible one on
+    Ampere and later; one that was tuned on a GPU runs on that model only, which its multiprocessors tell.
+    """
+    if built.graph != graph or built.weights != weights:
+        return f"graph: built from {built.graph[:12]}, the bundle has {graph[:12]}"
+    if built.backend != here.backend:
+        return f"backend: built with {built.backend}, here is {here.backend}"
+    same = built.backend_version == here.backend_version
+    later = _numbers(built.backend_version) <= _numbers(here.backend_version)
+    if not (same or built.flags.get("version_compatible") and later):
+        return f"backend_version: built with {built.backend_version}, here is {here.backend_version}"
+    if built.device == AMPERE_ON:
+        return None if _capability(here.device) >= AMPERE else f"device: built for {AMPERE_ON}, here is {here.device}"
+    if built.device != here.device:
+        return f"device: built for {built.device}, here is {here.device}"
+    if built.multiprocessors not in (None, here.multiprocessors):
+        return f"multiprocessors: built on {built.multiprocessors}, this {here.device} has {here.multiprocessors}"
+    return None
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d{1,9}", version))
+
+
+def _capability(device: str) -> int:
+    match = re.fullmatch(r"sm(\d{1,9})", device)
+    return int(match[1]) if match else 0

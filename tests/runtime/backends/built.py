@@ -1,0 +1,54 @@
+"""Puts engines into a bundle, as `fewstep build` would have built them."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from tensorrt_double import engine
+
+from fewstep.graph.commit import open_for_update
+from fewstep.runtime import engines
+from fewstep.runtime.bundle import open_bundle
+from fewstep.runtime.engine_key import SCHEMA, EngineKey, Sidecar
+from fewstep.runtime.manifest import Engine
+
+BATCHES = (1, 2, 8)
+
+
+def add_engine(bundle: Path, body: str, remember: bool = True, content: bytes | None = None, **changes: Any) -> Path:
+    """Add the engine of a body (or "prologue") for the double of TensorRT 10.3 on sm89; returns its path.
+
+    `changes` are fields of its key; `remember` records that this machine built it.
+    """
+    opened = open_bundle(bundle)
+    manifest = opened.manifest
+    graph = manifest.prologue if body == "prologue" else manifest.bodies[body].graph
+    assert graph is not None
+    fields: dict[str, Any] = {
+        "graph": manifest.files[graph.file],
+        "weights": (),
+        "batches": BATCHES,
+        "flags": {"strongly_typed": True, "tf32": False},
+        "backend": "tensorrt",
+        "backend_version": "10.3.0",
+        "device": "sm89",
+        "multiprocessors": 64,
+    }
+    key = EngineKey(**(fields | changes))
+    file = (bundle / graph.file).read_bytes()
+    content = engine(file, key.backend_version, key.batches, key=key.digest) if content is None else content
+    sidecar = Sidecar(SCHEMA, key.digest, key, hashlib.sha256(content).hexdigest(), {})
+    if remember:
+        engines.remember(content, key)
+    with open_for_update(bundle, must_exist=True) as writer:
+        made = Engine(
+            file=writer.add(content, "engines", f"{body}-{key.device}", ".engine"),
+            sidecar=writer.add(msgspec.json.encode(sidecar), "engines", f"{body}-{key.device}", ".json"),
+            body=body,
+            backend=key.backend,
+            device=key.device,
+            key=key.digest,
+        )
+        writer.commit(msgspec.structs.replace(manifest, engines=(*manifest.engines, made)))
+    return bundle / made.file

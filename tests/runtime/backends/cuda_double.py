@@ -1,0 +1,220 @@
+"""A double of `cuda.bindings.runtime` that keeps device memory apart, does nothing before a stream is waited for, and
+fails where CUDA would: memory of another device, copies beyond an allocation, freed buffers, too much memory.
+
+Signatures, return tuples and names are those of cuda-bindings 12.6 to 13.
+"""
+
+import ctypes
+import threading
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import IntEnum
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+GARBAGE = 0xFF  # as float32 it is NaN: what was freed, or never written, cannot pass for a result
+
+
+class Error(IntEnum):
+    cudaSuccess = 0
+    cudaErrorInvalidValue = 1
+    cudaErrorMemoryAllocation = 2
+    cudaErrorInvalidDevice = 101
+    cudaErrorIllegalAddress = 700
+    cudaErrorStreamCaptureUnsupported = 900
+
+
+class Kind(IntEnum):
+    cudaMemcpyHostToDevice = 1
+    cudaMemcpyDeviceToHost = 2
+
+
+class Mode(IntEnum):
+    cudaStreamCaptureModeThreadLocal = 1
+
+
+class Attribute(IntEnum):
+    cudaDevAttrMultiProcessorCount = 16
+    cudaDevAttrComputeCapabilityMajor = 75
+    cudaDevAttrComputeCapabilityMinor = 76
+
+
+WORDS = {
+    Error.cudaErrorInvalidValue: b"invalid argument",
+    Error.cudaErrorMemoryAllocation: b"out of memory",
+    Error.cudaErrorInvalidDevice: b"invalid device ordinal",
+    Error.cudaErrorIllegalAddress: b"an illegal memory access was encountered",
+    Error.cudaErrorStreamCaptureUnsupported: b"operation not permitted when stream is capturing",
+}
+
+
+@dataclass
+class Allocation:
+    content: "np.ndarray[Any, np.dtype[np.uint8]]"
+    device: int | None  # None: page-locked host memory
+    alive: bool = True
+
+    @property
+    def address(self) -> int:
+        return self.content.ctypes.data
+
+
+class Stream:
+    """What `cudaStream_t` is: a handle, which int() makes a number."""
+
+    def __init__(self) -> None:
+        self.pending: list[Callable[[], Error]] = []
+        self.recorded: list[Callable[[], Error]] | None = None  # while it is capturing
+
+    def __int__(self) -> int:
+        return id(self)
+
+
+@dataclass
+class Device:
+    capability: tuple[int, int]
+    multiprocessors: int
+    memory: int = 2**30
+
+
+class CudaDouble(ModuleType):
+    """Stands in the place of the module. `calls` counts the functions called."""
+
+    cudaError_t, cudaMemcpyKind, cudaDeviceAttr, cudaStreamCaptureMode = Error, Kind, Attribute, Mode
+    cudaStreamNonBlocking = 1
+
+    def __init__(self, capability: tuple[int, int], multiprocessors: int, devices: int = 2) -> None:
+        super().__init__("cuda.bindings.runtime")
+        self.devices = [Device(capability, multiprocessors) for _ in range(devices)]
+        self.allocations: list[Allocation] = []
+        self.streams: dict[int, Stream] = {}
+        self.graphs: list[Any] = []
+        self.launchable: list[Any] = []
+        self.calls: Counter[str] = Counter()
+        self._lock = threading.Lock()
+        self._thread = threading.local()
+
+    @property
+    def current(self) -> int:
+        """The device of this thread: 0 in each new one, as in CUDA."""
+        return getattr(self._thread, "device", 0)
+
+    def find(self, address: int, size: int, device: int | None) -> Allocation | None:
+        """The living allocation that holds `size` bytes at `address` on a device (None: on the host)."""
+        for each in self.allocations:
+            inside = each.address <= address and address + size <= each.address + len(each.content)
+            if each.alive and each.device == device and inside:
+                return each
+        return None
+
+    def living(self) -> int:
+        return sum(each.alive for each in self.allocations)
+
+    def cudaGetErrorString(self, code: Error) -> tuple[Error, bytes]:
+        return Error.cudaSuccess, WORDS[code]
+
+    def cudaGetDeviceCount(self) -> tuple[Error, int]:
+        return Error.cudaSuccess, len(self.devices)
+
+    def cudaDeviceGetAttribute(self, attribute: Attribute, device: int) -> tuple[Error, int]:
+        each = self.devices[device]
+        values = {
+            Attribute.cudaDevAttrComputeCapabilityMajor: each.capability[0],
+            Attribute.cudaDevAttrComputeCapabilityMinor: each.capability[1],
+            Attribute.cudaDevAttrMultiProcessorCount: each.multiprocessors,
+        }
+        return Error.cudaSuccess, values[attribute]
+
+    def cudaSetDevice(self, device: int) -> tuple[Error]:
+        if device >= len(self.devices):
+            return (Error.cudaErrorInvalidDevice,)
+        self._thread.device = device
+        return (Error.cudaSuccess,)
+
+    def cudaMalloc(self, size: int) -> tuple[Error, int | None]:
+        used = sum(len(each.content) for each in self.allocations if each.alive and each.device == self.current)
+        if used + size > self.devices[self.current].memory:
+            return Error.cudaErrorMemoryAllocation, None
+        return Error.cudaSuccess, self._allocate("cudaMalloc", size, self.current)
+
+    def cudaHostAlloc(self, size: int, flags: int) -> tuple[Error, int]:
+        return Error.cudaSuccess, self._allocate("cudaHostAlloc", size, None)
+
+    def cudaFree(self, address: int) -> tuple[Error]:
+        return self._free(address, device=True)
+
+    def cudaFreeHost(self, address: int) -> tuple[Error]:
+        return self._free(address, device=False)
+
+    def cudaStreamCreateWithFlags(self, flags: int) -> tuple[Error, Stream]:
+        stream = Stream()
+        self.streams[int(stream)] = stream
+        return Error.cudaSuccess, stream
+
+    def cudaStreamDestroy(self, stream: Stream) -> tuple[Error]:
+        del self.streams[int(stream)]
+        return (Error.cudaSuccess,)
+
+    def cudaMemcpyAsync(self, to: int, source: int, size: int, kind: Kind, stream: Stream) -> tuple[Error]:
+        self.calls["cudaMemcpyAsync"] += 1
+        device, host = (to, source) if kind is Kind.cudaMemcpyHostToDevice else (source, to)
+        if self.find(device, size, self.current) is None or self.find(host, size, None) is None:
+            return (Error.cudaErrorInvalidValue,)
+
+        def copy() -> Error:
+            ctypes.memmove(to, source, size)
+            return Error.cudaSuccess
+
+        (stream.pending if stream.recorded is None else stream.recorded).append(copy)
+        return (Error.cudaSuccess,)
+
+    def cudaStreamSynchronize(self, stream: Stream) -> tuple[Error]:
+        self.calls["cudaStreamSynchronize"] += 1
+        if stream.recorded is not None:
+            return (Error.cudaErrorStreamCaptureUnsupported,)
+        pending, stream.pending = stream.pending, []
+        codes = [work() for work in pending]
+        return (max(codes, default=Error.cudaSuccess),)
+
+    def cudaStreamBeginCapture(self, stream: Stream, mode: Mode) -> tuple[Error]:
+        stream.recorded = []
+        return (Error.cudaSuccess,)
+
+    def cudaStreamEndCapture(self, stream: Stream) -> tuple[Error, Any]:
+        graph, stream.recorded = stream.recorded, None
+        self.graphs.append(graph)
+        return Error.cudaSuccess, graph
+
+    def cudaGraphInstantiate(self, graph: Any, flags: int) -> tuple[Error, Any]:
+        self.launchable.append(graph)
+        return Error.cudaSuccess, tuple(graph)
+
+    def cudaGraphLaunch(self, launchable: Any, stream: Stream) -> tuple[Error]:
+        self.calls["cudaGraphLaunch"] += 1
+        stream.pending += launchable
+        return (Error.cudaSuccess,)
+
+    def cudaGraphDestroy(self, graph: Any) -> tuple[Error]:
+        self.graphs.pop()
+        return (Error.cudaSuccess,)
+
+    def cudaGraphExecDestroy(self, launchable: Any) -> tuple[Error]:
+        self.launchable.pop()
+        return (Error.cudaSuccess,)
+
+    def _allocate(self, function: str, size: int, device: int | None) -> int:
+        with self._lock:
+            self.calls[function] += 1
+            self.allocations.append(Allocation(np.full(size, GARBAGE, np.uint8), device))
+            return self.allocations[-1].address
+
+    def _free(self, address: int, device: bool) -> tuple[Error]:
+        for each in self.allocations:
+            if each.address == address and each.alive and (each.device is not None) == device:
+                each.alive = False
+                each.content[:] = GARBAGE  # kept, so that a late reader finds garbage rather than a crash
+                return (Error.cudaSuccess,)
+        return (Error.cudaErrorInvalidValue,)

@@ -1,0 +1,235 @@
+"""A double of TensorRT's Python module, on the double of CUDA. Its "engines" are ONNX graphs that onnxruntime runs.
+
+It refuses what TensorRT refuses: another version's engine, a shape outside the profile, a tensor without an address or
+with one that is no memory of this device or too short, a context that is used twice at once. As in TensorRT a refusal
+is None or False, and the reason goes to the logger.
+"""
+
+import base64
+import json
+from collections import Counter
+from enum import Enum
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from cuda_double import CudaDouble, Error
+
+TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int64)": np.int64}
+
+
+def engine(graph: bytes, version: str, batches: tuple[int, int, int], **extra: Any) -> bytes:
+    """The double's engine file."""
+    content = {"graph": base64.b64encode(graph).decode(), "version": version, "batches": batches, **extra}
+    return json.dumps(content).encode()
+
+
+def tensorrt_double(name: str, version: str, cuda: CudaDouble) -> Any:
+    """The module. `calls` counts what was called on contexts; `host_code` lists whether runtimes allowed it."""
+    module: Any = ModuleType(name)
+    module.__version__ = version
+    module.calls = Counter()
+    module.host_code = []
+    module.records = True
+
+    class Severity(Enum):
+        INTERNAL_ERROR, ERROR, WARNING, INFO, VERBOSE = range(5)
+
+    class ILogger:
+        def __init__(self) -> None:
+            self.ready = True  # TensorRT demands that the base's __init__ ran
+
+    ILogger.Severity = Severity  # type: ignore[attr-defined]
+
+    class TensorIOMode(Enum):
+        NONE, INPUT, OUTPUT = range(3)
+
+    class Runtime:
+        def __init__(self, logger: Any) -> None:
+            assert logger.ready
+            self.logger = logger
+            self.engine_host_code_allowed = False
+
+        def deserialize_cuda_engine(self, content: bytes) -> "Engine | None":
+            module.host_code.append(self.engine_host_code_allowed)
+            self.logger.log(Severity.WARNING, "loading")
+            try:
+                read = json.loads(content)
+            except ValueError:
+                self.logger.log(Severity.ERROR, "Serialization assertion magicTagRead == kMAGIC_TAG failed.\nmore")
+                return None
+            if read["version"] != version and not self.engine_host_code_allowed:
+                self.logger.log(Severity.ERROR, "Version tag does not match.")
+                return None
+            return Engine(self, read)
+
+    class Engine:
+        def __init__(self, runtime: Runtime, read: dict[str, Any]) -> None:
+            self.runtime = runtime
+            self.batches: list[int] = read["batches"]
+            options = ort.SessionOptions()
+            options.log_severity_level = 4
+            self.session = ort.InferenceSession(
+                base64.b64decode(read["graph"]), options, providers=["CPUExecutionProvider"]
+            )
+            inputs, outputs = self.session.get_inputs(), self.session.get_outputs()
+            self.tensors = {
+                each.name: (mode, tuple(-1 if isinstance(size, str) else size for size in each.shape), TYPES[each.type])
+                for mode, values in ((TensorIOMode.INPUT, inputs), (TensorIOMode.OUTPUT, outputs))
+                for each in values
+            }
+            self.num_io_tensors = len(self.tensors)
+
+        def get_tensor_name(self, index: int) -> str:
+            return list(self.tensors)[index]
+
+        def get_tensor_mode(self, name: str) -> TensorIOMode:
+            return self.tensors[name][0]
+
+        def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+            return self.tensors[name][1]
+
+        def get_tensor_dtype(self, name: str) -> Any:
+            return self.tensors[name][2]
+
+        def get_tensor_profile_shape(self, name: str, profile: int) -> list[tuple[int, ...]]:
+            assert profile == 0 and self.tensors[name][0] is TensorIOMode.INPUT
+            return [_sized(self.tensors[name][1], batch) for batch in self.batches]
+
+        def create_runtime_config(self) -> "RuntimeConfig":
+            return RuntimeConfig()
+
+        def create_execution_context(self, config: Any = None) -> "Context | None":
+            module.calls["create_execution_context"] += 1
+            if config is not None:
+                module.calls[config.cuda_graph_strategy.name] += 1
+            return Context(self, config)
+
+    class Context:
+        def __init__(self, engine: Engine, config: Any) -> None:
+            self.engine = engine
+            self.config = config
+            self.shapes: dict[str, tuple[int, ...]] = {}
+            self.addresses: dict[str, int] = {}
+            self.running = False
+
+        def refuse(self, reason: str) -> bool:
+            self.engine.runtime.logger.log(Severity.ERROR, reason)
+            return False
+
+        def set_tensor_address(self, name: str, address: int) -> bool:
+            module.calls["set_tensor_address"] += 1
+            if name not in self.engine.tensors:
+                return self.refuse(f"no tensor {name}")
+            self.addresses[name] = address
+            return True
+
+        def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+            module.calls["set_input_shape"] += 1
+            _, sizes, _ = self.engine.tensors[name]
+            least, _, greatest = (_sized(sizes, batch) for batch in self.engine.batches)
+            if len(shape) != len(sizes) or not all(a <= b <= c for a, b, c in zip(least, shape, greatest, strict=True)):
+                return self.refuse(f"Static or dynamic dimension of {name} out of profile: {shape}")
+            self.shapes[name] = tuple(shape)
+            return True
+
+        def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+            mode, sizes, _ = self.engine.tensors[name]
+            if mode is TensorIOMode.INPUT:
+                return self.shapes.get(name, sizes)
+            batches = {shape[0] for each, shape in self.shapes.items() if self.engine.tensors[each][1][:1] == (-1,)}
+            return _sized(sizes, batches.pop()) if len(batches) == 1 else sizes
+
+        def execute_async_v3(self, stream: int) -> bool:
+            module.calls["execute_async_v3"] += 1
+            if stream not in cuda.streams:
+                return self.refuse("no such stream")
+            if self.running:
+                return self.refuse("the context is in use")
+            recorded = cuda.streams[stream].recorded
+            if recorded is not None and not module.records:
+                return self.refuse("operation not permitted when stream is capturing")
+            for name, (mode, _, kind) in self.engine.tensors.items():
+                shape = self.get_tensor_shape(name)
+                if mode is TensorIOMode.INPUT and name not in self.shapes and -1 in shape:
+                    return self.refuse(f"no shape was set for {name}")
+                if name not in self.addresses:
+                    return self.refuse(f"no address was set for {name}")
+                size = int(np.prod(shape)) * np.dtype(kind).itemsize
+                if cuda.find(self.addresses[name], size, cuda.current) is None:
+                    return self.refuse(f"the address of {name} is no device memory of {size} bytes")
+            if recorded is not None:
+                shapes = dict(self.shapes)
+                recorded.append(lambda: self.compute() if shapes == self.shapes else Error.cudaErrorIllegalAddress)
+                return True
+            self.running = True
+            cuda.streams[stream].pending.append(self.compute)
+            return True
+
+        def compute(self) -> Error:
+            """What the GPU does when its turn comes: the addresses must still be good."""
+            self.running = False
+            feeds = {}
+            for name, (mode, _, kind) in self.engine.tensors.items():
+                if mode is TensorIOMode.INPUT:
+                    view = self._memory(name, kind)
+                    if view is None:
+                        return Error.cudaErrorIllegalAddress
+                    feeds[name] = view.copy()
+            values = self.engine.session.run(None, feeds)
+            for each, value in zip(self.engine.session.get_outputs(), values, strict=True):
+                view = self._memory(each.name, value.dtype)
+                if view is None:
+                    return Error.cudaErrorIllegalAddress
+                view[...] = value
+            return Error.cudaSuccess
+
+        def _memory(self, name: str, kind: Any) -> Any:
+            shape = self.get_tensor_shape(name)
+            size = int(np.prod(shape)) * np.dtype(kind).itemsize
+            found = cuda.find(self.addresses[name], size, cuda.current)
+            if found is None:
+                return None
+            start = self.addresses[name] - found.address
+            return found.content[start : start + size].view(kind).reshape(shape)
+
+    class RuntimeCache:
+        """What was compiled. One that is of another GPU is refused, and leaves the cache as it is."""
+
+        def __init__(self) -> None:
+            self.content = b""
+
+        def deserialize(self, content: bytes) -> bool:
+            good = content.startswith(b"compiled on sm89")
+            self.content = content if good else b""
+            return good
+
+        def serialize(self) -> memoryview:
+            module.calls["compiled" if not self.content else "reused"] += 1
+            return memoryview(self.content or b"compiled on sm89")
+
+    class CudaGraphStrategy(Enum):
+        DISABLED, WHOLE_GRAPH_CAPTURE = range(2)
+
+    class RuntimeConfig:
+        cuda_graph_strategy = CudaGraphStrategy.DISABLED
+
+        def create_runtime_cache(self) -> RuntimeCache:
+            return RuntimeCache()
+
+        def set_runtime_cache(self, compiled: RuntimeCache) -> bool:
+            self.compiled = compiled
+            return True
+
+    module.ILogger, module.Runtime, module.TensorIOMode = ILogger, Runtime, TensorIOMode
+    module.ICudaEngine, module.IExecutionContext = Engine, Context
+    module.nptype = lambda kind: kind
+    if name == "tensorrt_rtx":
+        module.IRuntimeCache, module.IRuntimeConfig = RuntimeCache, RuntimeConfig
+        module.CudaGraphStrategy = CudaGraphStrategy
+    return module
+
+
+def _sized(shape: tuple[int, ...], batch: int) -> tuple[int, ...]:
+    return tuple(batch if size == -1 else size for size in shape)

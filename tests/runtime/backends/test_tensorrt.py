@@ -1,0 +1,316 @@
+"""TensorRT behind the backend protocol, on doubles of TensorRT and CUDA whose engines onnxruntime computes."""
+
+import gc
+import logging
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from built import BATCHES, add_engine
+from cuda_double import CudaDouble
+
+import fewstep.runtime
+from fewstep.graph.pack import PackOptions, pack
+from fewstep.runtime import cache
+from fewstep.runtime.backends.onnxruntime import OnnxRuntime
+from fewstep.runtime.backends.tensorrt import TensorRt
+from fewstep.runtime.bundle import open_bundle
+from fewstep.runtime.errors import UserError
+
+
+@pytest.fixture
+def built(tiny_bundle: Path, tensorrt: Any) -> Path:
+    """The tiny bundle with engines of its float32 body and its prologue."""
+    add_engine(tiny_bundle, "float32")
+    add_engine(tiny_bundle, "prologue")
+    return tiny_bundle
+
+
+def feeds(value: float, batch: int = 2) -> dict[str, np.ndarray]:
+    return {"x": np.full((batch, 1, 4, 4), value, np.float32), "row": np.ones((batch, 1), np.float32)}
+
+
+def body(bundle: Path, **settings: Any) -> Any:
+    return TensorRt(**settings).load(open_bundle(bundle), "float32")
+
+
+def test_a_sampler_gives_the_samples_of_onnxruntime(built: Path) -> None:
+    options: dict[str, Any] = {"seeds": [0, 1, 2], "condition": {"class": [0, 1, 2]}, "guidance": 2.0}
+    expected = fewstep.runtime.load(built, backend=OnnxRuntime()).sample("dpmpp_2m:8", **options)
+    with fewstep.runtime.load(built, backend=TensorRt()) as sampler:
+        np.testing.assert_array_equal(sampler.sample("dpmpp_2m:8", **options), expected)
+
+
+def test_a_call_allocates_nothing_and_sets_shapes_only_when_they_change(
+    built: Path, cuda: CudaDouble, tensorrt: Any
+) -> None:
+    network = body(built)
+    cuda.calls.clear(), tensorrt.calls.clear()
+    for value in range(5):
+        np.testing.assert_array_equal(network(feeds(value))["v"], np.full((2, 1, 4, 4), value / 2 + 1, np.float32))
+    assert cuda.calls == {"cudaMemcpyAsync": 10, "cudaStreamSynchronize": 5}  # all inputs there, all outputs back
+    assert tensorrt.calls == {"execute_async_v3": 5}
+    np.testing.assert_array_equal(network(feeds(4.0, 7))["v"], np.full((7, 1, 4, 4), 3.0, np.float32))
+    assert tensorrt.calls == {"execute_async_v3": 6, "set_input_shape": 2, "set_tensor_address": 3}
+
+
+def test_memory_is_given_back_with_the_network_and_results_outlive_it(built: Path, cuda: CudaDouble) -> None:
+    network = body(built)
+    assert cuda.living() == 4  # inputs and outputs, on both sides
+    result = network(feeds(2.0))["v"]
+    del network
+    gc.collect()
+    assert cuda.living() == 0 and not cuda.streams
+    np.testing.assert_array_equal(result, np.full((2, 1, 4, 4), 2.0, np.float32))
+
+
+@pytest.mark.parametrize("contexts", [1, 3])
+def test_threads_share_a_network(built: Path, contexts: int) -> None:
+    network = body(built, contexts=contexts, device=1)  # a device that no new thread has selected
+    with ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(lambda value: network(feeds(value, 1 + value % 8))["v"], range(200)))
+    for value, result in enumerate(results):
+        np.testing.assert_array_equal(result, np.full((1 + value % 8, 1, 4, 4), value / 2 + 1, np.float32))
+
+
+def test_several_contexts_run_at_once(built: Path, cuda: CudaDouble, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = body(built, contexts=2)
+    meeting = threading.Barrier(2, timeout=10)  # passed only if two calls wait for their streams together
+    wait = cuda.cudaStreamSynchronize
+    monkeypatch.setattr(cuda, "cudaStreamSynchronize", lambda stream: (meeting.wait(), wait(stream))[1])
+    with ThreadPoolExecutor(2) as pool:
+        results = list(pool.map(lambda value: network(feeds(value))["v"][0, 0, 0, 0], [2.0, 4.0]))
+    assert results == [2.0, 3.0]
+
+
+@pytest.mark.parametrize("batch", [0, 9])
+def test_a_batch_outside_the_profile_names_it_and_the_fix(built: Path, batch: int) -> None:
+    with pytest.raises(UserError) as caught:
+        body(built)(feeds(1.0, batch))
+    assert str(caught.value).startswith(
+        f"the tensorrt engine of 'float32' for sm89 takes 1 to 8 rows, best 2, not {batch} (a guided sample has two);"
+        f" fewer samples a call, or fewstep build {built} --backend tensorrt --max-batch {max(batch, 8)}"
+    )
+
+
+def test_a_prologue_takes_any_number_of_rows(built: Path) -> None:
+    network = TensorRt().load(open_bundle(built), "prologue")
+    times, labels = np.arange(21, dtype=np.float32), np.zeros(21, np.int64)
+    np.testing.assert_allclose(network({"time": times, "label": labels})["row"][:, 0], 0.1 + times / 1000, rtol=1e-6)
+
+
+def test_a_prologue_without_an_engine_runs_on_the_cpu(tiny_bundle: Path, cuda: CudaDouble, tensorrt: Any) -> None:
+    add_engine(tiny_bundle, "float32")
+    add_engine(tiny_bundle, "prologue", device="sm120")  # of another GPU
+    network = TensorRt().load(open_bundle(tiny_bundle), "prologue")
+    row = network({"time": np.array([100.0], np.float32), "label": np.array([1])})["row"]
+    np.testing.assert_allclose(row, [[0.3]], rtol=1e-6)
+    assert not cuda.calls
+
+
+def test_a_packed_bundle_takes_the_engines_of_its_bodies_along(built: Path, tmp_path: Path) -> None:
+    add_engine(built, "prologue", device="sm120")  # where the body has none
+    manifest = pack(PackOptions(built, tmp_path / "device", body=("float32",)))
+    assert [(engine.body, engine.device) for engine in manifest.engines] == [("prologue", "sm89"), ("float32", "sm89")]
+    options: dict[str, Any] = {"seeds": [0], "condition": {"class": [1]}}
+    samples = [
+        fewstep.runtime.load(each, backend=TensorRt()).sample("ddim:4", **options)
+        for each in (built, tmp_path / "device")
+    ]
+    np.testing.assert_array_equal(*samples)
+
+
+def test_wrong_types_and_shapes_are_named(built: Path) -> None:
+    network = body(built)
+    with pytest.raises(UserError, match="takes 'x' as float32, given is float64"):
+        network(feeds(0) | {"x": np.zeros((2, 1, 4, 4))})
+    with pytest.raises(UserError, match="takes 'row' as float32, given is nothing"):
+        network({"x": np.zeros((2, 1, 4, 4), np.float32)})
+    with pytest.raises(UserError, match=r"'row' is \[3, 1\], not \[2, 1\]"):
+        network(feeds(0) | {"row": np.zeros((3, 1), np.float32)})
+    with pytest.raises(UserError, match=r"'x' is \[2, 3, 4, 4\], not \[2, 1, 4, 4\]"):
+        network(feeds(0) | {"x": np.zeros((2, 3, 4, 4), np.float32)})
+
+
+@pytest.mark.parametrize(
+    "change, named",
+    [
+        ({"backend_version": "10.7.0"}, "backend_version: built with 10.7.0, here is 10.3.0"),
+        ({"device": "sm86"}, "device: built for sm86, here is sm89"),
+        ({"multiprocessors": 16}, "multiprocessors: built on 16, this sm89 has 64"),
+        ({"graph": "0" * 64}, "graph: built from 000000000000, the bundle has"),
+    ],
+)
+def test_an_engine_that_does_not_fit_is_refused_by_the_field(
+    tiny_bundle: Path, tensorrt: Any, change: dict[str, Any], named: str
+) -> None:
+    add_engine(tiny_bundle, "float32", **change)
+    with pytest.raises(UserError, match=f"no engine of 'float32' fits this machine: {named}") as caught:
+        body(tiny_bundle)
+    assert caught.value.fix == f"fewstep build {tiny_bundle} --backend tensorrt --precision float32"
+
+
+def test_the_engine_for_this_gpu_is_found_among_others(tiny_bundle: Path, tensorrt: Any) -> None:
+    add_engine(tiny_bundle, "float32", device="sm120")
+    with pytest.raises(UserError, match="device: built for sm120"):
+        body(tiny_bundle)
+    add_engine(tiny_bundle, "float32")
+    assert body(tiny_bundle)(feeds(2.0))["v"][0, 0, 0, 0] == 2.0
+
+
+def test_no_engine_at_all_names_the_command(tiny_bundle: Path, tensorrt: Any) -> None:
+    with pytest.raises(UserError, match="has no tensorrt engine of 'float32'; fewstep build .* --backend tensorrt"):
+        body(tiny_bundle)
+
+
+def test_an_engine_from_elsewhere_needs_a_word_of_trust(tiny_bundle: Path, tensorrt: Any) -> None:
+    path = add_engine(tiny_bundle, "float32", remember=False)
+    with pytest.raises(UserError, match=f"{path.name} was not built on this machine, .* native code; .* trust_engines"):
+        body(tiny_bundle)
+    assert body(tiny_bundle, trust_engines=True)(feeds(2.0))["v"][0, 0, 0, 0] == 2.0
+
+
+def test_trust_does_not_cover_a_key_that_was_edited(tiny_bundle: Path, tensorrt: Any) -> None:
+    add_engine(tiny_bundle, "float32", device="sm120")
+    manifest = tiny_bundle / "manifest.json"
+    manifest.write_text(
+        manifest.read_text().replace('"device":"sm120"', '"device":"sm89"').replace(': "sm120"', ': "sm89"')
+    )
+    with pytest.raises(UserError, match="belongs to another engine than engines/float32-sm120"):
+        body(tiny_bundle, trust_engines=True)
+
+
+def test_a_damaged_engine_is_named(tiny_bundle: Path, tensorrt: Any) -> None:
+    path = add_engine(tiny_bundle, "float32")
+    path.write_bytes(b"cut")
+    with pytest.raises(UserError, match=r"is damaged or was edited .* fewstep build"):
+        body(tiny_bundle, trust_engines=True)
+
+
+def test_an_engine_that_tensorrt_cannot_load_is_told_in_its_words(tiny_bundle: Path, tensorrt: Any) -> None:
+    add_engine(tiny_bundle, "float32", content=b"no engine")
+    with pytest.raises(UserError, match="tensorrt 10.3.0 cannot load 'float32': Serialization assertion .* failed.;"):
+        body(tiny_bundle)
+
+
+def test_an_engine_of_another_graph_is_refused(tiny_bundle: Path, tensorrt: Any) -> None:
+    from tensorrt_double import engine
+
+    content = engine((tiny_bundle / "graphs/prologue.onnx").read_bytes(), "10.3.0", BATCHES)
+    add_engine(tiny_bundle, "float32", content=content)
+    with pytest.raises(UserError, match=r"has a tensor 'time' \(float32\) that its graph has not"):
+        body(tiny_bundle)
+
+
+def test_host_code_is_allowed_for_version_compatible_engines_only(tiny_bundle: Path, tensorrt: Any) -> None:
+    add_engine(tiny_bundle, "float32", backend_version="10.2.0", flags={"version_compatible": True})
+    body(tiny_bundle)
+    add_engine(tiny_bundle, "prologue")
+    TensorRt().load(open_bundle(tiny_bundle), "prologue")
+    assert tensorrt.host_code == [True, False]
+
+
+def test_too_little_memory_is_one_line(built: Path, cuda: CudaDouble) -> None:
+    cuda.devices[0].memory = 1000
+    with pytest.raises(UserError, match="CUDA: cudaMalloc: out of memory; give a smaller --max-batch"):
+        body(built)
+
+
+def test_a_call_that_fails_is_one_line_and_the_lane_serves_the_next(built: Path, cuda: CudaDouble) -> None:
+    network = body(built)
+    streams = cuda.streams.copy()
+    cuda.streams.clear()
+    with pytest.raises(UserError, match="the tensorrt engine of 'float32' for sm89 failed: no such stream"):
+        network(feeds(1.0))
+    cuda.streams.update(streams)
+    np.testing.assert_array_equal(network(feeds(1.0))["v"], np.full((2, 1, 4, 4), 1.5, np.float32))
+
+
+def test_tensorrt_rtx_keeps_what_it_compiled(
+    tiny_bundle: Path, tensorrt_rtx: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    rtx = {"backend": "tensorrt-rtx", "backend_version": "1.7.1.116", "multiprocessors": None}
+    add_engine(tiny_bundle, "float32", **rtx)
+    first = body(tiny_bundle, name="tensorrt-rtx")
+    assert first(feeds(2.0))["v"][0, 0, 0, 0] == 2.0 and tensorrt_rtx.calls["compiled"] == 1
+    (stored,) = (cache.folder() / "jit").iterdir()
+    body(tiny_bundle, name="tensorrt-rtx")
+    assert (tensorrt_rtx.calls["compiled"], tensorrt_rtx.calls["reused"]) == (1, 1)
+    stored.write_bytes(b"compiled on sm86")
+    with caplog.at_level(logging.INFO, logger="fewstep"):
+        body(tiny_bundle, name="tensorrt-rtx")
+    assert "does not fit any more" in caplog.text and stored.read_bytes() == b"compiled on sm89"
+
+
+def test_calls_of_one_batch_size_are_launched_as_a_graph(built: Path, cuda: CudaDouble, tensorrt: Any) -> None:
+    network = body(built, cuda_graph=True)
+    cuda.calls.clear(), tensorrt.calls.clear()
+    for value in range(4):  # the preferred batch: recorded while loading
+        assert network(feeds(value))["v"][1, 0, 3, 3] == value / 2 + 1
+    assert cuda.calls == {"cudaGraphLaunch": 4, "cudaStreamSynchronize": 4} and tensorrt.calls == {}
+    for value in range(4):  # another: twice as usual, and recorded then
+        assert network(feeds(value, 5))["v"][4, 0, 3, 3] == value / 2 + 1
+    assert cuda.calls["cudaGraphLaunch"] == 4 + 2 and tensorrt.calls["execute_async_v3"] == 2 + 1
+    for value in range(6):  # in turns: a recording would be void before it is used
+        assert network(feeds(value, 1 + value % 2))["v"][0, 0, 3, 3] == value / 2 + 1
+    assert cuda.calls["cudaGraphLaunch"] == 6
+    assert not cuda.graphs and len(cuda.launchable) == 0
+
+
+def test_what_cannot_be_recorded_runs_without_a_graph(
+    built: Path, cuda: CudaDouble, tensorrt: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    tensorrt.records = False
+    with caplog.at_level(logging.WARNING, logger="fewstep"):
+        network = body(built, cuda_graph=True)
+    for value in range(4):
+        assert network(feeds(value))["v"][0, 0, 0, 0] == value / 2 + 1
+    assert caplog.text.count("runs without a CUDA graph") == 1 and cuda.calls["cudaGraphLaunch"] == 0
+    assert not cuda.graphs
+
+
+def test_tensorrt_rtx_records_by_itself(tiny_bundle: Path, cuda: CudaDouble, tensorrt_rtx: Any) -> None:
+    add_engine(tiny_bundle, "float32", backend="tensorrt-rtx", backend_version="1.7.1.116", multiprocessors=None)
+    body(tiny_bundle, name="tensorrt-rtx")
+    body(tiny_bundle, name="tensorrt-rtx", cuda_graph=True)
+    assert (tensorrt_rtx.calls["DISABLED"], tensorrt_rtx.calls["WHOLE_GRAPH_CAPTURE"]) == (1, 1)
+    assert cuda.calls["cudaGraphLaunch"] == 0
+
+
+@pytest.mark.parametrize(
+    "module, message",
+    [
+        ("tensorrt", "tensorrt cannot be imported .*; on a Jetson: apt install python3-libnvinfer"),
+        ("cuda.bindings.runtime", "cuda.bindings cannot be imported .*; pip install 'cuda-bindings"),
+    ],
+)
+def test_what_is_not_installed_is_named(
+    built: Path, monkeypatch: pytest.MonkeyPatch, module: str, message: str
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(UserError, match=message):
+        body(built)
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"name": "tensorflow"}, "there is no TensorRT 'tensorflow'; choose tensorrt or tensorrt-rtx"),
+        ({"contexts": 0}, "0 contexts run nothing"),
+        ({"device": 2}, "there is no GPU number 2, only 2"),
+    ],
+)
+def test_impossible_settings_are_refused(built: Path, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        body(built, **settings)
+
+
+def test_precisions_choose_bodies(built: Path) -> None:
+    with pytest.raises(UserError, match="has no float16 body, only .*; fewstep build .* --precision float16"):
+        fewstep.runtime.load(built, "float16", backend=TensorRt())
+    with pytest.raises(UserError, match="has no int8-tensorrt body, only .*; fewstep calibrate .* --target tensorrt"):
+        fewstep.runtime.load(built, "int8", backend=TensorRt())

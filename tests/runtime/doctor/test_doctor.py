@@ -1,0 +1,153 @@
+"""What a machine says of itself is read, and each lack is named with the command that ends it."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from fewstep.runtime.doctor import Diagnosis, DoctorOptions, diagnose
+from fewstep.runtime.doctor.cpu import cpu_quota, this_cpu, usable_cores
+from fewstep.runtime.doctor.diagnosis import findings
+from fewstep.runtime.doctor.gpu import Gpu, gpu_of, parse_gpus, parse_jetson
+from fewstep.runtime.doctor.memory import memory
+from fewstep.runtime.doctor.packages import EXTRAS, Engine, missing
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+PROJECT = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["project"]
+GPU = Gpu("NVIDIA RTX A4000", "sm86", "550.54", 16376, 15000)
+
+
+@pytest.fixture(scope="module")
+def healthy() -> Diagnosis:
+    """A machine on which everything is there."""
+    seen = diagnose(DoctorOptions())
+    cpu = msgspec.structs.replace(seen.cpu, int8_instructions=("avx2", "avx512_vnni"), cores=8, quota=None)
+    space = msgspec.structs.replace(seen.space, memory_free=2**34, disk_free=2**34, temporary_free=2**34)
+    return msgspec.structs.replace(
+        seen,
+        cpu=msgspec.structs.replace(cpu, architecture="x86_64"),
+        space=space,
+        gpus=(),
+        jetson=None,
+        packages={"onnxruntime": "1.31.1"},
+        engine=Engine("1.31.1", ("CPUExecutionProvider",), ""),
+        backends=("onnxruntime",),
+        missing={},
+        findings=(),
+    )
+
+
+def said(seen: Diagnosis) -> list[tuple[str, str, str]]:
+    return [(finding.level, finding.what, finding.fix) for finding in findings(seen)]
+
+
+def test_this_machine_can_run_bundles() -> None:
+    seen = diagnose(DoctorOptions())
+    assert seen.is_usable and "onnxruntime" in seen.backends
+    assert seen.cpu.cores == usable_cores() >= 1
+    assert seen.space.disk_free > 0
+
+
+def test_nothing_is_said_of_a_healthy_machine(healthy: Diagnosis) -> None:
+    assert said(healthy) == []
+
+
+def test_no_engine_is_a_problem(healthy: Diagnosis) -> None:
+    seen = msgspec.structs.replace(healthy, engine=None, packages={})
+    assert said(seen)[0] == (
+        "problem",
+        "no inference engine: onnxruntime is not installed",
+        "pip install 'fewstep[cpu]'",
+    )
+    assert not msgspec.structs.replace(seen, findings=tuple(findings(seen))).is_usable
+
+
+def test_two_packages_of_one_module_are_a_problem(healthy: Diagnosis) -> None:
+    seen = msgspec.structs.replace(healthy, packages={"onnxruntime": "1.31.1", "onnxruntime-gpu": "1.31.1"})
+    level, what, fix = said(seen)[0]
+    assert level == "problem" and "write over each other" in what
+    assert fix == "pip uninstall -y onnxruntime onnxruntime-gpu && pip install 'fewstep[cpu]'"
+
+
+def test_an_old_or_broken_engine_is_a_problem(healthy: Diagnosis) -> None:
+    old = msgspec.structs.replace(healthy, engine=Engine("1.19.2", (), ""))
+    assert said(old)[0][2] == "pip install --upgrade 'onnxruntime>=1.20'"
+    broken = msgspec.structs.replace(healthy, engine=Engine("", (), "libcudart.so.12: cannot open"))
+    assert said(broken)[0][1] == "onnxruntime cannot be imported: libcudart.so.12: cannot open"
+
+
+def test_an_unused_gpu_is_named_with_the_swap(healthy: Diagnosis) -> None:
+    seen = msgspec.structs.replace(healthy, gpus=(GPU,))
+    assert said(seen)[0][:2] == ("missing", "NVIDIA RTX A4000 is not used: no GPU backend")
+    assert said(seen)[0][2] == "pip uninstall -y onnxruntime && pip install 'fewstep[gpu]'"
+
+
+def test_tensorrt_runs_engines_with_cuda_bindings_of_the_drivers_cuda(healthy: Diagnosis) -> None:
+    packages = {**healthy.packages, "tensorrt": "10.13"}
+    seen = msgspec.structs.replace(healthy, gpus=(GPU,), packages=packages)
+    assert said(seen) == [
+        (
+            "missing",
+            "tensorrt builds engines and cannot run them: cuda-bindings is not installed",
+            "pip install 'cuda-bindings==12.*'",
+        )
+    ]
+    assert msgspec.structs.replace(GPU, driver="580.65.06").cuda == 13
+
+
+def test_a_cpu_without_vnni_and_a_small_container_are_noted(healthy: Diagnosis) -> None:
+    cpu = msgspec.structs.replace(healthy.cpu, int8_instructions=("avx2",), quota=1.5)
+    notes = said(msgspec.structs.replace(healthy, cpu=cpu))
+    assert "saturate" in notes[0][1]
+    assert notes[1] == (
+        "note",
+        "this container may keep 1.5 of 8 cores busy; more threads wait for each other",
+        "give --threads 1",
+    )
+
+
+def test_tensorrt_11_does_not_go_with_jetpack_6(healthy: Diagnosis) -> None:
+    jetson = parse_jetson("NVIDIA Jetson AGX Orin", "# R36 (release), REVISION: 4.3, GCID: 1", "")
+    assert (jetson.l4t, jetson.jetpack) == ("36.4.3", "6.x") and "stay on 10.x" in jetson.note
+    assert gpu_of(jetson).sm == "sm87" and gpu_of(jetson).cuda == 12
+    seen = msgspec.structs.replace(healthy, jetson=jetson, packages={"tensorrt": "11.4.1"})
+    assert said(seen)[0][0] == "problem"
+    assert parse_jetson("Thor", "# R38 (release), REVISION: 2.0, GCID: 1", "7.2.2").jetpack == "7.2.2"
+
+
+def test_what_nvidia_smi_prints_is_read() -> None:
+    text = "NVIDIA RTX A4000, 8.6, 550.54, 16376, 15000\nOrin (nvgpu), 8.7, 540.4.0, [N/A], [N/A]\nbroken\n"
+    assert parse_gpus(text) == (GPU, Gpu("Orin (nvgpu)", "sm87", "540.4.0", None, None))
+
+
+def test_a_container_limits_memory_and_cores() -> None:
+    meminfo = "MemTotal:       16000000 kB\nMemAvailable:    8000000 kB\n"
+    assert memory(meminfo, "max", "5") == (16_384_000_000, 8_192_000_000)
+    assert memory(meminfo, "1000000000", "400000000") == (1_000_000_000, 600_000_000)
+    assert memory("", "", "") == (None, None)
+    assert cpu_quota("150000 100000\n") == 1.5 and cpu_quota("max 100000\n") is None and cpu_quota("") is None
+
+
+def test_the_extras_are_those_of_the_project() -> None:
+    asked = PROJECT["optional-dependencies"]
+    for extra, (_, packages) in EXTRAS.items():
+        names = {re.split(r"[\s<>=;\[]", requirement)[0] for requirement in asked[extra]}
+        assert set(packages) == names, extra
+    assert missing({"onnxruntime-gpu": "1.31", "onnx": "1.23", "Pillow": "12"}).get("calibration") is None
+
+
+def test_nothing_heavy_is_imported() -> None:
+    code = (
+        "import sys, fewstep.runtime.doctor as doctor; this = doctor.diagnose(doctor.DoctorOptions())\n"
+        "heavy = {'torch', 'onnx', 'typer', 'rich', 'PIL', 'polygraphy'} & set(sys.modules); assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert this_cpu().architecture
