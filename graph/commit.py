@@ -5,6 +5,7 @@ A process killed anywhere leaves one of the two, and at most some files that no 
 removes. The lock belongs to the operating system, so it ends with the process that held it.
 """
 
+import errno
 import os
 import re
 import shutil
@@ -20,6 +21,7 @@ from fewstep.runtime.manifest import Manifest
 
 LOCK = ".fewstep-lock"
 SCRATCH = ".fewstep-scratch"
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of the disk, the user's share of it, one file
 CONTENT_NAME = re.compile(r".+-([0-9a-f]{12})(?:\.\w+)+")  # what `add` calls a file
 
 
@@ -107,6 +109,10 @@ def open_for_update(bundle: Path, must_exist: bool) -> Iterator[Writer]:
         writer = Writer(bundle, _current(bundle, must_exist))
         try:
             yield writer
+        except OSError as error:
+            if error.errno in FULL:
+                raise _unwritable(bundle, error) from None
+            raise
         finally:
             writer.close()
     finally:
@@ -124,7 +130,11 @@ def _explained(bundle: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(f"{bundle} cannot be written ({error.strerror})", "free space or give another path") from None
+        raise _unwritable(bundle, error) from None
+
+
+def _unwritable(bundle: Path, error: OSError) -> UserError:
+    return UserError(f"{bundle} cannot be written ({error.strerror})", "free space or give another path")
 
 
 def _current(bundle: Path, must_exist: bool) -> Manifest | None:
@@ -184,16 +194,24 @@ def _remove_garbage(bundle: Path, named: set[str]) -> None:
     The folder may hold other files, even other bundles: only what carries the hash of its own content, where `add`
     puts it, is ours.
     """
+    removed = set()
     for path in [p for p in bundle.glob("*/*") if p.relative_to(bundle).as_posix() not in named]:
         with suppress(OSError):
             match = CONTENT_NAME.fullmatch(path.name)
             if match and path.is_file() and file_sha256(path).startswith(match[1]):
                 path.unlink()
-                path.parent.rmdir()
-    for link in bundle.glob("*/*"):  # such as report/index.html, whose page has just gone
-        if link.is_symlink() and not link.exists() and CONTENT_NAME.fullmatch(os.readlink(link)):
-            with suppress(OSError):
-                link.unlink()
+                removed.add((path.parent, match[1]))
+    for path in bundle.glob("*/*"):  # such as report/index.html, whose page has just gone: a link, or a copy
+        with suppress(OSError):
+            if path.is_symlink():
+                is_stale = not path.exists() and CONTENT_NAME.fullmatch(os.readlink(path)) is not None
+            else:
+                is_stale = path.name == "index.html" and (path.parent, file_sha256(path)[:12]) in removed
+            if is_stale:
+                path.unlink()
+    for folder in {folder for folder, _ in removed}:
+        with suppress(OSError):
+            folder.rmdir()  # succeeds only if nothing is left in it
 
 
 def _sync(path: Path) -> None:

@@ -77,13 +77,16 @@ def save(graph: Graph, path: Path, external_above: int = EXTERNAL_ABOVE, also: I
 def store(
     writer: "Writer", graph: Graph, name: str, external_above: int = EXTERNAL_ABOVE
 ) -> tuple[str, tuple[str, ...]]:
-    """Add a graph to a bundle under a content-hashed name; returns its path and those of its weight files."""
+    """Add a graph to a bundle under a content-hashed name; returns its path and those of its weight files.
+
+    Graphs with the same large constants in the same order share their weight file: its name is that of its content.
+    """
     external: External | None = None
     data: tuple[str, ...] = ()
     if _weight_bytes(graph) > external_above:
-        draft = writer.scratch(f"{name}.data")
+        draft = writer.scratch("weights.data")
         layout = write_weights(graph, draft)
-        data = (writer.add(draft, folder="graphs", name=name, suffix=".data"),)
+        data = (writer.add(draft, folder="graphs", name="weights", suffix=".data"),)
         external = External(PurePosixPath(data[0]).name, layout)
     model = to_model(graph, external).SerializeToString(deterministic=True)
     return writer.add(model, folder="graphs", name=name, suffix=".onnx"), data
@@ -141,7 +144,7 @@ def _value_info(value: Value) -> onnx.ValueInfoProto:
 
 def load(path: Path, root: Path | None = None) -> Graph:
     """Read a graph. Its external weights must lie under `root` (default: the folder of the file)."""
-    model = _parse(path)
+    model = parse(path)
     if model.functions:  # they may call one another, and grow without end where they are written out
         raise UserError(f"{path.name} holds functions, which fewstep does not write", WRITE_AGAIN)
     try:
@@ -153,7 +156,7 @@ def load(path: Path, root: Path | None = None) -> Graph:
 def sha256(path: Path) -> str:
     """SHA-256 of an ONNX file followed by its external weight files, in the order in which the graph names them."""
     digest = hashlib.sha256()
-    for file in (path, *(_data_file(path, path.parent, location) for location in _locations(_parse(path)))):
+    for file in (path, *(_data_file(path, path.parent, location) for location in _locations(parse(path)))):
         with file.open("rb") as stream:
             for block in iter(lambda: stream.read(1 << 20), b""):
                 digest.update(block)
@@ -184,11 +187,15 @@ def from_model(model: onnx.ModelProto, path: Path = Path("model.onnx"), root: Pa
             )
     inputs = tuple(_value(v, path) for v in model.graph.input if v.name not in constants)
     outputs = tuple(_value(v, path) for v in model.graph.output)
-    ordered = in_topological_order(nodes, [*(v.name for v in inputs), *constants])
+    try:
+        ordered = in_topological_order(nodes, [*(v.name for v in inputs), *constants])
+    except UserError as error:
+        raise UserError(f"{path.name}: {error.what}", error.fix) from None
     return Graph(model.graph.name or path.stem, inputs, outputs, ordered, constants)
 
 
-def _parse(path: Path) -> onnx.ModelProto:
+def parse(path: Path) -> onnx.ModelProto:
+    """The model of a file, without the weights beside it. UserError if it is none."""
     try:
         model: onnx.ModelProto = onnx.ModelProto.FromString(path.read_bytes())
     except FileNotFoundError:

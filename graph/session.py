@@ -29,7 +29,7 @@ class Session:
     def __call__(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Outputs by name. Feeds the graph does not take are left out, so one dict serves several graphs."""
         given = {name: value for name, value in feeds.items() if name in self._inputs}
-        with _explained("run"):
+        with explained("run the graph"):
             values: list[Any] = self._session.run(None, given)
         return dict(zip(self._outputs, values, strict=True))
 
@@ -48,16 +48,15 @@ def open_session(graph: Graph, also: Iterable[str] = (), optimize: bool = False)
         # through a file, since large weights do not fit into one message
         path = Path(folder) / "graph.onnx"
         save(graph, path, EXTERNAL_ABOVE, also)
-        with _explained("load"):
+        with explained("load the graph"):
             return Session(ort.InferenceSession(path, options, providers=["CPUExecutionProvider"]))
 
 
 @contextmanager
-def _explained(verb: str) -> Iterator[None]:
+def explained(verb: str, fix: str = "write the operation it names differently, in float32") -> Iterator[None]:
     """What onnxruntime cannot do, in one line. Its exceptions share no base class but Exception."""
     try:
         yield
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        fix = "write the operation it names differently, in float32"
-        raise UserError(f"onnxruntime {ort.__version__} cannot {verb} the graph: {reason}", fix) from error
+        raise UserError(f"onnxruntime {ort.__version__} cannot {verb}: {reason}", fix) from error

@@ -11,35 +11,45 @@ import numpy as np
 
 from fewstep.graph.graph import BATCH, GROUP, Array, Graph, Node, Value, X, rename_inputs
 from fewstep.graph.passes.constants import drop_unused
+from fewstep.runtime.errors import UserError
 from fewstep.runtime.plan import Step
-from fewstep.runtime.rows import Row
+from fewstep.runtime.rows import Row, Tensor, array
+from fewstep.runtime.shape import Clip
 
 STATE, NEXT, DRAW = "state_{}", "next_{}", "draw_{}"  # ports: the number of the row, or of the plan's draw
 
 
-def fuse_step(body: Graph, step: Step) -> Graph:
+def fuse_step(body: Graph, step: Step, tensors: Sequence[Tensor] = ()) -> Graph:
     """One step of a plan as a graph.
 
     Inputs: `state_k` float32 [B, *x_shape] for each row of the state; what the body takes beside x, for all branches
     one after the other ([branches * B, ...], as the step lists them); `draw_d` standard normal for each of its draws.
-    Outputs: `next_k`, the rows after the step. The step's range group is part of the graph.
+    Outputs: `next_k`, the rows after the step. The step's range group is part of the graph. `tensors` are the plan's.
     """
     x = next(value for value in body.inputs if value.name == X)
     sample = replace(x, shape=(BATCH, *x.shape[1:]))
+    if step.shape is not None and not isinstance(step.shape, Clip):
+        raise UserError(f"a step with the shape {step.shape} has no fused form", "clip, or leave the shape out")
     states = [STATE.format(k) for k in range(len(step.update))]
     draws = [DRAW.format(number) for number in step.draws]
     table = _Table()
 
     u = table.combine(step.input, states, "u")
-    outputs = _evaluate(table, body, u, len(step.branches))
+    outputs = _evaluate(table, body, u, len(step.branches), step.heads)
     columns = [*states, *outputs]
-    if step.clip is not None:
-        x0 = table.combine(step.x0, columns, "x0")
-        bounds = [table.number(bound) for bound in (step.clip.low, step.clip.high)]
+    if step.shape is not None:
+        x0 = table.combine(step.shape_of[0], columns, "x0")
+        bounds = [table.number(bound) for bound in (step.shape.low, step.shape.high)]
         columns.append(table.node("Clip", (x0, *bounds), "x0_clipped"))
     columns += draws
     for k, row in enumerate(step.update):
-        table.nodes.append(Node("Identity", (table.combine(row, columns, f"row_{k}"),), (NEXT.format(k),)))
+        made = table.combine(row, columns, f"row_{k}")
+        for i, term in enumerate(term for term in step.terms if term.row == k):
+            tensor = table.tensor(tensors[term.tensor], term.tensor)
+            if term.column is not None:
+                tensor = table.node("Mul", (columns[term.column], tensor), f"row_{k}_tensor_{i}")
+            made = table.node("Add", (made, tensor), f"row_{k}_with_tensor_{i}")
+        table.nodes.append(Node("Identity", (made,), (NEXT.format(k),)))
 
     if any(value.name == GROUP for value in body.inputs):
         table.constants[GROUP] = np.asarray([step.group], np.int64)
@@ -66,6 +76,11 @@ class _Table:
         self.constants[name] = np.asarray(value, np.float32)
         return name
 
+    def tensor(self, tensor: Tensor, number: int) -> str:
+        name = f"step/tensor_{number}"
+        self.constants[name] = array(tensor).astype(np.float32)
+        return name
+
     def combine(self, row: Row, tensors: Sequence[str], name: str) -> str:
         """sum_j row[j] * tensors[j], in order, as `runtime.step.combine`: zeros are skipped, ones need no Mul."""
         total = ""
@@ -78,16 +93,21 @@ class _Table:
         return total or self.node("Sub", (tensors[0], tensors[0]), f"{name}_zero")
 
 
-def _evaluate(table: _Table, body: Graph, u: str, branches: int) -> list[str]:
-    """The body on u, once for all branches; returns one output per branch."""
+def _evaluate(table: _Table, body: Graph, u: str, branches: int, heads: int) -> list[str]:
+    """The body on u, once for all branches; returns one output per branch and head."""
     stacked = u
     if branches > 1:
         table.nodes.append(Node("Concat", (u,) * branches, ("step/u_branches",), {"axis": 0}))
         stacked = "step/u_branches"
     table.nodes += [rename_inputs(node, {X: stacked}) for node in body.nodes]
     result = next(value.name for value in body.outputs)
-    if branches == 1:
-        return [result]
-    outputs = tuple(f"step/output_{i}" for i in range(branches))
-    table.nodes.append(Node("Split", (result,), outputs, {"axis": 0, "num_outputs": branches}))
-    return list(outputs)
+    outputs = [result]
+    if branches > 1:
+        outputs = [f"step/output_{i}" for i in range(branches)]
+        table.nodes.append(Node("Split", (result,), tuple(outputs), {"axis": 0, "num_outputs": branches}))
+    if heads == 1:
+        return outputs
+    split = [tuple(f"{output}_head_{i}" for i in range(heads)) for output in outputs]
+    for output, parts in zip(outputs, split, strict=True):
+        table.nodes.append(Node("Split", (output,), parts, {"axis": 1, "num_outputs": heads}))
+    return [part for parts in split for part in parts]

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from fewstep.graph.additions import Additions
-from fewstep.graph.graph import Array, Graph, Node
+from fewstep.graph.graph import BATCH, Array, Graph, Node
 from fewstep.graph.index import Index, index
 from fewstep.graph.types import Types, infer_types
 
@@ -16,6 +16,7 @@ def fold_shapes(graph: Graph) -> Graph:
 
     Reshape(y, Shape(x))                          ==>      Reshape(y, [0, 64, 28, 28])
     Reshape(y, Concat(Gather(Shape(x), 0), c))    ==>      Reshape(y, [0, 128, 49])
+    Reshape(y, Concat(Gather(Shape(x), 0), -1, c)) ==>     Reshape(y, [0, 49, 128])
     Gather(Shape(x), 3)                           ==>      constant 28
     """
     types, idx, new = infer_types(graph), index(graph), Additions(graph)
@@ -26,7 +27,7 @@ def fold_shapes(graph: Graph) -> Graph:
         if value is not None:
             known[node.output] = value
             continue
-        dims = _target(node, types)
+        dims = _target(node, types) or _target_of_batch(node, graph, idx, types)
         if dims is not None:
             shape = new.constant("shape_" + "x".join(map(str, dims)), np.asarray(dims, np.int64))
             node = replace(node, inputs=(node.inputs[0], shape), attributes={})
@@ -55,6 +56,34 @@ def _target(node: Node, types: Types) -> tuple[int, ...] | None:
     same = isinstance(before[0], str) and not any(isinstance(dim, str) for dim in before[1:])
     keeps_batch = same and np.prod([int(dim) for dim in before[1:]]) == np.prod(fixed)
     return (0 if keeps_batch else -1, *fixed)
+
+
+def _target_of_batch(node: Node, graph: Graph, idx: Index, types: Types) -> tuple[int, ...] | None:
+    """The target of a Reshape that keeps the batch and leaves one dimension open, which inference does not find."""
+    concat = idx.producer(node.inputs[1], "Concat") if node.op == "Reshape" and not node.domain else None
+    before = types.shape(node.inputs[0])
+    if concat is None or not before or not _is_batch(concat.inputs[0], graph, idx, types):
+        return None
+    rest = [graph.constants.get(name) for name in concat.inputs[1:]]
+    inner = [dim for dim in before[1:] if not isinstance(dim, str)]
+    if before[0] != BATCH or len(inner) < len(before) - 1 or any(part is None for part in rest):
+        return None
+    dims = [int(dim) for part in rest if part is not None for dim in part.reshape(-1)]
+    others = int(np.prod([dim for dim in dims if dim != -1], dtype=np.int64))
+    if 0 in dims or dims.count(-1) != 1 or np.prod(inner) % others:
+        return None
+    return (0, *(int(np.prod(inner)) // others if dim == -1 else dim for dim in dims))
+
+
+def _is_batch(name: str, graph: Graph, idx: Index, types: Types) -> bool:
+    """Whether a tensor holds [batch], read off the shape of another."""
+    unsqueeze = idx.producer(name, "Unsqueeze")
+    gather = idx.producer(unsqueeze.inputs[0], "Gather") if unsqueeze else None
+    shape = idx.producer(gather.inputs[0], "Shape") if gather else None
+    if gather is None or shape is None:
+        return False
+    dims, axis = _dims(shape, types) or (), graph.constants.get(gather.inputs[1])
+    return dims[:1] == (BATCH,) and axis is not None and axis.shape == () and int(axis) == 0
 
 
 def _known_dims(node: Node, graph: Graph, idx: Index, types: Types) -> Array | None:

@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 
+from fewstep.graph import graph, io
 from fewstep.graph.commit import open_for_update
 from fewstep.runtime.bundle import open_bundle
 from fewstep.runtime.errors import UserError
@@ -17,7 +19,7 @@ from fewstep.runtime.manifest import SCHEMA, Body, Graph, Manifest, Provenance, 
 
 def manifest(file: str, name: str = "tiny") -> Manifest:
     x = Tensor("x", "x", ("batch", 1, 2, 2))
-    graph = Graph(file, (x,), (Tensor("output", "output", ("batch", 1, 2, 2)),))
+    body = Graph(file, (x,), (Tensor("output", "output", ("batch", 1, 2, 2)),))
     return Manifest(
         schema=SCHEMA,
         name=name,
@@ -26,7 +28,7 @@ def manifest(file: str, name: str = "tiny") -> Manifest:
         prediction="v",
         schedule=ScheduleSpec("cosine"),
         prologue=None,
-        bodies={"float32": Body(graph, "float32", "portable")},
+        bodies={"float32": Body(body, "float32", "portable")},
         provenance=Provenance("tiny", "0" * 64, {}, ()),
         files={},
     )
@@ -84,6 +86,19 @@ def test_a_link_to_a_removed_file_goes_with_it(tmp_path: Path) -> None:
     assert address.is_symlink()
     write(tmp_path / "b", b"two")
     assert not address.is_symlink() and other.is_symlink()
+
+
+def test_the_copy_of_a_page_goes_with_it(tmp_path: Path) -> None:
+    """Copying a bundle without links, as archives and some systems do, makes a file of report/index.html."""
+    bundle = tmp_path / "b"
+    with open_for_update(bundle, must_exist=False) as writer:
+        file = writer.add(b"one", folder="graphs", name="body", suffix=".onnx")
+        page = writer.add(b"page", folder="report", name="index", suffix=".html")
+        writer.commit(msgspec.structs.replace(manifest(file), report=page))
+    for copy in ("index.html", "notes.html"):
+        (bundle / "report" / copy).write_bytes(b"page")
+    write(bundle, b"one")
+    assert [path.name for path in (bundle / "report").iterdir()] == ["notes.html"]  # not ours
 
 
 def test_only_what_a_writer_wrote_is_ever_removed(tmp_path: Path) -> None:
@@ -218,3 +233,51 @@ def test_an_end_at_any_write_leaves_the_old_bundle_or_the_new(tmp_path: Path, ol
     )
     assert process.returncode == 0, process.stderr
     assert int(process.stdout) > 15  # it did die at many points
+
+
+FULL = """
+import resource, signal, sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(sys.argv[1]).parent))
+from test_commit import content_of, files_of, weighted, write
+from fewstep.graph import io
+from fewstep.graph.commit import open_for_update
+from fewstep.runtime.errors import UserError
+
+bundle = Path(sys.argv[2])
+write(bundle, b"old")
+old = files_of(bundle)
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+for limit in (0, 100, 1_000, 10_000):  # bytes a file may have: nothing fits, then less and less does not
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    for attempt in (lambda: write(bundle, b"new" * 10_000), lambda: weighted(bundle)):
+        try:
+            attempt()
+        except UserError as error:
+            assert "cannot be written" in str(error) and "free space" in error.fix, error
+        else:
+            raise AssertionError(limit)
+        assert files_of(bundle) == old and content_of(bundle) == b"old"
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+write(bundle, b"new")
+assert content_of(bundle) == b"new"
+print("whole")
+"""
+
+
+def weighted(bundle: Path) -> None:
+    """Write a graph with its weights in a file of their own, which is not written by `add`."""
+    value = graph.Value("x", np.dtype(np.float32), (graph.BATCH, 4096))
+    made = graph.Graph("g", (value,), (value,), (), {"weights": np.ones(4096, np.float32)})
+    with open_for_update(bundle, must_exist=True) as writer:
+        io.store(writer, made, "body", external_above=0)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs limits of a process")
+def test_a_full_disk_leaves_the_old_bundle_and_says_so(tmp_path: Path) -> None:
+    """A limit on the size of files fails writes where a full disk would, wherever they are."""
+    process = subprocess.run(
+        [sys.executable, "-c", FULL, __file__, str(tmp_path / "bundle")], capture_output=True, text=True
+    )
+    assert process.stdout == "whole\n", process.stderr

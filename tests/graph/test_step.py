@@ -1,5 +1,7 @@
 """The fused form of a step is the reference, bit by bit."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from small import node, small, value
@@ -7,9 +9,15 @@ from small import node, small, value
 from fewstep.graph.graph import Array, Graph
 from fewstep.graph.session import open_session
 from fewstep.graph.step import fuse_step
+from fewstep.runtime.errors import UserError
+from fewstep.runtime.grids import trailing
+from fewstep.runtime.lin import Lin
 from fewstep.runtime.manifest import ScheduleSpec
-from fewstep.runtime.plan import Denoising, Step, compile_plan, regroup
+from fewstep.runtime.plan import Denoising, Step, compile_plan, regroup, trace_plan
+from fewstep.runtime.schedule import NoiseSchedule, Time
+from fewstep.runtime.shape import Clip, Threshold
 from fewstep.runtime.step import combine, execute
+from fewstep.runtime.trace import Tracer
 
 B, X_SHAPE, NULL = 3, (2, 4, 4), -1.0
 COSINE = Denoising(ScheduleSpec("cosine"), "v")
@@ -46,7 +54,8 @@ def test_the_fused_form_equals_the_reference(
     name: str, clip: tuple[float, float] | None, guidance: float | None, grouped: bool
 ) -> None:
     body = denoiser(grouped)
-    plan = regroup(compile_plan(name, COSINE, guidance, clip), groups=(0.0,))
+    shape = None if clip is None else Clip(*clip)
+    plan = regroup(compile_plan(name, COSINE, guidance, shape), groups=(0.0,))
     session = open_session(body)
     noise = np.random.default_rng(1).standard_normal((16, B, *X_SHAPE)).astype(np.float32)
 
@@ -72,3 +81,40 @@ def test_the_update_is_multiplications_and_additions() -> None:
     assert added == {"Concat", "Split", "Add", "Identity"}  # of Mul there was one already
     assert [v.name for v in fused.inputs] == ["state_0", "state_1", "row"]
     assert [v.name for v in fused.outputs] == ["next_0", "next_1"]
+
+
+def test_heads_and_tensor_coefficients_have_their_fused_form() -> None:
+    """A network of two heads, and a solver that multiplies by a tensor and adds one."""
+    gain, bias = np.linspace(-1, 1, 16).reshape(X_SHAPE[1:]), np.full(X_SHAPE[1:], 0.25)
+
+    def solver(sampler: Tracer, times: Sequence[Time]) -> Lin:
+        x = sampler.start()
+        for s in times[:-1]:
+            x, (first, second) = sampler.outputs(x, s)
+            x = gain * x + 0.5 * first - second + bias * sampler.ones()
+        return x
+
+    spec = ScheduleSpec("cosine")
+    denoising = Denoising(spec, "v", heads=2)
+    plan = trace_plan("test:2", solver, trailing(NoiseSchedule(spec), 2), denoising, guidance=2.0)
+    nodes = [node("Mul", "x row", "a"), node("Concat", "a x", "output", axis=1)]
+    inputs = [value("x", "batch", *X_SHAPE), value("row", "batch", 2, 1, 1)]
+    body = small(inputs, [value("output", "batch", 2 * X_SHAPE[0], *X_SHAPE[1:])], nodes)
+    noise = np.random.default_rng(1).standard_normal((B, *X_SHAPE)).astype(np.float32)
+
+    def network(index: int, step: Step, u: Array) -> list[Array]:
+        u = np.concatenate([u, u])
+        branches = np.split(np.concatenate([u * rows(step), u], axis=1), 2)
+        return [head for branch in branches for head in np.split(branch, 2, axis=1)]
+
+    state = [plan.start[0][0] * noise]
+    for step, expected in zip(plan.steps, execute(plan, network, lambda d: noise), strict=True):
+        fused = open_session(fuse_step(body, step, plan.tensors))
+        state = [fused({"state_0": state[0], "row": rows(step)})["next_0"]]
+        np.testing.assert_allclose(state, expected.after, rtol=1e-6, atol=1e-6)
+
+
+def test_a_shape_without_a_fused_form_is_named() -> None:
+    plan = compile_plan("ddim:2", COSINE, shape=Threshold())
+    with pytest.raises(UserError, match="Threshold.* has no fused form"):
+        fuse_step(denoiser(False), plan.steps[0])

@@ -92,9 +92,30 @@ def expanded() -> Graph:
     )
 
 
+def heads(batch: int = 0) -> Graph:
+    """Tokens into heads, their number left open: what inference cannot divide by a batch it does not know."""
+    return small(
+        [value("x", "batch", 20, 6)],
+        [value("y", "batch", "n", 2, 3)],
+        [
+            node("Shape", "x", "shape"),
+            node("Gather", "shape first", "size", axis=0),
+            node("Unsqueeze", "size axis", "sizes"),
+            node("Concat", "sizes open two three", "target", axis=0),
+            node("Reshape", "x target", "y"),
+        ],
+        first=np.int64(batch),
+        axis=np.int64([0]),
+        open=np.int64([-1]),
+        two=np.int64([2]),
+        three=np.int64([3]),
+    )
+
+
 @pytest.mark.parametrize(
     ("before", "ops", "target"),
     [
+        (heads(), ("Reshape",), [0, 20, 2, 3]),
         (group_norm(), ("Reshape", "InstanceNormalization", "Reshape"), [0, 6, 4, 5]),
         (flattened(), ("Reshape",), [0, 6, 20]),
         (folded_heads(), ("Reshape",), [-1, 4, 5]),

@@ -1,0 +1,114 @@
+"""What a device needs of a bundle: some bodies, and what they run with. Nothing else is copied."""
+
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+import msgspec
+
+from fewstep.graph import io
+from fewstep.graph.commit import Writer, open_for_update
+from fewstep.runtime.backends import PROLOGUE
+from fewstep.runtime.bundle import Bundle, open_bundle
+from fewstep.runtime.errors import UserError
+from fewstep.runtime.manifest import Body, Engine, Graph, Manifest
+
+
+@dataclass(frozen=True)
+class PackOptions:
+    """Copy what devices need of a bundle: some of its bodies, and what they run with.
+
+    bundle: The bundle to take from; it stays as it is.
+    output: Folder of the new bundle.
+    body: Names of the bodies to take, such as int8-cpu-x86.
+    """
+
+    bundle: Path
+    output: Path = field(metadata={"short": "-o"})
+    body: tuple[str, ...] = ("int8-cpu-x86", "int8-cpu-arm")
+
+
+def pack(options: PackOptions) -> Manifest:
+    """Write the bundle of the chosen bodies, their prologue, plans, ranges and engines.
+
+    Weights lie in a file beside the graphs, once for all bodies that have the same. Where float32 is not among the
+    bodies the new bundle runs, but cannot be calibrated again or judged against float32.
+    """
+    bundle = open_bundle(options.bundle)
+    if not options.body:
+        raise UserError("no bodies to take", f"choose from {', '.join(bundle.manifest.bodies)}")
+    if options.output.exists() and options.output.resolve() == options.bundle.resolve():
+        raise UserError(f"{options.output} is the bundle to take from", "give another folder with -o")
+    chosen = {name: bundle.body(name) for name in options.body}
+    with open_for_update(options.output, must_exist=False) as writer:
+        manifest = bundle.manifest
+        prologue = None if manifest.prologue is None else _copy(writer, bundle, manifest.prologue)
+        bodies = {name: _lean(writer, bundle, name, body) for name, body in chosen.items()}
+        calibrated = dict.fromkeys(body.plan for body in chosen.values() if body.plan in manifest.plans)
+        plans = {name: _copy_file(writer, bundle, manifest.plans[name]) for name in calibrated if name is not None}
+        engines = tuple(_copy_engine(writer, bundle, each) for each in _engines_of(tuple(chosen), manifest))
+        command = f"fewstep pack BUNDLE -o BUNDLE --body {','.join(chosen)}"
+        provenance = manifest.provenance
+        return writer.commit(
+            msgspec.structs.replace(
+                manifest,
+                prologue=prologue,
+                bodies=bodies,
+                plans=plans,
+                engines=engines,
+                ranges=None if manifest.ranges is None else _copy_file(writer, bundle, manifest.ranges),
+                scheduler=None if manifest.scheduler is None else _copy_file(writer, bundle, manifest.scheduler),
+                verification=None,
+                report=None,
+                results=None,
+                evaluation=None,
+                precision=None,
+                files={},
+                provenance=msgspec.structs.replace(provenance, commands=(*provenance.commands, command)),
+            )
+        )
+
+
+def _engines_of(bodies: tuple[str, ...], manifest: Manifest) -> list[Engine]:
+    """The engines of bodies and of their stages, and the prologue's where there are any of these."""
+    own = [engine for engine in manifest.engines if engine.body.partition("/")[0] in bodies]
+    places = {(engine.backend, engine.device) for engine in own}
+    prologues = (engine for engine in manifest.engines if engine.body == PROLOGUE)
+    return [*(engine for engine in prologues if (engine.backend, engine.device) in places), *own]
+
+
+def _lean(writer: Writer, bundle: Bundle, name: str, body: Body) -> Body:
+    """A body with its large constants in a file that other bodies may share.
+
+    One that an engine was built from, or that has such a file already, stays as it is: keys hold the graph's hash.
+    """
+    graph = body.graph
+    stages = (msgspec.structs.replace(stage, graph=_copy(writer, bundle, stage.graph)) for stage in body.stages)
+    body = msgspec.structs.replace(body, stages=tuple(stages))
+    if graph.data or any(engine.body == name for engine in bundle.manifest.engines):
+        return msgspec.structs.replace(body, graph=_copy(writer, bundle, graph))
+    loaded = io.load(bundle.graph(graph), root=bundle.path)
+    file, data = io.store(writer, loaded, name, external_above=0)
+    return msgspec.structs.replace(body, graph=msgspec.structs.replace(graph, file=file, data=data))
+
+
+def _copy(writer: Writer, bundle: Bundle, graph: Graph) -> Graph:
+    """The graph's files as they are. Data files keep their names: the graph refers to them by these."""
+    bundle.graph(graph)
+    for name in graph.data:
+        if _copy_file(writer, bundle, name) != name:
+            raise UserError(f"weight file {name!r} is not named after its content", "export the bundle again")
+    return msgspec.structs.replace(graph, file=_copy_file(writer, bundle, graph.file))
+
+
+def _copy_engine(writer: Writer, bundle: Bundle, engine: Engine) -> Engine:
+    return msgspec.structs.replace(
+        engine, file=_copy_file(writer, bundle, engine.file), sidecar=_copy_file(writer, bundle, engine.sidecar)
+    )
+
+
+def _copy_file(writer: Writer, bundle: Bundle, name: str) -> str:
+    """A file of the bundle under the same name, which carries its hash."""
+    folder, path = PurePosixPath(name).parent.as_posix(), bundle.file(name)
+    stem, _, last = path.name.rpartition("-")
+    suffix = "".join(PurePosixPath(last).suffixes)
+    return writer.add(path.read_bytes(), folder, stem or last.removesuffix(suffix), suffix)

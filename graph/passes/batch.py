@@ -1,0 +1,35 @@
+"""A fixed batch: made dynamic."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from fewstep.graph.additions import Additions
+from fewstep.graph.graph import BATCH, Graph, Node, Value
+from fewstep.graph.index import index
+from fewstep.graph.types import infer_types
+
+
+def free_batch(graph: Graph) -> Graph:
+    """Let the leading axis of every input and output be any size.
+
+    x [1, 64, 784] -> Reshape(x, [1, 64, 28, 28])      ==>      x [batch, 64, 784] -> Reshape(x, [-1, 64, 28, 28])
+
+    Right where the batch leads every tensor or is part of its leading axis, as in all networks that treat samples
+    alike. Nothing here can tell, so whoever calls this compares the result with the graph it was given.
+    """
+    types, idx, new = infer_types(graph), index(graph), Additions(graph)
+    moving = idx.reachable(value.name for value in graph.inputs)
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        shape = types.static(node.output) if node.op == "Reshape" and not node.domain else None
+        if shape and node.inputs[0] in moving and node.inputs[1] in graph.constants and 0 not in shape:
+            target = new.constant("shape_" + "x".join(map(str, (-1, *shape[1:]))), np.array([-1, *shape[1:]], np.int64))
+            node = replace(node, inputs=(node.inputs[0], target), attributes={})
+        nodes.append(node)
+    freed = replace(graph, inputs=tuple(map(_free, graph.inputs)), outputs=tuple(map(_free, graph.outputs)))
+    return freed.with_nodes(nodes, new.constants)
+
+
+def _free(value: Value) -> Value:
+    return replace(value, shape=(BATCH, *value.shape[1:])) if value.shape else value

@@ -1,0 +1,61 @@
+"""Half precision: gone. Everything is measured and lowered from float32, and weights keep their values."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, numpy_helper
+
+from fewstep.graph.graph import Array, Graph, Node, Value
+
+HALF = np.dtype(np.float16)
+TYPE_ATTRIBUTES = {"Cast": "to", "EyeLike": "dtype"}
+
+
+def to_float32(graph: Graph) -> Graph:
+    """Compute in float32 what a graph computes in float16.
+
+    x (float16) -> Conv(W as float16) -> y (float16)      ==>      x -> Conv(W as float32) -> y, all float32
+    """
+    return replace(
+        graph,
+        inputs=tuple(map(_value, graph.inputs)),
+        outputs=tuple(map(_value, graph.outputs)),
+        nodes=tuple(map(_node, graph.nodes)),
+        constants={name: _array(array) for name, array in graph.constants.items()},
+    )
+
+
+def is_half(graph: Graph) -> bool:
+    """Whether any weight, input or output is float16, or any node rounds to it."""
+    types = [value.dtype for value in (*graph.inputs, *graph.outputs)]
+    types += [array.dtype for array in graph.constants.values()]
+    return HALF in types or any(map(_makes_half, graph.nodes))
+
+
+def _value(value: Value) -> Value:
+    return replace(value, dtype=np.dtype(np.float32)) if value.dtype == HALF else value
+
+
+def _array(array: Array) -> Array:
+    return array.astype(np.float32) if array.dtype == HALF else array
+
+
+def _makes_half(node: Node) -> bool:
+    return not node.domain and node.attributes.get(TYPE_ATTRIBUTES.get(node.op, "")) == TensorProto.FLOAT16
+
+
+def _node(node: Node) -> Node:
+    attributes: Mapping[str, Any] = {name: _attribute(value) for name, value in node.attributes.items()}
+    if _makes_half(node):
+        attributes = {**attributes, TYPE_ATTRIBUTES[node.op]: TensorProto.FLOAT}
+    return replace(node, attributes=attributes)
+
+
+def _attribute(value: Any) -> Any:
+    """A tensor of halves, such as the value of ConstantOfShape, in float32."""
+    if isinstance(value, onnx.TensorProto) and value.data_type == TensorProto.FLOAT16:
+        return numpy_helper.from_array(numpy_helper.to_array(value).astype(np.float32), value.name)
+    return value

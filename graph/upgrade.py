@@ -1,0 +1,74 @@
+"""ONNX models of other opsets, brought to the one that fewstep works with."""
+
+import logging
+
+import onnx
+from onnx import inliner, version_converter
+
+from fewstep.graph.io import INLINE_BELOW, OPSET
+from fewstep.runtime.errors import UserError
+
+LOG = logging.getLogger("fewstep")
+DEFAULT_DOMAIN = "ai.onnx"
+
+
+def opset_of(model: onnx.ModelProto) -> int:
+    """The version of the default domain; 0 where a model names none."""
+    return next((opset.version for opset in model.opset_import if opset.domain in ("", DEFAULT_DOMAIN)), 0)
+
+
+def to_opset(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
+    """The model in opset 20. UserError naming the file where onnx cannot convert it.
+
+    Weights stay out of the conversion: they may be gigabytes, or in a file of their own, and it copies all it is given.
+    Small tensors take part, since some conversions look at their values.
+    """
+    if model.functions:
+        model = inliner.inline_local_functions(model)
+    for named in (*model.opset_import, *model.graph.node):
+        if named.domain == DEFAULT_DOMAIN:
+            named.domain = ""  # the same by another name, which no pass looks for
+    for node in [node for node in model.graph.node if not any(node.output)]:
+        model.graph.node.remove(node)  # it makes nothing, and onnxruntime passes it over too
+    version = opset_of(model)
+    if version == OPSET:
+        return model
+    small: list[onnx.TensorProto] = []
+    large: list[onnx.TensorProto] = []
+    for tensor in model.graph.initializer:
+        (large if _is_large(tensor) else small).append(tensor)
+    skeleton = onnx.ModelProto()
+    skeleton.CopyFrom(_without_weights(model))
+    skeleton.graph.initializer.extend(small)
+    inputs = {value.name for value in model.graph.input}
+    stand_ins = [tensor for tensor in large if tensor.name not in inputs]
+    skeleton.graph.input.extend(
+        onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims)) for tensor in stand_ins
+    )
+    try:
+        converted = version_converter.convert_version(skeleton, OPSET)
+    except Exception as error:  # its C++ exceptions share no base class
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+        raise UserError(
+            f"{name} has opset {version}, which onnx cannot convert to {OPSET} ({reason})",
+            f"export it again with opset_version={OPSET}",
+        ) from error
+    kept = [value for value in converted.graph.input if value.name not in {tensor.name for tensor in stand_ins}]
+    del converted.graph.input[:]
+    converted.graph.input.extend(kept)
+    converted.graph.initializer.extend(large)
+    LOG.warning("%s: opset %d, converted to %d", name, version, OPSET)
+    return converted
+
+
+def _is_large(tensor: onnx.TensorProto) -> bool:
+    return tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.ByteSize() > INLINE_BELOW
+
+
+def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with all else: copied field by field, so that no weight is copied."""
+    graph = onnx.GraphProto(name=model.graph.name or "graph")
+    graph.node.extend(model.graph.node)
+    graph.input.extend(model.graph.input)
+    graph.output.extend(model.graph.output)
+    return onnx.ModelProto(ir_version=max(model.ir_version, 4), opset_import=model.opset_import, graph=graph)

@@ -1,0 +1,123 @@
+"""A packed bundle runs as the one it was taken from, and holds nothing else of it."""
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+import fewstep.runtime
+from fewstep.graph import io
+from fewstep.graph.commit import open_for_update
+from fewstep.graph.graph import BATCH, Graph, Node, Value
+from fewstep.graph.pack import PackOptions, pack
+from fewstep.runtime.bundle import open_bundle
+from fewstep.runtime.errors import UserError
+from fewstep.runtime.manifest import Body, Coverage, Stage
+
+INT8 = ("int8-cpu-x86",)
+
+
+def add_bodies(bundle: Path, weights: dict[str, np.ndarray]) -> None:
+    """For each name a body v = x + mean of its weights, which are large enough for a file of their own."""
+    f32 = np.dtype(np.float32)
+    value, output = Value("x", f32, (BATCH, 1, 4, 4)), Value("v", f32, (BATCH, 1, 4, 4))
+    with open_for_update(bundle, must_exist=True) as writer:
+        manifest = writer.manifest
+        assert manifest is not None
+        base = manifest.bodies["float32"]
+        bodies = dict(manifest.bodies)
+        for name, array in weights.items():
+            nodes = (
+                Node("ReduceMean", ("weights",), ("mean",), {"keepdims": 0}),
+                Node("Add", ("x", "mean"), ("v",)),
+            )
+            file, data = io.store(writer, Graph(name, (value,), (output,), nodes, {"weights": array}), name)
+            graph = msgspec.structs.replace(base.graph, file=file, inputs=base.graph.inputs[:1], data=data)
+            bodies[name] = Body(graph, "int8", "cpu-x86")
+        writer.commit(msgspec.structs.replace(manifest, bodies=bodies))
+
+
+def samples(bundle: Path, body: str) -> np.ndarray:
+    with fewstep.runtime.load(bundle, body=body) as sampler:
+        return sampler.sample("ddim:4", seeds=[0, 1], condition={"class": [0, 2]}, guidance=2.0)
+
+
+def test_a_packed_bundle_samples_bitwise_as_before_and_holds_nothing_else(tiny_bundle: Path, tmp_path: Path) -> None:
+    before = open_bundle(tiny_bundle).manifest
+    manifest = pack(PackOptions(tiny_bundle, tmp_path / "device", body=INT8))
+    assert set(manifest.bodies) == set(INT8)
+    found = {path.relative_to(tmp_path / "device").as_posix() for path in (tmp_path / "device").rglob("*.*")}
+    assert found == {"manifest.json", *manifest.files}
+    np.testing.assert_array_equal(samples(tmp_path / "device", *INT8), samples(tiny_bundle, *INT8))
+    assert open_bundle(tiny_bundle).manifest == before
+    assert manifest.provenance.commands[-1] == "fewstep pack BUNDLE -o BUNDLE --body int8-cpu-x86"
+
+
+def test_bodies_share_the_weights_that_are_the_same(tiny_bundle: Path, tmp_path: Path) -> None:
+    array = np.linspace(-1, 1, 4096, dtype=np.float32)
+    add_bodies(tiny_bundle, {"a": array, "b": array, "c": array + 1})
+    manifest = pack(PackOptions(tiny_bundle, tmp_path / "device", body=("a", "b", "c")))
+    data = [manifest.bodies[name].graph.data for name in "abc"]
+    assert len(data[0]) == 1 and data[0] == data[1] != data[2]
+    for name in "abc":
+        np.testing.assert_array_equal(samples(tmp_path / "device", name), samples(tiny_bundle, name))
+
+
+def test_the_stages_of_a_body_go_along(tiny_bundle: Path, tmp_path: Path) -> None:
+    with open_for_update(tiny_bundle, must_exist=True) as writer:
+        manifest = writer.manifest
+        assert manifest is not None
+        stage = Stage(1, manifest.bodies["float32"].graph, Coverage(0, 1, (), ()))
+        staged = msgspec.structs.replace(manifest.bodies[INT8[0]], stages=(stage,))
+        writer.commit(msgspec.structs.replace(manifest, bodies={**manifest.bodies, INT8[0]: staged}))
+    pack(PackOptions(tiny_bundle, tmp_path / "device", body=INT8))
+    np.testing.assert_array_equal(samples(tmp_path / "device", *INT8), samples(tiny_bundle, *INT8))
+
+
+def test_packing_twice_gives_the_same_files(tiny_bundle: Path, tmp_path: Path) -> None:
+    add_bodies(tiny_bundle, {"a": np.arange(4096, dtype=np.float32)})
+    first, second = (pack(PackOptions(tiny_bundle, tmp_path / name, body=("a",))) for name in ("one", "two"))
+    assert first == second
+    again = pack(PackOptions(tmp_path / "one", tmp_path / "three", body=("a",)))
+    assert again.files == first.files
+
+
+def test_what_a_packed_bundle_cannot_do_is_said(tiny_bundle: Path, tmp_path: Path) -> None:
+    pack(PackOptions(tiny_bundle, tmp_path / "device", body=INT8))
+    with pytest.raises(UserError, match="has no float32 body, only int8-cpu-x86; choose precision int8"):
+        fewstep.runtime.load(tmp_path / "device")
+    with pytest.raises(UserError, match=r"or take the bundle that this was packed from \(tiny\)"):
+        open_bundle(tmp_path / "device").body("float32")
+
+
+@pytest.mark.parametrize(
+    ("body", "named"),
+    [((), "no bodies to take"), (("int8-mips",), "has no body 'int8-mips'")],
+)
+def test_bodies_that_are_not_there_are_refused(
+    tiny_bundle: Path, tmp_path: Path, body: tuple[str, ...], named: str
+) -> None:
+    with pytest.raises(UserError, match=named):
+        pack(PackOptions(tiny_bundle, tmp_path / "device", body=body))
+    assert not (tmp_path / "device").exists()
+
+
+def test_a_bundle_is_not_packed_into_itself(tiny_bundle: Path) -> None:
+    with pytest.raises(UserError, match="is the bundle to take from"):
+        pack(PackOptions(tiny_bundle, tiny_bundle, body=INT8))
+
+
+def test_what_was_measured_of_a_bundle_stays_behind(tiny_bundle: Path, tmp_path: Path) -> None:
+    """Each file that a manifest may name is either taken or left: none is named and missing."""
+    with open_for_update(tiny_bundle, must_exist=True) as writer:
+        assert writer.manifest is not None
+        optional = {
+            field.name: writer.add(f"{field.name}".encode(), "report", field.name, ".json")
+            for field in msgspec.structs.fields(writer.manifest)
+            if field.default is None and field.name != "towards"
+        }
+        writer.commit(msgspec.structs.replace(writer.manifest, **optional))
+    manifest = pack(PackOptions(tiny_bundle, tmp_path / "device", body=INT8))
+    assert {name for name in optional if getattr(manifest, name) is not None} == {"ranges", "scheduler"}
+    assert {"report", "results", "evaluation", "precision", "verification"} <= set(optional)
