@@ -1,25 +1,36 @@
-"""What a denoiser's module does not say about itself, and what export has to know."""
+"""What export needs from whatever it exports: a `Spec` (what a network does not say about itself) and a `Source`.
 
+A new kind of source is one file in `sources/` with a function that returns a `Source`. Where it holds a torch module,
+`sources.torch_module.TorchSource` is all of it; `sources/onnx_file.py` is one without torch.
+"""
+
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, get_args
+from math import inf
+from typing import Any, Protocol, get_args, get_type_hints
 
 import msgspec
 
-from fewstep.graph.graph import GROUP, OUTPUT, TIME, X
+from fewstep.graph.graph import GROUP, OUTPUT, TIME, Array, Graph, X
+from fewstep.runtime.conditions import condition_problem
 from fewstep.runtime.errors import UserError
+from fewstep.runtime.grids import trailing
 from fewstep.runtime.manifest import Condition, DType, Prediction, ScheduleSpec
 from fewstep.runtime.prediction import check
-from fewstep.runtime.schedule import NoiseSchedule, time_grid
+from fewstep.runtime.schedule import NoiseSchedule
 
-if TYPE_CHECKING:
-    import torch
-
+KIND = get_type_hints(ScheduleSpec)["kind"]
 FIELDS: dict[str, tuple[Any, str]] = {  # of a Spec: type, and what to give
     "name": (str, "give a string"),
     "x_shape": (tuple[int, ...], "give the shape of one sample, as (1, 28, 28)"),
     "conditions": (tuple[Condition, ...], f"give a tuple of Condition, with dtypes of {', '.join(get_args(DType))}"),
     "prediction": (Prediction, f"give one of {', '.join(get_args(Prediction))}"),
-    "schedule": (ScheduleSpec, "give a ScheduleSpec of kind linear, cosine or flow"),
+    "schedule": (ScheduleSpec, f"give a ScheduleSpec of kind {', '.join(get_args(KIND))}"),
+    "heads": (int, "give how many outputs shaped as x the network returns, one after the other along its channels"),
+    "towards": (str | None, "give the name of the degraded sample that noising reverts to, or leave it out"),
+    "x": (str, "give the name of the input that is x"),
+    "time": (str, "give the name of the input that is the time"),
+    "output": (str, "give the name of the output that is the prediction"),
 }
 
 
@@ -30,6 +41,10 @@ class Spec:
     Its module is called as `forward(x, time, *conditions)`: x float32 [B, *x_shape], time float32 [B] in the network's
     own units (DDPM timesteps for the discrete schedules), conditions [B, *shape] in the order given here. It returns
     its prediction, shaped as x.
+
+    Restoration networks say in `towards` which given sample (a condition, or an array given at run time) the noising
+    process reverts to. A network with several outputs, `heads`, returns them one after the other along the channels.
+    `x`, `time` and `output` name those tensors in an .onnx file; a torch module's have no names.
     """
 
     name: str
@@ -37,6 +52,16 @@ class Spec:
     conditions: tuple[Condition, ...]
     prediction: Prediction
     schedule: ScheduleSpec
+    heads: int = 1
+    towards: str | None = None
+    x: str = X
+    time: str = TIME
+    output: str = OUTPUT
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """Of one sample."""
+        return (self.heads * self.x_shape[0], *self.x_shape[1:])
 
     def __post_init__(self) -> None:
         for field, (kind, fix) in FIELDS.items():  # Python checks no types, and a manifest does so only when it is read
@@ -44,25 +69,40 @@ class Spec:
             try:  # a list becomes the tuple that it stands for
                 object.__setattr__(self, field, msgspec.convert(msgspec.to_builtins(given), kind))
             except (msgspec.ValidationError, TypeError) as error:
-                reason = str(error).replace("$", field)
+                reason = " ".join(str(error).split()).replace("$", field)  # it may quote a name with a line break
                 raise UserError(f"field {field!r} of spec {self.name!r} is wrong: {reason}", fix) from None
         for name in (self.name, *(name for condition in self.conditions for name in (condition.name, condition.input))):
             if not name.strip() or not name.isprintable():
                 raise UserError(f"spec {self.name!r} has a name {name!r}", "give one line of visible characters")
         if not self.x_shape or any(size < 1 for size in self.x_shape):
             raise UserError(f"spec {self.name!r} has x_shape {list(self.x_shape)}", "give the shape of one sample")
-        inputs = [X, TIME, GROUP, OUTPUT, *(condition.input for condition in self.conditions)]
-        for name in inputs:
-            if inputs.count(name) > 1:
-                raise UserError(f"spec {self.name!r} has two inputs named {name!r}", "rename the condition's input")
+        if self.heads < 1:
+            raise UserError(f"spec {self.name!r} has {self.heads} heads", "give at least 1")
+        inputs = [condition.input for condition in self.conditions]
+        for names, kind, fix in (
+            ([X, TIME, GROUP, OUTPUT, *inputs], "inputs", "rename the condition's input, in an .onnx file there too"),
+            ([self.x, self.time, self.output, *inputs], "tensors", "x, time, output and each condition have their own"),
+            ([condition.name for condition in self.conditions], "conditions", "rename one"),
+        ):
+            twice = next((name for name in names if names.count(name) > 1), None)
+            if twice is not None:
+                raise UserError(f"spec {self.name!r} has two {kind} named {twice!r}", fix)
         for condition in self.conditions:
+            if problem := condition_problem(condition):
+                what = f"field {problem[0]!r} of condition {condition.name!r} of spec {self.name!r}: {problem[1]}"
+                raise UserError(what, "give what the denoiser was trained with")
             if "int" in condition.dtype and (condition.low is None or condition.high is None):
                 raise UserError(
                     f"condition {condition.name!r} of spec {self.name!r} has no bounds", "give low and high"
                 )
+            if condition.typical is not None and not _lies_within(condition.typical, condition):
+                raise UserError(
+                    f"condition {condition.name!r} of spec {self.name!r} has typical {list(condition.typical)}",
+                    "give two numbers that increase and lie between low and high",
+                )
         schedule = NoiseSchedule(self.schedule)
-        check(self.prediction, schedule.at_lam(0.0))
-        if self.prediction == "epsilon" and time_grid(schedule, 1)[0].alpha == 0:
+        check(self.prediction, schedule.at_lam(0.0), self.schedule)
+        if self.prediction == "epsilon" and trailing(schedule, 1)[0].alpha == 0:
             raise UserError(
                 f"spec {self.name!r}: an epsilon prediction on schedule {self.schedule.kind}, where alpha starts at 0 "
                 "and the noise says nothing of x0",
@@ -70,11 +110,69 @@ class Spec:
             )
 
 
-@dataclass(frozen=True)
-class Source:
-    """A module with its spec, and where both come from: `label` names it without a folder, `sha256` is its content."""
+def _lies_within(typical: tuple[float, float], condition: Condition) -> bool:
+    low = -inf if condition.low is None else condition.low
+    high = inf if condition.high is None else condition.high
+    return low <= typical[0] <= typical[1] <= high
 
-    module: "torch.nn.Module"
-    spec: Spec
-    label: str
-    sha256: str
+
+class Reference(Protocol):
+    """A denoiser as it was given, running: what its graphs are compared with. Feeds and tensors are by graph name."""
+
+    @property
+    def name(self) -> str:
+        """The denoiser's name for messages, e.g. the module's class."""
+        ...
+
+    @property
+    def engine(self) -> str:
+        """What runs it, e.g. "torch"."""
+        ...
+
+    @property
+    def tolerance(self) -> float:
+        """Largest difference that rounding may make, relative to the largest absolute value of the output."""
+        ...
+
+    @property
+    def fix(self) -> str:
+        """What to do where the exported graph differs from it."""
+        ...
+
+    def output(self, feeds: Mapping[str, Array], where: str = "") -> Array:
+        """The prediction float32 [B, *output_shape]; `where` says in an error at which inputs."""
+        ...
+
+    def inner(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Every inner tensor under the name that the exported graph gives it, in order of computation."""
+        ...
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A denoiser as a graph with ports x, time, conditions and output, its batch dynamic, opset 20, in float32."""
+
+    graph: Graph
+    reference: Reference
+
+
+class Source(Protocol):
+    """A denoiser to export, and where it comes from: `label` names it without a folder, `sha256` is its content."""
+
+    @property
+    def spec(self) -> Spec: ...
+
+    @property
+    def label(self) -> str: ...
+
+    @property
+    def sha256(self) -> str: ...
+
+    @property
+    def scheduler(self) -> Mapping[str, Any] | None:
+        """A scheduler config that came along, for plan "scheduler:STEPS"."""
+        ...
+
+    def trace(self) -> Traced:
+        """The denoiser as a graph. UserError naming the operation that cannot be one."""
+        ...

@@ -1,45 +1,43 @@
 """From a torch module to a Graph: captured by torch.export, written as ONNX by torch.onnx, named by its modules."""
 
 import contextlib
+import inspect
 import io
 import logging
-import traceback
 import warnings
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import onnx
 import torch
 
-from fewstep.export.spec import Source, Spec
-from fewstep.graph.graph import BATCH, OUTPUT, TIME, Graph, X
+from fewstep.export.reference import TorchReference, call, module_name, one_line, place, signature
+from fewstep.export.spec import Spec, Traced
+from fewstep.graph.graph import BATCH, OUTPUT, TIME, X
 from fewstep.graph.io import OPSET, from_model
+from fewstep.runtime.conditions import drawn_range
 from fewstep.runtime.errors import UserError
 
 TRACE_BATCH = 3  # torch.export would take 1 for a constant
 
 
-@dataclass(frozen=True)
-class Traced:
-    """A denoiser in both forms. FX nodes of `program` and tensors of `graph` have the same names."""
+def trace(module: torch.nn.Module, spec: Spec, batch_limit: int | None = None) -> Traced:
+    """Export the module with a dynamic batch, opset 20. It is put in evaluation mode, on the CPU, in float32.
 
-    graph: Graph
-    program: torch.export.ExportedProgram
-
-
-def trace(source: Source) -> Traced:
-    """Export the module with a dynamic batch, opset 20. It is put in evaluation mode, on the CPU, in float32."""
-    module, spec = source.module.eval().cpu().float(), source.spec
+    `batch_limit` is the largest batch that takes the same way through the module's code, where that branches on it and
+    the branch makes no difference to the values: the graph then serves any batch.
+    """
+    module = module.eval().cpu().float()
     check_weights(module)
     example = example_inputs(spec, TRACE_BATCH)
     _check_forward(module, spec, example)
-    batch = torch.export.Dim(BATCH)
     with _quiet():
         try:
-            captured = torch.export.export(module, example, dynamic_shapes=[{0: batch} for _ in example], strict=False)
+            captured = torch.export.export(
+                module, example, dynamic_shapes=_dynamic(module, len(example), batch_limit), strict=False
+            )
             program = torch.onnx.export(
                 captured.run_decompositions({torch.ops.aten.scaled_dot_product_attention.default: _attention}),
                 (),
@@ -56,15 +54,25 @@ def trace(source: Source) -> Traced:
     graph = from_model(_named_by_module(program.model_proto))
     fixed = [value.name for value in graph.inputs if value.shape[:1] != (BATCH,)]
     if fixed:
-        raise UserError(f"{_name(module)} fixes the batch of {fixed[0]!r}", "use x.shape[0] instead of a number")
-    return Traced(replace(graph, name=spec.name), program.exported_program)
+        raise UserError(f"{module_name(module)} fixes the batch of {fixed[0]!r}", "use x.shape[0] instead of a number")
+    return Traced(replace(graph, name=spec.name), TorchReference(module, spec, program.exported_program))
+
+
+def _dynamic(module: torch.nn.Module, count: int, limit: int | None) -> list[Any]:
+    """The batch as the dynamic axis of each of `count` arguments, nested where forward takes some as *arguments."""
+    batch = torch.export.Dim(BATCH, max=limit)
+    shapes: list[Any] = [{0: batch} for _ in range(count)]
+    kinds = [parameter.kind for parameter in inspect.signature(module.forward).parameters.values()]
+    named = kinds.index(inspect.Parameter.VAR_POSITIONAL) if inspect.Parameter.VAR_POSITIONAL in kinds else count
+    return [*shapes[:named], tuple(shapes[named:])] if named < count else shapes
 
 
 def example_inputs(spec: Spec, batch: int) -> tuple[torch.Tensor, ...]:
     """Any valid (x, time, *conditions)."""
+    lowest = [(drawn_range(condition) or (0.0, 0.0))[0] for condition in spec.conditions]
     conditions = [
-        torch.full((batch, *condition.shape), condition.low or 0, dtype=getattr(torch, condition.dtype))
-        for condition in spec.conditions
+        torch.full((batch, *condition.shape), value, dtype=getattr(torch, condition.dtype))
+        for condition, value in zip(spec.conditions, lowest, strict=True)
     ]
     return (torch.zeros(batch, *spec.x_shape), torch.ones(batch), *conditions)
 
@@ -94,28 +102,16 @@ def _attention(
     return torch.softmax(scores, dim=-1) @ v
 
 
-def call(module: torch.nn.Module, spec: Spec, inputs: tuple[torch.Tensor, ...], where: str = "") -> Any:
-    """What the module returns. What fails here is not about export; `where` says at which inputs."""
-    try:
-        with torch.no_grad():
-            return module(*inputs)
-    except (Exception, SystemExit) as error:
-        what = f"{_name(module)} failed{where}: {_one_line(error)}{_place(error)}"
-        raise UserError(what, f"let {_signature(spec)} take every value that its spec allows") from error
-
-
-def _signature(spec: Spec) -> str:
-    return f"forward(x, time{''.join(', ' + condition.name for condition in spec.conditions)})"
-
-
 def _check_forward(module: torch.nn.Module, spec: Spec, example: tuple[torch.Tensor, ...]) -> None:
-    made, fix = call(module, spec, example), f"let {_signature(spec)} return a float32 tensor shaped as x"
+    made, fix = call(module, spec, example), f"let {signature(spec)} return a float32 tensor shaped as x"
     if not isinstance(made, torch.Tensor):
-        raise UserError(f"{_name(module)} returned {type(made).__name__}, not a tensor", fix)
+        raise UserError(f"{module_name(module)} returned {type(made).__name__}, not a tensor", fix)
     if made.dtype != torch.float32:
-        raise UserError(f"{_name(module)} returned {made.dtype}, not torch.float32", fix)
-    if made.shape != example[0].shape:
-        raise UserError(f"{_name(module)} returned shape {list(made.shape)} for x {list(example[0].shape)}", fix)
+        raise UserError(f"{module_name(module)} returned {made.dtype}, not torch.float32", fix)
+    if made.shape != (len(made), *spec.output_shape):
+        heads = "" if spec.heads == 1 else f" and {spec.heads} heads"
+        what = f"{module_name(module)} returned shape {list(made.shape)} for x {list(example[0].shape)}{heads}"
+        raise UserError(what, fix)
 
 
 def _cannot_be_exported(error: BaseException, module: torch.nn.Module) -> UserError:
@@ -124,29 +120,14 @@ def _cannot_be_exported(error: BaseException, module: torch.nn.Module) -> UserEr
     while causes[-1].__cause__ or causes[-1].__context__:
         causes.append(causes[-1].__cause__ or causes[-1].__context__)  # type: ignore[arg-type]
     root = causes[-1]
-    place = next((place for cause in causes if (place := _place(cause))), "")
+    where = next((found for cause in causes if (found := place(cause))), "")
     if "No ONNX function found" in str(root):
         operation = str(root).split("op='")[-1].split("'")[0]
-        return UserError(f"{operation} in {_name(module)} has no ONNX form{place}", "write it with other operations")
+        return UserError(
+            f"{operation} in {module_name(module)} has no ONNX form{where}", "write it with other operations"
+        )
     fix = "make forward free of branches and loops on values, and of a fixed batch"
-    return UserError(f"{_name(module)} cannot be exported: {_one_line(root)}{place}", fix)
-
-
-def _place(error: BaseException) -> str:
-    """' (FILE:LINE)' of the innermost frame outside torch and fewstep.export, or nothing."""
-    for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        file = Path(frame.filename)
-        if file.suffix == ".py" and file != Path(__file__) and not file.is_relative_to(Path(torch.__file__).parent):
-            return f" ({file.name}:{frame.lineno})"
-    return ""
-
-
-def _one_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-def _name(module: torch.nn.Module) -> str:
-    return type(module).__name__
+    return UserError(f"{module_name(module)} cannot be exported: {one_line(root)}{where}", fix)
 
 
 @contextlib.contextmanager

@@ -1,1 +1,1 @@
-"""Where denoisers come from: shipped with fewstep, or a function in a Python file."""
+"""Where denoisers come from: shipped with fewstep, a Python file, an .onnx file, a diffusers folder."""

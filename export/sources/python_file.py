@@ -9,22 +9,25 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
-from fewstep.export.spec import Source, Spec
+from fewstep.export.sources.torch_module import TorchSource
+from fewstep.export.spec import Spec
 from fewstep.runtime.errors import UserError
 
 RETURNS = "let it return (module, fewstep.export.spec.Spec(...))"
 
 
-def load_python_file(text: str) -> Source:
+def load_python_file(text: str) -> TorchSource:
     """Run FILE.py and call FUNCTION(), which returns a torch module and its Spec."""
     import torch
 
     name, _, function_name = text.rpartition(":")
-    file = Path(name)
+    file = Path(name).absolute()  # as tracebacks have it
     if file.suffix != ".py" or not function_name.isidentifier():
         raise UserError(f"source {text!r} is not FILE.py:FUNCTION", "write it as my_model.py:make")
     if not file.is_file():
-        raise UserError(f"there is no file {file}", "check the path before the colon")
+        raise UserError(f"there is no file {name}", "check the path before the colon")
+    if file.stem in sys.stdlib_module_names:
+        raise UserError(f"{file.name} has the name of a module of Python's own", "rename the file")
     label = f"{file.name}:{function_name}"
     with _importable(file.parent):
         python = _run(file)
@@ -42,7 +45,7 @@ def load_python_file(text: str) -> Source:
     module, spec = made
     if not isinstance(module, torch.nn.Module) or not isinstance(spec, Spec):
         raise UserError(f"{label} returned ({type(module).__name__}, {type(spec).__name__})", RETURNS)
-    return Source(module, spec, label, hashlib.sha256(file.read_bytes()).hexdigest())
+    return TorchSource(module, spec, label, hashlib.sha256(file.read_bytes()).hexdigest())
 
 
 def _run(file: Path) -> ModuleType:

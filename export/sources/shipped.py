@@ -3,12 +3,13 @@
 import hashlib
 from importlib.resources import files
 
-from fewstep.export.spec import Source, Spec
+from fewstep.export.sources.torch_module import TorchSource
+from fewstep.export.spec import Spec
 from fewstep.runtime.errors import UserError
 from fewstep.runtime.manifest import Condition, ScheduleSpec
 
 
-def fashion_mnist() -> Source:
+def fashion_mnist() -> TorchSource:
     """The class-conditional UNet on Fashion-MNIST, 28x28 grey images in [-1, 1]."""
     from fewstep.models.fashion_mnist import unet
 
@@ -20,14 +21,24 @@ def fashion_mnist() -> Source:
     weights = folder / unet.WEIGHTS
     if not weights.is_file():
         raise UserError(f"the weights {unet.WEIGHTS} are not installed", "install fewstep again, with its data files")
-    content = (folder / "unet.py").read_bytes() + weights.read_bytes()
-    return Source(unet.load(), spec, "fashion_mnist", hashlib.sha256(content).hexdigest())
+    blocks = files("fewstep.models") / "blocks.py"  # whatever defines the network
+    content = blocks.read_bytes() + (folder / "unet.py").read_bytes() + weights.read_bytes()
+    return TorchSource(unet.load(), spec, "fashion_mnist", hashlib.sha256(content).hexdigest())
 
 
-SHIPPED = (fashion_mnist,)
+def ddpm_cifar10() -> TorchSource:
+    """The architecture of DDPM on CIFAR-10 with random weights: for timing, its samples mean nothing."""
+    from fewstep.models import ddpm_cifar10 as model
+
+    spec = Spec("ddpm_cifar10", model.IMAGE_SHAPE, (), "epsilon", ScheduleSpec("linear"))
+    content = (files("fewstep.models") / "ddpm_cifar10.py").read_bytes()
+    return TorchSource(model.make(), spec, "ddpm_cifar10", hashlib.sha256(content).hexdigest())
 
 
-def load_shipped(name: str) -> Source:
+SHIPPED = (fashion_mnist, ddpm_cifar10)
+
+
+def load_shipped(name: str) -> TorchSource:
     """The shipped denoiser of that name."""
     for source in SHIPPED:
         if source.__name__ == name:

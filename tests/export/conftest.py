@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from fewstep.export.spec import Source, Spec
-from fewstep.export.trace import trace
+from fewstep.export.sources.torch_module import TorchSource
+from fewstep.export.spec import Spec
 from fewstep.graph.prepare import prepare
 from fewstep.models.fashion_mnist.unet import CLASSES, IMAGE_SHAPE, NULL_CLASS, UNet
 from fewstep.runtime.manifest import Condition, ScheduleSpec
@@ -29,6 +29,6 @@ def unet() -> Exported:
         for parameter in network.parameters():  # fresh ones hold zeros and ones, which a pass would rightly drop
             parameter += 0.1 * torch.randn_like(parameter)
     spec = Spec("tiny-unet", IMAGE_SHAPE, (LABEL,), "v", ScheduleSpec("cosine"))
-    source = Source(network.requires_grad_(False), spec, "tiny-unet", "0" * 64)
-    traced = trace(source)
+    source = TorchSource(network.requires_grad_(False), spec, "tiny-unet", "0" * 64)
+    traced = source.trace()
     return Exported(source, traced, prepare(traced.graph))

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from fewstep.export.spec import Source, Spec
-from fewstep.export.trace import Traced
+from fewstep.export.sources.torch_module import TorchSource
+from fewstep.export.spec import Spec, Traced
 from fewstep.graph.prologue import Prepared
 from fewstep.runtime.manifest import Condition, ScheduleSpec
 
@@ -17,7 +17,7 @@ X_SHAPE = (2, 4, 4)
 class Exported:
     """A denoiser in all its forms: what the fixture `unet` gives."""
 
-    source: Source
+    source: TorchSource
     traced: Traced
     prepared: Prepared
 
@@ -111,10 +111,10 @@ class Overflowing(Tiny):
         return super().forward(x, time) + hot
 
 
-def source(module: nn.Module, *conditions: Condition) -> Source:
+def source(module: nn.Module, *conditions: Condition) -> TorchSource:
     torch.manual_seed(0)
     spec = Spec("tiny", X_SHAPE, conditions, "epsilon", ScheduleSpec("linear"))
-    return Source(module.requires_grad_(False), spec, "tiny", "0" * 64)
+    return TorchSource(module.requires_grad_(False), spec, "tiny", "0" * 64)
 
 
 class Transformer(nn.Module):

@@ -2,17 +2,22 @@
 
 import json
 import shutil
+import sys
 import textwrap
+from functools import partial
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
 from fewstep.export.export import ExportOptions, export, load_source
+from fewstep.export.spec import Spec
 from fewstep.graph.io import load
 from fewstep.graph.session import run
 from fewstep.runtime.bundle import open_bundle
 from fewstep.runtime.errors import UserError
+from fewstep.runtime.manifest import Condition, ScheduleSpec
 
 MAKE = """
 import torch
@@ -104,7 +109,7 @@ def test_exporting_again_gives_the_same_files_and_says_how_far_it_is(
         ("nan", "weight 'conv.bias' holds NaN"),
         ("wrong", "my_model.py:wrong returned str"),
         ("failing", r"my_model.py:failing failed: KeyError: 'weights' \(line \d+\)"),
-        ("misspelt", r"^field 'prediction' of spec 'tiny' is wrong: .*'eps'; give one of epsilon, sample, v, flow$"),
+        ("misspelt", r"^field 'prediction' of spec 'tiny' is wrong: .*'eps'; give one of epsilon, sample, v, flow, .*"),
         ("leaving", r"my_model.py:leaving failed: SystemExit: 3 \(line \d+\)"),
         ("absent", "my_model.py has no function 'absent'"),
     ],
@@ -145,6 +150,28 @@ def test_a_source_that_is_none_is_refused_in_one_line(tmp_path: Path, text: str,
     assert "\n" not in str(failure.value)
 
 
+def test_a_file_may_not_take_the_place_of_a_module_of_python(tmp_path: Path) -> None:
+    (tmp_path / "random.py").write_text("def make(): return 1\n")
+    with pytest.raises(UserError, match="random.py has the name of a module of Python's own; rename the file"):
+        load_source(f"{tmp_path / 'random.py'}:make")
+    assert str(tmp_path) not in str(sys.modules.get("random"))
+
+
+def test_the_line_that_failed_is_named_for_a_relative_path_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "source.py").write_text("def make():\n    return {}['weights']\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"source.py:make failed: KeyError: 'weights' \(line 2\)"):
+        load_source("source.py:make")
+
+
+def test_a_folder_is_a_folder_whatever_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("C:model", "model.onnx", "model.py"):
+        (tmp_path / name).mkdir()
+        with pytest.raises(UserError, match=f"{name} is no diffusers folder"):
+            load_source(name)
+
+
 def test_a_source_may_import_its_neighbours(tmp_path: Path) -> None:
     (tmp_path / "neighbour.py").write_text("from fewstep.export.spec import Spec\n")
     (tmp_path / "source.py").write_text("from neighbour import Spec\ndef make(): return Spec\n")
@@ -153,18 +180,21 @@ def test_a_source_may_import_its_neighbours(tmp_path: Path) -> None:
 
 
 def test_a_spec_names_what_is_wrong_with_it() -> None:
-    from fewstep.export.spec import Spec
-    from fewstep.runtime.manifest import Condition, ScheduleSpec
-
     linear, flow, good = ScheduleSpec("linear"), ScheduleSpec("flow"), Condition("c", "c", low=0, high=1)
+    vector = Condition("c", "c", dtype="float32")
     for says, shape, condition, prediction, schedule in (
         ("x_shape", (), good, "v", linear),
         ("two inputs named 'time'", (1,), Condition("c", "time", low=0, high=1), "v", linear),
         ("no bounds", (1,), Condition("c", "c"), "v", linear),
+        ("'low' of condition 'c' .*: 3 is above high, 1;", (1,), Condition("c", "c", low=3, high=1), "v", linear),
+        ("'high' .*: 300 is no uint8", (1,), Condition("c", "c", dtype="uint8", low=0, high=300), "v", linear),
+        ("'low' .*: 0.5 is no int64", (1,), Condition("c", "c", low=0.5, high=3), "v", linear),
+        ("'null' .*: nan is no float32", (1,), msgspec.structs.replace(vector, null=float("nan")), "v", linear),
+        ("'shape' .*: .-1. is not a shape", (1,), msgspec.structs.replace(vector, shape=(-1,)), "v", linear),
         ("no bounds", (1,), Condition("c", "c", dtype="uint8"), "v", linear),
         ("spec 's' .*'eps'", (1,), good, "eps", linear),
         ("spec 's' .*'double'", (1,), Condition("c", "c", dtype="double"), "v", linear),
-        ("spec 's' .*'sigmoid'", (1,), good, "v", ScheduleSpec("sigmoid")),
+        ("spec 's' .*'triangle'", (1,), good, "v", ScheduleSpec("triangle")),
         ("spec 's' .*expected `int`", (1.5,), good, "v", linear),
         ("'x_shape' of spec 's' is wrong: .*got `str`", "big", good, "v", linear),
         ("'conditions' of spec 's' is wrong: .*conditions\\[0\\]", (1,), "a", "v", linear),
@@ -181,8 +211,15 @@ def test_a_spec_names_what_is_wrong_with_it() -> None:
         assert "\n" not in str(failure.value)
 
 
-def test_a_spec_keeps_its_shape_as_a_tuple() -> None:
-    from fewstep.export.spec import Spec
-    from fewstep.runtime.manifest import ScheduleSpec
+def test_what_a_spec_names_is_named_once() -> None:
+    one, other = Condition("c", "one", low=0, high=1), Condition("c", "other", low=0, high=1)
+    made = partial(Spec, "s", (1,), prediction="v", schedule=ScheduleSpec("linear"))
+    with pytest.raises(UserError, match="spec 's' has two conditions named 'c'; rename one"):
+        made((one, other))
+    for names in ({"x": "one"}, {"time": "one"}, {"output": "one"}, {"x": "a", "time": "a"}):
+        with pytest.raises(UserError, match="spec 's' has two tensors named '(one|a)'"):
+            made((one,), **names)
 
+
+def test_a_spec_keeps_its_shape_as_a_tuple() -> None:
     assert Spec("s", [1, 8], [], "v", ScheduleSpec("linear")) == Spec("s", (1, 8), (), "v", ScheduleSpec("linear"))  # type: ignore[arg-type]

@@ -4,8 +4,8 @@ import pytest
 import torch
 from denoisers import Painter, Policy, Transformer, Upscaler
 
-from fewstep.export.spec import Source, Spec
-from fewstep.export.trace import trace
+from fewstep.export.sources.torch_module import TorchSource
+from fewstep.export.spec import Spec
 from fewstep.export.verify import verify
 from fewstep.graph.prepare import prepare
 from fewstep.runtime.manifest import Condition, ScheduleSpec
@@ -28,10 +28,10 @@ MASK = Condition("mask", "mask", shape=(1, 4, 4), dtype="bool")
 )
 def test_a_family(module: torch.nn.Module, spec: Spec, rows: int, linear: int) -> None:
     """`rows` made once a call, `linear` operations with weights or of attention left at each step."""
-    source = Source(module.requires_grad_(False), spec, spec.name, "0" * 64)
-    traced = trace(source)
+    source = TorchSource(module.requires_grad_(False), spec, spec.name, "0" * 64)
+    traced = source.trace()
     prepared = prepare(traced.graph)
-    assert verify(source.module, spec, traced, prepared).worst.relative < 1e-5
+    assert verify(spec, traced, prepared).worst.relative < 1e-5
     assert len(prepared.body.inputs) == 1 + rows
     assert sum(op in ("Conv", "MatMul", "Gemm") for op in prepared.body.ops()) == linear
     assert not {"Shape", "Cast", "Unsqueeze", "Squeeze", "Expand", "Slice"} & set(prepared.body.ops())
@@ -40,9 +40,9 @@ def test_a_family(module: torch.nn.Module, spec: Spec, rows: int, linear: int) -
 def test_a_denoiser_that_reads_a_mask_at_each_step_takes_its_inputs_whole() -> None:
     """Rows are float32, so where a mask would have to be one there is no prologue."""
     module, spec = Painter(), Spec("painter", (2, 4, 4), (IMAGE, MASK), "sample", ScheduleSpec("cosine"))
-    source = Source(module.requires_grad_(False), spec, spec.name, "0" * 64)
-    traced = trace(source)
+    source = TorchSource(module.requires_grad_(False), spec, spec.name, "0" * 64)
+    traced = source.trace()
     prepared = prepare(traced.graph)
-    assert verify(source.module, spec, traced, prepared).worst.relative < 1e-5
+    assert verify(spec, traced, prepared).worst.relative < 1e-5
     assert prepared.prologue is None and [v.name for v in prepared.body.inputs] == ["x", "time", "image", "mask"]
     assert prepared.body.ops().count("Conv") == 4  # the first is split in three

@@ -15,7 +15,6 @@ from denoisers import (
     source,
 )
 
-from fewstep.export.trace import trace
 from fewstep.graph.graph import BATCH
 from fewstep.graph.io import to_model
 from fewstep.graph.session import run
@@ -25,7 +24,7 @@ from fewstep.runtime.errors import UserError
 @pytest.mark.parametrize("module", [Tiny(), Attending()], ids=lambda module: type(module).__name__)
 def test_the_exported_graph_computes_what_the_module_does(module: torch.nn.Module) -> None:
     tiny = source(module)
-    traced = trace(tiny)
+    traced = tiny.trace()
     x, time = torch.randn(5, 2, 4, 4), torch.linspace(0, 999, 5)
     found = run(traced.graph, {"x": x.numpy(), "time": time.numpy()})["output"]
     np.testing.assert_allclose(found, tiny.module(x, time).numpy(), atol=1e-6)
@@ -65,7 +64,7 @@ def test_no_path_of_this_machine_is_in_the_graph(unet: Exported) -> None:
 )
 def test_a_module_that_cannot_be_exported_is_refused_in_one_line(module: torch.nn.Module, says: str) -> None:
     with pytest.raises(UserError, match=says) as failure:
-        trace(source(module))
+        source(module).trace()
     assert "\n" not in str(failure.value)
 
 
@@ -75,4 +74,4 @@ def test_a_weight_that_is_not_finite_is_named(value: float) -> None:
     with torch.no_grad():
         module.conv.weight[1, 0, 2, 2] = value
     with pytest.raises(UserError, match=r"'conv\.weight'"):
-        trace(source(module))
+        source(module).trace()

@@ -1,4 +1,4 @@
-from dataclasses import replace as replace
+from dataclasses import replace
 
 import msgspec
 import numpy as np
@@ -6,7 +6,6 @@ import pytest
 from denoisers import DoubleInside, Exported, Labelled, Mixing, Overflowing, Tiny, source
 
 from fewstep.export.spec import Spec
-from fewstep.export.trace import Traced, trace
 from fewstep.export.verify import BATCHES, TIMES, points, verify
 from fewstep.graph.graph import Graph
 from fewstep.graph.prepare import prepare
@@ -21,7 +20,7 @@ def spoiled(graph: Graph, weight: str) -> Graph:
 
 
 def test_torch_the_exported_and_the_prepared_graph_agree(unet: Exported) -> None:
-    table = verify(unet.source.module, unet.source.spec, unet.traced, unet.prepared)
+    table = verify(unet.source.spec, unet.traced, unet.prepared)
     assert len(table.comparisons) == 2 * TIMES * len(BATCHES)
     assert table.worst.relative < 1e-5
 
@@ -42,9 +41,9 @@ def test_number_conditions_keep_to_their_bounds() -> None:
 
 
 def test_a_mismatch_with_torch_names_the_first_node_that_differs(unet: Exported) -> None:
-    wrong = Traced(spoiled(unet.traced.graph, "up7.conv2.weight"), unet.traced.program)
+    wrong = replace(unet.traced, graph=spoiled(unet.traced.graph, "up7.conv2.weight"))
     with pytest.raises(UserError, match=r"differs from torch from node '\w+' \(up7\.conv2/Conv\) on") as failure:
-        verify(unet.source.module, unet.source.spec, wrong, unet.prepared)
+        verify(unet.source.spec, wrong, unet.prepared)
     assert "\n" not in str(failure.value)
 
 
@@ -63,42 +62,42 @@ def test_a_mismatch_by_a_rewrite_names_the_first_node_that_differs(unet: Exporte
         else replace(prepared, prologue=spoiled(prepared.prologue, weight))
     )
     with pytest.raises(UserError, match=rf"prepared graph differs .* \({node}\) on"):
-        verify(unet.source.module, unet.source.spec, unet.traced, wrong)
+        verify(unet.source.spec, unet.traced, wrong)
 
 
 def test_an_output_that_is_not_finite_names_the_tensor_where_it_began() -> None:
     overflowing = source(Overflowing())
-    traced = trace(overflowing)
+    traced = overflowing.trace()
     with pytest.raises(UserError, match="from tensor 'exp' on"):
-        verify(overflowing.module, overflowing.spec, traced, prepare(traced.graph))
+        verify(overflowing.spec, traced, prepare(traced.graph))
 
 
 def test_a_label_that_the_module_does_not_know_is_named() -> None:
     label = Condition("class", "class", low=0, high=2)
     known, unknown = (source(Labelled(), msgspec.structs.replace(label, high=high)) for high in (1, 2))
-    traced = trace(known)
-    assert verify(known.module, known.spec, traced, prepare(traced.graph)).worst.relative < 1e-6
+    traced = known.trace()
+    assert verify(known.spec, traced, prepare(traced.graph)).worst.relative < 1e-6
     with pytest.raises(UserError, match=r"Labelled failed at time 999, batch 3: index out of range .* class\) take"):
-        verify(unknown.module, unknown.spec, traced, prepare(traced.graph))
+        verify(unknown.spec, traced, prepare(traced.graph))
 
 
 def test_a_module_that_mixes_the_samples_of_a_batch_is_refused() -> None:
     mixing = source(Mixing())
-    traced = trace(mixing)
+    traced = mixing.trace()
     with pytest.raises(UserError, match="Mixing gives a sample alone another output than in its batch") as failure:
-        verify(mixing.module, mixing.spec, traced, prepare(traced.graph))
+        verify(mixing.spec, traced, prepare(traced.graph))
     assert "\n" not in str(failure.value)
 
 
 def test_an_operation_that_onnxruntime_lacks_is_one_line() -> None:
     tiny = source(DoubleInside())
-    traced = trace(tiny)
+    traced = tiny.trace()
     with pytest.raises(UserError, match=r"onnxruntime .* cannot load the graph: .*Conv") as failure:
-        verify(tiny.module, tiny.spec, traced, prepare(traced.graph))
+        verify(tiny.spec, traced, prepare(traced.graph))
     assert "\n" not in str(failure.value)
 
 
 def test_a_module_without_conditions_is_verified_too() -> None:
     tiny = source(Tiny())
-    traced = trace(tiny)
-    assert verify(tiny.module, tiny.spec, traced, prepare(traced.graph)).worst.relative < 1e-6
+    traced = tiny.trace()
+    assert verify(tiny.spec, traced, prepare(traced.graph)).worst.relative < 1e-6

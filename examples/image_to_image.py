@@ -1,0 +1,36 @@
+"""Start from a given picture instead of noise: the sampler noises it part of the way and comes back.
+
+    python examples/image_to_image.py BUNDLE out.npy
+
+The bundle is any of images with labels, such as `fewstep demo` makes. The picture given is itself a sample, of the
+first label, and the samples that come back are of the second. The larger the strength, the less is left of it.
+"""
+
+import sys
+
+import numpy as np
+
+from fewstep.runtime import load
+
+PLAN = "dpmpp_2m:20"
+STRENGTHS = (0.3, 0.6, 0.9)
+
+
+def main(bundle: str, output: str) -> None:
+    with load(bundle) as sampler:
+        (label,) = sampler.bundle.manifest.conditions
+        first, second = label.labels[:2]
+        given = sampler.sample(PLAN, seeds=[0], condition={label.name: [first]})
+        rows = [given]
+        for strength in STRENGTHS:
+            made = sampler.sample(
+                PLAN, seeds=[1], condition={label.name: [second]}, given={"image": given}, strength=strength
+            )
+            kept = np.corrcoef(made.ravel(), given.ravel())[0, 1]
+            print(f"strength {strength}: a {second} that has a correlation of {kept:.2f} with the {first} given")
+            rows.append(made)
+    np.save(output, np.concatenate(rows))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,45 @@
+"""Watch a run and stop it: progress and a preview after each evaluation, and an event that cancels from another thread.
+
+python examples/progress_and_cancel.py BUNDLE
+"""
+
+import sys
+import threading
+from typing import Any
+
+import numpy as np
+
+from fewstep.runtime import Cancelled, Plan, Sampler, load
+
+PLAN = "ddim:20"
+
+
+def main(bundle: str) -> None:
+    with load(bundle) as sampler:
+        condition = {each.name: np.zeros((1, *each.shape), each.dtype) for each in sampler.bundle.manifest.conditions}
+        plan = sampler.compile(PLAN)
+        for state in sampler.steps(plan, seeds=[0], condition=condition):
+            preview = state.x0  # what the sample would be if the run ended here, [B, *x_shape]
+            print(
+                f"\r{state.index + 1}/{len(plan.steps)}, preview from {preview.min():.2f} to {preview.max():.2f}",
+                end="",
+            )
+        print()
+
+        cancel = threading.Event()
+        worker = threading.Thread(target=run, args=(sampler, plan, condition, cancel))
+        worker.start()
+        cancel.set()  # a button, a deadline, a client that has gone; the evaluation under way is the last
+        worker.join()
+
+
+def run(sampler: Sampler, plan: Plan, condition: dict[str, Any], cancel: threading.Event) -> None:
+    try:
+        for _ in range(1000):
+            sampler.sample(plan, seeds=[0], condition=condition, cancel=cancel)
+    except Cancelled as stopped:
+        print(f"cancelled: {stopped}")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

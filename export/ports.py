@@ -1,0 +1,157 @@
+"""Give a graph from elsewhere the ports that fewstep's graphs have: x, time, conditions, output; all in float32.
+
+Tensors are renamed where that is all; where a file's port has another type or shape than fewstep's, a node between the
+two converts.
+"""
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from onnx import helper
+
+from fewstep.export.one_time import per_sample
+from fewstep.export.spec import Spec
+from fewstep.graph.additions import Additions
+from fewstep.graph.graph import BATCH, GROUP, OUTPUT, TIME, Graph, Node, Value, X, rename_inputs
+from fewstep.graph.types import infer_types
+from fewstep.runtime.errors import UserError
+
+LOG = logging.getLogger("fewstep")
+FLOAT32 = np.dtype(np.float32)
+NAME_THEM = "name x, time, output and the conditions in the spec as the file does"
+
+
+def with_ports(graph: Graph, spec: Spec, file: str) -> Graph:
+    """The graph behind fewstep's ports. UserError naming the port of `file` that the spec does not describe."""
+    given = {value.name: value for value in (*graph.inputs, *graph.outputs)}
+    ports = {spec.x: Value(X, FLOAT32, (BATCH, *spec.x_shape)), spec.time: Value(TIME, FLOAT32, (BATCH,))}
+    ports |= {c.input: Value(c.input, np.dtype(c.dtype), (BATCH, *c.shape)) for c in spec.conditions}
+    _check_names(graph, spec, file)
+    for name, port in ports.items():
+        _check_port(given[name], port, file)
+    output = _closed(given[spec.output], graph)
+    names = Additions(graph)
+    inner = {name: names.name(f"{name}_given") for name in (*ports, spec.output)}
+    ours = {name: names.name(f"{name}_inner") for name in (X, TIME, GROUP, OUTPUT, *(v.name for v in ports.values()))}
+    graph = rename(graph, ours | inner)  # the file may use our names for something else
+    new, first = Additions(graph), list[Node]()
+    for name, port in ports.items():
+        source, is_time = port.name, name == spec.time
+        if is_time and not given[name].shape:
+            freed = per_sample(graph, inner[name])
+            if freed is None:  # one of them, which serves all as it did; it cannot leave the loop for the prologue
+                zero = new.constant("first_sample", np.array(0, np.int64))
+                first.append(Node("Gather", (TIME, zero), (new.name("time_of_all"),), {"axis": 0}))
+                source = first[-1].output
+            graph = freed or graph
+        if is_time and given[name].dtype.kind in "iu":
+            LOG.warning("%s takes whole times: those between are rounded", file)
+            first.append(Node("Round", (source,), (new.name("time_whole"),)))
+            source = first[-1].output
+        if given[name].dtype != port.dtype:
+            first.append(_cast(source, new.name(f"{port.name}_cast"), given[name].dtype))
+            source = first[-1].output
+        graph = graph.with_nodes(rename_inputs(node, {inner[name]: source}) for node in graph.nodes)
+    result, last = _prediction(output, inner[spec.output], spec, file, new)
+    nodes = [*first, *graph.nodes, *last]
+    outputs = (Value(result, FLOAT32, (BATCH, *spec.output_shape)),)
+    whole = Graph(spec.name, tuple(ports.values()), outputs, tuple(nodes), {**graph.constants, **new.constants})
+    return rename(whole, {result: OUTPUT})
+
+
+def rename(graph: Graph, names: Mapping[str, str]) -> Graph:
+    """The graph with tensors called otherwise. New names must be free; old ones need not exist."""
+
+    def value(value: Value) -> Value:
+        return replace(value, name=names.get(value.name, value.name))
+
+    nodes = (
+        replace(rename_inputs(node, names), outputs=tuple(names.get(name, name) for name in node.outputs))
+        for node in graph.nodes
+    )
+    return Graph(
+        graph.name,
+        tuple(map(value, graph.inputs)),
+        tuple(map(value, graph.outputs)),
+        tuple(nodes),
+        {names.get(name, name): array for name, array in graph.constants.items()},
+    )
+
+
+def _check_names(graph: Graph, spec: Spec, file: str) -> None:
+    """The spec names every input of the file, and one of its outputs."""
+    inputs, outputs = ([value.name for value in values] for values in (graph.inputs, graph.outputs))
+    roles = {spec.x: "x", spec.time: "time", **{c.input: f"condition {c.name!r}" for c in spec.conditions}}
+    for name, role in roles.items():
+        if name not in inputs:
+            raise UserError(f"{file} has no input {name!r} for {role}, only {_listed(graph.inputs)}", NAME_THEM)
+    for value in graph.inputs:
+        if value.name not in roles:
+            raise UserError(
+                f"the spec says nothing of the input {_listed([value])} of {file}", "add a condition for it"
+            )
+    if spec.output not in outputs:
+        raise UserError(f"{file} has no output {spec.output!r}, only {_listed(graph.outputs)}", NAME_THEM)
+
+
+def _check_port(given: Value, port: Value, file: str) -> None:
+    """Shapes agree as far as they are known, dtypes up to what a Cast may change."""
+    if port.name == TIME:
+        if len(given.shape) > 1 or given.dtype.kind not in "fiu":
+            raise UserError(f"{file} takes the time as {_listed([given])}", "let it take one number per sample")
+        return
+    if not _agree(given.shape, port.shape[1:]):
+        raise UserError(
+            f"{file} takes {_listed([given])} where the spec says shape {list(port.shape[1:])}",
+            "give the shape of one sample, without the batch",
+        )
+    if given.dtype != port.dtype and not given.dtype.kind == port.dtype.kind == "f":
+        raise UserError(
+            f"{file} takes {_listed([given])} where the spec says {port.dtype}", f"give dtype {given.dtype} in the spec"
+        )
+
+
+def _closed(output: Value, graph: Graph) -> Value:
+    """An output with the sizes that a file left open, as far as its nodes tell them."""
+    inferred = infer_types(replace(graph, outputs=())).shape(output.name)
+    if inferred is None or len(inferred) != len(output.shape):
+        return output
+    pairs = zip(output.shape, inferred, strict=True)
+    return replace(output, shape=tuple(found if isinstance(found, int) else told for told, found in pairs))
+
+
+def _agree(shape: Sequence[int | str], sample: Sequence[int | str]) -> bool:
+    """Whether a shape is a batch of samples, as far as it is known."""
+    pairs = zip(shape[1:], sample, strict=False)
+    return len(shape) == 1 + len(sample) and all(isinstance(a, str) or a == b for a, b in pairs)
+
+
+def _prediction(given: Value, name: str, spec: Spec, file: str, new: Additions) -> tuple[str, list[Node]]:
+    """The tensor that is the prediction, and the nodes that make it of the file's output.
+
+    A network that also learns the variance (Nichol & Dhariwal 2021) returns twice the channels, the prediction first.
+    """
+    nodes: list[Node] = []
+    wanted, channels = spec.output_shape[0], given.shape[1] if len(given.shape) > 1 else None
+    if channels == 2 * wanted:
+        LOG.warning("%s returns %d channels: the second half, a learned variance, is left out", file, channels)
+        ends = [new.constant(f"half_{at}", np.array([at], np.int64)) for at in (0, wanted, 1)]
+        nodes.append(Node("Slice", (name, *ends), (new.name("prediction"),)))
+        name = nodes[-1].output
+    elif not _agree(given.shape, spec.output_shape):
+        raise UserError(f"{file} returns {_listed([given])}, not shape {list(spec.output_shape)}", NAME_THEM)
+    if given.dtype != FLOAT32:
+        nodes.append(_cast(name, new.name("prediction_cast"), FLOAT32))
+        name = nodes[-1].output
+    return name, nodes
+
+
+def _cast(source: str, target: str, dtype: np.dtype[Any]) -> Node:
+    return Node("Cast", (source,), (target,), {"to": helper.np_dtype_to_tensor_dtype(dtype)})
+
+
+def _listed(values: Iterable[Value]) -> str:
+    return ", ".join(f"{value.name} {value.dtype} [{', '.join(map(str, value.shape))}]" for value in values)

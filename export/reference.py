@@ -1,0 +1,90 @@
+"""A torch module as the reference that its graphs are compared with."""
+
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from fewstep.export.spec import Spec
+from fewstep.graph.graph import Array
+from fewstep.runtime.errors import UserError
+
+TOLERANCE = 1e-4  # of the largest absolute value: float32 through some hundred operations stays below 1e-5
+
+
+@dataclass(frozen=True)
+class TorchReference:
+    """A module, and the program captured from it, whose FX nodes have the names of the graph's tensors."""
+
+    module: torch.nn.Module
+    spec: Spec
+    program: torch.export.ExportedProgram
+    engine: str = "torch"
+    tolerance: float = TOLERANCE
+    fix: str = "write that operation differently"
+
+    @property
+    def name(self) -> str:
+        return module_name(self.module)
+
+    def output(self, feeds: Mapping[str, Array], where: str = "") -> Array:
+        output: Array = call(self.module, self.spec, _tensors(feeds), where).numpy()
+        return output
+
+    def inner(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Every tensor that the captured program computes, by FX node name, in order."""
+        values: dict[str, Array] = {}
+
+        class Recorder(torch.fx.Interpreter):
+            def run_node(self, n: torch.fx.Node) -> Any:
+                result = super().run_node(n)
+                if n.op == "call_function" and isinstance(result, torch.Tensor):
+                    values[n.name] = result.numpy()
+                return result
+
+        with torch.no_grad():
+            Recorder(self.program.module()).run(*_tensors(feeds))
+        return values
+
+
+def _tensors(feeds: Mapping[str, Array]) -> tuple[torch.Tensor, ...]:
+    """Feeds stand in the order of the module's arguments."""
+    return tuple(torch.from_numpy(np.ascontiguousarray(array)) for array in feeds.values())
+
+
+def call(module: torch.nn.Module, spec: Spec, inputs: tuple[torch.Tensor, ...], where: str = "") -> Any:
+    """What the module returns. What fails here is not about export; `where` says at which inputs."""
+    try:
+        with torch.no_grad():
+            return module(*inputs)
+    except (Exception, SystemExit) as error:
+        what = f"{module_name(module)} failed{where}: {one_line(error)}{place(error)}"
+        raise UserError(what, f"let {signature(spec)} take every value that its spec allows") from error
+
+
+def signature(spec: Spec) -> str:
+    return f"forward(x, time{''.join(', ' + condition.name for condition in spec.conditions)})"
+
+
+def place(error: BaseException) -> str:
+    """' (FILE:LINE)' of the innermost frame outside torch and fewstep.export, or nothing."""
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        file = Path(frame.filename)
+        foreign = not any(
+            file.is_relative_to(folder) for folder in (Path(torch.__file__).parent, Path(__file__).parent)
+        )
+        if file.suffix == ".py" and foreign:
+            return f" ({file.name}:{frame.lineno})"
+    return ""
+
+
+def one_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def module_name(module: torch.nn.Module) -> str:
+    return type(module).__name__

@@ -1,0 +1,56 @@
+"""Every example runs, as its first lines say, and prints what it promises."""
+
+import ast
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def run(name: str, arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
+    """What the script prints."""
+    monkeypatch.setattr(sys, "argv", [name, *arguments])
+    runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+    return capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("policy") / "policy"
+
+
+def test_a_module_of_ones_own_becomes_a_policy_and_runs_in_a_loop(
+    policy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "action sequences of shape [16, 3]" in run("custom_module.py", [str(policy)], monkeypatch, capsys)
+    assert "2 sequences, " in run("control_loop.py", [str(policy), "2"], monkeypatch, capsys)
+
+
+def test_an_onnx_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "4 samples at once" in run("onnx_in.py", [str(tmp_path / "in")], monkeypatch, capsys)
+
+
+def test_image_to_image(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    printed = run("image_to_image.py", [str(tiny_bundle), str(tmp_path / "out.npy")], monkeypatch, capsys)
+    kept = [float(line.split(" of ")[1].split()[0]) for line in printed.splitlines()]
+    assert len(kept) == 3 and kept[0] > kept[-1]
+    assert np.load(tmp_path / "out.npy").shape == (4, 1, 4, 4)
+
+
+def test_progress_and_cancel(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    printed = run("progress_and_cancel.py", [str(tiny_bundle)], monkeypatch, capsys)
+    assert "20/20, preview" in printed and "cancelled" in printed
+
+
+@pytest.mark.parametrize("file", sorted(EXAMPLES.glob("*.py")), ids=lambda file: file.name)
+def test_an_example_is_in_the_readme_and_says_how_to_run_it(file: Path) -> None:
+    assert f"## {file.name}" in (EXAMPLES / "README.md").read_text()
+    assert f"python examples/{file.name}" in (ast.get_docstring(ast.parse(file.read_text())) or "")
