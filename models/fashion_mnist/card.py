@@ -5,19 +5,21 @@ loss.svg, so that no figure of the card is typed in by hand.
 """
 
 import argparse
-import csv
 import shutil
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from fewstep.models.cards import loss_svg, read_losses, write_samples
 from fewstep.models.fashion_mnist import data
 from fewstep.models.fashion_mnist.train import TIMESTEPS, cosine_alphas_cumprod
 from fewstep.models.fashion_mnist.unet import CLASSES, NULL_CLASS, WEIGHTS, UNet, load
+from fewstep.models.training import EMA_DECAY, NULL_FRACTION
 
 HERE = Path(__file__).parent
 GUIDANCE = 2.0
+COLUMNS = 10
 
 
 @torch.no_grad()
@@ -40,7 +42,7 @@ def held_out_loss(network: UNet, folder: Path, images: int = 2_000) -> float:
 
 @torch.no_grad()
 def ddim(network: UNet, labels: Tensor, seed: int, steps: int = 50) -> Tensor:
-    """Samples [B, 1, 28, 28] in [-1, 1] with classifier-free guidance."""
+    """Samples [B, 1, 28, 28] with classifier-free guidance."""
     alphas_cumprod = cosine_alphas_cumprod().float()
     x = torch.randn(len(labels), 1, 28, 28, generator=torch.Generator().manual_seed(seed))
     both = torch.cat([labels, torch.full_like(labels, NULL_CLASS)])
@@ -52,35 +54,7 @@ def ddim(network: UNet, labels: Tensor, seed: int, steps: int = 50) -> Tensor:
         x0, eps = alpha * x - sigma * v, sigma * x + alpha * v
         end = alphas_cumprod[following] if following >= 0 else torch.tensor(1.0)
         x = end.sqrt() * x0 + (1 - end).sqrt() * eps
-    return x.clamp(-1, 1)
-
-
-def write_samples(network: UNet, path: Path, columns: int = 10) -> None:
-    from PIL import Image
-
-    images = ddim(network, torch.arange(len(CLASSES)).repeat_interleave(columns), seed=0)
-    grid = images.unflatten(0, (len(CLASSES), columns))[:, :, 0].permute(0, 2, 1, 3).flatten(2).flatten(0, 1)
-    pixels = ((grid + 1) * 127.5).round().to(torch.uint8).numpy()
-    Image.fromarray(pixels).resize((2 * pixels.shape[1], 2 * pixels.shape[0]), Image.Resampling.NEAREST).save(path)
-
-
-def loss_svg(losses: list[tuple[int, float]], width: int = 640, height: int = 240) -> str:
-    """The training loss over the steps, on a logarithmic axis from the smallest to four times the smallest."""
-    import math
-
-    low = min(loss for _, loss in losses)
-    x = [40 + (width - 60) * step / losses[-1][0] for step, _ in losses]
-    y = [(height - 30) - (height - 50) * min(1, math.log(loss / low) / math.log(4)) for _, loss in losses]
-    points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y, strict=True))
-    text = 'font-family="sans-serif" font-size="12" fill="#666"'
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}">'
-        f'<rect width="{width}" height="{height}" fill="#fff"/>'
-        f'<polyline points="{points}" fill="none" stroke="#2463b0" stroke-width="1.5"/>'
-        f'<text x="40" y="{height - 10}" {text}>step 0</text>'
-        f'<text x="{width - 20}" y="{height - 10}" text-anchor="end" {text}>{losses[-1][0]}</text>'
-        f'<text x="4" y="{height - 30}" {text}>{low:.3f}</text><text x="4" y="24" {text}>{4 * low:.3f}</text></svg>\n'
-    )
+    return x
 
 
 def main() -> None:
@@ -89,19 +63,19 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=data.DEBIAN_FOLDER, help="folder of the four idx files")
     options = parser.parse_args()
     shutil.copyfile(options.work / WEIGHTS, HERE / WEIGHTS)
-    with (options.work / "loss.csv").open() as file:
-        losses = [(int(row["step"]), float(row["loss"])) for row in csv.DictReader(file)]
+    losses = read_losses(options.work)
     checkpoint = torch.load(options.work / "checkpoint.pt", weights_only=True)
     arguments = checkpoint["arguments"]
     network = load()
-    write_samples(network, HERE / "samples.png")
+    labels = torch.arange(len(CLASSES)).repeat_interleave(COLUMNS)
+    write_samples(ddim(network, labels, seed=0), COLUMNS, HERE / "samples.png")
     (HERE / "loss.svg").write_text(loss_svg(losses))
     parameters = sum(tensor.numel() for tensor in network.parameters())
     images_seen = checkpoint["step"] * arguments["batch"]
     (HERE / "card.md").write_text(f"""# fashion_mnist
 
 A class-conditional UNet for 28x28 grey images of clothes, {parameters / 1e6:.2f} M parameters (`unet.py`): three
-resolutions, attention at 7x7, adaptive group normalisation, {100 * 0.1:.0f} % null class for classifier-free guidance.
+resolutions, attention at 7x7, adaptive group normalisation, {100 * NULL_FRACTION:.0f} % null class for guidance.
 It exists to try and to measure fewstep; it has no other use.
 
 | | |
@@ -109,7 +83,7 @@ It exists to try and to measure fewstep; it has no other use.
 | data | Fashion-MNIST, all 60 000 training images (Xiao, Rasul, Vollgraf 2017, arXiv 1708.07747), MIT licence |
 | prediction, schedule | v, cosine, {TIMESTEPS} timesteps |
 | command | `python -m fewstep.models.fashion_mnist.train --work FOLDER --steps {arguments["steps"]}` |
-| optimizer | AdamW, batch {arguments["batch"]}, peak learning rate {arguments["rate"]:g}, EMA 0.999 |
+| optimizer | AdamW, batch {arguments["batch"]}, peak learning rate {arguments["rate"]:g}, EMA {EMA_DECAY:g} |
 | seed | {arguments["seed"]} |
 | steps | {checkpoint["step"]} ({images_seen / 60_000:.1f} passes over the data) |
 | arithmetic | bfloat16 autocast on a CPU |

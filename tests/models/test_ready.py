@@ -1,0 +1,89 @@
+"""The bundle that comes with fewstep: up to date, small, and the same samples however they are asked for."""
+
+import hashlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fewstep.calibration.held_out import held_out_conditions
+from fewstep.export.sources.shipped import fashion_mnist
+from fewstep.models import ready
+from fewstep.models.fashion_mnist import unet
+from fewstep.runtime import Sampler, load
+from fewstep.runtime.backends.onnxruntime import OnnxRuntime
+from fewstep.runtime.bundle import open_bundle
+from fewstep.runtime.integrity import VerifyOptions, verify
+
+PLAN = "dpmpp_2m:8"
+SEEDS = range(6)
+
+
+def test_it_was_made_from_the_weights_that_are_shipped() -> None:
+    """`.ci/ready` makes it again."""
+    found = open_bundle(ready.fashion_mnist()).manifest.provenance.source_sha256
+    assert found == fashion_mnist().sha256
+    models = files("fewstep.models")
+    parts = ("blocks.py", "fashion_mnist/unet.py", f"fashion_mnist/{unet.WEIGHTS}")
+    assert found == hashlib.sha256(b"".join((models / part).read_bytes() for part in parts)).hexdigest()
+
+
+def test_it_is_whole_small_and_holds_what_a_cpu_runs() -> None:
+    found = verify(VerifyOptions(ready.fashion_mnist()))
+    assert found.is_whole and not found.unnamed and found.graphs == 3
+    assert found.bytes < 6.5e6
+    bundle = open_bundle(ready.fashion_mnist())
+    bodies = bundle.manifest.bodies
+    assert tuple(bodies) == ("int8-cpu-x86", "int8-cpu-arm") and tuple(bundle.manifest.plans) == (PLAN,)
+    assert bodies["int8-cpu-x86"].graph.data == bodies["int8-cpu-arm"].graph.data  # the weights, once
+
+
+def test_six_lines_sample_it_without_torch() -> None:
+    lines = (ready.__doc__ or "").partition("\n\n")[2]
+    code = f"{lines}\nimport sys\nassert 'torch' not in sys.modules and 'onnx' not in sys.modules\nprint(x.shape)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "(2, 1, 28, 28)\n", done.stderr
+
+
+@pytest.fixture(params=["int8-cpu-x86", "float32"])
+def sampler(request: pytest.FixtureRequest, exported_fashion_mnist: Path) -> Iterator[Sampler]:
+    bundle = exported_fashion_mnist if request.param == "float32" else ready.fashion_mnist()
+    with load(bundle, body=request.param, backend=OnnxRuntime(threads=1)) as opened:
+        yield opened
+
+
+def draw(sampler: Sampler, seeds: range, plan: str, guidance: float | None) -> np.ndarray:
+    condition = held_out_conditions(sampler.bundle.manifest.conditions, seeds)
+    return sampler.sample(plan, seeds, condition, guidance)
+
+
+@pytest.mark.parametrize(("plan", "guidance"), [("dpmpp_2m:3", 2.0), ("ddim:1", None)])
+def test_a_sample_is_bitwise_the_same_alone_and_in_any_batch(
+    sampler: Sampler, plan: str, guidance: float | None
+) -> None:
+    alone = [draw(sampler, SEEDS[i : i + 1], plan, guidance)[0] for i in SEEDS]
+    for batch in (2, 5, 6):
+        together = np.concatenate(
+            [draw(sampler, SEEDS[i : i + batch], plan, guidance) for i in range(0, len(SEEDS), batch)]
+        )
+        np.testing.assert_array_equal(together, alone)
+
+
+def test_32_threads_on_one_sampler_draw_bitwise_the_serial_samples(sampler: Sampler) -> None:
+    serial = [draw(sampler, range(seed, seed + 1), "ddim:2", 2.0) for seed in range(32)]
+    with ThreadPoolExecutor(32) as pool:
+        for seed, x in enumerate(pool.map(lambda i: draw(sampler, range(i, i + 1), "ddim:2", 2.0), range(32))):
+            np.testing.assert_array_equal(x, serial[seed])
+
+
+def test_both_bodies_give_bitwise_the_same_samples() -> None:
+    """On any CPU whose 8-bit products are exact: ARM, and x86 with VNNI."""
+    x86, arm = (
+        draw(load(ready.fashion_mnist(), body=f"int8-cpu-{cpu}"), range(1), "ddim:2", 2.0) for cpu in ("x86", "arm")
+    )
+    np.testing.assert_array_equal(x86, arm)
