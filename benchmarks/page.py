@@ -83,7 +83,7 @@ def speed(found: dict[str, Any]) -> str:
 def page(bundle: Path) -> str:
     opened = open_bundle(bundle)
     static = benchmark("quantize_static.py", str(bundle))
-    speeds = [benchmark("speed.py", str(bundle)), benchmark("speed.py", "--ddpm-cifar10")]
+    speeds = [benchmark("speed.py", str(bundle)), benchmark("speed.py", "--arch", "ddpm-cifar10")]
     draw(bundle, static["plan"], static["guidance"])
     coverage = opened.manifest.bodies["int8-cpu-x86"].coverage
     share = coverage.int8_macs / coverage.total_macs if coverage else 0.0

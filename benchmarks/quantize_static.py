@@ -20,20 +20,23 @@ from typing import Any
 import onnx
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
+from fewstep.calibration.bodies import judged_plan
 from fewstep.calibration.calibrate import CalibrateOptions
-from fewstep.calibration.evaluate import Candidate, Setting, evaluate
 from fewstep.calibration.held_out import held_out_conditions
+from fewstep.calibration.judge import Candidate, Setting, judge
 from fewstep.calibration.lowering.coverage import optimized
 from fewstep.calibration.lowering.selection import selected_ops
-from fewstep.calibration.report.measure import denoiser, judged_plan
-from fewstep.calibration.report.options import ReportOptions
+from fewstep.calibration.report.measure import denoiser
 from fewstep.calibration.results import EndQuality
 from fewstep.calibration.trajectories import roll_out
+from fewstep.cli.progress import Shown
 from fewstep.graph import io
 from fewstep.runtime.backends import Arrays
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.errors import UserError
+from fewstep.runtime.guidance import weight_of
 from fewstep.runtime.plan import Plan
+from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sampler import Sampler, load
 
 OURS = "int8-cpu-x86"
@@ -78,11 +81,11 @@ def integer_kernels(path: Path) -> int:
     return sum(node.op_type in INTEGER_KERNELS for node in optimized(io.from_model(onnx.load(path), path)))
 
 
-def compare(bundle: Path, seeds: int, trajectories: int, first: int) -> dict[str, Any]:
+def compare(bundle: Path, seeds: int, trajectories: int, first: int, progress: Progress = SILENT) -> dict[str, Any]:
     """End PSNR of both against float32, on the same seeds and plan."""
     sampler = load(bundle, body="float32", backend=OnnxRuntime())
     ours = load(bundle, body=OURS, backend=OnnxRuntime())
-    plan = judged_plan(sampler, ours.body, ReportOptions(bundle, seeds=seeds))
+    plan = judged_plan(sampler, ours.body)
     with TemporaryDirectory() as temporary:
         path = quantize(sampler, plan, range(first, first + trajectories), Path(temporary))
         baseline = replace(sampler, denoiser=OnnxRuntime().open(path))
@@ -97,19 +100,19 @@ def compare(bundle: Path, seeds: int, trajectories: int, first: int) -> dict[str
         x_shape=manifest.x_shape,
         conditions=lambda part: held_out_conditions(manifest.conditions, part),
     )
-    found = evaluate(
+    found = judge(
         setting,
         denoiser(sampler),
         [
             Candidate(OURS, denoiser(ours), ours.body.groups, seeds, 1),
             Candidate(BASELINE, denoiser(baseline), (), seeds, 1),
         ],
-        _progress,
+        progress,
     )
-    ends: dict[str, EndQuality] = {name: found.judgements[name].against_float for name in (OURS, BASELINE)}
+    ends: dict[str, EndQuality] = {name: found.bodies[name].against_float for name in (OURS, BASELINE)}
     return {
         "plan": plan.name,
-        "guidance": plan.guidance,
+        "guidance": weight_of(plan.guidance),
         "seeds": seeds,
         "trajectories": trajectories,
         "psnr": {name: {"mean": end.mean, "p5": end.p5, "worst": end.worst} for name, end in ends.items()},
@@ -118,10 +121,6 @@ def compare(bundle: Path, seeds: int, trajectories: int, first: int) -> dict[str
         "gain_db": ends[OURS].mean - ends[BASELINE].mean,
         "bar_db": BAR,
     }
-
-
-def _progress(stage: str, done: int, total: int) -> None:
-    print(f"\r{stage} {done}/{total} ", end="", file=sys.stderr, flush=True)
 
 
 def main() -> int:
@@ -135,10 +134,10 @@ def main() -> int:
     arguments = parser.parse_args()
     logging.getLogger().setLevel(logging.ERROR)  # quantize_static advises what prepared graphs have behind them
     try:
-        found = compare(arguments.bundle, arguments.seeds, arguments.trajectories, arguments.seed)
+        with Shown() as progress:
+            found = compare(arguments.bundle, arguments.seeds, arguments.trajectories, arguments.seed, progress)
     except UserError as error:
         parser.error(str(error))
-    print(file=sys.stderr)
     if arguments.json:
         print(json.dumps(found))
     else:

@@ -1,162 +1,220 @@
-"""`fewstep build`: engines ahead of time, for devices that need not be there.
+"""`fewstep build`: make a bundle ready for GPUs, with engines ahead of time or on the device itself.
 
-TensorRT-RTX compiles for a GPU it doesn't see. Nothing here runs an engine: what can be checked without one is that it
-was built, and in which types its convolutions multiply. One engine per device, not one for all: a device is shipped
-its own code only, adding one rebuilds nothing, and an operation that one generation lacks costs the others nothing.
+TensorRT-RTX compiles for a GPU it doesn't see; TensorRT for the one that is here. Nothing here runs an engine: what can
+be checked without one is that it was built, and in which types its convolutions multiply. One engine per device, not
+one for all: a device is shipped its own code only, adding one rebuilds nothing, and an operation that one generation
+lacks costs the others nothing. The prologue gets an engine too, in float32, so that a device needs one runtime: but
+for Turing, for which TensorRT-RTX multiplies no float32 matrices.
 """
 
-import hashlib
-import importlib.util
-import json
 import logging
-import os
-import signal
-import subprocess
-import sys
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
-from fewstep.calibration.engine_key import SCHEMA, EngineKey, Sidecar
-from fewstep.calibration.engine_program import convolutions
+from fewstep.calibration.batches import batch_of
+from fewstep.calibration.build_engine import Order, build_engine
+from fewstep.calibration.builders import STRICT, Builder, Flags, builder_of
 from fewstep.calibration.lowering.float16 import to_float16
 from fewstep.graph import io
 from fewstep.graph.commit import Writer, open_for_update
 from fewstep.graph.passes.constants import drop_unused
+from fewstep.runtime.backends import PROLOGUE
 from fewstep.runtime.bundle import Bundle, open_bundle
+from fewstep.runtime.engine_key import EngineKey
 from fewstep.runtime.errors import UserError
 from fewstep.runtime.manifest import Body, Engine, Manifest
 from fewstep.runtime.manifest import Graph as GraphFile
 from fewstep.runtime.progress import SILENT, Progress
 
 LOG = logging.getLogger("fewstep")
-WORKER = Path(__file__).with_name("build_worker.py")
-BACKEND = "tensorrt-rtx"
-INSTALL = "pip install 'fewstep[tensorrt-rtx]'"
-DEVICES = {  # what TensorRT-RTX compiles for: Turing, Ampere, Ampere for RTX, Ada, and both Blackwells
-    "sm75": (7, 5),
-    "sm80": (8, 0),
-    "sm86": (8, 6),
-    "sm89": (8, 9),
-    "sm120": (12, 0),
-    "sm121": (12, 1),
-}
-BODIES = {"int8": "int8-tensorrt", "float16": "float16-tensorrt"}
-OTHER = "try another --precision or an older --device"
-FLAGS = {"strongly_typed": True, "tf32": False}
+FLOAT16 = "float16"  # the body that is made here
+USUAL_BATCH = 4  # that an engine is fastest at
 
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """Build engines of a bundle's body ahead of time. No GPU is needed, and none is used: engines are not run.
+    """Build engines of a bundle's body for GPUs, and add them to it. Engines are built, not run.
 
-    bundle: The bundle to build for; engines are added to it.
-    backend: tensorrt-rtx.
-    device: Compute capabilities to build for: sm75, sm80, sm86, sm89, sm120, sm121.
-    precision: int8 builds the body that calibrate made for tensorrt, float16 the float body.
-    min_batch: The least number of rows of x in one evaluation; a guided sample takes two.
-    opt_batch: The number to be fastest at.
-    max_batch: The greatest number.
+    bundle: The bundle to build for.
+    backend: tensorrt-rtx builds ahead of time and needs no GPU; tensorrt (JetPack, data centers) builds for the GPU it
+        runs on; onnxruntime-cuda compiles when it loads, and only gets its float16 body here.
+    device: Compute capabilities to build for. tensorrt-rtx: sm75, sm80, sm86, sm89, sm120, sm121, by default sm86,
+        sm89 and sm120; tensorrt: the GPU that is here.
+    precision: int8 builds the body that calibrate made for tensorrt, float16 and float32 the float body.
+    min_batch: The least number of rows of x in one evaluation (a guided sample takes two), or shapes of inputs, as
+        x:1x1x28x28 or x:[1,1,28,28].
+    opt_batch: The number, or the shapes, to be fastest at; by default 4, or what min and max leave of it.
+    max_batch: The greatest number, or shapes.
+    workspace: MiB that the builder may plan for scratch memory; by default all there is.
+    version_compatible: Build engines of tensorrt that later versions of it run, too.
+    hardware_compatible: Build engines of tensorrt for Ampere and all later GPUs. Not on a Jetson.
+    dla: Number of the DLA core to use, on a Jetson that has one; what it cannot run falls back to the GPU.
     timeout: Seconds that one engine may take.
     """
 
     bundle: Path
-    backend: str = BACKEND
-    device: tuple[str, ...] = ("sm86", "sm89", "sm120")
-    precision: Literal["int8", "float16"] = "int8"
-    min_batch: int = 1
-    opt_batch: int = 4
-    max_batch: int = 16
+    backend: str = "tensorrt-rtx"
+    device: tuple[str, ...] = ()
+    precision: Literal["int8", "float16", "float32"] = "int8"
+    min_batch: str = "1"
+    opt_batch: str | None = None
+    max_batch: str = "16"
+    workspace: int | None = None
+    version_compatible: bool = False
+    hardware_compatible: bool = False
+    dla: int | None = None
     timeout: float = 3600.0
 
 
 @dataclass(frozen=True)
 class Build:
-    """The bundle's manifest afterwards, and which devices were built for or had their engine already."""
+    """The bundle's manifest afterwards, and its engines: those that were built, and those that were there already."""
 
     manifest: Manifest
-    built: tuple[str, ...]
-    kept: tuple[str, ...]
+    built: tuple[Engine, ...]
+    kept: tuple[Engine, ...]
+
+
+@dataclass(frozen=True)
+class Intended:
+    """An engine that `build` would make, or find up to date."""
+
+    body: str
+    device: str
+    is_up_to_date: bool
 
 
 def build(options: BuildOptions, progress: Progress = SILENT) -> Build:
     """Build the engines that are missing, and commit them all at once. UserError if one cannot be built."""
-    devices = _devices(options)
-    backend_version = _backend_version(options)
+    builder = check_options(options)
     with open_for_update(options.bundle, must_exist=True) as writer:
         bundle = open_bundle(options.bundle)
-        name, body = _body(options, bundle, writer)
-        hashes = {**bundle.manifest.files, **writer.files}
-        keys = {
-            device: EngineKey(
-                graph=hashes[body.graph.file],
-                weights=tuple(hashes[file] for file in body.graph.data),
-                batches=_batches(options),
-                flags=FLAGS,
-                backend=options.backend,
-                backend_version=backend_version,
-                device=device,
-            )
-            for device in devices
-        }
-        kept = tuple(device for device, key in keys.items() if _is_present(bundle, key))
-        engines = {}
-        for done, (device, key) in enumerate(keys.items(), 1):
-            if device in kept:
-                LOG.info("the engine of %s for %s is up to date", name, device)
+        name, body = _body(options, builder, bundle) or _add_float16(bundle, writer)
+        orders = _orders(options, builder, bundle, name, body, {**bundle.manifest.files, **writer.files})
+        present = [_present(bundle, order.key) for order in orders]
+        built = []
+        for done, (order, engine) in enumerate(zip(orders, present, strict=True), 1):
+            if engine is None:
+                built.append(build_engine(writer, builder, order, options.bundle, options.timeout))
             else:
-                engines[device] = _add_engine(writer, name, body.graph, key, options)
-            progress(f"engine {device} (up to date)" if device in kept else f"engine {device}", done, len(keys))
-        manifest = _commit(writer, bundle.manifest, options, name, body, engines) if engines else bundle.manifest
-    return Build(manifest, tuple(engines), kept)
+                LOG.info("the engine of %s for %s is up to date", order.body, order.key.device)
+            note = "" if engine is None else " (up to date)"
+            progress(f"engine of {order.body} for {order.key.device}{note}", done, len(orders))
+        manifest = bundle.manifest
+        if built or name not in manifest.bodies:
+            manifest = _commit(writer, manifest, options, name, body, built)
+    return Build(manifest, tuple(built), tuple(engine for engine in present if engine is not None))
 
 
-def _devices(options: BuildOptions) -> tuple[str, ...]:
-    if options.backend != BACKEND:
-        raise UserError(f"unknown backend {options.backend!r} to build for", f"choose {BACKEND}")
+def intended(options: BuildOptions) -> tuple[Intended, ...]:
+    """What `build` would do, without doing it."""
+    builder = check_options(options)
+    bundle = open_bundle(options.bundle)
+    found = _body(options, builder, bundle)
+    if found is None:  # the body would be made first, so no engine of it can be there
+        devices = builder.targets(options.device, _flags(options)) if builder.module else {}
+        return tuple(Intended(FLOAT16, device, False) for device in devices)
+    orders = _orders(options, builder, bundle, *found, bundle.manifest.files)
+    return tuple(Intended(each.body, each.key.device, _present(bundle, each.key) is not None) for each in orders)
+
+
+def check_options(options: BuildOptions) -> Builder:
+    """What can be refused before the bundle is opened or a builder imported; the builder that is asked for."""
+    builder = builder_of(options.backend)
     for device in options.device:
-        if device not in DEVICES:
-            raise UserError(f"unknown device {device!r}", f"choose from {', '.join(DEVICES)}")
-    if not options.device:
-        raise UserError("no device to build for", f"choose from {', '.join(DEVICES)}")
-    return tuple(dict.fromkeys(options.device))
+        if builder.devices and device not in builder.devices:
+            raise UserError(f"unknown device {device!r}", f"choose from {', '.join(builder.devices)}")
+    if options.precision not in builder.bodies:
+        raise UserError(
+            f"{builder.name} has no engines of precision {options.precision!r}",
+            f"choose --precision {', '.join(builder.bodies)}",
+        )
+    for flag in _flags(options).keys() - STRICT.keys() - {"workspace"} - builder.options:
+        raise UserError(f"{builder.name} has no --{flag.replace('_', '-')}", "leave it out, or use --backend tensorrt")
+    for option, least in (("workspace", 1), ("dla", 0)):
+        value = getattr(options, option)
+        if value is not None and value < least:
+            raise UserError(f"--{option} {value}", f"give at least {least}")
+    return builder
 
 
-def _backend_version(options: BuildOptions) -> str:
-    """The builder's version. UserError if it isn't installed."""
-    for module in ("tensorrt_rtx", "polygraphy"):
-        if importlib.util.find_spec(module) is None:
-            raise UserError(f"{options.backend} cannot build here: {module} is not installed", INSTALL)
-    return version("tensorrt-rtx")
+def _flags(options: BuildOptions) -> Flags:
+    """The settings that are not the builder's defaults."""
+    flags = dict(STRICT)
+    if options.workspace is not None:
+        flags["workspace"] = options.workspace
+    if options.dla is not None:
+        flags["dla"] = options.dla
+    for flag in ("version_compatible", "hardware_compatible"):
+        if getattr(options, flag):
+            flags[flag] = True
+    return flags
 
 
-def _body(options: BuildOptions, bundle: Bundle, writer: Writer) -> tuple[str, Body]:
-    """The body to build, its files checked, and its name. The float16 one is made the first time it is asked for."""
-    if options.precision not in BODIES:
-        raise UserError(f"no engines of precision {options.precision!r}", f"choose from {', '.join(BODIES)}")
-    name = BODIES[options.precision]
+def _body(options: BuildOptions, builder: Builder, bundle: Bundle) -> tuple[str, Body] | None:
+    """The body to build, its files checked, and its name; None: the float16 one, which is not there yet."""
+    name = builder.bodies[options.precision]
     body = bundle.manifest.bodies.get(name)
     if body is not None:
-        bundle.graph(body.graph)
+        for graph in (body.graph, *(stage.graph for stage in body.stages)):
+            bundle.graph(graph)
         return name, body
-    if options.precision == "int8":
-        raise UserError(
-            f"{options.bundle} has no body {name!r} to build",
-            f"fewstep calibrate {options.bundle} --target tensorrt, or build --precision float16",
-        )
+    if name == FLOAT16:
+        return None
+    raise UserError(
+        f"{options.bundle} has no body {name!r} to build",
+        f"fewstep calibrate {options.bundle} --target tensorrt, or build --precision float16",
+    )
+
+
+def _add_float16(bundle: Bundle, writer: Writer) -> tuple[str, Body]:
+    """The float16 body, made from the float32 one the first time it is asked for."""
     base = bundle.body("float32").graph
-    prepared = io.load(bundle.graph(base), root=options.bundle)
-    file, data = io.store(writer, drop_unused(to_float16(prepared)), name)
-    return name, Body(GraphFile(file, base.inputs, base.outputs, data), "float16", "tensorrt")
+    prepared = io.load(bundle.graph(base), root=bundle.path)
+    file, data = io.store(writer, drop_unused(to_float16(prepared)), FLOAT16)
+    return FLOAT16, Body(GraphFile(file, base.inputs, base.outputs, data), "float16", "portable")
 
 
-def _batches(options: BuildOptions) -> tuple[int, int, int]:
-    least, preferred, greatest = options.min_batch, options.opt_batch, options.max_batch
+def _orders(
+    options: BuildOptions, builder: Builder, bundle: Bundle, name: str, body: Body, hashes: dict[str, str]
+) -> tuple[Order, ...]:
+    """Every engine that is wanted: for each device those of the prologue, the body and its stages."""
+    if builder.module is None:
+        return ()
+    flags = _flags(options)
+    common = EngineKey("", (), _batches(options, body.graph), flags, builder.name, builder.version(), device="")
+    prologue = bundle.manifest.prologue
+    orders = []
+    for device, multiprocessors in builder.targets(options.device, flags).items():
+        key = msgspec.structs.replace(common, device=device, multiprocessors=multiprocessors)
+        if prologue is not None and device not in builder.no_float32:
+            bundle.graph(prologue)
+            any_rows = (1, *key.batches[1:])  # it is called with any number of them
+            on_gpu = {flag: value for flag, value in flags.items() if flag != "dla"}  # float32 is nothing for a DLA
+            own = msgspec.structs.replace(key, batches=any_rows, flags=on_gpu)
+            orders.append(_order(PROLOGUE, prologue, own, hashes))
+        stages = ((f"{name}/{number}", stage.graph) for number, stage in enumerate(body.stages))
+        for each, graph in ((name, body.graph), *stages):
+            orders.append(_order(each, graph, key, hashes, is_reduced=body.precision != "float32"))
+    return tuple(orders)
+
+
+def _order(name: str, graph: GraphFile, key: EngineKey, hashes: dict[str, str], is_reduced: bool = False) -> Order:
+    weights = tuple(hashes[file] for file in graph.data)
+    return Order(name, graph, is_reduced, msgspec.structs.replace(key, graph=hashes[graph.file], weights=weights))
+
+
+def _batches(options: BuildOptions, graph: GraphFile) -> tuple[int, int, int]:
+    least = batch_of(options.min_batch, graph, "--min-batch")
+    greatest = batch_of(options.max_batch, graph, "--max-batch")
+    if options.opt_batch is None:
+        preferred = max(least, min(USUAL_BATCH, greatest))
+    else:
+        preferred = batch_of(options.opt_batch, graph, "--opt-batch")
     if not 1 <= least <= preferred <= greatest:
         raise UserError(
             f"batches {least}, {preferred}, {greatest} are not 1 <= min <= opt <= max",
@@ -165,90 +223,48 @@ def _batches(options: BuildOptions) -> tuple[int, int, int]:
     return least, preferred, greatest
 
 
-def _is_present(bundle: Bundle, key: EngineKey) -> bool:
-    """Whether the bundle has an undamaged engine with this key."""
+def _present(bundle: Bundle, key: EngineKey) -> Engine | None:
+    """The bundle's undamaged engine with this key."""
     for engine in bundle.manifest.engines:
         if engine.key == key.digest:
             try:
                 bundle.file(engine.file), bundle.file(engine.sidecar)
             except UserError as error:
                 LOG.warning("building again: %s", error.what)
-                return False
-            return True
-    return False
-
-
-def _add_engine(writer: Writer, body: str, graph: GraphFile, key: EngineKey, options: BuildOptions) -> Engine:
-    """Build one engine in a child process, and add it to the bundle with its side-car."""
-    name = f"{body}-{key.device}"
-    # named by this process: the builder of one that was killed may still be at work, and must not write over ours
-    draft, request = (writer.scratch(f"{name}-{os.getpid()}{suffix}") for suffix in (".engine", ".json"))
-    shapes = {
-        tensor.name: [[batch if isinstance(size, str) else size for size in tensor.shape] for batch in key.batches]
-        for tensor in graph.inputs
-    }
-    request.write_text(json.dumps({"shapes": shapes, "flags": key.flags, "compute_capability": DEVICES[key.device]}))
-    files = [str(path) for path in (options.bundle / graph.file, draft, request)]
-    run_worker(files, f"body {body!r} for {key.device}", options.timeout)
-    program = draft.read_bytes()
-    kinds = convolutions(program)
-    for convolution, kind in kinds.items():
-        if kind == "float32":
-            raise UserError(
-                f"the engine for {key.device} computes convolution {convolution!r} in float32",
-                "report this with the graph: a lowering of fewstep is wrong",
-            )
-    sidecar = Sidecar(SCHEMA, key.digest, key, hashlib.sha256(program).hexdigest(), dict(Counter(kinds.values())))
-    encoded = msgspec.json.format(msgspec.json.encode(sidecar, order="deterministic"), indent=2)
-    return Engine(
-        file=writer.add(draft, "engines", name, ".engine"),
-        sidecar=writer.add(encoded, "engines", name, ".json"),
-        body=body,
-        backend=key.backend,
-        device=key.device,
-        key=key.digest,
-    )
-
-
-def run_worker(arguments: list[str], what: str, timeout: float) -> None:
-    """Run the builder to its end. UserError in one line if it fails, hangs or dies."""
-    try:
-        child = subprocess.run(
-            [sys.executable, str(WORKER), *arguments], capture_output=True, text=True, errors="replace", timeout=timeout
-        )
-    except subprocess.TimeoutExpired:
-        raise UserError(f"{BACKEND} took more than {timeout:g} s to build {what}", "give a longer --timeout") from None
-    code = child.returncode
-    if code < 0 or code > 0xFF:  # a signal, or what Windows has instead
-        death = signal.Signals(-code).name if -code in set(signal.Signals) else f"exit code {code}"
-        raise UserError(f"{BACKEND} died ({death}) building {what}", f"free memory, or {OTHER}")
-    if code:
-        raise UserError(f"{BACKEND} cannot build {what}: {_reason(child.stderr + child.stdout)}", OTHER)
-
-
-def _reason(output: str) -> str:
-    """The first line that the builder marked as an error, or the last line there is."""
-    lines = [line.strip() for line in output.splitlines() if line.strip()]
-    marked = [line.partition("[E]")[2].strip() for line in lines if "[E]" in line]
-    return (marked or lines[-1:] or ["it says nothing"])[0]
+                return None
+            return engine
+    return None
 
 
 def _commit(
-    writer: Writer, manifest: Manifest, options: BuildOptions, name: str, body: Body, engines: Mapping[str, Engine]
+    writer: Writer, manifest: Manifest, options: BuildOptions, name: str, body: Body, engines: Sequence[Engine]
 ) -> Manifest:
     """Put the new engines in the place of those of the same body and device."""
-    new = {(engine.body, engine.backend, engine.device) for engine in engines.values()}
+    new = {(engine.body, engine.backend, engine.device) for engine in engines}
     others = (engine for engine in manifest.engines if (engine.body, engine.backend, engine.device) not in new)
-    command = (
-        f"fewstep build BUNDLE --backend {options.backend} --device {','.join(engines)} --precision {options.precision}"
-        f" --min-batch {options.min_batch} --opt-batch {options.opt_batch} --max-batch {options.max_batch}"
-    )
     provenance = manifest.provenance
+    commands = (*provenance.commands, _command(options, tuple(dict.fromkeys(each.device for each in engines))))
     return writer.commit(
         msgspec.structs.replace(
             manifest,
             bodies={**manifest.bodies, name: body},
-            engines=(*others, *engines.values()),
-            provenance=msgspec.structs.replace(provenance, commands=(*provenance.commands, command)),
+            engines=(*others, *engines),
+            provenance=msgspec.structs.replace(provenance, commands=commands),
         )
     )
+
+
+def _command(options: BuildOptions, devices: tuple[str, ...]) -> str:
+    """The command that does this again, without anybody's paths."""
+    parts = [f"fewstep build BUNDLE --backend {options.backend}"]
+    if devices:
+        parts.append(f"--device {','.join(devices)}")
+    parts.append(f"--precision {options.precision}")
+    if devices:
+        for option in ("min_batch", "opt_batch", "max_batch"):
+            if (value := getattr(options, option)) is not None:
+                parts.append(f"--{option.replace('_', '-')} {value}")
+    for flag, value in _flags(options).items():
+        if flag not in STRICT:
+            parts.append(f"--{flag.replace('_', '-')}" + ("" if value is True else f" {value}"))
+    return " ".join(parts)

@@ -3,36 +3,50 @@
 import logging
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import inf
 from pathlib import Path
 from typing import Literal, get_args
 
 import msgspec
 
-from fewstep.calibration.lowering.quantize import Lowered, lower, lowered_ops
+from fewstep.calibration.bodies import NATIVE
+from fewstep.calibration.checkpoint import Checkpoint, checkpoint_of
+from fewstep.calibration.conditions_file import Rows, deal, read_conditions
+from fewstep.calibration.count import count_activations, count_progressively, measure_corrections, tabulate
+from fewstep.calibration.lowering.quantize import Lowered, lowered_ops
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.lowering.targets import TARGETS
-from fewstep.calibration.observe import Counts, batch_within, observed_tensors, open_watched
-from fewstep.calibration.ranges import lambda_edges, tensor_ranges
+from fewstep.calibration.merging import merge_groups
+from fewstep.calibration.observe import Counts
+from fewstep.calibration.precision.course import SELECTION_SEEDS, open_course
+from fewstep.calibration.precision.record import encode as encode_maps
+from fewstep.calibration.precision.record import parse_bound, record
+from fewstep.calibration.precision.refine import Refined, refine
+from fewstep.calibration.precision.variants import Variants
+from fewstep.calibration.ranges import lambda_edges
 from fewstep.calibration.table import Method, RangesTable
-from fewstep.calibration.trajectories import BATCH, FIRST_SEED, HELD_OUT_SEEDS, roll_out
+from fewstep.calibration.task import Task
+from fewstep.calibration.trajectories import FIRST_SEED, HELD_OUT_SEEDS, draw_condition
 from fewstep.graph import io
 from fewstep.graph.commit import Writer, open_for_update
-from fewstep.graph.graph import GROUP, Graph
+from fewstep.graph.graph import GROUP
 from fewstep.runtime.errors import UserError
-from fewstep.runtime.manifest import Body, Manifest, Tensor
+from fewstep.runtime.guidance import weight_of
+from fewstep.runtime.manifest import Body, Manifest, Stage, Tensor
 from fewstep.runtime.manifest import Graph as GraphFile
-from fewstep.runtime.plan import Plan, encode, regroup
+from fewstep.runtime.plan import Plan, regroup
+from fewstep.runtime.plan_file import encode
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sampler import Sampler, load
 
-Groups = Literal["step", "pooled"]
+Groups = Literal["step", "merged", "pooled"]
+Inputs = Literal["deployed", "progressive", "uniform", "normal", "interval"]
 
 LOG = logging.getLogger("fewstep")
 LEAST_TRAJECTORIES = 4  # fewer do not show the ends of a distribution
 GUIDANCE = 2.0
-MEMORY = 2**30  # bytes of activations held at once
+SELECTION = 16  # samples that a precision map is judged on
 
 
 @dataclass(frozen=True)
@@ -41,12 +55,21 @@ class CalibrateOptions:
 
     bundle: The bundle to calibrate; int8 bodies, ranges and the plan are added to it.
     plan: SOLVER:STEPS, or the path of a plan's JSON.
-    target: What to lower for: cpu-x86, tensorrt.
+    target: What to lower for: cpu-x86, cpu-x86-7bit, cpu-arm, openvino, tensorrt.
     trajectories: How many samples to follow.
     guidance: Weight of classifier-free guidance; by default 2 where the denoiser has an unconditional form.
-    ranges: mse minimises the expected squared error of each activation, minmax clips nothing.
-    groups: step gives each step of the plan its own ranges, pooled one for all.
-    seed: Of the first trajectory; 0 to 255 are held out for evaluation.
+    ranges: mse minimises the expected squared error of each activation, minmax clips nothing, percentile clips one in
+        ten thousand, entropy clips as TensorRT's calibrator does.
+    groups: step gives each step of the plan its own ranges, pooled one for all, merged one to neighbours that it costs
+        nothing.
+    inputs: What the denoiser is watched on: deployed, the plan itself; progressive, the plan with the steps before
+        already in int8; uniform, normal or interval, a long trajectory, for comparison.
+    correct_bias: Take the shift that int8 adds to the mean of each channel off again, in bodies for CPUs.
+    seed: Of the first trajectory; 0 to 99999 are held out for evaluation, 500000 to 599999 for precision maps.
+    quality: Leave as much in float as this needs, as 44dB of mean PSNR against float32: searches a precision map.
+    speed: Leave in float what still is this many times as fast as float32, as 1.5x: searches a precision map.
+    conditions: Your own values of the conditions, .npz or .safetensors with one array [N, *shape] for each by name;
+        left out, random ones are drawn.
     """
 
     bundle: Path
@@ -56,70 +79,102 @@ class CalibrateOptions:
     guidance: float | None = None
     ranges: Method = "mse"
     groups: Groups = "step"
+    inputs: Inputs = "deployed"
+    correct_bias: bool = False
     seed: int = FIRST_SEED
+    conditions: Path | None = None
+    quality: str | None = None
+    speed: str | None = None
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What was measured and made. `lowered` is by body name, e.g. "int8-cpu-x86"."""
+    """What was measured and made. `lowered` is by body name, e.g. "int8-cpu-x86"; `refined` has what a search found of
+    a body, if one was asked for."""
 
     manifest: Manifest
     plan: Plan
     table: RangesTable
     lowered: Mapping[str, Lowered]
+    refined: Mapping[str, Refined]
 
 
 def calibrate(options: CalibrateOptions, progress: Progress = SILENT) -> Calibration:
     """Roll the float denoiser out, measure ranges, lower for every target, and commit it all at once."""
-    _check_choices(options)
-    targets = _targets(options.target)
-    seeds = _seeds(options)
+    check_options(options)
     with open_for_update(options.bundle, must_exist=True) as writer:
-        sampler = load(options.bundle, body="float32")
-        path = sampler.bundle.graph(sampler.body.graph)
-        prepared = io.load(path, root=options.bundle)
-        lowered_ops(prepared)  # says now, not after the trajectories, that there is nothing to lower
-        plan = _plan(options, sampler)
-        edges = lambda_edges([-inf if step.lam is None else step.lam for step in plan.steps])
-        counts = count_activations(prepared, sampler, plan, seeds, edges if options.groups == "step" else (), progress)
-        table = tabulate(counts, io.sha256(path), plan.name, options.ranges, progress)
-        lowered = {}
-        for done, target in enumerate(targets, 1):
-            lowered[f"int8-{target.name}"] = lower(prepared, table, target)
-            progress("lowering", done, len(targets))
-        plan = regroup(plan, table.groups)
-        manifest = _commit(writer, sampler.bundle.manifest, options, plan, table, lowered)
-    return Calibration(manifest, plan, table, lowered)
+        task = open_task(options)
+        sampler, prepared = task.sampler, task.prepared
+        digest = io.sha256(sampler.bundle.graph(sampler.body.graph))
+        kept = checkpoint_of(task, digest)
+        counts = count(task, options, kept, progress)
+        table = tabulate(counts, digest, task.plan.name, options.ranges, progress)
+        variants = {}
+        for done, target in enumerate(task.targets, 1):
+            is_corrected = options.correct_bias and target.name in NATIVE
+            corrections = measure_corrections(task, table, target, progress) if is_corrected else {}
+            variants[f"int8-{target.name}"] = Variants(prepared, table, target, corrections)
+            progress("lowering", done, len(task.targets))
+        lowered = {name: variant.lower(()) for name, variant in variants.items()}
+        plan = regroup(task.plan, table.groups)
+        refined = _refine(options, task, plan, variants, progress)
+        manifest = _commit(writer, sampler.bundle.manifest, options, plan, table, lowered, refined)
+        kept.drop()
+    return Calibration(manifest, plan, table, lowered, refined)
 
 
-def count_activations(
-    prepared: Graph,
-    sampler: Sampler,
-    plan: Plan,
-    seeds: Sequence[int],
-    edges: tuple[float, ...],
-    progress: Progress = SILENT,
-) -> Counts:
-    """What the activations of the prepared graph hold along `plan`, counted by lambda group."""
-    counts = Counts(observed_tensors(prepared), edges)
-    watched = replace(sampler, denoiser=open_watched(prepared, counts.tensors))
-    branches = max(len(step.branches) for step in plan.steps)
-    batch = min(BATCH, batch_within(MEMORY, prepared, counts.tensors, branches))
-    for evaluation in roll_out(watched, plan, seeds, progress, batch):
-        counts.add(evaluation)
-    return counts
+def count(task: Task, options: CalibrateOptions, kept: Checkpoint, progress: Progress = SILENT) -> Counts:
+    """What the activations hold on the inputs that were asked for, in the groups that were asked for."""
+    if options.inputs == "progressive":
+        counts = count_progressively(task, options.ranges, progress, kept)
+    else:
+        counts = count_activations(task, options.inputs, progress, kept if options.inputs == "deployed" else None)
+    return merge_groups(counts) if options.groups == "merged" else counts
 
 
-def tabulate(counts: Counts, graph_sha256: str, plan: str, method: Method, progress: Progress = SILENT) -> RangesTable:
-    """The best ranges of everything that was counted."""
-    tensors = {}
-    for done, name in enumerate(counts.tensors, 1):
-        groups = counts.of(name)
-        if len({end for histogram in groups for end in (histogram.low, histogram.high)}) == 1:
-            LOG.warning("activation %r is always %g: a layer there may be dead", name, groups[0].low)
-        tensors[name] = tensor_ranges(groups, method)
-        progress("ranges", done, len(counts.tensors))
-    return RangesTable(graph_sha256, plan, counts.edges, method, tensors)
+def _refine(
+    options: CalibrateOptions, task: Task, plan: Plan, variants: Mapping[str, Variants], progress: Progress
+) -> dict[str, Refined]:
+    """A precision map for each body that runs here, if a bound is given."""
+    bound = parse_bound(options.quality, options.speed)
+    if bound is None:
+        return {}
+    course = open_course(task.sampler, plan, SELECTION, task.conditions)
+    return {
+        name: refine(each, course, bound, progress=progress)
+        for name, each in variants.items()
+        if each.target.name in NATIVE
+    }
+
+
+def check_options(options: CalibrateOptions) -> None:
+    """UserError for what is wrong whatever the bundle."""
+    _check_choices(options)
+    if parse_bound(options.quality, options.speed) and not set(NATIVE) & set(options.target):
+        raise UserError(
+            f"a precision map for {', '.join(options.target)}: it is measured where the body runs",
+            f"add target {' or '.join(NATIVE)}",
+        )
+    _targets(options.target)
+    _seeds(options)
+
+
+def open_task(options: CalibrateOptions) -> Task:
+    """Read the bundle and check everything that can be checked without sampling. UserError if it cannot be done."""
+    sampler = load(options.bundle, body="float32")
+    prepared = io.load(sampler.bundle.graph(sampler.body.graph), root=options.bundle)
+    plan = _plan(options, sampler)
+    edges = lambda_edges([-inf if step.lam is None else step.lam for step in plan.steps])
+    return Task(
+        sampler=sampler,
+        prepared=prepared,
+        plan=plan,
+        targets=_targets(options.target),
+        seeds=_seeds(options),
+        edges=() if options.groups == "pooled" else edges,
+        operations=tuple(op.name for op in lowered_ops(prepared)),
+        conditions=_conditions(options, sampler),
+    )
 
 
 def _targets(names: Sequence[str]) -> tuple[Target, ...]:
@@ -137,9 +192,14 @@ def _check_choices(options: CalibrateOptions) -> None:
     for option, value, choices in (
         ("ranges", options.ranges, get_args(Method)),
         ("groups", options.groups, get_args(Groups)),
+        ("inputs", options.inputs, get_args(Inputs)),
     ):
         if value not in choices:
             raise UserError(f"{option} cannot be {value!r}", f"choose from {', '.join(choices)}")
+    if options.inputs == "progressive" and options.groups == "pooled":
+        raise UserError(
+            "progressive inputs need the ranges of earlier steps, pooled ones come last", "choose groups step"
+        )
 
 
 def _seeds(options: CalibrateOptions) -> range:
@@ -153,7 +213,23 @@ def _seeds(options: CalibrateOptions) -> range:
             f"calibration seeds from {options.seed} meet those held out for evaluation, or leave 64 bits",
             f"start from {FIRST_SEED}",
         )
-    return range(options.seed, options.seed + options.trajectories)
+    seeds = range(options.seed, options.seed + options.trajectories)
+    if seeds.start < SELECTION_SEEDS.stop and SELECTION_SEEDS.start < seeds.stop:
+        raise UserError(
+            f"calibration seeds {seeds.start} to {seeds[-1]} meet those that precision maps are judged on",
+            f"start from {FIRST_SEED}",
+        )
+    return seeds
+
+
+def _conditions(options: CalibrateOptions, sampler: Sampler) -> Rows | None:
+    """A row of the file for each trajectory. Without a file, that every condition can be drawn."""
+    takes = sampler.bundle.manifest.conditions
+    if options.conditions is not None:
+        return deal(read_conditions(options.conditions, takes), options.trajectories)
+    for number, condition in enumerate(takes):
+        draw_condition(condition, number, options.seed)
+    return None
 
 
 def _plan(options: CalibrateOptions, sampler: Sampler) -> Plan:
@@ -171,14 +247,18 @@ def _commit(
     plan: Plan,
     table: RangesTable,
     lowered: Mapping[str, Lowered],
+    refined: Mapping[str, Refined],
 ) -> Manifest:
     """Add everything to the bundle. What was made from bodies that change (engines, the report) goes, and is named."""
     bodies = {name: _body(writer, name, body, manifest, plan) for name, body in lowered.items()}
+    bodies |= {name: _staged(writer, name, found, manifest, plan) for name, found in refined.items()}
+    bound = parse_bound(options.quality, options.speed)
+    maps = tuple(record(name, plan.name, bound, found) for name, found in refined.items() if bound)
     plan_file = writer.add(encode(plan), "plans", re.sub(r"[^\w.-]+", "-", plan.name), ".json")
     commands = dict.fromkeys((*manifest.provenance.commands, _command(options, plan)))
     provenance = msgspec.structs.replace(manifest.provenance, commands=tuple(commands))
     changed = {name for name, body in bodies.items() if manifest.bodies.get(name) != body}
-    engines = tuple(engine for engine in manifest.engines if engine.body not in changed)
+    engines = tuple(engine for engine in manifest.engines if engine.body.partition("/")[0] not in changed)
     judged = manifest.report is not None and bool(changed)
     if len(engines) < len(manifest.engines) or judged:
         gone = [engine.file for engine in manifest.engines if engine not in engines] + ["the report"] * judged
@@ -188,11 +268,13 @@ def _commit(
             manifest,
             bodies={**manifest.bodies, **bodies},
             plans={**manifest.plans, plan.name: plan_file},
+            precision=writer.add(encode_maps(maps), "precision", "precision", ".json") if maps else None,
             ranges=writer.add(table.encode(), "ranges", "ranges", ".safetensors"),
             engines=engines,
             provenance=provenance,
             report=None if judged else manifest.report,
             results=None if judged else manifest.results,
+            evaluation=None if changed else manifest.evaluation,
         )
     )
 
@@ -212,12 +294,30 @@ def _body(writer: Writer, name: str, lowered: Lowered, manifest: Manifest, plan:
     )
 
 
+def _staged(writer: Writer, name: str, refined: Refined, manifest: Manifest, plan: Plan) -> Body:
+    """Store the graphs of a precision map: the last one is the body's own, the others its stages."""
+    bodies = [
+        (until, _body(writer, f"{name}-{number}", lowered, manifest, plan))
+        for number, (until, lowered) in enumerate(refined.stages)
+    ]
+    stages = tuple(Stage(until, body.graph, body.coverage) for until, body in bodies[:-1] if body.coverage)
+    groups = next((body.groups for _, body in bodies if body.groups), ())
+    target = name.removeprefix("int8-")
+    return msgspec.structs.replace(bodies[-1][1], target=target, groups=groups, stages=stages)
+
+
 def _command(options: CalibrateOptions, plan: Plan) -> str:
     """The command that does this again, without anybody's paths."""
-    guidance = "" if plan.guidance is None else f" --guidance {plan.guidance:g}"
+    weight = weight_of(plan.guidance)
+    guidance = "" if weight is None else f" --guidance {weight:g}"
     target = ",".join(options.target)
+    conditions = "" if options.conditions is None else " --conditions FILE"
+    bound = "" if options.quality is None else f" --quality {options.quality}"
+    bound += "" if options.speed is None else f" --speed {options.speed}"
     measured = f"--ranges {options.ranges} --groups {options.groups} --seed {options.seed}"
+    measured += "" if options.inputs == "deployed" else f" --inputs {options.inputs}"
+    measured += " --correct-bias" if options.correct_bias else ""
     return (
         f"fewstep calibrate BUNDLE --plan {plan.name}{guidance} --target {target}"
-        f" --trajectories {options.trajectories} {measured}"
+        f" --trajectories {options.trajectories} {measured}{conditions}{bound}"
     )

@@ -1,191 +1,263 @@
-"""Quality of int8 bodies: every body samples the same held-out seeds along the same plan as the float32 body.
+"""The verb that says how far int8 samples are from float32 ones: one by one, and as a distribution.
 
-Nothing here knows what a bundle is: a denoiser is a function, so that tests can use one whose error is known.
+Comparisons that are never mixed: the same seeds by int8 and by float32 along one plan; both against the float32 teacher
+of many steps; the distributions of both against other float32 samples, and against data.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
 
+import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
-from fewstep.calibration.metrics import Energies, drift, psnr
-from fewstep.calibration.results import EndQuality, StepQuality, end_quality
+from fewstep.calibration import distance
+from fewstep.calibration.bodies import engine_of, graph_files, int8_bodies, is_native, judged_plan, open_body
+from fewstep.calibration.conditions_file import Rows, read_conditions
+from fewstep.calibration.features import Extractor, default_features, open_extractor
+from fewstep.calibration.held_out import APART, PAIRED
+from fewstep.calibration.machine import this_machine
+from fewstep.calibration.references import References, open_references
+from fewstep.calibration.results import SCHEMA, Distance, Evaluated, EvaluationResults, Features, encode
+from fewstep.calibration.sample_sets import Counts, Floats, Tally, features_apart, features_of, sample_pairs
+from fewstep.graph.commit import open_for_update
+from fewstep.runtime.bundle import Bundle, open_bundle
 from fewstep.runtime.errors import UserError
-from fewstep.runtime.noise import normal
-from fewstep.runtime.plan import Plan, regroup
+from fewstep.runtime.guidance import describe
+from fewstep.runtime.plan import Plan
 from fewstep.runtime.progress import SILENT, Progress
-from fewstep.runtime.step import Array, Network, StepState, combine, execute
+from fewstep.runtime.sampler import Sampler
 
-Conditions = Mapping[str, NDArray[np.generic]]
-Denoiser = Callable[[Plan, int, Conditions], Network]  # of a plan, the samples of a batch, and a value for each
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A body to be judged, on the first `seeds` seeds; its single steps on the first `forced_seeds` of them."""
-
-    name: str
-    denoiser: Denoiser
-    groups: tuple[float, ...]
-    seeds: int
-    forced_seeds: int
+LEAST_SAMPLES = 100  # of a distance: fewer are nothing but noise
 
 
 @dataclass(frozen=True)
-class Setting:
-    """What is sampled. `conditions(seeds)` gives the held-out condition of each seed."""
+class EvaluateOptions:
+    """Compare int8 samples with float32 ones: seed by seed, and as a distribution.
 
-    plan: Plan
-    teacher: Plan
-    teacher_seeds: int
-    seeds: int
-    x_shape: tuple[int, ...]
-    conditions: Callable[[Sequence[int]], Conditions]
-    batch: int = 16
+    bundle: the bundle; the figures are stored in it, and the next report shows them.
+    output: a JSON file for the figures instead; the bundle stays as it is. A plan or a guidance that the bundle was not
+        calibrated along needs it: the bundle keeps the figures of what is deployed.
+    body: which int8 bodies; by default those that run here natively (others are simulated, slowly).
+    plan: SOLVER:STEPS, or the path of a plan's JSON; by default the one that the body was calibrated along.
+    guidance: weight of classifier-free guidance; by default that of the calibrated plan.
+    seeds: held-out seeds that are compared one by one.
+    samples: samples in each set of a distribution; 0 for none.
+    features: fashion-mnist-cnn, the path of an .onnx extractor, or none; by default the one that knows the data.
+    conditions: values of your own, as calibrate takes them, but others than it was given; left out, random ones.
+    data: an array of real samples (.npy, uint8, or float in model range) to be compared with as well.
+    teacher: plan of the float32 teacher.
+    teacher_seeds: how many seeds the teacher samples.
+    resamples: of the bootstrap behind each interval.
+    threads: threads of one call; 0 for one per core.
+    """
 
+    bundle: Path
+    output: Path | None = field(default=None, metadata={"short": "-o"})
+    body: tuple[str, ...] = ()
+    plan: str = ""
+    guidance: float | None = None
+    seeds: int = 256
+    samples: int = 2000
+    features: str = ""
+    conditions: Path | None = None
+    data: Path | None = None
+    teacher: str = "dpmpp_2m:200"
+    teacher_seeds: int = 32
+    resamples: int = distance.RESAMPLES
+    threads: int = 0
 
-@dataclass(frozen=True)
-class Judgement:
-    """One candidate's quality; `samples` [seeds, *x_shape] are its own."""
-
-    against_float: EndQuality
-    against_teacher: EndQuality
-    steps: tuple[StepQuality, ...]
-    samples: Array
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What `evaluate` measured: samples of teacher and float32 body, [seeds, *x_shape], and a judgement by name."""
-
-    teacher: Array
-    reference: Array
-    float_against_teacher: EndQuality
-    judgements: Mapping[str, Judgement]
-
-
-def evaluate(
-    setting: Setting, reference: Denoiser, candidates: Sequence[Candidate], progress: Progress = SILENT
-) -> Evaluation:
-    """Judge the candidates against `reference`, the float32 body, and its own teacher trajectory."""
-    seeds = range(setting.seeds)
-    if not 0 < setting.teacher_seeds <= setting.seeds or any(c.seeds > setting.seeds for c in candidates):
-        raise UserError(
-            f"{setting.teacher_seeds} seeds for the teacher of {setting.seeds} in all", "give it at least 1 of them"
-        )
-    taught = seeds[: setting.teacher_seeds]
-    teacher = trajectory(setting, setting.teacher, reference, taught, progress).sample
-    references: list[Array] = []
-    tallies = {candidate.name: _Tally.of(regroup(setting.plan, candidate.groups)) for candidate in candidates}
-    for start in range(0, len(seeds), setting.batch):
-        batch = seeds[start : start + setting.batch]
-        exact = trajectory(setting, setting.plan, reference, batch)
-        references.append(exact.sample)
-        for candidate in candidates:
-            if start < candidate.seeds:
-                _judge(setting, candidate, batch, exact, tallies[candidate.name])
-        progress("judging", batch.stop, len(seeds))
-    floats = np.concatenate(references)
-    return Evaluation(
-        teacher=teacher,
-        reference=floats,
-        float_against_teacher=_compare(floats[: len(taught)], teacher, f"float32, {setting.teacher.name}"),
-        judgements={name: tally.judgement(setting, floats, teacher) for name, tally in tallies.items()},
-    )
-
-
-@dataclass(frozen=True)
-class Trajectory:
-    """One batch along one plan: per step the network's input, its guided output, x0, and x after the step."""
-
-    u: list[Array]
-    guided: list[Array]
-    x0: list[Array]
-    x: list[Array]
+    def __post_init__(self) -> None:
+        if not 0 < self.seeds <= len(PAIRED):
+            raise UserError(f"--seeds is {self.seeds}", f"give 1 to {len(PAIRED)}: so many are held out")
+        if not 0 < self.teacher_seeds <= self.seeds:
+            raise UserError(f"--teacher-seeds is {self.teacher_seeds}", f"give 1 to {self.seeds}, as --seeds")
+        if self.samples and not LEAST_SAMPLES <= self.samples <= len(APART):
+            fix = f"give {LEAST_SAMPLES} to {len(APART)}, or 0 for no distances"
+            raise UserError(f"--samples is {self.samples}", fix)
+        if self.resamples < 20:
+            raise UserError(f"--resamples is {self.resamples}", "give at least 20")
 
     @property
-    def sample(self) -> Array:
-        return self.x[-1]
+    def command(self) -> str:
+        """The command line that asks for this: options that differ from their defaults, and nobody's folders."""
+        words = ["fewstep evaluate BUNDLE"]
+        for option in dataclasses.fields(self)[1:]:
+            value = getattr(self, option.name)
+            if value != option.default:
+                text = ",".join(value) if isinstance(value, tuple) else str(value)
+                words += [f"--{option.name.replace('_', '-')}", Path(text).name]
+        return " ".join(words)
 
 
-def trajectory(
-    setting: Setting, plan: Plan, denoiser: Denoiser, seeds: Sequence[int], progress: Progress = SILENT
-) -> Trajectory:
-    """Sample a batch of seeds and keep what every step saw and made."""
-    network = denoiser(plan, len(seeds), setting.conditions(seeds))
+def evaluate(options: EvaluateOptions, progress: Progress = SILENT) -> EvaluationResults:
+    """Evaluate a bundle, and store the figures in it as JSON, or elsewhere.
 
-    def draws(number: int) -> Array:
-        return np.stack([normal(seed, number, setting.x_shape) for seed in seeds])
-
-    states: list[StepState] = []
-    for state in execute(plan, network, draws):
-        states.append(state)
-        progress(f"teacher {plan.name}", state.index + 1, len(plan.steps))
-    nexts = [*(step.input for step in plan.steps[1:]), plan.output]
-    return Trajectory(
-        u=[state.u for state in states],
-        guided=[guided(state.outputs, plan.guidance) for state in states],
-        x0=[state.x0 for state in states],
-        x=[combine(row, state.after, np.float32) for row, state in zip(nexts, states, strict=True)],
-    )
-
-
-def guided(outputs: Sequence[Array], guidance: float | None) -> Array:
-    """What guidance makes of the branches (cond, uncond): uncond + w (cond - uncond)."""
-    if len(outputs) == 1:
-        return outputs[0]
-    cond, uncond = outputs
-    return uncond + np.float32(1.0 if guidance is None else guidance) * (cond - uncond)
+    Sampling takes minutes and does not hold the bundle's lock; if its bodies change meanwhile, nothing is written.
+    """
+    task = open_task(options)
+    measured = measure(task, options, progress)
+    if options.output is not None:
+        options.output.write_bytes(encode(measured))
+        return measured
+    before = task.bundle.manifest
+    with open_for_update(options.bundle, must_exist=True) as writer:
+        manifest = open_bundle(options.bundle).manifest
+        if (manifest.bodies, manifest.prologue) != (before.bodies, before.prologue):
+            raise UserError(f"{options.bundle} was changed while it was evaluated", "evaluate it again")
+        stored = writer.add(encode(measured), folder="report", name="evaluation", suffix=".json")
+        writer.commit(msgspec.structs.replace(manifest, evaluation=stored))
+    return measured
 
 
 @dataclass(frozen=True)
-class _Tally:
-    """Sums over the batches seen so far, one of each energy per step."""
+class Task:
+    """What options ask of a bundle: all that is opened, and checked, before the first sample."""
 
+    bundle: Bundle
+    reference: Sampler  # of the float32 body
+    bodies: Mapping[str, Sampler]
     plan: Plan
-    forced: list[Energies]
-    x0: list[Energies]
-    x: list[Energies]
-    samples: list[Array] = field(default_factory=list)
-
-    @classmethod
-    def of(cls, plan: Plan) -> "_Tally":
-        forced, x0, x = ([Energies() for _ in plan.steps] for _ in range(3))
-        return cls(plan, forced, x0, x)
-
-    def judgement(self, setting: Setting, floats: Array, teacher: Array) -> Judgement:
-        samples = np.concatenate(self.samples)
-        taught = min(len(samples), len(teacher))
-        steps = zip(self.plan.steps, self.forced, self.x0, self.x, strict=True)
-        return Judgement(
-            against_float=_compare(samples, floats[: len(samples)], f"float32, {setting.plan.name}"),
-            against_teacher=_compare(samples[:taught], teacher[:taught], f"float32, {setting.teacher.name}"),
-            steps=tuple(
-                StepQuality(i, step.time, step.lam, step.group, forced.sqnr, x0.sqnr, x.sqnr)
-                for i, (step, forced, x0, x) in enumerate(steps)
-            ),
-            samples=samples,
-        )
+    teacher: Plan
+    extractor: Extractor | None
+    data: References | None
+    rows: Rows | None  # of own conditions
 
 
-def _judge(setting: Setting, candidate: Candidate, seeds: range, exact: Trajectory, tally: _Tally) -> None:
-    """One batch of one candidate: its own trajectory, and its single steps on the float trajectory."""
-    seeds = seeds[: candidate.seeds - seeds.start]
-    count = len(seeds)
-    own = trajectory(setting, setting.plan, candidate.denoiser, seeds)
-    tally.samples.append(own.sample)
-    for i in range(len(setting.plan.steps)):
-        tally.x0[i].add(own.x0[i], exact.x0[i][:count])
-        tally.x[i].add(own.x[i], exact.x[i][:count])
-    forced = seeds[: max(candidate.forced_seeds - seeds.start, 0)]
-    if not forced:
-        return
-    network = candidate.denoiser(setting.plan, len(forced), setting.conditions(forced))
-    for i, step in enumerate(setting.plan.steps):
-        outputs = network(i, step, exact.u[i][: len(forced)])
-        tally.forced[i].add(guided(outputs, setting.plan.guidance), exact.guided[i][: len(forced)])
+def open_task(options: EvaluateOptions) -> Task:
+    """Open everything. What cannot be done is a UserError here, not after minutes of sampling."""
+    bundle = open_bundle(options.bundle)
+    names = _chosen(bundle, options.body)
+    reference = open_body(bundle, "float32", options.threads)
+    extractor, data = _open_features(bundle, options)
+    body = bundle.body(names[0])
+    plan = judged_plan(reference, body, options.plan, options.guidance)
+    if options.output is None:
+        if plan != judged_plan(reference, body):
+            raise UserError(
+                f"{options.bundle} was calibrated along {body.plan}, and keeps the figures of that alone",
+                "give --output FILE.json for another plan or guidance",
+            )
+        with open_for_update(options.bundle, must_exist=True):
+            pass  # there is space, we may write, and nobody else is writing
+    elif not options.output.absolute().parent.is_dir():
+        raise UserError(f"there is no folder {options.output.parent}", "make it first, or write elsewhere")
+    return Task(
+        bundle=bundle,
+        reference=reference,
+        bodies={name: open_body(bundle, name, options.threads) for name in names},
+        plan=plan,
+        teacher=reference.compile(options.teacher, plan.guidance),
+        extractor=extractor,
+        data=data,
+        rows=None if options.conditions is None else read_conditions(options.conditions, bundle.manifest.conditions),
+    )
 
 
-def _compare(samples: Array, references: Array, name: str) -> EndQuality:
-    return end_quality(psnr(samples, references), drift(samples, references), name)
+def measure(task: Task, options: EvaluateOptions, progress: Progress = SILENT) -> EvaluationResults:
+    """All figures of an evaluation."""
+    start = perf_counter()
+    plan, teacher, extractor = task.plan, task.teacher, task.extractor
+    counts = Counts(options.seeds, options.teacher_seeds, options.samples if extractor else 0)
+    floats, tallies = sample_pairs(task.reference, task.bodies, plan, teacher, counts, extractor, task.rows, progress)
+    sets = {}
+    if extractor is not None:
+        apart = features_apart(task.reference, plan, options.samples, extractor, task.rows, progress)
+        sets = {f"float32, {plan.name}, other seeds": apart}
+        if task.data is not None:
+            sets[task.data.name] = features_of(task.data, extractor, progress)
+    distances = _distances(floats, tallies, sets, options.resamples, progress)
+    return EvaluationResults(
+        schema=SCHEMA,
+        bundle=task.bundle.manifest.name,
+        plan=plan.name,
+        guidance=None if plan.guidance is None else describe(plan.guidance),
+        teacher=teacher.name,
+        float_against_teacher=floats.against_teacher.quality(f"float32, {teacher.name}"),
+        bodies=tuple(
+            Evaluated(
+                body=name,
+                graphs=graph_files(task.bodies[name].body),
+                engine=engine_of(task.bodies[name].body),
+                against_float=tally.against_float.quality(f"float32, {plan.name}"),
+                against_teacher=tally.against_teacher.quality(f"float32, {teacher.name}"),
+                distances=distances[name],
+            )
+            for name, tally in tallies.items()
+        ),
+        features=_described(extractor, floats),
+        machine=this_machine(),
+        command=options.command,
+        seconds=perf_counter() - start,
+    )
+
+
+def _chosen(bundle: Bundle, asked: Sequence[str]) -> list[str]:
+    """Names of the bodies to evaluate."""
+    found = int8_bodies(bundle)
+    if not asked:
+        natives = [name for name, body in found.items() if is_native(body)]
+        return natives or list(found)
+    for name in asked:
+        if name not in found:
+            raise UserError(f"{bundle.path} has no int8 body {name!r}", f"give some of {', '.join(found)}")
+    return list(asked)
+
+
+def _open_features(bundle: Bundle, options: EvaluateOptions) -> tuple[Extractor | None, References | None]:
+    """What distances are measured with, and the data to compare with, opened before anything is sampled."""
+    shape = bundle.manifest.x_shape
+    extractor = None
+    if options.samples:
+        extractor = open_extractor(options.features or default_features(bundle.manifest), shape, options.threads)
+    if options.data is None:
+        return extractor, None
+    if extractor is None:
+        raise UserError("data without features", "name an extractor with --features, and samples with --samples")
+    return extractor, open_references(options.data, shape)
+
+
+def _described(extractor: Extractor | None, floats: Tally) -> Features | None:
+    """The extractor, and what theory expects of the distance between two float32 sets."""
+    if extractor is None:
+        return None
+    fitted = distance.fit(np.concatenate(floats.features))
+    expected = distance.bias(fitted, fitted.count, fitted.count)
+    return Features(extractor.name, extractor.sha256, len(fitted.mean), expected)
+
+
+def _distances(
+    floats: Tally, tallies: Mapping[str, Tally], sets: Mapping[str, Floats], resamples: int, progress: Progress
+) -> dict[str, tuple[Distance, ...]]:
+    """Of each body, its distance to each set of references. The first set is float32's own, so it gives the floor."""
+    found: dict[str, list[Distance]] = {name: [] for name in tallies}
+    floor: float | None = None
+    for label, reference in sets.items():
+        own = np.concatenate(floats.features)
+        fitted = distance.fit(reference)
+        nearest, kernel = distance.frechet(distance.fit(own), fitted), distance.kernel_distance(own, reference)
+        floor = nearest if floor is None else floor
+        for name, tally in tallies.items():
+            features = np.concatenate(tally.features)
+            far = distance.frechet(distance.fit(features), fitted)
+            low, high = distance.difference_interval(features, own, reference, resamples)
+            found[name].append(
+                Distance(
+                    reference=label,
+                    samples=len(features),
+                    references=len(reference),
+                    frechet=far,
+                    frechet_float=nearest,
+                    difference=far - nearest,
+                    low=low,
+                    high=high,
+                    floor=floor,
+                    detectable=distance.is_detectable(far - nearest, (low, high), floor),
+                    kernel=distance.kernel_distance(features, reference),
+                    kernel_float=kernel,
+                )
+            )
+            progress("distances", sum(map(len, found.values())), len(sets) * len(tallies))
+    return {name: tuple(each) for name, each in found.items()}

@@ -6,21 +6,33 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.calibration.trajectories import draw_condition
+from fewstep.calibration.conditions_file import Rows
+from fewstep.calibration.trajectories import HELD_OUT_SEEDS, draw_condition
+from fewstep.runtime.conditions import drawn_range
 from fewstep.runtime.manifest import Condition
 
+PAIRED = HELD_OUT_SEEDS[: len(HELD_OUT_SEEDS) // 2]  # of samples that are compared with float32, seed by seed
+APART = HELD_OUT_SEEDS[len(HELD_OUT_SEEDS) // 2 :]  # of float32 samples that others are compared with as a set
 
-def held_out_conditions(conditions: Sequence[Condition], seeds: Sequence[int]) -> dict[str, NDArray[Any]]:
-    """Each condition [seeds, *shape]: integers cycle through their values, anything else is drawn by the seed."""
+
+def held_out_conditions(
+    conditions: Sequence[Condition], seeds: Sequence[int], rows: Rows | None = None
+) -> dict[str, NDArray[Any]]:
+    """Each condition [seeds, *shape]: integers cycle through their values, anything else is drawn by the seed.
+
+    `rows` [N, *shape] of one's own are taken instead, that of seed i being i mod N.
+    """
+    if rows is not None:
+        return {name: array[np.asarray(seeds) % len(array)] for name, array in rows.items()}
     return {
         condition.name: np.stack([_value(condition, number, seed) for seed in seeds])
         for number, condition in enumerate(conditions)
     }
 
 
-def label(conditions: Sequence[Condition], seed: int) -> str:
+def label(conditions: Sequence[Condition], seed: int, rows: Rows | None = None) -> str:
     """The conditions of one held-out seed, in words: what can be told in a few."""
-    values = held_out_conditions(conditions, [seed])
+    values = held_out_conditions(conditions, [seed], rows)
     texts = []
     for condition in conditions:
         value = values[condition.name][0]
@@ -32,7 +44,8 @@ def label(conditions: Sequence[Condition], seed: int) -> str:
 
 def _value(condition: Condition, number: int, seed: int) -> NDArray[Any]:
     countable = condition.shape == () and condition.dtype in ("int64", "int32", "uint8", "int8")
-    if countable and condition.low is not None and condition.high is not None:
-        count = int(condition.high) - int(condition.low) + 1
-        return np.asarray(int(condition.low) + seed % count, condition.dtype)
+    drawn = drawn_range(condition)
+    if countable and drawn is not None:
+        low, high = map(int, drawn)
+        return np.asarray(low + seed % (high - low + 1), condition.dtype)
     return draw_condition(condition, number, seed)

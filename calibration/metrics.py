@@ -1,15 +1,15 @@
-"""How far one tensor is from another: PSNR of samples, SQNR of network outputs, and what a mean error hides.
+"""How far one tensor is from another: PSNR and SSIM of samples, SQNR of network outputs.
 
 Samples are float arrays [B, C, H, W] (or any shape behind the batch axis) in model range [-1, 1], before clamping.
+What these hide, `drift.py` tells.
 """
-
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 PEAK = 2.0  # the width of model range [-1, 1]
 CEILING = 200.0  # dB reported for equal arrays; float32 itself resolves about 150 dB, so nothing measured reaches it
+WINDOW = 11  # pixels of SSIM's Gaussian window, whose deviation is 1.5
 
 Floats = NDArray[np.floating]
 
@@ -20,6 +20,30 @@ def psnr(samples: Floats, references: Floats) -> NDArray[np.float64]:
         raise ValueError(f"PSNR compares arrays of one shape, not {samples.shape} with {references.shape}")
     error = np.square(samples.astype(np.float64) - references).reshape(len(samples), -1).mean(axis=1)
     return _decibel(np.full(len(samples), PEAK**2), error)
+
+
+def has_ssim(shape: tuple[int, ...]) -> bool:
+    """True for samples [C, H, W] on which SSIM is defined: images no smaller than its window."""
+    return len(shape) == 3 and min(shape[1:]) >= WINDOW
+
+
+def ssim(samples: Floats, references: Floats) -> NDArray[np.float64]:
+    """Structural similarity of each image of a batch: [B], 1 for equal images. Mean over windows and channels.
+
+    Wang, Bovik, Sheikh, Simoncelli 2004, equation 13: Gaussian window of 11 pixels, K1 = 0.01, K2 = 0.03, windows that
+    lie inside the image only.
+    """
+    if samples.shape != references.shape or not has_ssim(samples.shape[1:]):
+        raise ValueError(f"SSIM compares images of one shape and {WINDOW} pixels or more, not {samples.shape}")
+    a, b = samples.astype(np.float64), references.astype(np.float64)
+    c1, c2 = (0.01 * PEAK) ** 2, (0.03 * PEAK) ** 2
+    mean_a, mean_b = _smooth(a), _smooth(b)
+    variances = _smooth(a * a) - mean_a**2 + _smooth(b * b) - mean_b**2
+    covariance = _smooth(a * b) - mean_a * mean_b
+    luminance = (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
+    structure = (2 * covariance + c2) / (variances + c2)
+    similarity: NDArray[np.float64] = (luminance * structure).mean(axis=(1, 2, 3))
+    return similarity
 
 
 def sqnr(approximation: Floats, signal: Floats) -> float:
@@ -50,42 +74,14 @@ class Energies:
         return float(_decibel(np.array([self.signal]), np.array([self.noise]))[0])
 
 
-@dataclass(frozen=True)
-class Drift:
-    """What a mean error hides: int8 that softens images, or shifts them, beside how far they are.
-
-    PSNR rewards blur and punishes harmless changes of content, so it never stands alone. Each field is neutral
-    (0, 1, 1, 0) where the samples have the references' statistics.
-    """
-
-    mean: float  # mean(samples) - mean(references), in units of model range
-    energy: float  # ratio of the variances about the mean, over all elements
-    detail: float  # ratio of the energies at radial frequencies above a half of Nyquist
-    saturation: float  # share of elements outside [-1, 1], samples minus references
-
-
-def drift(samples: Floats, references: Floats) -> Drift:
-    """First and second moments of samples against references, each [B, ..., H, W]."""
-    ours, theirs = samples.astype(np.float64), references.astype(np.float64)
-    return Drift(
-        mean=float(ours.mean() - theirs.mean()),
-        energy=float(_ratio(ours.var(), theirs.var())),
-        detail=float(_ratio(_high_frequency_energy(ours), _high_frequency_energy(theirs))),
-        saturation=float((np.abs(ours) > 1).mean() - (np.abs(theirs) > 1).mean()),
-    )
-
-
-def _high_frequency_energy(images: NDArray[np.float64]) -> float:
-    """Mean energy of the two trailing axes at frequencies above 1/4 cycle a pixel (a half of Nyquist)."""
-    if images.ndim < 3 or min(images.shape[-2:]) < 4:
-        return 0.0  # not an image: a robot's action chunk has no detail to lose
-    rows, columns = (np.fft.fftfreq(size) for size in images.shape[-2:])
-    high = np.hypot(rows[:, None], columns[None, :]) > 0.25
-    return float(np.square(np.abs(np.fft.fft2(images)[..., high])).mean())
-
-
-def _ratio(value: float, reference: float) -> float:
-    return value / reference if reference > 0 else 1.0
+def _smooth(images: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Gaussian means [..., H - 10, W - 10] of the windows inside images [..., H, W]."""
+    offsets = np.arange(WINDOW) - WINDOW // 2
+    weights = np.exp(-0.5 * (offsets / 1.5) ** 2)
+    weights /= weights.sum()
+    for axis in (-2, -1):
+        images = np.lib.stride_tricks.sliding_window_view(images, WINDOW, axis=axis) @ weights
+    return images
 
 
 def _decibel(signal: NDArray[np.float64], noise: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,5 +1,6 @@
 """Watch a prepared graph run: which activations matter, how to see them, and what was counted, group by group."""
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -16,6 +17,7 @@ from fewstep.runtime.backends import Arrays, Network
 from fewstep.runtime.errors import UserError
 from fewstep.runtime.plan import group_of
 
+LOG = logging.getLogger("fewstep")
 CHECK_WEIGHTS = "check the weights that the denoiser was exported with"
 
 
@@ -82,6 +84,22 @@ class Counts:
             before = self.histograms.get((name, group))
             self.histograms[name, group] = seen if before is None else merge(before, seen)
 
+    def filled(self) -> "Counts":
+        """A group without data takes that of the nearest group that has some, and is named in a warning.
+
+        So it goes where inputs are not those of the plan itself: one of its steps may be seen by chance, or never.
+        """
+        seen = sorted({group for _, group in self.histograms})
+        missing = [group for group in range(len(self.edges) + 1) if group not in seen]
+        if not missing or not seen:
+            return self
+        LOG.warning("lambda groups %s saw no inputs, and take the ranges of their neighbours", missing)
+        nearest = {group: seen[int(np.argmin([abs(other - group) for other in seen]))] for group in missing}
+        taken = {
+            (name, group): self.histograms[name, other] for group, other in nearest.items() for name in self.tensors
+        }
+        return replace(self, histograms=self.histograms | taken)
+
     def of(self, tensor: str) -> tuple[Histogram, ...]:
         """One histogram per group. UserError if the tensor was never seen in one of them."""
         groups = range(len(self.edges) + 1)
@@ -89,6 +107,6 @@ class Counts:
             if (tensor, group) not in self.histograms:
                 raise UserError(
                     f"tensor {tensor!r} has no data in lambda group {group} of {len(groups)}",
-                    "calibrate with groups that the plan's steps fall in",
+                    "follow more trajectories, along the plan itself (--inputs deployed)",
                 )
         return tuple(self.histograms[tensor, group] for group in groups)

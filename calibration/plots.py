@@ -1,10 +1,10 @@
 """Line plots, histograms and bars as inline SVG: no library, no script, readable in light and dark.
 
-Shapes carry classes, not colours; `STYLE` gives the classes their colours from the page's variables, so one drawing
-serves both colour schemes. Every mark has a <title>, which browsers show when the pointer rests on it.
+Shapes carry classes, not colours; `STYLE` gives the classes their colours from the variables of `PALETTE`, so one
+drawing serves both colour schemes. Every mark has a <title>, which browsers show when the pointer rests on it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from html import escape
 from math import ceil, floor, isfinite, log10
@@ -14,6 +14,13 @@ BARS_WIDTH = 440  # two of them fit side by side
 LEFT, RIGHT, TOP, BOTTOM = 56, 16, 16, 44
 LETTER = 6.6  # width of one, on average, in a 12-unit sans-serif
 SWATCH, LEGEND_LINE = 18, 20  # of the legend, which stands above the drawing
+
+PALETTE = """
+:root { color-scheme: light dark; --page: #ffffff; --panel: #f6f7f9; --text: #16181d; --muted: #5c6470; --line: #e2e5ea;
+  --c0: #2563eb; --c1: #dd6b20; --c2: #0f8f83; --c3: #9333ea; --c4: #b7791f; --c5: #64748b; }
+@media (prefers-color-scheme: dark) { :root { --page: #111317; --panel: #1a1d23; --text: #e8eaee; --muted: #9aa3b0;
+  --line: #2c313a; --c0: #6ea8fe; --c1: #f6a55c; --c2: #4fd1c5; --c3: #c99cf9; --c4: #ecc94b; --c5: #a3b1c6; } }
+"""
 
 STYLE = """
 .plot { width: 100%; height: auto; display: block; font: 12px system-ui, sans-serif; }
@@ -57,7 +64,7 @@ def ticks(low: float, high: float, count: int = 5) -> tuple[float, ...]:
     """About `count` multiples of 1, 2 or 5 times a power of ten whose first and last enclose [low, high]."""
     if not (isfinite(low) and isfinite(high)):
         raise ValueError("an axis needs finite ends")
-    if low == high:
+    if high - low <= 1e-9 * max(abs(low), abs(high)):  # equal, or no further apart than rounding puts them
         low, high = low - 0.5, high + 0.5
     rough = (high - low) / count
     power = 10.0 ** floor(log10(rough))
@@ -119,6 +126,36 @@ def bars(rows: Sequence[tuple[str, float]], label: Callable[[float], str]) -> st
         parts.append(f'<rect class="f{index % COLOURS}" {box}><title>{title}</title></rect>')
         parts.append(f'<text class="legend" x="{axis(value) + 8:.1f}" y="{top + 14}">{escape(label(value))}</text>')
     return _svg(parts, ", ".join(name for name, _ in rows), (BARS_WIDTH, 12 + 28 * len(rows)))
+
+
+def heat_map(
+    rows: Sequence[str], values: Sequence[Sequence[float]], marked: Sequence[Collection[int]], x_label: str, unit: str
+) -> str:
+    """A line of cells a row, the darker the larger its value; what is not above zero is empty.
+
+    `marked` are the columns of each row that get a frame. `unit` stands behind the value that a cell's title gives.
+    """
+    columns = len(values[0])
+    start = max(len(name) for name in rows) * LETTER + 14
+    width, height = (WIDTH - RIGHT - start) / columns, 16
+    largest = max((value for row in values for value in row), default=0) or 1
+    parts = []
+    for index, (name, row) in enumerate(zip(rows, values, strict=True)):
+        top = 4 + index * height
+        parts.append(f'<text x="{start - 8:.1f}" y="{top + 12}" text-anchor="end">{escape(name)}</text>')
+        for column, value in enumerate(row):
+            opacity = min(max(value / largest, 0), 1)
+            box = f'x="{start + column * width + 1:.2f}" y="{top + 1}" width="{width - 2:.2f}" height="{height - 2}"'
+            title = escape(f"{name}, {column}: {value:+.3g} {unit}")
+            frame = f' class="f0{" axis" * (column in marked[index])}" fill-opacity="{opacity:.3f}"'
+            parts.append(f"<rect{frame} {box}><title>{title}</title></rect>")
+    bottom = 4 + len(rows) * height
+    for column in range(columns):
+        middle = start + (column + 0.5) * width
+        parts.append(f'<text x="{middle:.1f}" y="{bottom + 14}" text-anchor="middle">{column}</text>')
+    centre = (start + WIDTH - RIGHT) / 2
+    parts.append(f'<text x="{centre:.1f}" y="{bottom + 32}" text-anchor="middle">{escape(x_label)}</text>')
+    return _svg(parts, f"heat map over {x_label}", (WIDTH, bottom + 40))
 
 
 def number(value: float) -> str:

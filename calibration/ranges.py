@@ -1,4 +1,5 @@
-"""Ranges of activations from histograms: min-max, or the clipping that minimises the expected squared error.
+"""Ranges of activations from histograms, by four methods: the clipping with the least expected squared error, none at
+all, a percentile, or the clipping that keeps most of the distribution's information (entropy).
 
 Quantizers (ONNX QuantizeLinear, round to nearest): asymmetric uint8 with scale (high - low) / 255 and the zero point
 rounded to an integer; symmetric int8 with scale amax / 127 and integers -128 .. 127.
@@ -12,6 +13,7 @@ from math import isfinite
 import numpy as np
 from numpy.typing import NDArray
 
+from fewstep.calibration.entropy import least_divergent
 from fewstep.calibration.histogram import BINS, Histogram, coarsen
 from fewstep.calibration.table import Method, Range, Ranges
 
@@ -20,6 +22,7 @@ COARSE = np.geomspace(0.05, 1.0, 16)  # shrink factors tried first; 8 bits rarel
 REFINEMENTS = 3  # grids around the best factors so far, each reaching as far as the last one's neighbours
 ZOOM = 4
 FINE = np.linspace(-1.0, 1.0, 2 * ZOOM + 1)
+PERCENTILE = 99.99  # of the values stay inside; half of the others lie on each side
 AMAX_OF_ZEROS = 1.0  # a tensor that was always zero is exact under any scale; this one cannot underflow
 
 Error = Callable[[NDArray[np.float64]], NDArray[np.float64]]  # of shrink factors [K, ends] -> [K]
@@ -46,8 +49,7 @@ def lambda_edges(lams: Sequence[float]) -> tuple[float, ...]:
 
 def tensor_ranges(groups: Sequence[Histogram], method: Method) -> Ranges:
     """Ranges of one tensor from its histogram in each group. Pooled error counts every group alike, however large."""
-    find = {"minmax": minmax_range, "mse": mse_range}[method]
-    find_symmetric = {"minmax": minmax_amax, "mse": mse_amax}[method]
+    find, find_symmetric = METHODS[method]
     per_group = [Density.of([histogram]) for histogram in groups]
     pooled = Density.of(groups)
     return Ranges(
@@ -82,6 +84,20 @@ class Density:
         np.cumsum([weight, weight * centre, weight * centre**2], axis=1, out=moments[:, 1:])
         return Density(width, moments, min(h.low for h in histograms), max(h.high for h in histograms))
 
+    def magnitudes(self) -> NDArray[np.float64]:
+        """Mass by bin of magnitude, from zero up to the bin that holds the greatest one."""
+        mass = np.diff(self.moments[0])
+        folded = mass[BINS:] + mass[BINS - 1 :: -1]
+        filled: NDArray[np.float64] = folded[: np.flatnonzero(folded)[-1] + 1]
+        return filled
+
+    def quantile(self, share: float) -> float:
+        """The least bin edge with at least this share of the values below it, within the extremes; for small shares the
+        greatest with no more than it below."""
+        below, wanted = self.moments[0], share * self.moments[0, -1]
+        edge = np.searchsorted(below, wanted, "right") - 1 if share < 0.5 else np.searchsorted(below, wanted, "left")
+        return float(np.clip((edge - BINS) * self.width, self.low, self.high))
+
     def below(self, value: NDArray[np.float64]) -> NDArray[np.float64]:
         """Moments [3, *value.shape] of the bins whose centre is less than `value`."""
         edge = np.clip(np.ceil(value / self.width - 0.5), -BINS, BINS).astype(np.int64) + BINS
@@ -109,6 +125,36 @@ def minmax_range(density: Density) -> Range:
 
 def minmax_amax(density: Density) -> float:
     return max(-density.low, density.high) or AMAX_OF_ZEROS
+
+
+def percentile_range(density: Density) -> Range:
+    """The values but for the outermost 0.005 % on each side, zero included."""
+    low, high = density.quantile((1 - PERCENTILE / 100) / 2), density.quantile((1 + PERCENTILE / 100) / 2)
+    low, high = min(low, 0.0), max(high, 0.0)
+    return Range(low, high) if low < high else minmax_range(density)  # what is left is nothing but zeros
+
+
+def percentile_amax(density: Density) -> float:
+    """PERCENTILE of the magnitudes."""
+    largest = minmax_amax(density)
+    if density.low == density.high:
+        return largest
+    inside = np.searchsorted(np.cumsum(density.magnitudes()), PERCENTILE / 100 * density.moments[0, -1])
+    return min((int(inside) + 1) * density.width, largest)
+
+
+def entropy_range(density: Density) -> Range:
+    """The extremes, cut at the threshold that is best for magnitudes."""
+    amax, largest = entropy_amax(density), minmax_range(density)
+    return Range(max(largest.low, -amax), min(largest.high, amax))
+
+
+def entropy_amax(density: Density) -> float:
+    """The threshold of TensorRT's entropy calibrator (`entropy.py`)."""
+    largest = minmax_amax(density)
+    if density.low == density.high:  # a constant is exact at the end of its range
+        return largest
+    return min(least_divergent(density.magnitudes()) * density.width, largest)
 
 
 def mse_amax(density: Density) -> float:
@@ -153,3 +199,11 @@ def _minimise(error: Error, is_free: Sequence[bool]) -> tuple[float, ...]:
         best = candidates[np.argmin(error(np.exp(candidates)))]
         grid, reach = reach * FINE, reach / ZOOM
     return tuple(np.exp(best).tolist())
+
+
+METHODS: dict[Method, tuple[Callable[[Density], Range], Callable[[Density], float]]] = {
+    "mse": (mse_range, mse_amax),
+    "minmax": (minmax_range, minmax_amax),
+    "percentile": (percentile_range, percentile_amax),
+    "entropy": (entropy_range, entropy_amax),
+}

@@ -1,7 +1,7 @@
-"""What a report measured: frozen structs, stored as JSON beside the page, for programs that compare figures.
+"""What report and evaluate measured: frozen structs, stored as JSON in the bundle, for programs that compare figures.
 
-Every PSNR names its reference. There are two and they are never mixed: the float32 body along the same plan (what
-quantization costs) and the float32 teacher of many steps (what the few steps cost, and what both cost together).
+Every figure names its reference, and they are never mixed: the float32 body along the same plan (what quantization
+costs), the float32 teacher of many steps (what the few steps cost, and what both cost together), and data.
 """
 
 from typing import Literal
@@ -10,12 +10,20 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from fewstep.calibration.drift import Drift
 from fewstep.calibration.machine import Machine
-from fewstep.calibration.metrics import Drift
 from fewstep.calibration.speed import Race
 from fewstep.runtime.manifest import Coverage, Strict
 
 SCHEMA = 1
+
+
+class Similarity(Strict, frozen=True):
+    """SSIM of finished samples over the same seeds as their PSNR; 1 for equal images."""
+
+    mean: float
+    p5: float
+    worst: float
 
 
 class EndQuality(Strict, frozen=True):
@@ -28,6 +36,7 @@ class EndQuality(Strict, frozen=True):
     standard_error: float  # of the mean
     values: tuple[float, ...]  # per seed
     drift: Drift
+    ssim: Similarity | None = None  # None: samples are no images, or smaller than its window
 
     @property
     def seeds(self) -> int:
@@ -75,11 +84,16 @@ class Operation(Strict, frozen=True):
 
 
 class Covered(Strict, frozen=True):
-    """Coverage of one body, operation by operation."""
+    """Coverage of one body, operation by operation.
+
+    `coverage` and `operations` are those of its own graph, which runs the last steps where the body has stages;
+    `share` is over all steps of the plan.
+    """
 
     body: str
     coverage: Coverage
     operations: tuple[Operation, ...]
+    share: float  # of multiply-accumulates in int8
 
 
 class RangeOverGroups(Strict, frozen=True):
@@ -95,7 +109,7 @@ class Results(Strict, frozen=True):
     schema: int
     bundle: str
     plan: str
-    guidance: float | None
+    guidance: str | None  # the weight, or the form with its numbers
     teacher: str  # the plan of the float32 teacher
     batch: int
     float_against_teacher: EndQuality
@@ -108,10 +122,70 @@ class Results(Strict, frozen=True):
     command: str
     seconds: float  # what the report itself took
     notes: tuple[str, ...] = ()
+    made: tuple[str, ...] = ()  # the commands that made the bundle
 
 
-def end_quality(values: NDArray[np.float64], drift: Drift, reference: str) -> EndQuality:
-    """Summarize per-image PSNR values [seeds]."""
+class Distance(Strict, frozen=True):
+    """How far a set of samples is, as a distribution, from a reference set: of one body, and of float32.
+
+    Both sets of samples come from the same seeds. `floor` is the distance between two disjoint sets of float32 samples:
+    what chance alone makes.
+    """
+
+    reference: str  # in words: "float32, dpmpp_2m:8, other seeds", or the name of the data
+    samples: int  # in the body's set
+    references: int  # in the reference set
+    frechet: float
+    frechet_float: float  # of the float32 body's samples
+    difference: float  # frechet - frechet_float
+    low: float  # 95 % bootstrap interval of the difference
+    high: float
+    floor: float
+    detectable: bool  # whether the difference is more than chance alone makes
+    kernel: float  # KD, an unbiased estimate: around 0 between sets of one distribution
+    kernel_float: float
+
+
+class Evaluated(Strict, frozen=True):
+    """One int8 body: quality of single samples, then of their distribution (none without a feature extractor)."""
+
+    body: str
+    graphs: tuple[str, ...]  # the files that were evaluated: others under that name make these figures stale
+    engine: str
+    against_float: EndQuality
+    against_teacher: EndQuality
+    distances: tuple[Distance, ...] = ()
+
+
+class Features(Strict, frozen=True):
+    """The extractor that distances were measured with; distances of two extractors can't be compared."""
+
+    name: str
+    sha256: str
+    size: int  # features of a sample
+    bias: float  # of FD between two float32 sets: what theory expects for a Gaussian of their covariance
+
+
+class EvaluationResults(Strict, frozen=True):
+    """All figures of one evaluation."""
+
+    schema: int
+    bundle: str
+    plan: str
+    guidance: str | None
+    teacher: str
+    float_against_teacher: EndQuality
+    bodies: tuple[Evaluated, ...]
+    features: Features | None
+    machine: Machine
+    command: str
+    seconds: float
+
+
+def end_quality(
+    values: NDArray[np.float64], drift: Drift, reference: str, ssim: NDArray[np.float64] | None = None
+) -> EndQuality:
+    """Summarize per-image PSNR values [seeds], and SSIM values where there are some."""
     spread = float(values.std(ddof=1)) / len(values) ** 0.5 if len(values) > 1 else 0.0
     return EndQuality(
         reference=reference,
@@ -121,14 +195,20 @@ def end_quality(values: NDArray[np.float64], drift: Drift, reference: str) -> En
         standard_error=spread,
         values=tuple(values.tolist()),
         drift=drift,
+        ssim=None if ssim is None else Similarity(float(ssim.mean()), float(np.percentile(ssim, 5)), float(ssim.min())),
     )
 
 
-def encode(results: Results) -> bytes:
+def encode(results: Results | EvaluationResults) -> bytes:
     """Indented JSON."""
     return msgspec.json.format(msgspec.json.encode(results), indent=1)
 
 
 def decode(data: bytes) -> Results:
-    """Results from JSON."""
+    """A report's results from JSON."""
     return msgspec.json.decode(data, type=Results)
+
+
+def decode_evaluation(data: bytes) -> EvaluationResults:
+    """An evaluation's results from JSON."""
+    return msgspec.json.decode(data, type=EvaluationResults)

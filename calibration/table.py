@@ -26,7 +26,7 @@ HEADER = "fewstep.ranges"  # one key only: safetensors writes several in an arbi
 RECALIBRATE = "run `fewstep calibrate` again"
 
 Array = NDArray[Any]
-Method = Literal["minmax", "mse"]
+Method = Literal["mse", "minmax", "percentile", "entropy"]
 
 
 @dataclass(frozen=True)

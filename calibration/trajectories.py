@@ -4,7 +4,8 @@ The runtime's own sampler runs them, so the body sees exactly the deployed input
 streamed a batch at a time: memory depends on the batch, never on the number of trajectories. A trajectory is its seed:
 noise and conditions follow from it, whatever else is in the batch.
 
-Seeds are disjoint by purpose: 0 .. 255 are held out for evaluation, calibration starts at 1 000 000 by default.
+Seeds are disjoint by purpose: 0 .. 99 999 are held out for evaluation, 500 000 .. 599 999 for the search of precision
+maps (`precision.course`), calibration starts at 1 000 000 by default.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,8 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fewstep.calibration.conditions_file import Rows
 from fewstep.runtime import noise
 from fewstep.runtime.backends import Arrays, Network
+from fewstep.runtime.conditions import drawn_range
 from fewstep.runtime.errors import UserError
 from fewstep.runtime.manifest import Condition
 from fewstep.runtime.plan import Plan
@@ -23,7 +26,7 @@ from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sampler import Sampler
 from fewstep.runtime.step import StepState
 
-HELD_OUT_SEEDS = range(256)
+HELD_OUT_SEEDS = range(100_000)
 FIRST_SEED = 1_000_000
 BATCH = 8  # trajectories at once
 CONDITION_STREAM = 1  # last word of the noise counter; normal noise has 0, so conditions share no bits with it
@@ -44,22 +47,38 @@ class Evaluation:
 
 
 def roll_out(
-    sampler: Sampler, plan: Plan, seeds: Sequence[int], progress: Progress = SILENT, batch: int = BATCH
+    sampler: Sampler,
+    plan: Plan,
+    seeds: Sequence[int],
+    progress: Progress = SILENT,
+    batch: int = BATCH,
+    conditions: Rows | None = None,
+    networks: Sequence[Network] | None = None,
 ) -> Iterator[Evaluation]:
-    """Run `plan` once per seed, with conditions drawn by the seed; yields every evaluation, in batches of trajectories.
+    """Run `plan` once per seed; yields every evaluation, in batches of trajectories.
 
-    The sampler's denoiser may return more tensors than the body's output (see `observe.watch`).
+    `conditions` [len(seeds), *shape] belong to the seeds; where there are none they are drawn, each by its seed. The
+    sampler's denoiser may return more tensors than the body's output (see `observe.watch`). `networks`, one for each
+    step of the plan, are run in its place.
     """
-    conditions = sampler.bundle.manifest.conditions
+    takes = sampler.bundle.manifest.conditions
     for start in range(0, len(seeds), batch):
         part = seeds[start : start + batch]
-        drawn = {
-            condition.name: np.stack([draw_condition(condition, number, seed) for seed in part])
-            for number, condition in enumerate(conditions)
-        }
+        if conditions is None:
+            values = {
+                each.name: np.stack([draw_condition(each, number, seed) for seed in part])
+                for number, each in enumerate(takes)
+            }
+        else:
+            values = {name: rows[start : start + batch] for name, rows in conditions.items()}
         calls: list[tuple[Arrays, Arrays]] = []
-        recording = replace(sampler, denoiser=_recorded(sampler.denoiser, calls))
-        for state in recording.steps(plan, part, drawn, plan.guidance):
+        chain = sampler if networks is None else replace(sampler, denoiser=_in_turn(networks), stages=())
+        recording = replace(
+            chain,
+            denoiser=_recorded(chain.denoiser, calls),
+            stages=tuple(_recorded(stage, calls) for stage in chain.stages),
+        )
+        for state in recording.steps(plan, part, values, plan.guidance):
             feeds, tensors = calls.pop()
             yield Evaluation(state, part, feeds, tensors)
         progress("trajectories", start + len(part), len(seeds))
@@ -76,20 +95,34 @@ def _recorded(denoiser: Network, calls: list[tuple[Arrays, Arrays]]) -> Network:
     return record
 
 
-def draw_condition(condition: Condition, number: int, seed: int) -> NDArray[Any]:
-    """A value of condition number `number`, uniform in low .. high (both included if integers), fixed by the seed."""
-    if condition.low is None or condition.high is None:
-        raise UserError(
-            f"condition {condition.name!r} has no low and high to draw calibration values from",
-            "give them in the spec and export again",
-        )
-    count = int(np.prod(condition.shape, dtype=np.int64))
+def _in_turn(networks: Sequence[Network]) -> Network:
+    """One network after the other, a call each."""
+    turn = iter(networks)
+    return lambda feeds: next(turn)(feeds)
+
+
+def uniform(seed: int, number: int, stream: int, count: int) -> NDArray[np.float64]:
+    """`count` numbers in (0, 1), fixed by the seed, the number of the drawing and the stream."""
     counter = np.zeros((4, count), np.uint64)
-    counter[0], counter[2], counter[3] = np.arange(count), number, CONDITION_STREAM
-    uniform = (noise.philox(counter, (seed & 0xFFFFFFFF, seed >> 32))[0] + 0.5) * 2.0**-32
-    if np.issubdtype(condition.dtype, np.integer):
-        values = np.floor(condition.low + uniform * (condition.high - condition.low + 1))
+    counter[0], counter[2], counter[3] = np.arange(count), number, stream
+    drawn: NDArray[np.float64] = (noise.philox(counter, (seed & 0xFFFFFFFF, seed >> 32))[0] + 0.5) * 2.0**-32
+    return drawn
+
+
+def draw_condition(condition: Condition, number: int, seed: int) -> NDArray[Any]:
+    """A value of condition number `number`, uniform in its range (both ends included if whole), fixed by the seed."""
+    drawn = drawn_range(condition)
+    if drawn is None:
+        raise UserError(
+            f"nothing says what values condition {condition.name!r} has",
+            "give some (--conditions FILE), or `typical` in the spec and export again",
+        )
+    low, high = drawn
+    count = int(np.prod(condition.shape, dtype=np.int64))
+    drawn_at = uniform(seed, number, CONDITION_STREAM, count)
+    if np.dtype(condition.dtype).kind in "iub":
+        values = np.floor(low + drawn_at * (high - low + 1))
     else:
-        values = condition.low + uniform * (condition.high - condition.low)
+        values = low + drawn_at * (high - low)
     shaped: NDArray[Any] = values.astype(condition.dtype).reshape(condition.shape)
     return shaped

@@ -28,14 +28,20 @@ class QuantizedWeight:
 
 
 def quantize_weight(
-    weight: NDArray[np.float32], axis: int, method: Method, scale_dtype: DTypeLike = np.float32
+    weight: NDArray[np.float32],
+    axis: int,
+    method: Method,
+    scale_dtype: DTypeLike = np.float32,
+    largest: int = LARGEST,
 ) -> QuantizedWeight:
     """Quantize a weight per channel.
 
     Args:
         weight: any shape; Conv has its output channels on axis 0, MatMul on the last, Gemm on 1 (0 if transB).
-        method: "minmax" keeps each channel's largest magnitude; "mse" tries to shrink it and keeps the least error.
+        method: "minmax" keeps each channel's largest magnitude; every other tries to shrink it and keeps the least
+            squared error (a channel has too few weights for a percentile or an entropy).
         scale_dtype: the type that the scales will be written in. They are numbers of it: integers fit what is read.
+        largest: the greatest magnitude of an integer.
 
     A channel of zeros gets scale 1. ValueError if a weight is NaN or infinite.
     """
@@ -44,23 +50,23 @@ def quantize_weight(
     axis %= weight.ndim
     rows = np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1).astype(np.float64)  # [channels, fan-in]
     magnitude = np.abs(rows).max(axis=1)
-    magnitude[magnitude == 0] = LARGEST
-    factors = FACTORS if method == "mse" else FACTORS[:1]
+    magnitude[magnitude == 0] = largest
+    factors = FACTORS[:1] if method == "minmax" else FACTORS
     best = np.full(len(rows), np.inf)
     numbers = np.finfo(np.dtype(scale_dtype))
     scales = np.empty(len(rows), np.float32)
     for factor in factors:
-        wanted = np.clip(factor * magnitude / LARGEST, numbers.tiny, numbers.max)
+        wanted = np.clip(factor * magnitude / largest, numbers.tiny, numbers.max)
         candidate = wanted.astype(scale_dtype).astype(np.float32)
-        error = np.square(_round(rows, candidate) * candidate[:, None] - rows).sum(axis=1)
+        error = np.square(_round(rows, candidate, largest) * candidate[:, None] - rows).sum(axis=1)
         scales = np.where(error < best, candidate, scales)
         best = np.minimum(error, best)
     shape = (weight.shape[axis], *np.delete(weight.shape, axis))
-    values = np.moveaxis(_round(rows, scales).astype(np.int8).reshape(shape), 0, axis)
+    values = np.moveaxis(_round(rows, scales, largest).astype(np.int8).reshape(shape), 0, axis)
     return QuantizedWeight(np.ascontiguousarray(values), scales, axis)
 
 
-def _round(rows: NDArray[np.float64], scales: NDArray[np.float32]) -> NDArray[np.float64]:
+def _round(rows: NDArray[np.float64], scales: NDArray[np.float32], largest: int) -> NDArray[np.float64]:
     """To the nearest integer, ties to even, as ONNX QuantizeLinear."""
-    rounded: NDArray[np.float64] = np.clip(np.rint(rows / scales[:, None].astype(np.float64)), -LARGEST, LARGEST)
+    rounded: NDArray[np.float64] = np.clip(np.rint(rows / scales[:, None].astype(np.float64)), -largest, largest)
     return rounded

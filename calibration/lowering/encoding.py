@@ -1,6 +1,6 @@
 """Activations in 8 bits: real = scale * (integer - zero_point), with one scale per lambda group."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,12 @@ def asymmetric_uint8(ranges: Ranges, grouped: bool) -> Encoding:
     needed = np.maximum(below, above)  # [256, groups]
     best = int(np.argmin(np.log(needed).sum(axis=1)))
     return Encoding(needed[best], np.uint8(best), needed[best] / needed.min(axis=0))
+
+
+def asymmetric_int8(ranges: Ranges, grouped: bool) -> Encoding:
+    """`asymmetric_uint8` shifted by 128: the same scales, the same numbers represented."""
+    code = asymmetric_uint8(ranges, grouped)
+    return replace(code, zero_point=np.int8(int(code.zero_point) - 128))
 
 
 def symmetric_int8(ranges: Ranges, grouped: bool) -> Encoding:

@@ -82,4 +82,5 @@ def _takes_half(node: Node, position: int) -> bool:
     """Whether the operation's definition allows float16 there."""
     schema = onnx.defs.get_schema(node.op, OPSET, node.domain)
     formal = schema.inputs[min(position, len(schema.inputs) - 1)]
-    return HALF in formal.types
+    allowed = {each.type_param_str: each.allowed_type_strs for each in schema.type_constraints}
+    return HALF in allowed.get(formal.type_str, (formal.type_str,))  # `formal.types` cannot be read in onnx 1.20

@@ -1,12 +1,13 @@
 """From the prepared graph and its ranges to an int8 graph for one target."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any
 
 import numpy as np
 
+from fewstep.calibration.lowering.bias import NONE, Corrections, correct
 from fewstep.calibration.lowering.encoding import Encoding, scale_of, zero_point_of
 from fewstep.calibration.lowering.scheme import Emitted, Scheme, Target
 from fewstep.calibration.lowering.selection import LEAST_CHANNELS, WeightedOp, selected_ops
@@ -28,18 +29,39 @@ class Lowered:
     notes: tuple[str, ...]
 
 
-def lower(prepared: Graph, table: RangesTable, target: Target) -> Lowered:
-    """Lower a prepared float32 body for a target. UserError if a tensor has no range, or nothing can be quantized."""
-    ops = lowered_ops(prepared)
+def lower(
+    prepared: Graph,
+    table: RangesTable,
+    target: Target,
+    in_float: Collection[str] = (),
+    corrections: Corrections = NONE,
+) -> Lowered:
+    """Lower a prepared float32 body for a target, but for the operations named in `in_float`.
+
+    UserError if a tensor has no range, or nothing can be quantized.
+    """
+    graph, ops, encodings = lower_graph(prepared, table, target, in_float, corrections)
+    grouped = target.scheme.grouped and bool(table.groups)
+    notes = target.notes + _widening(encodings)
+    return Lowered(graph, target.check(prepared, graph, ops), table.groups if grouped else (), notes)
+
+
+def lower_graph(
+    prepared: Graph,
+    table: RangesTable,
+    target: Target,
+    in_float: Collection[str] = (),
+    corrections: Corrections = NONE,
+) -> tuple[Graph, tuple[WeightedOp, ...], dict[str, Encoding]]:
+    """The int8 graph alone, not checked on an engine: with its operations, and how activations are encoded."""
+    ops = tuple(op for op in lowered_ops(prepared) if op.name not in in_float)
     scheme = target.scheme
     _refuse_overflow(table, target)
     grouped = scheme.grouped and bool(table.groups)
     encodings = {name: scheme.encode(table[name], grouped) for name in encoded_tensors(ops, scheme)}
     weights = {op.name: _quantized(prepared, op, table, scheme) for op in ops}
     base = reduce(lambda graph, rewrite: rewrite(graph), target.passes, prepared)
-    lowered = emit(base, ops, encodings, weights, scheme)
-    notes = target.notes + _widening(encodings)
-    return Lowered(lowered, target.check(prepared, lowered, ops), table.groups if grouped else (), notes)
+    return correct(emit(base, ops, encodings, weights, scheme), ops, corrections), ops, encodings
 
 
 def lowered_ops(prepared: Graph) -> tuple[WeightedOp, ...]:
@@ -69,6 +91,7 @@ def emit(
     """`base` with each operation replaced by its int8 form. Encodings of several groups make the input "group"."""
     selected = {op.name: op for op in ops}
     groups = max(len(encoding.scales) for encoding in encodings.values())
+    form = scheme.gathered if groups > 1 and scheme.gathered else scheme.form
     sources = _codes(encodings, groups, scheme.scale_dtype)
     nodes, constants = list(sources.nodes), dict(sources.constants)
     made: set[str] = set()  # an activation or a weight that several operations read is quantized once
@@ -78,8 +101,8 @@ def emit(
             nodes.append(node)
             continue
         renamed = replace(node, inputs=(op.x, op.weight, *node.inputs[2:]))  # passes may give constants other names
-        emitted = scheme.form.operation(replace(op, node=renamed), weights[op.name])
-        fresh = [new for new in (*scheme.form.quantize(op.x), *emitted.nodes) if new.output not in made]
+        emitted = form.operation(replace(op, node=renamed), weights[op.name])
+        fresh = [new for new in (*form.quantize(op.x), *emitted.nodes) if new.output not in made]
         nodes.extend(fresh)
         made.update(new.output for new in fresh)
         constants.update(emitted.constants)
@@ -97,12 +120,13 @@ def _codes(encodings: Mapping[str, Encoding], groups: int, dtype: np.dtype[Any])
     names = tuple(scale_of(name) for name in encodings)
     if groups == 1:
         return Emitted((), constants | {name: scales[0, i] for i, name in enumerate(names)})
-    constants |= {"scales()": scales, "shape(scales)": np.array([-1]), "sizes(scales)": np.ones(len(names), np.int64)}
+    constants |= {"scales()": scales, "shape(scales)": np.array([-1])}
     return Emitted(
         (
             Node("Gather", ("scales()", GROUP), ("rows(scales)",), {"axis": 0}),  # [1, tensors]
             Node("Reshape", ("rows(scales)", "shape(scales)"), ("row(scales)",)),
-            Node("Split", ("row(scales)", "sizes(scales)"), names, {"axis": 0}),  # [1] each
+            # [1] each; sizes as an input, of more than 127 bytes, are what onnxruntime 1.23.0 cannot read
+            Node("Split", ("row(scales)",), names, {"axis": 0, "num_outputs": len(names)}),
         ),
         constants,
     )
@@ -122,7 +146,8 @@ def _refuse_overflow(table: RangesTable, target: Target) -> None:
 
 def _quantized(prepared: Graph, op: WeightedOp, table: RangesTable, scheme: Scheme) -> QuantizedWeight:
     try:
-        return quantize_weight(prepared.constants[op.weight], op.axis, table.method, scheme.scale_dtype)
+        weight = prepared.constants[op.weight]
+        return quantize_weight(weight, op.axis, table.method, scheme.scale_dtype, scheme.largest_weight)
     except ValueError as error:
         raise UserError(f"weight {op.weight!r} has {error}", "export a checkpoint whose weights are finite") from None
 

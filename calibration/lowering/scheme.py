@@ -9,7 +9,7 @@ import numpy as np
 from fewstep.calibration.lowering.encoding import Encoding
 from fewstep.calibration.lowering.selection import WeightedOp
 from fewstep.calibration.table import Ranges
-from fewstep.calibration.weights import QuantizedWeight
+from fewstep.calibration.weights import LARGEST, QuantizedWeight
 from fewstep.graph.graph import Array, Graph, Node
 from fewstep.runtime.manifest import Coverage
 
@@ -43,12 +43,16 @@ class Scheme:
     encode: the code of an activation from its ranges, per lambda group or pooled.
     scale_dtype: of all scales; also what is computed in where not in int8.
     grouped: whether scales may be chosen at run time, by the body's input "group".
+    largest_weight: the greatest magnitude of a weight's integers.
+    gathered: the form where scales are gathered by group, if it is another one.
     """
 
     encode: Callable[[Ranges, bool], Encoding]
     scale_dtype: np.dtype[Any]
     grouped: bool
     form: Form
+    largest_weight: int = LARGEST
+    gathered: Form | None = None
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ def operations(prepared: Graph, body: str, coverage: Coverage) -> Covered:
                 reason="" if is_int8 else reason or NO_FORM,
             )
         )
-    return Covered(body, coverage, tuple(made))
+    return Covered(body, coverage, tuple(made), coverage.int8_macs / max(coverage.total_macs, 1))
 
 
 def _reason(node: Node, prepared: Graph) -> str:

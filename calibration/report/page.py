@@ -5,6 +5,8 @@ from html import escape
 
 from fewstep.calibration import plots
 from fewstep.calibration.plots import Series
+from fewstep.calibration.precision.record import PrecisionMap
+from fewstep.calibration.report.distribution import distribution_section
 from fewstep.calibration.report.elements import (
     Content,
     Html,
@@ -23,21 +25,33 @@ from fewstep.calibration.report.elements import (
     table,
     times,
 )
+from fewstep.calibration.report.precision import precision_section
+from fewstep.calibration.report.quality import end_section
 from fewstep.calibration.report.samples import Samples, samples_section
 from fewstep.calibration.report.style import STYLE
 from fewstep.calibration.report.verdict import warnings
-from fewstep.calibration.results import Covered, EndQuality, Operation, Quality, Results
+from fewstep.calibration.results import Covered, EvaluationResults, Operation, Quality, Results
 
 
-def page(results: Results, samples: Samples) -> bytes:
-    """The whole document, UTF-8."""
+def page(
+    results: Results,
+    samples: Samples,
+    evaluation: EvaluationResults | None = None,
+    maps: Sequence[PrecisionMap] = (),
+) -> bytes:
+    """The whole document, UTF-8.
+
+    `evaluation` is what `fewstep evaluate` found of the same bodies, `maps` the searches that they come from.
+    """
     sections = [
         headline(results),
         *(paragraph(warning, kind="lead") for warning in warnings(results)),
         samples_section(samples),
         end_section(results),
+        *([] if evaluation is None else [distribution_section(evaluation)]),
         steps_section(results),
         coverage_section(results),
+        *([precision_section(maps)] if maps else []),
         speed_section(results),
         provenance_section(results),
     ]
@@ -46,14 +60,14 @@ def page(results: Results, samples: Samples) -> bytes:
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
         f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}</style></head>'
         f"<body><main>{header(results).markup}{join(sections).markup}"
-        f"<footer>Every figure was measured in this run, in {results.seconds:.0f} s. Exact values: the JSON file "
+        f"<footer>Measured in this run, in {results.seconds:.0f} s, unless said otherwise. Exact values: the JSON file "
         "beside this page, and the value of each figure in its source.</footer></main></body></html>\n"
     )
     return document.encode()
 
 
 def header(results: Results) -> Html:
-    guidance = "no guidance" if results.guidance is None else f"guidance {results.guidance:g}"
+    guidance = "no guidance" if results.guidance is None else f"guidance {results.guidance}"
     bodies = " and ".join(quality.body for quality in results.qualities)
     lead = f"{bodies} against float32, along {results.plan}, {guidance}."
     return Html(f'<header><h1>{escape(results.bundle)}</h1><p class="lead">{escape(lead)}</p></header>')
@@ -63,7 +77,7 @@ def headline(results: Results) -> Html:
     """The four figures a reader came for: of the body that runs on this machine."""
     first = results.qualities[0]
     end = first.against_float
-    covered = next((each.coverage for each in results.covered if each.body == first.body), None)
+    covered = next((each for each in results.covered if each.body == first.body), None)
     cards = [
         card(
             "End PSNR, int8 against float32",
@@ -78,62 +92,15 @@ def headline(results: Results) -> Html:
         note = join([both, f", {race.batch} rows, {race.threads} threads"])
         cards.append(card("Speed, int8 over float32", times(fast.ratio), note))
     if covered is not None:
-        share = covered.int8_macs / covered.total_macs
-        note = join([count(len(covered.int8_ops)), " operations int8, ", count(len(covered.float_ops)), " float"])
-        cards.append(card("MACs in int8", percent(share), note))
+        ours = covered.coverage
+        where = " in the last steps" if _is_staged(covered) else ""
+        note = join([count(len(ours.int8_ops)), " operations int8, ", count(len(ours.float_ops)), f" float{where}"])
+        cards.append(card("MACs in int8", percent(covered.share), note))
     if first.body in results.sizes:
         ratio = results.sizes["float32"] / results.sizes[first.body]
         note = join([size(results.sizes["float32"]), " to ", size(results.sizes[first.body])])
         cards.append(card("Size of the body, float32 over int8", times(ratio), note))
     return Html(f'<div class="cards">{join(cards).markup}</div>')
-
-
-def end_section(results: Results) -> Html:
-    """Finished samples, against each reference in a table of its own."""
-    plan, teacher = results.plan, results.teacher
-    against_float = table(
-        ["int8 against float32, same plan", "computed by", "mean", "5th percentile", "worst", "std. error", "seeds"],
-        [[q.body, q.engine, *_end_cells(q.against_float)] for q in results.qualities],
-        text_columns=2,
-    )
-    rows: list[Sequence[Content]] = [[f"float32, {plan}", *_end_cells(results.float_against_teacher)]]
-    rows += [[f"{q.body}, {plan}", *_end_cells(q.against_teacher)] for q in results.qualities]
-    head = [f"against the float32 teacher, {teacher}", "mean", "5th percentile", "worst", "std. error", "seeds"]
-    drifts = table(
-        ["statistics of int8 beside float32", "shift of the mean", "energy", "detail", "saturation"],
-        [
-            [
-                q.body,
-                plain(q.against_float.drift.mean, 4),
-                percent(q.against_float.drift.energy),
-                percent(q.against_float.drift.detail),
-                percent(q.against_float.drift.saturation, 2),
-            ]
-            for q in results.qualities
-        ],
-    )
-    groups = [(quality.body, quality.against_float.values) for quality in results.qualities]
-    distribution = figure(
-        Html(plots.histogram(groups, "PSNR against float32 (dB)")), "How the seeds are distributed: one PSNR each."
-    )
-    return section(
-        "End quality",
-        paragraph(
-            "PSNR of finished samples: peak 2, model range, before clamping, one value per image, then averaged. "
-            "The first table says what quantization costs; the second what few steps cost, without and with int8. "
-            "The two references are not comparable with each other.",
-            kind="lead",
-        ),
-        against_float,
-        distribution,
-        table(head, rows),
-        drifts,
-        paragraph(
-            "Energy is the ratio of variances, detail that of the energies above half of Nyquist: below 100 % int8 "
-            "softens. Saturation is the share of values outside model range, int8 minus float32.",
-            kind="note",
-        ),
-    )
 
 
 def steps_section(results: Results) -> Html:
@@ -192,9 +159,9 @@ def _ranges(results: Results) -> Html:
 
 def coverage_section(results: Results) -> Html:
     """Which operations are int8, and how that is known."""
-    alike: dict[tuple[Operation, ...], list[Covered]] = {}
+    alike: dict[tuple[tuple[Operation, ...], float], list[Covered]] = {}
     for covered in results.covered:
-        alike.setdefault(covered.operations, []).append(covered)
+        alike.setdefault((covered.operations, covered.share), []).append(covered)
     parts = [
         paragraph(
             "For the body that runs here, counted in the graph as onnxruntime optimized it where it was calibrated; "
@@ -225,17 +192,30 @@ def _coverage(alike: Sequence[Covered]) -> Html:
         " of ",
         count(total),
         f" multiply-accumulates of one evaluation run in int8: {ours} of {len(covered.operations)} operations. ",
+        *_other_stages(covered),
         "These stay in float:" if rows["float"] else "None stays in float.",
     )
     left = table(head, rows["float"], text_columns=3) if rows["float"] else Html("")
     return join([sentence, left, details(f"The {ours} in int8", table(head, rows["int8"], text_columns=3))])
 
 
+def _is_staged(covered: Covered) -> bool:
+    """True where other graphs, with other operations in float, run some of the steps."""
+    return covered.share != covered.coverage.int8_macs / covered.coverage.total_macs
+
+
+def _other_stages(covered: Covered) -> Sequence[Content]:
+    if not _is_staged(covered):
+        return ()
+    return "That is the graph of the last steps; over all steps of the plan it is ", percent(covered.share, 2), ". "
+
+
 def speed_section(results: Results) -> Html:
     """Every race as bars, then all of them as one table."""
     parts: list[Html] = [
         paragraph(
-            "One call of the body on that many rows (a guided sample is two). Each contender has its own process; "
+            "One call of the body on that many rows (a guided sample is two); of a body with several graphs the mean "
+            "over the plan's steps, and the memory of the largest. Each contender has its own process; "
             f"they take turns, and the ratio is the median over rounds. {results.machine.processor}, "
             f"{', '.join(results.machine.int8_instructions) or 'no int8 instructions known'}.",
             kind="lead",
@@ -276,11 +256,7 @@ def provenance_section(results: Results) -> Html:
     machine = results.machine
     rows: list[Sequence[Content]] = [[name, version] for name, version in machine.versions.items()]
     rows += [["processor", f"{machine.processor}, {machine.cores} cores"], ["system", machine.system]]
-    parts = [Html(f"<pre><code>{escape(results.command)}</code></pre>"), table(["", ""], rows, text_columns=2)]
+    commands = "\n".join((*results.made, results.command))
+    parts = [Html(f"<pre><code>{escape(commands)}</code></pre>"), table(["", ""], rows, text_columns=2)]
     parts += [paragraph(note, kind="note") for note in results.notes]
     return section("How it was made", *parts)
-
-
-def _end_cells(end: EndQuality) -> list[Content]:
-    figures = [decibel(end.mean), decibel(end.p5), decibel(end.worst), decibel(end.standard_error)]
-    return [*figures, count(end.seeds)]

@@ -3,10 +3,6 @@
 from fewstep.calibration import plots
 
 PAGE = """
-:root { color-scheme: light dark; --page: #ffffff; --panel: #f6f7f9; --text: #16181d; --muted: #5c6470; --line: #e2e5ea;
-  --c0: #2563eb; --c1: #dd6b20; --c2: #0f8f83; --c3: #9333ea; --c4: #b7791f; --c5: #64748b; }
-@media (prefers-color-scheme: dark) { :root { --page: #111317; --panel: #1a1d23; --text: #e8eaee; --muted: #9aa3b0;
-  --line: #2c313a; --c0: #6ea8fe; --c1: #f6a55c; --c2: #4fd1c5; --c3: #c99cf9; --c4: #ecc94b; --c5: #a3b1c6; } }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--page); color: var(--text); font: 16px/1.55 system-ui, sans-serif; }
 main { max-width: 1000px; margin: 0 auto; padding: 48px 24px 96px; }
@@ -41,4 +37,4 @@ footer { margin-top: 72px; border-top: 1px solid var(--line); padding-top: 12px;
 @media print { main { max-width: none; padding: 0; } section { break-inside: avoid; } }
 """
 
-STYLE = PAGE + plots.STYLE
+STYLE = plots.PALETTE + PAGE + plots.STYLE

@@ -1,8 +1,8 @@
-"""What a reader must not overlook: int8 bodies that cost too much, or win nothing."""
+"""What a reader must not overlook: int8 bodies that cost too much, or win nothing; and what a distance says."""
 
 from collections.abc import Iterator
 
-from fewstep.calibration.results import Results
+from fewstep.calibration.results import Distance, EvaluationResults, Results
 
 LEAST_PSNR = 25.0  # dB to float32: below it the difference can be seen in most images
 
@@ -11,9 +11,27 @@ def warnings(results: Results) -> Iterator[str]:
     """One sentence for each; none where int8 is near float32 and faster."""
     for quality in results.qualities:
         end = quality.against_float
-        if end.mean < LEAST_PSNR:
+        if not end.mean >= LEAST_PSNR:  # a NaN is no quality either
             yield f"{quality.body} is only {end.mean:.1f} dB from float32: look at the samples before deploying it."
     for race in results.races:
         for timing in race.timings:
             if timing.ratio < 1:
                 yield f"{timing.name} is slower than float32 here ({timing.ratio:.2f}x, {race.batch} rows)."
+
+
+def verdicts(results: EvaluationResults) -> Iterator[str]:
+    """One sentence for each body and set of references."""
+    for body in results.bodies:
+        for distance in body.distances:
+            yield f"{body.body} against {distance.reference}: {verdict(distance)}."
+
+
+def verdict(distance: Distance) -> str:
+    """What the difference between int8 and float32 amounts to. A smaller distance is no improvement, only a change."""
+    figures = f"({distance.difference:+.3g} [{distance.low:+.3g}, {distance.high:+.3g}], floor {distance.floor:.3g})"
+    way = "further away" if distance.difference > 0 else "closer, which is a change and no improvement"
+    if distance.detectable:
+        return f"the distribution changed: {way} {figures}"
+    if distance.low <= 0 <= distance.high:
+        return f"no detectable change {figures}"
+    return f"inside the noise floor, though pairs of one seed show it: {way} {figures}"

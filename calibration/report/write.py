@@ -8,34 +8,67 @@ from pathlib import Path
 import msgspec
 
 from fewstep.calibration import results
+from fewstep.calibration.bodies import int8_bodies, judged_plan, open_body
+from fewstep.calibration.report.distribution import stored_evaluation
 from fewstep.calibration.report.measure import measure
 from fewstep.calibration.report.options import ReportOptions
 from fewstep.calibration.report.page import page
+from fewstep.calibration.report.precision import stored_maps
 from fewstep.calibration.results import Results
 from fewstep.graph.commit import open_for_update
 from fewstep.runtime.bundle import open_bundle
 from fewstep.runtime.errors import UserError
+from fewstep.runtime.plan import Plan
 from fewstep.runtime.progress import SILENT, Progress
 
 ADDRESS = "report/index.html"
 
 
 def report(options: ReportOptions, progress: Progress = SILENT) -> Results:
-    """Judge a bundle and write report/index.html into it, with the same figures as JSON beside it.
+    """Judge a bundle and write report/index.html into it, with the same figures as JSON beside it; or both elsewhere.
 
     Measuring takes minutes and does not hold the bundle's lock; if the bundle changes meanwhile, nothing is written.
     """
     before = open_bundle(options.bundle).manifest
+    check(options)
     measured, samples = measure(options, progress)
+    if options.output is not None:
+        options.output.with_suffix(".json").write_bytes(results.encode(measured))
+        options.output.write_bytes(page(measured, samples))
+        return measured
     with open_for_update(options.bundle, must_exist=True) as writer:
         manifest = open_bundle(options.bundle).manifest
         if (manifest.bodies, manifest.prologue) != (before.bodies, before.prologue):
             raise UserError(f"{options.bundle} was changed while it was judged", "ask for the report again")
-        drawn = writer.add(page(measured, samples), folder="report", name="index", suffix=".html")
+        bundle = open_bundle(options.bundle)
+        content = page(measured, samples, stored_evaluation(bundle), stored_maps(bundle))
+        drawn = writer.add(content, folder="report", name="index", suffix=".html")
         figures = writer.add(results.encode(measured), folder="report", name="results", suffix=".json")
         writer.commit(msgspec.structs.replace(manifest, report=drawn, results=figures))
         _address(options.bundle, drawn)
     return measured
+
+
+def check(options: ReportOptions) -> Plan:
+    """The plan to judge, once all that can be refused before measuring is not. UserError names the rest."""
+    bundle = open_bundle(options.bundle)
+    body = next(iter(int8_bodies(bundle).values()))
+    for name in filter(None, (bundle.manifest.ranges, *bundle.manifest.plans.values())):
+        bundle.file(name)
+    reference = open_body(bundle, "float32", options.threads)
+    plan = judged_plan(reference, body, options.plan, options.guidance)
+    reference.compile(options.teacher, plan.guidance)
+    if options.output is not None:
+        if not options.output.absolute().parent.is_dir():
+            raise UserError(f"there is no folder {options.output.parent}", "make it first, or write elsewhere")
+        return plan
+    if plan != judged_plan(reference, body):
+        raise UserError(
+            f"{options.bundle} was calibrated along {body.plan}, and keeps the report of that alone",
+            "give --output FILE.html for a report of another plan or guidance",
+        )
+    with open_for_update(options.bundle, must_exist=True):  # is there space, may we write, is nobody else writing?
+        return plan
 
 
 def _address(bundle: Path, drawn: str) -> None:

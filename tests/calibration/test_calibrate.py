@@ -16,7 +16,9 @@ from fewstep.graph.graph import BATCH, Graph, Node, Value
 from fewstep.runtime import manifest as form
 from fewstep.runtime.bundle import open_bundle
 from fewstep.runtime.errors import UserError
-from fewstep.runtime.plan import Denoising, compile_plan, encode
+from fewstep.runtime.guidance import Cfg
+from fewstep.runtime.plan import Denoising, compile_plan
+from fewstep.runtime.plan_file import encode
 from fewstep.runtime.sampler import load
 
 SHAPE = (1, 8, 8)
@@ -146,6 +148,16 @@ def test_the_command_is_recorded_without_paths(bundle: Path) -> None:
     )
 
 
+def test_own_values_of_the_conditions_are_what_is_measured(bundle: Path, tmp_path: Path) -> None:
+    """All trajectories of one class: other ranges than those of all classes, and no path in the record."""
+    np.savez(tmp_path / "own.npz", **{"class": np.array([1, 1])})
+    drawn, own = run(bundle), run(bundle, conditions=tmp_path / "own.npz")
+    assert own.table.tensors.keys() == drawn.table.tensors.keys() and own.table != drawn.table
+    assert own.manifest.provenance.commands[-1].endswith("--seed 1000000 --conditions FILE")
+    with pytest.raises(UserError, match=r"there is no file .*absent\.npz"):
+        run(bundle, conditions=tmp_path / "absent.npz")
+
+
 def test_calibrating_again_replaces_what_was_made_before(bundle: Path, caplog: pytest.LogCaptureFixture) -> None:
     first = run(bundle).manifest
     engine = form.Engine("e.engine", "e.json", "int8-tensorrt", "tensorrt-rtx", "sm86", "key")
@@ -168,7 +180,7 @@ def test_calibrating_again_replaces_what_was_made_before(bundle: Path, caplog: p
 def test_a_denoiser_without_unconditional_form_is_calibrated_without_guidance(tmp_path: Path) -> None:
     bundle = write_bundle(tmp_path / "bundle", denoiser(), null=None)
     assert run(bundle).plan.guidance is None
-    with pytest.raises(UserError, match="guidance 3 for a denoiser without an unconditional form"):
+    with pytest.raises(UserError, match="guidance 3.0 for a denoiser without an unconditional form"):
         run(bundle, guidance=3.0)
 
 
@@ -220,7 +232,7 @@ def test_a_plan_file_brings_its_guidance_and_must_fit_the_schedule(bundle: Path,
     path = tmp_path / "plan.json"
     path.write_bytes(encode(compile_plan("heun:2", Denoising(SCHEDULE, "sample"), guidance=1.5)))
     made = run(bundle, plan=str(path), target=("cpu-x86",))
-    assert made.plan.guidance == 1.5 and "heun:2" in made.manifest.plans
+    assert made.plan.guidance == Cfg(1.5) and "heun:2" in made.manifest.plans
     path.write_bytes(encode(compile_plan("heun:2", Denoising(form.ScheduleSpec("linear"), "sample"))))
     with pytest.raises(UserError, match="plan 'heun:2' is for schedule"):
         run(bundle, plan=str(path))
@@ -238,16 +250,20 @@ def test_a_dead_layer_is_a_warning_with_its_name(tmp_path: Path, caplog: pytest.
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"target": ("cpu-z80",)}, "unknown target 'cpu-z80'; choose from cpu-x86, tensorrt"),
+        ({"target": ("cpu-z80",)}, "unknown target 'cpu-z80'; choose from cpu-x86, cpu-x86-7bit, cpu-arm, tensorrt"),
         ({"target": ()}, "no target to lower for"),
-        ({"ranges": "max"}, "ranges cannot be 'max'; choose from minmax, mse"),
-        ({"groups": "steps"}, "groups cannot be 'steps'; choose from step, pooled"),
+        ({"ranges": "max"}, "ranges cannot be 'max'; choose from mse, minmax, percentile, entropy"),
+        ({"groups": "steps"}, "groups cannot be 'steps'; choose from step, merged, pooled"),
+        ({"inputs": "all"}, "inputs cannot be 'all'; choose from deployed, progressive, uniform, normal, interval"),
+        ({"inputs": "progressive", "groups": "pooled"}, "progressive inputs need the ranges of earlier steps"),
         ({"plan": "dpm:8"}, "unknown solver 'dpm'"),
         ({"plan": "ddim:101"}, "101 steps on schedule cosine-100"),
         ({"plan": "missing.json"}, "there is no plan file missing.json"),
         ({"trajectories": 2}, "2 trajectories show too little"),
         ({"seed": 200}, "meet those held out"),
         ({"seed": 2**64}, "leave 64 bits"),
+        ({"seed": 499_997}, "meet those that precision maps are judged on; start from 1000000"),
+        ({"seed": 599_999}, "meet those that precision maps are judged on"),
     ],
 )
 def test_a_wrong_option_is_one_line_and_changes_nothing(bundle: Path, changes: dict, message: str) -> None:

@@ -1,20 +1,19 @@
-"""Lowering whatever way operations are joined: each close to float, in both targets."""
+"""Lowering whatever way operations are joined: each close to float, in every target."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from every_target import every_target
 from small_body import feeds, sqnr, table
 
 from fewstep.calibration.lowering.quantize import lower
 from fewstep.calibration.lowering.scheme import Target
-from fewstep.calibration.lowering.targets import TARGETS
 from fewstep.calibration.lowering.targets.tensorrt import TENSORRT
 from fewstep.graph.graph import BATCH, Array, Graph, Node, Value
 from fewstep.graph.session import open_session, run
 from fewstep.runtime.errors import UserError
 
-every_target = pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
 RNG = np.random.default_rng(0)
 
 

@@ -1,108 +1,141 @@
-"""Judging denoisers whose error is known: the figures must be the ones that arithmetic gives."""
+"""Evaluating a tiny bundle whose int8 body is off by a known factor."""
 
+import msgspec
 import numpy as np
 import pytest
+from extractors import write_extractor
+from judged_bundle import SHAPE, make_bundle
 
-from fewstep.calibration.evaluate import Candidate, Setting, evaluate, guided
-from fewstep.calibration.metrics import CEILING
+from fewstep.calibration import results as forms
+from fewstep.calibration.distance import fit, frechet, kernel_distance
+from fewstep.calibration.evaluate import EvaluateOptions, evaluate
+from fewstep.calibration.held_out import APART, PAIRED, held_out_conditions
+from fewstep.calibration.metrics import psnr
+from fewstep.calibration.trajectories import FIRST_SEED
+from fewstep.graph.commit import open_for_update
+from fewstep.runtime.bundle import open_bundle
 from fewstep.runtime.errors import UserError
-from fewstep.runtime.manifest import ScheduleSpec
-from fewstep.runtime.plan import Denoising, compile_plan
+from fewstep.runtime.sampler import load
 
-DENOISING = Denoising(ScheduleSpec("linear"), "epsilon")
-SHAPE = (1, 4, 4)
-
-
-def gaussian(gain=1.0, noise=0.0):
-    """eps of data ~ N(0, 0.25), whose branches differ by the condition; `gain` and `noise` are its known error."""
-
-    def denoiser(plan, samples, conditions):
-        shift = conditions["class"].astype(np.float32)[:, None, None, None] * 0.01
-        rng = np.random.default_rng(0)
-
-        def network(index, step, u):
-            lam = -np.inf if step.lam is None else step.lam
-            sigma2 = 1 / (1 + np.exp(2 * lam))
-            eps = np.sqrt(sigma2) * u / (0.25 * (1 - sigma2) + sigma2)
-            error = noise * rng.normal(size=u.shape)
-            exact = [eps + (shift if branch == "cond" else 0) for branch in step.branches]
-            return [(gain * output + error).astype(np.float32) for output in exact]
-
-        return network
-
-    return denoiser
+BODY = "int8-cpu-x86"
+PLAN = "dpmpp_2m:4"
+MATRIX = np.random.default_rng(0).normal(size=(64, 3))
 
 
-def setting(seeds=6, teacher_seeds=2, batch=4):
-    return Setting(
-        plan=compile_plan("dpmpp_2m:4", DENOISING, guidance=2.0),
-        teacher=compile_plan("dpmpp_2m:40", DENOISING, guidance=2.0),
-        teacher_seeds=teacher_seeds,
-        seeds=seeds,
-        x_shape=SHAPE,
-        conditions=lambda seeds: {"class": np.array([seed % 10 for seed in seeds])},
-        batch=batch,
+def options(bundle, **changes):
+    few = {"seeds": 20, "samples": 120, "teacher_seeds": 5, "resamples": 20, "threads": 1}
+    return EvaluateOptions(bundle, **{"teacher": "dpmpp_2m:12", **few, **changes})
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A bundle, and its evaluation with an extractor and data of its own."""
+    folder = tmp_path_factory.mktemp("evaluate")
+    extractor = write_extractor(folder / "mine.onnx", MATRIX)
+    np.save(folder / "real.npy", np.random.default_rng(1).integers(256, size=(150, *SHAPE)).astype(np.uint8))
+    bundle = make_bundle(folder / "tiny")
+    return bundle, evaluate(options(bundle, features=str(extractor), data=folder / "real.npy"))
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    return make_bundle(tmp_path / "tiny")
+
+
+def samples_of(bundle, body, seeds):
+    conditions = held_out_conditions(open_bundle(bundle).manifest.conditions, seeds)
+    return load(bundle, body=body).sample(PLAN, seeds, conditions, 2.0)
+
+
+def test_seeds_of_pairs_of_other_floats_and_of_calibration_are_apart():
+    assert not set(PAIRED) & set(APART) and max(APART) < FIRST_SEED
+
+
+def test_figures_are_those_of_the_samples_made_at_once(made):
+    bundle, results = made
+    (own,) = results.bodies
+    exact, int8 = (samples_of(bundle, body, PAIRED[:120]) for body in ("float32", BODY))
+    assert own.against_float.values == pytest.approx(psnr(int8[:20], exact[:20]))
+    assert own.against_float.seeds == 20 and own.against_teacher.seeds == 5 and own.against_float.ssim is None  # 8x8
+    features, paired, apart = (
+        np.clip(x, -1, 1).reshape(120, -1) @ MATRIX for x in (int8, exact, samples_of(bundle, "float32", APART[:120]))
+    )
+    first = own.distances[0]
+    assert first.frechet == pytest.approx(frechet(fit(features), fit(apart)), rel=1e-3)
+    assert first.frechet_float == first.floor == pytest.approx(frechet(fit(paired), fit(apart)), rel=1e-3)
+    assert first.kernel == pytest.approx(kernel_distance(features, apart), rel=1e-2, abs=1e-4)
+    assert first.low < first.difference < first.high
+
+
+def test_references_are_named_and_each_has_its_own_row(made):
+    _, results = made
+    (own,) = results.bodies
+    assert (own.body, own.engine, results.plan, results.guidance) == (BODY, "onnxruntime", PLAN, "2")
+    assert [each.reference for each in own.distances] == ["float32, dpmpp_2m:4, other seeds", "real"]
+    assert [(each.samples, each.references) for each in own.distances] == [(120, 120), (120, 150)]
+    assert own.distances[1].floor == own.distances[0].floor  # of float32, whatever the references
+    assert own.against_teacher.reference == results.float_against_teacher.reference == "float32, dpmpp_2m:12"
+    assert (results.features.name, results.features.size) == ("mine", 3) and results.features.bias > 0
+    assert results.command.endswith(
+        "--features mine.onnx --data real.npy --teacher dpmpp_2m:12 --teacher-seeds 5 --resamples 20 --threads 1"
     )
 
 
-def judge(candidate, seeds=6, forced_seeds=6, groups=(), **options):
-    found = evaluate(setting(**options), gaussian(), [Candidate("int8", candidate, groups, seeds, forced_seeds)])
-    return found, found.judgements["int8"]
+def test_the_bundle_keeps_the_figures(made):
+    bundle, results = made
+    opened = open_bundle(bundle)
+    assert forms.decode_evaluation(opened.read(opened.manifest.evaluation)) == results
+    assert results.bodies[0].graphs == (opened.body(BODY).graph.file,)
 
 
-def test_a_perfect_candidate_is_at_the_ceiling_everywhere():
-    found, own = judge(gaussian())
-    assert own.against_float.mean == own.against_float.worst == CEILING
-    assert all((step.forced, step.x0, step.x) == (CEILING,) * 3 for step in own.steps)
-    assert own.against_teacher.values == found.float_against_teacher.values
+def test_another_plan_needs_a_file_and_leaves_the_bundle_as_it_is(bundle, tmp_path):
+    with pytest.raises(UserError, match="keeps the figures of that alone; give --output"):
+        evaluate(options(bundle, plan="ddim:3"))
+    results = evaluate(options(bundle, plan="ddim:3", output=tmp_path / "other.json"))
+    assert results.plan == "ddim:3" and open_bundle(bundle).manifest.evaluation is None
+    assert forms.decode_evaluation((tmp_path / "other.json").read_bytes()) == results
 
 
-def test_teacher_forced_sqnr_of_a_gain_error_is_that_gain_at_every_step():
-    _, own = judge(gaussian(gain=1.1))
-    assert [step.forced for step in own.steps] == pytest.approx([20.0] * 4, abs=0.01)
-    assert own.against_float.drift.energy != pytest.approx(1)
+def test_without_an_extractor_there_are_pairs_only(bundle):
+    results = evaluate(options(bundle))  # none is known for this bundle's data
+    assert results.features is None and results.bodies[0].distances == ()
+    assert results.bodies[0].against_float.seeds == 20
 
 
-def test_closed_loop_error_is_not_the_single_step_error():
-    _, own = judge(gaussian(noise=0.01))
-    assert all(20 < step.x < CEILING and 0 < step.x0 < CEILING for step in own.steps)
-    assert own.steps[-1].x != pytest.approx(own.steps[-1].forced, abs=0.1)
+def test_bodies_of_other_engines_are_evaluated_when_asked_for(bundle):
+    results = evaluate(options(bundle, body=("int8-tensorrt",), seeds=6))
+    assert [each.body for each in results.bodies] == ["int8-tensorrt"] and "simulated" in results.bodies[0].engine
 
 
-def test_the_references_are_named_and_differ():
-    found, own = judge(gaussian(gain=1.05))
-    assert own.against_float.reference == "float32, dpmpp_2m:4"
-    assert own.against_teacher.reference == found.float_against_teacher.reference == "float32, dpmpp_2m:40"
-    assert own.against_float.mean != own.against_teacher.mean
+def test_what_cannot_be_asked_is_told_before_anything_is_sampled(bundle, tmp_path):
+    for changes, what in (
+        ({"seeds": 0}, "--seeds is 0"),
+        ({"samples": 50}, "--samples is 50"),
+        ({"samples": 60_000}, "--samples is 60000"),
+        ({"teacher_seeds": 21}, "--teacher-seeds is 21"),
+        ({"resamples": 5}, "--resamples is 5"),
+        ({"body": ("int8-other",)}, "has no int8 body 'int8-other'; give some of int8-cpu-x86"),
+        ({"data": tmp_path / "x.npy"}, "data without features"),
+        ({"output": tmp_path / "no" / "x.json"}, "there is no folder"),
+    ):
+        with pytest.raises(UserError, match=what):
+            evaluate(options(bundle, **changes))
 
 
-def test_every_seed_is_judged_once_whatever_the_batch():
-    _, one = judge(gaussian(gain=1.02), batch=1)
-    found, all_at_once = judge(gaussian(gain=1.02), batch=6)
-    assert one.against_float.seeds == all_at_once.against_float.seeds == 6
-    assert one.against_float.values == pytest.approx(all_at_once.against_float.values)
-    assert one.steps[2].forced == pytest.approx(all_at_once.steps[2].forced)
-    assert found.reference.shape == all_at_once.samples.shape == (6, *SHAPE)
-    assert found.teacher.shape == (2, *SHAPE) and found.float_against_teacher.seeds == 2
+def test_a_bundle_that_changes_meanwhile_gets_no_figures(bundle):
+    def change(stage, done, total):
+        with open_for_update(bundle, must_exist=True) as writer:
+            bodies = {n: b for n, b in writer.manifest.bodies.items() if n != "int8-tensorrt"}
+            writer.commit(msgspec.structs.replace(writer.manifest, bodies=bodies))
+
+    with pytest.raises(UserError, match="was changed while it was evaluated"):
+        evaluate(options(bundle), change)
+    assert open_bundle(bundle).manifest.evaluation is None
 
 
-def test_a_candidate_may_have_fewer_seeds():
-    _, own = judge(gaussian(gain=1.02), seeds=5, forced_seeds=1)
-    assert own.against_float.seeds == 5 and own.samples.shape == (5, *SHAPE)
-    assert own.steps[0].forced == pytest.approx(judge(gaussian(gain=1.02), seeds=1, forced_seeds=1)[1].steps[0].forced)
-
-
-def test_steps_carry_the_candidates_range_groups():
-    _, own = judge(gaussian(), groups=(-1.0,))
-    assert own.steps[0].group == 0 and own.steps[-1].group == 1
-
-
-def test_guidance_is_the_line_through_both_branches():
-    cond, uncond = np.array([3.0], np.float32), np.array([1.0], np.float32)
-    assert guided([cond, uncond], 2.0).tolist() == [5.0]
-    assert guided([cond], None) is cond
-
-
-def test_a_teacher_of_more_seeds_than_there_are_is_refused():
-    with pytest.raises(UserError, match="9 seeds for the teacher of 6"):
-        judge(gaussian(), teacher_seeds=9)
+def test_conditions_of_ones_own_are_sampled(bundle, tmp_path):
+    np.savez(tmp_path / "own.npz", **{"class": np.array([7, 2, 9])})
+    results = evaluate(options(bundle, conditions=tmp_path / "own.npz", seeds=5))
+    own = {"class": [7, 2, 9, 7, 2]}
+    exact, int8 = (load(bundle, body=body).sample(PLAN, range(5), own, 2.0) for body in ("float32", BODY))
+    assert results.bodies[0].against_float.values == pytest.approx(psnr(int8, exact))

@@ -15,16 +15,17 @@ from pathlib import Path
 tests, verb, folder = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
 sys.path[:0] = [str(tests), str(tests.parent)]
 
-from fewstep.calibration import build as builder
+from fewstep.calibration import build_engine
 from fewstep.calibration.build import BuildOptions, build
+from fewstep.calibration.builders import Builder
 from fewstep.calibration.calibrate import calibrate
 from killing import outcomes
 from test_calibrate import FIRST, denoiser, write_bundle
 
 bundle = write_bundle(folder / "bundle", denoiser())
-builder.WORKER = folder / "worker.py"
-builder.WORKER.write_text("import sys, shutil; shutil.copy(sys.argv[3], sys.argv[2])")
-builder._backend_version = lambda options: "1.0"
+build_engine.WORKER = folder / "worker.py"
+build_engine.WORKER.write_text("import sys, shutil; shutil.copy(sys.argv[3], sys.argv[2])")
+Builder.version = lambda self: "1.0"
 verbs = {
     "calibrate": lambda: calibrate(replace(FIRST, bundle=bundle)),
     "build": lambda: build(BuildOptions(bundle, device=("sm86", "sm89"), precision="float16")),

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fewstep.calibration.metrics import CEILING, Energies, drift, psnr, sqnr
+from fewstep.calibration.metrics import CEILING, Energies, has_ssim, psnr, sqnr, ssim
 
 
 def test_psnr_of_a_constant_error_is_known():
@@ -54,23 +54,35 @@ def test_sqnr_does_not_depend_on_how_the_stream_is_cut():
     assert energies.sqnr == pytest.approx(sqnr(signal + noise, signal))
 
 
-def test_drift_of_equal_samples_is_neutral():
-    images = np.random.default_rng(4).normal(size=(8, 1, 16, 16))
-    same = drift(images, images)
-    assert (same.mean, same.energy, same.detail, same.saturation) == (0, 1, 1, 0)
+def test_ssim_of_equal_images_is_one_and_of_constants_is_known():
+    images = np.random.default_rng(7).normal(size=(2, 3, 16, 12))
+    assert ssim(images, images) == pytest.approx([1, 1])
+    a, b, c1 = 0.5, -0.2, 0.02**2  # no variance: only the luminance term is left
+    known = (2 * a * b + c1) / (a**2 + b**2 + c1)
+    assert ssim(np.full((1, 1, 11, 11), a), np.full((1, 1, 11, 11), b)) == pytest.approx([known])
 
 
-def test_drift_tells_shift_gain_and_blur_apart():
-    images = np.random.default_rng(5).normal(size=(8, 1, 16, 16)) * 0.3
-    shifted = drift(images + 0.1, images)
-    assert (shifted.mean, shifted.energy, shifted.detail) == pytest.approx((0.1, 1, 1))
-    assert drift(2 * images, images).energy == pytest.approx(4)
-    shifts = [(0, 0), (0, 1), (1, 0), (1, 1)]
-    blurred = np.mean([np.roll(images, shift, (-2, -1)) for shift in shifts], axis=0)
-    soft = drift(blurred, images)
-    assert soft.detail < soft.energy < 0.3 and soft.mean == pytest.approx(0)
+def test_ssim_is_the_formula_in_every_window():
+    rng = np.random.default_rng(8)
+    a = rng.normal(size=(1, 1, 12, 11))
+    b = a + 0.3 * rng.normal(size=a.shape)
+    line = np.exp(-(np.arange(-5, 6) ** 2) / (2 * 1.5**2))
+    window = np.outer(line, line) / line.sum() ** 2
+    values = []
+    for top in range(2):
+        x, y = (each[0, 0, top : top + 11] for each in (a, b))
+        mx, my = (window * x).sum(), (window * y).sum()
+        vx, vy = (window * (x - mx) ** 2).sum(), (window * (y - my) ** 2).sum()
+        cov = (window * (x - mx) * (y - my)).sum()
+        c1, c2 = 0.02**2, 0.06**2
+        values.append((2 * mx * my + c1) * (2 * cov + c2) / ((mx**2 + my**2 + c1) * (vx + vy + c2)))
+    assert ssim(a, b) == pytest.approx([np.mean(values)])
 
 
-def test_drift_of_action_chunks_has_no_detail_to_lose():
-    chunk = np.random.default_rng(6).normal(size=(4, 16, 2))
-    assert drift(0.5 * chunk, chunk).detail == 1.0
+def test_ssim_falls_with_noise_and_says_where_it_is_not_defined():
+    images = np.random.default_rng(9).normal(size=(2, 1, 16, 16))
+    noise = np.random.default_rng(10).normal(size=images.shape)
+    assert (ssim(images + 0.1 * noise, images) > ssim(images + noise, images)).all()
+    assert has_ssim((3, 11, 11)) and not has_ssim((3, 10, 64)) and not has_ssim((16, 7))
+    with pytest.raises(ValueError, match="11 pixels"):
+        ssim(images[..., :8], images[..., :8])

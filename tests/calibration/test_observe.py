@@ -33,8 +33,25 @@ GRAPH = Graph(
 
 
 def evaluation(lam: float | None, **tensors: np.ndarray) -> Evaluation:
-    step = Step("denoiser", 7.0, lam, 0, ("cond",), (1.0,), (1.0, 0.0), None, ((1.0, 0.0),), ())
-    return Evaluation(StepState(3, step, (), X, (), ()), (0,), {"x": X}, tensors)
+    step = Step(
+        network="denoiser",
+        time=7.0,
+        to=None,
+        lam=lam,
+        alpha=None,
+        sigma=None,
+        group=0,
+        branches=("cond",),
+        heads=1,
+        input=(1.0,),
+        shape=None,
+        shape_of=(),
+        x0=(1.0, 0.0),
+        update=((1.0, 0.0),),
+        terms=(),
+        draws=(),
+    )
+    return Evaluation(StepState(3, step, (), X, (), None, ()), (0,), {"x": X}, tensors)
 
 
 def test_inputs_and_outputs_of_weighted_layers_are_observed() -> None:

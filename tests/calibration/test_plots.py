@@ -69,3 +69,9 @@ def test_bars_start_at_zero_and_share_a_scale():
 def test_one_point_is_enough():
     parse(plots.line_plot([Series("a", [3], [7])], "x", "y"))
     parse(plots.histogram([("a", [2.0, 2.0])], "x"))
+
+
+def test_values_that_only_rounding_keeps_apart_have_an_axis():
+    ruled = plots.ticks(100 - 1e-13, 100 + 1e-13)
+    assert ruled[0] < 100 < ruled[-1]
+    assert "polyline" in plots.line_plot([Series("a", [0, 1], [100, 100 + 1e-13])], "x", "y")

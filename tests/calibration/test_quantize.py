@@ -5,6 +5,7 @@ from dataclasses import FrozenInstanceError, replace
 
 import numpy as np
 import pytest
+from every_target import every_target
 from small_body import EDGES, SELECTED, body, feeds, sqnr, table, without
 
 from fewstep.calibration.lowering.quantize import encoded_tensors, lower
@@ -15,8 +16,6 @@ from fewstep.calibration.observe import observed_tensors
 from fewstep.graph.graph import BATCH, Graph, Node, Value
 from fewstep.graph.session import open_session, run
 from fewstep.runtime.errors import UserError
-
-every_target = pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
 
 
 def test_targets_are_values_with_names_of_their_own() -> None:

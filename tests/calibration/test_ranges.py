@@ -1,13 +1,15 @@
 """Ranges against brute force on the samples themselves."""
 
+from functools import reduce
 from math import inf
+from typing import get_args
 
 import numpy as np
 import pytest
 
-from fewstep.calibration.histogram import measure
+from fewstep.calibration.histogram import measure, merge
 from fewstep.calibration.ranges import lambda_edges, tensor_ranges
-from fewstep.calibration.table import Range
+from fewstep.calibration.table import Method, Range
 
 NORMAL = np.random.default_rng(0).standard_normal(100_000)
 ACTIVATIONS = {
@@ -66,7 +68,37 @@ def test_the_pooled_range_weights_groups_equally() -> None:
     assert once.per_group[0].high < once.pooled.high <= once.per_group[1].high * 1.1
 
 
-@pytest.mark.parametrize("method", ["minmax", "mse"])
+def test_the_percentile_range_leaves_one_in_twenty_thousand_outside_on_each_side(x: np.ndarray) -> None:
+    """Of 100 000 values five, which the next bin inside would exceed."""
+    ranges = tensor_ranges([measure(x)], "percentile")
+    low, high, amax = ranges.pooled.low, ranges.pooled.high, ranges.pooled_symmetric
+    width = 2.0 ** measure(x).exponent
+    assert (x < low).sum() <= 5 and (low == 0 or (x < low + width).sum() >= 5)
+    assert (x > high).sum() <= 5 and (high == 0 or (x > high - width).sum() >= 5)
+    assert (np.abs(x) > amax).sum() <= 10 <= (np.abs(x) > amax - width).sum()
+
+
+def test_entropy_cuts_heavy_tails_and_leaves_what_fills_its_range() -> None:
+    even = np.linspace(-1, 1, 100_000, dtype=np.float32)
+    assert tensor_ranges([measure(even)], "entropy").pooled_symmetric == 1.0
+    heavy = ACTIVATIONS["heavy tails"].astype(np.float32)
+    found = tensor_ranges([measure(heavy)], "entropy")
+    largest = float(np.abs(heavy).max())
+    assert 3 < found.pooled_symmetric < largest / 2
+    assert found.pooled == Range(
+        max(float(heavy.min()), -found.pooled_symmetric), min(float(heavy.max()), found.pooled_symmetric)
+    )
+
+
+@pytest.mark.parametrize("method", get_args(Method))
+def test_ranges_do_not_depend_on_order_or_batch(x: np.ndarray, method: Method) -> None:
+    shuffled = np.random.default_rng(2).permutation(x)
+    whole = tensor_ranges([measure(x)], method)
+    assert tensor_ranges([reduce(merge, map(measure, np.array_split(shuffled, 7)))], method) == whole
+    assert whole.pooled.low <= 0 <= whole.pooled.high and whole.pooled_symmetric > 0
+
+
+@pytest.mark.parametrize("method", get_args(Method))
 def test_a_constant_ends_its_range_and_zeros_get_one(method: str) -> None:
     constant = tensor_ranges([measure(np.full(9, -0.3, np.float32))], method)  # type: ignore[arg-type]
     assert constant.pooled == Range(float(np.float32(-0.3)), 0.0)

@@ -2,15 +2,18 @@
 
 import json
 import re
+from html import escape
 from html.parser import HTMLParser
 from xml.etree import ElementTree
 
 import msgspec
 import numpy as np
 import pytest
+from judged_bundle import ERROR, add_stage, make_bundle
 
 from fewstep.calibration import results as forms
 from fewstep.calibration.machine import this_machine
+from fewstep.calibration.metrics import CEILING, psnr
 from fewstep.calibration.report import ReportOptions, report, write
 from fewstep.calibration.report.measure import notes, ranges_over_groups
 from fewstep.calibration.report.page import headline, page
@@ -19,47 +22,12 @@ from fewstep.calibration.report.verdict import warnings
 from fewstep.calibration.table import Range, Ranges, RangesTable
 from fewstep.graph.commit import open_for_update
 from fewstep.graph.graph import Graph, Node, Value
-from fewstep.graph.io import store
-from fewstep.runtime.bundle import named_files, open_bundle
+from fewstep.runtime.bundle import MANIFEST, named_files, open_bundle
 from fewstep.runtime.errors import UserError
-from fewstep.runtime.manifest import SCHEMA, Body, Condition, Coverage, Manifest, Provenance, ScheduleSpec, Tensor
-from fewstep.runtime.manifest import Graph as GraphEntry
-from fewstep.runtime.plan import Denoising, compile_plan, encode
+from fewstep.runtime.sampler import load
 
-SHAPE = (1, 8, 8)
 RATIOS = (("fast", 1.5), ("slow", 0.8))  # of timings
-ERROR = 0.02  # of the int8 body: its output is this much too large
-COVERAGE = Coverage(2304, 4608, ("output",), ("h",))
-F32, I64 = np.dtype(np.float32), np.dtype(np.int64)
-
-
-def prologue():
-    """row [batch, 4, 1, 1] of time and class."""
-    embedding = np.random.default_rng(0).normal(size=(11, 4, 1, 1)).astype(np.float32)
-    constants = {"embedding": embedding, "scale": np.float32(1e-3), "axes": np.array([1, 2, 3])}
-    nodes = (
-        Node("Gather", ("embedding", "class"), ("label",)),
-        Node("Unsqueeze", ("time", "axes"), ("t4",)),
-        Node("Mul", ("t4", "scale"), ("t",)),
-        Node("Mul", ("label", "t"), ("row",)),
-    )
-    inputs = (Value("time", F32, ("batch",)), Value("class", I64, ("batch",)))
-    return Graph("prologue", inputs, (Value("row", F32, ("batch", 4, 1, 1)),), nodes, constants)
-
-
-def body(error=0.0):
-    """Two convolutions, of which the second is off by a relative `error`."""
-    rng = np.random.default_rng(1)
-    first, second = (rng.normal(size=size).astype(np.float32) * 0.2 for size in ((4, 1, 3, 3), (1, 4, 3, 3)))
-    nodes = (
-        Node("Conv", ("x", "first"), ("h",), {"pads": [1, 1, 1, 1]}, "conv_in"),
-        Node("Add", ("h", "row"), ("modulated",)),
-        Node("Tanh", ("modulated",), ("active",)),
-        Node("Conv", ("active", "second"), ("output",), {"pads": [1, 1, 1, 1]}, "conv_out"),
-    )
-    inputs = (Value("x", F32, ("batch", *SHAPE)), Value("row", F32, ("batch", 4, 1, 1)))
-    constants = {"first": first, "second": second * np.float32(1 + error)}
-    return Graph("body", inputs, (Value("output", F32, ("batch", *SHAPE)),), nodes, constants)
+F32 = np.dtype(np.float32)
 
 
 def wide_body():
@@ -68,42 +36,6 @@ def wide_body():
     nodes = tuple(Node("Conv", (a, "w"), (b,), {}, b) for a, b in zip(names[:-1], names[1:], strict=True))
     value = Value("x", F32, ("batch", 16, 4, 4))
     return Graph("wide", (value,), (Value("output", F32, value.shape),), nodes, {"w": np.ones((16, 16, 1, 1), "f4")})
-
-
-def entry(file, graph, roles):
-    def tensor(value):
-        return Tensor(value.name, roles.get(value.name, "row"), value.shape, str(value.dtype))
-
-    return GraphEntry(file, tuple(map(tensor, graph.inputs)), tuple(map(tensor, graph.outputs)))
-
-
-def make_bundle(path):
-    roles = {"x": "x", "output": "output", "time": "time", "class": "condition"}
-    with open_for_update(path, must_exist=False) as writer:
-        graphs = {"prologue": prologue(), "body": body(), "int8": body(ERROR)}
-        made = {name: (store(writer, graph, name)[0], graph) for name, graph in graphs.items()}
-        float32, int8 = (entry(*made[name], roles) for name in ("body", "int8"))
-        plan = compile_plan("dpmpp_2m:4", Denoising(ScheduleSpec("cosine"), "v"), guidance=2.0)
-        writer.commit(
-            Manifest(
-                schema=SCHEMA,
-                name="tiny <denoiser>",
-                x_shape=SHAPE,
-                conditions=(Condition("class", "class", null=10, low=0, high=9, labels=tuple("ABCDEFGHIJ")),),
-                prediction="v",
-                schedule=ScheduleSpec("cosine"),
-                prologue=entry(*made["prologue"], roles),
-                bodies={
-                    "float32": Body(float32, "float32", "portable"),
-                    "int8-tensorrt": Body(int8, "int8", "tensorrt", plan="dpmpp_2m:4"),
-                    "int8-cpu-x86": Body(int8, "int8", "cpu-x86", plan="dpmpp_2m:4", coverage=COVERAGE),
-                },
-                provenance=Provenance("tiny", "0" * 64, {}, ()),
-                files={},
-                plans={"dpmpp_2m:4": writer.add(encode(plan), "plans", "plan", ".json")},
-            )
-        )
-    return path
 
 
 def options(bundle, **changes):
@@ -168,9 +100,26 @@ def test_a_known_error_gives_known_figures(made):
     assert [step.forced for step in native.steps] == pytest.approx([-20 * np.log10(ERROR)] * 4, abs=0.01)
     assert native.against_float.values[:3] == pytest.approx(simulated.against_float.values)
     assert native.against_float.seeds == 6 and measured.float_against_teacher.seeds == 4
-    assert (measured.plan, measured.teacher, measured.guidance) == ("dpmpp_2m:4", "dpmpp_2m:12", 2.0)
+    assert (measured.plan, measured.teacher, measured.guidance) == ("dpmpp_2m:4", "dpmpp_2m:12", "2")
     assert [timing.name for timing in measured.races[0].timings] == ["float32", "int8-cpu-x86"]
     assert measured.races[0].batch == 4  # two samples, two branches
+
+
+def test_a_body_with_stages_is_judged_as_it_is_deployed(bundle):
+    add_stage(bundle, until=1)
+    measured = report(options(bundle))
+    (own,) = (quality for quality in measured.qualities if quality.body == "int8-cpu-x86")
+    assert [step.forced for step in own.steps] == pytest.approx([CEILING] + [-20 * np.log10(ERROR)] * 3, abs=0.01)
+    seeds = range(3)
+    with load(bundle, body="int8-cpu-x86") as staged, load(bundle, body="float32") as exact:
+        conditions = {"class": list(seeds)}
+        drawn = [each.sample("dpmpp_2m:4", seeds, conditions, 2.0) for each in (staged, exact)]
+    assert own.against_float.values[:3] == pytest.approx(psnr(*drawn), abs=1e-3)
+    (covered,) = measured.covered
+    assert covered.share == pytest.approx(0.75 * 0.5)  # the first of four steps has nothing in int8, the others half
+    assert [timing.name for timing in measured.races[0].timings] == ["float32", "int8-cpu-x86"]
+    text = (bundle / "report" / "index.html").read_text()
+    assert {covered.share, 0.5} <= set(Page(text).figures) and "over all steps of the plan it is" in text
 
 
 def test_each_operation_says_why_it_is_float(made):
@@ -185,9 +134,26 @@ def test_each_operation_says_why_it_is_float(made):
     assert 0.5 in Page(text).figures and "1 of 2 operations" in text
 
 
-def test_another_plan_and_guidance_can_be_asked_for(bundle):
-    measured = report(options(bundle, plan="ddim:3", guidance=1.5))
-    assert (measured.plan, measured.guidance, len(measured.qualities[0].steps)) == ("ddim:3", 1.5, 3)
+def test_another_plan_and_guidance_go_to_a_file_of_their_own(bundle, tmp_path):
+    kept = (bundle / MANIFEST).read_bytes()
+    with pytest.raises(
+        UserError, match="was calibrated along dpmpp_2m:4, and keeps the report of that alone; give --o"
+    ):
+        report(options(bundle, plan="ddim:3"))
+    with pytest.raises(UserError, match="there is no folder"):
+        report(options(bundle, output=tmp_path / "no" / "page.html"))
+    other = tmp_path / "other.html"
+    measured = report(options(bundle, plan="ddim:3", guidance=1.5, output=other))
+    assert (measured.plan, measured.guidance, len(measured.qualities[0].steps)) == ("ddim:3", "1.5", 3)
+    assert forms.decode(other.with_suffix(".json").read_bytes()) == measured and "ddim:3" in other.read_text()
+    assert (bundle / MANIFEST).read_bytes() == kept
+
+
+def test_the_page_says_how_the_bundle_was_made(made):
+    _, measured, text = made
+    commands = open_bundle(made[0]).manifest.provenance.commands
+    assert measured.made == commands
+    assert all(escape(command) in text for command in (*commands, measured.command))
 
 
 def test_the_headline_speed_is_that_of_the_judged_body_where_it_wins_least(made):
@@ -297,8 +263,9 @@ def test_a_kill_before_the_address_leaves_a_valid_bundle(bundle, monkeypatch):
 
 
 def test_options_that_make_no_sense_are_refused(bundle):
-    for changes in ({"seeds": 0}, {"seeds": 257}, {"batches": ()}, {"threads": -1}, {"rounds": 0}):
-        with pytest.raises(UserError, match="give at least 1|give at most|above 0"):
+    wrong = ({"seeds": 0}, {"seeds": 50_001}, {"batches": ()}, {"batches": (10**8,)}, {"threads": -1}, {"rounds": 0})
+    for changes in (*wrong, {"turn_seconds": float("nan")}, {"turn_seconds": float("inf")}):
+        with pytest.raises(UserError, match="give at least 1|give at most|numbers from 1 to 4096|more than 0"):
             options(bundle, **changes)
 
 

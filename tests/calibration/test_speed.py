@@ -8,8 +8,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from fewstep.calibration import speed
-from fewstep.calibration.machine import this_machine, usable_cores
-from fewstep.calibration.speed import Contender, race
+from fewstep.calibration.machine import this_machine
+from fewstep.calibration.speed import Contender, OnBackend, race
+from fewstep.runtime.doctor.cpu import usable_cores
 from fewstep.runtime.errors import UserError
 
 
@@ -24,6 +25,18 @@ def matmuls(folder: Path, count: int) -> Path:
     path = folder / f"matmuls{count}.onnx"
     onnx.save(model, path)
     return path
+
+
+def test_a_body_races_on_a_named_backend(tiny_bundle: Path) -> None:
+    feeds = {"x": np.zeros((1, 1, 4, 4), np.float32), "row": np.zeros((1, 1), np.float32)}
+    contenders = [
+        Contender("file", tiny_bundle / "graphs/body.onnx", feeds),
+        Contender("body", OnBackend("onnxruntime", tiny_bundle, "float32"), feeds),
+    ]
+    first, second = race(contenders, threads=1, rounds=1, seconds=0.01, spinning=False).timings
+    assert (first.name, second.name, first.ratio) == ("file", "body", 1.0) and second.median > 0
+    with pytest.raises(UserError, match="timing gone failed: .*no body 'int8-tensorrt'"):
+        race([Contender("gone", OnBackend("onnxruntime", tiny_bundle, "int8-tensorrt"), feeds)], threads=1, rounds=1)
 
 
 def test_ten_times_the_work_is_several_times_slower(tmp_path):

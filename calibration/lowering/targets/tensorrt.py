@@ -12,17 +12,15 @@ A CPU shows what the pairs do, with onnxruntime told to leave them where they st
 it computes in float32 what it has no float16 kernel for: neither the rounding nor the overflow of float16 is seen.
 """
 
-from dataclasses import replace
-
 import numpy as np
 
 from fewstep.calibration.lowering.coverage import count
-from fewstep.calibration.lowering.encoding import integer_of, scale_of, symmetric_int8, zero_point_of
+from fewstep.calibration.lowering.encoding import symmetric_int8
 from fewstep.calibration.lowering.float16 import float32_tensors, to_float16
-from fewstep.calibration.lowering.scheme import Emitted, Form, Scheme, Target
+from fewstep.calibration.lowering.pairs import pairs
+from fewstep.calibration.lowering.scheme import Scheme, Target
 from fewstep.calibration.lowering.selection import WeightedOp
-from fewstep.calibration.weights import QuantizedWeight
-from fewstep.graph.graph import Array, Graph, Node
+from fewstep.graph.graph import Graph
 from fewstep.graph.index import index
 from fewstep.runtime.errors import UserError
 from fewstep.runtime.manifest import Coverage
@@ -30,44 +28,13 @@ from fewstep.runtime.manifest import Coverage
 BROKEN = "report this with the graph: a lowering of fewstep is wrong"
 
 
-def quantize(tensor: str) -> tuple[Node, ...]:
-    code = scale_of(tensor), zero_point_of(tensor)
-    return (
-        Node("QuantizeLinear", (tensor, *code), (integer_of(tensor),)),
-        Node("DequantizeLinear", (integer_of(tensor), *code), (rounded(tensor),)),
-    )
-
-
-def operation(op: WeightedOp, weight: QuantizedWeight) -> Emitted:
-    """The operation itself, on the rounded activation and the rounded weight."""
-    inputs = integer_of(op.code), scale_of(op.code), zero_point_of(op.code)
-    constants: dict[str, Array] = {
-        inputs[0]: weight.values,
-        inputs[1]: weight.scales.astype(np.float16),
-        inputs[2]: np.zeros_like(weight.scales, np.int8),
-    }
-    node = op.node
-    return Emitted(
-        (
-            Node("DequantizeLinear", inputs, (rounded(op.code),), {"axis": weight.axis}),
-            replace(node, inputs=(rounded(op.x), rounded(op.code), *op.bias)),
-        ),
-        constants,
-    )
-
-
-def rounded(tensor: str) -> str:
-    """The name of a tensor after its way to 8 bits and back."""
-    return f"rounded({tensor})"
-
-
 def pairs_on_inputs_only(prepared: Graph, lowered: Graph, ops: tuple[WeightedOp, ...]) -> Coverage:
     """Check the structure that engines need: both inputs of each operation rounded, all else float16."""
     idx = index(lowered)
     for op in ops:
         node = idx.producers[op.name]
-        pairs = [idx.producer(name, "DequantizeLinear") for name in node.inputs[:2]]
-        if any(pair is None or not lowered.is_constant(pair.inputs[1]) for pair in pairs):
+        sources = [idx.producer(name, "DequantizeLinear") for name in node.inputs[:2]]
+        if any(source is None or not lowered.is_constant(source.inputs[1]) for source in sources):
             raise UserError(f"{op.name!r} does not read 8 bits with constant scales", BROKEN)
     for value in float32_tensors(lowered):
         raise UserError(f"{value.name!r} stays float32, which an engine would compute in float32", BROKEN)
@@ -80,7 +47,7 @@ TENSORRT = Target(
         encode=symmetric_int8,
         scale_dtype=np.dtype(np.float16),
         grouped=False,
-        form=Form(quantize, operation, encodes_output=lambda op: False),
+        form=pairs(np.dtype(np.float16)),
     ),
     passes=(to_float16,),
     check=pairs_on_inputs_only,

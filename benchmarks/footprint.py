@@ -1,0 +1,128 @@
+"""What the runtime costs a device, against bars it must stay under: `python benchmarks/footprint.py`.
+
+Size on disk, seconds to import and to the first sample, resident memory; each figure from processes of their own, on
+the bundle that comes with fewstep, in int8. Exits with 1 if a bar is missed. Run it on an idle machine. Modules are
+loaded from bytecode, as pip leaves them, also where the environment says not to write any.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import distribution
+from pathlib import Path
+from statistics import median
+
+import fewstep.runtime
+from fewstep.models import ready
+from fewstep.runtime.bundle import open_bundle
+
+DEPENDENCIES = ("msgspec", "safetensors")  # beside numpy and onnxruntime, which a device is assumed to have
+PROCESSES = 11
+MB = 1e6
+
+IMPORT = """
+import sys, time
+started = time.perf_counter()
+import {module}
+print(time.perf_counter() - started)
+"""
+SAMPLE = """
+import json, time, sys
+import fewstep.runtime
+started = time.perf_counter()
+with fewstep.runtime.load(sys.argv[1], "int8") as sampler:
+    sampler.sample("dpmpp_2m:8", seeds=[0], condition={"class": [0]}, guidance=2.0)
+seconds = time.perf_counter() - started
+kib = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
+print(json.dumps([seconds, kib * 1024]))
+"""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measurement and the bar it must stay under, in the same unit."""
+
+    name: str
+    found: float
+    bar: float
+    unit: str
+
+    @property
+    def holds(self) -> bool:
+        return self.found <= self.bar
+
+    def __str__(self) -> str:
+        verdict = "" if self.holds else "  MISSED"
+        return f"{self.name:<48}{self.found:8.1f} {self.unit:<3} of {self.bar:6.1f} {self.unit}{verdict}"
+
+
+def installed_bytes() -> int:
+    """Of fewstep without its weights, and of what it brings beside numpy and onnxruntime. Bytecode is not counted."""
+    root = Path(fewstep.runtime.__file__).parent.parent
+    packages = [root / name for name in ("runtime", "graph", "export", "calibration", "models", "cli")]
+    own = (path for package in packages for path in package.rglob("*") if not _is_weights(path))
+    others = (Path(str(file.locate())) for name in DEPENDENCIES for file in distribution(name).files or ())
+    return sum(path.stat().st_size for path in (*own, *others) if path.is_file() and path.suffix != ".pyc")
+
+
+def _is_weights(path: Path) -> bool:
+    return path.suffix in (".safetensors", ".onnx", ".data")
+
+
+def import_seconds(processes: int = PROCESSES) -> float:
+    """How much longer `import fewstep.runtime` takes than `import numpy`: processes that take turns, medians."""
+    seconds: dict[str, list[float]] = {"numpy": [], "fewstep.runtime": []}
+    with tempfile.TemporaryDirectory() as bytecode:
+        _run(bytecode, IMPORT.format(module="fewstep.runtime"))
+        for _ in range(processes):
+            for module, found in seconds.items():
+                found.append(float(_run(bytecode, IMPORT.format(module=module))))
+    return median(seconds["fewstep.runtime"]) - median(seconds["numpy"])
+
+
+def first_sample(bundle: Path, processes: int = PROCESSES) -> tuple[float, float]:
+    """Median seconds from a bundle on disk to the first sample (8 steps, guided), and the median of peak memory."""
+    with tempfile.TemporaryDirectory() as bytecode:
+        _run(bytecode, SAMPLE, str(bundle))
+        found = [json.loads(_run(bytecode, SAMPLE, str(bundle))) for _ in range(processes)]
+    return median(seconds for seconds, _ in found), median(peak for _, peak in found)
+
+
+def weight_bytes(bundle: Path) -> int:
+    """Of what `load` opens in int8: a body and the prologue."""
+    manifest = open_bundle(bundle).manifest
+    graphs = [manifest.bodies["int8-cpu-x86"].graph, *([manifest.prologue] if manifest.prologue else [])]
+    return sum((bundle / name).stat().st_size for graph in graphs for name in (graph.file, *graph.data))
+
+
+def figures(processes: int = PROCESSES) -> Iterator[Figure]:
+    bundle = ready.fashion_mnist()
+    yield Figure("installed, beyond numpy and onnxruntime", installed_bytes() / MB, 10.0, "MB")
+    yield Figure("import, beyond import numpy", 1e3 * import_seconds(processes), 40.0, "ms")
+    seconds, peak = first_sample(bundle, processes)
+    yield Figure("load and the first sample of 8 steps", 1e3 * seconds, 500.0, "ms")
+    yield Figure("resident at most, weights x 1.5 + 120 MB", peak / MB, weight_bytes(bundle) * 1.5 / MB + 120, "MB")
+
+
+def _run(bytecode: str, code: str, *arguments: str) -> str:
+    """What a process prints. It keeps bytecode in a folder of ours, for the processes after it."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    environment["PYTHONPYCACHEPREFIX"] = bytecode
+    command = [sys.executable, "-c", code, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
+
+
+def main() -> int:
+    missed = 0
+    for figure in figures():
+        print(figure)
+        missed += not figure.holds
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,62 @@
+"""Conditions of one's own (observations, vectors, pictures) from a file, in place of random ones.
+
+The file is .npz or .safetensors with one array [N, *shape] per condition, under the condition's name; rows i of all
+arrays belong together. What it holds is used and never copied into the bundle: it may be private.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file
+
+from fewstep.runtime import conditions
+from fewstep.runtime.errors import UserError
+from fewstep.runtime.manifest import Condition
+
+LOG = logging.getLogger("fewstep")
+Rows = Mapping[str, NDArray[Any]]  # of each condition [N, *shape], by name
+
+
+def read_conditions(path: Path, takes: Sequence[Condition]) -> Rows:
+    """The rows of a file, checked against the conditions that a denoiser takes. UserError naming what does not fit."""
+    arrays = _load(path)
+    for name, array in arrays.items():
+        if array.ndim == 0 or len(array) == 0:
+            raise UserError(f"array {name!r} of {path.name} has no rows", "give one row per sample: [N, *shape]")
+    lengths = {name: len(array) for name, array in arrays.items()}
+    if len(set(lengths.values())) > 1:
+        listed = ", ".join(f"{name} {length}" for name, length in lengths.items())
+        raise UserError(f"the arrays of {path.name} have different lengths ({listed})", "give each the same rows")
+    try:
+        return conditions.check(takes, arrays, max(lengths.values(), default=0))
+    except UserError as error:
+        raise UserError(f"{path.name}: {error.what}", error.fix) from error
+
+
+def deal(rows: Rows, samples: int) -> Rows:
+    """A row for each of `samples` samples: evenly spread over the file, or in turn where it has fewer than that."""
+    count = len(next(iter(rows.values()))) if rows else samples
+    if count < samples:
+        LOG.warning("%d rows of conditions for %d samples: they are taken in turn", count, samples)
+    chosen = np.arange(samples) % count if count < samples else np.arange(samples) * count // samples
+    return {name: array[chosen] for name, array in rows.items()}
+
+
+def _load(path: Path) -> dict[str, NDArray[Any]]:
+    if not path.is_file():
+        raise UserError(f"there is no file {path}", "check the path behind --conditions")
+    fix = "write it with numpy.savez(FILE, NAME=ARRAY) or safetensors.numpy.save_file({NAME: ARRAY}, FILE)"
+    if path.suffix not in (".npz", ".safetensors"):
+        raise UserError(f"{path.name} is neither .npz nor .safetensors", fix)
+    try:
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as file:  # a pickle runs code
+                return {name: np.asarray(file[name]) for name in file.files}  # a member that is no array comes as bytes
+        return dict(load_file(path))
+    except Exception as error:  # of damage numpy, zipfile and zlib make errors of a dozen unrelated classes
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{path.name} cannot be read ({reason})", fix) from error

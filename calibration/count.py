@@ -1,0 +1,123 @@
+"""Measure a task: histograms of activations, and how int8 shifts the means of layers. Memory depends on the batch."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.calibration.bodies import NATIVE
+from fewstep.calibration.checkpoint import Checkpoint
+from fewstep.calibration.inputs import Distribution, evaluations
+from fewstep.calibration.lowering.bias import NONE, Corrections
+from fewstep.calibration.lowering.quantize import lower_graph
+from fewstep.calibration.lowering.scheme import Target
+from fewstep.calibration.observe import Counts, batch_within, observed_tensors, open_watched
+from fewstep.calibration.ranges import tensor_ranges
+from fewstep.calibration.shifts import Shifts
+from fewstep.calibration.table import Method, RangesTable
+from fewstep.calibration.task import Task
+from fewstep.calibration.trajectories import BATCH, roll_out
+from fewstep.graph.graph import GROUP
+from fewstep.graph.session import open_session
+from fewstep.runtime.backends import Arrays, Network
+from fewstep.runtime.progress import SILENT, Progress
+
+LOG = logging.getLogger("fewstep")
+MEMORY = 2**30  # bytes of activations held at once
+PASSES = 2
+
+
+def count_activations(
+    task: Task, inputs: Distribution = "deployed", progress: Progress = SILENT, kept: Checkpoint | None = None
+) -> Counts:
+    """What the activations of the prepared graph hold, counted by lambda group. `kept` is for deployed inputs."""
+    counts, done = Counts(observed_tensors(task.prepared), task.edges), 0
+    if kept is not None:
+        counts, done = kept.load(counts)
+    watched = open_watched(task.prepared, counts.tensors)
+    for evaluation in evaluations(task.after(done), watched, inputs, progress, batch_of(task, counts.tensors)):
+        counts.add(evaluation)
+        if kept is not None and evaluation.state.index == len(task.plan.steps) - 1:
+            done += len(evaluation.seeds)
+            kept.save(counts, done)
+    return counts if inputs == "deployed" else counts.filled()
+
+
+def count_progressively(
+    task: Task, method: Method, progress: Progress = SILENT, kept: Checkpoint | None = None
+) -> Counts:
+    """Each group counted on inputs that int8 steps have made: those of the groups before it, lowered with the ranges
+    that were found for them (PCR: Tang et al. 2024, arXiv 2311.06322).
+
+    One pass for each group after the first, each from the start: for N groups some N / 2 times the evaluations of
+    float calibration, and a search of ranges before each. Ranges depend on the first target that runs here.
+    """
+    counts = count_activations(task, "deployed", progress, kept)
+    watched = open_watched(task.prepared, counts.tensors)
+    groups = [task.group(step) for step in task.plan.steps]
+    target = next((each for each in task.targets if each.name in NATIVE), task.targets[0])
+    sampler = replace(task.sampler, denoiser=watched)
+    for group in range(1, len(task.edges) + 1):
+        table = tabulate(counts, "0" * 64, task.plan.name, method)  # an intermediate one, never written
+        int8 = open_session(lower_graph(task.prepared, table, target)[0], optimize=True)
+        last = max(index for index, of_step in enumerate(groups) if of_step == group)
+        plan = msgspec.structs.replace(task.plan, steps=task.plan.steps[: last + 1])
+        networks = [in_group(int8, of_step) if of_step < group else watched for of_step in groups]
+        fresh = Counts(counts.tensors, counts.edges)
+        batch = batch_of(task, counts.tensors)
+        for evaluation in roll_out(sampler, plan, task.seeds, progress, batch, task.conditions, networks):
+            if groups[evaluation.state.index] == group:
+                fresh.add(evaluation)
+        counts.histograms.update(fresh.histograms)
+    return counts
+
+
+def tabulate(counts: Counts, graph_sha256: str, plan: str, method: Method, progress: Progress = SILENT) -> RangesTable:
+    """The best ranges of everything that was counted."""
+    tensors = {}
+    for done, name in enumerate(counts.tensors, 1):
+        groups = counts.of(name)
+        if len({end for histogram in groups for end in (histogram.low, histogram.high)}) == 1:
+            LOG.warning("activation %r is always %g: a layer there may be dead", name, groups[0].low)
+        tensors[name] = tensor_ranges(groups, method)
+        progress("ranges", done, len(counts.tensors))
+    return RangesTable(graph_sha256, plan, counts.edges, method, tensors)
+
+
+def measure_corrections(task: Task, table: RangesTable, target: Target, progress: Progress = SILENT) -> Corrections:
+    """What to add to the layers of an int8 body, from both graphs on the float denoiser's inputs along the plan.
+
+    PASSES of them: the second measures what is left once earlier layers are corrected.
+    """
+    corrections = NONE
+    for _ in range(PASSES):
+        graph, ops, _ = lower_graph(task.prepared, table, target, corrections=corrections)
+        names = tuple(op.name for op in ops)
+        exact, int8 = open_watched(task.prepared, names), open_session(graph, names, optimize=True)
+        shifts = Shifts(ops, len(table.groups) + 1)
+        edged = replace(task, edges=table.groups)
+        for evaluation in evaluations(edged, exact, "deployed", progress, batch_of(task, names)):
+            group = edged.group(evaluation.state.step)
+            shifts.add(evaluation.tensors, in_group(int8, group)(evaluation.feeds), group)
+        left = shifts.corrections()
+        corrections = {name: left[name] + corrections.get(name, 0.0) for name in names}
+    return corrections
+
+
+def in_group(network: Network, group: int) -> Network:
+    """A lowered body at one of its range groups; one without groups takes no notice."""
+    number = np.array([group], np.int64)
+
+    def run(feeds: Arrays) -> dict[str, NDArray[np.float32]]:
+        return network({**feeds, GROUP: number})
+
+    return run
+
+
+def batch_of(task: Task, tensors: Sequence[str]) -> int:
+    """How many trajectories at once."""
+    branches = max(len(step.branches) for step in task.plan.steps)
+    return min(BATCH, batch_within(MEMORY, task.prepared, tensors, branches))

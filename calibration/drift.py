@@ -1,0 +1,110 @@
+"""What a mean error hides: whether a body softens samples, shifts them or saturates them, on the average of many.
+
+PSNR rewards blur and punishes harmless changes of content, so it never stands alone.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+BANDS = 8  # of radial frequency, from 0 to half a cycle a pixel (Nyquist); the last one takes the corners too
+SMALLEST = 4  # pixels: below it a sample has no spectrum worth the name
+
+Floats = NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class Channel:
+    """One channel of the samples beside that of the references."""
+
+    mean: float  # mean(samples) - mean(references), in units of model range
+    std: float  # ratio of the standard deviations
+
+
+@dataclass(frozen=True)
+class Drift:
+    """Statistics of samples beside those of references: neutral (0, 1, 1, 0, all 1) where they are alike."""
+
+    mean: float  # mean(samples) - mean(references), in units of model range
+    energy: float  # ratio of the variances about the mean, over all elements
+    detail: float  # ratio of the energies at radial frequencies above a half of Nyquist
+    saturation: float  # share of elements outside [-1, 1], samples minus references
+    spectrum: tuple[float, ...] = ()  # ratio of the energies in each of BANDS bands, from coarse to fine
+    channels: tuple[Channel, ...] = ()
+
+
+class Moments:
+    """First and second moments of a stream of samples [B, C, H, W], or of another shape behind the batch axis."""
+
+    def __init__(self) -> None:
+        self.elements = 0  # in a channel
+        self.outside = 0
+        self.sums: NDArray[np.float64] = np.zeros(0)  # of each channel
+        self.squares: NDArray[np.float64] = np.zeros(0)
+        self.energies: NDArray[np.float64] = np.zeros(BANDS)
+
+    def add(self, samples: Floats) -> None:
+        """Take one more batch; all have the same shape behind the batch axis."""
+        values = samples.astype(np.float64)
+        is_image = values.ndim == 4
+        channels = values.swapaxes(0, 1) if is_image else values[None]
+        channels = channels.reshape(len(channels), -1)
+        if not self.elements:
+            self.sums, self.squares = np.zeros(len(channels)), np.zeros(len(channels))
+        self.elements += channels.shape[1]
+        self.sums += channels.sum(axis=1)
+        self.squares += np.square(channels).sum(axis=1)
+        self.outside += int((np.abs(values) > 1).sum())
+        if is_image and min(values.shape[-2:]) >= SMALLEST:  # a robot's action chunk has no detail to lose
+            self.energies += _band_energies(values)
+
+    @property
+    def means(self) -> NDArray[np.float64]:
+        return self.sums / self.elements
+
+    @property
+    def variances(self) -> NDArray[np.float64]:
+        return np.maximum(self.squares / self.elements - self.means**2, 0)
+
+    @property
+    def mean(self) -> float:
+        return float(self.means.mean())
+
+    @property
+    def variance(self) -> float:
+        """About the mean of all elements."""
+        return float(self.variances.mean() + self.means.var())
+
+    @property
+    def saturated(self) -> float:
+        return self.outside / (self.elements * len(self.sums))
+
+
+def drift(samples: Moments, references: Moments) -> Drift:
+    """The moments of samples against those of references."""
+    high = slice(BANDS // 2, None)
+    stds = zip(np.sqrt(samples.variances), np.sqrt(references.variances), strict=True)
+    shifts = samples.means - references.means
+    return Drift(
+        mean=samples.mean - references.mean,
+        energy=_ratio(samples.variance, references.variance),
+        detail=_ratio(samples.energies[high].sum(), references.energies[high].sum()),
+        saturation=samples.saturated - references.saturated,
+        spectrum=tuple(map(_ratio, samples.energies, references.energies)) if references.energies.any() else (),
+        channels=tuple(Channel(float(shift), _ratio(*std)) for shift, std in zip(shifts, stds, strict=True)),
+    )
+
+
+def _band_energies(images: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Energy of images [..., H, W] in each band of radial frequency (band_edge_i, band_edge_i+1], without the mean."""
+    rows, columns = (np.fft.fftfreq(size) for size in images.shape[-2:])
+    radius = np.hypot(rows[:, None], columns[None, :])
+    bands = np.clip(np.ceil(radius * (2 * BANDS)) - 1, -1, BANDS - 1).astype(np.intp)  # -1: the mean
+    energies = np.square(np.abs(np.fft.fft2(images))).reshape(-1, *radius.shape).sum(axis=0) / radius.size
+    summed: NDArray[np.float64] = np.bincount(bands.ravel() + 1, energies.ravel(), BANDS + 1)[1:].astype(np.float64)
+    return summed
+
+
+def _ratio(value: float, reference: float) -> float:
+    return float(value / reference) if reference > 0 else 1.0

@@ -1,0 +1,40 @@
+"""Read from TensorRT's engine inspector what the convolutions of an engine multiply.
+
+TensorRT 10 tells format and type of a tensor in one text ("... row major Int8 format"), 11 in two fields, and either
+may say that it doesn't know while shapes are dynamic. The type of a layer's weights is told always, and is what it
+multiplies. Read in NVIDIA's documentation: what isn't found is left out, so an empty answer means unknown, not none.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+WORDS = {"int8": "int8", "half": "float16", "fp16": "float16", "float": "float32", "fp32": "float32"}
+WORD = re.compile("|".join(WORDS), re.IGNORECASE)
+
+
+def convolutions(layers: bytes) -> dict[str, str]:
+    """The type that each convolution of an engine multiplies: "int8", "float16", "float32"."""
+    try:
+        read = msgspec.json.decode(layers)
+    except msgspec.DecodeError:
+        return {}
+    found: dict[str, str] = {}
+    for layer in read.get("Layers", ()) if isinstance(read, dict) else ():
+        if isinstance(layer, dict) and "Convolution" in (layer.get("ParameterType") or layer.get("LayerType") or ""):
+            kind = _type_of(layer)
+            if kind is not None:
+                found[str(layer.get("Name", len(found)))] = kind
+    return found
+
+
+def _type_of(layer: Mapping[str, Any]) -> str | None:
+    weights, inputs = layer.get("Weights"), layer.get("Inputs")
+    texts = [str(weights.get("Type", ""))] if isinstance(weights, dict) else []
+    for tensor in inputs[:1] if isinstance(inputs, list) else ():
+        if isinstance(tensor, dict):
+            texts += [str(tensor.get(field, "")) for field in ("DataType", "Format/Datatype", "Format")]
+    words = (WORD.search(text) for text in texts)
+    return next((WORDS[word[0].lower()] for word in words if word), None)

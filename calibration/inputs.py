@@ -1,0 +1,70 @@
+"""Which inputs the denoiser is watched on. Those of the deployed plan, unless another distribution is to be compared.
+
+Time-step distributions of the literature are taken from a long DDIM trajectory of the same denoiser: as many of its
+steps for each seed as the deployed plan has, drawn by the seed.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from math import floor
+from statistics import NormalDist
+from typing import Literal
+
+import numpy as np
+
+from fewstep.calibration.task import Task
+from fewstep.calibration.trajectories import BATCH, Evaluation, roll_out, uniform
+from fewstep.runtime.backends import Network
+from fewstep.runtime.plan import Plan
+from fewstep.runtime.progress import SILENT, Progress
+
+Distribution = Literal["deployed", "uniform", "normal", "interval"]
+
+LONG = 50  # steps of the trajectory that other distributions draw from
+NORMAL = NormalDist(0.4, 0.4)  # of time in [0, 1], 0 clean: PTQ4DM (Shang et al. 2023, arXiv 2211.15736)
+STEP_STREAM = 2  # last word of the noise counter, as trajectories.CONDITION_STREAM
+
+
+def evaluations(
+    task: Task, watched: Network, inputs: Distribution, progress: Progress = SILENT, batch: int = BATCH
+) -> Iterator[Evaluation]:
+    """Every evaluation that counts, `watched` in the place of the task's float denoiser."""
+    is_deployed = inputs == "deployed"
+    plan = task.plan if is_deployed else long_plan(task)
+    sampler = replace(task.sampler, denoiser=watched)
+    for evaluation in roll_out(sampler, plan, task.seeds, progress, batch, task.conditions):
+        part = evaluation if is_deployed else taken(evaluation, inputs, len(task.plan.steps), len(plan.steps))
+        if part.seeds:
+            yield part
+
+
+def long_plan(task: Task) -> Plan:
+    """DDIM with the task's guidance, in LONG steps, or as many as the schedule has."""
+    steps = task.sampler.bundle.manifest.schedule.timesteps
+    return task.sampler.compile(f"ddim:{min(LONG, steps)}", task.plan.guidance)
+
+
+def chosen(inputs: Distribution, seed: int, count: int, steps: int) -> frozenset[int]:
+    """Indices, from noise to clean, of the steps of a long trajectory that are seen for a seed: `count`, or fewer where
+    one is drawn twice.
+
+    interval: evenly spaced, both ends included, the same for every seed (Q-Diffusion, Li et al. 2023, arXiv
+    2302.04304).
+    """
+    if inputs == "interval":
+        return frozenset(np.linspace(0, steps - 1, count).round().astype(int).tolist())
+    drawn = uniform(seed, 0, STEP_STREAM, count)
+    times = drawn if inputs == "uniform" else np.clip([NORMAL.inv_cdf(u) for u in drawn], 0.0, 1.0)
+    return frozenset(min(floor((1 - time) * steps), steps - 1) for time in times)
+
+
+def taken(evaluation: Evaluation, inputs: Distribution, count: int, steps: int) -> Evaluation:
+    """The part of an evaluation of a long trajectory that belongs to seeds which see its step."""
+    keep = [evaluation.state.index in chosen(inputs, seed, count, steps) for seed in evaluation.seeds]
+    rows = np.tile(keep, len(evaluation.state.step.branches))
+    return Evaluation(
+        evaluation.state,
+        [seed for seed, kept in zip(evaluation.seeds, keep, strict=True) if kept],
+        {name: value[rows] for name, value in evaluation.feeds.items()},
+        {name: value[rows] for name, value in evaluation.tensors.items()},
+    )

@@ -1,0 +1,97 @@
+"""What a search found, as it is kept in the bundle: the frontier, the point that is deployed, every measurement."""
+
+import re
+
+import msgspec
+
+from fewstep.calibration.precision.refine import Bound, Refined
+from fewstep.runtime.errors import UserError
+from fewstep.runtime.manifest import Strict
+
+SCHEMA = 1
+
+
+class Reached(Strict, frozen=True):
+    """A point of the frontier: mean PSNR on the selection seeds in dB, time of a step relative to all int8, and for
+    each range group the numbers of the operations that stay float."""
+
+    quality: float
+    time: float
+    in_float: tuple[tuple[int, ...], ...]
+
+
+class PrecisionMap(Strict, frozen=True):
+    """One body's search. `gains` [operations][groups] in dB and `costs` [operations] as `Sensitivity` has them."""
+
+    body: str
+    plan: str
+    asked: str
+    operations: tuple[str, ...]
+    gains: tuple[tuple[float, ...], ...]
+    costs: tuple[float, ...]
+    all_int8: float  # dB
+    float_time: float
+    frontier: tuple[Reached, ...]
+    deployed: Reached
+
+
+class PrecisionMaps(Strict, frozen=True):
+    """The bundle's file."""
+
+    schema: int
+    maps: tuple[PrecisionMap, ...]
+
+
+def parse_bound(quality: str | None, speed: str | None) -> Bound | None:
+    """ "44dB" and "1.5x" as numbers; the unit may be left out. At most one of the two."""
+    if quality is not None and speed is not None:
+        raise UserError("a bound for quality and one for speed", "give one: the other is made as good as it gets")
+    if quality is not None:
+        return Bound(quality=_number(quality, "db", "quality", "44dB"))
+    return None if speed is None else Bound(speed=_number(speed, "x", "speed", "1.5x"))
+
+
+def describe(bound: Bound) -> str:
+    return f"{bound.quality:g}dB" if bound.quality is not None else f"{bound.speed:g}x"
+
+
+def record(body: str, plan: str, bound: Bound, refined: Refined) -> PrecisionMap:
+    measured = refined.sensitivity
+    return PrecisionMap(
+        body=body,
+        plan=plan,
+        asked=describe(bound),
+        operations=measured.operations,
+        gains=tuple(tuple(map(float, row)) for row in measured.gains),
+        costs=tuple(map(float, measured.costs)),
+        all_int8=measured.quality,
+        float_time=measured.float_time,
+        frontier=tuple(_reached(point.quality, point.time, point.choice) for point in refined.frontier),
+        deployed=_reached(refined.point.quality, refined.point.time, refined.point.choice),
+    )
+
+
+def encode(maps: tuple[PrecisionMap, ...]) -> bytes:
+    return msgspec.json.encode(PrecisionMaps(SCHEMA, maps))
+
+
+def decode(data: bytes, source: str = "precision map") -> tuple[PrecisionMap, ...]:
+    """The maps of a file. UserError if it is none, or of another version."""
+    try:
+        found = msgspec.json.decode(data, type=PrecisionMaps)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UserError(f"{source} is no precision map: {error}", "calibrate the bundle again") from None
+    if found.schema != SCHEMA:
+        raise UserError(f"{source} has schema {found.schema}, this version reads {SCHEMA}", "update fewstep")
+    return found.maps
+
+
+def _reached(quality: float, time: float, choice: tuple[frozenset[int], ...]) -> Reached:
+    return Reached(quality, time, tuple(tuple(sorted(floats)) for floats in choice))
+
+
+def _number(text: str, unit: str, name: str, example: str) -> float:
+    match = re.fullmatch(rf"\s*([0-9]+(?:\.[0-9]+)?)\s*(?:{unit})?\s*", text, re.IGNORECASE)
+    if match is None or not 0 < float(match[1]) < 1000:
+        raise UserError(f"{name} {text!r} is no bound", f"write it as {example}")
+    return float(match[1])

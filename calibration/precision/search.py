@@ -1,0 +1,101 @@
+"""From measured gains and costs to choices: pure functions on arrays.
+
+A choice is, for each range group, the set of operations that stay float. `gains` [operations, groups] is what leaving
+one operation in float in one group adds to the mean PSNR (dB), `costs` [operations] the time it adds to a step, as a
+share of the time of the all-int8 body, `shares` [groups] how much of a plan's steps each group has.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+Choice = tuple[frozenset[int], ...]  # numbers of operations, for each group
+
+LEAST_COST = 1e-3  # of a step: below this, differences of time are noise
+
+
+@dataclass(frozen=True)
+class Point:
+    """A choice with what it was measured to give: PSNR in dB and the time of a step, relative to all int8."""
+
+    choice: Choice
+    quality: float
+    time: float
+
+
+def ranked(gains: Array, costs: Array, shares: Array) -> list[tuple[int, int]]:
+    """(operation, group) of all that helps alone, by what it wins for its time."""
+    value = gains / (np.maximum(costs, LEAST_COST)[:, None] * np.maximum(shares, LEAST_COST))
+    order = np.argsort(-value, axis=None, kind="stable")
+    pairs = [tuple(map(int, np.unravel_index(flat, gains.shape))) for flat in order]
+    return [(op, group) for op, group in pairs if gains[op, group] > 0]
+
+
+def prefixes(count: int) -> list[int]:
+    """Sizes to try of a ranked list: every one at first, then growing by a quarter, and all of it."""
+    sizes = []
+    size = 1
+    while size < count:
+        sizes.append(size)
+        size = max(size + 1, size * 5 // 4)
+    return [*sizes, count] if count else []
+
+
+def choose(pairs: Sequence[tuple[int, int]], groups: int) -> Choice:
+    """The choice that a list of (operation, group) makes."""
+    return tuple(frozenset(op for op, group in pairs if group == g) for g in range(groups))
+
+
+def step_time(choice: Choice, costs: Array, shares: Array) -> float:
+    """Mean time of a step, relative to all int8."""
+    return 1 + float(shares @ [costs[sorted(floats)].sum() for floats in choice])
+
+
+def staged(choice: Choice, costs: Array, shares: Array, most: int) -> Choice:
+    """The choice with at most `most` different sets, in runs of neighbouring groups: each set is one graph to load.
+
+    The sets of a run are united, where that costs least time over all steps (dynamic programming).
+    """
+    groups = len(choice)
+    united: dict[tuple[int, int], frozenset[int]] = {}
+    price = np.zeros((groups, groups + 1))
+    for start in range(groups):
+        sets: frozenset[int] = frozenset()
+        for end in range(start + 1, groups + 1):
+            sets |= choice[end - 1]
+            united[start, end] = sets
+            price[start, end] = costs[sorted(sets)].sum() * shares[start:end].sum()
+    best: dict[int, tuple[float, tuple[int, ...]]] = {0: (0.0, ())}  # groups covered -> (time, the ends of the runs)
+    for _ in range(most):
+        extended = dict(best)
+        for covered, (time, ends) in best.items():
+            for end in range(covered + 1, groups + 1):
+                found = (time + float(price[covered, end]), (*ends, end))
+                if end not in extended or found[0] < extended[end][0] - 1e-15:
+                    extended[end] = found
+        best = extended
+    result: list[frozenset[int]] = []
+    for end in best[groups][1]:
+        result += [united[len(result), end]] * (end - len(result))
+    return tuple(result)
+
+
+def frontier(points: Sequence[Point]) -> list[Point]:
+    """Points that no other beats in both quality and time, the fastest first."""
+    best: list[Point] = []
+    for point in sorted(points, key=lambda p: (p.time, -p.quality)):
+        if not best or point.quality > best[-1].quality:
+            best.append(point)
+    return best
+
+
+def pick(points: Sequence[Point], quality: float | None, time: float | None) -> Point | None:
+    """The fastest point of at least a quality, or the best one within a time; None where there is none."""
+    if quality is not None:
+        enough = [point for point in points if point.quality >= quality]
+        return min(enough, key=lambda point: point.time, default=None)
+    within = [point for point in points if time is None or point.time <= time]
+    return max(within, key=lambda point: point.quality, default=None)

@@ -1,0 +1,68 @@
+"""What each operation costs in quality, in each range group, and what leaving it in float costs in time.
+
+Quality is measured closed loop on the graph that would be deployed: everything int8, but this operation, in this group,
+float. A run is the same up to its group, so only what follows is computed.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from time import perf_counter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.calibration.precision.course import Course
+from fewstep.calibration.precision.variants import Variants
+from fewstep.runtime.backends import Network
+from fewstep.runtime.progress import SILENT, Progress
+from fewstep.runtime.step import StepState
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """`gains` [operations, groups]: dB that the operation in float in that group adds. `costs` [operations]: time it
+    adds to a step, as a share of the all-int8 step. `quality`: all int8, mean dB; `float_time`: of a float32 step, as a
+    multiple of the all-int8 one."""
+
+    operations: tuple[str, ...]
+    gains: Array
+    costs: Array
+    quality: float
+    float_time: float
+
+
+def measure(variants: Variants, course: Course, rounds: int = 15, progress: Progress = SILENT) -> Sensitivity:
+    """Measure every operation of a lowering; one variant is open at a time beside the all-int8 one."""
+    operations = variants.operations
+    base = variants.open()
+    along = course.run([base] * course.groups)
+    quality = float(course.quality(along).mean())
+    middle = course.plan.steps[len(course.plan.steps) // 2].group
+    gains, costs = np.zeros((len(operations), course.groups)), np.zeros(len(operations))
+    for number, operation in enumerate(operations):
+        variant = variants.open([operation])
+        for group in range(course.groups):
+            networks: list[Network] = [base] * course.groups
+            networks[group] = variant
+            gains[number, group] = float(course.quality(course.run(networks, along, group)).mean()) - quality
+        costs[number] = slowdown(course, base, variant, along, middle, rounds) - 1
+        progress("sensitivity", number + 1, len(operations))
+    float_time = slowdown(course, base, variants.open(operations), along, middle, rounds)
+    return Sensitivity(operations, gains, costs, quality, float_time)
+
+
+def slowdown(
+    course: Course, base: Network, other: Network, along: Sequence[StepState], group: int, rounds: int
+) -> float:
+    """Time of a step with `other` relative to `base`: the median of ratios of neighbours, so that load hits both."""
+    state = next(state for state in along if state.step.group == group)
+
+    def seconds(network: Network) -> float:
+        started = perf_counter()
+        course.call(network, state.index, state.u)
+        return perf_counter() - started
+
+    seconds(base), seconds(other)  # the first call allocates
+    return float(np.median([seconds(other) / seconds(base) for _ in range(rounds)]))

@@ -1,0 +1,45 @@
+"""The prepared graph lowered with some operations left in float, opened as it would be deployed."""
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+
+from fewstep.calibration.lowering.bias import Corrections
+from fewstep.calibration.lowering.coverage import count
+from fewstep.calibration.lowering.quantize import Lowered, lower, lower_graph, lowered_ops
+from fewstep.calibration.lowering.scheme import Target
+from fewstep.calibration.table import RangesTable
+from fewstep.graph.graph import Graph
+from fewstep.graph.session import Session, open_session
+
+
+@dataclass(frozen=True)
+class Variants:
+    """All the graphs that one prepared graph, its ranges and a target give."""
+
+    prepared: Graph
+    table: RangesTable
+    target: Target
+    corrections: Corrections = field(default_factory=dict)
+
+    @property
+    def operations(self) -> tuple[str, ...]:
+        """What may be int8 or float, by name, in the graph's order."""
+        return tuple(op.name for op in lowered_ops(self.prepared))
+
+    def open(self, in_float: Collection[str] = ()) -> Session:
+        """Optimized, and with threads that do not spin: several are open at once."""
+        return open_session(self._graph(in_float), optimize=True)
+
+    def lower(self, in_float: Collection[str]) -> Lowered:
+        """The graph to deploy, with what really runs in int8 counted."""
+        if self._is_float(in_float):
+            return Lowered(self.prepared, count(self.prepared, ()), (), ())
+        return lower(self.prepared, self.table, self.target, in_float, self.corrections)
+
+    def _graph(self, in_float: Collection[str]) -> Graph:
+        if self._is_float(in_float):
+            return self.prepared
+        return lower_graph(self.prepared, self.table, self.target, in_float, self.corrections)[0]
+
+    def _is_float(self, in_float: Collection[str]) -> bool:
+        return set(in_float) >= set(self.operations)

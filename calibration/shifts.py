@@ -1,0 +1,39 @@
+"""How int8 shifts the means of layers: what `lowering/bias.py` corrects."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.calibration.lowering.bias import Corrections, channel_axis
+from fewstep.calibration.lowering.selection import WeightedOp
+from fewstep.graph.graph import Array
+
+ONE = 2.0**40  # fixed point: sums of whole numbers depend on neither order nor batch
+
+
+@dataclass
+class Shifts:
+    """Mean of float output minus int8 output, by operation and lambda group, growing with each batch."""
+
+    ops: tuple[WeightedOp, ...]
+    groups: int
+    sums: dict[tuple[str, int], NDArray[np.int64]] = field(default_factory=dict)
+    samples: dict[int, int] = field(default_factory=dict)
+
+    def add(self, exact: Mapping[str, Array], approximate: Mapping[str, Array], group: int) -> None:
+        """Take one evaluation of both graphs on the same inputs: arrays [B, ...] of every operation's output."""
+        for op in self.ops:
+            axis = channel_axis(op)
+            difference = np.moveaxis(exact[op.name].astype(np.float64) - approximate[op.name], axis, 1)
+            means = difference.reshape(*difference.shape[:2], -1).mean(axis=2)  # [B, channels]
+            whole = np.rint(means * ONE).astype(np.int64).sum(axis=0)
+            self.sums[op.name, group] = self.sums.get((op.name, group), np.int64(0)) + whole
+        self.samples[group] = self.samples.get(group, 0) + len(difference)
+
+    def corrections(self) -> Corrections:
+        return {
+            op.name: np.stack([self.sums[op.name, g] / (ONE * self.samples[g]) for g in range(self.groups)])
+            for op in self.ops
+        }

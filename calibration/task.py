@@ -1,0 +1,32 @@
+"""What a calibration is asked to do: all that is known, and checked, before the first trajectory."""
+
+from dataclasses import dataclass, replace
+
+from fewstep.calibration.conditions_file import Rows
+from fewstep.calibration.lowering.scheme import Target
+from fewstep.graph.graph import Graph
+from fewstep.runtime.plan import Plan, Step, group_of
+from fewstep.runtime.sampler import Sampler
+
+
+@dataclass(frozen=True)
+class Task:
+    """A bundle's float denoiser, the plan it will run, and what to follow along it."""
+
+    sampler: Sampler  # of the float32 body
+    prepared: Graph
+    plan: Plan
+    targets: tuple[Target, ...]
+    seeds: range
+    edges: tuple[float, ...]  # of the lambda groups
+    operations: tuple[str, ...]  # that will be lowered
+    conditions: Rows | None  # one row for each seed, if they are given
+
+    def after(self, done: int) -> "Task":
+        """What is left of the trajectories."""
+        left = None if self.conditions is None else {name: rows[done:] for name, rows in self.conditions.items()}
+        return replace(self, seeds=self.seeds[done:], conditions=left)
+
+    def group(self, step: Step) -> int:
+        """The lambda group of a step, of this plan or another."""
+        return group_of(step.lam, self.edges)

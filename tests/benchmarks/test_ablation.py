@@ -1,0 +1,54 @@
+"""benchmarks/ablation.py on a bundle of three convolutions: every row runs, and nothing is measured twice."""
+
+import json
+import runpy
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_calibrate import denoiser, write_bundle
+
+from fewstep.runtime.errors import UserError
+
+SCRIPT = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks/ablation.py"))
+SHORT = ("--plan", "ddim:2", "--seeds", "4", "--calibrations", "1", "--trajectories", "4", "--json")
+
+
+def test_every_row_is_measured_once_and_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle, work = write_bundle(tmp_path / "bundle", denoiser()), tmp_path / "work"
+    arguments = [str(bundle), "--work", str(work), *SHORT]
+    assert SCRIPT["main"](arguments) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert tuple(found) == tuple(SCRIPT["ROWS"]) and all(len(results) == 1 for results in found.values())
+    assert all(0 < result["mean"] < 100 for results in found.values() for result in results)
+    (gone,) = [path for path in work.rglob("*.json") if json.loads(path.read_text()) == found[SCRIPT["BASE"]][0]][:1]
+    times = {path: path.stat().st_mtime_ns for path in work.rglob("*.json") if path != gone}
+    gone.unlink()
+    assert SCRIPT["main"](arguments) == 0
+    assert json.loads(capsys.readouterr().out) == found and gone.exists()
+    assert all(path.stat().st_mtime_ns == time for path, time in times.items())
+
+
+def test_the_table_takes_differences_calibration_by_calibration() -> None:
+    base = [{"mean": 40.0, "p5": 35.0}, {"mean": 42.0, "p5": 36.0}]
+    other = [{"mean": 39.0, "p5": 33.0}, {"mean": 41.5, "p5": 34.0}]
+    *_, first, second = SCRIPT["table"]({SCRIPT["BASE"]: base, "other": other}).split("\n")
+    assert first == "| as calibrated by default | 41.00 (40.00 to 42.00) | 35.5 |  |"
+    assert second == "| other | 40.25 (39.00 to 41.50) | 33.5 | -0.75 (-1.00 to -0.50) |"
+
+
+def test_only_what_stands_between_the_markers_is_replaced() -> None:
+    start, end = SCRIPT["MARKERS"]
+    assert SCRIPT["page"](f"before\n{start}\nold\n{end}\nafter", "new") == f"before\n{start}\n\nnew\n\n{end}\nafter"
+    with pytest.raises(UserError, match="has no markers"):
+        SCRIPT["page"]("nothing", "new")
+    docs = (Path(__file__).parents[2] / "docs/quantization.md").read_text()
+    assert start in docs and end in docs
+
+
+def test_a_code_around_the_middle_reaches_as_far_as_the_further_end() -> None:
+    ranges = SCRIPT["Ranges"](SCRIPT["Range"](-1.0, 3.0), (SCRIPT["Range"](-1.0, 3.0),), 3.0, (3.0,))
+    code = SCRIPT["around_128"](ranges, True)
+    assert int(code.zero_point) in (127, 128) and np.isclose(code.scales[0], 3 / 127, rtol=0.01)

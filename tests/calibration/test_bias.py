@@ -1,0 +1,87 @@
+"""Corrections of what int8 shifts, and where they go."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from small_body import EDGES, SELECTED, body, feeds, table
+
+from fewstep.calibration.lowering.bias import correct
+from fewstep.calibration.lowering.quantize import lower, lower_graph
+from fewstep.calibration.lowering.scheme import Target
+from fewstep.calibration.lowering.selection import selected_ops
+from fewstep.calibration.lowering.targets.cpu_x86 import CPU_X86
+from fewstep.calibration.lowering.targets.tensorrt import TENSORRT
+from fewstep.calibration.shifts import Shifts
+from fewstep.graph.graph import GROUP, Graph
+from fewstep.graph.session import open_session, run
+
+BEHIND = {"h2": "h2_biased", "shortcut": "shortcut_biased", "mixed": "mixed_biased", "h3": "h3_biased"}
+
+
+def channels(prepared: Graph, name: str) -> int:
+    op = next(op for op in selected_ops(prepared) if op.name == name)
+    return prepared.constants[op.weight].shape[op.axis]
+
+
+@pytest.mark.parametrize("spatial", [1, 2])
+@pytest.mark.parametrize("edges", [EDGES, ()])
+def test_corrections_of_a_group_are_added_behind_the_operation(spatial: int, edges: tuple[float, ...]) -> None:
+    prepared = body(spatial)
+    groups = len(edges) + 1
+    given = feeds(prepared)
+    plain, _, _ = lower_graph(prepared, table(prepared, edges), CPU_X86)
+    for name, behind in BEHIND.items():
+        rng = np.random.default_rng(0)
+        corrections = {name: rng.standard_normal((groups, channels(prepared, name)))}
+        corrected, _, _ = lower_graph(prepared, table(prepared, edges), CPU_X86, corrections=corrections)
+        for group in range(groups):
+            at = given | {GROUP: np.array([group])}
+            before, after = (open_session(graph, [behind])(at)[behind] for graph in (plain, corrected))
+            shift = corrections[name][group]
+            shaped = shift if name == "mixed" else shift.reshape(-1, *[1] * spatial)
+            np.testing.assert_allclose(after - before, np.broadcast_to(shaped, after.shape), atol=1e-5)
+
+
+@pytest.mark.parametrize("target", [CPU_X86, TENSORRT], ids=lambda target: target.name)
+def test_a_corrected_body_keeps_its_integer_kernels_and_its_operations(target: Target) -> None:
+    prepared = body()
+    corrections = {name: np.ones((3, channels(prepared, name))) for name in SELECTED}
+    plain = lower(prepared, table(prepared, EDGES), target)
+    corrected = lower(prepared, table(prepared, EDGES), target, corrections=corrections)
+    assert corrected.coverage == plain.coverage
+    extra = [node.op for node in corrected.graph.nodes if node not in plain.graph.nodes]
+    assert sorted(extra) == sorted(["Add"] * 4 + ["Gather"] * 4 * bool(plain.groups))
+
+
+def test_an_operation_without_a_bias_behind_it_keeps_its_error() -> None:
+    prepared = body()
+    nodes = [
+        replace(node, inputs=(node.inputs[0], "row")) if node.output == "h2_biased" else node for node in prepared.nodes
+    ]
+    bare = replace(prepared, nodes=tuple(nodes))
+    ops = selected_ops(bare)
+    assert correct(bare, ops, {"h2": np.ones((1, 32))}) == bare
+
+
+def test_shifts_are_means_per_channel_whatever_the_batches() -> None:
+    prepared = body()
+    ops = selected_ops(prepared)
+    lowered, _, _ = lower_graph(prepared, table(prepared, EDGES), CPU_X86)
+    given = feeds(prepared)
+    names = [op.name for op in ops]
+    exact = run(prepared, given, names)
+    found = open_session(lowered, names)(given | {GROUP: np.array([1])})
+    count = len(next(iter(given.values())))
+    assert count > 1
+    sums = []
+    for order in ([slice(0, count)], [slice(i, i + 1) for i in reversed(range(count))]):
+        shifts = Shifts(ops, 1)
+        for part in order:
+            shifts.add({n: exact[n][part] for n in names}, {n: found[n][part] for n in names}, 0)
+        sums.append(shifts.corrections())
+    for name in names:
+        assert np.array_equal(sums[0][name], sums[1][name])
+        axes = (0, 1) if name == "mixed" else (0, 2, 3)
+        difference = exact[name].astype(np.float64) - found[name]
+        np.testing.assert_allclose(sums[0][name][0], difference.mean(axis=axes), atol=1e-9)

@@ -1,0 +1,107 @@
+"""The sections on single samples and on their distribution: what they show, and of which bodies."""
+
+import msgspec
+import numpy as np
+import pytest
+from extractors import write_extractor
+from judged_bundle import make_bundle
+
+from fewstep.calibration.comparison import compare
+from fewstep.calibration.evaluate import EvaluateOptions, evaluate
+from fewstep.calibration.report import ReportOptions, report
+from fewstep.calibration.report.distribution import distribution_section, stored_evaluation
+from fewstep.calibration.report.quality import end_section
+from fewstep.calibration.report.verdict import verdict, verdicts
+from fewstep.calibration.results import Distance, Quality
+from fewstep.graph.commit import open_for_update
+from fewstep.runtime.bundle import open_bundle
+
+BODY = "int8-cpu-x86"
+IMAGES = np.random.default_rng(0).normal(size=(12, 3, 16, 16)) / 3
+DISTANCE = Distance("float32, p, other seeds", 200, 200, 1.5, 1.25, 0.25, -0.1, 0.6, 1.25, False, 1e-3, 2e-3)
+replace = msgspec.structs.replace
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("quality")
+    bundle = make_bundle(folder / "tiny")
+    features = write_extractor(folder / "mine.onnx", np.random.default_rng(1).normal(size=(64, 3)))
+    options = EvaluateOptions(
+        bundle, seeds=4, samples=100, features=str(features), teacher="ddim:6", teacher_seeds=1, resamples=20
+    )
+    return bundle, evaluate(options)
+
+
+class Results:
+    """What the section reads of a report's results."""
+
+    plan, teacher = "p:8", "p:200"
+
+    def __init__(self, samples):
+        own = compare(samples, IMAGES, "float32, p:8")
+        self.qualities = (Quality(BODY, "cpu-x86", "onnxruntime", own, own, (), 0),)
+        self.float_against_teacher = own
+
+
+def test_single_samples_have_ssim_spectrum_and_channels():
+    shifted = IMAGES + np.array([0, 0.25, 0])[:, None, None]
+    results = Results(shifted)
+    text = end_section(results).markup
+    ssim = results.qualities[0].against_float.ssim
+    assert f'value="{ssim.mean!r}"' in text and f'value="{ssim.p5!r}"' in text and 0 < ssim.worst < 1
+    assert "Channel by channel" in text and "int8-cpu-x86, channel 1" in text and ">0.2500<" in text
+    assert "Where in the spectrum" in text
+
+
+def test_one_channel_needs_no_table_of_channels():
+    results = Results(IMAGES)
+    one = compare(IMAGES[:, :1], IMAGES[:, :1], "r")
+    results.qualities = (replace(results.qualities[0], against_float=one),)
+    assert "Channel by channel" not in end_section(results).markup
+
+
+def test_the_distribution_shows_every_figure_and_says_what_it_amounts_to(evaluated):
+    _, results = evaluated
+    text = distribution_section(results).markup
+    (distance,) = results.bodies[0].distances
+    for value in (distance.frechet, distance.frechet_float, distance.low, distance.high, distance.kernel):
+        assert f'value="{value!r}"' in text
+    assert "FD(mine)" in text and "FID" not in text and verdict(distance) in text.replace("&#x27;", "'")
+
+
+def test_the_next_report_shows_it(evaluated):
+    bundle, results = evaluated
+    few = {"seeds": 2, "forced_seeds": 1, "teacher_seeds": 1, "simulated_seeds": 1, "batches": (1,), "rounds": 1}
+    report(ReportOptions(bundle, teacher="ddim:6", turn_seconds=0.01, **few))
+    text = (bundle / "report" / "index.html").read_text()
+    assert 'id="distribution"' in text and repr(results.bodies[0].distances[0].frechet) in text
+
+
+def test_a_bundle_shows_what_was_found_of_its_bodies_and_of_no_former_ones(evaluated):
+    bundle, results = evaluated
+    assert stored_evaluation(open_bundle(bundle)) == results
+    with open_for_update(bundle, must_exist=True) as writer:
+        graph = writer.manifest.bodies["float32"].graph  # another graph under the body's name
+        changed = {**writer.manifest.bodies, BODY: replace(writer.manifest.bodies[BODY], graph=graph)}
+        writer.commit(replace(writer.manifest, bodies=changed))
+    assert stored_evaluation(open_bundle(bundle)) is None
+
+
+def test_an_evaluation_that_cannot_be_read_is_left_out_with_a_warning(tmp_path, caplog):
+    bundle = make_bundle(tmp_path / "tiny")
+    with open_for_update(bundle, must_exist=True) as writer:
+        stored = writer.add(b'{"schema": 0}', folder="report", name="evaluation", suffix=".json")
+        writer.commit(replace(writer.manifest, evaluation=stored))
+    assert stored_evaluation(open_bundle(bundle)) is None and "fewstep evaluate makes it again" in caplog.text
+
+
+def test_verdicts_say_change_only_where_there_is_one(evaluated):
+    assert verdict(DISTANCE) == "no detectable change (+0.25 [-0.1, +0.6], floor 1.25)"
+    further = replace(DISTANCE, detectable=True, difference=3.0, low=2.0, high=4.0)
+    assert verdict(further).startswith("the distribution changed: further away (+3 [+2, +4]")
+    assert "no improvement" in verdict(replace(further, difference=-3.0, low=-4.0, high=-2.0))
+    small = verdict(replace(DISTANCE, low=0.1))
+    assert small.startswith("inside the noise floor, though pairs of one seed show it: further away (+0.25 [+0.1, ")
+    (sentence,) = verdicts(evaluated[1])
+    assert sentence.startswith("int8-cpu-x86 against float32, dpmpp_2m:4, other seeds: ")
