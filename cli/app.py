@@ -1,32 +1,41 @@
 """The verbs. Only the one asked for is imported: `fewstep run` works where torch and onnx are not installed."""
 
 import importlib
+import inspect
+import io
 import logging
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
 
 import typer
 
-from fewstep.cli.generate import command
+from fewstep.cli.generate import command, flag, manner_parameters
+from fewstep.cli.manner import Manner
+from fewstep.cli.outcome import Outcome, tell
 from fewstep.cli.progress import Shown
+from fewstep.cli.verbs import VERBS
 from fewstep.runtime.errors import UserError
 
-VERBS = {  # each is a module of this package, with a function `verb(options, progress)`
-    "export": "Turn a torch denoiser into a verified ONNX bundle.",
-    "calibrate": "Measure a bundle along its plan and lower it to int8.",
-    "build": "Build engines for a bundle ahead of time.",
-    "run": "Sample a bundle into an image grid.",
-    "report": "Judge a bundle: quality, coverage, speed, size.",
-    "demo": "Do all of it, on a shipped model.",
-}
 INTERRUPTED = 130  # how typer tells of a KeyboardInterrupt
 
 
-def run(arguments: list[str]) -> int:
-    """Parse and run; the exit code. A UserError passes through; a wrong command line is exit code 2."""
-    logging.basicConfig(format="fewstep: %(message)s", level=logging.WARNING)
+class WrongLine(UserError):
+    """A command line that cannot be understood."""
+
+    code = 2
+
+
+def run(arguments: list[str], manner: Manner) -> int:
+    """Parse, run and print; the exit code. Everything that goes wrong is a UserError, or passes through.
+
+    With --json stdout holds the document alone, whatever a verb runs prints.
+    """
     asked = next((argument for argument in arguments if not argument.startswith("-")), None)
     if asked is not None and asked not in VERBS:
-        return _refuse(f"unknown verb {asked!r}; one of {', '.join(VERBS)}")
-    with Shown() as progress:
+        raise WrongLine(f"unknown verb {asked!r}", f"give one of {', '.join(VERBS)}")
+    outcomes: list[Outcome] = []
+    with _heard(manner), Shown(manner.quiet) as progress:
         app = typer.Typer(
             name="fewstep",
             help="Diffusion denoisers from PyTorch to verified ONNX, int8 and engines.",
@@ -34,18 +43,17 @@ def run(arguments: list[str]) -> int:
             pretty_exceptions_enable=False,
             context_settings={"help_option_names": ["-h", "--help"]},
         )
-        app.callback()(_group)
-        for name, summary in VERBS.items():
+        app.callback()(_group())
+        for name, verb in VERBS.items():
             if name == asked:
                 module = importlib.import_module(f"fewstep.cli.{name}")
-                app.command(name)(command(module.verb, progress))
+                app.command(name)(command(module.verb, progress, outcomes.append, getattr(module, "dry_run", None)))
             else:
-                app.command(name, help=summary)(_not_asked)
+                app.command(name, help=verb.summary)(_not_asked)
+        printed = io.StringIO() if manner.json else sys.stdout
         try:
-            code = app(arguments, prog_name="fewstep", standalone_mode=False) or 0
-            if code == INTERRUPTED:
-                raise KeyboardInterrupt
-            return code
+            with redirect_stdout(printed):
+                code = app(arguments, prog_name="fewstep", standalone_mode=False) or 0
         except typer.Abort:
             raise KeyboardInterrupt from None
         except UserError:
@@ -54,20 +62,63 @@ def run(arguments: list[str]) -> int:
             message = getattr(error, "format_message", None)  # what a command line parser's errors have in common
             if message is None:
                 raise
-            return _refuse(f"{message().rstrip('.')}; see {' '.join(filter(None, ['fewstep', asked]))} --help")
+            see = f"see {' '.join(filter(None, ['fewstep', asked]))} --help"
+            raise WrongLine(" ".join(message().rstrip(".").split()), see) from error
+    if code == INTERRUPTED:
+        raise KeyboardInterrupt
+    if isinstance(printed, io.StringIO):
+        text = printed.getvalue()
+        if outcomes:  # it comes from code that was exported, or from a library
+            sys.stderr.write(text)
+        else:
+            outcomes.append(Outcome({"help": text}))
+    for outcome in outcomes:
+        tell(outcome, manner)
+        code = code or outcome.code
+    return int(code)
 
 
-def _group(
-    version: bool = typer.Option(False, "--version", help="Show the version."),
-    debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error."),
-) -> None:
+@contextmanager
+def _heard(manner: Manner) -> Iterator[None]:
+    """What the library logs, on stderr, for as long as the block runs."""
+    log, handler = logging.getLogger("fewstep"), _Stderr()
+    handler.setFormatter(logging.Formatter("fewstep: %(message)s"))
+    level = log.level
+    log.addHandler(handler)
+    log.setLevel(_level(manner))
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+        log.removeHandler(handler)
+
+
+def _level(manner: Manner) -> int:
+    if manner.debug:
+        return logging.DEBUG
+    if manner.verbose:
+        return logging.INFO
+    return logging.ERROR if manner.quiet else logging.WARNING
+
+
+class _Stderr(logging.Handler):
+    """Writes to the stderr of the moment: progress bars put their own in its place, to keep lines and bars apart."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), file=sys.stderr)
+
+
+def _group() -> Callable[..., None]:
     """Declares the options that `main` has already acted on, for --help."""
+
+    def group(**_: bool) -> None: ...
+
+    version = flag("version", ("--version",), "Show the version.")
+    parameters = [version, *manner_parameters()]
+    group.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    group.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return group
 
 
 def _not_asked() -> None:
     """Stands for a verb in the list that --help shows."""
-
-
-def _refuse(message: str) -> int:
-    typer.echo(f"fewstep: {' '.join(message.split())}", err=True)
-    return 2

@@ -1,11 +1,20 @@
 """`fewstep build`: say what was built and what was there."""
 
-from fewstep.calibration.build import BuildOptions, build
+from fewstep.calibration.build import BuildOptions, build, intended
+from fewstep.cli.outcome import Outcome
 from fewstep.runtime.progress import Progress
 
 
-def verb(options: BuildOptions, progress: Progress) -> None:
+def verb(options: BuildOptions, progress: Progress) -> Outcome:
     made = build(options, progress)
-    files = {engine.device: engine.file for engine in made.manifest.engines if engine.backend == options.backend}
-    for device in (*made.built, *made.kept):
-        print(f"{options.bundle / files[device]}: {device}{' (up to date)' if device in made.kept else ''}")
+    engines = [(each, "") for each in made.built] + [(each, " (up to date)") for each in made.kept]
+    lines = [f"{options.bundle / each.file}: {each.body} for {each.device}{note}" for each, note in engines]
+    if not engines:
+        lines = [f"{options.bundle}: the body for {options.backend} is there; it is compiled when it is loaded"]
+    return Outcome({"bundle": options.bundle, "built": made.built, "kept": made.kept}, tuple(lines))
+
+
+def dry_run(options: BuildOptions) -> Outcome:
+    engines = intended(options)
+    lines = [f"{each.body} for {each.device}: {'up to date' if each.is_up_to_date else 'to build'}" for each in engines]
+    return Outcome(engines, tuple(lines or [f"nothing to compile for {options.backend}: only its body is needed"]))

@@ -6,19 +6,23 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
-from rich.console import Console
-
-from fewstep.calibration.calibrate import CalibrateOptions, calibrate
+from fewstep.calibration.build import BuildOptions, build
+from fewstep.calibration.build import check_options as check_build
+from fewstep.calibration.calibrate import CalibrateOptions, calibrate, check_options
 from fewstep.calibration.report import ReportOptions, report
 from fewstep.calibration.report.verdict import warnings
 from fewstep.calibration.results import Results
+from fewstep.cli.outcome import Outcome
+from fewstep.cli.progress import under
 from fewstep.cli.report import table
 from fewstep.cli.run import RunOptions, run
 from fewstep.export.export import ExportOptions, export
 from fewstep.runtime.bundle import open_bundle
+from fewstep.runtime.guidance import weight_of
+from fewstep.runtime.plan_name import parse_plan_name
 from fewstep.runtime.progress import SILENT, Progress
 
-ENGINE_MODULES = ("tensorrt_rtx", "polygraphy")  # what building engines needs
+ENGINE_MODULES = ("tensorrt_rtx",)  # what building engines needs
 
 
 @dataclass(frozen=True)
@@ -40,44 +44,77 @@ class DemoOptions:
     guidance: float | None = None
     device: tuple[str, ...] = ("sm89",)
 
+    @property
+    def bundle(self) -> Path:
+        return self.output / "bundle"
 
-def verb(options: DemoOptions, progress: Progress) -> None:
+
+def verb(options: DemoOptions, progress: Progress) -> Outcome:
     started = time.perf_counter()
-    bundle, results = demo(options, progress)
-    Console().print(table(results))
-    for warning in warnings(results):
-        print(warning)
-    for engine in open_bundle(bundle).manifest.engines:
-        print(f"{bundle / engine.file}: engine for {engine.device}, built and not run")
-    for picture in sorted(options.output.glob("samples-*.png")):
-        print(f"{picture}: samples, one class a column")
-    print(f"{bundle / 'report' / 'index.html'}: the report")
-    print(f"{time.perf_counter() - started:.0f} s in all")
-
-
-def demo(options: DemoOptions, progress: Progress = SILENT) -> tuple[Path, Results]:
-    """The bundle, and what the report measured."""
-    bundle = options.output / "bundle"
-    export(ExportOptions(source=options.source, output=bundle), progress)
-    calibration = calibrate(
-        CalibrateOptions(bundle=bundle, plan=options.plan, target=options.target, guidance=options.guidance), progress
+    results = demo(options, progress)
+    engines = open_bundle(options.bundle).manifest.engines
+    pictures = sorted(options.output.glob("samples-*.png"))
+    page = options.bundle / "report" / "index.html"
+    seconds = time.perf_counter() - started
+    return Outcome(
+        {"bundle": options.bundle, "pictures": pictures, "report": page, "seconds": seconds, "results": results},
+        (
+            table(results),
+            *warnings(results),
+            *(f"{options.bundle / each.file}: engine for {each.device}, built and not run" for each in engines),
+            *(f"{picture}: samples, one class a column" for picture in pictures),
+            f"{page}: the report",
+            f"{seconds:.0f} s in all",
+        ),
     )
-    if "tensorrt" in options.target and all(find_spec(module) for module in ENGINE_MODULES):
-        from fewstep.calibration.build import BuildOptions, build
 
-        build(BuildOptions(bundle=bundle, backend="tensorrt-rtx", device=options.device), progress)
+
+def dry_run(options: DemoOptions) -> Outcome:
+    to_calibrate, to_build = _check(options)
+    engines = "no engine: tensorrt-rtx is not installed, or not a target" if to_build is None else "build an engine"
+    verbs = [
+        f"export {options.source} to {options.bundle}",
+        f"calibrate along {options.plan}, {to_calibrate.trajectories} trajectories, for {', '.join(options.target)}",
+        engines,
+        f"sample it into {options.output}",
+        f"report on {ReportOptions(options.bundle).seeds} held-out seeds",
+    ]
+    return Outcome({"bundle": options.bundle, "would": verbs}, tuple(verbs))
+
+
+def demo(options: DemoOptions, progress: Progress = SILENT) -> Results:
+    """Make `options.bundle` and the pictures beside it; what the report measured."""
+    to_calibrate, to_build = _check(options)
+    export(ExportOptions(source=options.source, output=options.bundle), under("export", progress))
+    calibration = calibrate(to_calibrate, under("calibrate", progress))
+    if to_build is not None:
+        build(to_build, under("build", progress))
     precisions = ("float32", "int8") if "cpu-x86" in options.target else ("float32",)
     for precision in precisions:
-        run(_grid(options, bundle, precision, calibration.plan.guidance), progress)
-    return bundle, report(ReportOptions(bundle=bundle), progress)
+        run(_grid(options, precision, weight_of(calibration.plan.guidance)), under(f"run in {precision}", progress))
+    return report(ReportOptions(bundle=options.bundle), under("report", progress))
 
 
-def _grid(options: DemoOptions, bundle: Path, precision: str, guidance: float | None) -> RunOptions:
+def _check(options: DemoOptions) -> tuple[CalibrateOptions, BuildOptions | None]:
+    """Refuse now what later verbs would refuse after minutes; what calibrate and build will be asked."""
+    parse_plan_name(options.plan)
+    to_calibrate = CalibrateOptions(
+        bundle=options.bundle, plan=options.plan, target=options.target, guidance=options.guidance
+    )
+    check_options(to_calibrate)
+    to_build = BuildOptions(bundle=options.bundle, backend="tensorrt-rtx", device=options.device)
+    check_build(to_build)
+    is_possible = "tensorrt" in options.target and all(find_spec(module) for module in ENGINE_MODULES)
+    return to_calibrate, to_build if is_possible else None
+
+
+def _grid(options: DemoOptions, precision: str, guidance: float | None) -> RunOptions:
     """Four samples of each class, one class a column."""
-    classes = next((each for each in open_bundle(bundle).manifest.conditions if each.labels), None)
+    conditions = open_bundle(options.bundle).manifest.conditions
+    classes = next((each for each in conditions if each.labels), None)
     labels: Sequence[str] = classes.labels if classes else ()
     return RunOptions(
-        bundle=bundle,
+        bundle=options.bundle,
         plan=options.plan,
         precision=precision,
         samples=4 * (len(labels) or 4),

@@ -1,22 +1,39 @@
-"""`fewstep export`: say how far ONNX is from torch."""
+"""`fewstep export`: say how far the bundle is from what it came from."""
 
 import msgspec
 
-from fewstep.export.export import ExportOptions, export
+from fewstep.cli.outcome import Outcome
+from fewstep.export.export import ExportOptions, check, export
 from fewstep.runtime.bundle import Bundle
 from fewstep.runtime.progress import Progress
 
 
-def verb(options: ExportOptions, progress: Progress) -> None:
+def verb(options: ExportOptions, progress: Progress) -> Outcome:
     manifest = export(options, progress)
-    from fewstep.export.verify import Verification  # needs torch, which --help does not
+    from fewstep.export.verify import Verification  # onnxruntime is not for --help
 
-    verified = f"{options.output}: {manifest.name}"
+    said = f"{options.output}: {manifest.name}"
+    verification = None
     if manifest.verification is not None:
         content = Bundle(options.output, manifest).read(manifest.verification)
         verification = msgspec.json.decode(content, type=Verification)
-        verified += (
-            f", verified against torch at {len(verification.comparisons)} points, "
+        said += (
+            f", verified against {verification.reference} at {len(verification.comparisons)} points, "
             f"largest relative difference {verification.worst.relative:.1e}"
         )
-    print(verified)
+    return Outcome({"bundle": options.output, "name": manifest.name, "verification": verification}, (said,))
+
+
+def dry_run(options: ExportOptions) -> Outcome:
+    source = check(options)
+    spec = source.spec
+    conditions = ", ".join(condition.name for condition in spec.conditions) or "none"
+    there = f"would replace the bundle {options.output}" if options.output.exists() else f"would make {options.output}"
+    return Outcome(
+        {"bundle": options.output, "name": spec.name, "x_shape": spec.x_shape, "source_sha256": source.sha256},
+        (
+            f"{source.label}: {spec.name}, x {list(spec.x_shape)}, predicts {spec.prediction}, "
+            f"schedule {spec.schedule.kind}, conditions: {conditions}",
+            f"{there}; tracing and verifying take seconds to minutes",
+        ),
+    )

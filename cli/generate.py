@@ -1,5 +1,7 @@
 """Make a command from a verb: a function of (options: a frozen dataclass, progress). No option is written twice.
 
+Every command takes the flags of `manner` too, on which `main` acts, and --dry-run where the verb has one.
+
 The first field without a default is the command's argument, every other field an option. Help comes from lines
 `name: text` of the class docstring, a short flag from the field's metadata: `field(metadata={"short": "-o"})`. A field
 of type `tuple[str, ...]` takes its values with commas, or the option several times.
@@ -14,33 +16,61 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import typer
 
+from fewstep.cli import manner
+from fewstep.cli.outcome import Outcome
 from fewstep.runtime.errors import UserError
 from fewstep.runtime.progress import Progress
 
-Verb = Callable[[Any, Progress], None]
+DRY_RUN_HELP = "Check everything and say what would be done, without doing it."
+Verb = Callable[[Any, Progress], Outcome]
+DryRun = Callable[[Any], Outcome]
 
 
-def command(verb: Verb, progress: Progress) -> Callable[..., None]:
-    """A function with the signature that typer reads: one parameter for each field of the verb's options."""
-    options_type = next(iter(get_type_hints(verb).values()))
+def command(
+    verb: Verb, progress: Progress, done: Callable[[Outcome], None], dry_run: DryRun | None = None
+) -> Callable[..., None]:
+    """A function with the signature that typer reads: one parameter for each field of the verb's options.
+
+    `done` is given what the verb, or with --dry-run its dry run, returns.
+    """
+    options_type = options_of(verb)
     hints, texts = get_type_hints(options_type), field_help(options_type)
     fields = dataclasses.fields(options_type)
-    argument = next((field.name for field in fields if not _has_default(field)), None)
+    argument = next((field.name for field in fields if is_argument(field)), None)
     parameters = [
         _parameter(field, hints[field.name], texts.get(field.name, ""), field.name == argument) for field in fields
     ]
-    debug = typer.Option("--debug", help="Show the traceback of an error.")
-    parameters.append(
-        inspect.Parameter("debug", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Annotated[bool, debug])
-    )
+    if dry_run is not None:
+        parameters.append(flag("dry_run", ("--dry-run",), DRY_RUN_HELP))
+    parameters += manner_parameters()
+    told = {parameter.name for parameter in manner_parameters()}
 
-    def run(debug: bool, **values: Any) -> None:
-        verb(options_type(**_from_texts(values, hints)), progress)
+    def run(**values: Any) -> None:
+        is_dry = values.pop("dry_run", False)
+        options = options_type(**_from_texts({n: v for n, v in values.items() if n not in told}, hints))
+        done(dry_run(options) if dry_run is not None and is_dry else verb(options, progress))
 
     run.__doc__ = _summary(options_type)
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return run
+
+
+def options_of(verb: Verb) -> type:
+    """The dataclass of a verb's options."""
+    options: type = next(iter(get_type_hints(verb).values()))
+    return options
+
+
+def manner_parameters() -> list[inspect.Parameter]:
+    """The flags that every command takes."""
+    return [flag(field, names, text) for field, (names, text) in manner.declarations().items()]
+
+
+def flag(name: str, flags: tuple[str, ...], text: str) -> inspect.Parameter:
+    """A switch that is off unless it is given."""
+    annotation = Annotated[bool, typer.Option(*flags, help=text, show_default=False)]
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=annotation)
 
 
 def field_help(options_type: type) -> dict[str, str]:
@@ -68,6 +98,11 @@ def _summary(options_type: type) -> str:
     starts = [found.start() for name in texts if (found := re.search(rf"^\s*{name}: ", document, re.MULTILINE))]
     text = document[: min(starts, default=len(document))].strip()
     return re.sub(r"\n*\b(Args|Attributes|Fields|Options):$", "", text).strip()
+
+
+def is_argument(field: "dataclasses.Field[Any]") -> bool:
+    """A field without a default, or one that says so: `field(default=None, metadata={"argument": True})`."""
+    return field.metadata.get("argument", not _has_default(field))  # type: ignore[no-any-return]
 
 
 def _has_default(field: "dataclasses.Field[Any]") -> bool:

@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
+from fewstep.runtime.progress import Progress
+
 LINE_SECONDS = 10.0  # between two plain lines of one stage
 
 
@@ -51,14 +53,35 @@ class Lines:
         self._file.flush()
 
 
+class Silent:
+    """Nothing at all."""
+
+    def __call__(self, stage: str, done: int, total: int) -> None: ...
+
+    def close(self) -> None: ...
+
+
 class Shown:
     """`with Shown() as progress:` picks what suits stderr, and leaves the terminal as it was."""
 
-    def __enter__(self) -> Bars | Lines:
-        self._progress = Bars() if sys.stderr.isatty() else Lines(sys.stderr)
+    def __init__(self, quiet: bool = False) -> None:
+        self._quiet = quiet
+
+    def __enter__(self) -> Bars | Lines | Silent:
+        self._progress = self._pick()
         return self._progress
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._progress.close()
+
+    def _pick(self) -> Bars | Lines | Silent:
+        if self._quiet:
+            return Silent()
+        return Bars() if sys.stderr.isatty() else Lines(sys.stderr)
+
+
+def under(name: str, progress: Progress) -> Progress:
+    """The progress of one part of a longer work: its stages are told as "name: stage"."""
+    return lambda stage, done, total: progress(f"{name}: {stage}", done, total)

@@ -1,22 +1,44 @@
 """`fewstep report`: the figures of the page as a table."""
 
 from rich import box
-from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Table
 
-from fewstep.calibration.report import ReportOptions, report
+from fewstep.calibration.bodies import int8_bodies, is_native
+from fewstep.calibration.plan_view import headline
+from fewstep.calibration.report import ReportOptions, check, report
 from fewstep.calibration.report.verdict import warnings
 from fewstep.calibration.results import Quality, Results
+from fewstep.cli.outcome import Outcome
+from fewstep.runtime.bundle import open_bundle
 from fewstep.runtime.progress import Progress
 
 
-def verb(options: ReportOptions, progress: Progress) -> None:
+def verb(options: ReportOptions, progress: Progress) -> Outcome:
     results = report(options, progress)
-    Console().print(table(results))
-    for warning in warnings(results):
-        print(warning)
-    print(f"{options.bundle / 'report' / 'index.html'}: the report")
+    page = options.output or options.bundle / "report" / "index.html"
+    return Outcome(results, (table(results), *warnings(results), f"{page}: the report"))
+
+
+def dry_run(options: ReportOptions) -> Outcome:
+    plan = check(options)
+    bodies = int8_bodies(open_bundle(options.bundle))
+    judged = {
+        name: options.seeds if is_native(body) else min(options.seeds, options.simulated_seeds)
+        for name, body in bodies.items()
+    }
+    raced = 1 + sum(map(is_native, bodies.values()))
+    timing = len(options.batches) * raced * (options.rounds + 1) * options.turn_seconds
+    return Outcome(
+        {"bundle": options.bundle, "plan": plan.name, "seeds": judged, "timing_seconds": timing},
+        (
+            headline(plan),
+            f"would judge {', '.join(f'{name} on {seeds} seeds' for name, seeds in judged.items())}, "
+            f"against float32 along the same plan and {options.teacher}",
+            f"timing takes {timing:.0f} s more, on a machine that should do nothing else",
+            f"would write {options.output or options.bundle / 'report'}",
+        ),
+    )
 
 
 def table(results: Results) -> Table:
@@ -53,8 +75,8 @@ def _quality(quality: Quality | None) -> tuple[str, str]:
 
 def _coverage(results: Results, body: str) -> str:
     for covered in results.covered:
-        if covered.body == body and covered.coverage.total_macs:
-            return f"{100 * covered.coverage.int8_macs / covered.coverage.total_macs:.1f} %"
+        if covered.body == body:
+            return f"{100 * covered.share:.1f} %"
     return ""
 
 

@@ -1,7 +1,7 @@
 """`fewstep run`: sample a bundle into a grid of images, or an array."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,13 +9,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.runtime.backends.onnxruntime import OnnxRuntime
+from fewstep.cli.outcome import Outcome
+from fewstep.runtime.backends.named import named
 from fewstep.runtime.errors import UserError
+from fewstep.runtime.finite import finite_sample
 from fewstep.runtime.manifest import Condition
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sampler import Sampler, load
-from fewstep.runtime.step import combine
+from fewstep.runtime.step import StepState
 
+CPU = "onnxruntime"
 BATCH = 64  # samples of one call; more would only cost memory
 LIMIT = 100_000  # samples of one file
 SCALE_LIMIT = 64
@@ -28,15 +31,17 @@ class RunOptions:
 
     bundle: The bundle's folder.
     plan: SOLVER:STEPS, or the path of a plan's JSON.
-    precision: float32, or int8 (made by `fewstep calibrate`).
+    precision: float32, int8 (made by `fewstep calibrate`), or on a GPU float16 (made by `fewstep build`).
     samples: How many.
-    condition: NAME=VALUE or NAME=LABEL; given several times for one name, the samples take the values in turn.
+    condition: NAME=VALUE, NAME=LABEL, or NAME=@FILE.npy for one array or an array of them; given several times for one
+        name, the samples take the values in turn.
     guidance: Weight of classifier-free guidance; left out, only the conditional branch runs.
     seed: Of the first sample; the others count up from it.
     output: The file to write.
     columns: Samples in a row of the grid; left out, the grid is square.
     scale: Enlargement of each pixel.
-    threads: Threads of the inference engine; 0 means one per physical core.
+    threads: Threads on the CPU, where onnxruntime or openvino computes; 0 means one per physical core.
+    backend: What runs it: onnxruntime, onnxruntime-cuda, openvino, tensorrt, tensorrt-rtx.
     """
 
     bundle: Path
@@ -50,21 +55,26 @@ class RunOptions:
     columns: int | None = None
     scale: int = 3
     threads: int = 0
+    backend: str = CPU
 
 
-def verb(options: RunOptions, progress: Progress) -> None:
+def verb(options: RunOptions, progress: Progress) -> Outcome:
     started = time.perf_counter()
     x = run(options, progress)
     seconds = time.perf_counter() - started
     count = "1 sample" if len(x) == 1 else f"{len(x)} samples"
-    print(f"{options.output}: {count} of {options.plan} in {options.precision}, {seconds:.1f} s with loading")
+    return Outcome(
+        {"output": options.output, "shape": x.shape, "plan": options.plan, "seconds": seconds},
+        (f"{options.output}: {count} of {options.plan} in {options.precision}, {seconds:.1f} s with loading",),
+    )
 
 
 def run(options: RunOptions, progress: Progress = SILENT) -> NDArray[np.float32]:
     """The samples [N, C, H, W] that were written."""
     _check(options)
     numbers = range(options.seed, options.seed + options.samples)
-    with load(options.bundle, options.precision, backend=OnnxRuntime(threads=options.threads)) as sampler:
+    backend = named(options.backend, options.threads)
+    with load(options.bundle, options.precision, backend=backend) as sampler:
         _check_picture(options, sampler.bundle.manifest.x_shape)
         values = parse_conditions(options.condition, sampler.bundle.manifest.conditions)
         parts = []
@@ -85,10 +95,13 @@ def _sample(
 ) -> NDArray[np.float32]:
     """`Sampler.sample`, with progress after each step."""
     plan = sampler.compile(options.plan, options.guidance)
-    stage = f"seeds {seeds[0]} to {seeds[-1]}"
-    for state in sampler.steps(plan, seeds, condition):
-        progress(stage, state.index + 1, len(plan.steps))
-    return combine(plan.output, state.after, np.float32).astype(np.float32)
+
+    def told() -> Iterator[StepState]:
+        for state in sampler.steps(plan, seeds, condition):
+            progress(f"seeds {seeds[0]} to {seeds[-1]}", state.index + 1, len(plan.steps))
+            yield state
+
+    return finite_sample(plan, told())
 
 
 def _check(options: RunOptions) -> None:
@@ -127,20 +140,38 @@ def _columns(samples: int) -> int:
 
 
 def parse_conditions(texts: Sequence[str], known: Sequence[Condition]) -> dict[str, list[Any]]:
-    """ "class=3", "class=dress" to the values given for each name. The runtime checks what they mean."""
+    """ "class=3", "class=dress", "text=@file.npy" to the values of each name. The runtime checks what they mean."""
     shapes = {condition.name: condition.shape for condition in known}
     values: dict[str, list[Any]] = {}
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals or not name or not value:
             raise UserError(f"condition {text!r} is not NAME=VALUE", "write it as --condition class=3")
-        if shapes.get(name):
+        if value.startswith("@"):
+            values.setdefault(name, []).extend(_arrays(name, Path(value[1:]), shapes.get(name, ())))
+        elif shapes.get(name):
             raise UserError(
-                f"condition {name!r} takes arrays of shape {list(shapes[name])}, which no command line can hold",
-                "sample it in Python: fewstep.runtime.load(...).sample(...)",
+                f"condition {name!r} takes arrays of shape {list(shapes[name])}",
+                f"give them as a file: --condition {name}=@FILE.npy",
             )
-        values.setdefault(name, []).append(_value(value))
+        else:
+            values.setdefault(name, []).append(_value(value))
     return values
+
+
+def _arrays(name: str, path: Path, shape: tuple[int, ...]) -> list[Any]:
+    """The values of a condition in a .npy file: one of `shape`, or [N, *shape]. Nothing pickled is read."""
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        reason = getattr(error, "strerror", None) or "it is no .npy file of numbers"
+        raise UserError(f"condition {name!r}: {path} cannot be read ({reason})", "write it with numpy.save") from error
+    if not isinstance(array, np.ndarray) or array.shape not in (shape, array.shape[:1] + shape):
+        has = list(array.shape) if isinstance(array, np.ndarray) else "several arrays"
+        raise UserError(
+            f"condition {name!r}: {path} has the shape {has}", f"give one value {list(shape)}, or N of them [N, ...]"
+        )
+    return [array] if array.shape == shape else list(array)
 
 
 def _value(text: str) -> int | float | str:

@@ -1,13 +1,16 @@
 """A command is generated from a dataclass: names, types, defaults and help come from there and nowhere else."""
 
-from dataclasses import dataclass, field
+import inspect
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
-from fewstep.cli.generate import command, field_help
+from fewstep.cli.generate import command, field_help, manner_parameters
+from fewstep.cli.manner import Manner
+from fewstep.cli.outcome import Outcome
 from fewstep.runtime.errors import UserError
 from fewstep.runtime.progress import SILENT, Progress
 
@@ -32,20 +35,29 @@ class Options:
     output: Path = field(default=Path("out"), metadata={"short": "-o"})
 
 
-def parse(*arguments: str) -> Options:
-    seen: list[Options] = []
+def verb(options: Options, progress: Progress) -> Outcome:
+    assert progress is SILENT
+    return Outcome(options)
 
-    def verb(options: Options, progress: Progress) -> None:
-        assert progress is SILENT
-        seen.append(options)
 
+def dry_run(options: Options) -> Outcome:
+    return Outcome(("not", options))
+
+
+def outcome(*arguments: str) -> Outcome:
+    """What the generated command returns for a line."""
+    seen: list[Outcome] = []
     app = typer.Typer()
-    app.command()(command(verb, SILENT))
+    app.command()(command(verb, SILENT, seen.append, dry_run))
     done = CliRunner().invoke(app, list(arguments))
     if isinstance(done.exception, UserError):
         raise done.exception
     assert done.exit_code == 0, done.output
     return seen[0]
+
+
+def parse(*arguments: str) -> object:
+    return outcome(*arguments).value
 
 
 def test_defaults_are_those_of_the_dataclass() -> None:
@@ -64,7 +76,36 @@ def test_a_wrong_item_of_a_list_is_named() -> None:
 
 def test_help_comes_from_the_docstring() -> None:
     assert field_help(Options) == {"place": "Where to do it, in words that need a second line.", "times": "How often."}
+    made = command(verb, SILENT, lambda outcome: None)
+    assert made.__doc__ == "Do the thing.\n\nIt is done thoroughly."
 
-    def verb(options: Options, progress: Progress) -> None: ...
 
-    assert command(verb, SILENT).__doc__ == "Do the thing.\n\nIt is done thoroughly."
+def test_a_dry_run_is_another_function_of_the_same_options() -> None:
+    assert parse("a", "--dry-run") == ("not", Options(Path("a")))
+
+
+def test_every_command_declares_the_flags_of_manner() -> None:
+    names = {parameter.name for parameter in manner_parameters()}
+    assert names == {field.name for field in fields(Manner)}
+    assert names < set(inspect.signature(command(verb, SILENT, lambda outcome: None)).parameters)
+
+
+def test_a_field_with_a_default_may_be_the_argument() -> None:
+    @dataclass(frozen=True)
+    class Optional:
+        """Do it.
+
+        place: Where.
+        """
+
+        place: Path | None = field(default=None, metadata={"argument": True})
+
+    def there(options: Optional, progress: Progress) -> Outcome:
+        return Outcome(options)
+
+    there.__annotations__ = {"options": Optional, "progress": Progress}
+    seen: list[Outcome] = []
+    app = typer.Typer()
+    app.command()(command(there, SILENT, seen.append))
+    assert CliRunner().invoke(app, []).exit_code == 0 and CliRunner().invoke(app, ["x"]).exit_code == 0
+    assert [each.value for each in seen] == [Optional(), Optional(Path("x"))]

@@ -9,7 +9,10 @@ import pytest
 from PIL import Image
 
 from fewstep.cli.main import main
+from fewstep.cli.run import parse_conditions
+from fewstep.cli.verbs import VERBS
 from fewstep.runtime.errors import UserError
+from fewstep.runtime.manifest import Condition
 
 RUN = ("--condition", "class=dress", "--guidance", "2")
 
@@ -66,6 +69,7 @@ def test_run_writes_the_samples_of_the_library(tiny_bundle: Path, tmp_path: Path
         (("--guidance", "nan", "-c", "class=1"), "guidance nan"),
         (("--guidance", "1e40", "-c", "class=1"), "not finite at step 1 of 8"),
         (("--threads", "99999", *RUN), "99999 threads on"),
+        (("--backend", "tensorflow", *RUN), "unknown backend 'tensorflow'; choose one of onnxruntime, "),
         (("-n", "99999999999", *RUN), "99999999999 samples"),
         (("--scale", "100000", *RUN), "--scale 100000; give at most 64"),
         (("--scale", "64", "-n", "10000", *RUN), "a picture of 25600 x 25600 pixels is too large; lower --scale"),
@@ -78,10 +82,38 @@ def test_what_run_cannot_do_is_named(
     assert named in refusal(capsys, "run", tiny_bundle, *arguments, code=1)
 
 
-@pytest.mark.parametrize("verb", ["calibrate", "report", "run", "build"])
+@pytest.mark.parametrize("verb", ["calibrate", "report", "run", "build", "inspect", "verify", "bench", "evaluate"])
 def test_every_verb_names_a_bundle_that_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str], verb: str) -> None:
     assert "there is no bundle" in refusal(capsys, verb, tmp_path / "nothing", code=1)
     assert "is no bundle" in refusal(capsys, verb, tmp_path, code=1)
+
+
+def test_conditions_come_from_files(tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.save(tmp_path / "classes.npy", np.array([0, 2]))
+    for name, conditions in (("a.npy", ("-c", "class=@classes.npy")), ("b.npy", ("-c", "class=0", "-c", "class=bag"))):
+        done = fewstep("run", tiny_bundle, "-n", 3, *conditions, "-o", name, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    np.testing.assert_array_equal(np.load(tmp_path / "a.npy"), np.load(tmp_path / "b.npy"))
+
+
+def test_arrays_are_one_value_or_many(tmp_path: Path) -> None:
+    known = [Condition("text", input="text", shape=(2,), dtype="float32")]
+    np.save(tmp_path / "one.npy", np.array([1.0, 2.0]))
+    np.save(tmp_path / "many.npy", np.array([[3.0, 4.0], [5.0, 6.0]]))
+    texts = [f"text=@{tmp_path / name}" for name in ("one.npy", "many.npy")]
+    np.testing.assert_array_equal(parse_conditions(texts, known)["text"], [[1, 2], [3, 4], [5, 6]])
+    np.save(tmp_path / "wrong.npy", np.zeros((2, 3)))
+    np.save(tmp_path / "pickled.npy", np.array([{}]), allow_pickle=True)
+    (tmp_path / "text.npy").write_text("no")
+    for text, named in (
+        (f"text=@{tmp_path / 'wrong.npy'}", r"has the shape \[2, 3\]; give one value \[2\], or N of them"),
+        (f"text=@{tmp_path / 'pickled.npy'}", "cannot be read"),
+        (f"text=@{tmp_path / 'text.npy'}", "cannot be read"),
+        (f"text=@{tmp_path / 'gone.npy'}", "No such file"),
+        ("text=3", r"takes arrays of shape \[2\]; give them as a file: --condition text=@FILE.npy"),
+    ):
+        with pytest.raises(UserError, match=named):
+            parse_conditions([text], known)
 
 
 def test_damaged_bundles_are_named(tiny_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -121,9 +153,11 @@ def test_a_place_that_cannot_be_written_is_named(
     assert f"{tmp_path / 'grid.png'}: Is a directory" in line
 
 
-def test_debug_shows_where(tmp_path: Path) -> None:
-    with pytest.raises(UserError):
-        main(["run", str(tmp_path / "nothing"), "--debug"])
+def test_debug_shows_where(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", str(tmp_path / "nothing"), "--debug"]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("Traceback") and any("open_bundle" in line for line in lines)
+    assert lines[-1].startswith("fewstep: there is no bundle")
 
 
 def test_a_missing_extra_is_named(
@@ -139,7 +173,7 @@ def test_a_missing_library_is_named_with_the_extras_of_its_verb(
     def missing(*_: object) -> None:
         raise ModuleNotFoundError("No module named 'onnx'", name="onnx.helper")
 
-    monkeypatch.setattr("fewstep.cli.main._run", missing)
+    monkeypatch.setattr("fewstep.cli.app.run", missing)
     assert "this needs onnx, which is not installed; pip install 'fewstep[cli,export]'" in refusal(
         capsys, "export", "fashion_mnist", code=1
     )
@@ -199,11 +233,11 @@ def test_help_and_version_import_neither_torch_nor_onnx() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    for verb in ("export", "calibrate", "build", "run", "report", "demo"):
+    for verb in VERBS:
         assert verb in done.stdout
 
 
-@pytest.mark.parametrize("verb", ["export", "calibrate", "build", "run", "report", "demo"])
+@pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_explains_every_option(verb: str) -> None:
     import importlib
     from typing import get_type_hints

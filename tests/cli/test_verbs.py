@@ -1,14 +1,19 @@
 """The example of docs/export.md goes through every verb, as a user would take it."""
 
+import io
+import json
 import re
-import subprocess
-import sys
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
-from fewstep.calibration.results import Results
+from fewstep.calibration.report import ReportOptions
+from fewstep.calibration.results import Results, decode_evaluation
 from fewstep.calibration.results import decode as decode_results
 from fewstep.cli.main import main
 from fewstep.runtime import load
@@ -16,16 +21,16 @@ from fewstep.runtime.bundle import open_bundle
 
 EXAMPLE = Path(__file__).parent.parent.parent / "docs/export.md"
 SHORT_REPORT = (
-    "--seeds 4 --forced-seeds 2 --teacher ddim:10 --teacher-seeds 2 --simulated-seeds 2 --batches 1 --rounds 1"
+    "--seeds 4 --forced-seeds 2 --teacher ddim:10 --teacher-seeds 2 --simulated-seeds 2 --batches 1 --rounds 1 "
+    "--turn-seconds 0.01"
 )
 
 
-def fewstep(*arguments: object) -> str:
-    """What a command prints."""
-    command = [sys.executable, "-m", "fewstep.cli", *(str(argument) for argument in arguments)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+def said(*arguments: object) -> str:
+    """What a command prints, run in this process: importing torch again would take longer than most of them."""
+    with redirect_stdout(io.StringIO()) as printed:
+        assert main([*map(str, arguments)]) == 0
+    return printed.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -42,21 +47,24 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> str:
 def bundle(source: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Exported and calibrated."""
     bundle = tmp_path_factory.mktemp("verbs") / "bundle"
-    assert "verified against torch at" in fewstep("export", source, "-o", bundle)
-    printed = fewstep("calibrate", bundle, "--plan", "ddim:4", "--trajectories", 4)
+    assert "verified against torch at" in said("export", source, "-o", bundle)
+    printed = said("calibrate", bundle, "--plan", "ddim:4", "--trajectories", 4)
     assert "int8-cpu-x86, " in printed and "int8-tensorrt, " in printed and "% of MACs in int8" in printed
     return bundle
 
 
-def test_a_module_that_cannot_be_traced_is_one_line(source: str, tmp_path: Path) -> None:
+def test_a_module_that_cannot_be_traced_is_one_line(
+    source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     branching = (
         Path(source.partition(":")[0]).read_text().replace("return self.last(", "return x if h.sum() > 0 else (")
     )
     (tmp_path / "branching.py").write_text(branching)
-    command = [sys.executable, "-m", "fewstep.cli", "export", "branching.py:make", "-o", "bundle"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1, done.stderr
-    assert "Denoiser cannot be exported" in done.stderr and "branching.py:" in done.stderr
+    monkeypatch.chdir(tmp_path)
+    assert main(["export", "branching.py:make", "-o", "bundle"]) == 1
+    printed, told = capfd.readouterr()
+    assert printed == "" and len(told.splitlines()) == 1, told
+    assert "Denoiser cannot be exported" in told and "branching.py:" in told
     assert not (tmp_path / "bundle" / "manifest.json").exists()
 
 
@@ -70,7 +78,7 @@ def test_run_samples_both_precisions(bundle: Path, tmp_path: Path) -> None:
 
 
 def test_report_prints_what_it_wrote(bundle: Path) -> None:
-    printed = fewstep("report", bundle, *SHORT_REPORT.split())
+    printed = said("report", bundle, *SHORT_REPORT.split())
     opened = open_bundle(bundle)
     assert opened.manifest.results is not None
     results: Results = decode_results(opened.read(opened.manifest.results))
@@ -80,10 +88,90 @@ def test_report_prints_what_it_wrote(bundle: Path) -> None:
     assert all(len(line) <= 80 for line in printed.splitlines()[:-1])
 
 
+def test_evaluate_prints_what_it_stored(bundle: Path) -> None:
+    printed = said("evaluate", bundle, "--seeds", 4, "--teacher", "ddim:10", "--teacher-seeds", 2)
+    opened = open_bundle(bundle)
+    assert opened.manifest.evaluation is not None
+    results = decode_evaluation(opened.read(opened.manifest.evaluation))
+    assert [each.body for each in results.bodies] == ["int8-cpu-x86"] and results.features is None
+    assert f"{results.bodies[0].against_float.mean:.1f}" in printed and "4 seeds" in printed
+    assert all(len(line) <= 80 for line in printed.splitlines()[:-2])  # the last two are sentences
+
+
 def test_the_bundle_names_no_place_on_this_machine(bundle: Path) -> None:
     for path in bundle.rglob("*"):
         if path.is_file():
             assert str(bundle.parent).encode() not in path.read_bytes(), path
+
+
+Document = Callable[..., Any]
+
+
+@pytest.fixture
+def document(capsys: pytest.CaptureFixture[str]) -> Document:
+    """A function: what a command, run in this process, prints with --json."""
+
+    def run(*arguments: object) -> Any:
+        capsys.readouterr()
+        assert main([*map(str, arguments), "--json"]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    return run
+
+
+def test_inspect_says_what_runs_in_which_type_and_why(bundle: Path, document: Document) -> None:
+    found = document("inspect", bundle)
+    body = found["bodies"]["int8-cpu-x86"]
+    int8, rest = body["shares"]
+    assert (int8["type"], int8["operations"]) == ("int8", 1) and body["groups"]
+    assert rest["type"] == "float32" and sum(rest["reasons"].values()) == rest["operations"] == 2
+    assert "QLinearConv" in body["graph"]["optimized"]
+    assert [share["type"] for share in found["bodies"]["int8-tensorrt"]["shares"]] == ["int8", "float16"]
+    assert found["bodies"]["int8-tensorrt"]["graph"]["optimized"] is None
+    assert found["plans"]["ddim:4"]["evaluations"] == 8 and found["ranges"]["groups"] == 4
+    assert found["bytes"] == sum(found["files"].values()) + (bundle / "manifest.json").stat().st_size
+    printed = " ".join(re.sub("[│├└─]", " ", said("inspect", bundle, "--operations")).split())
+    for expected in ("body int8-cpu-x86", "middle", "fewer than 16 channels", "fewstep calibrate BUNDLE --plan ddim:4"):
+        assert expected in printed, expected
+
+
+def test_a_packed_bundle_can_be_inspected(bundle: Path, tmp_path: Path, document: Document) -> None:
+    document("pack", bundle, "-o", tmp_path / "packed", "--body", "int8-cpu-x86")
+    found = document("inspect", tmp_path / "packed")
+    assert list(found["bodies"]) == ["int8-cpu-x86"]
+    assert [share["operations"] for share in found["bodies"]["int8-cpu-x86"]["shares"]] == [1, 2]
+
+
+def test_bench_races_the_bodies_that_run_here(bundle: Path, document: Document) -> None:
+    arguments = ("--batches", "1,2", "--rounds", 2, "--turn-seconds", 0.01, "--backend", "onnxruntime", "--no-spinning")
+    found = document("bench", bundle, *arguments)
+    assert [race["batch"] for race in found["races"]] == [2, 4] and not found["spinning"]  # guided: two rows a sample
+    for race in found["races"]:
+        assert [each["name"] for each in race["timings"]] == ["float32", "int8-cpu-x86"]
+        assert all(0 < each["p10"] <= each["median"] <= each["p99"] for each in race["timings"])
+        assert race["timings"][0]["ratio"] == 1
+
+
+def test_a_dry_run_checks_everything_and_writes_nothing(
+    bundle: Path, source: str, tmp_path: Path, document: Document
+) -> None:
+    before = {path: path.stat().st_mtime_ns for path in bundle.rglob("*")}
+    assert document("export", source, "-o", tmp_path / "new", "--dry-run")["x_shape"] == [1, 8, 8]
+    assert not (tmp_path / "new").exists()
+    would = document("calibrate", bundle, "--plan", "ddim:4", "--trajectories", 16, "--dry-run")
+    assert (would["evaluations"], len(would["operations"]), would["at_least_seconds"] > 0) == (8, 1, True)
+    would = document("calibrate", bundle, "--plan", "ddim:1", "--trajectories", 8, "--inputs", "uniform", "--dry-run")
+    assert (would["evaluations"], would["at_least_seconds"] > 0) == (50, True)  # of the long trajectory
+    assert document("report", bundle, "--dry-run")["seeds"] == {"int8-cpu-x86": 256, "int8-tensorrt": 32}
+    assert "calibrate" in "".join(document("demo", "-o", tmp_path / "demo", "--dry-run")["would"])
+    assert {path: path.stat().st_mtime_ns for path in bundle.rglob("*")} == before
+
+
+def test_the_demo_refuses_before_it_begins(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for wrong, named in (("--target=cpu", "unknown target"), ("--device=sm1", "unknown device"), ("--plan=x:1", "'x'")):
+        assert main(["demo", "-o", str(tmp_path / "demo"), wrong]) == 1
+        assert named in capsys.readouterr().err
+    assert not (tmp_path / "demo").exists()
 
 
 def test_guidance_and_labels_work_in_a_program(bundle: Path) -> None:
@@ -92,8 +180,13 @@ def test_guidance_and_labels_work_in_a_program(bundle: Path) -> None:
     assert x.shape == (2, 1, 8, 8)
 
 
-def test_the_demo_ends_with_a_table_samples_and_a_report(source: str, tmp_path: Path) -> None:
-    printed = fewstep("demo", "--source", source, "--target", "cpu-x86", "-o", tmp_path / "demo")
+def test_the_demo_ends_with_a_table_samples_and_a_report(
+    source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of it but the length of the report, which is a matter of its defaults."""
+    few = {"seeds": 4, "forced_seeds": 2, "teacher": "ddim:10", "teacher_seeds": 2, "batches": (1,), "rounds": 1}
+    monkeypatch.setattr("fewstep.cli.demo.ReportOptions", partial(ReportOptions, turn_seconds=0.01, **few))
+    printed = said("demo", "--source", source, "--target", "cpu-x86", "-o", tmp_path / "demo")
     for expected in ("PSNR", "int8-cpu-x86", "samples-int8.png", "report/index.html"):
         assert expected in printed
     assert (tmp_path / "demo/bundle/report/index.html").is_file()

@@ -1,0 +1,83 @@
+"""`fewstep bench`: milliseconds of a call, side by side."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from rich import box
+from rich.table import Table
+
+from fewstep.calibration.bench import BenchOptions, bench
+from fewstep.calibration.calibrate import CalibrateOptions, calibrate
+from fewstep.calibration.speed import Race
+from fewstep.cli.outcome import Outcome
+from fewstep.cli.progress import under
+from fewstep.runtime.errors import UserError
+from fewstep.runtime.progress import Progress
+
+ARCHITECTURES = {"ddpm-cifar10": "ddpm_cifar10"}  # as users write them -> the source that export knows
+
+
+def verb(options: BenchOptions, progress: Progress) -> Outcome:
+    with _bundle(options, progress) as bundle:
+        found = bench(replace(options, bundle=bundle, arch=None), progress)
+    machine = found.machine
+    int8 = ", ".join(machine.int8_instructions) or "no int8 instructions seen"
+    waiting = "spinning" if found.spinning else "sleeping"
+    return Outcome(
+        found,
+        (
+            f"{found.model} along {found.plan} on {machine.processor} ({int8}), threads {waiting}",
+            *(_table(race) for race in found.races),
+            *(f"note: {note}" for note in found.notes),
+        ),
+    )
+
+
+@contextmanager
+def _bundle(options: BenchOptions, progress: Progress) -> Iterator[Path]:
+    """The bundle asked for, or one made of an architecture, for as long as the block runs."""
+    if options.bundle is not None:
+        yield options.bundle
+        return
+    if options.arch not in ARCHITECTURES:
+        raise UserError(f"unknown architecture {options.arch!r}", f"choose one of {', '.join(ARCHITECTURES)}")
+    from fewstep.export.export import ExportOptions, export
+
+    with TemporaryDirectory() as folder:
+        bundle = Path(folder) / options.arch
+        export(ExportOptions(ARCHITECTURES[options.arch], bundle), under("export", progress))
+        # few trajectories: random weights have no quality to keep
+        few = CalibrateOptions(bundle, plan="dpmpp_2m:4", target=("cpu-x86",), trajectories=4)
+        calibrate(few, under("calibrate", progress))
+        yield bundle
+
+
+def _table(race: Race) -> Table:
+    made = Table(
+        title=f"{race.batch} {'row' if race.batch == 1 else 'rows'}, {race.threads} threads, {race.rounds} rounds",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    made.caption = f"Faster: times as fast as {race.timings[0].name}, median, lowest and highest round."
+    made.caption_justify = "left"
+    made.add_column("body", no_wrap=True)
+    for heading in ("p50", "p99", "faster", "lowest", "highest", "load", "memory"):
+        made.add_column(heading, justify="right", no_wrap=True)
+    for each in race.timings:
+        made.add_row(
+            each.name,
+            _milliseconds(each.median),
+            _milliseconds(each.p99),
+            *(f"{ratio:.2f}x" for ratio in (each.ratio, each.ratio_low, each.ratio_high)),
+            _milliseconds(each.load),
+            f"{each.peak_mib:.0f} MiB" if each.peak_mib else "",
+        )
+    return made
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{1e3 * seconds:.3g} ms" if seconds < 1 else f"{seconds:.2f} s"

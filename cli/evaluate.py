@@ -1,0 +1,78 @@
+"""`fewstep evaluate`: the figures as a table, and what they amount to."""
+
+from rich import box
+from rich.table import Table
+
+from fewstep.calibration.evaluate import EvaluateOptions, evaluate, open_task
+from fewstep.calibration.plan_view import headline
+from fewstep.calibration.report.verdict import verdicts
+from fewstep.calibration.results import EvaluationResults
+from fewstep.cli.outcome import Outcome
+from fewstep.runtime.progress import Progress
+
+NO_FEATURES = "no distances between distributions: give --features FILE.onnx, an extractor that knows the data"
+
+
+def verb(options: EvaluateOptions, progress: Progress) -> Outcome:
+    results = evaluate(options, progress)
+    where = options.output or f"{options.bundle}, and its next report"
+    end = f"{where}: the figures, measured in {results.seconds:.0f} s"
+    lacking = () if results.features or not options.samples else (NO_FEATURES,)
+    return Outcome(results, (table(results), *verdicts(results), *lacking, end))
+
+
+def dry_run(options: EvaluateOptions) -> Outcome:
+    task = open_task(options)
+    sampled = max(options.seeds, options.samples if task.extractor else 0)
+    also = f", and {options.samples} others in float32, for FD({task.extractor.name})" if task.extractor else ""
+    value = {
+        "bundle": options.bundle,
+        "plan": task.plan.name,
+        "bodies": list(task.bodies),
+        "features": task.extractor and task.extractor.name,
+        "seeds": options.seeds,
+        "samples": sampled,
+    }
+    return Outcome(
+        value,
+        (
+            headline(task.plan),
+            f"would sample {sampled} seeds with float32, {', '.join(task.bodies)}{also}",
+            f"and {options.teacher_seeds} of them with the teacher, {task.teacher.name}",
+            f"would write {options.output or options.bundle / 'report'}",
+        ),
+    )
+
+
+def table(results: EvaluationResults) -> Table:
+    """A line for each body. Fits in 80 columns."""
+    made = Table(
+        title=f"{results.bundle}, {results.plan}", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
+    )
+    made.add_column("body", no_wrap=True)
+    for heading in ("PSNR", "p5", "SSIM", "p5", *(["FD", "FD of float32"] if results.features else [])):
+        made.add_column(heading, justify="right", no_wrap=True)
+    for body in results.bodies:
+        end, first = body.against_float, next(iter(body.distances), None)
+        made.add_row(
+            body.body,
+            f"{end.mean:.1f}",
+            f"{end.p5:.1f}",
+            f"{end.ssim.mean:.4f}" if end.ssim else "",
+            f"{end.ssim.p5:.4f}" if end.ssim else "",
+            *([f"{first.frechet:.3g}", f"{first.frechet_float:.3g}"] if first else []),
+        )
+    made.caption = _caption(results)
+    made.caption_justify = "left"
+    return made
+
+
+def _caption(results: EvaluationResults) -> str:
+    seeds = results.bodies[0].against_float.seeds
+    text = f"PSNR in dB and SSIM against float32 along the same plan, {seeds} seeds, mean and 5th percentile."
+    if results.features and results.bodies[0].distances:
+        text += (
+            f" FD({results.features.name}): distance of {results.bodies[0].distances[0].samples} samples from as many "
+            "of float32 by other seeds; that of float32 is the noise floor."
+        )
+    return text

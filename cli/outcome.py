@@ -1,0 +1,49 @@
+"""What a verb returns: one value for programs, the same in words for people. Only here is either printed."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from fewstep.cli.manner import Manner
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The end of a verb.
+
+    value: what --json prints: structs, dataclasses, dicts and what they hold.
+    shown: what people see: lines of text, tables and trees.
+    code: the exit code; 1 where the answer to what was asked is no.
+    """
+
+    value: object
+    shown: "tuple[RenderableType, ...]" = ()
+    code: int = 0
+
+
+def tell(outcome: Outcome, manner: Manner) -> None:
+    """Print an outcome to stdout."""
+    if manner.json:
+        print(document(outcome.value))
+    elif not manner.quiet:
+        for part in outcome.shown:
+            if isinstance(part, str):
+                print(part)
+            else:
+                from rich.console import Console
+
+                Console().print(part)
+
+
+def document(value: object) -> str:
+    """One JSON document. A number that JSON has no form for (NaN, infinity) becomes null."""
+    return msgspec.json.format(msgspec.json.encode(value, enc_hook=_plain), indent=2).decode()
+
+
+def _plain(value: Any) -> object:
+    """What JSON has no type for: paths, and numbers of numpy."""
+    return value.item() if hasattr(value, "item") else str(value)

@@ -1,0 +1,69 @@
+"""`fewstep plan`: the solvers as a list, a plan as a table or a drawing."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from fewstep.calibration.plan_view import PlanOptions, compiled, equations, headline
+from fewstep.cli.outcome import Outcome
+from fewstep.runtime.errors import UserError
+from fewstep.runtime.plan import Plan
+from fewstep.runtime.progress import Progress
+
+if TYPE_CHECKING:
+    from fewstep.runtime.solvers.listing import Listed
+
+
+def verb(options: PlanOptions, progress: Progress) -> Outcome:
+    asked = [options.list, options.show is not None, options.plot is not None]
+    if sum(asked) > 1:
+        raise UserError("--list, --show and --plot are three questions", "ask one of them")
+    if options.show is not None:
+        plan = compiled(options, options.show)
+        return Outcome(plan, (headline(plan), _steps(plan)))
+    if options.plot is not None:
+        return _drawn(compiled(options, options.plot), options.output)
+    from fewstep.runtime.solvers.listing import listing
+
+    solvers = listing()
+    return Outcome(solvers, (_solvers(solvers),))
+
+
+def _solvers(solvers: "tuple[Listed, ...]") -> Table:
+    made = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for heading in ("name", "order", "NFE", "K", "noise", "paper"):
+        is_text = heading in ("name", "noise", "paper")
+        made.add_column(heading, justify="left" if is_text else "right", no_wrap=heading == "name")
+    for solver in solvers:
+        noise = "yes" if solver.is_stochastic else ""
+        cost = str(solver.order or ""), str(solver.evaluations), str(solver.rows)
+        needs = f"; needs {', '.join(solver.given)}" if solver.given else ""
+        made.add_row(solver.name, *cost, noise, escape(solver.paper + needs))
+    made.caption = "NFE: evaluations of the denoiser a step. K: arrays of a sample's size kept between them."
+    made.caption_justify = "left"
+    return made
+
+
+def _steps(plan: Plan) -> Table:
+    made = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for heading in ("", "time", "alpha", "sigma", "lambda"):
+        made.add_column(heading, justify="right", no_wrap=True)
+    made.add_column("S: rows of the state, z: noise")
+    for index, step in enumerate(plan.steps):
+        place = [f"{step.time:g}", *("" if value is None else f"{value:.4g}" for value in (step.alpha, step.sigma))]
+        lam = "-inf" if step.lam is None else f"{step.lam:.3f}"
+        made.add_row(str(index + 1), *place, lam, escape("\n".join(equations(plan, index))))
+    return made
+
+
+def _drawn(plan: Plan, output: Path) -> Outcome:
+    from fewstep.calibration.plan_plot import draw
+
+    if output.suffix != ".svg":
+        raise UserError(f"cannot draw into {output}", "name a file that ends in .svg")
+    output.write_text(draw(plan), encoding="utf-8")
+    return Outcome({"output": output, "plan": msgspec.to_builtins(plan)}, (f"{output}: {headline(plan)}",))

@@ -1,0 +1,28 @@
+"""The verbs: what each is for, and what it needs beside [cli]. Imports nothing, so that a bare install can be told."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Verb:
+    """`summary` is its line in --help; `extras` are those of the package without which it cannot do its work."""
+
+    summary: str
+    extras: str = ""
+
+
+VERBS = {  # each is a module of this package, with a function `verb(options, progress) -> Outcome`
+    "export": Verb("Turn a torch denoiser into a verified ONNX bundle.", "export"),
+    "calibrate": Verb("Measure a bundle along its plan and lower it to int8.", "calibration"),
+    "build": Verb("Build engines for a bundle ahead of time.", "calibration,tensorrt-rtx"),
+    "run": Verb("Sample a bundle into an image grid.", "cpu"),
+    "pack": Verb("Copy what devices need of a bundle: some bodies, shared weights once.", "calibration"),
+    "report": Verb("Judge a bundle: quality, coverage, speed, size.", "calibration"),
+    "evaluate": Verb("Compare int8 samples with float32 ones, one by one and as a distribution.", "calibration"),
+    "inspect": Verb("Show what is in a bundle, and what runs in which type.", "calibration"),
+    "verify": Verb("Check that a bundle is whole.", "cpu"),
+    "bench": Verb("Race the bodies of a bundle against each other.", "calibration"),
+    "plan": Verb("List solvers, show and plot compiled plans."),
+    "doctor": Verb("Say what this machine has, what it lacks, and how to get it."),
+    "demo": Verb("Do all of it, on a shipped model.", "export,calibration"),
+}

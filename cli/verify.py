@@ -1,0 +1,23 @@
+"""`fewstep verify`: one line if the bundle is whole, one for each damage if not."""
+
+from rich.filesize import decimal
+
+from fewstep.cli.outcome import Outcome
+from fewstep.runtime.integrity import VerifyOptions, verify
+from fewstep.runtime.progress import Progress
+
+
+def verb(options: VerifyOptions, progress: Progress) -> Outcome:
+    found = verify(options, progress)
+    checked = f"{found.files} files ({decimal(found.bytes)}), {found.plans} plans, {found.graphs} graphs opened"
+    verdict = "whole" if found.is_whole else f"damaged in {len(found.damages)} places"
+    return Outcome(
+        found,
+        (
+            *(f"{damage.what}; {damage.fix}" for damage in found.damages),
+            *(f"note: {name} is not part of the bundle" for name in found.unnamed),
+            *(f"note: {note}" for note in found.notes),
+            f"{options.bundle}: {verdict}; {checked}",
+        ),
+        code=0 if found.is_whole else 1,
+    )

@@ -1,0 +1,35 @@
+"""Ctrl-C, whenever it comes, is one line and exit code 130."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+LINES = {  # commands that take long, and tell of their first piece of work
+    "sampling": ("run", "-n", "100000", "-c", "class=0", "--output", "x.npy"),
+    "timing in other processes": (
+        "bench",
+        "--batches",
+        ",".join(["1"] * 200),
+        "--rounds",
+        "1",
+        "--turn-seconds",
+        "0.01",
+    ),
+}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
+@pytest.mark.parametrize("name", LINES)
+def test_an_interrupt_is_one_line(tiny_bundle: Path, tmp_path: Path, name: str) -> None:
+    verb, *options = LINES[name]
+    command = [sys.executable, "-m", "fewstep.cli", verb, str(tiny_bundle), *options]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    assert process.stderr is not None and process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    printed, said = process.communicate(timeout=60)
+    assert process.returncode == 130 and printed == ""
+    assert said.splitlines()[-1] == "fewstep: interrupted; bundles are whole: run the same command again"
+    assert "Traceback" not in said and not (tmp_path / "x.npy").exists()

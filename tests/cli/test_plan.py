@@ -1,0 +1,102 @@
+"""The solvers as a list, a plan as a table and as a drawing."""
+
+import json
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from fewstep.calibration.plan_plot import draw
+from fewstep.calibration.plan_view import LAGS, equations, linear, recurrence
+from fewstep.cli.main import main
+from fewstep.runtime import solvers
+from fewstep.runtime.errors import UserError
+from fewstep.runtime.manifest import ScheduleSpec
+from fewstep.runtime.plan import Denoising, compile_plan
+from fewstep.runtime.shape import Clip
+
+LINEAR = Denoising(ScheduleSpec("linear"), "epsilon")
+
+
+def test_every_solver_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "--list", "--json"]) == 0
+    assert [each["name"] for each in json.loads(capsys.readouterr().out)] == list(solvers.__all__)
+    assert main(["plan"]) == 0
+    assert all(name in capsys.readouterr().out or name for name in solvers.__all__)
+
+
+def test_a_plan_is_shown_for_a_bundle(tiny_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "--show", "ddim:2", "--bundle", str(tiny_bundle), "--guidance", "2"]) == 0
+    printed = capsys.readouterr().out
+    assert "predicts v, guidance 2: 2 steps, 4 evaluations, 1 rows" in printed and "uncond" in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("--show", "ddim:2", "--list"), "are three questions"),
+        (("--show", "ddim:2", "--schedule", "cube"), "unknown schedule 'cube'"),
+        (("--show", "ddim:2", "--prediction", "vv"), "unknown prediction 'vv'"),
+        (("--plot", "ddim:2", "-o", "x.png"), "cannot draw into x.png"),
+        (("--show", "dim:2"), "unknown solver 'dim'"),
+    ],
+)
+def test_what_cannot_be_shown_is_named(
+    capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], named: str
+) -> None:
+    assert main(["plan", *arguments]) == 1
+    assert named in capsys.readouterr().err
+
+
+def test_a_combination_reads_like_arithmetic() -> None:
+    assert linear((1.0, -0.5, 0.0, 2.0), ("a", "b", "c", "d")) == "a - 0.5 b + 2 d"
+    assert linear((-1.0, 0.25), ("a", "b")) == "-a + 0.25 b" and linear((0.0,), ("a",)) == "0"
+
+
+def test_equations_name_rows_outputs_and_noise() -> None:
+    first, second = equations(compile_plan("ddpm:2", LINEAR), 0)
+    assert first == "u = S0" and second.startswith("S0' = ") and second.endswith(" z1") and " cond" in second
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v", "sample"])
+def test_in_x0_a_step_of_ddim_is_the_papers(prediction: str) -> None:
+    """x_t = sigma_t / sigma_s x_s + (alpha_t - sigma_t alpha_s / sigma_s) x0, whatever the network predicts."""
+    plan = compile_plan("ddim:5", Denoising(ScheduleSpec("linear"), prediction))  # type: ignore[arg-type]
+    found = recurrence(plan)
+    alpha = np.array([step.alpha for step in plan.steps] + [1.0])
+    sigma = np.array([step.sigma for step in plan.steps] + [0.0])
+    np.testing.assert_allclose(found.keep, sigma[1:] / sigma[:-1], atol=1e-9)
+    np.testing.assert_allclose(found.lags[0], alpha[1:] - sigma[1:] * alpha[:-1] / sigma[:-1], atol=1e-9)
+    assert all(np.abs(found.lags[k]).max() < 1e-9 for k in range(1, LAGS)) and np.abs(found.noise).max() == 0
+
+
+def test_a_multistep_solver_looks_back_one_evaluation_and_a_stochastic_one_adds_noise() -> None:
+    found = recurrence(compile_plan("dpmpp_2m:6", LINEAR))
+    assert np.abs(found.lags[1][1:-1]).min() > 1e-3 and np.abs(found.lags[2]).max() < 1e-9
+    assert found.earlier.max() < 1e-9
+    assert recurrence(compile_plan("ddpm:6", LINEAR)).noise[:-1].min() > 0.1
+
+
+def test_in_x0_a_solver_on_noise_looks_back_to_the_start_and_the_drawing_says_so() -> None:
+    """Its four remembered outputs are noise, each of which x and x0 make: nothing that weighs is left out."""
+    plan = compile_plan("ipndm:8", LINEAR)
+    found = recurrence(plan)
+    assert found.earlier[:LAGS].max() == 0 and found.earlier[5] > 0.1
+    assert "all before these" in draw(plan) and "all before these" not in draw(compile_plan("ddim:8", LINEAR))
+
+
+def test_a_plan_that_clips_is_no_recurrence() -> None:
+    with pytest.raises(UserError, match="clips"):
+        recurrence(compile_plan("ddim:4", LINEAR, shape=Clip(-1.0, 1.0)))
+
+
+def test_the_drawing_is_one_file_that_stands_alone(tmp_path: Path) -> None:
+    output = tmp_path / "plan.svg"
+    assert main(["plan", "--plot", "dpmpp_2m:6", "-o", str(output)]) == 0
+    root = ElementTree.fromstring(output.read_text())
+    assert root.tag == "{http://www.w3.org/2000/svg}svg" and "http" not in output.read_text().replace(
+        root.tag[1:27], ""
+    )
+    plan = compile_plan("ddpm:3", LINEAR)
+    assert {f"{name}" for name in ("input kept", "fresh noise") if name in draw(plan)} == {"input kept", "fresh noise"}
