@@ -1,6 +1,7 @@
 """A bundle small enough to compute by hand, for the tests of what reads and runs bundles."""
 
 import hashlib
+import sys
 from pathlib import Path
 
 import msgspec
@@ -19,6 +20,8 @@ from fewstep.runtime.manifest import (
     ScheduleSpec,
     Tensor,
 )
+
+sys.path.insert(0, str(Path(__file__).parent))  # for what several tests share
 
 X_SHAPE = (1, 4, 4)
 LABELS = ("shirt", "dress", "bag")
@@ -120,3 +123,20 @@ def write_bundle(folder: Path) -> Path:
 def tiny_bundle(tmp_path: Path) -> Path:
     """v-prediction, cosine schedule with 100 timesteps, three labels and a null class; float32 and "int8" bodies."""
     return write_bundle(tmp_path / "tiny")
+
+
+@pytest.fixture(scope="session")
+def exported_fashion_mnist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shipped model's float32 bundle, exported once; copy it before changing it."""
+    pytest.importorskip("torch", reason="torch, which exports the shipped model, is not installed")
+    from fewstep.export.export import ExportOptions, export
+
+    folder = tmp_path_factory.mktemp("exported") / "bundle"
+    export(ExportOptions("fashion_mnist", folder))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def private_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What fewstep keeps for its user goes to a folder of the test."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))

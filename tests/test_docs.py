@@ -1,38 +1,127 @@
-"""What the documents show exists: links, verbs, options."""
+"""What the documents show is so: links lead somewhere, every command and every python block runs as printed."""
 
-import importlib
 import re
 import shlex
-from dataclasses import fields
+import shutil
 from pathlib import Path
-from typing import get_type_hints
 
+import docs_blocks
 import pytest
+import verbs_page
+from docs_blocks import PAGES, Block, blocks
 
-from fewstep.cli.app import VERBS
+from fewstep.cli.main import main
+from fewstep.cli.verbs import VERBS
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-COMMANDS = [
-    (page.name, line) for page in PAGES for line in re.findall(r"^    (fewstep .+)$", page.read_text(), re.MULTILINE)
-]
+LABELS = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
+ALL = [block for page in PAGES for block in blocks(page)]
+RUN = [page for page in PAGES if any(not block.mark for block in blocks(page))]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def name(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
 def test_links_lead_somewhere(page: Path) -> None:
     for link in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
         assert link.startswith("https://") or (page.parent / link).exists(), link
 
 
-@pytest.mark.parametrize(("page", "line"), COMMANDS)
-def test_commands_use_options_that_exist(page: str, line: str) -> None:
-    _, verb, *words = shlex.split(line)
-    options = next(iter(get_type_hints(importlib.import_module(f"fewstep.cli.{verb}").verb).values()))
-    known = {f"--{field.name.replace('_', '-')}" for field in fields(options)}
-    known |= {field.metadata["short"] for field in fields(options) if "short" in field.metadata}
-    assert {word for word in words if word.startswith("-")} <= known
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_what_stands_in_commands_exists(page: Path) -> None:
+    """Also of the blocks that are not run here: verbs and options are those of the command."""
+    for block in blocks(page):
+        for line in block.commands if block.kind == "sh" else ():
+            for command in re.split(r"&&|\|", line):
+                words = shlex.split(command)
+                if not words or words[0] != "fewstep" or words[1].startswith("-"):
+                    continue
+                assert words[1] in VERBS, line
+                options = {word for word in words[2:] if re.match(r"--?[a-z]", word)}
+                assert options <= verbs_page.flags(words[1]), line
 
 
 def test_the_readme_shows_every_verb() -> None:
-    text = (ROOT / "README.md").read_text()
+    text = "".join(page.read_text() for page in (ROOT / "README.md", ROOT / "docs/cli.md"))
     assert [verb for verb in VERBS if f"fewstep {verb}" not in text] == []
+
+
+def test_the_page_of_the_verbs_is_that_of_the_code() -> None:
+    written = (ROOT / "docs/cli.md").read_text()
+    assert verbs_page.filled(written) == written, "run python tests/verbs_page.py"
+    assert [verb for verb in VERBS if f"## fewstep {verb}" not in written] == []
+
+
+def test_every_mark_says_why() -> None:
+    assert all(block.mark in ("by hand", "not run") and len(block.reason) > 5 for block in ALL if block.mark)
+    assert len([block for block in ALL if not block.mark]) > len(ALL) / 2
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as a reader has it: `bundle`, exported and calibrated; the examples of docs/export.md and of
+    docs/restoration.md; a condition file.
+
+    The denoiser is that example with the classes and the size of Fashion-MNIST, so that what is printed for the shipped
+    model runs in a moment.
+    """
+    folder = tmp_path_factory.mktemp("reader")
+    example = next(block.text for block in blocks(ROOT / "docs/export.md") if block.kind == "python")
+    (folder / "shapes.py").write_text(example)
+    restorer = next(block.text for block in blocks(ROOT / "docs/restoration.md") if block.kind == "python")
+    (folder / "restore.py").write_text(restorer)
+    model = re.sub(r"LABELS = \(.*\)", f"LABELS = {LABELS}", example).replace("(1, 8, 8)", "(1, 28, 28)")
+    (folder / "model.py").write_text(model)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert main(["export", "model.py:make", "-o", "bundle", "-q"]) == 0
+        assert main(["calibrate", "bundle", "--trajectories", "8", "-q"]) == 0
+    return folder
+
+
+@pytest.mark.parametrize("page", RUN, ids=name)
+def test_what_is_printed_runs(
+    page: Path, prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every block of a page in order, in one folder, python blocks in one session."""
+    folder = tmp_path / "reader"
+    shutil.copytree(prepared, folder, symlinks=True)
+    monkeypatch.chdir(folder)
+    session: dict[str, object] = {"__name__": "session"}
+    for block in blocks(page):
+        if block.mark:
+            continue
+        if block.kind == "python":
+            exec(compile(block.text, f"{page}:{block.line}", "exec"), session)
+            continue
+        for line in block.commands:
+            run(line, block, capsys)
+
+
+SEEN: set[str] = set()  # reports take long, and one command gives one report, on whatever page it stands
+
+
+def run(line: str, block: Block, capsys: pytest.CaptureFixture[str]) -> None:
+    words = shlex.split(line)
+    assert words[0] == "fewstep", f"{block.page}:{block.line}: only fewstep runs here; mark the block"
+    if words[1] in ("report", "bench"):
+        if line in SEEN:
+            return
+        SEEN.add(line)
+    code = main(words[1:])
+    said = capsys.readouterr().err
+    assert code == 0, f"{block.page}:{block.line}: {line}: {said}"
+
+
+def test_blocks_are_found(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(
+        "# Title\n\n    a picture\n    fewstep no\n\n    fewstep run b  # why\n    pip install \\\n      x\n\n"
+        "<!-- not run: needs a GPU -->\n```python\nx = 1\n```\n\n```text\nfewstep no\n```\n"
+    )
+    first, second = docs_blocks.blocks(page)
+    assert (first.kind, first.line, first.mark) == ("sh", 6, "")
+    assert [" ".join(command.split()) for command in first.commands] == ["fewstep run b", "pip install x"]
+    assert (second.kind, second.text, second.mark, second.reason) == ("python", "x = 1", "not run", "needs a GPU")

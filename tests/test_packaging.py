@@ -1,9 +1,13 @@
 """What is shipped is complete: packages, type markers, pins, weights, commands."""
 
+import hashlib
+import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import pytest
 
@@ -13,6 +17,7 @@ else:
     import tomli as tomllib
 
 ROOT = Path(__file__).parent.parent
+CHECK = ROOT / ".ci/check_wheel.py"
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
 FOLDERS: dict[str, str] = PROJECT["tool"]["setuptools"]["package-dir"]
 
@@ -65,3 +70,63 @@ def test_the_readme_sets_up_with_two_commands_of_one_line() -> None:
     commands = re.findall(r"^    (pip install .*)$", (ROOT / "README.md").read_text(), re.MULTILINE)
     assert len(commands) == 2
     assert commands[0].endswith("&& fewstep demo") and "pytest" in commands[1]
+
+
+def floors() -> dict[str, str]:
+    """The oldest version of each requirement of the runtime and the command line."""
+    extras = PROJECT["project"]["optional-dependencies"]
+    required = (*PROJECT["project"]["dependencies"], *extras["cpu"], *extras["cli"])
+    return {normalized(each): each.partition(">=")[2].partition(";")[0].strip() for each in required}
+
+
+def test_the_oldest_versions_that_are_tested_are_those_that_are_allowed() -> None:
+    lines = (ROOT / "constraints-oldest.txt").read_text().splitlines()
+    oldest = {normalized(line): line.partition("==")[2] for line in lines if "==" in line}
+    for name, floor in floors().items():
+        assert oldest[name].removesuffix(".0").startswith(floor.removesuffix(".0")), name
+
+
+def wheel(path: Path, **changed: bytes | None) -> Path:
+    """What setuptools puts into a wheel, as far as the check of wheels looks, with some files changed or left out."""
+    graph = b"a graph"
+    ready = json.dumps({"files": {"graphs/g.onnx": hashlib.sha256(graph).hexdigest()}}).encode()
+    content: dict[str, bytes | None] = {f"fewstep/{folder}/py.typed": b"" for folder in FOLDERS.values()}
+    content |= {
+        "fewstep/models/fashion_mnist/fashion_mnist.safetensors": b"weights",
+        "fewstep/calibration/extractors/fashion-mnist-cnn.onnx": b"graph",
+        "fewstep/models/fashion_mnist/ready/manifest.json": ready,
+        "fewstep/models/fashion_mnist/ready/graphs/g.onnx": graph,
+        "fewstep-0.dist-info/METADATA": b"",
+        **changed,
+    }
+    with ZipFile(path, "w") as made:
+        for name, data in content.items():
+            if data is not None:
+                made.writestr(name, data)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({}, ""),
+        ({"fewstep/runtime/fast.so": b""}, "fewstep/runtime/fast.so is no part of fewstep"),
+        ({"tests/conftest.py": b""}, "tests/conftest.py is no part of fewstep"),
+        ({"fewstep/cli/py.typed": None}, "fewstep/cli has no py.typed"),
+        ({"fewstep/models/fashion_mnist/fashion_mnist.safetensors": None}, "fashion_mnist.safetensors is missing"),
+        ({"fewstep/models/fashion_mnist/ready/graphs/g.onnx": b"other"}, "g.onnx is not what the manifest says"),
+        ({"fewstep/models/fashion_mnist/ready/graphs/h.onnx": b""}, "h.onnx is left over"),
+    ],
+)
+def test_a_wheel_that_lacks_or_has_too_much_is_refused(
+    tmp_path: Path, changed: dict[str, bytes | None], named: str
+) -> None:
+    made = wheel(tmp_path / "fewstep-0-py3-none-any.whl", **changed)
+    done = subprocess.run([sys.executable, str(CHECK), str(made)], capture_output=True, text=True)
+    assert (done.returncode, named in done.stderr) == (int(bool(named)), True)
+
+
+def test_a_wheel_for_one_platform_is_refused(tmp_path: Path) -> None:
+    made = wheel(tmp_path / "fewstep-0-cp311-cp311-linux_x86_64.whl")
+    done = subprocess.run([sys.executable, str(CHECK), str(made)], capture_output=True, text=True)
+    assert done.returncode == 1 and "is not pure Python" in done.stderr

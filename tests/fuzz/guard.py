@@ -1,0 +1,58 @@
+"""What a fuzzed call may do: end in time, refuse with one line and a fix, and read nothing outside its bundle.
+
+Python tells an audit hook of each file that it opens and each folder that it lists. A hook stays for the life of the
+process, so it is installed once and watches only inside a `guarded` block. Native code opens files without telling:
+what keeps onnxruntime inside the bundle is tested in tests/runtime/test_bundle.py.
+"""
+
+import faulthandler
+import os
+import sys
+import sysconfig
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from fewstep.runtime.errors import UserError
+
+SECONDS = 20.0  # far more than any call takes; what takes longer hangs
+EVENTS = ("open", "os.listdir", "os.scandir", "os.chmod", "os.remove", "os.rename", "os.symlink", "subprocess.Popen")
+
+MACHINE = ("/proc/cpuinfo",)  # which instructions the CPU has
+PYTHON = {os.path.realpath(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+
+_inside: list[str] = []  # the folder being watched; empty: nothing is
+_outside: list[str] = []  # what was touched beside it
+
+
+def _hook(event: str, arguments: tuple[Any, ...]) -> None:
+    if _inside and event in EVENTS and isinstance(arguments[0], str | bytes | os.PathLike):
+        path = os.path.realpath(os.fsdecode(arguments[0]))
+        allowed = _inside if event != "open" else (*_inside, *MACHINE, *PYTHON)  # modules imported late: codecs
+        if not any(path == folder or path.startswith(folder + os.sep) for folder in allowed):
+            _outside.append(f"{event} {path}")
+
+
+sys.addaudithook(_hook)
+
+
+@contextmanager
+def guarded(folder: Path, names: str) -> Iterator[None]:
+    """Run a block; a UserError in it must be one line that holds `names` and a fix. Anything else it raises fails."""
+    _outside.clear()
+    _inside.append(os.path.realpath(folder))
+    faulthandler.dump_traceback_later(3 * SECONDS, exit=True)  # native code that hangs cannot be interrupted
+    started = time.monotonic()
+    try:
+        yield
+    except UserError as error:
+        _inside.clear()
+        assert "\n" not in str(error) and len(error.what) > 8 and len(error.fix) > 8, str(error)
+        assert names in str(error), f"{names!r} is not named in: {error}"
+    finally:
+        _inside.clear()
+        faulthandler.cancel_dump_traceback_later()
+    assert time.monotonic() - started < SECONDS
+    assert not _outside, f"outside {folder}: {_outside}"

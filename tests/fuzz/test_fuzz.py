@@ -1,0 +1,227 @@
+"""Whatever the files of a bundle hold, it runs or is refused in one line: no crash, no hang, no read outside it.
+
+In the suite each test tries some dozens of inputs, the same ones every time. `FEWSTEP_FUZZ=100000 pytest tests/fuzz`
+tries that many in all, other ones each time, in little memory.
+"""
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+import numpy as np
+import pytest
+from guard import guarded
+from hypothesis import HealthCheck, given, settings
+from mutations import changes, cuts, damaged_bytes, damaged_graph, damaged_json, messages
+
+from fewstep.calibration.table import Range, Ranges, RangesTable
+from fewstep.calibration.table import load as load_ranges
+from fewstep.graph import io
+from fewstep.runtime import engines, load, plan_file
+from fewstep.runtime.backends.onnxruntime import OnnxRuntime
+from fewstep.runtime.bundle import open_bundle
+from fewstep.runtime.engine_key import EngineKey, Here, Sidecar
+from fewstep.runtime.errors import UserError
+from fewstep.runtime.integrity import VerifyOptions, verify
+from fewstep.runtime.plan import Denoising, compile_plan
+from fewstep.runtime.shape import Clip
+
+T = TypeVar("T", bound=Callable[..., Any])
+
+IN_SUITE = 25  # examples of each test
+KINDS = 9  # tests in this file
+MEMORY = 6 * 2**30  # bytes of address space of a long run: a graph may ask for any amount
+ASKED = int(os.environ.get("FEWSTEP_FUZZ", 0))
+ENGINE = OnnxRuntime(threads=1)
+PLANS = ("ddim:2", "dpmpp_2m:3", "heun:2")
+
+
+def fuzzed(function: T) -> T:
+    """Settings of every test here."""
+    own = settings(
+        max_examples=max(1, ASKED // KINDS) if ASKED else IN_SUITE,
+        deadline=None,
+        derandomize=not ASKED,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    return own(function)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def little_memory() -> Iterator[None]:
+    if not ASKED or sys.platform != "linux":
+        yield
+        return
+    import resource
+
+    former = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, former[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_AS, former)
+
+
+def use(bundle: Path, precision: str, plan: str | Path = "ddim:2") -> None:
+    with load(bundle, precision, backend=ENGINE) as sampler:
+        sampler.sample(plan, seeds=[0, 1], condition={"class": [0, 1]}, guidance=2.0)
+
+
+def record(bundle: Path, manifest: str, name: str, content: bytes) -> None:
+    """Put content into a file of a bundle together with its hash: what whoever writes a bundle can do."""
+    document = json.loads(manifest)
+    document["files"][name] = hashlib.sha256(content).hexdigest()
+    (bundle / name).write_bytes(content)
+    (bundle / "manifest.json").write_text(json.dumps(document))
+
+
+@pytest.fixture
+def manifest(tiny_bundle: Path) -> str:
+    text = (tiny_bundle / "manifest.json").read_text()
+    for precision in ("float32", "int8"):  # whatever Python imports and opens once
+        use(tiny_bundle, precision)
+    verify(VerifyOptions(tiny_bundle))
+    io.load(tiny_bundle / "graphs/body.onnx")
+    return text
+
+
+@fuzzed
+@given(changes)
+def test_the_structure_of_manifests(tiny_bundle: Path, manifest: str, drawn: list[Any]) -> None:
+    (tiny_bundle / "manifest.json").write_bytes(damaged_json(manifest, drawn))
+    with guarded(tiny_bundle, ""):
+        use(tiny_bundle, "float32" if drawn[0][1] % 2 else "int8")
+    with guarded(tiny_bundle, str(tiny_bundle)):
+        verify(VerifyOptions(tiny_bundle, graphs=False))
+
+
+@fuzzed
+@given(cuts)
+def test_the_bytes_of_manifests(tiny_bundle: Path, manifest: str, drawn: list[Any]) -> None:
+    (tiny_bundle / "manifest.json").write_bytes(damaged_bytes(manifest.encode(), drawn))
+    with guarded(tiny_bundle, str(tiny_bundle)):
+        open_bundle(tiny_bundle)
+    with guarded(tiny_bundle, ""):
+        use(tiny_bundle, "int8")
+
+
+@pytest.fixture
+def plans() -> list[str]:
+    denoising = Denoising(msgspec.convert({"kind": "cosine", "timesteps": 100}, type=_schedule()), "v", guided=True)
+    made = [compile_plan(name, denoising, 2.0, shape=Clip(-1, 1)) for name in PLANS]
+    return [plan_file.encode(plan).decode() for plan in made]
+
+
+def _schedule() -> Any:
+    from fewstep.runtime.manifest import ScheduleSpec
+
+    return ScheduleSpec
+
+
+@fuzzed
+@given(changes)
+def test_the_structure_of_plans(tiny_bundle: Path, manifest: str, plans: list[str], drawn: list[Any]) -> None:
+    file = tiny_bundle / "plan.json"
+    file.write_bytes(damaged_json(plans[drawn[0][1] % len(plans)], drawn))
+    with guarded(tiny_bundle, ""), load(tiny_bundle, backend=ENGINE) as sampler:
+        sampler.sample(file, seeds=[0], condition={"class": [0]})
+
+
+@fuzzed
+@given(cuts)
+def test_the_bytes_of_plans(tiny_bundle: Path, manifest: str, plans: list[str], drawn: list[Any]) -> None:
+    file = tiny_bundle / "plan.json"
+    file.write_bytes(damaged_bytes(plans[drawn[0][1] % len(plans)].encode(), drawn))
+    with guarded(tiny_bundle, ""), load(tiny_bundle, backend=ENGINE) as sampler:
+        sampler.sample(file, seeds=[0], condition={"class": [0]})
+
+
+@pytest.fixture
+def ranges() -> bytes:
+    one = Range(-1.0, 2.0)
+    tensors = {name: Ranges(one, (one, one), 2.0, (2.0, 2.0)) for name in ("a", "b", "silu_2")}
+    return RangesTable("0" * 64, "ddim:2", (0.0,), "mse", tensors).encode()
+
+
+@fuzzed
+@given(cuts)
+def test_the_bytes_of_ranges(tmp_path: Path, ranges: bytes, drawn: list[Any]) -> None:
+    (tmp_path / "r.safetensors").write_bytes(damaged_bytes(ranges, drawn))
+    with guarded(tmp_path, "r.safetensors"):
+        load_ranges(tmp_path / "r.safetensors")
+
+
+@fuzzed
+@given(changes)
+def test_the_header_of_ranges(tmp_path: Path, ranges: bytes, drawn: list[Any]) -> None:
+    """Offsets that overlap, overflow or leave the file; shapes, types and metadata of any kind."""
+    size = int.from_bytes(ranges[:8], "little")
+    header = damaged_json(ranges[8 : 8 + size].decode(), drawn)
+    (tmp_path / "r.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + ranges[8 + size :])
+    with guarded(tmp_path, "r.safetensors"):
+        load_ranges(tmp_path / "r.safetensors")
+
+
+@fuzzed
+@given(changes, cuts)
+def test_engine_sidecars(tiny_bundle: Path, manifest: str, drawn: list[Any], bytewise: list[Any]) -> None:
+    document = json.loads(manifest)
+    engine = b"not a program"
+    sha256 = hashlib.sha256(engine).hexdigest()
+    graph = document["bodies"]["float32"]["graph"]["file"]
+    key = EngineKey(document["files"][graph], (), (1, 2, 4), {}, "tensorrt", "10.3", "sm87")
+    sidecar = msgspec.json.encode(Sidecar(1, key.digest, key, sha256, {"int8": 1}))
+    made = damaged_bytes(sidecar, bytewise) if drawn[0][1] % 4 == 0 else damaged_json(sidecar.decode(), drawn)
+    document["engines"] = [
+        {"file": "e.engine", "sidecar": "e.json", "body": "float32", "backend": "tensorrt", "device": "sm87"}
+        | {"key": key.digest}
+    ]
+    document["files"]["e.engine"] = sha256
+    (tiny_bundle / "e.engine").write_bytes(engine)
+    record(tiny_bundle, json.dumps(document), "e.json", made)
+    with guarded(tiny_bundle, str(tiny_bundle)):
+        engines.find(open_bundle(tiny_bundle), "float32", Here("tensorrt", "10.3", "sm87", 8), trust=True)
+    with guarded(tiny_bundle, str(tiny_bundle)):
+        verify(VerifyOptions(tiny_bundle, graphs=False))
+
+
+@fuzzed
+@given(messages)
+def test_the_structure_of_graphs(tiny_bundle: Path, manifest: str, drawn: list[Any]) -> None:
+    _graph(tiny_bundle, manifest, drawn[0][1], lambda content: damaged_graph(content, drawn))
+
+
+@fuzzed
+@given(cuts)
+def test_the_bytes_of_graphs(tiny_bundle: Path, manifest: str, drawn: list[Any]) -> None:
+    _graph(tiny_bundle, manifest, drawn[0][1], lambda content: damaged_bytes(content, drawn))
+
+
+WHOLE: dict[str, bytes] = {}
+
+
+def _graph(bundle: Path, manifest: str, which: int, damage: Callable[[bytes], bytes]) -> None:
+    names = ("graphs/body.onnx", "graphs/int8.onnx", "graphs/prologue.onnx")
+    name = names[which % len(names)]
+    for each in names:
+        (bundle / each).write_bytes(WHOLE.setdefault(each, (bundle / each).read_bytes()))
+    record(bundle, manifest, name, damage(WHOLE[name]))
+    with guarded(bundle, ""):
+        use(bundle, "int8" if "int8" in name else "float32")
+    with guarded(bundle, Path(name).name):
+        io.load(bundle / name, root=bundle)
+
+
+def test_the_guard_sees_what_is_opened_outside(tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match="hostname"), guarded(tmp_path, ""):
+        Path("/etc/hostname").exists() and Path("/etc/hostname").read_bytes()
+        (tmp_path / "../hostname").resolve().write_bytes(b"")
+    with pytest.raises(AssertionError, match="is not named"), guarded(tmp_path, "the thing"):
+        raise UserError("something is wrong", "do something else")
+    with guarded(tmp_path, "the thing"):
+        np.save(tmp_path / "a.npy", np.zeros(3))
+        raise UserError("the thing is wrong", "do something else")

@@ -1,0 +1,101 @@
+"""What docs/security.md promises of the whole: nothing unpickles or evaluates, and who only reads, writes nothing."""
+
+import ast
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import fewstep.runtime
+from fewstep.runtime.integrity import VerifyOptions, verify
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("runtime", "graph", "export", "calibration", "models", "cli", "benchmarks", "examples")
+UNPICKLING = {"pickle", "cPickle", "_pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib", "jsonpickle"}
+EVALUATING = {"eval", "exec", "compile", "__import__"}
+
+
+def modules() -> Iterator[tuple[str, ast.Module]]:
+    for package in PACKAGES:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            yield path.relative_to(ROOT).as_posix(), ast.parse(path.read_text())
+
+
+def keywords(call: ast.Call) -> dict[str | None, Any]:
+    return {word.arg: getattr(word.value, "value", ...) for word in call.keywords}
+
+
+def test_nothing_can_unpickle() -> None:
+    for name, module in modules():
+        for node in ast.walk(module):
+            if isinstance(node, ast.Import):
+                imported = {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                imported = {(node.module or "").partition(".")[0]}
+            else:
+                imported = set()
+            assert imported.isdisjoint(UNPICKLING), f"{name}:{node.lineno}"
+            if isinstance(node, ast.Call):
+                given, called = keywords(node), ast.unparse(node.func)
+                assert given.get("allow_pickle") in (None, False), f"{name}:{node.lineno}"
+                if called in ("torch.load", "load_state_dict_from_url"):
+                    assert given.get("weights_only") is True, f"{name}:{node.lineno}"
+
+
+def test_nothing_evaluates_text() -> None:
+    for name, module in modules():
+        for node in ast.walk(module):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                assert node.func.id not in EVALUATING, f"{name}:{node.lineno}: {node.func.id}"
+
+
+def test_sampling_does_not_even_touch_pickle(tiny_bundle: Path) -> None:
+    code = """
+import pickle, sys
+
+def refuse(*_, **__):
+    raise SystemExit("unpickled")
+
+pickle.load = pickle.loads = refuse
+import fewstep.runtime
+with fewstep.runtime.load(sys.argv[1]) as sampler:
+    sampler.sample("ddim:2", seeds=[0], condition={"class": [0]})
+print("sampled")
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(tiny_bundle)], capture_output=True, text=True)
+    assert done.stdout == "sampled\n", done.stderr
+
+
+_watching: list[Path] = []
+_written: list[str] = []
+WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+CHANGES = ("os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.chmod", "os.truncate", "os.link", "os.symlink")
+
+
+def _hook(event: str, arguments: tuple[Any, ...]) -> None:
+    if _watching and (event in CHANGES or event == "open" and (arguments[2] or 0) & WRITES):
+        _written.append(f"{event} {arguments[0]}")
+
+
+@pytest.fixture
+def written() -> Iterator[list[str]]:
+    """What Python opened for writing, or changed, in a test. An audit hook stays, and then watches nothing."""
+    sys.addaudithook(_hook)
+    _written.clear()
+    _watching.append(Path())
+    yield _written
+    _watching.clear()
+
+
+def test_reading_a_bundle_writes_nothing_so_one_on_a_read_only_disk_runs(tiny_bundle: Path, written: list[str]) -> None:
+    for precision in ("float32", "int8"):
+        with fewstep.runtime.load(tiny_bundle, precision) as sampler:
+            sampler.sample("ddim:2", seeds=[0], condition={"class": [0]}, guidance=2.0)
+    assert verify(VerifyOptions(tiny_bundle)).is_whole
+    assert written == []
+    (tiny_bundle / "seen").write_bytes(b"")
+    assert written

@@ -1,0 +1,82 @@
+"""The tables of docs/cli.md, made from the options of the verbs: `python tests/verbs_page.py` writes them."""
+
+import importlib
+import re
+from collections.abc import Sequence
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any
+
+from fewstep.cli import manner
+from fewstep.cli.generate import DRY_RUN_HELP, field_help, is_argument, options_of
+from fewstep.cli.verbs import VERBS
+
+PAGE = Path(__file__).parent.parent / "docs/cli.md"
+
+
+def flags(verb: str) -> set[str]:
+    """Every option that a verb takes, as it is written."""
+    module = importlib.import_module(f"fewstep.cli.{verb}")
+    known = {flag for option in fields(options_of(module.verb)) for flag in _names(option)}
+    return known | set(manner.FLAGS) | {"--help", "-h"} | ({"--dry-run"} if hasattr(module, "dry_run") else set())
+
+
+def options(verb: str) -> str:
+    """The table of a verb's own options."""
+    module = importlib.import_module(f"fewstep.cli.{verb}")
+    kind = options_of(module.verb)
+    texts = field_help(kind)
+    rows = []
+    for option in fields(kind):
+        named = f"`{option.name.upper()}`" if is_argument(option) else ", ".join(f"`{n}`" for n in _names(option)[:2])
+        rows.append((named, _default(option), texts[option.name]))
+    if hasattr(module, "dry_run"):
+        rows.append(("`--dry-run`", "", DRY_RUN_HELP))
+    return table(("option", "default", "meaning"), rows)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def filled(text: str) -> str:
+    """The page with every table made anew."""
+    tables = {f"options {verb}": options(verb) for verb in VERBS}
+    tables["manner"] = table(
+        ("flag", "meaning"),
+        [(", ".join(f"`{name}`" for name in names), said) for names, said in manner.declarations().values()],
+    )
+    tables["verbs"] = table(
+        ("verb", "what it does", "needs"),
+        [(f"[`{name}`](#fewstep-{name})", verb.summary, _extras(verb.extras)) for name, verb in VERBS.items()],
+    )
+    return re.sub(
+        r"<!-- table ([\w -]+) -->\n.*?<!-- end -->",
+        lambda found: f"<!-- table {found[1]} -->\n{tables[found[1]]}\n<!-- end -->",
+        text,
+        flags=re.DOTALL,
+    )
+
+
+def _names(option: Any) -> tuple[str, ...]:
+    long = f"--{option.name.replace('_', '-')}"
+    negative = (f"--no-{long[2:]}",) if option.type in (bool, "bool") else ()
+    return (long, *((option.metadata["short"],) if "short" in option.metadata else ()), *negative)
+
+
+def _default(option: Any) -> str:
+    value = option.default_factory() if option.default_factory is not MISSING else option.default
+    if value is MISSING or value is None or value in ("", ()):
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"`{','.join(map(str, value))}`" if isinstance(value, tuple) else f"`{value}`"
+
+
+def _extras(extras: str) -> str:
+    return ", ".join(f"`[{extra}]`" for extra in extras.split(",") if extra)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(filled(PAGE.read_text()))
