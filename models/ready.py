@@ -15,4 +15,5 @@ def fashion_mnist() -> Path:
 
     `.ci/ready` makes it from the shipped weights.
     """
-    return Path(__file__).parent / "fashion_mnist" / "ready"
+    # an editable installation may link every file to the source tree, and a bundle's files lie in one folder
+    return (Path(__file__).parent / "fashion_mnist" / "ready" / "manifest.json").resolve().parent
