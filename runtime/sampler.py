@@ -331,7 +331,7 @@ class Sampler(AbstractContextManager["Sampler"]):
         fed = self._feeds(plan, samples, values)
 
         def evaluate(index: int, step: Step, u: Array) -> list[Array]:
-            result = self._evaluate(np.concatenate([u] * len(step.branches)), fed(index), step.group)
+            result = self._evaluate(np.concatenate([u] * len(step.branches)), fed(index), plan.steps[index].group)
             check_finite(result, OUTPUT, index, step, plan)
             return lockstep.split_outputs(result, step)
 
