@@ -219,11 +219,11 @@ The best plans:
 
 {leaders(found, counts)}
 
-Every solver on the default grid (`{DEFAULT_GRID}`), and on its best grid where that is another:
+The solvers that were measured, on the default grid (`{DEFAULT_GRID}`), and on their best grid where that is another:
 
 {by_solver(found, counts)}
 
-Every grid: the median over all solvers, and the best of them:
+The grids: the median over these solvers, and the best of them:
 
 {by_grid(found, counts)}
 """
