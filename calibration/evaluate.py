@@ -32,6 +32,8 @@ from fewstep.runtime.sampler import Sampler
 
 LEAST_SAMPLES = 100  # of a distance: fewer are nothing but noise
 
+TAUGHT = 32  # seeds that the teacher samples, unless others are asked for
+
 
 @dataclass(frozen=True)
 class EvaluateOptions:
@@ -49,7 +51,7 @@ class EvaluateOptions:
     conditions: values of your own, as calibrate takes them, but others than it was given; left out, random ones.
     data: an array of real samples (.npy, uint8, or float in model range) to be compared with as well.
     teacher: plan of the float32 teacher.
-    teacher_seeds: how many seeds the teacher samples.
+    teacher_seeds: how many seeds the teacher samples; by default 32, or all where there are fewer.
     resamples: of the bootstrap behind each interval.
     threads: threads of one call; 0 for one per core.
     """
@@ -65,14 +67,19 @@ class EvaluateOptions:
     conditions: Path | None = None
     data: Path | None = None
     teacher: str = "dpmpp_2m:200"
-    teacher_seeds: int = 32
+    teacher_seeds: int | None = None
     resamples: int = distance.RESAMPLES
     threads: int = 0
+
+    @property
+    def taught(self) -> int:
+        """How many seeds the teacher samples."""
+        return min(TAUGHT, self.seeds) if self.teacher_seeds is None else self.teacher_seeds
 
     def __post_init__(self) -> None:
         if not 0 < self.seeds <= len(PAIRED):
             raise UserError(f"--seeds is {self.seeds}", f"give 1 to {len(PAIRED)}: so many are held out")
-        if not 0 < self.teacher_seeds <= self.seeds:
+        if not 0 < self.taught <= self.seeds:
             raise UserError(f"--teacher-seeds is {self.teacher_seeds}", f"give 1 to {self.seeds}, as --seeds")
         if self.samples and not LEAST_SAMPLES <= self.samples <= len(APART):
             fix = f"give {LEAST_SAMPLES} to {len(APART)}, or 0 for no distances"
@@ -160,7 +167,7 @@ def measure(task: Task, options: EvaluateOptions, progress: Progress = SILENT) -
     """All figures of an evaluation."""
     start = perf_counter()
     plan, teacher, extractor = task.plan, task.teacher, task.extractor
-    counts = Counts(options.seeds, options.teacher_seeds, options.samples if extractor else 0)
+    counts = Counts(options.seeds, options.taught, options.samples if extractor else 0)
     floats, tallies = sample_pairs(task.reference, task.bodies, plan, teacher, counts, extractor, task.rows, progress)
     sets = {}
     if extractor is not None:

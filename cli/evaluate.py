@@ -38,7 +38,7 @@ def dry_run(options: EvaluateOptions) -> Outcome:
         (
             headline(task.plan),
             f"would sample {sampled} seeds with float32, {', '.join(task.bodies)}{also}",
-            f"and {options.teacher_seeds} of them with the teacher, {task.teacher.name}",
+            f"and {options.taught} of them with the teacher, {task.teacher.name}",
             f"would write {options.output or options.bundle / 'report'}",
         ),
     )

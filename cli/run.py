@@ -14,8 +14,10 @@ from fewstep.runtime.backends.named import named
 from fewstep.runtime.errors import UserError
 from fewstep.runtime.finite import finite_sample
 from fewstep.runtime.manifest import Condition
+from fewstep.runtime.plan import Plan
+from fewstep.runtime.plan_name import parse_plan_name
 from fewstep.runtime.progress import SILENT, Progress
-from fewstep.runtime.sampler import Sampler, load
+from fewstep.runtime.sampler import PLAN, Sampler, load
 from fewstep.runtime.step import StepState
 
 CPU = "onnxruntime"
@@ -30,7 +32,7 @@ class RunOptions:
     """Sample a bundle into an image grid (.png) or an array (.npy).
 
     bundle: The bundle's folder.
-    plan: SOLVER:STEPS, or the path of a plan's JSON.
+    plan: SOLVER:STEPS, or the path of a plan's JSON; by default the one the body was calibrated along.
     precision: float32, int8 (made by `fewstep calibrate`), or on a GPU float16 (made by `fewstep build`).
     samples: How many.
     condition: NAME=VALUE, NAME=LABEL, or NAME=@FILE.npy for one array or an array of them; given several times for one
@@ -45,7 +47,7 @@ class RunOptions:
     """
 
     bundle: Path
-    plan: str = "dpmpp_2m:8"
+    plan: str | None = None
     precision: str = "float32"
     samples: int = field(default=16, metadata={"short": "-n"})
     condition: tuple[str, ...] = field(default=(), metadata={"short": "-c"})
@@ -60,23 +62,24 @@ class RunOptions:
 
 def verb(options: RunOptions, progress: Progress) -> Outcome:
     started = time.perf_counter()
-    x = run(options, progress)
+    x, plan = run(options, progress)
     seconds = time.perf_counter() - started
     count = "1 sample" if len(x) == 1 else f"{len(x)} samples"
     return Outcome(
-        {"output": options.output, "shape": x.shape, "plan": options.plan, "seconds": seconds},
-        (f"{options.output}: {count} of {options.plan} in {options.precision}, {seconds:.1f} s with loading",),
+        {"output": options.output, "shape": x.shape, "plan": plan, "seconds": seconds},
+        (f"{options.output}: {count} of {plan} in {options.precision}, {seconds:.1f} s with loading",),
     )
 
 
-def run(options: RunOptions, progress: Progress = SILENT) -> NDArray[np.float32]:
-    """The samples [N, C, H, W] that were written."""
+def run(options: RunOptions, progress: Progress = SILENT) -> tuple[NDArray[np.float32], str]:
+    """The samples [N, C, H, W] that were written, and the name of the plan that made them."""
     _check(options)
     numbers = range(options.seed, options.seed + options.samples)
     backend = named(options.backend, options.threads)
     with load(options.bundle, options.precision, backend=backend) as sampler:
         _check_picture(options, sampler.bundle.manifest.x_shape)
         values = parse_conditions(options.condition, sampler.bundle.manifest.conditions)
+        plan = sampler.compile(options.plan or calibrated_plan(sampler), options.guidance)
         parts = []
         for start in range(0, options.samples, BATCH):
             seeds = numbers[start : start + BATCH]
@@ -84,17 +87,28 @@ def run(options: RunOptions, progress: Progress = SILENT) -> NDArray[np.float32]
                 name: [each[(start + index) % len(each)] for index in range(len(seeds))]
                 for name, each in values.items()
             }
-            parts.append(_sample(sampler, options, seeds, condition, progress))
+            parts.append(_sample(sampler, plan, seeds, condition, progress))
     x = np.concatenate(parts)
     write(x, options.output, options.columns, options.scale)
-    return x
+    return x, plan.name
+
+
+def calibrated_plan(sampler: Sampler) -> str | Path:
+    """The plan that the body was calibrated along: its name, or its file where no name says it."""
+    name = sampler.body.plan
+    if name is None:
+        return PLAN
+    try:
+        return parse_plan_name(name).text
+    except UserError:
+        file = sampler.bundle.manifest.plans.get(name)
+        return PLAN if file is None else sampler.bundle.path / file
 
 
 def _sample(
-    sampler: Sampler, options: RunOptions, seeds: Sequence[int], condition: dict[str, list[Any]], progress: Progress
+    sampler: Sampler, plan: Plan, seeds: Sequence[int], condition: dict[str, list[Any]], progress: Progress
 ) -> NDArray[np.float32]:
     """`Sampler.sample`, with progress after each step."""
-    plan = sampler.compile(options.plan, options.guidance)
 
     def told() -> Iterator[StepState]:
         for state in sampler.steps(plan, seeds, condition):

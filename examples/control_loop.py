@@ -11,6 +11,7 @@ import time
 import numpy as np
 
 from fewstep.runtime import load
+from fewstep.runtime.shape import Clip
 
 RATE = 20.0  # actions a second
 EXECUTED = 8  # of each sequence, before the next is made from what has been observed since
@@ -20,7 +21,7 @@ def main(bundle: str, sequences: str = "5") -> None:
     joints, velocity = np.zeros(3, np.float32), np.zeros(3, np.float32)
     readings = [np.concatenate([joints, velocity])] * 2
     with load(bundle) as sampler:
-        plan, latencies = sampler.compile("ddim:4"), []
+        plan, latencies = sampler.compile("ddim:4", shape=Clip(-1.0, 1.0)), []  # actions have limits
         due = time.perf_counter()
         for seed in range(int(sequences)):
             began = time.perf_counter()

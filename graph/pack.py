@@ -12,6 +12,8 @@ from fewstep.runtime.bundle import Bundle, open_bundle
 from fewstep.runtime.errors import UserError
 from fewstep.runtime.manifest import Body, Engine, Graph, Manifest
 
+CPU_BODIES = "int8-cpu-"  # how the names of int8 bodies for CPUs begin
+
 
 @dataclass(frozen=True)
 class PackOptions:
@@ -19,12 +21,12 @@ class PackOptions:
 
     bundle: The bundle to take from; it stays as it is.
     output: Folder of the new bundle.
-    body: Names of the bodies to take, such as int8-cpu-x86.
+    body: Names of the bodies to take, such as int8-cpu-x86; by default all int8 bodies for CPUs.
     """
 
     bundle: Path
     output: Path = field(metadata={"short": "-o"})
-    body: tuple[str, ...] = ("int8-cpu-x86", "int8-cpu-arm")
+    body: tuple[str, ...] = ()
 
 
 def pack(options: PackOptions) -> Manifest:
@@ -34,11 +36,13 @@ def pack(options: PackOptions) -> Manifest:
     bodies the new bundle runs, but cannot be calibrated again or judged against float32.
     """
     bundle = open_bundle(options.bundle)
-    if not options.body:
-        raise UserError("no bodies to take", f"choose from {', '.join(bundle.manifest.bodies)}")
+    wanted = options.body or tuple(name for name in bundle.manifest.bodies if name.startswith(CPU_BODIES))
+    if not wanted:
+        fix = f"calibrate it first, or choose from {', '.join(bundle.manifest.bodies)} with --body"
+        raise UserError(f"{options.bundle} has no int8 body for CPUs to take", fix)
     if options.output.exists() and options.output.resolve() == options.bundle.resolve():
         raise UserError(f"{options.output} is the bundle to take from", "give another folder with -o")
-    chosen = {name: bundle.body(name) for name in options.body}
+    chosen = {name: bundle.body(name) for name in wanted}
     with open_for_update(options.output, must_exist=False) as writer:
         manifest = bundle.manifest
         prologue = None if manifest.prologue is None else _copy(writer, bundle, manifest.prologue)

@@ -90,12 +90,15 @@ def check_given(
     return {name: _tensor(f"given {name!r}", offered[name], (samples, *shape)) for name in names}
 
 
-def check_branches(branches: Overrides | None, plans: Sequence[Plan]) -> None:
-    """Branches whose conditions are given must be a plan's; "uncond" may be idle, at the guidance weight 1."""
-    used = {COND, UNCOND, *(branch for plan in plans for step in plan.steps for branch in step.branches)}
+def check_branches(branches: Overrides | None, plans: Sequence[Plan], guidance: float | Guidance | None) -> None:
+    """Branches whose conditions are given must be a plan's; "uncond" may be idle at a guidance weight of 1."""
+    used = {COND, *(branch for plan in plans for step in plan.steps for branch in step.branches)}
+    if guidance is not None:
+        used.add(UNCOND)
     for branch in branches or {}:
         if branch not in used:
-            raise UserError(f"branches sets {branch!r}, which the plan does not evaluate", f"it has {sorted(used)}")
+            fix = "give a guidance" if branch == UNCOND else f"it has {sorted(used)}"
+            raise UserError(f"branches sets {branch!r}, which the plan does not evaluate", fix)
 
 
 def check_x(x: ArrayLike, shape: Sequence[int]) -> Float32:

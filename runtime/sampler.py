@@ -168,7 +168,7 @@ class Sampler(AbstractContextManager["Sampler"]):
         values = branch_values(self.bundle.manifest.conditions, condition, branches, len(numbers))
         if not isinstance(plan, list | tuple):
             compiled = self.compile(plan, guidance, shape=shape, strength=strength, branches=branches)
-            check_branches(branches, [compiled])
+            check_branches(branches, [compiled], guidance)
             hold = check_hold(hold, compiled, self.bundle.manifest.x_shape, len(numbers))
             states = self._run(compiled, numbers, values, condition, given, hold, cancel)
             return finite_sample(compiled, states, hold)
@@ -177,7 +177,7 @@ class Sampler(AbstractContextManager["Sampler"]):
         if len(plan) != len(numbers):
             raise UserError(f"{len(plan)} plans for {len(numbers)} seeds", "give one plan, or one for each seed")
         plans = [self.compile(each, guidance, shape=shape, strength=strength, branches=branches) for each in plan]
-        check_branches(branches, plans)
+        check_branches(branches, plans, guidance)
         lanes = [
             self._lane(each, numbers, [i for i, other in enumerate(plans) if other == each], values, condition, given)
             for place, each in enumerate(plans)
@@ -208,7 +208,7 @@ class Sampler(AbstractContextManager["Sampler"]):
         numbers = check_seeds(seeds)
         values = branch_values(self.bundle.manifest.conditions, condition, branches, len(numbers))
         compiled = self.compile(plan, guidance, shape=shape, strength=strength, branches=branches)
-        check_branches(branches, [compiled])
+        check_branches(branches, [compiled], guidance)
         held = check_hold(hold, compiled, self.bundle.manifest.x_shape, len(numbers))
         return self._run(compiled, numbers, values, condition, given, held, cancel)
 

@@ -295,3 +295,12 @@ def test_a_plan_whose_output_overflows_is_refused_rather_than_sampled(sampler: S
     for plans in (plan, [plan, plan]):
         with pytest.raises(UserError, match="the sample is not finite at step 2 of 2"):
             sampler.sample(plans, **GIVEN)
+
+
+def test_a_negative_condition_without_guidance_is_refused(sampler: Sampler) -> None:
+    """It would be left out without a word; a weight of 1 asks for just that."""
+    branches = {"uncond": {"class": [1, 1]}}
+    with pytest.raises(UserError, match="branches sets 'uncond', which the plan does not evaluate; give a guidance"):
+        sampler.sample("ddim:2", **GIVEN, branches=branches)
+    plain = sampler.sample("ddim:2", **GIVEN)
+    np.testing.assert_array_equal(sampler.sample("ddim:2", **GIVEN, guidance=1.0, branches=branches), plain)
