@@ -123,7 +123,8 @@ class _Child:
     def __init__(self, contender: Contender, threads: int, spinning: bool, folder: Path) -> None:
         self.name = contender.name
         folder.mkdir()
-        np.savez(folder / "feeds.npz", allow_pickle=False, **contender.feeds)
+        arrays: dict[str, Any] = dict(contender.feeds)  # numpy 1.26 would take a flag beside them for an array
+        np.savez(folder / "feeds.npz", **arrays)
         self.errors = (folder / "stderr").open("w+")  # a file, not a pipe: nobody reads it while the child runs
         request = {"threads": threads, "spinning": spinning, **_what(contender.graph)}
         command = [sys.executable, str(WORKER), json.dumps(request), str(folder / "feeds.npz")]
