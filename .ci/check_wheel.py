@@ -11,7 +11,7 @@ PACKAGES = {"calibration", "cli", "export", "graph", "models", "runtime"}
 READY = "fewstep/models/fashion_mnist/ready/"
 MUST = (
     "fewstep/models/fashion_mnist/fashion_mnist.safetensors",
-    "fewstep/calibration/extractors/fashion-mnist-cnn.onnx",
+    "fewstep/calibration/evaluation/extractors/fashion-mnist-cnn.onnx",
     READY + "manifest.json",
 )
 LIMIT = 20_000_000  # bytes

@@ -31,7 +31,8 @@ from fewstep.calibration.count import (
     measure_corrections,
     tabulate,
 )
-from fewstep.calibration.held_out import held_out_conditions
+from fewstep.calibration.evaluation.held_out import held_out_conditions
+from fewstep.calibration.evaluation.metrics import psnr
 from fewstep.calibration.inputs import Distribution, long_plan, taken
 from fewstep.calibration.lowering.bias import NONE, Corrections
 from fewstep.calibration.lowering.encoding import Encoding, asymmetric_uint8
@@ -40,10 +41,9 @@ from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.lowering.selection import FEW_CHANNELS, OUTER, considered_ops
 from fewstep.calibration.lowering.targets.cpu_x86 import CPU_X86
 from fewstep.calibration.lowering.targets.cpu_x86_7bit import CPU_X86_7BIT
-from fewstep.calibration.merging import merge_groups, regrouped
-from fewstep.calibration.metrics import psnr
-from fewstep.calibration.observe import Counts, open_watched
-from fewstep.calibration.table import Method, Range, Ranges, RangesTable
+from fewstep.calibration.ranges.merging import merge_groups, regrouped
+from fewstep.calibration.ranges.observe import Counts, open_watched
+from fewstep.calibration.ranges.table import Method, Range, Ranges, RangesTable
 from fewstep.calibration.task import Task
 from fewstep.calibration.trajectories import FIRST_SEED, HELD_OUT_SEEDS, roll_out
 from fewstep.calibration.weights import quantize_weight

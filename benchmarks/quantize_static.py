@@ -22,8 +22,8 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 
 from fewstep.calibration.bodies import judged_plan
 from fewstep.calibration.calibrate import CalibrateOptions
-from fewstep.calibration.held_out import held_out_conditions
-from fewstep.calibration.judge import Candidate, Setting, judge
+from fewstep.calibration.evaluation.held_out import held_out_conditions
+from fewstep.calibration.evaluation.judge import Candidate, Setting, judge
 from fewstep.calibration.lowering.coverage import optimized
 from fewstep.calibration.lowering.selection import selected_ops
 from fewstep.calibration.report.measure import denoiser

@@ -19,12 +19,12 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from fewstep.calibration import distance
-from fewstep.calibration.features import Extractor, open_extractor
-from fewstep.calibration.held_out import held_out_conditions
-from fewstep.calibration.metrics import Floats, psnr
-from fewstep.calibration.plan_plot import stacked
-from fewstep.calibration.plots import Series, line_plot
+from fewstep.calibration.drawing.plan_plot import stacked
+from fewstep.calibration.drawing.plots import Series, line_plot
+from fewstep.calibration.evaluation import distance
+from fewstep.calibration.evaluation.features import Extractor, open_extractor
+from fewstep.calibration.evaluation.held_out import held_out_conditions
+from fewstep.calibration.evaluation.metrics import Floats, psnr
 from fewstep.export.export import ExportOptions, export
 from fewstep.models.fashion_mnist import data
 from fewstep.runtime import grids

@@ -10,7 +10,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from fewstep.calibration.bench import Benchmark, BenchOptions
+from fewstep.calibration.speed.bench import Benchmark, BenchOptions
 from fewstep.cli.bench import verb
 from fewstep.cli.manner import Manner
 from fewstep.cli.outcome import tell

@@ -17,15 +17,15 @@ from fewstep.calibration.count import count_activations, count_progressively, me
 from fewstep.calibration.lowering.quantize import Lowered, lowered_ops
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.lowering.targets import TARGETS
-from fewstep.calibration.merging import merge_groups
-from fewstep.calibration.observe import Counts
 from fewstep.calibration.precision.course import SELECTION_SEEDS, open_course
 from fewstep.calibration.precision.record import encode as encode_maps
 from fewstep.calibration.precision.record import parse_bound, record
 from fewstep.calibration.precision.refine import Refined, refine
 from fewstep.calibration.precision.variants import Variants
-from fewstep.calibration.ranges import lambda_edges
-from fewstep.calibration.table import Method, RangesTable
+from fewstep.calibration.ranges.merging import merge_groups
+from fewstep.calibration.ranges.methods import lambda_edges
+from fewstep.calibration.ranges.observe import Counts
+from fewstep.calibration.ranges.table import Method, RangesTable
 from fewstep.calibration.task import Task
 from fewstep.calibration.trajectories import FIRST_SEED, HELD_OUT_SEEDS, draw_condition
 from fewstep.graph import io

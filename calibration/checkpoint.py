@@ -14,8 +14,8 @@ from time import monotonic
 import msgspec
 import numpy as np
 
-from fewstep.calibration.histogram import BINS, Histogram
-from fewstep.calibration.observe import Counts
+from fewstep.calibration.ranges.histogram import BINS, Histogram
+from fewstep.calibration.ranges.observe import Counts
 from fewstep.calibration.task import Task
 from fewstep.runtime import cache
 from fewstep.runtime.plan_file import encode

@@ -8,9 +8,9 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from fewstep.calibration import table
 from fewstep.calibration.bodies import NATIVE
 from fewstep.calibration.lowering.coverage import macs, optimized
+from fewstep.calibration.ranges import table
 from fewstep.calibration.report.operations import operations
 from fewstep.calibration.results import Operation
 from fewstep.graph import io

@@ -14,10 +14,10 @@ from fewstep.calibration.inputs import Distribution, evaluations
 from fewstep.calibration.lowering.bias import NONE, Corrections
 from fewstep.calibration.lowering.quantize import lower_graph
 from fewstep.calibration.lowering.scheme import Target
-from fewstep.calibration.observe import Counts, batch_within, observed_tensors, open_watched
-from fewstep.calibration.ranges import tensor_ranges
+from fewstep.calibration.ranges.methods import tensor_ranges
+from fewstep.calibration.ranges.observe import Counts, batch_within, observed_tensors, open_watched
+from fewstep.calibration.ranges.table import Method, RangesTable
 from fewstep.calibration.shifts import Shifts
-from fewstep.calibration.table import Method, RangesTable
 from fewstep.calibration.task import Task
 from fewstep.calibration.trajectories import BATCH, roll_out
 from fewstep.graph.graph import GROUP

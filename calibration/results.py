@@ -10,9 +10,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.calibration.drift import Drift
-from fewstep.calibration.machine import Machine
-from fewstep.calibration.speed import Race
+from fewstep.calibration.evaluation.drift import Drift
+from fewstep.calibration.speed.machine import Machine
+from fewstep.calibration.speed.race import Race
 from fewstep.runtime.manifest import Coverage, Strict
 
 SCHEMA = 1

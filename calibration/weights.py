@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from fewstep.calibration.table import Method
+from fewstep.calibration.ranges.table import Method
 
 LARGEST = 127
 FACTORS = np.linspace(1.0, 0.4, 61)  # of the channel's largest magnitude; 1 first: it wins ties

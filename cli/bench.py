@@ -9,9 +9,9 @@ from tempfile import TemporaryDirectory
 from rich import box
 from rich.table import Table
 
-from fewstep.calibration.bench import BenchOptions, bench
 from fewstep.calibration.calibrate import CalibrateOptions, calibrate
-from fewstep.calibration.speed import Race
+from fewstep.calibration.speed.bench import BenchOptions, bench
+from fewstep.calibration.speed.race import Race
 from fewstep.cli.outcome import Outcome
 from fewstep.cli.progress import under
 from fewstep.runtime.errors import UserError

@@ -1,6 +1,6 @@
 """`fewstep build`: say what was built and what was there."""
 
-from fewstep.calibration.build import BuildOptions, build, intended
+from fewstep.calibration.engines.build import BuildOptions, build, intended
 from fewstep.cli.outcome import Outcome
 from fewstep.runtime.progress import Progress
 

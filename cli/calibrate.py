@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from time import perf_counter
 
 from fewstep.calibration.calibrate import SELECTION, CalibrateOptions, Calibration, calibrate, check_options, open_task
+from fewstep.calibration.drawing.plan_view import headline
 from fewstep.calibration.inputs import long_plan
-from fewstep.calibration.observe import observed_tensors
-from fewstep.calibration.plan_view import headline
-from fewstep.calibration.staged import int8_share
+from fewstep.calibration.ranges.observe import observed_tensors
+from fewstep.calibration.speed.staged import int8_share
 from fewstep.calibration.task import Task
 from fewstep.calibration.trajectories import BATCH, roll_out
 from fewstep.cli.outcome import Outcome

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
-from fewstep.calibration.build import BuildOptions, build
-from fewstep.calibration.build import check_options as check_build
 from fewstep.calibration.calibrate import CalibrateOptions, calibrate, check_options
+from fewstep.calibration.engines.build import BuildOptions, build
+from fewstep.calibration.engines.build import check_options as check_build
 from fewstep.calibration.report import ReportOptions, report
 from fewstep.calibration.report.verdict import warnings
 from fewstep.calibration.results import Results

@@ -3,8 +3,8 @@
 from rich import box
 from rich.table import Table
 
-from fewstep.calibration.evaluate import EvaluateOptions, evaluate, open_task
-from fewstep.calibration.plan_view import headline
+from fewstep.calibration.drawing.plan_view import headline
+from fewstep.calibration.evaluation.evaluate import EvaluateOptions, evaluate, open_task
 from fewstep.calibration.report.verdict import verdicts
 from fewstep.calibration.results import EvaluationResults
 from fewstep.cli.outcome import Outcome

@@ -8,7 +8,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from fewstep.calibration.plan_view import PlanOptions, compiled, equations, headline
+from fewstep.calibration.drawing.plan_view import PlanOptions, compiled, equations, headline
 from fewstep.cli.outcome import Outcome
 from fewstep.runtime.errors import UserError
 from fewstep.runtime.plan import Plan
@@ -61,7 +61,7 @@ def _steps(plan: Plan) -> Table:
 
 
 def _drawn(plan: Plan, output: Path) -> Outcome:
-    from fewstep.calibration.plan_plot import draw
+    from fewstep.calibration.drawing.plan_plot import draw
 
     if output.suffix != ".svg":
         raise UserError(f"cannot draw into {output}", "name a file that ends in .svg")

@@ -5,7 +5,7 @@ from rich.filesize import decimal
 from rich.table import Table
 
 from fewstep.calibration.bodies import int8_bodies, is_native
-from fewstep.calibration.plan_view import headline
+from fewstep.calibration.drawing.plan_view import headline
 from fewstep.calibration.report import ReportOptions, check, report
 from fewstep.calibration.report.verdict import warnings
 from fewstep.calibration.results import Quality, Results

@@ -201,6 +201,6 @@ def write(x: NDArray[np.float32], path: Path, columns: int | None, scale: int) -
     if path.suffix == ".npy":
         np.save(path, x)
         return
-    from fewstep.calibration import pictures
+    from fewstep.calibration.drawing import pictures
 
     path.write_bytes(pictures.png(pictures.grid(x, columns or _columns(len(x)), scale)))

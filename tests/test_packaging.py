@@ -93,7 +93,7 @@ def wheel(path: Path, **changed: bytes | None) -> Path:
     content: dict[str, bytes | None] = {f"fewstep/{folder}/py.typed": b"" for folder in FOLDERS.values()}
     content |= {
         "fewstep/models/fashion_mnist/fashion_mnist.safetensors": b"weights",
-        "fewstep/calibration/extractors/fashion-mnist-cnn.onnx": b"graph",
+        "fewstep/calibration/evaluation/extractors/fashion-mnist-cnn.onnx": b"graph",
         "fewstep/models/fashion_mnist/ready/manifest.json": ready,
         "fewstep/models/fashion_mnist/ready/graphs/g.onnx": graph,
         "fewstep-0.dist-info/METADATA": b"",

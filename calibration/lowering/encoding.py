@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.calibration.ranges import LEVELS
-from fewstep.calibration.table import Range, Ranges
+from fewstep.calibration.ranges.methods import LEVELS
+from fewstep.calibration.ranges.table import Range, Ranges
 
 
 @dataclass(frozen=True)

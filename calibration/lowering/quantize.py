@@ -11,7 +11,7 @@ from fewstep.calibration.lowering.bias import NONE, Corrections, correct
 from fewstep.calibration.lowering.encoding import Encoding, scale_of, zero_point_of
 from fewstep.calibration.lowering.scheme import Emitted, Scheme, Target
 from fewstep.calibration.lowering.selection import LEAST_CHANNELS, WeightedOp, selected_ops
-from fewstep.calibration.table import RangesTable
+from fewstep.calibration.ranges.table import RangesTable
 from fewstep.calibration.weights import QuantizedWeight, quantize_weight
 from fewstep.graph.graph import GROUP, Array, Graph, Node, Value
 from fewstep.graph.passes.constants import drop_unused

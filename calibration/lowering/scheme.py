@@ -8,7 +8,7 @@ import numpy as np
 
 from fewstep.calibration.lowering.encoding import Encoding
 from fewstep.calibration.lowering.selection import WeightedOp
-from fewstep.calibration.table import Ranges
+from fewstep.calibration.ranges.table import Ranges
 from fewstep.calibration.weights import LARGEST, QuantizedWeight
 from fewstep.graph.graph import Array, Graph, Node
 from fewstep.runtime.manifest import Coverage

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.calibration.conditions_file import Rows
-from fewstep.calibration.held_out import held_out_conditions
-from fewstep.calibration.metrics import psnr
+from fewstep.calibration.evaluation.held_out import held_out_conditions
+from fewstep.calibration.evaluation.metrics import psnr
 from fewstep.graph.graph import GROUP
 from fewstep.runtime import noise
 from fewstep.runtime.backends import Network

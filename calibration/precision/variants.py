@@ -7,7 +7,7 @@ from fewstep.calibration.lowering.bias import Corrections
 from fewstep.calibration.lowering.coverage import count
 from fewstep.calibration.lowering.quantize import Lowered, lower, lower_graph, lowered_ops
 from fewstep.calibration.lowering.scheme import Target
-from fewstep.calibration.table import RangesTable
+from fewstep.calibration.ranges.table import RangesTable
 from fewstep.graph.graph import Graph
 from fewstep.graph.session import Session, open_session
 

@@ -5,20 +5,21 @@ from time import perf_counter
 
 import msgspec
 
-from fewstep.calibration import results, table
+from fewstep.calibration import results
 from fewstep.calibration.bodies import engine_of, int8_bodies, is_native, judged_plan, open_body
 from fewstep.calibration.conditions_file import Rows, read_conditions
-from fewstep.calibration.held_out import held_out_conditions, label
-from fewstep.calibration.judge import Candidate, Denoiser, Setting, judge
+from fewstep.calibration.evaluation.held_out import held_out_conditions, label
+from fewstep.calibration.evaluation.judge import Candidate, Denoiser, Setting, judge
 from fewstep.calibration.lowering.selection import selected_ops
 from fewstep.calibration.lowering.targets import TARGETS
-from fewstep.calibration.machine import Machine, this_machine
+from fewstep.calibration.ranges import table
 from fewstep.calibration.report.operations import operations
 from fewstep.calibration.report.options import ReportOptions
 from fewstep.calibration.report.samples import Samples
 from fewstep.calibration.results import Covered, Quality, RangeOverGroups, Results
-from fewstep.calibration.speed import Race
-from fewstep.calibration.staged import int8_share, race_bodies
+from fewstep.calibration.speed.machine import Machine, this_machine
+from fewstep.calibration.speed.race import Race
+from fewstep.calibration.speed.staged import int8_share, race_bodies
 from fewstep.calibration.trajectories import roll_out
 from fewstep.graph import io
 from fewstep.graph.graph import Graph

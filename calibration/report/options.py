@@ -4,8 +4,8 @@ import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fewstep.calibration.held_out import PAIRED
-from fewstep.calibration.speed import LONGEST_TURN, check_batches
+from fewstep.calibration.evaluation.held_out import PAIRED
+from fewstep.calibration.speed.race import LONGEST_TURN, check_batches
 from fewstep.runtime.errors import UserError
 
 

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from html import escape
 
-from fewstep.calibration import plots
-from fewstep.calibration.plots import Series
+from fewstep.calibration.drawing import plots
+from fewstep.calibration.drawing.plots import Series
 from fewstep.calibration.precision.record import PrecisionMap
 from fewstep.calibration.report.distribution import distribution_section
 from fewstep.calibration.report.elements import (

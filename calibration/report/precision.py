@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from fewstep.calibration import plots
-from fewstep.calibration.plots import Series
+from fewstep.calibration.drawing import plots
+from fewstep.calibration.drawing.plots import Series
 from fewstep.calibration.precision.record import PrecisionMap, Reached, decode
 from fewstep.calibration.report.elements import (
     Content,

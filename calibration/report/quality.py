@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from fewstep.calibration import plots
-from fewstep.calibration.drift import BANDS
-from fewstep.calibration.plots import Series
+from fewstep.calibration.drawing import plots
+from fewstep.calibration.drawing.plots import Series
+from fewstep.calibration.evaluation.drift import BANDS
 from fewstep.calibration.report.elements import (
     Content,
     Html,

@@ -7,8 +7,8 @@ from math import floor, log2
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.calibration import pictures
-from fewstep.calibration.metrics import psnr
+from fewstep.calibration.drawing import pictures
+from fewstep.calibration.evaluation.metrics import psnr
 from fewstep.calibration.report.elements import (
     Content,
     Html,

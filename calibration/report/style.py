@@ -1,6 +1,6 @@
 """How the page looks: one column, system fonts, light and dark by the reader's setting, printable."""
 
-from fewstep.calibration import plots
+from fewstep.calibration.drawing import plots
 
 PAGE = """
 * { box-sizing: border-box; }

@@ -1,7 +1,7 @@
 """A small classifier of Fashion-MNIST, whose 64 features serve as the named extractor `fashion-mnist-cnn`.
 
-Distances between sets of samples are taken between these features (`fewstep.calibration.distance`). Evaluation runs it
-without torch: `train_classifier.py` writes it as ONNX, the only form that is shipped.
+Distances between sets of samples are taken between these features (`fewstep.calibration.evaluation.distance`).
+Evaluation runs it without torch: `train_classifier.py` writes it as ONNX, the only form that is shipped.
 """
 
 from torch import Tensor, nn

@@ -1,7 +1,7 @@
 """Train the feature extractor: `python -m fewstep.models.fashion_mnist.train_classifier --work FOLDER`.
 
 Cross entropy with mirrored and shifted images; the rest is `fewstep.models.training`. Ends with the ONNX graph and its
-card in the work folder; `calibration/extractors` holds a copy of both.
+card in the work folder; `calibration/evaluation/extractors` holds a copy of both.
 """
 
 from pathlib import Path

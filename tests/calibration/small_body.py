@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
-from fewstep.calibration.observe import observed_tensors, watch
-from fewstep.calibration.table import Range, Ranges, RangesTable
+from fewstep.calibration.ranges.observe import observed_tensors, watch
+from fewstep.calibration.ranges.table import Range, Ranges, RangesTable
 from fewstep.graph.graph import BATCH, Array, Graph, Node, Value
 from fewstep.graph.io import save
 from fewstep.graph.session import Session, run

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from fewstep.calibration.calibrate import CalibrateOptions, Calibration, calibrate
-from fewstep.calibration.table import load as load_table
+from fewstep.calibration.ranges.table import load as load_table
 from fewstep.graph import io
 from fewstep.graph.graph import BATCH, Graph, Node, Value
 from fewstep.runtime import manifest as form

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fewstep.calibration.lowering.encoding import asymmetric_uint8, symmetric_int8
-from fewstep.calibration.table import Range, Ranges
+from fewstep.calibration.ranges.table import Range, Ranges
 
 
 def ranges(*ends: tuple[float, float]) -> Ranges:

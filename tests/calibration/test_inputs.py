@@ -10,7 +10,7 @@ from test_calibrate import FIRST, denoiser, write_bundle
 from fewstep.calibration.calibrate import CalibrateOptions, calibrate, open_task
 from fewstep.calibration.count import count_activations, count_progressively, tabulate
 from fewstep.calibration.inputs import LONG, Distribution, chosen, evaluations, long_plan
-from fewstep.calibration.observe import open_watched
+from fewstep.calibration.ranges.observe import open_watched
 from fewstep.calibration.task import Task
 from fewstep.runtime.sampler import load
 

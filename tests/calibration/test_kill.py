@@ -15,9 +15,9 @@ from pathlib import Path
 tests, verb, folder = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
 sys.path[:0] = [str(tests), str(tests.parent)]
 
-from fewstep.calibration import build_engine
-from fewstep.calibration.build import BuildOptions, build
-from fewstep.calibration.builders import Builder
+from fewstep.calibration.engines import build_engine
+from fewstep.calibration.engines.build import BuildOptions, build
+from fewstep.calibration.engines.builders import Builder
 from fewstep.calibration.calibrate import calibrate
 from killing import outcomes
 from test_calibrate import FIRST, denoiser, write_bundle

@@ -12,7 +12,7 @@ from fewstep.calibration.lowering.quantize import encoded_tensors, lower
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.lowering.selection import selected_ops
 from fewstep.calibration.lowering.targets import TARGETS
-from fewstep.calibration.observe import observed_tensors
+from fewstep.calibration.ranges.observe import observed_tensors
 from fewstep.graph.graph import BATCH, Graph, Node, Value
 from fewstep.graph.session import open_session, run
 from fewstep.runtime.errors import UserError

@@ -12,14 +12,14 @@ import pytest
 from judged_bundle import ERROR, add_stage, make_bundle
 
 from fewstep.calibration import results as forms
-from fewstep.calibration.machine import this_machine
-from fewstep.calibration.metrics import CEILING, psnr
+from fewstep.calibration.evaluation.metrics import CEILING, psnr
+from fewstep.calibration.ranges.table import Range, Ranges, RangesTable
 from fewstep.calibration.report import ReportOptions, report, write
 from fewstep.calibration.report.measure import notes, ranges_over_groups
 from fewstep.calibration.report.page import headline, page
 from fewstep.calibration.report.samples import Samples
 from fewstep.calibration.report.verdict import warnings
-from fewstep.calibration.table import Range, Ranges, RangesTable
+from fewstep.calibration.speed.machine import this_machine
 from fewstep.graph.commit import open_for_update
 from fewstep.graph.graph import Graph, Node, Value
 from fewstep.runtime.bundle import MANIFEST, named_files, open_bundle

@@ -6,8 +6,8 @@ import pytest
 from extractors import write_extractor
 from judged_bundle import make_bundle
 
-from fewstep.calibration.comparison import compare
-from fewstep.calibration.evaluate import EvaluateOptions, evaluate
+from fewstep.calibration.evaluation.comparison import compare
+from fewstep.calibration.evaluation.evaluate import EvaluateOptions, evaluate
 from fewstep.calibration.report import ReportOptions, report
 from fewstep.calibration.report.distribution import distribution_section, stored_evaluation
 from fewstep.calibration.report.quality import end_section

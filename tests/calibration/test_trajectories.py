@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fewstep.calibration.histogram import measure, merge
+from fewstep.calibration.ranges.histogram import measure, merge
 from fewstep.calibration.trajectories import FIRST_SEED, HELD_OUT_SEEDS, draw_condition, roll_out
 from fewstep.runtime.errors import UserError
 from fewstep.runtime.manifest import Condition

@@ -7,8 +7,8 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from fewstep.calibration.plan_plot import draw
-from fewstep.calibration.plan_view import LAGS, equations, linear, recurrence
+from fewstep.calibration.drawing.plan_plot import draw
+from fewstep.calibration.drawing.plan_view import LAGS, equations, linear, recurrence
 from fewstep.cli.main import main
 from fewstep.runtime import solvers
 from fewstep.runtime.errors import UserError

@@ -19,8 +19,8 @@ from guard import guarded
 from hypothesis import HealthCheck, given, settings
 from mutations import changes, cuts, damaged_bytes, damaged_graph, damaged_json, messages
 
-from fewstep.calibration.table import Range, Ranges, RangesTable
-from fewstep.calibration.table import load as load_ranges
+from fewstep.calibration.ranges.table import Range, Ranges, RangesTable
+from fewstep.calibration.ranges.table import load as load_ranges
 from fewstep.graph import io
 from fewstep.runtime import engines, load, plan_file
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime

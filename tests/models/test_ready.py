@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fewstep.calibration.held_out import held_out_conditions
+from fewstep.calibration.evaluation.held_out import held_out_conditions
 from fewstep.export.sources.shipped import fashion_mnist
 from fewstep.models import ready
 from fewstep.models.fashion_mnist import unet

@@ -8,7 +8,7 @@ import pytest
 from test_calibrate import SHAPE, write_bundle
 
 from fewstep.calibration.calibrate import CalibrateOptions, Calibration, calibrate
-from fewstep.calibration.metrics import psnr
+from fewstep.calibration.evaluation.metrics import psnr
 from fewstep.calibration.precision.course import SELECTION_SEEDS
 from fewstep.calibration.precision.record import decode, parse_bound
 from fewstep.calibration.precision.refine import Bound

@@ -1,0 +1,209 @@
+"""Ranges of activations from histograms, by four methods: the clipping with the least expected squared error, none at
+all, a percentile, or the clipping that keeps most of the distribution's information (entropy).
+
+Quantizers (ONNX QuantizeLinear, round to nearest): asymmetric uint8 with scale (high - low) / 255 and the zero point
+rounded to an integer; symmetric int8 with scale amax / 127 and integers -128 .. 127.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from math import isfinite
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.calibration.ranges.entropy import least_divergent
+from fewstep.calibration.ranges.histogram import BINS, Histogram, coarsen
+from fewstep.calibration.ranges.table import Method, Range, Ranges
+
+LEVELS = 255  # steps between the least and the greatest of 256 integers
+COARSE = np.geomspace(0.05, 1.0, 16)  # shrink factors tried first; 8 bits rarely gain from clipping at all
+REFINEMENTS = 3  # grids around the best factors so far, each reaching as far as the last one's neighbours
+ZOOM = 4
+FINE = np.linspace(-1.0, 1.0, 2 * ZOOM + 1)
+PERCENTILE = 99.99  # of the values stay inside; half of the others lie on each side
+AMAX_OF_ZEROS = 1.0  # a tensor that was always zero is exact under any scale; this one cannot underflow
+
+Error = Callable[[NDArray[np.float64]], NDArray[np.float64]]  # of shrink factors [K, ends] -> [K]
+
+
+def lambda_edges(lams: Sequence[float]) -> tuple[float, ...]:
+    """Edges of groups that give each distinct lambda of a plan's steps its own group: midpoints between neighbours.
+
+    At an infinite lambda (pure noise of a flow) the edge lies where the next one would, or one away if it is alone.
+    """
+    distinct = sorted(set(lams))
+    finite = [lam for lam in distinct if isfinite(lam)]
+    reach = (finite[1] - finite[0], finite[-1] - finite[-2]) if len(finite) > 1 else (2.0, 2.0)
+
+    def edge(a: float, b: float) -> float:
+        if isfinite(a) and isfinite(b):
+            return (a + b) / 2
+        if isfinite(b):
+            return b - reach[0] / 2
+        return a + reach[1] / 2 if isfinite(a) else 0.0
+
+    return tuple(edge(a, b) for a, b in pairwise(distinct))
+
+
+def tensor_ranges(groups: Sequence[Histogram], method: Method) -> Ranges:
+    """Ranges of one tensor from its histogram in each group. Pooled error counts every group alike, however large."""
+    find, find_symmetric = METHODS[method]
+    per_group = [Density.of([histogram]) for histogram in groups]
+    pooled = Density.of(groups)
+    return Ranges(
+        pooled=find(pooled),
+        per_group=tuple(find(density) for density in per_group),
+        pooled_symmetric=find_symmetric(pooled),
+        per_group_symmetric=tuple(find_symmetric(density) for density in per_group),
+    )
+
+
+@dataclass(frozen=True)
+class Density:
+    """A distribution on dyadic bins as running moments: sums of p, p x, p x^2 over all bins below each bin edge.
+
+    `moments` [3, 2 * BINS + 1]; a bin's mass sits at its centre, 1/32 of a step or less from where it was.
+    """
+
+    width: float
+    moments: NDArray[np.float64]
+    low: float
+    high: float
+
+    @staticmethod
+    def of(histograms: Sequence[Histogram]) -> "Density":
+        """The mixture with equal weights."""
+        exponent = max(histogram.exponent for histogram in histograms)
+        counts = [coarsen(histogram, exponent).counts for histogram in histograms]
+        weight = np.sum([count / count.sum() for count in counts], axis=0) / len(counts)
+        width = 2.0**exponent
+        centre = (np.arange(-BINS, BINS) + 0.5) * width
+        moments = np.zeros((3, 2 * BINS + 1))
+        np.cumsum([weight, weight * centre, weight * centre**2], axis=1, out=moments[:, 1:])
+        return Density(width, moments, min(h.low for h in histograms), max(h.high for h in histograms))
+
+    def magnitudes(self) -> NDArray[np.float64]:
+        """Mass by bin of magnitude, from zero up to the bin that holds the greatest one."""
+        mass = np.diff(self.moments[0])
+        folded = mass[BINS:] + mass[BINS - 1 :: -1]
+        filled: NDArray[np.float64] = folded[: np.flatnonzero(folded)[-1] + 1]
+        return filled
+
+    def quantile(self, share: float) -> float:
+        """The least bin edge with at least this share of the values below it, within the extremes; for small shares the
+        greatest with no more than it below."""
+        below, wanted = self.moments[0], share * self.moments[0, -1]
+        edge = np.searchsorted(below, wanted, "right") - 1 if share < 0.5 else np.searchsorted(below, wanted, "left")
+        return float(np.clip((edge - BINS) * self.width, self.low, self.high))
+
+    def below(self, value: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Moments [3, *value.shape] of the bins whose centre is less than `value`."""
+        edge = np.clip(np.ceil(value / self.width - 0.5), -BINS, BINS).astype(np.int64) + BINS
+        return self.moments[:, edge]
+
+    def error(self, scale: NDArray[np.float64], least: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Expected squared error [K] of K quantizers with 256 values scale * (least + 0 .. 255), clipping outside.
+
+        Every x in a cell becomes the cell's value v, so a cell adds E[x^2] - 2 v E[x] + v^2 E[1] over it.
+        """
+        value = scale[:, None] * (least[:, None] + np.arange(LEVELS + 1))  # [K, 256]
+        inner = self.below((value[:, 1:] + value[:, :-1]) / 2)  # [3, K, 255]
+        start = np.zeros((3, len(scale), 1))
+        whole = np.broadcast_to(self.moments[:, None, -1:], start.shape)
+        mass, first, _ = np.diff(inner, axis=2, prepend=start, append=whole)
+        cells = value * (value * mass - 2 * first)
+        error: NDArray[np.float64] = self.moments[2, -1] + cells.sum(axis=1)
+        return error
+
+
+def minmax_range(density: Density) -> Range:
+    low, high = min(density.low, 0.0), max(density.high, 0.0)
+    return Range(low, high) if low < high else Range(0.0, AMAX_OF_ZEROS)
+
+
+def minmax_amax(density: Density) -> float:
+    return max(-density.low, density.high) or AMAX_OF_ZEROS
+
+
+def percentile_range(density: Density) -> Range:
+    """The values but for the outermost 0.005 % on each side, zero included."""
+    low, high = density.quantile((1 - PERCENTILE / 100) / 2), density.quantile((1 + PERCENTILE / 100) / 2)
+    low, high = min(low, 0.0), max(high, 0.0)
+    return Range(low, high) if low < high else minmax_range(density)  # what is left is nothing but zeros
+
+
+def percentile_amax(density: Density) -> float:
+    """PERCENTILE of the magnitudes."""
+    largest = minmax_amax(density)
+    if density.low == density.high:
+        return largest
+    inside = np.searchsorted(np.cumsum(density.magnitudes()), PERCENTILE / 100 * density.moments[0, -1])
+    return min((int(inside) + 1) * density.width, largest)
+
+
+def entropy_range(density: Density) -> Range:
+    """The extremes, cut at the threshold that is best for magnitudes."""
+    amax, largest = entropy_amax(density), minmax_range(density)
+    return Range(max(largest.low, -amax), min(largest.high, amax))
+
+
+def entropy_amax(density: Density) -> float:
+    """The threshold of TensorRT's entropy calibrator (`entropy.py`)."""
+    largest = minmax_amax(density)
+    if density.low == density.high:  # a constant is exact at the end of its range
+        return largest
+    return min(least_divergent(density.magnitudes()) * density.width, largest)
+
+
+def mse_amax(density: Density) -> float:
+    """amax of the symmetric int8 quantizer with the least expected squared error."""
+    largest = minmax_amax(density)
+    if density.low == density.high:  # a constant is exact at the end of its range
+        return largest
+
+    def error(factors: NDArray[np.float64]) -> NDArray[np.float64]:
+        scale = factors[:, 0] * largest / 127
+        return density.error(scale, np.full_like(scale, -128))
+
+    (factor,) = _minimise(error, [True])
+    return factor * largest
+
+
+def mse_range(density: Density) -> Range:
+    """(low, high) of the asymmetric uint8 quantizer with the least expected squared error."""
+    largest = minmax_range(density)
+    if density.low == density.high:
+        return largest
+
+    def error(factors: NDArray[np.float64]) -> NDArray[np.float64]:
+        low, high = factors[:, 0] * largest.low, factors[:, 1] * largest.high
+        scale = (high - low) / LEVELS
+        return density.error(scale, -np.round(-low / scale))
+
+    low, high = _minimise(error, [largest.low < 0, largest.high > 0])
+    return Range(low * largest.low, high * largest.high)
+
+
+def _minimise(error: Error, is_free: Sequence[bool]) -> tuple[float, ...]:
+    """The shrink factors with the least error: a coarse grid over those that are free, then finer ones around the best.
+
+    The grids are even in log factor. Factors that are not free stay 1.
+    """
+    best = np.zeros(len(is_free))
+    grid, reach = np.log(COARSE), -np.log(COARSE[-2])
+    for _ in range(1 + REFINEMENTS):
+        axes = [np.minimum(b + grid, 0.0) if free else np.zeros(1) for b, free in zip(best, is_free, strict=True)]
+        candidates = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, len(axes))
+        best = candidates[np.argmin(error(np.exp(candidates)))]
+        grid, reach = reach * FINE, reach / ZOOM
+    return tuple(np.exp(best).tolist())
+
+
+METHODS: dict[Method, tuple[Callable[[Density], Range], Callable[[Density], float]]] = {
+    "mse": (mse_range, mse_amax),
+    "minmax": (minmax_range, minmax_amax),
+    "percentile": (percentile_range, percentile_amax),
+    "entropy": (entropy_range, entropy_amax),
+}

@@ -1,0 +1,112 @@
+"""Watch a prepared graph run: which activations matter, how to see them, and what was counted, group by group."""
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.calibration.lowering.selection import weighted_op
+from fewstep.calibration.ranges.histogram import Histogram, measure, merge
+from fewstep.calibration.trajectories import Evaluation
+from fewstep.graph.graph import Graph
+from fewstep.graph.session import open_session
+from fewstep.graph.types import infer_types
+from fewstep.runtime.backends import Arrays, Network
+from fewstep.runtime.errors import UserError
+from fewstep.runtime.plan import group_of
+
+LOG = logging.getLogger("fewstep")
+CHECK_WEIGHTS = "check the weights that the denoiser was exported with"
+
+
+def observed_tensors(graph: Graph) -> tuple[str, ...]:
+    """Inputs and outputs of every Conv, MatMul and Gemm with a constant weight: what a lowering may quantize."""
+    ops = (weighted_op(node, graph) for node in graph.nodes)
+    return tuple(dict.fromkeys(name for op in ops if op for name in (op.x, op.name)))
+
+
+def watch(graph: Graph, tensors: Iterable[str]) -> Graph:
+    """The graph with `tensors` among its outputs. Its inputs among them need no output: they are in the feeds."""
+    known = {value.name for value in (*graph.inputs, *graph.outputs)}
+    types = infer_types(graph).values
+    added = [name for name in dict.fromkeys(tensors) if name not in known]
+    for name in added:
+        if name not in types:
+            raise UserError(f"the type of tensor {name!r} cannot be inferred", "export the denoiser again")
+    return replace(graph, outputs=graph.outputs + tuple(types[name] for name in added))
+
+
+def batch_within(memory: int, graph: Graph, tensors: Iterable[str], branches: int) -> int:
+    """How many trajectories at once keep all of `tensors` within `memory` bytes; at least one."""
+    types = infer_types(graph)
+    trajectory = branches * sum(types.sample_bytes(name) or 0 for name in tensors)
+    return max(1, memory // max(1, trajectory))
+
+
+def open_watched(graph: Graph, tensors: Sequence[str]) -> Network:
+    """Run the graph and return `tensors` too. UserError naming the first that overflows where the output does."""
+    session = open_session(watch(graph, tensors), optimize=True)
+
+    def network(feeds: Arrays) -> dict[str, NDArray[np.float32]]:
+        held = session(feeds)
+        if not all(np.isfinite(held[value.name]).all() for value in graph.outputs):
+            for name in tensors:
+                if name in held and not np.isfinite(held[name]).all():
+                    raise UserError(f"tensor {name!r} of the float denoiser is not finite", CHECK_WEIGHTS)
+        return held
+
+    return network
+
+
+@dataclass
+class Counts:
+    """Histograms of tensors by lambda group, growing with each evaluation. `edges` as in `manifest.Body.groups`."""
+
+    tensors: tuple[str, ...]
+    edges: tuple[float, ...]
+    histograms: dict[tuple[str, int], Histogram] = field(default_factory=dict)
+
+    def add(self, evaluation: Evaluation) -> None:
+        """Count what the tensors held. UserError naming the tensor and the step if a value is not finite."""
+        step = evaluation.state.step
+        group = group_of(step.lam, self.edges)
+        held = {**evaluation.feeds, **evaluation.tensors}
+        for name in self.tensors:
+            try:
+                seen = measure(held[name])
+            except ValueError as error:
+                raise UserError(
+                    f"tensor {name!r} has {error} at step {evaluation.state.index + 1} (time {step.time:g})",
+                    CHECK_WEIGHTS,
+                ) from None
+            before = self.histograms.get((name, group))
+            self.histograms[name, group] = seen if before is None else merge(before, seen)
+
+    def filled(self) -> "Counts":
+        """A group without data takes that of the nearest group that has some, and is named in a warning.
+
+        So it goes where inputs are not those of the plan itself: one of its steps may be seen by chance, or never.
+        """
+        seen = sorted({group for _, group in self.histograms})
+        missing = [group for group in range(len(self.edges) + 1) if group not in seen]
+        if not missing or not seen:
+            return self
+        LOG.warning("lambda groups %s saw no inputs, and take the ranges of their neighbours", missing)
+        nearest = {group: seen[int(np.argmin([abs(other - group) for other in seen]))] for group in missing}
+        taken = {
+            (name, group): self.histograms[name, other] for group, other in nearest.items() for name in self.tensors
+        }
+        return replace(self, histograms=self.histograms | taken)
+
+    def of(self, tensor: str) -> tuple[Histogram, ...]:
+        """One histogram per group. UserError if the tensor was never seen in one of them."""
+        groups = range(len(self.edges) + 1)
+        for group in groups:
+            if (tensor, group) not in self.histograms:
+                raise UserError(
+                    f"tensor {tensor!r} has no data in lambda group {group} of {len(groups)}",
+                    "follow more trajectories, along the plan itself (--inputs deployed)",
+                )
+        return tuple(self.histograms[tensor, group] for group in groups)

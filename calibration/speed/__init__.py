@@ -1,0 +1,1 @@
+"""Which form of a denoiser is faster, and on what machine that was measured."""

@@ -1,0 +1,117 @@
+"""Ranges against brute force on the samples themselves."""
+
+from functools import reduce
+from math import inf
+from typing import get_args
+
+import numpy as np
+import pytest
+
+from fewstep.calibration.ranges.histogram import measure, merge
+from fewstep.calibration.ranges.methods import lambda_edges, tensor_ranges
+from fewstep.calibration.ranges.table import Method, Range
+
+NORMAL = np.random.default_rng(0).standard_normal(100_000)
+ACTIVATIONS = {
+    "normal": NORMAL,
+    "silu": 3 * NORMAL / (1 + np.exp(-3 * NORMAL)),
+    "heavy tails": np.random.default_rng(1).standard_t(3, 100_000) - 1,
+    "positive": np.abs(NORMAL) + 1,
+    "negative": -np.exp(NORMAL),
+    "relu": np.maximum(NORMAL, 0),
+}
+
+
+def uint8_error(x: np.ndarray, low: float, high: float) -> float:
+    scale = (high - low) / 255
+    zero = np.round(-low / scale)
+    return float(np.mean(((np.clip(np.round(x / scale) + zero, 0, 255) - zero) * scale - x) ** 2))
+
+
+def int8_error(x: np.ndarray, amax: float) -> float:
+    scale = amax / 127
+    return float(np.mean((np.clip(np.round(x / scale), -128, 127) * scale - x) ** 2))
+
+
+@pytest.fixture(params=ACTIVATIONS)
+def x(request: pytest.FixtureRequest) -> np.ndarray:
+    return ACTIVATIONS[request.param].astype(np.float32)
+
+
+def test_minmax_ranges_are_the_extremes_with_zero(x: np.ndarray) -> None:
+    ranges = tensor_ranges([measure(x)], "minmax")
+    assert ranges.pooled == Range(min(float(x.min()), 0.0), max(float(x.max()), 0.0))
+    assert ranges.pooled_symmetric == float(np.abs(x).max())
+
+
+def test_mse_amax_is_within_a_percent_of_brute_force(x: np.ndarray) -> None:
+    amax = tensor_ranges([measure(x)], "mse").pooled_symmetric
+    best = min(int8_error(x, f * float(np.abs(x).max())) for f in np.linspace(0.05, 1, 200))
+    assert int8_error(x, amax) <= 1.01 * best
+
+
+def test_mse_range_is_within_two_percent_of_brute_force(x: np.ndarray) -> None:
+    found = tensor_ranges([measure(x)], "mse").pooled
+    factors = np.linspace(0.05, 1, 14)
+    low, high = min(float(x.min()), 0.0), max(float(x.max()), 0.0)
+    lows = {f * low for f in factors}
+    best = min(uint8_error(x, a, f * high) for a in lows for f in factors if a < f * high)
+    assert found.low <= 0 <= found.high
+    assert uint8_error(x, found.low, found.high) <= 1.02 * best
+
+
+def test_the_pooled_range_weights_groups_equally() -> None:
+    wide, narrow = (NORMAL * 10).astype(np.float32), NORMAL.astype(np.float32)
+    once = tensor_ranges([measure(narrow), measure(wide)], "mse")
+    often = tensor_ranges([measure(np.tile(narrow, 9)), measure(wide)], "mse")
+    assert often.pooled == once.pooled
+    assert once.per_group[0].high < once.pooled.high <= once.per_group[1].high * 1.1
+
+
+def test_the_percentile_range_leaves_one_in_twenty_thousand_outside_on_each_side(x: np.ndarray) -> None:
+    """Of 100 000 values five, which the next bin inside would exceed."""
+    ranges = tensor_ranges([measure(x)], "percentile")
+    low, high, amax = ranges.pooled.low, ranges.pooled.high, ranges.pooled_symmetric
+    width = 2.0 ** measure(x).exponent
+    assert (x < low).sum() <= 5 and (low == 0 or (x < low + width).sum() >= 5)
+    assert (x > high).sum() <= 5 and (high == 0 or (x > high - width).sum() >= 5)
+    assert (np.abs(x) > amax).sum() <= 10 <= (np.abs(x) > amax - width).sum()
+
+
+def test_entropy_cuts_heavy_tails_and_leaves_what_fills_its_range() -> None:
+    even = np.linspace(-1, 1, 100_000, dtype=np.float32)
+    assert tensor_ranges([measure(even)], "entropy").pooled_symmetric == 1.0
+    heavy = ACTIVATIONS["heavy tails"].astype(np.float32)
+    found = tensor_ranges([measure(heavy)], "entropy")
+    largest = float(np.abs(heavy).max())
+    assert 3 < found.pooled_symmetric < largest / 2
+    assert found.pooled == Range(
+        max(float(heavy.min()), -found.pooled_symmetric), min(float(heavy.max()), found.pooled_symmetric)
+    )
+
+
+@pytest.mark.parametrize("method", get_args(Method))
+def test_ranges_do_not_depend_on_order_or_batch(x: np.ndarray, method: Method) -> None:
+    shuffled = np.random.default_rng(2).permutation(x)
+    whole = tensor_ranges([measure(x)], method)
+    assert tensor_ranges([reduce(merge, map(measure, np.array_split(shuffled, 7)))], method) == whole
+    assert whole.pooled.low <= 0 <= whole.pooled.high and whole.pooled_symmetric > 0
+
+
+@pytest.mark.parametrize("method", get_args(Method))
+def test_a_constant_ends_its_range_and_zeros_get_one(method: str) -> None:
+    constant = tensor_ranges([measure(np.full(9, -0.3, np.float32))], method)  # type: ignore[arg-type]
+    assert constant.pooled == Range(float(np.float32(-0.3)), 0.0)
+    assert constant.pooled_symmetric == float(np.float32(0.3))
+    zeros = tensor_ranges([measure(np.zeros(9, np.float32))], method)  # type: ignore[arg-type]
+    assert (zeros.pooled, zeros.pooled_symmetric) == (Range(0.0, 1.0), 1.0)
+
+
+def test_edges_are_midpoints_and_repeated_lambdas_share_a_group() -> None:
+    assert lambda_edges([-4.0, -1.0, -1.0, 3.0]) == (-2.5, 1.0)
+    assert lambda_edges([0.5]) == ()
+
+
+def test_edges_beside_infinite_lambdas_are_finite() -> None:
+    assert lambda_edges([-inf, -1.0, 3.0, inf]) == (-3.0, 1.0, 5.0)
+    assert lambda_edges([-inf, 2.0]) == (1.0,)

@@ -1,0 +1,105 @@
+"""Watching a graph of two layers, whose activations are known."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from fewstep.calibration.ranges.histogram import measure
+from fewstep.calibration.ranges.observe import Counts, batch_within, observed_tensors, watch
+from fewstep.calibration.trajectories import Evaluation
+from fewstep.graph.graph import BATCH, Graph, Node, Value
+from fewstep.graph.session import open_session
+from fewstep.runtime.errors import UserError
+from fewstep.runtime.plan import Step
+from fewstep.runtime.step import StepState
+
+F32 = np.dtype(np.float32)
+X = np.random.default_rng(0).standard_normal((3, 2, 4, 4)).astype(np.float32)
+GRAPH = Graph(
+    "two layers",
+    (Value("x", F32, (BATCH, 2, 4, 4)),),
+    (Value("v", F32, (BATCH, 2, 4, 4)),),
+    (
+        Node("Conv", ("x", "first"), ("a",)),
+        Node("Relu", ("a",), ("b",)),
+        Node("Mul", ("b", "b"), ("unseen",)),
+        Node("Conv", ("b", "second"), ("c",)),
+        Node("Add", ("c", "unseen"), ("v",)),
+        Node("Mul", ("second", "first"), ("constant",)),
+    ),
+    {"first": np.eye(2, dtype=np.float32)[:, :, None, None], "second": np.full((2, 2, 1, 1), 2, np.float32)},
+)
+
+
+def evaluation(lam: float | None, **tensors: np.ndarray) -> Evaluation:
+    step = Step(
+        network="denoiser",
+        time=7.0,
+        to=None,
+        lam=lam,
+        alpha=None,
+        sigma=None,
+        group=0,
+        branches=("cond",),
+        heads=1,
+        input=(1.0,),
+        shape=None,
+        shape_of=(),
+        x0=(1.0, 0.0),
+        update=((1.0, 0.0),),
+        terms=(),
+        draws=(),
+    )
+    return Evaluation(StepState(3, step, (), X, (), None, ()), (0,), {"x": X}, tensors)
+
+
+def test_inputs_and_outputs_of_weighted_layers_are_observed() -> None:
+    assert observed_tensors(GRAPH) == ("x", "a", "b", "c")
+
+
+def test_a_watched_graph_returns_what_the_tensors_hold_and_the_same_output() -> None:
+    watched = watch(GRAPH, ("x", "a", "b", "c", "v"))
+    assert [(value.name, value.shape) for value in watched.outputs[1:]] == [(n, (BATCH, 2, 4, 4)) for n in "abc"]
+    seen = open_session(watched, optimize=True)({"x": X})
+    assert np.array_equal(seen["a"], X) and np.array_equal(seen["b"], np.maximum(X, 0))
+    assert np.allclose(seen["v"], open_session(GRAPH, optimize=True)({"x": X})["v"], rtol=1e-6)  # fused differently
+
+
+def test_the_batch_keeps_activations_within_memory() -> None:
+    sample = 2 * 4 * 4 * 4  # bytes of one sample of one tensor
+    assert batch_within(10 * sample, GRAPH, ("a", "b"), branches=1) == 5
+    assert batch_within(10 * sample, GRAPH, ("a", "b"), branches=2) == 2
+    assert batch_within(1, GRAPH, ("a", "b"), branches=2) == 1
+
+
+def test_a_tensor_of_unknown_shape_is_named() -> None:
+    strange = replace(GRAPH, nodes=(*GRAPH.nodes, Node("Strange", ("b",), ("d",), domain="elsewhere")))
+    with pytest.raises(UserError, match="'d'"):
+        watch(strange, ("d",))
+
+
+def test_counts_fall_into_the_group_of_their_lambda() -> None:
+    counts = Counts(("x", "a"), (0.0,))
+    counts.add(evaluation(None, a=X))
+    counts.add(evaluation(1.0, a=2 * X))
+    counts.add(evaluation(2.0, a=4 * X))
+    noisy, clean = counts.of("a")
+    assert (noisy.total, clean.total) == (X.size, 2 * X.size)
+    assert (noisy.high, clean.high) == (float(X.max()), 4 * float(X.max()))
+    assert np.array_equal(counts.of("x")[0].counts, measure(X).counts)
+
+
+def test_a_group_without_data_is_an_error_with_the_name_of_the_tensor() -> None:
+    counts = Counts(("a",), (0.0,))
+    counts.add(evaluation(1.0, a=X))
+    with pytest.raises(UserError, match="tensor 'a' has no data in lambda group 0 of 2"):
+        counts.of("a")
+
+
+@pytest.mark.parametrize(("bad", "word"), [(np.nan, "NaN"), (np.inf, "infinite values")])
+def test_values_that_are_not_finite_name_the_tensor_and_the_step(bad: float, word: str) -> None:
+    values = X.copy()
+    values[0, 0, 0, 0] = bad
+    with pytest.raises(UserError, match=f"tensor 'a' has {word} at step 4 .time 7."):
+        Counts(("a",), ()).add(evaluation(0.0, a=values))
