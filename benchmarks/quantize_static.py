@@ -35,9 +35,10 @@ from fewstep.runtime.backends import Arrays
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.errors import UserError
 from fewstep.runtime.guidance import weight_of
+from fewstep.runtime.loading import load
 from fewstep.runtime.plan import Plan
 from fewstep.runtime.progress import SILENT, Progress
-from fewstep.runtime.sampler import Sampler, load
+from fewstep.runtime.sampler import Sampler
 
 OURS = "int8-cpu-x86"
 BASELINE = "quantize_static"

@@ -29,8 +29,9 @@ from fewstep.export.export import ExportOptions, export
 from fewstep.models.fashion_mnist import data
 from fewstep.runtime import grids
 from fewstep.runtime.errors import UserError
+from fewstep.runtime.loading import load
 from fewstep.runtime.plan_name import DEFAULT_GRID
-from fewstep.runtime.sampler import Sampler, load
+from fewstep.runtime.sampler import Sampler
 from fewstep.runtime.solvers.listing import listing
 
 DOCS = Path(__file__).parent.parent / "docs"

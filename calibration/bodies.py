@@ -8,10 +8,11 @@ from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle import Bundle
 from fewstep.runtime.errors import UserError
 from fewstep.runtime.guidance import as_guidance
+from fewstep.runtime.loading import load
 from fewstep.runtime.manifest import Body
 from fewstep.runtime.plan import Plan
 from fewstep.runtime.plan_file import decode
-from fewstep.runtime.sampler import PLAN, Sampler, load
+from fewstep.runtime.sampler import PLAN, Sampler
 
 NATIVE = ("cpu-x86", "cpu-x86-7bit", "cpu-arm")  # targets whose bodies onnxruntime runs as they are deployed
 ENGINE = "onnxruntime"

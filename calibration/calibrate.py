@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Literal, get_args
 
 import msgspec
+import numpy as np
 
 from fewstep.calibration.bodies import NATIVE
 from fewstep.calibration.checkpoint import Checkpoint, checkpoint_of
-from fewstep.calibration.conditions_file import Rows, deal, read_conditions
+from fewstep.calibration.conditions_file import Rows, deal
 from fewstep.calibration.count import count_activations, count_progressively, measure_corrections, tabulate
+from fewstep.calibration.lowering.agreement import warn_of_disagreement
 from fewstep.calibration.lowering.quantize import Lowered, lowered_ops
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.lowering.targets import TARGETS
@@ -22,23 +24,27 @@ from fewstep.calibration.precision.record import encode as encode_maps
 from fewstep.calibration.precision.record import parse_bound, record
 from fewstep.calibration.precision.refine import Refined, refine
 from fewstep.calibration.precision.variants import Variants
+from fewstep.calibration.prompts import CALIBRATION, given_rows
 from fewstep.calibration.ranges.merging import merge_groups
 from fewstep.calibration.ranges.methods import lambda_edges
 from fewstep.calibration.ranges.observe import Counts
 from fewstep.calibration.ranges.table import Method, RangesTable
 from fewstep.calibration.task import Task
-from fewstep.calibration.trajectories import FIRST_SEED, HELD_OUT_SEEDS, draw_condition
+from fewstep.calibration.trajectories import FIRST_SEED, HELD_OUT_SEEDS, draw_condition, roll_out
 from fewstep.graph import io
 from fewstep.graph.commit import Writer, open_for_update
 from fewstep.graph.graph import GROUP
+from fewstep.runtime.conditions import is_led_by_guidance
 from fewstep.runtime.errors import UserError
 from fewstep.runtime.guidance import weight_of
+from fewstep.runtime.loading import load
 from fewstep.runtime.manifest import Body, Manifest, Stage, Tensor
 from fewstep.runtime.manifest import Graph as GraphFile
 from fewstep.runtime.plan import Plan, regroup
 from fewstep.runtime.plan_file import encode
 from fewstep.runtime.progress import SILENT, Progress
-from fewstep.runtime.sampler import Sampler, load
+from fewstep.runtime.sampler import Sampler
+from fewstep.runtime.sizes import defaults, sized
 
 Groups = Literal["step", "merged", "pooled"]
 Inputs = Literal["deployed", "progressive", "uniform", "normal", "interval"]
@@ -57,7 +63,8 @@ class CalibrateOptions:
     plan: SOLVER:STEPS, or the path of a plan's JSON.
     target: What to lower for: cpu-x86, cpu-x86-7bit, cpu-arm, openvino, tensorrt.
     trajectories: How many samples to follow.
-    guidance: Weight of classifier-free guidance; by default 2 where the denoiser has an unconditional form.
+    guidance: Weight of classifier-free guidance; by default 2 where the denoiser has an unconditional form, and is not
+        told the weight itself.
     ranges: mse minimises the expected squared error of each activation, minmax clips nothing, percentile clips one in
         ten thousand, entropy clips as TensorRT's calibrator does.
     groups: step gives each step of the plan its own ranges, pooled one for all, merged one to neighbours that it costs
@@ -70,6 +77,10 @@ class CalibrateOptions:
     speed: Leave in float what still is this many times as fast as float32, as 1.5x: searches a precision map.
     conditions: Your own values of the conditions, .npz or .safetensors with one array [N, *shape] for each by name;
         left out, random ones are drawn.
+    size: Sizes of x that the trajectories have in turn, as 64x64,96x64 in the order of its free axes; by default the
+        usual one. Ranges belong to tensors, so that int8 runs at any size all the same.
+    prompts: Your own prompts, a text file with one a line, where the bundle has a text encoder; left out, some that
+        come with fewstep.
     """
 
     bundle: Path
@@ -83,6 +94,8 @@ class CalibrateOptions:
     correct_bias: bool = False
     seed: int = FIRST_SEED
     conditions: Path | None = None
+    prompts: Path | None = None
+    size: tuple[str, ...] = ()
     quality: str | None = None
     speed: str | None = None
 
@@ -116,11 +129,21 @@ def calibrate(options: CalibrateOptions, progress: Progress = SILENT) -> Calibra
             variants[f"int8-{target.name}"] = Variants(prepared, table, target, corrections)
             progress("lowering", done, len(task.targets))
         lowered = {name: variant.lower(()) for name, variant in variants.items()}
+        _check_kernels(task, lowered)
         plan = regroup(task.plan, table.groups)
         refined = _refine(options, task, plan, variants, progress)
         manifest = _commit(writer, sampler.bundle.manifest, options, plan, table, lowered, refined)
         kept.drop()
     return Calibration(manifest, plan, table, lowered, refined)
+
+
+def _check_kernels(task: Task, lowered: Mapping[str, Lowered]) -> None:
+    """A warning where this CPU's integer kernels compute something else than their numbers stand for."""
+    first = msgspec.structs.replace(task.plan, steps=task.plan.steps[:1])
+    evaluation = next(iter(roll_out(task.sampler, first, task.seeds[:1], conditions=task.conditions)))
+    feeds = {**evaluation.feeds, GROUP: np.array([task.group(first.steps[0])])}
+    for name, body in lowered.items():
+        warn_of_disagreement(body.graph, feeds, name)
 
 
 def count(task: Task, options: CalibrateOptions, kept: Checkpoint, progress: Progress = SILENT) -> Counts:
@@ -174,6 +197,7 @@ def open_task(options: CalibrateOptions) -> Task:
         edges=() if options.groups == "pooled" else edges,
         operations=tuple(op.name for op in lowered_ops(prepared)),
         conditions=_conditions(options, sampler),
+        sizes=_sizes(options, sampler),
     )
 
 
@@ -223,19 +247,37 @@ def _seeds(options: CalibrateOptions) -> range:
 
 
 def _conditions(options: CalibrateOptions, sampler: Sampler) -> Rows | None:
-    """A row of the file for each trajectory. Without a file, that every condition can be drawn."""
-    takes = sampler.bundle.manifest.conditions
-    if options.conditions is not None:
-        return deal(read_conditions(options.conditions, takes), options.trajectories)
-    for number, condition in enumerate(takes):
+    """A row for each trajectory, of a file or of prompts. Without either, that every condition can be drawn."""
+    rows = given_rows(sampler.bundle, options.conditions, options.prompts, CALIBRATION)
+    if rows is not None:
+        return deal(rows, options.trajectories)
+    for number, condition in enumerate(sampler.bundle.manifest.conditions):
         draw_condition(condition, number, options.seed)
     return None
 
 
+def _sizes(options: CalibrateOptions, sampler: Sampler) -> tuple[dict[str, int], ...]:
+    """The sizes that are asked for, each a choice of all free axes."""
+    manifest, chosen = sampler.bundle.manifest, []
+    names = [size.name for size in manifest.sizes]
+    for text in options.size:
+        numbers = text.split("x")
+        if len(numbers) != len(names) or not all(each.isascii() and each.isdecimal() for each in numbers):
+            form = "x".join(name.upper() for name in names)
+            fix = f"write {form} for each" if names else "leave it out: x has one shape"
+            raise UserError(f"--size {text!r}", fix)
+        chosen.append({name: int(number) for name, number in zip(names, numbers, strict=True)})
+        sized(manifest, chosen[-1])
+    usual = defaults(manifest.x_shape, manifest.sizes)
+    given = options.conditions is not None or options.prompts is not None
+    if given and any(each.follows for each in manifest.conditions) and any(sizes != usual for sizes in chosen):
+        raise UserError("--size with your own conditions, of which some follow x's size", "leave one of them out")
+    return tuple(chosen)
+
+
 def _plan(options: CalibrateOptions, sampler: Sampler) -> Plan:
     """The plan, one lambda group for now. A plan's file brings its own guidance."""
-    conditions = sampler.bundle.manifest.conditions
-    guided = bool(conditions) and all(condition.null is not None for condition in conditions)
+    guided = is_led_by_guidance(sampler.bundle.manifest.conditions)
     default = GUIDANCE if guided and not options.plan.endswith(".json") else None
     return sampler.compile(options.plan, default if options.guidance is None else options.guidance)
 
@@ -281,8 +323,8 @@ def _commit(
 
 def _body(writer: Writer, name: str, lowered: Lowered, manifest: Manifest, plan: Plan) -> Body:
     """Store a lowered graph. Its inputs are those of the float body, and "group" where its scales differ by group."""
-    file, data = io.store(writer, lowered.graph, name)
     base = manifest.bodies["float32"].graph
+    file, data = io.store(writer, lowered.graph, name, external_above=0 if base.data else None)  # to share them
     group = (Tensor(GROUP, "group", (1,), "int64"),) if lowered.groups else ()
     return Body(
         graph=GraphFile(file, base.inputs + group, base.outputs, data),
@@ -312,6 +354,8 @@ def _command(options: CalibrateOptions, plan: Plan) -> str:
     guidance = "" if weight is None else f" --guidance {weight:g}"
     target = ",".join(options.target)
     conditions = "" if options.conditions is None else " --conditions FILE"
+    conditions += "" if options.prompts is None else " --prompts FILE"
+    conditions += f" --size {','.join(options.size)}" if options.size else ""
     bound = "" if options.quality is None else f" --quality {options.quality}"
     bound += "" if options.speed is None else f" --speed {options.speed}"
     measured = f"--ranges {options.ranges} --groups {options.groups} --seed {options.seed}"

@@ -78,7 +78,7 @@ class Checkpoint:
 def checkpoint_of(task: Task, graph_sha256: str) -> Checkpoint:
     """Of the float denoiser with this hash along the task."""
     known = sha256(encode(task.plan))
-    known.update(repr((SCHEMA, graph_sha256, task.seeds, task.edges)).encode())
+    known.update(repr((SCHEMA, graph_sha256, task.seeds, task.edges, task.sizes)).encode())
     for name, rows in sorted((task.conditions or {}).items()):
         known.update(f"{name} {rows.dtype} {rows.shape}".encode())
         known.update(np.ascontiguousarray(rows).tobytes())

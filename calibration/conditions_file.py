@@ -23,6 +23,11 @@ Rows = Mapping[str, NDArray[Any]]  # of each condition [N, *shape], by name
 
 def read_conditions(path: Path, takes: Sequence[Condition]) -> Rows:
     """The rows of a file, checked against the conditions that a denoiser takes. UserError naming what does not fit."""
+    return check_rows(path.name, read_arrays(path), takes)
+
+
+def read_arrays(path: Path) -> Rows:
+    """The arrays of a file, all with the same number of rows, at least one."""
     arrays = _load(path)
     for name, array in arrays.items():
         if array.ndim == 0 or len(array) == 0:
@@ -31,10 +36,15 @@ def read_conditions(path: Path, takes: Sequence[Condition]) -> Rows:
     if len(set(lengths.values())) > 1:
         listed = ", ".join(f"{name} {length}" for name, length in lengths.items())
         raise UserError(f"the arrays of {path.name} have different lengths ({listed})", "give each the same rows")
+    return arrays
+
+
+def check_rows(source: str, arrays: Rows, takes: Sequence[Condition]) -> Rows:
+    """Rows from a source as the conditions that a denoiser takes."""
     try:
-        return conditions.check(takes, arrays, max(lengths.values(), default=0))
+        return conditions.check(takes, arrays, max(map(len, arrays.values()), default=0))
     except UserError as error:
-        raise UserError(f"{path.name}: {error.what}", error.fix) from error
+        raise UserError(f"{source}: {error.what}", error.fix) from error
 
 
 def deal(rows: Rows, samples: int) -> Rows:

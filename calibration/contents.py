@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+import onnx
 
 from fewstep.calibration.bodies import NATIVE
 from fewstep.calibration.lowering.coverage import macs, optimized
@@ -14,13 +15,19 @@ from fewstep.calibration.ranges import table
 from fewstep.calibration.report.operations import operations
 from fewstep.calibration.results import Operation
 from fewstep.graph import io
+from fewstep.graph.engine_operations import needed_version, text, unparsed
 from fewstep.graph.graph import Graph
 from fewstep.runtime.bundle import MANIFEST, Bundle, open_bundle
+from fewstep.runtime.companions import companions
 from fewstep.runtime.guidance import describe
-from fewstep.runtime.manifest import Body, Condition, Coverage, Engine, Provenance, ScheduleSpec, Tensor
+from fewstep.runtime.manifest import Body, Condition, Coverage, Engine, Provenance, ScheduleSpec, Size, Tensor, Tokens
 from fewstep.runtime.manifest import Graph as GraphFile
 from fewstep.runtime.plan_file import decode
 
+FOR_ENGINES = ("portable", "tensorrt")  # targets whose graphs TensorRT parses
+CONTRIB = "com.microsoft"  # domain of onnxruntime's own operations
+NCHWC = f"{CONTRIB}.nchwc"
+LAYOUT = ("nchwc.ReorderInput", "nchwc.ReorderOutput")  # fuse nothing
 RUN_HERE = ("portable", *NATIVE)  # targets whose graphs onnxruntime runs as they are deployed
 
 
@@ -41,7 +48,12 @@ class Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class GraphContents(Struct, frozen=True):
-    """A graph as stored, and what onnxruntime makes of it on this machine (None: another engine runs it)."""
+    """A graph as stored, and what onnxruntime makes of it on this machine (None: another engine runs it).
+
+    `fused` are nodes of onnxruntime's own operations that only the optimized graph has: made of several, or faster.
+    `engine` says which TensorRT parses the graph, or which operation none does; nothing for a graph that is for another
+    engine.
+    """
 
     file: str
     bytes: int  # with its weight files
@@ -49,11 +61,18 @@ class GraphContents(Struct, frozen=True):
     outputs: tuple[Tensor, ...]
     operations: dict[str, int]  # nodes by operation, the most frequent first
     optimized: dict[str, int] | None
+    fused: dict[str, int]
+    engine: str | None
 
-    @property
-    def fused(self) -> tuple[str, ...]:
-        """Operations that only the optimized graph has: what onnxruntime made of several."""
-        return tuple(op for op in self.optimized or () if op not in self.operations)
+
+class Verified(Struct, frozen=True):
+    """What was compared with the denoiser as it was given, at one stage: the largest difference of all points."""
+
+    stage: str
+    points: int
+    relative: float
+    time: float
+    batch: int
 
 
 class Share(Struct, frozen=True):
@@ -108,6 +127,19 @@ class RangesContents(Struct, frozen=True):
     groups: int
 
 
+class _Comparison(msgspec.Struct, frozen=True):
+    stage: str
+    time: float
+    batch: int
+    relative: float
+
+
+class _Table(msgspec.Struct, frozen=True):
+    """Of the table of `export`, what is shown; a stage that it did not name is not there."""
+
+    comparisons: tuple[_Comparison, ...]
+
+
 class Contents(Struct, frozen=True):
     """A bundle. Sizes in bytes."""
 
@@ -115,10 +147,13 @@ class Contents(Struct, frozen=True):
     name: str
     bytes: int
     x_shape: tuple[int, ...]
+    sizes: tuple[Size, ...]
     prediction: str
     schedule: ScheduleSpec
     conditions: tuple[Condition, ...]
+    conditioner: GraphContents | None
     prologue: GraphContents | None
+    verified: tuple[Verified, ...]
     bodies: dict[str, BodyContents]
     plans: dict[str, PlanContents]
     ranges: RangesContents | None
@@ -126,6 +161,8 @@ class Contents(Struct, frozen=True):
     files: dict[str, int]
     report: str | None
     provenance: Provenance
+    companions: dict[str, GraphContents]
+    prompts: tuple[Tokens, ...]  # how a prompt becomes inputs of the text encoder
 
 
 def inspect(options: InspectOptions) -> Contents:
@@ -140,10 +177,13 @@ def inspect(options: InspectOptions) -> Contents:
         name=manifest.name,
         bytes=sum(files.values()) + (bundle.path / MANIFEST).stat().st_size,
         x_shape=manifest.x_shape,
+        sizes=manifest.sizes,
         prediction=manifest.prediction,
         schedule=manifest.schedule,
         conditions=manifest.conditions,
-        prologue=None if manifest.prologue is None else _graph(bundle, manifest.prologue, runs_here=True)[0],
+        conditioner=_ahead(bundle, manifest.conditioner),
+        prologue=_ahead(bundle, manifest.prologue),
+        verified=_verified(bundle),
         bodies={name: _body(bundle, name, body, prepared) for name, body in manifest.bodies.items()},
         plans={name: _plan(bundle, file) for name, file in manifest.plans.items()},
         ranges=_ranges(bundle),
@@ -151,28 +191,66 @@ def inspect(options: InspectOptions) -> Contents:
         files=files,
         report=manifest.report,
         provenance=manifest.provenance,
+        companions={field: _graph(bundle, graph, runs_here=True)[0] for field, graph in companions(manifest)},
+        prompts=() if manifest.text is None else manifest.text.tokens,
     )
 
 
-def _graph(bundle: Bundle, graph: GraphFile, runs_here: bool) -> tuple[GraphContents, Graph]:
+def _ahead(bundle: Bundle, graph: GraphFile | None) -> GraphContents | None:
+    """A graph that runs before the first step, if there is one."""
+    return None if graph is None else _graph(bundle, graph, runs_here=True)[0]
+
+
+def _graph(bundle: Bundle, graph: GraphFile, runs_here: bool, parsed: bool = True) -> tuple[GraphContents, Graph]:
     read = io.load(bundle.graph(graph), root=bundle.path)
-    counted = Counter(node.op_type for node in optimized(read)) if runs_here else None
+    stored = Counter(read.ops())
+    nodes = optimized(read) if runs_here else None
+    counted = Counter(map(_kind, nodes or ()))
+    contrib = {_kind(node) for node in nodes or () if node.domain.startswith(CONTRIB)}
     contents = GraphContents(
         file=graph.file,
         bytes=sum((bundle.path / name).stat().st_size for name in (graph.file, *graph.data)),
         inputs=graph.inputs,
         outputs=graph.outputs,
-        operations=dict(Counter(read.ops()).most_common()),
-        optimized=None if counted is None else dict(counted.most_common()),
+        operations=dict(stored.most_common()),
+        optimized=None if nodes is None else dict(counted.most_common()),
+        fused={op: n for op, n in counted.most_common() if op in contrib and op not in stored and op not in LAYOUT},
+        engine=_engine(read) if parsed else None,
     )
     return contents, read
 
 
+def _kind(node: onnx.NodeProto) -> str:
+    """The operation of an optimized graph; convolutions in onnxruntime's own layout are told from the others."""
+    return f"nchwc.{node.op_type}" if node.domain == NCHWC else str(node.op_type)
+
+
+def _engine(graph: Graph) -> str:
+    version = needed_version(graph)
+    return f"TensorRT {text(version)}" if version else "; ".join(map(str, unparsed(graph)))
+
+
+def _verified(bundle: Bundle) -> tuple[Verified, ...]:
+    """The bundle's table, a line a stage."""
+    file = bundle.manifest.verification
+    if file is None:
+        return ()
+    table = msgspec.json.decode(bundle.read(file), type=_Table)
+    by_stage: dict[str, list[_Comparison]] = {}
+    for each in table.comparisons:
+        by_stage.setdefault(each.stage, []).append(each)
+    worst = {stage: max(own, key=lambda each: each.relative) for stage, own in by_stage.items()}
+    return tuple(
+        Verified(stage, len(by_stage[stage]), each.relative, each.time, each.batch) for stage, each in worst.items()
+    )
+
+
 def _body(bundle: Bundle, name: str, body: Body, prepared: Graph | None) -> BodyContents:
-    contents, lowered = _graph(bundle, body.graph, body.target in RUN_HERE)
+    contents, lowered = _graph(bundle, body.graph, body.target in RUN_HERE, body.target in FOR_ENGINES)
     runs_here = body.target in RUN_HERE
     stages = tuple(
-        StageContents(stage.until, _graph(bundle, stage.graph, runs_here)[0], stage.coverage) for stage in body.stages
+        StageContents(stage.until, _graph(bundle, stage.graph, runs_here, parsed=False)[0], stage.coverage)
+        for stage in body.stages
     )
     if prepared is None:
         return _packed_body(body, contents, stages)

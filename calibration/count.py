@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from math import prod
 
 import msgspec
 import numpy as np
@@ -24,6 +25,7 @@ from fewstep.graph.graph import GROUP
 from fewstep.graph.session import open_session
 from fewstep.runtime.backends import Arrays, Network
 from fewstep.runtime.progress import SILENT, Progress
+from fewstep.runtime.sizes import sized
 
 LOG = logging.getLogger("fewstep")
 MEMORY = 2**30  # bytes of activations held at once
@@ -68,7 +70,7 @@ def count_progressively(
         networks = [in_group(int8, of_step) if of_step < group else watched for of_step in groups]
         fresh = Counts(counts.tensors, counts.edges)
         batch = batch_of(task, counts.tensors)
-        for evaluation in roll_out(sampler, plan, task.seeds, progress, batch, task.conditions, networks):
+        for evaluation in roll_out(sampler, plan, task.seeds, progress, batch, task.conditions, networks, task.sizes):
             if groups[evaluation.state.index] == group:
                 fresh.add(evaluation)
         counts.histograms.update(fresh.histograms)
@@ -120,4 +122,6 @@ def in_group(network: Network, group: int) -> Network:
 def batch_of(task: Task, tensors: Sequence[str]) -> int:
     """How many trajectories at once."""
     branches = max(len(step.branches) for step in task.plan.steps)
-    return min(BATCH, batch_within(MEMORY, task.prepared, tensors, branches))
+    usual = prod(task.sampler.bundle.manifest.x_shape)
+    largest = max((prod(sized(task.sampler.bundle.manifest, sizes).x_shape) for sizes in task.sizes), default=usual)
+    return min(BATCH, batch_within(MEMORY * usual // largest, task.prepared, tensors, branches))

@@ -32,7 +32,7 @@ def evaluations(
     is_deployed = inputs == "deployed"
     plan = task.plan if is_deployed else long_plan(task)
     sampler = replace(task.sampler, denoiser=watched)
-    for evaluation in roll_out(sampler, plan, task.seeds, progress, batch, task.conditions):
+    for evaluation in roll_out(sampler, plan, task.seeds, progress, batch, task.conditions, sizes=task.sizes):
         part = evaluation if is_deployed else taken(evaluation, inputs, len(task.plan.steps), len(plan.steps))
         if part.seeds:
             yield part

@@ -1,5 +1,6 @@
 """What a calibration is asked to do: all that is known, and checked, before the first trajectory."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from fewstep.calibration.conditions_file import Rows
@@ -21,6 +22,7 @@ class Task:
     edges: tuple[float, ...]  # of the lambda groups
     operations: tuple[str, ...]  # that will be lowered
     conditions: Rows | None  # one row for each seed, if they are given
+    sizes: tuple[Mapping[str, int], ...] = ()  # of x, which the seeds have in turn; none: the default
 
     def after(self, done: int) -> "Task":
         """What is left of the trajectories."""

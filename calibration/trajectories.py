@@ -8,7 +8,7 @@ Seeds are disjoint by purpose: 0 .. 99 999 are held out for evaluation, 500 000 
 maps (`precision.course`), calibration starts at 1 000 000 by default.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,11 +24,13 @@ from fewstep.runtime.manifest import Condition
 from fewstep.runtime.plan import Plan
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sampler import Sampler
+from fewstep.runtime.sizes import sized
 from fewstep.runtime.step import StepState
 
 HELD_OUT_SEEDS = range(100_000)
 FIRST_SEED = 1_000_000
 BATCH = 8  # trajectories at once
+TURN = 4  # trajectories of one size, where there are several
 CONDITION_STREAM = 1  # last word of the noise counter; normal noise has 0, so conditions share no bits with it
 
 
@@ -54,23 +56,23 @@ def roll_out(
     batch: int = BATCH,
     conditions: Rows | None = None,
     networks: Sequence[Network] | None = None,
+    sizes: Sequence[Mapping[str, int]] = (),
 ) -> Iterator[Evaluation]:
     """Run `plan` once per seed; yields every evaluation, in batches of trajectories.
 
     `conditions` [len(seeds), *shape] belong to the seeds; where there are none they are drawn, each by its seed. The
     sampler's denoiser may return more tensors than the body's output (see `observe.watch`). `networks`, one for each
-    step of the plan, are run in its place.
+    step of the plan, are run in its place. Where there are several `sizes` of x, each seed has its own.
     """
-    takes = sampler.bundle.manifest.conditions
-    for start in range(0, len(seeds), batch):
-        part = seeds[start : start + batch]
+    for start, part, size in batches(seeds, batch, sizes):
+        takes = sized(sampler.bundle.manifest, size).conditions
         if conditions is None:
             values = {
                 each.name: np.stack([draw_condition(each, number, seed) for seed in part])
                 for number, each in enumerate(takes)
             }
         else:
-            values = {name: rows[start : start + batch] for name, rows in conditions.items()}
+            values = {name: rows[start : start + len(part)] for name, rows in conditions.items()}
         calls: list[tuple[Arrays, Arrays]] = []
         chain = sampler if networks is None else replace(sampler, denoiser=_in_turn(networks), stages=())
         recording = replace(
@@ -78,10 +80,25 @@ def roll_out(
             denoiser=_recorded(chain.denoiser, calls),
             stages=tuple(_recorded(stage, calls) for stage in chain.stages),
         )
-        for state in recording.steps(plan, part, values, plan.guidance):
+        for state in recording.steps(plan, part, values, plan.guidance, sizes=size):
             feeds, tensors = calls.pop()
             yield Evaluation(state, part, feeds, tensors)
         progress("trajectories", start + len(part), len(seeds))
+
+
+def batches(
+    seeds: Sequence[int], batch: int, sizes: Sequence[Mapping[str, int]] = ()
+) -> Iterator[tuple[int, Sequence[int], Mapping[str, int] | None]]:
+    """The seeds, in order and at most `batch` at once: the place of the first, the seeds, and the sizes that x has.
+
+    Sizes take turns every TURN seeds, so that a seed's follow from the seed, however many are run at once.
+    """
+    start = 0
+    while start < len(seeds):
+        count = batch if len(sizes) < 2 else min(batch, TURN - seeds[start] % TURN)
+        part = seeds[start : start + count]
+        yield start, part, sizes[part[0] // TURN % len(sizes)] if sizes else None
+        start += len(part)
 
 
 def _recorded(denoiser: Network, calls: list[tuple[Arrays, Arrays]]) -> Network:
@@ -119,10 +136,10 @@ def draw_condition(condition: Condition, number: int, seed: int) -> NDArray[Any]
         )
     low, high = drawn
     count = int(np.prod(condition.shape, dtype=np.int64))
-    drawn_at = uniform(seed, number, CONDITION_STREAM, count)
+    drawn_at = uniform(seed, number, CONDITION_STREAM, count).reshape(condition.shape)
     if np.dtype(condition.dtype).kind in "iub":
         values = np.floor(low + drawn_at * (high - low + 1))
     else:
         values = low + drawn_at * (high - low)
-    shaped: NDArray[Any] = values.astype(condition.dtype).reshape(condition.shape)
-    return shaped
+    value: NDArray[Any] = np.asarray(values, condition.dtype)
+    return value

@@ -4,14 +4,15 @@ Every command takes the flags of `manner` too, on which `main` acts, and --dry-r
 
 The first field without a default is the command's argument, every other field an option. Help comes from lines
 `name: text` of the class docstring, a short flag from the field's metadata: `field(metadata={"short": "-o"})`. A field
-of type `tuple[str, ...]` takes its values with commas, or the option several times.
+of type `tuple[str, ...]` takes its values with commas, or the option several times; `metadata={"whole": True}` says
+that commas are part of a value.
 """
 
 import dataclasses
 import inspect
 import re
 import types
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import typer
@@ -44,10 +45,11 @@ def command(
         parameters.append(flag("dry_run", ("--dry-run",), DRY_RUN_HELP))
     parameters += manner_parameters()
     told = {parameter.name for parameter in manner_parameters()}
+    whole = {field.name for field in fields if field.metadata.get("whole")}
 
     def run(**values: Any) -> None:
         is_dry = values.pop("dry_run", False)
-        options = options_type(**_from_texts({n: v for n, v in values.items() if n not in told}, hints))
+        options = options_type(**_from_texts({n: v for n, v in values.items() if n not in told}, hints, whole))
         done(dry_run(options) if dry_run is not None and is_dry else verb(options, progress))
 
     run.__doc__ = _summary(options_type)
@@ -143,10 +145,14 @@ def _to_text(value: object) -> str:
     return str(value)
 
 
-def _from_texts(values: Mapping[str, Any], hints: Mapping[str, Any]) -> dict[str, Any]:
-    """Sequences arrive as lists of texts, each with commas."""
+def _from_texts(values: Mapping[str, Any], hints: Mapping[str, Any], whole: Collection[str]) -> dict[str, Any]:
+    """Sequences arrive as lists of texts, each with commas between its values but for those in `whole`."""
     return {
-        name: _sequence(name, value, hints[name]) if _is_sequence(hints[name]) else value
+        name: tuple(value or ())
+        if name in whole
+        else _sequence(name, value, hints[name])
+        if _is_sequence(hints[name])
+        else value
         for name, value in values.items()
     }
 

@@ -1,6 +1,6 @@
 """`fewstep inspect`: a bundle as a tree."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from rich.filesize import decimal
 from rich.markup import escape
@@ -8,9 +8,15 @@ from rich.tree import Tree
 
 from fewstep.calibration.contents import BodyContents, Contents, GraphContents, InspectOptions, Share, inspect
 from fewstep.cli.outcome import Outcome
-from fewstep.runtime.manifest import Condition
+from fewstep.runtime.manifest import Condition, Tensor
 from fewstep.runtime.progress import Progress
+from fewstep.runtime.sizes import described, free_shape
 
+COMPANIONS = {
+    "text.graph": "text encoder",
+    "autoencoder.decoder": "decoder of latents",
+    "autoencoder.encoder": "encoder of images",
+}
 OPERATIONS_SHOWN = 6  # kinds of nodes named in a line
 
 
@@ -24,10 +30,22 @@ def tree(contents: Contents, lists_operations: bool) -> Tree:
     root = Tree(escape(f"{contents.path}: {contents.name}, {decimal(contents.bytes)}"), highlight=False)
     schedule = contents.schedule
     root.add(escape(f"x {list(contents.x_shape)}, predicts {contents.prediction}, schedule {schedule.kind}"))
+    if contents.sizes:
+        root.add(escape(f"free sizes: {described(contents.sizes)}"))
     for condition in contents.conditions:
         root.add(escape(f"condition {_condition(condition)}"))
-    if contents.prologue is not None:
-        _add_graph(root.add(escape(f"prologue: {_stored(contents.prologue)}")), contents.prologue)
+    for name, ahead in (("conditioner", contents.conditioner), ("prologue", contents.prologue)):
+        if ahead is not None:
+            _add_graph(root.add(escape(f"{name}: {_stored(ahead)}")), ahead)
+    for field, graph in contents.companions.items():
+        branch = root.add(escape(f"{COMPANIONS[field]}: {_stored(graph)}"))
+        branch.add(escape(f"{_ports(graph.inputs)} to {_ports(graph.outputs)}"))
+        _add_graph(branch, graph)
+    if contents.verified:
+        verified = root.add("verified against its source")
+        for each in contents.verified:
+            at = f"time {each.time:g}, batch {each.batch}"
+            verified.add(escape(f"{each.stage}: {each.relative:.1g} at most, of {each.points} points ({at})"))
     for name, body in contents.bodies.items():
         _add_body(root.add(escape(f"body {name}: {_stored(body.graph)}")), body, lists_operations)
     for name, plan in contents.plans.items():
@@ -50,10 +68,18 @@ def tree(contents: Contents, lists_operations: bool) -> Tree:
 
 
 def _condition(condition: Condition) -> str:
-    shape = f" {list(condition.shape)}" if condition.shape else ""
+    shape = f" [{', '.join(map(str, free_shape(condition.shape, condition.follows)))}]" if condition.shape else ""
     labels = f": {', '.join(condition.labels)}" if condition.labels else ""
     guided = "" if condition.null is None else f" (none is {condition.null:g})"
+    if condition.null_file is not None:
+        guided = f" (none is {condition.null_file})"
+    elif condition.shared:
+        guided = " (the same in all branches)"
     return f"{condition.name}, {condition.dtype}{shape}{labels}{guided}"
+
+
+def _ports(tensors: Iterable[Tensor]) -> str:
+    return ", ".join(f"{tensor.name} {list(tensor.shape[1:])}" for tensor in tensors)
 
 
 def _stored(graph: GraphContents) -> str:
@@ -66,7 +92,9 @@ def _add_graph(branch: Tree, graph: GraphContents) -> None:
         count = sum(graph.optimized.values())
         branch.add(escape(f"as onnxruntime runs it here: {count} nodes, {_most(graph.optimized)}"))
         if graph.fused:
-            branch.add(escape(f"fused: {', '.join(f'{op} {graph.optimized[op]}' for op in graph.fused)}"))
+            branch.add(escape(f"fused: {', '.join(f'{op} {count}' for op, count in graph.fused.items())}"))
+    if graph.engine is not None:
+        branch.add(escape(f"parsed by: {graph.engine}"))
 
 
 def _add_body(branch: Tree, body: BodyContents, lists_operations: bool) -> None:

@@ -34,7 +34,7 @@ def dry_run(options: ReportOptions) -> Outcome:
         (
             headline(plan),
             f"would judge {', '.join(f'{name} on {seeds} seeds' for name, seeds in judged.items())}, "
-            f"against float32 along the same plan and {options.teacher}",
+            f"against float32 along the same plan and {options.teacher or 'a teacher of many steps'}",
             f"timing takes {timing:.0f} s more, on a machine that should do nothing else",
             f"would write {options.output or options.bundle / 'report'}",
         ),

@@ -1,30 +1,50 @@
 """`fewstep run`: sample a bundle into a grid of images, or an array."""
 
+import logging
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fewstep.cli.conditions import parse_conditions
 from fewstep.cli.outcome import Outcome
+from fewstep.runtime.autoencoder import load_autoencoder
 from fewstep.runtime.backends.named import named
+from fewstep.runtime.bundle import Bundle, open_bundle
+from fewstep.runtime.companions import image_shape
+from fewstep.runtime.conditions import is_led_by_guidance
 from fewstep.runtime.errors import UserError
 from fewstep.runtime.finite import finite_sample
-from fewstep.runtime.manifest import Condition
+from fewstep.runtime.guidance import UNCOND
+from fewstep.runtime.loading import load
 from fewstep.runtime.plan import Plan
 from fewstep.runtime.plan_name import parse_plan_name
 from fewstep.runtime.progress import SILENT, Progress
-from fewstep.runtime.sampler import PLAN, Sampler, load
+from fewstep.runtime.request import SCHEDULER
+from fewstep.runtime.sampler import PLAN, Sampler
+from fewstep.runtime.sizes import parse_sizes, sized
 from fewstep.runtime.step import StepState
+from fewstep.runtime.text import load_text_encoder
+from fewstep.runtime.trace import IMAGE
 
+LOG = logging.getLogger("fewstep")
 CPU = "onnxruntime"
+SAMPLES = 16  # where nothing says how many
 BATCH = 64  # samples of one call; more would only cost memory
+BATCH_ELEMENTS = 2**16  # of x in one call: 4 latents of 512 pixels
 LIMIT = 100_000  # samples of one file
 SCALE_LIMIT = 64
+SMALL, SMALL_SCALE = 64, 3  # pixels up to which a sample is drawn enlarged, and how much
 PIXELS_LIMIT = 2**27  # of one picture: 400 MB in colour, and no viewer opens more
+PICTURE, ARRAY = ".png", ".npy"
+OWN_PLAN = f"{SCHEDULER}20"  # of the scheduler that came with a denoiser
+
+Values = Mapping[str, Sequence[Any]]  # of each condition; the samples take them in turn
 
 
 @dataclass(frozen=True)
@@ -32,16 +52,22 @@ class RunOptions:
     """Sample a bundle into an image grid (.png) or an array (.npy).
 
     bundle: The bundle's folder.
-    plan: SOLVER:STEPS, or the path of a plan's JSON; by default the one the body was calibrated along.
+    plan: SOLVER:STEPS, scheduler:STEPS, or the path of a plan's JSON; by default the one the body was calibrated along,
+        else scheduler:20 where the model came with its scheduler.
     precision: float32, int8 (made by `fewstep calibrate`), or on a GPU float16 (made by `fewstep build`).
-    samples: How many.
+    samples: How many; left out, one for each prompt, or 16.
+    prompt: What to show, in words, where the bundle has a text encoder; given several times, the samples take turns.
+    negative: What guidance leads away from, in words; several take turns too.
     condition: NAME=VALUE, NAME=LABEL, or NAME=@FILE.npy for one array or an array of them; given several times for one
         name, the samples take the values in turn.
     guidance: Weight of classifier-free guidance; left out, only the conditional branch runs.
+    size: NAME=NUMBER for a free size of the bundle, as height=96; one that is not given has its default.
+    image: A picture to start from, with --strength.
+    strength: How far the picture is noised, above 0 and up to 1: the share of the plan's steps that are run.
     seed: Of the first sample; the others count up from it.
-    output: The file to write.
+    output: The file to write; a .npy has x as it is sampled, which may be latents, a .png has pictures.
     columns: Samples in a row of the grid; left out, the grid is square.
-    scale: Enlargement of each pixel.
+    scale: Enlargement of each pixel; left out, 3 for samples of up to 64 pixels, or none.
     threads: Threads on the CPU, where onnxruntime or openvino computes; 0 means one per physical core.
     backend: What runs it: onnxruntime, onnxruntime-cuda, openvino, tensorrt, tensorrt-rtx.
     """
@@ -49,15 +75,25 @@ class RunOptions:
     bundle: Path
     plan: str | None = None
     precision: str = "float32"
-    samples: int = field(default=16, metadata={"short": "-n"})
+    samples: int | None = field(default=None, metadata={"short": "-n"})
+    prompt: tuple[str, ...] = field(default=(), metadata={"short": "-p", "whole": True})
+    negative: tuple[str, ...] = field(default=(), metadata={"whole": True})
     condition: tuple[str, ...] = field(default=(), metadata={"short": "-c"})
     guidance: float | None = None
+    size: tuple[str, ...] = ()
+    image: Path | None = None
+    strength: float | None = None
     seed: int = 0
     output: Path = field(default=Path("grid.png"), metadata={"short": "-o"})
     columns: int | None = None
-    scale: int = 3
+    scale: int | None = None
     threads: int = 0
     backend: str = CPU
+
+    @property
+    def count(self) -> int:
+        """How many samples are asked for."""
+        return (len(self.prompt) or SAMPLES) if self.samples is None else self.samples
 
 
 def verb(options: RunOptions, progress: Progress) -> Outcome:
@@ -72,46 +108,117 @@ def verb(options: RunOptions, progress: Progress) -> Outcome:
 
 
 def run(options: RunOptions, progress: Progress = SILENT) -> tuple[NDArray[np.float32], str]:
-    """The samples [N, C, H, W] that were written, and the name of the plan that made them."""
+    """The samples [N, C, H, W] that were written, and the name of the plan that made them.
+
+    Text encoder, denoiser and decoder are loaded one after the other: together they may be more than memory holds.
+    """
     _check(options)
-    numbers = range(options.seed, options.seed + options.samples)
-    backend = named(options.backend, options.threads)
-    with load(options.bundle, options.precision, backend=backend) as sampler:
-        _check_picture(options, sampler.bundle.manifest.x_shape)
-        values = parse_conditions(options.condition, sampler.bundle.manifest.conditions)
-        plan = sampler.compile(options.plan or calibrated_plan(sampler), options.guidance)
-        parts = []
-        for start in range(0, options.samples, BATCH):
-            seeds = numbers[start : start + BATCH]
-            condition = {
-                name: [each[(start + index) % len(each)] for index in range(len(seeds))]
-                for name, each in values.items()
-            }
-            parts.append(_sample(sampler, plan, seeds, condition, progress))
-    x = np.concatenate(parts)
+    sizes = parse_sizes(options.size)
+    bundle = open_bundle(options.bundle)
+    bundle = replace(bundle, manifest=sized(bundle.manifest, sizes))
+    _check_latents(options, bundle)
+    _check_picture(options, _drawn_shape(options, bundle))
+    own = parse_conditions(options.condition, bundle.manifest.conditions)
+    values, negative = _with_prompts(options, bundle, own)
+    given = {} if options.image is None else {IMAGE: _start(options.image, bundle, options.threads)}
+    x, plan = _sampled(options, sizes, values, {UNCOND: negative} if negative else {}, given, progress)
+    if options.output.suffix == PICTURE and bundle.manifest.autoencoder is not None:
+        x = load_autoencoder(bundle, options.threads, encoder=False).decode(x)
     write(x, options.output, options.columns, options.scale)
-    return x, plan.name
+    return x, plan
 
 
-def calibrated_plan(sampler: Sampler) -> str | Path:
-    """The plan that the body was calibrated along: its name, or its file where no name says it."""
-    name = sampler.body.plan
-    if name is None:
+def _with_prompts(options: RunOptions, bundle: Bundle, values: Values) -> tuple[Values, Values]:
+    """The conditions with those that the prompts are, and the conditions of the unconditional branch."""
+    if not options.prompt and not options.negative:
+        if bundle.manifest.text is None:
+            return values, {}
+        made = {tensor.name for tensor in bundle.manifest.text.graph.outputs}
+        if made <= set(values):
+            return values, {}
+        raise UserError(f"{options.bundle} is told what to show in words", 'say what: --prompt "..."')
+    text = load_text_encoder(bundle, options.threads)
+    positive = {name: list(rows) for name, rows in text.encode(options.prompt or ("",)).items()}
+    twice = sorted(set(positive) & set(values))
+    if twice:
+        raise UserError(f"condition {twice[0]!r} is given, and prompts say it too", "leave one of them out")
+    negative = text.encode(options.negative) if options.negative else {}
+    return {**values, **positive}, {name: list(rows) for name, rows in negative.items()}
+
+
+def _start(image: Path, bundle: Bundle, threads: int) -> NDArray[np.float32]:
+    """x [*x_shape] of a picture."""
+    from fewstep.calibration.drawing import pictures
+
+    shape = image_shape(bundle.manifest)
+    if len(shape) != 3:
+        raise UserError(f"x has the shape {list(shape)}, and is no picture", "leave --image out")
+    picture = pictures.read(image, shape)
+    if bundle.manifest.autoencoder is None:
+        return picture
+    latent: NDArray[np.float32] = load_autoencoder(bundle, threads).encode(picture[None])[0]
+    return latent
+
+
+def _sampled(
+    options: RunOptions,
+    sizes: Mapping[str, int],
+    values: Values,
+    branches: Mapping[str, Values],
+    given: Mapping[str, NDArray[np.float32]],
+    progress: Progress,
+) -> tuple[NDArray[np.float32], str]:
+    """The samples [N, *x_shape] and the plan's name."""
+    count, parts = options.count, []
+    with load(options.bundle, options.precision, backend=named(options.backend, options.threads)) as sampler:
+        wanted = options.plan or default_plan(sampler, options.strength)
+        plan = sampler.compile(wanted, options.guidance, strength=options.strength, branches=branches, sizes=sizes)
+        if branches and not any(UNCOND in step.branches for step in plan.steps):
+            raise UserError("--negative without guidance has no effect", "give a weight: --guidance 7.5")
+        if options.prompt and options.guidance is None and is_led_by_guidance(sampler.bundle.manifest.conditions):
+            LOG.warning("no --guidance: most models follow a prompt closely at 4 to 8 only, distilled ones without it")
+        x_shape = sized(sampler.bundle.manifest, sizes).x_shape
+        batch = max(1, min(BATCH, BATCH_ELEMENTS // int(np.prod(x_shape))))
+        for start in range(0, count, batch):
+            places = range(start, min(start + batch, count))
+            seeds = [options.seed + place for place in places]
+            asked = {
+                "sizes": sizes,
+                "condition": _in_turn(values, places),
+                "branches": {branch: _in_turn(rows, places) for branch, rows in branches.items()},
+                "given": {name: np.broadcast_to(each, (len(places), *each.shape)) for name, each in given.items()},
+            }
+            parts.append(_sample(sampler, plan, seeds, asked, progress))
+    return np.concatenate(parts), plan.name
+
+
+def _in_turn(values: Values, places: Sequence[int]) -> dict[str, list[Any]]:
+    """The values of the samples at these places."""
+    return {name: [each[place % len(each)] for place in places] for name, each in values.items()}
+
+
+def default_plan(sampler: Sampler, strength: float | None = None) -> str | Path:
+    """The plan that the body was calibrated along: its name, or its file where no name says it. Else that of the
+    scheduler which came with the denoiser. With a strength it has to be one that starts from an image: `PLAN`."""
+    manifest, name = sampler.bundle.manifest, sampler.body.plan
+    file = None if name is None else manifest.plans.get(name)
+    if name is not None:
+        with suppress(UserError):  # none of a solver
+            return parse_plan_name(name).text
+    if strength is not None:
         return PLAN
-    try:
-        return parse_plan_name(name).text
-    except UserError:
-        file = sampler.bundle.manifest.plans.get(name)
-        return PLAN if file is None else sampler.bundle.path / file
+    if file is not None:
+        return sampler.bundle.path / file
+    return PLAN if manifest.scheduler is None else OWN_PLAN
 
 
 def _sample(
-    sampler: Sampler, plan: Plan, seeds: Sequence[int], condition: dict[str, list[Any]], progress: Progress
+    sampler: Sampler, plan: Plan, seeds: Sequence[int], asked: Mapping[str, Any], progress: Progress
 ) -> NDArray[np.float32]:
     """`Sampler.sample`, with progress after each step."""
 
     def told() -> Iterator[StepState]:
-        for state in sampler.steps(plan, seeds, condition):
+        for state in sampler.steps(plan, seeds, **asked):
             progress(f"seeds {seeds[0]} to {seeds[-1]}", state.index + 1, len(plan.steps))
             yield state
 
@@ -120,27 +227,48 @@ def _sample(
 
 def _check(options: RunOptions) -> None:
     """What can be refused before anything is loaded."""
-    if not 1 <= options.samples <= LIMIT:
-        raise UserError(f"{options.samples} samples in one file", f"ask for 1 to {LIMIT}")
-    if options.output.suffix not in (".png", ".npy"):
+    if not 1 <= options.count <= LIMIT:
+        raise UserError(f"{options.count} samples in one file", f"ask for 1 to {LIMIT}")
+    if options.output.suffix not in (PICTURE, ARRAY):
         raise UserError(f"cannot write {options.output}", "name a .png (a grid of images) or a .npy (an array)")
     if not options.output.absolute().parent.is_dir():
         raise UserError(f"there is no folder {options.output.parent}", "make it first, or write elsewhere")
     for name, value in (("columns", options.columns), ("scale", options.scale)):
         if value is not None and value < 1:
             raise UserError(f"--{name} {value}", "give at least 1")
-    if options.scale > SCALE_LIMIT:
+    if options.scale is not None and options.scale > SCALE_LIMIT:
         raise UserError(f"--scale {options.scale}", f"give at most {SCALE_LIMIT}")
+    if (options.image is None) != (options.strength is None):
+        alone, other = ("--strength", "--image FILE") if options.image is None else ("--image", "--strength 0.6")
+        raise UserError(f"{alone} alone says too little", f"give {other} with it")
 
 
-def _check_picture(options: RunOptions, x_shape: tuple[int, ...]) -> None:
-    """Refuse, before sampling, a picture that would be too large. Gaps between samples are not counted."""
-    if options.output.suffix != ".png":
+def _drawn_shape(options: RunOptions, bundle: Bundle) -> tuple[int, ...]:
+    """The shape of a sample as it is drawn, or written as an array."""
+    return image_shape(bundle.manifest) if options.output.suffix == PICTURE else bundle.manifest.x_shape
+
+
+def _check_latents(options: RunOptions, bundle: Bundle) -> None:
+    """Refuse, before sampling, latents of a size that the bundle's autoencoder does not take."""
+    described = bundle.manifest.autoencoder
+    if described is None or (options.output.suffix == ARRAY and options.image is None):
         return
-    height, width = x_shape[-2:] if len(x_shape) > 1 else (1, 1)
-    columns = min(options.columns or _columns(options.samples), options.samples)
-    rows = -(-options.samples // columns)
-    height, width = rows * height * options.scale, columns * width * options.scale
+    takes = described.decoder.inputs[0].shape[1:]
+    if takes != bundle.manifest.x_shape:
+        raise UserError(
+            f"the autoencoder of {options.bundle} takes latents {list(takes)}, not {list(bundle.manifest.x_shape)}",
+            "leave --size out, or write the latents as an array (.npy)",
+        )
+
+
+def _check_picture(options: RunOptions, shape: tuple[int, ...]) -> None:
+    """Refuse, before sampling, a picture that would be too large. Gaps between samples are not counted."""
+    if options.output.suffix != PICTURE:
+        return
+    height, width = shape[-2:] if len(shape) > 1 else (1, 1)
+    columns = min(options.columns or _columns(options.count), options.count)
+    rows, scale = -(-options.count // columns), options.scale or _scale(shape)
+    height, width = rows * height * scale, columns * width * scale
     if height * width > PIXELS_LIMIT:
         raise UserError(
             f"a picture of {width} x {height} pixels is too large",
@@ -153,54 +281,15 @@ def _columns(samples: int) -> int:
     return int(np.ceil(np.sqrt(samples)))
 
 
-def parse_conditions(texts: Sequence[str], known: Sequence[Condition]) -> dict[str, list[Any]]:
-    """ "class=3", "class=dress", "text=@file.npy" to the values of each name. The runtime checks what they mean."""
-    shapes = {condition.name: condition.shape for condition in known}
-    values: dict[str, list[Any]] = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not equals or not name or not value:
-            raise UserError(f"condition {text!r} is not NAME=VALUE", "write it as --condition class=3")
-        if value.startswith("@"):
-            values.setdefault(name, []).extend(_arrays(name, Path(value[1:]), shapes.get(name, ())))
-        elif shapes.get(name):
-            raise UserError(
-                f"condition {name!r} takes arrays of shape {list(shapes[name])}",
-                f"give them as a file: --condition {name}=@FILE.npy",
-            )
-        else:
-            values.setdefault(name, []).append(_value(value))
-    return values
+def _scale(shape: Sequence[int]) -> int:
+    """How much samples of a shape are enlarged where nobody says so."""
+    return SMALL_SCALE if max(shape[-2:]) <= SMALL else 1
 
 
-def _arrays(name: str, path: Path, shape: tuple[int, ...]) -> list[Any]:
-    """The values of a condition in a .npy file: one of `shape`, or [N, *shape]. Nothing pickled is read."""
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        reason = getattr(error, "strerror", None) or "it is no .npy file of numbers"
-        raise UserError(f"condition {name!r}: {path} cannot be read ({reason})", "write it with numpy.save") from error
-    if not isinstance(array, np.ndarray) or array.shape not in (shape, array.shape[:1] + shape):
-        has = list(array.shape) if isinstance(array, np.ndarray) else "several arrays"
-        raise UserError(
-            f"condition {name!r}: {path} has the shape {has}", f"give one value {list(shape)}, or N of them [N, ...]"
-        )
-    return [array] if array.shape == shape else list(array)
-
-
-def _value(text: str) -> int | float | str:
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
-
-
-def write(x: NDArray[np.float32], path: Path, columns: int | None, scale: int) -> None:
-    if path.suffix == ".npy":
+def write(x: NDArray[np.float32], path: Path, columns: int | None, scale: int | None) -> None:
+    if path.suffix == ARRAY:
         np.save(path, x)
         return
     from fewstep.calibration.drawing import pictures
 
-    path.write_bytes(pictures.png(pictures.grid(x, columns or _columns(len(x)), scale)))
+    path.write_bytes(pictures.png(pictures.grid(x, columns or _columns(len(x)), scale or _scale(x.shape))))

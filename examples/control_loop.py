@@ -1,38 +1,74 @@
-"""A policy in a control loop: at a fixed rate, an observation in, actions out, and how long that took.
+"""A policy moves a robot at 20 Hz: the next actions are made in a thread while the present ones are executed.
 
     python examples/control_loop.py policy
 
-The bundle is that of custom_module.py. A plan is compiled once; the loop samples it again and again.
+The bundle is that of custom_module.py or of lerobot_policy.py. When a sequence of actions comes to its end the next one
+is asked for; the actions that will be executed until it is there are given along, and it continues them. The robot here
+is a stand-in whose joints go where they are told.
 """
 
 import sys
 import time
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
-from fewstep.runtime import load
+from fewstep.runtime import Sampler, load
+from fewstep.runtime.control import History, Window, policy_of, sample_actions, ticks_of_delay
+from fewstep.runtime.plan import Plan
 from fewstep.runtime.shape import Clip
 
 RATE = 20.0  # actions a second
-EXECUTED = 8  # of each sequence, before the next is made from what has been observed since
+STEPS = 4
 
 
-def main(bundle: str, sequences: str = "5") -> None:
-    joints, velocity = np.zeros(3, np.float32), np.zeros(3, np.float32)
-    readings = [np.concatenate([joints, velocity])] * 2
-    with load(bundle) as sampler:
-        plan, latencies = sampler.compile("ddim:4", shape=Clip(-1.0, 1.0)), []  # actions have limits
+class Robot:
+    """Its first reading follows its actions; everything else that the policy wants to see is dark and still."""
+
+    def __init__(self, sampler: Sampler) -> None:
+        self.seen = {each.name: np.zeros(each.shape[1:], each.dtype) for each in sampler.bundle.manifest.conditions}
+        self.first = next(iter(self.seen.values()))
+
+    def observe(self) -> dict[str, np.ndarray]:
+        return self.seen
+
+    def move(self, action: np.ndarray) -> None:
+        joints = min(len(action), len(self.first))
+        self.first[:joints] = action[:joints]
+
+
+def timed(sampler: Sampler, plan: Plan, window: Window, seed: int, under_way: np.ndarray) -> tuple[np.ndarray, float]:
+    """A sequence of actions, and the seconds it took."""
+    began = time.perf_counter()
+    return sample_actions(sampler, plan, window, seed, under_way), time.perf_counter() - began
+
+
+def main(bundle: str, ticks: str = "60") -> None:
+    with load(bundle) as sampler, ThreadPoolExecutor(1) as worker:
+        plan = sampler.compile(f"ddim:{STEPS}", shape=Clip(-1.0, 1.0))  # actions have limits
+        robot, history = Robot(sampler), History(sampler)
+        history.add(robot.observe())
+        actions, seconds = timed(sampler, plan, history.window(), 0, np.empty(0))  # it stands still until then
+        latencies = deque([seconds], maxlen=20)
+        executed, began, asked, count = policy_of(sampler.bundle.manifest).actions, 0, 0, 1
+        pending: Future[tuple[np.ndarray, float]] | None = None
         due = time.perf_counter()
-        for seed in range(int(sequences)):
-            began = time.perf_counter()
-            (actions,) = sampler.sample(plan, seeds=[seed], condition={"observation": [readings[-2:]]})
-            latencies.append(1e3 * (time.perf_counter() - began))
-            for action in actions[:EXECUTED]:
-                joints, velocity = joints + action / RATE, action  # a real robot moves here
-                readings.append(np.concatenate([joints, velocity]))
-                due = max(due + 1 / RATE, time.perf_counter())  # late once is not late for ever
-                time.sleep(due - time.perf_counter() if due > time.perf_counter() else 0)
-    print(f"{len(latencies)} sequences, {np.median(latencies):.1f} ms each, {max(latencies):.1f} ms at most")
+        for tick in range(int(ticks)):
+            history.add(robot.observe())
+            delay = ticks_of_delay(latencies, RATE)
+            if pending is None and tick - began >= executed - delay:
+                under_way = actions[tick - began :][:delay]
+                pending, asked = worker.submit(timed, sampler, plan, history.window(), tick, under_way), tick
+            if pending is not None and pending.done():
+                (actions, seconds), began, pending = pending.result(), asked, None
+                latencies.append(seconds)
+                count += 1
+            robot.move(actions[min(tick - began, len(actions) - 1)])  # the last is held where the next are late
+            due = max(due + 1 / RATE, time.perf_counter())  # late once is not late for ever
+            time.sleep(max(0.0, due - time.perf_counter()))
+    worst, usual = 1e3 * max(latencies), 1e3 * float(np.median(latencies))
+    print(f"{ticks} actions from {count} sequences, {usual:.1f} ms each, {worst:.1f} ms at most")
 
 
 if __name__ == "__main__":

@@ -9,19 +9,21 @@ The weights are random, where a real policy would load its own. On the command l
 import sys
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fewstep.export import Condition, ScheduleSpec, Spec
+from fewstep.export import Affine, Condition, Policy, ScheduleSpec, Spec
 from fewstep.export.export import ExportOptions, export
 from fewstep.runtime import load
+from fewstep.runtime.shape import Clip
 
 HORIZON, JOINTS = 16, 3
 OBSERVATION = (2, 6)  # the last two readings: positions and velocities of the joints
 TIMESTEPS = 100
 
 
-class Policy(nn.Module):
+class Denoiser(nn.Module):
     """Convolutions over time, told of the noise level and the observation by a scale and a shift (FiLM)."""
 
     def __init__(self, width: int = 32) -> None:
@@ -44,15 +46,17 @@ def make() -> tuple[nn.Module, Spec]:
     torch.manual_seed(0)
     observation = Condition("observation", "observation", OBSERVATION, "float32", typical=(-1.0, 1.0))
     schedule = ScheduleSpec("cosine", timesteps=TIMESTEPS)
-    return Policy(), Spec("policy", (HORIZON, JOINTS), (observation,), "epsilon", schedule)
+    units = Affine(scale=(1.57,) * JOINTS, shift=(0.0,) * JOINTS)  # radians
+    rhythm = Policy(observations=2, first=1, actions=8)  # of 16 actions the first is past, and 8 are executed
+    shape = (HORIZON, JOINTS)
+    return Denoiser(), Spec("policy", shape, (observation,), "epsilon", schedule, units=units, policy=rhythm)
 
 
 def main(bundle: str) -> None:
     export(ExportOptions(source=f"{Path(__file__)}:make", output=Path(bundle)))
     with load(bundle) as sampler:
-        actions = sampler.sample(
-            "ddim:8", seeds=[0, 1], condition={"observation": torch.zeros(2, *OBSERVATION).numpy()}
-        )
+        plan = sampler.compile("ddim:8", shape=Clip(-1.0, 1.0))  # actions have limits
+        actions = sampler.to_units(sampler.sample(plan, [0, 1], {"observation": np.zeros((2, *OBSERVATION))}))
     print(
         f"{bundle}: two action sequences of shape {list(actions[0].shape)}, the first begins {actions[0, 0].round(3)}"
     )

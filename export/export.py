@@ -1,24 +1,38 @@
 """The verb `export`: a denoiser becomes a verified bundle."""
 
 import logging
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal, get_args
 
 import msgspec
 
+from fewstep.export.changes import changed, flags
+from fewstep.export.lora import Lora, read_lora
+from fewstep.export.portable import warn_of_operations
+from fewstep.export.size_option import with_sizes
 from fewstep.export.spec import Source
-from fewstep.graph.commit import open_for_update
+from fewstep.graph.commit import Writer, open_for_update
 from fewstep.graph.describe import describe
-from fewstep.graph.io import store
-from fewstep.graph.prepare import prepare
+from fewstep.graph.io import keep, store
+from fewstep.graph.passes.constants import drop_unused
+from fewstep.graph.passes.float16 import to_float16
+from fewstep.graph.prologue import Prepared
+from fewstep.graph.weights import place_of, release
 from fewstep.runtime import manifest
 from fewstep.runtime.errors import UserError
 from fewstep.runtime.manifest import SCHEMA, Body, Manifest, Provenance
 from fewstep.runtime.progress import SILENT, Progress
 
+if TYPE_CHECKING:
+    from fewstep.export.take import Origin
+
+DType = Literal["float32", "float16"]
+
 LOG = logging.getLogger("fewstep")
-STAGES = 3  # load, trace, prepare; then verification counts its own points
 PACKAGES = ("fewstep", "torch", "onnx", "onnxscript", "onnxruntime", "numpy")
 
 
@@ -27,32 +41,54 @@ class ExportOptions:
     """Export a denoiser to a bundle, verified against what it came from.
 
     source: a shipped model's name (fashion_mnist), FILE.py:FUNCTION, a function that returns (module, spec),
-        an .onnx file with --spec, or a diffusers folder.
+        an .onnx file with --spec, or a folder of diffusers or LeRobot.
     output: the bundle's folder; what was in an older bundle there is replaced.
     spec: JSON that says what an .onnx file does not: names, schedule, prediction, conditions.
+    dtype: of the body's weights and arithmetic: float32, from which everything else can be made, or float16, half the
+        size and for GPUs only.
+    size: NAME=LOW:HIGH:MULTIPLE lets an axis of x free, as height=32:128:8 and width=32:128:8, or NAME@AXIS=... under
+        another name; x has one shape otherwise.
+    lora: FILE.safetensors, or FILE.safetensors:STRENGTH, merged into the weights; several in this order.
+    skip_scale: factors of a U-Net's skip connections, from the innermost to the outermost, spread evenly (Skip-Tuning).
+    freeu: b1,b2,s1,s2 of FreeU: factors of half the backbone's channels, and of low frequencies of the skips.
     """
 
     source: str
     output: Path = field(metadata={"short": "-o"})
     spec: Path | None = None
+    dtype: DType = "float32"
+    size: tuple[str, ...] = ()
+    lora: tuple[str, ...] = ()
+    skip_scale: tuple[float, ...] = ()
+    freeu: tuple[float, ...] = ()
 
 
 def export(options: ExportOptions, progress: Progress = SILENT) -> Manifest:
-    """Trace, rewrite, verify, and only then write: a failure leaves the old bundle, or none."""
-    from fewstep.export.verify import verify  # onnxruntime: not for --help
+    """Trace, rewrite, verify, and only then write: a failure leaves the old bundle, or none.
 
+    Weights are in memory once. Those of a large network go to the bundle's folder as soon as they were traced, from
+    where everything else maps them; files that no bundle names yet are nobody's, should this fail.
+    """
+    from fewstep.export.take import take  # onnxruntime: not for --help
+    from fewstep.export.verify import compare
+
+    _check_choices(options)
     with open_for_update(options.output, must_exist=False) as writer:
-        source = load_source(options.source, options.spec)
-        progress("export", 1, STAGES)
-        traced = source.trace()
-        progress("export", 2, STAGES)
-        prepared = prepare(traced.graph)
-        progress("export", 3, STAGES)
-        verification = verify(source.spec, traced, prepared, progress)
-        inputs = [condition.input for condition in source.spec.conditions]
+        loras = _loras(options)
+        taken = take(partial(_source, options, loras), writer, progress)
+        prepared = taken.prepared
+        warn_of_operations(prepared)
+        half = _in_float16(writer, prepared) if options.dtype == "float16" else None
+        verification = compare(taken.expected, taken.exported, prepared, taken.again, progress, half)
+        origin, deployed = taken.origin, half or prepared
+        inputs = [condition.input for condition in origin.spec.conditions]
         graphs = {
             name: describe(graph, *store(writer, graph, name), conditions=inputs)
-            for name, graph in (("prologue", prepared.prologue), ("body", prepared.body))
+            for name, graph in (
+                ("conditioner", deployed.conditioner),
+                ("prologue", deployed.prologue),
+                ("body", deployed.body),
+            )
             if graph is not None
         }
         content = msgspec.json.format(msgspec.json.encode(verification))
@@ -61,17 +97,46 @@ def export(options: ExportOptions, progress: Progress = SILENT) -> Manifest:
         if former is not None and len(former.bodies) > 1:
             LOG.warning("%s is new: what was made from the former one is gone (%s)", options.output, _made(former))
         scheduler = None
-        if source.scheduler is not None:
-            content = msgspec.json.format(msgspec.json.encode(source.scheduler))
+        if origin.scheduler is not None:
+            content = msgspec.json.format(msgspec.json.encode(origin.scheduler))
             scheduler = writer.add(content, folder="plans", name="scheduler", suffix=".json")
-        return writer.commit(msgspec.structs.replace(_manifest(options, source, graphs, table), scheduler=scheduler))
+        made = msgspec.structs.replace(_manifest(options, origin, loras, graphs, table), scheduler=scheduler)
+        if origin.beside is not None:
+            made = origin.beside.add(writer, made, progress)
+        return writer.commit(made)
+
+
+def _in_float16(writer: Writer, prepared: Prepared) -> Prepared:
+    """The body computes in float16. What makes its rows runs once a call, and stays float32."""
+    body = drop_unused(to_float16(prepared.body))
+    if any(place_of(array) is not None for array in prepared.body.constants.values()):  # a large network's
+        (body,) = keep(writer, body)
+        release(prepared.body)
+    return replace(prepared, body=body)
+
+
+def _check_choices(options: ExportOptions) -> None:
+    """What the command line checks, for callers of the function."""
+    if options.dtype not in get_args(DType):
+        raise UserError(f"dtype cannot be {options.dtype!r}", f"choose from {', '.join(get_args(DType))}")
 
 
 def check(options: ExportOptions) -> Source:
     """The source, once it is read and its spec holds, and the bundle's place can be written."""
-    source = load_source(options.source, options.spec)
+    _check_choices(options)
+    source = _source(options, _loras(options))
     with open_for_update(options.output, must_exist=False):
         return source
+
+
+def _loras(options: ExportOptions) -> tuple[Lora, ...]:
+    return tuple(read_lora(text) for text in options.lora)
+
+
+def _source(options: ExportOptions, loras: Sequence[Lora]) -> Source:
+    """The source as the options change it."""
+    source = changed(load_source(options.source, options.spec), loras, options.skip_scale, options.freeu)
+    return with_sizes(source, options.size)
 
 
 def _made(former: Manifest) -> str:
@@ -82,8 +147,16 @@ def _made(former: Manifest) -> str:
 
 
 def load_source(text: str, spec: Path | None = None) -> Source:
-    """What a source is, is seen by its form: FILE.py:FUNCTION, FILE.onnx, a folder, or a shipped model's name."""
-    from fewstep.export.sources import diffusers_folder, onnx_file, python_file, shipped
+    """What a source is, is seen by its form: FILE.py:FUNCTION, FILE.onnx, a folder of diffusers or LeRobot, a shipped
+    model."""
+    from fewstep.export.sources import (
+        checkpoint,
+        diffusers_folder,
+        lerobot_folder,
+        onnx_file,
+        python_file,
+        shipped,
+    )
 
     is_folder = Path(text).is_dir()  # first: a folder's name may hold a colon, as those of Windows do
     if text.endswith(".onnx") and not is_folder:
@@ -91,14 +164,20 @@ def load_source(text: str, spec: Path | None = None) -> Source:
     if spec is not None:
         raise UserError(f"source {text!r} brings its own spec", "leave --spec out: it is for .onnx files")
     if is_folder:
+        if lerobot_folder.is_policy(Path(text)):
+            return lerobot_folder.load_lerobot_folder(Path(text))
         return diffusers_folder.load_diffusers_folder(Path(text))
     if ":" in text or text.endswith(".py"):
         return python_file.load_python_file(text)
+    if checkpoint.is_checkpoint(text):
+        checkpoint.refuse_checkpoint(text)
     return shipped.load_shipped(text)
 
 
-def _manifest(options: ExportOptions, source: Source, graphs: dict[str, manifest.Graph], table: str) -> Manifest:
-    spec = source.spec
+def _manifest(
+    options: ExportOptions, origin: "Origin", loras: Sequence[Lora], graphs: dict[str, manifest.Graph], table: str
+) -> Manifest:
+    spec = origin.spec
     return Manifest(
         schema=SCHEMA,
         name=spec.name,
@@ -106,24 +185,34 @@ def _manifest(options: ExportOptions, source: Source, graphs: dict[str, manifest
         conditions=spec.conditions,
         prediction=spec.prediction,
         schedule=spec.schedule,
+        conditioner=graphs.get("conditioner"),
         prologue=graphs.get("prologue"),
-        bodies={"float32": Body(graphs["body"], precision="float32", target="portable")},
+        bodies={options.dtype: Body(graphs["body"], precision=options.dtype, target="portable")},
         provenance=Provenance(
-            source=source.label,
-            source_sha256=source.sha256,
+            source=origin.label,
+            source_sha256=origin.sha256,
             versions={package: found for package in PACKAGES if (found := _version(package))},
-            commands=(_command(options, source),),
+            commands=(_command(options, origin, loras),),
+            adapters=tuple(lora.adapter for lora in loras),
         ),
         files={},
         verification=table,
         heads=spec.heads,
         towards=spec.towards,
+        sizes=spec.sizes,
+        units=spec.units,
+        spectrogram=spec.spectrogram,
+        policy=spec.policy,
     )
 
 
-def _command(options: ExportOptions, source: Source) -> str:
+def _command(options: ExportOptions, origin: "Origin", loras: Sequence[Lora]) -> str:
     """The command that does this again, without anybody's paths."""
-    return f"fewstep export {source.label} -o BUNDLE" + ("" if options.spec is None else f" --spec {options.spec.name}")
+    dtype = "" if options.dtype == "float32" else f" --dtype {options.dtype}"
+    sizes = "".join(f" --size {text}" for text in options.size)
+    spec = "" if options.spec is None else f" --spec {options.spec.name}"
+    changes = flags(loras, options.skip_scale, options.freeu)
+    return f"fewstep export {origin.label} -o BUNDLE{spec}{dtype}{sizes}{changes}"
 
 
 def _version(package: str) -> str | None:

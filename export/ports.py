@@ -15,9 +15,11 @@ from onnx import helper
 from fewstep.export.one_time import per_sample
 from fewstep.export.spec import Spec
 from fewstep.graph.additions import Additions
-from fewstep.graph.graph import BATCH, GROUP, OUTPUT, TIME, Graph, Node, Value, X, rename_inputs
+from fewstep.graph.extents import free_ports
+from fewstep.graph.graph import BATCH, GROUP, OUTPUT, TIME, TO, Graph, Node, Value, X, rename_inputs
 from fewstep.graph.types import infer_types
 from fewstep.runtime.errors import UserError
+from fewstep.runtime.sizes import free_shape, free_x_shape
 
 LOG = logging.getLogger("fewstep")
 FLOAT32 = np.dtype(np.float32)
@@ -27,24 +29,28 @@ NAME_THEM = "name x, time, output and the conditions in the spec as the file doe
 def with_ports(graph: Graph, spec: Spec, file: str) -> Graph:
     """The graph behind fewstep's ports. UserError naming the port of `file` that the spec does not describe."""
     given = {value.name: value for value in (*graph.inputs, *graph.outputs)}
-    ports = {spec.x: Value(X, FLOAT32, (BATCH, *spec.x_shape)), spec.time: Value(TIME, FLOAT32, (BATCH,))}
-    ports |= {c.input: Value(c.input, np.dtype(c.dtype), (BATCH, *c.shape)) for c in spec.conditions}
+    ports = {spec.x: Value(X, FLOAT32, (BATCH, *free_x_shape(spec)))}
+    ports |= {name: Value(port, FLOAT32, (BATCH,)) for port, name in spec.times.items()}
+    ports |= {
+        c.input: Value(c.input, np.dtype(c.dtype), (BATCH, *free_shape(c.shape, c.follows))) for c in spec.conditions
+    }
     _check_names(graph, spec, file)
     for name, port in ports.items():
         _check_port(given[name], port, file)
     output = _closed(given[spec.output], graph)
     names = Additions(graph)
     inner = {name: names.name(f"{name}_given") for name in (*ports, spec.output)}
-    ours = {name: names.name(f"{name}_inner") for name in (X, TIME, GROUP, OUTPUT, *(v.name for v in ports.values()))}
+    fixed = (X, TIME, TO, GROUP, OUTPUT, *(port.name for port in ports.values()))
+    ours = {name: names.name(f"{name}_inner") for name in fixed}
     graph = rename(graph, ours | inner)  # the file may use our names for something else
     new, first = Additions(graph), list[Node]()
     for name, port in ports.items():
-        source, is_time = port.name, name == spec.time
+        source, is_time = port.name, name in spec.times.values()
         if is_time and not given[name].shape:
             freed = per_sample(graph, inner[name])
             if freed is None:  # one of them, which serves all as it did; it cannot leave the loop for the prologue
                 zero = new.constant("first_sample", np.array(0, np.int64))
-                first.append(Node("Gather", (TIME, zero), (new.name("time_of_all"),), {"axis": 0}))
+                first.append(Node("Gather", (port.name, zero), (new.name("time_of_all"),), {"axis": 0}))
                 source = first[-1].output
             graph = freed or graph
         if is_time and given[name].dtype.kind in "iu":
@@ -59,7 +65,7 @@ def with_ports(graph: Graph, spec: Spec, file: str) -> Graph:
     nodes = [*first, *graph.nodes, *last]
     outputs = (Value(result, FLOAT32, (BATCH, *spec.output_shape)),)
     whole = Graph(spec.name, tuple(ports.values()), outputs, tuple(nodes), {**graph.constants, **new.constants})
-    return rename(whole, {result: OUTPUT})
+    return free_ports(rename(whole, {result: OUTPUT}), spec, spec.heads)
 
 
 def rename(graph: Graph, names: Mapping[str, str]) -> Graph:
@@ -84,7 +90,8 @@ def rename(graph: Graph, names: Mapping[str, str]) -> Graph:
 def _check_names(graph: Graph, spec: Spec, file: str) -> None:
     """The spec names every input of the file, and one of its outputs."""
     inputs, outputs = ([value.name for value in values] for values in (graph.inputs, graph.outputs))
-    roles = {spec.x: "x", spec.time: "time", **{c.input: f"condition {c.name!r}" for c in spec.conditions}}
+    roles = {spec.x: "x", **{name: "time" if port == TIME else "to" for port, name in spec.times.items()}}
+    roles |= {c.input: f"condition {c.name!r}" for c in spec.conditions}
     for name, role in roles.items():
         if name not in inputs:
             raise UserError(f"{file} has no input {name!r} for {role}, only {_listed(graph.inputs)}", NAME_THEM)
@@ -99,7 +106,7 @@ def _check_names(graph: Graph, spec: Spec, file: str) -> None:
 
 def _check_port(given: Value, port: Value, file: str) -> None:
     """Shapes agree as far as they are known, dtypes up to what a Cast may change."""
-    if port.name == TIME:
+    if port.name in (TIME, TO):
         if len(given.shape) > 1 or given.dtype.kind not in "fiu":
             raise UserError(f"{file} takes the time as {_listed([given])}", "let it take one number per sample")
         return

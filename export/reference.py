@@ -1,7 +1,7 @@
 """A torch module as the reference that its graphs are compared with."""
 
 import traceback
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,14 +35,27 @@ class TorchReference:
         output: Array = call(self.module, self.spec, _tensors(feeds), where).numpy()
         return output
 
-    def inner(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        """Every tensor that the captured program computes, by FX node name, in order."""
-        values: dict[str, Array] = {}
+    def draws(self) -> str:
+        from fewstep.export.refusals import drawing  # which needs the functions below
+
+        return drawing(self.module, self.program)
+
+    def tensors(self) -> tuple[str, ...]:
+        """FX node names, in the order of computation."""
+        return tuple(
+            node.name
+            for node in self.program.graph.nodes
+            if node.op == "call_function" and isinstance(node.meta.get("val"), torch.Tensor)
+        )
+
+    def inner(self, feeds: Mapping[str, Array], names: Collection[str]) -> dict[str, Array]:
+        """What the captured program computes at these FX nodes. Others are freed as soon as nothing reads them."""
+        wanted, values = set(names), dict[str, Array]()
 
         class Recorder(torch.fx.Interpreter):
             def run_node(self, n: torch.fx.Node) -> Any:
                 result = super().run_node(n)
-                if n.op == "call_function" and isinstance(result, torch.Tensor):
+                if n.name in wanted and isinstance(result, torch.Tensor):
                     values[n.name] = result.numpy()
                 return result
 
@@ -67,7 +80,8 @@ def call(module: torch.nn.Module, spec: Spec, inputs: tuple[torch.Tensor, ...], 
 
 
 def signature(spec: Spec) -> str:
-    return f"forward(x, time{''.join(', ' + condition.name for condition in spec.conditions)})"
+    times = ("time",) if spec.to is None else ("time", "to")
+    return f"forward({', '.join(('x', *times, *(condition.name for condition in spec.conditions)))})"
 
 
 def place(error: BaseException) -> str:

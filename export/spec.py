@@ -4,20 +4,37 @@ A new kind of source is one file in `sources/` with a function that returns a `S
 `sources.torch_module.TorchSource` is all of it; `sources/onnx_file.py` is one without torch.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import Any, Protocol, get_args, get_type_hints
 
 import msgspec
+import numpy as np
 
-from fewstep.graph.graph import GROUP, OUTPUT, TIME, Array, Graph, X
+from fewstep.export.lora import Lora
+from fewstep.graph.commit import Writer
+from fewstep.graph.graph import GROUP, OUTPUT, TIME, TO, Array, Graph, X
 from fewstep.runtime.conditions import condition_problem
 from fewstep.runtime.errors import UserError
 from fewstep.runtime.grids import trailing
-from fewstep.runtime.manifest import Condition, DType, Prediction, ScheduleSpec
+from fewstep.runtime.manifest import (
+    Affine,
+    Condition,
+    DType,
+    Manifest,
+    Policy,
+    Prediction,
+    ScheduleSpec,
+    Size,
+    Spectrogram,
+)
 from fewstep.runtime.prediction import check
+from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.schedule import NoiseSchedule
+from fewstep.runtime.sizes import follows_problem, size_problem
+from fewstep.runtime.spectrogram import spectrogram_problem
+from fewstep.runtime.units import policy_problem, units_problem
 
 KIND = get_type_hints(ScheduleSpec)["kind"]
 FIELDS: dict[str, tuple[Any, str]] = {  # of a Spec: type, and what to give
@@ -27,9 +44,17 @@ FIELDS: dict[str, tuple[Any, str]] = {  # of a Spec: type, and what to give
     "prediction": (Prediction, f"give one of {', '.join(get_args(Prediction))}"),
     "schedule": (ScheduleSpec, f"give a ScheduleSpec of kind {', '.join(get_args(KIND))}"),
     "heads": (int, "give how many outputs shaped as x the network returns, one after the other along its channels"),
+    "sizes": (tuple[Size, ...], "give a tuple of Size(name, axis, low, high, multiple)"),
     "towards": (str | None, "give the name of the degraded sample that noising reverts to, or leave it out"),
+    "units": (Affine | None, "give Affine(scale, shift) with one number for each place along an axis of x"),
+    "policy": (Policy | None, "give Policy(observations, first, actions)"),
+    "spectrogram": (
+        Spectrogram | None,
+        "give Spectrogram(rate, n_fft, hop, exponent, factor) of samples [2, bins, frames]",
+    ),
     "x": (str, "give the name of the input that is x"),
     "time": (str, "give the name of the input that is the time"),
+    "to": (str | None, "give the name of the input that is the second time, or leave it out"),
     "output": (str, "give the name of the output that is the prediction"),
 }
 
@@ -42,9 +67,15 @@ class Spec:
     own units (DDPM timesteps for the discrete schedules), conditions [B, *shape] in the order given here. It returns
     its prediction, shaped as x.
 
+    A network that is told two times, where from and where to (flow maps, consistency trajectories, MeanFlow), gets
+    both, `forward(x, time, to, *conditions)`, and its spec names the second one, `to="to"`.
+
     Restoration networks say in `towards` which given sample (a condition, or an array given at run time) the noising
     process reverts to. A network with several outputs, `heads`, returns them one after the other along the channels.
-    `x`, `time` and `output` name those tensors in an .onnx file; a torch module's have no names.
+    `sizes` are axes of x that a caller may choose for each run, such as height and width: x_shape has their defaults.
+    What a sample means outside is in `units`; for policies, whose samples are action sequences [horizon, ...], `policy`
+    says which of them are executed; for sound, `spectrogram` says how it becomes x. `x`, `time`, `to` and `output` name
+    those tensors in an .onnx file; a torch module's have no names.
     """
 
     name: str
@@ -54,9 +85,19 @@ class Spec:
     schedule: ScheduleSpec
     heads: int = 1
     towards: str | None = None
+    sizes: tuple[Size, ...] = ()
+    units: Affine | None = None
+    policy: Policy | None = None
+    spectrogram: Spectrogram | None = None
     x: str = X
     time: str = TIME
+    to: str | None = None
     output: str = OUTPUT
+
+    @property
+    def times(self) -> dict[str, str]:
+        """The network's times: port of the graph -> name of the input in an .onnx file."""
+        return {TIME: self.time} | ({} if self.to is None else {TO: self.to})
 
     @property
     def output_shape(self) -> tuple[int, ...]:
@@ -76,18 +117,32 @@ class Spec:
                 raise UserError(f"spec {self.name!r} has a name {name!r}", "give one line of visible characters")
         if not self.x_shape or any(size < 1 for size in self.x_shape):
             raise UserError(f"spec {self.name!r} has x_shape {list(self.x_shape)}", "give the shape of one sample")
+        if problem := size_problem(self.x_shape, self.sizes, self.heads):
+            what = f"size {problem[0]!r} of spec {self.name!r}: {problem[1]}"
+            raise UserError(what, "give Size(name, axis of x_shape, low, high, multiple)")
         if self.heads < 1:
             raise UserError(f"spec {self.name!r} has {self.heads} heads", "give at least 1")
         inputs = [condition.input for condition in self.conditions]
         for names, kind, fix in (
-            ([X, TIME, GROUP, OUTPUT, *inputs], "inputs", "rename the condition's input, in an .onnx file there too"),
-            ([self.x, self.time, self.output, *inputs], "tensors", "x, time, output and each condition have their own"),
+            (
+                [X, TIME, TO, GROUP, OUTPUT, *inputs],
+                "inputs",
+                "rename the condition's input, in an .onnx file there too",
+            ),
+            (
+                [self.x, *self.times.values(), self.output, *inputs],
+                "tensors",
+                "x, time, to, output and conditions have their own",
+            ),
             ([condition.name for condition in self.conditions], "conditions", "rename one"),
         ):
             twice = next((name for name in names if names.count(name) > 1), None)
             if twice is not None:
                 raise UserError(f"spec {self.name!r} has two {kind} named {twice!r}", fix)
         for condition in self.conditions:
+            if wrong := follows_problem(condition, self):
+                what = f"field 'follows' of condition {condition.name!r} of spec {self.name!r}: {wrong}"
+                raise UserError(what, 'give {AXIS: SIZE}, as {1: "height", 2: "width*8"}')
             if problem := condition_problem(condition):
                 what = f"field {problem[0]!r} of condition {condition.name!r} of spec {self.name!r}: {problem[1]}"
                 raise UserError(what, "give what the denoiser was trained with")
@@ -100,6 +155,14 @@ class Spec:
                     f"condition {condition.name!r} of spec {self.name!r} has typical {list(condition.typical)}",
                     "give two numbers that increase and lie between low and high",
                 )
+        problems = {
+            "units": None if self.units is None else units_problem(self.units, self.x_shape),
+            "spectrogram": None if self.spectrogram is None else spectrogram_problem(self.spectrogram, self.x_shape),
+            "policy": None if self.policy is None else policy_problem(self.policy, self.x_shape, self.units),
+        }
+        for field, wrong in problems.items():
+            if wrong:
+                raise UserError(f"field {field!r} of spec {self.name!r}: {wrong}", FIELDS[field][1])
         schedule = NoiseSchedule(self.schedule)
         check(self.prediction, schedule.at_lam(0.0), self.schedule)
         if self.prediction == "epsilon" and trailing(schedule, 1)[0].alpha == 0:
@@ -110,10 +173,11 @@ class Spec:
             )
 
 
-def _lies_within(typical: tuple[float, float], condition: Condition) -> bool:
+def _lies_within(typical: tuple[Any, Any], condition: Condition) -> bool:
     low = -inf if condition.low is None else condition.low
     high = inf if condition.high is None else condition.high
-    return low <= typical[0] <= typical[1] <= high
+    ends = np.concatenate([np.atleast_1d(end) for end in typical])
+    return bool(((low <= ends) & (ends <= high)).all())
 
 
 class Reference(Protocol):
@@ -143,8 +207,16 @@ class Reference(Protocol):
         """The prediction float32 [B, *output_shape]; `where` says in an error at which inputs."""
         ...
 
-    def inner(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        """Every inner tensor under the name that the exported graph gives it, in order of computation."""
+    def draws(self) -> str:
+        """What draws at random in it, in words behind a space, or nothing."""
+        ...
+
+    def tensors(self) -> Collection[str]:
+        """Names of the inner tensors that it can tell: those of the exported graph that are the same values."""
+        ...
+
+    def inner(self, feeds: Mapping[str, Array], names: Collection[str]) -> dict[str, Array]:
+        """Inner tensors of these names, [B, ...] where they have one part for each sample."""
         ...
 
 
@@ -154,6 +226,23 @@ class Traced:
 
     graph: Graph
     reference: Reference
+
+
+class Beside(Protocol):
+    """The networks that come with a denoiser: text encoders, an autoencoder."""
+
+    @property
+    def encoders(self) -> tuple[str, ...]:
+        """The text encoders, by the names that LoRA files have for them: "text_encoder", "text_encoder_2"."""
+        ...
+
+    def with_loras(self, loras: Sequence[Lora]) -> "Beside":
+        """The same, with what the files have for them."""
+        ...
+
+    def add(self, writer: Writer, manifest: Manifest, progress: Progress = SILENT) -> Manifest:
+        """Export, verify and add them to a bundle; the manifest with their entries."""
+        ...
 
 
 class Source(Protocol):
@@ -171,6 +260,11 @@ class Source(Protocol):
     @property
     def scheduler(self) -> Mapping[str, Any] | None:
         """A scheduler config that came along, for plan "scheduler:STEPS"."""
+        ...
+
+    @property
+    def beside(self) -> Beside | None:
+        """The networks that come with the denoiser, if any do."""
         ...
 
     def trace(self) -> Traced:

@@ -6,12 +6,15 @@ removes. The lock belongs to the operating system, so it ends with the process t
 """
 
 import errno
+import hashlib
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import TracebackType
+from typing import IO
 
 import msgspec
 
@@ -22,7 +25,43 @@ from fewstep.runtime.manifest import Manifest
 LOCK = ".fewstep-lock"
 SCRATCH = ".fewstep-scratch"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of the disk, the user's share of it, one file
+BLOCK = 2**24  # bytes that are copied at a time
 CONTENT_NAME = re.compile(r".+-([0-9a-f]{12})(?:\.\w+)+")  # what `add` calls a file
+
+
+class Draft:
+    """A file in the making, which is hashed while it is written. `Writer.add` takes it into the bundle.
+
+    A context manager: inside its block the file is open, and behind it complete.
+    """
+
+    def __init__(self, path: Path, bundle: Path) -> None:
+        self.path = path
+        self._bundle = bundle
+        self._hash = hashlib.sha256()
+        self._stream: IO[bytes] | None = None
+
+    @property
+    def sha256(self) -> str:
+        """Of what was written so far, in hexadecimal."""
+        return self._hash.hexdigest()
+
+    def write(self, block: bytes | memoryview) -> None:
+        """Append bytes. UserError where the disk is full."""
+        assert self._stream is not None, "a draft is written inside its block"
+        with _explained(self._bundle):
+            self._stream.write(block)
+        self._hash.update(block)
+
+    def __enter__(self) -> "Draft":
+        with _explained(self._bundle):
+            self._stream = self.path.open("wb")
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        assert self._stream is not None, "entered before"
+        with _explained(self._bundle):
+            self._stream.close()
 
 
 class Writer:
@@ -37,26 +76,53 @@ class Writer:
         self.manifest = manifest
         self.files: dict[str, str] = {}
 
+    @property
+    def known(self) -> dict[str, str]:
+        """The files that the bundle has, and those that were added to it: relative path -> SHA-256."""
+        return {**({} if self.manifest is None else self.manifest.files), **self.files}
+
     def scratch(self, name: str) -> Path:
         """A path for a file in the making; `add` moves it into the bundle."""
         folder = self.bundle / SCRATCH
         folder.mkdir(exist_ok=True)
         return folder / name
 
-    def add(self, content: bytes | Path, folder: str, name: str, suffix: str) -> str:
-        """Add a file as <folder>/<name>-<sha256[:12]><suffix>; returns that path. A Path is moved, not copied."""
+    def draft(self, name: str) -> Draft:
+        """A file to write piece by piece; `add` moves it into the bundle."""
+        return Draft(self.scratch(name), self.bundle)
+
+    def reserve(self, size: int) -> None:
+        """UserError if the disk has no room for `size` more bytes: said before hours of work, not behind them."""
+        free = shutil.disk_usage(self.bundle).free
+        if size > free:
+            what = f"{self.bundle} needs {_amount(size)} more, and its disk has {_amount(free)} free"
+            raise UserError(what, "free space or give another path")
+
+    def add(self, content: bytes | Path | Draft, folder: str, name: str, suffix: str) -> str:
+        """Add a file as <folder>/<name>-<sha256[:12]><suffix>; returns that path. A Path or a Draft is moved."""
         with _explained(self.bundle):
-            draft = content if isinstance(content, Path) else self.scratch(f"{name}{suffix}")
             if isinstance(content, bytes):
-                draft.write_bytes(content)
-            digest = file_sha256(draft)
-            _sync(draft)
+                with self.draft(f"{name}{suffix}") as draft:
+                    draft.write(content)
+                content = draft
+            path = content.path if isinstance(content, Draft) else content
+            digest = content.sha256 if isinstance(content, Draft) else file_sha256(path)
+            _sync(path)
             relative = f"{folder}/{name}-{digest[:12]}{suffix}"
             target = self.bundle / relative
             target.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(draft, target)
+            os.replace(path, target)
         self.files[relative] = digest
         return relative
+
+    def add_copy(self, path: Path, folder: str, name: str, suffix: str) -> str:
+        """Add a file that stays where it is, as `add` does."""
+        with _explained(self.bundle):
+            self.reserve(path.stat().st_size)
+            with self.draft(f"{name}{suffix}") as draft, path.open("rb") as stream:
+                while block := stream.read(BLOCK):
+                    draft.write(block)
+        return self.add(draft, folder, name, suffix)
 
     def commit(self, manifest: Manifest) -> Manifest:
         """Make `manifest` the bundle, in one step; returns it with its `files` completed.
@@ -64,7 +130,7 @@ class Writer:
         `files` lists what the manifest refers to, each with the hash that `add` found or that it already had. What
         readers would refuse is refused here. What no longer belongs to the bundle is removed when the writer closes.
         """
-        known = {**manifest.files, **self.files}
+        known = {**self.known, **manifest.files, **self.files}
         files = {path: known[path] for path in sorted(set(named_files(manifest)))}
         manifest = msgspec.structs.replace(manifest, files=files)
         content = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
@@ -89,7 +155,8 @@ class Writer:
         shutil.rmtree(self.bundle / SCRATCH, ignore_errors=True)
         in_place = _current(self.bundle, must_exist=False)
         if in_place is not None or not (self.bundle / MANIFEST).exists():
-            _remove_garbage(self.bundle, {name for each in (in_place, self.manifest) if each for name in each.files})
+            named = {name for each in (in_place, self.manifest) if each for name in each.files}
+            _remove_garbage(self.bundle, named, self.files)
 
 
 @contextmanager
@@ -131,6 +198,12 @@ def _explained(bundle: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise _unwritable(bundle, error) from None
+
+
+def _amount(size: int) -> str:
+    """Bytes as people say them."""
+    unit, scale = next(((unit, scale) for unit, scale in (("GB", 1e9), ("MB", 1e6)) if size >= scale), ("kB", 1e3))
+    return f"{size / scale:.3g} {unit}"
 
 
 def _unwritable(bundle: Path, error: OSError) -> UserError:
@@ -188,17 +261,18 @@ def _lock_descriptor(descriptor: int) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-def _remove_garbage(bundle: Path, named: set[str]) -> None:
+def _remove_garbage(bundle: Path, named: set[str], own: Collection[str]) -> None:
     """Remove files that `add` once wrote and no manifest names. A file that is in use elsewhere stays for next time.
 
     The folder may hold other files, even other bundles: only what carries the hash of its own content, where `add`
-    puts it, is ours.
+    puts it, is ours. That this writer added `own` need not be found out from their content.
     """
     removed = set()
     for path in [p for p in bundle.glob("*/*") if p.relative_to(bundle).as_posix() not in named]:
         with suppress(OSError):
             match = CONTENT_NAME.fullmatch(path.name)
-            if match and path.is_file() and file_sha256(path).startswith(match[1]):
+            is_own = path.relative_to(bundle).as_posix() in own
+            if match and path.is_file() and (is_own or file_sha256(path).startswith(match[1])):
                 path.unlink()
                 removed.add((path.parent, match[1]))
     for path in bundle.glob("*/*"):  # such as report/index.html, whose page has just gone: a link, or a copy

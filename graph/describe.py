@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 
-from fewstep.graph.graph import GROUP, TIME, Graph, Value, X
+from fewstep.graph.graph import GROUP, TIME, TO, Graph, Value, X
 from fewstep.runtime import manifest
 from fewstep.runtime.manifest import Role, Tensor
 
@@ -12,7 +12,7 @@ def describe(graph: Graph, file: str, data: tuple[str, ...] = (), conditions: Co
 
     Outputs are rows where x is no input (a prologue), else the denoiser's output.
     """
-    roles: dict[str, Role] = {X: "x", TIME: "time", GROUP: "group", **dict.fromkeys(conditions, "condition")}
+    roles: dict[str, Role] = {X: "x", TIME: "time", TO: "to", GROUP: "group", **dict.fromkeys(conditions, "condition")}
     is_body = any(value.name == X for value in graph.inputs)
     return manifest.Graph(
         file=file,

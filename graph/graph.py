@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
-BATCH = "batch"  # the one dynamic dimension: the leading axis of every input and output
-X, TIME, GROUP, OUTPUT = "x", "time", "group", "output"  # a denoiser's ports; conditions and rows have their own names
+BATCH = "batch"  # the dynamic dimension that every graph has: the leading axis of its inputs and outputs
+# A denoiser's ports; conditions and rows have their own names.
+X, TIME, TO, GROUP, OUTPUT = "x", "time", "time_to", "group", "output"
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,21 @@ class Node:
 
 
 @dataclass(frozen=True)
+class Extent:
+    """The numbers that a named dimension stands for: multiples of `multiple` from `low` to `high`, `usual` mostly."""
+
+    usual: int
+    low: int
+    high: int
+    multiple: int = 1
+
+
+@dataclass(frozen=True)
 class Value:
-    """A graph input or output: name, dtype, and shape, in which "batch" stands for the dynamic axis."""
+    """A graph input or output: name, dtype, and shape, in which "batch" stands for the dynamic axis.
+
+    Other free axes are called after the size that they follow, as "height/8"; see `extents.py`.
+    """
 
     name: str
     dtype: np.dtype[Any]
@@ -44,13 +58,17 @@ class Value:
 
 @dataclass(frozen=True)
 class Graph:
-    """A graph whose nodes stand in topological order. `constants` are its weights and other known tensors, by name."""
+    """A graph whose nodes stand in topological order. `constants` are its weights and other known tensors, by name.
+
+    `extents` are the sizes that are free beside the batch, as "height".
+    """
 
     name: str
     inputs: tuple[Value, ...]
     outputs: tuple[Value, ...]
     nodes: tuple[Node, ...]
     constants: Mapping[str, Array]
+    extents: Mapping[str, Extent] = field(default_factory=dict)
 
     def with_nodes(self, nodes: Iterable[Node], constants: Mapping[str, Array] | None = None) -> "Graph":
         """The same interface over other nodes; `constants` are added to those already there."""

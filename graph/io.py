@@ -2,11 +2,11 @@
 
 A bundle may come from anywhere, so reading checks what it uses: the file parses, external weights lie inside the
 bundle's folder and inside their file, and there is no control flow or other opset that a pass could silently misread.
+External weights are mapped, not read: see `weights.py`.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import helper, inliner, numpy_helper
 
+from fewstep.graph import extents, weights
 from fewstep.graph.additions import numbered
 from fewstep.graph.graph import BATCH, Array, Graph, Node, Value
 from fewstep.graph.index import in_topological_order
@@ -26,32 +27,21 @@ if TYPE_CHECKING:
 OPSET = 20
 IR_VERSION = 10
 EXTERNAL_ABOVE = 256 * 2**20  # bytes of weights: more than this go to a file of their own (protobuf stops at 2 GiB)
-INLINE_BELOW = 4096  # bytes: smaller tensors stay in the graph, where engines can fold them
 WRITE_AGAIN = "copy or write the bundle again"
-PAGE = 4096  # bytes: larger ones start on a page, so that an engine can map the file instead of copying it
+GRAPHS = "graphs"  # the folder of a bundle that holds them and their weights
 
-
-@dataclass(frozen=True)
-class External:
-    """Where the weights of a graph lie: a file name beside the graph, and (offset, length) in bytes of each tensor."""
-
-    location: str
-    layout: Mapping[str, tuple[int, int]]
+Find = Callable[[Array], weights.Place | None]
 
 
 # Writing
 
 
-def to_model(graph: Graph, external: External | None = None, also: Iterable[str] = ()) -> onnx.ModelProto:
-    """The ONNX form of a graph; tensors that `external` lists are referred to instead of included.
+def to_model(graph: Graph, find: Find | None = None, also: Iterable[str] = ()) -> onnx.ModelProto:
+    """The ONNX form of a graph. Large constants whose place in a file `find` knows are referred to by its name.
 
     `also` names inner tensors to return too. They carry no type, which onnxruntime infers.
     """
-    layout = external.layout if external else {}
-    initializers = [
-        _reference(name, array, external) if external and name in layout else _inline(name, array)
-        for name, array in graph.constants.items()
-    ]
+    initializers = [_initializer(name, array, find) for name, array in graph.constants.items()]
     proto = helper.make_graph(
         [_node_proto(node, name) for node, name in zip(graph.nodes, _node_names(graph), strict=True)],
         graph.name,
@@ -61,63 +51,125 @@ def to_model(graph: Graph, external: External | None = None, also: Iterable[str]
     )
     domains = sorted({node.domain for node in graph.nodes if node.domain})
     opsets = [helper.make_opsetid("", OPSET), *(helper.make_opsetid(domain, 1) for domain in domains)]
-    return helper.make_model(proto, opset_imports=opsets, ir_version=IR_VERSION, producer_name="fewstep")
+    model = helper.make_model(proto, opset_imports=opsets, ir_version=IR_VERSION, producer_name="fewstep")
+    helper.set_model_props(model, extents.encode(graph.extents))
+    return model
 
 
-def save(graph: Graph, path: Path, external_above: int = EXTERNAL_ABOVE, also: Iterable[str] = ()) -> tuple[Path, ...]:
-    """Write a graph, and its weights to `<path>.data` if they exceed the limit; returns the files written."""
-    external = None
-    if _weight_bytes(graph) > external_above:
-        data = path.with_name(path.name + ".data")
-        external = External(data.name, write_weights(graph, data))
-    path.write_bytes(to_model(graph, external, also).SerializeToString(deterministic=True))
-    return (path,) if external is None else (path, path.with_name(external.location))
+def save(graph: Graph, path: Path, external_above: int | None = None, also: Iterable[str] = ()) -> tuple[Path, ...]:
+    """Write a graph, and its weights to `<path>.data` if they exceed the limit (default: EXTERNAL_ABOVE); returns the
+    files written."""
+    if not _exceeds(graph, external_above):
+        path.write_bytes(_serialized(to_model(graph, also=also)))
+        return (path,)
+    data, arrays = path.with_name(path.name + ".data"), weights.distinct(weights.large(graph).values())
+    with data.open("wb") as stream:
+        offsets = weights.write(stream, arrays)
+    places = {
+        weights.identity(array): weights.Place(data, offset) for array, offset in zip(arrays, offsets, strict=True)
+    }
+    path.write_bytes(_serialized(to_model(graph, lambda array: places[weights.identity(array)], also)))
+    return (path, data)
 
 
-def store(
-    writer: "Writer", graph: Graph, name: str, external_above: int = EXTERNAL_ABOVE
-) -> tuple[str, tuple[str, ...]]:
+def store(writer: "Writer", graph: Graph, name: str, external_above: int | None = None) -> tuple[str, tuple[str, ...]]:
     """Add a graph to a bundle under a content-hashed name; returns its path and those of its weight files.
 
-    Graphs with the same large constants in the same order share their weight file: its name is that of its content.
+    What already lies in a weight file of the bundle is referred to there. The rest goes to a file of its own where a
+    graph has such weights, or more bytes of weights than the limit (default: EXTERNAL_ABOVE).
     """
-    external: External | None = None
-    data: tuple[str, ...] = ()
-    if _weight_bytes(graph) > external_above:
-        draft = writer.scratch("weights.data")
-        layout = write_weights(graph, draft)
-        data = (writer.add(draft, folder="graphs", name="weights", suffix=".data"),)
-        external = External(PurePosixPath(data[0]).name, layout)
-    model = to_model(graph, external).SerializeToString(deterministic=True)
-    return writer.add(model, folder="graphs", name=name, suffix=".onnx"), data
+    find = _finder(writer)
+    shares = any(find(array) is not None for array in weights.large(graph).values())
+    if shares or _exceeds(graph, external_above):
+        (graph,) = keep(writer, graph)
+        model = to_model(graph, find)
+    else:
+        model = to_model(graph)
+    data = tuple(f"{GRAPHS}/{location}" for location in _locations(model))
+    return writer.add(_serialized(model), folder=GRAPHS, name=name, suffix=".onnx"), data
 
 
-def write_weights(graph: Graph, path: Path) -> dict[str, tuple[int, int]]:
-    """Write the large constants of a graph one after the other, each at a page boundary; returns where each lies."""
-    layout = {}
-    with path.open("wb") as file:
-        for name, array in graph.constants.items():
-            if array.nbytes < INLINE_BELOW:
+def unload(writer: "Writer", *graphs: Graph) -> tuple[Graph, ...]:
+    """The graphs; if any would go to a file of its own, with all their weights in files already, and out of memory."""
+    return keep(writer, *graphs) if any(map(_exceeds, graphs)) else graphs
+
+
+def keep(writer: "Writer", *graphs: Graph) -> tuple[Graph, ...]:
+    """The graphs with their large constants mapped from weight files of the bundle, one new file for each graph.
+
+    What lies in a file of the bundle stays there, what an earlier graph has is not written again, and neither is what
+    another graph of this writer holds number for number. Arrays are streamed: none is copied as a whole.
+    """
+    find, written = _finder(writer), _written(writer)
+    found: dict[tuple[object, ...], Array] = {}
+    for graph in graphs:
+        fresh = []
+        for array in weights.distinct(weights.large(graph).values()):
+            if find(array) is not None or weights.identity(array) in found:
                 continue
-            file.write(b"\0" * (-file.tell() % PAGE))
-            layout[name] = (file.tell(), array.nbytes)
-            file.write(numpy_helper.from_array(np.asarray(array)).raw_data)
-    return layout
+            same = next((each for each in written.get((array.dtype, array.shape), ()) if _equal(each, array)), None)
+            if same is None:
+                fresh.append(array)
+            else:
+                found[weights.identity(array)] = same
+        if fresh:
+            writer.reserve(weights.file_bytes(fresh))
+            with writer.draft("weights.data") as draft:
+                offsets = weights.write(draft, fresh)
+            file = weights.map_file(writer.bundle / writer.add(draft, folder=GRAPHS, name="weights", suffix=".data"))
+            for array, offset in zip(fresh, offsets, strict=True):
+                found[weights.identity(array)] = weights.view(file, offset, array.dtype, array.shape)
+    return tuple(weights.mapped(graph, found) for graph in graphs)
 
 
-def _weight_bytes(graph: Graph) -> int:
-    return sum(array.nbytes for array in graph.constants.values())
+def _finder(writer: "Writer") -> Find:
+    """A function like `place_of` for the files of a writer's bundle. Others may lie beside them: an export's source."""
+    inside = weights.in_folder(writer.bundle / GRAPHS)
+
+    def find(array: Array) -> weights.Place | None:
+        place = inside(array)
+        return place if place is not None and f"{GRAPHS}/{place.file.name}" in writer.known else None
+
+    return find
 
 
-def _inline(name: str, array: Array) -> onnx.TensorProto:
-    return numpy_helper.from_array(np.asarray(array), name)
+def _exceeds(graph: Graph, limit: int | None = None) -> bool:
+    """Whether a graph is too large for one file."""
+    return weights.weight_bytes(graph) > (EXTERNAL_ABOVE if limit is None else limit)
 
 
-def _reference(name: str, array: Array, external: External) -> onnx.TensorProto:
-    offset, length = external.layout[name]
+def _written(writer: "Writer") -> dict[tuple[np.dtype[Any], tuple[int, ...]], list[Array]]:
+    """The weights that graphs of this writer hold in files, by type and shape."""
+    found: dict[tuple[np.dtype[Any], tuple[int, ...]], list[Array]] = {}
+    for name in writer.files:
+        if name.startswith(f"{GRAPHS}/") and name.endswith(".onnx"):
+            path = writer.bundle / name
+            model, files = parse(path), _Files(path, writer.bundle)
+            for tensor in model.graph.initializer:
+                if tensor.data_location == onnx.TensorProto.EXTERNAL:
+                    array = _array(tensor, path, files)
+                    found.setdefault((array.dtype, array.shape), []).append(array)
+    return found
+
+
+def _equal(left: Array, right: Array) -> bool:
+    """Number for number; most that differ do so in their first ones."""
+    return all(np.array_equal(left[part], right[part]) for part in (slice(1), slice(1, None)))
+
+
+def _serialized(model: onnx.ModelProto) -> bytes:
+    content: bytes = model.SerializeToString(deterministic=True)
+    return content
+
+
+def _initializer(name: str, array: Array, find: Find | None) -> onnx.TensorProto:
+    place = find(array) if find is not None and array.nbytes >= weights.LARGE else None
+    if place is None:
+        return numpy_helper.from_array(np.asarray(array), name)
     tensor = onnx.TensorProto(name=name, data_type=helper.np_dtype_to_tensor_dtype(array.dtype), dims=array.shape)
     tensor.data_location = onnx.TensorProto.EXTERNAL
-    for key, value in {"location": external.location, "offset": str(offset), "length": str(length)}.items():
+    entries = {"location": place.file.name, "offset": str(place.offset), "length": str(array.nbytes)}
+    for key, value in entries.items():
         tensor.external_data.add(key=key, value=value)
     return tensor
 
@@ -163,14 +215,23 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def from_model(model: onnx.ModelProto, path: Path = Path("model.onnx"), root: Path | None = None) -> Graph:
-    """The Graph of an ONNX model. `path` names it in errors and locates external weights."""
+def from_model(
+    model: onnx.ModelProto,
+    path: Path = Path("model.onnx"),
+    root: Path | None = None,
+    beside: Mapping[str, Array] | None = None,
+) -> Graph:
+    """The Graph of an ONNX model. `path` names it in errors and locates external weights.
+
+    `beside` are constants that the model reads and does not hold.
+    """
     versions = {opset.domain: opset.version for opset in model.opset_import}
     if versions.get("", versions.get("ai.onnx")) != OPSET:
         raise UserError(f"{path.name} is not an ONNX graph of opset {OPSET}", WRITE_AGAIN)
     if model.functions:
         model = inliner.inline_local_functions(model)
-    constants = {tensor.name: _array(tensor, path, root or path.parent) for tensor in model.graph.initializer}
+    files = _Files(path, root or path.parent)
+    constants = dict(beside or {}) | {tensor.name: _array(tensor, path, files) for tensor in model.graph.initializer}
     nodes = []
     for proto in model.graph.node:
         attributes = {a.name: helper.get_attribute_value(a) for a in proto.attribute}
@@ -180,7 +241,7 @@ def from_model(model: onnx.ModelProto, path: Path = Path("model.onnx"), root: Pa
                 "make the branch or loop in the module's forward depend on constants only",
             )
         if proto.op_type == "Constant" and not proto.domain:
-            constants[proto.output[0]] = _constant(attributes, path, root or path.parent)
+            constants[proto.output[0]] = _constant(attributes, path, files)
         else:
             nodes.append(
                 Node(proto.op_type, tuple(proto.input), tuple(proto.output), attributes, proto.name, proto.domain)
@@ -191,7 +252,8 @@ def from_model(model: onnx.ModelProto, path: Path = Path("model.onnx"), root: Pa
         ordered = in_topological_order(nodes, [*(v.name for v in inputs), *constants])
     except UserError as error:
         raise UserError(f"{path.name}: {error.what}", error.fix) from None
-    return Graph(model.graph.name or path.stem, inputs, outputs, ordered, constants)
+    sizes = extents.decode({entry.key: entry.value for entry in model.metadata_props})
+    return Graph(model.graph.name or path.stem, inputs, outputs, ordered, constants, sizes)
 
 
 def parse(path: Path) -> onnx.ModelProto:
@@ -230,28 +292,42 @@ def _data_file(path: Path, root: Path, location: str) -> Path:
     return file
 
 
-def _array(tensor: onnx.TensorProto, path: Path, root: Path) -> Array:
+class _Files:
+    """The weight files that a graph at `path` refers to, each mapped when it is first asked for."""
+
+    def __init__(self, path: Path, root: Path) -> None:
+        self.path, self.root = path, root
+        self._mapped: dict[Path, Array] = {}
+
+    def __getitem__(self, location: str) -> Array:
+        file = _data_file(self.path, self.root, location)
+        if file not in self._mapped:
+            self._mapped[file] = weights.map_file(file) if file.stat().st_size else np.empty(0, np.uint8)
+        return self._mapped[file]
+
+
+def _array(tensor: onnx.TensorProto, path: Path, files: _Files) -> Array:
     try:
         dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
         if tensor.data_location != onnx.TensorProto.EXTERNAL:
             return numpy_helper.to_array(tensor)
         entries = {entry.key: entry.value for entry in tensor.external_data}
-        file = _data_file(path, root, entries.get("location", ""))
-        shape = tuple(tensor.dims)
+        location, shape = entries.get("location", ""), tuple(tensor.dims)
+        file = files[location]
         size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
         offset, length = int(entries.get("offset", 0)), int(entries.get("length", size))
-        if length != size or offset < 0 or offset + size > file.stat().st_size:
-            raise UserError(f"{file.name} does not hold tensor {tensor.name!r} of {path.name}", WRITE_AGAIN)
-        count = size // dtype.itemsize
-        return np.fromfile(file, dtype, count, offset=offset).reshape(shape)
+        if length != size or offset < 0 or offset + size > len(file):
+            name = PurePosixPath(location).name
+            raise UserError(f"{name} does not hold tensor {tensor.name!r} of {path.name}", WRITE_AGAIN)
+        return weights.view(file, offset, dtype, shape)
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"tensor {tensor.name!r} of {path.name} is damaged ({error})", WRITE_AGAIN) from None
 
 
-def _constant(attributes: Mapping[str, Any], path: Path, root: Path) -> Array:
+def _constant(attributes: Mapping[str, Any], path: Path, files: _Files) -> Array:
     ((kind, value),) = attributes.items()
     if kind == "value":
-        return _array(value, path, root)
+        return _array(value, path, files)
     return np.asarray(value, np.float32 if kind.startswith("value_float") else np.int64)
 
 

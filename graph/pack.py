@@ -7,8 +7,9 @@ import msgspec
 
 from fewstep.graph import io
 from fewstep.graph.commit import Writer, open_for_update
-from fewstep.runtime.backends import PROLOGUE
+from fewstep.runtime.backends import AHEAD, CONDITIONER, PROLOGUE
 from fewstep.runtime.bundle import Bundle, open_bundle
+from fewstep.runtime.companions import companions
 from fewstep.runtime.errors import UserError
 from fewstep.runtime.manifest import Body, Engine, Graph, Manifest
 
@@ -45,17 +46,20 @@ def pack(options: PackOptions) -> Manifest:
     chosen = {name: bundle.body(name) for name in wanted}
     with open_for_update(options.output, must_exist=False) as writer:
         manifest = bundle.manifest
-        prologue = None if manifest.prologue is None else _copy(writer, bundle, manifest.prologue)
-        bodies = {name: _lean(writer, bundle, name, body) for name, body in chosen.items()}
+        ahead = {name: getattr(manifest, name) for name in AHEAD}
+        copied = {name: None if graph is None else _lean(writer, bundle, name, graph) for name, graph in ahead.items()}
+        bodies = {name: _body(writer, bundle, name, body) for name, body in chosen.items()}
         calibrated = dict.fromkeys(body.plan for body in chosen.values() if body.plan in manifest.plans)
         plans = {name: _copy_file(writer, bundle, manifest.plans[name]) for name in calibrated if name is not None}
         engines = tuple(_copy_engine(writer, bundle, each) for each in _engines_of(tuple(chosen), manifest))
+        _copy_companions(writer, bundle)
         command = f"fewstep pack BUNDLE -o BUNDLE --body {','.join(chosen)}"
         provenance = manifest.provenance
         return writer.commit(
             msgspec.structs.replace(
                 manifest,
-                prologue=prologue,
+                conditioner=copied[CONDITIONER],
+                prologue=copied[PROLOGUE],
                 bodies=bodies,
                 plans=plans,
                 engines=engines,
@@ -73,26 +77,34 @@ def pack(options: PackOptions) -> Manifest:
 
 
 def _engines_of(bodies: tuple[str, ...], manifest: Manifest) -> list[Engine]:
-    """The engines of bodies and of their stages, and the prologue's where there are any of these."""
+    """The engines of bodies and of their stages, and of what runs ahead where there are any of these."""
     own = [engine for engine in manifest.engines if engine.body.partition("/")[0] in bodies]
     places = {(engine.backend, engine.device) for engine in own}
-    prologues = (engine for engine in manifest.engines if engine.body == PROLOGUE)
-    return [*(engine for engine in prologues if (engine.backend, engine.device) in places), *own]
+    ahead = (engine for engine in manifest.engines if engine.body in AHEAD)
+    return [*(engine for engine in ahead if (engine.backend, engine.device) in places), *own]
 
 
-def _lean(writer: Writer, bundle: Bundle, name: str, body: Body) -> Body:
-    """A body with its large constants in a file that other bodies may share.
+def _body(writer: Writer, bundle: Bundle, name: str, body: Body) -> Body:
+    """A body with its large constants in files that other bodies may share."""
+    stages = tuple(
+        msgspec.structs.replace(stage, graph=_lean(writer, bundle, f"{name}/{number}", stage.graph))
+        for number, stage in enumerate(body.stages)
+    )
+    return msgspec.structs.replace(body, graph=_lean(writer, bundle, name, body.graph, True), stages=stages)
 
-    One that an engine was built from, or that has such a file already, stays as it is: keys hold the graph's hash.
+
+def _lean(writer: Writer, bundle: Bundle, name: str, graph: Graph, shares: bool = False) -> Graph:
+    """A graph with the weights that it reads, and no others of the files that it shares with what stays behind.
+
+    One that an engine was built from stays as it is: keys hold the hashes of graph and weights. So does one that has
+    all its weights inside, unless it is to share them.
     """
-    graph = body.graph
-    stages = (msgspec.structs.replace(stage, graph=_copy(writer, bundle, stage.graph)) for stage in body.stages)
-    body = msgspec.structs.replace(body, stages=tuple(stages))
-    if graph.data or any(engine.body == name for engine in bundle.manifest.engines):
-        return msgspec.structs.replace(body, graph=_copy(writer, bundle, graph))
+    is_built = any(engine.body == name for engine in bundle.manifest.engines)
+    if is_built or not (graph.data or shares):
+        return _copy(writer, bundle, graph)
     loaded = io.load(bundle.graph(graph), root=bundle.path)
-    file, data = io.store(writer, loaded, name, external_above=0)
-    return msgspec.structs.replace(body, graph=msgspec.structs.replace(graph, file=file, data=data))
+    file, data = io.store(writer, loaded, name.replace("/", "-"), external_above=0)
+    return msgspec.structs.replace(graph, file=file, data=data)
 
 
 def _copy(writer: Writer, bundle: Bundle, graph: Graph) -> Graph:
@@ -102,6 +114,17 @@ def _copy(writer: Writer, bundle: Bundle, graph: Graph) -> Graph:
         if _copy_file(writer, bundle, name) != name:
             raise UserError(f"weight file {name!r} is not named after its content", "export the bundle again")
     return msgspec.structs.replace(graph, file=_copy_file(writer, bundle, graph.file))
+
+
+def _copy_companions(writer: Writer, bundle: Bundle) -> None:
+    """The text encoder with its tokenizers, the autoencoder, null values that lie in files: all keep their names."""
+    manifest = bundle.manifest
+    tokenizers = () if manifest.text is None else tuple(tokens.tokenizer for tokens in manifest.text.tokens)
+    nulls = (condition.null_file for condition in manifest.conditions if condition.null_file is not None)
+    for graph in (graph for _, graph in companions(manifest)):
+        _copy(writer, bundle, graph)
+    for name in (*tokenizers, *nulls):
+        _copy_file(writer, bundle, name)
 
 
 def _copy_engine(writer: Writer, bundle: Bundle, engine: Engine) -> Engine:
@@ -115,4 +138,4 @@ def _copy_file(writer: Writer, bundle: Bundle, name: str) -> str:
     folder, path = PurePosixPath(name).parent.as_posix(), bundle.file(name)
     stem, _, last = path.name.rpartition("-")
     suffix = "".join(PurePosixPath(last).suffixes)
-    return writer.add(path.read_bytes(), folder, stem or last.removesuffix(suffix), suffix)
+    return writer.add_copy(path, folder, stem or last.removesuffix(suffix), suffix)

@@ -2,22 +2,30 @@
 
 from dataclasses import replace
 
+from fewstep.graph.conditioner import cut_conditioner
 from fewstep.graph.graph import Graph
 from fewstep.graph.passes.affine import merge_affine
 from fewstep.graph.passes.attention import simplify_attention
+from fewstep.graph.passes.attention_form import form_attention
 from fewstep.graph.passes.bias import separate_bias
 from fewstep.graph.passes.concat import split_concat
 from fewstep.graph.passes.constants import drop_unused, fold_constants
-from fewstep.graph.passes.identities import drop_identities, merge_layout
+from fewstep.graph.passes.einsum import expand_einsum
+from fewstep.graph.passes.free_sizes import read_sizes_off_x
+from fewstep.graph.passes.identities import drop_expands, drop_identities, merge_layout
 from fewstep.graph.passes.shapes import fold_shapes
 from fewstep.graph.prologue import Prepared, cut_prologue
 
 PASSES = (
     fold_constants,
+    read_sizes_off_x,
     fold_shapes,
+    drop_expands,
     drop_identities,
+    expand_einsum,
     merge_layout,
     simplify_attention,
+    form_attention,
     split_concat,
     separate_bias,
     merge_affine,
@@ -38,7 +46,12 @@ def simplify(graph: Graph) -> Graph:
 
 
 def prepare(graph: Graph) -> Prepared:
-    """Simplify a graph and cut its prologue; both sides are simplified again, since the cut makes chains inner."""
+    """Simplify a graph, cut its prologue, and of that the conditioner; each side is simplified again, since a cut makes
+    chains inner."""
     prepared = cut_prologue(simplify(graph))
-    prologue = simplify(prepared.prologue) if prepared.prologue else None
-    return replace(prepared, prologue=prologue, body=simplify(prepared.body))
+    prepared = replace(prepared, body=simplify(prepared.body))
+    if prepared.prologue is None:
+        return prepared
+    cut = cut_conditioner(simplify(prepared.prologue))
+    conditioner, prologue = (None if part is None else simplify(part) for part in (cut.conditioner, cut.prologue))
+    return replace(prepared, conditioner=conditioner, prologue=prologue)

@@ -1,24 +1,28 @@
 """The prologue: what does not depend on x, cut off to run once per call instead of once per step."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from fewstep.graph.additions import Additions
-from fewstep.graph.graph import BATCH, Graph, Node, Value, X, rename_inputs
+from fewstep.graph.extents import is_named, of_inputs
+from fewstep.graph.graph import BATCH, Graph, Value, X
 from fewstep.graph.index import Index, index
 from fewstep.graph.passes.constants import drop_unused
 from fewstep.graph.types import Types, infer_types
+from fewstep.graph.work import work
 
 ROW_LIMIT = 2**20  # bytes of one sample of one row: more than this cost more to carry than they save
+WORK_LIMIT = 100  # multiply-accumulates for a byte saved: more take longer than the byte, on CPUs and GPUs alike
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A denoiser as it is deployed: `prologue` makes the rows that `body` reads beside x. None: the body takes all."""
+    """A denoiser as it is deployed: `conditioner` and `prologue` make the rows that `body` reads beside x, the first
+    those of conditions alone. Where both are None the body takes all."""
 
     prologue: Graph | None
     body: Graph
+    conditioner: Graph | None = None
 
 
 def cut_prologue(graph: Graph, x: str = X, row_limit: int = ROW_LIMIT) -> Prepared:
@@ -27,8 +31,9 @@ def cut_prologue(graph: Graph, x: str = X, row_limit: int = ROW_LIMIT) -> Prepar
         return x * Gemm(time)      ==>      prologue: return row = Gemm(time)      body: return x * row
 
     The rows keep the names they have in the graph. A row above the limit is made in the body instead, from what it is
-    made of, as long as that is smaller. Rows are float32 with the batch as their leading axis; where the boundary would
-    be anything else, and where nothing can be cut, the graph stays whole.
+    made of, as long as that is smaller. What the body reads of the graph's own inputs stays an input of it: a degraded
+    image is then not carried once for each step. Rows are float32 with the batch as their leading axis; where the
+    boundary would be anything else, and where nothing can be cut, the graph stays whole.
     """
     idx, types = index(graph), infer_types(graph)
     moving = idx.reachable([x])
@@ -38,34 +43,31 @@ def cut_prologue(graph: Graph, x: str = X, row_limit: int = ROW_LIMIT) -> Prepar
     while inner := frozenset[str]().union(*(_upstream(row, idx, types, row_limit) for row in rows)):
         inside.update(inner)
         rows = _boundary(graph, inside, x)
-    values = tuple(types.values[row] for row in rows if _can_be_row(row, types))
-    if not rows or len(values) < len(rows):
+    read = {value.name: value for value in graph.inputs}
+    if read.keys() >= set(rows) or not all(row in read or can_be_row(row, types) for row in rows):
         return Prepared(None, graph)
-    return _cut(graph, inside, values, x)
+    return _cut(graph, inside, tuple(read.get(row) or types.values[row] for row in rows), x)
 
 
-def _can_be_row(name: str, types: Types) -> bool:
+def can_be_row(name: str, types: Types) -> bool:
+    """Whether a tensor may be carried from one graph to the next: float32, the batch first, all other sizes known."""
     value = types.values.get(name)
     if value is None or value.dtype != np.float32 or value.shape[:1] != (BATCH,):
         return False
-    return all(isinstance(dim, int) for dim in value.shape[1:])
+    return all(isinstance(dim, int) for dim in types.usual[name].shape[1:]) and all(map(is_named, value.shape))
 
 
-def _cut(graph: Graph, inside: set[str], rows: tuple[Value, ...], x: str) -> Prepared:
-    """Both sides of the boundary. A row that is an input of the graph passes the prologue under a name of its own."""
-    given = {value.name for value in graph.inputs}
-    additions = Additions(graph)
-    names = {row.name: additions.name(f"{row.name}_row") for row in rows if row.name in given}
-    rows_named = tuple(replace(row, name=names.get(row.name, row.name)) for row in rows)
-    passed = tuple(Node("Identity", (old,), (new,), name=new) for old, new in names.items())
+def _cut(graph: Graph, inside: set[str], boundary: tuple[Value, ...], x: str) -> Prepared:
+    """Both sides of the boundary, which is rows and inputs of the graph."""
     moving = index(graph).reachable([x])
     before = tuple(node for node in graph.nodes if moving.isdisjoint(node.inputs))  # the body may make some of it too
-    after = tuple(rename_inputs(node, names) for node in graph.nodes if node.output in inside)
+    after = tuple(node for node in graph.nodes if node.output in inside)
     conditions = tuple(value for value in graph.inputs if value.name != x)
-    prologue = Graph("prologue", conditions, rows_named, (*before, *passed), graph.constants)
-    inputs = (*(value for value in graph.inputs if value.name == x), *rows_named)
-    body = Graph("body", inputs, graph.outputs, after, graph.constants)
-    return Prepared(drop_unused(prologue), drop_unused(body))
+    rows = tuple(value for value in boundary if value not in conditions)
+    prologue = Graph("prologue", conditions, rows, before, graph.constants, graph.extents)
+    inputs = (*(value for value in graph.inputs if value.name == x), *boundary)
+    body = Graph("body", inputs, graph.outputs, after, graph.constants, graph.extents)
+    return Prepared(of_inputs(drop_unused(prologue)), of_inputs(drop_unused(body)))
 
 
 def _boundary(graph: Graph, inside: set[str], x: str) -> tuple[str, ...]:
@@ -77,7 +79,8 @@ def _boundary(graph: Graph, inside: set[str], x: str) -> tuple[str, ...]:
 
 
 def _upstream(row: str, idx: Index, types: Types, limit: int) -> frozenset[str]:
-    """What the body must make itself so that a row above the limit is replaced by fewer bytes; empty if nothing does.
+    """What the body must make itself so that a row above the limit is replaced by fewer bytes; empty if nothing does,
+    or if that is more arithmetic than carrying the bytes would cost.
 
     Walks from the row towards the inputs, always through the largest tensor, until what remains to carry is smaller. A
     way that ends in what cannot be a row, such as the integers behind an embedding, leads nowhere.
@@ -86,7 +89,7 @@ def _upstream(row: str, idx: Index, types: Types, limit: int) -> frozenset[str]:
     if size is None or size <= limit:
         return frozenset()
     carried, made = {row: size}, set()
-    while sum(carried.values()) >= size or not all(_can_be_row(name, types) for name in carried):
+    while sum(carried.values()) >= size or not all(can_be_row(name, types) for name in carried):
         producer = idx.producers.get(max(carried, key=carried.__getitem__))
         if producer is None:
             return frozenset()
@@ -100,4 +103,5 @@ def _upstream(row: str, idx: Index, types: Types, limit: int) -> frozenset[str]:
             if source is None:
                 return frozenset()
             carried[name] = source
-    return frozenset(made)
+    arithmetic = sum(work(node, types) for node in idx.graph.nodes if node.output in made)
+    return frozenset(made) if arithmetic <= WORK_LIMIT * (size - sum(carried.values())) else frozenset()

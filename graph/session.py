@@ -1,16 +1,20 @@
 """Run a Graph in onnxruntime: how passes fold, tests compare and export verifies."""
 
-import tempfile
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnxruntime as ort
 
+from fewstep.graph import io, weights
 from fewstep.graph.graph import Array, Graph
-from fewstep.graph.io import EXTERNAL_ABOVE, save
 from fewstep.runtime.errors import UserError
+
+FOLDER = "session.model_external_initializers_file_folder_path"
+IN_MEMORY = Path("weights")  # a file that is never looked for: onnxruntime is given the arrays
 
 
 def run(graph: Graph, feeds: Mapping[str, Array], also: Iterable[str] = ()) -> dict[str, Array]:
@@ -44,12 +48,47 @@ def open_session(graph: Graph, also: Iterable[str] = (), optimize: bool = False)
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # several sessions take turns with torch
     levels = ort.GraphOptimizationLevel
     options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimize else levels.ORT_DISABLE_ALL
-    with tempfile.TemporaryDirectory() as folder:
-        # through a file, since large weights do not fit into one message
-        path = Path(folder) / "graph.onnx"
-        save(graph, path, EXTERNAL_ABOVE, also)
-        with explained("load the graph"):
-            return Session(ort.InferenceSession(path, options, providers=["CPUExecutionProvider"]))
+    if not optimize:
+        options.add_session_config_entry("session.disable_prepacking", "1")  # a packed weight is a second one
+        options.enable_cpu_mem_arena = False  # which grows by doubling, and keeps what it has
+    return Session(open_with(graph, options, also))
+
+
+def open_with(graph: Graph, options: ort.SessionOptions, also: Iterable[str] = ()) -> ort.InferenceSession:
+    """A session of onnxruntime's own, on the CPU, with options that are used up by it.
+
+    Weights that are mapped from files are mapped from there by onnxruntime too, and cost no memory of their own as long
+    as it neither fuses nor packs them. Others are copied.
+    """
+    folder = _folder(graph)
+    find = weights.in_folder(folder) if folder is not None else _nowhere
+    if folder is not None:
+        options.add_session_config_entry(FOLDER, str(folder))
+    rest = {name: array for name, array in weights.large(graph).items() if find(array) is None}
+    if sum(array.nbytes for array in rest.values()) <= io.EXTERNAL_ABOVE:
+        rest = {}
+    given = {weights.identity(array): weights.Place(IN_MEMORY, 0) for array in rest.values()}
+    with explained("load the graph"):
+        values = [
+            ort.OrtValue.ortvalue_from_numpy(np.require(array, requirements=["C", "A"])) for array in rest.values()
+        ]
+        options.add_external_initializers(list(rest), values)  # too much for one message, which holds at most 2 GiB
+        model = io.to_model(graph, lambda array: find(array) or given.get(weights.identity(array)), also)
+        return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def _folder(graph: Graph) -> Path | None:
+    """Where most of a graph's mapped weights lie: onnxruntime takes them from one folder."""
+    sizes = Counter[Path]()
+    for array in weights.large(graph).values():
+        if (place := weights.place_of(array)) is not None:
+            sizes[place.file.parent] += array.nbytes
+    return sizes.most_common(1)[0][0] if sizes else None
+
+
+def _nowhere(array: Array) -> weights.Place | None:
+    """Where an array lies, of which no file is known."""
+    return None
 
 
 @contextmanager

@@ -1,25 +1,35 @@
-"""Element types and shapes of every tensor of a graph, by ONNX's own inference, with the batch as a symbol."""
+"""Element types and shapes of every tensor of a graph, by ONNX's own inference, with the batch as a symbol.
+
+Of other free axes that inference loses track at the first convolution. So a graph with free sizes is looked at several
+times, at several of its sizes, and what follows from which size is read off the numbers.
+"""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import onnx
 from onnx import helper
 
-from fewstep.graph.graph import Graph, Node, Value
+from fewstep.graph.extents import at_sizes, name_of, probes
+from fewstep.graph.graph import BATCH, Graph, Node, Value
 from fewstep.graph.io import to_model
 
 LARGEST_SCALE = 64  # of a Resize that inference is helped with
+BATCHES = 1009, 2003  # primes, far from the sizes of anything else
 KEEP_BELOW = 1024  # elements: larger constants matter for their shape only and stay out of the inference
 
 
 @dataclass(frozen=True)
 class Types:
-    """What is known about the tensors of one graph. A dimension is a number, a symbol such as "batch", or "?"."""
+    """What is known about the tensors of one graph. A dimension is a number, a symbol such as "batch", or "?".
+
+    `usual` is the same with numbers for the sizes that are free, the usual ones.
+    """
 
     values: Mapping[str, Value]
+    usual: Mapping[str, Value]
 
     def shape(self, name: str) -> tuple[int | str, ...] | None:
         value = self.values.get(name)
@@ -35,8 +45,8 @@ class Types:
         return None if shape is None else len(shape)
 
     def sample_bytes(self, name: str) -> int | None:
-        """Bytes of one sample of a tensor whose only unknown dimension is the batch."""
-        value = self.values.get(name)
+        """Bytes of one sample of a tensor whose only unknown dimension is the batch, at the usual sizes."""
+        value = self.usual.get(name)
         if value is None:
             return None
         sizes = [1 if axis == 0 and isinstance(dim, str) else dim for axis, dim in enumerate(value.shape)]
@@ -47,6 +57,63 @@ class Types:
 
 def infer_types(graph: Graph) -> Types:
     """Types of all tensors that inference can tell."""
+    if not graph.extents:
+        found = _inferred(graph)
+        return Types(found, found)
+    points = probes(graph.extents)
+    seen = [_inferred(at_sizes(graph, point)) for point in points]
+    values = {}
+    for name, value in seen[0].items():
+        shapes = [each[name].shape if name in each else () for each in seen]
+        if all(len(shape) == len(value.shape) for shape in shapes):
+            dims = tuple(name_of(tuple(map(_known, sizes)), points) for sizes in zip(*shapes, strict=True))
+            values[name] = replace(value, shape=dims)
+    return Types(values, seen[0])
+
+
+def _inferred(graph: Graph) -> dict[str, Value]:
+    """Types in a graph whose batch alone is free.
+
+    Where the batch changes its axis on the way, inference makes up symbols. What they stand for is then read off the
+    numbers that it finds for two batches.
+    """
+    values = _inferred_once(graph)
+    lost = [name for name, value in values.items() if any(_is_made_up(size) for size in value.shape)]
+    if not lost or not any(value.shape[:1] == (BATCH,) for value in graph.inputs):
+        return values
+    few, many = (_inferred_once(_of_batch(graph, batch)) for batch in BATCHES)
+    for name in lost:
+        shape = values[name].shape
+        if name in few and name in many and len(few[name].shape) == len(many[name].shape) == len(shape):
+            sizes = zip(shape, few[name].shape, many[name].shape, strict=True)
+            values[name] = replace(values[name], shape=tuple(_of_batches(*each) for each in sizes))
+    return values
+
+
+def _of_batch(graph: Graph, batch: int) -> Graph:
+    """The graph for one batch size."""
+
+    def fixed(value: Value) -> Value:
+        return replace(value, shape=tuple(batch if size == BATCH else size for size in value.shape))
+
+    inputs, outputs = (tuple(map(fixed, values)) for values in (graph.inputs, graph.outputs))
+    return replace(graph, inputs=inputs, outputs=outputs)
+
+
+def _of_batches(size: int | str, few: int | str, many: int | str) -> int | str:
+    """A dimension that is `few` and `many` for the two `BATCHES`: the batch, a number, or what it was called."""
+    if (few, many) == BATCHES:
+        return BATCH
+    return few if few == many and isinstance(few, int) else size
+
+
+def _is_made_up(size: int | str) -> bool:
+    """Whether a dimension says nothing of what it stands for."""
+    return isinstance(size, str) and BATCH not in size
+
+
+def _inferred_once(graph: Graph) -> dict[str, Value]:
+    """What ONNX's inference finds."""
     large = {name: array for name, array in graph.constants.items() if array.size >= KEEP_BELOW}
     small = {name: array for name, array in graph.constants.items() if name not in large}
     given = tuple(Value(name, array.dtype, array.shape) for name, array in large.items())
@@ -58,7 +125,12 @@ def infer_types(graph: Graph) -> Types:
         tensor = info.type.tensor_type
         if tensor.elem_type and tensor.HasField("shape"):
             values[info.name] = Value(info.name, _dtype(tensor.elem_type), tuple(map(_dim, tensor.shape.dim)))
-    return Types(values)
+    return values
+
+
+def _known(size: int | str) -> int | str:
+    """A symbol that inference made up says nothing of what it stands for at other sizes."""
+    return "?" if _is_made_up(size) else size
 
 
 def _stand_ins(node: Node, graph: Graph) -> tuple[Node, ...]:

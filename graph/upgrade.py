@@ -5,7 +5,8 @@ import logging
 import onnx
 from onnx import inliner, version_converter
 
-from fewstep.graph.io import INLINE_BELOW, OPSET
+from fewstep.graph.io import OPSET
+from fewstep.graph.weights import LARGE
 from fewstep.runtime.errors import UserError
 
 LOG = logging.getLogger("fewstep")
@@ -62,7 +63,7 @@ def to_opset(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
 
 
 def _is_large(tensor: onnx.TensorProto) -> bool:
-    return tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.ByteSize() > INLINE_BELOW
+    return tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.ByteSize() > LARGE
 
 
 def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:

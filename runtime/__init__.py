@@ -7,8 +7,9 @@ with fewstep.runtime.load("bundle", precision="int8") as sampler:
 """
 
 from fewstep.runtime.errors import Cancelled, UserError
+from fewstep.runtime.loading import load
 from fewstep.runtime.plan import Plan
-from fewstep.runtime.sampler import Sampler, load
+from fewstep.runtime.sampler import Sampler
 from fewstep.runtime.step import Hold
 
 __all__ = ["Cancelled", "Hold", "Plan", "Sampler", "UserError", "load"]

@@ -9,19 +9,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path, PurePosixPath
-from typing import Any, NoReturn
+from typing import Any
 
 import msgspec
+from numpy.typing import NDArray
 
-from fewstep.runtime.conditions import condition_problem
+from fewstep.runtime.companions import companions
+from fewstep.runtime.conditions import read_null
+from fewstep.runtime.consistency import graphs, problems
 from fewstep.runtime.errors import UserError
-from fewstep.runtime.manifest import SCHEMA, Body, Graph, Manifest
+from fewstep.runtime.manifest import SCHEMA, Body, Condition, Graph, Manifest
 from fewstep.runtime.onnx_references import referred_files
-from fewstep.runtime.schedule import spec_problem
 
 MANIFEST = "manifest.json"
 MANIFEST_LIMIT = 16 * 2**20  # bytes; a real one has a few thousand
-ELEMENTS_LIMIT = 2**28  # of one sample: beyond it a shape is damage, not a model
 EXPORT_AGAIN = "copy the bundle again, or make it again: fewstep export SOURCE -o BUNDLE"
 
 
@@ -66,12 +67,24 @@ class Bundle:
                 )
         return path
 
+    def null(self, condition: Condition) -> NDArray[Any]:
+        """The null value of a condition that has one in a file."""
+        name = condition.null_file or ""
+        try:
+            return read_null(condition, self.read(name))
+        except ValueError as error:
+            raise UserError(
+                f"{self.path}: the null value of {condition.name!r}, {name}: {error}", EXPORT_AGAIN
+            ) from None
+
     def body(self, name: str) -> Body:
         body = self.manifest.bodies.get(name)
         if body is None:
             have = ", ".join(self.manifest.bodies)
             fix = "name one of those; fewstep calibrate makes those in int8"
-            if "float32" not in self.manifest.bodies:  # `fewstep pack` left it out
+            if set(self.manifest.bodies) == {"float16"} and name != "float16":  # exported so
+                fix = "export it again in float32, from which all others are made"
+            elif "float32" not in self.manifest.bodies:  # `fewstep pack` left it out
                 fix = f"name one of those, or take the bundle that this was packed from ({self.manifest.name})"
             raise UserError(f"{self.path} has no body {name!r}, only {have}", fix)
         return body
@@ -106,7 +119,8 @@ def check_manifest(content: bytes, folder: Path) -> Manifest:
             raise UserError(f"{path}: no sha256 in `files` for {name!r}", EXPORT_AGAIN)
     for name in manifest.files:
         _confined(folder, name)
-    _check_consistency(manifest, path)
+    for field, reason in problems(manifest):
+        raise UserError(f"{path}: field {field}: {reason}", EXPORT_AGAIN)
     return manifest
 
 
@@ -139,7 +153,7 @@ def _decode(content: bytes, path: Path) -> Manifest:
         return msgspec.json.decode(content, type=Manifest)
     except msgspec.ValidationError as error:
         reason, _, place = str(error).partition(" - at `")
-        place = place.rstrip("`").removeprefix("$.")
+        place = place.replace("`", "").replace("$.", "")  # also of "key` in `$.conditions[0].follows`"
         where = f"field {place}: " if place else ""
         raise UserError(f"{path}: {where}{_in_plain_words(reason)}", EXPORT_AGAIN) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -195,7 +209,8 @@ def _confined(folder: Path, name: str) -> Path:
     except (OSError, RuntimeError, ValueError) as error:  # too long, links in a circle, a zero byte
         raise UserError(f"{folder / MANIFEST}: file {name!r} is no path ({error})", EXPORT_AGAIN) from error
     if not inside:
-        raise UserError(f"{folder / MANIFEST}: file {name!r} lies outside the bundle", EXPORT_AGAIN)
+        fix = "copy the files themselves, as cp -rL does: links may not lead out of a bundle" if plain else EXPORT_AGAIN
+        raise UserError(f"{folder / MANIFEST}: file {name!r} lies outside the bundle", fix)
     return path
 
 
@@ -210,21 +225,14 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _graphs(manifest: Manifest) -> Iterator[tuple[str, Graph]]:
-    """Each graph with the name of its field."""
-    if manifest.prologue is not None:
-        yield "prologue", manifest.prologue
-    for name, body in manifest.bodies.items():
-        yield f"bodies[{name!r}]", body.graph
-        for number, stage in enumerate(body.stages):
-            yield f"bodies[{name!r}].stages[{number}]", stage.graph
-
-
 def named_files(manifest: Manifest) -> Iterator[str]:
     """Every file that a manifest refers to."""
-    for _, graph in _graphs(manifest):
+    for _, graph in (*graphs(manifest), *companions(manifest)):
         yield graph.file
         yield from graph.data
+    if manifest.text is not None:
+        yield from (tokens.tokenizer for tokens in manifest.text.tokens)
+    yield from (condition.null_file for condition in manifest.conditions if condition.null_file is not None)
     yield from manifest.plans.values()
     for engine in manifest.engines:
         yield engine.file
@@ -239,60 +247,3 @@ def named_files(manifest: Manifest) -> Iterator[str]:
         manifest.scheduler,
     )
     yield from (name for name in named if name is not None)
-
-
-def _check_consistency(manifest: Manifest, path: Path) -> None:
-    """What types cannot say: sizes make sense, and the graphs fit together."""
-
-    def refuse(field: str, reason: str) -> NoReturn:
-        raise UserError(f"{path}: field {field}: {reason}", EXPORT_AGAIN)
-
-    elements = 1
-    for size in manifest.x_shape:
-        elements *= size
-        if size < 1 or elements > ELEMENTS_LIMIT:
-            refuse("x_shape", f"{list(manifest.x_shape)} is not the shape of a sample")
-    if problem := spec_problem(manifest.schedule):
-        refuse(f"schedule.{problem[0]}", problem[1])
-    if not manifest.bodies:
-        refuse("bodies", "there is none")
-    inputs = [condition.input for condition in manifest.conditions]
-    if len(set(inputs)) != len(inputs) or len({condition.name for condition in manifest.conditions}) != len(inputs):
-        refuse("conditions", "two have the same name or input")
-    for index, condition in enumerate(manifest.conditions):
-        if problem := condition_problem(condition):
-            refuse(f"conditions[{index}].{problem[0]}", problem[1])
-    made = {tensor.name for tensor in manifest.prologue.outputs} if manifest.prologue else set()
-    for field, graph in _graphs(manifest):
-        for tensor in graph.inputs:
-            if tensor.role != "condition":
-                continue
-            fed = [each for each in manifest.conditions if each.input == tensor.name]
-            if not fed:
-                refuse(field, f"no condition feeds the input {tensor.name!r}")
-            if (tensor.shape, tensor.dtype) != (("batch", *fed[0].shape), fed[0].dtype):
-                refuse(field, f"the input {tensor.name!r} is not batch x {list(fed[0].shape)} of {fed[0].dtype}")
-        for tensor in (*graph.inputs, *graph.outputs):
-            if any(size < 1 if isinstance(size, int) else size != "batch" for size in tensor.shape):
-                refuse(f"{field}.graph", f"tensor {tensor.name!r} has the shape {list(tensor.shape)}")
-    for field, graph in _graphs(manifest):
-        if graph is manifest.prologue:
-            continue
-        roles = [tensor.role for tensor in graph.inputs]
-        if roles.count("x") != 1 or [tensor.role for tensor in graph.outputs].count("output") != 1:
-            refuse(field, "a body has one input of role x and one output of role output")
-        for tensor in (*graph.inputs, *graph.outputs):
-            heads = manifest.heads if tensor.role == "output" else 1
-            wanted = ("batch", heads * manifest.x_shape[0], *manifest.x_shape[1:])
-            if tensor.role in ("x", "output") and tensor.shape != wanted:
-                refuse(field, f"tensor {tensor.name!r} has the shape {list(tensor.shape)}, not {list(wanted)}")
-            if tensor.role == "row" and tensor.name not in made:
-                refuse(field, f"the prologue does not make the row {tensor.name!r}")
-    for name, body in manifest.bodies.items():
-        graphs = (body.graph, *(stage.graph for stage in body.stages))
-        grouped = any(tensor.role == "group" for graph in graphs for tensor in graph.inputs)
-        edges, untils = list(body.groups), [stage.until for stage in body.stages]
-        if edges != sorted(set(edges)) or (len(edges) > 0) != grouped:
-            refuse(f"bodies[{name!r}].groups", "edges must increase, and go together with an input of role group")
-        if untils != sorted(set(untils)) or not all(1 <= until <= len(edges) for until in untils):
-            refuse(f"bodies[{name!r}].stages", f"they end at the groups {untils} of {len(edges) + 1}")

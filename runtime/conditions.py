@@ -1,5 +1,6 @@
 """Conditions as users give them, one value per sample, checked and made into arrays."""
 
+import io
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,6 +13,7 @@ from fewstep.runtime.manifest import Condition
 
 Given = Mapping[str, Sequence[Any] | NDArray[Any]]
 ELEMENTS_LIMIT = 2**24  # of one value
+DISTILLED = "guidance"  # condition of a denoiser that is told its weight: it needs no second branch
 
 
 def condition_problem(condition: Condition) -> tuple[str, str] | None:
@@ -22,11 +24,23 @@ def condition_problem(condition: Condition) -> tuple[str, str] | None:
             return field, f"{number:g} is no {condition.dtype}"
     if condition.low is not None and condition.high is not None and condition.low > condition.high:
         return "low", f"{condition.low:g} is above high, {condition.high:g}"
-    if condition.typical is not None and not -math.inf < condition.typical[0] <= condition.typical[1] < math.inf:
-        return "typical", f"{list(condition.typical)} is no range"
+    if condition.typical is not None and not _is_range(condition.typical, condition.shape):
+        return "typical", f"{list(condition.typical)} is no range of values {list(condition.shape)}"
     if any(size < 1 for size in condition.shape) or math.prod(condition.shape) > ELEMENTS_LIMIT:
         return "shape", f"{list(condition.shape)} is not a shape"
+    if condition.default is not None:
+        if len(condition.default) != math.prod(condition.shape):
+            return "default", f"it has {len(condition.default)} numbers for the shape {list(condition.shape)}"
+        if not all(_fits(number, condition.dtype) for number in condition.default):
+            return "default", f"{list(condition.default)[:8]} does not hold {condition.dtype} alone"
     return None
+
+
+def _is_range(typical: tuple[Any, Any], shape: tuple[int, ...]) -> bool:
+    """Whether the ends are finite, increase, and are numbers or one for each element of the last axis."""
+    low, high = (np.asarray(end, np.float64) for end in typical)
+    fits = all(end.shape in ((), shape[-1:]) for end in (low, high))
+    return fits and bool(np.isfinite([low.sum(), high.sum()]).all() and (low <= high).all())
 
 
 def _fits(number: float, dtype: str) -> bool:
@@ -48,28 +62,72 @@ def check(conditions: Sequence[Condition], given: Given | None, samples: int) ->
             takes = "it takes " + ", ".join(map(repr, known)) if known else "leave it out: this denoiser takes none"
             raise UserError(f"unknown condition {name!r}", takes)
     for name, condition in known.items():
-        if name not in given:
+        if name not in given and condition.default is None:
             raise UserError(f"condition {name!r} is missing", f"give {_wanted(condition)} for each sample")
-    return {name: _array(condition, given[name], samples) for name, condition in known.items()}
+    return {
+        name: _array(condition, given[name], samples) if name in given else _default(condition, samples)
+        for name, condition in known.items()
+    }
 
 
-def null(condition: Condition, samples: int) -> NDArray[Any]:
-    """The condition of the unconditional branch, [samples, *shape]."""
-    if condition.null is None:
-        raise UserError(
-            f"guidance needs an unconditional branch, and condition {condition.name!r} has no null value",
-            "leave guidance out",
-        )
-    return np.full((samples, *condition.shape), condition.null, condition.dtype)
+def has_null(condition: Condition) -> bool:
+    """Whether something says what the condition is in the unconditional branch."""
+    return condition.shared or condition.null is not None or condition.null_file is not None
 
 
-def drawn_range(condition: Condition) -> tuple[float, float] | None:
-    """(low, high) of random values that stand in for data; None where nothing says what such data is like."""
+def has_unconditional_form(conditions: Sequence[Condition]) -> bool:
+    """Whether a denoiser that takes these can be guided: each has a null value, and not all stay as they are."""
+    return all(map(has_null, conditions)) and not all(condition.shared for condition in conditions)
+
+
+def is_led_by_guidance(conditions: Sequence[Condition]) -> bool:
+    """Whether a denoiser that takes these is sampled with classifier-free guidance: it can be guided, and is not told
+    the weight itself, as distilled ones are."""
+    return has_unconditional_form(conditions) and not any(each.name == DISTILLED for each in conditions)
+
+
+def null(condition: Condition, own: NDArray[Any], arrays: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+    """The condition [samples, *shape] of the unconditional branch, for samples that have `own` values.
+
+    `arrays` hold the null values that lie in files of the bundle, by name.
+    """
+    if condition.null is not None:
+        return np.full(own.shape, condition.null, condition.dtype)
+    if condition.name in arrays:
+        return np.broadcast_to(arrays[condition.name], own.shape)
+    if condition.shared:
+        return own
+    raise UserError(
+        f"guidance needs an unconditional branch, and condition {condition.name!r} has no null value",
+        "leave guidance out",
+    )
+
+
+def read_null(condition: Condition, content: bytes) -> NDArray[Any]:
+    """The null value in the bytes of a .npy file. ValueError if it is none of this condition's."""
+    try:
+        array: NDArray[Any] = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
+    except Exception as error:  # of damage numpy makes errors of many unrelated classes
+        raise ValueError("it is no .npy file of numbers") from error
+    if (array.shape, array.dtype) != (condition.shape, np.dtype(condition.dtype)):
+        raise ValueError(f"it is no {condition.dtype} {list(condition.shape)}")
+    return array
+
+
+def drawn_range(condition: Condition) -> tuple[Any, Any] | None:
+    """(low, high) of random values that stand in for data, numbers or arrays that broadcast over values; None where
+    nothing says what such data is like."""
     if condition.typical is not None:
-        return condition.typical
+        low, high = (np.asarray(end) if isinstance(end, tuple) else end for end in condition.typical)
+        return low, high
     if condition.dtype == "bool":
         return 0.0, 1.0
     return None if condition.low is None or condition.high is None else (condition.low, condition.high)
+
+
+def _default(condition: Condition, samples: int) -> NDArray[Any]:
+    value = np.array(condition.default, condition.dtype).reshape(condition.shape)
+    return np.broadcast_to(value, (samples, *condition.shape))
 
 
 def _wanted(condition: Condition) -> str:

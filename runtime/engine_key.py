@@ -14,10 +14,11 @@ class EngineKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
     """Every choice that shapes an engine. Equal keys mean that building again would give the same engine.
 
     graph: sha256 of the ONNX file; weights: of each file it refers to.
-    batches: (least, preferred, greatest) leading axis of all inputs; the graph fixes their other axes.
+    batches: (least, preferred, greatest) leading axis of all inputs.
     flags: settings of the builder that are not its defaults everywhere.
     device: the compute capability it is compiled for, e.g. "sm89", or "sm80+" if it is hardware-compatible.
     multiprocessors: of the GPU it was tuned on; None if it was built without one, for all of that capability.
+    sizes: (least, preferred, greatest) of each free size of its inputs, such as "height".
     """
 
     graph: str
@@ -28,6 +29,7 @@ class EngineKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
     backend_version: str
     device: str
     multiprocessors: int | None = None
+    sizes: dict[str, tuple[int, int, int]] = {}
 
     @property
     def digest(self) -> str:

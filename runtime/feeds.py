@@ -1,11 +1,7 @@
-"""What the body is fed beside x: times, conditions, the prologue's rows and the range group, for each call of it.
-
-All that does not depend on x is computed before the first step. Samples often share their condition, and the
-unconditional branch is the same for all: the prologue runs once for each distinct (time, condition), and each call
-deals out its rows when it comes, not all calls at once.
-"""
+"""What the body is fed beside x: times, conditions, rows (`prologues.py`) and the range group, for each call of it."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -13,23 +9,29 @@ from numpy.typing import NDArray
 
 from fewstep.runtime import conditions
 from fewstep.runtime.backends import Network
-from fewstep.runtime.bundle import EXPORT_AGAIN, Bundle
+from fewstep.runtime.bundle import Bundle
 from fewstep.runtime.errors import UserError
 from fewstep.runtime.guidance import COND, UNCOND
 from fewstep.runtime.manifest import Body, Condition, Graph, Role, Tensor
 from fewstep.runtime.plan import Plan
+from fewstep.runtime.prologues import TIME, TO, Arrays, dealt_rows
 
-Arrays = Mapping[str, NDArray[Any]]
 Overrides = Mapping[str, Mapping[str, Any]]  # branch -> condition -> values, None for the null value
 
-TIME, TO = "\0time", "\0to"  # keys of the network's times among the conditions, which have visible names
 BRANCHES_FIX = "give branches={BRANCH: {CONDITION: VALUES}} (None for a null value)"
 
 
 def branch_values(
-    takes: Sequence[Condition], condition: conditions.Given | None, branches: Overrides | None, samples: int
+    takes: Sequence[Condition],
+    condition: conditions.Given | None,
+    branches: Overrides | None,
+    samples: int,
+    nulls: Arrays = MappingProxyType({}),
 ) -> Callable[[str], dict[str, NDArray[Any]]]:
-    """For each branch its conditions [samples, *shape]: "cond" as given, "uncond" null, others as `branches` says."""
+    """For each branch its conditions [samples, *shape]: "cond" as given, "uncond" null, others as `branches` says.
+
+    `nulls` are the null values that lie in files, by condition.
+    """
     given = conditions.check(takes, condition, samples)
     by_name = {each.name: each for each in takes}
     known: dict[str, dict[str, NDArray[Any]]] = {COND: given}
@@ -42,14 +44,14 @@ def branch_values(
         for name in overrides:
             if name not in by_name:
                 raise UserError(f"branch {branch!r} sets unknown condition {name!r}", f"set one of {list(by_name)}")
-        nulls = {name for name, values in overrides.items() if values is None}
-        merged: dict[str, Any] = dict(condition or {}) | {n: v for n, v in overrides.items() if n not in nulls}
+        unset = {name for name, values in overrides.items() if values is None}
+        merged: dict[str, Any] = dict(condition or {}) | {n: v for n, v in overrides.items() if n not in unset}
         checked = conditions.check(takes, merged, samples)
-        known[branch] = checked | {name: conditions.null(by_name[name], samples) for name in nulls}
+        known[branch] = checked | {name: conditions.null(by_name[name], given[name], nulls) for name in unset}
 
     def values(branch: str) -> dict[str, NDArray[Any]]:
         if branch == UNCOND and branch not in known:
-            known[branch] = {each.name: conditions.null(each, samples) for each in takes}
+            known[branch] = {each.name: conditions.null(each, given[each.name], nulls) for each in takes}
         if branch not in known:
             raise UserError(
                 f"the plan's guidance has a branch {branch!r}, and nothing says what its conditions are",
@@ -79,7 +81,12 @@ def plan_blocks(
 
 
 def feeds(
-    bundle: Bundle, body: Body, prologue: Network | None, blocks: Sequence[Arrays], groups: Sequence[int]
+    bundle: Bundle,
+    body: Body,
+    prologue: Network | None,
+    blocks: Sequence[Arrays],
+    groups: Sequence[int],
+    conditioner: Network | None = None,
 ) -> Callable[[int], dict[str, NDArray[Any]]]:
     """The inputs of the body but x for each block of values; `groups` are the range groups of the blocks."""
     by_input = {each.input: each.name for each in bundle.manifest.conditions}
@@ -89,17 +96,11 @@ def feeds(
         _inputs(tensors.values(), block, by_input) | {name: np.array([group], np.int64) for name in group_names}
         for block, group in zip(blocks, groups, strict=True)
     ]
-    if prologue is None or bundle.manifest.prologue is None:
+    rows = [name for name, tensor in tensors.items() if tensor.role == "row"]
+    if not rows:
         return direct.__getitem__
-    keys = {TIME, *(_key(tensor, by_input) for tensor in _fed(bundle.manifest.prologue.inputs))}
-    distinct, place = _distinct({key: np.concatenate([block[key] for block in blocks]) for key in sorted(keys)})
-    made = prologue(_inputs(bundle.manifest.prologue.inputs, distinct, by_input))
-    rows = {name: row for name, row in made.items() if name in tensors and tensors[name].role == "row"}
-    for name, row in rows.items():
-        if row.shape[:1] != distinct[TIME].shape:
-            raise UserError(f"{bundle.path}: the prologue makes no row {name!r} for each sample", EXPORT_AGAIN)
-    places = np.split(place, np.cumsum([len(block[TIME]) for block in blocks])[:-1])
-    return lambda index: direct[index] | {name: row[places[index]] for name, row in rows.items()}
+    dealt = dealt_rows(bundle, conditioner, prologue, blocks, rows)
+    return lambda index: direct[index] | dealt(index)
 
 
 def taken(body: Body) -> dict[str, Tensor]:
@@ -108,10 +109,15 @@ def taken(body: Body) -> dict[str, Tensor]:
     return {tensor.name: tensor for graph in graphs for tensor in graph.inputs}
 
 
+def told_two_times(bundle: Bundle, body: Body) -> bool:
+    """Whether the network takes a second time: where to. A conditioner takes none."""
+    prologue = () if bundle.manifest.prologue is None else bundle.manifest.prologue.inputs
+    return any(tensor.role == "to" for tensor in (*taken(body).values(), *prologue))
+
+
 def check_times(has_second: bool, bundle: Bundle, body: Body) -> None:
     """A network that is told two times needs a plan that names both, and the other way round."""
-    prologue = () if bundle.manifest.prologue is None else bundle.manifest.prologue.inputs
-    told = any(tensor.role == "to" for tensor in (*taken(body).values(), *prologue))
+    told = told_two_times(bundle, body)
     if told and not has_second:
         raise UserError("this denoiser is told two times, and is given one", "use a solver such as ctm, or give to=")
     if has_second and not told:
@@ -138,11 +144,3 @@ def _key(tensor: Tensor, by_input: Mapping[str, str]) -> str:
 def _inputs(tensors: Iterable[Tensor], values: Arrays, by_input: Mapping[str, str]) -> dict[str, NDArray[Any]]:
     """The time and condition inputs of a graph, under its own names."""
     return {tensor.name: values[_key(tensor, by_input)] for tensor in _fed(tensors)}
-
-
-def _distinct(values: Arrays) -> tuple[dict[str, NDArray[Any]], NDArray[np.intp]]:
-    """The distinct rows over all arrays [N, ...] together -> [U, ...], and for each of the N its place among them."""
-    count = len(next(iter(values.values())))
-    flat = [np.ascontiguousarray(array).reshape(count, -1).view(np.uint8) for array in values.values()]
-    _, first, place = np.unique(np.concatenate(flat, 1), axis=0, return_index=True, return_inverse=True)
-    return {name: array[first] for name, array in values.items()}, place.reshape(-1)

@@ -13,8 +13,10 @@ import msgspec
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
+from fewstep.runtime.backends import AHEAD
 from fewstep.runtime.backends.interface import difference
 from fewstep.runtime.bundle import EXPORT_AGAIN, MANIFEST, Bundle, open_bundle
+from fewstep.runtime.companions import companions
 from fewstep.runtime.errors import UserError
 from fewstep.runtime.manifest import Engine, Graph
 from fewstep.runtime.plan_file import decode
@@ -119,13 +121,19 @@ def _plans(bundle: Bundle, sound: Iterable[str]) -> Iterator[Damage]:
 
 
 def _others(bundle: Bundle, sound: Iterable[str]) -> Iterator[Damage]:
-    """Ranges that are no table of tensors, and side-cars that tell of another engine."""
+    """Ranges that are no table of tensors, null values of another shape, side-cars that tell of another engine."""
     manifest = bundle.manifest
     if manifest.ranges is not None and manifest.ranges in sound:
         try:
             load_file(bundle.path / manifest.ranges)
         except (SafetensorError, ValueError) as error:
             yield Damage(f"{manifest.ranges} holds no tensors ({error})", f"fewstep calibrate {bundle.path}")
+    for condition in manifest.conditions:
+        if condition.null_file is not None and condition.null_file in sound:
+            try:
+                bundle.null(condition)
+            except UserError as error:
+                yield Damage(error.what, error.fix)
     for engine in manifest.engines:
         if engine.sidecar in sound and not _tells_of(bundle, engine):
             again = f"fewstep build {bundle.path} --backend {engine.backend} --device {engine.device}"
@@ -143,12 +151,14 @@ def _tells_of(bundle: Bundle, engine: Engine) -> bool:
 
 
 def _graphs(bundle: Bundle) -> Iterator[tuple[str, Graph]]:
-    if bundle.manifest.prologue is not None:
-        yield "prologue", bundle.manifest.prologue
+    for name in AHEAD:
+        if (ahead := getattr(bundle.manifest, name)) is not None:
+            yield name, ahead
     for name, body in bundle.manifest.bodies.items():
         yield name, body.graph
         for number, stage in enumerate(body.stages):
             yield f"{name}/{number}", stage.graph
+    yield from companions(bundle.manifest)
 
 
 def _opened(bundle: Bundle, name: str, graph: Graph) -> Iterator[Damage]:

@@ -9,7 +9,7 @@ import msgspec
 
 SCHEMA = 2  # 1 is read too: see `bundle.py`
 
-Role = Literal["x", "time", "to", "condition", "row", "group", "output"]
+Role = Literal["x", "time", "to", "condition", "row", "group", "output", "ids", "mask", "latent", "image"]
 DType = Literal["float32", "float16", "int64", "int32", "uint8", "int8", "bool"]
 
 
@@ -18,7 +18,8 @@ class Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Tensor(Strict, frozen=True):
-    """One input or output of a graph. `shape` counts in elements; "batch" stands for the dynamic leading axis."""
+    """One input or output of a graph. `shape` counts in elements; "batch" stands for the dynamic leading axis,
+    the name of a size, or what is made of it ("height/8"), for a free one."""
 
     name: str
     role: Role
@@ -69,12 +70,27 @@ class Body(Strict, frozen=True):
     stages: tuple[Stage, ...] = ()  # `until` increases; steps of later groups run `graph`
 
 
+class Size(Strict, frozen=True):
+    """A free axis of x: a caller may choose a multiple of `multiple` from `low` to `high`, both included.
+
+    `axis` counts in `x_shape`, whose number there is the default. See `sizes.py` for how shapes follow from sizes.
+    """
+
+    name: str
+    axis: int
+    low: int
+    high: int
+    multiple: int = 1
+
+
 class Condition(Strict, frozen=True):
     """A named condition of the denoiser: one value of `shape` per sample.
 
-    `null` fills the unconditional branch (None: the denoiser has no unconditional form). `low` and `high` are limits,
-    both included: nothing else is taken. `typical` is where random values are drawn from by verification, and by
-    calibration where no data is given; None: from low to high. `labels`, if any, name the integers from 0.
+    In the unconditional branch of guidance each element is `null`, or the value is the array in `null_file`, or, where
+    all branches share a condition (a size, a picture beside x), the sample's own; with none of these the denoiser has
+    no unconditional form. `default` is the value, flattened, of a sample that is given none. `low` and `high` are
+    limits, both included: nothing else is taken. `typical` is where random values are drawn from by verification, and
+    by calibration where no data is given; None: from low to high. `labels`, if any, name the integers from 0.
     """
 
     name: str
@@ -85,7 +101,11 @@ class Condition(Strict, frozen=True):
     low: float | None = None
     high: float | None = None
     labels: tuple[str, ...] = ()
-    typical: tuple[float, float] | None = None
+    typical: tuple[float | tuple[float, ...], float | tuple[float, ...]] | None = None
+    null_file: str | None = None  # .npy of `shape`: what one number cannot say, such as the encoded empty prompt
+    shared: bool = False
+    default: tuple[float, ...] | None = None
+    follows: dict[int, str] = {}  # axes of `shape` that follow x's free sizes: {1: "height", 2: "width*8"}
 
 
 class ScheduleSpec(Strict, frozen=True, omit_defaults=True):
@@ -145,6 +165,81 @@ class Engine(Strict, frozen=True):
     key: str
 
 
+class Tokens(Strict, frozen=True):
+    """An input of the text encoder, int64 [batch, length], and how a prompt becomes its token ids.
+
+    The tokenizer adds the ids of start and end itself, and `pad` fills the rest. `mask` names an input of the same
+    shape that is 1 where an id is the prompt's, and 0 behind it.
+    """
+
+    input: str
+    tokenizer: str  # JSON of the library `tokenizers`
+    length: int
+    pad: int
+    mask: str | None = None
+
+
+class TextEncoder(Strict, frozen=True):
+    """Prompts to conditions: the graph takes token ids, and returns conditions of the denoiser under their names."""
+
+    graph: Graph
+    tokens: tuple[Tokens, ...]
+
+
+class Autoencoder(Strict, frozen=True):
+    """Between images in [-1, 1] and x, the latents as the denoiser has them: scales and shifts are in the graphs.
+
+    The encoder gives the mean of its distribution: the same latents each time.
+    """
+
+    decoder: Graph
+    encoder: Graph | None = None
+
+
+class Affine(Strict, frozen=True):
+    """From model range to units: value = scale * x + shift, one pair for each place along an axis of x.
+
+    Where a scale is 0 the training data never changed, and the network was trained on `constant` there.
+    """
+
+    scale: tuple[float, ...]
+    shift: tuple[float, ...]
+    axis: int = -1  # of one sample, as Python counts
+    constant: float = 0.0
+
+
+class Policy(Strict, frozen=True):
+    """A policy's rhythm: it sees the last `observations` observations, the latest last, and its sample is a sequence of
+    actions. The one for now stands at `first`; `actions` of them are executed before it is asked again.
+    """
+
+    observations: int
+    first: int
+    actions: int
+
+
+class Spectrogram(Strict, frozen=True):
+    """How sound becomes x [2, bins, frames], and back (`spectrogram.py`): the transform of SGMSE+ by default.
+
+    `rate` is of the sound, in Hz; `n_fft` samples make a frame, and each begins `hop` samples after the one before;
+    amplitudes |c| become factor |c|^exponent.
+    """
+
+    rate: int = 16000
+    n_fft: int = 510
+    hop: int = 128
+    exponent: float = 0.5
+    factor: float = 0.15
+
+
+class Adapter(Strict, frozen=True):
+    """A LoRA that was merged into the denoiser at that strength."""
+
+    file: str  # its name, without the folder
+    sha256: str
+    strength: float
+
+
 class Provenance(Strict, frozen=True):
     """Where a bundle comes from. No user, host or path: a bundle is meant to be given away."""
 
@@ -152,6 +247,7 @@ class Provenance(Strict, frozen=True):
     source_sha256: str
     versions: dict[str, str]
     commands: tuple[str, ...]
+    adapters: tuple[Adapter, ...] = ()
 
 
 class Manifest(Strict, frozen=True):
@@ -177,4 +273,11 @@ class Manifest(Strict, frozen=True):
     evaluation: str | None = None  # JSON: the figures of `fewstep evaluate`
     heads: int = 1  # outputs of x's shape that the denoiser gives, one after the other along the first axis
     towards: str | None = None  # restoration: the given tensor (or condition) that noising reverts to
+    sizes: tuple[Size, ...] = ()  # free axes of x
     scheduler: str | None = None  # JSON: the scheduler config that came with the denoiser, for plan "scheduler:STEPS"
+    text: TextEncoder | None = None
+    autoencoder: Autoencoder | None = None
+    units: Affine | None = None  # what a sample means outside: actions in a robot's units
+    policy: Policy | None = None
+    spectrogram: Spectrogram | None = None  # what x is of: sound
+    conditioner: Graph | None = None  # what depends on conditions alone: run once for each distinct one

@@ -164,7 +164,7 @@ def trace_plan(
         Step(
             network=DENOISER,
             time=evaluation.time.network,
-            to=None if evaluation.to is None else evaluation.to.network,
+            to=None if evaluation.to is None else _told(evaluation.to, schedule),
             lam=None if math.isinf(evaluation.time.lam) else evaluation.time.lam,
             alpha=evaluation.time.alpha,
             sigma=evaluation.time.sigma,
@@ -197,6 +197,11 @@ def trace_plan(
         output=tables.output,
         tensors=tables.tensors,
     )
+
+
+def _told(to: Time, schedule: NoiseSchedule) -> float:
+    """The second time as the network knows it: the clean end is the cleanest time, sigma_min where that is not 0."""
+    return to.network if to.sigma > 0 else schedule.cleanest.network
 
 
 def _traced(name: str, solver: Solver, tracer: Tracer, times: Sequence[Time]) -> Lin:

@@ -2,6 +2,7 @@
 
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from threading import Event
@@ -20,6 +21,8 @@ from fewstep.runtime.manifest import Manifest
 from fewstep.runtime.plan import DENOISER, Denoising, Plan
 from fewstep.runtime.plan_file import decode
 from fewstep.runtime.schedule import NoiseSchedule
+from fewstep.runtime.shape import Shape
+from fewstep.runtime.sizes import free_x_shape, sized, sizes_of
 from fewstep.runtime.step import Hold, held_row
 from fewstep.runtime.trace import IMAGE
 
@@ -33,15 +36,44 @@ SAMPLES_LIMIT = 2**20  # of a call
 PLAN_LIMIT = 64 * 2**20  # bytes of a plan file; thousands of steps have a few MB
 
 
+@dataclass(frozen=True)
+class Request:
+    """A run that was asked for. `takes` has the shapes of x and conditions as they are in this run; `values` are the
+    conditions [samples, *shape] of a branch; the rest is as the caller gave it."""
+
+    takes: Manifest
+    sizes: Mapping[str, int] | None
+    seeds: Sequence[int]
+    values: Callable[[str], dict[str, NDArray[Any]]]
+    condition: conditions.Given | None
+    given: Given | None
+    guidance: float | Guidance | None
+    shape: Shape | None
+    branches: Overrides | None
+    strength: float | None
+
+    def tensors(self, plan: Plan) -> dict[str, Float32]:
+        """What the plan starts from."""
+        return check_given(plan.given, self.given, self.condition, self.takes.x_shape, len(self.seeds))
+
+
 def denoising(manifest: Manifest) -> Denoising:
     """What a plan has to know of a bundle's denoiser."""
-    guided = bool(manifest.conditions) and all(condition.null is not None for condition in manifest.conditions)
+    guided = conditions.has_unconditional_form(manifest.conditions)
     return Denoising(manifest.schedule, manifest.prediction, guided, manifest.heads, manifest.towards)
 
 
-def scheduler_plan(name: str, guidance: float | Guidance | None, guided: bool, bundle: Bundle) -> Plan:
-    """The plan "scheduler:STEPS" of the scheduler config that came with the denoiser."""
+def scheduler_plan(
+    name: str,
+    guidance: float | Guidance | None,
+    guided: bool,
+    bundle: Bundle,
+    x_shape: Sequence[int] | None = None,
+) -> Plan:
+    """The plan "scheduler:STEPS" of the scheduler config that came with the denoiser, as its pipeline runs it for
+    samples of a shape (None: the manifest's)."""
     from fewstep.runtime.configs import plan_from_scheduler_config  # seldom needed, and much to load
+    from fewstep.runtime.configs.pipelines import PIPELINE, PIPELINES
 
     steps = name.removeprefix(SCHEDULER)
     if not steps.isdecimal() or len(steps) > 6:
@@ -52,7 +84,15 @@ def scheduler_plan(name: str, guidance: float | Guidance | None, guided: bool, b
             "give SOLVER:STEPS such as 'dpmpp_2m:8'",
         )
     config = msgspec.json.decode(bundle.read(bundle.manifest.scheduler), type=dict[str, Any])
-    plan = plan_from_scheduler_config(config, steps=int(steps), guidance=guidance, guided=guided)
+    pipeline = config.get(PIPELINE)
+    plan = plan_from_scheduler_config(
+        config,
+        steps=int(steps),
+        guidance=guidance,
+        guided=guided,
+        pipeline=pipeline if pipeline in PIPELINES else None,
+        x_shape=x_shape or bundle.manifest.x_shape,
+    )
     return msgspec.structs.replace(plan, name=name)  # so that the name compiles it again
 
 
@@ -101,19 +141,14 @@ def check_branches(branches: Overrides | None, plans: Sequence[Plan], guidance: 
             raise UserError(f"branches sets {branch!r}, which the plan does not evaluate", fix)
 
 
-def check_x(x: ArrayLike, shape: Sequence[int]) -> Float32:
-    """States [B, *x_shape] that a caller brings."""
-    fix = f"give finite numbers [B, {', '.join(map(str, shape))}]"
-    try:
-        with np.errstate(over="ignore"):
-            array = np.asarray(x, np.float32)
-    except (ValueError, TypeError) as error:
-        raise UserError("x is no array of numbers", fix) from error
-    if array.shape[1:] != tuple(shape) or not len(array):
+def check_x(x: ArrayLike, manifest: Manifest) -> tuple[Float32, Manifest]:
+    """States [B, *x_shape] that a caller brings, and the manifest at their sizes."""
+    fix = f"give finite numbers [B, {', '.join(map(str, free_x_shape(manifest)))}]"
+    array = _numbers(x, "x is no array of numbers", fix)
+    sizes = sizes_of(array.shape[1:], manifest)
+    if sizes is None or not len(array):
         raise UserError(f"x has the shape {list(array.shape)}", fix)
-    if not np.isfinite(array).all():
-        raise UserError("x holds a number that is not finite", fix)
-    return array
+    return _finite("x", array, fix), sized(manifest, sizes)
 
 
 def check_network_time(time: ArrayLike, samples: int) -> NDArray[np.float64]:
@@ -145,13 +180,26 @@ def check_hold(hold: Hold | None, plan: Plan, shape: Sequence[int], samples: int
 
 
 def _tensor(what: str, value: Any, shape: Sequence[int]) -> Float32:
+    """A tensor that is broadcast to a shape."""
+    said, fix = f"{what} does not have the shape {list(shape)}", "give numbers in that shape"
+    array = _numbers(value, said, fix)
     try:
-        with np.errstate(over="ignore"):  # what float32 does not hold is refused below
-            array = np.broadcast_to(np.asarray(value, np.float32), tuple(shape))
+        return _finite(what, np.broadcast_to(array, tuple(shape)), "check where it comes from")
+    except ValueError as error:
+        raise UserError(said, fix) from error
+
+
+def _numbers(value: Any, said: str, fix: str) -> Float32:
+    try:
+        with np.errstate(over="ignore"):  # what float32 does not hold is not finite then, and refused for that
+            return np.asarray(value, np.float32)
     except (ValueError, TypeError) as error:
-        raise UserError(f"{what} does not have the shape {list(shape)}", "give numbers in that shape") from error
+        raise UserError(said, fix) from error
+
+
+def _finite(what: str, array: Float32, fix: str) -> Float32:
     if not np.isfinite(array).all():
-        raise UserError(f"{what} holds a number that is not finite", "check where it comes from")
+        raise UserError(f"{what} holds a number that is not finite", fix)
     return array
 
 
@@ -186,11 +234,8 @@ def check_plan(plan: Plan, guidance: float | Guidance | None, strength: float | 
         raise UserError(f"plan {plan.name!r} was compiled with guidance {has}, not {asked}", fix)
     if strength is not None and strength != plan.strength:
         raise UserError(f"plan {plan.name!r} was compiled with strength {plan.strength}, not {strength}", fix)
-    for tensor in plan.tensors:
-        if not _spreads(tensor.shape, manifest.x_shape):
-            raise UserError(
-                f"plan {plan.name!r} holds a tensor {list(tensor.shape)} for samples {list(manifest.x_shape)}", fix
-            )
+    if not manifest.sizes:  # else it depends on those of the run
+        check_tensors(plan, manifest.x_shape)
     for index, step in enumerate(plan.steps):
         if step.network != DENOISER:
             raise UserError(
@@ -200,6 +245,16 @@ def check_plan(plan: Plan, guidance: float | Guidance | None, strength: float | 
             raise UserError(
                 f"plan {plan.name!r}: step {index} reads {step.heads} outputs of a denoiser that has {manifest.heads}",
                 fix,
+            )
+
+
+def check_tensors(plan: Plan, x_shape: Sequence[int]) -> None:
+    """What a plan holds for each element of a sample must fit samples of this shape."""
+    for tensor in plan.tensors:
+        if not _spreads(tensor.shape, x_shape):
+            raise UserError(
+                f"plan {plan.name!r} holds a tensor {list(tensor.shape)} for samples {list(x_shape)}",
+                f"give the plan by its name, {plan.name!r}: it is then compiled for this bundle",
             )
 
 

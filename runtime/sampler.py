@@ -7,47 +7,37 @@ Nothing changes after loading, so one sampler serves any number of threads. A sa
 never on its neighbours in the batch.
 """
 
-import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from fewstep.runtime import conditions, lockstep, noise
-from fewstep.runtime.backends import PROLOGUE, Backend, Network
-from fewstep.runtime.backends.onnxruntime import OnnxRuntime
-from fewstep.runtime.bundle import EXPORT_AGAIN, Bundle, open_bundle
+from fewstep.runtime import conditions, lockstep, noise, units
+from fewstep.runtime.backends import Network
+from fewstep.runtime.bundle import EXPORT_AGAIN, Bundle
 from fewstep.runtime.errors import UserError
-from fewstep.runtime.feeds import (
-    TIME,
-    TO,
-    Arrays,
-    Overrides,
-    branch_values,
-    check_times,
-    feeds,
-    plan_blocks,
-    taken,
-)
+from fewstep.runtime.feeds import Overrides, branch_values, check_times, feeds, plan_blocks, taken
 from fewstep.runtime.feeds import tensor_name as name_of
 from fewstep.runtime.finite import OUTPUT, check_finite, finite_sample, finite_states
 from fewstep.runtime.guidance import UNCOND, Guidance
 from fewstep.runtime.manifest import Body
 from fewstep.runtime.plan import Plan, Step, compile_plan, group_of, regroup
+from fewstep.runtime.prologues import TIME, TO, Arrays
 from fewstep.runtime.request import (
     SCHEDULER,
     Cancel,
     Given,
+    Request,
     check_branches,
-    check_given,
     check_hold,
     check_network_time,
     check_plan,
     check_seeds,
+    check_tensors,
     check_x,
     denoising,
     read_plan,
@@ -56,6 +46,7 @@ from fewstep.runtime.request import (
 )
 from fewstep.runtime.schedule import NoiseSchedule
 from fewstep.runtime.shape import Shape, as_shape
+from fewstep.runtime.sizes import sized
 from fewstep.runtime.step import Hold, StepState, execute
 from fewstep.runtime.step import Network as StepNetwork
 
@@ -63,68 +54,20 @@ Array = NDArray[np.floating[Any]]
 Float32 = NDArray[np.float32]
 PlanLike = str | Path | Plan
 PLAN = "dpmpp_2m:8"
-LOG = logging.getLogger("fewstep")
-
-
-def load(
-    path: Path | str, precision: str = "float32", *, body: str | None = None, backend: Backend | None = None
-) -> "Sampler":
-    """Open a bundle for sampling.
-
-    Args:
-        path: the bundle.
-        precision: "float32", "float16" or "int8"; the backend knows which body of that precision it runs best.
-        body: the name of a body instead, for measuring (e.g. "int8-tensorrt", simulated in float).
-        backend: the inference engine and its settings; None is ONNX Runtime on the CPU.
-    """
-    bundle = open_bundle(path)
-    if backend is None:
-        backend = OnnxRuntime()
-        if body is not None and not any(body in names for names in backend.bodies.values()):
-            LOG.warning(
-                "body %r is for another engine: onnxruntime on the CPU imitates it, slowly, to measure it", body
-            )
-    elif not (hasattr(backend, "load") and hasattr(backend, "bodies")):
-        raise UserError(
-            f"backend {backend!r} is no inference engine",
-            "leave backend out for ONNX Runtime on the CPU, or pass one of fewstep.runtime.backends",
-        )
-    name = body or choose_body(bundle, precision, backend)
-    return Sampler(
-        bundle=bundle,
-        body=bundle.body(name),
-        denoiser=backend.load(bundle, name),
-        prologue=None if bundle.manifest.prologue is None else backend.load(bundle, PROLOGUE),
-        stages=tuple(backend.load(bundle, f"{name}/{i}") for i in range(len(bundle.body(name).stages))),
-    )
-
-
-def choose_body(bundle: Bundle, precision: str, backend: Backend) -> str:
-    """The name of the body that a precision means on a backend."""
-    if not isinstance(precision, str) or precision not in backend.bodies:
-        raise UserError(f"unknown precision {precision!r}", f"choose one of {', '.join(backend.bodies)}")
-    for name in backend.bodies[precision]:
-        if name in bundle.manifest.bodies:
-            return name
-    have = ", ".join(bundle.manifest.bodies)
-    wanted = backend.bodies[precision][0]
-    fix = f"fewstep calibrate {bundle.path} --target {wanted.removeprefix(f'{precision}-')}"
-    if precision == "float16":
-        fix = f"fewstep build {bundle.path} --precision float16"
-    if "float32" not in bundle.manifest.bodies:  # nothing to make it from: `fewstep pack` left it out
-        fix = f"choose precision {' or '.join(sorted({body.precision for body in bundle.manifest.bodies.values()}))}"
-    raise UserError(f"{bundle.path} has no {wanted} body, only {have}", fix)
 
 
 @dataclass(frozen=True, repr=False)
 class Sampler(AbstractContextManager["Sampler"]):
-    """A denoiser that is loaded and ready. Made by `load`; `stages` are the networks of the body's stages."""
+    """A denoiser that is loaded and ready. Made by `load`; `stages` are the networks of the body's stages, `nulls`
+    the null values of conditions that lie in files, by name."""
 
     bundle: Bundle
     body: Body
     denoiser: Network
     prologue: Network | None
     stages: tuple[Network, ...] = ()
+    nulls: Arrays = field(default_factory=dict)
+    conditioner: Network | None = None
 
     def __repr__(self) -> str:
         return f"<Sampler of {self.bundle.path}: {self.body.precision} body for {self.body.target}>"
@@ -144,6 +87,7 @@ class Sampler(AbstractContextManager["Sampler"]):
         given: Given | None = None,
         strength: float | None = None,
         hold: Hold | None = None,
+        sizes: Mapping[str, int] | None = None,
         cancel: Cancel | None = None,
     ) -> Float32:
         """Samples float32 [len(seeds), *x_shape] in model range.
@@ -162,24 +106,22 @@ class Sampler(AbstractContextManager["Sampler"]):
                 is looked for among the conditions. {"image": ...} with a `strength` is image-to-image.
             strength: in (0, 1]: how far the given image is noised, as the share of the plan's steps that are run.
             hold: a part of the sample that is known (inpainting, actions under way).
+            sizes: of x's free axes, {"height": 96}, for a denoiser that has such (`bundle.manifest.sizes`). One that is
+                not given has its default, and x_shape stands for the shape that follows.
             cancel: an event, or a function, that is looked at before each evaluation; once set, `Cancelled` is raised.
         """
-        numbers = check_seeds(seeds)
-        values = branch_values(self.bundle.manifest.conditions, condition, branches, len(numbers))
+        asked = self._begin(seeds, condition, guidance, shape, branches, given, strength, sizes)
         if not isinstance(plan, list | tuple):
-            compiled = self.compile(plan, guidance, shape=shape, strength=strength, branches=branches)
-            check_branches(branches, [compiled], guidance)
-            hold = check_hold(hold, compiled, self.bundle.manifest.x_shape, len(numbers))
-            states = self._run(compiled, numbers, values, condition, given, hold, cancel)
-            return finite_sample(compiled, states, hold)
+            (compiled,) = self._compiled(asked, [plan])
+            held = check_hold(hold, compiled, asked.takes.x_shape, len(asked.seeds))
+            return finite_sample(compiled, self._run(asked, compiled, held, cancel), held)
         if hold is not None:
             raise UserError("hold with a plan for each sample", "give one plan")
-        if len(plan) != len(numbers):
-            raise UserError(f"{len(plan)} plans for {len(numbers)} seeds", "give one plan, or one for each seed")
-        plans = [self.compile(each, guidance, shape=shape, strength=strength, branches=branches) for each in plan]
-        check_branches(branches, plans, guidance)
+        if len(plan) != len(asked.seeds):
+            raise UserError(f"{len(plan)} plans for {len(asked.seeds)} seeds", "give one plan, or one for each seed")
+        plans = self._compiled(asked, plan)
         lanes = [
-            self._lane(each, numbers, [i for i, other in enumerate(plans) if other == each], values, condition, given)
+            self._lane(asked, each, [i for i, other in enumerate(plans) if other == each])
             for place, each in enumerate(plans)
             if each not in plans[:place]
         ]
@@ -187,7 +129,7 @@ class Sampler(AbstractContextManager["Sampler"]):
         longest = max(len(each.steps) for each in plans)
         for _ in until_cancelled(lockstep.run(lanes, self._evaluate, shared), longest, cancel):
             pass
-        return lockstep.collect(lanes, len(numbers))
+        return lockstep.collect(lanes, len(asked.seeds))
 
     def steps(
         self,
@@ -201,16 +143,23 @@ class Sampler(AbstractContextManager["Sampler"]):
         given: Given | None = None,
         strength: float | None = None,
         hold: Hold | None = None,
+        sizes: Mapping[str, int] | None = None,
         cancel: Cancel | None = None,
     ) -> Iterator[StepState]:
         """The same run, one state per evaluation (`index`, `u`, `x0`): for previews, progress, measuring; stop
         iterating to cancel."""
-        numbers = check_seeds(seeds)
-        values = branch_values(self.bundle.manifest.conditions, condition, branches, len(numbers))
-        compiled = self.compile(plan, guidance, shape=shape, strength=strength, branches=branches)
-        check_branches(branches, [compiled], guidance)
-        held = check_hold(hold, compiled, self.bundle.manifest.x_shape, len(numbers))
-        return self._run(compiled, numbers, values, condition, given, held, cancel)
+        asked = self._begin(seeds, condition, guidance, shape, branches, given, strength, sizes)
+        (compiled,) = self._compiled(asked, [plan])
+        held = check_hold(hold, compiled, asked.takes.x_shape, len(asked.seeds))
+        return self._run(asked, compiled, held, cancel)
+
+    def to_units(self, x: ArrayLike) -> Float32:
+        """Samples [..., *x_shape] in the units that the manifest gives them: the actions of a robot."""
+        return units.to_units(self.bundle.manifest, x)
+
+    def from_units(self, value: ArrayLike) -> Float32:
+        """The model range of samples in their units: for `hold` and `given`."""
+        return units.from_units(self.bundle.manifest, value)
 
     def evaluate(
         self,
@@ -225,12 +174,12 @@ class Sampler(AbstractContextManager["Sampler"]):
             time: in the network's own units, one for all samples or one each.
             to: the second time, for a network that is told two.
         """
-        x = check_x(x, self.bundle.manifest.x_shape)
+        x, takes = check_x(x, self.bundle.manifest)
         check_times(to is not None, self.bundle, self.body)
         times = check_network_time(time, len(x))
         schedule = NoiseSchedule(self.bundle.manifest.schedule)
         groups = np.array([group_of(schedule.time(float(t)).lam, self.body.groups) for t in times])
-        block = dict(conditions.check(self.bundle.manifest.conditions, condition, len(x)))
+        block = dict(conditions.check(takes.conditions, condition, len(x)))
         block[TIME] = times.astype(np.float32)
         if to is not None:
             block[TO] = check_network_time(to, len(x)).astype(np.float32)
@@ -238,7 +187,7 @@ class Sampler(AbstractContextManager["Sampler"]):
         for group in np.unique(groups):  # one call has one range group
             places = np.flatnonzero(groups == group)
             part = {name: values[places] for name, values in block.items()}
-            fed = feeds(self.bundle, self.body, self.prologue, [part], [int(group)])(0)
+            fed = feeds(self.bundle, self.body, self.prologue, [part], [int(group)], self.conditioner)(0)
             outputs.append((places, self._evaluate(x[places], fed, int(group))))
         result = np.empty((len(x), *outputs[0][1].shape[1:]), np.float32)
         for places, output in outputs:
@@ -251,9 +200,11 @@ class Sampler(AbstractContextManager["Sampler"]):
         samples: int,
         condition: conditions.Given | None = None,
         branches: Overrides | None = None,
+        sizes: Mapping[str, int] | None = None,
     ) -> StepNetwork:
         """The denoiser along a compiled plan, as the executor calls it: for those who bring their own x."""
-        values = branch_values(self.bundle.manifest.conditions, condition, branches, samples)
+        takes = sized(self.bundle.manifest, sizes)
+        values = branch_values(takes.conditions, condition, branches, samples, self.nulls)
         return self._network(plan, samples, values)
 
     def compile(
@@ -264,13 +215,14 @@ class Sampler(AbstractContextManager["Sampler"]):
         shape: Shape | None = None,
         strength: float | None = None,
         branches: Overrides | None = None,
+        sizes: Mapping[str, int] | None = None,
     ) -> Plan:
         """The plan for this sampler: compiled if it is a name, checked if it is not, its steps in the body's groups.
 
         Arguments as of `sample`; `branches` matters where a condition has no null value: who says what "uncond" is
-        can be guided all the same.
+        can be guided all the same; `sizes` where the plan of a scheduler follows from them.
         """
-        known = denoising(self.bundle.manifest)
+        known, takes = denoising(self.bundle.manifest), sized(self.bundle.manifest, sizes)
         if UNCOND in (branches or {}):
             known = replace(known, guided=True)
         shape = as_shape(shape)
@@ -281,7 +233,7 @@ class Sampler(AbstractContextManager["Sampler"]):
         if isinstance(plan, str) and plan.startswith(SCHEDULER):
             if strength is not None or shape is not None:
                 raise UserError(f"plan {plan!r} takes no strength and no shape", "give SOLVER:STEPS for those")
-            plan = scheduler_plan(plan, guidance, known.guided, self.bundle)
+            plan = scheduler_plan(plan, guidance, known.guided, self.bundle, takes.x_shape)
         if isinstance(plan, str):
             return compile_plan(plan, known, guidance, shape, self.body.groups, strength)
         check_plan(plan, guidance, strength, self.bundle)
@@ -289,41 +241,48 @@ class Sampler(AbstractContextManager["Sampler"]):
             raise UserError(f"plan {plan.name!r} was compiled without shape {shape}", "give the plan by its name")
         return regroup(plan, self.body.groups)
 
-    def _run(
+    def _begin(
         self,
-        plan: Plan,
         seeds: Sequence[int],
-        values: Callable[[str], dict[str, NDArray[Any]]],
         condition: conditions.Given | None,
+        guidance: float | Guidance | None,
+        shape: Shape | None,
+        branches: Overrides | None,
         given: Given | None,
-        hold: Hold | None,
-        cancel: Cancel | None,
-    ) -> Iterator[StepState]:
-        tensors = check_given(plan.given, given, condition, self.bundle.manifest.x_shape, len(seeds))
-        network = self._network(plan, len(seeds), values)
-        states = execute(plan, network, self._draws(seeds), np.float32, tensors, hold)
+        strength: float | None,
+        sizes: Mapping[str, int] | None,
+    ) -> Request:
+        """What `sample` and `steps` are asked for, checked as far as no plan is needed for it."""
+        numbers, takes = check_seeds(seeds), sized(self.bundle.manifest, sizes)
+        values = branch_values(takes.conditions, condition, branches, len(numbers), self.nulls)
+        return Request(takes, sizes, numbers, values, condition, given, guidance, shape, branches, strength)
+
+    def _compiled(self, asked: Request, plans: Sequence[PlanLike]) -> list[Plan]:
+        how: dict[str, Any] = {"shape": asked.shape, "strength": asked.strength, "branches": asked.branches}
+        made = [self.compile(plan, asked.guidance, **how, sizes=asked.sizes) for plan in plans]
+        check_branches(asked.branches, made, asked.guidance)
+        for plan in made:
+            check_tensors(plan, asked.takes.x_shape)
+        return made
+
+    def _run(self, asked: Request, plan: Plan, hold: Hold | None, cancel: Cancel | None) -> Iterator[StepState]:
+        """One plan for all samples."""
+        network = self._network(plan, len(asked.seeds), asked.values)
+        draws = self._draws(asked.seeds, asked.takes.x_shape)
+        states = execute(plan, network, draws, np.float32, asked.tensors(plan), hold)
         return until_cancelled(finite_states(states, plan), len(plan.steps), cancel)
 
-    def _lane(
-        self,
-        plan: Plan,
-        seeds: Sequence[int],
-        places: list[int],
-        values: Callable[[str], dict[str, NDArray[Any]]],
-        condition: conditions.Given | None,
-        given: Given | None,
-    ) -> lockstep.Lane:
+    def _lane(self, asked: Request, plan: Plan, places: list[int]) -> lockstep.Lane:
         """The samples of a batch that follow one plan."""
-        tensors = check_given(plan.given, given, condition, self.bundle.manifest.x_shape, len(seeds))
 
         def here(branch: str) -> dict[str, NDArray[Any]]:
-            return {name: array[places] for name, array in values(branch).items()}
+            return {name: array[places] for name, array in asked.values(branch).items()}
 
         return lockstep.Lane(
             plan,
             places,
-            self._draws([seeds[place] for place in places]),
-            {name: tensor[places] for name, tensor in tensors.items()},
+            self._draws([asked.seeds[place] for place in places], asked.takes.x_shape),
+            {name: tensor[places] for name, tensor in asked.tensors(plan).items()},
             self._feeds(plan, len(places), here),
         )
 
@@ -340,13 +299,13 @@ class Sampler(AbstractContextManager["Sampler"]):
     def _feeds(
         self, plan: Plan, samples: int, values: Callable[[str], dict[str, NDArray[Any]]]
     ) -> Callable[[int], dict[str, NDArray[Any]]]:
-        for step in plan.steps:
-            check_times(step.to is not None, self.bundle, self.body)
+        for has_second in {step.to is not None for step in plan.steps}:
+            check_times(has_second, self.bundle, self.body)
         blocks = plan_blocks(plan, values, samples)
-        return feeds(self.bundle, self.body, self.prologue, blocks, [step.group for step in plan.steps])
+        groups = [step.group for step in plan.steps]
+        return feeds(self.bundle, self.body, self.prologue, blocks, groups, self.conditioner)
 
-    def _draws(self, seeds: Sequence[int]) -> Callable[[int], Float32]:
-        shape = self.bundle.manifest.x_shape
+    def _draws(self, seeds: Sequence[int], shape: tuple[int, ...]) -> Callable[[int], Float32]:
         return lambda number: np.stack([noise.normal(seed, number, shape) for seed in seeds])
 
     def _evaluate(self, x: Array, fed: Arrays, group: int) -> Float32:

@@ -1,6 +1,7 @@
 """A bundle small enough to compute by hand, for the tests of what reads and runs bundles."""
 
 import hashlib
+import os
 import sys
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from fewstep.runtime.manifest import (
 )
 
 sys.path.insert(0, str(Path(__file__).parent))  # for what several tests share
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # of torch, not imported yet: on tiny networks its threads wait, and spin
 
 X_SHAPE = (1, 4, 4)
 LABELS = ("shirt", "dress", "bag")

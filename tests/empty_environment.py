@@ -7,7 +7,10 @@ import sys
 
 import numpy as np
 
-FOREIGN = ("torch", "onnx", "onnxscript", "typer", "click", "rich", "PIL", "polygraphy", "tensorrt_rtx", "scipy")
+FOREIGN = (
+    *("torch", "onnx", "onnxscript", "typer", "click", "rich", "PIL", "polygraphy", "tensorrt_rtx", "scipy"),
+    *("tokenizers", "transformers", "diffusers"),
+)
 
 
 def main(bundle: str) -> None:

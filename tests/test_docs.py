@@ -9,6 +9,7 @@ import docs_blocks
 import pytest
 import verbs_page
 from docs_blocks import PAGES, Block, blocks
+from lerobot_policies import write_policy
 
 from fewstep.cli.main import main
 from fewstep.cli.verbs import VERBS
@@ -62,7 +63,7 @@ def test_every_mark_says_why() -> None:
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder as a reader has it: `bundle`, exported and calibrated; the examples of docs/export.md and of
-    docs/restoration.md; a condition file.
+    docs/restoration.md; the policy of docs/policies.md; a condition file.
 
     The denoiser is that example with the classes and the size of Fashion-MNIST, so that what is printed for the shipped
     model runs in a moment.
@@ -72,6 +73,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "shapes.py").write_text(example)
     restorer = next(block.text for block in blocks(ROOT / "docs/restoration.md") if block.kind == "python")
     (folder / "restore.py").write_text(restorer)
+    write_policy(folder / "pretrained_model", environment=2, down_dims=[16])
     model = re.sub(r"LABELS = \(.*\)", f"LABELS = {LABELS}", example).replace("(1, 8, 8)", "(1, 28, 28)")
     (folder / "model.py").write_text(model)
     with pytest.MonkeyPatch.context() as patch:

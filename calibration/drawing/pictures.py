@@ -1,7 +1,9 @@
-"""Samples as pictures: arrays [N, C, H, W] in model range [-1, 1] to a grid of PNGs (grey or RGB)."""
+"""Samples as pictures: arrays [N, C, H, W] in model range [-1, 1] to a grid of PNGs (grey or RGB), and back."""
 
 import io
+from collections.abc import Sequence
 from math import ceil
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -37,6 +39,26 @@ def grid(samples: NDArray[np.floating], columns: int, scale: int = 1) -> "Image"
         canvas[top : top + height, left : left + width] = picture
     image = Image.fromarray(canvas[..., 0] if channels == 1 else canvas)
     return image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
+
+
+def read(path: Path, shape: Sequence[int]) -> NDArray[np.float32]:
+    """A picture from a file as [channels, height, width] in [-1, 1]: its middle, resized, in grey or RGB."""
+    from PIL import Image, ImageOps
+
+    channels, height, width = shape
+    if channels not in (1, 3):
+        raise UserError(
+            f"a picture has 1 or 3 channels, not {channels}", "give an array in Python: given={'image': ...}"
+        )
+    try:
+        with Image.open(path) as opened:
+            upright = ImageOps.exif_transpose(opened).convert("L" if channels == 1 else "RGB")
+        fitted = ImageOps.fit(upright, (width, height), Image.Resampling.LANCZOS)
+    except Exception as error:  # of damaged files Pillow makes errors of many unrelated classes
+        reason = getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"picture {path} cannot be read ({reason})", "give a .png or .jpg") from error
+    pixels = np.asarray(fitted, np.float32).reshape(height, width, channels).transpose(2, 0, 1)
+    return np.ascontiguousarray(pixels / 127.5 - 1, np.float32)
 
 
 def to_pixels(samples: NDArray[np.floating]) -> NDArray[np.uint8]:

@@ -3,8 +3,8 @@
 TensorRT-RTX compiles for a GPU it doesn't see; TensorRT for the one that is here. Nothing here runs an engine: what can
 be checked without one is that it was built, and in which types its convolutions multiply. One engine per device, not
 one for all: a device is shipped its own code only, adding one rebuilds nothing, and an operation that one generation
-lacks costs the others nothing. The prologue gets an engine too, in float32, so that a device needs one runtime: but
-for Turing, for which TensorRT-RTX multiplies no float32 matrices.
+lacks costs the others nothing. What runs before the first step gets engines too, in float32, so that a device needs
+one runtime: but for Turing, for which TensorRT-RTX multiplies no float32 matrices.
 """
 
 import logging
@@ -15,24 +15,24 @@ from typing import Literal
 
 import msgspec
 
-from fewstep.calibration.engines.batches import batch_of
+from fewstep.calibration.engines.batches import BATCH, profile_of, read_sizes
 from fewstep.calibration.engines.build_engine import Order, build_engine
 from fewstep.calibration.engines.builders import STRICT, Builder, Flags, builder_of
-from fewstep.calibration.lowering.float16 import to_float16
 from fewstep.graph import io
 from fewstep.graph.commit import Writer, open_for_update
 from fewstep.graph.passes.constants import drop_unused
-from fewstep.runtime.backends import PROLOGUE
+from fewstep.graph.passes.float16 import to_float16
+from fewstep.runtime.backends import AHEAD
 from fewstep.runtime.bundle import Bundle, open_bundle
 from fewstep.runtime.engine_key import EngineKey
 from fewstep.runtime.errors import UserError
 from fewstep.runtime.manifest import Body, Engine, Manifest
 from fewstep.runtime.manifest import Graph as GraphFile
 from fewstep.runtime.progress import SILENT, Progress
+from fewstep.runtime.sizes import parsed
 
 LOG = logging.getLogger("fewstep")
 FLOAT16 = "float16"  # the body that is made here
-USUAL_BATCH = 4  # that an engine is fastest at
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class BuildOptions:
         sm89 and sm120; tensorrt: the GPU that is here.
     precision: int8 builds the body that calibrate made for tensorrt, float16 and float32 the float body.
     min_batch: The least number of rows of x in one evaluation (a guided sample takes two), or shapes of inputs, as
-        x:1x1x28x28 or x:[1,1,28,28].
+        x:1x1x28x28 or x:[1,1,28,28]; shapes choose the free sizes of a bundle too, which a number leaves in full.
     opt_batch: The number, or the shapes, to be fastest at; by default 4, or what min and max leave of it.
     max_batch: The greatest number, or shapes.
     workspace: MiB that the builder may plan for scratch memory; by default all there is.
@@ -175,7 +175,7 @@ def _add_float16(bundle: Bundle, writer: Writer) -> tuple[str, Body]:
     """The float16 body, made from the float32 one the first time it is asked for."""
     base = bundle.body("float32").graph
     prepared = io.load(bundle.graph(base), root=bundle.path)
-    file, data = io.store(writer, drop_unused(to_float16(prepared)), FLOAT16)
+    file, data = io.store(writer, drop_unused(to_float16(prepared)), FLOAT16, external_above=0 if base.data else None)
     return FLOAT16, Body(GraphFile(file, base.inputs, base.outputs, data), "float16", "portable")
 
 
@@ -186,17 +186,19 @@ def _orders(
     if builder.module is None:
         return ()
     flags = _flags(options)
-    common = EngineKey("", (), _batches(options, body.graph), flags, builder.name, builder.version(), device="")
-    prologue = bundle.manifest.prologue
+    sizes = _profile(options, body.graph, bundle.manifest)
+    batches = sizes.pop(BATCH)
+    common = EngineKey("", (), batches, flags, builder.name, builder.version(), device="", sizes=sizes)
+    ahead = {each: graph for each in AHEAD if (graph := getattr(bundle.manifest, each)) is not None}
     orders = []
     for device, multiprocessors in builder.targets(options.device, flags).items():
         key = msgspec.structs.replace(common, device=device, multiprocessors=multiprocessors)
-        if prologue is not None and device not in builder.no_float32:
-            bundle.graph(prologue)
+        for each, graph in ahead.items() if device not in builder.no_float32 else ():
+            bundle.graph(graph)
             any_rows = (1, *key.batches[1:])  # it is called with any number of them
             on_gpu = {flag: value for flag, value in flags.items() if flag != "dla"}  # float32 is nothing for a DLA
             own = msgspec.structs.replace(key, batches=any_rows, flags=on_gpu)
-            orders.append(_order(PROLOGUE, prologue, own, hashes))
+            orders.append(_order(each, graph, own, hashes))
         stages = ((f"{name}/{number}", stage.graph) for number, stage in enumerate(body.stages))
         for each, graph in ((name, body.graph), *stages):
             orders.append(_order(each, graph, key, hashes, is_reduced=body.precision != "float32"))
@@ -205,22 +207,22 @@ def _orders(
 
 def _order(name: str, graph: GraphFile, key: EngineKey, hashes: dict[str, str], is_reduced: bool = False) -> Order:
     weights = tuple(hashes[file] for file in graph.data)
-    return Order(name, graph, is_reduced, msgspec.structs.replace(key, graph=hashes[graph.file], weights=weights))
+    taken = {
+        name for tensor in graph.inputs for size in tensor.shape if isinstance(size, str) for name in parsed(size)[1]
+    }
+    sizes = {name: ends for name, ends in key.sizes.items() if name in taken}
+    own = msgspec.structs.replace(key, graph=hashes[graph.file], weights=weights, sizes=sizes)
+    return Order(name, graph, is_reduced, own)
 
 
-def _batches(options: BuildOptions, graph: GraphFile) -> tuple[int, int, int]:
-    least = batch_of(options.min_batch, graph, "--min-batch")
-    greatest = batch_of(options.max_batch, graph, "--max-batch")
-    if options.opt_batch is None:
-        preferred = max(least, min(USUAL_BATCH, greatest))
-    else:
-        preferred = batch_of(options.opt_batch, graph, "--opt-batch")
-    if not 1 <= least <= preferred <= greatest:
-        raise UserError(
-            f"batches {least}, {preferred}, {greatest} are not 1 <= min <= opt <= max",
-            "give --min-batch, --opt-batch and --max-batch in this order",
-        )
-    return least, preferred, greatest
+def _profile(options: BuildOptions, graph: GraphFile, manifest: Manifest) -> dict[str, tuple[int, int, int]]:
+    """(least, preferred, greatest) batch, and each free size."""
+    least, greatest = (
+        read_sizes(text, graph, option)
+        for text, option in ((options.min_batch, "--min-batch"), (options.max_batch, "--max-batch"))
+    )
+    preferred = None if options.opt_batch is None else read_sizes(options.opt_batch, graph, "--opt-batch")
+    return profile_of(least, preferred, greatest, manifest.sizes, manifest.x_shape)
 
 
 def _present(bundle: Bundle, key: EngineKey) -> Engine | None:

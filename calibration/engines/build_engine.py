@@ -14,12 +14,14 @@ from pathlib import Path
 import msgspec
 
 from fewstep.calibration.engines import engine_layers, engine_program
+from fewstep.calibration.engines.batches import BATCH
 from fewstep.calibration.engines.builders import Builder
 from fewstep.graph.commit import Writer
 from fewstep.runtime import cache, engines
 from fewstep.runtime.engine_key import SCHEMA, EngineKey, Sidecar
 from fewstep.runtime.errors import UserError
 from fewstep.runtime.manifest import Engine, Graph
+from fewstep.runtime.sizes import dimension
 
 LOG = logging.getLogger("fewstep")
 WORKER = Path(__file__).with_name("build_worker.py")
@@ -69,11 +71,15 @@ def build_engine(writer: Writer, builder: Builder, order: Order, bundle: Path, t
 
 def _request(builder: Builder, order: Order, timing: Path, layers: Path) -> dict[str, object]:
     """What the child process is asked for."""
-    batches = order.key.batches
+    key = order.key
+    ends = [
+        {BATCH: batch, **{name: sizes[end] for name, sizes in key.sizes.items()}}
+        for end, batch in enumerate(key.batches)
+    ]
     return {
         "module": builder.module,
         "shapes": {
-            tensor.name: [[batch if isinstance(size, str) else size for size in tensor.shape] for batch in batches]
+            tensor.name: [[dimension(size, sizes) for size in tensor.shape] for sizes in ends]
             for tensor in order.graph.inputs
         },
         "flags": order.key.flags,

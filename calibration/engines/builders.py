@@ -1,6 +1,5 @@
 """What `fewstep build` makes a bundle ready for. A new one is a value, named in BUILDERS."""
 
-import importlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 from fewstep.runtime.backends import cuda
+from fewstep.runtime.backends.checks import imported
 from fewstep.runtime.engine_key import AMPERE, AMPERE_ON
 from fewstep.runtime.errors import UserError
 
@@ -55,11 +55,7 @@ class Builder:
         return version
 
     def _module(self) -> Any:
-        try:
-            return importlib.import_module(self.module or "")
-        except (ImportError, OSError, RuntimeError) as error:  # OSError: a shared library is missing
-            what = f"{self.name} cannot build here: {self.module} cannot be imported ({error})"
-            raise UserError(what, self.install) from error
+        return imported(self.module or "", f"{self.name} cannot build here: {self.module}", self.install)
 
     def targets(self, devices: tuple[str, ...], flags: Flags) -> dict[str, int | None]:
         """Per device to build for its number of multiprocessors, None where that doesn't matter."""

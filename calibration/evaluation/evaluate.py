@@ -14,12 +14,14 @@ import msgspec
 import numpy as np
 
 from fewstep.calibration.bodies import engine_of, graph_files, int8_bodies, is_native, judged_plan, open_body
-from fewstep.calibration.conditions_file import Rows, read_conditions
+from fewstep.calibration.conditions_file import Rows
 from fewstep.calibration.evaluation import distance
 from fewstep.calibration.evaluation.features import Extractor, default_features, open_extractor
 from fewstep.calibration.evaluation.held_out import APART, PAIRED
 from fewstep.calibration.evaluation.references import References, open_references
 from fewstep.calibration.evaluation.sample_sets import Counts, Floats, Tally, features_apart, features_of, sample_pairs
+from fewstep.calibration.evaluation.teacher import teacher_plan
+from fewstep.calibration.prompts import HELD_OUT, given_rows
 from fewstep.calibration.results import SCHEMA, Distance, Evaluated, EvaluationResults, Features, encode
 from fewstep.calibration.speed.machine import this_machine
 from fewstep.graph.commit import open_for_update
@@ -49,8 +51,10 @@ class EvaluateOptions:
     samples: samples in each set of a distribution; 0 for none.
     features: fashion-mnist-cnn, the path of an .onnx extractor, or none; by default the one that knows the data.
     conditions: values of your own, as calibrate takes them, but others than it was given; left out, random ones.
+    prompts: prompts of your own, a text file with one a line, but others than calibrate was given; left out, some that
+        come with fewstep.
     data: an array of real samples (.npy, uint8, or float in model range) to be compared with as well.
-    teacher: plan of the float32 teacher.
+    teacher: plan of the float32 teacher; by default one of 200 steps, or of all timesteps where there are fewer.
     teacher_seeds: how many seeds the teacher samples; by default 32, or all where there are fewer.
     resamples: of the bootstrap behind each interval.
     threads: threads of one call; 0 for one per core.
@@ -65,8 +69,9 @@ class EvaluateOptions:
     samples: int = 2000
     features: str = ""
     conditions: Path | None = None
+    prompts: Path | None = None
     data: Path | None = None
-    teacher: str = "dpmpp_2m:200"
+    teacher: str | None = None
     teacher_seeds: int | None = None
     resamples: int = distance.RESAMPLES
     threads: int = 0
@@ -156,10 +161,10 @@ def open_task(options: EvaluateOptions) -> Task:
         reference=reference,
         bodies={name: open_body(bundle, name, options.threads) for name in names},
         plan=plan,
-        teacher=reference.compile(options.teacher, plan.guidance),
+        teacher=teacher_plan(reference, options.teacher, plan.guidance),
         extractor=extractor,
         data=data,
-        rows=None if options.conditions is None else read_conditions(options.conditions, bundle.manifest.conditions),
+        rows=given_rows(bundle, options.conditions, options.prompts, HELD_OUT),
     )
 
 

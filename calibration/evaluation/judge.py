@@ -17,6 +17,7 @@ from fewstep.runtime.errors import UserError
 from fewstep.runtime.noise import normal
 from fewstep.runtime.plan import Plan, regroup
 from fewstep.runtime.progress import SILENT, Progress
+from fewstep.runtime.request import check_given
 from fewstep.runtime.step import Array, Network, StepState, combine, execute
 
 Conditions = Mapping[str, NDArray[np.generic]]
@@ -115,13 +116,15 @@ def trajectory(
     setting: Setting, plan: Plan, denoiser: Denoiser, seeds: Sequence[int], progress: Progress = SILENT
 ) -> Trajectory:
     """Sample a batch of seeds and keep what every step saw and made."""
-    network = denoiser(plan, len(seeds), setting.conditions(seeds))
+    conditions = setting.conditions(seeds)
+    network = denoiser(plan, len(seeds), conditions)
+    given = check_given(plan.given, None, conditions, setting.x_shape, len(seeds))  # a degraded sample is a condition
 
     def draws(number: int) -> Array:
         return np.stack([normal(seed, number, setting.x_shape) for seed in seeds])
 
     states: list[StepState] = []
-    for state in execute(plan, network, draws):
+    for state in execute(plan, network, draws, given=given):
         states.append(state)
         progress(f"teacher {plan.name}", state.index + 1, len(plan.steps))
     nexts = [*(step.input for step in plan.steps[1:]), plan.output]

@@ -1,7 +1,7 @@
 """What really runs in int8, counted in the graph that onnxruntime makes of the one it is given."""
 
 import tempfile
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from math import prod
 from pathlib import Path
@@ -9,8 +9,9 @@ from pathlib import Path
 import onnx
 import onnxruntime as ort
 
+from fewstep.graph.extents import at_sizes
 from fewstep.graph.graph import BATCH, Graph, Node, Value
-from fewstep.graph.io import save
+from fewstep.graph.session import open_with
 from fewstep.graph.types import Types, infer_types
 from fewstep.runtime.errors import UserError
 from fewstep.runtime.manifest import Coverage
@@ -30,6 +31,15 @@ def count(prepared: Graph, int8: Collection[str]) -> Coverage:
     )
 
 
+def complete(prepared: Graph, wanted: Sequence[str], ran: Collection[str], engine: str) -> Coverage:
+    """Coverage where an engine ran `ran` in integers. UserError naming the first of `wanted` that it ran in float."""
+    coverage = count(prepared, [name for name in wanted if name in ran])
+    for name in wanted:
+        if name not in coverage.int8_ops:
+            raise UserError(f"{engine} runs {name!r} in float", f"use the {engine.lower()} of constraints.txt")
+    return coverage
+
+
 def macs(graph: Graph) -> dict[str, int]:
     """Multiply-accumulates per sample of every operation of MULTIPLY, by what it makes."""
     types = infer_types(_at_batch_one(graph))
@@ -46,13 +56,12 @@ def integer_kernels(graph: Graph) -> frozenset[str]:
 def optimized(graph: Graph) -> list[onnx.NodeProto]:
     """The nodes of the graph that onnxruntime really runs on this CPU, at the optimization level of the runtime."""
     with tempfile.TemporaryDirectory() as folder:
-        path, result = Path(folder) / "graph.onnx", Path(folder) / "optimized.onnx"
-        save(graph, path)
+        result = Path(folder) / "optimized.onnx"
         options = ort.SessionOptions()
         options.log_severity_level = 3  # it warns that the file suits this CPU only, which is the point
         options.optimized_model_filepath = str(result)
         options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "optimized.data")
-        ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        open_with(graph, options)
         return list(onnx.load(result, load_external_data=False).graph.node)
 
 
@@ -76,7 +85,9 @@ def _shape(name: str, types: Types) -> tuple[int, ...]:
 
 
 def _at_batch_one(graph: Graph) -> Graph:
-    """The graph for one sample, whose shapes are numbers also where the batch was merged with another axis."""
+    """The graph for one sample of the usual sizes: its shapes are numbers also where the batch was merged with another
+    axis."""
+    graph = at_sizes(graph)
 
     def fixed(values: tuple[Value, ...]) -> tuple[Value, ...]:
         return tuple(replace(v, shape=tuple(1 if size == BATCH else size for size in v.shape)) for v in values)

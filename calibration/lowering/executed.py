@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fewstep.calibration.lowering.coverage import MULTIPLY
+from fewstep.graph.extents import at_sizes
 from fewstep.graph.graph import BATCH, Graph
 from fewstep.graph.io import save
 from fewstep.runtime.backends.openvino import OpenVino, read
@@ -16,7 +17,7 @@ INTEGER = ("u8", "i8")
 
 
 def integer_operations(graph: Graph) -> frozenset[str]:
-    """Names of the tensors that integer kernels make, in a graph compiled for batch 1 on this CPU.
+    """Names of the tensors that integer kernels make, in a graph compiled for one usual sample on this CPU.
 
     What is fused into a kernel counts for that kernel: the names are those of the multiplying operations themselves.
     """
@@ -29,7 +30,8 @@ def integer_operations(graph: Graph) -> frozenset[str]:
         backend = OpenVino(cached=False)
         core = backend.core()
         model = read(core, path)
-        shapes = {v.name: [1 if size == BATCH else int(size) for size in v.shape] for v in graph.inputs}
+        inputs = at_sizes(graph).inputs
+        shapes = {v.name: [1 if size == BATCH else int(size) for size in v.shape] for v in inputs}
         layers = backend.compile(core, model, graph.name, shapes).get_runtime_model().get_ops()
         ran = [label for layer in layers if _is_integer(layer) for label in _sources(layer)]
         del layers, model  # they read the file until they go

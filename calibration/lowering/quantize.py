@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from fewstep.calibration.lowering.bias import NONE, Corrections, correct
+from fewstep.calibration.lowering.centring import centre
 from fewstep.calibration.lowering.encoding import Encoding, scale_of, zero_point_of
 from fewstep.calibration.lowering.scheme import Emitted, Scheme, Target
 from fewstep.calibration.lowering.selection import LEAST_CHANNELS, WeightedOp, selected_ops
@@ -58,8 +59,11 @@ def lower_graph(
     scheme = target.scheme
     _refuse_overflow(table, target)
     grouped = scheme.grouped and bool(table.groups)
-    encodings = {name: scheme.encode(table[name], grouped) for name in encoded_tensors(ops, scheme)}
     weights = {op.name: _quantized(prepared, op, table, scheme) for op in ops}
+    if scheme.centred:
+        prepared, table = centre(prepared, table, weights, ops)
+        ops = tuple(op for op in lowered_ops(prepared) if op.name in weights)
+    encodings = {name: scheme.encode(table[name], grouped) for name in encoded_tensors(ops, scheme)}
     base = reduce(lambda graph, rewrite: rewrite(graph), target.passes, prepared)
     return correct(emit(base, ops, encodings, weights, scheme), ops, corrections), ops, encodings
 

@@ -45,6 +45,7 @@ class Scheme:
     grouped: whether scales may be chosen at run time, by the body's input "group".
     largest_weight: the greatest magnitude of a weight's integers.
     gathered: the form where scales are gathered by group, if it is another one.
+    centred: whether activations are moved to the middle of their range first, as codes without a zero point need.
     """
 
     encode: Callable[[Ranges, bool], Encoding]
@@ -53,6 +54,7 @@ class Scheme:
     form: Form
     largest_weight: int = LARGEST
     gathered: Form | None = None
+    centred: bool = False
 
 
 @dataclass(frozen=True)

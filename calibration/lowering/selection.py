@@ -65,7 +65,7 @@ def considered_ops(graph: Graph) -> tuple[tuple[WeightedOp, str], ...]:
     moving = idx.reachable([X])
     ops = tuple(op for op in (weighted_op(node, graph) for node in graph.nodes) if op)
     names = frozenset(op.name for op in ops if op.x in moving)
-    outer = _reached_without(idx, names) | _reaching_without(graph, names)
+    outer = outer_ops(graph, names)
 
     def reason(op: WeightedOp) -> str:
         if op.name not in names:
@@ -77,6 +77,11 @@ def considered_ops(graph: Graph) -> tuple[tuple[WeightedOp, str], ...]:
         return "" if _is_plain(op, graph) else SCALED
 
     return tuple((op, reason(op)) for op in ops)
+
+
+def outer_ops(graph: Graph, names: Collection[str]) -> frozenset[str]:
+    """Of the operations `names`: the first ones, which see x itself, and the last ones, which reach the output."""
+    return _reached_without(index(graph), names) | _reaching_without(graph, names)
 
 
 def weighted_op(node: Node, graph: Graph) -> WeightedOp | None:

@@ -7,11 +7,13 @@ import msgspec
 
 from fewstep.calibration import results
 from fewstep.calibration.bodies import engine_of, int8_bodies, is_native, judged_plan, open_body
-from fewstep.calibration.conditions_file import Rows, read_conditions
+from fewstep.calibration.conditions_file import Rows
 from fewstep.calibration.evaluation.held_out import held_out_conditions, label
 from fewstep.calibration.evaluation.judge import Candidate, Denoiser, Setting, judge
+from fewstep.calibration.evaluation.teacher import teacher_plan
 from fewstep.calibration.lowering.selection import selected_ops
 from fewstep.calibration.lowering.targets import TARGETS
+from fewstep.calibration.prompts import HELD_OUT, given_rows
 from fewstep.calibration.ranges import table
 from fewstep.calibration.report.operations import operations
 from fewstep.calibration.report.options import ReportOptions
@@ -45,10 +47,10 @@ def measure(options: ReportOptions, progress: Progress = SILENT) -> tuple[Result
     prepared = io.load(bundle.graph(reference.body.graph), root=bundle.path)
     plan = judged_plan(reference, next(iter(bodies.values())), options.plan, options.guidance)
     takes = bundle.manifest.conditions
-    rows = None if options.conditions is None else read_conditions(options.conditions, takes)
+    rows = given_rows(bundle, options.conditions, options.prompts, HELD_OUT)
     setting = Setting(
         plan=plan,
-        teacher=reference.compile(options.teacher, plan.guidance),
+        teacher=teacher_plan(reference, options.teacher, plan.guidance),
         teacher_seeds=min(options.teacher_seeds, options.seeds),
         seeds=options.seeds,
         x_shape=bundle.manifest.x_shape,

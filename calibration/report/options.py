@@ -19,9 +19,11 @@ class ReportOptions:
     plan: SOLVER:STEPS, or the path of a plan's JSON; empty for the plan the int8 body was calibrated along.
     guidance: weight of classifier-free guidance; by default that of the calibrated plan.
     conditions: values of your own, as calibrate takes them, but others than it was given; left out, random ones.
+    prompts: prompts of your own, a text file with one a line, but others than calibrate was given; left out, some that
+        come with fewstep.
     seeds: held-out seeds 0 .. seeds - 1 for the end PSNR.
     forced_seeds: how many of them are judged step by step on the float trajectory too.
-    teacher: plan of the float32 teacher.
+    teacher: plan of the float32 teacher; by default one of 200 steps, or of all timesteps where there are fewer.
     teacher_seeds: how many seeds the teacher samples (they are also the ones shown).
     simulated_seeds: seeds for bodies of other engines, whose numerics are simulated, slowly.
     batches: samples in one timed call of the body; a guided sample is two rows.
@@ -35,9 +37,10 @@ class ReportOptions:
     plan: str = ""
     guidance: float | None = None
     conditions: Path | None = None
+    prompts: Path | None = None
     seeds: int = 256
     forced_seeds: int = 32
-    teacher: str = "dpmpp_2m:200"
+    teacher: str | None = None
     teacher_seeds: int = 10
     simulated_seeds: int = 32
     batches: tuple[int, ...] = (1, 8)

@@ -9,6 +9,7 @@ import msgspec
 
 from fewstep.calibration import results
 from fewstep.calibration.bodies import int8_bodies, judged_plan, open_body
+from fewstep.calibration.evaluation.teacher import teacher_plan
 from fewstep.calibration.report.distribution import stored_evaluation
 from fewstep.calibration.report.measure import measure
 from fewstep.calibration.report.options import ReportOptions
@@ -57,7 +58,7 @@ def check(options: ReportOptions) -> Plan:
         bundle.file(name)
     reference = open_body(bundle, "float32", options.threads)
     plan = judged_plan(reference, body, options.plan, options.guidance)
-    reference.compile(options.teacher, plan.guidance)
+    teacher_plan(reference, options.teacher, plan.guidance)
     if options.output is not None:
         if not options.output.absolute().parent.is_dir():
             raise UserError(f"there is no folder {options.output.parent}", "make it first, or write elsewhere")

@@ -12,6 +12,7 @@ import msgspec
 
 from fewstep.calibration.bodies import judged_plan, open_body
 from fewstep.calibration.contents import RUN_HERE
+from fewstep.calibration.prompts import HELD_OUT, prompt_rows
 from fewstep.calibration.report.measure import feeds
 from fewstep.calibration.speed.machine import Machine, this_machine
 from fewstep.calibration.speed.race import LONGEST_TURN, Contender, OnBackend, Race, check_batches
@@ -103,11 +104,13 @@ def bench(options: BenchOptions, progress: Progress = SILENT) -> Benchmark:
         for backend in options.backend
         if backend != CPU and backend not in dict(elsewhere)
     ]
+    prompts = HELD_OUT[: max(options.batches)]
+    rows = None if bundle.manifest.text is None else prompt_rows(bundle, prompts)
     races = []
     for batch in options.batches:
-        fed = {name: feeds(sampler, plan, batch) for name, sampler in samplers.items()}
+        fed = {name: feeds(sampler, plan, batch, rows) for name, sampler in samplers.items()}
         imitated = {body for _, body in elsewhere if bundle.body(body).groups} - fed.keys()  # that take a group, too
-        fed |= {body: feeds(open_body(bundle, body, options.threads), plan, batch) for body in imitated}
+        fed |= {body: feeds(open_body(bundle, body, options.threads), plan, batch, rows) for body in imitated}
         others = [
             Contender(
                 f"{body}, {backend}",

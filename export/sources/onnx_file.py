@@ -1,23 +1,24 @@
 """A denoiser that is an ONNX file already: `MODEL.onnx` with a spec in JSON. Works without torch."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 
 from fewstep.export.ports import with_ports
 from fewstep.export.sources.spec_file import read_spec
 from fewstep.export.spec import Spec, Traced
 from fewstep.graph import io
-from fewstep.graph.graph import BATCH, TIME, Array, Graph, X
+from fewstep.graph.graph import Array, Graph, X
 from fewstep.graph.passes.batch import free_batch
-from fewstep.graph.passes.constants import fold_constants
+from fewstep.graph.passes.constants import RANDOM, fold_constants
 from fewstep.graph.passes.float32 import is_half, to_float32
-from fewstep.graph.session import explained
+from fewstep.graph.session import FOLDER, explained
 from fewstep.graph.upgrade import to_opset
 from fewstep.runtime.errors import UserError
 
@@ -45,6 +46,7 @@ class OnnxSource:
     label: str
     sha256: str
     scheduler: Mapping[str, Any] | None = None
+    beside: None = None
 
     def trace(self) -> Traced:
         """The file's graph in opset 20, in float32, its batch dynamic, behind fewstep's ports."""
@@ -53,17 +55,18 @@ class OnnxSource:
         is_float16 = is_half(graph)
         given = {value.name: value for value in graph.inputs}
         batch = _fixed_batch(graph, self.spec)
-        time = given[self.spec.time].shape if self.spec.time in given else (BATCH,)
+        times = {port: given[name].shape for port, name in self.spec.times.items() if name in given}
         graph = fold_constants(to_float32(graph))
         if batch is not None:
             graph = free_batch(graph)
         graph = with_ports(graph, self.spec, self.path.name)
         reference = OnnxReference(
             name=self.path.name,
+            path=self.path,
             spec=self.spec,
             session=session,
             inputs={name: value.dtype for name, value in given.items()},
-            one_time=time if time == () or (time == (1,) and batch != 1) else None,
+            one_time={port: shape for port, shape in times.items() if shape == () or (shape == (1,) and batch != 1)},
             batch=batch,
             tolerance=HALF_TOLERANCE if is_float16 else TOLERANCE,
             fix="report the file: fewstep is at fault" if batch is None else DYNAMIC,
@@ -76,10 +79,11 @@ class OnnxReference:
     """The file as it was given, in onnxruntime. It may have a fixed batch, or one time for all of its samples."""
 
     name: str
+    path: Path
     spec: Spec
     session: ort.InferenceSession
     inputs: Mapping[str, np.dtype[Any]]
-    one_time: tuple[int | str, ...] | None  # shape of a time that serves all samples
+    one_time: Mapping[str, tuple[int | str, ...]]  # port -> shape of a time that serves all samples
     batch: int | None
     tolerance: float
     fix: str
@@ -90,35 +94,61 @@ class OnnxReference:
 
     def output(self, feeds: Mapping[str, Array], where: str = "") -> Array:
         """The prediction, in as many runs as the file's batch and time need."""
-        count = len(feeds[X])
-        mixed = self.one_time is not None and len(np.unique(feeds[TIME])) > 1
-        step = 1 if mixed else self.batch or count
-        parts = []
-        for start in range(0, count, step):
-            rows = np.arange(start, min(start + step, count))
-            made = self._run(
-                {name: array[np.resize(rows, self.batch or len(rows))] for name, array in feeds.items()}, where
-            )
-            parts.append(made[: len(rows)])
-        made, wanted = np.concatenate(parts), self.spec.output_shape[0]
+        made, wanted = self._outputs(self.session, feeds, [self.spec.output], where)[0], self.spec.output_shape[0]
         if made.ndim > 1 and made.shape[1] == 2 * wanted:
             made = made[:, :wanted]  # behind it: a learned variance
         output: Array = made.astype(np.float32)
         return output
 
-    def inner(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        """Nothing: the exported graph tells a difference by its output alone."""
-        return {}
+    def draws(self) -> str:
+        nodes = onnx.load(self.path, load_external_data=False).graph.node
+        return next(
+            (f" (node {node.name or node.output[0]!r}, {node.op_type})" for node in nodes if node.op_type in RANDOM), ""
+        )
 
-    def _run(self, feeds: Mapping[str, Array], where: str) -> Array:
-        names = {X: self.spec.x, TIME: self.spec.time}
-        given = {names.get(name, name): array for name, array in feeds.items()}
+    def tensors(self) -> tuple[str, ...]:
+        """Names of the file's own graph: passes and conversions keep those of the values that they keep."""
+        ports = {self.spec.output, *self.inputs}
+        nodes = onnx.load(self.path, load_external_data=False).graph.node
+        return tuple(name for node in nodes for name in node.output if name and name not in ports)
+
+    def inner(self, feeds: Mapping[str, Array], names: Collection[str]) -> dict[str, Array]:
+        """From a session that returns them too; without those of a split batch that have no part for each sample."""
+        model = onnx.load(self.path, load_external_data=False)
+        known = {name for node in model.graph.node for name in node.output}
+        asked = [name for name in names if name in known]
+        model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in asked)
+        made = self._outputs(_open(self.path, model), feeds, asked, "")
+        return {name: array for name, array in zip(asked, made, strict=True) if array is not None}
+
+    def _outputs(
+        self, session: ort.InferenceSession, feeds: Mapping[str, Array], names: Sequence[str], where: str
+    ) -> list[Any]:
+        """Tensors [B, ...] from runs of as many samples as the file takes at once; None where that says nothing."""
+        count = len(feeds[X])
+        mixed = any(len(np.unique(feeds[port])) > 1 for port in self.one_time)
+        step = 1 if mixed else self.batch or count
+        runs: list[list[Array | None]] = []
+        for start in range(0, count, step):
+            rows = np.arange(start, min(start + step, count))
+            padded = np.resize(rows, self.batch or len(rows))
+            made = self._run(session, {name: array[padded] for name, array in feeds.items()}, names, where)
+            if count == len(padded):
+                return made
+            runs.append([array[: len(rows)] if array.shape[:1] == padded.shape else None for array in made])
+        return [None if any(part is None for part in parts) else np.concatenate(parts) for parts in zip(*runs)]
+
+    def _run(
+        self, session: ort.InferenceSession, feeds: Mapping[str, Array], names: Sequence[str], where: str
+    ) -> list[Any]:
+        own = {X: self.spec.x, **self.spec.times}
+        given = {own.get(name, name): array for name, array in feeds.items()}
         typed = {name: _as(array, self.inputs[name]) for name, array in given.items()}
-        if self.one_time is not None:
-            typed[self.spec.time] = typed[self.spec.time][:1].reshape([1] * len(self.one_time))
+        for port, shape in self.one_time.items():
+            name = self.spec.times[port]
+            typed[name] = typed[name][:1].reshape([1] * len(shape))
         with explained(f"run {self.name}{where}", "let it take every value that its spec allows"):
-            (output,) = self.session.run([self.spec.output], typed)
-        made: Array = output
+            made: list[Any] = session.run(list(names), typed)
         return made
 
 
@@ -153,10 +183,16 @@ def _fixed_batch(graph: Graph, spec: Spec) -> int | None:
     return size if isinstance(size, int) else None
 
 
-def _open(path: Path) -> ort.InferenceSession:
+def _open(path: Path, model: onnx.ModelProto | None = None) -> ort.InferenceSession:
+    """A session of the file, or of a changed model whose weights lie beside it."""
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.disable_prepacking", "1")  # a packed weight is a second one
     with explained(f"load {path.name}", "export it again with operations that onnxruntime has"):
-        return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        if model is not None:
+            options.add_session_config_entry(FOLDER, str(path.parent))
+        return ort.InferenceSession(
+            path if model is None else model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from fewstep.export.spec import Spec, Traced
+from fewstep.export.spec import Beside, Spec, Traced
 
 if TYPE_CHECKING:
     import torch
@@ -20,6 +20,7 @@ class TorchSource:
     sha256: str
     batch_limit: int | None = None
     scheduler: Mapping[str, Any] | None = None
+    beside: Beside | None = None
 
     def trace(self) -> Traced:
         """Put the module in evaluation mode, on the CPU, in float32, and export it."""

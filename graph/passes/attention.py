@@ -17,7 +17,8 @@ def simplify_attention(graph: Graph) -> Graph:
         Reshape(Transpose(Reshape(k, [-1, n, d]), 021), [b, h, d, n])  ==>      Transpose(k, 0132)
         MatMul(q * a, k * b)                                          ==>      MatMul(q * (a * b), k)
 
-    The last holds for numbers a and b; torch gives each of q and k the square root of the attention's scale.
+    The last holds for numbers a and b, also where they divide; torch gives each of q and k the square root of the
+    attention's scale.
     """
     idx, types, new = index(graph), infer_types(graph), Additions(graph)
     nodes: list[Node] = []
@@ -77,12 +78,12 @@ def _scaled_once(matmul: Node, graph: Graph, idx: Index, new: Additions) -> tupl
 
 
 def _number_times(name: str, graph: Graph, idx: Index) -> tuple[str, Array] | None:
-    """(x, c) if the tensor is x * c for a constant number c."""
-    mul = idx.producer(name, "Mul")
-    if mul is None:
+    """(x, c) if the tensor is x * c, or x / (1 / c), for a constant number c."""
+    scaled = idx.producer(name, "Mul") or idx.producer(name, "Div")
+    if scaled is None:
         return None
-    for tensor, number in (mul.inputs, mul.inputs[::-1]):
+    for tensor, number in (scaled.inputs, scaled.inputs[::-1])[: 1 if scaled.op == "Div" else 2]:
         value = graph.constants.get(number)
         if value is not None and value.size == 1 and value.ndim <= 1:
-            return tensor, value.reshape(())
+            return tensor, value.reshape(()) if scaled.op == "Mul" else 1 / value.reshape(())
     return None

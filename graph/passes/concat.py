@@ -59,4 +59,4 @@ def _parts(node: Node, concat: Node, graph: Graph, types: Types) -> list[Array] 
     if any(isinstance(size, str) for size in sizes):
         return None
     edges = np.cumsum([int(size) for size in sizes])[:-1]
-    return [np.ascontiguousarray(part) for part in np.split(weight, edges, axis=1 if node.op == "Conv" else 0)]
+    return np.split(weight, edges, axis=1 if node.op == "Conv" else 0)  # views: weights may be gigabytes

@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import numpy as np
+
 from fewstep.graph.graph import Array, Graph
 from fewstep.graph.index import index
 from fewstep.graph.session import run
@@ -14,7 +16,13 @@ def fold_constants(graph: Graph) -> Graph:
     """Replace what depends on constants only by its value.
 
     y = Mul(Range(0, 4), c)      ==>      constant y
+
+    Transposed weights become views: they stay where they lie, in memory or in a file.
     """
+    moved = _views(graph)
+    if moved:
+        left = (node for node in graph.nodes if moved.keys().isdisjoint(node.outputs))
+        graph = graph.with_nodes(left, moved)
     known = set(graph.constants) | {""}
     candidates = []
     for node in graph.nodes:
@@ -34,6 +42,17 @@ def fold_constants(graph: Graph) -> Graph:
         if sum(sizes[output] for output in outputs) <= max(GROWTH_LIMIT, sum(sizes[name] for name in node.inputs)):
             folded |= outputs
     return graph.with_nodes((node for node in graph.nodes if folded.keys().isdisjoint(node.outputs)), folded)
+
+
+def _views(graph: Graph) -> dict[str, Array]:
+    """What transposes make of constants."""
+    made: dict[str, Array] = {}
+    for node in graph.nodes:
+        if node.op == "Transpose" and not node.domain:
+            given = made.get(node.inputs[0], graph.constants.get(node.inputs[0]))
+            if given is not None:
+                made[node.output] = np.transpose(given, node.attributes.get("perm"))
+    return made
 
 
 def drop_unused(graph: Graph) -> Graph:

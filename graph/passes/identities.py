@@ -8,6 +8,8 @@ from fewstep.graph.graph import Graph, Node, rename_inputs
 from fewstep.graph.index import Index, index
 from fewstep.graph.types import Types, infer_types
 
+BROADCASTING = ("Add", "Sub", "Mul", "Div")
+
 
 def drop_identities(graph: Graph) -> Graph:
     """Remove operations that return their input.
@@ -26,6 +28,31 @@ def drop_identities(graph: Graph) -> Graph:
         else:
             names[node.output] = source
     return graph.with_nodes(nodes)
+
+
+def drop_expands(graph: Graph) -> Graph:
+    """Let an operation broadcast what it was given expanded, where the other operand has that shape already.
+
+    Mul(time, Expand(1, Shape(x)[:1]))      ==>      Mul(time, 1)
+
+    Networks make a vector of ones from the batch of x, so that all that follows would seem to depend on x.
+    """
+    idx, types = index(graph), infer_types(graph)
+
+    def broadcast(node: Node) -> Node:
+        if node.op not in BROADCASTING or node.domain:
+            return node
+        shape = types.shape(node.output)
+        for position, other in ((0, 1), (1, 0)):
+            expand = idx.producer(node.inputs[position], "Expand")
+            given = types.shape(node.inputs[other])
+            if expand is not None and shape is not None and given == shape and "?" not in shape:
+                inputs = list(node.inputs)
+                inputs[position] = expand.inputs[0]
+                return replace(node, inputs=tuple(inputs))
+        return node
+
+    return graph.with_nodes(map(broadcast, graph.nodes))
 
 
 def merge_layout(graph: Graph) -> Graph:

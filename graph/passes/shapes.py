@@ -18,6 +18,7 @@ def fold_shapes(graph: Graph) -> Graph:
     Reshape(y, Concat(Gather(Shape(x), 0), c))    ==>      Reshape(y, [0, 128, 49])
     Reshape(y, Concat(Gather(Shape(x), 0), -1, c)) ==>     Reshape(y, [0, 49, 128])
     Gather(Shape(x), 3)                           ==>      constant 28
+    Tile(c [1, 8, 16], Concat(Shape(x)[:1], 1, 1)) ==>     Expand(c, Concat(Shape(x)[:1], 1, 1))
     """
     types, idx, new = infer_types(graph), index(graph), Additions(graph)
     nodes: list[Node] = []
@@ -27,6 +28,8 @@ def fold_shapes(graph: Graph) -> Graph:
         if value is not None:
             known[node.output] = value
             continue
+        if _only_leads(node, graph, idx, types):
+            node = replace(node, op="Expand")
         dims = _target(node, types) or _target_of_batch(node, graph, idx, types)
         if dims is not None:
             shape = new.constant("shape_" + "x".join(map(str, dims)), np.asarray(dims, np.int64))
@@ -73,6 +76,15 @@ def _target_of_batch(node: Node, graph: Graph, idx: Index, types: Types) -> tupl
     if 0 in dims or dims.count(-1) != 1 or np.prod(inner) % others:
         return None
     return (0, *(int(np.prod(inner)) // others if dim == -1 else dim for dim in dims))
+
+
+def _only_leads(node: Node, graph: Graph, idx: Index, types: Types) -> bool:
+    """Whether a Tile repeats an axis of 1, the leading one, and no other."""
+    concat = idx.producer(node.inputs[1], "Concat") if node.op == "Tile" and not node.domain else None
+    if concat is None or (types.shape(node.inputs[0]) or ())[:1] != (1,) or types.shape(concat.inputs[0]) != (1,):
+        return False
+    rest = [graph.constants.get(name) for name in concat.inputs[1:]]
+    return all(part is not None and bool((part == 1).all()) for part in rest)
 
 
 def _is_batch(name: str, graph: Graph, idx: Index, types: Types) -> bool:

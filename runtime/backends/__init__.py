@@ -11,7 +11,8 @@ from fewstep.runtime.errors import UserError
 from fewstep.runtime.manifest import Graph
 
 Arrays = Mapping[str, NDArray[Any]]
-PROLOGUE = "prologue"  # the name of that graph, where bodies have theirs
+CONDITIONER, PROLOGUE = "conditioner", "prologue"  # the names of those graphs, where bodies have theirs
+AHEAD = (CONDITIONER, PROLOGUE)  # what runs before the first step
 
 
 class Network(Protocol):
@@ -29,19 +30,20 @@ class Backend(Protocol):
         ...
 
     def load(self, bundle: Bundle, name: str) -> Network:
-        """The body `name` of a bundle, or its PROLOGUE, ready to run: its graph, or an engine that was built from it.
+        """The body `name` of a bundle, or what runs AHEAD, ready to run: its graph, or an engine built from it.
 
-        What cannot be loaded is a UserError. A prologue is called with any number of rows.
+        What cannot be loaded is a UserError. A graph that runs ahead is called with any number of rows.
         """
         ...
 
 
 def graph_of(bundle: Bundle, name: str) -> Graph:
-    """The graph of a body, of one of its stages ("BODY/0", the first), or of the prologue."""
-    if name != PROLOGUE:
+    """The graph of a body, of one of its stages ("BODY/0", the first), or of what runs ahead."""
+    if name not in AHEAD:
         body, _, stage = name.partition("/")
         found = bundle.body(body)
         return found.stages[int(stage)].graph if stage else found.graph
-    if bundle.manifest.prologue is None:
-        raise UserError(f"{bundle.path} has no prologue", EXPORT_AGAIN)
-    return bundle.manifest.prologue
+    ahead = bundle.manifest.prologue if name == PROLOGUE else bundle.manifest.conditioner
+    if ahead is None:
+        raise UserError(f"{bundle.path} has no {name}", EXPORT_AGAIN)
+    return ahead

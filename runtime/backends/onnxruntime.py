@@ -1,10 +1,8 @@
 """ONNX Runtime on the CPU."""
 
-import os
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
-from numbers import Integral
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -13,9 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.runtime.backends import Arrays, Network, graph_of
+from fewstep.runtime.backends.checks import check_threads, imported
 from fewstep.runtime.backends.interface import difference
 from fewstep.runtime.bundle import EXPORT_AGAIN, Bundle
 from fewstep.runtime.errors import UserError
+from fewstep.runtime.manifest import Graph
 
 ARM = ("aarch64", "arm64", "ARM64")  # what Linux, macOS and Windows call it
 FATAL_ONLY = 4  # of the log levels 0 (verbose) to 4: what fails is raised as well, and told once
@@ -53,7 +53,10 @@ class OnnxRuntime:
         return MappingProxyType({"float32": ("float32",), "int8": int8})
 
     def load(self, bundle: Bundle, name: str) -> Network:
-        graph = graph_of(bundle, name)
+        return self.load_graph(bundle, graph_of(bundle, name))
+
+    def load_graph(self, bundle: Bundle, graph: Graph) -> "Session":
+        """Any graph of a bundle, once it is what the manifest says."""
         opened = self.open(bundle.graph(graph))
         if found := difference(graph, opened.session):
             raise UserError(f"{bundle.path}: {found}", EXPORT_AGAIN)
@@ -61,12 +64,7 @@ class OnnxRuntime:
 
     def open(self, graph: Path) -> "Session":
         """Any graph from its file, which the caller has checked."""
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise UserError(
-                f"no inference engine: onnxruntime cannot be imported ({error})", "pip install 'fewstep[cpu]'"
-            ) from error
+        onnxruntime = imported("onnxruntime", "no inference engine: onnxruntime", "pip install 'fewstep[cpu]'")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self.threads
         options.inter_op_num_threads = 1
@@ -103,15 +101,6 @@ class Session:
                 f"{self.graph} failed on inputs {shapes}: {first_line(error)}", "check their shapes and types"
             ) from error
         return dict(zip(self.outputs, values, strict=True))
-
-
-def check_threads(threads: int) -> None:
-    """UserError for what is no number of threads, or more than there are cores."""
-    if not isinstance(threads, Integral):
-        raise UserError(f"threads {threads!r} is no whole number", "give threads=2, or 0 for one per core")
-    cores = os.cpu_count() or 1
-    if not 0 <= threads <= cores:  # spinning threads that wait for each other's core take minutes a call
-        raise UserError(f"{threads} threads on {cores} cores", f"give 1 to {cores}, or 0 for one per core")
 
 
 def first_line(error: Exception) -> str:

@@ -3,7 +3,7 @@
     fewstep.runtime.load("bundle", "float16", backend=OnnxRuntimeCuda())
 
 It has no 8-bit convolutions, so int8 is TensorRT's. Inputs and outputs are bound to memory that stays on the device:
-for each batch size they are allocated once, and a call copies into them and out of them. TF32 is off.
+for each shape they are allocated once, and a call copies into them and out of them. TF32 is off.
 """
 
 import contextlib
@@ -20,16 +20,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.runtime.backends import Arrays, Network, graph_of
+from fewstep.runtime.backends.checks import check_contexts, imported
 from fewstep.runtime.backends.interface import TYPES, difference
 from fewstep.runtime.backends.lanes import Lanes
 from fewstep.runtime.backends.onnxruntime import FATAL_ONLY, first_line
 from fewstep.runtime.bundle import EXPORT_AGAIN, Bundle
 from fewstep.runtime.errors import UserError
+from fewstep.runtime.sizes import dimension, read_sizes
 
 LOG = logging.getLogger("fewstep")
 PROVIDER = "CUDAExecutionProvider"
 BODIES: Mapping[str, tuple[str, ...]] = MappingProxyType({"float32": ("float32",), "float16": ("float16",)})
-BATCHES = 4  # for so many batch sizes a lane keeps its memory
+BATCHES = 4  # for so many shapes (of batch and sizes) a lane keeps its memory
 
 
 @dataclass(frozen=True)
@@ -44,8 +46,7 @@ class OnnxRuntimeCuda:
     contexts: int = 1
 
     def __post_init__(self) -> None:
-        if self.contexts < 1:
-            raise UserError(f"{self.contexts} contexts run nothing", "give at least 1")
+        check_contexts(self.contexts)
 
     @property
     def bodies(self) -> Mapping[str, tuple[str, ...]]:
@@ -54,12 +55,7 @@ class OnnxRuntimeCuda:
     def load(self, bundle: Bundle, name: str) -> Network:
         graph = graph_of(bundle, name)
         file = bundle.graph(graph)
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise UserError(
-                f"no inference engine: onnxruntime cannot be imported ({error})", "pip install 'fewstep[gpu]'"
-            ) from error
+        onnxruntime = imported("onnxruntime", "no inference engine: onnxruntime", "pip install 'fewstep[gpu]'")
         if PROVIDER not in onnxruntime.get_available_providers():
             raise UserError(
                 f"onnxruntime {onnxruntime.__version__} was built without {PROVIDER}",
@@ -118,7 +114,7 @@ class _Bound:
 
 
 class _Lane:
-    """Bound memory for the batch sizes that came last. One call at a time."""
+    """Bound memory for the shapes that came last. One call at a time."""
 
     def __init__(self, onnxruntime: Any, session: Any, place: tuple[str, int]) -> None:
         self._ort_value, self._session, self._place = onnxruntime.OrtValue, session, place
@@ -142,18 +138,18 @@ class _Lane:
         return {name: np.array(held.numpy()) for name, held in memory.outputs.items()}
 
     def _allocate(self, shapes: Sequence[tuple[int, ...]]) -> "_Memory":
-        sizes: dict[str, int] = {}  # of the axes that have a name, such as "batch"
+        sizes: dict[str, int] = {}  # of what the axes are named after, such as "batch"
         for each, shape in zip(self._inputs, shapes, strict=True):
             if len(each.shape) != len(shape):
                 raise UserError(f"input {each.name!r} is {each.shape}, given is {list(shape)}", "give that")
-            sizes.update((axis, size) for axis, size in zip(each.shape, shape, strict=True) if isinstance(axis, str))
+            sizes |= read_sizes(each.shape, shape)
         binding = self._session.io_binding()
         inputs, outputs = {}, {}
         for each, shape in zip(self._inputs, shapes, strict=True):
             inputs[each.name] = self._ort_value.ortvalue_from_shape_and_type(shape, _dtype(each), *self._place)
             binding.bind_ortvalue_input(each.name, inputs[each.name])
         for each in self._outputs:
-            shape = tuple(sizes[axis] if isinstance(axis, str) else axis for axis in each.shape)
+            shape = tuple(dimension(axis, sizes) for axis in each.shape)
             outputs[each.name] = self._ort_value.ortvalue_from_shape_and_type(shape, _dtype(each), *self._place)
             binding.bind_ortvalue_output(each.name, outputs[each.name])
         return _Memory(binding, inputs, outputs)

@@ -2,15 +2,16 @@
 
     fewstep.runtime.load("bundle", "int8", backend=OpenVino())
 
-A body is compiled for each batch size that it meets. With the batch left open the CPU plugin runs what stands between
-convolutions operation by operation; with all sizes known it makes one kernel of each chain (measured in OpenVINO 2026.4
-on AVX512-VNNI, a 2.7 M parameter UNet: a step in 0.8 of the time in float32, in half of it in int8).
+A body is compiled for each batch, and for each choice of its other free sizes, that it meets. With the batch left open
+the CPU plugin runs what stands between convolutions operation by operation; with all sizes known it makes one kernel of
+each chain (measured in OpenVINO 2026.4 on AVX512-VNNI, a 2.7 M parameter UNet: a step in 0.8 of the time in float32, in
+half of it in int8).
 """
 
 import logging
 import os
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -21,19 +22,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.runtime import cache
-from fewstep.runtime.backends import PROLOGUE, Arrays, Network, graph_of
+from fewstep.runtime.backends import AHEAD, Arrays, Network, graph_of
+from fewstep.runtime.backends.checks import check_contexts, check_threads, imported
 from fewstep.runtime.backends.interface import difference
 from fewstep.runtime.backends.lanes import Lanes
-from fewstep.runtime.backends.onnxruntime import check_threads
 from fewstep.runtime.bundle import EXPORT_AGAIN, Bundle
 from fewstep.runtime.errors import UserError
-from fewstep.runtime.manifest import Graph
+from fewstep.runtime.manifest import Graph, Tensor
+from fewstep.runtime.sizes import defaults, dimension, parsed, read_sizes
 
 FloatType = Literal["f32", "bf16", "f16"]
 
 LOG = logging.getLogger("fewstep")
 BODIES: Mapping[str, tuple[str, ...]] = MappingProxyType({"float32": ("float32",), "int8": ("int8-openvino",)})
-BATCHES = 4  # so many batch sizes of a body stay compiled
+BATCHES = 4  # for so many shapes (of batch and sizes) a body stays compiled
 TYPES = {  # OpenVINO's name of a type -> onnxruntime's
     "f32": "tensor(float)",
     "f16": "tensor(float16)",
@@ -67,8 +69,7 @@ class OpenVino:
 
     def __post_init__(self) -> None:
         check_threads(self.threads)
-        if self.contexts < 1:
-            raise UserError(f"{self.contexts} contexts run nothing", "give at least 1")
+        check_contexts(self.contexts)
         if self.batch < 1:
             raise UserError(f"a batch of {self.batch}", "give at least 1")
 
@@ -81,10 +82,11 @@ class OpenVino:
         file = bundle.graph(graph)
         core = self.core()
         model = read(core, file)
-        if found := difference(graph, _Ports(model)):
+        if found := difference(graph, _Ports(model, graph)):
             raise UserError(f"{bundle.path}: {found}", EXPORT_AGAIN)
-        network = _Compiled(self, core, model, graph, is_open=name == PROLOGUE)
-        network.lanes(self.batch)  # what cannot be compiled is told while loading
+        network = _Compiled(self, core, model, graph, is_open=name in AHEAD)
+        usual = {"batch": self.batch, **defaults(bundle.manifest.x_shape, bundle.manifest.sizes)}
+        network.lanes(usual)  # what cannot be compiled is told while loading
         return network
 
     def core(self) -> Any:
@@ -127,14 +129,15 @@ class OpenVino:
 
 
 class _Compiled:
-    """A graph, compiled once per batch size; `is_open`: once for any batch, as suits what is called once a sample."""
+    """A graph, compiled once per batch and sizes; `is_open`: once for all, as suits what is called once a sample."""
 
     def __init__(self, backend: OpenVino, core: Any, model: Any, graph: Graph, is_open: bool) -> None:
         self._backend, self._core, self._model, self._graph, self._is_open = backend, core, model, graph, is_open
-        self._lanes: OrderedDict[int, Lanes[Any]] = OrderedDict()  # by batch, the last used at the end
+        self._lanes: OrderedDict[tuple[int, ...], Lanes[Any]] = OrderedDict()  # the last used at the end
         self._lock = Lock()
         self._inputs = frozenset(tensor.name for tensor in graph.inputs)
-        self._by_batch = tuple(tensor.name for tensor in graph.inputs if tensor.shape[:1] == ("batch",))
+        sizes = (size for tensor in graph.inputs for size in tensor.shape if isinstance(size, str))
+        self._open = tuple(dict.fromkeys(name for size in sizes for name in parsed(size)[1]))
         self._outputs = tuple(tensor.name for tensor in graph.outputs)
 
     def __call__(self, feeds: Arrays) -> dict[str, NDArray[np.float32]]:
@@ -143,8 +146,9 @@ class _Compiled:
             raise UserError(
                 f"{self._graph.file} has other inputs than {shapes}", f"give {', '.join(sorted(self._inputs))}"
             )
-        batches = {len(feeds[name]) for name in self._by_batch}
-        with self.lanes(max(batches, default=1)).take() as request:
+        told = [read_sizes(tensor.shape, feeds[tensor.name].shape) for tensor in self._graph.inputs]
+        sizes = {name: max(each.get(name, 1) for each in told) for name in self._open}
+        with self.lanes(sizes).take() as request:
             try:
                 results = request.infer(dict(feeds))
             except Exception as error:
@@ -153,12 +157,12 @@ class _Compiled:
                 ) from error
             return {name: results[name] for name in self._outputs}
 
-    def lanes(self, batch: int) -> Lanes[Any]:
-        """The requests for a batch size, compiled if it is new. Whoever comes meanwhile waits."""
-        key = 0 if self._is_open else batch
+    def lanes(self, sizes: Mapping[str, int]) -> Lanes[Any]:
+        """The requests for these sizes, compiled if they are new. Whoever comes meanwhile waits."""
+        key = () if self._is_open else tuple(sizes[name] for name in self._open)
         with self._lock:
             if key not in self._lanes:
-                shapes = None if self._is_open else self._shapes(batch)
+                shapes = None if self._is_open else self._shapes(sizes)
                 compiled = self._backend.compile(self._core, self._model, self._graph.file, shapes)
                 self._lanes[key] = Lanes([compiled.create_infer_request() for _ in range(self._backend.contexts)])
                 if len(self._lanes) > BATCHES:
@@ -166,11 +170,8 @@ class _Compiled:
             self._lanes.move_to_end(key)
             return self._lanes[key]
 
-    def _shapes(self, batch: int) -> dict[str, list[int]]:
-        return {
-            tensor.name: [batch if size == "batch" else int(size) for size in tensor.shape]
-            for tensor in self._graph.inputs
-        }
+    def _shapes(self, sizes: Mapping[str, int]) -> dict[str, list[int]]:
+        return {tensor.name: [dimension(size, sizes) for size in tensor.shape] for tensor in self._graph.inputs}
 
 
 @dataclass(frozen=True)
@@ -184,28 +185,32 @@ class _Port:
 
 @dataclass(frozen=True)
 class _Ports:
+    """Those of a model. OpenVINO knows no names of open sizes, so they are taken to be the graph's."""
+
     model: Any
+    graph: Graph
 
     def get_inputs(self) -> list[_Port]:
-        return [_port(each) for each in self.model.inputs]
+        return [_port(each, self.graph.inputs) for each in self.model.inputs]
 
     def get_outputs(self) -> list[_Port]:
-        return [_port(each) for each in self.model.outputs]
+        return [_port(each, self.graph.outputs) for each in self.model.outputs]
 
 
-def _port(port: Any) -> _Port:
-    kind = port.get_element_type().get_type_name()
-    sizes = tuple("batch" if size.is_dynamic else size.get_length() for size in port.get_partial_shape())
-    return _Port(port.get_any_name(), TYPES.get(kind, kind), sizes)
+def _port(port: Any, told: Sequence[Tensor]) -> _Port:
+    kind, name = port.get_element_type().get_type_name(), port.get_any_name()
+    named = next((tensor.shape for tensor in told if tensor.name == name), ())
+    sizes = [None if size.is_dynamic else size.get_length() for size in port.get_partial_shape()]
+    shape = tuple(
+        size if size is not None else named[axis] if axis < len(named) and isinstance(named[axis], str) else "batch"
+        for axis, size in enumerate(sizes)
+    )
+    return _Port(name, TYPES.get(kind, kind), shape)
 
 
 def module() -> Any:
     """The package. UserError if it cannot be imported."""
-    try:
-        import openvino
-    except (ImportError, OSError) as error:  # OSError: a shared library is missing
-        raise UserError(f"openvino cannot be imported ({error})", "pip install 'fewstep[openvino]'") from error
-    return openvino
+    return imported("openvino", "openvino", "pip install 'fewstep[openvino]'")
 
 
 def version() -> str:

@@ -5,10 +5,9 @@
 
 One module serves both: they have one runtime API (read in TensorRT 10.3 to 11 and TensorRT-RTX 1.7). Everything is
 allocated and run once while loading; a call copies its inputs through page-locked memory, runs, and copies its outputs.
-A prologue that has no engine for this GPU runs on the CPU, by ONNX Runtime.
+A prologue or conditioner that has no engine for this GPU runs on the CPU, by ONNX Runtime.
 """
 
-import importlib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,10 +15,11 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from fewstep.runtime import engines
-from fewstep.runtime.backends import PROLOGUE, Network, cuda, graph_of
+from fewstep.runtime.backends import AHEAD, Network, cuda, graph_of
+from fewstep.runtime.backends.checks import check_contexts, imported
 from fewstep.runtime.backends.lanes import Lanes
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
-from fewstep.runtime.backends.tensorrt_engine import InParts, Lane, Loaded, prepare_contexts, read_tensors
+from fewstep.runtime.backends.tensorrt_engine import BATCH, InParts, Lane, Loaded, prepare_contexts, read_tensors
 from fewstep.runtime.backends.tensorrt_log import logger, reason
 from fewstep.runtime.bundle import Bundle
 from fewstep.runtime.engine_key import Here
@@ -55,8 +55,7 @@ class TensorRt:
     def __post_init__(self) -> None:
         if self.name not in INSTALL:
             raise UserError(f"there is no TensorRT {self.name!r}", f"choose {' or '.join(INSTALL)}")
-        if self.contexts < 1:
-            raise UserError(f"{self.contexts} contexts run nothing", "give at least 1")
+        check_contexts(self.contexts)
 
     @property
     def bodies(self) -> Mapping[str, tuple[str, ...]]:
@@ -65,8 +64,8 @@ class TensorRt:
     def load(self, bundle: Bundle, name: str) -> Network:
         trt = self.module()
         here = self.here()
-        if name == PROLOGUE and not engines.is_built(bundle, name, here):
-            LOG.info("%s: the prologue has no engine for %s and runs on the CPU", bundle.path, here.device)
+        if name in AHEAD and not engines.is_built(bundle, name, here):
+            LOG.info("%s: the %s has no engine for %s and runs on the CPU", bundle.path, name, here.device)
             return OnnxRuntime().load(bundle, name)
         program = engines.find(bundle, name, here, self.trust_engines)
         cuda.use(self.device)
@@ -85,15 +84,12 @@ class TensorRt:
         for lane in lanes:
             lane.warm_up()
         contexts.store()
-        network = Loaded(Lanes(lanes), engine, runtime, tensors, what, f"{build} --max-batch")
-        return InParts(network, tensors.batches[2]) if name == PROLOGUE else network
+        network = Loaded(Lanes(lanes), engine, runtime, tensors, what, build)
+        return InParts(network, tensors.profile[BATCH][2]) if name in AHEAD else network
 
     def module(self) -> Any:
         """TensorRT's Python module. UserError if it isn't installed."""
-        try:
-            return importlib.import_module(self.name.replace("-", "_"))
-        except (ImportError, OSError, RuntimeError) as error:  # OSError: a shared library is missing
-            raise UserError(f"{self.name} cannot be imported ({error})", INSTALL[self.name]) from error
+        return imported(self.name.replace("-", "_"), self.name, INSTALL[self.name])
 
     def here(self) -> Here:
         """What an engine must match to run here."""

@@ -1,6 +1,7 @@
 """A loaded engine of TensorRT: what it takes and returns, and calls of it from any number of threads."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,41 +15,54 @@ from fewstep.runtime.backends.lanes import Lanes
 from fewstep.runtime.backends.tensorrt_log import reason
 from fewstep.runtime.errors import UserError
 from fewstep.runtime.manifest import Graph
+from fewstep.runtime.sizes import dimension, read_sizes
 
 LOG = logging.getLogger("fewstep")
+BATCH = "batch"
 ALIGNMENT = 256  # bytes: what cudaMalloc itself aligns to, and kernels rely on
+
+
+Sizes = Mapping[str, int]  # of BATCH, and of what else is free, such as "height"
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """An input or output of an engine. A leading None in `shape` is the batch."""
+    """An input or output of an engine. Its shape is that of the manifest, with names where it is free."""
 
     name: str
     is_input: bool
-    shape: tuple[int | None, ...]
+    shape: tuple[int | str, ...]
     dtype: np.dtype[Any]
 
-    def sized(self, batch: int) -> tuple[int, ...]:
-        return tuple(batch if size is None else size for size in self.shape)
+    def sized(self, sizes: Sizes) -> tuple[int, ...]:
+        return tuple(dimension(size, sizes) for size in self.shape)
 
-    def bytes(self, batch: int) -> int:
-        return int(np.prod(self.sized(batch), dtype=np.int64)) * self.dtype.itemsize
+    def bytes(self, sizes: Sizes) -> int:
+        return int(np.prod(self.sized(sizes), dtype=np.int64)) * self.dtype.itemsize
 
 
 @dataclass(frozen=True)
 class Tensors:
-    """All inputs and outputs of an engine, and its (least, preferred, greatest) batch."""
+    """All inputs and outputs of an engine, and its (least, preferred, greatest) batch and other sizes, by name."""
 
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
-    batches: tuple[int, int, int]
+    profile: Mapping[str, tuple[int, int, int]]
+
+    @property
+    def preferred(self) -> Sizes:
+        return {name: preferred for name, (_, preferred, _) in self.profile.items()}
+
+    @property
+    def greatest(self) -> Sizes:
+        return {name: greatest for name, (_, _, greatest) in self.profile.items()}
 
 
 def read_tensors(trt: Any, engine: Any, graph: Graph, what: str, build: str) -> Tensors:
     """What an engine takes and returns, once that is what the manifest says of its graph."""
     named = {each.name: each for each in (*graph.inputs, *graph.outputs)}
     found = []
-    batches = []
+    ranges: dict[str, list[tuple[int, int, int]]] = {}
     for index in range(engine.num_io_tensors):
         name = engine.get_tensor_name(index)
         is_input = engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT
@@ -57,46 +71,50 @@ def read_tensors(trt: Any, engine: Any, graph: Graph, what: str, build: str) -> 
         manifest = named.pop(name, None)
         if manifest is None or (manifest in graph.inputs) != is_input or dtype != manifest.dtype:
             raise UserError(f"{what} has a tensor {name!r} ({dtype}) that its graph has not", f"again: {build}")
-        shape = tuple(None if isinstance(size, str) else size for size in manifest.shape)
-        if len(sizes) != len(shape) or any(b is not None and a != b for a, b in zip(sizes, shape, strict=True)):
-            raise UserError(f"{what}: {name!r} is {list(sizes)}, its graph has {list(manifest.shape)}", build)
+        shape = manifest.shape
+        if len(sizes) != len(shape) or any(isinstance(b, int) and a != b for a, b in zip(sizes, shape, strict=True)):
+            raise UserError(f"{what}: {name!r} is {list(sizes)}, its graph has {list(shape)}", build)
         found.append(Tensor(name, is_input, shape, dtype))
-        if is_input and None in shape:
-            axis = shape.index(None)
-            batches.append(tuple(int(tuple(each)[axis]) for each in engine.get_tensor_profile_shape(name, 0)))
+        if is_input and any(isinstance(size, str) for size in shape):
+            ends = [read_sizes(shape, tuple(each)) for each in engine.get_tensor_profile_shape(name, 0)]
+            for size in ends[0]:
+                ranges.setdefault(size, []).append((ends[0][size], ends[1][size], ends[2][size]))
     if any(each in graph.outputs for each in named.values()):
         raise UserError(f"{what} does not return {', '.join(named)}", f"again: {build}")
-    least, preferred, greatest = (list(column) for column in zip(*batches, strict=True)) if batches else ([1],) * 3
+    profile = {BATCH: (1, 1, 1)}
+    for size, each in ranges.items():
+        least, preferred, greatest = zip(*each, strict=True)
+        profile[size] = (max(least), min(preferred), min(greatest))
     return Tensors(
         tuple(each for each in found if each.is_input),
         tuple(each for each in found if not each.is_input),
-        (max(least), min(preferred), min(greatest)),
+        profile,
     )
 
 
 class Side:
     """The inputs of a lane, or its outputs: close together in one memory, so that a call copies all of them at once."""
 
-    def __init__(self, tensors: tuple[Tensor, ...], greatest: int) -> None:
+    def __init__(self, tensors: tuple[Tensor, ...], greatest: Sizes) -> None:
         self.tensors = tensors
         self.memory = cuda.Memory(self._layout(greatest)[1])
         self.size = 0
         self.views: dict[str, NDArray[Any]] = {}  # on the host
 
-    def place(self, batch: int) -> dict[str, int]:
-        """Lay the tensors out for a batch; the address of each on the device."""
-        offsets, self.size = self._layout(batch)
+    def place(self, sizes: Sizes) -> dict[str, int]:
+        """Lay the tensors out for a batch and sizes; the address of each on the device."""
+        offsets, self.size = self._layout(sizes)
         self.views = {
-            each.name: self.memory.view(offsets[each.name], each.sized(batch), each.dtype) for each in self.tensors
+            each.name: self.memory.view(offsets[each.name], each.sized(sizes), each.dtype) for each in self.tensors
         }
         return {name: self.memory.address + offset for name, offset in offsets.items()}
 
-    def _layout(self, batch: int) -> tuple[dict[str, int], int]:
+    def _layout(self, sizes: Sizes) -> tuple[dict[str, int], int]:
         """Where each tensor begins, and where all end."""
         offsets, end = {}, 0
         for each in self.tensors:
             offsets[each.name] = end
-            end += -(-each.bytes(batch) // ALIGNMENT) * ALIGNMENT
+            end += -(-each.bytes(sizes) // ALIGNMENT) * ALIGNMENT
         return offsets, end
 
 
@@ -109,18 +127,18 @@ class Lane:
         self.context = contexts.make()
         if self.context is None:
             raise UserError(f"{what} cannot be made ready: {reason(trt)}", "free GPU memory, or give contexts=1")
-        greatest = tensors.batches[2]
-        self.inputs, self.outputs = Side(tensors.inputs, greatest), Side(tensors.outputs, greatest)
-        self.batch: int | None = None  # that all is laid out for
+        self.inputs = Side(tensors.inputs, tensors.greatest)
+        self.outputs = Side(tensors.outputs, tensors.greatest)
+        self.sizes: Sizes | None = None  # that all is laid out for
         self.records = contexts.records
-        self.recording: Recording | None = None  # of a call with this batch
-        self.calls = 0  # with this batch
+        self.recording: Recording | None = None  # of a call with these sizes
+        self.calls = 0  # with these sizes
 
-    def run(self, feeds: Arrays, batch: int) -> dict[str, NDArray[Any]]:
-        """One call. The batch is known to be in range, and types and shapes to be right."""
+    def run(self, feeds: Arrays, sizes: Sizes) -> dict[str, NDArray[Any]]:
+        """One call. The sizes are known to be in range, and types and shapes to be right."""
         cuda.use(self.device)
-        if batch != self.batch:
-            self._lay_out(batch)
+        if sizes != self.sizes:
+            self._lay_out(sizes)
         for name, view in self.inputs.views.items():
             np.copyto(view, feeds[name], casting="no")
         if self.recording is not None:
@@ -131,16 +149,16 @@ class Lane:
         self._record()
         return {name: view.copy() for name, view in self.outputs.views.items()}
 
-    def _lay_out(self, batch: int) -> None:
-        """Tell the context another batch, and where its tensors are. A recording is void once its context changes."""
-        self.batch, self.recording, self.calls = None, None, 0
-        for name, address in (self.inputs.place(batch) | self.outputs.place(batch)).items():
+    def _lay_out(self, sizes: Sizes) -> None:
+        """Tell the context other sizes, and where its tensors are. A recording is void once its context changes."""
+        self.sizes, self.recording, self.calls = None, None, 0
+        for name, address in (self.inputs.place(sizes) | self.outputs.place(sizes)).items():
             self._must(self.context.set_tensor_address(name, address), f"has no address for {name!r}")
         for each in self.tensors.inputs:
-            self._must(self.context.set_input_shape(each.name, each.sized(batch)), f"refuses {each.name!r}")
+            self._must(self.context.set_input_shape(each.name, each.sized(sizes)), f"refuses {each.name!r}")
         for each in self.tensors.outputs:
-            self._must(tuple(self.context.get_tensor_shape(each.name)) == each.sized(batch), f"resizes {each.name!r}")
-        self.batch = batch
+            self._must(tuple(self.context.get_tensor_shape(each.name)) == each.sized(sizes), f"resizes {each.name!r}")
+        self.sizes = sizes
 
     def _enqueue(self) -> bool:
         """Give the stream all of a call: inputs there, the engine, outputs back."""
@@ -161,9 +179,9 @@ class Lane:
 
     def warm_up(self) -> None:
         """The first call compiles and loads kernels, which takes up to seconds: here, not in the first sample."""
-        batch = self.tensors.batches[1]
+        sizes = self.tensors.preferred
         for _ in range(2 if self.records else 1):
-            self.run({each.name: np.zeros(each.sized(batch), each.dtype) for each in self.tensors.inputs}, batch)
+            self.run({each.name: np.zeros(each.sized(sizes), each.dtype) for each in self.tensors.inputs}, sizes)
 
     def _must(self, done: bool, failure: str) -> None:
         if not done:
@@ -182,28 +200,42 @@ class Loaded:
     build: str
 
     def __call__(self, feeds: Arrays) -> dict[str, NDArray[np.float32]]:
-        least, preferred, greatest = self.tensors.batches
-        batch = None
+        sizes: dict[str, int] = {}
         for each in self.tensors.inputs:
             value = feeds.get(each.name)
             if value is None or value.dtype != each.dtype:
                 given = "nothing" if value is None else str(value.dtype)
                 raise UserError(f"{self.what} takes {each.name!r} as {each.dtype}, given is {given}", "give that")
-            if None in each.shape and value.ndim:
-                batch = len(value) if batch is None else batch
-                if not least <= len(value) <= greatest:
-                    raise UserError(
-                        f"{self.what} takes {least} to {greatest} rows, best {preferred}, not {len(value)}"
-                        " (a guided sample has two)",
-                        f"fewer samples a call, or {self.build} {max(len(value), greatest)}",
-                    )
-            if value.shape != each.sized(batch or 1):
+            sizes = read_sizes(each.shape, value.shape) | sizes  # the first input tells
+        sizes = dict.fromkeys(self.tensors.profile, 1) | sizes
+        for name, size in sizes.items():
+            self._check(name, size, sizes)
+        for each in self.tensors.inputs:
+            if feeds[each.name].shape != each.sized(sizes):
                 raise UserError(
-                    f"{self.what}: {each.name!r} is {list(value.shape)}, not {list(each.sized(batch or 1))}",
+                    f"{self.what}: {each.name!r} is {list(feeds[each.name].shape)}, not {list(each.sized(sizes))}",
                     "check the shapes of what you pass",
                 )
         with self.lanes.take() as lane:
-            return lane.run(feeds, batch or 1)
+            return lane.run(feeds, sizes)
+
+    def _check(self, name: str, size: int, sizes: Sizes) -> None:
+        """UserError for a batch, or another size, outside the profile that the engine was built for."""
+        least, preferred, greatest = self.tensors.profile[name]
+        if least <= size <= greatest:
+            return
+        if name == BATCH:
+            raise UserError(
+                f"{self.what} takes {least} to {greatest} rows, best {preferred}, not {size} (a guided sample has two)",
+                f"fewer samples a call, or {self.build} --max-batch {max(size, greatest)}",
+            )
+        option, end = ("--max-batch", self.tensors.greatest) if size > greatest else ("--min-batch", {BATCH: 1})
+        sized = next(each for each in self.tensors.inputs if name in read_sizes(each.shape, each.sized(sizes)))
+        shape = "x".join(map(str, sized.sized({**sizes, BATCH: end[BATCH]})))
+        raise UserError(
+            f"{self.what} takes a {name} of {least} to {greatest}, best {preferred}, not {size}",
+            f"choose sizes in that range, or {self.build} {option} {sized.name}:{shape}",
+        )
 
 
 @dataclass(frozen=True)

@@ -182,7 +182,7 @@ def _shifted(config: Config, request: Request, *, dynamic: bool) -> Array:
         first, shift = 1.0, checked_shift(config, "use_dynamic_shifting", mu if linear else e_to(mu))
     else:
         first = shift
-    if request.as_diffusers:
+    if request.as_diffusers and not request.even:
         least = first / T / (1 + (first - 1) / T)
         even = np.linspace(1.0, least, steps)
     return np.asarray(shift * even / (1 - even + shift * even))  # in this form exactly 1 where it is 1

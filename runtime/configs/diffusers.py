@@ -7,15 +7,16 @@
 that. docs/schedules.md lists the differences.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import msgspec
 
 from fewstep.runtime.configs import continuous, diffusion, discrete, dpm, k_diffusion
 from fewstep.runtime.configs.config import Config, read, resolve
+from fewstep.runtime.configs.pipelines import FLOW, PIPELINES, tokens
 from fewstep.runtime.configs.recipe import Compat, Recipe, Request
 from fewstep.runtime.errors import UserError
 from fewstep.runtime.grids.ends import STEPS_LIMIT
@@ -24,7 +25,6 @@ from fewstep.runtime.manifest import Prediction, ScheduleSpec
 from fewstep.runtime.plan import Denoising, Plan, trace_plan
 
 Schedule = Callable[[Config], tuple[ScheduleSpec, Prediction]]
-Pipeline = Literal["StableDiffusionPipeline"]
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,6 @@ SCHEDULERS: dict[str, Scheduler] = {
     "TCDScheduler": Scheduler(diffusion.TCD, diffusion.tcd),
     "UniPCMultistepScheduler": Scheduler(dpm.UNIPC, dpm.unipc),
 }
-# What a pipeline silently makes of its scheduler's config
-PIPELINES: dict[str, dict[str, Any]] = {"StableDiffusionPipeline": {"steps_offset": 1, "clip_sample": False}}
 
 
 def plan_from_scheduler_config(
@@ -80,8 +78,9 @@ def plan_from_scheduler_config(
     compat: Compat = "diffusers",
     guidance: float | Guidance | None = None,
     arguments: Mapping[str, float] | None = None,
-    pipeline: Pipeline | None = None,
+    pipeline: str | None = None,
     guided: bool = True,
+    x_shape: Sequence[int] | None = None,
 ) -> Plan:
     """The plan that a diffusers scheduler runs.
 
@@ -92,16 +91,17 @@ def plan_from_scheduler_config(
         guidance: as for `compile_plan`.
         arguments: what a pipeline passes on to the scheduler: `eta` (DDIM, TCD), `order` (LMS), `mu` or `tokens` (flows
             with a dynamic shift).
-        pipeline: apply what this pipeline silently does to its scheduler: StableDiffusionPipeline sets steps_offset 1
-            and clip_sample False.
+        pipeline: apply what this pipeline does to its scheduler (`pipelines.py`): StableDiffusionPipeline sets
+            steps_offset 1 and clip_sample False, FluxPipeline gives it sigmas.
         guided: whether the denoiser has an unconditional form.
+        x_shape: [channels, height, width]: a pipeline's dynamic shift follows from it, where `arguments` has none.
     """
     scheduler, read_config = _open(config, pipeline)
     if compat not in get_args(Compat):
         raise UserError(f"compat {compat!r}", f"choose one of {', '.join(get_args(Compat))}")
     if not 1 <= steps <= STEPS_LIMIT:
         raise UserError(f"{steps} steps make no sample", f"ask for 1 .. {STEPS_LIMIT}")
-    recipe = scheduler.recipe(read_config, Request(steps, compat, arguments or {}))
+    recipe = scheduler.recipe(read_config, _request(read_config, steps, compat, arguments or {}, pipeline, x_shape))
     denoising = Denoising(recipe.spec, recipe.prediction, guided, heads=recipe.heads)
     name = f"{read_config.scheduler}:{steps}"
     plan = trace_plan(name, recipe.solver, recipe.times, denoising, guidance, recipe.shape)
@@ -109,7 +109,7 @@ def plan_from_scheduler_config(
 
 
 def schedule_from_scheduler_config(
-    config: str | Path | Mapping[str, Any], *, pipeline: Pipeline | None = None
+    config: str | Path | Mapping[str, Any], *, pipeline: str | None = None
 ) -> tuple[ScheduleSpec, Prediction]:
     """The schedule and prediction that a diffusers scheduler's config describes: what export needs to know."""
     scheduler, read_config = _open(config, pipeline)
@@ -124,8 +124,26 @@ def _open(given: str | Path | Mapping[str, Any], pipeline: str | None) -> tuple[
     if pipeline is not None and pipeline not in PIPELINES:
         raise UserError(f"unknown pipeline {pipeline!r}", f"choose one of {', '.join(PIPELINES)}")
     scheduler = SCHEDULERS[name]
-    fields |= PIPELINES.get(pipeline or "", {})
+    fields |= PIPELINES[pipeline].changes if pipeline else {}
     return scheduler, resolve(source, fields, name, scheduler.defaults)
+
+
+def _request(
+    config: Config,
+    steps: int,
+    compat: Compat,
+    arguments: Mapping[str, float],
+    pipeline: str | None,
+    x_shape: Sequence[int] | None,
+) -> Request:
+    """What the pipeline asks of its scheduler."""
+    if pipeline is None or config.scheduler != FLOW:
+        return Request(steps, compat, arguments)
+    known = PIPELINES[pipeline]
+    if config["use_dynamic_shifting"] and x_shape is not None and not {"mu", "tokens"} & set(arguments):
+        count = tokens(known, x_shape)
+        arguments = {**arguments, **({} if count is None else {"tokens": count})}
+    return Request(steps, compat, arguments, known.even)
 
 
 def _started(plan: Plan, recipe: Recipe) -> Plan:

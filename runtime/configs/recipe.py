@@ -20,11 +20,12 @@ LOWERED_BELOW = 15  # steps, from where on diffusers leaves lower_order_final un
 @dataclass(frozen=True)
 class Request:
     """What a plan is wanted for. `arguments` are those a pipeline passes to the scheduler: of `step` (eta, s_churn,
-    order) and of `set_timesteps` (mu)."""
+    order) and of `set_timesteps` (mu). `even`: it also passes the sigmas of a flow, before their shift."""
 
     steps: int
     compat: Compat
     arguments: Mapping[str, float] = field(default_factory=dict)
+    even: bool = False
 
     @property
     def as_diffusers(self) -> bool:

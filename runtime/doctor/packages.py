@@ -11,6 +11,7 @@ EXTRAS = {  # extra -> what it is for, and its packages; a test holds this again
     "cpu": ("run a bundle on the CPU", ("onnxruntime",)),
     "gpu": ("the same from onnxruntime-gpu, instead of cpu", ("onnxruntime-gpu",)),
     "cli": ("this command", ("typer", "rich", "Pillow")),
+    "text": ("prompts, for bundles with a text encoder", ("tokenizers",)),
     "export": ("fewstep export", ("torch", "onnx", "onnxscript", "onnxruntime")),
     "calibration": ("fewstep calibrate, report, inspect, bench", ("onnx", "onnxruntime", "Pillow")),
     "tensorrt-rtx": ("engines for NVIDIA RTX", ("tensorrt-rtx", "cuda-bindings")),

@@ -1,6 +1,6 @@
-"""Lets the tests of this folder import the builders of tests/calibration by name."""
+"""Lets the tests of this folder import the builders of tests/calibration, and what benchmarks import, by name."""
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "calibration"))
+sys.path[:0] = [str(Path(__file__).parents[1] / "calibration"), str(Path(__file__).parents[2] / "benchmarks")]

@@ -17,9 +17,9 @@ from fewstep.runtime import manifest as form
 from fewstep.runtime.bundle import open_bundle
 from fewstep.runtime.errors import UserError
 from fewstep.runtime.guidance import Cfg
+from fewstep.runtime.loading import load
 from fewstep.runtime.plan import Denoising, compile_plan
 from fewstep.runtime.plan_file import encode
-from fewstep.runtime.sampler import load
 
 SHAPE = (1, 8, 8)
 SCHEDULE = form.ScheduleSpec("cosine", timesteps=100)

@@ -12,7 +12,7 @@ from fewstep.calibration.count import count_activations, count_progressively, ta
 from fewstep.calibration.inputs import LONG, Distribution, chosen, evaluations, long_plan
 from fewstep.calibration.ranges.observe import open_watched
 from fewstep.calibration.task import Task
-from fewstep.runtime.sampler import load
+from fewstep.runtime.loading import load
 
 STEPS = 50
 

@@ -24,7 +24,8 @@ from fewstep.graph.session import run
 from fewstep.runtime.backends.openvino import OpenVino, read
 from fewstep.runtime.bundle import open_bundle
 from fewstep.runtime.errors import UserError
-from fewstep.runtime.sampler import Sampler, load
+from fewstep.runtime.loading import load
+from fewstep.runtime.sampler import Sampler
 
 
 def on_openvino(graph: Graph, given: Mapping[str, Array], folder: Path) -> Array:

@@ -24,7 +24,7 @@ from fewstep.graph.commit import open_for_update
 from fewstep.graph.graph import Graph, Node, Value
 from fewstep.runtime.bundle import MANIFEST, named_files, open_bundle
 from fewstep.runtime.errors import UserError
-from fewstep.runtime.sampler import load
+from fewstep.runtime.loading import load
 
 RATIOS = (("fast", 1.5), ("slow", 0.8))  # of timings
 F32 = np.dtype(np.float32)

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from small_body import EDGES, SELECTED, body, feeds, open_simulation, sqnr, table
 
-from fewstep.calibration.lowering.float16 import float32_tensors, to_float16
 from fewstep.calibration.lowering.quantize import lower
 from fewstep.calibration.lowering.selection import selected_ops
 from fewstep.calibration.lowering.targets.tensorrt import TENSORRT, pairs_on_inputs_only
 from fewstep.graph.graph import Graph, Node
 from fewstep.graph.index import index
+from fewstep.graph.passes.float16 import float32_tensors, to_float16
 from fewstep.graph.session import run
 from fewstep.graph.types import infer_types
 from fewstep.runtime.errors import UserError
@@ -34,10 +34,12 @@ def test_the_simulation_is_the_graph_rounded_in_float() -> None:
     """Rounding activations and weights with numpy where the pairs stand gives the same, up to float16."""
     prepared = body()
     graph, ranges = lowered(prepared), table(prepared, EDGES)
-    simulated = open_simulation(graph, also=["a1", "shortcut"])(feeds(prepared))
-    scale, weight_scale = (graph.constants[f"scale({name})"].astype(np.float32) for name in ("a1", "shortcut.weight"))
-    assert scale * 127 == pytest.approx(ranges["a1"].pooled_symmetric, rel=1e-3)  # pooled, rounded to float16
-    activation = np.clip(np.rint(simulated["a1"].astype(np.float32) / scale), -128, 127) * scale
+    simulated = open_simulation(graph, also=["a1_centred", "shortcut"])(feeds(prepared))
+    names = ("a1_centred", "shortcut.weight")
+    scale, weight_scale = (graph.constants[f"scale({name})"].astype(np.float32) for name in names)
+    pooled = ranges["a1"].pooled
+    assert scale * 254 == pytest.approx(pooled.high - pooled.low, rel=1e-3)  # rounded to float16
+    activation = np.clip(np.rint(simulated["a1_centred"].astype(np.float32) / scale), -128, 127) * scale
     weight = graph.constants["int8(shortcut.weight)"][..., 0, 0] * weight_scale[:, None]
     expected = np.einsum("bchw,oc->bohw", activation, weight)
     np.testing.assert_allclose(simulated["shortcut"], expected, atol=3e-3 * np.abs(expected).max())
@@ -72,7 +74,7 @@ def test_scales_too_small_for_float16_do_not_become_zero() -> None:
     silent = prepared.with_nodes(prepared.nodes, {"h1.weight": np.zeros((16, 3, 3, 3), np.float32)})
     quiet = silent.with_nodes(silent.nodes, {"h1.bias": np.full((1, 16, 1, 1), 1e-9, np.float32)})
     graph = lower(quiet, table(quiet), TENSORRT).graph
-    assert 0 < graph.constants["scale(a1)"] <= np.finfo(np.float16).tiny
+    assert 0 < graph.constants["scale(a1_centred)"] <= np.finfo(np.float16).tiny
     assert np.isfinite(open_simulation(graph)(feeds(quiet))["output"]).all()
 
 

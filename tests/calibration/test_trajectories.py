@@ -9,8 +9,9 @@ import pytest
 from fewstep.calibration.ranges.histogram import measure, merge
 from fewstep.calibration.trajectories import FIRST_SEED, HELD_OUT_SEEDS, draw_condition, roll_out
 from fewstep.runtime.errors import UserError
+from fewstep.runtime.loading import load
 from fewstep.runtime.manifest import Condition
-from fewstep.runtime.sampler import Sampler, load
+from fewstep.runtime.sampler import Sampler
 
 SEEDS = range(FIRST_SEED, FIRST_SEED + 12)
 CLASS = Condition("class", "label", null=3, low=0, high=2)

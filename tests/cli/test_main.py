@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fewstep.cli.conditions import parse_conditions
 from fewstep.cli.main import main
-from fewstep.cli.run import parse_conditions
 from fewstep.cli.verbs import VERBS
 from fewstep.runtime.errors import UserError
 from fewstep.runtime.manifest import Condition

@@ -129,6 +129,11 @@ def test_inspect_says_what_runs_in_which_type_and_why(bundle: Path, document: Do
     assert [share["type"] for share in found["bodies"]["int8-tensorrt"]["shares"]] == ["int8", "float16"]
     assert found["bodies"]["int8-tensorrt"]["graph"]["optimized"] is None
     assert found["plans"]["ddim:4"]["evaluations"] == 8 and found["ranges"]["groups"] == 4
+    stages = {each["stage"]: each for each in found["verified"]}
+    assert list(stages) == ["exported", "prepared", "float16"]
+    assert stages["prepared"]["points"] == 9 and stages["prepared"]["relative"] < 1e-5 < stages["float16"]["relative"]
+    assert found["bodies"]["float32"]["graph"]["engine"] == "TensorRT 10.0"
+    assert body["graph"]["engine"] is None and "QLinearConv" not in body["graph"]["fused"]
     assert found["bytes"] == sum(found["files"].values()) + (bundle / "manifest.json").stat().st_size
     printed = " ".join(re.sub("[│├└─]", " ", said("inspect", bundle, "--operations")).split())
     for expected in ("body int8-cpu-x86", "middle", "fewer than 16 channels", "fewstep calibrate BUNDLE --plan ddim:4"):

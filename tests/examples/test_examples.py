@@ -27,7 +27,16 @@ def test_a_module_of_ones_own_becomes_a_policy_and_runs_in_a_loop(
     policy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert "action sequences of shape [16, 3]" in run("custom_module.py", [str(policy)], monkeypatch, capsys)
-    assert "2 sequences, " in run("control_loop.py", [str(policy), "2"], monkeypatch, capsys)
+    printed = run("control_loop.py", [str(policy), "20"], monkeypatch, capsys)
+    assert printed.startswith("20 actions from ") and int(printed.split()[3]) >= 2
+
+
+def test_a_policy_of_lerobots_becomes_a_bundle_and_runs_in_a_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = str(tmp_path / "policy")
+    assert "15 actions from now on, 8 to execute" in run("lerobot_policy.py", [bundle], monkeypatch, capsys)
+    assert "5 actions from 1 sequences" in run("control_loop.py", [bundle, "5"], monkeypatch, capsys)
 
 
 def test_an_onnx_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

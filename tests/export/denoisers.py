@@ -69,6 +69,12 @@ class WrongShape(Tiny):
         return super().forward(x, time)[:, :1]
 
 
+class LearnedVariance(Tiny):
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        h = super().forward(x, time)
+        return torch.cat([h, h.tanh()], dim=1)
+
+
 class Double(Tiny):
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         return super().forward(x, time).double()

@@ -22,8 +22,8 @@ from fewstep.graph.pack import PackOptions, pack
 from fewstep.graph.prepare import prepare
 from fewstep.runtime.bundle import open_bundle
 from fewstep.runtime.errors import UserError
+from fewstep.runtime.loading import load
 from fewstep.runtime.manifest import ScheduleSpec
-from fewstep.runtime.sampler import load
 from fewstep.runtime.step import sample
 
 diffusers = pytest.importorskip("diffusers")
@@ -182,10 +182,38 @@ def refused(*_: Any, **__: Any) -> NoReturn:
             (4, 8, 8),
             {"text": (7, 12), "guidance": (6,), "pooled_text": (10,), "time_ids": (6,), "image": (5, 8, 8)},
         ),
+        (
+            "UNet2DConditionModel",
+            {
+                **TEXT,
+                "in_channels": 3,
+                "out_channels": 6,
+                "encoder_hid_dim": 10,
+                "encoder_hid_dim_type": "text_proj",
+                "addition_embed_type": "text",
+                "addition_embed_type_num_heads": 2,
+                "class_embed_type": "timestep",
+            },
+            (3, 8, 8),
+            {"text": (7, 10), "noise_level": ()},
+        ),
+        (
+            "UNet2DConditionModel",
+            {
+                **TEXT,
+                "in_channels": 4,
+                "out_channels": 8,
+                "encoder_hid_dim": 10,
+                "encoder_hid_dim_type": "image_proj",
+                "addition_embed_type": "image",
+            },
+            (4, 8, 8),
+            {"image_embedding": (10,)},
+        ),
         ("DiTTransformer2DModel", {**DIT, "sample_size": 8, "num_embeds_ada_norm": 5}, (4, 8, 8), {"class": ()}),
         ("UNet1DModel", UNET_1D, (6, 16), {}),
     ],
-    ids=["text-and-all-else", "dit-learned-variance", "one-dimensional"],
+    ids=["text-and-all-else", "deepfloyd-if", "kandinsky-2.2", "dit-learned-variance", "one-dimensional"],
 )
 def test_a_network(
     network: str, config: dict[str, Any], x_shape: tuple[int, ...], conditions: dict[str, Any], tmp_path: Path
@@ -226,11 +254,16 @@ def edited(folder: Path, to: Path, file: str, changes: dict[str, Any]) -> Path:
             "its denoiser is a StableCascadeUNet, and fewstep .*",
         ),
         ("unet/config.json", {"_class_name": None}, "its denoiser is a None"),
-        ("unet/config.json", {"class_embed_type": "timestep"}, "class_embed_type 'timestep'; write a function"),
         (
             "unet/config.json",
-            {"_class_name": "UNet2DConditionModel", "cross_attention_dim": 8, "encoder_hid_dim": 4},
-            "a UNet2DConditionModel with encoder_hid_dim 4; write a function",
+            {"_class_name": "Lumina2Transformer2DModel"},
+            "which cuts its tokens .*; write a function",
+        ),
+        ("unet/config.json", {"class_embed_type": "own"}, "class_embed_type 'own'; write a function"),
+        (
+            "unet/config.json",
+            {"_class_name": "UNet2DConditionModel", "cross_attention_dim": 8, "addition_embed_type": "image_hint"},
+            "a UNet2DConditionModel with addition_embed_type 'image_hint'; write a function",
         ),
         ("unet/config.json", {"layers_per_block": 2}, "cannot load .*unet: .*size mismatch"),
         ("model_index.json", {"unet": None}, "has neither of unet, transformer"),
@@ -251,6 +284,39 @@ def test_a_pickle_is_refused(unet: Path, tmp_path: Path) -> None:
     weights = tmp_path / "f" / "unet" / "diffusion_pytorch_model.safetensors"
     weights.rename(weights.with_suffix(".bin"))
     with pytest.raises(UserError, match="diffusion_pytorch_model.bin is a pickle.*; write it with save_pretrained"):
+        load_source(str(tmp_path / "f"))
+
+
+@pytest.mark.parametrize(
+    "how", [{"variant": "fp16"}, {"max_shard_size": "20KB"}, {"max_shard_size": "20KB", "variant": "fp16"}]
+)
+def test_weights_in_float16_or_in_shards_are_read(unet: Path, how: dict[str, str], tmp_path: Path) -> None:
+    shutil.copytree(unet, tmp_path / "f", ignore=shutil.ignore_patterns("*.safetensors"))
+    network = diffusers.UNet2DModel.from_pretrained(unet / "unet").requires_grad_(False)
+    expected = network.conv_out.weight
+    if "variant" in how:
+        network, expected = network.half(), expected.half().float()
+    network.save_pretrained(tmp_path / "f" / "unet", **how)
+    source, whole = load_source(str(tmp_path / "f")), load_source(str(unet))
+    assert isinstance(source, TorchSource) and source.sha256 != whole.sha256
+    found: Any = source.module.network
+    np.testing.assert_array_equal(found.conv_out.weight.float().numpy(), expected.numpy())
+
+
+@pytest.mark.parametrize(
+    ("index", "says"),
+    [
+        ({"weight_map": {"a": "../x.safetensors"}}, "has no x.safetensors, which"),
+        ({"weight_map": {"a": "missing.safetensors"}}, "has no missing.safetensors, which"),
+        ({"weight_map": {"a": "config.json"}}, "has no config.json, which"),
+        ({"weight_map": []}, "names no files"),
+    ],
+)
+def test_an_index_of_shards_that_are_not_there_is_one_line(unet: Path, index: Any, says: str, tmp_path: Path) -> None:
+    shutil.copytree(unet, tmp_path / "f", ignore=shutil.ignore_patterns("*.safetensors"))
+    shutil.copy(unet / "unet" / "diffusion_pytorch_model.safetensors", tmp_path / "f" / "x.safetensors")
+    (tmp_path / "f" / "unet" / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(UserError, match=says):
         load_source(str(tmp_path / "f"))
 
 
@@ -292,3 +358,45 @@ def test_a_folder_that_optimum_wrote_needs_no_torch(tmp_path: Path) -> None:
     manifest = export(ExportOptions(str(home), tmp_path / "bundle"))
     assert manifest.schedule.kind == "scaled-linear" and manifest.conditions[0].high == 3
     assert load(tmp_path / "bundle").sample("scheduler:4", [0, 1], {"class": [0, 3]}).shape == (2, 2, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("component", "config", "beside", "says"),
+    [
+        (
+            "transformer",
+            {"_class_name": "AuraFlowTransformer2DModel", "in_channels": 4, "sample_size": 8, "joint_attention_dim": 6},
+            {},
+            "is told times in other units",
+        ),
+        (
+            "unet",
+            {"_class_name": "UNet2DConditionModel", "in_channels": 4, "sample_size": 8, "cross_attention_dim": 6},
+            {"controlnet": {"_class_name": "ControlNetModel"}},
+            "leaves the controlnet out",
+        ),
+        (
+            "unet",
+            {
+                "_class_name": "UNet2DConditionModel",
+                "in_channels": 9,
+                "out_channels": 4,
+                "sample_size": 8,
+                "cross_attention_dim": 6,
+            },
+            {},
+            "sees a picture beside x",
+        ),
+    ],
+)
+def test_an_optimum_folder_that_says_too_little_is_one_line(
+    component: str, config: dict[str, Any], beside: dict[str, Any], says: str, tmp_path: Path
+) -> None:
+    for name, content in {component: config, **beside}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(json.dumps(content))
+    (tmp_path / component / "model.onnx").touch()
+    (tmp_path / "model_index.json").write_text(json.dumps({name: ["optimum", "x"] for name in (component, *beside)}))
+    diffusers.DDIMScheduler().save_pretrained(tmp_path / "scheduler")
+    with pytest.raises(UserError, match=f"{says}.*; export the pipeline's own folder"):
+        load_source(str(tmp_path))

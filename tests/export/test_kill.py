@@ -14,11 +14,12 @@ from pathlib import Path
 tests, folder = Path(sys.argv[1]), Path(sys.argv[2])
 sys.path[:0] = [str(tests.parent)]
 
-from fewstep.export import trace, verify
+from fewstep.export import take, trace, verify
 from fewstep.export.export import ExportOptions, export
+from fewstep.graph import io
 from killing import outcomes
 
-bundle = folder / "bundle"
+source = folder / "denoiser.py"
 made = {}  # torch and onnxruntime have threads, which a fork would lose: they work once, before
 
 def once(module, name):
@@ -30,14 +31,17 @@ def once(module, name):
     setattr(module, name, call)
 
 once(trace, "trace")
-once(verify, "verify")
-once(sys.modules["fewstep.export.export"], "prepare")
-export(ExportOptions(str(folder / "denoiser.py") + ":make", bundle))
-source = (folder / "denoiser.py").read_text()
-(folder / "denoiser.py").write_text(source + "# changed, and so is what the manifest says of it\\n")
-seen = outcomes(bundle, lambda: export(ExportOptions(str(folder / "denoiser.py") + ":make", bundle)))
-assert seen == sorted(seen, reverse=True), seen
-print(seen.count(True), seen.count(False))
+once(take, "expect")
+once(verify, "compare")
+once(take, "prepare")
+for limit in sys.argv[3:]:
+    io.EXTERNAL_ABOVE = int(limit)
+    options = ExportOptions(f"{source}:make", folder / limit)
+    export(options)
+    source.write_text(source.read_text() + "# changed, and so is what the manifest says of it\\n")
+    seen = outcomes(options.output, lambda: export(options))
+    assert seen == sorted(seen, reverse=True), seen
+    print(seen.count(True), seen.count(False))
 """
 DENOISER = """
 import torch
@@ -47,10 +51,12 @@ from fewstep.runtime.manifest import ScheduleSpec
 class Denoiser(torch.nn.Module):
     def __init__(self):
         super().__init__()
-        self.conv = torch.nn.Conv2d(1, 1, 3, padding=1)
+        self.conv = torch.nn.Conv2d(1, 64, 3, padding=1)
+        self.back = torch.nn.Conv2d(64, 1, 3, padding=1)
+        self.wide = torch.nn.Conv2d(64, 64, 1)  # 16 KiB of weights: a file where the limit is low
 
     def forward(self, x, time):
-        return self.conv(x) * (1 + time / 1000)[:, None, None, None]
+        return self.back(self.wide(self.conv(x))) * (1 + time / 1000)[:, None, None, None]
 
 def make():
     torch.manual_seed(0)
@@ -60,10 +66,16 @@ def make():
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs fork")
 def test_a_kill_at_any_write_leaves_a_whole_bundle(tmp_path: Path) -> None:
+    """With its weights inside its graphs, and in a file beside them."""
     (tmp_path / "denoiser.py").write_text(DENOISER)
     process = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(TESTS), str(tmp_path)], capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", SCRIPT, str(TESTS), str(tmp_path), str(2**28), "0"],
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert process.returncode == 0, process.stderr
-    old, new = map(int, process.stdout.split()[-2:])
-    assert old > 4 and new > 0
+    assert not list((tmp_path / str(2**28)).glob("graphs/*.data")) and list((tmp_path / "0").glob("graphs/*.data"))
+    small, large = (tuple(map(int, line.split())) for line in process.stdout.splitlines()[-2:])
+    assert small[0] > 4 and large[0] > 6  # kills that left the old one
+    assert small[1] > 0 and large[1] > 0  # and the new one

@@ -23,7 +23,7 @@ from fewstep.export.verify import Verification, verify
 from fewstep.graph.prepare import prepare
 from fewstep.graph.prologue import Prepared
 from fewstep.runtime.errors import UserError
-from fewstep.runtime.sampler import load
+from fewstep.runtime.loading import load
 
 SPEC: dict[str, Any] = {
     "name": "tiny",
@@ -141,7 +141,8 @@ def test_a_graph_that_is_not_the_file_any_more_is_refused(tmp_path: Path) -> Non
         traced, graph=traced.graph.with_nodes(traced.graph.nodes, {"weight": traced.graph.constants["weight"] * 2})
     )
     with pytest.raises(
-        UserError, match=r"exported graph differs from model.onnx: [\d.]+ at time 999, batch 1"
+        UserError,
+        match=r"graph differs from model.onnx from node 'h' \(first\) on: [\d.]+ at time 999, batch 1",
     ) as failure:
         verify(source.spec, wrong, prepare(wrong.graph))
     assert "\n" not in str(failure.value)
@@ -226,7 +227,7 @@ def test_no_torch_is_needed(tmp_path: Path) -> None:
         [sys.executable, "-c", WITHOUT_TORCH], cwd=tmp_path, capture_output=True, text=True, timeout=60
     )
     assert process.returncode == 0, process.stderr
-    assert "verified against model.onnx at 18 points" in process.stdout
+    assert "verified against model.onnx at 21 points" in process.stdout
 
 
 def test_the_spec_in_the_documents_is_one(tmp_path: Path) -> None:
@@ -302,7 +303,8 @@ def test_a_file_that_draws_at_random_is_told_so(tmp_path: Path) -> None:
     proto.graph.node.append(helper.make_node("Add", ["out", "noise"], ["noisy"]))
     proto.graph.output[0].name = "noisy"
     with pytest.raises(
-        UserError, match="model.onnx gives another output each time, at .*; let it draw nothing at random"
+        UserError,
+        match=r"gives another output each time \(node 'noise', RandomNormalLike\), at .*; let it draw nothing",
     ):
         verified(written(tmp_path, proto, output="noisy"))
 

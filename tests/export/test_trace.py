@@ -7,6 +7,7 @@ from denoisers import (
     Double,
     Exported,
     FixedBatch,
+    LearnedVariance,
     Pair,
     Raising,
     Tiny,
@@ -66,6 +67,12 @@ def test_a_module_that_cannot_be_exported_is_refused_in_one_line(module: torch.n
     with pytest.raises(UserError, match=says) as failure:
         source(module).trace()
     assert "\n" not in str(failure.value)
+
+
+def test_a_learned_variance_is_to_be_left_out_by_its_owner() -> None:
+    with pytest.raises(UserError, match=r"LearnedVariance returned shape \[3, 4, 4, 4\]") as failure:
+        source(LearnedVariance()).trace()
+    assert "chunk(2, dim=1)[0]" in failure.value.fix
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

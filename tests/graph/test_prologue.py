@@ -45,8 +45,8 @@ def test_what_does_not_depend_on_x_leaves_the_body() -> None:
 def test_a_row_above_the_limit_is_made_in_the_body_from_something_smaller() -> None:
     prepared = cut_prologue(conditioned(), row_limit=15)  # bytes; the row has 16, the time 4
     assert prepared.body.ops() == ("MatMul", "Unsqueeze", "Mul", "Add")
-    assert [v.name for v in prepared.body.inputs] == ["x", "time_row"]
-    assert_equivalent(conditioned(), prepared)
+    assert [v.name for v in prepared.body.inputs] == ["x", "time"]
+    assert prepared.prologue is None
 
 
 def test_a_row_that_the_body_makes_still_serves_the_prologue() -> None:
@@ -63,7 +63,7 @@ def test_a_row_that_the_body_makes_still_serves_the_prologue() -> None:
         axes=np.int64([1]),
     )
     prepared = cut_prologue(whole, row_limit=15)
-    assert [v.name for v in prepared.body.inputs] == ["x", "time_row", "row"]
+    assert [v.name for v in prepared.body.inputs] == ["x", "time", "row"]
     assert_equivalent(whole, prepared)
 
 
@@ -76,6 +76,21 @@ def test_a_large_row_stays_where_its_source_is_no_smaller() -> None:
     prepared = cut_prologue(whole, row_limit=0)
     assert prepared.body.ops() == ("Add",)
     assert_equivalent(whole, prepared)
+
+
+def test_a_large_row_stays_where_making_it_is_more_work_than_carrying_it() -> None:
+    """An adapter's features: 110 products for each byte that the smaller picture would save."""
+
+    def whole(width: int) -> Graph:
+        return small(
+            [value("x", "batch", width + 4), value("picture", "batch", width)],
+            [value("y", "batch", width + 4)],
+            [node("MatMul", "picture w", "row"), node("Add", "x row", "y")],
+            w=np.ones((width, width + 4), np.float32),
+        )
+
+    assert cut_prologue(whole(40), row_limit=15).body.ops() == ("Add",)
+    assert cut_prologue(whole(36), row_limit=15).body.ops() == ("MatMul", "Add")
 
 
 def test_a_large_row_stays_where_its_source_cannot_be_a_row() -> None:
@@ -118,21 +133,32 @@ def test_a_row_whose_size_is_unknown_leaves_the_graph_whole() -> None:
     assert cut_prologue(whole) == Prepared(None, whole)
 
 
-def test_a_row_takes_no_name_that_the_graph_has() -> None:
+def test_a_condition_that_the_body_reads_directly_stays_an_input_of_it() -> None:
     whole = small(
-        [value("x", "batch", 8), value("image", "batch", 8), value("image_row", "batch", 8)],
+        [value("x", "batch", 8), value("image", "batch", 8), value("time", "batch", 1)],
         [value("y", "batch", 8)],
-        [node("Add", "x image", "a"), node("Mul", "a image_row", "y")],
+        [node("Add", "x image", "sum"), node("Tanh", "time", "row"), node("Mul", "sum row", "y")],
     )
-    assert_equivalent(whole, cut_prologue(whole))
+    prepared = cut_prologue(whole)
+    assert [v.name for v in prepared.body.inputs] == ["x", "image", "row"]
+    assert_equivalent(whole, prepared)
 
 
-def test_a_condition_that_the_body_reads_directly_passes_the_prologue() -> None:
+def test_where_the_body_reads_nothing_else_there_is_no_prologue() -> None:
     whole = small(
         [value("x", "batch", 8), value("image", "batch", 8)], [value("y", "batch", 8)], [node("Add", "x image", "y")]
     )
+    assert cut_prologue(whole) == Prepared(None, whole)
+
+
+def test_a_mask_is_read_directly_though_it_could_be_no_row() -> None:
+    whole = small(
+        [value("x", "batch", 8), value("mask", "batch", 8, dtype="bool"), value("time", "batch", 1)],
+        [value("y", "batch", 8)],
+        [node("Tanh", "time", "row"), node("Where", "mask x row", "y")],
+    )
     prepared = cut_prologue(whole)
-    assert [v.name for v in prepared.body.inputs] == ["x", "image_row"]
+    assert [(v.name, v.dtype.name) for v in prepared.body.inputs[1:]] == [("mask", "bool"), ("row", "float32")]
     assert_equivalent(whole, prepared)
 
 

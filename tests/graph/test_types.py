@@ -38,3 +38,26 @@ def test_large_weights_count_by_their_shape() -> None:
         w=np.zeros((64, 64), np.float32),
     )
     assert infer_types(graph).shape("y") == ("batch", 64)
+
+
+def test_the_batch_is_found_behind_a_layout_with_another_axis_first() -> None:
+    """As attention over [tokens, batch * heads, width] leaves it; what never was a batch keeps its symbol."""
+    graph = small(
+        [value("x", "batch", 6, 4), value("other", "n", 4)],
+        [value("y", "batch", 24), value("z", "m", 2)],
+        [
+            node("Transpose", "x", "first", perm=[1, 0, 2]),
+            node("Reshape", "first heads", "inner"),
+            node("Reshape", "inner back", "again"),
+            node("Transpose", "again", "last", perm=[1, 0, 2]),
+            node("Reshape", "last flat", "y"),
+            node("Reshape", "other halves", "z"),
+        ],
+        heads=np.int64([6, -1, 2]),
+        back=np.int64([6, -1, 4]),
+        flat=np.int64([-1, 24]),
+        halves=np.int64([-1, 2]),
+    )
+    types = infer_types(graph)
+    assert types.shape("last") == ("batch", 6, 4) and types.shape("y") == ("batch", 24)
+    assert isinstance(found := (types.shape("z") or ())[0], str) and found != "batch"

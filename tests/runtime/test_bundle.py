@@ -58,6 +58,7 @@ def test_a_newer_schema_asks_for_a_newer_fewstep(tiny_bundle: Path) -> None:
     [
         ("x_shape", [1, "four", 4], "field x_shape[1]: expected `int`"),
         ("x_shape", [1, -4, 4], "field x_shape: [1, -4, 4]"),
+        ("x_shape", [], "field x_shape: []"),
         ("x_shape", [2**20, 2**20, 4], "field x_shape"),
         ("schema", "one", "field schema"),
         ("schema", 0, "field schema"),
@@ -79,6 +80,16 @@ def test_a_newer_schema_asks_for_a_newer_fewstep(tiny_bundle: Path) -> None:
             "the input 'label' is not batch x [2] of int64",
         ),
         ("prologue", None, "the prologue does not make the row 'row'"),
+        (
+            "conditioner",
+            {
+                "file": "graphs/prologue.onnx",
+                "inputs": [{"name": "label", "role": "time", "shape": ["batch"]}],
+                "outputs": [],
+            },
+            "its input 'label' has the role 'time'",
+        ),
+        ("policy", {"observations": 0, "first": 0, "actions": 1}, "field policy: it counts at least one"),
     ],
 )
 def test_a_wrong_field_is_named(tiny_bundle: Path, field: str, value: object, named: str) -> None:
@@ -113,7 +124,7 @@ def test_no_link_leads_out_of_the_bundle(tiny_bundle: Path, tmp_path: Path) -> N
     graph = tiny_bundle / "graphs/body.onnx"
     graph.rename(tmp_path / "elsewhere.onnx")
     os.symlink(tmp_path / "elsewhere.onnx", graph)
-    assert "lies outside the bundle" in refusal(tiny_bundle)
+    assert "lies outside the bundle; copy the files themselves, as cp -rL does" in refusal(tiny_bundle)
 
 
 def test_missing_truncated_and_edited_files_are_named(tiny_bundle: Path) -> None:

@@ -2,6 +2,7 @@
 own in parity/test_configs.py."""
 
 import json
+import math
 import subprocess
 import sys
 
@@ -99,6 +100,29 @@ def test_a_pipelines_silent_changes_are_an_argument():
     assert times(old, 4, pipeline="StableDiffusionPipeline") == [751, 501, 251, 1]
     assert plan_from_scheduler_config(old, steps=4).steps[0].shape == Clip(-1.0, 1.0)
     assert plan_from_scheduler_config(old, steps=4, pipeline="StableDiffusionPipeline").steps[0].shape is None
+
+
+FLOW = {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0}
+
+
+def test_flux_gives_its_scheduler_even_sigmas_which_are_shifted_once():
+    found = times(FLOW, 4, pipeline="FluxPipeline")
+    np.testing.assert_allclose(found, [1000 * 3 * s / (1 + 2 * s) for s in (1, 0.75, 0.5, 0.25)])
+    assert times(FLOW, 4, pipeline="StableDiffusion3Pipeline") == times(FLOW, 4)
+
+
+@pytest.mark.parametrize("pipeline", ["FluxPipeline", "StableDiffusion3Pipeline"])
+def test_a_dynamic_shift_follows_from_the_shape_of_x(pipeline):
+    """mu is 0.5 for 256 tokens and 1.15 for 4096; a token is a square of 2 by 2."""
+    config = {**FLOW, "use_dynamic_shifting": True}
+    for side, mu in ((32, 0.5), (128, 1.15)):
+        found = times(config, 4, pipeline=pipeline, x_shape=(16, side, side))
+        assert found == times(config, 4, pipeline=pipeline, arguments={"mu": mu})
+    shifted = [1000 / (1 + math.exp(-1.15) * (1 / s - 1)) for s in (1, 0.75, 0.5, 0.25)]
+    if pipeline == "FluxPipeline":
+        np.testing.assert_allclose(found, shifted)
+    with pytest.raises(UserError, match="it needs mu, or the image's tokens"):
+        times(config, 4, pipeline=pipeline)
 
 
 def test_thresholding_goes_before_clipping():
@@ -215,7 +239,7 @@ def test_float32_tables_are_close_to_exact_ones():
         ({}, {"compat": "both"}, "compat 'both'; choose one of diffusers, correct"),
         ({}, {"arguments": {"mu": 1.0}}, "DDIMScheduler has no argument 'mu'; it takes eta"),
         ({}, {"arguments": {"eta": 2.0}}, "eta"),
-        ({}, {"pipeline": "FluxPipeline"}, "unknown pipeline 'FluxPipeline'"),
+        ({}, {"pipeline": "MyPipeline"}, "unknown pipeline 'MyPipeline'"),
         ({}, {"guidance": 2.0, "guided": False}, "without an unconditional form"),
         (
             {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"},

@@ -13,6 +13,7 @@ class Nothing:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 BLOCKED = {"torch", "onnx", "onnxscript", "typer", "click", "rich", "PIL", "polygraphy", "tensorrt_rtx", "scipy"}
+BLOCKED |= {"tokenizers", "transformers", "diffusers"}
 sys.meta_path.insert(0, Nothing())
 """
 SCRIPT = Path(__file__).parent.parent / "empty_environment.py"

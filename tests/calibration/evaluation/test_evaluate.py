@@ -15,7 +15,7 @@ from fewstep.calibration.trajectories import FIRST_SEED
 from fewstep.graph.commit import open_for_update
 from fewstep.runtime.bundle import open_bundle
 from fewstep.runtime.errors import UserError
-from fewstep.runtime.sampler import load
+from fewstep.runtime.loading import load
 
 BODY = "int8-cpu-x86"
 PLAN = "dpmpp_2m:4"

@@ -122,3 +122,23 @@ def test_guidance_is_the_line_through_both_branches():
 def test_a_teacher_of_more_seeds_than_there_are_is_refused():
     with pytest.raises(UserError, match="9 seeds for the teacher of 6"):
         judge(gaussian(), teacher_seeds=9)
+
+
+def test_a_degraded_sample_is_the_condition_of_each_seed():
+    """A denoiser that says x0 = y / 2: so ends every trajectory that starts from y."""
+    restoring = Denoising(ScheduleSpec("residual-shift", timesteps=4), "sample", towards="y")
+
+    def degraded(seeds):
+        return {"y": np.stack([np.full(SHAPE, seed, np.float32) for seed in seeds])}
+
+    def denoiser(plan, samples, conditions):
+        return lambda index, step, u: [conditions["y"] / 2]
+
+    plan = compile_plan("resshift:2", restoring)
+    made = Setting(plan, compile_plan("resshift:4", restoring), 2, 5, SHAPE, degraded, batch=2)
+    found = judging.judge(made, denoiser, [Candidate("int8", denoiser, (), 5, 5)])
+    assert found.reference == pytest.approx(degraded(range(5))["y"] / 2)
+    assert found.bodies["int8"].against_float.mean == CEILING
+    unknown = Setting(plan, plan, 2, 5, SHAPE, lambda seeds: {}, batch=2)
+    with pytest.raises(UserError, match="the plan starts from 'y'"):
+        judging.judge(unknown, lambda plan, samples, conditions: denoiser, [])

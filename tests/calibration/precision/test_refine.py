@@ -16,7 +16,7 @@ from fewstep.calibration.precision.search import step_time
 from fewstep.graph.graph import BATCH, Graph, Node, Value
 from fewstep.runtime.bundle import open_bundle
 from fewstep.runtime.errors import UserError
-from fewstep.runtime.sampler import load
+from fewstep.runtime.loading import load
 
 WIDTH, LAYERS = 16, 4
 

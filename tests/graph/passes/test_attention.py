@@ -52,3 +52,20 @@ def test_a_slice_of_two_is_no_index() -> None:
         axis=np.int64([1]),
     )
     assert simplify_attention(before).nodes == before.nodes
+
+
+def test_a_scale_that_divides_is_one_too() -> None:
+    before = small(
+        [value("q", "batch", 6, 4), value("k", "batch", 4, 6)],
+        [value("y", "batch", 6, 6)],
+        [
+            node("Mul", "q root", "q_scaled"),
+            node("Div", "k four", "k_scaled"),
+            node("MatMul", "q_scaled k_scaled", "y"),
+        ],
+        root=np.sqrt(0.5),
+        four=np.float32(4),
+    )
+    after = drop_unused(simplify_attention(before))
+    assert after.ops() == ("Mul", "MatMul")
+    assert_same(before, after, rtol=1e-6)

@@ -4,7 +4,7 @@ from small import assert_same, node, small, value
 
 from fewstep.graph.graph import Node
 from fewstep.graph.passes.constants import drop_unused
-from fewstep.graph.passes.identities import drop_identities, merge_layout
+from fewstep.graph.passes.identities import drop_expands, drop_identities, merge_layout
 
 ONES = np.ones((3, 1), np.float32)
 
@@ -99,3 +99,32 @@ def test_two_transposes_become_one() -> None:
     after = drop_unused(merge_layout(before))
     assert [list(n.attributes["perm"]) for n in after.nodes] == [[0, 3, 1, 2]]
     assert_same(before, after)
+
+
+@pytest.mark.parametrize("op", ["Add", "Sub", "Mul", "Div"])
+@pytest.mark.parametrize("order", ["time ones", "ones time"])
+def test_what_broadcasts_anyway_is_not_expanded(op: str, order: str) -> None:
+    """So a time does not depend on x, whose batch the ones have."""
+    before = small(
+        [value("x", "batch", 3), value("time", "batch")],
+        [value("y", "batch", 3), value("z", "batch")],
+        [
+            node("Shape", "x", "size", start=0, end=1),
+            node("Expand", "two size", "ones"),
+            node(op, order, "z"),
+            node("Neg", "x", "y"),
+        ],
+        two=2.0,
+    )
+    after = drop_unused(drop_expands(before))
+    assert after.ops() == (op, "Neg")
+    assert_same(before, after)
+
+
+def test_an_expand_that_makes_the_shape_stays() -> None:
+    before = small(
+        [value("x", "batch", 3), value("row", 1, 3)],
+        [value("y", "batch", 3)],
+        [node("Shape", "x", "size"), node("Expand", "row size", "rows"), node("Add", "rows row", "y")],
+    )
+    assert drop_expands(before).nodes == before.nodes

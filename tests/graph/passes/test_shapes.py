@@ -5,6 +5,7 @@ from small import assert_same, node, small, value
 from fewstep.graph.graph import Graph
 from fewstep.graph.passes.constants import drop_unused, fold_constants
 from fewstep.graph.passes.shapes import fold_shapes
+from fewstep.graph.types import infer_types
 
 
 def folded(graph: Graph) -> Graph:
@@ -92,6 +93,22 @@ def expanded() -> Graph:
     )
 
 
+def registers() -> Graph:
+    """A constant for each sample, beside its tokens."""
+    return small(
+        [value("x", "batch", 2, 3)],
+        [value("y", "batch", 5, 3)],
+        [
+            node("Shape", "x", "shape", end=1),
+            node("Concat", "shape one one", "repeats", axis=0),
+            node("Tile", "tokens repeats", "tiled"),
+            node("Concat", "tiled x", "y", axis=1),
+        ],
+        one=np.int64([1]),
+        tokens=np.arange(9, dtype=np.float32).reshape(1, 3, 3),
+    )
+
+
 def heads(batch: int = 0) -> Graph:
     """Tokens into heads, their number left open: what inference cannot divide by a batch it does not know."""
     return small(
@@ -128,6 +145,14 @@ def test_no_shape_arithmetic_is_left(before: Graph, ops: tuple[str, ...], target
     assert after.ops() == ops
     if target is not None:
         assert after.constants[after.nodes[-1].inputs[1]].tolist() == target
+    assert_same(before, after)
+
+
+def test_a_constant_that_is_repeated_for_each_sample_keeps_the_batch() -> None:
+    before = registers()
+    after = folded(before)
+    assert after.ops() == ("Shape", "Concat", "Expand", "Concat")
+    assert infer_types(after).shape(after.nodes[2].output) == ("batch", 3, 3)
     assert_same(before, after)
 
 

@@ -37,7 +37,9 @@ def add_engine(bundle: Path, body: str, remember: bool = True, content: bytes | 
     }
     key = EngineKey(**(fields | changes))
     file = (bundle / graph.file).read_bytes()
-    content = engine(file, key.backend_version, key.batches, key=key.digest) if content is None else content
+    content = (
+        engine(file, key.backend_version, key.batches, key=key.digest, sizes=key.sizes) if content is None else content
+    )
     sidecar = Sidecar(SCHEMA, key.digest, key, hashlib.sha256(content).hexdigest(), {})
     if remember:
         engines.remember(content, key)

@@ -16,6 +16,8 @@ import numpy as np
 import onnxruntime as ort
 from cuda_double import CudaDouble, Error
 
+from fewstep.runtime.sizes import dimension, read_sizes
+
 TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int64)": np.int64}
 
 
@@ -67,13 +69,17 @@ def tensorrt_double(name: str, version: str, cuda: CudaDouble) -> Any:
     class Engine:
         def __init__(self, runtime: Runtime, read: dict[str, Any]) -> None:
             self.runtime = runtime
-            self.batches: list[int] = read["batches"]
+            self.ends: list[dict[str, int]] = [
+                {"batch": batch, **{name: sizes[end] for name, sizes in read.get("sizes", {}).items()}}
+                for end, batch in enumerate(read["batches"])
+            ]
             options = ort.SessionOptions()
             options.log_severity_level = 4
             self.session = ort.InferenceSession(
                 base64.b64decode(read["graph"]), options, providers=["CPUExecutionProvider"]
             )
             inputs, outputs = self.session.get_inputs(), self.session.get_outputs()
+            self.named = {each.name: tuple(each.shape) for each in (*inputs, *outputs)}
             self.tensors = {
                 each.name: (mode, tuple(-1 if isinstance(size, str) else size for size in each.shape), TYPES[each.type])
                 for mode, values in ((TensorIOMode.INPUT, inputs), (TensorIOMode.OUTPUT, outputs))
@@ -95,7 +101,7 @@ def tensorrt_double(name: str, version: str, cuda: CudaDouble) -> Any:
 
         def get_tensor_profile_shape(self, name: str, profile: int) -> list[tuple[int, ...]]:
             assert profile == 0 and self.tensors[name][0] is TensorIOMode.INPUT
-            return [_sized(self.tensors[name][1], batch) for batch in self.batches]
+            return [_sized(self.named[name], end) for end in self.ends]
 
         def create_runtime_config(self) -> "RuntimeConfig":
             return RuntimeConfig()
@@ -128,7 +134,7 @@ def tensorrt_double(name: str, version: str, cuda: CudaDouble) -> Any:
         def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
             module.calls["set_input_shape"] += 1
             _, sizes, _ = self.engine.tensors[name]
-            least, _, greatest = (_sized(sizes, batch) for batch in self.engine.batches)
+            least, _, greatest = (_sized(self.engine.named[name], end) for end in self.engine.ends)
             if len(shape) != len(sizes) or not all(a <= b <= c for a, b, c in zip(least, shape, greatest, strict=True)):
                 return self.refuse(f"Static or dynamic dimension of {name} out of profile: {shape}")
             self.shapes[name] = tuple(shape)
@@ -138,8 +144,11 @@ def tensorrt_double(name: str, version: str, cuda: CudaDouble) -> Any:
             mode, sizes, _ = self.engine.tensors[name]
             if mode is TensorIOMode.INPUT:
                 return self.shapes.get(name, sizes)
-            batches = {shape[0] for each, shape in self.shapes.items() if self.engine.tensors[each][1][:1] == (-1,)}
-            return _sized(sizes, batches.pop()) if len(batches) == 1 else sizes
+            told = [read_sizes(self.engine.named[each], shape) for each, shape in self.shapes.items()]
+            agreed = {size: {each[size] for each in told if size in each} for each in told for size in each}
+            if any(len(values) > 1 for values in agreed.values()) or not agreed:
+                return sizes
+            return _sized(self.engine.named[name], {size: values.pop() for size, values in agreed.items()})
 
         def execute_async_v3(self, stream: int) -> bool:
             module.calls["execute_async_v3"] += 1
@@ -231,5 +240,5 @@ def tensorrt_double(name: str, version: str, cuda: CudaDouble) -> Any:
     return module
 
 
-def _sized(shape: tuple[int, ...], batch: int) -> tuple[int, ...]:
-    return tuple(batch if size == -1 else size for size in shape)
+def _sized(shape: tuple[int | str, ...], sizes: dict[str, int]) -> tuple[int, ...]:
+    return tuple(dimension(size, sizes) for size in shape)

@@ -11,8 +11,8 @@ import onnxruntime
 import pytest
 
 import fewstep.runtime
-from fewstep.calibration.lowering.float16 import to_float16
 from fewstep.graph import io
+from fewstep.graph.passes.float16 import to_float16
 from fewstep.runtime.backends import Network, graph_of
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.backends.onnxruntime_cuda import BODIES, OnnxRuntimeCuda, bind, open_session

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from built import BATCHES, add_engine
 from cuda_double import CudaDouble
+from free_bundle import free
 
 import fewstep.runtime
 from fewstep.graph.pack import PackOptions, pack
@@ -314,3 +315,27 @@ def test_precisions_choose_bodies(built: Path) -> None:
         fewstep.runtime.load(built, "float16", backend=TensorRt())
     with pytest.raises(UserError, match="has no int8-tensorrt body, only .*; fewstep calibrate .* --target tensorrt"):
         fewstep.runtime.load(built, "int8", backend=TensorRt())
+
+
+def test_an_engine_runs_the_sizes_of_its_profile(tiny_bundle: Path, cuda: CudaDouble, tensorrt: Any) -> None:
+    sizes = {"height": (2, 4, 8), "width": (4, 8, 8)}
+    bundle = free(tiny_bundle)
+    add_engine(bundle, "float32", sizes=sizes)
+    for settings in ({}, {"cuda_graph": True}):
+        sampler = fewstep.runtime.load(bundle, backend=TensorRt(**settings))
+        for height, width in ((4, 4), (8, 8), (8, 8), (2, 8)):
+            picture = np.random.default_rng(height).standard_normal((2, 1, 2 * height, width), np.float32)
+            asked: dict[str, Any] = {
+                "seeds": [0, 1],
+                "condition": {"class": [0, 1], "picture": picture},
+                "sizes": {"height": height, "width": width},
+            }
+            expected = fewstep.runtime.load(bundle).sample("dpmpp_2m:4", **asked)
+            np.testing.assert_array_equal(sampler.sample("dpmpp_2m:4", **asked), expected)
+    with pytest.raises(UserError) as caught:
+        picture = np.zeros((2, 1, 24, 4), np.float32)
+        sampler.sample("ddim:2", [0, 1], {"class": [0, 1], "picture": picture}, sizes={"height": 12})
+    assert str(caught.value) == (
+        "the tensorrt engine of 'float32' for sm89 takes a height of 2 to 8, best 4, not 12; choose sizes in that "
+        f"range, or fewstep build {bundle} --backend tensorrt --max-batch x:8x1x12x4"
+    )

@@ -36,8 +36,8 @@ def to_float16(graph: Graph) -> Graph:
                 names[position] = inputs.get(name) or outputs[name]
             elif name in graph.constants:
                 value = graph.constants[name]
-                if value.dtype == np.float32 and _takes_half(node, position):
-                    constants[_half_of(name)] = _rounded(value)
+                if value.dtype == np.float32 and takes_half(node, position):
+                    constants[_half_of(name)] = rounded(value)
                     names[position] = _half_of(name)
         made = tuple(outputs.get(name, name) for name in node.outputs)
         nodes.append(replace(node, inputs=tuple(names), outputs=made, attributes=_attributes(node)))
@@ -55,7 +55,8 @@ def float32_tensors(graph: Graph) -> Iterator[Value]:
             yield value
 
 
-def _rounded(value: Array) -> Array:
+def rounded(value: Array) -> Array:
+    """A weight in float16, as `to_float16` has it."""
     half: Array = np.clip(value, -LARGEST, LARGEST).astype(np.float16)
     if value.size == 1:
         half = np.where((half == 0) & (value != 0), np.copysign(LEAST, value), half).astype(np.float16)
@@ -78,7 +79,7 @@ def _attributes(node: Node) -> dict[str, object]:
     return attributes
 
 
-def _takes_half(node: Node, position: int) -> bool:
+def takes_half(node: Node, position: int) -> bool:
     """Whether the operation's definition allows float16 there."""
     schema = onnx.defs.get_schema(node.op, OPSET, node.domain)
     formal = schema.inputs[min(position, len(schema.inputs) - 1)]

@@ -1,0 +1,214 @@
+"""The rows of the ablation: each takes one calibration and gives an int8 body with one choice changed."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import get_args
+
+import numpy as np
+from choices.adaround import adaround
+from choices.gptq import gptq
+from choices.hessians import as_rows
+from choices.joining import join_concat
+from choices.local_bias import local_corrections
+from choices.opening import on_openvino, simulated
+from choices.rescaling import Factors, dilation, reaches, rescaled_inputs, rescaled_outputs, smoothing
+from choices.seen import LONG, Body, Seen
+from numpy.typing import NDArray
+
+from fewstep.calibration.count import count_activations, count_progressively, measure_corrections
+from fewstep.calibration.inputs import Distribution
+from fewstep.calibration.lowering.encoding import Encoding, asymmetric_uint8
+from fewstep.calibration.lowering.pairs import pairs
+from fewstep.calibration.lowering.scheme import Target
+from fewstep.calibration.lowering.selection import FEW_CHANNELS, OUTER, WeightedOp, considered_ops
+from fewstep.calibration.lowering.targets.cpu_x86 import CPU_X86
+from fewstep.calibration.lowering.targets.cpu_x86_7bit import CPU_X86_7BIT
+from fewstep.calibration.lowering.targets.openvino import OPENVINO
+from fewstep.calibration.lowering.targets.tensorrt import TENSORRT
+from fewstep.calibration.ranges.merging import merge_groups, regrouped
+from fewstep.calibration.ranges.table import Method, Range, Ranges
+from fewstep.calibration.weights import LARGEST, QuantizedWeight, quantize_weight
+from fewstep.graph.graph import Graph
+from fewstep.runtime.backends import Network
+
+Row = Callable[[Seen], Body]
+Rounding = Callable[[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], int], NDArray[np.float64]]
+
+FOUR_BITS = 7  # the greatest magnitude of a 4-bit weight
+# int8 containers with 4-bit numbers: it saves neither time nor memory on a CPU, and shows what the bits are worth
+CPU_X86_4BIT = replace(CPU_X86, name="4 bits", scheme=replace(CPU_X86.scheme, largest_weight=FOUR_BITS))
+# pairs on what operations read, none on what they make: what no kernel of onnxruntime does as fast
+UNROUNDED = replace(CPU_X86, name="unrounded", scheme=replace(CPU_X86.scheme, form=pairs(np.dtype(np.float32))))
+UNCENTRED = replace(TENSORRT, scheme=replace(TENSORRT.scheme, centred=False))
+
+
+def ranges(method: Method, seen: Seen) -> Body:
+    return seen.lowered(replace(seen.table(seen.deployed, method), method=seen.usual.method))  # weights as usual
+
+
+def along(inputs: Distribution, seen: Seen) -> Body:
+    return seen.lowered(seen.table(seen.elsewhere[inputs]))
+
+
+def progressive(seen: Seen) -> Body:
+    return seen.lowered(seen.table(count_progressively(seen.task, "mse", seen.progress)))
+
+
+def pooled(seen: Seen, target: Target = CPU_X86) -> Body:
+    """One histogram for all steps, as a tool without groups sees it."""
+    return seen.lowered(seen.table(regrouped(seen.deployed, [(0, len(seen.task.edges) + 1)])), target)
+
+
+def merged(seen: Seen) -> Body:
+    return seen.lowered(seen.table(merge_groups(seen.deployed)))
+
+
+def lowered_for(target: Target, seen: Seen) -> Body:
+    return seen.lowered(seen.usual, target)
+
+
+def corrected(target: Target, seen: Seen) -> Body:
+    corrections = measure_corrections(seen.task, seen.usual, target, seen.progress)
+    return seen.lowered(seen.usual, target, corrections)
+
+
+def corrected_alone(target: Target, seen: Seen) -> Body:
+    return seen.lowered(seen.usual, target, local_corrections(seen.task, seen.usual, target, seen.progress))
+
+
+def symmetric(seen: Seen) -> Body:
+    scheme = replace(CPU_X86.scheme, encode=around_128)
+    return seen.lowered(seen.usual, replace(CPU_X86, scheme=scheme))
+
+
+def around_128(table: Ranges, grouped: bool) -> Encoding:
+    """uint8 with the zero point in the middle, as a symmetric code has it."""
+
+    def widened(found: Range) -> Range:
+        reach = max(-found.low, found.high)
+        return Range(-reach, reach)
+
+    return asymmetric_uint8(
+        replace(table, pooled=widened(table.pooled), per_group=tuple(map(widened, table.per_group))), grouped
+    )
+
+
+def outer_too(seen: Seen) -> Body:
+    """The first layers, the last, and narrow ones between them in int8 as well."""
+    ops = tuple(op for op, reason in considered_ops(seen.task.prepared) if reason in ("", OUTER, FEW_CHANNELS))
+    return seen.with_weights(partial(_nearest, seen, LARGEST), ops=ops)
+
+
+def fewer(seen: Seen) -> Body:
+    few = replace(seen.task, seeds=seen.task.seeds[: len(seen.task.seeds) // 4])
+    return seen.lowered(seen.table(count_activations(few)))
+
+
+def unclipped_weights(seen: Seen) -> Body:
+    return seen.lowered(replace(seen.usual, method="minmax"))
+
+
+def one_scale(seen: Seen) -> Body:
+    """Every weight with one scale for all its output channels."""
+
+    def quantize(op: WeightedOp) -> QuantizedWeight:
+        weight = seen.task.prepared.constants[op.weight]
+        whole = quantize_weight(weight.reshape(1, -1), 0, seen.usual.method)
+        return QuantizedWeight(whole.values.reshape(weight.shape), whole.scales.repeat(weight.shape[op.axis]), op.axis)
+
+    return seen.with_weights(quantize)
+
+
+def second_order(rounding: Rounding, largest: int, seen: Seen) -> Body:
+    """Weights rounded by what their error does to a layer's output; scales as usual."""
+
+    def quantize(op: WeightedOp) -> QuantizedWeight:
+        nearest = _nearest(seen, largest, op)
+        if op.name not in seen.hessians:
+            return nearest
+        weight = seen.task.prepared.constants[op.weight]
+        rows = rounding(as_rows(op, weight), nearest.scales.astype(np.float64), seen.hessians[op.name], largest)
+        shape = (weight.shape[op.axis], *np.delete(weight.shape, op.axis))
+        values = np.moveaxis(rows.astype(np.int8).reshape(shape), 0, op.axis)
+        return replace(nearest, values=np.ascontiguousarray(values))
+
+    return seen.with_weights(quantize)
+
+
+def joined(seen: Seen) -> Body:
+    return _as_usual(seen, join_concat(seen.task.prepared))
+
+
+def dilated(seen: Seen) -> Body:
+    prepared = seen.task.prepared
+    return _as_usual(seen, rescaled_inputs(prepared, seen.ops, {op.name: dilation(op, prepared) for op in seen.ops}))
+
+
+def smoothed(only: Sequence[str], seen: Seen) -> Body:
+    """Inputs and weights of operations of these types reach equally far, channel by channel."""
+    prepared = seen.task.prepared
+    ops = [op for op in seen.ops if op.node.op in only and op.node.attributes.get("group", 1) == 1]
+    if not ops:
+        return seen.lowered(seen.usual)
+    reach = reaches(seen.task, ops, True, seen.progress)
+    factors = {op.name: smoothing(op, prepared, reach[op.name]) for op in ops}
+    return _as_usual(seen, rescaled_inputs(prepared, ops, factors))
+
+
+def even_outputs(seen: Seen) -> Body:
+    """Every channel of a convolution's output reaches equally far before it is rounded."""
+    ops = [op for op in seen.ops if op.node.op == "Conv" and op.node.attributes.get("group", 1) == 1]
+    factors: Mapping[str, Factors] = reaches(seen.task, ops, False, seen.progress) if ops else {}
+    return _as_usual(seen, rescaled_outputs(seen.task.prepared, ops, factors))
+
+
+def _as_usual(seen: Seen, prepared: Graph) -> Body:
+    """The default choices on another graph, whose activations are counted anew."""
+    again = seen.of(prepared)
+    return again.lowered(again.usual)
+
+
+def _nearest(seen: Seen, largest: int, op: WeightedOp) -> QuantizedWeight:
+    return quantize_weight(seen.task.prepared.constants[op.weight], op.axis, seen.usual.method, largest=largest)
+
+
+def _run_by(opened: Callable[[Graph], Network], row: Row) -> Row:
+    return lambda seen: replace(row(seen), open=opened)
+
+
+ROWS: dict[str, Row] = {
+    "as calibrated by default": partial(lowered_for, CPU_X86),
+    **{f"ranges: {method}, not mse": partial(ranges, method) for method in get_args(Method) if method != "mse"},
+    "groups: pooled, not step": pooled,
+    "groups: merged, not step": merged,
+    **{f"inputs: {name}, not deployed": partial(along, name) for name in LONG},
+    "inputs: progressive, not deployed": progressive,
+    "trajectories: a quarter of them": fewer,
+    "zero points: in the middle, not chosen": symmetric,
+    "outputs: a scale for each channel": even_outputs,
+    "outputs: not rounded (simulated)": _run_by(simulated, partial(lowered_for, UNROUNDED)),
+    "operations: the first and the last in int8 too": outer_too,
+    "operations: one for all sources of a concat": joined,
+    "inputs and weights: weight dilation": dilated,
+    "inputs and weights: smoothing, linear layers": partial(smoothed, ("MatMul", "Gemm")),
+    "inputs and weights: smoothing, all layers": partial(smoothed, ("MatMul", "Gemm", "Conv")),
+    "weights: min-max, not mse": unclipped_weights,
+    "weights: one scale, not one a channel": one_scale,
+    "weights: GPTQ": partial(second_order, gptq, LARGEST),
+    "weights: AdaRound": partial(second_order, adaround, LARGEST),
+    "weights: 7 bits (cpu-x86-7bit)": partial(lowered_for, CPU_X86_7BIT),
+    "weights: 4 bits": partial(lowered_for, CPU_X86_4BIT),
+    "weights: 4 bits, GPTQ": partial(second_order, gptq, FOUR_BITS),
+    "weights: 4 bits, AdaRound": partial(second_order, adaround, FOUR_BITS),
+    "bias correction, 8 bits": partial(corrected, CPU_X86),
+    "bias correction, 7 bits": partial(corrected, CPU_X86_7BIT),
+    "bias correction, 4 bits": partial(corrected, CPU_X86_4BIT),
+    "bias correction of each layer alone, 8 bits": partial(corrected_alone, CPU_X86),
+    "bias correction of each layer alone, 4 bits": partial(corrected_alone, CPU_X86_4BIT),
+    "target: openvino": _run_by(on_openvino, partial(lowered_for, OPENVINO)),
+    "target: openvino, groups pooled": _run_by(on_openvino, partial(pooled, target=OPENVINO)),
+    "target: tensorrt (simulated)": _run_by(simulated, partial(lowered_for, TENSORRT)),
+    "target: tensorrt, activations not centred (simulated)": _run_by(simulated, partial(lowered_for, UNCENTRED)),
+}
+BASE = next(iter(ROWS))

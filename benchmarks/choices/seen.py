@@ -1,0 +1,95 @@
+"""What all rows of a calibration share: its trajectories, counted once, and the int8 body that a row makes of them."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from choices.hessians import Hessians, layer_hessians
+from choices.opening import deployed
+
+from fewstep.calibration.count import batch_of, count_activations, tabulate
+from fewstep.calibration.inputs import Distribution, long_plan, taken
+from fewstep.calibration.lowering.bias import NONE, Corrections
+from fewstep.calibration.lowering.quantize import emit, encoded_tensors, lower_graph, lowered_ops
+from fewstep.calibration.lowering.scheme import Target
+from fewstep.calibration.lowering.selection import WeightedOp
+from fewstep.calibration.lowering.targets.cpu_x86 import CPU_X86
+from fewstep.calibration.ranges.observe import Counts, open_watched
+from fewstep.calibration.ranges.table import Method, RangesTable
+from fewstep.calibration.task import Task
+from fewstep.calibration.trajectories import roll_out
+from fewstep.calibration.weights import QuantizedWeight
+from fewstep.graph.graph import Graph
+from fewstep.runtime.backends import Network
+from fewstep.runtime.progress import SILENT, Progress
+
+LONG: tuple[Distribution, ...] = ("uniform", "normal", "interval")
+Quantizer = Callable[[WeightedOp], QuantizedWeight]
+
+
+@dataclass(frozen=True)
+class Body:
+    """An int8 graph, the edges of its lambda groups, and what runs it."""
+
+    graph: Graph
+    edges: tuple[float, ...]
+    open: Callable[[Graph], Network] = deployed
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One calibration. What several rows need of its trajectories is measured when the first of them asks."""
+
+    task: Task
+    progress: Progress = SILENT
+
+    @cached_property
+    def deployed(self) -> Counts:
+        return count_activations(self.task, "deployed", self.progress)
+
+    @cached_property
+    def elsewhere(self) -> Mapping[Distribution, Counts]:
+        """All distributions over the long trajectory, which is run once."""
+        counts: dict[Distribution, Counts] = {name: Counts(self.deployed.tensors, self.task.edges) for name in LONG}
+        watched = open_watched(self.task.prepared, self.deployed.tensors)
+        sampler, plan = replace(self.task.sampler, denoiser=watched), long_plan(self.task)
+        batch = batch_of(self.task, self.deployed.tensors)
+        for evaluation in roll_out(sampler, plan, self.task.seeds, self.progress, batch, self.task.conditions):
+            for name in LONG:
+                part = taken(evaluation, name, len(self.task.plan.steps), len(plan.steps))
+                if part.seeds:
+                    counts[name].add(part)
+        return {name: each.filled() for name, each in counts.items()}
+
+    @cached_property
+    def hessians(self) -> Hessians:
+        return layer_hessians(self.task, self.ops, self.progress)
+
+    @property
+    def ops(self) -> tuple[WeightedOp, ...]:
+        return lowered_ops(self.task.prepared)
+
+    def table(self, counts: Counts, method: Method = "mse") -> RangesTable:
+        return tabulate(counts, "0" * 64, self.task.plan.name, method)
+
+    @cached_property
+    def usual(self) -> RangesTable:
+        return self.table(self.deployed)
+
+    def of(self, prepared: Graph) -> "Seen":
+        """The same trajectories of another graph that computes the same."""
+        return replace(self, task=replace(self.task, prepared=prepared))
+
+    def lowered(self, table: RangesTable, target: Target = CPU_X86, corrections: Corrections = NONE) -> Body:
+        graph, _, _ = lower_graph(self.task.prepared, table, target, corrections=corrections)
+        return Body(graph, table.groups)
+
+    def with_weights(
+        self, quantize: Quantizer, target: Target = CPU_X86, ops: tuple[WeightedOp, ...] | None = None
+    ) -> Body:
+        """Lowered as usual, but for how weights become integers, or which operations are lowered."""
+        chosen, scheme = self.ops if ops is None else ops, target.scheme
+        grouped = scheme.grouped and bool(self.usual.groups)
+        codes = {name: scheme.encode(self.usual[name], grouped) for name in encoded_tensors(chosen, scheme)}
+        weights = {op.name: quantize(op) for op in chosen}
+        return Body(emit(self.task.prepared, chosen, codes, weights, scheme), self.usual.groups)

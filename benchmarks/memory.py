@@ -1,0 +1,149 @@
+"""What exporting a large network costs in memory, against a bar it must stay under: `python benchmarks/memory.py`.
+
+A network of random weights (3 GB by default; `python benchmarks/memory.py 0.5` for half a GB) goes through the whole
+command `fewstep export`, verification included. Every resident page of the process counts, those mapped from files too,
+which the system could drop at any time; beside it stands what is the process's own. Linux only. Exits with 1 if the bar
+is missed. It needs twice the weights on disk, and leaves nothing there.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+BAR = 1.3  # times the weights
+WIDTH = 2048  # of the linear layers
+CHANNELS = 512  # of the convolutions
+BLOCK = 4 * (8 * WIDTH * WIDTH + 2 * WIDTH * CHANNELS + 9 * CHANNELS**2 + 2 * (WIDTH + CHANNELS))  # bytes of one block
+INTERVAL = 0.01  # seconds between two looks at the process
+GB = 1e9
+
+DENOISER = """
+import torch
+from torch import nn
+
+from fewstep.export import ScheduleSpec, Spec
+
+WIDTH, CHANNELS, BLOCKS = {width}, {channels}, {blocks}
+
+
+class Block(nn.Module):
+    '''Weights that ONNX has as they are (a convolution), and such as it has transposed (linear layers).'''
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1)
+        self.into = nn.Linear(CHANNELS, WIDTH)
+        self.out = nn.Linear(WIDTH, CHANNELS)
+        self.layers = nn.ModuleList(nn.Linear(WIDTH, WIDTH, bias=False) for _ in range(7))
+        self.shift = nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, h, time):
+        tokens = self.into(torch.relu(self.conv(h)).flatten(2).transpose(1, 2))
+        tokens = tokens + self.shift(torch.relu(time))[:, None, :]
+        for layer in self.layers:
+            tokens = torch.relu(layer(tokens))
+        return h + self.out(tokens).transpose(1, 2).unflatten(2, (4, 4))
+
+
+class Denoiser(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.time = nn.Linear(1, WIDTH)
+        self.first, self.last = nn.Conv2d(4, CHANNELS, 1), nn.Conv2d(CHANNELS, 4, 1)
+        self.blocks = nn.ModuleList(Block() for _ in range(BLOCKS))
+
+    def forward(self, x, time):
+        h, t = self.first(x), self.time(time[:, None] / 1000)
+        for block in self.blocks:
+            h = block(h, t)
+        return self.last(h)
+
+
+def make():
+    torch.manual_seed(0)
+    return Denoiser().requires_grad_(False), Spec("large", (4, 4, 4), (), "v", ScheduleSpec("cosine"))
+"""
+
+
+@dataclass(frozen=True)
+class Peak:
+    """The most memory that a process had, in bytes: all that was resident, and how much of it was its own."""
+
+    resident: int
+    own: int
+
+
+@dataclass(frozen=True)
+class Export:
+    """One export: bytes of weights, the peak, seconds, and the bytes of the bundle."""
+
+    weights: int
+    peak: Peak
+    seconds: float
+    bundle: int
+
+    @property
+    def ratio(self) -> float:
+        return self.peak.resident / self.weights
+
+
+def measure(size: float, folder: Path, options: Sequence[str] = ()) -> Export:
+    """Export a network of about `size` bytes of weights in a process of its own; `options` go to the command."""
+    blocks = max(1, round(size / BLOCK))
+    (folder / "large.py").write_text(DENOISER.format(width=WIDTH, channels=CHANNELS, blocks=blocks))
+    command = [sys.executable, "-m", "fewstep.cli", "export", "large.py:make", "-o", "bundle", "-q", *options]
+    started = time.perf_counter()
+    peak = watch(subprocess.Popen(command, cwd=folder))
+    seconds = time.perf_counter() - started
+    files = [path for path in (folder / "bundle").rglob("*") if path.is_file()]
+    return Export(blocks * BLOCK, peak, seconds, sum(path.stat().st_size for path in files))
+
+
+def watch(process: "subprocess.Popen[bytes]") -> Peak:
+    """Wait for a process to end, looking at its memory all the time. RuntimeError if it fails."""
+    status, peak = Path(f"/proc/{process.pid}/status"), Peak(0, 0)
+    while process.poll() is None:
+        found = dict(_kib(status))
+        if "VmRSS" in found:
+            resident = 1024 * max(found["VmRSS"], found["VmHWM"])  # the latter is the system's own record of it
+            peak = Peak(max(peak.resident, resident), max(peak.own, 1024 * found["RssAnon"]))
+        time.sleep(INTERVAL)
+    if process.returncode:
+        raise RuntimeError(f"the export failed with exit code {process.returncode}")
+    return peak
+
+
+def _kib(status: Path) -> Iterator[tuple[str, int]]:
+    """The lines of a process's status that count memory."""
+    try:
+        lines = status.read_text().splitlines()
+    except OSError:  # it has just ended
+        return
+    for line in lines:
+        if line.endswith(" kB"):
+            name, value, _ = line.split()
+            yield name.rstrip(":"), int(value)
+
+
+def main(arguments: Sequence[str]) -> int:
+    size = float(arguments[0]) * GB if arguments else 3 * GB
+    with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR", ".")) as folder:
+        found = measure(size, Path(folder))
+    verdict = "" if found.ratio <= BAR else "  MISSED"
+    print(f"weights             {found.weights / GB:6.2f} GB")
+    print(f"bundle              {found.bundle / GB:6.2f} GB, written in {found.seconds:.0f} s")
+    own = found.peak.own / found.weights
+    print(
+        f"resident at most    {found.peak.resident / GB:6.2f} GB = {found.ratio:.2f} x the weights, of {BAR} x{verdict}"
+    )
+    print(f"of which not mapped {found.peak.own / GB:6.2f} GB = {own:.2f} x the weights at most")
+    return 1 if found.ratio > BAR else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,54 @@
+"""Conditions as they are written on a command line."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fewstep.runtime.errors import UserError
+from fewstep.runtime.manifest import Condition
+
+
+def parse_conditions(texts: Sequence[str], known: Sequence[Condition]) -> dict[str, list[Any]]:
+    """ "class=3", "class=dress", "text=@file.npy" to the values of each name. The runtime checks what they mean."""
+    shapes = {condition.name: condition.shape for condition in known}
+    values: dict[str, list[Any]] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name or not value:
+            raise UserError(f"condition {text!r} is not NAME=VALUE", "write it as --condition class=3")
+        if value.startswith("@"):
+            values.setdefault(name, []).extend(_arrays(name, Path(value[1:]), shapes.get(name, ())))
+        elif shapes.get(name):
+            raise UserError(
+                f"condition {name!r} takes arrays of shape {list(shapes[name])}",
+                f"give them as a file: --condition {name}=@FILE.npy",
+            )
+        else:
+            values.setdefault(name, []).append(_value(value))
+    return values
+
+
+def _arrays(name: str, path: Path, shape: tuple[int, ...]) -> list[Any]:
+    """The values of a condition in a .npy file: one of `shape`, or [N, *shape]. Nothing pickled is read."""
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        reason = getattr(error, "strerror", None) or "it is no .npy file of numbers"
+        raise UserError(f"condition {name!r}: {path} cannot be read ({reason})", "write it with numpy.save") from error
+    if not isinstance(array, np.ndarray) or array.shape not in (shape, array.shape[:1] + shape):
+        has = list(array.shape) if isinstance(array, np.ndarray) else "several arrays"
+        raise UserError(
+            f"condition {name!r}: {path} has the shape {has}", f"give one value {list(shape)}, or N of them [N, ...]"
+        )
+    return [array] if array.shape == shape else list(array)
+
+
+def _value(text: str) -> int | float | str:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text

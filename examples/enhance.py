@@ -1,0 +1,45 @@
+"""A noisy recording in, an enhanced one out, of any length: numpy and an inference engine, no torch.
+
+    python examples/enhance.py BUNDLE noisy.wav enhanced.wav
+
+The bundle is that of speech.py: it says how sound becomes a spectrogram, and how many frames the network takes. What is
+longer is cut into pieces that overlap; a few at a time are enhanced, and joined again.
+"""
+
+import sys
+import wave
+from pathlib import Path
+
+import numpy as np
+
+from fewstep.runtime import load
+from fewstep.runtime.spectrogram import decode, encode, frames, joined, loudness, pieces, samples
+
+BATCH = 4  # pieces at once
+
+
+def main(bundle: str, noisy_file: str, enhanced_file: str, plan: str = "sgmse:10@linspace") -> None:
+    with wave.open(noisy_file, "rb") as file:
+        parameters = file.getparams()
+        assert parameters.nchannels == 1 and parameters.sampwidth == 2, "one channel of 16 bits"
+        noisy = np.frombuffer(file.readframes(parameters.nframes), "<i2") / np.float32(32768)
+    with load(bundle) as sampler:
+        sound, (free,) = sampler.bundle.manifest.spectrogram, sampler.bundle.manifest.sizes
+        assert sound is not None and sound.rate == parameters.framerate, "the rate that the network was trained at"
+        count = max(free.low, min(frames(sound, len(noisy) + sound.hop - 1, free.multiple), free.high))
+        length, plan_of_it = samples(sound, count), sampler.compile(plan)
+        overlap, scale = length // 8, loudness(noisy)
+        parts, enhanced = pieces(noisy / scale, length, overlap), []
+        for start in range(0, len(parts), BATCH):
+            y, seeds = encode(sound, parts[start : start + BATCH]), range(start, min(start + BATCH, len(parts)))
+            x = sampler.sample(plan_of_it, seeds, condition={"y": y}, sizes={"frames": count})
+            enhanced.extend(decode(sound, x, length))
+    result = joined(enhanced, len(noisy), overlap) * scale
+    with wave.open(enhanced_file, "wb") as file:
+        file.setparams(parameters)
+        file.writeframes((result * 32768).round().clip(-32768, 32767).astype("<i2").tobytes())
+    print(f"{Path(enhanced_file).name}: {len(result) / sound.rate:.2f} s in {len(parts)} pieces of {count} frames")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

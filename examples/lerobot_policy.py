@@ -1,0 +1,85 @@
+"""A diffusion policy that LeRobot trained becomes a bundle, and its samples are those of LeRobot's own loop.
+
+    python examples/lerobot_policy.py policy
+    python examples/lerobot_policy.py policy outputs/train/checkpoints/last
+
+The first line makes a small policy with random weights, in the form of LeRobot, in the folder policy-lerobot; the
+second takes one of yours. On the command line this is `fewstep export FOLDER -o policy`. LeRobot is not needed.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+
+from fewstep.export.export import ExportOptions, export
+from fewstep.models.policies.lerobot import LeRobotDiffusion, Unet
+from fewstep.runtime import load
+from fewstep.runtime.control import History, sample_actions
+
+STATE, ENVIRONMENT, ACTIONS = 6, 4, 6
+CONFIG = {
+    "type": "diffusion",
+    "n_obs_steps": 2,
+    "horizon": 16,
+    "n_action_steps": 8,
+    "input_features": {
+        "observation.state": {"type": "STATE", "shape": [STATE]},
+        "observation.environment_state": {"type": "ENV", "shape": [ENVIRONMENT]},
+    },
+    "output_features": {"action": {"type": "ACTION", "shape": [ACTIONS]}},
+    "down_dims": [64],
+    "kernel_size": 5,
+    "n_groups": 8,
+    "diffusion_step_embed_dim": 32,
+    "use_film_scale_modulation": True,
+    "noise_scheduler_type": "DDIM",
+    "num_train_timesteps": 100,
+    "beta_schedule": "squaredcos_cap_v2",
+    "beta_start": 0.0001,
+    "beta_end": 0.02,
+    "prediction_type": "epsilon",
+    "clip_sample": True,
+    "clip_sample_range": 1.0,
+}
+MODES = {"STATE": "MIN_MAX", "ENV": "IDENTITY", "ACTION": "MIN_MAX"}
+LIMITS = {"min": torch.full((6,), -1.57), "max": torch.full((6,), 1.57)}  # of the joints, in radians
+
+
+def write_policy(folder: Path) -> None:
+    """What LeRobot's `save_pretrained` writes, with random weights."""
+    folder.mkdir(parents=True, exist_ok=True)
+    network = LeRobotDiffusion(ACTIONS, 2, STATE, None, ENVIRONMENT, Unet(widths=(64,), time_width=32))
+    save_file(
+        {f"diffusion.{name}": weight for name, weight in network.state_dict().items()}, folder / "model.safetensors"
+    )
+    (folder / "config.json").write_text(json.dumps(CONFIG))
+    for file, step in (
+        ("policy_preprocessor", "normalizer_processor"),
+        ("policy_postprocessor", "unnormalizer_processor"),
+    ):
+        numbers = {f"{name}.{end}": LIMITS[end].clone() for name in ("observation.state", "action") for end in LIMITS}
+        save_file(numbers, folder / f"{file}_{step}.safetensors")
+        entry = {"registry_name": step, "config": {"norm_map": MODES}, "state_file": f"{file}_{step}.safetensors"}
+        (folder / f"{file}.json").write_text(json.dumps({"name": file, "steps": [entry]}))
+
+
+def main(bundle: str, policy: str | None = None) -> None:
+    if policy is None:
+        torch.manual_seed(0)
+        policy = f"{bundle}-lerobot"
+        write_policy(Path(policy))
+    export(ExportOptions(source=policy, output=Path(bundle)))
+    with load(bundle) as sampler:
+        manifest, history = sampler.bundle.manifest, History(sampler)
+        history.add({each.name: np.zeros(each.shape[1:], each.dtype) for each in manifest.conditions})
+        actions = sample_actions(sampler, "scheduler:10", history.window())
+    executed = 0 if manifest.policy is None else manifest.policy.actions
+    print(f"{bundle}: {len(actions)} actions from now on, {executed} to execute, the first {actions[0].round(3)}")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

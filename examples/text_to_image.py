@@ -1,0 +1,38 @@
+"""Prompts to pictures in Python, as `fewstep run --prompt` makes them.
+
+    python examples/text_to_image.py BUNDLE out.npy "a cat" "a dog"
+
+The bundle is that of a text-to-image pipeline: `fewstep export FOLDER -o BUNDLE`. The pictures are written as an array
+[N, 3, height, width] in [-1, 1]; they start from the same noise. Each network is loaded when its turn comes, and let go
+after it: together they may be more than memory holds.
+"""
+
+import sys
+
+import numpy as np
+
+from fewstep.runtime import load
+from fewstep.runtime.autoencoder import load_autoencoder
+from fewstep.runtime.text import load_text_encoder
+
+PLAN = "dpmpp_2m:12"
+GUIDANCE = 7.5
+NEGATIVE = "blurry, low quality"
+
+
+def main(bundle: str, output: str, *prompts: str) -> None:
+    text = load_text_encoder(bundle)
+    condition = text.encode(prompts)
+    negative = text.encode([NEGATIVE] * len(prompts))
+    del text
+    with load(bundle) as sampler:
+        seeds = [0] * len(prompts)
+        latents = sampler.sample(PLAN, seeds, condition, GUIDANCE, branches={"uncond": negative})
+    images = np.clip(load_autoencoder(bundle, encoder=False).decode(latents), -1, 1)
+    np.save(output, images)
+    height, width = images.shape[2:]
+    print(f"{len(images)} pictures of {height} x {width} pixels, from latents {list(latents.shape[1:])}")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,245 @@
+"""Where two runs of a denoiser first differ, found by running parts of them again.
+
+Tensors have the same names wherever they are the same value: the exported graph calls them as its source does, and no
+pass gives a name to another value. So the search is one over names. It holds a few tensors at a time, whatever the size
+of the network, and it ends at a tensor that differs although all that it is made from is the same.
+"""
+
+import math
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from fewstep.export.points import Point
+from fewstep.export.spec import Reference
+from fewstep.graph.graph import OUTPUT, Array, Graph, X
+from fewstep.graph.index import Index, index
+from fewstep.graph.passes.rounding import round_to_float16
+from fewstep.graph.prologue import Prepared
+from fewstep.graph.rows import open_rows
+from fewstep.graph.session import open_session
+from fewstep.runtime.errors import UserError
+
+AT_ONCE = 8  # tensors looked at in one run
+FLOAT16_TOLERANCE = 2e-2  # of the largest absolute value: what a graph in float16 may lose by rounding
+
+Values = Callable[
+    [Collection[str]], Mapping[str, Array]
+]  # the tensors of these names; those that it cannot tell left out
+Wrong = Callable[[Collection[str]], Mapping[str, bool]]  # which of these tensors are wrong, as far as that can be told
+
+
+def first_wrong(graph: Graph, candidates: Collection[str], wrong: Wrong, start: str = OUTPUT) -> str:
+    """A wrong tensor that nothing wrong goes into, and that makes `start` wrong, as `start` is.
+
+    Only `candidates` are looked at. Each round looks at some tensors that what is wrong is made from, spread evenly in
+    the order of computation, and goes on above the first wrong one; what is read through right tensors alone is left
+    out. A wrong tensor that makes nothing else wrong, such as the infinities of a mask, is passed over.
+    """
+    idx = index(graph)
+    order = [output for node in graph.nodes for output in node.outputs if output in candidates]
+    told: dict[str, bool | None] = {}  # None: neither side can tell
+    harmless: set[str] = set()
+
+    def ask(names: list[str]) -> None:
+        new = [name for name in names if name not in told]
+        answers = wrong(new) if new else {}
+        told.update((name, answers.get(name)) for name in new)
+
+    found = start
+    while True:
+        above = _above(found, idx, harmless | {name for name, answer in told.items() if answer is False}) - {found}
+        wrong_above = [name for name in order if name in above and told.get(name)]
+        left = [name for name in order if name in above and name not in told]
+        if wrong_above:
+            found = wrong_above[0]
+        elif left:
+            ask([left[i] for i in np.unique(np.linspace(0, len(left) - 1, AT_ONCE).astype(int))])
+        elif found == start:
+            return start
+        else:
+            below = _below(found, idx, set(order), told)
+            while untold := [name for name in below if name in candidates and name not in told]:
+                ask(untold[:AT_ONCE])
+                below = _below(found, idx, set(order), told)
+            if any(told.get(name, True) for name in below):
+                return found
+            harmless.add(found)
+            found = start
+
+
+def _above(name: str, idx: Index, closed: Collection[str]) -> set[str]:
+    """The tensors that this one is made from, itself included, not through those that are closed."""
+    reached, left = {name}, [name]
+    while left:
+        node = idx.producers.get(left.pop())
+        new = {each for each in (node.inputs if node else ()) if each and each not in reached and each not in closed}
+        reached |= new
+        left.extend(new)
+    return reached
+
+
+def _below(name: str, idx: Index, candidates: Collection[str], told: Mapping[str, bool | None]) -> list[str]:
+    """The next tensors made from this one that can be told, and the graph's outputs if they are."""
+    reached, left, found = {name}, [name], list[str]()
+    while left:
+        for node in idx.consumers.get(left.pop(), ()):
+            for each in set(node.outputs) - reached:
+                reached.add(each)
+                if each in idx.outputs or (each in candidates and told.get(each, False) is not None):
+                    found.append(each)
+                else:
+                    left.append(each)
+    return found
+
+
+def where_exported_differs(reference: Reference, exported: Graph, point: Point) -> str:
+    """The node of the exported graph whose value first differs from the reference, in words; "" if only the output can
+    be compared."""
+
+    def found(names: Collection[str]) -> Mapping[str, Array]:
+        return _read(open_session(exported, names)(point.feeds), names)
+
+    return _named(
+        exported, reference.tensors(), lambda names: reference.inner(point.feeds, names), found, reference.tolerance
+    )
+
+
+def where_prepared_differs(reference: Reference, exported: Graph, prepared: Prepared, point: Point) -> str:
+    """The node of the exported graph that the prepared one first computes differently, in words."""
+    graphs = [graph for graph in (prepared.conditioner, prepared.prologue, prepared.body) if graph is not None]
+    kept = {output for graph in graphs for node in graph.nodes for output in node.outputs}
+
+    def expected(names: Collection[str]) -> Mapping[str, Array]:
+        return _read(open_session(exported, names)(point.feeds), names)
+
+    def found(names: Collection[str]) -> Mapping[str, Array]:
+        return _read(run_prepared(prepared, names)(point.feeds), names)
+
+    return _named(exported, kept, expected, found, reference.tolerance)
+
+
+def mismatch(
+    is_prepared: bool,
+    relative: float,
+    point: Point,
+    expected: Array,
+    reference: Reference,
+    exported: Graph,
+    prepared: Prepared,
+) -> UserError:
+    """The error that names the first node whose value differs. `expected` is the reference's output at the point."""
+    if differs(expected, reference.output(point.feeds), reference.tolerance):
+        return draws_at_random(reference, point)
+    if is_prepared:
+        place = where_prepared_differs(reference, exported, prepared, point)
+        what, fix = "the prepared graph differs from the exported one", "report the module: fewstep is at fault"
+    else:
+        place = where_exported_differs(reference, exported, point)
+        what, fix = f"the exported graph differs from {reference.engine}", reference.fix
+    return UserError(f"{what}{place}: {relative:.2g} at {point}", fix)
+
+
+def draws_at_random(reference: Reference, point: Point) -> UserError:
+    return UserError(
+        f"{reference.name} gives another output each time{reference.draws()}, at {point}",
+        "let it draw nothing at random: noise is the sampler's",
+    )
+
+
+def where_samples_mix(reference: Reference, exported: Graph, feeds: Mapping[str, Array]) -> str:
+    """The node from which on a sample's values depend on the other samples of its batch, in words."""
+    first = {name: array[:1] for name, array in feeds.items()}
+
+    def wrong(names: Collection[str]) -> dict[str, bool]:
+        together, alone = reference.inner(feeds, names), reference.inner(first, names)
+        parted = (name for name in together if name in alone and together[name].shape[:1] == feeds[X].shape[:1])
+        return {name: differs(alone[name], together[name][:1], reference.tolerance) for name in parted}
+
+    return f", from {_node(exported, first_wrong(exported, set(reference.tensors()), wrong))} on"
+
+
+def differs_in_float16(relative: float, point: Point, name: str, prepared: Prepared) -> str:
+    """What is said of a graph that loses too much in float16, and from which node on."""
+
+    def exact(names: Collection[str]) -> Mapping[str, Array]:
+        return _read(run_prepared(prepared, names)(point.feeds), names)
+
+    def rough(names: Collection[str]) -> Mapping[str, Array]:
+        return _read(run_prepared(in_float16(prepared), names)(point.feeds), names)
+
+    made = {output for node in prepared.body.nodes for output in node.outputs}
+    place = _named(prepared.body, made, exact, rough, FLOAT16_TOLERANCE)
+    by = f"by {relative:.2g}" if relative < math.inf else "and overflows"
+    return f"{name} in float16 differs from float32 {by} at {point},{place}"
+
+
+def in_float16(prepared: Prepared) -> Prepared:
+    """The body rounded to float16 after each operation. What makes its rows runs once a call, and stays float32."""
+    return replace(prepared, body=round_to_float16(prepared.body))
+
+
+def not_finite(reference: Reference, exported: Graph, point: Point) -> UserError:
+    """The error that names the first tensor of the reference that is not finite, though what it is made from is."""
+
+    def wrong(names: Collection[str]) -> dict[str, bool]:
+        values = reference.inner(point.feeds, names)
+        return {name: value.dtype.kind == "f" and not np.isfinite(value).all() for name, value in values.items()}
+
+    first = first_wrong(exported, set(reference.tensors()), wrong)
+    return UserError(
+        f"the output of {reference.name} is not finite at {point}, from {_node(exported, first)} on",
+        "check the weights and the range of x and time",
+    )
+
+
+def run_prepared(prepared: Prepared, also: Collection[str] = ()) -> Callable[[Mapping[str, Array]], dict[str, Array]]:
+    """The body behind what makes its rows, as the runtime runs them; `also` names inner tensors to return too."""
+
+    def opened(graph: Graph) -> Callable[[Mapping[str, Array]], dict[str, Array]]:
+        made = {output for node in graph.nodes for output in node.outputs} - {value.name for value in graph.outputs}
+        return open_session(graph, [name for name in also if name in made])
+
+    body, ahead = opened(prepared.body), open_rows(prepared, opened)
+
+    def run(feeds: Mapping[str, Array]) -> dict[str, Array]:
+        rows = ahead(feeds)
+        return {**rows, **body({**feeds, **rows})}
+
+    return run
+
+
+def differs(expected: Array, found: Array, tolerance: float) -> bool:
+    """Whether two tensors differ by more than the tolerance, relative to the largest value expected."""
+    if expected.shape != found.shape:
+        return True
+    if expected.dtype.kind != "f":
+        return bool(np.any(expected != found))
+    expected, found = expected.astype(np.float32), found.astype(np.float32)
+    finite = np.isfinite(expected)
+    if not np.array_equal(expected[~finite], found[~finite], equal_nan=True):
+        return True
+    scale = float(np.max(np.abs(expected[finite]), initial=0.0)) or 1.0
+    return not float(np.max(np.abs(expected[finite] - found[finite]), initial=0.0)) <= tolerance * scale
+
+
+def _named(graph: Graph, names: Collection[str], expected: Values, found: Values, tolerance: float) -> str:
+    def wrong(candidates: Collection[str]) -> dict[str, bool]:
+        given = expected(candidates)
+        made = found(list(given))
+        return {name: differs(given[name], made[name], tolerance) for name in given if name in made}
+
+    own = {output for node in graph.nodes for output in node.outputs}
+    candidates = own & set(names) - {value.name for value in graph.outputs}
+    return f" from {_node(graph, first_wrong(graph, candidates, wrong))} on" if candidates else ""
+
+
+def _node(graph: Graph, tensor: str) -> str:
+    """The node that makes a tensor: "node 'conv2d_3' (down28.conv1/Conv)"."""
+    name = next((node.name or node.op for node in graph.nodes if tensor in node.outputs), "")
+    return f"node {tensor!r} ({name})" if name else f"tensor {tensor!r}"
+
+
+def _read(values: Mapping[str, Array], names: Collection[str]) -> dict[str, Array]:
+    return {name: values[name] for name in names if name in values}

@@ -1,0 +1,151 @@
+"""From a torch module to a graph: captured by torch.export, written by torch.onnx, named by its modules."""
+
+import contextlib
+import io
+import logging
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import onnx
+import torch
+from onnxscript import ir
+
+from fewstep.export.refusals import refusal, watched
+from fewstep.graph.graph import Array, Graph
+from fewstep.graph.io import OPSET, from_model
+
+DROPPED_BELOW = 1e-8  # onnxscript takes such constants for 0
+
+
+def capture(
+    module: torch.nn.Module,
+    example: tuple[torch.Tensor, ...],
+    dynamic_shapes: Any,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+) -> tuple[Graph, torch.export.ExportedProgram]:
+    """The module as a graph of opset 20 with these input and output names, and the program it was written from.
+
+    The graph's constants are views of the module's weights, not copies of them. The arguments `example` and
+    `dynamic_shapes` are those of `torch.export.export`. UserError naming the operation that cannot be exported.
+    """
+    captured = None
+    with _quiet(), watched(module) as watch:
+        try:
+            captured = torch.export.export(module, example, dynamic_shapes=dynamic_shapes, strict=False)
+            program = torch.onnx.export(
+                _decomposed(captured),
+                (),
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=list(inputs),
+                output_names=list(outputs),
+                optimize=False,
+                verbose=False,
+            )
+            assert program is not None and program.exported_program is not None
+            given = list(program.model.graph.initializers.values())
+            program.optimize()
+        except Exception as error:
+            raise refusal(error, watch, captured) from error
+    weights = _taken(program.model, given)
+    return from_model(_named_by_module(ir.to_proto(program.model)), beside=weights), program.exported_program
+
+
+def _decomposed(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
+    """The program with the operations of `DECOMPOSED` written out. Most have none: that traces the network once more,
+    a quarter of the export's time."""
+    graphs = [each.graph for each in program.graph_module.modules() if isinstance(each, torch.fx.GraphModule)]
+    is_any = any(_is_written_out(node) for graph in graphs for node in graph.nodes)
+    return program.run_decompositions(DECOMPOSED) if is_any else program
+
+
+def _is_written_out(node: torch.fx.Node) -> bool:
+    """Whether its decomposition makes something else of it."""
+    decomposition = DECOMPOSED.get(node.target)
+    if decomposition is None:
+        return False
+    args, named = torch.fx.node.map_arg((node.args, dict(node.kwargs)), lambda given: given.meta["val"])
+    return decomposition(*args, **named) is not NotImplemented
+
+
+def _taken(model: ir.Model, given: Iterable[ir.Value]) -> dict[str, Array]:
+    """The weights of a model, which is left without them, and so are those that were `given` before it was optimized.
+
+    onnxscript's rewrite rules, which are global, remember the last graph that they saw: it must not hold weights.
+    """
+    weights = {name: value.const_value.numpy() for name, value in model.graph.initializers.items() if value.const_value}
+    made = (output for node in model.graph for output in node.outputs)
+    for value in (*given, *model.graph.initializers.values(), *made):
+        value.const_value = None
+    model.graph.initializers.clear()
+    return weights
+
+
+def _attention(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    mask: torch.Tensor | None = None,
+    dropout: float = 0.0,
+    is_causal: bool = False,
+    *,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Any:
+    """Attention over [B, N, C], written out: torch.onnx knows that of [B, heads, N, C] only."""
+    if q.dim() != 3 or mask is not None or is_causal:
+        return NotImplemented  # keeps the operation
+    scores = (q * (q.shape[-1] ** -0.5 if scale is None else scale)) @ k.transpose(1, 2)
+    return torch.softmax(scores, dim=-1) @ v
+
+
+def _add(a: torch.Tensor, b: Any, *, alpha: float = 1) -> Any:
+    """a + b, where b keeps a quotient of two zeros from being NaN: as what it does, since torch.onnx's optimizer drops
+    an Add of so little."""
+    if not isinstance(b, float) or alpha != 1 or not 0 < abs(b) < DROPPED_BELOW:
+        return NotImplemented
+    return torch.where(a == 0, b, a)
+
+
+def _squeeze(x: torch.Tensor, dim: int) -> Any:
+    """x where that axis is longer than 1, as torch has it: ONNX refuses to squeeze such an axis."""
+    return NotImplemented if x.shape[dim] == 1 else torch.ops.aten.alias.default(x)
+
+
+DECOMPOSED: dict[Any, Callable[..., Any]] = {
+    torch.ops.aten.scaled_dot_product_attention.default: _attention,
+    torch.ops.aten.add.Tensor: _add,
+    torch.ops.aten.squeeze.dim: _squeeze,
+}
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """torch's exporter prints, warns and logs about itself; its errors still come through."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)  # of its many loggers, whatever their levels
+    silent = io.StringIO()
+    with warnings.catch_warnings(), contextlib.redirect_stdout(silent), contextlib.redirect_stderr(silent):
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        finally:
+            logging.disable(before)
+
+
+def _named_by_module(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Name each node by the module it comes from, as "down28.conv1/Conv", so that reports speak the user's words.
+
+    The exporter's metadata holds that, and also paths of this machine: none of it goes further.
+    """
+    counts: Counter[str] = Counter()
+    for node in model.graph.node:
+        scopes: dict[str, Any] = {entry.key: entry.value for entry in node.metadata_props}
+        path = [part.strip(" '\"") for part in scopes.get("pkg.torch.onnx.name_scopes", "").strip("[]").split(",")]
+        name = f"{path[-2] if len(path) > 1 else ''}/{node.op_type}".lstrip("/")
+        counts[name] += 1
+        node.name = name if counts[name] == 1 else f"{name}_{counts[name]}"
+    return model

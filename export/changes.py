@@ -1,0 +1,75 @@
+"""What is changed in a denoiser before it is traced: LoRA files are merged, skip connections tuned."""
+
+import hashlib
+import json
+import logging
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+from fewstep.export.lora import Lora, merge
+from fewstep.export.lora_keys import DENOISER
+from fewstep.export.sources.torch_module import TorchSource
+from fewstep.export.spec import Source
+from fewstep.runtime.errors import UserError
+
+LOG = logging.getLogger("fewstep")
+FREEU = "give b1,b2,s1,s2, as in 1.5,1.6,0.9,0.2"
+LEAST, MOST = 0.0, 10.0  # of a factor: beyond, it is a slip of the pen
+
+
+def changed(source: Source, loras: Sequence[Lora], skip_scale: Sequence[float], freeu: Sequence[float]) -> Source:
+    """The source with these changes, which its hash covers. Its module is changed in place.
+
+    UserError if it is no torch module, or if one of them does not fit it.
+    """
+    if not (loras or skip_scale or freeu):
+        return source
+    _check("--skip-scale", skip_scale, "give numbers around 1, as in 0.8,1")
+    _check("--freeu", freeu, FREEU)
+    if freeu and len(freeu) != 4:
+        raise UserError(f"--freeu has {len(freeu)} numbers", FREEU)
+    if not isinstance(source, TorchSource):
+        raise UserError(f"{source.label} is no torch module, whose layers could be changed", "change what it came from")
+    beside = source.beside.with_loras(loras) if source.beside is not None else None
+    encoders = source.beside.encoders if source.beside is not None else ()
+    for lora in loras:
+        merge(source.module, lora)
+        for network, count in _beside(lora).items():
+            if network not in encoders:
+                LOG.warning(
+                    "%s also changes %d layers of %s, which the bundle does not hold", lora.name, count, network
+                )
+    if skip_scale or freeu:
+        from fewstep.export.skips import FreeU, tune_skips
+
+        backbone_and_skip = FreeU((freeu[0], freeu[1]), (freeu[2], freeu[3])) if freeu else None
+        made = tune_skips(source.module, source.spec, skip_scale, backbone_and_skip)
+        LOG.info(
+            "%d skip connections: %s", len(made), ", ".join(f"{list(c.skip.shape[1:])} x {c.scale:g}" for c in made)
+        )
+    content = [source.sha256, [[lora.sha256, lora.strength] for lora in loras], list(skip_scale), list(freeu)]
+    return replace(source, beside=beside, sha256=hashlib.sha256(json.dumps(content).encode()).hexdigest())
+
+
+def flags(loras: Sequence[Lora], skip_scale: Sequence[float], freeu: Sequence[float]) -> str:
+    """The options that do this again, without anybody's paths."""
+    words = [f" --lora {lora.name}:{lora.strength:g}" for lora in loras]
+    words += [f" {name} {','.join(f'{v:g}' for v in values)}" for name, values in _numbers(skip_scale, freeu) if values]
+    return "".join(words)
+
+
+def _numbers(skip_scale: Sequence[float], freeu: Sequence[float]) -> tuple[tuple[str, Sequence[float]], ...]:
+    return ("--skip-scale", skip_scale), ("--freeu", freeu)
+
+
+def _beside(lora: Lora) -> Counter[str]:
+    """How many layers of networks other than the denoiser a file changes."""
+    return Counter(network for network, _ in lora.updates if network != DENOISER)
+
+
+def _check(option: str, values: Sequence[float], fix: str) -> None:
+    for value in values:
+        if not (math.isfinite(value) and LEAST <= value <= MOST):
+            raise UserError(f"{option} has {value}", fix)

@@ -1,0 +1,134 @@
+"""The networks that a pipeline has beside its denoiser: traced, compared with torch, and written into the bundle.
+
+Each is loaded when its turn comes and let go after it: text encoders are often the largest part of a pipeline.
+"""
+
+import gc
+import logging
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fewstep.graph.commit import Writer
+from fewstep.graph.graph import BATCH, Array, Graph
+from fewstep.graph.io import store, unload
+from fewstep.graph.passes.constants import drop_unused, fold_constants
+from fewstep.graph.passes.shapes import fold_shapes
+from fewstep.graph.session import open_session
+from fewstep.runtime import manifest
+from fewstep.runtime.errors import UserError
+from fewstep.runtime.manifest import Tensor
+
+if TYPE_CHECKING:
+    import torch
+
+LOG = logging.getLogger("fewstep")
+TOLERANCE = 1e-4  # of the largest absolute value of an output
+TRACE_BATCH = 3  # torch.export would take 1 for a constant
+BATCH_LIMIT = 63  # from 64 samples on diffusers lays tensors out anew before it enlarges them; values stay the same
+
+
+@dataclass(frozen=True)
+class Companion:
+    """A network: a module whose `forward(*inputs)` returns its outputs, both in order.
+
+    `inputs` and `outputs` are those of the bundle's graph. `feeds` makes valid inputs of a batch size, by name, and
+    `batches` are the sizes at which the graph is compared with torch.
+    """
+
+    name: str
+    load: "Callable[[], torch.nn.Module]"
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    feeds: Callable[[int], Mapping[str, Array]]
+    batches: tuple[int, ...] = (1, 3, 4)
+
+
+@dataclass(frozen=True)
+class Added:
+    """A companion as it is in the bundle. `relative` is the largest difference from torch that was found, and `run`
+    computes the graph."""
+
+    graph: manifest.Graph
+    relative: float
+    run: Callable[[Mapping[str, Array]], dict[str, Array]]
+
+
+def add_companion(writer: Writer, companion: Companion) -> Added:
+    """Trace, verify at several batches, and add to the bundle. UserError naming what differs.
+
+    Where it is large, torch's weights are gone before the graph is run, as those of the denoiser are.
+    """
+    module = companion.load().eval().cpu().float().requires_grad_(False)
+    feeds = {batch: companion.feeds(batch) for batch in companion.batches}
+    expected = {batch: _outputs(module, companion, given) for batch, given in feeds.items()}
+    (graph,) = unload(writer, _traced(module, companion))
+    del module
+    gc.collect()  # torch's graphs refer to themselves
+    run = open_session(graph)
+    worst = 0.0
+    for batch, given in feeds.items():
+        found = run(given)
+        for tensor, value in zip(companion.outputs, expected[batch], strict=True):
+            relative = _relative(value, found[tensor.name], tensor, companion)
+            if not relative <= TOLERANCE:
+                raise UserError(
+                    f"{companion.name}: the exported graph differs from torch in {tensor.name!r} by {relative:.2g}, "
+                    f"batch {batch}",
+                    "report the pipeline: fewstep is at fault",
+                )
+            worst = max(worst, relative)
+    LOG.info("%s: within %.1e of torch, in batches of %s", companion.name, worst, companion.batches)
+    file, data = store(writer, graph, companion.name.replace(" ", "-"))
+    return Added(manifest.Graph(file, companion.inputs, companion.outputs, data), worst, run)
+
+
+def _outputs(module: "torch.nn.Module", companion: Companion, feeds: Mapping[str, Array]) -> list[Array]:
+    """What torch makes of the feeds."""
+    import torch
+
+    with torch.no_grad():
+        made = module(*(torch.from_numpy(feeds[tensor.name]) for tensor in companion.inputs))
+    return [value.numpy() for value in made]
+
+
+def _traced(module: "torch.nn.Module", companion: Companion) -> Graph:
+    """The network as a graph with a dynamic batch."""
+    import torch
+
+    from fewstep.export.capture import capture
+    from fewstep.export.trace import check_weights
+
+    check_weights(module)
+    feeds = companion.feeds(TRACE_BATCH)
+    example = tuple(torch.from_numpy(feeds[tensor.name]) for tensor in companion.inputs)
+    batch = torch.export.Dim(BATCH, max=BATCH_LIMIT)
+    graph, _ = capture(
+        module,
+        example,
+        (tuple({0: batch} for _ in example),),  # forward takes them as *arguments
+        inputs=[tensor.name for tensor in companion.inputs],
+        outputs=[tensor.name for tensor in companion.outputs],
+    )
+    for kind, told, made in (("takes", companion.inputs, graph.inputs), ("returns", companion.outputs, graph.outputs)):
+        for tensor, value in zip(told, made, strict=True):
+            if value.shape != tensor.shape:
+                raise UserError(
+                    f"{companion.name} {kind} {tensor.name!r} of shape {list(value.shape)}, and the denoiser needs "
+                    f"{list(tensor.shape)}",
+                    "give a folder whose components belong together",
+                )
+    return drop_unused(fold_shapes(fold_constants(graph)))
+
+
+def _relative(expected: Array, found: Array, tensor: Tensor, companion: Companion) -> float:
+    """max |difference| over max |expected|; infinite where whole numbers or shapes differ."""
+    if not np.isfinite(expected).all():
+        raise UserError(f"{companion.name} returns {tensor.name!r} that is not finite", "check its weights")
+    if expected.shape != found.shape or (expected.dtype.kind != "f" and not np.array_equal(expected, found)):
+        return math.inf
+    error, scale = float(np.max(np.abs(expected - found))), float(np.max(np.abs(expected)))
+    return error / scale if scale else error

@@ -1,0 +1,106 @@
+"""Free sizes of a torch module: axes of x and of conditions that stay symbols in its graph, and what to say where the
+module fixes one.
+
+torch.export is told how axes hang together (`8 * height_steps`), so that halving a picture three times and enlarging it
+again needs no proof that the sizes meet.
+"""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from fractions import Fraction
+from typing import Any
+
+import torch
+
+from fewstep.export.reference import call, module_name
+from fewstep.export.spec import Spec
+from fewstep.runtime.errors import UserError
+from fewstep.runtime.manifest import Size
+from fewstep.runtime.sizes import defaults, free_shape, free_x_shape, parsed, sized, visits
+
+LEAST_STEPS = 3  # of a size while tracing, if its range allows: torch.export takes an axis of 1 for a constant
+WITHOUT = "give no sizes, or export that size only"
+Inputs = Callable[[Spec, int], tuple[torch.Tensor, ...]]
+
+
+def dynamic_axes(spec: Spec, batch: Any) -> list[dict[int, Any]]:
+    """The dynamic axes of (x, *times, *conditions), as torch.export takes them, `batch` leading each."""
+    steps = {size.name: _steps(size) for size in spec.sizes}
+    multiples = {size.name: size.multiple for size in spec.sizes}
+
+    def axes(shape: tuple[int | str, ...]) -> dict[int, Any]:
+        return {axis: _axis(size, steps, multiples) for axis, size in enumerate(shape, 1) if isinstance(size, str)}
+
+    times: list[tuple[int | str, ...]] = [()] * len(spec.times)
+    shapes = (free_x_shape(spec), *times, *(free_shape(each.shape, each.follows) for each in spec.conditions))
+    return [{0: batch, **axes(shape)} for shape in shapes]
+
+
+def trace_sizes(spec: Spec) -> dict[str, int]:
+    """Sizes to trace at: near the default, but no two alike and none so small that an inner axis becomes 1."""
+    chosen: dict[str, int] = {}
+    usual = defaults(spec.x_shape, spec.sizes)
+    reach = range(-len(spec.sizes), len(spec.sizes) + 1)  # enough steps to both sides to differ from all others
+    for size in spec.sizes:
+        wanted = max(usual[size.name], LEAST_STEPS * size.multiple)
+        values = {min(max(wanted + step * size.multiple, size.low), size.high) for step in reach}
+        chosen[size.name] = min(values, key=lambda value: (value in chosen.values(), abs(value - wanted), value))
+    return chosen
+
+
+def check_forward(module: torch.nn.Module, spec: Spec, inputs: Inputs, batch: int) -> None:
+    """UserError naming the line where the module fails at other sizes than its default."""
+    for choice in visits(spec)[1:]:
+        at = sized(spec, choice)
+        where = " at " + ", ".join(f"{name} {value}" for name, value in choice.items())
+        try:
+            made = call(module, spec, inputs(at, batch), where)
+        except UserError as error:
+            raise UserError(error.what, WITHOUT) from error
+        if made.shape != (batch, *at.output_shape):
+            raise UserError(f"{module_name(module)} returned shape {list(made.shape)}{where}", WITHOUT)
+
+
+def fixed_size(
+    error: UserError, module: torch.nn.Module, spec: Spec, example: tuple[Any, ...], dynamic: Any
+) -> UserError:
+    """The error of a module that could not be exported; where it fixes a size, in these words and with the line."""
+    told = str(error.__cause__)
+    names = [size.name for size in spec.sizes if size.name in told]
+    if "specialized" not in told or not names:
+        return error
+    line = next(_fixing_lines(module, example, dynamic), "")
+    return UserError(f"{module_name(module)} fixes {' and '.join(names)}{line}", WITHOUT)
+
+
+def _fixing_lines(module: torch.nn.Module, example: tuple[Any, ...], dynamic: Any) -> Iterator[str]:
+    """' (FILE:LINE: CODE)' of what makes a number of a size, as torch's own account of a failed export has it."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # it prints the whole account
+    try:
+        drafted: Any = torch.export.draft_export(module, example, dynamic_shapes=dynamic, strict=False)
+        failures = drafted._report.failures
+    except Exception:  # of any class: the account is a help, not a need
+        return
+    finally:
+        logging.disable(before)
+    for failure in failures:
+        stack: list[Mapping[str, Any]] = failure.data.get("user_stack") or []
+        if "Eq(" in str(failure.data.get("expr", "")) and stack:
+            frame = stack[-1]
+            yield f" (line {frame['line']}: {str(frame.get('loc', '')).strip()})"
+
+
+def _steps(size: Size) -> Any:
+    """The symbol of a size: how many of its multiples it is."""
+    name = size.name if size.multiple == 1 else f"{size.name}_steps"
+    return torch.export.Dim(name, min=size.low // size.multiple, max=size.high // size.multiple)
+
+
+def _axis(size: str, steps: Mapping[str, Any], multiples: Mapping[str, int]) -> Any:
+    """An axis that follows one size as a multiple of its symbol; one that follows several is left to torch.export."""
+    factor, names = parsed(size)
+    if len(names) > 1:
+        return torch.export.Dim.AUTO
+    times = int(factor * Fraction(multiples[names[0]]))
+    return steps[names[0]] if times == 1 else times * steps[names[0]]

@@ -1,0 +1,83 @@
+"""The points at which a denoiser is compared with its graphs: times, batches, sizes of x, values of conditions."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from fewstep.export.spec import Spec
+from fewstep.graph.graph import TIME, TO, Array, X
+from fewstep.runtime.conditions import drawn_range
+from fewstep.runtime.grids import trailing
+from fewstep.runtime.manifest import Condition
+from fewstep.runtime.schedule import NoiseSchedule
+from fewstep.runtime.sizes import sized, visits
+
+TIMES = 3  # noise levels, from pure noise towards the data
+BATCHES = (1, 3, 4)
+SIZED_BATCH = 2  # of x in other sizes than the default
+
+
+@dataclass(frozen=True)
+class Point:
+    """Inputs of one comparison, by graph input name; `sizes` are those of x where they may be chosen."""
+
+    time: float
+    feeds: Mapping[str, Array]
+    sizes: Mapping[str, int]
+
+    @property
+    def batch(self) -> int:
+        return len(self.feeds[X])
+
+    def __str__(self) -> str:
+        sizes = "".join(f", {name} {size}" for name, size in self.sizes.items())
+        return f"time {self.time:g}, batch {self.batch}{sizes}"
+
+
+def points(spec: Spec) -> Iterator[Point]:
+    """Each time with each batch size; then each other size of x, at one time. Conditions walk through their values, the
+    null value among them."""
+    schedule = NoiseSchedule(spec.schedule)
+    times = [time.network for time in trailing(schedule, TIMES)[:-1]]
+    default, *others = visits(spec)
+    visited = [(time, batch, default) for time, batch in product(times, BATCHES)]
+    visited += [(times[number % len(times)], SIZED_BATCH, sizes) for number, sizes in enumerate(others)]
+    for number, (time, batch, sizes) in enumerate(visited):
+        cleaner = [*times[times.index(time) + 1 :], schedule.cleanest.network]
+        yield Point(time, _feeds(sized(spec, sizes), time, cleaner, batch, number), sizes)
+
+
+def _feeds(spec: Spec, time: float, cleaner: Sequence[float], batch: int, number: int) -> dict[str, Array]:
+    """In the order of the network's arguments."""
+    rng = np.random.default_rng(number)
+    feeds: dict[str, Array] = {
+        X: rng.standard_normal((batch, *spec.x_shape), np.float32),
+        TIME: np.full(batch, time, np.float32),
+    }
+    if spec.to is not None:  # where to: every cleaner time in turn
+        feeds[TO] = np.resize(np.array(cleaner, np.float32), batch)
+    for condition in spec.conditions:
+        feeds[condition.input] = _values(condition, batch, number, rng)
+    return feeds
+
+
+def _values(condition: Condition, batch: int, number: int, rng: np.random.Generator) -> Array:
+    """[batch, *shape] values: whole ones in turn, others at random; null as the last sample of every other point."""
+    shape = (batch, *condition.shape)
+    drawn: tuple[Any, Any] = drawn_range(condition) or (-1.0, 1.0)
+    low, high = drawn
+    in_turn = np.arange(math.prod(shape)).reshape(shape) + number
+    kind = np.dtype(condition.dtype).kind
+    if kind == "b":
+        values: Array = in_turn % 2
+    elif kind in "iu":
+        values = low + in_turn % (high - low + 1)
+    else:
+        values = np.asarray(rng.uniform(low, high, shape))
+    if condition.null is not None and number % 2:
+        values[-1] = condition.null
+    return values.astype(condition.dtype)

@@ -1,0 +1,161 @@
+"""Why a module cannot be exported, in one line: which of its modules, which line of its code, what to write instead.
+
+torch says it in pages, and names neither the module nor a way out.
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from fewstep.export.reference import module_name, one_line, place
+from fewstep.runtime.errors import UserError
+
+ON_VALUES = ("data-dependent", "unbacked")  # of torch's messages about branches and loops
+CHOOSE = "compute both ways and choose with torch.where, or fix the number of rounds"
+NO_NUMPY = "compute with operations of torch"
+IN_GENERAL = "make forward free of branches and loops on values, and of a fixed batch"
+OTHER_OPERATIONS = "write it with other operations, or leave it to what runs before the network"
+
+
+@dataclass
+class Watch:
+    """Where the tracing of a module is: the modules that it is inside of, and the first that fixed the batch."""
+
+    root: torch.nn.Module
+    inside: list[str] = field(default_factory=list)
+    fixed_by: str | None = None
+    batch: Any = None  # the symbol of it, once tracing has begun
+
+    @property
+    def innermost(self) -> str:
+        return self.inside[-1] if self.inside else ""
+
+    def named(self, name: str) -> str:
+        """ "blocks.1 (Attention) of Denoiser", or the denoiser itself."""
+        if not name:
+            return module_name(self.root)
+        return f"{name} ({module_name(self.root.get_submodule(name))}) of {module_name(self.root)}"
+
+
+@contextmanager
+def watched(root: torch.nn.Module) -> Iterator[Watch]:
+    """Follow the forward calls of a module and all its modules."""
+    watch = Watch(root)
+    handles: list[Any] = []
+
+    def follow(module: torch.nn.Module, name: str) -> None:
+        def enter(module: torch.nn.Module, inputs: Any) -> None:
+            if watch.batch is None and not name:
+                watch.batch = next((each.shape[0] for each in inputs if isinstance(each, torch.Tensor)), None)
+            watch.inside.append(name)
+
+        def leave(module: torch.nn.Module, inputs: Any, output: Any) -> None:
+            del watch.inside[len(watch.inside) - 1 - watch.inside[::-1].index(name) :]
+            if watch.fixed_by is None and _is_number(watch.batch):
+                watch.fixed_by = name
+
+        handles.extend((module.register_forward_pre_hook(enter), module.register_forward_hook(leave)))
+
+    for name, module in root.named_modules():
+        follow(module, name)
+    try:
+        yield watch
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def refusal(error: BaseException, watch: Watch, captured: torch.export.ExportedProgram | None) -> UserError:
+    """The error to raise; `captured` is the program, where torch came so far."""
+    causes = [error]
+    while causes[-1].__cause__ or causes[-1].__context__:
+        causes.append(causes[-1].__cause__ or causes[-1].__context__)  # type: ignore[arg-type]
+    root = causes[-1]
+    where = next((found for cause in causes if (found := place(cause))), "")
+    if "No ONNX function found" in str(root):
+        return _without_form(str(root).split("op='")[-1].split("'")[0], watch, captured)
+    if "Constraints violated" in str(error) and watch.fixed_by is not None:
+        return UserError(f"{watch.named(watch.fixed_by)} fixes the batch", "use x.shape[0] instead of a number")
+    who = f"{watch.named(watch.innermost)} cannot be exported"
+    if any(word in str(root) for word in ON_VALUES):
+        return UserError(f"{who}: it branches or loops on values{where}", CHOOSE)
+    if ".numpy()" in str(root):
+        return UserError(f"{who}: it computes with numpy{where}", NO_NUMPY)
+    return UserError(f"{who}: {one_line(root)}{where}", IN_GENERAL)
+
+
+def changed_inputs(root: torch.nn.Module, inputs: Iterable[torch.Tensor]) -> str | None:
+    """The module that changes what a forward call is given, in words, or nothing. It is called with these inputs."""
+    given = tuple(inputs)
+    versions = [each._version for each in given]
+    inside: list[str] = []
+    changed: list[str] = []
+
+    def look() -> None:
+        """Before a module is entered or left, what was changed was changed by the code of the one around."""
+        if not changed and [each._version for each in given] != versions:
+            changed.append(inside[-1])
+
+    def follow(module: torch.nn.Module, name: str) -> tuple[Any, Any]:
+        def enter(*_: Any) -> None:
+            if inside:
+                look()
+            inside.append(name)
+
+        def leave(*_: Any) -> None:
+            look()
+            inside.pop()
+
+        return module.register_forward_pre_hook(enter), module.register_forward_hook(leave)
+
+    handles = [handle for name, module in root.named_modules() for handle in follow(module, name)]
+    try:
+        with torch.no_grad():
+            root(*given)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return Watch(root).named(changed[0]) if changed else None
+
+
+def drawing(root: torch.nn.Module, program: torch.export.ExportedProgram) -> str:
+    """ " (aten.randn_like in blocks.1 (Noise) of Denoiser)": what draws at random in a program, or nothing."""
+    for node in program.graph.nodes:
+        tags = getattr(node.target, "tags", ())
+        if torch.Tag.nondeterministic_seeded in tags and "attention" not in str(node.target):
+            return f" ({_operation(node)} in {Watch(root).named(_module_of(node))}{_line(node)})"
+    return ""
+
+
+def _without_form(operation: str, watch: Watch, captured: torch.export.ExportedProgram | None) -> UserError:
+    nodes = captured.run_decompositions().graph.nodes if captured is not None else ()
+    made = next((node for node in nodes if str(node.target).startswith(operation)), None)
+    name, line = ("", "") if made is None else (_module_of(made), _line(made))
+    return UserError(f"{operation} in {watch.named(name)} has no ONNX form{line}", OTHER_OPERATIONS)
+
+
+def _operation(node: torch.fx.Node) -> str:
+    return ".".join(str(node.target).split(".")[:2])
+
+
+def _module_of(node: torch.fx.Node) -> str:
+    """The qualified name of the module whose forward made a node."""
+    stack = list((node.meta.get("nn_module_stack") or {}).values())
+    return str(stack[-1][0]) if stack else ""
+
+
+def _line(node: torch.fx.Node) -> str:
+    """' (FILE:LINE)' of the code that made a node, or nothing."""
+    frames = [line for line in (node.meta.get("stack_trace") or "").splitlines() if line.strip().startswith("File ")]
+    for frame in reversed(frames):
+        file, _, rest = frame.strip().removeprefix('File "').partition('", line ')
+        if "/torch/" not in file and "\\torch\\" not in file:
+            return f" ({file.replace(chr(92), '/').rpartition('/')[2]}:{rest.split(',')[0]})"
+    return ""
+
+
+def _is_number(size: Any) -> bool:
+    return isinstance(size, torch.SymInt) and size.node.maybe_as_int() is not None

@@ -1,0 +1,65 @@
+"""`fewstep export --size height=32:128:8`: let axes of x free that a source's own spec fixes."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from fractions import Fraction
+from typing import Any, cast
+
+import msgspec
+
+from fewstep.export.spec import Source, Spec
+from fewstep.runtime.errors import UserError
+from fewstep.runtime.manifest import Condition, Size
+
+FORM = re.compile(r"([A-Za-z_]\w*)(?:@(\d{1,2}))?=(\d{1,8}):(\d{1,8})(?::(\d{1,8}))?", re.ASCII)
+FIX = "write NAME=LOW:HIGH:MULTIPLE, as height=32:128:8, or NAME@AXIS=... for an axis of another name"
+AXES = {"height": -2, "width": -1, "length": -1}  # where an axis of that name is, from behind
+
+
+def with_sizes(source: Source, texts: Sequence[str]) -> Source:
+    """The source with these sizes free. Those that its spec names itself keep their axes, and get these ranges."""
+    if not texts:
+        return source
+    spec = source.spec
+    known = {size.name: size for size in spec.sizes}
+    for text in texts:
+        size = _parsed(text, spec, known)
+        known[size.name] = size
+    sizes = tuple(sorted(known.values(), key=lambda size: size.axis))
+    conditions = tuple(_following(each, spec, sizes) for each in spec.conditions)
+    freed: Any = replace(cast(Any, source), spec=replace(spec, sizes=sizes, conditions=conditions))
+    return cast(Source, freed)
+
+
+def _parsed(text: str, spec: Spec, known: Mapping[str, Size]) -> Size:
+    match = FORM.fullmatch(text)
+    if match is None:
+        raise UserError(f"--size {text!r}", FIX)
+    name, axis, *numbers = match.groups()
+    low, high, multiple = (None if number is None else int(number) for number in numbers)
+    if axis is not None and int(axis) < len(spec.x_shape):
+        place = int(axis)
+    elif axis is None and name in known:
+        place = known[name].axis
+    elif axis is None and name in AXES and -AXES[name] < len(spec.x_shape):
+        place = len(spec.x_shape) + AXES[name]
+    else:
+        raise UserError(f"--size {text!r}: which axis of x {list(spec.x_shape)} is that?", FIX)
+    usual = known[name].multiple if name in known else 1
+    return Size(name, place, low or 0, high or 0, usual if multiple is None else multiple)
+
+
+def _following(condition: Condition, spec: Spec, sizes: Sequence[Size]) -> Condition:
+    """A condition that is a picture as x is one, of the same size or larger or smaller by one factor, follows x."""
+    if condition.follows or len(condition.shape) != len(spec.x_shape):
+        return condition
+    factors = {Fraction(condition.shape[size.axis], spec.x_shape[size.axis]) for size in sizes}
+    if len(factors) != 1:
+        return condition
+    (factor,) = factors
+    if 1 not in (factor.numerator, factor.denominator):
+        return condition
+    above = "" if factor.numerator == 1 else f"*{factor.numerator}"
+    below = "" if factor.denominator == 1 else f"/{factor.denominator}"
+    return msgspec.structs.replace(condition, follows={size.axis: f"{size.name}{above}{below}" for size in sizes})

@@ -1,0 +1,30 @@
+"""A checkpoint is no source: weights do not say what network they are of, and a pickle runs code when it is opened."""
+
+from pathlib import Path
+from typing import NoReturn
+
+from fewstep.export.sources.diffusers_files import INDEX
+from fewstep.export.sources.lerobot_folder import is_policy
+from fewstep.runtime.errors import UserError
+
+PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".bin", ".tar")  # Python's own, and torch.save's
+WEIGHTS = (".safetensors", ".npz", ".h5", ".gguf")
+FIX = "write a FILE.py with a function that loads it and returns (module, Spec), and give FILE.py:FUNCTION"
+
+
+def is_checkpoint(text: str) -> bool:
+    """Whether a source is named as files of weights are."""
+    return Path(text).suffix.lower() in (*PICKLES, *WEIGHTS)
+
+
+def refuse_checkpoint(text: str) -> NoReturn:
+    """UserError that says what to give instead."""
+    file = Path(text)
+    home = next((folder for folder in file.absolute().parents[:2] if _is_source(folder)), None)
+    holds = "is a pickle, which runs code when it is opened" if file.suffix.lower() in PICKLES else "holds weights only"
+    raise UserError(f"{file.name} {holds}", FIX if home is None else f"give its folder, {home}")
+
+
+def _is_source(folder: Path) -> bool:
+    """Whether a folder is one that export takes: of diffusers, or of LeRobot's."""
+    return (folder / INDEX).is_file() or is_policy(folder)

@@ -1,0 +1,65 @@
+"""The conditioner: what depends on conditions alone, cut off the prologue, which runs once for each time as well."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from fewstep.graph.extents import of_inputs
+from fewstep.graph.graph import TIME, TO, Graph
+from fewstep.graph.index import index
+from fewstep.graph.passes.constants import drop_unused
+from fewstep.graph.prologue import can_be_row
+from fewstep.graph.types import infer_types
+from fewstep.graph.work import work
+
+WORTH = 10**6  # multiply-accumulates of one condition: below it a graph of its own costs more than it saves
+
+
+@dataclass(frozen=True)
+class Conditioned:
+    """A prologue without what depends on conditions alone. Either may be all there is, or have nothing to do."""
+
+    conditioner: Graph | None
+    prologue: Graph | None
+
+
+def cut_conditioner(prologue: Graph, worth: int = WORTH) -> Conditioned:
+    """Cut a prologue where its values begin to depend on time.
+
+        row = Gemm(time) + Conv(image)  ==>  conditioner: return seen = Conv(image)    prologue: row = Gemm(time) + seen
+
+    An observation encoder, or the keys and values of a text, so run once a call and not once a step. Rows that time has
+    no part in leave the prologue altogether. Where the cut would carry anything but rows, what makes them stays.
+    """
+    idx, types = index(prologue), infer_types(prologue)
+    moving = idx.reachable([TIME, TO])
+    inside = {node.output for node in prologue.nodes if not moving.isdisjoint(node.inputs)}
+    while others := [name for name in _boundary(prologue, inside) if not can_be_row(name, types)]:
+        inside.update(idx.producers[name].output for name in others)
+    before = tuple(node for node in prologue.nodes if node.output not in inside)
+    if sum(work(node, types) for node in before) < worth:
+        return Conditioned(None, prologue)
+    rows = tuple(types.values[name] for name in _boundary(prologue, inside))
+    made = {row.name for row in rows}
+    after = tuple(node for node in prologue.nodes if node.output in inside)
+    conditioner = replace(prologue, name="conditioner", outputs=rows, nodes=before)
+    rest = replace(
+        prologue,
+        inputs=(*prologue.inputs, *rows),
+        outputs=tuple(value for value in prologue.outputs if value.name not in made),
+        nodes=after,
+    )
+    return Conditioned(_trimmed(conditioner), _trimmed(rest) if rest.outputs else None)
+
+
+def _boundary(graph: Graph, inside: set[str]) -> tuple[str, ...]:
+    """What the nodes inside, and whoever takes the graph's outputs, read of what other nodes make, in order."""
+    others = {output for node in graph.nodes if node.output not in inside for output in node.outputs}
+    read: Iterable[str] = (name for node in graph.nodes if node.output in inside for name in node.inputs)
+    return tuple(name for name in dict.fromkeys((*read, *(value.name for value in graph.outputs))) if name in others)
+
+
+def _trimmed(graph: Graph) -> Graph:
+    """Without inputs and constants that nothing reads."""
+    graph = drop_unused(graph)
+    read = {name for node in graph.nodes for name in node.inputs}
+    return of_inputs(replace(graph, inputs=tuple(value for value in graph.inputs if value.name in read)))

@@ -1,0 +1,139 @@
+"""Graphs whose axes beside the batch are free too: which numbers their named dimensions stand for.
+
+A dimension is called as `runtime/sizes.py` has it: "height", "height/8". A graph file carries the range of each name in
+its metadata, so that whoever reads the file knows which shapes it takes.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from fractions import Fraction
+from itertools import combinations_with_replacement
+from math import prod
+from typing import Any
+
+from fewstep.graph.graph import OUTPUT, Extent, Graph, Value, X
+from fewstep.runtime.sizes import Takes, defaults, dimension, free_shape, free_x_shape
+
+METADATA = "fewstep.sizes"  # the key in a file
+FACTORS = 2  # sizes in one dimension: the tokens of a picture are height * width / 64
+LIMIT = 8  # sizes of a file, which may come from anywhere
+
+
+def extents_of(takes: Takes) -> dict[str, Extent]:
+    """Of a spec or manifest."""
+    usual = defaults(takes.x_shape, takes.sizes)
+    return {size.name: Extent(usual[size.name], size.low, size.high, size.multiple) for size in takes.sizes}
+
+
+def free_ports(graph: Graph, takes: Takes, heads: int) -> Graph:
+    """The graph of a denoiser with the names of its free axes in its ports, whatever they were called there."""
+    if not takes.sizes:
+        return graph
+    shapes = {X: free_x_shape(takes)} | {each.input: free_shape(each.shape, each.follows) for each in takes.conditions}
+    first, *others = free_x_shape(takes)
+    shapes[OUTPUT] = (heads * first if isinstance(first, int) else first, *others)
+
+    def named(value: Value) -> Value:
+        return replace(value, shape=(*value.shape[:1], *shapes.get(value.name, value.shape[1:])))
+
+    inputs, outputs = (tuple(map(named, values)) for values in (graph.inputs, graph.outputs))
+    return replace(graph, inputs=inputs, outputs=outputs, extents=extents_of(takes))
+
+
+def at_sizes(graph: Graph, sizes: Mapping[str, int] | None = None) -> Graph:
+    """The graph for one choice of its sizes (None: the usual ones), with numbers where names were."""
+    if not graph.extents:
+        return graph
+    chosen = {name: extent.usual for name, extent in graph.extents.items()} | dict(sizes or {})
+
+    def fixed(value: Value) -> Value:
+        return replace(value, shape=tuple(_number(size, chosen) for size in value.shape))
+
+    inputs, outputs = (tuple(map(fixed, values)) for values in (graph.inputs, graph.outputs))
+    return replace(graph, inputs=inputs, outputs=outputs, extents={})
+
+
+def probes(extents: Mapping[str, Extent]) -> list[dict[str, int]]:
+    """Choices of all sizes that tell from which of them a dimension follows: the usual ones first, then each size
+    changed alone, then all changed together."""
+    usual = {name: extent.usual for name, extent in extents.items()}
+    others = {name: list(_others(extent)) or [extent.usual] for name, extent in extents.items()}
+    alone = [usual | {name: values[0]} for name, values in others.items()]
+    return [usual, *alone, {name: values[-1] for name, values in others.items()}]
+
+
+def name_of(found: Sequence[int | str], at: Sequence[Mapping[str, int]]) -> int | str:
+    """What a dimension is called that is `found` at these choices of the sizes; "?" where it is no number there.
+
+    A number if it never changes; "height/8" or "height*width/64" if it is a multiple of sizes; else its numbers one
+    after the other, which are a name as good as any for what is equal elsewhere.
+    """
+    if all(size == found[0] for size in found):
+        return found[0]
+    if any(isinstance(size, str) for size in found):
+        return "?"
+    for count in range(1, FACTORS + 1):
+        for names in combinations_with_replacement(at[0], count):
+            ratios = {
+                Fraction(int(size), prod(values[name] for name in names))
+                for size, values in zip(found, at, strict=True)
+            }
+            if len(ratios) == 1:
+                (ratio,) = ratios
+                above = "" if ratio.numerator == 1 else f"*{ratio.numerator}"
+                return "*".join(names) + above + ("" if ratio.denominator == 1 else f"/{ratio.denominator}")
+    return "|".join(map(str, found))
+
+
+def is_named(size: int | str) -> bool:
+    """Whether a dimension is a number, or called after what it follows: not "?", nor numbers one after the other."""
+    return isinstance(size, int) or not ("?" in size or "|" in size)
+
+
+def of_inputs(graph: Graph) -> Graph:
+    """The graph with the sizes that its inputs have, and no others."""
+    used = " ".join(size for value in graph.inputs for size in value.shape if isinstance(size, str))
+    words = frozenset(re.findall(r"\w+", used))
+    return replace(graph, extents={name: extent for name, extent in graph.extents.items() if name in words})
+
+
+def encode(extents: Mapping[str, Extent]) -> dict[str, str]:
+    """The metadata of a file; none for a graph without free sizes."""
+    return {METADATA: json.dumps({name: asdict(extent) for name, extent in extents.items()})} if extents else {}
+
+
+def decode(metadata: Mapping[str, str]) -> dict[str, Extent]:
+    """What `encode` wrote. ValueError for anything else."""
+    try:
+        content: Any = json.loads(metadata.get(METADATA, "{}"))
+    except RecursionError:
+        content = None
+    if not isinstance(content, dict) or len(content) > LIMIT:
+        raise ValueError(f"metadata {METADATA!r} is no list of sizes")
+    extents = {}
+    for name, fields in content.items():
+        extent = Extent(**fields)
+        numbers = (extent.usual, extent.low, extent.high, extent.multiple)
+        if not all(type(number) is int and number >= 1 for number in numbers):
+            raise ValueError(f"size {name!r} has the range {numbers}")
+        if not extent.low <= extent.usual <= extent.high:
+            raise ValueError(f"size {name!r} is {extent.usual}, outside {extent.low} to {extent.high}")
+        extents[name] = extent
+    return extents
+
+
+def _number(size: int | str, sizes: Mapping[str, int]) -> int | str:
+    """The dimension as a number, if its name is made of sizes; the batch keeps its name."""
+    try:
+        return dimension(size, sizes)
+    except (KeyError, ValueError):
+        return size
+
+
+def _others(extent: Extent) -> Iterator[int]:
+    """Numbers of the range that are not the usual one: its ends, and its middle."""
+    steps = (extent.high - extent.low) // extent.multiple
+    middle = extent.low + steps // 2 * extent.multiple
+    yield from dict.fromkeys(value for value in (extent.low, middle, extent.high) if value != extent.usual)

@@ -1,0 +1,77 @@
+"""Einsum: written as the Transposes and the MatMul that it is."""
+
+from dataclasses import dataclass, replace
+
+from fewstep.graph.additions import Additions
+from fewstep.graph.graph import Graph, Node
+
+
+@dataclass(frozen=True)
+class Operand:
+    """A tensor and the letter of each of its axes."""
+
+    name: str
+    axes: str
+
+
+def expand_einsum(graph: Graph) -> Graph:
+    """Write what is a permutation, or one product of matrices, as such: engines have kernels, and int8, for those.
+
+        Einsum("nhwpqc->nchpwq", x)      ==>      Transpose(x)
+        Einsum("ncq,nck->nqk", q, k)     ==>      MatMul(Transpose(q), k)
+        Einsum("bhwc,cd->bdhw", x, W)    ==>      Transpose(MatMul(x, W))
+
+    Others, which sum over several axes or take more than two operands, stay.
+    """
+    new = Additions(graph)
+    return graph.with_nodes(made for node in graph.nodes for made in (_written_out(node, new) or (node,)))
+
+
+def _written_out(node: Node, new: Additions) -> tuple[Node, ...]:
+    if node.op != "Einsum" or node.domain:
+        return ()
+    equation = node.attributes["equation"]
+    text = (equation.decode() if isinstance(equation, bytes) else equation).replace(" ", "")
+    given, arrow, made = text.partition("->")
+    terms = given.split(",")
+    plain = all(term.isalpha() and len(set(term)) == len(term) for term in (*terms, made))
+    if not arrow or not plain or len(terms) != len(node.inputs):
+        return ()
+    operands = [Operand(name, axes) for name, axes in zip(node.inputs, terms, strict=True)]
+    if len(operands) == 1:
+        return _permuted(operands[0], made, node) if set(made) == set(terms[0]) else ()
+    return _product(operands[0], operands[1], made, node, new) if len(operands) == 2 else ()
+
+
+def _permuted(operand: Operand, made: str, node: Node) -> tuple[Node, ...]:
+    perm = [operand.axes.index(axis) for axis in made]
+    return (Node("Transpose", (operand.name,), node.outputs, {"perm": perm}, node.name),)
+
+
+def _product(a: Operand, b: Operand, made: str, node: Node, new: Additions) -> tuple[Node, ...]:
+    """MatMul of [batch.., rows.., summed] and [batch.., summed, column]; nothing where it is no such product."""
+    summed = [axis for axis in a.axes if axis in b.axes and axis not in made]
+    if len(summed) != 1 or set(made) != (set(a.axes) | set(b.axes)) - set(summed):
+        return ()
+    batch = "".join(axis for axis in made if axis in a.axes and axis in b.axes)
+    rows, columns = ("".join(axis for axis in made if axis in t.axes and axis not in batch) for t in (a, b))
+    if len(columns) != 1 and len(rows) == 1:
+        a, b, rows, columns = b, a, columns, rows
+    if len(columns) != 1 or not rows or (batch and len(rows) != 1):
+        return ()
+    nodes: list[Node] = []
+
+    def ordered(operand: Operand, axes: str) -> str:
+        if operand.axes == axes:
+            return operand.name
+        name = new.name(f"{node.output}_{operand.name}_permuted")
+        nodes.extend(_permuted(operand, axes, replace(node, outputs=(name,), name=f"{node.name}_permuted")))
+        return name
+
+    inputs = (ordered(a, batch + rows + summed[0]), ordered(b, batch + summed[0] + columns))
+    product = batch + rows + columns
+    result = node.output if product == made else new.name(f"{node.output}_product")
+    nodes.append(Node("MatMul", inputs, (result,), name=node.name))
+    if product != made:
+        nodes.extend(_permuted(Operand(result, product), made, node))
+    return tuple(nodes)

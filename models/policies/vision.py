@@ -1,0 +1,71 @@
+"""What policies do with pictures before and behind the backbone: resize, crop, spatial softmax."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Size = tuple[int, int]  # height, width
+
+
+class Resize(nn.Module):
+    """Bilinear and antialiased, to a fixed size, as two matrix products.
+
+    Exactly torch's `interpolate(antialias=True)`, which is linear and separable; its own ONNX form is one that not
+    every engine has.
+    """
+
+    rows: Tensor
+    columns: Tensor
+
+    def __init__(self, before: Size, after: Size) -> None:
+        super().__init__()
+        self.register_buffer("rows", _weights(before[0], after[0]), persistent=False)
+        self.register_buffer("columns", _weights(before[1], after[1]).T.contiguous(), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.rows @ x @ self.columns
+
+
+def _weights(before: int, after: int) -> Tensor:
+    """[after, before]: how much each old pixel counts in each new one."""
+    unit = torch.eye(before)[None, None]
+    resized: Tensor = F.interpolate(unit, (after, before), mode="bilinear", antialias=True, align_corners=False)[0, 0]
+    return resized
+
+
+class CentreCrop(nn.Module):
+    """The middle of a picture [..., H, W]. ValueError where the crop is larger than the picture."""
+
+    def __init__(self, before: Size, after: Size) -> None:
+        super().__init__()
+        if after[0] > before[0] or after[1] > before[1]:
+            raise ValueError(f"a crop to {list(after)} of pictures {list(before)}")
+        self.after = after
+        self.first = (round((before[0] - after[0]) / 2), round((before[1] - after[1]) / 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        (top, left), (height, width) = self.first, self.after
+        return x[..., top : top + height, left : left + width]
+
+
+class SpatialSoftmax(nn.Module):
+    """Features [B, C, h, w] to keypoints [B, K, 2]: where each of K maps is centred, x then y, in [-1, 1].
+
+    Finn et al. 2015, arXiv 1509.06113.
+    """
+
+    pos_grid: Tensor
+
+    def __init__(self, channels: int, size: Size, keypoints: int) -> None:
+        super().__init__()
+        self.nets = nn.Conv2d(channels, keypoints, 1)
+        y, x = torch.meshgrid(_positions(size[0]), _positions(size[1]), indexing="ij")
+        self.register_buffer("pos_grid", torch.stack([x.flatten(), y.flatten()], dim=1))
+
+    def forward(self, features: Tensor) -> Tensor:
+        keypoints: Tensor = torch.softmax(self.nets(features).flatten(2), dim=2) @ self.pos_grid
+        return keypoints
+
+
+def _positions(count: int) -> Tensor:
+    return torch.linspace(-1.0, 1.0, count, dtype=torch.float64).float()

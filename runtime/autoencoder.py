@@ -1,0 +1,99 @@
+"""Between images and latents, with the autoencoder that is in a bundle.
+
+    autoencoder = load_autoencoder("bundle")
+    images = autoencoder.decode(sampler.sample(...))
+
+Images are float32 [N, channels, height, width] in [-1, 1], latents [N, *x_shape] as the sampler has them.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fewstep.runtime.backends.onnxruntime import OnnxRuntime, Session
+from fewstep.runtime.bundle import EXPORT_AGAIN, Bundle, open_bundle
+from fewstep.runtime.companions import image_shape
+from fewstep.runtime.errors import UserError
+from fewstep.runtime.manifest import Autoencoder as Described
+from fewstep.runtime.manifest import Graph
+
+Float32 = NDArray[np.float32]
+
+
+@dataclass(frozen=True, repr=False)
+class Autoencoder:
+    """The autoencoder of a bundle, loaded. Made by `load_autoencoder`; serves any number of threads.
+
+    A batch is done one by one: at the size of images the activations of one fill the memory of many latents.
+    """
+
+    bundle: Bundle
+    described: Described
+    decoder: Session
+    encoder: Session | None
+
+    def __repr__(self) -> str:
+        return f"<Autoencoder of {self.bundle.path}>"
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """(channels, height, width) of an image."""
+        return image_shape(self.bundle.manifest)
+
+    def decode(self, latents: ArrayLike) -> Float32:
+        """Images of latents [N, *x_shape]; their values may pass [-1, 1] by a little."""
+        shape = self.bundle.manifest.x_shape
+        return _one_by_one(self.decoder, self.described.decoder, _checked("latents", latents, shape))
+
+    def encode(self, images: ArrayLike) -> Float32:
+        """Latents of images in [-1, 1]: the mean of what the encoder says, the same each time."""
+        if self.encoder is None or self.described.encoder is None:
+            lacks = "the bundle has none" if self.described.encoder is None else "it was left out"
+            raise UserError(f"no encoder of images is loaded: {lacks}", "load_autoencoder(BUNDLE) of one that has it")
+        return _one_by_one(self.encoder, self.described.encoder, _checked("images", images, self.image_shape))
+
+
+def load_autoencoder(bundle: Bundle | Path | str, threads: int = 0, encoder: bool = True) -> Autoencoder:
+    """The autoencoder of a bundle, on the CPU.
+
+    Args:
+        bundle: the bundle, or its path.
+        threads: of one run; 0 means one per physical core.
+        encoder: load the encoder too, where there is one: for image-to-image.
+    """
+    bundle = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
+    described = bundle.manifest.autoencoder
+    if described is None:
+        raise UserError(f"{bundle.path} has no autoencoder", "export a folder that has vae/, or take x as it is")
+    engine, wanted = OnnxRuntime(threads), described.encoder if encoder else None
+    return Autoencoder(
+        bundle,
+        described,
+        engine.load_graph(bundle, described.decoder),
+        None if wanted is None else engine.load_graph(bundle, wanted),
+    )
+
+
+def _one_by_one(network: Session, graph: Graph, given: Float32) -> Float32:
+    (taken,), (made,) = graph.inputs, graph.outputs
+    wanted = tuple(made.shape[1:])
+    results = [network({taken.name: given[index : index + 1]})[made.name] for index in range(len(given))]
+    if any(result.shape != (1, *wanted) for result in results):
+        raise UserError(f"{graph.file} is not what the manifest says", EXPORT_AGAIN)
+    return np.concatenate(results)
+
+
+def _checked(what: str, values: ArrayLike, shape: tuple[int, ...]) -> Float32:
+    fix = f"give finite numbers [N, {', '.join(map(str, shape))}]"
+    try:
+        with np.errstate(over="ignore"):
+            array = np.ascontiguousarray(values, np.float32)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{what} are no array of numbers", fix) from error
+    if array.shape[1:] != tuple(shape) or not len(array):
+        raise UserError(f"{what} have the shape {list(array.shape)}", fix)
+    if not np.isfinite(array).all():
+        raise UserError(f"{what} hold a number that is not finite", fix)
+    return array

@@ -1,0 +1,31 @@
+"""What every backend asks of its settings and of what is installed."""
+
+import importlib
+import os
+from numbers import Integral
+from typing import Any
+
+from fewstep.runtime.errors import UserError
+
+
+def imported(module: str, said: str, install: str) -> Any:
+    """A package that a backend needs. UserError, saying what lacks it and how to get it, if it cannot be imported."""
+    try:
+        return importlib.import_module(module)
+    except (ImportError, OSError, RuntimeError) as error:  # OSError: a shared library is missing
+        raise UserError(f"{said} cannot be imported ({error})", install) from error
+
+
+def check_contexts(contexts: int) -> None:
+    """UserError for a number of calls at once that runs none."""
+    if contexts < 1:
+        raise UserError(f"{contexts} contexts run nothing", "give at least 1")
+
+
+def check_threads(threads: int) -> None:
+    """UserError for what is no number of threads, or more than there are cores."""
+    if not isinstance(threads, Integral):
+        raise UserError(f"threads {threads!r} is no whole number", "give threads=2, or 0 for one per core")
+    cores = os.cpu_count() or 1
+    if not 0 <= threads <= cores:  # spinning threads that wait for each other's core take minutes a call
+        raise UserError(f"{threads} threads on {cores} cores", f"give 1 to {cores}, or 0 for one per core")

@@ -1,0 +1,64 @@
+"""Open a bundle for sampling: which of its bodies, and what runs it."""
+
+import logging
+from pathlib import Path
+
+from fewstep.runtime.backends import CONDITIONER, PROLOGUE, Backend
+from fewstep.runtime.backends.onnxruntime import OnnxRuntime
+from fewstep.runtime.bundle import Bundle, open_bundle
+from fewstep.runtime.errors import UserError
+from fewstep.runtime.sampler import Sampler
+
+LOG = logging.getLogger("fewstep")
+
+
+def load(
+    path: Path | str, precision: str = "float32", *, body: str | None = None, backend: Backend | None = None
+) -> Sampler:
+    """Open a bundle for sampling.
+
+    Args:
+        path: the bundle.
+        precision: "float32", "float16" or "int8"; the backend knows which body of that precision it runs best.
+        body: the name of a body instead, for measuring (e.g. "int8-tensorrt", simulated in float).
+        backend: the inference engine and its settings; None is ONNX Runtime on the CPU.
+    """
+    bundle = open_bundle(path)
+    if backend is None:
+        backend = OnnxRuntime()
+        if body is not None and not any(body in names for names in backend.bodies.values()):
+            LOG.warning(
+                "body %r is for another engine: onnxruntime on the CPU imitates it, slowly, to measure it", body
+            )
+    elif not (hasattr(backend, "load") and hasattr(backend, "bodies")):
+        raise UserError(
+            f"backend {backend!r} is no inference engine",
+            "leave backend out for ONNX Runtime on the CPU, or pass one of fewstep.runtime.backends",
+        )
+    name = body or choose_body(bundle, precision, backend)
+    return Sampler(
+        bundle=bundle,
+        body=bundle.body(name),
+        denoiser=backend.load(bundle, name),
+        prologue=None if bundle.manifest.prologue is None else backend.load(bundle, PROLOGUE),
+        conditioner=None if bundle.manifest.conditioner is None else backend.load(bundle, CONDITIONER),
+        stages=tuple(backend.load(bundle, f"{name}/{i}") for i in range(len(bundle.body(name).stages))),
+        nulls={each.name: bundle.null(each) for each in bundle.manifest.conditions if each.null_file is not None},
+    )
+
+
+def choose_body(bundle: Bundle, precision: str, backend: Backend) -> str:
+    """The name of the body that a precision means on a backend."""
+    if not isinstance(precision, str) or precision not in backend.bodies:
+        raise UserError(f"unknown precision {precision!r}", f"choose one of {', '.join(backend.bodies)}")
+    for name in backend.bodies[precision]:
+        if name in bundle.manifest.bodies:
+            return name
+    have = ", ".join(bundle.manifest.bodies)
+    wanted = backend.bodies[precision][0]
+    fix = f"fewstep calibrate {bundle.path} --target {wanted.removeprefix(f'{precision}-')}"
+    if precision == "float16":
+        fix = f"fewstep build {bundle.path} --precision float16"
+    if "float32" not in bundle.manifest.bodies:  # nothing to make it from: `fewstep pack` left it out
+        fix = f"choose precision {' or '.join(sorted({body.precision for body in bundle.manifest.bodies.values()}))}"
+    raise UserError(f"{bundle.path} has no {wanted} body, only {have}", fix)

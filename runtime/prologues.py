@@ -1,0 +1,112 @@
+"""What is computed before the first step: the rows that the body reads beside x.
+
+Samples often share their condition, and the unconditional branch is the same for all. The conditioner, such as an
+observation encoder, runs once for each distinct condition, whatever the number of steps; the prologue once for each
+distinct pair of time and condition; each call of the body is then dealt its rows when it comes, not all calls at once.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.runtime.backends import CONDITIONER, PROLOGUE, Network, graph_of
+from fewstep.runtime.bundle import EXPORT_AGAIN, Bundle
+from fewstep.runtime.errors import UserError
+
+Arrays = Mapping[str, NDArray[Any]]
+
+TIME, TO = "\0time", "\0to"  # keys of the network's times among the conditions, which have visible names
+PLACE = "\0place"  # key of a condition's number
+TIMES: Mapping[str, str] = {"time": TIME, "to": TO}  # by role
+
+
+def dealt_rows(
+    bundle: Bundle,
+    conditioner: Network | None,
+    prologue: Network | None,
+    blocks: Sequence[Arrays],
+    wanted: Iterable[str],
+) -> Callable[[int], dict[str, NDArray[Any]]]:
+    """For each block of conditions and times [N, ...] the rows `wanted` [N, ...], by name."""
+    manifest, wanted = bundle.manifest, frozenset(wanted)
+    named = {each.input: each.name for each in manifest.conditions}
+    graphs = [graph for graph in (manifest.conditioner, manifest.prologue) if graph is not None]
+    taken = {named[each.name] for graph in graphs for each in graph.inputs if each.role == "condition"}
+    values, places = _conditions(blocks, sorted(taken))
+    count = 1 + max(int(place.max()) for place in places)
+    seen: dict[str, NDArray[Any]] = {}
+    if conditioner is not None and manifest.conditioner is not None:
+        given = {each.name: values[named[each.name]] for each in manifest.conditioner.inputs}
+        seen = _run(conditioner, CONDITIONER, given, count, bundle)
+    made: dict[str, NDArray[Any]] = {}
+    pairs: list[NDArray[np.intp]] = places
+    if prologue is not None and manifest.prologue is not None:
+        times = {each.name: TIMES[each.role] for each in manifest.prologue.inputs if each.role in TIMES}
+        distinct, pairs = _pairs(blocks, places, sorted(set(times.values())))
+        of_pair = distinct[PLACE]
+        given = {name: distinct[key] for name, key in times.items()}
+        for each in manifest.prologue.inputs:
+            if each.name not in times:
+                known = values[named[each.name]] if each.role == "condition" else seen[each.name]
+                given[each.name] = known[of_pair]
+        made = _run(prologue, PROLOGUE, given, len(of_pair), bundle)
+
+    def rows(index: int) -> dict[str, NDArray[Any]]:
+        of_condition = {name: row[places[index]] for name, row in seen.items() if name in wanted}
+        return of_condition | {name: row[pairs[index]] for name, row in made.items() if name in wanted}
+
+    return rows
+
+
+def _run(network: Network, name: str, given: Arrays, count: int, bundle: Bundle) -> dict[str, NDArray[Any]]:
+    """What the conditioner or the prologue makes, [count, ...] each."""
+    made = network(given)
+    for each in graph_of(bundle, name).outputs:
+        if each.name not in made or made[each.name].shape[:1] != (count,):
+            raise UserError(f"{bundle.path}: the {name} makes no row {each.name!r} for each sample", EXPORT_AGAIN)
+    return dict(made)
+
+
+def _conditions(
+    blocks: Sequence[Arrays], names: Sequence[str]
+) -> tuple[dict[str, NDArray[Any]], list[NDArray[np.intp]]]:
+    """Distinct conditions [C, ...], and for each block the place of each of its samples among them.
+
+    The steps of a plan bring the same arrays, which may be pictures: those are looked at once.
+    """
+    first: dict[tuple[int, ...], int] = {}
+    numbers = [first.setdefault(tuple(id(block[name]) for name in names), at) for at, block in enumerate(blocks)]
+    apart = sorted(set(numbers))
+    sizes = [len(blocks[at][TIME]) for at in apart]
+    if not names:
+        return {}, [np.zeros(len(block[TIME]), np.intp) for block in blocks]
+    values, place = _distinct({name: np.concatenate([blocks[at][name] for at in apart]) for name in names})
+    by_block = dict(zip(apart, _split(place, sizes), strict=True))
+    return values, [by_block[number] for number in numbers]
+
+
+def _pairs(
+    blocks: Sequence[Arrays], places: Sequence[NDArray[np.intp]], times: Iterable[str]
+) -> tuple[dict[str, NDArray[Any]], list[NDArray[np.intp]]]:
+    """Distinct pairs of `times` and a condition's place, and for each block the place of each sample among them."""
+    joined = {key: np.concatenate([block[key] for block in blocks]) for key in times}
+    distinct, place = _distinct({**joined, PLACE: np.concatenate(places)})
+    return distinct, _split(place, [len(each) for each in places])
+
+
+def _split(place: NDArray[np.intp], sizes: Sequence[int]) -> list[NDArray[np.intp]]:
+    return np.split(place, np.cumsum(sizes)[:-1])
+
+
+def _distinct(values: Arrays) -> tuple[dict[str, NDArray[Any]], NDArray[np.intp]]:
+    """The distinct rows over all arrays [N, ...] together -> [U, ...], and for each of the N its place among them."""
+    count = len(next(iter(values.values())))
+    if count == 1:
+        return dict(values), np.zeros(1, np.intp)
+    flat = [np.ascontiguousarray(array).reshape(count, -1).view(np.uint8) for array in values.values()]
+    rows = np.ascontiguousarray(np.concatenate(flat, 1))
+    opaque = rows.view(np.dtype((np.void, rows.shape[1]))).reshape(-1)  # axis=0 would make one field of each byte
+    _, first, place = np.unique(opaque, return_index=True, return_inverse=True)
+    return {name: array[first] for name, array in values.items()}, place.reshape(-1)

@@ -1,0 +1,234 @@
+"""The free sizes of a denoiser: axes of x, such as height and width, that a caller chooses anew for each run.
+
+A dimension of a tensor is a number, or says how it follows from the sizes: "height", "height*2", "height/8",
+"height*width/64". At chosen sizes everything is numbers again: see `sized`.
+"""
+
+import dataclasses
+import operator
+import re
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from math import prod
+from typing import Any, Protocol, TypeVar, cast
+
+import msgspec
+
+from fewstep.runtime.errors import UserError
+from fewstep.runtime.manifest import Condition, Size
+
+Dimension = int | str
+NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
+RESERVED = "batch"
+LARGEST = 2**24  # of one size
+ELEMENTS_LIMIT = 2**28  # of one sample: beyond it a shape is damage, not a model
+VISIT_LIMIT = 4  # times the elements of the default shape: larger ones are not verified, which would take long
+
+
+class Takes(Protocol):
+    """A manifest, or a spec."""
+
+    @property
+    def x_shape(self) -> tuple[int, ...]: ...
+    @property
+    def conditions(self) -> tuple[Condition, ...]: ...
+    @property
+    def sizes(self) -> tuple[Size, ...]: ...
+
+
+T = TypeVar("T", bound=Takes)
+
+
+def sized(takes: T, given: Mapping[str, int] | None = None) -> T:
+    """The manifest, or spec, with the shapes of x and conditions as they are at the given sizes: all numbers.
+
+    A size that is not given has its default, which `x_shape` says. UserError for one that cannot be.
+    """
+    if not takes.sizes:
+        if given:
+            raise UserError(f"sizes {dict(given)!r} for x of one shape, {list(takes.x_shape)}", "leave sizes out")
+        return takes
+    values = defaults(takes.x_shape, takes.sizes) | _checked(takes, {} if given is None else given)
+    x_shape = list(takes.x_shape)
+    for size in takes.sizes:
+        x_shape[size.axis] = values[size.name]
+    if prod(x_shape) > ELEMENTS_LIMIT:
+        raise UserError(f"x of shape {x_shape} has more than {ELEMENTS_LIMIT} elements", "give smaller sizes")
+    conditions = tuple(_condition_at(each, values) for each in takes.conditions)
+    made: Any = msgspec.structs.replace if isinstance(takes, msgspec.Struct) else dataclasses.replace
+    return cast(T, made(takes, x_shape=tuple(x_shape), conditions=conditions))
+
+
+def parse_sizes(texts: Sequence[str]) -> dict[str, int]:
+    """ "height=96" to {"height": 96}."""
+    sizes = {}
+    for text in texts:
+        name, equals, number = text.partition("=")
+        if not equals or not NAME.fullmatch(name) or not _is_number(number):
+            raise UserError(f"size {text!r} is not NAME=NUMBER", "write it as --size height=96")
+        sizes[name] = int(number)
+    return sizes
+
+
+def sizes_of(x_shape: Sequence[int], takes: Takes) -> dict[str, int] | None:
+    """The sizes that an x of this shape [*x_shape] has, whether they may be so or not; None if it is no x at all."""
+    if len(x_shape) != len(takes.x_shape):
+        return None
+    free = {size.axis: size.name for size in takes.sizes}
+    if any(axis not in free and x_shape[axis] != size for axis, size in enumerate(takes.x_shape)):
+        return None
+    return {name: x_shape[axis] for axis, name in free.items()}
+
+
+def defaults(x_shape: Sequence[int], sizes: Sequence[Size]) -> dict[str, int]:
+    """What each size is where nothing is said."""
+    return {size.name: x_shape[size.axis] for size in sizes}
+
+
+def described(sizes: Sequence[Size]) -> str:
+    """The ranges in words: "height 32 to 128 in steps of 8"."""
+    return ", ".join(f"{size.name} {size.low} to {size.high} in steps of {size.multiple}" for size in sizes)
+
+
+def dimension(size: Dimension, values: Mapping[str, int]) -> int:
+    """A dimension as a number, at these sizes. ValueError for what is none, KeyError for an unknown name."""
+    if isinstance(size, int):
+        return size
+    factor, names = parsed(size)
+    made = factor * prod(values[name] for name in names)
+    if made.denominator != 1:
+        raise ValueError(f"{size!r} is no whole number")
+    return int(made)
+
+
+def read_sizes(named: Sequence[Dimension], shape: Sequence[int]) -> dict[str, int]:
+    """The sizes (and the batch) that a tensor's dimensions tell: "height/8" tells height, "height*width" nothing."""
+    told = {}
+    for size, found in zip(named, shape, strict=False):
+        if isinstance(size, str):
+            factor, names = parsed(size)
+            if len(names) == 1:
+                told[names[0]] = int(found / factor)
+    return told
+
+
+def size_problem(x_shape: Sequence[int], sizes: Sequence[Size], heads: int = 1) -> tuple[str, str] | None:
+    """(name, what is wrong with it) of a size that cannot be, or None."""
+    for number, size in enumerate(sizes):
+        if not NAME.fullmatch(size.name) or size.name == RESERVED:
+            return size.name, "a name is a word of letters, digits and _, and not 'batch'"
+        if any(size.name == other.name or size.axis == other.axis for other in sizes[:number]):
+            return size.name, f"another one has this name, or axis {size.axis}"
+        if not 0 <= size.axis < len(x_shape):
+            return size.name, f"x_shape {list(x_shape)} has no axis {size.axis}"
+        if size.axis == 0 and heads > 1:
+            return size.name, "several outputs stand one after the other along axis 0"
+        if not 1 <= size.low <= size.high <= LARGEST or size.multiple < 1:
+            return size.name, f"{size.low} to {size.high} in steps of {size.multiple} is no range"
+        for said, value in (("low", size.low), ("high", size.high), ("x_shape's", x_shape[size.axis])):
+            if value % size.multiple or not size.low <= value <= size.high:
+                return size.name, f"{said} {value} is no multiple of {size.multiple} from {size.low} to {size.high}"
+    return None
+
+
+def free_shape(shape: Sequence[int], follows: Mapping[int, str]) -> tuple[Dimension, ...]:
+    """A shape with what its free axes follow in place of their default numbers, as a graph's ports have it."""
+    return tuple(follows.get(axis, size) for axis, size in enumerate(shape))
+
+
+def free_x_shape(takes: Takes) -> tuple[Dimension, ...]:
+    return free_shape(takes.x_shape, {size.axis: size.name for size in takes.sizes})
+
+
+def follows_problem(condition: Condition, takes: Takes) -> str | None:
+    """What is wrong with the axes of a condition that follow x's sizes, or None."""
+    values = defaults(takes.x_shape, takes.sizes)
+    if condition.follows and (condition.default is not None or condition.null_file is not None):
+        return "its default, or null value in a file, has one shape only"
+    for axis, size in condition.follows.items():
+        if not 0 <= axis < len(condition.shape):
+            return f"shape {list(condition.shape)} has no axis {axis}"
+        if problem := dimension_problem(size, takes.sizes):
+            return problem
+        if dimension(size, values) != condition.shape[axis]:
+            return f"axis {axis} is {condition.shape[axis]}, and {size} is {dimension(size, values)} by default"
+    return None
+
+
+def dimension_problem(size: Dimension, sizes: Sequence[Size]) -> str | None:
+    """What is wrong with a dimension of a condition or of a graph's tensor, or None."""
+    if isinstance(size, int):
+        return None if size >= 1 else f"{size} is no size"
+    try:
+        factor, names = parsed(size)
+    except ValueError:
+        return f"{size!r} is neither a number nor made of sizes, as height/8"
+    steps = {each.name: each.multiple for each in sizes}
+    for name in names:
+        if name not in steps:
+            return f"there is no size {name!r}"
+    if (factor * prod(steps[name] for name in names)).denominator != 1:
+        return f"{size!r} is not always a whole number: give multiples that are divisible"
+    return None
+
+
+def visits(takes: Takes) -> list[dict[str, int]]:
+    """Choices of all sizes at which a graph is verified: the default first, then the least, the greatest, and for
+    several sizes one where they differ. What has more than VISIT_LIMIT times the default's elements is left out."""
+    usual = defaults(takes.x_shape, takes.sizes)
+    least, greatest = ({size.name: getattr(size, end) for size in takes.sizes} for end in ("low", "high"))
+    mixed = {
+        size.name: greatest[size.name] if number % 2 else least[size.name] for number, size in enumerate(takes.sizes)
+    }
+    found = [usual]
+    for choice in (least, mixed, greatest):
+        if choice not in found and prod(choice.values()) <= VISIT_LIMIT * prod(usual.values()):
+            found.append(choice)
+    if len(found) == 1 and takes.sizes:  # a wide range: a step upwards, then
+        ups = {size.name: min(usual[size.name] + size.multiple, size.high) for size in takes.sizes}
+        found += [ups] * (ups != usual)
+    return found
+
+
+def parsed(text: str) -> tuple[Fraction, list[str]]:
+    """A product of numbers and names, over a number -> (the numbers, the names). ValueError for anything else."""
+    above, slash, below = text.partition("/")
+    factors = above.split("*")
+    names = [factor for factor in factors if NAME.fullmatch(factor)]
+    numbers = [int(factor) for factor in factors if factor not in names and _is_number(factor)]
+    if not names or len(names) + len(numbers) < len(factors) or (slash and not _is_number(below)):
+        raise ValueError(f"{text!r} is no dimension")
+    return Fraction(prod(numbers), int(below) if slash else 1), names
+
+
+def _condition_at(condition: Condition, values: Mapping[str, int]) -> Condition:
+    shape = (dimension(size, values) for size in free_shape(condition.shape, condition.follows))
+    return msgspec.structs.replace(condition, shape=tuple(shape)) if condition.follows else condition
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) < 10 and int(text) > 0
+
+
+def _checked(takes: Takes, given: Mapping[str, int]) -> dict[str, int]:
+    """The given sizes, each known, a whole number, and in its range."""
+    ranges = described(takes.sizes)
+    if not isinstance(given, Mapping):
+        raise UserError(f"sizes {given!r} are no mapping of names to numbers", f"give sizes={{NAME: NUMBER}}: {ranges}")
+    known = {size.name: size for size in takes.sizes}
+    checked = {}
+    for name, value in given.items():
+        if name not in known:
+            raise UserError(f"unknown size {name!r}", f"it has {ranges}")
+        size = known[name]
+        try:
+            number = None if isinstance(value, bool) else operator.index(value)
+        except TypeError:  # an array has an index, too, if it holds one number
+            number = None
+        if number is None:
+            raise UserError(f"{name} {value!r} is no whole number", f"give {described([size])}")
+        if not size.low <= number <= size.high or number % size.multiple:
+            what = "outside its range" if number % size.multiple == 0 else f"no multiple of {size.multiple}"
+            raise UserError(f"{name} {number} is {what}", f"give {described([size])}")
+        checked[name] = number
+    return checked

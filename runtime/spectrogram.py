@@ -1,0 +1,147 @@
+"""Sound as a denoiser sees it: complex spectrograms with compressed amplitudes, as SGMSE+ has them. Numpy alone.
+
+Richter, Welker, Lemercier, Lay, Gerkmann 2023 (arXiv 2208.05830), section IV: beta |c|^alpha e^(i angle(c)) of the
+coefficients c of a short-time Fourier transform, real and imaginary part as two channels. The transform is that of
+`torch.stft` and `torch.istft` with a periodic Hann window, centred frames and reflected ends. Its parameters are the
+`Spectrogram` in a bundle's manifest.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fewstep.runtime.errors import UserError
+from fewstep.runtime.manifest import Spectrogram
+
+Float32 = NDArray[np.float32]
+Complex = NDArray[np.complex128]
+QUIET = 1e-8  # the largest amplitude of a recording that is taken for silence
+
+
+def spectrogram_problem(transform: Spectrogram, x_shape: Sequence[int]) -> str | None:
+    """What is wrong with a transform for samples of a shape, or None."""
+    if not 2 <= 2 * transform.hop <= transform.n_fft:  # a Hann window that overlaps less leaves samples without weight
+        return f"hop {transform.hop} is not in 1 .. n_fft / 2, {transform.n_fft // 2}"
+    if not (0 < transform.exponent <= 1 and 0 < transform.factor < 1e6):
+        return f"exponent {transform.exponent:g}, factor {transform.factor:g} are not in 0 .. 1 and above 0"
+    if transform.rate < 1:
+        return f"rate {transform.rate} is not positive"
+    if len(x_shape) != 3 or tuple(x_shape[:2]) != (2, bins(transform)):
+        return f"samples {list(x_shape)} are not [2, {bins(transform)}, frames]"
+    return None
+
+
+def bins(transform: Spectrogram) -> int:
+    """Frequencies from 0 to half the rate."""
+    return transform.n_fft // 2 + 1
+
+
+def frames(transform: Spectrogram, samples: int, multiple: int = 1) -> int:
+    """How many frames `encode` makes of so many samples."""
+    return -(-(samples // transform.hop + 1) // multiple) * multiple
+
+
+def samples(transform: Spectrogram, frames: int) -> int:
+    """How many samples so many frames hold."""
+    return (frames - 1) * transform.hop
+
+
+def stft(transform: Spectrogram, wave: ArrayLike) -> Complex:
+    """[..., samples] -> [..., bins, frames]. UserError where there are too few samples to reflect."""
+    signal, half = np.asarray(wave, np.float64), transform.n_fft // 2
+    if signal.ndim == 0 or signal.shape[-1] <= half:
+        raise UserError(f"a recording of {signal.size} samples", f"give more than {half}")
+    ends = [(0, 0)] * (signal.ndim - 1) + [(half, half)]
+    padded = np.pad(signal, ends, mode="reflect")
+    parts = np.lib.stride_tricks.sliding_window_view(padded, transform.n_fft, axis=-1)[..., :: transform.hop, :]
+    return np.swapaxes(np.fft.rfft(parts * _window(transform), axis=-1), -1, -2)
+
+
+def istft(transform: Spectrogram, coefficients: Complex, samples: int) -> NDArray[np.float64]:
+    """[..., bins, frames] -> [..., samples]: the wave whose frames are nearest, by weighted overlap and add.
+
+    Samples after the last frame are 0.
+    """
+    window, half = _window(transform), transform.n_fft // 2
+    parts = np.fft.irfft(np.swapaxes(coefficients, -1, -2), transform.n_fft, axis=-1) * window
+    count = parts.shape[-2]
+    wave = np.zeros((*parts.shape[:-2], transform.n_fft + transform.hop * (count - 1)))
+    weight = np.zeros(wave.shape[-1])
+    for frame in range(count):
+        place = slice(frame * transform.hop, frame * transform.hop + transform.n_fft)
+        wave[..., place] += parts[..., frame, :]
+        weight[place] += window**2
+    end = half + samples
+    inside = wave[..., half:end] / np.maximum(weight[half:end], 1e-11)
+    return np.pad(inside, [(0, 0)] * (inside.ndim - 1) + [(0, samples - inside.shape[-1])])
+
+
+def encode(transform: Spectrogram, wave: ArrayLike, multiple: int = 1) -> Float32:
+    """[..., samples] -> compressed [..., 2, bins, frames], with frames of zeros at the end up to a multiple: U-Nets
+    halve them several times."""
+    c = stft(transform, wave)
+    c = np.pad(c, [(0, 0)] * (c.ndim - 1) + [(0, -c.shape[-1] % multiple)])
+    compressed = transform.factor * _powered(c, transform.exponent)
+    return np.stack([compressed.real, compressed.imag], axis=-3).astype(np.float32)
+
+
+def decode(transform: Spectrogram, spectrogram: ArrayLike, samples: int) -> Float32:
+    """Compressed [..., 2, bins, frames] -> [..., samples], the inverse of `encode`.
+
+    Frames that were padded at the end are left out: they overlap with the last samples, and know nothing of them.
+    """
+    parts = np.asarray(spectrogram, np.float64)
+    if parts.ndim < 3 or parts.shape[-3:-1] != (2, bins(transform)):
+        raise UserError(f"a spectrogram of shape {list(parts.shape)}", f"give [..., 2, {bins(transform)}, frames]")
+    parts = parts[..., : samples // transform.hop + 1] / transform.factor
+    c = parts[..., 0, :, :] + 1j * parts[..., 1, :, :]
+    return istft(transform, _powered(c, 1 / transform.exponent), samples).astype(np.float32)
+
+
+def _window(transform: Spectrogram) -> NDArray[np.float64]:
+    """Hann, periodic: [n_fft]."""
+    return np.asarray(0.5 - 0.5 * np.cos(2 * np.pi * np.arange(transform.n_fft) / transform.n_fft))
+
+
+def _powered(c: Complex, exponent: float) -> Complex:
+    """|c|^exponent with the angle of c; 0 stays 0."""
+    amplitude = np.abs(c)
+    return c * np.where(amplitude > 0, amplitude, 1.0) ** (exponent - 1)
+
+
+def loudness(wave: ArrayLike) -> float:
+    """The largest amplitude; 1 for silence. A noisy recording is divided by it before `encode`, and what `decode` makes
+    of its samples multiplied by it."""
+    largest = float(np.max(np.abs(wave), initial=0.0))
+    return largest if largest > QUIET else 1.0
+
+
+def pieces(wave: ArrayLike, length: int, overlap: int) -> Float32:
+    """A wave [samples] cut into pieces [N, length], each of which begins `overlap` samples before the last one ends;
+    zeros fill the last piece."""
+    signal = np.asarray(wave, np.float32)
+    if signal.ndim != 1:
+        raise UserError(f"a recording of the shape {list(signal.shape)}", "give one channel, [samples]")
+    if length < 1 or not 0 <= 2 * overlap <= length:
+        raise UserError(f"pieces of {length} samples that overlap by {overlap}", "let them overlap by half at most")
+    step = length - overlap
+    count = max(1, -(-(len(signal) - overlap) // step))
+    filled = np.pad(signal, (0, overlap + count * step - len(signal)))
+    return np.stack([filled[start : start + length] for start in range(0, count * step, step)])
+
+
+def joined(parts: Sequence[Float32] | Float32, samples: int, overlap: int) -> Float32:
+    """The wave [samples] of `pieces`: where two overlap, one fades into the other in even steps."""
+    length = len(parts[0])
+    step = length - overlap
+    rise = (np.arange(overlap) + 0.5) / max(overlap, 1)
+    wave = np.zeros(step * len(parts) + overlap)
+    for number, part in enumerate(parts):
+        weight = np.ones(length)
+        if number:
+            weight[:overlap] = rise
+        if number + 1 < len(parts):
+            weight[length - overlap :] = rise[::-1]
+        wave[number * step : number * step + length] += part * weight
+    return wave[:samples].astype(np.float32)

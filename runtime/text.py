@@ -1,0 +1,175 @@
+"""Prompts to conditions, with the text encoder that is in a bundle.
+
+    text = load_text_encoder("bundle")
+    with fewstep.runtime.load("bundle") as sampler:
+        x = sampler.sample("dpmpp_2m:20", seeds=[0], condition=text.encode(["a cat"]), guidance=7.5)
+
+A negative prompt is the condition of the unconditional branch: branches={"uncond": text.encode(["blurry"])}. The text
+encoder is a network of its own, often larger than the denoiser: what it made may be kept, and it be let go, before the
+denoiser is loaded. Tokenizers are run by the library `tokenizers`, from files of the bundle.
+"""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.runtime.backends.onnxruntime import OnnxRuntime, Session
+from fewstep.runtime.bundle import EXPORT_AGAIN, Bundle, open_bundle
+from fewstep.runtime.errors import UserError
+from fewstep.runtime.manifest import Tokens
+
+LOG = logging.getLogger("fewstep")
+BATCH = 8  # prompts of one run: more would only cost memory
+SHOWN = 80  # characters of what is told of a prompt
+
+Ids = NDArray[np.int64]
+
+
+@dataclass(frozen=True, repr=False)
+class TextEncoder:
+    """The text encoder of a bundle, loaded. Made by `load_text_encoder`; serves any number of threads."""
+
+    bundle: Bundle
+    tokens: tuple[Tokens, ...]
+    tokenizers: tuple[Any, ...]  # `tokenizers.Tokenizer`, one for each of `tokens`
+    network: Session
+
+    def __repr__(self) -> str:
+        return f"<TextEncoder of {self.bundle.path}>"
+
+    def encode(self, prompts: Sequence[str]) -> dict[str, NDArray[Any]]:
+        """The conditions [len(prompts), *shape] that the prompts are, by name.
+
+        A prompt that is longer than the tokenizer allows is cut, with a warning that says what was dropped. An empty
+        one is what denoisers take for "nothing in particular".
+        """
+        prompts = check_prompts(prompts)
+        distinct = list(dict.fromkeys(prompts))
+        fed = self.ids(distinct)
+        parts = []
+        for start in range(0, len(distinct), BATCH):
+            parts.append(self.network({name: ids[start : start + BATCH] for name, ids in fed.items()}))
+        place = {prompt: index for index, prompt in enumerate(distinct)}
+        rows = [place[prompt] for prompt in prompts]
+        return {name: np.concatenate([part[name] for part in parts])[rows] for name in parts[0]}
+
+    def ids(self, prompts: Sequence[str]) -> dict[str, Ids]:
+        """The inputs [len(prompts), length] of the network: token ids, and masks where it takes them."""
+        fed: dict[str, Ids] = {}
+        dropped: dict[str, str] = {}  # of each prompt the most that a tokenizer has dropped
+        for tokens, tokenizer in zip(self.tokens, self.tokenizers, strict=True):
+            with _sound(self.bundle, tokens):
+                made = token_ids(prompts, tokenizer, tokens.length, tokens.pad)
+            fed[tokens.input] = made.ids
+            if tokens.mask is not None:
+                fed[tokens.mask] = made.mask
+            dropped |= {prompt: max(dropped.get(prompt, ""), text, key=len) for prompt, text in made.dropped.items()}
+        for prompt, text in dropped.items():
+            LOG.warning("prompt %s is too long: %s is dropped", _shown(prompt), _shown(text))
+        return fed
+
+
+@dataclass(frozen=True)
+class TokenIds:
+    """Ids [N, length] of N prompts, `mask` 1 where they are the prompt's and 0 behind it; what was `dropped` of prompts
+    that are too long."""
+
+    ids: Ids
+    mask: Ids
+    dropped: Mapping[str, str]
+
+
+def token_ids(prompts: Sequence[str], tokenizer: Any, length: int, pad: int) -> TokenIds:
+    """The ids that a `tokenizers.Tokenizer` makes of prompts, cut to a length and filled up to it."""
+    ids = np.full((len(prompts), length), pad, np.int64)
+    mask = np.zeros((len(prompts), length), np.int64)
+    dropped = {}
+    room = length - tokenizer.num_special_tokens_to_add(is_pair=False)
+    for index, prompt in enumerate(prompts):
+        whole = tokenizer.encode(prompt, add_special_tokens=False)
+        if len(whole.ids) > room:
+            dropped[prompt] = prompt[whole.offsets[room][0] :].strip()
+            whole.truncate(room)
+        row = tokenizer.post_process(whole).ids
+        ids[index, : len(row)], mask[index, : len(row)] = row, 1
+    return TokenIds(ids, mask, dropped)
+
+
+def load_text_encoder(bundle: Bundle | Path | str, threads: int = 0) -> TextEncoder:
+    """The text encoder of a bundle, on the CPU. `threads`: of one run, 0 means one per physical core."""
+    bundle = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
+    text = bundle.manifest.text
+    if text is None:
+        raise UserError(
+            f"{bundle.path} has no text encoder",
+            "give its conditions themselves, or export a folder that has text_encoder/ and tokenizer/",
+        )
+    return TextEncoder(
+        bundle,
+        text.tokens,
+        tuple(_tokenizer(bundle, tokens) for tokens in text.tokens),
+        OnnxRuntime(threads).load_graph(bundle, text.graph),
+    )
+
+
+def check_prompts(prompts: Sequence[str]) -> list[str]:
+    """A list of texts, at least one."""
+    if isinstance(prompts, str) or not isinstance(prompts, Sequence):
+        raise UserError(f"prompts {prompts!r} are not a list of texts", "give ['a cat']")
+    for prompt in prompts:
+        if not isinstance(prompt, str):
+            raise UserError(f"prompt {prompt!r} is no text", "give each prompt as a string")
+        try:
+            prompt.encode()
+        except UnicodeEncodeError as error:  # half of a surrogate pair
+            raise UserError(f"prompt {prompt!r} is no valid text", "give characters that UTF-8 has") from error
+    if not prompts:
+        raise UserError("no prompts", "give at least one; an empty one is ''")
+    return list(prompts)
+
+
+def _tokenizer(bundle: Bundle, tokens: Tokens) -> Any:
+    """The tokenizer in a file of the bundle. What that says of lengths and padding is said by the manifest."""
+    try:
+        from tokenizers import Tokenizer
+    except ImportError as error:
+        raise UserError(
+            f"prompts need the library tokenizers, which cannot be imported ({error})", "pip install 'fewstep[text]'"
+        ) from error
+    content = bundle.read(tokens.tokenizer)
+    with _sound(bundle, tokens):
+        tokenizer = Tokenizer.from_str(content.decode())
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        room = tokens.length - tokenizer.num_special_tokens_to_add(is_pair=False)
+    if room < 1:
+        raise UserError(f"{bundle.path}: {tokens.tokenizer} fills {tokens.length} ids by itself", EXPORT_AGAIN)
+    return tokenizer
+
+
+@contextmanager
+def readable(what: str, fix: str) -> Iterator[None]:
+    """What the library tokenizers cannot do with `what` as a UserError: its panics are no Exceptions."""
+    try:
+        yield
+    except UserError:
+        raise
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{what} is no tokenizer ({reason})", fix) from None
+
+
+def _sound(bundle: Bundle, tokens: Tokens) -> AbstractContextManager[None]:
+    return readable(f"{bundle.path}: {tokens.tokenizer}", EXPORT_AGAIN)
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= SHOWN else text[: SHOWN - 3] + "...")

@@ -1,0 +1,71 @@
+"""Samples in the units that a bundle's manifest gives them, and back: the actions of a robot.
+
+sampler.to_units(actions)      radians, metres, ... from model range
+sampler.from_units(actions)    what model range they are: for `hold`, for `given`
+"""
+
+import math
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fewstep.runtime.errors import UserError
+from fewstep.runtime.manifest import Affine, Manifest, Policy
+
+Float32 = NDArray[np.float32]
+EXPORT_WITH_UNITS = "export it with units=Affine(scale, shift) in its spec"
+
+
+def to_units(manifest: Manifest, x: ArrayLike) -> Float32:
+    """Samples [..., *x_shape] in model range, in their units."""
+    units, values, scale, shift = _prepared(manifest, x)
+    return (values * scale + shift).astype(np.float32)
+
+
+def from_units(manifest: Manifest, value: ArrayLike) -> Float32:
+    """Samples [..., *x_shape] in their units, in model range."""
+    units, values, scale, shift = _prepared(manifest, value)
+    moves = scale != 0
+    return np.where(moves, (values - shift) / np.where(moves, scale, 1.0), units.constant).astype(np.float32)
+
+
+def _prepared(
+    manifest: Manifest, given: ArrayLike
+) -> tuple[Affine, NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """The affine map; values, scale and shift in float64, so that they broadcast."""
+    units, shape = manifest.units, manifest.x_shape
+    if units is None:
+        raise UserError(f"bundle {manifest.name!r} does not say in which units its samples are", EXPORT_WITH_UNITS)
+    fix = f"give [..., {', '.join(map(str, shape))}]"
+    try:
+        values = np.asarray(given, np.float64)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"samples that are no array of numbers ({error})", fix) from error
+    if values.ndim < len(shape) or values.shape[-len(shape) :][units.axis] != len(units.scale):  # others may be free
+        raise UserError(f"samples of the shape {list(values.shape)}", fix)
+    along = [1] * len(shape)
+    along[units.axis] = -1
+    scale, shift = (np.reshape(np.asarray(numbers, np.float64), along) for numbers in (units.scale, units.shift))
+    return units, values, scale, shift
+
+
+def units_problem(units: Affine, x_shape: tuple[int, ...]) -> str | None:
+    """What is wrong with an affine map for samples of a shape, or None."""
+    if not -len(x_shape) <= units.axis < len(x_shape):
+        return f"samples {list(x_shape)} have no axis {units.axis}"
+    if not len(units.scale) == len(units.shift) == x_shape[units.axis]:
+        return f"{len(units.scale)} scales and {len(units.shift)} shifts for {x_shape[units.axis]} places"
+    if not all(math.isfinite(number) for number in (*units.scale, *units.shift, units.constant)):
+        return "a number of it is not finite"
+    return None
+
+
+def policy_problem(policy: Policy, x_shape: tuple[int, ...], units: Affine | None = None) -> str | None:
+    """What is wrong with a policy's rhythm for action sequences [horizon, ...] in such units, or None."""
+    if policy.observations < 1 or policy.actions < 1 or policy.first < 0:
+        return "it counts at least one observation and one action"
+    if not x_shape or policy.first + policy.actions > x_shape[0]:
+        return f"actions {policy.first} .. {policy.first + policy.actions - 1} of samples {list(x_shape)}"
+    if units is not None and units.axis in (0, -len(x_shape)):
+        return f"its units lie along axis {units.axis} of samples {list(x_shape)}, which is that of its actions in time"
+    return None

@@ -1,0 +1,80 @@
+"""Integer kernels against what their numbers stand for, operation by operation."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from small_body import EDGES, SELECTED, body, feeds, table
+
+from fewstep.calibration.calibrate import CalibrateOptions, open_task
+from fewstep.calibration.count import count_activations, tabulate
+from fewstep.calibration.lowering import agreement
+from fewstep.calibration.lowering.agreement import agreements, warn_of_disagreement
+from fewstep.calibration.lowering.quantize import lower_graph
+from fewstep.calibration.lowering.scheme import Target
+from fewstep.calibration.lowering.targets.cpu_arm import CPU_ARM
+from fewstep.calibration.lowering.targets.cpu_x86 import CPU_X86
+from fewstep.calibration.lowering.targets.cpu_x86_7bit import CPU_X86_7BIT
+from fewstep.calibration.lowering.targets.tensorrt import TENSORRT
+from fewstep.calibration.trajectories import roll_out
+from fewstep.graph.graph import GROUP, Array, Graph
+from fewstep.graph.session import Session
+
+
+def lowered(target: Target) -> Graph:
+    prepared = body()
+    return lower_graph(prepared, table(prepared, EDGES), target)[0]
+
+
+@pytest.mark.parametrize("target", [CPU_X86, CPU_X86_7BIT, CPU_ARM], ids=lambda target: target.name)
+@pytest.mark.parametrize("group", [0, 2])
+def test_every_integer_kernel_computes_what_its_numbers_stand_for(target: Target, group: int) -> None:
+    found = agreements(lowered(target), feeds(body()) | {GROUP: np.array([group])})
+    assert {each.tensor.removeprefix("int8(").removesuffix(")") for each in found} == set(SELECTED)
+    assert all(each.is_close for each in found)
+    assert all(each.steps < 0.01 for each in found if each.tensor == "mixed")  # which writes float32
+
+
+def test_every_kernel_of_the_shipped_model_agrees(exported_fashion_mnist: Path) -> None:
+    """At most one step, where a sum lies on a half: 8 in 100 000 numbers where this was written."""
+    options = CalibrateOptions(exported_fashion_mnist, plan="ddim:2", trajectories=4, groups="pooled")
+    task = open_task(options)
+    ranges = tabulate(count_activations(task), "0" * 64, task.plan.name, "minmax")
+    graph, ops, _ = lower_graph(task.prepared, ranges, CPU_X86)
+    evaluation = next(iter(roll_out(task.sampler, task.plan, task.seeds[:1])))
+    found = agreements(graph, evaluation.feeds)
+    assert len(found) == len(ops) > 30
+    assert all(each.is_close for each in found), found[0]
+
+
+def test_a_graph_of_pairs_has_no_integer_kernels_of_its_own() -> None:
+    prepared = body()
+    assert agreements(lower_graph(prepared, table(prepared), TENSORRT)[0], feeds(prepared)) == ()
+
+
+def test_the_kernel_that_saturates_is_named_and_no_other(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A double of a CPU whose sums of one operation stop at 60; what follows it reads what it made."""
+
+    def saturating(graph: Graph, also: Any = (), optimize: bool = False) -> Any:
+        session: Session = opened(graph, also, optimize)
+
+        def run(given: Mapping[str, Array]) -> dict[str, Array]:
+            values = session(given)
+            return {name: np.minimum(v, 60) if optimize and name == "int8(h2)" else v for name, v in values.items()}
+
+        return run
+
+    opened = agreement.open_session
+    monkeypatch.setattr(agreement, "open_session", saturating)
+    given = feeds(body()) | {GROUP: np.array([1])}
+    worst, *others = agreements(lowered(CPU_X86), given)
+    assert worst.tensor == "int8(h2)" and worst.steps > 10 and worst.off > 100 and not worst.is_close
+    assert all(each.is_close for each in others)
+    with caplog.at_level(logging.WARNING, "fewstep"):
+        warn_of_disagreement(lowered(CPU_X86), given, "int8-cpu-x86")
+    assert "int8-cpu-x86" in caplog.text and "most in 'int8(h2)'" in caplog.text

@@ -1,0 +1,46 @@
+"""Restoration U-Nets from module to int8: what they are shown, and what ResShift's posterior makes of it."""
+
+import re
+import runpy
+import sys
+from math import sqrt
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fewstep.runtime import load, noise
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "restoration.py"
+
+
+@torch.no_grad()
+def resshift(network: torch.nn.Module, y: np.ndarray, draws: list[np.ndarray]) -> np.ndarray:
+    """Equation 7 of Yue et al. 2023 over the four timesteps: kappa 2, sqrt(eta) from 0.02 to 0.99 to the power 0.3."""
+    way = (np.arange(4) / 3) ** 0.3
+    eta, zs = (0.02 * (0.99 / 0.02) ** way) ** 2, iter(draws)
+    x = y + 2 * sqrt(eta[3]) * next(zs)
+    for t in (3, 2, 1, 0):
+        seen = torch.from_numpy(x / sqrt(4 * eta[t] + 1))
+        x0 = network(seen, torch.full((len(x),), float(t), dtype=torch.float64), torch.from_numpy(y)).numpy()
+        if t == 0:
+            return x0
+        former, alpha = eta[t - 1], eta[t] - eta[t - 1]
+        x = former / eta[t] * x + alpha / eta[t] * x0 + 2 * sqrt(former / eta[t] * alpha) * next(zs)
+    raise AssertionError
+
+
+def test_restoration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["restoration.py", str(tmp_path)])
+    example = runpy.run_path(str(EXAMPLE), run_name="__main__")
+    printed = capsys.readouterr().out
+    assert "in resshift:4" in printed and "in rddm:5" in printed
+    assert min(float(each) for each in re.findall(r"at (\S+) dB", printed)) > 35
+
+    y = example["blurred"](2)
+    draws = [np.stack([noise.normal(seed, number, y.shape[1:]) for seed in (0, 1)]) for number in range(4)]
+    expected = resshift(example["make_resshift"]()[0].eval().double(), y.astype(float), draws)
+    with load(tmp_path / "make_resshift") as sampler:
+        made = sampler.sample("resshift:4", seeds=[0, 1], condition={"y": y})
+    assert made == pytest.approx(expected, abs=1e-4 * np.abs(expected).max())

@@ -1,0 +1,149 @@
+"""The first tensor that differs is found and named, a few tensors at a time."""
+
+from collections.abc import Collection
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from denoisers import Exported, source
+from onnx import helper
+from onnx_models import model
+from torch import Tensor, nn
+
+from fewstep.export.bisect import AT_ONCE, differs, first_wrong
+from fewstep.export.points import points
+from fewstep.export.sources.onnx_file import OnnxSource
+from fewstep.export.spec import Spec
+from fewstep.export.verify import verify
+from fewstep.graph.graph import Graph, Node, Value
+from fewstep.graph.prepare import prepare
+from fewstep.runtime.errors import UserError
+from fewstep.runtime.manifest import Condition, ScheduleSpec
+
+LENGTH = 1000
+
+
+def chain(branches: int) -> Graph:
+    """Chains of LENGTH additions from x, summed: tensor i of chain b is "b.i"."""
+    nodes = [
+        Node("Add", (f"{b}.{i - 1}" if i else "x", "one"), (f"{b}.{i}",))
+        for b in range(branches)
+        for i in range(LENGTH)
+    ]
+    nodes.append(Node("Sum", tuple(f"{b}.{LENGTH - 1}" for b in range(branches)), ("output",)))
+    x, output = (Value(name, np.dtype(np.float32), ("batch", 1)) for name in ("x", "output"))
+    return Graph("chain", (x,), (output,), tuple(nodes), {"one": np.float32(1)})
+
+
+@pytest.mark.parametrize(("branches", "bad"), [(1, 0), (1, 617), (1, LENGTH - 1), (3, 400)])
+def test_the_first_wrong_tensor_is_found_in_a_few_runs(branches: int, bad: int) -> None:
+    """One chain is wrong from `bad` on; the others stay right, also where they come later."""
+    graph, runs = chain(branches), list[Collection[str]]()
+
+    def wrong(names: Collection[str]) -> dict[str, bool]:
+        runs.append(names)
+        return {name: name.startswith("0.") and int(name.split(".")[1]) >= bad for name in names}
+
+    candidates = {node.output for node in graph.nodes} - {"output"}
+    assert first_wrong(graph, candidates, wrong) == f"0.{bad}"
+    assert len(runs) <= 8 and max(map(len, runs)) <= AT_ONCE  # log(3000) / log(8) is 3.9
+
+
+def test_what_cannot_be_told_is_passed_over() -> None:
+    def wrong(names: Collection[str]) -> dict[str, bool]:
+        return {name: int(name[2:]) >= 500 for name in names if int(name[2:]) % 10 == 0}
+
+    assert first_wrong(chain(1), {f"0.{i}" for i in range(LENGTH)}, wrong) == "0.500"
+
+
+def test_a_wrong_output_of_right_tensors_is_the_output() -> None:
+    assert first_wrong(chain(1), {"0.3", "0.700"}, lambda names: dict.fromkeys(names, False)) == "output"
+
+
+def test_infinite_values_are_the_same_where_they_are_the_same() -> None:
+    """A mask holds them."""
+    mask = np.array([0.0, -np.inf, 1.0], np.float32)
+    assert not differs(mask, mask + np.float32([1e-6, 0, 0]), 1e-4)
+    assert differs(mask, np.float32([0, 0, 1]), 1e-4) and differs(mask, np.float32([0, -np.inf, np.nan]), 1e-4)
+
+
+@pytest.mark.parametrize("kind", ["exported", "prepared"])
+def test_a_broken_node_is_named_wherever_it_is(unet: Exported, kind: str) -> None:
+    """A pass that makes an addition of a multiplication: one node of each part of the network."""
+    graph = unet.traced.graph
+    broken = [node for node in graph.nodes if node.op == "Mul" and len(set(node.inputs)) == 2][::20]
+    assert len(broken) > 1
+    for node in broken:
+        spoiled = graph.with_nodes(replace(each, op="Add") if each is node else each for each in graph.nodes)
+        traced = replace(unet.traced, graph=spoiled) if kind == "exported" else unet.traced
+        wrong = unet.prepared if kind == "exported" else prepare(spoiled)
+        with pytest.raises(UserError, match="differs from") as failure:
+            verify(unet.source.spec, traced, wrong)
+        if kind == "exported":  # a module of several operations is one for torch, and is named
+            assert f"({node.name.rpartition('/')[0]}" in str(failure.value)
+        else:  # where a pass has joined the node with its neighbours, the next one that kept its name
+            named = str(failure.value).split("from node '")[1].split("'")[0]
+            order = [each.output for each in graph.nodes]
+            assert 0 <= order.index(named) - order.index(node.output) < 20
+
+
+def onnx_source(folder: Path, proto: onnx.ModelProto) -> OnnxSource:
+    onnx.save(proto, folder / "model.onnx")
+    label = Condition("class", "label", low=0, high=4)
+    spec = Spec("s", (2, 4, 4), (label,), "epsilon", ScheduleSpec("linear"), x="sample", time="timestep", output="out")
+    return OnnxSource(folder / "model.onnx", spec, "model.onnx", "0" * 64)
+
+
+@pytest.mark.parametrize("form", [{}, {"opset": 17, "time": "scalar"}, {"batch": 2}, {"dtype": np.float16}], ids=str)
+def test_a_difference_from_an_onnx_file_is_named_by_its_own_tensors(tmp_path: Path, form: dict[str, object]) -> None:
+    file = onnx_source(tmp_path, model(**form))  # type: ignore[arg-type]
+    traced = file.trace()
+    assert {"h", "scaled", "sum"} <= set(traced.reference.tensors())
+    verify(file.spec, traced, prepare(traced.graph))
+    for name, spoil in (("h", {"op": "Conv", "attributes": {"pads": [0, 0, 2, 2]}}), ("sum", {"op": "Mul"})):
+        nodes = [replace(node, **spoil) if node.output == name else node for node in traced.graph.nodes]  # type: ignore[arg-type]
+        wrong = replace(traced, graph=traced.graph.with_nodes(nodes))
+        with pytest.raises(UserError, match=rf"differs from model.onnx from node '{name}'"):
+            verify(file.spec, wrong, prepare(traced.graph))
+
+
+class Masked(nn.Module):
+    """Masked attention, whose scores hold -inf as they should, and a logarithm of what is negative."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        attention = x.masked_fill(torch.arange(4) == 0, float("-inf")).softmax(-1)
+        return attention + (self.head(x) * 4).log()
+
+
+def test_the_origin_of_nan_is_not_a_mask_of_infinities() -> None:
+    masked = source(Masked())
+    traced = masked.trace()
+    with pytest.raises(UserError, match=r"Masked is not finite at time 999, batch 1, from node 'log' \(.*Log\) on"):
+        verify(masked.spec, traced, prepare(traced.graph))
+
+
+def test_the_origin_of_nan_in_an_onnx_file(tmp_path: Path) -> None:
+    proto = model()
+    proto.graph.node.append(helper.make_node("Log", ["out"], ["wrong"], name="head"))
+    proto.graph.node.append(helper.make_node("Add", ["wrong", "sum"], ["end"]))
+    proto.graph.output[0].name = "end"
+    file = onnx_source(tmp_path, proto)
+    traced = replace(file, spec=replace(file.spec, output="end")).trace()
+    with pytest.raises(UserError, match=r"model.onnx is not finite at .*, from node 'wrong' \(head\) on"):
+        verify(replace(file.spec, output="end"), traced, prepare(traced.graph))
+
+
+def test_points_of_a_torch_reference_give_the_tensors_that_are_asked_for(unet: Exported) -> None:
+    reference, point = unet.traced.reference, next(points(unet.source.spec))
+    names = reference.tensors()
+    made = {output for node in unet.traced.graph.nodes for output in node.outputs}
+    assert len(set(names) & made) > 0.5 * len(names)
+    some = list(names)[::40]
+    assert list(reference.inner(point.feeds, some)) == some

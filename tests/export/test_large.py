@@ -1,0 +1,202 @@
+"""A network too large for one file: its weights leave memory, lie in files once, and everything else is as usual.
+
+The limit is lowered, so that the networks here are large.
+"""
+
+import shutil
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+import fewstep.runtime
+from fewstep.calibration.calibrate import CalibrateOptions, calibrate
+from fewstep.calibration.engines.build import BuildOptions, build
+from fewstep.export import take, verify
+from fewstep.export.export import ExportOptions, export
+from fewstep.graph import io
+from fewstep.graph.pack import PackOptions, pack
+from fewstep.runtime import integrity
+from fewstep.runtime.bundle import open_bundle
+from fewstep.runtime.errors import UserError
+from fewstep.runtime.manifest import Manifest
+
+LIMIT = 60_000  # bytes
+DENOISER = """
+import weakref
+import torch
+from torch import nn
+from fewstep.export import ScheduleSpec, Spec
+
+SEEN = []
+
+class Denoiser(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.time = nn.Linear(1, 48)
+        self.first, self.second = nn.Conv2d(1, 48, 3, padding=1), nn.Conv2d(48, 48, 3, padding=1)
+        self.mix = nn.Linear(48, 48)
+        self.last = nn.Conv2d(96, 1, 3, padding=1)
+
+    def forward(self, x, time):
+        h = torch.relu(self.first(x) + self.time(time[:, None] / 1000)[:, :, None, None])
+        g = self.mix(torch.relu(self.second(h)).flatten(2).transpose(1, 2)).transpose(1, 2).unflatten(2, (8, 8))
+        return self.last(torch.cat([g, h], 1))
+
+def make():
+    torch.manual_seed(0)
+    denoiser = Denoiser()
+    SEEN.extend(weakref.ref(parameter) for parameter in denoiser.parameters())
+    return denoiser, Spec("large", (1, 8, 8), (), "v", ScheduleSpec("cosine"))
+"""
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> str:
+    file = tmp_path_factory.mktemp("large") / "large_denoiser.py"
+    file.write_text(DENOISER)
+    return f"{file}:make"
+
+
+@pytest.fixture
+def low_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(io, "EXTERNAL_ABOVE", LIMIT)
+
+
+@pytest.fixture(scope="module")
+def large(source: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle with its weights in files."""
+    bundle = tmp_path_factory.mktemp("exported") / "large"
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(io, "EXTERNAL_ABOVE", LIMIT)
+        export(ExportOptions(source, bundle))
+    return bundle
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def samples(bundle: Path, body: str = "float32") -> Any:
+    with fewstep.runtime.load(bundle, body=body) as sampler:
+        return sampler.sample("ddim:3", seeds=[0, 1])
+
+
+def data_bytes(bundle: Path) -> int:
+    return sum(path.stat().st_size for path in (bundle / "graphs").glob("*.data"))
+
+
+def test_it_samples_as_with_its_weights_inside(source: str, large: Path, tmp_path: Path) -> None:
+    export(ExportOptions(source, tmp_path / "small"))
+    one, files = open_bundle(tmp_path / "small").manifest, open_bundle(large).manifest
+    assert not one.bodies["float32"].graph.data and files.bodies["float32"].graph.data
+    assert (large / files.bodies["float32"].graph.file).stat().st_size < 10_000
+    assert {path for path in contents(large) if path != "manifest.json"} == set(files.files)
+    np.testing.assert_allclose(samples(large), samples(tmp_path / "small"), rtol=1e-5, atol=1e-5)
+    assert integrity.verify(integrity.VerifyOptions(large)).is_whole
+
+
+@pytest.mark.usefixtures("low_limit")
+def test_torch_is_gone_before_the_graphs_are_run(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    alive: list[int] = []
+
+    def watched(*arguments: Any) -> verify.Verification:
+        alive.append(sum(reference() is not None for reference in sys.modules["large_denoiser"].SEEN))
+        return compare(*arguments)
+
+    compare = verify.compare
+    monkeypatch.setattr(verify, "compare", watched)
+    export(ExportOptions(source, tmp_path / "b"))
+    assert alive == [0]
+
+
+@pytest.mark.usefixtures("low_limit")
+def test_a_mismatch_brings_it_back_and_names_the_node(
+    source: str, large: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spoiled(*graphs: Any) -> Any:
+        *kept, exported = unload(*graphs)
+        weight = next(name for name in exported.constants if name == "second.weight")
+        return (*kept, exported.with_nodes(exported.nodes, {weight: 2 * exported.constants[weight]}))
+
+    unload = io.unload
+    monkeypatch.setattr(take.io, "unload", spoiled)
+    shutil.copytree(large, tmp_path / "b")
+    before = contents(tmp_path / "b")
+    with pytest.raises(UserError, match=r"differs from torch from node '\w+' \(second/Conv\) on"):
+        export(ExportOptions(source, tmp_path / "b"))
+    assert contents(tmp_path / "b") == before
+
+
+@pytest.mark.usefixtures("low_limit")
+def test_without_room_nothing_changes(
+    source: str, large: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=50_000))
+    shutil.copytree(large, tmp_path / "old")
+    before = contents(tmp_path / "old")
+    for bundle in (tmp_path / "old", tmp_path / "new"):
+        with pytest.raises(UserError, match=rf"{bundle.name} needs [\d.]+ kB more, and its disk has 50 kB free"):
+            export(ExportOptions(source, bundle))
+    assert contents(tmp_path / "old") == before and not (tmp_path / "new").exists()
+
+
+@pytest.mark.usefixtures("low_limit")
+def test_int8_bodies_refer_to_the_float_weights_and_to_one_another(large: Path, tmp_path: Path) -> None:
+    bundle = tmp_path / "b"
+    shutil.copytree(large, bundle)
+    before = data_bytes(bundle)
+    calibrate(CalibrateOptions(bundle, "ddim:2", target=("cpu-x86", "cpu-arm"), trajectories=4))
+    manifest = open_bundle(bundle).manifest
+    x86, arm = (manifest.bodies[name].graph for name in ("int8-cpu-x86", "int8-cpu-arm"))
+    assert x86.data and set(x86.data) & set(arm.data)
+    assert data_bytes(bundle) < 1.5 * before  # the integers of both, once
+    assert integrity.verify(integrity.VerifyOptions(bundle)).is_whole
+    packed = pack(PackOptions(bundle, tmp_path / "device"))
+    assert set(packed.bodies) == {"int8-cpu-x86", "int8-cpu-arm"}
+    assert data_bytes(tmp_path / "device") < 0.5 * before
+    np.testing.assert_array_equal(samples(tmp_path / "device", "int8-cpu-x86"), samples(bundle, "int8-cpu-x86"))
+
+
+@pytest.mark.parametrize("limit", [LIMIT, io.EXTERNAL_ABOVE], ids=["large", "small"])
+def test_a_float16_export_is_half_the_size_and_is_verified(
+    source: str, large: Path, tmp_path: Path, limit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(io, "EXTERNAL_ABOVE", limit)
+    manifest = export(ExportOptions(source, tmp_path / "b", dtype="float16"))
+    assert list(manifest.bodies) == ["float16"] and manifest.bodies["float16"].precision == "float16"
+    assert "--dtype float16" in manifest.provenance.commands[0]
+    assert sum(map(len, contents(tmp_path / "b").values())) < 0.7 * sum(map(len, contents(large).values()))
+    table = read_table(tmp_path / "b", manifest)
+    half = [each for each in table.comparisons if each.stage == "float16"]
+    assert {each.time for each in half} == {each.time for each in table.comparisons}
+    assert 0 < max(each.relative for each in half) < 2e-2
+    assert table.worst.relative < 1e-4
+
+
+def read_table(bundle: Path, manifest: Manifest) -> verify.Verification:
+    assert manifest.verification is not None
+    return msgspec.json.decode((bundle / manifest.verification).read_bytes(), type=verify.Verification)
+
+
+def test_what_a_float16_bundle_can_be_used_for(source: str, tmp_path: Path) -> None:
+    bundle = tmp_path / "b"
+    export(ExportOptions(source, bundle, dtype="float16"))
+    with pytest.raises(UserError, match="has no float32 body, only float16") as failure:
+        fewstep.runtime.load(bundle)
+    assert "\n" not in str(failure.value)
+    with pytest.raises(UserError, match="float32") as failure:
+        calibrate(CalibrateOptions(bundle, "ddim:2", trajectories=4))
+    assert "\n" not in str(failure.value)
+    made = build(BuildOptions(bundle, "onnxruntime-cuda", precision="float16"))
+    assert list(made.manifest.bodies) == ["float16"]
+
+
+def test_an_unknown_dtype_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="dtype cannot be 'bfloat16'") as failure:
+        export(ExportOptions("nothing.py:make", tmp_path / "b", dtype="bfloat16"))  # type: ignore[arg-type]
+    assert failure.value.fix == "choose from float32, float16"

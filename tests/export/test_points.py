@@ -1,0 +1,36 @@
+"""Where graphs are compared with their source."""
+
+import numpy as np
+from denoisers import Exported
+
+from fewstep.export.points import BATCHES, SIZED_BATCH, TIMES, points
+from fewstep.export.spec import Spec
+from fewstep.models.fashion_mnist.unet import NULL_CLASS
+from fewstep.runtime.manifest import Condition, ScheduleSpec, Size
+
+
+def test_points_cover_times_batches_and_conditions(unet: Exported) -> None:
+    seen = list(points(unet.source.spec))
+    assert {point.batch for point in seen} == set(BATCHES) and len({point.time for point in seen}) == TIMES
+    labels = np.concatenate([point.feeds["class"] for point in seen])
+    assert NULL_CLASS in labels and set(range(NULL_CLASS)) <= set(labels.tolist())
+
+
+def test_number_conditions_keep_to_their_bounds() -> None:
+    image = Condition("image", "image", shape=(3, 2), dtype="float32", low=0.0, high=2.0, null=-1.0)
+    spec = Spec("s", (1, 2, 2), (image,), "epsilon", ScheduleSpec("linear"))
+    values = np.concatenate([point.feeds["image"] for point in points(spec)])
+    assert values.dtype == np.float32 and values.shape[1:] == (3, 2)
+    assert values.max() <= 2 and values.min() == -1 and values[values != -1].min() >= 0
+
+
+def test_other_sizes_are_visited_behind_the_default_ones() -> None:
+    image = Condition("image", "image", shape=(3, 8, 8), dtype="float32", follows={1: "height", 2: "width"})
+    sizes = (Size("height", 1, 4, 16, 4), Size("width", 2, 4, 16, 4))
+    spec = Spec("s", (1, 8, 8), (image,), "epsilon", ScheduleSpec("linear"), sizes=sizes)
+    seen = list(points(spec))
+    first, others = seen[: TIMES * len(BATCHES)], seen[TIMES * len(BATCHES) :]
+    assert {point.feeds["x"].shape[1:] for point in first} == {(1, 8, 8)}
+    assert {point.feeds["x"].shape[2:] for point in others} >= {(4, 4), (16, 16)}
+    assert all(point.feeds["image"].shape[2:] == point.feeds["x"].shape[2:] for point in seen)
+    assert {point.batch for point in others} == {SIZED_BATCH} and str(others[0]).endswith(", height 4, width 4")

@@ -1,0 +1,19 @@
+"""What no engine parses is told while exporting, with the module it stands in."""
+
+import numpy as np
+import pytest
+
+from fewstep.export.portable import warn_of_operations
+from fewstep.graph.graph import Graph, Node, Value
+from fewstep.graph.prologue import Prepared
+
+
+def test_an_operation_that_tensorrt_lacks_is_a_warning_that_names_the_module(caplog: pytest.LogCaptureFixture) -> None:
+    x, y = (Value(name, np.dtype(np.float32), ("batch", 4, 4)) for name in ("x", "output"))
+    nodes = (Node("Relu", ("x",), ("h",)), Node("Det", ("h",), ("output",), name="head.scale/Det"))
+    warn_of_operations(Prepared(None, Graph("body", (x,), (y,), nodes, {})))
+    (record,) = caplog.records
+    assert record.message == (
+        "no TensorRT parses Det, of node 'head.scale/Det': no engine for TensorRT 10.3 can be built of it; write that "
+        "operation with others, or run the bundle on ONNX Runtime or OpenVINO"
+    )

@@ -1,0 +1,210 @@
+"""What cannot be exported is said in one line: the module, the line of its code, and what to write instead."""
+
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from denoisers import Tiny, source
+from torch import Tensor, nn
+
+from fewstep.export.portable import warn_of_operations
+from fewstep.export.verify import verify
+from fewstep.graph.prepare import prepare
+from fewstep.runtime.errors import UserError
+
+torch.library.define("fewsteptests::own", "(Tensor x) -> Tensor")
+torch.library.impl("fewsteptests::own", "cpu")(lambda x: x * 2)
+torch.library.register_fake("fewsteptests::own")(torch.empty_like)
+
+
+class Net(Tiny):
+    """A convolution, and behind it a block that may not be exportable."""
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList([nn.Identity(), block])
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        h = super().forward(x, time)
+        for block in self.blocks:
+            h = block(h)
+        return h
+
+
+class First(Tiny):
+    """The block in front."""
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        self.block = block
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        return super().forward(self.block(x), time)
+
+
+class Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 2, 1)
+
+
+class Branching(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        if x.sum() > 0:
+            x = x * 2
+        return self.conv(x)
+
+
+class Looping(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        for _ in range(int(x.abs().max())):
+            x = x * 0.5
+        return self.conv(x)
+
+
+class Listing(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x) * len([value for value in x.flatten().tolist() if value > 0])
+
+
+class WithNumpy(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x) * float(np.abs(x.numpy()).max())
+
+
+class Item(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x) * x.mean().item()
+
+
+class Selecting(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x) * x[x > 0].mean()
+
+
+class Noisy(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x) + torch.randn_like(x)
+
+
+class Dropping(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.dropout(self.conv(x), 0.5)  # not told that it is not training
+
+
+class Changing(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        x.mul_(2)
+        return self.conv(x)
+
+
+class ThreeOnly(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x).reshape(3, 2, 4, 4)
+
+
+class Eigen(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x) * torch.linalg.eigvalsh(x[:, 0] @ x[:, 0].mT)[:, None, :, None]
+
+
+class OwnOperation(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        own: Any = torch.ops.fewsteptests.own
+        return own(self.conv(x))
+
+
+ON_VALUES = (
+    "it branches or loops on values (test_refusals.py:N); compute both ways and choose with torch.where, or fix the"
+)
+RANDOM = "; let it draw nothing at random: noise is the sampler's"
+NO_FORM = "; write it with other operations, or leave it to what runs before the network"
+
+
+@pytest.mark.parametrize(
+    ("module", "says"),
+    [
+        (Net(Branching()), f"blocks.1 (Branching) of Net cannot be exported: {ON_VALUES}"),
+        (Net(Looping()), f"blocks.1 (Looping) of Net cannot be exported: {ON_VALUES}"),
+        (Net(Listing()), f"blocks.1 (Listing) of Net cannot be exported: {ON_VALUES}"),
+        (
+            Net(WithNumpy()),
+            "blocks.1 (WithNumpy) of Net cannot be exported: it computes with numpy (test_refusals.py:N); compute with",
+        ),
+        (Net(Item()), "Net gives a sample alone another output than in its batch, at time 332, batch 4, from node"),
+        (Net(Selecting()), "than in its batch, at time 332, batch 4, from node 'output' (blocks.1/Mul) on; let no"),
+        (Net(Noisy()), "each time (aten.randn_like in blocks.1 (Noisy) of Net (test_refusals.py:N)), at time"),
+        (Net(Dropping()), "(aten.native_dropout in blocks.1 (Dropping) of Net (test_refusals.py:N)), at time"),
+        (Net(Noisy()), RANDOM),
+        (First(Changing()), "block (Changing) of First changes its input in place; let it make a new tensor, as x = x"),
+        (Net(ThreeOnly()), "blocks.1 (ThreeOnly) of Net fixes the batch; use x.shape[0] instead of a number"),
+        (Net(Eigen()), f"eigh in blocks.1 (Eigen) of Net has no ONNX form (test_refusals.py:N){NO_FORM}"),
+        (
+            Net(OwnOperation()),
+            "fewsteptests.own in blocks.1 (OwnOperation) of Net has no ONNX form (test_refusals.py:N)",
+        ),
+    ],
+    ids=lambda value: type(getattr(value, "blocks", [None, value])[1]).__name__ if isinstance(value, nn.Module) else "",
+)
+def test_what_cannot_be_exported(module: nn.Module, says: str) -> None:
+    made = source(module)
+    with pytest.raises(UserError) as failure:
+        traced = made.trace()
+        verify(made.spec, traced, prepare(traced.graph))
+    told = re.sub(r"\.py:\d+", ".py:N", str(failure.value))
+    assert says in told and "\n" not in told
+
+
+class Clamping(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:  # type: ignore[override]
+        return x.clamp(min=0)
+
+
+class WithFunction(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        clamped: Tensor = Clamping.apply(self.conv(x))
+        return clamped
+
+
+class WithEinsum(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(torch.einsum("bchw,cd->bdhw", x, torch.eye(2) + 0.5))
+
+
+class WithComplex(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        pairs = torch.view_as_complex(self.conv(x).reshape(-1, 2, 8, 2).contiguous())
+        return torch.view_as_real(pairs * (1 + 1j)).reshape(x.shape)
+
+
+@pytest.mark.parametrize("block", [WithFunction(), WithEinsum(), WithComplex()], ids=lambda block: type(block).__name__)
+def test_what_looks_as_if_it_could_not_but_can(block: nn.Module) -> None:
+    made = source(Net(block))
+    traced = made.trace()
+    prepared = prepare(traced.graph)
+    assert verify(made.spec, traced, prepared).worst.relative < 1e-5
+    assert "Einsum" not in prepared.body.ops()
+
+
+class WithFourier(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.fft.irfft2(torch.fft.rfft2(self.conv(x)), s=x.shape[-2:])
+
+
+def test_a_fourier_transform_is_exported_and_no_engine_takes_it(caplog: pytest.LogCaptureFixture) -> None:
+    made = source(Net(WithFourier()))
+    traced = made.trace()
+    prepared = prepare(traced.graph)
+    assert verify(made.spec, traced, prepared).worst.relative < 1e-5
+    warn_of_operations(prepared)
+    assert any(re.match(r"no TensorRT parses DFT, of node 'blocks.1/DFT", record.message) for record in caplog.records)
+
+
+def test_nothing_stays_behind_on_the_module() -> None:
+    net = Net(Branching())
+    with pytest.raises(UserError):
+        source(net).trace()
+    assert not any(each._forward_hooks or each._forward_pre_hooks for each in net.modules())

@@ -1,0 +1,342 @@
+"""Export with free sizes: what stays a name in the graphs, that int8 and engines follow, and what fixes a size."""
+
+import importlib.util
+import json
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import nn
+
+from fewstep.calibration.calibrate import CalibrateOptions, calibrate, open_task
+from fewstep.calibration.engines.build import BuildOptions, build
+from fewstep.calibration.trajectories import roll_out
+from fewstep.export import Condition, ScheduleSpec, Size, Spec, free_sizes
+from fewstep.export.export import ExportOptions, export
+from fewstep.export.size_option import with_sizes
+from fewstep.export.sources.torch_module import TorchSource
+from fewstep.export.trace import trace
+from fewstep.export.verify import Verification
+from fewstep.graph import io
+from fewstep.graph.extents import at_sizes
+from fewstep.graph.graph import Extent
+from fewstep.graph.step import fuse_step
+from fewstep.graph.types import infer_types
+from fewstep.runtime import UserError, engines, load
+from fewstep.runtime.bundle import open_bundle
+from fewstep.runtime.sizes import visits
+from fewstep.runtime.step import combine
+
+PLAN = "dpmpp_2m:2"
+SIZES = (Size("height", 1, low=8, high=32, multiple=8), Size("width", 2, low=8, high=32, multiple=8))
+HORIZON = (Size("horizon", 0, low=8, high=32, multiple=4),)
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The family's U-Net: height and width are free, and a picture follows them."""
+    folder = tmp_path_factory.mktemp("sizes")
+    path = Path(__file__).parents[1] / "families" / "unet_free_sizes.py"
+    described = importlib.util.spec_from_file_location("unet_free_sizes", path)
+    assert described is not None and described.loader is not None
+    family = importlib.util.module_from_spec(described)
+    described.loader.exec_module(family)
+    export(ExportOptions(family.make(folder), folder / "bundle"))
+    return folder / "bundle"
+
+
+@pytest.fixture
+def bundle(exported: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(exported, tmp_path / "bundle")
+
+
+def asked(height: int, width: int, samples: int = 2) -> dict:
+    picture = np.random.default_rng(height).uniform(-1, 1, (samples, 1, height, width)).astype(np.float32)
+    return {"condition": {"picture": picture}, "sizes": {"height": height, "width": width}}
+
+
+def test_ports_and_rows_are_called_after_what_they_follow(exported: Path) -> None:
+    manifest = open_bundle(exported).manifest
+    body = manifest.bodies["float32"].graph
+    shapes = {tensor.name: tensor.shape for tensor in (*body.inputs, *body.outputs)}
+    assert shapes["x"] == shapes["output"] == ("batch", 1, "height", "width")
+    assert ("batch", 16, "height", "width") in [
+        each.shape for each in body.inputs if each.role == "row"
+    ]  # the picture's
+    assert "picture" not in shapes, "what the picture becomes is made once, in the prologue"
+    assert [size.name for size in manifest.sizes] == ["height", "width"]
+
+
+def test_a_graph_knows_its_sizes_and_what_follows_from_them(exported: Path) -> None:
+    body = load_body(exported)
+    assert body.extents == {"height": Extent(8, 4, 32, 2), "width": Extent(12, 4, 32, 2)}
+    types = infer_types(body)
+    found = {dim for value in types.values.values() for dim in value.shape}
+    assert {"height/2", "width/2", "height*width/4"} <= found
+    assert not any("?" in dim or "|" in dim for dim in found if isinstance(dim, str))
+    assert all(isinstance(dim, int) or dim == "batch" for value in at_sizes(body).inputs for dim in value.shape)
+
+
+def test_it_is_verified_at_several_sizes(exported: Path) -> None:
+    bundle = open_bundle(exported)
+    table = msgspec.json.decode(bundle.read(bundle.manifest.verification or ""), type=Verification)
+    visited = [each.sizes for each in table.comparisons]
+    for sizes in visits(bundle.manifest):
+        assert sizes in visited
+    assert table.worst.relative <= 1e-4 or table.worst.stage == "float16"
+
+
+@pytest.mark.parametrize("height, width", [(4, 4), (8, 12), (32, 6)])
+def test_the_torch_module_and_its_bundle_agree_at_any_size(exported: Path, height: int, width: int) -> None:
+    sys.path.insert(0, str(exported.parent))
+    try:
+        import unet
+    finally:
+        sys.path.pop(0)
+    module, _ = unet.make()
+    x = np.random.default_rng(0).standard_normal((2, 1, height, width), np.float32)
+    condition = asked(height, width)["condition"]
+    with torch.no_grad():
+        expected = module.eval()(*map(torch.from_numpy, (x, np.full(2, 300, np.float32), condition["picture"]))).numpy()
+    found = load(exported).evaluate(x, 300.0, condition)
+    assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
+
+
+def test_int8_runs_at_every_size(bundle: Path) -> None:
+    calibrate(CalibrateOptions(bundle, PLAN, target=("cpu-x86", "tensorrt"), trajectories=8, size=("8x12", "16x16")))
+    float32 = load(bundle)
+    coverage = float32.bundle.body("int8-cpu-x86").coverage
+    assert coverage is not None and coverage.int8_macs > 0.7 * coverage.total_macs
+    for body in ("int8-cpu-x86", "int8-tensorrt"):
+        sampler = load(bundle, body=body)
+        for height, width in ((8, 12), (4, 4), (20, 24)):
+            expected = float32.sample(PLAN, [0, 1], **asked(height, width))
+            found = sampler.sample(PLAN, [0, 1], **asked(height, width))
+            assert found.shape == (2, 1, height, width)
+            assert np.sqrt(np.mean((found - expected) ** 2)) <= 0.05 * np.sqrt(np.mean(expected**2)), (body, height)
+
+
+@pytest.mark.parametrize(
+    "size, said",
+    [
+        ("8", "--size '8'; write HEIGHTxWIDTH for each"),
+        ("8x11", "width 11 is no multiple of 2"),
+        ("8x", "HEIGHTxWIDTH"),
+    ],
+)
+def test_sizes_to_calibrate_at_are_checked_before_anything_runs(exported: Path, size: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        open_task(CalibrateOptions(exported, PLAN, size=(size,)))
+
+
+def test_each_seed_of_a_mixture_has_its_own_size(exported: Path) -> None:
+    task = open_task(CalibrateOptions(exported, PLAN, trajectories=12, size=("8x12", "16x16")))
+    found = {}
+    for batch in (1, 3, 8):
+        for evaluation in roll_out(task.sampler, task.plan, task.seeds, batch=batch, sizes=task.sizes):
+            for seed, x in zip(evaluation.seeds, evaluation.state.u, strict=True):
+                found.setdefault(seed, set()).add(x.shape)
+    assert [found[seed] for seed in task.seeds] == [{(1, 8, 12)}] * 4 + [{(1, 16, 16)}] * 4 + [{(1, 8, 12)}] * 4
+
+
+def test_an_engine_is_built_for_a_range_of_sizes(bundle: Path) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    built = build(BuildOptions(bundle, device=("sm89",), precision="float16", max_batch="x:4x1x16x32")).built
+    manifest = open_bundle(bundle)
+    keys = {engine.body: engines.read_sidecar(manifest, engine).built_from for engine in built}
+    assert keys["float16"].batches == (1, 4, 4)
+    assert keys["float16"].sizes == {"height": (4, 8, 16), "width": (4, 12, 32)}
+    assert keys["prologue"].sizes == keys["float16"].sizes, "the prologue is given the picture"
+
+
+def test_a_fused_step_holds_at_every_size(exported: Path) -> None:
+    sampler = load(exported)
+    plan = sampler.compile("ddim:2")
+    step = fuse_step(load_body(exported), plan.steps[0])
+    assert [value.shape for value in step.outputs] == [("batch", 1, "height", "width")] * len(plan.steps[0].update)
+    from fewstep.graph.session import open_session
+
+    session = open_session(step)
+    for height, width in ((4, 8), (16, 10)):
+        x = np.random.default_rng(1).standard_normal((1, 1, height, width), np.float32)
+        network = sampler.network(
+            plan, 1, asked(height, width, 1)["condition"], sizes={"height": height, "width": width}
+        )
+        (output,) = network(0, plan.steps[0], x)
+        expected = [combine(row, [x, output], np.float32) for row in plan.steps[0].update]
+        rows = rows_of(sampler, plan.steps[0].time, asked(height, width, 1)["condition"])
+        found = session({"state_0": x, **rows})
+        for number, value in enumerate(expected):
+            assert np.allclose(found[f"next_{number}"], value, atol=1e-5)
+
+
+def rows_of(sampler, time: float, condition: dict) -> dict:
+    return sampler.prologue({"time": np.array([time], np.float32), **condition})
+
+
+def load_body(bundle: Path):
+    graph = open_bundle(bundle).manifest.bodies["float32"].graph
+    return io.load(bundle / graph.file)
+
+
+class Table(nn.Module):
+    """Positions for one size only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.positions = nn.Parameter(torch.ones(1, 1, 16, 16))
+
+    def forward(self, x, time):
+        return x + self.positions
+
+
+class Branch(nn.Module):
+    """Runs at any size, and makes a number of one."""
+
+    def forward(self, x, time):
+        if x.shape[2] == 24:
+            x = 2 * x
+        return x + time[:, None, None, None]
+
+
+class Halves(nn.Module):
+    """Needs a multiple of 16."""
+
+    def forward(self, x, time):
+        small = nn.functional.avg_pool2d(x, 16)
+        return x + nn.functional.interpolate(small, scale_factor=16.0)
+
+
+@pytest.mark.parametrize(
+    "module, said",
+    [
+        (Table(), r"Table failed at height 8, width 8: .*\(test_sizes.py:\d+\); give no sizes"),
+        (Branch(), r"Branch fixes height \(.*x.shape\[2\] == 24.*\); give no sizes, or export that size only"),
+        (Halves(), r"Halves failed at height 8, width 8: .*test_sizes.py"),
+    ],
+)
+def test_what_fixes_a_size_is_named_with_its_line(module: nn.Module, said: str) -> None:
+    spec = Spec("fixed", (1, 16, 16), (), "v", ScheduleSpec("cosine"), sizes=SIZES)
+    with pytest.raises(UserError, match=said) as caught:
+        trace(module, spec)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "changes, said",
+    [
+        ({"sizes": (Size("height", 1, 8, 32, 3),)}, "size 'height' of spec 'own': low 8 is no multiple of 3"),
+        ({"sizes": (Size("height", 1, 24, 32, 8),)}, "x_shape's 16 is no multiple of 8 from 24 to 32"),
+        ({"sizes": (Size("height", 3, 8, 32, 8),)}, r"x_shape \[1, 16, 16\] has no axis 3"),
+        ({"sizes": (Size("1st", 1, 8, 32, 8),)}, "a name is a word"),
+        ({"sizes": ({"name": "height"},)}, "field 'sizes' of spec 'own' is wrong"),
+        (
+            {"conditions": (Condition("image", "image", (1, 16, 16), "float32", follows={1: "height/3"}),)},
+            "'height/3' is not always a whole number",
+        ),
+        (
+            {"conditions": (Condition("image", "image", (1, 16, 16), "float32", follows={1: "height*2"}),)},
+            r"axis 1 is 16, and height\*2 is 32 by default",
+        ),
+        (
+            {"conditions": (Condition("image", "image", (16,), "float32", follows={1: "height"}),)},
+            r"shape \[16\] has no axis 1",
+        ),
+        (
+            {"conditions": (Condition("n", "n", (16,), "float32", default=(0.0,) * 16, follows={0: "height"}),)},
+            "has one shape only",
+        ),
+    ],
+)
+def test_a_spec_whose_sizes_cannot_be_is_refused(changes: dict, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        replace(Spec("own", (1, 16, 16), (), "v", ScheduleSpec("cosine"), sizes=SIZES), **changes)
+
+
+def source(x_shape: tuple[int, ...], *conditions: Condition) -> TorchSource:
+    spec = Spec("own", x_shape, conditions, "v", ScheduleSpec("cosine"))
+    return TorchSource(nn.Identity(), spec, "own", "0" * 64)
+
+
+def test_sizes_of_the_command_line_free_x_and_the_pictures_beside_it() -> None:
+    control = Condition("control", "control", (3, 512, 512), "float32")
+    text = Condition("text", "text", (77, 768), "float32")
+    spec = with_sizes(source((4, 64, 64), control, text), ("height=32:128:8", "width=32:128:8")).spec
+    assert spec.sizes == (Size("height", 1, 32, 128, 8), Size("width", 2, 32, 128, 8))
+    assert [condition.follows for condition in spec.conditions] == [{1: "height*8", 2: "width*8"}, {}]
+    assert with_sizes(source((2, 64)), ("length=16:256:16",)).spec.sizes == (Size("length", 1, 16, 256, 16),)
+    assert with_sizes(source((16, 2)), ("horizon@0=8:64:8",)).spec.sizes == (Size("horizon", 0, 8, 64, 8),)
+
+
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("height", "--size 'height'; write NAME=LOW:HIGH:MULTIPLE"),
+        ("height=32", "write NAME=LOW:HIGH:MULTIPLE"),
+        ("height@9=8:64", r"--size 'height@9=8:64': which axis of x \[4, 64, 64\] is that"),
+        ("horizon=8:64", r"which axis of x \[4, 64, 64\] is that"),
+        ("height=128:32:8", "size 'height' of spec 'own'"),
+        ("height=32:128:48", "size 'height' of spec 'own'"),
+    ],
+)
+def test_what_is_no_size_on_the_command_line_is_one_line(text: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        with_sizes(source((4, 64, 64), Condition("image", "image", (3, 64, 64), "float32")), (text,))
+
+
+def test_sizes_to_trace_at_are_near_the_default_and_differ() -> None:
+    wide = with_sizes(source((4, 64, 64)), ("height=1:16777216", "width=8:128:8")).spec
+    assert free_sizes.trace_sizes(wide) == {"height": 64, "width": 56}
+    narrow = with_sizes(source((4, 8, 8)), ("height=8:16:8", "width=8:16:8")).spec
+    assert free_sizes.trace_sizes(narrow) == {"height": 16, "width": 8}
+
+
+def onnx_file(folder: Path, height: int | str) -> Path:
+    """A convolution of x plus its time, as any exporter might write it."""
+    nodes = [
+        helper.make_node("Conv", ["sample", "weight"], ["h"], pads=[1, 1, 1, 1]),
+        helper.make_node("Reshape", ["timestep", "planes"], ["shift"]),
+        helper.make_node("Add", ["h", "shift"], ["out"]),
+    ]
+    shape = ["b", 2, height, "w"]
+    graph = helper.make_graph(
+        nodes,
+        "net",
+        [
+            helper.make_tensor_value_info("sample", TensorProto.FLOAT, shape),
+            helper.make_tensor_value_info("timestep", TensorProto.FLOAT, ["b"]),
+        ],
+        [helper.make_tensor_value_info("out", TensorProto.FLOAT, shape)],
+        [
+            numpy_helper.from_array(np.ones((2, 2, 3, 3), np.float32) / 9, "weight"),
+            numpy_helper.from_array(np.array([-1, 1, 1, 1]), "planes"),
+        ],
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    (folder / "net.onnx").write_bytes(made.SerializeToString())
+    spec = {"name": "net", "x_shape": [2, 8, 8], "prediction": "v", "schedule": {"kind": "cosine"}, "conditions": []}
+    spec |= {"x": "sample", "time": "timestep", "output": "out"}
+    sizes = [{"name": name, "axis": axis, "low": 4, "high": 16} for axis, name in enumerate(("height", "width"), 1)]
+    (folder / "net.json").write_text(json.dumps(spec | {"sizes": sizes}))
+    return folder / "net.onnx"
+
+
+def test_an_onnx_file_with_open_axes_keeps_them(tmp_path: Path) -> None:
+    options = ExportOptions(str(onnx_file(tmp_path, "h")), tmp_path / "bundle", tmp_path / "net.json")
+    export(options)
+    x = load(tmp_path / "bundle").sample("ddim:2", [0], sizes={"height": 5, "width": 16})
+    assert x.shape == (1, 2, 5, 16)
+
+
+def test_an_onnx_file_that_fixes_a_size_is_refused(tmp_path: Path) -> None:
+    options = ExportOptions(str(onnx_file(tmp_path, 8)), tmp_path / "bundle", tmp_path / "net.json")
+    with pytest.raises(
+        UserError, match=r"takes sample float32 \[batch, 2, 8, w\] where the spec says .*'height', 'width'"
+    ):
+        export(options)

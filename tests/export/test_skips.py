@@ -1,0 +1,266 @@
+"""Skip-Tuning and FreeU: which connections are found, and what is done to them, beside diffusers and by hand."""
+
+import copy
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from denoisers import Tiny, source
+from torch import Tensor, nn
+
+from fewstep.export.changes import changed, flags
+from fewstep.export.skips import FreeU, Skip, find_skips, scale_low_frequencies, tune_skips
+from fewstep.export.sources.torch_module import TorchSource
+from fewstep.export.spec import Spec
+from fewstep.export.verify import verify
+from fewstep.graph.prepare import prepare
+from fewstep.models.fashion_mnist.unet import IMAGE_SHAPE, UNet
+from fewstep.runtime.errors import UserError
+from fewstep.runtime.manifest import Condition, ScheduleSpec, Size
+
+FREEU = FreeU(backbone=(1.4, 1.6), skip=(0.5, 0.3))
+SPEC = Spec("own", (2, 8, 8), (), "epsilon", ScheduleSpec("linear"))
+
+
+class Block(nn.Module):
+    """A dense one: it concatenates what it was given with what it makes."""
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels_in, channels_out, 3, padding=1)
+        self.out = nn.Conv2d(channels_in + channels_out, channels_out, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(torch.cat([x, torch.relu(self.conv(x))], dim=1))
+
+
+class Own(nn.Module):
+    """A U-Net of nobody's library: two resolutions, the outer skip scaled by 1/sqrt(2) and in front."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.outer, self.inner, self.middle = (
+            Block(2, 4),
+            Block(4, 6),
+            nn.Sequential(nn.Conv2d(6, 6, 1), nn.ReLU(), nn.Conv2d(6, 6, 1)),
+        )
+        self.up, self.last = Block(12, 4), nn.Conv2d(8, 2, 3, padding=1)
+        self.factors = (1.0, 1.0)  # of the inner and of the outer skip: what the tests compare with
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        waves = torch.cat([torch.cos(time)[:, None], torch.sin(time)[:, None]], dim=1)
+        h = self.outer(x) + waves.sum(1)[:, None, None, None]
+        g = self.inner(nn.functional.avg_pool2d(h, 2))
+        m = self.up(torch.cat([self.middle(g), g * self.factors[0]], dim=1))
+        big = nn.functional.interpolate(m, scale_factor=2.0)
+        return self.last(torch.concat(tensors=(h * 0.5**0.5 * self.factors[1], big), axis=1))
+
+
+def inputs(batch: int = 2) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(batch, 2, 8, 8, generator=generator), torch.tensor([10.0, 500.0, 900.0])[:batch]
+
+
+@pytest.mark.parametrize(
+    "shape", [(2, 3, 8, 8), (1, 2, 7, 5), (1, 1, 16, 12), (1, 2, 2, 2), (1, 2, 1, 4), (1, 1, 1, 1)]
+)
+def test_low_frequencies_are_scaled_as_by_a_fourier_transform(shape: tuple[int, ...]) -> None:
+    """Frequencies -1 and 0 along both axes, as FreeU's filter with threshold 1."""
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    frequencies = np.fft.fft2(x.double().numpy())
+    rows, columns = np.ix_([0, -1], [0, -1])
+    frequencies[..., rows, columns] *= 0.3
+    expected = np.fft.ifft2(frequencies).real
+    np.testing.assert_allclose(scale_low_frequencies(x, 0.3).numpy(), expected, atol=1e-6)
+
+
+def test_low_frequencies_are_those_of_diffusers() -> None:
+    torch_utils = pytest.importorskip("diffusers.utils.torch_utils")
+    x = torch.randn(2, 3, 6, 10, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(scale_low_frequencies(x, 0.2), torch_utils.fourier_filter(x, 1, 0.2), atol=1e-6, rtol=0)
+
+
+def test_skips_are_those_over_the_bottleneck() -> None:
+    """Dense blocks and the features of the time concatenate too, and are no skips."""
+    assert find_skips(Own(), SPEC) == (Skip(3, 1, (3, 6, 4, 4)), Skip(5, 0, (3, 4, 8, 8)))
+
+
+@pytest.fixture(scope="module")
+def shipped() -> tuple[nn.Module, Spec]:
+    """The architecture of the shipped UNet with few channels. Tests must not change it."""
+    label = Condition("class", "class", null=10, low=0, high=9)
+    return UNet((8, 8, 8), 16).requires_grad_(False), Spec("tiny", IMAGE_SHAPE, (label,), "v", ScheduleSpec("cosine"))
+
+
+def test_the_shipped_unet_has_four(shipped: tuple[nn.Module, Spec]) -> None:
+    assert [skip.shape[2] for skip in find_skips(*shipped)] == [7, 14, 14, 28]
+
+
+@pytest.mark.parametrize(
+    ("scales", "factors"), [((0.8,), (0.8, 0.8)), ((0.7, 1.0), (0.7, 1.0)), ((1.0, 0.5), (1.0, 0.5))]
+)
+def test_skips_are_scaled_from_the_innermost_to_the_outermost(
+    scales: tuple[float, ...], factors: tuple[float, float]
+) -> None:
+    ours, expected = Own().requires_grad_(False), Own().requires_grad_(False)
+    expected.factors = factors
+    tune_skips(ours, SPEC, scales)
+    torch.testing.assert_close(ours(*inputs()), expected(*inputs()), atol=1e-6, rtol=0)
+
+
+def test_factors_between_lie_on_straight_lines(shipped: tuple[nn.Module, Spec]) -> None:
+    changes = tune_skips(*copy.deepcopy(shipped), (0.7, 1.0))
+    np.testing.assert_allclose([change.scale for change in changes], [0.7, 0.8, 0.9, 1.0])
+
+
+def test_freeu_on_a_network_of_ones_own_is_by_hand() -> None:
+    """The lowest resolution gets the first factors, the next the second ones; half of the backbone's channels."""
+    ours, own = Own().requires_grad_(False), Own().requires_grad_(False)
+    tune_skips(ours, SPEC, (), FREEU)
+    x, time = inputs()
+    h = own.outer(x) + (torch.cos(time) + torch.sin(time))[:, None, None, None]
+    g = own.inner(nn.functional.avg_pool2d(h, 2))
+    middle = own.middle(g) * torch.tensor([1.4] * 3 + [1.0] * 3)[:, None, None]
+    m = own.up(torch.cat([middle, scale_low_frequencies(g, 0.5)], 1))
+    big = nn.functional.interpolate(m, scale_factor=2.0) * torch.tensor([1.6] * 2 + [1.0] * 2)[:, None, None]
+    expected = own.last(torch.cat([scale_low_frequencies(h * 0.5**0.5, 0.3), big], 1))
+    torch.testing.assert_close(ours(x, time), expected, atol=1e-5, rtol=0)
+
+
+class Text(nn.Module):
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        text = torch.ones(x.shape[0], 5, 12)
+        return self.network(x, time, text).sample
+
+
+@pytest.fixture(scope="module")
+def conditional() -> nn.Module:
+    """Three resolutions, of which FreeU changes two. Tests must not change it."""
+    diffusers = pytest.importorskip("diffusers")
+    torch.manual_seed(0)
+    return diffusers.UNet2DConditionModel(
+        sample_size=8,
+        in_channels=2,
+        out_channels=2,
+        block_out_channels=(8, 8, 16),
+        layers_per_block=1,
+        norm_num_groups=4,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "UpBlock2D", "CrossAttnUpBlock2D"),
+        attention_head_dim=4,
+        cross_attention_dim=12,
+    ).requires_grad_(False)
+
+
+def test_freeu_is_that_of_diffusers(conditional: nn.Module) -> None:
+    theirs, ours = copy.deepcopy(conditional).eval(), Text(copy.deepcopy(conditional))
+    theirs.enable_freeu(s1=FREEU.skip[0], s2=FREEU.skip[1], b1=FREEU.backbone[0], b2=FREEU.backbone[1])
+    plain = ours.eval()(*inputs())
+    assert len(tune_skips(ours, SPEC, (), FREEU)) == 6
+    expected = Text(theirs)(*inputs())
+    torch.testing.assert_close(ours(*inputs()), expected, atol=1e-5, rtol=0)
+    assert (expected - plain).abs().max() > 0.05
+
+
+def test_skip_scales_are_those_of_the_blocks_arguments(conditional: nn.Module) -> None:
+    """diffusers hands each block the skips that it takes, the last one first."""
+    theirs, ours = copy.deepcopy(conditional).eval(), Text(copy.deepcopy(conditional))
+    scales = [0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
+
+    def scaled(
+        block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        taken = kwargs["res_hidden_states_tuple"]
+        own = [scales.pop(0) for _ in taken]
+        return args, {**kwargs, "res_hidden_states_tuple": tuple(t * s for t, s in zip(taken, own[::-1], strict=True))}
+
+    for block in theirs.up_blocks:
+        block.register_forward_pre_hook(scaled, with_kwargs=True)
+    tune_skips(ours, SPEC, (0.5, 1.0))
+    torch.testing.assert_close(ours(*inputs()), Text(theirs)(*inputs()), atol=1e-5, rtol=0)
+
+
+def own_source(*scales: float, freeu: FreeU | None = None) -> TorchSource:
+    module = Own().requires_grad_(False)
+    if scales or freeu:
+        tune_skips(module, SPEC, scales, freeu)
+    return TorchSource(module, SPEC, "own", "0" * 64)
+
+
+def test_the_graph_is_that_of_the_changed_module() -> None:
+    """Verified; factors are constants in it, layers keep their names, and what filters is too narrow for int8."""
+    plain, traced = own_source().trace(), own_source(0.5, 1.0, freeu=FREEU).trace()
+    prepared = prepare(traced.graph)
+    assert verify(SPEC, traced, prepared).worst.relative < 1e-5
+    assert not {"Range", "Cos", "Sin", "Where", "Shape", "DFT"} & set(prepared.body.ops())
+    convolutions = [{node.name for node in made.graph.nodes if node.op == "Conv"} for made in (plain, traced)]
+    assert convolutions[0] == convolutions[1]
+    narrow = {weight.shape for weight in prepared.body.constants.values() if weight.ndim == 2 and 7 in weight.shape}
+    assert narrow == {(16, 7), (7, 16), (64, 7), (7, 64)}
+
+
+def test_factors_of_one_leave_the_network_as_it_is() -> None:
+    captured = [torch.export.export(made.module, inputs(), strict=False) for made in (own_source(1.0), own_source())]
+    assert captured[0].graph_module.code == captured[1].graph_module.code
+
+
+@pytest.mark.parametrize(
+    ("scales", "freeu", "says"),
+    [
+        ((1.0, 1.0, 1.0), (), "--skip-scale has 3 numbers, and Own has 2 skip connections; give as many, or fewer"),
+        ((math.nan,), (), "--skip-scale has nan; give numbers around 1"),
+        ((-0.5,), (), "--skip-scale has -0.5"),
+        ((), (1.0, 1.0), "--freeu has 2 numbers; give b1,b2,s1,s2"),
+        ((), (1.0, 1.0, 99.0, 1.0), "--freeu has 99.0"),
+    ],
+)
+def test_what_does_not_fit_is_one_line(scales: tuple[float, ...], freeu: tuple[float, ...], says: str) -> None:
+    given = TorchSource(Own(), SPEC, "own", "0" * 64)
+    with pytest.raises(UserError, match=says):
+        changed(given, [], scales, freeu)
+
+
+def test_a_network_without_skips_says_so() -> None:
+    with pytest.raises(UserError, match="Tiny has no skip connections that it concatenates; leave --skip-scale"):
+        changed(source(Tiny()), [], (0.8,), ())
+
+
+def test_freeu_is_for_images() -> None:
+    class Sound(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Conv1d(2, 4, 3, padding=1), nn.Conv1d(6, 2, 3, padding=1)
+
+        def forward(self, x: Tensor, time: Tensor) -> Tensor:
+            return self.last(torch.cat([self.first(x), x], dim=1)) * time[:, None, None]
+
+    sound = Spec("sound", (2, 8), (), "epsilon", ScheduleSpec("linear"))
+    assert [change.scale for change in tune_skips(Sound(), sound, (0.9,))] == [0.9]
+    with pytest.raises(UserError, match="--freeu is for images, and Sound hands over"):
+        tune_skips(Sound(), sound, (), FREEU)
+
+
+def test_the_hash_and_the_command_say_how_it_was_tuned() -> None:
+    hashes = {
+        changed(own_source(), [], scales, freeu).sha256
+        for scales, freeu in (((), ()), ((0.8,), ()), ((0.9,), ()), ((), (1.2, 1.1, 0.9, 0.8)))
+    }
+    assert len(hashes) == 4
+    assert flags([], (0.8, 1.0), (1.2, 1.1, 0.9, 0.8)) == " --skip-scale 0.8,1 --freeu 1.2,1.1,0.9,0.8"
+
+
+def test_sizes_may_stay_free() -> None:
+    """The waves of FreeU's filter are then made for the size that is asked for."""
+    sizes = (Size("height", 1, 8, 16, 2), Size("width", 2, 8, 16, 2))
+    module, spec = Own().requires_grad_(False), replace(SPEC, sizes=sizes)
+    tune_skips(module, spec, (0.5, 1.0), FREEU)
+    traced = TorchSource(module, spec, "own", "0" * 64).trace()
+    assert verify(spec, traced, prepare(traced.graph)).worst.relative < 1e-5

@@ -1,0 +1,102 @@
+"""A network that is told two times, as a torch module and as an .onnx file."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from denoisers import X_SHAPE, Tiny
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor
+
+from fewstep.export.export import load_source
+from fewstep.export.points import points
+from fewstep.export.reference import signature
+from fewstep.export.sources.torch_module import TorchSource
+from fewstep.export.spec import Source, Spec
+from fewstep.export.verify import verify
+from fewstep.graph.prepare import prepare
+from fewstep.graph.prologue import Prepared
+from fewstep.runtime.errors import UserError
+from fewstep.runtime.manifest import Condition, ScheduleSpec
+
+LABEL = Condition("class", input="label", low=0, high=2)
+
+
+class Jumping(Tiny):
+    def forward(self, x: Tensor, time: Tensor, to: Tensor, label: Tensor) -> Tensor:  # type: ignore[override]
+        return super().forward(x, 1000 * (time - to / 2) + label)
+
+
+def prepared_of(source: Source) -> Prepared:
+    traced = source.trace()
+    prepared = prepare(traced.graph)
+    assert verify(source.spec, traced, prepared).worst.relative < 1e-5
+    return prepared
+
+
+def test_a_module_gets_both_in_the_order_of_its_signature() -> None:
+    spec = Spec("jumping", X_SHAPE, (LABEL,), "flow", ScheduleSpec("flow", timesteps=1), to="to")
+    torch.manual_seed(0)
+    prepared = prepared_of(TorchSource(Jumping().requires_grad_(False), spec, "jumping", "0" * 64))
+    assert signature(spec) == "forward(x, time, to, class)"
+    assert prepared.prologue is not None
+    assert [value.name for value in prepared.prologue.inputs] == ["time", "time_to", "label"]
+
+
+def test_verification_goes_to_every_cleaner_time() -> None:
+    spec = Spec("jumping", X_SHAPE, (LABEL,), "flow", ScheduleSpec("flow", timesteps=1), to="to")
+    jumps = {(point.time, float(to)) for point in points(spec) for to in point.feeds["time_to"]}
+    assert {(round(time, 3), round(to, 3)) for time, to in jumps} == {
+        (1.0, 0.667), (1.0, 0.333), (1.0, 0.0), (0.667, 0.333), (0.667, 0.0), (0.333, 0.0),
+    }  # fmt: skip
+
+
+def test_a_module_that_takes_one_time_is_named() -> None:
+    spec = Spec("tiny", X_SHAPE, (), "flow", ScheduleSpec("flow"), to="to")
+    with pytest.raises(UserError) as error:
+        TorchSource(Tiny().requires_grad_(False), spec, "tiny", "0" * 64).trace()
+    assert "forward(x, time, to)" in error.value.fix
+
+
+@pytest.mark.parametrize("shape", [["n"], [], [1]], ids=["vector", "scalar", "one"])
+def test_an_onnx_file_names_its_second_time(shape: list[str | int], tmp_path: Path) -> None:
+    """out = conv(x) * (s - t), both times cast, unsqueezed and reshaped as exporters do it."""
+    nodes = []
+    for name in ("s", "t"):
+        nodes.append(helper.make_node("Mul", [name, "two"], [f"{name}_scaled"]))
+        if not shape:
+            nodes.append(helper.make_node("Unsqueeze", [f"{name}_scaled", "zero"], [f"{name}_one"]))
+        nodes.append(helper.make_node("Reshape", [nodes[-1].output[0], "columns"], [f"{name}_column"]))
+    nodes += [
+        helper.make_node("Sub", ["s_column", "t_column"], ["span"]),
+        helper.make_node("Conv", ["sample", "weight"], ["h"], pads=[1, 1, 1, 1]),
+        helper.make_node("Mul", ["h", "span"], ["out"]),
+    ]
+    constants = {
+        "two": np.float32(2),
+        "zero": np.array([0]),
+        "columns": np.array([-1, 1, 1, 1]),
+        "weight": np.random.default_rng(0).standard_normal((2, 2, 3, 3)).astype(np.float32),
+    }
+    ports = [("sample", ["n", *X_SHAPE]), ("s", shape), ("t", shape)]
+    graph = helper.make_graph(
+        nodes,
+        "elsewhere",
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, sizes) for name, sizes in ports],
+        [helper.make_tensor_value_info("out", TensorProto.FLOAT, ["n", *X_SHAPE])],
+        [numpy_helper.from_array(np.asarray(array), name) for name, array in constants.items()],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=8), tmp_path / "m.onnx")
+    spec = {"name": "m", "x_shape": X_SHAPE, "conditions": [], "prediction": "flow", "schedule": {"kind": "flow"}}
+    (tmp_path / "m.json").write_text(json.dumps({**spec, "x": "sample", "time": "s", "to": "t", "output": "out"}))
+    prepared = prepared_of(load_source(str(tmp_path / "m.onnx"), tmp_path / "m.json"))
+    assert prepared.prologue is not None
+    assert [value.name for value in prepared.prologue.inputs] == ["time", "time_to"]
+
+
+def test_names_do_not_meet() -> None:
+    with pytest.raises(UserError, match="two tensors named 'time'"):
+        Spec("jumping", X_SHAPE, (), "flow", ScheduleSpec("flow"), to="time")

@@ -1,0 +1,35 @@
+"""diffusion_policy's transformer, causal: what is made of the observations, keys and values included, is prologue."""
+
+from pathlib import Path
+
+NAME = "Diffusion policy, transformer (FILE.py:FUNCTION)"
+PLAN = "ddim:2"
+
+
+def make(folder: Path) -> str:
+    (folder / "transformer_policy.py").write_text(SOURCE)
+    return f"{folder / 'transformer_policy.py'}:make"
+
+
+SOURCE = """
+import torch
+
+from fewstep.export import Condition, Policy, ScheduleSpec, Spec
+from fewstep.models.policies.diffusion_policy import DiffusionPolicy, Numbers
+from fewstep.models.policies.transformer import PolicyTransformer
+
+
+def make():
+    torch.manual_seed(0)
+    network = PolicyTransformer(2, 8, 2, 5, layers=2, heads=2, width=32, is_causal=True)
+    torch.nn.init.normal_(network.pos_emb, std=0.1)
+    torch.nn.init.normal_(network.cond_pos_emb, std=0.1)
+    return DiffusionPolicy(network, {"obs": Numbers(5)}, observations=2), Spec(
+        "transformer_policy",
+        (8, 2),
+        (Condition("obs", "obs", (2, 5), "float32", typical=(-1.0, 1.0)),),
+        "epsilon",
+        ScheduleSpec("cosine", timesteps=100),
+        policy=Policy(observations=2, first=1, actions=4),
+    )
+"""

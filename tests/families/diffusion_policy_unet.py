@@ -1,0 +1,35 @@
+"""diffusion_policy's 1-D U-Net on observations of numbers, in network definitions of this project."""
+
+from pathlib import Path
+
+NAME = "Diffusion policy, U-Net (FILE.py:FUNCTION)"
+PLAN = "ddim:2"
+
+
+def make(folder: Path) -> str:
+    (folder / "unet_policy.py").write_text(SOURCE)
+    return f"{folder / 'unet_policy.py'}:make"
+
+
+SOURCE = """
+import torch
+
+from fewstep.export import Affine, Condition, Policy, ScheduleSpec, Spec
+from fewstep.models.policies.diffusion_policy import DiffusionPolicy, Numbers
+from fewstep.models.policies.unet1d import ConditionalUnet1d
+
+
+def make():
+    torch.manual_seed(0)
+    network = ConditionalUnet1d(actions=2, condition=2 * 5, widths=(16, 32), time_width=16)
+    policy = DiffusionPolicy(network, {"obs": Numbers(5)}, observations=2)
+    return policy, Spec(
+        "unet_policy",
+        (8, 2),
+        (Condition("obs", "obs", (2, 5), "float32", typical=(-1.0, 1.0)),),
+        "sample",
+        ScheduleSpec("cosine", timesteps=100),
+        units=Affine((100.0, 50.0), (256.0, 0.0)),
+        policy=Policy(observations=2, first=1, actions=4),
+    )
+"""

@@ -1,0 +1,13 @@
+"""LeRobot's diffusion policy as its training saves it. One with cameras is in tests/export/test_lerobot_folder.py."""
+
+from pathlib import Path
+
+from lerobot_policies import write_policy
+
+NAME = "Diffusion policy (LeRobot folder)"
+PLAN = "ddim:2"
+
+
+def make(folder: Path) -> str:
+    write_policy(folder / "policy", environment=2, prediction_type="sample")
+    return str(folder / "policy")

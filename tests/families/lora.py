@@ -1,0 +1,37 @@
+"""A UNet of Stable Diffusion with a LoRA in kohya's names merged into it, its skip connections scaled, and FreeU."""
+
+from pathlib import Path
+from typing import Any
+
+from tiny import UNET, diffusers_folder
+
+NAME = "UNet2DConditionModel with LoRA, Skip-Tuning and FreeU"
+PLAN = "dpmpp_2m:2"
+RANK = 4
+
+
+def make(folder: Path) -> dict[str, Any]:
+    import torch
+    from diffusers import UNet2DConditionModel
+    from safetensors.torch import save_file
+
+    network = UNet2DConditionModel(
+        in_channels=4,
+        out_channels=4,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        cross_attention_dim=12,
+        **UNET,
+    )
+    source = diffusers_folder(folder, network, text_tokens=5)
+    tensors = {}
+    for name, layer in network.named_modules():
+        if isinstance(layer, (torch.nn.Linear, torch.nn.Conv2d)):
+            out, given, *kernel = layer.weight.shape
+            stem = f"lora_unet_{name.replace('.', '_')}"
+            tensors[f"{stem}.lora_down.weight"] = torch.randn(RANK, given, *kernel) / given**0.5
+            tensors[f"{stem}.lora_up.weight"] = 0.1 * torch.randn(out, RANK, *[1] * len(kernel))
+            tensors[f"{stem}.alpha"] = torch.tensor(RANK / 2)
+    save_file(tensors, folder / "lora.safetensors")
+    lora = f"{folder / 'lora.safetensors'}:0.8"
+    return {"source": source, "lora": (lora,), "skip_scale": (0.8, 1.0), "freeu": (1.1, 1.2, 0.9, 0.8)}

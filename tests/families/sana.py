@@ -1,0 +1,29 @@
+"""Sana (Xie et al. 2024): linear attention, convolutions between, a text with a mask."""
+
+from pathlib import Path
+
+from tiny import diffusers_folder, tokenizers
+
+NAME = "SanaTransformer2DModel (diffusers folder)"
+PLAN = "scheduler:2"
+
+
+def make(folder: Path) -> str:
+    from diffusers import DPMSolverMultistepScheduler, SanaTransformer2DModel
+
+    network = SanaTransformer2DModel(
+        in_channels=4,
+        out_channels=4,
+        num_attention_heads=2,
+        attention_head_dim=8,
+        num_layers=1,
+        num_cross_attention_heads=2,
+        cross_attention_head_dim=8,
+        cross_attention_dim=16,
+        caption_channels=12,
+        sample_size=8,
+    )
+    scheduler = DPMSolverMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0)
+    return diffusers_folder(
+        folder, network, "transformer", scheduler, pipeline="SanaPipeline", configs=tokenizers(tokenizer=5)
+    )

@@ -1,0 +1,16 @@
+"""Stable Diffusion (Rombach et al. 2022) as a whole: text encoder, tokenizer and autoencoder beside the U-Net."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from pipelines import stable_diffusion
+
+NAME = "Stable Diffusion with text encoder and autoencoder (diffusers folder)"
+PLAN = "scheduler:2"
+GUIDANCE: float | None = 3.0  # towards the prompt, from the encoded empty one
+
+
+def make(folder: Path) -> str:
+    stable_diffusion(folder / "model")
+    return str(folder / "model")

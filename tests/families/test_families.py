@@ -1,0 +1,48 @@
+"""Every family goes from its source to samples of each engine, and docs/models.md says what was found there."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch", reason="torch, which exports them, is not installed")
+pytest.importorskip("diffusers", reason="diffusers, whose classes most families are, is not installed")
+import torch
+from chain import COLUMNS, LIMITS, Exported, Family, families, prove
+from page import PAGE, agree, cells, filled, rows
+
+torch.set_num_threads(1)  # the networks are tiny: a second thread only waits
+
+
+@pytest.mark.parametrize("family", families(), ids=lambda family: family.stem)
+def test_a_family(family: Family, exported_family: Callable[[str], Exported], tmp_path: Path) -> None:
+    found = prove(family, tmp_path, exported_family(family.stem))
+    for step, shown in found.items():
+        if shown.difference is not None:
+            assert shown.difference <= LIMITS[step], step
+    written = rows(PAGE.read_text())[family.name]
+    for step, cell in cells(family, found).items():
+        assert agree(written[step], cell), f"{step}: the page has {written[step]!r}, this is {cell!r}; run page.py"
+
+
+def test_the_page_has_every_family() -> None:
+    text = PAGE.read_text()
+    assert filled(text, {}) == text, "run python tests/families/page.py"
+    assert [name for name, row in rows(text).items() if not all(row.values())] == []
+    assert all(set(family.no) <= set(COLUMNS) for family in families())
+
+
+@pytest.mark.parametrize(
+    ("written", "made", "same"),
+    [
+        ("3e-7", "9e-8", True),
+        ("3e-4", "9e-6", False),
+        ("0", "4e-8", True),
+        ("2e-2, 94 % of MACs", "4e-2, 93 % of MACs", True),
+        ("2e-2, 94 % of MACs", "2e-2, 60 % of MACs", False),
+        ("84 nodes", "130 nodes", False),
+        ("no: it is too large", "3e-7", False),
+    ],
+)
+def test_cells_agree_as_far_as_machines_do(written: str, made: str, same: bool) -> None:
+    assert agree(written, made) is same

@@ -1,0 +1,189 @@
+"""Pipelines of diffusers beside their bundles, from the same noise: the same samples, within a thousandth."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from fewstep.runtime import load, noise
+from fewstep.runtime.manifest import Condition
+
+pytest.importorskip("diffusers")
+import diffusers
+from chain import Exported
+
+Array = NDArray[Any]
+Arrays = dict[str, Array]
+SEEDS, STEPS, WEIGHT = [3, 4], 3, 2.5  # two steps would leave a multistep solver's history out
+NETWORKS = ("unet", "transformer", "controlnet", "adapter")
+ARGUMENTS = {  # condition -> the pipelines' name for it; that of the negative prompt begins with "negative_"
+    "text": "prompt_embeds",
+    "pooled_text": "pooled_prompt_embeds",
+    "text_mask": "prompt_attention_mask",
+    "text_t5": "prompt_embeds_2",
+    "text_t5_mask": "prompt_attention_mask_2",
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A family's folder, the pipeline that runs it, the `side` of the picture that its latent is of, what else the
+    pipeline is told, and which conditions `shared` by the branches mean the same."""
+
+    family: str
+    pipeline: str
+    side: int
+    told: dict[str, Any]
+    shared: dict[str, Any]
+
+
+CONTROL = np.random.default_rng(1).uniform(0, 1, (2, 3, 16, 16)).astype(np.float32)
+CONTROLLED = {"control": CONTROL, "control_scale": [0.7, 0.7]}
+WEIGHTED, ANY_SIZE = {"guidance_scale": WEIGHT}, {"guidance_scale": WEIGHT, "use_resolution_binning": False}
+CASES = [
+    Case("unet_2d_condition", "StableDiffusionPipeline", 64, WEIGHTED, {}),
+    Case("sdxl", "StableDiffusionXLPipeline", 64, WEIGHTED, {}),
+    Case(
+        "controlnet",
+        "StableDiffusionControlNetPipeline",
+        16,
+        WEIGHTED | {"image": torch.from_numpy(CONTROL), "controlnet_conditioning_scale": 0.7},
+        CONTROLLED,
+    ),
+    Case(
+        "t2i_adapter",
+        "StableDiffusionAdapterPipeline",
+        16,
+        WEIGHTED | {"image": torch.from_numpy(CONTROL), "adapter_conditioning_scale": 0.7},
+        CONTROLLED,
+    ),
+    Case("pixart", "PixArtAlphaPipeline", 64, ANY_SIZE | {"negative_prompt": None}, {}),
+    Case("sd3", "StableDiffusion3Pipeline", 64, WEIGHTED, {}),
+    Case("flux", "FluxPipeline", 16, {"guidance_scale": 4.0, "true_cfg_scale": WEIGHT}, {"guidance": [4.0, 4.0]}),
+    Case("sana", "SanaPipeline", 256, ANY_SIZE | {"negative_prompt": None}, {}),
+    Case("aura_flow", "AuraFlowPipeline", 64, WEIGHTED, {}),
+    Case("hunyuan_dit", "HunyuanDiTPipeline", 64, ANY_SIZE, {}),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case.family for case in CASES])
+def test_a_bundle_samples_as_the_pipeline_does(
+    case: Case, exported_family: Callable[[str], Exported], record_property: Callable[[str, object], None]
+) -> None:
+    torch.set_num_threads(1)
+    made = exported_family(case.family)
+    folder = Path(str(made.source))
+    with load(made.bundle) as sampler:
+        manifest = sampler.bundle.manifest
+        rng = np.random.default_rng(0)
+        positive, negative = (drawn(manifest.conditions, rng) for _ in range(2))
+        plan, branches = f"scheduler:{STEPS}", {"uncond": negative}
+        found = sampler.sample(plan, SEEDS, positive | case.shared, WEIGHT, branches=branches)
+    x = torch.from_numpy(np.stack([noise.normal(seed, 0, manifest.x_shape) for seed in SEEDS]))
+    expected = run(case, folder, x, positive, negative)
+    relative = np.abs(found - expected).max() / np.abs(expected).max()
+    record_property("relative", relative)  # in the file of --junitxml
+    assert relative <= 1e-3
+
+
+@pytest.mark.parametrize(("family", "component"), [("dit", "transformer"), ("unet_1d", "unet")])
+def test_a_bundle_without_text_samples_as_the_schedulers_loop_does(
+    family: str,
+    component: str,
+    exported_family: Callable[[str], Exported],
+    record_property: Callable[[str, object], None],
+) -> None:
+    """DiT's own pipeline takes label 1000 for none, whatever the network has."""
+    torch.set_num_threads(1)
+    made = exported_family(family)
+    folder = Path(str(made.source))
+    with load(made.bundle) as sampler:
+        manifest = sampler.bundle.manifest
+        labels = {each.name: [1, 2] for each in manifest.conditions}
+        found = sampler.sample(f"scheduler:{STEPS}", SEEDS, labels, WEIGHT if labels else None)
+    x = torch.from_numpy(np.stack([noise.normal(seed, 0, manifest.x_shape) for seed in SEEDS]))
+    network, scheduler = loaded(folder, component), scheduled(folder)
+    scheduler.set_timesteps(STEPS)
+    with torch.no_grad():
+        for t in scheduler.timesteps:
+            if labels:
+                given, none = torch.tensor([1, 2]), torch.full((2,), 5)
+                eps, unled = (network(x, t.expand(2), each).sample[:, : x.shape[1]] for each in (given, none))
+                eps = unled + WEIGHT * (eps - unled)
+            else:
+                eps = network(x, t).sample
+            x = scheduler.step(eps, t, x).prev_sample
+    expected = x.numpy()
+    relative = np.abs(found - expected).max() / np.abs(expected).max()
+    record_property("relative", relative)
+    assert relative <= 1e-3
+
+
+def drawn(conditions: tuple[Condition, ...], rng: np.random.Generator) -> Arrays:
+    """Values for two samples, of conditions of which each branch has its own. Masks keep the first token."""
+    values = {}
+    for each in conditions:
+        if each.dtype == "int64" and not each.shared:
+            values[each.name] = rng.integers(0, 2, (2, *each.shape))
+            values[each.name][:, 0] = 1
+        elif not each.shared:
+            values[each.name] = rng.standard_normal((2, *each.shape)).astype(np.float32)
+    return values
+
+
+def run(case: Case, folder: Path, x: torch.Tensor, positive: Arrays, negative: Arrays) -> Array:
+    """The pipeline's own samples, from the folder's networks and scheduler."""
+    pipeline = opened(case, folder)
+    prompts = {name: torch.from_numpy(values) for name, values in named(positive).items()}
+    prompts |= {f"negative_{name}": torch.from_numpy(values) for name, values in named(negative).items()}
+    if case.family == "pixart":
+        pipeline.transformer.register_to_config(sample_size=128)  # else it tells the network no resolution
+    if case.family == "aura_flow":
+        prompts |= dict.fromkeys(("prompt_attention_mask", "negative_prompt_attention_mask"), torch.ones(2, 5))
+    if case.family == "flux":
+        x = pipeline._pack_latents(x, *x.shape)
+    size = {"height": case.side, "width": case.side, "num_inference_steps": STEPS}
+    with torch.no_grad():
+        made = pipeline(latents=x, output_type="latent", return_dict=False, **size, **prompts, **case.told)[0]
+    if case.family == "flux":
+        made = pipeline._unpack_latents(made, case.side, case.side, pipeline.vae_scale_factor)
+    result: Array = made.numpy()
+    return result
+
+
+def opened(case: Case, folder: Path) -> Any:
+    """The pipeline with what the folder has of it. Where its pictures are tiny, an autoencoder says so."""
+    kind: Any = getattr(diffusers, case.pipeline)
+    names, optional = kind._get_signature_keys(kind)
+    parts: dict[str, Any] = dict.fromkeys(names)
+    for name in set(names) & set(NETWORKS):
+        parts[name] = loaded(folder, name)
+    parts["scheduler"] = scheduled(folder)
+    if case.side == 16:
+        down, up = ("DownEncoderBlock2D",) * 2, ("UpDecoderBlock2D",) * 2
+        parts["vae"] = diffusers.AutoencoderKL(3, 3, down, up, block_out_channels=(4, 4), norm_num_groups=2)
+    if "requires_safety_checker" in optional:
+        parts["requires_safety_checker"] = False
+    pipeline = kind(**parts)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def loaded(folder: Path, component: str) -> Any:
+    config = json.loads((folder / component / "config.json").read_text())
+    return getattr(diffusers, config["_class_name"]).from_pretrained(folder / component).eval()
+
+
+def scheduled(folder: Path) -> Any:
+    config = json.loads((folder / "scheduler" / "scheduler_config.json").read_text())
+    return getattr(diffusers, config["_class_name"]).from_config(config)
+
+
+def named(values: Arrays) -> Arrays:
+    return {ARGUMENTS[name]: array for name, array in values.items()}

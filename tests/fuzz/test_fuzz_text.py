@@ -1,0 +1,100 @@
+"""The same for what a bundle has beside its denoiser: text encoder, tokenizers, autoencoder, null values."""
+
+import hashlib
+import io
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from guard import guarded
+from hypothesis import HealthCheck, given, settings
+from mutations import changes, cuts, damaged_bytes, damaged_json
+
+pytest.importorskip("tokenizers")
+sys.path.insert(0, str(Path(__file__).parents[1] / "runtime"))
+from text_bundle import LENGTH, X_SHAPE, with_companions
+
+from fewstep.runtime import load
+from fewstep.runtime.autoencoder import load_autoencoder
+from fewstep.runtime.bundle import open_bundle
+from fewstep.runtime.integrity import VerifyOptions, verify
+from fewstep.runtime.text import load_text_encoder
+
+NULL = "graphs/null.npy"
+fuzzed = settings(
+    max_examples=25, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+)
+
+
+def use(bundle: Path) -> None:
+    text = load_text_encoder(bundle, threads=1)
+    images = load_autoencoder(bundle, threads=1)
+    with load(bundle) as sampler:
+        x = sampler.sample("ddim:1", [0], text.encode(["a red cat"]), 2.0)
+    images.encode(images.decode(x))
+
+
+@pytest.fixture
+def bundle(tiny_bundle: Path) -> Path:
+    """With everything, the text's null value in a file."""
+    with_companions(tiny_bundle)
+    stream = io.BytesIO()
+    np.save(stream, np.zeros((LENGTH, 2), np.float32))
+    manifest = open_bundle(tiny_bundle).manifest
+    label, text = manifest.conditions
+    changed = msgspec.structs.replace(manifest, conditions=(label, msgspec.structs.replace(text, null_file=NULL)))
+    record(tiny_bundle, msgspec.json.encode(changed).decode(), NULL, stream.getvalue())
+    use(tiny_bundle)  # whatever Python imports and opens once
+    verify(VerifyOptions(tiny_bundle))
+    assert manifest.x_shape == X_SHAPE
+    return tiny_bundle
+
+
+def record(bundle: Path, manifest: str, name: str, content: bytes) -> None:
+    """Put content into a file of a bundle together with its hash."""
+    document = json.loads(manifest)
+    document["files"][name] = hashlib.sha256(content).hexdigest()
+    (bundle / name).write_bytes(content)
+    (bundle / "manifest.json").write_text(json.dumps(document))
+
+
+@fuzzed
+@given(changes)
+def test_the_structure_of_manifests(bundle: Path, drawn: list[Any]) -> None:
+    """Changed in the text encoder, the autoencoder or the conditions alone: elsewhere it is tested already."""
+    document = json.loads((bundle / "manifest.json").read_text())
+    former = json.dumps(document)
+    part = ("text", "autoencoder", "conditions")[drawn[0][1] % 3]
+    damaged = damaged_json(json.dumps(document[part]), drawn)
+    (bundle / "manifest.json").write_bytes(json.dumps({**document, part: "HERE"}).encode().replace(b'"HERE"', damaged))
+    with guarded(bundle, ""):
+        use(bundle)
+    with guarded(bundle, str(bundle)):
+        verify(VerifyOptions(bundle, graphs=False))
+    (bundle / "manifest.json").write_text(former)
+
+
+@fuzzed
+@given(changes)
+def test_tokenizers(bundle: Path, drawn: list[Any]) -> None:
+    manifest, file = (bundle / "manifest.json").read_text(), bundle / "graphs" / "tokenizer.json"
+    former = file.read_bytes()
+    record(bundle, manifest, "graphs/tokenizer.json", damaged_json(former.decode(), drawn))
+    with guarded(bundle, ""):
+        load_text_encoder(bundle, threads=1).encode(["a red cat", "fish " * 20])
+    record(bundle, manifest, "graphs/tokenizer.json", former)
+
+
+@fuzzed
+@given(cuts)
+def test_null_values(bundle: Path, drawn: list[Any]) -> None:
+    manifest, former = (bundle / "manifest.json").read_text(), (bundle / NULL).read_bytes()
+    record(bundle, manifest, NULL, damaged_bytes(former, drawn))
+    with guarded(bundle, NULL):
+        load(bundle)
+    verify(VerifyOptions(bundle, graphs=False))
+    record(bundle, manifest, NULL, former)

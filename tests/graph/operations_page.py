@@ -1,0 +1,19 @@
+"""The table of operations in docs/engines.md: `python tests/graph/operations_page.py` writes it."""
+
+import re
+from pathlib import Path
+
+from fewstep.graph.engine_operations import FIRST, text
+
+PAGE = Path(__file__).parents[2] / "docs/engines.md"
+TABLE = re.compile(r"(?<=<!-- table operations -->\n).*?(?=<!-- end -->)", re.DOTALL)
+
+
+def filled(page: str) -> str:
+    """The page with the table made anew."""
+    rows = [f"| {text(version)} | {ops} |" for version, ops in FIRST.items()]
+    return TABLE.sub("\n".join(["| TensorRT | parses from then on |", "|---|---|", *rows, ""]), page)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(filled(PAGE.read_text()))

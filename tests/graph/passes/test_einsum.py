@@ -1,0 +1,56 @@
+"""Einsum as the operations it stands for."""
+
+import numpy as np
+import pytest
+from small import assert_same, node, small, value
+
+from fewstep.graph.graph import Graph
+from fewstep.graph.passes.einsum import expand_einsum
+
+SIZES: dict[str, int | str] = {"b": "batch", "h": 2, "i": 3, "j": 4, "d": 5, "e": 6}
+
+
+def einsum(equation: str, *constant: str) -> Graph:
+    """One Einsum; `constant` operands are weights."""
+    given, made = equation.split("->")
+    shapes = {f"t{n}": [SIZES[axis] for axis in term.replace(" ", "")] for n, term in enumerate(given.split(","))}
+    rng = np.random.default_rng(0)
+    weights = {name: rng.standard_normal(shapes[name]) for name in constant}
+    return small(
+        [value(name, *shape) for name, shape in shapes.items() if name not in weights],
+        [value("y", *(SIZES[axis] for axis in made.replace(" ", "")))],
+        [node("Einsum", " ".join(shapes), "y", equation=equation)],
+        **weights,
+    )
+
+
+@pytest.mark.parametrize(
+    ("equation", "ops"),
+    [
+        ("bijde->bdiej", "Transpose"),
+        ("bhid,bhdj->bhij", "MatMul"),
+        ("b h i d, b h j d -> b h i j", "Transpose MatMul"),
+        ("bdi,bdj->bij", "Transpose MatMul"),
+        ("bij,bdj->bdi", "Transpose MatMul Transpose"),
+        ("bihd,bjhd->bhij", "Transpose Transpose MatMul"),
+    ],
+)
+def test_a_permutation_or_a_product_is_written_out(equation: str, ops: str) -> None:
+    before = einsum(equation)
+    after = expand_einsum(before)
+    assert sorted(after.ops()) == sorted(ops.split())
+    assert_same(before, after, rtol=1e-6)
+
+
+@pytest.mark.parametrize("equation", ["bhid,de->bhie", "bhid,de->behi", "de,bid->bie", "bhid,ed->bhie"])
+def test_a_product_with_a_weight(equation: str) -> None:
+    before = einsum(equation, "t0" if equation.startswith("de") else "t1")
+    after = expand_einsum(before)
+    assert after.ops().count("MatMul") == 1 and "Einsum" not in after.ops()
+    assert_same(before, after, rtol=1e-6)
+
+
+@pytest.mark.parametrize("equation", ["bi->b", "bi,bi->b", "bid,bid->bi", "bhij,bijd->bhd", "bi,bj->bij"])
+def test_what_is_neither_stays(equation: str) -> None:
+    before = einsum(equation)
+    assert expand_einsum(before).nodes == before.nodes

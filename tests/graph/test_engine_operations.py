@@ -1,0 +1,49 @@
+"""The table of what TensorRT parses, and what is said of graphs that hold anything else."""
+
+import onnx
+from operations_page import PAGE, filled
+from small import node, small, value
+
+from fewstep.graph.engine_operations import FIRST, OLDEST, PARSED, needed_version, unparsed
+from fewstep.graph.graph import Graph, Node
+from fewstep.graph.io import OPSET
+
+
+def graph(*ops: str) -> Graph:
+    """A chain of operations of one input."""
+    names = ["x", *(f"t{i}" for i in range(1, len(ops))), "y"]
+    nodes = [node(op, *pair) for op, pair in zip(ops, zip(names, names[1:]))]
+    return small([value("x", "batch", 4)], [value("y", "batch", 4)], nodes)
+
+
+def test_every_operation_of_the_table_is_one_of_the_opset_and_stands_there_once() -> None:
+    known = {schema.name for schema in onnx.defs.get_all_schemas_with_history() if schema.since_version <= OPSET}
+    assert set(PARSED) <= known
+    assert len(PARSED) == sum(len(ops.split()) for ops in FIRST.values())
+    assert list(FIRST) == sorted(FIRST)
+
+
+def test_what_ten_three_parses_is_said_by_nothing() -> None:
+    assert list(unparsed(graph("Relu", "Gelu", "LayerNormalization"))) == []
+    assert needed_version(graph("Relu", "Gelu")) == (10, 0) <= OLDEST
+    assert needed_version(graph("Relu", "DeformConv")) == (10, 1)
+
+
+def test_what_it_does_not_is_named_once_with_its_node() -> None:
+    found = list(unparsed(graph("Relu", "Det", "Det", "HannWindow")))
+    assert [str(each) for each in found] == [
+        "no TensorRT parses Det, of node 't2'",
+        "TensorRT only from 10.4 on parses HannWindow, of node 'y'",
+    ]
+    assert needed_version(graph("Det")) is None and needed_version(graph("HannWindow")) == (10, 4)
+
+
+def test_an_operation_of_another_domain_is_none_of_these() -> None:
+    made = graph("Relu")
+    fused = made.with_nodes([Node("Gelu", ("x",), ("y",), {}, "own/Gelu", "com.microsoft")])
+    assert [each.node for each in unparsed(fused)] == ["own/Gelu"]
+
+
+def test_the_page_has_the_table() -> None:
+    page = PAGE.read_text()
+    assert filled(page) == page, "run python tests/graph/operations_page.py"

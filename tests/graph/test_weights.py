@@ -1,0 +1,189 @@
+"""Weights in files: written once, found again, shared by the graphs of a bundle, and run from where they lie."""
+
+import hashlib
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from small import node, small, value
+
+from fewstep.graph import io, weights
+from fewstep.graph.commit import Writer, open_for_update
+from fewstep.graph.graph import Array, Graph
+from fewstep.graph.passes.concat import split_concat
+from fewstep.graph.passes.constants import fold_constants
+from fewstep.graph.session import open_session, run
+from fewstep.runtime.errors import UserError
+from fewstep.runtime.onnx_references import referred_files
+
+X = np.linspace(-1, 1, 128, dtype=np.float32).reshape(2, 64)
+
+
+def random(*shape: int, seed: int = 0) -> Array:
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def product(**constants: Array) -> Graph:
+    """y = x @ each of the constants, in turn."""
+    names = ["x", *(f"h{i}" for i in range(1, len(constants))), "y"]
+    nodes = [node("MatMul", f"{a} {w}", b) for a, w, b in zip(names[:-1], constants, names[1:], strict=True)]
+    return small([value("x", "batch", 64)], [value("y", "batch", 64)], nodes, **constants)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        random(64, 64),
+        random(3, 5, 7).transpose(2, 0, 1),
+        random(64, 64)[:, ::2],
+        np.arange(5000, dtype=np.int8),
+        np.ones((1, 6000), np.float16).T,
+        np.array(3.0),
+        np.empty((0, 4), np.float32),
+    ],
+    ids=["plain", "transposed", "strided", "int8", "column", "scalar", "empty"],
+)
+@pytest.mark.parametrize("block", [64, weights.BLOCK])
+def test_what_is_written_is_the_array_in_order(
+    tmp_path: Path, array: Array, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(weights, "BLOCK", block)
+    with (tmp_path / "w").open("wb") as stream:
+        offsets = weights.write(stream, [np.ones(3, np.int8), array])
+    assert offsets == [0, weights.PAGE]
+    assert (tmp_path / "w").read_bytes()[weights.PAGE :] == array.tobytes()
+    assert (tmp_path / "w").stat().st_size == weights.file_bytes([np.ones(3, np.int8), array])
+
+
+def test_large_arrays_begin_where_every_system_can_map_them(tmp_path: Path) -> None:
+    arrays = [np.zeros(10, np.int8), np.zeros(weights.COARSE, np.int8), np.zeros(5000, np.int8), np.zeros(1, np.int8)]
+    with (tmp_path / "w").open("wb") as stream:
+        offsets = weights.write(stream, arrays)
+    assert offsets == [0, 65536, 65536 + 2**20, 65536 + 2**20 + 8192]
+
+
+def test_a_mapped_array_knows_where_it_lies(tmp_path: Path) -> None:
+    path = tmp_path / "w"
+    path.write_bytes(bytes(4096) + random(64, 64).tobytes())
+    array = weights.view(weights.map_file(path), 4096, np.dtype(np.float32), (64, 64))
+    np.testing.assert_array_equal(array, random(64, 64))
+    assert weights.place_of(array) == weights.Place(path, 4096)
+    assert weights.place_of(array[2:]) == weights.Place(path, 4096 + 2 * 256)
+    assert weights.place_of(array.reshape(32, 128)) == weights.Place(path, 4096)
+    for other in (array.T, array[:, 1:], array + 0, random(2, 2), np.asfortranarray(array)):
+        assert weights.place_of(other) is None
+    with pytest.raises(ValueError, match="read-only"):
+        array[0] = 0
+
+
+def stored(writer: Writer, graph: Graph, name: str, **options: int) -> tuple[str, tuple[str, ...]]:
+    file, data = io.store(writer, graph, name, **options)
+    assert {f"graphs/{location}" for location in referred_files(writer.bundle / file)} == set(data)
+    for each in (file, *data):
+        assert writer.files[each] == hashlib.sha256((writer.bundle / each).read_bytes()).hexdigest()
+    return file, data
+
+
+def test_graphs_share_what_they_both_hold_and_write_the_rest(tmp_path: Path) -> None:
+    """As an int8 body shares the layers left in float with the float32 one, and with another target's its integers."""
+    a, b, c, d = (random(64, 64, seed=seed) for seed in range(4))
+    with open_for_update(tmp_path / "b", must_exist=False) as writer:
+        file, first = stored(writer, product(a=a, b=b), "float", external_above=0)
+        loaded = io.load(writer.bundle / file)
+        changed = replace(loaded, constants={**loaded.constants, "b": c})
+        other, second = stored(writer, changed, "int8")  # shares a, as it lies; c is new
+        again, third = stored(writer, product(p=a.copy(), q=c.copy(), r=d), "another", external_above=0)
+        assert len(first) == 1 and second[0] == first[0] and len(second) == 2
+        assert third[:2] == second and len(third) == 3
+        sizes = [(writer.bundle / name).stat().st_size for name in third]
+        assert sizes == [2 * a.nbytes, a.nbytes, a.nbytes]
+        np.testing.assert_array_equal(
+            run(io.load(writer.bundle / again), {"x": X})["y"], run(product(p=a, q=c, r=d), {"x": X})["y"]
+        )
+        np.testing.assert_array_equal(
+            run(io.load(writer.bundle / other), {"x": X})["y"], run(product(a=a, b=c), {"x": X})["y"]
+        )
+
+
+def test_a_small_bundle_keeps_its_weights_in_its_graphs(tmp_path: Path) -> None:
+    with open_for_update(tmp_path / "b", must_exist=False) as writer:
+        for name in ("a", "b"):
+            assert stored(writer, product(w=random(64, 64)), name)[1] == ()
+
+
+def test_one_array_under_two_names_is_written_once(tmp_path: Path) -> None:
+    shared = random(64, 64)
+    with open_for_update(tmp_path / "b", must_exist=False) as writer:
+        _, (data,) = stored(writer, product(a=shared, b=shared), "tied", external_above=0)
+        assert (writer.bundle / data).stat().st_size == shared.nbytes
+
+
+def test_kept_graphs_hold_views_of_files_and_compute_the_same(tmp_path: Path) -> None:
+    graph = product(a=random(64, 64).T, b=random(64, 64, seed=1))
+    with open_for_update(tmp_path / "b", must_exist=False) as writer:
+        kept, other = io.keep(writer, graph, product(a=graph.constants["a"], c=random(64, 64, seed=2)))
+        places = {weights.place_of(array) for array in (*kept.constants.values(), *other.constants.values())}
+        assert None not in places and len(places) == 3 and len({place.file for place in places if place}) == 2
+        for optimize in (False, True):
+            np.testing.assert_allclose(
+                open_session(kept, optimize=optimize)({"x": X})["y"], run(graph, {"x": X})["y"], rtol=1e-5, atol=1e-5
+            )
+        assert io.keep(writer, kept)[0].constants["a"] is kept.constants["a"]
+
+
+def test_a_file_beside_those_of_the_bundle_is_not_one_of_them(tmp_path: Path) -> None:
+    """An export's source may lie where the bundle's graphs do."""
+    folder = tmp_path / "b" / io.GRAPHS
+    folder.mkdir(parents=True)
+    io.save(product(w=random(64, 64)), folder / "mine.onnx", external_above=0)
+    with open_for_update(tmp_path / "b", must_exist=False) as writer:
+        _, (data,) = stored(writer, io.load(folder / "mine.onnx"), "body", external_above=0)
+        assert data in writer.files and data != f"{io.GRAPHS}/mine.onnx.data"
+
+
+@pytest.mark.parametrize("optimize", [False, True])
+def test_weights_too_large_for_one_message_are_handed_over_beside_it(
+    tmp_path: Path, optimize: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(io, "EXTERNAL_ABOVE", 0)
+    path = tmp_path / "w"
+    path.write_bytes(random(64, 64).tobytes())
+    mapped = weights.view(weights.map_file(path), 0, np.dtype(np.float32), (64, 64))
+    graph = product(a=mapped, b=random(64, 64, seed=1), c=random(64, 64, seed=2).T)
+    expected = X @ graph.constants["a"] @ graph.constants["b"] @ graph.constants["c"]
+    np.testing.assert_allclose(open_session(graph, optimize=optimize)({"x": X})["y"], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_passes_move_weights_without_copying_them() -> None:
+    w, v = random(64, 32), random(64, 48)
+    nodes = [
+        node("Transpose", "w", "wt", perm=[1, 0]),
+        node("MatMul", "wt x1", "t"),
+        node("Transpose", "wt", "wtt", perm=[1, 0]),
+        node("MatMul", "t wtt", "y"),
+    ]
+    graph = small([value("x1", 64, 64)], [value("y", 32, 32)], nodes, w=w)
+    folded = fold_constants(graph)
+    assert folded.ops() == ("MatMul", "MatMul")
+    assert all(np.shares_memory(folded.constants[name], w) for name in ("wt", "wtt"))
+    concat = small(
+        [value("a", "batch", 16), value("b", "batch", 48)],
+        [value("y", "batch", 48)],
+        [node("Concat", "a b", "c", axis=1), node("MatMul", "c v", "y")],
+        v=v,
+    )
+    parts = [array for name, array in split_concat(concat).constants.items() if name != "v"]
+    assert len(parts) == 2 and all(np.shares_memory(part, v) for part in parts)
+
+
+def test_too_little_room_is_said_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=10_000))
+    with (
+        pytest.raises(UserError, match=r"b needs 16\.4 kB more, and its disk has 10 kB free") as failure,
+        open_for_update(tmp_path / "b", must_exist=False) as writer,
+    ):
+        io.store(writer, product(w=random(64, 64)), "body", external_above=0)
+    assert failure.value.fix == "free space or give another path" and not (tmp_path / "b").exists()

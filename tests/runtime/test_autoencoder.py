@@ -1,0 +1,51 @@
+"""Latents to images and back, on graphs that can be computed by hand."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("tokenizers")
+from text_bundle import IMAGE, SCALE, X_SHAPE, with_companions
+
+from fewstep.runtime.autoencoder import Autoencoder, load_autoencoder
+from fewstep.runtime.errors import UserError
+
+
+@pytest.fixture
+def autoencoder(tiny_bundle: Path) -> Autoencoder:
+    return load_autoencoder(with_companions(tiny_bundle))
+
+
+def test_decoding_and_encoding(autoencoder: Autoencoder) -> None:
+    latents = np.random.default_rng(0).uniform(-0.5, 0.5, (3, *X_SHAPE)).astype(np.float32)
+    images = autoencoder.decode(latents)
+    assert images.shape == (3, *IMAGE) == (3, *autoencoder.image_shape) and images.dtype == np.float32
+    np.testing.assert_allclose(images[:, 1, ::2, 1::2], latents[:, 0] / SCALE, rtol=1e-6)
+    np.testing.assert_allclose(autoencoder.encode(images), latents, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("latents", "says"),
+    [
+        (np.zeros((2, 1, 4)), r"latents have the shape \[2, 1, 4\]; give finite numbers \[N, 1, 4, 4\]"),
+        (np.zeros((0, *X_SHAPE)), "latents have the shape"),
+        (np.full((1, *X_SHAPE), 1e300), "not finite"),
+        ("x", "no array of numbers"),
+    ],
+)
+def test_what_cannot_be_decoded_is_one_line(autoencoder: Autoencoder, latents: Any, says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        autoencoder.decode(latents)
+
+
+def test_the_encoder_may_stay_unloaded(tiny_bundle: Path) -> None:
+    decoder = load_autoencoder(with_companions(tiny_bundle), encoder=False)
+    with pytest.raises(UserError, match="no encoder of images is loaded"):
+        decoder.encode(np.zeros((1, *IMAGE)))
+
+
+def test_a_bundle_without_an_autoencoder_says_so(tiny_bundle: Path) -> None:
+    with pytest.raises(UserError, match="has no autoencoder"):
+        load_autoencoder(tiny_bundle)

@@ -1,0 +1,109 @@
+"""What is computed before the first step, on the tiny bundle with its prologue cut in two by hand."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+import fewstep.runtime
+from fewstep.runtime import Sampler, UserError
+from fewstep.runtime.manifest import Graph, Tensor
+from fewstep.runtime.prologues import _distinct
+
+TABLE = np.array([[0.1], [0.2], [0.3], [0.0]], np.float32)  # as in conftest: one shift a label, the last for none
+SHIFT, ROW = Tensor("shift", "row", ("batch", 1)), Tensor("row", "row", ("batch", 1))
+TIME, LABEL = Tensor("time", "time", ("batch",)), Tensor("label", "condition", ("batch",), "int64")
+
+
+class Split:
+    """The tiny sampler whose row is made in two graphs; `calls` are the labels and times that each was asked for."""
+
+    def __init__(self, bundle: Path) -> None:
+        self.labels: list[list[int]] = []
+        self.times: list[list[float]] = []
+        self.whole = fewstep.runtime.load(bundle)
+        manifest = msgspec.structs.replace(
+            self.whole.bundle.manifest,
+            conditioner=Graph("graphs/prologue.onnx", (LABEL,), (SHIFT,)),
+            prologue=Graph("graphs/prologue.onnx", (TIME, SHIFT), (ROW,)),
+        )
+        self.sampler = replace(
+            self.whole,
+            bundle=replace(self.whole.bundle, manifest=manifest),
+            conditioner=self.condition,
+            prologue=self.add_time,
+        )
+
+    def condition(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
+        self.labels.append(feeds["label"].tolist())
+        return {"shift": TABLE[feeds["label"]]}
+
+    def add_time(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
+        self.times.append(feeds["time"].tolist())
+        return {"row": feeds["shift"] + feeds["time"][:, None] / 1000}
+
+
+@pytest.fixture
+def split(tiny_bundle: Path) -> Split:
+    return Split(tiny_bundle)
+
+
+@pytest.mark.parametrize("guidance", [None, 2.0])
+def test_two_graphs_give_the_samples_of_one(split: Split, guidance: float | None) -> None:
+    how: dict[str, Any] = {"seeds": [1, 2, 3], "condition": {"class": [2, 0, 2]}, "guidance": guidance}
+    expected = split.whole.sample("dpmpp_2m:4", **how)
+    np.testing.assert_allclose(split.sampler.sample("dpmpp_2m:4", **how), expected, rtol=1e-6)
+
+
+def test_each_condition_is_met_once_and_each_pair_with_a_time_once(split: Split) -> None:
+    split.sampler.sample("ddim:4", seeds=[1, 2, 3], condition={"class": [2, 0, 2]}, guidance=2.0)
+    assert split.labels == [[0, 2, 3]]  # 3 is none
+    assert len(split.times) == 1 and len(split.times[0]) == 3 * 4
+
+
+def test_pictures_are_told_apart_in_no_time() -> None:
+    """Of a megabyte each: numpy's own unique rows would make a field of each byte, and take ten seconds."""
+    first, second = np.zeros((2, 1, 3, 640, 640), np.uint8)
+    second[..., -1] = 1
+    began = time.process_time()
+    distinct, place = _distinct({"camera": np.stack([second, first, second]), "task": np.array([1, 1, 1])})
+    assert time.process_time() - began < 2
+    assert place.tolist() == [1, 0, 1] and distinct["camera"][:, 0, 0, 0, -1].tolist() == [0, 1]
+
+
+def test_plans_of_several_lengths_share_a_call(split: Split) -> None:
+    how: dict[str, Any] = {"seeds": [1, 2], "condition": {"class": [2, 0]}}
+    expected = split.whole.sample(["ddim:4", "ddim:2"], **how)
+    np.testing.assert_allclose(split.sampler.sample(["ddim:4", "ddim:2"], **how), expected, rtol=1e-6)
+
+
+def test_the_body_may_read_the_conditioner_itself(split: Split, tiny_bundle: Path) -> None:
+    """A network that is not told its time: nothing is left for a prologue."""
+    manifest = split.sampler.bundle.manifest
+    alone: Sampler = replace(
+        split.sampler,
+        bundle=replace(
+            split.sampler.bundle,
+            manifest=msgspec.structs.replace(
+                manifest,
+                prologue=None,
+                conditioner=msgspec.structs.replace(manifest.conditioner, outputs=(ROW,)),  # type: ignore[type-var]
+            ),
+        ),
+        conditioner=lambda feeds: {"row": TABLE[feeds["label"]]},
+        prologue=None,
+    )
+    x = np.ones((2, 1, 4, 4), np.float32)
+    found = alone.evaluate(x, 50, {"class": [1, 1]})
+    np.testing.assert_allclose(found, 0.5 + 0.2, rtol=1e-6)
+
+
+def test_a_conditioner_that_forgets_the_batch_is_refused(split: Split) -> None:
+    lost = replace(split.sampler, conditioner=lambda feeds: {"shift": np.ones((1, 1), np.float32)})
+    with pytest.raises(UserError, match="the conditioner makes no row 'shift' for each sample"):
+        lost.sample("ddim:2", seeds=[1, 2], condition={"class": [0, 1]})

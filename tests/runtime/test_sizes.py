@@ -1,0 +1,217 @@
+"""Free sizes at run time: what may be chosen, and that a sample of any size is the one its own shape would have."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from free_bundle import HEIGHT, WIDTH, free
+
+from fewstep.runtime import Hold, Sampler, UserError, load
+from fewstep.runtime.bundle import open_bundle
+from fewstep.runtime.manifest import Manifest, Size
+from fewstep.runtime.noise import normal
+from fewstep.runtime.sizes import dimension, parse_sizes, read_sizes, size_problem, sized, sizes_of, visits
+
+PLAN = "dpmpp_2m:3"
+AXES = {1: "height", 2: "width"}
+CLASSES = {"class": ["bag", "shirt"]}
+
+
+@pytest.fixture
+def bundle(tiny_bundle: Path) -> Path:
+    return free(tiny_bundle)
+
+
+@pytest.fixture
+def sampler(bundle: Path) -> Sampler:
+    return load(bundle)
+
+
+def picture(height: int, width: int, samples: int = 2) -> np.ndarray:
+    return np.random.default_rng(height * width).standard_normal((samples, 1, 2 * height, width), np.float32)
+
+
+@pytest.mark.parametrize("height, width", [(4, 4), (2, 8), (12, 8)])
+def test_a_sample_has_the_sizes_that_were_asked_for(sampler: Sampler, height: int, width: int) -> None:
+    condition = CLASSES | {"picture": picture(height, width)}
+    sizes = {"height": height, "width": width}
+    x = sampler.sample(PLAN, [3, 4], condition, sizes=sizes)
+    assert x.shape == (2, 1, height, width)
+    first = next(sampler.steps("ddim:1", [3, 4], condition, sizes=sizes))
+    assert np.allclose(first.u[0], normal(3, 0, (1, height, width)), rtol=1e-5)
+    alone = sampler.sample(PLAN, [4], {"class": ["shirt"], "picture": condition["picture"][1:]}, sizes=sizes)
+    assert np.array_equal(x[1:], alone)
+
+
+def test_sizes_that_are_not_given_have_their_defaults(sampler: Sampler) -> None:
+    condition = CLASSES | {"picture": picture(4, 4)}
+    default = sampler.sample(PLAN, [0, 1], condition)
+    assert default.shape == (2, 1, 4, 4)
+    assert np.array_equal(default, sampler.sample(PLAN, [0, 1], condition, sizes={"height": 4}))
+
+
+def test_a_plan_for_each_sample_holds_at_any_size(sampler: Sampler) -> None:
+    condition = CLASSES | {"picture": picture(6, 8)}
+    sizes = {"height": 6, "width": 8}
+    mixed = sampler.sample([PLAN, "ddim:2"], [0, 1], condition, sizes=sizes)
+    for place, plan in enumerate((PLAN, "ddim:2")):
+        assert np.allclose(mixed[place], sampler.sample(plan, [0, 1], condition, sizes=sizes)[place], atol=1e-6)
+
+
+def test_given_and_held_tensors_have_the_sizes_of_the_run(sampler: Sampler) -> None:
+    condition, sizes = CLASSES | {"picture": picture(2, 8)}, {"height": 2, "width": 8}
+    given = {"image": np.zeros((2, 1, 2, 8), np.float32)}
+    assert sampler.sample(PLAN, [0, 1], condition, given=given, strength=0.5, sizes=sizes).shape == (2, 1, 2, 8)
+    hold = Hold(np.full((1, 2, 8), 0.25, np.float32), np.ones((1, 2, 8), np.float32))
+    assert np.array_equal(sampler.sample(PLAN, [0, 1], condition, hold=hold, sizes=sizes), np.full((2, 1, 2, 8), 0.25))
+    with pytest.raises(UserError, match=r"given 'image' does not have the shape \[2, 1, 2, 8\]"):
+        sampler.sample(PLAN, [0, 1], condition, given={"image": np.zeros((2, 1, 4, 4))}, strength=0.5, sizes=sizes)
+
+
+def test_the_bare_network_takes_its_sizes_from_x(sampler: Sampler) -> None:
+    x, shown = np.ones((2, 1, 6, 8), np.float32), picture(6, 8)
+    made = sampler.evaluate(x, 50.0, CLASSES | {"picture": shown})
+    expected = 0.5 + np.array([0.3, 0.1])[:, None, None, None] + 0.05 + shown[:, :, :6]
+    assert np.allclose(made, expected, atol=1e-6)
+    for shape in ((2, 1, 5, 8), (2, 1, 14, 8)):
+        with pytest.raises(UserError, match=rf"height {shape[2]} is .*give height 2 to 12 in steps of 2"):
+            sampler.evaluate(np.ones(shape, np.float32), 50.0, CLASSES | {"picture": shown})
+    with pytest.raises(UserError, match=r"x has the shape \[2, 3, 6, 8\]; give finite numbers \[B, 1, height, width\]"):
+        sampler.evaluate(np.ones((2, 3, 6, 8), np.float32), 50.0, CLASSES | {"picture": shown})
+
+
+@pytest.mark.parametrize(
+    "sizes, said",
+    [
+        ({"height": 5}, "height 5 is no multiple of 2; give height 2 to 12 in steps of 2"),
+        ({"height": 14}, "height 14 is outside its range"),
+        ({"width": 4, "depth": 3}, "unknown size 'depth'; it has height 2 to 12 in steps of 2, width 4 to 8"),
+        ({"height": 4.0}, "height 4.0 is no whole number"),
+        ({"height": True}, "height True is no whole number"),
+        ({"height": np.array([4, 6])}, r"height array\(\[4, 6\]\) is no whole number"),
+        ((4, 4), "are no mapping of names to numbers"),
+        (
+            {"height": 6},
+            r"condition 'picture': one value has the shape \[1, 8, 4\]; give float32 values of .*\[1, 12, 4\]",
+        ),
+    ],
+)
+def test_sizes_that_cannot_be_are_one_line(sampler: Sampler, sizes: dict[str, int], said: str) -> None:
+    with pytest.raises(UserError, match=said) as caught:
+        sampler.sample(PLAN, [0, 1], CLASSES | {"picture": picture(4, 4)}, sizes=sizes)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_bundle_of_one_shape_takes_no_sizes(tiny_bundle: Path) -> None:
+    with pytest.raises(UserError, match=r"sizes .* for x of one shape, \[1, 4, 4\]; leave sizes out"):
+        load(tiny_bundle).sample(PLAN, [0], {"class": [0]}, sizes={"height": 8})
+
+
+def test_each_backend_runs_every_size(bundle: Path, sampler: Sampler) -> None:
+    pytest.importorskip("openvino")
+    from fewstep.runtime.backends.openvino import OpenVino
+
+    other = load(bundle, backend=OpenVino(cached=False))
+    for height, width in ((4, 4), (2, 8), (4, 4), (12, 8)):
+        asked = {
+            "condition": CLASSES | {"picture": picture(height, width)},
+            "sizes": {"height": height, "width": width},
+        }
+        assert np.allclose(other.sample(PLAN, [0, 1], **asked), sampler.sample(PLAN, [0, 1], **asked), atol=1e-5)
+
+
+def test_threads_of_other_sizes_share_a_sampler(bundle: Path) -> None:
+    pytest.importorskip("openvino")
+    from fewstep.runtime.backends.openvino import OpenVino
+
+    shapes = [(height, width) for height in (2, 4, 8, 12) for width in (4, 8)] * 4
+    for sampler in (load(bundle), load(bundle, backend=OpenVino(cached=False))):
+
+        def draw(shape: tuple[int, int], sampler: Sampler = sampler) -> np.ndarray:
+            condition = {"class": ["bag"], "picture": picture(*shape, samples=1)}
+            return sampler.sample(
+                PLAN, [sum(shape)], condition, sizes=dict(zip(("height", "width"), shape, strict=True))
+            )
+
+        alone = {shape: draw(shape) for shape in set(shapes)}
+        with ThreadPoolExecutor(8) as pool:
+            for shape, x in zip(shapes, pool.map(draw, shapes), strict=True):
+                np.testing.assert_array_equal(x, alone[shape])
+
+
+def test_more_than_a_sample_can_hold_is_one_line(bundle: Path) -> None:
+    wide = [{"name": name, "axis": axis, "low": 4, "high": 2**24, "multiple": 4} for axis, name in AXES.items()]
+    manifest = msgspec.structs.replace(open_bundle(bundle).manifest, sizes=msgspec.convert(wide, tuple[Size, ...]))
+    with pytest.raises(UserError, match=r"x of shape \[1, 16777216, 16777216\] has more than .*; give smaller sizes"):
+        sized(manifest, {"height": 2**24, "width": 2**24})
+
+
+def test_a_plan_is_not_compiled_for_sizes_that_cannot_be(sampler: Sampler) -> None:
+    with pytest.raises(UserError, match="height 5 is no multiple of 2"):
+        sampler.compile(PLAN, sizes={"height": 5})
+
+
+@pytest.mark.parametrize(
+    "changes, said",
+    [
+        ({"sizes": [{"name": "height", "axis": 1, "low": 3, "high": 12, "multiple": 2}]}, "sizes: height: low 3 is no"),
+        ({"sizes": [{"name": "height", "axis": 7, "low": 2, "high": 12}]}, "has no axis 7"),
+        ({"sizes": [{"name": "batch", "axis": 1, "low": 2, "high": 12}]}, "a name is a word"),
+        ({"sizes": [{"name": "height", "axis": 1, "low": 2, "high": 12}]}, "follows: there is no size 'width'"),
+        ({"sizes": []}, "follows: there is no size 'height'"),
+    ],
+)
+def test_a_manifest_whose_sizes_contradict_themselves_is_refused(tiny_bundle: Path, changes: dict, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        open_bundle(free(tiny_bundle, **changes))
+
+
+def test_a_manifest_at_other_sizes_has_numbers_everywhere(bundle: Path) -> None:
+    manifest: Manifest = sized(open_bundle(bundle).manifest, {"height": 10})
+    assert manifest.x_shape == (1, 10, 4)
+    assert manifest.conditions[1].shape == (1, 20, 4)
+    assert sizes_of((1, 10, 8), manifest) == {"height": 10, "width": 8}
+    assert sizes_of((2, 10, 8), manifest) is None
+    assert sizes_of((10, 8), manifest) is None
+
+
+@pytest.mark.parametrize(
+    "size, value",
+    [(7, 7), ("height", 64), ("height/8", 8), ("width*2", 96), ("height*width/64", 48), ("height*3/2", 96)],
+)
+def test_a_dimension_follows_from_the_sizes(size: int | str, value: int) -> None:
+    assert dimension(size, {"height": 64, "width": 48}) == value
+
+
+@pytest.mark.parametrize("size", ["", "height/", "8/height", "height-1", "height/0", "height*", "64"])
+def test_what_is_no_dimension_is_refused(size: str) -> None:
+    with pytest.raises(ValueError):
+        dimension(size, {"height": 64})
+
+
+def test_sizes_are_read_off_a_shape() -> None:
+    assert read_sizes(("batch", 3, "height*8", "width/2"), (2, 3, 512, 12)) == {"batch": 2, "height": 64, "width": 24}
+    assert read_sizes(("batch", "height*width/4", 8), (2, 96, 8)) == {"batch": 2}
+
+
+def test_sizes_are_written_as_conditions_are() -> None:
+    assert parse_sizes(("height=96", "width=64")) == {"height": 96, "width": 64}
+    for text in ("height", "height=", "=4", "height=-4", "height=4.5", "height=a"):
+        with pytest.raises(UserError, match="is not NAME=NUMBER; write it as --size height=96"):
+            parse_sizes((text,))
+
+
+def test_verification_visits_the_default_the_ends_and_a_mixture(bundle: Path) -> None:
+    found = visits(open_bundle(bundle).manifest)
+    assert found[0] == {"height": 4, "width": 4}
+    assert {"height": 2, "width": 4} in found and {"height": 2, "width": 8} in found
+    assert {"height": 12, "width": 8} not in found  # six times the elements of the default
+    assert visits(open_bundle(bundle).manifest)[1:] == found[1:]
+
+
+def test_two_sizes_of_one_name_or_axis_are_a_problem() -> None:
+    assert size_problem((1, 4, 4), (HEIGHT, WIDTH)) is None
+    assert "another one has this name, or axis 1" in size_problem((1, 4, 4), (HEIGHT, Size("tall", 1, 2, 8)))[1]
+    assert "one after the other along axis 0" in size_problem((4, 4), (Size("length", 0, 2, 8),), heads=2)[1]

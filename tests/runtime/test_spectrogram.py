@@ -1,0 +1,124 @@
+"""Spectrograms: those of torch.stft, inverted exactly, compressed as SGMSE+ does it."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fewstep.runtime.bundle import open_bundle
+from fewstep.runtime.errors import UserError
+from fewstep.runtime.manifest import Spectrogram
+from fewstep.runtime.spectrogram import (
+    bins,
+    decode,
+    encode,
+    frames,
+    istft,
+    joined,
+    loudness,
+    pieces,
+    samples,
+    spectrogram_problem,
+    stft,
+)
+
+LENGTHS = (1000, 4096, 4099)
+SIZES = [Spectrogram(), Spectrogram(n_fft=64, hop=16), Spectrogram(n_fft=101, hop=50)]
+
+
+def wave(length: int, *batch: int) -> np.ndarray:
+    return np.random.default_rng(length).standard_normal((*batch, length))
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize("transform", SIZES, ids=lambda each: f"{each.n_fft}-{each.hop}")
+def test_it_is_torchs_transform_and_inverse(transform: Spectrogram, length: int) -> None:
+    torch = pytest.importorskip("torch")
+    window = torch.hann_window(transform.n_fft, periodic=True, dtype=torch.float64)
+    given = wave(length, 2)
+    expected = torch.stft(
+        torch.from_numpy(given), transform.n_fft, transform.hop, window=window, center=True, return_complex=True
+    )
+    found = stft(transform, given)
+    assert found == pytest.approx(expected.numpy(), abs=1e-12)
+    changed = found * np.random.default_rng(0).uniform(0.5, 1.5, found.shape)  # no longer the transform of a wave
+    for wanted in (length, samples(transform, found.shape[-1])):
+        back = torch.istft(torch.from_numpy(changed), transform.n_fft, transform.hop, window=window, length=wanted)
+        assert istft(transform, changed, wanted) == pytest.approx(back.numpy(), abs=1e-9)
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize("transform", SIZES[:2], ids=lambda each: f"{each.n_fft}-{each.hop}")
+@pytest.mark.parametrize("multiple", [1, 64])
+def test_decode_is_the_inverse_of_encode(transform: Spectrogram, length: int, multiple: int) -> None:
+    given = wave(length, 3)
+    encoded = encode(transform, given, multiple)
+    assert encoded.dtype == np.float32
+    assert encoded.shape == (3, 2, bins(transform), frames(transform, length, multiple))
+    assert encoded.shape[-1] % multiple == 0
+    assert decode(transform, encoded, length) == pytest.approx(given, abs=2e-6)
+
+
+def test_amplitudes_are_compressed_and_angles_kept() -> None:
+    transform = Spectrogram()
+    c, encoded = stft(transform, wave(4096)), encode(transform, wave(4096))
+    compressed = encoded[0] + 1j * encoded[1]
+    assert np.abs(compressed) == pytest.approx(0.15 * np.sqrt(np.abs(c)), rel=1e-5)
+    assert np.angle(compressed * np.conj(c)) == pytest.approx(np.zeros(c.shape), abs=1e-5)
+
+
+def test_silence_stays_silence() -> None:
+    transform, silence = Spectrogram(), np.zeros(2000)
+    assert loudness(silence) == 1.0 and loudness(-0.25 * np.ones(3)) == 0.25
+    encoded = encode(transform, silence)
+    assert not encoded.any() and not decode(transform, encoded, 2000).any()
+
+
+@pytest.mark.parametrize("length", [100, 1000, 1001, 2345])
+@pytest.mark.parametrize("overlap", [0, 1, 200, 500])
+def test_pieces_come_together_again(length: int, overlap: int) -> None:
+    given = wave(length).astype(np.float32)
+    parts = pieces(given, 1000, overlap)
+    assert parts.shape[1] == 1000
+    assert len(parts) == (1 if length <= 1000 else 1 + -(-(length - 1000) // (1000 - overlap)))
+    assert joined(parts, length, overlap) == pytest.approx(given, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("transform", "x_shape", "reason"),
+    [
+        (Spectrogram(hop=256), (2, 256, 64), "hop 256"),
+        (Spectrogram(hop=0), (2, 256, 64), "hop 0"),
+        (Spectrogram(exponent=0), (2, 256, 64), "exponent 0"),
+        (Spectrogram(factor=float("nan")), (2, 256, 64), "factor nan"),
+        (Spectrogram(rate=0), (2, 256, 64), "rate 0"),
+        (Spectrogram(), (1, 256, 64), r"\[2, 256, frames\]"),
+        (Spectrogram(), (2, 257), r"\[2, 256, frames\]"),
+    ],
+)
+def test_a_transform_that_does_not_fit_is_named(transform: Spectrogram, x_shape: tuple[int, ...], reason: str) -> None:
+    assert spectrogram_problem(Spectrogram(), (2, 256, 64)) is None
+    assert re.search(reason, spectrogram_problem(transform, x_shape) or "")
+
+
+def test_what_cannot_be_is_refused() -> None:
+    with pytest.raises(UserError, match="255 samples") as short:
+        encode(Spectrogram(), np.zeros(255))
+    assert short.value.fix == "give more than 255"
+    with pytest.raises(UserError, match="shape"):
+        decode(Spectrogram(), np.zeros((1, 256, 4)), 100)
+    with pytest.raises(UserError, match="overlap by 600"):
+        pieces(np.zeros(5000), 1000, 600)
+    with pytest.raises(UserError, match="pieces of 0 samples"):
+        pieces(np.zeros(5000), 0, 0)
+    with pytest.raises(UserError, match="give one channel"):
+        pieces(np.zeros((2, 5000)), 1000, 0)
+
+
+def test_a_bundle_whose_samples_are_no_spectrograms_is_refused(tiny_bundle: Path) -> None:
+    file = tiny_bundle / "manifest.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "spectrogram": {"n_fft": 6, "hop": 2}}))
+    with pytest.raises(UserError, match=r"field spectrogram: samples \[1, 4, 4\] are not \[2, 4, frames\]"):
+        open_bundle(tiny_bundle)

@@ -1,0 +1,99 @@
+"""Prompts to token ids and conditions, on a vocabulary of eight words."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("tokenizers")
+from text_bundle import LENGTH, TABLE, with_companions
+
+from fewstep.runtime.bundle import open_bundle
+from fewstep.runtime.errors import UserError
+from fewstep.runtime.text import TextEncoder, load_text_encoder
+
+
+@pytest.fixture
+def text(tiny_bundle: Path) -> TextEncoder:
+    return load_text_encoder(with_companions(tiny_bundle))
+
+
+def test_ids_lie_between_start_and_end_and_are_padded(text: TextEncoder) -> None:
+    fed = text.ids(["A cat", "", "fish"])
+    np.testing.assert_array_equal(fed["ids"], [[1, 4, 5, 2, 0, 0], [1, 2, 0, 0, 0, 0], [1, 3, 2, 0, 0, 0]])
+    np.testing.assert_array_equal(fed["mask"], [[1, 1, 1, 1, 0, 0], [1, 1, 0, 0, 0, 0], [1, 1, 1, 0, 0, 0]])
+
+
+def test_a_prompt_that_is_too_long_is_cut_and_says_what_is_dropped(
+    text: TextEncoder, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Four ids fit between start and end. The words that are dropped are told as they were written."""
+    fed = text.ids(["a red cat A  Red, Dog"])
+    assert fed["ids"].tolist() == [[1, 4, 7, 5, 4, 2]]
+    assert "prompt 'a red cat A  Red, Dog' is too long: 'Red, Dog' is dropped" in caplog.text
+    caplog.clear()
+    text.ids(["a red cat a"])
+    assert not caplog.text
+
+
+def test_prompts_become_conditions(text: TextEncoder) -> None:
+    """A batch of more than is run at once, with prompts twice: each row is that of its prompt alone."""
+    prompts = ["a cat", "dog", *["a " + "red " * (number % 3) + "dog" for number in range(20)], "a cat"]
+    rows = text.encode(prompts)["text"]
+    assert rows.shape == (len(prompts), LENGTH, 2) and rows.dtype == np.float32
+    for prompt, row in zip(prompts, rows, strict=True):
+        fed = text.ids([prompt])
+        np.testing.assert_array_equal(row, TABLE[fed["ids"][0]] * fed["mask"][0][:, None])
+
+
+@pytest.mark.parametrize(
+    ("prompts", "says"),
+    [
+        ("a cat", r"prompts 'a cat' are not a list of texts; give \['a cat'\]"),
+        ([], "no prompts; give at least one"),
+        ([None], "prompt None is no text"),
+        (["\ud800"], "is no valid text"),
+    ],
+)
+def test_what_is_no_prompt_is_one_line(text: TextEncoder, prompts: Any, says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        text.encode(prompts)
+
+
+def test_a_bundle_without_a_text_encoder_says_so(tiny_bundle: Path) -> None:
+    with pytest.raises(UserError, match="has no text encoder; give its conditions themselves"):
+        load_text_encoder(tiny_bundle)
+
+
+def test_without_the_library_the_command_is_named(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    bundle = with_companions(tiny_bundle)
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    with pytest.raises(UserError, match=r"pip install 'fewstep\[text\]'"):
+        load_text_encoder(bundle)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"{}", "is no tokenizer"),
+        (b"\xff\xfe", "is no tokenizer"),
+        (b'{"version": "1.0", "model": {"type": "BPE", "vocab": {"a": -1}, "merges": []}}', "is no tokenizer"),
+    ],
+)
+def test_a_file_that_is_no_tokenizer_is_one_line(tiny_bundle: Path, content: bytes, says: str) -> None:
+    import hashlib
+
+    import msgspec
+    from text_bundle import write
+
+    bundle = with_companions(tiny_bundle)
+    (bundle / "graphs" / "tokenizer.json").write_bytes(content)
+    manifest = open_bundle(bundle).manifest
+    files = {**manifest.files, "graphs/tokenizer.json": hashlib.sha256(content).hexdigest()}
+    write(bundle, msgspec.structs.replace(manifest, files=files))
+    with pytest.raises(UserError, match=says) as failure:
+        load_text_encoder(bundle)
+    assert "\n" not in str(failure.value)
