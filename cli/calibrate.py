@@ -10,7 +10,7 @@ from fewstep.calibration.ranges.observe import observed_tensors
 from fewstep.calibration.speed.staged import int8_share
 from fewstep.calibration.task import Task
 from fewstep.calibration.trajectories import BATCH, roll_out
-from fewstep.cli.outcome import Outcome
+from fewstep.cli.outcome import Outcome, counted
 from fewstep.graph.commit import open_for_update
 from fewstep.runtime.guidance import describe
 from fewstep.runtime.progress import Progress
@@ -85,7 +85,7 @@ def _lines(options: CalibrateOptions, calibration: Calibration) -> Iterator[str]
             f"{options.bundle}: {name}, {len(coverage.int8_ops)} of "
             f"{len(coverage.int8_ops) + len(coverage.float_ops)} weighted operations{last} and "
             f"{100 * share:.1f} % of MACs in int8, "
-            f"{len(lowered.groups) + 1} groups of ranges along {calibration.plan.name}"
+            f"{counted(len(lowered.groups) + 1, 'group')} of ranges along {calibration.plan.name}"
         )
         refined = calibration.refined.get(name)
         if refined is not None:

@@ -5,6 +5,7 @@ from rich.table import Table
 
 from fewstep.calibration.drawing.plan_view import headline
 from fewstep.calibration.evaluation.evaluate import EvaluateOptions, evaluate, open_task
+from fewstep.calibration.report.quality import NO_SSIM, NONE
 from fewstep.calibration.report.verdict import verdicts
 from fewstep.calibration.results import EvaluationResults
 from fewstep.cli.outcome import Outcome
@@ -58,8 +59,8 @@ def table(results: EvaluationResults) -> Table:
             body.body,
             f"{end.mean:.1f}",
             f"{end.p5:.1f}",
-            f"{end.ssim.mean:.4f}" if end.ssim else "",
-            f"{end.ssim.p5:.4f}" if end.ssim else "",
+            f"{end.ssim.mean:.4f}" if end.ssim else NONE,
+            f"{end.ssim.p5:.4f}" if end.ssim else NONE,
             *([f"{first.frechet:.3g}", f"{first.frechet_float:.3g}"] if first else []),
         )
     made.caption = _caption(results)
@@ -70,6 +71,8 @@ def table(results: EvaluationResults) -> Table:
 def _caption(results: EvaluationResults) -> str:
     seeds = results.bodies[0].against_float.seeds
     text = f"PSNR in dB and SSIM against float32 along the same plan, {seeds} seeds, mean and 5th percentile."
+    if results.bodies[0].against_float.ssim is None:
+        text += f" {NO_SSIM}"
     if results.features and results.bodies[0].distances:
         text += (
             f" FD({results.features.name}): distance of {results.bodies[0].distances[0].samples} samples from as many "

@@ -39,6 +39,11 @@ def tell(outcome: Outcome, manner: Manner) -> None:
                 Console().print(part)
 
 
+def counted(number: int, noun: str) -> str:
+    """ "1 plan", "2 plans"."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def document(value: object) -> str:
     """One JSON document. A number that JSON has no form for (NaN, infinity) becomes null."""
     return msgspec.json.format(msgspec.json.encode(value, enc_hook=_plain), indent=2).decode()

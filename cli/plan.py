@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from fewstep.calibration.drawing.plan_view import PlanOptions, compiled, equations, headline
+from fewstep.calibration.output import write_whole
 from fewstep.cli.outcome import Outcome
 from fewstep.runtime.errors import UserError
 from fewstep.runtime.plan import Plan
@@ -65,5 +66,5 @@ def _drawn(plan: Plan, output: Path) -> Outcome:
 
     if output.suffix != ".svg":
         raise UserError(f"cannot draw into {output}", "name a file that ends in .svg")
-    output.write_text(draw(plan), encoding="utf-8")
+    write_whole(output, draw(plan).encode())
     return Outcome({"output": output, "plan": msgspec.to_builtins(plan)}, (f"{output}: {headline(plan)}",))

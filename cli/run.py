@@ -3,7 +3,6 @@
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fewstep.calibration.output import whole_file, write_whole
 from fewstep.cli.conditions import parse_conditions
-from fewstep.cli.outcome import Outcome
+from fewstep.cli.outcome import Outcome, counted
+from fewstep.cli.run_plan import check_name, default_plan, unlike_calibration
 from fewstep.runtime.autoencoder import load_autoencoder
 from fewstep.runtime.backends.named import named
 from fewstep.runtime.bundle import Bundle, open_bundle
@@ -21,12 +22,10 @@ from fewstep.runtime.conditions import is_led_by_guidance
 from fewstep.runtime.errors import UserError
 from fewstep.runtime.finite import finite_sample
 from fewstep.runtime.guidance import UNCOND
-from fewstep.runtime.loading import load
+from fewstep.runtime.loading import choose_body, load
 from fewstep.runtime.plan import Plan
-from fewstep.runtime.plan_name import parse_plan_name
 from fewstep.runtime.progress import SILENT, Progress
-from fewstep.runtime.request import SCHEDULER
-from fewstep.runtime.sampler import PLAN, Sampler
+from fewstep.runtime.sampler import Sampler
 from fewstep.runtime.sizes import parse_sizes, sized
 from fewstep.runtime.step import StepState
 from fewstep.runtime.text import load_text_encoder
@@ -42,7 +41,6 @@ SCALE_LIMIT = 64
 SMALL, SMALL_SCALE = 64, 3  # pixels up to which a sample is drawn enlarged, and how much
 PIXELS_LIMIT = 2**27  # of one picture: 400 MB in colour, and no viewer opens more
 PICTURE, ARRAY = ".png", ".npy"
-OWN_PLAN = f"{SCHEDULER}20"  # of the scheduler that came with a denoiser
 
 Values = Mapping[str, Sequence[Any]]  # of each condition; the samples take them in turn
 
@@ -52,8 +50,8 @@ class RunOptions:
     """Sample a bundle into an image grid (.png) or an array (.npy).
 
     bundle: The bundle's folder.
-    plan: SOLVER:STEPS, scheduler:STEPS, or the path of a plan's JSON; by default the one the body was calibrated along,
-        else scheduler:20 where the model came with its scheduler.
+    plan: SOLVER:STEPS, scheduler:STEPS, or the path of a plan's JSON; by default the one the bundle was calibrated
+        along (for float32 too), else scheduler:20 where the model came with its scheduler, else dpmpp_2m:8.
     precision: float32, int8 (made by `fewstep calibrate`), or on a GPU float16 (made by `fewstep build`).
     samples: How many; left out, one for each prompt, or 16.
     prompt: What to show, in words, where the bundle has a text encoder; given several times, the samples take turns.
@@ -99,11 +97,10 @@ class RunOptions:
 def verb(options: RunOptions, progress: Progress) -> Outcome:
     started = time.perf_counter()
     x, plan = run(options, progress)
-    seconds = time.perf_counter() - started
-    count = "1 sample" if len(x) == 1 else f"{len(x)} samples"
+    seconds, samples = time.perf_counter() - started, counted(len(x), "sample")
     return Outcome(
         {"output": options.output, "shape": x.shape, "plan": plan, "seconds": seconds},
-        (f"{options.output}: {count} of {plan} in {options.precision}, {seconds:.1f} s with loading",),
+        (f"{options.output}: {samples} of {plan} in {options.precision}, {seconds:.1f} s with loading",),
     )
 
 
@@ -114,7 +111,10 @@ def run(options: RunOptions, progress: Progress = SILENT) -> tuple[NDArray[np.fl
     """
     _check(options)
     sizes = parse_sizes(options.size)
+    if options.plan is not None:
+        check_name(options.plan)
     bundle = open_bundle(options.bundle)
+    choose_body(bundle, options.precision, named(options.backend, options.threads))
     bundle = replace(bundle, manifest=sized(bundle.manifest, sizes))
     _check_latents(options, bundle)
     _check_picture(options, _drawn_shape(options, bundle))
@@ -177,6 +177,8 @@ def _sampled(
             raise UserError("--negative without guidance has no effect", "give a weight: --guidance 7.5")
         if options.prompt and options.guidance is None and is_led_by_guidance(sampler.bundle.manifest.conditions):
             LOG.warning("no --guidance: most models follow a prompt closely at 4 to 8 only, distilled ones without it")
+        if (unlike := unlike_calibration(sampler, plan)) is not None:
+            LOG.warning("%s", unlike)
         x_shape = sized(sampler.bundle.manifest, sizes).x_shape
         batch = max(1, min(BATCH, BATCH_ELEMENTS // int(np.prod(x_shape))))
         for start in range(0, count, batch):
@@ -195,21 +197,6 @@ def _sampled(
 def _in_turn(values: Values, places: Sequence[int]) -> dict[str, list[Any]]:
     """The values of the samples at these places."""
     return {name: [each[place % len(each)] for place in places] for name, each in values.items()}
-
-
-def default_plan(sampler: Sampler, strength: float | None = None) -> str | Path:
-    """The plan that the body was calibrated along: its name, or its file where no name says it. Else that of the
-    scheduler which came with the denoiser. With a strength it has to be one that starts from an image: `PLAN`."""
-    manifest, name = sampler.bundle.manifest, sampler.body.plan
-    file = None if name is None else manifest.plans.get(name)
-    if name is not None:
-        with suppress(UserError):  # none of a solver
-            return parse_plan_name(name).text
-    if strength is not None:
-        return PLAN
-    if file is not None:
-        return sampler.bundle.path / file
-    return PLAN if manifest.scheduler is None else OWN_PLAN
 
 
 def _sample(
@@ -288,8 +275,9 @@ def _scale(shape: Sequence[int]) -> int:
 
 def write(x: NDArray[np.float32], path: Path, columns: int | None, scale: int | None) -> None:
     if path.suffix == ARRAY:
-        np.save(path, x)
+        with whole_file(path) as stream:
+            np.save(stream, x)
         return
     from fewstep.calibration.drawing import pictures
 
-    path.write_bytes(pictures.png(pictures.grid(x, columns or _columns(len(x)), scale or _scale(x.shape))))
+    write_whole(path, pictures.png(pictures.grid(x, columns or _columns(len(x)), scale or _scale(x.shape))))

@@ -2,15 +2,16 @@
 
 from rich.filesize import decimal
 
-from fewstep.cli.outcome import Outcome
+from fewstep.cli.outcome import Outcome, counted
 from fewstep.runtime.integrity import VerifyOptions, verify
 from fewstep.runtime.progress import Progress
 
 
 def verb(options: VerifyOptions, progress: Progress) -> Outcome:
     found = verify(options, progress)
-    checked = f"{found.files} files ({decimal(found.bytes)}), {found.plans} plans, {found.graphs} graphs opened"
-    verdict = "whole" if found.is_whole else f"damaged in {len(found.damages)} places"
+    files, plans, graphs = counted(found.files, "file"), counted(found.plans, "plan"), counted(found.graphs, "graph")
+    checked = f"{files} ({decimal(found.bytes)}), {plans}, {graphs} opened"
+    verdict = "whole" if found.is_whole else f"damaged in {counted(len(found.damages), 'place')}"
     return Outcome(
         found,
         (

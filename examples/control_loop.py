@@ -14,7 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
-from fewstep.runtime import Sampler, load
+from fewstep.runtime import Sampler, UserError, load
 from fewstep.runtime.control import History, Window, policy_of, sample_actions, ticks_of_delay
 from fewstep.runtime.plan import Plan
 from fewstep.runtime.shape import Clip
@@ -72,4 +72,9 @@ def main(bundle: str, ticks: str = "60") -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    if len(sys.argv) not in (2, 3):
+        sys.exit("usage: python examples/control_loop.py BUNDLE [TICKS]")
+    try:
+        main(*sys.argv[1:])
+    except UserError as error:
+        sys.exit(f"control_loop: {error}")

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from fewstep.export import Affine, Condition, Policy, ScheduleSpec, Spec
 from fewstep.export.export import ExportOptions, export
-from fewstep.runtime import load
+from fewstep.runtime import UserError, load
 from fewstep.runtime.shape import Clip
 
 HORIZON, JOINTS = 16, 3
@@ -57,10 +57,14 @@ def main(bundle: str) -> None:
     with load(bundle) as sampler:
         plan = sampler.compile("ddim:8", shape=Clip(-1.0, 1.0))  # actions have limits
         actions = sampler.to_units(sampler.sample(plan, [0, 1], {"observation": np.zeros((2, *OBSERVATION))}))
-    print(
-        f"{bundle}: two action sequences of shape {list(actions[0].shape)}, the first begins {actions[0, 0].round(3)}"
-    )
+    shape, first = list(actions[0].shape), actions[0, 0].round(3)
+    print(f"{bundle}: random weights, two action sequences of shape {shape}, the first begins {first}")
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    if len(sys.argv) != 2:
+        sys.exit("usage: python examples/custom_module.py BUNDLE")
+    try:
+        main(*sys.argv[1:])
+    except UserError as error:
+        sys.exit(f"custom_module: {error}")

@@ -18,7 +18,7 @@ from torch.nn import functional as f
 
 from fewstep.export import Condition, ScheduleSpec, Spec
 from fewstep.export.export import ExportOptions, export
-from fewstep.runtime import load, noise
+from fewstep.runtime import UserError, load, noise
 
 SHAPE = (3, 16, 16)
 CLASSES = 10
@@ -130,8 +130,13 @@ def main(folder: str) -> None:
         with load(bundle) as sampler:
             x = sampler.sample(f"edm_heun:{STEPS}@karras", seeds, condition={"class": labels})
         difference = np.abs(x - expected).max() / np.abs(expected).max()
-        print(f"{bundle}: {len(x)} samples, {difference:.1e} from Algorithm 1")
+        print(f"{bundle}: random weights, {len(x)} samples, {difference:.1e} from Algorithm 1")
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    if len(sys.argv) != 2:
+        sys.exit("usage: python examples/edm.py FOLDER")
+    try:
+        main(*sys.argv[1:])
+    except UserError as error:
+        sys.exit(f"edm: {error}")

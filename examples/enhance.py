@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fewstep.runtime import load
+from fewstep.runtime import UserError, load
 from fewstep.runtime.spectrogram import decode, encode, frames, joined, loudness, pieces, samples
 
 BATCH = 4  # pieces at once
@@ -42,4 +42,9 @@ def main(bundle: str, noisy_file: str, enhanced_file: str, plan: str = "sgmse:10
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    if len(sys.argv) not in (4, 5):
+        sys.exit("usage: python examples/enhance.py BUNDLE noisy.wav enhanced.wav [PLAN]")
+    try:
+        main(*sys.argv[1:])
+    except UserError as error:
+        sys.exit(f"enhance: {error}")

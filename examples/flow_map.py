@@ -18,7 +18,7 @@ from torch.nn import functional as f
 
 from fewstep.export import Condition, ScheduleSpec, Spec
 from fewstep.export.export import ExportOptions, export
-from fewstep.runtime import load, noise
+from fewstep.runtime import UserError, load, noise
 
 SHAPE = (3, 16, 16)
 CLASSES = 10
@@ -88,8 +88,13 @@ def main(bundle: str) -> None:
     z = torch.from_numpy(np.stack([noise.normal(seed, 0, SHAPE) for seed in seeds]))
     expected = jumps(make()[0].eval().network, z, torch.tensor(labels)).numpy()
     difference = np.abs(x - expected).max() / np.abs(expected).max()
-    print(f"{bundle}: {len(x)} samples in {STEPS} jumps, {difference:.1e} from torch")
+    print(f"{bundle}: random weights, {len(x)} samples in {STEPS} jumps, {difference:.1e} from torch")
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    if len(sys.argv) != 2:
+        sys.exit("usage: python examples/flow_map.py BUNDLE")
+    try:
+        main(*sys.argv[1:])
+    except UserError as error:
+        sys.exit(f"flow_map: {error}")

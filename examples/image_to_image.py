@@ -10,7 +10,7 @@ import sys
 
 import numpy as np
 
-from fewstep.runtime import load
+from fewstep.runtime import UserError, load
 
 PLAN = "dpmpp_2m:20"
 STRENGTHS = (0.3, 0.6, 0.9)
@@ -18,7 +18,10 @@ STRENGTHS = (0.3, 0.6, 0.9)
 
 def main(bundle: str, output: str) -> None:
     with load(bundle) as sampler:
-        (label,) = sampler.bundle.manifest.conditions
+        labelled = [each for each in sampler.bundle.manifest.conditions if len(each.labels) > 1]
+        if len(labelled) != 1 or len(sampler.bundle.manifest.conditions) != 1:
+            raise UserError(f"{bundle} is not of images with labels", "give one that is, as `fewstep demo` makes")
+        (label,) = labelled
         first, second = label.labels[:2]
         given = sampler.sample(PLAN, seeds=[0], condition={label.name: [first]})
         rows = [given]
@@ -33,4 +36,9 @@ def main(bundle: str, output: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    if len(sys.argv) != 3:
+        sys.exit("usage: python examples/image_to_image.py BUNDLE out.npy")
+    try:
+        main(*sys.argv[1:])
+    except UserError as error:
+        sys.exit(f"image_to_image: {error}")

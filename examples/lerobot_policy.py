@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 
 from fewstep.export.export import ExportOptions, export
 from fewstep.models.policies.lerobot import LeRobotDiffusion, Unet
-from fewstep.runtime import load
+from fewstep.runtime import UserError, load
 from fewstep.runtime.control import History, sample_actions
 
 STATE, ENVIRONMENT, ACTIONS = 6, 4, 6
@@ -69,6 +69,7 @@ def write_policy(folder: Path) -> None:
 
 def main(bundle: str, policy: str | None = None) -> None:
     if policy is None:
+        print("no folder of yours is given: random weights")
         torch.manual_seed(0)
         policy = f"{bundle}-lerobot"
         write_policy(Path(policy))
@@ -82,4 +83,9 @@ def main(bundle: str, policy: str | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    if len(sys.argv) not in (2, 3):
+        sys.exit("usage: python examples/lerobot_policy.py BUNDLE [FOLDER]")
+    try:
+        main(*sys.argv[1:])
+    except UserError as error:
+        sys.exit(f"lerobot_policy: {error}")

@@ -15,7 +15,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from fewstep.export.export import ExportOptions, export
-from fewstep.runtime import load
+from fewstep.runtime import UserError, load
 
 SPEC = {
     "name": "noise-finder",
@@ -68,8 +68,13 @@ def main(folder: str) -> None:
     export(ExportOptions(source=str(home / "model.onnx"), spec=home / "spec.json", output=home / "bundle"))
     with load(home / "bundle") as sampler:
         x = sampler.sample("dpmpp_2m:8", seeds=range(4))
-    print(f"{home / 'bundle'}: {len(x)} samples at once, from a file that takes one")
+    print(f"{home / 'bundle'}: random weights, {len(x)} samples at once, from a file that takes one")
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    if len(sys.argv) != 2:
+        sys.exit("usage: python examples/onnx_in.py FOLDER")
+    try:
+        main(*sys.argv[1:])
+    except UserError as error:
+        sys.exit(f"onnx_in: {error}")

@@ -1,6 +1,8 @@
 """Watch a run and stop it: progress and a preview after each evaluation, and an event that cancels from another thread.
 
-python examples/progress_and_cancel.py BUNDLE
+    python examples/progress_and_cancel.py BUNDLE
+
+Any bundle will do whose network is told one time (that of flow_map.py is told two, and samples with `ctm`).
 """
 
 import sys
@@ -9,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from fewstep.runtime import Cancelled, Plan, Sampler, load
+from fewstep.runtime import Cancelled, Plan, Sampler, UserError, load
 
 PLAN = "ddim:20"
 
@@ -42,4 +44,9 @@ def run(sampler: Sampler, plan: Plan, condition: dict[str, Any], cancel: threadi
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    if len(sys.argv) != 2:
+        sys.exit("usage: python examples/progress_and_cancel.py BUNDLE")
+    try:
+        main(*sys.argv[1:])
+    except UserError as error:
+        sys.exit(f"progress_and_cancel: {error}")

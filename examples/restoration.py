@@ -18,7 +18,7 @@ from torch.nn import functional as f
 from fewstep.calibration.calibrate import CalibrateOptions, calibrate
 from fewstep.export import Condition, ScheduleSpec, Spec
 from fewstep.export.export import ExportOptions, export
-from fewstep.runtime import load
+from fewstep.runtime import UserError, load
 
 SHAPE = (3, 16, 16)
 Y = Condition("y", input="y", shape=SHAPE, dtype="float32", low=-1.0, high=1.0)
@@ -96,8 +96,13 @@ def main(folder: str) -> None:
             with load(bundle, precision) as sampler:
                 restored.append(sampler.sample(plan, seeds=range(4), condition={"y": degraded}))
         psnr = 10 * np.log10(4 / np.mean((restored[0] - restored[1]) ** 2))
-        print(f"{bundle}: {len(degraded)} images restored in {plan}, int8 at {psnr:.1f} dB from float32")
+        print(f"{bundle}: random weights, {len(degraded)} images in {plan}, int8 at {psnr:.1f} dB from float32")
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    if len(sys.argv) != 2:
+        sys.exit("usage: python examples/restoration.py FOLDER")
+    try:
+        main(*sys.argv[1:])
+    except UserError as error:
+        sys.exit(f"restoration: {error}")

@@ -19,6 +19,7 @@ from torch.nn import functional as f
 
 from fewstep.export import Condition, ScheduleSpec, Size, Spec, Spectrogram
 from fewstep.export.export import ExportOptions, export
+from fewstep.runtime import UserError
 
 SOUND = Spectrogram(rate=16000, n_fft=510, hop=128, exponent=0.5, factor=0.15)
 SHAPE = (2, 256, 64)  # real and imaginary part, n_fft / 2 + 1 frequencies, frames
@@ -86,8 +87,13 @@ def main(folder: str) -> None:
     bundle, recording = Path(folder) / "bundle", Path(folder) / "noisy.wav"
     export(ExportOptions(source=f"{Path(__file__)}:make", output=bundle))
     write_recording(recording)
-    print(f"{bundle}, {recording}")
+    print(f"{bundle} (random weights: it enhances nothing), {recording}")
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    if len(sys.argv) != 2:
+        sys.exit("usage: python examples/speech.py FOLDER")
+    try:
+        main(*sys.argv[1:])
+    except UserError as error:
+        sys.exit(f"speech: {error}")

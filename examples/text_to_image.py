@@ -11,7 +11,7 @@ import sys
 
 import numpy as np
 
-from fewstep.runtime import load
+from fewstep.runtime import UserError, load
 from fewstep.runtime.autoencoder import load_autoencoder
 from fewstep.runtime.text import load_text_encoder
 
@@ -35,4 +35,9 @@ def main(bundle: str, output: str, *prompts: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    if len(sys.argv) < 4:
+        sys.exit("usage: python examples/text_to_image.py BUNDLE out.npy PROMPT ...")
+    try:
+        main(*sys.argv[1:])
+    except UserError as error:
+        sys.exit(f"text_to_image: {error}")

@@ -182,7 +182,10 @@ def _strength(text: str) -> tuple[Path, float]:
     try:
         strength = float(number)
     except ValueError:
-        return Path(text), 1.0
+        if not Path(name).exists():
+            return Path(text), 1.0
+        what = f"--lora {Path(name).name}:{number}: {number!r} is no strength"
+        raise UserError(what, "give a number, as in FILE:0.8, or FILE alone for 1") from None
     if not math.isfinite(strength):
         raise UserError(f"--lora {Path(name).name}:{number} has no finite strength", "give a number, as in FILE:0.8")
     return Path(name), strength

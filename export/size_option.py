@@ -11,6 +11,7 @@ import msgspec
 from fewstep.export.spec import Source, Spec
 from fewstep.runtime.errors import UserError
 from fewstep.runtime.manifest import Condition, Size
+from fewstep.runtime.sizes import size_problem
 
 FORM = re.compile(r"([A-Za-z_]\w*)(?:@(\d{1,2}))?=(\d{1,8}):(\d{1,8})(?::(\d{1,8}))?", re.ASCII)
 FIX = "write NAME=LOW:HIGH:MULTIPLE, as height=32:128:8, or NAME@AXIS=... for an axis of another name"
@@ -27,6 +28,8 @@ def with_sizes(source: Source, texts: Sequence[str]) -> Source:
         size = _parsed(text, spec, known)
         known[size.name] = size
     sizes = tuple(sorted(known.values(), key=lambda size: size.axis))
+    if problem := size_problem(spec.x_shape, sizes, spec.heads):
+        raise UserError(f"--size {problem[0]}: {problem[1]}", FIX)
     conditions = tuple(_following(each, spec, sizes) for each in spec.conditions)
     freed: Any = replace(cast(Any, source), spec=replace(spec, sizes=sizes, conditions=conditions))
     return cast(Source, freed)

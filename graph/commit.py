@@ -25,6 +25,7 @@ from fewstep.runtime.manifest import Manifest
 LOCK = ".fewstep-lock"
 SCRATCH = ".fewstep-scratch"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of the disk, the user's share of it, one file
+ANOTHER_PATH = "give another path"
 BLOCK = 2**24  # bytes that are copied at a time
 CONTENT_NAME = re.compile(r".+-([0-9a-f]{12})(?:\.\w+)+")  # what `add` calls a file
 
@@ -35,9 +36,9 @@ class Draft:
     A context manager: inside its block the file is open, and behind it complete.
     """
 
-    def __init__(self, path: Path, bundle: Path) -> None:
+    def __init__(self, path: Path, bundle: Path, instead: str = ANOTHER_PATH) -> None:
         self.path = path
-        self._bundle = bundle
+        self._bundle, self._instead = bundle, instead
         self._hash = hashlib.sha256()
         self._stream: IO[bytes] | None = None
 
@@ -49,18 +50,18 @@ class Draft:
     def write(self, block: bytes | memoryview) -> None:
         """Append bytes. UserError where the disk is full."""
         assert self._stream is not None, "a draft is written inside its block"
-        with _explained(self._bundle):
+        with _explained(self._bundle, self._instead):
             self._stream.write(block)
         self._hash.update(block)
 
     def __enter__(self) -> "Draft":
-        with _explained(self._bundle):
+        with _explained(self._bundle, self._instead):
             self._stream = self.path.open("wb")
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         assert self._stream is not None, "entered before"
-        with _explained(self._bundle):
+        with _explained(self._bundle, self._instead):
             self._stream.close()
 
 
@@ -68,12 +69,13 @@ class Writer:
     """The right to change one bundle.
 
     `manifest` is the bundle as it stands (None: there is none, or none that can be read); `files` maps what was added
-    to it, by relative path, to its SHA-256.
+    to it, by relative path, to its SHA-256; `instead` is what people can do where it cannot be written.
     """
 
-    def __init__(self, bundle: Path, manifest: Manifest | None) -> None:
+    def __init__(self, bundle: Path, manifest: Manifest | None, instead: str = ANOTHER_PATH) -> None:
         self.bundle = bundle
         self.manifest = manifest
+        self.instead = instead
         self.files: dict[str, str] = {}
 
     @property
@@ -89,18 +91,18 @@ class Writer:
 
     def draft(self, name: str) -> Draft:
         """A file to write piece by piece; `add` moves it into the bundle."""
-        return Draft(self.scratch(name), self.bundle)
+        return Draft(self.scratch(name), self.bundle, self.instead)
 
     def reserve(self, size: int) -> None:
         """UserError if the disk has no room for `size` more bytes: said before hours of work, not behind them."""
         free = shutil.disk_usage(self.bundle).free
         if size > free:
             what = f"{self.bundle} needs {_amount(size)} more, and its disk has {_amount(free)} free"
-            raise UserError(what, "free space or give another path")
+            raise UserError(what, f"free space or {self.instead}")
 
     def add(self, content: bytes | Path | Draft, folder: str, name: str, suffix: str) -> str:
         """Add a file as <folder>/<name>-<sha256[:12]><suffix>; returns that path. A Path or a Draft is moved."""
-        with _explained(self.bundle):
+        with _explained(self.bundle, self.instead):
             if isinstance(content, bytes):
                 with self.draft(f"{name}{suffix}") as draft:
                     draft.write(content)
@@ -117,7 +119,7 @@ class Writer:
 
     def add_copy(self, path: Path, folder: str, name: str, suffix: str) -> str:
         """Add a file that stays where it is, as `add` does."""
-        with _explained(self.bundle):
+        with _explained(self.bundle, self.instead):
             self.reserve(path.stat().st_size)
             with self.draft(f"{name}{suffix}") as draft, path.open("rb") as stream:
                 while block := stream.read(BLOCK):
@@ -135,7 +137,7 @@ class Writer:
         manifest = msgspec.structs.replace(manifest, files=files)
         content = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
         check_manifest(content, self.bundle)
-        with _explained(self.bundle):
+        with _explained(self.bundle, self.instead):
             draft = self.scratch(MANIFEST)
             draft.write_bytes(content)
             _sync(draft)
@@ -160,25 +162,30 @@ class Writer:
 
 
 @contextmanager
-def open_for_update(bundle: Path, must_exist: bool) -> Iterator[Writer]:
-    """Take the bundle's lock for as long as the block runs. What is not committed by its end is as if never written."""
+def open_for_update(bundle: Path, must_exist: bool, instead: str = ANOTHER_PATH) -> Iterator[Writer]:
+    """Take the bundle's lock for as long as the block runs. What is not committed by its end is as if never written.
+
+    `instead` is what people can do about a bundle that cannot be written.
+    """
     if must_exist:
         open_bundle(bundle)  # says what is wrong with it before a lock or a folder is made
     if bundle.exists() and not bundle.is_dir():
         raise UserError(f"{bundle} is a file, not a folder", "give another path for the bundle")
     if _is_foreign(bundle / MANIFEST):
         raise UserError(f"{bundle} holds a {MANIFEST} of something else", "give another path for the bundle")
-    with _explained(bundle):
+    if bundle.is_dir() and not _may_become_a_bundle(bundle):
+        raise UserError(f"{bundle} is not empty and no bundle", "give a new folder")
+    with _explained(bundle, instead):
         made = not bundle.exists()
         bundle.mkdir(parents=True, exist_ok=True)
         lock = _lock(bundle)
     try:
-        writer = Writer(bundle, _current(bundle, must_exist))
+        writer = Writer(bundle, _current(bundle, must_exist), instead)
         try:
             yield writer
         except OSError as error:
             if error.errno in FULL:
-                raise _unwritable(bundle, error) from None
+                raise _unwritable(bundle, error, instead) from None
             raise
         finally:
             writer.close()
@@ -192,12 +199,12 @@ def open_for_update(bundle: Path, must_exist: bool) -> Iterator[Writer]:
 
 
 @contextmanager
-def _explained(bundle: Path) -> Iterator[None]:
+def _explained(bundle: Path, instead: str = ANOTHER_PATH) -> Iterator[None]:
     """A full disk or a folder without permission, in one line."""
     try:
         yield
     except OSError as error:
-        raise _unwritable(bundle, error) from None
+        raise _unwritable(bundle, error, instead) from None
 
 
 def _amount(size: int) -> str:
@@ -206,8 +213,9 @@ def _amount(size: int) -> str:
     return f"{size / scale:.3g} {unit}"
 
 
-def _unwritable(bundle: Path, error: OSError) -> UserError:
-    return UserError(f"{bundle} cannot be written ({error.strerror})", "free space or give another path")
+def _unwritable(bundle: Path, error: OSError, instead: str) -> UserError:
+    cure = "free space" if error.errno in FULL else "make it writable"
+    return UserError(f"{bundle} cannot be written ({error.strerror})", f"{cure} or {instead}")
 
 
 def _current(bundle: Path, must_exist: bool) -> Manifest | None:
@@ -229,6 +237,21 @@ def _is_foreign(manifest: Path) -> bool:
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(content, dict) and "schema" not in content
+
+
+def _may_become_a_bundle(folder: Path) -> bool:
+    """True for a bundle, an empty folder, and one that a writer was killed in before its first commit."""
+    if (folder / MANIFEST).exists():
+        return True
+    with _explained(folder):
+        return all(path.name in (LOCK, SCRATCH) or _is_of_content(path) for path in folder.iterdir())
+
+
+def _is_of_content(folder: Path) -> bool:
+    """Whether a folder holds only files that `add` has named, or nothing."""
+    with suppress(FileNotFoundError):  # its writer is at work
+        return folder.is_dir() and all(CONTENT_NAME.fullmatch(path.name) for path in folder.iterdir())
+    return True
 
 
 def _lock(bundle: Path) -> int:

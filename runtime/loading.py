@@ -60,5 +60,6 @@ def choose_body(bundle: Bundle, precision: str, backend: Backend) -> str:
     if precision == "float16":
         fix = f"fewstep build {bundle.path} --precision float16"
     if "float32" not in bundle.manifest.bodies:  # nothing to make it from: `fewstep pack` left it out
-        fix = f"choose precision {' or '.join(sorted({body.precision for body in bundle.manifest.bodies.values()}))}"
+        others = " or ".join(sorted({body.precision for body in bundle.manifest.bodies.values()}))
+        fix = f"choose precision {others} (--precision on the command line)"
     raise UserError(f"{bundle.path} has no {wanted} body, only {have}", fix)

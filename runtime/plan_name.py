@@ -56,6 +56,7 @@ def parse_plan_name(name: str) -> PlanName:
         raise UserError(f"a plan's name has {len(name)} characters", f"use at most {LENGTH}")
     what, _, rest = name.partition(":")
     count, at, where = rest.partition("@")
+    _refuse_other_tools(what.strip(), count.strip(), where.strip(), name)
     solver, solver_text = _call(what.strip(), name, "solver", solvers)
     count = count.strip()
     if not (count.isascii() and count.isdecimal()) or len(count) > DIGITS:
@@ -72,6 +73,21 @@ def parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     return dict(list(inspect.signature(function).parameters.items())[2:])
 
 
+def _refuse_other_tools(what: str, count: str, where: str, name: str) -> None:
+    """A solver's name that another tool has is told in ours."""
+    if what in solvers.__all__ or what in solvers.ALIASES or "(" in what:
+        return
+    from fewstep.runtime.other_names import translated  # for this message alone
+
+    meant = translated(what)
+    if meant is not None:
+        solver, grid = meant
+        steps = count if count.isascii() and count.isdecimal() and len(count) <= DIGITS else "8"
+        behind = where or grid
+        fix = f"write {solver}:{steps}{f'@{behind}' if behind else ''}"
+        raise UserError(f"unknown solver '{what}' in plan '{name}'", f"{fix}; `fewstep plan --list` has all")
+
+
 def _call(text: str, name: str, kind: str, there: ModuleType) -> tuple[Any, str]:
     """A function of a module with the parameters that `text` gives it, and `text` in canonical form."""
     called, given = _read(text, name)
@@ -84,7 +100,9 @@ def _call(text: str, name: str, kind: str, there: ModuleType) -> tuple[Any, str]
 
         all_names = [*there.__all__, *aliases]
         near = get_close_matches(called, all_names)
-        which = f"{', '.join(near)} (`fewstep plan --list` has all)" if near else ", ".join(all_names)
+        if kind == "solver" and not near:
+            near = get_close_matches(called, all_names, cutoff=0.0)  # some sixty would fill the screen
+        which = f"{', '.join(near)}; `fewstep plan --list` has all" if near else ", ".join(all_names)
         raise UserError(f"unknown {kind} '{called}' in plan '{name}'", f"choose one of {which}")
     function = getattr(there, called)
     known, hints = parameters(function), get_type_hints(function)

@@ -25,6 +25,26 @@ from fewstep.runtime.manifest import (
 sys.path.insert(0, str(Path(__file__).parent))  # for what several tests share
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of torch, not imported yet: on tiny networks its threads wait, and spin
 
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With `pytest -n 2 --dist loadgroup` a file's tests share a process, and so what they prepare; those of one family
+    of denoisers do wherever they stand, since it is exported once."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(_family(item) or item.nodeid.partition("::")[0]))
+
+
+def _family(item: pytest.Item) -> str | None:
+    """The family that a test is about, as its parameters name it."""
+    parameters = getattr(item, "callspec", None)
+    if parameters is None or "families" not in item.nodeid:
+        return None
+    about = parameters.params.get("family") or parameters.params.get("case")
+    name = getattr(about, "stem", None) or getattr(about, "family", about)
+    return name if isinstance(name, str) else None
+
+
 X_SHAPE = (1, 4, 4)
 LABELS = ("shirt", "dress", "bag")
 NULL = len(LABELS)

@@ -21,6 +21,7 @@ from fewstep.calibration.evaluation.held_out import APART, PAIRED
 from fewstep.calibration.evaluation.references import References, open_references
 from fewstep.calibration.evaluation.sample_sets import Counts, Floats, Tally, features_apart, features_of, sample_pairs
 from fewstep.calibration.evaluation.teacher import teacher_plan
+from fewstep.calibration.output import write_whole
 from fewstep.calibration.prompts import HELD_OUT, given_rows
 from fewstep.calibration.results import SCHEMA, Distance, Evaluated, EvaluationResults, Features, encode
 from fewstep.calibration.speed.machine import this_machine
@@ -34,6 +35,7 @@ from fewstep.runtime.sampler import Sampler
 
 LEAST_SAMPLES = 100  # of a distance: fewer are nothing but noise
 
+ROOM = 2**20  # bytes of the figures, which are seldom more
 TAUGHT = 32  # seeds that the teacher samples, unless others are asked for
 
 
@@ -112,7 +114,7 @@ def evaluate(options: EvaluateOptions, progress: Progress = SILENT) -> Evaluatio
     task = open_task(options)
     measured = measure(task, options, progress)
     if options.output is not None:
-        options.output.write_bytes(encode(measured))
+        write_whole(options.output, encode(measured))
         return measured
     before = task.bundle.manifest
     with open_for_update(options.bundle, must_exist=True) as writer:
@@ -152,8 +154,8 @@ def open_task(options: EvaluateOptions) -> Task:
                 f"{options.bundle} was calibrated along {body.plan}, and keeps the figures of that alone",
                 "give --output FILE.json for another plan or guidance",
             )
-        with open_for_update(options.bundle, must_exist=True):
-            pass  # there is space, we may write, and nobody else is writing
+        with open_for_update(options.bundle, must_exist=True, instead="give --output FILE.json") as writer:
+            writer.reserve(ROOM)  # and we may write, and nobody else is writing
     elif not options.output.absolute().parent.is_dir():
         raise UserError(f"there is no folder {options.output.parent}", "make it first, or write elsewhere")
     return Task(

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from fewstep.calibration.drawing import plots
 from fewstep.calibration.drawing.plots import Series
 from fewstep.calibration.evaluation.drift import BANDS
+from fewstep.calibration.evaluation.metrics import WINDOW
 from fewstep.calibration.report.elements import (
     Content,
     Html,
@@ -20,6 +21,8 @@ from fewstep.calibration.report.elements import (
 )
 from fewstep.calibration.results import EndQuality, Quality, Results
 
+NONE = "\N{EN DASH}"
+NO_SSIM = f"No SSIM: it compares images of at least {WINDOW} pixels a side."
 HEAD = ["mean", "5th percentile", "worst", "std. error", "SSIM", "5th percentile", "seeds"]
 
 
@@ -30,6 +33,7 @@ def end_section(results: Results) -> Html:
         [[q.body, q.engine, *_cells(q.against_float)] for q in results.qualities],
         text_columns=2,
     )
+    has_ssim = results.float_against_teacher.ssim is not None
     rows: list[Sequence[Content]] = [[f"float32, {results.plan}", *_cells(results.float_against_teacher)]]
     rows += [[f"{q.body}, {results.plan}", *_cells(q.against_teacher)] for q in results.qualities]
     groups = [(quality.body, quality.against_float.values) for quality in results.qualities]
@@ -46,6 +50,7 @@ def end_section(results: Results) -> Html:
             kind="lead",
         ),
         against_float,
+        *([] if has_ssim else [paragraph(NO_SSIM, kind="note")]),
         distribution,
         table([f"against the float32 teacher, {results.teacher}", *HEAD], rows),
         *_statistics(results.qualities),
@@ -95,5 +100,5 @@ def _statistics(qualities: Sequence[Quality]) -> list[Html]:
 
 def _cells(end: EndQuality) -> list[Content]:
     figures = [decibel(end.mean), decibel(end.p5), decibel(end.worst), decibel(end.standard_error)]
-    similar: list[Content] = ["", ""] if end.ssim is None else [plain(end.ssim.mean, 4), plain(end.ssim.p5, 4)]
+    similar: list[Content] = [NONE, NONE] if end.ssim is None else [plain(end.ssim.mean, 4), plain(end.ssim.p5, 4)]
     return [*figures, *similar, count(end.seeds)]

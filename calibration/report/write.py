@@ -10,6 +10,7 @@ import msgspec
 from fewstep.calibration import results
 from fewstep.calibration.bodies import int8_bodies, judged_plan, open_body
 from fewstep.calibration.evaluation.teacher import teacher_plan
+from fewstep.calibration.output import write_whole
 from fewstep.calibration.report.distribution import stored_evaluation
 from fewstep.calibration.report.measure import measure
 from fewstep.calibration.report.options import ReportOptions
@@ -23,6 +24,8 @@ from fewstep.runtime.plan import Plan
 from fewstep.runtime.progress import SILENT, Progress
 
 ADDRESS = "report/index.html"
+ROOM = 2**23  # bytes of a page with its pictures and figures, which are seldom more
+ELSEWHERE = "give --output FILE.html"
 
 
 def report(options: ReportOptions, progress: Progress = SILENT) -> Results:
@@ -34,10 +37,10 @@ def report(options: ReportOptions, progress: Progress = SILENT) -> Results:
     check(options)
     measured, samples = measure(options, progress)
     if options.output is not None:
-        options.output.with_suffix(".json").write_bytes(results.encode(measured))
-        options.output.write_bytes(page(measured, samples))
+        write_whole(options.output.with_suffix(".json"), results.encode(measured))
+        write_whole(options.output, page(measured, samples))
         return measured
-    with open_for_update(options.bundle, must_exist=True) as writer:
+    with open_for_update(options.bundle, must_exist=True, instead=ELSEWHERE) as writer:
         manifest = open_bundle(options.bundle).manifest
         if (manifest.bodies, manifest.prologue) != (before.bodies, before.prologue):
             raise UserError(f"{options.bundle} was changed while it was judged", "ask for the report again")
@@ -68,7 +71,8 @@ def check(options: ReportOptions) -> Plan:
             f"{options.bundle} was calibrated along {body.plan}, and keeps the report of that alone",
             "give --output FILE.html for a report of another plan or guidance",
         )
-    with open_for_update(options.bundle, must_exist=True):  # is there space, may we write, is nobody else writing?
+    with open_for_update(options.bundle, must_exist=True, instead=ELSEWHERE) as writer:  # and is nobody else writing?
+        writer.reserve(ROOM)
         return plan
 
 

@@ -44,4 +44,7 @@ def load_shipped(name: str) -> TorchSource:
         if source.__name__ == name:
             return source()
     known = ", ".join(source.__name__ for source in SHIPPED)
-    raise UserError(f"there is no shipped model {name!r}", f"give one of {known}, or FILE.py:FUNCTION")
+    raise UserError(
+        f"there is no file or folder {name!r}, no shipped model has that name, and nothing is downloaded",
+        f"give a folder of diffusers or LeRobot, FILE.py:FUNCTION, FILE.onnx with --spec, or one of {known}",
+    )

@@ -1,9 +1,11 @@
 """The report of a tiny bundle: self-contained, its figures those of the results, its bundle valid at every moment."""
 
+import errno
 import json
 import re
 from html import escape
 from html.parser import HTMLParser
+from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import msgspec
@@ -20,6 +22,7 @@ from fewstep.calibration.report.page import headline, page
 from fewstep.calibration.report.samples import Samples
 from fewstep.calibration.report.verdict import warnings
 from fewstep.calibration.speed.machine import this_machine
+from fewstep.graph import commit
 from fewstep.graph.commit import open_for_update
 from fewstep.graph.graph import Graph, Node, Value
 from fewstep.runtime.bundle import MANIFEST, named_files, open_bundle
@@ -249,6 +252,23 @@ def test_a_bundle_that_changes_meanwhile_gets_no_report(bundle, monkeypatch):
     with pytest.raises(UserError, match="was changed while it was judged"):
         report(options(bundle))
     assert open_bundle(bundle).manifest.report is None
+
+
+def test_what_a_bundle_has_no_room_for_is_told_before_it_is_judged(bundle, monkeypatch):
+    def judged(*_):
+        raise AssertionError("minutes of work")
+
+    def read_only(_):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(write, "measure", judged)
+    with monkeypatch.context() as full:
+        full.setattr(commit.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+        with pytest.raises(UserError, match=r"its disk has 1 kB free; free space or give --output FILE\.html"):
+            report(options(bundle))
+    monkeypatch.setattr(commit, "_lock", read_only)
+    with pytest.raises(UserError, match=r"\(Read-only file system\); make it writable or give --output FILE\.html"):
+        report(options(bundle))
 
 
 def test_a_kill_before_the_address_leaves_a_valid_bundle(bundle, monkeypatch):

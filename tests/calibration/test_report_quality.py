@@ -54,6 +54,16 @@ def test_single_samples_have_ssim_spectrum_and_channels():
     assert "Where in the spectrum" in text
 
 
+def test_samples_that_have_no_ssim_show_a_dash_and_one_note():
+    results = Results(IMAGES)
+    end = replace(results.float_against_teacher, ssim=None)
+    results.float_against_teacher = end
+    results.qualities = (replace(results.qualities[0], against_float=end, against_teacher=end),)
+    text = end_section(results).markup
+    assert text.count("\N{EN DASH}") == 6 and text.count("No SSIM: it compares images of at least 11 pixels") == 1
+    assert "No SSIM" not in end_section(Results(IMAGES)).markup
+
+
 def test_one_channel_needs_no_table_of_channels():
     results = Results(IMAGES)
     one = compare(IMAGES[:, :1], IMAGES[:, :1], "r")

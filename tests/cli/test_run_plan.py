@@ -1,12 +1,16 @@
 """Which plan `fewstep run` takes when none is named."""
 
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import msgspec
+import pytest
 
 import fewstep.runtime
-from fewstep.cli.run import default_plan
+from fewstep.cli.run_plan import check_name, default_plan, unlike_calibration
+from fewstep.runtime.errors import UserError
+from fewstep.runtime.plan_file import encode
 from fewstep.runtime.sampler import PLAN, Sampler
 
 
@@ -35,3 +39,49 @@ def test_a_model_that_came_with_a_scheduler_is_sampled_as_that_does(tiny_bundle:
     assert default_plan(calibrated_along(sampler, None, "scheduler.json")) == "scheduler:20"
     assert default_plan(calibrated_along(sampler, None, "scheduler.json"), strength=0.5) == PLAN
     assert default_plan(calibrated_along(sampler, "ddim:3", "scheduler.json")) == "ddim:3"
+
+
+def test_float32_takes_the_plan_that_another_body_was_calibrated_along(tiny_bundle: Path) -> None:
+    with fewstep.runtime.load(tiny_bundle) as sampler:
+        manifest = sampler.bundle.manifest
+        bodies = {name: msgspec.structs.replace(each, plan="ddim:3") for name, each in manifest.bodies.items()}
+        bodies["float32"] = manifest.bodies["float32"]
+        manifest = msgspec.structs.replace(manifest, bodies=bodies, scheduler="scheduler.json")
+        calibrated = replace(sampler, bundle=replace(sampler.bundle, manifest=manifest))
+        assert calibrated.body.precision == "float32" and calibrated.body.plan is None
+        assert default_plan(calibrated) == "ddim:3"
+
+
+def test_a_plan_of_the_bundles_scheduler_is_its_name_which_any_guidance_compiles(tiny_bundle: Path) -> None:
+    name = "scheduler:6"
+    sampler = calibrated_along(fewstep.runtime.load(tiny_bundle), name, "scheduler.json", **{name: "plans/p.json"})
+    assert default_plan(sampler) == name
+
+
+@pytest.mark.parametrize(
+    ("plan", "guidance", "said"),
+    [
+        ("ddim:3", 2.0, None),
+        ("ddim:4", 2.0, "along ddim:3, guidance 2, and runs along ddim:4, guidance 2: "),
+        ("ddim:3", None, "along ddim:3, guidance 2, and runs along ddim:3, guidance none: "),
+    ],
+)
+def test_int8_away_from_its_calibration_is_told(
+    tiny_bundle: Path, plan: str, guidance: float | None, said: str | None
+) -> None:
+    with fewstep.runtime.load(tiny_bundle, "int8") as sampler:
+        content = encode(sampler.compile("ddim:3", 2.0))
+        (tiny_bundle / "plan.json").write_bytes(content)
+        sampler.bundle.manifest.files["plan.json"] = sha256(content).hexdigest()
+        calibrated = calibrated_along(sampler, "ddim:3", **{"ddim:3": "plan.json"})
+        line = unlike_calibration(calibrated, calibrated.compile(plan, guidance))
+        assert line is None if said is None else line is not None and said in line
+        in_float = replace(calibrated, body=msgspec.structs.replace(calibrated.body, precision="float32"))
+        assert unlike_calibration(in_float, calibrated.compile(plan, guidance)) is None
+
+
+def test_a_name_that_no_denoiser_has_is_refused_before_one_is_opened(tmp_path: Path) -> None:
+    for name, said in (("dpmp_2m:8", "unknown solver 'dpmp_2m'"), (str(tmp_path / "p.json"), "there is no plan file")):
+        with pytest.raises(UserError, match=said):
+            check_name(name)
+    check_name("scheduler:20")

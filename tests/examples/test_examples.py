@@ -59,6 +59,28 @@ def test_progress_and_cancel(
     assert "20/20, preview" in printed and "cancelled" in printed
 
 
+def test_what_a_bundle_is_not_for_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = str(tmp_path / "unlabelled")
+    run("onnx_in.py", [bundle], monkeypatch, capsys)
+    for name, given, says in (
+        ("image_to_image.py", [f"{bundle}/bundle", "out.npy"], "is not of images with labels; give one that is"),
+        ("progress_and_cancel.py", [str(tmp_path / "none")], "progress_and_cancel: .*none"),
+    ):
+        with pytest.raises(SystemExit, match=says) as ended:
+            run(name, given, monkeypatch, capsys)
+        assert "\n" not in str(ended.value)
+
+
+@pytest.mark.parametrize("file", sorted(EXAMPLES.glob("*.py")), ids=lambda file: file.name)
+def test_an_example_without_arguments_says_how_to_run_it(
+    file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match=f"^usage: python examples/{file.name} [A-Z]"):
+        run(file.name, [], monkeypatch, capsys)
+
+
 @pytest.mark.parametrize("file", sorted(EXAMPLES.glob("*.py")), ids=lambda file: file.name)
 def test_an_example_is_in_the_readme_and_says_how_to_run_it(file: Path) -> None:
     assert f"## {file.name}" in (EXAMPLES / "README.md").read_text()

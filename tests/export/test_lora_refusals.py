@@ -82,6 +82,8 @@ def test_weights_that_float32_cannot_hold_are_told(module: nn.Module, tmp_path: 
         (lambda folder: [(folder / f"{n}.safetensors").touch() for n in "ab"], "", "holds 'a.safetensors', 'b.safe"),
         (lambda folder: nan(folder), "a.safetensors", "holds NaN or infinity in 'unet.0.lora_A.weight'"),
         (lambda folder: nan(folder), "a.safetensors:nan", "a.safetensors:nan has no finite strength"),
+        (lambda folder: nan(folder), "a.safetensors:abc", "a.safetensors:abc: 'abc' is no strength; give a number"),
+        (lambda folder: nan(folder), "a.safetensors:", "a.safetensors:: '' is no strength; give a number"),
         (lambda folder: config(folder, "{"), "", "the configuration of adapter_model.safetensors is damaged"),
         (lambda folder: config(folder, "[" * 100_000), "", "the configuration of adapter_model.safetensors is damaged"),
         (lambda folder: config(folder, '{"lora_alpha": "8"}'), "", r"is damaged \(alpha is '8'\); copy it again"),

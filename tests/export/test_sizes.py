@@ -281,8 +281,8 @@ def test_sizes_of_the_command_line_free_x_and_the_pictures_beside_it() -> None:
         ("height=32", "write NAME=LOW:HIGH:MULTIPLE"),
         ("height@9=8:64", r"--size 'height@9=8:64': which axis of x \[4, 64, 64\] is that"),
         ("horizon=8:64", r"which axis of x \[4, 64, 64\] is that"),
-        ("height=128:32:8", "size 'height' of spec 'own'"),
-        ("height=32:128:48", "size 'height' of spec 'own'"),
+        ("height=128:32:8", "--size height: .*; write NAME=LOW:HIGH:MULTIPLE"),
+        ("height=32:128:48", "--size height: .*; write NAME=LOW:HIGH:MULTIPLE"),
     ],
 )
 def test_what_is_no_size_on_the_command_line_is_one_line(text: str, said: str) -> None:

@@ -88,7 +88,7 @@ def test_a_bundle_samples_as_the_pipeline_does(
     x = torch.from_numpy(np.stack([noise.normal(seed, 0, manifest.x_shape) for seed in SEEDS]))
     expected = run(case, folder, x, positive, negative)
     relative = np.abs(found - expected).max() / np.abs(expected).max()
-    record_property("relative", relative)  # in the file of --junitxml
+    record_property("relative", float(relative))  # in the file of --junitxml
     assert relative <= 1e-3
 
 
@@ -121,7 +121,7 @@ def test_a_bundle_without_text_samples_as_the_schedulers_loop_does(
             x = scheduler.step(eps, t, x).prev_sample
     expected = x.numpy()
     relative = np.abs(found - expected).max() / np.abs(expected).max()
-    record_property("relative", relative)
+    record_property("relative", float(relative))
     assert relative <= 1e-3
 
 

@@ -26,6 +26,8 @@ from fewstep.runtime.errors import UserError
 from fewstep.runtime.integrity import VerifyOptions, verify
 from fewstep.runtime.text import load_text_encoder
 
+pytestmark = pytest.mark.xdist_group("stable_diffusion")  # whose export they share
+
 PROMPTS = ["a photo of a cat", "A dog, don't!"]
 GUIDANCE = 7.5
 BLOCKED = """
@@ -179,6 +181,8 @@ def test_calibration_follows_prompts(made: Made, tmp_path: Path) -> None:
     ("asked", "says"),
     [
         ([], 'is told what to show in words; say what: --prompt "..."'),
+        (["--plan", "dpmp_2m:8"], "unknown solver 'dpmp_2m'"),
+        (["--precision", "int4"], "unknown precision 'int4'"),
         (["-p", "a cat", "--negative", "a dog"], "--negative without guidance has no effect"),
         (["-p", "a cat", "--strength", "0.5"], "--strength alone says too little; give --image FILE with it"),
         (["-p", "a cat", "--image", "nowhere.png", "--strength", "0.5"], "nowhere.png cannot be read"),

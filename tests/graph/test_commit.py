@@ -71,10 +71,30 @@ def test_a_failure_before_the_commit_leaves_the_old_bundle_or_none(tmp_path: Pat
 
 
 def test_files_of_others_in_the_folder_stay(tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").write_text("mine")
     write(tmp_path, b"one")
+    (tmp_path / "notes.txt").write_text("mine")
     write(tmp_path, b"two")
     assert "notes.txt" in files_of(tmp_path)
+
+
+@pytest.mark.parametrize("file", ["notes.txt", "unet/model.safetensors", "graphs/body.onnx", ".git/HEAD"])
+def test_a_folder_of_something_else_is_not_written_into(tmp_path: Path, file: str) -> None:
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_text("mine")
+    with pytest.raises(UserError, match=f"{tmp_path} is not empty and no bundle; give a new folder"):
+        write(tmp_path, b"one")
+    assert files_of(tmp_path) == [file]
+
+
+def test_what_a_writer_left_that_was_killed_at_once_is_a_place_for_a_bundle(tmp_path: Path) -> None:
+    (tmp_path / ".fewstep-scratch").mkdir()
+    (tmp_path / ".fewstep-scratch" / "body.onnx").write_bytes(b"half")
+    (tmp_path / ".fewstep-lock").touch()
+    for folder in ("report", "graphs"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "graphs" / f"body-{hashlib.sha256(b'old').hexdigest()[:12]}.onnx").write_bytes(b"old")
+    write(tmp_path, b"one")
+    assert content_of(tmp_path) == b"one" and len(files_of(tmp_path)) == 2
 
 
 def test_a_link_to_a_removed_file_goes_with_it(tmp_path: Path) -> None:
@@ -103,8 +123,8 @@ def test_the_copy_of_a_page_goes_with_it(tmp_path: Path) -> None:
 
 def test_only_what_a_writer_wrote_is_ever_removed(tmp_path: Path) -> None:
     """Names may look like those of `add`: a time of day has twelve digits. And a bundle may lie in another's folder."""
+    write(tmp_path, b"zero")
     write(tmp_path / "runs" / "b", b"other")
-    (tmp_path / "graphs").mkdir()
     kept = ("log-202611200941.txt", "graphs/log-202611200941.txt")
     for name in kept:
         (tmp_path / name).write_text("mine")

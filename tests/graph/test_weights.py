@@ -138,6 +138,7 @@ def test_a_file_beside_those_of_the_bundle_is_not_one_of_them(tmp_path: Path) ->
     """An export's source may lie where the bundle's graphs do."""
     folder = tmp_path / "b" / io.GRAPHS
     folder.mkdir(parents=True)
+    (tmp_path / "b" / "manifest.json").write_text("{")  # a bundle, if a damaged one
     io.save(product(w=random(64, 64)), folder / "mine.onnx", external_above=0)
     with open_for_update(tmp_path / "b", must_exist=False) as writer:
         _, (data,) = stored(writer, io.load(folder / "mine.onnx"), "body", external_above=0)

@@ -86,4 +86,4 @@ def test_the_exit_code_tells(tiny_bundle: Path, capsys: pytest.CaptureFixture[st
     assert capsys.readouterr().out.startswith(f"{tiny_bundle}: whole; 3 files")
     (tiny_bundle / "graphs/body.onnx").unlink()
     assert main(["verify", str(tiny_bundle)]) == 1
-    assert "damaged in 1 places" in capsys.readouterr().out
+    assert "damaged in 1 place;" in capsys.readouterr().out

@@ -49,6 +49,12 @@ def test_parameters_reach_the_solver():
     ("name", "message"),
     [
         ("dpmpp_9m:8", "unknown solver 'dpmpp_9m'.*choose one of dpmpp_.*plan --list"),
+        ("euler_a:8", "unknown solver 'euler_a' .*; write euler_ancestral:8; `fewstep plan --list`"),
+        ("DPM++ 2M Karras:12", "unknown solver 'DPM.*; write dpmpp_2m:12@karras;"),
+        ("dpmpp_2m_sde_gpu:6@exponential", "write dpmpp_2m_sde:6@exponential;"),
+        ("EulerAncestralDiscreteScheduler", "write euler_ancestral:8;"),
+        ("UniPC:8", "write unipc_2:8;"),
+        ("zzz:8", "unknown solver 'zzz' in plan 'zzz:8'; choose one of [a-z0-9_]+, [a-z0-9_]+, [a-z0-9_]+; `fewstep"),
         ("ddim:8@carrot", "unknown grid 'carrot'.*choose one of .*trailing"),
         ("ddim", "does not say how many steps.*ddim:8"),
         ("ddim(eta=0.5)", r"does not say how many steps.*ddim\(eta=0.5\):8"),

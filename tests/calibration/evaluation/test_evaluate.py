@@ -1,5 +1,7 @@
 """Evaluating a tiny bundle whose int8 body is off by a known factor."""
 
+import errno
+
 import msgspec
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from fewstep.calibration.evaluation.evaluate import EvaluateOptions, evaluate
 from fewstep.calibration.evaluation.held_out import APART, PAIRED, held_out_conditions
 from fewstep.calibration.evaluation.metrics import psnr
 from fewstep.calibration.trajectories import FIRST_SEED
+from fewstep.graph import commit
 from fewstep.graph.commit import open_for_update
 from fewstep.runtime.bundle import open_bundle
 from fewstep.runtime.errors import UserError
@@ -120,6 +123,15 @@ def test_what_cannot_be_asked_is_told_before_anything_is_sampled(bundle, tmp_pat
     ):
         with pytest.raises(UserError, match=what):
             evaluate(options(bundle, **changes))
+
+
+def test_a_bundle_that_may_not_be_written_keeps_its_figures_elsewhere(bundle, monkeypatch):
+    def read_only(_):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(commit, "_lock", read_only)
+    with pytest.raises(UserError, match=r"make it writable or give --output FILE\.json"):
+        evaluate(options(bundle))
 
 
 def test_a_bundle_that_changes_meanwhile_gets_no_figures(bundle):

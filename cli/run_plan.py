@@ -1,0 +1,61 @@
+"""Which plan `fewstep run` takes where none is named, and what there is to say of one that a body is not made for."""
+
+from contextlib import suppress
+from pathlib import Path
+
+from fewstep.runtime.errors import UserError
+from fewstep.runtime.guidance import describe
+from fewstep.runtime.manifest import Body, Manifest
+from fewstep.runtime.plan import Plan
+from fewstep.runtime.plan_file import decode
+from fewstep.runtime.plan_name import parse_plan_name
+from fewstep.runtime.request import SCHEDULER, read_plan
+from fewstep.runtime.sampler import PLAN, Sampler
+
+OWN_PLAN = f"{SCHEDULER}20"  # of the scheduler that came with a denoiser
+
+
+def check_name(plan: str) -> None:
+    """Refuse a plan that no denoiser has: before anything is loaded, or asked of the user."""
+    if plan.endswith(".json"):
+        read_plan(Path(plan))
+    elif not plan.startswith(SCHEDULER):
+        parse_plan_name(plan)
+
+
+def default_plan(sampler: Sampler, strength: float | None = None) -> str | Path:
+    """The plan that the bundle was calibrated along: its name, or its file where no name says it. Else that of the
+    scheduler which came with the denoiser. With a strength it has to be one that starts from an image: `PLAN`."""
+    manifest = sampler.bundle.manifest
+    name = _calibrated(manifest, sampler.body)
+    file = None if name is None else manifest.plans.get(name)
+    if name is not None:
+        with suppress(UserError):  # none of a solver
+            return parse_plan_name(name).text
+    if strength is not None:
+        return PLAN
+    if name is not None and name.startswith(SCHEDULER) and manifest.scheduler is not None:
+        return name
+    if file is not None:
+        return sampler.bundle.path / file
+    return PLAN if manifest.scheduler is None else OWN_PLAN
+
+
+def _calibrated(manifest: Manifest, body: Body) -> str | None:
+    """The name of the plan that a body was calibrated along. One that was not, such as float32, takes that of the
+    first that was: bodies of one bundle sample the same by default."""
+    return next((each.plan for each in (body, *manifest.bodies.values()) if each.plan is not None), None)
+
+
+def unlike_calibration(sampler: Sampler, plan: Plan) -> str | None:
+    """A line that names both where a plan, or its guidance, is not the one that the int8 body was calibrated along."""
+    file = sampler.bundle.manifest.plans.get(sampler.body.plan or "")
+    if sampler.body.precision != "int8" or file is None:
+        return None
+    calibrated = decode(sampler.bundle.read(file), file)
+    if (plan.name, plan.guidance) == (calibrated.name, calibrated.guidance):
+        return None
+    return (
+        f"int8 was calibrated along {calibrated.name}, guidance {describe(calibrated.guidance)}, and runs along "
+        f"{plan.name}, guidance {describe(plan.guidance)}: its ranges may not fit"
+    )

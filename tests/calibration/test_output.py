@@ -1,0 +1,59 @@
+"""A file outside a bundle is written whole, or stays as it was, and what is in the way is one line."""
+
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fewstep.calibration.output import whole_file, write_whole
+from fewstep.runtime.errors import UserError
+
+
+def test_a_file_is_replaced_and_nothing_lies_beside_it(tmp_path: Path) -> None:
+    path = tmp_path / "x.npy"
+    write_whole(path, b"old")
+    with whole_file(path) as stream:
+        np.save(stream, np.arange(3))
+    np.testing.assert_array_equal(np.load(path), np.arange(3))
+    assert os.listdir(tmp_path) == ["x.npy"]
+
+
+def test_a_link_goes_on_leading_to_its_file(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    write_whole(tmp_path / "link", b"new")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "file").read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("by_numpy", [False, True])
+def test_a_full_disk_leaves_the_former_file_and_is_named(tmp_path: Path, by_numpy: bool) -> None:
+    resource = pytest.importorskip("resource", reason="needs a limit to what a file may have")
+    path = tmp_path / "cat.npy"
+    write_whole(path, b"old")
+    limits, on_limit = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(UserError) as failure, whole_file(path) as stream:
+            if by_numpy:
+                np.save(stream, np.zeros(10_000))
+            else:
+                stream.write(bytes(10_000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, on_limit)
+    assert f"{path} cannot be written (" in failure.value.what and "space" in failure.value.fix
+    assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["cat.npy"]
+
+
+def test_what_the_block_raises_passes_and_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="mine"), whole_file(tmp_path / "x.png"):
+        raise ValueError("mine")
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_folder_of_that_name_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "x.png").mkdir()
+    with pytest.raises(UserError, match=r"x\.png cannot be written \(Is a directory\)"):
+        write_whole(tmp_path / "x.png", b"new")
+    assert os.listdir(tmp_path) == ["x.png"]
