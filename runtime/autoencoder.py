@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fewstep.runtime.arrays import as_float32, finite
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime, Session
 from fewstep.runtime.bundle import EXPORT_AGAIN, Bundle, open_bundle
 from fewstep.runtime.companions import image_shape
@@ -87,13 +88,7 @@ def _one_by_one(network: Session, graph: Graph, given: Float32) -> Float32:
 
 def _checked(what: str, values: ArrayLike, shape: tuple[int, ...]) -> Float32:
     fix = f"give finite numbers [N, {', '.join(map(str, shape))}]"
-    try:
-        with np.errstate(over="ignore"):
-            array = np.ascontiguousarray(values, np.float32)
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{what} are no array of numbers", fix) from error
+    array = np.ascontiguousarray(as_float32(values, f"{what} are no array of numbers", fix))
     if array.shape[1:] != tuple(shape) or not len(array):
         raise UserError(f"{what} have the shape {list(array.shape)}", fix)
-    if not np.isfinite(array).all():
-        raise UserError(f"{what} hold a number that is not finite", fix)
-    return array
+    return finite(array, f"{what} hold a number that is not finite", fix)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fewstep.runtime import conditions
+from fewstep.runtime.arrays import as_float32, finite
 from fewstep.runtime.bundle import Bundle
 from fewstep.runtime.errors import Cancelled, UserError
 from fewstep.runtime.feeds import Overrides
@@ -144,11 +145,11 @@ def check_branches(branches: Overrides | None, plans: Sequence[Plan], guidance: 
 def check_x(x: ArrayLike, manifest: Manifest) -> tuple[Float32, Manifest]:
     """States [B, *x_shape] that a caller brings, and the manifest at their sizes."""
     fix = f"give finite numbers [B, {', '.join(map(str, free_x_shape(manifest)))}]"
-    array = _numbers(x, "x is no array of numbers", fix)
+    array = as_float32(x, "x is no array of numbers", fix)
     sizes = sizes_of(array.shape[1:], manifest)
     if sizes is None or not len(array):
         raise UserError(f"x has the shape {list(array.shape)}", fix)
-    return _finite("x", array, fix), sized(manifest, sizes)
+    return finite(array, "x holds a number that is not finite", fix), sized(manifest, sizes)
 
 
 def check_network_time(time: ArrayLike, samples: int) -> NDArray[np.float64]:
@@ -182,25 +183,12 @@ def check_hold(hold: Hold | None, plan: Plan, shape: Sequence[int], samples: int
 def _tensor(what: str, value: Any, shape: Sequence[int]) -> Float32:
     """A tensor that is broadcast to a shape."""
     said, fix = f"{what} does not have the shape {list(shape)}", "give numbers in that shape"
-    array = _numbers(value, said, fix)
+    array = as_float32(value, said, fix)
     try:
-        return _finite(what, np.broadcast_to(array, tuple(shape)), "check where it comes from")
+        tensor = np.broadcast_to(array, tuple(shape))
     except ValueError as error:
         raise UserError(said, fix) from error
-
-
-def _numbers(value: Any, said: str, fix: str) -> Float32:
-    try:
-        with np.errstate(over="ignore"):  # what float32 does not hold is not finite then, and refused for that
-            return np.asarray(value, np.float32)
-    except (ValueError, TypeError) as error:
-        raise UserError(said, fix) from error
-
-
-def _finite(what: str, array: Float32, fix: str) -> Float32:
-    if not np.isfinite(array).all():
-        raise UserError(f"{what} holds a number that is not finite", fix)
-    return array
+    return finite(tensor, f"{what} holds a number that is not finite", "check where it comes from")
 
 
 def read_plan(path: Path) -> Plan:
