@@ -4,9 +4,10 @@
 
 PSNR against float32 along the same plan, on held-out seeds, with the body for this CPU as it is deployed, unless a row
 says otherwise. Writes a table for each plan into docs/quantization.md. Each result is a file of the work folder, and
-one that is there is not measured again: an interrupted run goes on where it was. Takes an hour or two on two idle cores
-for the shipped denoiser; fewer `--seeds` and `--calibrations`, or `--only` some rows, make it shorter. Memory: about
-1 GB, most of it the second moments of layers' inputs that GPTQ and AdaRound read. The rows are in `choices/rows.py`.
+one that is there is not measured again, unless the code of calibration has changed: an interrupted run goes on where it
+was. Takes an hour or two on two idle cores for the shipped denoiser; fewer `--seeds` and `--calibrations`, or `--only`
+some rows, make it shorter. Memory: about 1 GB, most of it the second moments of layers' inputs that GPTQ and AdaRound
+read. The rows are in `choices/rows.py`.
 """
 
 import argparse
@@ -19,10 +20,13 @@ from pathlib import Path
 from tempfile import gettempdir
 
 import numpy as np
+import onnxruntime
 from choices.rows import BASE, ROWS
 from choices.seen import Body, Seen
 from numpy.typing import NDArray
 
+import fewstep.calibration
+import fewstep.graph
 from fewstep.calibration.calibrate import CalibrateOptions, open_task
 from fewstep.calibration.count import in_group
 from fewstep.calibration.evaluation.held_out import held_out_conditions
@@ -74,6 +78,14 @@ def chosen(only: Sequence[str]) -> tuple[str, ...]:
     return names
 
 
+def code() -> str:
+    """A digest of the code that results follow from: a row of the same name may mean something else after a change."""
+    choices = Path(__file__).parent / "choices"
+    folders = (*fewstep.calibration.__path__, *fewstep.graph.__path__, choices)
+    paths = [path for folder in folders for path in sorted(Path(folder).rglob("*.py"))]
+    return sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()
+
+
 def measure(arguments: argparse.Namespace, names: Sequence[str], plan: str, progress: Progress) -> Found:
     """For each row, the mean and the 5th percentile of each calibration."""
     options = CalibrateOptions(arguments.bundle, plan, (CPU_X86.name,), arguments.trajectories)
@@ -83,6 +95,8 @@ def measure(arguments: argparse.Namespace, names: Sequence[str], plan: str, prog
         task.plan.name,
         arguments.trajectories,
         arguments.seeds,
+        code(),
+        onnxruntime.__version__,
     )
     folder = arguments.work / sha256(repr(settings).encode()).hexdigest()[:12]
     folder.mkdir(parents=True, exist_ok=True)

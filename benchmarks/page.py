@@ -2,7 +2,8 @@
 
     fewstep demo && python benchmarks/page.py fewstep-demo/bundle
 
-Takes a few minutes; the machine should do nothing else.
+int8 of other tools is compared where --python says what has them (quantization/README.md). Takes half an hour; the
+machine should do nothing else.
 """
 
 import argparse
@@ -58,11 +59,17 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def quality(found: dict[str, Any]) -> str:
-    rows = [
-        (f"`{name}`", *(f"{end[part]:.1f}" for part in ("mean", "p5", "worst")), str(found["int8_kernels"][name]))
-        for name, end in found["psnr"].items()
-    ]
-    return table(("", "mean dB", "5th percentile", "worst", "int8 kernels"), rows)
+    rows = [(row["engine"], row["name"], *figures(row)) for row in found["rows"]]
+    return table(("engine", "quantized by", "mean dB", "5th percentile", "worst", "MACs in int8"), rows)
+
+
+def figures(row: dict[str, Any]) -> tuple[str, ...]:
+    """A contender's PSNR and coverage in words, or why there is none."""
+    end = row["quality"]
+    if end is None:
+        return (f"failed: {row['reason']}", "", "", "")
+    coverage = f"{100 * end['int8_macs'] / end['total_macs']:.1f} %"
+    return (*(f"{end[part]:.1f}" for part in ("mean", "p5", "worst")), coverage)
 
 
 def speed(found: dict[str, Any]) -> str:
@@ -80,13 +87,11 @@ def speed(found: dict[str, Any]) -> str:
     return table(("model", "rows", "body", "median of a call", "times as fast (lowest, highest round)"), rows)
 
 
-def page(bundle: Path) -> str:
-    opened = open_bundle(bundle)
-    static = benchmark("quantize_static.py", str(bundle))
+def page(bundle: Path, pythons: Sequence[str]) -> str:
+    others = [argument for python in pythons for argument in ("--python", python)]
+    (beside,) = benchmark("quantization/compare.py", str(bundle), "--no-speed", *others)["outcomes"]
     speeds = [benchmark("speed.py", str(bundle)), benchmark("speed.py", "--arch", "ddpm-cifar10")]
-    draw(bundle, static["plan"], static["guidance"])
-    coverage = opened.manifest.bodies["int8-cpu-x86"].coverage
-    share = coverage.int8_macs / coverage.total_macs if coverage else 0.0
+    draw(bundle, beside["plan"], beside["guidance"])
     machine = speeds[0]["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in sorted(machine["versions"].items()))
     return f"""# Measured
@@ -99,12 +104,11 @@ Machine: {machine["processor"]}, {speeds[0]["races"][0]["threads"]} threads, {",
 
 ## What int8 costs
 
-`{opened.manifest.name}`, plan `{static["plan"]}`, guidance {static["guidance"]:g}: PSNR against float32 along the same
-plan, {static["seeds"]} held-out seeds, ranges from {static["trajectories"]} trajectories. `int8-cpu-x86` is ours, with
-{100 * share:.1f} % of the multiply-accumulates in int8; `quantize_static` is onnxruntime's own (min-max) on the same
-graph, samples and operations (`benchmarks/quantize_static.py`).
+`{beside["model"]}`, plan `{beside["plan"]}`, guidance {beside["guidance"]:g}: PSNR against float32 along the same
+plan, {beside["seeds"]} held-out seeds, ranges from {beside["trajectories"]} trajectories, the same for everyone
+(`benchmarks/quantization/compare.py`; its README says what the settings are). MACs: multiply-accumulates.
 
-{quality(static)}
+{quality(beside)}
 
 float32, then int8, same seeds:
 
@@ -126,9 +130,10 @@ One call of the body in onnxruntime, each contender in its own process, taking t
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("bundle", type=Path, help="that `fewstep demo` made")
+    parser.add_argument("--python", action="append", default=[], metavar="TOOL=PATH", help="as compare.py has it")
     arguments = parser.parse_args()
     try:
-        text = page(arguments.bundle)
+        text = page(arguments.bundle, arguments.python)
     except UserError as error:
         parser.error(str(error))
     (DOCS / "measured.md").write_text(text)

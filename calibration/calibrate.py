@@ -3,7 +3,7 @@
 import logging
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
 from typing import Literal, get_args
@@ -20,8 +20,8 @@ from fewstep.calibration.lowering.quantize import Lowered, lowered_ops
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.lowering.targets import TARGETS
 from fewstep.calibration.precision.course import SELECTION_SEEDS, open_course
+from fewstep.calibration.precision.record import describe, parse_bound, record
 from fewstep.calibration.precision.record import encode as encode_maps
-from fewstep.calibration.precision.record import parse_bound, record
 from fewstep.calibration.precision.refine import Refined, refine
 from fewstep.calibration.precision.variants import Variants
 from fewstep.calibration.prompts import CALIBRATION, given_rows
@@ -29,6 +29,7 @@ from fewstep.calibration.ranges.merging import merge_groups
 from fewstep.calibration.ranges.methods import lambda_edges
 from fewstep.calibration.ranges.observe import Counts
 from fewstep.calibration.ranges.table import Method, RangesTable
+from fewstep.calibration.row_by_row import row_by_row
 from fewstep.calibration.task import Task
 from fewstep.calibration.trajectories import FIRST_SEED, HELD_OUT_SEEDS, draw_condition, roll_out
 from fewstep.graph import io
@@ -129,21 +130,23 @@ def calibrate(options: CalibrateOptions, progress: Progress = SILENT) -> Calibra
             variants[f"int8-{target.name}"] = Variants(prepared, table, target, corrections)
             progress("lowering", done, len(task.targets))
         lowered = {name: variant.lower(()) for name, variant in variants.items()}
-        _check_kernels(task, lowered)
         plan = regroup(task.plan, table.groups)
+        _check_kernels(task, plan, variants, lowered)
         refined = _refine(options, task, plan, variants, progress)
         manifest = _commit(writer, sampler.bundle.manifest, options, plan, table, lowered, refined)
         kept.drop()
     return Calibration(manifest, plan, table, lowered, refined)
 
 
-def _check_kernels(task: Task, lowered: Mapping[str, Lowered]) -> None:
-    """A warning where this CPU's integer kernels compute something else than their numbers stand for."""
-    first = msgspec.structs.replace(task.plan, steps=task.plan.steps[:1])
+def _check_kernels(task: Task, plan: Plan, variants: Mapping[str, Variants], lowered: Mapping[str, Lowered]) -> None:
+    """A warning where this CPU's integer kernels compute something else than their numbers stand for. `plan` has the
+    groups of the bodies, which may be fewer than the task's."""
+    first = msgspec.structs.replace(plan, steps=plan.steps[:1])
     evaluation = next(iter(roll_out(task.sampler, first, task.seeds[:1], conditions=task.conditions)))
-    feeds = {**evaluation.feeds, GROUP: np.array([task.group(first.steps[0])])}
+    feeds = {**evaluation.feeds, GROUP: np.array([first.steps[0].group])}
     for name, body in lowered.items():
-        warn_of_disagreement(body.graph, feeds, name)
+        if (engine := variants[name].target.engine) is not None:
+            warn_of_disagreement(body.graph, feeds, name, engine)
 
 
 def count(task: Task, options: CalibrateOptions, kept: Checkpoint, progress: Progress = SILENT) -> Counts:
@@ -163,11 +166,19 @@ def _refine(
     if bound is None:
         return {}
     course = open_course(task.sampler, plan, SELECTION, task.conditions)
-    return {
+    found = {
         name: refine(each, course, bound, progress=progress)
         for name, each in variants.items()
         if each.target.name in NATIVE
     }
+    for name, refined in found.items():
+        if all(not lowered.coverage.int8_ops for _, lowered in refined.stages):
+            LOG.warning(
+                "%s runs nothing in int8: of all that was tried, only float32 itself fits %s (its step takes %.2f times"
+                " that of all int8, which has %.1f dB)",
+                *(name, describe(bound), refined.sensitivity.float_time, refined.sensitivity.quality),
+            )
+    return found
 
 
 def check_options(options: CalibrateOptions) -> None:
@@ -189,7 +200,7 @@ def open_task(options: CalibrateOptions) -> Task:
     plan = _plan(options, sampler)
     edges = lambda_edges([-inf if step.lam is None else step.lam for step in plan.steps])
     return Task(
-        sampler=sampler,
+        sampler=_row_by_row(sampler),
         prepared=prepared,
         plan=plan,
         targets=_targets(options.target),
@@ -199,6 +210,18 @@ def open_task(options: CalibrateOptions) -> Task:
         conditions=_conditions(options, sampler),
         sizes=_sizes(options, sampler),
     )
+
+
+def _row_by_row(sampler: Sampler) -> Sampler:
+    """The sampler, with conditioner and prologue that see one row at a time, so that a trajectory's bits follow from
+    its seed alone. Its denoiser is left as it is: counting opens its own."""
+    bundle = sampler.bundle.manifest
+    conditioner, prologue = sampler.conditioner, sampler.prologue
+    if conditioner is not None and bundle.conditioner is not None:
+        conditioner = row_by_row(conditioner, bundle.conditioner.inputs)
+    if prologue is not None and bundle.prologue is not None:
+        prologue = row_by_row(prologue, bundle.prologue.inputs)
+    return replace(sampler, conditioner=conditioner, prologue=prologue)
 
 
 def _targets(names: Sequence[str]) -> tuple[Target, ...]:
@@ -297,8 +320,9 @@ def _commit(
     bound = parse_bound(options.quality, options.speed)
     maps = tuple(record(name, plan.name, bound, found) for name, found in refined.items() if bound)
     plan_file = writer.add(encode(plan), "plans", re.sub(r"[^\w.-]+", "-", plan.name), ".json")
-    commands = dict.fromkeys((*manifest.provenance.commands, _command(options, plan)))
-    provenance = msgspec.structs.replace(manifest.provenance, commands=tuple(commands))
+    command = _command(options, plan)
+    before = (each for each in manifest.provenance.commands if each != command)  # once, at its latest place
+    provenance = msgspec.structs.replace(manifest.provenance, commands=(*before, command))
     changed = {name for name, body in bodies.items() if manifest.bodies.get(name) != body}
     engines = tuple(engine for engine in manifest.engines if engine.body.partition("/")[0] not in changed)
     judged = manifest.report is not None and bool(changed)

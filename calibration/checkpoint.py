@@ -1,28 +1,30 @@
 """What a calibration has counted so far, in the user's cache until its bundle is written: an interrupted one goes on.
 
 Histograms merge exactly, so a calibration that was interrupted gives the same bytes as one that was not. It is kept
-under the hash of everything that the counts follow from; a file that cannot be read is no file.
+under the hash of everything that the counts follow from, and with a hash of its own: a damaged file is no file.
 """
 
 import io
 import logging
-import zipfile
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from time import monotonic
 
 import msgspec
 import numpy as np
+import onnxruntime
 
-from fewstep.calibration.ranges.histogram import BINS, Histogram
+from fewstep.calibration.ranges.histogram import Histogram
 from fewstep.calibration.ranges.observe import Counts
 from fewstep.calibration.task import Task
 from fewstep.runtime import cache
+from fewstep.runtime.doctor.cpu import this_cpu
 from fewstep.runtime.plan_file import encode
 
 LOG = logging.getLogger("fewstep")
-SCHEMA = 1
-SECONDS = 20.0  # between two writes: a short calibration makes none
+SCHEMA = 2
+SECONDS = 20.0  # between two writes
+DIGEST = 32  # bytes of SHA-256, which a file begins with
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -37,40 +39,46 @@ class Entry(msgspec.Struct, frozen=True):
 
 
 class Header(msgspec.Struct, frozen=True):
-    done: int  # trajectories
+    done: int
     entries: tuple[Entry, ...]
 
 
 @dataclass
 class Checkpoint:
-    """Where the counts of one task are kept. Made by `checkpoint_of`."""
+    """Where the counts of one task are kept, and how many of what are in them. Made by `checkpoint_of`."""
 
     name: str
+    unit: str = "trajectories"
     written: float = field(default_factory=monotonic)
 
+    def part(self, what: str, unit: str) -> "Checkpoint":
+        """For counts that follow from those of this task and from `what`; it goes when this one does."""
+        return Checkpoint(f"{self.name}-{sha256(what.encode()).hexdigest()[:8]}", unit)
+
     def load(self, empty: Counts) -> tuple[Counts, int]:
-        """What was counted before, and in how many trajectories: nothing, in none, if there is no file."""
+        """What was counted before, and how far: `empty`, and 0, if there is no file."""
         content = cache.read("calibration", self.name)
         if content is None:
             return empty, 0
         try:
             histograms, done = _decode(content)
-        except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile, msgspec.MsgspecError) as error:
+        except ValueError as error:
             LOG.warning("what an earlier calibration left cannot be read (%s): it starts anew", error)
             return empty, 0
-        LOG.warning("going on after %d trajectories of a calibration that was interrupted", done)
+        LOG.warning("going on after %d %s of a calibration that was interrupted", done, self.unit)
         return replace(empty, histograms=histograms), done
 
-    def save(self, counts: Counts, done: int) -> None:
-        """Keep the counts, unless that was done a moment ago."""
-        if monotonic() - self.written >= SECONDS:
+    def save(self, counts: Counts, done: int, is_last: bool = False) -> None:
+        """Keep the counts, unless that was done a moment ago; the last ones always, for much may come after them."""
+        if is_last or monotonic() - self.written >= SECONDS:
             cache.store("calibration", self.name, _encode(counts, done))
             self.written = monotonic()
 
     def drop(self) -> None:
-        """The bundle is written: nothing to go on with."""
+        """The bundle is written: nothing to go on with, not even with parts that another process made."""
         try:
-            cache.path("calibration", self.name).unlink(missing_ok=True)
+            for path in (cache.folder() / "calibration").glob(f"{self.name}*"):
+                path.unlink(missing_ok=True)
         except OSError as error:  # a cache that cannot be written never held anything
             LOG.debug("%s", error)
 
@@ -79,10 +87,27 @@ def checkpoint_of(task: Task, graph_sha256: str) -> Checkpoint:
     """Of the float denoiser with this hash along the task."""
     known = sha256(encode(task.plan))
     known.update(repr((SCHEMA, graph_sha256, task.seeds, task.edges, task.sizes)).encode())
+    known.update(msgspec.json.encode((_around(task), _engine())))
     for name, rows in sorted((task.conditions or {}).items()):
         known.update(f"{name} {rows.dtype} {rows.shape}".encode())
         known.update(np.ascontiguousarray(rows).tobytes())
     return Checkpoint(known.hexdigest()[:32])
+
+
+def _around(task: Task) -> tuple[object, ...]:
+    """What the body's inputs follow from beside the plan: x, conditions, and the hashes of what makes rows of them."""
+    manifest = task.sampler.bundle.manifest
+    graphs = [graph for graph in (manifest.conditioner, manifest.prologue) if graph is not None]
+    files = [file for graph in graphs for file in (graph.file, *graph.data)]
+    files += [condition.null_file for condition in manifest.conditions if condition.null_file is not None]
+    hashes = [manifest.files.get(file) for file in files]
+    return manifest.x_shape, manifest.sizes, manifest.conditions, graphs, hashes
+
+
+def _engine() -> tuple[object, ...]:
+    """What the order of its sums follows from: its version and the instructions it may choose; not how many cores."""
+    cpu = this_cpu()
+    return onnxruntime.__version__, cpu.name, cpu.int8_instructions, cpu.has_avx512
 
 
 def _encode(counts: Counts, done: int) -> bytes:
@@ -91,17 +116,20 @@ def _encode(counts: Counts, done: int) -> bytes:
     header = np.frombuffer(msgspec.json.encode(Header(done, entries)), np.uint8)
     buffer = io.BytesIO()
     np.savez(buffer, header, *(histogram.stored for histogram in held.values()))
-    return buffer.getvalue()
+    content = buffer.getvalue()
+    return sha256(content).digest() + content
 
 
-def _decode(content: bytes) -> tuple[dict[tuple[str, int], Histogram], int]:
+def _decode(kept: bytes) -> tuple[dict[tuple[str, int], Histogram], int]:
+    """ValueError unless it is, byte for byte, what `_encode` made."""
+    digest, content = kept[:DIGEST], kept[DIGEST:]
+    if digest != sha256(content).digest():
+        raise ValueError("it is damaged")
     with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
         header = msgspec.json.decode(arrays["arr_0"].tobytes(), type=Header)
         histograms = {}
         for number, entry in enumerate(header.entries, 1):
             stored = arrays[f"arr_{number}"]
-            if stored.dtype.kind != "u" or stored.ndim != 1 or not 0 <= entry.first <= 2 * BINS - len(stored):
-                raise ValueError(f"the counts of {entry.tensor!r} are none")
             histogram = Histogram(entry.exponent, entry.first, stored, entry.low, entry.high)
             histograms[entry.tensor, entry.group] = histogram
     return histograms, header.done

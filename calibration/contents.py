@@ -258,6 +258,8 @@ def _body(bundle: Bundle, name: str, body: Body, prepared: Graph | None) -> Body
     outputs = [node.output for node in prepared.nodes if node.output in work]
     none = Coverage(int8_macs=0, total_macs=sum(work.values()), int8_ops=(), float_ops=tuple(outputs))
     made = operations(prepared, name, body.coverage or none).operations
+    if body.coverage is None:  # a body that is float anyway: nothing was decided of its operations
+        made = tuple(msgspec.structs.replace(operation, reason="") for operation in made)
     is_half = any(array.dtype == np.float16 for array in lowered.constants.values())  # a graph has one float type
     types = tuple("int8" if op.precision == "int8" else "float16" if is_half else "float32" for op in made)
     return BodyContents(
@@ -266,7 +268,7 @@ def _body(bundle: Bundle, name: str, body: Body, prepared: Graph | None) -> Body
         plan=body.plan,
         groups=body.groups,
         graph=contents,
-        shares=tuple(_shares(made, types, has_reasons=body.coverage is not None)),
+        shares=tuple(_shares(made, types)),
         multiplying=made,
         types=types,
         stages=stages,
@@ -284,13 +286,13 @@ def _packed_body(body: Body, contents: GraphContents, stages: tuple[StageContent
     return BodyContents(body.precision, body.target, body.plan, body.groups, contents, shares, (), (), stages)
 
 
-def _shares(made: Iterable[Operation], types: Iterable[str], has_reasons: bool) -> Iterator[Share]:
+def _shares(made: Iterable[Operation], types: Iterable[str]) -> Iterator[Share]:
     """Operations by type, int8 first."""
     by_type: dict[str, list[Operation]] = {}
     for operation, kind in zip(made, types, strict=True):
         by_type.setdefault(kind, []).append(operation)
     for kind, own in sorted(by_type.items(), key=lambda item: item[0] != "int8"):
-        reasons = Counter(operation.reason for operation in own if operation.reason and has_reasons)
+        reasons = Counter(operation.reason for operation in own if operation.reason)
         yield Share(kind, len(own), sum(operation.macs for operation in own), dict(reasons.most_common()))
 
 

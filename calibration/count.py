@@ -18,17 +18,19 @@ from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.ranges.methods import tensor_ranges
 from fewstep.calibration.ranges.observe import Counts, batch_within, observed_tensors, open_watched
 from fewstep.calibration.ranges.table import Method, RangesTable
+from fewstep.calibration.row_by_row import row_by_row
 from fewstep.calibration.shifts import Shifts
 from fewstep.calibration.task import Task
-from fewstep.calibration.trajectories import BATCH, roll_out
-from fewstep.graph.graph import GROUP
+from fewstep.calibration.threads import while_the_next_comes
+from fewstep.calibration.trajectories import BATCH, Evaluation, roll_out
+from fewstep.graph.graph import GROUP, Graph
 from fewstep.graph.session import open_session
 from fewstep.runtime.backends import Arrays, Network
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sizes import sized
 
 LOG = logging.getLogger("fewstep")
-MEMORY = 2**30  # bytes of activations held at once
+MEMORY = 2**26  # bytes of activations held at once: rows are run one by one, so holding more wins nothing
 PASSES = 2
 
 
@@ -40,11 +42,16 @@ def count_activations(
     if kept is not None:
         counts, done = kept.load(counts)
     watched = open_watched(task.prepared, counts.tensors)
-    for evaluation in evaluations(task.after(done), watched, inputs, progress, batch_of(task, counts.tensors)):
+
+    def count(evaluation: Evaluation) -> None:
+        nonlocal done
         counts.add(evaluation)
         if kept is not None and evaluation.state.index == len(task.plan.steps) - 1:
             done += len(evaluation.seeds)
-            kept.save(counts, done)
+            kept.save(counts, done, is_last=done == len(task.seeds))
+
+    batch = batch_of(task, counts.tensors)
+    while_the_next_comes(count, evaluations(task.after(done), watched, inputs, progress, batch))
     return counts if inputs == "deployed" else counts.filled()
 
 
@@ -62,9 +69,13 @@ def count_progressively(
     groups = [task.group(step) for step in task.plan.steps]
     target = next((each for each in task.targets if each.name in NATIVE), task.targets[0])
     sampler = replace(task.sampler, denoiser=watched)
-    for group in range(1, len(task.edges) + 1):
+    passes, done = None, 0
+    if kept is not None:
+        passes = kept.part(f"progressive, {method}, {target.name}", "passes over the groups")
+        counts, done = passes.load(counts)
+    for group in range(1 + done, len(task.edges) + 1):
         table = tabulate(counts, "0" * 64, task.plan.name, method)  # an intermediate one, never written
-        int8 = open_session(lower_graph(task.prepared, table, target)[0], optimize=True)
+        int8 = _open_int8(lower_graph(task.prepared, table, target)[0])
         last = max(index for index, of_step in enumerate(groups) if of_step == group)
         plan = msgspec.structs.replace(task.plan, steps=task.plan.steps[: last + 1])
         networks = [in_group(int8, of_step) if of_step < group else watched for of_step in groups]
@@ -74,6 +85,8 @@ def count_progressively(
             if groups[evaluation.state.index] == group:
                 fresh.add(evaluation)
         counts.histograms.update(fresh.histograms)
+        if passes is not None:
+            passes.save(counts, group, is_last=group == len(task.edges))
     return counts
 
 
@@ -98,7 +111,7 @@ def measure_corrections(task: Task, table: RangesTable, target: Target, progress
     for _ in range(PASSES):
         graph, ops, _ = lower_graph(task.prepared, table, target, corrections=corrections)
         names = tuple(op.name for op in ops)
-        exact, int8 = open_watched(task.prepared, names), open_session(graph, names, optimize=True)
+        exact, int8 = open_watched(task.prepared, names), _open_int8(graph, names)
         shifts = Shifts(ops, len(table.groups) + 1)
         edged = replace(task, edges=table.groups)
         for evaluation in evaluations(edged, exact, "deployed", progress, batch_of(task, names)):
@@ -107,6 +120,11 @@ def measure_corrections(task: Task, table: RangesTable, target: Target, progress
         left = shifts.corrections()
         corrections = {name: left[name] + corrections.get(name, 0.0) for name in names}
     return corrections
+
+
+def _open_int8(graph: Graph, also: Sequence[str] = ()) -> Network:
+    """A lowered graph as it is deployed, but row by row, as the float one it takes turns with."""
+    return row_by_row(open_session(graph, also, optimize=True), graph.inputs)
 
 
 def in_group(network: Network, group: int) -> Network:

@@ -66,5 +66,6 @@ def taken(evaluation: Evaluation, inputs: Distribution, count: int, steps: int) 
         evaluation.state,
         [seed for seed, kept in zip(evaluation.seeds, keep, strict=True) if kept],
         {name: value[rows] for name, value in evaluation.feeds.items()},
-        {name: value[rows] for name, value in evaluation.tensors.items()},
+        # heads or windows may be merged with the batch: several rows of a tensor for each of the feeds
+        {name: value[np.repeat(rows, len(value) // len(rows))] for name, value in evaluation.tensors.items()},
     )

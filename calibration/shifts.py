@@ -20,7 +20,7 @@ class Shifts:
     ops: tuple[WeightedOp, ...]
     groups: int
     sums: dict[tuple[str, int], NDArray[np.int64]] = field(default_factory=dict)
-    samples: dict[int, int] = field(default_factory=dict)
+    samples: dict[tuple[str, int], int] = field(default_factory=dict)  # rows: heads or tokens may be merged with them
 
     def add(self, exact: Mapping[str, Array], approximate: Mapping[str, Array], group: int) -> None:
         """Take one evaluation of both graphs on the same inputs: arrays [B, ...] of every operation's output."""
@@ -30,10 +30,10 @@ class Shifts:
             means = difference.reshape(*difference.shape[:2], -1).mean(axis=2)  # [B, channels]
             whole = np.rint(means * ONE).astype(np.int64).sum(axis=0)
             self.sums[op.name, group] = self.sums.get((op.name, group), np.int64(0)) + whole
-        self.samples[group] = self.samples.get(group, 0) + len(difference)
+            self.samples[op.name, group] = self.samples.get((op.name, group), 0) + len(means)
 
     def corrections(self) -> Corrections:
         return {
-            op.name: np.stack([self.sums[op.name, g] / (ONE * self.samples[g]) for g in range(self.groups)])
+            op.name: np.stack([self.sums[op.name, g] / (ONE * self.samples[op.name, g]) for g in range(self.groups)])
             for op in self.ops
         }

@@ -11,6 +11,7 @@ from fewstep.calibration.ranges.table import Method
 
 LARGEST = 127
 FACTORS = np.linspace(1.0, 0.4, 61)  # of the channel's largest magnitude; 1 first: it wins ties
+BLOCK = 1 << 15  # weights that are searched at once: what is made of them stays in the second-level cache
 
 
 @dataclass(frozen=True)
@@ -48,22 +49,33 @@ def quantize_weight(
     if not np.isfinite(weight).all():
         raise ValueError("NaN or infinite weights")
     axis %= weight.ndim
-    rows = np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1).astype(np.float64)  # [channels, fan-in]
+    rows = np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1)  # [channels, fan-in]
+    factors = FACTORS[:1] if method == "minmax" else FACTORS
+    at_once = max(1, BLOCK // rows.shape[1])
+    blocks = [rows[start : start + at_once].astype(np.float64) for start in range(0, len(rows), at_once)]
+    scales = [_scales(block, factors, scale_dtype, largest) for block in blocks]
+    rounded = [_round(block, scale, largest).astype(np.int8) for block, scale in zip(blocks, scales, strict=True)]
+    shape = (weight.shape[axis], *np.delete(weight.shape, axis))
+    values = np.moveaxis(np.concatenate(rounded).reshape(shape), 0, axis)
+    return QuantizedWeight(np.ascontiguousarray(values), np.concatenate(scales), axis)
+
+
+def _scales(
+    rows: NDArray[np.float64], factors: NDArray[np.float64], dtype: DTypeLike, largest: int
+) -> NDArray[np.float32]:
+    """For each row [channels, fan-in] the scale with the least squared error, numbers of `dtype`."""
     magnitude = np.abs(rows).max(axis=1)
     magnitude[magnitude == 0] = largest
-    factors = FACTORS[:1] if method == "minmax" else FACTORS
     best = np.full(len(rows), np.inf)
-    numbers = np.finfo(np.dtype(scale_dtype))
+    numbers = np.finfo(np.dtype(dtype))
     scales = np.empty(len(rows), np.float32)
     for factor in factors:
         wanted = np.clip(factor * magnitude / largest, numbers.tiny, numbers.max)
-        candidate = wanted.astype(scale_dtype).astype(np.float32)
+        candidate = wanted.astype(dtype).astype(np.float32)
         error = np.square(_round(rows, candidate, largest) * candidate[:, None] - rows).sum(axis=1)
         scales = np.where(error < best, candidate, scales)
         best = np.minimum(error, best)
-    shape = (weight.shape[axis], *np.delete(weight.shape, axis))
-    values = np.moveaxis(_round(rows, scales, largest).astype(np.int8).reshape(shape), 0, axis)
-    return QuantizedWeight(np.ascontiguousarray(values), scales, axis)
+    return scales
 
 
 def _round(rows: NDArray[np.float64], scales: NDArray[np.float32], largest: int) -> NDArray[np.float64]:

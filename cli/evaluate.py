@@ -6,7 +6,7 @@ from rich.table import Table
 from fewstep.calibration.drawing.plan_view import headline
 from fewstep.calibration.evaluation.evaluate import EvaluateOptions, evaluate, open_task
 from fewstep.calibration.report.quality import NO_SSIM, NONE
-from fewstep.calibration.report.verdict import verdicts
+from fewstep.calibration.report.verdict import distant, verdicts
 from fewstep.calibration.results import EvaluationResults
 from fewstep.cli.outcome import Outcome
 from fewstep.runtime.progress import Progress
@@ -19,7 +19,7 @@ def verb(options: EvaluateOptions, progress: Progress) -> Outcome:
     where = options.output or f"{options.bundle}, and its next report"
     end = f"{where}: the figures, measured in {results.seconds:.0f} s"
     lacking = () if results.features or not options.samples else (NO_FEATURES,)
-    return Outcome(results, (table(results), *verdicts(results), *lacking, end))
+    return Outcome(results, (table(results), *distant(results.bodies), *verdicts(results), *lacking, end))
 
 
 def dry_run(options: EvaluateOptions) -> Outcome:

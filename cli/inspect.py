@@ -59,12 +59,21 @@ def tree(contents: Contents, lists_operations: bool) -> Tree:
     for engine in contents.engines:
         size = decimal(contents.files[engine.file])
         root.add(escape(f"engine for {engine.device}, {engine.backend}, of body {engine.body}: {size}"))
-    root.add(escape(f"report: {contents.report or 'none; fewstep report ' + contents.path}"))
+    root.add(escape(f"report: {contents.report or 'none; ' + _without_report(contents)}"))
     made = root.add(escape(f"from {contents.provenance.source} {contents.provenance.source_sha256[:12]}"))
     for command in contents.provenance.commands:
         made.add(escape(command))
     made.add(escape(", ".join(f"{name} {version}" for name, version in contents.provenance.versions.items())))
     return root
+
+
+def _without_report(contents: Contents) -> str:
+    """How a bundle gets one."""
+    if "float32" not in contents.bodies:
+        return "int8 is judged against float32, in the bundle that this was packed from"
+    if all(body.precision != "int8" for body in contents.bodies.values()):
+        return f"fewstep calibrate {contents.path}, then fewstep report {contents.path}"
+    return f"fewstep report {contents.path}"
 
 
 def _condition(condition: Condition) -> str:
@@ -114,7 +123,7 @@ def _add_body(branch: Tree, body: BodyContents, lists_operations: bool) -> None:
     if lists_operations:
         listed = branch.add("operations that multiply")
         for operation, kind in zip(body.multiplying, body.types, strict=True):
-            why = f": {operation.reason}" if operation.reason and body.precision == "int8" else ""
+            why = f": {operation.reason}" if operation.reason else ""
             listed.add(escape(f"{operation.name} ({operation.kind}, {operation.macs:,} MACs) {kind}{why}"))
 
 

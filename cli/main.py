@@ -1,121 +1,23 @@
-"""The entry point, and the one place where an error becomes a line of text and an exit code.
+"""The entry point. It imports next to nothing, so that an interrupt is one line of text whenever it comes."""
 
-Exit codes: 0 done, 1 a UserError (or: the answer is no), 2 a wrong command line, 70 a bug of fewstep, 130 interrupted.
-It starts without any of the extras, to be able to name the one that is missing.
-"""
-
-import errno
-import json
-import os
 import sys
-import traceback
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import NamedTuple
 
-from fewstep.cli.manner import Manner, split
-from fewstep.cli.verbs import VERBS
-
-COMMAND_MODULES = ("typer", "rich", "PIL")  # what [cli] installs
-LIBRARY_MODULES = ("onnxruntime", "onnx", "onnxscript", "torch", "tensorrt_rtx")
-
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # how a write fails
-BUG = 70  # EX_SOFTWARE of sysexits.h
-
-
-class Failure(NamedTuple):
-    """What went wrong, the fix, and the exit code."""
-
-    what: str
-    fix: str
-    code: int
+STOPPED = ("interrupted", "bundles are whole: run the same command again", 130)  # what, the fix, the exit code
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line; the exit code."""
-    manner = Manner()
     try:
-        manner, line = split(sys.argv[1:] if arguments is None else arguments)
-        end = _main(line or ["--help"], manner)
-    except KeyboardInterrupt:
-        end = Failure("interrupted", "bundles are whole: run the same command again", 130)
-    return end if isinstance(end, int) else _tell(end, manner)
+        from fewstep.cli.line import run_line
 
-
-def _main(arguments: list[str], manner: Manner) -> int | Failure:
-    """The exit code, or what went wrong."""
-    from fewstep.runtime.errors import UserError  # takes numpy along: an interrupt may come during these imports
-
-    try:
-        if arguments == ["--version"]:
-            print(json.dumps({"fewstep": _version()}) if manner.json else f"fewstep {_version()}")
-            code = 0
-        else:
-            from fewstep.cli.app import run
-
-            code = run(arguments, manner)
-        print(end="", flush=True)  # what cannot be written is told here, not by the interpreter as it ends
+        return run_line(sys.argv[1:] if arguments is None else arguments, STOPPED)
+    except KeyboardInterrupt:  # during these imports, or while another was told
+        what, fix, code = STOPPED
+        with suppress(OSError):  # nobody is left to read it
+            sys.stderr.write(f"fewstep: {what}; {fix}\n")
         return code
-    except BrokenPipeError:
-        _discard_stdout()
-        return 1  # the reader of our output has gone, there is nobody to tell
-    except Exception as error:
-        failure = _missing(error, arguments) or _unwritten(error)
-        if isinstance(error, UserError):
-            failure = Failure(error.what, error.fix, getattr(error, "code", 1))
-        if manner.debug or failure is None:
-            traceback.print_exc()
-        return failure or Failure(f"a bug of fewstep: {type(error).__name__}: {error}", "report it", BUG)
-
-
-def _missing(error: Exception, arguments: Sequence[str]) -> Failure | None:
-    """A library that is not installed, if that is what the error says."""
-    if not isinstance(error, ModuleNotFoundError):
-        return None
-    module = (error.name or "").partition(".")[0]
-    if module not in COMMAND_MODULES + LIBRARY_MODULES:
-        return None
-    verb = next((VERBS[argument] for argument in arguments if argument in VERBS), None)
-    extras = f"cli,{verb.extras}" if module in LIBRARY_MODULES and verb is not None and verb.extras else "cli"
-    return Failure(f"this needs {module}, which is not installed", f"pip install 'fewstep[{extras}]'", 1)
-
-
-def _unwritten(error: Exception) -> Failure | None:
-    """A file or a pipe that cannot be written, if that is what the error says."""
-    if not isinstance(error, OSError):
-        return None
-    if error.filename is not None:
-        return Failure(f"{error.filename}: {error.strerror}", "check the path, its permissions and the space left", 1)
-    if error.errno not in FULL:
-        return None
-    _discard_stdout()  # the system does not say which file it was writing
-    return Failure(f"output cannot be written ({error.strerror or error})", "check the space left where it goes", 1)
-
-
-def _tell(failure: Failure, manner: Manner) -> int:
-    """One line on stderr, and with --json the same as the document on stdout; the exit code."""
-    what, fix = " ".join(failure.what.split()), " ".join(failure.fix.split())
-    with suppress(OSError):  # nobody reads it
-        sys.stderr.write(f"fewstep: {what}; {fix}\n")
-    if manner.json:
-        with suppress(OSError):
-            print(json.dumps({"error": what, "fix": fix}), flush=True)
-    return failure.code
-
-
-def _discard_stdout() -> None:
-    """What is still buffered for a stdout that fails goes nowhere, so that ending does not fail again."""
-    with suppress(OSError, ValueError):  # a stdout that is no file
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("fewstep")
-    except PackageNotFoundError:
-        return "(not installed)"
 
 
 if __name__ == "__main__":

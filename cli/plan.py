@@ -1,4 +1,4 @@
-"""`fewstep plan`: the solvers as a list, a plan as a table or a drawing."""
+"""`fewstep plan`: the solvers and grids as a list, a plan as a table or a drawing."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +16,13 @@ from fewstep.runtime.plan import Plan
 from fewstep.runtime.progress import Progress
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from fewstep.runtime.grids.listing import ListedGrid
+    from fewstep.runtime.plan_name import Value
     from fewstep.runtime.solvers.listing import Listed
+
+EXAMPLE = "A plan's name: SOLVER:STEPS@GRID, as ddim(eta=0.5):10@karras(rho=5)"
 
 
 def verb(options: PlanOptions, progress: Progress) -> Outcome:
@@ -28,10 +34,11 @@ def verb(options: PlanOptions, progress: Progress) -> Outcome:
         return Outcome(plan, (headline(plan), _steps(plan)))
     if options.plot is not None:
         return _drawn(compiled(options, options.plot), options.output)
-    from fewstep.runtime.solvers.listing import listing
+    from fewstep.runtime.grids.listing import listing as grids_listing
+    from fewstep.runtime.solvers.listing import listing as solvers_listing
 
-    solvers = listing()
-    return Outcome(solvers, (_solvers(solvers),))
+    solvers, grids = solvers_listing(), grids_listing()
+    return Outcome({"solvers": solvers, "grids": grids}, (_solvers(solvers), _grids(grids), EXAMPLE))
 
 
 def _solvers(solvers: "tuple[Listed, ...]") -> Table:
@@ -43,10 +50,28 @@ def _solvers(solvers: "tuple[Listed, ...]") -> Table:
         noise = "yes" if solver.is_stochastic else ""
         cost = str(solver.order or ""), str(solver.evaluations), str(solver.rows)
         needs = f"; needs {', '.join(solver.given)}" if solver.given else ""
-        made.add_row(solver.name, *cost, noise, escape(solver.paper + needs))
+        also = f"; also {', '.join(solver.aliases)}" if solver.aliases else ""
+        sets = _parameters(solver.parameters)
+        made.add_row(solver.name, *cost, noise, escape(solver.paper + needs + also + (sets and f"; {sets}")))
     made.caption = "NFE: evaluations of the denoiser a step. K: arrays of a sample's size kept between them."
     made.caption_justify = "left"
     return made
+
+
+def _grids(grids: "tuple[ListedGrid, ...]") -> Table:
+    made = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    made.add_column("grid", no_wrap=True)
+    made.add_column("what it does; what may be set")
+    for grid in grids:
+        sets = ", ".join(filter(None, (*(f"{name}=..." for name in grid.needs), _parameters(grid.parameters))))
+        also = f" Also {', '.join(grid.aliases)}." if grid.aliases else ""
+        usual = " Taken where a plan names none." if grid.is_default else ""
+        made.add_row(grid.name, escape(grid.about + usual + also + (sets and f" {sets}")))
+    return made
+
+
+def _parameters(known: "Mapping[str, Value | None]") -> str:
+    return ", ".join(f"{name}={value}" for name, value in known.items())
 
 
 def _steps(plan: Plan) -> Table:

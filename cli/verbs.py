@@ -22,7 +22,7 @@ VERBS = {  # each is a module of this package, with a function `verb(options, pr
     "inspect": Verb("Show what is in a bundle, and what runs in which type.", "calibration"),
     "verify": Verb("Check that a bundle is whole.", "cpu"),
     "bench": Verb("Race the bodies of a bundle against each other.", "calibration"),
-    "plan": Verb("List solvers, show and plot compiled plans."),
+    "plan": Verb("List solvers and grids, show and plot compiled plans."),
     "doctor": Verb("Say what this machine has, what it lacks, and how to get it."),
     "demo": Verb("Do all of it, on a shipped model.", "export,calibration"),
 }

@@ -40,7 +40,7 @@ PACKAGES = ("fewstep", "torch", "onnx", "onnxscript", "onnxruntime", "numpy")
 class ExportOptions:
     """Export a denoiser to a bundle, verified against what it came from.
 
-    source: a shipped model's name (fashion_mnist), FILE.py:FUNCTION, a function that returns (module, spec),
+    source: a shipped model's name (fashion_mnist, cifar10), FILE.py:FUNCTION, a function that returns (module, spec),
         an .onnx file with --spec, or a folder of diffusers or LeRobot.
     output: the bundle's folder; what was in an older bundle there is replaced.
     spec: JSON that says what an .onnx file does not: names, schedule, prediction, conditions.

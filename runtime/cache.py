@@ -5,6 +5,7 @@
     jit/        what TensorRT-RTX compiled on this GPU
     openvino/   what OpenVINO compiled on this machine
     calibration/  what a calibration that was interrupted had counted
+    precision/  what searches of precision maps measured on this machine
 
 All of it may be deleted: it costs time, and for engines that this machine built, a word of trust.
 """
@@ -16,7 +17,7 @@ import sys
 from pathlib import Path
 from typing import Literal
 
-Kind = Literal["engines", "timing", "jit", "openvino", "calibration"]
+Kind = Literal["engines", "timing", "jit", "openvino", "calibration", "precision"]
 
 LOG = logging.getLogger("fewstep")
 

@@ -2,14 +2,17 @@
 
 import logging
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 from fewstep.runtime.backends import CONDITIONER, PROLOGUE, Backend
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle import Bundle, open_bundle
 from fewstep.runtime.errors import UserError
+from fewstep.runtime.manifest import Body
 from fewstep.runtime.sampler import Sampler
 
 LOG = logging.getLogger("fewstep")
+PRECISIONS: tuple[str, ...] = get_args(get_type_hints(Body)["precision"])
 
 
 def load(
@@ -50,7 +53,11 @@ def load(
 def choose_body(bundle: Bundle, precision: str, backend: Backend) -> str:
     """The name of the body that a precision means on a backend."""
     if not isinstance(precision, str) or precision not in backend.bodies:
-        raise UserError(f"unknown precision {precision!r}", f"choose one of {', '.join(backend.bodies)}")
+        runs = ", ".join(backend.bodies)
+        if precision in PRECISIONS:
+            fix = f"choose one of {runs}, or another backend: float16 runs on GPUs, int8 on CPUs and in TensorRT"
+            raise UserError(f"backend {type(backend).__name__} has no {precision}", fix)
+        raise UserError(f"unknown precision {precision!r}", f"choose one of {runs}")
     for name in backend.bodies[precision]:
         if name in bundle.manifest.bodies:
             return name

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from fewstep.calibration.count import count_activations, count_progressively, measure_corrections
 from fewstep.calibration.inputs import Distribution
-from fewstep.calibration.lowering.encoding import Encoding, asymmetric_uint8
+from fewstep.calibration.lowering.encoding import Encoding, asymmetric_uint8, symmetric_int8
 from fewstep.calibration.lowering.pairs import pairs
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.lowering.selection import FEW_CHANNELS, OUTER, WeightedOp, considered_ops
@@ -40,7 +40,7 @@ FOUR_BITS = 7  # the greatest magnitude of a 4-bit weight
 CPU_X86_4BIT = replace(CPU_X86, name="4 bits", scheme=replace(CPU_X86.scheme, largest_weight=FOUR_BITS))
 # pairs on what operations read, none on what they make: what no kernel of onnxruntime does as fast
 UNROUNDED = replace(CPU_X86, name="unrounded", scheme=replace(CPU_X86.scheme, form=pairs(np.dtype(np.float32))))
-UNCENTRED = replace(TENSORRT, scheme=replace(TENSORRT.scheme, centred=False))
+UNCENTRED = replace(TENSORRT, scheme=replace(TENSORRT.scheme, encode=symmetric_int8))
 
 
 def ranges(method: Method, seen: Seen) -> Body:
@@ -209,6 +209,7 @@ ROWS: dict[str, Row] = {
     "target: openvino": _run_by(on_openvino, partial(lowered_for, OPENVINO)),
     "target: openvino, groups pooled": _run_by(on_openvino, partial(pooled, target=OPENVINO)),
     "target: tensorrt (simulated)": _run_by(simulated, partial(lowered_for, TENSORRT)),
+    "target: tensorrt, groups pooled (simulated)": _run_by(simulated, partial(pooled, target=TENSORRT)),
     "target: tensorrt, activations not centred (simulated)": _run_by(simulated, partial(lowered_for, UNCENTRED)),
 }
 BASE = next(iter(ROWS))

@@ -89,7 +89,7 @@ class Seen:
     ) -> Body:
         """Lowered as usual, but for how weights become integers, or which operations are lowered."""
         chosen, scheme = self.ops if ops is None else ops, target.scheme
-        grouped = scheme.grouped and bool(self.usual.groups)
+        grouped = bool(self.usual.groups)
         codes = {name: scheme.encode(self.usual[name], grouped) for name in encoded_tensors(chosen, scheme)}
         weights = {op.name: quantize(op) for op in chosen}
         return Body(emit(self.task.prepared, chosen, codes, weights, scheme), self.usual.groups)

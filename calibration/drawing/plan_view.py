@@ -24,9 +24,9 @@ LAGS = 4  # outputs that a recurrence tells one by one, from the newest back
 
 @dataclass(frozen=True)
 class PlanOptions:
-    """List the solvers, or show or plot one compiled plan.
+    """List the solvers and grids, or show or plot one compiled plan.
 
-    list: List every solver with its paper, order and cost: what is done if nothing else is asked.
+    list: List every solver with its paper, order and cost, and every grid: what is done if nothing else is asked.
     show: SOLVER:STEPS, or SOLVER:STEPS@GRID, to print as a table.
     plot: SOLVER:STEPS, or SOLVER:STEPS@GRID, to draw: its times and its coefficients.
     bundle: Compile for the denoiser of this bundle; left out, for --schedule and --prediction.

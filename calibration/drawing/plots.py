@@ -13,6 +13,7 @@ WIDTH, HEIGHT = 880, 300  # user units, about pixels: the page scales the drawin
 BARS_WIDTH = 440  # two of them fit side by side
 LEFT, RIGHT, TOP, BOTTOM = 56, 16, 16, 44
 LETTER = 6.6  # width of one, on average, in a 12-unit sans-serif
+LONGEST = 48  # letters of a name that stands beside its row
 SWATCH, LEGEND_LINE = 18, 20  # of the legend, which stands above the drawing
 
 PALETTE = """
@@ -85,7 +86,8 @@ def line_plot(series: Sequence[Series], x_label: str, y_label: str, x_ticks: Seq
         parts.append(f'<polyline class="curve c{one.colour % COLOURS}{" dashed" * one.dashed}" points="{path}"/>')
         for (a, b), (left, up) in zip(zip(one.x, one.y, strict=True), points, strict=True):
             title = escape(f"{one.name}: {number(b)} at {number(a)}")
-            circle = f'class="f{one.colour % COLOURS}" cx="{left:.2f}" cy="{up:.2f}" r="3"'
+            radius = 3 if len(points) > 1 else 6  # a point alone is what a reader looks for
+            circle = f'class="f{one.colour % COLOURS}" cx="{left:.2f}" cy="{up:.2f}" r="{radius}"'
             parts.append(f"<circle {circle}><title>{title}</title></circle>")
     legend = [(one.name, one.colour, one.dashed) for one in series]
     return _svg(parts, f"{y_label} over {x_label}", legend=legend)
@@ -129,33 +131,48 @@ def bars(rows: Sequence[tuple[str, float]], label: Callable[[float], str]) -> st
 
 
 def heat_map(
-    rows: Sequence[str], values: Sequence[Sequence[float]], marked: Sequence[Collection[int]], x_label: str, unit: str
+    rows: Sequence[str],
+    values: Sequence[Sequence[float]],
+    marked: Sequence[Collection[int]],
+    x_label: str,
+    unit: str,
+    heads: Sequence[str] = (),
 ) -> str:
     """A line of cells a row, the darker the larger its value; what is not above zero is empty.
 
     `marked` are the columns of each row that get a frame. `unit` stands behind the value that a cell's title gives.
+    `heads` stand under the columns, which are numbered without.
     """
     columns = len(values[0])
-    start = max(len(name) for name in rows) * LETTER + 14
+    heads = heads or tuple(map(str, range(columns)))
+    shown = [_shortened(name) for name in rows]
+    start = max(map(len, shown)) * LETTER + 14
     width, height = (WIDTH - RIGHT - start) / columns, 16
+    every = ceil(max(map(len, heads)) * LETTER / width)  # so that heads do not overlap
     largest = max((value for row in values for value in row), default=0) or 1
     parts = []
     for index, (name, row) in enumerate(zip(rows, values, strict=True)):
         top = 4 + index * height
-        parts.append(f'<text x="{start - 8:.1f}" y="{top + 12}" text-anchor="end">{escape(name)}</text>')
+        parts.append(f'<text x="{start - 8:.1f}" y="{top + 12}" text-anchor="end">{escape(shown[index])}</text>')
         for column, value in enumerate(row):
             opacity = min(max(value / largest, 0), 1)
             box = f'x="{start + column * width + 1:.2f}" y="{top + 1}" width="{width - 2:.2f}" height="{height - 2}"'
-            title = escape(f"{name}, {column}: {value:+.3g} {unit}")
+            title = escape(f"{name}, {heads[column]}: {value:.3g} {unit}")
             frame = f' class="f0{" axis" * (column in marked[index])}" fill-opacity="{opacity:.3f}"'
             parts.append(f"<rect{frame} {box}><title>{title}</title></rect>")
     bottom = 4 + len(rows) * height
-    for column in range(columns):
+    for column in range(0, columns, every):
         middle = start + (column + 0.5) * width
-        parts.append(f'<text x="{middle:.1f}" y="{bottom + 14}" text-anchor="middle">{column}</text>')
+        parts.append(f'<text x="{middle:.1f}" y="{bottom + 14}" text-anchor="middle">{escape(heads[column])}</text>')
     centre = (start + WIDTH - RIGHT) / 2
     parts.append(f'<text x="{centre:.1f}" y="{bottom + 32}" text-anchor="middle">{escape(x_label)}</text>')
     return _svg(parts, f"heat map over {x_label}", (WIDTH, bottom + 40))
+
+
+def _shortened(name: str) -> str:
+    """At most LONGEST letters, without those in the middle: a cell's title has the whole."""
+    half = (LONGEST - 3) // 2
+    return name if len(name) <= LONGEST else f"{name[:half]}...{name[-half:]}"
 
 
 def number(value: float) -> str:

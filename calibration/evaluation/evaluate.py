@@ -51,7 +51,8 @@ class EvaluateOptions:
     guidance: weight of classifier-free guidance; by default that of the calibrated plan.
     seeds: held-out seeds that are compared one by one.
     samples: samples in each set of a distribution; 0 for none.
-    features: fashion-mnist-cnn, the path of an .onnx extractor, or none; by default the one that knows the data.
+    features: fashion-mnist-cnn, cifar10-cnn, the path of an .onnx extractor, or none; by default the one that knows
+        the data.
     conditions: values of your own, as calibrate takes them, but others than it was given; left out, random ones.
     prompts: prompts of your own, a text file with one a line, but others than calibrate was given; left out, some that
         come with fewstep.

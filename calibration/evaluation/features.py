@@ -34,7 +34,7 @@ class Named:
         return f"{self.name}.onnx"
 
 
-NAMED = (Named("fashion-mnist-cnn", source="fashion_mnist"),)
+NAMED = (Named("fashion-mnist-cnn", source="fashion_mnist"), Named("cifar10-cnn", source="cifar10"))
 
 
 @dataclass(frozen=True)

@@ -2,18 +2,23 @@
 
 The kernels of a lowered graph run as deployed, and each of its operations once more in float32 on the very codes that
 the kernel read, rounded to the code that it writes. Nothing adds up from one operation to the next, so that a tensor
-which differs is where the difference is made: sums that saturate in 16 bits on a CPU without VNNI, say.
+which differs is where the difference is made: sums that saturate in 16 bits on a CPU without VNNI, say. Of an engine
+that is given QuantizeLinear-DequantizeLinear pairs the codes are not seen, so that both start from what is rounded.
 """
 
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from fewstep.calibration.lowering.coverage import MULTIPLY
 from fewstep.calibration.ranges.methods import LEVELS
 from fewstep.graph.graph import Array, Graph, Node, Value
+from fewstep.graph.index import Index, index
 from fewstep.graph.session import open_session
+
+Engine = Callable[[Graph, Sequence[str], Mapping[str, Array]], Mapping[str, Array]]
 
 LOG = logging.getLogger("fewstep")
 TIES = 1e-3  # of all numbers may fall to the other side of a half: float32 and integers round sums differently
@@ -36,20 +41,26 @@ class Agreement:
         return self.steps <= 1 and self.off <= max(FEW, TIES * self.size)
 
 
-def agreements(lowered: Graph, feeds: Mapping[str, Array]) -> tuple[Agreement, ...]:
-    """Of every QLinearConv and MatMulIntegerToFloat of a lowered graph, for one evaluation; the worst first.
+def as_deployed(lowered: Graph, tensors: Sequence[str], feeds: Mapping[str, Array]) -> dict[str, Array]:
+    """Outputs and inner `tensors` of a graph, as onnxruntime's own kernels compute them: an `Engine`."""
+    return open_session(lowered, tensors, optimize=True)(feeds)
 
-    `feeds` are the graph's inputs, "group" among them if it has groups. No other operations are looked at: of a graph
-    with Q/DQ pairs the answer is empty, for its kernels are the engine's.
+
+def agreements(lowered: Graph, feeds: Mapping[str, Array], engine: Engine = as_deployed) -> tuple[Agreement, ...]:
+    """Of every QLinearConv and MatMulIntegerToFloat of a lowered graph, and of every operation between pairs, for one
+    evaluation; the worst first.
+
+    `feeds` are the graph's inputs, "group" among them if it has groups. `engine` runs the graph as it is deployed.
     """
-    simulated = [each for node in lowered.nodes for each in _simulation(node)]
-    made = [node.output for node in lowered.nodes if _simulation(node)]
+    idx = index(lowered)
+    simulations = {node.output: nodes for node in lowered.nodes if (nodes := _simulation(node, idx))}
+    made, simulated = list(simulations), [each for nodes in simulations.values() for each in nodes]
     read = {name for node in simulated for name in node.inputs if name and not lowered.is_constant(name)}
     read -= {name for node in simulated for name in node.outputs}
     if not made:
         return ()
     inner = sorted(read.union(made) - {value.name for value in lowered.inputs})
-    held = {**feeds, **open_session(lowered, inner, optimize=True)(feeds)}
+    held = {**feeds, **engine(lowered, inner, feeds)}
     alone = Graph(
         f"operations of {lowered.name}",
         tuple(Value(name, held[name].dtype, held[name].shape) for name in sorted(read)),
@@ -62,10 +73,10 @@ def agreements(lowered: Graph, feeds: Mapping[str, Array]) -> tuple[Agreement, .
     return tuple(sorted(found, key=lambda each: (each.steps, each.off), reverse=True))
 
 
-def warn_of_disagreement(lowered: Graph, feeds: Mapping[str, Array], body: str) -> None:
+def warn_of_disagreement(lowered: Graph, feeds: Mapping[str, Array], body: str, engine: Engine = as_deployed) -> None:
     """A warning that names the tensor which this CPU computes furthest from what its numbers stand for, if that is more
     than rounding. The body may be right on another CPU, so it is no error."""
-    worst = next(iter(agreements(lowered, feeds)), None)
+    worst = next(iter(agreements(lowered, feeds, engine)), None)
     if worst is not None and not worst.is_close:
         LOG.warning(
             "%s: this CPU's integer kernels are up to %.0f steps of 8 bits wrong, most in %r (%d of %d numbers); bodies"
@@ -81,7 +92,7 @@ def _compare(tensor: str, found: Array, expected: Array) -> Agreement:
     return Agreement(tensor, float(difference.max()), int((difference >= 0.5).sum()), difference.size)
 
 
-def _simulation(node: Node) -> tuple[Node, ...]:
+def _simulation(node: Node, idx: Index) -> tuple[Node, ...]:
     """The operation in float32 between its codes; nothing if it is none with an integer kernel."""
     x_float, w_float, result = (f"{node.output}_{part}" for part in ("x", "w", "float"))
     final = _simulated(node.output)
@@ -96,12 +107,30 @@ def _simulation(node: Node) -> tuple[Node, ...]:
         behind = Node("Add", (result, *bias), (final,)) if bias else Node("Identity", (result,), (final,))
         axis = 1
     else:
-        return ()
+        return _between_pairs(node, idx)
     return (
         Node("DequantizeLinear", (x, x_scale, x_zero), (x_float,)),
         Node("DequantizeLinear", (w, w_scale, w_zero), (w_float,), {"axis": axis}),
         product,
         behind,
+    )
+
+
+def _between_pairs(node: Node, idx: Index) -> tuple[Node, ...]:
+    """An operation whose activation and weight come out of 8 bits, from the activation as it was before."""
+    dequantized = [idx.producer(name, "DequantizeLinear") for name in node.inputs[:2]]
+    if node.op not in MULTIPLY or len(dequantized) < 2:
+        return ()
+    x, w = dequantized
+    quantized = None if x is None else idx.producer(x.inputs[0], "QuantizeLinear")
+    if x is None or w is None or quantized is None:
+        return ()
+    names = tuple(f"{node.output}_{part}" for part in ("x_code", "x", "w"))
+    return (
+        replace(quantized, outputs=names[:1]),
+        replace(x, inputs=(names[0], *x.inputs[1:]), outputs=names[1:2]),
+        replace(w, outputs=names[2:]),
+        replace(node, inputs=(*names[1:], *node.inputs[2:]), outputs=(_simulated(node.output),)),
     )
 
 

@@ -1,86 +1,83 @@
-"""Activations moved so that zero is the middle of their range: what a symmetric code loses behind a SiLU, won back.
+"""Zero points for engines that take none: the graph moves the activation, and what it makes back.
 
 SiLU's results lie in [-0.28, high]. A symmetric code spends half of its numbers below zero, where next to nothing is.
-For engines that take no zero points the graph itself moves the activation:
+With c the number in the middle of the code, -zero point * scale:
 
     op(x, W) + bias      ==>      op(x - c, W) + (bias + c * sum of W)
 
 The sum is that of the rounded weights: where x is zero the two then cancel, as most of what SiLU makes nearly is. With
 the float weights' sum their rounding errors would be multiplied by c everywhere, which costs more than centring wins.
 A convolution's border of zeros is written out before that, since zero is -c there: Pad(x), then the convolution without
-pads.
+pads. (It could be left to the convolution instead, with a constant [1, C, H, W] in the place of c * sum of W, where
+sizes are fixed; docs/design.md has what speaks against that.) An activation far from zero stays as it is, with a
+symmetric code, for an operation whose c * sum of W nears the greatest number of what the graph computes in.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
-from fewstep.calibration.lowering.selection import WeightedOp
-from fewstep.calibration.ranges.table import Range, Ranges, RangesTable
+from fewstep.calibration.lowering.encoding import Encoding
+from fewstep.calibration.lowering.selection import WeightedOp, bias_shape
 from fewstep.calibration.weights import QuantizedWeight
 from fewstep.graph.additions import Additions
 from fewstep.graph.graph import Array, Graph, Node
 from fewstep.graph.index import Index, index
 
-LEAST_GAIN = 1.25  # how much finer the scale must become; sums of residuals lie around zero and would win nothing
-STEPS = 254  # of a symmetric int8 code, -127 .. 127
-
 
 def centre(
-    prepared: Graph, table: RangesTable, weights: Mapping[str, QuantizedWeight], ops: Sequence[WeightedOp]
-) -> tuple[Graph, RangesTable]:
-    """The graph with the activations of `ops` centred where their pooled range gains by it, and the table with the
-    ranges of what is new. Operations keep their names, and their `weights`, by name, which they are to be lowered with.
+    prepared: Graph,
+    ops: Sequence[WeightedOp],
+    codes: Mapping[str, Encoding],
+    weights: Mapping[str, QuantizedWeight],
+    dtype: np.dtype[Any],
+) -> tuple[Graph, tuple[WeightedOp, ...], dict[str, Encoding]]:
+    """The graph with what `ops` read moved by the zero points of its `codes`, each of one scale; and the operations and
+    codes, without zero points, to lower it with. `weights` are by operation; `dtype` is what the lowered graph computes
+    in. What an operation makes is moved in the bias behind it, or in one that is added there.
     """
     new = Additions(prepared)
-    replaced: dict[str, tuple[Node, ...]] = {}
+    before: dict[str, tuple[Node, ...]] = {}
+    inner: dict[str, WeightedOp] = {}
     shifts: dict[str, Array] = {}  # by operation: what its output lacks, for each channel
-    ranges: dict[str, Ranges] = {}
+    plain = {x: code for x, code in codes.items() if not code.zero_point}
+    greatest = float(np.finfo(dtype).max) / 2  # the other half is for what the operation makes of x itself
     made: dict[tuple[str, tuple[int, ...]], str] = {}  # operations that read alike share what they read
     for op in ops:
-        middle = _middle(table[op.x])
-        pads = _pads(op)
-        if not middle or pads is None:
+        code, pads = codes[op.x], _pads(op)
+        if not code.zero_point:
+            continue
+        scale = float(dtype.type(code.scales[0]))  # as it will be, so that zero is a number of the code
+        middle = -int(code.zero_point) * scale
+        weight = weights[op.name].dequantized().astype(np.float64)
+        shift = middle * weight.sum(axis=tuple(axis for axis in range(weight.ndim) if axis != op.axis))
+        if pads is None or np.abs(shift).max() > greatest:  # op(x - c, W) would overflow where op(x, W) does not
+            plain[op.x] = _around_zero(code)
             continue
         key = (op.x, pads)
-        before: tuple[Node, ...] = ()
         if key not in made:
-            before = _centred(op.x, pads, middle, new)
-            made[key] = before[-1].output
-            ranges[made[key]] = _moved(table[op.x], middle)
+            before[op.name] = _centred(op.x, pads, middle, new)
+            made[key] = before[op.name][-1].output
+            plain[made[key]] = replace(code, scales=np.array([scale]), zero_point=np.int8(0))
         attributes = {name: value for name, value in op.node.attributes.items() if name != "pads"}
         node = replace(op.node, inputs=(made[key], *op.node.inputs[1:]), attributes=attributes)
-        replaced[op.name] = (*before, node)
-        weight = weights[op.name].dequantized().astype(np.float64)
-        shifts[op.name] = middle * weight.sum(axis=tuple(axis for axis in range(weight.ndim) if axis != op.axis))
-    nodes = [each for node in prepared.nodes for each in replaced.get(node.output, (node,))]
+        inner[op.name] = replace(op, node=node)
+        shifts[op.name] = shift
+    nodes: list[Node] = []
+    for node in prepared.nodes:
+        op_inside = inner.get(node.output)
+        nodes.extend((*before.get(node.output, ()), node if op_inside is None else op_inside.node))
     graph = _restored(prepared.with_nodes(nodes, new.constants), {op.name: op for op in ops}, shifts)
-    return graph, replace(table, tensors={**table.tensors, **ranges})
+    return graph, tuple(inner.get(op.name, op) for op in ops), plain
 
 
-def _middle(ranges: Ranges) -> float:
-    """The middle of the pooled range, as a whole number of its steps, so that zero is represented exactly; 0 if it is
-    not worth moving."""
-    low, high = ranges.pooled.low, ranges.pooled.high
-    step = (high - low) / STEPS
-    gain = max(-low, high) / (step * STEPS / 2)
-    return round((low + high) / 2 / step) * step if gain >= LEAST_GAIN else 0.0
-
-
-def _moved(ranges: Ranges, middle: float) -> Ranges:
-    def moved(each: Range) -> Range:
-        return Range(min(each.low - middle, 0.0), max(each.high - middle, 0.0))
-
-    def amax(each: Range) -> float:
-        return max(middle - each.low, each.high - middle)
-
-    return Ranges(
-        moved(ranges.pooled),
-        tuple(map(moved, ranges.per_group)),
-        (ranges.pooled.high - ranges.pooled.low) / 2,  # what is half a step beyond falls to the next number, or to -128
-        tuple(map(amax, ranges.per_group)),
-    )
+def _around_zero(code: Encoding) -> Encoding:
+    """A code without zero point for the same values: for a convolution that does not say how wide its border is, and
+    for a shift that overflows. Others may read the same tensor centred, with a code of its own."""
+    zero = int(code.zero_point)
+    return replace(code, scales=code.scales * max(128 + zero, 127 - zero) / 127, zero_point=np.int8(0))
 
 
 def _pads(op: WeightedOp) -> tuple[int, ...] | None:
@@ -118,12 +115,12 @@ def _restored(graph: Graph, ops: dict[str, WeightedOp], shifts: dict[str, Array]
         if node.output in places:
             name, bias = places[node.output]
             old = graph.constants[bias]
-            value = (old + shifts[name].reshape(_shape(ops[name], graph))).astype(old.dtype)
+            value = (old + shifts[name].reshape(bias_shape(ops[name], graph))).astype(old.dtype)
             bias_with = new.constant(f"{bias}_restored", value)
             node = replace(node, inputs=tuple(bias_with if each == bias else each for each in node.inputs))
         nodes.append(replace(node, inputs=tuple(names.get(each, each) for each in node.inputs)))
         if node.output in names:
-            shift = shifts[node.output].astype(np.float32).reshape(_shape(ops[node.output], graph))
+            shift = shifts[node.output].astype(np.float32).reshape(bias_shape(ops[node.output], graph))
             added = new.constant(f"{node.output}_shift", shift)
             nodes.append(Node("Add", (node.output, added), (names[node.output],), name=f"restore({node.output})"))
     return graph.with_nodes(nodes, new.constants)
@@ -136,9 +133,3 @@ def _bias(idx: Index, op: WeightedOp) -> tuple[Node, str] | None:
     (reader,) = idx.consumers[op.name]
     constant = [name for name in reader.inputs if idx.graph.is_constant(name)]
     return (reader, constant[0]) if constant else None
-
-
-def _shape(op: WeightedOp, graph: Graph) -> tuple[int, ...]:
-    """Of one number for each channel of an operation's output."""
-    rank = graph.constants[op.weight].ndim
-    return (1, -1, *[1] * (rank - 2)) if op.node.op == "Conv" else (-1,)

@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from fewstep.calibration.ranges.methods import LEVELS
 from fewstep.calibration.ranges.table import Range, Ranges
 
+LEAST_GAIN = 1.25
+
 
 @dataclass(frozen=True)
 class Encoding:
@@ -50,6 +52,17 @@ def symmetric_int8(ranges: Ranges, grouped: bool) -> Encoding:
     return Encoding(amax / 127, np.int8(0), np.ones(len(amax)))
 
 
+def centred_int8(ranges: Ranges, grouped: bool) -> Encoding:
+    """`asymmetric_int8` where its scales are finer than those of `symmetric_int8` by LEAST_GAIN on the geometric mean:
+    behind a SiLU, say, which leaves little below zero; else `symmetric_int8`.
+
+    For targets where a zero point costs operations: sums of residuals lie around zero, and would win nothing by one.
+    """
+    moved, symmetric = asymmetric_int8(ranges, grouped), symmetric_int8(ranges, grouped)
+    gain = np.exp(np.log(symmetric.scales / moved.scales).mean())
+    return moved if gain >= LEAST_GAIN else symmetric
+
+
 def _ends(ranges: tuple[Range, ...]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     return np.array([r.low for r in ranges]), np.array([r.high for r in ranges])
 
@@ -67,3 +80,12 @@ def zero_point_of(tensor: str) -> str:
 
 def integer_of(tensor: str) -> str:
     return f"int8({tensor})"
+
+
+def factor_of(tensor: str) -> str:
+    return f"factor({tensor})"
+
+
+def product_of(op: str) -> str:
+    """What an operation makes of codes whose scale is not yet that of its group."""
+    return f"product({op})"

@@ -1,19 +1,25 @@
 """What really runs in int8, told by OpenVINO of the graph that its CPU plugin makes of the one it is given."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+import numpy as np
 
 from fewstep.calibration.lowering.coverage import MULTIPLY
+from fewstep.calibration.ranges.observe import watch
 from fewstep.graph.extents import at_sizes
-from fewstep.graph.graph import BATCH, Graph
+from fewstep.graph.graph import BATCH, Array, Graph, Node
 from fewstep.graph.io import save
-from fewstep.runtime.backends.openvino import OpenVino, read
+from fewstep.runtime.backends.openvino import OpenVino, last_line, read, version
+from fewstep.runtime.errors import UserError
 
 MULTIPLYING = ("Convolution", "FullyConnected", "MatMul")  # its kinds of layers that have integer kernels
 INTEGER = ("u8", "i8")
+
+Answer = TypeVar("Answer")
 
 
 def integer_operations(graph: Graph) -> frozenset[str]:
@@ -24,18 +30,57 @@ def integer_operations(graph: Graph) -> frozenset[str]:
     weighted = {f"weighted{i}": node.output for i, node in enumerate(graph.nodes) if node.op in MULTIPLY}
     labels = {made: label for label, made in weighted.items()}
     labelled = tuple(replace(node, name=labels.get(node.output, node.name)) for node in graph.nodes)
+    shapes = {v.name: [1 if size == BATCH else int(size) for size in v.shape] for v in at_sizes(graph).inputs}
+
+    def integer_layers(compiled: Any) -> list[str]:
+        layers = compiled.get_runtime_model().get_ops()
+        return [label for layer in layers if _is_integer(layer) for label in _sources(layer)]
+
+    ran = _compiled(replace(graph, nodes=labelled), shapes, integer_layers)
+    return frozenset(weighted[label] for label in ran if label in weighted)
+
+
+def computed(graph: Graph, tensors: Sequence[str], feeds: Mapping[str, Array]) -> dict[str, Array]:
+    """Outputs and inner `tensors` of a graph, as the plugin's kernels compute them for these inputs. UserError if the
+    plugin fails on them."""
+    shown, given = watched(graph, tensors), {value.name: feeds[value.name] for value in graph.inputs}
+
+    def results(compiled: Any) -> dict[str, Array]:
+        try:
+            found = compiled(given)
+        except Exception as error:  # its errors share no base class but Exception
+            raise UserError(
+                f"OpenVINO {version()} failed on graph {graph.name!r}: {last_line(error)}",
+                "pip install --upgrade openvino, or calibrate without target openvino",
+            ) from error
+        return {value.name: np.array(found[value.name]) for value in shown.outputs}
+
+    made = _compiled(shown, {name: list(value.shape) for name, value in given.items()}, results)
+    return made | {name: -made[_negated(name)] for name in tensors if name not in made}
+
+
+def _compiled(graph: Graph, shapes: Mapping[str, list[int]], ask: Callable[[Any], Answer]) -> Answer:
+    """What `ask` makes of the `openvino.CompiledModel` of a graph, for these shapes of its inputs. It must keep nothing
+    of it: until it goes it reads a file that is then removed."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "graph.onnx"
-        save(replace(graph, nodes=labelled), path)
+        save(graph, path)
         backend = OpenVino(cached=False)
         core = backend.core()
-        model = read(core, path)
-        inputs = at_sizes(graph).inputs
-        shapes = {v.name: [1 if size == BATCH else int(size) for size in v.shape] for v in inputs}
-        layers = backend.compile(core, model, graph.name, shapes).get_runtime_model().get_ops()
-        ran = [label for layer in layers if _is_integer(layer) for label in _sources(layer)]
-        del layers, model  # they read the file until they go
-    return frozenset(weighted[label] for label in ran if label in weighted)
+        return ask(backend.compile(core, read(core, path), graph.name, shapes))
+
+
+def watched(graph: Graph, tensors: Sequence[str]) -> Graph:
+    """The graph with `tensors` among its outputs; of what multiplying operations make its negative, for the plugin
+    leaves an operation in float whose own result is an output (measured)."""
+    products = [node.output for node in graph.nodes if node.op in MULTIPLY and node.output in tensors]
+    negatives = tuple(Node("Neg", (name,), (_negated(name),)) for name in products)
+    longer = replace(graph, nodes=graph.nodes + negatives)
+    return watch(longer, [_negated(name) if name in products else name for name in tensors])
+
+
+def _negated(name: str) -> str:
+    return f"negated({name})"
 
 
 def _is_integer(layer: Any) -> bool:

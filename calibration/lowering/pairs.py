@@ -22,14 +22,10 @@ def pairs(dtype: np.dtype[Any]) -> Form:
 
 
 def quantize(tensor: str) -> tuple[Node, ...]:
-    return pair(tensor, tensor, scale_of(tensor))
-
-
-def pair(tensor: str, source: str, scale: str) -> tuple[Node, Node]:
-    """The way of a tensor to 8 bits and back, from `source`."""
-    code = scale, zero_point_of(tensor)
+    """The way of a tensor to 8 bits and back."""
+    code = scale_of(tensor), zero_point_of(tensor)
     return (
-        Node("QuantizeLinear", (source, *code), (integer_of(tensor),)),
+        Node("QuantizeLinear", (tensor, *code), (integer_of(tensor),)),
         Node("DequantizeLinear", (integer_of(tensor), *code), (rounded(tensor),)),
     )
 

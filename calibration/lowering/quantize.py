@@ -1,6 +1,6 @@
 """From the prepared graph and its ranges to an int8 graph for one target."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any
@@ -10,11 +10,14 @@ import numpy as np
 from fewstep.calibration.lowering.bias import NONE, Corrections, correct
 from fewstep.calibration.lowering.centring import centre
 from fewstep.calibration.lowering.encoding import Encoding, scale_of, zero_point_of
+from fewstep.calibration.lowering.factors import coarsening, factored
+from fewstep.calibration.lowering.gathering import GROUP_INPUT, gathered
 from fewstep.calibration.lowering.scheme import Emitted, Scheme, Target
 from fewstep.calibration.lowering.selection import LEAST_CHANNELS, WeightedOp, selected_ops
 from fewstep.calibration.ranges.table import RangesTable
+from fewstep.calibration.threads import side_by_side
 from fewstep.calibration.weights import QuantizedWeight, quantize_weight
-from fewstep.graph.graph import GROUP, Array, Graph, Node, Value
+from fewstep.graph.graph import Array, Graph
 from fewstep.graph.passes.constants import drop_unused
 from fewstep.runtime.errors import UserError
 from fewstep.runtime.manifest import Coverage
@@ -42,9 +45,11 @@ def lower(
     UserError if a tensor has no range, or nothing can be quantized.
     """
     graph, ops, encodings = lower_graph(prepared, table, target, in_float, corrections)
-    grouped = target.scheme.grouped and bool(table.groups)
+    groups = table.groups if GROUP_INPUT in graph.inputs else ()
     notes = target.notes + _widening(encodings)
-    return Lowered(graph, target.check(prepared, graph, ops), table.groups if grouped else (), notes)
+    if target.scheme.constant_scales:
+        notes += coarsening(encodings, target.scheme.scale_dtype)
+    return Lowered(graph, target.check(prepared, graph, ops), groups, notes)
 
 
 def lower_graph(
@@ -58,14 +63,13 @@ def lower_graph(
     ops = tuple(op for op in lowered_ops(prepared) if op.name not in in_float)
     scheme = target.scheme
     _refuse_overflow(table, target)
-    grouped = scheme.grouped and bool(table.groups)
-    weights = {op.name: _quantized(prepared, op, table, scheme) for op in ops}
-    if scheme.centred:
-        prepared, table = centre(prepared, table, weights, ops)
-        ops = tuple(op for op in lowered_ops(prepared) if op.name in weights)
+    grouped = bool(table.groups)
+    weights = side_by_side(lambda op: _quantized(prepared, op, table, scheme), ops)
     encodings = {name: scheme.encode(table[name], grouped) for name in encoded_tensors(ops, scheme)}
-    base = reduce(lambda graph, rewrite: rewrite(graph), target.passes, prepared)
-    return correct(emit(base, ops, encodings, weights, scheme), ops, corrections), ops, encodings
+    base, inner, codes = _written_out(prepared, ops, encodings, weights, scheme)
+    base = reduce(lambda graph, rewrite: rewrite(graph), target.passes, base)
+    graph = emit(base, inner, codes, _by_name(inner, weights), scheme)
+    return correct(graph, ops, corrections), ops, encodings
 
 
 def lowered_ops(prepared: Graph) -> tuple[WeightedOp, ...]:
@@ -77,6 +81,26 @@ def lowered_ops(prepared: Graph) -> tuple[WeightedOp, ...]:
             f"int8 needs inner Conv, MatMul or Gemm layers with {LEAST_CHANNELS} channels or more; use float",
         )
     return ops
+
+
+def _written_out(
+    prepared: Graph,
+    ops: tuple[WeightedOp, ...],
+    encodings: dict[str, Encoding],
+    weights: Sequence[QuantizedWeight],
+    scheme: Scheme,
+) -> tuple[Graph, tuple[WeightedOp, ...], dict[str, Encoding]]:
+    """The graph with what engines do not take of the codes written out in it; its operations, and their codes."""
+    graph, inner, codes = prepared, ops, encodings
+    if scheme.constant_scales:
+        graph, inner, codes = factored(graph, inner, codes, scheme.scale_dtype)
+    if scheme.centred:
+        graph, inner, codes = centre(graph, inner, codes, _by_name(inner, weights), scheme.scale_dtype)
+    return graph, inner, codes
+
+
+def _by_name(ops: Sequence[WeightedOp], weights: Sequence[QuantizedWeight]) -> dict[str, QuantizedWeight]:
+    return {op.name: weight for op, weight in zip(ops, weights, strict=True)}
 
 
 def encoded_tensors(ops: tuple[WeightedOp, ...], scheme: Scheme) -> tuple[str, ...]:
@@ -95,7 +119,7 @@ def emit(
     """`base` with each operation replaced by its int8 form. Encodings of several groups make the input "group"."""
     selected = {op.name: op for op in ops}
     groups = max(len(encoding.scales) for encoding in encodings.values())
-    form = scheme.gathered if groups > 1 and scheme.gathered else scheme.form
+    form = scheme.form
     sources = _codes(encodings, groups, scheme.scale_dtype)
     nodes, constants = list(sources.nodes), dict(sources.constants)
     made: set[str] = set()  # an activation or a weight that several operations read is quantized once
@@ -110,7 +134,7 @@ def emit(
         nodes.extend(fresh)
         made.update(new.output for new in fresh)
         constants.update(emitted.constants)
-    group = (Value(GROUP, np.dtype(np.int64), (1,)),) if groups > 1 else ()
+    group = (GROUP_INPUT,) if groups > 1 else ()
     return drop_unused(replace(base.with_nodes(nodes, constants), inputs=base.inputs + group))
 
 
@@ -124,16 +148,8 @@ def _codes(encodings: Mapping[str, Encoding], groups: int, dtype: np.dtype[Any])
     names = tuple(scale_of(name) for name in encodings)
     if groups == 1:
         return Emitted((), constants | {name: scales[0, i] for i, name in enumerate(names)})
-    constants |= {"scales()": scales, "shape(scales)": np.array([-1])}
-    return Emitted(
-        (
-            Node("Gather", ("scales()", GROUP), ("rows(scales)",), {"axis": 0}),  # [1, tensors]
-            Node("Reshape", ("rows(scales)", "shape(scales)"), ("row(scales)",)),
-            # [1] each; sizes as an input, of more than 127 bytes, are what onnxruntime 1.23.0 cannot read
-            Node("Split", ("row(scales)",), names, {"axis": 0, "num_outputs": len(names)}),
-        ),
-        constants,
-    )
+    rows = gathered("scales()", scales, names)
+    return Emitted(rows.nodes, constants | rows.constants)
 
 
 def _refuse_overflow(table: RangesTable, target: Target) -> None:

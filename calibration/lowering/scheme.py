@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from fewstep.calibration.lowering.agreement import Engine
 from fewstep.calibration.lowering.encoding import Encoding
 from fewstep.calibration.lowering.selection import WeightedOp
 from fewstep.calibration.ranges.table import Ranges
@@ -42,18 +43,16 @@ class Scheme:
 
     encode: the code of an activation from its ranges, per lambda group or pooled.
     scale_dtype: of all scales; also what is computed in where not in int8.
-    grouped: whether scales may be chosen at run time, by the body's input "group".
     largest_weight: the greatest magnitude of a weight's integers.
-    gathered: the form where scales are gathered by group, if it is another one.
-    centred: whether activations are moved to the middle of their range first, as codes without a zero point need.
+    constant_scales: whether engines take constant scales only: those of groups are then factors in the graph.
+    centred: whether engines take no zero points: the graph then moves activations by them.
     """
 
     encode: Callable[[Ranges, bool], Encoding]
     scale_dtype: np.dtype[Any]
-    grouped: bool
     form: Form
     largest_weight: int = LARGEST
-    gathered: Form | None = None
+    constant_scales: bool = False
     centred: bool = False
 
 
@@ -64,6 +63,8 @@ class Target:
     passes: rewrites of the prepared graph, before anything is quantized; they keep the names of tensors.
     check: counts what really runs in int8, given the prepared graph, the lowered one and the operations selected;
         UserError names an operation that does not.
+    engine: runs the lowered graph as it is deployed and returns inner tensors too; None where this machine may have
+        none that does.
     notes: what a user of the lowered graph must know.
     """
 
@@ -71,4 +72,5 @@ class Target:
     scheme: Scheme
     passes: tuple[Callable[[Graph], Graph], ...]
     check: Callable[[Graph, Graph, tuple[WeightedOp, ...]], Coverage]
+    engine: Engine | None = None
     notes: tuple[str, ...] = ()

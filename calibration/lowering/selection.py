@@ -95,6 +95,12 @@ def weighted_op(node: Node, graph: Graph) -> WeightedOp | None:
     return WeightedOp(node, weight.shape[1 - axis], weight.shape[axis], axis) if weight.ndim == 2 else None
 
 
+def bias_shape(op: WeightedOp, graph: Graph) -> tuple[int, ...]:
+    """Of one number for each channel of an operation's output."""
+    rank = graph.constants[op.weight].ndim
+    return (1, -1, *[1] * (rank - 2)) if op.node.op == "Conv" else (-1,)
+
+
 def refuse_quantized(graph: Graph) -> None:
     """UserError if a graph has integer operations already: its ranges would mean something else."""
     for node in graph.nodes:

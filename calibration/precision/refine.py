@@ -10,6 +10,7 @@ from itertools import groupby
 
 from fewstep.calibration.lowering.quantize import Lowered
 from fewstep.calibration.precision.course import Course
+from fewstep.calibration.precision.kept import Kept, kept_of, key
 from fewstep.calibration.precision.search import (
     Choice,
     Point,
@@ -57,19 +58,23 @@ class Refined:
 def refine(
     variants: Variants, course: Course, bound: Bound, stages: int = STAGES, progress: Progress = SILENT
 ) -> Refined:
-    """Measure, search and lower. UserError if no assignment reaches the bound."""
-    measured = measure(variants, course, progress=progress)
-    points = explore(variants, course, measured, stages, progress)
+    """Measure, search and lower. UserError if no assignment reaches the bound.
+
+    Operations that were timed before on this machine are not timed again, for another point of the frontier.
+    """
+    kept = kept_of(variants, course)
+    measured = measure(variants, course, kept, progress=progress)
+    points = explore(variants, course, measured, kept, stages, progress)
     wanted = pick(points, bound.quality, None if bound.speed is None else measured.float_time / bound.speed)
     if wanted is None:
         raise UserError(_unreached(bound, points, measured), "ask for less, or calibrate more trajectories")
     if bound.quality is not None:
-        wanted = trim(variants, course, measured, wanted, bound.quality, stages, progress)
+        wanted = trim(variants, course, measured, kept, wanted, bound.quality, stages, progress)
     return Refined(wanted, tuple(points), measured, _lowered(variants, measured, wanted.choice))
 
 
 def explore(
-    variants: Variants, course: Course, measured: Sensitivity, stages: int, progress: Progress = SILENT
+    variants: Variants, course: Course, measured: Sensitivity, kept: Kept, stages: int, progress: Progress = SILENT
 ) -> list[Point]:
     """The frontier: growing prefixes of the ranked list, each run closed loop."""
     pairs = ranked(measured.gains, measured.costs, course.shares)
@@ -79,7 +84,7 @@ def explore(
     for done, size in enumerate(sizes, 1):
         choice = staged(choose(pairs[:size], course.groups), measured.costs, course.shares, stages)
         if all(choice != point.choice for point in points):
-            points.append(_point(variants, course, measured, choice))
+            points.append(_point(variants, course, measured, kept, choice))
         progress("frontier", done, len(sizes))
     return frontier(points)
 
@@ -88,6 +93,7 @@ def trim(
     variants: Variants,
     course: Course,
     measured: Sensitivity,
+    kept: Kept,
     point: Point,
     quality: float,
     stages: int,
@@ -99,22 +105,27 @@ def trim(
         key=lambda part: -measured.costs[part[0]] * course.shares[list(part[1])].sum(),
     )
     for done, (op, groups) in enumerate(parts, 1):
-        kept = tuple(floats - {op} if g in groups else floats for g, floats in enumerate(point.choice))
-        trial = _point(variants, course, measured, staged(kept, measured.costs, course.shares, stages))
+        fewer = tuple(floats - {op} if g in groups else floats for g, floats in enumerate(point.choice))
+        choice = staged(fewer, measured.costs, course.shares, stages)
+        trial = _point(variants, course, measured, kept, choice)
         if trial.quality >= quality and trial.time < point.time:
             point = trial
         progress("refinement", done, len(parts))
     return point
 
 
-def _point(variants: Variants, course: Course, measured: Sensitivity, choice: Choice) -> Point:
-    """A choice, run."""
-    opened: dict[frozenset[int], Session] = {}
-    for floats in choice:
-        if floats not in opened:
-            opened[floats] = variants.open([measured.operations[op] for op in floats])
-    states = course.run([opened[floats] for floats in choice])
-    return Point(choice, float(course.quality(states).mean()), step_time(choice, measured.costs, course.shares))
+def _point(variants: Variants, course: Course, measured: Sensitivity, kept: Kept, choice: Choice) -> Point:
+    """A choice, run, unless it was before."""
+    known = kept.figures.choices
+    if key(choice) not in known:
+        opened: dict[frozenset[int], Session] = {}
+        for floats in choice:
+            if floats not in opened:
+                opened[floats] = variants.open([measured.operations[op] for op in floats])
+        states = course.run([opened[floats] for floats in choice])
+        known[key(choice)] = float(course.quality(states).mean())
+        kept.save()
+    return Point(choice, known[key(choice)], step_time(choice, measured.costs, course.shares))
 
 
 def _lowered(variants: Variants, measured: Sensitivity, choice: Choice) -> tuple[tuple[int, Lowered], ...]:

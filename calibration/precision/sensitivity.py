@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.calibration.precision.course import Course
+from fewstep.calibration.precision.kept import Kept
 from fewstep.calibration.precision.variants import Variants
 from fewstep.runtime.backends import Network
 from fewstep.runtime.progress import SILENT, Progress
@@ -33,24 +34,38 @@ class Sensitivity:
     float_time: float
 
 
-def measure(variants: Variants, course: Course, rounds: int = 15, progress: Progress = SILENT) -> Sensitivity:
-    """Measure every operation of a lowering; one variant is open at a time beside the all-int8 one."""
-    operations = variants.operations
+def measure(
+    variants: Variants, course: Course, kept: Kept, rounds: int = 15, progress: Progress = SILENT
+) -> Sensitivity:
+    """Measure every operation of a lowering that `kept` does not know."""
+    operations, known = variants.operations, kept.figures
+    if known.overall is None or any(each not in known.operations for each in operations):
+        known.overall = _measure(variants, course, kept, rounds, progress)
+        kept.save()
+    gains, costs = zip(*(known.operations[each] for each in operations), strict=True)
+    return Sensitivity(operations, np.array(gains), np.array(costs), *known.overall)
+
+
+def _measure(variants: Variants, course: Course, kept: Kept, rounds: int, progress: Progress) -> tuple[float, float]:
+    """Quality of all int8, and float32's time; operations go to `kept`, one by one. One variant is open at a time
+    beside the all-int8 one."""
+    operations, known = variants.operations, kept.figures.operations
     base = variants.open()
     along = course.run([base] * course.groups)
     quality = float(course.quality(along).mean())
     middle = course.plan.steps[len(course.plan.steps) // 2].group
-    gains, costs = np.zeros((len(operations), course.groups)), np.zeros(len(operations))
-    for number, operation in enumerate(operations):
-        variant = variants.open([operation])
-        for group in range(course.groups):
-            networks: list[Network] = [base] * course.groups
-            networks[group] = variant
-            gains[number, group] = float(course.quality(course.run(networks, along, group)).mean()) - quality
-        costs[number] = slowdown(course, base, variant, along, middle, rounds) - 1
-        progress("sensitivity", number + 1, len(operations))
-    float_time = slowdown(course, base, variants.open(operations), along, middle, rounds)
-    return Sensitivity(operations, gains, costs, quality, float_time)
+    for done, operation in enumerate(operations, 1):
+        if operation not in known:
+            variant = variants.open([operation])
+            gains = []
+            for group in range(course.groups):
+                networks: list[Network] = [base] * course.groups
+                networks[group] = variant
+                gains.append(float(course.quality(course.run(networks, along, group)).mean()) - quality)
+            known[operation] = tuple(gains), slowdown(course, base, variant, along, middle, rounds) - 1
+            kept.save()
+        progress("sensitivity", done, len(operations))
+    return quality, slowdown(course, base, variants.open(operations), along, middle, rounds)
 
 
 def slowdown(

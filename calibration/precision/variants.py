@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from fewstep.calibration.lowering.bias import Corrections
 from fewstep.calibration.lowering.coverage import count
@@ -28,18 +29,26 @@ class Variants:
 
     def open(self, in_float: Collection[str] = ()) -> Session:
         """Optimized, and with threads that do not spin: several are open at once."""
-        return open_session(self._graph(in_float), optimize=True)
+        return open_session(self.graph(in_float), optimize=True)
 
     def lower(self, in_float: Collection[str]) -> Lowered:
         """The graph to deploy, with what really runs in int8 counted."""
         if self._is_float(in_float):
             return Lowered(self.prepared, count(self.prepared, ()), (), ())
-        return lower(self.prepared, self.table, self.target, in_float, self.corrections)
+        return lower(self.prepared, self.table, self.target, in_float, self.corrections) if in_float else self._int8
 
-    def _graph(self, in_float: Collection[str]) -> Graph:
+    def graph(self, in_float: Collection[str] = ()) -> Graph:
+        """The graph alone; one with some operations in float is not checked on an engine."""
         if self._is_float(in_float):
             return self.prepared
+        if not in_float:
+            return self._int8.graph
         return lower_graph(self.prepared, self.table, self.target, in_float, self.corrections)[0]
+
+    @cached_property
+    def _int8(self) -> Lowered:
+        """With nothing left in float, made once: it is deployed, hashed, and what all others are measured against."""
+        return lower(self.prepared, self.table, self.target, (), self.corrections)
 
     def _is_float(self, in_float: Collection[str]) -> bool:
         return set(in_float) >= set(self.operations)

@@ -6,7 +6,6 @@ order, give the same integers, bit for bit.
 """
 
 from dataclasses import dataclass
-from functools import reduce
 from math import frexp, isfinite
 
 import numpy as np
@@ -22,8 +21,8 @@ CHUNK = 1 << 15  # values binned at once: three scratch arrays stay in the secon
 class Histogram:
     """Counts of values by dyadic bin, and the exact extremes.
 
-    `stored` are the counts from the first bin that holds anything, `first` bins above -BINS, to the last, in as few
-    bytes as they need: a calibration keeps one histogram per tensor and group, thousands in all.
+    `stored` are the counts from the first bin that holds anything, `first` bins above -BINS, to the last: a
+    calibration keeps one histogram per tensor and group, thousands in all.
     """
 
     exponent: int
@@ -35,9 +34,9 @@ class Histogram:
     @staticmethod
     def of(exponent: int, counts: NDArray[np.int64], low: float, high: float) -> "Histogram":
         """From the counts [2 * BINS] of all bins; at least one is not zero."""
-        filled = np.flatnonzero(counts)
-        held = counts[filled[0] : filled[-1] + 1]
-        return Histogram(exponent, int(filled[0]), held.astype(np.min_scalar_type(held.max())), low, high)
+        filled = counts != 0
+        first, end = int(filled.argmax()), len(filled) - int(filled[::-1].argmax())
+        return Histogram(exponent, first, _compact(counts[first:end]), low, high)
 
     @property
     def counts(self) -> NDArray[np.int64]:
@@ -74,26 +73,32 @@ def measure(values: NDArray[np.float32]) -> Histogram:
 def merge(a: Histogram, b: Histogram) -> Histogram:
     """Histogram of both sets of values. Associative and commutative, exactly."""
     exponent = max(a.exponent, b.exponent)
-    counts = coarsen(a, exponent).counts + coarsen(b, exponent).counts
-    return Histogram.of(exponent, counts, min(a.low, b.low), max(a.high, b.high))
+    a, b = coarsen(a, exponent), coarsen(b, exponent)
+    first = min(a.first, b.first)
+    counts = np.zeros(max(each.first + len(each.stored) for each in (a, b)) - first, np.int64)
+    for each in (a, b):
+        counts[each.first - first :][: len(each.stored)] += each.stored.astype(np.int64)
+    return Histogram(exponent, first, _compact(counts), min(a.low, b.low), max(a.high, b.high))
 
 
 def coarsen(histogram: Histogram, exponent: int) -> Histogram:
     """The same values in wider bins, of width 2**exponent."""
-    doublings = exponent - histogram.exponent
+    doublings = min(exponent - histogram.exponent, LOG2_BINS + 1)  # after that many only bins -1 and 0 are left
     if doublings == 0:
         return histogram
     if doublings < 0:
         raise ValueError(f"bins of 2**{histogram.exponent} cannot be split into bins of 2**{exponent}")
-    counts = reduce(lambda counts, _: _pair(counts), range(min(doublings, LOG2_BINS + 1)), histogram.counts)
-    return Histogram.of(exponent, counts, histogram.low, histogram.high)
+    joined = 1 << doublings
+    edges = np.arange(-((histogram.first - BINS) % joined), len(histogram.stored), joined)  # of the wide bins
+    first = (histogram.first - BINS) // joined + BINS
+    edges[0] = 0
+    counts = np.add.reduceat(histogram.stored, edges, dtype=np.int64)
+    return Histogram(exponent, first, _compact(counts), histogram.low, histogram.high)
 
 
-def _pair(counts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Counts after the width doubles: bins 2k and 2k + 1 become bin k, and the outer half of the array empties."""
-    halved = np.zeros_like(counts)
-    halved[BINS // 2 : BINS // 2 + BINS] = counts.reshape(-1, 2).sum(axis=1)
-    return halved
+def _compact(counts: NDArray[np.int64]) -> NDArray[np.unsignedinteger]:
+    """The same counts in half of the bytes where they fit: the same size for any number of trajectories."""
+    return counts.astype(np.uint32 if counts.max() < 2**32 else np.uint64)
 
 
 def _exponent(magnitude: float) -> int:

@@ -48,15 +48,22 @@ def lambda_edges(lams: Sequence[float]) -> tuple[float, ...]:
 
 
 def tensor_ranges(groups: Sequence[Histogram], method: Method) -> Ranges:
-    """Ranges of one tensor from its histogram in each group. Pooled error counts every group alike, however large."""
+    """Ranges of one tensor from its histogram in each group. Pooled error counts every group alike, however large.
+
+    A group that was always zero has the pooled range: any is exact for it, and one unlike those of the other groups
+    would coarsen their scales where groups share a zero point or a grid.
+    """
     find, find_symmetric = METHODS[method]
-    per_group = [Density.of([histogram]) for histogram in groups]
-    pooled = Density.of(groups)
+    each, whole = [Density.of([histogram]) for histogram in groups], Density.of(groups)
+    is_zero = [density.low == density.high == 0 for density in each]
+    pooled, pooled_symmetric = find(whole), find_symmetric(whole)
     return Ranges(
-        pooled=find(pooled),
-        per_group=tuple(find(density) for density in per_group),
-        pooled_symmetric=find_symmetric(pooled),
-        per_group_symmetric=tuple(find_symmetric(density) for density in per_group),
+        pooled=pooled,
+        per_group=tuple(pooled if zero else find(density) for density, zero in zip(each, is_zero, strict=True)),
+        pooled_symmetric=pooled_symmetric,
+        per_group_symmetric=tuple(
+            pooled_symmetric if zero else find_symmetric(density) for density, zero in zip(each, is_zero, strict=True)
+        ),
     )
 
 
@@ -101,7 +108,7 @@ class Density:
     def below(self, value: NDArray[np.float64]) -> NDArray[np.float64]:
         """Moments [3, *value.shape] of the bins whose centre is less than `value`."""
         edge = np.clip(np.ceil(value / self.width - 0.5), -BINS, BINS).astype(np.int64) + BINS
-        return self.moments[:, edge]
+        return np.take(self.moments, edge, axis=1)  # the same as indexing, in a fourth of its time
 
     def error(self, scale: NDArray[np.float64], least: NDArray[np.float64]) -> NDArray[np.float64]:
         """Expected squared error [K] of K quantizers with 256 values scale * (least + 0 .. 255), clipping outside.

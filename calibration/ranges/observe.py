@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 from fewstep.calibration.lowering.selection import weighted_op
 from fewstep.calibration.ranges.histogram import Histogram, measure, merge
+from fewstep.calibration.row_by_row import row_by_row
+from fewstep.calibration.threads import side_by_side
 from fewstep.calibration.trajectories import Evaluation
 from fewstep.graph.graph import Graph
 from fewstep.graph.session import open_session
@@ -46,8 +48,9 @@ def batch_within(memory: int, graph: Graph, tensors: Iterable[str], branches: in
 
 
 def open_watched(graph: Graph, tensors: Sequence[str]) -> Network:
-    """Run the graph and return `tensors` too. UserError naming the first that overflows where the output does."""
-    session = open_session(watch(graph, tensors), optimize=True)
+    """Run the graph row by row and return `tensors` too. UserError naming the first that overflows where the output
+    does."""
+    session = row_by_row(open_session(watch(graph, tensors), optimize=True), graph.inputs)
 
     def network(feeds: Arrays) -> dict[str, NDArray[np.float32]]:
         held = session(feeds)
@@ -73,7 +76,8 @@ class Counts:
         step = evaluation.state.step
         group = group_of(step.lam, self.edges)
         held = {**evaluation.feeds, **evaluation.tensors}
-        for name in self.tensors:
+
+        def count(name: str) -> Histogram:
             try:
                 seen = measure(held[name])
             except ValueError as error:
@@ -82,7 +86,10 @@ class Counts:
                     CHECK_WEIGHTS,
                 ) from None
             before = self.histograms.get((name, group))
-            self.histograms[name, group] = seen if before is None else merge(before, seen)
+            return seen if before is None else merge(before, seen)
+
+        for name, histogram in zip(self.tensors, side_by_side(count, self.tensors), strict=True):
+            self.histograms[name, group] = histogram
 
     def filled(self) -> "Counts":
         """A group without data takes that of the nearest group that has some, and is named in a warning.

@@ -35,7 +35,7 @@ from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sampler import Sampler
 
 BATCH = 16  # samples at once: large enough to use the cores, small enough for the caches
-RANGES_SHOWN = 6
+RANGES_SHOWN = 48  # activations in the heat map
 
 
 def measure(options: ReportOptions, progress: Progress = SILENT) -> tuple[Results, Samples]:
@@ -130,7 +130,7 @@ def feeds(sampler: Sampler, plan: Plan, samples: int, rows: Rows | None = None) 
 
 
 def ranges_over_groups(bundle: Bundle, prepared: Graph, body: Body) -> tuple[RangeOverGroups, ...]:
-    """The quantized activations whose range changes most between lambda groups.
+    """The quantized activations whose range changes most between lambda groups, in the graph's order.
 
     None if there is one group only, or if the table is not the body's: a later calibration, for another target and
     along another plan, has replaced it.
@@ -151,7 +151,7 @@ def ranges_over_groups(bundle: Bundle, prepared: Graph, body: Body) -> tuple[Ran
         if name in names and len(own.per_group) > 1
     }
     most = sorted(widths, key=lambda name: min(widths[name]))[:RANGES_SHOWN]
-    return tuple(RangeOverGroups(names[name], widths[name]) for name in most)
+    return tuple(RangeOverGroups(said, widths[name]) for name, said in names.items() if name in most)
 
 
 def covered(bundle: Bundle, prepared: Graph, plan: Plan) -> list[Covered]:

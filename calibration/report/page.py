@@ -1,7 +1,8 @@
 """The page: results and samples in, one HTML file out, which needs nothing else and runs no script."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
+from statistics import median
 
 from fewstep.calibration.drawing import plots
 from fewstep.calibration.drawing.plots import Series
@@ -148,13 +149,33 @@ def _steps(quality: Quality) -> Html:
 
 
 def _ranges(results: Results) -> Html:
-    groups = list(range(len(results.ranges[0].widths)))
-    curves = [Series(each.activation, groups, each.widths, index) for index, each in enumerate(results.ranges)]
-    drawn = Html(plots.line_plot(curves, "range group, from noise to clean", "width / pooled", x_ticks=groups))
-    return figure(
-        drawn,
-        "The activations whose range changes most along the trajectory: what one scale for all steps would give away.",
+    """How wide each activation's range is along lambda."""
+    groups = range(len(results.ranges[0].widths))
+    lams: dict[int, list[float | None]] = {}
+    for step in results.qualities[0].steps:  # of the body that the ranges are of
+        lams.setdefault(step.group, []).append(step.lam)
+    drawn = plots.heat_map(
+        [each.activation for each in results.ranges],
+        [each.widths for each in results.ranges],
+        [()] * len(results.ranges),
+        "lambda = log(alpha / sigma) of the steps in a range group, from noise to clean",
+        "of the pooled range",
+        [_middle(lams, group) for group in groups],
     )
+    widest = max(max(each.widths) for each in results.ranges)
+    caption = (
+        f"Width of the ranges of what is int8, relative to one range for all steps: the darkest cell is {widest:.2f}. "
+        "Where a cell is light, one range for all would give levels away."
+    )
+    return figure(Html(drawn), f"{caption} Shown are the {len(results.ranges)} that change most, in the graph's order.")
+
+
+def _middle(lams: Mapping[int, Sequence[float | None]], group: int) -> str:
+    """The median lambda of the steps in a group; its number where this plan has none there."""
+    if group not in lams:
+        return f"group {group}"
+    found = [lam for lam in lams[group] if lam is not None]
+    return f"{median(found):.2f}" if len(found) == len(lams[group]) else "noise"
 
 
 def coverage_section(results: Results) -> Html:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from fewstep.calibration.drawing import plots
 from fewstep.calibration.drawing.plots import Series
+from fewstep.calibration.evaluation.metrics import CEILING
 from fewstep.calibration.precision.record import PrecisionMap, Reached, decode
 from fewstep.calibration.report.elements import (
     Content,
@@ -57,7 +58,7 @@ def _map(found: PrecisionMap) -> Html:
         times(found.float_time),
         ".",
     )
-    points = [*found.frontier]
+    points = [point for point in found.frontier if point.quality < CEILING] or [*found.frontier]
     speeds = [found.float_time / point.time for point in points]
     curves = [
         Series("frontier", speeds, [point.quality for point in points], 0),
@@ -66,10 +67,11 @@ def _map(found: PrecisionMap) -> Html:
     frontier = figure(
         Html(plots.line_plot(curves, "times as fast as float32", "PSNR (dB)")),
         "Each point is a choice of what stays float; no other one that was tried is both faster and better. "
-        "fewstep calibrate with --quality or --speed deploys another point.",
+        + "Float32 itself, which is equal, is not drawn. " * (len(points) < len(found.frontier))
+        + "fewstep calibrate with --quality or --speed deploys another point, and times no operation again.",
     )
     rows: list[Sequence[Content]] = [
-        [_words(found, point), decibel(point.quality), times(found.float_time / point.time)] for point in points
+        [_words(found, point), decibel(point.quality), times(found.float_time / point.time)] for point in found.frontier
     ]
     folded = details("The frontier as a table", table(["in float, by range group", "PSNR", "speed"], rows))
     return join([sentence, frontier, folded, _sensitivity(found)])
@@ -88,7 +90,7 @@ def _sensitivity(found: PrecisionMap) -> Html:
     )
     caption = (
         "What an operation in float adds, in one range group, everything else int8: the darker, the more dB of the "
-        "finished sample. Framed cells are in float in what is deployed."
+        f"finished sample, at most {max(map(max, found.gains)):.2g}. Framed cells are in float in what is deployed."
     )
     return figure(Html(drawn), caption)
 

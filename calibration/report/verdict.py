@@ -1,22 +1,27 @@
 """What a reader must not overlook: int8 bodies that cost too much, or win nothing; and what a distance says."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-from fewstep.calibration.results import Distance, EvaluationResults, Results
+from fewstep.calibration.results import Distance, Evaluated, EvaluationResults, Quality, Results
 
 LEAST_PSNR = 25.0  # dB to float32: below it the difference can be seen in most images
 
 
 def warnings(results: Results) -> Iterator[str]:
     """One sentence for each; none where int8 is near float32 and faster."""
-    for quality in results.qualities:
-        end = quality.against_float
-        if not end.mean >= LEAST_PSNR:  # a NaN is no quality either
-            yield f"{quality.body} is only {end.mean:.1f} dB from float32: look at the samples before deploying it."
+    yield from distant(results.qualities)
     for race in results.races:
         for timing in race.timings:
             if timing.ratio < 1:
                 yield f"{timing.name} is slower than float32 here ({timing.ratio:.2f}x, {race.batch} rows)."
+
+
+def distant(bodies: Iterable[Quality | Evaluated]) -> Iterator[str]:
+    """One sentence for each body whose samples differ visibly from float32's."""
+    for body in bodies:
+        end = body.against_float
+        if not end.mean >= LEAST_PSNR:  # a NaN is no quality either
+            yield f"{body.body} is only {end.mean:.1f} dB from float32: look at the samples before deploying it."
 
 
 def verdicts(results: EvaluationResults) -> Iterator[str]:

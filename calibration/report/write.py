@@ -56,7 +56,11 @@ def report(options: ReportOptions, progress: Progress = SILENT) -> Results:
 def check(options: ReportOptions) -> Plan:
     """The plan to judge, once all that can be refused before measuring is not. UserError names the rest."""
     bundle = open_bundle(options.bundle)
-    body = next(iter(int8_bodies(bundle).values()))
+    bodies = int8_bodies(bundle)
+    for each in bodies.values():
+        for graph in (each.graph, *(stage.graph for stage in each.stages)):
+            bundle.graph(graph)  # whose bytes are read, and compared with the manifest's
+    body = next(iter(bodies.values()))
     for name in filter(None, (bundle.manifest.ranges, *bundle.manifest.plans.values())):
         bundle.file(name)
     reference = open_body(bundle, "float32", options.threads)

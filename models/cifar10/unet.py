@@ -1,5 +1,6 @@
 """A class-conditional UNet of 5.2 M parameters for 32x32 colour images."""
 
+from importlib.resources import files
 from pathlib import Path
 
 import torch
@@ -66,6 +67,6 @@ class UNet(nn.Module):
         return self.conv_out(F.silu(self.norm_out(h)))
 
 
-def load(path: Path) -> UNet:
-    """The network with the weights that a training run wrote, float32, in evaluation mode."""
-    return load_weights(UNet(), path)
+def load(path: Path | None = None) -> UNet:
+    """The trained network, float32, in evaluation mode; `path`: of other weights, as a training run wrote them."""
+    return load_weights(UNet(), files(__package__) / WEIGHTS if path is None else path)

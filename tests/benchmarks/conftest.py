@@ -3,4 +3,5 @@
 import sys
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parents[1] / "calibration"), str(Path(__file__).parents[2] / "benchmarks")]
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+sys.path[:0] = [str(Path(__file__).parents[1] / "calibration"), str(BENCHMARKS), str(BENCHMARKS / "quantization")]

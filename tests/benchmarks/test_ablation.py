@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from test_calibrate import denoiser, write_bundle
 
+import fewstep.calibration
 from fewstep.runtime.errors import UserError
 
 SCRIPT = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks/ablation.py"))
@@ -30,6 +31,14 @@ def test_every_row_is_measured_once_and_kept(
     assert SCRIPT["main"](arguments) == 0
     assert json.loads(capsys.readouterr().out) == everything and gone.exists()
     assert all(path.stat().st_mtime_ns == time for path, time in times.items())
+
+
+def test_results_of_other_code_are_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = SCRIPT["code"]()
+    assert SCRIPT["code"]() == before
+    (tmp_path / "changed.py").write_text("SCALE = 2\n")
+    monkeypatch.setattr(fewstep.calibration, "__path__", [*fewstep.calibration.__path__, str(tmp_path)])
+    assert SCRIPT["code"]() != before
 
 
 def test_the_table_takes_differences_calibration_by_calibration() -> None:

@@ -1,18 +1,20 @@
 """Integer kernels against what their numbers stand for, operation by operation."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from small_body import EDGES, SELECTED, body, feeds, table
+from test_calibrate import FIRST, denoiser, write_bundle
 
-from fewstep.calibration.calibrate import CalibrateOptions, open_task
+from fewstep.calibration.calibrate import CalibrateOptions, calibrate, open_task
 from fewstep.calibration.count import count_activations, tabulate
 from fewstep.calibration.lowering import agreement
-from fewstep.calibration.lowering.agreement import agreements, warn_of_disagreement
+from fewstep.calibration.lowering.agreement import agreements, as_deployed, warn_of_disagreement
 from fewstep.calibration.lowering.quantize import lower_graph
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.lowering.targets.cpu_arm import CPU_ARM
@@ -22,6 +24,7 @@ from fewstep.calibration.lowering.targets.tensorrt import TENSORRT
 from fewstep.calibration.trajectories import roll_out
 from fewstep.graph.graph import GROUP, Array, Graph
 from fewstep.graph.session import Session
+from fewstep.runtime.errors import UserError
 
 
 def lowered(target: Target) -> Graph:
@@ -50,9 +53,51 @@ def test_every_kernel_of_the_shipped_model_agrees(exported_fashion_mnist: Path) 
     assert all(each.is_close for each in found), found[0]
 
 
-def test_a_graph_of_pairs_has_no_integer_kernels_of_its_own() -> None:
-    prepared = body()
-    assert agreements(lower_graph(prepared, table(prepared), TENSORRT)[0], feeds(prepared)) == ()
+@pytest.mark.parametrize("edges", [(), EDGES])
+def test_openvino_computes_what_the_pairs_say_tensor_by_tensor(edges: tuple[float, ...]) -> None:
+    """From the graph that it is given with more outputs, of which all operations are in int8 still."""
+    pytest.importorskip("openvino", reason="openvino is not installed")
+    from fewstep.calibration.lowering.executed import computed, integer_operations, watched
+    from fewstep.calibration.lowering.targets.openvino import OPENVINO
+
+    prepared, shown = body(), []
+
+    def engine(graph: Graph, tensors: Sequence[str], given: Mapping[str, Array]) -> Mapping[str, Array]:
+        shown.append(watched(graph, tensors))
+        return computed(graph, tensors, given)
+
+    graph, ops, _ = lower_graph(prepared, table(prepared, edges), OPENVINO)
+    given = feeds(prepared) | ({GROUP: np.array([2])} if edges else {})
+    found = agreements(graph, given, engine)
+    assert len(found) == len(ops) and all(each.is_close for each in found), found[0]
+    assert OPENVINO.engine is computed and integer_operations(shown[0]) >= {each.tensor for each in found}
+    wrong = agreements(graph, given, lambda *asked: {k: np.minimum(v, 0.1) for k, v in engine(*asked).items()})
+    assert not wrong[0].is_close
+
+
+def test_what_a_gpu_runs_is_not_compared_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the bodies for several targets, those that run on this kind of machine are."""
+    asked: list[tuple[str, object]] = []
+    monkeypatch.setattr(
+        "fewstep.calibration.calibrate.warn_of_disagreement",
+        lambda graph, feeds, body, engine: asked.append((body, engine)),
+    )
+    targets = tuple(each.name for each in (TENSORRT, CPU_X86, CPU_ARM))
+    calibrate(replace(FIRST, bundle=write_bundle(tmp_path / "bundle", denoiser()), target=targets))
+    assert asked == [("int8-cpu-x86", as_deployed), ("int8-cpu-arm", as_deployed)]
+
+
+def test_an_openvino_that_fails_is_a_line_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("openvino", reason="openvino is not installed")
+    from fewstep.calibration.lowering.executed import computed
+    from fewstep.runtime.backends.openvino import OpenVino
+
+    def failing(given: object) -> None:
+        raise RuntimeError("Exception from src/cpu.cpp:1:\nno memory\n")
+
+    monkeypatch.setattr(OpenVino, "compile", lambda *asked: failing)
+    with pytest.raises(UserError, match=r"OpenVINO \S+ failed on graph 'body': no memory"):
+        computed(body(), ["h2"], feeds(body()))
 
 
 def test_the_kernel_that_saturates_is_named_and_no_other(

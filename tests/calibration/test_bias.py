@@ -64,6 +64,17 @@ def test_an_operation_without_a_bias_behind_it_keeps_its_error() -> None:
     assert correct(bare, ops, {"h2": np.ones((1, 32))}) == bare
 
 
+def test_shifts_are_means_where_windows_are_merged_with_the_batch_of_one_operation_alone() -> None:
+    ops = selected_ops(body())
+    shifts, rng = Shifts(ops, 1), np.random.default_rng(0)
+    for samples in (2, 3):
+        rows = {op.name: samples * (4 if op.name == "h2" else 1) for op in ops}
+        approximate = {op.name: rng.standard_normal((rows[op.name], 32, 32)).astype(np.float32) for op in ops}
+        shifts.add({name: value.astype(np.float64) + 1 for name, value in approximate.items()}, approximate, 0)
+    for op in ops:
+        np.testing.assert_allclose(shifts.corrections()[op.name], np.ones((1, 32)), atol=1e-9)
+
+
 def test_shifts_are_means_per_channel_whatever_the_batches() -> None:
     prepared = body()
     ops = selected_ops(prepared)

@@ -9,10 +9,12 @@ import msgspec
 import numpy as np
 import pytest
 
+from fewstep.calibration import calibrate as verb
 from fewstep.calibration.calibrate import CalibrateOptions, Calibration, calibrate
+from fewstep.calibration.ranges.merging import regrouped
 from fewstep.calibration.ranges.table import load as load_table
 from fewstep.graph import io
-from fewstep.graph.graph import BATCH, Graph, Node, Value
+from fewstep.graph.graph import BATCH, GROUP, Graph, Node, Value
 from fewstep.runtime import manifest as form
 from fewstep.runtime.bundle import open_bundle
 from fewstep.runtime.errors import UserError
@@ -236,6 +238,19 @@ def test_a_plan_file_brings_its_guidance_and_must_fit_the_schedule(bundle: Path,
     path.write_bytes(encode(compile_plan("heun:2", Denoising(form.ScheduleSpec("linear"), "sample"))))
     with pytest.raises(UserError, match="plan 'heun:2' is for schedule"):
         run(bundle, plan=str(path))
+
+
+def test_kernels_are_compared_in_a_group_that_the_body_has(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A plan that begins at its cleanest time, which is in the last group: of three, merged to two."""
+    path, compared = tmp_path / "plan.json", []
+    plan = compile_plan("ddim:3", Denoising(SCHEDULE, "sample"))
+    path.write_bytes(encode(msgspec.structs.replace(plan, steps=plan.steps[::-1])))
+    monkeypatch.setattr(verb, "merge_groups", lambda counts: regrouped(counts, [(0, 1), (1, 3)]))
+    monkeypatch.setattr(verb, "warn_of_disagreement", lambda graph, feeds, *_: compared.append(int(feeds[GROUP][0])))
+    made = run(bundle, plan=str(path), groups="merged", target=("cpu-x86",))
+    assert len(made.table.groups) == 1 and compared == [1]
 
 
 def test_a_dead_layer_is_a_warning_with_its_name(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,17 +1,24 @@
 """A calibration that was interrupted goes on, and gives the bytes that it would have given."""
 
+import hashlib
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
-from test_calibrate import FIRST, denoiser, write_bundle
+from test_calibrate import FIRST, denoiser, prologue, write_bundle
 
+from fewstep.calibration import calibrate as verb
 from fewstep.calibration import checkpoint, count
 from fewstep.calibration.calibrate import CalibrateOptions, calibrate
 from fewstep.calibration.trajectories import Evaluation
+from fewstep.graph import io
 from fewstep.runtime import cache
+from fewstep.runtime.bundle import open_bundle
 
 WHOLE = 12  # trajectories
 INTERRUPTED = 8  # as many as there are when it is killed: batches of 4
@@ -82,6 +89,51 @@ def test_another_calibration_does_not_go_on_from_it(
     assert "going on" not in caplog.text and len(kept()) == 1
 
 
+def other_condition(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest = open_bundle(bundle).manifest
+    classes = tuple(msgspec.structs.replace(each, low=1) for each in manifest.conditions)
+    (bundle / "manifest.json").write_bytes(msgspec.json.encode(msgspec.structs.replace(manifest, conditions=classes)))
+
+
+def other_prologue(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, graph, manifest = "graphs/prologue.onnx", prologue(), open_bundle(bundle).manifest
+    io.save(replace(graph, constants={**graph.constants, "thousandth": np.float32(2e-3)}), bundle / file)
+    files = {**manifest.files, file: hashlib.sha256((bundle / file).read_bytes()).hexdigest()}
+    (bundle / "manifest.json").write_bytes(msgspec.json.encode(msgspec.structs.replace(manifest, files=files)))
+
+
+def other_processor(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu = msgspec.structs.replace(checkpoint.this_cpu(), name="another")
+    monkeypatch.setattr(checkpoint, "this_cpu", lambda: cpu)
+
+
+@pytest.mark.parametrize("change", [other_condition, other_prologue, other_processor])
+def test_what_the_inputs_follow_from_is_part_of_what_is_kept(
+    options: CalibrateOptions,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    change: Callable[[Path, pytest.MonkeyPatch], None],
+) -> None:
+    interrupt(options, monkeypatch)
+    change(options.bundle, monkeypatch)
+    calibrate(options)
+    assert "going on" not in caplog.text and len(kept()) == 1
+
+
+@pytest.mark.parametrize(("field", "value"), [(8, 1), (10, 99), (10, 8)], ids=["encrypted", "no method", "deflated"])
+def test_a_damaged_byte_is_no_file_either(
+    options: CalibrateOptions, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, field: int, value: int
+) -> None:
+    """Of the zip's central directory, which says how its entries are stored."""
+    interrupt(options, monkeypatch)
+    (path,) = kept()
+    content = bytearray(path.read_bytes())
+    content[content.index(b"PK\x01\x02") + field] = value
+    path.write_bytes(content)
+    calibrate(options)
+    assert "it starts anew" in caplog.text
+
+
 @pytest.mark.parametrize("damage", [b"", b"PK", None])
 def test_a_damaged_file_is_none(
     options: CalibrateOptions, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, damage: bytes | None
@@ -102,3 +154,71 @@ def test_own_conditions_are_part_of_what_is_kept(
         np.savez(tmp_path / "own.npz", **{"class": np.array(classes)})
         interrupt(own, monkeypatch)
     assert len(kept()) == 2 and "going on" not in caplog.text
+
+
+class Counted:
+    """Lets `calls` of a function through, and kills at the next."""
+
+    def __init__(self, function: Callable[..., Any], calls: int | None = None) -> None:
+        self.function, self.left, self.made = function, calls, 0
+
+    def __call__(self, *arguments: Any, **more: Any) -> Any:
+        if self.left == self.made:
+            raise Killed
+        self.made += 1
+        return self.function(*arguments, **more)
+
+
+def test_what_comes_after_the_counting_does_not_count_again(
+    options: CalibrateOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Killed while it corrects biases, though the counts were written a moment ago."""
+    monkeypatch.setattr(checkpoint, "SECONDS", 1e9)
+    corrected = replace(options, correct_bias=True)
+    expected = calibrate(replace(corrected, bundle=write_bundle(tmp_path / "other", denoiser()))).manifest
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(count, "in_group", Counted(count.in_group, calls=3))
+        calibrate(corrected)
+    assert calibrate(corrected).manifest.files == expected.files
+    assert "going on after 12 trajectories" in caplog.text and not kept()
+
+
+def test_progressive_passes_that_are_done_are_not_done_again(
+    options: CalibrateOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Three groups: two passes after the first counting, of which the second is killed."""
+    asked = replace(options, inputs="progressive")
+    expected = calibrate(replace(asked, bundle=write_bundle(tmp_path / "other", denoiser()))).manifest
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(count, "roll_out", Counted(count.roll_out, calls=1))
+        calibrate(asked)
+    passes = Counted(count.roll_out)
+    monkeypatch.setattr(count, "roll_out", passes)
+    assert calibrate(asked).manifest.files == expected.files and passes.made == 1
+    assert "going on after 12 trajectories" in caplog.text and "going on after 1 passes" in caplog.text and not kept()
+
+
+def test_the_last_pass_is_kept_though_another_was_a_moment_ago(
+    options: CalibrateOptions, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(checkpoint, "SECONDS", 1e9)
+    asked = replace(options, inputs="progressive", correct_bias=True)
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(verb, "measure_corrections", Counted(count.measure_corrections, calls=0))
+        calibrate(asked)
+    passes = Counted(count.roll_out)
+    monkeypatch.setattr(count, "roll_out", passes)
+    calibrate(asked)
+    assert "going on after 2 passes" in caplog.text and passes.made == 0 and not kept()
+
+
+def test_passes_of_other_ranges_go_with_the_counts_they_follow_from(
+    options: CalibrateOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = replace(options, inputs="progressive")
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(count, "roll_out", Counted(count.roll_out, calls=1))
+        calibrate(asked)
+    assert len(kept()) == 2
+    calibrate(replace(asked, ranges="minmax"))
+    assert not kept()

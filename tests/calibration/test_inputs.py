@@ -12,6 +12,8 @@ from fewstep.calibration.count import count_activations, count_progressively, ta
 from fewstep.calibration.inputs import LONG, Distribution, chosen, evaluations, long_plan
 from fewstep.calibration.ranges.observe import open_watched
 from fewstep.calibration.task import Task
+from fewstep.graph.graph import Array
+from fewstep.runtime.backends import Arrays
 from fewstep.runtime.loading import load
 
 STEPS = 50
@@ -64,6 +66,21 @@ def test_counts_do_not_depend_on_the_batch_and_are_of_the_chosen_steps(task: Tas
     expected = [(i, seed) for seed in task.seeds for i in chosen(inputs, seed, len(task.plan.steps), LONG)]
     assert found[0] == found[1] == sorted(expected)
     assert len(long_plan(task).steps) == LONG
+
+
+@pytest.mark.parametrize("inputs", ["uniform", "normal", "interval"])
+def test_rows_that_heads_share_with_the_batch_go_with_their_sample(task: Task, inputs: Distribution) -> None:
+    watched = open_watched(task.prepared, ("h1",))
+
+    def with_heads(feeds: Arrays) -> dict[str, Array]:
+        return watched(feeds) | {"heads": np.repeat(feeds["x"], 3, axis=0)}
+
+    seen = 0
+    for evaluation in evaluations(task, with_heads, inputs):
+        assert len(evaluation.feeds["x"]) == len(evaluation.tensors["h1"]) == 2 * len(evaluation.seeds)
+        assert np.array_equal(evaluation.tensors["heads"], np.repeat(evaluation.feeds["x"], 3, axis=0))
+        seen += len(evaluation.seeds) < len(task.seeds)
+    assert seen or inputs == "interval"  # where all seeds see the same steps
 
 
 def test_a_group_that_saw_nothing_takes_its_neighbour_and_is_named(

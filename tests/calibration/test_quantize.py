@@ -6,14 +6,15 @@ from dataclasses import FrozenInstanceError, replace
 import numpy as np
 import pytest
 from every_target import every_target
-from small_body import EDGES, SELECTED, body, feeds, sqnr, table, without
+from small_body import EDGES, FACTORS, SELECTED, body, feeds, sqnr, table, without
 
+from fewstep.calibration.lowering.gathering import GROUP_INPUT
 from fewstep.calibration.lowering.quantize import encoded_tensors, lower
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.lowering.selection import selected_ops
 from fewstep.calibration.lowering.targets import TARGETS
 from fewstep.calibration.ranges.observe import observed_tensors
-from fewstep.graph.graph import BATCH, Graph, Node, Value
+from fewstep.graph.graph import BATCH, GROUP, Graph, Node, Value
 from fewstep.graph.session import open_session, run
 from fewstep.runtime.errors import UserError
 
@@ -57,6 +58,20 @@ def test_each_activation_is_quantized_once(target: Target) -> None:
     read = Counter(node.inputs[0] for node in graph.nodes if node.op == "QuantizeLinear")
     centred = ["a1_centred", "a1_padded_centred", "tokens_centred", "a3_padded_centred"]  # by what pads it has
     assert read == Counter(centred if target.scheme.centred else ["a1", "tokens", "a3"])  # a1 feeds two convolutions
+
+
+@every_target
+def test_every_target_takes_ranges_by_group(target: Target) -> None:
+    """The widest group's ranges are the pooled ones: its result is near float, and that of a narrow one is clipped."""
+    prepared = body()
+    lowered = lower(prepared, table(prepared, EDGES), target)
+    assert lowered.groups == EDGES and lowered.graph.inputs == (*prepared.inputs, GROUP_INPUT)
+    expected = run(prepared, feeds(prepared))["output"]
+    narrow, *_, widest = (
+        open_session(lowered.graph)(feeds(prepared) | {GROUP: np.array([group])})["output"]
+        for group in range(len(FACTORS))
+    )
+    assert sqnr(expected, widest) > 30 > 25 > sqnr(expected, narrow)
 
 
 @every_target

@@ -18,9 +18,11 @@ from fewstep.calibration.evaluation.metrics import CEILING, psnr
 from fewstep.calibration.ranges.table import Range, Ranges, RangesTable
 from fewstep.calibration.report import ReportOptions, report, write
 from fewstep.calibration.report.measure import notes, ranges_over_groups
-from fewstep.calibration.report.page import headline, page
+from fewstep.calibration.report.page import headline, page, steps_section
 from fewstep.calibration.report.samples import Samples
 from fewstep.calibration.report.verdict import warnings
+from fewstep.calibration.report.write import check
+from fewstep.calibration.results import RangeOverGroups
 from fewstep.calibration.speed.machine import this_machine
 from fewstep.graph import commit
 from fewstep.graph.commit import open_for_update
@@ -174,7 +176,7 @@ def test_the_headline_speed_is_that_of_the_judged_body_where_it_wins_least(made)
 
 def test_what_a_target_must_tell_is_on_the_page(made):
     _, measured, text = made
-    assert "cpu-x86: exact on CPUs with VNNI only" in text and "scales are pooled" in text
+    assert "cpu-x86: exact on CPUs with VNNI only" in text
     without = msgspec.structs.replace(this_machine(), int8_instructions=("avx2",))
     body = open_bundle(made[0]).body("int8-cpu-x86")
     assert "no VNNI was seen" in list(notes([body], without))[-1]
@@ -193,6 +195,21 @@ def test_ranges_of_another_plan_are_not_shown_beside_a_body(bundle):
     of_plan = msgspec.structs.replace(opened.body("int8-cpu-x86"), plan="ddim:2")
     assert [each.widths for each in ranges_over_groups(opened, prepared, of_plan)] == [(0.4 / 3, 1.0)]
     assert ranges_over_groups(opened, prepared, opened.body("int8-cpu-x86")) == ()
+
+
+def test_ranges_are_a_heat_map_over_lambda(made):
+    results = made[1]
+    wide = (RangeOverGroups("input of a", (1.0, 0.5)), RangeOverGroups("output of <b>", (0.25, 0.75)))
+    step = msgspec.structs.replace(results.qualities[0].steps[0], group=0, lam=-0.125)
+    later = [msgspec.structs.replace(step, lam=lam) for lam in (-2.0, 7.0)]  # of the same group: the median is told
+    judged = msgspec.structs.replace(results.qualities[0], steps=(step, *later))
+    pooled = msgspec.structs.replace(judged, body="int8-pooled", steps=(msgspec.structs.replace(step, lam=9.0),))
+    text = steps_section(msgspec.structs.replace(results, ranges=wide, qualities=(judged, pooled))).markup
+    drawn = text[text.index("heat map over lambda") :]
+    shades = re.findall(r'fill-opacity="([0-9.]+)"', drawn)
+    assert [float(shade) for shade in shades] == [1.0, 0.5, 0.25, 0.75]
+    assert ">-0.12</text>" in drawn and ">group 1</text>" in drawn and "output of &lt;b&gt;" in drawn
+    assert "the darkest cell is 1.00" in drawn
 
 
 def test_a_body_far_from_float_or_slower_than_it_is_named(made):
@@ -239,6 +256,15 @@ def test_a_bundle_without_int8_says_so(bundle):
         writer.commit(msgspec.structs.replace(writer.manifest, bodies=floats))
     with pytest.raises(UserError, match="no int8 body to judge; fewstep calibrate"):
         report(options(bundle))
+
+
+@pytest.mark.parametrize("body", ["int8-cpu-x86", "int8-tensorrt"])
+def test_a_damaged_body_is_told_before_anything_is_measured(bundle, body):
+    graph = bundle / open_bundle(bundle).manifest.bodies[body].graph.file
+    content = graph.read_bytes()
+    graph.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(UserError, match=graph.name):
+        check(options(bundle))
 
 
 def test_a_bundle_that_changes_meanwhile_gets_no_report(bundle, monkeypatch):

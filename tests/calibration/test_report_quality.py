@@ -11,10 +11,12 @@ from fewstep.calibration.evaluation.evaluate import EvaluateOptions, evaluate
 from fewstep.calibration.report import ReportOptions, report
 from fewstep.calibration.report.distribution import distribution_section, stored_evaluation
 from fewstep.calibration.report.quality import end_section
-from fewstep.calibration.report.verdict import verdict, verdicts
+from fewstep.calibration.report.verdict import distant, verdict, verdicts
 from fewstep.calibration.results import Distance, Quality
+from fewstep.cli.evaluate import verb
 from fewstep.graph.commit import open_for_update
 from fewstep.runtime.bundle import open_bundle
+from fewstep.runtime.progress import SILENT
 
 BODY = "int8-cpu-x86"
 IMAGES = np.random.default_rng(0).normal(size=(12, 3, 16, 16)) / 3
@@ -115,3 +117,16 @@ def test_verdicts_say_change_only_where_there_is_one(evaluated):
     assert small.startswith("inside the noise floor, though pairs of one seed show it: further away (+0.25 [+0.1, ")
     (sentence,) = verdicts(evaluated[1])
     assert sentence.startswith("int8-cpu-x86 against float32, dpmpp_2m:4, other seeds: ")
+
+
+def test_evaluate_names_a_body_that_is_far_from_float(evaluated, monkeypatch):
+    bundle, results = evaluated
+    near, far = (
+        replace(body, body=name, against_float=replace(body.against_float, mean=mean))
+        for body in results.bodies
+        for name, mean in (("near", 25.0), ("far", 3.0))
+    )
+    assert list(distant([near])) == []
+    monkeypatch.setattr("fewstep.cli.evaluate.evaluate", lambda *_: replace(results, bodies=(near, far)))
+    shown = verb(EvaluateOptions(bundle), SILENT).shown
+    assert "far is only 3.0 dB from float32: look at the samples before deploying it." in shown

@@ -190,17 +190,19 @@ def test_an_interrupt_is_exit_code_130(
     assert "interrupted" in refusal(capsys, "run", tiny_bundle, code=130)
 
 
-def test_an_interrupt_during_the_first_imports_is_exit_code_130() -> None:
+@pytest.mark.parametrize("module", ["json", "fewstep.cli.line", "numpy"])
+def test_an_interrupt_during_the_first_imports_is_exit_code_130(module: str) -> None:
     code = (
         "import sys\n"
         "class Interrupting:\n"
         "    def find_spec(self, name, *_):\n"
-        "        if name == 'numpy': raise KeyboardInterrupt\n"
+        f"        if name == '{module}': raise KeyboardInterrupt\n"
         "sys.meta_path.insert(0, Interrupting())\n"
         "from fewstep.cli.main import main; sys.exit(main(['--help']))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 130 and done.stderr.startswith("fewstep: interrupted"), done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a file that is always full")

@@ -10,7 +10,7 @@ import pytest
 from fewstep.calibration.drawing.plan_plot import draw
 from fewstep.calibration.drawing.plan_view import LAGS, equations, linear, recurrence
 from fewstep.cli.main import main
-from fewstep.runtime import solvers
+from fewstep.runtime import grids, solvers
 from fewstep.runtime.errors import UserError
 from fewstep.runtime.manifest import ScheduleSpec
 from fewstep.runtime.plan import Denoising, compile_plan
@@ -19,11 +19,24 @@ from fewstep.runtime.shape import Clip
 LINEAR = Denoising(ScheduleSpec("linear"), "epsilon")
 
 
-def test_every_solver_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_solver_and_every_grid_is_listed_with_what_may_be_set(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert main(["plan", "--list", "--json"]) == 0
-    assert [each["name"] for each in json.loads(capsys.readouterr().out)] == list(solvers.__all__)
+    listed = json.loads(capsys.readouterr().out)
+    assert [each["name"] for each in listed["solvers"]] == list(solvers.__all__)
+    assert [each["name"] for each in listed["grids"]] == list(grids.__all__)
+    by_name = {each["name"]: each for each in listed["grids"]}
+    karras, table = by_name["karras"], by_name["table"]
+    assert karras["about"] == "Even in sigma^(1 / rho): Karras et al. 2022, arXiv 2206.00364, equation 5."
+    assert karras["parameters"]["rho"] == 7.0 and karras["aliases"] == ["edm"] and karras["needs"] == []
+    assert table["needs"] == ["sigmas"] and all(each["about"] for each in listed["grids"])
+    assert [each["name"] for each in listed["grids"] if each["is_default"]] == ["trailing"]
+    monkeypatch.setenv("COLUMNS", "400")
     assert main(["plan"]) == 0
-    assert all(name in capsys.readouterr().out or name for name in solvers.__all__)
+    printed = capsys.readouterr().out
+    assert all(f" {name} " in printed for name in (*solvers.__all__, *grids.__all__))
+    assert "eta=0.0" in printed and "rho=7.0, sigma_min=None" in printed and "sigmas=..." in printed
 
 
 def test_a_plan_is_shown_for_a_bundle(tiny_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:

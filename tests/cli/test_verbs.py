@@ -133,6 +133,7 @@ def test_inspect_says_what_runs_in_which_type_and_why(bundle: Path, document: Do
     assert list(stages) == ["exported", "prepared", "float16"]
     assert stages["prepared"]["points"] == 9 and stages["prepared"]["relative"] < 1e-5 < stages["float16"]["relative"]
     assert found["bodies"]["float32"]["graph"]["engine"] == "TensorRT 10.0"
+    assert {each["reason"] for each in found["bodies"]["float32"]["multiplying"]} == {""}
     assert body["graph"]["engine"] is None and "QLinearConv" not in body["graph"]["fused"]
     assert found["bytes"] == sum(found["files"].values()) + (bundle / "manifest.json").stat().st_size
     printed = " ".join(re.sub("[│├└─]", " ", said("inspect", bundle, "--operations")).split())
@@ -145,6 +146,8 @@ def test_a_packed_bundle_can_be_inspected(bundle: Path, tmp_path: Path, document
     found = document("inspect", tmp_path / "packed")
     assert list(found["bodies"]) == ["int8-cpu-x86"]
     assert [share["operations"] for share in found["bodies"]["int8-cpu-x86"]["shares"]] == [1, 2]
+    printed = " ".join(re.sub("[│├└─]", " ", said("inspect", tmp_path / "packed")).split())
+    assert "in the bundle that this was packed from" in printed and "fewstep report" not in printed
 
 
 def test_bench_races_the_bodies_that_run_here(bundle: Path, document: Document) -> None:

@@ -1,15 +1,17 @@
 """The CIFAR-10 recipe on data that the test makes."""
 
 import json
+from importlib.resources import files
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
 
 from fewstep.models.cifar10 import data
 from fewstep.models.cifar10.train import batch
-from fewstep.models.cifar10.unet import NULL_CLASS, UNet, load
+from fewstep.models.cifar10.unet import NULL_CLASS, WEIGHTS, UNet, load
 from fewstep.models.training import generator_of
 from fewstep.models.weights import write_weights
 
@@ -36,6 +38,28 @@ def test_a_batch_is_in_model_range_half_of_it_mirrored():
     assert label.max() == NULL_CLASS
     again = batch(images, torch.arange(10), 400, generator_of(0, 3))
     assert all(torch.equal(a, b) for a, b in zip((x0, label, t, noise), again, strict=True))
+
+
+def test_shipped_weights_are_small_float16_and_finite():
+    path = files("fewstep.models.cifar10") / WEIGHTS
+    assert path.stat().st_size <= 16_000_000
+    with safe_open(path, "numpy") as tensors:
+        for name in tensors.keys():  # noqa: SIM118 (safe_open is no mapping)
+            assert tensors.get_tensor(name).dtype == np.float16
+            assert np.isfinite(tensors.get_tensor(name)).all()
+
+
+def test_it_was_trained():
+    """Shapes in colour, such as are in photographs: an untrained network has the loss 1 + E[x0^2], here 1.2."""
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.linspace(-1, 1, 32)
+    inside = (rows[:, None].square() + rows[None, :].square() < 0.4)[None]
+    sky = torch.tensor([-0.2, 0.2, 0.7])[:, None, None] + 0.2 * rows[:, None]
+    x0 = torch.where(inside, torch.tensor([0.3, -0.4, -0.6])[:, None, None], sky)[None]
+    for t in (0.3, 0.7):
+        noise = torch.randn(8, 3, 32, 32, generator=generator)
+        velocity = load()((1 - t) * x0 + t * noise, torch.full((8,), 1000 * t), torch.full((8,), NULL_CLASS))
+        assert (velocity - (noise - x0)).square().mean().item() < 0.2, t
 
 
 def test_the_network_has_the_size_its_page_says_and_survives_its_weights(tmp_path):

@@ -196,6 +196,10 @@ def test_a_missing_precision_names_what_exists_and_the_command(tiny_bundle: Path
     path.write_text(json.dumps(manifest))
     with pytest.raises(UserError, match=r"has no int8-(cpu-\w+) body, only float32; fewstep calibrate .* --target \1"):
         fewstep.runtime.load(tiny_bundle, "int8")
+    with pytest.raises(
+        UserError, match="backend OnnxRuntime has no float16; choose one of float32, int8, or another b"
+    ):
+        fewstep.runtime.load(tiny_bundle, "float16")
     with pytest.raises(UserError, match="unknown precision 'int4'; choose one of float32, int8"):
         fewstep.runtime.load(tiny_bundle, "int4")
 

@@ -9,6 +9,7 @@ QuantizeLinear-DequantizeLinear pair would leave the convolution in float.
 
 import numpy as np
 
+from fewstep.calibration.lowering.agreement import as_deployed
 from fewstep.calibration.lowering.coverage import complete, integer_kernels
 from fewstep.calibration.lowering.encoding import asymmetric_uint8, integer_of, scale_of, zero_point_of
 from fewstep.calibration.lowering.scheme import Emitted, Form, Scheme, Target
@@ -78,10 +79,10 @@ CPU_X86 = Target(
     scheme=Scheme(
         encode=asymmetric_uint8,
         scale_dtype=np.dtype(np.float32),
-        grouped=True,
         form=Form(quantize, operation, encodes_output=lambda op: op.node.op == "Conv"),
     ),
     passes=(),
     check=integer_kernels_run,
+    engine=as_deployed,
     notes=("exact on CPUs with VNNI only: others add pairs of 8-bit products in 16 bits, and saturate",),
 )

@@ -9,7 +9,7 @@ from types import ModuleType
 
 import msgspec
 import pytest
-from small_body import body, prologue, table
+from small_body import EDGES, body, prologue, table
 
 from fewstep.calibration.engines import build_engine
 from fewstep.calibration.engines.build import Build, BuildOptions, Intended, build, intended
@@ -34,17 +34,20 @@ needs_tensorrt_rtx = pytest.mark.skipif(
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
-    """A bundle of the small body, calibrated for tensorrt."""
+    """A bundle of the small body, calibrated for tensorrt with ranges of three groups."""
     path = tmp_path / "bundle"
     prepared = body()
-    lowered = lower(prepared, table(prepared), TENSORRT)
+    lowered = lower(prepared, table(prepared, EDGES), TENSORRT)
     with open_for_update(path, must_exist=False) as writer:
 
         def stored(graph: Graph, name: str, *roles: form.Role) -> form.Graph:
             """`roles` are those of its inputs and then of its output."""
             file, data = io.store(writer, graph, name)
             values = (*graph.inputs, *graph.outputs)
-            tensors = [form.Tensor(value.name, role, value.shape) for value, role in zip(values, roles, strict=True)]
+            tensors = [
+                form.Tensor(value.name, role, value.shape, str(value.dtype))
+                for value, role in zip(values, roles, strict=True)
+            ]
             return form.Graph(file, tuple(tensors[:-1]), tuple(tensors[-1:]), data)
 
         writer.commit(
@@ -59,7 +62,10 @@ def bundle(tmp_path: Path) -> Path:
                 bodies={
                     "float32": form.Body(stored(prepared, "body", "x", "row", "output"), "float32", "portable"),
                     "int8-tensorrt": form.Body(
-                        stored(lowered.graph, "int8-tensorrt", "x", "row", "output"), "int8", "tensorrt"
+                        stored(lowered.graph, "int8-tensorrt", "x", "row", "group", "output"),
+                        "int8",
+                        "tensorrt",
+                        groups=lowered.groups,
                     ),
                 },
                 provenance=form.Provenance("small", "0" * 64, {}, ()),
@@ -187,7 +193,7 @@ def test_the_stages_of_a_body_get_engines_of_their_own(bundle: Path, worker: Pat
         group = form.Tensor("group", "group", (1,), "int64")
         graph = msgspec.structs.replace(graph, inputs=(*graph.inputs, group))
         stage = form.Stage(1, graph, form.Coverage(0, 1, (), ()))
-        staged = msgspec.structs.replace(bodies["int8-tensorrt"], groups=(0.0,), stages=(stage,))
+        staged = msgspec.structs.replace(bodies["int8-tensorrt"], stages=(stage,))
         writer.commit(msgspec.structs.replace(writer.manifest, bodies={**bodies, "int8-tensorrt": staged}))
     made = build(BuildOptions(bundle, device=("sm89",)))
     assert built_and_kept(made)[0] == ["prologue sm89", "int8-tensorrt sm89", "int8-tensorrt/0 sm89"]

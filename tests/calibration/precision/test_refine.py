@@ -116,10 +116,11 @@ def test_bounds_in_words() -> None:
     assert parse_bound(None, None) is None
 
 
-def test_all_in_float_is_the_float_body(made: Path) -> None:
+def test_all_in_float_is_the_float_body_and_is_said(made: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Enough asked for, all steps leave int8 altogether; such a graph takes no range group."""
     found = run(made, quality="80dB").refined["int8-cpu-x86"]
     assert found.point.choice == (frozenset(range(LAYERS)),) * 3
     body = open_bundle(made).manifest.bodies["int8-cpu-x86"]
     assert (body.stages, body.groups) == ((), ())
     assert quality(made) == found.point.quality == 200.0  # the ceiling: equal
+    assert "int8-cpu-x86 runs nothing in int8: of all that was tried, only float32 itself fits 80dB" in caplog.text

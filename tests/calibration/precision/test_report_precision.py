@@ -37,6 +37,16 @@ def test_the_section_shows_what_is_deployed_and_what_else_there_is():
         ElementTree.fromstring("<svg" + text.split("<svg")[start + 1].partition("</svg>")[0] + "</svg>")
 
 
+def test_float32_itself_is_not_drawn_beside_the_others_but_said():
+    """Its 200 dB would leave all the others at the bottom of the axis."""
+    with_float = replace(MAP, frontier=(*POINTS, Reached(200.0, 2.5, ((0, 1), (0, 1)))))
+    text = precision_section([with_float]).markup
+    assert "frontier: 36 at" in text and "frontier: 200 at" not in text and 'value="200.0"' in text
+    assert "Float32 itself, which is equal, is not drawn." in text
+    assert "is not drawn" not in precision_section([MAP]).markup
+    assert "at most 2. Framed" in text  # the largest gain
+
+
 def test_cells_are_as_dark_as_the_gain_and_framed_where_float():
     text = precision_section([MAP]).markup
     assert text.count(' class="f0 axis"') == 1  # "second" in the first group

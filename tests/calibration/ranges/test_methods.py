@@ -107,6 +107,15 @@ def test_a_constant_ends_its_range_and_zeros_get_one(method: str) -> None:
     assert (zeros.pooled, zeros.pooled_symmetric) == (Range(0.0, 1.0), 1.0)
 
 
+@pytest.mark.parametrize("method", get_args(Method))
+def test_a_group_that_was_always_zero_has_the_range_of_all(method: str) -> None:
+    """A range of its own would coarsen the others' scales, however small they are."""
+    groups = [measure((1e-5 * NORMAL).astype(np.float32)), measure(np.zeros(9, np.float32))]
+    found = tensor_ranges(groups, method)  # type: ignore[arg-type]
+    assert found.per_group[1] == found.pooled and found.per_group_symmetric[1] == found.pooled_symmetric < 1e-4
+    assert found.per_group[0] == tensor_ranges(groups[:1], method).pooled  # type: ignore[arg-type]
+
+
 def test_edges_are_midpoints_and_repeated_lambdas_share_a_group() -> None:
     assert lambda_edges([-4.0, -1.0, -1.0, 3.0]) == (-2.5, 1.0)
     assert lambda_edges([0.5]) == ()

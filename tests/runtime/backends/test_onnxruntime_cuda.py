@@ -121,5 +121,5 @@ def test_without_onnxruntime_the_fix_is_a_pip_command(tiny_bundle: Path, monkeyp
 
 
 def test_int8_is_no_precision_of_the_provider(tiny_bundle: Path) -> None:
-    with pytest.raises(UserError, match="unknown precision 'int8'; choose one of float32, float16"):
+    with pytest.raises(UserError, match="backend OnnxRuntimeCuda has no int8; choose one of float32, float16, or"):
         fewstep.runtime.load(tiny_bundle, "int8", backend=OnnxRuntimeCuda())

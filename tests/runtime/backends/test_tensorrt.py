@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from built import BATCHES, add_engine
@@ -15,6 +16,7 @@ from cuda_double import CudaDouble
 from free_bundle import free
 
 import fewstep.runtime
+from fewstep.graph.commit import open_for_update
 from fewstep.graph.pack import PackOptions, pack
 from fewstep.runtime import cache
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
@@ -44,6 +46,25 @@ def test_a_sampler_gives_the_samples_of_onnxruntime(built: Path) -> None:
     expected = fewstep.runtime.load(built, backend=OnnxRuntime()).sample("dpmpp_2m:8", **options)
     with fewstep.runtime.load(built, backend=TensorRt()) as sampler:
         np.testing.assert_array_equal(sampler.sample("dpmpp_2m:8", **options), expected)
+
+
+@pytest.mark.parametrize("cuda_graph", [False, True])
+def test_every_step_runs_in_its_range_group(tiny_bundle: Path, tensorrt: Any, cuda_graph: bool) -> None:
+    """The engine takes the group as an input of one number; steps of one group follow those of another."""
+    with open_for_update(tiny_bundle, must_exist=True) as writer:
+        assert writer.manifest is not None
+        bodies = dict(writer.manifest.bodies)
+        grouped = msgspec.structs.replace(bodies.pop("int8-cpu-x86"), target="tensorrt")
+        writer.commit(msgspec.structs.replace(writer.manifest, bodies={**bodies, "int8-tensorrt": grouped}))
+    add_engine(tiny_bundle, "int8-tensorrt")
+    options: dict[str, Any] = {"seeds": [0, 1], "condition": {"class": [0, 1]}, "guidance": 2.0}
+    exact = fewstep.runtime.load(tiny_bundle, body="int8-tensorrt", backend=OnnxRuntime())
+    assert {step.group for step in exact.compile("dpmpp_2m:8", guidance=2.0).steps} == {0, 1}
+    with fewstep.runtime.load(tiny_bundle, "int8", backend=TensorRt(cuda_graph=cuda_graph)) as sampler:
+        for _ in range(2):
+            np.testing.assert_array_equal(
+                sampler.sample("dpmpp_2m:8", **options), exact.sample("dpmpp_2m:8", **options)
+            )
 
 
 def test_a_call_allocates_nothing_and_sets_shapes_only_when_they_change(

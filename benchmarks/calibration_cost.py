@@ -1,0 +1,239 @@
+"""What calibrating costs beside onnxruntime's percentile calibration: `python benchmarks/calibration_cost.py`.
+
+    python benchmarks/calibration_cost.py [BUNDLE] [--trajectories 16 64 256] [--runs 3] [--memory GB] [--json]
+
+Without BUNDLE, the DDPM CIFAR-10 architecture with random weights, 35.7 M parameters. Ours is the whole command
+`fewstep calibrate` for cpu-x86, with no counts kept from before. onnxruntime's is `quantize_static` of the same float
+graph to the same types, on the same operations; its inputs, those of the same trajectories, lie ready in files. It
+holds what every layer gave for every input, and chooses what it watches by kind of operation, so products inside
+attention count too. Its trajectories are doubled until it passes --memory (80 % of what is free) and is killed; the
+most that it finishes, found to within 8, is compared. Every figure is that of processes of its own; ours are medians of
+--runs.
+
+Bars: resident at most 3 GB, and the same within 5 %, for any number of trajectories; half of onnxruntime's time.
+Returns 1 if one is missed. Linux only; run it on a machine that does nothing else.
+"""
+
+import argparse
+import json
+import shutil
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from math import nan
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from command_cost import Cost, TooLarge, Unfinished, measure
+
+from fewstep.runtime.bundle import open_bundle
+from fewstep.runtime.errors import UserError
+
+ARCHITECTURE = "ddpm_cifar10"  # the source that `fewstep export` knows
+PLAN = "dpmpp_2m:8"
+TRAJECTORIES = (16, 64, 256)
+LEAST = 4  # trajectories that `calibrate` takes
+WITHIN = 8  # trajectories, of the most that onnxruntime finishes
+RUNS = 3
+SHARE = 0.8  # of the free memory
+PEAK_BAR = 3.0  # GB
+SPREAD_BAR = 5.0  # percent, the largest peak over the smallest
+TIME_BAR = 0.5  # of onnxruntime's
+GB = 1e9
+TOOLS = Path(__file__).parent / "quantization"
+CLI = (sys.executable, "-m", "fewstep.cli")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What both cost, by number of trajectories. For the number that onnxruntime did not finish it says why."""
+
+    ours: Mapping[int, Cost]
+    theirs: Mapping[int, Cost | str]
+
+    @property
+    def compared(self) -> int | None:
+        """The largest number of trajectories that both finished."""
+        return max((n for n, cost in self.theirs.items() if isinstance(cost, Cost) and n in self.ours), default=None)
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One figure and what it must not exceed, in the same unit. NaN where nothing could be compared: that is missed."""
+
+    name: str
+    found: float
+    bar: float
+    unit: str
+
+    @property
+    def holds(self) -> bool:
+        return self.found <= self.bar
+
+    def __str__(self) -> str:
+        verdict = "" if self.holds else "  MISSED"
+        return f"{self.name:<44}{self.found:6.2f} {self.unit:<2} of {self.bar:5.2f} {self.unit}{verdict}"
+
+
+def bars(measured: Measured, trajectories: Sequence[int]) -> tuple[Bar, ...]:
+    """Memory of ours at `trajectories`, and time at the most that onnxruntime finished."""
+    peaks = [measured.ours[n].peak for n in trajectories]
+    most = measured.compared
+    theirs = measured.theirs[most] if most is not None else None
+    ratio = measured.ours[most].seconds / theirs.seconds if most is not None and isinstance(theirs, Cost) else nan
+    return (
+        Bar("resident at most", max(peaks) / GB, PEAK_BAR, "GB"),
+        Bar("largest peak over the smallest, beyond 1", 100 * (max(peaks) / min(peaks) - 1), SPREAD_BAR, "%"),
+        Bar(f"seconds over onnxruntime's, {most or 'no'} trajectories", ratio, TIME_BAR, "x"),
+    )
+
+
+def table(measured: Measured) -> str:
+    """A line for each number of trajectories: ours, and onnxruntime's."""
+    heading = f"{'seconds':>9} {'processor':>9} {'peak':>8}"
+    lines = [f"{'':12} {'fewstep':>28}   {'onnxruntime':>28}", f"{'trajectories':12} {heading}   {heading}"]
+    for n in sorted({*measured.ours, *measured.theirs}):
+        lines.append(f"{n:12} {_cells(measured.ours.get(n)):>28}   {_cells(measured.theirs.get(n)):>28}".rstrip())
+    return "\n".join(lines)
+
+
+def _cells(cost: Cost | str | None) -> str:
+    if cost is None or isinstance(cost, str):
+        return cost or ""
+    return f"{cost.seconds:7.1f} s {cost.processor:7.1f} s {cost.peak / GB:5.2f} GB"
+
+
+def ours(bundle: Path, trajectories: int) -> Cost:
+    """The whole command, on a copy of the bundle."""
+    with TemporaryDirectory() as folder:
+        copy = shutil.copytree(bundle, Path(folder) / "bundle")
+        command = [*CLI, "calibrate", str(copy), "--target", "cpu-x86", "--plan", PLAN, "-q"]
+        environment = {"XDG_CACHE_HOME": str(Path(folder).absolute() / "cache")}  # where counts would be kept
+        return measure([*command, "--trajectories", str(trajectories)], environment=environment)
+
+
+def theirs(bundle: Path, trajectories: int, memory: float) -> Cost:
+    """onnxruntime's calibration and quantization alone. TooLarge if it takes more than `memory` bytes."""
+    with TemporaryDirectory() as folder:
+        make = [sys.executable, str(TOOLS / "write_material.py"), str(bundle), PLAN, str(trajectories), folder]
+        measure(make)
+        (material,) = Path(folder).iterdir()
+        tool = [sys.executable, str(TOOLS / "tools" / "ort_static.py"), str(material), "tuned-percentile"]
+        # what it leaves behind when it is killed goes with the folder
+        return measure([*tool, f"{folder}/int8.onnx"], memory, {"TMPDIR": folder})
+
+
+def typical(costs: Sequence[Cost]) -> Cost:
+    """The median of each figure."""
+    return Cost(
+        median(cost.seconds for cost in costs),
+        median(cost.processor for cost in costs),
+        round(median(cost.peak for cost in costs)),
+    )
+
+
+def most_finished(run: Callable[[int], Cost], limit: int) -> dict[int, Cost | str]:
+    """What `run` costs by number of trajectories, or why it was killed: doubled from LEAST up to `limit` or until it is
+    TooLarge; then halfway between the most that it finished and the fewest that it did not, to WITHIN of each other."""
+    found: dict[int, Cost | str] = {}
+
+    def finishes(n: int) -> bool:
+        try:
+            found[n] = run(n)
+        except TooLarge as error:
+            found[n] = str(error)
+        return isinstance(found[n], Cost)
+
+    finished, n = 0, LEAST
+    while finishes(n):
+        if n == limit:
+            return found
+        finished, n = n, min(2 * n, limit)
+    killed = n
+    while killed - finished > WITHIN:
+        middle = (finished + killed) // 2
+        finished, killed = (middle, killed) if finishes(middle) else (finished, middle)
+    return found
+
+
+def compare(bundle: Path, trajectories: Sequence[int], memory: float, runs: int) -> Measured:
+    """Both, the first figures first on stderr: onnxruntime's trajectories up to the largest number of ours."""
+
+    def told(name: str, n: int, cost: Cost | str) -> None:
+        print(f"{name}, {n} trajectories: {_cells(cost)}", file=sys.stderr, flush=True)
+
+    def other(n: int) -> Cost:
+        try:
+            cost = theirs(bundle, n, memory)
+        except TooLarge as error:
+            told("onnxruntime", n, str(error))
+            raise
+        told("onnxruntime", n, cost)
+        return cost
+
+    others = most_finished(other, max(trajectories))
+    own: dict[int, Cost] = {}
+    for n in sorted({*trajectories, *(n for n, cost in others.items() if isinstance(cost, Cost))}):
+        own[n] = typical([ours(bundle, n) for _ in range(runs)])
+        told("fewstep", n, own[n])
+    return Measured(own, others)
+
+
+def free_memory() -> int:
+    """Bytes that processes can have without swapping."""
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+
+
+def encoded(measured: Measured, held: Sequence[Bar], memory: float) -> dict[str, Any]:
+    """All of it for a JSON file; what onnxruntime did not finish is the reason."""
+
+    def costs(found: Mapping[int, Cost | str]) -> dict[str, Any]:
+        return {str(n): asdict(cost) if isinstance(cost, Cost) else cost for n, cost in sorted(found.items())}
+
+    return {
+        "plan": PLAN,
+        "memory": memory,
+        "fewstep": costs(measured.ours),
+        "onnxruntime": costs(measured.theirs),
+        "bars": [{**asdict(bar), "found": None if bar.found != bar.found else bar.found} for bar in held],
+        "met": all(bar.holds for bar in held),
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """0 if all bars are met, 1 if not."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("bundle", type=Path, nargs="?", help="not calibrated yet; by default an untrained network")
+    parser.add_argument("--trajectories", type=int, nargs="+", default=TRAJECTORIES, help="for the bars of memory")
+    parser.add_argument("--runs", type=int, default=RUNS, help="of ours for each number of them")
+    parser.add_argument("--memory", type=float, help="GB at most for onnxruntime")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    chosen = parser.parse_args(arguments)
+    if min(chosen.trajectories) < LEAST:
+        parser.error(f"at least {LEAST} trajectories")
+    if chosen.runs < 1:
+        parser.error("at least one run")
+    memory = SHARE * free_memory() if chosen.memory is None else chosen.memory * GB
+    try:
+        if chosen.bundle is not None:
+            open_bundle(chosen.bundle)  # before minutes are spent on it
+        with TemporaryDirectory() as folder:
+            bundle = chosen.bundle or Path(folder) / ARCHITECTURE
+            if chosen.bundle is None:
+                measure([*CLI, "export", ARCHITECTURE, "-o", str(bundle), "-q"])
+            measured = compare(bundle.absolute(), chosen.trajectories, memory, chosen.runs)
+    except (Unfinished, UserError) as error:
+        parser.error(str(error))
+    held = bars(measured, chosen.trajectories)
+    if chosen.json:
+        print(json.dumps(encoded(measured, held, memory)))
+    else:
+        print(table(measured), *held, sep="\n")
+    return 0 if all(bar.holds for bar in held) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

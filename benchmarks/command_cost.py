@@ -1,0 +1,118 @@
+"""What a command costs: seconds, seconds of the processor, and the most memory that it had resident. Linux only.
+
+Memory is that of the process and of all that it started, what the system has swapped out included. So are pages mapped
+from files, though the system could drop those at any time; pages that a process shares with those it forked count once
+for each. A command is ended where it would take more than it may.
+"""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from math import inf
+from pathlib import Path
+from tempfile import TemporaryFile
+from types import FrameType
+
+INTERVAL = 0.02  # seconds between two looks at the memory
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Wall seconds, seconds of all processors, and bytes."""
+
+    seconds: float
+    processor: float
+    peak: int
+
+
+class Unfinished(Exception):
+    """A command that failed; the message says why."""
+
+
+class TooLarge(Unfinished):
+    """A command that was killed because it took more memory than it may."""
+
+
+def measure(command: Sequence[str], memory: float = inf, environment: Mapping[str, str] | None = None) -> Cost:
+    """Run a command, with `environment` beside this process's own. Call it from the main thread.
+
+    Unfinished if it fails, with the last line of its errors; TooLarge once it has more than `memory` bytes. However it
+    ends, and where this process is interrupted or told to end, all that it started is killed.
+    """
+    with TemporaryFile() as errors, _ending_in_order():
+        started = time.perf_counter()
+        process = subprocess.Popen(
+            command,
+            env={**os.environ, **(environment or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+            start_new_session=True,  # a group of its own, to be killed as one
+        )
+        try:
+            peak, processor = _watch(process, memory)
+        finally:
+            with suppress(ProcessLookupError):  # nothing is left of it
+                os.killpg(process.pid, signal.SIGKILL)
+            if process.returncode is None:
+                process.wait()
+        seconds = time.perf_counter() - started
+        if process.returncode:
+            errors.seek(0)
+            said = errors.read().decode(errors="replace").strip().splitlines()
+            raise Unfinished(said[-1] if said else f"failed with {process.returncode}")
+    return Cost(seconds, processor, peak)
+
+
+def _watch(process: "subprocess.Popen[bytes]", memory: float) -> tuple[int, float]:
+    """Wait for a process to end: its peak, and the seconds of the processor. TooLarge above `memory`."""
+    peak = 0
+    while True:
+        now = sum(_kib(each, "VmRSS", "VmSwap") for each in _family(process.pid))
+        peak = max(peak, now, _kib(process.pid, "VmHWM"))  # the latter also knows what was between two looks
+        if 1024 * now > memory:
+            raise TooLarge(f"killed above {memory / 1e9:.1f} GB")
+        found, status, usage = os.wait4(process.pid, os.WNOHANG)
+        if found:
+            process.returncode = os.waitstatus_to_exitcode(status)
+            return 1024 * peak, usage.ru_utime + usage.ru_stime
+        time.sleep(INTERVAL)
+
+
+@contextmanager
+def _ending_in_order() -> Iterator[None]:
+    """SIGTERM raises SystemExit here, as SIGINT raises KeyboardInterrupt: what is open is closed."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _family(process: int) -> Iterator[int]:
+    """A process, what it started, and so on."""
+    yield process
+    for path in Path(f"/proc/{process}/task").glob("*/children"):
+        try:
+            children = path.read_text().split()
+        except OSError:  # it has just ended
+            continue
+        for child in children:
+            yield from _family(int(child))
+
+
+def _kib(process: int, *names: str) -> int:
+    """The sum of lines of a process's status that count memory; 0 if it has just ended."""
+    try:
+        lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) for line in lines if line.partition(":")[0] in names)

@@ -1,0 +1,192 @@
+"""What fewstep's int8 is worth beside other tools': the same float graph, trajectories, seeds, engines and machine.
+
+    python benchmarks/quantization/compare.py BUNDLE ... [--python nncf_ptq=PATH] [--python modelopt_ptq=PATH] [--write]
+
+BUNDLE is calibrated for cpu-x86, and for openvino and tensorrt where NNCF and ModelOpt are compared. onnxruntime's
+`quantize_static` runs in this Python, the two others where --python says; README.md beside this file says how to make
+these environments and what each setting is. Every body samples along the plan that ours was calibrated along, on the
+engine it was made for; TensorRT's 8-bit rounding is simulated. Bars: ours is 2 dB above the best at equal coverage, and
+10 dB above what each tool does by default. What tools made and what was judged stays in the work folder: an interrupted
+run goes on where it was. Returns 1 if a bar is missed or a tool fails.
+"""
+
+import argparse
+import json
+import logging
+import os
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from tempfile import TemporaryDirectory, gettempdir
+
+import msgspec
+from contenders import TARGET_OF, Contender, contenders
+from judging import Judge, versions
+from making import SCRIPTS, Made, add_body, quantize, reason
+from material import calibrated_on, write_material
+from outcome import Outcome, Row, bars, described, is_met, page, save, saved
+
+from fewstep.calibration.bodies import judged_plan, open_body
+from fewstep.calibration.report.measure import feeds
+from fewstep.calibration.speed.machine import this_machine
+from fewstep.calibration.speed.race import Contender as Timed
+from fewstep.calibration.speed.race import OnBackend, race
+from fewstep.calibration.speed.staged import taken
+from fewstep.cli.progress import Shown
+from fewstep.runtime import load
+from fewstep.runtime.errors import UserError
+from fewstep.runtime.guidance import weight_of
+from fewstep.runtime.plan import Plan
+from fewstep.runtime.progress import SILENT, Progress
+from fewstep.runtime.sampler import Sampler
+
+PAGE = Path(__file__).parents[2] / "docs/quantization.md"
+TIMED = ("onnxruntime", "openvino")  # engines that run on the CPU
+THIS = "ort_static"  # the tool that this Python has
+
+
+def environments(given: Sequence[str]) -> dict[str, str]:
+    """The Python of each tool that is compared, from TOOL=PATH each; links stay, for by them it finds its packages."""
+    if malformed := [each for each in given if not all(each.partition("="))]:
+        raise UserError(f"--python {malformed[0]}", "write it as TOOL=PATH")
+    named = dict(each.split("=", 1) for each in given)
+    return {THIS: sys.executable} | {tool: os.path.abspath(shutil.which(path) or path) for tool, path in named.items()}
+
+
+def calibrated_plan(reference: Sampler, lines: Sequence[Contender]) -> Plan:
+    """The plan that our bodies were calibrated along. UserError unless all are there, made along the same one."""
+    names = [line.body for line in lines if line.tool is None]
+    bodies = reference.bundle.manifest.bodies
+    targets = ",".join(TARGET_OF[line.engine] for line in lines if line.tool is None)
+    again = f"fewstep calibrate {reference.bundle.path} --target {targets}"
+    if missing := [name for name in names if name not in bodies]:
+        raise UserError(f"{reference.bundle.path} has no {missing[0]}", again)
+    if len({bodies[name].plan for name in names}) != 1:
+        raise UserError(f"{', '.join(names)} were calibrated along different plans", again)
+    return judged_plan(reference, bodies[names[0]])
+
+
+def speeds(
+    bundle: Path, plan: Plan, lines: Sequence[Contender], batch: int, progress: Progress
+) -> dict[Contender, float]:
+    """How many times as fast as float32 each is, by one race for each engine that runs here."""
+    found: dict[Contender, float] = {}
+    reference = load(bundle, body="float32")
+    for engine in TIMED:
+        racing = [line for line in lines if line.engine == engine]
+        if not racing:
+            continue
+        theirs = feeds(reference, plan, batch)
+        ours = feeds(open_body(reference.bundle, f"int8-{TARGET_OF[engine]}", threads=0), plan, batch)
+        runners = []
+        for body in ("float32", *(line.body for line in racing)):
+            graph = reference.bundle.body(body).graph
+            runs = OnBackend(engine, bundle, body) if engine == "openvino" else reference.bundle.graph(graph)
+            runners.append(Timed(body, runs, taken(graph, ours if body == f"int8-{TARGET_OF[engine]}" else theirs)))
+        timings = race(runners, progress=progress).timings[1:]
+        found.update((line, timing.ratio) for line, timing in zip(racing, timings, strict=True))
+    return found
+
+
+def compare(
+    path: Path, pythons: Mapping[str, str], arguments: argparse.Namespace, progress: Progress = SILENT
+) -> Outcome:
+    """All contenders on one bundle, which is left as it is. A tool that fails, in any way, is a row that says so."""
+    lines = contenders(pythons, arguments.only)
+    reference = load(path, body="float32")
+    plan = calibrated_plan(reference, lines)
+    manifest = reference.bundle.manifest
+    seeds = calibrated_on(manifest, [TARGET_OF[line.engine] for line in lines if line.tool is None])
+    material = write_material(reference, plan, seeds, arguments.work, progress)
+    rows: dict[Contender, Row] = {}
+    with TemporaryDirectory() as temporary:
+        bundle = Path(shutil.copytree(path, Path(temporary) / "bundle"))
+        judge = Judge(bundle, plan, arguments.seeds, material, progress)
+        for done, line in enumerate(lines, 1):
+            rows[line] = (
+                Row(line.engine, line.name, quality=judge(line))
+                if line.tool is None
+                else other(judge, line, pythons[line.tool.id])
+            )
+            progress("contenders", done, len(lines))
+        judged = [line for line in lines if rows[line].quality]
+        ratios = {} if arguments.no_speed else speeds(bundle, plan, judged, arguments.batch, progress)
+    return Outcome(
+        model=manifest.name,
+        plan=plan.name,
+        steps=len(plan.steps),
+        guidance=weight_of(plan.guidance),
+        trajectories=len(seeds),
+        seeds=arguments.seeds,
+        batch=arguments.batch,
+        processor=this_machine().processor,
+        versions=versions(),
+        rows=tuple(msgspec.structs.replace(row, speed=ratios.get(line)) for line, row in rows.items()),
+    )
+
+
+def other(judge: Judge, line: Contender, python: str) -> Row:
+    """Another tool's row: it quantizes, and what it made is judged. What fails is its result, whatever was raised."""
+    made = Made(Path(), "")
+    try:
+        made = quantize(line, judge.material, python)
+        add_body(judge.bundle, line, made, judge.material)
+        return Row(line.engine, line.name, line.setting, judge(line), made_by=made.version)
+    except Exception as error:  # other people's graphs fail in the reader and in every engine, each in its own way
+        environment = Path(python).parent.parent
+        here = (judge.material.folder, judge.bundle, SCRIPTS, environment)
+        return Row(line.engine, line.name, line.setting, reason=reason(error, here), made_by=made.version)
+
+
+def positive(text: str) -> int:
+    """A number of things of which there must be some, as argparse reads it."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is less than 1")
+    return number
+
+
+def main(given: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("bundle", type=Path, nargs="+", help="one for each model and plan")
+    parser.add_argument("--python", action="append", default=[], metavar="TOOL=PATH", help="the Python that has a tool")
+    parser.add_argument(
+        "--only", action="append", default=[], help="settings with this in their name, as nncf_ptq-tuned"
+    )
+    parser.add_argument("--seeds", type=positive, default=256, help="held-out seeds, 0 and up")
+    parser.add_argument("--batch", type=positive, default=8, help="samples of a timed call")
+    parser.add_argument("--work", type=Path, default=Path(gettempdir()) / "fewstep-quantization", help="what is kept")
+    parser.add_argument("--no-speed", action="store_true", help="judge only")
+    parser.add_argument("--write", action="store_true", help="keep the outcomes, and put all kept ones into the page")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    arguments = parser.parse_args(given)
+    logging.getLogger().setLevel(logging.ERROR)
+    try:
+        if arguments.write and arguments.only:
+            raise UserError("--write with --only", "the page shows all settings: leave one of them out")
+        pythons = environments(arguments.python)
+        outcomes = []
+        with Shown() as progress:
+            for path in arguments.bundle:
+                outcomes.append(compare(path, pythons, arguments, progress))
+                if arguments.write:
+                    save(outcomes[-1], arguments.work)  # now: what comes after it may fail
+        if arguments.write:
+            PAGE.write_text(page(PAGE.read_text(), "\n\n".join(map(described, saved(arguments.work)))))
+    except UserError as error:
+        parser.error(str(error))
+    if arguments.json:
+        found = [
+            {**msgspec.to_builtins(each), "bars": [asdict(bar) | {"met": bar.met} for bar in bars(each.rows)]}
+            for each in outcomes
+        ]
+        print(json.dumps({"outcomes": found}))
+    else:
+        print("\n\n".join(map(described, outcomes)))
+    return 0 if all(map(is_met, outcomes)) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,72 @@
+"""Who is compared: other tools, each in its settings on the engine that it quantizes for, and ours on that engine."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from fewstep.runtime.errors import UserError
+
+TARGET_OF = {"onnxruntime": "cpu-x86", "openvino": "openvino", "tensorrt": "tensorrt"}  # an engine: of our body for it
+DEFAULTS = "defaults"  # the setting of a tool that is asked for nothing but int8
+OURS = "fewstep"
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A tool, run by `tools/ID.py` in an environment that has it; README.md says what its settings are."""
+
+    id: str
+    title: str
+    engine: str
+    settings: tuple[str, ...]
+
+
+TOOLS = {
+    tool.id: tool
+    for tool in (
+        Tool(
+            "ort_static",
+            "onnxruntime",
+            "onnxruntime",
+            (DEFAULTS, "outer", "tuned", "tuned-percentile", "tuned-entropy"),
+        ),
+        Tool("nncf_ptq", "NNCF", "openvino", (DEFAULTS, "outer", "tuned", "tuned-transformer")),
+        Tool("modelopt_ptq", "ModelOpt", "tensorrt", (DEFAULTS, "outer", "tuned", "tuned-entropy")),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One line of the result: what a tool makes in one setting, on one engine. `tool` None is ours."""
+
+    engine: str
+    tool: Tool | None = None
+    setting: str = ""
+
+    @property
+    def body(self) -> str:
+        """Its name in the bundle."""
+        return f"int8-{TARGET_OF[self.engine]}" if self.tool is None else f"{self.tool.id}-{self.setting}"
+
+    @property
+    def name(self) -> str:
+        return OURS if self.tool is None else f"{self.tool.title}, {self.setting}"
+
+
+def contenders(tools: Collection[str], only: Sequence[str] = ()) -> tuple[Contender, ...]:
+    """Engine by engine, ours first, then the settings of the tools named; `only` keeps those with a part in the name.
+
+    UserError for a tool that there is none of, and if nothing is left beside ours.
+    """
+    if unknown := sorted(set(tools) - TOOLS.keys()):
+        raise UserError(f"there is no tool {unknown[0]!r}", f"name one of {', '.join(TOOLS)}")
+    found: list[Contender] = []
+    for engine in TARGET_OF:
+        here = [tool for tool in TOOLS.values() if tool.id in tools and tool.engine == engine]
+        theirs = [Contender(engine, tool, setting) for tool in here for setting in tool.settings]
+        kept = [line for line in theirs if not only or any(part in line.body for part in only)]
+        if kept:
+            found += [Contender(engine), *kept]
+    if not found:
+        raise UserError(f"no setting has {' or '.join(only)} in its name", "leave --only out to see all of them")
+    return tuple(found)

@@ -1,0 +1,108 @@
+"""How near each body's samples are to those of float32, and how much of it is int8; each is measured once and kept."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import sha256
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from contenders import Contender
+from counting import covered
+from material import Material
+from numpy.typing import NDArray
+from outcome import Quality
+
+from fewstep.calibration.bodies import open_body
+from fewstep.calibration.evaluation.held_out import held_out_conditions
+from fewstep.calibration.evaluation.metrics import psnr
+from fewstep.calibration.speed.machine import this_machine
+from fewstep.calibration.trajectories import HELD_OUT_SEEDS
+from fewstep.graph import io
+from fewstep.runtime import load
+from fewstep.runtime.backends.openvino import OpenVino
+from fewstep.runtime.bundle import open_bundle
+from fewstep.runtime.plan import Plan
+from fewstep.runtime.progress import SILENT, Progress
+from fewstep.runtime.sampler import Sampler
+
+BATCH = 16
+CODE = ("fewstep", "onnxruntime", "openvino")  # what a judgement follows from
+
+Samples = NDArray[np.float32]
+Told = Callable[[int, int], None]  # how many samples are made, of how many
+
+
+def versions() -> tuple[str, ...]:
+    """What computes here, each with its version."""
+    installed = this_machine().versions
+    return tuple(f"{name} {installed[name]}" for name in CODE if name in installed)
+
+
+def opened(bundle: Path, contender: Contender) -> Sampler:
+    """A contender's body on its engine; what TensorRT would round to 8 bits is rounded in float by onnxruntime."""
+    if contender.engine == "openvino":
+        return load(bundle, body=contender.body, backend=OpenVino())
+    return open_body(open_bundle(bundle), contender.body, threads=0)
+
+
+def sampled(sampler: Sampler, plan: Plan, count: int, told: Told) -> Samples:
+    """The first `count` held-out seeds along a plan: [count, *x_shape]."""
+    parts = []
+    for start in range(0, count, BATCH):
+        seeds = HELD_OUT_SEEDS[start : min(start + BATCH, count)]
+        conditions = held_out_conditions(sampler.bundle.manifest.conditions, seeds)
+        parts.append(sampler.sample(plan, seeds, conditions, plan.guidance))
+        told(seeds.stop, count)
+    return np.concatenate(parts)
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Judges bodies of `bundle`, which may grow, along one plan; what it found is kept beside the tools' material."""
+
+    bundle: Path
+    plan: Plan
+    seeds: int
+    material: Material
+    progress: Progress = SILENT
+
+    def __call__(self, contender: Contender) -> Quality:
+        """PSNR of each held-out seed against float32 along the same plan, and what ran in int8."""
+        opened_bundle = open_bundle(self.bundle)
+        file = opened_bundle.body(contender.body).graph.file
+        judged = (opened_bundle.manifest.files[file], contender.engine, self.seeds, versions())
+        kept = self.material.folder / f"judged-{contender.body}-{sha256(repr(judged).encode()).hexdigest()[:12]}.json"
+        if kept.exists():
+            return msgspec.json.decode(kept.read_bytes(), type=Quality)
+        found = self._measured(contender)
+        partial = kept.with_suffix(".partial")
+        partial.write_bytes(msgspec.json.encode(found))
+        partial.replace(kept)
+        return found
+
+    @cached_property
+    def reference(self) -> Samples:
+        """What float32 samples, in onnxruntime."""
+        return sampled(load(self.bundle, body="float32"), self.plan, self.seeds, self._told("float32"))
+
+    def _measured(self, contender: Contender) -> Quality:
+        sampler = opened(self.bundle, contender)
+        body, path = sampler.body, sampler.bundle.graph(sampler.body.graph)
+        coverage = body.coverage or covered(
+            contender.engine, self.material.graph, io.load(path, root=sampler.bundle.path)
+        )
+        samples = sampled(sampler, self.plan, self.seeds, self._told(contender.name))
+        values = psnr(samples, self.reference)
+        return Quality(
+            mean=float(values.mean()),
+            p5=float(np.percentile(values, 5)),
+            worst=float(values.min()),
+            int8_macs=coverage.int8_macs,
+            total_macs=coverage.total_macs,
+            int8_ops=coverage.int8_ops,
+        )
+
+    def _told(self, name: str) -> Told:
+        return lambda done, total: self.progress(f"sampling {name}", done, total)

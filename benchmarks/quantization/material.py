@@ -1,0 +1,114 @@
+"""What every tool is given: the prepared float graph, its inputs along the plan, and which operations are which.
+
+A tool runs in an environment of its own (their pins exclude each other), so everything goes through one folder:
+
+    float.onnx       each node named after the tensor it makes, then constant biases joined to their convolutions: one
+                     that has a bias keeps the name of its product, and its node stays "the operation" of all counts
+    feeds/*.npz      one evaluation each, [rows, ...] by input name, of the trajectories that ours is calibrated on
+    operations.json  {"all": every operation, "ours": those that ours runs in int8, "outer": first and last layers}
+"""
+
+import json
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+from biases import join_bias
+
+from fewstep.calibration.lowering.selection import STILL, considered_ops, outer_ops
+from fewstep.calibration.trajectories import roll_out
+from fewstep.graph import io
+from fewstep.graph.graph import Graph
+from fewstep.runtime.errors import UserError
+from fewstep.runtime.manifest import Manifest
+from fewstep.runtime.plan import Plan
+from fewstep.runtime.plan_file import encode
+from fewstep.runtime.progress import SILENT, Progress
+from fewstep.runtime.sampler import Sampler
+
+# What tools cannot be given alike, or get another way than ours had it.
+OF_ITS_OWN = ("--conditions", "--prompts", "--size", "--quality", "--speed", "--inputs")
+
+
+@dataclass(frozen=True)
+class Material:
+    """The folder, and the prepared graph by which operations are counted; float.onnx is that one with biases joined."""
+
+    folder: Path
+    graph: Graph
+
+
+def calibrated_on(manifest: Manifest, targets: Collection[str]) -> range:
+    """The seeds of the trajectories that a bundle's bodies for `targets` were calibrated on, by its recorded commands.
+
+    UserError unless one command made them all, from nothing but seeds.
+    """
+    if manifest.text is not None:  # it is calibrated on prompts of its own
+        raise UserError(f"{manifest.name} is told by texts", "compare a denoiser whose conditions are drawn")
+    commands = [command for command in manifest.provenance.commands if command.startswith("fewstep calibrate ")]
+    made = {target: [each for each in commands if target in _option(each, "target").split(",")] for target in targets}
+    last = {each[-1] if each else "" for each in made.values()}
+    again = f"fewstep calibrate BUNDLE --target {','.join(targets)}"
+    if len(last) != 1 or "" in last:
+        raise UserError(f"{manifest.name} was not calibrated for {', '.join(targets)} by one command", again)
+    (command,) = last
+    if own := [option for option in OF_ITS_OWN if f" {option} " in command]:
+        raise UserError(f"{manifest.name} was calibrated with {own[0]}, which other tools have no like of", again)
+    first = int(_option(command, "seed"))
+    return range(first, first + int(_option(command, "trajectories")))
+
+
+def write_material(sampler: Sampler, plan: Plan, seeds: range, work: Path, progress: Progress = SILENT) -> Material:
+    """Fill a folder of `work` from the float32 body of a bundle, run along `plan` once per seed; kept if it is there.
+
+    The folder is named after all that it follows from, so that what tools make there is theirs of this very material.
+    """
+    graph = io.load(sampler.bundle.graph(sampler.body.graph), root=sampler.bundle.path)
+    graph = graph.with_nodes(replace(node, name=node.output) for node in graph.nodes)
+    joined = join_bias(graph)
+    operations = json.dumps(chosen_operations(graph, [node.name for node in joined.nodes]))
+    work.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=work) as temporary:
+        written = io.save(joined, Path(temporary) / "float.onnx")
+        given = (*map(io.sha256, written), operations, *_sources(sampler), encode(plan), seeds)
+        folder = work / sha256(repr(given).encode()).hexdigest()[:12]
+        complete = folder / "operations.json"
+        if complete.exists():
+            return Material(folder, graph)
+        (folder / "feeds").mkdir(parents=True, exist_ok=True)
+        for path in written:
+            path.replace(folder / path.name)
+    for number, evaluation in enumerate(roll_out(sampler, plan, seeds, progress)):
+        np.savez(folder / "feeds" / f"{number:05}.npz", **evaluation.feeds)  # type: ignore[arg-type]
+    partial = complete.with_suffix(".partial")
+    partial.write_text(operations)
+    partial.replace(complete)
+    return Material(folder, graph)
+
+
+def chosen_operations(graph: Graph, names: Sequence[str]) -> dict[str, list[str]]:
+    """What operations.json holds, by the names of the nodes; `names` are those of all that tools are given."""
+    considered = considered_ops(graph)
+    moving = [op.name for op, reason in considered if reason != STILL]
+    return {
+        "all": list(names),
+        "ours": [op.name for op, reason in considered if not reason],
+        "outer": sorted(outer_ops(graph, moving)),
+    }
+
+
+def _sources(sampler: Sampler) -> tuple[str, ...]:
+    """The content of the graphs that feeds are computed by."""
+    manifest = sampler.bundle.manifest
+    graphs = (sampler.body.graph, manifest.prologue)
+    return tuple(manifest.files[graph.file] for graph in graphs if graph is not None)
+
+
+def _option(command: str, name: str) -> str:
+    """The value of an option in a command that calibrate recorded; "" if it has none."""
+    found = re.search(rf" --{name} (\S+)", command)
+    return found[1] if found else ""

@@ -1,0 +1,183 @@
+"""One comparison's result: a row for each contender, the bars it is held to, and how both are shown.
+
+The outcome of each model and plan is a file of the work folder, and the page is made of all that are there.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+from contenders import DEFAULTS
+
+from fewstep.runtime.errors import UserError
+
+EQUAL_BAR, DEFAULTS_BAR = 2.0, 10.0  # dB of the mean
+LEAST_COVERAGE = 0.95  # of multiply-accumulates in int8
+OUTCOMES = "outcomes"
+MARKERS = (
+    "<!-- made by benchmarks/quantization/compare.py -->",
+    "<!-- end of what benchmarks/quantization/compare.py makes -->",
+)
+HEADER = (
+    "| engine | quantized by | mean dB | 5th percentile | MACs in int8 | times as fast as float32 |",
+    "|---|---|---|---|---|---|",
+)
+
+
+class Quality(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """PSNR over held-out seeds in dB, against float32 along the same plan; multiply-accumulates of one sample."""
+
+    mean: float
+    p5: float
+    worst: float
+    int8_macs: int
+    total_macs: int
+    int8_ops: tuple[str, ...]
+
+    @property
+    def coverage(self) -> float:
+        """Share of multiply-accumulates in int8, 0 to 1."""
+        return self.int8_macs / self.total_macs
+
+
+class Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A contender and how it fared: `quality` None if it failed, which `reason` says. Ours has no `setting`."""
+
+    engine: str
+    name: str
+    setting: str = ""
+    quality: Quality | None = None
+    reason: str = ""
+    speed: float | None = None  # times as fast as float32 on its engine; None: not timed
+    made_by: str = ""  # the tool and its version
+
+
+class Outcome(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One comparison: of a model along a plan, everyone on the same `trajectories` and the same held-out `seeds`."""
+
+    model: str
+    plan: str
+    steps: int
+    guidance: float | None
+    trajectories: int
+    seeds: int
+    batch: int  # samples of a timed call
+    processor: str
+    versions: tuple[str, ...]  # of fewstep and the engines
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True)
+class Bar:
+    """How far ours is above one other row on an engine, in dB of the mean, and how far it should be.
+
+    `gain` None where no row is there to compare with, `other` "" then: that is missed.
+    """
+
+    engine: str
+    other: str
+    kind: str
+    gain: float | None
+    least: float
+
+    @property
+    def met(self) -> bool:
+        return self.gain is not None and self.gain >= self.least
+
+    def __str__(self) -> str:
+        verdict = f"(bar {self.least:+g}: {'met' if self.met else 'missed'})"
+        if self.gain is None:
+            return f"{self.engine}: no other setting covers as much as ours {verdict}."
+        return f"{self.engine}: {self.gain:+.1f} dB against {self.other}, {self.kind} {verdict}."
+
+
+def bars(rows: Sequence[Row]) -> tuple[Bar, ...]:
+    """For each engine: ours against the best at equal coverage, and against each tool's defaults.
+
+    Equal coverage: at least 95 % of multiply-accumulates are in int8, and no operation is that ours leaves in float.
+    Where no row is of equal coverage, that bar is there all the same, and missed.
+    """
+    found = []
+    for engine in dict.fromkeys(row.engine for row in rows):
+        here = [(row, row.quality) for row in rows if row.engine == engine and row.quality]
+        (ours,) = (quality for row, quality in here if not row.setting)
+        others = [(row, quality) for row, quality in here if row.setting]
+        equal = [(row, quality) for row, quality in others if _is_equal(quality, ours)]
+        best, quality = max(equal, key=lambda pair: pair[1].mean, default=(None, None))
+        gain = None if quality is None else ours.mean - quality.mean
+        found.append(Bar(engine, best.name if best else "", "the best at equal coverage", gain, EQUAL_BAR))
+        for row, quality in others:
+            if row.setting == DEFAULTS:
+                found.append(Bar(engine, row.name, "as it is by default", ours.mean - quality.mean, DEFAULTS_BAR))
+    return tuple(found)
+
+
+def is_met(outcome: Outcome) -> bool:
+    """True if every bar is met and nobody failed."""
+    return all(bar.met for bar in bars(outcome.rows)) and all(row.quality for row in outcome.rows)
+
+
+def table(rows: Iterable[Row]) -> str:
+    """Markdown, a line for each row."""
+    return "\n".join((*HEADER, *map(_line, rows)))
+
+
+def described(outcome: Outcome) -> str:
+    """Markdown: what was compared, the table, and the bars."""
+    guidance = "" if outcome.guidance is None else f", guidance {outcome.guidance:g}"
+    made_by = {row.made_by for row in outcome.rows if row.made_by}
+    versions = ", ".join((*outcome.versions, *sorted(made_by - {*outcome.versions})))
+    timed = any(row.speed is not None for row in outcome.rows)
+    times = f" Times: batch {outcome.batch}, {outcome.processor}." if timed else ""
+    lines = [
+        f"`{outcome.model}`, `{outcome.plan}`{guidance}: ranges from {outcome.trajectories} trajectories,"
+        f" {outcome.seeds} held-out seeds; {versions}.{times}",
+        "",
+        table(outcome.rows),
+        "",
+        *(f"- {bar}" for bar in bars(outcome.rows)),
+    ]
+    return "\n".join(lines).rstrip()
+
+
+def save(outcome: Outcome, work: Path) -> None:
+    """Keep an outcome, in the place of an earlier one of the same model and plan."""
+    path = work / OUTCOMES / (re.sub(r"\W+", "-", f"{outcome.model}-{outcome.plan}") + ".json")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_bytes(msgspec.json.format(msgspec.json.encode(outcome)))
+    partial.replace(path)
+
+
+def saved(work: Path) -> tuple[Outcome, ...]:
+    """All outcomes of a work folder: by model, plans of more steps first. UserError for one of another form."""
+    found = []
+    for path in (work / OUTCOMES).glob("*.json"):
+        try:
+            found.append(msgspec.json.decode(path.read_bytes(), type=Outcome))
+        except msgspec.DecodeError as error:
+            raise UserError(f"{path}: {error}", "remove it, and compare again") from None
+    return tuple(sorted(found, key=lambda each: (each.model, -each.steps, each.plan)))
+
+
+def page(text: str, made: str) -> str:
+    """A page with what stands between its markers replaced. UserError if it has none."""
+    start, end = MARKERS
+    if start not in text or end not in text:
+        raise UserError("the page has no markers for the tables", f"put {start} and {end} into it")
+    return text[: text.index(start) + len(start)] + f"\n\n{made}\n\n" + text[text.index(end) :]
+
+
+def _is_equal(quality: Quality, ours: Quality) -> bool:
+    return quality.coverage >= LEAST_COVERAGE and set(quality.int8_ops) <= set(ours.int8_ops)
+
+
+def _line(row: Row) -> str:
+    quality = row.quality
+    if quality is None:
+        return f"| {row.engine} | {row.name} | failed: {row.reason.replace('|', '/')} | | | |"
+    speed = "" if row.speed is None else f"{row.speed:.2f}"
+    figures = f"{quality.mean:.1f} | {quality.p5:.1f} | {100 * quality.coverage:.1f} % | {speed}"
+    return f"| {row.engine} | {row.name} | {figures} |"

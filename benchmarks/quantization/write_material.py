@@ -1,0 +1,17 @@
+"""Material of a bundle that is not calibrated yet: `python write_material.py BUNDLE PLAN TRAJECTORIES FOLDER`."""
+
+import sys
+from pathlib import Path
+
+from material import write_material
+
+from fewstep.calibration.calibrate import CalibrateOptions, open_task
+
+
+def main(bundle: Path, plan: str, trajectories: int, folder: Path) -> None:
+    task = open_task(CalibrateOptions(bundle, plan, ("cpu-x86",), trajectories))
+    write_material(task.sampler, task.plan, task.seeds, folder)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), Path(sys.argv[4]))

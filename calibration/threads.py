@@ -1,0 +1,28 @@
+"""Work on arrays beside other work: numpy and engines compute without holding the interpreter."""
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+from fewstep.runtime.doctor.cpu import usable_cores
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def side_by_side(work: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
+    """What `work` makes of each item, in their order; raises what the first of them raises."""
+    with ThreadPoolExecutor(usable_cores()) as threads:
+        return list(threads.map(work, items))
+
+
+def while_the_next_comes(work: Callable[[Item], object], items: Iterable[Item]) -> None:
+    """Do `work` on each item, one after the other, while the next item is made. Two items are held at once, no more."""
+    running: Future[object] | None = None
+    with ThreadPoolExecutor(1) as behind:
+        for item in items:
+            if running is not None:
+                running.result()  # raises what it raised
+            running = behind.submit(work, item)
+        if running is not None:
+            running.result()

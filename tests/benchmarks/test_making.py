@@ -1,0 +1,66 @@
+"""benchmarks/quantization/making.py and tools/: tools get every row, and one that fails says why."""
+
+import runpy
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import compare
+import making
+import numpy as np
+import pytest
+from contenders import TOOLS, Contender
+from making import quantize, reason
+from material import Material
+from test_calibrate import denoiser
+
+from fewstep.runtime.errors import UserError
+
+
+def test_nncf_is_given_each_row_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("nncf", "onnx"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    script = runpy.run_path(str(making.SCRIPTS / "nncf_ptq.py"))
+    np.savez(tmp_path / "0.npz", x=np.arange(6).reshape(3, 2), row=np.arange(3))
+    np.savez(tmp_path / "1.npz", x=np.arange(6, 10).reshape(2, 2), row=np.arange(3, 5))
+    rows = [script["one_row"](item) for item in script["rows"](tmp_path)]
+    assert [row["row"].tolist() for row in rows] == [[0], [1], [2], [3], [4]]
+    assert [row["x"].tolist() for row in rows[2:4]] == [[[4, 5]], [[6, 7]]]
+
+
+def test_a_python_is_found_from_where_the_command_was_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "nncf/bin").mkdir(parents=True)
+    (tmp_path / "nncf/bin/python").symlink_to(sys.executable)
+    monkeypatch.chdir(tmp_path)
+    assert compare.environments(["nncf_ptq=nncf/bin/python"])["nncf_ptq"] == str(tmp_path / "nncf/bin/python")
+    assert compare.environments(["nncf_ptq=sh"])["nncf_ptq"].endswith("/sh")
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("raise ValueError('of /here/float.onnx')", "ValueError: of /here/float.onnx"),
+        ("raise SystemExit(3)", "its process ended with 3"),
+        ("import time; time.sleep(60)", "took more than 2 s"),
+        (None, "its Python does not start: No such file or directory"),
+    ],
+)
+def test_a_tool_that_fails_says_why_without_advice(
+    code: str | None, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "ort_static.py").write_text(code or "")
+    monkeypatch.setattr(making, "SCRIPTS", tmp_path)
+    if "sleep" in (code or ""):
+        monkeypatch.setattr(making, "TIMEOUT", 2.0)
+    line = Contender("onnxruntime", TOOLS["ort_static"], "defaults")
+    with pytest.raises(UserError) as raised:
+        quantize(line, Material(tmp_path, denoiser()), sys.executable if code else "/no/python")
+    assert raised.value.what == reason(raised.value, ()) == said
+    assert list(tmp_path.iterdir()) == [tmp_path / "ort_static.py"]
+
+
+def test_reasons_have_no_paths_of_this_machine() -> None:
+    error = ValueError("[/home/me/work/0a1b/float.onnx] and /opt/nncf/lib/x.py of node /down/conv\nmore")
+    found = reason(error, [Path("/home/me/work/0a1b"), Path("/opt/nncf"), Path("/")])
+    assert found == "[0a1b/float.onnx] and nncf/lib/x.py of node /down/conv"
+    assert reason(UserError("it broke", "do this"), []) == "it broke" and reason(KeyError(), []) == "KeyError"

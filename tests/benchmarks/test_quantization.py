@@ -1,0 +1,204 @@
+"""benchmarks/quantization: who is compared, which bars, and one comparison from end to end."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import compare
+import pytest
+from contenders import TOOLS, contenders
+from outcome import MARKERS, Outcome, Quality, Row, bars, is_met, page, save, saved, table
+from test_calibrate import FIRST, denoiser, write_bundle
+
+from fewstep.calibration.calibrate import calibrate
+from fewstep.runtime.bundle import open_bundle
+from fewstep.runtime.errors import UserError
+
+SHORT = ("--only", "ort_static-defaults", "--seeds", "4", "--no-speed", "--json")
+
+
+def quality(mean: float, ops: Sequence[str] = ("a", "b"), macs: int = 98) -> Quality:
+    return Quality(mean, mean - 5, mean - 9, macs, 100, tuple(ops))
+
+
+def outcome(*rows: Row, model: str = "tiny", steps: int = 8) -> Outcome:
+    return Outcome(model, f"ddim:{steps}", steps, 2.0, 64, 256, 8, "a processor", ("fewstep 1",), rows)
+
+
+def test_ours_is_first_on_each_engine_of_the_tools_that_are_there() -> None:
+    lines = contenders(TOOLS)
+    assert [line.engine for line in lines if line.tool is None] == ["onnxruntime", "openvino", "tensorrt"]
+    assert [line.body for line in lines[:3]] == ["int8-cpu-x86", "ort_static-defaults", "ort_static-outer"]
+    assert len({line.body for line in lines}) == len(lines) == 3 + sum(len(tool.settings) for tool in TOOLS.values())
+    assert {line.engine for line in contenders(["ort_static"])} == {"onnxruntime"}
+    assert [line.name for line in contenders(TOOLS, ["nncf_ptq-tuned"])] == [
+        "fewstep",
+        "NNCF, tuned",
+        "NNCF, tuned-transformer",
+    ]
+
+
+def test_a_tool_or_a_setting_that_there_is_not_is_refused() -> None:
+    with pytest.raises(UserError, match="there is no tool 'other'"):
+        contenders(["ort_static", "other"])
+    with pytest.raises(UserError, match="no setting has median"):
+        contenders(TOOLS, ["median"])
+    with pytest.raises(UserError, match="--python nncf_ptq"):
+        compare.environments(["nncf_ptq"])
+
+
+def test_the_bar_at_equal_coverage_takes_the_best_that_covers_as_much_and_nothing_else() -> None:
+    rows = (
+        Row("onnxruntime", "fewstep", quality=quality(45)),
+        Row("onnxruntime", "one, defaults", "defaults", quality(36, ("a", "b", "c"))),
+        Row("onnxruntime", "one, outer", "outer", quality(44, ("a",), 94)),  # covers less
+        Row("onnxruntime", "one, tuned", "tuned", quality(42.5)),
+        Row("onnxruntime", "one, tuned-entropy", "tuned-entropy", quality(43.5, ("b",), 95)),
+        Row("onnxruntime", "two, defaults", "defaults", quality(30)),
+        Row("openvino", "fewstep", quality=quality(47)),
+        Row("openvino", "three, defaults", "defaults", reason="it broke"),
+    )
+    found = bars(rows)
+    assert [(bar.engine, bar.other, bar.gain, bar.least, bar.met) for bar in found] == [
+        ("onnxruntime", "one, tuned-entropy", 1.5, 2.0, False),
+        ("onnxruntime", "one, defaults", 9.0, 10.0, False),
+        ("onnxruntime", "two, defaults", 15.0, 10.0, True),
+        ("openvino", "", None, 2.0, False),
+    ]
+    assert (
+        str(found[0]) == "onnxruntime: +1.5 dB against one, tuned-entropy, the best at equal coverage (bar +2: missed)."
+    )
+    assert not is_met(outcome(*rows))
+    assert is_met(outcome(rows[0], rows[3], rows[5]))
+
+
+def test_nobody_of_equal_coverage_is_a_bar_missed() -> None:
+    rows = (
+        Row("onnxruntime", "fewstep", quality=quality(45)),
+        Row("onnxruntime", "one, defaults", "defaults", quality(30, ("a", "b", "c"))),
+    )
+    equal, defaults = bars(rows)
+    assert (equal.gain, equal.met, defaults.gain, defaults.met) == (None, False, 15.0, True)
+    assert str(equal) == "onnxruntime: no other setting covers as much as ours (bar +2: missed)."
+    assert not is_met(outcome(*rows))
+    assert is_met(outcome(*rows, Row("onnxruntime", "one, tuned", "tuned", quality(43))))
+
+
+def test_the_table_has_a_line_for_each_and_says_why_one_failed() -> None:
+    rows = (
+        Row("openvino", "fewstep", quality=quality(47.04), speed=1.5),
+        Row("openvino", "NNCF, tuned", "tuned", reason="a | b"),
+    )
+    *_, first, second = table(rows).split("\n")
+    assert first == "| openvino | fewstep | 47.0 | 42.0 | 98.0 % | 1.50 |"
+    assert second == "| openvino | NNCF, tuned | failed: a / b | | | |"
+
+
+def test_the_latest_outcome_of_each_model_and_plan_is_kept(tmp_path: Path) -> None:
+    row = Row("openvino", "fewstep", quality=quality(47.04), speed=1.5)
+    old, new, four, other = outcome(), outcome(row), outcome(row, steps=4), outcome(model="another")
+    for each in (old, four, new, other):
+        save(each, tmp_path)
+    assert saved(tmp_path) == (other, new, four)
+
+
+def test_only_what_stands_between_the_markers_is_replaced() -> None:
+    start, end = MARKERS
+    assert page(f"before\n{start}\nold\n{end}\nafter", "new") == f"before\n{start}\n\nnew\n\n{end}\nafter"
+    with pytest.raises(UserError, match="has no markers"):
+        page("nothing", "new")
+    assert start in compare.PAGE.read_text() and end in compare.PAGE.read_text()
+
+
+def test_written_outcomes_stand_in_the_page_beside_earlier_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "page.md"
+    path.write_text("\n".join(("# Title", *MARKERS)))
+    row = Row("openvino", "fewstep", quality=quality(47.04))
+    monkeypatch.setattr(compare, "PAGE", path)
+    save(outcome(row, steps=4), tmp_path)
+    monkeypatch.setattr(compare, "compare", lambda *given: outcome(row, Row("openvino", "b, tuned", "tuned")))
+    assert compare.main(["bundle", "--work", str(tmp_path), "--write"]) == 1
+    text = path.read_text()
+    assert text.index("`ddim:8`") < text.index("| openvino | b, tuned | failed") < text.index("`ddim:4`")
+    assert capsys.readouterr().out.count("| openvino | fewstep | 47.0 |") == 1
+    with pytest.raises(SystemExit):
+        compare.main(["bundle", "--work", str(tmp_path), "--write", "--only", "tuned"])
+    assert path.read_text() == text
+
+
+def test_bodies_of_different_plans_are_refused() -> None:
+    bodies = {"int8-cpu-x86": SimpleNamespace(plan="ddim:3"), "int8-openvino": SimpleNamespace(plan="ddim:4")}
+    bundle = SimpleNamespace(path=Path("bundle"), manifest=SimpleNamespace(bodies=bodies))
+    lines = contenders(["ort_static", "nncf_ptq"])
+    with pytest.raises(UserError, match="int8-cpu-x86, int8-openvino were calibrated along different plans"):
+        compare.calibrated_plan(SimpleNamespace(bundle=bundle), lines)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("option", ["--seeds", "--batch"])
+def test_none_of_something_is_refused_in_one_line(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        compare.main(["bundle", option, "0"])
+    assert capsys.readouterr().err.splitlines()[-1].endswith(f"argument {option}: 0 is less than 1")
+
+
+def test_what_was_made_before_a_failure_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def made(path: Path, *given: object) -> Outcome:
+        if path.name == "second":
+            raise UserError("it broke", "mend it")
+        return outcome()
+
+    monkeypatch.setattr(compare, "compare", made)
+    with pytest.raises(SystemExit):
+        compare.main(["first", "second", "--work", str(tmp_path), "--write"])
+    assert saved(tmp_path) == (outcome(),)
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    path = write_bundle(tmp_path / "bundle", denoiser())
+    calibrate(replace(FIRST, bundle=path, target=("cpu-x86",)))
+    return path
+
+
+def test_a_comparison_is_judged_once_and_leaves_the_bundle(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = open_bundle(bundle).manifest
+    arguments = [str(bundle), "--work", str(tmp_path / "work"), *SHORT]
+    compare.main(arguments)
+    (found,) = json.loads(capsys.readouterr().out)["outcomes"]
+    ours, theirs = found["rows"]
+    assert (found["plan"], found["steps"], found["trajectories"], found["seeds"]) == ("ddim:3", 3, 4, 4)
+    assert (ours["name"], theirs["name"]) == ("fewstep", "onnxruntime, defaults") and theirs["made_by"]
+    assert ours["quality"]["int8_ops"] == ["h1"] and set(theirs["quality"]["int8_ops"]) == {"h0", "h1", "v"}
+    assert 100 > ours["quality"]["mean"] > theirs["quality"]["mean"] > 10
+    equal, defaults = found["bars"]  # by default it rounds the first and the last layer too
+    assert (equal["gain"], equal["met"]) == (None, False)
+    assert defaults["gain"] == pytest.approx(ours["quality"]["mean"] - theirs["quality"]["mean"])
+    assert open_bundle(bundle).manifest == before
+
+    kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("work/*/*") if path.is_file()}
+    compare.main(arguments)
+    assert json.loads(capsys.readouterr().out)["outcomes"] == [found]
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("work/*/*") if path.is_file()} == kept
+
+
+def test_a_tool_that_fails_is_a_row_with_its_reason(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [str(bundle), "--work", str(tmp_path / "work"), *SHORT, "--python", "ort_static=/no/python"]
+    assert compare.main(arguments) == 1
+    ours, theirs = json.loads(capsys.readouterr().out)["outcomes"][0]["rows"]
+    assert ours["quality"]["mean"] > 10 and theirs["quality"] is None
+    assert theirs["reason"] == "its Python does not start: No such file or directory"
+
+
+def test_a_bundle_without_our_body_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_bundle(tmp_path / "bundle", denoiser())
+    with pytest.raises(SystemExit):
+        compare.main([str(path), "--work", str(tmp_path / "work"), *SHORT])
+    assert "has no int8-cpu-x86" in capsys.readouterr().err

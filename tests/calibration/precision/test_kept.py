@@ -1,0 +1,131 @@
+"""A search goes on where it was interrupted, and another point of its frontier is deployed without measuring anew."""
+
+from math import nan
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from test_calibrate import write_bundle
+from test_refine import LAYERS, deep, run
+
+from fewstep.calibration.precision import kept as kept_module
+from fewstep.calibration.precision import sensitivity, variants
+from fewstep.calibration.precision.kept import Figures, Kept, key
+from fewstep.runtime import cache
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    return write_bundle(tmp_path / "bundle", deep())
+
+
+@pytest.fixture
+def timed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Grows by 1 with each operation that is timed; it may be made to kill at one."""
+    calls: list[int] = []
+    real = sensitivity.slowdown
+
+    def slowdown(*arguments: object) -> float:
+        if len(calls) == 2:
+            calls.append(0)
+            raise Killed
+        calls.append(1)
+        return real(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(sensitivity, "slowdown", slowdown)
+    return calls
+
+
+def kept() -> list[Path]:
+    return list((cache.folder() / "precision").glob("*"))
+
+
+def test_a_search_goes_on_after_the_operations_it_has(
+    bundle: Path, timed: list[int], caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(Killed):
+        run(bundle, quality="45dB")
+    (file,) = kept()
+    found = run(bundle, quality="45dB").refined["int8-cpu-x86"]
+    assert len(timed) == 3 + (LAYERS - 2) + 1  # two and the killed one; the others, and float32
+    assert "2 of 4 operations were measured before on this machine" in caplog.text and str(file) in caplog.text
+    assert found.sensitivity.gains.shape == (LAYERS, 3) and np.all(found.sensitivity.costs > -1)
+
+
+def test_another_point_is_deployed_from_the_same_figures(bundle: Path, timed: list[int]) -> None:
+    timed += [1, 1, 1]  # none is killed
+    first = run(bundle, quality="20dB").refined["int8-cpu-x86"]
+    measured = len(timed)
+    best = max(first.frontier, key=lambda point: point.quality)
+    second = run(bundle, quality=f"{best.quality:.1f}dB").refined["int8-cpu-x86"]
+    assert len(timed) == measured and second.frontier == first.frontier
+    assert np.array_equal(first.sensitivity.costs, second.sensitivity.costs)
+    third = run(bundle, quality="20dB", trajectories=5).refined["int8-cpu-x86"]  # other ranges
+    assert len(timed) == 2 * measured - 3 and third.sensitivity.quality != first.sensitivity.quality
+    assert len(kept()) == 2
+
+
+def test_a_damaged_file_is_none(bundle: Path, timed: list[int], caplog: pytest.LogCaptureFixture) -> None:
+    timed += [1, 1, 1]
+    first = run(bundle, quality="20dB").refined["int8-cpu-x86"]
+    (file,) = kept()
+    file.write_bytes(file.read_bytes()[:-9])
+    again = run(bundle, quality="20dB").refined["int8-cpu-x86"]
+    assert "it starts anew" in caplog.text
+    assert np.array_equal(first.sensitivity.gains, again.sensitivity.gains)
+
+
+def test_gains_of_other_groups_are_none(bundle: Path, timed: list[int], caplog: pytest.LogCaptureFixture) -> None:
+    timed += [1, 1, 1]
+    run(bundle, quality="20dB")
+    (file,) = kept()
+    figures = msgspec.json.decode(file.read_bytes(), type=Figures)
+    figures.operations["h2"] = ((0.5,), 0.1)
+    file.write_bytes(msgspec.json.encode(figures))
+    found = run(bundle, quality="20dB").refined["int8-cpu-x86"]
+    assert "gains of other groups" in caplog.text and found.sensitivity.gains.shape == (LAYERS, 3)
+
+
+@pytest.mark.parametrize("change", [{"quota": 1.5}, {"int8_instructions": ()}])
+def test_times_of_another_machine_are_not_taken(
+    bundle: Path, timed: list[int], monkeypatch: pytest.MonkeyPatch, change: dict[str, object]
+) -> None:
+    timed += [1, 1, 1]
+    run(bundle, quality="20dB")
+    cpu = msgspec.structs.replace(kept_module.this_cpu(), **change)
+    monkeypatch.setattr(kept_module, "this_cpu", lambda: cpu)
+    run(bundle, quality="20dB")
+    assert len(kept()) == 2
+
+
+def test_what_is_not_a_number_is_not_kept() -> None:
+    figures = Figures((nan, 1.0), {"a": ((nan, 1.0), 0.5), "b": ((2.0, 1.0), 0.5)}, {"1;": nan, ";1": 30.0})
+    Kept("figures.json", figures).save()
+    (file,) = kept()
+    assert msgspec.json.decode(file.read_bytes(), type=Figures) == Figures(None, {"b": ((2.0, 1.0), 0.5)}, {";1": 30.0})
+
+
+def test_all_int8_is_lowered_once(bundle: Path, timed: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    timed += [1, 1, 1]
+    without: list[tuple[str, ...]] = []
+    for name in ("lower", "lower_graph"):
+        real = getattr(variants, name)
+
+        def recorded(prepared: Any, table: Any, target: Any, in_float: Any, *more: Any, real: Any = real) -> Any:
+            without.append(tuple(in_float))
+            return real(prepared, table, target, in_float, *more)
+
+        monkeypatch.setattr(variants, name, recorded)
+    run(bundle, quality="45dB")
+    assert without.count(()) == 1 and len(without) > LAYERS
+
+
+def test_choices_have_keys_of_their_own() -> None:
+    assert key((frozenset({3, 1}), frozenset(), frozenset({12}))) == "1,3;;12"
+    assert key((frozenset({1}), frozenset({3}), frozenset({12}))) == "1;3;12"
