@@ -93,6 +93,8 @@ def wheel(path: Path, **changed: bytes | None) -> Path:
     content: dict[str, bytes | None] = {f"fewstep/{folder}/py.typed": b"" for folder in FOLDERS.values()}
     content |= {
         "fewstep/models/fashion_mnist/fashion_mnist.safetensors": b"weights",
+        "fewstep/models/cifar10/cifar10.safetensors": b"weights",
+        "fewstep/calibration/evaluation/extractors/cifar10-cnn.onnx": b"graph",
         "fewstep/calibration/evaluation/extractors/fashion-mnist-cnn.onnx": b"graph",
         "fewstep/models/fashion_mnist/ready/manifest.json": ready,
         "fewstep/models/fashion_mnist/ready/graphs/g.onnx": graph,
