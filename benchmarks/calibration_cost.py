@@ -26,6 +26,7 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from bar import Bar
 from command_cost import Cost, TooLarge, Unfinished, measure
 
 from fewstep.runtime.bundle import open_bundle
@@ -57,24 +58,6 @@ class Measured:
     def compared(self) -> int | None:
         """The largest number of trajectories that both finished."""
         return max((n for n, cost in self.theirs.items() if isinstance(cost, Cost) and n in self.ours), default=None)
-
-
-@dataclass(frozen=True)
-class Bar:
-    """One figure and what it must not exceed, in the same unit. NaN where nothing could be compared: that is missed."""
-
-    name: str
-    found: float
-    bar: float
-    unit: str
-
-    @property
-    def holds(self) -> bool:
-        return self.found <= self.bar
-
-    def __str__(self) -> str:
-        verdict = "" if self.holds else "  MISSED"
-        return f"{self.name:<44}{self.found:6.2f} {self.unit:<2} of {self.bar:5.2f} {self.unit}{verdict}"
 
 
 def bars(measured: Measured, trajectories: Sequence[int]) -> tuple[Bar, ...]:

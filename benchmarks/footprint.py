@@ -11,10 +11,11 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib.metadata import distribution
 from pathlib import Path
 from statistics import median
+
+from bar import Bar
 
 import fewstep.runtime
 from fewstep.models import ready
@@ -40,24 +41,6 @@ seconds = time.perf_counter() - started
 kib = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
 print(json.dumps([seconds, kib * 1024]))
 """
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One measurement and the bar it must stay under, in the same unit."""
-
-    name: str
-    found: float
-    bar: float
-    unit: str
-
-    @property
-    def holds(self) -> bool:
-        return self.found <= self.bar
-
-    def __str__(self) -> str:
-        verdict = "" if self.holds else "  MISSED"
-        return f"{self.name:<48}{self.found:8.1f} {self.unit:<3} of {self.bar:6.1f} {self.unit}{verdict}"
 
 
 def installed_bytes() -> int:
@@ -99,13 +82,13 @@ def weight_bytes(bundle: Path) -> int:
     return sum((bundle / name).stat().st_size for graph in graphs for name in (graph.file, *graph.data))
 
 
-def figures(processes: int = PROCESSES) -> Iterator[Figure]:
+def figures(processes: int = PROCESSES) -> Iterator[Bar]:
     bundle = ready.fashion_mnist()
-    yield Figure("installed, beyond numpy and onnxruntime", installed_bytes() / MB, 10.0, "MB")
-    yield Figure("import, beyond import numpy", 1e3 * import_seconds(processes), 40.0, "ms")
+    yield Bar("installed, beyond numpy and onnxruntime", installed_bytes() / MB, 10.0, "MB")
+    yield Bar("import, beyond import numpy", 1e3 * import_seconds(processes), 40.0, "ms")
     seconds, peak = first_sample(bundle, processes)
-    yield Figure("load and the first sample of 8 steps", 1e3 * seconds, 500.0, "ms")
-    yield Figure("resident at most, weights x 1.5 + 120 MB", peak / MB, weight_bytes(bundle) * 1.5 / MB + 120, "MB")
+    yield Bar("load and the first sample of 8 steps", 1e3 * seconds, 500.0, "ms")
+    yield Bar("resident at most, weights x 1.5 + 120 MB", peak / MB, weight_bytes(bundle) * 1.5 / MB + 120, "MB")
 
 
 def _run(bytecode: str, code: str, *arguments: str) -> str:

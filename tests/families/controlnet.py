@@ -2,23 +2,16 @@
 
 from pathlib import Path
 
-from tiny import UNET, diffusers_folder
+from tiny import diffusers_folder, stable_diffusion_unet
 
 NAME = "ControlNetModel (diffusers folder)"
 PLAN = "scheduler:2"
 
 
 def make(folder: Path) -> str:
-    from diffusers import ControlNetModel, UNet2DConditionModel
+    from diffusers import ControlNetModel
 
-    network = UNet2DConditionModel(
-        in_channels=4,
-        out_channels=4,
-        cross_attention_dim=12,
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        **UNET,
-    )
+    network = stable_diffusion_unet()
     control = ControlNetModel.from_unet(network, conditioning_embedding_out_channels=(4, 8))
     return diffusers_folder(
         folder,

@@ -2,23 +2,16 @@
 
 from pathlib import Path
 
-from tiny import UNET, diffusers_folder
+from tiny import diffusers_folder, stable_diffusion_unet
 
 NAME = "T2IAdapter (diffusers folder)"
 PLAN = "scheduler:2"
 
 
 def make(folder: Path) -> str:
-    from diffusers import T2IAdapter, UNet2DConditionModel
+    from diffusers import T2IAdapter
 
-    network = UNet2DConditionModel(
-        in_channels=4,
-        out_channels=4,
-        cross_attention_dim=12,
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        **UNET,
-    )
+    network = stable_diffusion_unet()
     adapter = T2IAdapter(in_channels=3, channels=[16, 32], num_res_blocks=1, downscale_factor=2)
     return diffusers_folder(
         folder,

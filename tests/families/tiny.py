@@ -14,6 +14,20 @@ UNET: dict[str, Any] = {
 }
 
 
+def stable_diffusion_unet() -> Any:
+    """The UNet that a ControlNet or an adapter stands beside."""
+    from diffusers import UNet2DConditionModel
+
+    return UNet2DConditionModel(
+        in_channels=4,
+        out_channels=4,
+        cross_attention_dim=12,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        **UNET,
+    )
+
+
 def randomized(network: Any) -> Any:
     """With weights of a trained one's size, none of them zero or one, which a pass would rightly drop."""
     import torch
