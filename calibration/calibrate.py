@@ -14,7 +14,7 @@ import numpy as np
 from fewstep.calibration.bodies import NATIVE
 from fewstep.calibration.checkpoint import Checkpoint, checkpoint_of
 from fewstep.calibration.conditions_file import Rows, deal
-from fewstep.calibration.count import count_activations, count_progressively, measure_corrections, tabulate
+from fewstep.calibration.count import count_activations, count_progressively, tabulate
 from fewstep.calibration.lowering.agreement import warn_of_disagreement
 from fewstep.calibration.lowering.quantize import Lowered, lowered_ops
 from fewstep.calibration.lowering.scheme import Target
@@ -72,7 +72,6 @@ class CalibrateOptions:
         nothing.
     inputs: What the denoiser is watched on: deployed, the plan itself; progressive, the plan with the steps before
         already in int8; uniform, normal or interval, a long trajectory, for comparison.
-    correct_bias: Take the shift that int8 adds to the mean of each channel off again, in bodies for CPUs.
     seed: Of the first trajectory; 0 to 99999 are held out for evaluation, 500000 to 599999 for precision maps.
     quality: Leave as much in float as this needs, as 44dB of mean PSNR against float32: searches a precision map.
     speed: Leave in float what still is this many times as fast as float32, as 1.5x: searches a precision map.
@@ -92,7 +91,6 @@ class CalibrateOptions:
     ranges: Method = "mse"
     groups: Groups = "step"
     inputs: Inputs = "deployed"
-    correct_bias: bool = False
     seed: int = FIRST_SEED
     conditions: Path | None = None
     prompts: Path | None = None
@@ -123,13 +121,11 @@ def calibrate(options: CalibrateOptions, progress: Progress = SILENT) -> Calibra
         kept = checkpoint_of(task, digest)
         counts = count(task, options, kept, progress)
         table = tabulate(counts, digest, task.plan.name, options.ranges, progress)
-        variants = {}
-        for done, target in enumerate(task.targets, 1):
-            is_corrected = options.correct_bias and target.name in NATIVE
-            corrections = measure_corrections(task, table, target, progress) if is_corrected else {}
-            variants[f"int8-{target.name}"] = Variants(prepared, table, target, corrections)
-            progress("lowering", done, len(task.targets))
-        lowered = {name: variant.lower(()) for name, variant in variants.items()}
+        variants = {f"int8-{target.name}": Variants(prepared, table, target) for target in task.targets}
+        lowered = {}
+        for done, (name, variant) in enumerate(variants.items(), 1):
+            lowered[name] = variant.lower(())
+            progress("lowering", done, len(variants))
         plan = regroup(task.plan, table.groups)
         _check_kernels(task, plan, variants, lowered)
         refined = _refine(options, task, plan, variants, progress)
@@ -384,7 +380,6 @@ def _command(options: CalibrateOptions, plan: Plan) -> str:
     bound += "" if options.speed is None else f" --speed {options.speed}"
     measured = f"--ranges {options.ranges} --groups {options.groups} --seed {options.seed}"
     measured += "" if options.inputs == "deployed" else f" --inputs {options.inputs}"
-    measured += " --correct-bias" if options.correct_bias else ""
     return (
         f"fewstep calibrate BUNDLE --plan {plan.name}{guidance} --target {target}"
         f" --trajectories {options.trajectories} {measured}{conditions}{bound}"

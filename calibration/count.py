@@ -1,4 +1,4 @@
-"""Measure a task: histograms of activations, and how int8 shifts the means of layers. Memory depends on the batch."""
+"""Measure a task: histograms of its activations, and the ranges that follow. Memory depends on the batch."""
 
 import logging
 from collections.abc import Sequence
@@ -12,14 +12,11 @@ from numpy.typing import NDArray
 from fewstep.calibration.bodies import NATIVE
 from fewstep.calibration.checkpoint import Checkpoint
 from fewstep.calibration.inputs import Distribution, evaluations
-from fewstep.calibration.lowering.bias import NONE, Corrections
 from fewstep.calibration.lowering.quantize import lower_graph
-from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.ranges.methods import tensor_ranges
 from fewstep.calibration.ranges.observe import Counts, batch_within, observed_tensors, open_watched
 from fewstep.calibration.ranges.table import Method, RangesTable
 from fewstep.calibration.row_by_row import row_by_row
-from fewstep.calibration.shifts import Shifts
 from fewstep.calibration.task import Task
 from fewstep.calibration.threads import while_the_next_comes
 from fewstep.calibration.trajectories import BATCH, Evaluation, roll_out
@@ -31,7 +28,6 @@ from fewstep.runtime.sizes import sized
 
 LOG = logging.getLogger("fewstep")
 MEMORY = 2**26  # bytes of activations held at once: rows are run one by one, so holding more wins nothing
-PASSES = 2
 
 
 def count_activations(
@@ -102,29 +98,9 @@ def tabulate(counts: Counts, graph_sha256: str, plan: str, method: Method, progr
     return RangesTable(graph_sha256, plan, counts.edges, method, tensors)
 
 
-def measure_corrections(task: Task, table: RangesTable, target: Target, progress: Progress = SILENT) -> Corrections:
-    """What to add to the layers of an int8 body, from both graphs on the float denoiser's inputs along the plan.
-
-    PASSES of them: the second measures what is left once earlier layers are corrected.
-    """
-    corrections = NONE
-    for _ in range(PASSES):
-        graph, ops, _ = lower_graph(task.prepared, table, target, corrections=corrections)
-        names = tuple(op.name for op in ops)
-        exact, int8 = open_watched(task.prepared, names), _open_int8(graph, names)
-        shifts = Shifts(ops, len(table.groups) + 1)
-        edged = replace(task, edges=table.groups)
-        for evaluation in evaluations(edged, exact, "deployed", progress, batch_of(task, names)):
-            group = edged.group(evaluation.state.step)
-            shifts.add(evaluation.tensors, in_group(int8, group)(evaluation.feeds), group)
-        left = shifts.corrections()
-        corrections = {name: left[name] + corrections.get(name, 0.0) for name in names}
-    return corrections
-
-
-def _open_int8(graph: Graph, also: Sequence[str] = ()) -> Network:
+def _open_int8(graph: Graph) -> Network:
     """A lowered graph as it is deployed, but row by row, as the float one it takes turns with."""
-    return row_by_row(open_session(graph, also, optimize=True), graph.inputs)
+    return row_by_row(open_session(graph, optimize=True), graph.inputs)
 
 
 def in_group(network: Network, group: int) -> Network:

@@ -1,24 +1,24 @@
 """Bias correction of each layer for itself: both graphs' layers are given the float denoiser's activations.
 
-`calibrate --correct-bias` compares layers of the whole int8 body with the float ones, so that a layer is also charged
-with what those before it did, twice over once they are corrected too. Here it answers for its own rounding alone, and
-one pass is enough (Nagel et al. 2019, arXiv 1906.04721, section 4.2, with the measured in place of the assumed means).
+`body_bias.py` compares layers of the whole int8 body with the float ones, so that a layer is also charged with what
+those before it did, twice over once they are corrected too. Here it answers for its own rounding alone, and one pass is
+enough (Nagel et al. 2019, arXiv 1906.04721, section 4.2, with the measured in place of the assumed means).
 """
 
 from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+from choices.bias import Corrections
+from choices.shifts import Shifts
 
 from fewstep.calibration.count import batch_of
 from fewstep.calibration.inputs import evaluations
-from fewstep.calibration.lowering.bias import Corrections
 from fewstep.calibration.lowering.quantize import lower_graph
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.lowering.selection import WeightedOp
 from fewstep.calibration.ranges.observe import open_watched
 from fewstep.calibration.ranges.table import RangesTable
-from fewstep.calibration.shifts import Shifts
 from fewstep.calibration.task import Task
 from fewstep.graph.graph import GROUP, Graph, Node, rename_inputs
 from fewstep.graph.session import open_session

@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
+from choices.channels import channel_axis
 from numpy.typing import NDArray
 
 from fewstep.calibration.count import batch_of
 from fewstep.calibration.inputs import evaluations
-from fewstep.calibration.lowering.bias import channel_axis
 from fewstep.calibration.lowering.selection import WeightedOp
 from fewstep.calibration.ranges.observe import open_watched
 from fewstep.calibration.task import Task

@@ -7,6 +7,8 @@ from typing import get_args
 
 import numpy as np
 from choices.adaround import adaround
+from choices.bias import Corrections, correct
+from choices.body_bias import body_corrections
 from choices.gptq import gptq
 from choices.hessians import as_rows
 from choices.joining import join_concat
@@ -16,7 +18,7 @@ from choices.rescaling import Factors, dilation, reaches, rescaled_inputs, resca
 from choices.seen import LONG, Body, Seen
 from numpy.typing import NDArray
 
-from fewstep.calibration.count import count_activations, count_progressively, measure_corrections
+from fewstep.calibration.count import count_activations, count_progressively
 from fewstep.calibration.inputs import Distribution
 from fewstep.calibration.lowering.encoding import Encoding, asymmetric_uint8, symmetric_int8
 from fewstep.calibration.lowering.pairs import pairs
@@ -27,12 +29,15 @@ from fewstep.calibration.lowering.targets.cpu_x86_7bit import CPU_X86_7BIT
 from fewstep.calibration.lowering.targets.openvino import OPENVINO
 from fewstep.calibration.lowering.targets.tensorrt import TENSORRT
 from fewstep.calibration.ranges.merging import merge_groups, regrouped
-from fewstep.calibration.ranges.table import Method, Range, Ranges
+from fewstep.calibration.ranges.table import Method, Range, Ranges, RangesTable
+from fewstep.calibration.task import Task
 from fewstep.calibration.weights import LARGEST, QuantizedWeight, quantize_weight
 from fewstep.graph.graph import Graph
 from fewstep.runtime.backends import Network
+from fewstep.runtime.progress import Progress
 
 Row = Callable[[Seen], Body]
+Measure = Callable[[Task, RangesTable, Target, Progress], Corrections]
 Rounding = Callable[[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], int], NDArray[np.float64]]
 
 FOUR_BITS = 7  # the greatest magnitude of a 4-bit weight
@@ -68,13 +73,10 @@ def lowered_for(target: Target, seen: Seen) -> Body:
     return seen.lowered(seen.usual, target)
 
 
-def corrected(target: Target, seen: Seen) -> Body:
-    corrections = measure_corrections(seen.task, seen.usual, target, seen.progress)
-    return seen.lowered(seen.usual, target, corrections)
-
-
-def corrected_alone(target: Target, seen: Seen) -> Body:
-    return seen.lowered(seen.usual, target, local_corrections(seen.task, seen.usual, target, seen.progress))
+def corrected(measure: Measure, target: Target, seen: Seen) -> Body:
+    body = seen.lowered(seen.usual, target)
+    corrections = measure(seen.task, seen.usual, target, seen.progress)
+    return replace(body, graph=correct(body.graph, seen.ops, corrections))
 
 
 def symmetric(seen: Seen) -> Body:
@@ -201,11 +203,11 @@ ROWS: dict[str, Row] = {
     "weights: 4 bits": partial(lowered_for, CPU_X86_4BIT),
     "weights: 4 bits, GPTQ": partial(second_order, gptq, FOUR_BITS),
     "weights: 4 bits, AdaRound": partial(second_order, adaround, FOUR_BITS),
-    "bias correction, 8 bits": partial(corrected, CPU_X86),
-    "bias correction, 7 bits": partial(corrected, CPU_X86_7BIT),
-    "bias correction, 4 bits": partial(corrected, CPU_X86_4BIT),
-    "bias correction of each layer alone, 8 bits": partial(corrected_alone, CPU_X86),
-    "bias correction of each layer alone, 4 bits": partial(corrected_alone, CPU_X86_4BIT),
+    "bias correction, 8 bits": partial(corrected, body_corrections, CPU_X86),
+    "bias correction, 7 bits": partial(corrected, body_corrections, CPU_X86_7BIT),
+    "bias correction, 4 bits": partial(corrected, body_corrections, CPU_X86_4BIT),
+    "bias correction of each layer alone, 8 bits": partial(corrected, local_corrections, CPU_X86),
+    "bias correction of each layer alone, 4 bits": partial(corrected, local_corrections, CPU_X86_4BIT),
     "target: openvino": _run_by(on_openvino, partial(lowered_for, OPENVINO)),
     "target: openvino, groups pooled": _run_by(on_openvino, partial(pooled, target=OPENVINO)),
     "target: tensorrt (simulated)": _run_by(simulated, partial(lowered_for, TENSORRT)),

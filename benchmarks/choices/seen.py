@@ -9,7 +9,6 @@ from choices.opening import deployed
 
 from fewstep.calibration.count import batch_of, count_activations, tabulate
 from fewstep.calibration.inputs import Distribution, long_plan, taken
-from fewstep.calibration.lowering.bias import NONE, Corrections
 from fewstep.calibration.lowering.quantize import emit, encoded_tensors, lower_graph, lowered_ops
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.lowering.selection import WeightedOp
@@ -80,8 +79,8 @@ class Seen:
         """The same trajectories of another graph that computes the same."""
         return replace(self, task=replace(self.task, prepared=prepared))
 
-    def lowered(self, table: RangesTable, target: Target = CPU_X86, corrections: Corrections = NONE) -> Body:
-        graph, _, _ = lower_graph(self.task.prepared, table, target, corrections=corrections)
+    def lowered(self, table: RangesTable, target: Target = CPU_X86) -> Body:
+        graph, _, _ = lower_graph(self.task.prepared, table, target)
         return Body(graph, table.groups)
 
     def with_weights(

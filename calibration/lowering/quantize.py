@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from fewstep.calibration.lowering.bias import NONE, Corrections, correct
 from fewstep.calibration.lowering.centring import centre
 from fewstep.calibration.lowering.encoding import Encoding, scale_of, zero_point_of
 from fewstep.calibration.lowering.factors import coarsening, factored
@@ -33,18 +32,12 @@ class Lowered:
     notes: tuple[str, ...]
 
 
-def lower(
-    prepared: Graph,
-    table: RangesTable,
-    target: Target,
-    in_float: Collection[str] = (),
-    corrections: Corrections = NONE,
-) -> Lowered:
+def lower(prepared: Graph, table: RangesTable, target: Target, in_float: Collection[str] = ()) -> Lowered:
     """Lower a prepared float32 body for a target, but for the operations named in `in_float`.
 
     UserError if a tensor has no range, or nothing can be quantized.
     """
-    graph, ops, encodings = lower_graph(prepared, table, target, in_float, corrections)
+    graph, ops, encodings = lower_graph(prepared, table, target, in_float)
     groups = table.groups if GROUP_INPUT in graph.inputs else ()
     notes = target.notes + _widening(encodings)
     if target.scheme.constant_scales:
@@ -57,7 +50,6 @@ def lower_graph(
     table: RangesTable,
     target: Target,
     in_float: Collection[str] = (),
-    corrections: Corrections = NONE,
 ) -> tuple[Graph, tuple[WeightedOp, ...], dict[str, Encoding]]:
     """The int8 graph alone, not checked on an engine: with its operations, and how activations are encoded."""
     ops = tuple(op for op in lowered_ops(prepared) if op.name not in in_float)
@@ -68,8 +60,7 @@ def lower_graph(
     encodings = {name: scheme.encode(table[name], grouped) for name in encoded_tensors(ops, scheme)}
     base, inner, codes = _written_out(prepared, ops, encodings, weights, scheme)
     base = reduce(lambda graph, rewrite: rewrite(graph), target.passes, base)
-    graph = emit(base, inner, codes, _by_name(inner, weights), scheme)
-    return correct(graph, ops, corrections), ops, encodings
+    return emit(base, inner, codes, _by_name(inner, weights), scheme), ops, encodings
 
 
 def lowered_ops(prepared: Graph) -> tuple[WeightedOp, ...]:

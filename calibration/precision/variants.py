@@ -1,10 +1,9 @@
 """The prepared graph lowered with some operations left in float, opened as it would be deployed."""
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
-from fewstep.calibration.lowering.bias import Corrections
 from fewstep.calibration.lowering.coverage import count
 from fewstep.calibration.lowering.quantize import Lowered, lower, lower_graph, lowered_ops
 from fewstep.calibration.lowering.scheme import Target
@@ -20,7 +19,6 @@ class Variants:
     prepared: Graph
     table: RangesTable
     target: Target
-    corrections: Corrections = field(default_factory=dict)
 
     @property
     def operations(self) -> tuple[str, ...]:
@@ -35,7 +33,7 @@ class Variants:
         """The graph to deploy, with what really runs in int8 counted."""
         if self._is_float(in_float):
             return Lowered(self.prepared, count(self.prepared, ()), (), ())
-        return lower(self.prepared, self.table, self.target, in_float, self.corrections) if in_float else self._int8
+        return lower(self.prepared, self.table, self.target, in_float) if in_float else self._int8
 
     def graph(self, in_float: Collection[str] = ()) -> Graph:
         """The graph alone; one with some operations in float is not checked on an engine."""
@@ -43,12 +41,12 @@ class Variants:
             return self.prepared
         if not in_float:
             return self._int8.graph
-        return lower_graph(self.prepared, self.table, self.target, in_float, self.corrections)[0]
+        return lower_graph(self.prepared, self.table, self.target, in_float)[0]
 
     @cached_property
     def _int8(self) -> Lowered:
         """With nothing left in float, made once: it is deployed, hashed, and what all others are measured against."""
-        return lower(self.prepared, self.table, self.target, (), self.corrections)
+        return lower(self.prepared, self.table, self.target, ())
 
     def _is_float(self, in_float: Collection[str]) -> bool:
         return set(in_float) >= set(self.operations)

@@ -172,14 +172,13 @@ class Counted:
 def test_what_comes_after_the_counting_does_not_count_again(
     options: CalibrateOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Killed while it corrects biases, though the counts were written a moment ago."""
+    """Killed while it compares the kernels of what it lowered, though the counts were written a moment ago."""
     monkeypatch.setattr(checkpoint, "SECONDS", 1e9)
-    corrected = replace(options, correct_bias=True)
-    expected = calibrate(replace(corrected, bundle=write_bundle(tmp_path / "other", denoiser()))).manifest
+    expected = calibrate(replace(options, bundle=write_bundle(tmp_path / "other", denoiser()))).manifest
     with monkeypatch.context() as patched, pytest.raises(Killed):
-        patched.setattr(count, "in_group", Counted(count.in_group, calls=3))
-        calibrate(corrected)
-    assert calibrate(corrected).manifest.files == expected.files
+        patched.setattr(verb, "warn_of_disagreement", Counted(verb.warn_of_disagreement, calls=0))
+        calibrate(options)
+    assert calibrate(options).manifest.files == expected.files
     assert "going on after 12 trajectories" in caplog.text and not kept()
 
 
@@ -202,9 +201,9 @@ def test_the_last_pass_is_kept_though_another_was_a_moment_ago(
     options: CalibrateOptions, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(checkpoint, "SECONDS", 1e9)
-    asked = replace(options, inputs="progressive", correct_bias=True)
+    asked = replace(options, inputs="progressive")
     with monkeypatch.context() as patched, pytest.raises(Killed):
-        patched.setattr(verb, "measure_corrections", Counted(count.measure_corrections, calls=0))
+        patched.setattr(verb, "tabulate", Counted(verb.tabulate, calls=0))
         calibrate(asked)
     passes = Counted(count.roll_out)
     monkeypatch.setattr(count, "roll_out", passes)

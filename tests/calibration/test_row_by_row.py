@@ -1,4 +1,4 @@
-"""Ranges and corrections follow from the samples alone: not from how many are run at once, nor from their order."""
+"""Ranges follow from the samples alone: not from how many are run at once, nor from their order."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -12,8 +12,7 @@ from test_calibrate import FIRST, denoiser, write_bundle
 from fewstep.calibration import calibrate as verb
 from fewstep.calibration import count
 from fewstep.calibration.calibrate import open_task
-from fewstep.calibration.count import count_activations, count_progressively, measure_corrections, tabulate
-from fewstep.calibration.lowering.targets import TARGETS
+from fewstep.calibration.count import count_activations, count_progressively, tabulate
 from fewstep.calibration.ranges import observe
 from fewstep.calibration.row_by_row import row_by_row
 from fewstep.calibration.task import Task
@@ -82,13 +81,12 @@ def test_ranges_are_bitwise_the_same_in_any_order(task: Task, monkeypatch: pytes
     assert ranges(replace(task, seeds=range(task.seeds.start + 1, task.seeds.stop + 1)), 4, monkeypatch) != expected
 
 
-def test_progressive_ranges_and_corrections_are_too(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
-    tables, corrections = [], []
+def test_progressive_ranges_are_too(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    tables = set()
     for batch in (1, 4, 16):
         monkeypatch.setattr(count, "BATCH", batch)
-        tables.append(tabulate(count_progressively(task, "mse"), "0" * 64, "plan", "mse"))
-        corrections.append(measure_corrections(task, tables[0], TARGETS[0])["h1"].tobytes())
-    assert len({table.encode() for table in tables}) == len(set(corrections)) == 1
+        tables.add(tabulate(count_progressively(task, "mse"), "0" * 64, "plan", "mse").encode())
+    assert len(tables) == 1
 
 
 def test_each_row_is_alone_and_what_has_no_rows_goes_to_each() -> None:

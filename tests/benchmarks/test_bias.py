@@ -1,20 +1,31 @@
 """Corrections of what int8 shifts, and where they go."""
 
+from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+from choices import body_bias
+from choices.bias import correct
+from choices.body_bias import body_corrections
+from choices.shifts import Shifts
 from small_body import EDGES, SELECTED, body, feeds, table
+from test_calibrate import FIRST, denoiser, write_bundle
+from test_row_by_row import unsteady
 
-from fewstep.calibration.lowering.bias import correct
-from fewstep.calibration.lowering.quantize import lower, lower_graph
+from fewstep.calibration import count
+from fewstep.calibration.calibrate import open_task
+from fewstep.calibration.count import count_activations, tabulate
+from fewstep.calibration.lowering.quantize import lower_graph
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.lowering.selection import selected_ops
 from fewstep.calibration.lowering.targets.cpu_x86 import CPU_X86
 from fewstep.calibration.lowering.targets.tensorrt import TENSORRT
-from fewstep.calibration.shifts import Shifts
+from fewstep.calibration.ranges import observe
 from fewstep.graph.graph import GROUP, Graph
 from fewstep.graph.session import open_session, run
+from fewstep.runtime.backends import Network
 
 BEHIND = {"h2": "h2_biased", "shortcut": "shortcut_biased", "mixed": "mixed_biased", "h3": "h3_biased"}
 
@@ -30,11 +41,11 @@ def test_corrections_of_a_group_are_added_behind_the_operation(spatial: int, edg
     prepared = body(spatial)
     groups = len(edges) + 1
     given = feeds(prepared)
-    plain, _, _ = lower_graph(prepared, table(prepared, edges), CPU_X86)
+    plain, ops, _ = lower_graph(prepared, table(prepared, edges), CPU_X86)
     for name, behind in BEHIND.items():
         rng = np.random.default_rng(0)
         corrections = {name: rng.standard_normal((groups, channels(prepared, name)))}
-        corrected, _, _ = lower_graph(prepared, table(prepared, edges), CPU_X86, corrections=corrections)
+        corrected = correct(plain, ops, corrections)
         for group in range(groups):
             at = given | {GROUP: np.array([group])}
             before, after = (open_session(graph, [behind])(at)[behind] for graph in (plain, corrected))
@@ -47,11 +58,12 @@ def test_corrections_of_a_group_are_added_behind_the_operation(spatial: int, edg
 def test_a_corrected_body_keeps_its_integer_kernels_and_its_operations(target: Target) -> None:
     prepared = body()
     corrections = {name: np.ones((3, channels(prepared, name))) for name in SELECTED}
-    plain = lower(prepared, table(prepared, EDGES), target)
-    corrected = lower(prepared, table(prepared, EDGES), target, corrections=corrections)
-    assert corrected.coverage == plain.coverage
-    extra = [node.op for node in corrected.graph.nodes if node not in plain.graph.nodes]
-    assert sorted(extra) == sorted(["Add"] * 4 + ["Gather"] * 4 * bool(plain.groups))
+    plain, ops, _ = lower_graph(prepared, table(prepared, EDGES), target)
+    corrected = correct(plain, ops, corrections)
+    coverage = target.check(prepared, corrected, ops)
+    assert coverage == target.check(prepared, plain, ops) and set(coverage.int8_ops) == set(SELECTED)
+    extra = [node.op for node in corrected.nodes if node not in plain.nodes]
+    assert sorted(extra) == sorted(["Add"] * 4 + ["Gather"] * 4)
 
 
 def test_an_operation_without_a_bias_behind_it_keeps_its_error() -> None:
@@ -96,3 +108,22 @@ def test_shifts_are_means_per_channel_whatever_the_batches() -> None:
         axes = (0, 1) if name == "mixed" else (0, 2, 3)
         difference = exact[name].astype(np.float64) - found[name]
         np.testing.assert_allclose(sums[0][name][0], difference.mean(axis=axes), atol=1e-9)
+
+
+def test_corrections_of_a_body_are_bitwise_those_of_one_sample_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On engines whose last bits, and more, change with the number of rows."""
+
+    def opened(graph: Graph, also: Iterable[str] = (), optimize: bool = False) -> Network:
+        return unsteady(open_session(graph, also, optimize), "x")
+
+    task = open_task(replace(FIRST, bundle=write_bundle(tmp_path / "bundle", denoiser()), trajectories=16))
+    ranges = tabulate(count_activations(task), "0" * 64, task.plan.name, "mse")
+    for module in (observe, body_bias):
+        monkeypatch.setattr(module, "open_session", opened)
+    found = set()
+    for batch in (1, 4, 16):
+        monkeypatch.setattr(count, "BATCH", batch)
+        found.add(body_corrections(task, ranges, CPU_X86)["h1"].tobytes())
+    assert len(found) == 1

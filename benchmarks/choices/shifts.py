@@ -1,12 +1,13 @@
-"""How int8 shifts the means of layers: what `lowering/bias.py` corrects."""
+"""How int8 shifts the means of layers: what `bias.py` corrects."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+from choices.bias import Corrections
+from choices.channels import channel_axis
 from numpy.typing import NDArray
 
-from fewstep.calibration.lowering.bias import Corrections, channel_axis
 from fewstep.calibration.lowering.selection import WeightedOp
 from fewstep.graph.graph import Array
 

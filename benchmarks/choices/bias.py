@@ -8,9 +8,9 @@ correction is added to that constant, or gathered by group in its place.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from types import MappingProxyType
 
 import numpy as np
+from choices.channels import channel_axis
 from numpy.typing import NDArray
 
 from fewstep.calibration.lowering.selection import WeightedOp
@@ -18,7 +18,6 @@ from fewstep.graph.graph import GROUP, Array, Graph, Node
 from fewstep.graph.index import Index, index
 
 Corrections = Mapping[str, NDArray[np.float64]]  # by operation [groups, channels]: what to add to its output
-NONE: Corrections = MappingProxyType({})
 
 
 def correct(graph: Graph, ops: Sequence[WeightedOp], corrections: Corrections) -> Graph:
@@ -57,11 +56,6 @@ def correct(graph: Graph, ops: Sequence[WeightedOp], corrections: Corrections) -
             constants[name] = table
         nodes.append(replace(node, inputs=tuple(name if each == bias else each for each in node.inputs)))
     return graph.with_nodes(nodes, constants)
-
-
-def channel_axis(op: WeightedOp) -> int:
-    """Of its output."""
-    return 1 if op.node.op == "Conv" else -1
 
 
 def _bias_behind(op: WeightedOp, channels: int, idx: Index) -> tuple[Node, str] | None:
