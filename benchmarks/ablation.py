@@ -3,15 +3,16 @@
     python benchmarks/ablation.py BUNDLE [--plan dpmpp_2m:8 ...] [--seeds 128] [--calibrations 3] [--work FOLDER]
 
 PSNR against float32 along the same plan, on held-out seeds, with the body for this CPU as it is deployed, unless a row
-says otherwise. Writes a table for each plan into docs/quantization.md. Each result is a file of the work folder, and
-one that is there is not measured again, unless the code of calibration has changed: an interrupted run goes on where it
-was. Takes an hour or two on two idle cores for the shipped denoiser; fewer `--seeds` and `--calibrations`, or `--only`
-some rows, make it shorter. Memory: about 1 GB, most of it the second moments of layers' inputs that GPTQ and AdaRound
-read. The rows are in `choices/rows.py`.
+says otherwise. Writes a table for each plan into docs/quantization.md, beside those of other plans. Each result is a
+file of the work folder, and one that is there is not measured again, unless the code of calibration has changed: an
+interrupted run goes on where it was. Takes an hour or two on two idle cores for the shipped denoiser; fewer `--seeds`
+and `--calibrations`, or `--only` some rows, make it shorter. Memory: about 1 GB, most of it the second moments of
+layers' inputs that GPTQ and AdaRound read. The rows are in `choices/rows.py`.
 """
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -71,11 +72,22 @@ def judge(task: Task, body: Body, reference: Array) -> Array:
 
 
 def chosen(only: Sequence[str]) -> tuple[str, ...]:
-    """Names of the rows to measure. UserError if an engine that one of them needs is not installed."""
+    """Names of the rows to measure. UserError if there are none of that name, or an engine that one of them needs is
+    not installed."""
+    if unknown := [part for part in only if not any(part in name for name in ROWS)]:
+        raise UserError(f"--only {unknown[0]}: no row has it in its name", f"choose from {'; '.join(ROWS)}")
     names = tuple(name for name in ROWS if name == BASE or not only or any(part in name for part in only))
     if any("openvino" in name for name in names):
         openvino.module()
     return names
+
+
+def positive(text: str) -> int:
+    """A number of things of which there must be some, as argparse reads it."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is less than 1")
+    return number
 
 
 def code() -> str:
@@ -133,21 +145,25 @@ def table(found: Found) -> str:
     return "\n".join(lines)
 
 
-def page(text: str, made: str) -> str:
-    """The page with what stands between its markers replaced."""
+def page(text: str, tables: Mapping[str, str]) -> str:
+    """The page with the tables of these plans between its markers; those of other plans stay as they are."""
     start, end = MARKERS
     if start not in text or end not in text:
         raise UserError(f"{PAGE.name} has no markers for the table", f"put {start} and {end} into it")
-    return text[: text.index(start) + len(start)] + f"\n\n{made}\n\n" + text[text.index(end) :]
+    before, rest = text.split(start, 1)
+    inner, after = rest.split(end, 1)
+    sections = (each.strip() for each in re.split(r"^(?=`)", inner, flags=re.MULTILINE))  # each begins with its plan
+    there = {section.split("`")[1]: section for section in sections if section}
+    return f"{before}{start}\n\n" + "\n\n".join((there | dict(tables)).values()) + f"\n\n{end}{after}"
 
 
-def described(found: Mapping[str, Found], arguments: argparse.Namespace) -> str:
-    """A table for each plan."""
-    return "\n\n".join(
-        f"`{plan}`, {arguments.trajectories} trajectories, {arguments.seeds} held-out seeds, each line over"
+def described(found: Mapping[str, Found], arguments: argparse.Namespace) -> dict[str, str]:
+    """A table for each plan, and what was measured."""
+    return {
+        plan: f"`{plan}`, {arguments.trajectories} trajectories, {arguments.seeds} held-out seeds, each line over"
         f" {arguments.calibrations} calibrations (lowest to highest in parentheses).\n\n{table(rows)}"
         for plan, rows in found.items()
-    )
+    }
 
 
 def main(given: Sequence[str] | None = None) -> int:
@@ -156,9 +172,9 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--plan", action="append", help="that is calibrated along and judged; several times for several"
     )
-    parser.add_argument("--seeds", type=int, default=128, help="held-out seeds, 0 and up")
-    parser.add_argument("--calibrations", type=int, default=3, help="how many times each row is calibrated")
-    parser.add_argument("--trajectories", type=int, default=CalibrateOptions.trajectories)
+    parser.add_argument("--seeds", type=positive, default=128, help="held-out seeds, 0 and up")
+    parser.add_argument("--calibrations", type=positive, default=3, help="how many times each row is calibrated")
+    parser.add_argument("--trajectories", type=positive, default=CalibrateOptions.trajectories)
     parser.add_argument("--work", type=Path, default=Path(gettempdir()) / "fewstep-ablation", help="folder of results")
     parser.add_argument("--only", action="append", default=[], help="rows with this in their name, beside the default")
     parser.add_argument("--json", action="store_true", help="print one JSON object, and leave the page")
@@ -171,7 +187,7 @@ def main(given: Sequence[str] | None = None) -> int:
             PAGE.write_text(page(PAGE.read_text(), described(found, arguments)))
     except UserError as error:
         parser.error(str(error))
-    print(json.dumps(found) if arguments.json else described(found, arguments))
+    print(json.dumps(found) if arguments.json else "\n\n".join(described(found, arguments).values()))
     return 0
 
 

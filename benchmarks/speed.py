@@ -8,6 +8,7 @@ The exit code is 0 if the bar is met where int8 wins least, 1 if not.
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from fewstep.calibration.speed.bench import Benchmark, BenchOptions
@@ -15,19 +16,29 @@ from fewstep.cli.bench import verb
 from fewstep.cli.manner import Manner
 from fewstep.cli.outcome import tell
 from fewstep.cli.progress import Shown
+from fewstep.runtime.bundle import open_bundle
 from fewstep.runtime.errors import UserError
 
 BARS = {"fashion_mnist": 1.4, "ddpm_cifar10": 1.8}
 INT8 = "int8-cpu-x86"
 
 
-def main() -> int:
+def check(bundle: Path) -> None:
+    """UserError if there is nothing to hold against a bar."""
+    if INT8 not in open_bundle(bundle).manifest.bodies:
+        target = INT8.removeprefix("int8-")
+        raise UserError(f"{bundle} has no {INT8} to time", f"fewstep calibrate {bundle} --target {target}")
+
+
+def main(given: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("bundle", type=Path, nargs="?")
     parser.add_argument("--arch", help="an architecture with random weights instead: ddpm-cifar10")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(given)
     try:
+        if arguments.bundle is not None:
+            check(arguments.bundle)
         with Shown() as progress:
             outcome = verb(BenchOptions(arguments.bundle, arguments.arch), progress)
     except UserError as error:
@@ -35,9 +46,11 @@ def main() -> int:
     tell(outcome, Manner(json=arguments.json))
     found = outcome.value
     assert isinstance(found, Benchmark)
-    bar, ratio = BARS.get(found.model, 0.0), found.ratio(INT8) or 0.0
-    print(f"{INT8} is {ratio:.2f}x float32 (bar: {bar}x)", file=sys.stderr)
-    return 0 if ratio >= bar else 1
+    ratio, bar = found.ratio(INT8), BARS.get(found.model)
+    assert ratio is not None  # it is there, and runs here
+    said = f"no bar for {found.model}" if bar is None else f"bar: {bar}x"
+    print(f"{INT8} is {ratio:.2f}x float32 ({said})", file=sys.stderr)
+    return 0 if ratio >= (bar or 0.0) else 1
 
 
 if __name__ == "__main__":

@@ -1,27 +1,26 @@
 """`fewstep calibrate`: measure a bundle along the plan it will run, and lower its body to int8 for each target."""
 
 import logging
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from math import inf
 from pathlib import Path
 from typing import Literal, get_args
 
-import msgspec
 import numpy as np
 
-from fewstep.calibration.bodies import NATIVE
 from fewstep.calibration.checkpoint import Checkpoint, checkpoint_of
+from fewstep.calibration.commit import commit
 from fewstep.calibration.conditions_file import Rows, deal
 from fewstep.calibration.count import count_activations, count_progressively, tabulate
 from fewstep.calibration.lowering.agreement import warn_of_disagreement
-from fewstep.calibration.lowering.quantize import Lowered, lowered_ops
+from fewstep.calibration.lowering.quantize import Lowered, lowered_ops, refuse_overflow
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.lowering.targets import TARGETS
-from fewstep.calibration.precision.course import SELECTION_SEEDS, open_course
-from fewstep.calibration.precision.record import describe, parse_bound, record
-from fewstep.calibration.precision.record import encode as encode_maps
+from fewstep.calibration.precision.course import SELECTION_SEEDS, open_courses
+from fewstep.calibration.precision.native import check_targets, searched_here
+from fewstep.calibration.precision.record import describe, parse_bound
 from fewstep.calibration.precision.refine import Refined, refine
 from fewstep.calibration.precision.variants import Variants
 from fewstep.calibration.prompts import CALIBRATION, given_rows
@@ -33,16 +32,16 @@ from fewstep.calibration.row_by_row import row_by_row
 from fewstep.calibration.task import Task
 from fewstep.calibration.trajectories import FIRST_SEED, HELD_OUT_SEEDS, draw_condition, roll_out
 from fewstep.graph import io
-from fewstep.graph.commit import Writer, open_for_update
+from fewstep.graph.commit import open_for_update
 from fewstep.graph.graph import GROUP
+from fewstep.runtime.backends import Arrays
 from fewstep.runtime.conditions import is_led_by_guidance
 from fewstep.runtime.errors import UserError
 from fewstep.runtime.guidance import weight_of
 from fewstep.runtime.loading import load
-from fewstep.runtime.manifest import Body, Manifest, Stage, Tensor
-from fewstep.runtime.manifest import Graph as GraphFile
+from fewstep.runtime.manifest import Manifest
+from fewstep.runtime.options import Options
 from fewstep.runtime.plan import Plan, regroup
-from fewstep.runtime.plan_file import encode
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sampler import Sampler
 from fewstep.runtime.sizes import defaults, sized
@@ -53,11 +52,10 @@ Inputs = Literal["deployed", "progressive", "uniform", "normal", "interval"]
 LOG = logging.getLogger("fewstep")
 LEAST_TRAJECTORIES = 4  # fewer do not show the ends of a distribution
 GUIDANCE = 2.0
-SELECTION = 16  # samples that a precision map is judged on
 
 
 @dataclass(frozen=True)
-class CalibrateOptions:
+class CalibrateOptions(Options):
     """Measure a bundle along the plan it will run, and lower it to int8.
 
     bundle: The bundle to calibrate; int8 bodies, ranges and the plan are added to it.
@@ -73,8 +71,10 @@ class CalibrateOptions:
     inputs: What the denoiser is watched on: deployed, the plan itself; progressive, the plan with the steps before
         already in int8; uniform, normal or interval, a long trajectory, for comparison.
     seed: Of the first trajectory; 0 to 99999 are held out for evaluation, 500000 to 599999 for precision maps.
-    quality: Leave as much in float as this needs, as 44dB of mean PSNR against float32: searches a precision map.
-    speed: Leave in float what still is this many times as fast as float32, as 1.5x: searches a precision map.
+    quality: Leave as much in float as this needs, as 44dB of mean PSNR against float32 (dB may be left
+        out): searches a precision map.
+    speed: Leave in float what still is this many times as fast as float32, as 1.5x (x may be left out):
+        searches a precision map.
     conditions: Your own values of the conditions, .npz or .safetensors with one array [N, *shape] for each by name;
         left out, random ones are drawn.
     size: Sizes of x that the trajectories have in turn, as 64x64,96x64 in the order of its free axes; by default the
@@ -120,6 +120,8 @@ def calibrate(options: CalibrateOptions, progress: Progress = SILENT) -> Calibra
         digest = io.sha256(sampler.bundle.graph(sampler.body.graph))
         kept = checkpoint_of(task, digest)
         counts = count(task, options, kept, progress)
+        for target in task.targets:
+            refuse_overflow(counts.reached(), target)
         table = tabulate(counts, digest, task.plan.name, options.ranges, progress)
         variants = {f"int8-{target.name}": Variants(prepared, table, target) for target in task.targets}
         lowered = {}
@@ -127,22 +129,42 @@ def calibrate(options: CalibrateOptions, progress: Progress = SILENT) -> Calibra
             lowered[name] = variant.lower(())
             progress("lowering", done, len(variants))
         plan = regroup(task.plan, table.groups)
-        _check_kernels(task, plan, variants, lowered)
+        seen = _one_of_each_group(task, plan)
+        for name, body in lowered.items():
+            _check_kernels(name, body, variants[name].target, seen)
         refined = _refine(options, task, plan, variants, progress)
-        manifest = _commit(writer, sampler.bundle.manifest, options, plan, table, lowered, refined)
+        for name, found in refined.items():
+            _check_stages(name, found, lowered[name], variants[name].target, seen)
+        bound = parse_bound(options.quality, options.speed)
+        command = _command(options, plan)
+        manifest = commit(writer, sampler.bundle, plan, table, lowered, refined, bound, command)
         kept.drop()
     return Calibration(manifest, plan, table, lowered, refined)
 
 
-def _check_kernels(task: Task, plan: Plan, variants: Mapping[str, Variants], lowered: Mapping[str, Lowered]) -> None:
-    """A warning where this CPU's integer kernels compute something else than their numbers stand for. `plan` has the
-    groups of the bodies, which may be fewer than the task's."""
-    first = msgspec.structs.replace(plan, steps=plan.steps[:1])
-    evaluation = next(iter(roll_out(task.sampler, first, task.seeds[:1], conditions=task.conditions)))
-    feeds = {**evaluation.feeds, GROUP: np.array([first.steps[0].group])}
-    for name, body in lowered.items():
-        if (engine := variants[name].target.engine) is not None:
-            warn_of_disagreement(body.graph, feeds, name, engine)
+def _one_of_each_group(task: Task, plan: Plan) -> dict[int, Arrays]:
+    """What a body is fed at the first step of each range group, along the first trajectory. `plan` has the groups of
+    the bodies, which may be fewer than the task's."""
+    seen: dict[int, Arrays] = {}
+    for each in roll_out(task.sampler, plan, task.seeds[:1], conditions=task.conditions, sizes=task.sizes):
+        group = plan.steps[each.state.index].group  # the float body, which runs here, has one group
+        seen.setdefault(group, {**each.feeds, GROUP: np.array([group])})
+    return seen
+
+
+def _check_kernels(name: str, lowered: Lowered, target: Target, seen: Mapping[int, Arrays]) -> None:
+    """A warning where this CPU's integer kernels compute something else than their numbers stand for."""
+    if target.engine is not None:
+        warn_of_disagreement(lowered.graph, list(seen.values()), name, target.engine)
+
+
+def _check_stages(name: str, refined: Refined, known: Lowered, target: Target, seen: Mapping[int, Arrays]) -> None:
+    """The same for each graph of a precision map, in the groups it serves; `known` was checked before."""
+    served = 0
+    for number, (until, lowered) in enumerate(refined.stages):
+        if lowered is not known:
+            _check_kernels(f"{name}-{number}", lowered, target, {g: seen[g] for g in range(served, until) if g in seen})
+        served = until
 
 
 def count(task: Task, options: CalibrateOptions, kept: Checkpoint, progress: Progress = SILENT) -> Counts:
@@ -150,42 +172,48 @@ def count(task: Task, options: CalibrateOptions, kept: Checkpoint, progress: Pro
     if options.inputs == "progressive":
         counts = count_progressively(task, options.ranges, progress, kept)
     else:
-        counts = count_activations(task, options.inputs, progress, kept if options.inputs == "deployed" else None)
-    return merge_groups(counts) if options.groups == "merged" else counts
+        counts = count_activations(task, options.inputs, progress, kept)
+    has_symmetric = any(target.scheme.centred for target in task.targets)
+    return merge_groups(counts, options.ranges, has_symmetric) if options.groups == "merged" else counts
 
 
 def _refine(
     options: CalibrateOptions, task: Task, plan: Plan, variants: Mapping[str, Variants], progress: Progress
 ) -> dict[str, Refined]:
-    """A precision map for each body that runs here, if a bound is given."""
+    """A precision map for each body that is at home on this kind of CPU, if a bound is given."""
     bound = parse_bound(options.quality, options.speed)
     if bound is None:
         return {}
-    course = open_course(task.sampler, plan, SELECTION, task.conditions)
-    found = {
-        name: refine(each, course, bound, progress=progress)
-        for name, each in variants.items()
-        if each.target.name in NATIVE
-    }
+    course, judges = open_courses(task.sampler, plan, task.conditions)
+    found = {}
+    for name, each in variants.items():
+        if each.target.name in searched_here():
+            shown = partial(_under, progress, f"precision map of {each.target.name}")
+            found[name] = refine(each, course, judges, bound, progress=shown)
     for name, refined in found.items():
         if all(not lowered.coverage.int8_ops for _, lowered in refined.stages):
             LOG.warning(
-                "%s runs nothing in int8: of all that was tried, only float32 itself fits %s (its step takes %.2f times"
+                "%s runs nothing in int8: of all that was tried, float32 itself fits %s best (its step takes %.2f times"
                 " that of all int8, which has %.1f dB)",
-                *(name, describe(bound), refined.sensitivity.float_time, refined.sensitivity.quality),
+                *(name, describe(bound), refined.sensitivity.float_time, refined.int8.quality),
             )
     return found
+
+
+def _under(progress: Progress, name: str, stage: str, done: int, total: int) -> None:
+    progress(f"{name}: {stage}", done, total)
 
 
 def check_options(options: CalibrateOptions) -> None:
     """UserError for what is wrong whatever the bundle."""
     _check_choices(options)
-    if parse_bound(options.quality, options.speed) and not set(NATIVE) & set(options.target):
-        raise UserError(
-            f"a precision map for {', '.join(options.target)}: it is measured where the body runs",
-            f"add target {' or '.join(NATIVE)}",
-        )
-    _targets(options.target)
+    bound = parse_bound(options.quality, options.speed)
+    targets = _targets(options.target)
+    if bound is not None:
+        check_targets([target.name for target in targets])
+    for target in targets:
+        if target.requires is not None:
+            target.requires()
     _seeds(options)
 
 
@@ -299,73 +327,6 @@ def _plan(options: CalibrateOptions, sampler: Sampler) -> Plan:
     guided = is_led_by_guidance(sampler.bundle.manifest.conditions)
     default = GUIDANCE if guided and not options.plan.endswith(".json") else None
     return sampler.compile(options.plan, default if options.guidance is None else options.guidance)
-
-
-def _commit(
-    writer: Writer,
-    manifest: Manifest,
-    options: CalibrateOptions,
-    plan: Plan,
-    table: RangesTable,
-    lowered: Mapping[str, Lowered],
-    refined: Mapping[str, Refined],
-) -> Manifest:
-    """Add everything to the bundle. What was made from bodies that change (engines, the report) goes, and is named."""
-    bodies = {name: _body(writer, name, body, manifest, plan) for name, body in lowered.items()}
-    bodies |= {name: _staged(writer, name, found, manifest, plan) for name, found in refined.items()}
-    bound = parse_bound(options.quality, options.speed)
-    maps = tuple(record(name, plan.name, bound, found) for name, found in refined.items() if bound)
-    plan_file = writer.add(encode(plan), "plans", re.sub(r"[^\w.-]+", "-", plan.name), ".json")
-    command = _command(options, plan)
-    before = (each for each in manifest.provenance.commands if each != command)  # once, at its latest place
-    provenance = msgspec.structs.replace(manifest.provenance, commands=(*before, command))
-    changed = {name for name, body in bodies.items() if manifest.bodies.get(name) != body}
-    engines = tuple(engine for engine in manifest.engines if engine.body.partition("/")[0] not in changed)
-    judged = manifest.report is not None and bool(changed)
-    if len(engines) < len(manifest.engines) or judged:
-        gone = [engine.file for engine in manifest.engines if engine not in engines] + ["the report"] * judged
-        LOG.warning("made from the former bodies, and removed: %s", ", ".join(gone))
-    return writer.commit(
-        msgspec.structs.replace(
-            manifest,
-            bodies={**manifest.bodies, **bodies},
-            plans={**manifest.plans, plan.name: plan_file},
-            precision=writer.add(encode_maps(maps), "precision", "precision", ".json") if maps else None,
-            ranges=writer.add(table.encode(), "ranges", "ranges", ".safetensors"),
-            engines=engines,
-            provenance=provenance,
-            report=None if judged else manifest.report,
-            results=None if judged else manifest.results,
-            evaluation=None if changed else manifest.evaluation,
-        )
-    )
-
-
-def _body(writer: Writer, name: str, lowered: Lowered, manifest: Manifest, plan: Plan) -> Body:
-    """Store a lowered graph. Its inputs are those of the float body, and "group" where its scales differ by group."""
-    base = manifest.bodies["float32"].graph
-    file, data = io.store(writer, lowered.graph, name, external_above=0 if base.data else None)  # to share them
-    group = (Tensor(GROUP, "group", (1,), "int64"),) if lowered.groups else ()
-    return Body(
-        graph=GraphFile(file, base.inputs + group, base.outputs, data),
-        precision="int8",
-        target=name.removeprefix("int8-"),
-        groups=lowered.groups,
-        plan=plan.name,
-        coverage=lowered.coverage,
-    )
-
-
-def _staged(writer: Writer, name: str, refined: Refined, manifest: Manifest, plan: Plan) -> Body:
-    """Store the graphs of a precision map: the last one is the body's own, the others its stages."""
-    bodies = [
-        (until, _body(writer, f"{name}-{number}", lowered, manifest, plan))
-        for number, (until, lowered) in enumerate(refined.stages)
-    ]
-    stages = tuple(Stage(until, body.graph, body.coverage) for until, body in bodies[:-1] if body.coverage)
-    groups = next((body.groups for _, body in bodies if body.groups), ())
-    target = name.removeprefix("int8-")
-    return msgspec.structs.replace(bodies[-1][1], target=target, groups=groups, stages=stages)
 
 
 def _command(options: CalibrateOptions, plan: Plan) -> str:

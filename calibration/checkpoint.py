@@ -6,24 +6,27 @@ under the hash of everything that the counts follow from, and with a hash of its
 
 import io
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
-from time import monotonic
+from time import monotonic, time
 
 import msgspec
 import numpy as np
 import onnxruntime
 
 from fewstep.calibration.ranges.histogram import Histogram
-from fewstep.calibration.ranges.observe import Counts
+from fewstep.calibration.ranges.observe import Counts, observed_tensors
 from fewstep.calibration.task import Task
 from fewstep.runtime import cache
 from fewstep.runtime.doctor.cpu import this_cpu
+from fewstep.runtime.doctor.packages import version_of
 from fewstep.runtime.plan_file import encode
 
 LOG = logging.getLogger("fewstep")
 SCHEMA = 2
 SECONDS = 20.0  # between two writes
+ABANDONED = 30 * 86400.0  # seconds after which nobody goes on
 DIGEST = 32  # bytes of SHA-256, which a file begins with
 
 
@@ -62,10 +65,11 @@ class Checkpoint:
             return empty, 0
         try:
             histograms, done = _decode(content)
+            _check(histograms, empty)
         except ValueError as error:
             LOG.warning("what an earlier calibration left cannot be read (%s): it starts anew", error)
             return empty, 0
-        LOG.warning("going on after %d %s of a calibration that was interrupted", done, self.unit)
+        LOG.warning("going on after %d %s of a calibration that did not finish", done, self.unit)
         return replace(empty, histograms=histograms), done
 
     def save(self, counts: Counts, done: int, is_last: bool = False) -> None:
@@ -77,21 +81,33 @@ class Checkpoint:
     def drop(self) -> None:
         """The bundle is written: nothing to go on with, not even with parts that another process made."""
         try:
-            for path in (cache.folder() / "calibration").glob(f"{self.name}*"):
+            for path in (cache.folder() / "calibration").glob(f"*{self.name}*"):  # drafts of killed writes, too
                 path.unlink(missing_ok=True)
         except OSError as error:  # a cache that cannot be written never held anything
             LOG.debug("%s", error)
 
 
 def checkpoint_of(task: Task, graph_sha256: str) -> Checkpoint:
-    """Of the float denoiser with this hash along the task."""
+    """Of the float denoiser with this hash along the task. Of others, those that were long abandoned are removed."""
+    _remove_abandoned()
     known = sha256(encode(task.plan))
     known.update(repr((SCHEMA, graph_sha256, task.seeds, task.edges, task.sizes)).encode())
+    known.update(repr((version_of("fewstep"), observed_tensors(task.prepared))).encode())
     known.update(msgspec.json.encode((_around(task), _engine())))
     for name, rows in sorted((task.conditions or {}).items()):
         known.update(f"{name} {rows.dtype} {rows.shape}".encode())
         known.update(np.ascontiguousarray(rows).tobytes())
     return Checkpoint(known.hexdigest()[:32])
+
+
+def _remove_abandoned() -> None:
+    """What nobody has written to for so long, drafts of killed writes among it."""
+    try:
+        for path in (cache.folder() / "calibration").glob("*"):
+            if time() - path.stat().st_mtime > ABANDONED:
+                path.unlink(missing_ok=True)
+    except OSError as error:  # another process may have removed it
+        LOG.debug("%s", error)
 
 
 def _around(task: Task) -> tuple[object, ...]:
@@ -108,6 +124,14 @@ def _engine() -> tuple[object, ...]:
     """What the order of its sums follows from: its version and the instructions it may choose; not how many cores."""
     cpu = this_cpu()
     return onnxruntime.__version__, cpu.name, cpu.int8_instructions, cpu.has_avx512
+
+
+def _check(histograms: Mapping[tuple[str, int], Histogram], empty: Counts) -> None:
+    """ValueError if a tensor is missing in a group that others were seen in: it could never be made up for."""
+    for group in {group for _, group in histograms}:
+        for name in empty.tensors:
+            if (name, group) not in histograms:
+                raise ValueError(f"it has no tensor {name!r}")
 
 
 def _encode(counts: Counts, done: int) -> bytes:

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 import onnx
 
-from fewstep.calibration.bodies import NATIVE
+from fewstep.calibration.bodies import RUN_HERE
 from fewstep.calibration.lowering.coverage import macs, optimized
 from fewstep.calibration.ranges import table
 from fewstep.calibration.report.operations import operations
@@ -22,17 +22,17 @@ from fewstep.runtime.companions import companions
 from fewstep.runtime.guidance import describe
 from fewstep.runtime.manifest import Body, Condition, Coverage, Engine, Provenance, ScheduleSpec, Size, Tensor, Tokens
 from fewstep.runtime.manifest import Graph as GraphFile
+from fewstep.runtime.options import Options
 from fewstep.runtime.plan_file import decode
 
 FOR_ENGINES = ("portable", "tensorrt")  # targets whose graphs TensorRT parses
 CONTRIB = "com.microsoft"  # domain of onnxruntime's own operations
 NCHWC = f"{CONTRIB}.nchwc"
 LAYOUT = ("nchwc.ReorderInput", "nchwc.ReorderOutput")  # fuse nothing
-RUN_HERE = ("portable", *NATIVE)  # targets whose graphs onnxruntime runs as they are deployed
 
 
 @dataclass(frozen=True)
-class InspectOptions:
+class InspectOptions(Options):
     """Show what is in a bundle: graphs, plans, engines, sizes, and which operations run in which type, and why.
 
     bundle: The bundle's folder.

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from math import prod
 
 import msgspec
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from fewstep.calibration.bodies import NATIVE
 from fewstep.calibration.checkpoint import Checkpoint
-from fewstep.calibration.inputs import Distribution, evaluations
+from fewstep.calibration.inputs import Distribution, counted, evaluations, followed
 from fewstep.calibration.lowering.quantize import lower_graph
 from fewstep.calibration.ranges.methods import tensor_ranges
 from fewstep.calibration.ranges.observe import Counts, batch_within, observed_tensors, open_watched
@@ -33,18 +34,23 @@ MEMORY = 2**26  # bytes of activations held at once: rows are run one by one, so
 def count_activations(
     task: Task, inputs: Distribution = "deployed", progress: Progress = SILENT, kept: Checkpoint | None = None
 ) -> Counts:
-    """What the activations of the prepared graph hold, counted by lambda group. `kept` is for deployed inputs."""
+    """What the activations of the prepared graph hold, counted by lambda group. `kept` is the task's."""
     counts, done = Counts(observed_tensors(task.prepared), task.edges), 0
-    if kept is not None:
-        counts, done = kept.load(counts)
+    own = kept if kept is None or inputs == "deployed" else kept.part(inputs, "trajectories")
+    if own is not None:
+        counts, done = own.load(counts)
     watched = open_watched(task.prepared, counts.tensors)
+    steps = len(followed(task, inputs).steps)
 
     def count(evaluation: Evaluation) -> None:
         nonlocal done
-        counts.add(evaluation)
-        if kept is not None and evaluation.state.index == len(task.plan.steps) - 1:
+        part = counted(evaluation, inputs, len(task.plan.steps), steps)
+        if part.seeds:
+            counts.add(part)
+        if evaluation.state.index == steps - 1:  # whether any seed sees it or not
             done += len(evaluation.seeds)
-            kept.save(counts, done, is_last=done == len(task.seeds))
+            if own is not None:
+                own.save(counts, done, is_last=done == len(task.seeds))
 
     batch = batch_of(task, counts.tensors)
     while_the_next_comes(count, evaluations(task.after(done), watched, inputs, progress, batch))
@@ -60,7 +66,8 @@ def count_progressively(
     One pass for each group after the first, each from the start: for N groups some N / 2 times the evaluations of
     float calibration, and a search of ranges before each. Ranges depend on the first target that runs here.
     """
-    counts = count_activations(task, "deployed", progress, kept)
+    total = len(task.edges) + 1
+    counts = count_activations(task, "deployed", partial(_in_pass, progress, 1, total), kept)
     watched = open_watched(task.prepared, counts.tensors)
     groups = [task.group(step) for step in task.plan.steps]
     target = next((each for each in task.targets if each.name in NATIVE), task.targets[0])
@@ -70,14 +77,14 @@ def count_progressively(
         passes = kept.part(f"progressive, {method}, {target.name}", "passes over the groups")
         counts, done = passes.load(counts)
     for group in range(1 + done, len(task.edges) + 1):
-        table = tabulate(counts, "0" * 64, task.plan.name, method)  # an intermediate one, never written
+        table = _table(counts, "0" * 64, task.plan.name, method)  # an intermediate one, never written
         int8 = _open_int8(lower_graph(task.prepared, table, target)[0])
         last = max(index for index, of_step in enumerate(groups) if of_step == group)
         plan = msgspec.structs.replace(task.plan, steps=task.plan.steps[: last + 1])
         networks = [in_group(int8, of_step) if of_step < group else watched for of_step in groups]
         fresh = Counts(counts.tensors, counts.edges)
-        batch = batch_of(task, counts.tensors)
-        for evaluation in roll_out(sampler, plan, task.seeds, progress, batch, task.conditions, networks, task.sizes):
+        batch, shown = batch_of(task, counts.tensors), partial(_in_pass, progress, 1 + group, total)
+        for evaluation in roll_out(sampler, plan, task.seeds, shown, batch, task.conditions, networks, task.sizes):
             if groups[evaluation.state.index] == group:
                 fresh.add(evaluation)
         counts.histograms.update(fresh.histograms)
@@ -86,14 +93,23 @@ def count_progressively(
     return counts
 
 
+def _in_pass(progress: Progress, number: int, of: int, stage: str, done: int, total: int) -> None:
+    progress(f"pass {number} of {of}: {stage}", done, total)
+
+
 def tabulate(counts: Counts, graph_sha256: str, plan: str, method: Method, progress: Progress = SILENT) -> RangesTable:
-    """The best ranges of everything that was counted."""
-    tensors = {}
-    for done, name in enumerate(counts.tensors, 1):
+    """The best ranges of everything that was counted, and a warning for each activation that is one number."""
+    for name in counts.tensors:
         groups = counts.of(name)
         if len({end for histogram in groups for end in (histogram.low, histogram.high)}) == 1:
             LOG.warning("activation %r is always %g: a layer there may be dead", name, groups[0].low)
-        tensors[name] = tensor_ranges(groups, method)
+    return _table(counts, graph_sha256, plan, method, progress)
+
+
+def _table(counts: Counts, graph_sha256: str, plan: str, method: Method, progress: Progress = SILENT) -> RangesTable:
+    tensors = {}
+    for done, name in enumerate(counts.tensors, 1):
+        tensors[name] = tensor_ranges(counts.of(name), method)
         progress("ranges", done, len(counts.tensors))
     return RangesTable(graph_sha256, plan, counts.edges, method, tensors)
 

@@ -28,14 +28,21 @@ STEP_STREAM = 2  # last word of the noise counter, as trajectories.CONDITION_STR
 def evaluations(
     task: Task, watched: Network, inputs: Distribution, progress: Progress = SILENT, batch: int = BATCH
 ) -> Iterator[Evaluation]:
-    """Every evaluation that counts, `watched` in the place of the task's float denoiser."""
-    is_deployed = inputs == "deployed"
-    plan = task.plan if is_deployed else long_plan(task)
+    """Every evaluation of the plan that is followed, `watched` in the place of the task's float denoiser. Those of a
+    long one count in part: `counted` says which."""
     sampler = replace(task.sampler, denoiser=watched)
-    for evaluation in roll_out(sampler, plan, task.seeds, progress, batch, task.conditions, sizes=task.sizes):
-        part = evaluation if is_deployed else taken(evaluation, inputs, len(task.plan.steps), len(plan.steps))
-        if part.seeds:
-            yield part
+    yield from roll_out(sampler, followed(task, inputs), task.seeds, progress, batch, task.conditions, sizes=task.sizes)
+
+
+def followed(task: Task, inputs: Distribution) -> Plan:
+    """The plan whose evaluations are watched."""
+    return task.plan if inputs == "deployed" else long_plan(task)
+
+
+def counted(evaluation: Evaluation, inputs: Distribution, count: int, steps: int) -> Evaluation:
+    """What counts of an evaluation, which may be nothing: all of a deployed plan; of a long trajectory with `steps`
+    steps, where `count` are taken of each seed, the part of the seeds that see this one."""
+    return evaluation if inputs == "deployed" else taken(evaluation, inputs, count, steps)
 
 
 def long_plan(task: Task) -> Plan:

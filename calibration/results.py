@@ -65,7 +65,7 @@ class Quality(Strict, frozen=True):
 
     body: str
     target: str
-    engine: str  # what computed it: "onnxruntime", or in words which numerics of another engine were simulated
+    engine: str  # that computed it, or in words which numerics of another one were simulated
     against_float: EndQuality
     against_teacher: EndQuality
     steps: tuple[StepQuality, ...]
@@ -123,6 +123,7 @@ class Results(Strict, frozen=True):
     seconds: float  # what the report itself took
     notes: tuple[str, ...] = ()
     made: tuple[str, ...] = ()  # the commands that made the bundle
+    unlike: tuple[str, ...] = ()  # which bodies were calibrated along another plan, or otherwise, in sentences
 
 
 class Distance(Strict, frozen=True):

@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from rich import box
 from rich.table import Table
 
 from fewstep.calibration.calibrate import CalibrateOptions, calibrate
@@ -14,6 +13,7 @@ from fewstep.calibration.speed.bench import BenchOptions, bench
 from fewstep.calibration.speed.race import Race
 from fewstep.cli.outcome import Outcome
 from fewstep.cli.progress import under
+from fewstep.cli.tables import figures
 from fewstep.runtime.errors import UserError
 from fewstep.runtime.progress import Progress
 
@@ -56,19 +56,8 @@ def _bundle(options: BenchOptions, progress: Progress) -> Iterator[Path]:
 
 
 def _table(race: Race) -> Table:
-    made = Table(
-        title=f"{race.batch} {'row' if race.batch == 1 else 'rows'}, {race.threads} threads, {race.rounds} rounds",
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-    )
-    made.caption = f"Faster: times as fast as {race.timings[0].name}, median, lowest and highest round."
-    made.caption_justify = "left"
-    made.add_column("body", no_wrap=True)
-    for heading in ("p50", "p99", "faster", "lowest", "highest", "load", "memory"):
-        made.add_column(heading, justify="right", no_wrap=True)
-    for each in race.timings:
-        made.add_row(
+    rows = [
+        (
             each.name,
             _milliseconds(each.median),
             _milliseconds(each.p99),
@@ -76,7 +65,14 @@ def _table(race: Race) -> Table:
             _milliseconds(each.load),
             f"{each.peak_mib:.0f} MiB" if each.peak_mib else "",
         )
-    return made
+        for each in race.timings
+    ]
+    return figures(
+        f"{race.batch} {'row' if race.batch == 1 else 'rows'}, {race.threads} threads, {race.rounds} rounds",
+        ("p50", "p99", "faster", "lowest", "highest", "load", "memory"),
+        rows,
+        f"Faster: times as fast as {race.timings[0].name}, median, lowest and highest round.",
+    )
 
 
 def _milliseconds(seconds: float) -> str:

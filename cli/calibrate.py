@@ -1,18 +1,25 @@
 """`fewstep calibrate`: say what became int8."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from time import perf_counter
 
-from fewstep.calibration.calibrate import SELECTION, CalibrateOptions, Calibration, calibrate, check_options, open_task
+from fewstep.calibration.calibrate import CalibrateOptions, Calibration, calibrate, check_options, open_task
 from fewstep.calibration.drawing.plan_view import headline
 from fewstep.calibration.inputs import long_plan
+from fewstep.calibration.precision.course import AT_ONCE, JUDGE_SEEDS
+from fewstep.calibration.precision.effort import Effort, effort
+from fewstep.calibration.precision.native import searched_here
+from fewstep.calibration.precision.record import parse_bound
+from fewstep.calibration.precision.refine import Refined
+from fewstep.calibration.precision.search import Judged
 from fewstep.calibration.ranges.observe import observed_tensors
 from fewstep.calibration.speed.staged import int8_share
 from fewstep.calibration.task import Task
-from fewstep.calibration.trajectories import BATCH, roll_out
+from fewstep.calibration.trajectories import BATCH, batches, roll_out
 from fewstep.cli.outcome import Outcome, counted
 from fewstep.graph.commit import open_for_update
 from fewstep.runtime.guidance import describe
+from fewstep.runtime.plan import regroup
 from fewstep.runtime.progress import Progress
 
 
@@ -29,7 +36,7 @@ def verb(options: CalibrateOptions, progress: Progress) -> Outcome:
                 "graphs": 1 + len(calibration.manifest.bodies[name].stages),
                 "groups": len(lowered.groups) + 1,
                 "notes": lowered.notes,
-                "selection_psnr": refined.point.quality if (refined := calibration.refined.get(name)) else None,
+                "selection_psnr": refined.point.known if (refined := calibration.refined.get(name)) else None,
             }
             for name, lowered in calibration.lowered.items()
         },
@@ -42,8 +49,12 @@ def dry_run(options: CalibrateOptions) -> Outcome:
     with open_for_update(options.bundle, must_exist=True):
         task = open_task(options)
     followed = task.plan if options.inputs in ("deployed", "progressive") else long_plan(task)
-    evaluations = len(followed.steps) * -(-len(task.seeds) // BATCH)
-    seconds = evaluations * _evaluation_seconds(task)
+    parts = [part for _, part, _ in batches(task.seeds, BATCH, task.sizes)]
+    passes = _progressive_steps(task) if options.inputs == "progressive" else ()
+    evaluations = (len(followed.steps) + sum(passes)) * len(parts)
+    each = _evaluation_seconds(task)
+    seconds = evaluations * each
+    search = _search(options, task)
     bodies = [f"int8-{target.name}" for target in task.targets]
     tensors = len(observed_tensors(task.prepared))
     return Outcome(
@@ -52,6 +63,7 @@ def dry_run(options: CalibrateOptions) -> Outcome:
             "plan": task.plan.name,
             "trajectories": len(task.seeds),
             "evaluations": evaluations,
+            "search_evaluations": None if search is None else [search.least, search.most],
             "at_least_seconds": seconds,
             "bodies": bodies,
             "operations": task.operations,
@@ -59,16 +71,54 @@ def dry_run(options: CalibrateOptions) -> Outcome:
         (
             headline(task.plan),
             f"would follow {len(task.seeds)} trajectories and watch {tensors} tensors in {len(task.edges) + 1} groups",
+            *_in_passes(passes),
             f"would lower {len(task.operations)} operations, to {', '.join(bodies)}",
-            f"{evaluations} evaluations of the float denoiser take {seconds:.0f} s here; measuring them takes longer",
+            f"{evaluations} evaluations, each of a batch of up to {len(parts[0])} trajectories (steps: "
+            f"{len(followed.steps) + sum(passes)}, batches: {len(parts)}), take {seconds:.0f} s here in float32; "
+            "measuring them takes longer",
+            *_searched(search, each * AT_ONCE / len(parts[0])),
         ),
     )
+
+
+def _progressive_steps(task: Task) -> tuple[int, ...]:
+    """Steps of each pass after the first, which end with the group that is counted."""
+    groups = [task.group(step) for step in task.plan.steps]
+    return tuple(1 + max(i for i, of in enumerate(groups) if of == group) for group in range(1, len(task.edges) + 1))
+
+
+def _in_passes(passes: Sequence[int]) -> Iterator[str]:
+    if passes:
+        yield (
+            f"would follow them {counted(len(passes), 'time')} more, with the steps before each group in int8: "
+            f"{', '.join(map(str, passes))} steps"
+        )
+
+
+def _search(options: CalibrateOptions, task: Task) -> Effort | None:
+    """That of all bodies that a bound is for. The courses of float32 are shared, which is little."""
+    if parse_bound(options.quality, options.speed) is None:
+        return None
+    one = effort(regroup(task.plan, task.edges), len(task.operations))
+    bodies = sum(target.name in searched_here() for target in task.targets)
+    return Effort(bodies * one.least, bodies * one.most)
+
+
+def _searched(search: Effort | None, seconds: float) -> Iterator[str]:
+    """`seconds` is what an evaluation of AT_ONCE samples takes."""
+    if search is not None:
+        yield (
+            f"the search of a precision map takes {search.least} to {search.most} evaluations of {AT_ONCE} samples, "
+            f"{search.least * seconds / 60:.1f} to {search.most * seconds / 60:.1f} min at float32's speed, less what "
+            "an earlier one measured"
+        )
 
 
 def _evaluation_seconds(task: Task) -> float:
     """Of one evaluation of a batch: the second, since the first allocates."""
     plan = task.plan if len(task.plan.steps) > 1 else task.sampler.compile("ddim:2", task.plan.guidance)
-    evaluations = roll_out(task.sampler, plan, task.seeds[:BATCH])
+    conditions = None if task.conditions is None else {name: rows[:BATCH] for name, rows in task.conditions.items()}
+    evaluations = roll_out(task.sampler, plan, task.seeds[:BATCH], conditions=conditions, sizes=task.sizes)
     next(evaluations)
     start = perf_counter()
     next(evaluations)
@@ -89,11 +139,22 @@ def _lines(options: CalibrateOptions, calibration: Calibration) -> Iterator[str]
         )
         refined = calibration.refined.get(name)
         if refined is not None:
-            point, measured = refined.point, refined.sensitivity
-            yield (
-                f"  graphs: {1 + len(body.stages)}; on {SELECTION} seeds of the search {point.quality:.1f} dB from "
-                f"float32 at about {measured.float_time / point.time:.2f}x its speed; all int8 "
-                f"{measured.quality:.1f} dB, {measured.float_time:.2f}x"
-            )
+            yield f"  graphs: {1 + len(body.stages)}; {_found(refined)}"
         for note in lowered.notes:
             yield f"  {note}"
+
+
+def _found(refined: Refined) -> str:
+    """What is deployed and all int8, by what was measured of both on the seeds that chose nothing."""
+    point, int8, float_time = refined.point, refined.int8, refined.sensitivity.float_time
+    on = f"on {len(JUDGE_SEEDS)} seeds that the search did not use"
+    others = f"all int8 {_decibel(int8)} at {float_time:.2f}x"
+    if point.judged is None or refined.is_float:
+        return f"float32 itself at every step; {on} {others} its speed, measured"
+    return (
+        f"{on} {_decibel(point.judged)} from float32, at {float_time / point.time:.2f}x its speed, measured; {others}"
+    )
+
+
+def _decibel(judged: Judged) -> str:
+    return f"{judged.quality:.1f} +/- {judged.error:.1f} dB"

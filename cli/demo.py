@@ -19,6 +19,7 @@ from fewstep.cli.run import RunOptions, run
 from fewstep.export.export import ExportOptions, export
 from fewstep.runtime.bundle import open_bundle
 from fewstep.runtime.guidance import weight_of
+from fewstep.runtime.options import Options
 from fewstep.runtime.plan_name import parse_plan_name
 from fewstep.runtime.progress import SILENT, Progress
 
@@ -26,7 +27,7 @@ ENGINE_MODULES = ("tensorrt_rtx",)  # what building engines needs
 
 
 @dataclass(frozen=True)
-class DemoOptions:
+class DemoOptions(Options):
     """Export, calibrate, run and judge a denoiser that comes with fewstep, and build an engine if tools are there.
 
     source: Name of a shipped model, or FILE.py:FUNCTION.

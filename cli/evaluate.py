@@ -1,6 +1,5 @@
 """`fewstep evaluate`: the figures as a table, and what they amount to."""
 
-from rich import box
 from rich.table import Table
 
 from fewstep.calibration.drawing.plan_view import headline
@@ -9,6 +8,7 @@ from fewstep.calibration.report.quality import NO_SSIM, NONE
 from fewstep.calibration.report.verdict import distant, verdicts
 from fewstep.calibration.results import EvaluationResults
 from fewstep.cli.outcome import Outcome
+from fewstep.cli.tables import figures
 from fewstep.runtime.progress import Progress
 
 NO_FEATURES = "no distances between distributions: give --features FILE.onnx, an extractor that knows the data"
@@ -46,26 +46,16 @@ def dry_run(options: EvaluateOptions) -> Outcome:
 
 
 def table(results: EvaluationResults) -> Table:
-    """A line for each body. Fits in 80 columns."""
-    made = Table(
-        title=f"{results.bundle}, {results.plan}", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
-    )
-    made.add_column("body", no_wrap=True)
-    for heading in ("PSNR", "p5", "SSIM", "p5", *(["FD", "FD of float32"] if results.features else [])):
-        made.add_column(heading, justify="right", no_wrap=True)
+    """A line for each body."""
+    headings = ("PSNR", "p5", "SSIM", "p5", *(["FD", "FD of float32"] if results.features else []))
+    rows = []
     for body in results.bodies:
         end, first = body.against_float, next(iter(body.distances), None)
-        made.add_row(
-            body.body,
-            f"{end.mean:.1f}",
-            f"{end.p5:.1f}",
-            f"{end.ssim.mean:.4f}" if end.ssim else NONE,
-            f"{end.ssim.p5:.4f}" if end.ssim else NONE,
-            *([f"{first.frechet:.3g}", f"{first.frechet_float:.3g}"] if first else []),
-        )
-    made.caption = _caption(results)
-    made.caption_justify = "left"
-    return made
+        psnr = f"{end.mean:.1f}", f"{end.p5:.1f}"
+        ssim = (f"{end.ssim.mean:.4f}", f"{end.ssim.p5:.4f}") if end.ssim else (NONE, NONE)
+        distances = (f"{first.frechet:.3g}", f"{first.frechet_float:.3g}") if first else (NONE, NONE)
+        rows.append((body.body, *psnr, *ssim, *(distances if results.features else ())))
+    return figures(f"{results.bundle}, {results.plan}", headings, rows, _caption(results))
 
 
 def _caption(results: EvaluationResults) -> str:

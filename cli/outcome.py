@@ -34,9 +34,9 @@ def tell(outcome: Outcome, manner: Manner) -> None:
             if isinstance(part, str):
                 print(part)
             else:
-                from rich.console import Console
+                from fewstep.cli.tables import show
 
-                Console().print(part)
+                show(part)
 
 
 def counted(number: int, noun: str) -> str:

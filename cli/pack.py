@@ -1,5 +1,7 @@
 """`fewstep pack`: say what was taken, and how large it is."""
 
+from rich.filesize import decimal
+
 from fewstep.cli.outcome import Outcome
 from fewstep.graph.pack import PackOptions, pack
 from fewstep.runtime.progress import Progress
@@ -10,5 +12,5 @@ def verb(options: PackOptions, progress: Progress) -> Outcome:
     size = sum((options.output / name).stat().st_size for name in manifest.files)
     return Outcome(
         {"bundle": options.output, "bodies": tuple(manifest.bodies), "bytes": size},
-        (f"{options.output}: {', '.join(manifest.bodies)}, {size / 1e6:.1f} MB",),
+        (f"{options.output}: {', '.join(manifest.bodies)}, {decimal(size)}",),
     )

@@ -4,13 +4,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
-from rich import box
 from rich.markup import escape
 from rich.table import Table
 
 from fewstep.calibration.drawing.plan_view import PlanOptions, compiled, equations, headline
 from fewstep.calibration.output import write_whole
 from fewstep.cli.outcome import Outcome
+from fewstep.cli.tables import plain
 from fewstep.runtime.errors import UserError
 from fewstep.runtime.plan import Plan
 from fewstep.runtime.progress import Progress
@@ -42,7 +42,7 @@ def verb(options: PlanOptions, progress: Progress) -> Outcome:
 
 
 def _solvers(solvers: "tuple[Listed, ...]") -> Table:
-    made = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    made = plain(caption="NFE: evaluations of the denoiser a step. K: arrays of a sample's size kept between them.")
     for heading in ("name", "order", "NFE", "K", "noise", "paper"):
         is_text = heading in ("name", "noise", "paper")
         made.add_column(heading, justify="left" if is_text else "right", no_wrap=heading == "name")
@@ -53,13 +53,11 @@ def _solvers(solvers: "tuple[Listed, ...]") -> Table:
         also = f"; also {', '.join(solver.aliases)}" if solver.aliases else ""
         sets = _parameters(solver.parameters)
         made.add_row(solver.name, *cost, noise, escape(solver.paper + needs + also + (sets and f"; {sets}")))
-    made.caption = "NFE: evaluations of the denoiser a step. K: arrays of a sample's size kept between them."
-    made.caption_justify = "left"
     return made
 
 
 def _grids(grids: "tuple[ListedGrid, ...]") -> Table:
-    made = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    made = plain()
     made.add_column("grid", no_wrap=True)
     made.add_column("what it does; what may be set")
     for grid in grids:
@@ -75,7 +73,7 @@ def _parameters(known: "Mapping[str, Value | None]") -> str:
 
 
 def _steps(plan: Plan) -> Table:
-    made = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    made = plain()
     for heading in ("", "time", "alpha", "sigma", "lambda"):
         made.add_column(heading, justify="right", no_wrap=True)
     made.add_column("S: rows of the state, z: noise")

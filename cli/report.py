@@ -1,6 +1,5 @@
 """`fewstep report`: the figures of the page as a table."""
 
-from rich import box
 from rich.filesize import decimal
 from rich.table import Table
 
@@ -10,6 +9,7 @@ from fewstep.calibration.report import ReportOptions, check, report
 from fewstep.calibration.report.verdict import warnings
 from fewstep.calibration.results import Quality, Results
 from fewstep.cli.outcome import Outcome
+from fewstep.cli.tables import figures
 from fewstep.runtime.bundle import open_bundle
 from fewstep.runtime.progress import Progress
 
@@ -42,29 +42,20 @@ def dry_run(options: ReportOptions) -> Outcome:
 
 
 def table(results: Results) -> Table:
-    """Figures of the bodies side by side, all as measured. Fits in 80 columns."""
-    made = Table(
-        title=f"{results.bundle}, {results.plan}", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
-    )
-    made.add_column("body", no_wrap=True)
-    for heading in ("PSNR", "p5", "int8", "size", *(f"batch {race.batch}" for race in results.races)):
-        made.add_column(heading, justify="right", no_wrap=True)
-    qualities = {quality.body: quality for quality in results.qualities}
-    for body, size in results.sizes.items():
-        made.add_row(
-            body,
-            *_quality(qualities.get(body)),
-            _coverage(results, body),
-            decimal(size),
-            *_speeds(results, body),
-        )
+    """Figures of the bodies side by side, all as measured."""
     judged = "; ".join(f"{each.body}: {each.against_float.seeds} seeds, {each.engine}" for each in results.qualities)
-    made.caption = (
+    qualities = {quality.body: quality for quality in results.qualities}
+    rows = [
+        (body, *_quality(qualities.get(body)), _coverage(results, body), decimal(size), *_speeds(results, body))
+        for body, size in results.sizes.items()
+    ]
+    return figures(
+        f"{results.bundle}, {results.plan}",
+        ("PSNR", "p5", "int8", "size", *(f"batch {race.batch}" for race in results.races)),
+        rows,
         f"PSNR in dB, mean and 5th percentile, against float32 along the same plan ({judged}). int8: share of MACs. "
-        f"Batch: one call of the body with so many rows, times faster than float32."
+        f"Batch: one call of the body with so many rows, times faster than float32.",
     )
-    made.caption_justify = "left"
-    return made
 
 
 def _quality(quality: Quality | None) -> tuple[str, str]:

@@ -23,6 +23,7 @@ from fewstep.runtime.errors import UserError
 from fewstep.runtime.finite import finite_sample
 from fewstep.runtime.guidance import UNCOND
 from fewstep.runtime.loading import choose_body, load
+from fewstep.runtime.options import Options
 from fewstep.runtime.plan import Plan
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sampler import Sampler
@@ -46,7 +47,7 @@ Values = Mapping[str, Sequence[Any]]  # of each condition; the samples take them
 
 
 @dataclass(frozen=True)
-class RunOptions:
+class RunOptions(Options):
     """Sample a bundle into an image grid (.png) or an array (.npy).
 
     bundle: The bundle's folder.

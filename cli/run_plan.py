@@ -3,11 +3,10 @@
 from contextlib import suppress
 from pathlib import Path
 
+from fewstep.runtime.calibrated import MISFIT, along, calibrated_plan
 from fewstep.runtime.errors import UserError
-from fewstep.runtime.guidance import describe
 from fewstep.runtime.manifest import Body, Manifest
 from fewstep.runtime.plan import Plan
-from fewstep.runtime.plan_file import decode
 from fewstep.runtime.plan_name import parse_plan_name
 from fewstep.runtime.request import SCHEDULER, read_plan
 from fewstep.runtime.sampler import PLAN, Sampler
@@ -49,13 +48,8 @@ def _calibrated(manifest: Manifest, body: Body) -> str | None:
 
 def unlike_calibration(sampler: Sampler, plan: Plan) -> str | None:
     """A line that names both where a plan, or its guidance, is not the one that the int8 body was calibrated along."""
-    file = sampler.bundle.manifest.plans.get(sampler.body.plan or "")
-    if sampler.body.precision != "int8" or file is None:
+    if sampler.body.precision != "int8" or (calibrated := calibrated_plan(sampler.bundle, sampler.body)) is None:
         return None
-    calibrated = decode(sampler.bundle.read(file), file)
     if (plan.name, plan.guidance) == (calibrated.name, calibrated.guidance):
         return None
-    return (
-        f"int8 was calibrated along {calibrated.name}, guidance {describe(calibrated.guidance)}, and runs along "
-        f"{plan.name}, guidance {describe(plan.guidance)}: its ranges may not fit"
-    )
+    return f"int8 was calibrated along {along(calibrated)}, and runs along {along(plan)}: its {MISFIT}"

@@ -1,6 +1,8 @@
 """From a denoiser to a verified bundle. What a file that describes one's own denoiser needs:
 
 from fewstep.export import Affine, Condition, Policy, ScheduleSpec, Size, Spec, Spectrogram
+
+The verb has its own module: from fewstep.export.export import ExportOptions, export
 """
 
 from fewstep.export.spec import Spec

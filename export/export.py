@@ -25,6 +25,7 @@ from fewstep.graph.weights import place_of, release
 from fewstep.runtime import manifest
 from fewstep.runtime.errors import UserError
 from fewstep.runtime.manifest import SCHEMA, Body, Manifest, Provenance
+from fewstep.runtime.options import Options
 from fewstep.runtime.progress import SILENT, Progress
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ PACKAGES = ("fewstep", "torch", "onnx", "onnxscript", "onnxruntime", "numpy")
 
 
 @dataclass(frozen=True)
-class ExportOptions:
+class ExportOptions(Options):
     """Export a denoiser to a bundle, verified against what it came from.
 
     source: a shipped model's name (fashion_mnist, cifar10), FILE.py:FUNCTION, a function that returns (module, spec),

@@ -12,12 +12,13 @@ from fewstep.runtime.bundle import Bundle, open_bundle
 from fewstep.runtime.companions import companions
 from fewstep.runtime.errors import UserError
 from fewstep.runtime.manifest import Body, Engine, Graph, Manifest
+from fewstep.runtime.options import Options
 
 CPU_BODIES = "int8-cpu-"  # how the names of int8 bodies for CPUs begin
 
 
 @dataclass(frozen=True)
-class PackOptions:
+class PackOptions(Options):
     """Copy what devices need of a bundle: some of its bodies, and what they run with.
 
     bundle: The bundle to take from; it stays as it is.

@@ -14,12 +14,17 @@ import errno
 import logging
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
+from time import time
 from typing import Literal
 
 Kind = Literal["engines", "timing", "jit", "openvino", "calibration", "precision"]
 
+LONGEST_WRITE = 3600.0  # seconds after which a draft is nobody's
+
 LOG = logging.getLogger("fewstep")
+_WARNED: set[tuple[str, int | None]] = set()  # cache folders, and what kept this process from writing there
 
 
 def folder() -> Path:
@@ -53,13 +58,37 @@ def read(kind: Kind, name: str) -> bytes | None:
 
 
 def store(kind: Kind, name: str, content: bytes) -> None:
-    """Store, whole or not at all. A folder that cannot be written costs a warning: a cache is never needed."""
+    """Store, whole or not at all. A folder that cannot be written costs a warning, once: a cache is never needed."""
     try:
         target = path(kind, name)
-        draft = target.with_name(f".{name}.{os.getpid()}")
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        draft.write_bytes(content)
-        os.replace(draft, target)
+        draft = target.with_name(f".{name}.{os.getpid()}")
+        try:
+            draft.write_bytes(content)
+            os.replace(draft, target)
+        finally:
+            draft.unlink(missing_ok=True)  # nothing there, unless it was interrupted or the disk is full
+        _remove_drafts(target)
     except OSError as error:
+        _warn(error, kind, name)
+
+
+def _warn(error: OSError, kind: Kind, name: str) -> None:
+    """Once for each folder and reason: a run stores many times."""
+    try:
+        known = (str(folder()), error.errno)
+    except OSError:
+        known = ("", error.errno)
+    if known not in _WARNED:
+        _WARNED.add(known)
         place = error.filename or f"{kind}/{name}"
         LOG.warning("%s cannot be written (%s), so nothing is kept for the next time", place, error.strerror)
+
+
+def _remove_drafts(target: Path) -> None:
+    """Those of writers that were killed; another process may be writing one just now."""
+    for draft in target.parent.iterdir():
+        if draft.name.startswith(f".{target.name}."):
+            with suppress(OSError):  # somebody else removed it
+                if time() - draft.stat().st_mtime > LONGEST_WRITE:
+                    draft.unlink()

@@ -19,6 +19,7 @@ from fewstep.runtime.bundle import EXPORT_AGAIN, MANIFEST, Bundle, open_bundle
 from fewstep.runtime.companions import companions
 from fewstep.runtime.errors import UserError
 from fewstep.runtime.manifest import Engine, Graph
+from fewstep.runtime.options import Options
 from fewstep.runtime.plan_file import decode
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.schedule import NoiseSchedule
@@ -27,7 +28,7 @@ FATAL_ONLY = 4
 
 
 @dataclass(frozen=True)
-class VerifyOptions:
+class VerifyOptions(Options):
     """Check that a bundle is whole: its schema, the hash of each file, its plans, and that each graph opens.
 
     bundle: The bundle's folder.

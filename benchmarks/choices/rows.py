@@ -66,7 +66,8 @@ def pooled(seen: Seen, target: Target = CPU_X86) -> Body:
 
 
 def merged(seen: Seen) -> Body:
-    return seen.lowered(seen.table(merge_groups(seen.deployed)))
+    """As lowered below: for a target that has the asymmetric code only."""
+    return seen.lowered(seen.table(merge_groups(seen.deployed, "mse", has_symmetric=False)))
 
 
 def lowered_for(target: Target, seen: Seen) -> Body:

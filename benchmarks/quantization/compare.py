@@ -29,7 +29,7 @@ from material import calibrated_on, write_material
 from outcome import Outcome, Row, bars, described, is_met, page, save, saved
 
 from fewstep.calibration.bodies import judged_plan, open_body
-from fewstep.calibration.report.measure import feeds
+from fewstep.calibration.feeds import feeds
 from fewstep.calibration.speed.machine import this_machine
 from fewstep.calibration.speed.race import Contender as Timed
 from fewstep.calibration.speed.race import OnBackend, race

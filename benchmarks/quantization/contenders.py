@@ -29,7 +29,7 @@ TOOLS = {
             "onnxruntime",
             (DEFAULTS, "outer", "tuned", "tuned-percentile", "tuned-entropy"),
         ),
-        Tool("nncf_ptq", "NNCF", "openvino", (DEFAULTS, "outer", "tuned", "tuned-transformer")),
+        Tool("nncf_ptq", "NNCF", "openvino", (DEFAULTS, "outer", "tuned", "tuned-minmax", "tuned-transformer")),
         Tool("modelopt_ptq", "ModelOpt", "tensorrt", (DEFAULTS, "outer", "tuned", "tuned-entropy")),
     )
 }

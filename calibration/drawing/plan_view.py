@@ -13,6 +13,7 @@ from fewstep.runtime import guidance as guidances
 from fewstep.runtime.bundle import open_bundle
 from fewstep.runtime.errors import UserError
 from fewstep.runtime.manifest import Prediction, ScheduleSpec
+from fewstep.runtime.options import Options
 from fewstep.runtime.plan import Denoising, Plan, Step, compile_plan
 from fewstep.runtime.request import denoising
 from fewstep.runtime.rows import Row, Term
@@ -23,7 +24,7 @@ LAGS = 4  # outputs that a recurrence tells one by one, from the newest back
 
 
 @dataclass(frozen=True)
-class PlanOptions:
+class PlanOptions(Options):
     """List the solvers and grids, or show or plot one compiled plan.
 
     list: List every solver with its paper, order and cost, and every grid: what is done if nothing else is asked.

@@ -28,6 +28,7 @@ from fewstep.runtime.engine_key import EngineKey
 from fewstep.runtime.errors import UserError
 from fewstep.runtime.manifest import Body, Engine, Manifest
 from fewstep.runtime.manifest import Graph as GraphFile
+from fewstep.runtime.options import Options
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sizes import parsed
 
@@ -36,7 +37,7 @@ FLOAT16 = "float16"  # the body that is made here
 
 
 @dataclass(frozen=True)
-class BuildOptions:
+class BuildOptions(Options):
     """Build engines of a bundle's body for GPUs, and add them to it. Engines are built, not run.
 
     bundle: The bundle to build for.

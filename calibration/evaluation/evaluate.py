@@ -29,6 +29,7 @@ from fewstep.graph.commit import open_for_update
 from fewstep.runtime.bundle import Bundle, open_bundle
 from fewstep.runtime.errors import UserError
 from fewstep.runtime.guidance import describe
+from fewstep.runtime.options import Options
 from fewstep.runtime.plan import Plan
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sampler import Sampler
@@ -40,7 +41,7 @@ TAUGHT = 32  # seeds that the teacher samples, unless others are asked for
 
 
 @dataclass(frozen=True)
-class EvaluateOptions:
+class EvaluateOptions(Options):
     """Compare int8 samples with float32 ones: seed by seed, and as a distribution.
 
     bundle: the bundle; the figures are stored in it, and the next report shows them.
@@ -85,6 +86,7 @@ class EvaluateOptions:
         return min(TAUGHT, self.seeds) if self.teacher_seeds is None else self.teacher_seeds
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 < self.seeds <= len(PAIRED):
             raise UserError(f"--seeds is {self.seeds}", f"give 1 to {len(PAIRED)}: so many are held out")
         if not 0 < self.taught <= self.seeds:

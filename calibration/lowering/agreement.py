@@ -7,7 +7,7 @@ that is given QuantizeLinear-DequantizeLinear pairs the codes are not seen, so t
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,9 +16,10 @@ from fewstep.calibration.lowering.coverage import MULTIPLY
 from fewstep.calibration.ranges.methods import LEVELS
 from fewstep.graph.graph import Array, Graph, Node, Value
 from fewstep.graph.index import Index, index
-from fewstep.graph.session import open_session
+from fewstep.graph.session import Session, open_session
 
-Engine = Callable[[Graph, Sequence[str], Mapping[str, Array]], Mapping[str, Array]]
+Feeds = Mapping[str, Array]
+Engine = Callable[[Graph, Sequence[str]], Callable[[Feeds], Feeds]]
 
 LOG = logging.getLogger("fewstep")
 TIES = 1e-3  # of all numbers may fall to the other side of a half: float32 and integers round sums differently
@@ -41,48 +42,58 @@ class Agreement:
         return self.steps <= 1 and self.off <= max(FEW, TIES * self.size)
 
 
-def as_deployed(lowered: Graph, tensors: Sequence[str], feeds: Mapping[str, Array]) -> dict[str, Array]:
-    """Outputs and inner `tensors` of a graph, as onnxruntime's own kernels compute them: an `Engine`."""
-    return open_session(lowered, tensors, optimize=True)(feeds)
+def as_deployed(lowered: Graph, tensors: Sequence[str]) -> Session:
+    """A graph that returns inner `tensors` too, as onnxruntime's own kernels compute them: an `Engine`."""
+    return open_session(lowered, tensors, optimize=True)
 
 
-def agreements(lowered: Graph, feeds: Mapping[str, Array], engine: Engine = as_deployed) -> tuple[Agreement, ...]:
-    """Of every QLinearConv and MatMulIntegerToFloat of a lowered graph, and of every operation between pairs, for one
+def agreements(lowered: Graph, feeds: Iterable[Feeds], engine: Engine = as_deployed) -> tuple[Agreement, ...]:
+    """Of every QLinearConv and MatMulIntegerToFloat of a lowered graph, and of every operation between pairs, for each
     evaluation; the worst first.
 
-    `feeds` are the graph's inputs, "group" among them if it has groups. `engine` runs the graph as it is deployed.
+    `feeds` are the graph's inputs at each evaluation, "group" among them if it has groups. `engine` opens the graph as
+    it is deployed.
     """
+    return tuple(sorted(_agreements(lowered, feeds, engine), key=lambda each: (each.steps, each.off), reverse=True))
+
+
+def _agreements(lowered: Graph, feeds: Iterable[Feeds], engine: Engine) -> Iterator[Agreement]:
+    """Evaluation by evaluation, so that no more than two have their tensors held."""
     idx = index(lowered)
     simulations = {node.output: nodes for node in lowered.nodes if (nodes := _simulation(node, idx))}
     made, simulated = list(simulations), [each for nodes in simulations.values() for each in nodes]
     read = {name for node in simulated for name in node.inputs if name and not lowered.is_constant(name)}
     read -= {name for node in simulated for name in node.outputs}
     if not made:
-        return ()
+        return
     inner = sorted(read.union(made) - {value.name for value in lowered.inputs})
-    held = {**feeds, **engine(lowered, inner, feeds)}
-    alone = Graph(
-        f"operations of {lowered.name}",
-        tuple(Value(name, held[name].dtype, held[name].shape) for name in sorted(read)),
-        tuple(Value(_simulated(name), held[name].dtype, held[name].shape) for name in made),
-        tuple(simulated),
-        lowered.constants,
-    )
-    expected = open_session(alone)(held)
-    found = (_compare(name, held[name], expected[_simulated(name)]) for name in made)
-    return tuple(sorted(found, key=lambda each: (each.steps, each.off), reverse=True))
+    deployed, alone = engine(lowered, inner), None
+    for given in feeds:
+        held = {**given, **deployed(given)}
+        if alone is None:
+            inputs = tuple(_like(name, held[name]) for name in sorted(read))
+            outputs = tuple(_like(_simulated(name), held[name]) for name in made)
+            graph = Graph(f"operations of {lowered.name}", inputs, outputs, tuple(simulated), lowered.constants)
+            alone = open_session(graph)
+        expected = alone(held)
+        yield from (_compare(name, held[name], expected[_simulated(name)]) for name in made)
 
 
-def warn_of_disagreement(lowered: Graph, feeds: Mapping[str, Array], body: str, engine: Engine = as_deployed) -> None:
-    """A warning that names the tensor which this CPU computes furthest from what its numbers stand for, if that is more
-    than rounding. The body may be right on another CPU, so it is no error."""
-    worst = next(iter(agreements(lowered, feeds, engine)), None)
-    if worst is not None and not worst.is_close:
+def warn_of_disagreement(lowered: Graph, feeds: Iterable[Feeds], body: str, engine: Engine = as_deployed) -> None:
+    """A warning that names the tensor which this CPU computes furthest from what its numbers stand for, at any of the
+    evaluations, if that is more than rounding. The body may be right on another CPU, so it is no error."""
+    worst = next((each for each in agreements(lowered, feeds, engine) if not each.is_close), None)
+    if worst is not None:
         LOG.warning(
             "%s: this CPU's integer kernels are up to %.0f steps of 8 bits wrong, most in %r (%d of %d numbers); bodies"
             " for cpu-x86-7bit are right on every x86 CPU",
             *(body, worst.steps, worst.tensor, worst.off, worst.size),
         )
+
+
+def _like(name: str, array: Array) -> Value:
+    """A tensor of any size along the same axes: a step may have fewer branches than another."""
+    return Value(name, array.dtype, tuple(f"{name}.{axis}" for axis in range(array.ndim)))
 
 
 def _compare(tensor: str, found: Array, expected: Array) -> Agreement:

@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -57,6 +58,12 @@ def computed(graph: Graph, tensors: Sequence[str], feeds: Mapping[str, Array]) -
 
     made = _compiled(shown, {name: list(value.shape) for name, value in given.items()}, results)
     return made | {name: -made[_negated(name)] for name in tensors if name not in made}
+
+
+def as_compiled(graph: Graph, tensors: Sequence[str]) -> Callable[[Mapping[str, Array]], dict[str, Array]]:
+    """A graph that returns inner `tensors` too: an `agreement.Engine`. It is compiled for each evaluation anew, whose
+    shapes it is compiled for."""
+    return partial(computed, graph, tensors)
 
 
 def _compiled(graph: Graph, shapes: Mapping[str, list[int]], ask: Callable[[Any], Answer]) -> Answer:

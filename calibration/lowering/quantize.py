@@ -54,7 +54,7 @@ def lower_graph(
     """The int8 graph alone, not checked on an engine: with its operations, and how activations are encoded."""
     ops = tuple(op for op in lowered_ops(prepared) if op.name not in in_float)
     scheme = target.scheme
-    _refuse_overflow(table, target)
+    refuse_overflow(_represented(table), target)
     grouped = bool(table.groups)
     weights = side_by_side(lambda op: _quantized(prepared, op, table, scheme), ops)
     encodings = {name: scheme.encode(table[name], grouped) for name in encoded_tensors(ops, scheme)}
@@ -143,16 +143,27 @@ def _codes(encodings: Mapping[str, Encoding], groups: int, dtype: np.dtype[Any])
     return Emitted(rows.nodes, constants | rows.constants)
 
 
-def _refuse_overflow(table: RangesTable, target: Target) -> None:
-    """UserError naming an activation that what is not int8 cannot hold: in an engine it would be infinite."""
+def refuse_overflow(reached: Mapping[str, float], target: Target) -> None:
+    """UserError naming an activation that what is not int8 cannot hold: in an engine it would be infinite.
+
+    `reached` is the greatest magnitude of each. Ranges do not tell it where they clip, so ask with what was counted
+    (`Counts.reached`) before anything is lowered.
+    """
     dtype = target.scheme.scale_dtype
-    for name, ranges in table.tensors.items():
-        reached = max(-ranges.pooled.low, ranges.pooled.high)
-        if reached > float(np.finfo(dtype).max):
+    for name, magnitude in reached.items():
+        if magnitude > float(np.finfo(dtype).max):
             raise UserError(
-                f"activation {name!r} reaches {reached:g}, beyond {dtype}",
+                f"activation {name!r} reaches {magnitude:g}, beyond {dtype}",
                 f"calibrate without target {target.name}, or export a denoiser with smaller activations",
             )
+
+
+def _represented(table: RangesTable) -> dict[str, float]:
+    """The greatest magnitude that the ranges of each tensor represent: it had this one, if not a greater one."""
+    return {
+        name: max(max(-each.low, each.high) for each in (ranges.pooled, *ranges.per_group))
+        for name, ranges in table.tensors.items()
+    }
 
 
 def _quantized(prepared: Graph, op: WeightedOp, table: RangesTable, scheme: Scheme) -> QuantizedWeight:

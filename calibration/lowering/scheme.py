@@ -63,9 +63,10 @@ class Target:
     passes: rewrites of the prepared graph, before anything is quantized; they keep the names of tensors.
     check: counts what really runs in int8, given the prepared graph, the lowered one and the operations selected;
         UserError names an operation that does not.
-    engine: runs the lowered graph as it is deployed and returns inner tensors too; None where this machine may have
+    engine: opens the lowered graph as it is deployed, returning inner tensors too; None where this machine may have
         none that does.
     notes: what a user of the lowered graph must know.
+    requires: imports what `check` and `engine` need beside what calibrates; UserError if it is not there.
     """
 
     name: str
@@ -74,3 +75,4 @@ class Target:
     check: Callable[[Graph, Graph, tuple[WeightedOp, ...]], Coverage]
     engine: Engine | None = None
     notes: tuple[str, ...] = ()
+    requires: Callable[[], object] | None = None

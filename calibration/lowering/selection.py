@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from fewstep.graph.graph import Graph, Node, X
 from fewstep.graph.index import Index, index
+from fewstep.graph.quantized import CONTRIB, is_quantized
 from fewstep.runtime.errors import UserError
 
 LEAST_CHANNELS = 16  # below, int8 kernels pad to this many and win nothing
@@ -12,7 +13,6 @@ FEW_CHANNELS = f"fewer than {LEAST_CHANNELS} channels on one side"
 OUTER = "first or last layer: its error reaches the sample undamped"
 STILL = "does not depend on x"
 SCALED = "more than a product with at most a bias per channel"
-INTEGER_OPS = ("QuantizeLinear", "DequantizeLinear", "QLinearConv", "QLinearMatMul", "MatMulInteger", "ConvInteger")
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def selected_ops(graph: Graph) -> tuple[WeightedOp, ...]:
 
 def considered_ops(graph: Graph) -> tuple[tuple[WeightedOp, str], ...]:
     """Every operation that multiplies by a constant weight, and by that rule why it stays float: "" if it does not."""
-    refuse_quantized(graph)
+    _refuse_foreign(graph)
     idx = index(graph)
     moving = idx.reachable([X])
     ops = tuple(op for op in (weighted_op(node, graph) for node in graph.nodes) if op)
@@ -101,13 +101,19 @@ def bias_shape(op: WeightedOp, graph: Graph) -> tuple[int, ...]:
     return (1, -1, *[1] * (rank - 2)) if op.node.op == "Conv" else (-1,)
 
 
-def refuse_quantized(graph: Graph) -> None:
-    """UserError if a graph has integer operations already: its ranges would mean something else."""
+def _refuse_foreign(graph: Graph) -> None:
+    """UserError if a graph has integer operations already, as its ranges would mean something else, or others of
+    onnxruntime's own, behind which no type is known."""
     for node in graph.nodes:
-        if node.op in INTEGER_OPS or node.domain == "com.microsoft":
+        if is_quantized(node.op, node.domain):
             raise UserError(
                 f"the graph is quantized already: {node.name or node.output!r} is a {node.op}",
-                "lower the prepared float graph of the bundle",
+                "export the float denoiser that it was made from, and calibrate that",
+            )
+        if node.domain == CONTRIB:
+            raise UserError(
+                f"{node.name or node.output!r} is a {node.op} of onnxruntime's own, which onnx does not define",
+                "export the ONNX file as it was before onnxruntime optimized it, and calibrate that",
             )
 
 

@@ -26,6 +26,9 @@ from fewstep.runtime.sampler import Sampler
 from fewstep.runtime.step import Array, StepState, advance, begin, combine, execute, finish
 
 SELECTION_SEEDS = range(500_000, 600_000)  # neither calibration's nor the held-out ones
+SEARCH_SEEDS = SELECTION_SEEDS[:16]  # that a map is chosen on: the best of many choices flatters itself there
+JUDGE_SEEDS = SELECTION_SEEDS[16:80]  # that only what is chosen is run on
+AT_ONCE = len(SEARCH_SEEDS)  # samples: judging takes no more memory than searching
 
 Feeds = Mapping[str, NDArray[Any]]
 
@@ -81,15 +84,21 @@ class Course:
         return psnr(finish(self.plan, states[-1:]), finish(self.plan, self.reference[-1:]))
 
 
-def open_course(sampler: Sampler, plan: Plan, samples: int, rows: Rows | None = None) -> Course:
-    """A course of selection seeds for the float32 body's sampler; the plan's steps are in range groups already.
+def open_courses(sampler: Sampler, plan: Plan, rows: Rows | None = None) -> tuple[Course, tuple[Course, ...]]:
+    """The course that a map is searched on, and those that what is found is judged on."""
+    parts = [JUDGE_SEEDS[start : start + AT_ONCE] for start in range(0, len(JUDGE_SEEDS), AT_ONCE)]
+    judges = tuple(open_course(sampler, plan, seeds, rows) for seeds in parts)
+    return open_course(sampler, plan, SEARCH_SEEDS, rows), judges
+
+
+def open_course(sampler: Sampler, plan: Plan, seeds: Sequence[int], rows: Rows | None = None) -> Course:
+    """A course of some seeds for the float32 body's sampler; the plan's steps are in range groups already.
 
     rows: conditions [N, *shape] of one's own, those of seed i being i mod N.
     """
-    seeds = SELECTION_SEEDS[:samples]
     manifest = sampler.bundle.manifest
     conditions = held_out_conditions(manifest.conditions, seeds, rows)
-    given = check_given(plan.given, None, conditions, manifest.x_shape, samples)
+    given = check_given(plan.given, None, conditions, manifest.x_shape, len(seeds))
     ports = (tensor_name(sampler.body.graph, "x"), tensor_name(sampler.body.graph, "output"))
     recorded: list[Feeds] = []
 
@@ -101,6 +110,6 @@ def open_course(sampler: Sampler, plan: Plan, samples: int, rows: Rows | None = 
     def draws(number: int) -> Array:
         return np.stack([noise.normal(seed, number, manifest.x_shape) for seed in seeds])
 
-    network = replace(sampler, denoiser=recording).network(plan, samples, conditions)
+    network = replace(sampler, denoiser=recording).network(plan, len(seeds), conditions)
     reference = tuple(execute(plan, network, draws, given=given))
     return Course(plan, draws, tuple(recorded), ports, given, reference)

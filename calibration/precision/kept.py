@@ -4,33 +4,43 @@ It is kept under the hash of everything that the figures follow from, the machin
 """
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from math import isfinite
+from pathlib import Path
 
 import msgspec
 import numpy as np
 import onnxruntime
 
+import fewstep.calibration
+import fewstep.graph
+import fewstep.runtime
 from fewstep.calibration.precision.course import Course
-from fewstep.calibration.precision.search import Choice
+from fewstep.calibration.precision.search import Choice, Judged
 from fewstep.calibration.precision.variants import Variants
 from fewstep.graph.graph import Graph
 from fewstep.runtime import cache
 from fewstep.runtime.doctor.cpu import this_cpu
+from fewstep.runtime.doctor.packages import version_of
 from fewstep.runtime.plan_file import encode
 
 LOG = logging.getLogger("fewstep")
-SCHEMA = 1
+SCHEMA = 3
+CODE = (fewstep.calibration, fewstep.graph, fewstep.runtime)  # what makes the graphs, and runs and times them
 
 
 class Figures(msgspec.Struct):
     """As `Sensitivity` and `Point` have them: all int8's quality and float32's time; of each operation its gains by
-    group, and its cost; of each choice its quality."""
+    group, and its cost as it was measured; of each choice its quality; of each that was judged what was found there; of
+    each set of operations in float the time of a step with its graph, relative to all int8."""
 
     overall: tuple[float, float] | None = None
     operations: dict[str, tuple[tuple[float, ...], float]] = msgspec.field(default_factory=dict)
     choices: dict[str, float] = msgspec.field(default_factory=dict)
+    judged: dict[str, Judged] = msgspec.field(default_factory=dict)
+    times: dict[str, float] = msgspec.field(default_factory=dict)
 
 
 @dataclass
@@ -45,14 +55,16 @@ class Kept:
             cache.store("precision", self.name, msgspec.json.encode(_finite(self.figures)))
 
 
-def kept_of(variants: Variants, course: Course) -> Kept:
-    """What earlier searches of these variants along this course have measured on this machine; a file that cannot be
+def kept_of(variants: Variants, course: Course, judges: Sequence[Course]) -> Kept:
+    """What earlier searches of these variants along these courses have measured on this machine; a file that cannot be
     read is no file."""
-    known = sha256(repr((SCHEMA, onnxruntime.__version__, this_cpu())).encode())
+    known = sha256(repr((SCHEMA, version_of("fewstep"), onnxruntime.__version__, this_cpu())).encode())
+    known.update(code([Path(package.__path__[0]) for package in CODE]))
     known.update(_digest(variants.graph()))
     known.update(encode(course.plan))
-    for array in course.reference[-1].after:  # which seeds, conditions and float denoiser make
-        known.update(np.ascontiguousarray(array).data)
+    for each in (course, *judges):
+        for array in each.reference[-1].after:  # which seeds, conditions and float denoiser make
+            known.update(np.ascontiguousarray(array).data)
     name = f"{known.hexdigest()[:32]}.json"
     content = cache.read("precision", name)
     try:
@@ -73,6 +85,16 @@ def key(choice: Choice) -> str:
     return ";".join(",".join(map(str, sorted(floats))) for floats in choice)
 
 
+def code(folders: Sequence[Path]) -> bytes:
+    """A digest of all Python sources below some folders: figures of graphs that another version made are not taken,
+    nor those from before an edit. Installed without sources, the version alone tells."""
+    known = sha256()
+    for folder in folders:
+        for file in sorted(folder.rglob("*.py")):
+            known.update(f"{file.relative_to(folder).as_posix()} {sha256(file.read_bytes()).hexdigest()}".encode())
+    return known.digest()
+
+
 def _decode(content: bytes, groups: int) -> Figures:
     figures = msgspec.json.decode(content, type=Figures)
     if any(len(gains) != groups for gains, _ in figures.operations.values()):
@@ -86,6 +108,8 @@ def _finite(figures: Figures) -> Figures:
         figures.overall if figures.overall and all(map(isfinite, figures.overall)) else None,
         {name: each for name, each in figures.operations.items() if all(map(isfinite, (*each[0], each[1])))},
         {choice: quality for choice, quality in figures.choices.items() if isfinite(quality)},
+        {choice: each for choice, each in figures.judged.items() if isfinite(each.quality) and isfinite(each.error)},
+        {floats: time for floats, time in figures.times.items() if isfinite(time)},
     )
 
 

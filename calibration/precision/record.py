@@ -5,23 +5,35 @@ import re
 import msgspec
 
 from fewstep.calibration.precision.refine import Bound, Refined
+from fewstep.calibration.precision.search import Point
 from fewstep.runtime.errors import UserError
 from fewstep.runtime.manifest import Strict
 
-SCHEMA = 1
+SCHEMA = 2
+READ = (1, SCHEMA)  # 1 has times that were added up from single operations, and no word on it
+MOST = 1000  # dB, or times as fast as float32
 
 
 class Reached(Strict, frozen=True):
-    """A point of the frontier: mean PSNR on the selection seeds in dB, time of a step relative to all int8, and for
-    each range group the numbers of the operations that stay float."""
+    """A point of the frontier: mean PSNR in dB, time of a step relative to all int8, and for each range group the
+    numbers of the operations that stay float. The time is measured, with these graphs, or an estimate from the times of
+    single operations.
+
+    The quality has a `standard_error` in dB where it is of seeds that chose nothing, and was `searched` on those that
+    did; without, it is that of the seeds that search, which flatter what they choose.
+    """
 
     quality: float
     time: float
     in_float: tuple[tuple[int, ...], ...]
+    time_is_measured: bool = False
+    standard_error: float | None = None
+    searched: float | None = None
 
 
 class PrecisionMap(Strict, frozen=True):
-    """One body's search. `gains` [operations][groups] in dB and `costs` [operations] as `Sensitivity` has them."""
+    """One body's search. `gains` [operations][groups] in dB and `costs` [operations] as `Sensitivity` has them. What is
+    deployed and all int8 are judged on seeds that chose nothing, which files of earlier versions do not have."""
 
     body: str
     plan: str
@@ -33,6 +45,7 @@ class PrecisionMap(Strict, frozen=True):
     float_time: float
     frontier: tuple[Reached, ...]
     deployed: Reached
+    all_int8_error: float | None = None  # standard error, dB
 
 
 class PrecisionMaps(Strict, frozen=True):
@@ -64,10 +77,11 @@ def record(body: str, plan: str, bound: Bound, refined: Refined) -> PrecisionMap
         operations=measured.operations,
         gains=tuple(tuple(map(float, row)) for row in measured.gains),
         costs=tuple(map(float, measured.costs)),
-        all_int8=measured.quality,
+        all_int8=refined.int8.quality,
         float_time=measured.float_time,
-        frontier=tuple(_reached(point.quality, point.time, point.choice) for point in refined.frontier),
-        deployed=_reached(refined.point.quality, refined.point.time, refined.point.choice),
+        frontier=tuple(map(_reached, refined.frontier)),
+        deployed=_reached(refined.point),
+        all_int8_error=refined.int8.error,
     )
 
 
@@ -81,17 +95,19 @@ def decode(data: bytes, source: str = "precision map") -> tuple[PrecisionMap, ..
         found = msgspec.json.decode(data, type=PrecisionMaps)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"{source} is no precision map: {error}", "calibrate the bundle again") from None
-    if found.schema != SCHEMA:
+    if found.schema not in READ:
         raise UserError(f"{source} has schema {found.schema}, this version reads {SCHEMA}", "update fewstep")
     return found.maps
 
 
-def _reached(quality: float, time: float, choice: tuple[frozenset[int], ...]) -> Reached:
-    return Reached(quality, time, tuple(tuple(sorted(floats)) for floats in choice))
+def _reached(point: Point) -> Reached:
+    in_float = tuple(tuple(sorted(floats)) for floats in point.choice)
+    error, searched = (None, None) if point.judged is None else (point.judged.error, point.quality)
+    return Reached(point.known, point.time, in_float, point.time_is_measured, error, searched)
 
 
 def _number(text: str, unit: str, name: str, example: str) -> float:
     match = re.fullmatch(rf"\s*([0-9]+(?:\.[0-9]+)?)\s*(?:{unit})?\s*", text, re.IGNORECASE)
-    if match is None or not 0 < float(match[1]) < 1000:
-        raise UserError(f"{name} {text!r} is no bound", f"write it as {example}")
+    if match is None or not 0 < float(match[1]) < MOST:
+        raise UserError(f"{name} {text!r} is no bound", f"write it as {example}: more than 0, less than {MOST}")
     return float(match[1])

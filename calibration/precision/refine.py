@@ -1,18 +1,24 @@
 """Find the fastest assignment of precisions within a quality bound, and make the graphs that deploy it.
 
 Greedy first: operations x groups, ranked by what they win for their time, are taken in growing numbers, and every
-number is run closed loop on the deployed graphs. Then local: from the point that is picked, operations are put back to
-int8 one by one, the dearest first, as long as the bound holds.
+number is run closed loop on the deployed graphs, float32 itself too. Then local: from the point that is picked,
+operations are put back to int8 one by one, the dearest first, as long as the bound holds. What is picked is timed with
+its own graphs, and judged on seeds that chose nothing, before the bound counts as met.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
+
+import numpy as np
+from numpy.typing import NDArray
 
 from fewstep.calibration.lowering.quantize import Lowered
 from fewstep.calibration.precision.course import Course
 from fewstep.calibration.precision.kept import Kept, kept_of, key
 from fewstep.calibration.precision.search import (
     Choice,
+    Judged,
     Point,
     choose,
     frontier,
@@ -22,9 +28,8 @@ from fewstep.calibration.precision.search import (
     staged,
     step_time,
 )
-from fewstep.calibration.precision.sensitivity import Sensitivity, measure
+from fewstep.calibration.precision.sensitivity import Sensitivity, measure, slowdown
 from fewstep.calibration.precision.variants import Variants
-from fewstep.graph.session import Session
 from fewstep.runtime.errors import UserError
 from fewstep.runtime.progress import SILENT, Progress
 
@@ -33,7 +38,7 @@ STAGES = 3  # graphs of a body at most: each is loaded
 
 @dataclass(frozen=True)
 class Bound:
-    """What is asked for: at least `quality` dB (mean PSNR on the selection seeds), or at least `speed` times float32.
+    """What is asked for: at least `quality` dB (mean PSNR on the seeds that judge), or at least `speed` times float32.
 
     The other of the two is made as good as it gets.
     """
@@ -46,100 +51,202 @@ class Bound:
 class Refined:
     """The point that is deployed, the frontier it lies on, and what was measured of each operation.
 
-    `stages` are (first group that the graph no longer serves, graph): the last is the body itself.
+    The deployed point's time is measured, as are those of all int8 and of float32; others may be estimates. It is
+    judged, and so is all int8: `int8`. `stages` are (first group that the graph no longer serves, graph): the last is
+    the body itself.
     """
 
     point: Point
     frontier: tuple[Point, ...]
     sensitivity: Sensitivity
     stages: tuple[tuple[int, Lowered], ...]
+    int8: Judged
+
+    @property
+    def is_float(self) -> bool:
+        """Whether what is deployed is float32 itself, at every step."""
+        return all(len(floats) == len(self.sensitivity.operations) for floats in self.point.choice)
+
+
+@dataclass(frozen=True)
+class Search:
+    """What every part of a search works on: `judges` are courses of other seeds, `stages` is how many graphs a body may
+    have."""
+
+    variants: Variants
+    course: Course
+    judges: tuple[Course, ...]
+    measured: Sensitivity
+    kept: Kept
+    stages: int = STAGES
+    progress: Progress = SILENT
+
+    def names(self, floats: frozenset[int]) -> list[str]:
+        return [self.measured.operations[op] for op in floats]
+
+    def united(self, choice: Choice) -> Choice:
+        """The choice with as few graphs as a body may have."""
+        return staged(choice, self.measured.costs, self.course.shares, self.stages)
 
 
 def refine(
-    variants: Variants, course: Course, bound: Bound, stages: int = STAGES, progress: Progress = SILENT
-) -> Refined:
-    """Measure, search and lower. UserError if no assignment reaches the bound.
-
-    Operations that were timed before on this machine are not timed again, for another point of the frontier.
-    """
-    kept = kept_of(variants, course)
-    measured = measure(variants, course, kept, progress=progress)
-    points = explore(variants, course, measured, kept, stages, progress)
-    wanted = pick(points, bound.quality, None if bound.speed is None else measured.float_time / bound.speed)
-    if wanted is None:
-        raise UserError(_unreached(bound, points, measured), "ask for less, or calibrate more trajectories")
-    if bound.quality is not None:
-        wanted = trim(variants, course, measured, kept, wanted, bound.quality, stages, progress)
-    return Refined(wanted, tuple(points), measured, _lowered(variants, measured, wanted.choice))
-
-
-def explore(
-    variants: Variants, course: Course, measured: Sensitivity, kept: Kept, stages: int, progress: Progress = SILENT
-) -> list[Point]:
-    """The frontier: growing prefixes of the ranked list, each run closed loop."""
-    pairs = ranked(measured.gains, measured.costs, course.shares)
-    nothing: Choice = (frozenset(),) * course.groups
-    points = [Point(nothing, measured.quality, 1.0)]
-    sizes = prefixes(len(pairs))
-    for done, size in enumerate(sizes, 1):
-        choice = staged(choose(pairs[:size], course.groups), measured.costs, course.shares, stages)
-        if all(choice != point.choice for point in points):
-            points.append(_point(variants, course, measured, kept, choice))
-        progress("frontier", done, len(sizes))
-    return frontier(points)
-
-
-def trim(
     variants: Variants,
     course: Course,
-    measured: Sensitivity,
-    kept: Kept,
-    point: Point,
-    quality: float,
-    stages: int,
+    judges: tuple[Course, ...],
+    bound: Bound,
+    stages: int = STAGES,
     progress: Progress = SILENT,
-) -> Point:
-    """Put operations back to int8, the dearest first, a whole stage's at a time, while the quality holds."""
+) -> Refined:
+    """Measure and search on the seeds of `course`, judge on those of `judges`, and lower. UserError if no assignment
+    reaches the bound.
+
+    Operations and graphs that were timed before on this machine are not timed again, for another point of the frontier.
+    """
+    kept = kept_of(variants, course, judges)
+    measured = measure(variants, course, kept, progress=progress)
+    search = Search(variants, course, judges, measured, kept, stages, progress)
+    int8 = judge(search, (frozenset(),) * course.groups)
+    points = explore(search)
+    wanted, points = settle(search, points, bound)
+    if bound.quality is not None:
+        # near it the seeds that search are as far from those that judge as they are of it
+        trimmed = trim(search, wanted, bound.quality + wanted.quality - wanted.known)
+        if all(trimmed.choice != point.choice for point in points):
+            wanted, points = settle(search, [*points, time_whole(search, trimmed)], bound)
+    return Refined(wanted, tuple(frontier(points)), search.measured, _lowered(search, wanted.choice), int8)
+
+
+def explore(search: Search) -> list[Point]:
+    """All int8, float32 itself, and growing prefixes of the ranked list, each run closed loop."""
+    measured, groups = search.measured, search.course.groups
+    pairs = ranked(measured.gains, measured.costs, search.course.shares)
+    everything = frozenset(range(len(measured.operations)))
+    tried = [search.united(choose(pairs[:size], groups)) for size in prefixes(len(pairs))]
+    choices = list(dict.fromkeys(((frozenset(),) * groups, *tried, (everything,) * groups)))
+    search.kept.figures.choices.setdefault(key(choices[0]), measured.quality)
+    points = []
+    for done, choice in enumerate(choices):
+        search.progress("frontier", done, len(choices))
+        points.append(run(search, choice))
+    search.progress("frontier", len(choices), len(choices))
+    return points
+
+
+def settle(search: Search, points: list[Point], bound: Bound) -> tuple[Point, list[Point]]:
+    """The point that fits the bound best by what was measured and judged of it, and all points with what is known then.
+
+    What seems best is timed whole, and then judged; if it misses the bound, or another is faster after all, that comes
+    next. UserError if none fits.
+    """
+    time = None if bound.speed is None else search.measured.float_time / bound.speed
+    done = 0
+    while (wanted := pick(points, bound.quality, time)) is not None:
+        if wanted.time_is_measured and wanted.judged is not None:
+            break
+        search.progress("timing and judging", done, done + 1)
+        if wanted.time_is_measured:
+            judge(search, wanted.choice)
+        else:
+            time_whole(search, wanted)
+        points = [run(search, point.choice) for point in points]  # others may share a graph with it
+        done += 1
+    if done:
+        search.progress("timing and judging", done, done)
+    if wanted is None:
+        raise UserError(_unreached(bound, points, search.measured), "ask for less, or calibrate more trajectories")
+    return wanted, points
+
+
+def trim(search: Search, point: Point, quality: float) -> Point:
+    """Put operations back to int8, the dearest first, each in all groups that have it in float, while the quality holds
+    on the seeds that search, and the estimated time falls."""
+    course, costs = search.course, search.measured.costs
     parts = sorted(
         {(op, tuple(g for g in range(course.groups) if op in point.choice[g])) for s in point.choice for op in s},
-        key=lambda part: -measured.costs[part[0]] * course.shares[list(part[1])].sum(),
+        key=lambda part: -costs[part[0]] * course.shares[list(part[1])].sum(),
     )
     for done, (op, groups) in enumerate(parts, 1):
         fewer = tuple(floats - {op} if g in groups else floats for g, floats in enumerate(point.choice))
-        choice = staged(fewer, measured.costs, course.shares, stages)
-        trial = _point(variants, course, measured, kept, choice)
-        if trial.quality >= quality and trial.time < point.time:
-            point = trial
-        progress("refinement", done, len(parts))
+        choice = search.united(fewer)
+        if _estimate(search, choice) < _estimate(search, point.choice):
+            trial = run(search, choice)
+            point = trial if trial.quality >= quality else point
+        search.progress("refinement", done, len(parts))
     return point
 
 
-def _point(variants: Variants, course: Course, measured: Sensitivity, kept: Kept, choice: Choice) -> Point:
-    """A choice, run, unless it was before."""
-    known = kept.figures.choices
+def run(search: Search, choice: Choice) -> Point:
+    """A choice with its quality, run closed loop unless it was before, and with what is known beside that."""
+    known = search.kept.figures.choices
     if key(choice) not in known:
-        opened: dict[frozenset[int], Session] = {}
-        for floats in choice:
-            if floats not in opened:
-                opened[floats] = variants.open([measured.operations[op] for op in floats])
-        states = course.run([opened[floats] for floats in choice])
-        known[key(choice)] = float(course.quality(states).mean())
-        kept.save()
-    return Point(choice, known[key(choice)], step_time(choice, measured.costs, course.shares))
+        known[key(choice)] = float(_qualities(search, choice, [search.course]).mean())
+        search.kept.save()
+    measured = [_time(search, floats) for floats in choice]
+    times = [_added(search, each) if time is None else time for each, time in zip(choice, measured, strict=True)]
+    time, judged = step_time(times, search.course.shares), search.kept.figures.judged.get(key(choice))
+    return Point(choice, known[key(choice)], time, None not in measured, judged)
 
 
-def _lowered(variants: Variants, measured: Sensitivity, choice: Choice) -> tuple[tuple[int, Lowered], ...]:
+def judge(search: Search, choice: Choice) -> Judged:
+    """A choice on seeds that chose nothing, unless it was judged before."""
+    known = search.kept.figures.judged
+    if key(choice) not in known:
+        values = _qualities(search, choice, search.judges)
+        known[key(choice)] = Judged(float(values.mean()), float(values.std(ddof=1)) / len(values) ** 0.5)
+        search.kept.save()
+    return known[key(choice)]
+
+
+def _qualities(search: Search, choice: Choice, courses: Sequence[Course]) -> NDArray[np.float64]:
+    """PSNR of each sample of some courses, in dB."""
+    opened = {floats: search.variants.open(search.names(floats)) for floats in dict.fromkeys(choice)}
+    return np.concatenate([each.quality(each.run([opened[floats] for floats in choice])) for each in courses])
+
+
+def time_whole(search: Search, point: Point) -> Point:
+    """The point with a measured time: each of its graphs is timed, unless it was before."""
+    base = None
+    for floats in dict.fromkeys(point.choice):
+        if _time(search, floats) is None:
+            base = base or search.variants.open()
+            other = search.variants.open(search.names(floats))
+            search.kept.figures.times[key((floats,))] = slowdown(search.course, base, other)
+            search.kept.save()
+    return run(search, point.choice)
+
+
+def _time(search: Search, floats: frozenset[int]) -> float | None:
+    """Of a step that leaves these operations in float, relative to all int8; None if it was not measured."""
+    if not floats:
+        return 1.0
+    if len(floats) == len(search.measured.operations):
+        return search.measured.float_time
+    return search.kept.figures.times.get(key((floats,)))
+
+
+def _added(search: Search, floats: frozenset[int]) -> float:
+    """The same, added up from single operations."""
+    return 1 + float(search.measured.costs[sorted(floats)].sum())
+
+
+def _estimate(search: Search, choice: Choice) -> float:
+    """Mean time of a step, from nothing but single operations: so that choices compare whatever was measured."""
+    return step_time([_added(search, floats) for floats in choice], search.course.shares)
+
+
+def _lowered(search: Search, choice: Choice) -> tuple[tuple[int, Lowered], ...]:
     """The graph of each run of groups, with the group after its last."""
     stages = []
     until = 0
-    for floats, run in groupby(choice):
-        until += len(list(run))
-        stages.append((until, variants.lower([measured.operations[op] for op in floats])))
+    for floats, alike in groupby(choice):
+        until += len(list(alike))
+        stages.append((until, search.variants.lower(search.names(floats))))
     return tuple(stages)
 
 
 def _unreached(bound: Bound, points: list[Point], measured: Sensitivity) -> str:
     if bound.quality is not None:
-        best = max(point.quality for point in points)
+        best = max(point.known for point in points)
         return f"no precision map reaches {bound.quality:g} dB: the best found has {best:.1f} dB"
-    return f"no precision map is {bound.speed:g} times as fast as float32: all int8 is {measured.float_time:.2f} times"
+    fastest = measured.float_time / min(point.time for point in points)
+    return f"no precision map is {bound.speed:g} times as fast as float32: the fastest found is {fastest:.2f} times"

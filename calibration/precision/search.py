@@ -3,10 +3,14 @@
 A choice is, for each range group, the set of operations that stay float. `gains` [operations, groups] is what leaving
 one operation in float in one group adds to the mean PSNR (dB), `costs` [operations] the time it adds to a step, as a
 share of the time of the all-int8 body, `shares` [groups] how much of a plan's steps each group has.
+
+Times of single operations do not add up to float32's: each pays for a border between int8 and float, which neighbours
+in float do not have between them. `scaled` makes them add up.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,12 +22,29 @@ LEAST_COST = 1e-3  # of a step: below this, differences of time are noise
 
 
 @dataclass(frozen=True)
+class Judged:
+    """Mean PSNR in dB on seeds that chose nothing, and the standard error of that mean."""
+
+    quality: float
+    error: float
+
+
+@dataclass(frozen=True)
 class Point:
-    """A choice with what it was measured to give: PSNR in dB and the time of a step, relative to all int8."""
+    """A choice with what it gives: mean PSNR in dB on the seeds that search, which flatter the best of many choices,
+    and on others if it was judged; and the time of a step, relative to all int8: measured with these very graphs, or
+    else an estimate from single operations."""
 
     choice: Choice
     quality: float
     time: float
+    time_is_measured: bool = False
+    judged: Judged | None = None
+
+    @property
+    def known(self) -> float:
+        """The better known quality: as judged, else on the seeds that search."""
+        return self.quality if self.judged is None else self.judged.quality
 
 
 def ranked(gains: Array, costs: Array, shares: Array) -> list[tuple[int, int]]:
@@ -49,9 +70,17 @@ def choose(pairs: Sequence[tuple[int, int]], groups: int) -> Choice:
     return tuple(frozenset(op for op, group in pairs if group == g) for g in range(groups))
 
 
-def step_time(choice: Choice, costs: Array, shares: Array) -> float:
-    """Mean time of a step, relative to all int8."""
-    return 1 + float(shares @ [costs[sorted(floats)].sum() for floats in choice])
+def scaled(costs: Array, float_time: float) -> Array:
+    """Costs that add up to what all operations in float cost together, `float_time` - 1; each in proportion to what
+    was measured of it, no less than LEAST_COST. Where float32 is as fast as all int8 they are 0 or negative: then
+    nothing beats float32."""
+    least = np.maximum(costs, LEAST_COST)
+    return np.asarray(least * ((float_time - 1) / least.sum()))
+
+
+def step_time(times: Sequence[float], shares: Array) -> float:
+    """Mean over the steps of the times that each group's have; exact where all are the same."""
+    return times[0] + float(shares @ (np.asarray(times) - times[0]))
 
 
 def staged(choice: Choice, costs: Array, shares: Array, most: int) -> Choice:
@@ -84,7 +113,7 @@ def staged(choice: Choice, costs: Array, shares: Array, most: int) -> Choice:
 
 
 def frontier(points: Sequence[Point]) -> list[Point]:
-    """Points that no other beats in both quality and time, the fastest first."""
+    """Points that no other beats in both quality, on the seeds that search, and time; the fastest first."""
     best: list[Point] = []
     for point in sorted(points, key=lambda p: (p.time, -p.quality)):
         if not best or point.quality > best[-1].quality:
@@ -93,9 +122,15 @@ def frontier(points: Sequence[Point]) -> list[Point]:
 
 
 def pick(points: Sequence[Point], quality: float | None, time: float | None) -> Point | None:
-    """The fastest point of at least a quality, or the best one within a time; None where there is none."""
+    """The fastest point of at least a quality, or the best one within a time; None where there is none.
+
+    A quality must hold as far as it is known. One that was judged and misses it rules out all points that are no better
+    on the seeds that search, and were not judged. Within a time those seeds alone say what is best: judging each would
+    choose the luckiest again.
+    """
     if quality is not None:
-        enough = [point for point in points if point.quality >= quality]
-        return min(enough, key=lambda point: point.time, default=None)
+        missed = max((each.quality for each in points if each.judged and each.known < quality), default=-inf)
+        enough = [each for each in points if each.known >= quality and (each.judged or each.quality > missed)]
+        return min(enough, key=lambda point: (point.time, -point.quality), default=None)
     within = [point for point in points if time is None or point.time <= time]
-    return max(within, key=lambda point: point.quality, default=None)
+    return max(within, key=lambda point: (point.quality, -point.time), default=None)

@@ -4,7 +4,6 @@ Quality is measured closed loop on the graph that would be deployed: everything 
 float. A run is the same up to its group, so only what follows is computed.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from time import perf_counter
 
@@ -13,19 +12,21 @@ from numpy.typing import NDArray
 
 from fewstep.calibration.precision.course import Course
 from fewstep.calibration.precision.kept import Kept
+from fewstep.calibration.precision.search import scaled
 from fewstep.calibration.precision.variants import Variants
 from fewstep.runtime.backends import Network
 from fewstep.runtime.progress import SILENT, Progress
-from fewstep.runtime.step import StepState
 
 Array = NDArray[np.float64]
+
+ROUNDS = 15  # in which two graphs are timed against each other
 
 
 @dataclass(frozen=True)
 class Sensitivity:
     """`gains` [operations, groups]: dB that the operation in float in that group adds. `costs` [operations]: time it
-    adds to a step, as a share of the all-int8 step. `quality`: all int8, mean dB; `float_time`: of a float32 step, as a
-    multiple of the all-int8 one."""
+    adds to a step, as a share of the all-int8 step, scaled so that all together add up to float32's. `quality`: all
+    int8, mean dB; `float_time`: of a float32 step, measured, as a multiple of the all-int8 one."""
 
     operations: tuple[str, ...]
     gains: Array
@@ -35,7 +36,7 @@ class Sensitivity:
 
 
 def measure(
-    variants: Variants, course: Course, kept: Kept, rounds: int = 15, progress: Progress = SILENT
+    variants: Variants, course: Course, kept: Kept, rounds: int = ROUNDS, progress: Progress = SILENT
 ) -> Sensitivity:
     """Measure every operation of a lowering that `kept` does not know."""
     operations, known = variants.operations, kept.figures
@@ -43,18 +44,20 @@ def measure(
         known.overall = _measure(variants, course, kept, rounds, progress)
         kept.save()
     gains, costs = zip(*(known.operations[each] for each in operations), strict=True)
-    return Sensitivity(operations, np.array(gains), np.array(costs), *known.overall)
+    quality, float_time = known.overall
+    return Sensitivity(operations, np.array(gains), scaled(np.array(costs), float_time), quality, float_time)
 
 
 def _measure(variants: Variants, course: Course, kept: Kept, rounds: int, progress: Progress) -> tuple[float, float]:
     """Quality of all int8, and float32's time; operations go to `kept`, one by one. One variant is open at a time
     beside the all-int8 one."""
     operations, known = variants.operations, kept.figures.operations
+    runs = len(operations) * course.groups
+    progress("sensitivity", 0, runs)
     base = variants.open()
     along = course.run([base] * course.groups)
     quality = float(course.quality(along).mean())
-    middle = course.plan.steps[len(course.plan.steps) // 2].group
-    for done, operation in enumerate(operations, 1):
+    for done, operation in enumerate(operations):
         if operation not in known:
             variant = variants.open([operation])
             gains = []
@@ -62,17 +65,17 @@ def _measure(variants: Variants, course: Course, kept: Kept, rounds: int, progre
                 networks: list[Network] = [base] * course.groups
                 networks[group] = variant
                 gains.append(float(course.quality(course.run(networks, along, group)).mean()) - quality)
-            known[operation] = tuple(gains), slowdown(course, base, variant, along, middle, rounds) - 1
+                progress("sensitivity", done * course.groups + group, runs)
+            known[operation] = tuple(gains), slowdown(course, base, variant, rounds) - 1
             kept.save()
-        progress("sensitivity", done, len(operations))
-    return quality, slowdown(course, base, variants.open(operations), along, middle, rounds)
+        progress("sensitivity", (done + 1) * course.groups, runs)
+    return quality, slowdown(course, base, variants.open(operations), rounds)
 
 
-def slowdown(
-    course: Course, base: Network, other: Network, along: Sequence[StepState], group: int, rounds: int
-) -> float:
-    """Time of a step with `other` relative to `base`: the median of ratios of neighbours, so that load hits both."""
-    state = next(state for state in along if state.step.group == group)
+def slowdown(course: Course, base: Network, other: Network, rounds: int = ROUNDS) -> float:
+    """Time of the plan's middle step with `other` relative to `base`: the median of ratios of neighbours, so that load
+    hits both."""
+    state = course.reference[len(course.reference) // 2]
 
     def seconds(network: Network) -> float:
         started = perf_counter()

@@ -1,12 +1,13 @@
 """Merge neighbouring lambda groups where one range serves both as well as two.
 
 The cost of a run of groups with one range: the squared error that its members have under that range, over the squared
-error that they have under their own, as the geometric mean over all tensors. It is always taken against single groups,
-so that small losses do not add up unseen. The cheapest pair of neighbours is merged, again and again, while it costs no
-more than TOLERANCE.
+error that they have under their own, as the geometric mean over all tensors. Ranges are those of the method that the
+table will be made by, and a tensor costs what it costs in the worse of the codes that it may be written in. The cost is
+always taken against single groups, so that small losses do not add up unseen. The cheapest pair of neighbours is
+merged, again and again, while it costs no more than TOLERANCE.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import reduce
 
@@ -14,28 +15,38 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.calibration.ranges.histogram import Histogram, merge
-from fewstep.calibration.ranges.methods import LEVELS, Density, mse_range
+from fewstep.calibration.ranges.methods import LEVELS, METHODS, Density
 from fewstep.calibration.ranges.observe import Counts
-from fewstep.calibration.ranges.table import Range
+from fewstep.calibration.ranges.table import Method
 
 TOLERANCE = 0.01  # of the squared error: 0.04 dB of each tensor's
 
 Run = tuple[int, int]  # first group, and the one after the last
+Quantizer = tuple[NDArray[np.float64], NDArray[np.float64]]  # scale and least integer, [1] each
+Code = Callable[[Density], Quantizer]  # with the range that a method finds for a distribution
 
 
-def merge_groups(counts: Counts, tolerance: float = TOLERANCE) -> Counts:
-    """The same counts in fewer groups, or the same ones."""
+def merge_groups(counts: Counts, method: Method, has_symmetric: bool, tolerance: float = TOLERANCE) -> Counts:
+    """The same counts in fewer groups, or the same ones.
+
+    `method` finds the ranges; `has_symmetric` says whether a target may write an activation in the symmetric code.
+    """
     runs: list[Run] = [(group, group + 1) for group in range(len(counts.edges) + 1)]
+    codes = (_asymmetric(method), _symmetric(method))[: 2 if has_symmetric else 1]
     tensors = [counts.of(name) for name in counts.tensors]
     own = np.array(
-        [[_error(mse_range(d), d) for d in map(_density, groups)] for groups in tensors]
-    )  # [tensors, groups]
-    costs = {run: _excess(tensors, own, run) for run in _joined(runs)}
+        [[[_error(code(d), d) for d in map(_density, groups)] for groups in tensors] for code in codes]
+    )  # [codes, tensors, groups]
+
+    def excess(run: Run) -> float:
+        return _excess(tensors, codes, own, run)
+
+    costs = {run: excess(run) for run in _joined(runs)}
     while costs and min(costs.values()) <= np.log1p(tolerance):
         best = min(costs, key=lambda run: costs[run])
         runs = [run for run in runs if run[1] <= best[0] or run[0] >= best[1]] + [best]
         runs.sort()
-        costs = {run: costs[run] if run in costs else _excess(tensors, own, run) for run in _joined(runs)}
+        costs = {run: costs[run] if run in costs else excess(run) for run in _joined(runs)}
     return regrouped(counts, runs)
 
 
@@ -53,15 +64,17 @@ def _joined(runs: Sequence[Run]) -> list[Run]:
     return [(a[0], b[1]) for a, b in zip(runs[:-1], runs[1:], strict=True)]
 
 
-def _excess(tensors: Sequence[tuple[Histogram, ...]], own: NDArray[np.float64], run: Run) -> float:
+def _excess(
+    tensors: Sequence[tuple[Histogram, ...]], codes: Sequence[Code], own: NDArray[np.float64], run: Run
+) -> float:
     """Logarithm of the cost of one range for a run of groups. Tensors that are exact anyway say nothing."""
     first, end = run
     logs = []
-    for groups, errors in zip(tensors, own, strict=True):
-        if errors[first:end].min() > 0:
-            members = [_density(histogram) for histogram in groups[first:end]]
-            shared = mse_range(Density.of(groups[first:end]))
-            logs.append(np.log(sum(_error(shared, member) for member in members) / errors[first:end].sum()))
+    for groups, errors in zip(tensors, own[:, :, first:end].swapaxes(0, 1), strict=True):  # errors [codes, members]
+        if errors.min() > 0:
+            members, all_of_them = [_density(each) for each in groups[first:end]], Density.of(groups[first:end])
+            shared = [sum(_error(code(all_of_them), member) for member in members) for code in codes]
+            logs.append(np.log(np.max(shared / errors.sum(axis=1))))
     return float(np.mean(logs)) if logs else 0.0
 
 
@@ -69,7 +82,22 @@ def _density(histogram: Histogram) -> Density:
     return Density.of([histogram])
 
 
-def _error(shared: Range, density: Density) -> float:
-    """Expected squared error of a distribution in the asymmetric code of a range."""
-    scale = np.array([(shared.high - shared.low) / LEVELS])
-    return max(float(density.error(scale, -np.round(-shared.low / scale))[0]), 0.0)
+def _asymmetric(method: Method) -> Code:
+    find, _ = METHODS[method]
+
+    def quantizer(density: Density) -> Quantizer:
+        found = find(density)
+        scale = np.array([(found.high - found.low) / LEVELS])
+        return scale, -np.round(-found.low / scale)
+
+    return quantizer
+
+
+def _symmetric(method: Method) -> Code:
+    _, find = METHODS[method]
+    return lambda density: (np.array([find(density) / 127]), np.array([-128.0]))
+
+
+def _error(quantizer: Quantizer, density: Density) -> float:
+    """Expected squared error of a distribution."""
+    return max(float(density.error(*quantizer)[0]), 0.0)

@@ -8,7 +8,7 @@ rounded to an integer; symmetric int8 with scale amax / 127 and integers -128 ..
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from math import isfinite
+from math import isclose, isfinite
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ REFINEMENTS = 3  # grids around the best factors so far, each reaching as far as
 ZOOM = 4
 FINE = np.linspace(-1.0, 1.0, 2 * ZOOM + 1)
 PERCENTILE = 99.99  # of the values stay inside; half of the others lie on each side
+SAME_LAMBDA = 1e-6  # a noise level that a plan comes back to differs by some 1e-11, its steps by 1e-4 or more
 AMAX_OF_ZEROS = 1.0  # a tensor that was always zero is exact under any scale; this one cannot underflow
 
 Error = Callable[[NDArray[np.float64]], NDArray[np.float64]]  # of shrink factors [K, ends] -> [K]
@@ -31,9 +32,13 @@ Error = Callable[[NDArray[np.float64]], NDArray[np.float64]]  # of shrink factor
 def lambda_edges(lams: Sequence[float]) -> tuple[float, ...]:
     """Edges of groups that give each distinct lambda of a plan's steps its own group: midpoints between neighbours.
 
+    Lambdas within rounding of each other are one: ancestral solvers come back to a time with others in the last digits.
     At an infinite lambda (pure noise of a flow) the edge lies where the next one would, or one away if it is alone.
     """
-    distinct = sorted(set(lams))
+    distinct: list[float] = []
+    for lam in sorted(lams):
+        if not distinct or not isclose(lam, distinct[-1], rel_tol=SAME_LAMBDA, abs_tol=SAME_LAMBDA):
+            distinct.append(lam)
     finite = [lam for lam in distinct if isfinite(lam)]
     reach = (finite[1] - finite[0], finite[-1] - finite[-2]) if len(finite) > 1 else (2.0, 2.0)
 
@@ -135,19 +140,20 @@ def minmax_amax(density: Density) -> float:
 
 
 def percentile_range(density: Density) -> Range:
-    """The values but for the outermost 0.005 % on each side, zero included."""
+    """The values but for the outermost 0.005 % on each side, zero included; the extremes if only zeros are left."""
     low, high = density.quantile((1 - PERCENTILE / 100) / 2), density.quantile((1 + PERCENTILE / 100) / 2)
     low, high = min(low, 0.0), max(high, 0.0)
-    return Range(low, high) if low < high else minmax_range(density)  # what is left is nothing but zeros
+    is_zero = -density.width <= low and high <= density.width  # in the bins that zero ends: what is left are zeros
+    return minmax_range(density) if is_zero else Range(low, high)
 
 
 def percentile_amax(density: Density) -> float:
-    """PERCENTILE of the magnitudes."""
+    """PERCENTILE of the magnitudes; the greatest if only zeros are left."""
     largest = minmax_amax(density)
     if density.low == density.high:
         return largest
-    inside = np.searchsorted(np.cumsum(density.magnitudes()), PERCENTILE / 100 * density.moments[0, -1])
-    return min((int(inside) + 1) * density.width, largest)
+    inside = int(np.searchsorted(np.cumsum(density.magnitudes()), PERCENTILE / 100 * density.moments[0, -1]))
+    return min((inside + 1) * density.width, largest) if inside > 0 else largest  # what is left are zeros
 
 
 def entropy_range(density: Density) -> Range:

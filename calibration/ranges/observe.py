@@ -107,6 +107,13 @@ class Counts:
         }
         return replace(self, histograms=self.histograms | taken)
 
+    def reached(self) -> dict[str, float]:
+        """The greatest magnitude that each tensor had, which ranges may clip."""
+        reached = dict.fromkeys(self.tensors, 0.0)
+        for (name, _), histogram in self.histograms.items():
+            reached[name] = max(reached[name], -histogram.low, histogram.high)
+        return reached
+
     def of(self, tensor: str) -> tuple[Histogram, ...]:
         """One histogram per group. UserError if the tensor was never seen in one of them."""
         groups = range(len(self.edges) + 1)

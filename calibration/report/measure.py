@@ -6,26 +6,26 @@ from time import perf_counter
 import msgspec
 
 from fewstep.calibration import results
-from fewstep.calibration.bodies import engine_of, int8_bodies, is_native, judged_plan, open_body
+from fewstep.calibration.bodies import ON_OPENVINO, engine_of, int8_bodies, is_native, judged_plan, open_body
 from fewstep.calibration.conditions_file import Rows
 from fewstep.calibration.evaluation.held_out import held_out_conditions, label
 from fewstep.calibration.evaluation.judge import Candidate, Denoiser, Setting, judge
 from fewstep.calibration.evaluation.teacher import teacher_plan
+from fewstep.calibration.feeds import feeds
+from fewstep.calibration.likeness import judged_unlike
 from fewstep.calibration.lowering.selection import selected_ops
 from fewstep.calibration.lowering.targets import TARGETS
 from fewstep.calibration.prompts import HELD_OUT, given_rows
 from fewstep.calibration.ranges import table
-from fewstep.calibration.report.operations import operations
+from fewstep.calibration.report.operations import layer, operations
 from fewstep.calibration.report.options import ReportOptions
 from fewstep.calibration.report.samples import Samples
 from fewstep.calibration.results import Covered, Quality, RangeOverGroups, Results
 from fewstep.calibration.speed.machine import Machine, this_machine
-from fewstep.calibration.speed.race import Race
-from fewstep.calibration.speed.staged import int8_share, race_bodies
-from fewstep.calibration.trajectories import roll_out
+from fewstep.calibration.speed.race import Contender, OnBackend, Race
+from fewstep.calibration.speed.staged import int8_share, race_bodies, taken
 from fewstep.graph import io
 from fewstep.graph.graph import Graph
-from fewstep.runtime.backends import Arrays
 from fewstep.runtime.bundle import Bundle, open_bundle
 from fewstep.runtime.doctor.cpu import EXACT
 from fewstep.runtime.guidance import describe
@@ -89,6 +89,7 @@ def measure(options: ReportOptions, progress: Progress = SILENT) -> tuple[Result
         made=bundle.manifest.provenance.commands,
         seconds=perf_counter() - start,
         notes=tuple(notes(bodies.values(), this_machine())),
+        unlike=judged_unlike(bundle, plan),
     )
     samples = Samples(
         teacher=found.teacher,
@@ -109,42 +110,41 @@ def denoiser(sampler: Sampler) -> Denoiser:
 def races(
     bundle: Bundle, plan: Plan, options: ReportOptions, rows: Rows | None = None, progress: Progress = SILENT
 ) -> list[Race]:
-    """float32 against the int8 bodies that run here, at each batch size, fed as in the middle of the plan."""
+    """float32 on onnxruntime against the int8 bodies that run here, each on its engine, at each batch size, fed as in
+    the middle of the plan."""
     names = ["float32", *(name for name, body in int8_bodies(bundle).items() if is_native(body))]
     if len(names) < 2:
         return []
-    samplers = {name: open_body(bundle, name, options.threads) for name in names}
+    opened = {name: open_body(bundle, name, options.threads) for name in names}
+    elsewhere = [name for name in names[1:] if engine_of(opened[name].body) == ON_OPENVINO]
+    samplers = {name: sampler for name, sampler in opened.items() if name not in elsewhere}
     found = []
     for batch in options.batches:
-        fed = {name: feeds(sampler, plan, batch, rows) for name, sampler in samplers.items()}
+        fed = {name: feeds(sampler, plan, batch, rows) for name, sampler in opened.items()}
+        others = [
+            Contender(name, OnBackend("openvino", bundle.path, name), taken(opened[name].body.graph, fed[name]))
+            for name in elsewhere
+        ]
         timing = (options.threads, options.rounds, options.turn_seconds, progress)
-        found.append(race_bodies(samplers, plan, fed, (), *timing))
+        found.append(race_bodies(samplers, plan, fed, others, *timing))
     return found
-
-
-def feeds(sampler: Sampler, plan: Plan, samples: int, rows: Rows | None = None) -> Arrays:
-    """What the body is fed at the middle step of a plan: every branch of `samples` samples."""
-    own = None if rows is None else held_out_conditions(sampler.bundle.manifest.conditions, range(samples), rows)
-    evaluations = roll_out(sampler, plan, range(samples), batch=samples, conditions=own)
-    return next(e.feeds for e in evaluations if e.state.index == len(plan.steps) // 2)
 
 
 def ranges_over_groups(bundle: Bundle, prepared: Graph, body: Body) -> tuple[RangeOverGroups, ...]:
     """The quantized activations whose range changes most between lambda groups, in the graph's order.
 
     None if there is one group only, or if the table is not the body's: a later calibration, for another target and
-    along another plan, has replaced it.
+    along another plan or in other groups, has replaced it.
     """
     if bundle.manifest.ranges is None:
         return ()
     ranges = table.load(bundle.file(bundle.manifest.ranges))
-    if ranges.plan != body.plan:
+    if (ranges.plan, ranges.groups) != (body.plan, body.groups):
         return ()
     names: dict[str, str] = {}
     for op in selected_ops(prepared):
-        layer = op.node.name or op.name
-        names.setdefault(op.x, f"input of {layer}")
-        names.setdefault(op.name, f"output of {layer}")
+        names.setdefault(op.x, f"input of {layer(op.node)}")
+        names.setdefault(op.name, f"output of {layer(op.node)}")
     widths = {
         name: tuple((each.high - each.low) / (own.pooled.high - own.pooled.low) for each in own.per_group)
         for name, own in ranges.tensors.items()

@@ -23,7 +23,7 @@ def operations(prepared: Graph, body: str, coverage: Coverage) -> Covered:
         is_int8 = node.output in int8
         made.append(
             Operation(
-                name=node.name or node.output,
+                name=layer(node),
                 kind=node.op,
                 channels=(op.channels_in, op.channels_out) if op else None,
                 macs=work[node.output],
@@ -32,6 +32,11 @@ def operations(prepared: Graph, body: str, coverage: Coverage) -> Covered:
             )
         )
     return Covered(body, coverage, tuple(made), coverage.int8_macs / max(coverage.total_macs, 1))
+
+
+def layer(node: Node) -> str:
+    """What the page calls an operation: its module and kind, "middle.conv1/Conv", or the tensor it makes."""
+    return node.name or node.output
 
 
 def _reason(node: Node, prepared: Graph) -> str:

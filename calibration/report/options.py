@@ -7,10 +7,11 @@ from pathlib import Path
 from fewstep.calibration.evaluation.held_out import PAIRED
 from fewstep.calibration.speed.race import LONGEST_TURN, check_batches
 from fewstep.runtime.errors import UserError
+from fewstep.runtime.options import Options
 
 
 @dataclass(frozen=True)
-class ReportOptions:
+class ReportOptions(Options):
     """Judge a bundle: what int8 costs in quality, step by step, what it wins in time, and which operations it covers.
 
     bundle: the bundle; the report is written into it.
@@ -49,6 +50,7 @@ class ReportOptions:
     turn_seconds: float = 0.5
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.output is not None and self.output.suffix != ".html":
             raise UserError(f"the report is a page, not {str(self.output)!r}", "name a file that ends in .html")
         if self.seeds > len(PAIRED):

@@ -1,12 +1,11 @@
 """The page: results and samples in, one HTML file out, which needs nothing else and runs no script."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from html import escape
-from statistics import median
 
+from fewstep.calibration.bodies import ENGINE, ON_OPENVINO
 from fewstep.calibration.drawing import plots
 from fewstep.calibration.drawing.plots import Series
-from fewstep.calibration.precision.record import PrecisionMap
 from fewstep.calibration.report.distribution import distribution_section
 from fewstep.calibration.report.elements import (
     Content,
@@ -26,7 +25,8 @@ from fewstep.calibration.report.elements import (
     table,
     times,
 )
-from fewstep.calibration.report.precision import precision_section
+from fewstep.calibration.report.groups import AXIS, heads
+from fewstep.calibration.report.precision import ShownMap, precision_section
 from fewstep.calibration.report.quality import end_section
 from fewstep.calibration.report.samples import Samples, samples_section
 from fewstep.calibration.report.style import STYLE
@@ -38,7 +38,7 @@ def page(
     results: Results,
     samples: Samples,
     evaluation: EvaluationResults | None = None,
-    maps: Sequence[PrecisionMap] = (),
+    maps: Sequence[ShownMap] = (),
 ) -> bytes:
     """The whole document, UTF-8.
 
@@ -90,7 +90,8 @@ def headline(results: Results) -> Html:
     if contests:
         race, fast = min(contests, key=lambda contest: contest[1].ratio)  # the batch size at which int8 wins least
         both = join([milliseconds(race.timings[0].median), " to ", milliseconds(fast.median)])
-        note = join([both, f", {race.batch} rows, {race.threads} threads"])
+        engines = f", {ON_OPENVINO} against {ENGINE}" if first.body in _on_openvino(results) else ""
+        note = join([both, f", {race.batch} rows, {race.threads} threads{engines}"])
         cards.append(card("Speed, int8 over float32", times(fast.ratio), note))
     if covered is not None:
         ours = covered.coverage
@@ -150,17 +151,13 @@ def _steps(quality: Quality) -> Html:
 
 def _ranges(results: Results) -> Html:
     """How wide each activation's range is along lambda."""
-    groups = range(len(results.ranges[0].widths))
-    lams: dict[int, list[float | None]] = {}
-    for step in results.qualities[0].steps:  # of the body that the ranges are of
-        lams.setdefault(step.group, []).append(step.lam)
     drawn = plots.heat_map(
         [each.activation for each in results.ranges],
         [each.widths for each in results.ranges],
         [()] * len(results.ranges),
-        "lambda = log(alpha / sigma) of the steps in a range group, from noise to clean",
+        AXIS,
         "of the pooled range",
-        [_middle(lams, group) for group in groups],
+        heads(results.qualities[0].steps, len(results.ranges[0].widths)),  # of the body that the ranges are of
     )
     widest = max(max(each.widths) for each in results.ranges)
     caption = (
@@ -170,22 +167,15 @@ def _ranges(results: Results) -> Html:
     return figure(Html(drawn), f"{caption} Shown are the {len(results.ranges)} that change most, in the graph's order.")
 
 
-def _middle(lams: Mapping[int, Sequence[float | None]], group: int) -> str:
-    """The median lambda of the steps in a group; its number where this plan has none there."""
-    if group not in lams:
-        return f"group {group}"
-    found = [lam for lam in lams[group] if lam is not None]
-    return f"{median(found):.2f}" if len(found) == len(lams[group]) else "noise"
-
-
 def coverage_section(results: Results) -> Html:
     """Which operations are int8, and how that is known."""
     alike: dict[tuple[tuple[Operation, ...], float], list[Covered]] = {}
     for covered in results.covered:
         alike.setdefault((covered.operations, covered.share), []).append(covered)
+    counter = "its engine" if _on_openvino(results) else ENGINE
     parts = [
         paragraph(
-            "For the body that runs here, counted in the graph as onnxruntime optimized it where it was calibrated; "
+            f"For the body that runs here, counted in the graph as {counter} optimized it where it was calibrated; "
             "for a simulated one, by where the graph asks its engine for int8.",
             kind="lead",
         )
@@ -246,7 +236,8 @@ def speed_section(results: Results) -> Html:
     for race in results.races:
         medians = [(timing.name, 1000 * timing.median) for timing in race.timings]
         drawn = Html(plots.bars(medians, lambda value: f"{value:.2f} ms"))
-        charts.append(figure(drawn, f"{race.batch} rows, {race.threads} threads, onnxruntime; shorter is faster"))
+        on = ", ".join([ENGINE, *(f"{name} on {ON_OPENVINO}" for name in _on_openvino(results))])
+        charts.append(figure(drawn, f"{race.batch} rows, {race.threads} threads, {on}; shorter is faster"))
     parts.append(Html(f'<div class="two">{join(charts).markup}</div>'))
     head = ["graph", "rows", "threads", "median", "p10", "p90", "times faster", "lowest", "highest", "load", "memory"]
     rows: list[Sequence[Content]] = [
@@ -270,6 +261,11 @@ def speed_section(results: Results) -> Html:
     sizes: list[Sequence[Content]] = [[body, size(bytes_)] for body, bytes_ in results.sizes.items()]
     parts.append(table(["body", "graph and weights"], sizes))
     return section("Speed and size", *parts)
+
+
+def _on_openvino(results: Results) -> list[str]:
+    """The bodies that OpenVINO ran; float32, and every other one, onnxruntime."""
+    return [quality.body for quality in results.qualities if quality.engine == ON_OPENVINO]
 
 
 def provenance_section(results: Results) -> Html:

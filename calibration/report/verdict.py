@@ -1,4 +1,4 @@
-"""What a reader must not overlook: int8 bodies that cost too much, or win nothing; and what a distance says."""
+"""What a reader must not overlook: int8 bodies that cost much, win nothing or do not compare; what a distance says."""
 
 from collections.abc import Iterable, Iterator
 
@@ -8,11 +8,15 @@ LEAST_PSNR = 25.0  # dB to float32: below it the difference can be seen in most 
 
 
 def warnings(results: Results) -> Iterator[str]:
-    """One sentence for each; none where int8 is near float32 and faster."""
+    """One sentence for each; none where int8 is near float32 and faster, and all bodies were calibrated alike."""
+    yield from results.unlike
     yield from distant(results.qualities)
+    in_float = [covered.body for covered in results.covered if covered.share == 0]
+    for body in in_float:
+        yield f"{body} is float32 at every step of {results.plan}: nothing of it is int8, and its speed is float32's."
     for race in results.races:
         for timing in race.timings:
-            if timing.ratio < 1:
+            if timing.ratio < 1 and timing.name not in in_float:
                 yield f"{timing.name} is slower than float32 here ({timing.ratio:.2f}x, {race.batch} rows)."
 
 

@@ -3,6 +3,7 @@
 import os
 import shutil
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -15,11 +16,12 @@ from fewstep.calibration.report.distribution import stored_evaluation
 from fewstep.calibration.report.measure import measure
 from fewstep.calibration.report.options import ReportOptions
 from fewstep.calibration.report.page import page
-from fewstep.calibration.report.precision import stored_maps
-from fewstep.calibration.results import Results
+from fewstep.calibration.report.precision import ShownMap, shown_maps
+from fewstep.calibration.results import EvaluationResults, Results
 from fewstep.graph.commit import open_for_update
-from fewstep.runtime.bundle import open_bundle
+from fewstep.runtime.bundle import Bundle, open_bundle
 from fewstep.runtime.errors import UserError
+from fewstep.runtime.guidance import describe
 from fewstep.runtime.plan import Plan
 from fewstep.runtime.progress import SILENT, Progress
 
@@ -37,20 +39,71 @@ def report(options: ReportOptions, progress: Progress = SILENT) -> Results:
     check(options)
     measured, samples = measure(options, progress)
     if options.output is not None:
+        measured, kept = _with_kept(measured, options)
         write_whole(options.output.with_suffix(".json"), results.encode(measured))
-        write_whole(options.output, page(measured, samples))
+        write_whole(options.output, page(measured, samples, kept.evaluation, kept.maps))
         return measured
     with open_for_update(options.bundle, must_exist=True, instead=ELSEWHERE) as writer:
         manifest = open_bundle(options.bundle).manifest
         if (manifest.bodies, manifest.prologue) != (before.bodies, before.prologue):
             raise UserError(f"{options.bundle} was changed while it was judged", "ask for the report again")
-        bundle = open_bundle(options.bundle)
-        content = page(measured, samples, stored_evaluation(bundle), stored_maps(bundle))
+        measured, kept = _with_kept(measured, options)
+        content = page(measured, samples, kept.evaluation, kept.maps)
         drawn = writer.add(content, folder="report", name="index", suffix=".html")
         figures = writer.add(results.encode(measured), folder="report", name="results", suffix=".json")
         writer.commit(msgspec.structs.replace(manifest, report=drawn, results=figures))
         _address(options.bundle, drawn)
     return measured
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What the bundle has from evaluate and calibrate that belongs on the page; `left_out` says what does not."""
+
+    evaluation: EvaluationResults | None = None
+    maps: tuple[ShownMap, ...] = ()
+    left_out: tuple[str, ...] = ()
+
+
+def _with_kept(measured: Results, options: ReportOptions) -> tuple[Results, Kept]:
+    """The results, with a note on what is not shown, and what is shown beside them."""
+    kept = _kept(open_bundle(options.bundle), options)
+    return msgspec.structs.replace(measured, notes=(*measured.notes, *kept.left_out)), kept
+
+
+def _kept(bundle: Bundle, options: ReportOptions) -> Kept:
+    """The evaluation, if it is of the plan that is judged, and the precision maps, if that is the calibrated plan."""
+    evaluation, maps = stored_evaluation(bundle), shown_maps(bundle)
+    if not (evaluation or maps):
+        return Kept()
+    body = next(iter(int8_bodies(bundle).values()))
+    reference = open_body(bundle, "float32", options.threads)
+    own, judged = judged_plan(reference, body), judged_plan(reference, body, options.plan, options.guidance)
+    is_own, found, left_out = judged == own, [], []
+    if evaluation is not None:
+        of = (evaluation.plan, evaluation.guidance)
+        if of == _named(own) and not is_own:
+            found.append("its evaluation")
+        elif of != _named(judged):
+            left_out.append(f"Not shown: the bundle's evaluation, which is of {_said(*of)}.")
+        if found or left_out:
+            evaluation = None
+    if maps and not is_own:
+        found.append("its precision map")
+        maps = ()
+    if found:
+        said = f"Not shown: what the bundle has of {_said(*_named(own))}, which it was calibrated along: "
+        left_out.append(f"{said}{' and '.join(found)}.")
+    return Kept(evaluation, maps, tuple(left_out))
+
+
+def _named(plan: Plan) -> tuple[str, str | None]:
+    """A plan's name and guidance as results have them."""
+    return plan.name, None if plan.guidance is None else describe(plan.guidance)
+
+
+def _said(plan: str, guidance: str | None) -> str:
+    return f"{plan}, no guidance" if guidance is None else f"{plan}, guidance {guidance}"
 
 
 def check(options: ReportOptions) -> Plan:

@@ -10,16 +10,16 @@ from pathlib import Path
 
 import msgspec
 
-from fewstep.calibration.bodies import judged_plan, open_body
-from fewstep.calibration.contents import RUN_HERE
+from fewstep.calibration.bodies import RUN_HERE, judged_plan, open_body
+from fewstep.calibration.feeds import feeds
 from fewstep.calibration.prompts import HELD_OUT, prompt_rows
-from fewstep.calibration.report.measure import feeds
 from fewstep.calibration.speed.machine import Machine, this_machine
 from fewstep.calibration.speed.race import LONGEST_TURN, Contender, OnBackend, Race, check_batches
 from fewstep.calibration.speed.staged import race_bodies, taken
 from fewstep.runtime.backends.named import named
 from fewstep.runtime.bundle import Bundle, open_bundle
 from fewstep.runtime.errors import UserError
+from fewstep.runtime.options import Options
 from fewstep.runtime.plan import Plan
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sampler import Sampler
@@ -29,7 +29,7 @@ FLOAT16 = "float16 is not timed: onnxruntime's CPU kernels compute it in float32
 
 
 @dataclass(frozen=True)
-class BenchOptions:
+class BenchOptions(Options):
     """Race the bodies of a bundle: one call of each, every contender in its own process, taking turns.
 
     bundle: The bundle's folder.
@@ -55,6 +55,7 @@ class BenchOptions:
     spinning: bool = True
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if (self.bundle is None) == (self.arch is None):
             raise UserError("bench times one thing", "give a BUNDLE, or --arch ddpm-cifar10")
         if self.rounds < 1 or not 0 < self.turn_seconds <= LONGEST_TURN:

@@ -18,6 +18,7 @@ from fewstep.graph.graph import Array, Graph, X
 from fewstep.graph.passes.batch import free_batch
 from fewstep.graph.passes.constants import RANDOM, fold_constants
 from fewstep.graph.passes.float32 import is_half, to_float32
+from fewstep.graph.quantized import is_quantized
 from fewstep.graph.session import FOLDER, explained
 from fewstep.graph.upgrade import to_opset
 from fewstep.runtime.errors import UserError
@@ -160,7 +161,19 @@ def _as(array: Array, dtype: np.dtype[Any]) -> Array:
 def _read(path: Path) -> Graph:
     """The graph of a file that fewstep did not write: another opset, functions, weights beside it."""
     with _foreign(path.name):
-        return io.from_model(to_opset(io.parse(path), path.name), path, path.parent)
+        model = io.parse(path)
+        _refuse_quantized(model, path.name)
+        return io.from_model(to_opset(model, path.name), path, path.parent)
+
+
+def _refuse_quantized(model: onnx.ModelProto, name: str) -> None:
+    """UserError if a file has quantized weights or operations, also in functions: a bundle begins in float."""
+    for node in (node for part in (model.graph, *model.functions) for node in part.node):
+        if is_quantized(node.op_type, node.domain):
+            raise UserError(
+                f"{name} is quantized already: node {node.name or ', '.join(node.output)!r} is a {node.op_type}",
+                "export the float ONNX that it was made from; `fewstep calibrate` quantizes that",
+            )
 
 
 @contextmanager

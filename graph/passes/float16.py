@@ -80,8 +80,14 @@ def _attributes(node: Node) -> dict[str, object]:
 
 
 def takes_half(node: Node, position: int) -> bool:
-    """Whether the operation's definition allows float16 there."""
-    schema = onnx.defs.get_schema(node.op, OPSET, node.domain)
+    """Whether the operation's definition allows float16 there.
+
+    onnx does not define what onnxruntime adds: of that it is taken to, as its weights mostly have the type of x.
+    """
+    try:
+        schema = onnx.defs.get_schema(node.op, OPSET, node.domain)
+    except onnx.defs.SchemaError:
+        return True
     formal = schema.inputs[min(position, len(schema.inputs) - 1)]
     allowed = {each.type_param_str: each.allowed_type_strs for each in schema.type_constraints}
     return HALF in allowed.get(formal.type_str, (formal.type_str,))  # `formal.types` cannot be read in onnx 1.20

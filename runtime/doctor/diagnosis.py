@@ -14,6 +14,7 @@ from fewstep.runtime.doctor.cpu import EXACT, Cpu, this_cpu
 from fewstep.runtime.doctor.gpu import Gpu, Jetson, gpu_of, these_gpus, this_jetson
 from fewstep.runtime.doctor.memory import Space, this_space
 from fewstep.runtime.doctor.packages import EXTRAS, RUNTIMES, Engine, installed, missing, this_engine, version_of
+from fewstep.runtime.options import Options
 
 LEAST_RUNTIME = (1, 20)  # of onnxruntime: the oldest that the tests run with
 LEAST_MEMORY = 2 * 2**30  # bytes that calibrating a small denoiser takes
@@ -26,7 +27,7 @@ Level = Literal["problem", "missing", "note"]
 
 
 @dataclass(frozen=True)
-class DoctorOptions:
+class DoctorOptions(Options):
     """Look at this machine: what fewstep can do here, what is missing, and the command that gets it.
 
     folder: Where bundles will be written, for the space left there.

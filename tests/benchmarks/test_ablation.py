@@ -33,6 +33,22 @@ def test_every_row_is_measured_once_and_kept(
     assert all(path.stat().st_mtime_ns == time for path, time in times.items())
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (("--seeds", "0"), "argument --seeds: 0 is less than 1"),
+        (("--calibrations", "0"), "argument --calibrations: 0 is less than 1"),
+        (("--only", "pooled", "--only", "nonsense"), "--only nonsense: no row has it in its name; choose from "),
+    ],
+)
+def test_what_would_measure_nothing_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], given: tuple[str, ...], said: str
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        SCRIPT["main"]([str(tmp_path), *SHORT, *given])
+    assert said in capsys.readouterr().err
+
+
 def test_results_of_other_code_are_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = SCRIPT["code"]()
     assert SCRIPT["code"]() == before
@@ -49,10 +65,15 @@ def test_the_table_takes_differences_calibration_by_calibration() -> None:
     assert second == "| other | 40.25 (39.00 to 41.50) | 33.5 | -0.75 (-1.00 to -0.50) |"
 
 
-def test_only_what_stands_between_the_markers_is_replaced() -> None:
+def test_a_plans_table_takes_the_place_of_its_own_and_others_stay() -> None:
     start, end = SCRIPT["MARKERS"]
-    assert SCRIPT["page"](f"before\n{start}\nold\n{end}\nafter", "new") == f"before\n{start}\n\nnew\n\n{end}\nafter"
+    text = f"before\n{start}\n\n`ddim:8`, old\n\n| a |\n\n`ddim:4`, old\n\n| b |\n\n{end}\nafter"
+    once = SCRIPT["page"](text, {"ddim:4": "`ddim:4`, new\n\n| c |"})
+    kept = f"before\n{start}\n\n`ddim:8`, old\n\n| a |"
+    assert once == f"{kept}\n\n`ddim:4`, new\n\n| c |\n\n{end}\nafter"
+    twice = SCRIPT["page"](once, {"ddim:2": "`ddim:2`, new\n\n| d |"})
+    assert twice == f"{kept}\n\n`ddim:4`, new\n\n| c |\n\n`ddim:2`, new\n\n| d |\n\n{end}\nafter"
     with pytest.raises(UserError, match="has no markers"):
-        SCRIPT["page"]("nothing", "new")
-    docs = (Path(__file__).parents[2] / "docs/quantization.md").read_text()
-    assert start in docs and end in docs
+        SCRIPT["page"]("nothing", {})
+    page = (Path(__file__).parents[2] / "docs/quantization.md").read_text()
+    assert SCRIPT["page"](page, {}) == page

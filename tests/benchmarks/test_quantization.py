@@ -36,6 +36,7 @@ def test_ours_is_first_on_each_engine_of_the_tools_that_are_there() -> None:
     assert [line.name for line in contenders(TOOLS, ["nncf_ptq-tuned"])] == [
         "fewstep",
         "NNCF, tuned",
+        "NNCF, tuned-minmax",
         "NNCF, tuned-transformer",
     ]
 

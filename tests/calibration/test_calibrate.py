@@ -4,6 +4,7 @@ import hashlib
 import logging
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import msgspec
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from fewstep.calibration import calibrate as verb
 from fewstep.calibration.calibrate import CalibrateOptions, Calibration, calibrate
 from fewstep.calibration.ranges.merging import regrouped
+from fewstep.calibration.ranges.table import Method
 from fewstep.calibration.ranges.table import load as load_table
 from fewstep.graph import io
 from fewstep.graph.graph import BATCH, GROUP, Graph, Node, Value
@@ -240,17 +242,55 @@ def test_a_plan_file_brings_its_guidance_and_must_fit_the_schedule(bundle: Path,
         run(bundle, plan=str(path))
 
 
-def test_kernels_are_compared_in_a_group_that_the_body_has(
+@pytest.mark.parametrize(("target", "has_symmetric"), [("cpu-x86", False), ("tensorrt", True)])
+def test_groups_are_merged_by_the_ranges_and_codes_that_are_asked_for(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, target: str, has_symmetric: bool
+) -> None:
+    asked = []
+    monkeypatch.setattr(verb, "merge_groups", lambda counts, *by: asked.append(by) or counts)
+    run(bundle, groups="merged", ranges="minmax", target=(target,))
+    assert asked == [("minmax", has_symmetric)]
+
+
+def test_kernels_are_compared_in_each_group_that_the_body_has(
     bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A plan that begins at its cleanest time, which is in the last group: of three, merged to two."""
-    path, compared = tmp_path / "plan.json", []
+    path = tmp_path / "plan.json"
+    compared: list[list[int]] = []
     plan = compile_plan("ddim:3", Denoising(SCHEDULE, "sample"))
     path.write_bytes(encode(msgspec.structs.replace(plan, steps=plan.steps[::-1])))
-    monkeypatch.setattr(verb, "merge_groups", lambda counts: regrouped(counts, [(0, 1), (1, 3)]))
-    monkeypatch.setattr(verb, "warn_of_disagreement", lambda graph, feeds, *_: compared.append(int(feeds[GROUP][0])))
+    monkeypatch.setattr(verb, "merge_groups", lambda counts, *_: regrouped(counts, [(0, 1), (1, 3)]))
+    monkeypatch.setattr(
+        verb, "warn_of_disagreement", lambda _, feeds, *more: compared.append([int(each[GROUP][0]) for each in feeds])
+    )
     made = run(bundle, plan=str(path), groups="merged", target=("cpu-x86",))
-    assert len(made.table.groups) == 1 and compared == [1]
+    assert len(made.table.groups) == 1 and compared == [[1, 0]]
+    run(bundle, target=("cpu-x86", "tensorrt", "cpu-arm"))
+    assert compared[1:] == [[0, 1, 2], [0, 1, 2]]
+
+
+@pytest.mark.parametrize("solver", ["dpm_2_ancestral", "dpmpp_2s_ancestral", "dpmpp_2m_sde"])
+def test_solvers_that_draw_noise_are_calibrated_along_their_plans(bundle: Path, solver: str) -> None:
+    """The first two come back to times of earlier steps, whose lambdas differ in the last digit."""
+    made = run(bundle, plan=f"{solver}:7", target=("cpu-x86",))
+    assert {step.group for step in made.plan.steps} == set(range(len(made.table.groups) + 1))
+
+
+@pytest.mark.parametrize("method", get_args(Method))
+def test_an_activation_that_float16_cannot_hold_is_refused_though_ranges_clip_it(bundle: Path, method: Method) -> None:
+    """What it reaches is 1 % beyond the greatest number of float16, and most methods end its ranges below that."""
+    graph = denoiser()
+    reached = run(bundle, target=("cpu-x86",), ranges="minmax", trajectories=16).table["a1"].pooled.high
+    greatest = float(np.finfo(np.float16).max)
+    scale = np.float32(1.01 * greatest / reached)
+    constants = {"w1": graph.constants["w1"] * scale, "w2": graph.constants["w2"] / scale}
+    wide = write_bundle(bundle.parent / "wide", replace(graph, constants=graph.constants | constants))
+    ranges = run(wide, target=("cpu-x86",), ranges=method, trajectories=16).table["a1"]
+    is_clipped = max(found.high for found in (ranges.pooled, *ranges.per_group)) < greatest
+    assert is_clipped == (method != "minmax")
+    with pytest.raises(UserError, match=r"'a1' reaches 66\d{3}.*, beyond float16; calibrate without target tensorrt"):
+        run(wide, target=("cpu-x86", "tensorrt"), ranges=method, trajectories=16)
 
 
 def test_a_dead_layer_is_a_warning_with_its_name(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -260,6 +300,17 @@ def test_a_dead_layer_is_a_warning_with_its_name(tmp_path: Path, caplog: pytest.
     with caplog.at_level(logging.WARNING, "fewstep"):
         run(bundle)
     assert "activation 'h1' is always 0" in caplog.text
+
+
+def test_a_dead_layer_is_named_once_however_many_passes_there_are(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    graph = denoiser()
+    constants = {**graph.constants, "w1": np.zeros_like(graph.constants["w1"])}
+    bundle = write_bundle(tmp_path / "bundle", replace(graph, constants=constants))
+    with caplog.at_level(logging.WARNING, "fewstep"):
+        run(bundle, inputs="progressive", target=("cpu-x86",))
+    assert caplog.text.count("activation 'h1' is always 0") == 1
 
 
 @pytest.mark.parametrize(

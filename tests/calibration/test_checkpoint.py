@@ -2,9 +2,11 @@
 
 import hashlib
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from time import time
 from typing import Any
 
 import msgspec
@@ -14,7 +16,9 @@ from test_calibrate import FIRST, denoiser, prologue, write_bundle
 
 from fewstep.calibration import calibrate as verb
 from fewstep.calibration import checkpoint, count
-from fewstep.calibration.calibrate import CalibrateOptions, calibrate
+from fewstep.calibration.calibrate import CalibrateOptions, Inputs, calibrate
+from fewstep.calibration.inputs import LONG
+from fewstep.calibration.ranges.observe import observed_tensors
 from fewstep.calibration.trajectories import Evaluation
 from fewstep.graph import io
 from fewstep.runtime import cache
@@ -40,8 +44,8 @@ def kept() -> list[Path]:
     return list((cache.folder() / "calibration").glob("*"))
 
 
-def interrupt(options: CalibrateOptions, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Kill it in the batch after the first INTERRUPTED trajectories."""
+def interrupt(options: CalibrateOptions, monkeypatch: pytest.MonkeyPatch, last: int = 2) -> None:
+    """Kill it in the batch after the first INTERRUPTED trajectories, whose last step has this number."""
     real = count.evaluations
 
     def dying(*arguments: object, **more: object):  # type: ignore[no-untyped-def]
@@ -50,7 +54,7 @@ def interrupt(options: CalibrateOptions, monkeypatch: pytest.MonkeyPatch) -> Non
             assert isinstance(evaluation, Evaluation)
             if done >= INTERRUPTED:
                 raise Killed
-            done += len(evaluation.seeds) * (evaluation.state.index == 2)
+            done += len(evaluation.seeds) * (evaluation.state.index == last)
             yield evaluation
 
     with monkeypatch.context() as patched, pytest.raises(Killed):
@@ -77,6 +81,35 @@ def test_it_goes_on_and_gives_the_same_bytes(
     with caplog.at_level(logging.WARNING, "fewstep"):
         assert calibrate(options).manifest.files == expected.files
     assert set(seen) == set(range(options.seed + INTERRUPTED, options.seed + WHOLE))
+    assert "going on after 8 trajectories of a calibration that did not finish" in caplog.text and not kept()
+
+
+@pytest.mark.parametrize("inputs", ["uniform", "normal", "interval"])
+def test_other_inputs_go_on_too(
+    options: CalibrateOptions,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    inputs: Inputs,
+) -> None:
+    """Of a long trajectory, most of whose steps no seed sees, the last one often among them."""
+    asked = replace(options, inputs=inputs)
+    expected = calibrate(replace(asked, bundle=write_bundle(tmp_path / "other", denoiser()))).manifest
+    interrupt(asked, monkeypatch, LONG - 1)
+    assert len(kept()) == 1
+    interrupt(options, monkeypatch)
+    assert "going on" not in caplog.text and len(kept()) == 2
+    seen: set[int] = set()
+    real = count.evaluations
+
+    def counting(*arguments: object, **more: object):  # type: ignore[no-untyped-def]
+        for evaluation in real(*arguments, **more):
+            seen.update(evaluation.seeds)
+            yield evaluation
+
+    monkeypatch.setattr(count, "evaluations", counting)
+    assert calibrate(asked).manifest.files == expected.files
+    assert seen == set(range(options.seed + INTERRUPTED, options.seed + WHOLE))
     assert "going on after 8 trajectories" in caplog.text and not kept()
 
 
@@ -107,7 +140,16 @@ def other_processor(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoint, "this_cpu", lambda: cpu)
 
 
-@pytest.mark.parametrize("change", [other_condition, other_prologue, other_processor])
+def other_version(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint, "version_of", lambda package: "1000.0")
+
+
+def more_tensors(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (checkpoint, count):
+        monkeypatch.setattr(module, "observed_tensors", lambda graph: (*observed_tensors(graph), "m1"))
+
+
+@pytest.mark.parametrize("change", [other_condition, other_prologue, other_processor, other_version, more_tensors])
 def test_what_the_inputs_follow_from_is_part_of_what_is_kept(
     options: CalibrateOptions,
     monkeypatch: pytest.MonkeyPatch,
@@ -118,6 +160,33 @@ def test_what_the_inputs_follow_from_is_part_of_what_is_kept(
     change(options.bundle, monkeypatch)
     calibrate(options)
     assert "going on" not in caplog.text and len(kept()) == 1
+
+
+def test_counts_without_a_tensor_start_anew(
+    options: CalibrateOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """However a file came by that name: what it lacks could never be made up for."""
+    expected = calibrate(replace(options, bundle=write_bundle(tmp_path / "other", denoiser()))).manifest
+    with monkeypatch.context() as before:
+        before.setattr(count, "observed_tensors", lambda graph: observed_tensors(graph)[1:])
+        interrupt(options, monkeypatch)
+    assert calibrate(options).manifest.files == expected.files
+    assert "cannot be read (it has no tensor 'x'): it starts anew" in caplog.text and not kept()
+
+
+def test_drafts_of_killed_writes_go_with_their_checkpoint_and_what_is_abandoned_after_a_month(
+    options: CalibrateOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupt(options, monkeypatch)
+    (own,) = kept()
+    part, young, old = f"{own.name}-0123", "young", "old"
+    for name in (f".{own.name}.77", f".{part}.77", young, old, f".{old}.77"):
+        (own.parent / name).write_bytes(b"")
+    for name in (old, f".{old}.77"):
+        os.utime(own.parent / name, (time() - 31 * 86400,) * 2)
+    os.utime(own.parent / young, (time() - 29 * 86400,) * 2)
+    calibrate(options)
+    assert [path.name for path in kept()] == [young]
 
 
 @pytest.mark.parametrize(("field", "value"), [(8, 1), (10, 99), (10, 8)], ids=["encrypted", "no method", "deflated"])

@@ -5,12 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from every_target import every_target
-from small_body import feeds, sqnr, table
+from small_body import EDGES, FACTORS, feeds, sqnr, table
 
 from fewstep.calibration.lowering.quantize import lower
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.lowering.targets.tensorrt import TENSORRT
-from fewstep.graph.graph import BATCH, Array, Graph, Node, Value
+from fewstep.graph.graph import BATCH, GROUP, Array, Graph, Node, Value
 from fewstep.graph.session import open_session, run
 from fewstep.runtime.errors import UserError
 
@@ -65,13 +65,16 @@ GRAPHS = {
 
 
 @every_target
+@pytest.mark.parametrize("edges", [(), EDGES], ids=["pooled", "by group"])
 @pytest.mark.parametrize("name", GRAPHS)
-def test_what_is_lowered_stays_close_to_float(target: Target, name: str) -> None:
+def test_what_is_lowered_stays_close_to_float(target: Target, name: str, edges: tuple[float, ...]) -> None:
+    """By group in the one whose ranges are the pooled ones."""
     graph = GRAPHS[name]
-    lowered = lower(graph, table(graph), target)
-    assert set(lowered.coverage.float_ops) == {"a", "y"}
+    lowered = lower(graph, table(graph, edges), target)
+    assert set(lowered.coverage.float_ops) == {"a", "y"} and lowered.groups == edges
+    widest = {GROUP: np.array([FACTORS.index(1.0)])} if edges else {}
     expected = run(graph, feeds(graph))["y"]
-    assert sqnr(expected, open_session(lowered.graph, optimize=True)(feeds(graph))["y"]) > 28
+    assert sqnr(expected, open_session(lowered.graph, optimize=True)(feeds(graph) | widest)["y"]) > 28
 
 
 @every_target

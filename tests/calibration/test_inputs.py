@@ -9,7 +9,7 @@ from test_calibrate import FIRST, denoiser, write_bundle
 
 from fewstep.calibration.calibrate import CalibrateOptions, calibrate, open_task
 from fewstep.calibration.count import count_activations, count_progressively, tabulate
-from fewstep.calibration.inputs import LONG, Distribution, chosen, evaluations, long_plan
+from fewstep.calibration.inputs import LONG, Distribution, chosen, counted, evaluations, long_plan
 from fewstep.calibration.ranges.observe import open_watched
 from fewstep.calibration.task import Task
 from fewstep.graph.graph import Array
@@ -59,7 +59,7 @@ def test_counts_do_not_depend_on_the_batch_and_are_of_the_chosen_steps(task: Tas
         seen = [
             (evaluation.state.index, seed)
             for evaluation in evaluations(task, watched, inputs, batch=batch)
-            for seed in evaluation.seeds
+            for seed in counted(evaluation, inputs, len(task.plan.steps), LONG).seeds
         ]
         assert len(seen) == len(set(seen))
         found.append(sorted(seen))
@@ -76,7 +76,8 @@ def test_rows_that_heads_share_with_the_batch_go_with_their_sample(task: Task, i
         return watched(feeds) | {"heads": np.repeat(feeds["x"], 3, axis=0)}
 
     seen = 0
-    for evaluation in evaluations(task, with_heads, inputs):
+    for whole in evaluations(task, with_heads, inputs):
+        evaluation = counted(whole, inputs, len(task.plan.steps), LONG)
         assert len(evaluation.feeds["x"]) == len(evaluation.tensors["h1"]) == 2 * len(evaluation.seeds)
         assert np.array_equal(evaluation.tensors["heads"], np.repeat(evaluation.feeds["x"], 3, axis=0))
         seen += len(evaluation.seeds) < len(task.seeds)
@@ -90,6 +91,14 @@ def test_a_group_that_saw_nothing_takes_its_neighbour_and_is_named(
     counts = count_activations(edged, "interval")
     assert counts.of("h1")[2] is counts.of("h1")[1]
     assert "lambda groups [2] saw no inputs" in caplog.text
+
+
+def test_progressive_progress_names_the_pass(task: Task) -> None:
+    told: list[str] = []
+    count_progressively(task, "minmax", lambda stage, done, total: told.append(stage))
+    passes = len(task.edges) + 1
+    expected = [f"pass {number} of {passes}: trajectories" for number in range(1, passes + 1)]
+    assert passes > 1 and list(dict.fromkeys(told)) == expected
 
 
 def test_progressive_ranges_are_those_of_inputs_that_int8_steps_made(task: Task) -> None:

@@ -184,7 +184,7 @@ def test_what_a_target_must_tell_is_on_the_page(made):
     assert not [note for note in notes([body], vnni) if "no VNNI was seen" in note]
 
 
-def test_ranges_of_another_plan_are_not_shown_beside_a_body(bundle):
+def test_ranges_of_another_plan_or_other_groups_are_not_shown_beside_a_body(bundle):
     ranges = Ranges(Range(-1.0, 2.0), (Range(-0.3, 0.1), Range(-1.0, 2.0)), 2.0, (0.3, 1.9))
     with open_for_update(bundle, must_exist=True) as writer:
         stored = writer.add(
@@ -192,9 +192,12 @@ def test_ranges_of_another_plan_are_not_shown_beside_a_body(bundle):
         )
         writer.commit(msgspec.structs.replace(writer.manifest, ranges=stored))
     opened, prepared = open_bundle(bundle), wide_body()
-    of_plan = msgspec.structs.replace(opened.body("int8-cpu-x86"), plan="ddim:2")
+    of_plan = msgspec.structs.replace(opened.body("int8-cpu-x86"), plan="ddim:2", groups=(0.1,))
     assert [each.widths for each in ranges_over_groups(opened, prepared, of_plan)] == [(0.4 / 3, 1.0)]
-    assert ranges_over_groups(opened, prepared, opened.body("int8-cpu-x86")) == ()
+    for groups in ((), (0.2,), (0.1, 0.2)):
+        other = msgspec.structs.replace(of_plan, groups=groups)
+        assert ranges_over_groups(opened, prepared, other) == ()
+    assert ranges_over_groups(opened, prepared, msgspec.structs.replace(of_plan, plan="dpmpp_2m:4")) == ()
 
 
 def test_ranges_are_a_heat_map_over_lambda(made):

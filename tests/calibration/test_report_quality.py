@@ -12,7 +12,7 @@ from fewstep.calibration.report import ReportOptions, report
 from fewstep.calibration.report.distribution import distribution_section, stored_evaluation
 from fewstep.calibration.report.quality import end_section
 from fewstep.calibration.report.verdict import distant, verdict, verdicts
-from fewstep.calibration.results import Distance, Quality
+from fewstep.calibration.results import Distance, Quality, decode, encode
 from fewstep.cli.evaluate import verb
 from fewstep.graph.commit import open_for_update
 from fewstep.runtime.bundle import open_bundle
@@ -88,6 +88,37 @@ def test_the_next_report_shows_it(evaluated):
     report(ReportOptions(bundle, teacher="ddim:6", turn_seconds=0.01, **few))
     text = (bundle / "report" / "index.html").read_text()
     assert 'id="distribution"' in text and repr(results.bodies[0].distances[0].frechet) in text
+
+
+def test_a_report_elsewhere_shows_it_too_along_the_same_plan_and_else_says_why_not(evaluated, tmp_path):
+    bundle, results = evaluated
+    few = {"seeds": 2, "forced_seeds": 1, "teacher_seeds": 1, "simulated_seeds": 1, "batches": (1,), "rounds": 1}
+    page = tmp_path / "page.html"
+    told = "Not shown: what the bundle has of dpmpp_2m:4, guidance 2, which it was calibrated along: its evaluation."
+    for plan, guidance, shown in (("", None, True), ("ddim:3", None, False), ("dpmpp_2m:4", 1.5, False)):
+        asked = ReportOptions(bundle, page, plan, guidance, teacher="ddim:6", turn_seconds=0.01, **few)
+        measured, text = report(asked), page.read_text()
+        assert ('id="distribution"' in text) == shown == (told not in text) == (told not in measured.notes)
+
+
+def test_an_evaluation_of_another_plan_is_left_out_and_named(evaluated, tmp_path):
+    """As of a body that was calibrated along another plan than the one that is judged."""
+    bundle, results = evaluated
+    few = {"seeds": 2, "forced_seeds": 1, "teacher_seeds": 1, "simulated_seeds": 1, "batches": (1,), "rounds": 1}
+    before = open_bundle(bundle).manifest
+    for changes, said in (({"plan": "ddim:3"}, "ddim:3, guidance 2"), ({"guidance": None}, "dpmpp_2m:4, no guidance")):
+        with open_for_update(bundle, must_exist=True) as writer:
+            other = writer.add(encode(replace(results, **changes)), folder="report", name="evaluation", suffix=".json")
+            writer.commit(replace(writer.manifest, evaluation=other))
+        measured = report(ReportOptions(bundle, teacher="ddim:6", turn_seconds=0.01, **few))
+        text, told = (bundle / "report" / "index.html").read_text(), open_bundle(bundle).manifest.results
+        sentence = f"Not shown: the bundle's evaluation, which is of {said}."
+        assert 'id="distribution"' not in text and sentence in text.replace("&#x27;", "'")
+        assert sentence in measured.notes and sentence in decode((bundle / told).read_bytes()).notes
+    with open_for_update(bundle, must_exist=True) as writer:
+        again = writer.add(encode(results), folder="report", name="evaluation", suffix=".json")
+        writer.commit(replace(writer.manifest, evaluation=again))
+    assert open_bundle(bundle).manifest.evaluation == before.evaluation
 
 
 def test_a_bundle_shows_what_was_found_of_its_bodies_and_of_no_former_ones(evaluated):

@@ -68,5 +68,13 @@ def test_only_plain_products_are_selected(attributes: dict[str, float], is_selec
 @pytest.mark.parametrize("op", ["QuantizeLinear", "QLinearConv", "MatMulInteger"])
 def test_a_quantized_graph_is_refused_by_name(op: str) -> None:
     graph = chain(Node(op, ("a", "s", "z"), ("b",), name="already"), s=(), z=())
-    with pytest.raises(UserError, match=f"quantized already: 'already' is a {op}"):
+    with pytest.raises(UserError, match=f"quantized already: 'already' is a {op}; export the float denoiser that"):
         selected_ops(graph)
+
+
+@pytest.mark.parametrize(("op", "says"), [("QGemm", "quantized already"), ("Gelu", "of onnxruntime's own")])
+def test_what_onnxruntime_added_is_refused_as_what_it_is(op: str, says: str) -> None:
+    graph = chain(Node(op, ("a",), ("b",), name="added", domain="com.microsoft"))
+    with pytest.raises(UserError, match=f"'added' is a {op}") as failure:
+        selected_ops(graph)
+    assert says in failure.value.what

@@ -1,13 +1,20 @@
 """Rollouts of a bundle that can be computed by hand."""
 
 import weakref
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from test_calibrate import FIRST, denoiser, write_bundle
 
+from fewstep.calibration.calibrate import calibrate
+from fewstep.calibration.precision.course import JUDGE_SEEDS, SEARCH_SEEDS, SELECTION_SEEDS
+from fewstep.calibration.precision.native import searched_here
 from fewstep.calibration.ranges.histogram import measure, merge
 from fewstep.calibration.trajectories import FIRST_SEED, HELD_OUT_SEEDS, draw_condition, roll_out
+from fewstep.runtime import noise
 from fewstep.runtime.errors import UserError
 from fewstep.runtime.loading import load
 from fewstep.runtime.manifest import Condition
@@ -78,6 +85,21 @@ def test_a_condition_without_bounds_cannot_be_drawn() -> None:
         draw_condition(Condition("text", "text", (4,), "float32", high=1.0), 0, 1)
 
 
-def test_calibration_never_sees_a_held_out_seed() -> None:
-    assert not set(SEEDS) & set(HELD_OUT_SEEDS)
-    assert len(HELD_OUT_SEEDS) < FIRST_SEED
+def test_calibration_never_sees_a_held_out_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every trajectory starts from the noise of its seed: those that are counted, and those that a map is judged on."""
+    seen: set[int] = set()
+    real = noise.normal
+
+    def recorded(seed: int, *more: Any) -> Any:
+        seen.add(int(seed))
+        return real(seed, *more)
+
+    monkeypatch.setattr(noise, "normal", recorded)
+    options = replace(FIRST, bundle=write_bundle(tmp_path / "bundle", denoiser()), target=searched_here()[:1])
+    calibrate(options)
+    assert seen == set(range(FIRST_SEED, FIRST_SEED + options.trajectories))
+    calibrate(replace(options, quality="20dB"))
+    judged = {seed for seed in seen if seed < FIRST_SEED}
+    assert judged == {*SEARCH_SEEDS, *JUDGE_SEEDS} <= set(SELECTION_SEEDS)
+    assert (len(SEARCH_SEEDS), len(JUDGE_SEEDS)) == (16, 64) and not {*SEARCH_SEEDS} & {*JUDGE_SEEDS}
+    assert not set(HELD_OUT_SEEDS) & {*seen, *SELECTION_SEEDS}

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnx
@@ -325,6 +325,21 @@ def test_a_node_that_makes_nothing_is_passed_over(tmp_path: Path) -> None:
     proto = model()
     proto.graph.node.append(helper.make_node("Nothing", [], []))
     assert verified(written(tmp_path, proto))[2].worst.relative < 1e-6
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_an_operation_that_onnx_does_not_define_is_no_traceback(
+    dtype: Literal["float32", "float16"], tmp_path: Path
+) -> None:
+    """FusedConv: float, with a weight, and in onnxruntime's domain, as its own optimizer writes it."""
+    proto = model()
+    (convolution,) = (node for node in proto.graph.node if node.op_type == "Conv")
+    convolution.op_type, convolution.domain = "FusedConv", "com.microsoft"
+    convolution.attribute.append(helper.make_attribute("activation", "Relu"))
+    proto.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    file, spec = written(tmp_path, proto)
+    manifest = export(ExportOptions(str(file), tmp_path / "bundle", spec, dtype))
+    assert list(manifest.bodies) == [dtype]
 
 
 JSON = st.recursive(

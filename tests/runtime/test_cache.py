@@ -1,7 +1,10 @@
 """The user's cache folder."""
 
+import errno
 import logging
+import os
 from pathlib import Path
+from time import time
 
 import pytest
 
@@ -34,6 +37,18 @@ def test_a_folder_that_cannot_be_written_is_a_warning(
     assert "cannot be written" in caplog.text and cache.read("engines", "a.json") is None
 
 
+def test_a_run_that_stores_often_warns_once_of_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number, folder in enumerate(("one", "other"), 1):
+        (tmp_path / folder).write_bytes(b"")
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / folder))
+        for name in ("a", "b"):
+            cache.store("calibration", name, b"counts")
+            cache.store("precision", name, b"times")
+        assert caplog.text.count("cannot be written") == number
+
+
 def test_a_relative_variable_does_not_let_the_working_folder_say_what_was_built_here(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -57,3 +72,22 @@ def test_without_a_home_nothing_is_kept(monkeypatch: pytest.MonkeyPatch, caplog:
         cache.store("jit", "a.jit", b"compiled")
     assert "jit/a.jit cannot be written (Could not determine home directory.)" in caplog.text
     assert cache.read("jit", "a.jit") is None
+
+
+def test_drafts_do_not_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a write that fails, and of writers that were killed; but not of one that may still be writing."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    folder = tmp_path / "fewstep/timing"
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as failing:
+        failing.setattr(cache.os, "replace", full)
+        cache.store("timing", "a.cache", b"one")
+    assert not list(folder.iterdir())
+    for name, age in ((".a.cache.1", 2), (".a.cache.2", 0), (".b.cache.1", 2)):
+        (folder / name).write_bytes(b"")
+        os.utime(folder / name, (time() - age * 3600,) * 2)
+    cache.store("timing", "a.cache", b"one")
+    assert {path.name for path in folder.iterdir()} == {"a.cache", ".a.cache.2", ".b.cache.1"}

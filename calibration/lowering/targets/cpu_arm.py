@@ -15,5 +15,5 @@ CPU_ARM = replace(
     CPU_X86,
     name="cpu-arm",
     scheme=replace(CPU_X86.scheme, encode=asymmetric_int8),
-    notes=("the same samples as cpu-x86; its times on a CPU that isn't ARM say nothing of ARM",),
+    notes=("the same samples as cpu-x86, calibrated alike; its times on a CPU that isn't ARM say nothing of ARM",),
 )

@@ -13,11 +13,12 @@ import numpy as np
 
 from fewstep.calibration.lowering.coverage import complete
 from fewstep.calibration.lowering.encoding import asymmetric_uint8, product_of
-from fewstep.calibration.lowering.executed import computed, integer_operations
+from fewstep.calibration.lowering.executed import as_compiled, integer_operations
 from fewstep.calibration.lowering.pairs import pairs
 from fewstep.calibration.lowering.scheme import Scheme, Target
 from fewstep.calibration.lowering.selection import WeightedOp
 from fewstep.graph.graph import Graph
+from fewstep.runtime.backends.openvino import module
 from fewstep.runtime.manifest import Coverage
 
 FLOAT32 = np.dtype(np.float32)
@@ -40,6 +41,7 @@ OPENVINO = Target(
     ),
     passes=(),
     check=integer_kernels_run,
-    engine=computed,
+    engine=as_compiled,
     notes=("exact on CPUs with VNNI only: others may add pairs of 8-bit products in 16 bits, and saturate",),
+    requires=module,
 )

@@ -6,11 +6,13 @@ import msgspec
 import numpy as np
 import pytest
 
+from fewstep.calibration.precision import sensitivity
 from fewstep.calibration.precision.course import Course
 from fewstep.runtime.manifest import ScheduleSpec
 from fewstep.runtime.plan import Denoising, Plan, compile_plan
 from fewstep.runtime.step import execute
 
+REAL = sensitivity.slowdown  # the tests of this folder fake it
 X = np.random.default_rng(0).standard_normal((2, 1, 4)).astype(np.float32)
 Y = np.random.default_rng(1).standard_normal((2, 1, 4)).astype(np.float32)
 
@@ -53,3 +55,24 @@ def test_a_plan_that_restores_starts_from_what_it_is_given() -> None:
     states = course.run([network(1.0)])
     np.testing.assert_array_equal(states[0].u, course.reference[0].u)
     assert course.quality(states) == pytest.approx([200.0, 200.0])  # the ceiling: equal
+
+
+def test_the_time_of_another_network_is_the_median_of_rounds_against_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that the networks move on: the load of one round hits one ratio."""
+    course = course_of(compile_plan("ddim:4", Denoising(ScheduleSpec("cosine"), "v")))
+    now = 0.0
+    calls: list[str] = []
+
+    def taking(name: str, seconds: float) -> Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]:
+        def called(feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+            nonlocal now
+            calls.append(name)
+            is_loaded = len(calls) in (1, 2, 5)  # the first calls, which allocate, and one of a round
+            now += seconds * (100 if is_loaded else 1)
+            return network(1.0)(feeds)
+
+        return called
+
+    monkeypatch.setattr(sensitivity, "perf_counter", lambda: now)
+    assert REAL(course, taking("int8", 2.0), taking("other", 3.0), 5) == pytest.approx(1.5)
+    assert calls.count("int8") == calls.count("other") == 6

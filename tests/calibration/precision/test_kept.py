@@ -1,5 +1,7 @@
 """A search goes on where it was interrupted, and another point of its frontier is deployed without measuring anew."""
 
+import shutil
+from collections.abc import Sequence
 from math import nan
 from pathlib import Path
 from typing import Any
@@ -7,12 +9,14 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from faked_times import Clock
 from test_calibrate import write_bundle
 from test_refine import LAYERS, deep, run
 
+from fewstep.calibration.precision import course, sensitivity, variants
 from fewstep.calibration.precision import kept as kept_module
-from fewstep.calibration.precision import sensitivity, variants
 from fewstep.calibration.precision.kept import Figures, Kept, key
+from fewstep.calibration.precision.search import Judged
 from fewstep.runtime import cache
 
 
@@ -26,10 +30,10 @@ def bundle(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def timed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+def timed(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> list[int]:
     """Grows by 1 with each operation that is timed; it may be made to kill at one."""
     calls: list[int] = []
-    real = sensitivity.slowdown
+    real = sensitivity.slowdown  # the clock's
 
     def slowdown(*arguments: object) -> float:
         if len(calls) == 2:
@@ -64,11 +68,38 @@ def test_another_point_is_deployed_from_the_same_figures(bundle: Path, timed: li
     measured = len(timed)
     best = max(first.frontier, key=lambda point: point.quality)
     second = run(bundle, quality=f"{best.quality:.1f}dB").refined["int8-cpu-x86"]
-    assert len(timed) == measured and second.frontier == first.frontier
+    assert len(timed) == measured
+    assert {point.choice: point.quality for point in second.frontier}.items() >= {best.choice: best.quality}.items()
     assert np.array_equal(first.sensitivity.costs, second.sensitivity.costs)
     third = run(bundle, quality="20dB", trajectories=5).refined["int8-cpu-x86"]  # other ranges
     assert len(timed) == 2 * measured - 3 and third.sensitivity.quality != first.sensitivity.quality
     assert len(kept()) == 2
+
+
+def test_what_was_judged_is_not_judged_again(bundle: Path, timed: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    timed += [1, 1, 1]
+    first = run(bundle, quality="34dB").refined["int8-cpu-x86"]
+    ran: list[int] = []
+    real = course.Course.run
+
+    def counting(self: course.Course, *more: Any) -> Any:
+        ran.append(1)
+        return real(self, *more)
+
+    monkeypatch.setattr(course.Course, "run", counting)
+    second = run(bundle, quality="34dB").refined["int8-cpu-x86"]
+    assert not ran and second.point == first.point and second.int8 == first.int8
+    assert first.point.judged is not None and first.point.judged.error > 0
+
+
+def test_figures_of_other_seeds_that_judge_are_not_taken(
+    bundle: Path, timed: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timed += [1, 1, 1]
+    first = run(bundle, quality="20dB").refined["int8-cpu-x86"]
+    monkeypatch.setattr(course, "JUDGE_SEEDS", course.SELECTION_SEEDS[80:144])
+    second = run(bundle, quality="20dB").refined["int8-cpu-x86"]
+    assert len(kept()) == 2 and second.int8 != first.int8 and second.point.quality == first.point.quality
 
 
 def test_a_damaged_file_is_none(bundle: Path, timed: list[int], caplog: pytest.LogCaptureFixture) -> None:
@@ -104,11 +135,48 @@ def test_times_of_another_machine_are_not_taken(
     assert len(kept()) == 2
 
 
+def test_figures_of_another_version_are_not_taken(
+    bundle: Path, timed: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timed += [1, 1, 1]
+    run(bundle, quality="20dB")
+    first = len(timed)
+    monkeypatch.setattr(kept_module, "version_of", lambda package: f"another {package}")
+    run(bundle, quality="20dB")
+    assert len(kept()) == 2 and len(timed) == 2 * first - 3
+
+
+def test_figures_from_before_an_edit_are_not_taken(
+    bundle: Path, timed: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of anything that makes graphs: here of one file of the lowering."""
+    timed += [1, 1, 1]
+    real = kept_module.code
+    copies: list[Path] = []
+
+    def edited(folders: Sequence[Path]) -> bytes:
+        copies.extend(tmp_path / "copy" / folder.name for folder in folders)
+        for folder, copy in zip(folders, copies, strict=True):
+            shutil.copytree(folder, copy, ignore=lambda _, names: [n for n in names if "." in n and n[-3:] != ".py"])
+        assert real(copies) == real(folders)
+        with (tmp_path / "copy/calibration/lowering/quantize.py").open("a") as file:
+            file.write("# edited\n")
+        return real(copies)
+
+    run(bundle, quality="20dB")
+    monkeypatch.setattr(kept_module, "code", edited)
+    run(bundle, quality="20dB")
+    assert len(kept()) == 2 and [copy.name for copy in copies] == ["calibration", "graph", "runtime"]
+
+
 def test_what_is_not_a_number_is_not_kept() -> None:
-    figures = Figures((nan, 1.0), {"a": ((nan, 1.0), 0.5), "b": ((2.0, 1.0), 0.5)}, {"1;": nan, ";1": 30.0})
+    operations = {"a": ((nan, 1.0), 0.5), "b": ((2.0, 1.0), 0.5)}
+    judged = {"1;": Judged(nan, 0.1), ";1": Judged(29.0, 0.1)}
+    figures = Figures((nan, 1.0), operations, {"1;": nan, ";1": 30.0}, judged, {"1": nan, "2": 1.5})
     Kept("figures.json", figures).save()
     (file,) = kept()
-    assert msgspec.json.decode(file.read_bytes(), type=Figures) == Figures(None, {"b": ((2.0, 1.0), 0.5)}, {";1": 30.0})
+    clean = Figures(None, {"b": ((2.0, 1.0), 0.5)}, {";1": 30.0}, {";1": Judged(29.0, 0.1)}, {"2": 1.5})
+    assert msgspec.json.decode(file.read_bytes(), type=Figures) == clean
 
 
 def test_all_int8_is_lowered_once(bundle: Path, timed: list[int], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """The report of a bundle whose body has stages: how it is timed, and its precision map on the page."""
 
+from dataclasses import replace as dataclass_replace
 from xml.etree import ElementTree
 
 import pytest
@@ -9,12 +10,18 @@ from test_refine import deep, run
 
 from fewstep.calibration.precision.record import PrecisionMap, Reached, encode
 from fewstep.calibration.report import ReportOptions, report
-from fewstep.calibration.report.precision import precision_section, stored_maps
+from fewstep.calibration.report.precision import ShownMap, precision_section, shown_maps, stored_maps
+from fewstep.calibration.report.verdict import warnings
 from fewstep.graph.commit import open_for_update
 from fewstep.runtime.bundle import open_bundle
 from fewstep.runtime.manifest import Stage
+from fewstep.runtime.plan_file import decode as decode_plan
 
-POINTS = (Reached(30.0, 1.0, ((), ())), Reached(34.0, 1.25, ((1,), ())), Reached(36.0, 1.5, ((0, 1), (1,))))
+POINTS = (
+    Reached(30.0, 1.0, ((), ()), time_is_measured=True),
+    Reached(34.0, 1.25, ((1,), ()), time_is_measured=True),
+    Reached(36.0, 1.5, ((0, 1), (1,))),
+)
 MAP = PrecisionMap(
     body="int8-cpu-x86",
     plan="ddim:2",
@@ -29,26 +36,112 @@ MAP = PrecisionMap(
 )
 
 
+def drawn(found: PrecisionMap, heads: tuple[str, ...] = ("noise", "0.25")) -> str:
+    return precision_section([ShownMap(found, tuple(f"module.{name}" for name in found.operations), heads)]).markup
+
+
+def rows_of(text: str) -> list[str]:
+    return text.partition("<tbody>")[2].partition("</tbody>")[0].split("</tr>")[:-1]
+
+
 def test_the_section_shows_what_is_deployed_and_what_else_there_is():
-    text = precision_section([MAP]).markup
-    assert "asked for 33dB" in text and 'value="34.0"' in text and 'value="2.0"' in text  # 2.5 / 1.25 times float32
-    assert "1, 0 of 2 operations" in text and "second &lt;conv&gt;" in text
+    text = drawn(MAP)
+    assert "</b> along ddim:2, asked for 33dB" in text
+    assert 'value="34.0"' in text and 'value="2.0"' in text  # 2.5 / 1.25 times float32
+    assert "1, 0 of 2 operations" in text and "module.second &lt;conv&gt;" in text
     for start in range(text.count("<svg")):
         ElementTree.fromstring("<svg" + text.split("<svg")[start + 1].partition("</svg>")[0] + "</svg>")
+
+
+def test_times_that_are_estimates_are_told_from_those_that_were_measured():
+    text = drawn(MAP)
+    assert "the speed of float32 (measured)" in text
+    assert text.count('<td class="n">measured</td>') == 2 and text.count('<td class="n">estimated</td>') == 1
+    earlier = replace(MAP, deployed=replace(POINTS[1], time_is_measured=False))
+    assert "the speed of float32 (estimated)" in drawn(earlier)
+
+
+def test_what_is_deployed_is_a_row_of_the_frontier_and_marked():
+    marked = [row for row in rows_of(drawn(MAP)) if "deployed" in row]
+    assert len(rows_of(drawn(MAP))) == 3 and len(marked) == 1 and "1, 0 of 2 operations" in marked[0]
+    beaten = replace(MAP, deployed=Reached(33.5, 1.3, ((0,), (1,)), time_is_measured=True))
+    rows = rows_of(drawn(beaten))
+    assert [("deployed" in row) for row in rows] == [False, False, True, False]
+    assert 'value="33.5"' in rows[2] and "1, 1 of 2 operations" in rows[2]
+
+
+def test_quality_on_seeds_that_chose_nothing_is_told_from_that_of_the_search():
+    judged = replace(POINTS[1], quality=32.6, standard_error=0.24, searched=34.0)
+    found = replace(MAP, frontier=(POINTS[0], judged, POINTS[2]), deployed=judged, all_int8=29.5, all_int8_error=0.31)
+    text = drawn(found)
+    assert 'value="32.6">32.6 dB</data> \N{PLUS-MINUS SIGN} 0.2 on other seeds' in text
+    assert 'value="29.5">29.5 dB</data> \N{PLUS-MINUS SIGN} 0.3' in text
+    assert [("other seeds" in row, "seeds of the search" in row) for row in rows_of(text)] == [
+        (False, True),
+        (True, False),
+        (False, True),
+    ]
+    assert "frontier, on the seeds of the search: 34 at 2" in text and "deployed, on other seeds: 32.6 at 2" in text
+    assert "on seeds of the search at" in drawn(MAP)  # of an earlier version: nothing was judged
+
+
+def test_only_the_operations_that_add_most_are_drawn_and_counted():
+    names = tuple(f"op{i}" for i in range(30))
+    many = replace(MAP, operations=names, gains=tuple((float(i), 0.0) for i in range(30)), costs=(0.1,) * 30)
+    text = drawn(many)
+    assert "Operations shown: the 24 that add most, of 30." in text
+    assert ">module.op29</text>" in text and ">module.op6</text>" in text and "op5<" not in text
+    assert "Operations shown: all." in drawn(MAP)
+
+
+def test_columns_are_where_the_steps_of_a_group_are():
+    text = drawn(MAP)
+    assert ">noise</text>" in text and ">0.25</text>" in text and "heat map over lambda" in text
+
+
+def test_operations_and_groups_have_the_names_of_the_other_sections(tmp_path):
+    named = deep()
+    nodes = tuple(dataclass_replace(n, name=f"layer.{n.output}/Conv") if n.op == "Conv" else n for n in named.nodes)
+    bundle = write_bundle(tmp_path / "deep", dataclass_replace(named, nodes=nodes))
+    run(bundle, quality="20dB")
+    opened = open_bundle(bundle)
+    (shown,) = shown_maps(opened)
+    assert shown.found.operations == ("h1", "h2", "h3", "h4")
+    assert shown.operations == tuple(f"layer.h{i}/Conv" for i in range(1, 5))
+    plan = decode_plan(opened.read(opened.manifest.plans["ddim:3"]))
+    lams = [step.lam for step in plan.steps]
+    assert shown.heads == tuple("noise" if lam is None else f"{lam:.2f}" for lam in lams) and len(set(shown.heads)) == 3
+    run(bundle, target=("tensorrt",), groups="pooled")  # the plan has one group now, this map still three
+    assert [each.heads for each in shown_maps(open_bundle(bundle))] == [("group 0", "group 1", "group 2")]
+
+
+def test_a_body_all_in_float_is_named_and_not_called_slow(tmp_path):
+    bundle = write_bundle(tmp_path / "deep", deep())
+    run(bundle, speed="1.0x")
+    few = {"seeds": 2, "forced_seeds": 1, "teacher_seeds": 1, "simulated_seeds": 1, "batches": (1,), "rounds": 1}
+    results = report(ReportOptions(bundle, teacher="ddim:6", turn_seconds=0.01, **few))
+    race = results.races[0]
+    slow = replace(race, timings=tuple(replace(each, ratio=0.996) for each in race.timings))
+    said = [each for each in warnings(replace(results, races=(slow, slow))) if each.startswith("int8-cpu-x86")]
+    assert said == [
+        "int8-cpu-x86 is float32 at every step of ddim:3: nothing of it is int8, and its speed is float32's."
+    ]
+    assert said[0] in " ".join(warnings(results))
 
 
 def test_float32_itself_is_not_drawn_beside_the_others_but_said():
     """Its 200 dB would leave all the others at the bottom of the axis."""
     with_float = replace(MAP, frontier=(*POINTS, Reached(200.0, 2.5, ((0, 1), (0, 1)))))
-    text = precision_section([with_float]).markup
-    assert "frontier: 36 at" in text and "frontier: 200 at" not in text and 'value="200.0"' in text
+    text = drawn(with_float)
+    assert ": 36 at" in text and ": 200 at" not in text and 'value="200.0"' in text
+    assert ": 200 at" not in drawn(replace(with_float, deployed=with_float.frontier[-1]))
     assert "Float32 itself, which is equal, is not drawn." in text
-    assert "is not drawn" not in precision_section([MAP]).markup
+    assert "is not drawn" not in drawn(MAP)
     assert "at most 2. Framed" in text  # the largest gain
 
 
 def test_cells_are_as_dark_as_the_gain_and_framed_where_float():
-    text = precision_section([MAP]).markup
+    text = drawn(MAP)
     assert text.count(' class="f0 axis"') == 1  # "second" in the first group
     assert 'fill-opacity="1.000"' in text and 'fill-opacity="0.500"' in text and 'fill-opacity="0.000"' in text
 
@@ -68,3 +161,8 @@ def test_a_body_with_stages_is_reported_with_its_map(tmp_path):
     assert [timing.name for timing in results.races[0].timings] == ["float32", "int8-cpu-x86"]
     assert results.races[0].timings[0].ratio == pytest.approx(1)
     assert 'id="precision-map"' in (bundle / "report" / "index.html").read_text()
+    page = tmp_path / "page.html"
+    for plan, shown in (("", True), ("ddim:4", False)):
+        report(ReportOptions(bundle, page, plan, teacher="ddim:6", turn_seconds=0.01, **few))
+        text = page.read_text()
+        assert ('id="precision-map"' in text) == shown == ("calibrated along: its precision map." not in text)

@@ -3,7 +3,19 @@
 import numpy as np
 import pytest
 
-from fewstep.calibration.precision.search import Point, choose, frontier, pick, prefixes, ranked, staged, step_time
+from fewstep.calibration.precision.search import (
+    LEAST_COST,
+    Judged,
+    Point,
+    choose,
+    frontier,
+    pick,
+    prefixes,
+    ranked,
+    scaled,
+    staged,
+    step_time,
+)
 
 GAINS = np.array([[4.0, 0.0, 1.0], [3.0, 2.0, -1.0], [0.5, 0.1, 0.0]])
 COSTS = np.array([0.2, 0.1, 0.01])
@@ -23,9 +35,26 @@ def test_sizes_to_try_cover_the_list():
 def test_time_is_the_mean_over_the_steps():
     choice = choose([(0, 0), (1, 0), (2, 2)], 3)
     assert choice == (frozenset({0, 1}), frozenset(), frozenset({2}))
-    assert step_time(choice, COSTS, EVEN) == pytest.approx(1 + (0.3 + 0 + 0.01) / 3)
+    times = [1 + COSTS[sorted(floats)].sum() for floats in choice]
+    assert step_time(times, EVEN) == pytest.approx(1 + (0.3 + 0 + 0.01) / 3)
     shares = np.array([0.5, 0.4, 0.1])
-    assert step_time(choice, COSTS, shares) == pytest.approx(1 + 0.3 * 0.5 + 0.01 * 0.1)
+    assert step_time(times, shares) == pytest.approx(1 + 0.3 * 0.5 + 0.01 * 0.1)
+    for groups in range(1, 30):  # no rounding: a bound may be as fast as float32, to the last bit
+        assert step_time([1.23] * groups, np.full(groups, 1 / groups)) == 1.23
+
+
+@pytest.mark.parametrize("float_time", [1.155, 1.0, 0.8])
+def test_single_costs_add_up_to_what_float32_costs(float_time: float) -> None:
+    """Alone each pays for borders that it has no more among others; 0.31 of single costs are 0.155 together."""
+    costs = scaled(COSTS, float_time)
+    assert costs.sum() == pytest.approx(float_time - 1)
+    assert costs == pytest.approx(COSTS * (float_time - 1) / 0.31)
+
+
+def test_what_is_faster_in_float_alone_costs_little() -> None:
+    costs = scaled(np.array([0.2, -0.1, 0.0]), 1.1)
+    assert costs.sum() == pytest.approx(0.1) and np.all(costs > 0)
+    assert costs[1] == costs[2] == pytest.approx(costs[0] * LEAST_COST / 0.2)
 
 
 def test_few_graphs_unite_the_sets_of_neighbours_where_it_is_cheapest():
@@ -52,4 +81,20 @@ def test_the_frontier_has_what_nothing_beats_in_both():
     best = frontier(points)
     assert [(p.quality, p.time) for p in best] == [(40, 1.0), (42, 1.2), (45, 1.4)]
     assert pick(best, 41.0, None) == best[1] and pick(best, None, 1.3) == best[1]
+    assert pick(points, None, 1.5) == best[2] and pick([*points, point(45, 1.3)], 45.0, None) == point(45, 1.3)
     assert pick(best, 50.0, None) is None and pick(best, None, 0.9) is None and pick(best, None, None) == best[2]
+
+
+def test_a_quality_holds_as_far_as_it_is_known() -> None:
+    """40.5 dB that were judged to be 39 are no 40, and rule out 40.2 that were not; the next better is taken."""
+    lucky = Point((), 40.5, 1.0, judged=Judged(39.0, 0.2))
+    worse, better = Point((), 40.2, 1.1), Point((), 41.0, 1.2)
+    assert pick([lucky, worse, better], 40.0, None) == better
+    assert pick([lucky, worse], 40.0, None) is None and pick([worse], 40.0, None) == worse
+    unlucky = Point((), 39.0, 1.05, judged=Judged(40.1, 0.2))
+    assert pick([lucky, worse, better, unlucky], 40.0, None) == unlucky
+
+
+def test_within_a_time_no_point_is_chosen_by_what_judges_it() -> None:
+    lucky, other = Point((), 41.0, 1.0, judged=Judged(39.0, 0.2)), Point((), 40.0, 1.0, judged=Judged(39.5, 0.2))
+    assert pick([lucky, other], None, 1.0) == lucky and frontier([lucky, other]) == [lucky]

@@ -1,11 +1,15 @@
 """Groups that are alike become one; those that are not stay."""
 
+from typing import get_args
+
 import numpy as np
+import pytest
 
 from fewstep.calibration.ranges.histogram import measure
-from fewstep.calibration.ranges.merging import merge_groups, regrouped
+from fewstep.calibration.ranges.merging import TOLERANCE, merge_groups, regrouped
 from fewstep.calibration.ranges.methods import tensor_ranges
 from fewstep.calibration.ranges.observe import Counts
+from fewstep.calibration.ranges.table import Method, Range
 
 EDGES = (-2.0, 0.0, 2.0)
 NORMAL = np.random.default_rng(0).standard_normal(20_000).astype(np.float32)
@@ -23,20 +27,21 @@ def counts(*scales: float, edges: tuple[float, ...] = EDGES) -> Counts:
     )
 
 
-def test_only_neighbours_that_are_alike_are_merged() -> None:
-    merged = merge_groups(counts(1.0, 1.0, 3.0, 3.0))
+@pytest.mark.parametrize("method", get_args(Method))
+def test_only_neighbours_that_are_alike_are_merged(method: Method) -> None:
+    merged = merge_groups(counts(1.0, 1.0, 3.0, 3.0), method, has_symmetric=True)
     assert merged.edges == (0.0,)
     assert [histogram.total for histogram in merged.of("a")] == [40_000, 40_000]
 
 
 def test_groups_that_differ_stay_as_they_are() -> None:
-    assert merge_groups(counts(1.0, 2.0, 4.0, 8.0)).edges == EDGES
+    assert merge_groups(counts(1.0, 2.0, 4.0, 8.0), "mse", has_symmetric=False).edges == EDGES
 
 
 def test_small_differences_do_not_add_up() -> None:
     """Each group is 1 % wider than the last: neighbours would merge one after another if only they were compared."""
     scales = [1.01**i for i in range(10)]
-    merged = merge_groups(counts(*scales, edges=tuple(float(i) for i in range(9))))
+    merged = merge_groups(counts(*scales, edges=tuple(float(i) for i in range(9))), "mse", has_symmetric=False)
     assert 1 < len(merged.edges) + 1 < 10
 
 
@@ -49,4 +54,34 @@ def test_a_merged_group_has_the_ranges_of_all_its_values() -> None:
 
 
 def test_one_group_has_nothing_to_merge() -> None:
-    assert merge_groups(counts(1.0, edges=())).edges == ()
+    assert merge_groups(counts(1.0, edges=()), "mse", has_symmetric=False).edges == ()
+
+
+def test_groups_are_judged_by_ranges_of_the_method_that_the_table_is_made_by() -> None:
+    """One value at 8 of 600 000: mse clips it, in minmax all the others of both groups get a coarser scale by it."""
+    normal = np.tile(NORMAL, 30)
+    groups = [normal, np.append(normal, np.float32(8))]
+    given = Counts(("a",), (0.0,), {("a", number): measure(values) for number, values in enumerate(groups)})
+    assert merge_groups(given, "mse", has_symmetric=False).edges == ()
+    assert merge_groups(given, "minmax", has_symmetric=False).edges == given.edges
+    ranges = tensor_ranges(given.of("a"), "minmax")
+    own = sum(squared_error(values, of) for values, of in zip(groups, ranges.per_group, strict=True))
+    assert sum(squared_error(values, ranges.pooled) for values in groups) > 1.2 * own
+    clipped = tensor_ranges(given.of("a"), "mse")
+    own = sum(squared_error(values, of) for values, of in zip(groups, clipped.per_group, strict=True))
+    assert sum(squared_error(values, clipped.pooled) for values in groups) < (1 + TOLERANCE) * own
+
+
+def squared_error(values: np.ndarray, found: Range) -> float:
+    """Mean, in uint8 with this range."""
+    scale = (found.high - found.low) / 255
+    least = -np.round(-found.low / scale)
+    return float(np.mean((np.clip(np.round(values / scale), least, least + 255) * scale - values) ** 2))
+
+
+def test_groups_are_judged_by_the_code_that_loses_more_where_a_target_is_symmetric() -> None:
+    """[-4, 4] beside [-4, 4.06]: 0.75 % of a range of 8 that a zero point moves, 1.5 % of one of 4 on both sides."""
+    inside = np.linspace(-4, 4, 20_001, dtype=np.float32)
+    given = Counts(("a",), (0.0,), {("a", 0): measure(inside), ("a", 1): measure(np.append(inside, np.float32(4.06)))})
+    assert merge_groups(given, "minmax", has_symmetric=False).edges == ()
+    assert merge_groups(given, "minmax", has_symmetric=True).edges == given.edges

@@ -1,6 +1,7 @@
 """Ranges against brute force on the samples themselves."""
 
 from functools import reduce
+from itertools import pairwise
 from math import inf
 from typing import get_args
 
@@ -10,6 +11,10 @@ import pytest
 from fewstep.calibration.ranges.histogram import measure, merge
 from fewstep.calibration.ranges.methods import lambda_edges, tensor_ranges
 from fewstep.calibration.ranges.table import Method, Range
+from fewstep.runtime import solvers
+from fewstep.runtime.manifest import ScheduleSpec
+from fewstep.runtime.plan import Denoising, compile_plan, group_of
+from fewstep.runtime.solvers.listing import DENOISERS
 
 NORMAL = np.random.default_rng(0).standard_normal(100_000)
 ACTIVATIONS = {
@@ -124,3 +129,43 @@ def test_edges_are_midpoints_and_repeated_lambdas_share_a_group() -> None:
 def test_edges_beside_infinite_lambdas_are_finite() -> None:
     assert lambda_edges([-inf, -1.0, 3.0, inf]) == (-3.0, 1.0, 5.0)
     assert lambda_edges([-inf, 2.0]) == (1.0,)
+    assert lambda_edges([-inf, inf]) == (0.0,)
+    assert lambda_edges([-inf, 1.0, np.nextafter(1.0, 2.0)]) == (0.0,)
+
+
+@pytest.mark.parametrize("name", [*solvers.__all__, *solvers.ALIASES])
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+def test_each_noise_level_of_a_plan_has_a_group_and_each_group_a_step(name: str, schedule: str) -> None:
+    """Ancestral solvers come back to a time within rounding only."""
+    usual = Denoising(ScheduleSpec(schedule, timesteps=100), "sample")
+    denoising = DENOISERS.get(getattr(solvers, solvers.ALIASES.get(name, name).partition("(")[0]), usual)
+    for steps in (2, 7, 20):
+        plan = compile_plan(f"{name}:{steps}", denoising)
+        levels = [-inf if step.lam is None else step.lam for step in plan.steps]
+        edges = lambda_edges(levels)
+        groups = [group_of(step.lam, edges) for step in plan.steps]
+        assert set(groups) == set(range(len(edges) + 1))
+        for (level, group), (following, next_group) in pairwise(sorted(zip(levels, groups, strict=True))):
+            assert (group == next_group) == (level == following or following - level < 1e-9)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_percentile_that_leaves_only_zeros_is_min_max(sign: int) -> None:
+    """30 of a million values are inside (0, 1); between 0 and 1 / 4096 all of them would be clipped."""
+    values = np.zeros(1_000_000, np.float32)
+    values[:30] = sign * np.linspace(0.1, 0.9, 30)
+    end = float(np.float32(0.9))
+    found = tensor_ranges([measure(values)], "percentile")
+    assert found.pooled == (Range(0.0, end) if sign > 0 else Range(-end, 0.0)) and found.pooled_symmetric == end
+    values[:300] = sign * np.linspace(0.1, 0.9, 300)  # more than one in ten thousand: they are not all left out
+    found = tensor_ranges([measure(values)], "percentile")
+    assert 0.1 < max(-found.pooled.low, found.pooled.high) < end and 0.1 < found.pooled_symmetric < end
+
+
+def test_a_percentile_that_leaves_only_the_bins_beside_zero_is_min_max() -> None:
+    """As far below zero a SiLU leaves values that are zero but for their sign."""
+    values = np.full(1_000_000, -1e-9, np.float32)
+    values[:30] = np.linspace(-0.3, 0.9, 30)
+    found = tensor_ranges([measure(values)], "percentile")
+    assert found.pooled == Range(float(np.float32(-0.3)), float(np.float32(0.9)))
+    assert found.pooled_symmetric == float(np.float32(0.9))

@@ -90,6 +90,13 @@ def test_counts_fall_into_the_group_of_their_lambda() -> None:
     assert np.array_equal(counts.of("x")[0].counts, measure(X).counts)
 
 
+def test_what_a_tensor_reached_is_that_of_all_groups_whatever_its_sign() -> None:
+    counts = Counts(("x", "a"), (0.0,))
+    counts.add(evaluation(None, a=np.array([-7.5, 1.0], np.float32)))
+    counts.add(evaluation(1.0, a=np.array([0.25, 6.0], np.float32)))
+    assert counts.reached() == {"x": float(np.abs(X).max()), "a": 7.5}
+
+
 def test_a_group_without_data_is_an_error_with_the_name_of_the_tensor() -> None:
     counts = Counts(("a",), (0.0,))
     counts.add(evaluation(1.0, a=X))

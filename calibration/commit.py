@@ -1,0 +1,106 @@
+"""What a calibration adds to its bundle, all at once: int8 bodies, ranges, the plan, and what a search found."""
+
+import logging
+import re
+from collections.abc import Mapping
+
+import msgspec
+
+from fewstep.calibration.likeness import kept_unlike
+from fewstep.calibration.lowering.quantize import Lowered
+from fewstep.calibration.precision.record import PrecisionMap, record
+from fewstep.calibration.precision.record import decode as decode_maps
+from fewstep.calibration.precision.record import encode as encode_maps
+from fewstep.calibration.precision.refine import Bound, Refined
+from fewstep.calibration.ranges.table import RangesTable
+from fewstep.graph import io
+from fewstep.graph.commit import Writer
+from fewstep.graph.graph import GROUP
+from fewstep.runtime.bundle import Bundle
+from fewstep.runtime.errors import UserError
+from fewstep.runtime.manifest import Body, Manifest, Stage, Tensor
+from fewstep.runtime.manifest import Graph as GraphFile
+from fewstep.runtime.plan import Plan
+from fewstep.runtime.plan_file import encode
+
+LOG = logging.getLogger("fewstep")
+
+
+def commit(
+    writer: Writer,
+    bundle: Bundle,
+    plan: Plan,
+    table: RangesTable,
+    lowered: Mapping[str, Lowered],
+    refined: Mapping[str, Refined],
+    bound: Bound | None,
+    command: str,
+) -> Manifest:
+    """Add everything to the bundle. What was made from bodies that change (engines, the report) goes, and is named."""
+    manifest = bundle.manifest
+    bodies = {name: _body(writer, name, body, manifest, plan) for name, body in lowered.items()}
+    bodies |= {name: _staged(writer, name, found, manifest, plan) for name, found in refined.items()}
+    maps = [each for each in _maps(bundle) if each.body in manifest.bodies and each.body not in bodies]
+    maps += [record(name, plan.name, bound, found) for name, found in refined.items() if bound]
+    for said in kept_unlike(bundle, bodies, plan, command):
+        LOG.warning("bodies of other targets stay, %s; calibrate all targets in one run to compare them", said)
+    plan_file = writer.add(encode(plan), "plans", re.sub(r"[^\w.-]+", "-", plan.name), ".json")
+    before = (each for each in manifest.provenance.commands if each != command)  # once, at its latest place
+    provenance = msgspec.structs.replace(manifest.provenance, commands=(*before, command))
+    changed = {name for name, body in bodies.items() if manifest.bodies.get(name) != body}
+    engines = tuple(engine for engine in manifest.engines if engine.body.partition("/")[0] not in changed)
+    judged = manifest.report is not None and bool(changed)
+    if len(engines) < len(manifest.engines) or judged:
+        gone = [engine.file for engine in manifest.engines if engine not in engines] + ["the report"] * judged
+        LOG.warning("made from the former bodies, and removed: %s", ", ".join(gone))
+    return writer.commit(
+        msgspec.structs.replace(
+            manifest,
+            bodies={**manifest.bodies, **bodies},
+            plans={**manifest.plans, plan.name: plan_file},
+            precision=writer.add(encode_maps(tuple(maps)), "precision", "precision", ".json") if maps else None,
+            ranges=writer.add(table.encode(), "ranges", "ranges", ".safetensors"),
+            engines=engines,
+            provenance=provenance,
+            report=None if judged else manifest.report,
+            results=None if judged else manifest.results,
+            evaluation=None if changed else manifest.evaluation,
+        )
+    )
+
+
+def _maps(bundle: Bundle) -> tuple[PrecisionMap, ...]:
+    """What earlier searches found; a file that cannot be read is left behind with a warning."""
+    file = bundle.manifest.precision
+    try:
+        return () if file is None else decode_maps(bundle.read(file), file)
+    except UserError as error:
+        LOG.warning("the bundle's former precision maps are lost: %s", error.what)
+        return ()
+
+
+def _body(writer: Writer, name: str, lowered: Lowered, manifest: Manifest, plan: Plan) -> Body:
+    """Store a lowered graph. Its inputs are those of the float body, and "group" where its scales differ by group."""
+    base = manifest.bodies["float32"].graph
+    file, data = io.store(writer, lowered.graph, name, external_above=0 if base.data else None)  # to share them
+    group = (Tensor(GROUP, "group", (1,), "int64"),) if lowered.groups else ()
+    return Body(
+        graph=GraphFile(file, base.inputs + group, base.outputs, data),
+        precision="int8",
+        target=name.removeprefix("int8-"),
+        groups=lowered.groups,
+        plan=plan.name,
+        coverage=lowered.coverage,
+    )
+
+
+def _staged(writer: Writer, name: str, refined: Refined, manifest: Manifest, plan: Plan) -> Body:
+    """Store the graphs of a precision map: the last one is the body's own, the others its stages."""
+    bodies = [
+        (until, _body(writer, f"{name}-{number}", lowered, manifest, plan))
+        for number, (until, lowered) in enumerate(refined.stages)
+    ]
+    stages = tuple(Stage(until, body.graph, body.coverage) for until, body in bodies[:-1] if body.coverage)
+    groups = next((body.groups for _, body in bodies if body.groups), ())
+    target = name.removeprefix("int8-")
+    return msgspec.structs.replace(bodies[-1][1], target=target, groups=groups, stages=stages)

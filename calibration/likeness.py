@@ -1,0 +1,88 @@
+"""Which int8 bodies were calibrated alike, as far as the manifest tells: figures of others do not compare targets.
+
+A bundle keeps the commands that made it. The last one that lowered for a target says how that target's body was
+calibrated, but for what is its own matter: which other targets there were, and a bound, which leaves ranges alone.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from fewstep.calibration.bodies import int8_bodies
+from fewstep.runtime.bundle import Bundle
+from fewstep.runtime.calibrated import MISFIT, along, calibrated_plan
+from fewstep.runtime.guidance import weight_of
+from fewstep.runtime.manifest import Body
+from fewstep.runtime.plan import Plan
+
+CALIBRATE = "fewstep calibrate "
+OWN = ("plan", "guidance", "target", "quality", "speed")  # plan and guidance are compared by themselves
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """How a body was calibrated. `plan` has its guidance, in words; `options` are None where no command tells them."""
+
+    plan: str
+    options: Mapping[str, str] | None
+    groups: tuple[float, ...] | None = None  # None: not to be compared
+
+    def differences(self, other: "Calibrated") -> str:
+        """In words, what is otherwise than in the other one, beside the plan; empty if nothing is."""
+        if self.options is None or other.options is None:
+            unlike = self.groups is not None and other.groups is not None and self.groups != other.groups
+            return "other groups of ranges" if unlike else ""
+        names = [name for name in {**self.options, **other.options} if name not in OWN]
+        changed = [name for name in names if self.options.get(name) != other.options.get(name)]
+        return ", ".join(f"--{n} {self.options[n]}" if n in self.options else f"no --{n}" for n in changed)
+
+
+def calibrated(bundle: Bundle, body: Body) -> Calibrated:
+    """How one int8 body of a bundle was calibrated."""
+    made = (options_of(command) for command in bundle.manifest.provenance.commands if command.startswith(CALIBRATE))
+    own = [options for options in made if body.target in options.get("target", "").split(",")]
+    options = own[-1] if own and own[-1].get("plan") == body.plan else None  # else commands were edited
+    plan = calibrated_plan(bundle, body)
+    said = f"{body.plan}" if plan is None else along(plan)
+    weight = None if plan is None else weight_of(plan.guidance)
+    if options is not None and options.get("guidance") != (None if weight is None else f"{weight:g}"):
+        said = f"{body.plan}, guidance {options.get('guidance', 'none')}"  # a later plan of this name has another
+    return Calibrated(said, options, body.groups)
+
+
+def options_of(command: str) -> dict[str, str]:
+    """The options of a command line as `calibrate` notes it down, by name."""
+    return {name: value for name, _, value in (part.partition(" ") for part in command.split(" --")[1:])}
+
+
+def unlike(bodies: Mapping[str, Calibrated], expected: Calibrated, said: str) -> tuple[str, ...]:
+    """A clause for the bodies of another plan than expected, and one for those that were else calibrated otherwise
+    than `said`."""
+    elsewhere = [f"{name} ({each.plan})" for name, each in bodies.items() if each.plan != expected.plan]
+    otherwise = [
+        f"{name} ({differences})"
+        for name, each in bodies.items()
+        if each.plan == expected.plan and (differences := each.differences(expected))
+    ]
+    clauses = (
+        (f"along another plan than {expected.plan}, so that their {MISFIT}", elsewhere),
+        (f"otherwise than {said}", otherwise),
+    )
+    return tuple(f"calibrated {lead}: {', '.join(names)}" for lead, names in clauses if names)
+
+
+def judged_unlike(bundle: Bundle, plan: Plan) -> tuple[str, ...]:
+    """What a report along `plan` must say of its int8 bodies: which were calibrated along another one, and which
+    otherwise than the first that was not. A sentence each."""
+    bodies = {name: calibrated(bundle, body) for name, body in int8_bodies(bundle).items() if body.plan}
+    if not bodies:
+        return ()
+    first = next((name for name, each in bodies.items() if each.plan == along(plan)), next(iter(bodies)))
+    expected = Calibrated(along(plan), bodies[first].options, bodies[first].groups)
+    return tuple(f"{said[0].upper()}{said[1:]}." for said in unlike(bodies, expected, first))
+
+
+def kept_unlike(bundle: Bundle, made: Collection[str], plan: Plan, command: str) -> tuple[str, ...]:
+    """What a calibration along `plan` must say of the int8 bodies that are in the bundle and not among those `made`."""
+    there = {name: body for name, body in bundle.manifest.bodies.items() if body.precision == "int8" and body.plan}
+    kept = {name: calibrated(bundle, body) for name, body in there.items() if name not in made}
+    return unlike(kept, Calibrated(along(plan), options_of(command)), "this time")

@@ -1,0 +1,44 @@
+"""Tables, and the width that shows all of them: a figure without its last digits would be another figure."""
+
+import os
+import sys
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Console, RenderableType
+from rich.table import Table
+
+WIDE = 10_000  # columns, more than anything here needs
+
+
+def plain(title: str = "", caption: str = "") -> Table:
+    """A table without columns yet, its title and caption on the left."""
+    made = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    made.caption, made.caption_justify = caption or None, "left"
+    return made
+
+
+def figures(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> Table:
+    """A table of bodies: in each row a name, and under each heading what was measured.
+
+    Where there is no room a figure's unit goes on in the next line. No word of a cell is broken.
+    """
+    made = plain(title, caption)
+    for index, (heading, *cells) in enumerate(zip(("body", *headings), *rows, strict=True)):
+        longest = max(len(word) for cell in (heading, *cells) for word in cell.split())
+        is_name = index == 0
+        made.add_column(heading, justify="left" if is_name else "right", no_wrap=is_name, min_width=longest)
+    for row in rows:
+        made.add_row(*row)
+    return made
+
+
+def show(part: RenderableType) -> None:
+    """Print to stdout, as wide as the terminal or COLUMNS says, but with room for the longest word of each column.
+
+    A file or a pipe has no width: nothing goes on in a next line there.
+    """
+    needed = Console(width=WIDE).measure(part)
+    is_bounded = sys.stdout.isatty() or "COLUMNS" in os.environ
+    width = max(Console().width, needed.minimum) if is_bounded else needed.maximum
+    Console(width=width).print(part, crop=False)

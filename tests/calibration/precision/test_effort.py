@@ -1,0 +1,100 @@
+"""What `calibrate` says before and after a search: how much it takes, and what was found."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from faked_times import Clock
+from test_calibrate import write_bundle
+from test_refine import deep
+
+from fewstep.calibration.calibrate import CalibrateOptions, calibrate
+from fewstep.calibration.precision import course
+from fewstep.calibration.precision.course import Course
+from fewstep.calibration.precision.effort import TIMED
+from fewstep.calibration.precision.native import searched_here
+from fewstep.calibration.trajectories import Evaluation, roll_out
+from fewstep.cli.calibrate import dry_run, verb
+from fewstep.runtime.progress import SILENT
+
+BODY = f"int8-{searched_here()[0]}"
+
+
+def asked(tmp_path: Path, **more: Any) -> CalibrateOptions:
+    bundle = tmp_path / "bundle"
+    if not bundle.exists():
+        write_bundle(bundle, deep())
+    return CalibrateOptions(bundle, "ddim:3", searched_here()[:1], trajectories=12, **more)
+
+
+def printed(outcome: Any) -> str:
+    return "\n".join(map(str, outcome.shown))
+
+
+def test_a_dry_run_counts_the_passes_of_progressive_inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three steps of three groups: all of them, then to the second, then to the third, in two batches each."""
+    options = asked(tmp_path, inputs="progressive")
+    found, calls = dry_run(options), [0]
+    assert found.value["evaluations"] == 2 * (3 + 2 + 3) and found.value["search_evaluations"] is None
+    assert "follow them 2 times more, with the steps before each group in int8: 2, 3 steps" in printed(found)
+    assert "16 evaluations, each of a batch of up to 8 trajectories (steps: 8, batches: 2), take" in printed(found)
+    assert "times more" not in printed(dry_run(asked(tmp_path)))
+
+    def counting(*arguments: Any, **more: Any) -> Iterator[Evaluation]:
+        for each in roll_out(*arguments, **more):
+            calls[0] += 1
+            yield each
+
+    monkeypatch.setattr("fewstep.calibration.inputs.roll_out", counting)
+    monkeypatch.setattr("fewstep.calibration.count.roll_out", counting)
+    calibrate(options)
+    assert calls[0] == found.value["evaluations"]
+
+
+@pytest.mark.parametrize("bound", [{"quality": "20dB"}, {"quality": "35dB"}, {"speed": "1.05x"}])
+def test_a_search_runs_no_more_than_a_dry_run_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock, bound: dict[str, str]
+) -> None:
+    """Against the evaluations of the search itself."""
+    clock.time = lambda floats: 1 + 0.06 * len(floats)
+    options = asked(tmp_path, **bound)
+    would = dry_run(options)
+    least, most = would.value["search_evaluations"]
+    said = f"the search of a precision map takes {least} to {most} evaluations of 16 samples, "
+    assert said in printed(would) and "min at float32's speed" in printed(would)
+    calls = [0]
+    real, opened = Course.call, course.open_course
+
+    def call(*arguments: Any) -> Any:
+        calls[0] += 1
+        return real(*arguments)
+
+    def open_counted(sampler: Any, plan: Any, *more: Any) -> Course:
+        calls[0] += len(plan.steps)
+        return opened(sampler, plan, *more)
+
+    monkeypatch.setattr(Course, "call", call)
+    monkeypatch.setattr(course, "open_course", open_counted)
+    calibrate(options)
+    assert least == 5 * 3 + (3 + 4 * (3 + 2 + 1)) + 5 * TIMED + 5 * 3  # courses, operations, their times, and the rest
+    assert least < calls[0] + TIMED * len(clock.timed) <= most
+
+
+def test_what_is_deployed_is_printed_as_it_was_judged_and_measured(tmp_path: Path, clock: Clock) -> None:
+    clock.time = lambda floats: 1 + 0.06 * len(floats)
+    found = verb(asked(tmp_path, quality="35dB"), SILENT)
+    form = (
+        r"graphs: \d; on 64 seeds that the search did not use (\d+\.\d) \+/- 0\.\d dB from float32, at 1\.\d\dx its "
+        r"speed, measured; all int8 \d+\.\d \+/- 0\.\d dB at 1\.24x"
+    )
+    match = re.search(form, printed(found))
+    assert match is not None and float(match[1]) >= 35
+    assert found.value["bodies"][BODY]["selection_psnr"] == pytest.approx(float(match[1]), abs=0.051)
+
+
+def test_float32_that_is_deployed_is_called_so(tmp_path: Path) -> None:
+    found = verb(asked(tmp_path, quality="190dB"), SILENT)
+    assert "graphs: 1; float32 itself at every step; on 64 seeds" in printed(found)
+    assert found.value["bodies"][BODY]["selection_psnr"] == 200.0

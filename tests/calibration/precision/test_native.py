@@ -1,0 +1,63 @@
+"""A bound holds for targets that run on this kind of CPU; for others it is refused, or a warning says so."""
+
+import logging
+from pathlib import Path
+
+import pytest
+from test_calibrate import write_bundle
+from test_refine import deep, run
+
+from fewstep.calibration import calibrate
+from fewstep.calibration.precision.native import check_targets, searched_here
+from fewstep.runtime.errors import UserError
+
+
+@pytest.fixture(params=["x86_64", "aarch64"])
+def machine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setattr("platform.machine", lambda: request.param)
+    return str(request.param)
+
+
+def test_what_is_searched_is_what_this_kind_of_cpu_runs(machine: str) -> None:
+    here = {"x86_64": ("cpu-x86", "cpu-x86-7bit"), "aarch64": ("cpu-arm",)}[machine]
+    assert searched_here() == here
+    check_targets(here)
+
+
+def test_the_other_kind_of_cpu_is_refused_with_the_way_out(machine: str) -> None:
+    other, kind = {"x86_64": ("cpu-arm", "an ARM"), "aarch64": ("cpu-x86-7bit", "an x86")}[machine]
+    for names in ((other,), (*searched_here(), other)):
+        with pytest.raises(UserError) as refused:
+            check_targets(names)
+        assert refused.value.what.startswith(f"a precision map for {other} on {machine}")
+        assert refused.value.fix == f"calibrate {other} on {kind} CPU, or leave the bound out"
+
+
+def test_nothing_is_measured_before_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = write_bundle(tmp_path / "deep", deep())
+    before = (bundle / "manifest.json").read_bytes()
+    monkeypatch.setattr(calibrate, "count", lambda *_: pytest.fail("it counts"))
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    for bound in ({"quality": "36dB"}, {"speed": "1.5x"}):
+        with pytest.raises(UserError, match="on an ARM CPU"):
+            run(bundle, target=("cpu-arm",), **bound)
+    assert (bundle / "manifest.json").read_bytes() == before
+
+
+def test_targets_that_a_bound_leaves_alone_are_named(machine: str, caplog: pytest.LogCaptureFixture) -> None:
+    here = searched_here()[0]
+    check_targets((here,))
+    assert not caplog.records
+    check_targets(("tensorrt", here, "openvino"))
+    (said,) = caplog.records
+    assert said.levelno == logging.WARNING
+    assert said.getMessage() == f"the bound holds for {here} only; all int8: tensorrt, openvino"
+
+
+def test_calibrating_says_so_too(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    bundle = write_bundle(tmp_path / "deep", deep())
+    made = run(bundle, target=(searched_here()[0], "tensorrt"), quality="36dB")
+    assert "all int8: tensorrt" in caplog.text and set(made.refined) == {f"int8-{searched_here()[0]}"}
+    caplog.clear()
+    run(bundle, target=(searched_here()[0], "tensorrt"))
+    assert "the bound" not in caplog.text

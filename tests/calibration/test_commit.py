@@ -1,0 +1,82 @@
+"""What a calibration leaves of an earlier one, and which graphs of a precision map are checked."""
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from test_calibrate import FIRST, denoiser, write_bundle
+
+from fewstep.calibration import calibrate as verb
+from fewstep.calibration.bodies import NATIVE
+from fewstep.calibration.calibrate import CalibrateOptions, calibrate
+from fewstep.calibration.precision.native import searched_here
+from fewstep.calibration.precision.record import encode
+from fewstep.calibration.precision.refine import Refined
+from fewstep.calibration.report.precision import stored_maps
+from fewstep.graph.commit import open_for_update
+from fewstep.graph.graph import GROUP
+from fewstep.runtime.bundle import open_bundle
+
+HERE = searched_here()[0]
+BODY = f"int8-{HERE}"
+
+
+@pytest.fixture
+def options(tmp_path: Path) -> CalibrateOptions:
+    return replace(FIRST, bundle=write_bundle(tmp_path / "bundle", denoiser()), target=(HERE,), quality="20dB")
+
+
+def test_a_map_stays_with_its_body_when_another_target_is_calibrated(options: CalibrateOptions) -> None:
+    """One that has a map of its own or none; it goes with the next body of its name."""
+    first = calibrate(options).manifest
+    maps = stored_maps(open_bundle(options.bundle))
+    other = calibrate(replace(options, target=("tensorrt",), quality=None)).manifest
+    assert other.bodies[BODY] == first.bodies[BODY]
+    assert [each.body for each in maps] == [BODY] and stored_maps(open_bundle(options.bundle)) == maps
+    with open_for_update(options.bundle, must_exist=True) as writer:  # as if the map were of another one's body
+        others = tuple(msgspec.structs.replace(each, body="int8-tensorrt") for each in maps)
+        writer.commit(
+            msgspec.structs.replace(other, precision=writer.add(encode(others), "precision", "precision", ".json"))
+        )
+    calibrate(options)
+    assert [each.body for each in stored_maps(open_bundle(options.bundle))] == ["int8-tensorrt", BODY]
+    calibrate(replace(options, quality=None))
+    assert [each.body for each in stored_maps(open_bundle(options.bundle))] == ["int8-tensorrt"]
+
+
+def test_a_map_that_cannot_be_read_is_left_behind_with_a_warning(
+    options: CalibrateOptions, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = options.bundle / str(calibrate(options).manifest.precision)
+    file.write_bytes(file.read_bytes()[:-9])
+    with caplog.at_level(logging.WARNING, "fewstep"):
+        made = calibrate(replace(options, target=("tensorrt",), quality=None)).manifest
+    assert made.precision is None and "the bundle's former precision maps are lost" in caplog.text
+
+
+def test_each_graph_of_a_map_is_checked_in_the_groups_it_serves(
+    options: CalibrateOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked: list[tuple[str, list[int]]] = []
+    real = verb.refine
+
+    def staged(variants: Any, *more: Any, **options: Any) -> Refined:
+        """The all-int8 graph, which is checked already, then two of its own."""
+        graphs = (variants.lower(()), replace(variants.lower(())), replace(variants.lower(())))
+        return replace(real(variants, *more, **options), stages=tuple(zip((1, 2, 3), graphs, strict=True)))
+
+    monkeypatch.setattr(verb, "refine", staged)
+    monkeypatch.setattr(
+        verb,
+        "warn_of_disagreement",
+        lambda graph, feeds, body, _: checked.append((body, [int(each[GROUP][0]) for each in feeds])),
+    )
+    calibrate(options)
+    assert checked == [(BODY, [0, 1, 2]), (f"{BODY}-1", [1]), (f"{BODY}-2", [2])]
+
+
+def test_what_onnxruntime_runs_as_it_is_deployed_follows_from_the_targets() -> None:
+    assert NATIVE == ("cpu-x86", "cpu-x86-7bit", "cpu-arm")

@@ -1,0 +1,60 @@
+"""`fewstep calibrate --dry-run`: it follows what calibrate would follow."""
+
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from test_calibrate import FIRST, denoiser, write_bundle
+
+from fewstep.calibration.calibrate import calibrate, open_task
+from fewstep.calibration.trajectories import Evaluation, roll_out
+from fewstep.cli import calibrate as command
+from fewstep.cli.calibrate import dry_run
+from fewstep.runtime.bundle import open_bundle
+from fewstep.runtime.errors import UserError
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    return write_bundle(tmp_path / "bundle", denoiser())
+
+
+def test_a_dry_run_takes_conditions_from_the_file_that_calibrate_takes_them_from(bundle: Path, tmp_path: Path) -> None:
+    """Nothing says what values this one has, so that none can be drawn."""
+    manifest = open_bundle(bundle).manifest
+    unknown = tuple(msgspec.structs.replace(each, low=None, high=None) for each in manifest.conditions)
+    (bundle / "manifest.json").write_bytes(msgspec.json.encode(msgspec.structs.replace(manifest, conditions=unknown)))
+    np.savez(tmp_path / "own.npz", **{"class": np.arange(12) % 2})
+    own = replace(FIRST, bundle=bundle, conditions=tmp_path / "own.npz", trajectories=12)
+    with pytest.raises(UserError, match="nothing says what values condition 'class' has"):
+        dry_run(replace(own, conditions=None))
+    assert dry_run(own).value["evaluations"] == 2 * 3  # batches of 8, steps
+    assert calibrate(own).lowered
+
+
+def test_what_a_target_needs_is_asked_for_before_anything_is_measured(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)  # as if it were not installed
+    monkeypatch.setattr("fewstep.calibration.calibrate.open_task", lambda options: pytest.fail("went on"))
+    for verb in (dry_run, calibrate):
+        with pytest.raises(UserError, match=r"openvino cannot be imported.*; pip install 'fewstep\[openvino\]'"):
+            verb(replace(FIRST, bundle=bundle, target=("cpu-x86", "openvino")))
+
+
+def test_a_dry_run_times_the_sizes_that_are_asked_for(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    timed: list[object] = []
+
+    def recorded(*given: object, **more: object) -> Iterator[Evaluation]:
+        timed.append(more["sizes"])
+        return roll_out(*given, **more)  # type: ignore[arg-type]
+
+    sizes: tuple[dict[str, int], ...] = ({}, {})  # both the usual one
+    monkeypatch.setattr(command, "open_task", lambda options: replace(open_task(options), sizes=sizes))
+    monkeypatch.setattr(command, "roll_out", recorded)
+    assert dry_run(replace(FIRST, bundle=bundle, trajectories=12)).value["evaluations"] == 3 * 3  # four of a size
+    assert timed == [sizes]

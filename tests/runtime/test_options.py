@@ -1,0 +1,53 @@
+"""What the options of a verb take from a program."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from fewstep.calibration.calibrate import CalibrateOptions
+from fewstep.calibration.report import ReportOptions
+from fewstep.cli.generate import options_of
+from fewstep.cli.verbs import VERBS
+from fewstep.export.export import ExportOptions
+from fewstep.runtime.errors import UserError
+from fewstep.runtime.integrity import VerifyOptions, verify
+from fewstep.runtime.options import Options
+
+
+@dataclass(frozen=True)
+class Some(Options):
+    bundle: Path
+    plan: str = "ddim:2"
+    output: Path | None = None
+    target: tuple[str, ...] = ()
+    batches: tuple[int, ...] = (1, 8)
+    names: tuple[str, ...] | None = None
+    rounds: int = 1
+
+
+def test_a_text_stands_for_a_path_and_a_path_for_a_text() -> None:
+    made = Some("own", plan=Path("plan.json"), output="page.html")  # type: ignore[arg-type]
+    assert made == Some(Path("own"), "plan.json", Path("page.html"))
+    assert Some(Path("own")).output is None
+
+
+def test_one_value_or_a_list_stands_for_a_tuple() -> None:
+    made = Some("own", target="cpu-x86", batches=4, names=["a", "b"])  # type: ignore[arg-type]
+    assert (made.target, made.batches, made.names, made.rounds) == (("cpu-x86",), (4,), ("a", "b"), 1)
+    assert Some("own").names is None and Some("own", target=("a", "b")).target == ("a", "b")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_those_of_every_verb_do(verb: str) -> None:
+    module = pytest.importorskip(f"fewstep.cli.{verb}")
+    assert issubclass(options_of(module.verb), Options)
+
+
+def test_options_that_check_what_they_are_given_do_too(tmp_path: Path) -> None:
+    assert CalibrateOptions("own", target="cpu-x86").target == ("cpu-x86",)  # type: ignore[arg-type]
+    assert ExportOptions(Path("a.onnx"), "b", "s.json").spec == Path("s.json")  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="not 'page.txt'"):
+        ReportOptions("own", "page.txt")  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="there is no bundle"):
+        verify(VerifyOptions(str(tmp_path / "no")))  # type: ignore[arg-type]
