@@ -87,9 +87,10 @@ def speed(found: dict[str, Any]) -> str:
     return table(("model", "rows", "body", "median of a call", "times as fast (lowest, highest round)"), rows)
 
 
-def page(bundle: Path, pythons: Sequence[str]) -> str:
+def page(bundle: Path, pythons: Sequence[str], work: Path | None) -> str:
     others = [argument for python in pythons for argument in ("--python", python)]
-    (beside,) = benchmark("quantization/compare.py", str(bundle), "--no-speed", *others)["outcomes"]
+    kept = [] if work is None else ["--work", str(work)]
+    (beside,) = benchmark("quantization/compare.py", str(bundle), "--no-speed", *kept, *others)["outcomes"]
     speeds = [benchmark("speed.py", str(bundle)), benchmark("speed.py", "--arch", "ddpm-cifar10")]
     draw(bundle, beside["plan"], beside["guidance"])
     machine = speeds[0]["machine"]
@@ -131,9 +132,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("bundle", type=Path, help="that `fewstep demo` made")
     parser.add_argument("--python", action="append", default=[], metavar="TOOL=PATH", help="as compare.py has it")
+    parser.add_argument("--work", type=Path, help="what compare.py keeps; by default its own folder")
     arguments = parser.parse_args()
     try:
-        text = page(arguments.bundle, arguments.python)
+        text = page(arguments.bundle, arguments.python, arguments.work)
     except UserError as error:
         parser.error(str(error))
     (DOCS / "measured.md").write_text(text)

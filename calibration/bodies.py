@@ -4,6 +4,8 @@ onnxruntime runs bodies for its own targets natively, and OpenVINO its own where
 onnxruntime computes with their Q/DQ pairs kept in float: the 8-bit rounding is theirs, the rest is float32.
 """
 
+from functools import cache
+
 from fewstep.calibration.lowering.agreement import as_deployed
 from fewstep.calibration.lowering.targets import TARGETS
 from fewstep.calibration.lowering.targets.openvino import OPENVINO
@@ -38,7 +40,9 @@ def is_native(body: Body) -> bool:
     return engine_of(body) != SIMULATION
 
 
+@cache
 def _has_openvino() -> bool:
+    """Tried once: an import that fails is searched for anew each time."""
     try:
         openvino.module()
     except UserError:

@@ -184,14 +184,15 @@ def _refine(
     bound = parse_bound(options.quality, options.speed)
     if bound is None:
         return {}
-    course, judges = open_courses(task.sampler, plan, task.conditions)
+    shown = partial(_under, progress, "precision map")
+    course, judges = open_courses(task.sampler, plan, task.conditions, shown)
     found = {}
     for name, each in variants.items():
         if each.target.name in searched_here():
             shown = partial(_under, progress, f"precision map of {each.target.name}")
             found[name] = refine(each, course, judges, bound, progress=shown)
     for name, refined in found.items():
-        if all(not lowered.coverage.int8_ops for _, lowered in refined.stages):
+        if refined.is_float:
             LOG.warning(
                 "%s runs nothing in int8: of all that was tried, float32 itself fits %s best (its step takes %.2f times"
                 " that of all int8, which has %.1f dB)",

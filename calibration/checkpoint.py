@@ -17,10 +17,10 @@ import onnxruntime
 
 from fewstep.calibration.ranges.histogram import Histogram
 from fewstep.calibration.ranges.observe import Counts, observed_tensors
+from fewstep.calibration.sources import code
 from fewstep.calibration.task import Task
 from fewstep.runtime import cache
 from fewstep.runtime.doctor.cpu import this_cpu
-from fewstep.runtime.doctor.packages import version_of
 from fewstep.runtime.plan_file import encode
 
 LOG = logging.getLogger("fewstep")
@@ -92,7 +92,8 @@ def checkpoint_of(task: Task, graph_sha256: str) -> Checkpoint:
     _remove_abandoned()
     known = sha256(encode(task.plan))
     known.update(repr((SCHEMA, graph_sha256, task.seeds, task.edges, task.sizes)).encode())
-    known.update(repr((version_of("fewstep"), observed_tensors(task.prepared))).encode())
+    known.update(code())
+    known.update(repr(observed_tensors(task.prepared)).encode())
     known.update(msgspec.json.encode((_around(task), _engine())))
     for name, rows in sorted((task.conditions or {}).items()):
         known.update(f"{name} {rows.dtype} {rows.shape}".encode())

@@ -42,8 +42,7 @@ def commit(
     bodies |= {name: _staged(writer, name, found, manifest, plan) for name, found in refined.items()}
     maps = [each for each in _maps(bundle) if each.body in manifest.bodies and each.body not in bodies]
     maps += [record(name, plan.name, bound, found) for name, found in refined.items() if bound]
-    for said in kept_unlike(bundle, bodies, plan, command):
-        LOG.warning("bodies of other targets stay, %s; calibrate all targets in one run to compare them", said)
+    _warn_of_kept(bundle, bodies, plan, command, table)
     plan_file = writer.add(encode(plan), "plans", re.sub(r"[^\w.-]+", "-", plan.name), ".json")
     before = (each for each in manifest.provenance.commands if each != command)  # once, at its latest place
     provenance = msgspec.structs.replace(manifest.provenance, commands=(*before, command))
@@ -67,6 +66,15 @@ def commit(
             evaluation=None if changed else manifest.evaluation,
         )
     )
+
+
+def _warn_of_kept(bundle: Bundle, made: Mapping[str, Body], plan: Plan, command: str, table: RangesTable) -> None:
+    """A warning for bodies that stay and were calibrated otherwise. Nothing of the work is lost to a damaged one."""
+    try:
+        for said in kept_unlike(bundle, made, plan, command, table.groups):
+            LOG.warning("bodies of other targets stay, %s; calibrate all targets in one run to compare them", said)
+    except UserError as error:
+        LOG.warning("bodies of other targets stay, and how they were calibrated cannot be told: %s", error.what)
 
 
 def _maps(bundle: Bundle) -> tuple[PrecisionMap, ...]:

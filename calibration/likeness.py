@@ -1,13 +1,18 @@
 """Which int8 bodies were calibrated alike, as far as the manifest tells: figures of others do not compare targets.
 
 A bundle keeps the commands that made it. The last one that lowered for a target says how that target's body was
-calibrated, but for what is its own matter: which other targets there were, and a bound, which leaves ranges alone.
+calibrated, but for what is its own matter: a bound, and which other targets there were. Of those, the ranges may follow
+where `--groups merged` merges by the codes of all, which the groups show, and where `--inputs progressive` runs the
+int8 steps of one of them.
+
+Plans are compared by name and by the weight of guidance. A later plan that has both and other steps takes the place of
+the first in the bundle, and is not told from it but by other groups of ranges.
 """
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from fewstep.calibration.bodies import int8_bodies
+from fewstep.calibration.bodies import NATIVE, int8_bodies
 from fewstep.runtime.bundle import Bundle
 from fewstep.runtime.calibrated import MISFIT, along, calibrated_plan
 from fewstep.runtime.guidance import weight_of
@@ -28,12 +33,14 @@ class Calibrated:
 
     def differences(self, other: "Calibrated") -> str:
         """In words, what is otherwise than in the other one, beside the plan; empty if nothing is."""
-        if self.options is None or other.options is None:
-            unlike = self.groups is not None and other.groups is not None and self.groups != other.groups
-            return "other groups of ranges" if unlike else ""
-        names = [name for name in {**self.options, **other.options} if name not in OWN]
-        changed = [name for name in names if self.options.get(name) != other.options.get(name)]
-        return ", ".join(f"--{n} {self.options[n]}" if n in self.options else f"no --{n}" for n in changed)
+        changed = []
+        if self.options is not None and other.options is not None:
+            own, others = _shared(self.options), _shared(other.options)
+            names = [name for name in {**own, **others} if own.get(name) != others.get(name)]
+            changed = [f"--{name} {own[name]}" if name in own else f"no --{name}" for name in names]
+        if not changed and self.groups is not None and other.groups is not None and self.groups != other.groups:
+            changed = ["other groups of ranges"]
+        return ", ".join(changed)
 
 
 def calibrated(bundle: Bundle, body: Body) -> Calibrated:
@@ -46,7 +53,22 @@ def calibrated(bundle: Bundle, body: Body) -> Calibrated:
     weight = None if plan is None else weight_of(plan.guidance)
     if options is not None and options.get("guidance") != (None if weight is None else f"{weight:g}"):
         said = f"{body.plan}, guidance {options.get('guidance', 'none')}"  # a later plan of this name has another
-    return Calibrated(said, options, body.groups)
+    return Calibrated(said, options, _groups(body))
+
+
+def _groups(body: Body) -> tuple[float, ...] | None:
+    """The edges of its range groups; None where nothing is in int8, so that there are none whatever the ranges."""
+    coverages = (body.coverage, *(stage.coverage for stage in body.stages))
+    return body.groups if any(each is None or each.int8_ops for each in coverages) else None
+
+
+def _shared(options: Mapping[str, str]) -> dict[str, str]:
+    """The options that bodies share: with progressive inputs also whose int8 steps were watched, as `count` has it."""
+    shared = {name: value for name, value in options.items() if name not in OWN}
+    if shared.get("inputs") == "progressive":
+        targets = options.get("target", "").split(",")
+        shared["inputs"] += f" on int8 steps of {next((each for each in targets if each in NATIVE), targets[0])}"
+    return shared
 
 
 def options_of(command: str) -> dict[str, str]:
@@ -81,8 +103,11 @@ def judged_unlike(bundle: Bundle, plan: Plan) -> tuple[str, ...]:
     return tuple(f"{said[0].upper()}{said[1:]}." for said in unlike(bodies, expected, first))
 
 
-def kept_unlike(bundle: Bundle, made: Collection[str], plan: Plan, command: str) -> tuple[str, ...]:
-    """What a calibration along `plan` must say of the int8 bodies that are in the bundle and not among those `made`."""
+def kept_unlike(
+    bundle: Bundle, made: Collection[str], plan: Plan, command: str, groups: tuple[float, ...]
+) -> tuple[str, ...]:
+    """What a calibration along `plan`, with ranges in these groups, must say of the int8 bodies that are in the bundle
+    and not among those `made`. UserError if the plan of one cannot be read."""
     there = {name: body for name, body in bundle.manifest.bodies.items() if body.precision == "int8" and body.plan}
     kept = {name: calibrated(bundle, body) for name, body in there.items() if name not in made}
-    return unlike(kept, Calibrated(along(plan), options_of(command)), "this time")
+    return unlike(kept, Calibrated(along(plan), options_of(command), groups), "this time")

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from time import perf_counter
 
 from fewstep.calibration.calibrate import CalibrateOptions, Calibration, calibrate, check_options, open_task
+from fewstep.calibration.count import batch_of
 from fewstep.calibration.drawing.plan_view import headline
 from fewstep.calibration.inputs import long_plan
 from fewstep.calibration.precision.course import AT_ONCE, JUDGE_SEEDS
@@ -15,7 +16,7 @@ from fewstep.calibration.precision.search import Judged
 from fewstep.calibration.ranges.observe import observed_tensors
 from fewstep.calibration.speed.staged import int8_share
 from fewstep.calibration.task import Task
-from fewstep.calibration.trajectories import BATCH, batches, roll_out
+from fewstep.calibration.trajectories import batches, roll_out
 from fewstep.cli.outcome import Outcome, counted
 from fewstep.graph.commit import open_for_update
 from fewstep.runtime.guidance import describe
@@ -36,7 +37,7 @@ def verb(options: CalibrateOptions, progress: Progress) -> Outcome:
                 "graphs": 1 + len(calibration.manifest.bodies[name].stages),
                 "groups": len(lowered.groups) + 1,
                 "notes": lowered.notes,
-                "selection_psnr": refined.point.known if (refined := calibration.refined.get(name)) else None,
+                **_judged(calibration.refined.get(name)),
             }
             for name, lowered in calibration.lowered.items()
         },
@@ -49,14 +50,15 @@ def dry_run(options: CalibrateOptions) -> Outcome:
     with open_for_update(options.bundle, must_exist=True):
         task = open_task(options)
     followed = task.plan if options.inputs in ("deployed", "progressive") else long_plan(task)
-    parts = [part for _, part, _ in batches(task.seeds, BATCH, task.sizes)]
+    tensors = observed_tensors(task.prepared)
+    batch = batch_of(task, tensors)
+    parts = [part for _, part, _ in batches(task.seeds, batch, task.sizes)]
     passes = _progressive_steps(task) if options.inputs == "progressive" else ()
     evaluations = (len(followed.steps) + sum(passes)) * len(parts)
-    each = _evaluation_seconds(task)
+    each = _evaluation_seconds(task, batch)
     seconds = evaluations * each
     search = _search(options, task)
     bodies = [f"int8-{target.name}" for target in task.targets]
-    tensors = len(observed_tensors(task.prepared))
     return Outcome(
         {
             "bundle": options.bundle,
@@ -70,7 +72,8 @@ def dry_run(options: CalibrateOptions) -> Outcome:
         },
         (
             headline(task.plan),
-            f"would follow {len(task.seeds)} trajectories and watch {tensors} tensors in {len(task.edges) + 1} groups",
+            f"would follow {len(task.seeds)} trajectories and watch {len(tensors)} tensors in {len(task.edges) + 1} "
+            "groups",
             *_in_passes(passes),
             f"would lower {len(task.operations)} operations, to {', '.join(bodies)}",
             f"{evaluations} evaluations, each of a batch of up to {len(parts[0])} trajectories (steps: "
@@ -96,12 +99,14 @@ def _in_passes(passes: Sequence[int]) -> Iterator[str]:
 
 
 def _search(options: CalibrateOptions, task: Task) -> Effort | None:
-    """That of all bodies that a bound is for. The courses of float32 are shared, which is little."""
+    """That of all bodies that a bound is for. The courses of float32 are shared, which is little. Groups that will be
+    merged may be one in the end."""
     if parse_bound(options.quality, options.speed) is None:
         return None
-    one = effort(regroup(task.plan, task.edges), len(task.operations))
+    fewest = () if options.groups == "merged" else task.edges
+    least, most = (effort(regroup(task.plan, edges), len(task.operations)) for edges in (fewest, task.edges))
     bodies = sum(target.name in searched_here() for target in task.targets)
-    return Effort(bodies * one.least, bodies * one.most)
+    return Effort(bodies * least.least, bodies * most.most)
 
 
 def _searched(search: Effort | None, seconds: float) -> Iterator[str]:
@@ -114,11 +119,11 @@ def _searched(search: Effort | None, seconds: float) -> Iterator[str]:
         )
 
 
-def _evaluation_seconds(task: Task) -> float:
+def _evaluation_seconds(task: Task, batch: int) -> float:
     """Of one evaluation of a batch: the second, since the first allocates."""
     plan = task.plan if len(task.plan.steps) > 1 else task.sampler.compile("ddim:2", task.plan.guidance)
-    conditions = None if task.conditions is None else {name: rows[:BATCH] for name, rows in task.conditions.items()}
-    evaluations = roll_out(task.sampler, plan, task.seeds[:BATCH], conditions=conditions, sizes=task.sizes)
+    conditions = None if task.conditions is None else {name: rows[:batch] for name, rows in task.conditions.items()}
+    evaluations = roll_out(task.sampler, plan, task.seeds[:batch], conditions=conditions, sizes=task.sizes)
     next(evaluations)
     start = perf_counter()
     next(evaluations)
@@ -139,18 +144,31 @@ def _lines(options: CalibrateOptions, calibration: Calibration) -> Iterator[str]
         )
         refined = calibration.refined.get(name)
         if refined is not None:
-            yield f"  graphs: {1 + len(body.stages)}; {_found(refined)}"
+            yield f"  graphs: {1 + len(body.stages)}; {_found(refined, options.quality is not None)}"
         for note in lowered.notes:
             yield f"  {note}"
 
 
-def _found(refined: Refined) -> str:
-    """What is deployed and all int8, by what was measured of both on the seeds that chose nothing."""
+def _judged(refined: Refined | None) -> dict[str, float | None]:
+    """Of what is deployed and of all int8, in dB, on the seeds that judge; None without a search."""
+    deployed, int8 = (None, None) if refined is None else (refined.point.judged, refined.int8)
+    return {
+        "judged_psnr": None if deployed is None else deployed.quality,
+        "standard_error": None if deployed is None else deployed.error,
+        "all_int8_psnr": None if int8 is None else int8.quality,
+        "all_int8_standard_error": None if int8 is None else int8.error,
+    }
+
+
+def _found(refined: Refined, had_to_pass: bool) -> str:
+    """What is deployed and all int8, by what was measured of both on the seeds that judge; `had_to_pass` says whether
+    what is deployed was chosen for passing there."""
     point, int8, float_time = refined.point, refined.int8, refined.sensitivity.float_time
     on = f"on {len(JUDGE_SEEDS)} seeds that the search did not use"
     others = f"all int8 {_decibel(int8)} at {float_time:.2f}x"
     if point.judged is None or refined.is_float:
         return f"float32 itself at every step; {on} {others} its speed, measured"
+    on += ", and it had to pass on," * had_to_pass
     return (
         f"{on} {_decibel(point.judged)} from float32, at {float_time / point.time:.2f}x its speed, measured; {others}"
     )

@@ -6,6 +6,7 @@ up nor keep their order on the way (closed loop).
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import takewhile
 from typing import Any
 
@@ -21,13 +22,14 @@ from fewstep.runtime.backends import Network
 from fewstep.runtime.feeds import tensor_name
 from fewstep.runtime.lockstep import split_outputs
 from fewstep.runtime.plan import Plan
+from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.request import check_given
 from fewstep.runtime.sampler import Sampler
 from fewstep.runtime.step import Array, StepState, advance, begin, combine, execute, finish
 
 SELECTION_SEEDS = range(500_000, 600_000)  # neither calibration's nor the held-out ones
 SEARCH_SEEDS = SELECTION_SEEDS[:16]  # that a map is chosen on: the best of many choices flatters itself there
-JUDGE_SEEDS = SELECTION_SEEDS[16:80]  # that only what is chosen is run on
+JUDGE_SEEDS = SELECTION_SEEDS[16:80]  # that only what may be deployed is run on; for a quality, it must pass there
 AT_ONCE = len(SEARCH_SEEDS)  # samples: judging takes no more memory than searching
 
 Feeds = Mapping[str, NDArray[Any]]
@@ -84,14 +86,25 @@ class Course:
         return psnr(finish(self.plan, states[-1:]), finish(self.plan, self.reference[-1:]))
 
 
-def open_courses(sampler: Sampler, plan: Plan, rows: Rows | None = None) -> tuple[Course, tuple[Course, ...]]:
+def open_courses(
+    sampler: Sampler, plan: Plan, rows: Rows | None = None, progress: Progress = SILENT
+) -> tuple[Course, tuple[Course, ...]]:
     """The course that a map is searched on, and those that what is found is judged on."""
-    parts = [JUDGE_SEEDS[start : start + AT_ONCE] for start in range(0, len(JUDGE_SEEDS), AT_ONCE)]
-    judges = tuple(open_course(sampler, plan, seeds, rows) for seeds in parts)
-    return open_course(sampler, plan, SEARCH_SEEDS, rows), judges
+    parts = [SEARCH_SEEDS, *(JUDGE_SEEDS[start : start + AT_ONCE] for start in range(0, len(JUDGE_SEEDS), AT_ONCE))]
+    search, *judges = [
+        open_course(sampler, plan, seeds, rows, partial(_of_all, progress, number, len(parts)))
+        for number, seeds in enumerate(parts)
+    ]
+    return search, tuple(judges)
 
 
-def open_course(sampler: Sampler, plan: Plan, seeds: Sequence[int], rows: Rows | None = None) -> Course:
+def _of_all(progress: Progress, number: int, courses: int, stage: str, done: int, total: int) -> None:
+    progress(stage, number * total + done, courses * total)
+
+
+def open_course(
+    sampler: Sampler, plan: Plan, seeds: Sequence[int], rows: Rows | None = None, progress: Progress = SILENT
+) -> Course:
     """A course of some seeds for the float32 body's sampler; the plan's steps are in range groups already.
 
     rows: conditions [N, *shape] of one's own, those of seed i being i mod N.
@@ -111,5 +124,8 @@ def open_course(sampler: Sampler, plan: Plan, seeds: Sequence[int], rows: Rows |
         return np.stack([noise.normal(seed, number, manifest.x_shape) for seed in seeds])
 
     network = replace(sampler, denoiser=recording).network(plan, len(seeds), conditions)
-    reference = tuple(execute(plan, network, draws, given=given))
-    return Course(plan, draws, tuple(recorded), ports, given, reference)
+    reference = []
+    for state in execute(plan, network, draws, given=given):
+        reference.append(state)
+        progress("steps of float32", len(reference), len(plan.steps))
+    return Course(plan, draws, tuple(recorded), ports, given, tuple(reference))

@@ -8,27 +8,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from math import isfinite
-from pathlib import Path
 
 import msgspec
 import numpy as np
 import onnxruntime
 
-import fewstep.calibration
-import fewstep.graph
-import fewstep.runtime
 from fewstep.calibration.precision.course import Course
 from fewstep.calibration.precision.search import Choice, Judged
 from fewstep.calibration.precision.variants import Variants
+from fewstep.calibration.sources import code
 from fewstep.graph.graph import Graph
 from fewstep.runtime import cache
 from fewstep.runtime.doctor.cpu import this_cpu
-from fewstep.runtime.doctor.packages import version_of
 from fewstep.runtime.plan_file import encode
 
 LOG = logging.getLogger("fewstep")
 SCHEMA = 3
-CODE = (fewstep.calibration, fewstep.graph, fewstep.runtime)  # what makes the graphs, and runs and times them
 
 
 class Figures(msgspec.Struct):
@@ -58,8 +53,8 @@ class Kept:
 def kept_of(variants: Variants, course: Course, judges: Sequence[Course]) -> Kept:
     """What earlier searches of these variants along these courses have measured on this machine; a file that cannot be
     read is no file."""
-    known = sha256(repr((SCHEMA, version_of("fewstep"), onnxruntime.__version__, this_cpu())).encode())
-    known.update(code([Path(package.__path__[0]) for package in CODE]))
+    known = sha256(repr((SCHEMA, onnxruntime.__version__, this_cpu())).encode())
+    known.update(code())
     known.update(_digest(variants.graph()))
     known.update(encode(course.plan))
     for each in (course, *judges):
@@ -83,16 +78,6 @@ def kept_of(variants: Variants, course: Course, judges: Sequence[Course]) -> Kep
 def key(choice: Choice) -> str:
     """A choice as text: the numbers of the operations in float, group by group."""
     return ";".join(",".join(map(str, sorted(floats))) for floats in choice)
-
-
-def code(folders: Sequence[Path]) -> bytes:
-    """A digest of all Python sources below some folders: figures of graphs that another version made are not taken,
-    nor those from before an edit. Installed without sources, the version alone tells."""
-    known = sha256()
-    for folder in folders:
-        for file in sorted(folder.rglob("*.py")):
-            known.update(f"{file.relative_to(folder).as_posix()} {sha256(file.read_bytes()).hexdigest()}".encode())
-    return known.digest()
 
 
 def _decode(content: bytes, groups: int) -> Figures:

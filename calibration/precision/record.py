@@ -19,8 +19,9 @@ class Reached(Strict, frozen=True):
     numbers of the operations that stay float. The time is measured, with these graphs, or an estimate from the times of
     single operations.
 
-    The quality has a `standard_error` in dB where it is of seeds that chose nothing, and was `searched` on those that
-    did; without, it is that of the seeds that search, which flatter what they choose.
+    The quality has a `standard_error` in dB where it is of the seeds that judge, and was `searched` on those that
+    search. Without, it is that of the seeds that search, which flatter what they choose. Where a quality was asked for,
+    what is deployed had to pass on the seeds that judge, which flatter it a little too.
     """
 
     quality: float
@@ -33,7 +34,8 @@ class Reached(Strict, frozen=True):
 
 class PrecisionMap(Strict, frozen=True):
     """One body's search. `gains` [operations][groups] in dB and `costs` [operations] as `Sensitivity` has them. What is
-    deployed and all int8 are judged on seeds that chose nothing, which files of earlier versions do not have."""
+    deployed and all int8 are judged on seeds that the search did not use; files of earlier versions do not have
+    that."""
 
     body: str
     plan: str

@@ -3,7 +3,8 @@
 Greedy first: operations x groups, ranked by what they win for their time, are taken in growing numbers, and every
 number is run closed loop on the deployed graphs, float32 itself too. Then local: from the point that is picked,
 operations are put back to int8 one by one, the dearest first, as long as the bound holds. What is picked is timed with
-its own graphs, and judged on seeds that chose nothing, before the bound counts as met.
+its own graphs, and judged on seeds that the search did not use, before the bound counts as met. Those choose nothing
+for a speed; for a quality the first choice that passes on them is taken, so that its mean there is a little too high.
 """
 
 from collections.abc import Sequence
@@ -49,11 +50,11 @@ class Bound:
 
 @dataclass(frozen=True)
 class Refined:
-    """The point that is deployed, the frontier it lies on, and what was measured of each operation.
+    """The point that is deployed, the frontier of all that was tried, and what was measured of each operation.
 
-    The deployed point's time is measured, as are those of all int8 and of float32; others may be estimates. It is
-    judged, and so is all int8: `int8`. `stages` are (first group that the graph no longer serves, graph): the last is
-    the body itself.
+    The deployed point is not on the frontier where one that beats it there missed the bound when it was judged. Its
+    time is measured, as are those of all int8 and of float32; others may be estimates. It is judged, and so is all
+    int8: `int8`. `stages` are (first group that the graph no longer serves, graph): the last is the body itself.
     """
 
     point: Point
@@ -188,7 +189,7 @@ def run(search: Search, choice: Choice) -> Point:
 
 
 def judge(search: Search, choice: Choice) -> Judged:
-    """A choice on seeds that chose nothing, unless it was judged before."""
+    """A choice on the seeds that judge, unless it was judged before."""
     known = search.kept.figures.judged
     if key(choice) not in known:
         values = _qualities(search, choice, search.judges)
@@ -248,5 +249,5 @@ def _unreached(bound: Bound, points: list[Point], measured: Sensitivity) -> str:
     if bound.quality is not None:
         best = max(point.known for point in points)
         return f"no precision map reaches {bound.quality:g} dB: the best found has {best:.1f} dB"
-    fastest = measured.float_time / min(point.time for point in points)
+    fastest = measured.float_time / min(point.time for point in points if point.time_is_measured)  # all int8 is
     return f"no precision map is {bound.speed:g} times as fast as float32: the fastest found is {fastest:.2f} times"

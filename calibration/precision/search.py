@@ -18,12 +18,14 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 Choice = tuple[frozenset[int], ...]  # numbers of operations, for each group
 
-LEAST_COST = 1e-3  # of a step: below this, differences of time are noise
+LEAST_COST = 1e-3  # of a step, as measured: below this, differences of time are noise
+LEAST_SHARE = 1e-3  # of a plan's steps: a group may have none
 
 
 @dataclass(frozen=True)
 class Judged:
-    """Mean PSNR in dB on seeds that chose nothing, and the standard error of that mean."""
+    """Mean PSNR in dB on seeds that the search did not use, and the standard error of that mean. Of a choice that is
+    taken because it passes there the mean is a little too high."""
 
     quality: float
     error: float
@@ -48,8 +50,10 @@ class Point:
 
 
 def ranked(gains: Array, costs: Array, shares: Array) -> list[tuple[int, int]]:
-    """(operation, group) of all that helps alone, by what it wins for its time."""
-    value = gains / (np.maximum(costs, LEAST_COST)[:, None] * np.maximum(shares, LEAST_COST))
+    """(operation, group) of all that helps alone, by what it wins for its time, or for its steps alone where float
+    costs none. `costs` are `scaled` ones: all above 0, or none."""
+    prices = costs if np.all(costs > 0) else np.ones_like(costs)  # no floor: all may be small
+    value = gains / (prices[:, None] * np.maximum(shares, LEAST_SHARE))
     order = np.argsort(-value, axis=None, kind="stable")
     pairs = [tuple(map(int, np.unravel_index(flat, gains.shape))) for flat in order]
     return [(op, group) for op, group in pairs if gains[op, group] > 0]

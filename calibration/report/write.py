@@ -2,9 +2,11 @@
 
 import os
 import shutil
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
@@ -29,6 +31,8 @@ ADDRESS = "report/index.html"
 ROOM = 2**23  # bytes of a page with its pictures and figures, which are seldom more
 ELSEWHERE = "give --output FILE.html"
 
+T = TypeVar("T")
+
 
 def report(options: ReportOptions, progress: Progress = SILENT) -> Results:
     """Judge a bundle and write report/index.html into it, with the same figures as JSON beside it; or both elsewhere.
@@ -37,9 +41,10 @@ def report(options: ReportOptions, progress: Progress = SILENT) -> Results:
     """
     before = open_bundle(options.bundle).manifest
     check(options)
+    kept = _kept(open_bundle(options.bundle), options)
     measured, samples = measure(options, progress)
     if options.output is not None:
-        measured, kept = _with_kept(measured, options)
+        measured = _with_notes(measured, kept)
         write_whole(options.output.with_suffix(".json"), results.encode(measured))
         write_whole(options.output, page(measured, samples, kept.evaluation, kept.maps))
         return measured
@@ -47,7 +52,9 @@ def report(options: ReportOptions, progress: Progress = SILENT) -> Results:
         manifest = open_bundle(options.bundle).manifest
         if (manifest.bodies, manifest.prologue) != (before.bodies, before.prologue):
             raise UserError(f"{options.bundle} was changed while it was judged", "ask for the report again")
-        measured, kept = _with_kept(measured, options)
+        if manifest != before:  # evaluated meanwhile, as it may be
+            kept = _kept(open_bundle(options.bundle), options)
+        measured = _with_notes(measured, kept)
         content = page(measured, samples, kept.evaluation, kept.maps)
         drawn = writer.add(content, folder="report", name="index", suffix=".html")
         figures = writer.add(results.encode(measured), folder="report", name="results", suffix=".json")
@@ -65,36 +72,46 @@ class Kept:
     left_out: tuple[str, ...] = ()
 
 
-def _with_kept(measured: Results, options: ReportOptions) -> tuple[Results, Kept]:
-    """The results, with a note on what is not shown, and what is shown beside them."""
-    kept = _kept(open_bundle(options.bundle), options)
-    return msgspec.structs.replace(measured, notes=(*measured.notes, *kept.left_out)), kept
+def _with_notes(measured: Results, kept: Kept) -> Results:
+    """The results, with a note on what is not shown beside them."""
+    return msgspec.structs.replace(measured, notes=(*measured.notes, *kept.left_out))
 
 
 def _kept(bundle: Bundle, options: ReportOptions) -> Kept:
-    """The evaluation, if it is of the plan that is judged, and the precision maps, if that is the calibrated plan."""
-    evaluation, maps = stored_evaluation(bundle), shown_maps(bundle)
-    if not (evaluation or maps):
-        return Kept()
+    """What can be read and is of the plan that is judged: the evaluation, and the precision maps of bodies that were
+    calibrated along it."""
+    left_out: list[str] = []
+    evaluation = _read(bundle, "evaluation", stored_evaluation, left_out)
+    maps = _read(bundle, "precision maps", shown_maps, left_out) or ()
+    if evaluation is None and not maps:
+        return Kept(left_out=tuple(left_out))
     body = next(iter(int8_bodies(bundle).values()))
     reference = open_body(bundle, "float32", options.threads)
     own, judged = judged_plan(reference, body), judged_plan(reference, body, options.plan, options.guidance)
-    is_own, found, left_out = judged == own, [], []
     if evaluation is not None:
         of = (evaluation.plan, evaluation.guidance)
-        if of == _named(own) and not is_own:
-            found.append("its evaluation")
-        elif of != _named(judged):
+        if of != _named(judged) or (of == _named(own) and own != judged):  # of that name are two plans, then
             left_out.append(f"Not shown: the bundle's evaluation, which is of {_said(*of)}.")
-        if found or left_out:
             evaluation = None
-    if maps and not is_own:
-        found.append("its precision map")
-        maps = ()
-    if found:
-        said = f"Not shown: what the bundle has of {_said(*_named(own))}, which it was calibrated along: "
-        left_out.append(f"{said}{' and '.join(found)}.")
-    return Kept(evaluation, maps, tuple(left_out))
+    shown = []
+    for each in maps:
+        calibrated = judged_plan(reference, bundle.body(each.found.body))
+        if each.found.plan == calibrated.name and calibrated == judged:
+            shown.append(each)
+        else:
+            said = _said(*_named(calibrated)) if each.found.plan == calibrated.name else each.found.plan
+            left_out.append(f"Not shown: the precision map of {each.found.body}, which is of {said}.")
+    return Kept(evaluation, tuple(shown), tuple(left_out))
+
+
+def _read(bundle: Bundle, what: str, stored: Callable[[Bundle], T], left_out: list[str]) -> T | None:
+    """What is stored, or None, and a note in `left_out` that it cannot be read, to which no judging is lost."""
+    try:
+        return stored(bundle)
+    except UserError as error:
+        reason = error.what.replace(f"{bundle.path}: ", "")  # a page may be shown to others
+        left_out.append(f"Not shown: the bundle's {what}, since {reason}.")
+        return None
 
 
 def _named(plan: Plan) -> tuple[str, str | None]:

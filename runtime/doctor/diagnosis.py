@@ -16,7 +16,7 @@ from fewstep.runtime.doctor.memory import Space, this_space
 from fewstep.runtime.doctor.packages import EXTRAS, RUNTIMES, Engine, installed, missing, this_engine, version_of
 from fewstep.runtime.options import Options
 
-LEAST_RUNTIME = (1, 20)  # of onnxruntime: the oldest that the tests run with
+LEAST_RUNTIME = (1, 21)  # of onnxruntime: the oldest that the tests run with
 LEAST_MEMORY = 2 * 2**30  # bytes that calibrating a small denoiser takes
 LEAST_DISK = 2**30
 

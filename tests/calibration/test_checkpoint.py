@@ -12,10 +12,11 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from copied_sources import copied_sources
 from test_calibrate import FIRST, denoiser, prologue, write_bundle
 
 from fewstep.calibration import calibrate as verb
-from fewstep.calibration import checkpoint, count
+from fewstep.calibration import checkpoint, count, sources
 from fewstep.calibration.calibrate import CalibrateOptions, Inputs, calibrate
 from fewstep.calibration.inputs import LONG
 from fewstep.calibration.ranges.observe import observed_tensors
@@ -141,7 +142,15 @@ def other_processor(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def other_version(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoint, "version_of", lambda package: "1000.0")
+    monkeypatch.setattr(sources, "version_of", lambda package: "1000.0")
+
+
+def other_code(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An edit of one file of the counting, in a copy."""
+    copies = copied_sources(bundle.parent / "copy")
+    monkeypatch.setattr(sources, "PACKAGES", copies)
+    with Path(copies[0].__path__[0], "ranges", "histogram.py").open("a") as file:
+        file.write("# edited\n")
 
 
 def more_tensors(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,7 +158,9 @@ def more_tensors(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "observed_tensors", lambda graph: (*observed_tensors(graph), "m1"))
 
 
-@pytest.mark.parametrize("change", [other_condition, other_prologue, other_processor, other_version, more_tensors])
+@pytest.mark.parametrize(
+    "change", [other_condition, other_prologue, other_processor, other_version, other_code, more_tensors]
+)
 def test_what_the_inputs_follow_from_is_part_of_what_is_kept(
     options: CalibrateOptions,
     monkeypatch: pytest.MonkeyPatch,

@@ -1,6 +1,7 @@
 """What a calibration leaves of an earlier one, and which graphs of a precision map are checked."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,19 @@ def test_a_map_that_cannot_be_read_is_left_behind_with_a_warning(
     with caplog.at_level(logging.WARNING, "fewstep"):
         made = calibrate(replace(options, target=("tensorrt",), quality=None)).manifest
     assert made.precision is None and "the bundle's former precision maps are lost" in caplog.text
+
+
+@pytest.mark.parametrize("damage", [lambda file: file.unlink(), lambda file: file.write_bytes(b"{")])
+def test_a_body_that_stays_without_a_plan_that_can_be_read_loses_nothing_of_the_work(
+    options: CalibrateOptions, caplog: pytest.LogCaptureFixture, damage: Callable[[Path], object]
+) -> None:
+    first = calibrate(replace(options, quality=None)).manifest
+    damage(options.bundle / first.plans["ddim:3"])
+    with caplog.at_level(logging.WARNING, "fewstep"):
+        made = calibrate(replace(options, plan="ddim:4", target=("tensorrt",), quality=None)).manifest
+    assert "how they were calibrated cannot be told" in caplog.text and first.plans["ddim:3"] in caplog.text
+    kept = open_bundle(options.bundle).manifest
+    assert kept == made and kept.bodies["int8-tensorrt"].plan == "ddim:4" and kept.bodies[BODY] == first.bodies[BODY]
 
 
 def test_each_graph_of_a_map_is_checked_in_the_groups_it_serves(

@@ -46,6 +46,24 @@ def test_what_a_target_needs_is_asked_for_before_anything_is_measured(
             verb(replace(FIRST, bundle=bundle, target=("cpu-x86", "openvino")))
 
 
+def test_a_dry_run_counts_the_batches_that_memory_leaves(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+
+    def counting(*given: object, **more: object) -> Iterator[Evaluation]:
+        for each in roll_out(*given, **more):  # type: ignore[arg-type]
+            calls.append(len(each.seeds))
+            yield each
+
+    monkeypatch.setattr("fewstep.calibration.count.MEMORY", 1)  # one trajectory at once
+    monkeypatch.setattr("fewstep.calibration.inputs.roll_out", counting)
+    options = replace(FIRST, bundle=bundle, trajectories=12)
+    found = dry_run(options)
+    assert found.value["evaluations"] == 12 * 3
+    assert "36 evaluations, each of a batch of up to 1 trajectories" in "\n".join(map(str, found.shown))
+    calibrate(options)
+    assert calls == [1] * 36
+
+
 def test_a_dry_run_times_the_sizes_that_are_asked_for(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     timed: list[object] = []
 

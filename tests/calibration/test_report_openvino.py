@@ -1,6 +1,7 @@
 """A report runs and times an int8-openvino body on OpenVINO where that is installed, and simulates it elsewhere."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from judged_bundle import ERROR, make_bundle
 
+from fewstep.calibration import bodies
 from fewstep.calibration.bodies import SIMULATION, engine_of, int8_bodies
 from fewstep.calibration.evaluation.evaluate import EvaluateOptions, open_task
 from fewstep.calibration.report import ReportOptions, report
@@ -79,8 +81,23 @@ def test_a_bundle_for_openvino_alone_is_raced_too(bundle: Path) -> None:
     assert "threads, OpenVINO against onnxruntime" in text  # of the headline
 
 
-def test_without_openvino_its_body_is_simulated_and_not_timed(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def no_openvino(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """As if it were not installed."""
     monkeypatch.setitem(sys.modules, "openvino", None)
+    bodies._has_openvino.cache_clear()
+    yield
+    bodies._has_openvino.cache_clear()
+
+
+def test_whether_openvino_is_there_is_tried_once(no_openvino: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[object] = []
+    module = bodies.openvino.module
+    monkeypatch.setattr(bodies.openvino, "module", lambda: tried.append(1) or module())
+    assert [bodies._has_openvino() for _ in range(3)] == [False] * 3 and len(tried) == 1
+
+
+def test_without_openvino_its_body_is_simulated_and_not_timed(bundle: Path, no_openvino: None) -> None:
     assert list(int8_bodies(open_bundle(bundle))) == ["int8-cpu-x86", BODY, "int8-tensorrt"]  # as in the manifest
     assert engine_of(open_bundle(bundle).body(BODY)) == SIMULATION
     measured, text = judged(bundle)

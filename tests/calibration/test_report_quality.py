@@ -1,5 +1,8 @@
 """The sections on single samples and on their distribution: what they show, and of which bodies."""
 
+import shutil
+from pathlib import Path
+
 import msgspec
 import numpy as np
 import pytest
@@ -8,7 +11,7 @@ from judged_bundle import make_bundle
 
 from fewstep.calibration.evaluation.comparison import compare
 from fewstep.calibration.evaluation.evaluate import EvaluateOptions, evaluate
-from fewstep.calibration.report import ReportOptions, report
+from fewstep.calibration.report import ReportOptions, report, write
 from fewstep.calibration.report.distribution import distribution_section, stored_evaluation
 from fewstep.calibration.report.quality import end_section
 from fewstep.calibration.report.verdict import distant, verdict, verdicts
@@ -94,10 +97,10 @@ def test_a_report_elsewhere_shows_it_too_along_the_same_plan_and_else_says_why_n
     bundle, results = evaluated
     few = {"seeds": 2, "forced_seeds": 1, "teacher_seeds": 1, "simulated_seeds": 1, "batches": (1,), "rounds": 1}
     page = tmp_path / "page.html"
-    told = "Not shown: what the bundle has of dpmpp_2m:4, guidance 2, which it was calibrated along: its evaluation."
+    told = "Not shown: the bundle's evaluation, which is of dpmpp_2m:4, guidance 2."
     for plan, guidance, shown in (("", None, True), ("ddim:3", None, False), ("dpmpp_2m:4", 1.5, False)):
         asked = ReportOptions(bundle, page, plan, guidance, teacher="ddim:6", turn_seconds=0.01, **few)
-        measured, text = report(asked), page.read_text()
+        measured, text = report(asked), page.read_text().replace("&#x27;", "'")
         assert ('id="distribution"' in text) == shown == (told not in text) == (told not in measured.notes)
 
 
@@ -119,6 +122,39 @@ def test_an_evaluation_of_another_plan_is_left_out_and_named(evaluated, tmp_path
         again = writer.add(encode(results), folder="report", name="evaluation", suffix=".json")
         writer.commit(replace(writer.manifest, evaluation=again))
     assert open_bundle(bundle).manifest.evaluation == before.evaluation
+
+
+def test_an_evaluation_that_is_damaged_is_left_out_and_said(evaluated, tmp_path):
+    bundle = Path(shutil.copytree(evaluated[0], tmp_path / "bundle"))
+    file = bundle / str(open_bundle(bundle).manifest.evaluation)
+    file.write_bytes(file.read_bytes()[:-9])
+    few = {"seeds": 2, "forced_seeds": 1, "teacher_seeds": 1, "simulated_seeds": 1, "batches": (1,), "rounds": 1}
+    (note,) = (
+        each
+        for each in report(ReportOptions(bundle, teacher="ddim:6", turn_seconds=0.01, **few)).notes
+        if "Not shown" in each
+    )
+    assert note.startswith("Not shown: the bundle's evaluation, since file report/") and "is damaged" in note
+    text = (bundle / "report" / "index.html").read_text()
+    assert 'id="distribution"' not in text and "is damaged" in text
+
+
+def test_an_evaluation_made_while_the_report_measured_is_shown(evaluated, tmp_path, monkeypatch):
+    bundle = Path(shutil.copytree(evaluated[0], tmp_path / "bundle"))
+    manifest, real = open_bundle(bundle).manifest, write.measure
+    with open_for_update(bundle, must_exist=True) as writer:
+        writer.commit(replace(manifest, evaluation=None))
+
+    def meanwhile(*given):
+        with open_for_update(bundle, must_exist=True) as writer:
+            made = writer.add(encode(evaluated[1]), folder="report", name="evaluation", suffix=".json")
+            writer.commit(replace(writer.manifest, evaluation=made))
+        return real(*given)
+
+    monkeypatch.setattr(write, "measure", meanwhile)
+    few = {"seeds": 2, "forced_seeds": 1, "teacher_seeds": 1, "simulated_seeds": 1, "batches": (1,), "rounds": 1}
+    report(ReportOptions(bundle, teacher="ddim:6", turn_seconds=0.01, **few))
+    assert 'id="distribution"' in (bundle / "report" / "index.html").read_text()
 
 
 def test_a_bundle_shows_what_was_found_of_its_bodies_and_of_no_former_ones(evaluated):

@@ -1,7 +1,5 @@
 """A search goes on where it was interrupted, and another point of its frontier is deployed without measuring anew."""
 
-import shutil
-from collections.abc import Sequence
 from math import nan
 from pathlib import Path
 from typing import Any
@@ -9,10 +7,12 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from copied_sources import copied_sources
 from faked_times import Clock
 from test_calibrate import write_bundle
 from test_refine import LAYERS, deep, run
 
+from fewstep.calibration import sources
 from fewstep.calibration.precision import course, sensitivity, variants
 from fewstep.calibration.precision import kept as kept_module
 from fewstep.calibration.precision.kept import Figures, Kept, key
@@ -141,7 +141,7 @@ def test_figures_of_another_version_are_not_taken(
     timed += [1, 1, 1]
     run(bundle, quality="20dB")
     first = len(timed)
-    monkeypatch.setattr(kept_module, "version_of", lambda package: f"another {package}")
+    monkeypatch.setattr(sources, "version_of", lambda package: f"another {package}")
     run(bundle, quality="20dB")
     assert len(kept()) == 2 and len(timed) == 2 * first - 3
 
@@ -151,22 +151,14 @@ def test_figures_from_before_an_edit_are_not_taken(
 ) -> None:
     """Of anything that makes graphs: here of one file of the lowering."""
     timed += [1, 1, 1]
-    real = kept_module.code
-    copies: list[Path] = []
-
-    def edited(folders: Sequence[Path]) -> bytes:
-        copies.extend(tmp_path / "copy" / folder.name for folder in folders)
-        for folder, copy in zip(folders, copies, strict=True):
-            shutil.copytree(folder, copy, ignore=lambda _, names: [n for n in names if "." in n and n[-3:] != ".py"])
-        assert real(copies) == real(folders)
-        with (tmp_path / "copy/calibration/lowering/quantize.py").open("a") as file:
-            file.write("# edited\n")
-        return real(copies)
-
     run(bundle, quality="20dB")
-    monkeypatch.setattr(kept_module, "code", edited)
+    before, copies = sources.code(), copied_sources(tmp_path / "copy")
+    monkeypatch.setattr(sources, "PACKAGES", copies)
+    assert sources.code() == before and len(copies) == 3
+    with Path(copies[0].__path__[0], "lowering", "quantize.py").open("a") as file:
+        file.write("# edited\n")
     run(bundle, quality="20dB")
-    assert len(kept()) == 2 and [copy.name for copy in copies] == ["calibration", "graph", "runtime"]
+    assert len(kept()) == 2 and sources.code() != before
 
 
 def test_what_is_not_a_number_is_not_kept() -> None:

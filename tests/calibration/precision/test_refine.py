@@ -1,10 +1,12 @@
 """The whole search on a body of six convolutions, deployed and read back."""
 
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from faked_times import Clock
@@ -12,6 +14,7 @@ from test_calibrate import SHAPE, write_bundle
 
 from fewstep.calibration.calibrate import CalibrateOptions, Calibration, calibrate
 from fewstep.calibration.evaluation.metrics import psnr
+from fewstep.calibration.lowering.quantize import Lowered
 from fewstep.calibration.precision import refine
 from fewstep.calibration.precision.course import JUDGE_SEEDS
 from fewstep.calibration.precision.kept import Kept, key
@@ -19,6 +22,7 @@ from fewstep.calibration.precision.record import PrecisionMap, Reached, decode, 
 from fewstep.calibration.precision.refine import Bound, Search
 from fewstep.calibration.precision.search import Choice, Point
 from fewstep.calibration.precision.sensitivity import Sensitivity
+from fewstep.calibration.precision.variants import Variants
 from fewstep.graph.graph import BATCH, Graph, Node, Value
 from fewstep.runtime.bundle import open_bundle
 from fewstep.runtime.errors import UserError
@@ -134,6 +138,21 @@ def test_all_in_float_is_the_float_body_and_is_said(made: Path, caplog: pytest.L
     assert (body.stages, body.groups) == ((), ())
     assert quality(made) == found.point.quality == 200.0  # the ceiling: equal
     assert "int8-cpu-x86 runs nothing in int8: of all that was tried, float32 itself fits 80dB best" in caplog.text
+
+
+def test_a_map_of_which_nothing_runs_in_int8_is_not_called_float32(
+    made: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Coverage counts what an engine runs; float32 itself is what has all operations in float."""
+    real = Variants.lower
+
+    def uncovered(variants: Variants, in_float: Collection[str]) -> Lowered:
+        lowered = real(variants, in_float)
+        return replace(lowered, coverage=msgspec.structs.replace(lowered.coverage, int8_ops=(), int8_macs=0))
+
+    monkeypatch.setattr(Variants, "lower", uncovered)
+    assert not run(made, quality="20dB").refined["int8-cpu-x86"].is_float
+    assert "runs nothing in int8" not in caplog.text
 
 
 def test_float32_is_found_where_an_operation_gains_nothing(made: Path) -> None:
@@ -293,10 +312,18 @@ def test_trimming_takes_an_operation_out_of_all_its_groups_at_once(monkeypatch: 
     assert tried == [only, (frozenset(),) * 3] and found.choice == only
 
 
+def test_the_fastest_found_is_one_that_was_timed() -> None:
+    measured = Sensitivity((), np.ones((0, 1)), np.ones(0), 20.0, 1.5)
+    points = [Point((), 30.0, 0.5), Point((), 20.0, 1.0, time_is_measured=True)]
+    assert refine._unreached(Bound(speed=2.0), points, measured).endswith("the fastest found is 1.50 times")
+
+
 def test_progress_counts_the_runs_of_each_part_and_names_the_target(made: Path) -> None:
     told: list[tuple[str, int, int]] = []
     options = CalibrateOptions(made, plan="ddim:3", target=("cpu-x86", "cpu-x86-7bit"), trajectories=4, quality="36dB")
     calibrate(options, lambda *each: told.append(each))
+    float32 = [each for each in told if each[0] == "precision map: steps of float32"]
+    assert [(done, total) for _, done, total in float32] == [(1 + step, 15) for step in range(15)]  # of five courses
     for target in ("cpu-x86", "cpu-x86-7bit"):
         parts = [each for each in told if each[0].startswith(f"precision map of {target}:")]
         names = [name.rpartition(": ")[2] for name in dict.fromkeys(name for name, _, _ in parts)]

@@ -9,7 +9,7 @@ from test_calibrate import write_bundle
 from test_refine import deep, run
 
 from fewstep.calibration.precision.record import PrecisionMap, Reached, encode
-from fewstep.calibration.report import ReportOptions, report
+from fewstep.calibration.report import ReportOptions, report, write
 from fewstep.calibration.report.precision import ShownMap, precision_section, shown_maps, stored_maps
 from fewstep.calibration.report.verdict import warnings
 from fewstep.graph.commit import open_for_update
@@ -153,7 +153,7 @@ def test_a_body_with_stages_is_reported_with_its_map(tmp_path):
     with open_for_update(bundle, must_exist=True) as writer:  # the first steps run a graph of their own, here the same
         body = writer.manifest.bodies["int8-cpu-x86"]
         staged = replace(body, stages=(Stage(1, body.graph, body.coverage),))
-        kept = writer.add(encode((MAP,)), "precision", "map", ".json")
+        kept = writer.add(encode((replace(MAP, plan="ddim:3"),)), "precision", "map", ".json")
         bodies = {**writer.manifest.bodies, "int8-cpu-x86": staged}
         writer.commit(replace(writer.manifest, bodies=bodies, precision=kept))
     few = {"seeds": 2, "forced_seeds": 1, "teacher_seeds": 1, "simulated_seeds": 1, "batches": (1,), "rounds": 1}
@@ -161,8 +161,66 @@ def test_a_body_with_stages_is_reported_with_its_map(tmp_path):
     assert [timing.name for timing in results.races[0].timings] == ["float32", "int8-cpu-x86"]
     assert results.races[0].timings[0].ratio == pytest.approx(1)
     assert 'id="precision-map"' in (bundle / "report" / "index.html").read_text()
-    page = tmp_path / "page.html"
+    page, told = tmp_path / "page.html", "Not shown: the precision map of int8-cpu-x86, which is of ddim:3"
     for plan, shown in (("", True), ("ddim:4", False)):
         report(ReportOptions(bundle, page, plan, teacher="ddim:6", turn_seconds=0.01, **few))
         text = page.read_text()
-        assert ('id="precision-map"' in text) == shown == ("calibrated along: its precision map." not in text)
+        assert ('id="precision-map"' in text) == shown == (told not in text)
+
+
+FEW = {"seeds": 2, "forced_seeds": 1, "teacher_seeds": 1, "simulated_seeds": 1, "batches": (1,), "rounds": 1}
+
+
+def maps_of(bundle, *maps, content=None):
+    with open_for_update(bundle, must_exist=True) as writer:
+        kept = writer.add(encode(maps) if content is None else content, "precision", "map", ".json")
+        writer.commit(replace(writer.manifest, precision=kept))
+    return bundle / kept
+
+
+def test_each_map_is_shown_along_the_plan_of_its_own_body(tmp_path):
+    """Of two bodies that were calibrated along different plans."""
+    bundle = write_bundle(tmp_path / "deep", deep())
+    run(bundle)
+    run(bundle, plan="ddim:2", target=("cpu-x86-7bit",))
+    maps_of(bundle, replace(MAP, plan="ddim:3"), replace(MAP, body="int8-cpu-x86-7bit"))
+    told = "Not shown: the precision map of {}, which is of {}, guidance 2."
+    for plan, shown, hidden, of in (
+        ("ddim:3", "int8-cpu-x86", "int8-cpu-x86-7bit", "ddim:2"),
+        ("ddim:2", "int8-cpu-x86-7bit", "int8-cpu-x86", "ddim:3"),
+    ):
+        page = tmp_path / "page.html"
+        measured = report(ReportOptions(bundle, page, plan, teacher="ddim:6", turn_seconds=0.01, **FEW))
+        text = page.read_text()
+        assert f"<b>{shown}</b> along {plan}" in text and f"<b>{hidden}</b> along" not in text
+        assert [each for each in measured.notes if "Not shown" in each] == [told.format(hidden, of)]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"), [(b"{", "is no precision map"), (b'{"schema":99,"maps":[]}', "has schema 99")]
+)
+def test_maps_that_cannot_be_read_are_left_out_and_said(tmp_path, content, said):
+    bundle = write_bundle(tmp_path / "deep", deep())
+    run(bundle)
+    maps_of(bundle, content=content)
+    notes = report(ReportOptions(bundle, teacher="ddim:6", turn_seconds=0.01, **FEW)).notes
+    (note,) = (each for each in notes if "Not shown" in each)
+    assert note.startswith("Not shown: the bundle's precision maps, since precision/map-") and said in note
+    text = (bundle / "report" / "index.html").read_text()
+    assert said in text and 'id="precision-map"' not in text
+
+
+def test_what_is_kept_is_read_before_anything_is_measured(tmp_path, monkeypatch):
+    class Stopped(Exception):
+        pass
+
+    def measure(*given):
+        raise Stopped
+
+    bundle, read = write_bundle(tmp_path / "deep", deep()), []
+    run(bundle)
+    monkeypatch.setattr(write, "measure", measure)
+    monkeypatch.setattr(write, "shown_maps", read.append)
+    with pytest.raises(Stopped):
+        report(ReportOptions(bundle, teacher="ddim:6"))
+    assert [each.path for each in read] == [bundle]

@@ -27,6 +27,20 @@ def test_what_wins_most_for_its_time_comes_first_and_what_hurts_never():
     assert ranked(GAINS, COSTS, np.array([0.7, 0.1, 0.2]))[:2] == [(1, 1), (2, 1)]  # few steps, little time
 
 
+@pytest.mark.parametrize("float_time", [1.02, 1.3])
+def test_time_counts_however_little_float32_costs_in_all(float_time: float) -> None:
+    """Thirty operations that cost 0.02 of a step together: each less than what is noise where one alone is timed."""
+    alone = np.linspace(0.3, 0.01, 30)
+    pairs = ranked(np.linspace(1.3, 1.0, 30)[:, None], scaled(alone, float_time), np.ones(1))
+    assert pairs == [(op, 0) for op in reversed(range(30))]
+
+
+@pytest.mark.parametrize("float_time", [1.0, 0.8])
+def test_where_float_costs_no_time_what_wins_most_comes_first(float_time: float) -> None:
+    pairs = ranked(GAINS, scaled(COSTS, float_time), EVEN)
+    assert pairs == [(0, 0), (1, 0), (1, 1), (0, 2), (2, 0), (2, 1)]
+
+
 def test_sizes_to_try_cover_the_list():
     assert prefixes(0) == [] and prefixes(1) == [1]
     assert prefixes(12) == [1, 2, 3, 4, 5, 6, 7, 8, 10, 12]

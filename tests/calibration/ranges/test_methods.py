@@ -162,6 +162,16 @@ def test_a_percentile_that_leaves_only_zeros_is_min_max(sign: int) -> None:
     assert 0.1 < max(-found.pooled.low, found.pooled.high) < end and 0.1 < found.pooled_symmetric < end
 
 
+def test_one_value_far_out_makes_a_percentile_min_max_which_costs_less() -> None:
+    """All others are in the bins beside zero, and min-max rounds them to it; a range of those bins clips the one."""
+    values = np.append(NORMAL, 20_000).astype(np.float32)
+    found, width = tensor_ranges([measure(values)], "percentile"), 2.0 ** measure(values).exponent
+    assert np.abs(NORMAL).max() < width == 8
+    assert found.pooled == Range(float(values.min()), 20_000) and found.pooled_symmetric == 20_000
+    assert uint8_error(values, found.pooled.low, found.pooled.high) < uint8_error(values, -width, width) / 1000
+    assert int8_error(values, found.pooled_symmetric) < int8_error(values, width) / 1000
+
+
 def test_a_percentile_that_leaves_only_the_bins_beside_zero_is_min_max() -> None:
     """As far below zero a SiLU leaves values that are zero but for their sign."""
     values = np.full(1_000_000, -1e-9, np.float32)

@@ -10,7 +10,7 @@ import pytest
 
 from fewstep.runtime.doctor import Diagnosis, DoctorOptions, diagnose
 from fewstep.runtime.doctor.cpu import cpu_quota, this_cpu, usable_cores
-from fewstep.runtime.doctor.diagnosis import findings
+from fewstep.runtime.doctor.diagnosis import LEAST_RUNTIME, findings
 from fewstep.runtime.doctor.gpu import Gpu, gpu_of, parse_gpus, parse_jetson
 from fewstep.runtime.doctor.memory import memory
 from fewstep.runtime.doctor.packages import EXTRAS, Engine, missing
@@ -78,9 +78,15 @@ def test_two_packages_of_one_module_are_a_problem(healthy: Diagnosis) -> None:
 
 def test_an_old_or_broken_engine_is_a_problem(healthy: Diagnosis) -> None:
     old = msgspec.structs.replace(healthy, engine=Engine("1.19.2", (), ""))
-    assert said(old)[0][2] == "pip install --upgrade 'onnxruntime>=1.20'"
+    assert said(old)[0][2] == "pip install --upgrade 'onnxruntime>=1.21'"
     broken = msgspec.structs.replace(healthy, engine=Engine("", (), "libcudart.so.12: cannot open"))
     assert said(broken)[0][1] == "onnxruntime cannot be imported: libcudart.so.12: cannot open"
+
+
+def test_the_oldest_engine_is_the_one_that_the_packages_ask_for() -> None:
+    extras = PROJECT["optional-dependencies"]
+    floor = ".".join(map(str, LEAST_RUNTIME))
+    assert (extras["cpu"], extras["gpu"]) == ([f"onnxruntime>={floor}"], [f"onnxruntime-gpu>={floor}"])
 
 
 def test_an_unused_gpu_is_named_with_the_swap(healthy: Diagnosis) -> None:

@@ -1,0 +1,17 @@
+"""The sources that digests of code are of, in a copy that a test may edit."""
+
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+from fewstep.calibration.sources import PACKAGES
+
+
+def copied_sources(folder: Path) -> tuple[SimpleNamespace, ...]:
+    """What PACKAGES may be set to."""
+    copies = []
+    for package in PACKAGES:
+        original, copy = Path(package.__path__[0]), folder / package.__name__
+        shutil.copytree(original, copy, ignore=lambda _, names: [n for n in names if "." in n and n[-3:] != ".py"])
+        copies.append(SimpleNamespace(__path__=[str(copy)]))
+    return tuple(copies)
