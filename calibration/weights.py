@@ -63,7 +63,11 @@ def quantize_weight(
 def _scales(
     rows: NDArray[np.float64], factors: NDArray[np.float64], dtype: DTypeLike, largest: int
 ) -> NDArray[np.float32]:
-    """For each row [channels, fan-in] the scale with the least squared error, numbers of `dtype`."""
+    """For each row [channels, fan-in] the scale with the least squared error, numbers of `dtype`.
+
+    The greatest magnitude of a row is cut at `largest` scales: once that term alone is no less than the best error of
+    each row, no smaller factor wins, since the term only grows.
+    """
     magnitude = np.abs(rows).max(axis=1)
     magnitude[magnitude == 0] = largest
     best = np.full(len(rows), np.inf)
@@ -72,6 +76,8 @@ def _scales(
     for factor in factors:
         wanted = np.clip(factor * magnitude / largest, numbers.tiny, numbers.max)
         candidate = wanted.astype(dtype).astype(np.float32)
+        if np.all(np.square(magnitude - largest * candidate.astype(np.float64)) >= best):
+            break
         error = np.square(_round(rows, candidate, largest) * candidate[:, None] - rows).sum(axis=1)
         scales = np.where(error < best, candidate, scales)
         best = np.minimum(error, best)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fewstep.calibration.weights import quantize_weight
+from fewstep.calibration.weights import FACTORS, quantize_weight
 
 WEIGHT = np.random.default_rng(0).standard_normal((16, 8, 3, 3)).astype(np.float32) * np.geomspace(
     0.01, 10, 16, dtype=np.float32
@@ -59,3 +59,16 @@ def test_scales_are_numbers_of_the_type_they_are_written_in(method: str) -> None
     assert np.array_equal(scales, scales.astype(np.float16)) and scales.dtype == np.float32
     quiet = quantize_weight(np.full((1, 4), 1e-9, np.float32), 0, method, np.float16)  # type: ignore[arg-type]
     assert quiet.scales.tolist() == [np.finfo(np.float16).tiny] and not quiet.values.any()
+
+
+def test_no_smaller_scale_would_have_been_better() -> None:
+    """The search ends where none can win: all factors were tried for these."""
+    rng = np.random.default_rng(4)
+    for power in (1, 3):  # normal weights, and heavy tails, which are cut deep
+        weight = (rng.standard_normal((8, 300)) ** power).astype(np.float32)
+        found = quantize_weight(weight, 0, "mse")
+        errors = np.square(found.dequantized().astype(np.float64) - weight).sum(axis=1)
+        for factor in FACTORS:
+            scales = (factor * np.abs(weight).max(axis=1).astype(np.float64) / 127).astype(np.float32)[:, None]
+            rounded = np.clip(np.rint(weight / scales.astype(np.float64)), -127, 127)
+            assert np.all(errors <= np.square(rounded * scales - weight).sum(axis=1) * (1 + 1e-6))
