@@ -26,8 +26,7 @@ from choices.rows import BASE, ROWS
 from choices.seen import Body, Seen
 from numpy.typing import NDArray
 
-import fewstep.calibration
-import fewstep.graph
+from fewstep.calibration import sources
 from fewstep.calibration.calibrate import CalibrateOptions, open_task
 from fewstep.calibration.count import in_group
 from fewstep.calibration.evaluation.held_out import held_out_conditions
@@ -92,10 +91,8 @@ def positive(text: str) -> int:
 
 def code() -> str:
     """A digest of the code that results follow from: a row of the same name may mean something else after a change."""
-    choices = Path(__file__).parent / "choices"
-    folders = (*fewstep.calibration.__path__, *fewstep.graph.__path__, choices)
-    paths = [path for folder in folders for path in sorted(Path(folder).rglob("*.py"))]
-    return sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()
+    choices = sorted((Path(__file__).parent / "choices").rglob("*.py"))
+    return sha256(b"".join((sources.code(), *(path.read_bytes() for path in choices)))).hexdigest()
 
 
 def measure(arguments: argparse.Namespace, names: Sequence[str], plan: str, progress: Progress) -> Found:

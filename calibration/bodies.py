@@ -4,6 +4,7 @@ onnxruntime runs bodies for its own targets natively, and OpenVINO its own where
 onnxruntime computes with their Q/DQ pairs kept in float: the 8-bit rounding is theirs, the rest is float32.
 """
 
+from collections.abc import Sequence
 from functools import cache
 
 from fewstep.calibration.lowering.agreement import as_deployed
@@ -26,6 +27,12 @@ ENGINE = "onnxruntime"
 ON_OPENVINO = "OpenVINO"
 SIMULATION = "onnxruntime: 8-bit rounding simulated, the rest float32"  # of any other engine's body
 FIRST = (ENGINE, ON_OPENVINO, SIMULATION)  # the order in which bodies are judged
+
+
+def progressive_target(names: Sequence[str]) -> str:
+    """Of the targets of one calibration, the one whose int8 steps its progressive inputs come from: the first that
+    onnxruntime runs as it is deployed."""
+    return next((name for name in names if name in NATIVE), names[0])
 
 
 def engine_of(body: Body) -> str:

@@ -17,6 +17,7 @@ from fewstep.calibration.results import Operation
 from fewstep.graph import io
 from fewstep.graph.engine_operations import needed_version, text, unparsed
 from fewstep.graph.graph import Graph
+from fewstep.graph.quantized import CONTRIB
 from fewstep.runtime.bundle import MANIFEST, Bundle, open_bundle
 from fewstep.runtime.companions import companions
 from fewstep.runtime.guidance import describe
@@ -26,7 +27,6 @@ from fewstep.runtime.options import Options
 from fewstep.runtime.plan_file import decode
 
 FOR_ENGINES = ("portable", "tensorrt")  # targets whose graphs TensorRT parses
-CONTRIB = "com.microsoft"  # domain of onnxruntime's own operations
 NCHWC = f"{CONTRIB}.nchwc"
 LAYOUT = ("nchwc.ReorderInput", "nchwc.ReorderOutput")  # fuse nothing
 

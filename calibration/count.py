@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.calibration.bodies import NATIVE
+from fewstep.calibration.bodies import progressive_target
 from fewstep.calibration.checkpoint import Checkpoint
 from fewstep.calibration.inputs import Distribution, counted, evaluations, followed
 from fewstep.calibration.lowering.quantize import lower_graph
@@ -70,17 +70,17 @@ def count_progressively(
     counts = count_activations(task, "deployed", partial(_in_pass, progress, 1, total), kept)
     watched = open_watched(task.prepared, counts.tensors)
     groups = [task.group(step) for step in task.plan.steps]
-    target = next((each for each in task.targets if each.name in NATIVE), task.targets[0])
+    by_name = {target.name: target for target in task.targets}
+    target = by_name[progressive_target(tuple(by_name))]
     sampler = replace(task.sampler, denoiser=watched)
     passes, done = None, 0
     if kept is not None:
         passes = kept.part(f"progressive, {method}, {target.name}", "passes over the groups")
         counts, done = passes.load(counts)
-    for group in range(1 + done, len(task.edges) + 1):
+    for group, steps in enumerate(later_passes(task)[done:], 1 + done):
         table = _table(counts, "0" * 64, task.plan.name, method)  # an intermediate one, never written
         int8 = _open_int8(lower_graph(task.prepared, table, target)[0])
-        last = max(index for index, of_step in enumerate(groups) if of_step == group)
-        plan = msgspec.structs.replace(task.plan, steps=task.plan.steps[: last + 1])
+        plan = msgspec.structs.replace(task.plan, steps=task.plan.steps[:steps])
         networks = [in_group(int8, of_step) if of_step < group else watched for of_step in groups]
         fresh = Counts(counts.tensors, counts.edges)
         batch, shown = batch_of(task, counts.tensors), partial(_in_pass, progress, 1 + group, total)
@@ -91,6 +91,12 @@ def count_progressively(
         if passes is not None:
             passes.save(counts, group, is_last=group == len(task.edges))
     return counts
+
+
+def later_passes(task: Task) -> tuple[int, ...]:
+    """How many steps each pass after the first runs, group by group: up to the last one of the group it counts."""
+    groups = [task.group(step) for step in task.plan.steps]
+    return tuple(1 + max(i for i, of in enumerate(groups) if of == group) for group in range(1, len(task.edges) + 1))
 
 
 def _in_pass(progress: Progress, number: int, of: int, stage: str, done: int, total: int) -> None:

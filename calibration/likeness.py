@@ -12,7 +12,7 @@ the first in the bundle, and is not told from it but by other groups of ranges.
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from fewstep.calibration.bodies import NATIVE, int8_bodies
+from fewstep.calibration.bodies import int8_bodies, progressive_target
 from fewstep.runtime.bundle import Bundle
 from fewstep.runtime.calibrated import MISFIT, along, calibrated_plan
 from fewstep.runtime.guidance import weight_of
@@ -63,11 +63,10 @@ def _groups(body: Body) -> tuple[float, ...] | None:
 
 
 def _shared(options: Mapping[str, str]) -> dict[str, str]:
-    """The options that bodies share: with progressive inputs also whose int8 steps were watched, as `count` has it."""
+    """The options that bodies share: with progressive inputs also whose int8 steps were watched."""
     shared = {name: value for name, value in options.items() if name not in OWN}
     if shared.get("inputs") == "progressive":
-        targets = options.get("target", "").split(",")
-        shared["inputs"] += f" on int8 steps of {next((each for each in targets if each in NATIVE), targets[0])}"
+        shared["inputs"] += f" on int8 steps of {progressive_target(options.get('target', '').split(','))}"
     return shared
 
 

@@ -15,8 +15,7 @@ def code() -> bytes:
     """A digest of fewstep's version and of all Python sources of PACKAGES. Installed without sources, the version alone
     tells."""
     known = sha256(repr(version_of("fewstep")).encode())
-    for package in PACKAGES:
-        folder = Path(package.__path__[0])
+    for folder in (Path(path) for package in PACKAGES for path in package.__path__):
         for file in sorted(folder.rglob("*.py")):
             known.update(f"{file.relative_to(folder).as_posix()} {sha256(file.read_bytes()).hexdigest()}".encode())
     return known.digest()

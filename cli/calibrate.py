@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from time import perf_counter
 
 from fewstep.calibration.calibrate import CalibrateOptions, Calibration, calibrate, check_options, open_task
-from fewstep.calibration.count import batch_of
+from fewstep.calibration.count import batch_of, later_passes
 from fewstep.calibration.drawing.plan_view import headline
 from fewstep.calibration.inputs import long_plan
 from fewstep.calibration.precision.course import AT_ONCE, JUDGE_SEEDS
@@ -53,7 +53,7 @@ def dry_run(options: CalibrateOptions) -> Outcome:
     tensors = observed_tensors(task.prepared)
     batch = batch_of(task, tensors)
     parts = [part for _, part, _ in batches(task.seeds, batch, task.sizes)]
-    passes = _progressive_steps(task) if options.inputs == "progressive" else ()
+    passes = later_passes(task) if options.inputs == "progressive" else ()
     evaluations = (len(followed.steps) + sum(passes)) * len(parts)
     each = _evaluation_seconds(task, batch)
     seconds = evaluations * each
@@ -82,12 +82,6 @@ def dry_run(options: CalibrateOptions) -> Outcome:
             *_searched(search, each * AT_ONCE / len(parts[0])),
         ),
     )
-
-
-def _progressive_steps(task: Task) -> tuple[int, ...]:
-    """Steps of each pass after the first, which end with the group that is counted."""
-    groups = [task.group(step) for step in task.plan.steps]
-    return tuple(1 + max(i for i, of in enumerate(groups) if of == group) for group in range(1, len(task.edges) + 1))
 
 
 def _in_passes(passes: Sequence[int]) -> Iterator[str]:

@@ -39,9 +39,10 @@ def report(options: ReportOptions, progress: Progress = SILENT) -> Results:
 
     Measuring takes minutes and does not hold the bundle's lock; if the bundle changes meanwhile, nothing is written.
     """
-    before = open_bundle(options.bundle).manifest
+    bundle = open_bundle(options.bundle)
+    before = bundle.manifest
     check(options)
-    kept = _kept(open_bundle(options.bundle), options)
+    kept = _kept(bundle, options)
     measured, samples = measure(options, progress)
     if options.output is not None:
         measured = _with_notes(measured, kept)
@@ -49,11 +50,12 @@ def report(options: ReportOptions, progress: Progress = SILENT) -> Results:
         write_whole(options.output, page(measured, samples, kept.evaluation, kept.maps))
         return measured
     with open_for_update(options.bundle, must_exist=True, instead=ELSEWHERE) as writer:
-        manifest = open_bundle(options.bundle).manifest
+        bundle = open_bundle(options.bundle)
+        manifest = bundle.manifest
         if (manifest.bodies, manifest.prologue) != (before.bodies, before.prologue):
             raise UserError(f"{options.bundle} was changed while it was judged", "ask for the report again")
         if manifest != before:  # evaluated meanwhile, as it may be
-            kept = _kept(open_bundle(options.bundle), options)
+            kept = _kept(bundle, options)
         measured = _with_notes(measured, kept)
         content = page(measured, samples, kept.evaluation, kept.maps)
         drawn = writer.add(content, folder="report", name="index", suffix=".html")

@@ -63,6 +63,20 @@ def interrupt(options: CalibrateOptions, monkeypatch: pytest.MonkeyPatch, last: 
         calibrate(options)
 
 
+def seeds_seen(monkeypatch: pytest.MonkeyPatch) -> set[int]:
+    """Fills with the seeds of all that is counted from now on."""
+    seen: set[int] = set()
+    real = count.evaluations
+
+    def counting(*arguments: object, **more: object):  # type: ignore[no-untyped-def]
+        for evaluation in real(*arguments, **more):
+            seen.update(evaluation.seeds)
+            yield evaluation
+
+    monkeypatch.setattr(count, "evaluations", counting)
+    return seen
+
+
 def test_it_goes_on_and_gives_the_same_bytes(
     options: CalibrateOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -70,18 +84,10 @@ def test_it_goes_on_and_gives_the_same_bytes(
     assert not kept()  # it is written, so nothing is left
     interrupt(options, monkeypatch)
     assert len(kept()) == 1
-    seen: list[int] = []
-    real = count.evaluations
-
-    def counting(*arguments: object, **more: object):  # type: ignore[no-untyped-def]
-        for evaluation in real(*arguments, **more):
-            seen.extend(evaluation.seeds)
-            yield evaluation
-
-    monkeypatch.setattr(count, "evaluations", counting)
+    seen = seeds_seen(monkeypatch)
     with caplog.at_level(logging.WARNING, "fewstep"):
         assert calibrate(options).manifest.files == expected.files
-    assert set(seen) == set(range(options.seed + INTERRUPTED, options.seed + WHOLE))
+    assert seen == set(range(options.seed + INTERRUPTED, options.seed + WHOLE))
     assert "going on after 8 trajectories of a calibration that did not finish" in caplog.text and not kept()
 
 
@@ -100,15 +106,7 @@ def test_other_inputs_go_on_too(
     assert len(kept()) == 1
     interrupt(options, monkeypatch)
     assert "going on" not in caplog.text and len(kept()) == 2
-    seen: set[int] = set()
-    real = count.evaluations
-
-    def counting(*arguments: object, **more: object):  # type: ignore[no-untyped-def]
-        for evaluation in real(*arguments, **more):
-            seen.update(evaluation.seeds)
-            yield evaluation
-
-    monkeypatch.setattr(count, "evaluations", counting)
+    seen = seeds_seen(monkeypatch)
     assert calibrate(asked).manifest.files == expected.files
     assert seen == set(range(options.seed + INTERRUPTED, options.seed + WHOLE))
     assert "going on after 8 trajectories" in caplog.text and not kept()
