@@ -64,8 +64,9 @@ class CalibrateOptions(Options):
     trajectories: How many samples to follow.
     guidance: Weight of classifier-free guidance; by default 2 where the denoiser has an unconditional form, and is not
         told the weight itself.
-    ranges: mse minimises the expected squared error of each activation, minmax clips nothing, percentile clips one in
-        ten thousand, entropy clips as TensorRT's calibrator does.
+    ranges: channels gives each channel of an activation a scale of its own, through the weights, where that is finer
+        than mse; of one scale for all channels, mse minimises the expected squared error, minmax clips nothing,
+        percentile clips one in ten thousand, entropy clips as TensorRT's calibrator does.
     groups: step gives each step of the plan its own ranges, pooled one for all, merged one to neighbours that it costs
         nothing.
     inputs: What the denoiser is watched on: deployed, the plan itself; progressive, the plan with the steps before
@@ -88,7 +89,7 @@ class CalibrateOptions(Options):
     target: tuple[str, ...] = ("cpu-x86", "tensorrt")
     trajectories: int = 64
     guidance: float | None = None
-    ranges: Method = "mse"
+    ranges: Method = "channels"
     groups: Groups = "step"
     inputs: Inputs = "deployed"
     seed: int = FIRST_SEED

@@ -24,21 +24,19 @@ from fewstep.runtime.doctor.cpu import this_cpu
 from fewstep.runtime.plan_file import encode
 
 LOG = logging.getLogger("fewstep")
-SCHEMA = 2
+SCHEMA = 3
 SECONDS = 20.0  # between two writes
 ABANDONED = 30 * 86400.0  # seconds after which nobody goes on
 DIGEST = 32  # bytes of SHA-256, which a file begins with
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """One histogram; its counts are the array of the same number."""
+    """One histogram; its arrays are the two of the same number: counts, and extremes [2, channels]."""
 
     tensor: str
     group: int
     exponent: int
     first: int
-    low: float
-    high: float
 
 
 class Header(msgspec.Struct, frozen=True):
@@ -137,10 +135,10 @@ def _check(histograms: Mapping[tuple[str, int], Histogram], empty: Counts) -> No
 
 def _encode(counts: Counts, done: int) -> bytes:
     held = counts.histograms
-    entries = tuple(Entry(name, group, h.exponent, h.first, h.low, h.high) for (name, group), h in held.items())
+    entries = tuple(Entry(name, group, h.exponent, h.first) for (name, group), h in held.items())
     header = np.frombuffer(msgspec.json.encode(Header(done, entries)), np.uint8)
     buffer = io.BytesIO()
-    np.savez(buffer, header, *(histogram.stored for histogram in held.values()))
+    np.savez(buffer, header, *(array for h in held.values() for array in (h.stored, np.stack((h.lows, h.highs)))))
     content = buffer.getvalue()
     return sha256(content).digest() + content
 
@@ -153,8 +151,7 @@ def _decode(kept: bytes) -> tuple[dict[tuple[str, int], Histogram], int]:
     with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
         header = msgspec.json.decode(arrays["arr_0"].tobytes(), type=Header)
         histograms = {}
-        for number, entry in enumerate(header.entries, 1):
-            stored = arrays[f"arr_{number}"]
-            histogram = Histogram(entry.exponent, entry.first, stored, entry.low, entry.high)
-            histograms[entry.tensor, entry.group] = histogram
+        for number, entry in enumerate(header.entries):
+            stored, (lows, highs) = arrays[f"arr_{1 + 2 * number}"], arrays[f"arr_{2 + 2 * number}"]
+            histograms[entry.tensor, entry.group] = Histogram(entry.exponent, entry.first, stored, lows, highs)
     return histograms, header.done

@@ -15,7 +15,7 @@ from fewstep.calibration.checkpoint import Checkpoint
 from fewstep.calibration.inputs import Distribution, counted, evaluations, followed
 from fewstep.calibration.lowering.quantize import lower_graph
 from fewstep.calibration.ranges.methods import tensor_ranges
-from fewstep.calibration.ranges.observe import Counts, batch_within, observed_tensors, open_watched
+from fewstep.calibration.ranges.observe import Counts, batch_within, open_watched
 from fewstep.calibration.ranges.table import Method, RangesTable
 from fewstep.calibration.row_by_row import row_by_row
 from fewstep.calibration.task import Task
@@ -35,7 +35,7 @@ def count_activations(
     task: Task, inputs: Distribution = "deployed", progress: Progress = SILENT, kept: Checkpoint | None = None
 ) -> Counts:
     """What the activations of the prepared graph hold, counted by lambda group. `kept` is the task's."""
-    counts, done = Counts(observed_tensors(task.prepared), task.edges), 0
+    counts, done = Counts.empty(task.prepared, task.edges, len(task.seeds)), 0
     own = kept if kept is None or inputs == "deployed" else kept.part(inputs, "trajectories")
     if own is not None:
         counts, done = own.load(counts)
@@ -82,7 +82,7 @@ def count_progressively(
         int8 = _open_int8(lower_graph(task.prepared, table, target)[0])
         plan = msgspec.structs.replace(task.plan, steps=task.plan.steps[:steps])
         networks = [in_group(int8, of_step) if of_step < group else watched for of_step in groups]
-        fresh = Counts(counts.tensors, counts.edges)
+        fresh = Counts.empty(task.prepared, counts.edges, counts.samples)
         batch, shown = batch_of(task, counts.tensors), partial(_in_pass, progress, 1 + group, total)
         for evaluation in roll_out(sampler, plan, task.seeds, shown, batch, task.conditions, networks, task.sizes):
             if groups[evaluation.state.index] == group:
@@ -115,7 +115,7 @@ def tabulate(counts: Counts, graph_sha256: str, plan: str, method: Method, progr
 def _table(counts: Counts, graph_sha256: str, plan: str, method: Method, progress: Progress = SILENT) -> RangesTable:
     tensors = {}
     for done, name in enumerate(counts.tensors, 1):
-        tensors[name] = tensor_ranges(counts.of(name), method)
+        tensors[name] = tensor_ranges(counts.of(name), method, counts.samples)
         progress("ranges", done, len(counts.tensors))
     return RangesTable(graph_sha256, plan, counts.edges, method, tensors)
 

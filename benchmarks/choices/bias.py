@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
-from choices.channels import channel_axis
 from numpy.typing import NDArray
 
 from fewstep.calibration.lowering.selection import WeightedOp
@@ -67,7 +66,7 @@ def _bias_behind(op: WeightedOp, channels: int, idx: Index) -> tuple[Node, str] 
         for bias in reader.inputs:
             if idx.graph.is_constant(bias):
                 shape = idx.graph.constants[bias].shape
-                along = shape[channel_axis(op)] if len(shape) > 1 or channel_axis(op) < 0 else 0
+                along = shape[op.channel_axis] if len(shape) > 1 or op.channel_axis < 0 else 0
                 return (reader, bias) if along == idx.graph.constants[bias].size == channels else None
         name = reader.output
     return None

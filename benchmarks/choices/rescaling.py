@@ -1,16 +1,14 @@
 """Channels scaled before they are rounded, and scaled back by the weights: the graph computes the same in float.
 
     op(x, W)  ==>  op(x / s, s W)                    s: one number for each input channel
-    op(x, W)  ==>  op(x, W / f) * f                  f: one number for each output channel
 
 In front of a normalisation or between linear layers s folds into weights; behind a SiLU or a sum it stays a product.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
-from choices.channels import channel_axis
 from numpy.typing import NDArray
 
 from fewstep.calibration.count import batch_of
@@ -28,45 +26,34 @@ Weights = dict[str, NDArray[np.float32]]  # by name
 
 
 def rescaled_inputs(graph: Graph, ops: Sequence[WeightedOp], factors: Mapping[str, Factors]) -> Graph:
-    """Every operation named in `factors` reads its input divided by them, and has them in its weights."""
-
-    def divided(op: WeightedOp, factor: Factors) -> tuple[list[Node], Weights]:
+    """Every operation named in `factors` reads its input divided by them, and has them in its weights. Grouped
+    convolutions, whose channels are counted per group, stay as they are."""
+    scaled = {op.name: op for op in ops if op.name in factors and op.node.attributes.get("group", 1) == 1}
+    nodes: list[Node] = []
+    constants: Weights = {}
+    for node in graph.nodes:
+        if node.output not in scaled:
+            nodes.append(node)
+            continue
+        op, factor = scaled[node.output], factors[node.output]
         x, weight, inverse = f"{op.x}_for_{op.name}", f"{op.weight}_for_{op.name}", f"{op.name}_inverse"
         axis = 1 if op.node.op == "Conv" else 1 - op.axis
-        constants: Weights = {
-            weight: graph.constants[op.weight] * along(factor, axis, graph.constants[op.weight].ndim),
-            inverse: along(1 / factor, channel_axis(op), _rank(op, graph)),
-        }
-        node = replace(op.node, inputs=(x, weight, *op.node.inputs[2:]))
-        return [Node("Mul", (op.x, inverse), (x,), name=x), node], constants
-
-    return _rewritten(graph, ops, factors, divided)
+        constants[weight] = graph.constants[op.weight] * along(factor, axis, graph.constants[op.weight].ndim)
+        constants[inverse] = along(1 / factor, op.channel_axis, _rank(op, graph))
+        nodes.append(Node("Mul", (op.x, inverse), (x,), name=x))
+        nodes.append(replace(op.node, inputs=(x, weight, *op.node.inputs[2:])))
+    return graph.with_nodes(nodes, constants)
 
 
-def rescaled_outputs(graph: Graph, ops: Sequence[WeightedOp], factors: Mapping[str, Factors]) -> Graph:
-    """Every operation named in `factors` makes its output divided by them, which a product behind it takes back."""
-
-    def divided(op: WeightedOp, factor: Factors) -> tuple[list[Node], Weights]:
-        weight, name, product = f"{op.weight}_for_{op.name}", f"{op.name}_factor", f"{op.name}_even"
-        constants: Weights = {
-            weight: graph.constants[op.weight] * along(1 / factor, op.axis, graph.constants[op.weight].ndim),
-            name: along(factor, channel_axis(op), _rank(op, graph)),
-        }
-        node = replace(op.node, inputs=(op.x, weight), outputs=(product,))
-        return [node, Node("Mul", (product, name), (op.name,), name=op.name)], constants
-
-    return _rewritten(graph, [op for op in ops if not op.bias], factors, divided)
-
-
-def reaches(task: Task, ops: Sequence[WeightedOp], inputs: bool, progress: Progress = SILENT) -> dict[str, Factors]:
-    """By operation, the largest magnitude of each channel of its input, or of its output, along the plan."""
-    names = {op.name: op.x if inputs else op.name for op in ops}
+def reaches(task: Task, ops: Sequence[WeightedOp], progress: Progress = SILENT) -> dict[str, Factors]:
+    """By operation, the largest magnitude of each channel of its input along the plan."""
+    names = tuple(dict.fromkeys(op.x for op in ops))
     largest: dict[str, Factors] = {}
-    watched = open_watched(task.prepared, tuple(names.values()))
-    for evaluation in evaluations(task, watched, "deployed", progress, batch_of(task, tuple(names.values()))):
+    watched = open_watched(task.prepared, names)
+    for evaluation in evaluations(task, watched, "deployed", progress, batch_of(task, names)):
         held = {**evaluation.feeds, **evaluation.tensors}
         for op in ops:
-            magnitudes = np.abs(np.moveaxis(held[names[op.name]], channel_axis(op), 0))
+            magnitudes = np.abs(np.moveaxis(held[op.x], op.channel_axis, 0))
             seen = magnitudes.reshape(len(magnitudes), -1).max(axis=1).astype(np.float64)
             largest[op.name] = np.maximum(seen, largest.get(op.name, seen))
     return {name: np.maximum(reach, LEAST * reach.max()) for name, reach in largest.items()}
@@ -108,23 +95,3 @@ def _input_channels(op: WeightedOp, graph: Graph) -> NDArray[np.float64]:
     """The weight as [inputs, outputs, taps]."""
     weight = np.moveaxis(graph.constants[op.weight], op.axis, 0).astype(np.float64)
     return np.swapaxes(weight.reshape(*weight.shape[:2], -1), 0, 1)
-
-
-def _rewritten(
-    graph: Graph,
-    ops: Sequence[WeightedOp],
-    factors: Mapping[str, Factors],
-    form: Callable[[WeightedOp, Factors], tuple[list[Node], Weights]],
-) -> Graph:
-    """Grouped convolutions, whose channels are counted per group, stay as they are."""
-    scaled = {op.name: op for op in ops if op.name in factors and op.node.attributes.get("group", 1) == 1}
-    nodes: list[Node] = []
-    constants: Weights = {}
-    for node in graph.nodes:
-        if node.output in scaled:
-            made, weights = form(scaled[node.output], factors[node.output])
-            nodes += made
-            constants |= weights
-        else:
-            nodes.append(node)
-    return graph.with_nodes(nodes, constants)

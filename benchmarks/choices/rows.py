@@ -1,6 +1,6 @@
 """The rows of the ablation: each takes one calibration and gives an int8 body with one choice changed."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import get_args
@@ -14,7 +14,7 @@ from choices.hessians import as_rows
 from choices.joining import join_concat
 from choices.local_bias import local_corrections
 from choices.opening import on_openvino, simulated
-from choices.rescaling import Factors, dilation, reaches, rescaled_inputs, rescaled_outputs, smoothing
+from choices.rescaling import dilation, reaches, rescaled_inputs, smoothing
 from choices.seen import LONG, Body, Seen
 from numpy.typing import NDArray
 
@@ -22,6 +22,7 @@ from fewstep.calibration.count import count_activations, count_progressively
 from fewstep.calibration.inputs import Distribution
 from fewstep.calibration.lowering.encoding import Encoding, asymmetric_uint8, symmetric_int8
 from fewstep.calibration.lowering.pairs import pairs
+from fewstep.calibration.lowering.quantize import encodings_of
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.lowering.selection import FEW_CHANNELS, OUTER, WeightedOp, considered_ops
 from fewstep.calibration.lowering.targets.cpu_x86 import CPU_X86
@@ -45,6 +46,7 @@ FOUR_BITS = 7  # the greatest magnitude of a 4-bit weight
 CPU_X86_4BIT = replace(CPU_X86, name="4 bits", scheme=replace(CPU_X86.scheme, largest_weight=FOUR_BITS))
 # pairs on what operations read, none on what they make: what no kernel of onnxruntime does as fast
 UNROUNDED = replace(CPU_X86, name="unrounded", scheme=replace(CPU_X86.scheme, form=pairs(np.dtype(np.float32))))
+ALL_CHANNELS = replace(CPU_X86, scheme=replace(CPU_X86.scheme, least_gain=-np.inf))
 UNCENTRED = replace(TENSORRT, scheme=replace(TENSORRT.scheme, encode=symmetric_int8))
 
 
@@ -57,7 +59,7 @@ def along(inputs: Distribution, seen: Seen) -> Body:
 
 
 def progressive(seen: Seen) -> Body:
-    return seen.lowered(seen.table(count_progressively(seen.task, "mse", seen.progress)))
+    return seen.lowered(seen.table(count_progressively(seen.task, "channels", seen.progress)))
 
 
 def pooled(seen: Seen, target: Target = CPU_X86) -> Body:
@@ -67,11 +69,16 @@ def pooled(seen: Seen, target: Target = CPU_X86) -> Body:
 
 def merged(seen: Seen) -> Body:
     """As lowered below: for a target that has the asymmetric code only."""
-    return seen.lowered(seen.table(merge_groups(seen.deployed, "mse", has_symmetric=False)))
+    return seen.lowered(seen.table(merge_groups(seen.deployed, "channels", has_symmetric=False)))
 
 
 def lowered_for(target: Target, seen: Seen) -> Body:
     return seen.lowered(seen.usual, target)
+
+
+def one_scale(target: Target, seen: Seen) -> Body:
+    """For all channels of an activation."""
+    return seen.lowered(seen.table(seen.deployed, "mse"), target)
 
 
 def corrected(measure: Measure, target: Target, seen: Seen) -> Body:
@@ -112,11 +119,10 @@ def unclipped_weights(seen: Seen) -> Body:
     return seen.lowered(replace(seen.usual, method="minmax"))
 
 
-def one_scale(seen: Seen) -> Body:
+def one_scale_a_weight(seen: Seen) -> Body:
     """Every weight with one scale for all its output channels."""
 
-    def quantize(op: WeightedOp) -> QuantizedWeight:
-        weight = seen.task.prepared.constants[op.weight]
+    def quantize(op: WeightedOp, weight: NDArray[np.float32]) -> QuantizedWeight:
         whole = quantize_weight(weight.reshape(1, -1), 0, seen.usual.method)
         return QuantizedWeight(whole.values.reshape(weight.shape), whole.scales.repeat(weight.shape[op.axis]), op.axis)
 
@@ -125,13 +131,17 @@ def one_scale(seen: Seen) -> Body:
 
 def second_order(rounding: Rounding, largest: int, seen: Seen) -> Body:
     """Weights rounded by what their error does to a layer's output; scales as usual."""
+    codes = encodings_of(seen.task.prepared, seen.usual, seen.ops, CPU_X86.scheme)
 
-    def quantize(op: WeightedOp) -> QuantizedWeight:
-        nearest = _nearest(seen, largest, op)
+    def quantize(op: WeightedOp, weight: NDArray[np.float32]) -> QuantizedWeight:
+        nearest = _nearest(seen, largest, op, weight)
         if op.name not in seen.hessians:
             return nearest
-        weight = seen.task.prepared.constants[op.weight]
-        rows = rounding(as_rows(op, weight), nearest.scales.astype(np.float64), seen.hessians[op.name], largest)
+        hessian, multipliers = seen.hessians[op.name], codes[op.x].multipliers
+        if multipliers is not None:  # what the weight reads is multiplied
+            taps = multipliers.repeat(len(hessian) // len(multipliers))
+            hessian = hessian * np.outer(taps, taps)
+        rows = rounding(as_rows(op, weight), nearest.scales.astype(np.float64), hessian, largest)
         shape = (weight.shape[op.axis], *np.delete(weight.shape, op.axis))
         values = np.moveaxis(rows.astype(np.int8).reshape(shape), 0, op.axis)
         return replace(nearest, values=np.ascontiguousarray(values))
@@ -145,7 +155,8 @@ def joined(seen: Seen) -> Body:
 
 def dilated(seen: Seen) -> Body:
     prepared = seen.task.prepared
-    return _as_usual(seen, rescaled_inputs(prepared, seen.ops, {op.name: dilation(op, prepared) for op in seen.ops}))
+    factors = {op.name: dilation(op, prepared) for op in seen.ops}
+    return _as_usual(seen, rescaled_inputs(prepared, seen.ops, factors), "mse")
 
 
 def smoothed(only: Sequence[str], seen: Seen) -> Body:
@@ -153,27 +164,21 @@ def smoothed(only: Sequence[str], seen: Seen) -> Body:
     prepared = seen.task.prepared
     ops = [op for op in seen.ops if op.node.op in only and op.node.attributes.get("group", 1) == 1]
     if not ops:
-        return seen.lowered(seen.usual)
-    reach = reaches(seen.task, ops, True, seen.progress)
+        return one_scale(CPU_X86, seen)
+    reach = reaches(seen.task, ops, seen.progress)
     factors = {op.name: smoothing(op, prepared, reach[op.name]) for op in ops}
-    return _as_usual(seen, rescaled_inputs(prepared, ops, factors))
+    return _as_usual(seen, rescaled_inputs(prepared, ops, factors), "mse")
 
 
-def even_outputs(seen: Seen) -> Body:
-    """Every channel of a convolution's output reaches equally far before it is rounded."""
-    ops = [op for op in seen.ops if op.node.op == "Conv" and op.node.attributes.get("group", 1) == 1]
-    factors: Mapping[str, Factors] = reaches(seen.task, ops, False, seen.progress) if ops else {}
-    return _as_usual(seen, rescaled_outputs(seen.task.prepared, ops, factors))
-
-
-def _as_usual(seen: Seen, prepared: Graph) -> Body:
-    """The default choices on another graph, whose activations are counted anew."""
+def _as_usual(seen: Seen, prepared: Graph, method: Method = "channels") -> Body:
+    """The default choices on another graph, whose activations are counted anew. Scales of channels would take back what
+    a graph does to its channels."""
     again = seen.of(prepared)
-    return again.lowered(again.usual)
+    return again.lowered(again.table(again.deployed, method))
 
 
-def _nearest(seen: Seen, largest: int, op: WeightedOp) -> QuantizedWeight:
-    return quantize_weight(seen.task.prepared.constants[op.weight], op.axis, seen.usual.method, largest=largest)
+def _nearest(seen: Seen, largest: int, op: WeightedOp, weight: NDArray[np.float32]) -> QuantizedWeight:
+    return quantize_weight(weight, op.axis, seen.usual.method, largest=largest)
 
 
 def _run_by(opened: Callable[[Graph], Network], row: Row) -> Row:
@@ -182,22 +187,22 @@ def _run_by(opened: Callable[[Graph], Network], row: Row) -> Row:
 
 ROWS: dict[str, Row] = {
     "as calibrated by default": partial(lowered_for, CPU_X86),
-    **{f"ranges: {method}, not mse": partial(ranges, method) for method in get_args(Method) if method != "mse"},
+    **{f"ranges: {name}, not channels": partial(ranges, name) for name in get_args(Method) if name != "channels"},
+    "ranges: channels of every activation": partial(lowered_for, ALL_CHANNELS),
     "groups: pooled, not step": pooled,
     "groups: merged, not step": merged,
     **{f"inputs: {name}, not deployed": partial(along, name) for name in LONG},
     "inputs: progressive, not deployed": progressive,
     "trajectories: a quarter of them": fewer,
     "zero points: in the middle, not chosen": symmetric,
-    "outputs: a scale for each channel": even_outputs,
     "outputs: not rounded (simulated)": _run_by(simulated, partial(lowered_for, UNROUNDED)),
     "operations: the first and the last in int8 too": outer_too,
     "operations: one for all sources of a concat": joined,
-    "inputs and weights: weight dilation": dilated,
-    "inputs and weights: smoothing, linear layers": partial(smoothed, ("MatMul", "Gemm")),
-    "inputs and weights: smoothing, all layers": partial(smoothed, ("MatMul", "Gemm", "Conv")),
+    "ranges: mse, with weight dilation": dilated,
+    "ranges: mse, with smoothing of linear layers": partial(smoothed, ("MatMul", "Gemm")),
+    "ranges: mse, with smoothing of all layers": partial(smoothed, ("MatMul", "Gemm", "Conv")),
     "weights: min-max, not mse": unclipped_weights,
-    "weights: one scale, not one a channel": one_scale,
+    "weights: one scale, not one a channel": one_scale_a_weight,
     "weights: GPTQ": partial(second_order, gptq, LARGEST),
     "weights: AdaRound": partial(second_order, adaround, LARGEST),
     "weights: 7 bits (cpu-x86-7bit)": partial(lowered_for, CPU_X86_7BIT),
@@ -210,8 +215,10 @@ ROWS: dict[str, Row] = {
     "bias correction of each layer alone, 8 bits": partial(corrected, local_corrections, CPU_X86),
     "bias correction of each layer alone, 4 bits": partial(corrected, local_corrections, CPU_X86_4BIT),
     "target: openvino": _run_by(on_openvino, partial(lowered_for, OPENVINO)),
+    "target: openvino, ranges mse": _run_by(on_openvino, partial(one_scale, OPENVINO)),
     "target: openvino, groups pooled": _run_by(on_openvino, partial(pooled, target=OPENVINO)),
     "target: tensorrt (simulated)": _run_by(simulated, partial(lowered_for, TENSORRT)),
+    "target: tensorrt, ranges mse (simulated)": _run_by(simulated, partial(one_scale, TENSORRT)),
     "target: tensorrt, groups pooled (simulated)": _run_by(simulated, partial(pooled, target=TENSORRT)),
     "target: tensorrt, activations not centred (simulated)": _run_by(simulated, partial(lowered_for, UNCENTRED)),
 }

@@ -9,7 +9,7 @@ from choices.opening import deployed
 
 from fewstep.calibration.count import batch_of, count_activations, tabulate
 from fewstep.calibration.inputs import Distribution, long_plan, taken
-from fewstep.calibration.lowering.quantize import emit, encoded_tensors, lower_graph, lowered_ops
+from fewstep.calibration.lowering.quantize import Quantizer, lower_graph, lower_ops, lowered_ops
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.lowering.selection import WeightedOp
 from fewstep.calibration.lowering.targets.cpu_x86 import CPU_X86
@@ -17,13 +17,11 @@ from fewstep.calibration.ranges.observe import Counts, open_watched
 from fewstep.calibration.ranges.table import Method, RangesTable
 from fewstep.calibration.task import Task
 from fewstep.calibration.trajectories import roll_out
-from fewstep.calibration.weights import QuantizedWeight
 from fewstep.graph.graph import Graph
 from fewstep.runtime.backends import Network
 from fewstep.runtime.progress import SILENT, Progress
 
 LONG: tuple[Distribution, ...] = ("uniform", "normal", "interval")
-Quantizer = Callable[[WeightedOp], QuantizedWeight]
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,8 @@ class Seen:
     @cached_property
     def elsewhere(self) -> Mapping[Distribution, Counts]:
         """All distributions over the long trajectory, which is run once."""
-        counts: dict[Distribution, Counts] = {name: Counts(self.deployed.tensors, self.task.edges) for name in LONG}
+        empty = Counts.empty(self.task.prepared, self.task.edges, len(self.task.seeds))
+        counts: dict[Distribution, Counts] = {name: replace(empty, histograms={}) for name in LONG}
         watched = open_watched(self.task.prepared, self.deployed.tensors)
         sampler, plan = replace(self.task.sampler, denoiser=watched), long_plan(self.task)
         batch = batch_of(self.task, self.deployed.tensors)
@@ -68,7 +67,7 @@ class Seen:
     def ops(self) -> tuple[WeightedOp, ...]:
         return lowered_ops(self.task.prepared)
 
-    def table(self, counts: Counts, method: Method = "mse") -> RangesTable:
+    def table(self, counts: Counts, method: Method = "channels") -> RangesTable:
         return tabulate(counts, "0" * 64, self.task.plan.name, method)
 
     @cached_property
@@ -87,8 +86,5 @@ class Seen:
         self, quantize: Quantizer, target: Target = CPU_X86, ops: tuple[WeightedOp, ...] | None = None
     ) -> Body:
         """Lowered as usual, but for how weights become integers, or which operations are lowered."""
-        chosen, scheme = self.ops if ops is None else ops, target.scheme
-        grouped = bool(self.usual.groups)
-        codes = {name: scheme.encode(self.usual[name], grouped) for name in encoded_tensors(chosen, scheme)}
-        weights = {op.name: quantize(op) for op in chosen}
-        return Body(emit(self.task.prepared, chosen, codes, weights, scheme), self.usual.groups)
+        graph, _, _ = lower_ops(self.task.prepared, self.usual, target, self.ops if ops is None else ops, quantize)
+        return Body(graph, self.usual.groups)

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from choices.bias import Corrections
-from choices.channels import channel_axis
 from numpy.typing import NDArray
 
 from fewstep.calibration.lowering.selection import WeightedOp
@@ -26,7 +25,7 @@ class Shifts:
     def add(self, exact: Mapping[str, Array], approximate: Mapping[str, Array], group: int) -> None:
         """Take one evaluation of both graphs on the same inputs: arrays [B, ...] of every operation's output."""
         for op in self.ops:
-            axis = channel_axis(op)
+            axis = op.channel_axis
             difference = np.moveaxis(exact[op.name].astype(np.float64) - approximate[op.name], axis, 1)
             means = difference.reshape(*difference.shape[:2], -1).mean(axis=2)  # [B, channels]
             whole = np.rint(means * ONE).astype(np.int64).sum(axis=0)

@@ -1,4 +1,5 @@
-"""Activations in 8 bits: real = scale * (integer - zero_point), with one scale per lambda group."""
+"""Activations in 8 bits: real = scale * (integer - zero_point), with one scale per lambda group for all channels, which
+the graph may have multiplied before (`channels.py`)."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -9,19 +10,21 @@ from numpy.typing import NDArray
 from fewstep.calibration.ranges.methods import LEVELS
 from fewstep.calibration.ranges.table import Range, Ranges
 
-LEAST_GAIN = 1.25
+LEAST_FINER = 1.25
 
 
 @dataclass(frozen=True)
 class Encoding:
     """How a target writes one tensor: `scales` float64 [groups], or [1] if pooled; one zero point for all groups.
 
-    `widening` [groups]: how much coarser each scale is than it would be with a zero point of its own.
+    `widening` [groups]: how much coarser each scale is than it would be with a zero point of its own. `multipliers`
+    [channels]: what the graph multiplies each channel by before it is written, if channels have scales of their own.
     """
 
     scales: NDArray[np.float64]
     zero_point: np.integer[Any]
     widening: NDArray[np.float64]
+    multipliers: NDArray[np.float64] | None = None
 
 
 def asymmetric_uint8(ranges: Ranges, grouped: bool) -> Encoding:
@@ -53,14 +56,14 @@ def symmetric_int8(ranges: Ranges, grouped: bool) -> Encoding:
 
 
 def centred_int8(ranges: Ranges, grouped: bool) -> Encoding:
-    """`asymmetric_int8` where its scales are finer than those of `symmetric_int8` by LEAST_GAIN on the geometric mean:
+    """`asymmetric_int8` where its scales are finer than those of `symmetric_int8` by LEAST_FINER on the geometric mean:
     behind a SiLU, say, which leaves little below zero; else `symmetric_int8`.
 
     For targets where a zero point costs operations: sums of residuals lie around zero, and would win nothing by one.
     """
     moved, symmetric = asymmetric_int8(ranges, grouped), symmetric_int8(ranges, grouped)
     gain = np.exp(np.log(symmetric.scales / moved.scales).mean())
-    return moved if gain >= LEAST_GAIN else symmetric
+    return moved if gain >= LEAST_FINER else symmetric
 
 
 def _ends(ranges: tuple[Range, ...]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -84,6 +87,11 @@ def integer_of(tensor: str) -> str:
 
 def factor_of(tensor: str) -> str:
     return f"factor({tensor})"
+
+
+def even_of(tensor: str) -> str:
+    """A tensor whose channels have been multiplied."""
+    return f"even({tensor})"
 
 
 def product_of(op: str) -> str:

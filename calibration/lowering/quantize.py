@@ -1,25 +1,31 @@
 """From the prepared graph and its ranges to an int8 graph for one target."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
+from functools import partial, reduce
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fewstep.calibration.lowering.centring import centre
+from fewstep.calibration.lowering.channels import encoded, even_scales, even_weight, evened
 from fewstep.calibration.lowering.encoding import Encoding, scale_of, zero_point_of
 from fewstep.calibration.lowering.factors import coarsening, factored
 from fewstep.calibration.lowering.gathering import GROUP_INPUT, gathered
 from fewstep.calibration.lowering.scheme import Emitted, Scheme, Target
-from fewstep.calibration.lowering.selection import LEAST_CHANNELS, WeightedOp, selected_ops
+from fewstep.calibration.lowering.selection import LEAST_CHANNELS, WeightedOp, considered_ops, selected_ops
 from fewstep.calibration.ranges.table import RangesTable
 from fewstep.calibration.threads import side_by_side
 from fewstep.calibration.weights import QuantizedWeight, quantize_weight
 from fewstep.graph.graph import Array, Graph
 from fewstep.graph.passes.constants import drop_unused
+from fewstep.graph.types import infer_types
 from fewstep.runtime.errors import UserError
 from fewstep.runtime.manifest import Coverage
+
+Quantizer = Callable[[WeightedOp, NDArray[np.float32]], QuantizedWeight]  # of an operation and the weight it reads
 
 
 @dataclass(frozen=True)
@@ -39,7 +45,7 @@ def lower(prepared: Graph, table: RangesTable, target: Target, in_float: Collect
     """
     graph, ops, encodings = lower_graph(prepared, table, target, in_float)
     groups = table.groups if GROUP_INPUT in graph.inputs else ()
-    notes = target.notes + _widening(encodings)
+    notes = target.notes + _by_channel(encodings) + _widening(encodings)
     if target.scheme.constant_scales:
         notes += coarsening(encodings, target.scheme.scale_dtype)
     return Lowered(graph, target.check(prepared, graph, ops), groups, notes)
@@ -53,11 +59,21 @@ def lower_graph(
 ) -> tuple[Graph, tuple[WeightedOp, ...], dict[str, Encoding]]:
     """The int8 graph alone, not checked on an engine: with its operations, and how activations are encoded."""
     ops = tuple(op for op in lowered_ops(prepared) if op.name not in in_float)
+    return lower_ops(prepared, table, target, ops, partial(_quantized, table, target.scheme))
+
+
+def lower_ops(
+    prepared: Graph, table: RangesTable, target: Target, ops: tuple[WeightedOp, ...], quantize: Quantizer
+) -> tuple[Graph, tuple[WeightedOp, ...], dict[str, Encoding]]:
+    """`lower_graph` of these operations, with what `quantize` makes of their weights."""
     scheme = target.scheme
     refuse_overflow(_represented(table), target)
-    grouped = bool(table.groups)
-    weights = side_by_side(lambda op: _quantized(prepared, op, table, scheme), ops)
-    encodings = {name: scheme.encode(table[name], grouped) for name in encoded_tensors(ops, scheme)}
+    encodings = encodings_of(prepared, table, ops, scheme)
+
+    def made(op: WeightedOp) -> QuantizedWeight:
+        return even_scales(quantize(op, even_weight(op, prepared, encodings)), op, encodings, scheme)
+
+    weights = side_by_side(made, ops)
     base, inner, codes = _written_out(prepared, ops, encodings, weights, scheme)
     base = reduce(lambda graph, rewrite: rewrite(graph), target.passes, base)
     return emit(base, inner, codes, _by_name(inner, weights), scheme), ops, encodings
@@ -82,7 +98,7 @@ def _written_out(
     scheme: Scheme,
 ) -> tuple[Graph, tuple[WeightedOp, ...], dict[str, Encoding]]:
     """The graph with what engines do not take of the codes written out in it; its operations, and their codes."""
-    graph, inner, codes = prepared, ops, encodings
+    graph, inner, codes = evened(prepared, ops, encodings, scheme)
     if scheme.constant_scales:
         graph, inner, codes = factored(graph, inner, codes, scheme.scale_dtype)
     if scheme.centred:
@@ -92,6 +108,32 @@ def _written_out(
 
 def _by_name(ops: Sequence[WeightedOp], weights: Sequence[QuantizedWeight]) -> dict[str, QuantizedWeight]:
     return {op.name: weight for op, weight in zip(ops, weights, strict=True)}
+
+
+def encodings_of(
+    prepared: Graph, table: RangesTable, ops: tuple[WeightedOp, ...], scheme: Scheme
+) -> dict[str, Encoding]:
+    """How every activation is written: the same whatever other operations are lowered. Where several have one weight,
+    channels cannot have scales of their own, for it would have to take back the factors of each."""
+    weighted = [op for op, _ in considered_ops(prepared)]
+    readers = Counter(op.weight for op in weighted)
+    alike = {name for op in weighted if readers[op.weight] > 1 for name in (op.x, op.name)}
+    names = encoded_tensors(ops, scheme)
+    one_scale = {name: replace(table[name], by_channel=None) for name in alike.intersection(names)}
+    ranges = {name: table[name] for name in names} | one_scale
+    least = _least_gains(prepared, scheme)
+    return {name: encoded(ranges[name], bool(table.groups), scheme, least(name)) for name in names}
+
+
+def _least_gains(prepared: Graph, scheme: Scheme) -> Callable[[str], float]:
+    """What scales of channels must win for a tensor, in dB: `Scheme.least_gain` for the largest, and a smaller one in
+    proportion to its size where it is more than nothing, as its product takes time."""
+    if scheme.least_gain <= 0:
+        return lambda name: scheme.least_gain
+    types = infer_types(prepared)
+    sizes = {name: types.sample_bytes(name) or 0 for name in encoded_tensors(selected_ops(prepared), scheme)}
+    largest = max(sizes.values(), default=0) or 1
+    return lambda name: scheme.least_gain * (sizes.get(name) or largest) / largest
 
 
 def encoded_tensors(ops: tuple[WeightedOp, ...], scheme: Scheme) -> tuple[str, ...]:
@@ -166,12 +208,16 @@ def _represented(table: RangesTable) -> dict[str, float]:
     }
 
 
-def _quantized(prepared: Graph, op: WeightedOp, table: RangesTable, scheme: Scheme) -> QuantizedWeight:
+def _quantized(table: RangesTable, scheme: Scheme, op: WeightedOp, weight: NDArray[np.float32]) -> QuantizedWeight:
     try:
-        weight = prepared.constants[op.weight]
         return quantize_weight(weight, op.axis, table.method, scheme.scale_dtype, scheme.largest_weight)
     except ValueError as error:
         raise UserError(f"weight {op.weight!r} has {error}", "export a checkpoint whose weights are finite") from None
+
+
+def _by_channel(encodings: Mapping[str, Encoding]) -> tuple[str, ...]:
+    found = sum(code.multipliers is not None for code in encodings.values())
+    return (f"{found} of {len(encodings)} activations have a scale for each channel",) if found else ()
 
 
 def _widening(encodings: Mapping[str, Encoding]) -> tuple[str, ...]:

@@ -46,6 +46,9 @@ class Scheme:
     largest_weight: the greatest magnitude of a weight's integers.
     constant_scales: whether engines take constant scales only: those of groups are then factors in the graph.
     centred: whether engines take no zero points: the graph then moves activations by them.
+    least_gain: what scales of channels must win over one (`ranges.channels.gain`, in dB) where an activation is the
+        graph's largest, and a smaller one in proportion to its size: their product takes time. What is not positive is
+        for all: engines that fuse the product.
     """
 
     encode: Callable[[Ranges, bool], Encoding]
@@ -54,6 +57,7 @@ class Scheme:
     largest_weight: int = LARGEST
     constant_scales: bool = False
     centred: bool = False
+    least_gain: float = 0.0
 
 
 @dataclass(frozen=True)

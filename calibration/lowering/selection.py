@@ -43,6 +43,11 @@ class WeightedOp:
         return tuple(filter(None, self.node.inputs[2:]))
 
     @property
+    def channel_axis(self) -> int:
+        """Along which channels lie, in what it reads and in what it makes."""
+        return 1 if self.node.op == "Conv" else -1
+
+    @property
     def code(self) -> str:
         """What its quantized weight is called: operations share the integers of a weight that they read alike."""
         return f"transposed({self.weight})" if self.node.attributes.get("transB", 0) else self.weight

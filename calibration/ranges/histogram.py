@@ -5,8 +5,8 @@ k exactly, and the exponent depends on the largest magnitude alone; so any batch
 order, give the same integers, bit for bit.
 """
 
-from dataclasses import dataclass
-from math import frexp, isfinite
+from dataclasses import dataclass, replace
+from math import frexp, isfinite, prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,24 +19,35 @@ CHUNK = 1 << 15  # values binned at once: three scratch arrays stay in the secon
 
 @dataclass(frozen=True)
 class Histogram:
-    """Counts of values by dyadic bin, and the exact extremes.
+    """Counts of values by dyadic bin, and the exact extremes of each channel.
 
     `stored` are the counts from the first bin that holds anything, `first` bins above -BINS, to the last: a
-    calibration keeps one histogram per tensor and group, thousands in all.
+    calibration keeps one histogram per tensor and group, thousands in all. `lows` and `highs` float32 [channels]; one
+    channel where they are not told apart.
     """
 
     exponent: int
     first: int
     stored: NDArray[np.unsignedinteger]
-    low: float
-    high: float
+    lows: NDArray[np.float32]
+    highs: NDArray[np.float32]
 
     @staticmethod
-    def of(exponent: int, counts: NDArray[np.int64], low: float, high: float) -> "Histogram":
+    def of(
+        exponent: int, counts: NDArray[np.int64], lows: NDArray[np.float32], highs: NDArray[np.float32]
+    ) -> "Histogram":
         """From the counts [2 * BINS] of all bins; at least one is not zero."""
         filled = counts != 0
         first, end = int(filled.argmax()), len(filled) - int(filled[::-1].argmax())
-        return Histogram(exponent, first, _compact(counts[first:end]), low, high)
+        return Histogram(exponent, first, _compact(counts[first:end]), lows, highs)
+
+    @property
+    def low(self) -> float:
+        return float(self.lows.min())
+
+    @property
+    def high(self) -> float:
+        return float(self.highs.max())
 
     @property
     def counts(self) -> NDArray[np.int64]:
@@ -50,11 +61,13 @@ class Histogram:
         return int(self.stored.sum(dtype=np.int64))
 
 
-def measure(values: NDArray[np.float32]) -> Histogram:
-    """Histogram of float32 values of any shape. ValueError if there are none, or one is not finite."""
+def measure(values: NDArray[np.float32], axis: int | None = None) -> Histogram:
+    """Histogram of float32 values of any shape, with the extremes of each channel along `axis`. ValueError if there are
+    no values, or one is not finite."""
     if values.size == 0:
         raise ValueError("no values")
-    low, high = float(values.min()), float(values.max())  # both are NaN if any value is
+    lows, highs = _extremes(values, axis)
+    low, high = float(lows.min()), float(highs.max())  # both are NaN if any value is
     if not (isfinite(low) and isfinite(high)):
         raise ValueError("NaN" if low != low else "infinite values")
     exponent = _exponent(max(-low, high))
@@ -67,7 +80,7 @@ def measure(values: NDArray[np.float32]) -> Histogram:
         bins = np.floor(flat[start : start + CHUNK] * scale).astype(np.int64)
         bins += BINS
         counts += np.bincount(bins, minlength=2 * BINS)
-    return Histogram.of(exponent, counts, low, high)
+    return Histogram.of(exponent, counts, lows, highs)
 
 
 def merge(a: Histogram, b: Histogram) -> Histogram:
@@ -78,7 +91,8 @@ def merge(a: Histogram, b: Histogram) -> Histogram:
     counts = np.zeros(max(each.first + len(each.stored) for each in (a, b)) - first, np.int64)
     for each in (a, b):
         counts[each.first - first :][: len(each.stored)] += each.stored.astype(np.int64)
-    return Histogram(exponent, first, _compact(counts), min(a.low, b.low), max(a.high, b.high))
+    lows, highs = np.minimum(a.lows, b.lows), np.maximum(a.highs, b.highs)
+    return Histogram(exponent, first, _compact(counts), lows, highs)
 
 
 def coarsen(histogram: Histogram, exponent: int) -> Histogram:
@@ -93,7 +107,16 @@ def coarsen(histogram: Histogram, exponent: int) -> Histogram:
     first = (histogram.first - BINS) // joined + BINS
     edges[0] = 0
     counts = np.add.reduceat(histogram.stored, edges, dtype=np.int64)
-    return Histogram(exponent, first, _compact(counts), histogram.low, histogram.high)
+    return replace(histogram, exponent=exponent, first=first, stored=_compact(counts))
+
+
+def _extremes(values: NDArray[np.float32], axis: int | None) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Of each channel: least and greatest value. No zero is negative: which one is met first depends on the order."""
+    axis = None if axis is None else axis % values.ndim
+    outer, channels = (1, 1) if axis is None else (prod(values.shape[:axis]), values.shape[axis])
+    flat = values.reshape(outer, -1)  # one axis after the other: numpy is several times slower over both at once
+    lows, highs = flat.min(axis=0), flat.max(axis=0)
+    return lows.reshape(channels, -1).min(axis=1) + 0, highs.reshape(channels, -1).max(axis=1) + 0
 
 
 def _compact(counts: NDArray[np.int64]) -> NDArray[np.unsignedinteger]:

@@ -2,9 +2,10 @@
 
 The cost of a run of groups with one range: the squared error that its members have under that range, over the squared
 error that they have under their own, as the geometric mean over all tensors. Ranges are those of the method that the
-table will be made by, and a tensor costs what it costs in the worse of the codes that it may be written in. The cost is
-always taken against single groups, so that small losses do not add up unseen. The cheapest pair of neighbours is
-merged, again and again, while it costs no more than TOLERANCE.
+table will be made by, and a tensor costs what it costs in the worst of the codes that it may be written in; one of them
+is that with a scale for each channel, whose error is that of rounding. The cost is always taken against single groups,
+so that small losses do not add up unseen. The cheapest pair of neighbours is merged, again and again, while it costs no
+more than TOLERANCE.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,6 +15,7 @@ from functools import reduce
 import numpy as np
 from numpy.typing import NDArray
 
+from fewstep.calibration.ranges.channels import by_channel
 from fewstep.calibration.ranges.histogram import Histogram, merge
 from fewstep.calibration.ranges.methods import LEVELS, METHODS, Density
 from fewstep.calibration.ranges.observe import Counts
@@ -37,9 +39,10 @@ def merge_groups(counts: Counts, method: Method, has_symmetric: bool, tolerance:
     own = np.array(
         [[[_error(code(d), d) for d in map(_density, groups)] for groups in tensors] for code in codes]
     )  # [codes, tensors, groups]
+    spans = [_spans(groups, counts.samples) if method == "channels" else None for groups in tensors]
 
     def excess(run: Run) -> float:
-        return _excess(tensors, codes, own, run)
+        return _excess(tensors, codes, own, spans, run)
 
     costs = {run: excess(run) for run in _joined(runs)}
     while costs and min(costs.values()) <= np.log1p(tolerance):
@@ -65,17 +68,36 @@ def _joined(runs: Sequence[Run]) -> list[Run]:
 
 
 def _excess(
-    tensors: Sequence[tuple[Histogram, ...]], codes: Sequence[Code], own: NDArray[np.float64], run: Run
+    tensors: Sequence[tuple[Histogram, ...]],
+    codes: Sequence[Code],
+    own: NDArray[np.float64],
+    spans: Sequence[NDArray[np.float64] | None],
+    run: Run,
 ) -> float:
     """Logarithm of the cost of one range for a run of groups. Tensors that are exact anyway say nothing."""
     first, end = run
     logs = []
-    for groups, errors in zip(tensors, own[:, :, first:end].swapaxes(0, 1), strict=True):  # errors [codes, members]
+    # errors [codes, members]
+    for groups, errors, ends in zip(tensors, own[:, :, first:end].swapaxes(0, 1), spans, strict=True):
         if errors.min() > 0:
             members, all_of_them = [_density(each) for each in groups[first:end]], Density.of(groups[first:end])
             shared = [sum(_error(code(all_of_them), member) for member in members) for code in codes]
-            logs.append(np.log(np.max(shared / errors.sum(axis=1))))
+            ratios = list(shared / errors.sum(axis=1))
+            if ends is not None:
+                ratios.append(_width(ends[first:end].max(axis=0)) ** 2 / np.mean(_width(ends[first:end]) ** 2))
+            logs.append(np.log(np.max(ratios)))
     return float(np.mean(logs)) if logs else 0.0
+
+
+def _spans(groups: Sequence[Histogram], samples: int) -> NDArray[np.float64] | None:
+    """How far x / s reaches below and above zero in each group [groups, 2]; None without scales of channels."""
+    own = by_channel(groups, samples)
+    return None if own is None else np.array([(-ends.low, ends.high) for ends in own.ranges.per_group])
+
+
+def _width(ends: NDArray[np.float64]) -> NDArray[np.float64]:
+    width: NDArray[np.float64] = ends.sum(axis=-1)
+    return width
 
 
 def _density(histogram: Histogram) -> Density:

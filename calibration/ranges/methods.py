@@ -1,5 +1,7 @@
 """Ranges of activations from histograms, by four methods: the clipping with the least expected squared error, none at
-all, a percentile, or the clipping that keeps most of the distribution's information (entropy).
+all, a percentile, or the clipping that keeps most of the distribution's information (entropy). The method "channels"
+finds those of the first, and beside them ranges with a scale for each channel (`channels.py`), for lowerings to choose
+from.
 
 Quantizers (ONNX QuantizeLinear, round to nearest): asymmetric uint8 with scale (high - low) / 255 and the zero point
 rounded to an integer; symmetric int8 with scale amax / 127 and integers -128 .. 127.
@@ -13,6 +15,7 @@ from math import isclose, isfinite
 import numpy as np
 from numpy.typing import NDArray
 
+from fewstep.calibration.ranges.channels import by_channel
 from fewstep.calibration.ranges.entropy import least_divergent
 from fewstep.calibration.ranges.histogram import BINS, Histogram, coarsen
 from fewstep.calibration.ranges.table import Method, Range, Ranges
@@ -52,8 +55,9 @@ def lambda_edges(lams: Sequence[float]) -> tuple[float, ...]:
     return tuple(edge(a, b) for a, b in pairwise(distinct))
 
 
-def tensor_ranges(groups: Sequence[Histogram], method: Method) -> Ranges:
-    """Ranges of one tensor from its histogram in each group. Pooled error counts every group alike, however large.
+def tensor_ranges(groups: Sequence[Histogram], method: Method, samples: int = 1) -> Ranges:
+    """Ranges of one tensor from its histogram in each group, seen in so many trajectories. Pooled error counts every
+    group alike, however large.
 
     A group that was always zero has the pooled range: any is exact for it, and one unlike those of the other groups
     would coarsen their scales where groups share a zero point or a grid.
@@ -69,6 +73,7 @@ def tensor_ranges(groups: Sequence[Histogram], method: Method) -> Ranges:
         per_group_symmetric=tuple(
             pooled_symmetric if zero else find_symmetric(density) for density, zero in zip(each, is_zero, strict=True)
         ),
+        by_channel=by_channel(groups, samples) if method == "channels" else None,
     )
 
 
@@ -220,6 +225,7 @@ def _minimise(error: Error, is_free: Sequence[bool]) -> tuple[float, ...]:
 
 
 METHODS: dict[Method, tuple[Callable[[Density], Range], Callable[[Density], float]]] = {
+    "channels": (mse_range, mse_amax),
     "mse": (mse_range, mse_amax),
     "minmax": (minmax_range, minmax_amax),
     "percentile": (percentile_range, percentile_amax),

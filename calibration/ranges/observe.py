@@ -1,7 +1,7 @@
 """Watch a prepared graph run: which activations matter, how to see them, and what was counted, group by group."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -27,6 +27,19 @@ def observed_tensors(graph: Graph) -> tuple[str, ...]:
     """Inputs and outputs of every Conv, MatMul and Gemm with a constant weight: what a lowering may quantize."""
     ops = (weighted_op(node, graph) for node in graph.nodes)
     return tuple(dict.fromkeys(name for op in ops if op for name in (op.x, op.name)))
+
+
+def channel_axes(graph: Graph) -> dict[str, int]:
+    """By tensor, the axis along which its channels lie, of those that `observed_tensors` names. A tensor that two
+    operations read along different axes has none, nor has one that is transposed first."""
+    axes: dict[str, set[int]] = {}
+    for op in filter(None, (weighted_op(node, graph) for node in graph.nodes)):
+        if op.node.attributes.get("transA"):
+            axes.setdefault(op.x, set()).update((0, op.channel_axis))
+            continue
+        for name in (op.x, op.name):
+            axes.setdefault(name, set()).add(op.channel_axis)
+    return {name: found.pop() for name, found in axes.items() if len(found) == 1}
 
 
 def watch(graph: Graph, tensors: Iterable[str]) -> Graph:
@@ -65,11 +78,20 @@ def open_watched(graph: Graph, tensors: Sequence[str]) -> Network:
 
 @dataclass
 class Counts:
-    """Histograms of tensors by lambda group, growing with each evaluation. `edges` as in `manifest.Body.groups`."""
+    """Histograms of tensors by lambda group, growing with each evaluation. `edges` as in `manifest.Body.groups`; `axes`
+    as `channel_axes` has them: of other tensors channels are not told apart. `samples`: how many trajectories there
+    are, once all are counted."""
 
     tensors: tuple[str, ...]
     edges: tuple[float, ...]
     histograms: dict[tuple[str, int], Histogram] = field(default_factory=dict)
+    axes: Mapping[str, int] = field(default_factory=dict)
+    samples: int = 1
+
+    @staticmethod
+    def empty(graph: Graph, edges: tuple[float, ...], samples: int) -> "Counts":
+        """Of what a lowering of a prepared graph may quantize."""
+        return Counts(observed_tensors(graph), edges, axes=channel_axes(graph), samples=samples)
 
     def add(self, evaluation: Evaluation) -> None:
         """Count what the tensors held. UserError naming the tensor and the step if a value is not finite."""
@@ -79,7 +101,7 @@ class Counts:
 
         def count(name: str) -> Histogram:
             try:
-                seen = measure(held[name])
+                seen = measure(held[name], self.axes.get(name))
             except ValueError as error:
                 raise UserError(
                     f"tensor {name!r} has {error} at step {evaluation.state.index + 1} (time {step.time:g})",

@@ -1,12 +1,13 @@
 """The ranges table: what calibration measured, tensor by tensor and lambda group by lambda group.
 
 A safetensors file. Each tensor of the prepared graph has one float64 array [1 + groups, 3] under its own name: row 0
-is pooled over all groups, row 1 + g is group g; the columns are low, high and the symmetric amax. The rest is one
-JSON object in the header.
+is pooled over all groups, row 1 + g is group g; the columns are low, high and the symmetric amax. One whose channels
+may have scales of their own has two more, "factors(name)" [channels] and "by_channel(name)", the ranges of what is
+divided by them. The rest is one JSON object in the header.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import isfinite
 from pathlib import Path
@@ -21,12 +22,13 @@ from safetensors.numpy import save as save_tensors
 
 from fewstep.runtime.errors import UserError
 
-SCHEMA = 1
+SCHEMA = 2
+READ = (1, SCHEMA)  # 1 knew no channels
 HEADER = "fewstep.ranges"  # one key only: safetensors writes several in an arbitrary order, and the file is hashed
 RECALIBRATE = "run `fewstep calibrate` again"
 
 Array = NDArray[Any]
-Method = Literal["mse", "minmax", "percentile", "entropy"]
+Method = Literal["channels", "mse", "minmax", "percentile", "entropy"]
 
 
 @dataclass(frozen=True)
@@ -41,13 +43,23 @@ class Range:
 class Ranges:
     """Ranges of one tensor: asymmetric (low, high) and symmetric (amax > 0, for [-amax, amax]).
 
-    `per_group[g]` is the group of lambda in [edge g-1, edge g), from noise (low lambda) to clean.
+    `per_group[g]` is the group of lambda in [edge g-1, edge g), from noise (low lambda) to clean. All are of one scale
+    for all channels; `by_channel` is there if each channel may have its own.
     """
 
     pooled: Range
     per_group: tuple[Range, ...]
     pooled_symmetric: float
     per_group_symmetric: tuple[float, ...]
+    by_channel: "ByChannel | None" = None
+
+
+@dataclass(frozen=True)
+class ByChannel:
+    """What each channel is divided by, and the ranges of what that makes."""
+
+    factors: tuple[float, ...]
+    ranges: Ranges
 
 
 class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -84,6 +96,10 @@ class RangesTable:
         """The file's bytes; the same table always gives the same bytes."""
         header = Header(SCHEMA, self.graph_sha256, self.plan, self.groups, self.method)
         arrays = {name: _to_array(ranges) for name, ranges in self.tensors.items()}
+        for name, ranges in self.tensors.items():
+            if ranges.by_channel is not None:
+                arrays[_factors(name)] = np.array(ranges.by_channel.factors, dtype="<f8")
+                arrays[_by_channel(name)] = _to_array(ranges.by_channel.ranges)
         return save_tensors(arrays, metadata={HEADER: msgspec.json.encode(header).decode()})
 
 
@@ -100,12 +116,13 @@ def load(path: Path) -> RangesTable:
 def decode(data: bytes) -> RangesTable:
     """The table in a file's bytes. ValueError says what is wrong with them."""
     arrays, header = _read(data)
-    if header.schema != SCHEMA:
-        raise ValueError(f"schema {header.schema}, this fewstep reads {SCHEMA}")
+    if header.schema not in READ:
+        raise ValueError(f"schema {header.schema}, this fewstep reads {' and '.join(map(str, READ))}")
     if not all(isfinite(edge) for edge in header.groups) or any(a >= b for a, b in pairwise(header.groups)):
         raise ValueError("its group edges do not increase")
     groups = len(header.groups) + 1
-    tensors = {name: _to_ranges(name, rows, groups) for name, rows in arrays.items()}
+    beside = {of(name) for name in arrays for of in (_factors, _by_channel)}
+    tensors = {name: _complete(name, arrays, groups) for name in arrays if name not in beside}
     return RangesTable(header.graph_sha256, header.plan, header.groups, header.method, tensors)
 
 
@@ -121,6 +138,28 @@ def _read(data: bytes) -> tuple[Mapping[str, Array], Header]:
         raise ValueError(str(error)) from None
     except KeyError:
         raise ValueError("not a ranges table") from None
+
+
+def _factors(name: str) -> str:
+    return f"factors({name})"
+
+
+def _by_channel(name: str) -> str:
+    return f"by_channel({name})"
+
+
+def _complete(name: str, arrays: Mapping[str, Array], groups: int) -> Ranges:
+    """A tensor's ranges, with those by channel if it has any."""
+    ranges = _to_ranges(name, arrays[name], groups)
+    factors, rows = arrays.get(_factors(name)), arrays.get(_by_channel(name))
+    if factors is None and rows is None:
+        return ranges
+    if factors is None or rows is None or factors.dtype != np.float64 or factors.ndim != 1:
+        raise ValueError(f"tensor {name!r} has no factors, or no ranges, by channel")
+    if len(factors) < 2 or not (np.isfinite(factors) & (factors > 0)).all():
+        raise ValueError(f"tensor {name!r} has a factor by channel that is none")
+    own = ByChannel(tuple(factors.tolist()), _to_ranges(_by_channel(name), rows, groups))
+    return replace(ranges, by_channel=own)
 
 
 def _to_array(ranges: Ranges) -> NDArray[np.float64]:

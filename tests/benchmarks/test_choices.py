@@ -1,6 +1,7 @@
 """What the ablation compares with: rounding by second moments, rescaled and joined graphs."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,17 +11,19 @@ from choices.gptq import gptq
 from choices.hessians import as_rows, drawn_patches, layer_hessians
 from choices.joining import join_concat
 from choices.local_bias import local_corrections, operations_alone
-from choices.rescaling import dilation, reaches, rescaled_inputs, rescaled_outputs, smoothing
-from choices.rows import around_128
+from choices.rescaling import dilation, reaches, rescaled_inputs, smoothing
+from choices.rows import Row, around_128, dilated, joined, smoothed
+from choices.seen import Seen
 from small_body import body, feeds, table
 from test_calibrate import FIRST, denoiser, write_bundle
 
 from fewstep.calibration.calibrate import open_task
 from fewstep.calibration.count import count_activations, tabulate
 from fewstep.calibration.lowering.quantize import lower_graph
-from fewstep.calibration.lowering.selection import WeightedOp, selected_ops, weighted_op
+from fewstep.calibration.lowering.selection import selected_ops, weighted_op
 from fewstep.calibration.lowering.targets.cpu_x86 import CPU_X86
-from fewstep.calibration.ranges.table import Range, Ranges
+from fewstep.calibration.ranges.observe import Counts
+from fewstep.calibration.ranges.table import Method, Range, Ranges, RangesTable
 from fewstep.graph.graph import BATCH, Graph, Node, Value
 from fewstep.graph.passes.concat import split_concat
 from fewstep.graph.session import run
@@ -87,7 +90,7 @@ def test_second_moments_are_means_over_the_plan(tmp_path: Path) -> None:
     hessian = layer_hessians(task, [op])[op.name]
     assert hessian.shape == (16 * 9, 16 * 9) and np.array_equal(hessian, hessian.T)
     assert np.linalg.eigvalsh(hessian).min() > -1e-6 * hessian.max()
-    reach = reaches(task, [op], inputs=True)[op.name]
+    reach = reaches(task, [op])[op.name]
     assert np.all(np.diag(hessian).reshape(16, 9).max(axis=1) <= reach**2)
 
 
@@ -111,20 +114,35 @@ def test_smoothing_makes_inputs_and_weights_reach_equally_far() -> None:
         np.testing.assert_allclose(reach / factors, magnitudes * factors, rtol=1e-6)
 
 
-@pytest.mark.parametrize("rescaled", [rescaled_inputs, rescaled_outputs])
-def test_rescaled_graphs_compute_the_same(rescaled: object) -> None:
+def test_rescaled_graphs_compute_the_same() -> None:
     prepared = body()
     ops = selected_ops(prepared)
-    factors = {op.name: 2.0 ** np.arange(-4, 4).repeat(channels(op, rescaled) // 8) for op in ops}
-    graph = rescaled(prepared, ops, factors)  # type: ignore[operator]
+    factors = {op.name: 2.0 ** np.arange(-4, 4).repeat(op.channels_in // 8) for op in ops}
+    graph = rescaled_inputs(prepared, ops, factors)
     assert len(graph.nodes) == len(prepared.nodes) + len(ops)
     assert {op.name for op in selected_ops(graph)} != set() and graph.outputs == prepared.outputs
     expected = run(prepared, feeds(prepared))["output"]
     np.testing.assert_allclose(run(graph, feeds(prepared))["output"], expected, atol=1e-5)
 
 
-def channels(op: WeightedOp, rescaled: object) -> int:
-    return op.channels_in if rescaled is rescaled_inputs else op.channels_out
+@pytest.mark.parametrize(
+    ("row", "method"),
+    [(joined, "channels"), (dilated, "mse"), (partial(smoothed, ("Conv",)), "mse"), (partial(smoothed, ()), "mse")],
+)
+def test_rows_that_rescale_channels_themselves_give_them_one_scale(
+    row: Row, method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    methods: list[str] = []
+    table_of = Seen.table
+
+    def counted(seen: Seen, counts: Counts, method: Method = "channels") -> RangesTable:
+        methods.append(method)
+        return table_of(seen, counts, method)
+
+    monkeypatch.setattr(Seen, "table", counted)
+    task = open_task(replace(FIRST, bundle=write_bundle(tmp_path / "bundle", denoiser())))
+    body_of_row = row(Seen(task))
+    assert methods == [method] and any(node.op == "QLinearConv" for node in body_of_row.graph.nodes)
 
 
 def test_joining_undoes_the_splitting() -> None:

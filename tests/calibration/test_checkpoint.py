@@ -5,6 +5,7 @@ import logging
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 from time import time
 from typing import Any
@@ -19,7 +20,9 @@ from fewstep.calibration import calibrate as verb
 from fewstep.calibration import checkpoint, count, sources
 from fewstep.calibration.calibrate import CalibrateOptions, Inputs, calibrate
 from fewstep.calibration.inputs import LONG
-from fewstep.calibration.ranges.observe import observed_tensors
+from fewstep.calibration.ranges import observe
+from fewstep.calibration.ranges.histogram import measure
+from fewstep.calibration.ranges.observe import Counts, observed_tensors
 from fewstep.calibration.trajectories import Evaluation
 from fewstep.graph import io
 from fewstep.runtime import cache
@@ -152,7 +155,7 @@ def other_code(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def more_tensors(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (checkpoint, count):
+    for module in (checkpoint, observe):
         monkeypatch.setattr(module, "observed_tensors", lambda graph: (*observed_tensors(graph), "m1"))
 
 
@@ -177,7 +180,7 @@ def test_counts_without_a_tensor_start_anew(
     """However a file came by that name: what it lacks could never be made up for."""
     expected = calibrate(replace(options, bundle=write_bundle(tmp_path / "other", denoiser()))).manifest
     with monkeypatch.context() as before:
-        before.setattr(count, "observed_tensors", lambda graph: observed_tensors(graph)[1:])
+        before.setattr(observe, "observed_tensors", lambda graph: observed_tensors(graph)[1:])
         interrupt(options, monkeypatch)
     assert calibrate(options).manifest.files == expected.files
     assert "cannot be read (it has no tensor 'x'): it starts anew" in caplog.text and not kept()
@@ -232,6 +235,46 @@ def test_own_conditions_are_part_of_what_is_kept(
         np.savez(tmp_path / "own.npz", **{"class": np.array(classes)})
         interrupt(own, monkeypatch)
     assert len(kept()) == 2 and "going on" not in caplog.text
+
+
+def test_what_channels_reached_survives_the_file_bit_for_bit() -> None:
+    """Two arrays for each histogram: counts, and extremes of as many channels as its tensor has; -0.0 and subnormals
+    among the numbers."""
+    rng = np.random.default_rng(0)
+    values = {name: rng.standard_normal((9, channels)).astype(np.float32) for name, channels in (("a", 5), ("b", 3))}
+    values["a"][:, 2:4] = [-0.0, 1e-45]
+    tensors, axes = tuple(values), {"a": 1, "b": -1}
+    held = {(name, g): measure(of * np.float32(1 + g), axes[name]) for name, of in values.items() for g in range(2)}
+    held |= {("plain", g): measure(values["a"]) for g in range(2)}
+    counts = Counts((*tensors, "plain"), (0.0,), held, axes)
+    checkpoint.Checkpoint("extremes").save(counts, 7, is_last=True)
+    content = cache.read("calibration", "extremes")
+    assert content is not None
+    with np.load(BytesIO(content[checkpoint.DIGEST :])) as kept_arrays:
+        _, *arrays = kept_arrays.values()
+    assert [array.shape for array in arrays[1::2]] == [(2, 5), (2, 5), (2, 3), (2, 3), (2, 1), (2, 1)]
+    for stored, histogram in zip(arrays[::2], held.values(), strict=True):
+        assert np.array_equal(stored, histogram.stored)
+    found, done = checkpoint.Checkpoint("extremes").load(Counts(counts.tensors, counts.edges, axes=axes))
+    assert done == 7 and found.axes == axes and found.histograms.keys() == held.keys()
+    for key, histogram in held.items():
+        again = found.histograms[key]
+        assert (again.exponent, again.first) == (histogram.exponent, histogram.first)
+        for one, other in zip(
+            (again.stored, again.lows, again.highs), (histogram.stored, histogram.lows, histogram.highs), strict=True
+        ):
+            assert one.dtype == other.dtype and one.shape == other.shape and one.tobytes() == other.tobytes()
+
+
+def test_an_interrupted_calibration_has_the_scales_of_channels_of_a_whole_one(
+    options: CalibrateOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = calibrate(replace(options, bundle=write_bundle(tmp_path / "other", denoiser()))).table
+    interrupt(options, monkeypatch)
+    found = calibrate(options).table
+    assert found.method == "channels" and found == expected
+    own = found["a1"].by_channel
+    assert own is not None and len(own.factors) == 16 and len(set(own.factors)) > 8
 
 
 class Counted:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fewstep.calibration.lowering.encoding import (
-    LEAST_GAIN,
+    LEAST_FINER,
     asymmetric_int8,
     asymmetric_uint8,
     centred_int8,
@@ -72,8 +72,8 @@ def test_a_code_is_centred_where_its_scales_become_finer(grouped: bool) -> None:
     np.testing.assert_array_equal(centred_int8(sums, grouped).scales, symmetric_int8(sums, grouped).scales)
 
 
-def test_the_least_gain_decides() -> None:
+def test_scales_finer_by_the_least_factor_decide() -> None:
     """[-low, 1]: the symmetric step is 1/127, the moved one (1 + low) / 255."""
-    turn = 255 / 127 / LEAST_GAIN - 1
+    turn = 255 / 127 / LEAST_FINER - 1
     assert centred_int8(ranges((-turn * 0.97, 1.0)), False).zero_point != 0
     assert centred_int8(ranges((-turn * 1.03, 1.0)), False).zero_point == 0

@@ -8,8 +8,9 @@ The builder takes neither zero points nor scales that are gathered by group, so 
 division in front of the pair and a product behind the operation (`lowering/factors.py`); and, where the code is finer
 for it, as behind a SiLU, a subtraction in front and a sum behind (`lowering/centring.py`):
 
-    op(x, W) + bias      ==>      (op(pair(x / factor - c), W) + c * sum of W) * factor + bias
+    op(x, W) + bias      ==>      (op(pair(x / s / factor - c), s W) + c * sum of s W) * factor + bias
 
+with s of scales of channels (`lowering/channels.py`), where x has them.
 The zero point is shared by the groups, so that c is a constant: one of their own would need a bias gathered for each
 operation, for scales 1 % finer. tensorrt-rtx 1.7 fuses all of it with the activations and norms around: an engine of
 the shipped model has 121 kernels with factors and 125 without. What that costs on a GPU is not measured.
@@ -20,6 +21,7 @@ it computes in float32 what it has no float16 kernel for: neither the rounding n
 
 import numpy as np
 
+from fewstep.calibration.lowering.channels import LEAST_GAIN_FUSED
 from fewstep.calibration.lowering.coverage import count
 from fewstep.calibration.lowering.encoding import centred_int8, product_of
 from fewstep.calibration.lowering.pairs import pairs
@@ -57,6 +59,7 @@ TENSORRT = Target(
         form=pairs(np.dtype(np.float16)),
         constant_scales=True,
         centred=True,
+        least_gain=LEAST_GAIN_FUSED,
     ),
     passes=(to_float16,),
     check=pairs_on_inputs_only,

@@ -72,6 +72,28 @@ def test_groups_are_judged_by_ranges_of_the_method_that_the_table_is_made_by() -
     assert sum(squared_error(values, clipped.pooled) for values in groups) < (1 + TOLERANCE) * own
 
 
+def by_channel(*groups: np.ndarray) -> Counts:
+    """One tensor of two groups [values, channels]."""
+    histograms = {("a", number): measure(values, 1) for number, values in enumerate(groups)}
+    return Counts(("a",), (0.0,), histograms, samples=1 << 80)
+
+
+def test_groups_are_judged_by_what_channels_reach_where_each_has_a_scale() -> None:
+    """One value in 600 000 at twice of what the others reach, in every channel: mse clips them, but nothing is clipped
+    by channel, and the other group would have steps twice as long."""
+    normal = np.tile(NORMAL, 120).reshape(-1, 4)
+    given = by_channel(normal, np.append(normal, np.full((1, 4), 8, np.float32), axis=0))
+    assert merge_groups(given, "mse", has_symmetric=False).edges == ()
+    assert merge_groups(given, "channels", has_symmetric=False).edges == given.edges
+
+
+def test_groups_whose_channels_change_places_are_merged_if_both_fill_the_same_range() -> None:
+    """All groups have the factors of the loudest: those of the pair are those of each."""
+    normal = NORMAL.reshape(-1, 4)
+    given = by_channel(normal * np.float32([1, 1, 0.25, 0.25]), (normal * np.float32([1, 1, 0.25, 0.25]))[:, ::-1])
+    assert merge_groups(given, "channels", has_symmetric=False).edges == ()
+
+
 def squared_error(values: np.ndarray, found: Range) -> float:
     """Mean, in uint8 with this range."""
     scale = (found.high - found.low) / 255

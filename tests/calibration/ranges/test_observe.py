@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fewstep.calibration.ranges.histogram import measure
-from fewstep.calibration.ranges.observe import Counts, batch_within, observed_tensors, watch
+from fewstep.calibration.ranges.observe import Counts, batch_within, channel_axes, observed_tensors, watch
 from fewstep.calibration.trajectories import Evaluation
 from fewstep.graph.graph import BATCH, Graph, Node, Value
 from fewstep.graph.session import open_session
@@ -56,6 +56,36 @@ def evaluation(lam: float | None, **tensors: np.ndarray) -> Evaluation:
 
 def test_inputs_and_outputs_of_weighted_layers_are_observed() -> None:
     assert observed_tensors(GRAPH) == ("x", "a", "b", "c")
+
+
+def test_channels_lie_along_the_second_axis_of_convolutions_and_the_last_of_linear_layers() -> None:
+    """What two operations read along different axes has none."""
+    linear = {name: np.ones((4, 4), np.float32) for name in ("w", "v", "u")}
+    nodes = (
+        Node("MatMul", ("b", "w"), ("d",)),
+        Node("MatMul", ("d", "v"), ("e",)),
+        Node("Gemm", ("e", "u"), ("f",), {"transB": 1}),
+    )
+    both = GRAPH.with_nodes((*GRAPH.nodes, *nodes), linear)
+    assert channel_axes(GRAPH) == {"x": 1, "a": 1, "b": 1, "c": 1}
+    assert channel_axes(both) == {"x": 1, "a": 1, "c": 1, "d": -1, "e": -1, "f": -1}
+    assert set(observed_tensors(both)) - set(channel_axes(both)) == {"b"}
+
+
+def test_extremes_are_counted_by_channel_where_channels_are_told_apart() -> None:
+    counts = Counts.empty(GRAPH, (0.0,), 6)
+    assert counts.tensors == observed_tensors(GRAPH) and counts.axes == channel_axes(GRAPH)
+    plain = Counts(counts.tensors, counts.edges)
+    for one in (counts, plain):
+        for scale in (1, -3):
+            one.add(replace(evaluation(1.0, a=scale * X, b=X, c=X), seeds=(3, 4, 5)))
+    together = np.stack([X, -3 * X])
+    assert np.array_equal(counts.histograms["a", 1].lows, together.min(axis=(0, 1, 3, 4)))
+    assert np.array_equal(counts.histograms["a", 1].highs, together.max(axis=(0, 1, 3, 4)))
+    assert np.array_equal(counts.histograms["x", 1].highs, X.max(axis=(0, 2, 3)))
+    assert counts.samples == 6
+    assert plain.histograms["a", 1].lows.tolist() == [together.min()]
+    assert counts.reached()["a"] == plain.reached()["a"] == np.abs(together).max()
 
 
 def test_a_watched_graph_returns_what_the_tensors_hold_and_the_same_output() -> None:

@@ -1,0 +1,220 @@
+"""Scales of channels in the graph: the same numbers, and quiet channels rounded as finely as loud ones.
+
+Factors are given, and where nothing else is said they are powers of two, so that multiplying and dividing by them
+rounds nothing: what is lowered from a graph with uneven channels must then be what is lowered from the same with even
+ones, to the last bit.
+"""
+
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from small_body import EDGES, FACTORS, SELECTED, body, feeds, open_simulation, sqnr
+from uneven_body import F32, REACH, given, layer, one_scale, products, result, seen, what_they_reach
+
+from fewstep.calibration.lowering.channels import even_weight, evened
+from fewstep.calibration.lowering.encoding import Encoding, even_of, integer_of, scale_of
+from fewstep.calibration.lowering.quantize import encoded_tensors, encodings_of, lower, lower_graph
+from fewstep.calibration.lowering.scheme import Scheme, Target
+from fewstep.calibration.lowering.selection import WeightedOp, selected_ops
+from fewstep.calibration.lowering.targets.cpu_x86 import CPU_X86
+from fewstep.calibration.lowering.targets.tensorrt import TENSORRT
+from fewstep.calibration.ranges.observe import channel_axes
+from fewstep.graph.graph import BATCH, GROUP, Array, Graph, Node, Value
+from fewstep.graph.session import open_session, run
+
+KINDS = ("MatMul", "Gemm", "Gemm transB", "Conv", "grouped Conv")
+both = pytest.mark.parametrize("target", [CPU_X86, TENSORRT], ids=lambda target: target.name)
+
+
+@both
+@pytest.mark.parametrize("kind", KINDS)
+def test_uneven_channels_are_rounded_as_even_ones_are(kind: str, target: Target) -> None:
+    uneven, even = layer(kind), layer(kind, np.ones(32))
+    ranges = seen(uneven, given(uneven))
+    own = ranges["a"].by_channel
+    assert own is not None and own.factors == tuple(REACH)
+    found, expected = result(uneven, ranges, target), result(even, seen(even, given(even)), target)
+    np.testing.assert_array_equal(found, expected)
+    exact = run(uneven, given(uneven), ["b"])["b"]
+    one = sqnr(exact, result(uneven, one_scale(ranges), target))
+    assert sqnr(exact, found) > one + 15
+
+
+@both
+def test_each_group_has_its_own_ranges_of_even_channels(target: Target) -> None:
+    graph = layer("Conv")
+    ranges = seen(graph, given(graph), groups=3)
+    own = ranges["a"].by_channel
+    assert own is not None and [each.high for each in own.ranges.per_group] == [0.25, 0.5, 1.0]
+    exact = run(graph, given(graph), ["b"])["b"]
+    widest = result(graph, ranges, target, group=2)
+    single = result(graph, seen(graph, given(graph)), target)
+    assert sqnr(exact, widest) == pytest.approx(sqnr(exact, single), abs=0.5)
+    assert sqnr(exact, result(graph, ranges, target, group=0)) < 15  # clipped at a fourth
+
+
+def multiplied(prepared: Graph, ops: tuple[WeightedOp, ...], scheme: Scheme) -> dict[str, Encoding]:
+    """Codes with multipliers of 1 to 8 for every tensor that a lowering encodes."""
+    codes, rng = {}, np.random.default_rng(0)
+    axes = channel_axes(prepared)
+    values = run(prepared, feeds(prepared), list(encoded_tensors(ops, scheme)))
+    for name in encoded_tensors(ops, scheme):
+        multipliers = rng.uniform(1, 8, values[name].shape[axes[name]]).astype(np.float32).astype(np.float64)
+        codes[name] = Encoding(np.ones(1), np.uint8(0), np.ones(1), multipliers)
+    return codes
+
+
+@both
+@pytest.mark.parametrize("spatial", [1, 2])
+def test_in_float_the_graph_computes_the_same(target: Target, spatial: int) -> None:
+    """All tensors keep their meaning, and those that are multiplied are what their names say."""
+    prepared, ops = body(spatial), selected_ops(body(spatial))
+    codes = multiplied(prepared, ops, target.scheme)
+    graph, inner, renamed = evened(prepared, ops, codes, target.scheme)
+    weights = {op.weight: even_weight(op, prepared, codes) for op in ops}
+    for op in ops:
+        if target.scheme.form.encodes_output(op):
+            along = codes[op.name].multipliers
+            assert along is not None
+            weights[op.weight] = (weights[op.weight] * along.reshape(-1, *[1] * spatial, 1)).astype(np.float32)
+    names = [name for op in ops for name in (op.x, op.name)]
+    expected = run(prepared, feeds(prepared), ["output", *names])
+    found = run(graph.with_nodes(graph.nodes, weights), feeds(prepared), ["output", *names, *renamed])
+    for name in ("output", *names):
+        np.testing.assert_allclose(found[name], expected[name], atol=5e-6 * np.abs(expected[name]).max())
+    axes = channel_axes(prepared)
+    for name, code in codes.items():
+        assert code.multipliers is not None
+        shape = [-1 if axis == axes[name] % expected[name].ndim else 1 for axis in range(expected[name].ndim)]
+        scaled = expected[name] * code.multipliers.reshape(shape)
+        np.testing.assert_allclose(found[even_of(name)], scaled, atol=5e-6 * np.abs(scaled).max())
+    assert [op.node.inputs[0] for op in inner] == [even_of(op.x) for op in ops]
+    assert renamed == {even_of(name): code for name, code in codes.items()}
+
+
+@both
+def test_what_several_operations_read_is_multiplied_once(target: Target) -> None:
+    prepared = body()
+    always = replace(target, scheme=replace(target.scheme, least_gain=-np.inf))
+    graph = lower(prepared, seen(prepared, feeds(prepared)), always).graph
+    inputs = Counter(["a1", "tokens", "a3"])
+    written = Counter(even_of(name) for name in ("h2", "shortcut", "h3")) if target is CPU_X86 else Counter()
+    assert products(graph) == inputs + written
+    assert products(lower(prepared, one_scale(seen(prepared, feeds(prepared))), always).graph) == Counter()
+
+
+def outputs(reach: Array = REACH, direct: bool = True) -> Graph:
+    """x -> a -> h, whose channels are uneven, -> b: one convolution behind the other, or a bias between."""
+    rng = np.random.default_rng(0)
+    shaped = reach.reshape(-1, 1, 1, 1)
+    constants = {
+        "first": np.eye(32)[..., None, None],
+        "w": rng.standard_normal((32, 32, 3, 3)) * shaped / 17,
+        "v": rng.standard_normal((32, 32, 1, 1)) / reach.reshape(1, -1, 1, 1) / 6,
+        "last": rng.standard_normal((32, 32, 1, 1)) / 6,
+        "bias": np.zeros((1, 32, 1, 1)),
+    }
+    nodes = (
+        Node("Conv", ("x", "first"), ("a",)),
+        Node("Conv", ("a", "w"), ("h",), {"pads": [1, 1, 1, 1]}),
+        *(() if direct else (Node("Add", ("h", "bias"), ("biased",)),)),
+        Node("Conv", ("h" if direct else "biased", "v"), ("b",)),
+        Node("Conv", ("b", "last"), ("output",)),
+    )
+    x, y = (Value(name, F32, (BATCH, 32, 6, 6)) for name in ("x", "output"))
+    return Graph("two", (x,), (y,), nodes, {name: array.astype(np.float32) for name, array in constants.items()})
+
+
+def by_channel_sqnr(exact: Array, found: Array) -> np.ndarray:
+    return np.array([sqnr(exact[:, channel], found[:, channel]) for channel in range(exact.shape[1])])
+
+
+def test_quiet_channels_of_what_a_convolution_writes_are_as_near_as_loud_ones() -> None:
+    """With one scale each halving costs a channel 6 dB. The integers of weights are the same: their scales are not."""
+    graph = outputs(direct=False)
+    ranges = seen(graph, given(graph), factors=what_they_reach)
+    exact = run(graph, given(graph), ["h"])["h"]
+    many, one = (by_channel_sqnr(exact, result(graph, of, CPU_X86, "h")) for of in (ranges, one_scale(ranges)))
+    assert many.min() > 35 and many.max() - many.min() < 6
+    assert many[REACH == 1 / 32].mean() - one[REACH == 1 / 32].mean() > 20
+    lowered, plain = (lower(graph, of, CPU_X86).graph for of in (ranges, one_scale(ranges)))
+    code = encodings_of(graph, ranges, selected_ops(graph), CPU_X86.scheme)
+    assert code["a"].multipliers is None and code["h"].multipliers is not None
+    np.testing.assert_array_equal(lowered.constants[integer_of("w")], plain.constants[integer_of("w")])
+    scales = [each.constants[scale_of("w")] for each in (lowered, plain)]
+    np.testing.assert_array_equal(scales[0], (scales[1] * code["h"].multipliers).astype(np.float32))
+
+
+def test_a_convolution_behind_another_reads_what_that_wrote() -> None:
+    graph = outputs()
+    ranges = seen(graph, given(graph), factors=what_they_reach)
+    lowered = lower(graph, ranges, CPU_X86).graph
+    assert not products(lowered)  # nothing reads h itself
+    assert [node.inputs[0] for node in lowered.nodes if node.op == "QuantizeLinear"] == ["a"]
+    assert [node.inputs[0] for node in lowered.nodes if node.op == "QLinearConv"] == [
+        integer_of("a"),
+        integer_of(even_of("h")),
+    ]
+    exact = run(graph, given(graph), ["b"])["b"]
+    many, one = (sqnr(exact, result(graph, of, CPU_X86)) for of in (ranges, one_scale(ranges)))
+    assert many > one + 15
+    assert products(lower(graph, ranges, TENSORRT).graph) == Counter(["a", "h"])
+
+
+@both
+def test_operations_in_float_read_what_they_read_before(target: Target) -> None:
+    prepared = body()
+    ranges = seen(prepared, feeds(prepared))
+    always = replace(target, scheme=replace(target.scheme, least_gain=-np.inf))
+    graph, ops, _ = lower_graph(prepared, ranges, always, in_float=("shortcut",))
+    assert {op.name for op in ops} == set(SELECTED) - {"shortcut"} and integer_of(
+        "shortcut.weight"
+    ) not in graph.constants
+    (node,) = (node for node in graph.nodes if node.output == "shortcut")
+    assert node.op == "Conv" and node.inputs[0] == "a1"
+    weight = graph.constants[node.inputs[1]]
+    np.testing.assert_array_equal(weight, prepared.constants["shortcut.weight"].astype(weight.dtype))
+    fed = feeds(prepared)
+    found = (open_simulation if target is TENSORRT else open_session)(graph, ["shortcut"])(fed)
+    exact = run(prepared, fed, ["shortcut", "output"])
+    np.testing.assert_allclose(found["shortcut"], exact["shortcut"], atol=2e-3 * np.abs(exact["shortcut"]).max())
+    assert sqnr(exact["output"], found["output"]) > 30
+
+
+def test_multipliers_are_numbers_of_float16_and_weights_are_divided_by_them() -> None:
+    prepared = body()
+    ranges, ops = seen(prepared, feeds(prepared), factors=what_they_reach), selected_ops(prepared)
+    codes = encodings_of(prepared, ranges, ops, TENSORRT.scheme)
+    graph = lower(prepared, ranges, TENSORRT).graph
+    for op in ops:
+        own, numbers = ranges[op.x].by_channel, codes[op.x].multipliers
+        assert own is not None and numbers is not None
+        np.testing.assert_array_equal(numbers, (1 / np.array(own.factors)).astype(np.float16))
+        assert np.abs(numbers * own.factors - 1).max() > 1e-5  # they were rounded
+        (node,) = (node for node in graph.nodes if node.name == f"channels({op.x})")
+        written = graph.constants[node.inputs[1]]
+        assert written.dtype == np.float16 and np.array_equal(written.reshape(-1), numbers)
+        shape = (1, -1, 1, 1) if op.node.op == "Conv" else (-1, 1)
+        taken_back = even_weight(op, prepared, codes) * numbers.reshape(shape)
+        np.testing.assert_allclose(taken_back, prepared.constants[op.weight], rtol=1e-6)
+
+
+@both
+def test_the_whole_body_is_near_float_in_the_widest_group(target: Target) -> None:
+    prepared = body()
+    ranges = seen(prepared, feeds(prepared), groups=len(FACTORS))
+    always = replace(target, scheme=replace(target.scheme, least_gain=-np.inf))
+    lowered = lower(prepared, ranges, always)
+    every = len(encoded_tensors(selected_ops(prepared), target.scheme))
+    assert every == (6 if target is CPU_X86 else 3)
+    assert f"{every} of {every} activations have a scale for each channel" in lowered.notes
+    assert not [note for note in lower(prepared, one_scale(ranges), always).notes if "for each channel" in note]
+    assert set(lowered.coverage.int8_ops) == set(SELECTED) and lowered.groups == tuple(
+        float(e) for e in range(len(EDGES))
+    )
+    exact = run(prepared, feeds(prepared))["output"]
+    fed = feeds(prepared) | {GROUP: np.array([len(FACTORS) - 1])}
+    found = (open_session if target is CPU_X86 else open_simulation)(lowered.graph)(fed)["output"]
+    assert sqnr(exact, found) > 30
