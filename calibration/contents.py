@@ -93,7 +93,8 @@ class StageContents(Struct, frozen=True):
 
 
 class BodyContents(Struct, frozen=True):
-    """One deployable form of the denoiser. `multiplying` are its operations that multiply, in order."""
+    """One deployable form of the denoiser. `multiplying` are its operations that multiply, in order; `uncounted` says
+    why they are not there."""
 
     precision: str
     target: str
@@ -104,6 +105,7 @@ class BodyContents(Struct, frozen=True):
     multiplying: tuple[Operation, ...]
     types: tuple[str, ...]  # of the operations of `multiplying`
     stages: tuple[StageContents, ...] = ()
+    uncounted: str = ""
 
 
 class PlanContents(Struct, frozen=True):
@@ -169,7 +171,7 @@ def inspect(options: InspectOptions) -> Contents:
     """Read a bundle. Every graph is read and, where onnxruntime runs it, opened once."""
     bundle = open_bundle(options.bundle)
     manifest = bundle.manifest
-    base = manifest.bodies.get("float32")  # a packed bundle may have left it out
+    base = manifest.bodies.get("float32")
     prepared = None if base is None else io.load(bundle.graph(base.graph), root=bundle.path)
     files = {name: bundle.file(name).stat().st_size for name in manifest.files}
     return Contents(
@@ -252,8 +254,9 @@ def _body(bundle: Bundle, name: str, body: Body, prepared: Graph | None) -> Body
         StageContents(stage.until, _graph(bundle, stage.graph, runs_here, parsed=False)[0], stage.coverage)
         for stage in body.stages
     )
-    if prepared is None:
-        return _packed_body(body, contents, stages)
+    uncounted = _uncounted(prepared)
+    if prepared is None or uncounted:
+        return _uncounted_body(body, contents, stages, uncounted)
     work = macs(prepared)
     outputs = [node.output for node in prepared.nodes if node.output in work]
     none = Coverage(int8_macs=0, total_macs=sum(work.values()), int8_ops=(), float_ops=tuple(outputs))
@@ -275,15 +278,30 @@ def _body(bundle: Bundle, name: str, body: Body, prepared: Graph | None) -> Body
     )
 
 
-def _packed_body(body: Body, contents: GraphContents, stages: tuple[StageContents, ...]) -> BodyContents:
-    """A body whose float form is not there to be compared with: what calibration counted."""
-    counted = body.coverage or Coverage(int8_macs=0, total_macs=0, int8_ops=(), float_ops=())
-    in_float = counted.total_macs - counted.int8_macs
-    shares = (
-        Share("int8", len(counted.int8_ops), counted.int8_macs, {}),
-        Share("float", len(counted.float_ops), in_float, {}),
+def _uncounted(prepared: Graph | None) -> str:
+    """Why the operations of the float32 body cannot be counted, nothing if they can."""
+    if prepared is None:
+        return "the bundle has no float32 body to count them in"
+    own = next((node for node in prepared.nodes if node.domain == CONTRIB), None)
+    if own is None:
+        return ""
+    return f"{own.name or own.output!r} is a {own.op} of onnxruntime's own, behind which no shape is known"
+
+
+def _uncounted_body(
+    body: Body, contents: GraphContents, stages: tuple[StageContents, ...], uncounted: str
+) -> BodyContents:
+    """A body of which no more is known than what calibration counted, if it is int8."""
+    shares: tuple[Share, ...] = ()
+    if (counted := body.coverage) is not None:
+        in_float = counted.total_macs - counted.int8_macs
+        shares = (
+            Share("int8", len(counted.int8_ops), counted.int8_macs, {}),
+            Share("float", len(counted.float_ops), in_float, {}),
+        )
+    return BodyContents(
+        body.precision, body.target, body.plan, body.groups, contents, shares, (), (), stages, uncounted
     )
-    return BodyContents(body.precision, body.target, body.plan, body.groups, contents, shares, (), (), stages)
 
 
 def _shares(made: Iterable[Operation], types: Iterable[str]) -> Iterator[Share]:

@@ -76,7 +76,7 @@ def dry_run(options: CalibrateOptions) -> Outcome:
             "groups",
             *_in_passes(passes),
             f"would lower {len(task.operations)} operations, to {', '.join(bodies)}",
-            f"{evaluations} evaluations, each of a batch of up to {len(parts[0])} trajectories (steps: "
+            f"{evaluations} evaluations, each of a batch of up to {counted(len(parts[0]), 'sample')} (steps: "
             f"{len(followed.steps) + sum(passes)}, batches: {len(parts)}), take {seconds:.0f} s here in float32; "
             "measuring them takes longer",
             *_searched(search, each * AT_ONCE / len(parts[0])),

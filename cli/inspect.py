@@ -121,7 +121,8 @@ def _add_body(branch: Tree, body: BodyContents, lists_operations: bool) -> None:
         said = f"steps of groups below {stage.until}: {_stored(stage.graph)}, {percent:.1f} % of MACs in int8"
         _add_graph(branch.add(escape(said)), stage.graph)
     if lists_operations:
-        listed = branch.add("operations that multiply")
+        why = f" are not listed: {body.uncounted}" if body.uncounted else ""
+        listed = branch.add(escape(f"operations that multiply{why}"))
         for operation, kind in zip(body.multiplying, body.types, strict=True):
             why = f": {operation.reason}" if operation.reason else ""
             listed.add(escape(f"{operation.name} ({operation.kind}, {operation.macs:,} MACs) {kind}{why}"))

@@ -72,7 +72,8 @@ def precision_section(maps: Sequence[ShownMap]) -> Html:
     lead = paragraph(
         "What leaving operations in float gives and costs. Quality is measured closed loop on the deployed graphs: on "
         f"the {len(SEARCH_SEEDS)} seeds of the search, which flatter what it chooses, and of what is deployed on "
-        f"{len(JUDGE_SEEDS)} others; \N{PLUS-MINUS SIGN} is the standard error of a mean. Speed is the time of a step "
+        f"{len(JUDGE_SEEDS)} others, which a point asked for by its quality had to pass, and so flatter it a little; "
+        "\N{PLUS-MINUS SIGN} is the standard error of a mean. Speed is the time of a step "
         "on the machine that calibrated: measured with these graphs, or estimated from operations that were timed one "
         "by one.",
         kind="lead",

@@ -59,7 +59,7 @@ def test_a_dry_run_counts_the_batches_that_memory_leaves(bundle: Path, monkeypat
     options = replace(FIRST, bundle=bundle, trajectories=12)
     found = dry_run(options)
     assert found.value["evaluations"] == 12 * 3
-    assert "36 evaluations, each of a batch of up to 1 trajectories" in "\n".join(map(str, found.shown))
+    assert "36 evaluations, each of a batch of up to 1 sample (" in "\n".join(map(str, found.shown))
     calibrate(options)
     assert calls == [1] * 36
 

@@ -149,7 +149,8 @@ def test_a_packed_bundle_can_be_inspected(bundle: Path, tmp_path: Path, document
     found = document("inspect", tmp_path / "packed")
     assert list(found["bodies"]) == ["int8-cpu-x86"]
     assert [share["operations"] for share in found["bodies"]["int8-cpu-x86"]["shares"]] == [1, 2]
-    printed = " ".join(re.sub("[│├└─]", " ", said("inspect", tmp_path / "packed")).split())
+    printed = " ".join(re.sub("[│├└─]", " ", said("inspect", tmp_path / "packed", "--operations")).split())
+    assert "are not listed: the bundle has no float32 body" in printed
     assert "in the bundle that this was packed from" in printed and "fewstep report" not in printed
 
 

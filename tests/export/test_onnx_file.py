@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from onnx_models import CHANNELS, LABELS, SIZE, model
 
+from fewstep.calibration.contents import InspectOptions, inspect
 from fewstep.export.export import ExportOptions, export, load_source
 from fewstep.export.sources.onnx_file import OnnxSource
 from fewstep.export.sources.spec_file import read_spec
@@ -340,6 +341,9 @@ def test_an_operation_that_onnx_does_not_define_is_no_traceback(
     file, spec = written(tmp_path, proto)
     manifest = export(ExportOptions(str(file), tmp_path / "bundle", spec, dtype))
     assert list(manifest.bodies) == [dtype]
+    found = inspect(InspectOptions(tmp_path / "bundle")).bodies[dtype]
+    unknown = {"float32": "a FusedConv of onnxruntime's own", "float16": "no float32 body to count them in"}
+    assert unknown[dtype] in found.uncounted and found.shares == found.multiplying == ()
 
 
 JSON = st.recursive(
