@@ -40,7 +40,7 @@ def test_a_dry_run_counts_the_passes_of_progressive_inputs(tmp_path: Path, monke
     found, calls = dry_run(options), [0]
     assert found.value["evaluations"] == 2 * (3 + 2 + 3) and found.value["search_evaluations"] is None
     assert "follow them 2 times more, with the steps before each group in int8: 2, 3 steps" in printed(found)
-    assert "16 evaluations, each of a batch of up to 8 trajectories (steps: 8, batches: 2), take" in printed(found)
+    assert "16 evaluations, each of a batch of up to 8 samples (steps: 8, batches: 2), take" in printed(found)
     assert "times more" not in printed(dry_run(asked(tmp_path)))
 
     def counting(*arguments: Any, **more: Any) -> Iterator[Evaluation]:
