@@ -17,6 +17,7 @@ from fewstep.calibration.ranges.observe import observed_tensors
 from fewstep.calibration.speed.staged import int8_share
 from fewstep.calibration.task import Task
 from fewstep.calibration.trajectories import batches, roll_out
+from fewstep.cli.heap import one_heap
 from fewstep.cli.outcome import Outcome, counted
 from fewstep.graph.commit import open_for_update
 from fewstep.runtime.guidance import describe
@@ -25,6 +26,7 @@ from fewstep.runtime.progress import Progress
 
 
 def verb(options: CalibrateOptions, progress: Progress) -> Outcome:
+    one_heap()
     calibration = calibrate(options, progress)
     value = {
         "bundle": options.bundle,

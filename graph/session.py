@@ -46,11 +46,11 @@ def open_session(graph: Graph, also: Iterable[str] = (), optimize: bool = False)
     options = ort.SessionOptions()
     options.log_severity_level = 4  # fatal only: what fails is raised as well, and told once
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # several sessions take turns with torch
+    options.enable_cpu_mem_arena = False  # which grows by doubling, and keeps what it has
     levels = ort.GraphOptimizationLevel
     options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimize else levels.ORT_DISABLE_ALL
     if not optimize:
         options.add_session_config_entry("session.disable_prepacking", "1")  # a packed weight is a second one
-        options.enable_cpu_mem_arena = False  # which grows by doubling, and keeps what it has
     return Session(open_with(graph, options, also))
 
 

@@ -77,9 +77,10 @@ def measure(values: NDArray[np.float32], axis: int | None = None) -> Histogram:
     flat = values.reshape(-1)
     counts = np.zeros(2 * BINS, np.int64)
     for start in range(0, flat.size, CHUNK):
-        bins = np.floor(flat[start : start + CHUNK] * scale).astype(np.int64)
+        bins = np.floor(flat[start : start + CHUNK] * scale)
         bins += BINS
-        counts += np.bincount(bins, minlength=2 * BINS)
+        # by way of int32: processors turn floats into that several at once, and into int64 one by one
+        counts += np.bincount(bins.astype(np.int32).astype(np.int64), minlength=2 * BINS)
     return Histogram.of(exponent, counts, lows, highs)
 
 
@@ -114,8 +115,10 @@ def _extremes(values: NDArray[np.float32], axis: int | None) -> tuple[NDArray[np
     """Of each channel: least and greatest value. No zero is negative: which one is met first depends on the order."""
     axis = None if axis is None else axis % values.ndim
     outer, channels = (1, 1) if axis is None else (prod(values.shape[:axis]), values.shape[axis])
-    flat = values.reshape(outer, -1)  # one axis after the other: numpy is several times slower over both at once
-    lows, highs = flat.min(axis=0), flat.max(axis=0)
+    lows = highs = values
+    if outer > 1:  # one axis after the other: numpy is several times slower over both at once
+        flat = values.reshape(outer, -1)
+        lows, highs = flat.min(axis=0), flat.max(axis=0)
     return lows.reshape(channels, -1).min(axis=1) + 0, highs.reshape(channels, -1).max(axis=1) + 0
 
 

@@ -115,22 +115,26 @@ class Density:
         edge = np.searchsorted(below, wanted, "right") - 1 if share < 0.5 else np.searchsorted(below, wanted, "left")
         return float(np.clip((edge - BINS) * self.width, self.low, self.high))
 
-    def below(self, value: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Moments [3, *value.shape] of the bins whose centre is less than `value`."""
-        edge = np.clip(np.ceil(value / self.width - 0.5), -BINS, BINS).astype(np.int64) + BINS
-        return np.take(self.moments, edge, axis=1)  # the same as indexing, in a fourth of its time
-
     def error(self, scale: NDArray[np.float64], least: NDArray[np.float64]) -> NDArray[np.float64]:
         """Expected squared error [K] of K quantizers with 256 values scale * (least + 0 .. 255), clipping outside.
 
-        Every x in a cell becomes the cell's value v, so a cell adds E[x^2] - 2 v E[x] + v^2 E[1] over it.
+        Every x in a cell becomes the cell's value v, so a cell adds E[x^2] - 2 v E[x] + v^2 E[1] over it. A bin belongs
+        to the cell that its centre is in.
         """
         value = scale[:, None] * (least[:, None] + np.arange(LEVELS + 1))  # [K, 256]
-        inner = self.below((value[:, 1:] + value[:, :-1]) / 2)  # [3, K, 255]
-        start = np.zeros((3, len(scale), 1))
-        whole = np.broadcast_to(self.moments[:, None, -1:], start.shape)
-        mass, first, _ = np.diff(inner, axis=2, prepend=start, append=whole)
-        cells = value * (value * mass - 2 * first)
+        edge = value[:, 1:] + value[:, :-1]  # half of it is where a cell ends; computed in place, in the innermost loop
+        edge *= 0.5 / self.width
+        edge -= 0.5
+        np.ceil(edge, out=edge)
+        np.clip(edge, -BINS, BINS, out=edge)
+        edge += BINS
+        ends = np.empty((len(scale), LEVELS + 2), np.int64)  # in the running moments
+        ends[:, 0], ends[:, 1:-1], ends[:, -1] = 0, edge, 2 * BINS
+        mass, first, _ = self.moments
+        cells = np.diff(np.take(mass, ends))  # take: the same as indexing, in a fourth of its time
+        cells *= value
+        cells -= 2 * np.diff(np.take(first, ends))
+        cells *= value
         error: NDArray[np.float64] = self.moments[2, -1] + cells.sum(axis=1)
         return error
 

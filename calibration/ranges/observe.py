@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from fewstep.calibration.lowering.selection import weighted_op
 from fewstep.calibration.ranges.histogram import Histogram, measure, merge
 from fewstep.calibration.row_by_row import row_by_row
-from fewstep.calibration.threads import side_by_side
 from fewstep.calibration.trajectories import Evaluation
 from fewstep.graph.graph import Graph
 from fewstep.graph.session import open_session
@@ -99,7 +98,7 @@ class Counts:
         group = group_of(step.lam, self.edges)
         held = {**evaluation.feeds, **evaluation.tensors}
 
-        def count(name: str) -> Histogram:
+        for name in self.tensors:  # one by one: counting holds the interpreter, threads only wait for each other
             try:
                 seen = measure(held[name], self.axes.get(name))
             except ValueError as error:
@@ -108,10 +107,7 @@ class Counts:
                     CHECK_WEIGHTS,
                 ) from None
             before = self.histograms.get((name, group))
-            return seen if before is None else merge(before, seen)
-
-        for name, histogram in zip(self.tensors, side_by_side(count, self.tensors), strict=True):
-            self.histograms[name, group] = histogram
+            self.histograms[name, group] = seen if before is None else merge(before, seen)
 
     def filled(self) -> "Counts":
         """A group without data takes that of the nearest group that has some, and is named in a warning.
