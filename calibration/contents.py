@@ -282,7 +282,7 @@ def _uncounted(prepared: Graph | None) -> str:
     """Why the operations of the float32 body cannot be counted, nothing if they can."""
     if prepared is None:
         return "the bundle has no float32 body to count them in"
-    own = next((node for node in prepared.nodes if node.domain == CONTRIB), None)
+    own = next((node for node in prepared.nodes if node.domain.startswith(CONTRIB)), None)
     if own is None:
         return ""
     return f"{own.name or own.output!r} is a {own.op} of onnxruntime's own, behind which no shape is known"

@@ -9,7 +9,8 @@ def one_heap() -> None:
     """Let all threads of this process allocate from one heap.
 
     glibc opens another for each thread that finds one taken, and what is freed stays in the heap that it came from: by
-    chance of which thread held what, calibrating peaks up to 10 % higher. Other C libraries have no such setting.
+    chance of which thread held what, calibrating peaks up to 10 % higher. Heaps that are open already stay. Other C
+    libraries have no such setting.
     """
     try:
         ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)

@@ -120,9 +120,11 @@ def _add_body(branch: Tree, body: BodyContents, lists_operations: bool) -> None:
         percent = 100 * stage.coverage.int8_macs / max(stage.coverage.total_macs, 1)
         said = f"steps of groups below {stage.until}: {_stored(stage.graph)}, {percent:.1f} % of MACs in int8"
         _add_graph(branch.add(escape(said)), stage.graph)
-    if lists_operations:
-        why = f" are not listed: {body.uncounted}" if body.uncounted else ""
-        listed = branch.add(escape(f"operations that multiply{why}"))
+    if body.uncounted and (lists_operations or not body.shares):
+        told = "listed" if body.shares else "counted"
+        branch.add(escape(f"operations that multiply are not {told}: {body.uncounted}"))
+    elif lists_operations:
+        listed = branch.add("operations that multiply")
         for operation, kind in zip(body.multiplying, body.types, strict=True):
             why = f": {operation.reason}" if operation.reason else ""
             listed.add(escape(f"{operation.name} ({operation.kind}, {operation.macs:,} MACs) {kind}{why}"))

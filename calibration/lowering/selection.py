@@ -115,7 +115,7 @@ def _refuse_foreign(graph: Graph) -> None:
                 f"the graph is quantized already: {node.name or node.output!r} is a {node.op}",
                 "export the float denoiser that it was made from, and calibrate that",
             )
-        if node.domain == CONTRIB:
+        if node.domain.startswith(CONTRIB):
             raise UserError(
                 f"{node.name or node.output!r} is a {node.op} of onnxruntime's own, which onnx does not define",
                 "export the ONNX file as it was before onnxruntime optimized it, and calibrate that",

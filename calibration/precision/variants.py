@@ -26,8 +26,8 @@ class Variants:
         return tuple(op.name for op in lowered_ops(self.prepared))
 
     def open(self, in_float: Collection[str] = ()) -> Session:
-        """Optimized, and with threads that do not spin: several are open at once."""
-        return open_session(self.graph(in_float), optimize=True)
+        """As it is deployed, but with threads that do not spin: several are open at once."""
+        return open_session(self.graph(in_float), optimize=True, arena=True)
 
     def lower(self, in_float: Collection[str]) -> Lowered:
         """The graph to deploy, with what really runs in int8 counted."""

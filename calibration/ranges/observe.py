@@ -98,7 +98,7 @@ class Counts:
         group = group_of(step.lam, self.edges)
         held = {**evaluation.feeds, **evaluation.tensors}
 
-        for name in self.tensors:  # one by one: counting holds the interpreter, threads only wait for each other
+        for name in self.tensors:  # one by one: beside each other threads mostly wait for the interpreter (measured)
             try:
                 seen = measure(held[name], self.axes.get(name))
             except ValueError as error:

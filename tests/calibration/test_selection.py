@@ -72,9 +72,16 @@ def test_a_quantized_graph_is_refused_by_name(op: str) -> None:
         selected_ops(graph)
 
 
-@pytest.mark.parametrize(("op", "says"), [("QGemm", "quantized already"), ("Gelu", "of onnxruntime's own")])
-def test_what_onnxruntime_added_is_refused_as_what_it_is(op: str, says: str) -> None:
-    graph = chain(Node(op, ("a",), ("b",), name="added", domain="com.microsoft"))
+@pytest.mark.parametrize(
+    ("op", "domain", "says"),
+    [
+        ("QGemm", "com.microsoft", "quantized already"),
+        ("Gelu", "com.microsoft", "of onnxruntime's own"),
+        ("Conv", "com.microsoft.nchwc", "of onnxruntime's own"),
+    ],
+)
+def test_what_onnxruntime_added_is_refused_as_what_it_is(op: str, domain: str, says: str) -> None:
+    graph = chain(Node(op, ("a",), ("b",), name="added", domain=domain))
     with pytest.raises(UserError, match=f"'added' is a {op}") as failure:
         selected_ops(graph)
     assert says in failure.value.what

@@ -17,6 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx_models import CHANNELS, LABELS, SIZE, model
 
 from fewstep.calibration.contents import InspectOptions, inspect
+from fewstep.cli.main import main
 from fewstep.export.export import ExportOptions, export, load_source
 from fewstep.export.sources.onnx_file import OnnxSource
 from fewstep.export.sources.spec_file import read_spec
@@ -330,7 +331,7 @@ def test_a_node_that_makes_nothing_is_passed_over(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_an_operation_that_onnx_does_not_define_is_no_traceback(
-    dtype: Literal["float32", "float16"], tmp_path: Path
+    dtype: Literal["float32", "float16"], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """FusedConv: float, with a weight, and in onnxruntime's domain, as its own optimizer writes it."""
     proto = model()
@@ -344,6 +345,8 @@ def test_an_operation_that_onnx_does_not_define_is_no_traceback(
     found = inspect(InspectOptions(tmp_path / "bundle")).bodies[dtype]
     unknown = {"float32": "a FusedConv of onnxruntime's own", "float16": "no float32 body to count them in"}
     assert unknown[dtype] in found.uncounted and found.shares == found.multiplying == ()
+    main(["inspect", str(tmp_path / "bundle")])
+    assert "operations that multiply are not counted:" in capsys.readouterr().out
 
 
 JSON = st.recursive(
