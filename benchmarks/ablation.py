@@ -36,6 +36,7 @@ from fewstep.calibration.task import Task
 from fewstep.calibration.trajectories import FIRST_SEED, HELD_OUT_SEEDS, roll_out
 from fewstep.cli.progress import Shown
 from fewstep.runtime.backends import Network, openvino
+from fewstep.runtime.bundle import open_bundle
 from fewstep.runtime.errors import UserError
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.step import finish
@@ -156,9 +157,10 @@ def page(text: str, tables: Mapping[str, str]) -> str:
 
 def described(found: Mapping[str, Found], arguments: argparse.Namespace) -> dict[str, str]:
     """A table for each plan, and what was measured."""
+    model = open_bundle(arguments.bundle).manifest.name
     return {
-        plan: f"`{plan}`, {arguments.trajectories} trajectories, {arguments.seeds} held-out seeds, each line over"
-        f" {arguments.calibrations} calibrations (lowest to highest in parentheses).\n\n{table(rows)}"
+        plan: f"`{plan}` of `{model}`, {arguments.trajectories} trajectories, {arguments.seeds} held-out seeds, each"
+        f" line over {arguments.calibrations} calibrations (lowest to highest in parentheses).\n\n{table(rows)}"
         for plan, rows in found.items()
     }
 

@@ -4,9 +4,27 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import IO
 
 from fewstep.runtime.errors import UserError
+
+
+def check_writable(path: Path) -> None:
+    """UserError unless a file can be made where `path` shall lie: found out before hours of work, not after."""
+    folder = Path(os.path.realpath(path)).parent
+    if not folder.is_dir():
+        raise UserError(f"there is no folder {path.parent}", "make it first, or write elsewhere")
+    if path.is_dir():
+        raise UserError(f"{path} is a folder", "give the path of a file")
+    try:
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be written ({error.strerror or error})",
+            "check the permissions of its folder, or write elsewhere",
+        ) from None
 
 
 @contextmanager

@@ -63,7 +63,8 @@ def run(arguments: list[str], manner: Manner) -> int:
             if message is None:
                 raise
             see = f"see {' '.join(filter(None, ['fewstep', asked]))} --help"
-            raise WrongLine(" ".join(message().rstrip(".").split()), see) from error
+            what = message().replace(": Value error, ", ": ").rstrip(".")  # the words of the parser's own parser
+            raise WrongLine(" ".join(what.split()), see) from error
     if code == INTERRUPTED:
         raise KeyboardInterrupt
     if isinstance(printed, io.StringIO):

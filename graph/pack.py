@@ -23,7 +23,8 @@ class PackOptions(Options):
 
     bundle: The bundle to take from; it stays as it is.
     output: Folder of the new bundle.
-    body: Names of the bodies to take, such as int8-cpu-x86; by default all int8 bodies for CPUs.
+    body: Names of the bodies to take, such as int8-cpu-x86; by default all int8 bodies for ONNX
+        Runtime on CPUs (int8-cpu-...).
     """
 
     bundle: Path

@@ -69,4 +69,7 @@ def choose_body(bundle: Bundle, precision: str, backend: Backend) -> str:
     if "float32" not in bundle.manifest.bodies:  # nothing to make it from: `fewstep pack` left it out
         others = " or ".join(sorted({body.precision for body in bundle.manifest.bodies.values()}))
         fix = f"choose precision {others} (--precision on the command line)"
+        engines = sorted({body.target for body in bundle.manifest.bodies.values() if body.precision == precision})
+        if engines:
+            fix = f"run it on {' or '.join(engines)}, which it is for (--backend on the command line)"
     raise UserError(f"{bundle.path} has no {wanted} body, only {have}", fix)

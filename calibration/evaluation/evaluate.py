@@ -21,7 +21,7 @@ from fewstep.calibration.evaluation.held_out import APART, PAIRED
 from fewstep.calibration.evaluation.references import References, open_references
 from fewstep.calibration.evaluation.sample_sets import Counts, Floats, Tally, features_apart, features_of, sample_pairs
 from fewstep.calibration.evaluation.teacher import teacher_plan
-from fewstep.calibration.output import write_whole
+from fewstep.calibration.output import check_writable, write_whole
 from fewstep.calibration.prompts import HELD_OUT, given_rows
 from fewstep.calibration.results import SCHEMA, Distance, Evaluated, EvaluationResults, Features, encode
 from fewstep.calibration.speed.machine import this_machine
@@ -159,8 +159,8 @@ def open_task(options: EvaluateOptions) -> Task:
             )
         with open_for_update(options.bundle, must_exist=True, instead="give --output FILE.json") as writer:
             writer.reserve(ROOM)  # and we may write, and nobody else is writing
-    elif not options.output.absolute().parent.is_dir():
-        raise UserError(f"there is no folder {options.output.parent}", "make it first, or write elsewhere")
+    else:
+        check_writable(options.output)
     return Task(
         bundle=bundle,
         reference=reference,

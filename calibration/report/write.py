@@ -13,7 +13,7 @@ import msgspec
 from fewstep.calibration import results
 from fewstep.calibration.bodies import int8_bodies, judged_plan, open_body
 from fewstep.calibration.evaluation.teacher import teacher_plan
-from fewstep.calibration.output import write_whole
+from fewstep.calibration.output import check_writable, write_whole
 from fewstep.calibration.report.distribution import stored_evaluation
 from fewstep.calibration.report.measure import measure
 from fewstep.calibration.report.options import ReportOptions
@@ -139,8 +139,7 @@ def check(options: ReportOptions) -> Plan:
     plan = judged_plan(reference, body, options.plan, options.guidance)
     teacher_plan(reference, options.teacher, plan.guidance)
     if options.output is not None:
-        if not options.output.absolute().parent.is_dir():
-            raise UserError(f"there is no folder {options.output.parent}", "make it first, or write elsewhere")
+        check_writable(options.output)
         return plan
     if plan != judged_plan(reference, body):
         raise UserError(

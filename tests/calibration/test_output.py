@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fewstep.calibration.output import whole_file, write_whole
+from fewstep.calibration.output import check_writable, whole_file, write_whole
 from fewstep.runtime.errors import UserError
 
 
@@ -57,3 +57,21 @@ def test_a_folder_of_that_name_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"x\.png cannot be written \(Is a directory\)"):
         write_whole(tmp_path / "x.png", b"new")
     assert os.listdir(tmp_path) == ["x.png"]
+
+
+def test_where_a_file_can_be_made_is_found_out_before_it_is_written(tmp_path: Path) -> None:
+    check_writable(tmp_path / "x.html")
+    assert os.listdir(tmp_path) == []
+    write_whole(tmp_path / "x.html", b"old")
+    check_writable(tmp_path / "x.html")
+    assert (tmp_path / "x.html").read_bytes() == b"old"
+    with pytest.raises(UserError, match=f"there is no folder {tmp_path / 'no'}"):
+        check_writable(tmp_path / "no" / "x.html")
+    with pytest.raises(UserError, match="is a folder; give the path of a file"):
+        check_writable(tmp_path)
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder that nobody can write")
+def test_a_folder_that_takes_no_files_is_one_line() -> None:
+    with pytest.raises(UserError, match=r"/proc/x.html cannot be written \(.*\); check the permissions of its folder"):
+        check_writable(Path("/proc/x.html"))

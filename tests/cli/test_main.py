@@ -1,5 +1,6 @@
 """Each thing that goes wrong ends in one line on stderr that names it and the fix, with exit code 1 or 2."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -38,6 +39,15 @@ def test_run_writes_a_grid_and_says_so(tiny_bundle: Path, tmp_path: Path) -> Non
     assert done.returncode == 0, done.stderr
     assert "grid.png: 5 samples of dpmpp_2m:8 in int8" in done.stdout
     assert Image.open(tmp_path / "grid.png").size == (3 * 5 - 1, 2 * 5 - 1)
+
+
+def test_a_command_leaves_no_record_of_its_use(tiny_bundle: Path, tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    environment["XDG_CACHE_HOME"] = str(tmp_path / "cache")
+    command = [sys.executable, "-m", "fewstep.cli", "run", str(tiny_bundle), *RUN, "-o", "x.npy"]
+    subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True)
+    left = [str(path) for path in (tmp_path / "cache").rglob("*") if path.is_file() and "onnxruntime" in str(path)]
+    assert left == []
 
 
 def test_run_writes_the_samples_of_the_library(tiny_bundle: Path, tmp_path: Path) -> None:

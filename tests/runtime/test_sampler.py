@@ -189,6 +189,16 @@ def test_a_plan_of_another_schedule_prediction_or_guidance_is_refused(tiny_bundl
             sampler.sample(compile_plan("ddim:4", DENOISING), condition={"class": [1]}, guidance=2.0)
 
 
+def test_a_bundle_for_another_engine_alone_names_that_engine(tiny_bundle: Path) -> None:
+    path = tiny_bundle / "manifest.json"
+    manifest = json.loads(path.read_text())
+    body = manifest["bodies"].pop("int8-cpu-x86")
+    manifest["bodies"] = {"int8-openvino": body | {"target": "openvino"}}
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match="only int8-openvino; run it on openvino, which it is for .--backend"):
+        fewstep.runtime.load(tiny_bundle, "int8")
+
+
 def test_a_missing_precision_names_what_exists_and_the_command(tiny_bundle: Path) -> None:
     path = tiny_bundle / "manifest.json"
     manifest = json.loads(path.read_text())
