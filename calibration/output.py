@@ -10,15 +10,19 @@ from typing import IO
 from fewstep.runtime.errors import UserError
 
 
+def check_folder(path: Path) -> None:
+    """UserError unless the folder is there that `path` shall lie in."""
+    if not path.absolute().parent.is_dir():
+        raise UserError(f"there is no folder {path.parent}", "make it first, or write elsewhere")
+
+
 def check_writable(path: Path) -> None:
     """UserError unless a file can be made where `path` shall lie: found out before hours of work, not after."""
-    folder = Path(os.path.realpath(path)).parent
-    if not folder.is_dir():
-        raise UserError(f"there is no folder {path.parent}", "make it first, or write elsewhere")
+    check_folder(path)
     if path.is_dir():
         raise UserError(f"{path} is a folder", "give the path of a file")
     try:
-        with TemporaryFile(dir=folder):
+        with TemporaryFile(dir=Path(os.path.realpath(path)).parent):  # of a link, where it leads
             pass
     except OSError as error:
         raise UserError(

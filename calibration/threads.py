@@ -1,4 +1,4 @@
-"""Work on arrays beside other work: numpy and engines compute without holding the interpreter."""
+"""Work on arrays beside other work: numpy, for the most part, and engines compute without holding the interpreter."""
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor

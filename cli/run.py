@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.calibration.output import whole_file, write_whole
+from fewstep.calibration.output import check_folder, whole_file, write_whole
 from fewstep.cli.conditions import parse_conditions
 from fewstep.cli.outcome import Outcome, counted
 from fewstep.cli.run_plan import check_name, default_plan, unlike_calibration
@@ -219,8 +219,7 @@ def _check(options: RunOptions) -> None:
         raise UserError(f"{options.count} samples in one file", f"ask for 1 to {LIMIT}")
     if options.output.suffix not in (PICTURE, ARRAY):
         raise UserError(f"cannot write {options.output}", "name a .png (a grid of images) or a .npy (an array)")
-    if not options.output.absolute().parent.is_dir():
-        raise UserError(f"there is no folder {options.output.parent}", "make it first, or write elsewhere")
+    check_folder(options.output)
     for name, value in (("columns", options.columns), ("scale", options.scale)):
         if value is not None and value < 1:
             raise UserError(f"--{name} {value}", "give at least 1")

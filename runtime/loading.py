@@ -67,9 +67,12 @@ def choose_body(bundle: Bundle, precision: str, backend: Backend) -> str:
     if precision == "float16":
         fix = f"fewstep build {bundle.path} --precision float16"
     if "float32" not in bundle.manifest.bodies:  # nothing to make it from: `fewstep pack` left it out
-        others = " or ".join(sorted({body.precision for body in bundle.manifest.bodies.values()}))
-        fix = f"choose precision {others} (--precision on the command line)"
-        engines = sorted({body.target for body in bundle.manifest.bodies.values() if body.precision == precision})
+        bodies = bundle.manifest.bodies.values()
+        others = " or ".join(sorted({body.precision for body in bodies}))
+        targets = (body.target for body in bodies if body.precision == precision)
+        engines = sorted({"onnxruntime" if target.startswith("cpu-") else target for target in targets})
         if engines:
             fix = f"run it on {' or '.join(engines)}, which it is for (--backend on the command line)"
+        else:
+            fix = f"choose precision {others} (--precision on the command line)"
     raise UserError(f"{bundle.path} has no {wanted} body, only {have}", fix)

@@ -47,8 +47,8 @@ class Scheme:
     constant_scales: whether engines take constant scales only: those of groups are then factors in the graph.
     centred: whether engines take no zero points: the graph then moves activations by them.
     least_gain: what scales of channels must win over one (`ranges.channels.gain`, in dB) where an activation is the
-        graph's largest, and a smaller one in proportion to its size: their product takes time. A
-        negative one is for engines that fuse the product, and is the same for all sizes.
+        graph's largest, and a smaller one in proportion to its size: their product takes time. A negative
+        one is for engines that fuse the product, and is the same for all sizes.
     """
 
     encode: Callable[[Ranges, bool], Encoding]

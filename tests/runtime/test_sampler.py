@@ -16,6 +16,9 @@ from onnx import numpy_helper
 import fewstep.runtime
 from fewstep.runtime import Hold, UserError, noise
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
+from fewstep.runtime.backends.tensorrt import TensorRt
+from fewstep.runtime.bundle import open_bundle
+from fewstep.runtime.loading import choose_body
 from fewstep.runtime.manifest import ScheduleSpec
 from fewstep.runtime.plan import Denoising, Step, compile_plan
 from fewstep.runtime.plan_file import encode
@@ -197,6 +200,15 @@ def test_a_bundle_for_another_engine_alone_names_that_engine(tiny_bundle: Path) 
     path.write_text(json.dumps(manifest))
     with pytest.raises(UserError, match="only int8-openvino; run it on openvino, which it is for .--backend"):
         fewstep.runtime.load(tiny_bundle, "int8")
+
+
+def test_a_bundle_for_cpus_alone_names_onnxruntime_where_another_backend_is_asked(tiny_bundle: Path) -> None:
+    path = tiny_bundle / "manifest.json"
+    manifest = json.loads(path.read_text())
+    del manifest["bodies"]["float32"]
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match="only int8-cpu-x86; run it on onnxruntime, which it is for .--backend"):
+        choose_body(open_bundle(tiny_bundle), "int8", TensorRt())
 
 
 def test_a_missing_precision_names_what_exists_and_the_command(tiny_bundle: Path) -> None:

@@ -80,13 +80,13 @@ def test_tensorrt_has_what_the_double_has() -> None:
 
 
 @needs_cuda_bindings
-def test_a_machine_without_a_gpu_is_told_so() -> None:
+def test_a_gpu_is_described_and_a_machine_without_one_is_told_so() -> None:
     try:
-        calls.describe(0)
+        device, multiprocessors = calls.describe(0)
     except UserError as error:
         assert str(error).startswith("CUDA: cudaGetDeviceCount: ") or "CUDA cannot be called" in str(error)
     else:
-        pytest.skip("there is a GPU")
+        assert re.fullmatch(r"sm\d{2,3}", device) and multiprocessors > 0
 
 
 @needs_tensorrt_rtx
