@@ -7,13 +7,24 @@ from pathlib import PurePosixPath
 from zipfile import ZipFile
 
 KINDS = {".py", ".typed", ".safetensors", ".onnx", ".data", ".json", ".md", ".txt"}
-PACKAGES = {"calibration", "cli", "export", "graph", "models", "runtime"}
+PACKAGES = {
+    "calibration",
+    "cli",
+    "engines",
+    "evaluation",
+    "export",
+    "fitting",
+    "graph",
+    "models",
+    "plans",
+    "runtime",
+}
 READY = "fewstep/models/fashion_mnist/ready/"
 MUST = (
     "fewstep/models/fashion_mnist/fashion_mnist.safetensors",
     "fewstep/models/cifar10/cifar10.safetensors",
-    "fewstep/calibration/evaluation/extractors/cifar10-cnn.onnx",
-    "fewstep/calibration/evaluation/extractors/fashion-mnist-cnn.onnx",
+    "fewstep/evaluation/distances/extractors/cifar10-cnn.onnx",
+    "fewstep/evaluation/distances/extractors/fashion-mnist-cnn.onnx",
     READY + "manifest.json",
 )
 LIMIT = 30_000_000  # bytes

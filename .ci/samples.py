@@ -15,7 +15,7 @@ import numpy as np
 import fewstep.runtime
 from fewstep.models import ready
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
-from fewstep.runtime.step import combine
+from fewstep.runtime.execute import combine
 
 PLAN = "dpmpp_2m:8"
 SEEDS = (0, 1, 2, 3)

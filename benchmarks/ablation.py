@@ -26,20 +26,20 @@ from choices.rows import BASE, ROWS
 from choices.seen import Body, Seen
 from numpy.typing import NDArray
 
-from fewstep.calibration import sources
+from fewstep.calibration import code_digest
 from fewstep.calibration.calibrate import CalibrateOptions, open_task
 from fewstep.calibration.count import in_group
-from fewstep.calibration.evaluation.held_out import held_out_conditions
-from fewstep.calibration.evaluation.metrics import psnr
+from fewstep.calibration.held_out import held_out_conditions
 from fewstep.calibration.lowering.targets.cpu_x86 import CPU_X86
+from fewstep.calibration.metrics import psnr
 from fewstep.calibration.task import Task
 from fewstep.calibration.trajectories import FIRST_SEED, HELD_OUT_SEEDS, roll_out
 from fewstep.cli.progress import Shown
+from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import Network, openvino
-from fewstep.runtime.bundle import open_bundle
-from fewstep.runtime.errors import UserError
+from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.runtime.execute import finish
 from fewstep.runtime.progress import SILENT, Progress
-from fewstep.runtime.step import finish
 
 PAGE = Path(__file__).parent.parent / "docs/quantization.md"
 PLANS = ("dpmpp_2m:8", "dpmpp_2m:4")
@@ -93,7 +93,7 @@ def positive(text: str) -> int:
 def code() -> str:
     """A digest of the code that results follow from: a row of the same name may mean something else after a change."""
     choices = sorted((Path(__file__).parent / "choices").rglob("*.py"))
-    return sha256(b"".join((sources.code(), *(path.read_bytes() for path in choices)))).hexdigest()
+    return sha256(b"".join((code_digest.code(), *(path.read_bytes() for path in choices)))).hexdigest()
 
 
 def measure(arguments: argparse.Namespace, names: Sequence[str], plan: str, progress: Progress) -> Found:

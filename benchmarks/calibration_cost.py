@@ -29,8 +29,8 @@ from typing import Any
 from bar import Bar
 from command_cost import Cost, TooLarge, Unfinished, measure
 
-from fewstep.runtime.bundle import open_bundle
-from fewstep.runtime.errors import UserError
+from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.reading import open_bundle
 
 ARCHITECTURE = "ddpm_cifar10"  # the source that `fewstep export` knows
 PLAN = "dpmpp_2m:8"

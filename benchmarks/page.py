@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from fewstep.cli.run import RunOptions, run
-from fewstep.runtime.bundle import open_bundle
-from fewstep.runtime.errors import UserError
+from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.reading import open_bundle
 
 HERE = Path(__file__).parent
 DOCS = HERE.parent / "docs"

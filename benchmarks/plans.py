@@ -19,11 +19,12 @@ from typing import Any
 
 import numpy as np
 
-from fewstep.runtime import noise, solvers
-from fewstep.runtime.manifest import ScheduleSpec
-from fewstep.runtime.plan import Denoising, Plan, compile_plan
-from fewstep.runtime.solvers.listing import DENOISERS
-from fewstep.runtime.step import execute
+from fewstep.plans import noise, solvers
+from fewstep.plans.compile import Denoising, compile_plan
+from fewstep.plans.plan import Plan
+from fewstep.plans.solvers.listing import DENOISERS
+from fewstep.plans.spec import ScheduleSpec
+from fewstep.runtime.execute import execute
 
 STEPS = 50
 SHAPE = (3, 32, 32)

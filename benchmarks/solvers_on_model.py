@@ -19,20 +19,20 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from fewstep.calibration.drawing.plan_plot import stacked
-from fewstep.calibration.drawing.plots import Series, line_plot
-from fewstep.calibration.evaluation import distance
-from fewstep.calibration.evaluation.features import Extractor, open_extractor
-from fewstep.calibration.evaluation.held_out import held_out_conditions
-from fewstep.calibration.evaluation.metrics import Floats, psnr
+from fewstep.calibration.held_out import held_out_conditions
+from fewstep.calibration.metrics import Floats, psnr
+from fewstep.evaluation.distances import distance
+from fewstep.evaluation.distances.features import Extractor, open_extractor
+from fewstep.evaluation.drawing.plan_plot import stacked
+from fewstep.evaluation.drawing.plots import Series, line_plot
 from fewstep.export.export import ExportOptions, export
 from fewstep.models.fashion_mnist import data
-from fewstep.runtime import grids
-from fewstep.runtime.errors import UserError
+from fewstep.plans import grids
+from fewstep.plans.errors import UserError
+from fewstep.plans.name import DEFAULT_GRID
+from fewstep.plans.solvers.listing import listing
 from fewstep.runtime.loading import load
-from fewstep.runtime.plan_name import DEFAULT_GRID
 from fewstep.runtime.sampler import Sampler
-from fewstep.runtime.solvers.listing import listing
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGE, PLOT = DOCS / "samplers.md", DOCS / "solvers-on-model.svg"

@@ -11,13 +11,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from fewstep.calibration.speed.bench import Benchmark, BenchOptions
 from fewstep.cli.bench import verb
-from fewstep.cli.manner import Manner
 from fewstep.cli.outcome import tell
+from fewstep.cli.output_flags import Manner
 from fewstep.cli.progress import Shown
-from fewstep.runtime.bundle import open_bundle
-from fewstep.runtime.errors import UserError
+from fewstep.evaluation.speed.bench import Benchmark, BenchOptions
+from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.reading import open_bundle
 
 BARS = {"fashion_mnist": 1.4, "ddpm_cifar10": 1.8}
 INT8 = "int8-cpu-x86"

@@ -10,15 +10,15 @@ from functools import cache
 from fewstep.calibration.lowering.agreement import as_deployed
 from fewstep.calibration.lowering.targets import TARGETS
 from fewstep.calibration.lowering.targets.openvino import OPENVINO
+from fewstep.plans.errors import UserError
+from fewstep.plans.guidance import as_guidance
+from fewstep.plans.plan import Plan
 from fewstep.runtime.backends import openvino
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
-from fewstep.runtime.bundle import Bundle
-from fewstep.runtime.calibrated import calibrated_plan
-from fewstep.runtime.errors import UserError
-from fewstep.runtime.guidance import as_guidance
+from fewstep.runtime.bundle.calibrated_plan import calibrated_plan
+from fewstep.runtime.bundle.manifest import Body
+from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.loading import load
-from fewstep.runtime.manifest import Body
-from fewstep.runtime.plan import Plan
 from fewstep.runtime.sampler import PLAN, Sampler
 
 NATIVE = tuple(each.name for each in TARGETS if each.engine is as_deployed)  # run by onnxruntime as they are deployed

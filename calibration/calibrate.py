@@ -18,7 +18,7 @@ from fewstep.calibration.lowering.agreement import warn_of_disagreement
 from fewstep.calibration.lowering.quantize import Lowered, lowered_ops, refuse_overflow
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.lowering.targets import TARGETS
-from fewstep.calibration.precision.course import SELECTION_SEEDS, open_courses
+from fewstep.calibration.precision.closed_loop import SELECTION_SEEDS, open_courses
 from fewstep.calibration.precision.native import check_targets, searched_here
 from fewstep.calibration.precision.record import describe, parse_bound
 from fewstep.calibration.precision.refine import Refined, refine
@@ -34,14 +34,14 @@ from fewstep.calibration.trajectories import FIRST_SEED, HELD_OUT_SEEDS, draw_co
 from fewstep.graph import io
 from fewstep.graph.commit import open_for_update
 from fewstep.graph.graph import GROUP
+from fewstep.plans.errors import UserError
+from fewstep.plans.guidance import weight_of
+from fewstep.plans.plan import Plan, regroup
 from fewstep.runtime.backends import Arrays
+from fewstep.runtime.bundle.manifest import Manifest
 from fewstep.runtime.conditions import is_led_by_guidance
-from fewstep.runtime.errors import UserError
-from fewstep.runtime.guidance import weight_of
 from fewstep.runtime.loading import load
-from fewstep.runtime.manifest import Manifest
 from fewstep.runtime.options import Options
-from fewstep.runtime.plan import Plan, regroup
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sampler import Sampler
 from fewstep.runtime.sizes import defaults, sized

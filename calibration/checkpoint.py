@@ -15,13 +15,13 @@ import msgspec
 import numpy as np
 import onnxruntime
 
+from fewstep.calibration.code_digest import code
 from fewstep.calibration.ranges.histogram import Histogram
 from fewstep.calibration.ranges.observe import Counts, observed_tensors
-from fewstep.calibration.sources import code
 from fewstep.calibration.task import Task
+from fewstep.plans.file import encode
 from fewstep.runtime import cache
 from fewstep.runtime.doctor.cpu import this_cpu
-from fewstep.runtime.plan_file import encode
 
 LOG = logging.getLogger("fewstep")
 SCHEMA = 3

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from fewstep.calibration.likeness import kept_unlike
+from fewstep.calibration.comparable import kept_unlike
 from fewstep.calibration.lowering.quantize import Lowered
 from fewstep.calibration.precision.record import PrecisionMap, record
 from fewstep.calibration.precision.record import decode as decode_maps
@@ -16,12 +16,12 @@ from fewstep.calibration.ranges.table import RangesTable
 from fewstep.graph import io
 from fewstep.graph.commit import Writer
 from fewstep.graph.graph import GROUP
-from fewstep.runtime.bundle import Bundle
-from fewstep.runtime.errors import UserError
-from fewstep.runtime.manifest import Body, Manifest, Stage, Tensor
-from fewstep.runtime.manifest import Graph as GraphFile
-from fewstep.runtime.plan import Plan
-from fewstep.runtime.plan_file import encode
+from fewstep.plans.errors import UserError
+from fewstep.plans.file import encode
+from fewstep.plans.plan import Plan
+from fewstep.runtime.bundle.manifest import Body, Manifest, Stage, Tensor
+from fewstep.runtime.bundle.manifest import Graph as GraphFile
+from fewstep.runtime.bundle.reading import Bundle
 
 LOG = logging.getLogger("fewstep")
 

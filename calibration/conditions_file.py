@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
+from fewstep.plans.errors import UserError
 from fewstep.runtime import conditions
-from fewstep.runtime.errors import UserError
-from fewstep.runtime.manifest import Condition
+from fewstep.runtime.bundle.manifest import Condition
 
 LOG = logging.getLogger("fewstep")
 Rows = Mapping[str, NDArray[Any]]  # of each condition [N, *shape], by name

@@ -14,8 +14,8 @@ import numpy as np
 
 from fewstep.calibration.task import Task
 from fewstep.calibration.trajectories import BATCH, Evaluation, roll_out, uniform
+from fewstep.plans.plan import Plan
 from fewstep.runtime.backends import Network
-from fewstep.runtime.plan import Plan
 from fewstep.runtime.progress import SILENT, Progress
 
 Distribution = Literal["deployed", "uniform", "normal", "interval"]

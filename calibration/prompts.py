@@ -11,8 +11,8 @@ import numpy as np
 
 from fewstep.calibration.conditions_file import Rows, check_rows, read_arrays, read_conditions
 from fewstep.calibration.trajectories import FIRST_SEED, draw_condition
-from fewstep.runtime.bundle import Bundle
-from fewstep.runtime.errors import UserError
+from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.text import load_text_encoder
 
 LOG = logging.getLogger("fewstep")

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from fewstep.calibration.conditions_file import Rows
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.graph.graph import Graph
-from fewstep.runtime.plan import Plan, Step, group_of
+from fewstep.plans.plan import Plan, Step, group_of
 from fewstep.runtime.sampler import Sampler
 
 

@@ -16,16 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.calibration.conditions_file import Rows
-from fewstep.runtime import noise
+from fewstep.plans import noise
+from fewstep.plans.errors import UserError
+from fewstep.plans.plan import Plan
 from fewstep.runtime.backends import Arrays, Network
+from fewstep.runtime.bundle.manifest import Condition
 from fewstep.runtime.conditions import drawn_range
-from fewstep.runtime.errors import UserError
-from fewstep.runtime.manifest import Condition
-from fewstep.runtime.plan import Plan
+from fewstep.runtime.execute import StepState
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sampler import Sampler
 from fewstep.runtime.sizes import sized
-from fewstep.runtime.step import StepState
 
 HELD_OUT_SEEDS = range(100_000)
 FIRST_SEED = 1_000_000

@@ -11,11 +11,11 @@ from contextlib import contextmanager, redirect_stdout
 import typer
 
 from fewstep.cli.generate import command, flag, manner_parameters
-from fewstep.cli.manner import Manner
 from fewstep.cli.outcome import Outcome, tell
+from fewstep.cli.output_flags import Manner
 from fewstep.cli.progress import Shown
 from fewstep.cli.verbs import VERBS
-from fewstep.runtime.errors import UserError
+from fewstep.plans.errors import UserError
 
 INTERRUPTED = 130  # how typer tells of a KeyboardInterrupt
 

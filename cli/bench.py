@@ -9,12 +9,12 @@ from tempfile import TemporaryDirectory
 from rich.table import Table
 
 from fewstep.calibration.calibrate import CalibrateOptions, calibrate
-from fewstep.calibration.speed.bench import BenchOptions, bench
-from fewstep.calibration.speed.race import Race
 from fewstep.cli.outcome import Outcome
 from fewstep.cli.progress import under
 from fewstep.cli.tables import figures
-from fewstep.runtime.errors import UserError
+from fewstep.evaluation.speed.bench import BenchOptions, bench
+from fewstep.evaluation.speed.race import Race
+from fewstep.plans.errors import UserError
 from fewstep.runtime.progress import Progress
 
 ARCHITECTURES = {"ddpm-cifar10": "ddpm_cifar10"}  # as users write them -> the source that export knows

@@ -1,7 +1,7 @@
 """`fewstep build`: say what was built and what was there."""
 
-from fewstep.calibration.engines.build import BuildOptions, build, intended
 from fewstep.cli.outcome import Outcome
+from fewstep.engines.build import BuildOptions, build, intended
 from fewstep.runtime.progress import Progress
 
 

@@ -5,23 +5,23 @@ from time import perf_counter
 
 from fewstep.calibration.calibrate import CalibrateOptions, Calibration, calibrate, check_options, open_task
 from fewstep.calibration.count import batch_of, later_passes
-from fewstep.calibration.drawing.plan_view import headline
 from fewstep.calibration.inputs import long_plan
-from fewstep.calibration.precision.course import AT_ONCE, JUDGE_SEEDS
-from fewstep.calibration.precision.effort import Effort, effort
+from fewstep.calibration.precision.closed_loop import AT_ONCE, JUDGE_SEEDS
 from fewstep.calibration.precision.native import searched_here
 from fewstep.calibration.precision.record import parse_bound
 from fewstep.calibration.precision.refine import Refined
 from fewstep.calibration.precision.search import Judged
+from fewstep.calibration.precision.search_cost import Effort, effort
 from fewstep.calibration.ranges.observe import observed_tensors
-from fewstep.calibration.speed.staged import int8_share
 from fewstep.calibration.task import Task
 from fewstep.calibration.trajectories import batches, roll_out
-from fewstep.cli.heap import one_heap
+from fewstep.cli.malloc_arenas import one_heap
 from fewstep.cli.outcome import Outcome, counted
+from fewstep.evaluation.drawing.plan_view import headline
+from fewstep.evaluation.speed.staged import int8_share
 from fewstep.graph.commit import open_for_update
-from fewstep.runtime.guidance import describe
-from fewstep.runtime.plan import regroup
+from fewstep.plans.guidance import describe
+from fewstep.plans.plan import regroup
 from fewstep.runtime.progress import Progress
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from fewstep.runtime.errors import UserError
-from fewstep.runtime.manifest import Condition
+from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.manifest import Condition
 
 
 def parse_conditions(texts: Sequence[str], known: Sequence[Condition]) -> dict[str, list[Any]]:

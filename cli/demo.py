@@ -7,20 +7,20 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from fewstep.calibration.calibrate import CalibrateOptions, calibrate, check_options
-from fewstep.calibration.engines.build import BuildOptions, build
-from fewstep.calibration.engines.build import check_options as check_build
-from fewstep.calibration.report import ReportOptions, report
-from fewstep.calibration.report.verdict import warnings
-from fewstep.calibration.results import Results
 from fewstep.cli.outcome import Outcome
 from fewstep.cli.progress import under
 from fewstep.cli.report import table
 from fewstep.cli.run import RunOptions, run
+from fewstep.engines.build import BuildOptions, build
+from fewstep.engines.build import check_options as check_build
+from fewstep.evaluation.report import ReportOptions, report
+from fewstep.evaluation.report.verdict import warnings
+from fewstep.evaluation.results import Results
 from fewstep.export.export import ExportOptions, export
-from fewstep.runtime.bundle import open_bundle
-from fewstep.runtime.guidance import weight_of
+from fewstep.plans.guidance import weight_of
+from fewstep.plans.name import parse_plan_name
+from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.options import Options
-from fewstep.runtime.plan_name import parse_plan_name
 from fewstep.runtime.progress import SILENT, Progress
 
 ENGINE_MODULES = ("tensorrt_rtx",)  # what building engines needs

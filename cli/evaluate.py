@@ -2,13 +2,13 @@
 
 from rich.table import Table
 
-from fewstep.calibration.drawing.plan_view import headline
-from fewstep.calibration.evaluation.evaluate import EvaluateOptions, evaluate, open_task
-from fewstep.calibration.report.quality import NO_SSIM, NONE
-from fewstep.calibration.report.verdict import distant, verdicts
-from fewstep.calibration.results import EvaluationResults
 from fewstep.cli.outcome import Outcome
 from fewstep.cli.tables import figures
+from fewstep.evaluation.distances.evaluate import EvaluateOptions, evaluate, open_task
+from fewstep.evaluation.drawing.plan_view import headline
+from fewstep.evaluation.report.quality import NO_SSIM, NONE
+from fewstep.evaluation.report.verdict import distant, verdicts
+from fewstep.evaluation.results import EvaluationResults
 from fewstep.runtime.progress import Progress
 
 NO_FEATURES = "no distances between distributions: give --features FILE.onnx, an extractor that knows the data"

@@ -4,7 +4,7 @@ import msgspec
 
 from fewstep.cli.outcome import Outcome
 from fewstep.export.export import ExportOptions, check, export
-from fewstep.runtime.bundle import Bundle
+from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.progress import Progress
 
 

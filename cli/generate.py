@@ -17,9 +17,9 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import typer
 
-from fewstep.cli import manner
+from fewstep.cli import output_flags
 from fewstep.cli.outcome import Outcome
-from fewstep.runtime.errors import UserError
+from fewstep.plans.errors import UserError
 from fewstep.runtime.progress import Progress
 
 DRY_RUN_HELP = "Check everything and say what would be done, without doing it."
@@ -66,7 +66,7 @@ def options_of(verb: Verb) -> type:
 
 def manner_parameters() -> list[inspect.Parameter]:
     """The flags that every command takes."""
-    return [flag(field, names, text) for field, (names, text) in manner.declarations().items()]
+    return [flag(field, names, text) for field, (names, text) in output_flags.declarations().items()]
 
 
 def flag(name: str, flags: tuple[str, ...], text: str) -> inspect.Parameter:

@@ -6,9 +6,9 @@ from rich.filesize import decimal
 from rich.markup import escape
 from rich.tree import Tree
 
-from fewstep.calibration.contents import BodyContents, Contents, GraphContents, InspectOptions, Share, inspect
 from fewstep.cli.outcome import Outcome
-from fewstep.runtime.manifest import Condition, Tensor
+from fewstep.evaluation.contents import BodyContents, Contents, GraphContents, InspectOptions, Share, inspect
+from fewstep.runtime.bundle.manifest import Condition, Tensor
 from fewstep.runtime.progress import Progress
 from fewstep.runtime.sizes import described, free_shape
 

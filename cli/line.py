@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
-from fewstep.cli.manner import Manner, split
+from fewstep.cli.output_flags import Manner, split
 from fewstep.cli.verbs import VERBS
 
 COMMAND_MODULES = ("typer", "rich", "PIL")  # what [cli] installs
@@ -44,7 +44,7 @@ def run_line(arguments: Sequence[str], interrupted: tuple[str, str, int]) -> int
 
 def _run(arguments: list[str], manner: Manner) -> int | Failure:
     """The exit code, or what went wrong."""
-    from fewstep.runtime.errors import UserError  # takes numpy along: an interrupt may come during these imports
+    from fewstep.plans.errors import UserError  # takes numpy along: an interrupt may come during these imports
 
     try:
         if arguments == ["--version"]:

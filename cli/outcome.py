@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from fewstep.cli.manner import Manner
+from fewstep.cli.output_flags import Manner
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -7,20 +7,20 @@ import msgspec
 from rich.markup import escape
 from rich.table import Table
 
-from fewstep.calibration.drawing.plan_view import PlanOptions, compiled, equations, headline
-from fewstep.calibration.output import write_whole
 from fewstep.cli.outcome import Outcome
 from fewstep.cli.tables import plain
-from fewstep.runtime.errors import UserError
-from fewstep.runtime.plan import Plan
+from fewstep.evaluation.drawing.plan_view import PlanOptions, compiled, equations, headline
+from fewstep.evaluation.output import write_whole
+from fewstep.plans.errors import UserError
+from fewstep.plans.plan import Plan
 from fewstep.runtime.progress import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from fewstep.runtime.grids.listing import ListedGrid
-    from fewstep.runtime.plan_name import Value
-    from fewstep.runtime.solvers.listing import Listed
+    from fewstep.plans.grids.listing import ListedGrid
+    from fewstep.plans.name import Value
+    from fewstep.plans.solvers.listing import Listed
 
 EXAMPLE = "A plan's name: SOLVER:STEPS@GRID, as ddim(eta=0.5):10@karras(rho=5)"
 
@@ -34,8 +34,8 @@ def verb(options: PlanOptions, progress: Progress) -> Outcome:
         return Outcome(plan, (headline(plan), _steps(plan)))
     if options.plot is not None:
         return _drawn(compiled(options, options.plot), options.output)
-    from fewstep.runtime.grids.listing import listing as grids_listing
-    from fewstep.runtime.solvers.listing import listing as solvers_listing
+    from fewstep.plans.grids.listing import listing as grids_listing
+    from fewstep.plans.solvers.listing import listing as solvers_listing
 
     solvers, grids = solvers_listing(), grids_listing()
     return Outcome({"solvers": solvers, "grids": grids}, (_solvers(solvers), _grids(grids), EXAMPLE))
@@ -85,7 +85,7 @@ def _steps(plan: Plan) -> Table:
 
 
 def _drawn(plan: Plan, output: Path) -> Outcome:
-    from fewstep.calibration.drawing.plan_plot import draw
+    from fewstep.evaluation.drawing.plan_plot import draw
 
     if output.suffix != ".svg":
         raise UserError(f"cannot draw into {output}", "name a file that ends in .svg")

@@ -4,13 +4,13 @@ from rich.filesize import decimal
 from rich.table import Table
 
 from fewstep.calibration.bodies import int8_bodies, is_native
-from fewstep.calibration.drawing.plan_view import headline
-from fewstep.calibration.report import ReportOptions, check, report
-from fewstep.calibration.report.verdict import warnings
-from fewstep.calibration.results import Quality, Results
 from fewstep.cli.outcome import Outcome
 from fewstep.cli.tables import figures
-from fewstep.runtime.bundle import open_bundle
+from fewstep.evaluation.drawing.plan_view import headline
+from fewstep.evaluation.report import ReportOptions, check, report
+from fewstep.evaluation.report.verdict import warnings
+from fewstep.evaluation.results import Quality, Results
+from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.progress import Progress
 
 

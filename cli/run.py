@@ -10,27 +10,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.calibration.output import check_folder, whole_file, write_whole
 from fewstep.cli.conditions import parse_conditions
 from fewstep.cli.outcome import Outcome, counted
 from fewstep.cli.run_plan import check_name, default_plan, unlike_calibration
+from fewstep.evaluation.output import check_folder, whole_file, write_whole
+from fewstep.plans.errors import UserError
+from fewstep.plans.guidance import UNCOND
+from fewstep.plans.plan import Plan
+from fewstep.plans.tracer import IMAGE
 from fewstep.runtime.autoencoder import load_autoencoder
 from fewstep.runtime.backends.named import named
-from fewstep.runtime.bundle import Bundle, open_bundle
-from fewstep.runtime.companions import image_shape
+from fewstep.runtime.bundle.companions import image_shape
+from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.conditions import is_led_by_guidance
-from fewstep.runtime.errors import UserError
+from fewstep.runtime.execute import StepState
 from fewstep.runtime.finite import finite_sample
-from fewstep.runtime.guidance import UNCOND
 from fewstep.runtime.loading import choose_body, load
 from fewstep.runtime.options import Options
-from fewstep.runtime.plan import Plan
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sampler import Sampler
 from fewstep.runtime.sizes import parse_sizes, sized
-from fewstep.runtime.step import StepState
 from fewstep.runtime.text import load_text_encoder
-from fewstep.runtime.trace import IMAGE
 
 LOG = logging.getLogger("fewstep")
 CPU = "onnxruntime"
@@ -149,7 +149,7 @@ def _with_prompts(options: RunOptions, bundle: Bundle, values: Values) -> tuple[
 
 def _start(image: Path, bundle: Bundle, threads: int) -> NDArray[np.float32]:
     """x [*x_shape] of a picture."""
-    from fewstep.calibration.drawing import pictures
+    from fewstep.evaluation.drawing import pictures
 
     shape = image_shape(bundle.manifest)
     if len(shape) != 3:
@@ -278,6 +278,6 @@ def write(x: NDArray[np.float32], path: Path, columns: int | None, scale: int | 
         with whole_file(path) as stream:
             np.save(stream, x)
         return
-    from fewstep.calibration.drawing import pictures
+    from fewstep.evaluation.drawing import pictures
 
     write_whole(path, pictures.png(pictures.grid(x, columns or _columns(len(x)), scale or _scale(x.shape))))

@@ -3,11 +3,11 @@
 from contextlib import suppress
 from pathlib import Path
 
-from fewstep.runtime.calibrated import MISFIT, along, calibrated_plan
-from fewstep.runtime.errors import UserError
-from fewstep.runtime.manifest import Body, Manifest
-from fewstep.runtime.plan import Plan
-from fewstep.runtime.plan_name import parse_plan_name
+from fewstep.plans.errors import UserError
+from fewstep.plans.name import parse_plan_name
+from fewstep.plans.plan import Plan
+from fewstep.runtime.bundle.calibrated_plan import MISFIT, along, calibrated_plan
+from fewstep.runtime.bundle.manifest import Body, Manifest
 from fewstep.runtime.request import SCHEDULER, read_plan
 from fewstep.runtime.sampler import PLAN, Sampler
 

@@ -14,10 +14,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
+from fewstep.plans.plan import Plan
+from fewstep.plans.shaping import Clip
 from fewstep.runtime import Sampler, UserError, load
 from fewstep.runtime.control import History, Window, policy_of, sample_actions, ticks_of_delay
-from fewstep.runtime.plan import Plan
-from fewstep.runtime.shape import Clip
 
 RATE = 20.0  # actions a second
 STEPS = 4

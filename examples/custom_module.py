@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from fewstep.export import Affine, Condition, Policy, ScheduleSpec, Spec
 from fewstep.export.export import ExportOptions, export
+from fewstep.plans.shaping import Clip
 from fewstep.runtime import UserError, load
-from fewstep.runtime.shape import Clip
 
 HORIZON, JOINTS = 16, 3
 OBSERVATION = (2, 6)  # the last two readings: positions and velocities of the joints

@@ -18,7 +18,8 @@ from torch.nn import functional as f
 
 from fewstep.export import Condition, ScheduleSpec, Spec
 from fewstep.export.export import ExportOptions, export
-from fewstep.runtime import UserError, load, noise
+from fewstep.plans import noise
+from fewstep.runtime import UserError, load
 
 SHAPE = (3, 16, 16)
 CLASSES = 10

@@ -6,6 +6,7 @@ The verb has its own module: from fewstep.export.export import ExportOptions, ex
 """
 
 from fewstep.export.spec import Spec
-from fewstep.runtime.manifest import Affine, Condition, Policy, ScheduleSpec, Size, Spectrogram
+from fewstep.plans.spec import ScheduleSpec
+from fewstep.runtime.bundle.manifest import Affine, Condition, Policy, Size, Spectrogram
 
 __all__ = ["Affine", "Condition", "Policy", "ScheduleSpec", "Size", "Spec", "Spectrogram"]

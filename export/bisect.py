@@ -16,10 +16,10 @@ from fewstep.export.spec import Reference
 from fewstep.graph.graph import OUTPUT, Array, Graph, X
 from fewstep.graph.index import Index, index
 from fewstep.graph.passes.rounding import round_to_float16
+from fewstep.graph.precomputed import open_rows
 from fewstep.graph.prologue import Prepared
-from fewstep.graph.rows import open_rows
 from fewstep.graph.session import open_session
-from fewstep.runtime.errors import UserError
+from fewstep.plans.errors import UserError
 
 AT_ONCE = 8  # tensors looked at in one run
 FLOAT16_TOLERANCE = 2e-2  # of the largest absolute value: what a graph in float16 may lose by rounding

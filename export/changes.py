@@ -8,11 +8,11 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
-from fewstep.export.lora import Lora, merge
-from fewstep.export.lora_keys import DENOISER
+from fewstep.export.lora.keys import DENOISER
+from fewstep.export.lora.merge import Lora, merge
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.spec import Source
-from fewstep.runtime.errors import UserError
+from fewstep.plans.errors import UserError
 
 LOG = logging.getLogger("fewstep")
 FREEU = "give b1,b2,s1,s2, as in 1.5,1.6,0.9,0.2"

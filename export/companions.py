@@ -18,9 +18,9 @@ from fewstep.graph.io import store, unload
 from fewstep.graph.passes.constants import drop_unused, fold_constants
 from fewstep.graph.passes.shapes import fold_shapes
 from fewstep.graph.session import open_session
-from fewstep.runtime import manifest
-from fewstep.runtime.errors import UserError
-from fewstep.runtime.manifest import Tensor
+from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle import manifest
+from fewstep.runtime.bundle.manifest import Tensor
 
 if TYPE_CHECKING:
     import torch

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import msgspec
 
 from fewstep.export.changes import changed, flags
-from fewstep.export.lora import Lora, read_lora
+from fewstep.export.lora.merge import Lora, read_lora
 from fewstep.export.portable import warn_of_operations
 from fewstep.export.size_option import with_sizes
 from fewstep.export.spec import Source
@@ -22,14 +22,14 @@ from fewstep.graph.passes.constants import drop_unused
 from fewstep.graph.passes.float16 import to_float16
 from fewstep.graph.prologue import Prepared
 from fewstep.graph.weights import place_of, release
-from fewstep.runtime import manifest
-from fewstep.runtime.errors import UserError
-from fewstep.runtime.manifest import SCHEMA, Body, Manifest, Provenance
+from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle import manifest
+from fewstep.runtime.bundle.manifest import SCHEMA, Body, Manifest, Provenance
 from fewstep.runtime.options import Options
 from fewstep.runtime.progress import SILENT, Progress
 
 if TYPE_CHECKING:
-    from fewstep.export.take import Origin
+    from fewstep.export.load_and_trace import Origin
 
 DType = Literal["float32", "float16"]
 
@@ -70,7 +70,7 @@ def export(options: ExportOptions, progress: Progress = SILENT) -> Manifest:
     Weights are in memory once. Those of a large network go to the bundle's folder as soon as they were traced, from
     where everything else maps them; files that no bundle names yet are nobody's, should this fail.
     """
-    from fewstep.export.take import take  # onnxruntime: not for --help
+    from fewstep.export.load_and_trace import take  # onnxruntime: not for --help
     from fewstep.export.verify import compare
 
     _check_choices(options)
@@ -150,14 +150,9 @@ def _made(former: Manifest) -> str:
 def load_source(text: str, spec: Path | None = None) -> Source:
     """What a source is, is seen by its form: FILE.py:FUNCTION, FILE.onnx, a folder of diffusers or LeRobot, a shipped
     model."""
-    from fewstep.export.sources import (
-        checkpoint,
-        diffusers_folder,
-        lerobot_folder,
-        onnx_file,
-        python_file,
-        shipped,
-    )
+    from fewstep.export.sources import checkpoint, onnx_file, python_file, shipped
+    from fewstep.export.sources.diffusers import folder as diffusers_folder
+    from fewstep.export.sources.lerobot import folder as lerobot_folder
 
     is_folder = Path(text).is_dir()  # first: a folder's name may hold a colon, as those of Windows do
     if text.endswith(".onnx") and not is_folder:

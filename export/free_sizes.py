@@ -14,8 +14,8 @@ import torch
 
 from fewstep.export.reference import call, module_name
 from fewstep.export.spec import Spec
-from fewstep.runtime.errors import UserError
-from fewstep.runtime.manifest import Size
+from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.manifest import Size
 from fewstep.runtime.sizes import defaults, free_shape, free_x_shape, parsed, sized, visits
 
 LEAST_STEPS = 3  # of a size while tracing, if its range allows: torch.export takes an axis of 1 for a constant

@@ -10,10 +10,10 @@ import numpy as np
 
 from fewstep.export.spec import Spec
 from fewstep.graph.graph import TIME, TO, Array, X
+from fewstep.plans.grids import trailing
+from fewstep.plans.schedule import NoiseSchedule
+from fewstep.runtime.bundle.manifest import Condition
 from fewstep.runtime.conditions import drawn_range
-from fewstep.runtime.grids import trailing
-from fewstep.runtime.manifest import Condition
-from fewstep.runtime.schedule import NoiseSchedule
 from fewstep.runtime.sizes import sized, visits
 
 TIMES = 3  # noise levels, from pure noise towards the data

@@ -18,7 +18,7 @@ from fewstep.graph.additions import Additions
 from fewstep.graph.extents import free_ports
 from fewstep.graph.graph import BATCH, GROUP, OUTPUT, TIME, TO, Graph, Node, Value, X, rename_inputs
 from fewstep.graph.types import infer_types
-from fewstep.runtime.errors import UserError
+from fewstep.plans.errors import UserError
 from fewstep.runtime.sizes import free_shape, free_x_shape
 
 LOG = logging.getLogger("fewstep")

@@ -11,7 +11,7 @@ import torch
 
 from fewstep.export.spec import Spec
 from fewstep.graph.graph import Array
-from fewstep.runtime.errors import UserError
+from fewstep.plans.errors import UserError
 
 TOLERANCE = 1e-4  # of the largest absolute value: float32 through some hundred operations stays below 1e-5
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from fewstep.export.reference import module_name, one_line, place
-from fewstep.runtime.errors import UserError
+from fewstep.plans.errors import UserError
 
 ON_VALUES = ("data-dependent", "unbacked")  # of torch's messages about branches and loops
 CHOOSE = "compute both ways and choose with torch.where, or fix the number of rounds"

@@ -9,8 +9,8 @@ from typing import Any, cast
 import msgspec
 
 from fewstep.export.spec import Source, Spec
-from fewstep.runtime.errors import UserError
-from fewstep.runtime.manifest import Condition, Size
+from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.manifest import Condition, Size
 from fewstep.runtime.sizes import size_problem
 
 FORM = re.compile(r"([A-Za-z_]\w*)(?:@(\d{1,2}))?=(\d{1,8}):(\d{1,8})(?::(\d{1,8}))?", re.ASCII)

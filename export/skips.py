@@ -24,7 +24,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from fewstep.export.reference import call, module_name
 from fewstep.export.spec import Spec
 from fewstep.export.trace import TRACE_BATCH, example_inputs
-from fewstep.runtime.errors import UserError
+from fewstep.plans.errors import UserError
 
 CONCATENATIONS = (torch.cat, torch.concat, torch.concatenate)
 CHANNELS = 1  # the axis of what FreeU changes, [B, channels, height, width]

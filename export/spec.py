@@ -12,26 +12,17 @@ from typing import Any, Protocol, get_args, get_type_hints
 import msgspec
 import numpy as np
 
-from fewstep.export.lora import Lora
+from fewstep.export.lora.merge import Lora
 from fewstep.graph.commit import Writer
 from fewstep.graph.graph import GROUP, OUTPUT, TIME, TO, Array, Graph, X
+from fewstep.plans.errors import UserError
+from fewstep.plans.grids import trailing
+from fewstep.plans.prediction import check
+from fewstep.plans.schedule import NoiseSchedule
+from fewstep.plans.spec import Prediction, ScheduleSpec
+from fewstep.runtime.bundle.manifest import Affine, Condition, DType, Manifest, Policy, Size, Spectrogram
 from fewstep.runtime.conditions import condition_problem
-from fewstep.runtime.errors import UserError
-from fewstep.runtime.grids import trailing
-from fewstep.runtime.manifest import (
-    Affine,
-    Condition,
-    DType,
-    Manifest,
-    Policy,
-    Prediction,
-    ScheduleSpec,
-    Size,
-    Spectrogram,
-)
-from fewstep.runtime.prediction import check
 from fewstep.runtime.progress import SILENT, Progress
-from fewstep.runtime.schedule import NoiseSchedule
 from fewstep.runtime.sizes import follows_problem, size_problem
 from fewstep.runtime.spectrogram import spectrogram_problem
 from fewstep.runtime.units import policy_problem, units_problem

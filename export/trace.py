@@ -14,8 +14,8 @@ from fewstep.export.refusals import changed_inputs
 from fewstep.export.spec import Spec, Traced
 from fewstep.graph.extents import free_ports
 from fewstep.graph.graph import BATCH, OUTPUT, X
+from fewstep.plans.errors import UserError
 from fewstep.runtime.conditions import drawn_range
-from fewstep.runtime.errors import UserError
 from fewstep.runtime.sizes import sized
 
 TRACE_BATCH = 3  # torch.export would take 1 for a constant

@@ -31,7 +31,7 @@ from fewstep.export.spec import Reference, Spec, Traced
 from fewstep.graph.graph import OUTPUT, TIME, Array, Graph
 from fewstep.graph.prologue import Prepared
 from fewstep.graph.session import open_session
-from fewstep.runtime.errors import UserError
+from fewstep.plans.errors import UserError
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sizes import sized
 

@@ -18,9 +18,9 @@ from typing import IO
 
 import msgspec
 
-from fewstep.runtime.bundle import MANIFEST, check_manifest, file_sha256, named_files, open_bundle
-from fewstep.runtime.errors import UserError
-from fewstep.runtime.manifest import Manifest
+from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.manifest import Manifest
+from fewstep.runtime.bundle.reading import MANIFEST, check_manifest, file_sha256, named_files, open_bundle
 
 LOCK = ".fewstep-lock"
 SCRATCH = ".fewstep-scratch"

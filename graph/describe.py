@@ -3,8 +3,8 @@
 from collections.abc import Collection
 
 from fewstep.graph.graph import GROUP, TIME, TO, Graph, Value, X
-from fewstep.runtime import manifest
-from fewstep.runtime.manifest import Role, Tensor
+from fewstep.runtime.bundle import manifest
+from fewstep.runtime.bundle.manifest import Role, Tensor
 
 
 def describe(graph: Graph, file: str, data: tuple[str, ...] = (), conditions: Collection[str] = ()) -> manifest.Graph:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from fewstep.graph.graph import Graph, Node
-from fewstep.runtime.errors import UserError
+from fewstep.plans.errors import UserError
 
 
 @dataclass(frozen=True)

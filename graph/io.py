@@ -19,7 +19,7 @@ from fewstep.graph import extents, weights
 from fewstep.graph.additions import numbered
 from fewstep.graph.graph import BATCH, Array, Graph, Node, Value
 from fewstep.graph.index import in_topological_order
-from fewstep.runtime.errors import UserError
+from fewstep.plans.errors import UserError
 
 if TYPE_CHECKING:
     from fewstep.graph.commit import Writer

@@ -7,11 +7,11 @@ import msgspec
 
 from fewstep.graph import io
 from fewstep.graph.commit import Writer, open_for_update
+from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import AHEAD, CONDITIONER, PROLOGUE
-from fewstep.runtime.bundle import Bundle, open_bundle
-from fewstep.runtime.companions import companions
-from fewstep.runtime.errors import UserError
-from fewstep.runtime.manifest import Body, Engine, Graph, Manifest
+from fewstep.runtime.bundle.companions import companions
+from fewstep.runtime.bundle.manifest import Body, Engine, Graph, Manifest
+from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.options import Options
 
 CPU_BODIES = "int8-cpu-"  # how the names of int8 bodies for CPUs begin

@@ -11,7 +11,7 @@ import onnxruntime as ort
 
 from fewstep.graph import io, weights
 from fewstep.graph.graph import Array, Graph
-from fewstep.runtime.errors import UserError
+from fewstep.plans.errors import UserError
 
 FOLDER = "session.model_external_initializers_file_folder_path"
 IN_MEMORY = Path("weights")  # a file that is never looked for: onnxruntime is given the arrays

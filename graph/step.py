@@ -1,6 +1,6 @@
 """The fused form of a step: network, guidance, prediction and update in one graph; the state stays on the device.
 
-What `fewstep.runtime.step` does on arrays, as ONNX; a test compares the two bit by bit. The update is Mul and Add in
+What `fewstep.runtime.execute` does on arrays, as ONNX; a test compares the two bit by bit. The update is Mul and Add in
 float32, term by term, never MatMul, which engines may run in a shorter type (TF32, bfloat16) unless told otherwise.
 """
 
@@ -11,10 +11,9 @@ import numpy as np
 
 from fewstep.graph.graph import BATCH, GROUP, Array, Graph, Node, Value, X, rename_inputs
 from fewstep.graph.passes.constants import drop_unused
-from fewstep.runtime.errors import UserError
-from fewstep.runtime.plan import Step
-from fewstep.runtime.rows import Row, Tensor, array
-from fewstep.runtime.shape import Clip
+from fewstep.plans.errors import UserError
+from fewstep.plans.plan import Row, Step, Tensor, array
+from fewstep.plans.shaping import Clip
 
 STATE, NEXT, DRAW = "state_{}", "next_{}", "draw_{}"  # ports: the number of the row, or of the plan's draw
 

@@ -7,7 +7,7 @@ from onnx import inliner, version_converter
 
 from fewstep.graph.io import OPSET
 from fewstep.graph.weights import LARGE
-from fewstep.runtime.errors import UserError
+from fewstep.plans.errors import UserError
 
 LOG = logging.getLogger("fewstep")
 DEFAULT_DOMAIN = "ai.onnx"

@@ -1,7 +1,7 @@
 """Small classifiers whose features compare sets of samples: the named extractors of `fewstep evaluate`.
 
-Distances between sets of samples are taken between these features (`fewstep.calibration.evaluation.distance`).
-Evaluation runs them without torch: they are shipped as ONNX graphs alone, in `calibration/evaluation/extractors`, each
+Distances between sets of samples are taken between these features (`fewstep.evaluation.distances.distance`).
+Evaluation runs them without torch: they are shipped as ONNX graphs alone, in `evaluation/distances/extractors`, each
 with its card. `train_classifier.py` in a data set's folder trains one: cross entropy with mirrored and shifted images;
 the rest is `fewstep.models.training`.
 """

@@ -6,10 +6,10 @@ with fewstep.runtime.load("bundle", precision="int8") as sampler:
     x = sampler.sample(plan="dpmpp_2m:8", seeds=[0, 1], condition={"class": [3, 5]}, guidance=2.0)
 """
 
-from fewstep.runtime.errors import Cancelled, UserError
+from fewstep.plans.errors import Cancelled, UserError
+from fewstep.plans.plan import Plan
+from fewstep.runtime.execute import Hold
 from fewstep.runtime.loading import load
-from fewstep.runtime.plan import Plan
 from fewstep.runtime.sampler import Sampler
-from fewstep.runtime.step import Hold
 
 __all__ = ["Cancelled", "Hold", "Plan", "Sampler", "UserError", "load"]

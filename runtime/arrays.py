@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.runtime.errors import UserError
+from fewstep.plans.errors import UserError
 
 Float32 = NDArray[np.float32]
 

@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fewstep.plans.errors import UserError
 from fewstep.runtime.arrays import as_float32, finite
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime, Session
-from fewstep.runtime.bundle import EXPORT_AGAIN, Bundle, open_bundle
-from fewstep.runtime.companions import image_shape
-from fewstep.runtime.errors import UserError
-from fewstep.runtime.manifest import Autoencoder as Described
-from fewstep.runtime.manifest import Graph
+from fewstep.runtime.bundle.companions import image_shape
+from fewstep.runtime.bundle.manifest import Autoencoder as Described
+from fewstep.runtime.bundle.manifest import Graph
+from fewstep.runtime.bundle.reading import EXPORT_AGAIN, Bundle, open_bundle
 
 Float32 = NDArray[np.float32]
 

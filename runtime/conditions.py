@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.runtime.errors import UserError
-from fewstep.runtime.manifest import Condition
+from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.manifest import Condition
 
 Given = Mapping[str, Sequence[Any] | NDArray[Any]]
 ELEMENTS_LIMIT = 2**24  # of one value

@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fewstep.runtime.errors import UserError
-from fewstep.runtime.manifest import Manifest, Policy
-from fewstep.runtime.plan import Plan
+from fewstep.plans.errors import UserError
+from fewstep.plans.plan import Plan
+from fewstep.runtime.bundle.manifest import Manifest, Policy
+from fewstep.runtime.execute import Hold
 from fewstep.runtime.sampler import Sampler
-from fewstep.runtime.step import Hold
 
 Window = Mapping[str, NDArray[Any]]
 Float32 = NDArray[np.float32]

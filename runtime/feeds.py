@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fewstep.plans.errors import UserError
+from fewstep.plans.guidance import COND, UNCOND
+from fewstep.plans.plan import Plan
 from fewstep.runtime import conditions
 from fewstep.runtime.backends import Network
-from fewstep.runtime.bundle import Bundle
-from fewstep.runtime.errors import UserError
-from fewstep.runtime.guidance import COND, UNCOND
-from fewstep.runtime.manifest import Body, Condition, Graph, Role, Tensor
-from fewstep.runtime.plan import Plan
+from fewstep.runtime.bundle.manifest import Body, Condition, Graph, Role, Tensor
+from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.prologues import TIME, TO, Arrays, dealt_rows
 
 Overrides = Mapping[str, Mapping[str, Any]]  # branch -> condition -> values, None for the null value

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.runtime.errors import UserError
-from fewstep.runtime.guidance import describe
-from fewstep.runtime.plan import Plan, Step
-from fewstep.runtime.step import Hold, StepState, finish
+from fewstep.plans.errors import UserError
+from fewstep.plans.guidance import describe
+from fewstep.plans.plan import Plan, Step
+from fewstep.runtime.execute import Hold, StepState, finish
 
 OUTPUT = "the denoiser's output"
 

@@ -4,11 +4,11 @@ import logging
 from pathlib import Path
 from typing import get_args, get_type_hints
 
+from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import CONDITIONER, PROLOGUE, Backend
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
-from fewstep.runtime.bundle import Bundle, open_bundle
-from fewstep.runtime.errors import UserError
-from fewstep.runtime.manifest import Body
+from fewstep.runtime.bundle.manifest import Body
+from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.sampler import Sampler
 
 LOG = logging.getLogger("fewstep")

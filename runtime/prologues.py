@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import CONDITIONER, PROLOGUE, Network, graph_of
-from fewstep.runtime.bundle import EXPORT_AGAIN, Bundle
-from fewstep.runtime.errors import UserError
+from fewstep.runtime.bundle.reading import EXPORT_AGAIN, Bundle
 
 Arrays = Mapping[str, NDArray[Any]]
 

@@ -12,20 +12,21 @@ import msgspec
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fewstep.plans.compile import Denoising
+from fewstep.plans.errors import Cancelled, UserError
+from fewstep.plans.file import decode
+from fewstep.plans.guidance import COND, UNCOND, Guidance, as_guidance, describe
+from fewstep.plans.plan import DENOISER, Plan
+from fewstep.plans.schedule import NoiseSchedule
+from fewstep.plans.shaping import Shape
+from fewstep.plans.tracer import IMAGE
 from fewstep.runtime import conditions
 from fewstep.runtime.arrays import as_float32, finite
-from fewstep.runtime.bundle import Bundle
-from fewstep.runtime.errors import Cancelled, UserError
+from fewstep.runtime.bundle.manifest import Manifest
+from fewstep.runtime.bundle.reading import Bundle
+from fewstep.runtime.execute import Hold, held_row
 from fewstep.runtime.feeds import Overrides
-from fewstep.runtime.guidance import COND, UNCOND, Guidance, as_guidance, describe
-from fewstep.runtime.manifest import Manifest
-from fewstep.runtime.plan import DENOISER, Denoising, Plan
-from fewstep.runtime.plan_file import decode
-from fewstep.runtime.schedule import NoiseSchedule
-from fewstep.runtime.shape import Shape
 from fewstep.runtime.sizes import free_x_shape, sized, sizes_of
-from fewstep.runtime.step import Hold, held_row
-from fewstep.runtime.trace import IMAGE
 
 Cancel = Event | Callable[[], bool]
 Given = Mapping[str, ArrayLike]
@@ -73,8 +74,8 @@ def scheduler_plan(
 ) -> Plan:
     """The plan "scheduler:STEPS" of the scheduler config that came with the denoiser, as its pipeline runs it for
     samples of a shape (None: the manifest's)."""
-    from fewstep.runtime.configs import plan_from_scheduler_config  # seldom needed, and much to load
-    from fewstep.runtime.configs.pipelines import PIPELINE, PIPELINES
+    from fewstep.plans.configs import plan_from_scheduler_config  # seldom needed, and much to load
+    from fewstep.plans.configs.pipelines import PIPELINE, PIPELINES
 
     steps = name.removeprefix(SCHEDULER)
     if not steps.isdecimal() or len(steps) > 6:

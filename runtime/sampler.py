@@ -16,16 +16,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fewstep.runtime import conditions, lockstep, noise, units
+from fewstep.plans import noise
+from fewstep.plans.compile import compile_plan
+from fewstep.plans.errors import UserError
+from fewstep.plans.guidance import UNCOND, Guidance
+from fewstep.plans.plan import Plan, Step, group_of, regroup
+from fewstep.plans.schedule import NoiseSchedule
+from fewstep.plans.shaping import Shape, as_shape
+from fewstep.runtime import conditions, mixed_plans, units
 from fewstep.runtime.backends import Network
-from fewstep.runtime.bundle import EXPORT_AGAIN, Bundle
-from fewstep.runtime.errors import UserError
+from fewstep.runtime.bundle.manifest import Body
+from fewstep.runtime.bundle.reading import EXPORT_AGAIN, Bundle
+from fewstep.runtime.execute import Hold, StepState, execute
+from fewstep.runtime.execute import Network as StepNetwork
 from fewstep.runtime.feeds import Overrides, branch_values, check_times, feeds, plan_blocks, taken
 from fewstep.runtime.feeds import tensor_name as name_of
 from fewstep.runtime.finite import OUTPUT, check_finite, finite_sample, finite_states
-from fewstep.runtime.guidance import UNCOND, Guidance
-from fewstep.runtime.manifest import Body
-from fewstep.runtime.plan import Plan, Step, compile_plan, group_of, regroup
 from fewstep.runtime.prologues import TIME, TO, Arrays
 from fewstep.runtime.request import (
     SCHEDULER,
@@ -44,11 +50,7 @@ from fewstep.runtime.request import (
     scheduler_plan,
     until_cancelled,
 )
-from fewstep.runtime.schedule import NoiseSchedule
-from fewstep.runtime.shape import Shape, as_shape
 from fewstep.runtime.sizes import sized
-from fewstep.runtime.step import Hold, StepState, execute
-from fewstep.runtime.step import Network as StepNetwork
 
 Array = NDArray[np.floating[Any]]
 Float32 = NDArray[np.float32]
@@ -97,9 +99,9 @@ class Sampler(AbstractContextManager["Sampler"]):
                 or a list of these, one for each sample.
             seeds: one per sample.
             condition: for each condition of the denoiser, one value (or label) per sample.
-            guidance: the weight of classifier-free guidance or a form of `fewstep.runtime.guidance`; None runs the
+            guidance: the weight of classifier-free guidance or a form of `fewstep.plans.guidance`; None runs the
                 conditional branch alone.
-            shape: what is done to each prediction, such as `Clip(-1, 1)` (`fewstep.runtime.shape`).
+            shape: what is done to each prediction, such as `Clip(-1, 1)` (`fewstep.plans.shaping`).
             branches: conditions of further branches, {"uncond": {"text": [...]}} for a negative prompt; a condition
                 that is not named is the sample's own, None stands for its null value.
             given: tensors [len(seeds), *x_shape] that a plan starts from, such as a degraded image; one that is missing
@@ -127,9 +129,9 @@ class Sampler(AbstractContextManager["Sampler"]):
         ]
         shared = [name for name, tensor in taken(self.body).items() if tensor.role == "group"]
         longest = max(len(each.steps) for each in plans)
-        for _ in until_cancelled(lockstep.run(lanes, self._evaluate, shared), longest, cancel):
+        for _ in until_cancelled(mixed_plans.run(lanes, self._evaluate, shared), longest, cancel):
             pass
-        return lockstep.collect(lanes, len(asked.seeds))
+        return mixed_plans.collect(lanes, len(asked.seeds))
 
     def steps(
         self,
@@ -272,13 +274,13 @@ class Sampler(AbstractContextManager["Sampler"]):
         states = execute(plan, network, draws, np.float32, asked.tensors(plan), hold)
         return until_cancelled(finite_states(states, plan), len(plan.steps), cancel)
 
-    def _lane(self, asked: Request, plan: Plan, places: list[int]) -> lockstep.Lane:
+    def _lane(self, asked: Request, plan: Plan, places: list[int]) -> mixed_plans.Lane:
         """The samples of a batch that follow one plan."""
 
         def here(branch: str) -> dict[str, NDArray[Any]]:
             return {name: array[places] for name, array in asked.values(branch).items()}
 
-        return lockstep.Lane(
+        return mixed_plans.Lane(
             plan,
             places,
             self._draws([asked.seeds[place] for place in places], asked.takes.x_shape),
@@ -292,7 +294,7 @@ class Sampler(AbstractContextManager["Sampler"]):
         def evaluate(index: int, step: Step, u: Array) -> list[Array]:
             result = self._evaluate(np.concatenate([u] * len(step.branches)), fed(index), plan.steps[index].group)
             check_finite(result, OUTPUT, index, step, plan)
-            return lockstep.split_outputs(result, step)
+            return mixed_plans.split_outputs(result, step)
 
         return evaluate
 

@@ -14,8 +14,8 @@ from typing import Any, Protocol, TypeVar, cast
 
 import msgspec
 
-from fewstep.runtime.errors import UserError
-from fewstep.runtime.manifest import Condition, Size
+from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.manifest import Condition, Size
 
 Dimension = int | str
 NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fewstep.runtime.errors import UserError
-from fewstep.runtime.manifest import Spectrogram
+from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.manifest import Spectrogram
 
 Float32 = NDArray[np.float32]
 Complex = NDArray[np.complex128]

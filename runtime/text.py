@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fewstep.plans.errors import UserError
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime, Session
-from fewstep.runtime.bundle import EXPORT_AGAIN, Bundle, open_bundle
-from fewstep.runtime.errors import UserError
-from fewstep.runtime.manifest import Tokens
+from fewstep.runtime.bundle.manifest import Tokens
+from fewstep.runtime.bundle.reading import EXPORT_AGAIN, Bundle, open_bundle
 
 LOG = logging.getLogger("fewstep")
 BATCH = 8  # prompts of one run: more would only cost memory

@@ -9,8 +9,8 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fewstep.runtime.errors import UserError
-from fewstep.runtime.manifest import Affine, Manifest, Policy
+from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.manifest import Affine, Manifest, Policy
 
 Float32 = NDArray[np.float32]
 EXPORT_WITH_UNITS = "export it with units=Affine(scale, shift) in its spec"

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import sys
 from pathlib import Path
 
 import msgspec
@@ -11,18 +10,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from fewstep.runtime.manifest import (
-    SCHEMA,
-    Body,
-    Condition,
-    Graph,
-    Manifest,
-    Provenance,
-    ScheduleSpec,
-    Tensor,
-)
+from fewstep.plans.spec import ScheduleSpec
+from fewstep.runtime.bundle.manifest import SCHEMA, Body, Condition, Graph, Manifest, Provenance, Tensor
 
-sys.path.insert(0, str(Path(__file__).parent))  # for what several tests share
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of torch, not imported yet: on tiny networks its threads wait, and spin
 
 

@@ -7,8 +7,8 @@ import msgspec
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
-from fewstep.runtime.bundle import open_bundle
-from fewstep.runtime.manifest import Condition, Size
+from fewstep.runtime.bundle.manifest import Condition, Size
+from fewstep.runtime.bundle.reading import open_bundle
 
 HEIGHT, WIDTH = Size("height", 1, low=2, high=12, multiple=2), Size("width", 2, low=4, high=8, multiple=4)
 PICTURE = Condition("picture", "picture", (1, 8, 4), "float32", follows={1: "height*2", 2: "width"})

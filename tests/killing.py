@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fewstep.runtime.bundle import named_files, open_bundle
+from fewstep.runtime.bundle.reading import named_files, open_bundle
 
 KILLED = 9
 WRITES = ("fsync", "replace", "unlink")

@@ -5,14 +5,13 @@ import shlex
 import shutil
 from pathlib import Path
 
-import docs_blocks
 import pytest
-import verbs_page
-from docs_blocks import PAGES, Block, blocks
-from lerobot_policies import write_policy
 
 from fewstep.cli.main import main
 from fewstep.cli.verbs import VERBS
+from tests import docs_blocks, verbs_page
+from tests.docs_blocks import PAGES, Block, blocks
+from tests.lerobot_policies import write_policy
 
 ROOT = Path(__file__).parent.parent
 LABELS = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")

@@ -94,8 +94,8 @@ def wheel(path: Path, **changed: bytes | None) -> Path:
     content |= {
         "fewstep/models/fashion_mnist/fashion_mnist.safetensors": b"weights",
         "fewstep/models/cifar10/cifar10.safetensors": b"weights",
-        "fewstep/calibration/evaluation/extractors/cifar10-cnn.onnx": b"graph",
-        "fewstep/calibration/evaluation/extractors/fashion-mnist-cnn.onnx": b"graph",
+        "fewstep/evaluation/distances/extractors/cifar10-cnn.onnx": b"graph",
+        "fewstep/evaluation/distances/extractors/fashion-mnist-cnn.onnx": b"graph",
         "fewstep/models/fashion_mnist/ready/manifest.json": ready,
         "fewstep/models/fashion_mnist/ready/graphs/g.onnx": graph,
         "fewstep-0.dist-info/METADATA": b"",

@@ -11,10 +11,23 @@ from typing import Any
 import pytest
 
 import fewstep.runtime
-from fewstep.runtime.integrity import VerifyOptions, verify
+from fewstep.runtime.bundle.integrity import VerifyOptions, verify
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("runtime", "graph", "export", "calibration", "models", "cli", "benchmarks", "examples")
+PACKAGES = (
+    "calibration",
+    "cli",
+    "engines",
+    "evaluation",
+    "export",
+    "fitting",
+    "graph",
+    "models",
+    "plans",
+    "runtime",
+    "benchmarks",
+    "examples",
+)
 UNPICKLING = {"pickle", "cPickle", "_pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib", "jsonpickle"}
 EVALUATING = {"eval", "exec", "compile", "__import__"}
 

@@ -7,7 +7,7 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
-from fewstep.cli import manner
+from fewstep.cli import output_flags
 from fewstep.cli.generate import DRY_RUN_HELP, field_help, is_argument, options_of
 from fewstep.cli.verbs import VERBS
 
@@ -18,7 +18,7 @@ def flags(verb: str) -> set[str]:
     """Every option that a verb takes, as it is written."""
     module = importlib.import_module(f"fewstep.cli.{verb}")
     known = {flag for option in fields(options_of(module.verb)) for flag in _names(option)}
-    return known | set(manner.FLAGS) | {"--help", "-h"} | ({"--dry-run"} if hasattr(module, "dry_run") else set())
+    return known | set(output_flags.FLAGS) | {"--help", "-h"} | ({"--dry-run"} if hasattr(module, "dry_run") else set())
 
 
 def options(verb: str) -> str:
@@ -45,7 +45,7 @@ def filled(text: str) -> str:
     tables = {f"options {verb}": options(verb) for verb in VERBS}
     tables["manner"] = table(
         ("flag", "meaning"),
-        [(", ".join(f"`{name}`" for name in names), said) for names, said in manner.declarations().values()],
+        [(", ".join(f"`{name}`" for name in names), said) for names, said in output_flags.declarations().values()],
     )
     tables["verbs"] = table(
         ("verb", "what it does", "needs"),

@@ -29,16 +29,16 @@ from material import calibrated_on, write_material
 from outcome import Outcome, Row, bars, described, is_met, page, save, saved
 
 from fewstep.calibration.bodies import judged_plan, open_body
-from fewstep.calibration.feeds import feeds
-from fewstep.calibration.speed.machine import this_machine
-from fewstep.calibration.speed.race import Contender as Timed
-from fewstep.calibration.speed.race import OnBackend, race
-from fewstep.calibration.speed.staged import taken
 from fewstep.cli.progress import Shown
+from fewstep.evaluation.speed.benchmark_feeds import feeds
+from fewstep.evaluation.speed.machine import this_machine
+from fewstep.evaluation.speed.race import Contender as Timed
+from fewstep.evaluation.speed.race import OnBackend, race
+from fewstep.evaluation.speed.staged import taken
+from fewstep.plans.errors import UserError
+from fewstep.plans.guidance import weight_of
+from fewstep.plans.plan import Plan
 from fewstep.runtime import load
-from fewstep.runtime.errors import UserError
-from fewstep.runtime.guidance import weight_of
-from fewstep.runtime.plan import Plan
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sampler import Sampler
 

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from fewstep.runtime.errors import UserError
+from fewstep.plans.errors import UserError
 
 TARGET_OF = {"onnxruntime": "cpu-x86", "openvino": "openvino", "tensorrt": "tensorrt"}  # an engine: of our body for it
 DEFAULTS = "defaults"  # the setting of a tool that is asked for nothing but int8

@@ -6,8 +6,8 @@ from fewstep.calibration.lowering.coverage import MULTIPLY, count, macs, optimiz
 from fewstep.calibration.lowering.executed import integer_operations
 from fewstep.graph.graph import Graph
 from fewstep.graph.index import Index, index
-from fewstep.runtime.errors import UserError
-from fewstep.runtime.manifest import Coverage
+from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.manifest import Coverage
 
 # What onnxruntime makes of a node's name where it fuses the node with another, or moves it to its own layout.
 RENAMED = re.compile(r"(?:fused )?(?P<given>.+?)(?:/\w+Fusion/?)?(?:_token_\d+)?(?:_nchwc)?")

@@ -15,15 +15,15 @@ from numpy.typing import NDArray
 from outcome import Quality
 
 from fewstep.calibration.bodies import open_body
-from fewstep.calibration.evaluation.held_out import held_out_conditions
-from fewstep.calibration.evaluation.metrics import psnr
-from fewstep.calibration.speed.machine import this_machine
+from fewstep.calibration.held_out import held_out_conditions
+from fewstep.calibration.metrics import psnr
 from fewstep.calibration.trajectories import HELD_OUT_SEEDS
+from fewstep.evaluation.speed.machine import this_machine
 from fewstep.graph import io
+from fewstep.plans.plan import Plan
 from fewstep.runtime import load
 from fewstep.runtime.backends.openvino import OpenVino
-from fewstep.runtime.bundle import open_bundle
-from fewstep.runtime.plan import Plan
+from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sampler import Sampler
 

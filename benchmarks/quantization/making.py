@@ -15,8 +15,8 @@ from material import Material
 from fewstep.graph import io
 from fewstep.graph.commit import open_for_update
 from fewstep.graph.describe import describe
-from fewstep.runtime.errors import UserError
-from fewstep.runtime.manifest import Body
+from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.manifest import Body
 
 SCRIPTS = Path(__file__).parent / "tools"
 TIMEOUT = 3600.0  # seconds of one tool

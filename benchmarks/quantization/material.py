@@ -23,10 +23,10 @@ from fewstep.calibration.lowering.selection import STILL, considered_ops, outer_
 from fewstep.calibration.trajectories import roll_out
 from fewstep.graph import io
 from fewstep.graph.graph import Graph
-from fewstep.runtime.errors import UserError
-from fewstep.runtime.manifest import Manifest
-from fewstep.runtime.plan import Plan
-from fewstep.runtime.plan_file import encode
+from fewstep.plans.errors import UserError
+from fewstep.plans.file import encode
+from fewstep.plans.plan import Plan
+from fewstep.runtime.bundle.manifest import Manifest
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sampler import Sampler
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 from contenders import DEFAULTS
 
-from fewstep.runtime.errors import UserError
+from fewstep.plans.errors import UserError
 
 EQUAL_BAR, DEFAULTS_BAR = 2.0, 10.0  # dB of the mean
 LEAST_COVERAGE = 0.95  # of multiply-accumulates in int8

@@ -13,8 +13,8 @@ from fewstep.graph.extents import at_sizes
 from fewstep.graph.graph import BATCH, Graph, Node, Value
 from fewstep.graph.session import open_with
 from fewstep.graph.types import Types, infer_types
-from fewstep.runtime.errors import UserError
-from fewstep.runtime.manifest import Coverage
+from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.manifest import Coverage
 
 MULTIPLY = ("Conv", "ConvTranspose", "MatMul", "Gemm")
 INTEGER_KERNELS = {"QLinearConv": 3, "MatMulIntegerToFloat": 1}  # operation: which input is its weight

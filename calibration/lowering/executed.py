@@ -14,8 +14,8 @@ from fewstep.calibration.ranges.observe import watch
 from fewstep.graph.extents import at_sizes
 from fewstep.graph.graph import BATCH, Array, Graph, Node
 from fewstep.graph.io import save
+from fewstep.plans.errors import UserError
 from fewstep.runtime.backends.openvino import OpenVino, last_line, read, version
-from fewstep.runtime.errors import UserError
 
 MULTIPLYING = ("Convolution", "FullyConnected", "MatMul")  # its kinds of layers that have integer kernels
 INTEGER = ("u8", "i8")

@@ -22,8 +22,8 @@ from fewstep.calibration.weights import QuantizedWeight, quantize_weight
 from fewstep.graph.graph import Array, Graph
 from fewstep.graph.passes.constants import drop_unused
 from fewstep.graph.types import infer_types
-from fewstep.runtime.errors import UserError
-from fewstep.runtime.manifest import Coverage
+from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.manifest import Coverage
 
 Quantizer = Callable[[WeightedOp, NDArray[np.float32]], QuantizedWeight]  # of an operation and the weight it reads
 

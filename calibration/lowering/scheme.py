@@ -12,7 +12,7 @@ from fewstep.calibration.lowering.selection import WeightedOp
 from fewstep.calibration.ranges.table import Ranges
 from fewstep.calibration.weights import LARGEST, QuantizedWeight
 from fewstep.graph.graph import Array, Graph, Node
-from fewstep.runtime.manifest import Coverage
+from fewstep.runtime.bundle.manifest import Coverage
 
 
 @dataclass(frozen=True)

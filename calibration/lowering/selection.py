@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from fewstep.graph.graph import Graph, Node, X
 from fewstep.graph.index import Index, index
 from fewstep.graph.quantized import CONTRIB, is_quantized
-from fewstep.runtime.errors import UserError
+from fewstep.plans.errors import UserError
 
 LEAST_CHANNELS = 16  # below, int8 kernels pad to this many and win nothing
 FEW_CHANNELS = f"fewer than {LEAST_CHANNELS} channels on one side"

@@ -5,8 +5,8 @@ import platform
 from collections.abc import Sequence
 
 from fewstep.calibration.bodies import NATIVE
+from fewstep.plans.errors import UserError
 from fewstep.runtime.backends.onnxruntime import ARM
-from fewstep.runtime.errors import UserError
 
 LOG = logging.getLogger("fewstep")
 OF_ARM = ("cpu-arm",)

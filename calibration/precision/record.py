@@ -6,8 +6,8 @@ import msgspec
 
 from fewstep.calibration.precision.refine import Bound, Refined
 from fewstep.calibration.precision.search import Point
-from fewstep.runtime.errors import UserError
-from fewstep.runtime.manifest import Strict
+from fewstep.plans.errors import UserError
+from fewstep.plans.spec import Strict
 
 SCHEMA = 2
 READ = (1, SCHEMA)  # 1 has times that were added up from single operations, and no word on it

@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.calibration.lowering.quantize import Lowered
-from fewstep.calibration.precision.course import Course
-from fewstep.calibration.precision.kept import Kept, kept_of, key
+from fewstep.calibration.precision.closed_loop import Course
 from fewstep.calibration.precision.search import (
     Choice,
     Judged,
@@ -29,9 +28,10 @@ from fewstep.calibration.precision.search import (
     staged,
     step_time,
 )
+from fewstep.calibration.precision.search_cache import Kept, kept_of, key
 from fewstep.calibration.precision.sensitivity import Sensitivity, measure, slowdown
 from fewstep.calibration.precision.variants import Variants
-from fewstep.runtime.errors import UserError
+from fewstep.plans.errors import UserError
 from fewstep.runtime.progress import SILENT, Progress
 
 STAGES = 3  # graphs of a body at most: each is loaded

@@ -10,9 +10,9 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.calibration.precision.course import Course
-from fewstep.calibration.precision.kept import Kept
+from fewstep.calibration.precision.closed_loop import Course
 from fewstep.calibration.precision.search import scaled
+from fewstep.calibration.precision.search_cache import Kept
 from fewstep.calibration.precision.variants import Variants
 from fewstep.runtime.backends import Network
 from fewstep.runtime.progress import SILENT, Progress

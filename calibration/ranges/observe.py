@@ -14,9 +14,9 @@ from fewstep.calibration.trajectories import Evaluation
 from fewstep.graph.graph import Graph
 from fewstep.graph.session import open_session
 from fewstep.graph.types import infer_types
+from fewstep.plans.errors import UserError
+from fewstep.plans.plan import group_of
 from fewstep.runtime.backends import Arrays, Network
-from fewstep.runtime.errors import UserError
-from fewstep.runtime.plan import group_of
 
 LOG = logging.getLogger("fewstep")
 CHECK_WEIGHTS = "check the weights that the denoiser was exported with"

@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
-from fewstep.runtime.errors import UserError
+from fewstep.plans.errors import UserError
 
 SCHEMA = 2
 READ = (1, SCHEMA)  # 1 knew no channels

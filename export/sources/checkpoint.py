@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import NoReturn
 
-from fewstep.export.sources.diffusers_files import INDEX
-from fewstep.export.sources.lerobot_folder import is_policy
-from fewstep.runtime.errors import UserError
+from fewstep.export.sources.diffusers.files import INDEX
+from fewstep.export.sources.lerobot.folder import is_policy
+from fewstep.plans.errors import UserError
 
 PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".bin", ".tar")  # Python's own, and torch.save's
 WEIGHTS = (".safetensors", ".npz", ".h5", ".gguf")

@@ -21,7 +21,7 @@ from fewstep.graph.passes.float32 import is_half, to_float32
 from fewstep.graph.quantized import is_quantized
 from fewstep.graph.session import FOLDER, explained
 from fewstep.graph.upgrade import to_opset
-from fewstep.runtime.errors import UserError
+from fewstep.plans.errors import UserError
 
 TOLERANCE = 1e-4  # float32 against float32
 HALF_TOLERANCE = 2e-2  # against a graph that rounds to float16 after every operation

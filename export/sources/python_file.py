@@ -11,7 +11,7 @@ from types import ModuleType
 
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.spec import Spec
-from fewstep.runtime.errors import UserError
+from fewstep.plans.errors import UserError
 
 RETURNS = "let it return (module, fewstep.export.spec.Spec(...))"
 

@@ -5,8 +5,9 @@ from importlib.resources import files
 
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.spec import Spec
-from fewstep.runtime.errors import UserError
-from fewstep.runtime.manifest import Condition, ScheduleSpec
+from fewstep.plans.errors import UserError
+from fewstep.plans.spec import ScheduleSpec
+from fewstep.runtime.bundle.manifest import Condition
 
 
 def fashion_mnist() -> TorchSource:

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from fewstep.export.spec import Spec
-from fewstep.runtime.errors import UserError
+from fewstep.plans.errors import UserError
 
 SPEC_LIMIT = 2**20  # bytes: a spec has some hundred
 

@@ -21,7 +21,7 @@ HERE = Path(__file__).parent
 GUIDANCE = 2.0
 COLUMNS = 10
 STEPS = 50
-EXTRACTORS = "../../calibration/evaluation/extractors"
+EXTRACTORS = "../../evaluation/distances/extractors"
 
 
 @torch.no_grad()

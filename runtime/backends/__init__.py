@@ -6,9 +6,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.runtime.bundle import EXPORT_AGAIN, Bundle
-from fewstep.runtime.errors import UserError
-from fewstep.runtime.manifest import Graph
+from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.manifest import Graph
+from fewstep.runtime.bundle.reading import EXPORT_AGAIN, Bundle
 
 Arrays = Mapping[str, NDArray[Any]]
 CONDITIONER, PROLOGUE = "conditioner", "prologue"  # the names of those graphs, where bodies have theirs

@@ -5,7 +5,7 @@ import os
 from numbers import Integral
 from typing import Any
 
-from fewstep.runtime.errors import UserError
+from fewstep.plans.errors import UserError
 
 
 def imported(module: str, said: str, install: str) -> Any:

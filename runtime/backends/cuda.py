@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.runtime.errors import UserError
+from fewstep.plans.errors import UserError
 
 INSTALL = "pip install 'cuda-bindings==12.*', or 13.*: the major version of the device's CUDA (nvidia-smi says it)"
 SEE_DRIVER = "check that `nvidia-smi` lists the GPU, and that its driver is as new as CUDA"

@@ -3,8 +3,8 @@
 import weakref
 from collections.abc import Callable
 
+from fewstep.plans.errors import UserError
 from fewstep.runtime.backends.cuda import Stream, api, call, quietly
-from fewstep.runtime.errors import UserError
 
 
 class Recording:

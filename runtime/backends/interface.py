@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from fewstep.runtime.manifest import Graph, Tensor
+from fewstep.runtime.bundle.manifest import Graph, Tensor
 
 TYPES = {  # onnxruntime's name of a type -> ours
     "tensor(float)": "float32",

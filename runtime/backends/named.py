@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 
+from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import Backend
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.backends.onnxruntime_cuda import OnnxRuntimeCuda
 from fewstep.runtime.backends.openvino import OpenVino
 from fewstep.runtime.backends.tensorrt import TensorRt
-from fewstep.runtime.errors import UserError
 
 NAMED: dict[str, Callable[[int], Backend]] = {
     "onnxruntime": lambda threads: OnnxRuntime(threads=threads),

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import Arrays, Network, graph_of
 from fewstep.runtime.backends.checks import check_threads, imported
 from fewstep.runtime.backends.interface import difference
-from fewstep.runtime.bundle import EXPORT_AGAIN, Bundle
-from fewstep.runtime.errors import UserError
-from fewstep.runtime.manifest import Graph
+from fewstep.runtime.bundle.manifest import Graph
+from fewstep.runtime.bundle.reading import EXPORT_AGAIN, Bundle
 
 ARM = ("aarch64", "arm64", "ARM64")  # what Linux, macOS and Windows call it
 FATAL_ONLY = 4  # of the log levels 0 (verbose) to 4: what fails is raised as well, and told once

@@ -21,14 +21,14 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from fewstep.plans.errors import UserError
 from fewstep.runtime import cache
 from fewstep.runtime.backends import AHEAD, Arrays, Network, graph_of
 from fewstep.runtime.backends.checks import check_contexts, check_threads, imported
 from fewstep.runtime.backends.interface import difference
 from fewstep.runtime.backends.lanes import Lanes
-from fewstep.runtime.bundle import EXPORT_AGAIN, Bundle
-from fewstep.runtime.errors import UserError
-from fewstep.runtime.manifest import Graph, Tensor
+from fewstep.runtime.bundle.manifest import Graph, Tensor
+from fewstep.runtime.bundle.reading import EXPORT_AGAIN, Bundle
 from fewstep.runtime.sizes import defaults, dimension, parsed, read_sizes
 
 FloatType = Literal["f32", "bf16", "f16"]

@@ -14,16 +14,16 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal
 
-from fewstep.runtime import engines
+from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import AHEAD, Network, cuda, graph_of
 from fewstep.runtime.backends.checks import check_contexts, imported
 from fewstep.runtime.backends.lanes import Lanes
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.backends.tensorrt_engine import BATCH, InParts, Lane, Loaded, prepare_contexts, read_tensors
 from fewstep.runtime.backends.tensorrt_log import logger, reason
-from fewstep.runtime.bundle import Bundle
-from fewstep.runtime.engine_key import Here
-from fewstep.runtime.errors import UserError
+from fewstep.runtime.bundle import engine_files
+from fewstep.runtime.bundle.engine_key import Here
+from fewstep.runtime.bundle.reading import Bundle
 
 LOG = logging.getLogger("fewstep")
 BODIES: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -64,10 +64,10 @@ class TensorRt:
     def load(self, bundle: Bundle, name: str) -> Network:
         trt = self.module()
         here = self.here()
-        if name in AHEAD and not engines.is_built(bundle, name, here):
+        if name in AHEAD and not engine_files.is_built(bundle, name, here):
             LOG.info("%s: the %s has no engine for %s and runs on the CPU", bundle.path, name, here.device)
             return OnnxRuntime().load(bundle, name)
-        program = engines.find(bundle, name, here, self.trust_engines)
+        program = engine_files.find(bundle, name, here, self.trust_engines)
         cuda.use(self.device)
         runtime = trt.Runtime(logger(trt))
         if program.key.flags.get("version_compatible"):

@@ -1,14 +1,12 @@
-"""Lets the tests of this folder import the builders of tests/calibration, and what benchmarks import, by name."""
+"""Keeps what a benchmark does to logs to itself."""
 
 import logging
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-sys.path[:0] = [str(Path(__file__).parents[1] / "calibration"), str(BENCHMARKS), str(BENCHMARKS / "quantization")]
 
 
 @pytest.fixture(autouse=True)

@@ -5,10 +5,10 @@ import runpy
 from pathlib import Path
 
 import pytest
-from test_calibrate import denoiser, write_bundle
 
 import fewstep.calibration
-from fewstep.runtime.errors import UserError
+from fewstep.plans.errors import UserError
+from tests.calibration.test_calibrate import denoiser, write_bundle
 
 SCRIPT = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks/ablation.py"))
 SHORT = ("--plan", "ddim:2", "--seeds", "4", "--calibrations", "1", "--trajectories", "4", "--json")

@@ -10,9 +10,6 @@ from choices import body_bias
 from choices.bias import correct
 from choices.body_bias import body_corrections
 from choices.shifts import Shifts
-from small_body import EDGES, SELECTED, body, feeds, table
-from test_calibrate import FIRST, denoiser, write_bundle
-from test_row_by_row import unsteady
 
 from fewstep.calibration import count
 from fewstep.calibration.calibrate import open_task
@@ -26,6 +23,9 @@ from fewstep.calibration.ranges import observe
 from fewstep.graph.graph import GROUP, Graph
 from fewstep.graph.session import open_session, run
 from fewstep.runtime.backends import Network
+from tests.calibration.small_body import EDGES, SELECTED, body, feeds, table
+from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
+from tests.calibration.test_row_by_row import unsteady
 
 BEHIND = {"h2": "h2_biased", "shortcut": "shortcut_biased", "mixed": "mixed_biased", "h3": "h3_biased"}
 

@@ -13,7 +13,8 @@ from uuid import uuid4
 import pytest
 from calibration_cost import Measured, bars, main, most_finished, table, typical
 from command_cost import Cost, TooLarge, Unfinished, measure
-from test_calibrate import denoiser, write_bundle
+
+from tests.calibration.test_calibrate import denoiser, write_bundle
 
 MB = 10**6
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"

@@ -14,8 +14,6 @@ from choices.local_bias import local_corrections, operations_alone
 from choices.rescaling import dilation, reaches, rescaled_inputs, smoothing
 from choices.rows import Row, around_128, dilated, joined, smoothed
 from choices.seen import Seen
-from small_body import body, feeds, table
-from test_calibrate import FIRST, denoiser, write_bundle
 
 from fewstep.calibration.calibrate import open_task
 from fewstep.calibration.count import count_activations, tabulate
@@ -27,6 +25,8 @@ from fewstep.calibration.ranges.table import Method, Range, Ranges, RangesTable
 from fewstep.graph.graph import BATCH, Graph, Node, Value
 from fewstep.graph.passes.concat import split_concat
 from fewstep.graph.session import run
+from tests.calibration.small_body import body, feeds, table
+from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
 
 F32 = np.dtype(np.float32)
 

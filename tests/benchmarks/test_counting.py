@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 from biases import join_bias
 from counting import covered, in_float, multiplying, paired
-from small_body import body, feeds
-from test_calibrate import denoiser
 
 from fewstep.calibration.lowering.coverage import macs
 from fewstep.graph.graph import Graph, Node
 from fewstep.graph.index import index
 from fewstep.graph.passes.bias import separate_bias
 from fewstep.graph.session import run
-from fewstep.runtime.errors import UserError
+from fewstep.plans.errors import UserError
+from tests.calibration.small_body import body, feeds
+from tests.calibration.test_calibrate import denoiser
 
 
 def test_pairs_count_where_they_stand_at_both_inputs() -> None:

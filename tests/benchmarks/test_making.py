@@ -12,9 +12,9 @@ import pytest
 from contenders import TOOLS, Contender
 from making import quantize, reason
 from material import Material
-from test_calibrate import denoiser
 
-from fewstep.runtime.errors import UserError
+from fewstep.plans.errors import UserError
+from tests.calibration.test_calibrate import denoiser
 
 
 def test_nncf_is_given_each_row_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

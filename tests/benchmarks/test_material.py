@@ -10,15 +10,15 @@ import msgspec
 import numpy as np
 import pytest
 from material import calibrated_on, write_material
-from test_calibrate import FIRST, denoiser, write_bundle
 
 from fewstep.calibration.calibrate import calibrate
 from fewstep.graph import io
 from fewstep.graph.graph import Node
+from fewstep.plans.errors import UserError
 from fewstep.runtime import load
-from fewstep.runtime.bundle import open_bundle
-from fewstep.runtime.errors import UserError
-from fewstep.runtime.manifest import Manifest
+from fewstep.runtime.bundle.manifest import Manifest
+from fewstep.runtime.bundle.reading import open_bundle
+from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
 
 
 def calibrated(bundle: Manifest, *options: str) -> Manifest:

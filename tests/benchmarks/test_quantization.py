@@ -10,11 +10,11 @@ import compare
 import pytest
 from contenders import TOOLS, contenders
 from outcome import MARKERS, Outcome, Quality, Row, bars, is_met, page, save, saved, table
-from test_calibrate import FIRST, denoiser, write_bundle
 
 from fewstep.calibration.calibrate import calibrate
-from fewstep.runtime.bundle import open_bundle
-from fewstep.runtime.errors import UserError
+from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.reading import open_bundle
+from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
 
 SHORT = ("--only", "ort_static-defaults", "--seeds", "4", "--no-speed", "--json")
 

@@ -4,7 +4,8 @@ import runpy
 from pathlib import Path
 
 import pytest
-from test_calibrate import denoiser, write_bundle
+
+from tests.calibration.test_calibrate import denoiser, write_bundle
 
 SCRIPT = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks/speed.py"))
 

@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
-from fewstep.calibration.sources import PACKAGES
+from fewstep.calibration.code_digest import PACKAGES
 
 
 def copied_sources(folder: Path) -> tuple[SimpleNamespace, ...]:

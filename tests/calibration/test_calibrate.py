@@ -17,13 +17,13 @@ from fewstep.calibration.ranges.table import Method
 from fewstep.calibration.ranges.table import load as load_table
 from fewstep.graph import io
 from fewstep.graph.graph import BATCH, GROUP, Graph, Node, Value
-from fewstep.runtime import manifest as form
-from fewstep.runtime.bundle import open_bundle
-from fewstep.runtime.errors import UserError
-from fewstep.runtime.guidance import Cfg
+from fewstep.plans.compile import Denoising, compile_plan
+from fewstep.plans.errors import UserError
+from fewstep.plans.file import encode
+from fewstep.plans.guidance import Cfg
+from fewstep.runtime.bundle import manifest as form
+from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.loading import load
-from fewstep.runtime.plan import Denoising, compile_plan
-from fewstep.runtime.plan_file import encode
 
 SHAPE = (1, 8, 8)
 SCHEDULE = form.ScheduleSpec("cosine", timesteps=100)

@@ -13,11 +13,9 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from copied_sources import copied_sources
-from test_calibrate import FIRST, denoiser, prologue, write_bundle
 
 from fewstep.calibration import calibrate as verb
-from fewstep.calibration import checkpoint, count, sources
+from fewstep.calibration import checkpoint, code_digest, count
 from fewstep.calibration.calibrate import CalibrateOptions, Inputs, calibrate
 from fewstep.calibration.inputs import LONG
 from fewstep.calibration.ranges import observe
@@ -26,7 +24,9 @@ from fewstep.calibration.ranges.observe import Counts, observed_tensors
 from fewstep.calibration.trajectories import Evaluation
 from fewstep.graph import io
 from fewstep.runtime import cache
-from fewstep.runtime.bundle import open_bundle
+from fewstep.runtime.bundle.reading import open_bundle
+from tests.calibration.copied_sources import copied_sources
+from tests.calibration.test_calibrate import FIRST, denoiser, prologue, write_bundle
 
 WHOLE = 12  # trajectories
 INTERRUPTED = 8  # as many as there are when it is killed: batches of 4
@@ -143,13 +143,13 @@ def other_processor(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def other_version(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "version_of", lambda package: "1000.0")
+    monkeypatch.setattr(code_digest, "version_of", lambda package: "1000.0")
 
 
 def other_code(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An edit of one file of the counting, in a copy."""
     copies = copied_sources(bundle.parent / "copy")
-    monkeypatch.setattr(sources, "PACKAGES", copies)
+    monkeypatch.setattr(code_digest, "PACKAGES", copies)
     with Path(copies[0].__path__[0], "ranges", "histogram.py").open("a") as file:
         file.write("# edited\n")
 

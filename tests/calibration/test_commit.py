@@ -8,7 +8,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from test_calibrate import FIRST, denoiser, write_bundle
 
 from fewstep.calibration import calibrate as verb
 from fewstep.calibration.bodies import NATIVE
@@ -16,10 +15,11 @@ from fewstep.calibration.calibrate import CalibrateOptions, calibrate
 from fewstep.calibration.precision.native import searched_here
 from fewstep.calibration.precision.record import encode
 from fewstep.calibration.precision.refine import Refined
-from fewstep.calibration.report.precision import stored_maps
+from fewstep.evaluation.report.precision import stored_maps
 from fewstep.graph.commit import open_for_update
 from fewstep.graph.graph import GROUP
-from fewstep.runtime.bundle import open_bundle
+from fewstep.runtime.bundle.reading import open_bundle
+from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
 
 HERE = searched_here()[0]
 BODY = f"int8-{HERE}"

@@ -10,10 +10,10 @@ from safetensors.numpy import save_file
 
 from fewstep.calibration.conditions_file import deal, read_conditions
 from fewstep.calibration.trajectories import FIRST_SEED, draw_condition, roll_out
+from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.manifest import Condition
 from fewstep.runtime.conditions import check, drawn_range
-from fewstep.runtime.errors import UserError
 from fewstep.runtime.loading import load
-from fewstep.runtime.manifest import Condition
 
 CLASS = Condition("class", "label", null=3, low=0, high=2)
 IMAGE = Condition("image", "image", shape=(2, 3), dtype="float32")

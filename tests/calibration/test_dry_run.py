@@ -8,14 +8,14 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from test_calibrate import FIRST, denoiser, write_bundle
 
 from fewstep.calibration.calibrate import calibrate, open_task
 from fewstep.calibration.trajectories import Evaluation, roll_out
 from fewstep.cli import calibrate as command
 from fewstep.cli.calibrate import dry_run
-from fewstep.runtime.bundle import open_bundle
-from fewstep.runtime.errors import UserError
+from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.reading import open_bundle
+from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_calibrate import FIRST, denoiser, write_bundle
 
 from fewstep.calibration.calibrate import CalibrateOptions, calibrate, open_task
 from fewstep.calibration.count import count_activations, count_progressively, tabulate
@@ -15,6 +14,7 @@ from fewstep.calibration.task import Task
 from fewstep.graph.graph import Array
 from fewstep.runtime.backends import Arrays
 from fewstep.runtime.loading import load
+from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
 
 STEPS = 50
 

@@ -6,21 +6,21 @@ from pathlib import Path
 
 import pytest
 
-TESTS = Path(__file__).parent
+ROOT = Path(__file__).parents[2]
 SCRIPT = """
 import sys
 from dataclasses import replace
 from pathlib import Path
 
-tests, verb, folder = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
-sys.path[:0] = [str(tests), str(tests.parent)]
+sys.path.insert(0, sys.argv[1])
+verb, folder = sys.argv[2], Path(sys.argv[3])
 
-from fewstep.calibration.engines import build_engine
-from fewstep.calibration.engines.build import BuildOptions, build
-from fewstep.calibration.engines.builders import Builder
+from fewstep.engines import build_engine
+from fewstep.engines.build import BuildOptions, build
+from fewstep.engines.builders import Builder
 from fewstep.calibration.calibrate import calibrate
-from killing import outcomes
-from test_calibrate import FIRST, denoiser, write_bundle
+from tests.killing import outcomes
+from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
 
 bundle = write_bundle(folder / "bundle", denoiser())
 build_engine.WORKER = folder / "worker.py"
@@ -40,7 +40,7 @@ print(seen.count(True), seen.count(False))
 @pytest.mark.parametrize("verb", ["calibrate", "build"])
 def test_a_kill_at_any_write_leaves_a_whole_bundle(tmp_path: Path, verb: str) -> None:
     process = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(TESTS), verb, str(tmp_path)], capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", SCRIPT, str(ROOT), verb, str(tmp_path)], capture_output=True, text=True, timeout=120
     )
     assert process.returncode == 0, process.stderr
     old, new = map(int, process.stdout.split()[-2:])

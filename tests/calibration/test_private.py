@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_calibrate import FIRST, denoiser, write_bundle
 
 from fewstep.calibration import calibrate as verb
 from fewstep.calibration import inputs
 from fewstep.calibration.trajectories import Evaluation
+from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
 
 RUN = 4  # numbers in a row: what a sample has in common with a bundle must be shorter
 

@@ -1,19 +1,16 @@
 """Prompts as rows of conditions: of a file, of fewstep's own, together with other conditions."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 pytest.importorskip("tokenizers")
-sys.path.insert(0, str(Path(__file__).parents[1] / "runtime"))
-from text_bundle import with_companions
-
 from fewstep.calibration.prompts import CALIBRATION, HELD_OUT, given_rows, read_prompts
-from fewstep.runtime.bundle import Bundle, open_bundle
-from fewstep.runtime.errors import UserError
+from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.text import load_text_encoder
+from tests.runtime.text_bundle import with_companions
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_calibrate import FIRST, denoiser, write_bundle
 
 from fewstep.calibration import calibrate as verb
 from fewstep.calibration import count
@@ -21,6 +20,7 @@ from fewstep.graph.session import open_session
 from fewstep.runtime.backends import Arrays, Network
 from fewstep.runtime.loading import load
 from fewstep.runtime.sampler import Sampler
+from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
 
 F32 = np.dtype(np.float32)
 X, GROUP = Value("x", F32, (BATCH, 2)), Value("group", np.dtype(np.int64), (1,))

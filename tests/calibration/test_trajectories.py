@@ -7,18 +7,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_calibrate import FIRST, denoiser, write_bundle
 
 from fewstep.calibration.calibrate import calibrate
-from fewstep.calibration.precision.course import JUDGE_SEEDS, SEARCH_SEEDS, SELECTION_SEEDS
+from fewstep.calibration.precision.closed_loop import JUDGE_SEEDS, SEARCH_SEEDS, SELECTION_SEEDS
 from fewstep.calibration.precision.native import searched_here
 from fewstep.calibration.ranges.histogram import measure, merge
 from fewstep.calibration.trajectories import FIRST_SEED, HELD_OUT_SEEDS, draw_condition, roll_out
-from fewstep.runtime import noise
-from fewstep.runtime.errors import UserError
+from fewstep.plans import noise
+from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.manifest import Condition
 from fewstep.runtime.loading import load
-from fewstep.runtime.manifest import Condition
 from fewstep.runtime.sampler import Sampler
+from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
 
 SEEDS = range(FIRST_SEED, FIRST_SEED + 12)
 CLASS = Condition("class", "label", null=3, low=0, high=2)

@@ -9,9 +9,9 @@ import typer
 from typer.testing import CliRunner
 
 from fewstep.cli.generate import command, field_help, manner_parameters
-from fewstep.cli.manner import Manner
 from fewstep.cli.outcome import Outcome
-from fewstep.runtime.errors import UserError
+from fewstep.cli.output_flags import Manner
+from fewstep.plans.errors import UserError
 from fewstep.runtime.progress import SILENT, Progress
 
 

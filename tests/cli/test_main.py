@@ -12,8 +12,8 @@ from PIL import Image
 from fewstep.cli.conditions import parse_conditions
 from fewstep.cli.main import main
 from fewstep.cli.verbs import VERBS
-from fewstep.runtime.errors import UserError
-from fewstep.runtime.manifest import Condition
+from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.manifest import Condition
 
 RUN = ("--condition", "class=dress", "--guidance", "2")
 

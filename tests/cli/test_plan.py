@@ -7,14 +7,14 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from fewstep.calibration.drawing.plan_plot import draw
-from fewstep.calibration.drawing.plan_view import LAGS, equations, linear, recurrence
 from fewstep.cli.main import main
-from fewstep.runtime import grids, solvers
-from fewstep.runtime.errors import UserError
-from fewstep.runtime.manifest import ScheduleSpec
-from fewstep.runtime.plan import Denoising, compile_plan
-from fewstep.runtime.shape import Clip
+from fewstep.evaluation.drawing.plan_plot import draw
+from fewstep.evaluation.drawing.plan_view import LAGS, equations, linear, recurrence
+from fewstep.plans import grids, solvers
+from fewstep.plans.compile import Denoising, compile_plan
+from fewstep.plans.errors import UserError
+from fewstep.plans.shaping import Clip
+from fewstep.plans.spec import ScheduleSpec
 
 LINEAR = Denoising(ScheduleSpec("linear"), "epsilon")
 

@@ -9,8 +9,8 @@ import pytest
 
 import fewstep.runtime
 from fewstep.cli.run_plan import check_name, default_plan, unlike_calibration
-from fewstep.runtime.errors import UserError
-from fewstep.runtime.plan_file import encode
+from fewstep.plans.errors import UserError
+from fewstep.plans.file import encode
 from fewstep.runtime.sampler import PLAN, Sampler
 
 

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from free_bundle import free
 
 from fewstep.cli.run import RunOptions, run
 from fewstep.runtime import UserError, load
+from tests.free_bundle import free
 
 
 def options(folder: Path, bundle: Path, height: int, *size: str) -> RunOptions:

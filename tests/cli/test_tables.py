@@ -6,8 +6,8 @@ import sys
 import pytest
 from rich.table import Table
 
-from fewstep.cli.manner import Manner
 from fewstep.cli.outcome import Outcome, tell
+from fewstep.cli.output_flags import Manner
 from fewstep.cli.tables import figures
 
 BODIES = ("float32", "int8-cpu-x86-7bit")

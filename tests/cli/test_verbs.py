@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from fewstep.calibration.report import ReportOptions
-from fewstep.calibration.results import Results, decode_evaluation
-from fewstep.calibration.results import decode as decode_results
 from fewstep.cli.main import main
+from fewstep.evaluation.report import ReportOptions
+from fewstep.evaluation.results import Results, decode_evaluation
+from fewstep.evaluation.results import decode as decode_results
 from fewstep.runtime import load
-from fewstep.runtime.bundle import open_bundle
+from fewstep.runtime.bundle.reading import open_bundle
 
 EXAMPLE = Path(__file__).parent.parent.parent / "docs/export.md"
 SHORT_REPORT = (

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from fewstep.plans.errors import UserError
 from fewstep.runtime import load
-from fewstep.runtime.errors import UserError
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "flow_map.py"
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from fewstep.runtime import load, noise
+from fewstep.plans import noise
+from fewstep.runtime import load
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "restoration.py"
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from fewstep.runtime import load, noise
+from fewstep.plans import noise
+from fewstep.runtime import load
 from fewstep.runtime.spectrogram import encode
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

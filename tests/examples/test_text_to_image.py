@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("tokenizers")
-sys.path.insert(0, str(Path(__file__).parents[1] / "runtime"))
-from text_bundle import IMAGE, with_companions
+from tests.runtime.text_bundle import IMAGE, with_companions
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "text_to_image.py"
 

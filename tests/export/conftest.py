@@ -1,8 +1,5 @@
 """Denoisers small enough to export in seconds."""
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -10,10 +7,9 @@ from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.spec import Spec
 from fewstep.graph.prepare import prepare
 from fewstep.models.fashion_mnist.unet import CLASSES, IMAGE_SHAPE, NULL_CLASS, UNet
-from fewstep.runtime.manifest import Condition, ScheduleSpec
-
-sys.path.insert(0, str(Path(__file__).parent))
-from denoisers import Exported
+from fewstep.plans.spec import ScheduleSpec
+from fewstep.runtime.bundle.manifest import Condition
+from tests.export.denoisers import Exported
 
 torch.set_num_threads(1)  # the networks are tiny: a second thread only waits
 

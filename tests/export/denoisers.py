@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.spec import Spec, Traced
 from fewstep.graph.prologue import Prepared
-from fewstep.runtime.manifest import Condition, ScheduleSpec
+from fewstep.plans.spec import ScheduleSpec
+from fewstep.runtime.bundle.manifest import Condition
 
 X_SHAPE = (2, 4, 4)
 

@@ -8,9 +8,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from denoisers import Exported, source
 from onnx import helper
-from onnx_models import model
 from torch import Tensor, nn
 
 from fewstep.export.bisect import AT_ONCE, differs, first_wrong
@@ -20,8 +18,11 @@ from fewstep.export.spec import Spec
 from fewstep.export.verify import verify
 from fewstep.graph.graph import Graph, Node, Value
 from fewstep.graph.prepare import prepare
-from fewstep.runtime.errors import UserError
-from fewstep.runtime.manifest import Condition, ScheduleSpec
+from fewstep.plans.errors import UserError
+from fewstep.plans.spec import ScheduleSpec
+from fewstep.runtime.bundle.manifest import Condition
+from tests.export.denoisers import Exported, source
+from tests.export.onnx_models import model
 
 LENGTH = 1000
 

@@ -9,7 +9,8 @@ from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.spec import Spec
 from fewstep.export.verify import verify
 from fewstep.graph.prepare import prepare
-from fewstep.runtime.manifest import Condition, ScheduleSpec
+from fewstep.plans.spec import ScheduleSpec
+from fewstep.runtime.bundle.manifest import Condition
 
 CLASSES, WIDTH = 3, 8
 

@@ -15,15 +15,17 @@ from fewstep.export.export import ExportOptions, export, load_source
 from fewstep.export.spec import Spec
 from fewstep.graph.io import load
 from fewstep.graph.session import run
-from fewstep.runtime.bundle import open_bundle
-from fewstep.runtime.errors import UserError
-from fewstep.runtime.manifest import Condition, ScheduleSpec
+from fewstep.plans.errors import UserError
+from fewstep.plans.spec import ScheduleSpec
+from fewstep.runtime.bundle.manifest import Condition
+from fewstep.runtime.bundle.reading import open_bundle
 
 MAKE = """
 import torch
 from torch import nn
 from fewstep.export.spec import Spec
-from fewstep.runtime.manifest import Condition, ScheduleSpec
+from fewstep.runtime.bundle.manifest import Condition
+from fewstep.plans.spec import ScheduleSpec
 
 class Denoiser(nn.Module):
     def __init__(self):

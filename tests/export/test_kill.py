@@ -6,18 +6,18 @@ from pathlib import Path
 
 import pytest
 
-TESTS = Path(__file__).parent
+ROOT = Path(__file__).parents[2]
 SCRIPT = """
 import sys
 from pathlib import Path
 
-tests, folder = Path(sys.argv[1]), Path(sys.argv[2])
-sys.path[:0] = [str(tests.parent)]
+sys.path.insert(0, sys.argv[1])
+folder = Path(sys.argv[2])
 
-from fewstep.export import take, trace, verify
+from fewstep.export import load_and_trace, trace, verify
 from fewstep.export.export import ExportOptions, export
 from fewstep.graph import io
-from killing import outcomes
+from tests.killing import outcomes
 
 source = folder / "denoiser.py"
 made = {}  # torch and onnxruntime have threads, which a fork would lose: they work once, before
@@ -31,9 +31,9 @@ def once(module, name):
     setattr(module, name, call)
 
 once(trace, "trace")
-once(take, "expect")
+once(load_and_trace, "expect")
 once(verify, "compare")
-once(take, "prepare")
+once(load_and_trace, "prepare")
 for limit in sys.argv[3:]:
     io.EXTERNAL_ABOVE = int(limit)
     options = ExportOptions(f"{source}:make", folder / limit)
@@ -46,7 +46,7 @@ for limit in sys.argv[3:]:
 DENOISER = """
 import torch
 from fewstep.export.spec import Spec
-from fewstep.runtime.manifest import ScheduleSpec
+from fewstep.plans.spec import ScheduleSpec
 
 class Denoiser(torch.nn.Module):
     def __init__(self):
@@ -69,7 +69,7 @@ def test_a_kill_at_any_write_leaves_a_whole_bundle(tmp_path: Path) -> None:
     """With its weights inside its graphs, and in a file beside them."""
     (tmp_path / "denoiser.py").write_text(DENOISER)
     process = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(TESTS), str(tmp_path), str(2**28), "0"],
+        [sys.executable, "-c", SCRIPT, str(ROOT), str(tmp_path), str(2**28), "0"],
         capture_output=True,
         text=True,
         timeout=300,

@@ -15,15 +15,15 @@ import pytest
 
 import fewstep.runtime
 from fewstep.calibration.calibrate import CalibrateOptions, calibrate
-from fewstep.calibration.engines.build import BuildOptions, build
-from fewstep.export import take, verify
+from fewstep.engines.build import BuildOptions, build
+from fewstep.export import load_and_trace, verify
 from fewstep.export.export import ExportOptions, export
 from fewstep.graph import io
 from fewstep.graph.pack import PackOptions, pack
-from fewstep.runtime import integrity
-from fewstep.runtime.bundle import open_bundle
-from fewstep.runtime.errors import UserError
-from fewstep.runtime.manifest import Manifest
+from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle import integrity
+from fewstep.runtime.bundle.manifest import Manifest
+from fewstep.runtime.bundle.reading import open_bundle
 
 LIMIT = 60_000  # bytes
 DENOISER = """
@@ -124,7 +124,7 @@ def test_a_mismatch_brings_it_back_and_names_the_node(
         return (*kept, exported.with_nodes(exported.nodes, {weight: 2 * exported.constants[weight]}))
 
     unload = io.unload
-    monkeypatch.setattr(take.io, "unload", spoiled)
+    monkeypatch.setattr(load_and_trace.io, "unload", spoiled)
     shutil.copytree(large, tmp_path / "b")
     before = contents(tmp_path / "b")
     with pytest.raises(UserError, match=r"differs from torch from node '\w+' \(second/Conv\) on"):

@@ -1,12 +1,13 @@
 """Where graphs are compared with their source."""
 
 import numpy as np
-from denoisers import Exported
 
 from fewstep.export.points import BATCHES, SIZED_BATCH, TIMES, points
 from fewstep.export.spec import Spec
 from fewstep.models.fashion_mnist.unet import NULL_CLASS
-from fewstep.runtime.manifest import Condition, ScheduleSpec, Size
+from fewstep.plans.spec import ScheduleSpec
+from fewstep.runtime.bundle.manifest import Condition, Size
+from tests.export.denoisers import Exported
 
 
 def test_points_cover_times_batches_and_conditions(unet: Exported) -> None:

@@ -1,6 +1,5 @@
 """Policies written as modules, exported, against plain torch loops with the same noise."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +10,10 @@ from torch import Tensor, nn
 import fewstep.runtime
 from fewstep.export.export import ExportOptions, export
 from fewstep.export.sources.python_file import load_python_file
-from fewstep.runtime import Sampler, noise
-from fewstep.runtime.step import Hold
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "families"))
-import diffusion_policy_transformer
-import flow_policy
+from fewstep.plans import noise
+from fewstep.runtime import Sampler
+from fewstep.runtime.execute import Hold
+from tests.families import diffusion_policy_transformer, flow_policy
 
 SEEDS = [3, 4]
 
@@ -35,7 +32,7 @@ def start(sampler: Sampler) -> Tensor:
 def test_a_policy_of_diffusion_policys_samples_as_its_ddim_loop(tmp_path: Path) -> None:
     from diffusers import DDIMScheduler
 
-    from fewstep.runtime.configs import plan_from_scheduler_config
+    from fewstep.plans.configs import plan_from_scheduler_config
 
     bundle, module = exported(diffusion_policy_transformer, tmp_path)
     obs = np.random.default_rng(0).uniform(-1, 1, (2, 2, 5)).astype(np.float32)

@@ -3,9 +3,9 @@
 from collections import Counter
 
 import pytest
-from denoisers import Exported
 
 from fewstep.graph.index import index
+from tests.export.denoisers import Exported
 
 
 def test_the_body_holds_no_operation_it_does_not_need(unet: Exported) -> None:

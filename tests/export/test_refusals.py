@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from denoisers import Tiny, source
 from torch import Tensor, nn
 
 from fewstep.export.portable import warn_of_operations
 from fewstep.export.verify import verify
 from fewstep.graph.prepare import prepare
-from fewstep.runtime.errors import UserError
+from fewstep.plans.errors import UserError
+from tests.export.denoisers import Tiny, source
 
 torch.library.define("fewsteptests::own", "(Tensor x) -> Tensor")
 torch.library.impl("fewsteptests::own", "cpu")(lambda x: x * 2)

@@ -15,8 +15,8 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from fewstep.calibration.calibrate import CalibrateOptions, calibrate, open_task
-from fewstep.calibration.engines.build import BuildOptions, build
 from fewstep.calibration.trajectories import roll_out
+from fewstep.engines.build import BuildOptions, build
 from fewstep.export import Condition, ScheduleSpec, Size, Spec, free_sizes
 from fewstep.export.export import ExportOptions, export
 from fewstep.export.size_option import with_sizes
@@ -28,10 +28,11 @@ from fewstep.graph.extents import at_sizes
 from fewstep.graph.graph import Extent
 from fewstep.graph.step import fuse_step
 from fewstep.graph.types import infer_types
-from fewstep.runtime import UserError, engines, load
-from fewstep.runtime.bundle import open_bundle
+from fewstep.runtime import UserError, load
+from fewstep.runtime.bundle import engine_files
+from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.runtime.execute import combine
 from fewstep.runtime.sizes import visits
-from fewstep.runtime.step import combine
 
 PLAN = "dpmpp_2m:2"
 SIZES = (Size("height", 1, low=8, high=32, multiple=8), Size("width", 2, low=8, high=32, multiple=8))
@@ -149,7 +150,7 @@ def test_an_engine_is_built_for_a_range_of_sizes(bundle: Path) -> None:
     pytest.importorskip("tensorrt_rtx")
     built = build(BuildOptions(bundle, device=("sm89",), precision="float16", max_batch="x:4x1x16x32")).built
     manifest = open_bundle(bundle)
-    keys = {engine.body: engines.read_sidecar(manifest, engine).built_from for engine in built}
+    keys = {engine.body: engine_files.read_sidecar(manifest, engine).built_from for engine in built}
     assert keys["float16"].batches == (1, 4, 4)
     assert keys["float16"].sizes == {"height": (4, 8, 16), "width": (4, 12, 32)}
     assert keys["prologue"].sizes == keys["float16"].sizes, "the prologue is given the picture"

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from denoisers import Tiny, source
 from torch import Tensor, nn
 
 from fewstep.export.changes import changed, flags
@@ -18,8 +17,10 @@ from fewstep.export.spec import Spec
 from fewstep.export.verify import verify
 from fewstep.graph.prepare import prepare
 from fewstep.models.fashion_mnist.unet import IMAGE_SHAPE, UNet
-from fewstep.runtime.errors import UserError
-from fewstep.runtime.manifest import Condition, ScheduleSpec, Size
+from fewstep.plans.errors import UserError
+from fewstep.plans.spec import ScheduleSpec
+from fewstep.runtime.bundle.manifest import Condition, Size
+from tests.export.denoisers import Tiny, source
 
 FREEU = FreeU(backbone=(1.4, 1.6), skip=(0.5, 0.3))
 SPEC = Spec("own", (2, 8, 8), (), "epsilon", ScheduleSpec("linear"))

@@ -1,7 +1,12 @@
 import numpy as np
 import pytest
 import torch
-from denoisers import (
+
+from fewstep.graph.graph import BATCH
+from fewstep.graph.io import to_model
+from fewstep.graph.session import run
+from fewstep.plans.errors import UserError
+from tests.export.denoisers import (
     Attending,
     Branching,
     Double,
@@ -15,11 +20,6 @@ from denoisers import (
     WrongShape,
     source,
 )
-
-from fewstep.graph.graph import BATCH
-from fewstep.graph.io import to_model
-from fewstep.graph.session import run
-from fewstep.runtime.errors import UserError
 
 
 @pytest.mark.parametrize("module", [Tiny(), Attending()], ids=lambda module: type(module).__name__)

@@ -7,7 +7,6 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from denoisers import X_SHAPE, Tiny
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
@@ -19,8 +18,10 @@ from fewstep.export.spec import Source, Spec
 from fewstep.export.verify import verify
 from fewstep.graph.prepare import prepare
 from fewstep.graph.prologue import Prepared
-from fewstep.runtime.errors import UserError
-from fewstep.runtime.manifest import Condition, ScheduleSpec
+from fewstep.plans.errors import UserError
+from fewstep.plans.spec import ScheduleSpec
+from fewstep.runtime.bundle.manifest import Condition
+from tests.export.denoisers import X_SHAPE, Tiny
 
 LABEL = Condition("class", input="label", low=0, high=2)
 

@@ -3,15 +3,15 @@ from dataclasses import replace
 import msgspec
 import pytest
 import torch
-from denoisers import DoubleInside, Exported, Labelled, Mixing, Overflowing, Tiny, source
 from torch import Tensor
 
 from fewstep.export.points import BATCHES, TIMES
 from fewstep.export.verify import verify
 from fewstep.graph.graph import Graph
 from fewstep.graph.prepare import prepare
-from fewstep.runtime.errors import UserError
-from fewstep.runtime.manifest import Condition
+from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.manifest import Condition
+from tests.export.denoisers import DoubleInside, Exported, Labelled, Mixing, Overflowing, Tiny, source
 
 
 def spoiled(graph: Graph, weight: str) -> Graph:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tiny import diffusers_folder, tokenizers
+from tests.families.tiny import diffusers_folder, tokenizers
 
 NAME = "AuraFlowTransformer2DModel (diffusers folder)"
 PLAN = "scheduler:2"

@@ -13,7 +13,6 @@ A family is a file of this folder that says NAME. It is made tiny, with random w
 import importlib.util
 import json
 import shutil
-import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -27,9 +26,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.calibration.calibrate import CalibrateOptions, calibrate
-from fewstep.calibration.engines.build import BuildOptions, build
 from fewstep.calibration.lowering.coverage import macs
 from fewstep.calibration.trajectories import draw_condition
+from fewstep.engines.build import BuildOptions, build
 from fewstep.export import export as verb
 from fewstep.export.export import ExportOptions, export
 from fewstep.export.spec import Source, Traced
@@ -39,11 +38,11 @@ from fewstep.graph.describe import describe
 from fewstep.graph.graph import Graph
 from fewstep.runtime.backends import AHEAD
 from fewstep.runtime.backends.openvino import OpenVino
-from fewstep.runtime.bundle import open_bundle
+from fewstep.runtime.bundle.engine_key import Sidecar
+from fewstep.runtime.bundle.manifest import Body, Manifest
+from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.conditions import drawn_range
-from fewstep.runtime.engine_key import Sidecar
 from fewstep.runtime.loading import load
-from fewstep.runtime.manifest import Body, Manifest
 
 FOLDER = Path(__file__).parent
 SEEDS = (0, 1)
@@ -321,10 +320,7 @@ STEPS: Mapping[str, Callable[[Chain], Found]] = {
 
 
 def _load(path: Path) -> ModuleType:
-    """The file as a module; what several share lies beside it."""
-    for folder in (FOLDER, FOLDER.parent):  # what families share, and what they share with other tests
-        if str(folder) not in sys.path:
-            sys.path.insert(0, str(folder))
+    """The file as a module."""
     spec = importlib.util.spec_from_file_location(f"family_{path.stem}", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

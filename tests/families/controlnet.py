@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tiny import diffusers_folder, stable_diffusion_unet
+from tests.families.tiny import diffusers_folder, stable_diffusion_unet
 
 NAME = "ControlNetModel (diffusers folder)"
 PLAN = "scheduler:2"

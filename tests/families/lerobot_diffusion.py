@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from lerobot_policies import write_policy
+from tests.lerobot_policies import write_policy
 
 NAME = "Diffusion policy (LeRobot folder)"
 PLAN = "ddim:2"

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from tiny import UNET, diffusers_folder
+from tests.families.tiny import UNET, diffusers_folder
 
 NAME = "UNet2DConditionModel with LoRA, Skip-Tuning and FreeU"
 PLAN = "dpmpp_2m:2"

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tiny import UNET, diffusers_folder
+from tests.families.tiny import UNET, diffusers_folder
 
 NAME = "UNet2DConditionModel of SDXL (diffusers folder)"
 PLAN = "scheduler:2"

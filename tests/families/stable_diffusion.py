@@ -1,10 +1,8 @@
 """Stable Diffusion (Rombach et al. 2022) as a whole: text encoder, tokenizer and autoencoder beside the U-Net."""
 
-import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from pipelines import stable_diffusion
+from tests.pipelines import stable_diffusion
 
 NAME = "Stable Diffusion with text encoder and autoencoder (diffusers folder)"
 PLAN = "scheduler:2"

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tiny import diffusers_folder, stable_diffusion_unet
+from tests.families.tiny import diffusers_folder, stable_diffusion_unet
 
 NAME = "T2IAdapter (diffusers folder)"
 PLAN = "scheduler:2"

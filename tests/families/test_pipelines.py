@@ -11,12 +11,14 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from fewstep.runtime import load, noise
-from fewstep.runtime.manifest import Condition
+from fewstep.plans import noise
+from fewstep.runtime import load
+from fewstep.runtime.bundle.manifest import Condition
 
 pytest.importorskip("diffusers")
 import diffusers
-from chain import Exported
+
+from tests.families.chain import Exported
 
 Array = NDArray[Any]
 Arrays = dict[str, Array]

@@ -14,17 +14,17 @@ import torch
 
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
-from chain import Exported
-from pipelines import stable_diffusion
-
 from fewstep.cli.main import main
 from fewstep.graph.pack import PackOptions, pack
-from fewstep.runtime import load, noise
+from fewstep.plans import noise
+from fewstep.plans.errors import UserError
+from fewstep.runtime import load
 from fewstep.runtime.autoencoder import load_autoencoder
-from fewstep.runtime.bundle import open_bundle
-from fewstep.runtime.errors import UserError
-from fewstep.runtime.integrity import VerifyOptions, verify
+from fewstep.runtime.bundle.integrity import VerifyOptions, verify
+from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.text import load_text_encoder
+from tests.families.chain import Exported
+from tests.pipelines import stable_diffusion
 
 pytestmark = pytest.mark.xdist_group("stable_diffusion")  # whose export they share
 
@@ -132,7 +132,7 @@ def test_image_to_image_keeps_less_of_the_picture_the_stronger_it_is(made: Made,
 
 
 def read(path: Path) -> np.ndarray:
-    from fewstep.calibration.drawing import pictures
+    from fewstep.evaluation.drawing import pictures
 
     return pictures.read(path, (3, 16, 16))[None]
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tiny import diffusers_folder
+from tests.families.tiny import diffusers_folder
 
 NAME = "UNet1DModel (diffusers folder)"
 PLAN = "ddim:2"

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tiny import UNET, diffusers_folder
+from tests.families.tiny import UNET, diffusers_folder
 
 NAME = "UNet2DModel (diffusers folder)"
 PLAN = "dpmpp_2m:2"

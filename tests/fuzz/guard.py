@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from fewstep.runtime.errors import UserError
+from fewstep.plans.errors import UserError
 
 SECONDS = 20.0  # far more than any call takes; what takes longer hangs
 EVENTS = ("open", "os.listdir", "os.scandir", "os.chmod", "os.remove", "os.rename", "os.symlink", "subprocess.Popen")

@@ -15,21 +15,23 @@ from typing import Any, TypeVar
 import msgspec
 import numpy as np
 import pytest
-from guard import guarded
 from hypothesis import HealthCheck, given, settings
-from mutations import changes, cuts, damaged_bytes, damaged_graph, damaged_json, messages
 
 from fewstep.calibration.ranges.table import Range, Ranges, RangesTable
 from fewstep.calibration.ranges.table import load as load_ranges
 from fewstep.graph import io
-from fewstep.runtime import engines, load, plan_file
+from fewstep.plans import file
+from fewstep.plans.compile import Denoising, compile_plan
+from fewstep.plans.errors import UserError
+from fewstep.plans.shaping import Clip
+from fewstep.runtime import load
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
-from fewstep.runtime.bundle import open_bundle
-from fewstep.runtime.engine_key import EngineKey, Here, Sidecar
-from fewstep.runtime.errors import UserError
-from fewstep.runtime.integrity import VerifyOptions, verify
-from fewstep.runtime.plan import Denoising, compile_plan
-from fewstep.runtime.shape import Clip
+from fewstep.runtime.bundle import engine_files
+from fewstep.runtime.bundle.engine_key import EngineKey, Here, Sidecar
+from fewstep.runtime.bundle.integrity import VerifyOptions, verify
+from fewstep.runtime.bundle.reading import open_bundle
+from tests.fuzz.guard import guarded
+from tests.fuzz.mutations import changes, cuts, damaged_bytes, damaged_graph, damaged_json, messages
 
 T = TypeVar("T", bound=Callable[..., Any])
 
@@ -113,11 +115,11 @@ def test_the_bytes_of_manifests(tiny_bundle: Path, manifest: str, drawn: list[An
 def plans() -> list[str]:
     denoising = Denoising(msgspec.convert({"kind": "cosine", "timesteps": 100}, type=_schedule()), "v", guided=True)
     made = [compile_plan(name, denoising, 2.0, shape=Clip(-1, 1)) for name in PLANS]
-    return [plan_file.encode(plan).decode() for plan in made]
+    return [file.encode(plan).decode() for plan in made]
 
 
 def _schedule() -> Any:
-    from fewstep.runtime.manifest import ScheduleSpec
+    from fewstep.plans.spec import ScheduleSpec
 
     return ScheduleSpec
 
@@ -184,7 +186,7 @@ def test_engine_sidecars(tiny_bundle: Path, manifest: str, drawn: list[Any], byt
     (tiny_bundle / "e.engine").write_bytes(engine)
     record(tiny_bundle, json.dumps(document), "e.json", made)
     with guarded(tiny_bundle, str(tiny_bundle)):
-        engines.find(open_bundle(tiny_bundle), "float32", Here("tensorrt", "10.3", "sm87", 8), trust=True)
+        engine_files.find(open_bundle(tiny_bundle), "float32", Here("tensorrt", "10.3", "sm87", 8), trust=True)
     with guarded(tiny_bundle, str(tiny_bundle)):
         verify(VerifyOptions(tiny_bundle, graphs=False))
 

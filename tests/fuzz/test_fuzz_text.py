@@ -3,26 +3,24 @@
 import hashlib
 import io
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
-from guard import guarded
 from hypothesis import HealthCheck, given, settings
-from mutations import changes, cuts, damaged_bytes, damaged_json
+
+from tests.fuzz.guard import guarded
+from tests.fuzz.mutations import changes, cuts, damaged_bytes, damaged_json
 
 pytest.importorskip("tokenizers")
-sys.path.insert(0, str(Path(__file__).parents[1] / "runtime"))
-from text_bundle import LENGTH, X_SHAPE, with_companions
-
 from fewstep.runtime import load
 from fewstep.runtime.autoencoder import load_autoencoder
-from fewstep.runtime.bundle import open_bundle
-from fewstep.runtime.integrity import VerifyOptions, verify
+from fewstep.runtime.bundle.integrity import VerifyOptions, verify
+from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.text import load_text_encoder
+from tests.runtime.text_bundle import LENGTH, X_SHAPE, with_companions
 
 NULL = "graphs/null.npy"
 fuzzed = settings(

@@ -1,11 +1,11 @@
 """Names that passes give: torch.export calls the second convolution conv2d_1, as a pass may want to call a part."""
 
 import numpy as np
-from small import assert_same, node, small, value
 
 from fewstep.graph.additions import Additions
 from fewstep.graph.graph import Array
 from fewstep.graph.prepare import simplify
+from tests.graph.small import assert_same, node, small, value
 
 RNG = np.random.default_rng(0)
 

@@ -12,9 +12,10 @@ import pytest
 
 from fewstep.graph import graph, io
 from fewstep.graph.commit import open_for_update
-from fewstep.runtime.bundle import open_bundle
-from fewstep.runtime.errors import UserError
-from fewstep.runtime.manifest import SCHEMA, Body, Graph, Manifest, Provenance, ScheduleSpec, Tensor
+from fewstep.plans.errors import UserError
+from fewstep.plans.spec import ScheduleSpec
+from fewstep.runtime.bundle.manifest import SCHEMA, Body, Graph, Manifest, Provenance, Tensor
+from fewstep.runtime.bundle.reading import open_bundle
 
 
 def manifest(file: str, name: str = "tiny") -> Manifest:
@@ -190,12 +191,13 @@ def test_what_cannot_be_a_bundle_is_refused_in_one_line(tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
 
 
+ROOT = Path(__file__).parents[2]
 KILLED = """
 import os, sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(sys.argv[1]).parent))
-from test_commit import content_of, files_of, write
+sys.path.insert(0, sys.argv[1])
+from tests.graph.test_commit import content_of, files_of, write
 
 def dying(function, fatal, after):
     def call(*arguments, **options):
@@ -249,7 +251,7 @@ for fatal in range(1, 1000):
 def test_an_end_at_any_write_leaves_the_old_bundle_or_the_new(tmp_path: Path, old: str, end: str) -> None:
     """The child is killed, or interrupted from the keyboard, before or after each call that changes the disk."""
     process = subprocess.run(
-        [sys.executable, "-c", KILLED, __file__, str(tmp_path / "bundle"), old, end], capture_output=True, text=True
+        [sys.executable, "-c", KILLED, str(ROOT), str(tmp_path / "bundle"), old, end], capture_output=True, text=True
     )
     assert process.returncode == 0, process.stderr
     assert int(process.stdout) > 15  # it did die at many points
@@ -259,11 +261,11 @@ FULL = """
 import resource, signal, sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(sys.argv[1]).parent))
-from test_commit import content_of, files_of, weighted, write
+sys.path.insert(0, sys.argv[1])
+from tests.graph.test_commit import content_of, files_of, weighted, write
 from fewstep.graph import io
 from fewstep.graph.commit import open_for_update
-from fewstep.runtime.errors import UserError
+from fewstep.plans.errors import UserError
 
 bundle = Path(sys.argv[2])
 write(bundle, b"old")
@@ -298,6 +300,6 @@ def weighted(bundle: Path) -> None:
 def test_a_full_disk_leaves_the_old_bundle_and_says_so(tmp_path: Path) -> None:
     """A limit on the size of files fails writes where a full disk would, wherever they are."""
     process = subprocess.run(
-        [sys.executable, "-c", FULL, __file__, str(tmp_path / "bundle")], capture_output=True, text=True
+        [sys.executable, "-c", FULL, str(ROOT), str(tmp_path / "bundle")], capture_output=True, text=True
     )
     assert process.stdout == "whole\n", process.stderr

@@ -1,11 +1,11 @@
 import numpy as np
-from small import assert_close, feeds, node, small, value
 
 from fewstep.graph.conditioner import WORTH, Conditioned, cut_conditioner
 from fewstep.graph.graph import Graph
+from fewstep.graph.precomputed import open_rows
 from fewstep.graph.prologue import Prepared
-from fewstep.graph.rows import open_rows
 from fewstep.graph.session import run
+from tests.graph.small import assert_close, feeds, node, small, value
 
 MACS = 8 * 3 * 25 * 16  # of the convolution below: outputs 8 x 4 x 4, each of 3 x 5 x 5 products
 

@@ -1,12 +1,12 @@
 """The table of what TensorRT parses, and what is said of graphs that hold anything else."""
 
 import onnx
-from operations_page import PAGE, filled
-from small import node, small, value
 
 from fewstep.graph.engine_operations import FIRST, OLDEST, PARSED, needed_version, unparsed
 from fewstep.graph.graph import Graph, Node
 from fewstep.graph.io import OPSET
+from tests.graph.operations_page import PAGE, filled
+from tests.graph.small import node, small, value
 
 
 def graph(*ops: str) -> Graph:

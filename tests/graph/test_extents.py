@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small import node, small, value
 
 from fewstep.graph import io
 from fewstep.graph.extents import METADATA, at_sizes, decode, encode, name_of, probes
@@ -15,7 +14,8 @@ from fewstep.graph.passes.free_sizes import read_sizes_off_x
 from fewstep.graph.prepare import prepare
 from fewstep.graph.session import run
 from fewstep.graph.types import infer_types
-from fewstep.runtime.errors import UserError
+from fewstep.plans.errors import UserError
+from tests.graph.small import node, small, value
 
 HEIGHT, WIDTH = Extent(usual=64, low=32, high=128, multiple=8), Extent(usual=48, low=16, high=96, multiple=16)
 

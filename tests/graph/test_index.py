@@ -1,9 +1,9 @@
 import pytest
-from small import node, small, value
 
 from fewstep.graph.graph import Node
 from fewstep.graph.index import in_topological_order, index
-from fewstep.runtime.errors import UserError
+from fewstep.plans.errors import UserError
+from tests.graph.small import node, small, value
 
 GRAPH = small(
     [value("x", "batch", 2), value("time", "batch", 2)],

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from small import assert_same, node, small, value
 
 from fewstep.graph import io
 from fewstep.graph.commit import open_for_update
 from fewstep.graph.graph import Graph
 from fewstep.graph.session import run
-from fewstep.runtime.errors import UserError
+from fewstep.plans.errors import UserError
+from tests.graph.small import assert_same, node, small, value
 
 
 def weighted() -> Graph:

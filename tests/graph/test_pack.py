@@ -11,9 +11,9 @@ from fewstep.graph import io
 from fewstep.graph.commit import open_for_update
 from fewstep.graph.graph import BATCH, Graph, Node, Value
 from fewstep.graph.pack import PackOptions, pack
-from fewstep.runtime.bundle import open_bundle
-from fewstep.runtime.errors import UserError
-from fewstep.runtime.manifest import Body, Coverage, Stage
+from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.manifest import Body, Coverage, Stage
+from fewstep.runtime.bundle.reading import open_bundle
 
 INT8 = ("int8-cpu-x86",)
 

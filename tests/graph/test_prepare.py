@@ -1,9 +1,9 @@
 import numpy as np
-from small import assert_close, feeds, node, small, value
 
 from fewstep.graph.graph import Graph
 from fewstep.graph.prepare import prepare, simplify
 from fewstep.graph.session import run
+from tests.graph.small import assert_close, feeds, node, small, value
 
 
 def block() -> Graph:

@@ -1,9 +1,9 @@
 import numpy as np
-from small import assert_close, assert_same, feeds, node, small, value
 
 from fewstep.graph.graph import Graph
 from fewstep.graph.prologue import Prepared, cut_prologue
 from fewstep.graph.session import run
+from tests.graph.small import assert_close, assert_same, feeds, node, small, value
 
 
 def assert_equivalent(whole: Graph, prepared: Prepared) -> None:

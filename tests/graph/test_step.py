@@ -4,20 +4,21 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from small import node, small, value
 
 from fewstep.graph.graph import Array, Graph
 from fewstep.graph.session import open_session
 from fewstep.graph.step import fuse_step
-from fewstep.runtime.errors import UserError
-from fewstep.runtime.grids import trailing
-from fewstep.runtime.lin import Lin
-from fewstep.runtime.manifest import ScheduleSpec
-from fewstep.runtime.plan import Denoising, Step, compile_plan, regroup, trace_plan
-from fewstep.runtime.schedule import NoiseSchedule, Time
-from fewstep.runtime.shape import Clip, Threshold
-from fewstep.runtime.step import combine, execute
-from fewstep.runtime.trace import Tracer
+from fewstep.plans.compile import Denoising, compile_plan, trace_plan
+from fewstep.plans.errors import UserError
+from fewstep.plans.grids import trailing
+from fewstep.plans.plan import Step, regroup
+from fewstep.plans.schedule import NoiseSchedule, Time
+from fewstep.plans.shaping import Clip, Threshold
+from fewstep.plans.spec import ScheduleSpec
+from fewstep.plans.symbol import Lin
+from fewstep.plans.tracer import Tracer
+from fewstep.runtime.execute import combine, execute
+from tests.graph.small import node, small, value
 
 B, X_SHAPE, NULL = 3, (2, 4, 4), -1.0
 COSINE = Denoising(ScheduleSpec("cosine"), "v")

@@ -1,7 +1,7 @@
 import numpy as np
-from small import node, small, value
 
 from fewstep.graph.types import infer_types
+from tests.graph.small import node, small, value
 
 
 def test_the_batch_stays_a_symbol_and_the_rest_are_numbers() -> None:

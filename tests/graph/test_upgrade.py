@@ -11,7 +11,7 @@ from fewstep.graph.graph import Graph
 from fewstep.graph.io import OPSET, from_model, load
 from fewstep.graph.session import run
 from fewstep.graph.upgrade import opset_of, to_opset
-from fewstep.runtime.errors import UserError
+from fewstep.plans.errors import UserError
 
 LARGE = np.random.default_rng(0).standard_normal((64, 64)).astype(np.float32)
 X = np.random.default_rng(1).standard_normal((2, 64)).astype(np.float32)

@@ -8,7 +8,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from small import node, small, value
 
 from fewstep.graph import io, weights
 from fewstep.graph.commit import Writer, open_for_update
@@ -16,8 +15,9 @@ from fewstep.graph.graph import Array, Graph
 from fewstep.graph.passes.concat import split_concat
 from fewstep.graph.passes.constants import fold_constants
 from fewstep.graph.session import open_session, run
-from fewstep.runtime.errors import UserError
-from fewstep.runtime.onnx_references import referred_files
+from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.onnx_references import referred_files
+from tests.graph.small import node, small, value
 
 X = np.linspace(-1, 1, 128, dtype=np.float32).reshape(2, 64)
 

@@ -8,8 +8,8 @@ from safetensors import safe_open
 from fewstep.models.fashion_mnist import unet
 from fewstep.models.fashion_mnist.train import batch, cosine_alphas_cumprod
 from fewstep.models.training import generator_of
-from fewstep.runtime.manifest import ScheduleSpec
-from fewstep.runtime.schedule import NoiseSchedule
+from fewstep.plans.schedule import NoiseSchedule
+from fewstep.plans.spec import ScheduleSpec
 
 WEIGHTS = files("fewstep.models.fashion_mnist") / unet.WEIGHTS
 

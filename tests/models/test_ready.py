@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fewstep.calibration.evaluation.held_out import held_out_conditions
+from fewstep.calibration.held_out import held_out_conditions
 from fewstep.export.sources.shipped import fashion_mnist
 from fewstep.models import ready
 from fewstep.models.fashion_mnist import unet
 from fewstep.runtime import Sampler, load
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
-from fewstep.runtime.bundle import open_bundle
-from fewstep.runtime.integrity import VerifyOptions, verify
+from fewstep.runtime.bundle.integrity import VerifyOptions, verify
+from fewstep.runtime.bundle.reading import open_bundle
 
 PLAN = "dpmpp_2m:8"
 SEEDS = range(6)

@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 
 pytest.importorskip("tokenizers")
-from text_bundle import IMAGE, SCALE, X_SHAPE, with_companions
-
+from fewstep.plans.errors import UserError
 from fewstep.runtime.autoencoder import Autoencoder, load_autoencoder
-from fewstep.runtime.errors import UserError
+from tests.runtime.text_bundle import IMAGE, SCALE, X_SHAPE, with_companions
 
 
 @pytest.fixture

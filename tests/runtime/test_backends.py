@@ -8,9 +8,9 @@ import msgspec
 import numpy as np
 import pytest
 
+from fewstep.plans.errors import UserError
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.doctor.cpu import this_cpu
-from fewstep.runtime.errors import UserError
 
 
 def feeds(value: float) -> dict[str, np.ndarray]:

@@ -8,7 +8,8 @@ from time import time
 
 import pytest
 
-from fewstep.runtime import cache, engines
+from fewstep.runtime import cache
+from fewstep.runtime.bundle import engine_files
 
 
 def test_what_is_stored_is_read_back_from_the_users_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,7 +58,7 @@ def test_a_relative_variable_does_not_let_the_working_folder_say_what_was_built_
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", "planted")
     monkeypatch.setattr(Path, "home", lambda: tmp_path / "home")
-    assert not engines.was_built_here("0123") and cache.folder().is_relative_to(tmp_path / "home")
+    assert not engine_files.was_built_here("0123") and cache.folder().is_relative_to(tmp_path / "home")
 
 
 def test_without_a_home_nothing_is_kept(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:

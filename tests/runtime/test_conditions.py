@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.manifest import Condition, DType
 from fewstep.runtime.conditions import check
-from fewstep.runtime.errors import UserError
-from fewstep.runtime.manifest import Condition, DType
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ import pytest
 
 import fewstep.runtime
 from fewstep.runtime import Sampler, UserError
+from fewstep.runtime.bundle.manifest import Condition, Policy
 from fewstep.runtime.control import History, sample_actions, ticks_of_delay
-from fewstep.runtime.manifest import Condition, Policy
 
 FIRST, SCALE, SHIFT = 1, 20.0, 5.0
 

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 import fewstep.runtime
-from fewstep.runtime import Hold, Sampler, UserError, noise
-from fewstep.runtime.manifest import Condition, Tensor
-from fewstep.runtime.plan import Denoising, compile_plan
+from fewstep.plans import noise
+from fewstep.plans.compile import Denoising, compile_plan
+from fewstep.runtime import Hold, Sampler, UserError
+from fewstep.runtime.bundle.manifest import Condition, Tensor
 
 X_SHAPE = (1, 4, 4)
 GIVEN = {"seeds": [3, 7], "condition": {"class": [0, 2]}}

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fewstep.plans.errors import UserError
 from fewstep.runtime import load
+from fewstep.runtime.bundle.manifest import Condition
 from fewstep.runtime.conditions import check, has_unconditional_form, null, read_null
-from fewstep.runtime.errors import UserError
 from fewstep.runtime.feeds import branch_values
-from fewstep.runtime.manifest import Condition
 
 TEXT = Condition("text", "text", (2,), "float32", null_file="graphs/null.npy")
 POOLED = Condition("pooled", "pooled", (2,), "float32", null=0.0)
@@ -75,7 +75,7 @@ def test_guidance_takes_the_null_value_from_its_file(tiny_bundle: Path) -> None:
 
     import msgspec
 
-    from fewstep.runtime.bundle import open_bundle
+    from fewstep.runtime.bundle.reading import open_bundle
 
     asked = {"plan": "ddim:3", "seeds": [0, 1], "condition": {"class": [0, 2]}, "guidance": 3.0}
     with load(tiny_bundle) as sampler:

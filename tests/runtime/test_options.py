@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from fewstep.calibration.calibrate import CalibrateOptions
-from fewstep.calibration.report import ReportOptions
 from fewstep.cli.generate import options_of
 from fewstep.cli.verbs import VERBS
+from fewstep.evaluation.report import ReportOptions
 from fewstep.export.export import ExportOptions
-from fewstep.runtime.errors import UserError
-from fewstep.runtime.integrity import VerifyOptions, verify
+from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.integrity import VerifyOptions, verify
 from fewstep.runtime.options import Options
 
 

@@ -12,7 +12,7 @@ import pytest
 
 import fewstep.runtime
 from fewstep.runtime import Sampler, UserError
-from fewstep.runtime.manifest import Graph, Tensor
+from fewstep.runtime.bundle.manifest import Graph, Tensor
 from fewstep.runtime.prologues import _distinct
 
 TABLE = np.array([[0.1], [0.2], [0.3], [0.0]], np.float32)  # as in conftest: one shift a label, the last for none

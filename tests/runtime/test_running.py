@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 import fewstep.runtime
-from fewstep.runtime import Cancelled, Hold, Sampler, UserError, noise
-from fewstep.runtime.guidance import Branches, Cfg, CfgPlusPlus
-from fewstep.runtime.plan import Step
-from fewstep.runtime.rows import Tensor, Term
-from fewstep.runtime.shape import Clip, Rescale
-from fewstep.runtime.step import sample
+from fewstep.plans import noise
+from fewstep.plans.guidance import Branches, Cfg, CfgPlusPlus
+from fewstep.plans.plan import Step, Tensor, Term
+from fewstep.plans.shaping import Clip, Rescale
+from fewstep.runtime import Cancelled, Hold, Sampler, UserError
+from fewstep.runtime.execute import sample
 
 X_SHAPE = (1, 4, 4)
 LABEL_SHIFT = np.array([0.1, 0.2, 0.3, 0.0], np.float32)  # of the tiny bundle: v = x / 2 + shift[label] + time / 1000

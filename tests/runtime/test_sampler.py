@@ -14,15 +14,17 @@ import pytest
 from onnx import numpy_helper
 
 import fewstep.runtime
-from fewstep.runtime import Hold, UserError, noise
+from fewstep.plans import noise
+from fewstep.plans.compile import Denoising, compile_plan
+from fewstep.plans.file import encode
+from fewstep.plans.plan import Step
+from fewstep.plans.spec import ScheduleSpec
+from fewstep.runtime import Hold, UserError
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.backends.tensorrt import TensorRt
-from fewstep.runtime.bundle import open_bundle
+from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.runtime.execute import sample
 from fewstep.runtime.loading import choose_body
-from fewstep.runtime.manifest import ScheduleSpec
-from fewstep.runtime.plan import Denoising, Step, compile_plan
-from fewstep.runtime.plan_file import encode
-from fewstep.runtime.step import sample
 
 X_SHAPE = (1, 4, 4)
 LABEL_SHIFT = np.array([0.1, 0.2, 0.3, 0.0], np.float32)

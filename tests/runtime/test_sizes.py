@@ -6,13 +6,13 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from free_bundle import HEIGHT, WIDTH, free
 
+from fewstep.plans.noise import normal
 from fewstep.runtime import Hold, Sampler, UserError, load
-from fewstep.runtime.bundle import open_bundle
-from fewstep.runtime.manifest import Manifest, Size
-from fewstep.runtime.noise import normal
+from fewstep.runtime.bundle.manifest import Manifest, Size
+from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.sizes import dimension, parse_sizes, read_sizes, size_problem, sized, sizes_of, visits
+from tests.free_bundle import HEIGHT, WIDTH, free
 
 PLAN = "dpmpp_2m:3"
 AXES = {1: "height", 2: "width"}

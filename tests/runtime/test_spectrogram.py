@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fewstep.runtime.bundle import open_bundle
-from fewstep.runtime.errors import UserError
-from fewstep.runtime.manifest import Spectrogram
+from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.manifest import Spectrogram
+from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.spectrogram import (
     bins,
     decode,

@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 
 pytest.importorskip("tokenizers")
-from text_bundle import LENGTH, TABLE, with_companions
-
-from fewstep.runtime.bundle import open_bundle
-from fewstep.runtime.errors import UserError
+from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.text import TextEncoder, load_text_encoder
+from tests.runtime.text_bundle import LENGTH, TABLE, with_companions
 
 
 @pytest.fixture
@@ -87,7 +86,8 @@ def test_a_file_that_is_no_tokenizer_is_one_line(tiny_bundle: Path, content: byt
     import hashlib
 
     import msgspec
-    from text_bundle import write
+
+    from tests.runtime.text_bundle import write
 
     bundle = with_companions(tiny_bundle)
     (bundle / "graphs" / "tokenizer.json").write_bytes(content)

@@ -4,9 +4,9 @@ import msgspec
 import numpy as np
 import pytest
 
-from fewstep.runtime.bundle import open_bundle
-from fewstep.runtime.errors import UserError
-from fewstep.runtime.manifest import Affine, Manifest, Policy
+from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.manifest import Affine, Manifest, Policy
+from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.units import from_units, policy_problem, to_units, units_problem
 
 

@@ -7,8 +7,8 @@ import msgspec
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
-from fewstep.runtime.bundle import open_bundle
-from fewstep.runtime.manifest import Autoencoder, Condition, Graph, Manifest, Tensor, TextEncoder, Tokens
+from fewstep.runtime.bundle.manifest import Autoencoder, Condition, Graph, Manifest, Tensor, TextEncoder, Tokens
+from fewstep.runtime.bundle.reading import open_bundle
 
 X_SHAPE = (1, 4, 4)  # of the tiny bundle
 LENGTH, PAD = 6, 0

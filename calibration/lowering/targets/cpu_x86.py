@@ -18,8 +18,8 @@ from fewstep.calibration.lowering.scheme import Emitted, Form, Scheme, Target
 from fewstep.calibration.lowering.selection import WeightedOp
 from fewstep.calibration.weights import QuantizedWeight
 from fewstep.graph.graph import Array, Graph, Node
-from fewstep.runtime.errors import UserError
-from fewstep.runtime.manifest import Coverage
+from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.manifest import Coverage
 
 LEAST_GAIN = 6.0  # dB
 

@@ -21,7 +21,7 @@ from fewstep.calibration.lowering.scheme import Scheme, Target
 from fewstep.calibration.lowering.selection import WeightedOp
 from fewstep.graph.graph import Graph
 from fewstep.runtime.backends.openvino import module
-from fewstep.runtime.manifest import Coverage
+from fewstep.runtime.bundle.manifest import Coverage
 
 FLOAT32 = np.dtype(np.float32)
 

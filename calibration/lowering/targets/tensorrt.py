@@ -30,8 +30,8 @@ from fewstep.calibration.lowering.selection import WeightedOp
 from fewstep.graph.graph import Graph
 from fewstep.graph.index import index
 from fewstep.graph.passes.float16 import float32_tensors, to_float16
-from fewstep.runtime.errors import UserError
-from fewstep.runtime.manifest import Coverage
+from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.manifest import Coverage
 
 BROKEN = "report this with the graph: a lowering of fewstep is wrong"
 

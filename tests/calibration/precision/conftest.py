@@ -1,13 +1,8 @@
-"""Lets the tests of this folder import their builders by name, and fakes times in all of them."""
-
-import sys
-from pathlib import Path
+"""Fakes times in all tests of precision maps."""
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from faked_times import Clock
+from tests.calibration.precision.faked_times import Clock
 
 
 @pytest.fixture(autouse=True)

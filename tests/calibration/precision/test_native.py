@@ -4,12 +4,12 @@ import logging
 from pathlib import Path
 
 import pytest
-from test_calibrate import write_bundle
-from test_refine import deep, run
 
 from fewstep.calibration import calibrate
 from fewstep.calibration.precision.native import check_targets, searched_here
-from fewstep.runtime.errors import UserError
+from fewstep.plans.errors import UserError
+from tests.calibration.precision.test_refine import deep, run
+from tests.calibration.test_calibrate import write_bundle
 
 
 @pytest.fixture(params=["x86_64", "aarch64"])

@@ -9,24 +9,24 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from faked_times import Clock
-from test_calibrate import SHAPE, write_bundle
 
 from fewstep.calibration.calibrate import CalibrateOptions, Calibration, calibrate
-from fewstep.calibration.evaluation.metrics import psnr
 from fewstep.calibration.lowering.quantize import Lowered
+from fewstep.calibration.metrics import psnr
 from fewstep.calibration.precision import refine
-from fewstep.calibration.precision.course import JUDGE_SEEDS
-from fewstep.calibration.precision.kept import Kept, key
+from fewstep.calibration.precision.closed_loop import JUDGE_SEEDS
 from fewstep.calibration.precision.record import PrecisionMap, Reached, decode, encode, parse_bound
 from fewstep.calibration.precision.refine import Bound, Search
 from fewstep.calibration.precision.search import Choice, Point
+from fewstep.calibration.precision.search_cache import Kept, key
 from fewstep.calibration.precision.sensitivity import Sensitivity
 from fewstep.calibration.precision.variants import Variants
 from fewstep.graph.graph import BATCH, Graph, Node, Value
-from fewstep.runtime.bundle import open_bundle
-from fewstep.runtime.errors import UserError
+from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.loading import load
+from tests.calibration.precision.faked_times import Clock
+from tests.calibration.test_calibrate import SHAPE, write_bundle
 
 WIDTH, LAYERS = 16, 4
 

@@ -11,10 +11,11 @@ import pytest
 from fewstep.calibration.ranges.histogram import measure, merge
 from fewstep.calibration.ranges.methods import lambda_edges, tensor_ranges
 from fewstep.calibration.ranges.table import Method, Range
-from fewstep.runtime import solvers
-from fewstep.runtime.manifest import ScheduleSpec
-from fewstep.runtime.plan import Denoising, compile_plan, group_of
-from fewstep.runtime.solvers.listing import DENOISERS
+from fewstep.plans import solvers
+from fewstep.plans.compile import Denoising, compile_plan
+from fewstep.plans.plan import group_of
+from fewstep.plans.solvers.listing import DENOISERS
+from fewstep.plans.spec import ScheduleSpec
 
 NORMAL = np.random.default_rng(0).standard_normal(100_000)
 ACTIVATIONS = {

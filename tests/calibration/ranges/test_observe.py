@@ -10,9 +10,9 @@ from fewstep.calibration.ranges.observe import Counts, batch_within, channel_axe
 from fewstep.calibration.trajectories import Evaluation
 from fewstep.graph.graph import BATCH, Graph, Node, Value
 from fewstep.graph.session import open_session
-from fewstep.runtime.errors import UserError
-from fewstep.runtime.plan import Step
-from fewstep.runtime.step import StepState
+from fewstep.plans.errors import UserError
+from fewstep.plans.plan import Step
+from fewstep.runtime.execute import StepState
 
 F32 = np.dtype(np.float32)
 X = np.random.default_rng(0).standard_normal((3, 2, 4, 4)).astype(np.float32)

@@ -10,7 +10,7 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from fewstep.calibration.ranges.table import ByChannel, Range, Ranges, RangesTable, decode, load
-from fewstep.runtime.errors import UserError
+from fewstep.plans.errors import UserError
 
 RANGES = Ranges(Range(-1.0, 2.0), (Range(-0.3, 0.1), Range(-1.0, 2.0)), 2.0, (0.3, 1.9))
 TABLE = RangesTable("ab" * 32, "dpmpp_2m:8", (0.1,), "mse", {"conv.output": RANGES, "x": RANGES})

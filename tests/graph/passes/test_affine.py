@@ -1,9 +1,9 @@
 import numpy as np
-from small import assert_same, node, small, value
 
 from fewstep.graph.index import index
 from fewstep.graph.passes.affine import merge_affine
 from fewstep.graph.passes.constants import drop_unused
+from tests.graph.small import assert_same, node, small, value
 
 RNG = np.random.default_rng(0)
 CHANNELS = {name: RNG.standard_normal((3, 1, 1)).astype(np.float32) for name in ("gain", "bias")}

@@ -1,9 +1,9 @@
 import numpy as np
-from small import assert_same, node, small, value
 
 from fewstep.graph.graph import Graph
 from fewstep.graph.passes.attention import simplify_attention
 from fewstep.graph.passes.constants import drop_unused
+from tests.graph.small import assert_same, node, small, value
 
 
 def attention() -> Graph:

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small import assert_same, node, small, value
 
 from fewstep.graph.graph import Graph, Node
 from fewstep.graph.passes.attention_form import form_attention
 from fewstep.graph.prepare import simplify
+from tests.graph.small import assert_same, node, small, value
 
 
 def attention(*nodes: Node, **constants: object) -> Graph:

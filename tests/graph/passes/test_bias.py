@@ -1,8 +1,8 @@
 import numpy as np
-from small import assert_same, node, small, value
 
 from fewstep.graph.passes.bias import separate_bias
 from fewstep.graph.passes.constants import drop_unused
+from tests.graph.small import assert_same, node, small, value
 
 RNG = np.random.default_rng(0)
 

@@ -1,8 +1,8 @@
 import numpy as np
-from small import assert_same, node, small, value
 
 from fewstep.graph.passes.concat import split_concat
 from fewstep.graph.passes.constants import drop_unused
+from tests.graph.small import assert_same, node, small, value
 
 RNG = np.random.default_rng(0)
 

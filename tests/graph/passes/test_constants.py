@@ -1,7 +1,7 @@
 import numpy as np
-from small import assert_same, node, small, value
 
 from fewstep.graph.passes.constants import drop_unused, fold_constants
+from tests.graph.small import assert_same, node, small, value
 
 
 def test_what_depends_on_constants_only_becomes_a_constant() -> None:

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from small import assert_same, node, small, value
 
 from fewstep.graph.graph import Graph
 from fewstep.graph.passes.einsum import expand_einsum
+from tests.graph.small import assert_same, node, small, value
 
 SIZES: dict[str, int | str] = {"b": "batch", "h": 2, "i": 3, "j": 4, "d": 5, "e": 6}
 

@@ -2,10 +2,10 @@
 
 import onnx
 import pytest
-from small import node
 
 from fewstep.graph.graph import Node
 from fewstep.graph.passes.float16 import takes_half
+from tests.graph.small import node
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
-from small import assert_same, node, small, value
 
 from fewstep.graph.graph import Node
 from fewstep.graph.passes.constants import drop_unused
 from fewstep.graph.passes.identities import drop_expands, drop_identities, merge_layout
+from tests.graph.small import assert_same, node, small, value
 
 ONES = np.ones((3, 1), np.float32)
 

@@ -4,11 +4,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from small import node, small, value
 
 from fewstep.graph.graph import Array, Graph
 from fewstep.graph.passes.rounding import round_to_float16
 from fewstep.graph.session import run
+from tests.graph.small import node, small, value
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((2, 64), np.float32)

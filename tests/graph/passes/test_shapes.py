@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
-from small import assert_same, node, small, value
 
 from fewstep.graph.graph import Graph
 from fewstep.graph.passes.constants import drop_unused, fold_constants
 from fewstep.graph.passes.shapes import fold_shapes
 from fewstep.graph.types import infer_types
+from tests.graph.small import assert_same, node, small, value
 
 
 def folded(graph: Graph) -> Graph:

@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from tensorrt_double import engine
 
 from fewstep.graph.commit import open_for_update
-from fewstep.runtime import engines
-from fewstep.runtime.bundle import open_bundle
-from fewstep.runtime.engine_key import SCHEMA, EngineKey, Sidecar
-from fewstep.runtime.manifest import Engine
+from fewstep.runtime.bundle import engine_files
+from fewstep.runtime.bundle.engine_key import SCHEMA, EngineKey, Sidecar
+from fewstep.runtime.bundle.manifest import Engine
+from fewstep.runtime.bundle.reading import open_bundle
+from tests.runtime.backends.tensorrt_double import engine
 
 BATCHES = (1, 2, 8)
 
@@ -42,7 +42,7 @@ def add_engine(bundle: Path, body: str, remember: bool = True, content: bytes | 
     )
     sidecar = Sidecar(SCHEMA, key.digest, key, hashlib.sha256(content).hexdigest(), {})
     if remember:
-        engines.remember(content, key)
+        engine_files.remember(content, key)
     with open_for_update(bundle, must_exist=True) as writer:
         made = Engine(
             file=writer.add(content, "engines", f"{body}-{key.device}", ".engine"),

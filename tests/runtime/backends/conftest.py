@@ -1,14 +1,11 @@
-"""Lets the tests of this folder import their doubles by name, and installs them."""
+"""Installs the doubles of GPUs and TensorRT."""
 
 import sys
-from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from cuda_double import CudaDouble
-from tensorrt_double import tensorrt_double
+from tests.runtime.backends.cuda_double import CudaDouble
+from tests.runtime.backends.tensorrt_double import tensorrt_double
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 import onnxruntime as ort
-from cuda_double import CudaDouble, Error
 
 from fewstep.runtime.sizes import dimension, read_sizes
+from tests.runtime.backends.cuda_double import CudaDouble, Error
 
 TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int64)": np.int64}
 

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cuda_double import Attribute, CudaDouble, Error, Kind, Mode
-from tensorrt_double import engine, tensorrt_double
 
+from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import cuda as calls
 from fewstep.runtime.backends.tensorrt_log import logger, reason
-from fewstep.runtime.errors import UserError
+from tests.runtime.backends.cuda_double import Attribute, CudaDouble, Error, Kind, Mode
+from tests.runtime.backends.tensorrt_double import engine, tensorrt_double
 
 OWN = {"refuse", "compute"}  # of the double alone
 

@@ -13,11 +13,11 @@ import pytest
 import fewstep.runtime
 from fewstep.graph import io
 from fewstep.graph.passes.float16 import to_float16
+from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import Network, graph_of
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.backends.onnxruntime_cuda import BODIES, OnnxRuntimeCuda, bind, open_session
-from fewstep.runtime.bundle import Bundle, open_bundle
-from fewstep.runtime.errors import UserError
+from fewstep.runtime.bundle.reading import Bundle, open_bundle
 
 
 @dataclass(frozen=True)

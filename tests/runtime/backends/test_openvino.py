@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 import fewstep.runtime
+from fewstep.plans.errors import UserError
 from fewstep.runtime import cache
 from fewstep.runtime.backends.named import named
 from fewstep.runtime.backends.openvino import BATCHES, OpenVino
-from fewstep.runtime.bundle import open_bundle
-from fewstep.runtime.errors import UserError
+from fewstep.runtime.bundle.reading import open_bundle
 
 SAMPLES: dict[str, Any] = {"seeds": [0, 1, 2], "condition": {"class": [0, 1, 2]}, "guidance": 2.0}
 

@@ -11,18 +11,18 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from built import BATCHES, add_engine
-from cuda_double import CudaDouble
-from free_bundle import free
 
 import fewstep.runtime
 from fewstep.graph.commit import open_for_update
 from fewstep.graph.pack import PackOptions, pack
+from fewstep.plans.errors import UserError
 from fewstep.runtime import cache
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.backends.tensorrt import TensorRt
-from fewstep.runtime.bundle import open_bundle
-from fewstep.runtime.errors import UserError
+from fewstep.runtime.bundle.reading import open_bundle
+from tests.free_bundle import free
+from tests.runtime.backends.built import BATCHES, add_engine
+from tests.runtime.backends.cuda_double import CudaDouble
 
 
 @pytest.fixture
@@ -220,7 +220,7 @@ def test_an_engine_that_tensorrt_cannot_load_is_told_in_its_words(tiny_bundle: P
 
 
 def test_an_engine_of_another_graph_is_refused(tiny_bundle: Path, tensorrt: Any) -> None:
-    from tensorrt_double import engine
+    from tests.runtime.backends.tensorrt_double import engine
 
     content = engine((tiny_bundle / "graphs/prologue.onnx").read_bytes(), "10.3.0", BATCHES)
     add_engine(tiny_bundle, "float32", content=content)

@@ -1,0 +1,112 @@
+"""Which int8 bodies were calibrated alike, as far as the manifest tells: figures of others do not compare targets.
+
+A bundle keeps the commands that made it. The last one that lowered for a target says how that target's body was
+calibrated, but for what is its own matter: a bound, and which other targets there were. Of those, the ranges may follow
+where `--groups merged` merges by the codes of all, which the groups show, and where `--inputs progressive` runs the
+int8 steps of one of them.
+
+Plans are compared by name and by the weight of guidance. A later plan that has both and other steps takes the place of
+the first in the bundle, and is not told from it but by other groups of ranges.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from fewstep.calibration.bodies import int8_bodies, progressive_target
+from fewstep.plans.guidance import weight_of
+from fewstep.plans.plan import Plan
+from fewstep.runtime.bundle.calibrated_plan import MISFIT, along, calibrated_plan
+from fewstep.runtime.bundle.manifest import Body
+from fewstep.runtime.bundle.reading import Bundle
+
+CALIBRATE = "fewstep calibrate "
+OWN = ("plan", "guidance", "target", "quality", "speed")  # plan and guidance are compared by themselves
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """How a body was calibrated. `plan` has its guidance, in words; `options` are None where no command tells them."""
+
+    plan: str
+    options: Mapping[str, str] | None
+    groups: tuple[float, ...] | None = None  # None: not to be compared
+
+    def differences(self, other: "Calibrated") -> str:
+        """In words, what is otherwise than in the other one, beside the plan; empty if nothing is."""
+        changed = []
+        if self.options is not None and other.options is not None:
+            own, others = _shared(self.options), _shared(other.options)
+            names = [name for name in {**own, **others} if own.get(name) != others.get(name)]
+            changed = [f"--{name} {own[name]}" if name in own else f"no --{name}" for name in names]
+        if not changed and self.groups is not None and other.groups is not None and self.groups != other.groups:
+            changed = ["other groups of ranges"]
+        return ", ".join(changed)
+
+
+def calibrated(bundle: Bundle, body: Body) -> Calibrated:
+    """How one int8 body of a bundle was calibrated."""
+    made = (options_of(command) for command in bundle.manifest.provenance.commands if command.startswith(CALIBRATE))
+    own = [options for options in made if body.target in options.get("target", "").split(",")]
+    options = own[-1] if own and own[-1].get("plan") == body.plan else None  # else commands were edited
+    plan = calibrated_plan(bundle, body)
+    said = f"{body.plan}" if plan is None else along(plan)
+    weight = None if plan is None else weight_of(plan.guidance)
+    if options is not None and options.get("guidance") != (None if weight is None else f"{weight:g}"):
+        said = f"{body.plan}, guidance {options.get('guidance', 'none')}"  # a later plan of this name has another
+    return Calibrated(said, options, _groups(body))
+
+
+def _groups(body: Body) -> tuple[float, ...] | None:
+    """The edges of its range groups; None where nothing is in int8, so that there are none whatever the ranges."""
+    coverages = (body.coverage, *(stage.coverage for stage in body.stages))
+    return body.groups if any(each is None or each.int8_ops for each in coverages) else None
+
+
+def _shared(options: Mapping[str, str]) -> dict[str, str]:
+    """The options that bodies share: with progressive inputs also whose int8 steps were watched."""
+    shared = {name: value for name, value in options.items() if name not in OWN}
+    if shared.get("inputs") == "progressive":
+        shared["inputs"] += f" on int8 steps of {progressive_target(options.get('target', '').split(','))}"
+    return shared
+
+
+def options_of(command: str) -> dict[str, str]:
+    """The options of a command line as `calibrate` notes it down, by name."""
+    return {name: value for name, _, value in (part.partition(" ") for part in command.split(" --")[1:])}
+
+
+def unlike(bodies: Mapping[str, Calibrated], expected: Calibrated, said: str) -> tuple[str, ...]:
+    """A clause for the bodies of another plan than expected, and one for those that were else calibrated otherwise
+    than `said`."""
+    elsewhere = [f"{name} ({each.plan})" for name, each in bodies.items() if each.plan != expected.plan]
+    otherwise = [
+        f"{name} ({differences})"
+        for name, each in bodies.items()
+        if each.plan == expected.plan and (differences := each.differences(expected))
+    ]
+    clauses = (
+        (f"along another plan than {expected.plan}, so that their {MISFIT}", elsewhere),
+        (f"otherwise than {said}", otherwise),
+    )
+    return tuple(f"calibrated {lead}: {', '.join(names)}" for lead, names in clauses if names)
+
+
+def judged_unlike(bundle: Bundle, plan: Plan) -> tuple[str, ...]:
+    """What a report along `plan` must say of its int8 bodies: which were calibrated along another one, and which
+    otherwise than the first that was not. A sentence each."""
+    bodies = {name: calibrated(bundle, body) for name, body in int8_bodies(bundle).items() if body.plan}
+    if not bodies:
+        return ()
+    first = next((name for name, each in bodies.items() if each.plan == along(plan)), next(iter(bodies)))
+    expected = Calibrated(along(plan), bodies[first].options, bodies[first].groups)
+    return tuple(f"{said[0].upper()}{said[1:]}." for said in unlike(bodies, expected, first))
+
+
+def kept_unlike(
+    bundle: Bundle, made: Collection[str], plan: Plan, command: str, groups: tuple[float, ...]
+) -> tuple[str, ...]:
+    """What a calibration along `plan`, with ranges in these groups, must say of the int8 bodies that are in the bundle
+    and not among those `made`. UserError if the plan of one cannot be read."""
+    there = {name: body for name, body in bundle.manifest.bodies.items() if body.precision == "int8" and body.plan}
+    kept = {name: calibrated(bundle, body) for name, body in there.items() if name not in made}
+    return unlike(kept, Calibrated(along(plan), options_of(command), groups), "this time")

@@ -1,0 +1,107 @@
+"""What a search has measured, in the user's cache: an interrupted one goes on, and another bound asks for what is new.
+
+It is kept under the hash of everything that the figures follow from, the machine included, whose times they are.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from math import isfinite
+
+import msgspec
+import numpy as np
+import onnxruntime
+
+from fewstep.calibration.code_digest import code
+from fewstep.calibration.precision.closed_loop import Course
+from fewstep.calibration.precision.search import Choice, Judged
+from fewstep.calibration.precision.variants import Variants
+from fewstep.graph.graph import Graph
+from fewstep.plans.file import encode
+from fewstep.runtime import cache
+from fewstep.runtime.doctor.cpu import this_cpu
+
+LOG = logging.getLogger("fewstep")
+SCHEMA = 3
+
+
+class Figures(msgspec.Struct):
+    """As `Sensitivity` and `Point` have them: all int8's quality and float32's time; of each operation its gains by
+    group, and its cost as it was measured; of each choice its quality; of each that was judged what was found there; of
+    each set of operations in float the time of a step with its graph, relative to all int8."""
+
+    overall: tuple[float, float] | None = None
+    operations: dict[str, tuple[tuple[float, ...], float]] = msgspec.field(default_factory=dict)
+    choices: dict[str, float] = msgspec.field(default_factory=dict)
+    judged: dict[str, Judged] = msgspec.field(default_factory=dict)
+    times: dict[str, float] = msgspec.field(default_factory=dict)
+
+
+@dataclass
+class Kept:
+    """The figures of one search so far; without a name they are kept nowhere. Made by `kept_of`."""
+
+    name: str | None = None
+    figures: Figures = field(default_factory=Figures)
+
+    def save(self) -> None:
+        if self.name is not None:
+            cache.store("precision", self.name, msgspec.json.encode(_finite(self.figures)))
+
+
+def kept_of(variants: Variants, course: Course, judges: Sequence[Course]) -> Kept:
+    """What earlier searches of these variants along these courses have measured on this machine; a file that cannot be
+    read is no file."""
+    known = sha256(repr((SCHEMA, onnxruntime.__version__, this_cpu())).encode())
+    known.update(code())
+    known.update(_digest(variants.graph()))
+    known.update(encode(course.plan))
+    for each in (course, *judges):
+        for array in each.reference[-1].after:  # which seeds, conditions and float denoiser make
+            known.update(np.ascontiguousarray(array).data)
+    name = f"{known.hexdigest()[:32]}.json"
+    content = cache.read("precision", name)
+    try:
+        figures = Figures() if content is None else _decode(content, course.groups)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        LOG.warning("what an earlier search of a precision map left cannot be read (%s): it starts anew", error)
+        figures = Figures()
+    if figures.operations:
+        LOG.warning(
+            "%d of %d operations were measured before on this machine, and are not again; to measure anew, remove %s",
+            *(len(figures.operations), len(variants.operations), cache.path("precision", name)),
+        )
+    return Kept(name, figures)
+
+
+def key(choice: Choice) -> str:
+    """A choice as text: the numbers of the operations in float, group by group."""
+    return ";".join(",".join(map(str, sorted(floats))) for floats in choice)
+
+
+def _decode(content: bytes, groups: int) -> Figures:
+    figures = msgspec.json.decode(content, type=Figures)
+    if any(len(gains) != groups for gains, _ in figures.operations.values()):
+        raise msgspec.ValidationError("gains of other groups")
+    return figures
+
+
+def _finite(figures: Figures) -> Figures:
+    """Those that JSON has: a NaN would be written as null, and nothing of the file could be read again."""
+    return Figures(
+        figures.overall if figures.overall and all(map(isfinite, figures.overall)) else None,
+        {name: each for name, each in figures.operations.items() if all(map(isfinite, (*each[0], each[1])))},
+        {choice: quality for choice, quality in figures.choices.items() if isfinite(quality)},
+        {choice: each for choice, each in figures.judged.items() if isfinite(each.quality) and isfinite(each.error)},
+        {floats: time for floats, time in figures.times.items() if isfinite(time)},
+    )
+
+
+def _digest(graph: Graph) -> bytes:
+    """Of what a graph computes: its nodes and constants."""
+    known = sha256(repr((graph.inputs, graph.outputs, graph.nodes)).encode())
+    for name, array in sorted(graph.constants.items()):
+        known.update(f"{name} {array.dtype} {array.shape}".encode())
+        known.update(np.ascontiguousarray(array).data)
+    return known.digest()

@@ -1,0 +1,96 @@
+"""The batches and sizes that an engine is built for, as a user writes them."""
+
+import re
+from collections.abc import Mapping, Sequence
+
+from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.manifest import Graph, Size
+from fewstep.runtime.sizes import dimension
+from fewstep.runtime.sizes import read_sizes as told_sizes
+
+BATCH = "batch"
+USUAL_BATCH = 4  # that an engine is fastest at
+LARGEST = 10**9
+IN_ORDER = "give --min-batch, --opt-batch and --max-batch in this order"
+SHAPE = re.compile(r"\s*([^\s:,\[\]]+)\s*:\s*(?:\[([\d\s,]+)\]|(\d+(?:x\d+)*))\s*(?:,|$)", re.ASCII)
+NUMBER = re.compile(r"\s*\d{1,9}\s*", re.ASCII)
+FORMS = "write a number, or shapes such as x:4x1x28x28 or x:[4,1,28,28]"
+
+
+def read_sizes(text: str, graph: Graph, option: str) -> dict[str, int]:
+    """The batch that `text` means, and the free sizes that it names: {"batch": 4, "height": 96}.
+
+    A number is a batch. Shapes of inputs, in trtexec's or polygraphy's form, with commas, must agree with the graph in
+    all that is not free.
+    """
+    if NUMBER.fullmatch(text):
+        return {BATCH: int(text)}
+    shapes = _shapes(text, option)
+    known = {tensor.name: tensor.shape for tensor in graph.inputs}
+    found: dict[str, set[int]] = {BATCH: set()}
+    for name, sizes in shapes.items():
+        if name not in known:
+            raise UserError(f"{option}: the graph has no input {name!r}", f"choose from {', '.join(known)}")
+        shape = known[name]
+        told = told_sizes(shape, sizes)
+        if len(sizes) != len(shape) or not all(map(_agrees, shape, sizes, [told] * len(shape))):
+            free = sorted({own for own in shape if isinstance(own, str)} - {BATCH})
+            fix = f"batch, {', '.join(free)} can be chosen" if free else "only the batch can be chosen"
+            raise UserError(f"{option}: {name} is {list(shape)}, not {list(sizes)}", fix)
+        for size, value in told.items():
+            found.setdefault(size, set()).add(value)
+    for size, values in found.items():
+        if len(values) != 1:
+            raise UserError(f"{option} {text!r} means no single {size}", FORMS)
+    return {size: values.pop() for size, values in found.items()}
+
+
+def _agrees(own: int | str, size: int, told: Mapping[str, int]) -> bool:
+    """Whether a size may stand where the graph has `own`; what follows from several sizes is left to the builder."""
+    try:
+        return dimension(own, told) == size
+    except KeyError:
+        return True
+
+
+def profile_of(
+    least: Mapping[str, int],
+    preferred: Mapping[str, int] | None,
+    greatest: Mapping[str, int],
+    sizes: Sequence[Size],
+    x_shape: Sequence[int],
+) -> dict[str, tuple[int, int, int]]:
+    """(least, preferred, greatest) batch and sizes, from what was written for each. What was not is the whole range of
+    a size, best at its default, and a preferred batch of USUAL_BATCH, or as close to it as the others allow."""
+    ranges = {BATCH: (1, USUAL_BATCH, LARGEST, 1)}
+    ranges |= {size.name: (size.low, x_shape[size.axis], size.high, size.multiple) for size in sizes}
+    profile = {}
+    for name, (low, usual, high, multiple) in ranges.items():
+        first, last = least.get(name, low), greatest.get(name, high)
+        best = (preferred or {}).get(name, max(first, min(usual, last)))
+        said = "batches" if name == BATCH else f"{name}s"
+        if not first <= best <= last or first < 1:
+            raise UserError(f"{said} {first}, {best}, {last} are not 1 <= min <= opt <= max", IN_ORDER)
+        for value in (first, best, last):
+            if not low <= value <= high or value % multiple:
+                raise UserError(f"{name} {value} in an engine", f"choose multiples of {multiple} from {low} to {high}")
+        profile[name] = first, best, last
+    return profile
+
+
+def _shapes(text: str, option: str) -> dict[str, tuple[int, ...]]:
+    shapes = {}
+    at = 0
+    while at < len(text):
+        match = SHAPE.match(text, at)
+        if match is None:
+            raise UserError(f"{option} {text!r} is neither a number nor shapes", FORMS)
+        name, listed, crossed = match.groups()
+        sizes = re.findall(r"\d+", listed or crossed)
+        if any(len(size) > 9 for size in sizes):
+            raise UserError(f"{option}: no tensor {name} is that large", FORMS)
+        shapes[name] = tuple(map(int, sizes))
+        at = match.end()
+    if not shapes:
+        raise UserError(f"{option} is empty", FORMS)
+    return shapes

@@ -1,0 +1,273 @@
+"""`fewstep build`: make a bundle ready for GPUs, with engines ahead of time or on the device itself.
+
+TensorRT-RTX compiles for a GPU it doesn't see; TensorRT for the one that is here. Nothing here runs an engine: what can
+be checked without one is that it was built, and in which types its convolutions multiply. One engine per device, not
+one for all: a device is shipped its own code only, adding one rebuilds nothing, and an operation that one generation
+lacks costs the others nothing. What runs before the first step gets engines too, in float32, so that a device needs
+one runtime: but for Turing, for which TensorRT-RTX multiplies no float32 matrices.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from fewstep.engines.batches import BATCH, profile_of, read_sizes
+from fewstep.engines.build_engine import Order, build_engine
+from fewstep.engines.builders import STRICT, Builder, Flags, builder_of
+from fewstep.graph import io
+from fewstep.graph.commit import Writer, open_for_update
+from fewstep.graph.passes.constants import drop_unused
+from fewstep.graph.passes.float16 import to_float16
+from fewstep.plans.errors import UserError
+from fewstep.runtime.backends import AHEAD
+from fewstep.runtime.bundle.engine_key import EngineKey
+from fewstep.runtime.bundle.manifest import Body, Engine, Manifest
+from fewstep.runtime.bundle.manifest import Graph as GraphFile
+from fewstep.runtime.bundle.reading import Bundle, open_bundle
+from fewstep.runtime.options import Options
+from fewstep.runtime.progress import SILENT, Progress
+from fewstep.runtime.sizes import parsed
+
+LOG = logging.getLogger("fewstep")
+FLOAT16 = "float16"  # the body that is made here
+
+
+@dataclass(frozen=True)
+class BuildOptions(Options):
+    """Build engines of a bundle's body for GPUs, and add them to it. Engines are built, not run.
+
+    bundle: The bundle to build for.
+    backend: tensorrt-rtx builds ahead of time and needs no GPU; tensorrt (JetPack, data centers) builds for the GPU it
+        runs on; onnxruntime-cuda compiles when it loads, and only gets its float16 body here.
+    device: Compute capabilities to build for. tensorrt-rtx: sm75, sm80, sm86, sm89, sm120, sm121, by default sm86,
+        sm89 and sm120; tensorrt: the GPU that is here.
+    precision: int8 builds the body that calibrate made for tensorrt, float16 and float32 the float body.
+    min_batch: The least number of rows of x in one evaluation (a guided sample takes two), or shapes of inputs, as
+        x:1x1x28x28 or x:[1,1,28,28]; shapes choose the free sizes of a bundle too, which a number leaves in full.
+    opt_batch: The number, or the shapes, to be fastest at; by default 4, or what min and max leave of it.
+    max_batch: The greatest number, or shapes.
+    workspace: MiB that the builder may plan for scratch memory; by default all there is.
+    version_compatible: Build engines of tensorrt that later versions of it run, too.
+    hardware_compatible: Build engines of tensorrt for Ampere and all later GPUs. Not on a Jetson.
+    dla: Number of the DLA core to use, on a Jetson that has one; what it cannot run falls back to the GPU.
+    timeout: Seconds that one engine may take.
+    """
+
+    bundle: Path
+    backend: str = "tensorrt-rtx"
+    device: tuple[str, ...] = ()
+    precision: Literal["int8", "float16", "float32"] = "int8"
+    min_batch: str = "1"
+    opt_batch: str | None = None
+    max_batch: str = "16"
+    workspace: int | None = None
+    version_compatible: bool = False
+    hardware_compatible: bool = False
+    dla: int | None = None
+    timeout: float = 3600.0
+
+
+@dataclass(frozen=True)
+class Build:
+    """The bundle's manifest afterwards, and its engines: those that were built, and those that were there already."""
+
+    manifest: Manifest
+    built: tuple[Engine, ...]
+    kept: tuple[Engine, ...]
+
+
+@dataclass(frozen=True)
+class Intended:
+    """An engine that `build` would make, or find up to date."""
+
+    body: str
+    device: str
+    is_up_to_date: bool
+
+
+def build(options: BuildOptions, progress: Progress = SILENT) -> Build:
+    """Build the engines that are missing, and commit them all at once. UserError if one cannot be built."""
+    builder = check_options(options)
+    with open_for_update(options.bundle, must_exist=True) as writer:
+        bundle = open_bundle(options.bundle)
+        name, body = _body(options, builder, bundle) or _add_float16(bundle, writer)
+        orders = _orders(options, builder, bundle, name, body, {**bundle.manifest.files, **writer.files})
+        present = [_present(bundle, order.key) for order in orders]
+        built = []
+        for done, (order, engine) in enumerate(zip(orders, present, strict=True), 1):
+            if engine is None:
+                built.append(build_engine(writer, builder, order, options.bundle, options.timeout))
+            else:
+                LOG.info("the engine of %s for %s is up to date", order.body, order.key.device)
+            note = "" if engine is None else " (up to date)"
+            progress(f"engine of {order.body} for {order.key.device}{note}", done, len(orders))
+        manifest = bundle.manifest
+        if built or name not in manifest.bodies:
+            manifest = _commit(writer, manifest, options, name, body, built)
+    return Build(manifest, tuple(built), tuple(engine for engine in present if engine is not None))
+
+
+def intended(options: BuildOptions) -> tuple[Intended, ...]:
+    """What `build` would do, without doing it."""
+    builder = check_options(options)
+    bundle = open_bundle(options.bundle)
+    found = _body(options, builder, bundle)
+    if found is None:  # the body would be made first, so no engine of it can be there
+        devices = builder.targets(options.device, _flags(options)) if builder.module else {}
+        return tuple(Intended(FLOAT16, device, False) for device in devices)
+    orders = _orders(options, builder, bundle, *found, bundle.manifest.files)
+    return tuple(Intended(each.body, each.key.device, _present(bundle, each.key) is not None) for each in orders)
+
+
+def check_options(options: BuildOptions) -> Builder:
+    """What can be refused before the bundle is opened or a builder imported; the builder that is asked for."""
+    builder = builder_of(options.backend)
+    for device in options.device:
+        if builder.devices and device not in builder.devices:
+            raise UserError(f"unknown device {device!r}", f"choose from {', '.join(builder.devices)}")
+    if options.precision not in builder.bodies:
+        raise UserError(
+            f"{builder.name} has no engines of precision {options.precision!r}",
+            f"choose --precision {', '.join(builder.bodies)}",
+        )
+    for flag in _flags(options).keys() - STRICT.keys() - {"workspace"} - builder.options:
+        raise UserError(f"{builder.name} has no --{flag.replace('_', '-')}", "leave it out, or use --backend tensorrt")
+    for option, least in (("workspace", 1), ("dla", 0)):
+        value = getattr(options, option)
+        if value is not None and value < least:
+            raise UserError(f"--{option} {value}", f"give at least {least}")
+    return builder
+
+
+def _flags(options: BuildOptions) -> Flags:
+    """The settings that are not the builder's defaults."""
+    flags = dict(STRICT)
+    if options.workspace is not None:
+        flags["workspace"] = options.workspace
+    if options.dla is not None:
+        flags["dla"] = options.dla
+    for flag in ("version_compatible", "hardware_compatible"):
+        if getattr(options, flag):
+            flags[flag] = True
+    return flags
+
+
+def _body(options: BuildOptions, builder: Builder, bundle: Bundle) -> tuple[str, Body] | None:
+    """The body to build, its files checked, and its name; None: the float16 one, which is not there yet."""
+    name = builder.bodies[options.precision]
+    body = bundle.manifest.bodies.get(name)
+    if body is not None:
+        for graph in (body.graph, *(stage.graph for stage in body.stages)):
+            bundle.graph(graph)
+        return name, body
+    if name == FLOAT16:
+        return None
+    raise UserError(
+        f"{options.bundle} has no body {name!r} to build",
+        f"fewstep calibrate {options.bundle} --target tensorrt, or build --precision float16",
+    )
+
+
+def _add_float16(bundle: Bundle, writer: Writer) -> tuple[str, Body]:
+    """The float16 body, made from the float32 one the first time it is asked for."""
+    base = bundle.body("float32").graph
+    prepared = io.load(bundle.graph(base), root=bundle.path)
+    file, data = io.store(writer, drop_unused(to_float16(prepared)), FLOAT16, external_above=0 if base.data else None)
+    return FLOAT16, Body(GraphFile(file, base.inputs, base.outputs, data), "float16", "portable")
+
+
+def _orders(
+    options: BuildOptions, builder: Builder, bundle: Bundle, name: str, body: Body, hashes: dict[str, str]
+) -> tuple[Order, ...]:
+    """Every engine that is wanted: for each device those of the prologue, the body and its stages."""
+    if builder.module is None:
+        return ()
+    flags = _flags(options)
+    sizes = _profile(options, body.graph, bundle.manifest)
+    batches = sizes.pop(BATCH)
+    common = EngineKey("", (), batches, flags, builder.name, builder.version(), device="", sizes=sizes)
+    ahead = {each: graph for each in AHEAD if (graph := getattr(bundle.manifest, each)) is not None}
+    orders = []
+    for device, multiprocessors in builder.targets(options.device, flags).items():
+        key = msgspec.structs.replace(common, device=device, multiprocessors=multiprocessors)
+        for each, graph in ahead.items() if device not in builder.no_float32 else ():
+            bundle.graph(graph)
+            any_rows = (1, *key.batches[1:])  # it is called with any number of them
+            on_gpu = {flag: value for flag, value in flags.items() if flag != "dla"}  # float32 is nothing for a DLA
+            own = msgspec.structs.replace(key, batches=any_rows, flags=on_gpu)
+            orders.append(_order(each, graph, own, hashes))
+        stages = ((f"{name}/{number}", stage.graph) for number, stage in enumerate(body.stages))
+        for each, graph in ((name, body.graph), *stages):
+            orders.append(_order(each, graph, key, hashes, is_reduced=body.precision != "float32"))
+    return tuple(orders)
+
+
+def _order(name: str, graph: GraphFile, key: EngineKey, hashes: dict[str, str], is_reduced: bool = False) -> Order:
+    weights = tuple(hashes[file] for file in graph.data)
+    taken = {
+        name for tensor in graph.inputs for size in tensor.shape if isinstance(size, str) for name in parsed(size)[1]
+    }
+    sizes = {name: ends for name, ends in key.sizes.items() if name in taken}
+    own = msgspec.structs.replace(key, graph=hashes[graph.file], weights=weights, sizes=sizes)
+    return Order(name, graph, is_reduced, own)
+
+
+def _profile(options: BuildOptions, graph: GraphFile, manifest: Manifest) -> dict[str, tuple[int, int, int]]:
+    """(least, preferred, greatest) batch, and each free size."""
+    least, greatest = (
+        read_sizes(text, graph, option)
+        for text, option in ((options.min_batch, "--min-batch"), (options.max_batch, "--max-batch"))
+    )
+    preferred = None if options.opt_batch is None else read_sizes(options.opt_batch, graph, "--opt-batch")
+    return profile_of(least, preferred, greatest, manifest.sizes, manifest.x_shape)
+
+
+def _present(bundle: Bundle, key: EngineKey) -> Engine | None:
+    """The bundle's undamaged engine with this key."""
+    for engine in bundle.manifest.engines:
+        if engine.key == key.digest:
+            try:
+                bundle.file(engine.file), bundle.file(engine.sidecar)
+            except UserError as error:
+                LOG.warning("building again: %s", error.what)
+                return None
+            return engine
+    return None
+
+
+def _commit(
+    writer: Writer, manifest: Manifest, options: BuildOptions, name: str, body: Body, engines: Sequence[Engine]
+) -> Manifest:
+    """Put the new engines in the place of those of the same body and device."""
+    new = {(engine.body, engine.backend, engine.device) for engine in engines}
+    others = (engine for engine in manifest.engines if (engine.body, engine.backend, engine.device) not in new)
+    provenance = manifest.provenance
+    commands = (*provenance.commands, _command(options, tuple(dict.fromkeys(each.device for each in engines))))
+    return writer.commit(
+        msgspec.structs.replace(
+            manifest,
+            bodies={**manifest.bodies, name: body},
+            engines=(*others, *engines),
+            provenance=msgspec.structs.replace(provenance, commands=commands),
+        )
+    )
+
+
+def _command(options: BuildOptions, devices: tuple[str, ...]) -> str:
+    """The command that does this again, without anybody's paths."""
+    parts = [f"fewstep build BUNDLE --backend {options.backend}"]
+    if devices:
+        parts.append(f"--device {','.join(devices)}")
+    parts.append(f"--precision {options.precision}")
+    if devices:
+        for option in ("min_batch", "opt_batch", "max_batch"):
+            if (value := getattr(options, option)) is not None:
+                parts.append(f"--{option.replace('_', '-')} {value}")
+    for flag, value in _flags(options).items():
+        if flag not in STRICT:
+            parts.append(f"--{flag.replace('_', '-')}" + ("" if value is True else f" {value}"))
+    return " ".join(parts)

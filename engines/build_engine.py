@@ -1,0 +1,133 @@
+"""One engine: built by a child process, checked, and added to the bundle."""
+
+import hashlib
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from fewstep.engines import engine_layers, engine_program
+from fewstep.engines.batches import BATCH
+from fewstep.engines.builders import Builder
+from fewstep.graph.commit import Writer
+from fewstep.plans.errors import UserError
+from fewstep.runtime import cache
+from fewstep.runtime.bundle import engine_files
+from fewstep.runtime.bundle.engine_key import SCHEMA, EngineKey, Sidecar
+from fewstep.runtime.bundle.manifest import Engine, Graph
+from fewstep.runtime.sizes import dimension
+
+LOG = logging.getLogger("fewstep")
+WORKER = Path(__file__).with_name("build_worker.py")
+OTHER = "try another --precision or an older --device"
+
+
+@dataclass(frozen=True)
+class Order:
+    """An engine that is wanted. `is_reduced`: no convolution of it may compute in float32."""
+
+    body: str
+    graph: Graph
+    is_reduced: bool
+    key: EngineKey
+
+
+def build_engine(writer: Writer, builder: Builder, order: Order, bundle: Path, timeout: float) -> Engine:
+    """Build an engine, record that this machine did, and add it to the bundle with its side-car."""
+    key = order.key
+    name = f"{order.body}-{key.device}".replace("/", "-stage").replace("+", "-up")
+    # named by this process: the builder of one that was killed may still be at work, and must not write over ours
+    draft, request, timing, layers = (
+        writer.scratch(f"{name}-{os.getpid()}{suffix}") for suffix in (".engine", ".json", ".timing", ".layers")
+    )
+    kept = f"{key.backend}-{key.backend_version}-{key.device}-{key.multiprocessors}.cache"
+    if builder.sees_gpu and (content := cache.read("timing", kept)) is not None:
+        timing.write_bytes(content)
+    request.write_text(json.dumps(_request(builder, order, timing, layers)))
+    files = [str(path) for path in (bundle / order.graph.file, draft, request)]
+    run_worker(files, f"{order.body!r} for {key.device}", timeout, builder.name)
+    if timing.exists():
+        cache.store("timing", kept, timing.read_bytes())
+    program = draft.read_bytes()
+    types = _checked_types(order, program, layers)
+    engine_files.remember(program, key)
+    sidecar = Sidecar(SCHEMA, key.digest, key, hashlib.sha256(program).hexdigest(), types)
+    encoded = msgspec.json.format(msgspec.json.encode(sidecar, order="deterministic"), indent=2)
+    return Engine(
+        file=writer.add(draft, "engines", name, ".engine"),
+        sidecar=writer.add(encoded, "engines", name, ".json"),
+        body=order.body,
+        backend=key.backend,
+        device=key.device,
+        key=key.digest,
+    )
+
+
+def _request(builder: Builder, order: Order, timing: Path, layers: Path) -> dict[str, object]:
+    """What the child process is asked for."""
+    key = order.key
+    ends = [
+        {BATCH: batch, **{name: sizes[end] for name, sizes in key.sizes.items()}}
+        for end, batch in enumerate(key.batches)
+    ]
+    return {
+        "module": builder.module,
+        "shapes": {
+            tensor.name: [[dimension(size, sizes) for size in tensor.shape] for sizes in ends]
+            for tensor in order.graph.inputs
+        },
+        "flags": order.key.flags,
+        "compute_capability": order.key.device.upper() if builder.devices else None,
+        "timing_cache": str(timing) if builder.sees_gpu else None,
+        "layers": str(layers) if builder.sees_gpu else None,
+    }
+
+
+def _checked_types(order: Order, program: bytes, layers: Path) -> dict[str, int]:
+    """How many convolutions of an engine multiply in which type, as far as it can be told.
+
+    Its program text is certain, so a float32 that should not be there is an error. What an inspector calls a layer
+    differs between versions, so from there it is a warning.
+    """
+    types = engine_program.convolutions(program)
+    for convolution, kind in types.items():
+        if order.is_reduced and kind == "float32":
+            raise UserError(
+                f"the engine for {order.key.device} computes convolution {convolution!r} in float32",
+                "report this with the graph: a lowering of fewstep is wrong",
+            )
+    if layers.exists():
+        types = engine_layers.convolutions(layers.read_bytes())
+        if order.is_reduced and (count := list(types.values()).count("float32")):
+            LOG.warning("the engine of %s computes %d convolutions in float32", order.body, count)
+    return dict(Counter(types.values()))
+
+
+def run_worker(arguments: list[str], what: str, timeout: float, backend: str) -> None:
+    """Run the builder to its end. UserError in one line if it fails, hangs or dies."""
+    try:
+        child = subprocess.run(
+            [sys.executable, str(WORKER), *arguments], capture_output=True, text=True, errors="replace", timeout=timeout
+        )
+    except subprocess.TimeoutExpired:
+        raise UserError(f"{backend} took more than {timeout:g} s to build {what}", "give a longer --timeout") from None
+    code = child.returncode
+    if code < 0 or code > 0xFF:  # a signal, or what Windows has instead
+        death = signal.Signals(-code).name if -code in set(signal.Signals) else f"exit code {code}"
+        raise UserError(f"{backend} died ({death}) building {what}", f"free memory, or {OTHER}")
+    if code:
+        raise UserError(f"{backend} cannot build {what}: {_reason(child.stderr + child.stdout)}", OTHER)
+
+
+def _reason(output: str) -> str:
+    """The first line that the builder marked as an error, or the last line there is."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    marked = [line.partition("[E]")[2].strip() for line in lines if "[E]" in line]
+    return (marked or lines[-1:] or ["it says nothing"])[0]

@@ -1,0 +1,115 @@
+"""What `fewstep build` makes a bundle ready for. A new one is a value, named in BUILDERS."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from fewstep.plans.errors import UserError
+from fewstep.runtime.backends import cuda
+from fewstep.runtime.backends.checks import imported
+from fewstep.runtime.bundle.engine_key import AMPERE, AMPERE_ON
+
+Flags = dict[str, bool | int]
+
+STRICT: Flags = {"strongly_typed": True, "tf32": False}  # of every engine: it computes in the types its graph names
+COMPILED = MappingProxyType({"int8": "int8-tensorrt", "float16": "float16", "float32": "float32"})
+COMPATIBLE = frozenset({"version_compatible", "hardware_compatible"})
+
+
+@dataclass(frozen=True)
+class Builder:
+    """A compiler of engines, or a backend that needs a body of its own and compiles at run time.
+
+    name: of the backend that runs what is made.
+    module: its Python module; None if there is nothing to compile.
+    install: the command that brings it.
+    bodies: per precision the body that is compiled.
+    oldest: the least version whose API is this one.
+    devices: compute capabilities it compiles for without seeing the GPU; none: for the GPU of this machine only.
+    usual: those it is asked for by default.
+    options: the flags it takes beside the workspace.
+    sees_gpu: whether it builds on the GPU itself: it times kernels there, and can load and inspect what it built.
+    no_float32: devices that it cannot multiply float32 matrices on; the prologue then runs on the CPU.
+    """
+
+    name: str
+    module: str | None
+    install: str
+    bodies: Mapping[str, str]
+    oldest: tuple[int, ...] = ()
+    devices: tuple[str, ...] = ()
+    usual: tuple[str, ...] = ()
+    options: frozenset[str] = frozenset()
+    sees_gpu: bool = False
+    no_float32: frozenset[str] = frozenset()
+
+    def version(self) -> str:
+        """The version of the module. UserError if it isn't installed, or too old."""
+        version = str(self._module().__version__)
+        if tuple(int(number) for number in re.findall(r"\d+", version)) < self.oldest:
+            raise UserError(
+                f"{self.name} {version} is too old: it needs {'.'.join(map(str, self.oldest))}", self.install
+            )
+        return version
+
+    def _module(self) -> Any:
+        return imported(self.module or "", f"{self.name} cannot build here: {self.module}", self.install)
+
+    def targets(self, devices: tuple[str, ...], flags: Flags) -> dict[str, int | None]:
+        """Per device to build for its number of multiprocessors, None where that doesn't matter."""
+        if self.devices:
+            for device in devices:
+                if device not in self.devices:
+                    raise UserError(f"unknown device {device!r}", f"choose from {', '.join(self.devices)}")
+            return dict.fromkeys(devices or self.usual)
+        here, multiprocessors = cuda.describe(0)
+        for device in devices:
+            if device != here:
+                raise UserError(
+                    f"{self.name} builds for the GPU it sees, which is {here}, not for {device}",
+                    f"build on the device itself, or with --backend {TENSORRT_RTX.name}",
+                )
+        if not flags.get("hardware_compatible"):
+            return {here: multiprocessors}
+        if int(here.removeprefix("sm")) < AMPERE:
+            raise UserError(
+                f"{here} is older than Ampere", "build on Ampere or later, or without --hardware-compatible"
+            )
+        return {AMPERE_ON: None}
+
+
+TENSORRT_RTX = Builder(
+    name="tensorrt-rtx",
+    module="tensorrt_rtx",
+    install="pip install 'fewstep[tensorrt-rtx]'",
+    bodies=COMPILED,
+    devices=("sm75", "sm80", "sm86", "sm89", "sm120", "sm121"),  # Turing, Ampere, its RTX, Ada, and both Blackwells
+    usual=("sm86", "sm89", "sm120"),
+    no_float32=frozenset({"sm75"}),  # tensorrt-rtx 1.7: "FP32 GEMM is not supported"
+)
+TENSORRT = Builder(
+    name="tensorrt",
+    module="tensorrt",
+    install="on a Jetson: apt install python3-libnvinfer (of JetPack 6 or later); elsewhere: pip install tensorrt",
+    bodies=COMPILED,
+    oldest=(10, 3),
+    options=COMPATIBLE | {"dla"},
+    sees_gpu=True,
+)
+ONNXRUNTIME_CUDA = Builder(
+    name="onnxruntime-cuda",
+    module=None,
+    install="pip install 'fewstep[gpu]'",
+    bodies=MappingProxyType({"float16": "float16"}),
+)
+BUILDERS = (TENSORRT_RTX, TENSORRT, ONNXRUNTIME_CUDA)
+
+
+def builder_of(name: str) -> Builder:
+    for builder in BUILDERS:
+        if builder.name == name:
+            return builder
+    names = ", ".join(builder.name for builder in BUILDERS)
+    raise UserError(f"unknown backend {name!r} to build for", f"choose from {names}")

@@ -1,0 +1,335 @@
+"""What is in a bundle: graphs and how they run here, which operations are int8, half or float and why, plans, sizes."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import onnx
+
+from fewstep.calibration.bodies import RUN_HERE
+from fewstep.calibration.lowering.coverage import macs, optimized
+from fewstep.calibration.ranges import table
+from fewstep.evaluation.report.operations import operations
+from fewstep.evaluation.results import Operation
+from fewstep.graph import io
+from fewstep.graph.engine_operations import needed_version, text, unparsed
+from fewstep.graph.graph import Graph
+from fewstep.graph.quantized import CONTRIB
+from fewstep.plans.file import decode
+from fewstep.plans.guidance import describe
+from fewstep.plans.spec import ScheduleSpec
+from fewstep.runtime.bundle.companions import companions
+from fewstep.runtime.bundle.manifest import Body, Condition, Coverage, Engine, Provenance, Size, Tensor, Tokens
+from fewstep.runtime.bundle.manifest import Graph as GraphFile
+from fewstep.runtime.bundle.reading import MANIFEST, Bundle, open_bundle
+from fewstep.runtime.options import Options
+
+FOR_ENGINES = ("portable", "tensorrt")  # targets whose graphs TensorRT parses
+NCHWC = f"{CONTRIB}.nchwc"
+LAYOUT = ("nchwc.ReorderInput", "nchwc.ReorderOutput")  # fuse nothing
+
+
+@dataclass(frozen=True)
+class InspectOptions(Options):
+    """Show what is in a bundle: graphs, plans, engines, sizes, and which operations run in which type, and why.
+
+    bundle: The bundle's folder.
+    operations: List every operation that multiplies, not only how many.
+    """
+
+    bundle: Path
+    operations: bool = False
+
+
+class Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Base of what is shown."""
+
+
+class GraphContents(Struct, frozen=True):
+    """A graph as stored, and what onnxruntime makes of it on this machine (None: another engine runs it).
+
+    `fused` are nodes of onnxruntime's own operations that only the optimized graph has: made of several, or faster.
+    `engine` says which TensorRT parses the graph, or which operation none does; nothing for a graph that is for another
+    engine.
+    """
+
+    file: str
+    bytes: int  # with its weight files
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    operations: dict[str, int]  # nodes by operation, the most frequent first
+    optimized: dict[str, int] | None
+    fused: dict[str, int]
+    engine: str | None
+
+
+class Verified(Struct, frozen=True):
+    """What was compared with the denoiser as it was given, at one stage: the largest difference of all points."""
+
+    stage: str
+    points: int
+    relative: float
+    time: float
+    batch: int
+
+
+class Share(Struct, frozen=True):
+    """What runs in one type, and the reasons where that is not int8: how many operations have each."""
+
+    type: str
+    operations: int
+    macs: int  # per sample
+    reasons: dict[str, int]
+
+
+class StageContents(Struct, frozen=True):
+    """A graph that runs the steps of the range groups below `until` in place of the body's own, with more in float."""
+
+    until: int
+    graph: GraphContents
+    coverage: Coverage
+
+
+class BodyContents(Struct, frozen=True):
+    """One deployable form of the denoiser. `multiplying` are its operations that multiply, in order; `uncounted` says
+    why they are not there."""
+
+    precision: str
+    target: str
+    plan: str | None
+    groups: tuple[float, ...]
+    graph: GraphContents
+    shares: tuple[Share, ...]
+    multiplying: tuple[Operation, ...]
+    types: tuple[str, ...]  # of the operations of `multiplying`
+    stages: tuple[StageContents, ...] = ()
+    uncounted: str = ""
+
+
+class PlanContents(Struct, frozen=True):
+    """What a stored plan costs."""
+
+    file: str
+    steps: int
+    evaluations: int  # of the denoiser, a guided step counts two
+    rows: int
+    guidance: str | None  # the weight, or the form with its numbers
+    is_stochastic: bool
+
+
+class RangesContents(Struct, frozen=True):
+    """The ranges table: along which plan, by which method, of how many tensors, in how many lambda groups."""
+
+    file: str
+    plan: str
+    method: str
+    tensors: int
+    groups: int
+
+
+class _Comparison(msgspec.Struct, frozen=True):
+    stage: str
+    time: float
+    batch: int
+    relative: float
+
+
+class _Table(msgspec.Struct, frozen=True):
+    """Of the table of `export`, what is shown; a stage that it did not name is not there."""
+
+    comparisons: tuple[_Comparison, ...]
+
+
+class Contents(Struct, frozen=True):
+    """A bundle. Sizes in bytes."""
+
+    path: str
+    name: str
+    bytes: int
+    x_shape: tuple[int, ...]
+    sizes: tuple[Size, ...]
+    prediction: str
+    schedule: ScheduleSpec
+    conditions: tuple[Condition, ...]
+    conditioner: GraphContents | None
+    prologue: GraphContents | None
+    verified: tuple[Verified, ...]
+    bodies: dict[str, BodyContents]
+    plans: dict[str, PlanContents]
+    ranges: RangesContents | None
+    engines: tuple[Engine, ...]
+    files: dict[str, int]
+    report: str | None
+    provenance: Provenance
+    companions: dict[str, GraphContents]
+    prompts: tuple[Tokens, ...]  # how a prompt becomes inputs of the text encoder
+
+
+def inspect(options: InspectOptions) -> Contents:
+    """Read a bundle. Every graph is read and, where onnxruntime runs it, opened once."""
+    bundle = open_bundle(options.bundle)
+    manifest = bundle.manifest
+    base = manifest.bodies.get("float32")
+    prepared = None if base is None else io.load(bundle.graph(base.graph), root=bundle.path)
+    files = {name: bundle.file(name).stat().st_size for name in manifest.files}
+    return Contents(
+        path=str(options.bundle),
+        name=manifest.name,
+        bytes=sum(files.values()) + (bundle.path / MANIFEST).stat().st_size,
+        x_shape=manifest.x_shape,
+        sizes=manifest.sizes,
+        prediction=manifest.prediction,
+        schedule=manifest.schedule,
+        conditions=manifest.conditions,
+        conditioner=_ahead(bundle, manifest.conditioner),
+        prologue=_ahead(bundle, manifest.prologue),
+        verified=_verified(bundle),
+        bodies={name: _body(bundle, name, body, prepared) for name, body in manifest.bodies.items()},
+        plans={name: _plan(bundle, file) for name, file in manifest.plans.items()},
+        ranges=_ranges(bundle),
+        engines=manifest.engines,
+        files=files,
+        report=manifest.report,
+        provenance=manifest.provenance,
+        companions={field: _graph(bundle, graph, runs_here=True)[0] for field, graph in companions(manifest)},
+        prompts=() if manifest.text is None else manifest.text.tokens,
+    )
+
+
+def _ahead(bundle: Bundle, graph: GraphFile | None) -> GraphContents | None:
+    """A graph that runs before the first step, if there is one."""
+    return None if graph is None else _graph(bundle, graph, runs_here=True)[0]
+
+
+def _graph(bundle: Bundle, graph: GraphFile, runs_here: bool, parsed: bool = True) -> tuple[GraphContents, Graph]:
+    read = io.load(bundle.graph(graph), root=bundle.path)
+    stored = Counter(read.ops())
+    nodes = optimized(read) if runs_here else None
+    counted = Counter(map(_kind, nodes or ()))
+    contrib = {_kind(node) for node in nodes or () if node.domain.startswith(CONTRIB)}
+    contents = GraphContents(
+        file=graph.file,
+        bytes=sum((bundle.path / name).stat().st_size for name in (graph.file, *graph.data)),
+        inputs=graph.inputs,
+        outputs=graph.outputs,
+        operations=dict(stored.most_common()),
+        optimized=None if nodes is None else dict(counted.most_common()),
+        fused={op: n for op, n in counted.most_common() if op in contrib and op not in stored and op not in LAYOUT},
+        engine=_engine(read) if parsed else None,
+    )
+    return contents, read
+
+
+def _kind(node: onnx.NodeProto) -> str:
+    """The operation of an optimized graph; convolutions in onnxruntime's own layout are told from the others."""
+    return f"nchwc.{node.op_type}" if node.domain == NCHWC else str(node.op_type)
+
+
+def _engine(graph: Graph) -> str:
+    version = needed_version(graph)
+    return f"TensorRT {text(version)}" if version else "; ".join(map(str, unparsed(graph)))
+
+
+def _verified(bundle: Bundle) -> tuple[Verified, ...]:
+    """The bundle's table, a line a stage."""
+    file = bundle.manifest.verification
+    if file is None:
+        return ()
+    table = msgspec.json.decode(bundle.read(file), type=_Table)
+    by_stage: dict[str, list[_Comparison]] = {}
+    for each in table.comparisons:
+        by_stage.setdefault(each.stage, []).append(each)
+    worst = {stage: max(own, key=lambda each: each.relative) for stage, own in by_stage.items()}
+    return tuple(
+        Verified(stage, len(by_stage[stage]), each.relative, each.time, each.batch) for stage, each in worst.items()
+    )
+
+
+def _body(bundle: Bundle, name: str, body: Body, prepared: Graph | None) -> BodyContents:
+    contents, lowered = _graph(bundle, body.graph, body.target in RUN_HERE, body.target in FOR_ENGINES)
+    runs_here = body.target in RUN_HERE
+    stages = tuple(
+        StageContents(stage.until, _graph(bundle, stage.graph, runs_here, parsed=False)[0], stage.coverage)
+        for stage in body.stages
+    )
+    uncounted = _uncounted(prepared)
+    if prepared is None or uncounted:
+        return _uncounted_body(body, contents, stages, uncounted)
+    work = macs(prepared)
+    outputs = [node.output for node in prepared.nodes if node.output in work]
+    none = Coverage(int8_macs=0, total_macs=sum(work.values()), int8_ops=(), float_ops=tuple(outputs))
+    made = operations(prepared, name, body.coverage or none).operations
+    if body.coverage is None:  # a body that is float anyway: nothing was decided of its operations
+        made = tuple(msgspec.structs.replace(operation, reason="") for operation in made)
+    is_half = any(array.dtype == np.float16 for array in lowered.constants.values())  # a graph has one float type
+    types = tuple("int8" if op.precision == "int8" else "float16" if is_half else "float32" for op in made)
+    return BodyContents(
+        precision=body.precision,
+        target=body.target,
+        plan=body.plan,
+        groups=body.groups,
+        graph=contents,
+        shares=tuple(_shares(made, types)),
+        multiplying=made,
+        types=types,
+        stages=stages,
+    )
+
+
+def _uncounted(prepared: Graph | None) -> str:
+    """Why the operations of the float32 body cannot be counted, nothing if they can."""
+    if prepared is None:
+        return "the bundle has no float32 body to count them in"
+    own = next((node for node in prepared.nodes if node.domain.startswith(CONTRIB)), None)
+    if own is None:
+        return ""
+    return f"{own.name or own.output!r} is a {own.op} of onnxruntime's own, behind which no shape is known"
+
+
+def _uncounted_body(
+    body: Body, contents: GraphContents, stages: tuple[StageContents, ...], uncounted: str
+) -> BodyContents:
+    """A body of which no more is known than what calibration counted, if it is int8."""
+    shares: tuple[Share, ...] = ()
+    if (counted := body.coverage) is not None:
+        in_float = counted.total_macs - counted.int8_macs
+        shares = (
+            Share("int8", len(counted.int8_ops), counted.int8_macs, {}),
+            Share("float", len(counted.float_ops), in_float, {}),
+        )
+    return BodyContents(
+        body.precision, body.target, body.plan, body.groups, contents, shares, (), (), stages, uncounted
+    )
+
+
+def _shares(made: Iterable[Operation], types: Iterable[str]) -> Iterator[Share]:
+    """Operations by type, int8 first."""
+    by_type: dict[str, list[Operation]] = {}
+    for operation, kind in zip(made, types, strict=True):
+        by_type.setdefault(kind, []).append(operation)
+    for kind, own in sorted(by_type.items(), key=lambda item: item[0] != "int8"):
+        reasons = Counter(operation.reason for operation in own if operation.reason)
+        yield Share(kind, len(own), sum(operation.macs for operation in own), dict(reasons.most_common()))
+
+
+def _plan(bundle: Bundle, file: str) -> PlanContents:
+    plan = decode(bundle.read(file), file)
+    return PlanContents(
+        file=file,
+        steps=len(plan.steps),
+        evaluations=sum(len(step.branches) for step in plan.steps),
+        rows=plan.rows,
+        guidance=None if plan.guidance is None else describe(plan.guidance),
+        is_stochastic=any(step.draws for step in plan.steps),
+    )
+
+
+def _ranges(bundle: Bundle) -> RangesContents | None:
+    file = bundle.manifest.ranges
+    if file is None:
+        return None
+    found = table.load(bundle.file(file))
+    return RangesContents(file, found.plan, found.method, len(found.tensors), len(found.groups) + 1)

@@ -1,0 +1,280 @@
+"""The verb that says how far int8 samples are from float32 ones: one by one, and as a distribution.
+
+Comparisons that are never mixed: the same seeds by int8 and by float32 along one plan; both against the float32 teacher
+of many steps; the distributions of both against other float32 samples, and against data.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+
+import msgspec
+import numpy as np
+
+from fewstep.calibration.bodies import engine_of, graph_files, int8_bodies, is_native, judged_plan, open_body
+from fewstep.calibration.conditions_file import Rows
+from fewstep.calibration.held_out import APART, PAIRED
+from fewstep.calibration.prompts import HELD_OUT, given_rows
+from fewstep.evaluation.distances import distance
+from fewstep.evaluation.distances.features import Extractor, default_features, open_extractor
+from fewstep.evaluation.distances.references import References, open_references
+from fewstep.evaluation.distances.sample_sets import Counts, Floats, Tally, features_apart, features_of, sample_pairs
+from fewstep.evaluation.distances.teacher import teacher_plan
+from fewstep.evaluation.output import check_writable, write_whole
+from fewstep.evaluation.results import SCHEMA, Distance, Evaluated, EvaluationResults, Features, encode
+from fewstep.evaluation.speed.machine import this_machine
+from fewstep.graph.commit import open_for_update
+from fewstep.plans.errors import UserError
+from fewstep.plans.guidance import describe
+from fewstep.plans.plan import Plan
+from fewstep.runtime.bundle.reading import Bundle, open_bundle
+from fewstep.runtime.options import Options
+from fewstep.runtime.progress import SILENT, Progress
+from fewstep.runtime.sampler import Sampler
+
+LEAST_SAMPLES = 100  # of a distance: fewer are nothing but noise
+
+ROOM = 2**20  # bytes of the figures, which are seldom more
+TAUGHT = 32  # seeds that the teacher samples, unless others are asked for
+
+
+@dataclass(frozen=True)
+class EvaluateOptions(Options):
+    """Compare int8 samples with float32 ones: seed by seed, and as a distribution.
+
+    bundle: the bundle; the figures are stored in it, and the next report shows them.
+    output: a JSON file for the figures instead; the bundle stays as it is. A plan or a guidance that the bundle was not
+        calibrated along needs it: the bundle keeps the figures of what is deployed.
+    body: which int8 bodies; by default those that run here natively (others are simulated, slowly).
+    plan: SOLVER:STEPS, or the path of a plan's JSON; by default the one that the body was calibrated along.
+    guidance: weight of classifier-free guidance; by default that of the calibrated plan.
+    seeds: held-out seeds that are compared one by one.
+    samples: samples in each set of a distribution; 0 for none.
+    features: fashion-mnist-cnn, cifar10-cnn, the path of an .onnx extractor, or none; by default the one that knows
+        the data.
+    conditions: values of your own, as calibrate takes them, but others than it was given; left out, random ones.
+    prompts: prompts of your own, a text file with one a line, but others than calibrate was given; left out, some that
+        come with fewstep.
+    data: an array of real samples (.npy, uint8, or float in model range) to be compared with as well.
+    teacher: plan of the float32 teacher; by default one of 200 steps, or of all timesteps where there are fewer.
+    teacher_seeds: how many seeds the teacher samples; by default 32, or all where there are fewer.
+    resamples: of the bootstrap behind each interval.
+    threads: threads of one call; 0 for one per core.
+    """
+
+    bundle: Path
+    output: Path | None = field(default=None, metadata={"short": "-o"})
+    body: tuple[str, ...] = ()
+    plan: str = ""
+    guidance: float | None = None
+    seeds: int = 256
+    samples: int = 2000
+    features: str = ""
+    conditions: Path | None = None
+    prompts: Path | None = None
+    data: Path | None = None
+    teacher: str | None = None
+    teacher_seeds: int | None = None
+    resamples: int = distance.RESAMPLES
+    threads: int = 0
+
+    @property
+    def taught(self) -> int:
+        """How many seeds the teacher samples."""
+        return min(TAUGHT, self.seeds) if self.teacher_seeds is None else self.teacher_seeds
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.seeds <= len(PAIRED):
+            raise UserError(f"--seeds is {self.seeds}", f"give 1 to {len(PAIRED)}: so many are held out")
+        if not 0 < self.taught <= self.seeds:
+            raise UserError(f"--teacher-seeds is {self.teacher_seeds}", f"give 1 to {self.seeds}, as --seeds")
+        if self.samples and not LEAST_SAMPLES <= self.samples <= len(APART):
+            fix = f"give {LEAST_SAMPLES} to {len(APART)}, or 0 for no distances"
+            raise UserError(f"--samples is {self.samples}", fix)
+        if self.resamples < 20:
+            raise UserError(f"--resamples is {self.resamples}", "give at least 20")
+
+    @property
+    def command(self) -> str:
+        """The command line that asks for this: options that differ from their defaults, and nobody's folders."""
+        words = ["fewstep evaluate BUNDLE"]
+        for option in dataclasses.fields(self)[1:]:
+            value = getattr(self, option.name)
+            if value != option.default:
+                text = ",".join(value) if isinstance(value, tuple) else str(value)
+                words += [f"--{option.name.replace('_', '-')}", Path(text).name]
+        return " ".join(words)
+
+
+def evaluate(options: EvaluateOptions, progress: Progress = SILENT) -> EvaluationResults:
+    """Evaluate a bundle, and store the figures in it as JSON, or elsewhere.
+
+    Sampling takes minutes and does not hold the bundle's lock; if its bodies change meanwhile, nothing is written.
+    """
+    task = open_task(options)
+    measured = measure(task, options, progress)
+    if options.output is not None:
+        write_whole(options.output, encode(measured))
+        return measured
+    before = task.bundle.manifest
+    with open_for_update(options.bundle, must_exist=True) as writer:
+        manifest = open_bundle(options.bundle).manifest
+        if (manifest.bodies, manifest.prologue) != (before.bodies, before.prologue):
+            raise UserError(f"{options.bundle} was changed while it was evaluated", "evaluate it again")
+        stored = writer.add(encode(measured), folder="report", name="evaluation", suffix=".json")
+        writer.commit(msgspec.structs.replace(manifest, evaluation=stored))
+    return measured
+
+
+@dataclass(frozen=True)
+class Task:
+    """What options ask of a bundle: all that is opened, and checked, before the first sample."""
+
+    bundle: Bundle
+    reference: Sampler  # of the float32 body
+    bodies: Mapping[str, Sampler]
+    plan: Plan
+    teacher: Plan
+    extractor: Extractor | None
+    data: References | None
+    rows: Rows | None  # of own conditions
+
+
+def open_task(options: EvaluateOptions) -> Task:
+    """Open everything. What cannot be done is a UserError here, not after minutes of sampling."""
+    bundle = open_bundle(options.bundle)
+    names = _chosen(bundle, options.body)
+    reference = open_body(bundle, "float32", options.threads)
+    extractor, data = _open_features(bundle, options)
+    body = bundle.body(names[0])
+    plan = judged_plan(reference, body, options.plan, options.guidance)
+    if options.output is None:
+        if plan != judged_plan(reference, body):
+            raise UserError(
+                f"{options.bundle} was calibrated along {body.plan}, and keeps the figures of that alone",
+                "give --output FILE.json for another plan or guidance",
+            )
+        with open_for_update(options.bundle, must_exist=True, instead="give --output FILE.json") as writer:
+            writer.reserve(ROOM)  # and we may write, and nobody else is writing
+    else:
+        check_writable(options.output)
+    return Task(
+        bundle=bundle,
+        reference=reference,
+        bodies={name: open_body(bundle, name, options.threads) for name in names},
+        plan=plan,
+        teacher=teacher_plan(reference, options.teacher, plan.guidance),
+        extractor=extractor,
+        data=data,
+        rows=given_rows(bundle, options.conditions, options.prompts, HELD_OUT),
+    )
+
+
+def measure(task: Task, options: EvaluateOptions, progress: Progress = SILENT) -> EvaluationResults:
+    """All figures of an evaluation."""
+    start = perf_counter()
+    plan, teacher, extractor = task.plan, task.teacher, task.extractor
+    counts = Counts(options.seeds, options.taught, options.samples if extractor else 0)
+    floats, tallies = sample_pairs(task.reference, task.bodies, plan, teacher, counts, extractor, task.rows, progress)
+    sets = {}
+    if extractor is not None:
+        apart = features_apart(task.reference, plan, options.samples, extractor, task.rows, progress)
+        sets = {f"float32, {plan.name}, other seeds": apart}
+        if task.data is not None:
+            sets[task.data.name] = features_of(task.data, extractor, progress)
+    distances = _distances(floats, tallies, sets, options.resamples, progress)
+    return EvaluationResults(
+        schema=SCHEMA,
+        bundle=task.bundle.manifest.name,
+        plan=plan.name,
+        guidance=None if plan.guidance is None else describe(plan.guidance),
+        teacher=teacher.name,
+        float_against_teacher=floats.against_teacher.quality(f"float32, {teacher.name}"),
+        bodies=tuple(
+            Evaluated(
+                body=name,
+                graphs=graph_files(task.bodies[name].body),
+                engine=engine_of(task.bodies[name].body),
+                against_float=tally.against_float.quality(f"float32, {plan.name}"),
+                against_teacher=tally.against_teacher.quality(f"float32, {teacher.name}"),
+                distances=distances[name],
+            )
+            for name, tally in tallies.items()
+        ),
+        features=_described(extractor, floats),
+        machine=this_machine(),
+        command=options.command,
+        seconds=perf_counter() - start,
+    )
+
+
+def _chosen(bundle: Bundle, asked: Sequence[str]) -> list[str]:
+    """Names of the bodies to evaluate."""
+    found = int8_bodies(bundle)
+    if not asked:
+        natives = [name for name, body in found.items() if is_native(body)]
+        return natives or list(found)
+    for name in asked:
+        if name not in found:
+            raise UserError(f"{bundle.path} has no int8 body {name!r}", f"give some of {', '.join(found)}")
+    return list(asked)
+
+
+def _open_features(bundle: Bundle, options: EvaluateOptions) -> tuple[Extractor | None, References | None]:
+    """What distances are measured with, and the data to compare with, opened before anything is sampled."""
+    shape = bundle.manifest.x_shape
+    extractor = None
+    if options.samples:
+        extractor = open_extractor(options.features or default_features(bundle.manifest), shape, options.threads)
+    if options.data is None:
+        return extractor, None
+    if extractor is None:
+        raise UserError("data without features", "name an extractor with --features, and samples with --samples")
+    return extractor, open_references(options.data, shape)
+
+
+def _described(extractor: Extractor | None, floats: Tally) -> Features | None:
+    """The extractor, and what theory expects of the distance between two float32 sets."""
+    if extractor is None:
+        return None
+    fitted = distance.fit(np.concatenate(floats.features))
+    expected = distance.bias(fitted, fitted.count, fitted.count)
+    return Features(extractor.name, extractor.sha256, len(fitted.mean), expected)
+
+
+def _distances(
+    floats: Tally, tallies: Mapping[str, Tally], sets: Mapping[str, Floats], resamples: int, progress: Progress
+) -> dict[str, tuple[Distance, ...]]:
+    """Of each body, its distance to each set of references. The first set is float32's own, so it gives the floor."""
+    found: dict[str, list[Distance]] = {name: [] for name in tallies}
+    floor: float | None = None
+    for label, reference in sets.items():
+        own = np.concatenate(floats.features)
+        fitted = distance.fit(reference)
+        nearest, kernel = distance.frechet(distance.fit(own), fitted), distance.kernel_distance(own, reference)
+        floor = nearest if floor is None else floor
+        for name, tally in tallies.items():
+            features = np.concatenate(tally.features)
+            far = distance.frechet(distance.fit(features), fitted)
+            low, high = distance.difference_interval(features, own, reference, resamples)
+            found[name].append(
+                Distance(
+                    reference=label,
+                    samples=len(features),
+                    references=len(reference),
+                    frechet=far,
+                    frechet_float=nearest,
+                    difference=far - nearest,
+                    low=low,
+                    high=high,
+                    floor=floor,
+                    detectable=distance.is_detectable(far - nearest, (low, high), floor),
+                    kernel=distance.kernel_distance(features, reference),
+                    kernel_float=kernel,
+                )
+            )
+            progress("distances", sum(map(len, found.values())), len(sets) * len(tallies))
+    return {name: tuple(each) for name, each in found.items()}

@@ -1,0 +1,103 @@
+"""What turns samples into the features between which distances are taken: a named extractor, or an ONNX of one's own.
+
+An extractor has one input, float32 [batch, *x_shape] in model range [-1, 1], and gives [batch, D] under the name
+"features", or as its only output.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from importlib.resources import as_file, files
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.plans.errors import UserError
+from fewstep.runtime.backends import Network
+from fewstep.runtime.backends.onnxruntime import OnnxRuntime
+from fewstep.runtime.bundle.manifest import Manifest
+
+NONE = "none"
+OUTPUT = "features"
+NEEDS = "an extractor takes float32 [batch, *x_shape] and gives `features` [batch, D]"
+
+
+@dataclass(frozen=True)
+class Named:
+    """An extractor that comes with fewstep, and the shipped denoiser whose data it knows."""
+
+    name: str
+    source: str
+
+    @property
+    def file(self) -> str:
+        return f"{self.name}.onnx"
+
+
+NAMED = (Named("fashion-mnist-cnn", source="fashion_mnist"), Named("cifar10-cnn", source="cifar10"))
+
+
+@dataclass(frozen=True)
+class Extractor:
+    """An open extractor: `extract(samples)` gives their features."""
+
+    name: str
+    sha256: str
+    network: Network
+    input: str
+    output: str
+
+    def extract(self, samples: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Samples [B, *x_shape], clamped to model range as a viewer sees them, to features [B, D]."""
+        clamped = np.ascontiguousarray(np.clip(samples, -1, 1), np.float32)
+        features = self.network({self.input: clamped})[self.output]
+        if features.ndim != 2 or len(features) != len(samples):
+            raise UserError(f"extractor {self.name} gave features of shape {list(features.shape)}", NEEDS)
+        if not np.isfinite(features).all():
+            raise UserError(f"extractor {self.name} gave NaN or infinity", "check its weights, and the samples")
+        return features
+
+
+def default_features(manifest: Manifest) -> str:
+    """The named extractor of the bundle's own data, or none."""
+    return next((each.name for each in NAMED if each.source == manifest.provenance.source), NONE)
+
+
+def open_extractor(features: str, x_shape: tuple[int, ...], threads: int = 0) -> Extractor | None:
+    """The extractor of that name, or in that file; None for "none". UserError if it does not take such samples."""
+    if features == NONE:
+        return None
+    named = next((each for each in NAMED if each.name == features), None)
+    if named is not None:
+        with as_file(files(__package__) / "extractors" / named.file) as path:
+            return _open(path, named.name, x_shape, threads)
+    if not features.endswith(".onnx"):
+        known = ", ".join([*(each.name for each in NAMED), NONE])
+        raise UserError(f"unknown features {features!r}", f"give one of {known}, or the path of an .onnx extractor")
+    if not Path(features).is_file():
+        raise UserError(f"there is no extractor {features}", "check the path")
+    return _open(Path(features), Path(features).stem, x_shape, threads)
+
+
+def _open(path: Path, name: str, x_shape: tuple[int, ...], threads: int) -> Extractor:
+    """Open a graph and try it on two grey samples."""
+    import onnx
+
+    try:
+        network = OnnxRuntime(threads=threads).open(path)
+    except UserError as error:
+        raise UserError(error.what, NEEDS) from error
+    graph = onnx.load(path, load_external_data=False).graph
+    weights = {tensor.name for tensor in graph.initializer}
+    inputs = [value.name for value in graph.input if value.name not in weights]
+    outputs = [value.name for value in graph.output]
+    if len(inputs) != 1 or not (OUTPUT in outputs or len(outputs) == 1):
+        raise UserError(f"{path.name} has inputs {inputs} and outputs {outputs}", NEEDS)
+    output = OUTPUT if OUTPUT in outputs else outputs[0]
+    extractor = Extractor(name, hashlib.sha256(path.read_bytes()).hexdigest(), network, inputs[0], output)
+    try:
+        extractor.extract(np.zeros((2, *x_shape), np.float32))
+    except UserError as error:
+        shape = "x".join(map(str, x_shape))
+        raise UserError(f"{path.name} extracts no features of samples of {shape}: {error.what}", NEEDS) from error
+    return extractor

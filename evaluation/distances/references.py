@@ -1,0 +1,51 @@
+"""Real samples to compare with: an array in a file, read a batch at a time."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.plans.errors import UserError
+
+BATCH = 256
+
+
+@dataclass(frozen=True)
+class References:
+    """Samples [N, *x_shape] of a file, uint8 or float in model range; `name` is the file's own."""
+
+    name: str
+    array: NDArray[np.generic]
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def batches(self) -> Iterator[NDArray[np.floating]]:
+        """The samples in model range [-1, 1], in order."""
+        for start in range(0, len(self.array), BATCH):
+            part = self.array[start : start + BATCH]
+            yield part.astype(np.float32) / 127.5 - 1 if part.dtype == np.uint8 else part.astype(np.float32)
+
+
+def open_references(path: Path, x_shape: tuple[int, ...]) -> References:
+    """Open a .npy file without reading it. [N, H, W] serves for grey images [N, 1, H, W]."""
+    wanted = f"give a .npy of uint8, or of floats in [-1, 1], [N, {', '.join(map(str, x_shape))}]"
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        reason = getattr(error, "strerror", None) or "it is no .npy file of numbers"
+        raise UserError(f"{path} cannot be read ({reason})", wanted) from error
+    if not isinstance(array, np.ndarray):
+        raise UserError(f"{path} holds several arrays", wanted)
+    if array.shape[1:] == x_shape[1:] and x_shape[0] == 1:
+        array = array.reshape(len(array), *x_shape)
+    if array.shape[1:] != x_shape or len(array) < 2:
+        raise UserError(f"{path} has the shape {list(array.shape)}", wanted)
+    if array.dtype != np.uint8:
+        if not np.issubdtype(array.dtype, np.floating):
+            raise UserError(f"{path} holds {array.dtype}", wanted)
+        if float(np.abs(array[: min(len(array), BATCH)]).max()) > 1.001:
+            raise UserError(f"{path} holds values outside [-1, 1]", wanted)
+    return References(path.stem, array)

@@ -1,0 +1,81 @@
+"""Samples as pictures: arrays [N, C, H, W] in model range [-1, 1] to a grid of PNGs (grey or RGB), and back."""
+
+import io
+from collections.abc import Sequence
+from math import ceil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.plans.errors import UserError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+GAP = 1  # pixels of the samples' own size between two of them
+GAP_SHADE = 128  # neither black nor white: the border of a black picture shows
+
+
+def grid(samples: NDArray[np.floating], columns: int, scale: int = 1) -> "Image":
+    """A picture of `columns` samples a row, in the order of the array, each pixel drawn `scale` times enlarged."""
+    from PIL import Image
+
+    if samples.ndim != 4 or samples.shape[1] not in (1, 3):
+        raise UserError(
+            f"a picture has 1 or 3 channels, these samples have shape {list(samples.shape[1:])}",
+            "save them as an array (.npy)",
+        )
+    if not len(samples):
+        raise ValueError("a grid needs at least one sample")
+    pixels = to_pixels(samples).transpose(0, 2, 3, 1)  # [N, H, W, C]
+    count, height, width, channels = pixels.shape
+    rows = ceil(count / columns)
+    columns = min(columns, count)
+    canvas = np.full((rows * (height + GAP) - GAP, columns * (width + GAP) - GAP, channels), GAP_SHADE, np.uint8)
+    for index, picture in enumerate(pixels):
+        top, left = index // columns * (height + GAP), index % columns * (width + GAP)
+        canvas[top : top + height, left : left + width] = picture
+    image = Image.fromarray(canvas[..., 0] if channels == 1 else canvas)
+    return image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
+
+
+def read(path: Path, shape: Sequence[int]) -> NDArray[np.float32]:
+    """A picture from a file as [channels, height, width] in [-1, 1]: its middle, resized, in grey or RGB."""
+    from PIL import Image, ImageOps
+
+    channels, height, width = shape
+    if channels not in (1, 3):
+        raise UserError(
+            f"a picture has 1 or 3 channels, not {channels}", "give an array in Python: given={'image': ...}"
+        )
+    try:
+        with Image.open(path) as opened:
+            upright = ImageOps.exif_transpose(opened).convert("L" if channels == 1 else "RGB")
+        fitted = ImageOps.fit(upright, (width, height), Image.Resampling.LANCZOS)
+    except Exception as error:  # of damaged files Pillow makes errors of many unrelated classes
+        reason = getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"picture {path} cannot be read ({reason})", "give a .png or .jpg") from error
+    pixels = np.asarray(fitted, np.float32).reshape(height, width, channels).transpose(2, 0, 1)
+    return np.ascontiguousarray(pixels / 127.5 - 1, np.float32)
+
+
+def to_pixels(samples: NDArray[np.floating]) -> NDArray[np.uint8]:
+    """Model range [-1, 1] to 0..255, rounded, clamped."""
+    if not np.isfinite(samples).all():
+        first = int(np.argmin(np.isfinite(samples).reshape(len(samples), -1).all(axis=1)))
+        raise UserError(f"sample {first} holds NaN or infinity", "check the weights the bundle was exported from")
+    return np.clip(np.rint((samples.astype(np.float64) + 1) * 127.5), 0, 255).astype(np.uint8)
+
+
+def difference(samples: NDArray[np.floating], references: NDArray[np.floating], gain: float) -> NDArray[np.float64]:
+    """The signed error, `gain` times enlarged, again in model range: equal pixels are mid grey."""
+    return np.clip(gain * (samples.astype(np.float64) - references), -1, 1)
+
+
+def png(image: "Image") -> bytes:
+    """The bytes of a PNG file."""
+    stream = io.BytesIO()
+    image.save(stream, "PNG", optimize=True)
+    return stream.getvalue()

@@ -1,0 +1,174 @@
+"""Looking at compiled plans: what they cost, their tables in words, and what they do when nothing is hidden in rows."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import get_args, get_type_hints
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.plans import guidance as guidances
+from fewstep.plans.compile import Denoising, compile_plan
+from fewstep.plans.errors import UserError
+from fewstep.plans.plan import Plan, Row, Step, Term
+from fewstep.plans.spec import Prediction, ScheduleSpec
+from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.runtime.execute import combine, execute
+from fewstep.runtime.options import Options
+from fewstep.runtime.request import denoising
+
+Array = NDArray[np.float64]
+LAGS = 4  # outputs that a recurrence tells one by one, from the newest back
+
+
+@dataclass(frozen=True)
+class PlanOptions(Options):
+    """List the solvers and grids, or show or plot one compiled plan.
+
+    list: List every solver with its paper, order and cost, and every grid: what is done if nothing else is asked.
+    show: SOLVER:STEPS, or SOLVER:STEPS@GRID, to print as a table.
+    plot: SOLVER:STEPS, or SOLVER:STEPS@GRID, to draw: its times and its coefficients.
+    bundle: Compile for the denoiser of this bundle; left out, for --schedule and --prediction.
+    schedule: Kind of noise schedule: linear, cosine, flow, ...
+    prediction: What the denoiser predicts: epsilon, sample, v, flow, ...
+    guidance: Weight of classifier-free guidance.
+    output: The SVG file to write.
+    """
+
+    list: bool = False
+    show: str | None = None
+    plot: str | None = None
+    bundle: Path | None = None
+    schedule: str = "linear"
+    prediction: str = "epsilon"
+    guidance: float | None = None
+    output: Path = field(default=Path("plan.svg"), metadata={"short": "-o"})
+
+
+def compiled(options: PlanOptions, name: str) -> Plan:
+    """The plan of that name for the denoiser that the options describe."""
+    if options.bundle is not None:
+        return compile_plan(name, denoising(open_bundle(options.bundle).manifest), options.guidance)
+    kinds = get_args(get_type_hints(ScheduleSpec)["kind"])
+    for option, value, known in (
+        ("schedule", options.schedule, kinds),
+        ("prediction", options.prediction, get_args(Prediction)),
+    ):
+        if value not in known:
+            raise UserError(f"unknown {option} {value!r}", f"choose one of {', '.join(known)}")
+    spec = msgspec.convert({"kind": options.schedule}, ScheduleSpec)
+    prediction = msgspec.convert(options.prediction, Prediction)
+    return compile_plan(name, Denoising(spec, prediction), options.guidance)
+
+
+def equations(plan: Plan, index: int) -> Iterator[str]:
+    """Step `index` in words: the network's input, and each row of the next state. S0, S1, ... are rows of the state."""
+    step = plan.steps[index]
+    state = [f"S{row}" for row in range(plan.rows)]
+    yield f"u = {linear(step.input, state)}"
+    columns = [*state, *outputs(step)]
+    if step.shape is not None:
+        shaped = ", ".join(linear(row, columns) for row in step.shape_of)
+        yield f"p = {type(step.shape).__name__}({shaped})"
+        columns.append("p")
+    columns += [f"z{draw}" for draw in step.draws]
+    for row, coefficients in enumerate(step.update):
+        tensors = [term for term in step.terms if term.row == row]
+        made = linear(coefficients, columns, tensors)
+        if made != state[row]:
+            yield f"{state[row]}' = {made}"
+
+
+def outputs(step: Step) -> list[str]:
+    """Names of a step's outputs: its branches, numbered where each has several heads."""
+    heads = range(step.heads)
+    return [branch if step.heads == 1 else f"{branch}.{head}" for branch in step.branches for head in heads]
+
+
+def linear(row: Row, names: Sequence[str], tensors: Sequence[Term] = ()) -> str:
+    """A combination as text, four significant digits: "0.9945 S0 - 0.1045 cond"."""
+    parts = [
+        ("-" if coefficient < 0 else "+", f"{abs(coefficient):.4g} {name}".removeprefix("1 "))
+        for coefficient, name in zip(row, names, strict=True)
+        if coefficient != 0.0
+    ]
+    parts += [("+", f"T{term.tensor}" + ("" if term.column is None else f" {names[term.column]}")) for term in tensors]
+    text = " ".join(f"{sign} {part}" for sign, part in parts)
+    return f"-{text[2:]}" if text.startswith("-") else text.removeprefix("+ ") or "0"
+
+
+@dataclass(frozen=True)
+class Recurrence:
+    """A plan without its rows, by evaluation i: the next network input (at the end the sample) as
+
+        keep[i] u_i + sum_k lags[k][i] x0_{i-k} + noise[i] z
+
+    x0_i is what evaluation i predicts: in x0 these numbers do not depend on what the network returns. z is fresh noise.
+    Solvers that remember outputs other than x0 (noise, slopes) reach further back in x0 than LAGS: `earlier[i]` is the
+    sum of the absolute coefficients there.
+    """
+
+    keep: Array
+    lags: tuple[Array, ...]
+    earlier: Array
+    noise: Array
+
+
+def recurrence(plan: Plan) -> Recurrence:
+    """Run the plan on basis vectors: what every prediction and every draw becomes is read off the result.
+
+    UserError for a plan that is no linear recurrence of numbers: one with shapes, or with tensors for coefficients.
+    """
+    if plan.tensors or any(step.shape is not None for step in plan.steps):
+        raise UserError(f"plan {plan.name!r} clips, or has tensors for coefficients", "ask for its table: --show")
+    count = len(plan.steps)
+    drawn = sorted({*plan.start_draws, *(draw for step in plan.steps for draw in step.draws)})
+    place = {draw: count + index for index, draw in enumerate(drawn)}
+    width = count + len(drawn)
+
+    def basis(column: int) -> Array:
+        one = np.zeros(width)
+        one[column] = 1.0
+        return one
+
+    def network(index: int, step: Step, u: NDArray[np.floating]) -> list[Array]:
+        of_input, of_outputs = _x0_coefficients(step, plan.rows)
+        return [(basis(index) - of_input * u) / of_outputs] * (len(step.branches) * step.heads)
+
+    given = {name: np.zeros(width) for name in plan.given}
+    states = list(execute(plan, network, lambda draw: basis(place[draw]), np.float64, given))
+    inputs = [np.asarray(state.u, np.float64) for state in states]
+    final = np.asarray(combine(plan.output, states[-1].after, np.float64), np.float64)
+    nexts = [*inputs[1:], final]
+    first = place[plan.start_draws[0]] if plan.start_draws else width - 1
+    keep = np.array([n[first] / u[first] if u[first] else 0.0 for u, n in zip(inputs, nexts, strict=True)])
+    rest = np.array([n - k * u for k, u, n in zip(keep, inputs, nexts, strict=True)])
+    fresh = np.delete(rest[:, count:], first - count, axis=1)
+    return Recurrence(
+        keep=keep,
+        lags=tuple(np.array([rest[i, i - k] if i >= k else 0.0 for i in range(count)]) for k in range(LAGS)),
+        earlier=np.array([np.abs(rest[i, : max(i - LAGS + 1, 0)]).sum() for i in range(count)]),
+        noise=np.sqrt((fresh**2).sum(axis=1)),
+    )
+
+
+def _x0_coefficients(step: Step, rows: int) -> tuple[float, float]:
+    """x0 = a u + b o, for outputs that are all alike."""
+    row = next(place for place, coefficient in enumerate(step.input) if coefficient)
+    of_outputs = sum(step.x0[rows:])
+    if not of_outputs:
+        raise UserError(f"at time {step.time:g} the prediction says nothing of x0", "ask for the plan's table: --show")
+    return step.x0[row] / step.input[row], of_outputs
+
+
+def headline(plan: Plan) -> str:
+    """A plan in one line."""
+    evaluations = sum(len(step.branches) for step in plan.steps)
+    guidance = "" if plan.guidance is None else f", guidance {guidances.describe(plan.guidance)}"
+    noise = ", stochastic" if any(step.draws for step in plan.steps) else ""
+    return (
+        f"{plan.name} for schedule {plan.schedule}, predicts {plan.prediction}{guidance}{noise}: "
+        f"{len(plan.steps)} steps, {evaluations} evaluations, {plan.rows} rows"
+    )

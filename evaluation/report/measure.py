@@ -1,0 +1,188 @@
+"""A bundle's figures: which bodies are compared, how each is run, and everything the page needs."""
+
+from collections.abc import Iterable, Iterator
+from time import perf_counter
+
+import msgspec
+
+from fewstep.calibration.bodies import ON_OPENVINO, engine_of, int8_bodies, is_native, judged_plan, open_body
+from fewstep.calibration.comparable import judged_unlike
+from fewstep.calibration.conditions_file import Rows
+from fewstep.calibration.held_out import held_out_conditions, label
+from fewstep.calibration.lowering.selection import selected_ops
+from fewstep.calibration.lowering.targets import TARGETS
+from fewstep.calibration.prompts import HELD_OUT, given_rows
+from fewstep.calibration.ranges import table
+from fewstep.evaluation import results
+from fewstep.evaluation.distances.judge import Candidate, Denoiser, Setting, judge
+from fewstep.evaluation.distances.teacher import teacher_plan
+from fewstep.evaluation.report.operations import layer, operations
+from fewstep.evaluation.report.options import ReportOptions
+from fewstep.evaluation.report.samples import Samples
+from fewstep.evaluation.results import Covered, Quality, RangeOverGroups, Results
+from fewstep.evaluation.speed.benchmark_feeds import feeds
+from fewstep.evaluation.speed.machine import Machine, this_machine
+from fewstep.evaluation.speed.race import Contender, OnBackend, Race
+from fewstep.evaluation.speed.staged import int8_share, race_bodies, taken
+from fewstep.graph import io
+from fewstep.graph.graph import Graph
+from fewstep.plans.guidance import describe
+from fewstep.plans.plan import Plan
+from fewstep.runtime.bundle.manifest import Body
+from fewstep.runtime.bundle.reading import Bundle, open_bundle
+from fewstep.runtime.doctor.cpu import EXACT
+from fewstep.runtime.progress import SILENT, Progress
+from fewstep.runtime.sampler import Sampler
+
+BATCH = 16  # samples at once: large enough to use the cores, small enough for the caches
+RANGES_SHOWN = 48  # activations in the heat map
+
+
+def measure(options: ReportOptions, progress: Progress = SILENT) -> tuple[Results, Samples]:
+    """All figures of a bundle's report, and the samples behind them."""
+    start = perf_counter()
+    bundle = open_bundle(options.bundle)
+    bodies = int8_bodies(bundle)
+    reference = open_body(bundle, "float32", options.threads)
+    prepared = io.load(bundle.graph(reference.body.graph), root=bundle.path)
+    plan = judged_plan(reference, next(iter(bodies.values())), options.plan, options.guidance)
+    takes = bundle.manifest.conditions
+    rows = given_rows(bundle, options.conditions, options.prompts, HELD_OUT)
+    setting = Setting(
+        plan=plan,
+        teacher=teacher_plan(reference, options.teacher, plan.guidance),
+        teacher_seeds=min(options.teacher_seeds, options.seeds),
+        seeds=options.seeds,
+        x_shape=bundle.manifest.x_shape,
+        conditions=lambda seeds: held_out_conditions(takes, seeds, rows),
+        batch=BATCH,
+    )
+    candidates = [_candidate(bundle, name, body, options) for name, body in bodies.items()]
+    found = judge(setting, denoiser(reference), candidates, progress)
+    qualities = tuple(
+        Quality(
+            body=candidate.name,
+            target=bodies[candidate.name].target,
+            engine=engine_of(bodies[candidate.name]),
+            against_float=found.bodies[candidate.name].against_float,
+            against_teacher=found.bodies[candidate.name].against_teacher,
+            steps=found.bodies[candidate.name].steps,
+            forced_seeds=candidate.forced_seeds,
+        )
+        for candidate in candidates
+    )
+    measured = Results(
+        schema=results.SCHEMA,
+        bundle=bundle.manifest.name,
+        plan=plan.name,
+        guidance=None if plan.guidance is None else describe(plan.guidance),
+        teacher=setting.teacher.name,
+        batch=BATCH,
+        float_against_teacher=found.float_against_teacher,
+        qualities=qualities,
+        covered=tuple(covered(bundle, prepared, plan)),
+        ranges=ranges_over_groups(bundle, prepared, next(iter(bodies.values()))),
+        races=tuple(races(bundle, plan, options, rows, progress)),
+        sizes={name: _size(bundle, body) for name, body in bundle.manifest.bodies.items()},
+        machine=this_machine(),
+        command=options.command,
+        made=bundle.manifest.provenance.commands,
+        seconds=perf_counter() - start,
+        notes=tuple(notes(bodies.values(), this_machine())),
+        unlike=judged_unlike(bundle, plan),
+    )
+    samples = Samples(
+        teacher=found.teacher,
+        reference=found.reference,
+        bodies={name: judgement.samples for name, judgement in found.bodies.items()},
+        labels=[label(takes, seed, rows) for seed in range(options.seeds)],
+        teacher_name=setting.teacher.name,
+        plan_name=plan.name,
+    )
+    return measured, samples
+
+
+def denoiser(sampler: Sampler) -> Denoiser:
+    """A loaded body as `judge` wants it."""
+    return lambda plan, samples, conditions: sampler.network(sampler.compile(plan), samples, conditions)
+
+
+def races(
+    bundle: Bundle, plan: Plan, options: ReportOptions, rows: Rows | None = None, progress: Progress = SILENT
+) -> list[Race]:
+    """float32 on onnxruntime against the int8 bodies that run here, each on its engine, at each batch size, fed as in
+    the middle of the plan."""
+    names = ["float32", *(name for name, body in int8_bodies(bundle).items() if is_native(body))]
+    if len(names) < 2:
+        return []
+    opened = {name: open_body(bundle, name, options.threads) for name in names}
+    elsewhere = [name for name in names[1:] if engine_of(opened[name].body) == ON_OPENVINO]
+    samplers = {name: sampler for name, sampler in opened.items() if name not in elsewhere}
+    found = []
+    for batch in options.batches:
+        fed = {name: feeds(sampler, plan, batch, rows) for name, sampler in opened.items()}
+        others = [
+            Contender(name, OnBackend("openvino", bundle.path, name), taken(opened[name].body.graph, fed[name]))
+            for name in elsewhere
+        ]
+        timing = (options.threads, options.rounds, options.turn_seconds, progress)
+        found.append(race_bodies(samplers, plan, fed, others, *timing))
+    return found
+
+
+def ranges_over_groups(bundle: Bundle, prepared: Graph, body: Body) -> tuple[RangeOverGroups, ...]:
+    """The quantized activations whose range changes most between lambda groups, in the graph's order.
+
+    None if there is one group only, or if the table is not the body's: a later calibration, for another target and
+    along another plan or in other groups, has replaced it.
+    """
+    if bundle.manifest.ranges is None:
+        return ()
+    ranges = table.load(bundle.file(bundle.manifest.ranges))
+    if (ranges.plan, ranges.groups) != (body.plan, body.groups):
+        return ()
+    names: dict[str, str] = {}
+    for op in selected_ops(prepared):
+        names.setdefault(op.x, f"input of {layer(op.node)}")
+        names.setdefault(op.name, f"output of {layer(op.node)}")
+    widths = {
+        name: tuple((each.high - each.low) / (own.pooled.high - own.pooled.low) for each in own.per_group)
+        for name, own in ranges.tensors.items()
+        if name in names and len(own.per_group) > 1
+    }
+    most = sorted(widths, key=lambda name: min(widths[name]))[:RANGES_SHOWN]
+    return tuple(RangeOverGroups(said, widths[name]) for name, said in names.items() if name in most)
+
+
+def covered(bundle: Bundle, prepared: Graph, plan: Plan) -> list[Covered]:
+    """Coverage of each int8 body, as calibration counted it, with what the prepared graph says of each operation."""
+    found = []
+    for name, body in int8_bodies(bundle).items():
+        if body.coverage is not None and body.coverage.total_macs > 0:  # else it was edited
+            own = operations(prepared, name, body.coverage)
+            share = int8_share(body, plan)
+            found.append(own if share is None else msgspec.structs.replace(own, share=share))
+    return found
+
+
+def notes(bodies: Iterable[Body], machine: Machine) -> Iterator[str]:
+    """What a reader must know of the bodies, and of this machine, to believe the figures."""
+    known = {target.name: target for target in TARGETS}
+    for body in bodies:
+        for note in known[body.target].notes if body.target in known else ():
+            yield f"{body.target}: {note}."
+        if body.target == "cpu-x86" and EXACT.isdisjoint(machine.int8_instructions):
+            yield "cpu-x86: no VNNI was seen on this machine, so its int8 figures may include saturation."
+
+
+def _candidate(bundle: Bundle, name: str, body: Body, options: ReportOptions) -> Candidate:
+    native = is_native(body)
+    seeds = options.seeds if native else min(options.seeds, options.simulated_seeds)
+    forced = min(seeds, options.forced_seeds if native else options.forced_seeds // 2 or 1)
+    return Candidate(name, denoiser(open_body(bundle, name, options.threads)), body.groups, seeds, forced)
+
+
+def _size(bundle: Bundle, body: Body) -> int:
+    """Bytes of a body's graphs and weights, each file once."""
+    graphs = (body.graph, *(stage.graph for stage in body.stages))
+    return sum((bundle.path / name).stat().st_size for name in {name for g in graphs for name in (g.file, *g.data)})

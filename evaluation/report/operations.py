@@ -1,0 +1,44 @@
+"""Coverage operation by operation: what each does, how much of the work it is, and why it is not int8."""
+
+from fewstep.calibration.lowering.coverage import macs
+from fewstep.calibration.lowering.selection import considered_ops
+from fewstep.evaluation.results import Covered, Operation
+from fewstep.graph.graph import Graph, Node
+from fewstep.runtime.bundle.manifest import Coverage
+
+ACTIVATIONS = "both factors are activations"
+NO_FORM = "has no int8 form here"
+MAPPED = "left in float by the precision map"
+
+
+def operations(prepared: Graph, body: str, coverage: Coverage) -> Covered:
+    """The multiplying operations of the prepared graph in order, each with its fate in a lowered body."""
+    work, int8 = macs(prepared), set(coverage.int8_ops)
+    judged = {op.name: (op, reason) for op, reason in considered_ops(prepared)}
+    made = []
+    for node in prepared.nodes:
+        if node.output not in work:
+            continue
+        op, reason = judged.get(node.output, (None, _reason(node, prepared)))
+        is_int8 = node.output in int8
+        made.append(
+            Operation(
+                name=layer(node),
+                kind=node.op,
+                channels=(op.channels_in, op.channels_out) if op else None,
+                macs=work[node.output],
+                precision="int8" if is_int8 else "float",
+                reason="" if is_int8 else reason or MAPPED,  # what the rule takes, only a map leaves
+            )
+        )
+    return Covered(body, coverage, tuple(made), coverage.int8_macs / max(coverage.total_macs, 1))
+
+
+def layer(node: Node) -> str:
+    """What the page calls an operation: its module and kind, "middle.conv1/Conv", or the tensor it makes."""
+    return node.name or node.output
+
+
+def _reason(node: Node, prepared: Graph) -> str:
+    """Why an operation that is no product with a constant weight stays float."""
+    return NO_FORM if any(map(prepared.is_constant, node.inputs)) else ACTIVATIONS

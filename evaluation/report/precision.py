@@ -1,0 +1,178 @@
+"""The page's section on precision maps: quality against speed, and where each operation matters."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fewstep.calibration.lowering.selection import selected_ops
+from fewstep.calibration.metrics import CEILING
+from fewstep.calibration.precision.closed_loop import JUDGE_SEEDS, SEARCH_SEEDS
+from fewstep.calibration.precision.record import PrecisionMap, Reached, decode
+from fewstep.evaluation.drawing import plots
+from fewstep.evaluation.drawing.plots import Series
+from fewstep.evaluation.report.elements import (
+    Content,
+    Html,
+    decibel,
+    details,
+    figure,
+    join,
+    paragraph,
+    section,
+    table,
+    times,
+)
+from fewstep.evaluation.report.groups import AXIS, heads
+from fewstep.evaluation.report.operations import layer
+from fewstep.graph import io
+from fewstep.plans.file import decode as decode_plan
+from fewstep.runtime.bundle.reading import Bundle
+
+SHOWN = 24  # operations in the heat map: those that matter most
+
+
+@dataclass(frozen=True)
+class ShownMap:
+    """A search as the page has it: `operations` by the names of their modules, `heads` of its range groups."""
+
+    found: PrecisionMap
+    operations: tuple[str, ...]
+    heads: tuple[str, ...]
+
+
+def stored_maps(bundle: Bundle) -> tuple[PrecisionMap, ...]:
+    """The searches that the bundle's own bodies come from."""
+    file = bundle.manifest.precision
+    if file is None:
+        return ()
+    return tuple(each for each in decode(bundle.read(file), file) if each.body in bundle.manifest.bodies)
+
+
+def shown_maps(bundle: Bundle) -> tuple[ShownMap, ...]:
+    """Those, with the names that the bundle's float graph and plans have. A map has those of tensors."""
+    maps = stored_maps(bundle)
+    if not maps:
+        return ()
+    prepared = io.load(bundle.graph(bundle.body("float32").graph), root=bundle.path)
+    names = {op.name: layer(op.node) for op in selected_ops(prepared)}
+    return tuple(
+        ShownMap(each, tuple(names.get(name, name) for name in each.operations), _heads(bundle, each)) for each in maps
+    )
+
+
+def _heads(bundle: Bundle, found: PrecisionMap) -> tuple[str, ...]:
+    """Lambda of each range group; their numbers where the plan has other groups, from a later calibration."""
+    groups, file = len(found.gains[0]), bundle.manifest.plans.get(found.plan)
+    steps = () if file is None else decode_plan(bundle.read(file), file).steps
+    fits = {step.group for step in steps} == {*range(groups)}
+    return tuple(heads(steps if fits else (), groups))
+
+
+def precision_section(maps: Sequence[ShownMap]) -> Html:
+    """Every map with its frontier, the point that is deployed, and its sensitivities."""
+    lead = paragraph(
+        "What leaving operations in float gives and costs. Quality is measured closed loop on the deployed graphs: on "
+        f"the {len(SEARCH_SEEDS)} seeds of the search, which flatter what it chooses, and of what is deployed on "
+        f"{len(JUDGE_SEEDS)} others, which a point asked for by its quality had to pass, and so flatter it a little; "
+        "\N{PLUS-MINUS SIGN} is the standard error of a mean. Speed is the time of a step "
+        "on the machine that calibrated: measured with these graphs, or estimated from operations that were timed one "
+        "by one.",
+        kind="lead",
+    )
+    return section("Precision map", lead, *(_map(each) for each in maps))
+
+
+def _map(shown: ShownMap) -> Html:
+    found = shown.found
+    deployed = found.deployed
+    sentence = paragraph(
+        Html("<b>"),
+        found.body,
+        Html("</b>"),
+        f" along {found.plan}, asked for {found.asked}: ",
+        _quality(deployed.quality, deployed.standard_error),
+        f" on {_seeds(deployed)} at ",
+        times(found.float_time / deployed.time),
+        f" the speed of float32 ({_known(deployed)}); all int8 would be ",
+        _quality(found.all_int8, found.all_int8_error),
+        " at ",
+        times(found.float_time),
+        ".",
+    )
+    points = [point for point in found.frontier if point.quality < CEILING] or [*found.frontier]
+    speeds = [found.float_time / point.time for point in points]
+    curves = [Series("frontier, on the seeds of the search", speeds, [_searched(point) for point in points], 0)]
+    if deployed.quality < CEILING or len(points) == len(found.frontier):
+        at = [found.float_time / deployed.time]
+        curves.append(Series(f"deployed, on {_seeds(deployed)}", at, [deployed.quality], 1))
+    frontier = figure(
+        Html(plots.line_plot(curves, "times as fast as float32", "PSNR (dB)")),
+        "Each point is a choice of what stays float; no other one that was tried is both faster and better. "
+        + "Float32 itself, which is equal, is not drawn. " * (len(points) < len(found.frontier))
+        + "fewstep calibrate with --quality or --speed deploys another point, and times no operation again.",
+    )
+    rows: list[Sequence[Content]] = [
+        [
+            _words(found, point),
+            "deployed" if point.in_float == deployed.in_float else "",
+            _quality(point.quality, point.standard_error),
+            _seeds(point),
+            times(found.float_time / point.time),
+            _known(point),
+        ]
+        for point in _with_deployed(found)
+    ]
+    head = ["in float, by range group", "", "PSNR", "on", "speed", "which is"]
+    folded = details("The frontier as a table", table(head, rows, text_columns=2))
+    return join([sentence, frontier, folded, _sensitivity(shown)])
+
+
+def _with_deployed(found: PrecisionMap) -> list[Reached]:
+    """The frontier, the fastest first, with the point that is deployed: another may beat it in what is known of both,
+    but have missed the bound where it was judged."""
+    others = [point for point in found.frontier if point.in_float != found.deployed.in_float]
+    return sorted([*others, found.deployed], key=lambda point: point.time)
+
+
+def _quality(value: float, error: float | None) -> Html:
+    return decibel(value) if error is None else join([decibel(value), f" \N{PLUS-MINUS SIGN} {error:.1f}"])
+
+
+def _searched(point: Reached) -> float:
+    """Quality on the seeds of the search, where all points compare."""
+    return point.quality if point.searched is None else point.searched
+
+
+def _seeds(point: Reached) -> str:
+    return "seeds of the search" if point.standard_error is None else "other seeds"
+
+
+def _sensitivity(shown: ShownMap) -> Html:
+    """Gains of the operations that matter most, over the range groups; framed: float in what is deployed."""
+    found = shown.found
+    most = sorted(range(len(found.operations)), key=lambda op: -max(found.gains[op]))[:SHOWN]
+    floats = [[group for group, ops in enumerate(found.deployed.in_float) if op in ops] for op in most]
+    drawn = plots.heat_map(
+        [shown.operations[op] for op in most],
+        [found.gains[op] for op in most],
+        floats,
+        AXIS,
+        "dB",
+        shown.heads,
+    )
+    part = f"the {len(most)} that add most, of {len(found.operations)}" if len(most) < len(found.operations) else "all"
+    caption = (
+        "What an operation in float adds, in one range group, everything else int8: the darker, the more dB of the "
+        f"finished sample, at most {max(map(max, found.gains)):.2g}. Framed cells are in float in what is deployed. "
+        f"Operations shown: {part}."
+    )
+    return figure(Html(drawn), caption)
+
+
+def _known(point: Reached) -> str:
+    """How a point's time is known. Maps of earlier versions have estimates alone."""
+    return "measured" if point.time_is_measured else "estimated"
+
+
+def _words(found: PrecisionMap, point: Reached) -> str:
+    counts = [len(ops) for ops in point.in_float]
+    return f"{', '.join(map(str, counts))} of {len(found.operations)} operations" if any(counts) else "none"

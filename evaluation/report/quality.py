@@ -1,0 +1,104 @@
+"""The page's section on finished samples: PSNR and SSIM against each reference, and what a mean error hides."""
+
+from collections.abc import Sequence
+
+from fewstep.calibration.metrics import WINDOW
+from fewstep.evaluation.distances.drift import BANDS
+from fewstep.evaluation.drawing import plots
+from fewstep.evaluation.drawing.plots import Series
+from fewstep.evaluation.report.elements import (
+    Content,
+    Html,
+    count,
+    decibel,
+    details,
+    figure,
+    paragraph,
+    percent,
+    plain,
+    section,
+    table,
+)
+from fewstep.evaluation.results import EndQuality, Quality, Results
+
+NONE = "\N{EN DASH}"
+NO_SSIM = f"No SSIM: it compares images of at least {WINDOW} pixels a side."
+HEAD = ["mean", "5th percentile", "worst", "std. error", "SSIM", "5th percentile", "seeds"]
+
+
+def end_section(results: Results) -> Html:
+    """Finished samples, against each reference in a table of its own."""
+    against_float = table(
+        ["int8 against float32, same plan", "computed by", *HEAD],
+        [[q.body, q.engine, *_cells(q.against_float)] for q in results.qualities],
+        text_columns=2,
+    )
+    has_ssim = results.float_against_teacher.ssim is not None
+    rows: list[Sequence[Content]] = [[f"float32, {results.plan}", *_cells(results.float_against_teacher)]]
+    rows += [[f"{q.body}, {results.plan}", *_cells(q.against_teacher)] for q in results.qualities]
+    groups = [(quality.body, quality.against_float.values) for quality in results.qualities]
+    distribution = figure(
+        Html(plots.histogram(groups, "PSNR against float32 (dB)")), "How the seeds are distributed: one PSNR each."
+    )
+    return section(
+        "End quality",
+        paragraph(
+            "PSNR of finished samples: peak 2, model range, before clamping, one value per image, then averaged. SSIM "
+            "compares structure in windows of 11 pixels; 1 is equality. "
+            "The first table says what quantization costs; the second what few steps cost, without and with int8. "
+            "The two references are not comparable with each other.",
+            kind="lead",
+        ),
+        against_float,
+        *([] if has_ssim else [paragraph(NO_SSIM, kind="note")]),
+        distribution,
+        table([f"against the float32 teacher, {results.teacher}", *HEAD], rows),
+        *_statistics(results.qualities),
+    )
+
+
+def _statistics(qualities: Sequence[Quality]) -> list[Html]:
+    """Moments and spectrum of int8 samples beside those of float32 ones."""
+    rows: list[Sequence[Content]] = [
+        [
+            q.body,
+            plain(q.against_float.drift.mean, 4),
+            percent(q.against_float.drift.energy),
+            percent(q.against_float.drift.detail),
+            percent(q.against_float.drift.saturation, 2),
+        ]
+        for q in qualities
+    ]
+    head = ["statistics of int8 beside float32", "shift of the mean", "energy", "detail", "saturation"]
+    parts = [
+        table(head, rows),
+        paragraph(
+            "Energy is the ratio of variances, detail that of the energies above half of Nyquist: below 100 % int8 "
+            "softens. Saturation is the share of values outside model range, int8 minus float32.",
+            kind="note",
+        ),
+    ]
+    channels: list[Sequence[Content]] = [
+        [f"{q.body}, channel {number}", plain(channel.mean, 4), percent(channel.std)]
+        for q in qualities
+        for number, channel in enumerate(q.against_float.drift.channels)
+    ]
+    if len(channels) > len(qualities):
+        parts.append(details("Channel by channel", table(["", "shift of the mean", "standard deviation"], channels)))
+    bands = [(number + 0.5) / BANDS for number in range(BANDS)]
+    curves = [
+        Series(q.body, bands, [100 * ratio for ratio in q.against_float.drift.spectrum], index)
+        for index, q in enumerate(qualities)
+        if q.against_float.drift.spectrum
+    ]
+    if curves:
+        drawn = plots.line_plot(curves, "frequency, 1 is Nyquist: from coarse to fine", "energy, % of float32")
+        caption = "Where in the spectrum int8 loses energy (below 100 %: softer) or adds some (above: noise)."
+        parts.append(figure(Html(drawn), caption))
+    return parts
+
+
+def _cells(end: EndQuality) -> list[Content]:
+    figures = [decibel(end.mean), decibel(end.p5), decibel(end.worst), decibel(end.standard_error)]
+    similar: list[Content] = [NONE, NONE] if end.ssim is None else [plain(end.ssim.mean, 4), plain(end.ssim.p5, 4)]
+    return [*figures, *similar, count(end.seeds)]

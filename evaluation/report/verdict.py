@@ -1,0 +1,46 @@
+"""What a reader must not overlook: int8 bodies that cost much, win nothing or do not compare; what a distance says."""
+
+from collections.abc import Iterable, Iterator
+
+from fewstep.evaluation.results import Distance, Evaluated, EvaluationResults, Quality, Results
+
+LEAST_PSNR = 25.0  # dB to float32: below it the difference can be seen in most images
+
+
+def warnings(results: Results) -> Iterator[str]:
+    """One sentence for each; none where int8 is near float32 and faster, and all bodies were calibrated alike."""
+    yield from results.unlike
+    yield from distant(results.qualities)
+    in_float = [covered.body for covered in results.covered if covered.share == 0]
+    for body in in_float:
+        yield f"{body} is float32 at every step of {results.plan}: nothing of it is int8, and its speed is float32's."
+    for race in results.races:
+        for timing in race.timings:
+            if timing.ratio < 1 and timing.name not in in_float:
+                yield f"{timing.name} is slower than float32 here ({timing.ratio:.2f}x, {race.batch} rows)."
+
+
+def distant(bodies: Iterable[Quality | Evaluated]) -> Iterator[str]:
+    """One sentence for each body whose samples differ visibly from float32's."""
+    for body in bodies:
+        end = body.against_float
+        if not end.mean >= LEAST_PSNR:  # a NaN is no quality either
+            yield f"{body.body} is only {end.mean:.1f} dB from float32: look at the samples before deploying it."
+
+
+def verdicts(results: EvaluationResults) -> Iterator[str]:
+    """One sentence for each body and set of references."""
+    for body in results.bodies:
+        for distance in body.distances:
+            yield f"{body.body} against {distance.reference}: {verdict(distance)}."
+
+
+def verdict(distance: Distance) -> str:
+    """What the difference between int8 and float32 amounts to. A smaller distance is no improvement, only a change."""
+    figures = f"({distance.difference:+.3g} [{distance.low:+.3g}, {distance.high:+.3g}], floor {distance.floor:.3g})"
+    way = "further away" if distance.difference > 0 else "closer, which is a change and no improvement"
+    if distance.detectable:
+        return f"the distribution changed: {way} {figures}"
+    if distance.low <= 0 <= distance.high:
+        return f"no detectable change {figures}"
+    return f"inside the noise floor, though pairs of one seed show it: {way} {figures}"

@@ -1,0 +1,168 @@
+"""The verb: measure, draw, and put the page and its figures into the bundle."""
+
+import os
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from fewstep.calibration.bodies import int8_bodies, judged_plan, open_body
+from fewstep.evaluation import results
+from fewstep.evaluation.distances.teacher import teacher_plan
+from fewstep.evaluation.output import check_writable, write_whole
+from fewstep.evaluation.report.distribution import stored_evaluation
+from fewstep.evaluation.report.measure import measure
+from fewstep.evaluation.report.options import ReportOptions
+from fewstep.evaluation.report.page import page
+from fewstep.evaluation.report.precision import ShownMap, shown_maps
+from fewstep.evaluation.results import EvaluationResults, Results
+from fewstep.graph.commit import open_for_update
+from fewstep.plans.errors import UserError
+from fewstep.plans.guidance import describe
+from fewstep.plans.plan import Plan
+from fewstep.runtime.bundle.reading import Bundle, open_bundle
+from fewstep.runtime.progress import SILENT, Progress
+
+ADDRESS = "report/index.html"
+ROOM = 2**23  # bytes of a page with its pictures and figures, which are seldom more
+ELSEWHERE = "give --output FILE.html"
+
+T = TypeVar("T")
+
+
+def report(options: ReportOptions, progress: Progress = SILENT) -> Results:
+    """Judge a bundle and write report/index.html into it, with the same figures as JSON beside it; or both elsewhere.
+
+    Measuring takes minutes and does not hold the bundle's lock; if the bundle changes meanwhile, nothing is written.
+    """
+    bundle = open_bundle(options.bundle)
+    before = bundle.manifest
+    check(options)
+    kept = _kept(bundle, options)
+    measured, samples = measure(options, progress)
+    if options.output is not None:
+        measured = _with_notes(measured, kept)
+        write_whole(options.output.with_suffix(".json"), results.encode(measured))
+        write_whole(options.output, page(measured, samples, kept.evaluation, kept.maps))
+        return measured
+    with open_for_update(options.bundle, must_exist=True, instead=ELSEWHERE) as writer:
+        bundle = open_bundle(options.bundle)
+        manifest = bundle.manifest
+        if (manifest.bodies, manifest.prologue) != (before.bodies, before.prologue):
+            raise UserError(f"{options.bundle} was changed while it was judged", "ask for the report again")
+        if manifest != before:  # evaluated meanwhile, as it may be
+            kept = _kept(bundle, options)
+        measured = _with_notes(measured, kept)
+        content = page(measured, samples, kept.evaluation, kept.maps)
+        drawn = writer.add(content, folder="report", name="index", suffix=".html")
+        figures = writer.add(results.encode(measured), folder="report", name="results", suffix=".json")
+        writer.commit(msgspec.structs.replace(manifest, report=drawn, results=figures))
+        _address(options.bundle, drawn)
+    return measured
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What the bundle has from evaluate and calibrate that belongs on the page; `left_out` says what does not."""
+
+    evaluation: EvaluationResults | None = None
+    maps: tuple[ShownMap, ...] = ()
+    left_out: tuple[str, ...] = ()
+
+
+def _with_notes(measured: Results, kept: Kept) -> Results:
+    """The results, with a note on what is not shown beside them."""
+    return msgspec.structs.replace(measured, notes=(*measured.notes, *kept.left_out))
+
+
+def _kept(bundle: Bundle, options: ReportOptions) -> Kept:
+    """What can be read and is of the plan that is judged: the evaluation, and the precision maps of bodies that were
+    calibrated along it."""
+    left_out: list[str] = []
+    evaluation = _read(bundle, "evaluation", stored_evaluation, left_out)
+    maps = _read(bundle, "precision maps", shown_maps, left_out) or ()
+    if evaluation is None and not maps:
+        return Kept(left_out=tuple(left_out))
+    body = next(iter(int8_bodies(bundle).values()))
+    reference = open_body(bundle, "float32", options.threads)
+    own, judged = judged_plan(reference, body), judged_plan(reference, body, options.plan, options.guidance)
+    if evaluation is not None:
+        of = (evaluation.plan, evaluation.guidance)
+        if of != _named(judged) or (of == _named(own) and own != judged):  # of that name are two plans, then
+            left_out.append(f"Not shown: the bundle's evaluation, which is of {_said(*of)}.")
+            evaluation = None
+    shown = []
+    for each in maps:
+        calibrated = judged_plan(reference, bundle.body(each.found.body))
+        if each.found.plan == calibrated.name and calibrated == judged:
+            shown.append(each)
+        else:
+            said = _said(*_named(calibrated)) if each.found.plan == calibrated.name else each.found.plan
+            left_out.append(f"Not shown: the precision map of {each.found.body}, which is of {said}.")
+    return Kept(evaluation, tuple(shown), tuple(left_out))
+
+
+def _read(bundle: Bundle, what: str, stored: Callable[[Bundle], T], left_out: list[str]) -> T | None:
+    """What is stored, or None, and a note in `left_out` that it cannot be read, to which no judging is lost."""
+    try:
+        return stored(bundle)
+    except UserError as error:
+        reason = error.what.replace(f"{bundle.path}: ", "")  # a page may be shown to others
+        left_out.append(f"Not shown: the bundle's {what}, since {reason}.")
+        return None
+
+
+def _named(plan: Plan) -> tuple[str, str | None]:
+    """A plan's name and guidance as results have them."""
+    return plan.name, None if plan.guidance is None else describe(plan.guidance)
+
+
+def _said(plan: str, guidance: str | None) -> str:
+    return f"{plan}, no guidance" if guidance is None else f"{plan}, guidance {guidance}"
+
+
+def check(options: ReportOptions) -> Plan:
+    """The plan to judge, once all that can be refused before measuring is not. UserError names the rest."""
+    bundle = open_bundle(options.bundle)
+    bodies = int8_bodies(bundle)
+    for each in bodies.values():
+        for graph in (each.graph, *(stage.graph for stage in each.stages)):
+            bundle.graph(graph)  # whose bytes are read, and compared with the manifest's
+    body = next(iter(bodies.values()))
+    for name in filter(None, (bundle.manifest.ranges, *bundle.manifest.plans.values())):
+        bundle.file(name)
+    reference = open_body(bundle, "float32", options.threads)
+    plan = judged_plan(reference, body, options.plan, options.guidance)
+    teacher_plan(reference, options.teacher, plan.guidance)
+    if options.output is not None:
+        check_writable(options.output)
+        return plan
+    if plan != judged_plan(reference, body):
+        raise UserError(
+            f"{options.bundle} was calibrated along {body.plan}, and keeps the report of that alone",
+            "give --output FILE.html for a report of another plan or guidance",
+        )
+    with open_for_update(options.bundle, must_exist=True, instead=ELSEWHERE) as writer:  # and is nobody else writing?
+        writer.reserve(ROOM)
+        return plan
+
+
+def _address(bundle: Path, drawn: str) -> None:
+    """Make report/index.html lead to the page just committed.
+
+    The page itself has a content-hashed name, as every file of a bundle; this is only its address for people. A kill
+    before it leaves the address on the former page, or on none, and the bundle valid.
+    """
+    address = bundle / ADDRESS
+    draft = bundle / "report" / ".index.html"
+    with suppress(FileNotFoundError):
+        draft.unlink()
+    try:
+        draft.symlink_to(Path(drawn).name)
+    except OSError:  # no links here, as on some Windows systems
+        shutil.copyfile(bundle / drawn, draft)
+    os.replace(draft, address)

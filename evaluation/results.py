@@ -1,0 +1,216 @@
+"""What report and evaluate measured: frozen structs, stored as JSON in the bundle, for programs that compare figures.
+
+Every figure names its reference, and they are never mixed: the float32 body along the same plan (what quantization
+costs), the float32 teacher of many steps (what the few steps cost, and what both cost together), and data.
+"""
+
+from typing import Literal
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.evaluation.distances.drift import Drift
+from fewstep.evaluation.speed.machine import Machine
+from fewstep.evaluation.speed.race import Race
+from fewstep.plans.spec import Strict
+from fewstep.runtime.bundle.manifest import Coverage
+
+SCHEMA = 1
+
+
+class Similarity(Strict, frozen=True):
+    """SSIM of finished samples over the same seeds as their PSNR; 1 for equal images."""
+
+    mean: float
+    p5: float
+    worst: float
+
+
+class EndQuality(Strict, frozen=True):
+    """PSNR of finished samples over held-out seeds 0 .. len(values) - 1, in dB, before clamping."""
+
+    reference: str  # what the samples were compared with, in words
+    mean: float
+    p5: float
+    worst: float
+    standard_error: float  # of the mean
+    values: tuple[float, ...]  # per seed
+    drift: Drift
+    ssim: Similarity | None = None  # None: samples are no images, or smaller than its window
+
+    @property
+    def seeds(self) -> int:
+        return len(self.values)
+
+
+class StepQuality(Strict, frozen=True):
+    """One step of the plan: signal to noise ratios in dB, int8 against float32, over all samples.
+
+    forced: of the guided network output, both networks fed the float trajectory (what this step adds).
+    x0, x: of the predicted clean sample and of the state after the step, each along its own trajectory (what has
+    accumulated). The difference between the two kinds is what a single-step measure misses.
+    """
+
+    index: int
+    time: float
+    lam: float | None  # None: pure noise
+    group: int
+    forced: float
+    x0: float
+    x: float
+
+
+class Quality(Strict, frozen=True):
+    """One int8 body: how it was run, and how far it is from float32."""
+
+    body: str
+    target: str
+    engine: str  # that computed it, or in words which numerics of another one were simulated
+    against_float: EndQuality
+    against_teacher: EndQuality
+    steps: tuple[StepQuality, ...]
+    forced_seeds: int
+
+
+class Operation(Strict, frozen=True):
+    """One multiplying operation of the body: its share of the work, whether it is int8, and if not, why."""
+
+    name: str
+    kind: str
+    channels: tuple[int, int] | None  # in, out; None: no factor is a weight
+    macs: int  # per sample
+    precision: Literal["int8", "float"]
+    reason: str  # why it is float; empty for int8
+
+
+class Covered(Strict, frozen=True):
+    """Coverage of one body, operation by operation.
+
+    `coverage` and `operations` are those of its own graph, which runs the last steps where the body has stages;
+    `share` is over all steps of the plan.
+    """
+
+    body: str
+    coverage: Coverage
+    operations: tuple[Operation, ...]
+    share: float  # of multiply-accumulates in int8
+
+
+class RangeOverGroups(Strict, frozen=True):
+    """Width of one activation's range in each lambda group, from noise to clean, relative to the pooled range."""
+
+    activation: str  # in words: "input of middle.conv1/Conv"
+    widths: tuple[float, ...]
+
+
+class Results(Strict, frozen=True):
+    """All figures of one report."""
+
+    schema: int
+    bundle: str
+    plan: str
+    guidance: str | None  # the weight, or the form with its numbers
+    teacher: str  # the plan of the float32 teacher
+    batch: int
+    float_against_teacher: EndQuality
+    qualities: tuple[Quality, ...]
+    covered: tuple[Covered, ...]
+    ranges: tuple[RangeOverGroups, ...]
+    races: tuple[Race, ...]
+    sizes: dict[str, int]  # body -> bytes of its graph and weights
+    machine: Machine
+    command: str
+    seconds: float  # what the report itself took
+    notes: tuple[str, ...] = ()
+    made: tuple[str, ...] = ()  # the commands that made the bundle
+    unlike: tuple[str, ...] = ()  # which bodies were calibrated along another plan, or otherwise, in sentences
+
+
+class Distance(Strict, frozen=True):
+    """How far a set of samples is, as a distribution, from a reference set: of one body, and of float32.
+
+    Both sets of samples come from the same seeds. `floor` is the distance between two disjoint sets of float32 samples:
+    what chance alone makes.
+    """
+
+    reference: str  # in words: "float32, dpmpp_2m:8, other seeds", or the name of the data
+    samples: int  # in the body's set
+    references: int  # in the reference set
+    frechet: float
+    frechet_float: float  # of the float32 body's samples
+    difference: float  # frechet - frechet_float
+    low: float  # 95 % bootstrap interval of the difference
+    high: float
+    floor: float
+    detectable: bool  # whether the difference is more than chance alone makes
+    kernel: float  # KD, an unbiased estimate: around 0 between sets of one distribution
+    kernel_float: float
+
+
+class Evaluated(Strict, frozen=True):
+    """One int8 body: quality of single samples, then of their distribution (none without a feature extractor)."""
+
+    body: str
+    graphs: tuple[str, ...]  # the files that were evaluated: others under that name make these figures stale
+    engine: str
+    against_float: EndQuality
+    against_teacher: EndQuality
+    distances: tuple[Distance, ...] = ()
+
+
+class Features(Strict, frozen=True):
+    """The extractor that distances were measured with; distances of two extractors can't be compared."""
+
+    name: str
+    sha256: str
+    size: int  # features of a sample
+    bias: float  # of FD between two float32 sets: what theory expects for a Gaussian of their covariance
+
+
+class EvaluationResults(Strict, frozen=True):
+    """All figures of one evaluation."""
+
+    schema: int
+    bundle: str
+    plan: str
+    guidance: str | None
+    teacher: str
+    float_against_teacher: EndQuality
+    bodies: tuple[Evaluated, ...]
+    features: Features | None
+    machine: Machine
+    command: str
+    seconds: float
+
+
+def end_quality(
+    values: NDArray[np.float64], drift: Drift, reference: str, ssim: NDArray[np.float64] | None = None
+) -> EndQuality:
+    """Summarize per-image PSNR values [seeds], and SSIM values where there are some."""
+    spread = float(values.std(ddof=1)) / len(values) ** 0.5 if len(values) > 1 else 0.0
+    return EndQuality(
+        reference=reference,
+        mean=float(values.mean()),
+        p5=float(np.percentile(values, 5)),
+        worst=float(values.min()),
+        standard_error=spread,
+        values=tuple(values.tolist()),
+        drift=drift,
+        ssim=None if ssim is None else Similarity(float(ssim.mean()), float(np.percentile(ssim, 5)), float(ssim.min())),
+    )
+
+
+def encode(results: Results | EvaluationResults) -> bytes:
+    """Indented JSON."""
+    return msgspec.json.format(msgspec.json.encode(results), indent=1)
+
+
+def decode(data: bytes) -> Results:
+    """A report's results from JSON."""
+    return msgspec.json.decode(data, type=Results)
+
+
+def decode_evaluation(data: bytes) -> EvaluationResults:
+    """An evaluation's results from JSON."""
+    return msgspec.json.decode(data, type=EvaluationResults)

@@ -1,0 +1,149 @@
+"""How fast is each form of a denoiser here? Every contender in a process of its own, all taking turns.
+
+What is timed is one call of the body, fed what it meets in the middle of the plan (of a body with stages, a mean step):
+the loop around it costs the same in every precision.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+
+from fewstep.calibration.bodies import RUN_HERE, judged_plan, open_body
+from fewstep.calibration.prompts import HELD_OUT, prompt_rows
+from fewstep.evaluation.speed.benchmark_feeds import feeds
+from fewstep.evaluation.speed.machine import Machine, this_machine
+from fewstep.evaluation.speed.race import LONGEST_TURN, Contender, OnBackend, Race, check_batches
+from fewstep.evaluation.speed.staged import race_bodies, taken
+from fewstep.plans.errors import UserError
+from fewstep.plans.plan import Plan
+from fewstep.runtime.backends.named import named
+from fewstep.runtime.bundle.reading import Bundle, open_bundle
+from fewstep.runtime.options import Options
+from fewstep.runtime.progress import SILENT, Progress
+from fewstep.runtime.sampler import Sampler
+
+CPU = "onnxruntime"
+FLOAT16 = "float16 is not timed: onnxruntime's CPU kernels compute it in float32; --backend names one that runs it"
+
+
+@dataclass(frozen=True)
+class BenchOptions(Options):
+    """Race the bodies of a bundle: one call of each, every contender in its own process, taking turns.
+
+    bundle: The bundle's folder.
+    arch: Instead of a bundle, a known architecture with random weights: ddpm-cifar10. It is exported and calibrated
+        first, and not kept.
+    backend: Also time the bodies that these run, float and int8: onnxruntime-cuda, openvino, tensorrt, tensorrt-rtx.
+    plan: SOLVER:STEPS whose middle step feeds the bodies; left out, the one that int8 was calibrated along.
+    batches: Samples in one call; a guided sample is two rows.
+    threads: Threads of one call; 0 for all cores this process may use.
+    rounds: Turns that each contender takes.
+    turn_seconds: How long a turn is.
+    spinning: Waiting threads spin, which is fastest alone; --no-spinning is what a program that shares its cores gets.
+    """
+
+    bundle: Path | None = field(default=None, metadata={"argument": True})
+    arch: str | None = None
+    backend: tuple[str, ...] = ()
+    plan: str = ""
+    batches: tuple[int, ...] = (1, 8)
+    threads: int = 0
+    rounds: int = 9
+    turn_seconds: float = 0.5
+    spinning: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.bundle is None) == (self.arch is None):
+            raise UserError("bench times one thing", "give a BUNDLE, or --arch ddpm-cifar10")
+        if self.rounds < 1 or not 0 < self.turn_seconds <= LONGEST_TURN:
+            what = f"{self.rounds} rounds of {self.turn_seconds:g} s cannot be timed"
+            raise UserError(what, f"give at least 1 round, and turns of more than 0 and at most {LONGEST_TURN:g} s")
+        if self.threads < 0:
+            raise UserError(f"--threads is {self.threads}", "give 0 for all cores, or more")
+        check_batches(self.batches)
+        for name in self.backend:
+            named(name)
+
+
+class Benchmark(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One race a batch size. The first contender, float32, is what the others are compared with."""
+
+    model: str
+    plan: str
+    spinning: bool
+    machine: Machine
+    races: tuple[Race, ...]
+    notes: tuple[str, ...]
+
+    def ratio(self, body: str) -> float | None:
+        """How many times faster than the first contender a body is, at the batch size where it wins least."""
+        return min((each.ratio for one in self.races for each in one.timings if each.name == body), default=None)
+
+
+def bench(options: BenchOptions, progress: Progress = SILENT) -> Benchmark:
+    """Time every body of a bundle that runs here. The machine should do nothing else."""
+    if options.bundle is None:
+        raise UserError("there is nothing to time", "export and calibrate a bundle first")
+    bundle = open_bundle(options.bundle)
+    names = contenders_here(bundle)
+    samplers = {name: open_body(bundle, name, options.threads) for name in names}
+    plan = _plan(bundle, samplers, options)
+    notes = [] if options.backend else [FLOAT16]
+    if all(bundle.manifest.bodies[name].precision != "int8" for name in names):
+        notes.append(f"there is no int8 body to time: fewstep calibrate {bundle.path}")
+    notes += [
+        f"{name}: several graphs run the steps of {plan.name}; times are the mean of a step, memory the largest graph's"
+        for name in names
+        if bundle.manifest.bodies[name].stages
+    ]
+    elsewhere = list(_elsewhere(bundle, options.backend))
+    notes += [
+        f"{backend}: nothing to time, the bundle has no body for it"
+        for backend in options.backend
+        if backend != CPU and backend not in dict(elsewhere)
+    ]
+    prompts = HELD_OUT[: max(options.batches)]
+    rows = None if bundle.manifest.text is None else prompt_rows(bundle, prompts)
+    races = []
+    for batch in options.batches:
+        fed = {name: feeds(sampler, plan, batch, rows) for name, sampler in samplers.items()}
+        imitated = {body for _, body in elsewhere if bundle.body(body).groups} - fed.keys()  # that take a group, too
+        fed |= {body: feeds(open_body(bundle, body, options.threads), plan, batch, rows) for body in imitated}
+        others = [
+            Contender(
+                f"{body}, {backend}",
+                OnBackend(backend, bundle.path, body),
+                taken(bundle.body(body).graph, fed.get(body) or fed[names[0]]),
+            )
+            for backend, body in elsewhere
+        ]
+        timing = (options.threads, options.rounds, options.turn_seconds, progress, options.spinning)
+        races.append(race_bodies(samplers, plan, fed, others, *timing))
+    return Benchmark(bundle.manifest.name, plan.name, options.spinning, this_machine(), tuple(races), tuple(notes))
+
+
+def contenders_here(bundle: Bundle) -> list[str]:
+    """The bodies that onnxruntime runs as they are deployed, float32 first if there is one."""
+    names = [name for name, body in bundle.manifest.bodies.items() if body.target in RUN_HERE]
+    if not names:
+        raise UserError(f"{bundle.path} has no body that onnxruntime runs", "name another engine: --backend tensorrt")
+    return sorted(names, key=lambda name: name != "float32")
+
+
+def _plan(bundle: Bundle, samplers: dict[str, Sampler], options: BenchOptions) -> Plan:
+    """The plan asked for, or the one that the first int8 body was calibrated along."""
+    calibrated = [body for body in bundle.manifest.bodies.values() if body.plan is not None]
+    reference = next(iter(samplers.values()))
+    return judged_plan(reference, (calibrated or [reference.body])[0], options.plan)
+
+
+def _elsewhere(bundle: Bundle, backends: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """(backend, body) of what other backends run: their shortest float first, then int8."""
+    for backend in backends:
+        bodies = named(backend).bodies if backend != CPU else {}
+        for precision in ("float16" if "float16" in bodies else "float32", "int8"):
+            names = bodies.get(precision, ())
+            yield from ((backend, name) for name in names[:1] if name in bundle.manifest.bodies)

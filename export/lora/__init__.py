@@ -1,0 +1,1 @@
+"""LoRA files, merged into a denoiser's weights."""

@@ -1,0 +1,1 @@
+"""Folders of diffusers as sources: denoisers, and the text encoders and autoencoders beside them."""

@@ -1,0 +1,90 @@
+"""The autoencoder of a diffusers folder: images to the latents that its denoiser samples, and back."""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from fewstep.export.companions import Companion
+from fewstep.export.sources.diffusers.files import CONFIG, GIVE_PIPELINE, Folder, read_json, weights
+from fewstep.export.sources.diffusers.loading import load_network
+from fewstep.export.sources.diffusers.text_modules import Decoder, Encoder, Scale
+from fewstep.graph.graph import Array
+from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.manifest import Tensor
+
+LOG = logging.getLogger("fewstep")
+COMPONENT = "vae"
+CLASSES = ("AutoencoderKL", "AutoencoderTiny", "AutoencoderDC")
+LATENT, IMAGE = "latent", "image"  # names of the graphs' ports
+COLOURS = 3
+BATCHES = (1, 2)  # to compare at: at the size of images more would fill the memory
+
+
+@dataclass(frozen=True)
+class AutoencoderSource:
+    """Both ways of an autoencoder, each as a companion, and the files that were read."""
+
+    decoder: Companion
+    encoder: Companion
+    files: tuple[Path, ...]
+
+
+def read_autoencoder(folder: Folder, x_shape: tuple[int, ...]) -> AutoencoderSource | None:
+    """The autoencoder of a folder. None where there is none, or, with a warning, none that fits."""
+    if not folder.has(COMPONENT):
+        return None
+    home = folder.path / COMPONENT
+    config = read_json(home / CONFIG)
+    kind, channels = config.get("_class_name"), config.get("latent_channels")
+    if kind not in CLASSES or channels != x_shape[0] or len(x_shape) != 3:
+        LOG.warning(
+            "%s: its autoencoder, a %s of %s channels, is left out: decode x, %s, yourself",
+            *(folder.path, kind, channels, list(x_shape)),
+        )
+        return None
+    try:
+        factor = _enlarged(config)
+        image = (int(config.get("out_channels", COLOURS)), *(size * factor for size in x_shape[1:]))
+    except (LookupError, TypeError, ValueError) as error:
+        raise UserError(f"{home / CONFIG} is not that of an {kind} ({error})", GIVE_PIPELINE) from error
+    x = Tensor(LATENT, "latent", ("batch", *x_shape))
+    pixels = Tensor(IMAGE, "image", ("batch", *image))
+
+    def way(make: Callable[[nn.Module, Scale], nn.Module]) -> Callable[[], nn.Module]:
+        return lambda: make(load_network(home)[0], Scale(config))
+
+    def latents(batch: int) -> Mapping[str, Array]:
+        return {LATENT: _normal(batch, x_shape)}
+
+    def images(batch: int) -> Mapping[str, Array]:
+        return {IMAGE: _uniform(batch, image)}
+
+    return AutoencoderSource(
+        Companion("decoder", way(Decoder), (x,), (pixels,), latents, BATCHES),
+        Companion("encoder", way(Encoder), (pixels,), (x,), images, BATCHES),
+        (home / CONFIG, *weights(home).files),
+    )
+
+
+def _enlarged(config: Mapping[str, Any]) -> int:
+    """How many pixels of an image make one of a latent, along each axis: one doubling between two blocks."""
+    blocks = config["block_out_channels" if config["_class_name"] == "AutoencoderKL" else "decoder_block_out_channels"]
+    return int(2 ** (len(blocks) - 1))
+
+
+def _normal(batch: int, shape: tuple[int, ...]) -> Array:
+    """Latents as samplers make them."""
+    return np.random.default_rng(batch).standard_normal((batch, *shape), np.float32)
+
+
+def _uniform(batch: int, shape: tuple[int, ...]) -> Array:
+    """Images in [-1, 1]: gentle slopes, with noise."""
+    noise = np.random.default_rng(batch).uniform(-1, 1, (batch, *shape)).astype(np.float32)
+    slope = np.linspace(-0.5, 0.5, shape[-1], dtype=np.float32)
+    images: Array = slope + noise / 2
+    return images

@@ -1,0 +1,47 @@
+"""A network that sees a control picture: a ControlNet's or a T2I-Adapter's, which lies beside the U-Net in a folder."""
+
+from dataclasses import replace
+
+from fewstep.export.sources.diffusers.files import Folder
+from fewstep.export.sources.diffusers.interface import WRITE_IT, Interface, number, picture
+from fewstep.plans.errors import UserError
+
+CONTROLNET, ADAPTER = "controlnet", "adapter"  # components of pipelines
+CLASSES = {CONTROLNET: "ControlNetModel", ADAPTER: "T2IAdapter"}
+CONTROL, CONTROL_SCALE = "controlnet_cond", "conditioning_scale"  # arguments that the U-Net itself does not take
+PICTURE, SCALES = (0.0, 1.0), (0.0, 1.0)
+
+
+def control_of(folder: Folder, network: str) -> str | None:
+    """The component that guides the denoiser by a picture, if the pipeline has one. UserError if it is of another
+    kind than those known."""
+    component = next((name for name in CLASSES if folder.has(name)), None)
+    if component is None:
+        return None
+    config, known = folder.config(component), CLASSES[component]
+    name = config.get("_class_name", known if (folder.path / component / "config.json").is_file() else None)
+    if name != known or network != "UNet2DConditionModel":
+        raise UserError(
+            f"{folder.path}: a {network} with a {name or folder.class_of(component)}, and fewstep knows a "
+            f"UNet2DConditionModel with one {' or '.join(CLASSES.values())}",
+            WRITE_IT,
+        )
+    if config.get("global_pool_conditions"):
+        raise UserError(f"{folder.path}: a {name} with global_pool_conditions", WRITE_IT)
+    return component
+
+
+def controlled(interface: Interface, component: str, folder: Folder) -> Interface:
+    """The interface with the picture [channels, H, W] of pixels in [0, 1], and the weight of what it says."""
+    config = folder.config(component)
+    channels = config.get("conditioning_channels" if component == CONTROLNET else "in_channels", 3)
+    blocks = config.get("conditioning_embedding_out_channels") or (16, 32, 96, 256)
+    larger = 2 ** (len(blocks) - 1) if component == CONTROLNET else folder.enlarged
+    height, width = (length * larger for length in interface.x_shape[1:])
+    seen = picture("control", CONTROL, channels, height, width, typical=PICTURE)
+    weight = number("control_scale", CONTROL_SCALE, 1.0, SCALES)
+    return replace(
+        interface,
+        conditions=(*interface.conditions, seen[0], weight[0]),
+        arguments=(*interface.arguments, seen[1], weight[1]),
+    )

@@ -1,0 +1,135 @@
+"""The files of a diffusers folder: configs and weights, read without network access and without running code."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from fewstep.graph import io
+from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.reading import file_sha256
+
+Config = Mapping[str, Any]
+CONFIG_LIMIT = 16 * 2**20  # bytes of a JSON file
+INDEX = "model_index.json"
+CONFIG, TOKENIZER_CONFIG = "config.json", "tokenizer_config.json"
+ONNX = "model.onnx"
+WEIGHTS = "diffusion_pytorch_model"
+FP16 = "fp16"  # the variant that hubs offer beside full precision
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+GIVE_PIPELINE = "give the folder that pipeline.save_pretrained(FOLDER) wrote"
+COPY_AGAIN = "copy the folder again"
+CONVERT = "write it with save_pretrained(FOLDER, safe_serialization=True)"
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A pipeline's folder, with model_index.json and a folder for each component."""
+
+    path: Path
+
+    @cached_property
+    def index(self) -> Config:
+        """Which components there are, and of which class. UserError where this is no such folder."""
+        if not (self.path / INDEX).is_file():
+            fix = f"{GIVE_PIPELINE}, or a checkpoint's of LeRobot (checkpoints/last)"
+            raise UserError(f"{self.path} is no diffusers folder: it has no {INDEX}", fix)
+        return read_json(self.path / INDEX)
+
+    @property
+    def pipeline(self) -> str:
+        """The class of the pipeline, or nothing."""
+        return str(self.index.get("_class_name") or "")
+
+    def has(self, component: str) -> bool:
+        """Whether the pipeline has such a component: model_index.json names absent ones as [null, null]."""
+        named = self.index.get(component)
+        return bool(named) and named != [None, None] and (self.path / component).is_dir()
+
+    def class_of(self, component: str) -> str:
+        """The class that model_index.json names for a component, as [library, class]."""
+        named = self.index.get(component)
+        return str(named[-1] if isinstance(named, list) and named else named)
+
+    def config(self, component: str) -> Config:
+        """What a component's config says; nothing where there is none."""
+        home = self.path / component
+        found = next((home / name for name in (CONFIG, TOKENIZER_CONFIG) if (home / name).is_file()), None)
+        return {} if found is None else read_json(found)
+
+    def tokens(self, component: str, most: int) -> int:
+        """The length to which a tokenizer's texts are padded: what the pipeline asks for, where it takes as many."""
+        length = self.config(component).get("model_max_length", most)
+        if not isinstance(length, int | float) or isinstance(length, bool) or length < 1:
+            raise UserError(f"{self.path / component} has model_max_length {length!r}", "give a number of tokens")
+        return int(min(length, most))
+
+    @property
+    def enlarged(self) -> int:
+        """How many pixels of an image make one of a latent, along each axis."""
+        return 2 ** (len(self.config("vae").get("block_out_channels") or (0,) * 4) - 1)
+
+
+def read_json(path: Path, fix: str = GIVE_PIPELINE) -> dict[str, Any]:
+    """The object that a JSON file holds. UserError naming the file."""
+    if not path.is_file():
+        raise UserError(f"{path} is missing", fix)
+    try:
+        content = json.loads(path.read_bytes()[:CONFIG_LIMIT], parse_constant=str)  # -Infinity, which JSON has not
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is no JSON ({error})", fix) from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is no JSON object", fix)
+    return content
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The safetensors files of a component, of which there are several where they are sharded; `variant` is part of
+    their names."""
+
+    files: tuple[Path, ...]
+    variant: str | None = None
+
+
+def weights(home: Path, stem: str = WEIGHTS) -> Weights:
+    """The weights in a component's folder: in full precision if they are there, else in float16.
+
+    A pickle is refused, since reading one may run any code.
+    """
+    for variant in (None, FP16):
+        middle = "" if variant is None else f".{variant}"
+        index = home / f"{stem}.safetensors.index{middle}.json"
+        if index.is_file():
+            return Weights((index, *_shards(index)), variant)
+        single = home / f"{stem}{middle}.safetensors"
+        if single.is_file():
+            return Weights((single,), variant)
+    what = f"{home} has no {stem}.safetensors"
+    pickled = next((file.name for pattern in PICKLES for file in sorted(home.glob(pattern))), None)
+    if pickled is not None:
+        raise UserError(f"{what}, and {pickled} is a pickle, which may run any code", CONVERT)
+    raise UserError(what, CONVERT)
+
+
+def _shards(index: Path) -> list[Path]:
+    """The files that an index of sharded weights names; all of them lie beside it."""
+    names = read_json(index).get("weight_map")
+    if not isinstance(names, dict) or not names or not all(isinstance(name, str) for name in names.values()):
+        raise UserError(f"{index} names no files", COPY_AGAIN)
+    files = [index.parent / name for name in sorted(set(names.values()))]
+    for file in files:
+        if file.parent != index.parent or file.suffix != ".safetensors" or not file.is_file():
+            raise UserError(f"{index.parent} has no {file.name}, which {index.name} names", COPY_AGAIN)
+    return files
+
+
+def sha256(files: Iterable[Path]) -> str:
+    """Of all that was read, as one hash."""
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(bytes.fromhex(io.sha256(file) if file.name == ONNX else file_sha256(file)))
+    return digest.hexdigest()

@@ -1,0 +1,104 @@
+"""A diffusers folder: a pipeline's, with model_index.json, as `save_pretrained` writes it. Read without network access.
+
+The denoiser's class and shape come from its config.json, its meaning from scheduler/scheduler_config.json. A ControlNet
+or an adapter beside it becomes part of the denoiser. Weights are read from safetensors only: a pickle runs code. A
+folder that optimum exported holds model.onnx instead, and needs neither torch nor diffusers.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from fewstep.export.sources.diffusers.classes import CLASSES, REFUSED
+from fewstep.export.sources.diffusers.control import control_of, controlled
+from fewstep.export.sources.diffusers.files import CONFIG, GIVE_PIPELINE, ONNX, Config, Folder, read_json, sha256
+from fewstep.export.sources.diffusers.interface import IMAGE, WRITE_IT, Interface
+from fewstep.export.sources.onnx_file import OnnxSource
+from fewstep.export.sources.torch_module import TorchSource
+from fewstep.export.spec import Spec
+from fewstep.plans.configs import schedule_from_scheduler_config
+from fewstep.plans.configs.pipelines import PIPELINE
+from fewstep.plans.errors import UserError
+
+DENOISERS = ("unet", "transformer")  # component names under which pipelines keep theirs
+SCHEDULER = "scheduler/scheduler_config.json"
+BATCH_LIMIT = 63  # from 64 samples on diffusers lays tensors out anew before it enlarges them; values stay the same
+PRIVATE = ("_name_or_path",)  # a path or a user's name
+
+
+def load_diffusers_folder(path: Path) -> TorchSource | OnnxSource:
+    """The denoiser of a pipeline's folder. UserError naming the file that is missing or says too little."""
+    folder = Folder(path)
+    component = _denoiser(folder)
+    home = path / component
+    config = read_json(home / CONFIG)
+    interface = _interface(config, folder, home)
+    control = control_of(folder, config["_class_name"])
+    if control is not None:
+        interface = controlled(interface, control, folder)
+    scheduler = _scheduler(folder)
+    schedule, prediction = schedule_from_scheduler_config(scheduler)
+    name = path.resolve().name
+    spec = Spec(name, interface.x_shape, interface.conditions, prediction, schedule)
+    read = [home / CONFIG, path / SCHEDULER]
+    if (home / ONNX).is_file():
+        if control is not None:
+            raise UserError(f"{home / ONNX} leaves the {control} out", "export the pipeline's own folder")
+        return _onnx(home, spec, interface, scheduler, read)
+    from fewstep.export.sources.diffusers.loading import load_network
+    from fewstep.export.sources.diffusers.network import Controlled, denoiser
+    from fewstep.export.sources.diffusers.pipeline import read_pipeline
+
+    network, files = load_network(home)
+    module = denoiser(network, interface)
+    if control is not None:
+        beside, more = load_network(path / control)
+        module, files = Controlled(network, beside, control, interface), [*files, path / control / CONFIG, *more]
+    pipeline = read_pipeline(folder, config["_class_name"], spec.x_shape, spec.conditions)
+    files = [*files, *(() if pipeline is None else pipeline.files)]
+    return TorchSource(module, spec, name, sha256([*read, *files]), BATCH_LIMIT, scheduler, pipeline)
+
+
+def _onnx(home: Path, spec: Spec, interface: Interface, scheduler: Config, also: list[Path]) -> OnnxSource:
+    """What `optimum-cli export onnx` makes of a pipeline: the network's arguments are the inputs of its file."""
+    if IMAGE in interface.arguments:
+        raise UserError(f"{home / ONNX} sees a picture beside x in one input", "export the pipeline's own folder")
+    if interface.time_scale != 1:
+        raise UserError(
+            f"{home / ONNX} is told times in other units than its schedule's", "export the pipeline's own folder"
+        )
+    spec = replace(spec, x=interface.x, time="timestep", output=f"out_{interface.x}")
+    return OnnxSource(home / ONNX, spec, spec.name, sha256([home / ONNX, *also]), scheduler)
+
+
+def _denoiser(folder: Folder) -> str:
+    """The name of the component that is the denoiser."""
+    found = next((name for name in DENOISERS if folder.has(name)), None)
+    if found is None:
+        raise UserError(f"{folder.path} has neither of {', '.join(DENOISERS)}", GIVE_PIPELINE)
+    return found
+
+
+def _scheduler(folder: Folder) -> dict[str, Any]:
+    """The scheduler's config as it goes into the bundle, with the class of the pipeline that uses it."""
+    file = folder.path / SCHEDULER
+    if not file.is_file():
+        raise UserError(f"{folder.path} has no {SCHEDULER}, which says what the network was trained on", GIVE_PIPELINE)
+    kept = {name: value for name, value in read_json(file).items() if name not in PRIVATE}
+    if not str(kept.get("_class_name")).startswith("DDPM"):  # the others cut a learned variance off, as export does
+        kept.pop("variance_type", None)
+    return {**kept, PIPELINE: folder.pipeline} if folder.pipeline else kept
+
+
+def _interface(config: Config, folder: Folder, home: Path) -> Interface:
+    """What the denoiser's config says."""
+    name = str(config.get("_class_name"))
+    known = next((known for known in CLASSES if known.__name__ == name), None)
+    if known is None:
+        names = ", ".join(each.__name__ for each in CLASSES)
+        why = f", which {REFUSED[name]}" if name in REFUSED else f", and fewstep knows {names}"
+        raise UserError(f"{folder.path}: its denoiser is a {name}{why}", WRITE_IT)
+    try:
+        return known(config, folder)
+    except (LookupError, TypeError, ValueError) as error:
+        raise UserError(f"{home / CONFIG} is not that of a {name} ({error})", GIVE_PIPELINE) from error

@@ -1,0 +1,95 @@
+"""What the config of a diffusers network says: the shape of x, and the conditions under the network's own names."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from msgspec.structs import replace
+
+from fewstep.export.sources.diffusers.files import Config, Folder
+from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.manifest import Condition
+
+IMAGE = "image"  # argument of a condition that is put beside x along the channels
+ADDED = "added."  # prefix of arguments that diffusers takes in a dict of their own
+WRITE_IT = "write a function that returns (module, Spec): docs/export.md, A class that is not in the table"
+SAMPLE, HIDDEN_STATES = "sample", "hidden_states"  # what the network calls x
+
+Taken = tuple[Condition, str]  # a condition, and the network's name for it
+
+
+@dataclass(frozen=True)
+class Interface:
+    """`arguments` are the network's own names for the conditions, in order; see `IMAGE` and `ADDED`.
+
+    `x` is its name for x, `time_scale` what the time of its schedule is multiplied by before it is told.
+    """
+
+    x_shape: tuple[int, ...]
+    conditions: tuple[Condition, ...] = ()
+    arguments: tuple[str, ...] = ()
+    x: str = SAMPLE
+    time_scale: float = 1.0
+
+
+Reader = Callable[[Config, Folder], Interface]  # a class of networks, by the name of the function
+
+
+def interface(
+    config: Config, x_shape: tuple[int, ...], taken: Sequence[Taken], *, x: str = SAMPLE, time_scale: float = 1.0
+) -> Interface:
+    """With a picture beside x where more channels go in than x has."""
+    more = int(config["in_channels"]) - x_shape[0]
+    if more > 0:
+        taken = [*taken, picture(IMAGE, IMAGE, more, *x_shape[1:])]
+    conditions, arguments = zip(*taken, strict=True) if taken else ((), ())
+    return Interface(x_shape, tuple(conditions), tuple(arguments), x, time_scale)
+
+
+def x_shape(config: Config, dimensions: int = 2) -> tuple[int, ...]:
+    """[channels, *sizes] of a config that tells the size. Twice as many channels come out where a variance is learned,
+    fewer than go in where there is a picture beside x."""
+    given, made = int(config["in_channels"]), int(config.get("out_channels") or config["in_channels"])
+    return (given if made == 2 * given else made, *sizes(config.get("sample_size"), dimensions))
+
+
+def sizes(size: object, dimensions: int) -> tuple[int, ...]:
+    """The size of a sample along each axis, given for all of them or as one number."""
+    each = (size,) * dimensions if isinstance(size, int) else tuple(size) if isinstance(size, list | tuple) else ()
+    found = tuple(length for length in each if isinstance(length, int) and length > 0)
+    if len(found) != dimensions or len(each) != dimensions:
+        raise UserError(f"sample_size {size!r} in config.json", "write the size that the network was trained on there")
+    return found
+
+
+def vector(name: str, argument: str, *shape: int) -> Taken:
+    """A condition of floats. Its input has the network's own name for it."""
+    return Condition(name, argument.removeprefix(ADDED), shape, "float32"), argument
+
+
+def setting(name: str, argument: str, default: Sequence[float], typical: tuple[float, float]) -> Taken:
+    """A vector of floats that says what is wanted and not of what: every branch of guidance has the sample's own."""
+    taken, _ = vector(name, argument, len(default))
+    return replace(taken, default=tuple(map(float, default)), typical=typical, shared=True), argument
+
+
+def number(name: str, argument: str, default: float | None, typical: tuple[float, float]) -> Taken:
+    """The same, one number."""
+    given = None if default is None else (default,)
+    return Condition(name, argument, (), "float32", default=given, typical=typical, shared=True), argument
+
+
+def picture(name: str, argument: str, *shape: int, typical: tuple[float, float] | None = None) -> Taken:
+    """A picture that every branch of guidance sees."""
+    return replace(vector(name, argument, *shape)[0], typical=typical, shared=True), argument
+
+
+def mask(name: str, argument: str, tokens: int) -> Taken:
+    """Which tokens of a text count: 1, or 0 for padding."""
+    return Condition(name, argument, (tokens,), "int64", low=0, high=1), argument
+
+
+def refuse_unless(config: Config, network: str, **known: tuple[object, ...]) -> None:
+    """UserError for a field of the config with a value that is not among those known."""
+    for field, values in known.items():
+        if config.get(field) not in values:
+            raise UserError(f"a {network} with {field} {config[field]!r}", WRITE_IT)

@@ -1,0 +1,53 @@
+"""A network of a diffusers folder, loaded with its weights."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from torch import nn
+
+from fewstep.export.sources.diffusers.files import CONFIG, COPY_AGAIN, GIVE_PIPELINE, read_json, weights
+from fewstep.plans.errors import UserError
+
+
+def load_network(home: Path) -> tuple[nn.Module, list[Path]]:
+    """The network of a component with its weights, and their files. diffusers also reads how its earlier versions named
+    them."""
+    class_name, found = str(read_json(home / CONFIG).get("_class_name")), weights(home)
+    try:
+        import diffusers
+    except ModuleNotFoundError as error:
+        raise UserError(f"{home.parent} needs diffusers, which is not installed", "pip install diffusers") from error
+    if not hasattr(diffusers, class_name):
+        raise UserError(f"diffusers {diffusers.__version__} has no {class_name}", "pip install -U diffusers")
+    try:
+        with _quiet():
+            network, info = getattr(diffusers, class_name).from_pretrained(
+                home,
+                variant=found.variant,
+                local_files_only=True,
+                use_safetensors=True,
+                output_loading_info=True,
+                low_cpu_mem_usage=False,
+            )
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"diffusers {diffusers.__version__} cannot load {home}: {reason}", GIVE_PIPELINE) from error
+    if info["missing_keys"]:
+        lacking = sorted(info["missing_keys"])[0]
+        raise UserError(f"the weights in {home} have no {lacking!r}", COPY_AGAIN)
+    module: nn.Module = network.requires_grad_(False)
+    return module, list(found.files)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """diffusers says on stderr what its info says as well."""
+    from diffusers.utils import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)

@@ -1,0 +1,125 @@
+"""A diffusers network that is called as `forward(x, time, *conditions)`."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fewstep.export.sources.diffusers.control import CONTROL, CONTROL_SCALE, CONTROLNET
+from fewstep.export.sources.diffusers.interface import ADDED, IMAGE, Interface
+
+Given = dict[str, Any]  # the network's arguments but x and time
+TEXT = "encoder_hidden_states"
+HUNYUAN_LATENT = 64  # of a picture of 512 pixels, to whose places those of other sizes are fitted
+
+
+class Denoiser(nn.Module):
+    """Gives the network its conditions under its own names, and returns the first channels of its output, as many as x
+    has. What comes behind those is a learned variance.
+    """
+
+    def __init__(self, network: nn.Module, interface: Interface) -> None:
+        super().__init__()
+        self.network, self.interface = network, interface
+
+    def forward(self, x: Tensor, time: Tensor, *conditions: Tensor) -> Tensor:
+        given: Given = dict(zip(self.interface.arguments, conditions, strict=True))
+        added = {name: given.pop(name) for name in self.interface.arguments if name.startswith(ADDED)}
+        if added:
+            given["added_cond_kwargs"] = {name.removeprefix(ADDED): value for name, value in added.items()}
+            given.setdefault(TEXT, None)  # of networks that see an encoded image in its place
+        if self.interface.time_scale != 1:
+            time = time * self.interface.time_scale
+        return self.predict(x, time, given)[:, : self.interface.x_shape[0]]
+
+    def predict(self, x: Tensor, time: Tensor, given: Given) -> Tensor:
+        """The network's output [B, channels, ...]."""
+        if IMAGE in given:
+            x = torch.cat([x, given.pop(IMAGE)], dim=1)
+        (output,) = self.network(**{self.interface.x: x}, timestep=time, **given, return_dict=False)
+        prediction: Tensor = output
+        return prediction
+
+
+class Controlled(Denoiser):
+    """A U-Net to whose inner tensors a ControlNet (Zhang et al. 2023) or a T2I-Adapter (Mou et al. 2023) adds its own.
+
+    A ControlNet sees x and time too, but for its first layers: it runs at each step. An adapter sees its picture only.
+    """
+
+    def __init__(self, network: nn.Module, control: nn.Module, component: str, interface: Interface) -> None:
+        super().__init__(network, interface)
+        self.control, self.component = control, component
+
+    def predict(self, x: Tensor, time: Tensor, given: Given) -> Tensor:
+        picture, scale = given.pop(CONTROL), given.pop(CONTROL_SCALE)[:, None, None, None]
+        if self.component == CONTROLNET:
+            shared = {name: value for name, value in given.items() if name != IMAGE}
+            down, middle = self.control(
+                x, time, controlnet_cond=picture, conditioning_scale=scale, **shared, return_dict=False
+            )
+            given |= {"down_block_additional_residuals": down, "mid_block_additional_residual": middle}
+        else:
+            given["down_intrablock_additional_residuals"] = [scale * each for each in self.control(picture)]
+        return super().predict(x, time, given)
+
+
+class Flux(Denoiser):
+    """FLUX.1, whose tokens are squares of 2 by 2 of a latent, each at a place that the network is told."""
+
+    def predict(self, x: Tensor, time: Tensor, given: Given) -> Tensor:
+        if IMAGE in given:
+            x = torch.cat([x, given.pop(IMAGE)], dim=1)
+        rows, columns = x.shape[2] // 2, x.shape[3] // 2
+        places = torch.zeros(rows, columns, 3)
+        places[..., 1] += torch.arange(rows)[:, None]
+        places[..., 2] += torch.arange(columns)[None, :]
+        (output,) = self.network(
+            hidden_states=_packed(x),
+            timestep=time,
+            img_ids=places.reshape(-1, 3),
+            txt_ids=torch.zeros(given[TEXT].shape[1], 3),
+            **given,
+            return_dict=False,
+        )
+        return _unpacked(output, rows, columns)
+
+
+class HunyuanDiT(Denoiser):
+    """HunyuanDiT, which is given its rotary embedding."""
+
+    def predict(self, x: Tensor, time: Tensor, given: Given) -> Tensor:
+        from diffusers.models.embeddings import get_2d_rotary_pos_embed
+
+        config: Any = self.network.config
+        rows, columns = x.shape[2] // config.patch_size, x.shape[3] // config.patch_size
+        side = HUNYUAN_LATENT // config.patch_size
+        longer = max(rows, columns)  # the picture lies centred in a square of that many places
+        height, width = round(side * rows / longer), round(side * columns / longer)
+        top, left = round((side - height) / 2), round((side - width) / 2)
+        given["image_rotary_emb"] = get_2d_rotary_pos_embed(
+            config.attention_head_dim, ((top, left), (top + height, left + width)), (rows, columns), output_type="pt"
+        )
+        return super().predict(x, time, given)
+
+
+OTHERS: dict[str, type[Denoiser]] = {"FluxTransformer2DModel": Flux, "HunyuanDiT2DModel": HunyuanDiT}
+
+
+def denoiser(network: nn.Module, interface: Interface) -> Denoiser:
+    """The network behind fewstep's interface."""
+    return OTHERS.get(type(network).__name__, Denoiser)(network, interface)
+
+
+def _packed(x: Tensor) -> Tensor:
+    """[B, C, 2h, 2w] -> [B, h w, 4 C], rows first."""
+    batch, channels, height, width = x.shape
+    squares = x.reshape(batch, channels, height // 2, 2, width // 2, 2).permute(0, 2, 4, 1, 3, 5)
+    return squares.reshape(batch, (height // 2) * (width // 2), 4 * channels)
+
+
+def _unpacked(tokens: Tensor, rows: int, columns: int) -> Tensor:
+    """[B, h w, 4 C] -> [B, C, 2h, 2w]."""
+    batch, _, channels = tokens.shape
+    squares = tokens.reshape(batch, rows, columns, channels // 4, 2, 2).permute(0, 3, 1, 4, 2, 5)
+    return squares.reshape(batch, channels // 4, 2 * rows, 2 * columns)

@@ -1,0 +1,95 @@
+"""What a diffusers folder has beside its denoiser: text encoders with their tokenizers, and an autoencoder."""
+
+import dataclasses
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from msgspec.structs import replace
+
+from fewstep.export.companions import add_companion
+from fewstep.export.lora.merge import Lora
+from fewstep.export.sources.diffusers.autoencoder import AutoencoderSource, read_autoencoder
+from fewstep.export.sources.diffusers.files import Folder
+from fewstep.export.sources.diffusers.text import TextSource, TokenInput, read_text
+from fewstep.graph.commit import Writer
+from fewstep.graph.graph import Array
+from fewstep.runtime.bundle.manifest import Autoencoder, Condition, Manifest, TextEncoder, Tokens
+from fewstep.runtime.progress import SILENT, Progress
+
+ZEROS_FOR_NONE = "force_zeros_for_empty_prompt"  # of a pipeline whose unconditional text is all zeros
+FOLDER = "graphs"
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """The networks beside a denoiser that is trained on encoded texts and latents."""
+
+    text: TextSource | None
+    autoencoder: AutoencoderSource | None
+    zeros_for_none: bool
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All weights and configs that were read."""
+        return (*(self.text.files if self.text else ()), *(self.autoencoder.files if self.autoencoder else ()))
+
+    @property
+    def encoders(self) -> tuple[str, ...]:
+        """The components that are text encoders, such as "text_encoder_2"."""
+        return self.text.encoders if self.text else ()
+
+    def with_loras(self, loras: Sequence[Lora]) -> "Pipeline":
+        """The same, its text encoders with the low-rank updates that are for them."""
+        return self if self.text is None else dataclasses.replace(self, text=self.text.with_loras(loras))
+
+    def add(self, writer: Writer, manifest: Manifest, progress: Progress = SILENT) -> Manifest:
+        """Export and verify them one after the other; the manifest with their entries."""
+        count = (self.text is not None) + 2 * (self.autoencoder is not None)
+        if self.text is not None:
+            manifest = self._with_text(self.text, writer, manifest)
+            progress("pipeline", 1, count)
+        if self.autoencoder is not None:
+            decoder = add_companion(writer, self.autoencoder.decoder).graph
+            progress("pipeline", count - 1, count)
+            encoder = add_companion(writer, self.autoencoder.encoder).graph
+            progress("pipeline", count, count)
+            manifest = replace(manifest, autoencoder=Autoencoder(decoder, encoder))
+        return manifest
+
+    def _with_text(self, text: TextSource, writer: Writer, manifest: Manifest) -> Manifest:
+        """The text encoder, its tokenizers, and what it makes of the empty prompt."""
+        added = add_companion(writer, text.companion)
+        nothing = added.run(text.ids([""]))
+        tokens = tuple(_described(writer, each) for each in text.tokens)
+        conditions = tuple(self._with_null(writer, each, nothing) for each in manifest.conditions)
+        return replace(manifest, text=TextEncoder(added.graph, tokens), conditions=conditions)
+
+    def _with_null(self, writer: Writer, condition: Condition, nothing: dict[str, Array]) -> Condition:
+        """A text condition whose null value is the encoded empty prompt, or zeros where the pipeline takes those."""
+        if condition.name not in nothing or condition.null is not None:
+            return condition
+        value = nothing[condition.name][0]
+        if self.zeros_for_none and value.dtype.kind == "f":
+            return replace(condition, null=0.0)
+        stream = io.BytesIO()
+        np.save(stream, np.ascontiguousarray(value), allow_pickle=False)
+        return replace(condition, null_file=writer.add(stream.getvalue(), FOLDER, f"null-{condition.name}", ".npy"))
+
+
+def _described(writer: Writer, tokens: TokenInput) -> Tokens:
+    """The manifest's entry of an input of token ids, its tokenizer in a file."""
+    file = writer.add(tokens.tokenizer.content, FOLDER, "tokenizer", ".json")
+    return Tokens(tokens.input, file, tokens.length, tokens.tokenizer.pad, tokens.mask)
+
+
+def read_pipeline(
+    folder: Folder, denoiser: str, x_shape: tuple[int, ...], conditions: Sequence[Condition]
+) -> Pipeline | None:
+    """What is there beside a denoiser of that class. None where there is nothing that fewstep knows."""
+    text, autoencoder = read_text(folder, denoiser, conditions), read_autoencoder(folder, x_shape)
+    if text is None and autoencoder is None:
+        return None
+    return Pipeline(text, autoencoder, bool(folder.index.get(ZEROS_FOR_NONE)))

@@ -1,0 +1,253 @@
+"""The text encoders and tokenizers of a diffusers folder: what makes the denoiser's conditions of a prompt.
+
+Which encoders a pipeline has, and what it takes of them, is a `Recipe`, chosen by the denoiser and the encoders that
+are in the folder. A folder with others keeps its denoiser: the bundle then takes encoded texts.
+"""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from fewstep.export.companions import Companion
+from fewstep.export.lora.keys import Component
+from fewstep.export.lora.merge import Lora, merge
+from fewstep.export.sources.diffusers import text_modules as modules
+from fewstep.export.sources.diffusers.files import CONFIG, COPY_AGAIN, GIVE_PIPELINE, Folder, weights
+from fewstep.export.sources.diffusers.tokenizer import TokenizerFile, read_tokenizer
+from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.manifest import Condition, Tensor
+from fewstep.runtime.text import Ids, readable, token_ids
+
+LOG = logging.getLogger("fewstep")
+CLIP, PROJECTED, T5, UMT5 = "CLIPTextModel", "CLIPTextModelWithProjection", "T5EncoderModel", "UMT5EncoderModel"
+CLIP_LENGTH = 77
+WEIGHTS = "model"  # how the files of weights are called
+TEXT, MASK, POOLED = "text", "text_mask", "pooled_text"  # conditions, as the denoiser's interface names them
+TRIED = (
+    "",
+    "a photograph of a cat",
+    "two dogs, playing; an oil painting in the style of the 19th century, 4k!",
+    "naïve",
+)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a pipeline makes of its text encoders.
+
+    `encoders` are the classes of the components, in order; `makes` names the conditions that come out. `lengths` are
+    how many ids each tokenizer makes: None as many as the text has tokens, negative so many fewer. `make` is given the
+    loaded encoders and the shape of the text.
+    """
+
+    denoiser: str
+    encoders: Mapping[Component, str]
+    makes: tuple[str, ...]
+    lengths: tuple[int | None, ...]
+    make: Callable[[Sequence[nn.Module], tuple[int, ...]], nn.Module]
+    masked: bool = False
+    lower: bool = False  # prompts in lower case
+
+
+@dataclass(frozen=True)
+class TokenInput:
+    """An input of token ids: the manifest's `Tokens`, its tokenizer not yet a file of the bundle."""
+
+    input: str
+    tokenizer: TokenizerFile
+    length: int
+    mask: str | None
+
+
+@dataclass(frozen=True)
+class TextSource:
+    """The text encoders of a folder as one companion, with the tokenizer of each input of token ids."""
+
+    companion: Companion
+    tokens: tuple[TokenInput, ...]
+    files: tuple[Path, ...]  # that were read
+    encoders: tuple[Component, ...]  # components of the pipeline
+    load: Callable[[Sequence[Lora]], nn.Module]
+
+    def with_loras(self, loras: Sequence[Lora]) -> "TextSource":
+        """The same with low-rank updates merged into the encoders that they are for."""
+        return replace(self, companion=replace(self.companion, load=partial(self.load, loras)))
+
+    def ids(self, prompts: Sequence[str]) -> dict[str, Ids]:
+        """The inputs of the network for prompts."""
+        return ids_of(self.tokens, prompts)
+
+
+def read_text(folder: Folder, denoiser: str, conditions: Sequence[Condition]) -> TextSource | None:
+    """The text encoders of a folder. None where there are none, or, with a warning, none that fewstep knows."""
+    there: dict[str, str] = {name: folder.class_of(name) for name in (FIRST, SECOND, THIRD) if folder.has(name)}
+    silent = [_tokenizer_of(name) for name in there if not folder.has(_tokenizer_of(name))]
+    if silent:
+        LOG.warning("%s has no %s: its text encoders are left out, give encoded texts", folder.path, silent[0])
+    if silent or not there:
+        return None
+    takes = {condition.name: condition for condition in conditions}
+    recipe = next((each for each in RECIPES if _suits(each, denoiser, there, takes)), None)
+    if recipe is None:
+        listed = ", ".join(f"{name} {kind}" for name, kind in there.items())
+        LOG.warning("%s: text encoders %s of a %s are left out: give encoded texts", folder.path, listed, denoiser)
+        return None
+    text = takes[TEXT].shape
+    tokens = tuple(_tokens(folder, recipe, text))
+    homes = [folder.path / name for name in recipe.encoders]
+    files = [file for home in homes for file in (home / CONFIG, *weights(home, WEIGHTS).files)]
+    inputs: list[Tensor] = []
+    for each in tokens:
+        inputs.append(Tensor(each.input, "ids", ("batch", each.length), "int64"))
+        if each.mask is not None:
+            inputs.append(Tensor(each.mask, "mask", ("batch", each.length), "int64"))
+    outputs = [Tensor(n, "condition", ("batch", *takes[n].shape), takes[n].dtype) for n in recipe.makes]
+
+    def feeds(batch: int) -> Mapping[str, Ids]:
+        return ids_of(tokens, [TRIED[number % len(TRIED)] for number in range(batch)])
+
+    load = partial(_load, folder, recipe, text)
+    companion = Companion("text encoder", load, tuple(inputs), tuple(outputs), feeds)
+    return TextSource(companion, tokens, tuple(files), tuple(recipe.encoders), load)
+
+
+def ids_of(tokens: Sequence[TokenInput], prompts: Sequence[str]) -> dict[str, Ids]:
+    """What the runtime makes of prompts, of tokenizers that are in no bundle yet."""
+    from tokenizers import Tokenizer
+
+    fed: dict[str, Ids] = {}
+    for each in tokens:
+        with readable(f"the tokenizer behind {each.input!r}", COPY_AGAIN):
+            tokenizer = Tokenizer.from_str(each.tokenizer.content.decode())
+            made = token_ids(prompts, tokenizer, each.length, each.tokenizer.pad)
+        fed[each.input] = made.ids
+        if each.mask is not None:
+            fed[each.mask] = made.mask
+    return fed
+
+
+def _last_hidden(loaded: Sequence[nn.Module], text: tuple[int, ...]) -> nn.Module:
+    return modules.LastHidden(*loaded)
+
+
+def _penultimate(loaded: Sequence[nn.Module], text: tuple[int, ...]) -> nn.Module:
+    return modules.PenultimateHidden(*loaded)
+
+
+def _three(loaded: Sequence[nn.Module], text: tuple[int, ...]) -> nn.Module:
+    first, second, *rest = loaded
+    tokens, width = text
+    return modules.ThreeEncoders(first, second, rest[0] if rest else None, tokens - CLIP_LENGTH, width)
+
+
+def _pooled_and_tokens(loaded: Sequence[nn.Module], text: tuple[int, ...]) -> nn.Module:
+    return modules.PooledAndTokens(*loaded)
+
+
+def _masked(loaded: Sequence[nn.Module], text: tuple[int, ...]) -> nn.Module:
+    return modules.MaskedHidden(loaded[0], gives_mask=True)
+
+
+def _unpadded(loaded: Sequence[nn.Module], text: tuple[int, ...]) -> nn.Module:
+    return modules.MaskedHidden(loaded[0], gives_mask=False)
+
+
+def _zeroed(loaded: Sequence[nn.Module], text: tuple[int, ...]) -> nn.Module:
+    return modules.ZeroedHidden(*loaded)
+
+
+UNET, SD3, FLUX = "UNet2DConditionModel", "SD3Transformer2DModel", "FluxTransformer2DModel"
+FIRST: Component = "text_encoder"
+SECOND: Component = "text_encoder_2"
+THIRD: Component = "text_encoder_3"
+RECIPES = (
+    Recipe(UNET, {FIRST: CLIP}, (TEXT,), (None,), _last_hidden),  # Stable Diffusion 1 and 2, LCM
+    Recipe(UNET, {FIRST: CLIP, SECOND: PROJECTED}, (TEXT, POOLED), (None, None), _penultimate),  # XL
+    Recipe(UNET, {SECOND: PROJECTED}, (TEXT, POOLED), (None,), _penultimate),  # its refiner
+    Recipe(UNET, {FIRST: T5}, (TEXT,), (None,), _unpadded, masked=True, lower=True),  # DeepFloyd IF
+    Recipe(
+        SD3,
+        {FIRST: PROJECTED, SECOND: PROJECTED, THIRD: T5},
+        (TEXT, POOLED),
+        (CLIP_LENGTH, CLIP_LENGTH, -CLIP_LENGTH),
+        _three,
+    ),
+    Recipe(SD3, {FIRST: PROJECTED, SECOND: PROJECTED}, (TEXT, POOLED), (CLIP_LENGTH, CLIP_LENGTH), _three),
+    Recipe(FLUX, {FIRST: CLIP, SECOND: T5}, (TEXT, POOLED), (CLIP_LENGTH, None), _pooled_and_tokens),
+    Recipe("PixArtTransformer2DModel", {FIRST: T5}, (TEXT, MASK), (None,), _masked, masked=True, lower=True),
+    Recipe("AuraFlowTransformer2DModel", {FIRST: UMT5}, (TEXT,), (None,), _zeroed, masked=True),
+)
+
+
+def _suits(recipe: Recipe, denoiser: str, there: Mapping[str, str], takes: Mapping[str, Condition]) -> bool:
+    """Whether a recipe is for that denoiser and those encoders, and makes all of its conditions that are texts."""
+    texts = {name for name in (TEXT, MASK, POOLED) if name in takes}
+    return (recipe.denoiser, recipe.encoders, set(recipe.makes)) == (denoiser, there, texts)
+
+
+def _load(folder: Folder, recipe: Recipe, text: tuple[int, ...], loras: Sequence[Lora] = ()) -> nn.Module:
+    """The encoders as one module."""
+    loaded = []
+    for component, kind in recipe.encoders.items():
+        encoder = _encoder(folder, component, kind)
+        for lora in loras:
+            if lora.layers(component):
+                merge(encoder, lora, component)
+        loaded.append(encoder)
+    return recipe.make(loaded, text)
+
+
+def _tokens(folder: Folder, recipe: Recipe, text: tuple[int, ...]) -> Iterator[TokenInput]:
+    """The inputs of the text encoders, in order. Masks follow their ids."""
+    for number, (component, length) in enumerate(zip(recipe.encoders, recipe.lengths, strict=True), 1):
+        tokenizer = read_tokenizer(folder.path / _tokenizer_of(component), recipe.lower)
+        ids, mask = ("ids", "mask") if number == 1 else (f"ids_{number}", f"mask_{number}")
+        wanted = text[0] if length is None else length if length > 0 else text[0] + length
+        yield TokenInput(ids, tokenizer, wanted, mask if recipe.masked else None)
+
+
+def _tokenizer_of(encoder: str) -> str:
+    return encoder.replace("text_encoder", "tokenizer")
+
+
+def _encoder(folder: Folder, component: str, kind: str) -> nn.Module:
+    """A text encoder with its weights, in float32."""
+    try:
+        import transformers
+    except ImportError as error:
+        what = f"the text encoders of {folder.path} need transformers, which cannot be imported ({error})"
+        raise UserError(what, "pip install transformers") from error
+    home, verbosity = folder.path / component, transformers.logging.get_verbosity()
+    had_bar = transformers.utils.logging.is_progress_bar_enabled()
+    transformers.logging.set_verbosity_error()  # its info says the same
+    transformers.logging.disable_progress_bar()
+    try:
+        network, info = getattr(transformers, kind).from_pretrained(
+            home,
+            local_files_only=True,
+            use_safetensors=True,
+            variant=weights(home, WEIGHTS).variant,
+            dtype=torch.float32,
+            attn_implementation="eager",  # which is exported as it is written
+            output_loading_info=True,
+        )
+    except UserError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"transformers {transformers.__version__} cannot load {home}: {reason}", GIVE_PIPELINE
+        ) from error
+    finally:
+        transformers.logging.set_verbosity(verbosity)
+        if had_bar:
+            transformers.logging.enable_progress_bar()
+    if info["missing_keys"]:
+        raise UserError(f"the weights in {home} have no {sorted(info['missing_keys'])[0]!r}", COPY_AGAIN)
+    module: nn.Module = network
+    return module

@@ -1,0 +1,108 @@
+"""U-Nets of diffusers. A function per class, under the name of the class, reads the interface off a config."""
+
+import numpy as np
+
+from fewstep.export.sources.diffusers.files import Config, Folder
+from fewstep.export.sources.diffusers.interface import (
+    ADDED,
+    WRITE_IT,
+    Interface,
+    Taken,
+    interface,
+    number,
+    refuse_unless,
+    setting,
+    vector,
+    x_shape,
+)
+from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.manifest import Condition
+
+CLIP_TOKENS = 77  # of a text whose encoder is not in the folder
+LCM_GUIDANCE = 8.5  # the weight that its pipeline has by default
+AESTHETIC_SCORE = 6.0  # what SDXL's refiner is told in place of the target size
+TIME_IDS = (0.0, 1024.0)  # where sizes and crops lie
+NOISE_LEVELS = (0.0, 1000.0)
+TIME_FACTOR = 4  # the time embedding is as many times wider than the first block
+SUPER_RESOLUTION = (
+    "IFImg2ImgSuperResolutionPipeline",
+    "IFInpaintingSuperResolutionPipeline",
+    "IFSuperResolutionPipeline",
+)
+
+
+def UNet2DModel(config: Config, folder: Folder) -> Interface:
+    """DDPM's UNet (Ho et al. 2020) and its relatives; with labels, or a picture beside x."""
+    return interface(config, x_shape(config), _labels(config))
+
+
+def UNet2DConditionModel(config: Config, folder: Folder) -> Interface:
+    """The UNet of Stable Diffusion 1, 2 and XL, of LCM, inpainting, upscaling, unCLIP, DeepFloyd IF, Kandinsky 2.2:
+    an encoded text or image, and what else each takes."""
+    refuse_unless(
+        config,
+        "UNet2DConditionModel",
+        encoder_hid_dim_type=(None, "text_proj", "image_proj"),
+        addition_embed_type=(None, "text_time", "text", "image"),
+    )
+    taken: list[Taken] = []
+    images = config.get("encoder_hid_dim_type") == "image_proj"
+    if not images:
+        tokens = folder.config("text_encoder").get("max_position_embeddings") or CLIP_TOKENS
+        taken.append(vector("text", "encoder_hidden_states", tokens, _text_width(config)))
+    taken += _labels(config)
+    if guidance := config.get("time_cond_proj_dim"):  # LCM: the guidance weight, embedded
+        taken.append(setting("guidance", "timestep_cond", _embedded(LCM_GUIDANCE, guidance), (-1.0, 1.0)))
+    shape = x_shape(config)
+    if config.get("addition_embed_type") == "text_time":
+        ids = _time_ids(folder, shape)
+        pooled = config["projection_class_embeddings_input_dim"] - len(ids) * config["addition_time_embed_dim"]
+        taken.append(vector("pooled_text", f"{ADDED}text_embeds", pooled))
+        taken.append(setting("time_ids", f"{ADDED}time_ids", ids, TIME_IDS))
+    if images or config.get("addition_embed_type") == "image":
+        taken.append(vector("image_embedding", f"{ADDED}image_embeds", config["encoder_hid_dim"]))
+    if folder.pipeline in SUPER_RESOLUTION:  # half of what goes in is x, half of what comes out a learned variance
+        shape = (config["in_channels"] // 2, *shape[1:])
+    return interface(config, shape, taken)
+
+
+def UNet1DModel(config: Config, folder: Folder) -> Interface:
+    """One-dimensional data [channels, length], such as sound."""
+    return interface(config, x_shape(config, dimensions=1), [])
+
+
+def _text_width(config: Config) -> int:
+    if config.get("encoder_hid_dim"):  # projected inside, to what attention takes
+        return int(config["encoder_hid_dim"])
+    width = config["cross_attention_dim"]
+    return int(width if isinstance(width, int) else width[0])
+
+
+def _time_ids(folder: Folder, shape: tuple[int, ...]) -> list[float]:
+    """What SDXL is told where nothing else is wanted: a picture of its own size, not cropped."""
+    size = [float(length * folder.enlarged) for length in shape[1:]]
+    return [*size, 0.0, 0.0, *([AESTHETIC_SCORE] if folder.index.get("requires_aesthetics_score") else size)]
+
+
+def _labels(config: Config) -> list[Taken]:
+    """What `class_labels` are: labels, a noise level, or a vector of their own."""
+    kind, count = config.get("class_embed_type"), config.get("num_class_embeds")
+    if kind is None and count is not None:
+        return [(Condition("class", "class_labels", low=0, high=count - 1), "class_labels")]
+    if kind is None:
+        return []
+    if kind == "timestep":
+        return [number("noise_level", "class_labels", None, NOISE_LEVELS)]
+    if kind == "identity":
+        return [vector("class_embedding", "class_labels", TIME_FACTOR * config["block_out_channels"][0])]
+    if kind in ("projection", "simple_projection"):
+        return [vector("class_embedding", "class_labels", config["projection_class_embeddings_input_dim"])]
+    raise UserError(f"a network with class_embed_type {kind!r}", WRITE_IT)
+
+
+def _embedded(guidance: float, width: int) -> list[float]:
+    """A weight of guidance as LCM is told it (Luo et al. 2023, arXiv 2310.04378): sines and cosines of 1000 (w - 1)."""
+    half = width // 2
+    rates = 10_000.0 ** (-np.arange(half) / max(half - 1, 1))
+    angles = 1000.0 * (guidance - 1) * rates
+    return [*np.sin(angles), *np.cos(angles), *[0.0] * (width % 2)]

@@ -1,0 +1,171 @@
+"""How a LeRobot policy normalises: what its files say of each feature, as numbers to subtract and multiply by.
+
+Since its pipelines of processors, a policy's statistics lie beside the weights, named by policy_preprocessor.json and
+policy_postprocessor.json; before, they were buffers of the policy itself.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fewstep.export.sources.diffusers.files import read_json
+from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.manifest import Affine
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+LOG = logging.getLogger("fewstep")
+SMALL = 1e-8  # LeRobot adds it to a deviation
+RETRAINED = "take the folder that LeRobot wrote at the end of training, with its processors"
+ENDS = {"MIN_MAX": ("min", "max"), "QUANTILES": ("q01", "q99"), "QUANTILE10": ("q10", "q90")}  # they become -1 and 1
+
+Weights = Mapping[str, "Tensor"]
+Features = Mapping[str, Mapping[str, Any]]  # name -> {"type": ..., "shape": ...}
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where statistics are: in the state of a step of a pipeline in `file`, or before there were any in buffers."""
+
+    file: str
+    step: str
+    buffers: str
+
+
+BEFORE = Place("policy_preprocessor.json", "normalizer_processor", "normalize_inputs")
+AFTER = Place("policy_postprocessor.json", "unnormalizer_processor", "unnormalize_outputs")
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Of one feature: normalised = (raw - centre) * scale + base, each with one number per element, or per channel.
+
+    A scale of 0 is a feature's that never changed in the data: LeRobot divides by 1e-8 there, so that what it was
+    trained on becomes `base`, and anything else nothing that the network has seen. Here all of it becomes `base`.
+    `typical` is where raw values lie.
+    """
+
+    centre: tuple[float, ...]
+    scale: tuple[float, ...]
+    base: tuple[float, ...]
+    typical: tuple[tuple[float, ...], tuple[float, ...]]
+
+    @property
+    def inverse(self) -> Affine:
+        """From normalised to raw, along the last axis."""
+        back = tuple(1 / scale if scale else 0.0 for scale in self.scale)
+        shift = tuple(c - b * s for c, b, s in zip(self.centre, self.base, back, strict=True))
+        return Affine(back, shift, constant=self.base[0])
+
+
+@dataclass(frozen=True)
+class Normaliser:
+    """Modes by type of feature ("STATE"), and numbers by feature and statistic ("observation.state", "min")."""
+
+    modes: Mapping[str, str]
+    numbers: Mapping[tuple[str, str], tuple[float, ...]]
+    where: str  # for messages
+
+    def of(self, feature: str, kind: str, count: int) -> Statistics:
+        """Statistics of a feature with `count` elements or channels. UserError where they are missing or not finite."""
+        mode = self.modes.get(kind, "IDENTITY")
+        known = {statistic for name, statistic in self.numbers if name == feature}
+        if mode != "IDENTITY" and not known:
+            LOG.warning("%s has no statistics of %s: it is taken as it is, as LeRobot does", self.where, feature)
+        if mode == "IDENTITY" or not known:
+            ones, zeros = (1.0,) * count, (0.0,) * count
+            return Statistics(zeros, ones, zeros, self._seen(feature, count) or ((-1.0,) * count, ones))
+        if mode == "MEAN_STD":
+            mean, std = (self._number(feature, statistic, count) for statistic in ("mean", "std"))
+            scale = tuple(1 / (each + SMALL) if each else 0.0 for each in std)
+            spread = (
+                tuple(m - 2 * s for m, s in zip(mean, std, strict=True)),
+                tuple(m + 2 * s for m, s in zip(mean, std, strict=True)),
+            )
+            return Statistics(mean, scale, (0.0,) * count, self._seen(feature, count) or spread)
+        if mode not in ENDS:
+            raise UserError(f"{self.where} normalises {feature} by {mode!r}", f"choose MEAN_STD or {', '.join(ENDS)}")
+        low, high = (self._number(feature, statistic, count) for statistic in ENDS[mode])
+        scale = tuple(2 / (h - b) if h > b else 0.0 for b, h in zip(low, high, strict=True))
+        return Statistics(low, scale, (-1.0,) * count, self._seen(feature, count) or (low, high))
+
+    def _number(self, feature: str, statistic: str, count: int) -> tuple[float, ...]:
+        numbers = self.numbers.get((feature, statistic))
+        if numbers is None:
+            raise UserError(f"{self.where} has no {statistic} of {feature}", RETRAINED)
+        if len(numbers) != count:
+            raise UserError(f"{self.where} has {len(numbers)} numbers {statistic} of {feature}, not {count}", RETRAINED)
+        if not all(abs(number) < float("inf") for number in numbers):
+            raise UserError(f"{self.where}: {statistic} of {feature} holds NaN or infinity", RETRAINED)
+        return numbers
+
+    def _seen(self, feature: str, count: int) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+        """The least and the greatest values in the training data."""
+        ends = [self.numbers.get((feature, statistic), ()) for statistic in ("min", "max")]
+        fits = all(len(end) == count and all(abs(number) < float("inf") for number in end) for end in ends)
+        return (ends[0], ends[1]) if fits and all(a <= b for a, b in zip(*ends, strict=True)) else None
+
+
+def normaliser(
+    folder: Path, place: Place, config: Mapping[str, Any], features: Features, weights: Weights
+) -> Normaliser:
+    """What the file of a place says; without one, the buffers among the weights."""
+    if (folder / place.file).is_file():
+        return _from_processor(folder, place)
+    modes = {str(kind): str(mode) for kind, mode in dict(config.get("normalization_mapping") or {}).items()}
+    numbers = {}
+    for feature in features:
+        start = f"{place.buffers}.buffer_{feature.replace('.', '_')}."
+        for name in weights:
+            if name.startswith(start):
+                numbers[feature, name.removeprefix(start)] = _numbers(weights[name])
+    needed = [name for name, feature in features.items() if modes.get(feature["type"], "IDENTITY") != "IDENTITY"]
+    if needed and not numbers:
+        raise UserError(f"{folder} has no {place.file}, and its weights hold no statistics of {needed[0]}", RETRAINED)
+    return Normaliser(modes, numbers, str(folder))
+
+
+def _from_processor(folder: Path, place: Place) -> Normaliser:
+    file = folder / place.file
+    step = next((step for step in _steps(file) if step.get("registry_name") == place.step), None)
+    if step is None:  # nothing is normalised
+        return Normaliser({}, {}, str(file))
+    settings, state = step.get("config") or {}, step.get("state_file")
+    modes = settings.get("norm_map") if isinstance(settings, dict) else None
+    if not isinstance(modes, dict):
+        raise UserError(f"{file} does not say how its {place.step} normalises (norm_map)", RETRAINED)
+    numbers = {}
+    if state is not None:
+        if Path(str(state)).name != state:
+            raise UserError(f"{file} names {state!r}, which is not a file beside it", RETRAINED)
+        for name, tensor in read_tensors(folder / str(state)).items():
+            feature, _, statistic = name.rpartition(".")
+            numbers[feature, statistic] = _numbers(tensor)
+    return Normaliser({str(k): str(v) for k, v in modes.items()}, numbers, str(file))
+
+
+def _steps(path: Path) -> Sequence[Mapping[str, Any]]:
+    steps = read_json(path, RETRAINED).get("steps")
+    if not isinstance(steps, list) or not all(isinstance(step, dict) for step in steps):
+        raise UserError(f"{path} lists no steps", RETRAINED)
+    return steps
+
+
+def read_tensors(path: Path) -> dict[str, "Tensor"]:
+    """A safetensors file, on the CPU."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not path.is_file():
+        raise UserError(f"{path} is missing", RETRAINED)
+    try:
+        return load_file(path)
+    except (SafetensorError, ValueError, OSError) as error:
+        raise UserError(f"{path} is no safetensors file ({' '.join(str(error).split())})", RETRAINED) from error
+
+
+def _numbers(tensor: "Tensor") -> tuple[float, ...]:
+    return tuple(tensor.double().flatten().tolist())

@@ -1,0 +1,28 @@
+"""What callers make of our plain classes, brought to the types that these declare."""
+
+from typing import Any, TypeVar
+
+import msgspec
+
+from fewstep.plans.errors import UserError
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+
+def canonical(value: T, fix: str) -> T:
+    """The same with its fields as declared: 2.0 for 2, a tuple for a list, Python's numbers for numpy's.
+
+    Python checks nothing when a class is made, and a plan with a list in it would differ from what its file gives back.
+    Raises UserError, which names the field, for what is none of these.
+    """
+    try:
+        return msgspec.convert(msgspec.to_builtins(value, enc_hook=_plain), type(value))
+    except (msgspec.ValidationError, TypeError) as error:
+        raise UserError(f"{value}: {str(error).lower()}", fix) from None
+
+
+def _plain(value: Any) -> Any:
+    """A number or array of numpy (or of a framework that is like it) in Python's own types."""
+    if not hasattr(value, "tolist"):
+        raise TypeError(f"{value!r} is no number")
+    return value.tolist()

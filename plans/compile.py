@@ -1,0 +1,168 @@
+"""From a solver and its times to a plan: the solver is traced, in float64, and its arithmetic becomes tables."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from numbers import Real
+
+from fewstep.plans import guidance as guide
+from fewstep.plans import shaping as shapes
+from fewstep.plans.errors import UserError
+from fewstep.plans.guidance import Guidance, LinearAg
+from fewstep.plans.plan import DENOISER, SCHEMA, Plan, Step, group_of
+from fewstep.plans.schedule import NoiseSchedule, Time, check_times
+from fewstep.plans.shaping import Shape
+from fewstep.plans.spec import Prediction, ScheduleSpec
+from fewstep.plans.state_rows import tabulate
+from fewstep.plans.symbol import Lin
+from fewstep.plans.tracer import IMAGE, Evaluation, Solver, Tracer
+
+
+@dataclass(frozen=True)
+class Denoising:
+    """What a plan has to know of a denoiser: its schedule, what it predicts, whether it has an unconditional branch,
+    how many outputs it gives (the first is the prediction; a learned variance would be a second), and for restoration
+    the name of the given tensor that noising reverts to (`Tracer.start`)."""
+
+    schedule: ScheduleSpec
+    prediction: Prediction
+    guided: bool = True
+    heads: int = 1
+    towards: str | None = None
+
+
+def compile_plan(
+    name: str,
+    denoiser: Denoising,
+    guidance: float | Guidance | None = None,
+    shape: Shape | None = None,
+    groups: Sequence[float] = (),
+    strength: float | None = None,
+) -> Plan:
+    """Compile a plan by its name, SOLVER:STEPS or SOLVER:STEPS@GRID (`name.py`), for a denoiser.
+
+    Args:
+        guidance: a form of `runtime.guidance`, or the weight w of classifier-free guidance; None (or 1) evaluates the
+            conditional branch alone.
+        shape: what is done to each prediction: `Clip`, `Threshold`, `Rescale`.
+        groups: increasing edges of lambda; gives each step the range group it falls in (`manifest.Body.groups`).
+        strength: in (0, 1]: start from the given "image", noised to where this share of the steps is left.
+    """
+    from fewstep.plans.name import parse_plan_name  # all solvers and grids: not for who only runs plans
+
+    parsed = parse_plan_name(name)
+    times = parsed.grid(NoiseSchedule(denoiser.schedule), parsed.steps)
+    if strength is not None:
+        times = times[-_steps_left(strength, len(times) - 1) - 1 :]
+    return trace_plan(parsed.text, parsed.solver, times, denoiser, guidance, shape, groups, strength)
+
+
+def trace_plan(
+    name: str,
+    solver: Solver,
+    times: Sequence[Time],
+    denoiser: Denoising,
+    guidance: float | Guidance | None = None,
+    shape: Shape | None = None,
+    groups: Sequence[float] = (),
+    strength: float | None = None,
+) -> Plan:
+    """Compile any solver over any times, from noisy to clean; `compile_plan` is the everyday form.
+
+    With a `strength` the given "image" is noised to the first of the times, whatever its value.
+    """
+    if len(times) < 2:
+        raise UserError(f"plan {name!r} has {len(times)} times", "give two or more, from noisy to clean")
+    check_times(times)
+    guidance = _check_guidance(guidance, denoiser)
+    shape = shapes.as_shape(shape)
+    schedule = NoiseSchedule(denoiser.schedule)
+    tracer = Tracer(
+        prediction=denoiser.prediction,
+        first=times[0],
+        schedule=schedule,
+        guidance=guidance,
+        shape=shape,
+        heads=denoiser.heads,
+        from_image=strength is not None,
+        towards=denoiser.towards,
+    )
+    tables = tabulate(tracer, _traced(name, solver, tracer, times))
+    if strength is not None and IMAGE not in tables.given:
+        raise UserError(f"solver of plan {name!r} does not start from an image", "leave strength out")
+    steps = tuple(
+        Step(
+            network=DENOISER,
+            time=evaluation.time.network,
+            to=None if evaluation.to is None else _told(evaluation.to, schedule),
+            lam=None if math.isinf(evaluation.time.lam) else evaluation.time.lam,
+            alpha=evaluation.time.alpha,
+            sigma=evaluation.time.sigma,
+            group=group_of(evaluation.time.lam, groups),
+            branches=evaluation.branches,
+            heads=denoiser.heads,
+            input=table.input,
+            shape=_shape_of(shape, evaluation),
+            shape_of=table.shape_of,
+            x0=table.x0,
+            update=table.update.rows,
+            terms=table.update.terms,
+            draws=table.draws,
+        )
+        for evaluation, table in zip(tracer.evaluations, tables.steps, strict=True)
+    )
+    return Plan(
+        schema=SCHEMA,
+        name=name,
+        schedule=schedule.fingerprint,
+        prediction=denoiser.prediction,
+        guidance=guidance,
+        strength=strength,
+        rows=tables.rows,
+        given=tables.given,
+        start=tables.start.rows,
+        start_terms=tables.start.terms,
+        start_draws=tables.start_draws,
+        steps=steps,
+        output=tables.output,
+        tensors=tables.tensors,
+    )
+
+
+def _told(to: Time, schedule: NoiseSchedule) -> float:
+    """The second time as the network knows it: the clean end is the cleanest time, sigma_min where that is not 0."""
+    return to.network if to.sigma > 0 else schedule.cleanest.network
+
+
+def _traced(name: str, solver: Solver, tracer: Tracer, times: Sequence[Time]) -> Lin:
+    """The solver's sample; its arithmetic may be undefined at these times."""
+    try:
+        return tracer.restored(solver(tracer, times), times[-1])
+    except (ZeroDivisionError, OverflowError) as error:
+        went = f"{times[0].network:g} .. {times[-1].network:g} of schedule {tracer.schedule.name}"
+        raise UserError(
+            f"the solver of plan {name!r} has no finite numbers over times {went}",
+            "choose smaller parameters, times where sigma > 0 and alpha > 0, or another solver",
+        ) from error
+
+
+def _check_guidance(guidance: float | Guidance | None, denoiser: Denoising) -> Guidance | None:
+    form = guide.as_guidance(guidance)
+    if guide.needs_null(form) and not denoiser.guided:
+        raise UserError(
+            f"guidance {guidance} for a denoiser without an unconditional form", "leave guidance out (or give 1)"
+        )
+    if isinstance(form, LinearAg) and denoiser.heads > 1:
+        raise UserError("LinearAg guidance for a denoiser of several outputs", "use another form of guidance")
+    return form
+
+
+def _shape_of(shape: Shape | None, evaluation: Evaluation) -> Shape | None:
+    return None if evaluation.shaped is None else shape
+
+
+def _steps_left(strength: float, steps: int) -> int:
+    """Steps of a grid that an image-to-image run takes: its last ones, at least one."""
+    if not (isinstance(strength, Real) and 0 < strength <= 1):
+        raise UserError(f"strength {strength!r} is not in (0, 1]", "give the share of the steps to run, such as 0.6")
+    return max(1, round(strength * steps))

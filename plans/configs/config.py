@@ -1,0 +1,116 @@
+"""A scheduler's configuration as its class resolves it: class defaults, saved defaults dropped, values checked."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fewstep.plans.errors import UserError
+
+SIZE_LIMIT = 2**20  # bytes of a file; trained betas of a thousand timesteps have 20 000
+FILE = "scheduler_config.json"
+
+# What a field may say, where not anything of its type
+CHOICES: dict[str, tuple[Any, ...]] = {
+    "beta_schedule": ("linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid"),
+    "timestep_spacing": ("linspace", "leading", "trailing"),
+    "prediction_type": ("epsilon", "sample", "v_prediction", "flow_prediction"),
+    "final_sigmas_type": ("zero", "sigma_min"),
+    "sigma_schedule": ("karras", "exponential"),
+    "time_shift_type": ("exponential", "linear"),
+    "timestep_type": ("discrete", "continuous"),
+    "interpolation_type": ("linear", "log_linear"),
+    "variance_type": (
+        None,
+        "fixed_small",
+        "fixed_small_log",
+        "fixed_large",
+        "fixed_large_log",
+        "learned",
+        "learned_range",
+    ),
+    "algorithm_type": (
+        "dpmsolver",
+        "dpmsolver++",
+        "sde-dpmsolver",
+        "sde-dpmsolver++",
+        "deis",
+        "data_prediction",
+        "noise_prediction",
+    ),
+    "solver_type": ("midpoint", "heun", "logrho", "bh1", "bh2"),
+}
+
+
+@dataclass(frozen=True)
+class Config:
+    """Every field of one scheduler class. `source` names it in errors."""
+
+    source: str
+    scheduler: str
+    fields: Mapping[str, Any]
+
+    def __getitem__(self, name: str) -> Any:
+        return self.fields[name]
+
+    def refuse(self, field: str, why: str, fix: str) -> UserError:
+        """The error for a value that no plan can have."""
+        return UserError(f"{self.source}: {field} {self.fields[field]!r} of {self.scheduler}: {why}", fix)
+
+
+def read(given: str | Path | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """(name for errors, raw fields) of a file, of a folder that holds one (a pipeline's too), or of a mapping."""
+    if isinstance(given, Mapping):
+        return "scheduler config", dict(given)
+    path = Path(given)
+    if path.is_dir():
+        inside = [path / FILE, path / "scheduler" / FILE]
+        path = next((each for each in inside if each.is_file()), inside[0])
+    if not path.is_file():
+        raise UserError(f"there is no {path}", f"give a {FILE}, or the folder that holds it")
+    if path.stat().st_size > SIZE_LIMIT:
+        raise UserError(f"{path} is larger than {SIZE_LIMIT} bytes", f"give a {FILE}")
+    try:
+        fields = json.loads(path.read_bytes(), parse_constant=str)  # diffusers writes -Infinity, which JSON has not
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is no scheduler config: {error}", f"give a {FILE}") from None
+    if not isinstance(fields, dict):
+        raise UserError(f"{path} is no scheduler config: it is no JSON object", f"give a {FILE}")
+    return str(path), fields
+
+
+def resolve(source: str, given: Mapping[str, Any], scheduler: str, defaults: Mapping[str, Any]) -> Config:
+    """The class's fields. Those that were saved as defaults of another class (`_use_default_values`) count as absent,
+    and so do fields the class does not have: diffusers does both when it changes a pipeline's scheduler."""
+    absent = given.get("_use_default_values", [])
+    if not isinstance(absent, list | tuple):
+        raise UserError(f"{source}: _use_default_values {absent!r} is not a list of fields", "mend the file")
+    fields = dict(defaults)
+    for name, default in defaults.items():
+        if name in given and name not in absent:
+            fields[name] = _checked(source, scheduler, name, given[name], default)
+    return Config(source, scheduler, fields)
+
+
+def _checked(source: str, scheduler: str, name: str, value: Any, default: Any) -> Any:
+    allowed = CHOICES.get(name)
+    if allowed is not None:
+        fits, wanted = value in allowed, "one of " + ", ".join(str(each) for each in allowed)
+    elif name == "trained_betas":
+        fits = value is None or (isinstance(value, list) and all(isinstance(beta, int | float) for beta in value))
+        wanted = "a list of numbers"
+    elif isinstance(default, bool):
+        fits, wanted = isinstance(value, bool) or value is None, "true or false"
+    elif isinstance(default, int):
+        fits, wanted = isinstance(value, int) and not isinstance(value, bool) and abs(value) <= 10**6, "a whole number"
+    elif isinstance(default, float) or default is None:
+        if value in ("Infinity", "-Infinity"):  # see `read`
+            value = float(value)
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        fits, wanted = number or (value is None and default is None), "a number"
+    else:
+        fits, wanted = isinstance(value, type(default)), f"a {type(default).__name__}"
+    if not fits:
+        raise UserError(f"{source}: {name} {value!r} of {scheduler} is not {wanted}", "mend the file")
+    return bool(value) if isinstance(default, bool) else value

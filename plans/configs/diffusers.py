@@ -1,0 +1,155 @@
+"""Plans from the scheduler_config.json of diffusers (the rules of its version 0.42), without it and without torch.
+
+    plan = plan_from_scheduler_config("model/scheduler", steps=20)
+    spec, prediction = schedule_from_scheduler_config("model/scheduler")
+
+`compat="diffusers"` gives the samples its schedulers give, what is wrong in them included; `compat="correct"` mends
+that. docs/schedules.md lists the differences.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import msgspec
+
+from fewstep.plans.compile import Denoising, trace_plan
+from fewstep.plans.configs import continuous, diffusion, discrete, dpm, k_diffusion
+from fewstep.plans.configs.config import Config, read, resolve
+from fewstep.plans.configs.pipelines import FLOW, PIPELINES, tokens
+from fewstep.plans.configs.recipe import Compat, Recipe, Request
+from fewstep.plans.errors import UserError
+from fewstep.plans.grids.ends import STEPS_LIMIT
+from fewstep.plans.guidance import Guidance
+from fewstep.plans.plan import Plan
+from fewstep.plans.spec import Prediction, ScheduleSpec
+
+Schedule = Callable[[Config], tuple[ScheduleSpec, Prediction]]
+
+
+@dataclass(frozen=True)
+class Scheduler:
+    """A class of diffusers: the defaults of its fields, and what they mean."""
+
+    defaults: Mapping[str, Any]
+    recipe: Callable[[Config, Request], Recipe]
+    schedule: Schedule = discrete.schedule
+
+
+SCHEDULERS: dict[str, Scheduler] = {
+    "CMStochasticIterativeScheduler": Scheduler(
+        continuous.CONSISTENCY, continuous.consistency, continuous.consistency_schedule
+    ),
+    "DDIMScheduler": Scheduler(diffusion.DDIM, diffusion.ddim),
+    "DDIMParallelScheduler": Scheduler(diffusion.DDIM, diffusion.ddim),
+    "DDPMScheduler": Scheduler(diffusion.DDPM, diffusion.ddpm),
+    "DDPMParallelScheduler": Scheduler(diffusion.DDPM, diffusion.ddpm),
+    "DEISMultistepScheduler": Scheduler(dpm.DEIS, dpm.deis),
+    "DPMSolverSDEScheduler": Scheduler(k_diffusion.SDE, k_diffusion.sde),
+    "DPMSolverMultistepScheduler": Scheduler(dpm.MULTISTEP, dpm.multistep),
+    "DPMSolverSinglestepScheduler": Scheduler(dpm.SINGLESTEP, dpm.singlestep),
+    "EDMDPMSolverMultistepScheduler": Scheduler(
+        continuous.EDM_MULTISTEP, continuous.edm_multistep, continuous.edm_schedule
+    ),
+    "EDMEulerScheduler": Scheduler(continuous.EDM, continuous.edm_euler, continuous.edm_schedule),
+    "EulerAncestralDiscreteScheduler": Scheduler(k_diffusion.EULER_ANCESTRAL, k_diffusion.euler_ancestral),
+    "EulerDiscreteScheduler": Scheduler(k_diffusion.EULER, k_diffusion.euler),
+    "FlowMatchEulerDiscreteScheduler": Scheduler(
+        continuous.FLOW_EULER, continuous.flow_euler, continuous.flow_schedule
+    ),
+    "FlowMatchHeunDiscreteScheduler": Scheduler(continuous.FLOW_HEUN, continuous.flow_heun, continuous.flow_schedule),
+    "HeunDiscreteScheduler": Scheduler(k_diffusion.HEUN, k_diffusion.heun),
+    "IPNDMScheduler": Scheduler(diffusion.IPNDM, diffusion.ipndm, lambda config: (ScheduleSpec("trigonometric"), "v")),
+    "KDPM2AncestralDiscreteScheduler": Scheduler(k_diffusion.KDPM2, k_diffusion.kdpm2_ancestral),
+    "KDPM2DiscreteScheduler": Scheduler(k_diffusion.KDPM2, k_diffusion.kdpm2),
+    "LCMScheduler": Scheduler(diffusion.LCM, diffusion.lcm),
+    "LMSDiscreteScheduler": Scheduler(k_diffusion.LMS, k_diffusion.lms),
+    "PNDMScheduler": Scheduler(diffusion.PNDM, diffusion.pndm),
+    "SASolverScheduler": Scheduler(dpm.SA, dpm.sa_solver),
+    "TCDScheduler": Scheduler(diffusion.TCD, diffusion.tcd),
+    "UniPCMultistepScheduler": Scheduler(dpm.UNIPC, dpm.unipc),
+}
+
+
+def plan_from_scheduler_config(
+    config: str | Path | Mapping[str, Any],
+    *,
+    steps: int,
+    compat: Compat = "diffusers",
+    guidance: float | Guidance | None = None,
+    arguments: Mapping[str, float] | None = None,
+    pipeline: str | None = None,
+    guided: bool = True,
+    x_shape: Sequence[int] | None = None,
+) -> Plan:
+    """The plan that a diffusers scheduler runs.
+
+    Args:
+        config: a scheduler_config.json, the folder (or the pipeline's) that holds it, or its fields.
+        steps: what the pipeline calls num_inference_steps.
+        compat: "diffusers" for its samples, "correct" without its known mistakes.
+        guidance: as for `compile_plan`.
+        arguments: what a pipeline passes on to the scheduler: `eta` (DDIM, TCD), `order` (LMS), `mu` or `tokens` (flows
+            with a dynamic shift).
+        pipeline: apply what this pipeline does to its scheduler (`pipelines.py`): StableDiffusionPipeline sets
+            steps_offset 1 and clip_sample False, FluxPipeline gives it sigmas.
+        guided: whether the denoiser has an unconditional form.
+        x_shape: [channels, height, width]: a pipeline's dynamic shift follows from it, where `arguments` has none.
+    """
+    scheduler, read_config = _open(config, pipeline)
+    if compat not in get_args(Compat):
+        raise UserError(f"compat {compat!r}", f"choose one of {', '.join(get_args(Compat))}")
+    if not 1 <= steps <= STEPS_LIMIT:
+        raise UserError(f"{steps} steps make no sample", f"ask for 1 .. {STEPS_LIMIT}")
+    recipe = scheduler.recipe(read_config, _request(read_config, steps, compat, arguments or {}, pipeline, x_shape))
+    denoising = Denoising(recipe.spec, recipe.prediction, guided, heads=recipe.heads)
+    name = f"{read_config.scheduler}:{steps}"
+    plan = trace_plan(name, recipe.solver, recipe.times, denoising, guidance, recipe.shape)
+    return _started(plan, recipe)
+
+
+def schedule_from_scheduler_config(
+    config: str | Path | Mapping[str, Any], *, pipeline: str | None = None
+) -> tuple[ScheduleSpec, Prediction]:
+    """The schedule and prediction that a diffusers scheduler's config describes: what export needs to know."""
+    scheduler, read_config = _open(config, pipeline)
+    return scheduler.schedule(read_config)
+
+
+def _open(given: str | Path | Mapping[str, Any], pipeline: str | None) -> tuple[Scheduler, Config]:
+    source, fields = read(given)
+    name = fields.get("_class_name")
+    if not isinstance(name, str) or name not in SCHEDULERS:
+        raise UserError(f"{source}: unknown scheduler class {name!r}", f"choose one of {', '.join(SCHEDULERS)}")
+    if pipeline is not None and pipeline not in PIPELINES:
+        raise UserError(f"unknown pipeline {pipeline!r}", f"choose one of {', '.join(PIPELINES)}")
+    scheduler = SCHEDULERS[name]
+    fields |= PIPELINES[pipeline].changes if pipeline else {}
+    return scheduler, resolve(source, fields, name, scheduler.defaults)
+
+
+def _request(
+    config: Config,
+    steps: int,
+    compat: Compat,
+    arguments: Mapping[str, float],
+    pipeline: str | None,
+    x_shape: Sequence[int] | None,
+) -> Request:
+    """What the pipeline asks of its scheduler."""
+    if pipeline is None or config.scheduler != FLOW:
+        return Request(steps, compat, arguments)
+    known = PIPELINES[pipeline]
+    if config["use_dynamic_shifting"] and x_shape is not None and not {"mu", "tokens"} & set(arguments):
+        count = tokens(known, x_shape)
+        arguments = {**arguments, **({} if count is None else {"tokens": count})}
+    return Request(steps, compat, arguments, known.even)
+
+
+def _started(plan: Plan, recipe: Recipe) -> Plan:
+    """The plan with its first draw scaled to the recipe's start, and its sample to the recipe's scale."""
+    factor = 1.0 if recipe.start is None else recipe.start / recipe.times[0].sigma
+    start = tuple((row[0] * factor, *row[1:]) for row in plan.start)
+    output = tuple(recipe.scale * number for number in plan.output)
+    return msgspec.structs.replace(plan, start=start, output=output)

@@ -1,0 +1,191 @@
+"""Schedulers that count in alpha_bar: DDPM, DDIM, PNDM, iPNDM, and those of distilled models, LCM and TCD.
+
+They start at deviation 1. DDIM and PNDM of diffusers step from t to t - T // N whatever the next timestep is; where the
+spacing is not `leading` those differ, and the next evaluation takes x for noisier or cleaner than it is.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from math import pi, sin, sqrt
+from typing import Any
+
+import numpy as np
+
+from fewstep.plans.configs import tables
+from fewstep.plans.configs.config import Config
+from fewstep.plans.configs.discrete import BETAS, THRESHOLDING, schedule, spaced
+from fewstep.plans.configs.recipe import Recipe, Request, call, check_arguments, ended, named, shape_of
+from fewstep.plans.schedule import CLEAN, NoiseSchedule, Time
+from fewstep.plans.solvers.exponential import predicted_noise
+from fewstep.plans.solvers.parameters import check_share
+from fewstep.plans.solvers.pndm import ADAMS_BASHFORTH, transfer
+from fewstep.plans.spec import ScheduleSpec
+from fewstep.plans.symbol import Lin
+from fewstep.plans.tracer import Solver, Tracer
+
+LEADING = {**BETAS, "timestep_spacing": "leading"}
+CLIPPING = {"clip_sample": True, "clip_sample_range": 1.0}
+DDPM = {**LEADING, **THRESHOLDING, **CLIPPING, "variance_type": "fixed_small", "rescale_betas_zero_snr": False}
+DDIM = {**LEADING, **THRESHOLDING, **CLIPPING, "set_alpha_to_one": True, "rescale_betas_zero_snr": False}
+PNDM = {**LEADING, "skip_prk_steps": False, "set_alpha_to_one": False}
+IPNDM = {"num_train_timesteps": 1000, "trained_betas": None}
+TCD = {
+    **LEADING,
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "original_inference_steps": 50,
+    "rescale_betas_zero_snr": False,
+}
+LCM = {**TCD, **THRESHOLDING, **CLIPPING, "clip_sample": False, "timestep_scaling": 10.0}
+
+
+def ddim(config: Config, request: Request) -> Recipe:
+    """DDIMScheduler; `eta` is an argument of its step. The noise put back is the network's, not a clipped x0's."""
+    check_arguments(config, request, "eta")
+    eta = request.argument("eta", 0.0)
+    check_share("eta", eta)
+    spec, _ = schedule(config)
+    told = spaced(config, request.steps, whole=True)
+    points = _points(config, request, spec, told)
+    end = CLEAN if config["set_alpha_to_one"] else _points(config, request, spec, np.zeros(1))[0]
+    if request.as_diffusers:
+        stride = config["num_train_timesteps"] // request.steps
+        reached = [*_points(config, request, spec, np.maximum(told - stride, 0.0))]
+        reached = [t if s.network >= stride else end for s, t in zip(points, reached)]
+        targets = [t if t.lam > s.lam else ended([s, t], request)[-1] for s, t in zip(points, reached)]
+        return _recipe(config, request, [*points, targets[-1]], _unchained(targets, eta))
+    return _recipe(config, request, ended([*points, end], request), _unchained(None, eta))
+
+
+def _unchained(targets: Sequence[Time] | None, eta: float) -> Solver:
+    """DDIM from each time to its target, which need not be the next time (None: it is), and with the network's noise
+    where x0 is clipped."""
+
+    def solver(sampler: Tracer, times: Sequence[Time]) -> Lin:
+        x = sampler.start()
+        for s, t in zip(times, times[1:] if targets is None else targets):
+            x, x0 = sampler.denoise(x, s, keep_noise=True)
+            # equation 12, with the variance of equation 16
+            variance = (t.sigma / s.sigma) ** 2 * (1 - (s.alpha / t.alpha) ** 2)
+            noise = eta * sqrt(max(variance, 0.0))
+            x = t.alpha * x0 + sqrt(t.sigma**2 - noise**2) * predicted_noise(x, x0, s)
+            if noise:
+                x = x + noise * sampler.noise()
+        return x
+
+    return solver
+
+
+def ddpm(config: Config, request: Request) -> Recipe:
+    """DDPMScheduler with a fixed variance. With the large one diffusers adds noise in the last step too, unless that
+    starts at timestep 0."""
+    check_arguments(config, request)
+    variance = config["variance_type"]
+    if variance not in ("fixed_small", "fixed_small_log", "fixed_large"):
+        why = "its square root is taken of a logarithm" if variance == "fixed_large_log" else "it is the network's"
+        raise config.refuse("variance_type", why, "set fixed_small or fixed_large")
+    spec, _ = schedule(config)
+    points = _points(config, request, spec, spaced(config, request.steps, whole=True))
+    solver = call("ddpm", large_variance=(variance == "fixed_large") or None)
+    if variance == "fixed_large" and request.as_diffusers and points[-1].network > 0:
+        solver = _noisy_to_the_end(solver)
+    return _recipe(config, request, [*points, CLEAN], solver)
+
+
+def _noisy_to_the_end(solver: Solver) -> Solver:
+    def noisy(sampler: Tracer, times: Sequence[Time]) -> Lin:
+        x = solver(sampler, times)
+        return x + times[-2].sigma * sampler.noise()
+
+    return noisy
+
+
+def pndm(config: Config, request: Request) -> Recipe:
+    """PNDMScheduler: PLMS with skip_prk_steps, else with a Runge-Kutta start."""
+    check_arguments(config, request)
+    if config["prediction_type"] not in ("epsilon", "v_prediction"):
+        raise config.refuse("prediction_type", "the class does not have it", "use DDIMScheduler")
+    if request.as_diffusers and config["timestep_spacing"] != "leading":
+        why = "diffusers steps to timesteps that it does not evaluate at"
+        raise config.refuse("timestep_spacing", why, 'use compat="correct"')
+    stride = config["num_train_timesteps"] // request.steps
+    if request.as_diffusers and not config["skip_prk_steps"] and (request.steps < 4 or stride % 2):
+        why = f"{request.steps} steps have no whole timesteps halfway, or are fewer than 4"
+        raise config.refuse("skip_prk_steps", why, 'set it, ask for other steps, or use compat="correct"')
+    spec, _ = schedule(config)
+    points = _points(config, request, spec, spaced(config, request.steps, whole=True))
+    end = CLEAN if config["set_alpha_to_one"] else _points(config, request, spec, np.zeros(1))[0]
+    on_v = request.as_diffusers and config["prediction_type"] == "v_prediction"  # it adds up v of different times
+    solver = call("pndm" if config["skip_prk_steps"] else "f_pndm", on_v=on_v or None)
+    return _recipe(config, request, ended([*points, end], request), solver)
+
+
+def lcm(config: Config, request: Request) -> Recipe:
+    """LCMScheduler, on the timesteps of the distillation whatever the spacing says."""
+    check_arguments(config, request)
+    spec, _ = schedule(config)
+    solver = call("lcm", timestep_scaling=float(config["timestep_scaling"]))
+    return _recipe(config, request, [*_points(config, request, spec, _distilled(config, request)), CLEAN], solver)
+
+
+def tcd(config: Config, request: Request) -> Recipe:
+    """TCDScheduler; `eta`, an argument of its step (0.3), is the paper's gamma. It ends at timestep 0."""
+    check_arguments(config, request, "eta")
+    spec, _ = schedule(config)
+    gamma = request.argument("eta", 0.3)
+    points = _points(config, request, spec, np.append(_distilled(config, request), 0.0))
+    return _recipe(config, request, points, call("tcd", gamma=float(gamma)))
+
+
+def _distilled(config: Config, request: Request) -> Any:
+    original, T = config["original_inference_steps"], config["num_train_timesteps"]
+    if not 1 <= request.steps <= original <= T:
+        why = f"{request.steps} of them, of {T} timesteps"
+        raise config.refuse("original_inference_steps", why, f"ask for 1 .. {original} steps")
+    trained = np.arange(original, 0, -1) * (T // original) - 1
+    return trained[np.floor(np.linspace(0, original, request.steps, endpoint=False)).astype(int)].astype(np.float64)
+
+
+def _points(config: Config, request: Request, spec: ScheduleSpec, told: Any) -> list[Time]:
+    bars = tables.alpha_bars(spec, request.as_diffusers)
+    if told.min() < 0 or told.max() >= len(bars):
+        why = f"timesteps {told.min():g} .. {told.max():g} are beyond the table of {len(bars)}"
+        raise config.refuse("steps_offset", why, "ask for fewer steps")
+    return [Time(float(t), sqrt(bars[int(t)]), sqrt(1 - bars[int(t)])) for t in told]
+
+
+def _recipe(config: Config, request: Request, times: Sequence[Time], solver: Solver) -> Recipe:
+    spec, prediction = schedule(config)
+    return Recipe(spec, prediction, times, solver, start=1.0, shape=shape_of(config))
+
+
+def ipndm(config: Config, request: Request) -> Recipe:
+    """IPNDMScheduler: v of a trigonometric schedule, sigma = sin^2 of even steps. Its first step, from pure noise,
+    divides what it should by 0 and keeps x for its noise."""
+    check_arguments(config, request)
+    if config["trained_betas"] is not None:
+        raise config.refuse("trained_betas", "they are one for each step here", "leave them out")
+    spec = ScheduleSpec("trigonometric")
+    sigmas = [sin(pi / 2 * (1 - i / request.steps)) ** 2 for i in range(request.steps)]
+    path = NoiseSchedule(spec)
+    times = [path.noisiest, *(path.at_rho(sigma / sqrt(1 - sigma**2)) for sigma in sigmas[1:]), CLEAN]
+    solver = _ipndm if request.as_diffusers else named("ipndm")
+    return Recipe(spec, "v", times, solver, start=1.0)
+
+
+def _ipndm(sampler: Tracer, times: Sequence[Time]) -> Lin:
+    """The noise at pure noise is x itself, and counts in the combinations."""
+    x = sampler.start()
+    history: list[Lin] = []
+    for s, t in pairwise(times):
+        x, x0 = sampler.denoise(x, s)
+        history = [sampler.store(predicted_noise(x, x0, s)), *history[:3]]
+        eps = Lin({})
+        for weight, value in zip(ADAMS_BASHFORTH[len(history) - 1], history):
+            eps = eps + weight * value
+        x = t.sigma * eps if s.alpha == 0 else transfer(x, eps, s, t)
+    return x
+
+
+__all__ = ["DDIM", "DDPM", "IPNDM", "LCM", "PNDM", "TCD", "ddim", "ddpm", "ipndm", "lcm", "pndm", "tcd"]

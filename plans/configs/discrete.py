@@ -1,0 +1,164 @@
+"""What schedulers over a table of timesteps share: betas, what the network predicts, and which times they visit."""
+
+from dataclasses import dataclass
+from math import ceil, inf, log
+
+import numpy as np
+
+from fewstep.plans.configs import tables
+from fewstep.plans.configs.config import Config
+from fewstep.plans.configs.recipe import Request, checked, checked_shift, e_to
+from fewstep.plans.configs.tables import Array
+from fewstep.plans.errors import UserError
+from fewstep.plans.grids.beta_quantile import beta_quantile
+from fewstep.plans.spec import Prediction, ScheduleSpec
+
+BETAS = {
+    "num_train_timesteps": 1000,
+    "beta_start": 0.0001,
+    "beta_end": 0.02,
+    "beta_schedule": "linear",
+    "trained_betas": None,
+    "prediction_type": "epsilon",
+    "timestep_spacing": "linspace",
+    "steps_offset": 0,
+}
+OTHER_SIGMAS = {"use_karras_sigmas": False, "use_exponential_sigmas": False, "use_beta_sigmas": False}
+THRESHOLDING = {"thresholding": False, "dynamic_thresholding_ratio": 0.995, "sample_max_value": 1.0}
+KINDS = {
+    "linear": "linear",
+    "scaled_linear": "scaled-linear",
+    "squaredcos_cap_v2": "cosine",
+    "sigmoid": "sigmoid",
+}
+PREDICTIONS: dict[str, Prediction] = {
+    "epsilon": "epsilon",
+    "sample": "sample",
+    "v_prediction": "v",
+    "flow_prediction": "flow",
+}
+
+
+def schedule(config: Config) -> tuple[ScheduleSpec, Prediction]:
+    """The table of timesteps, or the flow that `use_flow_sigmas` makes of it, and what the network predicts."""
+    prediction = PREDICTIONS[config["prediction_type"]]
+    T = config["num_train_timesteps"]
+    if config.fields.get("use_flow_sigmas"):
+        return checked(ScheduleSpec("flow", T)), prediction
+    if prediction == "flow":
+        raise config.refuse("prediction_type", "a velocity on a schedule that is no flow", "set use_flow_sigmas")
+    zero = bool(config.fields.get("rescale_betas_zero_snr"))
+    betas = config["trained_betas"]
+    if betas is not None:
+        spec = ScheduleSpec("betas", len(betas), betas=tuple(float(beta) for beta in betas), zero_terminal_snr=zero)
+    else:
+        kind = KINDS[config["beta_schedule"]]
+        uses = {} if kind == "cosine" else {"beta_start": config["beta_start"], "beta_end": config["beta_end"]}
+        spec = ScheduleSpec(kind, T, zero_terminal_snr=zero, **uses)  # type: ignore[arg-type]
+    return checked(spec), prediction
+
+
+@dataclass(frozen=True)
+class Table:
+    """sigma / alpha at t = 0 .. T - 1; `single` takes their logarithms in float32, as diffusers does."""
+
+    rhos: Array
+    single: bool
+
+    @classmethod
+    def of(cls, spec: ScheduleSpec, request: Request, *, nearly_zero: bool) -> "Table":
+        """`nearly_zero`: the class keeps a zero terminal alpha_bar a little above 0, where diffusers is followed."""
+        bars = tables.alpha_bars(spec, request.as_diffusers)
+        single = request.as_diffusers
+        return cls(tables.rhos(bars, single, nearly_zero=nearly_zero and single), single)
+
+    def at(self, timesteps: Array) -> Array:
+        """Linear in sigma / alpha between timesteps."""
+        rhos: Array = np.interp(timesteps, np.arange(len(self.rhos)), self.rhos)
+        return rhos
+
+    def timesteps(self, rhos: Array) -> Array:
+        """The way back, linear in the logarithm, within the table."""
+        logs = np.log(self.rhos.astype(np.float32)) if self.single else np.log(self.rhos)
+        timesteps: Array = np.interp(np.log(rhos), logs, np.arange(len(logs)))
+        return timesteps
+
+
+def spaced(config: Config, steps: int, *, extra: int = 0, whole: bool, last: int | None = None) -> Array:
+    """`steps` timesteps, noisiest first: the first of `steps + extra` that reach from `last` - 1 down."""
+    T = config["num_train_timesteps"]
+    if not 1 <= steps <= T:
+        raise UserError(f"{config.source}: {steps} steps of {T} timesteps", f"ask for 1 .. {T} steps")
+    spacing, last = config["timestep_spacing"], T if last is None else last
+    if spacing == "linspace":
+        even = np.linspace(0, last - 1, steps + extra)[::-1][:steps]
+        return even.round() if whole else even
+    if spacing == "leading":
+        below: Array = np.arange(steps + extra, dtype=np.float64)[::-1][:steps] * float(last // (steps + extra))
+        return below + float(config["steps_offset"])
+    count = ceil(round(last / (T / steps), 9))
+    down: Array = np.round(last - np.arange(count) * (T / steps))
+    return down - 1.0
+
+
+def respaced(config: Config, high: float, low: float, steps: int) -> Array | None:
+    """Karras, exponential or beta sigmas from high to low, or None where the config has the timesteps' own."""
+    fields = config.fields
+    chosen = [name for name in OTHER_SIGMAS if fields.get(name)]
+    if len(chosen) > 1:
+        raise config.refuse(chosen[1], f"it excludes {chosen[0]}", "set one of them")
+    high = high if fields.get("sigma_max") is None else float(fields["sigma_max"])
+    low = low if fields.get("sigma_min") is None else float(fields["sigma_min"])
+    if chosen:
+        check_ends(config, chosen[0], high, low)
+    even = np.linspace(0, 1, steps)
+    if fields.get("use_karras_sigmas"):
+        return karras(high, low, steps)
+    if fields.get("use_exponential_sigmas"):
+        return exponential(high, low, steps)
+    if fields.get("use_beta_sigmas"):
+        return np.array([low + (high - low) * beta_quantile(1 - p, 0.6, 0.6) for p in even])
+    return None
+
+
+def check_ends(config: Config, field: str, high: float, low: float) -> None:
+    """Sigmas can be laid between these two."""
+    if not 0 < low <= high < inf:
+        fix = "leave it out, or rescale_betas_zero_snr" if high == inf else "mend sigma_min and sigma_max"
+        raise config.refuse(field, f"it has no sigmas between {high:g} and {low:g}", fix)
+
+
+def karras(high: float, low: float, steps: int, rho: float = 7.0) -> Array:
+    """Karras et al. 2022, equation 5."""
+    ends = high ** (1 / rho), low ** (1 / rho)
+    return np.asarray((ends[0] + np.linspace(0, 1, steps) * (ends[1] - ends[0])) ** rho)
+
+
+def exponential(high: float, low: float, steps: int) -> Array:
+    """Even in the logarithm."""
+    return np.exp(np.linspace(log(high), log(low), steps))
+
+
+def flow_shift(config: Config, request: Request) -> float:
+    """Of `use_flow_sigmas`."""
+    mu = request.arguments.get("mu")
+    return checked_shift(config, "flow_shift", config["flow_shift"] if mu is None else e_to(mu))
+
+
+def flow_sigmas(config: Config, request: Request) -> Array:
+    """Those of `use_flow_sigmas`: from nearly 1 down, shifted; the end is left out."""
+    shift = flow_shift(config, request)
+    sigmas = np.linspace(1 - 1 / config["num_train_timesteps"], 0, request.steps + 1)[:-1]
+    return np.asarray(shift * sigmas / (1 + (shift - 1) * sigmas))
+
+
+def stretched(config: Config, sigmas: Array) -> Array:
+    """Flow sigmas, 1 - sigma stretched to end at shift_terminal. The order of operations is that of diffusers, which
+    cuts what the network is told to whole numbers."""
+    terminal = config["shift_terminal"]
+    if not 0 < terminal < 1:
+        raise config.refuse("shift_terminal", "it is the last sigma", "give a number between 0 and 1")
+    left = 1 - sigmas
+    if not left[-1] > 0:
+        raise config.refuse("shift_terminal", "one step has no end to stretch", "ask for 2 steps or more")
+    return np.asarray(1 - left / (left[-1] / (1 - terminal)))

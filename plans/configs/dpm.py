@@ -1,0 +1,272 @@
+"""Multistep and singlestep solvers in lambda: DPM-Solver, DPM-Solver++, DEIS, UniPC, SA-Solver.
+
+They lay a grid of one more point than there are steps and leave its last out, keep x as it is, and start at deviation
+1. What the network is told is cut to a whole timestep, also where the sigma belongs to none.
+"""
+
+from math import inf
+
+import numpy as np
+
+from fewstep.plans.configs.config import Config
+from fewstep.plans.configs.discrete import (
+    BETAS,
+    OTHER_SIGMAS,
+    THRESHOLDING,
+    Table,
+    check_ends,
+    flow_shift,
+    flow_sigmas,
+    respaced,
+    schedule,
+    spaced,
+    stretched,
+)
+from fewstep.plans.configs.recipe import (
+    Recipe,
+    Request,
+    call,
+    check_arguments,
+    ended,
+    lowers,
+    preserving,
+    shape_of,
+    straight,
+)
+from fewstep.plans.configs.tables import Array
+from fewstep.plans.schedule import Time
+from fewstep.plans.tracer import Solver
+
+FLOW = {"use_flow_sigmas": False, "flow_shift": 1.0}
+SHARED = {**BETAS, **OTHER_SIGMAS, **THRESHOLDING, **FLOW, "lower_order_final": True}
+SHIFTED = {"use_dynamic_shifting": False, "time_shift_type": "exponential"}
+DPM = {
+    **SHARED,
+    **SHIFTED,
+    "solver_order": 2,
+    "algorithm_type": "dpmsolver++",
+    "solver_type": "midpoint",
+    "final_sigmas_type": "zero",
+    "lambda_min_clipped": -inf,
+    "variance_type": None,
+}
+MULTISTEP = {**DPM, "euler_at_final": False, "use_lu_lambdas": False, "rescale_betas_zero_snr": False}
+SINGLESTEP = {**DPM, "lower_order_final": False}
+DEIS = {**SHARED, **SHIFTED, "solver_order": 2, "algorithm_type": "deis", "solver_type": "logrho"}
+UNIPC = {
+    **SHARED,
+    **SHIFTED,
+    "solver_order": 2,
+    "predict_x0": True,
+    "solver_type": "bh2",
+    "disable_corrector": [],
+    "final_sigmas_type": "zero",
+    "rescale_betas_zero_snr": False,
+    "sigma_min": None,
+    "sigma_max": None,
+    "shift_terminal": None,
+}
+SA = {
+    **SHARED,
+    "predictor_order": 2,
+    "corrector_order": 2,
+    "tau_func": None,
+    "algorithm_type": "data_prediction",
+    "lambda_min_clipped": -inf,
+    "variance_type": None,
+}
+
+
+def multistep(config: Config, request: Request) -> Recipe:
+    """DPMSolverMultistepScheduler."""
+    check_arguments(config, request, "mu")
+    last = _last_timestep(config, request)
+    return _recipe(config, request, multistep_solver(config, request), last=last)
+
+
+def multistep_solver(config: Config, request: Request) -> Solver:
+    """The solver of DPMSolverMultistepScheduler and its EDM form."""
+    order = _order(config, "solver_order", 3)
+    algorithm = config["algorithm_type"].replace("deis", "dpmsolver++")
+    on_noise, is_stochastic = not algorithm.endswith("++"), algorithm.startswith("sde")
+    lower, steps = lowers(config, request), request.steps
+    if on_noise and config["final_sigmas_type"] == "zero":
+        raise config.refuse("final_sigmas_type", f"algorithm_type {algorithm} diverges there", "set sigma_min")
+    if config["euler_at_final"] and not lower and config["final_sigmas_type"] == "sigma_min":
+        if order == 3 and steps > 2:
+            raise config.refuse("euler_at_final", "only the last of the third-order steps", "set lower_order_final")
+        lower = True
+    if order == 1:
+        return call(("dpm_1_sde" if on_noise else "ddpm") if is_stochastic else "ddim")
+    if order == 3 and is_stochastic and on_noise:
+        raise config.refuse("solver_order", f"{algorithm} has no such step", "set 2")
+    family = "dpm" if on_noise else "dpmpp"
+    name = f"{family}_{order}m" + ("_sde" if is_stochastic else "")
+    midpoint = config["solver_type"] != "heun"
+    # the sign of its second difference is wrong in diffusers
+    wrong = order == 3 and is_stochastic and request.as_diffusers and config.scheduler == "DPMSolverMultistepScheduler"
+    return call(name, midpoint=midpoint, lower_order_final=lower or None, diffusers_sign=wrong or None)
+
+
+def singlestep(config: Config, request: Request) -> Recipe:
+    """DPMSolverSinglestepScheduler: always the spacing `linspace`; blocks of its order, shorter ones at the end."""
+    check_arguments(config, request, "mu")
+    order = _order(config, "solver_order", 3)
+    algorithm = config["algorithm_type"].replace("deis", "dpmsolver++")
+    on_noise, is_stochastic = not algorithm.endswith("++"), algorithm.startswith("sde")
+    ends_clean = config["final_sigmas_type"] == "zero"
+    if on_noise and ends_clean:
+        raise config.refuse("final_sigmas_type", f"algorithm_type {algorithm} diverges there", "set sigma_min")
+    if order == 1:
+        solver = call("ddpm" if is_stochastic else "ddim")
+    else:
+        lower = config["lower_order_final"] or request.steps % order != 0 or ends_clean
+        name = f"{'dpm' if on_noise else 'dpmpp'}_singlestep_{order}"
+        midpoint = config["solver_type"] != "heun"
+        wrong = order == 3 and is_stochastic and not midpoint and request.as_diffusers  # diffusers' sign, as above
+        eta = 1.0 if is_stochastic else None
+        solver = call(name, midpoint=midpoint, lower_order_final=lower, eta=eta, diffusers_sign=wrong or None)
+    even = Config(config.source, config.scheduler, {**config.fields, "timestep_spacing": "linspace"})
+    return _recipe(even, request, solver, last=_last_timestep(config, request), karras_whole=True)
+
+
+def deis(config: Config, request: Request) -> Recipe:
+    """DEISMultistepScheduler, which always ends at timestep 0's sigma, or at its last one's."""
+    check_arguments(config, request, "mu")
+    order = _order(config, "solver_order", 3)
+    lower = lowers(config, request) or None
+    solver = call("ddim") if order == 1 else call(f"deis_log_rho_{order}", lower_order_final=lower)
+    return _recipe(config, request, solver, ends="last", karras_whole=True)
+
+
+def unipc(config: Config, request: Request) -> Recipe:
+    """UniPCMultistepScheduler."""
+    check_arguments(config, request, "mu")
+    order = _order(config, "solver_order", 4)
+    if not all(isinstance(step, int) for step in config["disable_corrector"]):
+        raise config.refuse("disable_corrector", "it is a list of steps", "mend the file")
+    if config.fields.get("solver_p") is not None:
+        raise config.refuse("solver_p", "plans have one solver", "leave it out")
+    if not config["lower_order_final"] and config["final_sigmas_type"] == "zero" and order > 1:
+        raise config.refuse("lower_order_final", "the step to sigma 0 diverges", "set it, or final_sigmas_type")
+    if not config["predict_x0"] and config["prediction_type"] == "flow_prediction":
+        raise config.refuse("predict_x0", "a velocity is no noise", "leave it out")
+    solver = call(
+        f"unipc_{order}",
+        bh1=(config["solver_type"] == "bh1") or None,
+        on_noise=(not config["predict_x0"]) or None,
+        lower_order_final=config["lower_order_final"] or None,
+        uncorrected=tuple(config["disable_corrector"]) or None,
+    )
+    return _recipe(config, request, solver, ends="own", karras_whole=True)
+
+
+def sa_solver(config: Config, request: Request) -> Recipe:
+    """SASolverScheduler with its own tau: 1 at timesteps 200 .. 800, 0 elsewhere."""
+    check_arguments(config, request)
+    if config["tau_func"] is not None:
+        raise config.refuse("tau_func", "a function is no number", "leave it out")
+    if config["algorithm_type"] != "data_prediction":
+        raise config.refuse("algorithm_type", "plans predict the data there", "set data_prediction")
+    predictor, corrector = _order(config, "predictor_order", 4), _order(config, "corrector_order", 4)
+    if corrector == 1:
+        raise config.refuse("corrector_order", "a corrector goes through two predictions or more", "set 2")
+    solver = call(
+        "sa_solver",
+        predictor=predictor,
+        corrector=corrector,
+        tau=1.0,
+        tau_from=200.0,
+        tau_to=800.0,
+        lower_order_final=bool(config["lower_order_final"]),
+    )
+    return _recipe(config, request, solver, ends="last", karras_whole=True, last=_last_timestep(config, request))
+
+
+def _recipe(
+    config: Config,
+    request: Request,
+    solver: Solver,
+    *,
+    ends: str = "table",
+    karras_whole: bool | None = None,
+    last: int | None = None,
+) -> Recipe:
+    """`ends`: with final_sigmas_type sigma_min (DEIS and SA-Solver know no other) respaced grids end at the table's
+    least sigma ("table") or stay at their own ("own", "last"). `karras_whole` None: unless the betas are cosine."""
+    spec, prediction = schedule(config)
+    fields = config.fields
+    if fields.get("use_dynamic_shifting") and "mu" not in request.arguments and fields["use_flow_sigmas"]:
+        raise config.refuse("use_dynamic_shifting", "it needs mu", 'give arguments={"mu": ...}')
+    to_clean = ends != "last" and config["final_sigmas_type"] == "zero"
+    if fields["use_flow_sigmas"]:
+        if any(fields[name] for name in OTHER_SIGMAS):
+            raise config.refuse("use_flow_sigmas", "with other sigmas diffusers mixes two schedules", "set one")
+        times = _flow_times(config, request, to_clean, ends)
+    else:
+        table = Table.of(spec, request, nearly_zero=True)
+        told, rhos, end = _grid(config, request, table, ends, karras_whole, last)
+        told = np.trunc(told) if request.as_diffusers else told
+        times = [preserving(float(t), float(rho)) for t, rho in zip(told, rhos, strict=True)]
+        times = ended([*times, preserving(0.0, 0.0 if to_clean else end)], request)
+    heads = 2 if str(fields.get("variance_type")).startswith("learned") else 1
+    return Recipe(spec, prediction, times, solver, start=1.0, shape=shape_of(config), heads=heads)
+
+
+def _grid(
+    config: Config, request: Request, table: Table, ends: str, karras_whole: bool | None, last: int | None
+) -> tuple[Array, Array, float]:
+    """Timesteps told, sigma / alpha there, and the sigma that follows if it is not 0."""
+    low, high = float(table.rhos[0]), float(table.rhos[-1])
+    if config.fields.get("use_lu_lambdas") and not config["use_karras_sigmas"]:
+        check_ends(config, "use_lu_lambdas", high, low)
+        rhos = np.exp(np.linspace(np.log(high), np.log(low), request.steps))
+        told = table.timesteps(rhos)
+        return (told if config["beta_schedule"] == "squaredcos_cap_v2" else told.round()), rhos, low
+    other = respaced(config, high, low, request.steps)
+    if other is None:
+        told = spaced(config, request.steps, extra=1, whole=True, last=last)
+        return told, table.at(told), low
+    told = table.timesteps(other)
+    if karras_whole is None:
+        karras_whole = config["beta_schedule"] != "squaredcos_cap_v2"
+    if config["use_karras_sigmas"] and karras_whole:
+        told = told.round()
+    return told, other, low if ends == "table" else float(other[-1])
+
+
+def _flow_times(config: Config, request: Request, to_clean: bool, ends: str) -> list[Time]:
+    T = config["num_train_timesteps"]
+    if ends == "own":  # UniPC's are sigmas from 1 down, the first a little less
+        sigmas = np.linspace(1, 1 / T, request.steps + 1)[:-1]
+        shift = flow_shift(config, request)
+        sigmas = shift * sigmas / (1 + (shift - 1) * sigmas)
+        if config["shift_terminal"]:
+            sigmas = stretched(config, sigmas)
+        sigmas[0] -= 1e-6 * (abs(sigmas[0] - 1) < 1e-6)
+    else:
+        sigmas = flow_sigmas(config, request)
+    if ends == "table" and not to_clean:
+        raise config.refuse("final_sigmas_type", "a flow has no least sigma", "set zero")
+    told = sigmas * T
+    if request.as_diffusers:
+        told = np.trunc(told)
+        sigmas = sigmas.astype(np.float32).astype(np.float64)  # near 1 the rounding shows in alpha = 1 - sigma
+    times = [straight(float(t), float(sigma)) for t, sigma in zip(told, sigmas, strict=True)]
+    return ended([*times, straight(0.0, 0.0 if to_clean else float(sigmas[-1]))], request)
+
+
+def _last_timestep(config: Config, request: Request) -> int:
+    """One more than the noisiest timestep whose lambda is at least lambda_min_clipped."""
+    spec, _ = schedule(config)
+    if spec.kind == "flow":
+        return int(config["num_train_timesteps"])
+    lams = -np.log(Table.of(spec, request, nearly_zero=True).rhos)
+    return len(lams) - int(np.searchsorted(lams[::-1], config["lambda_min_clipped"]))
+
+
+def _order(config: Config, field: str, most: int) -> int:
+    order = int(config[field])
+    if not 1 <= order <= most:
+        raise config.refuse(field, "the class does not have it", f"set 1 .. {most}")
+    return order

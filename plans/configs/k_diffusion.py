@@ -1,0 +1,120 @@
+"""Schedulers that came from k-diffusion: Euler, Heun, DPM2, their ancestral forms, LMS.
+
+Their x is x / alpha of ours, and what the network sees is x; they start at the first sigma, or with `leading` at
+deviation 1 as the network sees it.
+"""
+
+import numpy as np
+
+from fewstep.plans.configs.config import Config
+from fewstep.plans.configs.discrete import BETAS, OTHER_SIGMAS, Table, respaced, schedule, spaced
+from fewstep.plans.configs.recipe import Recipe, Request, call, check_arguments, ended, preserving, shape_of
+from fewstep.plans.schedule import Time
+
+EULER = {
+    **BETAS,
+    **OTHER_SIGMAS,
+    "interpolation_type": "linear",
+    "sigma_min": None,
+    "sigma_max": None,
+    "timestep_type": "discrete",
+    "rescale_betas_zero_snr": False,
+    "final_sigmas_type": "zero",
+}
+EULER_ANCESTRAL = {**BETAS, "rescale_betas_zero_snr": False}
+KDPM2 = {**BETAS, **OTHER_SIGMAS, "beta_start": 0.00085, "beta_end": 0.012}
+HEUN = {**KDPM2, "clip_sample": False, "clip_sample_range": 1.0}
+LMS = {**BETAS, **OTHER_SIGMAS}
+SDE = {**KDPM2, "noise_sampler_seed": None}
+
+
+def euler(config: Config, request: Request) -> Recipe:
+    """EulerDiscreteScheduler."""
+    check_arguments(config, request)
+    return _recipe(config, request, "ddim")
+
+
+def euler_ancestral(config: Config, request: Request) -> Recipe:
+    """EulerAncestralDiscreteScheduler."""
+    check_arguments(config, request)
+    _refuse_sample(config)
+    return _recipe(config, request, "ddim", eta=1.0)
+
+
+def heun(config: Config, request: Request) -> Recipe:
+    """HeunDiscreteScheduler."""
+    check_arguments(config, request)
+    return _recipe(config, request, "edm_heun")
+
+
+def kdpm2(config: Config, request: Request) -> Recipe:
+    """KDPM2DiscreteScheduler, whose Karras timesteps are whole."""
+    check_arguments(config, request)
+    _refuse_sample(config)
+    return _recipe(config, request, "dpm_2", whole_karras=True)
+
+
+def kdpm2_ancestral(config: Config, request: Request) -> Recipe:
+    """KDPM2AncestralDiscreteScheduler."""
+    check_arguments(config, request)
+    _refuse_sample(config)
+    return _recipe(config, request, "dpm_2", whole_karras=True, eta=1.0)
+
+
+def sde(config: Config, request: Request) -> Recipe:
+    """DPMSolverSDEScheduler. Its noise is one Brownian motion, drawn as a tree; that of plans has the same law."""
+    check_arguments(config, request)
+    _refuse_sample(config)
+    return _recipe(config, request, "dpmpp_sde")
+
+
+def lms(config: Config, request: Request) -> Recipe:
+    """LMSDiscreteScheduler; `order` is an argument of its step, 4 unless given."""
+    check_arguments(config, request, "order")
+    order = request.argument("order", 4)
+    return _recipe(config, request, "ddim" if order == 1 else f"lms_{order:g}")
+
+
+def _recipe(
+    config: Config, request: Request, solver: str, *, whole_karras: bool = False, eta: float | None = None
+) -> Recipe:
+    spec, prediction = schedule(config)
+    times = _times(config, request, Table.of(spec, request, nearly_zero=True), whole_karras)
+    return Recipe(
+        spec=spec,
+        prediction=prediction,
+        times=times,
+        solver=call(solver, eta=eta),
+        start=1.0 if config["timestep_spacing"] == "leading" else None,
+        scale=1 / times[-1].alpha,
+        shape=shape_of(config),
+    )
+
+
+def _times(config: Config, request: Request, table: Table, whole_karras: bool) -> list[Time]:
+    fields = config.fields
+    told = spaced(config, request.steps, whole=False)
+    rhos = table.at(told)
+    if fields.get("interpolation_type") == "log_linear":
+        # from timestep 0's sigma up to the noisiest: one more than there are steps, in diffusers
+        ends = np.log(table.rhos[-1]), np.log(table.rhos[0])
+        rhos = np.exp(np.linspace(*ends, request.steps + 1))
+        if not any(fields[name] for name in OTHER_SIGMAS):
+            raise config.refuse(
+                "interpolation_type", "it makes more sigmas than timesteps", "set use_karras_sigmas too"
+            )
+    other = respaced(config, float(rhos[0]), float(rhos[-1]), request.steps)
+    if other is not None:
+        rhos, told = other, table.timesteps(other)
+        if whole_karras and fields["use_karras_sigmas"]:
+            told = told.round()
+    if fields.get("timestep_type") == "continuous" and config["prediction_type"] == "v_prediction":
+        told = np.log(rhos) / 4
+    end = float(table.rhos[0]) if fields.get("final_sigmas_type") == "sigma_min" else 0.0
+    times = [preserving(float(t), float(rho)) for t, rho in zip(told, rhos, strict=True)]
+    return ended([*times, preserving(0.0, end)], request)
+
+
+def _refuse_sample(config: Config) -> None:
+    if config["prediction_type"] == "sample":
+        raise config.refuse("prediction_type", "the class does not have it", "use EulerDiscreteScheduler")

@@ -1,0 +1,130 @@
+"""What every scheduler class comes down to: a schedule, times, a solver, and how a run starts and ends."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import exp, inf, sqrt
+from typing import Any, Literal
+
+from fewstep.plans.configs.config import Config
+from fewstep.plans.errors import UserError
+from fewstep.plans.name import parse_plan_name
+from fewstep.plans.schedule import CLEAN, NoiseSchedule, Time
+from fewstep.plans.shaping import Clip, Shape, Threshold
+from fewstep.plans.spec import Prediction, ScheduleSpec
+from fewstep.plans.tracer import Solver
+
+Compat = Literal["diffusers", "correct"]
+NOWHERE = 1e-14  # how far, in log sigma, a step goes whose two ends are one point
+LOWERED_BELOW = 15  # steps, from where on diffusers leaves lower_order_final unheeded
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a plan is wanted for. `arguments` are those a pipeline passes to the scheduler: of `step` (eta, s_churn,
+    order) and of `set_timesteps` (mu). `even`: it also passes the sigmas of a flow, before their shift."""
+
+    steps: int
+    compat: Compat
+    arguments: Mapping[str, float] = field(default_factory=dict)
+    even: bool = False
+
+    @property
+    def as_diffusers(self) -> bool:
+        return self.compat == "diffusers"
+
+    def argument(self, name: str, default: float) -> float:
+        return self.arguments.get(name, default)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """`start`: standard deviation of the first x, None the schedule's sigma there. `scale`: what the sample is
+    multiplied by, for schedulers whose x is x / alpha of ours."""
+
+    spec: ScheduleSpec
+    prediction: Prediction
+    times: Sequence[Time]
+    solver: Solver
+    start: float | None = None
+    scale: float = 1.0
+    shape: Shape | None = None
+    heads: int = 1
+
+
+def checked(spec: ScheduleSpec) -> ScheduleSpec:
+    """The spec, if it describes a schedule."""
+    return NoiseSchedule(spec).spec
+
+
+def checked_shift(config: Config, field: str, shift: float) -> float:
+    """By what a flow's sigmas are shifted, if they stay sigmas of a flow."""
+    if not 1e-3 <= shift <= 1e3:
+        raise config.refuse(field, f"a shift by {shift:g}", "give a shift in 0.001 .. 1000")
+    return float(shift)
+
+
+def e_to(mu: float) -> float:
+    """e^mu, or a number that is out of every range where that is too large for one."""
+    return exp(min(mu, 700.0))
+
+
+def named(text: str) -> Solver:
+    """A solver by the left half of a plan's name, e.g. "dpmpp_2m(lower_order_final=True)"."""
+    return parse_plan_name(f"{text}:1").solver
+
+
+def call(solver: str, **parameters: Any) -> Solver:
+    """A solver by name with those of its parameters that are given (None is not)."""
+    given = ", ".join(f"{name}={value!r}" for name, value in parameters.items() if value is not None)
+    return named(f"{solver}({given})" if given else solver)
+
+
+def preserving(told: float, rho: float) -> Time:
+    """A time of a variance-preserving schedule by sigma / alpha."""
+    if rho == 0:
+        return CLEAN
+    return Time(told, 0.0, 1.0) if rho == inf else Time(told, 1 / sqrt(1 + rho * rho), rho / sqrt(1 + rho * rho))
+
+
+def straight(told: float, sigma: float) -> Time:
+    """A time of a flow by sigma."""
+    return CLEAN if sigma == 0 else Time(told, 1 - sigma, sigma)
+
+
+def exploding(told: float, sigma: float) -> Time:
+    """A time of a schedule with alpha = 1 by sigma."""
+    return CLEAN if sigma == 0 else Time(told, 1.0, sigma)
+
+
+def ended(times: list[Time], request: Request) -> list[Time]:
+    """Some schedulers end with a step to where they are: it costs an evaluation and changes nothing, but counts where
+    the order falls in the last steps. As diffusers has it, it goes a hair's breadth; correct is to drop it."""
+    s, t = times[-2:]
+    if abs(t.lam - s.lam) > 1e-5:
+        return times
+    if not request.as_diffusers:
+        return times[:-1]
+    return [*times[:-1], Time(t.network, s.alpha * (1 + NOWHERE * s.sigma**2), s.sigma * (1 - NOWHERE * s.alpha**2))]
+
+
+def shape_of(config: Config) -> Shape | None:
+    """Dynamic thresholding goes before clipping, as in diffusers."""
+    fields = config.fields
+    if fields.get("thresholding"):
+        return Threshold(fields["dynamic_thresholding_ratio"], max(fields["sample_max_value"], 1.0))
+    if fields.get("clip_sample"):
+        return Clip(-fields["clip_sample_range"], fields["clip_sample_range"])
+    return None
+
+
+def lowers(config: Config, request: Request) -> bool:
+    """diffusers heeds lower_order_final only where steps are few."""
+    return bool(config["lower_order_final"]) and (request.steps < LOWERED_BELOW or not request.as_diffusers)
+
+
+def check_arguments(config: Config, request: Request, *known: str) -> None:
+    """No argument that the class does not take."""
+    for name in request.arguments:
+        if name not in known:
+            takes = f"it takes {', '.join(known)}" if known else "it takes none"
+            raise UserError(f"{config.source}: {config.scheduler} has no argument {name!r}", takes)

@@ -1,0 +1,77 @@
+"""Tables of alpha_bar = alpha^2 and sigma / alpha over the training timesteps, as diffusers computes them or exactly.
+
+diffusers keeps betas and their products in float32, which moves its sigma at timestep 0 by a few parts in 10 000 and
+decides, where it truncates timesteps to whole numbers, which one is taken. `single` repeats that arithmetic.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.plans import paths
+from fewstep.plans.spec import ScheduleSpec
+
+Array = NDArray[np.float64]
+Float32 = NDArray[np.float32]
+NEARLY_ZERO = 2.0**-24  # what its k-diffusion and DPM classes take for an alpha_bar of 0
+
+
+def alpha_bars(spec: ScheduleSpec, single: bool) -> Array:
+    """alpha_bar_t, t = 0 .. T - 1."""
+    if single:
+        bars: Array = _single(spec).astype(np.float64)
+        return bars
+    lams = paths.table(spec)
+    with np.errstate(over="ignore"):
+        return np.asarray(1 / (1 + np.exp(-2 * lams)))
+
+
+def rhos(bars: Array, single: bool, *, nearly_zero: bool = False) -> Array:
+    """sigma / alpha of alpha_bars; `nearly_zero` keeps the last finite where alpha_bar is 0 there."""
+    if nearly_zero and bars[-1] < NEARLY_ZERO:
+        bars = np.append(bars[:-1], NEARLY_ZERO)
+    if single:
+        short = bars.astype(np.float32)
+        with np.errstate(divide="ignore", over="ignore"):
+            rounded: Array = np.sqrt((1 - short) / short).astype(np.float64)
+        return rounded
+    with np.errstate(divide="ignore"):
+        return np.asarray(np.sqrt((1 - bars) / bars))
+
+
+def _single(spec: ScheduleSpec) -> Float32:
+    betas = _betas(spec)
+    if spec.zero_terminal_snr:
+        root = np.sqrt(_products(1 - betas))
+        first, last = root[0], root[-1]
+        bar = ((root - last) * (first / (first - last))) ** 2
+        betas = 1 - np.concatenate([bar[:1], bar[1:] / bar[:-1]])
+    return _products(1 - betas)
+
+
+def _products(alphas: Float32) -> Float32:
+    """A running product, kept in double and rounded at each place: torch's cumprod on a CPU."""
+    products: Float32 = np.cumprod(alphas.astype(np.float64)).astype(np.float32)
+    return products
+
+
+def _betas(spec: ScheduleSpec) -> Float32:
+    T, start, end = spec.timesteps, spec.beta_start, spec.beta_end
+    if spec.kind == "linear":
+        return _linspace(start, end, T)
+    if spec.kind == "scaled-linear":
+        return _linspace(start**0.5, end**0.5, T) ** 2
+    if spec.kind == "sigmoid":
+        steep = _linspace(-6, 6, T)
+        return np.asarray((1 / (1 + np.exp(-steep))) * np.float32(end - start) + np.float32(start), np.float32)
+    return paths.betas(spec).astype(np.float32)
+
+
+def _linspace(start: float, end: float, count: int) -> Float32:
+    """From both ends towards the middle in float32, as torch does."""
+    first, last = np.float32(start), np.float32(end)
+    step = np.float32((last - first) / np.float32(max(count - 1, 1)))
+    i = np.arange(count)
+    made = np.where(
+        i < count // 2, first + step * i.astype(np.float32), last - step * (count - 1 - i).astype(np.float32)
+    )
+    return made.astype(np.float32)

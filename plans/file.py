@@ -1,0 +1,136 @@
+"""Plans as JSON: written with all their digits, read defensively, plans of the schema before this one too."""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import msgspec
+
+from fewstep.plans import guidance, shaping
+from fewstep.plans.errors import UserError
+from fewstep.plans.noise import DRAWS_LIMIT
+from fewstep.plans.plan import SCHEMA, Plan, Row, Step, Term, tensor_problem
+
+FIX = "compile it again (a plan NAME:STEPS needs no file)"
+FLOAT32_LIMIT = float.fromhex("0x1.fffffep+127")  # the state is float32
+HEADS_LIMIT = 64  # outputs of a network; real ones have one to three
+
+
+def encode(plan: Plan) -> bytes:
+    """JSON; floats keep all their digits, so that decoding gives the same plan back."""
+    return msgspec.json.encode(plan)
+
+
+def decode(data: bytes, source: str = "plan") -> Plan:
+    """A plan from JSON, checked: schema, shapes of every row, finite numbers. `source` names it in errors."""
+    try:
+        raw = msgspec.json.decode(data)
+        schema = raw.get("schema") if isinstance(raw, dict) else None
+        if isinstance(schema, int) and schema > SCHEMA:
+            raise UserError(f"{source} has plan schema {schema}, this version reads up to {SCHEMA}", "update fewstep")
+        plan = msgspec.convert(_from_schema_1(raw), Plan) if schema == 1 else msgspec.json.decode(data, type=Plan)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{source} is no plan: {error}", FIX) from None
+    if plan.schema != SCHEMA:
+        raise UserError(f"{source} has plan schema {plan.schema}, this version reads {SCHEMA} and 1", FIX)
+    problem = _problem(plan)
+    if problem:
+        raise UserError(f"{source} is damaged: {problem}", FIX)
+    return plan
+
+
+def _from_schema_1(raw: dict[str, Any]) -> dict[str, Any]:
+    """Schema 1 had one head, no given tensors and no shape but the clip; its guidance was a number."""
+    added: dict[str, Any] = {"to": None, "alpha": None, "sigma": None, "heads": 1, "terms": []}
+    steps = []
+    for old in raw["steps"]:
+        step = {name: value for name, value in old.items() if name != "clip"} | added
+        clip = old["clip"]
+        step["shape"] = None if clip is None else clip | {"type": "clip"}
+        step["shape_of"] = [] if clip is None else [old["x0"]]
+        if clip is not None:
+            step["x0"] = [0.0] * len(old["x0"]) + [1.0]
+        steps.append(step)
+    weight = raw["guidance"]
+    form = None if weight is None or weight == 1 else {"type": "cfg", "weight": weight}
+    return raw | {
+        "schema": SCHEMA,
+        "guidance": form,
+        "strength": None,
+        "given": [],
+        "start_terms": [],
+        "tensors": [],
+        "steps": steps,
+    }
+
+
+def _problem(plan: Plan) -> str | None:
+    """What is wrong with a plan's tables, or None."""
+    K = plan.rows
+    if not plan.steps:
+        return "it has no steps"
+    if K < 1 or not (plan.start_draws or plan.given):
+        return "it has no state, or nothing to start it from"
+    if len(set(plan.given)) < len(plan.given) or not all(name.isprintable() and name for name in plan.given):
+        return f"it is given {list(plan.given)}"
+    for draw in (*plan.start_draws, *(draw for step in plan.steps for draw in step.draws)):
+        if not 0 <= draw < DRAWS_LIMIT:
+            return f"there is no draw {draw}"
+    if plan.guidance is not None and (wrong := guidance.problem(plan.guidance)):
+        return f"its guidance {wrong}"
+    if wrong := tensor_problem(plan.tensors):
+        return wrong
+    begins = len(plan.given) + len(plan.start_draws)
+    if wrong := _terms_problem("start", plan.start_terms, K, begins, len(plan.tensors)):
+        return wrong
+    shapes: list[tuple[str, Sequence[Row], int, int]] = [
+        ("start", plan.start, K, begins),
+        ("output", (plan.output,), 1, K),
+    ]
+    for i, step in enumerate(plan.steps):
+        wrong = _step_problem(step, K, len(plan.tensors))
+        if wrong:
+            return f"steps[{i}] {wrong}"
+        shapes += [(f"steps[{i}].{name}", table, lines, width) for name, table, lines, width in _step_shapes(step, K)]
+    for name, table, height, width in shapes:
+        if len(table) != height or any(len(row) != width for row in table):
+            return f"{name} is not {height} x {width}"
+        if not all(abs(number) <= FLOAT32_LIMIT for row in table for number in row):  # nor NaN
+            return f"{name} holds a number that is not finite"
+    return None
+
+
+def _step_problem(step: Step, rows: int, tensors: int) -> str | None:
+    if not step.branches or len(set(step.branches)) < len(step.branches):
+        return f"evaluates the branches {list(step.branches)}"
+    if not 1 <= step.heads <= HEADS_LIMIT:
+        return f"has {step.heads} heads"
+    if step.group < 0:
+        return f"has group {step.group}"
+    if step.shape is not None and (wrong := shaping.problem(step.shape)):
+        return wrong
+    if not all(math.isfinite(number) for number in (step.time, step.to or 0, step.lam or 0)):
+        return "has a time that is not finite"
+    return _terms_problem("update", step.terms, rows, _columns(step, rows), tensors)
+
+
+def _columns(step: Step, rows: int) -> int:
+    """Columns of a step's update."""
+    return rows + len(step.branches) * step.heads + (step.shape is not None) + len(step.draws)
+
+
+def _step_shapes(step: Step, rows: int) -> Iterator[tuple[str, Sequence[Row], int, int]]:
+    """(name, table, lines, columns) of each table of a step."""
+    seen = rows + len(step.branches) * step.heads
+    yield "input", (step.input,), 1, rows
+    yield "shape_of", step.shape_of, 0 if step.shape is None else shaping.values_wanted(step.shape), seen
+    yield "x0", (step.x0,), 1, seen + (step.shape is not None)
+    yield "update", step.update, rows, _columns(step, rows)
+
+
+def _terms_problem(name: str, terms: Sequence[Term], rows: int, columns: int, tensors: int) -> str | None:
+    for term in terms:
+        known = 0 <= term.row < rows and 0 <= term.tensor < tensors
+        if not (known and (term.column is None or 0 <= term.column < columns)):
+            return f"{name} has a term for row {term.row}, column {term.column} and tensor {term.tensor}"
+    return None

@@ -1,0 +1,33 @@
+"""Grids of times: `grid(schedule, steps, *, parameters) -> times`, `steps` + 1 of them from noisy to clean.
+
+`__all__` is what a plan's name may end with ("dpmpp_2m:8@karras"); `ALIASES` are other names in use.
+"""
+
+from fewstep.plans.grids.flows import dynamic_shift, flow_shift
+from fewstep.plans.grids.sigmas import beta, exponential, karras, uniform_lambda
+from fewstep.plans.grids.tables import ays_sd, ays_sdxl, ays_svd, custom, table
+from fewstep.plans.grids.timesteps import lcm, leading, linspace, quadratic, trailing
+
+__all__ = [
+    "ays_sd",
+    "ays_sdxl",
+    "ays_svd",
+    "beta",
+    "custom",
+    "dynamic_shift",
+    "exponential",
+    "flow_shift",
+    "karras",
+    "lcm",
+    "leading",
+    "linspace",
+    "quadratic",
+    "table",
+    "trailing",
+    "uniform_lambda",
+]
+
+ALIASES = {
+    "edm": "karras(rho=7, sigma_min=0.002, sigma_max=80)",  # Karras et al. 2022, table 1
+    "polyexponential": "exponential",
+}

@@ -1,0 +1,53 @@
+"""What all grids share: how many steps there may be, and where a grid ends."""
+
+import math
+from collections.abc import Sequence
+
+from fewstep.plans.errors import UserError
+from fewstep.plans.schedule import CLEAN, NoiseSchedule, Time, check_times
+
+STEPS_LIMIT = 10_000  # continuous time has no timesteps to run out of
+
+
+def check_steps(schedule: NoiseSchedule, steps: int, *, distinct: bool = True) -> None:
+    """Positive, and no more than there are timesteps (`distinct`: the grid visits each once at most)."""
+    if steps < 1:
+        raise UserError(f"{steps} steps make no sample", "ask for at least 1")
+    if steps > STEPS_LIMIT:
+        raise UserError(f"{steps} steps are more than a plan holds", f"ask for at most {STEPS_LIMIT}")
+    T = schedule.timesteps
+    if distinct and T is not None and steps > T:
+        raise UserError(
+            f"{steps} steps on schedule {schedule.name}, which has {T} timesteps", f"ask for at most {T} steps"
+        )
+
+
+def ended(schedule: NoiseSchedule, times: Sequence[Time], final_sigma: float | None) -> tuple[Time, ...]:
+    """The times, then the clean end, or the point where sigma / alpha is `final_sigma`. Checked to lose noise."""
+    if final_sigma is not None and not 0 <= final_sigma < math.inf:
+        raise UserError(f"a grid cannot end at sigma {final_sigma:g}", "give a positive number, or leave it out")
+    end = schedule.at_rho(final_sigma) if final_sigma else CLEAN
+    check_times([*times, end])
+    return (*times, end)
+
+
+def sigma_span(
+    schedule: NoiseSchedule, sigma_min: float | None, sigma_max: float | None, grid: str
+) -> tuple[float, float]:
+    """(sigma_min, sigma_max) in sigma / alpha; None is the schedule's own, and where that is 0 or infinite (both ends
+    of a flow) that of the point a thousandth of its time inside."""
+    path = schedule.path
+    inside = (path.last - path.first) / 1000
+    low = _rho(schedule.cleanest) or _rho(schedule.time(path.first + inside))
+    high = _rho(schedule.noisiest)
+    high = high if high < math.inf else _rho(schedule.time(path.last - inside))
+    low, high = low if sigma_min is None else sigma_min, high if sigma_max is None else sigma_max
+    if not 0 < low < high < math.inf:
+        raise UserError(
+            f"grid {grid} from sigma {high:g} to {low:g}", "give sigma_min and sigma_max with 0 < sigma_min < sigma_max"
+        )
+    return low, high
+
+
+def _rho(time: Time) -> float:
+    return time.sigma / time.alpha if time.alpha else math.inf

@@ -1,0 +1,109 @@
+"""Grids over sigma / alpha, the sigma of EDM and k-diffusion: the network's time is looked up, and may be fractional.
+
+All take `sigma_min` and `sigma_max` (None: the schedule's own ends) and place `steps` times from one to the other, both
+evaluated, before the clean end; with `final_sigma` the times go down to it instead, and end there.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.plans.errors import UserError
+from fewstep.plans.grids.beta_quantile import beta_quantile
+from fewstep.plans.grids.ends import check_steps, ended, sigma_span
+from fewstep.plans.schedule import NoiseSchedule, Time
+
+Array = NDArray[np.float64]
+
+
+def karras(
+    schedule: NoiseSchedule,
+    steps: int,
+    *,
+    rho: float = 7.0,
+    sigma_min: float | None = None,
+    sigma_max: float | None = None,
+    final_sigma: float | None = None,
+) -> tuple[Time, ...]:
+    """Even in sigma^(1 / rho): Karras et al. 2022, arXiv 2206.00364, equation 5. rho 1 is even in sigma; the larger,
+    the more steps at little noise."""
+    _positive("karras", "rho", rho)
+
+    def place(low: float, high: float, even: Array) -> Array:
+        return np.asarray((high ** (1 / rho) + even * (low ** (1 / rho) - high ** (1 / rho))) ** rho)
+
+    return _placed("karras", place, schedule, steps, sigma_min, sigma_max, final_sigma)
+
+
+def exponential(
+    schedule: NoiseSchedule,
+    steps: int,
+    *,
+    rho: float = 1.0,
+    sigma_min: float | None = None,
+    sigma_max: float | None = None,
+    final_sigma: float | None = None,
+) -> tuple[Time, ...]:
+    """Even in log sigma, or with rho in its rho-th power of the way (k-diffusion's exponential and polyexponential)."""
+    _positive("exponential", "rho", rho)
+
+    def place(low: float, high: float, even: Array) -> Array:
+        return np.asarray(low * (high / low) ** ((1 - even) ** rho))
+
+    return _placed("exponential", place, schedule, steps, sigma_min, sigma_max, final_sigma)
+
+
+def uniform_lambda(
+    schedule: NoiseSchedule,
+    steps: int,
+    *,
+    sigma_min: float | None = None,
+    sigma_max: float | None = None,
+    final_sigma: float | None = None,
+) -> tuple[Time, ...]:
+    """Even in lambda = log(alpha / sigma), the variable DPM-Solver integrates in: Lu et al. 2022, arXiv 2206.00927."""
+    return exponential(schedule, steps, sigma_min=sigma_min, sigma_max=sigma_max, final_sigma=final_sigma)
+
+
+def beta(
+    schedule: NoiseSchedule,
+    steps: int,
+    *,
+    a: float = 0.6,
+    b: float = 0.6,
+    sigma_min: float | None = None,
+    sigma_max: float | None = None,
+    final_sigma: float | None = None,
+) -> tuple[Time, ...]:
+    """Quantiles of Beta(a, b), stretched over sigma: Lee et al. 2024, arXiv 2407.12173. Below 1 the ends are denser."""
+    _positive("beta", "a", a)
+    _positive("beta", "b", b)
+
+    def place(low: float, high: float, even: Array) -> Array:
+        return np.array([low + (high - low) * beta_quantile(1 - p, a, b) for p in even])
+
+    return _placed("beta", place, schedule, steps, sigma_min, sigma_max, final_sigma)
+
+
+def _placed(
+    grid: str,
+    place: Callable[[float, float, Array], Array],
+    schedule: NoiseSchedule,
+    steps: int,
+    sigma_min: float | None,
+    sigma_max: float | None,
+    final_sigma: float | None,
+) -> tuple[Time, ...]:
+    """`place(low, high, even)` gives sigmas from high to low for `even` from 0 to 1."""
+    check_steps(schedule, steps, distinct=False)
+    low, high = sigma_span(schedule, final_sigma or sigma_min, sigma_max, grid)
+    count = steps + bool(final_sigma)
+    sigmas = place(low, high, np.linspace(0, 1, count))
+    times = [schedule.at_rho(float(sigma)) for sigma in sigmas[:steps]]
+    return ended(schedule, times, final_sigma)
+
+
+def _positive(grid: str, name: str, value: float) -> None:
+    if not 0.01 <= value <= 100:
+        raise UserError(f"grid {grid}({name}={value:g})", "give a number in 0.01 .. 100")

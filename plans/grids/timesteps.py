@@ -1,0 +1,97 @@
+"""Grids over the network's time: even in it, or in its square root. Tables get whole timesteps, as trained."""
+
+import math
+
+import numpy as np
+
+from fewstep.plans.errors import UserError
+from fewstep.plans.grids.ends import check_steps, ended
+from fewstep.plans.schedule import NoiseSchedule, Time
+
+
+def trailing(schedule: NoiseSchedule, steps: int, *, final_sigma: float | None = None) -> tuple[Time, ...]:
+    """Even from the noisiest time on, the last step the same as the others: Lin et al. 2024, arXiv 2305.08891, table 2.
+
+    It starts at the noisiest trained timestep, as a sampler that starts from pure noise must. Kinds without timesteps
+    are even in the process's own time; EDM's then has the grid `karras`, which reaches sigma_min.
+    """
+    check_steps(schedule, steps)
+    T = schedule.timesteps
+    if T is not None:
+        times = [schedule.time(float(round(T - i * T / steps) - 1)) for i in range(steps)]
+    elif schedule.cleanest.sigma > 0:
+        times = [schedule.clock(1 - i / max(steps - 1, 1)) for i in range(steps)]
+    else:
+        times = [schedule.clock(1 - i / steps) for i in range(steps)]
+    return ended(schedule, times, final_sigma)
+
+
+def linspace(
+    schedule: NoiseSchedule, steps: int, *, last: float | None = None, final_sigma: float | None = None
+) -> tuple[Time, ...]:
+    """Even from the noisiest time to the cleanest (Nichol & Dhariwal 2021, arXiv 2102.09672), both evaluated.
+
+    `last` is the network time of the last evaluation: None is timestep 0 of a table, a thousandth of the way in a flow,
+    3 / 100 in an OU process (Richter et al. 2023), sigma_min elsewhere.
+    """
+    check_steps(schedule, steps)
+    path = schedule.path
+    if last is None:
+        last = path.first + (path.last - path.first) * {"flow": 0.001, "ou": 0.03}.get(schedule.spec.kind, 0.0)
+    if not path.first <= last < path.last:
+        raise UserError(
+            f"grid linspace(last={last:g}) on schedule {schedule.name}",
+            f"give a time in {path.first:g} .. {path.last:g}",
+        )
+    even = np.linspace(path.last, last, steps)
+    return ended(schedule, [schedule.time(t) for t in _whole(schedule, even)], final_sigma)
+
+
+def leading(
+    schedule: NoiseSchedule, steps: int, *, offset: int = 0, final_sigma: float | None = None
+) -> tuple[Time, ...]:
+    """Even from `offset` up, T // steps apart: the grid of DDPM and DDIM, which stops short of the noisiest time.
+
+    Samplers that start from pure noise should not take it (Lin et al. 2024, arXiv 2305.08891); it is for parity.
+    """
+    check_steps(schedule, steps)
+    T = _timesteps(schedule, "leading")
+    times = [schedule.time(float(i * (T // steps) + offset)) for i in reversed(range(steps))]
+    return ended(schedule, times, final_sigma)
+
+
+def quadratic(
+    schedule: NoiseSchedule, steps: int, *, reach: float = 1.0, final_sigma: float | None = None
+) -> tuple[Time, ...]:
+    """Even in the square root of the timestep (Song, Meng, Ermon 2021, arXiv 2010.02502, appendix D.2), from `reach`
+    times the noisiest one (its published code has 0.8) to timestep 0."""
+    check_steps(schedule, steps)
+    T = _timesteps(schedule, "quadratic")
+    if not 0 < reach <= 1:
+        raise UserError(f"grid quadratic(reach={reach:g})", "give a share of the timesteps, in 0 .. 1")
+    even = np.linspace(math.sqrt(reach * (T - 1)), 0, steps) ** 2
+    return ended(schedule, [schedule.time(t) for t in _whole(schedule, even)], final_sigma)
+
+
+def lcm(
+    schedule: NoiseSchedule, steps: int, *, original_steps: int = 50, final_sigma: float | None = None
+) -> tuple[Time, ...]:
+    """Some of the `original_steps` timesteps that a consistency model was distilled at: Luo et al. 2023,
+    arXiv 2310.04378."""
+    check_steps(schedule, steps)
+    T = _timesteps(schedule, "lcm")
+    if not steps <= original_steps <= T:
+        raise UserError(f"{steps} of {original_steps} original steps of {schedule.name}", "ask for fewer steps")
+    trained = np.arange(original_steps, 0, -1) * (T // original_steps) - 1
+    chosen = np.floor(np.linspace(0, original_steps, steps, endpoint=False)).astype(int)
+    return ended(schedule, [schedule.time(float(t)) for t in trained[chosen]], final_sigma)
+
+
+def _timesteps(schedule: NoiseSchedule, grid: str) -> int:
+    if schedule.timesteps is None:
+        raise UserError(f"grid {grid} on schedule {schedule.name}, which has no timesteps", "use trailing or karras")
+    return schedule.timesteps
+
+
+def _whole(schedule: NoiseSchedule, times: np.ndarray) -> list[float]:
+    return [float(t) for t in (times.round() if schedule.timesteps else times)]

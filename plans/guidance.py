@@ -1,0 +1,170 @@
+"""Guidance: how the outputs of several branches become one, as numbers that are folded into a plan.
+
+A branch is the same network under other conditions: "cond" is given the caller's, "uncond" the null values; any other
+name is the caller's to define (`Sampler.sample(branches=...)`): a negative prompt, a perturbed attention, one of two
+conditions left out. Each form gives, for evaluation i at lambda, the weights w_b of o = sum_b w_b o_b, which sum to 1.
+A network that takes its guidance weight as a condition (a distilled one) needs none of this.
+"""
+
+import sys
+from collections.abc import Sequence
+from itertools import chain
+from math import isfinite
+from numbers import Real
+
+from fewstep.plans.canonical import canonical
+from fewstep.plans.errors import UserError
+from fewstep.plans.spec import Strict
+
+COND, UNCOND = "cond", "uncond"
+TERMS_LIMIT = 16  # of LinearAg: each is a row of the state
+FIX = "see fewstep.plans.guidance for what it takes"
+
+
+class Cfg(Strict, frozen=True, tag="cfg"):
+    """Classifier-free guidance (Ho & Salimans 2022, arXiv 2207.12598): o = o_uncond + w (o_cond - o_uncond).
+
+    weight: w, or one for each evaluation in turn, the last for all that follow. 1 evaluates the conditional branch
+        alone, so (7.5, 7.5, 7.5, 1.0) is guidance that ends after three (Castillo et al. 2023, arXiv 2312.12487).
+    interval: guide only where low <= lambda < high (Kynkaanniemi et al. 2024, arXiv 2404.07724), w = 1 elsewhere.
+    """
+
+    weight: float | tuple[float, ...]
+    interval: tuple[float, float] | None = None
+
+
+class CfgPlusPlus(Strict, frozen=True, tag="cfg++"):
+    """CFG++ (Chung et al. 2024, arXiv 2406.08070): x0 from o_uncond + weight (o_cond - o_uncond), weight in [0, 1], and
+    the noise that is put back from o_uncond alone."""
+
+    weight: float
+
+
+class Branches(Strict, frozen=True, tag="branches"):
+    """Any number of named branches with fixed weights, which sum to 1.
+
+    InstructPix2Pix (Brooks et al. 2023, arXiv 2211.09800, equation 3) with s_I and s_T is uncond: 1 - s_I, image:
+    s_I - s_T, cond: s_T. Perturbed-attention guidance (Ahn et al. 2024, arXiv 2403.17377) is cond: 1 + s,
+    perturbed: -s.
+    """
+
+    weights: dict[str, float]
+
+
+class LinearAg(Strict, frozen=True, tag="linear-ag"):
+    """Classifier-free guidance whose unconditional output is, from evaluation `after` on, a linear combination of
+    earlier outputs (LinearAG: Castillo et al. 2023, arXiv 2312.12487, section 5.2).
+
+    cond: coefficients of o_cond at this evaluation, the one before, and so on; uncond: of o_uncond at the one before
+    this, the one before that, and so on (an estimate counts as an output). Fitted by least squares on trajectories.
+    """
+
+    weight: float
+    after: int
+    cond: tuple[float, ...]
+    uncond: tuple[float, ...]
+
+
+Guidance = Cfg | CfgPlusPlus | Branches | LinearAg
+
+
+def as_guidance(given: float | Guidance | None) -> Guidance | None:
+    """A number stands for `Cfg(number)`; None and 1 for the conditional branch alone.
+
+    Raises UserError for what is no guidance, or whose numbers make no sense.
+    """
+    if given is None:
+        return None
+    if isinstance(given, Guidance):
+        form = canonical(given, FIX)
+        if wrong := problem(form):
+            raise UserError(f"the guidance {form} {wrong}", FIX)
+        return form
+    if isinstance(given, bool) or not (isinstance(given, Real) and abs(given) <= sys.float_info.max):
+        raise UserError(f"guidance {given!r} is no finite number", "give a weight such as 2.0, or leave it out")
+    return None if given == 1 else Cfg(float(given))
+
+
+def problem(guidance: Guidance) -> str | None:
+    """What is wrong with the numbers of a guidance, or None."""
+    if not all(map(isfinite, _numbers(guidance))):
+        return "holds a number that is not finite"
+    if isinstance(guidance, Branches):
+        if not guidance.weights or abs(sum(guidance.weights.values()) - 1) > 1e-9:
+            return "has weights that do not sum to 1"
+    elif isinstance(guidance, LinearAg):
+        if len(guidance.cond) + len(guidance.uncond) > TERMS_LIMIT:
+            return f"has more than {TERMS_LIMIT} terms"
+        if guidance.after < max(len(guidance.cond) - 1, len(guidance.uncond), 1):
+            return f"leaves the unconditional branch out after {guidance.after} evaluations, before it has its terms"
+    elif isinstance(guidance, CfgPlusPlus):
+        if not 0 <= guidance.weight <= 1:
+            return f"has the weight {guidance.weight:g}, which is not from 0 to 1"
+    elif isinstance(guidance, Cfg):
+        if guidance.weight == ():
+            return "has no weight"
+        if guidance.interval is not None and not guidance.interval[0] < guidance.interval[1]:
+            return f"has the interval {guidance.interval}"
+    return None
+
+
+def describe(guidance: Guidance | None) -> str:
+    """In words: the weight alone, where that says it all."""
+    if guidance is None:
+        return "none"
+    weight = weight_of(guidance)
+    return str(guidance) if weight is None else f"{weight:g}"
+
+
+def weight_of(guidance: Guidance | None) -> float | None:
+    """The weight that a caller would write for this guidance; None for the conditional branch alone, and for every form
+    that one number does not say."""
+    if isinstance(guidance, Cfg) and not isinstance(guidance.weight, tuple) and guidance.interval is None:
+        return guidance.weight
+    return None
+
+
+def needs_null(guidance: Guidance | None) -> bool:
+    """Whether some evaluation asks for the unconditional branch."""
+    if isinstance(guidance, Branches):
+        return bool(guidance.weights.get(UNCOND))
+    if isinstance(guidance, Cfg):
+        weights = guidance.weight if isinstance(guidance.weight, tuple) else (guidance.weight,)
+        return any(weight != 1 for weight in weights)
+    return guidance is not None
+
+
+def weights(guidance: Guidance | None, evaluation: int, lam: float) -> dict[str, float]:
+    """Branches and their weights in the guided output of an evaluation, which is at `lam`. What has weight 0 is left
+    out, except where a form reads it for more than the sum."""
+    if guidance is None:
+        return {COND: 1.0}
+    if isinstance(guidance, Branches):
+        given = dict(guidance.weights)
+    else:
+        w = _weight(guidance, evaluation, lam)
+        given = {COND: w, UNCOND: 1 - w}
+        if isinstance(guidance, CfgPlusPlus | LinearAg):
+            return given  # both, whatever the weight: more than the weighted sum is made of them
+    return {branch: weight for branch, weight in given.items() if weight != 0}
+
+
+def _weight(guidance: Cfg | CfgPlusPlus | LinearAg, evaluation: int, lam: float) -> float:
+    if not isinstance(guidance, Cfg):
+        return guidance.weight
+    if guidance.interval is not None and not guidance.interval[0] <= lam < guidance.interval[1]:
+        return 1.0
+    if isinstance(guidance.weight, tuple):
+        return guidance.weight[min(evaluation, len(guidance.weight) - 1)]
+    return guidance.weight
+
+
+def _numbers(guidance: Guidance) -> Sequence[float]:
+    if isinstance(guidance, Branches):
+        return tuple(guidance.weights.values())
+    if isinstance(guidance, LinearAg):
+        return (guidance.weight, *guidance.cond, *guidance.uncond)
+    if isinstance(guidance, CfgPlusPlus):
+        return (guidance.weight,)
+    weights = guidance.weight if isinstance(guidance.weight, tuple) else (guidance.weight,)
+    return tuple(chain(weights, guidance.interval or ()))

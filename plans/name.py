@@ -1,0 +1,171 @@
+"""The name of a plan: which solver, how many steps, over which grid of times.
+
+    SOLVER[(parameter=value, ...)]:STEPS[@GRID[(parameter=value, ...)]]
+
+e.g. "dpmpp_2m:8", "ddim(eta=0.5):10@karras(rho=5)", "ddim:4@flow_shift(shift=3)". Solvers are the functions of
+`fewstep.plans.solvers`, grids those of `fewstep.plans.grids`; what the parentheses may set are their parameters
+after the first two. `ALIASES` of those modules are the literature's other names, which the canonical form spells out.
+A name is read by the grammar of Python's literals and never evaluated.
+"""
+
+import ast
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from types import ModuleType, UnionType
+from typing import Any, get_args, get_type_hints
+
+from fewstep.plans import grids, solvers
+from fewstep.plans.errors import UserError
+from fewstep.plans.schedule import NoiseSchedule, Time
+from fewstep.plans.tracer import Solver
+
+Grid = Callable[[NoiseSchedule, int], tuple[Time, ...]]
+Value = bool | int | float | tuple[float, ...]
+
+DIGITS = 9  # of a number of steps: far more than any plan has
+LENGTH = 4000  # characters of a name: some hundreds of custom times
+LARGEST = 1e300  # of a parameter
+DEFAULT_GRID = "trailing"
+NUMBERS = tuple[float, ...]
+WORDS: dict[Any, str] = {
+    bool: "True or False",
+    int: "a whole number",
+    float: "a number",
+    NUMBERS: "a list of numbers",
+}
+
+
+@dataclass(frozen=True)
+class PlanName:
+    """A name that was read. `solver` and `grid` have their parameters bound; `text` is the name in canonical form:
+    parameters sorted, those at their defaults left out, and the default grid too."""
+
+    text: str
+    solver: Solver
+    steps: int
+    grid: Grid
+
+
+def parse_plan_name(name: str) -> PlanName:
+    """Read a plan's name; what is wrong with it is one line that says what there is instead."""
+    if len(name) > LENGTH:
+        raise UserError(f"a plan's name has {len(name)} characters", f"use at most {LENGTH}")
+    what, _, rest = name.partition(":")
+    count, at, where = rest.partition("@")
+    _refuse_other_tools(what.strip(), count.strip(), where.strip(), name)
+    solver, solver_text = _call(what.strip(), name, "solver", solvers)
+    count = count.strip()
+    if not (count.isascii() and count.isdecimal()) or len(count) > DIGITS:
+        raise UserError(
+            f"plan '{name}' does not say how many steps, as a positive whole number", f"write it as {solver_text}:8"
+        )
+    grid, grid_text = _call(where.strip(), name, "grid", grids) if at else (grids.trailing, DEFAULT_GRID)
+    text = f"{solver_text}:{int(count)}" + ("" if grid_text == DEFAULT_GRID else f"@{grid_text}")
+    return PlanName(text, solver, int(count), grid)
+
+
+def parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """What a name's parentheses may set of a solver or grid: its parameters after the first two."""
+    return dict(list(inspect.signature(function).parameters.items())[2:])
+
+
+def _refuse_other_tools(what: str, count: str, where: str, name: str) -> None:
+    """A solver's name that another tool has is told in ours."""
+    if what in solvers.__all__ or what in solvers.ALIASES or "(" in what:
+        return
+    from fewstep.plans.other_names import translated  # for this message alone
+
+    meant = translated(what)
+    if meant is not None:
+        solver, grid = meant
+        steps = count if count.isascii() and count.isdecimal() and len(count) <= DIGITS else "8"
+        behind = where or grid
+        fix = f"write {solver}:{steps}{f'@{behind}' if behind else ''}"
+        raise UserError(f"unknown solver '{what}' in plan '{name}'", f"{fix}; `fewstep plan --list` has all")
+
+
+def _call(text: str, name: str, kind: str, there: ModuleType) -> tuple[Any, str]:
+    """A function of a module with the parameters that `text` gives it, and `text` in canonical form."""
+    called, given = _read(text, name)
+    aliases: Mapping[str, str] = getattr(there, "ALIASES", {})
+    if called in aliases:
+        called, preset = _read(aliases[called], name)
+        given = {**preset, **given}
+    if called not in there.__all__:
+        from difflib import get_close_matches  # for this message alone: importing it takes milliseconds
+
+        all_names = [*there.__all__, *aliases]
+        near = get_close_matches(called, all_names)
+        if kind == "solver" and not near:
+            near = get_close_matches(called, all_names, cutoff=0.0)  # some sixty would fill the screen
+        which = f"{', '.join(near)}; `fewstep plan --list` has all" if near else ", ".join(all_names)
+        raise UserError(f"unknown {kind} '{called}' in plan '{name}'", f"choose one of {which}")
+    function = getattr(there, called)
+    known, hints = parameters(function), get_type_hints(function)
+    for parameter in given:
+        if parameter not in known:
+            takes = f"it takes {', '.join(known)}" if known else "it takes none: leave the parentheses out"
+            raise UserError(f"{kind} {called} has no parameter '{parameter}' (plan '{name}')", takes)
+    values = {key: _checked(value, hints[key], f"{called}({key}=...)", name) for key, value in given.items()}
+    changed = {key: value for key, value in sorted(values.items()) if value != known[key].default}
+    missing = [key for key, each in known.items() if each.default is inspect.Parameter.empty and key not in values]
+    if missing:
+        raise UserError(f"{kind} {called} needs {missing[0]} (plan '{name}')", f"write {called}({missing[0]}=...)")
+    if not changed:
+        return function, called
+    written = ", ".join(f"{key}={_written(value)}" for key, value in changed.items())
+    return partial(function, **changed), f"{called}({written})"
+
+
+def _read(text: str, name: str) -> tuple[str, Mapping[str, Value]]:
+    """ "ddim(eta=0.5)" -> ("ddim", {"eta": 0.5})."""
+    if text.isidentifier():
+        return text, {}
+    try:
+        node = ast.parse(text, mode="eval").body
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not node.args:
+            given = {str(each.arg): _value(each.value) for each in node.keywords if each.arg is not None}
+            if len(given) == len(node.keywords):
+                return node.func.id, given
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        pass
+    raise UserError(
+        f"'{text}' in plan '{name}' is not NAME or NAME(parameter=number, ...)",
+        "write it as in ddim(eta=0.5):10@karras(rho=7)",
+    )
+
+
+def _value(node: ast.expr) -> Value:
+    """A literal number, boolean, or list of numbers."""
+    value = ast.literal_eval(node)
+    if isinstance(value, list | tuple):
+        if not all(isinstance(each, int | float) and not isinstance(each, bool) for each in value):
+            raise ValueError(value)
+        return tuple(float(each) for each in value)
+    if not isinstance(value, bool | int | float):
+        raise ValueError(value)
+    return value
+
+
+def _checked(value: Value, hint: Any, where: str, name: str) -> Value:
+    """The value as its parameter's annotation has it."""
+    kinds = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+    if all(abs(number) <= LARGEST for number in (value if isinstance(value, tuple) else (value,))):
+        for kind in kinds:
+            if kind is float and type(value) in (int, float):
+                return float(value)  # type: ignore[arg-type]
+            if kind == NUMBERS and isinstance(value, tuple) or type(value) is kind:
+                return value
+    wanted = " or ".join(WORDS[kind] for kind in kinds if kind in WORDS)
+    raise UserError(f"{where} cannot be {_written(value)} (plan '{name}')", f"give {wanted}")
+
+
+def _written(value: Value) -> str:
+    """As short as it can be read back."""
+    if isinstance(value, tuple):
+        return f"[{', '.join(_written(each) for each in value)}]"
+    if isinstance(value, float):
+        return repr(value).removesuffix(".0")
+    return repr(value)

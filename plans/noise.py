@@ -1,0 +1,61 @@
+"""Standard normal noise that is the same in any batch, on any platform, in any language.
+
+Philox-4x32-10 (Salmon, Moraes, Dror, Shaw 2011, "Parallel random numbers: as easy as 1, 2, 3") as a function of
+(seed, draw, element), then Box-Muller in float64. Nothing is carried from call to call, so a sample's noise depends
+neither on its neighbours in the batch nor on what was drawn before.
+"""
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.plans.errors import UserError
+
+DRAWS_LIMIT = 2**32
+_MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
+_WEYL = (0x9E3779B9, 0xBB67AE85)
+_LOW = np.uint64(0xFFFFFFFF)
+_SHIFT = np.uint64(32)
+
+
+def philox(counter: NDArray[np.uint64], key: tuple[int, int]) -> NDArray[np.uint64]:
+    """Ten rounds over counters [4, N] of 32-bit words (held in uint64), with a key of two 32-bit words -> [4, N]."""
+    c0, c1, c2, c3 = counter
+    k0, k1 = key
+    for _ in range(10):
+        p0, p1 = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
+        c0, c1, c2, c3 = (
+            (p1 >> _SHIFT) ^ c1 ^ np.uint64(k0),
+            p1 & _LOW,
+            (p0 >> _SHIFT) ^ c3 ^ np.uint64(k1),
+            p0 & _LOW,
+        )
+        k0, k1 = (k0 + _WEYL[0]) & 0xFFFFFFFF, (k1 + _WEYL[1]) & 0xFFFFFFFF
+    return np.stack([c0, c1, c2, c3])
+
+
+def normal(seed: int, draw: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Standard normal float32 array of `shape` for one sample.
+
+    Args:
+        seed: in [0, 2**64): which sample.
+        draw: in [0, 2**32): which of the sample's draws (0 starts the trajectory).
+
+    Block b of four elements comes from counter (b mod 2**32, b div 2**32, draw, 0) under the key
+    (seed mod 2**32, seed div 2**32): words w0..w3, u = (w + 1/2) / 2**32, and the pairs (u0, u1), (u2, u3) give
+    sqrt(-2 ln u) cos(2 pi u'), sqrt(-2 ln u) sin(2 pi u').
+    """
+    if not 0 <= seed < 2**64:
+        raise UserError(f"seed {seed} is outside 0 .. 2**64 - 1", "give seeds in that range")
+    if not 0 <= draw < DRAWS_LIMIT:
+        raise UserError(f"draw {draw} is outside 0 .. 2**32 - 1", "number the draws of a sample from 0")
+    count = math.prod(shape)
+    blocks = np.arange((count + 3) // 4, dtype=np.uint64)
+    counter = np.stack([blocks & _LOW, blocks >> _SHIFT, np.full_like(blocks, draw), np.zeros_like(blocks)])
+    uniform = (philox(counter, (seed & 0xFFFFFFFF, seed >> 32)).astype(np.float64) + 0.5) * 2.0**-32
+    radius = np.sqrt(-2.0 * np.log(uniform[0::2]))  # [2, blocks]
+    angle = (2.0 * math.pi) * uniform[1::2]
+    pairs = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)  # [2, 2, blocks]
+    flat: NDArray[np.float32] = pairs.reshape(4, -1).T.reshape(-1)[:count].astype(np.float32)
+    return flat.reshape(shape)

@@ -1,0 +1,53 @@
+"""What samplers are called in other tools, for the message about a name that none of ours is: `euler_a`,
+`DPM++ 2M Karras`, `dpmpp_2m_sde_gpu`, `EulerAncestralDiscreteScheduler`.
+
+There a scheduler is often a solver and a grid in one word; here the grid stands behind an `@`.
+"""
+
+import re
+
+from fewstep.plans import grids, solvers
+
+WORDS = ("k_", "sample_", "_gpu", "_cfg_pp", "_scheduler", "_discrete", "_multistep")  # which change no arithmetic
+GRIDS = ("karras", "exponential", "beta", "linspace")  # as they stand behind a solver's name
+ELSEWHERE = {
+    "deis": "deis_log_rho_2",
+    "dpm2": "dpm_2",
+    "dpm2_a": "dpm_2_ancestral",
+    "dpm2_ancestral": "dpm_2_ancestral",
+    "dpm_2_a": "dpm_2_ancestral",
+    "dpm_solver": "dpmpp_2m",
+    "dpm_solverpp": "dpmpp_2m",
+    "dpmpp_2s_a": "dpmpp_2s_ancestral",
+    "dpm_solver_singlestep": "dpmpp_singlestep_2",
+    "euler_a": "euler_ancestral",
+    "flow_match_euler": "flow_euler",
+    "flow_match_heun": "flow_heun",
+    "k_dpm2": "kdpm_2",
+    "k_dpm2_ancestral": "dpm_2_ancestral",
+    "lms": "lms_4",
+    "unipc": "unipc_2",
+    "uni_pc": "unipc_2",
+    "uni_pc_bh2": "unipc_2",
+    "uni_pc_bh1": "unipc_2_bh1",
+}
+
+
+def translated(name: str) -> tuple[str, str] | None:
+    """(solver, grid) that another tool's name stands for, the grid "" where it says none; None if it is not known."""
+    text = re.sub(r"(?<=[a-z0-9])(?=[A-Z][a-z])|(?<=[a-z])(?=[A-Z])", "_", name.replace("++", "pp"))
+    plain = re.sub(r"[\s_-]+", "_", text).strip("_").lower()
+    grid = next((grid for grid in GRIDS if plain.endswith(f"_{grid}") and grid in grids.__all__), "")
+    plain = plain.removesuffix(f"_{grid}") if grid else plain
+    for candidate in (plain, _without(plain)):
+        solver = ELSEWHERE.get(candidate, candidate)
+        if solver in solvers.__all__ or solver in solvers.ALIASES:
+            return solver, grid
+    return None
+
+
+def _without(plain: str) -> str:
+    """The name without what changes no arithmetic."""
+    for word in WORDS:
+        plain = plain.removeprefix(word) if word.endswith("_") else plain.replace(word, "")
+    return plain

@@ -1,0 +1,121 @@
+"""A plan: a sampler compiled, ahead of time and in float64, into a table of numbers that one executor runs.
+
+The state S has `rows` rows, each the size of a sample. It starts as S = start . [given; draws], and step i does
+
+    u  = input . S                            what the network sees
+    o  = network(u, time, branch)             one output per branch and head
+    p  = shape(shape_of . [S; o])             only where the step has a shape: clip, threshold, rescale
+    S' = update . [S; o; p; draws]            guidance weights and the prediction's meaning are folded in
+
+and the sample is output . S after the last step. Where a coefficient differs over a sample it is a tensor (`terms`).
+Nothing depends on the data, so one plan serves any number of threads. `compile.py` makes plans, `file.py` writes and
+reads them.
+"""
+
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.plans.guidance import Guidance
+from fewstep.plans.shaping import Shape
+from fewstep.plans.spec import Prediction, Strict
+
+SCHEMA = 2
+DENOISER = "denoiser"  # the network of a step, unless a plan has several
+AXES_LIMIT = 32  # of a tensor: what every version of numpy takes
+
+Row = tuple[float, ...]
+
+
+class Tensor(Strict, frozen=True):
+    """Coefficients that differ over a sample: float64, little-endian, broadcast to a sample's shape from the right."""
+
+    shape: tuple[int, ...]
+    data: bytes
+
+
+class Term(Strict, frozen=True):
+    """row[`row`] += tensors[`tensor`] * column[`column`], elementwise; without a column the tensor is added itself."""
+
+    row: int
+    column: int | None
+    tensor: int
+
+
+class Step(Strict, frozen=True):
+    """One evaluation and the update after it. `lam` is log(alpha / sigma) there, None for -infinity (pure noise).
+
+    Columns of `shape_of`: rows of the state, then the outputs, head by head within branch by branch. Of `x0`, the
+    predicted sample: those, then what the shape makes if there is one. Of `update`, one line for each row of the next
+    state: those, then `draws`.
+    """
+
+    network: str
+    time: float
+    to: float | None  # the second time that some networks are told
+    lam: float | None
+    alpha: float | None  # of x at this time; None in plans of an older schema
+    sigma: float | None
+    group: int
+    branches: tuple[str, ...]
+    heads: int
+    input: Row
+    shape: Shape | None
+    shape_of: tuple[Row, ...]
+    x0: Row
+    update: tuple[Row, ...]
+    terms: tuple[Term, ...]
+    draws: tuple[int, ...]
+
+
+class Plan(Strict, frozen=True):
+    """A compiled sampler. `schedule` is the fingerprint of the noise schedule it was compiled for.
+
+    given: names of the tensors [B, *x_shape] that the caller brings.
+    strength: the share of the steps that is run from a given image; None starts from noise.
+    """
+
+    schema: int
+    name: str
+    schedule: str
+    prediction: Prediction
+    guidance: Guidance | None
+    strength: float | None
+    rows: int
+    given: tuple[str, ...]
+    start: tuple[Row, ...]
+    start_terms: tuple[Term, ...]
+    start_draws: tuple[int, ...]
+    steps: tuple[Step, ...]
+    output: Row
+    tensors: tuple[Tensor, ...]
+
+
+def array(tensor: Tensor) -> NDArray[np.float64]:
+    """The numbers of a tensor."""
+    return np.frombuffer(tensor.data, "<f8").reshape(tensor.shape)
+
+
+def tensor_problem(tensors: Sequence[Tensor]) -> str | None:
+    """What is wrong with a plan's tensors, or None."""
+    for i, tensor in enumerate(tensors):
+        if len(tensor.shape) > AXES_LIMIT:
+            return f"tensors[{i}] has {len(tensor.shape)} axes"
+        if any(size < 1 for size in tensor.shape) or 8 * int(np.prod(tensor.shape, dtype=object)) != len(tensor.data):
+            return f"tensors[{i}] is not {list(tensor.shape)} numbers"
+        if not np.isfinite(array(tensor)).all():
+            return f"tensors[{i}] holds a number that is not finite"
+    return None
+
+
+def group_of(lam: float | None, groups: Sequence[float]) -> int:
+    """Index of the lambda interval; None is -infinity."""
+    return 0 if lam is None else sum(lam >= edge for edge in groups)
+
+
+def regroup(plan: Plan, groups: Sequence[float]) -> Plan:
+    """The same plan with its steps assigned to other lambda groups."""
+    steps = tuple(msgspec.structs.replace(step, group=group_of(step.lam, groups)) for step in plan.steps)
+    return msgspec.structs.replace(plan, steps=steps)

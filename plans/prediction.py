@@ -1,0 +1,84 @@
+"""What a denoiser's output means: x0 is linear in (x, output) for every kind of prediction.
+
+x = alpha x0 + sigma eps; rho = sigma / alpha. Preconditioned networks were trained on y = x / alpha = x0 + rho eps.
+"""
+
+from math import sqrt
+
+from fewstep.plans.errors import UserError
+from fewstep.plans.paths import RESTORING, sigma_range
+from fewstep.plans.schedule import Time
+from fewstep.plans.spec import Prediction, ScheduleSpec
+
+PRECONDITIONED = ("edm", "consistency")  # predictions whose network sees c_in y
+
+
+def x0_coefficients(prediction: Prediction, time: Time, spec: ScheduleSpec) -> tuple[float, float]:
+    """(a, b) with x0 = a x + b output, the output being that of the network on `input_scale` x.
+
+    - epsilon: the noise eps (Ho et al. 2020, arXiv 2006.11239).
+    - sample: x0 itself.
+    - v: alpha eps - sigma x0 (Salimans & Ho 2022, arXiv 2202.00512), for alpha^2 + sigma^2 = 1. On schedule edm that
+      in units of sigma_data, which is minus the network of `edm`.
+    - flow: the velocity eps - x0 (Lipman et al. 2023, arXiv 2210.02747; Liu et al. 2023), for alpha + sigma = 1.
+    - score: the gradient of log p(x), which is -eps / sigma (Song et al. 2021, arXiv 2011.13456).
+    - edm: x0 = c_skip y + c_out output (Karras et al. 2022, arXiv 2206.00364, table 1).
+    - residual: y - x0 for the degraded sample y, on schedules of x - y; whoever knows y adds it.
+    - consistency: the same with x0 = y at sigma_min (Song et al. 2023, arXiv 2303.01469, appendix C).
+    """
+    alpha, sigma = time.alpha, time.sigma
+    if alpha == 0 and prediction in ("epsilon", "score", *PRECONDITIONED):
+        raise UserError(
+            f"the {prediction} prediction says nothing of x0 at time {time.network:g}, where alpha is 0",
+            "start later, or use a denoiser that predicts v, flow or sample",
+        )
+    if prediction == "epsilon":
+        return 1 / alpha, -sigma / alpha
+    if prediction == "sample":
+        return 0.0, 1.0
+    if prediction == "flow":
+        return 1.0, -sigma
+    if prediction == "score":
+        return 1 / alpha, sigma * sigma / alpha
+    if prediction == "v" and not _counts_in_sigma_data(spec):
+        return alpha, -sigma
+    if prediction == "residual":
+        return 0.0, -1.0
+    rho, data = sigma / alpha, spec.sigma_data
+    if prediction == "consistency":
+        above = rho - sigma_range(spec)[0]
+        return data**2 / (above**2 + data**2) / alpha, above * data / sqrt(rho**2 + data**2)
+    c_out = rho * data / sqrt(rho**2 + data**2)
+    return data**2 / (rho**2 + data**2) / alpha, -c_out if prediction == "v" else c_out
+
+
+def input_scale(prediction: Prediction, time: Time, spec: ScheduleSpec) -> float:
+    """c_in: what x is multiplied by before the network sees it.
+
+    EDM's gives its input the variance 1 for data of deviation sigma_data. ResShift's does so for data of deviation 1.
+    """
+    if prediction in PRECONDITIONED or (prediction == "v" and _counts_in_sigma_data(spec)):
+        return 1 / sqrt(time.sigma**2 + (time.alpha * spec.sigma_data) ** 2)
+    if spec.kind == "residual-shift":
+        return 1 / sqrt(time.sigma**2 + 1)
+    return 1.0
+
+
+def check(prediction: Prediction, time: Time, spec: ScheduleSpec) -> None:
+    """v is defined on variance-preserving schedules, flow on straight paths; anything else would be silently wrong."""
+    alpha, sigma = time.alpha, time.sigma
+    if prediction == "v" and not _counts_in_sigma_data(spec) and abs(alpha**2 + sigma**2 - 1) > 1e-6:
+        raise UserError("a v prediction on a schedule where alpha^2 + sigma^2 is not 1", "use prediction flow")
+    if prediction == "flow" and abs(alpha + sigma - 1) > 1e-6:
+        raise UserError("a flow prediction on a schedule where alpha + sigma is not 1", "use schedule flow")
+    if prediction == "residual" and spec.kind not in RESTORING:
+        raise UserError(
+            f"a residual prediction on schedule {spec.kind}, which has no degraded sample",
+            f"use one of the schedules {', '.join(RESTORING)}",
+        )
+    if prediction == "consistency" and spec.kind != "edm":
+        raise UserError(f"a consistency prediction on schedule {spec.kind}, which has no sigma_min", "use schedule edm")
+
+
+def _counts_in_sigma_data(spec: ScheduleSpec) -> bool:
+    return spec.kind == "edm"

@@ -1,0 +1,174 @@
+"""Noise schedules: alpha(t) and sigma(t) of x_t = alpha x0 + sigma eps, and the times a sampler visits.
+
+Symbols as in DPM-Solver (Lu et al. 2022, arXiv 2206.00927): lambda = log(alpha / sigma) grows as noise leaves. `t` is
+the network's time: a DDPM timestep in [0, T - 1] for tables, 1000 sigma or the like for flows, log(sigma) / 4 for EDM.
+Kinds that restore a degraded sample y are schedules of x - y.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.plans.errors import UserError
+from fewstep.plans.paths import PATHS, Path, eta_range, sigma_range
+from fewstep.plans.spec import ScheduleSpec
+
+
+@dataclass(frozen=True)
+class Time:
+    """A point of the schedule. `network` is what the network is told; the coefficients come from alpha and sigma."""
+
+    network: float
+    alpha: float
+    sigma: float
+
+    @property
+    def lam(self) -> float:
+        """log(alpha / sigma): -inf for pure noise, +inf for a clean sample."""
+        if self.alpha == 0:
+            return -math.inf
+        return math.inf if self.sigma == 0 else math.log(self.alpha) - math.log(self.sigma)
+
+
+TIMESTEPS_LIMIT = 1_000_000  # of a table; trainings use 1000
+BETA_LEAST = 1e-12  # below it nothing is noise, and lambda leaves the range of exp
+LARGEST = 1e6  # of sigma and of scales
+CLEAN = Time(network=0.0, alpha=1.0, sigma=0.0)  # where every grid ends; no network is evaluated here
+ALWAYS = ("kind", "timesteps", "beta_start", "beta_end")  # what every fingerprint is made of
+
+
+def spec_problem(spec: ScheduleSpec) -> tuple[str, str] | None:
+    """(field, what is wrong with it) of a spec that describes no schedule, or None."""
+    if not 1 <= spec.timesteps <= TIMESTEPS_LIMIT:
+        return "timesteps", f"{spec.timesteps} is not in 1 .. {TIMESTEPS_LIMIT}"
+    if not BETA_LEAST <= spec.beta_start < 1:
+        return "beta_start", f"{spec.beta_start:g} is not in {BETA_LEAST:g} .. 1"
+    if not spec.beta_start <= spec.beta_end < 1:
+        return "beta_end", f"{spec.beta_end:g} is not in beta_start .. 1"
+    if spec.kind == "betas" and len(spec.betas) != spec.timesteps:
+        return "betas", f"are {len(spec.betas)}, for {spec.timesteps} timesteps"
+    if not all(BETA_LEAST <= beta < 1 for beta in spec.betas):
+        return "betas", f"are not all in {BETA_LEAST:g} .. 1"
+    for field in ("sigma_data", "time_scale", "kappa", "noise_variance", "theta", "growth", "rate", "alpha_min"):
+        if not 1e-6 <= getattr(spec, field) <= LARGEST:
+            return field, f"{getattr(spec, field):g} is not in 1e-6 .. {LARGEST:g}"
+    if spec.power is not None and not 0.01 <= spec.power <= 100:
+        return "power", f"{spec.power:g} is not in 0.01 .. 100"
+    if spec.kind in ("exploding", "edm", "ou"):
+        low, high = sigma_range(spec)
+        if not 1e-6 <= low < high <= LARGEST:
+            return "sigma_min, sigma_max", f"{low:g}, {high:g} are not increasing in 1e-6 .. {LARGEST:g}"
+    if spec.kind == "residual-shift":
+        low, high = eta_range(spec)
+        if not 0 < low < high <= 1:
+            return "eta_min, eta_max", f"{low:g}, {high:g} are not increasing in 0 .. 1"
+    if spec.kind == "bridge" and not 1 < spec.growth <= 1000:
+        return "growth", f"{spec.growth:g} is not in 1 .. 1000"
+    sigma_max = 1.0 if spec.sigma_max is None else spec.sigma_max
+    if spec.kind == "mean-reverting" and not (spec.alpha_min < 1 and 1e-6 <= sigma_max <= LARGEST):
+        return "alpha_min, sigma_max", "are not a share below 1 and a deviation"
+    if spec.timesteps == 1 and (spec.kind in ("residual-shift", "rddm") or spec.zero_terminal_snr):
+        return "timesteps", "1 has no way from data to noise"
+    return None
+
+
+@dataclass(frozen=True)
+class NoiseSchedule:
+    """A schedule continuous in t. Tables are interpolated linearly in lambda between their timesteps."""
+
+    spec: ScheduleSpec
+
+    def __post_init__(self) -> None:
+        if problem := spec_problem(self.spec):
+            raise UserError(f"schedule {self.spec.kind}: {problem[0]} {problem[1]}", "use the training's own schedule")
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """16 hex digits that name the schedule; plans carry it, so that none runs on another schedule."""
+        import hashlib  # OpenSSL: not for who only imports the runtime
+
+        named: dict[str, object] = {name: getattr(self.spec, name) for name in ALWAYS}
+        for field in msgspec.structs.fields(self.spec):
+            value = getattr(self.spec, field.name)
+            if field.name not in ALWAYS and value != field.default:
+                named[field.name] = float(value) if type(value) is int else value
+        return hashlib.sha256(msgspec.json.encode(named)).hexdigest()[:16]
+
+    @property
+    def name(self) -> str:
+        """For messages, e.g. "cosine-1000"."""
+        return (
+            f"{self.spec.kind}-{self.spec.timesteps}" if self.timesteps or self.spec.kind == "flow" else self.spec.kind
+        )
+
+    @cached_property
+    def path(self) -> Path:
+        """The schedule's kind, with its parameters filled in."""
+        return PATHS[self.spec.kind](self.spec)
+
+    @property
+    def timesteps(self) -> int | None:
+        """How many whole timesteps the network was trained on; None where time is continuous."""
+        return self.path.timesteps
+
+    def time(self, t: float) -> Time:
+        """The point at network time t, in [0, T - 1] (tables), [0, T] (flow), or within the sigmas of other kinds."""
+        path = self.path
+        if not path.first <= t <= path.last:
+            raise UserError(
+                f"time {t:g} is outside {path.first:g} .. {path.last:g} of schedule {self.name}",
+                "choose times inside it",
+            )
+        return Time(t, *path.at(t))
+
+    def clock(self, clock: float) -> Time:
+        """The point at the process's own time, from 1 (noisiest) towards 0. Tables round to whole timesteps."""
+        t = self.path.clock(clock)
+        return self.time(min(max(float(round(t)) if self.timesteps else t, self.path.first), self.path.last))
+
+    def at_lam(self, lam: float) -> Time:
+        """The point where log(alpha / sigma) is `lam`; its network time is usually fractional."""
+        return Time(float(self.network_time(np.array([lam]))[0]), *self.path.at_lam(lam))
+
+    def at_rho(self, rho: float) -> Time:
+        """The point where sigma / alpha, the sigma of EDM and k-diffusion, is `rho`."""
+        return CLEAN if rho == 0 else self.at_lam(-math.log(rho))
+
+    def network_time(self, lam: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The inverse of `lam(t)`, for arrays; lambdas beyond a table have its end's time."""
+        return self.path.time_of(lam)
+
+    @cached_property
+    def noisiest(self) -> Time:
+        """Where sampling starts."""
+        return self.time(self.path.last)
+
+    @cached_property
+    def cleanest(self) -> Time:
+        """The last time with noise: timestep 0 of a table, sigma_min; the clean end itself of a flow."""
+        return self.time(self.path.first)
+
+    def alpha(self, t: float) -> float:
+        return self.time(t).alpha
+
+    def sigma(self, t: float) -> float:
+        return self.time(t).sigma
+
+    def lam(self, t: float) -> float:
+        return self.time(t).lam
+
+
+def check_times(times: Sequence[Time]) -> None:
+    """Times must lose noise at every step; equal or rising ones would make a silent identity or a division by zero."""
+    for s, t in pairwise(times):
+        if not t.lam > s.lam:
+            raise UserError(
+                f"times {s.network:g}, {t.network:g} do not lose noise (lambda {s.lam:.4g}, {t.lam:.4g})",
+                "give each time once, from noisy to clean",
+            )

@@ -1,0 +1,56 @@
+"""DC-Solver (Zhao, Wang, Zhou, Lu 2024, arXiv 2409.03755): UniPC with dynamic compensation.
+
+The prediction that a step starts from was made at the uncorrected x. It is replaced, there and in all later history, by
+the polynomial through the last three predictions at a time slightly off its own, t' = rho t_0 + (1 - rho) t_1, with rho
+fitted for each step.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from fewstep.plans.errors import UserError
+from fewstep.plans.schedule import Time
+from fewstep.plans.solvers.multistep import lagrange
+from fewstep.plans.solvers.unipc import unipc
+from fewstep.plans.symbol import Lin
+from fewstep.plans.tracer import Tracer
+
+
+def dc_solver(
+    sampler: Tracer,
+    times: Sequence[Time],
+    *,
+    ratios: tuple[float, ...] = (),
+    order: int = 2,
+    bh1: bool = False,
+    lower_order_final: bool = False,
+) -> Lin:
+    """UniPC of this order on x0 with its predictions compensated. One evaluation a step, max(order, 3) + 1 rows.
+
+    Args:
+        ratios: rho of each step, from `fewstep.fitting.compensation`; 1 leaves a prediction as it is. The first two
+            have no three predictions and are not used. Empty for all 1, which is UniPC.
+        order: of the predictor, 1 to 4.
+        bh1, lower_order_final: as for `unipc_2`.
+    """
+    if ratios and len(ratios) != len(times) - 1:
+        raise UserError(f"dc_solver with {len(ratios)} ratios for {len(times) - 1} steps", "give one for each step")
+    if not 1 <= order <= 4:
+        raise UserError(f"dc_solver of order {order}", "choose 1 to 4")
+    history: list[tuple[float, Lin]] = []  # the network's time and x0, newest first
+
+    def compensated(i: int, s: Time, x0: Lin) -> Lin:
+        nonlocal history
+        history = [(s.network, x0), *history[:2]]
+        if ratios and ratios[i] != 1 and len(history) == 3:
+            at = ratios[i] * history[0][0] + (1 - ratios[i]) * history[1][0]
+            moved = Lin({})
+            for weight, (_, value) in zip(
+                lagrange([t for t, _ in history], np.array([at]))[:, 0], history, strict=True
+            ):
+                moved = moved + float(weight) * value
+            history[0] = (s.network, sampler.store(moved))
+        return history[0][1]
+
+    return unipc(sampler, times, order, bh1, False, lower_order_final, compensated=compensated)

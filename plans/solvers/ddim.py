@@ -1,0 +1,53 @@
+"""DDIM (Song, Meng, Ermon 2021, arXiv 2010.02502) and DDPM (Ho, Jain, Abbeel 2020, arXiv 2006.11239)."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from math import exp, expm1, sqrt
+
+from fewstep.plans.schedule import Time
+from fewstep.plans.solvers.exponential import noise_left
+from fewstep.plans.solvers.parameters import check_share
+from fewstep.plans.symbol import Lin
+from fewstep.plans.tracer import Tracer
+
+
+def ddim(sampler: Tracer, times: Sequence[Time], *, eta: float = 0.0) -> Lin:
+    """First order, exact where x0 does not change; equation 12 with x0 in place of epsilon. One evaluation a step, one
+    row.
+
+    `eta` in [0, 1] scales the noise from none (DDIM) to DDPM's. DPM-Solver-1, DPM-Solver++(1) and Euler steps in
+    sigma / alpha (of a flow: in sigma) are this table; so is Euler ancestral with the same `eta`.
+    """
+    check_share("eta", eta)
+    x = sampler.start()
+    for s, t in pairwise(times):
+        x, x0 = sampler.denoise(x, s)
+        h = t.lam - s.lam
+        # equation 16: fresh noise of variance eta^2 sigma_t^2 (1 - e^-2h); the rest of sigma_t^2 stays along the
+        # predicted noise (x - alpha_s x0) / sigma_s
+        noise = eta * t.sigma * sqrt(-expm1(-2 * h))
+        kept = noise_left(s, t) * sqrt(1 + eta**2 * expm1(-2 * h))
+        x = kept * x + (t.alpha - kept * s.alpha) * x0
+        if noise:
+            x = x + noise * sampler.noise()
+    return x
+
+
+def ddpm(sampler: Tracer, times: Sequence[Time], *, large_variance: bool = False) -> Lin:
+    """Ancestral sampling, one evaluation a step, one row. First order.
+
+    With the small variance (of the posterior for known x0) it is DDIM with eta 1; Euler ancestral and
+    SDE-DPM-Solver++(1) are this table. `large_variance` is section 3.2's other choice, right for data that are noise
+    themselves: the noise that the forward process adds from t to s, sigma_s^2 (1 - e^-2h). The step to the clean end
+    adds none.
+    """
+    x = sampler.start()
+    for s, t in pairwise(times):
+        x, x0 = sampler.denoise(x, s)
+        h = t.lam - s.lam
+        # equation 7: the mean of q(x_t | x_s, x0), whose variance is sigma_t^2 (1 - e^-2h)
+        kept = noise_left(s, t) * exp(-h)
+        x = kept * x + (t.alpha - kept * s.alpha) * x0
+        if t.sigma > 0:
+            x = x + (s.sigma if large_variance else t.sigma) * sqrt(-expm1(-2 * h)) * sampler.noise()
+    return x

@@ -1,0 +1,74 @@
+"""DEIS (Zhang & Chen 2023, arXiv 2204.13902): t-AB, the paper's choice, and log-rho-AB. Its rho-AB is `lms`.
+
+k values of the predicted noise make order k; the paper counts the polynomial's degree, so `deis_t_3` is its tAB2.
+diffusers' DEIS is log-rho. The first steps are of first, second, ... order; the step to the clean end, where lambda is
+infinite, and the one from pure noise are first order. `lower_order_final` lets the order fall in the last steps, for
+grids that do not end clean.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from math import ceil, floor
+
+import numpy as np
+
+from fewstep.plans.schedule import NoiseSchedule, Time
+from fewstep.plans.solvers.multistep import Array, Variable, adams_bashforth, gauss_legendre
+from fewstep.plans.symbol import Lin
+from fewstep.plans.tracer import Tracer
+
+
+def deis_t_2(sampler: Tracer, times: Sequence[Time]) -> Lin:
+    """Polynomials in the network's time. Order 2, one evaluation a step, two rows."""
+    return adams_bashforth(sampler, times, 2, TIMESTEP)
+
+
+def deis_t_3(sampler: Tracer, times: Sequence[Time]) -> Lin:
+    """Polynomials in the network's time. Order 3, one evaluation a step, three rows."""
+    return adams_bashforth(sampler, times, 3, TIMESTEP)
+
+
+def deis_t_4(sampler: Tracer, times: Sequence[Time]) -> Lin:
+    """Polynomials in the network's time. Order 4, one evaluation a step, four rows."""
+    return adams_bashforth(sampler, times, 4, TIMESTEP)
+
+
+def deis_log_rho_2(sampler: Tracer, times: Sequence[Time], *, lower_order_final: bool = False) -> Lin:
+    """Polynomials in lambda. Order 2, one evaluation a step, two rows."""
+    return adams_bashforth(sampler, times, 2, LOG_RHO, lower_order_final)
+
+
+def deis_log_rho_3(sampler: Tracer, times: Sequence[Time], *, lower_order_final: bool = False) -> Lin:
+    """Polynomials in lambda. Order 3, one evaluation a step, three rows."""
+    return adams_bashforth(sampler, times, 3, LOG_RHO, lower_order_final)
+
+
+def _masses(lams: Array, weights: Array, t: Time) -> Array:
+    """alpha_t d rho = -sigma_t e^(lambda_t - lambda) d lambda."""
+    masses: Array = -t.sigma * np.exp(t.lam - lams) * weights
+    return masses
+
+
+def _quadrature_in_lambda(schedule: NoiseSchedule, s: Time, t: Time) -> tuple[Array, Array]:
+    lams, weights = gauss_legendre(np.array([s.lam, t.lam]), 40)
+    return lams, _masses(lams, weights, t)
+
+
+def _quadrature_in_timestep(schedule: NoiseSchedule, s: Time, t: Time) -> tuple[Array, Array]:
+    """Over t(lambda), which has a corner at every whole timestep where the schedule is a table."""
+    if schedule.timesteps is None:
+        lams, weights = gauss_legendre(np.array([s.lam, t.lam]), 40)
+    else:
+        corners = _corners(schedule)[floor(t.network) + 1 : ceil(s.network)][::-1]
+        lams, weights = gauss_legendre(np.array([s.lam, *corners, t.lam]), 8)
+    return schedule.network_time(lams), _masses(lams, weights, t)
+
+
+@lru_cache(maxsize=4)
+def _corners(schedule: NoiseSchedule) -> Array:
+    """lambda at the whole timesteps of a table."""
+    return np.array([schedule.lam(n) for n in range(schedule.timesteps or 0)])
+
+
+TIMESTEP = Variable(lambda time: time.network, _quadrature_in_timestep)
+LOG_RHO = Variable(lambda time: time.lam, _quadrature_in_lambda)

@@ -1,0 +1,124 @@
+"""Singlestep DPM-Solver and DPM-Solver++ on a given grid: the evaluations between are at the grid's own times.
+
+A block of k evaluations at times s, u_1, .. u_(k-1) makes one step of order k from s to t, the time after them; blocks
+of the highest order cover the grid, with shorter ones at its end (Lu et al. 2022, arXiv 2206.00927). So N steps of the
+grid cost N evaluations, whatever N is: diffusers' DPMSolverSinglestepScheduler. `dpm_2`, `dpm_3`, `dpmpp_2s` and
+`dpmpp_3s` instead place evaluations between the times of the grid.
+
+Two parameters are common. `midpoint` takes the papers' simple weights, which leave out the second difference, else
+those of the polynomial through all predictions ("heun" in published code). `lower_order_final` ends with blocks of 2
+and 1 evaluations, which a clean end needs anyway: it is infinitely far in lambda, so its step stands alone, as does
+one from pure noise.
+
+`eta` in [0, 1] adds noise, the diffusion SDE's at 1. As published, the noise of the evaluations between is not a part
+of the step's own, which leaves order 1 in the sample's variance and more error than `ddpm`; `dpmpp_sde` has it.
+"""
+
+from collections.abc import Sequence
+from math import expm1
+
+from fewstep.plans.schedule import Time
+from fewstep.plans.solvers.exponential import Form, OnNoise, OnX0, phi
+from fewstep.plans.symbol import Lin
+from fewstep.plans.tracer import Tracer
+
+
+def dpm_singlestep_2(
+    sampler: Tracer, times: Sequence[Time], *, midpoint: bool = True, lower_order_final: bool = False
+) -> Lin:
+    """DPM-Solver-2 in blocks of two. Order 2 in the blocks, two rows."""
+    return _singlestep(sampler, times, 2, OnNoise(), midpoint, lower_order_final)
+
+
+def dpm_singlestep_3(
+    sampler: Tracer, times: Sequence[Time], *, midpoint: bool = True, lower_order_final: bool = False
+) -> Lin:
+    """DPM-Solver-3 in blocks of three. Order 3 in the blocks, three rows."""
+    return _singlestep(sampler, times, 3, OnNoise(), midpoint, lower_order_final)
+
+
+def dpmpp_singlestep_2(
+    sampler: Tracer,
+    times: Sequence[Time],
+    *,
+    eta: float = 0.0,
+    midpoint: bool = True,
+    lower_order_final: bool = False,
+) -> Lin:
+    """DPM-Solver++(2S) in blocks of two. Order 2 in the blocks, two rows; order 1 with noise."""
+    return _singlestep(sampler, times, 2, OnX0(eta), midpoint, lower_order_final)
+
+
+def dpmpp_singlestep_3(
+    sampler: Tracer,
+    times: Sequence[Time],
+    *,
+    eta: float = 0.0,
+    midpoint: bool = True,
+    lower_order_final: bool = False,
+    diffusers_sign: bool = False,
+) -> Lin:
+    """DPM-Solver++(3S) in blocks of three. Order 3 in the blocks, three rows; order 1 with noise.
+
+    `diffusers_sign` repeats diffusers' sign error of the form with noise and without `midpoint` (see `dpmpp_3m_sde`).
+    """
+    return _singlestep(sampler, times, 3, OnX0(eta), midpoint, lower_order_final, off=float(diffusers_sign))
+
+
+def _singlestep(
+    sampler: Tracer,
+    times: Sequence[Time],
+    order: int,
+    form: Form,
+    midpoint: bool,
+    lower_order_final: bool,
+    off: float = 0.0,
+) -> Lin:
+    """`off` is added to the weight of the second difference."""
+    x = sampler.start()
+    for block in _blocks(times, order, lower_order_final):
+        s, *later = block
+        x, x0 = sampler.denoise(x, s)
+        m = form.prediction(sampler, x, x0, s)
+        # x at each later time of the block, as far as the predictions made so far go
+        weights = [_weights(form, s, block[1 : k + 1], t, midpoint, off) for k, t in enumerate(later)]
+        towards = [form.first_order(sampler, x, x0, m, s, t) - sum(w) * m for w, t in zip(weights, later)]
+        for k, u in enumerate(later[:-1]):
+            towards = [sampler.store(value) for value in towards]
+            x, x0 = sampler.denoise(towards[0], u)
+            m = form.prediction(sampler, x, x0, u)
+            weights = weights[1:]
+            towards = [value + w[k] * m for w, value in zip(weights, towards[1:])]
+        x = towards[0]
+    return x
+
+
+def _blocks(times: Sequence[Time], order: int, lower_order_final: bool) -> list[Sequence[Time]]:
+    """The times of each block, the one it arrives at included."""
+    steps = len(times) - 1
+    alone = int(times[0].alpha == 0 and steps > 0)  # the step from pure noise
+    full, rest = divmod(steps - alone, order)
+    sizes = [1] * alone + [order] * full + [rest] * (rest > 0)
+    last = sizes[-1]
+    if last > 1 and (times[-1].sigma == 0 or (lower_order_final and last == order)):
+        sizes[-1:] = [last - 1, 1]
+    ends = [sum(sizes[:k]) for k in range(len(sizes) + 1)]
+    return [times[start : end + 1] for start, end in zip(ends, ends[1:])]
+
+
+def _weights(form: Form, s: Time, between: Sequence[Time], t: Time, midpoint: bool, off: float) -> list[float]:
+    """What the differences m_u - m_s to the predictions between s and t weigh in x_t."""
+    if not between:
+        return []
+    scale, z = form.curve(s, t)
+    h = t.lam - s.lam
+    r = [(u.lam - s.lam) / h for u in between]
+    if len(r) == 1:
+        return [scale * (expm1(z) / 2 if midpoint else z * phi(2, z)) / r[0]]
+    r1, r2 = r
+    if midpoint:
+        return [0.0, scale * z * phi(2, z) / r2]
+    # D1 and D2 of the parabola through m_s, m_u1 and m_u2
+    D1 = (r2 / r1 / (r2 - r1), -r1 / r2 / (r2 - r1))
+    D2 = (-2 / r1 / (r2 - r1), 2 / r2 / (r2 - r1))
+    return [scale * (z * phi(2, z) * d1 + (z * phi(3, z) + off) * d2) for d1, d2 in zip(D1, D2)]

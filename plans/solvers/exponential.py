@@ -1,0 +1,114 @@
+"""What exponential solvers share: the first-order step, the phi functions of higher orders, and the two forms.
+
+The probability-flow ODE and the diffusion SDE are linear in x but for the prediction m, and in lambda their solution is
+
+    x_t = keep x_s + scale z int_0^1 e^((1 - r) z) m(lambda_s + r h) dr + noise,    h = lambda_t - lambda_s.
+
+Where m is a polynomial in r, m_s + r D1 + r^2 / 2 D2 with D1 = h m', D2 = h^2 m'', the integral is
+
+    x_t = keep x_s + scale ((e^z - 1) m_s + z phi_2(z) D1 + z phi_3(z) D2) + noise.
+
+m is x0 (DPM-Solver++) or the noise (DPM-Solver): `OnX0` and `OnNoise`. Their `first_order` is the first two terms and
+the noise.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+from math import exp, expm1, factorial, isinf, sqrt
+
+from fewstep.plans.schedule import Time
+from fewstep.plans.solvers.parameters import check_share
+from fewstep.plans.symbol import Lin
+from fewstep.plans.tracer import Tracer
+
+
+def first_order(x: Lin, x0: Lin, s: Time, t: Time) -> Lin:
+    """From s to t with x0 held: DDIM, DPM-Solver-1 and Euler in sigma / alpha alike.
+
+    Finite from pure noise and to the clean end, where x is the predicted x0.
+    """
+    return noise_left(s, t) * x - t.alpha * expm1(s.lam - t.lam) * x0
+
+
+def noise_left(s: Time, t: Time) -> float:
+    """sigma_t / sigma_s. A bridge starts without noise, at x = y, which solvers see as x = 0 (`Tracer.start`): nothing
+    of it is left, and 0 is the limit."""
+    return t.sigma / s.sigma if s.sigma else 0.0
+
+
+def predicted_noise(x: Lin, x0: Lin, s: Time) -> Lin:
+    """eps = (x - alpha x0) / sigma; none where a bridge starts."""
+    return (x - s.alpha * x0) / s.sigma if s.sigma else Lin({})
+
+
+def phi(k: int, z: float) -> float:
+    """phi_k(z) = (phi_{k-1}(z) - 1 / (k-1)!) / z with phi_0 = exp (Hochbruck & Ostermann 2010), k >= 1.
+
+    Where z is small that recurrence cancels, and the Taylor series, sum_j z^j / (j + k)!, takes its place.
+    """
+    if abs(z) < 1:
+        value = 0.0
+        for coefficient in _taylor(k):
+            value = value * z + coefficient
+        return value
+    value = exp(z)
+    for j in range(k):
+        value = (value - 1 / factorial(j)) / z
+    return value
+
+
+@cache
+def _taylor(k: int) -> tuple[float, ...]:
+    """1 / (j + k)!, the last first."""
+    return tuple(1 / factorial(j + k) for j in reversed(range(20)))
+
+
+@dataclass(frozen=True)
+class OnX0:
+    """m is the predicted x0: Lu et al. 2022 (arXiv 2211.01095), and k-diffusion's eta in [0, 1] between the ODE (0) and
+    the SDE (1). Steps of infinite h, from pure noise or to the clean end, are exact for constant x0."""
+
+    eta: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_share("eta", self.eta)
+
+    def prediction(self, sampler: Tracer, x: Lin, x0: Lin, s: Time) -> Lin:
+        return x0
+
+    def first_order(self, sampler: Tracer, x: Lin, x0: Lin, m: Lin, s: Time, t: Time) -> Lin:
+        if self.eta == 0:
+            return first_order(x, m, s, t)
+        h = t.lam - s.lam
+        _, z = self.curve(s, t)
+        x = noise_left(s, t) * exp(-self.eta * h) * x - t.alpha * expm1(z) * m
+        return x if t.sigma == 0 else x + t.sigma * sqrt(-expm1(-2 * self.eta * h)) * sampler.noise()
+
+    def curve(self, s: Time, t: Time) -> tuple[float, float]:
+        """scale and z."""
+        return -t.alpha, -(1 + self.eta) * (t.lam - s.lam)
+
+
+@dataclass(frozen=True)
+class OnNoise:
+    """m is the predicted noise: Lu et al. 2022 (arXiv 2206.00927). Its SDE has twice the ODE's drift. Steps of infinite
+    h are first order on x0, and the one to the clean end adds no noise."""
+
+    is_stochastic: bool = False
+
+    def prediction(self, sampler: Tracer, x: Lin, x0: Lin, s: Time) -> Lin:
+        return sampler.store(predicted_noise(x, x0, s))
+
+    def first_order(self, sampler: Tracer, x: Lin, x0: Lin, m: Lin, s: Time, t: Time) -> Lin:
+        if isinf(t.lam - s.lam):
+            return OnX0(eta=float(self.is_stochastic)).first_order(sampler, x, x0, x0, s, t)
+        scale, z = self.curve(s, t)
+        x = t.alpha / s.alpha * x + scale * expm1(z) * m
+        return x + t.sigma * sqrt(expm1(2 * z)) * sampler.noise() if self.is_stochastic else x
+
+    def curve(self, s: Time, t: Time) -> tuple[float, float]:
+        """scale and z."""
+        return -(1 + self.is_stochastic) * t.sigma, t.lam - s.lam
+
+
+Form = OnX0 | OnNoise

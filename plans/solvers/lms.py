@@ -1,0 +1,43 @@
+"""Linear multistep in sigma / alpha: k-diffusion's LMS, and rho-AB-DEIS (Zhang & Chen 2023, arXiv 2204.13902).
+
+Adams-Bashforth with the coefficients of the actual, uneven steps, which is what iPNDM_v is as well (its released code
+has slips in the weights of the third and fourth order, whose sum then is not 1 on every grid). The first steps are of
+first, second, ... order, and one from pure noise is first order; the step to the clean end (rho = 0) is of full order,
+as in k-diffusion.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from fewstep.plans.schedule import NoiseSchedule, Time
+from fewstep.plans.solvers.multistep import Array, Variable, adams_bashforth, gauss_legendre
+from fewstep.plans.symbol import Lin
+from fewstep.plans.tracer import Tracer
+
+
+def lms_2(sampler: Tracer, times: Sequence[Time]) -> Lin:
+    """Order 2, one evaluation a step, two rows."""
+    return adams_bashforth(sampler, times, 2, RHO)
+
+
+def lms_3(sampler: Tracer, times: Sequence[Time]) -> Lin:
+    """Order 3, one evaluation a step, three rows."""
+    return adams_bashforth(sampler, times, 3, RHO)
+
+
+def lms_4(sampler: Tracer, times: Sequence[Time]) -> Lin:
+    """Order 4, one evaluation a step, four rows."""
+    return adams_bashforth(sampler, times, 4, RHO)
+
+
+def _rho(time: Time) -> float:
+    return time.sigma / time.alpha if time.alpha else np.inf
+
+
+def _quadrature(schedule: NoiseSchedule, s: Time, t: Time) -> tuple[Array, Array]:
+    points, weights = gauss_legendre(np.array([_rho(s), _rho(t)]), 4)  # exact for polynomials up to degree 7
+    return points, t.alpha * weights
+
+
+RHO = Variable(_rho, _quadrature, reaches_clean=True)

@@ -1,0 +1,85 @@
+"""Exponential Adams-Bashforth methods: the predicted noise as a polynomial through its last values, integrated exactly.
+
+The probability-flow ODE is d(x / alpha) / d rho = eps with rho = sigma / alpha, hence
+
+    x_t = alpha_t / alpha_s x_s + sum_j c_j eps_j,    c_j = alpha_t int_{rho_s}^{rho_t} l_j(q) d rho
+
+with Lagrange polynomials l_j through the times of the last evaluations. In which variable q they are polynomials is all
+that tells one method from another; `lms.py` and `deis.py` choose it.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
+from math import isfinite
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.plans.schedule import NoiseSchedule, Time
+from fewstep.plans.solvers.exponential import first_order, predicted_noise
+from fewstep.plans.symbol import Lin
+from fewstep.plans.tracer import Tracer
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Variable:
+    """The q of a method. `of` is its value at a time; `quadrature` gives points q and masses m of a step with
+    alpha_t int f(q) d rho = sum m f(q) for polynomials f; `reaches_clean` says that it can do so up to rho = 0."""
+
+    of: Callable[[Time], float]
+    quadrature: Callable[[NoiseSchedule, Time, Time], tuple[Array, Array]]
+    reaches_clean: bool = False
+
+
+def adams_bashforth(
+    sampler: Tracer, times: Sequence[Time], order: int, variable: Variable, lower_order_final: bool = False
+) -> Lin:
+    """`order` values of the predicted noise, fewer while there are fewer; as many rows. `lower_order_final` lets their
+    number fall to 1 in the last steps.
+
+    A step from pure noise (alpha = 0, where rho is infinite) is first order, so is one to the clean end unless the
+    variable reaches it, and no polynomial goes through a time where q is infinite.
+    """
+    x = sampler.start()
+    history: list[tuple[float, Lin]] = []  # q and predicted noise, newest first
+    for i, (s, t) in enumerate(pairwise(times)):
+        x, x0 = sampler.denoise(x, s)
+        eps = sampler.store(predicted_noise(x, x0, s))
+        if isfinite(variable.of(s)):
+            history = [(variable.of(s), eps), *history[: order - 1]]
+        if s.alpha == 0 or (t.sigma == 0 and not variable.reaches_clean):
+            x = first_order(x, x0, s, t)
+            continue
+        x = t.alpha / s.alpha * x
+        points, masses = variable.quadrature(sampler.schedule, s, t)
+        past = history[: len(times) - 1 - i if lower_order_final else order]
+        for weight, (_, eps) in zip(lagrange([q for q, _ in past], points) @ masses, past):
+            x = x + weight * eps
+    return x
+
+
+def lagrange(nodes: Sequence[float], points: Array) -> Array:
+    """l_j(points), one line per node: the polynomial that is 1 at node j and 0 at the others."""
+    lines = np.ones((len(nodes), len(points)))
+    for j, node in enumerate(nodes):
+        for other in (*nodes[:j], *nodes[j + 1 :]):
+            lines[j] *= (points - other) / (node - other)
+    return lines
+
+
+def gauss_legendre(edges: Array, count: int) -> tuple[Array, Array]:
+    """Points and weights of the integral from the first edge to the last: `count` of them between any two edges."""
+    points, weights = _legendre(count)
+    widths = np.diff(edges)[:, None]
+    return (edges[:-1, None] + widths * points).ravel(), (widths * weights).ravel()
+
+
+@cache
+def _legendre(count: int) -> tuple[Array, Array]:
+    """Points and weights on [0, 1]."""
+    points, weights = np.polynomial.legendre.leggauss(count)
+    return (points + 1) / 2, weights / 2

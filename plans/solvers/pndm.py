@@ -1,0 +1,128 @@
+"""PNDM (Liu, Ren, Lin, Zhao 2022, arXiv 2202.09778): Adams-Bashforth for even steps on the predicted noise, then a DDIM
+step with the combination. They differ in how they start; iPNDM is from Zhang & Chen 2023 (arXiv 2204.13902).
+
+The combination is that of even steps in sigma / alpha, which grids do not have, so its order is 2; `lms_4` costs the
+same and takes the steps as they are. A step from pure noise (sigma / alpha infinite) is first order. As published, the
+step to the clean end combines as many values as any.
+"""
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+from fewstep.plans.schedule import Time
+from fewstep.plans.solvers.exponential import first_order, predicted_noise
+from fewstep.plans.symbol import Lin
+from fewstep.plans.tracer import Tracer
+
+# Adams-Bashforth for even steps, newest value first
+ADAMS_BASHFORTH = (
+    (1.0,),
+    (3 / 2, -1 / 2),
+    (23 / 12, -16 / 12, 5 / 12),
+    (55 / 24, -59 / 24, 37 / 24, -9 / 24),
+)
+
+
+def ipndm(sampler: Tracer, times: Sequence[Time]) -> Lin:
+    """No start of higher order: the first three steps combine one, two and three values. Order 2, one evaluation
+    a step, four rows."""
+    x = sampler.start()
+    history: list[Lin] = []  # newest first
+    for s, t in pairwise(times):
+        x, x0 = sampler.denoise(x, s)
+        history = [sampler.store(predicted_noise(x, x0, s)), *history[:3]]
+        x = first_order(x, x0, s, t) if s.alpha == 0 else transfer(x, _combined(history), s, t)
+    return x
+
+
+def s_pndm(sampler: Tracer, times: Sequence[Time]) -> Lin:
+    """S-PNDM: a pseudo improved Euler step, then two values. Order 2, one evaluation a step and one more, three
+    rows."""
+    return _improved_euler_start(sampler, times, 2, predicted_noise, transfer)
+
+
+def pndm(sampler: Tracer, times: Sequence[Time], *, on_v: bool = False) -> Lin:
+    """PLMS (the form of latent diffusion and of diffusers' `skip_prk_steps`): a pseudo improved Euler step, then two,
+    three and four values. Order 2, one evaluation a step and one more, four rows.
+
+    `on_v` combines values of v, as diffusers does for networks that predict it; variance-preserving schedules only.
+    """
+    value, move = (_predicted_v, _transfer_v) if on_v else (predicted_noise, transfer)
+    return _improved_euler_start(sampler, times, 4, value, move)
+
+
+def f_pndm(sampler: Tracer, times: Sequence[Time], *, on_v: bool = False) -> Lin:
+    """F-PNDM: three pseudo Runge-Kutta steps of four evaluations, then four values. Order 2, one evaluation a step and
+    nine more, six rows. `on_v` as in `pndm`.
+
+    The Runge-Kutta steps evaluate halfway in the network's time. One to the clean end, where there is nothing to
+    evaluate, combines what values there are.
+    """
+    value, move = (_predicted_v, _transfer_v) if on_v else (predicted_noise, transfer)
+    x = sampler.start()
+    history: list[Lin] = []  # newest first
+    for s, t in pairwise(times):
+        x, x0 = sampler.denoise(x, s)
+        if s.alpha == 0:
+            x = first_order(x, x0, s, t)
+            continue
+        e = sampler.store(value(x, x0, s))
+        history = [e, *history[:3]]
+        if len(history) == 4 or t.sigma == 0:
+            x = move(x, _combined(history), s, t)
+            continue
+        middle = sampler.schedule.time((s.network + t.network) / 2)
+        start, total = sampler.store(x), e / 6
+        for u, weight in ((middle, 1 / 3), (middle, 1 / 3), (t, 1 / 6)):
+            x, x0 = sampler.denoise(move(start, e, s, u), u)
+            e = value(x, x0, u)
+            total = sampler.store(total + weight * e)
+        x = move(start, total, s, t)
+    return x
+
+
+def transfer(x: Lin, eps: Lin, s: Time, t: Time) -> Lin:
+    """Equation 11: a DDIM step from s to t with a given noise."""
+    return t.alpha / s.alpha * x + (t.sigma - t.alpha * s.sigma / s.alpha) * eps
+
+
+def _improved_euler_start(
+    sampler: Tracer,
+    times: Sequence[Time],
+    order: int,
+    value: Callable[[Lin, Lin, Time], Lin],
+    move: Callable[[Lin, Lin, Time, Time], Lin],
+) -> Lin:
+    """The first step (not one from pure noise) is redone with the mean of the values at its two ends."""
+    x = sampler.start()
+    history: list[Lin] = []  # newest first
+    for s, t in pairwise(times):
+        x, x0 = sampler.denoise(x, s)
+        if s.alpha == 0:
+            x = first_order(x, x0, s, t)
+            continue
+        e = sampler.store(value(x, x0, s))
+        history = [e, *history[: order - 1]]
+        if len(history) == 1 and t.sigma > 0:
+            half = sampler.store(move(x, e / 2, s, t))
+            end, x0 = sampler.denoise(move(x, e, s, t), t)
+            x = half + move(Lin({}), value(end, x0, t) / 2, s, t)
+        else:
+            x = move(x, _combined(history), s, t)
+    return x
+
+
+def _combined(history: Sequence[Lin]) -> Lin:
+    total = Lin({})
+    for weight, value in zip(ADAMS_BASHFORTH[len(history) - 1], history):
+        total = total + weight * value
+    return total
+
+
+def _predicted_v(x: Lin, x0: Lin, s: Time) -> Lin:
+    """v = alpha eps - sigma x0 (Salimans & Ho 2022, arXiv 2202.00512) where alpha^2 + sigma^2 = 1."""
+    return (s.alpha * x - x0) / s.sigma
+
+
+def _transfer_v(x: Lin, v: Lin, s: Time, t: Time) -> Lin:
+    return transfer(x, s.alpha * v + s.sigma * x, s, t)

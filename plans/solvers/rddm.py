@@ -1,0 +1,40 @@
+"""Residual denoising diffusion (Liu, Wang, Fan, Wang, Tang, Qu 2024, arXiv 2308.13712): the denoiser predicts the
+residual y - x0 and the noise, which leave x on schedules of their own."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from math import sqrt
+
+from fewstep.plans.errors import UserError
+from fewstep.plans.schedule import Time
+from fewstep.plans.solvers.parameters import check_share
+from fewstep.plans.symbol import Lin
+from fewstep.plans.tracer import Tracer
+
+
+def rddm(sampler: Tracer, times: Sequence[Time], *, eta: float = 0.0) -> Lin:
+    """x_t = x_s - (abar_s - abar_t) res - (bbar_s - sqrt(bbar_t^2 - n^2)) eps + n z, where abar = 1 - alpha is the
+    residual's share and bbar = sigma. One evaluation a step, two rows: x and y.
+
+    For denoisers of two outputs, first the residual (prediction "residual"), then the noise. Where one of them is
+    predicted alone the other follows from it, and that is a denoiser of one output: `ddim`.
+
+    Args:
+        eta: in [0, 1], scales the noise, n^2 = eta (bbar_s^2 - bbar_t^2) bbar_t^2 / bbar_s^2. 0 as published.
+    """
+    check_share("eta", eta)
+    if sampler.heads != 2 or sampler.prediction != "residual":
+        raise UserError(
+            f"rddm for a denoiser of {sampler.heads} output(s) that predicts {sampler.prediction}",
+            'give it a denoiser of two, the residual and the noise (prediction "residual", heads 2), or use ddim',
+        )
+    x = sampler.start()
+    y = sampler.reverts_to()
+    for s, t in pairwise(times):
+        x, (residual, eps) = sampler.outputs(x, s)
+        n2 = max(0.0, eta * (s.sigma**2 - t.sigma**2) * t.sigma**2 / s.sigma**2)  # no noise where sigma rises
+        # x here is the paper's without abar y, whose change is that of the residual with y - res in place of -res
+        x = x + (t.alpha - s.alpha) * (y - residual) - (s.sigma - sqrt(t.sigma**2 - n2)) * eps
+        if n2 > 0:
+            x = x + sqrt(n2) * sampler.noise()
+    return x

@@ -1,0 +1,50 @@
+"""Samplers made for flows: rectified ones, and Euler with fresh noise. `ddim` is a flow's Euler step, `heun` Heun's."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from math import log
+
+from fewstep.plans.schedule import Time
+from fewstep.plans.solvers import ancestral
+from fewstep.plans.solvers.exponential import first_order, predicted_noise
+from fewstep.plans.solvers.parameters import check_share
+from fewstep.plans.symbol import Lin
+from fewstep.plans.tracer import Tracer
+
+
+def rfpp(sampler: Tracer, times: Sequence[Time]) -> Lin:
+    """2-rectified flow++ (Lee, Lin, Fanti 2024, arXiv 2405.20320): x_t = alpha_t x0 + sigma_t z with the noise z of the
+    start, the authors' "new" sampler. One evaluation a step, two rows.
+
+    z is the noise predicted there: at pure noise x itself, and from a given image what was put on it, where the
+    trajectory is straight.
+
+    For flows that have been rectified: on a straight trajectory x lies between x0 and z. Where trajectories bend it
+    does not converge to them; `ddim` (rectified-flow Euler) does.
+    """
+    x = sampler.start()
+    z: Lin | None = None
+    for s, t in pairwise(times):
+        x, x0 = sampler.denoise(x, s)
+        z = sampler.store(predicted_noise(x, x0, s)) if z is None else z
+        x = t.alpha * x0 + t.sigma * z
+    return x
+
+
+def flow_ancestral(sampler: Tracer, times: Sequence[Time], *, eta: float = 1.0) -> Lin:
+    """Euler ancestral for flows (ComfyUI): an Euler step to tau_t (1 + (tau_t / tau_s - 1) eta), then fresh noise up
+    to t, where tau = sigma / (alpha + sigma) is a flow's sigma. Order 1, one evaluation a step, one row.
+
+    `eta` in [0, 1] scales the noise from none (`ddim`); `ddim(eta=1)` shares it out by sigma / alpha instead.
+    """
+    check_share("eta", eta)
+    x = sampler.start()
+    for s, t in pairwise(times):
+        x, x0 = sampler.denoise(x, s)
+        low = t
+        if eta and t.sigma > 0:
+            tau_s, tau_t = s.sigma / (s.alpha + s.sigma), t.sigma / (t.alpha + t.sigma)
+            tau = tau_t * (1 + (tau_t / tau_s - 1) * eta)
+            low = sampler.schedule.at_lam(log((1 - tau) / tau))
+        x = ancestral.up(sampler, first_order(x, x0, s, low), low, t)
+    return x

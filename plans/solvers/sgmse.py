@@ -1,0 +1,55 @@
+"""SGMSE+ (Richter, Welker, Lemercier, Lay, Gerkmann 2023, arXiv 2208.05830): speech enhancement on the OUVE SDE,
+
+    dx = theta (y - x) dt + g(t) dw,    g(t) = sigma_min (sigma_max / sigma_min)^t sqrt(2 log(sigma_max / sigma_min)),
+
+by predictor and corrector from y + sigma_1 z. StoRM (Lemercier, Richter, Welker, Gerkmann 2023, arXiv 2212.11851) is
+the same plan with the output of a predictive network as y, run once before.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from math import log, sqrt
+
+from fewstep.plans.errors import UserError
+from fewstep.plans.paths import sigma_range
+from fewstep.plans.schedule import Time
+from fewstep.plans.solvers.parameters import check_count, check_not_negative
+from fewstep.plans.solvers.score_sde import MOST_CORRECTIONS, score
+from fewstep.plans.symbol import Lin
+from fewstep.plans.tracer import Tracer
+
+
+def sgmse(sampler: Tracer, times: Sequence[Time], *, snr: float = 0.5, corrections: int = 1) -> Lin:
+    """Annealed-Langevin correction, then a reverse-diffusion step (Algorithm 1, as published). Order 1, made for 30
+    steps. `corrections` + 1 evaluations a step, two rows: x and y.
+
+    The step to the clean end adds no noise: the sample is the denoised mean.
+
+    Args:
+        snr: r of the corrector, whose step is 2 (r sigma)^2. The corrector of NCSN++ divides norms of the data there,
+            which is no plan; the authors' default is this one.
+        corrections: Langevin steps at each time.
+    """
+    check_not_negative("snr", snr)
+    check_count("corrections", corrections, MOST_CORRECTIONS)
+    spec = sampler.schedule.spec
+    if spec.kind != "ou":
+        raise UserError(f"sgmse on schedule {spec.kind}", "use schedule ou, or score_sde_pc")
+    low, high = sigma_range(spec)
+    x = sampler.start()
+    y = sampler.reverts_to()
+    for s, t in pairwise(times):
+        step = 2 * (snr * s.sigma) ** 2
+        for _ in range(corrections):
+            x, x0 = sampler.denoise(x, s)
+            x = x + step * score(x, x0, s) + sqrt(2 * step) * sampler.noise()
+        x, x0 = sampler.denoise(x, s)
+        clock_s, clock_t = s.network / spec.time_scale, t.network / spec.time_scale
+        delta = clock_s - clock_t
+        g2 = (low * (high / low) ** clock_s) ** 2 * 2 * log(high / low)
+        # x here is the paper's without (1 - alpha) y, so what Euler's step makes of that is put in
+        kept = 1 + spec.theta * delta
+        x = kept * x + (t.alpha - kept * s.alpha) * y + g2 * delta * score(x, x0, s)
+        if t.sigma > 0:
+            x = x + sqrt(g2 * delta) * sampler.noise()
+    return x

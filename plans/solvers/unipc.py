@@ -1,0 +1,147 @@
+"""UniPC (Zhao, Bai, Rao, Zhou, Lu 2023, arXiv 2302.04867): a predictor, and a corrector that costs no evaluation.
+
+Each prediction is evaluated once. The corrector uses it to redo the step which led there, and the next step starts from
+the corrected x; the last step has no corrector.
+
+The predictor's order p rises from 1 in the first steps and, where the grid ends clean, falls to 1 in the last ones, as
+in the authors' code: lambda is infinite at the clean end, where x is the predicted x0. A step from pure noise, infinite
+too, is first order and not corrected, and no later polynomial goes through its prediction.
+
+Five parameters are common. `bh1` takes B1(h) = h for the paper's B, else B2(h) = e^h - 1; B cancels where weights are
+solved for, which leaves it to the predictor of order 2 and the corrector of order 1. `on_noise` integrates the
+predicted noise instead of x0. `lower_order_final` lets the order fall in the last steps of grids that do not end
+clean, too. `uncorrected` numbers steps, from 0, that are left as predicted: diffusers' `disable_corrector`, for
+guidance that makes the first corrections overshoot.
+"""
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from math import expm1, factorial, isinf
+
+import numpy as np
+
+from fewstep.plans.schedule import Time
+from fewstep.plans.solvers.exponential import Form, OnNoise, OnX0, phi
+from fewstep.plans.symbol import Lin
+from fewstep.plans.tracer import Tracer
+
+
+def unipc_1(
+    sampler: Tracer,
+    times: Sequence[Time],
+    *,
+    bh1: bool = False,
+    on_noise: bool = False,
+    lower_order_final: bool = False,
+    uncorrected: tuple[float, ...] = (),
+) -> Lin:
+    """UniPC-1: predictor of order 1, corrected to 2. One evaluation a step, two rows."""
+    return unipc(sampler, times, 1, bh1, on_noise, lower_order_final, uncorrected)
+
+
+def unipc_2(
+    sampler: Tracer,
+    times: Sequence[Time],
+    *,
+    bh1: bool = False,
+    on_noise: bool = False,
+    lower_order_final: bool = False,
+    uncorrected: tuple[float, ...] = (),
+) -> Lin:
+    """UniPC-2: predictor of order 2, corrected to 3. One evaluation a step, three rows."""
+    return unipc(sampler, times, 2, bh1, on_noise, lower_order_final, uncorrected)
+
+
+def unipc_3(
+    sampler: Tracer,
+    times: Sequence[Time],
+    *,
+    bh1: bool = False,
+    on_noise: bool = False,
+    lower_order_final: bool = False,
+    uncorrected: tuple[float, ...] = (),
+) -> Lin:
+    """UniPC-3: predictor of order 3, corrected to 4. One evaluation a step, four rows."""
+    return unipc(sampler, times, 3, bh1, on_noise, lower_order_final, uncorrected)
+
+
+def unipc_4(
+    sampler: Tracer,
+    times: Sequence[Time],
+    *,
+    bh1: bool = False,
+    on_noise: bool = False,
+    lower_order_final: bool = False,
+    uncorrected: tuple[float, ...] = (),
+) -> Lin:
+    """UniPC-4: predictor of order 4, corrected to 5. One evaluation a step, five rows."""
+    return unipc(sampler, times, 4, bh1, on_noise, lower_order_final, uncorrected)
+
+
+def unipc(
+    sampler: Tracer,
+    times: Sequence[Time],
+    order: int,
+    bh1: bool,
+    on_noise: bool,
+    lower_order_final: bool,
+    uncorrected: Sequence[float] = (),
+    compensated: Callable[[int, Time, Lin], Lin] | None = None,
+) -> Lin:
+    """Multistep UniP-p and UniC-p with p up to `order`; m is x0 or the noise, and z = -h or h is what h is in B(h).
+
+    `compensated`, of a step's number, time and m, replaces m from that step on (`dc_solver.py`).
+    """
+    form: Form = OnNoise() if on_noise else OnX0()
+    x, x0 = sampler.denoise(sampler.start(), times[0])
+    m = form.prediction(sampler, x, x0, times[0])
+    known: list[tuple[float, Lin]] = []  # lambda and m of the evaluations before s, newest first
+    steps, lowers = len(times) - 1, lower_order_final or times[-1].sigma == 0
+    for i, (s, t) in enumerate(pairwise(times)):
+        p = min(order, len(known) + 1, steps - i if lowers else order)
+        h = t.lam - s.lam
+        if compensated is not None:
+            m = compensated(i, s, m)
+        scale, z = form.curve(s, t)
+        B = z if bh1 else expm1(z)
+        base = form.first_order(sampler, x, x0, m, s, t)
+        rs = [(lam - s.lam) / h for lam, _ in known[: p - 1]]
+        D1s = [(earlier - m) / r for r, (_, earlier) in zip(rs, known)]
+
+        predicted = base
+        for rho, D1 in zip(_weights(rs, z, B), D1s):
+            predicted = predicted + scale * B * rho * D1
+        if i == steps - 1:
+            break
+        if isinf(h):
+            x, x0 = sampler.denoise(predicted, t)
+            m = form.prediction(sampler, x, x0, t)
+            continue
+
+        known = [(s.lam, m), *known][: order - 1]
+        if i in uncorrected:
+            x, x0 = sampler.denoise(predicted, t)
+            m = form.prediction(sampler, x, x0, t)
+            continue
+
+        *rhos, rho_t = _weights([*rs, 1.0], z, B)
+        corrected = base - scale * B * rho_t * m  # all of the corrector but its m at t
+        for rho, D1 in zip(rhos, D1s):
+            corrected = corrected + scale * B * rho * D1
+        corrected, predicted = sampler.store(corrected), sampler.store(predicted)
+        x, x0 = sampler.denoise(predicted, t)
+        m = form.prediction(sampler, x, x0, t)
+        x = corrected + scale * B * rho_t * m + (x - predicted)  # moved as CFG++ moved the predicted x
+    return predicted
+
+
+def _weights(rs: Sequence[float], z: float, B: float) -> list[float]:
+    """The paper's rho for nodes r (in steps from s): sum_k r_k^(i-1) rho_k = i! z phi_{i+1}(z) / B, i >= 1.
+
+    A single weight is 1/2 whatever z is, as the paper has it for UniP-2 and UniC-1.
+    """
+    if len(rs) < 2:
+        return [0.5] * len(rs)
+    R = np.vander(rs, increasing=True).T
+    b = [factorial(i) * z * phi(i + 1, z) / B for i in range(1, len(rs) + 1)]
+    return [float(rho) for rho in np.linalg.solve(R, b)]

@@ -1,0 +1,167 @@
+"""USF (Liu, Ning, Lin, Yang, Wang 2023, arXiv 2312.07243): one form that holds the exponential solvers, decided step by
+step; its search, S3, chooses the decisions.
+
+A step is a Taylor expansion of x over lambda around an earlier point, whose derivatives come from differences between
+earlier predictions. The decisions: the expansion's order, x0 or noise as what is expanded, the point, how many
+predictions each derivative is estimated from, a factor that relaxes the first derivative, and a corrector. DDIM,
+DPM-Solver and DPM-Solver++ (single- and multistep) and UniPC are such steps; the tests rebuild them.
+
+The paper's third form of prediction, DPM-Solver-v3's, is `dpm_v3`. Its per-step coefficients of skip connections
+change the network, not the plan.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import expm1, factorial, isinf
+
+import numpy as np
+
+from fewstep.plans.errors import UserError
+from fewstep.plans.schedule import Time
+from fewstep.plans.solvers.exponential import first_order, phi, predicted_noise
+from fewstep.plans.symbol import Lin
+from fewstep.plans.tracer import Tracer
+
+Relaxation = Callable[[float], float]
+
+
+def bh1(z: float) -> float:
+    """UniPC's B1(h) = h: the first derivative's exact weight, z^2 phi_2(z), becomes z^2 / 2."""
+    return 1 / (2 * phi(2, z))
+
+
+def bh2(z: float) -> float:
+    """UniPC's B2(h) = e^h - 1, which is DPM-Solver-2 and the midpoint form of DPM-Solver++: z (e^z - 1) / 2."""
+    return expm1(z) / (2 * z * phi(2, z))
+
+
+def half_exponential(z: float) -> float:
+    """One of the search's own candidates."""
+    return 1 + expm1(z) / 2
+
+
+@dataclass(frozen=True)
+class Expansion:
+    """x at the step's end from a point before it.
+
+    `order` 1 to 4 has derivatives up to order - 1. `start` is the point, counted back from the newest (1). Derivative
+    i is estimated from `differences[i - 1]` other predictions, those after the point first and then those before it;
+    left empty, from order - 1 each. `relaxation` is a factor on the first derivative as a function of z: the step in
+    lambda, with its sign changed where x0 is expanded.
+    """
+
+    order: int = 1
+    start: int = 1
+    differences: tuple[int, ...] = ()
+    relaxation: Relaxation | None = None
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One step: a predictor, and where given a corrector, whose newest point is the one predicted.
+
+    `on_noise` expands the predicted noise in place of x0. A corrector reuses the prediction at the uncorrected x;
+    `again` evaluates once more at the corrected one.
+    """
+
+    predictor: Expansion = Expansion()
+    on_noise: bool = False
+    corrector: Expansion | None = None
+    again: bool = False
+
+
+@dataclass(frozen=True)
+class _Point:
+    time: Time
+    x: Lin
+    x0: Lin
+    eps: Lin
+
+
+def usf(decisions: Sequence[Decision], analytic_first: bool = False) -> Callable[[Tracer, Sequence[Time]], Lin]:
+    """The solver that takes these steps; the times must be one more.
+
+    Args:
+        analytic_first: no evaluation at the first time, but x0 = 0 (AFS: Dockhorn, Vahdat, Kreis 2022, arXiv
+            2210.05475): pure noise says nothing of the data but their mean, which is 0.
+
+    Rows: x, and a prediction for each of the others that a step's derivatives use.
+    """
+
+    def solver(sampler: Tracer, times: Sequence[Time]) -> Lin:
+        if len(times) != len(decisions) + 1:
+            raise UserError(f"{len(decisions)} decisions for {len(times) - 1} steps", "give one decision a step")
+        x = sampler.start()
+        points = [_point(sampler, x, Lin({}), times[0]) if analytic_first else _evaluated(sampler, x, times[0])]
+        for i, (decision, t) in enumerate(zip(decisions, times[1:], strict=True)):
+            is_last = i == len(decisions) - 1
+            x = _expanded(decision.predictor, decision.on_noise, points, t)
+            if is_last and decision.corrector is None:
+                break
+            if t.sigma == 0:
+                raise UserError("a corrector on the step to the clean end", "leave the last corrector out")
+            predicted = sampler.store(x)
+            points.insert(0, _evaluated(sampler, predicted, t))
+            if decision.corrector is not None:
+                moved = points[0].x - predicted  # by CFG++
+                x = sampler.store(_expanded(decision.corrector, decision.on_noise, points, t) + moved)
+                known = points.pop(0)
+                points.insert(
+                    0,
+                    _evaluated(sampler, x, t) if decision.again and not is_last else _Point(t, x, known.x0, known.eps),
+                )
+        return x
+
+    return solver
+
+
+def _evaluated(sampler: Tracer, x: Lin, time: Time) -> _Point:
+    return _point(sampler, *sampler.denoise(x, time), time)
+
+
+def _point(sampler: Tracer, x: Lin, x0: Lin, time: Time) -> _Point:
+    return _Point(time, x, x0, sampler.store(predicted_noise(x, x0, time)))
+
+
+def _expanded(expansion: Expansion, on_noise: bool, points: Sequence[_Point], t: Time) -> Lin:
+    """x at t."""
+    order, differences = expansion.order, expansion.differences or (expansion.order - 1,) * (expansion.order - 1)
+    if not 1 <= order <= 4 or not 1 <= expansion.start <= len(points) or len(differences) != order - 1:
+        raise UserError(f"{expansion} with {len(points)} points known", "choose order 1 .. 4 and a start among them")
+    for i, count in enumerate(differences, start=1):
+        if not i <= count < len(points):
+            raise UserError(
+                f"derivative {i} from {count} differences with {len(points)} points known",
+                f"choose {i} .. {len(points) - 1} (fewer derivatives in the first steps)",
+            )
+    origin = points[expansion.start - 1]
+    s, h = origin.time, t.lam - origin.time.lam
+    if isinf(h):
+        if order > 1:
+            raise UserError(
+                f"order {order} from {s.network:g} to {t.network:g}, a step infinitely long in lambda", "choose order 1"
+            )
+        return first_order(origin.x, origin.x0, s, t)
+    if on_noise:
+        z, scale = h, -t.sigma
+        x = t.alpha / s.alpha * origin.x + scale * expm1(h) * origin.eps
+    else:
+        z, scale = -h, t.alpha
+        x = t.sigma / s.sigma * origin.x - scale * expm1(-h) * origin.x0
+    after, before = points[: expansion.start - 1][::-1], points[expansion.start :]
+    others = [*after, *before]
+    for i, count in enumerate(differences, start=1):
+        relaxed = expansion.relaxation(z) if expansion.relaxation is not None and i == 1 else 1.0
+        derivative = _derivative(i, origin, others[:count], on_noise)
+        x = x + scale * h ** (i + 1) * phi(i + 1, z) * relaxed * derivative
+    return x
+
+
+def _derivative(i: int, origin: _Point, others: Sequence[_Point], on_noise: bool) -> Lin:
+    """The i-th derivative over lambda at `origin`, from Taylor's expansion of its differences to the others."""
+    gaps = np.array([other.time.lam - origin.time.lam for other in others])
+    powers = np.array([gaps**k / factorial(k) for k in range(1, len(others) + 1)])
+    total = Lin({})
+    for weight, other in zip(np.linalg.solve(powers, np.eye(len(others))[i - 1]), others, strict=True):
+        total = total + weight * (other.eps - origin.eps if on_noise else other.x0 - origin.x0)
+    return total

@@ -1,0 +1,55 @@
+"""What a plan has to know of a denoiser, as a bundle's manifest has it: its noise schedule and its prediction."""
+
+from typing import Literal
+
+import msgspec
+
+
+class Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Base of every struct of a bundle: immutable, and an unknown field is an error rather than a silent loss."""
+
+
+class ScheduleSpec(Strict, frozen=True, omit_defaults=True):
+    """Parameters of a noise schedule; `paths.py` gives them meaning, and None is a kind's own default.
+
+    What a kind does not use keeps its default, is not written, and is no part of the fingerprint (but the first four,
+    which always are).
+    """
+
+    kind: Literal[
+        "linear",  # tables of timesteps, variance preserving: betas, or a formula for them
+        "scaled-linear",
+        "cosine",
+        "sigmoid",
+        "betas",
+        "flow",  # straight path between data and noise
+        "trigonometric",  # a quarter of a circle between them
+        "exploding",  # sigma alone grows: geometrically in time, or as EDM has it
+        "edm",
+        "residual-shift",  # from the data to a degraded sample: ResShift, RDDM, OUVE, Schroedinger bridge, IR-SDE
+        "rddm",
+        "ou",
+        "bridge",
+        "mean-reverting",
+    ]
+    timesteps: int = 1000
+    beta_start: float = 1e-4
+    beta_end: float = 0.02
+    betas: tuple[float, ...] = ()
+    zero_terminal_snr: bool = False  # of a table: rescaled so that its last timestep is pure noise
+    sigma_min: float | None = None
+    sigma_max: float | None = None
+    sigma_data: float = 0.5  # standard deviation of the data, in EDM's preconditioning
+    time_scale: float = 1.0  # of what the network is told, for kinds without timesteps
+    kappa: float = 2.0  # ResShift: the noise's deviation where eta is 1
+    eta_min: float | None = None
+    eta_max: float | None = None
+    power: float | None = None
+    noise_variance: float = 0.01  # RDDM: of the last timestep
+    theta: float = 1.5  # OU: how fast the mean moves to the degraded sample
+    growth: float = 2.6  # bridge: the noise added at time t has the variance rate growth^2t
+    rate: float = 0.4
+    alpha_min: float = 0.005  # mean-reverting: the data's share at the last timestep
+
+
+Prediction = Literal["epsilon", "sample", "v", "flow", "score", "edm", "consistency", "residual"]

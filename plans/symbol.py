@@ -1,0 +1,79 @@
+"""`Lin`: a linear combination of buffers, the symbolic value a solver computes with while it is traced."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.plans.errors import UserError
+
+Coefficient = float | NDArray[np.float64]  # one number, or one for each element of a sample (shaped as x_shape)
+
+
+@dataclass(frozen=True, eq=False)
+class Lin:
+    """sum of coefficient x buffer; buffers are numbered by the tracer. Only what keeps it linear is defined."""
+
+    terms: Mapping[int, Coefficient]
+
+    __array_ufunc__ = None  # numpy values on the left defer to __rmul__ instead of making object arrays
+
+    def __add__(self, other: Lin) -> Lin:
+        if not isinstance(other, Lin):
+            return NotImplemented
+        terms = dict(self.terms)
+        for buffer, coefficient in other.terms.items():
+            terms[buffer] = total = terms[buffer] + coefficient if buffer in terms else coefficient
+            if is_zero(total):
+                del terms[buffer]
+        return Lin(terms)
+
+    def __sub__(self, other: Lin) -> Lin:
+        if not isinstance(other, Lin):
+            return NotImplemented
+        return self + -other
+
+    def __neg__(self) -> Lin:
+        return -1.0 * self
+
+    def __mul__(self, factor: Coefficient) -> Lin:
+        if type(factor) is float:  # numpy's float64 is a float too, but not to the JSON of a plan
+            is_finite = math.isfinite(factor)
+        elif isinstance(factor, Lin):
+            raise TypeError("the product of two states is not linear: this solver is no static plan")
+        elif isinstance(factor, np.ndarray) and factor.ndim:
+            is_finite = bool(np.isfinite(factor).all())
+        else:
+            factor = float(factor)
+            is_finite = math.isfinite(factor)
+        if not is_finite:
+            raise UserError(
+                f"a solver's coefficient came out {factor} (lambda diverges where sigma or alpha is 0)",
+                "use times with sigma > 0 and alpha > 0 there, or a solver that treats the ends",
+            )
+        if is_zero(factor):
+            return Lin({})
+        if isinstance(factor, float) and factor == 1.0:
+            return self
+        return Lin({buffer: factor * coefficient for buffer, coefficient in self.terms.items()})
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, divisor: Coefficient) -> Lin:
+        return self * (1.0 / divisor)
+
+    def _no_value(self, *_: Any) -> NoReturn:
+        raise TypeError("a Lin has no value while a solver is traced: it cannot be compared or branched on")
+
+    __bool__ = __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = __float__ = _no_value
+    __hash__ = None  # type: ignore[assignment]
+
+
+def is_zero(coefficient: Coefficient) -> bool:
+    """Whether a term with this coefficient may be left out."""
+    return coefficient == 0.0 if isinstance(coefficient, float) else not np.any(coefficient)

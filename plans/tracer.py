@@ -1,0 +1,273 @@
+"""Tracing a solver: run its arithmetic once on symbolic states and write down every buffer it makes.
+
+The rule that keeps plans short: what `start`, `given`, `noise`, `store`, `denoise` and `outputs` return is a buffer;
+any other expression is a `Lin` over buffers and is folded into the next buffer. `state_rows.py` makes tables of the
+record.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from fewstep.plans import guidance as guide
+from fewstep.plans import prediction
+from fewstep.plans.errors import UserError
+from fewstep.plans.guidance import COND, UNCOND, Guidance
+from fewstep.plans.schedule import NoiseSchedule, Time
+from fewstep.plans.shaping import Rescale, Shape
+from fewstep.plans.spec import Prediction
+from fewstep.plans.symbol import Lin
+
+IMAGE = "image"  # the given tensor that a sampler starts from instead of pure noise, and that `hold` puts back
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Noise number `draw`, standard normal, made anew wherever it is read."""
+
+    draw: int
+
+
+@dataclass(frozen=True)
+class Given:
+    """A tensor that the caller brings, shaped as x: read at the start only, kept as a row where it is needed later."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Ones:
+    """All ones: what a tensor that is added by itself multiplies."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A state row written after `ready` evaluations (0: at the start); `value` is over earlier buffers."""
+
+    ready: int
+    value: Lin
+
+
+@dataclass(frozen=True)
+class Output:
+    """Raw network output of one evaluation, branch and head; gone after that evaluation's update."""
+
+    evaluation: int
+    branch: str
+    head: int
+
+
+@dataclass(frozen=True)
+class Shaped:
+    """What an evaluation's shape made of its prediction."""
+
+    evaluation: int
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """Something that an evaluation makes, such as its x0 prediction: `value` is over rows before it and its outputs."""
+
+    evaluation: int
+    value: Lin
+
+
+Buffer = Draw | Given | Ones | Stored | Output | Shaped | Predicted
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One call of the network on `input`, a combination of rows. `outputs` are buffers, head by head within branch by
+    branch; `shaped` is the shape's buffer if there is one, made of the values `shape_of`; `x0` is the prediction over
+    rows, the outputs and it."""
+
+    time: Time
+    to: Time | None
+    input: Lin
+    branches: tuple[str, ...]
+    outputs: tuple[int, ...]
+    shape_of: tuple[Lin, ...]
+    shaped: int | None
+    x0: Lin
+
+
+@dataclass
+class Tracer:
+    """What a solver talks to. `schedule` is for solvers that evaluate between the times they are given."""
+
+    prediction: Prediction
+    first: Time
+    schedule: NoiseSchedule
+    guidance: Guidance | None = None
+    shape: Shape | None = None
+    heads: int = 1  # outputs of the network for each branch
+    from_image: bool = False  # start from the given image, noised, rather than from noise
+    towards: str | None = None  # the given tensor y that noising reverts to: see `start`
+    buffers: list[Buffer] = field(default_factory=list)
+    evaluations: list[Evaluation] = field(default_factory=list)
+    draws: int = 0
+    _reverts_to: Lin | None = None  # its row
+    _history: list[tuple[Lin, Lin]] = field(default_factory=list)  # LinearAg: conditional and unconditional outputs
+
+    def _add(self, buffer: Buffer) -> Lin:
+        self.buffers.append(buffer)
+        return Lin({len(self.buffers) - 1: 1.0})
+
+    def start(self) -> Lin:
+        """x at the first time: sigma times the first draw, on top of alpha times the image where there is one.
+
+        Where noising reverts to a tensor y (restoration: x_t = alpha x0 + (1 - alpha) y + sigma eps, which starts at
+        y + sigma eps) solvers see x - (1 - alpha) y, for which every formula of theirs holds; the network sees x.
+        """
+        noise = self.first.sigma * self.noise()
+        if self.towards is not None:
+            self._reverts_to = self.given(self.towards)
+            return self.store(self.first.alpha * self._reverts_to + noise)
+        return self.store(self.first.alpha * self._given(IMAGE) + noise if self.from_image else noise)
+
+    def reverts_to(self) -> Lin:
+        """The row of the tensor y that noising reverts to; there once a solver has started."""
+        if self._reverts_to is None:
+            raise UserError(
+                "this sampler restores a degraded sample, and the denoiser does not say which tensor that is",
+                'export it with towards="y", the name of that tensor',
+            )
+        return self._reverts_to
+
+    def restored(self, x: Lin, time: Time) -> Lin:
+        """What solvers see as x at a time, as it is: with (1 - alpha) y where noising reverts to y."""
+        return x if self._reverts_to is None else x + (1 - time.alpha) * self._reverts_to
+
+    def given(self, name: str) -> Lin:
+        """A tensor [B, *x_shape] that the caller brings, as a row. Ask for it before the first evaluation."""
+        return self.store(self._given(name))
+
+    def _given(self, name: str) -> Lin:
+        if self.evaluations:
+            raise TypeError(f"a solver asks for {name!r} after its first evaluation: it is there at the start only")
+        for number, buffer in enumerate(self.buffers):
+            if isinstance(buffer, Given) and buffer.name == name:
+                return Lin({number: 1.0})
+        return self._add(Given(name))
+
+    def ones(self) -> Lin:
+        """All ones; `bias * sampler.ones()` adds a tensor."""
+        return self._add(Ones())
+
+    def noise(self) -> Lin:
+        """A fresh standard normal draw. One draw may be used several times."""
+        self.draws += 1
+        return self._add(Draw(self.draws - 1))
+
+    def store(self, value: Lin) -> Lin:
+        """Keep a combination as one row, where later arithmetic would otherwise keep all of its terms."""
+        return self._add(Stored(len(self.evaluations), value))
+
+    def denoise(self, x: Lin, time: Time, to: Time | None = None, *, keep_noise: bool = False) -> tuple[Lin, Lin]:
+        """Evaluate the denoiser at (x, time): x as stored, and x0 after guidance and shaping.
+
+        `to` is a second time that the network is told (consistency trajectory models). With CFG++ x is moved so that
+        (x, x0) imply the unconditional noise, which is then what any solver puts back; `keep_noise` moves it so that
+        they imply the noise that the network predicted, whatever shaping made of x0.
+        """
+        x, outputs, x0 = self._evaluate(x, time, to)
+        evaluation = len(self.evaluations) - 1
+        if isinstance(self.guidance, guide.CfgPlusPlus):
+            unguided = self._x0(x, outputs[UNCOND][0], time)
+            moved = self._add(Predicted(evaluation, x + time.alpha * (x0 - unguided)))
+            return moved, self._add(Predicted(evaluation, x0))
+        if keep_noise and self.shape is not None and not isinstance(self.shape, Rescale):
+            (unshaped,) = self.evaluations[-1].shape_of
+            x = self._add(Predicted(evaluation, x + time.alpha * (x0 - unshaped)))
+        return x, self._add(Predicted(evaluation, x0))
+
+    def outputs(self, x: Lin, time: Time, to: Time | None = None) -> tuple[Lin, tuple[Lin, ...]]:
+        """Evaluate the denoiser at (x, time): x as stored, and its raw outputs after guidance, one for each head."""
+        if self.shape is not None or isinstance(self.guidance, guide.CfgPlusPlus):
+            asked = "CFG++" if self.shape is None else f"shape {self.shape}"
+            raise UserError(f"{asked} acts on x0, and this solver reads the network's outputs", "leave it out")
+        x, outputs, _ = self._evaluate(x, time, to)
+        evaluation = len(self.evaluations) - 1
+        weights = guide.weights(self.guidance, evaluation, time.lam)
+        heads = [self._guided(outputs, weights, head) for head in range(self.heads)]
+        return x, tuple(self._add(Predicted(evaluation, head)) for head in heads)
+
+    def _evaluate(self, x: Lin, time: Time, to: Time | None) -> tuple[Lin, dict[str, list[Lin]], Lin]:
+        """Write an evaluation down: x as a row, outputs by branch, x0 over them (or over what shaping makes)."""
+        prediction.check(self.prediction, time, self.schedule.spec)
+        evaluation = len(self.evaluations)
+        x = self._as_row(x, evaluation)
+        if self.towards is not None and self._reverts_to is None:
+            raise UserError(
+                f"a sampler that starts from what it is given, for a denoiser that restores {self.towards!r}",
+                "take one that starts from noise",
+            )
+        seen = self.restored(x, time)
+        weights = guide.weights(self.guidance, evaluation, time.lam)
+        estimated = isinstance(self.guidance, guide.LinearAg) and evaluation >= self.guidance.after
+        branches = tuple(branch for branch in weights if not (estimated and branch == UNCOND))
+        outputs = {
+            branch: [self._add(Output(evaluation, branch, head)) for head in range(self.heads)] for branch in branches
+        }
+        ids = tuple(buffer for heads in outputs.values() for output in heads for buffer in output.terms)
+        if isinstance(self.guidance, guide.LinearAg):
+            outputs = self._with_history(outputs, evaluation)
+        guided = self._guided(outputs, weights, 0)
+        shape_of: tuple[Lin, ...] = ()
+        shaped: int | None = None
+        if isinstance(self.shape, Rescale) and len(weights) > 1:
+            if COND not in outputs:
+                raise UserError(
+                    f"Rescale compares with the branch {COND!r}, and the guidance has {', '.join(map(repr, outputs))}",
+                    f"name one of them {COND!r}, or leave Rescale out",
+                )
+            shape_of = (guided, outputs[COND][0])
+            guided = self._add(Shaped(evaluation))
+            (shaped,) = guided.terms
+        x0 = self._x0(x, guided, time)
+        if self.shape is not None and not isinstance(self.shape, Rescale):
+            shape_of = (x0,)
+            x0 = self._add(Shaped(evaluation))
+            (shaped,) = x0.terms
+        scale = prediction.input_scale(self.prediction, time, self.schedule.spec)
+        self.evaluations.append(Evaluation(time, to, scale * seen, branches, ids, shape_of, shaped, x0))
+        return x, outputs, x0
+
+    def _x0(self, x: Lin, output: Lin, time: Time) -> Lin:
+        a, b = prediction.x0_coefficients(self.prediction, time, self.schedule.spec)
+        x0 = a * x + b * output
+        return x0 + self.reverts_to() if self.prediction == "residual" else x0
+
+    def _guided(self, outputs: dict[str, list[Lin]], weights: dict[str, float], head: int) -> Lin:
+        total = Lin({})
+        for branch, weight in weights.items():
+            total = total + weight * outputs[branch][head]
+        return total
+
+    def _with_history(self, outputs: dict[str, list[Lin]], evaluation: int) -> dict[str, list[Lin]]:
+        """Adds the estimate of a missing unconditional output (first head), and keeps both for later estimates."""
+        assert isinstance(self.guidance, guide.LinearAg)
+        cond = outputs[COND][0]
+        if UNCOND not in outputs:
+            estimate = Lin({})
+            for coefficient, past in zip(self.guidance.cond, [cond, *(c for c, _ in self._history)], strict=False):
+                estimate = estimate + coefficient * past
+            for coefficient, (_, past) in zip(self.guidance.uncond, self._history, strict=False):
+                estimate = estimate + coefficient * past
+            outputs = outputs | {UNCOND: [estimate]}
+        kept = tuple(self._add(Predicted(evaluation, outputs[branch][0])) for branch in (COND, UNCOND))
+        self._history.insert(0, (kept[0], kept[1]))
+        return outputs
+
+    def _as_row(self, x: Lin, evaluation: int) -> Lin:
+        """x itself if it is a row written for this evaluation already (as `start` and `store` do), else a new row."""
+        if len(x.terms) == 1:
+            ((only, coefficient),) = x.terms.items()
+            buffer = self.buffers[only]
+            if isinstance(buffer, Stored) and buffer.ready == evaluation and np.all(coefficient == 1):
+                return x
+        return self.store(x)
+
+
+Solver = Callable[[Tracer, Sequence[Time]], Lin]

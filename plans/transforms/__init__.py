@@ -1,0 +1,13 @@
+"""Plans from plans: changes that need no trace, only the table.
+
+- `analytic_first_step`: the first evaluation replaced by what is known of it.
+- `gaussian_start`: the way from pure noise to the plan's first time taken in one step, as Gaussian data have it.
+- `scale_noise`: predicted noise divided by a factor for each step (epsilon scaling).
+- `shift_times`: the network told other times (time shift), from `measured_shift`.
+"""
+
+from fewstep.plans.transforms.analytic_start import analytic_first_step, gaussian_start
+from fewstep.plans.transforms.noise_scale import scale_noise
+from fewstep.plans.transforms.time_shift import measured_shift, shift_times
+
+__all__ = ["analytic_first_step", "gaussian_start", "measured_shift", "scale_noise", "shift_times"]

@@ -1,0 +1,65 @@
+"""Epsilon scaling (Ning, Li, Su, Salah, Ertugrul 2024, arXiv 2308.15321)."""
+
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+
+from fewstep.plans.compile import Denoising
+from fewstep.plans.errors import UserError
+from fewstep.plans.plan import Plan, Row, Step
+from fewstep.plans.prediction import input_scale, x0_coefficients
+from fewstep.plans.schedule import Time
+
+
+def scale_noise(plan: Plan, denoiser: Denoising, scales: float | Sequence[float]) -> Plan:
+    """The plan with the predicted noise divided by a scale at each evaluation.
+
+    On its own samples a denoiser predicts noise that is a little too long, each step the more so since the last one's
+    was; the authors measure its norm against the training's and divide (by 1.002 to 1.03, uniform or growing).
+
+    Args:
+        scales: one number, or one for each evaluation.
+    """
+    if denoiser.towards is not None and plan.prediction not in ("epsilon", "score"):  # what is scaled has y in it
+        raise UserError(
+            f"noise scales for a denoiser that restores {denoiser.towards!r} and predicts {plan.prediction}",
+            "scale the noise of one that predicts epsilon or score",
+        )
+    each = [float(scales)] * len(plan.steps) if isinstance(scales, int | float) else [float(c) for c in scales]
+    if len(each) != len(plan.steps) or not all(c > 0 for c in each):
+        raise UserError(
+            f"{len(each)} noise scales from {min(each, default=0):g} up for {len(plan.steps)} evaluations",
+            "give one positive number for each, or one for all",
+        )
+    return msgspec.structs.replace(
+        plan, steps=tuple(_scaled(plan, step, denoiser, c) for step, c in zip(plan.steps, each, strict=True))
+    )
+
+
+def _scaled(plan: Plan, step: Step, denoiser: Denoising, c: float) -> Step:
+    """Output o of each branch becomes o / c + extra . S, such that x0 implies the scaled noise."""
+    K, count = plan.rows, len(step.branches)
+    outputs = range(K, K + count)
+    if step.heads > 1 or step.alpha is None or step.sigma is None or any(term.column in outputs for term in step.terms):
+        raise UserError(
+            f"plan {plan.name!r} has several outputs, tensors on them, or an older version",
+            "scale the noise of another",
+        )
+    time = Time(step.time, step.alpha, step.sigma)
+    a, b = x0_coefficients(plan.prediction, time, denoiser.schedule)
+    x = np.array(step.input) / input_scale(plan.prediction, time, denoiser.schedule)
+    extra = (1 - 1 / c) * (1 / step.alpha - a) / b * x if step.alpha else 0.0 * x
+
+    def scaled(row: Row) -> Row:
+        numbers = np.array(row)
+        numbers[:K] += numbers[K : K + count].sum() * extra
+        numbers[K : K + count] /= c
+        return tuple(float(number) for number in numbers)
+
+    return msgspec.structs.replace(
+        step,
+        shape_of=tuple(scaled(row) for row in step.shape_of),
+        x0=scaled(step.x0),
+        update=tuple(scaled(row) for row in step.update),
+    )

@@ -1,0 +1,20 @@
+"""The plan that a body was calibrated along, and the words in which warnings about it name plans."""
+
+from fewstep.plans.file import decode
+from fewstep.plans.guidance import describe
+from fewstep.plans.plan import Plan
+from fewstep.runtime.bundle.manifest import Body
+from fewstep.runtime.bundle.reading import Bundle
+
+MISFIT = "ranges may not fit"  # of a body that runs along another plan than it was calibrated along
+
+
+def calibrated_plan(bundle: Bundle, body: Body) -> Plan | None:
+    """None if it was not calibrated, or its plan is not in the bundle."""
+    file = bundle.manifest.plans.get(body.plan or "")
+    return None if file is None else decode(bundle.read(file), file)
+
+
+def along(plan: Plan) -> str:
+    """A plan in words, with its guidance: "dpmpp_2m:8, guidance 2"."""
+    return f"{plan.name}, guidance {describe(plan.guidance)}"

@@ -1,0 +1,145 @@
+"""Whether a manifest makes sense: what its types cannot say of sizes, ranges, and graphs that must fit together."""
+
+from collections.abc import Iterator
+from itertools import accumulate
+from operator import mul
+
+from fewstep.plans.schedule import spec_problem
+from fewstep.runtime.bundle.companions import companion_problem
+from fewstep.runtime.bundle.manifest import Graph, Manifest, Tensor
+from fewstep.runtime.conditions import condition_problem
+from fewstep.runtime.sizes import (
+    ELEMENTS_LIMIT,
+    dimension_problem,
+    follows_problem,
+    free_shape,
+    free_x_shape,
+    size_problem,
+)
+from fewstep.runtime.spectrogram import spectrogram_problem
+from fewstep.runtime.units import policy_problem, units_problem
+
+AHEAD = {"conditioner": ("condition",), "prologue": ("time", "to", "condition", "row")}  # roles of what they take
+BATCH = "batch"
+Problems = Iterator[tuple[str, str]]  # (field, what is wrong with it)
+
+
+def problems(manifest: Manifest) -> Problems:
+    """What is wrong with a manifest, if anything. Only the first may be asked for: the later checks rely on it."""
+    yield from _of_samples(manifest)
+    yield from _of_conditions(manifest)
+    yield from _of_rows(manifest)
+    for field, graph in graphs(manifest):
+        yield from _of_ports(field, graph, manifest)
+    if problem := companion_problem(manifest):
+        yield problem
+    yield from _of_bodies(manifest)
+
+
+def graphs(manifest: Manifest) -> Iterator[tuple[str, Graph]]:
+    """Each graph of the denoiser with the name of its field."""
+    yield from _ahead(manifest)
+    yield from _bodies(manifest)
+
+
+def _ahead(manifest: Manifest) -> Iterator[tuple[str, Graph]]:
+    """What runs before the first step, in order."""
+    for name, graph in (("conditioner", manifest.conditioner), ("prologue", manifest.prologue)):
+        if graph is not None:
+            yield name, graph
+
+
+def _bodies(manifest: Manifest) -> Iterator[tuple[str, Graph]]:
+    """What runs at each step: bodies, and their stages."""
+    for name, body in manifest.bodies.items():
+        yield f"bodies[{name!r}]", body.graph
+        for number, stage in enumerate(body.stages):
+            yield f"bodies[{name!r}].stages[{number}]", stage.graph
+
+
+def _of_samples(manifest: Manifest) -> Problems:
+    """Their shape, what they mean outside, and how they are noised."""
+    shape = manifest.x_shape
+    if not shape or min(shape) < 1 or any(count > ELEMENTS_LIMIT for count in accumulate(shape, mul)):
+        yield "x_shape", f"{list(shape)} is not the shape of a sample"
+    if problem := size_problem(shape, manifest.sizes, manifest.heads):
+        yield "sizes", f"{problem[0]}: {problem[1]}"
+    if manifest.units is not None and (reason := units_problem(manifest.units, shape)):
+        yield "units", reason
+    if manifest.policy is not None and (reason := policy_problem(manifest.policy, shape, manifest.units)):
+        yield "policy", reason
+    if manifest.spectrogram is not None and (reason := spectrogram_problem(manifest.spectrogram, shape)):
+        yield "spectrogram", reason
+    if problem := spec_problem(manifest.schedule):
+        yield f"schedule.{problem[0]}", problem[1]
+
+
+def _of_conditions(manifest: Manifest) -> Problems:
+    inputs = {condition.input for condition in manifest.conditions}
+    names = {condition.name for condition in manifest.conditions}
+    if not len(inputs) == len(names) == len(manifest.conditions):
+        yield "conditions", "two have the same name or input"
+    for index, condition in enumerate(manifest.conditions):
+        if problem := condition_problem(condition):
+            yield f"conditions[{index}].{problem[0]}", problem[1]
+        if reason := follows_problem(condition, manifest):
+            yield f"conditions[{index}].follows", reason
+
+
+def _of_rows(manifest: Manifest) -> Problems:
+    """Each that is read is made before, and what makes them takes what is known before."""
+    made: set[str] = set()
+    for field, graph in _ahead(manifest):
+        for tensor in graph.inputs:
+            if tensor.role not in AHEAD[field]:
+                yield field, f"its input {tensor.name!r} has the role {tensor.role!r}"
+        if unmade := _rows(graph.inputs) - made:
+            yield field, f"nothing before it makes the row {min(unmade)!r}"
+        made |= {tensor.name for tensor in graph.outputs}
+    for field, graph in _bodies(manifest):
+        if unmade := _rows((*graph.inputs, *graph.outputs)) - made:
+            yield field, f"the prologue does not make the row {min(unmade)!r}"
+
+
+def _rows(tensors: tuple[Tensor, ...]) -> set[str]:
+    return {tensor.name for tensor in tensors if tensor.role == "row"}
+
+
+def _of_ports(field: str, graph: Graph, manifest: Manifest) -> Problems:
+    """What goes into a graph and comes out of it has the shapes of what the manifest describes."""
+    conditions = {condition.input: condition for condition in manifest.conditions}
+    for tensor in graph.inputs:
+        if tensor.role != "condition":
+            continue
+        if (condition := conditions.get(tensor.name)) is None:
+            yield field, f"no condition feeds the input {tensor.name!r}"
+            continue
+        shape = free_shape(condition.shape, condition.follows)
+        if (tensor.shape, tensor.dtype) != ((BATCH, *shape), condition.dtype):
+            yield field, f"the input {tensor.name!r} is not batch x {list(shape)} of {condition.dtype}"
+    for tensor in (*graph.inputs, *graph.outputs):
+        if any(size != BATCH and dimension_problem(size, manifest.sizes) for size in tensor.shape):
+            yield f"{field}.graph", f"tensor {tensor.name!r} has the shape {list(tensor.shape)}"
+
+
+def _of_bodies(manifest: Manifest) -> Problems:
+    if not manifest.bodies:
+        yield "bodies", "there is none"
+    first, *others = free_x_shape(manifest)
+    for field, graph in _bodies(manifest):
+        roles = [tensor.role for tensor in graph.inputs]
+        if roles.count("x") != 1 or [tensor.role for tensor in graph.outputs].count("output") != 1:
+            yield field, "a body has one input of role x and one output of role output"
+        for tensor in (*graph.inputs, *graph.outputs):
+            heads = manifest.heads if tensor.role == "output" else 1
+            wanted = (BATCH, heads * first if isinstance(first, int) else first, *others)
+            if tensor.role in ("x", "output") and tensor.shape != wanted:
+                yield field, f"tensor {tensor.name!r} has the shape {list(tensor.shape)}, not {list(wanted)}"
+    for name, body in manifest.bodies.items():
+        parts = (body.graph, *(stage.graph for stage in body.stages))
+        is_grouped = any(tensor.role == "group" for graph in parts for tensor in graph.inputs)
+        edges, untils = list(body.groups), [stage.until for stage in body.stages]
+        if edges != sorted(set(edges)) or (len(edges) > 0) != is_grouped:
+            yield f"bodies[{name!r}].groups", "edges must increase, and go together with an input of role group"
+        if untils != sorted(set(untils)) or not all(1 <= until <= len(edges) for until in untils):
+            yield f"bodies[{name!r}].stages", f"they end at the groups {untils} of {len(edges) + 1}"

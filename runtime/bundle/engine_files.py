@@ -1,0 +1,106 @@
+"""Which engine of a bundle may run here.
+
+An engine is native code: loading one hands the process to whoever built it. A hash shows damage, not origin. So an
+engine is loaded only if everything it was built from matches (the graph, the backend and its version, the GPU), and if
+this machine built it, which a record in the user's cache folder says, or the caller trusts whoever did.
+"""
+
+import hashlib
+from dataclasses import dataclass
+
+import msgspec
+
+from fewstep.plans.errors import UserError
+from fewstep.runtime import cache
+from fewstep.runtime.backends import graph_of
+from fewstep.runtime.bundle.engine_key import AMPERE_ON, SCHEMA, EngineKey, Here, Sidecar, difference
+from fewstep.runtime.bundle.manifest import Engine
+from fewstep.runtime.bundle.reading import Bundle
+
+SIDECAR_LIMIT = 2**20  # bytes; a real one has a few hundred
+
+
+@dataclass(frozen=True)
+class Program:
+    """An engine that may be loaded: its bytes, as they were checked, and what it was built from."""
+
+    content: bytes
+    sha256: str
+    key: EngineKey
+
+
+def remember(content: bytes, key: EngineKey) -> None:
+    """Record that this machine built an engine."""
+    cache.store("engines", f"{hashlib.sha256(content).hexdigest()}.json", msgspec.json.encode(key))
+
+
+def was_built_here(sha256: str) -> bool:
+    return cache.read("engines", f"{sha256}.json") is not None
+
+
+def find(bundle: Bundle, name: str, here: Here, trust: bool) -> Program:
+    """The engine of a body (or of the prologue) for this machine. UserError names what is missing or differs."""
+    build = f"fewstep build {bundle.path} --backend {here.backend}{_precision(bundle, name)}"
+    candidates = [each for each in bundle.manifest.engines if (each.body, each.backend) == (name, here.backend)]
+    if not candidates:
+        raise UserError(f"{bundle.path} has no {here.backend} engine of {name!r}", build)
+    graph = graph_of(bundle, name)  # not read: what an engine was built from is compared by its recorded hash
+    hashes = bundle.manifest.files
+    weights = tuple(hashes[file] for file in graph.data)
+    problems = {}
+    for engine in candidates:
+        sidecar = read_sidecar(bundle, engine)
+        problem = difference(sidecar.built_from, hashes[graph.file], weights, here)
+        if problem is None:
+            return _read(bundle, engine, sidecar, build, trust)
+        problems[engine.device] = problem
+    closest = problems.get(here.device) or next(iter(problems.values()))
+    built = f" (built for {', '.join(problems)})" if len(problems) > 1 else ""
+    raise UserError(f"{bundle.path}: no engine of {name!r} fits this machine{built}: {closest}", build)
+
+
+def is_built(bundle: Bundle, name: str, here: Here) -> bool:
+    """Whether there is an engine for this backend and GPU, fitting or not."""
+    wanted = {(name, here.backend, device) for device in (here.device, AMPERE_ON)}
+    return any((each.body, each.backend, each.device) in wanted for each in bundle.manifest.engines)
+
+
+def read_sidecar(bundle: Bundle, engine: Engine) -> Sidecar:
+    """What an engine says it was built from, once it agrees with the manifest."""
+    again = f"fewstep build {bundle.path} --backend {engine.backend}"
+    path = bundle.file(engine.sidecar)
+    if path.stat().st_size > SIDECAR_LIMIT:
+        raise UserError(f"{bundle.path}: {engine.sidecar} is larger than {SIDECAR_LIMIT} bytes", again)
+    try:
+        sidecar = msgspec.json.decode(path.read_bytes(), type=Sidecar)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UserError(f"{bundle.path}: {engine.sidecar} cannot be read ({error})", again) from error
+    if sidecar.schema > SCHEMA:
+        raise UserError(
+            f"{bundle.path}: {engine.sidecar} has schema {sidecar.schema}, this fewstep reads up to {SCHEMA}",
+            "pip install --upgrade fewstep",
+        )
+    key = sidecar.built_from
+    agrees = engine.key == sidecar.key == key.digest and sidecar.sha256 == bundle.manifest.files[engine.file]
+    if not agrees or (key.backend, key.device) != (engine.backend, engine.device):
+        raise UserError(f"{bundle.path}: {engine.sidecar} belongs to another engine than {engine.file}", again)
+    return sidecar
+
+
+def _read(bundle: Bundle, engine: Engine, sidecar: Sidecar, build: str, trust: bool) -> Program:
+    """The engine's bytes. They are hashed as they were read: what runs is what was checked."""
+    content = bundle.read(engine.file)
+    sha256 = hashlib.sha256(content).hexdigest()
+    if sha256 != sidecar.sha256:
+        raise UserError(f"{bundle.path}: {engine.file} changed while it was read", "try again")
+    if not trust and not was_built_here(sha256):
+        raise UserError(
+            f"{bundle.path}: {engine.file} was not built on this machine, and an engine is native code",
+            f"build it here: {build}; or, if you trust whoever built it, give trust_engines=True",
+        )
+    return Program(content, sha256, sidecar.built_from)
+
+
+def _precision(bundle: Bundle, name: str) -> str:
+    body = bundle.manifest.bodies.get(name.partition("/")[0])
+    return f" --precision {body.precision}" if body else ""

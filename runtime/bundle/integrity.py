@@ -1,0 +1,192 @@
+"""Is a bundle whole? Every file against its hash, every plan decoded, every graph opened and held against the manifest.
+
+What `load` checks piece by piece when it first needs it, checked at once: after a copy, before a deployment.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import msgspec
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from fewstep.plans.errors import UserError
+from fewstep.plans.file import decode
+from fewstep.plans.schedule import NoiseSchedule
+from fewstep.runtime.backends import AHEAD
+from fewstep.runtime.backends.interface import difference
+from fewstep.runtime.bundle.companions import companions
+from fewstep.runtime.bundle.manifest import Engine, Graph
+from fewstep.runtime.bundle.reading import EXPORT_AGAIN, MANIFEST, Bundle, open_bundle
+from fewstep.runtime.options import Options
+from fewstep.runtime.progress import SILENT, Progress
+
+FATAL_ONLY = 4
+
+
+@dataclass(frozen=True)
+class VerifyOptions(Options):
+    """Check that a bundle is whole: its schema, the hash of each file, its plans, and that each graph opens.
+
+    bundle: The bundle's folder.
+    graphs: Open the graphs in onnxruntime too, where it is installed.
+    """
+
+    bundle: Path
+    graphs: bool = True
+
+
+class Damage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One thing that is wrong with a bundle, and how to mend it."""
+
+    what: str
+    fix: str
+
+
+class Integrity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What was checked and found. `unnamed` files lie in the folder, and nothing reads them."""
+
+    bundle: str
+    name: str
+    files: int
+    bytes: int
+    plans: int
+    graphs: int  # that were opened
+    damages: tuple[Damage, ...]
+    unnamed: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def is_whole(self) -> bool:
+        return not self.damages
+
+
+def verify(options: VerifyOptions, progress: Progress = SILENT) -> Integrity:
+    """Check everything, and go on behind the first damage. UserError only if there is no manifest to go by."""
+    bundle = open_bundle(options.bundle)
+    manifest = bundle.manifest
+    found = list(_hashes(bundle, progress))
+    sound = {name for name, damage in found if damage is None}
+    damages = [damage for _, damage in found if damage is not None]
+    damages += _plans(bundle, sound)
+    damages += _others(bundle, sound)
+    graphs = {name: graph for name, graph in _graphs(bundle) if {graph.file, *graph.data} <= sound}
+    notes = []
+    if options.graphs and find_spec("onnxruntime") is None:
+        notes.append("graphs were not opened: onnxruntime is not installed (pip install 'fewstep[cpu]')")
+    opened = graphs if options.graphs and not notes else {}
+    for done, (name, graph) in enumerate(opened.items(), 1):
+        damages += _opened(bundle, name, graph)
+        progress("graphs", done, len(opened))
+    return Integrity(
+        bundle=str(options.bundle),
+        name=manifest.name,
+        files=len(manifest.files),
+        bytes=sum((options.bundle / name).stat().st_size for name in sound),
+        plans=len(manifest.plans),
+        graphs=len(opened),
+        damages=tuple(damages),
+        unnamed=tuple(_unnamed(bundle)),
+        notes=tuple(notes),
+    )
+
+
+def _hashes(bundle: Bundle, progress: Progress) -> Iterator[tuple[str, Damage | None]]:
+    """Each file of the manifest, with what is wrong with it."""
+    for done, name in enumerate(bundle.manifest.files, 1):
+        try:
+            bundle.file(name)
+            yield name, None
+        except UserError as error:
+            yield name, Damage(error.what, error.fix)
+        progress("files", done, len(bundle.manifest.files))
+
+
+def _plans(bundle: Bundle, sound: Iterable[str]) -> Iterator[Damage]:
+    """Plans that cannot be read, or are for another schedule or prediction."""
+    manifest = bundle.manifest
+    fingerprint = NoiseSchedule(manifest.schedule).fingerprint
+    for name, file in manifest.plans.items():
+        if file not in sound:
+            continue
+        try:
+            plan = decode((bundle.path / file).read_bytes(), file)
+        except UserError as error:
+            yield Damage(error.what, f"fewstep calibrate {bundle.path} --plan {name}")
+            continue
+        if (plan.schedule, plan.prediction) != (fingerprint, manifest.prediction):
+            yield Damage(f"{file} is a plan for another denoiser", f"fewstep calibrate {bundle.path} --plan {name}")
+
+
+def _others(bundle: Bundle, sound: Iterable[str]) -> Iterator[Damage]:
+    """Ranges that are no table of tensors, null values of another shape, side-cars that tell of another engine."""
+    manifest = bundle.manifest
+    if manifest.ranges is not None and manifest.ranges in sound:
+        try:
+            load_file(bundle.path / manifest.ranges)
+        except (SafetensorError, ValueError) as error:
+            yield Damage(f"{manifest.ranges} holds no tensors ({error})", f"fewstep calibrate {bundle.path}")
+    for condition in manifest.conditions:
+        if condition.null_file is not None and condition.null_file in sound:
+            try:
+                bundle.null(condition)
+            except UserError as error:
+                yield Damage(error.what, error.fix)
+    for engine in manifest.engines:
+        if engine.sidecar in sound and not _tells_of(bundle, engine):
+            again = f"fewstep build {bundle.path} --backend {engine.backend} --device {engine.device}"
+            yield Damage(f"{engine.sidecar} tells of another engine than {engine.file}", again)
+
+
+def _tells_of(bundle: Bundle, engine: Engine) -> bool:
+    try:
+        told = json.loads((bundle.path / engine.sidecar).read_bytes())
+    except (ValueError, RecursionError):
+        return False
+    if not isinstance(told, dict):
+        return False
+    return told.get("key") == engine.key and told.get("sha256") == bundle.manifest.files.get(engine.file)
+
+
+def _graphs(bundle: Bundle) -> Iterator[tuple[str, Graph]]:
+    for name in AHEAD:
+        if (ahead := getattr(bundle.manifest, name)) is not None:
+            yield name, ahead
+    for name, body in bundle.manifest.bodies.items():
+        yield name, body.graph
+        for number, stage in enumerate(body.stages):
+            yield f"{name}/{number}", stage.graph
+    yield from companions(bundle.manifest)
+
+
+def _opened(bundle: Bundle, name: str, graph: Graph) -> Iterator[Damage]:
+    """What onnxruntime finds wrong with a graph, and where it has other inputs or outputs than the manifest says."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = FATAL_ONLY
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.intra_op_num_threads = 1
+    try:
+        session = onnxruntime.InferenceSession(bundle.path / graph.file, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its exceptions share no base class but Exception
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        yield Damage(
+            f"{name}: onnxruntime {onnxruntime.__version__} cannot load {graph.file}: {reason}",
+            "pip install --upgrade onnxruntime, or copy the bundle again",
+        )
+        return
+    if found := difference(graph, session):
+        yield Damage(f"{name}: {found}", EXPORT_AGAIN)
+
+
+def _unnamed(bundle: Bundle) -> Iterator[str]:
+    """Files that are neither named by the manifest nor the manifest itself nor hidden, links left out."""
+    for path in sorted(bundle.path.rglob("*")):
+        name = path.relative_to(bundle.path).as_posix()
+        hidden = any(part.startswith(".") for part in path.relative_to(bundle.path).parts)
+        if path.is_file() and not path.is_symlink() and not hidden and name not in {MANIFEST, *bundle.manifest.files}:
+            yield name

@@ -1,0 +1,233 @@
+"""What a bundle's manifest.json holds: the schema, as frozen structs that msgspec validates while reading.
+
+Nothing here touches a file; `reading.py` reads manifests and `fewstep.graph.commit` writes them.
+"""
+
+from typing import Literal
+
+from fewstep.plans.spec import Prediction, ScheduleSpec, Strict
+
+SCHEMA = 2  # 1 is read too: see `reading.py`
+
+Role = Literal["x", "time", "to", "condition", "row", "group", "output", "ids", "mask", "latent", "image"]
+DType = Literal["float32", "float16", "int64", "int32", "uint8", "int8", "bool"]
+
+
+class Tensor(Strict, frozen=True):
+    """One input or output of a graph. `shape` counts in elements; "batch" stands for the dynamic leading axis,
+    the name of a size, or what is made of it ("height/8"), for a free one."""
+
+    name: str
+    role: Role
+    shape: tuple[int | str, ...]
+    dtype: DType = "float32"
+
+
+class Graph(Strict, frozen=True):
+    """An ONNX file of the bundle (paths are relative to the bundle and use forward slashes)."""
+
+    file: str
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    data: tuple[str, ...] = ()  # external weight files the graph refers to
+
+
+class Coverage(Strict, frozen=True):
+    """What runs in int8, counted in the optimized graph. MACs are per sample."""
+
+    int8_macs: int
+    total_macs: int
+    int8_ops: tuple[str, ...]
+    float_ops: tuple[str, ...]  # weighted ops left in float
+
+
+class Stage(Strict, frozen=True):
+    """A graph that runs the steps of a body's first range groups, those below `until`, in its place: the same network
+    with more of it in float, where that pays."""
+
+    until: int
+    graph: Graph
+    coverage: Coverage
+
+
+class Body(Strict, frozen=True):
+    """One deployable form of the denoiser: what runs N times a sample.
+
+    `groups` are increasing edges of lambda = log(alpha / sigma); a step with lambda in [edge_g-1, edge_g) uses group g,
+    so k edges make k + 1 groups. No edges: one group, and the graph has no "group" input.
+    """
+
+    graph: Graph
+    precision: Literal["float32", "float16", "int8"]
+    target: str  # "portable", "cpu-x86", "cpu-x86-7bit", "cpu-arm", "tensorrt", "openvino"
+    groups: tuple[float, ...] = ()
+    plan: str | None = None  # the plan it was calibrated along
+    coverage: Coverage | None = None
+    stages: tuple[Stage, ...] = ()  # `until` increases; steps of later groups run `graph`
+
+
+class Size(Strict, frozen=True):
+    """A free axis of x: a caller may choose a multiple of `multiple` from `low` to `high`, both included.
+
+    `axis` counts in `x_shape`, whose number there is the default. See `sizes.py` for how shapes follow from sizes.
+    """
+
+    name: str
+    axis: int
+    low: int
+    high: int
+    multiple: int = 1
+
+
+class Condition(Strict, frozen=True):
+    """A named condition of the denoiser: one value of `shape` per sample.
+
+    In the unconditional branch of guidance each element is `null`, or the value is the array in `null_file`, or, where
+    all branches share a condition (a size, a picture beside x), the sample's own; with none of these the denoiser has
+    no unconditional form. `default` is the value, flattened, of a sample that is given none. `low` and `high` are
+    limits, both included: nothing else is taken. `typical` is where random values are drawn from by verification, and
+    by calibration where no data is given; None: from low to high. `labels`, if any, name the integers from 0.
+    """
+
+    name: str
+    input: str  # the graph input it feeds
+    shape: tuple[int, ...] = ()
+    dtype: DType = "int64"
+    null: float | None = None
+    low: float | None = None
+    high: float | None = None
+    labels: tuple[str, ...] = ()
+    typical: tuple[float | tuple[float, ...], float | tuple[float, ...]] | None = None
+    null_file: str | None = None  # .npy of `shape`: what one number cannot say, such as the encoded empty prompt
+    shared: bool = False
+    default: tuple[float, ...] | None = None
+    follows: dict[int, str] = {}  # axes of `shape` that follow x's free sizes: {1: "height", 2: "width*8"}
+
+
+class Engine(Strict, frozen=True):
+    """A built engine. `key` is everything that must match for it to be loaded; the side-car JSON repeats it."""
+
+    file: str
+    sidecar: str
+    body: str
+    backend: str
+    device: str
+    key: str
+
+
+class Tokens(Strict, frozen=True):
+    """An input of the text encoder, int64 [batch, length], and how a prompt becomes its token ids.
+
+    The tokenizer adds the ids of start and end itself, and `pad` fills the rest. `mask` names an input of the same
+    shape that is 1 where an id is the prompt's, and 0 behind it.
+    """
+
+    input: str
+    tokenizer: str  # JSON of the library `tokenizers`
+    length: int
+    pad: int
+    mask: str | None = None
+
+
+class TextEncoder(Strict, frozen=True):
+    """Prompts to conditions: the graph takes token ids, and returns conditions of the denoiser under their names."""
+
+    graph: Graph
+    tokens: tuple[Tokens, ...]
+
+
+class Autoencoder(Strict, frozen=True):
+    """Between images in [-1, 1] and x, the latents as the denoiser has them: scales and shifts are in the graphs.
+
+    The encoder gives the mean of its distribution: the same latents each time.
+    """
+
+    decoder: Graph
+    encoder: Graph | None = None
+
+
+class Affine(Strict, frozen=True):
+    """From model range to units: value = scale * x + shift, one pair for each place along an axis of x.
+
+    Where a scale is 0 the training data never changed, and the network was trained on `constant` there.
+    """
+
+    scale: tuple[float, ...]
+    shift: tuple[float, ...]
+    axis: int = -1  # of one sample, as Python counts
+    constant: float = 0.0
+
+
+class Policy(Strict, frozen=True):
+    """A policy's rhythm: it sees the last `observations` observations, the latest last, and its sample is a sequence of
+    actions. The one for now stands at `first`; `actions` of them are executed before it is asked again.
+    """
+
+    observations: int
+    first: int
+    actions: int
+
+
+class Spectrogram(Strict, frozen=True):
+    """How sound becomes x [2, bins, frames], and back (`spectrogram.py`): the transform of SGMSE+ by default.
+
+    `rate` is of the sound, in Hz; `n_fft` samples make a frame, and each begins `hop` samples after the one before;
+    amplitudes |c| become factor |c|^exponent.
+    """
+
+    rate: int = 16000
+    n_fft: int = 510
+    hop: int = 128
+    exponent: float = 0.5
+    factor: float = 0.15
+
+
+class Adapter(Strict, frozen=True):
+    """A LoRA that was merged into the denoiser at that strength."""
+
+    file: str  # its name, without the folder
+    sha256: str
+    strength: float
+
+
+class Provenance(Strict, frozen=True):
+    """Where a bundle comes from. No user, host or path: a bundle is meant to be given away."""
+
+    source: str  # a shipped model's name, or FILE:FUNCTION without the folder
+    source_sha256: str
+    versions: dict[str, str]
+    commands: tuple[str, ...]
+    adapters: tuple[Adapter, ...] = ()
+
+
+class Manifest(Strict, frozen=True):
+    """The commit record of a bundle: what is not named here does not exist."""
+
+    schema: int
+    name: str
+    x_shape: tuple[int, ...]  # one sample, without the batch axis, e.g. (1, 28, 28)
+    conditions: tuple[Condition, ...]
+    prediction: Prediction
+    schedule: ScheduleSpec
+    prologue: Graph | None
+    bodies: dict[str, Body]
+    provenance: Provenance
+    files: dict[str, str]  # path -> sha256 of every file of the bundle but the manifest
+    plans: dict[str, str] = {}  # plan name -> file
+    engines: tuple[Engine, ...] = ()
+    ranges: str | None = None
+    precision: str | None = None  # JSON: precision maps, as they were searched
+    verification: str | None = None  # JSON table: torch against ONNX
+    report: str | None = None
+    results: str | None = None  # JSON: the report's figures
+    evaluation: str | None = None  # JSON: the figures of `fewstep evaluate`
+    heads: int = 1  # outputs of x's shape that the denoiser gives, one after the other along the first axis
+    towards: str | None = None  # restoration: the given tensor (or condition) that noising reverts to
+    sizes: tuple[Size, ...] = ()  # free axes of x
+    scheduler: str | None = None  # JSON: the scheduler config that came with the denoiser, for plan "scheduler:STEPS"
+    text: TextEncoder | None = None
+    autoencoder: Autoencoder | None = None
+    units: Affine | None = None  # what a sample means outside: actions in a robot's units
+    policy: Policy | None = None
+    spectrogram: Spectrogram | None = None  # what x is of: sound
+    conditioner: Graph | None = None  # what depends on conditions alone: run once for each distinct one

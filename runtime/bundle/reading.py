@@ -1,0 +1,249 @@
+"""Open a bundle without trusting it: schema, paths, sizes and hashes are checked, and each failure names its fix.
+
+A hash shows damage, not origin: whoever can edit a file can edit the manifest too. It catches what happens in
+practice: half copies, Git LFS pointers, a graph replaced by hand.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import msgspec
+from numpy.typing import NDArray
+
+from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.companions import companions
+from fewstep.runtime.bundle.consistency import graphs, problems
+from fewstep.runtime.bundle.manifest import SCHEMA, Body, Condition, Graph, Manifest
+from fewstep.runtime.bundle.onnx_references import referred_files
+from fewstep.runtime.conditions import read_null
+
+MANIFEST = "manifest.json"
+MANIFEST_LIMIT = 16 * 2**20  # bytes; a real one has a few thousand
+EXPORT_AGAIN = "copy the bundle again, or make it again: fewstep export SOURCE -o BUNDLE"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An opened bundle: a manifest that holds together, and files that are checked when they are asked for."""
+
+    path: Path
+    manifest: Manifest
+
+    def file(self, name: str) -> Path:
+        """The absolute path of a file of the bundle, once its content has the sha256 that the manifest records."""
+        expected = self.manifest.files.get(name)
+        if expected is None:
+            raise UserError(f"{self.path}: the manifest records no file {name!r}", EXPORT_AGAIN)
+        path, fix = _confined(self.path, name), _make_again(self.manifest, name, self.path)
+        with _readable(path):
+            if not path.is_file():
+                raise UserError(f"{self.path}: file {name} is missing", fix)
+            if file_sha256(path) != expected:
+                raise UserError(f"{self.path}: file {name} is damaged or was edited (its sha256 differs)", fix)
+        return path
+
+    def read(self, name: str) -> bytes:
+        """The checked content of a (small) file of the bundle."""
+        return self.file(name).read_bytes()
+
+    def graph(self, graph: Graph) -> Path:
+        """The path of an ONNX file, once it and its external weight files are checked."""
+        for name in graph.data:
+            self.file(name)
+        path, folder = self.file(graph.file), PurePosixPath(graph.file).parent
+        try:
+            referred = referred_files(path)
+        except ValueError as error:
+            raise UserError(f"{self.path}: {graph.file} is no ONNX file ({error})", EXPORT_AGAIN) from None
+        for location in referred:
+            if (folder / location).as_posix() not in graph.data:
+                raise UserError(
+                    f"{self.path}: {graph.file} has weights in {location!r}, which the manifest does not list for it",
+                    "do not use this bundle",
+                )
+        return path
+
+    def null(self, condition: Condition) -> NDArray[Any]:
+        """The null value of a condition that has one in a file."""
+        name = condition.null_file or ""
+        try:
+            return read_null(condition, self.read(name))
+        except ValueError as error:
+            raise UserError(
+                f"{self.path}: the null value of {condition.name!r}, {name}: {error}", EXPORT_AGAIN
+            ) from None
+
+    def body(self, name: str) -> Body:
+        body = self.manifest.bodies.get(name)
+        if body is None:
+            have = ", ".join(self.manifest.bodies)
+            fix = "name one of those; fewstep calibrate makes those in int8"
+            if set(self.manifest.bodies) == {"float16"} and name != "float16":  # exported so
+                fix = "export it again in float32, from which all others are made"
+            elif "float32" not in self.manifest.bodies:  # `fewstep pack` left it out
+                fix = f"name one of those, or take the bundle that this was packed from ({self.manifest.name})"
+            raise UserError(f"{self.path} has no body {name!r}, only {have}", fix)
+        return body
+
+
+def open_bundle(path: Path | str) -> Bundle:
+    """Read and check the manifest. The other files are checked when they are first loaded."""
+    if not isinstance(path, str | PathLike):
+        raise UserError(f"bundle {path!r} is no path", "give the folder that `fewstep export` wrote, as text or a Path")
+    path = Path(path)
+    manifest_path = path / MANIFEST
+    with _readable(path):
+        if not path.exists():
+            raise UserError(f"there is no bundle {path}", f"make one: fewstep export SOURCE -o {path}")
+        if path.is_file():
+            folder = str(path.parent) if path.name == MANIFEST else f"that holds {MANIFEST}"
+            raise UserError(f"{path} is a file, and a bundle is a folder", f"give the folder {folder}")
+        if not manifest_path.is_file():
+            raise UserError(f"{path} is no bundle: it has no {MANIFEST}", f"make one: fewstep export SOURCE -o {path}")
+        if manifest_path.stat().st_size > MANIFEST_LIMIT:
+            raise UserError(f"{manifest_path} is larger than {MANIFEST_LIMIT} bytes", EXPORT_AGAIN)
+        content = manifest_path.read_bytes()
+    return Bundle(path, check_manifest(content, path))
+
+
+def check_manifest(content: bytes, folder: Path) -> Manifest:
+    """The manifest that `content` is, once all that can be said of it without the files of the bundle holds."""
+    path = folder / MANIFEST
+    manifest = _decode(content, path)
+    for name in named_files(manifest):
+        if name not in manifest.files:
+            raise UserError(f"{path}: no sha256 in `files` for {name!r}", EXPORT_AGAIN)
+    for name in manifest.files:
+        _confined(folder, name)
+    for field, reason in problems(manifest):
+        raise UserError(f"{path}: field {field}: {reason}", EXPORT_AGAIN)
+    return manifest
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """No permission, a name that is too long, a disk that fails: in one line."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror})", "check the path and its permissions") from error
+
+
+class _Version(msgspec.Struct):
+    schema: int
+
+
+def _decode(content: bytes, path: Path) -> Manifest:
+    try:
+        schema = msgspec.json.decode(content, type=_Version).schema
+        if schema > SCHEMA:
+            raise UserError(
+                f"{path} has schema {schema}, this fewstep reads up to {SCHEMA}", "pip install --upgrade fewstep"
+            )
+        if schema < SCHEMA - 1 or schema < 1:
+            raise UserError(
+                f"{path}: field schema: {schema}, this fewstep reads {SCHEMA} and {SCHEMA - 1}", EXPORT_AGAIN
+            )
+        if schema < SCHEMA:
+            return msgspec.convert(_from_schema_1(msgspec.json.decode(content, type=dict[str, Any])), Manifest)
+        return msgspec.json.decode(content, type=Manifest)
+    except msgspec.ValidationError as error:
+        reason, _, place = str(error).partition(" - at `")
+        place = place.replace("`", "").replace("$.", "")  # also of "key` in `$.conditions[0].follows`"
+        where = f"field {place}: " if place else ""
+        raise UserError(f"{path}: {where}{_in_plain_words(reason)}", EXPORT_AGAIN) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UserError(f"{path} is no valid JSON ({_in_plain_words(str(error))})", EXPORT_AGAIN) from error
+
+
+def _from_schema_1(document: dict[str, Any]) -> dict[str, Any]:
+    """Schema 1 called the float16 body after its only engine. All that schema 2 added has a default."""
+    former, name = "float16-tensorrt", "float16"
+    bodies, engines = document.get("bodies"), document.get("engines")
+    if isinstance(bodies, dict):
+        bodies = {name if key == former else key: body for key, body in bodies.items()}
+        document = document | {"bodies": bodies}
+    if isinstance(engines, list):
+        engines = [
+            each | {"body": name} if isinstance(each, dict) and each.get("body") == former else each for each in engines
+        ]
+        document = document | {"engines": engines}
+    return document | {"schema": SCHEMA}
+
+
+def _in_plain_words(reason: str) -> str:
+    """A decoder's reason as the rest of a sentence; an acronym keeps its capitals."""
+    reason = reason.replace("Object contains unknown field", "unknown field")
+    reason = reason.replace("Object missing required field", "missing field")
+    return reason if reason[1:2].isupper() else reason[:1].lower() + reason[1:]
+
+
+def _make_again(manifest: Manifest, name: str, path: Path) -> str:
+    """How to get a file of a bundle back: by copying, or with the verb that made it."""
+    int8 = [body for body in manifest.bodies.values() if body.precision == "int8"]
+    lowered = [graph for body in int8 for graph in (body.graph, *(stage.graph for stage in body.stages))]
+    made: dict[str, set[str | None]] = {
+        "build": {file for engine in manifest.engines for file in (engine.file, engine.sidecar)},
+        "report": {manifest.report, manifest.results},
+        "evaluate": {manifest.evaluation},
+        "calibrate": {manifest.ranges, manifest.precision, *manifest.plans.values()}
+        | {file for graph in lowered for file in (graph.file, *graph.data)},
+    }
+    for verb, files in made.items():
+        if name in files:
+            return f"copy the bundle again, or make that file again: fewstep {verb} {path}"
+    return EXPORT_AGAIN
+
+
+def _confined(folder: Path, name: str) -> Path:
+    """`folder / name`, which must stay inside the folder: also through symbolic links."""
+    relative = PurePosixPath(name)
+    plain = name and not relative.is_absolute() and ".." not in relative.parts and "\\" not in name and ":" not in name
+    path = folder / relative
+    try:
+        inside = plain and path.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError, ValueError) as error:  # too long, links in a circle, a zero byte
+        raise UserError(f"{folder / MANIFEST}: file {name!r} is no path ({error})", EXPORT_AGAIN) from error
+    if not inside:
+        fix = "copy the files themselves, as cp -rL does: links may not lead out of a bundle" if plain else EXPORT_AGAIN
+        raise UserError(f"{folder / MANIFEST}: file {name!r} lies outside the bundle", fix)
+    return path
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file of any size, in hexadecimal."""
+    import hashlib  # OpenSSL: not for who only imports the runtime
+
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def named_files(manifest: Manifest) -> Iterator[str]:
+    """Every file that a manifest refers to."""
+    for _, graph in (*graphs(manifest), *companions(manifest)):
+        yield graph.file
+        yield from graph.data
+    if manifest.text is not None:
+        yield from (tokens.tokenizer for tokens in manifest.text.tokens)
+    yield from (condition.null_file for condition in manifest.conditions if condition.null_file is not None)
+    yield from manifest.plans.values()
+    for engine in manifest.engines:
+        yield engine.file
+        yield engine.sidecar
+    named = (
+        manifest.ranges,
+        manifest.precision,
+        manifest.verification,
+        manifest.report,
+        manifest.results,
+        manifest.evaluation,
+        manifest.scheduler,
+    )
+    yield from (name for name in named if name is not None)

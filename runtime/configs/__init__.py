@@ -1,5 +1,0 @@
-"""Plans and schedules from the configuration files of other libraries."""
-
-from fewstep.runtime.configs.diffusers import plan_from_scheduler_config, schedule_from_scheduler_config
-
-__all__ = ["plan_from_scheduler_config", "schedule_from_scheduler_config"]

@@ -1,0 +1,113 @@
+"""The cpu-x86 target: integer kernels, and scales that change with the lambda group."""
+
+import numpy as np
+import pytest
+
+from fewstep.calibration.lowering.coverage import optimized
+from fewstep.calibration.lowering.quantize import emit, encoded_tensors, lower
+from fewstep.calibration.lowering.selection import selected_ops
+from fewstep.calibration.lowering.targets.cpu_x86 import CPU_X86, integer_kernels_run
+from fewstep.calibration.weights import quantize_weight
+from fewstep.graph.graph import BATCH, GROUP, Graph, Node, Value
+from fewstep.graph.session import open_session, run
+from fewstep.plans.errors import UserError
+from tests.calibration.small_body import EDGES, FACTORS, SELECTED, body, feeds, table
+
+SCHEME = CPU_X86.scheme
+
+
+def one_group(prepared: Graph, group: int) -> Graph:
+    """The graph with the scales of one group of the grouped one as constants."""
+    ops, ranges = selected_ops(prepared), table(prepared, EDGES)
+    weights = {op.name: quantize_weight(prepared.constants[op.weight], op.axis, "minmax") for op in ops}
+    codes = {name: SCHEME.encode(ranges[name], True) for name in encoded_tensors(ops, SCHEME)}
+    single = {
+        name: type(code)(code.scales[[group]], code.zero_point, code.widening[[group]]) for name, code in codes.items()
+    }
+    return emit(prepared, ops, single, weights, SCHEME)
+
+
+@pytest.mark.parametrize("spatial", [1, 2])
+def test_scales_of_a_group_are_bitwise_those_of_constants(spatial: int) -> None:
+    prepared = body(spatial)
+    grouped = open_session(lower(prepared, table(prepared, EDGES), CPU_X86).graph, optimize=True)
+    outputs = []
+    for group in range(len(FACTORS)):
+        constant = open_session(one_group(prepared, group), optimize=True)(feeds(prepared))["output"]
+        found = grouped({**feeds(prepared), GROUP: np.array([group])})["output"]
+        np.testing.assert_array_equal(found, constant)
+        outputs.append(found)
+    assert not np.array_equal(outputs[0], outputs[-1])  # the groups do differ
+
+
+def test_grouped_scales_keep_every_selected_operation_in_integer_kernels() -> None:
+    prepared = body()
+    lowered = lower(prepared, table(prepared, EDGES), CPU_X86)
+    assert lowered.groups == EDGES
+    assert lowered.graph.inputs[-1] == Value(GROUP, np.dtype(np.int64), (1,))
+    assert set(lowered.coverage.int8_ops) == set(SELECTED)
+    kernels = [node.op_type for node in optimized(lowered.graph)]
+    assert kernels.count("QLinearConv") == 3 and kernels.count("MatMulIntegerToFloat") == 1
+    assert kernels.count("Conv") == 2  # the first and the last layer
+
+
+def test_a_pooled_table_needs_no_group() -> None:
+    prepared = body()
+    lowered = lower(prepared, table(prepared), CPU_X86)
+    assert lowered.groups == () and GROUP not in {value.name for value in lowered.graph.inputs}
+
+
+def test_zero_points_and_biases_are_constants_so_that_the_fastest_kernel_is_chosen() -> None:
+    prepared = body()
+    graph = lower(prepared, table(prepared, EDGES), CPU_X86).graph
+    for node in graph.nodes:
+        if node.op == "QLinearConv":
+            assert graph.is_constant(node.inputs[2]) and graph.is_constant(node.inputs[5]) and len(node.inputs) == 8
+
+
+def test_the_linear_layer_is_the_integer_product() -> None:
+    """MatMulIntegerToFloat computes (q_x - z_x) q_w exactly, then scales: numpy does the same."""
+    prepared = body()
+    graph = lower(prepared, table(prepared), CPU_X86).graph
+    values = run(graph, feeds(prepared), also=["int8(tokens)", "mixed"])
+    c = graph.constants
+    product = (values["int8(tokens)"].astype(np.int64) - int(c["zero_point(tokens)"])) @ c["int8(mixed.weight)"].astype(
+        np.int64
+    )
+    expected = product * (c["scale(tokens)"] * c["scale(mixed.weight)"])
+    np.testing.assert_allclose(values["mixed"], expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("transposed", [0, 1])
+def test_a_gemm_keeps_its_bias(transposed: int) -> None:
+    rng = np.random.default_rng(0)
+    weights = {name: rng.standard_normal((32, 32)).astype(np.float32) for name in ("w1", "w2", "w3")}
+    nodes = (
+        Node("MatMul", ("x", "w1"), ("a",)),
+        Node("Gemm", ("a", "w2", "bias"), ("b",), {"transB": transposed}),
+        Node("MatMul", ("b", "w3"), ("output",)),
+    )
+    value = Value("x", np.dtype(np.float32), (BATCH, 32))
+    bias = rng.standard_normal(32).astype(np.float32)
+    graph = Graph("linear", (value,), (Value("output", value.dtype, value.shape),), nodes, weights | {"bias": bias})
+    lowered = lower(graph, table(graph), CPU_X86)
+    assert lowered.coverage.int8_ops == ("b",)
+    expected, found = (run(g, feeds(graph))["output"] for g in (graph, lowered.graph))
+    np.testing.assert_allclose(found, expected, atol=0.02 * np.abs(expected).max())
+
+
+def test_an_operation_that_onnxruntime_leaves_in_float_is_named() -> None:
+    prepared = body()
+    with pytest.raises(UserError, match="runs 'shortcut' in float"):
+        integer_kernels_run(prepared, prepared, selected_ops(prepared))
+
+
+def test_a_bias_inside_a_convolution_is_refused() -> None:
+    prepared = body()
+    nodes = [
+        Node(n.op, (*n.inputs, "inner"), n.outputs, n.attributes, n.name) if n.output == "h2" else n
+        for n in prepared.nodes
+    ]
+    biased = prepared.with_nodes(nodes, {"inner": np.ones(32, np.float32)})
+    with pytest.raises(UserError, match="'h2' has a bias inside"):
+        lower(biased, table(prepared), CPU_X86)

@@ -1,0 +1,149 @@
+"""Bodies that were calibrated along different plans, or otherwise unlike, are told apart wherever they meet."""
+
+import json
+import logging
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from fewstep.calibration import calibrate as calibrating
+from fewstep.calibration.calibrate import calibrate
+from fewstep.calibration.comparable import calibrated as how
+from fewstep.calibration.comparable import judged_unlike
+from fewstep.calibration.ranges.merging import regrouped
+from fewstep.cli.report import verb
+from fewstep.evaluation.report import ReportOptions
+from fewstep.graph.commit import open_for_update
+from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.runtime.loading import load
+from fewstep.runtime.progress import SILENT
+from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
+from tests.evaluation.judged_bundle import make_bundle
+
+BOTH = replace(FIRST, target=("cpu-x86", "tensorrt"), guidance=2.0)
+ELSEWHERE = "along another plan than {}, so that their ranges may not fit: "
+FEW = {"seeds": 2, "forced_seeds": 1, "teacher_seeds": 1, "simulated_seeds": 1, "batches": (1,), "rounds": 1}
+
+
+@pytest.fixture(scope="module")
+def calibrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Both targets along ddim:3 with guidance 2, in one run."""
+    folder = write_bundle(tmp_path_factory.mktemp("likeness") / "bundle", denoiser())
+    calibrate(replace(BOTH, bundle=folder))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("changes", "warned", "told"),
+    [
+        (
+            {"plan": "ddim:4"},
+            ELSEWHERE.format("ddim:4, guidance 2") + "int8-tensorrt (ddim:3, guidance 2)",
+            "Calibrated " + ELSEWHERE.format("ddim:4, guidance 2") + "int8-tensorrt (ddim:3, guidance 2).",
+        ),
+        (
+            {"guidance": 3.0},  # the plan's file in the bundle has the later one
+            ELSEWHERE.format("ddim:3, guidance 3") + "int8-tensorrt (ddim:3, guidance 2)",
+            "Calibrated " + ELSEWHERE.format("ddim:3, guidance 3") + "int8-tensorrt (ddim:3, guidance 2).",
+        ),
+        (
+            {"ranges": "minmax", "seed": 2_000_000},
+            "otherwise than this time: int8-tensorrt (--ranges channels, --seed 1000000)",
+            "Calibrated otherwise than int8-cpu-x86: int8-tensorrt (--ranges channels, --seed 1000000).",
+        ),
+        (
+            {"inputs": "uniform"},
+            "otherwise than this time: int8-tensorrt (no --inputs)",
+            "Calibrated otherwise than int8-cpu-x86: int8-tensorrt (no --inputs).",
+        ),
+        ({}, None, None),
+        ({"quality": "20dB"}, None, None),  # the same ranges
+        ({"plan": "ddim:4", "target": ("tensorrt", "cpu-x86")}, None, None),  # nothing stays
+    ],
+)
+def test_bodies_that_stay_are_told_if_they_were_calibrated_otherwise(
+    calibrated: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    changes: dict[str, object],
+    warned: str | None,
+    told: str | None,
+) -> None:
+    bundle = Path(shutil.copytree(calibrated, tmp_path / "bundle"))
+    again = replace(BOTH, bundle=bundle, **{"target": ("cpu-x86",), **changes})  # type: ignore[arg-type]
+    with caplog.at_level(logging.WARNING, "fewstep"):
+        made = calibrate(again)
+    assert ("bodies of other targets stay" in caplog.text) == (warned is not None)
+    assert warned is None or f"stay, calibrated {warned}; calibrate all targets in one run" in caplog.text
+    assert judged_unlike(open_bundle(bundle), made.plan) == (() if told is None else (told,))
+
+
+def test_groups_that_were_merged_otherwise_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They follow from the codes of all targets: without tensorrt no activation is symmetric."""
+    runs = {True: [(0, 1), (1, 3)], False: [(0, 2), (2, 3)]}
+    monkeypatch.setattr(
+        calibrating, "merge_groups", lambda counts, method, has_symmetric: regrouped(counts, runs[has_symmetric])
+    )
+    both = replace(BOTH, bundle=write_bundle(tmp_path / "bundle", denoiser()), groups="merged")
+    plan = calibrate(both).plan
+    assert judged_unlike(open_bundle(both.bundle), plan) == ()
+    plan = calibrate(replace(both, target=("tensorrt",))).plan
+    assert "bodies of other targets stay" not in caplog.text and judged_unlike(open_bundle(both.bundle), plan) == ()
+    plan = calibrate(replace(both, target=("cpu-x86",))).plan
+    assert "stay, calibrated otherwise than this time: int8-tensorrt (other groups of ranges)" in caplog.text
+    told = "Calibrated otherwise than int8-cpu-x86: int8-tensorrt (other groups of ranges)."
+    assert judged_unlike(open_bundle(both.bundle), plan) == (told,)
+
+
+def test_a_body_that_runs_nothing_in_int8_has_no_groups_to_compare(calibrated: Path) -> None:
+    bundle = open_bundle(calibrated)
+    body = bundle.body("int8-tensorrt")
+    assert body.groups and body.coverage is not None
+    first, none = how(bundle, bundle.body("int8-cpu-x86")), msgspec.structs.replace(body.coverage, int8_ops=())
+    other = msgspec.structs.replace(body, groups=())
+    assert how(bundle, other).differences(first) == "other groups of ranges"
+    assert how(bundle, msgspec.structs.replace(other, coverage=none)).differences(first) == ""
+
+
+def test_progressive_inputs_of_another_targets_int8_steps_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    both = replace(BOTH, bundle=write_bundle(tmp_path / "bundle", denoiser()), inputs="progressive")
+    calibrate(both)
+    calibrate(replace(both, target=("cpu-x86",)))  # whose steps they were
+    assert "bodies of other targets stay" not in caplog.text
+    plan = calibrate(replace(both, target=("tensorrt",))).plan
+    assert (
+        "otherwise than this time: int8-cpu-x86 (--inputs progressive on int8 steps of cpu-x86); calibrate all"
+        in caplog.text
+    )
+    told = "Calibrated otherwise than int8-cpu-x86: int8-tensorrt (--inputs progressive on int8 steps of tensorrt)."
+    assert judged_unlike(open_bundle(both.bundle), plan) == (told,)
+
+
+def test_the_report_says_it_on_the_page_on_the_terminal_and_as_json(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "tiny")
+    asked = ReportOptions(bundle, teacher="dpmpp_2m:6", turn_seconds=0.01, **FEW)  # type: ignore[arg-type]
+    verb(asked, SILENT)
+    page, figures = bundle / "report" / "index.html", bundle / str(open_bundle(bundle).manifest.results)
+    assert "another plan" not in page.read_text() and json.loads(figures.read_text())["unlike"] == []
+    with open_for_update(bundle, must_exist=True) as writer:
+        bodies = writer.manifest.bodies
+        other = msgspec.structs.replace(bodies["int8-tensorrt"], plan="ddim:3")
+        writer.commit(msgspec.structs.replace(writer.manifest, bodies={**bodies, "int8-tensorrt": other}))
+    said = f"Calibrated {ELSEWHERE.format('dpmpp_2m:4, guidance 2')}int8-tensorrt (ddim:3)."
+    shown = verb(asked, SILENT).shown
+    figures = bundle / str(open_bundle(bundle).manifest.results)
+    assert said in shown and page.read_text().count(said) == 1 and json.loads(figures.read_text())["unlike"] == [said]
+
+
+def test_along_a_plan_that_none_was_calibrated_along_all_are_named(calibrated: Path) -> None:
+    with load(calibrated) as sampler:
+        (said,) = judged_unlike(open_bundle(calibrated), sampler.compile("ddim:2", 2.0))
+    bodies = "int8-cpu-x86 (ddim:3, guidance 2), int8-tensorrt (ddim:3, guidance 2)"
+    assert said == f"Calibrated {ELSEWHERE.format('ddim:2, guidance 2')}{bodies}."

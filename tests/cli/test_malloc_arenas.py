@@ -1,0 +1,47 @@
+"""A command may keep its threads to one heap."""
+
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+
+HEAPS = """
+import ctypes, sys, threading
+from fewstep.cli.malloc_arenas import one_heap
+if sys.argv[1] == "one":
+    one_heap()
+c = ctypes.CDLL(None)
+c.malloc.restype = c.fopen.restype = ctypes.c_void_p
+together = threading.Barrier(4)
+
+def allocate():
+    together.wait()
+    c.malloc(ctypes.c_size_t(1000))
+    together.wait()
+
+threads = [threading.Thread(target=allocate) for _ in range(4)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+file = ctypes.c_void_p(c.fopen(b"/dev/stdout", b"w"))
+c.malloc_info(0, file)
+c.fflush(file)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
+def test_threads_share_one_heap_once_told_so() -> None:
+    others = ("MALLOC_ARENA_MAX", "GLIBC_TUNABLES", "LD_PRELOAD")
+    untold = {name: value for name, value in os.environ.items() if name not in others}
+
+    def heaps(told: str) -> int:
+        shown = subprocess.run(
+            [sys.executable, "-c", HEAPS, told], env=untold, capture_output=True, text=True, check=True
+        )
+        return shown.stdout.count("<heap nr=")
+
+    assert heaps("one") == 1
+    assert heaps("as they are") > 1

@@ -1,0 +1,132 @@
+"""--json, --quiet, --verbose and --debug mean the same for every verb, wherever they stand in the line."""
+
+import json
+import logging
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from fewstep.cli.main import main
+from fewstep.cli.outcome import Outcome, document, tell
+from fewstep.cli.output_flags import Manner, split
+
+RUN = ("-n", "1", "-c", "class=0")
+
+
+def documents(capsys: pytest.CaptureFixture[str], *arguments: object, code: int) -> Any:
+    """The one document on stdout."""
+    assert main([str(argument) for argument in arguments]) == code
+    return json.loads(capsys.readouterr().out)
+
+
+def test_flags_may_stand_anywhere() -> None:
+    assert split(["--json", "run", "b", "-q", "-c", "a=1"]) == (
+        Manner(json=True, quiet=True),
+        ["run", "b", "-c", "a=1"],
+    )
+    assert split(["run", "-v", "--debug"]) == (Manner(verbose=True, debug=True), ["run"])
+    assert split(["run", "--", "--json"]) == (Manner(), ["run", "--", "--json"])
+
+
+def test_a_result_is_one_document(tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "x.npy"
+    found = documents(capsys, "run", tiny_bundle, *RUN, "-o", output, "--json", code=0)
+    assert found["output"] == str(output) and found["shape"] == [1, 1, 4, 4]
+    assert documents(capsys, "--json", "verify", tiny_bundle, code=0)["graphs"] == 3
+
+
+def test_an_error_is_one_document_with_its_fix(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = documents(capsys, "run", tmp_path / "no", "--json", code=1)
+    assert found == {
+        "error": f"there is no bundle {tmp_path / 'no'}",
+        "fix": f"make one: fewstep export SOURCE -o {tmp_path / 'no'}",
+    }
+    assert documents(capsys, "--json", "frobnicate", code=2)["error"] == "unknown verb 'frobnicate'"
+    assert "--frob" in documents(capsys, "run", "b", "--frob", "--json", code=2)["error"]
+
+
+def test_help_is_a_document_too(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "inspect" in documents(capsys, "--json", code=0)["help"]
+    assert "--guidance" in documents(capsys, "run", "--help", "--json", code=0)["help"]
+
+
+def test_what_a_verb_prints_on_the_way_stays_out_of_the_document(
+    tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def talkative(*_: object) -> "tuple[np.ndarray[Any, Any], str]":
+        sys.stdout.write("loading weights\n")
+        return np.zeros((1, 1, 4, 4), np.float32), "ddim:2"
+
+    monkeypatch.setattr("fewstep.cli.run.run", talkative)
+    assert main(["run", str(tiny_bundle), "--json"]) == 0
+    printed, said = capsys.readouterr()
+    assert json.loads(printed)["shape"] == [1, 1, 4, 4] and said == "loading weights\n"
+
+
+def test_an_interrupt_and_a_bug_are_documents_too(
+    tiny_bundle: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for raised, code, said in (
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (RuntimeError("odd"), 70, "RuntimeError: odd"),
+    ):
+
+        def broken(*_: object, raised: BaseException = raised) -> None:
+            raise raised
+
+        monkeypatch.setattr("fewstep.cli.run.run", broken)
+        assert said in documents(capsys, "run", tiny_bundle, "--json", code=code)["error"]
+
+
+def test_quiet_is_silent_unless_something_fails(
+    tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", str(tiny_bundle), *RUN, "-o", str(tmp_path / "x.npy"), "--quiet"]) == 0
+    assert capsys.readouterr() == ("", "")
+    assert main(["verify", str(tmp_path), "-q"]) == 1
+    assert capsys.readouterr().err.startswith("fewstep: ")
+
+
+def test_what_the_library_logs_is_heard_as_loudly_as_asked(
+    tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def chatty(*_: object) -> "tuple[np.ndarray[Any, Any], str]":
+        for level in (logging.DEBUG, logging.INFO, logging.WARNING):
+            logging.getLogger("fewstep").log(level, "at %d", level)
+        return np.zeros((1, 1, 4, 4), np.float32), "ddim:2"
+
+    monkeypatch.setattr("fewstep.cli.run.run", chatty)
+    for flags, heard in (((), [30]), (("-v",), [20, 30]), (("--debug",), [10, 20, 30]), (("-q",), [])):
+        assert main(["run", str(tiny_bundle), *flags]) == 0
+        assert capsys.readouterr().err.splitlines() == [f"fewstep: at {level}" for level in heard]
+    assert not logging.getLogger("fewstep").handlers
+
+
+def test_a_document_holds_what_json_has_no_form_for() -> None:
+    class Inner(msgspec.Struct):
+        value: float
+
+    found = json.loads(document({"path": Path("a/b"), "nan": float("nan"), "count": np.int64(3), "inner": Inner(1.5)}))
+    assert found == {"path": "a/b", "nan": None, "count": 3, "inner": {"value": 1.5}}
+
+
+def test_tables_and_lines_are_shown_in_order(capsys: pytest.CaptureFixture[str]) -> None:
+    from rich.table import Table
+
+    made = Table("x")
+    made.add_row("1")
+    tell(Outcome(None, ("[first]", made, "last")), Manner())
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "[first]" and lines[-1] == "last" and len(lines) > 4
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a shell with pipes")
+def test_a_reader_that_leaves_is_no_error() -> None:
+    line = f"{sys.executable} -m fewstep.cli plan --show ddim:500 | head -1"
+    done = subprocess.run(line, shell=True, capture_output=True, text=True)
+    assert done.stdout.startswith("ddim:500") and done.stderr == ""

@@ -1,0 +1,104 @@
+"""Batches as users write them."""
+
+import pytest
+
+from fewstep.engines.batches import profile_of, read_sizes
+from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.manifest import Graph, Size, Tensor
+
+GRAPH = Graph(
+    "graphs/body.onnx",
+    (Tensor("x", "x", ("batch", 4, 64, 64)), Tensor("row", "row", ("batch", 32))),
+    (Tensor("output", "output", ("batch", 4, 64, 64)),),
+)
+
+
+@pytest.mark.parametrize(
+    "text, batch",
+    [
+        ("4", 4),
+        ("x:1x4x64x64", 1),
+        ("x:[2,4,64,64]", 2),
+        ("x:8x4x64x64,row:8x32", 8),
+        ("x:[8, 4, 64, 64], row:[8, 32]", 8),
+        ("row:3x32", 3),
+    ],
+)
+def test_a_number_and_both_forms_of_shapes_are_read(text: str, batch: int) -> None:
+    assert read_sizes(text, GRAPH, "--max-batch") == {"batch": batch}
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("", "--max-batch is empty"),
+        ("four", "--max-batch 'four' is neither a number nor shapes; write a number, or shapes such as"),
+        ("9" * 5000, "neither a number nor shapes"),
+        ("x:" + "9" * 5000 + "x4x64x64", "no tensor x is that large"),
+        ("x:4x", "neither a number nor shapes"),
+        ("x:[4,4,64,64", "neither a number nor shapes"),
+        ("y:4x4", "the graph has no input 'y'; choose from x, row"),
+        ("x:4x4x32x32", r"x is \['batch', 4, 64, 64\], not \[4, 4, 32, 32\]; only the batch"),
+        ("x:4x4x64", r"not \[4, 4, 64\]"),
+        ("x:4x4x64x64,row:2x32", "means no single batch"),
+    ],
+)
+def test_what_means_no_batch_is_one_line(text: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        read_sizes(text, GRAPH, "--max-batch")
+
+
+FREE = Graph(
+    "graphs/body.onnx",
+    (Tensor("x", "x", ("batch", 4, "height", "width")), Tensor("row", "row", ("batch", 8, "height/2", "width/2"))),
+    (Tensor("output", "output", ("batch", 4, "height", "width")),),
+)
+SIZES = (Size("height", 1, low=32, high=128, multiple=8), Size("width", 2, low=32, high=256, multiple=8))
+
+
+@pytest.mark.parametrize(
+    "text, sizes",
+    [
+        ("4", {"batch": 4}),
+        ("x:4x4x96x64", {"batch": 4, "height": 96, "width": 64}),
+        ("row:[2,8,48,32]", {"batch": 2, "height": 96, "width": 64}),
+    ],
+)
+def test_shapes_name_the_free_sizes_too(text: str, sizes: dict[str, int]) -> None:
+    assert read_sizes(text, FREE, "--max-batch") == sizes
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("x:4x3x96x64", "not .4, 3, 96, 64.; batch, height, width can be chosen"),
+        ("x:4x4x96x64,row:4x8x32x32", "means no single height"),
+    ],
+)
+def test_shapes_that_contradict_the_graph_are_one_line(text: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        read_sizes(text, FREE, "--max-batch")
+
+
+def test_a_profile_is_the_whole_range_where_nothing_is_said() -> None:
+    assert profile_of({"batch": 1}, None, {"batch": 16}, SIZES, (4, 64, 64)) == {
+        "batch": (1, 4, 16),
+        "height": (32, 64, 128),
+        "width": (32, 64, 256),
+    }
+    narrow = profile_of({"batch": 2}, None, {"batch": 2, "height": 48, "width": 32}, SIZES, (4, 64, 64))
+    assert narrow == {"batch": (2, 2, 2), "height": (32, 48, 48), "width": (32, 32, 32)}
+
+
+@pytest.mark.parametrize(
+    "least, greatest, message",
+    [
+        ({"batch": 1}, {"batch": 4, "height": 256}, "height 256 in an engine; choose multiples of 8 from 32 to 128"),
+        ({"batch": 1, "height": 36}, {"batch": 4}, "height 36 in an engine"),
+        ({"batch": 1, "height": 96}, {"batch": 4, "height": 64}, "heights 96, .* are not 1 <= min <= opt <= max"),
+        ({"batch": 8}, {"batch": 4}, "batches 8, .* are not 1 <= min <= opt <= max"),
+    ],
+)
+def test_a_profile_that_cannot_be_is_one_line(least: dict, greatest: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        profile_of(least, None, greatest, SIZES, (4, 64, 64))

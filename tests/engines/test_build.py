@@ -1,0 +1,362 @@
+"""`fewstep build`: engines ahead of time, by the real builder where it is installed, by doubles where it misbehaves."""
+
+import importlib.util
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+import msgspec
+import pytest
+
+from fewstep.calibration.lowering.quantize import lower
+from fewstep.calibration.lowering.targets.tensorrt import TENSORRT
+from fewstep.engines import build_engine
+from fewstep.engines.build import Build, BuildOptions, Intended, build, intended
+from fewstep.engines.builders import TENSORRT_RTX, Builder
+from fewstep.graph import io
+from fewstep.graph.commit import open_for_update
+from fewstep.graph.graph import Graph
+from fewstep.plans.errors import UserError
+from fewstep.runtime import cache
+from fewstep.runtime.backends import cuda
+from fewstep.runtime.bundle import engine_files
+from fewstep.runtime.bundle import manifest as form
+from fewstep.runtime.bundle.engine_key import EngineKey, Here, Sidecar
+from fewstep.runtime.bundle.reading import open_bundle
+from tests.calibration.small_body import EDGES, body, prologue, table
+
+needs_tensorrt_rtx = pytest.mark.skipif(
+    importlib.util.find_spec("tensorrt_rtx") is None,
+    reason="tensorrt-rtx is not installed: pip install 'fewstep[tensorrt-rtx]'",
+)
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    """A bundle of the small body, calibrated for tensorrt with ranges of three groups."""
+    path = tmp_path / "bundle"
+    prepared = body()
+    lowered = lower(prepared, table(prepared, EDGES), TENSORRT)
+    with open_for_update(path, must_exist=False) as writer:
+
+        def stored(graph: Graph, name: str, *roles: form.Role) -> form.Graph:
+            """`roles` are those of its inputs and then of its output."""
+            file, data = io.store(writer, graph, name)
+            values = (*graph.inputs, *graph.outputs)
+            tensors = [
+                form.Tensor(value.name, role, value.shape, str(value.dtype))
+                for value, role in zip(values, roles, strict=True)
+            ]
+            return form.Graph(file, tuple(tensors[:-1]), tuple(tensors[-1:]), data)
+
+        writer.commit(
+            form.Manifest(
+                schema=form.SCHEMA,
+                name="small",
+                x_shape=tuple(int(size) for size in prepared.inputs[0].shape[1:]),
+                conditions=(),
+                prediction="v",
+                schedule=form.ScheduleSpec("cosine"),
+                prologue=stored(prologue(), "prologue", "time", "row"),
+                bodies={
+                    "float32": form.Body(stored(prepared, "body", "x", "row", "output"), "float32", "portable"),
+                    "int8-tensorrt": form.Body(
+                        stored(lowered.graph, "int8-tensorrt", "x", "row", "group", "output"),
+                        "int8",
+                        "tensorrt",
+                        groups=lowered.groups,
+                    ),
+                },
+                provenance=form.Provenance("small", "0" * 64, {}, ()),
+                files={},
+            )
+        )
+    return path
+
+
+@pytest.fixture
+def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A double of the builder's process, to be written by the test."""
+    script = tmp_path / "worker.py"
+    monkeypatch.setattr(build_engine, "WORKER", script)
+    monkeypatch.setattr(Builder, "version", lambda self: "11.0")
+    return script
+
+
+@pytest.fixture
+def jetson(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An AGX Orin."""
+    monkeypatch.setattr(cuda, "describe", lambda device: ("sm87", 16))
+
+
+def built_and_kept(made: Build) -> tuple[list[str], list[str]]:
+    """What was built and what was there, as "body device"."""
+    built, kept = ([f"{each.body} {each.device}" for each in part] for part in (made.built, made.kept))
+    return built, kept
+
+
+def sidecar(bundle: Path, engine: form.Engine) -> Sidecar:
+    return msgspec.json.decode(open_bundle(bundle).read(engine.sidecar), type=Sidecar)
+
+
+COPY = "import sys, shutil; shutil.copy(sys.argv[3], sys.argv[2])"  # an "engine" that is what was asked for
+
+
+LAYERS = json.dumps(
+    {"Layers": [{"Name": kind, "LayerType": "Convolution", "Weights": {"Type": kind}} for kind in ("Int8", "Float")]}
+)
+
+
+def content(bundle: Path) -> dict[str, bytes]:
+    return {path.relative_to(bundle).as_posix(): path.read_bytes() for path in bundle.rglob("*") if path.is_file()}
+
+
+@needs_tensorrt_rtx
+def test_an_int8_and_a_float16_engine_without_a_gpu(bundle: Path) -> None:
+    built = build(BuildOptions(bundle, device=("sm89",)))
+    assert built_and_kept(built) == (["prologue sm89", "int8-tensorrt sm89"], [])
+    prologue, engine = built.manifest.engines
+    made = sidecar(bundle, engine)
+    assert made.convolutions == {"int8": 3, "float16": 2}  # the first and the last layer; none in float32
+    assert made.key == engine.key == made.built_from.digest
+    assert made.built_from == EngineKey(
+        graph=built.manifest.files[built.manifest.bodies["int8-tensorrt"].graph.file],
+        weights=(),
+        batches=(1, 4, 16),
+        flags={"strongly_typed": True, "tf32": False},
+        backend="tensorrt-rtx",
+        backend_version=TENSORRT_RTX.version(),
+        device="sm89",
+    )
+    assert built.manifest.files[engine.file] == made.sha256
+    assert engine_files.was_built_here(made.sha256) and not engine_files.was_built_here("0" * 64)
+
+    before = content(bundle)
+    again = build(BuildOptions(bundle, device=("sm89",)))
+    assert built_and_kept(again) == ([], ["prologue sm89", "int8-tensorrt sm89"]) and content(bundle) == before
+
+    half = build(BuildOptions(bundle, device=("sm89",), precision="float16", workspace=64))
+    assert half.manifest.bodies["float16"].precision == "float16"
+    assert [engine.body for engine in half.manifest.engines] == ["int8-tensorrt", "prologue", "float16"]
+    assert sidecar(bundle, half.manifest.engines[-1]).convolutions == {"float16": 5}
+
+
+@needs_tensorrt_rtx
+def test_a_float32_engine_computes_in_float32(bundle: Path) -> None:
+    built = build(BuildOptions(bundle, device=("sm120",), precision="float32", min_batch="2", max_batch="x:4x3x8x8"))
+    made = sidecar(bundle, built.built[-1])
+    assert set(made.convolutions) <= {"float32"} and made.built_from.batches == (2, 4, 4)
+    assert sidecar(bundle, built.built[0]).built_from.batches == (1, 4, 4)  # a prologue takes any number of rows
+
+
+@pytest.mark.parametrize(
+    ("least", "preferred", "greatest", "batches"),
+    [
+        ("1", None, "2", (1, 2, 2)),
+        ("1", None, "16", (1, 4, 16)),
+        ("8", None, "16", (8, 8, 16)),
+        ("1", "2", "3", (1, 2, 3)),
+    ],
+)
+def test_a_preferred_batch_that_is_not_given_lies_between_the_others(
+    bundle: Path, worker: Path, least: str, preferred: str | None, greatest: str, batches: tuple[int, int, int]
+) -> None:
+    worker.write_text(COPY)
+    options = BuildOptions(bundle, device=("sm89",), min_batch=least, opt_batch=preferred, max_batch=greatest)
+    assert sidecar(bundle, build(options).built[-1]).built_from.batches == batches
+
+
+def test_a_changed_choice_builds_again_in_the_place_of_the_old_engine(bundle: Path, worker: Path) -> None:
+    worker.write_text(COPY)
+    first = build(BuildOptions(bundle, device=("sm86", "sm89")))
+    second = build(BuildOptions(bundle, device=("sm89", "sm120"), max_batch="8"))
+    bodies = ("prologue", "int8-tensorrt")
+    assert built_and_kept(second) == ([f"{name} {device}" for device in ("sm89", "sm120") for name in bodies], [])
+    keys = {(engine.body, engine.device): engine.key for engine in second.manifest.engines}
+    old = {(engine.body, engine.device): engine.key for engine in first.manifest.engines}
+    assert {device for _, device in keys} == {"sm86", "sm89", "sm120"} and len(keys) == 6
+    for name in bodies:
+        assert keys[name, "sm86"] == old[name, "sm86"] and keys[name, "sm89"] != old[name, "sm89"]
+    assert set(content(bundle)) - {"manifest.json"} == set(second.manifest.files)  # the old engine is gone
+    assert second.manifest.provenance.commands[-1] == (
+        "fewstep build BUNDLE --backend tensorrt-rtx --device sm89,sm120 --precision int8 --min-batch 1 --max-batch 8"
+    )
+
+
+def test_the_stages_of_a_body_get_engines_of_their_own(bundle: Path, worker: Path) -> None:
+    worker.write_text(COPY)
+    with open_for_update(bundle, must_exist=True) as writer:
+        assert writer.manifest is not None
+        bodies = writer.manifest.bodies
+        graph = bodies["float32"].graph
+        group = form.Tensor("group", "group", (1,), "int64")
+        graph = msgspec.structs.replace(graph, inputs=(*graph.inputs, group))
+        stage = form.Stage(1, graph, form.Coverage(0, 1, (), ()))
+        staged = msgspec.structs.replace(bodies["int8-tensorrt"], stages=(stage,))
+        writer.commit(msgspec.structs.replace(writer.manifest, bodies={**bodies, "int8-tensorrt": staged}))
+    made = build(BuildOptions(bundle, device=("sm89",)))
+    assert built_and_kept(made)[0] == ["prologue sm89", "int8-tensorrt sm89", "int8-tensorrt/0 sm89"]
+    assert made.built[2].file.startswith("engines/int8-tensorrt-stage0-sm89-")
+    assert sidecar(bundle, made.built[2]).built_from.graph == made.manifest.files[stage.graph.file]
+    again = engine_files.find(
+        open_bundle(bundle), "int8-tensorrt/0", Here("tensorrt-rtx", "11.0", "sm89", 1), trust=False
+    )
+    assert again.key == sidecar(bundle, made.built[2]).built_from
+
+
+def test_turing_gets_no_prologue(bundle: Path, worker: Path) -> None:
+    worker.write_text(COPY)
+    made = build(BuildOptions(bundle, device=("sm75", "sm80")))
+    assert built_and_kept(made) == (["int8-tensorrt sm75", "prologue sm80", "int8-tensorrt sm80"], [])
+
+
+def test_what_would_be_built_is_told_without_building(bundle: Path, worker: Path) -> None:
+    worker.write_text(COPY)
+    options = BuildOptions(bundle, device=("sm89",))
+    before = content(bundle)
+    assert intended(options) == (Intended("prologue", "sm89", False), Intended("int8-tensorrt", "sm89", False))
+    assert intended(replace(options, precision="float16")) == (Intended("float16", "sm89", False),)
+    assert content(bundle) == before
+    build(options)
+    assert intended(options) == (Intended("prologue", "sm89", True), Intended("int8-tensorrt", "sm89", True))
+
+
+def test_a_damaged_engine_is_built_again(bundle: Path, worker: Path) -> None:
+    worker.write_text(COPY)
+    options = BuildOptions(bundle, device=("sm89",))
+    engine = build(options).manifest.engines[-1]
+    (bundle / engine.file).write_bytes(b"cut")
+    assert built_and_kept(build(options)) == (["int8-tensorrt sm89"], ["prologue sm89"])
+    assert open_bundle(bundle).file(engine.file).read_bytes() != b"cut"
+
+
+def test_tensorrt_builds_for_the_gpu_that_is_here_and_keeps_its_timings(
+    bundle: Path, worker: Path, jetson: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    worker.write_text(
+        COPY + "; import json; request = json.load(open(sys.argv[3])); timing = open(request['timing_cache'], 'ab')"
+        "; timing.write(b'measured '); open(request['layers'], 'w').write('" + LAYERS + "')"
+    )
+    made = build(BuildOptions(bundle, backend="tensorrt", workspace=512, version_compatible=True, dla=0))
+    prologue, body = (sidecar(bundle, engine).built_from for engine in made.built)
+    assert (body.device, body.multiprocessors, body.backend_version) == ("sm87", 16, "11.0")
+    flags = {"strongly_typed": True, "tf32": False, "workspace": 512, "version_compatible": True}
+    assert sidecar(bundle, made.built[1]).convolutions == {"int8": 1, "float32": 1}
+    assert caplog.messages == ["the engine of int8-tensorrt computes 1 convolutions in float32"]
+    assert prologue.flags == flags and body.flags == {**flags, "dla": 0}  # float32 is nothing for a DLA
+    (timings,) = (cache.folder() / "timing").iterdir()
+    assert timings.name == "tensorrt-11.0-sm87-16.cache" and timings.read_bytes() == b"measured measured "
+    assert made.manifest.provenance.commands[-1] == (
+        "fewstep build BUNDLE --backend tensorrt --device sm87 --precision int8 --min-batch 1"
+        " --max-batch 16 --workspace 512 --dla 0 --version-compatible"
+    )
+
+
+def test_a_hardware_compatible_engine_is_for_ampere_and_later(bundle: Path, worker: Path, jetson: None) -> None:
+    worker.write_text(COPY)
+    options = BuildOptions(bundle, backend="tensorrt", hardware_compatible=True)
+    key = sidecar(bundle, build(options).built[-1]).built_from
+    assert (key.device, key.multiprocessors) == ("sm80+", None)
+
+
+def test_tensorrt_cannot_build_for_another_gpu(bundle: Path, worker: Path, jetson: None) -> None:
+    with pytest.raises(UserError, match="tensorrt builds for the GPU it sees, which is sm87, not for sm89"):
+        build(BuildOptions(bundle, backend="tensorrt", device=("sm89",)))
+
+
+def test_onnxruntime_cuda_gets_its_body_and_nothing_to_compile(bundle: Path) -> None:
+    options = BuildOptions(bundle, backend="onnxruntime-cuda", precision="float16")
+    made = build(options)
+    assert built_and_kept(made) == ([], []) and made.manifest.bodies["float16"].target == "portable"
+    assert (
+        made.manifest.provenance.commands[-1] == "fewstep build BUNDLE --backend onnxruntime-cuda --precision float16"
+    )
+    before = content(bundle)
+    build(options)
+    assert content(bundle) == before
+    with pytest.raises(
+        UserError, match="onnxruntime-cuda has no engines of precision 'int8'; choose --precision float"
+    ):
+        build(replace(options, precision="int8"))
+
+
+@pytest.mark.parametrize(
+    "script, message",
+    [
+        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", r"died \(SIGKILL\) building 'prologue'"),
+        ("import time; time.sleep(60)", "took more than 0.5 s to build 'prologue' for sm89"),
+        (
+            "import sys; print('[W] odd\\n[E] no kernel for op\\nmore', file=sys.stderr); sys.exit(1)",
+            "no kernel for op",
+        ),
+        ("import sys; sys.exit('ValueError: bad')", "cannot build 'prologue' for sm89: ValueError: bad"),
+        ("import sys; sys.exit(3)", "it says nothing"),
+        (
+            "import sys; open(sys.argv[2], 'w').write('"
+            'tensor={ name="x" type=float }\\\\n corrltn={ name="c" output={"y" } input={"x" "w" } }\')',
+            "computes convolution 'c' in float32",
+        ),
+    ],
+    ids=["killed", "hangs", "refuses", "raises", "silent", "float32"],
+)
+def test_a_builder_that_fails_costs_one_line_and_nothing_of_the_bundle(
+    bundle: Path, worker: Path, script: str, message: str
+) -> None:
+    worker.write_text(script)
+    before = content(bundle)
+    with pytest.raises(UserError, match=message) as caught:
+        build(BuildOptions(bundle, device=("sm89",), timeout=30.0 if "sleep" not in script else 0.5))
+    assert "\n" not in str(caught.value)
+    assert content(bundle) == before
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"device": ("sm90",)}, f"unknown device 'sm90'; choose from {', '.join(TENSORRT_RTX.devices)}"),
+        ({"backend": "tensorflow"}, "unknown backend 'tensorflow'"),
+        ({"precision": "int4"}, "no engines of precision 'int4'"),
+        ({"min_batch": "0"}, "batches 0, 4, 16 are not"),
+        ({"opt_batch": "32"}, "batches 1, 32, 16 are not"),
+        ({"workspace": 0}, "--workspace 0; give at least 1"),
+        ({"version_compatible": True}, "tensorrt-rtx has no --version-compatible"),
+        ({"dla": 0}, "tensorrt-rtx has no --dla"),
+    ],
+)
+def test_impossible_choices_are_refused(bundle: Path, worker: Path, change: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        build(replace(BuildOptions(bundle), **change))  # type: ignore[arg-type]
+
+
+def test_a_bundle_that_was_not_calibrated_is_refused(bundle: Path, worker: Path) -> None:
+    with open_for_update(bundle, must_exist=True) as writer:
+        assert writer.manifest is not None
+        bodies = {"float32": writer.manifest.bodies["float32"]}
+        writer.commit(msgspec.structs.replace(writer.manifest, bodies=bodies))
+    with pytest.raises(UserError, match="has no body 'int8-tensorrt' to build; fewstep calibrate"):
+        build(BuildOptions(bundle))
+
+
+@pytest.mark.parametrize(
+    "backend, message",
+    [
+        ("tensorrt-rtx", r"tensorrt_rtx cannot be imported .*; pip install 'fewstep\[tensorrt-rtx\]'"),
+        ("tensorrt", r"tensorrt cannot be imported .*; on a Jetson: apt install"),
+    ],
+)
+def test_a_missing_builder_is_named_with_its_command(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, backend: str, message: str
+) -> None:
+    monkeypatch.setitem(sys.modules, backend.replace("-", "_"), None)
+    with pytest.raises(UserError, match=message):
+        build(BuildOptions(bundle, backend=backend))
+
+
+def test_a_builder_that_is_too_old_is_refused(bundle: Path, monkeypatch: pytest.MonkeyPatch, jetson: None) -> None:
+    old = ModuleType("tensorrt")
+    old.__version__ = "8.5.2.2"  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "tensorrt", old)
+    with pytest.raises(UserError, match="tensorrt 8.5.2.2 is too old: it needs 10.3"):
+        build(BuildOptions(bundle, backend="tensorrt"))

@@ -1,0 +1,153 @@
+"""Evaluating a tiny bundle whose int8 body is off by a known factor."""
+
+import errno
+
+import msgspec
+import numpy as np
+import pytest
+
+from fewstep.calibration.held_out import APART, PAIRED, held_out_conditions
+from fewstep.calibration.metrics import psnr
+from fewstep.calibration.trajectories import FIRST_SEED
+from fewstep.evaluation import results as forms
+from fewstep.evaluation.distances.distance import fit, frechet, kernel_distance
+from fewstep.evaluation.distances.evaluate import EvaluateOptions, evaluate
+from fewstep.graph import commit
+from fewstep.graph.commit import open_for_update
+from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.runtime.loading import load
+from tests.evaluation.extractors import write_extractor
+from tests.evaluation.judged_bundle import SHAPE, make_bundle
+
+BODY = "int8-cpu-x86"
+PLAN = "dpmpp_2m:4"
+MATRIX = np.random.default_rng(0).normal(size=(64, 3))
+
+
+def options(bundle, **changes):
+    few = {"seeds": 20, "samples": 120, "teacher_seeds": 5, "resamples": 20, "threads": 1}
+    return EvaluateOptions(bundle, **{"teacher": "dpmpp_2m:12", **few, **changes})
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A bundle, and its evaluation with an extractor and data of its own."""
+    folder = tmp_path_factory.mktemp("evaluate")
+    extractor = write_extractor(folder / "mine.onnx", MATRIX)
+    np.save(folder / "real.npy", np.random.default_rng(1).integers(256, size=(150, *SHAPE)).astype(np.uint8))
+    bundle = make_bundle(folder / "tiny")
+    return bundle, evaluate(options(bundle, features=str(extractor), data=folder / "real.npy"))
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    return make_bundle(tmp_path / "tiny")
+
+
+def samples_of(bundle, body, seeds):
+    conditions = held_out_conditions(open_bundle(bundle).manifest.conditions, seeds)
+    return load(bundle, body=body).sample(PLAN, seeds, conditions, 2.0)
+
+
+def test_seeds_of_pairs_of_other_floats_and_of_calibration_are_apart():
+    assert not set(PAIRED) & set(APART) and max(APART) < FIRST_SEED
+
+
+def test_figures_are_those_of_the_samples_made_at_once(made):
+    bundle, results = made
+    (own,) = results.bodies
+    exact, int8 = (samples_of(bundle, body, PAIRED[:120]) for body in ("float32", BODY))
+    assert own.against_float.values == pytest.approx(psnr(int8[:20], exact[:20]))
+    assert own.against_float.seeds == 20 and own.against_teacher.seeds == 5 and own.against_float.ssim is None  # 8x8
+    features, paired, apart = (
+        np.clip(x, -1, 1).reshape(120, -1) @ MATRIX for x in (int8, exact, samples_of(bundle, "float32", APART[:120]))
+    )
+    first = own.distances[0]
+    assert first.frechet == pytest.approx(frechet(fit(features), fit(apart)), rel=1e-3)
+    assert first.frechet_float == first.floor == pytest.approx(frechet(fit(paired), fit(apart)), rel=1e-3)
+    assert first.kernel == pytest.approx(kernel_distance(features, apart), rel=1e-2, abs=1e-4)
+    assert first.low < first.difference < first.high
+
+
+def test_references_are_named_and_each_has_its_own_row(made):
+    _, results = made
+    (own,) = results.bodies
+    assert (own.body, own.engine, results.plan, results.guidance) == (BODY, "onnxruntime", PLAN, "2")
+    assert [each.reference for each in own.distances] == ["float32, dpmpp_2m:4, other seeds", "real"]
+    assert [(each.samples, each.references) for each in own.distances] == [(120, 120), (120, 150)]
+    assert own.distances[1].floor == own.distances[0].floor  # of float32, whatever the references
+    assert own.against_teacher.reference == results.float_against_teacher.reference == "float32, dpmpp_2m:12"
+    assert (results.features.name, results.features.size) == ("mine", 3) and results.features.bias > 0
+    assert results.command.endswith(
+        "--features mine.onnx --data real.npy --teacher dpmpp_2m:12 --teacher-seeds 5 --resamples 20 --threads 1"
+    )
+
+
+def test_the_bundle_keeps_the_figures(made):
+    bundle, results = made
+    opened = open_bundle(bundle)
+    assert forms.decode_evaluation(opened.read(opened.manifest.evaluation)) == results
+    assert results.bodies[0].graphs == (opened.body(BODY).graph.file,)
+
+
+def test_another_plan_needs_a_file_and_leaves_the_bundle_as_it_is(bundle, tmp_path):
+    with pytest.raises(UserError, match="keeps the figures of that alone; give --output"):
+        evaluate(options(bundle, plan="ddim:3"))
+    results = evaluate(options(bundle, plan="ddim:3", output=tmp_path / "other.json"))
+    assert results.plan == "ddim:3" and open_bundle(bundle).manifest.evaluation is None
+    assert forms.decode_evaluation((tmp_path / "other.json").read_bytes()) == results
+
+
+def test_without_an_extractor_there_are_pairs_only(bundle):
+    results = evaluate(options(bundle))  # none is known for this bundle's data
+    assert results.features is None and results.bodies[0].distances == ()
+    assert results.bodies[0].against_float.seeds == 20
+
+
+def test_bodies_of_other_engines_are_evaluated_when_asked_for(bundle):
+    results = evaluate(options(bundle, body=("int8-tensorrt",), seeds=6))
+    assert [each.body for each in results.bodies] == ["int8-tensorrt"] and "simulated" in results.bodies[0].engine
+
+
+def test_what_cannot_be_asked_is_told_before_anything_is_sampled(bundle, tmp_path):
+    for changes, what in (
+        ({"seeds": 0}, "--seeds is 0"),
+        ({"samples": 50}, "--samples is 50"),
+        ({"samples": 60_000}, "--samples is 60000"),
+        ({"teacher_seeds": 21}, "--teacher-seeds is 21"),
+        ({"resamples": 5}, "--resamples is 5"),
+        ({"body": ("int8-other",)}, "has no int8 body 'int8-other'; give some of int8-cpu-x86"),
+        ({"data": tmp_path / "x.npy"}, "data without features"),
+        ({"output": tmp_path / "no" / "x.json"}, "there is no folder"),
+    ):
+        with pytest.raises(UserError, match=what):
+            evaluate(options(bundle, **changes))
+
+
+def test_a_bundle_that_may_not_be_written_keeps_its_figures_elsewhere(bundle, monkeypatch):
+    def read_only(_):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(commit, "_lock", read_only)
+    with pytest.raises(UserError, match=r"make it writable or give --output FILE\.json"):
+        evaluate(options(bundle))
+
+
+def test_a_bundle_that_changes_meanwhile_gets_no_figures(bundle):
+    def change(stage, done, total):
+        with open_for_update(bundle, must_exist=True) as writer:
+            bodies = {n: b for n, b in writer.manifest.bodies.items() if n != "int8-tensorrt"}
+            writer.commit(msgspec.structs.replace(writer.manifest, bodies=bodies))
+
+    with pytest.raises(UserError, match="was changed while it was evaluated"):
+        evaluate(options(bundle), change)
+    assert open_bundle(bundle).manifest.evaluation is None
+
+
+def test_conditions_of_ones_own_are_sampled(bundle, tmp_path):
+    np.savez(tmp_path / "own.npz", **{"class": np.array([7, 2, 9])})
+    results = evaluate(options(bundle, conditions=tmp_path / "own.npz", seeds=5))
+    own = {"class": [7, 2, 9, 7, 2]}
+    exact, int8 = (load(bundle, body=body).sample(PLAN, range(5), own, 2.0) for body in ("float32", BODY))
+    assert results.bodies[0].against_float.values == pytest.approx(psnr(int8, exact))

@@ -1,0 +1,326 @@
+"""The report of a tiny bundle: self-contained, its figures those of the results, its bundle valid at every moment."""
+
+import errno
+import json
+import re
+from html import escape
+from html.parser import HTMLParser
+from types import SimpleNamespace
+from xml.etree import ElementTree
+
+import msgspec
+import numpy as np
+import pytest
+
+from fewstep.calibration.metrics import CEILING, psnr
+from fewstep.calibration.ranges.table import Range, Ranges, RangesTable
+from fewstep.evaluation import results as forms
+from fewstep.evaluation.report import ReportOptions, report, write
+from fewstep.evaluation.report.measure import notes, ranges_over_groups
+from fewstep.evaluation.report.page import headline, page, steps_section
+from fewstep.evaluation.report.samples import Samples
+from fewstep.evaluation.report.verdict import warnings
+from fewstep.evaluation.report.write import check
+from fewstep.evaluation.results import RangeOverGroups
+from fewstep.evaluation.speed.machine import this_machine
+from fewstep.graph import commit
+from fewstep.graph.commit import open_for_update
+from fewstep.graph.graph import Graph, Node, Value
+from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.reading import MANIFEST, named_files, open_bundle
+from fewstep.runtime.loading import load
+from tests.evaluation.judged_bundle import ERROR, add_stage, make_bundle
+
+RATIOS = (("fast", 1.5), ("slow", 0.8))  # of timings
+F32 = np.dtype(np.float32)
+
+
+def wide_body():
+    """Three convolutions of 16 channels, of which the middle one reads "active"."""
+    names = ["x", "active", "made", "output"]
+    nodes = tuple(Node("Conv", (a, "w"), (b,), {}, b) for a, b in zip(names[:-1], names[1:], strict=True))
+    value = Value("x", F32, ("batch", 16, 4, 4))
+    return Graph("wide", (value,), (Value("output", F32, value.shape),), nodes, {"w": np.ones((16, 16, 1, 1), "f4")})
+
+
+def options(bundle, **changes):
+    few = {"seeds": 6, "forced_seeds": 3, "teacher_seeds": 4, "simulated_seeds": 3, "batches": (2,), "rounds": 2}
+    return ReportOptions(bundle, **{"teacher": "dpmpp_2m:12", "turn_seconds": 0.01, **few, **changes})
+
+
+class Page(HTMLParser):
+    """Every tag with its attributes, and the exact value of every figure."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.figures = [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag == "data":
+            self.figures.append(float(dict(attrs)["value"]))
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    return make_bundle(tmp_path / "tiny")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A bundle, its results and its page: made once, for tests that only look."""
+    path = make_bundle(tmp_path_factory.mktemp("report") / "tiny")
+    return path, report(options(path)), (path / "report" / "index.html").read_text()
+
+
+def test_the_page_needs_nothing_else(made):
+    _, _, text = made
+    tags = Page(text).tags
+    assert not [tag for tag, _ in tags if tag in ("script", "link", "iframe", "object")]
+    assert all(attributes["src"].startswith("data:image/png;base64,") for tag, attributes in tags if tag == "img")
+    assert [tag for tag, _ in tags].count("img") >= 3
+    assert "http" not in re.sub(r'src="data:[^"]*"', "", text) and "url(" not in text and "@import" not in text
+    for svg in re.findall(r"<svg.*?</svg>", text, re.DOTALL):
+        ElementTree.fromstring(svg)
+
+
+def test_every_figure_that_was_measured_is_on_the_page(made):
+    _, measured, text = made
+    figures = Page(text).figures
+    for quality in measured.qualities:
+        for end in (quality.against_float, quality.against_teacher):
+            assert {end.mean, end.p5, end.worst, end.standard_error, end.seeds} <= set(figures)
+        assert {value for step in quality.steps for value in (step.forced, step.x0, step.x)} <= set(figures)
+    assert {timing.median for race in measured.races for timing in race.timings} <= set(figures)
+    assert set(measured.sizes.values()) <= set(figures)
+    assert f"{measured.qualities[0].against_float.mean:.1f} dB" in text
+
+
+def test_a_known_error_gives_known_figures(made):
+    _, measured, _ = made
+    native, simulated = measured.qualities
+    assert (native.body, native.engine) == ("int8-cpu-x86", "onnxruntime")
+    assert (simulated.body, simulated.against_float.seeds) == ("int8-tensorrt", 3)
+    assert [step.forced for step in native.steps] == pytest.approx([-20 * np.log10(ERROR)] * 4, abs=0.01)
+    assert native.against_float.values[:3] == pytest.approx(simulated.against_float.values)
+    assert native.against_float.seeds == 6 and measured.float_against_teacher.seeds == 4
+    assert (measured.plan, measured.teacher, measured.guidance) == ("dpmpp_2m:4", "dpmpp_2m:12", "2")
+    assert [timing.name for timing in measured.races[0].timings] == ["float32", "int8-cpu-x86"]
+    assert measured.races[0].batch == 4  # two samples, two branches
+
+
+def test_a_body_with_stages_is_judged_as_it_is_deployed(bundle):
+    add_stage(bundle, until=1)
+    measured = report(options(bundle))
+    (own,) = (quality for quality in measured.qualities if quality.body == "int8-cpu-x86")
+    assert [step.forced for step in own.steps] == pytest.approx([CEILING] + [-20 * np.log10(ERROR)] * 3, abs=0.01)
+    seeds = range(3)
+    with load(bundle, body="int8-cpu-x86") as staged, load(bundle, body="float32") as exact:
+        conditions = {"class": list(seeds)}
+        drawn = [each.sample("dpmpp_2m:4", seeds, conditions, 2.0) for each in (staged, exact)]
+    assert own.against_float.values[:3] == pytest.approx(psnr(*drawn), abs=1e-3)
+    (covered,) = measured.covered
+    assert covered.share == pytest.approx(0.75 * 0.5)  # the first of four steps has nothing in int8, the others half
+    assert [timing.name for timing in measured.races[0].timings] == ["float32", "int8-cpu-x86"]
+    text = (bundle / "report" / "index.html").read_text()
+    assert {covered.share, 0.5} <= set(Page(text).figures) and "over all steps of the plan it is" in text
+
+
+def test_each_operation_says_why_it_is_float(made):
+    _, measured, text = made
+    (covered,) = measured.covered
+    assert [(op.name, op.kind, op.channels, op.macs) for op in covered.operations] == [
+        ("conv_in", "Conv", (1, 4), 2304),
+        ("conv_out", "Conv", (4, 1), 2304),
+    ]
+    assert [op.precision for op in covered.operations] == ["float", "int8"]
+    assert "fewer than 16 channels" in covered.operations[0].reason and not covered.operations[1].reason
+    assert 0.5 in Page(text).figures and "1 of 2 operations" in text
+
+
+def test_another_plan_and_guidance_go_to_a_file_of_their_own(bundle, tmp_path):
+    kept = (bundle / MANIFEST).read_bytes()
+    with pytest.raises(
+        UserError, match="was calibrated along dpmpp_2m:4, and keeps the report of that alone; give --o"
+    ):
+        report(options(bundle, plan="ddim:3"))
+    with pytest.raises(UserError, match="there is no folder"):
+        report(options(bundle, output=tmp_path / "no" / "page.html"))
+    other = tmp_path / "other.html"
+    measured = report(options(bundle, plan="ddim:3", guidance=1.5, output=other))
+    assert (measured.plan, measured.guidance, len(measured.qualities[0].steps)) == ("ddim:3", "1.5", 3)
+    assert forms.decode(other.with_suffix(".json").read_bytes()) == measured and "ddim:3" in other.read_text()
+    assert (bundle / MANIFEST).read_bytes() == kept
+
+
+def test_the_page_says_how_the_bundle_was_made(made):
+    _, measured, text = made
+    commands = open_bundle(made[0]).manifest.provenance.commands
+    assert measured.made == commands
+    assert all(escape(command) in text for command in (*commands, measured.command))
+
+
+def test_the_headline_speed_is_that_of_the_judged_body_where_it_wins_least(made):
+    _, measured, _ = made
+    (race,) = measured.races
+    float32, int8 = race.timings
+    other = msgspec.structs.replace(int8, name="int8-other", ratio=9.0)
+    races = tuple(
+        msgspec.structs.replace(race, timings=(float32, msgspec.structs.replace(int8, ratio=ratio), other))
+        for ratio in (1.5, 1.25, 3.0)
+    )
+    cards = Page(headline(msgspec.structs.replace(measured, races=races)).markup).figures
+    assert 1.25 in cards and not {1.5, 3.0, 9.0} & set(cards)
+
+
+def test_what_a_target_must_tell_is_on_the_page(made):
+    _, measured, text = made
+    assert "cpu-x86: exact on CPUs with VNNI only" in text
+    without = msgspec.structs.replace(this_machine(), int8_instructions=("avx2",))
+    body = open_bundle(made[0]).body("int8-cpu-x86")
+    assert "no VNNI was seen" in list(notes([body], without))[-1]
+    vnni = msgspec.structs.replace(without, int8_instructions=("avx_vnni",))
+    assert not [note for note in notes([body], vnni) if "no VNNI was seen" in note]
+
+
+def test_ranges_of_another_plan_or_other_groups_are_not_shown_beside_a_body(bundle):
+    ranges = Ranges(Range(-1.0, 2.0), (Range(-0.3, 0.1), Range(-1.0, 2.0)), 2.0, (0.3, 1.9))
+    with open_for_update(bundle, must_exist=True) as writer:
+        stored = writer.add(
+            RangesTable("0" * 64, "ddim:2", (0.1,), "mse", {"active": ranges}).encode(), "ranges", "r", ".safetensors"
+        )
+        writer.commit(msgspec.structs.replace(writer.manifest, ranges=stored))
+    opened, prepared = open_bundle(bundle), wide_body()
+    of_plan = msgspec.structs.replace(opened.body("int8-cpu-x86"), plan="ddim:2", groups=(0.1,))
+    assert [each.widths for each in ranges_over_groups(opened, prepared, of_plan)] == [(0.4 / 3, 1.0)]
+    for groups in ((), (0.2,), (0.1, 0.2)):
+        other = msgspec.structs.replace(of_plan, groups=groups)
+        assert ranges_over_groups(opened, prepared, other) == ()
+    assert ranges_over_groups(opened, prepared, msgspec.structs.replace(of_plan, plan="dpmpp_2m:4")) == ()
+
+
+def test_ranges_are_a_heat_map_over_lambda(made):
+    results = made[1]
+    wide = (RangeOverGroups("input of a", (1.0, 0.5)), RangeOverGroups("output of <b>", (0.25, 0.75)))
+    step = msgspec.structs.replace(results.qualities[0].steps[0], group=0, lam=-0.125)
+    later = [msgspec.structs.replace(step, lam=lam) for lam in (-2.0, 7.0)]  # of the same group: the median is told
+    judged = msgspec.structs.replace(results.qualities[0], steps=(step, *later))
+    pooled = msgspec.structs.replace(judged, body="int8-pooled", steps=(msgspec.structs.replace(step, lam=9.0),))
+    text = steps_section(msgspec.structs.replace(results, ranges=wide, qualities=(judged, pooled))).markup
+    drawn = text[text.index("heat map over lambda") :]
+    shades = re.findall(r'fill-opacity="([0-9.]+)"', drawn)
+    assert [float(shade) for shade in shades] == [1.0, 0.5, 0.25, 0.75]
+    assert ">-0.12</text>" in drawn and ">group 1</text>" in drawn and "output of &lt;b&gt;" in drawn
+    assert "the darkest cell is 1.00" in drawn
+
+
+def test_a_body_far_from_float_or_slower_than_it_is_named(made):
+    results, replace = made[1], msgspec.structs.replace
+    quality, race = results.qualities[0], results.races[0]
+    ratios = {name: replace(race, timings=tuple(replace(t, ratio=r) for t in race.timings)) for name, r in RATIOS}
+    good = replace(quality, against_float=replace(quality.against_float, mean=45.0))
+    far = replace(quality, against_float=replace(quality.against_float, mean=-3.9))
+    assert list(warnings(replace(results, qualities=(good,), races=(ratios["fast"],)))) == []
+    first, *slower = warnings(replace(results, qualities=(far,), races=(ratios["slow"],)))
+    assert first == f"{far.body} is only -3.9 dB from float32: look at the samples before deploying it."
+    assert slower[0] == f"{race.timings[0].name} is slower than float32 here (0.80x, {race.batch} rows)."
+
+
+def test_names_are_escaped(made):
+    _, _, text = made
+    assert "tiny &lt;denoiser&gt;" in text and "<denoiser>" not in text
+
+
+def test_the_command_is_printed_back_without_a_path(made):
+    bundle, measured, text = made
+    assert measured.command.startswith("fewstep report BUNDLE --seeds 6 --forced-seeds 3 --teacher dpmpp_2m:12")
+    assert measured.command in text and str(bundle.parent) not in text
+
+
+def test_the_results_are_json_beside_the_page_and_both_belong_to_the_bundle(made):
+    bundle, measured, text = made
+    opened = open_bundle(bundle)
+    assert opened.read(opened.manifest.report).decode() == text
+    assert forms.decode(opened.read(opened.manifest.results)) == measured
+    assert "NaN" not in json.dumps(json.loads(opened.read(opened.manifest.results)))
+
+
+def test_a_second_report_replaces_the_first(bundle):
+    report(options(bundle))
+    report(options(bundle, seeds=4))
+    files = [path for path in (bundle / "report").iterdir() if not path.is_symlink()]
+    assert len(files) == 2 and "--seeds 4" in (bundle / "report" / "index.html").read_text()
+
+
+def test_a_bundle_without_int8_says_so(bundle):
+    with open_for_update(bundle, must_exist=True) as writer:
+        floats = {"float32": writer.manifest.bodies["float32"]}
+        writer.commit(msgspec.structs.replace(writer.manifest, bodies=floats))
+    with pytest.raises(UserError, match="no int8 body to judge; fewstep calibrate"):
+        report(options(bundle))
+
+
+@pytest.mark.parametrize("body", ["int8-cpu-x86", "int8-tensorrt"])
+def test_a_damaged_body_is_told_before_anything_is_measured(bundle, body):
+    graph = bundle / open_bundle(bundle).manifest.bodies[body].graph.file
+    content = graph.read_bytes()
+    graph.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(UserError, match=graph.name):
+        check(options(bundle))
+
+
+def test_a_bundle_that_changes_meanwhile_gets_no_report(bundle, monkeypatch):
+    def measure_and_change(asked, progress):
+        with open_for_update(bundle, must_exist=True) as writer:
+            bodies = {n: b for n, b in writer.manifest.bodies.items() if n != "int8-tensorrt"}
+            writer.commit(msgspec.structs.replace(writer.manifest, bodies=bodies))
+        return None, None
+
+    monkeypatch.setattr(write, "measure", measure_and_change)
+    with pytest.raises(UserError, match="was changed while it was judged"):
+        report(options(bundle))
+    assert open_bundle(bundle).manifest.report is None
+
+
+def test_what_a_bundle_has_no_room_for_is_told_before_it_is_judged(bundle, monkeypatch):
+    def judged(*_):
+        raise AssertionError("minutes of work")
+
+    def read_only(_):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(write, "measure", judged)
+    with monkeypatch.context() as full:
+        full.setattr(commit.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+        with pytest.raises(UserError, match=r"its disk has 1 kB free; free space or give --output FILE\.html"):
+            report(options(bundle))
+    monkeypatch.setattr(commit, "_lock", read_only)
+    with pytest.raises(UserError, match=r"\(Read-only file system\); make it writable or give --output FILE\.html"):
+        report(options(bundle))
+
+
+def test_a_kill_before_the_address_leaves_a_valid_bundle(bundle, monkeypatch):
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(write, "_address", killed)
+    with pytest.raises(KeyboardInterrupt):
+        report(options(bundle))
+    opened = open_bundle(bundle)
+    assert opened.manifest.report and all(opened.file(name) for name in named_files(opened.manifest))
+
+
+def test_options_that_make_no_sense_are_refused(bundle):
+    wrong = ({"seeds": 0}, {"seeds": 50_001}, {"batches": ()}, {"batches": (10**8,)}, {"threads": -1}, {"rounds": 0})
+    for changes in (*wrong, {"turn_seconds": float("nan")}, {"turn_seconds": float("inf")}):
+        with pytest.raises(UserError, match="give at least 1|give at most|numbers from 1 to 4096|more than 0"):
+            options(bundle, **changes)
+
+
+def test_samples_that_are_no_pictures_leave_the_pictures_out(made):
+    _, measured, _ = made
+    chunk = np.zeros((6, 16, 2), np.float32)
+    samples = Samples(chunk, chunk, {"int8-cpu-x86": chunk}, ["a"] * 6, "t", "p")
+    text = page(measured, samples).decode()
+    assert "Not shown: a picture has 1 or 3 channels" in text and "<img" not in text

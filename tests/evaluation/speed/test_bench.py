@@ -1,0 +1,57 @@
+"""Racing the bodies of a tiny bundle: what is timed, and what is refused."""
+
+import pytest
+
+from fewstep.evaluation.speed import staged
+from fewstep.evaluation.speed.bench import BenchOptions, bench
+from fewstep.evaluation.speed.race import Race, Timing
+from fewstep.plans.errors import UserError
+from tests.evaluation.judged_bundle import add_stage, make_bundle
+
+QUICK = {"batches": (1,), "rounds": 1, "turn_seconds": 0.001, "threads": 1}
+
+
+def test_a_body_with_stages_is_one_contender_whose_mean_step_is_timed(tmp_path, monkeypatch):
+    path = make_bundle(tmp_path / "tiny")
+    add_stage(path, until=1)
+    raced = []
+
+    def race(contenders, *_):
+        """float32, then the graph of the first step, then that of the three others."""
+        raced.extend(contenders)
+        times = ((4.0, 1.0), (4.0, 1.0), (2.0, 2.0))
+        return Race(2, 1, 1, tuple(Timing(c.name, *[t] * 4, 1, r, r, r, 0, 0) for c, (t, r) in zip(contenders, times)))
+
+    monkeypatch.setattr(staged, "race", race)
+    found = bench(BenchOptions(path, **QUICK))
+    assert [sorted(contender.feeds) for contender in raced] == [["row", "x"], ["row", "x"], ["group", "row", "x"]]
+    assert [(timing.name, timing.median) for timing in found.races[0].timings] == [
+        ("float32", 4.0),
+        ("int8-cpu-x86", pytest.approx((4 + 3 * 2) / 4)),
+    ]
+    assert any("several graphs run the steps" in note for note in found.notes)
+
+
+def test_graphs_are_really_run(tmp_path):
+    path = make_bundle(tmp_path / "tiny")
+    add_stage(path)
+    (race,) = bench(BenchOptions(path, **QUICK)).races
+    assert [timing.name for timing in race.timings] == ["float32", "int8-cpu-x86"] and race.batch == 2
+    assert race.timings[0].ratio == 1 and all(timing.median > 0 for timing in race.timings)
+
+
+def test_a_backend_that_has_nothing_to_run_is_named(tmp_path):
+    path = make_bundle(tmp_path / "tiny")
+    found = bench(BenchOptions(path, backend=("onnxruntime-cuda",), **QUICK))
+    assert found.notes == ("onnxruntime-cuda: nothing to time, the bundle has no body for it",)
+
+
+def test_a_batch_that_no_memory_holds_is_refused(tmp_path):
+    with pytest.raises(UserError, match="--batches is 1,100000000; give numbers from 1 to 4096"):
+        BenchOptions(tmp_path, batches=(1, 10**8))
+
+
+@pytest.mark.parametrize("changes", [{"turn_seconds": float("nan")}, {"turn_seconds": float("inf")}, {"rounds": 0}])
+def test_turns_that_cannot_be_timed_are_refused(tmp_path, changes):
+    with pytest.raises(UserError, match="cannot be timed; give at least 1 round"):
+        BenchOptions(tmp_path, **changes)

@@ -1,0 +1,333 @@
+"""LoRA files of every form, merged into tiny networks: the weights that follow from the definition, or from peft."""
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from fewstep.export.lora.merge import merge, read_lora
+from fewstep.export.lora.keys import Layers, layers_of
+from tests.export.lora import lora_files
+from tests.export.lora.lora_files import ALPHA, RANK, Wrapped, assert_same, expected, updates, write
+
+diffusers = pytest.importorskip("diffusers")
+
+SMALL: dict[str, Any] = {"sample_size": 8, "norm_num_groups": 4, "attention_head_dim": 4, "cross_attention_dim": 12}
+ATTENTION = "down_blocks.1.attentions.0.transformer_blocks.0"
+LAYERS = (  # one of each kind: in attention, linear, 3x3, 1x1, outside the blocks
+    f"{ATTENTION}.attn1.to_q",
+    f"{ATTENTION}.attn2.to_out.0",
+    f"{ATTENTION}.ff.net.0.proj",
+    "down_blocks.1.attentions.0.proj_in",
+    "mid_block.resnets.1.conv2",
+    "up_blocks.0.resnets.0.conv_shortcut",
+    "up_blocks.0.upsamplers.0.conv",
+    "down_blocks.0.resnets.0.time_emb_proj",
+    "time_embedding.linear_1",
+    "conv_in",
+)
+
+
+def unet() -> nn.Module:
+    torch.manual_seed(0)
+    return diffusers.UNet2DConditionModel(
+        **SMALL,
+        block_out_channels=(8, 16),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+    ).requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def base() -> nn.Module:
+    """Tests must not change it."""
+    return unet()
+
+
+@pytest.mark.parametrize(
+    ("key", "scale"),
+    [
+        (lora_files.diffusers, ALPHA / RANK),
+        (lora_files.kohya, ALPHA / RANK),
+        (lora_files.peft, 1.0),
+        (lora_files.plain, 1.0),
+        (lora_files.dotted, 1.0),
+    ],
+)
+@pytest.mark.parametrize("strength", [1.0, -0.5])
+def test_weights_change_by_strength_alpha_over_rank_up_down(
+    base: nn.Module, tmp_path: Path, key: Callable[[str], dict[str, str]], scale: float, strength: float
+) -> None:
+    made = updates(base, LAYERS)
+    file = write(tmp_path / "a.safetensors", made, key)
+    module = copy.deepcopy(base)
+    merge(Wrapped(module), read_lora(f"{file}:{strength}"))
+    assert_same(module, expected(base, made, strength * scale))
+
+
+def test_the_first_format_of_diffusers_names_attention_processors(base: nn.Module, tmp_path: Path) -> None:
+    made = updates(base, LAYERS[:2])
+    module = copy.deepcopy(base)
+    merge(module, read_lora(str(write(tmp_path / "a.safetensors", made, lora_files.processors))))
+    assert_same(module, expected(base, made, 1.0))
+
+
+def test_float16_files_are_merged_in_float32(base: nn.Module, tmp_path: Path) -> None:
+    made = {name: {p: t.half() for p, t in parts.items()} for name, parts in updates(base, LAYERS).items()}
+    module = copy.deepcopy(base)
+    merge(module, read_lora(str(write(tmp_path / "a.safetensors", made, lora_files.plain))))
+    assert_same(module, expected(base, {n: {p: t.float() for p, t in parts.items()} for n, parts in made.items()}, 1))
+
+
+def test_strength_zero_is_bitwise_the_base(base: nn.Module, tmp_path: Path) -> None:
+    module = copy.deepcopy(base)
+    merge(module, read_lora(f"{write(tmp_path / 'a.safetensors', updates(base, LAYERS))}:0"))
+    assert all(torch.equal(a, b) for a, b in zip(module.parameters(), base.parameters(), strict=True))
+
+
+def test_a_convolution_may_have_a_core_between_two_of_1x1(base: nn.Module, tmp_path: Path) -> None:
+    name = "mid_block.resnets.0.conv1"
+    out, given = dict(base.named_modules())[name].weight.shape[:2]
+    down, mid, up = torch.randn(2, given, 1, 1), torch.randn(3, 2, 3, 3), torch.randn(out, 3, 1, 1)
+    stem = f"lora_unet_{name.replace('.', '_')}"
+    parts = {"lora_down.weight": down, "lora_mid.weight": mid, "lora_up.weight": up}
+    save_file({f"{stem}.{part}": tensor for part, tensor in parts.items()}, tmp_path / "a.safetensors")
+    module = copy.deepcopy(base)
+    merge(module, read_lora(str(tmp_path / "a.safetensors")))
+    x = torch.randn(1, given, 5, 5)
+    functional = nn.functional
+    beside = functional.conv2d(functional.conv2d(functional.conv2d(x, down), mid, padding=1), up)
+    change = dict(module.named_modules())[name](x) - dict(base.named_modules())[name](x)
+    torch.testing.assert_close(change, beside, atol=1e-4, rtol=1e-5)
+
+
+def test_two_files_add_up(base: nn.Module, tmp_path: Path) -> None:
+    first, second = updates(base, LAYERS, 1), updates(base, LAYERS[:3], 2)
+    module = copy.deepcopy(base)
+    for number, made in enumerate((first, second)):
+        merge(module, read_lora(f"{write(tmp_path / f'{number}.safetensors', made)}:0.5"))
+    halfway = copy.deepcopy(base)
+    halfway.load_state_dict(expected(base, first, 0.5 * ALPHA / RANK))
+    assert_same(module, expected(halfway, second, 0.5 * ALPHA / RANK))
+
+
+# Names
+
+
+SDXL = {  # as the file has it -> as diffusers does
+    "input_blocks_0_0": "conv_in",
+    "input_blocks_3_0_op": "down_blocks.0.downsamplers.0.conv",
+    "input_blocks_4_0_emb_layers_1": "down_blocks.1.resnets.0.time_emb_proj",
+    "input_blocks_4_1_transformer_blocks_1_attn1_to_q": "down_blocks.1.attentions.0.transformer_blocks.1.attn1.to_q",
+    "input_blocks_8_1_proj_in": "down_blocks.2.attentions.1.proj_in",
+    "middle_block_0_in_layers_2": "mid_block.resnets.0.conv1",
+    "middle_block_1_transformer_blocks_0_ff_net_2": "mid_block.attentions.0.transformer_blocks.0.ff.net.2",
+    "middle_block_2_out_layers_3": "mid_block.resnets.1.conv2",
+    "output_blocks_0_1_proj_out": "up_blocks.0.attentions.0.proj_out",
+    "output_blocks_2_2_conv": "up_blocks.0.upsamplers.0.conv",
+    "output_blocks_5_1_transformer_blocks_0_attn2_to_out_0": (
+        "up_blocks.1.attentions.2.transformer_blocks.0.attn2.to_out.0"
+    ),
+    "output_blocks_5_2_conv": "up_blocks.1.upsamplers.0.conv",
+    "output_blocks_8_0_skip_connection": "up_blocks.2.resnets.2.conv_shortcut",
+    "time_embed_2": "time_embedding.linear_2",
+    "label_emb_0_0": "add_embedding.linear_1",
+    "out_2": "conv_out",
+}
+
+
+@pytest.fixture(scope="module")
+def sdxl() -> nn.Module:
+    """The UNet of Stable Diffusion XL with few channels and no weights."""
+    with torch.device("meta"):
+        return diffusers.UNet2DConditionModel(
+            **SMALL,
+            block_out_channels=(4, 8, 8),
+            layers_per_block=2,
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+            transformer_layers_per_block=(1, 2, 2),
+            addition_embed_type="text_time",
+            addition_time_embed_dim=8,
+            projection_class_embeddings_input_dim=58,
+        )
+
+
+def names(module: nn.Module) -> list[str]:
+    return [name for name, layer in module.named_modules() if isinstance(getattr(layer, "weight", None), nn.Parameter)]
+
+
+@pytest.mark.parametrize("name", SDXL)
+def test_sdxl_in_the_names_of_its_first_code(name: str, sdxl: nn.Module) -> None:
+    layers = Layers(names(sdxl))
+    for form in (f"lora_unet_{name}", f"diffusion_model.{name}", SDXL[name], f"unet.{SDXL[name]}"):
+        assert layers.find(form) == (SDXL[name],)
+
+
+def test_stable_diffusion_1_has_its_deepest_upsampler_where_no_attention_is() -> None:
+    """Blocks without attention count one module less."""
+    given = ["down_blocks.0.resnets.0.conv1", "down_blocks.0.resnets.1.conv1", "up_blocks.0.upsamplers.0.conv"]
+    assert Layers(given).find("lora_unet_output_blocks_2_1_conv") == ("up_blocks.0.upsamplers.0.conv",)
+
+
+def test_two_layers_of_one_flat_name_are_told_apart_by_their_own() -> None:
+    layers = Layers(["a.b_c", "a_b.c"])
+    assert [layers.find(name) for name in ("a.b_c", "a_b.c", "a_b_c")] == [("a.b_c",), ("a_b.c",), ()]
+
+
+def test_the_network_is_found_in_whatever_is_around_it(sdxl: nn.Module) -> None:
+    inside = [f"wrapper.network.{name}" for name in names(sdxl)] + ["other.down_blocks.0.conv"]
+    found = layers_of(inside, ["lora_unet_input_blocks_0_0", "unet.conv_out"])
+    assert found.find("lora_unet_input_blocks_0_0") == ("wrapper.network.conv_in",)
+
+
+# Against the code of others
+
+
+def test_weights_are_those_of_diffusers(base: nn.Module, tmp_path: Path) -> None:
+    """A kohya file through its conversion, and then peft's merging."""
+    pytest.importorskip("peft")
+    made = updates(base, [name for name in LAYERS if name != "conv_in"])
+    file = write(tmp_path / "a.safetensors", made)
+    loader = diffusers.StableDiffusionPipeline
+    theirs, ours = copy.deepcopy(base), copy.deepcopy(base)
+    loader.load_lora_into_unet(*loader.lora_state_dict(str(file), unet_config=base.config), theirs)  # type: ignore[attr-defined]
+    theirs.fuse_lora(0.7)
+    theirs.unload_lora()
+    merge(ours, read_lora(f"{file}:0.7"))
+    assert_same(ours, theirs.state_dict())
+
+
+def test_a_fused_layer_of_flux_is_that_of_diffusers(tmp_path: Path) -> None:
+    """One matrix for q, k, v and the MLP in the first code, four in diffusers."""
+    pytest.importorskip("peft")
+    torch.manual_seed(0)
+    base = diffusers.FluxTransformer2DModel(
+        in_channels=4,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=8,
+        num_attention_heads=2,
+        joint_attention_dim=12,
+        pooled_projection_dim=10,
+        axes_dims_rope=(2, 2, 4),
+    ).requires_grad_(False)
+    sizes = {  # layer: outputs, inputs
+        "double_blocks_0_img_attn_qkv": (48, 16),
+        "double_blocks_0_txt_mlp_2": (16, 64),
+        "single_blocks_0_modulation_lin": (48, 16),
+    }
+    tensors: dict[str, torch.Tensor] = {}
+    for name, (outputs, inputs) in sizes.items():
+        tensors[f"lora_unet_{name}.lora_down.weight"] = torch.randn(RANK, inputs)
+        tensors[f"lora_unet_{name}.lora_up.weight"] = torch.randn(outputs, RANK)
+        tensors[f"lora_unet_{name}.alpha"] = torch.tensor(ALPHA)
+    save_file(tensors, tmp_path / "a.safetensors")
+    loader = diffusers.FluxPipeline
+    theirs, ours = copy.deepcopy(base), copy.deepcopy(base)
+    state = loader.lora_state_dict(str(tmp_path / "a.safetensors"))
+    loader.load_lora_into_transformer(state, None, theirs)
+    theirs.fuse_lora()
+    theirs.unload_lora()
+    merge(ours, read_lora(str(tmp_path / "a.safetensors")))
+    assert_same(ours, theirs.state_dict(), 1e-5)
+    changed_names = {
+        name for name, tensor in ours.state_dict().items() if not torch.equal(tensor, base.state_dict()[name])
+    }
+    assert len(changed_names) == 3 + 1 + 1
+
+
+def test_a_fused_layer_goes_to_its_parts_in_order(tmp_path: Path) -> None:
+    """FLUX's single blocks: q, k, v and the MLP are rows of one matrix there, which need not be of one size."""
+    attention = nn.ModuleDict({part: nn.Linear(3, 4) for part in ("to_q", "to_k", "to_v")})
+    block = nn.ModuleDict({"attn": attention, "proj_mlp": nn.Linear(3, 6)})
+    module = nn.ModuleDict({"single_transformer_blocks": nn.ModuleList([block])})
+    before = copy.deepcopy(module)
+    up, down = torch.randn(18, 1), torch.randn(1, 3)
+    tensors = {"diffusion_model.single_blocks.0.linear1.lora_A.weight": down}
+    save_file(tensors | {"diffusion_model.single_blocks.0.linear1.lora_B.weight": up}, tmp_path / "a.safetensors")
+    merge(module, read_lora(str(tmp_path / "a.safetensors")))
+    found = torch.cat([p - q for p, q in zip(module.parameters(), before.parameters(), strict=True) if p.ndim > 1])
+    torch.testing.assert_close(found, up @ down, atol=1e-6, rtol=0)
+
+
+class Layered(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(4, 8, 3)
+        self.blocks = nn.ModuleList([nn.Linear(8, 6, bias=False), nn.Linear(6, 6)])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.blocks[1](self.blocks[0](self.conv(x).mean((2, 3))))
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [
+        ("LoraConfig", {"r": 2, "lora_alpha": 5}),
+        ("LoraConfig", {"r": 2, "lora_alpha": 5, "use_rslora": True}),
+        ("LoraConfig", {"r": 2, "lora_alpha": 5, "rank_pattern": {"blocks.0": 3}, "alpha_pattern": {"conv": 7}}),
+        ("LoraConfig", {"r": 2, "lora_alpha": 5, "use_dora": True}),
+        ("LoHaConfig", {"r": 2, "alpha": 5}),
+        ("LoHaConfig", {"r": 2, "alpha": 5, "use_effective_conv2d": True}),
+        ("LoKrConfig", {"r": 2, "alpha": 5}),
+        ("LoKrConfig", {"r": 2, "alpha": 5, "use_effective_conv2d": True, "decompose_both": True}),
+    ],
+    ids=["lora", "stabilized", "patterns", "dora", "loha", "loha-core", "lokr", "lokr-core"],
+)
+def test_a_folder_of_peft_is_merged_as_peft_does(kind: str, fields: dict[str, Any], tmp_path: Path) -> None:
+    peft = pytest.importorskip("peft")
+    torch.manual_seed(0)
+    base = Layered().requires_grad_(False)
+    ours = copy.deepcopy(base)
+    model = peft.get_peft_model(base, getattr(peft, kind)(target_modules=["conv", "blocks.0", "blocks.1"], **fields))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                parameter += 0.3 * torch.randn_like(parameter) if "magnitude" not in name else 0.1
+    model.save_pretrained(tmp_path)
+    before = copy.deepcopy(ours.state_dict())
+    theirs = model.merge_and_unload().state_dict()
+    merge(ours, read_lora(str(tmp_path)))
+    assert_same(ours, theirs)
+    assert all(
+        (before[f"{name}.weight"] - theirs[f"{name}.weight"]).abs().max() > 1e-3 for name in ("conv", "blocks.0")
+    )
+
+
+def test_magnitudes_may_be_those_of_the_inputs(tmp_path: Path) -> None:
+    """LyCORIS: [1, in]. The norm of each input's weights is then what the file says."""
+    module = nn.Sequential(nn.Linear(3, 5))
+    magnitude = torch.tensor([[1.0, 2.0, 3.0]])
+    parts = {"lora_down.weight": torch.randn(1, 3), "lora_up.weight": torch.randn(5, 1), "dora_scale": magnitude}
+    save_file({f"lora_unet_0.{part}": tensor for part, tensor in parts.items()}, tmp_path / "a.safetensors")
+    merge(module, read_lora(str(tmp_path / "a.safetensors")))
+    torch.testing.assert_close(module[0].weight.norm(dim=0), magnitude[0])
+
+
+def test_whole_differences_of_weights_and_biases_are_added(tmp_path: Path) -> None:
+    module = nn.Sequential(nn.Linear(3, 5))
+    weight, bias = module[0].weight.clone(), module[0].bias.clone()
+    save_file({"lora_unet_0.diff": torch.ones(5, 3), "lora_unet_0.diff_b": torch.ones(5)}, tmp_path / "a.safetensors")
+    merge(module, read_lora(f"{tmp_path / 'a.safetensors'}:0.25"))
+    torch.testing.assert_close(module[0].weight, weight + 0.25)
+    torch.testing.assert_close(module[0].bias, bias + 0.25)
+
+
+def test_metadata_of_diffusers_says_what_alpha_is(base: nn.Module, tmp_path: Path) -> None:
+    made = updates(base, LAYERS[:2])
+    tensors = {
+        f"unet.{n}.lora_{k}.weight": p[part] for n, p in made.items() for k, part in (("A", "down"), ("B", "up"))
+    }
+    fields = {"unet.lora_alpha": 3, "unet.r": RANK, "text_encoder.lora_alpha": 99}
+    save_file(tensors, tmp_path / "a.safetensors", {"lora_adapter_metadata": json.dumps(fields)})
+    module = copy.deepcopy(base)
+    merge(module, read_lora(str(tmp_path / "a.safetensors")))
+    assert_same(module, expected(base, made, 3 / RANK))

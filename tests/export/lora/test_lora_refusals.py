@@ -1,0 +1,116 @@
+"""LoRA files that do not fit, or cannot be read: each is one line, and nothing is changed."""
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from fewstep.export.lora.merge import merge, read_lora
+from fewstep.plans.errors import UserError
+from tests.export.lora.lora_files import Wrapped, assert_same
+
+WHOLE = {"0.lora_A.weight": (1, 2, 3, 3), "0.lora_B.weight": (4, 1, 1, 1)}  # an update of the first layer below
+
+
+@pytest.fixture
+def module() -> nn.Module:
+    return Wrapped(nn.Sequential(nn.Conv2d(2, 4, 3), nn.Conv2d(4, 4, 1)))
+
+
+@pytest.mark.parametrize(
+    ("tensors", "says"),
+    [
+        (
+            {"unet.0.lora_A.weight": (1, 2, 3, 3)},
+            "a.safetensors: what it holds of layer 'unet.0' is not one whole update: down",
+        ),
+        ({"unet.0.weight": (4, 2, 3, 3)}, "holds 'unet.0.weight', which is no part of a LoRA; fewstep reads LoRA"),
+        ({"0.oft_blocks": (4, 2)}, "holds '0.oft_blocks', which is no part of a LoRA"),
+        ({}, "a.safetensors is empty"),
+        (WHOLE | {"0.diff": (4, 2, 3, 3)}, "layer '0' is not one whole update: diff, down, up; copy it again"),
+        (WHOLE | {"0.lora_down.weight": (1, 2, 3, 3)}, "holds '0.lora_down.weight', which is no part of a LoRA"),
+        (WHOLE | {"0.alpha": (2,)}, "the alpha of layer '0' holds 2 numbers; copy it again"),
+        ({"0.diff_b": (3,)}, r"the file diff_b \[3\]: the last does not fit its bias; give a LoRA"),
+        ({"0.diff": ()}, r"the file diff \[\]: these do not fit one another; give a LoRA"),
+        ({"0.lora_A.weight": (2,), "0.lora_B.weight": (4,)}, r"down \[2\], up \[4\]: these do not fit one another"),
+        (
+            {"lora_unet_0.lora_down.weight": (1, 2, 3, 3), "lora_unet_0.lora_up.weight": (5, 1, 1, 1)},
+            r"'lora_unet_0' has a weight of \[4, 2, 3, 3\], and .*: its update is \[5, 2, 3, 3\]; give a LoRA that",
+        ),
+        (
+            {"lora_unet_0.lora_down.weight": (1, 2, 3, 3), "lora_unet_0.lora_up.weight": (4, 2, 1, 1)},
+            r"and the file down \[1, 2, 3, 3\], up \[4, 2, 1, 1\]: these do not fit one another; give a LoRA",
+        ),
+        (
+            {f"x.{n}.lora_{k}.weight": (1, 1) for n in range(5) for k in "AB"} | WHOLE,
+            "1 of the 6 layers that it changes are in Wrapped, but 'x.0', 'x.1', 'x.2' and 2 more is not",
+        ),
+    ],
+)
+def test_a_file_that_does_not_fit_is_one_line_and_changes_nothing(
+    module: nn.Module, tmp_path: Path, tensors: dict[str, tuple[int, ...]], says: str
+) -> None:
+    save_file({key: torch.ones(shape) for key, shape in tensors.items()}, tmp_path / "a.safetensors")
+    before = copy.deepcopy(module.state_dict())
+    with pytest.raises(UserError, match=says) as failure:
+        merge(module, read_lora(str(tmp_path / "a.safetensors")))
+    assert "\n" not in str(failure.value)
+    assert_same(module, before, 0)
+
+
+def test_weights_that_float32_cannot_hold_are_told(module: nn.Module, tmp_path: Path) -> None:
+    save_file({key: torch.full(shape, 1e30) for key, shape in WHOLE.items()}, tmp_path / "a.safetensors")
+    with pytest.raises(UserError, match="a.safetensors makes NaN or infinity of the weights of '0'; check its alpha"):
+        merge(module, read_lora(str(tmp_path / "a.safetensors")))
+
+
+@pytest.mark.parametrize(
+    ("prepare", "text", "says"),
+    [
+        (lambda folder: None, "absent.safetensors", "there is no file .*absent.safetensors; check the path"),
+        (lambda folder: (folder / "a.pt").touch(), "a.pt", "a.pt is not a safetensors file, and a pickle may run"),
+        (
+            lambda folder: (folder / "a.safetensors").write_bytes(b"x" * 99),
+            "a.safetensors",
+            "a.safetensors cannot be read",
+        ),
+        (lambda folder: None, "", "holds no safetensors file"),
+        (lambda folder: [(folder / f"{n}.safetensors").touch() for n in "ab"], "", "holds 'a.safetensors', 'b.safe"),
+        (lambda folder: nan(folder), "a.safetensors", "holds NaN or infinity in 'unet.0.lora_A.weight'"),
+        (lambda folder: nan(folder), "a.safetensors:nan", "a.safetensors:nan has no finite strength"),
+        (lambda folder: nan(folder), "a.safetensors:abc", "a.safetensors:abc: 'abc' is no strength; give a number"),
+        (lambda folder: nan(folder), "a.safetensors:", "a.safetensors:: '' is no strength; give a number"),
+        (lambda folder: config(folder, "{"), "", "the configuration of adapter_model.safetensors is damaged"),
+        (lambda folder: config(folder, "[" * 100_000), "", "the configuration of adapter_model.safetensors is damaged"),
+        (lambda folder: config(folder, '{"lora_alpha": "8"}'), "", r"is damaged \(alpha is '8'\); copy it again"),
+        (lambda folder: config(folder, '{"lora_alpha": NaN}'), "", r"is damaged \(alpha is nan\)"),
+        (lambda folder: config(folder, '{"lora_alpha": 1e300}'), "", r"is damaged \(alpha is 1e\+300\)"),
+        (lambda folder: config(folder, '{"alpha_pattern": {"(": 1}}'), "", r"is damaged \(missing \)"),
+        (lambda folder: config(folder, '{"peft_type": "OFT"}'), "", "adapter_model.safetensors is of kind OFT"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_one_line(
+    tmp_path: Path, prepare: Callable[[Path], object], text: str, says: str
+) -> None:
+    prepare(tmp_path)
+    with pytest.raises(UserError, match=says) as failure:
+        read_lora(f"{tmp_path}/{text}" if text else str(tmp_path))
+    assert "\n" not in str(failure.value)
+
+
+def nan(folder: Path) -> None:
+    bad = torch.full((1, 2, 3, 3), float("nan"))
+    save_file({"unet.0.lora_A.weight": bad, "unet.0.lora_B.weight": torch.ones(4, 1, 1, 1)}, folder / "a.safetensors")
+
+
+def config(folder: Path, text: str) -> None:
+    tensors = {
+        "base_model.model.0.lora_A.weight": torch.ones(1, 2),
+        "base_model.model.0.lora_B.weight": torch.ones(2, 1),
+    }
+    save_file(tensors, folder / "adapter_model.safetensors")
+    (folder / "adapter_config.json").write_text(text)

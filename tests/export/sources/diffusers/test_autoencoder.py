@@ -1,0 +1,103 @@
+"""Autoencoders of diffusers as they are in a bundle: their scale and shift folded in, both ways."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("diffusers")
+import diffusers
+
+from fewstep.export.sources.diffusers.autoencoder import AutoencoderSource, read_autoencoder
+from fewstep.export.sources.diffusers.files import Folder
+from fewstep.plans.errors import UserError
+from tests.pipelines import autoencoder, randomized
+
+MEAN, DEVIATION = [0.1, -0.2, 0.3, 0.4], [1.5, 2.0, 0.5, 1.0]
+TINY = {
+    "encoder_block_out_channels": (8, 8),
+    "decoder_block_out_channels": (8, 8),
+    "num_encoder_blocks": (1, 1),
+    "num_decoder_blocks": (1, 1),
+}
+COMPRESSING = {
+    "latent_channels": 4,
+    "attention_head_dim": 4,
+    "encoder_block_types": ("ResBlock", "EfficientViTBlock"),
+    "decoder_block_types": ("ResBlock", "EfficientViTBlock"),
+    "encoder_block_out_channels": (8, 16),
+    "decoder_block_out_channels": (8, 16),
+    "encoder_layers_per_block": (1, 1),
+    "decoder_layers_per_block": (1, 1),
+    "encoder_qkv_multiscales": ((), (5,)),
+    "decoder_qkv_multiscales": ((), (5,)),
+    "scaling_factor": 0.41,
+}
+
+
+def folder(home: Path, vae: Any) -> Folder:
+    vae.save_pretrained(home / "vae")
+    (home / "model_index.json").write_text(json.dumps({"vae": ["diffusers", type(vae).__name__]}))
+    return Folder(home)
+
+
+def run(source: AutoencoderSource, way: str, given: torch.Tensor) -> np.ndarray:
+    companion = getattr(source, way)
+    with torch.no_grad():
+        (made,) = companion.load().eval()(given)
+    assert tuple(made.shape[1:]) == companion.outputs[0].shape[1:]
+    result: np.ndarray = made.numpy()
+    return result
+
+
+@pytest.mark.parametrize(
+    ("made", "scale"),
+    [
+        (lambda: autoencoder(scaling_factor=0.2), lambda z: z * 0.2),
+        (lambda: autoencoder(scaling_factor=1.5, shift_factor=0.06), lambda z: (z - 0.06) * 1.5),
+        (
+            lambda: autoencoder(scaling_factor=0.5, latents_mean=MEAN, latents_std=DEVIATION),
+            lambda z: (z - torch.tensor(MEAN)[:, None, None]) * 0.5 / torch.tensor(DEVIATION)[:, None, None],
+        ),
+        (lambda: randomized(diffusers.AutoencoderTiny(**TINY)), lambda z: z),
+        (lambda: randomized(diffusers.AutoencoderDC(**COMPRESSING)), lambda z: z * 0.41),
+    ],
+    ids=["scale", "scale-and-shift", "by-channel", "tiny", "deep-compression"],
+)
+def test_latents_are_those_of_the_sampler(made: Any, scale: Any, tmp_path: Path) -> None:
+    """x = scale(z) of what the autoencoder itself encodes; an image of x is what it decodes of z."""
+    vae = made()
+    source = read_autoencoder(folder(tmp_path, vae), (4, 8, 8))
+    assert source is not None
+    image = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    with torch.no_grad():
+        (encoded,) = vae.encode(image, return_dict=False)
+        z = encoded if isinstance(encoded, torch.Tensor) else encoded.mode()
+        decoded = vae.decode(z, return_dict=False)[0].numpy()
+    np.testing.assert_allclose(run(source, "encoder", image), scale(z).numpy(), atol=1e-5)
+    np.testing.assert_allclose(run(source, "decoder", scale(z)), decoded, atol=1e-4 * np.abs(decoded).max())
+
+
+@pytest.mark.parametrize(
+    ("changes", "x_shape"), [({"_class_name": "VQModel"}, (4, 8, 8)), ({}, (16, 8, 8)), ({}, (4, 8))]
+)
+def test_what_does_not_fit_is_left_out(
+    changes: dict[str, Any], x_shape: tuple[int, ...], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    home = folder(tmp_path, autoencoder())
+    config = tmp_path / "vae" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), **changes}))
+    assert read_autoencoder(home, x_shape) is None
+    assert "is left out: decode x" in caplog.text
+
+
+@pytest.mark.parametrize("changes", [{"block_out_channels": 4}, {"block_out_channels": None}, {"out_channels": "x"}])
+def test_a_damaged_config_is_named(changes: dict[str, Any], tmp_path: Path) -> None:
+    home = folder(tmp_path, autoencoder())
+    config = tmp_path / "vae" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), **changes}))
+    with pytest.raises(UserError, match="config.json is not that of an AutoencoderKL"):
+        read_autoencoder(home, (4, 8, 8))

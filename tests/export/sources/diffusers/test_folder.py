@@ -1,0 +1,330 @@
+"""diffusers folders of tiny networks with random weights: exported, verified, sampled beside the pipeline's loop."""
+
+import json
+import os
+import shutil
+import socket
+from pathlib import Path
+from typing import Any, NoReturn
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+
+from fewstep.export.export import ExportOptions, export, load_source
+from fewstep.export.sources.torch_module import TorchSource
+from fewstep.export.verify import verify
+from fewstep.graph.commit import open_for_update
+from fewstep.graph.pack import PackOptions, pack
+from fewstep.graph.prepare import prepare
+from fewstep.plans.errors import UserError
+from fewstep.plans.spec import ScheduleSpec
+from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.runtime.execute import sample
+from fewstep.runtime.loading import load
+
+diffusers = pytest.importorskip("diffusers")
+
+SMALL: dict[str, Any] = {"layers_per_block": 1, "norm_num_groups": 4}
+UNET = {
+    **SMALL,
+    "sample_size": 8,
+    "block_out_channels": (8, 16),
+    "down_block_types": ("DownBlock2D", "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", "UpBlock2D"),
+    "attention_head_dim": 8,
+}
+TEXT = {
+    **SMALL,
+    "sample_size": 8,
+    "block_out_channels": (8,),
+    "down_block_types": ("CrossAttnDownBlock2D",),
+    "up_block_types": ("CrossAttnUpBlock2D",),
+    "mid_block_type": None,
+    "attention_head_dim": 4,
+    "cross_attention_dim": 12,
+}
+DIT = {"num_attention_heads": 2, "attention_head_dim": 4, "in_channels": 4, "out_channels": 8, "num_layers": 1}
+UNET_1D = {
+    "sample_size": 16,
+    "block_out_channels": (8, 16),
+    "down_block_types": ("DownResnetBlock1D", "DownResnetBlock1D"),
+    "up_block_types": ("UpResnetBlock1D",),
+    "mid_block_type": "MidResTemporalBlock1D",
+    "out_block_type": "OutConv1DBlock",
+    "in_channels": 6,
+    "out_channels": 6,
+    "layers_per_block": 1,
+    "norm_num_groups": 4,
+    "use_timestep_embedding": True,
+    "time_embedding_type": "positional",
+    "act_fn": "mish",
+    "flip_sin_to_cos": False,
+    "freq_shift": 1,
+}
+TRAILING = {"timestep_spacing": "trailing", "clip_sample": False}
+
+
+def folder(
+    path: Path, network: Any, component: str = "unet", scheduler: Any = None, text_tokens: int | None = None
+) -> Path:
+    """What `pipeline.save_pretrained` writes, of what export reads."""
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter += 0.05 * torch.randn_like(parameter)
+    network.save_pretrained(path / component)
+    (scheduler or diffusers.DDIMScheduler(**TRAILING)).save_pretrained(path / "scheduler")
+    if text_tokens is not None:
+        (path / "text_encoder").mkdir()
+        (path / "text_encoder" / "config.json").write_text(json.dumps({"max_position_embeddings": text_tokens}))
+    (path / "model_index.json").write_text(json.dumps({component: ["diffusers", type(network).__name__]}))
+    return path
+
+
+@pytest.fixture(scope="module")
+def unet(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """UNet2DModel with five labels. Tests must not change it."""
+    made = diffusers.UNet2DModel(in_channels=3, out_channels=3, num_class_embeds=5, **UNET)
+    return folder(tmp_path_factory.mktemp("diffusers") / "tiny-ddpm", made)
+
+
+@pytest.fixture(scope="module")
+def exported(unet: Path) -> Path:
+    """The bundle of the folder, made without network access."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket, "socket", refused)
+        export(ExportOptions(str(unet), unet.parent / "bundle"))
+    return unet.parent / "bundle"
+
+
+def test_a_bundle_says_what_the_folder_does(unet: Path, exported: Path) -> None:
+    manifest = open_bundle(exported).manifest
+    assert (manifest.name, manifest.x_shape, manifest.prediction) == ("tiny-ddpm", (3, 8, 8), "epsilon")
+    assert manifest.schedule == ScheduleSpec("linear") and manifest.provenance.source == "tiny-ddpm"
+    assert str(unet.parent) not in (exported / "manifest.json").read_text()
+
+
+@pytest.mark.parametrize(
+    ("plan", "scheduler", "changes"),
+    [
+        ("ddim:4", "DDIMScheduler", {}),
+        ("scheduler:5", "DDIMScheduler", {}),
+        ("scheduler:5", "DDIMScheduler", {"timestep_spacing": "leading", "clip_sample": True}),
+        ("scheduler:6", "DPMSolverMultistepScheduler", {}),
+        ("scheduler:6", "UniPCMultistepScheduler", {"use_karras_sigmas": True}),
+    ],
+)
+def test_a_folder_samples_as_its_pipeline_does(
+    plan: str, scheduler: str, changes: dict[str, Any], unet: Path, exported: Path, tmp_path: Path
+) -> None:
+    """From the same noise: the same samples as diffusers' loop, within a thousandth of the largest value."""
+    shutil.copytree(exported, tmp_path / "bundle")
+    config = {**json.loads((unet / "scheduler" / "scheduler_config.json").read_text()), **changes}
+    config["_class_name"] = scheduler
+    with open_for_update(tmp_path / "bundle", must_exist=True) as writer:  # as if the folder had that scheduler
+        assert writer.manifest is not None
+        file = writer.add(json.dumps(config).encode(), "plans", "scheduler", ".json")
+        writer.commit(msgspec.structs.replace(writer.manifest, scheduler=file))
+    theirs = getattr(diffusers, scheduler).from_config(config)
+    theirs.set_timesteps(int(plan.split(":")[1]))
+    network = diffusers.UNet2DModel.from_pretrained(unet / "unet").eval()
+    noise = np.random.default_rng(0).standard_normal((2, 3, 8, 8)).astype(np.float32)
+    x = torch.from_numpy(noise) * float(theirs.init_noise_sigma)
+    with torch.no_grad():
+        for timestep in theirs.timesteps:
+            scaled = theirs.scale_model_input(x, timestep)
+            x = theirs.step(network(scaled, timestep, torch.tensor([1, 4])).sample, timestep, x).prev_sample
+
+    sampler = load(tmp_path / "bundle")
+    compiled = sampler.compile(plan)
+    found = sample(compiled, sampler.network(compiled, 2, {"class": [1, 4]}), lambda number: noise)
+    np.testing.assert_allclose(found, x.numpy(), atol=1e-3 * np.abs(x.numpy()).max())
+
+
+def test_the_scheduler_goes_along_to_a_device(exported: Path, tmp_path: Path) -> None:
+    pack(PackOptions(exported, tmp_path / "device", body=("float32",)))
+    assert len(load(tmp_path / "device").compile("scheduler:7").steps) == 7
+
+
+@pytest.mark.parametrize("plan", ["scheduler:", "scheduler:x", "scheduler:1e3", "scheduler:9999999"])
+def test_a_scheduler_without_steps_is_one_line(plan: str, exported: Path) -> None:
+    with pytest.raises(UserError, match="has no number of steps; write scheduler:20"):
+        load(exported).compile(plan)
+
+
+def test_a_bundle_without_a_scheduler_says_so(tiny_bundle: Path) -> None:
+    with pytest.raises(UserError, match="has no scheduler of its own"):
+        load(tiny_bundle).compile("scheduler:8")
+
+
+def refused(*_: Any, **__: Any) -> NoReturn:
+    raise AssertionError("export opened a socket")
+
+
+@pytest.mark.parametrize(
+    ("network", "config", "x_shape", "conditions"),
+    [
+        (
+            "UNet2DConditionModel",
+            {
+                **TEXT,
+                "in_channels": 9,
+                "out_channels": 4,
+                "time_cond_proj_dim": 6,
+                "addition_embed_type": "text_time",
+                "addition_time_embed_dim": 8,
+                "projection_class_embeddings_input_dim": 58,
+            },
+            (4, 8, 8),
+            {"text": (7, 12), "guidance": (6,), "pooled_text": (10,), "time_ids": (6,), "image": (5, 8, 8)},
+        ),
+        (
+            "UNet2DConditionModel",
+            {
+                **TEXT,
+                "in_channels": 3,
+                "out_channels": 6,
+                "encoder_hid_dim": 10,
+                "encoder_hid_dim_type": "text_proj",
+                "addition_embed_type": "text",
+                "addition_embed_type_num_heads": 2,
+                "class_embed_type": "timestep",
+            },
+            (3, 8, 8),
+            {"text": (7, 10), "noise_level": ()},
+        ),
+        (
+            "UNet2DConditionModel",
+            {
+                **TEXT,
+                "in_channels": 4,
+                "out_channels": 8,
+                "encoder_hid_dim": 10,
+                "encoder_hid_dim_type": "image_proj",
+                "addition_embed_type": "image",
+            },
+            (4, 8, 8),
+            {"image_embedding": (10,)},
+        ),
+        ("DiTTransformer2DModel", {**DIT, "sample_size": 8, "num_embeds_ada_norm": 5}, (4, 8, 8), {"class": ()}),
+        ("UNet1DModel", UNET_1D, (6, 16), {}),
+    ],
+    ids=["text-and-all-else", "deepfloyd-if", "kandinsky-2.2", "dit-learned-variance", "one-dimensional"],
+)
+def test_a_network(
+    network: str, config: dict[str, Any], x_shape: tuple[int, ...], conditions: dict[str, Any], tmp_path: Path
+) -> None:
+    component = "transformer" if network.startswith("DiT") else "unet"
+    source = load_source(str(folder(tmp_path / network, getattr(diffusers, network)(**config), component, None, 7)))
+    assert isinstance(source, TorchSource) and source.spec.x_shape == x_shape
+    assert {condition.name: condition.shape for condition in source.spec.conditions} == conditions
+    traced = source.trace()
+    prepared = prepare(traced.graph)
+    assert verify(source.spec, traced, prepared).worst.relative < 1e-5
+    assert prepared.prologue is not None
+    assert not {"Shape", "Cast", "Expand"} & set(prepared.body.ops())
+
+
+def test_a_scheduler_that_cuts_off_a_learned_variance_runs_where_export_did(tmp_path: Path) -> None:
+    theirs = diffusers.DPMSolverMultistepScheduler(variance_type="learned_range")
+    network = diffusers.UNet2DModel(in_channels=3, out_channels=6, **UNET)
+    export(ExportOptions(str(folder(tmp_path / "f", network, scheduler=theirs)), tmp_path / "bundle"))
+    x = load(tmp_path / "bundle").sample("scheduler:3", seeds=[0])
+    assert x.shape == (1, 3, 8, 8)
+
+
+def edited(folder: Path, to: Path, file: str, changes: dict[str, Any]) -> Path:
+    """A copy of the folder with fields of one JSON file changed."""
+    shutil.copytree(folder, to)
+    content = json.loads((to / file).read_text())
+    (to / file).write_text(json.dumps({**content, **changes}))
+    return to
+
+
+@pytest.mark.parametrize(
+    ("file", "changes", "says"),
+    [
+        (
+            "unet/config.json",
+            {"_class_name": "StableCascadeUNet"},
+            "its denoiser is a StableCascadeUNet, and fewstep .*",
+        ),
+        ("unet/config.json", {"_class_name": None}, "its denoiser is a None"),
+        (
+            "unet/config.json",
+            {"_class_name": "Lumina2Transformer2DModel"},
+            "which cuts its tokens .*; write a function",
+        ),
+        ("unet/config.json", {"class_embed_type": "own"}, "class_embed_type 'own'; write a function"),
+        (
+            "unet/config.json",
+            {"_class_name": "UNet2DConditionModel", "cross_attention_dim": 8, "addition_embed_type": "image_hint"},
+            "a UNet2DConditionModel with addition_embed_type 'image_hint'; write a function",
+        ),
+        ("unet/config.json", {"layers_per_block": 2}, "cannot load .*unet: .*size mismatch"),
+        ("model_index.json", {"unet": None}, "has neither of unet, transformer"),
+        ("scheduler/scheduler_config.json", {"beta_schedule": "of-my-own"}, "of-my-own"),
+        ("scheduler/scheduler_config.json", {"prediction_type": "of-my-own"}, "of-my-own"),
+    ],
+)
+def test_what_fewstep_does_not_know_is_one_line(
+    unet: Path, tmp_path: Path, file: str, changes: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(UserError, match=says) as failure:
+        load_source(str(edited(unet, tmp_path / "f", file, changes)))
+    assert "\n" not in str(failure.value)
+
+
+def test_a_pickle_is_refused(unet: Path, tmp_path: Path) -> None:
+    shutil.copytree(unet, tmp_path / "f")
+    weights = tmp_path / "f" / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.rename(weights.with_suffix(".bin"))
+    with pytest.raises(UserError, match="diffusion_pytorch_model.bin is a pickle.*; write it with save_pretrained"):
+        load_source(str(tmp_path / "f"))
+
+
+@pytest.mark.parametrize(
+    "how", [{"variant": "fp16"}, {"max_shard_size": "20KB"}, {"max_shard_size": "20KB", "variant": "fp16"}]
+)
+def test_weights_in_float16_or_in_shards_are_read(unet: Path, how: dict[str, str], tmp_path: Path) -> None:
+    shutil.copytree(unet, tmp_path / "f", ignore=shutil.ignore_patterns("*.safetensors"))
+    network = diffusers.UNet2DModel.from_pretrained(unet / "unet").requires_grad_(False)
+    expected = network.conv_out.weight
+    if "variant" in how:
+        network, expected = network.half(), expected.half().float()
+    network.save_pretrained(tmp_path / "f" / "unet", **how)
+    source, whole = load_source(str(tmp_path / "f")), load_source(str(unet))
+    assert isinstance(source, TorchSource) and source.sha256 != whole.sha256
+    found: Any = source.module.network
+    np.testing.assert_array_equal(found.conv_out.weight.float().numpy(), expected.numpy())
+
+
+@pytest.mark.parametrize(
+    ("index", "says"),
+    [
+        ({"weight_map": {"a": "../x.safetensors"}}, "has no x.safetensors, which"),
+        ({"weight_map": {"a": "missing.safetensors"}}, "has no missing.safetensors, which"),
+        ({"weight_map": {"a": "config.json"}}, "has no config.json, which"),
+        ({"weight_map": []}, "names no files"),
+    ],
+)
+def test_an_index_of_shards_that_are_not_there_is_one_line(unet: Path, index: Any, says: str, tmp_path: Path) -> None:
+    shutil.copytree(unet, tmp_path / "f", ignore=shutil.ignore_patterns("*.safetensors"))
+    shutil.copy(unet / "unet" / "diffusion_pytorch_model.safetensors", tmp_path / "f" / "x.safetensors")
+    (tmp_path / "f" / "unet" / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(UserError, match=says):
+        load_source(str(tmp_path / "f"))
+
+
+@pytest.mark.parametrize("file", ["model_index.json", "unet/config.json", "scheduler/scheduler_config.json"])
+@pytest.mark.parametrize("content", [None, b"{", b"[]"])
+def test_a_file_that_is_missing_or_damaged_is_named(unet: Path, tmp_path: Path, file: str, content: Any) -> None:
+    shutil.copytree(unet, tmp_path / "f")
+    (tmp_path / "f" / file).unlink()
+    if content is not None:
+        (tmp_path / "f" / file).write_bytes(content)
+    with pytest.raises(UserError, match=os.path.basename(file)) as failure:
+        load_source(str(tmp_path / "f"))
+    assert "\n" not in str(failure.value)

@@ -1,0 +1,155 @@
+"""Text encoders of published pipelines as one network: what their own `encode_prompt` makes of the same prompts."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("diffusers")
+pytest.importorskip("transformers")
+import diffusers
+import transformers
+
+from fewstep.export.companions import add_companion
+from fewstep.export.sources.diffusers.files import Folder
+from fewstep.export.sources.diffusers.text import TextSource, read_text
+from fewstep.export.sources.diffusers.unets import UNet2DConditionModel
+from fewstep.graph.commit import open_for_update
+from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.manifest import Condition
+from tests.pipelines import clip, t5, t5_tokenizer, text_encoders, write_clip_tokenizer
+
+PROMPTS = ["a photo of a cat, a dog", "A DOG! " * 60, ""]
+
+
+def conditions(**shapes: tuple[int, ...]) -> tuple[Condition, ...]:
+    return tuple(
+        Condition(name, name, shape, "int64" if "mask" in name else "float32") for name, shape in shapes.items()
+    )
+
+
+def ours(source: TextSource | None) -> list[np.ndarray]:
+    """What the module makes of the prompts, in the order of its outputs."""
+    assert source is not None
+    fed = source.ids(PROMPTS)
+    with torch.no_grad():
+        made = source.companion.load()(*(torch.from_numpy(fed[tensor.name]) for tensor in source.companion.inputs))
+    assert [tuple(each.shape[1:]) for each in made] == [tensor.shape[1:] for tensor in source.companion.outputs]
+    return [each.numpy() for each in made]
+
+
+def same(found: np.ndarray, expected: torch.Tensor) -> None:
+    np.testing.assert_allclose(found, expected.detach().numpy(), atol=1e-5)
+
+
+def two_clips(home: Path, projected: tuple[bool, bool]) -> dict[str, Any]:
+    """Two text encoders with their tokenizers, the second padded with "!" as published ones are."""
+    files = write_clip_tokenizer(home / "tokenizer"), write_clip_tokenizer(home / "tokenizer_2", pad="!")
+    return {
+        "text_encoder": clip(files[0], projected[0]),
+        "text_encoder_2": clip(files[1], projected[1], width=20, layers=3),
+        "tokenizer": transformers.CLIPTokenizer.from_pretrained(files[0]),
+        "tokenizer_2": transformers.CLIPTokenizer.from_pretrained(files[1]),
+    }
+
+
+def test_stable_diffusion_xl(tmp_path: Path) -> None:
+    pipeline = text_encoders(tmp_path, "StableDiffusionXLPipeline", **two_clips(tmp_path, (False, True)))
+    text, _, pooled, _ = pipeline.encode_prompt(PROMPTS, device="cpu", do_classifier_free_guidance=False)
+    takes = conditions(text=(77, 32), pooled_text=(18,), time_ids=(6,))
+    found = ours(read_text(Folder(tmp_path), "UNet2DConditionModel", takes))
+    same(found[0], text)
+    same(found[1], pooled)
+
+
+@pytest.mark.parametrize("with_t5", [True, False])
+def test_stable_diffusion_3(tmp_path: Path, with_t5: bool) -> None:
+    third = {"text_encoder_3": t5(40), "tokenizer_3": t5_tokenizer(16)} if with_t5 else {}
+    components = {**two_clips(tmp_path, (True, True)), "text_encoder_3": None, "tokenizer_3": None, **third}
+    pipeline = text_encoders(tmp_path, "StableDiffusion3Pipeline", **components)
+    pipeline.transformer = SimpleNamespace(config=SimpleNamespace(joint_attention_dim=40))
+    text, _, pooled, _ = pipeline.encode_prompt(
+        PROMPTS, PROMPTS, PROMPTS, device="cpu", do_classifier_free_guidance=False, max_sequence_length=16
+    )
+    takes = conditions(text=(77 + 16, 40), pooled_text=(28,))
+    found = ours(read_text(Folder(tmp_path), "SD3Transformer2DModel", takes))
+    same(found[0], text)
+    same(found[1], pooled)
+
+
+def test_flux(tmp_path: Path) -> None:
+    files = write_clip_tokenizer(tmp_path / "tokenizer")
+    pipeline = text_encoders(
+        tmp_path,
+        "FluxPipeline",
+        text_encoder=clip(files),
+        tokenizer=transformers.CLIPTokenizer.from_pretrained(files),
+        text_encoder_2=t5(16),
+        tokenizer_2=t5_tokenizer(24),
+    )
+    text, pooled, _ = pipeline.encode_prompt(PROMPTS, PROMPTS, device="cpu", max_sequence_length=24)
+    takes = conditions(text=(24, 16), pooled_text=(12,), guidance=())
+    found = ours(read_text(Folder(tmp_path), "FluxTransformer2DModel", takes))
+    same(found[0], text)
+    same(found[1], pooled)
+
+
+def test_pixart_with_its_mask_exports(tmp_path: Path) -> None:
+    """Also as a graph, at several batches: T5 with a mask, which goes on to the denoiser."""
+    components = {"text_encoder": t5(16), "tokenizer": t5_tokenizer(20)}
+    pipeline = text_encoders(tmp_path / "folder", "PixArtAlphaPipeline", **components)
+    text, mask, _, _ = pipeline.encode_prompt(
+        PROMPTS, do_classifier_free_guidance=False, device="cpu", clean_caption=False, max_sequence_length=20
+    )
+    takes = conditions(text=(20, 16), text_mask=(20,))
+    source = read_text(Folder(tmp_path / "folder"), "PixArtTransformer2DModel", takes)
+    found = ours(source)
+    same(found[0], text)
+    same(found[1], mask)
+    assert source is not None
+    with open_for_update(tmp_path / "bundle", must_exist=False) as writer:
+        added = add_companion(writer, source.companion)
+        assert added.relative < 1e-5
+        made = added.run(source.ids(PROMPTS))
+    same(made["text"], text)
+    same(made["text_mask"], mask)
+
+
+def test_encoders_that_fewstep_does_not_know_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    files = write_clip_tokenizer(tmp_path / "tokenizer")
+    components = {"text_encoder": clip(files), "tokenizer": transformers.CLIPTokenizer.from_pretrained(files)}
+    text_encoders(tmp_path, "StableDiffusionPipeline", **components)
+    assert read_text(Folder(tmp_path), "SD3Transformer2DModel", conditions(text=(77, 12))) is None
+    assert "text encoders text_encoder CLIPTextModel of a SD3Transformer2DModel are left out" in caplog.text
+
+
+def test_a_tokenizer_without_files_is_one_line(tmp_path: Path) -> None:
+    files = write_clip_tokenizer(tmp_path / "tokenizer")
+    components = {"text_encoder": clip(files), "tokenizer": transformers.CLIPTokenizer.from_pretrained(files)}
+    text_encoders(tmp_path, "StableDiffusionPipeline", **components)
+    (tmp_path / "tokenizer" / "merges.txt").unlink()
+    with pytest.raises(
+        UserError, match="has no tokenizer.json, and no vocab.json with merges.txt, and no spiece.model"
+    ):
+        read_text(Folder(tmp_path), "UNet2DConditionModel", conditions(text=(77, 12)))
+
+
+def test_latent_consistency_models_are_told_the_weight_that_their_pipeline_has(tmp_path: Path) -> None:
+    """Embedded in 256 numbers; float32 has the angle of the first, 7500, to 2e-4."""
+    pipeline = diffusers.LatentConsistencyModelPipeline
+    expected = pipeline.get_guidance_scale_embedding(None, torch.tensor([8.5 - 1]), 256)[0]
+    (tmp_path / "model_index.json").write_text("{}")
+    config = {"in_channels": 4, "sample_size": 64, "cross_attention_dim": 768, "time_cond_proj_dim": 256}
+    guidance = UNet2DConditionModel(config, Folder(tmp_path)).conditions[1]
+    assert guidance.name == "guidance" and guidance.shared and guidance.default is not None
+    np.testing.assert_allclose(guidance.default, expected, atol=1e-3)
+
+
+def test_a_text_encoder_without_a_tokenizer_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    files = write_clip_tokenizer(tmp_path / "elsewhere")
+    text_encoders(tmp_path, "StableDiffusionPipeline", text_encoder=clip(files))
+    assert read_text(Folder(tmp_path), "UNet2DConditionModel", conditions(text=(77, 12))) is None
+    assert "has no tokenizer: its text encoders are left out" in caplog.text

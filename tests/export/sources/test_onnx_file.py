@@ -1,0 +1,369 @@
+"""An .onnx file as the source: every form that such files come in, and what is said of those that do not fit."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+
+from fewstep.cli.main import main
+from fewstep.evaluation.contents import InspectOptions, inspect
+from fewstep.export.export import ExportOptions, export, load_source
+from fewstep.export.sources.onnx_file import OnnxSource
+from fewstep.export.sources.spec_file import read_spec
+from fewstep.export.verify import Verification, verify
+from fewstep.graph.prepare import prepare
+from fewstep.graph.prologue import Prepared
+from fewstep.plans.errors import UserError
+from fewstep.runtime.loading import load
+from tests.export.onnx_models import CHANNELS, LABELS, SIZE, model
+
+SPEC: dict[str, Any] = {
+    "name": "tiny",
+    "x_shape": [CHANNELS, SIZE, SIZE],
+    "prediction": "epsilon",
+    "schedule": {"kind": "linear"},
+    "x": "sample",
+    "time": "timestep",
+    "output": "out",
+    "conditions": [{"name": "class", "input": "label", "null": LABELS - 1, "low": 0, "high": LABELS - 2}],
+}
+
+
+def written(folder: Path, proto: onnx.ModelProto, **changes: Any) -> tuple[Path, Path]:
+    """The two files."""
+    file, spec = folder / "model.onnx", folder / "spec.json"
+    onnx.save(proto, file)
+    spec.write_text(json.dumps({name: value for name, value in (SPEC | changes).items() if value is not None}))
+    return file, spec
+
+
+def verified(files: tuple[Path, Path]) -> tuple[OnnxSource, Prepared, Verification]:
+    source = load_source(str(files[0]), files[1])
+    assert isinstance(source, OnnxSource)
+    traced = source.trace()
+    prepared = prepare(traced.graph)
+    return source, prepared, verify(source.spec, traced, prepared)
+
+
+@pytest.mark.parametrize(
+    ("form", "rows", "tolerance"),
+    [
+        ({}, 2, 1e-6),
+        ({"opset": 17}, 2, 1e-6),
+        ({"opset": 22}, 2, 1e-6),
+        ({"batch": 1}, 2, 1e-6),
+        ({"batch": 2}, 2, 1e-6),
+        ({"time": "scalar"}, 2, 1e-6),
+        ({"time": "one"}, 2, 1e-6),
+        ({"time": "one", "batch": 2}, 2, 1e-6),
+        ({"time": "scalar", "batch": 1, "time_dtype": TensorProto.INT64}, 2, 1e-6),
+        ({"time_dtype": TensorProto.INT64}, 2, 1e-6),
+        ({"time_dtype": TensorProto.DOUBLE}, 2, 1e-6),
+        ({"dtype": np.float16}, 2, 5e-3),
+        ({"dtype": np.float16, "time": "scalar", "opset": 17, "batch": 1}, 2, 5e-3),
+        ({"returned": 2 * CHANNELS}, 2, 1e-6),
+    ],
+    ids=str,
+)
+def test_a_file_of_any_form_becomes_a_verified_graph(
+    form: dict[str, Any], rows: int, tolerance: float, tmp_path: Path
+) -> None:
+    """Time and label leave the loop in each: the body takes x and the rows alone."""
+    _, prepared, table = verified(written(tmp_path, model(**form)))
+    assert table.worst.relative < tolerance and table.reference == "model.onnx"
+    assert [value.name for value in prepared.body.inputs][0] == "x" and len(prepared.body.inputs) == 1 + rows
+    assert all(a.dtype != np.float16 for a in prepared.body.constants.values())
+    assert not {"Cast", "Shape", "Expand", "Identity"} & set(prepared.body.ops())
+
+
+def test_one_time_for_all_that_is_used_as_a_number_stays_in_the_body(tmp_path: Path) -> None:
+    proto = model(time="scalar")
+    (node,) = (node for node in proto.graph.node if node.op_type == "Unsqueeze")
+    node.op_type, node.input[:] = "Mul", ["part", "thousandth"]
+    _, prepared, table = verified(written(tmp_path, proto))
+    assert table.worst.relative < 1e-6
+    assert "time" in [value.name for value in prepared.body.inputs]
+
+
+def test_weights_beside_the_file_are_read_and_belong_to_its_hash(tmp_path: Path) -> None:
+    inside = load_source(*map(str, written(tmp_path, model())[:1]), tmp_path / "spec.json")
+    onnx.save(
+        model(opset=17), tmp_path / "model.onnx", save_as_external_data=True, location="w.bin", size_threshold=100
+    )
+    files = (tmp_path / "model.onnx", tmp_path / "spec.json")
+    source, _, table = verified(files)
+    assert table.worst.relative < 1e-6 and source.sha256 != inside.sha256
+    content = bytearray((tmp_path / "w.bin").read_bytes())
+    content[0] ^= 1
+    (tmp_path / "w.bin").write_bytes(content)
+    assert load_source(str(files[0]), files[1]).sha256 != source.sha256
+
+
+def test_names_of_ours_that_the_file_uses_otherwise_do_not_meet(tmp_path: Path) -> None:
+    proto = model()
+    names = {"sample": "time", "timestep": "x", "out": "group", "h": "output"}
+    for node in proto.graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
+        node.output[:] = [names.get(name, name) for name in node.output]
+    for value in (*proto.graph.input, *proto.graph.output):
+        value.name = names.get(value.name, value.name)
+    _, prepared, table = verified(written(tmp_path, proto, x="time", time="x", output="group"))
+    assert table.worst.relative < 1e-6
+    assert prepared.prologue is not None and [v.name for v in prepared.prologue.inputs] == ["time", "label"]
+
+
+def test_a_bundle_from_a_file_samples_as_the_file_does(tmp_path: Path) -> None:
+    file, spec = written(tmp_path, model())
+    manifest = export(ExportOptions(str(file), tmp_path / "bundle", spec))
+    assert manifest.provenance.commands == ("fewstep export model.onnx -o BUNDLE --spec spec.json",)
+    sampler = load(tmp_path / "bundle")
+    plan = sampler.compile("ddim:4")
+    u = np.random.default_rng(0).standard_normal((2, CHANNELS, SIZE, SIZE)).astype(np.float32)
+    (found,) = sampler.network(plan, 2, {"class": [1, 3]})(0, plan.steps[0], u)
+    session = ort.InferenceSession(file, providers=["CPUExecutionProvider"])
+    times = np.full(2, plan.steps[0].time, np.float32)
+    (expected,) = session.run(None, {"sample": u, "timestep": times, "label": np.array([1, 3])})
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_a_graph_that_is_not_the_file_any_more_is_refused(tmp_path: Path) -> None:
+    source = load_source(str(written(tmp_path, model())[0]), tmp_path / "spec.json")
+    traced = source.trace()
+    wrong = replace(
+        traced, graph=traced.graph.with_nodes(traced.graph.nodes, {"weight": traced.graph.constants["weight"] * 2})
+    )
+    with pytest.raises(
+        UserError,
+        match=r"graph differs from model.onnx from node 'h' \(first\) on: [\d.]+ at time 999, batch 1",
+    ) as failure:
+        verify(source.spec, wrong, prepare(wrong.graph))
+    assert "\n" not in str(failure.value)
+
+
+def test_a_fixed_batch_that_cannot_be_freed_says_how_to_export_it(tmp_path: Path) -> None:
+    proto = model(batch=2)
+    proto.graph.node[-1].output[0] = "whole"
+    proto.graph.node.append(helper.make_node("ReduceMean", ["whole", "zero"], ["mean"]))
+    proto.graph.node.append(helper.make_node("Sub", ["whole", "mean"], ["out"]))
+    with pytest.raises(UserError, match="a dynamic batch") as failure:
+        verified(written(tmp_path, proto))
+    assert "\n" not in str(failure.value)
+
+
+@pytest.mark.parametrize(
+    ("form", "changes", "says"),
+    [
+        ({}, {"x": "x"}, r"model.onnx has no input 'x' for x, only sample float32 \[batch, 2, 4, 4\], timestep"),
+        ({}, {"conditions": []}, r"says nothing of the input label int64 \[batch\] of model.onnx; add a condition"),
+        ({}, {"output": None}, r"has no output 'output', only out float32"),
+        ({}, {"x_shape": [2, 4, 8]}, r"where the spec says shape \[2, 4, 8\]"),
+        ({"returned": 3}, {}, r"returns out float32 \[batch, 3, 4, 4\], not shape \[2, 4, 4\]"),
+        ({}, {"conditions": [{**SPEC["conditions"][0], "dtype": "int32"}]}, "the spec says int32; give dtype int64"),
+        ({}, {"schedule": None}, "spec.json has no field 'schedule'"),
+        ({}, {"shape": 3}, "spec.json has a field 'shape'; it takes name, x_shape"),
+        ({}, {"prediction": "eps"}, "field 'prediction' of spec 'tiny' is wrong"),
+        ({"opset": 23}, {}, r"model.onnx .*export it again with opset_version=20"),
+    ],
+    ids=["x", "condition", "output", "shape", "channels", "dtype", "schedule", "field", "prediction", "opset"],
+)
+def test_what_does_not_fit_is_one_line(
+    form: dict[str, Any], changes: dict[str, Any], says: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=says) as failure:
+        verified(written(tmp_path, newer_model() if "opset" in form else model(**form), **changes))
+    assert "\n" not in str(failure.value)
+
+
+def newer_model() -> onnx.ModelProto:
+    """An operation that opset 20 does not have."""
+    proto = model(opset=23)
+    proto.graph.node.append(helper.make_node("RMSNormalization", ["mix", "tokens_scale"], ["nothing"], axis=-1))
+    proto.graph.initializer.append(numpy_helper.from_array(np.ones(SIZE * SIZE, np.float32), "tokens_scale"))
+    return proto
+
+
+@pytest.mark.parametrize(
+    ("content", "spec", "says"),
+    [
+        (b"no onnx", "{}", "model.onnx cannot be read as ONNX .*; write model.onnx again"),
+        (None, "{}", "there is no file"),
+        (b"", None, "does not say what it predicts, nor its schedule; describe it: --spec SPEC.json"),
+        (b"", "[]", "is no JSON object"),
+        (b"", "{", "is no JSON object"),
+    ],
+)
+def test_files_that_are_none_are_refused_in_one_line(
+    tmp_path: Path, content: bytes | None, spec: str | None, says: str
+) -> None:
+    if content is not None:
+        (tmp_path / "model.onnx").write_bytes(content)
+    if spec is not None:
+        (tmp_path / "spec.json").write_text(json.dumps(SPEC) if spec == "{}" else spec)
+    with pytest.raises(UserError, match=says) as failure:
+        load_source(str(tmp_path / "model.onnx"), tmp_path / "spec.json" if spec is not None else None).trace()
+    assert "\n" not in str(failure.value)
+
+
+WITHOUT_TORCH = """
+import sys
+for name in ("torch", "onnxscript", "diffusers"):
+    sys.modules[name] = None  # as if it were not installed
+from fewstep.cli.main import main
+sys.exit(main(["export", "model.onnx", "--spec", "spec.json", "-o", "bundle"]))
+"""
+
+
+def test_no_torch_is_needed(tmp_path: Path) -> None:
+    written(tmp_path, model(opset=17))
+    process = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert process.returncode == 0, process.stderr
+    assert "verified against model.onnx at 21 points" in process.stdout
+
+
+def test_the_spec_in_the_documents_is_one(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "export.md").read_text()
+    (tmp_path / "spec.json").write_text(page.partition("```json\n")[2].partition("```")[0])
+    spec = read_spec(tmp_path / "spec.json")
+    assert spec.conditions[0].null == 10 and (spec.x, spec.time, spec.output) == ("sample", "timestep", "out_sample")
+
+
+def test_several_outputs_stay_where_the_spec_counts_them(tmp_path: Path) -> None:
+    file, spec = written(tmp_path, model(returned=2 * CHANNELS), heads=2)
+    manifest = export(ExportOptions(str(file), tmp_path / "bundle", spec))
+    assert manifest.heads == 2
+    x = np.random.default_rng(0).standard_normal((3, CHANNELS, SIZE, SIZE)).astype(np.float32)
+    found = load(tmp_path / "bundle").evaluate(x, 500.0, {"class": [0, 1, 2]})
+    session = ort.InferenceSession(file, providers=["CPUExecutionProvider"])
+    given = {"sample": x, "timestep": np.full(3, 500, np.float32), "label": np.arange(3)}
+    np.testing.assert_allclose(found, session.run(None, given)[0], atol=1e-5)
+
+
+def test_a_restoration_network_names_what_noising_reverts_to(tmp_path: Path) -> None:
+    file, spec = written(
+        tmp_path, model(), towards="degraded", schedule={"kind": "residual-shift"}, prediction="sample"
+    )
+    assert export(ExportOptions(str(file), tmp_path / "bundle", spec)).towards == "degraded"
+
+
+def opened(proto: onnx.ModelProto, axis: int) -> onnx.ModelProto:
+    """The model with an axis of its output left open, as exporters leave them."""
+    proto.graph.output[0].type.tensor_type.shape.dim[axis].dim_param = "any"
+    return proto
+
+
+def test_a_learned_variance_is_left_out_where_the_file_leaves_its_channels_open(tmp_path: Path) -> None:
+    _, prepared, table = verified(written(tmp_path, opened(model(returned=2 * CHANNELS), 1)))
+    assert table.worst.relative < 1e-6
+    assert prepared.body.outputs[0].shape == ("batch", CHANNELS, SIZE, SIZE)
+
+
+def test_an_output_of_another_size_is_refused_before_a_bundle_holds_it(tmp_path: Path) -> None:
+    for returned in (CHANNELS + 1, 3 * CHANNELS):
+        with pytest.raises(UserError, match=rf"returns out float32 \[batch, {returned}, 4, 4\], not shape \[2, 4, 4\]"):
+            verified(written(tmp_path, opened(model(returned=returned), 1)))
+    half = model()
+    half.graph.node.append(helper.make_node("AveragePool", ["out"], ["small"], kernel_shape=[2, 2], strides=[2, 2]))
+    half.graph.output[0].name = "small"
+    for axis in (2, 3):
+        opened(half, axis)
+    with pytest.raises(UserError, match=r"returns small float32 \[batch, 2, 2, 2\], not shape \[2, 4, 4\]"):
+        verified(written(tmp_path, half, output="small"))
+
+
+def test_ai_onnx_is_the_default_domain(tmp_path: Path) -> None:
+    proto = model(opset=17)
+    for named in (*proto.opset_import, *proto.graph.node):
+        named.domain = "ai.onnx"
+    _, prepared, table = verified(written(tmp_path, proto))
+    assert table.worst.relative < 1e-6 and not any(node.domain for node in prepared.body.nodes)
+
+
+def test_a_graph_that_rounds_to_float16_inside_is_judged_as_one(tmp_path: Path) -> None:
+    proto = model()
+    proto.graph.node.append(helper.make_node("Cast", ["out"], ["rounded"], to=TensorProto.FLOAT16))
+    proto.graph.node.append(helper.make_node("Cast", ["rounded"], ["wide"], to=TensorProto.FLOAT))
+    proto.graph.output[0].name = "wide"
+    _, _, table = verified(written(tmp_path, proto, output="wide"))
+    assert table.tolerance == 2e-2 and 1e-5 < table.worst.relative < 1e-3  # the bundle does not round
+
+
+def test_a_file_that_draws_at_random_is_told_so(tmp_path: Path) -> None:
+    proto = model()
+    proto.graph.node.append(helper.make_node("RandomNormalLike", ["out"], ["noise"]))
+    proto.graph.node.append(helper.make_node("Add", ["out", "noise"], ["noisy"]))
+    proto.graph.output[0].name = "noisy"
+    with pytest.raises(
+        UserError,
+        match=r"gives another output each time \(node 'noise', RandomNormalLike\), at .*; let it draw nothing",
+    ):
+        verified(written(tmp_path, proto, output="noisy"))
+
+
+@pytest.mark.parametrize(("op", "inputs"), [("Add", ["out"]), ("Identity", [""])])
+def test_a_graph_that_is_not_valid_is_refused_before_a_pass_reads_it(
+    op: str, inputs: list[str], tmp_path: Path
+) -> None:
+    proto = model()
+    proto.graph.node.append(helper.make_node(op, inputs, ["odd"]))
+    proto.graph.output[0].name = "odd"
+    with pytest.raises(UserError, match="onnxruntime .* cannot load model.onnx: ") as failure:
+        verified(written(tmp_path, proto, output="odd"))
+    assert "\n" not in str(failure.value)
+
+
+def test_a_node_that_makes_nothing_is_passed_over(tmp_path: Path) -> None:
+    proto = model()
+    proto.graph.node.append(helper.make_node("Nothing", [], []))
+    assert verified(written(tmp_path, proto))[2].worst.relative < 1e-6
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_an_operation_that_onnx_does_not_define_is_no_traceback(
+    dtype: Literal["float32", "float16"], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """FusedConv: float, with a weight, and in onnxruntime's domain, as its own optimizer writes it."""
+    proto = model()
+    (convolution,) = (node for node in proto.graph.node if node.op_type == "Conv")
+    convolution.op_type, convolution.domain = "FusedConv", "com.microsoft"
+    convolution.attribute.append(helper.make_attribute("activation", "Relu"))
+    proto.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    file, spec = written(tmp_path, proto)
+    manifest = export(ExportOptions(str(file), tmp_path / "bundle", spec, dtype))
+    assert list(manifest.bodies) == [dtype]
+    found = inspect(InspectOptions(tmp_path / "bundle")).bodies[dtype]
+    unknown = {"float32": "a FusedConv of onnxruntime's own", "float16": "no float32 body to count them in"}
+    assert unknown[dtype] in found.uncounted and found.shares == found.multiplying == ()
+    main(["inspect", str(tmp_path / "bundle")])
+    assert "operations that multiply are not counted:" in capsys.readouterr().out
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example(field="schedule", value={"kind": "linear", "\n": 0})
+@given(field=st.sampled_from([*SPEC, "heads", "towards", "shape"]), value=JSON)
+def test_whatever_a_spec_says_it_is_one_or_refused_in_one_line(tmp_path: Path, field: str, value: Any) -> None:
+    (tmp_path / "spec.json").write_text(json.dumps({**SPEC, field: value}))
+    try:
+        spec = read_spec(tmp_path / "spec.json")
+    except UserError as error:
+        assert "\n" not in str(error)
+    else:
+        assert getattr(spec, field) is not None or field == "towards"

@@ -1,0 +1,87 @@
+"""Folders that optimum wrote: a denoiser as ONNX, with a scheduler of diffusers."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+
+from fewstep.export.export import ExportOptions, export, load_source
+from fewstep.plans.errors import UserError
+from fewstep.runtime.loading import load
+from tests.export.onnx_models import model
+
+diffusers = pytest.importorskip("diffusers")
+
+TRAILING = {"timestep_spacing": "trailing", "clip_sample": False}
+
+
+def test_a_folder_that_optimum_wrote_needs_no_torch(tmp_path: Path) -> None:
+    """unet/model.onnx with the network's arguments as inputs, and the scheduler beside it."""
+    home = tmp_path / "exported"
+    config = {
+        "_class_name": "UNet2DModel",
+        "in_channels": 2,
+        "out_channels": 2,
+        "sample_size": 4,
+        "num_class_embeds": 4,
+    }
+    proto = model(opset=17, time="scalar", time_dtype=onnx.TensorProto.INT64)
+    names = {"label": "class_labels", "out": "out_sample"}
+    for node in proto.graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
+        node.output[:] = [names.get(name, name) for name in node.output]
+    for value in (*proto.graph.input, *proto.graph.output):
+        value.name = names.get(value.name, value.name)
+    for folder in ("unet", "scheduler"):
+        (home / folder).mkdir(parents=True)
+    onnx.save(proto, home / "unet" / "model.onnx")
+    (home / "unet" / "config.json").write_text(json.dumps(config))
+    (home / "model_index.json").write_text(json.dumps({"unet": ["optimum", "ORTModel"]}))
+    diffusers.DDIMScheduler(beta_schedule="scaled_linear", **TRAILING).save_pretrained(home / "scheduler")
+    manifest = export(ExportOptions(str(home), tmp_path / "bundle"))
+    assert manifest.schedule.kind == "scaled-linear" and manifest.conditions[0].high == 3
+    assert load(tmp_path / "bundle").sample("scheduler:4", [0, 1], {"class": [0, 3]}).shape == (2, 2, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("component", "config", "beside", "says"),
+    [
+        (
+            "transformer",
+            {"_class_name": "AuraFlowTransformer2DModel", "in_channels": 4, "sample_size": 8, "joint_attention_dim": 6},
+            {},
+            "is told times in other units",
+        ),
+        (
+            "unet",
+            {"_class_name": "UNet2DConditionModel", "in_channels": 4, "sample_size": 8, "cross_attention_dim": 6},
+            {"controlnet": {"_class_name": "ControlNetModel"}},
+            "leaves the controlnet out",
+        ),
+        (
+            "unet",
+            {
+                "_class_name": "UNet2DConditionModel",
+                "in_channels": 9,
+                "out_channels": 4,
+                "sample_size": 8,
+                "cross_attention_dim": 6,
+            },
+            {},
+            "sees a picture beside x",
+        ),
+    ],
+)
+def test_an_optimum_folder_that_says_too_little_is_one_line(
+    component: str, config: dict[str, Any], beside: dict[str, Any], says: str, tmp_path: Path
+) -> None:
+    for name, content in {component: config, **beside}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(json.dumps(content))
+    (tmp_path / component / "model.onnx").touch()
+    (tmp_path / "model_index.json").write_text(json.dumps({name: ["optimum", "x"] for name in (component, *beside)}))
+    diffusers.DDIMScheduler().save_pretrained(tmp_path / "scheduler")
+    with pytest.raises(UserError, match=f"{says}.*; export the pipeline's own folder"):
+        load_source(str(tmp_path))

@@ -1,0 +1,272 @@
+"""Reading scheduler configs: resolution rules and what is wrong with a file. The numbers are compared with diffusers'
+own in parity/test_configs.py."""
+
+import json
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from fewstep.plans.compile import Denoising, compile_plan
+from fewstep.plans.configs import plan_from_scheduler_config, schedule_from_scheduler_config, tables
+from fewstep.plans.configs.diffusers import SCHEDULERS
+from fewstep.plans.errors import UserError
+from fewstep.plans.prediction import input_scale, x0_coefficients
+from fewstep.plans.schedule import NoiseSchedule, Time
+from fewstep.plans.shaping import Clip, Threshold
+from fewstep.plans.spec import ScheduleSpec
+from fewstep.runtime.execute import sample
+
+SD = {
+    "_class_name": "PNDMScheduler",
+    "_diffusers_version": "0.6.0",
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "num_train_timesteps": 1000,
+    "set_alpha_to_one": False,
+    "skip_prk_steps": True,
+    "steps_offset": 1,
+    "trained_betas": None,
+    "clip_sample": False,
+}
+
+
+def times(config, steps, **options):
+    return [step.time for step in plan_from_scheduler_config(config, steps=steps, **options).steps]
+
+
+@pytest.mark.parametrize(
+    ("config", "spec", "prediction"),
+    [
+        (SD, ScheduleSpec("scaled-linear", beta_start=0.00085, beta_end=0.012), "epsilon"),
+        ({"_class_name": "DDIMScheduler"}, ScheduleSpec("linear"), "epsilon"),
+        (
+            {"_class_name": "DDPMScheduler", "beta_schedule": "squaredcos_cap_v2", "prediction_type": "v_prediction"},
+            ScheduleSpec("cosine"),
+            "v",
+        ),
+        (
+            {"_class_name": "DDPMScheduler", "trained_betas": [0.1, 0.2]},
+            ScheduleSpec("betas", 2, betas=(0.1, 0.2)),
+            "epsilon",
+        ),
+        ({"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0}, ScheduleSpec("flow"), "flow"),
+        (
+            {"_class_name": "EDMEulerScheduler", "sigma_min": 0.01},
+            ScheduleSpec("edm", sigma_min=0.01, sigma_max=80.0),
+            "edm",
+        ),
+        (
+            {"_class_name": "UniPCMultistepScheduler", "use_flow_sigmas": True, "prediction_type": "flow_prediction"},
+            ScheduleSpec("flow"),
+            "flow",
+        ),
+    ],
+)
+def test_a_config_says_what_a_denoiser_was_trained_on(config, spec, prediction):
+    found, predicts = schedule_from_scheduler_config(config)
+    assert (found, predicts) == (spec, prediction)
+    assert NoiseSchedule(found).fingerprint == NoiseSchedule(spec).fingerprint
+
+
+def test_the_classes_default_spacings_differ():
+    assert times({"_class_name": "DDIMScheduler"}, 4) == [750, 500, 250, 0]
+    assert times({"_class_name": "DPMSolverMultistepScheduler"}, 4) == [999, 749, 500, 250]
+    assert times({"_class_name": "EulerDiscreteScheduler"}, 4) == [999, 666, 333, 0]
+    assert times({"_class_name": "LCMScheduler"}, 4) == [999, 759, 499, 259]
+    spread = {"timestep_spacing": "trailing"}
+    assert times({"_class_name": "DDIMScheduler", **spread}, 4) == [999, 749, 499, 249]
+
+
+def test_fields_saved_as_defaults_of_another_class_count_as_absent():
+    """A pipeline's Euler saved its own default; DDIM's is another."""
+    config = {
+        "_class_name": "DDIMScheduler",
+        "timestep_spacing": "linspace",
+        "_use_default_values": ["timestep_spacing"],
+        "interpolation_type": "linear",
+    }
+    assert times(config, 4) == [750, 500, 250, 0]
+    assert times({**config, "_use_default_values": []}, 4) == [999, 666, 333, 0]
+
+
+def test_a_pipelines_silent_changes_are_an_argument():
+    old = {"_class_name": "DDIMScheduler"}
+    assert times(old, 4, pipeline="StableDiffusionPipeline") == [751, 501, 251, 1]
+    assert plan_from_scheduler_config(old, steps=4).steps[0].shape == Clip(-1.0, 1.0)
+    assert plan_from_scheduler_config(old, steps=4, pipeline="StableDiffusionPipeline").steps[0].shape is None
+
+
+FLOW = {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0}
+
+
+def test_flux_gives_its_scheduler_even_sigmas_which_are_shifted_once():
+    found = times(FLOW, 4, pipeline="FluxPipeline")
+    np.testing.assert_allclose(found, [1000 * 3 * s / (1 + 2 * s) for s in (1, 0.75, 0.5, 0.25)])
+    assert times(FLOW, 4, pipeline="StableDiffusion3Pipeline") == times(FLOW, 4)
+
+
+@pytest.mark.parametrize("pipeline", ["FluxPipeline", "StableDiffusion3Pipeline"])
+def test_a_dynamic_shift_follows_from_the_shape_of_x(pipeline):
+    """mu is 0.5 for 256 tokens and 1.15 for 4096; a token is a square of 2 by 2."""
+    config = {**FLOW, "use_dynamic_shifting": True}
+    for side, mu in ((32, 0.5), (128, 1.15)):
+        found = times(config, 4, pipeline=pipeline, x_shape=(16, side, side))
+        assert found == times(config, 4, pipeline=pipeline, arguments={"mu": mu})
+    shifted = [1000 / (1 + math.exp(-1.15) * (1 / s - 1)) for s in (1, 0.75, 0.5, 0.25)]
+    if pipeline == "FluxPipeline":
+        np.testing.assert_allclose(found, shifted)
+    with pytest.raises(UserError, match="it needs mu, or the image's tokens"):
+        times(config, 4, pipeline=pipeline)
+
+
+def test_thresholding_goes_before_clipping():
+    config = {"_class_name": "DDPMScheduler", "thresholding": True, "sample_max_value": 1.5}
+    assert plan_from_scheduler_config(config, steps=2).steps[0].shape == Threshold(0.995, 1.5)
+
+
+def test_a_file_its_folder_and_its_pipeline_are_read_alike(tmp_path):
+    folder = tmp_path / "scheduler"
+    folder.mkdir()
+    (folder / "scheduler_config.json").write_text(json.dumps(SD))
+    plans = [plan_from_scheduler_config(path, steps=6) for path in (tmp_path, folder, folder / "scheduler_config.json")]
+    assert plans[0] == plans[1] == plans[2] == plan_from_scheduler_config(SD, steps=6)
+    assert plans[0].name == "PNDMScheduler:6"
+
+
+def test_a_file_may_hold_the_infinity_that_diffusers_writes(tmp_path):
+    written = '{"_class_name": "DPMSolverMultistepScheduler", "lambda_min_clipped": %s}'
+    (tmp_path / "scheduler_config.json").write_text(written % "-Infinity")
+    plan = plan_from_scheduler_config(tmp_path, steps=4)
+    assert plan == plan_from_scheduler_config({"_class_name": "DPMSolverMultistepScheduler"}, steps=4)
+    (tmp_path / "scheduler_config.json").write_text(written % "NaN")
+    with pytest.raises(UserError, match="lambda_min_clipped 'NaN' of DPMSolverMultistepScheduler is not a number"):
+        plan_from_scheduler_config(tmp_path, steps=4)
+
+
+def test_guidance_makes_a_guided_plan():
+    plan = plan_from_scheduler_config(SD, steps=6, guidance=7.5)
+    assert plan.steps[0].branches == ("cond", "uncond")
+
+
+def test_a_plan_is_for_the_schedule_of_its_config():
+    spec, prediction = schedule_from_scheduler_config(SD)
+    plan = plan_from_scheduler_config(SD, steps=6)
+    assert (
+        plan.schedule == NoiseSchedule(spec).fingerprint == compile_plan("ddim:6", Denoising(spec, prediction)).schedule
+    )
+
+
+def test_correct_and_diffusers_differ_where_diffusers_is_wrong_only():
+    euler = {"_class_name": "EulerDiscreteScheduler", "timestep_spacing": "trailing"}
+    for step, other in zip(
+        *(plan_from_scheduler_config(euler, steps=5, compat=c).steps for c in ("diffusers", "correct"))
+    ):
+        assert step.time == other.time
+        assert step.update[0] == pytest.approx(other.update[0], rel=1e-3)  # float32 tables apart
+    noisy = {
+        "_class_name": "DPMSolverMultistepScheduler",
+        "rescale_betas_zero_snr": True,
+        "prediction_type": "v_prediction",
+    }
+    alphas = [plan_from_scheduler_config(noisy, steps=5, compat=c).steps[0].alpha for c in ("diffusers", "correct")]
+    assert alphas == [pytest.approx(2.0**-12), 0.0]
+
+
+def test_a_last_step_to_nowhere_is_left_out_where_correct():
+    config = {"_class_name": "EulerDiscreteScheduler", "final_sigmas_type": "sigma_min"}
+    assert len(times(config, 5)) == 5
+    assert len(times(config, 5, compat="correct")) == 4
+
+
+def test_correct_pndm_takes_any_steps_and_spacing():
+    config = {"_class_name": "PNDMScheduler", "timestep_spacing": "trailing"}
+    assert times(config, 3, compat="correct")[:4] == [999, 832.5, 832.5, 666]
+
+
+def test_a_network_that_predicts_its_variance_has_two_outputs():
+    config = {"_class_name": "DPMSolverMultistepScheduler", "variance_type": "learned_range"}
+    assert {step.heads for step in plan_from_scheduler_config(config, steps=5).steps} == {2}
+
+
+@pytest.mark.parametrize("shift", [0.08, 0.2, 0.42, 0.46])
+def test_flows_that_are_shifted_towards_data_start_at_pure_noise(shift):
+    for name in ("FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler"):
+        plan = plan_from_scheduler_config({"_class_name": name, "shift": shift}, steps=4, compat="correct")
+        assert (plan.steps[0].alpha, plan.steps[0].sigma) == (0.0, 1.0)
+
+
+def test_flows_are_shifted_twice_by_diffusers():
+    config = {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0}
+    assert times(config, 4) == pytest.approx([1000, 857.7, 602.2, 8.9], abs=0.05)
+    assert times(config, 4, compat="correct") == pytest.approx([1000, 900, 750, 500])
+
+
+def test_dynamic_shift_follows_from_the_images_tokens():
+    config = {"_class_name": "FlowMatchEulerDiscreteScheduler", "use_dynamic_shifting": True}
+    assert times(config, 4, arguments={"tokens": 4096}) == times(config, 4, arguments={"mu": 1.15})
+
+
+def test_float32_tables_are_close_to_exact_ones():
+    for kind in ("linear", "scaled-linear", "cosine", "sigmoid"):
+        for zero in (False, True):
+            spec = ScheduleSpec(kind, zero_terminal_snr=zero)
+            single, exact = tables.alpha_bars(spec, True), tables.alpha_bars(spec, False)
+            assert np.abs(single - exact).max() < 2e-6
+
+
+DETERMINISTIC = [
+    name
+    for name in sorted(SCHEDULERS)
+    if name[:3] not in ("DDP", "LCM", "TCD", "CMS", "SAS") and not any(part in name for part in ("Ancestral", "SDE"))
+]
+VARIANTS = [
+    {},
+    {"timestep_spacing": "trailing"},
+    {"timestep_spacing": "linspace"},
+    {"use_karras_sigmas": True},
+    {"final_sigmas_type": "sigma_min"},
+    {
+        "beta_schedule": "squaredcos_cap_v2",
+        "rescale_betas_zero_snr": True,
+        "prediction_type": "v_prediction",
+        "timestep_spacing": "trailing",
+    },
+    {"solver_order": 3, "use_beta_sigmas": True},
+]
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=lambda fields: "-".join(map(str, fields.values())) or "default")
+@pytest.mark.parametrize("name", DETERMINISTIC)
+def test_correct_plans_follow_a_trajectory_that_is_known(name, variant):
+    """Where x0 and the noise stay what they are, x is alpha x0 + sigma z at every time, whatever the order."""
+    config = {"_class_name": name, "clip_sample": False, "skip_prk_steps": True, **variant}
+    spec, prediction = schedule_from_scheduler_config(config)
+    plan = plan_from_scheduler_config(config, steps=8, compat="correct")
+    x0, z = 0.4, 1.3
+    points = [Time(step.time, step.alpha, step.sigma) for step in plan.steps]
+    on_it = [time.alpha * x0 + time.sigma * z for time in points]
+    seen = []
+
+    def network(index, step, u):
+        a, b = x0_coefficients(prediction, points[index], spec)
+        seen.append(float(u[0]) / input_scale(prediction, points[index], spec))
+        return [np.array([(x0 - a * on_it[index]) / b])]
+
+    start = np.array([on_it[0] / plan.start[0][0]])
+    end = sample(plan, network, lambda number: start, np.float64)[0]
+    assert seen == pytest.approx(on_it, rel=1e-7, abs=1e-7)
+    if variant.get("final_sigmas_type") != "sigma_min" and name[:4] not in ("PNDM", "DEIS"):  # those end with noise
+        assert end == pytest.approx(x0, abs=1e-7)
+
+
+def test_reading_a_config_imports_neither_torch_nor_diffusers():
+    code = (
+        "import sys; from fewstep.plans.configs import plan_from_scheduler_config as f; "
+        "f({'_class_name': 'DPMSolverMultistepScheduler', 'use_beta_sigmas': True}, steps=5); "
+        "print([m for m in ('torch', 'diffusers', 'scipy') if m in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

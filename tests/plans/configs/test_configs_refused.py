@@ -1,0 +1,146 @@
+"""Scheduler configs that no plan can be made of: one line that names the field, and never another error."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fewstep.plans.configs import plan_from_scheduler_config
+from fewstep.plans.configs.diffusers import SCHEDULERS
+from fewstep.plans.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "message"),
+    [
+        ({"_class_name": "NewScheduler"}, {}, "unknown scheduler class 'NewScheduler'.*DDIMScheduler"),
+        ({"_class_name": None}, {}, "unknown scheduler class None"),
+        ({"beta_schedule": "laplace"}, {}, "beta_schedule 'laplace' of DDIMScheduler is not one of linear"),
+        ({"beta_start": "0.1"}, {}, "beta_start '0.1' of DDIMScheduler is not a number"),
+        ({"clip_sample": "no"}, {}, "clip_sample 'no' of DDIMScheduler is not true or false"),
+        ({"num_train_timesteps": 1e3}, {}, "num_train_timesteps 1000.0 of DDIMScheduler is not a whole number"),
+        ({"trained_betas": [0.1, "x"]}, {}, "trained_betas .* is not a list of numbers"),
+        ({"trained_betas": [0.1, 1.5]}, {}, "betas are not all in"),
+        ({"prediction_type": "flow_prediction"}, {}, "a velocity on a schedule that is no flow; set use_flow_sigmas"),
+        ({"steps_offset": 1}, {"steps": 1000}, "timesteps 1 .. 1000 are beyond the table of 1000; ask for fewer steps"),
+        ({"steps_offset": -1}, {"steps": 4}, "timesteps -1 .. 749 are beyond the table"),
+        ({}, {"steps": 0}, "0 steps make no sample; ask for 1 .. 10000"),
+        ({}, {"steps": 1001}, "1001 steps of 1000 timesteps"),
+        ({}, {"compat": "both"}, "compat 'both'; choose one of diffusers, correct"),
+        ({}, {"arguments": {"mu": 1.0}}, "DDIMScheduler has no argument 'mu'; it takes eta"),
+        ({}, {"arguments": {"eta": 2.0}}, "eta"),
+        ({}, {"pipeline": "MyPipeline"}, "unknown pipeline 'MyPipeline'"),
+        ({}, {"guidance": 2.0, "guided": False}, "without an unconditional form"),
+        (
+            {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"},
+            {},
+            "epsilon prediction says nothing of x0 at time 999",
+        ),
+        (
+            {"_class_name": "DDPMScheduler", "variance_type": "learned_range"},
+            {},
+            "it is the network's; set fixed_small",
+        ),
+        ({"_class_name": "DDPMScheduler", "variance_type": "fixed_large_log"}, {}, "of a logarithm; set fixed_small"),
+        ({"_class_name": "PNDMScheduler", "timestep_spacing": "trailing"}, {}, 'use compat="correct"'),
+        (
+            {"_class_name": "PNDMScheduler"},
+            {"steps": 3},
+            "3 steps have no whole timesteps halfway, or are fewer than 4",
+        ),
+        ({"_class_name": "PNDMScheduler"}, {"steps": 8}, "8 steps have no whole timesteps halfway"),
+        ({"_class_name": "LCMScheduler"}, {"steps": 51}, "original_inference_steps 50 of LCMScheduler: 51 of them"),
+        ({"_class_name": "UniPCMultistepScheduler", "disable_corrector": ["x"]}, {}, "it is a list of steps"),
+        ({"_class_name": "DEISMultistepScheduler", "solver_order": 7}, {}, "solver_order 7 .* set 1 .. 3"),
+        ({"_class_name": "SASolverScheduler", "algorithm_type": "noise_prediction"}, {}, "set data_prediction"),
+        ({"_class_name": "CMStochasticIterativeScheduler", "s_noise": 1.1}, {}, "noise of deviation 1"),
+        ({"_class_name": "FlowMatchEulerDiscreteScheduler", "invert_sigmas": True}, {}, "x would gain noise"),
+        (
+            {"_class_name": "FlowMatchEulerDiscreteScheduler", "use_dynamic_shifting": True},
+            {},
+            "it needs mu, or the image",
+        ),
+        (
+            {"_class_name": "EulerDiscreteScheduler", "use_karras_sigmas": True, "use_beta_sigmas": True},
+            {},
+            "use_beta_sigmas True of EulerDiscreteScheduler: it excludes use_karras_sigmas",
+        ),
+        (
+            {"_class_name": "DDIMScheduler", "_use_default_values": 3},
+            {},
+            "_use_default_values 3 is not a list of fields",
+        ),
+        ({"_class_name": "FlowMatchHeunDiscreteScheduler", "shift": 1e-9}, {}, "shift 1e-09 .*: a shift by 1e-09"),
+        ({"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 0}, {}, "timesteps 0 is not in 1"),
+        (
+            {"_class_name": "FlowMatchEulerDiscreteScheduler", "use_dynamic_shifting": True},
+            {"arguments": {"mu": 1e9}},
+            "a shift by 1.01",
+        ),
+        (
+            {
+                "_class_name": "FlowMatchEulerDiscreteScheduler",
+                "use_dynamic_shifting": True,
+                "max_image_seq_len": 256,
+            },
+            {"arguments": {"tokens": 256}},
+            "the same as base_image_seq_len",
+        ),
+        (
+            {
+                "_class_name": "DPMSolverMultistepScheduler",
+                "use_flow_sigmas": True,
+                "prediction_type": "flow_prediction",
+            },
+            {"arguments": {"mu": 1e9}},
+            "flow_shift 1.0 .*: a shift by",
+        ),
+        ({"_class_name": "FlowMatchEulerDiscreteScheduler", "shift_terminal": 2.0}, {}, "shift_terminal 2.0"),
+        ({"_class_name": "EDMEulerScheduler", "rho": 1e-9}, {}, "rho 1e-09 .* give a number in 0.01 .. 100"),
+        (
+            {"_class_name": "EulerDiscreteScheduler", "use_karras_sigmas": True, "rescale_betas_zero_snr": True},
+            {"compat": "correct"},
+            "it has no sigmas between inf and",
+        ),
+        ({"_class_name": "KDPM2DiscreteScheduler", "prediction_type": "sample"}, {}, "the class does not have it"),
+        (
+            {"_class_name": "EDMEulerScheduler", "sigma_min": 100.0},
+            {},
+            "sigma_min, sigma_max 100, 80 are not increasing",
+        ),
+    ],
+)
+def test_what_no_plan_can_do_is_one_line_that_names_it(change, options, message):
+    with pytest.raises(UserError, match=message) as caught:
+        plan_from_scheduler_config({"_class_name": "DDIMScheduler", **change}, **{"steps": 5, **options})
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_no_config_is_refused_by_its_path(tmp_path):
+    with pytest.raises(UserError, match="there is no .*scheduler_config.json"):
+        plan_from_scheduler_config(tmp_path, steps=4)
+    (tmp_path / "scheduler_config.json").write_bytes(b"[1, 2")
+    with pytest.raises(UserError, match="scheduler_config.json is no scheduler config"):
+        plan_from_scheduler_config(tmp_path, steps=4)
+
+
+VALUES = (
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4) | st.lists(st.floats(), max_size=2)
+)
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(
+    st.sampled_from(sorted(SCHEDULERS)).flatmap(
+        lambda name: st.tuples(
+            st.just(name), st.dictionaries(st.sampled_from(sorted(SCHEDULERS[name].defaults)), VALUES, max_size=3)
+        )
+    ),
+    st.integers(-1, 12),
+)
+def test_no_config_fails_otherwise_than_by_a_user_error(config, steps):
+    name, fields = config
+    try:
+        plan = plan_from_scheduler_config({"_class_name": name, **fields}, steps=steps)
+    except UserError:
+        return
+    assert plan.steps

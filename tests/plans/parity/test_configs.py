@@ -1,0 +1,368 @@
+"""Plans from scheduler configs against the schedulers themselves, over the fields their classes have."""
+
+import logging
+import sys
+from importlib import import_module
+from types import ModuleType
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from fewstep.plans.configs import plan_from_scheduler_config, tables
+from fewstep.plans.configs.diffusers import SCHEDULERS
+from fewstep.plans.plan import Plan
+from tests.plans.parity.extract import assert_same_rows, assert_same_trajectory, extract, run_plan, unroll
+
+diffusers = pytest.importorskip("diffusers")
+pytest.importorskip("scipy")
+logging.getLogger("diffusers").setLevel(logging.ERROR)
+
+EXAMPLES = 15  # of each class
+LMS_TOLERANCE = 1e-4  # diffusers integrates its coefficients numerically, to that
+
+OTHER_SIGMAS = st.sampled_from(
+    [{}, {"use_karras_sigmas": True}, {"use_exponential_sigmas": True}, {"use_beta_sigmas": True}]
+)
+BETAS = st.sampled_from(
+    [
+        {"beta_schedule": "linear"},
+        {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012},
+        {"beta_schedule": "squaredcos_cap_v2", "num_train_timesteps": 100},
+        {"trained_betas": np.linspace(1e-4, 0.03, 500).tolist(), "num_train_timesteps": 500},
+    ]
+)
+SPACING = st.sampled_from(
+    [
+        {"timestep_spacing": "linspace"},
+        {"timestep_spacing": "leading"},
+        {"timestep_spacing": "leading", "steps_offset": 1},
+        {"timestep_spacing": "trailing"},
+    ]
+)
+FINAL = st.sampled_from([{"final_sigmas_type": "zero"}, {"final_sigmas_type": "sigma_min"}])
+ZERO_SNR = {"rescale_betas_zero_snr": True, "prediction_type": "v_prediction", "beta_schedule": "scaled_linear"}
+THREE = ["epsilon", "sample", "v_prediction"]
+
+
+def one_of(name, *values):
+    return st.sampled_from([{name: value} for value in values])
+
+
+def fields(*parts, **fixed):
+    """Several strategies of fields, merged; later ones win."""
+
+    def merged(drawn):
+        return {**fixed, **{key: value for part in drawn for key, value in part.items()}}
+
+    return st.tuples(*parts).map(merged)
+
+
+K_DIFFUSION = (BETAS, SPACING, OTHER_SIGMAS)
+FLOWS = {"use_flow_sigmas": True, "prediction_type": "flow_prediction", "flow_shift": 3.0}
+MULTISTEP = (
+    BETAS,
+    SPACING,
+    one_of("prediction_type", *THREE),
+    OTHER_SIGMAS,
+    one_of("solver_order", 1, 2, 3),
+    one_of("lower_order_final", True, False),
+)
+ALGORITHMS = ("dpmsolver++", "sde-dpmsolver++", "dpmsolver", "sde-dpmsolver")
+EDM = (one_of("sigma_schedule", "karras", "exponential"), FINAL, one_of("prediction_type", "epsilon", "v_prediction"))
+
+DDIM = fields(
+    BETAS,
+    SPACING,
+    one_of("prediction_type", *THREE),
+    one_of("set_alpha_to_one", True, False),
+    st.sampled_from([{}, {"timestep_spacing": "trailing", **ZERO_SNR}]),
+    st.sampled_from([{"clip_sample": False}, {"clip_sample_range": 0.7}, {"thresholding": True}]),
+    st.sampled_from([{}, {"arguments": {"eta": 0.6}}]),
+)
+DDPM = fields(
+    BETAS,
+    SPACING,
+    one_of("prediction_type", *THREE),
+    one_of("variance_type", "fixed_small", "fixed_small_log", "fixed_large"),
+    st.sampled_from([{"clip_sample": False}, {"clip_sample": True}]),
+    st.sampled_from([{}, {"beta_schedule": "sigmoid"}, {"timestep_spacing": "trailing", **ZERO_SNR}]),
+)
+
+# What of its fields each class is tried with; arguments of its step are under "arguments"
+FIELDS = {
+    "DDIMScheduler": DDIM,
+    "DDIMParallelScheduler": DDIM,
+    "DDPMScheduler": DDPM,
+    "DDPMParallelScheduler": DDPM,
+    "PNDMScheduler": fields(
+        BETAS,
+        one_of("steps_offset", 0, 1),
+        one_of("set_alpha_to_one", True, False),
+        one_of("skip_prk_steps", True, True, False),
+        one_of("prediction_type", "epsilon", "v_prediction"),
+    ),
+    "IPNDMScheduler": st.just({}),
+    "LCMScheduler": fields(
+        one_of("prediction_type", *THREE),
+        one_of("clip_sample", False, True),
+        one_of("original_inference_steps", 50, 40),
+        one_of("timestep_scaling", 10.0, 1.0),
+        one_of("rescale_betas_zero_snr", False),
+    ),
+    "TCDScheduler": fields(
+        one_of("prediction_type", *THREE), one_of("arguments", {}, {"eta": 0.0}, {"eta": 1.0}, {"eta": 0.55})
+    ),
+    "EulerDiscreteScheduler": fields(
+        *K_DIFFUSION,
+        FINAL,
+        one_of("prediction_type", *THREE),
+        st.sampled_from([{}, ZERO_SNR, {"timestep_type": "continuous", "prediction_type": "v_prediction"}]),
+        st.sampled_from([{}, {"sigma_min": 0.05, "sigma_max": 12.0}]),
+    ),
+    "EulerAncestralDiscreteScheduler": fields(
+        BETAS, SPACING, one_of("prediction_type", "epsilon", "v_prediction"), st.sampled_from([{}, ZERO_SNR])
+    ),
+    "HeunDiscreteScheduler": fields(
+        *K_DIFFUSION, one_of("prediction_type", *THREE), one_of("clip_sample", False, False, True)
+    ),
+    "KDPM2DiscreteScheduler": fields(*K_DIFFUSION, one_of("prediction_type", "epsilon", "v_prediction")),
+    "KDPM2AncestralDiscreteScheduler": fields(*K_DIFFUSION, one_of("prediction_type", "epsilon", "v_prediction")),
+    "DPMSolverSDEScheduler": fields(*K_DIFFUSION, one_of("prediction_type", "epsilon", "v_prediction")),
+    "LMSDiscreteScheduler": fields(
+        *K_DIFFUSION, one_of("prediction_type", *THREE), one_of("arguments", {}, {"order": 1}, {"order": 3})
+    ),
+    "DPMSolverMultistepScheduler": fields(
+        *MULTISTEP,
+        FINAL,
+        one_of("algorithm_type", *ALGORITHMS),
+        one_of("solver_type", "midpoint", "heun"),
+        one_of("euler_at_final", False, False, True),
+        st.sampled_from(
+            [{}, {}, {"use_lu_lambdas": True}, {"lambda_min_clipped": -3.0}, {"thresholding": True}, ZERO_SNR, FLOWS]
+        ),
+    ),
+    "DPMSolverSinglestepScheduler": fields(
+        MULTISTEP[0],
+        *MULTISTEP[2:],
+        FINAL,
+        one_of("algorithm_type", *ALGORITHMS[:3]),
+        one_of("solver_type", "midpoint", "heun"),
+        st.sampled_from([{}, {}, FLOWS]),
+    ),
+    "DEISMultistepScheduler": fields(*MULTISTEP, st.sampled_from([{}, {}, {"thresholding": True}, FLOWS])),
+    "UniPCMultistepScheduler": fields(
+        *MULTISTEP,
+        FINAL,
+        one_of("solver_order", 1, 2, 3, 4),
+        one_of("solver_type", "bh1", "bh2"),
+        one_of("predict_x0", True, True, False),
+        one_of("disable_corrector", [], [], [0, 2]),
+        st.sampled_from([{}, {}, ZERO_SNR, FLOWS, {**FLOWS, "shift_terminal": 0.1}]),
+    ),
+    "SASolverScheduler": fields(
+        *MULTISTEP[:4],
+        one_of("predictor_order", 1, 2, 3),
+        one_of("corrector_order", 2, 3, 4),
+        one_of("lower_order_final", True, False),
+        st.sampled_from([{}, {}, {"lambda_min_clipped": -3.0}]),
+    ),
+    "EDMEulerScheduler": fields(*EDM, one_of("sigma_data", 0.5, 1.0)),
+    "EDMDPMSolverMultistepScheduler": fields(
+        *EDM,
+        one_of("solver_order", 1, 2, 3),
+        one_of("algorithm_type", "dpmsolver++", "sde-dpmsolver++"),
+        one_of("solver_type", "midpoint", "heun"),
+    ),
+    "CMStochasticIterativeScheduler": fields(
+        one_of("clip_denoised", True, False), one_of("num_train_timesteps", 40, 18), one_of("rho", 7.0, 3.0)
+    ),
+    "FlowMatchEulerDiscreteScheduler": fields(
+        one_of("shift", 1.0, 3.0),
+        OTHER_SIGMAS,
+        one_of("stochastic_sampling", False, True),
+        one_of("shift_terminal", None, 0.1),
+        st.sampled_from([{}, {"use_dynamic_shifting": True, "arguments": {"mu": 0.8}}]),
+        one_of("time_shift_type", "exponential", "linear"),
+    ),
+    "FlowMatchHeunDiscreteScheduler": fields(one_of("shift", 1.0, 3.0)),
+}
+
+
+def refused(name, config, steps):
+    """Why no plan has this table, for those of the combinations above that `plan_from_scheduler_config` refuses."""
+    get = config.get
+    order = get("solver_order", 2)
+    on_noise = get("algorithm_type") in ("dpmsolver", "sde-dpmsolver")
+    zero = get("final_sigmas_type", "zero") == "zero"
+    if name.startswith("DPMSolver") and on_noise and zero:
+        return "diverges"  # in diffusers too: its constructor says so
+    if name == "DPMSolverMultistepScheduler" and order == 3:
+        lowered = get("lower_order_final", True) and steps < 15
+        if get("algorithm_type") == "sde-dpmsolver":
+            return "no such step"
+        if get("euler_at_final") and not lowered and not zero:
+            return "only the last"
+    if name == "UniPCMultistepScheduler" and not get("lower_order_final", True) and zero and order > 1:
+        return "the step to sigma 0 diverges"
+    if name == "UniPCMultistepScheduler" and get("use_flow_sigmas") and not get("predict_x0", True):
+        return "a velocity is no noise"
+    if get("use_flow_sigmas"):
+        if any(get(f"use_{kind}_sigmas") for kind in ("karras", "exponential", "beta")):
+            return "mixes two schedules"
+        if name.startswith("DPMSolver") and not zero:
+            return "no least sigma"
+        if name == "DPMSolverMultistepScheduler" and on_noise:
+            return "diverges"
+    if name == "PNDMScheduler" and not get("skip_prk_steps") and (steps < 4 or get_stride(config, steps) % 2):
+        return "halfway"
+    return None
+
+
+def get_stride(config, steps):
+    return config.get("num_train_timesteps", 1000) // steps
+
+
+def broken(name, config, steps):
+    """Why diffusers 0.42 gives no sample on a combination, or None."""
+    get = config.get
+    order = get("solver_order", 2)
+    zero = get("final_sigmas_type", "zero") == "zero"
+    if name == "UniPCMultistepScheduler" and zero and (get("solver_type") == "bh1" or not get("predict_x0", True)):
+        return "infinite B(h) in the step to sigma 0"
+    if name == "EDMDPMSolverMultistepScheduler" and get("algorithm_type") == "sde-dpmsolver++" and order == 3:
+        return "no third-order step of the SDE"
+    lowered = get("lower_order_final", True) and (steps < 15 or name == "UniPCMultistepScheduler")
+    if name.endswith(("DPMSolverMultistepScheduler", "UniPCMultistepScheduler")) and not (zero or lowered):
+        return "0 / 0 in the last step, which goes from sigma_min to sigma_min"  # with some grids and solver types
+    return None
+
+
+def rounds_to_noise(name, config):
+    """Samplers of the SDE that end with a step from sigma_min to sigma_min: float32 makes it a little longer or shorter
+    than nothing, and its noise goes as the root of that length."""
+    grids = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas")
+    is_stochastic = str(config.get("algorithm_type")).startswith("sde-")
+    reaches_it = name.startswith("EDM") or any(config.get(grid) for grid in grids)
+    return is_stochastic and reaches_it and config["final_sigmas_type"] == "sigma_min"
+
+
+def made(name, config):
+    """The scheduler, and its float32 table in place of the one that is computed here: torch's differs by processor."""
+    if name == "DPMSolverSDEScheduler":
+        module = import_module("diffusers.schedulers.scheduling_dpmsolver_sde")
+        scheduler = module.DPMSolverSDEScheduler(**config)
+    else:
+        scheduler = getattr(diffusers, name)(**config)
+    bars = getattr(scheduler, "alphas_cumprod", None)
+    if bars is not None:
+        single = bars.numpy().copy()
+        if config.get("rescale_betas_zero_snr") and not name.startswith(("DDIM", "DDPM", "LCM")):
+            single[-1] = 0.0  # these classes put 2^-24 there themselves
+        tables._single = lambda spec: single
+    return scheduler, {**scheduler.config, "_class_name": name}
+
+
+@pytest.fixture(autouse=True)
+def the_libraries_table():
+    before = tables._single
+    yield
+    tables._single = before
+
+
+@pytest.fixture(autouse=True)
+def no_torchsde(monkeypatch):
+    """The module of DPMSolverSDEScheduler imports it for its Brownian tree, which the harness replaces."""
+    monkeypatch.setitem(sys.modules, "torchsde", ModuleType("torchsde"))
+
+
+def is_linear(config):
+    return not (config.get("thresholding") or config.get("clip_sample") or config.get("clip_denoised"))
+
+
+def test_every_class_is_swept():
+    assert set(FIELDS) == set(SCHEDULERS)
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_plans_of_configs_are_what_the_schedulers_do(name):
+    @settings(
+        max_examples=2 if name == "IPNDMScheduler" else EXAMPLES,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(FIELDS[name], st.sampled_from([4, 5, 6, 9, 10, 16]))
+    def sweep(config, steps):
+        compare(name, config, steps)
+
+    sweep()
+
+
+def compare(name, config, steps):
+    config = dict(config)
+    arguments = config.pop("arguments", {})
+    if reason := refused(name, config, steps):
+        written = {"_class_name": name, **config}
+        with pytest.raises(Exception, match=reason):
+            plan_from_scheduler_config(written, steps=steps, arguments=arguments)
+        return
+    scheduler, written = made(name, config)
+    plan = plan_from_scheduler_config(written, steps=steps, arguments=arguments)
+    assert np.isfinite(run_plan(plan, lambda u, time: np.tanh(u), np.ones((80, 3)))).all()
+    if broken(name, config, steps) and not gives_a_sample(scheduler, steps, arguments):
+        return
+    if rounds_to_noise(name, config):
+        return
+    if is_linear(written):
+        tolerance = {"tolerance": LMS_TOLERANCE} if name == "LMSDiscreteScheduler" else {}
+        assert_same_rows(unroll(plan), extract(scheduler, steps, **arguments), **tolerance)
+    assert_same_trajectory(plan, scheduler, steps, **arguments)
+
+
+def gives_a_sample(scheduler, steps, arguments):
+    try:
+        return np.isfinite(extract(scheduler, steps, **arguments).sample).all()
+    except (UnboundLocalError, IndexError):
+        return False
+
+
+@pytest.mark.parametrize("shift", [1.0, 3.0])
+def test_correct_flows_are_shifted_once_as_pipelines_do(shift):
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=shift)
+    config = {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": shift}
+    plan = plan_from_scheduler_config(config, steps=6, compat="correct")
+    rows = extract(scheduler, None, sigmas=np.linspace(1, 1 / 6, 6))
+    assert_same_rows(unroll(plan), rows)
+
+
+@pytest.mark.parametrize("spacing", ["linspace", "trailing"])
+def test_ddim_of_diffusers_takes_x_for_another_time_and_correct_does_not(spacing):
+    config = {"_class_name": "DDIMScheduler", "timestep_spacing": spacing, "clip_sample": False}
+    theirs, ours = (plan_from_scheduler_config(config, steps=7, compat=c) for c in ("diffusers", "correct"))
+    assert [step.time for step in ours.steps] == [step.time for step in theirs.steps]
+    assert distance_from_the_marginal(ours) < 1e-12
+    assert distance_from_the_marginal(theirs) > 1e-3
+
+
+def distance_from_the_marginal(plan: Plan) -> float:
+    """How far network inputs stray from alpha x0 + sigma z, for a network that always says z."""
+    x0, z, seen = 0.4, 1.3, []
+
+    def network(u, time):
+        seen.append(float(u[0]))
+        return np.full(1, z)
+
+    on_it = [step.alpha * x0 + step.sigma * z for step in plan.steps]
+    run_plan(plan, network, np.full((80, 1), on_it[0]))  # its start is the first draw
+    return float(np.abs(np.array(seen) - on_it).max())
+
+
+@pytest.mark.parametrize("name", sorted(set(SCHEDULERS) - {"DPMSolverSDEScheduler"}))  # that one needs torchsde
+def test_the_file_that_a_scheduler_saves_is_read(name, tmp_path):
+    scheduler = getattr(diffusers, name)()
+    scheduler.save_pretrained(tmp_path)
+    given = {**scheduler.config, "_class_name": name}
+    assert plan_from_scheduler_config(tmp_path, steps=10) == plan_from_scheduler_config(given, steps=10)

@@ -1,0 +1,170 @@
+"""Every solver meets every schedule, prediction and end of its parameters: finite numbers, or one line that says why
+not."""
+
+import math
+import warnings
+
+import numpy as np
+import pytest
+
+from fewstep.plans import solvers
+from fewstep.plans.compile import Denoising, compile_plan, trace_plan
+from fewstep.plans.errors import UserError
+from fewstep.plans.guidance import CfgPlusPlus
+from fewstep.plans.name import parameters, parse_plan_name
+from fewstep.plans.paths import PATHS, RESTORING
+from fewstep.plans.schedule import CLEAN, NoiseSchedule
+from fewstep.plans.solvers.listing import DENOISERS
+from fewstep.plans.solvers.usf import Decision, Expansion, usf
+from fewstep.plans.spec import ScheduleSpec
+from fewstep.runtime.execute import execute, sample
+from tests.plans.gaussian import FLOW, LINEAR
+
+SPECS = [
+    *(ScheduleSpec(kind) for kind in PATHS if kind != "betas"),
+    ScheduleSpec("betas", timesteps=4, betas=(0.01, 0.1, 0.3, 0.6)),
+    ScheduleSpec("scaled-linear", zero_terminal_snr=True),
+]
+PREDICTIONS = {
+    "flow": ("flow", "sample"),
+    "edm": ("edm", "v", "consistency"),
+    "exploding": ("edm", "epsilon"),
+    "trigonometric": ("v", "sample"),
+    "residual-shift": ("sample", "residual"),
+    "rddm": ("residual",),
+    "ou": ("score", "epsilon"),
+    "bridge": ("sample", "residual"),
+    "mean-reverting": ("epsilon", "residual"),
+}
+DRAWS = list(np.random.default_rng(0).standard_normal((40, 3))).__getitem__
+BRIDGE = Denoising(ScheduleSpec("bridge"), "sample", towards="y")
+NOT_EXACT = {"edict", "score_sde_pc"}  # for any data, by their nature
+UNDEFINED_ON_THE_BRIDGE = {"flow_ancestral", "heun"}  # 0 / 0 where there is neither x0 nor noise in x
+
+
+def predictions(spec):
+    return PREDICTIONS.get(spec.kind, ("v",) if spec.zero_terminal_snr else ("epsilon", "v"))
+
+
+def is_finite(plan):
+    rows = [row for step in plan.steps for row in (step.input, step.x0, *step.shape_of, *step.update)]
+    return all(math.isfinite(number) for row in (*rows, *plan.start, plan.output) for number in row)
+
+
+def compiled(name, denoiser, guidance=None):
+    """The plan, or the one line that refuses it."""
+    try:
+        with warnings.catch_warnings(action="error"):
+            return compile_plan(name, denoiser, guidance)
+    except UserError as error:
+        assert "\n" not in str(error)
+        return str(error)
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: f"{spec.kind}{'-pure' * spec.zero_terminal_snr}")
+@pytest.mark.parametrize("name", solvers.__all__)
+def test_every_solver_on_every_schedule(name, spec):
+    """1, 2 and 4 steps, guided in turn by nothing, a weight and CFG++."""
+    for prediction in predictions(spec):
+        towards = "y" if spec.kind in RESTORING else None
+        denoiser = Denoising(spec, prediction, heads=2 if name == "rddm" else 1, towards=towards)
+        for steps, guidance in ((1, None), (2, 2.0), (4, CfgPlusPlus(0.6))):
+            plan = compiled(f"{name}:{steps}", denoiser, guidance)
+            assert isinstance(plan, str) or is_finite(plan)
+
+
+@pytest.mark.parametrize("name", [name for name in solvers.__all__ if parameters(getattr(solvers, name))])
+def test_every_parameter_at_its_ends_and_beyond(name):
+    solver = getattr(solvers, name)
+    for parameter, each in parameters(solver).items():
+        ends = {
+            bool: ("True", "False"),
+            int: ("-1", "0", "1", "4", "5", "1000000"),
+            float: ("-1", "0", "1e-12", "1", "2", "1e300"),
+            tuple: ("[]", "[0, 0, 0, 0]", "[1e300, 1, 1, 1]", "[-1, 2, -1, 2]"),
+        }.get(type(each.default), ("True", "False"))
+        for end in ends:
+            for denoiser in (
+                [DENOISERS[solver]]
+                if solver in DENOISERS
+                else [
+                    Denoising(LINEAR, "epsilon"),
+                    Denoising(FLOW, "flow"),
+                ]
+            ):
+                plan = compiled(f"{name}({parameter}={end}):4", denoiser)
+                assert isinstance(plan, str) or is_finite(plan)
+
+
+@pytest.mark.parametrize(
+    "call", ["lcm(sigma_data=-1)", "lcm(timestep_scaling=-1)", "score_sde_pc(corrections=101)", "bdia(gamma=1.5)"]
+)
+def test_parameters_that_make_no_sense_are_refused(call):
+    parameter = call.partition("(")[2].partition("=")[0]
+    with pytest.raises(UserError, match=f"{parameter}=.* is (negative|not in 0 .. (100|1);)"):
+        compile_plan(f"{call}:4", Denoising(LINEAR, "epsilon"))
+
+
+REDONE = usf([Decision(corrector=Expansion(order=2, start=2))] * 3 + [Decision()])
+
+
+@pytest.mark.parametrize("name", ["dpmpp_2m", "unipc_1", "unipc_3", "dc_solver", "sa_solver(tau=0)", REDONE])
+def test_correctors_keep_the_guidance_of_cfgpp(name):
+    """Where both branches' x0 stand still, all steps on x0 are DDIM's, and CFG++ moves x at each."""
+    schedule = NoiseSchedule(LINEAR)
+    times = [schedule.time(t) for t in (900.0, 700.0, 500.0, 300.0, 100.0)]
+
+    def made(solver):
+        plan = trace_plan("test", solver, times, Denoising(LINEAR, "sample"), CfgPlusPlus(0.6))
+        x0s = {"cond": np.full(3, 0.7), "uncond": np.full(3, -0.4)}
+        return sample(plan, lambda i, step, u: [x0s[branch] for branch in step.branches], DRAWS, np.float64)
+
+    solver = parse_plan_name(f"{name}:1").solver if isinstance(name, str) else name
+    assert made(solver) == pytest.approx(made(solvers.ddim), abs=1e-9)
+
+
+@pytest.mark.parametrize("name", ["dpm_2(eta=1e-9)", "ctm(gamma=1e-9)", "dpmpp_sde(eta=1e-9)"])
+def test_hardly_any_noise_is_hardly_another_plan(name):
+    """rho_t^2 - rho_down^2 rounds to either side of 0 there."""
+    none = name.replace("1e-9", "0")
+    mine, its = (compile_plan(f"{each}:6", Denoising(LINEAR, "epsilon")) for each in (name, none))
+    for few, no in zip(mine.steps, its.steps, strict=True):
+        for row, exact in zip(few.update, no.update, strict=True):
+            assert row[: len(exact)] == pytest.approx(exact, abs=1e-6)
+            assert row[len(exact) :] == pytest.approx([0.0] * (len(row) - len(exact)), abs=1e-6)
+
+
+@pytest.mark.parametrize("name", [name for name in solvers.__all__ if "inverse" not in name and name != "sgmse"])
+def test_the_bridge_is_crossed_from_y_itself(name):
+    """At its first time x is y: alpha = sigma = 0. Data that is one point are reached exactly."""
+    if name in UNDEFINED_ON_THE_BRIDGE:
+        with pytest.raises(UserError, match=f"solver of plan '{name}:4' has no finite numbers over times 1 .. 0"):
+            compile_plan(f"{name}:4", BRIDGE)
+        return
+    if isinstance(compiled(f"{name}:4", BRIDGE), str):
+        assert name in {"lcm", "tcd", "rddm"}  # they say what else they need
+        return
+    for steps in (1, 2, 5):
+        plan = compile_plan(f"{name}:{steps}", BRIDGE)
+        first, *_ = execute(plan, lambda i, step, u: [np.full(3, 0.7)], DRAWS, np.float64, {"y": np.full(3, -0.6)})
+        assert first.u == pytest.approx(np.full(3, -0.6), abs=1e-12)
+        made = sample(plan, lambda i, step, u: [np.full(3, 0.7)], DRAWS, np.float64, {"y": np.full(3, -0.6)})
+        if name not in NOT_EXACT:
+            assert made == pytest.approx(np.full(3, 0.7), abs=1e-9)
+
+
+def test_a_grid_that_does_not_end_clean_gives_x_and_not_x_without_y():
+    """x_t = alpha x0 + (1 - alpha) y + sigma eps, for data that is one point."""
+    schedule, y, point, z = NoiseSchedule(ScheduleSpec("rddm")), -0.6, 0.7, 1.3
+    times = [schedule.time(t) for t in (999.0, 500.0, 100.0)]
+    denoiser = Denoising(schedule.spec, "sample", towards="y")
+    for end, ends in ((times[-1], times), (CLEAN, [*times, CLEAN])):
+        plan = trace_plan("test", solvers.ddim, ends, denoiser)
+        made = sample(plan, lambda i, step, u: [np.full(1, point)], lambda k: np.full(1, z), np.float64, {"y": [y]})
+        assert made == pytest.approx([end.alpha * point + (1 - end.alpha) * y + end.sigma * z], abs=1e-12)
+
+
+@pytest.mark.parametrize("name", ["bdia_inverse", "ddim_inverse", "edict_inverse"])
+def test_what_starts_from_a_sample_does_not_invert_a_restoration(name):
+    with pytest.raises(UserError, match="starts from what it is given, for a denoiser that restores 'y'"):
+        compile_plan(f"{name}:4", Denoising(ScheduleSpec("ou"), "score", towards="y"))

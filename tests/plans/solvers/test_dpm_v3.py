@@ -1,0 +1,187 @@
+"""DPM-Solver-v3: exact on Gaussian data in one step, DPM-Solver++ where its statistics say nothing."""
+
+from functools import cache, partial
+
+import numpy as np
+import pytest
+
+from fewstep.fitting.ems import estimate_ems
+from fewstep.plans import solvers
+from fewstep.plans.compile import trace_plan
+from fewstep.plans.errors import UserError
+from fewstep.plans.file import decode, encode
+from fewstep.plans.grids import trailing
+from fewstep.plans.schedule import NoiseSchedule
+from fewstep.plans.solvers.dpm_v3 import divided_differences, dpm_v3
+from fewstep.plans.solvers.ems import Ems, integrated
+from fewstep.runtime.execute import sample
+from tests.plans.convergence import error, slope
+from tests.plans.gaussian import COSINE, LINEAR, MEAN, STD, denoising, exact_x0, flow_map, run, uniform_lambda
+from tests.plans.mixture import WIDE
+
+X = np.linspace(-2, 2, 5)
+
+
+def gaussian_ems(spec, points=240):
+    """The exact statistics of N(MEAN, STD^2): sigma eps = l (x - alpha MEAN), so f = -l MEAN, which b drives."""
+    schedule = NoiseSchedule(spec)
+    lams = np.linspace(schedule.lam(995), schedule.lam(10), points)
+    l = 1 / (1 + STD**2 * np.exp(2 * lams))  # noqa: E741
+    return Ems(lams, l, np.zeros(points), MEAN * 2 * l * (1 - l))
+
+
+def degenerate(spec, points=60):
+    schedule = NoiseSchedule(spec)
+    lams = np.linspace(schedule.lam(999), schedule.lam(0), points)
+    return Ems(lams, np.ones(points), np.zeros(points), np.zeros(points))
+
+
+@cache
+def mixture_ems():
+    """Estimated from rollouts of the mixture, which its quantiles give exactly."""
+    times = uniform_lambda(COSINE, 80, 995, 10)
+    x = times[0].sigma * np.random.default_rng(0).standard_normal(128)
+    states = [WIDE.flow_map(x, times[0], time)[:, None] for time in times]
+
+    def predict_noise(x, time):
+        return (x - time.alpha * WIDE.exact_x0(x, time)) / time.sigma
+
+    ems = estimate_ems(predict_noise, times, states)
+    return Ems(ems.lams, ems.l[:, 0], ems.s[:, 0], ems.b[:, 0])
+
+
+@pytest.mark.parametrize(("spec", "prediction"), [(LINEAR, "epsilon"), (COSINE, "v")])
+@pytest.mark.parametrize(("order", "steps"), [(1, 1), (1, 4), (2, 1), (3, 1)])
+def test_gaussian_data_are_exact_in_one_step(order, steps, spec, prediction):
+    times = uniform_lambda(spec, steps, 995, 10)
+    plan = trace_plan("test", dpm_v3(gaussian_ems(spec), order), times, denoising(spec, prediction))
+    exact = flow_map(times[0].sigma * X, times[0], times[-1])
+    assert np.abs(run(plan, spec, [X]) - exact).max() < (1e-10 if steps == 1 else 1e-8)
+
+
+@pytest.mark.parametrize(
+    ("order", "known"),
+    [(1, solvers.ddim), (2, partial(solvers.dpmpp_2m, midpoint=False)), (3, solvers.dpmpp_3m_exact)],
+)
+def test_statistics_that_say_nothing_leave_dpm_solver_pp(order, known):
+    """l = 1, s = b = 0; from the noisiest timestep to the clean end."""
+    times = trailing(NoiseSchedule(COSINE), 7)
+    plans = [
+        trace_plan("a", each, times, denoising(COSINE, "v"))
+        for each in (dpm_v3(degenerate(COSINE), order, False), known)
+    ]
+    samples = [sample(plan, lambda i, step, u: [np.tanh(u + step.time)], lambda k: X, np.float64) for plan in plans]
+    tail = 1e-9 if order == 1 else 2e-1  # its orders fall before the clean end, those of multistep do not
+    assert samples[0] == pytest.approx(samples[1], abs=tail)
+
+
+@pytest.mark.parametrize(
+    ("order", "known"), [(2, partial(solvers.dpmpp_2m, midpoint=False)), (3, solvers.dpmpp_3m_exact)]
+)
+def test_and_so_do_they_between_times_with_noise(order, known):
+    times = uniform_lambda(COSINE, 7)
+    plans = [
+        trace_plan("a", each, times, denoising(COSINE, "v"))
+        for each in (dpm_v3(degenerate(COSINE), order, False), known)
+    ]
+    samples = [sample(plan, lambda i, step, u: [np.tanh(u + step.time)], lambda k: X, np.float64) for plan in plans]
+    assert samples[0] == pytest.approx(samples[1], abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("order", "corrector", "pseudo", "measured"),
+    [
+        (1, False, False, 1),
+        (2, True, False, 2),
+        (3, False, False, 3),
+        (3, True, False, 3),
+        (1, True, True, 2),
+        (3, True, True, 2),
+    ],
+)
+def test_orders(order, corrector, pseudo, measured):
+    solver = dpm_v3(mixture_ems(), order, corrector, pseudo)
+    assert slope(solver, COSINE, "v") == pytest.approx(measured, abs=0.25)
+
+
+@pytest.mark.parametrize(("order", "corrector"), [(1, False), (2, True), (3, True)])
+def test_estimated_statistics_help_with_few_steps(order, corrector):
+    with_them, without = (
+        error(dpm_v3(ems, order, corrector), COSINE, "v", 8) for ems in (mixture_ems(), degenerate(COSINE))
+    )
+    assert with_them < without / 3
+
+
+def test_estimates_are_the_exact_statistics_of_gaussian_data():
+    """Affine denoisers have one Jacobian: differences find it, and f is the same along all rollouts, so s is 0."""
+    times = uniform_lambda(COSINE, 100, 995, 10)
+    x = times[0].sigma * np.random.default_rng(0).standard_normal((8, 3))
+    states = [flow_map(x, times[0], time) for time in times]
+    ems = estimate_ems(lambda x, time: (x - time.alpha * exact_x0(x, time)) / time.sigma, times, states)
+    exact = 1 / (1 + STD**2 * np.exp(2 * ems.lams))
+    assert ems.l == pytest.approx(np.repeat(exact[:, None], 3, axis=1), abs=1e-9)
+    assert np.abs(ems.s).max() == 0
+    assert ems.b[5:-5] == pytest.approx(np.repeat((MEAN * 2 * exact * (1 - exact))[5:-5, None], 3, axis=1), abs=2e-3)
+
+
+def test_tensors_shaped_as_a_sample_and_kept_in_a_file():
+    """Each element has its own statistics: here those of its own mean."""
+    means = np.array([[0.1, 0.4], [-0.3, 0.9]])
+    base = gaussian_ems(COSINE)
+    l = np.broadcast_to(base.l[:, None, None], (240, 2, 2))  # noqa: E741
+    ems = Ems(base.lams, l, np.zeros_like(l), 2 * l * (1 - l) * means)
+    times = uniform_lambda(COSINE, 1, 995, 10)
+    plan = decode(encode(trace_plan("test", dpm_v3(ems, 1), times, denoising(COSINE, "sample"))))
+    z = np.random.default_rng(0).standard_normal((3, 2, 2))
+    start, gain = times[0], times[0].alpha * STD**2 / (times[0].alpha ** 2 * STD**2 + times[0].sigma ** 2)
+    made = sample(plan, lambda i, step, u: [means + gain * (u - start.alpha * means)], lambda k: z, np.float64)
+    end = times[-1]
+    spread = np.sqrt((end.alpha**2 * STD**2 + end.sigma**2) / (start.alpha**2 * STD**2 + start.sigma**2))
+    assert made == pytest.approx(end.alpha * means + spread * (start.sigma * z - start.alpha * means), abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("order", "corrector", "pseudo", "rows"),
+    [(1, False, False, 1), (2, False, False, 2), (3, False, False, 3), (3, True, False, 4), (3, True, True, 4)],
+)
+def test_rows(order, corrector, pseudo, rows):
+    solver = dpm_v3(degenerate(COSINE), order, corrector, pseudo)
+    plan = trace_plan("test", solver, uniform_lambda(COSINE, 8), denoising(COSINE, "v"))
+    assert (plan.rows, len(plan.steps)) == (rows, 8)
+
+
+def test_divided_differences_are_taylors_series_where_the_curve_is_a_line():
+    nodes, points = [0.3, 1.1, -0.4, -1.5], np.linspace(-1, 2, 7)
+    assert np.array([2 - 3 * node for node in nodes]) @ divided_differences(nodes, points) == pytest.approx(
+        2 - 3 * points
+    )
+    square = np.array([node**2 for node in nodes[:3]]) @ divided_differences(nodes[:3], points)
+    slope_01 = nodes[0] + nodes[1]  # of the line through the first two
+    assert square == pytest.approx(nodes[0] ** 2 + slope_01 * (points - nodes[0]) + (points - nodes[0]) ** 2)
+
+
+def test_tables_are_integrated_to_their_order():
+    lams = np.sort(np.random.default_rng(0).uniform(-3, 3, 30))
+    for power in range(6):
+        whole = integrated(lams**power, lams)
+        assert whole == pytest.approx((lams ** (power + 1) - lams[0] ** (power + 1)) / (power + 1), rel=1e-9, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: dpm_v3(degenerate(COSINE), 4), "of order 4"),
+        (lambda: Ems(np.arange(3.0), np.ones(3), np.ones(3), np.ones(3)), "over 3 lambdas"),
+        (lambda: Ems(np.arange(9.0)[::-1], np.ones(9), np.ones(9), np.ones(9)), "6 or more increasing lambdas"),
+        (lambda: estimate_ems(lambda x, time: x, trailing(NoiseSchedule(COSINE), 8), [X] * 9), "lambda .* to inf"),
+        (
+            lambda: trace_plan(
+                "test", dpm_v3(gaussian_ems(COSINE)), trailing(NoiseSchedule(COSINE), 4), denoising(COSINE, "v")
+            ),
+            "is outside the statistics'",
+        ),
+    ],
+)
+def test_statistics_that_do_not_fit_are_refused(make, says):
+    with pytest.raises(UserError, match=says):
+        make()

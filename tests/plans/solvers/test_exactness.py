@@ -1,0 +1,199 @@
+"""What multistep solvers integrate exactly: a polynomial of the degree that goes through their history, in one step."""
+
+import math
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from fewstep.plans.compile import trace_plan
+from fewstep.plans.name import parse_plan_name
+from fewstep.plans.schedule import NoiseSchedule
+from fewstep.plans.solvers.exponential import phi
+from fewstep.plans.solvers.unipc import _weights
+from fewstep.runtime.execute import execute
+from tests.plans.gaussian import COSINE, FLOW, LINEAR, denoising
+
+UNEVEN = (930.0, 850.0, 720.0, 610.0, 430.0, 300.0, 180.0)
+
+
+def inputs(name, spec, prediction, output):
+    """The network inputs of a solver at `UNEVEN` times (the last is its sample), on a network that sees the time alone:
+    `output(time)`."""
+    schedule = NoiseSchedule(spec)
+    times = [schedule.time(t) for t in UNEVEN]
+    plan = trace_plan("test", parse_plan_name(f"{name}:1").solver, times, denoising(spec, prediction))
+    states = list(
+        execute(
+            plan,
+            lambda i, step, u: [np.array([output(schedule.time(step.time))])],
+            lambda k: np.array([0.3]),
+            np.float64,
+        )
+    )
+    final = sum(c * row[0] for c, row in zip(plan.output, states[-1].after, strict=True))
+    return times, [state.u[0] for state in states] + [final]
+
+
+def residual(times, xs, last_step):
+    """Relative distance of the last step taken to the one that `last_step(s, t)` says is exact for x at s equal 0."""
+    scale, exact = last_step(times[-2], times[-1])
+    return abs(xs[-1] - (scale * xs[-2] + exact)) / abs(exact)
+
+
+def steps_of(name, times, xs, evaluations):
+    """The ends of the steps, and x there: singlestep solvers evaluate between them, on the grid itself if so named."""
+    return (times[::evaluations] if "singlestep" in name else times), xs[::evaluations]
+
+
+def integral(power, lam, sign):
+    """The antiderivative of e^(sign lam) lam^power."""
+    return math.exp(sign * lam) * sum(
+        sign ** (k + 1) * (-1) ** k * math.perm(power, k) * lam ** (power - k) for k in range(power + 1)
+    )
+
+
+def on_x0(power):
+    """x_t from x_s where x0 = lambda^power: x_t = sigma_t / sigma_s x_s + sigma_t int e^lambda x0 d lambda."""
+    return lambda s, t: (t.sigma / s.sigma, t.sigma * (integral(power, t.lam, 1) - integral(power, s.lam, 1)))
+
+
+def on_noise_in_lambda(power):
+    """Where eps = lambda^power: x_t = alpha_t / alpha_s x_s - alpha_t int e^-lambda eps d lambda."""
+    return lambda s, t: (t.alpha / s.alpha, -t.alpha * (integral(power, t.lam, -1) - integral(power, s.lam, -1)))
+
+
+def on_noise_in_rho(power):
+    """Where eps = rho^power."""
+
+    def last_step(s, t):
+        a, b = s.sigma / s.alpha, t.sigma / t.alpha
+        return t.alpha / s.alpha, t.alpha * (b ** (power + 1) - a ** (power + 1)) / (power + 1)
+
+    return last_step
+
+
+@pytest.mark.parametrize("spec", [LINEAR, COSINE, FLOW], ids=lambda spec: spec.kind)
+@pytest.mark.parametrize(
+    ("name", "degree", "evaluations"),
+    [
+        ("ddim", 0, 1),
+        ("dpmpp_2s", 0, 2),
+        ("dpmpp_3s", 1, 3),
+        ("dpmpp_2m", 0, 1),
+        ("dpmpp_2m(midpoint=False)", 1, 1),
+        ("dpmpp_3m", 1, 1),
+        ("dpmpp_3m_exact", 2, 1),
+        ("dpmpp_2m_sde(eta=0, midpoint=False)", 1, 1),
+        ("dpmpp_3m_sde(eta=0)", 1, 1),
+        ("dpmpp_singlestep_2", 0, 2),
+        ("dpmpp_singlestep_2(midpoint=False)", 1, 2),
+        ("dpmpp_singlestep_3", 1, 3),
+        ("dpmpp_singlestep_3(midpoint=False)", 2, 3),
+    ],
+)
+def test_x0_that_is_a_polynomial_of_lambda(name, degree, evaluations, spec):
+    for power in range(degree + 2):
+        times, xs = inputs(name, spec, "sample", lambda time, power=power: time.lam**power)
+        off = residual(*steps_of(name, times, xs, evaluations), on_x0(power))
+        assert off < 1e-10 if power <= degree else off > 1e-3
+
+
+@pytest.mark.parametrize("spec", [LINEAR, COSINE, FLOW], ids=lambda spec: spec.kind)
+@pytest.mark.parametrize(
+    ("name", "degree", "evaluations"),
+    [
+        ("deis_log_rho_2", 1, 1),
+        ("deis_log_rho_3", 2, 1),
+        ("dpm_2", 0, 2),
+        ("dpm_3", 1, 3),
+        ("dpm_2m", 0, 1),
+        ("dpm_2m(midpoint=False)", 1, 1),
+        ("dpm_3m", 1, 1),
+        ("dpm_singlestep_2", 0, 2),
+        ("dpm_singlestep_2(midpoint=False)", 1, 2),
+        ("dpm_singlestep_3", 1, 3),
+        ("dpm_singlestep_3(midpoint=False)", 2, 3),
+    ],
+)
+def test_noise_that_is_a_polynomial_of_lambda(name, degree, evaluations, spec):
+    for power in range(degree + 2):
+        times, xs = inputs(name, spec, "epsilon", lambda time, power=power: time.lam**power)
+        off = residual(*steps_of(name, times, xs, evaluations), on_noise_in_lambda(power))
+        assert off < 1e-10 if power <= degree else off > 1e-3
+
+
+@pytest.mark.parametrize("spec", [LINEAR, COSINE, FLOW], ids=lambda spec: spec.kind)
+@pytest.mark.parametrize(("name", "order"), [("lms_2", 2), ("lms_3", 3), ("lms_4", 4)])
+def test_noise_that_is_a_polynomial_of_rho(name, order, spec):
+    for power in range(order + 1):
+        times, xs = inputs(name, spec, "epsilon", lambda time, power=power: (time.sigma / time.alpha) ** power)
+        off = residual(times, xs, on_noise_in_rho(power))
+        assert off < 1e-10 if power < order else off > 1e-3
+
+
+def on_noise_in_t(schedule, power):
+    """Where eps = (t / 1000)^power: by parts, so that nothing but rho(t) is integrated, between whole timesteps."""
+    points, weights = np.polynomial.legendre.leggauss(12)
+
+    def rho(t):
+        return math.exp(-schedule.lam(t))
+
+    def last_step(s, t):
+        lower = np.arange(t.network, s.network)
+        at = (lower[:, None] + (points + 1) / 2).ravel()
+        inside = np.array([rho(each) for each in at]) * power * (at / 1000) ** max(power - 1, 0) / 1000
+        parts = rho(t.network) * (t.network / 1000) ** power - rho(s.network) * (s.network / 1000) ** power
+        return t.alpha / s.alpha, t.alpha * (parts + float(inside @ np.tile(weights / 2, len(lower))))
+
+    return last_step
+
+
+@pytest.mark.parametrize("spec", [LINEAR, COSINE, FLOW], ids=lambda spec: spec.kind)
+@pytest.mark.parametrize(("name", "order"), [("deis_t_2", 2), ("deis_t_3", 3), ("deis_t_4", 4)])
+def test_noise_that_is_a_polynomial_of_the_timestep(name, order, spec):
+    for power in range(order + 1):
+        times, xs = inputs(name, spec, "epsilon", lambda time, power=power: (time.network / 1000) ** power)
+        off = residual(times, xs, on_noise_in_t(NoiseSchedule(spec), power))
+        assert off < 1e-10 if power < order else off > 1e-3
+
+
+@pytest.mark.parametrize("spec", [LINEAR, COSINE, FLOW], ids=lambda spec: spec.kind)
+@pytest.mark.parametrize(
+    ("name", "degree"), [("unipc_1", 0), ("unipc_2", 0), ("unipc_2(bh1=True)", 0), ("unipc_3", 2), ("unipc_4", 3)]
+)
+def test_unipc_steps_are_exact_where_x0_is_a_polynomial_of_lambda(name, degree, spec):
+    """After the warm-up no step adds to the error: it shrinks as sigma does, the way the ODE carries it on."""
+    for power in range(degree + 1):
+        times, xs = inputs(name, spec, "sample", lambda time, power=power: time.lam**power)
+        exact, errors = 0.3 * times[0].sigma, []
+        for (s, t), x in zip(pairwise(times), xs[1:]):
+            scale, gained = on_x0(power)(s, t)
+            exact = scale * exact + gained
+            errors.append((x - exact) / t.sigma)
+        assert errors[3:] == pytest.approx([errors[3]] * len(errors[3:]), abs=1e-10)
+
+
+@pytest.mark.parametrize("B", [math.expm1, float], ids=["bh2", "bh1"])
+@pytest.mark.parametrize(("order", "degree"), [(1, 0), (2, 2), (3, 3)])
+def test_unic_is_exact_to_its_degree(order, degree, B):
+    """The corrector alone, from its weights: nodes in the past, and the time it steps to."""
+    s, h = -1.3, 0.7
+    rs = [-0.8, -1.9][: order - 1] + [1.0]
+    for power in range(degree + 2):
+        m0, m = s**power, [(s + r * h) ** power for r in rs]
+        D1s = [(value - m0) / r for r, value in zip(rs, m)]
+        made = -math.expm1(-h) * m0 - B(-h) * sum(rho * D1 for rho, D1 in zip(_weights(rs, -h, B(-h)), D1s))
+        exact = (integral(power, s + h, 1) - integral(power, s, 1)) / math.exp(s + h)
+        off = abs(made - exact) / abs(exact)
+        assert off < 1e-10 if power <= degree else off > 1e-4
+
+
+@pytest.mark.parametrize("z", [-40.0, -3.0, -1.0, -0.999, -1e-3, 1e-12, 0.5, 1.0, 12.0])
+def test_phi_is_its_integral(z):
+    """phi_k(z) = int_0^1 e^((1 - u) z) u^(k-1) / (k-1)! du."""
+    points, weights = np.polynomial.legendre.leggauss(60)
+    u = (points + 1) / 2
+    for k in (1, 2, 3, 4):
+        exact = weights / 2 @ (np.exp((1 - u) * z) * u ** (k - 1)) / math.factorial(k - 1)
+        assert phi(k, z) == pytest.approx(exact, rel=1e-12)

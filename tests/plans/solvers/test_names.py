@@ -1,0 +1,202 @@
+"""Names that are no solver of their own: published formulas, run by hand, that give the samples of another name."""
+
+import math
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from fewstep.plans import solvers
+from fewstep.plans.compile import compile_plan, trace_plan
+from fewstep.plans.name import parse_plan_name
+from fewstep.plans.schedule import Time
+from fewstep.plans.solvers.listing import DENOISERS
+from fewstep.runtime.execute import execute
+from tests.plans.gaussian import COSINE, FLOW, LINEAR, denoising, exact_x0, run, uniform_lambda
+
+SPECS = [LINEAR, COSINE, FLOW]
+TIMES = uniform_lambda(LINEAR, 6)
+DRAWS = list(np.random.default_rng(0).standard_normal((20, 11)))
+
+
+def plan_sample(solver, spec, times):
+    return run(trace_plan("test", solver, times, denoising(spec, "sample")), spec, DRAWS)
+
+
+def variance_exploding(spec, times, step):
+    """x / alpha from one time to the next by `step(y, eps, rho_s, rho_t, index)`, as k-diffusion's samplers have it."""
+    y = times[0].sigma / times[0].alpha * DRAWS[0]
+    for index, (s, t) in enumerate(pairwise(times)):
+        eps = (s.alpha * y - s.alpha * exact_x0(s.alpha * y, s)) / s.sigma
+        y = step(y, eps, s.sigma / s.alpha, t.sigma / t.alpha, index)
+    return times[-1].alpha * y
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.kind)
+def test_euler_in_sigma_is_ddim(spec):
+    times = uniform_lambda(spec, 7)
+    euler = variance_exploding(spec, times, lambda y, eps, s, t, index: y + (t - s) * eps)
+    assert plan_sample(solvers.ddim, spec, times) == pytest.approx(euler, abs=1e-12)
+
+
+@pytest.mark.parametrize("eta", [0.3, 1.0])
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.kind)
+def test_euler_ancestral_is_ddim_with_its_eta(spec, eta):
+    def ancestral(y, eps, s, t, index):
+        up = min(t, eta * math.sqrt(t**2 * (s**2 - t**2) / s**2))
+        down = math.sqrt(t**2 - up**2)
+        return y + (down - s) * eps + up * DRAWS[index + 1]
+
+    times = uniform_lambda(spec, 7)
+
+    def solver(sampler, times):
+        return solvers.ddim(sampler, times, eta=eta)
+
+    assert plan_sample(solver, spec, times) == pytest.approx(variance_exploding(spec, times, ancestral), abs=1e-12)
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.kind)
+def test_variable_step_adams_bashforth_is_lms(spec):
+    """iPNDM_v of order 2."""
+    before = {}
+
+    def step(y, eps, s, t, index):
+        slope = eps
+        if before:
+            slope = eps + (t - s) / (2 * before["step"]) * (eps - before["eps"])
+        before.update(eps=eps, step=t - s)
+        return y + (t - s) * slope
+
+    times = uniform_lambda(spec, 7)
+    by_hand = variance_exploding(spec, times, step)
+    assert plan_sample(solvers.lms_2, spec, times) == pytest.approx(by_hand, abs=1e-12)
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.kind)
+def test_variable_step_adams_bashforth_of_order_3_is_lms(spec):
+    """Its weights by Newton's divided differences."""
+    past = []  # rho and eps, newest first
+
+    def step(y, eps, s, t, index):
+        past.insert(0, (s, eps))
+        h = t - s
+        slope = eps
+        if len(past) > 1:
+            slope = slope + h / 2 * divided(past[:2])
+        if len(past) > 2:
+            slope = slope + h * (2 * h + 3 * (s - past[1][0])) / 6 * divided(past[:3])
+        return y + h * slope
+
+    def divided(points):
+        if len(points) == 1:
+            return points[0][1]
+        return (divided(points[:-1]) - divided(points[1:])) / (points[0][0] - points[-1][0])
+
+    times = uniform_lambda(spec, 7)
+    by_hand = variance_exploding(spec, times, step)
+    assert plan_sample(solvers.lms_3, spec, times) == pytest.approx(by_hand, abs=1e-11)
+
+
+def test_rectified_flow_euler_is_ddim():
+    times = uniform_lambda(FLOW, 7)
+    x = times[0].sigma * DRAWS[0]
+    for s, t in pairwise(times):
+        x0 = exact_x0(x, s)
+        x = x + (t.sigma - s.sigma) * ((x - s.alpha * x0) / s.sigma - x0)
+    assert plan_sample(solvers.ddim, FLOW, times) == pytest.approx(x, abs=1e-12)
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.kind)
+def test_dpm_2_is_the_midpoint_at_the_geometric_mean_of_sigma(spec):
+    """k-diffusion's DPM2 (diffusers' KDPM2)."""
+
+    def step(y, eps, s, t, index):
+        middle = math.sqrt(s * t)
+        half = y + (middle - s) * eps
+        alpha = 1 / (1 + middle) if spec == FLOW else 1 / math.hypot(1, middle)
+        time = Time(network=0.0, alpha=alpha, sigma=alpha * middle)
+        return y + (t - s) * (half - exact_x0(alpha * half, time)) / middle
+
+    times = uniform_lambda(spec, 7)
+
+    by_hand = variance_exploding(spec, times, step)
+    assert plan_sample(solvers.dpm_2, spec, times) == pytest.approx(by_hand, abs=1e-10)
+
+
+def rows(name, steps):
+    """Every number that the updates of a plan have, step by step."""
+    plan = compile_plan(f"{name}:{steps}", denoising(COSINE, "v"))
+    return [[number for row in step.update for number in row] for step in plan.steps]
+
+
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [
+        ("ddpm", "ddim(eta=1)"),
+        ("edm_euler", "ddim"),
+        ("tcd(gamma=0)", "ddim"),
+        ("ctm", "ddim"),
+        ("consistency", "renoise"),  # where the schedule has no sigma_min
+        ("dpmpp_2m_sde(eta=0)", "dpmpp_2m"),
+        ("dpmpp_2m_sde(eta=0, midpoint=False)", "dpmpp_2m(midpoint=False)"),
+        ("dpmpp_3m_sde(eta=0, midpoint=True)", "dpmpp_3m"),
+        ("dpmpp_sde(eta=0)", "dpmpp_2s"),
+        ("dpmpp_singlestep_2(eta=0)", "dpmpp_singlestep_2"),
+        ("dpm_2(eta=0)", "dpm_2"),
+    ],
+)
+def test_parameters_at_an_end_are_the_simpler_solver(name, other):
+    for mine, its in zip(rows(name, 6), rows(other, 6), strict=True):
+        assert mine == pytest.approx(its, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("name", "first"),
+    [
+        ("dpmpp_2m_sde", "ddpm"),
+        ("dpmpp_3m_sde", "ddpm"),
+        ("dpmpp_3m", "ddim"),
+        ("dpm_3m", "ddim"),
+        ("dpmpp_singlestep_3", "ddim"),
+        ("dpm_singlestep_3", "ddim"),
+        ("deis_log_rho_3", "ddim"),
+        ("deis_t_4", "ddim"),
+        ("lms_4", "ddim"),
+        ("ipndm", "ddim"),
+        ("unipc_3", "ddim"),
+        ("unipc_3(on_noise=True)", "ddim"),
+    ],
+)
+def test_the_first_evaluation_of_a_higher_order_moves_as_the_first_order(name, first):
+    """From x and the output there to the second network input."""
+    spec, x = LINEAR, [np.array([1.0, 0.0])]
+
+    def second_input(solver_name):
+        plan = trace_plan("test", parse_plan_name(f"{solver_name}:6").solver, TIMES, denoising(spec, "sample"))
+        states = execute(plan, lambda i, step, u: [np.array([0.0, 1.0])], lambda k: x[0] * (k == 0), np.float64)
+        next(states)
+        return next(states).u
+
+    assert second_input(name) == pytest.approx(second_input(first), abs=1e-12)
+
+
+def test_tcd_with_gamma_1_is_nearly_renoise():
+    """It goes back to timestep 0, where a little noise is left."""
+    for mine, its in zip(rows("tcd(gamma=1)", 4), rows("renoise", 4), strict=True):
+        assert mine == pytest.approx(its, abs=2e-2)
+
+
+def test_singlestep_on_a_grid_of_even_steps_is_the_solver_that_evaluates_between():
+    """Blocks of two on N times and dpm_2 on every other of them."""
+    fine = uniform_lambda(FLOW, 8)
+    assert plan_sample(solvers.dpm_singlestep_2, FLOW, fine) == pytest.approx(
+        plan_sample(solvers.dpm_2, FLOW, fine[::2]), abs=1e-6
+    )
+
+
+@pytest.mark.parametrize("alias", solvers.ALIASES)
+def test_aliases_are_plans_of_the_solver_they_stand_for(alias):
+    denoiser = DENOISERS.get(parse_plan_name(f"{alias}:6").solver, denoising(COSINE, "v"))
+    plan, named = (compile_plan(f"{name}:6", denoiser) for name in (alias, solvers.ALIASES[alias]))
+    assert plan == named
+    assert alias not in solvers.__all__

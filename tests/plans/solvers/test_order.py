@@ -1,0 +1,253 @@
+"""Convergence, cost and exactness of every deterministic solver, in float64 on exact denoisers."""
+
+import math
+from functools import cache
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from fewstep.plans import solvers
+from fewstep.plans.compile import compile_plan
+from fewstep.plans.errors import UserError
+from fewstep.plans.name import parse_plan_name
+from fewstep.plans.schedule import NoiseSchedule
+from fewstep.plans.solvers.listing import listing
+from fewstep.runtime.execute import sample
+from tests.plans.gaussian import COSINE, FAMILIES, FLOW, LINEAR, denoising, run, uniform_lambda
+from tests.plans.mixture import WIDE, compiled, rms
+
+STARTS = np.linspace(-2, 2, 9)
+
+# Slope of the error over uniform steps in lambda, rows, evaluations in 10 steps from the noisiest timestep to clean. A
+# name with parameters is a form with arithmetic of its own.
+DETERMINISTIC = {
+    "ddim": (1.0, 1, 10),
+    "ctm": (1.0, 1, 10),  # on a denoiser that says x0 wherever it is told to go
+    "edm_euler": (1.0, 1, 10),
+    "edm_heun": (2.0, 2, 19),
+    "heun": (2.0, 2, 19),
+    "dpm_2": (2.0, 2, 19),
+    "dpm_3": (3.0, 3, 28),
+    "dpm_2m": (2.0, 2, 10),
+    "dpm_2m(midpoint=False)": (2.0, 2, 10),
+    "dpm_3m": (2.0, 3, 10),
+    "dpm_singlestep_2": (2.0, 2, 10),
+    "dpm_singlestep_2(midpoint=False)": (2.0, 2, 10),
+    "dpm_singlestep_3": (3.0, 3, 10),
+    "dpm_singlestep_3(midpoint=False)": (3.0, 3, 10),
+    "dpmpp_2s": (2.0, 2, 19),
+    "dpmpp_3s": (3.0, 3, 28),
+    "dpmpp_2m": (2.0, 2, 10),
+    "dpmpp_2m(midpoint=False)": (2.0, 2, 10),
+    "dpmpp_3m": (2.0, 3, 10),
+    "dpmpp_3m_exact": (3.0, 3, 10),
+    "dpmpp_singlestep_2": (2.0, 2, 10),
+    "dpmpp_singlestep_2(midpoint=False)": (2.0, 2, 10),
+    "dpmpp_singlestep_3": (3.0, 3, 10),
+    "dpmpp_singlestep_3(midpoint=False)": (3.0, 3, 10),
+    "lms_2": (2.0, 2, 10),
+    "lms_3": (2.9, 3, 10),
+    "lms_4": (3.85, 4, 10),
+    "deis_t_2": (2.0, 2, 10),
+    "deis_t_3": (3.0, 3, 10),
+    "deis_t_4": (3.8, 4, 10),
+    "deis_log_rho_2": (2.0, 2, 10),
+    "deis_log_rho_3": (3.0, 3, 10),
+    "f_pndm": (2.0, 6, 19),
+    "ipndm": (2.0, 4, 10),
+    "pndm": (2.0, 4, 11),
+    "s_pndm": (2.0, 3, 11),
+    "unipc_1": (2.0, 2, 10),
+    "unipc_1(on_noise=True)": (2.0, 2, 10),
+    "unipc_2": (3.0, 3, 10),
+    "unipc_2(bh1=True)": (3.0, 3, 10),
+    "unipc_2(on_noise=True)": (3.0, 3, 10),
+    "unipc_3": (4.0, 4, 10),
+    "unipc_3(on_noise=True)": (4.0, 4, 10),
+    "unipc_4": (5.0, 5, 10),
+    "bdia": (2.0, 2, 10),
+    "bdia(gamma=0.5)": (1.0, 2, 10),
+    "dc_solver": (3.0, 3, 10),
+    "ghvb": (2.0, 2, 10),
+    "ghvb(order=4)": (2.0, 4, 10),
+    "hb": (1.0, 3, 10),
+    "rk4": (4.0, 3, 37),
+    "sa_solver(tau=0)": (2.0, 3, 10),
+}
+# Rows, evaluations.
+STOCHASTIC = {
+    "consistency": (1, 10),
+    "ddim(eta=0.5)": (1, 10),
+    "ddpm": (1, 10),
+    "dpm_1_sde": (1, 10),
+    "dpm_2(eta=1)": (2, 19),
+    "dpm_2m_sde": (2, 10),
+    "dpmpp_2m_sde": (2, 10),
+    "dpmpp_2s(eta=1)": (2, 19),
+    "dpmpp_3m_sde": (3, 10),
+    "dpmpp_sde": (2, 19),
+    "dpmpp_singlestep_2(eta=1)": (2, 10),
+    "dpmpp_singlestep_3(eta=1)": (3, 10),
+    "edm_euler(s_churn=4)": (1, 10),
+    "flow_ancestral": (1, 10),
+    "edm_heun(s_churn=4)": (2, 19),
+    "lcm": (1, 10),
+    "renoise": (1, 10),
+    "sa_solver": (3, 10),
+    "score_sde_pc": (1, 20),
+    "tcd": (1, 10),
+}
+# Those that multiply differences of predicted noise by sigma / alpha, which is 20 000 where the cosine schedule starts.
+ON_NOISE = [
+    name
+    for name in DETERMINISTIC
+    if name.startswith(("dpm_", "edm_heun", "rk4")) or "on_noise" in name or "pndm" in name
+]
+# Samplers of straightened trajectories: on bent ones they go somewhere else.
+STRAIGHT = {"rfpp": (2, 10)}
+# EDICT evaluates at a time that x is not at, so it is exact for no data; test_inversion.py has its tests.
+COUPLED = {"edict": (2, 20)}
+# Those that start from tensors of the caller; they have tests of their own.
+GIVEN = ("bdia_inverse", "ddim_inverse", "edict_inverse", "rddm", "resshift", "sgmse")
+
+grid = cache(uniform_lambda)
+
+
+def solver(name):
+    return parse_plan_name(f"{name}:1").solver
+
+
+@cache
+def exact_ends(spec, steps):
+    times = grid(spec, steps, 995, 10)
+    return WIDE.flow_map(times[0].sigma * STARTS, times[0], times[-1])
+
+
+def error(name, spec, prediction, steps):
+    plan = compiled(solver(name), grid(spec, steps, 995, 10), spec, prediction)
+    return rms(WIDE.run(plan, spec, STARTS) - exact_ends(spec, steps))
+
+
+def test_every_solver_is_tested_here():
+    tested = {name.partition("(")[0] for name in {**DETERMINISTIC, **STOCHASTIC, **STRAIGHT, **COUPLED}}
+    assert tested | {*GIVEN} == {*solvers.__all__}
+    assert [each.name for each in listing() if each.given] == [*GIVEN]
+
+
+def test_the_listing_says_what_is_measured_here():
+    for each in listing():
+        if each.order is not None and each.name in DETERMINISTIC:
+            assert DETERMINISTIC[each.name][0] == pytest.approx(each.order, abs=0.25)
+
+
+@pytest.mark.parametrize("name", DETERMINISTIC)
+def test_solver_converges_with_its_order(name):
+    """Averaged over 66 to 258 steps: where the schedule is a table, its corners make single slopes uneven. Blocks of
+    two and of three evaluations fit in both."""
+    few, many = (error(name, COSINE, "v", steps) for steps in (66, 258))
+    assert math.log(few / many) / math.log(258 / 66) == pytest.approx(DETERMINISTIC[name][0], abs=0.25)
+
+
+@pytest.mark.parametrize("bend", [-0.5, 0.5])
+@pytest.mark.parametrize("name", DETERMINISTIC)
+def test_solver_keeps_its_order_on_uneven_grids(name, bend):
+    """Steps in lambda that grow or shrink threefold from start to end."""
+    schedule = NoiseSchedule(FLOW)
+    errors = []
+    for steps in (66, 258):
+        u = np.linspace(0, 1, steps + 1)
+        lams = schedule.lam(995) + (u + bend * u * (1 - u)) * (schedule.lam(10) - schedule.lam(995))
+        times = [schedule.at_lam(float(lam)) for lam in lams]
+        exact = exact_ends(FLOW, 66)  # the same ends
+        errors.append(rms(WIDE.run(compiled(solver(name), times, FLOW, "flow"), FLOW, STARTS) - exact))
+    assert math.log(errors[0] / errors[1]) / math.log(258 / 66) == pytest.approx(DETERMINISTIC[name][0], abs=0.25)
+
+
+@pytest.mark.parametrize("name", [*DETERMINISTIC, *STOCHASTIC, *STRAIGHT, *COUPLED])
+def test_rows_and_evaluations_are_what_the_method_needs(name):
+    *_, rows, evaluations = {**DETERMINISTIC, **STOCHASTIC, **STRAIGHT, **COUPLED}[name]
+    plan = compile_plan(f"{name}:10", denoising(COSINE, "v"), guidance=2.0)
+    assert plan.rows == rows
+    assert len(plan.steps) == evaluations
+
+
+@pytest.mark.parametrize(("spec", "prediction"), FAMILIES)
+@pytest.mark.parametrize("name", DETERMINISTIC)
+def test_data_that_is_one_point_is_reached_exactly_in_any_number_of_steps(name, spec, prediction):
+    """From the noisiest time (pure noise in a flow) to the clean end: x0 and eps stay what they are all the way."""
+    schedule = NoiseSchedule(spec)
+    point = 0.7
+
+    def network(index, step, u):
+        time = schedule.time(step.time)
+        eps = (u - time.alpha * point) / time.sigma
+        x0 = np.full_like(u, point)
+        return [{"epsilon": eps, "sample": x0, "v": time.alpha * eps - time.sigma * x0, "flow": eps - x0}[prediction]]
+
+    rounding = 1e-7 if spec == COSINE and name in ON_NOISE else 1e-9
+    for steps in (1, 2, 3, 6):
+        if spec == COSINE and name == "f_pndm" and steps > 1:
+            continue  # its Runge-Kutta steps multiply by 20 000 three times over
+        plan = compile_plan(f"{name}:{steps}", denoising(spec, prediction))
+        assert sample(plan, network, lambda k: STARTS, np.float64) == pytest.approx(np.full(9, point), abs=rounding)
+
+
+@pytest.mark.parametrize("steps", [8, 50])
+@pytest.mark.parametrize(
+    ("name", "spec", "prediction"),
+    [
+        (name, *family)
+        for name in DETERMINISTIC
+        for family in [(LINEAR, "epsilon"), (COSINE, "v"), (FLOW, "flow")]
+        if not (name in ON_NOISE and family[0] == COSINE)  # docs/samplers.md says what it costs them
+    ],
+)
+def test_float32_costs_little(name, spec, prediction, steps):
+    plan = compile_plan(f"{name}:{steps}", denoising(spec, prediction))
+    x = np.linspace(-3, 3, 101).astype(np.float32)
+    off = np.abs(run(plan, spec, [x], np.float32) - run(plan, spec, [x.astype(np.float64)])).max()
+    assert off < 3e-5
+
+
+@pytest.mark.parametrize("name", [name for name in solvers.__all__ if name not in GIVEN])
+def test_no_solver_starts_a_flow_on_predicted_noise(name):
+    with pytest.raises(UserError, match="epsilon prediction says nothing"):
+        compile_plan(f"{name}:4", denoising(FLOW, "epsilon"))
+
+
+@pytest.mark.parametrize(("spec", "prediction"), [(LINEAR, "epsilon"), (COSINE, "v"), (FLOW, "flow")])
+def test_times_between_lie_on_the_schedule(spec, prediction):
+    """The middle evaluation of a singlestep solver: halfway in lambda, told the network time that the schedule has."""
+    plan = compile_plan("dpm_2:5", denoising(spec, prediction))
+    lams = [-math.inf if step.lam is None else step.lam for step in plan.steps]
+    first = 1 if spec == FLOW else 0  # a step from pure noise has no middle
+    for before, middle, after in zip(lams[first::2], lams[first + 1 :: 2], lams[first + 2 :: 2]):
+        assert middle == pytest.approx((before + after) / 2, abs=1e-12)
+    schedule = NoiseSchedule(spec)
+    for step, lam in zip(plan.steps, lams):
+        assert schedule.lam(step.time) == pytest.approx(lam, abs=1e-9)
+
+
+@settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    name=st.sampled_from(list(DETERMINISTIC)),
+    inner=st.lists(st.floats(5, 995), max_size=8, unique_by=lambda t: round(t, 1)),
+    first=st.sampled_from([1000.0, 999.0]),
+    last=st.sampled_from([0.0, 1.0]),
+)
+def test_any_grid_that_loses_noise_makes_a_plan_that_is_exact_for_one_point(name, inner, first, last):
+    """From pure noise or next to it, to the clean end or next to it."""
+    schedule, point = NoiseSchedule(FLOW), 0.7
+    times = [schedule.time(t) for t in (first, *sorted(inner, reverse=True), last)]
+    plan = compiled(solver(name), times, FLOW, "flow")
+
+    def network(index, step, u):
+        return [(u - step.alpha * point) / step.sigma - point]
+
+    z = (STARTS - times[0].alpha * point) / times[0].sigma  # the noise that a start of that value has
+    exact = times[-1].alpha * point + times[-1].sigma * z
+    # Runge-Kutta steps on the noise multiply rounding by 1 / alpha at each of four evaluations, next to pure noise 1000
+    tolerance = 1e-3 if name.startswith("f_pndm") else 1e-6
+    assert sample(plan, network, lambda k: STARTS / times[0].sigma, np.float64) == pytest.approx(exact, abs=tolerance)

@@ -1,0 +1,124 @@
+"""SA-Solver: orders without noise, the exact law with it, and what it has in common with other solvers."""
+
+import math
+from functools import partial
+
+import numpy as np
+import pytest
+
+from fewstep.plans import solvers
+from fewstep.plans.compile import compile_plan, trace_plan
+from fewstep.plans.errors import UserError
+from fewstep.plans.schedule import NoiseSchedule
+from fewstep.plans.solvers.adams import adams_weights
+from fewstep.plans.solvers.sa_solver import sa_solver
+from tests.plans.convergence import gaussian_network, moments, slope
+from tests.plans.gaussian import COSINE, FLOW, LINEAR, MEAN, STD, denoising, uniform_lambda
+
+FAMILIES = [(LINEAR, "epsilon"), (COSINE, "v"), (FLOW, "flow")]
+UNEVEN = (930.0, 850.0, 720.0, 610.0, 430.0, 300.0, 180.0)
+
+
+def uneven(spec):
+    return [NoiseSchedule(spec).time(t) for t in UNEVEN]
+
+
+@pytest.mark.parametrize(("spec", "prediction"), FAMILIES[1:])
+@pytest.mark.parametrize(("predictor", "corrector"), [(1, 0), (2, 0), (3, 0), (1, 2), (2, 2), (3, 4)])
+def test_without_noise_its_order_is_that_of_the_better_polynomial(predictor, corrector, spec, prediction):
+    solver = partial(sa_solver, tau=0.0, predictor=predictor, corrector=corrector)
+    expected = min(predictor + 1, corrector) if corrector else predictor
+    assert slope(solver, spec, prediction) == pytest.approx(expected, abs=0.25)
+
+
+@pytest.mark.parametrize(("spec", "prediction"), FAMILIES[1:])
+@pytest.mark.parametrize(("predictor", "corrector", "order"), [(1, 0, 1), (2, 0, 2), (2, 2, 2), (3, 3, 2)])
+def test_mean_and_variance_converge_to_the_exact_ones(predictor, corrector, order, spec, prediction):
+    errors = []
+    for steps in (64, 192):
+        times = uniform_lambda(spec, steps, first=995, last=10)
+        solver = partial(sa_solver, predictor=predictor, corrector=corrector)
+        plan = trace_plan("test", solver, times, denoising(spec, prediction))
+        mean, std = moments(plan, gaussian_network(plan, spec))
+        end = times[-1]
+        assert mean == pytest.approx(end.alpha * MEAN, rel=2e-2)  # the start is not quite noise
+        errors.append(abs(std - math.hypot(end.alpha * STD, end.sigma)))
+    assert math.log(errors[0] / errors[1]) / math.log(3) == pytest.approx(order, abs=0.25)
+
+
+@pytest.mark.parametrize("corrector", [0, 3])
+@pytest.mark.parametrize("tau", [0.0, 0.6, 1.0])
+def test_one_point_data_keep_their_exact_law_at_every_step(tau, corrector):
+    """x0 = c for certain: the exponential integrals are exact, whatever the polynomial."""
+    times, point = uneven(COSINE), 0.7
+    solver = partial(sa_solver, tau=tau, predictor=3, corrector=corrector)
+    plan = trace_plan("test", solver, times, denoising(COSINE, "sample"))
+    mean, std = moments(plan, lambda index, step, u: [np.full_like(u, point)])
+    first, end = times[0], times[-1]
+    forgotten = (end.sigma / first.sigma) * math.exp(tau**2 * (first.lam - end.lam))
+    assert mean == pytest.approx(end.alpha * point - forgotten * first.alpha * point, abs=1e-12)
+    assert std == pytest.approx(end.sigma, abs=1e-12)
+
+
+def test_predictor_and_corrector_read_the_same_noise():
+    plan = trace_plan("test", sa_solver, uneven(LINEAR), denoising(LINEAR, "sample"))
+    for number, step in enumerate(plan.steps[:-1], start=1):
+        assert step.draws == (number,)
+        assert sum(row[-1] != 0 for row in step.update) == 2
+        assert len({row[-1] for row in step.update} - {0.0}) == 1
+    assert sum(row[-1] != 0 for row in plan.steps[-1].update) == 1  # nothing to correct after the last
+
+
+@pytest.mark.parametrize(("tau", "same"), [(0.0, solvers.ddim), (1.0, solvers.ddpm)])
+def test_one_past_prediction_and_no_corrector_is_a_known_solver(tau, same):
+    mine = trace_plan(
+        "a", partial(sa_solver, tau=tau, predictor=1, corrector=0), uneven(COSINE), denoising(COSINE, "v")
+    )
+    known = trace_plan("b", same, uneven(COSINE), denoising(COSINE, "v"))
+    for a, b in zip(mine.steps, known.steps, strict=True):
+        assert a.draws == b.draws
+        assert np.array(a.update) == pytest.approx(np.array(b.update), rel=1e-12)
+
+
+def test_tau_may_be_on_in_an_interval_of_the_networks_time():
+    plan = trace_plan(
+        "test", partial(sa_solver, tau_from=200.0, tau_to=800.0), uneven(LINEAR), denoising(LINEAR, "epsilon")
+    )
+    assert [bool(step.draws) for step in plan.steps] == [False, False, True, True, True, True]
+
+
+@pytest.mark.parametrize(
+    ("predictor", "corrector", "rows"), [(1, 0, 1), (2, 0, 2), (1, 2, 2), (2, 2, 3), (3, 4, 4), (4, 4, 5)]
+)
+def test_rows(predictor, corrector, rows):
+    solver = partial(sa_solver, predictor=predictor, corrector=corrector)
+    plan = trace_plan("test", solver, uniform_lambda(LINEAR, 10), denoising(LINEAR, "sample"))
+    assert plan.rows == rows
+    assert len(plan.steps) == 10
+
+
+@pytest.mark.parametrize("spec", [LINEAR, FLOW], ids=lambda spec: spec.kind)
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_from_the_noisiest_time_to_the_clean_end(steps, spec):
+    """On one point: it is reached, and no noise is left on it."""
+    plan = compile_plan(f"sa_solver(predictor=3, corrector=3):{steps}", denoising(spec, "sample"))
+    mean, std = moments(plan, lambda index, step, u: [np.full_like(u, 0.7)])
+    assert mean == pytest.approx(0.7, abs=1e-12)
+    assert std == pytest.approx(0.0, abs=1e-12)
+
+
+@pytest.mark.parametrize("wrong", [{"predictor": 0}, {"corrector": 5}, {"tau": -0.5}])
+def test_senseless_parameters_are_refused(wrong):
+    with pytest.raises(UserError, match="sa_solver with"):
+        trace_plan("test", partial(sa_solver, **wrong), uneven(LINEAR), denoising(LINEAR, "sample"))
+
+
+@pytest.mark.parametrize("z", [-30.0, -2.0, -1e-3, 0.5, 3.0])
+@pytest.mark.parametrize("nodes", [[0.0], [0.0, -0.7], [1.0, 0.0, -1.3], [0.0, -1.0, -1.8, -3.1]])
+def test_adams_weights_integrate_polynomials_exactly(nodes, z):
+    points, weights = np.polynomial.legendre.leggauss(60)
+    r = (points + 1) / 2
+    for power in range(len(nodes)):
+        exact = z * float(weights / 2 @ (np.exp((1 - r) * z) * r**power))
+        made = sum(w * node**power for w, node in zip(adams_weights(nodes, z), nodes, strict=True))
+        assert made == pytest.approx(exact, rel=1e-9, abs=1e-12)

@@ -1,0 +1,121 @@
+"""Predictor-corrector sampling: published recurrences, the exact law, and the norm ratio that calibration freezes."""
+
+import math
+from functools import partial
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from fewstep.fitting.noise_norms import norm_ratios
+from fewstep.plans.compile import Denoising, compile_plan, trace_plan
+from fewstep.plans.errors import UserError
+from fewstep.plans.schedule import CLEAN, NoiseSchedule
+from fewstep.plans.solvers.score_sde import score_sde_pc
+from fewstep.plans.spec import ScheduleSpec
+from fewstep.runtime.execute import execute, sample
+from tests.plans.convergence import gaussian_network, moments
+from tests.plans.gaussian import COSINE, LINEAR, MEAN, STD, denoising, exact_x0, uniform_lambda
+
+VE = ScheduleSpec("exploding")
+
+
+@pytest.mark.parametrize("corrections", [0, 1, 2])
+def test_variance_exploding_is_the_published_recurrence(corrections):
+    """Algorithms 2 and 4 with the annealed step, corrector first as in the authors' code."""
+    schedule, rng = NoiseSchedule(VE), np.random.default_rng(0)
+    times = [*(schedule.time(sigma) for sigma in (50.0, 11.0, 2.0, 0.3, 0.01)), CLEAN]
+    plan = trace_plan("test", partial(score_sde_pc, corrections=corrections), times, Denoising(VE, "score"))
+    scores, draws = rng.standard_normal((20, 3)), rng.standard_normal((40, 3))
+    made = sample(plan, lambda i, step, u: [scores[i]], lambda k: draws[k], np.float64)
+    x, draw, call = 50.0 * draws[0], 1, 0
+    for s, t in pairwise(time.sigma for time in times):
+        for _ in range(corrections):
+            step = 2 * (0.16 * s) ** 2
+            x = x + step * scores[call] + math.sqrt(2 * step) * draws[draw]
+            call, draw = call + 1, draw + 1
+        x = x + (s**2 - t**2) * scores[call]
+        call += 1
+        if t > 0:
+            x, draw = x + math.sqrt(s**2 - t**2) * draws[draw], draw + 1
+    assert made == pytest.approx(x, rel=1e-9)
+    assert (plan.rows, len(plan.steps)) == (1, 5 * (corrections + 1))
+
+
+def test_variance_preserving_is_the_published_recurrence():
+    """Over all timesteps from 30 down: 2 - sqrt(1 - beta) of x, beta of the score, sqrt(beta) of the noise."""
+    schedule, rng = NoiseSchedule(LINEAR), np.random.default_rng(0)
+    times = [*(schedule.time(float(t)) for t in range(30, -1, -1)), CLEAN]
+    plan = trace_plan("test", score_sde_pc, times, denoising(LINEAR, "score"))
+    scores, draws = rng.standard_normal((62, 3)), rng.standard_normal((70, 3))
+    made = sample(plan, lambda i, step, u: [scores[i]], lambda k: draws[k], np.float64)
+    betas = np.linspace(1e-4, 0.02, 1000)
+    x, draw = times[0].sigma * draws[0], 1
+    for i, t in enumerate(range(30, -1, -1)):
+        step = 2 * (1 - betas[t]) * (0.16 * times[i].sigma) ** 2
+        x = x + step * scores[2 * i] + math.sqrt(2 * step) * draws[draw]
+        x = (2 - math.sqrt(1 - betas[t])) * x + betas[t] * scores[2 * i + 1]
+        if t:
+            x = x + math.sqrt(betas[t]) * draws[draw + 1]
+        draw += 2
+    assert made == pytest.approx(x, rel=1e-9)
+
+
+@pytest.mark.parametrize(("spec", "prediction"), [(LINEAR, "epsilon"), (COSINE, "v")])
+def test_the_predictor_converges_to_the_exact_law_with_order_one(spec, prediction):
+    errors = []
+    for steps in (128, 256):
+        times = uniform_lambda(spec, steps, first=995, last=10)
+        plan = trace_plan("test", partial(score_sde_pc, corrections=0), times, denoising(spec, prediction))
+        mean, std = moments(plan, gaussian_network(plan, spec))
+        end = times[-1]
+        assert mean == pytest.approx(end.alpha * MEAN, rel=5e-2)
+        errors.append(abs(std - math.hypot(end.alpha * STD, end.sigma)))
+    assert math.log2(errors[0] / errors[1]) == pytest.approx(1, abs=0.25)
+
+
+def test_corrections_bring_the_law_nearer():
+    times = uniform_lambda(COSINE, 48, first=995, last=10)
+    exact = math.hypot(times[-1].alpha * STD, times[-1].sigma)
+    off = []
+    for corrections in (0, 1, 2):
+        plan = trace_plan("test", partial(score_sde_pc, corrections=corrections), times, denoising(COSINE, "v"))
+        off.append(abs(moments(plan, gaussian_network(plan, COSINE))[1] - exact))
+    assert off[2] < off[1] < off[0]
+
+
+def test_the_norm_ratio_is_measured_and_frozen():
+    """For Gaussian data |z| / |score| is sigma / sqrt(E eps^2 / 1), in closed form; 4000 elements make a norm."""
+    times = uniform_lambda(COSINE, 5, first=900, last=100)
+    plan = trace_plan("test", partial(score_sde_pc, corrections=0), times, denoising(COSINE, "v"))
+    rng = np.random.default_rng(0)
+    states = list(execute(plan, gaussian_network(plan, COSINE), lambda k: rng.standard_normal((2, 4000)), np.float64))
+    noises = [(state.u - time.alpha * exact_x0(state.u, time)) / time.sigma for state, time in zip(states, times)]
+    ratios = norm_ratios(noises, times[:-1])
+    for ratio, noise, time in zip(ratios, noises, times):
+        assert ratio == pytest.approx(time.sigma / math.sqrt(np.mean(noise**2)), rel=2e-2)
+    frozen = trace_plan("test", partial(score_sde_pc, ratios=ratios), times, denoising(COSINE, "v"))
+    z = frozen.steps[0].update[0][-1]  # sqrt(2 step) of the first correction
+    kept = times[0].alpha / times[1].alpha
+    assert z == pytest.approx(2 * kept * 0.16 * ratios[0], rel=1e-12)
+
+
+def test_from_pure_noise_and_to_the_clean_end():
+    plan = compile_plan("score_sde_pc:4", Denoising(ScheduleSpec("flow"), "sample"))
+    mean, std = moments(plan, lambda index, step, u: [np.full_like(u, 0.7)])
+    assert len(plan.steps) == 7  # nothing is corrected at pure noise
+    assert not plan.steps[-1].draws
+    assert math.isfinite(mean) and math.isfinite(std)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"snr": -1.0}, "snr=-1 is negative"),
+        ({"corrections": -1}, "corrections=-1 is not in 0 .. 100"),
+        ({"ratios": (1.0,)}, "1 ratios for 4 steps"),
+    ],
+)
+def test_senseless_parameters_are_refused(wrong, says):
+    with pytest.raises(UserError, match=says):
+        trace_plan("test", partial(score_sde_pc, **wrong), uniform_lambda(LINEAR, 4), denoising(LINEAR, "epsilon"))

@@ -1,0 +1,148 @@
+"""Stochastic solvers without Monte Carlo: on Gaussian data a plan is affine, so its sample's law is exact."""
+
+import math
+from functools import cache
+
+import pytest
+
+from fewstep.plans import solvers
+from fewstep.plans.compile import compile_plan, trace_plan
+from fewstep.plans.name import parse_plan_name
+from fewstep.plans.schedule import NoiseSchedule
+from fewstep.plans.solvers.listing import listing
+from tests.plans.convergence import moments
+from tests.plans.gaussian import COSINE, FLOW, LINEAR, MEAN, STD, denoising, exact_output, uniform_lambda
+
+FAMILIES = [(LINEAR, "epsilon"), (COSINE, "v"), (FLOW, "flow")]
+# Order in the sample's standard deviation.
+ORDERS = {
+    "ddim(eta=0.5)": 1,
+    "ddpm": 1,
+    "ddpm(large_variance=True)": 1,
+    "dpm_1_sde": 1,
+    "dpm_2(eta=1)": 2,
+    "dpm_2m_sde": 2,
+    "dpm_2m_sde(midpoint=False)": 2,
+    "dpmpp_2m_sde": 2,
+    "dpmpp_2m_sde(eta=0.5)": 2,
+    "dpmpp_2m_sde(midpoint=False)": 2,
+    "dpmpp_2s(eta=1)": 2,
+    "dpmpp_3m_sde": 2,
+    "dpmpp_3m_sde(diffusers_sign=True)": 1,
+    "dpmpp_sde": 2,
+    "dpmpp_singlestep_2(eta=1)": 0.9,
+    "dpmpp_singlestep_3(eta=1)": 0.85,
+    "edm_euler(s_churn=4)": 1,
+    "edm_heun(s_churn=4)": 2,
+    "flow_ancestral": 1,
+}
+
+
+def gaussian(plan, spec):
+    schedule = NoiseSchedule(spec)
+    return lambda index, step, u: [exact_output(plan.prediction, u, schedule.time(step.time))]
+
+
+grid = cache(uniform_lambda)
+
+
+def solver(name):
+    return parse_plan_name(f"{name}:1").solver
+
+
+MEASURED_ELSEWHERE = {"resshift", "sa_solver", "score_sde_pc", "sgmse"}  # in tests of their own
+
+
+def test_the_listing_says_what_is_measured_here():
+    noisy = {each.name: each.order for each in listing() if each.is_stochastic and each.order is not None}
+    assert noisy.keys() - MEASURED_ELSEWHERE <= ORDERS.keys()
+    assert {name: ORDERS[name] for name in noisy if name in ORDERS} == {n: o for n, o in noisy.items() if n in ORDERS}
+
+
+@pytest.mark.parametrize(("name", "order"), ORDERS.items())
+def test_mean_and_variance_converge_to_the_exact_ones_with_the_solvers_order(name, order):
+    errors = []
+    for steps in (66, 258):
+        times = grid(FLOW, steps, first=995, last=300)  # nearer to clean, first-order errors of some nearly cancel
+        plan = trace_plan("test", solver(name), times, denoising(FLOW, "flow"))
+        mean, std = moments(plan, gaussian(plan, FLOW))
+        end = times[-1]
+        assert mean == pytest.approx(end.alpha * MEAN, rel=2e-2)  # the start is not quite noise
+        errors.append(abs(std - math.hypot(end.alpha * STD, end.sigma)))
+    assert math.log(errors[0] / errors[1]) / math.log(258 / 66) == pytest.approx(order, abs=0.25)
+
+
+@pytest.mark.parametrize(("spec", "prediction"), [(LINEAR, "epsilon"), (COSINE, "v")])
+@pytest.mark.parametrize("name", ["ddpm", "dpmpp_2m_sde", "dpmpp_sde", "dpm_2m_sde", "dpm_1_sde"])
+def test_mean_and_variance_come_out_on_tables_too(name, spec, prediction):
+    times = grid(spec, 66, first=995, last=10)
+    plan = trace_plan("test", solver(name), times, denoising(spec, prediction))
+    mean, std = moments(plan, gaussian(plan, spec))
+    end = times[-1]
+    assert mean == pytest.approx(end.alpha * MEAN, rel=2e-2)
+    assert std == pytest.approx(math.hypot(end.alpha * STD, end.sigma), rel=0.07 if name == "ddpm" else 0.01)
+
+
+# Those that hold x0 (or lead back to it): where x0 is known for certain, they are exact however few the steps.
+EXACT_FOR_A_POINT = [
+    *(name for name in ORDERS if not name.startswith(("dpm_1_sde", "dpm_2m_sde", "ddpm("))),
+    "consistency",
+    "renoise",
+    "tcd",
+    "tcd(gamma=1)",
+]
+
+
+@pytest.mark.parametrize("name", EXACT_FOR_A_POINT)
+def test_one_point_data_keep_their_exact_law_from_pure_noise(name):
+    """x0 = c for certain: x_t is N(alpha_t c, sigma_t^2) after any number of steps."""
+    schedule, point = NoiseSchedule(FLOW), 0.7
+    times = [schedule.time(t) for t in (1000.0, 900.0, 650.0, 400.0, 180.0, 20.0)]
+    plan = trace_plan("test", solver(name), times, denoising(FLOW, "flow"))
+
+    def network(index, step, u):
+        return [(u - step.alpha * point) / step.sigma - point]
+
+    mean, std = moments(plan, network)
+    assert mean == pytest.approx(times[-1].alpha * point, abs=1e-12)
+    assert std == pytest.approx(times[-1].sigma, abs=1e-12)
+
+
+@pytest.mark.parametrize(("spec", "prediction"), FAMILIES)
+@pytest.mark.parametrize("name", ["ddpm", "dpmpp_2m_sde"])
+def test_one_point_data_keep_their_exact_law_at_every_step(name, spec, prediction):
+    """x0 = c for certain: x_t is N(alpha_t c, sigma_t^2) after any number of steps, as the SDE has it."""
+    schedule = NoiseSchedule(spec)
+    times = [schedule.time(t) for t in (990.0, 700.0, 500.0, 180.0, 20.0)]
+    point, first, end = 0.7, times[0], times[-1]
+    plan = trace_plan("test", getattr(solvers, name), times, denoising(spec, prediction))
+
+    def network(index, step, u):
+        time = schedule.time(step.time)
+        eps = (u - time.alpha * point) / time.sigma
+        return [{"epsilon": eps, "v": time.alpha * eps - time.sigma * point, "flow": eps - point}[prediction]]
+
+    mean, std = moments(plan, network)
+    forgotten = (end.sigma / first.sigma) * math.exp(first.lam - end.lam)  # the start has mean 0, not alpha c
+    assert mean == pytest.approx(end.alpha * point - forgotten * first.alpha * point, abs=1e-12)
+    assert std == pytest.approx(end.sigma, abs=1e-12)
+
+
+@pytest.mark.parametrize(("spec", "prediction"), FAMILIES)
+@pytest.mark.parametrize("name", ["ddpm", "dpmpp_2m_sde"])
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_the_step_to_the_clean_end_adds_no_noise(name, steps, spec, prediction):
+    plan = compile_plan(f"{name}:{steps}", denoising(spec, prediction))
+    assert [len(step.draws) for step in plan.steps] == [1] * (steps - 1) + [0]
+
+
+@pytest.mark.parametrize("name", [*ORDERS, "consistency", "lcm", "renoise", "tcd"])
+def test_no_step_to_the_clean_end_adds_noise(name):
+    for steps in (1, 3):
+        assert compile_plan(f"{name}:{steps}", denoising(COSINE, "v")).steps[-1].draws == ()
+
+
+def test_the_first_step_of_the_second_order_sde_is_ddpm():
+    second, first = (compile_plan(f"{name}:4", denoising(COSINE, "v")) for name in ("dpmpp_2m_sde", "ddpm"))
+    x, _, output, noise = second.steps[0].update[0]
+    assert (x, output, noise) == pytest.approx(first.steps[0].update[0], rel=1e-12)

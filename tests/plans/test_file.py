@@ -1,0 +1,94 @@
+"""Plans of the schema before this one are read; newer and impossible ones are refused by name."""
+
+import msgspec
+import numpy as np
+import pytest
+
+from fewstep.plans import solvers
+from fewstep.plans.compile import Denoising, compile_plan
+from fewstep.plans.errors import UserError
+from fewstep.plans.file import decode, encode
+from fewstep.plans.guidance import Cfg
+from fewstep.plans.shaping import Clip
+from fewstep.plans.spec import ScheduleSpec
+from fewstep.runtime.execute import Hold, sample
+
+V = Denoising(ScheduleSpec("cosine"), "v")
+SCHEMA_1 = b"""{"schema":1,"name":"dpmpp_2m:2","schedule":"799a0d6f2273e702","prediction":"v","guidance":2.0,"rows":1,
+"start":[[0.9999999987856165]],"start_draws":[0],"steps":[{"network":"denoiser","time":999.0,"lam":-9.917941075811987,
+"group":0,"branches":["cond","uncond"],"input":[1.0],"x0":[0.00004928252131369569,-1.999999997571233,
+0.9999999987856165],"clip":{"low":-1,"high":1},"update":[[0.7114467027042136,0.0,0.0,0.7027049970538797]],"draws":[]},
+{"network":"denoiser","time":499.0,"lam":-0.012313441405756353,"group":0,"branches":["cond","uncond"],"input":[1.0],
+"x0":[0.7027400589411693,-1.422893403680489,0.7114467018402445],"clip":{"low":-1,"high":1},
+"update":[[0.0,0.0,0.0,1.0]],"draws":[]}],"output":[1.0]}"""  # written by the version that had it
+
+
+def test_a_plan_of_schema_1_samples_as_it_did():
+    old, new = decode(SCHEMA_1), compile_plan("dpmpp_2m:2", V, 2.0, Clip(-1, 1))
+    assert (old.guidance, old.steps[0].shape, old.schedule) == (Cfg(2.0), Clip(-1, 1), new.schedule)
+    x = np.linspace(-2, 2, 7)
+
+    def network(index, step, u):
+        return [np.sin(u), np.cos(u)]
+
+    expected = sample(new, network, lambda draw: x, np.float64)
+    assert sample(old, network, lambda draw: x, np.float64) == pytest.approx(expected, abs=1e-12)
+    assert decode(encode(old)) == old
+    with pytest.raises(UserError, match="older version cannot hold"):
+        sample(old, network, lambda draw: x, np.float64, hold=Hold(x, np.ones(7)))
+
+
+def test_a_newer_plan_is_refused_before_its_fields_are_read():
+    with pytest.raises(UserError, match="p.json has plan schema 3, this version reads up to 2; update fewstep"):
+        decode(b'{"schema": 3, "whatever": []}', "p.json")
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda plan: plan | {"given": ["y", "y"]}, r"given \['y', 'y'\]"),
+        (lambda plan: plan | {"tensors": [{"shape": [2], "data": "AAAA"}]}, r"tensors\[0\] is not \[2\] numbers"),
+        (lambda plan: plan | {"tensors": [{"shape": [2**62], "data": ""}]}, "is not"),
+        (lambda plan: plan | {"tensors": [{"shape": [1] * 99, "data": "AAAAAAAA8D8="}]}, r"tensors\[0\] has 99 axes"),
+        (lambda plan: plan | {"start_terms": [{"row": 0, "column": 0, "tensor": 0}]}, "start has a term"),
+        (lambda plan: plan | {"guidance": {"type": "branches", "weights": {"cond": 3.0}}}, "do not sum to 1"),
+        (lambda plan: plan | {"steps": [plan["steps"][0] | {"heads": 0}]}, r"steps\[0\] has 0 heads"),
+        (lambda plan: plan | {"steps": [plan["steps"][0] | {"heads": 2}]}, r"steps\[0\].* is not"),
+        (lambda plan: plan | {"steps": [plan["steps"][0] | {"branches": ["cond", "cond"]}]}, "evaluates the branches"),
+        (
+            lambda plan: plan | {"steps": [plan["steps"][0] | {"shape": {"type": "clip", "low": 1, "high": 0}}]},
+            r"steps\[0\] clips to",
+        ),
+    ],
+)
+def test_a_damaged_plan_says_where(edit, message):
+    raw = msgspec.json.decode(encode(compile_plan("ddim:4", V)))
+    with pytest.raises(UserError, match=message):
+        decode(msgspec.json.encode(edit(raw)), "plans/x.json")
+
+
+def test_an_older_plan_without_its_fields_is_no_plan():
+    raw = msgspec.json.decode(SCHEMA_1)
+    for broken in (raw | {"steps": [1]}, raw | {"steps": None}, {"schema": 1}, raw | {"guidance": "much"}):
+        with pytest.raises(UserError, match="is no plan"):
+            decode(msgspec.json.encode(broken))
+
+
+@pytest.mark.parametrize("number", [3.5e38, -1e300])
+def test_a_number_that_float32_does_not_hold_is_refused(number: float) -> None:
+    """The state is float32: such a coefficient would make infinities without a word."""
+    raw = msgspec.json.decode(encode(compile_plan("ddim:2", V)))
+    for place in ("output", "start"):
+        changed = raw | {place: [number] if place == "output" else [[number]]}
+        with pytest.raises(UserError, match=f"{place} holds a number that is not finite"):
+            decode(msgspec.json.encode(changed))
+
+
+@pytest.mark.parametrize("name", sorted(solvers.__all__))
+def test_the_plan_of_every_solver_can_be_written(name):
+    """Coefficients that a solver computes with numpy are numbers of a plan like any other."""
+    try:
+        plan = compile_plan(f"{name}:6", Denoising(ScheduleSpec("linear"), "epsilon"))
+    except UserError:  # made for another schedule
+        return
+    assert decode(encode(plan)) == plan

@@ -1,0 +1,205 @@
+"""Every form of guidance against the formula of its paper, written out on arrays."""
+
+import numpy as np
+import pytest
+
+from fewstep.plans.compile import Denoising, compile_plan
+from fewstep.plans.errors import UserError
+from fewstep.plans.file import decode, encode
+from fewstep.plans.guidance import Branches, Cfg, CfgPlusPlus, LinearAg, describe, weight_of
+from fewstep.plans.shaping import Rescale
+from fewstep.plans.spec import ScheduleSpec
+from fewstep.runtime.execute import execute, sample
+
+DENOISING = Denoising(ScheduleSpec("cosine"), "epsilon")
+X = np.linspace(-1, 1, 6).reshape(2, 3)
+
+
+def eps(branch: str, step, u):
+    """Some noise prediction that differs by branch and time."""
+    shift = {"cond": 0.3, "uncond": -0.2, "image": 0.1, "perturbed": -0.4}[branch]
+    return np.tanh(u + shift) + step.time / 3000
+
+
+def network(index, step, u):
+    return [eps(branch, step, u) for branch in step.branches]
+
+
+def one_branch(combined):
+    """The conditional plan, with the guided output computed by hand."""
+    return lambda index, step, u: [combined(index, step, u)]
+
+
+def run(plan, net=network):
+    return sample(plan, net, lambda draw: X, np.float64)
+
+
+def test_weights_by_evaluation_end_guidance_and_its_branch():
+    plan = compile_plan("ddim:5", DENOISING, Cfg((3.0, 2.0, 1.0)))
+    assert [step.branches for step in plan.steps] == [("cond", "uncond")] * 2 + [("cond",)] * 3
+
+    def by_hand(index, step, u):
+        w = [3.0, 2.0, 1.0, 1.0, 1.0][index]
+        return eps("uncond", step, u) + w * (eps("cond", step, u) - eps("uncond", step, u))
+
+    expected = run(compile_plan("ddim:5", DENOISING), one_branch(by_hand))
+    assert run(plan) == pytest.approx(expected, rel=1e-9)
+
+
+def test_an_interval_of_lambda_guides_nowhere_else():
+    plain = compile_plan("ddim:8", DENOISING)
+    lams = [step.lam for step in plain.steps]
+    plan = compile_plan("ddim:8", DENOISING, Cfg(4.0, interval=(lams[2], lams[5])))
+    assert [len(step.branches) for step in plan.steps] == [1, 1, 2, 2, 2, 1, 1, 1]
+
+
+def test_cfg_plus_plus_puts_the_unconditional_noise_back():
+    """Chung et al. 2024, algorithm 2: x0 from the guided noise, x = alpha x0 + sigma eps_uncond."""
+    plan = compile_plan("ddim:6", DENOISING, CfgPlusPlus(0.6))
+    x = X * plan.steps[0].sigma
+    for step, after in zip(plan.steps, [*plan.steps[1:], None], strict=True):
+        cond, uncond = eps("cond", step, x), eps("uncond", step, x)
+        x0 = (x - step.sigma * (uncond + 0.6 * (cond - uncond))) / step.alpha
+        alpha, sigma = (after.alpha, after.sigma) if after else (1.0, 0.0)
+        x = alpha * x0 + sigma * uncond
+    assert run(plan) == pytest.approx(x, rel=1e-9)
+    assert {len(step.branches) for step in compile_plan("ddim:3", DENOISING, CfgPlusPlus(1.0)).steps} == {2}
+
+
+def test_cfg_plus_plus_of_equal_branches_is_no_guidance():
+    plan = compile_plan("dpmpp_2m:6", DENOISING, CfgPlusPlus(0.4))
+    same = run(plan, lambda index, step, u: [eps("cond", step, u)] * 2)
+    assert same == pytest.approx(run(compile_plan("dpmpp_2m:6", DENOISING)), rel=1e-9)
+
+
+def test_three_branches_with_their_own_weights():
+    """InstructPix2Pix, equation 3."""
+    s_image, s_text = 1.5, 7.5
+    weights = Branches({"cond": s_text, "image": s_image - s_text, "uncond": 1 - s_image})
+
+    def by_hand(index, step, u):
+        none, image, both = eps("uncond", step, u), eps("image", step, u), eps("cond", step, u)
+        return none + s_image * (image - none) + s_text * (both - image)
+
+    plan = compile_plan("dpmpp_2m:5", DENOISING, weights)
+    assert plan.steps[0].branches == ("cond", "image", "uncond")
+    expected = run(compile_plan("dpmpp_2m:5", DENOISING), one_branch(by_hand))
+    assert run(plan) == pytest.approx(expected, rel=1e-9)
+
+
+def test_an_unconditional_output_that_is_linear_in_the_past_need_not_be_evaluated():
+    rule = LinearAg(2.0, after=2, cond=(0.5, 0.1), uncond=(0.3,))
+    past: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def true(index, step, u):
+        cond = eps("cond", step, u)
+        uncond = eps("uncond", step, u)
+        if index >= 2:
+            uncond = 0.5 * cond + 0.1 * past[-1][0] + 0.3 * past[-1][1]
+        past.append((cond, uncond))
+        return [cond, uncond]
+
+    expected = run(compile_plan("dpmpp_2m:6", DENOISING, 2.0), true)
+    plan = compile_plan("dpmpp_2m:6", DENOISING, rule)
+    assert [len(step.branches) for step in plan.steps] == [2, 2, 1, 1, 1, 1]
+    assert run(plan) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    "guidance", [2.5, Cfg((2.0, 1.0)), Cfg(2.0, (-1.0, 1.0)), CfgPlusPlus(0.5), LinearAg(2.0, 2, (0.5,), (0.5,))]
+)
+def test_every_form_survives_its_file(guidance):
+    plan = compile_plan("dpmpp_2m:4", DENOISING, guidance)
+    assert decode(encode(plan)) == plan
+
+
+@pytest.mark.parametrize(
+    ("guidance", "message"),
+    [
+        (Cfg(float("nan")), "not finite"),
+        (Cfg(()), "has no weight"),
+        (Cfg(2.0, (1.0, 1.0)), r"interval \(1.0, 1.0\)"),
+        (Branches({"cond": 2.0}), "do not sum to 1"),
+        (LinearAg(2.0, 1, (0.5, 0.5, 0.5), (0.1,)), "before it has its terms"),
+        (LinearAg(2.0, 999, (0.1,) * 999, ()), "more than 16 terms"),
+    ],
+)
+def test_numbers_that_make_no_sense_are_named(guidance, message):
+    with pytest.raises(UserError, match=message):
+        compile_plan("ddim:4", DENOISING, guidance)
+
+
+def test_a_denoiser_without_a_null_condition_takes_no_unconditional_branch():
+    unguided = Denoising(ScheduleSpec("cosine"), "epsilon", guided=False)
+    for guidance in (2.0, CfgPlusPlus(0.5), Branches({"cond": 2.0, "uncond": -1.0})):
+        with pytest.raises(UserError, match="without an unconditional form"):
+            compile_plan("ddim:4", unguided, guidance)
+    perturbed = compile_plan("ddim:4", unguided, Branches({"cond": 3.0, "perturbed": -2.0}))
+    assert perturbed.steps[0].branches == ("cond", "perturbed")
+
+
+def test_a_preview_is_the_guided_prediction():
+    plan = compile_plan("ddim:3", DENOISING, 2.0)
+    for state in execute(plan, network, lambda draw: X, np.float64):
+        guided = 2 * state.outputs[0] - state.outputs[1]
+        assert state.x0 == pytest.approx((state.u - state.step.sigma * guided) / state.step.alpha)
+
+
+def test_guidance_in_words():
+    assert [describe(g) for g in (None, Cfg(2.0))] == ["none", "2"]
+    assert "weight=0.5" in describe(CfgPlusPlus(0.5))
+
+
+@pytest.mark.parametrize("weight", [0.0, 1.0, 2.0])
+def test_a_linear_rule_serves_any_weight(weight):
+    """Weight 0 samples the estimate alone, weight 1 the conditional output alone."""
+    rule = LinearAg(weight, after=1, cond=(0.5,), uncond=(0.5,))
+    plan = compile_plan("ddim:4", DENOISING, rule)
+    past: list[np.ndarray] = []
+
+    def by_hand(index, step, u):
+        cond = eps("cond", step, u)
+        past.append(eps("uncond", step, u) if index < 1 else 0.5 * cond + 0.5 * past[-1])
+        return weight * cond + (1 - weight) * past[-1]
+
+    expected = run(compile_plan("ddim:4", DENOISING), one_branch(by_hand))
+    assert run(plan) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("given", "same"),
+    [
+        (2, Cfg(2.0)),
+        (Cfg(2), Cfg(2.0)),
+        (Cfg([2, 1]), Cfg((2.0, 1.0))),
+        (Cfg(np.float32([2, 1])), Cfg((2.0, 1.0))),
+        (Cfg(2.0, [np.float32(-1), 1]), Cfg(2.0, (-1.0, 1.0))),
+    ],
+)
+def test_numbers_and_lists_of_any_kind_are_the_same_guidance(given, same):
+    plan = compile_plan("ddim:4", DENOISING, given)
+    assert plan == compile_plan("ddim:4", DENOISING, same) and decode(encode(plan)) == plan
+    assert weight_of(Cfg(2)) == 2 and describe(Cfg(2)) == "2"
+
+
+@pytest.mark.parametrize(
+    ("guidance", "message"),
+    [
+        ("2", "guidance '2' is no finite number"),
+        (True, "guidance True is no finite number"),
+        (Cfg("2"), r"expected `float \| array`, got `str` - at `\$.weight`"),
+        (Cfg(2.0, (1.0, 2.0, 3.0)), "of length 2, got 3"),
+        (Branches(["cond"]), "expected `object`, got `array`"),
+        (LinearAg(2.0, 1.5, (0.5,), (0.5,)), "expected `int`, got `float`"),
+        (Cfg(object()), "is no number"),
+        (CfgPlusPlus(2.0), "weight 2, which is not from 0 to 1"),
+    ],
+)
+def test_what_is_no_guidance_is_named(guidance, message):
+    with pytest.raises(UserError, match=message):
+        compile_plan("ddim:4", DENOISING, guidance)
+
+
+def test_rescaling_needs_a_conditional_branch():
+    with pytest.raises(UserError, match="Rescale compares with the branch 'cond', and the guidance has 'image', 'pert"):
+        compile_plan("ddim:4", DENOISING, Branches({"image": 2.0, "perturbed": -1.0}), Rescale(0.7))

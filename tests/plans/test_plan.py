@@ -1,0 +1,188 @@
+import math
+import weakref
+from itertools import pairwise
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fewstep.plans.compile import Denoising, compile_plan
+from fewstep.plans.errors import UserError
+from fewstep.plans.file import decode, encode
+from fewstep.plans.plan import regroup
+from fewstep.plans.shaping import Clip
+from fewstep.plans.symbol import Lin
+from fewstep.runtime.execute import execute, sample
+from tests.plans.gaussian import COSINE, FLOW, denoising, run
+
+V = denoising(COSINE, "v")
+
+
+def test_a_plan_survives_json_bit_for_bit():
+    plan = compile_plan("dpmpp_2m:7", V, guidance=2.5, shape=Clip(-1, 1))
+    assert decode(encode(plan)) == plan
+
+
+def test_guidance_is_folded_into_the_update():
+    """o_uncond + w (o_cond - o_uncond) by hand equals a plan with two branches."""
+    guided = compile_plan("dpmpp_2m:6", V, guidance=3.0)
+    plain = compile_plan("dpmpp_2m:6", V)
+    x = np.linspace(-1, 1, 5)
+
+    def both(index, step, u):
+        return [np.sin(u) + step.time / 1000, np.cos(u)]
+
+    def by_hand(index, step, u):
+        cond, uncond = both(index, step, u)
+        return [uncond + 3.0 * (cond - uncond)]
+
+    assert guided.steps[0].branches == ("cond", "uncond")
+    expected = sample(plain, by_hand, lambda k: x, np.float64)
+    assert sample(guided, both, lambda k: x, np.float64) == pytest.approx(expected, abs=1e-12)
+
+
+def test_guidance_of_one_drops_the_unconditional_branch():
+    assert compile_plan("ddim:4", V, guidance=1.0).steps[0].branches == ("cond",)
+    assert compile_plan("ddim:4", V, guidance=0.0).steps[0].branches == ("uncond",)
+
+
+def test_clip_bounds_the_prediction_that_the_update_uses():
+    plan = compile_plan("ddim:1", denoising(COSINE, "sample"), shape=Clip(-0.5, 0.5))
+    result = sample(plan, lambda i, step, u: [10 * u], lambda k: np.linspace(-1, 1, 5), np.float64)
+    assert result == pytest.approx([-0.5, -0.5, 0, 0.5, 0.5], abs=1e-12)
+
+
+def test_a_run_keeps_no_state_but_the_last():
+    outputs, alive = [], []
+
+    def network(index, step, u):
+        output = np.tanh(u)
+        alive.append(sum(reference() is not None for reference in outputs))
+        outputs.append(weakref.ref(output))
+        return [output]
+
+    sample(compile_plan("dpmpp_2m:50", V), network, lambda k: np.ones(2, np.float32))
+    assert max(alive) <= 2
+
+
+def test_states_show_the_predicted_sample():
+    plan = compile_plan("ddim:3", denoising(COSINE, "sample"))
+    states = list(execute(plan, lambda i, step, u: [np.full_like(u, i)], lambda k: np.ones(2)))
+    assert [state.x0.tolist() for state in states] == [[0, 0], [1, 1], [2, 2]]
+    assert states[0].u.dtype == np.float32
+
+
+def test_a_sample_is_bitwise_the_same_in_any_batch():
+    plan = compile_plan("dpmpp_2m:8", V, guidance=2.0)
+    x = np.random.default_rng(0).standard_normal((16, 3, 8, 8)).astype(np.float32)
+
+    def network(index, step, u):
+        return [np.tanh(u), np.float32(0.5) * u]
+
+    together = sample(plan, network, lambda k: x)
+    alone = [sample(plan, network, lambda k, i=i: x[i : i + 1])[0] for i in range(16)]
+    assert np.array_equal(together, np.stack(alone))
+
+
+def test_float32_stays_within_rounding_of_float64():
+    plan = compile_plan("dpmpp_2m:50", V)
+    x = np.linspace(-3, 3, 101)
+    double = run(plan, COSINE, [x])
+    single = run(plan, COSINE, [x.astype(np.float32)], np.float32)
+    assert np.abs(single - double).max() < 2e-5
+
+
+def test_groups_are_intervals_of_lambda():
+    plan = compile_plan("ddim:8", V)
+    lams = [step.lam for step in plan.steps]
+    edges = [(a + b) / 2 for a, b in pairwise(lams)]
+    assert [step.group for step in regroup(plan, edges).steps] == list(range(8))
+    assert [step.group for step in compile_plan("ddim:8", V, groups=edges).steps] == list(range(8))
+    assert {step.group for step in regroup(plan, ()).steps} == {0}
+
+
+def test_a_flow_starts_at_pure_noise():
+    step = compile_plan("dpmpp_2m:4", denoising(FLOW, "flow")).steps[0]
+    assert step.lam is None
+    assert step.time == 1000.0
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("dpmpp_9m:8", "unknown solver 'dpmpp_9m'.*choose one of .*dpmpp_3m.*plan --list"),
+        ("ddim", "does not say how many steps.*ddim:8"),
+        ("ddim:x", "does not say how many steps"),
+        ("ddim:" + "9" * 500, "does not say how many steps"),
+        ("ddim:0", "0 steps make no sample"),
+        ("ddim:1001", "1001 steps on schedule cosine-1000"),
+    ],
+)
+def test_wrong_names_are_named(name, message):
+    with pytest.raises(UserError, match=message):
+        compile_plan(name, V)
+
+
+def test_guidance_needs_an_unconditional_form():
+    with pytest.raises(UserError, match="without an unconditional form"):
+        compile_plan("ddim:4", Denoising(COSINE, "v", guided=False), guidance=2.0)
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda plan: plan | {"schema": 99}, "plan schema 99"),
+        (lambda plan: plan | {"rows": 3}, "start is not 3 x 1"),
+        (lambda plan: plan | {"output": [1.0]}, "output is not 1 x 2"),
+        (lambda plan: plan | {"steps": []}, "it has no steps"),
+        (lambda plan: plan | {"start_draws": [], "start": [[], []]}, "nothing to start it from"),
+        (lambda plan: plan | {"start_draws": [-1]}, "there is no draw -1"),
+        (lambda plan: plan | {"start_draws": [2**70]}, f"there is no draw {2**70}"),
+        (lambda plan: plan | {"surprise": 1}, "surprise"),
+        (lambda plan: {k: v for k, v in plan.items() if k != "rows"}, "rows"),
+        (lambda plan: plan | {"prediction": "noise"}, "prediction"),
+    ],
+)
+def test_a_damaged_plan_is_refused_by_name(edit, message):
+    plan = msgspec.json.decode(encode(compile_plan("dpmpp_2m:4", V)))
+    with pytest.raises(UserError, match=message):
+        decode(msgspec.json.encode(edit(plan)), "plans/x.json")
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=200))
+def test_no_bytes_make_decode_fail_otherwise_than_by_a_user_error(data):
+    with pytest.raises(UserError):
+        decode(data)
+
+
+def test_a_plan_without_rows_or_in_another_encoding_is_refused():
+    plan = msgspec.json.decode(encode(compile_plan("ddim:1", V)))
+    bare = plan["steps"][0] | {"input": [], "x0": [1.0], "update": []}
+    with pytest.raises(UserError, match="has no state"):
+        decode(msgspec.json.encode(plan | {"rows": 0, "start": [], "output": [], "steps": [bare]}))
+    with pytest.raises(UserError, match="is no plan"):
+        decode(b'{"schema": 1, "name": "\xff"}')
+
+
+def test_a_flow_has_no_timesteps_to_run_out_of_but_a_plan_has_an_end():
+    assert len(compile_plan("ddim:1500", denoising(FLOW, "flow")).steps) == 1500
+    with pytest.raises(UserError, match="100000000 steps are more than a plan holds"):
+        compile_plan("ddim:100000000", denoising(FLOW, "flow"))
+
+
+def test_a_lin_has_no_value():
+    lin = Lin({0: 1.0})
+    for comparison in (lambda: lin == lin, lambda: lin < lin, lambda: bool(lin), lambda: float(lin)):
+        with pytest.raises(TypeError, match="has no value"):
+            comparison()
+    with pytest.raises(TypeError, match="not linear"):
+        lin * lin
+    assert (np.float64(2.0) * lin).terms == {0: 2.0}
+
+
+def test_a_coefficient_that_diverges_is_an_error():
+    with pytest.raises(UserError, match="lambda diverges"):
+        Lin({0: 1.0}) * math.inf

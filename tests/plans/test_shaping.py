@@ -1,0 +1,89 @@
+"""The few nonlinear things a step may do, against their formulas."""
+
+import numpy as np
+import pytest
+
+from fewstep.plans import shaping
+from fewstep.plans.compile import Denoising, compile_plan
+from fewstep.plans.errors import UserError
+from fewstep.plans.file import decode, encode
+from fewstep.plans.shaping import Clip, Rescale, Threshold
+from fewstep.plans.spec import ScheduleSpec
+from fewstep.runtime.execute import execute
+
+DENOISING = Denoising(ScheduleSpec("cosine"), "v")
+X = np.random.default_rng(0).standard_normal((3, 2, 8, 8))
+
+
+def test_dynamic_thresholding_brings_the_quantile_to_one():
+    """Saharia et al. 2022: s at least 1, then divided by it; a sample inside [-1, 1] is left alone."""
+    values = np.stack([4 * X[0], X[1] / 10])
+    p = shaping.apply(Threshold(0.9, most=100.0), [values])
+    s = np.quantile(np.abs(values[0]), 0.9)
+    np.testing.assert_allclose(p[0], np.clip(values[0], -s, s) / s)
+    np.testing.assert_array_equal(p[1], values[1])
+    assert shaping.apply(Threshold(0.9, most=2.0), [values])[0].max() == 1.0
+    np.testing.assert_array_equal(p, shaping.apply(Threshold(0.9), [values]))  # no limit unless one is given
+
+
+def test_rescaling_gives_the_guided_output_the_spread_of_the_conditional_one():
+    guided, cond = 3 * X, X + 1
+    full = shaping.apply(Rescale(1.0), [guided, cond])
+    np.testing.assert_allclose(full.std(axis=(1, 2, 3)), cond.std(axis=(1, 2, 3)))
+    np.testing.assert_allclose(shaping.apply(Rescale(0.0), [guided, cond]), guided)
+    np.testing.assert_allclose(shaping.apply(Rescale(0.7), [guided, cond]), 0.7 * full + 0.3 * guided)
+
+
+@pytest.mark.parametrize("kind", [Clip(-0.5, 0.5), Threshold(0.8, 3.0), Rescale(0.6)])
+def test_a_step_uses_the_shaped_prediction(kind):
+    """One DDIM step by hand, on v."""
+    plan = compile_plan("ddim:2", DENOISING, 3.0, shape=kind)
+
+    def network(index, step, u):
+        return [np.sin(3 * u), np.cos(2 * u)]
+
+    first = next(iter(execute(plan, network, lambda draw: X, np.float64)))
+    (cond, uncond), u = first.outputs, first.u
+    step, then = plan.steps
+    v = uncond + 3 * (cond - uncond)
+    if isinstance(kind, Rescale):
+        v = shaping.apply(kind, [v, cond])
+    x0 = step.alpha * u - step.sigma * v
+    if not isinstance(kind, Rescale):
+        x0 = shaping.apply(kind, [x0])
+    np.testing.assert_allclose(first.x0, x0, rtol=1e-10, atol=1e-12)
+    eps = (u - step.alpha * x0) / step.sigma
+    np.testing.assert_allclose(
+        first.after[then.input.index(1.0)], then.alpha * x0 + then.sigma * eps, rtol=1e-9, atol=1e-10
+    )
+    assert decode(encode(plan)) == plan
+
+
+def test_rescaling_without_guidance_changes_nothing():
+    plan = compile_plan("ddim:2", DENOISING, shape=Rescale(0.7))
+    assert [step.shape for step in plan.steps] == [None, None]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        Clip(1, -1),
+        Clip(0, np.inf),  # no file holds it
+        Clip(np.nan, 1),
+        Clip(None, 1),
+        Clip("0", 1),
+        Threshold(0.0, 1.0),
+        Threshold(0.9, 0.5),
+        Threshold(0.9, np.inf),
+        Rescale(1.5),
+        "clip",
+    ],
+)
+def test_shapes_that_make_no_sense_are_named(wrong):
+    with pytest.raises(UserError, match=r"shape|expected `float`"):
+        compile_plan("ddim:2", DENOISING, shape=wrong)
+
+
+def test_whole_numbers_are_bounds_too():
+    plan = compile_plan("ddim:2", DENOISING, shape=Clip(-1, np.float32(1)))
+    assert plan == compile_plan("ddim:2", DENOISING, shape=Clip(-1.0, 1.0)) and decode(encode(plan)) == plan

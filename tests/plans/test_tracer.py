@@ -1,0 +1,207 @@
+"""What solvers may ask of the tracer beyond x and x0: given tensors, heads, tensor coefficients, a second time."""
+
+import numpy as np
+import pytest
+
+from fewstep.plans import solvers
+from fewstep.plans.compile import Denoising, compile_plan, trace_plan
+from fewstep.plans.errors import UserError
+from fewstep.plans.file import decode, encode
+from fewstep.plans.grids import trailing
+from fewstep.plans.guidance import CfgPlusPlus
+from fewstep.plans.schedule import NoiseSchedule
+from fewstep.plans.shaping import Clip
+from fewstep.plans.spec import ScheduleSpec
+from fewstep.runtime.execute import Hold, execute, sample
+
+COSINE = ScheduleSpec("cosine")
+DENOISING = Denoising(COSINE, "sample")
+X = np.linspace(-1, 1, 6).reshape(2, 3)
+Y = np.arange(6.0).reshape(2, 3)
+
+
+def times(steps):
+    return trailing(NoiseSchedule(COSINE), steps)
+
+
+def trace(solver, steps=2, denoising=DENOISING, **options):
+    plan = trace_plan("test:1", solver, times(steps), denoising, **options)
+    assert decode(encode(plan)) == plan
+    return plan
+
+
+def test_a_given_tensor_is_a_row_as_long_as_it_is_needed():
+    def solver(sampler, times):
+        y = sampler.given("y")
+        x = sampler.store(2.0 * y + 0.5 * sampler.noise())
+        for s in times[:-1]:
+            x, x0 = sampler.denoise(x, s)
+            x = x0 + 0.25 * y
+        return x
+
+    plan = trace(solver)
+    assert (plan.given, plan.rows) == (("y",), 2)
+    inputs = []
+    made = sample(plan, lambda i, step, u: inputs.append(u) or [u + 1], lambda draw: X, np.float64, {"y": Y})
+    assert inputs[0] == pytest.approx(2 * Y + 0.5 * X)
+    assert made == pytest.approx(2 * Y + 0.5 * X + 2 + 0.5 * Y)
+
+
+def test_a_tensor_is_given_before_the_first_evaluation():
+    def late(sampler, times):
+        x, _ = sampler.denoise(sampler.start(), times[0])
+        return x + sampler.given("y")
+
+    with pytest.raises(TypeError, match="at the start only"):
+        trace(late)
+
+
+def test_coefficients_may_be_tensors_and_tensors_may_be_added():
+    gain, bias = np.array([1.0, 2.0, -1.0]), np.array([0.5, 0.0, 0.25])
+
+    def solver(sampler, times):
+        x = sampler.store(gain * sampler.noise() + 3.0 * sampler.ones())
+        x, x0 = sampler.denoise(x, times[0])
+        return (gain * x0 - 2.0 * x) + bias * sampler.ones()
+
+    plan = trace(solver, steps=1)
+    made = sample(plan, lambda i, step, u: [np.sin(u)], lambda draw: X, np.float64)
+    start = gain * X + 3
+    np.testing.assert_allclose(made, gain * np.sin(start) - 2 * start + bias)
+    assert len(plan.tensors) == 3 and plan.rows == 1
+
+
+def test_a_network_of_two_heads_gives_both_to_the_solver_and_the_first_to_the_rest():
+    def solver(sampler, times):
+        x, (residual, noise) = sampler.outputs(sampler.start(), times[0])
+        return x - residual - 0.5 * noise
+
+    two = Denoising(COSINE, "sample", heads=2)
+    plan = trace(solver, steps=1, denoising=two, guidance=2.0)
+    start = X * plan.steps[0].sigma
+
+    def network(index, step, u):
+        return [u, 2 * u, 3 * u, 5 * u]  # cond: two heads, uncond: two heads
+
+    residual, noise = 2 * start - 3 * start, 2 * 2 * start - 5 * start
+    assert sample(plan, network, lambda draw: X, np.float64) == pytest.approx(start - residual - 0.5 * noise)
+    ddim = compile_plan("ddim:1", two)
+    first = sample(ddim, lambda i, step, u: [np.sin(u), np.full_like(u, np.nan)], lambda draw: X, np.float64)
+    assert first == pytest.approx(np.sin(start))
+
+
+def test_the_network_may_be_told_a_second_time():
+    def solver(sampler, times):
+        x = sampler.start()
+        for s, t in zip(times, times[1:], strict=False):
+            _, x = sampler.denoise(x, s, to=t)
+        return x
+
+    plan = trace(solver, steps=3)
+    assert [step.to for step in plan.steps] == [*(step.time for step in plan.steps[1:]), 0.0]
+
+
+def test_noising_that_reverts_to_a_tensor_is_seen_by_the_network_alone():
+    """x_t = alpha x0 + (1 - alpha) y + sigma eps: the network sees x_t, and with the exact answer any solver ends at
+    x0 whatever y is."""
+    towards = Denoising(COSINE, "sample", towards="y")
+    plan = trace(solvers.dpmpp_2m, steps=4, denoising=towards)
+    assert plan.given == ("y",)
+    inputs = []
+
+    def network(index, step, u):
+        inputs.append(u)
+        return [np.full_like(u, 0.7)]
+
+    assert sample(plan, network, lambda draw: X, np.float64, {"y": Y}) == pytest.approx(np.full_like(X, 0.7))
+    alpha, sigma = plan.steps[0].alpha, plan.steps[0].sigma
+    assert inputs[0] == pytest.approx(Y + sigma * X)
+    alpha, sigma = plan.steps[1].alpha, plan.steps[1].sigma
+    eps = ((inputs[0] - (1 - plan.steps[0].alpha) * Y) - plan.steps[0].alpha * 0.7) / plan.steps[0].sigma
+    assert inputs[1] == pytest.approx(alpha * 0.7 + (1 - alpha) * Y + sigma * eps)
+
+
+def test_image_to_image_starts_from_the_noised_image():
+    plan = compile_plan("dpmpp_2m:8", DENOISING, strength=0.5)
+    whole = compile_plan("dpmpp_2m:8", DENOISING)
+    assert [step.time for step in plan.steps] == [step.time for step in whole.steps[4:]]
+    first = next(iter(execute(plan, lambda i, step, u: [u], lambda draw: X, np.float64, {"image": Y})))
+    assert first.u == pytest.approx(first.step.alpha * Y + first.step.sigma * X)
+    assert compile_plan("ddim:8", DENOISING, strength=1.0).given == ("image",)
+    assert len(compile_plan("ddim:8", DENOISING, strength=0.01).steps) == 1
+    for strength in (0.0, 1.5, -1.0):
+        with pytest.raises(UserError, match="strength"):
+            compile_plan("ddim:8", DENOISING, strength=strength)
+
+
+@pytest.mark.parametrize("name", ["ddim:5", "dpmpp_2m:5", "heun:3"])
+def test_what_is_held_is_noised_with_the_time_and_exact_at_the_end(name):
+    plan = compile_plan(name, DENOISING)
+    mask = np.array([[1.0, 0.0, 0.5], [0.0, 1.0, 0.0]])
+    inputs = []
+
+    def network(index, step, u):
+        inputs.append(u)
+        return [np.tanh(u)]
+
+    made = sample(plan, network, lambda draw: X, np.float64, hold=Hold(Y, mask))
+    for step, u in zip(plan.steps, inputs, strict=True):
+        assert u[mask == 1] == pytest.approx((step.alpha * Y + step.sigma * X)[mask == 1])
+    assert made[mask == 1] == pytest.approx(Y[mask == 1])
+    free = sample(plan, lambda i, step, u: [np.tanh(u)], lambda draw: X, np.float64)
+    assert made[mask == 0] == pytest.approx(free[mask == 0])  # this network looks at one element at a time
+
+
+def test_an_image_is_given_at_full_strength_even_where_it_is_all_noise():
+    """A flow starts at alpha = 0: the image has the coefficient 0 there, and callers give it all the same."""
+    flow = Denoising(ScheduleSpec("flow"), "flow")
+    image, plain = compile_plan("ddim:4", flow, strength=1.0), compile_plan("ddim:4", flow)
+    assert image.given == ("image",) and decode(encode(image)) == image
+
+    def network(index, step, u):
+        return [np.tanh(u)]
+
+    expected = sample(plain, network, lambda draw: X, np.float64)
+    assert sample(image, network, lambda draw: X, np.float64, {"image": Y}) == pytest.approx(expected)
+
+
+def test_a_tensor_asked_for_twice_is_given_once():
+    def solver(sampler, times):
+        x, x0 = sampler.denoise(sampler.start(), times[0])
+        return x0
+
+    def asks_again(sampler, times):
+        start = sampler.start()
+        x, x0 = sampler.denoise(sampler.store(start + sampler.given("y")), times[0])
+        return x0
+
+    towards = Denoising(COSINE, "sample", towards="y")
+    assert trace(solver, steps=1, denoising=towards).given == ("y",)
+    assert trace(asks_again, steps=1, denoising=towards).given == ("y",)
+
+
+def test_a_solver_of_raw_outputs_takes_no_shape_of_x0():
+    def solver(sampler, times):
+        _, (output,) = sampler.outputs(sampler.start(), times[0])
+        return output
+
+    with pytest.raises(UserError, match="acts on x0, and this solver reads the network's outputs; leave it out"):
+        trace(solver, steps=1, shape=Clip(-1, 1))
+    with pytest.raises(UserError, match="CFG[+][+] acts on x0"):
+        trace(solver, steps=1, guidance=CfgPlusPlus(0.5))
+
+
+def test_a_solver_that_divides_by_zero_is_named():
+    def solver(sampler, times):
+        return sampler.start() / float(times[-1].sigma)
+
+    with pytest.raises(UserError, match="solver of plan 'test:1' has no finite numbers over times 999 .. 0"):
+        trace(solver)
+    with pytest.raises(UserError, match="plan 'x' has 1 times; give two or more"):
+        trace_plan("x", solver, times(1)[:1], DENOISING)
+
+
+def test_nothing_is_held_where_no_row_is_x():
+    towards = compile_plan("ddim:3", Denoising(COSINE, "sample", towards="y"))
+    with pytest.raises(UserError, match="network's input at time .* is made of 2 rows"):
+        sample(towards, lambda i, step, u: [u], lambda draw: X, np.float64, {"y": Y}, Hold(Y, np.ones_like(Y)))

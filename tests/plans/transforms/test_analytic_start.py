@@ -1,0 +1,116 @@
+"""Starts that need no network: exact where the data are what they assume."""
+
+import numpy as np
+import pytest
+
+from fewstep.plans import solvers
+from fewstep.plans.compile import Denoising, compile_plan, trace_plan
+from fewstep.plans.errors import UserError
+from fewstep.plans.file import decode, encode
+from fewstep.plans.schedule import NoiseSchedule
+from fewstep.plans.shaping import Clip
+from fewstep.plans.solvers.dpm_v3 import dpm_v3
+from fewstep.plans.solvers.ems import Ems
+from fewstep.plans.spec import ScheduleSpec
+from fewstep.plans.transforms import analytic_first_step, gaussian_start
+from fewstep.runtime.execute import execute, finish, sample
+from tests.plans.gaussian import COSINE, FLOW, LINEAR, MEAN, STD, denoising, flow_map, run, uniform_lambda
+
+X = np.linspace(-2, 2, 6).reshape(1, 2, 3)
+MEANS = np.array([[0.1, 0.4, 0.2], [-0.3, 0.9, 0.0]])
+FAMILIES = [(LINEAR, "epsilon"), (COSINE, "v"), (FLOW, "flow"), (FLOW, "sample")]
+
+
+def first_known(plan, spec, mean):
+    """A network that says, at the plan's first evaluation, what leads to x0 = mean, and something else after it."""
+    schedule = NoiseSchedule(spec)
+
+    def network(index, step, u):
+        if index or len(step.branches) == 0:
+            return [np.tanh(u + step.time / 300)] * len(step.branches)
+        time = schedule.time(step.time)
+        eps = (u - time.alpha * mean) / time.sigma
+        x0 = np.broadcast_to(mean, u.shape)
+        output = {"epsilon": eps, "sample": x0, "v": time.alpha * eps - time.sigma * x0, "flow": eps - x0}
+        return [output[plan.prediction]] * len(step.branches)
+
+    return network
+
+
+@pytest.mark.parametrize("mean", [0.0, MEANS])
+@pytest.mark.parametrize(("spec", "prediction"), FAMILIES)
+@pytest.mark.parametrize("name", ["ddim:4", "dpmpp_2m:4", "unipc_3:5", "ddpm:4", "ipndm:5"])
+@pytest.mark.parametrize("guidance", [None, 2.0])
+def test_leaving_out_the_first_evaluation_is_knowing_it(name, spec, prediction, mean, guidance):
+    plan = compile_plan(name, denoising(spec, prediction), guidance=guidance)
+    shorter = decode(encode(analytic_first_step(plan, mean)))
+    assert len(shorter.steps) == len(plan.steps) - 1
+    draws = np.random.default_rng(0).standard_normal((9, 1, 2, 3))
+    network = first_known(plan, spec, mean)
+    whole = sample(plan, network, lambda k: draws[k], np.float64)
+    later = sample(shorter, lambda i, step, u: network(i + 1, step, u), lambda k: draws[k], np.float64)
+    assert later == pytest.approx(whole, rel=1e-6, abs=1e-6)
+
+
+def test_a_clipped_prediction_is_known_too():
+    plan = compile_plan("dpmpp_2m:4", denoising(COSINE, "v"), shape=Clip(-1, 1))
+    shorter = analytic_first_step(plan, MEANS)
+    network = first_known(plan, COSINE, MEANS)
+    whole = sample(plan, network, lambda k: X, np.float64)
+    later = sample(shorter, lambda i, step, u: network(i + 1, step, u), lambda k: X, np.float64)
+    assert later == pytest.approx(whole, abs=1e-9)
+
+
+def test_what_has_no_analytic_first_step_is_refused():
+    lams = np.linspace(-12, 12, 60)
+    tensors = dpm_v3(Ems(lams, np.ones((60, 2)), np.zeros((60, 2)), np.zeros((60, 2))))
+    for plan, says in (
+        (compile_plan("ddim:1", denoising(LINEAR, "epsilon")), "has one evaluation"),
+        (trace_plan("test", tensors, uniform_lambda(LINEAR, 4), denoising(LINEAR, "epsilon")), "holds tensors"),
+        (compile_plan("rddm:4", Denoising(ScheduleSpec("rddm"), "residual", heads=2, towards="y")), "several outputs"),
+    ):
+        with pytest.raises(UserError, match=says):
+            analytic_first_step(plan)
+
+
+@pytest.mark.parametrize(("spec", "prediction"), [(LINEAR, "epsilon"), (COSINE, "v"), (FLOW, "flow")])
+def test_gaussian_data_are_teleported_exactly(spec, prediction):
+    """From the noisiest time to any later one, as the ODE goes."""
+    schedule = NoiseSchedule(spec)
+    times = [schedule.time(400.0), schedule.time(399.0)]
+    plan = gaussian_start(trace_plan("x", solvers.ddim, times, denoising(spec, prediction)), schedule, MEAN, STD**2)
+    (seen,) = (state.u for state in execute(plan, lambda i, step, u: [u], lambda k: X, np.float64))
+    noisiest = schedule.noisiest
+    assert seen == pytest.approx(flow_map(noisiest.sigma * X, noisiest, times[0]), abs=1e-12)
+
+
+def test_each_element_may_have_its_own_law_and_the_plan_goes_into_a_file():
+    schedule, variances = NoiseSchedule(FLOW), np.array([[0.1, 0.2, 0.0], [1.0, 0.5, 0.3]])
+    times = uniform_lambda(FLOW, 3, first=600)
+    plan = gaussian_start(
+        trace_plan("x", solvers.dpmpp_2m, times, denoising(FLOW, "sample")), schedule, MEANS, variances
+    )
+    states = list(execute(decode(encode(plan)), lambda i, step, u: [0 * u], lambda k: X, np.float64))
+    s = times[0]
+    assert states[0].u == pytest.approx(s.alpha * MEANS + np.sqrt(s.alpha**2 * variances + s.sigma**2) * X, abs=1e-12)
+    assert np.isfinite(finish(plan, states, np.float64)).all()
+
+
+def test_a_later_start_makes_a_short_plan_better():
+    """4 evaluations over the last two thirds, for data that are Gaussian but for the test's solver."""
+    schedule = NoiseSchedule(COSINE)
+    whole = uniform_lambda(COSINE, 4, first=998, last=20)
+    late = uniform_lambda(COSINE, 4, first=700, last=20)
+    exact = flow_map(schedule.noisiest.sigma * X, schedule.noisiest, whole[-1])
+    plain = run(trace_plan("x", solvers.ddim, whole, denoising(COSINE, "v")), COSINE, [X])
+    jump = gaussian_start(trace_plan("x", solvers.ddim, late, denoising(COSINE, "v")), schedule, MEAN, STD**2)
+    assert np.abs(run(jump, COSINE, [X]) - exact).max() < 0.6 * np.abs(plain - exact).max()
+
+
+def test_what_does_not_start_from_noise_is_refused():
+    schedule = NoiseSchedule(LINEAR)
+    started = compile_plan("ddim:4", denoising(LINEAR, "epsilon"), strength=0.5)
+    with pytest.raises(UserError, match="start from noise"):
+        gaussian_start(started, schedule, 0.0, 1.0)
+    with pytest.raises(UserError, match="variance"):
+        gaussian_start(compile_plan("ddim:4", denoising(LINEAR, "epsilon")), schedule, 0.0, -1.0)

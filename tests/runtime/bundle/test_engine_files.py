@@ -1,0 +1,111 @@
+"""Which engine may run here: side-cars that lie, are cut or are huge. The rest is in backends/test_tensorrt.py."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from fewstep.graph.commit import open_for_update
+from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle import engine_files
+from fewstep.runtime.bundle.engine_key import SCHEMA, EngineKey, Here, Sidecar, difference
+from fewstep.runtime.bundle.manifest import Engine
+from fewstep.runtime.bundle.reading import open_bundle
+
+CONTENT = b"engine"
+HERE = Here("tensorrt", "10.3.0", "sm87", 16)
+
+
+def add(bundle: Path, sidecar: bytes, key: EngineKey, content: bytes = CONTENT) -> Path:
+    manifest = open_bundle(bundle).manifest
+    with open_for_update(bundle, must_exist=True) as writer:
+        file = writer.add(content, "engines", "float32-sm87", ".engine")
+        side = writer.add(sidecar, "engines", "float32-sm87", ".json")
+        made = Engine(file, side, "float32", key.backend, key.device, key.digest)
+        writer.commit(msgspec.structs.replace(manifest, engines=(made,)))
+    return bundle
+
+
+def key_of(bundle: Path) -> EngineKey:
+    manifest = open_bundle(bundle).manifest
+    graph = manifest.files[manifest.bodies["float32"].graph.file]
+    return EngineKey(graph, (), (1, 2, 4), {"tf32": False}, "tensorrt", "10.3.0", "sm87", 16)
+
+
+def sidecar_of(built: EngineKey, **changes: Any) -> bytes:
+    sidecar = Sidecar(SCHEMA, built.digest, built, hashlib.sha256(CONTENT).hexdigest(), {})
+    return msgspec.json.encode(msgspec.structs.replace(sidecar, **changes))
+
+
+def test_an_engine_whose_sidecar_agrees_is_found(tiny_bundle: Path) -> None:
+    key = key_of(tiny_bundle)
+    add(tiny_bundle, sidecar_of(key), key)
+    program = engine_files.find(open_bundle(tiny_bundle), "float32", HERE, trust=True)
+    assert (program.content, program.key) == (CONTENT, key)
+
+
+@pytest.mark.parametrize(
+    "sidecar, message",
+    [
+        (b"{", "cannot be read"),
+        (b"[" * 5000, "cannot be read"),
+        (b"\xff", "cannot be read"),
+        (b" " * (engine_files.SIDECAR_LIMIT + 1), "is larger than 1048576 bytes"),
+        (b'{"schema":1,"key":"","built_from":{},"sha256":"","convolutions":{}}', "missing required field `graph`"),
+    ],
+    ids=["cut", "deep", "no text", "huge", "empty"],
+)
+def test_a_sidecar_that_is_none_is_named(tiny_bundle: Path, sidecar: bytes, message: str) -> None:
+    add(tiny_bundle, sidecar, key_of(tiny_bundle))
+    with pytest.raises(UserError, match=message) as caught:
+        engine_files.find(open_bundle(tiny_bundle), "float32", HERE, trust=True)
+    assert "float32-sm87" in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"sha256": "0" * 64}, "belongs to another engine"),
+        ({"key": "0" * 64}, "belongs to another engine"),
+        ({"schema": SCHEMA + 1}, f"has schema {SCHEMA + 1}, this fewstep reads up to {SCHEMA}; pip install"),
+    ],
+)
+def test_a_sidecar_of_another_engine_is_refused(tiny_bundle: Path, changes: dict[str, Any], message: str) -> None:
+    key = key_of(tiny_bundle)
+    add(tiny_bundle, sidecar_of(key, **changes), key)
+    with pytest.raises(UserError, match=message):
+        engine_files.find(open_bundle(tiny_bundle), "float32", HERE, trust=True)
+
+
+def test_a_key_that_was_edited_to_fit_is_refused(tiny_bundle: Path) -> None:
+    key = msgspec.structs.replace(key_of(tiny_bundle), device="sm86")
+    lie = json.loads(sidecar_of(key))
+    lie["built_from"]["device"] = "sm87"
+    add(tiny_bundle, json.dumps(lie).encode(), key)
+    with pytest.raises(UserError, match="belongs to another engine"):
+        engine_files.find(open_bundle(tiny_bundle), "float32", HERE, trust=True)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    built=st.builds(
+        EngineKey,
+        graph=st.just("a"),
+        weights=st.just(()),
+        batches=st.just((1, 1, 1)),
+        flags=st.dictionaries(st.sampled_from(["version_compatible", "hardware_compatible"]), st.booleans()),
+        backend=st.sampled_from(["tensorrt", ""]),
+        backend_version=st.text(max_size=30) | st.text("0123456789.", max_size=6000),
+        device=st.text(max_size=12) | st.from_regex(r"sm[0-9]{0,20}\+?", fullmatch=True),
+        multiprocessors=st.none() | st.integers(),
+    )
+)
+def test_any_key_is_compared_without_an_exception(built: EngineKey) -> None:
+    problem = difference(built, "a", (), HERE)
+    fits = built.backend == "tensorrt" and built.device in ("sm87", "sm80+")
+    assert problem is not None or fits

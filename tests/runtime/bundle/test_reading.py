@@ -1,0 +1,279 @@
+"""A damaged bundle is refused with one line that names the damage."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import msgspec
+import onnx
+import pytest
+
+from fewstep.plans.errors import UserError
+from fewstep.runtime import load
+from fewstep.runtime.bundle.reading import open_bundle
+
+ENGINE = ("file", "sidecar", "body", "backend", "device", "key")
+
+
+def edit(bundle: Path, **fields: Any) -> None:
+    path = bundle / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+
+def refusal(bundle: Path) -> str:
+    """The one line with which opening the bundle, or loading any of its files, is refused."""
+    with pytest.raises(UserError) as caught:
+        opened = open_bundle(bundle)
+        for name in opened.manifest.files:
+            opened.file(name)
+    assert "\n" not in str(caught.value) and caught.value.fix
+    return str(caught.value)
+
+
+def test_a_whole_bundle_opens_and_all_its_files_check_out(tiny_bundle: Path) -> None:
+    bundle = open_bundle(tiny_bundle)
+    assert bundle.manifest.x_shape == (1, 4, 4)
+    for name in bundle.manifest.files:
+        assert bundle.file(name) == tiny_bundle / name
+
+
+def test_a_missing_folder_and_a_folder_without_manifest_say_how_to_make_a_bundle(tmp_path: Path) -> None:
+    assert "there is no bundle" in refusal(tmp_path / "nothing")
+    assert "fewstep export" in refusal(tmp_path / "nothing")
+    assert "is no bundle: it has no manifest.json" in refusal(tmp_path)
+
+
+def test_a_newer_schema_asks_for_a_newer_fewstep(tiny_bundle: Path) -> None:
+    edit(tiny_bundle, schema=99, something_new={})
+    assert "has schema 99" in refusal(tiny_bundle) and "--upgrade" in refusal(tiny_bundle)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "named"),
+    [
+        ("x_shape", [1, "four", 4], "field x_shape[1]: expected `int`"),
+        ("x_shape", [1, -4, 4], "field x_shape: [1, -4, 4]"),
+        ("x_shape", [], "field x_shape: []"),
+        ("x_shape", [2**20, 2**20, 4], "field x_shape"),
+        ("schema", "one", "field schema"),
+        ("schema", 0, "field schema"),
+        ("prediction", "noise", "field prediction: invalid enum value 'noise'"),
+        ("unheard_of", 1, "unknown field `unheard_of`"),
+        ("bodies", {}, "field bodies: there is none"),
+        ("files", {}, "no sha256"),
+        ("ranges", "ranges.safetensors", "no sha256"),
+        ("schedule", {"kind": "cosine", "timesteps": 0}, "field schedule.timesteps"),
+        ("schedule", {"kind": "cosine", "timesteps": 10**10}, "field schedule.timesteps"),
+        ("schedule", {"kind": "linear", "beta_start": 1e-320}, "field schedule.beta_start"),
+        ("schedule", {"kind": "linear", "beta_end": 2.0}, "field schedule.beta_end"),
+        ("conditions", [{"name": "c", "input": "label", "low": 2, "high": 1}], "field conditions[0].low: 2 is above"),
+        ("conditions", [{"name": "c", "input": "label", "dtype": "uint8", "null": 256}], "field conditions[0].null"),
+        ("conditions", [{"name": "c", "input": "label", "shape": [2**25]}], "field conditions[0].shape"),
+        (
+            "conditions",
+            [{"name": "c", "input": "label", "shape": [2]}],
+            "the input 'label' is not batch x [2] of int64",
+        ),
+        ("prologue", None, "the prologue does not make the row 'row'"),
+        (
+            "conditioner",
+            {
+                "file": "graphs/prologue.onnx",
+                "inputs": [{"name": "label", "role": "time", "shape": ["batch"]}],
+                "outputs": [],
+            },
+            "its input 'label' has the role 'time'",
+        ),
+        ("policy", {"observations": 0, "first": 0, "actions": 1}, "field policy: it counts at least one"),
+    ],
+)
+def test_a_wrong_field_is_named(tiny_bundle: Path, field: str, value: object, named: str) -> None:
+    edit(tiny_bundle, **{field: value})
+    assert named in refusal(tiny_bundle)
+
+
+@pytest.mark.parametrize("name", ["/etc/hostname", "../outside", "graphs/../../outside", "", "a\\b", "C:x"])
+def test_no_path_leads_out_of_the_bundle(tiny_bundle: Path, name: str) -> None:
+    edit(tiny_bundle, files=json.loads((tiny_bundle / "manifest.json").read_text())["files"] | {name: "0" * 64})
+    assert "lies outside the bundle" in refusal(tiny_bundle)
+
+
+def test_what_is_no_path_is_refused(tiny_bundle: Path) -> None:
+    os.symlink(tiny_bundle / "circle", tiny_bundle / "circle")
+    files = json.loads((tiny_bundle / "manifest.json").read_text())["files"]
+    for name in ("zero\0byte", "circle", "long" * 2000):
+        edit(tiny_bundle, files=files | {name: "0" * 64})
+        assert name[:4] in refusal(tiny_bundle)
+    assert "cannot be read" in refusal(tiny_bundle / ("long" * 2000))
+
+
+def test_the_largest_number_of_a_type_may_be_the_null_value(tiny_bundle: Path) -> None:
+    prologue = json.loads((tiny_bundle / "manifest.json").read_text())["prologue"]
+    prologue["inputs"][1]["dtype"] = "uint8"
+    condition = {"name": "c", "input": "label", "dtype": "uint8", "null": 255}
+    edit(tiny_bundle, conditions=[condition], prologue=prologue)
+    assert open_bundle(tiny_bundle).manifest.conditions[0].null == 255
+
+
+def test_no_link_leads_out_of_the_bundle(tiny_bundle: Path, tmp_path: Path) -> None:
+    graph = tiny_bundle / "graphs/body.onnx"
+    graph.rename(tmp_path / "elsewhere.onnx")
+    os.symlink(tmp_path / "elsewhere.onnx", graph)
+    assert "lies outside the bundle; copy the files themselves, as cp -rL does" in refusal(tiny_bundle)
+
+
+def test_missing_truncated_and_edited_files_are_named(tiny_bundle: Path) -> None:
+    graph = tiny_bundle / "graphs/body.onnx"
+    content = graph.read_bytes()
+    graph.write_bytes(content[:-1])
+    assert "graphs/body.onnx is damaged or was edited" in refusal(tiny_bundle)
+    graph.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert "graphs/body.onnx is damaged or was edited" in refusal(tiny_bundle)
+    graph.unlink()
+    assert "graphs/body.onnx is missing" in refusal(tiny_bundle)
+
+
+def test_a_file_in_place_of_the_folder_is_named(tiny_bundle: Path) -> None:
+    assert refusal(tiny_bundle / "manifest.json").endswith(
+        f"is a file, and a bundle is a folder; give the folder {tiny_bundle}"
+    )
+    assert "give the folder that holds manifest.json" in refusal(tiny_bundle / "graphs/body.onnx")
+
+
+def test_the_fix_is_the_verb_that_makes_the_damaged_file(tiny_bundle: Path) -> None:
+    again = "copy the bundle again, or make"
+    files = json.loads((tiny_bundle / "manifest.json").read_text())["files"]
+    for verb, fields in {
+        "calibrate": {"ranges": "gone"},
+        "report": {"ranges": None, "report": "gone"},
+        "build": {"report": None, "engines": [dict.fromkeys(ENGINE, "gone")]},
+    }.items():
+        edit(tiny_bundle, files=files | {"gone": "0" * 64}, **fields)
+        assert refusal(tiny_bundle).endswith(f"{again} that file again: fewstep {verb} {tiny_bundle}")
+    edit(tiny_bundle, engines=[], files=files)
+    (tiny_bundle / "graphs/int8.onnx").write_bytes(b"")
+    assert refusal(tiny_bundle).endswith(f"{again} that file again: fewstep calibrate {tiny_bundle}")
+    (tiny_bundle / "graphs/body.onnx").unlink()
+    assert f"{again} it again: fewstep export" in refusal(tiny_bundle)
+
+
+def test_a_decoders_reasons_are_in_plain_words(tiny_bundle: Path) -> None:
+    edit(tiny_bundle, unheard_of=1)
+    assert "manifest.json: unknown field `unheard_of`; " in refusal(tiny_bundle)
+    (tiny_bundle / "manifest.json").write_text('{"schema": 1}')
+    assert "manifest.json: missing field `name`; " in refusal(tiny_bundle)
+    (tiny_bundle / "manifest.json").write_text("{schema")
+    assert "is no valid JSON (JSON is malformed" in refusal(tiny_bundle)
+
+
+def test_a_truncated_manifest_is_named_at_every_length(tiny_bundle: Path) -> None:
+    path = tiny_bundle / "manifest.json"
+    content = path.read_bytes()
+    for length in range(0, len(content), 7):
+        path.write_bytes(content[:length])
+        assert "manifest.json" in refusal(tiny_bundle)
+
+
+def test_bytes_that_are_no_text_and_a_huge_manifest_are_refused(tiny_bundle: Path) -> None:
+    path = tiny_bundle / "manifest.json"
+    path.write_bytes(b'{"schema": 1, "name": "\xff"}')
+    assert "manifest.json" in refusal(tiny_bundle)
+    for nested in (b"[" * 100_000, b'{"schema": 1, "name": ' + b"[" * 100_000, b'{"schema": 1, "x": ' + b"[" * 200_000):
+        path.write_bytes(nested)
+        assert "manifest.json" in refusal(tiny_bundle)
+    with path.open("wb") as file:
+        file.truncate(17 * 2**20)
+    assert "is larger than" in refusal(tiny_bundle)
+
+
+ODD = (None, -1, 0, 1, 1e308, "", "x", "batch", "int64", "flow", [], [1], {}, True, 2**62, 2**70, "../x", [0.5, 0.1])
+
+
+def places(value: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Where every value of a JSON document is."""
+    if place:
+        yield place
+    keyed = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, child in keyed:
+        yield from places(child, (*place, key))
+
+
+@pytest.mark.filterwarnings("error")
+def test_whatever_a_manifest_says_it_runs_or_is_refused(tiny_bundle: Path) -> None:
+    path = tiny_bundle / "manifest.json"
+    whole = path.read_text()
+    random = Random(0)
+    everywhere = list(places(json.loads(whole)))
+    for _ in range(400):
+        manifest = json.loads(whole)
+        *folders, key = random.choice(everywhere)
+        holder = manifest
+        for folder in folders:
+            holder = holder[folder]
+        holder[key] = random.choice(ODD)
+        path.write_text(json.dumps(manifest))
+        with suppress(UserError):
+            sampler = load(tiny_bundle, random.choice(("float32", "int8")))
+            sampler.sample("ddim:4", seeds=[0, 1], condition={"class": [0, 1]}, guidance=2.0)
+
+
+def record(bundle: Path, name: str, content: bytes) -> None:
+    """Put content into a file of a bundle together with its hash, as whoever edits a bundle can."""
+    (bundle / name).write_bytes(content)
+    files = json.loads((bundle / "manifest.json").read_text())["files"]
+    edit(bundle, files=files | {name: hashlib.sha256(content).hexdigest()})
+
+
+@pytest.mark.parametrize("location", ["../../outside", "/etc/hostname", "unlisted.data", "../graphs/x.data"])
+def test_no_graph_has_weights_that_the_manifest_does_not_list(tiny_bundle: Path, location: str) -> None:
+    """onnxruntime before 1.23 would read them, wherever they are."""
+    made = onnx.load(tiny_bundle / "graphs/body.onnx")
+    half = next(tensor for tensor in made.graph.initializer if tensor.name == "half")
+    half.ClearField("raw_data")
+    half.data_location = onnx.TensorProto.EXTERNAL
+    half.external_data.add(key="location", value=location)
+    record(tiny_bundle, "graphs/body.onnx", made.SerializeToString())
+    with pytest.raises(UserError, match=r"graphs/body\.onnx has weights in .*do not use this bundle"):
+        load(tiny_bundle)
+
+
+def test_a_graph_with_another_shape_than_the_manifest_says_is_refused_before_it_is_fed(tiny_bundle: Path) -> None:
+    text = (tiny_bundle / "manifest.json").read_text().replace("[1,4,4]", "[1,4,400000]")
+    (tiny_bundle / "manifest.json").write_text(text.replace('["batch",1,4,4]', '["batch",1,4,400000]'))
+    with pytest.raises(UserError, match=r"has the inputs .*x float32\['batch', 1, 4, 4\], the manifest says"):
+        load(tiny_bundle)
+
+
+def test_a_manifest_of_the_schema_before_is_read(tiny_bundle: Path) -> None:
+    """Schema 1 had none of the fields with a default that came later, and called the float16 body after an engine."""
+    now = open_bundle(tiny_bundle).manifest
+    document = json.loads((tiny_bundle / "manifest.json").read_text())
+    for added in ("heads", "towards", "evaluation"):
+        document.pop(added, None)
+    document["bodies"]["float16-tensorrt"] = document["bodies"]["float32"]
+    edit(tiny_bundle, schema=1, bodies=document["bodies"])
+    former = open_bundle(tiny_bundle).manifest
+    assert former == msgspec.structs.replace(now, bodies={**now.bodies, "float16": now.bodies["float32"]})
+    load(tiny_bundle).sample(seeds=[0], condition={"class": [0]})
+
+
+def test_a_damaged_manifest_of_the_schema_before_is_named(tiny_bundle: Path) -> None:
+    for field, value in (("bodies", 1), ("engines", [1]), ("x_shape", "1"), ("unheard_of", 1)):
+        whole = (tiny_bundle / "manifest.json").read_text()
+        edit(tiny_bundle, schema=1, **{field: value})
+        assert field in refusal(tiny_bundle)
+        (tiny_bundle / "manifest.json").write_text(whole)
+
+
+@pytest.mark.parametrize(("field", "kind"), [("input", "inputs"), ("output", "outputs")])
+def test_names_that_are_no_text_are_refused(tiny_bundle: Path, field: str, kind: str) -> None:
+    name = {"input": b"row", "output": b"v"}[field]
+    made = (tiny_bundle / "graphs/body.onnx").read_bytes()
+    record(tiny_bundle, "graphs/body.onnx", made.replace(name, b"\xff" * len(name)))
+    with pytest.raises(UserError, match=r"body\.onnx"):
+        load(tiny_bundle)
