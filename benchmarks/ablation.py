@@ -34,9 +34,9 @@ from fewstep.calibration.lowering.targets.cpu_x86 import CPU_X86
 from fewstep.calibration.metrics import psnr
 from fewstep.calibration.task import Task
 from fewstep.calibration.trajectories import FIRST_SEED, HELD_OUT_SEEDS, roll_out
-from fewstep.cli.progress import Shown
+from fewstep.cli.progress import ProgressDisplay
 from fewstep.plans.errors import UserError
-from fewstep.runtime.backends import Network, openvino
+from fewstep.runtime.backends import LoadedGraph, openvino
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.execute import finish
 from fewstep.runtime.progress import SILENT, Progress
@@ -51,7 +51,7 @@ Array = NDArray[np.float64]
 Found = dict[str, list[dict[str, float]]]  # by row, a result of each calibration
 
 
-def samples(task: Task, count: int, networks: Sequence[Network] | None = None) -> Array:
+def samples(task: Task, count: int, networks: Sequence[LoadedGraph] | None = None) -> Array:
     """The first held-out seeds along the task's plan [count, *x_shape]; `networks` in float32's place."""
     seeds = HELD_OUT_SEEDS[:count]
     conditions = held_out_conditions(task.sampler.bundle.manifest.conditions, seeds)
@@ -179,7 +179,7 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON object, and leave the page")
     arguments = parser.parse_args(given)
     try:
-        with Shown() as progress:
+        with ProgressDisplay() as progress:
             names = chosen(arguments.only)
             found = {plan: measure(arguments, names, plan, progress) for plan in arguments.plan or PLANS}
         if not arguments.json and not arguments.only:

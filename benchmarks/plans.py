@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from fewstep.plans import noise, solvers
-from fewstep.plans.compile import Denoising, compile_plan
+from fewstep.plans.compile import DenoiserFacts, compile_plan
 from fewstep.plans.plan import Plan
 from fewstep.plans.solvers.listing import DENOISERS
 from fewstep.plans.spec import ScheduleSpec
@@ -31,7 +31,7 @@ SHAPE = (3, 32, 32)
 ROUNDS = 9
 COMPILE_BAR = 10e-3
 STEP_BAR = 50e-6
-ANY = Denoising(ScheduleSpec("cosine"), "v")
+ANY = DenoiserFacts(ScheduleSpec("cosine"), "v")
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 from fewstep.cli.bench import verb
 from fewstep.cli.outcome import tell
 from fewstep.cli.output_flags import Manner
-from fewstep.cli.progress import Shown
+from fewstep.cli.progress import ProgressDisplay
 from fewstep.evaluation.speed.bench import Benchmark, BenchOptions
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import open_bundle
@@ -39,7 +39,7 @@ def main(given: Sequence[str] | None = None) -> int:
     try:
         if arguments.bundle is not None:
             check(arguments.bundle)
-        with Shown() as progress:
+        with ProgressDisplay() as progress:
             outcome = verb(BenchOptions(arguments.bundle, arguments.arch), progress)
     except UserError as error:
         parser.error(str(error))

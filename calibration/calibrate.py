@@ -12,16 +12,16 @@ import numpy as np
 
 from fewstep.calibration.checkpoint import Checkpoint, checkpoint_of
 from fewstep.calibration.commit import commit
-from fewstep.calibration.conditions_file import Rows, deal
+from fewstep.calibration.conditions_file import ConditionRecords, deal
 from fewstep.calibration.count import count_activations, count_progressively, tabulate
 from fewstep.calibration.lowering.agreement import warn_of_disagreement
-from fewstep.calibration.lowering.quantize import Lowered, lowered_ops, refuse_overflow
+from fewstep.calibration.lowering.quantize import LoweredBody, lowered_ops, refuse_overflow
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.lowering.targets import TARGETS
 from fewstep.calibration.precision.closed_loop import SELECTION_SEEDS, open_courses
 from fewstep.calibration.precision.native import check_targets, searched_here
 from fewstep.calibration.precision.record import describe, parse_bound
-from fewstep.calibration.precision.refine import Refined, refine
+from fewstep.calibration.precision.refine import SearchResult, refine
 from fewstep.calibration.precision.variants import Variants
 from fewstep.calibration.prompts import CALIBRATION, given_rows
 from fewstep.calibration.ranges.merging import merge_groups
@@ -108,8 +108,8 @@ class Calibration:
     manifest: Manifest
     plan: Plan
     table: RangesTable
-    lowered: Mapping[str, Lowered]
-    refined: Mapping[str, Refined]
+    lowered: Mapping[str, LoweredBody]
+    refined: Mapping[str, SearchResult]
 
 
 def calibrate(options: CalibrateOptions, progress: Progress = SILENT) -> Calibration:
@@ -153,13 +153,15 @@ def _one_of_each_group(task: Task, plan: Plan) -> dict[int, Arrays]:
     return seen
 
 
-def _check_kernels(name: str, lowered: Lowered, target: Target, seen: Mapping[int, Arrays]) -> None:
+def _check_kernels(name: str, lowered: LoweredBody, target: Target, seen: Mapping[int, Arrays]) -> None:
     """A warning where this CPU's integer kernels compute something else than their numbers stand for."""
     if target.engine is not None:
         warn_of_disagreement(lowered.graph, list(seen.values()), name, target.engine)
 
 
-def _check_stages(name: str, refined: Refined, known: Lowered, target: Target, seen: Mapping[int, Arrays]) -> None:
+def _check_stages(
+    name: str, refined: SearchResult, known: LoweredBody, target: Target, seen: Mapping[int, Arrays]
+) -> None:
     """The same for each graph of a precision map, in the groups it serves; `known` was checked before."""
     served = 0
     for number, (until, lowered) in enumerate(refined.stages):
@@ -180,7 +182,7 @@ def count(task: Task, options: CalibrateOptions, kept: Checkpoint, progress: Pro
 
 def _refine(
     options: CalibrateOptions, task: Task, plan: Plan, variants: Mapping[str, Variants], progress: Progress
-) -> dict[str, Refined]:
+) -> dict[str, SearchResult]:
     """A precision map for each body that is at home on this kind of CPU, if a bound is given."""
     bound = parse_bound(options.quality, options.speed)
     if bound is None:
@@ -295,7 +297,7 @@ def _seeds(options: CalibrateOptions) -> range:
     return seeds
 
 
-def _conditions(options: CalibrateOptions, sampler: Sampler) -> Rows | None:
+def _conditions(options: CalibrateOptions, sampler: Sampler) -> ConditionRecords | None:
     """A row for each trajectory, of a file or of prompts. Without either, that every condition can be drawn."""
     rows = given_rows(sampler.bundle, options.conditions, options.prompts, CALIBRATION)
     if rows is not None:

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 import msgspec
 
 from fewstep.calibration.comparable import kept_unlike
-from fewstep.calibration.lowering.quantize import Lowered
+from fewstep.calibration.lowering.quantize import LoweredBody
 from fewstep.calibration.precision.record import PrecisionMap, record
 from fewstep.calibration.precision.record import decode as decode_maps
 from fewstep.calibration.precision.record import encode as encode_maps
-from fewstep.calibration.precision.refine import Bound, Refined
+from fewstep.calibration.precision.refine import Bound, SearchResult
 from fewstep.calibration.ranges.table import RangesTable
 from fewstep.graph import io
 from fewstep.graph.commit import Writer
@@ -19,8 +19,8 @@ from fewstep.graph.graph import GROUP
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import encode
 from fewstep.plans.plan import Plan
-from fewstep.runtime.bundle.manifest import Body, Manifest, Stage, Tensor
-from fewstep.runtime.bundle.manifest import Graph as GraphFile
+from fewstep.runtime.bundle.manifest import Body, Manifest, Stage, TensorEntry
+from fewstep.runtime.bundle.manifest import GraphEntry as GraphFile
 from fewstep.runtime.bundle.reading import Bundle
 
 LOG = logging.getLogger("fewstep")
@@ -31,8 +31,8 @@ def commit(
     bundle: Bundle,
     plan: Plan,
     table: RangesTable,
-    lowered: Mapping[str, Lowered],
-    refined: Mapping[str, Refined],
+    lowered: Mapping[str, LoweredBody],
+    refined: Mapping[str, SearchResult],
     bound: Bound | None,
     command: str,
 ) -> Manifest:
@@ -87,11 +87,11 @@ def _maps(bundle: Bundle) -> tuple[PrecisionMap, ...]:
         return ()
 
 
-def _body(writer: Writer, name: str, lowered: Lowered, manifest: Manifest, plan: Plan) -> Body:
+def _body(writer: Writer, name: str, lowered: LoweredBody, manifest: Manifest, plan: Plan) -> Body:
     """Store a lowered graph. Its inputs are those of the float body, and "group" where its scales differ by group."""
     base = manifest.bodies["float32"].graph
     file, data = io.store(writer, lowered.graph, name, external_above=0 if base.data else None)  # to share them
-    group = (Tensor(GROUP, "group", (1,), "int64"),) if lowered.groups else ()
+    group = (TensorEntry(GROUP, "group", (1,), "int64"),) if lowered.groups else ()
     return Body(
         graph=GraphFile(file, base.inputs + group, base.outputs, data),
         precision="int8",
@@ -102,7 +102,7 @@ def _body(writer: Writer, name: str, lowered: Lowered, manifest: Manifest, plan:
     )
 
 
-def _staged(writer: Writer, name: str, refined: Refined, manifest: Manifest, plan: Plan) -> Body:
+def _staged(writer: Writer, name: str, refined: SearchResult, manifest: Manifest, plan: Plan) -> Body:
     """Store the graphs of a precision map: the last one is the body's own, the others its stages."""
     bodies = [
         (until, _body(writer, f"{name}-{number}", lowered, manifest, plan))

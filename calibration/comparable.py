@@ -24,14 +24,14 @@ OWN = ("plan", "guidance", "target", "quality", "speed")  # plan and guidance ar
 
 
 @dataclass(frozen=True)
-class Calibrated:
+class CalibrationRecord:
     """How a body was calibrated. `plan` has its guidance, in words; `options` are None where no command tells them."""
 
     plan: str
     options: Mapping[str, str] | None
     groups: tuple[float, ...] | None = None  # None: not to be compared
 
-    def differences(self, other: "Calibrated") -> str:
+    def differences(self, other: "CalibrationRecord") -> str:
         """In words, what is otherwise than in the other one, beside the plan; empty if nothing is."""
         changed = []
         if self.options is not None and other.options is not None:
@@ -43,7 +43,7 @@ class Calibrated:
         return ", ".join(changed)
 
 
-def calibrated(bundle: Bundle, body: Body) -> Calibrated:
+def calibrated(bundle: Bundle, body: Body) -> CalibrationRecord:
     """How one int8 body of a bundle was calibrated."""
     made = (options_of(command) for command in bundle.manifest.provenance.commands if command.startswith(CALIBRATE))
     own = [options for options in made if body.target in options.get("target", "").split(",")]
@@ -53,7 +53,7 @@ def calibrated(bundle: Bundle, body: Body) -> Calibrated:
     weight = None if plan is None else weight_of(plan.guidance)
     if options is not None and options.get("guidance") != (None if weight is None else f"{weight:g}"):
         said = f"{body.plan}, guidance {options.get('guidance', 'none')}"  # a later plan of this name has another
-    return Calibrated(said, options, _groups(body))
+    return CalibrationRecord(said, options, _groups(body))
 
 
 def _groups(body: Body) -> tuple[float, ...] | None:
@@ -75,7 +75,7 @@ def options_of(command: str) -> dict[str, str]:
     return {name: value for name, _, value in (part.partition(" ") for part in command.split(" --")[1:])}
 
 
-def unlike(bodies: Mapping[str, Calibrated], expected: Calibrated, said: str) -> tuple[str, ...]:
+def unlike(bodies: Mapping[str, CalibrationRecord], expected: CalibrationRecord, said: str) -> tuple[str, ...]:
     """A clause for the bodies of another plan than expected, and one for those that were else calibrated otherwise
     than `said`."""
     elsewhere = [f"{name} ({each.plan})" for name, each in bodies.items() if each.plan != expected.plan]
@@ -98,7 +98,7 @@ def judged_unlike(bundle: Bundle, plan: Plan) -> tuple[str, ...]:
     if not bodies:
         return ()
     first = next((name for name, each in bodies.items() if each.plan == along(plan)), next(iter(bodies)))
-    expected = Calibrated(along(plan), bodies[first].options, bodies[first].groups)
+    expected = CalibrationRecord(along(plan), bodies[first].options, bodies[first].groups)
     return tuple(f"{said[0].upper()}{said[1:]}." for said in unlike(bodies, expected, first))
 
 
@@ -109,4 +109,4 @@ def kept_unlike(
     and not among those `made`. UserError if the plan of one cannot be read."""
     there = {name: body for name, body in bundle.manifest.bodies.items() if body.precision == "int8" and body.plan}
     kept = {name: calibrated(bundle, body) for name, body in there.items() if name not in made}
-    return unlike(kept, Calibrated(along(plan), options_of(command), groups), "this time")
+    return unlike(kept, CalibrationRecord(along(plan), options_of(command), groups), "this time")

@@ -18,15 +18,15 @@ from fewstep.runtime import conditions
 from fewstep.runtime.bundle.manifest import Condition
 
 LOG = logging.getLogger("fewstep")
-Rows = Mapping[str, NDArray[Any]]  # of each condition [N, *shape], by name
+ConditionRecords = Mapping[str, NDArray[Any]]  # of each condition [N, *shape], by name
 
 
-def read_conditions(path: Path, takes: Sequence[Condition]) -> Rows:
+def read_conditions(path: Path, takes: Sequence[Condition]) -> ConditionRecords:
     """The rows of a file, checked against the conditions that a denoiser takes. UserError naming what does not fit."""
     return check_rows(path.name, read_arrays(path), takes)
 
 
-def read_arrays(path: Path) -> Rows:
+def read_arrays(path: Path) -> ConditionRecords:
     """The arrays of a file, all with the same number of rows, at least one."""
     arrays = _load(path)
     for name, array in arrays.items():
@@ -39,7 +39,7 @@ def read_arrays(path: Path) -> Rows:
     return arrays
 
 
-def check_rows(source: str, arrays: Rows, takes: Sequence[Condition]) -> Rows:
+def check_rows(source: str, arrays: ConditionRecords, takes: Sequence[Condition]) -> ConditionRecords:
     """Rows from a source as the conditions that a denoiser takes."""
     try:
         return conditions.check(takes, arrays, max(map(len, arrays.values()), default=0))
@@ -47,7 +47,7 @@ def check_rows(source: str, arrays: Rows, takes: Sequence[Condition]) -> Rows:
         raise UserError(f"{source}: {error.what}", error.fix) from error
 
 
-def deal(rows: Rows, samples: int) -> Rows:
+def deal(rows: ConditionRecords, samples: int) -> ConditionRecords:
     """A row for each of `samples` samples: evenly spread over the file, or in turn where it has fewer than that."""
     count = len(next(iter(rows.values()))) if rows else samples
     if count < samples:

@@ -20,10 +20,10 @@ from fewstep.calibration.ranges.table import Method, RangesTable
 from fewstep.calibration.row_by_row import row_by_row
 from fewstep.calibration.task import Task
 from fewstep.calibration.threads import while_the_next_comes
-from fewstep.calibration.trajectories import BATCH, Evaluation, roll_out
+from fewstep.calibration.trajectories import BATCH, BodyCall, roll_out
 from fewstep.graph.graph import GROUP, Graph
 from fewstep.graph.session import open_session
-from fewstep.runtime.backends import Arrays, Network
+from fewstep.runtime.backends import Arrays, LoadedGraph
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sizes import sized
 
@@ -42,7 +42,7 @@ def count_activations(
     watched = open_watched(task.prepared, counts.tensors)
     steps = len(followed(task, inputs).steps)
 
-    def count(evaluation: Evaluation) -> None:
+    def count(evaluation: BodyCall) -> None:
         nonlocal done
         part = counted(evaluation, inputs, len(task.plan.steps), steps)
         if part.seeds:
@@ -120,12 +120,12 @@ def _table(counts: Counts, graph_sha256: str, plan: str, method: Method, progres
     return RangesTable(graph_sha256, plan, counts.edges, method, tensors)
 
 
-def _open_int8(graph: Graph) -> Network:
+def _open_int8(graph: Graph) -> LoadedGraph:
     """A lowered graph as it is deployed, but row by row, as the float one it takes turns with."""
     return row_by_row(open_session(graph, optimize=True), graph.inputs)
 
 
-def in_group(network: Network, group: int) -> Network:
+def in_group(network: LoadedGraph, group: int) -> LoadedGraph:
     """A lowered body at one of its range groups; one without groups takes no notice."""
     number = np.array([group], np.int64)
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.calibration.conditions_file import Rows
+from fewstep.calibration.conditions_file import ConditionRecords
 from fewstep.calibration.trajectories import HELD_OUT_SEEDS, draw_condition
 from fewstep.runtime.bundle.manifest import Condition
 from fewstep.runtime.conditions import drawn_range
@@ -16,7 +16,7 @@ APART = HELD_OUT_SEEDS[len(HELD_OUT_SEEDS) // 2 :]  # of float32 samples that ot
 
 
 def held_out_conditions(
-    conditions: Sequence[Condition], seeds: Sequence[int], rows: Rows | None = None
+    conditions: Sequence[Condition], seeds: Sequence[int], rows: ConditionRecords | None = None
 ) -> dict[str, NDArray[Any]]:
     """Each condition [seeds, *shape]: integers cycle through their values, anything else is drawn by the seed.
 
@@ -30,7 +30,7 @@ def held_out_conditions(
     }
 
 
-def label(conditions: Sequence[Condition], seed: int, rows: Rows | None = None) -> str:
+def label(conditions: Sequence[Condition], seed: int, rows: ConditionRecords | None = None) -> str:
     """The conditions of one held-out seed, in words: what can be told in a few."""
     values = held_out_conditions(conditions, [seed], rows)
     texts = []

@@ -13,9 +13,9 @@ from typing import Literal
 import numpy as np
 
 from fewstep.calibration.task import Task
-from fewstep.calibration.trajectories import BATCH, Evaluation, roll_out, uniform
+from fewstep.calibration.trajectories import BATCH, BodyCall, roll_out, uniform
 from fewstep.plans.plan import Plan
-from fewstep.runtime.backends import Network
+from fewstep.runtime.backends import LoadedGraph
 from fewstep.runtime.progress import SILENT, Progress
 
 Distribution = Literal["deployed", "uniform", "normal", "interval"]
@@ -26,8 +26,8 @@ STEP_STREAM = 2  # last word of the noise counter, as trajectories.CONDITION_STR
 
 
 def evaluations(
-    task: Task, watched: Network, inputs: Distribution, progress: Progress = SILENT, batch: int = BATCH
-) -> Iterator[Evaluation]:
+    task: Task, watched: LoadedGraph, inputs: Distribution, progress: Progress = SILENT, batch: int = BATCH
+) -> Iterator[BodyCall]:
     """Every evaluation of the plan that is followed, `watched` in the place of the task's float denoiser. Those of a
     long one count in part: `counted` says which."""
     sampler = replace(task.sampler, denoiser=watched)
@@ -39,7 +39,7 @@ def followed(task: Task, inputs: Distribution) -> Plan:
     return task.plan if inputs == "deployed" else long_plan(task)
 
 
-def counted(evaluation: Evaluation, inputs: Distribution, count: int, steps: int) -> Evaluation:
+def counted(evaluation: BodyCall, inputs: Distribution, count: int, steps: int) -> BodyCall:
     """What counts of an evaluation, which may be nothing: all of a deployed plan; of a long trajectory with `steps`
     steps, where `count` are taken of each seed, the part of the seeds that see this one."""
     return evaluation if inputs == "deployed" else taken(evaluation, inputs, count, steps)
@@ -65,11 +65,11 @@ def chosen(inputs: Distribution, seed: int, count: int, steps: int) -> frozenset
     return frozenset(min(floor((1 - time) * steps), steps - 1) for time in times)
 
 
-def taken(evaluation: Evaluation, inputs: Distribution, count: int, steps: int) -> Evaluation:
+def taken(evaluation: BodyCall, inputs: Distribution, count: int, steps: int) -> BodyCall:
     """The part of an evaluation of a long trajectory that belongs to seeds which see its step."""
     keep = [evaluation.state.index in chosen(inputs, seed, count, steps) for seed in evaluation.seeds]
     rows = np.tile(keep, len(evaluation.state.step.branches))
-    return Evaluation(
+    return BodyCall(
         evaluation.state,
         [seed for seed, kept in zip(evaluation.seeds, keep, strict=True) if kept],
         {name: value[rows] for name, value in evaluation.feeds.items()},

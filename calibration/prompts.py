@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fewstep.calibration.conditions_file import Rows, check_rows, read_arrays, read_conditions
+from fewstep.calibration.conditions_file import ConditionRecords, check_rows, read_arrays, read_conditions
 from fewstep.calibration.trajectories import FIRST_SEED, draw_condition
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import Bundle
@@ -51,7 +51,9 @@ CALIBRATION = tuple(form.format(subject) for subject, form in product(SUBJECTS, 
 HELD_OUT = tuple(form.format(subject) for subject, form in product(OTHER_SUBJECTS, FORMS))
 
 
-def given_rows(bundle: Bundle, conditions: Path | None, prompts: Path | None, own: Sequence[str]) -> Rows | None:
+def given_rows(
+    bundle: Bundle, conditions: Path | None, prompts: Path | None, own: Sequence[str]
+) -> ConditionRecords | None:
     """A row of conditions for each prompt, or for each row of a conditions file; both together, row by row.
 
     Where neither is given and the bundle has a text encoder, the prompts are `own`, with a warning. None: the values
@@ -71,7 +73,9 @@ def given_rows(bundle: Bundle, conditions: Path | None, prompts: Path | None, ow
     return prompt_rows(bundle, lines, rows)
 
 
-def prompt_rows(bundle: Bundle, prompts: Sequence[str], rows: Rows = MappingProxyType({})) -> Rows:
+def prompt_rows(
+    bundle: Bundle, prompts: Sequence[str], rows: ConditionRecords = MappingProxyType({})
+) -> ConditionRecords:
     """Rows of all conditions, one for each prompt; those that neither prompts nor `rows` say have their default, or
     are drawn."""
     takes = bundle.manifest.conditions

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.graph.graph import BATCH
-from fewstep.runtime.backends import Arrays, Network
+from fewstep.runtime.backends import Arrays, LoadedGraph
 
 
 class Port(Protocol):
@@ -24,7 +24,7 @@ class Port(Protocol):
     def shape(self) -> tuple[Any, ...]: ...
 
 
-def row_by_row(network: Network, inputs: Iterable[Port]) -> Network:
+def row_by_row(network: LoadedGraph, inputs: Iterable[Port]) -> LoadedGraph:
     """The network, called once for each row; what it returns is put together again along the first axis, and handed on
     as it is for a single row: where activations are large, putting together takes a third of the network's own time.
 

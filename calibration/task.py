@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from fewstep.calibration.conditions_file import Rows
+from fewstep.calibration.conditions_file import ConditionRecords
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.graph.graph import Graph
 from fewstep.plans.plan import Plan, Step, group_of
@@ -21,7 +21,7 @@ class Task:
     seeds: range
     edges: tuple[float, ...]  # of the lambda groups
     operations: tuple[str, ...]  # that will be lowered
-    conditions: Rows | None  # one row for each seed, if they are given
+    conditions: ConditionRecords | None  # one row for each seed, if they are given
     sizes: tuple[Mapping[str, int], ...] = ()  # of x, which the seeds have in turn; none: the default
 
     def after(self, done: int) -> "Task":

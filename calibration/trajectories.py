@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.calibration.conditions_file import Rows
+from fewstep.calibration.conditions_file import ConditionRecords
 from fewstep.plans import noise
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
-from fewstep.runtime.backends import Arrays, Network
+from fewstep.runtime.backends import Arrays, LoadedGraph
 from fewstep.runtime.bundle.manifest import Condition
 from fewstep.runtime.conditions import drawn_range
 from fewstep.runtime.execute import StepState
@@ -35,7 +35,7 @@ CONDITION_STREAM = 1  # last word of the noise counter; normal noise has 0, so c
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class BodyCall:
     """One call of the body for a batch of trajectories.
 
     `feeds` and `tensors` are its inputs and outputs by name, [branches * B, ...]: the branches of `state.step`, in
@@ -54,10 +54,10 @@ def roll_out(
     seeds: Sequence[int],
     progress: Progress = SILENT,
     batch: int = BATCH,
-    conditions: Rows | None = None,
-    networks: Sequence[Network] | None = None,
+    conditions: ConditionRecords | None = None,
+    networks: Sequence[LoadedGraph] | None = None,
     sizes: Sequence[Mapping[str, int]] = (),
-) -> Iterator[Evaluation]:
+) -> Iterator[BodyCall]:
     """Run `plan` once per seed; yields every evaluation, in batches of trajectories.
 
     `conditions` [len(seeds), *shape] belong to the seeds; where there are none they are drawn, each by its seed. The
@@ -82,7 +82,7 @@ def roll_out(
         )
         for state in recording.steps(plan, part, values, plan.guidance, sizes=size):
             feeds, tensors = calls.pop()
-            yield Evaluation(state, part, feeds, tensors)
+            yield BodyCall(state, part, feeds, tensors)
         progress("trajectories", start + len(part), len(seeds))
 
 
@@ -101,7 +101,7 @@ def batches(
         start += len(part)
 
 
-def _recorded(denoiser: Network, calls: list[tuple[Arrays, Arrays]]) -> Network:
+def _recorded(denoiser: LoadedGraph, calls: list[tuple[Arrays, Arrays]]) -> LoadedGraph:
     """The denoiser, leaving its inputs and outputs in `calls`."""
 
     def record(feeds: Arrays) -> dict[str, NDArray[np.float32]]:
@@ -112,7 +112,7 @@ def _recorded(denoiser: Network, calls: list[tuple[Arrays, Arrays]]) -> Network:
     return record
 
 
-def _in_turn(networks: Sequence[Network]) -> Network:
+def _in_turn(networks: Sequence[LoadedGraph]) -> LoadedGraph:
     """One network after the other, a call each."""
     turn = iter(networks)
     return lambda feeds: next(turn)(feeds)

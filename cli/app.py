@@ -13,7 +13,7 @@ import typer
 from fewstep.cli.generate import command, flag, manner_parameters
 from fewstep.cli.outcome import Outcome, tell
 from fewstep.cli.output_flags import Manner
-from fewstep.cli.progress import Shown
+from fewstep.cli.progress import ProgressDisplay
 from fewstep.cli.verbs import VERBS
 from fewstep.plans.errors import UserError
 
@@ -35,7 +35,7 @@ def run(arguments: list[str], manner: Manner) -> int:
     if asked is not None and asked not in VERBS:
         raise WrongLine(f"unknown verb {asked!r}", f"give one of {', '.join(VERBS)}")
     outcomes: list[Outcome] = []
-    with _heard(manner), Shown(manner.quiet) as progress:
+    with _heard(manner), ProgressDisplay(manner.quiet) as progress:
         app = typer.Typer(
             name="fewstep",
             help="Diffusion denoisers from PyTorch to verified ONNX, int8 and engines.",

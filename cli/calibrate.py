@@ -9,8 +9,8 @@ from fewstep.calibration.inputs import long_plan
 from fewstep.calibration.precision.closed_loop import AT_ONCE, JUDGE_SEEDS
 from fewstep.calibration.precision.native import searched_here
 from fewstep.calibration.precision.record import parse_bound
-from fewstep.calibration.precision.refine import Refined
-from fewstep.calibration.precision.search import Judged
+from fewstep.calibration.precision.refine import SearchResult
+from fewstep.calibration.precision.search import JudgedQuality
 from fewstep.calibration.precision.search_cost import Effort, effort
 from fewstep.calibration.ranges.observe import observed_tensors
 from fewstep.calibration.task import Task
@@ -145,7 +145,7 @@ def _lines(options: CalibrateOptions, calibration: Calibration) -> Iterator[str]
             yield f"  {note}"
 
 
-def _judged(refined: Refined | None) -> dict[str, float | None]:
+def _judged(refined: SearchResult | None) -> dict[str, float | None]:
     """Of what is deployed and of all int8, in dB, on the seeds that judge; None without a search."""
     deployed, int8 = (None, None) if refined is None else (refined.point.judged, refined.int8)
     return {
@@ -156,7 +156,7 @@ def _judged(refined: Refined | None) -> dict[str, float | None]:
     }
 
 
-def _found(refined: Refined, had_to_pass: bool) -> str:
+def _found(refined: SearchResult, had_to_pass: bool) -> str:
     """What is deployed and all int8, by what was measured of both on the seeds that judge; `had_to_pass` says whether
     what is deployed was chosen for passing there."""
     point, int8, float_time = refined.point, refined.int8, refined.sensitivity.float_time
@@ -170,5 +170,5 @@ def _found(refined: Refined, had_to_pass: bool) -> str:
     )
 
 
-def _decibel(judged: Judged) -> str:
+def _decibel(judged: JudgedQuality) -> str:
     return f"{judged.quality:.1f} +/- {judged.error:.1f} dB"

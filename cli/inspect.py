@@ -8,7 +8,7 @@ from rich.tree import Tree
 
 from fewstep.cli.outcome import Outcome
 from fewstep.evaluation.contents import BodyContents, Contents, GraphContents, InspectOptions, Share, inspect
-from fewstep.runtime.bundle.manifest import Condition, Tensor
+from fewstep.runtime.bundle.manifest import Condition, TensorEntry
 from fewstep.runtime.progress import Progress
 from fewstep.runtime.sizes import described, free_shape
 
@@ -87,7 +87,7 @@ def _condition(condition: Condition) -> str:
     return f"{condition.name}, {condition.dtype}{shape}{labels}{guided}"
 
 
-def _ports(tensors: Iterable[Tensor]) -> str:
+def _ports(tensors: Iterable[TensorEntry]) -> str:
     return ", ".join(f"{tensor.name} {list(tensor.shape[1:])}" for tensor in tensors)
 
 

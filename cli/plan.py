@@ -18,9 +18,9 @@ from fewstep.runtime.progress import Progress
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from fewstep.plans.grids.listing import ListedGrid
+    from fewstep.plans.grids.listing import GridListing
     from fewstep.plans.name import Value
-    from fewstep.plans.solvers.listing import Listed
+    from fewstep.plans.solvers.listing import SolverListing
 
 EXAMPLE = "A plan's name: SOLVER:STEPS@GRID, as ddim(eta=0.5):10@karras(rho=5)"
 
@@ -41,7 +41,7 @@ def verb(options: PlanOptions, progress: Progress) -> Outcome:
     return Outcome({"solvers": solvers, "grids": grids}, (_solvers(solvers), _grids(grids), EXAMPLE))
 
 
-def _solvers(solvers: "tuple[Listed, ...]") -> Table:
+def _solvers(solvers: "tuple[SolverListing, ...]") -> Table:
     made = plain(caption="NFE: evaluations of the denoiser a step. K: arrays of a sample's size kept between them.")
     for heading in ("name", "order", "NFE", "K", "noise", "paper"):
         is_text = heading in ("name", "noise", "paper")
@@ -56,7 +56,7 @@ def _solvers(solvers: "tuple[Listed, ...]") -> Table:
     return made
 
 
-def _grids(grids: "tuple[ListedGrid, ...]") -> Table:
+def _grids(grids: "tuple[GridListing, ...]") -> Table:
     made = plain()
     made.add_column("grid", no_wrap=True)
     made.add_column("what it does; what may be set")

@@ -61,7 +61,7 @@ class Silent:
     def close(self) -> None: ...
 
 
-class Shown:
+class ProgressDisplay:
     """`with Shown() as progress:` picks what suits stderr, and leaves the terminal as it was."""
 
     def __init__(self, quiet: bool = False) -> None:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from fewstep.plans.errors import UserError
-from fewstep.runtime.bundle.manifest import Graph, Size
+from fewstep.runtime.bundle.manifest import GraphEntry, Size
 from fewstep.runtime.sizes import dimension
 from fewstep.runtime.sizes import read_sizes as told_sizes
 
@@ -17,7 +17,7 @@ NUMBER = re.compile(r"\s*\d{1,9}\s*", re.ASCII)
 FORMS = "write a number, or shapes such as x:4x1x28x28 or x:[4,1,28,28]"
 
 
-def read_sizes(text: str, graph: Graph, option: str) -> dict[str, int]:
+def read_sizes(text: str, graph: GraphEntry, option: str) -> dict[str, int]:
     """The batch that `text` means, and the free sizes that it names: {"batch": 4, "height": 96}.
 
     A number is a batch. Shapes of inputs, in trtexec's or polygraphy's form, with commas, must agree with the graph in

@@ -25,8 +25,8 @@ from fewstep.graph.passes.float16 import to_float16
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import AHEAD
 from fewstep.runtime.bundle.engine_key import EngineKey
-from fewstep.runtime.bundle.manifest import Body, Engine, Manifest
-from fewstep.runtime.bundle.manifest import Graph as GraphFile
+from fewstep.runtime.bundle.manifest import Body, EngineEntry, Manifest
+from fewstep.runtime.bundle.manifest import GraphEntry as GraphFile
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.options import Options
 from fewstep.runtime.progress import SILENT, Progress
@@ -76,12 +76,12 @@ class Build:
     """The bundle's manifest afterwards, and its engines: those that were built, and those that were there already."""
 
     manifest: Manifest
-    built: tuple[Engine, ...]
-    kept: tuple[Engine, ...]
+    built: tuple[EngineEntry, ...]
+    kept: tuple[EngineEntry, ...]
 
 
 @dataclass(frozen=True)
-class Intended:
+class EngineRequest:
     """An engine that `build` would make, or find up to date."""
 
     body: str
@@ -111,16 +111,16 @@ def build(options: BuildOptions, progress: Progress = SILENT) -> Build:
     return Build(manifest, tuple(built), tuple(engine for engine in present if engine is not None))
 
 
-def intended(options: BuildOptions) -> tuple[Intended, ...]:
+def intended(options: BuildOptions) -> tuple[EngineRequest, ...]:
     """What `build` would do, without doing it."""
     builder = check_options(options)
     bundle = open_bundle(options.bundle)
     found = _body(options, builder, bundle)
     if found is None:  # the body would be made first, so no engine of it can be there
         devices = builder.targets(options.device, _flags(options)) if builder.module else {}
-        return tuple(Intended(FLOAT16, device, False) for device in devices)
+        return tuple(EngineRequest(FLOAT16, device, False) for device in devices)
     orders = _orders(options, builder, bundle, *found, bundle.manifest.files)
-    return tuple(Intended(each.body, each.key.device, _present(bundle, each.key) is not None) for each in orders)
+    return tuple(EngineRequest(each.body, each.key.device, _present(bundle, each.key) is not None) for each in orders)
 
 
 def check_options(options: BuildOptions) -> Builder:
@@ -226,7 +226,7 @@ def _profile(options: BuildOptions, graph: GraphFile, manifest: Manifest) -> dic
     return profile_of(least, preferred, greatest, manifest.sizes, manifest.x_shape)
 
 
-def _present(bundle: Bundle, key: EngineKey) -> Engine | None:
+def _present(bundle: Bundle, key: EngineKey) -> EngineEntry | None:
     """The bundle's undamaged engine with this key."""
     for engine in bundle.manifest.engines:
         if engine.key == key.digest:
@@ -240,7 +240,7 @@ def _present(bundle: Bundle, key: EngineKey) -> Engine | None:
 
 
 def _commit(
-    writer: Writer, manifest: Manifest, options: BuildOptions, name: str, body: Body, engines: Sequence[Engine]
+    writer: Writer, manifest: Manifest, options: BuildOptions, name: str, body: Body, engines: Sequence[EngineEntry]
 ) -> Manifest:
     """Put the new engines in the place of those of the same body and device."""
     new = {(engine.body, engine.backend, engine.device) for engine in engines}

@@ -21,7 +21,7 @@ from fewstep.plans.errors import UserError
 from fewstep.runtime import cache
 from fewstep.runtime.bundle import engine_files
 from fewstep.runtime.bundle.engine_key import SCHEMA, EngineKey, Sidecar
-from fewstep.runtime.bundle.manifest import Engine, Graph
+from fewstep.runtime.bundle.manifest import EngineEntry, GraphEntry
 from fewstep.runtime.sizes import dimension
 
 LOG = logging.getLogger("fewstep")
@@ -34,12 +34,12 @@ class Order:
     """An engine that is wanted. `is_reduced`: no convolution of it may compute in float32."""
 
     body: str
-    graph: Graph
+    graph: GraphEntry
     is_reduced: bool
     key: EngineKey
 
 
-def build_engine(writer: Writer, builder: Builder, order: Order, bundle: Path, timeout: float) -> Engine:
+def build_engine(writer: Writer, builder: Builder, order: Order, bundle: Path, timeout: float) -> EngineEntry:
     """Build an engine, record that this machine did, and add it to the bundle with its side-car."""
     key = order.key
     name = f"{order.body}-{key.device}".replace("/", "-stage").replace("+", "-up")
@@ -60,7 +60,7 @@ def build_engine(writer: Writer, builder: Builder, order: Order, bundle: Path, t
     engine_files.remember(program, key)
     sidecar = Sidecar(SCHEMA, key.digest, key, hashlib.sha256(program).hexdigest(), types)
     encoded = msgspec.json.format(msgspec.json.encode(sidecar, order="deterministic"), indent=2)
-    return Engine(
+    return EngineEntry(
         file=writer.add(draft, "engines", name, ".engine"),
         sidecar=writer.add(encoded, "engines", name, ".json"),
         body=order.body,

@@ -22,8 +22,17 @@ from fewstep.plans.file import decode
 from fewstep.plans.guidance import describe
 from fewstep.plans.spec import ScheduleSpec
 from fewstep.runtime.bundle.companions import companions
-from fewstep.runtime.bundle.manifest import Body, Condition, Coverage, Engine, Provenance, Size, Tensor, Tokens
-from fewstep.runtime.bundle.manifest import Graph as GraphFile
+from fewstep.runtime.bundle.manifest import (
+    Body,
+    Condition,
+    Coverage,
+    EngineEntry,
+    Provenance,
+    Size,
+    TensorEntry,
+    Tokens,
+)
+from fewstep.runtime.bundle.manifest import GraphEntry as GraphFile
 from fewstep.runtime.bundle.reading import MANIFEST, Bundle, open_bundle
 from fewstep.runtime.options import Options
 
@@ -58,15 +67,15 @@ class GraphContents(Struct, frozen=True):
 
     file: str
     bytes: int  # with its weight files
-    inputs: tuple[Tensor, ...]
-    outputs: tuple[Tensor, ...]
+    inputs: tuple[TensorEntry, ...]
+    outputs: tuple[TensorEntry, ...]
     operations: dict[str, int]  # nodes by operation, the most frequent first
     optimized: dict[str, int] | None
     fused: dict[str, int]
     engine: str | None
 
 
-class Verified(Struct, frozen=True):
+class VerifiedStage(Struct, frozen=True):
     """What was compared with the denoiser as it was given, at one stage: the largest difference of all points."""
 
     stage: str
@@ -156,11 +165,11 @@ class Contents(Struct, frozen=True):
     conditions: tuple[Condition, ...]
     conditioner: GraphContents | None
     prologue: GraphContents | None
-    verified: tuple[Verified, ...]
+    verified: tuple[VerifiedStage, ...]
     bodies: dict[str, BodyContents]
     plans: dict[str, PlanContents]
     ranges: RangesContents | None
-    engines: tuple[Engine, ...]
+    engines: tuple[EngineEntry, ...]
     files: dict[str, int]
     report: str | None
     provenance: Provenance
@@ -233,7 +242,7 @@ def _engine(graph: Graph) -> str:
     return f"TensorRT {text(version)}" if version else "; ".join(map(str, unparsed(graph)))
 
 
-def _verified(bundle: Bundle) -> tuple[Verified, ...]:
+def _verified(bundle: Bundle) -> tuple[VerifiedStage, ...]:
     """The bundle's table, a line a stage."""
     file = bundle.manifest.verification
     if file is None:
@@ -244,7 +253,8 @@ def _verified(bundle: Bundle) -> tuple[Verified, ...]:
         by_stage.setdefault(each.stage, []).append(each)
     worst = {stage: max(own, key=lambda each: each.relative) for stage, own in by_stage.items()}
     return tuple(
-        Verified(stage, len(by_stage[stage]), each.relative, each.time, each.batch) for stage, each in worst.items()
+        VerifiedStage(stage, len(by_stage[stage]), each.relative, each.time, each.batch)
+        for stage, each in worst.items()
     )
 
 

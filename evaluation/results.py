@@ -84,7 +84,7 @@ class Operation(Strict, frozen=True):
     reason: str  # why it is float; empty for int8
 
 
-class Covered(Strict, frozen=True):
+class BodyCoverage(Strict, frozen=True):
     """Coverage of one body, operation by operation.
 
     `coverage` and `operations` are those of its own graph, which runs the last steps where the body has stages;
@@ -115,7 +115,7 @@ class Results(Strict, frozen=True):
     batch: int
     float_against_teacher: EndQuality
     qualities: tuple[Quality, ...]
-    covered: tuple[Covered, ...]
+    covered: tuple[BodyCoverage, ...]
     ranges: tuple[RangeOverGroups, ...]
     races: tuple[Race, ...]
     sizes: dict[str, int]  # body -> bytes of its graph and weights
@@ -148,7 +148,7 @@ class Distance(Strict, frozen=True):
     kernel_float: float
 
 
-class Evaluated(Strict, frozen=True):
+class BodyEvaluation(Strict, frozen=True):
     """One int8 body: quality of single samples, then of their distribution (none without a feature extractor)."""
 
     body: str
@@ -177,7 +177,7 @@ class EvaluationResults(Strict, frozen=True):
     guidance: str | None
     teacher: str
     float_against_teacher: EndQuality
-    bodies: tuple[Evaluated, ...]
+    bodies: tuple[BodyEvaluation, ...]
     features: Features | None
     machine: Machine
     command: str

@@ -46,7 +46,7 @@ def timed(sampler: Sampler, plan: Plan, window: Window, seed: int, under_way: np
 
 def main(bundle: str, ticks: str = "60") -> None:
     with load(bundle) as sampler, ThreadPoolExecutor(1) as worker:
-        plan = sampler.compile(f"ddim:{STEPS}", shape=Clip(-1.0, 1.0))  # actions have limits
+        plan = sampler.compile(f"ddim:{STEPS}", shaping=Clip(-1.0, 1.0))  # actions have limits
         robot, history = Robot(sampler), History(sampler)
         history.add(robot.observe())
         actions, seconds = timed(sampler, plan, history.window(), 0, np.empty(0))  # it stands still until then

@@ -55,7 +55,7 @@ def make() -> tuple[nn.Module, Spec]:
 def main(bundle: str) -> None:
     export(ExportOptions(source=f"{Path(__file__)}:make", output=Path(bundle)))
     with load(bundle) as sampler:
-        plan = sampler.compile("ddim:8", shape=Clip(-1.0, 1.0))  # actions have limits
+        plan = sampler.compile("ddim:8", shaping=Clip(-1.0, 1.0))  # actions have limits
         actions = sampler.to_units(sampler.sample(plan, [0, 1], {"observation": np.zeros((2, *OBSERVATION))}))
     shape, first = list(actions[0].shape), actions[0, 0].round(3)
     print(f"{bundle}: random weights, two action sequences of shape {shape}, the first begins {first}")

@@ -17,7 +17,7 @@ from fewstep.graph.graph import OUTPUT, Array, Graph, X
 from fewstep.graph.index import Index, index
 from fewstep.graph.passes.rounding import round_to_float16
 from fewstep.graph.precomputed import open_rows
-from fewstep.graph.prologue import Prepared
+from fewstep.graph.prologue import PreparedDenoiser
 from fewstep.graph.session import open_session
 from fewstep.plans.errors import UserError
 
@@ -106,7 +106,7 @@ def where_exported_differs(reference: Reference, exported: Graph, point: Point) 
     )
 
 
-def where_prepared_differs(reference: Reference, exported: Graph, prepared: Prepared, point: Point) -> str:
+def where_prepared_differs(reference: Reference, exported: Graph, prepared: PreparedDenoiser, point: Point) -> str:
     """The node of the exported graph that the prepared one first computes differently, in words."""
     graphs = [graph for graph in (prepared.conditioner, prepared.prologue, prepared.body) if graph is not None]
     kept = {output for graph in graphs for node in graph.nodes for output in node.outputs}
@@ -127,7 +127,7 @@ def mismatch(
     expected: Array,
     reference: Reference,
     exported: Graph,
-    prepared: Prepared,
+    prepared: PreparedDenoiser,
 ) -> UserError:
     """The error that names the first node whose value differs. `expected` is the reference's output at the point."""
     if differs(expected, reference.output(point.feeds), reference.tolerance):
@@ -160,7 +160,7 @@ def where_samples_mix(reference: Reference, exported: Graph, feeds: Mapping[str,
     return f", from {_node(exported, first_wrong(exported, set(reference.tensors()), wrong))} on"
 
 
-def differs_in_float16(relative: float, point: Point, name: str, prepared: Prepared) -> str:
+def differs_in_float16(relative: float, point: Point, name: str, prepared: PreparedDenoiser) -> str:
     """What is said of a graph that loses too much in float16, and from which node on."""
 
     def exact(names: Collection[str]) -> Mapping[str, Array]:
@@ -175,7 +175,7 @@ def differs_in_float16(relative: float, point: Point, name: str, prepared: Prepa
     return f"{name} in float16 differs from float32 {by} at {point},{place}"
 
 
-def in_float16(prepared: Prepared) -> Prepared:
+def in_float16(prepared: PreparedDenoiser) -> PreparedDenoiser:
     """The body rounded to float16 after each operation. What makes its rows runs once a call, and stays float32."""
     return replace(prepared, body=round_to_float16(prepared.body))
 
@@ -194,7 +194,9 @@ def not_finite(reference: Reference, exported: Graph, point: Point) -> UserError
     )
 
 
-def run_prepared(prepared: Prepared, also: Collection[str] = ()) -> Callable[[Mapping[str, Array]], dict[str, Array]]:
+def run_prepared(
+    prepared: PreparedDenoiser, also: Collection[str] = ()
+) -> Callable[[Mapping[str, Array]], dict[str, Array]]:
     """The body behind what makes its rows, as the runtime runs them; `also` names inner tensors to return too."""
 
     def opened(graph: Graph) -> Callable[[Mapping[str, Array]], dict[str, Array]]:

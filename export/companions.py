@@ -20,7 +20,7 @@ from fewstep.graph.passes.shapes import fold_shapes
 from fewstep.graph.session import open_session
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle import manifest
-from fewstep.runtime.bundle.manifest import Tensor
+from fewstep.runtime.bundle.manifest import TensorEntry
 
 if TYPE_CHECKING:
     import torch
@@ -41,23 +41,23 @@ class Companion:
 
     name: str
     load: "Callable[[], torch.nn.Module]"
-    inputs: tuple[Tensor, ...]
-    outputs: tuple[Tensor, ...]
+    inputs: tuple[TensorEntry, ...]
+    outputs: tuple[TensorEntry, ...]
     feeds: Callable[[int], Mapping[str, Array]]
     batches: tuple[int, ...] = (1, 3, 4)
 
 
 @dataclass(frozen=True)
-class Added:
+class CompanionGraph:
     """A companion as it is in the bundle. `relative` is the largest difference from torch that was found, and `run`
     computes the graph."""
 
-    graph: manifest.Graph
+    graph: manifest.GraphEntry
     relative: float
     run: Callable[[Mapping[str, Array]], dict[str, Array]]
 
 
-def add_companion(writer: Writer, companion: Companion) -> Added:
+def add_companion(writer: Writer, companion: Companion) -> CompanionGraph:
     """Trace, verify at several batches, and add to the bundle. UserError naming what differs.
 
     Where it is large, torch's weights are gone before the graph is run, as those of the denoiser are.
@@ -83,7 +83,7 @@ def add_companion(writer: Writer, companion: Companion) -> Added:
             worst = max(worst, relative)
     LOG.info("%s: within %.1e of torch, in batches of %s", companion.name, worst, companion.batches)
     file, data = store(writer, graph, companion.name.replace(" ", "-"))
-    return Added(manifest.Graph(file, companion.inputs, companion.outputs, data), worst, run)
+    return CompanionGraph(manifest.GraphEntry(file, companion.inputs, companion.outputs, data), worst, run)
 
 
 def _outputs(module: "torch.nn.Module", companion: Companion, feeds: Mapping[str, Array]) -> list[Array]:
@@ -124,7 +124,7 @@ def _traced(module: "torch.nn.Module", companion: Companion) -> Graph:
     return drop_unused(fold_shapes(fold_constants(graph)))
 
 
-def _relative(expected: Array, found: Array, tensor: Tensor, companion: Companion) -> float:
+def _relative(expected: Array, found: Array, tensor: TensorEntry, companion: Companion) -> float:
     """max |difference| over max |expected|; infinite where whole numbers or shapes differ."""
     if not np.isfinite(expected).all():
         raise UserError(f"{companion.name} returns {tensor.name!r} that is not finite", "check its weights")

@@ -20,7 +20,7 @@ from fewstep.graph.describe import describe
 from fewstep.graph.io import keep, store
 from fewstep.graph.passes.constants import drop_unused
 from fewstep.graph.passes.float16 import to_float16
-from fewstep.graph.prologue import Prepared
+from fewstep.graph.prologue import PreparedDenoiser
 from fewstep.graph.weights import place_of, release
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle import manifest
@@ -107,7 +107,7 @@ def export(options: ExportOptions, progress: Progress = SILENT) -> Manifest:
         return writer.commit(made)
 
 
-def _in_float16(writer: Writer, prepared: Prepared) -> Prepared:
+def _in_float16(writer: Writer, prepared: PreparedDenoiser) -> PreparedDenoiser:
     """The body computes in float16. What makes its rows runs once a call, and stays float32."""
     body = drop_unused(to_float16(prepared.body))
     if any(place_of(array) is not None for array in prepared.body.constants.values()):  # a large network's
@@ -171,7 +171,7 @@ def load_source(text: str, spec: Path | None = None) -> Source:
 
 
 def _manifest(
-    options: ExportOptions, origin: "Origin", loras: Sequence[Lora], graphs: dict[str, manifest.Graph], table: str
+    options: ExportOptions, origin: "Origin", loras: Sequence[Lora], graphs: dict[str, manifest.GraphEntry], table: str
 ) -> Manifest:
     spec = origin.spec
     return Manifest(

@@ -6,13 +6,13 @@ from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any
 
-from fewstep.export.spec import Beside, Reference, Source, Spec
-from fewstep.export.verify import Expected, expect
+from fewstep.export.spec import CompanionSource, Reference, Source, Spec
+from fewstep.export.verify import ReferenceOutputs, expect
 from fewstep.graph import io
 from fewstep.graph.commit import Writer
 from fewstep.graph.graph import Graph
 from fewstep.graph.prepare import prepare
-from fewstep.graph.prologue import Prepared
+from fewstep.graph.prologue import PreparedDenoiser
 from fewstep.graph.weights import weight_bytes
 from fewstep.runtime.progress import Progress
 
@@ -27,21 +27,21 @@ class Origin:
     label: str
     sha256: str
     scheduler: Mapping[str, Any] | None
-    beside: Beside | None
+    beside: CompanionSource | None
 
 
 @dataclass(frozen=True)
-class Taken:
+class LoadedDenoiser:
     """A denoiser as graphs, before and after the rewrites, and what it returned; `again` gives it back."""
 
     origin: Origin
     exported: Graph
-    prepared: Prepared
-    expected: Expected
+    prepared: PreparedDenoiser
+    expected: ReferenceOutputs
     again: Callable[[], Reference]
 
 
-def take(load: Callable[[], Source], writer: Writer, progress: Progress) -> Taken:
+def take(load: Callable[[], Source], writer: Writer, progress: Progress) -> LoadedDenoiser:
     """Load, trace, rewrite, and run the denoiser as it was given.
 
     The weights of a large one are then in files of the bundle's folder and no longer in memory: `again` loads it once
@@ -52,7 +52,7 @@ def take(load: Callable[[], Source], writer: Writer, progress: Progress) -> Take
     return taken
 
 
-def _taken(load: Callable[[], Source], writer: Writer, progress: Progress) -> Taken:
+def _taken(load: Callable[[], Source], writer: Writer, progress: Progress) -> LoadedDenoiser:
     source = load()
     progress("export", 1, STAGES)
     traced = source.trace()
@@ -66,7 +66,7 @@ def _taken(load: Callable[[], Source], writer: Writer, progress: Progress) -> Ta
     prepared = replace(prepared, **dict(zip(parts, kept, strict=True)))
     origin = Origin(source.spec, source.label, source.sha256, source.scheduler, source.beside)
     again = partial(_loaded, load) if is_large else partial(_same, traced.reference)
-    return Taken(origin, exported, prepared, expected, again)
+    return LoadedDenoiser(origin, exported, prepared, expected, again)
 
 
 def _loaded(load: Callable[[], Source]) -> Reference:

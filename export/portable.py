@@ -3,12 +3,12 @@
 import logging
 
 from fewstep.graph.engine_operations import OLDEST, text, unparsed
-from fewstep.graph.prologue import Prepared
+from fewstep.graph.prologue import PreparedDenoiser
 
 LOG = logging.getLogger("fewstep")
 
 
-def warn_of_operations(prepared: Prepared) -> None:
+def warn_of_operations(prepared: PreparedDenoiser) -> None:
     """Warn of each operation that no engine can be built of, with the module that it stands in.
 
     The bundle still runs on a CPU, so this is nothing to refuse it for.

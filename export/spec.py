@@ -212,14 +212,14 @@ class Reference(Protocol):
 
 
 @dataclass(frozen=True)
-class Traced:
+class TracedDenoiser:
     """A denoiser as a graph with ports x, time, conditions and output, its batch dynamic, opset 20, in float32."""
 
     graph: Graph
     reference: Reference
 
 
-class Beside(Protocol):
+class CompanionSource(Protocol):
     """The networks that come with a denoiser: text encoders, an autoencoder."""
 
     @property
@@ -227,7 +227,7 @@ class Beside(Protocol):
         """The text encoders, by the names that LoRA files have for them: "text_encoder", "text_encoder_2"."""
         ...
 
-    def with_loras(self, loras: Sequence[Lora]) -> "Beside":
+    def with_loras(self, loras: Sequence[Lora]) -> "CompanionSource":
         """The same, with what the files have for them."""
         ...
 
@@ -254,10 +254,10 @@ class Source(Protocol):
         ...
 
     @property
-    def beside(self) -> Beside | None:
+    def beside(self) -> CompanionSource | None:
         """The networks that come with the denoiser, if any do."""
         ...
 
-    def trace(self) -> Traced:
+    def trace(self) -> TracedDenoiser:
         """The denoiser as a graph. UserError naming the operation that cannot be one."""
         ...

@@ -11,7 +11,7 @@ from fewstep.export import free_sizes
 from fewstep.export.capture import capture
 from fewstep.export.reference import TorchReference, call, module_name, signature
 from fewstep.export.refusals import changed_inputs
-from fewstep.export.spec import Spec, Traced
+from fewstep.export.spec import Spec, TracedDenoiser
 from fewstep.graph.extents import free_ports
 from fewstep.graph.graph import BATCH, OUTPUT, X
 from fewstep.plans.errors import UserError
@@ -21,7 +21,7 @@ from fewstep.runtime.sizes import sized
 TRACE_BATCH = 3  # torch.export would take 1 for a constant
 
 
-def trace(module: torch.nn.Module, spec: Spec, batch_limit: int | None = None) -> Traced:
+def trace(module: torch.nn.Module, spec: Spec, batch_limit: int | None = None) -> TracedDenoiser:
     """Export the module with a dynamic batch, and the spec's sizes free, in opset 20.
 
     It is put in evaluation mode, on the CPU, in float32.
@@ -44,7 +44,7 @@ def trace(module: torch.nn.Module, spec: Spec, batch_limit: int | None = None) -
     fixed = [value.name for value in graph.inputs if value.shape[:1] != (BATCH,)]
     if fixed:
         raise UserError(f"{module_name(module)} fixes the batch of {fixed[0]!r}", "use x.shape[0] instead of a number")
-    return Traced(replace(graph, name=spec.name), TorchReference(module, spec, program))
+    return TracedDenoiser(replace(graph, name=spec.name), TorchReference(module, spec, program))
 
 
 def _dynamic(module: torch.nn.Module, spec: Spec, limit: int | None) -> list[Any]:

@@ -27,9 +27,9 @@ from fewstep.export.bisect import (
     where_samples_mix,
 )
 from fewstep.export.points import Point, points
-from fewstep.export.spec import Reference, Spec, Traced
+from fewstep.export.spec import Reference, Spec, TracedDenoiser
 from fewstep.graph.graph import OUTPUT, TIME, Array, Graph
-from fewstep.graph.prologue import Prepared
+from fewstep.graph.prologue import PreparedDenoiser
 from fewstep.graph.session import open_session
 from fewstep.plans.errors import UserError
 from fewstep.runtime.progress import SILENT, Progress
@@ -69,7 +69,7 @@ class Verification(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True)
-class Expected:
+class ReferenceOutputs:
     """What a denoiser returns at every point, kept when the denoiser itself is gone: a few outputs, small beside it.
 
     `mixed` are the feeds of the last point with other times in the batch, and what the denoiser makes of each sample.
@@ -93,12 +93,12 @@ ON_GPUS = "engines that compute in float16 will show it"
 Run = Callable[[Mapping[str, Array]], dict[str, Array]]
 
 
-def verify(spec: Spec, traced: Traced, prepared: Prepared, progress: Progress = SILENT) -> Verification:
+def verify(spec: Spec, traced: TracedDenoiser, prepared: PreparedDenoiser, progress: Progress = SILENT) -> Verification:
     """Run the reference, the exported and the prepared graph at every point; UserError at the first mismatch."""
     return compare(expect(spec, traced, progress), traced.graph, prepared, lambda: traced.reference, progress)
 
 
-def expect(spec: Spec, traced: Traced, progress: Progress = SILENT) -> Expected:
+def expect(spec: Spec, traced: TracedDenoiser, progress: Progress = SILENT) -> ReferenceOutputs:
     """Run the reference at every point. UserError where what it returns cannot be that of a denoiser."""
     reference, every, outputs = traced.reference, tuple(points(spec)), list[Array]()
     for done, point in enumerate(every, 1):
@@ -115,18 +115,18 @@ def expect(spec: Spec, traced: Traced, progress: Progress = SILENT) -> Expected:
         progress(reference.engine, done, len(every))
     feeds = _mixed(every[-1], [each.time for each in every])
     alone, dependence = _each_alone(reference, traced.graph, every[-1], feeds)
-    return Expected(
+    return ReferenceOutputs(
         spec, reference.name, reference.engine, reference.tolerance, every, tuple(outputs), (feeds, alone), dependence
     )
 
 
 def compare(
-    expected: Expected,
+    expected: ReferenceOutputs,
     exported: Graph,
-    prepared: Prepared,
+    prepared: PreparedDenoiser,
     again: Callable[[], Reference],
     progress: Progress = SILENT,
-    half: Prepared | None = None,
+    half: PreparedDenoiser | None = None,
 ) -> Verification:
     """Run the exported graph, then the prepared one, then what float16 makes of that, at every point.
 
@@ -187,7 +187,7 @@ def _each_alone(
     )
 
 
-def _check_times(expected: Expected, prepared: Prepared, run: Run) -> None:
+def _check_times(expected: ReferenceOutputs, prepared: PreparedDenoiser, run: Run) -> None:
     """UserError if the prologue mixes samples: the runtime asks it for all times of a plan at once."""
     feeds, made = expected.mixed
     if prepared.prologue is not None and differs(made, run(feeds)[OUTPUT], expected.tolerance):
@@ -197,7 +197,7 @@ def _check_times(expected: Expected, prepared: Prepared, run: Run) -> None:
         )
 
 
-def _rounded(expected: Expected, prepared: Prepared, is_deployed: bool) -> Iterator[Comparison]:
+def _rounded(expected: ReferenceOutputs, prepared: PreparedDenoiser, is_deployed: bool) -> Iterator[Comparison]:
     """What rounding each result to float16 costs, one sample at each time. Too much is an error where the bundle will
     compute in float16, and else a warning: engines may be made of it later.
     """

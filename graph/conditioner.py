@@ -15,14 +15,14 @@ WORTH = 10**6  # multiply-accumulates of one condition: below it a graph of its 
 
 
 @dataclass(frozen=True)
-class Conditioned:
+class ConditionerSplit:
     """A prologue without what depends on conditions alone. Either may be all there is, or have nothing to do."""
 
     conditioner: Graph | None
     prologue: Graph | None
 
 
-def cut_conditioner(prologue: Graph, worth: int = WORTH) -> Conditioned:
+def cut_conditioner(prologue: Graph, worth: int = WORTH) -> ConditionerSplit:
     """Cut a prologue where its values begin to depend on time.
 
         row = Gemm(time) + Conv(image)  ==>  conditioner: return seen = Conv(image)    prologue: row = Gemm(time) + seen
@@ -37,7 +37,7 @@ def cut_conditioner(prologue: Graph, worth: int = WORTH) -> Conditioned:
         inside.update(idx.producers[name].output for name in others)
     before = tuple(node for node in prologue.nodes if node.output not in inside)
     if sum(work(node, types) for node in before) < worth:
-        return Conditioned(None, prologue)
+        return ConditionerSplit(None, prologue)
     rows = tuple(types.values[name] for name in _boundary(prologue, inside))
     made = {row.name for row in rows}
     after = tuple(node for node in prologue.nodes if node.output in inside)
@@ -48,7 +48,7 @@ def cut_conditioner(prologue: Graph, worth: int = WORTH) -> Conditioned:
         outputs=tuple(value for value in prologue.outputs if value.name not in made),
         nodes=after,
     )
-    return Conditioned(_trimmed(conditioner), _trimmed(rest) if rest.outputs else None)
+    return ConditionerSplit(_trimmed(conditioner), _trimmed(rest) if rest.outputs else None)
 
 
 def _boundary(graph: Graph, inside: set[str]) -> tuple[str, ...]:

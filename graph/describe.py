@@ -4,17 +4,19 @@ from collections.abc import Collection
 
 from fewstep.graph.graph import GROUP, TIME, TO, Graph, Value, X
 from fewstep.runtime.bundle import manifest
-from fewstep.runtime.bundle.manifest import Role, Tensor
+from fewstep.runtime.bundle.manifest import Role, TensorEntry
 
 
-def describe(graph: Graph, file: str, data: tuple[str, ...] = (), conditions: Collection[str] = ()) -> manifest.Graph:
+def describe(
+    graph: Graph, file: str, data: tuple[str, ...] = (), conditions: Collection[str] = ()
+) -> manifest.GraphEntry:
     """The manifest entry of a graph stored in `file`. Inputs that are neither named here nor in `conditions` are rows.
 
     Outputs are rows where x is no input (a prologue), else the denoiser's output.
     """
     roles: dict[str, Role] = {X: "x", TIME: "time", TO: "to", GROUP: "group", **dict.fromkeys(conditions, "condition")}
     is_body = any(value.name == X for value in graph.inputs)
-    return manifest.Graph(
+    return manifest.GraphEntry(
         file=file,
         inputs=tuple(_tensor(value, roles.get(value.name, "row")) for value in graph.inputs),
         outputs=tuple(_tensor(value, "output" if is_body else "row") for value in graph.outputs),
@@ -22,5 +24,5 @@ def describe(graph: Graph, file: str, data: tuple[str, ...] = (), conditions: Co
     )
 
 
-def _tensor(value: Value, role: Role) -> Tensor:
-    return Tensor(value.name, role, value.shape, value.dtype.name)  # type: ignore[arg-type]  # checked when it is read
+def _tensor(value: Value, role: Role) -> TensorEntry:
+    return TensorEntry(value.name, role, value.shape, value.dtype.name)  # type: ignore[arg-type]  # checked when it is read

@@ -44,7 +44,7 @@ PARSED: Mapping[str, Version] = MappingProxyType({op: since for since, ops in FI
 
 
 @dataclass(frozen=True)
-class Unparsed:
+class UnparsedOperation:
     """An operation that the oldest TensorRT does not parse, one node of it, and the version that does, if any."""
 
     op: str
@@ -56,14 +56,14 @@ class Unparsed:
         return f"{engine} parses {self.op}, of node {self.node!r}"
 
 
-def unparsed(graph: Graph, oldest: Version = OLDEST) -> Iterator[Unparsed]:
+def unparsed(graph: Graph, oldest: Version = OLDEST) -> Iterator[UnparsedOperation]:
     """Each operation of a graph that `oldest` does not parse, once."""
     seen: set[str] = set()
     for node in graph.nodes:
         since = _since(node)
         if (since is None or since > oldest) and node.op not in seen:
             seen.add(node.op)
-            yield Unparsed(node.op, node.name or node.output, since)
+            yield UnparsedOperation(node.op, node.name or node.output, since)
 
 
 def needed_version(graph: Graph) -> Version | None:

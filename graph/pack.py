@@ -10,7 +10,7 @@ from fewstep.graph.commit import Writer, open_for_update
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import AHEAD, CONDITIONER, PROLOGUE
 from fewstep.runtime.bundle.companions import companions
-from fewstep.runtime.bundle.manifest import Body, Engine, Graph, Manifest
+from fewstep.runtime.bundle.manifest import Body, EngineEntry, GraphEntry, Manifest
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.options import Options
 
@@ -78,7 +78,7 @@ def pack(options: PackOptions) -> Manifest:
         )
 
 
-def _engines_of(bodies: tuple[str, ...], manifest: Manifest) -> list[Engine]:
+def _engines_of(bodies: tuple[str, ...], manifest: Manifest) -> list[EngineEntry]:
     """The engines of bodies and of their stages, and of what runs ahead where there are any of these."""
     own = [engine for engine in manifest.engines if engine.body.partition("/")[0] in bodies]
     places = {(engine.backend, engine.device) for engine in own}
@@ -95,7 +95,7 @@ def _body(writer: Writer, bundle: Bundle, name: str, body: Body) -> Body:
     return msgspec.structs.replace(body, graph=_lean(writer, bundle, name, body.graph, True), stages=stages)
 
 
-def _lean(writer: Writer, bundle: Bundle, name: str, graph: Graph, shares: bool = False) -> Graph:
+def _lean(writer: Writer, bundle: Bundle, name: str, graph: GraphEntry, shares: bool = False) -> GraphEntry:
     """A graph with the weights that it reads, and no others of the files that it shares with what stays behind.
 
     One that an engine was built from stays as it is: keys hold the hashes of graph and weights. So does one that has
@@ -109,7 +109,7 @@ def _lean(writer: Writer, bundle: Bundle, name: str, graph: Graph, shares: bool 
     return msgspec.structs.replace(graph, file=file, data=data)
 
 
-def _copy(writer: Writer, bundle: Bundle, graph: Graph) -> Graph:
+def _copy(writer: Writer, bundle: Bundle, graph: GraphEntry) -> GraphEntry:
     """The graph's files as they are. Data files keep their names: the graph refers to them by these."""
     bundle.graph(graph)
     for name in graph.data:
@@ -129,7 +129,7 @@ def _copy_companions(writer: Writer, bundle: Bundle) -> None:
         _copy_file(writer, bundle, name)
 
 
-def _copy_engine(writer: Writer, bundle: Bundle, engine: Engine) -> Engine:
+def _copy_engine(writer: Writer, bundle: Bundle, engine: EngineEntry) -> EngineEntry:
     return msgspec.structs.replace(
         engine, file=_copy_file(writer, bundle, engine.file), sidecar=_copy_file(writer, bundle, engine.sidecar)
     )

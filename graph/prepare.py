@@ -14,7 +14,7 @@ from fewstep.graph.passes.einsum import expand_einsum
 from fewstep.graph.passes.free_sizes import read_sizes_off_x
 from fewstep.graph.passes.identities import drop_expands, drop_identities, merge_layout
 from fewstep.graph.passes.shapes import fold_shapes
-from fewstep.graph.prologue import Prepared, cut_prologue
+from fewstep.graph.prologue import PreparedDenoiser, cut_prologue
 
 PASSES = (
     fold_constants,
@@ -45,7 +45,7 @@ def simplify(graph: Graph) -> Graph:
     return graph
 
 
-def prepare(graph: Graph) -> Prepared:
+def prepare(graph: Graph) -> PreparedDenoiser:
     """Simplify a graph, cut its prologue, and of that the conditioner; each side is simplified again, since a cut makes
     chains inner."""
     prepared = cut_prologue(simplify(graph))

@@ -16,7 +16,7 @@ WORK_LIMIT = 100  # multiply-accumulates for a byte saved: more take longer than
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedDenoiser:
     """A denoiser as it is deployed: `conditioner` and `prologue` make the rows that `body` reads beside x, the first
     those of conditions alone. Where both are None the body takes all."""
 
@@ -25,7 +25,7 @@ class Prepared:
     conditioner: Graph | None = None
 
 
-def cut_prologue(graph: Graph, x: str = X, row_limit: int = ROW_LIMIT) -> Prepared:
+def cut_prologue(graph: Graph, x: str = X, row_limit: int = ROW_LIMIT) -> PreparedDenoiser:
     """Cut a graph where its values begin to depend on x.
 
         return x * Gemm(time)      ==>      prologue: return row = Gemm(time)      body: return x * row
@@ -45,7 +45,7 @@ def cut_prologue(graph: Graph, x: str = X, row_limit: int = ROW_LIMIT) -> Prepar
         rows = _boundary(graph, inside, x)
     read = {value.name: value for value in graph.inputs}
     if read.keys() >= set(rows) or not all(row in read or can_be_row(row, types) for row in rows):
-        return Prepared(None, graph)
+        return PreparedDenoiser(None, graph)
     return _cut(graph, inside, tuple(read.get(row) or types.values[row] for row in rows), x)
 
 
@@ -57,7 +57,7 @@ def can_be_row(name: str, types: Types) -> bool:
     return all(isinstance(dim, int) for dim in types.usual[name].shape[1:]) and all(map(is_named, value.shape))
 
 
-def _cut(graph: Graph, inside: set[str], boundary: tuple[Value, ...], x: str) -> Prepared:
+def _cut(graph: Graph, inside: set[str], boundary: tuple[Value, ...], x: str) -> PreparedDenoiser:
     """Both sides of the boundary, which is rows and inputs of the graph."""
     moving = index(graph).reachable([x])
     before = tuple(node for node in graph.nodes if moving.isdisjoint(node.inputs))  # the body may make some of it too
@@ -67,7 +67,7 @@ def _cut(graph: Graph, inside: set[str], boundary: tuple[Value, ...], x: str) ->
     prologue = Graph("prologue", conditions, rows, before, graph.constants, graph.extents)
     inputs = (*(value for value in graph.inputs if value.name == x), *boundary)
     body = Graph("body", inputs, graph.outputs, after, graph.constants, graph.extents)
-    return Prepared(of_inputs(drop_unused(prologue)), of_inputs(drop_unused(body)))
+    return PreparedDenoiser(of_inputs(drop_unused(prologue)), of_inputs(drop_unused(body)))
 
 
 def _boundary(graph: Graph, inside: set[str], x: str) -> tuple[str, ...]:

@@ -27,8 +27,8 @@ def fuse_step(body: Graph, step: Step, tensors: Sequence[Tensor] = ()) -> Graph:
     """
     x = next(value for value in body.inputs if value.name == X)
     sample = replace(x, shape=(BATCH, *x.shape[1:]))
-    if step.shape is not None and not isinstance(step.shape, Clip):
-        raise UserError(f"a step with the shape {step.shape} has no fused form", "clip, or leave the shape out")
+    if step.shaping is not None and not isinstance(step.shaping, Clip):
+        raise UserError(f"a step with the shaping {step.shaping} has no fused form", "clip, or leave the shaping out")
     states = [STATE.format(k) for k in range(len(step.update))]
     draws = [DRAW.format(number) for number in step.draws]
     table = _Table()
@@ -36,9 +36,9 @@ def fuse_step(body: Graph, step: Step, tensors: Sequence[Tensor] = ()) -> Graph:
     u = table.combine(step.input, states, "u")
     outputs = _evaluate(table, body, u, len(step.branches), step.heads)
     columns = [*states, *outputs]
-    if step.shape is not None:
-        x0 = table.combine(step.shape_of[0], columns, "x0")
-        bounds = [table.number(bound) for bound in (step.shape.low, step.shape.high)]
+    if step.shaping is not None:
+        x0 = table.combine(step.shaping_of[0], columns, "x0")
+        bounds = [table.number(bound) for bound in (step.shaping.low, step.shaping.high)]
         columns.append(table.node("Clip", (x0, *bounds), "x0_clipped"))
     columns += draws
     for k, row in enumerate(step.update):

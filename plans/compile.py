@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from numbers import Real
 
 from fewstep.plans import guidance as guide
-from fewstep.plans import shaping as shapes
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance, LinearAg
 from fewstep.plans.plan import DENOISER, SCHEMA, Plan, Step, group_of
 from fewstep.plans.schedule import NoiseSchedule, Time, check_times
-from fewstep.plans.shaping import Shape
+from fewstep.plans.shaping import Shaping, as_shaping
 from fewstep.plans.spec import Prediction, ScheduleSpec
 from fewstep.plans.state_rows import tabulate
 from fewstep.plans.symbol import Lin
@@ -19,7 +18,7 @@ from fewstep.plans.tracer import IMAGE, Evaluation, Solver, Tracer
 
 
 @dataclass(frozen=True)
-class Denoising:
+class DenoiserFacts:
     """What a plan has to know of a denoiser: its schedule, what it predicts, whether it has an unconditional branch,
     how many outputs it gives (the first is the prediction; a learned variance would be a second), and for restoration
     the name of the given tensor that noising reverts to (`Tracer.start`)."""
@@ -33,9 +32,9 @@ class Denoising:
 
 def compile_plan(
     name: str,
-    denoiser: Denoising,
+    denoiser: DenoiserFacts,
     guidance: float | Guidance | None = None,
-    shape: Shape | None = None,
+    shaping: Shaping | None = None,
     groups: Sequence[float] = (),
     strength: float | None = None,
 ) -> Plan:
@@ -44,7 +43,7 @@ def compile_plan(
     Args:
         guidance: a form of `runtime.guidance`, or the weight w of classifier-free guidance; None (or 1) evaluates the
             conditional branch alone.
-        shape: what is done to each prediction: `Clip`, `Threshold`, `Rescale`.
+        shaping: what is done to each prediction: `Clip`, `Threshold`, `Rescale`.
         groups: increasing edges of lambda; gives each step the range group it falls in (`manifest.Body.groups`).
         strength: in (0, 1]: start from the given "image", noised to where this share of the steps is left.
     """
@@ -54,16 +53,16 @@ def compile_plan(
     times = parsed.grid(NoiseSchedule(denoiser.schedule), parsed.steps)
     if strength is not None:
         times = times[-_steps_left(strength, len(times) - 1) - 1 :]
-    return trace_plan(parsed.text, parsed.solver, times, denoiser, guidance, shape, groups, strength)
+    return trace_plan(parsed.text, parsed.solver, times, denoiser, guidance, shaping, groups, strength)
 
 
 def trace_plan(
     name: str,
     solver: Solver,
     times: Sequence[Time],
-    denoiser: Denoising,
+    denoiser: DenoiserFacts,
     guidance: float | Guidance | None = None,
-    shape: Shape | None = None,
+    shaping: Shaping | None = None,
     groups: Sequence[float] = (),
     strength: float | None = None,
 ) -> Plan:
@@ -75,14 +74,14 @@ def trace_plan(
         raise UserError(f"plan {name!r} has {len(times)} times", "give two or more, from noisy to clean")
     check_times(times)
     guidance = _check_guidance(guidance, denoiser)
-    shape = shapes.as_shape(shape)
+    shaping = as_shaping(shaping)
     schedule = NoiseSchedule(denoiser.schedule)
     tracer = Tracer(
         prediction=denoiser.prediction,
         first=times[0],
         schedule=schedule,
         guidance=guidance,
-        shape=shape,
+        shaping=shaping,
         heads=denoiser.heads,
         from_image=strength is not None,
         towards=denoiser.towards,
@@ -102,8 +101,8 @@ def trace_plan(
             branches=evaluation.branches,
             heads=denoiser.heads,
             input=table.input,
-            shape=_shape_of(shape, evaluation),
-            shape_of=table.shape_of,
+            shaping=_shaping_of(shaping, evaluation),
+            shaping_of=table.shaping_of,
             x0=table.x0,
             update=table.update.rows,
             terms=table.update.terms,
@@ -146,7 +145,7 @@ def _traced(name: str, solver: Solver, tracer: Tracer, times: Sequence[Time]) ->
         ) from error
 
 
-def _check_guidance(guidance: float | Guidance | None, denoiser: Denoising) -> Guidance | None:
+def _check_guidance(guidance: float | Guidance | None, denoiser: DenoiserFacts) -> Guidance | None:
     form = guide.as_guidance(guidance)
     if guide.needs_null(form) and not denoiser.guided:
         raise UserError(
@@ -157,8 +156,8 @@ def _check_guidance(guidance: float | Guidance | None, denoiser: Denoising) -> G
     return form
 
 
-def _shape_of(shape: Shape | None, evaluation: Evaluation) -> Shape | None:
-    return None if evaluation.shaped is None else shape
+def _shaping_of(shaping: Shaping | None, evaluation: Evaluation) -> Shaping | None:
+    return None if evaluation.shaped is None else shaping
 
 
 def _steps_left(strength: float, steps: int) -> int:

@@ -107,7 +107,7 @@ def _step_problem(step: Step, rows: int, tensors: int) -> str | None:
         return f"has {step.heads} heads"
     if step.group < 0:
         return f"has group {step.group}"
-    if step.shape is not None and (wrong := shaping.problem(step.shape)):
+    if step.shaping is not None and (wrong := shaping.problem(step.shaping)):
         return wrong
     if not all(math.isfinite(number) for number in (step.time, step.to or 0, step.lam or 0)):
         return "has a time that is not finite"
@@ -116,15 +116,15 @@ def _step_problem(step: Step, rows: int, tensors: int) -> str | None:
 
 def _columns(step: Step, rows: int) -> int:
     """Columns of a step's update."""
-    return rows + len(step.branches) * step.heads + (step.shape is not None) + len(step.draws)
+    return rows + len(step.branches) * step.heads + (step.shaping is not None) + len(step.draws)
 
 
 def _step_shapes(step: Step, rows: int) -> Iterator[tuple[str, Sequence[Row], int, int]]:
     """(name, table, lines, columns) of each table of a step."""
     seen = rows + len(step.branches) * step.heads
     yield "input", (step.input,), 1, rows
-    yield "shape_of", step.shape_of, 0 if step.shape is None else shaping.values_wanted(step.shape), seen
-    yield "x0", (step.x0,), 1, seen + (step.shape is not None)
+    yield "shape_of", step.shaping_of, 0 if step.shaping is None else shaping.values_wanted(step.shaping), seen
+    yield "x0", (step.x0,), 1, seen + (step.shaping is not None)
     yield "update", step.update, rows, _columns(step, rows)
 
 

@@ -4,7 +4,7 @@ The state S has `rows` rows, each the size of a sample. It starts as S = start .
 
     u  = input . S                            what the network sees
     o  = network(u, time, branch)             one output per branch and head
-    p  = shape(shape_of . [S; o])             only where the step has a shape: clip, threshold, rescale
+    p  = shaping(shaping_of . [S; o])         only where the step has a shaping: clip, threshold, rescale
     S' = update . [S; o; p; draws]            guidance weights and the prediction's meaning are folded in
 
 and the sample is output . S after the last step. Where a coefficient differs over a sample it is a tensor (`terms`).
@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.plans.guidance import Guidance
-from fewstep.plans.shaping import Shape
+from fewstep.plans.shaping import Shaping
 from fewstep.plans.spec import Prediction, Strict
 
 SCHEMA = 2
@@ -44,11 +44,11 @@ class Term(Strict, frozen=True):
     tensor: int
 
 
-class Step(Strict, frozen=True):
+class Step(Strict, frozen=True, rename={"shaping": "shape", "shaping_of": "shape_of"}):
     """One evaluation and the update after it. `lam` is log(alpha / sigma) there, None for -infinity (pure noise).
 
-    Columns of `shape_of`: rows of the state, then the outputs, head by head within branch by branch. Of `x0`, the
-    predicted sample: those, then what the shape makes if there is one. Of `update`, one line for each row of the next
+    Columns of `shaping_of`: rows of the state, then the outputs, head by head within branch by branch. Of `x0`, the
+    predicted sample: those, then what the shaping makes if there is one. Of `update`, one line for each row of the next
     state: those, then `draws`.
     """
 
@@ -62,8 +62,8 @@ class Step(Strict, frozen=True):
     branches: tuple[str, ...]
     heads: int
     input: Row
-    shape: Shape | None
-    shape_of: tuple[Row, ...]
+    shaping: Shaping | None
+    shaping_of: tuple[Row, ...]
     x0: Row
     update: tuple[Row, ...]
     terms: tuple[Term, ...]

@@ -1,4 +1,4 @@
-"""What a step may do to a prediction that is not linear: p = shape(values), one value or two of it.
+"""What a step may do to a prediction that is not linear: p = shaping(values), one value or two of it.
 
 Everything else of a plan is multiplications and additions; these few are what samplers in use put between the network
 and the update.
@@ -43,51 +43,51 @@ class Rescale(Strict, frozen=True, tag="rescale"):
     phi: float = 0.7
 
 
-Shape = Clip | Threshold | Rescale
+Shaping = Clip | Threshold | Rescale
 
 
-def problem(shape: Shape) -> str | None:
-    """What is wrong with the numbers of a shape, or None."""
-    if isinstance(shape, Clip):
-        fine, said = -math.inf < shape.low < shape.high < math.inf, f"clips to [{shape.low}, {shape.high}]"
-    elif isinstance(shape, Threshold):
-        fine = 0 < shape.quantile <= 1 and (shape.most is None or 1 <= shape.most < math.inf)
-        said = f"thresholds at quantile {shape.quantile} up to {shape.most}"
+def problem(shaping: Shaping) -> str | None:
+    """What is wrong with the numbers of a shaping, or None."""
+    if isinstance(shaping, Clip):
+        fine, said = -math.inf < shaping.low < shaping.high < math.inf, f"clips to [{shaping.low}, {shaping.high}]"
+    elif isinstance(shaping, Threshold):
+        fine = 0 < shaping.quantile <= 1 and (shaping.most is None or 1 <= shaping.most < math.inf)
+        said = f"thresholds at quantile {shaping.quantile} up to {shaping.most}"
     else:
-        fine, said = 0 <= shape.phi <= 1, f"rescales with phi {shape.phi}"
+        fine, said = 0 <= shaping.phi <= 1, f"rescales with phi {shaping.phi}"
     return None if fine else said
 
 
-def as_shape(given: Shape | None) -> Shape | None:
-    """A shape as a caller made it. Raises UserError for what is none, or whose numbers make no sense."""
+def as_shaping(given: Shaping | None) -> Shaping | None:
+    """A shaping as a caller made it. Raises UserError for what is none, or whose numbers make no sense."""
     if given is None:
         return None
-    if not isinstance(given, Shape):
-        raise UserError(f"shape {given!r} is no shape", "give Clip(-1, 1) or another of fewstep.plans.shaping")
+    if not isinstance(given, Shaping):
+        raise UserError(f"shaping {given!r} is no shaping", "give Clip(-1, 1) or another of fewstep.plans.shaping")
     fix = "give finite low < high, 0 < quantile <= 1 <= most, or phi from 0 to 1"
-    shape = canonical(given, fix)
-    if wrong := problem(shape):
-        raise UserError(f"the shape {shape} {wrong}", fix)
-    return shape
+    shaping = canonical(given, fix)
+    if wrong := problem(shaping):
+        raise UserError(f"the shaping {shaping} {wrong}", fix)
+    return shaping
 
 
-def values_wanted(shape: Shape) -> int:
-    """How many values the shape reads: x0, or the guided and the conditional output."""
-    return 2 if isinstance(shape, Rescale) else 1
+def values_wanted(shaping: Shaping) -> int:
+    """How many values the shaping reads: x0, or the guided and the conditional output."""
+    return 2 if isinstance(shaping, Rescale) else 1
 
 
-def apply(shape: Shape, values: Sequence[Array]) -> Array:
-    """p [B, ...] from the values [B, ...] that the shape reads."""
+def apply(shaping: Shaping, values: Sequence[Array]) -> Array:
+    """p [B, ...] from the values [B, ...] that the shaping reads."""
     value = values[0]
-    if isinstance(shape, Clip):
-        return np.clip(value, shape.low, shape.high)
+    if isinstance(shaping, Clip):
+        return np.clip(value, shaping.low, shaping.high)
     axes = tuple(range(1, value.ndim))
     kind = value.dtype.type
-    if isinstance(shape, Threshold):
-        spread = np.quantile(np.abs(value), shape.quantile, axis=axes, keepdims=True)
-        s = np.clip(spread, 1.0, shape.most).astype(kind)
+    if isinstance(shaping, Threshold):
+        spread = np.quantile(np.abs(value), shaping.quantile, axis=axes, keepdims=True)
+        s = np.clip(spread, 1.0, shaping.most).astype(kind)
         clipped: Array = np.clip(value, -s, s) / s
         return clipped
     ratio = values[1].std(axis=axes, keepdims=True) / value.std(axis=axes, keepdims=True)
-    rescaled: Array = value * (kind(shape.phi) * ratio + kind(1 - shape.phi))
+    rescaled: Array = value * (kind(shaping.phi) * ratio + kind(1 - shaping.phi))
     return rescaled

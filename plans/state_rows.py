@@ -22,12 +22,12 @@ class Table:
 class StepTable:
     """Numbers of one evaluation and the update after it.
 
-    Columns of `shape_of`: state rows, outputs. Of `x0`: those and what the shape makes, if there is one. Of `update`
-    (one line per row of the next state): those, then `draws` in order.
+    Columns of `shaping_of`: state rows, outputs. Of `x0`: those and what the shaping makes, if there is one. Of
+    `update` (one line per row of the next state): those, then `draws` in order.
     """
 
     input: Row
-    shape_of: tuple[Row, ...]
+    shaping_of: tuple[Row, ...]
     x0: Row
     update: Table
     draws: tuple[int, ...]
@@ -73,7 +73,7 @@ def tabulate(tracer: Tracer, sample: Lin) -> Tables:
         steps.append(
             StepTable(
                 input=_row(evaluation.input, columns, rows),
-                shape_of=tuple(_row(value, columns, seen) for value in evaluation.shape_of),
+                shaping_of=tuple(_row(value, columns, seen) for value in evaluation.shaping_of),
                 x0=_row(evaluation.x0, columns, rows + len(made)),
                 update=tensors.table(values, columns, rows, rows + len(made) + len(draws)),
                 draws=_draw_numbers(tracer, draws),
@@ -126,7 +126,7 @@ def _live(tracer: Tracer, final: Lin, values: _Values) -> list[set[int]]:
     for ready in range(len(tracer.evaluations), 0, -1):
         evaluation = tracer.evaluations[ready - 1]
         needed: set[int] = set()
-        for value in (evaluation.input, evaluation.x0, *evaluation.shape_of):
+        for value in (evaluation.input, evaluation.x0, *evaluation.shaping_of):
             needed |= value.terms.keys()
         for buffer in live[0]:
             needed |= values.of(ready, buffer).terms.keys()

@@ -15,11 +15,11 @@ from fewstep.plans import prediction
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import COND, UNCOND, Guidance
 from fewstep.plans.schedule import NoiseSchedule, Time
-from fewstep.plans.shaping import Rescale, Shape
+from fewstep.plans.shaping import Rescale, Shaping
 from fewstep.plans.spec import Prediction
 from fewstep.plans.symbol import Lin
 
-IMAGE = "image"  # the given tensor that a sampler starts from instead of pure noise, and that `hold` puts back
+IMAGE = "image"  # the given tensor that a solver starts from instead of pure noise, and that `hold` puts back
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Output:
 
 @dataclass(frozen=True)
 class Shaped:
-    """What an evaluation's shape made of its prediction."""
+    """What an evaluation's shaping made of its prediction."""
 
     evaluation: int
 
@@ -79,15 +79,15 @@ Buffer = Draw | Given | Ones | Stored | Output | Shaped | Predicted
 @dataclass(frozen=True)
 class Evaluation:
     """One call of the network on `input`, a combination of rows. `outputs` are buffers, head by head within branch by
-    branch; `shaped` is the shape's buffer if there is one, made of the values `shape_of`; `x0` is the prediction over
-    rows, the outputs and it."""
+    branch; `shaped` is the buffer of the shaping if there is one, made of the values `shaping_of`; `x0` is the
+    prediction over rows, the outputs and it."""
 
     time: Time
     to: Time | None
     input: Lin
     branches: tuple[str, ...]
     outputs: tuple[int, ...]
-    shape_of: tuple[Lin, ...]
+    shaping_of: tuple[Lin, ...]
     shaped: int | None
     x0: Lin
 
@@ -100,7 +100,7 @@ class Tracer:
     first: Time
     schedule: NoiseSchedule
     guidance: Guidance | None = None
-    shape: Shape | None = None
+    shaping: Shaping | None = None
     heads: int = 1  # outputs of the network for each branch
     from_image: bool = False  # start from the given image, noised, rather than from noise
     towards: str | None = None  # the given tensor y that noising reverts to: see `start`
@@ -130,7 +130,7 @@ class Tracer:
         """The row of the tensor y that noising reverts to; there once a solver has started."""
         if self._reverts_to is None:
             raise UserError(
-                "this sampler restores a degraded sample, and the denoiser does not say which tensor that is",
+                "this solver restores a degraded sample, and the denoiser does not say which tensor that is",
                 'export it with towards="y", the name of that tensor',
             )
         return self._reverts_to
@@ -152,7 +152,7 @@ class Tracer:
         return self._add(Given(name))
 
     def ones(self) -> Lin:
-        """All ones; `bias * sampler.ones()` adds a tensor."""
+        """All ones; `bias * trace.ones()` adds a tensor."""
         return self._add(Ones())
 
     def noise(self) -> Lin:
@@ -177,15 +177,15 @@ class Tracer:
             unguided = self._x0(x, outputs[UNCOND][0], time)
             moved = self._add(Predicted(evaluation, x + time.alpha * (x0 - unguided)))
             return moved, self._add(Predicted(evaluation, x0))
-        if keep_noise and self.shape is not None and not isinstance(self.shape, Rescale):
-            (unshaped,) = self.evaluations[-1].shape_of
+        if keep_noise and self.shaping is not None and not isinstance(self.shaping, Rescale):
+            (unshaped,) = self.evaluations[-1].shaping_of
             x = self._add(Predicted(evaluation, x + time.alpha * (x0 - unshaped)))
         return x, self._add(Predicted(evaluation, x0))
 
     def outputs(self, x: Lin, time: Time, to: Time | None = None) -> tuple[Lin, tuple[Lin, ...]]:
         """Evaluate the denoiser at (x, time): x as stored, and its raw outputs after guidance, one for each head."""
-        if self.shape is not None or isinstance(self.guidance, guide.CfgPlusPlus):
-            asked = "CFG++" if self.shape is None else f"shape {self.shape}"
+        if self.shaping is not None or isinstance(self.guidance, guide.CfgPlusPlus):
+            asked = "CFG++" if self.shaping is None else f"shaping {self.shaping}"
             raise UserError(f"{asked} acts on x0, and this solver reads the network's outputs", "leave it out")
         x, outputs, _ = self._evaluate(x, time, to)
         evaluation = len(self.evaluations) - 1
@@ -200,7 +200,7 @@ class Tracer:
         x = self._as_row(x, evaluation)
         if self.towards is not None and self._reverts_to is None:
             raise UserError(
-                f"a sampler that starts from what it is given, for a denoiser that restores {self.towards!r}",
+                f"a solver that starts from what it is given, for a denoiser that restores {self.towards!r}",
                 "take one that starts from noise",
             )
         seen = self.restored(x, time)
@@ -214,24 +214,24 @@ class Tracer:
         if isinstance(self.guidance, guide.LinearAg):
             outputs = self._with_history(outputs, evaluation)
         guided = self._guided(outputs, weights, 0)
-        shape_of: tuple[Lin, ...] = ()
+        shaping_of: tuple[Lin, ...] = ()
         shaped: int | None = None
-        if isinstance(self.shape, Rescale) and len(weights) > 1:
+        if isinstance(self.shaping, Rescale) and len(weights) > 1:
             if COND not in outputs:
                 raise UserError(
                     f"Rescale compares with the branch {COND!r}, and the guidance has {', '.join(map(repr, outputs))}",
                     f"name one of them {COND!r}, or leave Rescale out",
                 )
-            shape_of = (guided, outputs[COND][0])
+            shaping_of = (guided, outputs[COND][0])
             guided = self._add(Shaped(evaluation))
             (shaped,) = guided.terms
         x0 = self._x0(x, guided, time)
-        if self.shape is not None and not isinstance(self.shape, Rescale):
-            shape_of = (x0,)
+        if self.shaping is not None and not isinstance(self.shaping, Rescale):
+            shaping_of = (x0,)
             x0 = self._add(Shaped(evaluation))
             (shaped,) = x0.terms
         scale = prediction.input_scale(self.prediction, time, self.schedule.spec)
-        self.evaluations.append(Evaluation(time, to, scale * seen, branches, ids, shape_of, shaped, x0))
+        self.evaluations.append(Evaluation(time, to, scale * seen, branches, ids, shaping_of, shaped, x0))
         return x, outputs, x0
 
     def _x0(self, x: Lin, output: Lin, time: Time) -> Lin:

@@ -16,8 +16,8 @@ from fewstep.plans.errors import UserError
 from fewstep.runtime.arrays import as_float32, finite
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime, Session
 from fewstep.runtime.bundle.companions import image_shape
-from fewstep.runtime.bundle.manifest import Autoencoder as Described
-from fewstep.runtime.bundle.manifest import Graph
+from fewstep.runtime.bundle.manifest import AutoencoderEntry as Described
+from fewstep.runtime.bundle.manifest import GraphEntry
 from fewstep.runtime.bundle.reading import EXPORT_AGAIN, Bundle, open_bundle
 
 Float32 = NDArray[np.float32]
@@ -77,7 +77,7 @@ def load_autoencoder(bundle: Bundle | Path | str, threads: int = 0, encoder: boo
     )
 
 
-def _one_by_one(network: Session, graph: Graph, given: Float32) -> Float32:
+def _one_by_one(network: Session, graph: GraphEntry, given: Float32) -> Float32:
     (taken,), (made,) = graph.inputs, graph.outputs
     wanted = tuple(made.shape[1:])
     results = [network({taken.name: given[index : index + 1]})[made.name] for index in range(len(given))]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Condition
 
-Given = Mapping[str, Sequence[Any] | NDArray[Any]]
+ConditionValues = Mapping[str, Sequence[Any] | NDArray[Any]]
 ELEMENTS_LIMIT = 2**24  # of one value
 DISTILLED = "guidance"  # condition of a denoiser that is told its weight: it needs no second branch
 
@@ -51,7 +51,7 @@ def _fits(number: float, dtype: str) -> bool:
     return math.isfinite(number)
 
 
-def check(conditions: Sequence[Condition], given: Given | None, samples: int) -> dict[str, NDArray[Any]]:
+def check(conditions: Sequence[Condition], given: ConditionValues | None, samples: int) -> dict[str, NDArray[Any]]:
     """Arrays [samples, *shape] under the names of the conditions. Labels may stand for their numbers."""
     given = {} if given is None else given
     if not isinstance(given, Mapping):

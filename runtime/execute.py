@@ -17,7 +17,7 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan, Row, Step, Term, array
 
 Array = NDArray[np.floating]
-Network = Callable[[int, Step, Array], Sequence[Array]]
+StepNetwork = Callable[[int, Step, Array], Sequence[Array]]
 Draws = Callable[[int], Array]
 
 HOLD_DRAW = 0  # the noise of what is held: the draw that samples start from
@@ -44,7 +44,7 @@ class StepState:
     before: Sequence[Array]
     u: Array
     outputs: Sequence[Array]  # one per branch and head
-    shaped: Array | None  # what the step's shape made
+    shaped: Array | None  # what the step's shaping made
     after: Sequence[Array]
 
     @property
@@ -114,8 +114,8 @@ def advance(
     outputs = [np.asarray(output, dtype) for output in outputs]
     columns = [*state, *outputs]
     shaped: Array | None = None
-    if step.shape is not None:
-        shaped = shaping.apply(step.shape, [combine(row, columns, dtype) for row in step.shape_of])
+    if step.shaping is not None:
+        shaped = shaping.apply(step.shaping, [combine(row, columns, dtype) for row in step.shaping_of])
         columns.append(shaped)
     columns += [np.asarray(draws(number), dtype) for number in step.draws]
     after = make_rows(plan, step.update, step.terms, columns, dtype)
@@ -124,7 +124,7 @@ def advance(
 
 def execute(
     plan: Plan,
-    network: Network,
+    network: StepNetwork,
     draws: Draws,
     dtype: DTypeLike = np.float32,
     given: Mapping[str, Array] | None = None,
@@ -151,7 +151,7 @@ def execute(
 
 def sample(
     plan: Plan,
-    network: Network,
+    network: StepNetwork,
     draws: Draws,
     dtype: DTypeLike = np.float32,
     given: Mapping[str, Array] | None = None,

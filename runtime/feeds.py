@@ -11,8 +11,8 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import COND, UNCOND
 from fewstep.plans.plan import Plan
 from fewstep.runtime import conditions
-from fewstep.runtime.backends import Network
-from fewstep.runtime.bundle.manifest import Body, Condition, Graph, Role, Tensor
+from fewstep.runtime.backends import LoadedGraph
+from fewstep.runtime.bundle.manifest import Body, Condition, GraphEntry, Role, TensorEntry
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.prologues import TIME, TO, Arrays, dealt_rows
 
@@ -23,7 +23,7 @@ BRANCHES_FIX = "give branches={BRANCH: {CONDITION: VALUES}} (None for a null val
 
 def branch_values(
     takes: Sequence[Condition],
-    condition: conditions.Given | None,
+    condition: conditions.ConditionValues | None,
     branches: Overrides | None,
     samples: int,
     nulls: Arrays = MappingProxyType({}),
@@ -83,10 +83,10 @@ def plan_blocks(
 def feeds(
     bundle: Bundle,
     body: Body,
-    prologue: Network | None,
+    prologue: LoadedGraph | None,
     blocks: Sequence[Arrays],
     groups: Sequence[int],
-    conditioner: Network | None = None,
+    conditioner: LoadedGraph | None = None,
 ) -> Callable[[int], dict[str, NDArray[Any]]]:
     """The inputs of the body but x for each block of values; `groups` are the range groups of the blocks."""
     by_input = {each.input: each.name for each in bundle.manifest.conditions}
@@ -103,7 +103,7 @@ def feeds(
     return lambda index: direct[index] | dealt(index)
 
 
-def taken(body: Body) -> dict[str, Tensor]:
+def taken(body: Body) -> dict[str, TensorEntry]:
     """What a body takes, by name: its stages may take what its own graph, all in float, does not, such as the group."""
     graphs = (body.graph, *(stage.graph for stage in body.stages))
     return {tensor.name: tensor for graph in graphs for tensor in graph.inputs}
@@ -124,23 +124,23 @@ def check_times(has_second: bool, bundle: Bundle, body: Body) -> None:
         raise UserError("this denoiser is told one time, and is given two", "use another solver, or leave to out")
 
 
-def tensor_name(graph: Graph, role: Role) -> str:
+def tensor_name(graph: GraphEntry, role: Role) -> str:
     """The name of the graph's input or output of a role."""
     return next(tensor.name for tensor in (*graph.inputs, *graph.outputs) if tensor.role == role)
 
 
-def _fed(tensors: Iterable[Tensor]) -> Iterator[Tensor]:
+def _fed(tensors: Iterable[TensorEntry]) -> Iterator[TensorEntry]:
     """Those that take times and conditions."""
     return (tensor for tensor in tensors if tensor.role in ("time", "to", "condition"))
 
 
-def _key(tensor: Tensor, by_input: Mapping[str, str]) -> str:
+def _key(tensor: TensorEntry, by_input: Mapping[str, str]) -> str:
     """Where the values of such an input stand in a block."""
     if tensor.role == "condition":
         return by_input[tensor.name]
     return TIME if tensor.role == "time" else TO
 
 
-def _inputs(tensors: Iterable[Tensor], values: Arrays, by_input: Mapping[str, str]) -> dict[str, NDArray[Any]]:
+def _inputs(tensors: Iterable[TensorEntry], values: Arrays, by_input: Mapping[str, str]) -> dict[str, NDArray[Any]]:
     """The time and condition inputs of a graph, under its own names."""
     return {tensor.name: values[_key(tensor, by_input)] for tensor in _fed(tensors)}

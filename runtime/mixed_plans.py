@@ -20,7 +20,7 @@ Feeds = Mapping[str, NDArray[Any]]
 
 
 @dataclass
-class Lane:
+class PlanLane:
     """One plan on its way, with the samples (places in the batch) that follow it."""
 
     plan: Plan
@@ -37,7 +37,7 @@ class Lane:
 Call = Callable[[Array, Feeds, int], Array]  # the body on [N, *x_shape] for a range group
 
 
-def run(lanes: Sequence[Lane], call: Call, shared: Sequence[str]) -> Iterator[int]:
+def run(lanes: Sequence[PlanLane], call: Call, shared: Sequence[str]) -> Iterator[int]:
     """Run all lanes to their ends; yields each step's number when it is done. `shared` are inputs of the body that all
     rows have in common: its range group."""
     for index in range(max(len(lane.plan.steps) for lane in lanes)):
@@ -48,7 +48,7 @@ def run(lanes: Sequence[Lane], call: Call, shared: Sequence[str]) -> Iterator[in
         yield index
 
 
-def _step(index: int, lanes: Sequence[Lane], call: Call, shared: Sequence[str]) -> None:
+def _step(index: int, lanes: Sequence[PlanLane], call: Call, shared: Sequence[str]) -> None:
     states = [lane.state() for lane in lanes]
     steps = [lane.plan.steps[index] for lane in lanes]
     inputs = [combine(step.input, state, np.float32) for step, state in zip(steps, states, strict=True)]
@@ -71,7 +71,7 @@ def split_outputs(result: Array, step: Step) -> list[Array]:
     return [head for branch in by_branch for head in np.split(branch, step.heads, axis=1)]
 
 
-def collect(lanes: Sequence[Lane], samples: int) -> Float32:
+def collect(lanes: Sequence[PlanLane], samples: int) -> Float32:
     """The samples in the order of the batch."""
     parts = [(lane.samples, finite_sample(lane.plan, [lane.last])) for lane in lanes if lane.last is not None]
     result = np.empty((samples, *parts[0][1].shape[1:]), np.float32)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.plans.errors import UserError
-from fewstep.runtime.backends import CONDITIONER, PROLOGUE, Network, graph_of
+from fewstep.runtime.backends import CONDITIONER, PROLOGUE, LoadedGraph, graph_of
 from fewstep.runtime.bundle.reading import EXPORT_AGAIN, Bundle
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -24,8 +24,8 @@ TIMES: Mapping[str, str] = {"time": TIME, "to": TO}  # by role
 
 def dealt_rows(
     bundle: Bundle,
-    conditioner: Network | None,
-    prologue: Network | None,
+    conditioner: LoadedGraph | None,
+    prologue: LoadedGraph | None,
     blocks: Sequence[Arrays],
     wanted: Iterable[str],
 ) -> Callable[[int], dict[str, NDArray[Any]]]:
@@ -60,7 +60,7 @@ def dealt_rows(
     return rows
 
 
-def _run(network: Network, name: str, given: Arrays, count: int, bundle: Bundle) -> dict[str, NDArray[Any]]:
+def _run(network: LoadedGraph, name: str, given: Arrays, count: int, bundle: Bundle) -> dict[str, NDArray[Any]]:
     """What the conditioner or the prologue makes, [count, ...] each."""
     made = network(given)
     for each in graph_of(bundle, name).outputs:

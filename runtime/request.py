@@ -12,13 +12,13 @@ import msgspec
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fewstep.plans.compile import Denoising
+from fewstep.plans.compile import DenoiserFacts
 from fewstep.plans.errors import Cancelled, UserError
 from fewstep.plans.file import decode
 from fewstep.plans.guidance import COND, UNCOND, Guidance, as_guidance, describe
 from fewstep.plans.plan import DENOISER, Plan
 from fewstep.plans.schedule import NoiseSchedule
-from fewstep.plans.shaping import Shape
+from fewstep.plans.shaping import Shaping
 from fewstep.plans.tracer import IMAGE
 from fewstep.runtime import conditions
 from fewstep.runtime.arrays import as_float32, finite
@@ -29,7 +29,7 @@ from fewstep.runtime.feeds import Overrides
 from fewstep.runtime.sizes import free_x_shape, sized, sizes_of
 
 Cancel = Event | Callable[[], bool]
-Given = Mapping[str, ArrayLike]
+GivenTensors = Mapping[str, ArrayLike]
 Float32 = NDArray[np.float32]
 T = TypeVar("T")
 
@@ -47,10 +47,10 @@ class Request:
     sizes: Mapping[str, int] | None
     seeds: Sequence[int]
     values: Callable[[str], dict[str, NDArray[Any]]]
-    condition: conditions.Given | None
-    given: Given | None
+    condition: conditions.ConditionValues | None
+    given: GivenTensors | None
     guidance: float | Guidance | None
-    shape: Shape | None
+    shaping: Shaping | None
     branches: Overrides | None
     strength: float | None
 
@@ -59,10 +59,10 @@ class Request:
         return check_given(plan.given, self.given, self.condition, self.takes.x_shape, len(self.seeds))
 
 
-def denoising(manifest: Manifest) -> Denoising:
+def denoiser_facts(manifest: Manifest) -> DenoiserFacts:
     """What a plan has to know of a bundle's denoiser."""
     guided = conditions.has_unconditional_form(manifest.conditions)
-    return Denoising(manifest.schedule, manifest.prediction, guided, manifest.heads, manifest.towards)
+    return DenoiserFacts(manifest.schedule, manifest.prediction, guided, manifest.heads, manifest.towards)
 
 
 def scheduler_plan(
@@ -115,7 +115,11 @@ def check_seeds(seeds: Sequence[int]) -> list[int]:
 
 
 def check_given(
-    names: Sequence[str], given: Given | None, condition: conditions.Given | None, shape: Sequence[int], samples: int
+    names: Sequence[str],
+    given: GivenTensors | None,
+    condition: conditions.ConditionValues | None,
+    shape: Sequence[int],
+    samples: int,
 ) -> dict[str, Float32]:
     """The tensors [samples, *x_shape] that a plan starts from; one that is not given may be a condition's."""
     if given is not None and not isinstance(given, Mapping):

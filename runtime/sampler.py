@@ -22,13 +22,12 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import UNCOND, Guidance
 from fewstep.plans.plan import Plan, Step, group_of, regroup
 from fewstep.plans.schedule import NoiseSchedule
-from fewstep.plans.shaping import Shape, as_shape
+from fewstep.plans.shaping import Shaping, as_shaping
 from fewstep.runtime import conditions, mixed_plans, units
-from fewstep.runtime.backends import Network
+from fewstep.runtime.backends import LoadedGraph
 from fewstep.runtime.bundle.manifest import Body
 from fewstep.runtime.bundle.reading import EXPORT_AGAIN, Bundle
-from fewstep.runtime.execute import Hold, StepState, execute
-from fewstep.runtime.execute import Network as StepNetwork
+from fewstep.runtime.execute import Hold, StepNetwork, StepState, execute
 from fewstep.runtime.feeds import Overrides, branch_values, check_times, feeds, plan_blocks, taken
 from fewstep.runtime.feeds import tensor_name as name_of
 from fewstep.runtime.finite import OUTPUT, check_finite, finite_sample, finite_states
@@ -36,7 +35,7 @@ from fewstep.runtime.prologues import TIME, TO, Arrays
 from fewstep.runtime.request import (
     SCHEDULER,
     Cancel,
-    Given,
+    GivenTensors,
     Request,
     check_branches,
     check_hold,
@@ -45,7 +44,7 @@ from fewstep.runtime.request import (
     check_seeds,
     check_tensors,
     check_x,
-    denoising,
+    denoiser_facts,
     read_plan,
     scheduler_plan,
     until_cancelled,
@@ -65,11 +64,11 @@ class Sampler(AbstractContextManager["Sampler"]):
 
     bundle: Bundle
     body: Body
-    denoiser: Network
-    prologue: Network | None
-    stages: tuple[Network, ...] = ()
+    denoiser: LoadedGraph
+    prologue: LoadedGraph | None
+    stages: tuple[LoadedGraph, ...] = ()
     nulls: Arrays = field(default_factory=dict)
-    conditioner: Network | None = None
+    conditioner: LoadedGraph | None = None
 
     def __repr__(self) -> str:
         return f"<Sampler of {self.bundle.path}: {self.body.precision} body for {self.body.target}>"
@@ -81,12 +80,12 @@ class Sampler(AbstractContextManager["Sampler"]):
         self,
         plan: PlanLike | list[PlanLike] | tuple[PlanLike, ...] = PLAN,
         seeds: Sequence[int] = (0,),
-        condition: conditions.Given | None = None,
+        condition: conditions.ConditionValues | None = None,
         guidance: float | Guidance | None = None,
         *,
-        shape: Shape | None = None,
+        shaping: Shaping | None = None,
         branches: Overrides | None = None,
-        given: Given | None = None,
+        given: GivenTensors | None = None,
         strength: float | None = None,
         hold: Hold | None = None,
         sizes: Mapping[str, int] | None = None,
@@ -101,7 +100,7 @@ class Sampler(AbstractContextManager["Sampler"]):
             condition: for each condition of the denoiser, one value (or label) per sample.
             guidance: the weight of classifier-free guidance or a form of `fewstep.plans.guidance`; None runs the
                 conditional branch alone.
-            shape: what is done to each prediction, such as `Clip(-1, 1)` (`fewstep.plans.shaping`).
+            shaping: what is done to each prediction, such as `Clip(-1, 1)` (`fewstep.plans.shaping`).
             branches: conditions of further branches, {"uncond": {"text": [...]}} for a negative prompt; a condition
                 that is not named is the sample's own, None stands for its null value.
             given: tensors [len(seeds), *x_shape] that a plan starts from, such as a degraded image; one that is missing
@@ -112,7 +111,7 @@ class Sampler(AbstractContextManager["Sampler"]):
                 not given has its default, and x_shape stands for the shape that follows.
             cancel: an event, or a function, that is looked at before each evaluation; once set, `Cancelled` is raised.
         """
-        asked = self._begin(seeds, condition, guidance, shape, branches, given, strength, sizes)
+        asked = self._begin(seeds, condition, guidance, shaping, branches, given, strength, sizes)
         if not isinstance(plan, list | tuple):
             (compiled,) = self._compiled(asked, [plan])
             held = check_hold(hold, compiled, asked.takes.x_shape, len(asked.seeds))
@@ -137,12 +136,12 @@ class Sampler(AbstractContextManager["Sampler"]):
         self,
         plan: PlanLike = PLAN,
         seeds: Sequence[int] = (0,),
-        condition: conditions.Given | None = None,
+        condition: conditions.ConditionValues | None = None,
         guidance: float | Guidance | None = None,
         *,
-        shape: Shape | None = None,
+        shaping: Shaping | None = None,
         branches: Overrides | None = None,
-        given: Given | None = None,
+        given: GivenTensors | None = None,
         strength: float | None = None,
         hold: Hold | None = None,
         sizes: Mapping[str, int] | None = None,
@@ -150,7 +149,7 @@ class Sampler(AbstractContextManager["Sampler"]):
     ) -> Iterator[StepState]:
         """The same run, one state per evaluation (`index`, `u`, `x0`): for previews, progress, measuring; stop
         iterating to cancel."""
-        asked = self._begin(seeds, condition, guidance, shape, branches, given, strength, sizes)
+        asked = self._begin(seeds, condition, guidance, shaping, branches, given, strength, sizes)
         (compiled,) = self._compiled(asked, [plan])
         held = check_hold(hold, compiled, asked.takes.x_shape, len(asked.seeds))
         return self._run(asked, compiled, held, cancel)
@@ -167,7 +166,7 @@ class Sampler(AbstractContextManager["Sampler"]):
         self,
         x: Array,
         time: float | Sequence[float],
-        condition: conditions.Given | None = None,
+        condition: conditions.ConditionValues | None = None,
         to: float | Sequence[float] | None = None,
     ) -> Float32:
         """The bare network once, without guidance: its output [B, heads * C, ...] at x [B, *x_shape] and network time.
@@ -200,7 +199,7 @@ class Sampler(AbstractContextManager["Sampler"]):
         self,
         plan: Plan,
         samples: int,
-        condition: conditions.Given | None = None,
+        condition: conditions.ConditionValues | None = None,
         branches: Overrides | None = None,
         sizes: Mapping[str, int] | None = None,
     ) -> StepNetwork:
@@ -214,7 +213,7 @@ class Sampler(AbstractContextManager["Sampler"]):
         plan: PlanLike,
         guidance: float | Guidance | None = None,
         *,
-        shape: Shape | None = None,
+        shaping: Shaping | None = None,
         strength: float | None = None,
         branches: Overrides | None = None,
         sizes: Mapping[str, int] | None = None,
@@ -224,43 +223,43 @@ class Sampler(AbstractContextManager["Sampler"]):
         Arguments as of `sample`; `branches` matters where a condition has no null value: who says what "uncond" is
         can be guided all the same; `sizes` where the plan of a scheduler follows from them.
         """
-        known, takes = denoising(self.bundle.manifest), sized(self.bundle.manifest, sizes)
+        known, takes = denoiser_facts(self.bundle.manifest), sized(self.bundle.manifest, sizes)
         if UNCOND in (branches or {}):
             known = replace(known, guided=True)
-        shape = as_shape(shape)
+        shaping = as_shaping(shaping)
         if not isinstance(plan, str | Path | Plan):
             raise UserError(f"plan {plan!r} is no plan", "give SOLVER:STEPS such as 'dpmpp_2m:8', or a plan's path")
         if not isinstance(plan, Plan) and (isinstance(plan, Path) or plan.endswith(".json")):
             plan = read_plan(Path(plan))
         if isinstance(plan, str) and plan.startswith(SCHEDULER):
-            if strength is not None or shape is not None:
-                raise UserError(f"plan {plan!r} takes no strength and no shape", "give SOLVER:STEPS for those")
+            if strength is not None or shaping is not None:
+                raise UserError(f"plan {plan!r} takes no strength and no shaping", "give SOLVER:STEPS for those")
             plan = scheduler_plan(plan, guidance, known.guided, self.bundle, takes.x_shape)
         if isinstance(plan, str):
-            return compile_plan(plan, known, guidance, shape, self.body.groups, strength)
+            return compile_plan(plan, known, guidance, shaping, self.body.groups, strength)
         check_plan(plan, guidance, strength, self.bundle)
-        if shape is not None and {step.shape for step in plan.steps if step.shape is not None} != {shape}:
-            raise UserError(f"plan {plan.name!r} was compiled without shape {shape}", "give the plan by its name")
+        if shaping is not None and {step.shaping for step in plan.steps if step.shaping is not None} != {shaping}:
+            raise UserError(f"plan {plan.name!r} was compiled without shaping {shaping}", "give the plan by its name")
         return regroup(plan, self.body.groups)
 
     def _begin(
         self,
         seeds: Sequence[int],
-        condition: conditions.Given | None,
+        condition: conditions.ConditionValues | None,
         guidance: float | Guidance | None,
-        shape: Shape | None,
+        shaping: Shaping | None,
         branches: Overrides | None,
-        given: Given | None,
+        given: GivenTensors | None,
         strength: float | None,
         sizes: Mapping[str, int] | None,
     ) -> Request:
         """What `sample` and `steps` are asked for, checked as far as no plan is needed for it."""
         numbers, takes = check_seeds(seeds), sized(self.bundle.manifest, sizes)
         values = branch_values(takes.conditions, condition, branches, len(numbers), self.nulls)
-        return Request(takes, sizes, numbers, values, condition, given, guidance, shape, branches, strength)
+        return Request(takes, sizes, numbers, values, condition, given, guidance, shaping, branches, strength)
 
     def _compiled(self, asked: Request, plans: Sequence[PlanLike]) -> list[Plan]:
-        how: dict[str, Any] = {"shape": asked.shape, "strength": asked.strength, "branches": asked.branches}
+        how: dict[str, Any] = {"shaping": asked.shaping, "strength": asked.strength, "branches": asked.branches}
         made = [self.compile(plan, asked.guidance, **how, sizes=asked.sizes) for plan in plans]
         check_branches(asked.branches, made, asked.guidance)
         for plan in made:
@@ -274,13 +273,13 @@ class Sampler(AbstractContextManager["Sampler"]):
         states = execute(plan, network, draws, np.float32, asked.tensors(plan), hold)
         return until_cancelled(finite_states(states, plan), len(plan.steps), cancel)
 
-    def _lane(self, asked: Request, plan: Plan, places: list[int]) -> mixed_plans.Lane:
+    def _lane(self, asked: Request, plan: Plan, places: list[int]) -> mixed_plans.PlanLane:
         """The samples of a batch that follow one plan."""
 
         def here(branch: str) -> dict[str, NDArray[Any]]:
             return {name: array[places] for name, array in asked.values(branch).items()}
 
-        return mixed_plans.Lane(
+        return mixed_plans.PlanLane(
             plan,
             places,
             self._draws([asked.seeds[place] for place in places], asked.takes.x_shape),

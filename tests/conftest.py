@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from fewstep.plans.spec import ScheduleSpec
-from fewstep.runtime.bundle.manifest import SCHEMA, Body, Condition, Graph, Manifest, Provenance, Tensor
+from fewstep.runtime.bundle.manifest import SCHEMA, Body, Condition, GraphEntry, Manifest, Provenance, TensorEntry
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of torch, not imported yet: on tiny networks its threads wait, and spin
 
@@ -42,9 +42,9 @@ LABEL_SHIFT = np.array([[0.1], [0.2], [0.3], [0.0]], np.float32)  # one per labe
 GROUP_SCALE = np.array([0.5, 0.25], np.float32)  # the "int8" body multiplies its output by one of them
 GROUP_EDGE = 0.0  # lambda
 
-ROW = Tensor("row", "row", ("batch", 1))
-X = Tensor("x", "x", ("batch", *X_SHAPE))
-OUTPUT = Tensor("v", "output", ("batch", *X_SHAPE))
+ROW = TensorEntry("row", "row", ("batch", 1))
+X = TensorEntry("x", "x", ("batch", *X_SHAPE))
+OUTPUT = TensorEntry("v", "output", ("batch", *X_SHAPE))
 
 
 def model(nodes: list, inputs: list, outputs: list, constants: dict[str, np.ndarray]) -> bytes:
@@ -105,7 +105,7 @@ def write_bundle(folder: Path) -> Path:
     (folder / "graphs").mkdir(parents=True)
     for name, content in contents.items():
         (folder / name).write_bytes(content)
-    group = Tensor("group", "group", (1,), "int64")
+    group = TensorEntry("group", "group", (1,), "int64")
     manifest = Manifest(
         schema=SCHEMA,
         name="tiny",
@@ -113,15 +113,15 @@ def write_bundle(folder: Path) -> Path:
         conditions=(Condition("class", input="label", null=NULL, low=0, high=NULL - 1, labels=LABELS),),
         prediction="v",
         schedule=ScheduleSpec("cosine", timesteps=100),
-        prologue=Graph(
+        prologue=GraphEntry(
             "graphs/prologue.onnx",
-            (Tensor("time", "time", ("batch",)), Tensor("label", "condition", ("batch",), "int64")),
+            (TensorEntry("time", "time", ("batch",)), TensorEntry("label", "condition", ("batch",), "int64")),
             (ROW,),
         ),
         bodies={
-            "float32": Body(Graph("graphs/body.onnx", (X, ROW), (OUTPUT,)), "float32", "portable"),
+            "float32": Body(GraphEntry("graphs/body.onnx", (X, ROW), (OUTPUT,)), "float32", "portable"),
             "int8-cpu-x86": Body(
-                Graph("graphs/int8.onnx", (X, ROW, group), (OUTPUT,)), "int8", "cpu-x86", groups=(GROUP_EDGE,)
+                GraphEntry("graphs/int8.onnx", (X, ROW, group), (OUTPUT,)), "int8", "cpu-x86", groups=(GROUP_EDGE,)
             ),
         },
         provenance=Provenance("tiny", "0" * 64, {}, ()),

@@ -9,16 +9,16 @@ from numpy.typing import NDArray
 from fewstep.graph.graph import Graph
 from fewstep.graph.io import save
 from fewstep.graph.session import open_session
-from fewstep.runtime.backends import Arrays, Network
+from fewstep.runtime.backends import Arrays, LoadedGraph
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 
 
-def deployed(graph: Graph) -> Network:
+def deployed(graph: Graph) -> LoadedGraph:
     """onnxruntime, fusing as a deployed session does."""
     return open_session(graph, optimize=True)
 
 
-def simulated(graph: Graph) -> Network:
+def simulated(graph: Graph) -> LoadedGraph:
     """onnxruntime with every pair left in float: rounding to 8 bits where pairs stand, and nowhere else."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "graph.onnx"
@@ -27,7 +27,7 @@ def simulated(graph: Graph) -> Network:
     return lambda feeds: session(_taken(graph, feeds))
 
 
-def on_openvino(graph: Graph) -> Network:
+def on_openvino(graph: Graph) -> LoadedGraph:
     """OpenVINO's CPU plugin, compiled for each batch that comes, as its backend does."""
     from fewstep.runtime.backends.openvino import OpenVino, read  # an extra of its own
 

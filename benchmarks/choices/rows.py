@@ -34,7 +34,7 @@ from fewstep.calibration.ranges.table import Method, Range, Ranges, RangesTable
 from fewstep.calibration.task import Task
 from fewstep.calibration.weights import LARGEST, QuantizedWeight, quantize_weight
 from fewstep.graph.graph import Graph
-from fewstep.runtime.backends import Network
+from fewstep.runtime.backends import LoadedGraph
 from fewstep.runtime.progress import Progress
 
 Row = Callable[[Seen], Body]
@@ -181,7 +181,7 @@ def _nearest(seen: Seen, largest: int, op: WeightedOp, weight: NDArray[np.float3
     return quantize_weight(weight, op.axis, seen.usual.method, largest=largest)
 
 
-def _run_by(opened: Callable[[Graph], Network], row: Row) -> Row:
+def _run_by(opened: Callable[[Graph], LoadedGraph], row: Row) -> Row:
     return lambda seen: replace(row(seen), open=opened)
 
 

@@ -18,7 +18,7 @@ from fewstep.calibration.ranges.table import Method, RangesTable
 from fewstep.calibration.task import Task
 from fewstep.calibration.trajectories import roll_out
 from fewstep.graph.graph import Graph
-from fewstep.runtime.backends import Network
+from fewstep.runtime.backends import LoadedGraph
 from fewstep.runtime.progress import SILENT, Progress
 
 LONG: tuple[Distribution, ...] = ("uniform", "normal", "interval")
@@ -30,7 +30,7 @@ class Body:
 
     graph: Graph
     edges: tuple[float, ...]
-    open: Callable[[Graph], Network] = deployed
+    open: Callable[[Graph], LoadedGraph] = deployed
 
 
 @dataclass(frozen=True)

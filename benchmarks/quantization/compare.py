@@ -29,7 +29,7 @@ from material import calibrated_on, write_material
 from outcome import Outcome, Row, bars, described, is_met, page, save, saved
 
 from fewstep.calibration.bodies import judged_plan, open_body
-from fewstep.cli.progress import Shown
+from fewstep.cli.progress import ProgressDisplay
 from fewstep.evaluation.speed.benchmark_feeds import feeds
 from fewstep.evaluation.speed.machine import this_machine
 from fewstep.evaluation.speed.race import Contender as Timed
@@ -168,7 +168,7 @@ def main(given: Sequence[str] | None = None) -> int:
             raise UserError("--write with --only", "the page shows all settings: leave one of them out")
         pythons = environments(arguments.python)
         outcomes = []
-        with Shown() as progress:
+        with ProgressDisplay() as progress:
             for path in arguments.bundle:
                 outcomes.append(compare(path, pythons, arguments, progress))
                 if arguments.write:

@@ -4,19 +4,19 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fewstep.calibration.lowering.scheme import Emitted
+from fewstep.calibration.lowering.scheme import Replacement
 from fewstep.graph.graph import GROUP, Array, Node, Value
 
 GROUP_INPUT = Value(GROUP, np.dtype(np.int64), (1,))
 
 
-def gathered(what: str, table: Array, names: Sequence[str]) -> Emitted:
+def gathered(what: str, table: Array, names: Sequence[str]) -> Replacement:
     """The nodes that give `names` [1] each the numbers of their columns of `table` [groups, names]: one Gather for all.
 
     `what` the table is called; each graph has one of them.
     """
     rows, row, shape = (f"{part}({what})" for part in ("rows", "row", "shape"))
-    return Emitted(
+    return Replacement(
         (
             Node("Gather", (what, GROUP), (rows,), {"axis": 0}),  # [1, names]
             Node("Reshape", (rows, shape), (row,)),

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from fewstep.calibration.lowering.encoding import integer_of, scale_of, zero_point_of
-from fewstep.calibration.lowering.scheme import Emitted, Form
+from fewstep.calibration.lowering.scheme import Form, Replacement
 from fewstep.calibration.lowering.selection import WeightedOp
 from fewstep.calibration.weights import QuantizedWeight
 from fewstep.graph.graph import Array, Node
@@ -30,7 +30,7 @@ def quantize(tensor: str) -> tuple[Node, ...]:
     )
 
 
-def operation(op: WeightedOp, weight: QuantizedWeight, dtype: np.dtype[Any]) -> Emitted:
+def operation(op: WeightedOp, weight: QuantizedWeight, dtype: np.dtype[Any]) -> Replacement:
     """The operation itself, on the rounded activation and the rounded weight; it is the last of the nodes."""
     inputs = integer_of(op.code), scale_of(op.code), zero_point_of(op.code)
     constants: dict[str, Array] = {
@@ -39,7 +39,7 @@ def operation(op: WeightedOp, weight: QuantizedWeight, dtype: np.dtype[Any]) -> 
         inputs[2]: np.zeros_like(weight.scales, np.int8),
     }
     node = op.node
-    return Emitted(
+    return Replacement(
         (
             Node("DequantizeLinear", inputs, (rounded(op.code),), {"axis": weight.axis}),
             replace(node, inputs=(rounded(op.x), rounded(op.code), *op.bias)),

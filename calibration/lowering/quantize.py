@@ -14,7 +14,7 @@ from fewstep.calibration.lowering.channels import encoded, even_scales, even_wei
 from fewstep.calibration.lowering.encoding import Encoding, scale_of, zero_point_of
 from fewstep.calibration.lowering.factors import coarsening, factored
 from fewstep.calibration.lowering.gathering import GROUP_INPUT, gathered
-from fewstep.calibration.lowering.scheme import Emitted, Scheme, Target
+from fewstep.calibration.lowering.scheme import Replacement, Scheme, Target
 from fewstep.calibration.lowering.selection import LEAST_CHANNELS, WeightedOp, considered_ops, selected_ops
 from fewstep.calibration.ranges.table import RangesTable
 from fewstep.calibration.threads import side_by_side
@@ -29,7 +29,7 @@ Quantizer = Callable[[WeightedOp, NDArray[np.float32]], QuantizedWeight]  # of a
 
 
 @dataclass(frozen=True)
-class Lowered:
+class LoweredBody:
     """An int8 body. `groups` are the edges of lambda between its groups: none if its scales are constant."""
 
     graph: Graph
@@ -38,7 +38,7 @@ class Lowered:
     notes: tuple[str, ...]
 
 
-def lower(prepared: Graph, table: RangesTable, target: Target, in_float: Collection[str] = ()) -> Lowered:
+def lower(prepared: Graph, table: RangesTable, target: Target, in_float: Collection[str] = ()) -> LoweredBody:
     """Lower a prepared float32 body for a target, but for the operations named in `in_float`.
 
     UserError if a tensor has no range, or nothing can be quantized.
@@ -48,7 +48,7 @@ def lower(prepared: Graph, table: RangesTable, target: Target, in_float: Collect
     notes = target.notes + _by_channel(encodings) + _widening(encodings)
     if target.scheme.constant_scales:
         notes += coarsening(encodings, target.scheme.scale_dtype)
-    return Lowered(graph, target.check(prepared, graph, ops), groups, notes)
+    return LoweredBody(graph, target.check(prepared, graph, ops), groups, notes)
 
 
 def lower_graph(
@@ -171,7 +171,7 @@ def emit(
     return drop_unused(replace(base.with_nodes(nodes, constants), inputs=base.inputs + group))
 
 
-def _codes(encodings: Mapping[str, Encoding], groups: int, dtype: np.dtype[Any]) -> Emitted:
+def _codes(encodings: Mapping[str, Encoding], groups: int, dtype: np.dtype[Any]) -> Replacement:
     """Zero points, and scales: constants, or rows of one packed table [groups, tensors] gathered by "group"."""
     constants: dict[str, Array] = {zero_point_of(name): np.asarray(code.zero_point) for name, code in encodings.items()}
     numbers = np.finfo(dtype)  # neither a scale of zero nor an infinite one
@@ -180,9 +180,9 @@ def _codes(encodings: Mapping[str, Encoding], groups: int, dtype: np.dtype[Any])
     )
     names = tuple(scale_of(name) for name in encodings)
     if groups == 1:
-        return Emitted((), constants | {name: scales[0, i] for i, name in enumerate(names)})
+        return Replacement((), constants | {name: scales[0, i] for i, name in enumerate(names)})
     rows = gathered("scales()", scales, names)
-    return Emitted(rows.nodes, constants | rows.constants)
+    return Replacement(rows.nodes, constants | rows.constants)
 
 
 def refuse_overflow(reached: Mapping[str, float], target: Target) -> None:

@@ -16,7 +16,7 @@ from fewstep.runtime.bundle.manifest import Coverage
 
 
 @dataclass(frozen=True)
-class Emitted:
+class Replacement:
     """Nodes that take the place of one operation, and the constants they need beside the scales of activations."""
 
     nodes: tuple[Node, ...]
@@ -33,7 +33,7 @@ class Form:
     """
 
     quantize: Callable[[str], tuple[Node, ...]]
-    operation: Callable[[WeightedOp, QuantizedWeight], Emitted]
+    operation: Callable[[WeightedOp, QuantizedWeight], Replacement]
     encodes_output: Callable[[WeightedOp], bool]
 
 

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.calibration.conditions_file import Rows
+from fewstep.calibration.conditions_file import ConditionRecords
 from fewstep.calibration.held_out import held_out_conditions
 from fewstep.calibration.metrics import psnr
 from fewstep.graph.graph import GROUP
 from fewstep.plans import noise
 from fewstep.plans.plan import Plan
-from fewstep.runtime.backends import Network
+from fewstep.runtime.backends import LoadedGraph
 from fewstep.runtime.execute import Array, StepState, advance, begin, combine, execute, finish
 from fewstep.runtime.feeds import tensor_name
 from fewstep.runtime.mixed_plans import split_outputs
@@ -60,13 +60,13 @@ class Course:
         shares: NDArray[np.float64] = np.bincount([step.group for step in self.plan.steps]) / len(self.plan.steps)
         return shares
 
-    def call(self, network: Network, index: int, u: Array) -> Array:
+    def call(self, network: LoadedGraph, index: int, u: Array) -> Array:
         """The network's output at a step, for all branches one after the other."""
         x, output = self.ports
         return network({**self.feeds[index], x: np.concatenate([u] * len(self.plan.steps[index].branches))})[output]
 
     def run(
-        self, networks: Sequence[Network], along: Sequence[StepState] = (), first_group: int = 0
+        self, networks: Sequence[LoadedGraph], along: Sequence[StepState] = (), first_group: int = 0
     ) -> list[StepState]:
         """Every state of a run; `networks` has one for each group. Steps before the first of `first_group` are taken
         from `along`, a run that was the same so far."""
@@ -87,7 +87,7 @@ class Course:
 
 
 def open_courses(
-    sampler: Sampler, plan: Plan, rows: Rows | None = None, progress: Progress = SILENT
+    sampler: Sampler, plan: Plan, rows: ConditionRecords | None = None, progress: Progress = SILENT
 ) -> tuple[Course, tuple[Course, ...]]:
     """The course that a map is searched on, and those that what is found is judged on."""
     parts = [SEARCH_SEEDS, *(JUDGE_SEEDS[start : start + AT_ONCE] for start in range(0, len(JUDGE_SEEDS), AT_ONCE))]
@@ -103,7 +103,11 @@ def _of_all(progress: Progress, number: int, courses: int, stage: str, done: int
 
 
 def open_course(
-    sampler: Sampler, plan: Plan, seeds: Sequence[int], rows: Rows | None = None, progress: Progress = SILENT
+    sampler: Sampler,
+    plan: Plan,
+    seeds: Sequence[int],
+    rows: ConditionRecords | None = None,
+    progress: Progress = SILENT,
 ) -> Course:
     """A course of some seeds for the float32 body's sampler; the plan's steps are in range groups already.
 

@@ -4,7 +4,7 @@ import re
 
 import msgspec
 
-from fewstep.calibration.precision.refine import Bound, Refined
+from fewstep.calibration.precision.refine import Bound, SearchResult
 from fewstep.calibration.precision.search import Point
 from fewstep.plans.errors import UserError
 from fewstep.plans.spec import Strict
@@ -14,7 +14,7 @@ READ = (1, SCHEMA)  # 1 has times that were added up from single operations, and
 MOST = 1000  # dB, or times as fast as float32
 
 
-class Reached(Strict, frozen=True):
+class FrontierPoint(Strict, frozen=True):
     """A point of the frontier: mean PSNR in dB, time of a step relative to all int8, and for each range group the
     numbers of the operations that stay float. The time is measured, with these graphs, or an estimate from the times of
     single operations.
@@ -45,8 +45,8 @@ class PrecisionMap(Strict, frozen=True):
     costs: tuple[float, ...]
     all_int8: float  # dB
     float_time: float
-    frontier: tuple[Reached, ...]
-    deployed: Reached
+    frontier: tuple[FrontierPoint, ...]
+    deployed: FrontierPoint
     all_int8_error: float | None = None  # standard error, dB
 
 
@@ -70,7 +70,7 @@ def describe(bound: Bound) -> str:
     return f"{bound.quality:g}dB" if bound.quality is not None else f"{bound.speed:g}x"
 
 
-def record(body: str, plan: str, bound: Bound, refined: Refined) -> PrecisionMap:
+def record(body: str, plan: str, bound: Bound, refined: SearchResult) -> PrecisionMap:
     measured = refined.sensitivity
     return PrecisionMap(
         body=body,
@@ -102,10 +102,10 @@ def decode(data: bytes, source: str = "precision map") -> tuple[PrecisionMap, ..
     return found.maps
 
 
-def _reached(point: Point) -> Reached:
+def _reached(point: Point) -> FrontierPoint:
     in_float = tuple(tuple(sorted(floats)) for floats in point.choice)
     error, searched = (None, None) if point.judged is None else (point.judged.error, point.quality)
-    return Reached(point.known, point.time, in_float, point.time_is_measured, error, searched)
+    return FrontierPoint(point.known, point.time, in_float, point.time_is_measured, error, searched)
 
 
 def _number(text: str, unit: str, name: str, example: str) -> float:

@@ -14,11 +14,11 @@ from itertools import groupby
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.calibration.lowering.quantize import Lowered
+from fewstep.calibration.lowering.quantize import LoweredBody
 from fewstep.calibration.precision.closed_loop import Course
 from fewstep.calibration.precision.search import (
     Choice,
-    Judged,
+    JudgedQuality,
     Point,
     choose,
     frontier,
@@ -28,7 +28,7 @@ from fewstep.calibration.precision.search import (
     staged,
     step_time,
 )
-from fewstep.calibration.precision.search_cache import Kept, kept_of, key
+from fewstep.calibration.precision.search_cache import SearchCache, kept_of, key
 from fewstep.calibration.precision.sensitivity import Sensitivity, measure, slowdown
 from fewstep.calibration.precision.variants import Variants
 from fewstep.plans.errors import UserError
@@ -49,7 +49,7 @@ class Bound:
 
 
 @dataclass(frozen=True)
-class Refined:
+class SearchResult:
     """The point that is deployed, the frontier of all that was tried, and what was measured of each operation.
 
     The deployed point is not on the frontier where one that beats it there missed the bound when it was judged. Its
@@ -60,8 +60,8 @@ class Refined:
     point: Point
     frontier: tuple[Point, ...]
     sensitivity: Sensitivity
-    stages: tuple[tuple[int, Lowered], ...]
-    int8: Judged
+    stages: tuple[tuple[int, LoweredBody], ...]
+    int8: JudgedQuality
 
     @property
     def is_float(self) -> bool:
@@ -78,7 +78,7 @@ class Search:
     course: Course
     judges: tuple[Course, ...]
     measured: Sensitivity
-    kept: Kept
+    kept: SearchCache
     stages: int = STAGES
     progress: Progress = SILENT
 
@@ -97,7 +97,7 @@ def refine(
     bound: Bound,
     stages: int = STAGES,
     progress: Progress = SILENT,
-) -> Refined:
+) -> SearchResult:
     """Measure and search on the seeds of `course`, judge on those of `judges`, and lower. UserError if no assignment
     reaches the bound.
 
@@ -114,7 +114,7 @@ def refine(
         trimmed = trim(search, wanted, bound.quality + wanted.quality - wanted.known)
         if all(trimmed.choice != point.choice for point in points):
             wanted, points = settle(search, [*points, time_whole(search, trimmed)], bound)
-    return Refined(wanted, tuple(frontier(points)), search.measured, _lowered(search, wanted.choice), int8)
+    return SearchResult(wanted, tuple(frontier(points)), search.measured, _lowered(search, wanted.choice), int8)
 
 
 def explore(search: Search) -> list[Point]:
@@ -188,12 +188,12 @@ def run(search: Search, choice: Choice) -> Point:
     return Point(choice, known[key(choice)], time, None not in measured, judged)
 
 
-def judge(search: Search, choice: Choice) -> Judged:
+def judge(search: Search, choice: Choice) -> JudgedQuality:
     """A choice on the seeds that judge, unless it was judged before."""
     known = search.kept.figures.judged
     if key(choice) not in known:
         values = _qualities(search, choice, search.judges)
-        known[key(choice)] = Judged(float(values.mean()), float(values.std(ddof=1)) / len(values) ** 0.5)
+        known[key(choice)] = JudgedQuality(float(values.mean()), float(values.std(ddof=1)) / len(values) ** 0.5)
         search.kept.save()
     return known[key(choice)]
 
@@ -235,7 +235,7 @@ def _estimate(search: Search, choice: Choice) -> float:
     return step_time([_added(search, floats) for floats in choice], search.course.shares)
 
 
-def _lowered(search: Search, choice: Choice) -> tuple[tuple[int, Lowered], ...]:
+def _lowered(search: Search, choice: Choice) -> tuple[tuple[int, LoweredBody], ...]:
     """The graph of each run of groups, with the group after its last."""
     stages = []
     until = 0

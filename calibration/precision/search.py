@@ -23,7 +23,7 @@ LEAST_SHARE = 1e-3  # of a plan's steps: a group may have none
 
 
 @dataclass(frozen=True)
-class Judged:
+class JudgedQuality:
     """Mean PSNR in dB on seeds that the search did not use, and the standard error of that mean. Of a choice that is
     taken because it passes there the mean is a little too high."""
 
@@ -41,7 +41,7 @@ class Point:
     quality: float
     time: float
     time_is_measured: bool = False
-    judged: Judged | None = None
+    judged: JudgedQuality | None = None
 
     @property
     def known(self) -> float:

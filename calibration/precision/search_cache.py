@@ -15,7 +15,7 @@ import onnxruntime
 
 from fewstep.calibration.code_digest import code
 from fewstep.calibration.precision.closed_loop import Course
-from fewstep.calibration.precision.search import Choice, Judged
+from fewstep.calibration.precision.search import Choice, JudgedQuality
 from fewstep.calibration.precision.variants import Variants
 from fewstep.graph.graph import Graph
 from fewstep.plans.file import encode
@@ -34,12 +34,12 @@ class Figures(msgspec.Struct):
     overall: tuple[float, float] | None = None
     operations: dict[str, tuple[tuple[float, ...], float]] = msgspec.field(default_factory=dict)
     choices: dict[str, float] = msgspec.field(default_factory=dict)
-    judged: dict[str, Judged] = msgspec.field(default_factory=dict)
+    judged: dict[str, JudgedQuality] = msgspec.field(default_factory=dict)
     times: dict[str, float] = msgspec.field(default_factory=dict)
 
 
 @dataclass
-class Kept:
+class SearchCache:
     """The figures of one search so far; without a name they are kept nowhere. Made by `kept_of`."""
 
     name: str | None = None
@@ -50,7 +50,7 @@ class Kept:
             cache.store("precision", self.name, msgspec.json.encode(_finite(self.figures)))
 
 
-def kept_of(variants: Variants, course: Course, judges: Sequence[Course]) -> Kept:
+def kept_of(variants: Variants, course: Course, judges: Sequence[Course]) -> SearchCache:
     """What earlier searches of these variants along these courses have measured on this machine; a file that cannot be
     read is no file."""
     known = sha256(repr((SCHEMA, onnxruntime.__version__, this_cpu())).encode())
@@ -72,7 +72,7 @@ def kept_of(variants: Variants, course: Course, judges: Sequence[Course]) -> Kep
             "%d of %d operations were measured before on this machine, and are not again; to measure anew, remove %s",
             *(len(figures.operations), len(variants.operations), cache.path("precision", name)),
         )
-    return Kept(name, figures)
+    return SearchCache(name, figures)
 
 
 def key(choice: Choice) -> str:

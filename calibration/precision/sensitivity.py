@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from fewstep.calibration.precision.closed_loop import Course
 from fewstep.calibration.precision.search import scaled
-from fewstep.calibration.precision.search_cache import Kept
+from fewstep.calibration.precision.search_cache import SearchCache
 from fewstep.calibration.precision.variants import Variants
-from fewstep.runtime.backends import Network
+from fewstep.runtime.backends import LoadedGraph
 from fewstep.runtime.progress import SILENT, Progress
 
 Array = NDArray[np.float64]
@@ -36,7 +36,7 @@ class Sensitivity:
 
 
 def measure(
-    variants: Variants, course: Course, kept: Kept, rounds: int = ROUNDS, progress: Progress = SILENT
+    variants: Variants, course: Course, kept: SearchCache, rounds: int = ROUNDS, progress: Progress = SILENT
 ) -> Sensitivity:
     """Measure every operation of a lowering that `kept` does not know."""
     operations, known = variants.operations, kept.figures
@@ -48,7 +48,9 @@ def measure(
     return Sensitivity(operations, np.array(gains), scaled(np.array(costs), float_time), quality, float_time)
 
 
-def _measure(variants: Variants, course: Course, kept: Kept, rounds: int, progress: Progress) -> tuple[float, float]:
+def _measure(
+    variants: Variants, course: Course, kept: SearchCache, rounds: int, progress: Progress
+) -> tuple[float, float]:
     """Quality of all int8, and float32's time; operations go to `kept`, one by one. One variant is open at a time
     beside the all-int8 one."""
     operations, known = variants.operations, kept.figures.operations
@@ -62,7 +64,7 @@ def _measure(variants: Variants, course: Course, kept: Kept, rounds: int, progre
             variant = variants.open([operation])
             gains = []
             for group in range(course.groups):
-                networks: list[Network] = [base] * course.groups
+                networks: list[LoadedGraph] = [base] * course.groups
                 networks[group] = variant
                 gains.append(float(course.quality(course.run(networks, along, group)).mean()) - quality)
                 progress("sensitivity", done * course.groups + group, runs)
@@ -72,12 +74,12 @@ def _measure(variants: Variants, course: Course, kept: Kept, rounds: int, progre
     return quality, slowdown(course, base, variants.open(operations), rounds)
 
 
-def slowdown(course: Course, base: Network, other: Network, rounds: int = ROUNDS) -> float:
+def slowdown(course: Course, base: LoadedGraph, other: LoadedGraph, rounds: int = ROUNDS) -> float:
     """Time of the plan's middle step with `other` relative to `base`: the median of ratios of neighbours, so that load
     hits both."""
     state = course.reference[len(course.reference) // 2]
 
-    def seconds(network: Network) -> float:
+    def seconds(network: LoadedGraph) -> float:
         started = perf_counter()
         course.call(network, state.index, state.u)
         return perf_counter() - started

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from fewstep.calibration.lowering.coverage import count
-from fewstep.calibration.lowering.quantize import Lowered, lower, lower_graph, lowered_ops
+from fewstep.calibration.lowering.quantize import LoweredBody, lower, lower_graph, lowered_ops
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.ranges.table import RangesTable
 from fewstep.graph.graph import Graph
@@ -29,10 +29,10 @@ class Variants:
         """As it is deployed, but with threads that do not spin: several are open at once."""
         return open_session(self.graph(in_float), optimize=True, arena=True)
 
-    def lower(self, in_float: Collection[str]) -> Lowered:
+    def lower(self, in_float: Collection[str]) -> LoweredBody:
         """The graph to deploy, with what really runs in int8 counted."""
         if self._is_float(in_float):
-            return Lowered(self.prepared, count(self.prepared, ()), (), ())
+            return LoweredBody(self.prepared, count(self.prepared, ()), (), ())
         return lower(self.prepared, self.table, self.target, in_float) if in_float else self._int8
 
     def graph(self, in_float: Collection[str] = ()) -> Graph:
@@ -44,7 +44,7 @@ class Variants:
         return lower_graph(self.prepared, self.table, self.target, in_float)[0]
 
     @cached_property
-    def _int8(self) -> Lowered:
+    def _int8(self) -> LoweredBody:
         """With nothing left in float, made once: it is deployed, hashed, and what all others are measured against."""
         return lower(self.prepared, self.table, self.target, ())
 

@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 from fewstep.calibration.lowering.selection import weighted_op
 from fewstep.calibration.ranges.histogram import Histogram, measure, merge
 from fewstep.calibration.row_by_row import row_by_row
-from fewstep.calibration.trajectories import Evaluation
+from fewstep.calibration.trajectories import BodyCall
 from fewstep.graph.graph import Graph
 from fewstep.graph.session import open_session
 from fewstep.graph.types import infer_types
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import group_of
-from fewstep.runtime.backends import Arrays, Network
+from fewstep.runtime.backends import Arrays, LoadedGraph
 
 LOG = logging.getLogger("fewstep")
 CHECK_WEIGHTS = "check the weights that the denoiser was exported with"
@@ -59,7 +59,7 @@ def batch_within(memory: int, graph: Graph, tensors: Iterable[str], branches: in
     return max(1, memory // max(1, trajectory))
 
 
-def open_watched(graph: Graph, tensors: Sequence[str]) -> Network:
+def open_watched(graph: Graph, tensors: Sequence[str]) -> LoadedGraph:
     """Run the graph row by row and return `tensors` too. UserError naming the first that overflows where the output
     does."""
     session = row_by_row(open_session(watch(graph, tensors), optimize=True), graph.inputs)
@@ -92,7 +92,7 @@ class Counts:
         """Of what a lowering of a prepared graph may quantize."""
         return Counts(observed_tensors(graph), edges, axes=channel_axes(graph), samples=samples)
 
-    def add(self, evaluation: Evaluation) -> None:
+    def add(self, evaluation: BodyCall) -> None:
         """Count what the tensors held. UserError naming the tensor and the step if a value is not finite."""
         step = evaluation.state.step
         group = group_of(step.lam, self.edges)

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from fewstep.calibration.bodies import engine_of, graph_files, int8_bodies, is_native, judged_plan, open_body
-from fewstep.calibration.conditions_file import Rows
+from fewstep.calibration.conditions_file import ConditionRecords
 from fewstep.calibration.held_out import APART, PAIRED
 from fewstep.calibration.prompts import HELD_OUT, given_rows
 from fewstep.evaluation.distances import distance
@@ -23,7 +23,7 @@ from fewstep.evaluation.distances.references import References, open_references
 from fewstep.evaluation.distances.sample_sets import Counts, Floats, Tally, features_apart, features_of, sample_pairs
 from fewstep.evaluation.distances.teacher import teacher_plan
 from fewstep.evaluation.output import check_writable, write_whole
-from fewstep.evaluation.results import SCHEMA, Distance, Evaluated, EvaluationResults, Features, encode
+from fewstep.evaluation.results import SCHEMA, BodyEvaluation, Distance, EvaluationResults, Features, encode
 from fewstep.evaluation.speed.machine import this_machine
 from fewstep.graph.commit import open_for_update
 from fewstep.plans.errors import UserError
@@ -130,7 +130,7 @@ def evaluate(options: EvaluateOptions, progress: Progress = SILENT) -> Evaluatio
 
 
 @dataclass(frozen=True)
-class Task:
+class EvaluationTask:
     """What options ask of a bundle: all that is opened, and checked, before the first sample."""
 
     bundle: Bundle
@@ -140,10 +140,10 @@ class Task:
     teacher: Plan
     extractor: Extractor | None
     data: References | None
-    rows: Rows | None  # of own conditions
+    rows: ConditionRecords | None  # of own conditions
 
 
-def open_task(options: EvaluateOptions) -> Task:
+def open_task(options: EvaluateOptions) -> EvaluationTask:
     """Open everything. What cannot be done is a UserError here, not after minutes of sampling."""
     bundle = open_bundle(options.bundle)
     names = _chosen(bundle, options.body)
@@ -161,7 +161,7 @@ def open_task(options: EvaluateOptions) -> Task:
             writer.reserve(ROOM)  # and we may write, and nobody else is writing
     else:
         check_writable(options.output)
-    return Task(
+    return EvaluationTask(
         bundle=bundle,
         reference=reference,
         bodies={name: open_body(bundle, name, options.threads) for name in names},
@@ -173,7 +173,7 @@ def open_task(options: EvaluateOptions) -> Task:
     )
 
 
-def measure(task: Task, options: EvaluateOptions, progress: Progress = SILENT) -> EvaluationResults:
+def measure(task: EvaluationTask, options: EvaluateOptions, progress: Progress = SILENT) -> EvaluationResults:
     """All figures of an evaluation."""
     start = perf_counter()
     plan, teacher, extractor = task.plan, task.teacher, task.extractor
@@ -194,7 +194,7 @@ def measure(task: Task, options: EvaluateOptions, progress: Progress = SILENT) -
         teacher=teacher.name,
         float_against_teacher=floats.against_teacher.quality(f"float32, {teacher.name}"),
         bodies=tuple(
-            Evaluated(
+            BodyEvaluation(
                 body=name,
                 graphs=graph_files(task.bodies[name].body),
                 engine=engine_of(task.bodies[name].body),

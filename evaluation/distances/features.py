@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.plans.errors import UserError
-from fewstep.runtime.backends import Network
+from fewstep.runtime.backends import LoadedGraph
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle.manifest import Manifest
 
@@ -23,7 +23,7 @@ NEEDS = "an extractor takes float32 [batch, *x_shape] and gives `features` [batc
 
 
 @dataclass(frozen=True)
-class Named:
+class ShippedExtractor:
     """An extractor that comes with fewstep, and the shipped denoiser whose data it knows."""
 
     name: str
@@ -34,7 +34,10 @@ class Named:
         return f"{self.name}.onnx"
 
 
-NAMED = (Named("fashion-mnist-cnn", source="fashion_mnist"), Named("cifar10-cnn", source="cifar10"))
+NAMED = (
+    ShippedExtractor("fashion-mnist-cnn", source="fashion_mnist"),
+    ShippedExtractor("cifar10-cnn", source="cifar10"),
+)
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class Extractor:
 
     name: str
     sha256: str
-    network: Network
+    network: LoadedGraph
     input: str
     output: str
 

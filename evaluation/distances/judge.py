@@ -16,12 +16,12 @@ from fewstep.plans import guidance
 from fewstep.plans.errors import UserError
 from fewstep.plans.noise import normal
 from fewstep.plans.plan import Plan, regroup
-from fewstep.runtime.execute import Array, Network, StepState, combine, execute
+from fewstep.runtime.execute import Array, StepNetwork, StepState, combine, execute
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.request import check_given
 
 Conditions = Mapping[str, NDArray[np.generic]]
-Denoiser = Callable[[Plan, int, Conditions], Network]  # of a plan, the samples of a batch, and a value for each
+Denoiser = Callable[[Plan, int, Conditions], StepNetwork]  # of a plan, the samples of a batch, and a value for each
 
 
 @dataclass(frozen=True)

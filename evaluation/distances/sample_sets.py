@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.calibration.conditions_file import Rows
+from fewstep.calibration.conditions_file import ConditionRecords
 from fewstep.calibration.held_out import APART, PAIRED, held_out_conditions
 from fewstep.evaluation.distances.comparison import Comparison
 from fewstep.evaluation.distances.features import Extractor
@@ -49,7 +49,7 @@ def sample_pairs(
     teacher: Plan,
     counts: Counts,
     extractor: Extractor | None,
-    rows: Rows | None = None,
+    rows: ConditionRecords | None = None,
     progress: Progress = SILENT,
 ) -> tuple[Tally, dict[str, Tally]]:
     """Tallies of the float32 body and of each other one, over the first seeds of PAIRED; `rows` are own conditions."""
@@ -75,7 +75,7 @@ def features_apart(
     plan: Plan,
     count: int,
     extractor: Extractor,
-    rows: Rows | None = None,
+    rows: ConditionRecords | None = None,
     progress: Progress = SILENT,
 ) -> Floats:
     """Features [count, D] of float32 samples of seeds that nothing else uses."""
@@ -95,7 +95,7 @@ def features_of(data: References, extractor: Extractor, progress: Progress = SIL
     return np.concatenate(parts)
 
 
-def _sample(sampler: Sampler, plan: Plan, seeds: range, rows: Rows | None) -> Floats:
+def _sample(sampler: Sampler, plan: Plan, seeds: range, rows: ConditionRecords | None) -> Floats:
     """Samples [len(seeds), *x_shape], each with the held-out condition of its seed."""
     return sampler.sample(plan, seeds, held_out_conditions(sampler.bundle.manifest.conditions, seeds, rows))
 

@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.plans import guidance as guidances
-from fewstep.plans.compile import Denoising, compile_plan
+from fewstep.plans.compile import DenoiserFacts, compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan, Row, Step, Term
 from fewstep.plans.spec import Prediction, ScheduleSpec
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.execute import combine, execute
 from fewstep.runtime.options import Options
-from fewstep.runtime.request import denoising
+from fewstep.runtime.request import denoiser_facts
 
 Array = NDArray[np.float64]
 LAGS = 4  # outputs that a recurrence tells one by one, from the newest back
@@ -50,7 +50,7 @@ class PlanOptions(Options):
 def compiled(options: PlanOptions, name: str) -> Plan:
     """The plan of that name for the denoiser that the options describe."""
     if options.bundle is not None:
-        return compile_plan(name, denoising(open_bundle(options.bundle).manifest), options.guidance)
+        return compile_plan(name, denoiser_facts(open_bundle(options.bundle).manifest), options.guidance)
     kinds = get_args(get_type_hints(ScheduleSpec)["kind"])
     for option, value, known in (
         ("schedule", options.schedule, kinds),
@@ -60,7 +60,7 @@ def compiled(options: PlanOptions, name: str) -> Plan:
             raise UserError(f"unknown {option} {value!r}", f"choose one of {', '.join(known)}")
     spec = msgspec.convert({"kind": options.schedule}, ScheduleSpec)
     prediction = msgspec.convert(options.prediction, Prediction)
-    return compile_plan(name, Denoising(spec, prediction), options.guidance)
+    return compile_plan(name, DenoiserFacts(spec, prediction), options.guidance)
 
 
 def equations(plan: Plan, index: int) -> Iterator[str]:
@@ -69,9 +69,9 @@ def equations(plan: Plan, index: int) -> Iterator[str]:
     state = [f"S{row}" for row in range(plan.rows)]
     yield f"u = {linear(step.input, state)}"
     columns = [*state, *outputs(step)]
-    if step.shape is not None:
-        shaped = ", ".join(linear(row, columns) for row in step.shape_of)
-        yield f"p = {type(step.shape).__name__}({shaped})"
+    if step.shaping is not None:
+        shaped = ", ".join(linear(row, columns) for row in step.shaping_of)
+        yield f"p = {type(step.shaping).__name__}({shaped})"
         columns.append("p")
     columns += [f"z{draw}" for draw in step.draws]
     for row, coefficients in enumerate(step.update):
@@ -121,7 +121,7 @@ def recurrence(plan: Plan) -> Recurrence:
 
     UserError for a plan that is no linear recurrence of numbers: one with shapes, or with tensors for coefficients.
     """
-    if plan.tensors or any(step.shape is not None for step in plan.steps):
+    if plan.tensors or any(step.shaping is not None for step in plan.steps):
         raise UserError(f"plan {plan.name!r} clips, or has tensors for coefficients", "ask for its table: --show")
     count = len(plan.steps)
     drawn = sorted({*plan.start_draws, *(draw for step in plan.steps for draw in step.draws)})

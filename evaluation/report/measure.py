@@ -7,7 +7,7 @@ import msgspec
 
 from fewstep.calibration.bodies import ON_OPENVINO, engine_of, int8_bodies, is_native, judged_plan, open_body
 from fewstep.calibration.comparable import judged_unlike
-from fewstep.calibration.conditions_file import Rows
+from fewstep.calibration.conditions_file import ConditionRecords
 from fewstep.calibration.held_out import held_out_conditions, label
 from fewstep.calibration.lowering.selection import selected_ops
 from fewstep.calibration.lowering.targets import TARGETS
@@ -19,7 +19,7 @@ from fewstep.evaluation.distances.teacher import teacher_plan
 from fewstep.evaluation.report.operations import layer, operations
 from fewstep.evaluation.report.options import ReportOptions
 from fewstep.evaluation.report.samples import Samples
-from fewstep.evaluation.results import Covered, Quality, RangeOverGroups, Results
+from fewstep.evaluation.results import BodyCoverage, Quality, RangeOverGroups, Results
 from fewstep.evaluation.speed.benchmark_feeds import feeds
 from fewstep.evaluation.speed.machine import Machine, this_machine
 from fewstep.evaluation.speed.race import Contender, OnBackend, Race
@@ -108,7 +108,11 @@ def denoiser(sampler: Sampler) -> Denoiser:
 
 
 def races(
-    bundle: Bundle, plan: Plan, options: ReportOptions, rows: Rows | None = None, progress: Progress = SILENT
+    bundle: Bundle,
+    plan: Plan,
+    options: ReportOptions,
+    rows: ConditionRecords | None = None,
+    progress: Progress = SILENT,
 ) -> list[Race]:
     """float32 on onnxruntime against the int8 bodies that run here, each on its engine, at each batch size, fed as in
     the middle of the plan."""
@@ -154,7 +158,7 @@ def ranges_over_groups(bundle: Bundle, prepared: Graph, body: Body) -> tuple[Ran
     return tuple(RangeOverGroups(said, widths[name]) for name, said in names.items() if name in most)
 
 
-def covered(bundle: Bundle, prepared: Graph, plan: Plan) -> list[Covered]:
+def covered(bundle: Bundle, prepared: Graph, plan: Plan) -> list[BodyCoverage]:
     """Coverage of each int8 body, as calibration counted it, with what the prepared graph says of each operation."""
     found = []
     for name, body in int8_bodies(bundle).items():

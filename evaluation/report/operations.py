@@ -2,7 +2,7 @@
 
 from fewstep.calibration.lowering.coverage import macs
 from fewstep.calibration.lowering.selection import considered_ops
-from fewstep.evaluation.results import Covered, Operation
+from fewstep.evaluation.results import BodyCoverage, Operation
 from fewstep.graph.graph import Graph, Node
 from fewstep.runtime.bundle.manifest import Coverage
 
@@ -11,7 +11,7 @@ NO_FORM = "has no int8 form here"
 MAPPED = "left in float by the precision map"
 
 
-def operations(prepared: Graph, body: str, coverage: Coverage) -> Covered:
+def operations(prepared: Graph, body: str, coverage: Coverage) -> BodyCoverage:
     """The multiplying operations of the prepared graph in order, each with its fate in a lowered body."""
     work, int8 = macs(prepared), set(coverage.int8_ops)
     judged = {op.name: (op, reason) for op, reason in considered_ops(prepared)}
@@ -31,7 +31,7 @@ def operations(prepared: Graph, body: str, coverage: Coverage) -> Covered:
                 reason="" if is_int8 else reason or MAPPED,  # what the rule takes, only a map leaves
             )
         )
-    return Covered(body, coverage, tuple(made), coverage.int8_macs / max(coverage.total_macs, 1))
+    return BodyCoverage(body, coverage, tuple(made), coverage.int8_macs / max(coverage.total_macs, 1))
 
 
 def layer(node: Node) -> str:

@@ -31,7 +31,7 @@ from fewstep.evaluation.report.quality import end_section
 from fewstep.evaluation.report.samples import Samples, samples_section
 from fewstep.evaluation.report.style import STYLE
 from fewstep.evaluation.report.verdict import warnings
-from fewstep.evaluation.results import Covered, EvaluationResults, Operation, Quality, Results
+from fewstep.evaluation.results import BodyCoverage, EvaluationResults, Operation, Quality, Results
 
 
 def page(
@@ -169,7 +169,7 @@ def _ranges(results: Results) -> Html:
 
 def coverage_section(results: Results) -> Html:
     """Which operations are int8, and how that is known."""
-    alike: dict[tuple[tuple[Operation, ...], float], list[Covered]] = {}
+    alike: dict[tuple[tuple[Operation, ...], float], list[BodyCoverage]] = {}
     for covered in results.covered:
         alike.setdefault((covered.operations, covered.share), []).append(covered)
     counter = "its engine" if _on_openvino(results) else ENGINE
@@ -186,7 +186,7 @@ def coverage_section(results: Results) -> Html:
     return section("Coverage", *parts)
 
 
-def _coverage(alike: Sequence[Covered]) -> Html:
+def _coverage(alike: Sequence[BodyCoverage]) -> Html:
     """One table for all bodies whose operations have the same fate."""
     covered = alike[0]
     total = covered.coverage.total_macs
@@ -210,12 +210,12 @@ def _coverage(alike: Sequence[Covered]) -> Html:
     return join([sentence, left, details(f"The {ours} in int8", table(head, rows["int8"], text_columns=3))])
 
 
-def _is_staged(covered: Covered) -> bool:
+def _is_staged(covered: BodyCoverage) -> bool:
     """True where other graphs, with other operations in float, run some of the steps."""
     return covered.share != covered.coverage.int8_macs / covered.coverage.total_macs
 
 
-def _other_stages(covered: Covered) -> Sequence[Content]:
+def _other_stages(covered: BodyCoverage) -> Sequence[Content]:
     if not _is_staged(covered):
         return ()
     return "That is the graph of the last steps; over all steps of the plan it is ", percent(covered.share, 2), ". "

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from fewstep.calibration.lowering.selection import selected_ops
 from fewstep.calibration.metrics import CEILING
 from fewstep.calibration.precision.closed_loop import JUDGE_SEEDS, SEARCH_SEEDS
-from fewstep.calibration.precision.record import PrecisionMap, Reached, decode
+from fewstep.calibration.precision.record import FrontierPoint, PrecisionMap, decode
 from fewstep.evaluation.drawing import plots
 from fewstep.evaluation.drawing.plots import Series
 from fewstep.evaluation.report.elements import (
@@ -126,7 +126,7 @@ def _map(shown: ShownMap) -> Html:
     return join([sentence, frontier, folded, _sensitivity(shown)])
 
 
-def _with_deployed(found: PrecisionMap) -> list[Reached]:
+def _with_deployed(found: PrecisionMap) -> list[FrontierPoint]:
     """The frontier, the fastest first, with the point that is deployed: another may beat it in what is known of both,
     but have missed the bound where it was judged."""
     others = [point for point in found.frontier if point.in_float != found.deployed.in_float]
@@ -137,12 +137,12 @@ def _quality(value: float, error: float | None) -> Html:
     return decibel(value) if error is None else join([decibel(value), f" \N{PLUS-MINUS SIGN} {error:.1f}"])
 
 
-def _searched(point: Reached) -> float:
+def _searched(point: FrontierPoint) -> float:
     """Quality on the seeds of the search, where all points compare."""
     return point.quality if point.searched is None else point.searched
 
 
-def _seeds(point: Reached) -> str:
+def _seeds(point: FrontierPoint) -> str:
     return "seeds of the search" if point.standard_error is None else "other seeds"
 
 
@@ -168,11 +168,11 @@ def _sensitivity(shown: ShownMap) -> Html:
     return figure(Html(drawn), caption)
 
 
-def _known(point: Reached) -> str:
+def _known(point: FrontierPoint) -> str:
     """How a point's time is known. Maps of earlier versions have estimates alone."""
     return "measured" if point.time_is_measured else "estimated"
 
 
-def _words(found: PrecisionMap, point: Reached) -> str:
+def _words(found: PrecisionMap, point: FrontierPoint) -> str:
     counts = [len(ops) for ops in point.in_float]
     return f"{', '.join(map(str, counts))} of {len(found.operations)} operations" if any(counts) else "none"

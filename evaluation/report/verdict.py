@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
-from fewstep.evaluation.results import Distance, Evaluated, EvaluationResults, Quality, Results
+from fewstep.evaluation.results import BodyEvaluation, Distance, EvaluationResults, Quality, Results
 
 LEAST_PSNR = 25.0  # dB to float32: below it the difference can be seen in most images
 
@@ -20,7 +20,7 @@ def warnings(results: Results) -> Iterator[str]:
                 yield f"{timing.name} is slower than float32 here ({timing.ratio:.2f}x, {race.batch} rows)."
 
 
-def distant(bodies: Iterable[Quality | Evaluated]) -> Iterator[str]:
+def distant(bodies: Iterable[Quality | BodyEvaluation]) -> Iterator[str]:
     """One sentence for each body whose samples differ visibly from float32's."""
     for body in bodies:
         end = body.against_float

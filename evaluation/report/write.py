@@ -66,7 +66,7 @@ def report(options: ReportOptions, progress: Progress = SILENT) -> Results:
 
 
 @dataclass(frozen=True)
-class Kept:
+class StoredFigures:
     """What the bundle has from evaluate and calibrate that belongs on the page; `left_out` says what does not."""
 
     evaluation: EvaluationResults | None = None
@@ -74,19 +74,19 @@ class Kept:
     left_out: tuple[str, ...] = ()
 
 
-def _with_notes(measured: Results, kept: Kept) -> Results:
+def _with_notes(measured: Results, kept: StoredFigures) -> Results:
     """The results, with a note on what is not shown beside them."""
     return msgspec.structs.replace(measured, notes=(*measured.notes, *kept.left_out))
 
 
-def _kept(bundle: Bundle, options: ReportOptions) -> Kept:
+def _kept(bundle: Bundle, options: ReportOptions) -> StoredFigures:
     """What can be read and is of the plan that is judged: the evaluation, and the precision maps of bodies that were
     calibrated along it."""
     left_out: list[str] = []
     evaluation = _read(bundle, "evaluation", stored_evaluation, left_out)
     maps = _read(bundle, "precision maps", shown_maps, left_out) or ()
     if evaluation is None and not maps:
-        return Kept(left_out=tuple(left_out))
+        return StoredFigures(left_out=tuple(left_out))
     body = next(iter(int8_bodies(bundle).values()))
     reference = open_body(bundle, "float32", options.threads)
     own, judged = judged_plan(reference, body), judged_plan(reference, body, options.plan, options.guidance)
@@ -103,7 +103,7 @@ def _kept(bundle: Bundle, options: ReportOptions) -> Kept:
         else:
             said = _said(*_named(calibrated)) if each.found.plan == calibrated.name else each.found.plan
             left_out.append(f"Not shown: the precision map of {each.found.body}, which is of {said}.")
-    return Kept(evaluation, tuple(shown), tuple(left_out))
+    return StoredFigures(evaluation, tuple(shown), tuple(left_out))
 
 
 def _read(bundle: Bundle, what: str, stored: Callable[[Bundle], T], left_out: list[str]) -> T | None:

@@ -1,6 +1,6 @@
 """What a body is timed on."""
 
-from fewstep.calibration.conditions_file import Rows
+from fewstep.calibration.conditions_file import ConditionRecords
 from fewstep.calibration.held_out import held_out_conditions
 from fewstep.calibration.trajectories import roll_out
 from fewstep.plans.plan import Plan
@@ -8,7 +8,7 @@ from fewstep.runtime.backends import Arrays
 from fewstep.runtime.sampler import Sampler
 
 
-def feeds(sampler: Sampler, plan: Plan, samples: int, rows: Rows | None = None) -> Arrays:
+def feeds(sampler: Sampler, plan: Plan, samples: int, rows: ConditionRecords | None = None) -> Arrays:
     """What the body is fed at the middle step of a plan: every branch of `samples` samples."""
     own = None if rows is None else held_out_conditions(sampler.bundle.manifest.conditions, range(samples), rows)
     evaluations = roll_out(sampler, plan, range(samples), batch=samples, conditions=own)

@@ -7,12 +7,12 @@ import msgspec
 from fewstep.evaluation.speed.race import Contender, Race, Timing, race
 from fewstep.plans.plan import Plan, regroup
 from fewstep.runtime.backends import Arrays
-from fewstep.runtime.bundle.manifest import Body, Coverage, Graph
+from fewstep.runtime.bundle.manifest import Body, Coverage, GraphEntry
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sampler import Sampler
 
 
-def shares(body: Body, plan: Plan) -> list[tuple[Graph, float]]:
+def shares(body: Body, plan: Plan) -> list[tuple[GraphEntry, float]]:
     """The graphs of a body, and which share of the plan's steps each of them runs."""
     return [(graph, share) for graph, _, share in _parts(body, plan)]
 
@@ -27,10 +27,10 @@ def int8_share(body: Body, plan: Plan) -> float | None:
     return total
 
 
-def _parts(body: Body, plan: Plan) -> list[tuple[Graph, Coverage | None, float]]:
+def _parts(body: Body, plan: Plan) -> list[tuple[GraphEntry, Coverage | None, float]]:
     """Each graph of a body that the plan runs, with its coverage and its share of the steps."""
     groups = [step.group for step in regroup(plan, body.groups).steps]
-    parts: list[tuple[Graph, Coverage | None, range]] = []
+    parts: list[tuple[GraphEntry, Coverage | None, range]] = []
     served = 0
     for stage in body.stages:
         parts.append((stage.graph, stage.coverage, range(served, stage.until)))
@@ -69,7 +69,7 @@ def race_bodies(
     return msgspec.structs.replace(run, timings=(*means, *run.timings[len(contenders) :]))
 
 
-def taken(graph: Graph, feeds: Arrays) -> Arrays:
+def taken(graph: GraphEntry, feeds: Arrays) -> Arrays:
     """What is fed, as far as a graph takes it: graphs of one body may take different inputs."""
     return {tensor.name: feeds[tensor.name] for tensor in graph.inputs if tensor.name in feeds}
 

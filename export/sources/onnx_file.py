@@ -12,7 +12,7 @@ import onnxruntime as ort
 
 from fewstep.export.ports import with_ports
 from fewstep.export.sources.spec_file import read_spec
-from fewstep.export.spec import Spec, Traced
+from fewstep.export.spec import Spec, TracedDenoiser
 from fewstep.graph import io
 from fewstep.graph.graph import Array, Graph, X
 from fewstep.graph.passes.batch import free_batch
@@ -49,7 +49,7 @@ class OnnxSource:
     scheduler: Mapping[str, Any] | None = None
     beside: None = None
 
-    def trace(self) -> Traced:
+    def trace(self) -> TracedDenoiser:
         """The file's graph in opset 20, in float32, its batch dynamic, behind fewstep's ports."""
         graph = _read(self.path)  # first: it keeps weights to the file's folder, which onnxruntime would not
         session = _open(self.path)  # then: what it loads is a valid graph, and the passes may rely on that
@@ -72,7 +72,7 @@ class OnnxSource:
             tolerance=HALF_TOLERANCE if is_float16 else TOLERANCE,
             fix="report the file: fewstep is at fault" if batch is None else DYNAMIC,
         )
-        return Traced(graph, reference)
+        return TracedDenoiser(graph, reference)
 
 
 @dataclass(frozen=True)

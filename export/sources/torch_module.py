@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from fewstep.export.spec import Beside, Spec, Traced
+from fewstep.export.spec import CompanionSource, Spec, TracedDenoiser
 
 if TYPE_CHECKING:
     import torch
@@ -20,9 +20,9 @@ class TorchSource:
     sha256: str
     batch_limit: int | None = None
     scheduler: Mapping[str, Any] | None = None
-    beside: Beside | None = None
+    beside: CompanionSource | None = None
 
-    def trace(self) -> Traced:
+    def trace(self) -> TracedDenoiser:
         """Put the module in evaluation mode, on the CPU, in float32, and export it."""
         from fewstep.export import trace  # torch takes seconds to load: not for --help
 

@@ -10,7 +10,7 @@ from fewstep.plans.configs.discrete import OTHER_SIGMAS, THRESHOLDING, exponenti
 from fewstep.plans.configs.dpm import multistep_solver
 from fewstep.plans.configs.recipe import (
     Recipe,
-    Request,
+    ScheduleRequest,
     check_arguments,
     checked,
     checked_shift,
@@ -18,7 +18,7 @@ from fewstep.plans.configs.recipe import (
     ended,
     exploding,
     named,
-    shape_of,
+    shaping_of,
     straight,
 )
 from fewstep.plans.configs.tables import Array
@@ -84,13 +84,13 @@ def edm_schedule(config: Config) -> tuple[ScheduleSpec, Prediction]:
     return checked(spec), predictions[fields["prediction_type"]]
 
 
-def edm_euler(config: Config, request: Request) -> Recipe:
+def edm_euler(config: Config, request: ScheduleRequest) -> Recipe:
     """EDMEulerScheduler."""
     check_arguments(config, request)
     return _edm(config, request, named("ddim"))
 
 
-def edm_multistep(config: Config, request: Request) -> Recipe:
+def edm_multistep(config: Config, request: ScheduleRequest) -> Recipe:
     """EDMDPMSolverMultistepScheduler."""
     check_arguments(config, request)
     if config["algorithm_type"] not in ("dpmsolver++", "sde-dpmsolver++", "deis"):
@@ -98,7 +98,7 @@ def edm_multistep(config: Config, request: Request) -> Recipe:
     return _edm(config, request, multistep_solver(config, request))
 
 
-def _edm(config: Config, request: Request, solver: Solver) -> Recipe:
+def _edm(config: Config, request: ScheduleRequest, solver: Solver) -> Recipe:
     spec, prediction = edm_schedule(config)
     low, high = float(config["sigma_min"]), float(config["sigma_max"])
     place: Any = karras if config["sigma_schedule"] == "karras" else exponential
@@ -108,7 +108,7 @@ def _edm(config: Config, request: Request, solver: Solver) -> Recipe:
     end = low if config["final_sigmas_type"] == "sigma_min" else 0.0
     times = ended([*times, exploding(0.0, end)], request)
     # the deviation of data of deviation 1 with the noise of sigma_max
-    return Recipe(spec, prediction, times, solver, start=(high**2 + 1) ** 0.5, shape=shape_of(config))
+    return Recipe(spec, prediction, times, solver, start=(high**2 + 1) ** 0.5, shaping=shaping_of(config))
 
 
 def consistency_schedule(config: Config) -> tuple[ScheduleSpec, Prediction]:
@@ -119,7 +119,7 @@ def consistency_schedule(config: Config) -> tuple[ScheduleSpec, Prediction]:
     return checked(spec), "consistency"
 
 
-def consistency(config: Config, request: Request) -> Recipe:
+def consistency(config: Config, request: ScheduleRequest) -> Recipe:
     """CMStochasticIterativeScheduler: the first of the noisiest of T Karras sigmas, T // N apart."""
     check_arguments(config, request)
     spec, prediction = consistency_schedule(config)
@@ -133,8 +133,8 @@ def consistency(config: Config, request: Request) -> Recipe:
     sigmas = karras(high, low, T, _rho(config))[:: T // request.steps][: request.steps]
     times = [exploding(250 * log(sigma), float(sigma)) for sigma in sigmas]
     times = ended([*times, exploding(0.0, low)], request)
-    shape = Clip(-1.0, 1.0) if config["clip_denoised"] else None
-    return Recipe(spec, prediction, times, named("consistency"), shape=shape)
+    shaping = Clip(-1.0, 1.0) if config["clip_denoised"] else None
+    return Recipe(spec, prediction, times, named("consistency"), shaping=shaping)
 
 
 def _rho(config: Config) -> float:
@@ -149,7 +149,7 @@ def flow_schedule(config: Config) -> tuple[ScheduleSpec, Prediction]:
     return checked(ScheduleSpec("flow", config["num_train_timesteps"])), "flow"
 
 
-def flow_euler(config: Config, request: Request) -> Recipe:
+def flow_euler(config: Config, request: ScheduleRequest) -> Recipe:
     """FlowMatchEulerDiscreteScheduler, called with a number of steps: diffusers then shifts twice, correct is once.
 
     With use_dynamic_shifting `mu` is an argument, or `tokens`, the image's sequence length, from which it follows.
@@ -165,13 +165,13 @@ def flow_euler(config: Config, request: Request) -> Recipe:
     return _flow(config, request, sigmas if other is None else other, solver)
 
 
-def flow_heun(config: Config, request: Request) -> Recipe:
+def flow_heun(config: Config, request: ScheduleRequest) -> Recipe:
     """FlowMatchHeunDiscreteScheduler: shifted twice as well, and even in sigma from 1 down to the least."""
     check_arguments(config, request)
     return _flow(config, request, _shifted(config, request, dynamic=False), "heun")
 
 
-def _shifted(config: Config, request: Request, *, dynamic: bool) -> Array:
+def _shifted(config: Config, request: ScheduleRequest, *, dynamic: bool) -> Array:
     T, steps, shift = flow_schedule(config)[0].timesteps, request.steps, checked_shift(config, "shift", config["shift"])
     even = np.linspace(1.0, 1 / steps, steps)
     if dynamic:
@@ -188,7 +188,7 @@ def _shifted(config: Config, request: Request, *, dynamic: bool) -> Array:
     return np.asarray(shift * even / (1 - even + shift * even))  # in this form exactly 1 where it is 1
 
 
-def _mu(config: Config, request: Request) -> float:
+def _mu(config: Config, request: ScheduleRequest) -> float:
     if "mu" in request.arguments:
         return request.arguments["mu"]
     if "tokens" not in request.arguments:
@@ -201,7 +201,7 @@ def _mu(config: Config, request: Request) -> float:
     return float(config["base_shift"] + slope * (request.arguments["tokens"] - few))
 
 
-def _flow(config: Config, request: Request, sigmas: Array, solver: str) -> Recipe:
+def _flow(config: Config, request: ScheduleRequest, sigmas: Array, solver: str) -> Recipe:
     spec, prediction = flow_schedule(config)
     times: list[Time] = [straight(spec.timesteps * float(sigma), float(sigma)) for sigma in sigmas]
     return Recipe(spec, prediction, [*times, straight(0.0, 0.0)], named(solver), start=1.0)

@@ -14,11 +14,11 @@ from typing import Any, get_args
 
 import msgspec
 
-from fewstep.plans.compile import Denoising, trace_plan
+from fewstep.plans.compile import DenoiserFacts, trace_plan
 from fewstep.plans.configs import continuous, diffusion, discrete, dpm, k_diffusion
 from fewstep.plans.configs.config import Config, read, resolve
 from fewstep.plans.configs.pipelines import FLOW, PIPELINES, tokens
-from fewstep.plans.configs.recipe import Compat, Recipe, Request
+from fewstep.plans.configs.recipe import Compat, Recipe, ScheduleRequest
 from fewstep.plans.errors import UserError
 from fewstep.plans.grids.ends import STEPS_LIMIT
 from fewstep.plans.guidance import Guidance
@@ -33,7 +33,7 @@ class Scheduler:
     """A class of diffusers: the defaults of its fields, and what they mean."""
 
     defaults: Mapping[str, Any]
-    recipe: Callable[[Config, Request], Recipe]
+    recipe: Callable[[Config, ScheduleRequest], Recipe]
     schedule: Schedule = discrete.schedule
 
 
@@ -103,9 +103,9 @@ def plan_from_scheduler_config(
     if not 1 <= steps <= STEPS_LIMIT:
         raise UserError(f"{steps} steps make no sample", f"ask for 1 .. {STEPS_LIMIT}")
     recipe = scheduler.recipe(read_config, _request(read_config, steps, compat, arguments or {}, pipeline, x_shape))
-    denoising = Denoising(recipe.spec, recipe.prediction, guided, heads=recipe.heads)
+    denoising = DenoiserFacts(recipe.spec, recipe.prediction, guided, heads=recipe.heads)
     name = f"{read_config.scheduler}:{steps}"
-    plan = trace_plan(name, recipe.solver, recipe.times, denoising, guidance, recipe.shape)
+    plan = trace_plan(name, recipe.solver, recipe.times, denoising, guidance, recipe.shaping)
     return _started(plan, recipe)
 
 
@@ -136,15 +136,15 @@ def _request(
     arguments: Mapping[str, float],
     pipeline: str | None,
     x_shape: Sequence[int] | None,
-) -> Request:
+) -> ScheduleRequest:
     """What the pipeline asks of its scheduler."""
     if pipeline is None or config.scheduler != FLOW:
-        return Request(steps, compat, arguments)
+        return ScheduleRequest(steps, compat, arguments)
     known = PIPELINES[pipeline]
     if config["use_dynamic_shifting"] and x_shape is not None and not {"mu", "tokens"} & set(arguments):
         count = tokens(known, x_shape)
         arguments = {**arguments, **({} if count is None else {"tokens": count})}
-    return Request(steps, compat, arguments, known.even)
+    return ScheduleRequest(steps, compat, arguments, known.even)
 
 
 def _started(plan: Plan, recipe: Recipe) -> Plan:

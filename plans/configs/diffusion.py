@@ -14,7 +14,7 @@ import numpy as np
 from fewstep.plans.configs import tables
 from fewstep.plans.configs.config import Config
 from fewstep.plans.configs.discrete import BETAS, THRESHOLDING, schedule, spaced
-from fewstep.plans.configs.recipe import Recipe, Request, call, check_arguments, ended, named, shape_of
+from fewstep.plans.configs.recipe import Recipe, ScheduleRequest, call, check_arguments, ended, named, shaping_of
 from fewstep.plans.schedule import CLEAN, NoiseSchedule, Time
 from fewstep.plans.solvers.exponential import predicted_noise
 from fewstep.plans.solvers.parameters import check_share
@@ -40,7 +40,7 @@ TCD = {
 LCM = {**TCD, **THRESHOLDING, **CLIPPING, "clip_sample": False, "timestep_scaling": 10.0}
 
 
-def ddim(config: Config, request: Request) -> Recipe:
+def ddim(config: Config, request: ScheduleRequest) -> Recipe:
     """DDIMScheduler; `eta` is an argument of its step. The noise put back is the network's, not a clipped x0's."""
     check_arguments(config, request, "eta")
     eta = request.argument("eta", 0.0)
@@ -62,22 +62,22 @@ def _unchained(targets: Sequence[Time] | None, eta: float) -> Solver:
     """DDIM from each time to its target, which need not be the next time (None: it is), and with the network's noise
     where x0 is clipped."""
 
-    def solver(sampler: Tracer, times: Sequence[Time]) -> Lin:
-        x = sampler.start()
+    def solver(trace: Tracer, times: Sequence[Time]) -> Lin:
+        x = trace.start()
         for s, t in zip(times, times[1:] if targets is None else targets):
-            x, x0 = sampler.denoise(x, s, keep_noise=True)
+            x, x0 = trace.denoise(x, s, keep_noise=True)
             # equation 12, with the variance of equation 16
             variance = (t.sigma / s.sigma) ** 2 * (1 - (s.alpha / t.alpha) ** 2)
             noise = eta * sqrt(max(variance, 0.0))
             x = t.alpha * x0 + sqrt(t.sigma**2 - noise**2) * predicted_noise(x, x0, s)
             if noise:
-                x = x + noise * sampler.noise()
+                x = x + noise * trace.noise()
         return x
 
     return solver
 
 
-def ddpm(config: Config, request: Request) -> Recipe:
+def ddpm(config: Config, request: ScheduleRequest) -> Recipe:
     """DDPMScheduler with a fixed variance. With the large one diffusers adds noise in the last step too, unless that
     starts at timestep 0."""
     check_arguments(config, request)
@@ -94,14 +94,14 @@ def ddpm(config: Config, request: Request) -> Recipe:
 
 
 def _noisy_to_the_end(solver: Solver) -> Solver:
-    def noisy(sampler: Tracer, times: Sequence[Time]) -> Lin:
-        x = solver(sampler, times)
-        return x + times[-2].sigma * sampler.noise()
+    def noisy(trace: Tracer, times: Sequence[Time]) -> Lin:
+        x = solver(trace, times)
+        return x + times[-2].sigma * trace.noise()
 
     return noisy
 
 
-def pndm(config: Config, request: Request) -> Recipe:
+def pndm(config: Config, request: ScheduleRequest) -> Recipe:
     """PNDMScheduler: PLMS with skip_prk_steps, else with a Runge-Kutta start."""
     check_arguments(config, request)
     if config["prediction_type"] not in ("epsilon", "v_prediction"):
@@ -121,7 +121,7 @@ def pndm(config: Config, request: Request) -> Recipe:
     return _recipe(config, request, ended([*points, end], request), solver)
 
 
-def lcm(config: Config, request: Request) -> Recipe:
+def lcm(config: Config, request: ScheduleRequest) -> Recipe:
     """LCMScheduler, on the timesteps of the distillation whatever the spacing says."""
     check_arguments(config, request)
     spec, _ = schedule(config)
@@ -129,7 +129,7 @@ def lcm(config: Config, request: Request) -> Recipe:
     return _recipe(config, request, [*_points(config, request, spec, _distilled(config, request)), CLEAN], solver)
 
 
-def tcd(config: Config, request: Request) -> Recipe:
+def tcd(config: Config, request: ScheduleRequest) -> Recipe:
     """TCDScheduler; `eta`, an argument of its step (0.3), is the paper's gamma. It ends at timestep 0."""
     check_arguments(config, request, "eta")
     spec, _ = schedule(config)
@@ -138,7 +138,7 @@ def tcd(config: Config, request: Request) -> Recipe:
     return _recipe(config, request, points, call("tcd", gamma=float(gamma)))
 
 
-def _distilled(config: Config, request: Request) -> Any:
+def _distilled(config: Config, request: ScheduleRequest) -> Any:
     original, T = config["original_inference_steps"], config["num_train_timesteps"]
     if not 1 <= request.steps <= original <= T:
         why = f"{request.steps} of them, of {T} timesteps"
@@ -147,7 +147,7 @@ def _distilled(config: Config, request: Request) -> Any:
     return trained[np.floor(np.linspace(0, original, request.steps, endpoint=False)).astype(int)].astype(np.float64)
 
 
-def _points(config: Config, request: Request, spec: ScheduleSpec, told: Any) -> list[Time]:
+def _points(config: Config, request: ScheduleRequest, spec: ScheduleSpec, told: Any) -> list[Time]:
     bars = tables.alpha_bars(spec, request.as_diffusers)
     if told.min() < 0 or told.max() >= len(bars):
         why = f"timesteps {told.min():g} .. {told.max():g} are beyond the table of {len(bars)}"
@@ -155,12 +155,12 @@ def _points(config: Config, request: Request, spec: ScheduleSpec, told: Any) -> 
     return [Time(float(t), sqrt(bars[int(t)]), sqrt(1 - bars[int(t)])) for t in told]
 
 
-def _recipe(config: Config, request: Request, times: Sequence[Time], solver: Solver) -> Recipe:
+def _recipe(config: Config, request: ScheduleRequest, times: Sequence[Time], solver: Solver) -> Recipe:
     spec, prediction = schedule(config)
-    return Recipe(spec, prediction, times, solver, start=1.0, shape=shape_of(config))
+    return Recipe(spec, prediction, times, solver, start=1.0, shaping=shaping_of(config))
 
 
-def ipndm(config: Config, request: Request) -> Recipe:
+def ipndm(config: Config, request: ScheduleRequest) -> Recipe:
     """IPNDMScheduler: v of a trigonometric schedule, sigma = sin^2 of even steps. Its first step, from pure noise,
     divides what it should by 0 and keeps x for its noise."""
     check_arguments(config, request)
@@ -174,13 +174,13 @@ def ipndm(config: Config, request: Request) -> Recipe:
     return Recipe(spec, "v", times, solver, start=1.0)
 
 
-def _ipndm(sampler: Tracer, times: Sequence[Time]) -> Lin:
+def _ipndm(trace: Tracer, times: Sequence[Time]) -> Lin:
     """The noise at pure noise is x itself, and counts in the combinations."""
-    x = sampler.start()
+    x = trace.start()
     history: list[Lin] = []
     for s, t in pairwise(times):
-        x, x0 = sampler.denoise(x, s)
-        history = [sampler.store(predicted_noise(x, x0, s)), *history[:3]]
+        x, x0 = trace.denoise(x, s)
+        history = [trace.store(predicted_noise(x, x0, s)), *history[:3]]
         eps = Lin({})
         for weight, value in zip(ADAMS_BASHFORTH[len(history) - 1], history):
             eps = eps + weight * value

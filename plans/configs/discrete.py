@@ -7,7 +7,7 @@ import numpy as np
 
 from fewstep.plans.configs import tables
 from fewstep.plans.configs.config import Config
-from fewstep.plans.configs.recipe import Request, checked, checked_shift, e_to
+from fewstep.plans.configs.recipe import ScheduleRequest, checked, checked_shift, e_to
 from fewstep.plans.configs.tables import Array
 from fewstep.plans.errors import UserError
 from fewstep.plans.grids.beta_quantile import beta_quantile
@@ -66,7 +66,7 @@ class Table:
     single: bool
 
     @classmethod
-    def of(cls, spec: ScheduleSpec, request: Request, *, nearly_zero: bool) -> "Table":
+    def of(cls, spec: ScheduleSpec, request: ScheduleRequest, *, nearly_zero: bool) -> "Table":
         """`nearly_zero`: the class keeps a zero terminal alpha_bar a little above 0, where diffusers is followed."""
         bars = tables.alpha_bars(spec, request.as_diffusers)
         single = request.as_diffusers
@@ -139,13 +139,13 @@ def exponential(high: float, low: float, steps: int) -> Array:
     return np.exp(np.linspace(log(high), log(low), steps))
 
 
-def flow_shift(config: Config, request: Request) -> float:
+def flow_shift(config: Config, request: ScheduleRequest) -> float:
     """Of `use_flow_sigmas`."""
     mu = request.arguments.get("mu")
     return checked_shift(config, "flow_shift", config["flow_shift"] if mu is None else e_to(mu))
 
 
-def flow_sigmas(config: Config, request: Request) -> Array:
+def flow_sigmas(config: Config, request: ScheduleRequest) -> Array:
     """Those of `use_flow_sigmas`: from nearly 1 down, shifted; the end is left out."""
     shift = flow_shift(config, request)
     sigmas = np.linspace(1 - 1 / config["num_train_timesteps"], 0, request.steps + 1)[:-1]

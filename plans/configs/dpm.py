@@ -24,13 +24,13 @@ from fewstep.plans.configs.discrete import (
 )
 from fewstep.plans.configs.recipe import (
     Recipe,
-    Request,
+    ScheduleRequest,
     call,
     check_arguments,
     ended,
     lowers,
     preserving,
-    shape_of,
+    shaping_of,
     straight,
 )
 from fewstep.plans.configs.tables import Array
@@ -77,14 +77,14 @@ SA = {
 }
 
 
-def multistep(config: Config, request: Request) -> Recipe:
+def multistep(config: Config, request: ScheduleRequest) -> Recipe:
     """DPMSolverMultistepScheduler."""
     check_arguments(config, request, "mu")
     last = _last_timestep(config, request)
     return _recipe(config, request, multistep_solver(config, request), last=last)
 
 
-def multistep_solver(config: Config, request: Request) -> Solver:
+def multistep_solver(config: Config, request: ScheduleRequest) -> Solver:
     """The solver of DPMSolverMultistepScheduler and its EDM form."""
     order = _order(config, "solver_order", 3)
     algorithm = config["algorithm_type"].replace("deis", "dpmsolver++")
@@ -108,7 +108,7 @@ def multistep_solver(config: Config, request: Request) -> Solver:
     return call(name, midpoint=midpoint, lower_order_final=lower or None, diffusers_sign=wrong or None)
 
 
-def singlestep(config: Config, request: Request) -> Recipe:
+def singlestep(config: Config, request: ScheduleRequest) -> Recipe:
     """DPMSolverSinglestepScheduler: always the spacing `linspace`; blocks of its order, shorter ones at the end."""
     check_arguments(config, request, "mu")
     order = _order(config, "solver_order", 3)
@@ -130,7 +130,7 @@ def singlestep(config: Config, request: Request) -> Recipe:
     return _recipe(even, request, solver, last=_last_timestep(config, request), karras_whole=True)
 
 
-def deis(config: Config, request: Request) -> Recipe:
+def deis(config: Config, request: ScheduleRequest) -> Recipe:
     """DEISMultistepScheduler, which always ends at timestep 0's sigma, or at its last one's."""
     check_arguments(config, request, "mu")
     order = _order(config, "solver_order", 3)
@@ -139,7 +139,7 @@ def deis(config: Config, request: Request) -> Recipe:
     return _recipe(config, request, solver, ends="last", karras_whole=True)
 
 
-def unipc(config: Config, request: Request) -> Recipe:
+def unipc(config: Config, request: ScheduleRequest) -> Recipe:
     """UniPCMultistepScheduler."""
     check_arguments(config, request, "mu")
     order = _order(config, "solver_order", 4)
@@ -161,7 +161,7 @@ def unipc(config: Config, request: Request) -> Recipe:
     return _recipe(config, request, solver, ends="own", karras_whole=True)
 
 
-def sa_solver(config: Config, request: Request) -> Recipe:
+def sa_solver(config: Config, request: ScheduleRequest) -> Recipe:
     """SASolverScheduler with its own tau: 1 at timesteps 200 .. 800, 0 elsewhere."""
     check_arguments(config, request)
     if config["tau_func"] is not None:
@@ -185,7 +185,7 @@ def sa_solver(config: Config, request: Request) -> Recipe:
 
 def _recipe(
     config: Config,
-    request: Request,
+    request: ScheduleRequest,
     solver: Solver,
     *,
     ends: str = "table",
@@ -210,11 +210,11 @@ def _recipe(
         times = [preserving(float(t), float(rho)) for t, rho in zip(told, rhos, strict=True)]
         times = ended([*times, preserving(0.0, 0.0 if to_clean else end)], request)
     heads = 2 if str(fields.get("variance_type")).startswith("learned") else 1
-    return Recipe(spec, prediction, times, solver, start=1.0, shape=shape_of(config), heads=heads)
+    return Recipe(spec, prediction, times, solver, start=1.0, shaping=shaping_of(config), heads=heads)
 
 
 def _grid(
-    config: Config, request: Request, table: Table, ends: str, karras_whole: bool | None, last: int | None
+    config: Config, request: ScheduleRequest, table: Table, ends: str, karras_whole: bool | None, last: int | None
 ) -> tuple[Array, Array, float]:
     """Timesteps told, sigma / alpha there, and the sigma that follows if it is not 0."""
     low, high = float(table.rhos[0]), float(table.rhos[-1])
@@ -235,7 +235,7 @@ def _grid(
     return told, other, low if ends == "table" else float(other[-1])
 
 
-def _flow_times(config: Config, request: Request, to_clean: bool, ends: str) -> list[Time]:
+def _flow_times(config: Config, request: ScheduleRequest, to_clean: bool, ends: str) -> list[Time]:
     T = config["num_train_timesteps"]
     if ends == "own":  # UniPC's are sigmas from 1 down, the first a little less
         sigmas = np.linspace(1, 1 / T, request.steps + 1)[:-1]
@@ -256,7 +256,7 @@ def _flow_times(config: Config, request: Request, to_clean: bool, ends: str) -> 
     return ended([*times, straight(0.0, 0.0 if to_clean else float(sigmas[-1]))], request)
 
 
-def _last_timestep(config: Config, request: Request) -> int:
+def _last_timestep(config: Config, request: ScheduleRequest) -> int:
     """One more than the noisiest timestep whose lambda is at least lambda_min_clipped."""
     spec, _ = schedule(config)
     if spec.kind == "flow":

@@ -8,7 +8,7 @@ import numpy as np
 
 from fewstep.plans.configs.config import Config
 from fewstep.plans.configs.discrete import BETAS, OTHER_SIGMAS, Table, respaced, schedule, spaced
-from fewstep.plans.configs.recipe import Recipe, Request, call, check_arguments, ended, preserving, shape_of
+from fewstep.plans.configs.recipe import Recipe, ScheduleRequest, call, check_arguments, ended, preserving, shaping_of
 from fewstep.plans.schedule import Time
 
 EULER = {
@@ -28,47 +28,47 @@ LMS = {**BETAS, **OTHER_SIGMAS}
 SDE = {**KDPM2, "noise_sampler_seed": None}
 
 
-def euler(config: Config, request: Request) -> Recipe:
+def euler(config: Config, request: ScheduleRequest) -> Recipe:
     """EulerDiscreteScheduler."""
     check_arguments(config, request)
     return _recipe(config, request, "ddim")
 
 
-def euler_ancestral(config: Config, request: Request) -> Recipe:
+def euler_ancestral(config: Config, request: ScheduleRequest) -> Recipe:
     """EulerAncestralDiscreteScheduler."""
     check_arguments(config, request)
     _refuse_sample(config)
     return _recipe(config, request, "ddim", eta=1.0)
 
 
-def heun(config: Config, request: Request) -> Recipe:
+def heun(config: Config, request: ScheduleRequest) -> Recipe:
     """HeunDiscreteScheduler."""
     check_arguments(config, request)
     return _recipe(config, request, "edm_heun")
 
 
-def kdpm2(config: Config, request: Request) -> Recipe:
+def kdpm2(config: Config, request: ScheduleRequest) -> Recipe:
     """KDPM2DiscreteScheduler, whose Karras timesteps are whole."""
     check_arguments(config, request)
     _refuse_sample(config)
     return _recipe(config, request, "dpm_2", whole_karras=True)
 
 
-def kdpm2_ancestral(config: Config, request: Request) -> Recipe:
+def kdpm2_ancestral(config: Config, request: ScheduleRequest) -> Recipe:
     """KDPM2AncestralDiscreteScheduler."""
     check_arguments(config, request)
     _refuse_sample(config)
     return _recipe(config, request, "dpm_2", whole_karras=True, eta=1.0)
 
 
-def sde(config: Config, request: Request) -> Recipe:
+def sde(config: Config, request: ScheduleRequest) -> Recipe:
     """DPMSolverSDEScheduler. Its noise is one Brownian motion, drawn as a tree; that of plans has the same law."""
     check_arguments(config, request)
     _refuse_sample(config)
     return _recipe(config, request, "dpmpp_sde")
 
 
-def lms(config: Config, request: Request) -> Recipe:
+def lms(config: Config, request: ScheduleRequest) -> Recipe:
     """LMSDiscreteScheduler; `order` is an argument of its step, 4 unless given."""
     check_arguments(config, request, "order")
     order = request.argument("order", 4)
@@ -76,7 +76,7 @@ def lms(config: Config, request: Request) -> Recipe:
 
 
 def _recipe(
-    config: Config, request: Request, solver: str, *, whole_karras: bool = False, eta: float | None = None
+    config: Config, request: ScheduleRequest, solver: str, *, whole_karras: bool = False, eta: float | None = None
 ) -> Recipe:
     spec, prediction = schedule(config)
     times = _times(config, request, Table.of(spec, request, nearly_zero=True), whole_karras)
@@ -87,11 +87,11 @@ def _recipe(
         solver=call(solver, eta=eta),
         start=1.0 if config["timestep_spacing"] == "leading" else None,
         scale=1 / times[-1].alpha,
-        shape=shape_of(config),
+        shaping=shaping_of(config),
     )
 
 
-def _times(config: Config, request: Request, table: Table, whole_karras: bool) -> list[Time]:
+def _times(config: Config, request: ScheduleRequest, table: Table, whole_karras: bool) -> list[Time]:
     fields = config.fields
     told = spaced(config, request.steps, whole=False)
     rhos = table.at(told)

@@ -9,7 +9,7 @@ from fewstep.plans.configs.config import Config
 from fewstep.plans.errors import UserError
 from fewstep.plans.name import parse_plan_name
 from fewstep.plans.schedule import CLEAN, NoiseSchedule, Time
-from fewstep.plans.shaping import Clip, Shape, Threshold
+from fewstep.plans.shaping import Clip, Shaping, Threshold
 from fewstep.plans.spec import Prediction, ScheduleSpec
 from fewstep.plans.tracer import Solver
 
@@ -19,7 +19,7 @@ LOWERED_BELOW = 15  # steps, from where on diffusers leaves lower_order_final un
 
 
 @dataclass(frozen=True)
-class Request:
+class ScheduleRequest:
     """What a plan is wanted for. `arguments` are those a pipeline passes to the scheduler: of `step` (eta, s_churn,
     order) and of `set_timesteps` (mu). `even`: it also passes the sigmas of a flow, before their shift."""
 
@@ -47,7 +47,7 @@ class Recipe:
     solver: Solver
     start: float | None = None
     scale: float = 1.0
-    shape: Shape | None = None
+    shaping: Shaping | None = None
     heads: int = 1
 
 
@@ -96,7 +96,7 @@ def exploding(told: float, sigma: float) -> Time:
     return CLEAN if sigma == 0 else Time(told, 1.0, sigma)
 
 
-def ended(times: list[Time], request: Request) -> list[Time]:
+def ended(times: list[Time], request: ScheduleRequest) -> list[Time]:
     """Some schedulers end with a step to where they are: it costs an evaluation and changes nothing, but counts where
     the order falls in the last steps. As diffusers has it, it goes a hair's breadth; correct is to drop it."""
     s, t = times[-2:]
@@ -107,7 +107,7 @@ def ended(times: list[Time], request: Request) -> list[Time]:
     return [*times[:-1], Time(t.network, s.alpha * (1 + NOWHERE * s.sigma**2), s.sigma * (1 - NOWHERE * s.alpha**2))]
 
 
-def shape_of(config: Config) -> Shape | None:
+def shaping_of(config: Config) -> Shaping | None:
     """Dynamic thresholding goes before clipping, as in diffusers."""
     fields = config.fields
     if fields.get("thresholding"):
@@ -117,12 +117,12 @@ def shape_of(config: Config) -> Shape | None:
     return None
 
 
-def lowers(config: Config, request: Request) -> bool:
+def lowers(config: Config, request: ScheduleRequest) -> bool:
     """diffusers heeds lower_order_final only where steps are few."""
     return bool(config["lower_order_final"]) and (request.steps < LOWERED_BELOW or not request.as_diffusers)
 
 
-def check_arguments(config: Config, request: Request, *known: str) -> None:
+def check_arguments(config: Config, request: ScheduleRequest, *known: str) -> None:
     """No argument that the class does not take."""
     for name in request.arguments:
         if name not in known:

@@ -11,7 +11,7 @@ SENTENCE = re.compile(r".+?\.(?=\s\D|$)")  # "et al. 2022" does not end one
 
 
 @dataclass(frozen=True)
-class ListedGrid:
+class GridListing:
     """`about` is the first sentence of its documentation; `parameters` with their defaults, by name, None where the
     schedule says; `needs` are those without a default. `is_default`: what a plan's name without a grid means."""
 
@@ -23,17 +23,17 @@ class ListedGrid:
     is_default: bool
 
 
-def listing() -> tuple[ListedGrid, ...]:
+def listing() -> tuple[GridListing, ...]:
     """Every grid, in the order of `grids.__all__`."""
     return tuple(_listed(name) for name in grids.__all__)
 
 
-def _listed(name: str) -> ListedGrid:
+def _listed(name: str) -> GridListing:
     grid = getattr(grids, name)
     about = SENTENCE.match(" ".join((inspect.getdoc(grid) or "").split()))
     known = parameters(grid)
     needs = tuple(key for key, each in known.items() if each.default is inspect.Parameter.empty)
-    return ListedGrid(
+    return GridListing(
         name=name,
         about=about[0] if about else "",
         parameters={key: each.default for key, each in known.items() if key not in needs},

@@ -1,4 +1,4 @@
-"""Samplers as plain arithmetic on symbolic states: `solver(sampler, times) -> sample`, traced into plans.
+"""Solvers as plain arithmetic on symbolic states: `solver(trace, times) -> sample`, traced into plans.
 
 `__all__` is what a plan's name may start with ("dpmpp_2m:8"); `ALIASES` are names of the literature for the same
 arithmetic ("euler:8" is "ddim:8").

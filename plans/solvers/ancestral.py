@@ -17,11 +17,11 @@ def down(schedule: NoiseSchedule, s: Time, t: Time, eta: float) -> Time:
     return CLEAN if kept == 0 else schedule.at_lam(t.lam - log(kept))
 
 
-def up(sampler: Tracer, x: Lin, reached: Time, t: Time, noise: Lin | None = None) -> Lin:
+def up(trace: Tracer, x: Lin, reached: Time, t: Time, noise: Lin | None = None) -> Lin:
     """x at t from x at `reached`, by noise of variance rho_t^2 - rho_reached^2 (in units of x / alpha): a given
     standard normal, or fresh."""
     if reached is t:
         return x
-    noise = sampler.noise() if noise is None else noise
+    noise = trace.noise() if noise is None else noise
     fresh = t.sigma * sqrt(max(0.0, -expm1(2 * (t.lam - reached.lam))))  # a difference of rho^2 could round below 0
     return t.alpha / reached.alpha * x + fresh * noise

@@ -18,16 +18,16 @@ from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import Tracer
 
 
-def bdia(sampler: Tracer, times: Sequence[Time], *, gamma: float = 1.0) -> Lin:
+def bdia(trace: Tracer, times: Sequence[Time], *, gamma: float = 1.0) -> Lin:
     """BDIA-DDIM. Order 2 with gamma 1, else 1. One evaluation a step, two rows.
 
     Args:
         gamma: in [0, 1]; 0 is DDIM. The authors take 0.5 for 10 steps and 1 for 40.
     """
     check_share("gamma", gamma)
-    x, before, before_time = sampler.start(), Lin({}), None
+    x, before, before_time = trace.start(), Lin({}), None
     for s, t in pairwise(times):
-        x, x0 = sampler.denoise(x, s)
+        x, x0 = trace.denoise(x, s)
         after = ddim_step(x, x0, s, t)
         if before_time is not None:
             after = after + gamma * (before - ddim_step(x, x0, s, before_time))
@@ -35,7 +35,7 @@ def bdia(sampler: Tracer, times: Sequence[Time], *, gamma: float = 1.0) -> Lin:
     return x
 
 
-def bdia_inverse(sampler: Tracer, times: Sequence[Time], *, gamma: float = 1.0) -> Lin:
+def bdia_inverse(trace: Tracer, times: Sequence[Time], *, gamma: float = 1.0) -> Lin:
     """The x that `bdia` with the same times and gamma started from, out of its last two: given "x", its sample, and
     given "x_before", what it denoised last. One evaluation for each time between the first and the last, two rows.
 
@@ -50,9 +50,9 @@ def bdia_inverse(sampler: Tracer, times: Sequence[Time], *, gamma: float = 1.0) 
             f"bdia_inverse with gamma {gamma:g} over {len(times) - 1} steps",
             "choose gamma in (0, 1] and 2 steps or more",
         )
-    cleaner, x = sampler.given("x"), sampler.given("x_before")
+    cleaner, x = trace.given("x"), trace.given("x_before")
     for clean, s, noisy in zip(times[:1:-1], times[-2::-1], times[-3::-1]):
-        x, x0 = sampler.denoise(x, s)
+        x, x0 = trace.denoise(x, s)
         before = ddim_step(x, x0, s, noisy) + (cleaner - ddim_step(x, x0, s, clean)) / gamma
         cleaner, x = x, before
     return x

@@ -18,21 +18,21 @@ from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import Tracer
 
 
-def renoise(sampler: Tracer, times: Sequence[Time]) -> Lin:
+def renoise(trace: Tracer, times: Sequence[Time]) -> Lin:
     """Multistep consistency sampling (Song, Dhariwal, Chen, Sutskever 2023, arXiv 2303.01469, Algorithm 1) of a
     denoiser whose x0 is the consistency function: x_t = alpha_t x0 + sigma_t z.
 
     diffusers' flows with `stochastic_sampling` are this table, and sCM and the distilled (turbo, lightning) models that
     are sampled "with full noise".
     """
-    x = sampler.start()
+    x = trace.start()
     for s, t in pairwise(times):
-        x, x0 = sampler.denoise(x, s)
-        x = _noised(sampler, x0, t)
+        x, x0 = trace.denoise(x, s)
+        x = _noised(trace, x0, t)
     return x
 
 
-def lcm(sampler: Tracer, times: Sequence[Time], *, sigma_data: float = 0.5, timestep_scaling: float = 10.0) -> Lin:
+def lcm(trace: Tracer, times: Sequence[Time], *, sigma_data: float = 0.5, timestep_scaling: float = 10.0) -> Lin:
     """Latent consistency models (Luo, Tan, Huang, Li, Zhao 2023, arXiv 2310.04378): x0 tied to x at time 0.
 
     The consistency function is c_skip x + c_out x0 with c_skip = sigma_data^2 / (u^2 + sigma_data^2) and
@@ -41,34 +41,34 @@ def lcm(sampler: Tracer, times: Sequence[Time], *, sigma_data: float = 0.5, time
     """
     check_not_negative("sigma_data", sigma_data)
     check_not_negative("timestep_scaling", timestep_scaling)
-    _check_timesteps("lcm", sampler)
-    x = sampler.start()
+    _check_timesteps("lcm", trace)
+    x = trace.start()
     for s, t in pairwise(times):
-        x, x0 = sampler.denoise(x, s)
+        x, x0 = trace.denoise(x, s)
         u = timestep_scaling * s.network
         c_skip, c_out = sigma_data**2 / (u**2 + sigma_data**2), u / hypot(u, sigma_data)
-        x = _noised(sampler, c_skip * x + c_out * x0, t)
+        x = _noised(trace, c_skip * x + c_out * x0, t)
     return x
 
 
-def consistency(sampler: Tracer, times: Sequence[Time]) -> Lin:
+def consistency(trace: Tracer, times: Sequence[Time]) -> Lin:
     """Consistency models (Song, Dhariwal, Chen, Sutskever 2023, arXiv 2303.01469, Algorithm 1): `renoise` where data
     are taken to have the noise sigma_min already, so that noise of variance rho_t^2 - sigma_min^2 is added.
 
     Prediction `consistency` ties x0 to x at sigma_min, as the paper does. Schedules without a sigma_min have 0.
     """
-    sigma_min, _ = sigma_range(sampler.schedule.spec)
-    x = sampler.start()
+    sigma_min, _ = sigma_range(trace.schedule.spec)
+    x = trace.start()
     for s, t in pairwise(times):
-        x, x0 = sampler.denoise(x, s)
+        x, x0 = trace.denoise(x, s)
         x = t.alpha * x0
         variance = t.sigma**2 - (t.alpha * sigma_min) ** 2
         if variance > 0:
-            x = x + sqrt(variance) * sampler.noise()
+            x = x + sqrt(variance) * trace.noise()
     return x
 
 
-def tcd(sampler: Tracer, times: Sequence[Time], *, gamma: float = 0.3) -> Lin:
+def tcd(trace: Tracer, times: Sequence[Time], *, gamma: float = 0.3) -> Lin:
     """Trajectory consistency distillation (Zheng, Hu, Fan, Wang, Ding, Cao, Song 2024, arXiv 2402.19159): strategic
     stochastic sampling.
 
@@ -76,18 +76,18 @@ def tcd(sampler: Tracer, times: Sequence[Time], *, gamma: float = 0.3) -> Lin:
     up to t. `gamma` in [0, 1]: 0 is `ddim`; with 1 every step goes to time 0 and back, which is nearly `renoise`.
     """
     check_share("gamma", gamma)
-    _check_timesteps("tcd", sampler)
-    x = sampler.start()
+    _check_timesteps("tcd", trace)
+    x = trace.start()
     for s, t in pairwise(times):
-        x, x0 = sampler.denoise(x, s)
+        x, x0 = trace.denoise(x, s)
         less = (1 - gamma) * t.network
-        less = less if sampler.schedule.timesteps is None else floor(less)
-        low = sampler.schedule.time(less) if gamma and less < t.network else t
-        x = ancestral.up(sampler, first_order(x, x0, s, low), low, t)
+        less = less if trace.schedule.timesteps is None else floor(less)
+        low = trace.schedule.time(less) if gamma and less < t.network else t
+        x = ancestral.up(trace, first_order(x, x0, s, low), low, t)
     return x
 
 
-def ctm(sampler: Tracer, times: Sequence[Time], *, gamma: float = 0.0) -> Lin:
+def ctm(trace: Tracer, times: Sequence[Time], *, gamma: float = 0.0) -> Lin:
     """Consistency trajectory models (Kim, Lai, Liao, Murata, Takida, Uesaka, He, Mitsufuji, Ermon 2024, arXiv
     2310.02279): gamma-sampling. The network is told where from and where to.
 
@@ -95,24 +95,24 @@ def ctm(sampler: Tracer, times: Sequence[Time], *, gamma: float = 0.0) -> Lin:
     consistency sampling.
     """
     check_share("gamma", gamma)
-    x = sampler.start()
+    x = trace.start()
     for s, t in pairwise(times):
         low = t
         if gamma and t.sigma > 0:
-            low = CLEAN if gamma == 1 else sampler.schedule.at_lam(t.lam - log(1 - gamma**2) / 2)
-        x, x0 = sampler.denoise(x, s, to=low)
-        x = ancestral.up(sampler, first_order(x, x0, s, low), low, t)
+            low = CLEAN if gamma == 1 else trace.schedule.at_lam(t.lam - log(1 - gamma**2) / 2)
+        x, x0 = trace.denoise(x, s, to=low)
+        x = ancestral.up(trace, first_order(x, x0, s, low), low, t)
     return x
 
 
-def _noised(sampler: Tracer, x0: Lin, t: Time) -> Lin:
+def _noised(trace: Tracer, x0: Lin, t: Time) -> Lin:
     """A sample of q(x_t | x0)."""
-    return t.alpha * x0 + t.sigma * sampler.noise() if t.sigma > 0 else t.alpha * x0
+    return t.alpha * x0 + t.sigma * trace.noise() if t.sigma > 0 else t.alpha * x0
 
 
-def _check_timesteps(name: str, sampler: Tracer) -> None:
+def _check_timesteps(name: str, trace: Tracer) -> None:
     """Solvers whose numbers are in timesteps, of tables or of flows (1000 sigma)."""
-    schedule = sampler.schedule
+    schedule = trace.schedule
     if schedule.timesteps is None and schedule.spec.kind != "flow":
         raise UserError(
             f"{name} on schedule {schedule.name}, whose times are no timesteps", "use renoise or consistency"

@@ -18,7 +18,7 @@ from fewstep.plans.tracer import Tracer
 
 
 def dc_solver(
-    sampler: Tracer,
+    trace: Tracer,
     times: Sequence[Time],
     *,
     ratios: tuple[float, ...] = (),
@@ -50,7 +50,7 @@ def dc_solver(
                 lagrange([t for t, _ in history], np.array([at]))[:, 0], history, strict=True
             ):
                 moved = moved + float(weight) * value
-            history[0] = (s.network, sampler.store(moved))
+            history[0] = (s.network, trace.store(moved))
         return history[0][1]
 
-    return unipc(sampler, times, order, bh1, False, lower_order_final, compensated=compensated)
+    return unipc(trace, times, order, bh1, False, lower_order_final, compensated=compensated)

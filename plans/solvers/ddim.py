@@ -11,7 +11,7 @@ from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import Tracer
 
 
-def ddim(sampler: Tracer, times: Sequence[Time], *, eta: float = 0.0) -> Lin:
+def ddim(trace: Tracer, times: Sequence[Time], *, eta: float = 0.0) -> Lin:
     """First order, exact where x0 does not change; equation 12 with x0 in place of epsilon. One evaluation a step, one
     row.
 
@@ -19,9 +19,9 @@ def ddim(sampler: Tracer, times: Sequence[Time], *, eta: float = 0.0) -> Lin:
     sigma / alpha (of a flow: in sigma) are this table; so is Euler ancestral with the same `eta`.
     """
     check_share("eta", eta)
-    x = sampler.start()
+    x = trace.start()
     for s, t in pairwise(times):
-        x, x0 = sampler.denoise(x, s)
+        x, x0 = trace.denoise(x, s)
         h = t.lam - s.lam
         # equation 16: fresh noise of variance eta^2 sigma_t^2 (1 - e^-2h); the rest of sigma_t^2 stays along the
         # predicted noise (x - alpha_s x0) / sigma_s
@@ -29,11 +29,11 @@ def ddim(sampler: Tracer, times: Sequence[Time], *, eta: float = 0.0) -> Lin:
         kept = noise_left(s, t) * sqrt(1 + eta**2 * expm1(-2 * h))
         x = kept * x + (t.alpha - kept * s.alpha) * x0
         if noise:
-            x = x + noise * sampler.noise()
+            x = x + noise * trace.noise()
     return x
 
 
-def ddpm(sampler: Tracer, times: Sequence[Time], *, large_variance: bool = False) -> Lin:
+def ddpm(trace: Tracer, times: Sequence[Time], *, large_variance: bool = False) -> Lin:
     """Ancestral sampling, one evaluation a step, one row. First order.
 
     With the small variance (of the posterior for known x0) it is DDIM with eta 1; Euler ancestral and
@@ -41,13 +41,13 @@ def ddpm(sampler: Tracer, times: Sequence[Time], *, large_variance: bool = False
     themselves: the noise that the forward process adds from t to s, sigma_s^2 (1 - e^-2h). The step to the clean end
     adds none.
     """
-    x = sampler.start()
+    x = trace.start()
     for s, t in pairwise(times):
-        x, x0 = sampler.denoise(x, s)
+        x, x0 = trace.denoise(x, s)
         h = t.lam - s.lam
         # equation 7: the mean of q(x_t | x_s, x0), whose variance is sigma_t^2 (1 - e^-2h)
         kept = noise_left(s, t) * exp(-h)
         x = kept * x + (t.alpha - kept * s.alpha) * x0
         if t.sigma > 0:
-            x = x + (s.sigma if large_variance else t.sigma) * sqrt(-expm1(-2 * h)) * sampler.noise()
+            x = x + (s.sigma if large_variance else t.sigma) * sqrt(-expm1(-2 * h)) * trace.noise()
     return x

@@ -11,7 +11,7 @@ from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import Tracer
 
 
-def ddim_inverse(sampler: Tracer, times: Sequence[Time]) -> Lin:
+def ddim_inverse(trace: Tracer, times: Sequence[Time]) -> Lin:
     """The noise at the first time, out of given "x" at the last one. Order 1, one evaluation a step, one row.
 
     An inverse only as steps get small: DDIM's own noise is predicted at the noisier end of a step, which is not known
@@ -23,13 +23,13 @@ def ddim_inverse(sampler: Tracer, times: Sequence[Time]) -> Lin:
     """
     if len(times) == 2 and times[0].alpha == 0:
         raise UserError("ddim_inverse from clean to pure noise in one step", "take 2 steps or more")
-    x = sampler.given("x")
+    x = trace.given("x")
     for s, t in pairwise(times[::-1]):
         if t.alpha == 0:
-            x, x0 = sampler.denoise(x, s)
+            x, x0 = trace.denoise(x, s)
             x = ddim_step(x, x0, s, t)
         else:
-            x, x0 = sampler.denoise(x, t)
+            x, x0 = trace.denoise(x, t)
             x = t.alpha / s.alpha * x + (t.sigma - t.alpha * s.sigma / s.alpha) * predicted_noise(x, x0, t)
     return x
 

@@ -18,29 +18,29 @@ from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import Tracer
 
 
-def deis_t_2(sampler: Tracer, times: Sequence[Time]) -> Lin:
+def deis_t_2(trace: Tracer, times: Sequence[Time]) -> Lin:
     """Polynomials in the network's time. Order 2, one evaluation a step, two rows."""
-    return adams_bashforth(sampler, times, 2, TIMESTEP)
+    return adams_bashforth(trace, times, 2, TIMESTEP)
 
 
-def deis_t_3(sampler: Tracer, times: Sequence[Time]) -> Lin:
+def deis_t_3(trace: Tracer, times: Sequence[Time]) -> Lin:
     """Polynomials in the network's time. Order 3, one evaluation a step, three rows."""
-    return adams_bashforth(sampler, times, 3, TIMESTEP)
+    return adams_bashforth(trace, times, 3, TIMESTEP)
 
 
-def deis_t_4(sampler: Tracer, times: Sequence[Time]) -> Lin:
+def deis_t_4(trace: Tracer, times: Sequence[Time]) -> Lin:
     """Polynomials in the network's time. Order 4, one evaluation a step, four rows."""
-    return adams_bashforth(sampler, times, 4, TIMESTEP)
+    return adams_bashforth(trace, times, 4, TIMESTEP)
 
 
-def deis_log_rho_2(sampler: Tracer, times: Sequence[Time], *, lower_order_final: bool = False) -> Lin:
+def deis_log_rho_2(trace: Tracer, times: Sequence[Time], *, lower_order_final: bool = False) -> Lin:
     """Polynomials in lambda. Order 2, one evaluation a step, two rows."""
-    return adams_bashforth(sampler, times, 2, LOG_RHO, lower_order_final)
+    return adams_bashforth(trace, times, 2, LOG_RHO, lower_order_final)
 
 
-def deis_log_rho_3(sampler: Tracer, times: Sequence[Time], *, lower_order_final: bool = False) -> Lin:
+def deis_log_rho_3(trace: Tracer, times: Sequence[Time], *, lower_order_final: bool = False) -> Lin:
     """Polynomials in lambda. Order 3, one evaluation a step, three rows."""
-    return adams_bashforth(sampler, times, 3, LOG_RHO, lower_order_final)
+    return adams_bashforth(trace, times, 3, LOG_RHO, lower_order_final)
 
 
 def _masses(lams: Array, weights: Array, t: Time) -> Array:

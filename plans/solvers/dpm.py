@@ -18,44 +18,44 @@ from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import Tracer
 
 
-def dpm_2(sampler: Tracer, times: Sequence[Time], *, eta: float = 0.0) -> Lin:
+def dpm_2(trace: Tracer, times: Sequence[Time], *, eta: float = 0.0) -> Lin:
     """DPM-Solver-2 (Algorithm 1, r1 = 1/2), which is k-diffusion's DPM2. Order 2, two evaluations a step, two rows.
 
     `eta` in [0, 1] makes it ancestral: the step goes further down and fresh noise leads back up, all of DDPM's at 1.
     """
     check_share("eta", eta)
-    x = sampler.start()
+    x = trace.start()
     for s, t in pairwise(times):
-        x, x0 = sampler.denoise(x, s)
-        low = ancestral.down(sampler.schedule, s, t, eta)
+        x, x0 = trace.denoise(x, s)
+        low = ancestral.down(trace.schedule, s, t, eta)
         h = low.lam - s.lam
         if isinf(h):
-            x = ancestral.up(sampler, first_order(x, x0, s, low), low, t)
+            x = ancestral.up(trace, first_order(x, x0, s, low), low, t)
             continue
-        u = sampler.schedule.at_lam(s.lam + h / 2)
-        x_u, x0_u = sampler.denoise(first_order(x, x0, s, u), u)
+        u = trace.schedule.at_lam(s.lam + h / 2)
+        x_u, x0_u = trace.denoise(first_order(x, x0, s, u), u)
         x = low.alpha / s.alpha * x - low.sigma * expm1(h) * predicted_noise(x_u, x0_u, u)
-        x = ancestral.up(sampler, x, low, t)
+        x = ancestral.up(trace, x, low, t)
     return x
 
 
-def dpm_3(sampler: Tracer, times: Sequence[Time]) -> Lin:
+def dpm_3(trace: Tracer, times: Sequence[Time]) -> Lin:
     """DPM-Solver-3 (Algorithm 2, r1 = 1/3, r2 = 2/3). Order 3, three evaluations a step, three rows."""
     r1, r2 = 1 / 3, 2 / 3
-    x = sampler.start()
+    x = trace.start()
     for s, t in pairwise(times):
-        x, x0 = sampler.denoise(x, s)
+        x, x0 = trace.denoise(x, s)
         h = t.lam - s.lam
         if isinf(h):
             x = first_order(x, x0, s, t)
             continue
-        u1, u2 = sampler.schedule.at_lam(s.lam + r1 * h), sampler.schedule.at_lam(s.lam + r2 * h)
+        u1, u2 = trace.schedule.at_lam(s.lam + r1 * h), trace.schedule.at_lam(s.lam + r2 * h)
         eps = predicted_noise(x, x0, s)
         curve_u2 = u2.sigma * r2 / r1 * (r2 * h * phi(2, r2 * h))  # z phi_2(z) = (e^z - 1) / z - 1
         curve_t = t.sigma / r2 * (h * phi(2, h))
-        towards_u2 = sampler.store(first_order(x, x0, s, u2) + curve_u2 * eps)
-        towards_t = sampler.store(first_order(x, x0, s, t) + curve_t * eps)
-        x, x0 = sampler.denoise(first_order(x, x0, s, u1), u1)
-        x, x0 = sampler.denoise(towards_u2 - curve_u2 * predicted_noise(x, x0, u1), u2)
+        towards_u2 = trace.store(first_order(x, x0, s, u2) + curve_u2 * eps)
+        towards_t = trace.store(first_order(x, x0, s, t) + curve_t * eps)
+        x, x0 = trace.denoise(first_order(x, x0, s, u1), u1)
+        x, x0 = trace.denoise(towards_u2 - curve_u2 * predicted_noise(x, x0, u1), u2)
         x = towards_t - curve_t * predicted_noise(x, x0, u2)
     return x

@@ -19,39 +19,37 @@ from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import Tracer
 
 
-def dpm_2m(sampler: Tracer, times: Sequence[Time], *, midpoint: bool = True, lower_order_final: bool = False) -> Lin:
+def dpm_2m(trace: Tracer, times: Sequence[Time], *, midpoint: bool = True, lower_order_final: bool = False) -> Lin:
     """DPM-Solver-2 as a multistep method on the noise. Order 2, two rows."""
-    return _multistep(sampler, times, 2, OnNoise(), midpoint, lower_order_final)
+    return _multistep(trace, times, 2, OnNoise(), midpoint, lower_order_final)
 
 
-def dpm_3m(sampler: Tracer, times: Sequence[Time], *, midpoint: bool = True, lower_order_final: bool = False) -> Lin:
+def dpm_3m(trace: Tracer, times: Sequence[Time], *, midpoint: bool = True, lower_order_final: bool = False) -> Lin:
     """DPM-Solver-3 as a multistep method on the noise, as published code has it: order 2 (see `dpmpp_3m`), three
     rows."""
-    return _multistep(sampler, times, 3, OnNoise(), midpoint, lower_order_final)
+    return _multistep(trace, times, 3, OnNoise(), midpoint, lower_order_final)
 
 
-def dpm_1_sde(sampler: Tracer, times: Sequence[Time]) -> Lin:
+def dpm_1_sde(trace: Tracer, times: Sequence[Time]) -> Lin:
     """SDE-DPM-Solver-1, on the noise. Order 1, one row.
 
     Where x0 does not change it is not exact, as `ddpm` is: the noise it holds is the wrong thing to hold in an SDE.
     """
-    return _multistep(sampler, times, 1, OnNoise(is_stochastic=True))
+    return _multistep(trace, times, 1, OnNoise(is_stochastic=True))
 
 
-def dpm_2m_sde(
-    sampler: Tracer, times: Sequence[Time], *, midpoint: bool = True, lower_order_final: bool = False
-) -> Lin:
+def dpm_2m_sde(trace: Tracer, times: Sequence[Time], *, midpoint: bool = True, lower_order_final: bool = False) -> Lin:
     """SDE-DPM-Solver-2M, on the noise. Order 2 in the sample's mean and variance, two rows."""
-    return _multistep(sampler, times, 2, OnNoise(is_stochastic=True), midpoint, lower_order_final)
+    return _multistep(trace, times, 2, OnNoise(is_stochastic=True), midpoint, lower_order_final)
 
 
-def dpmpp_2m(sampler: Tracer, times: Sequence[Time], *, midpoint: bool = True, lower_order_final: bool = False) -> Lin:
+def dpmpp_2m(trace: Tracer, times: Sequence[Time], *, midpoint: bool = True, lower_order_final: bool = False) -> Lin:
     """DPM-Solver++(2M) (Algorithm 2). Order 2 on any grid, two rows."""
-    return _multistep(sampler, times, 2, OnX0(), midpoint, lower_order_final)
+    return _multistep(trace, times, 2, OnX0(), midpoint, lower_order_final)
 
 
 def dpmpp_2m_sde(
-    sampler: Tracer,
+    trace: Tracer,
     times: Sequence[Time],
     *,
     eta: float = 1.0,
@@ -62,25 +60,25 @@ def dpmpp_2m_sde(
 
     `eta` in [0, 1] scales the noise, down to the ODE.
     """
-    return _multistep(sampler, times, 2, OnX0(eta), midpoint, lower_order_final)
+    return _multistep(trace, times, 2, OnX0(eta), midpoint, lower_order_final)
 
 
-def dpmpp_3m(sampler: Tracer, times: Sequence[Time], *, midpoint: bool = True, lower_order_final: bool = False) -> Lin:
+def dpmpp_3m(trace: Tracer, times: Sequence[Time], *, midpoint: bool = True, lower_order_final: bool = False) -> Lin:
     """Third-order multistep as published code has it. Three rows.
 
     Its second difference lacks a factor of two, which leaves it at order 2; `dpmpp_3m_exact` has it. With few steps
     the smaller difference damps, so neither is always better.
     """
-    return _multistep(sampler, times, 3, OnX0(), midpoint, lower_order_final)
+    return _multistep(trace, times, 3, OnX0(), midpoint, lower_order_final)
 
 
-def dpmpp_3m_exact(sampler: Tracer, times: Sequence[Time], *, lower_order_final: bool = False) -> Lin:
+def dpmpp_3m_exact(trace: Tracer, times: Sequence[Time], *, lower_order_final: bool = False) -> Lin:
     """Third-order multistep, exact where x0 is quadratic in lambda. Order 3, three rows."""
-    return _multistep(sampler, times, 3, OnX0(), False, lower_order_final, kappa=2.0)
+    return _multistep(trace, times, 3, OnX0(), False, lower_order_final, kappa=2.0)
 
 
 def dpmpp_3m_sde(
-    sampler: Tracer,
+    trace: Tracer,
     times: Sequence[Time],
     *,
     eta: float = 1.0,
@@ -94,11 +92,11 @@ def dpmpp_3m_sde(
     `diffusers_sign` repeats diffusers' sign error, which takes alpha_t from the weight of the second difference and
     leaves order 1: only to reproduce its samples.
     """
-    return _multistep(sampler, times, 3, OnX0(eta), midpoint, lower_order_final, off=float(diffusers_sign))
+    return _multistep(trace, times, 3, OnX0(eta), midpoint, lower_order_final, off=float(diffusers_sign))
 
 
 def _multistep(
-    sampler: Tracer,
+    trace: Tracer,
     times: Sequence[Time],
     order: int,
     form: Form,
@@ -112,14 +110,14 @@ def _multistep(
     `kappa` multiplies D2: 2 makes it the second derivative, published code has 1. `off` is added to its weight. A step
     of infinite h in the history (from pure noise) makes its difference zero, and so the order one lower.
     """
-    x = sampler.start()
+    x = trace.start()
     m: list[Lin] = []  # predictions and steps so far, newest first
     hs: list[float] = []
     for i, (s, t) in enumerate(pairwise(times)):
-        x, x0 = sampler.denoise(x, s)
-        m = [form.prediction(sampler, x, x0, s), *m[: order - 1]]
+        x, x0 = trace.denoise(x, s)
+        m = [form.prediction(trace, x, x0, s), *m[: order - 1]]
         h = t.lam - s.lam
-        x = form.first_order(sampler, x, x0, m[0], s, t)
+        x = form.first_order(trace, x, x0, m[0], s, t)
         p = 1 if isinf(h) else min(len(m), len(times) - 1 - i if lower_order_final else order)
         scale, z = form.curve(s, t)
         if p == 2:

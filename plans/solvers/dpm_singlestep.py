@@ -24,21 +24,21 @@ from fewstep.plans.tracer import Tracer
 
 
 def dpm_singlestep_2(
-    sampler: Tracer, times: Sequence[Time], *, midpoint: bool = True, lower_order_final: bool = False
+    trace: Tracer, times: Sequence[Time], *, midpoint: bool = True, lower_order_final: bool = False
 ) -> Lin:
     """DPM-Solver-2 in blocks of two. Order 2 in the blocks, two rows."""
-    return _singlestep(sampler, times, 2, OnNoise(), midpoint, lower_order_final)
+    return _singlestep(trace, times, 2, OnNoise(), midpoint, lower_order_final)
 
 
 def dpm_singlestep_3(
-    sampler: Tracer, times: Sequence[Time], *, midpoint: bool = True, lower_order_final: bool = False
+    trace: Tracer, times: Sequence[Time], *, midpoint: bool = True, lower_order_final: bool = False
 ) -> Lin:
     """DPM-Solver-3 in blocks of three. Order 3 in the blocks, three rows."""
-    return _singlestep(sampler, times, 3, OnNoise(), midpoint, lower_order_final)
+    return _singlestep(trace, times, 3, OnNoise(), midpoint, lower_order_final)
 
 
 def dpmpp_singlestep_2(
-    sampler: Tracer,
+    trace: Tracer,
     times: Sequence[Time],
     *,
     eta: float = 0.0,
@@ -46,11 +46,11 @@ def dpmpp_singlestep_2(
     lower_order_final: bool = False,
 ) -> Lin:
     """DPM-Solver++(2S) in blocks of two. Order 2 in the blocks, two rows; order 1 with noise."""
-    return _singlestep(sampler, times, 2, OnX0(eta), midpoint, lower_order_final)
+    return _singlestep(trace, times, 2, OnX0(eta), midpoint, lower_order_final)
 
 
 def dpmpp_singlestep_3(
-    sampler: Tracer,
+    trace: Tracer,
     times: Sequence[Time],
     *,
     eta: float = 0.0,
@@ -62,11 +62,11 @@ def dpmpp_singlestep_3(
 
     `diffusers_sign` repeats diffusers' sign error of the form with noise and without `midpoint` (see `dpmpp_3m_sde`).
     """
-    return _singlestep(sampler, times, 3, OnX0(eta), midpoint, lower_order_final, off=float(diffusers_sign))
+    return _singlestep(trace, times, 3, OnX0(eta), midpoint, lower_order_final, off=float(diffusers_sign))
 
 
 def _singlestep(
-    sampler: Tracer,
+    trace: Tracer,
     times: Sequence[Time],
     order: int,
     form: Form,
@@ -75,18 +75,18 @@ def _singlestep(
     off: float = 0.0,
 ) -> Lin:
     """`off` is added to the weight of the second difference."""
-    x = sampler.start()
+    x = trace.start()
     for block in _blocks(times, order, lower_order_final):
         s, *later = block
-        x, x0 = sampler.denoise(x, s)
-        m = form.prediction(sampler, x, x0, s)
+        x, x0 = trace.denoise(x, s)
+        m = form.prediction(trace, x, x0, s)
         # x at each later time of the block, as far as the predictions made so far go
         weights = [_weights(form, s, block[1 : k + 1], t, midpoint, off) for k, t in enumerate(later)]
-        towards = [form.first_order(sampler, x, x0, m, s, t) - sum(w) * m for w, t in zip(weights, later)]
+        towards = [form.first_order(trace, x, x0, m, s, t) - sum(w) * m for w, t in zip(weights, later)]
         for k, u in enumerate(later[:-1]):
-            towards = [sampler.store(value) for value in towards]
-            x, x0 = sampler.denoise(towards[0], u)
-            m = form.prediction(sampler, x, x0, u)
+            towards = [trace.store(value) for value in towards]
+            x, x0 = trace.denoise(towards[0], u)
+            m = form.prediction(trace, x, x0, u)
             weights = weights[1:]
             towards = [value + w[k] * m for w, value in zip(weights, towards[1:])]
         x = towards[0]

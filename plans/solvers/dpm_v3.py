@@ -39,8 +39,8 @@ def dpm_v3(
     if not 1 <= order <= 3:
         raise UserError(f"dpm_v3 of order {order}", "choose 1, 2 or 3")
 
-    def solver(sampler: Tracer, times: Sequence[Time]) -> Lin:
-        x, x0 = sampler.denoise(sampler.start(), times[0])
+    def solver(trace: Tracer, times: Sequence[Time]) -> Lin:
+        x, x0 = trace.denoise(trace.start(), times[0])
         known: list[tuple[float, Lin]] = []  # lambda and f of evaluations, newest first
         steps, ends_clean = len(times) - 1, times[-1].sigma == 0
         for i, (s, t) in enumerate(pairwise(times)):
@@ -48,11 +48,11 @@ def dpm_v3(
             if isinf(t.lam - s.lam):
                 x = first_order(x, x0, s, t)
                 if not is_last:
-                    x, x0 = sampler.denoise(x, t)
-                    known = [(t.lam, _f(sampler, ems, x, x0, t))]
+                    x, x0 = trace.denoise(x, t)
+                    known = [(t.lam, _f(trace, ems, x, x0, t))]
                 continue
             if not known:
-                known = [(s.lam, _f(sampler, ems, x, x0, s))]
+                known = [(s.lam, _f(trace, ems, x, x0, s))]
             p = min(order, len(known), steps - i if ends_clean else order)
             (lams, values), extra = zip(*known[:p]), pseudo or p > 1
             inner = p if pseudo else p - 1  # past values of the corrector
@@ -63,19 +63,19 @@ def dpm_v3(
                 (lams, lagrange),
                 ((s.lam, t.lam, *lams[1:inner]), divided_differences if pseudo else lagrange),
             )
-            predicted = predictor.applied(sampler, x, values)
+            predicted = predictor.applied(trace, x, values)
             if is_last:
                 return predicted
             if corrector and extra:
-                corrected = redone.applied(sampler, x, (values[0], Lin({}), *values[1:inner]))
-                corrected = sampler.store(corrected)  # all but its f at t
-                predicted = sampler.store(predicted)
-                x, x0 = sampler.denoise(predicted, t)
-                f = _f(sampler, ems, x, x0, t)  # which stays what it is at the uncorrected x
+                corrected = redone.applied(trace, x, (values[0], Lin({}), *values[1:inner]))
+                corrected = trace.store(corrected)  # all but its f at t
+                predicted = trace.store(predicted)
+                x, x0 = trace.denoise(predicted, t)
+                f = _f(trace, ems, x, x0, t)  # which stays what it is at the uncorrected x
                 x = corrected + redone.weights[1] * f + (x - predicted)  # moved as CFG++ moved the predicted x
             else:
-                x, x0 = sampler.denoise(predicted, t)
-                f = _f(sampler, ems, x, x0, t)
+                x, x0 = trace.denoise(predicted, t)
+                f = _f(trace, ems, x, x0, t)
             known = [(t.lam, f), *known][:order]
         return x
 
@@ -90,17 +90,17 @@ class _Integrals:
     weights: Sequence[Array]
     added: Array
 
-    def applied(self, sampler: Tracer, x: Lin, values: Sequence[Lin]) -> Lin:
-        made: Lin = self.kept * x + self.added * sampler.ones()
+    def applied(self, trace: Tracer, x: Lin, values: Sequence[Lin]) -> Lin:
+        made: Lin = self.kept * x + self.added * trace.ones()
         for weight, value in zip(self.weights, values, strict=True):
             made = made + weight * value
         return made
 
 
-def _f(sampler: Tracer, ems: Ems, x: Lin, x0: Lin, s: Time) -> Lin:
+def _f(trace: Tracer, ems: Ems, x: Lin, x0: Lin, s: Time) -> Lin:
     """(sigma eps - l x) / alpha."""
     (l,) = ems.at(np.array([s.lam]), ems.l)  # noqa: E741 (the paper's name)
-    return sampler.store((1 - l[0]) / s.alpha * x - x0)
+    return trace.store((1 - l[0]) / s.alpha * x - x0)
 
 
 def _integrals(ems: Ems, s: Time, t: Time, *curves: tuple[Sequence[float], Basis]) -> list[_Integrals]:

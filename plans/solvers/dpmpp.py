@@ -16,28 +16,28 @@ from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import Tracer
 
 
-def dpmpp_2s(sampler: Tracer, times: Sequence[Time], *, eta: float = 0.0) -> Lin:
+def dpmpp_2s(trace: Tracer, times: Sequence[Time], *, eta: float = 0.0) -> Lin:
     """Second-order singlestep (Algorithm 1, r = 1/2). Two evaluations a step, two rows.
 
     `eta` in [0, 1] makes it ancestral (k-diffusion): the step goes further down and fresh noise leads back up, all of
     DDPM's at 1.
     """
     check_share("eta", eta)
-    x = sampler.start()
+    x = trace.start()
     for s, t in pairwise(times):
-        x, x0 = sampler.denoise(x, s)
-        low = ancestral.down(sampler.schedule, s, t, eta)
+        x, x0 = trace.denoise(x, s)
+        low = ancestral.down(trace.schedule, s, t, eta)
         h = low.lam - s.lam
         if isinf(h):
-            x = ancestral.up(sampler, first_order(x, x0, s, low), low, t)
+            x = ancestral.up(trace, first_order(x, x0, s, low), low, t)
             continue
-        u = sampler.schedule.at_lam(s.lam + h / 2)
-        _, x0_u = sampler.denoise(first_order(x, x0, s, u), u)
-        x = ancestral.up(sampler, first_order(x, x0_u, s, low), low, t)
+        u = trace.schedule.at_lam(s.lam + h / 2)
+        _, x0_u = trace.denoise(first_order(x, x0, s, u), u)
+        x = ancestral.up(trace, first_order(x, x0_u, s, low), low, t)
     return x
 
 
-def dpmpp_sde(sampler: Tracer, times: Sequence[Time], *, eta: float = 1.0) -> Lin:
+def dpmpp_sde(trace: Tracer, times: Sequence[Time], *, eta: float = 1.0) -> Lin:
     """DPM-Solver++ (stochastic) of k-diffusion: `dpmpp_2s` with noise at both evaluations. Two evaluations a step, two
     rows.
 
@@ -45,43 +45,43 @@ def dpmpp_sde(sampler: Tracer, times: Sequence[Time], *, eta: float = 1.0) -> Li
     scales it.
     """
     check_share("eta", eta)
-    x = sampler.start()
+    x = trace.start()
     for s, t in pairwise(times):
-        x, x0 = sampler.denoise(x, s)
-        low = ancestral.down(sampler.schedule, s, t, eta)
+        x, x0 = trace.denoise(x, s)
+        low = ancestral.down(trace.schedule, s, t, eta)
         h = t.lam - s.lam
         if isinf(h):
-            x = ancestral.up(sampler, first_order(x, x0, s, low), low, t)
+            x = ancestral.up(trace, first_order(x, x0, s, low), low, t)
             continue
-        u = sampler.schedule.at_lam(s.lam + h / 2)
-        low_u = ancestral.down(sampler.schedule, s, u, eta)
-        first, second = sampler.noise(), sampler.noise()
-        _, x0_u = sampler.denoise(ancestral.up(sampler, first_order(x, x0, s, low_u), low_u, u, first), u)
+        u = trace.schedule.at_lam(s.lam + h / 2)
+        low_u = ancestral.down(trace.schedule, s, u, eta)
+        first, second = trace.noise(), trace.noise()
+        _, x0_u = trace.denoise(ancestral.up(trace, first_order(x, x0, s, low_u), low_u, u, first), u)
         share = -expm1(-h / 2) / -expm1(-h)  # (rho_s - rho_u) / (rho_s - rho_t)
         noise = sqrt(share) * first + sqrt(1 - share) * second
-        x = ancestral.up(sampler, first_order(x, x0_u, s, low), low, t, noise)
+        x = ancestral.up(trace, first_order(x, x0_u, s, low), low, t, noise)
     return x
 
 
-def dpmpp_3s(sampler: Tracer, times: Sequence[Time]) -> Lin:
+def dpmpp_3s(trace: Tracer, times: Sequence[Time]) -> Lin:
     """Third-order singlestep: DPM-Solver-3's stages (r1 = 1/3, r2 = 2/3) on x0. Three evaluations a step, three rows.
 
     The paper stops at order 2; this is the authors' code.
     """
     r1, r2 = 1 / 3, 2 / 3
-    x = sampler.start()
+    x = trace.start()
     for s, t in pairwise(times):
-        x, x0 = sampler.denoise(x, s)
+        x, x0 = trace.denoise(x, s)
         h = t.lam - s.lam
         if isinf(h):
             x = first_order(x, x0, s, t)
             continue
-        u1, u2 = sampler.schedule.at_lam(s.lam + r1 * h), sampler.schedule.at_lam(s.lam + r2 * h)
+        u1, u2 = trace.schedule.at_lam(s.lam + r1 * h), trace.schedule.at_lam(s.lam + r2 * h)
         curve_u2 = u2.alpha * r2 / r1 * (r2 * h * phi(2, -r2 * h))  # z phi_2(-z) = (e^-z - 1) / z + 1
         curve_t = t.alpha / r2 * (h * phi(2, -h))
-        towards_u2 = sampler.store(first_order(x, x0, s, u2) - curve_u2 * x0)
-        towards_t = sampler.store(first_order(x, x0, s, t) - curve_t * x0)
-        _, x0 = sampler.denoise(first_order(x, x0, s, u1), u1)
-        _, x0 = sampler.denoise(towards_u2 + curve_u2 * x0, u2)
+        towards_u2 = trace.store(first_order(x, x0, s, u2) - curve_u2 * x0)
+        towards_t = trace.store(first_order(x, x0, s, t) - curve_t * x0)
+        _, x0 = trace.denoise(first_order(x, x0, s, u1), u1)
+        _, x0 = trace.denoise(towards_u2 + curve_u2 * x0, u2)
         x = towards_t + curve_t * x0
     return x

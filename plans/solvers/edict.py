@@ -14,7 +14,7 @@ from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import Tracer
 
 
-def edict(sampler: Tracer, times: Sequence[Time], *, p: float = 0.93, second: bool = False) -> Lin:
+def edict(trace: Tracer, times: Sequence[Time], *, p: float = 0.93, second: bool = False) -> Lin:
     """EDICT from one noise for both states. Order 1, two evaluations a step, two rows.
 
     A step from pure noise, where the noise predicted is x itself, is DDIM's, with one evaluation.
@@ -24,24 +24,24 @@ def edict(sampler: Tracer, times: Sequence[Time], *, p: float = 0.93, second: bo
         second: return the second state; inverting needs both.
     """
     _check("edict", p)
-    x = y = sampler.start()
+    x = y = trace.start()
     for s, t in pairwise(times):
         if s.alpha == 0:
-            x, x0 = sampler.denoise(x, s)
-            x = y = sampler.store(first_order(x, x0, s, t))
+            x, x0 = trace.denoise(x, s)
+            x = y = trace.store(first_order(x, x0, s, t))
             continue
         a, b = _ddim(s, t)
-        seen, x0 = sampler.denoise(y, s)
-        x, y = sampler.store(a * x + b * predicted_noise(seen, x0, s)), seen
-        seen, x0 = sampler.denoise(x, s)
+        seen, x0 = trace.denoise(y, s)
+        x, y = trace.store(a * x + b * predicted_noise(seen, x0, s)), seen
+        seen, x0 = trace.denoise(x, s)
         y = a * y + b * predicted_noise(seen, x0, s)
         x = p * seen + (1 - p) * y
         y = p * y + (1 - p) * x
-        x, y = sampler.store(x), sampler.store(y)
+        x, y = trace.store(x), trace.store(y)
     return y if second else x
 
 
-def edict_inverse(sampler: Tracer, times: Sequence[Time], *, p: float = 0.93, second: bool = False) -> Lin:
+def edict_inverse(trace: Tracer, times: Sequence[Time], *, p: float = 0.93, second: bool = False) -> Lin:
     """What `edict` with the same times and p started from, out of its two states: given "x" and given "y" (for a
     picture to edit, the picture twice). Two evaluations a step, two rows.
 
@@ -53,18 +53,18 @@ def edict_inverse(sampler: Tracer, times: Sequence[Time], *, p: float = 0.93, se
     _check("edict_inverse", p)
     if times[0].alpha == 0:
         raise UserError("edict_inverse up to pure noise, where a step has no inverse", "give times that start later")
-    x, y = sampler.given("x"), sampler.given("y")
+    x, y = trace.given("x"), trace.given("y")
     for t, s in pairwise(times[::-1]):
         a, b = _ddim(s, t)
         y = (y - (1 - p) * x) / p
-        x = sampler.store((x - (1 - p) * y) / p)
-        y = sampler.store(y)
-        seen, x0 = sampler.denoise(x, s)
-        y = sampler.store((y - b * predicted_noise(seen, x0, s)) / a)
+        x = trace.store((x - (1 - p) * y) / p)
+        y = trace.store(y)
+        seen, x0 = trace.denoise(x, s)
+        y = trace.store((y - b * predicted_noise(seen, x0, s)) / a)
         x = seen
-        seen, x0 = sampler.denoise(y, s)
+        seen, x0 = trace.denoise(y, s)
         x, y = (x - b * predicted_noise(seen, x0, s)) / a, seen
-        x = sampler.store(x)
+        x = trace.store(x)
     return y if second else x
 
 

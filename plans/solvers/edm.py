@@ -17,7 +17,7 @@ from fewstep.plans.tracer import Tracer
 
 
 def edm_euler(
-    sampler: Tracer,
+    trace: Tracer,
     times: Sequence[Time],
     *,
     s_churn: float = 0.0,
@@ -33,16 +33,16 @@ def edm_euler(
         s_noise: standard deviation of the noise that is added; somewhat above 1 makes up for a denoiser that blurs.
     """
     churn = _Churn(s_churn / (len(times) - 1), s_tmin, s_tmax, s_noise)
-    x = sampler.start()
+    x = trace.start()
     for s, t in pairwise(times):
-        x, s_hat = churn.raised(sampler, x, s)
-        x, x0 = sampler.denoise(x, s_hat)
+        x, s_hat = churn.raised(trace, x, s)
+        x, x0 = trace.denoise(x, s_hat)
         x = first_order(x, x0, s_hat, t)
     return x
 
 
 def edm_heun(
-    sampler: Tracer,
+    trace: Tracer,
     times: Sequence[Time],
     *,
     s_churn: float = 0.0,
@@ -55,17 +55,17 @@ def edm_heun(
     Second order, two evaluations a step (one in the step to the clean end), two rows. Parameters as in `edm_euler`.
     """
     churn = _Churn(s_churn / (len(times) - 1), s_tmin, s_tmax, s_noise)
-    x = sampler.start()
+    x = trace.start()
     for s, t in pairwise(times):
-        x, s_hat = churn.raised(sampler, x, s)
-        x, x0 = sampler.denoise(x, s_hat)
+        x, s_hat = churn.raised(trace, x, s)
+        x, x0 = trace.denoise(x, s_hat)
         if t.sigma == 0 or s_hat.alpha == 0:
             x = first_order(x, x0, s_hat, t)
             continue
         # y_t = y + (rho_t - rho_s) (eps_s + eps_t) / 2, times alpha_t
         delta = t.sigma - t.alpha * s_hat.sigma / s_hat.alpha
-        half = sampler.store(t.alpha / s_hat.alpha * x + delta / 2 * predicted_noise(x, x0, s_hat))
-        x, x0 = sampler.denoise(first_order(x, x0, s_hat, t), t)
+        half = trace.store(t.alpha / s_hat.alpha * x + delta / 2 * predicted_noise(x, x0, s_hat))
+        x, x0 = trace.denoise(first_order(x, x0, s_hat, t), t)
         x = half + delta / 2 * predicted_noise(x, x0, t)
     return x
 
@@ -83,11 +83,11 @@ class _Churn:
         check_not_negative("s_churn", self.share)
         check_not_negative("s_noise", self.noise)
 
-    def raised(self, sampler: Tracer, x: Lin, s: Time) -> tuple[Lin, Time]:
+    def raised(self, trace: Tracer, x: Lin, s: Time) -> tuple[Lin, Time]:
         """x with noise raised from s to a noisier s_hat, and s_hat: lines 4 to 6 of Algorithm 2."""
         if self.share == 0 or s.alpha == 0 or not self.tmin <= s.sigma / s.alpha <= self.tmax:
             return x, s
         gamma = min(self.share, sqrt(2) - 1)
-        s_hat = sampler.schedule.at_lam(s.lam - log1p(gamma))
+        s_hat = trace.schedule.at_lam(s.lam - log1p(gamma))
         added = s.sigma / s.alpha * sqrt((1 + gamma) ** 2 - 1)  # sqrt(rho_hat^2 - rho_s^2)
-        return s_hat.alpha * (x / s.alpha + added * self.noise * sampler.noise()), s_hat
+        return s_hat.alpha * (x / s.alpha + added * self.noise * trace.noise()), s_hat

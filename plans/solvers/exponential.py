@@ -73,16 +73,16 @@ class OnX0:
     def __post_init__(self) -> None:
         check_share("eta", self.eta)
 
-    def prediction(self, sampler: Tracer, x: Lin, x0: Lin, s: Time) -> Lin:
+    def prediction(self, trace: Tracer, x: Lin, x0: Lin, s: Time) -> Lin:
         return x0
 
-    def first_order(self, sampler: Tracer, x: Lin, x0: Lin, m: Lin, s: Time, t: Time) -> Lin:
+    def first_order(self, trace: Tracer, x: Lin, x0: Lin, m: Lin, s: Time, t: Time) -> Lin:
         if self.eta == 0:
             return first_order(x, m, s, t)
         h = t.lam - s.lam
         _, z = self.curve(s, t)
         x = noise_left(s, t) * exp(-self.eta * h) * x - t.alpha * expm1(z) * m
-        return x if t.sigma == 0 else x + t.sigma * sqrt(-expm1(-2 * self.eta * h)) * sampler.noise()
+        return x if t.sigma == 0 else x + t.sigma * sqrt(-expm1(-2 * self.eta * h)) * trace.noise()
 
     def curve(self, s: Time, t: Time) -> tuple[float, float]:
         """scale and z."""
@@ -96,15 +96,15 @@ class OnNoise:
 
     is_stochastic: bool = False
 
-    def prediction(self, sampler: Tracer, x: Lin, x0: Lin, s: Time) -> Lin:
-        return sampler.store(predicted_noise(x, x0, s))
+    def prediction(self, trace: Tracer, x: Lin, x0: Lin, s: Time) -> Lin:
+        return trace.store(predicted_noise(x, x0, s))
 
-    def first_order(self, sampler: Tracer, x: Lin, x0: Lin, m: Lin, s: Time, t: Time) -> Lin:
+    def first_order(self, trace: Tracer, x: Lin, x0: Lin, m: Lin, s: Time, t: Time) -> Lin:
         if isinf(t.lam - s.lam):
-            return OnX0(eta=float(self.is_stochastic)).first_order(sampler, x, x0, x0, s, t)
+            return OnX0(eta=float(self.is_stochastic)).first_order(trace, x, x0, x0, s, t)
         scale, z = self.curve(s, t)
         x = t.alpha / s.alpha * x + scale * expm1(z) * m
-        return x + t.sigma * sqrt(expm1(2 * z)) * sampler.noise() if self.is_stochastic else x
+        return x + t.sigma * sqrt(expm1(2 * z)) * trace.noise() if self.is_stochastic else x
 
     def curve(self, s: Time, t: Time) -> tuple[float, float]:
         """scale and z."""

@@ -8,23 +8,23 @@ from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import Tracer
 
 
-def heun(sampler: Tracer, times: Sequence[Time]) -> Lin:
+def heun(trace: Tracer, times: Sequence[Time]) -> Lin:
     """Second order, two evaluations a step (one in the step to the clean end), two rows.
 
     Algorithm 1 leaves the ODE's time free. Here it is tau = sigma / (alpha + sigma) with z = x / (alpha + sigma), the
     straight-path coordinates of the process, in which dz/dtau = eps - x0: finite from pure noise on (sigma / alpha,
     the usual choice, is infinite at the start of a flow and 20 000 at the start of a cosine schedule).
     """
-    x = sampler.start()
+    x = trace.start()
     for s, t in pairwise(times):
-        x, x0 = sampler.denoise(x, s)
+        x, x0 = trace.denoise(x, s)
         scale_s, scale_t = s.alpha + s.sigma, t.alpha + t.sigma
         delta = t.sigma / scale_t - s.sigma / scale_s
         z = x / scale_s
         slope = (x - s.alpha * x0) / s.sigma - x0
         if t.sigma == 0:
             return scale_t * (z + delta * slope)
-        half = sampler.store(z + delta / 2 * slope)
-        x, x0 = sampler.denoise(scale_t * (z + delta * slope), t)
+        half = trace.store(z + delta / 2 * slope)
+        x, x0 = trace.denoise(scale_t * (z + delta * slope), t)
         x = scale_t * (half + delta / 2 * ((x - t.alpha * x0) / t.sigma - x0))
     return x

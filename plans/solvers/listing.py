@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from fewstep.plans import solvers
-from fewstep.plans.compile import Denoising, compile_plan
+from fewstep.plans.compile import DenoiserFacts, compile_plan
 from fewstep.plans.name import Value, parameters
 from fewstep.plans.spec import ScheduleSpec
 from fewstep.plans.tracer import Solver
@@ -34,7 +34,7 @@ TCD = "Zheng et al. 2024, arXiv 2402.19159"
 UNIPC = "Zhao et al. 2023, arXiv 2302.04867"
 
 # Order of convergence between two times that are neither pure noise nor clean; the tests measure it, also on uneven
-# grids. None: samplers of distilled denoisers, which do not converge to a trajectory of the data, and exact inverses.
+# grids. None: solvers of distilled denoisers, which do not converge to a trajectory of the data, and exact inverses.
 PAPER_AND_ORDER: dict[Solver, tuple[str, int | None]] = {
     solvers.bdia: (BDIA, 2),
     solvers.bdia_inverse: (BDIA, None),
@@ -99,16 +99,16 @@ PAPER_AND_ORDER: dict[Solver, tuple[str, int | None]] = {
 }
 
 # What solvers are made for that not every denoiser fits.
-DENOISERS: dict[Solver, Denoising] = {
-    solvers.rddm: Denoising(ScheduleSpec("rddm"), "residual", heads=2, towards="y"),
-    solvers.resshift: Denoising(ScheduleSpec("residual-shift"), "sample", towards="y"),
-    solvers.sgmse: Denoising(ScheduleSpec("ou"), "score", towards="y"),
+DENOISERS: dict[Solver, DenoiserFacts] = {
+    solvers.rddm: DenoiserFacts(ScheduleSpec("rddm"), "residual", heads=2, towards="y"),
+    solvers.resshift: DenoiserFacts(ScheduleSpec("residual-shift"), "sample", towards="y"),
+    solvers.sgmse: DenoiserFacts(ScheduleSpec("ou"), "score", towards="y"),
 }
-ANY = Denoising(ScheduleSpec("linear"), "sample")
+ANY = DenoiserFacts(ScheduleSpec("linear"), "sample")
 
 
 @dataclass(frozen=True)
-class Listed:
+class SolverListing:
     """`evaluations` of the denoiser in an inner step; `rows` K of the state, each the size of a sample; `parameters`
     with their defaults, by name; `given` tensors that the caller brings; `aliases` are plan names of the literature."""
 
@@ -123,16 +123,16 @@ class Listed:
     aliases: tuple[str, ...]
 
 
-def listing() -> tuple[Listed, ...]:
+def listing() -> tuple[SolverListing, ...]:
     """Every solver, in the order of `solvers.__all__`; cost and noise are read off a compiled plan."""
     return tuple(_listed(name) for name in solvers.__all__)
 
 
-def _listed(name: str) -> Listed:
+def _listed(name: str) -> SolverListing:
     solver: Solver = getattr(solvers, name)
     many, few = (compile_plan(f"{name}:{steps}", DENOISERS.get(solver, ANY)) for steps in (20, 10))
     paper, order = PAPER_AND_ORDER[solver]
-    return Listed(
+    return SolverListing(
         name=name,
         paper=paper,
         order=order,

@@ -16,19 +16,19 @@ from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import Tracer
 
 
-def lms_2(sampler: Tracer, times: Sequence[Time]) -> Lin:
+def lms_2(trace: Tracer, times: Sequence[Time]) -> Lin:
     """Order 2, one evaluation a step, two rows."""
-    return adams_bashforth(sampler, times, 2, RHO)
+    return adams_bashforth(trace, times, 2, RHO)
 
 
-def lms_3(sampler: Tracer, times: Sequence[Time]) -> Lin:
+def lms_3(trace: Tracer, times: Sequence[Time]) -> Lin:
     """Order 3, one evaluation a step, three rows."""
-    return adams_bashforth(sampler, times, 3, RHO)
+    return adams_bashforth(trace, times, 3, RHO)
 
 
-def lms_4(sampler: Tracer, times: Sequence[Time]) -> Lin:
+def lms_4(trace: Tracer, times: Sequence[Time]) -> Lin:
     """Order 4, one evaluation a step, four rows."""
-    return adams_bashforth(sampler, times, 4, RHO)
+    return adams_bashforth(trace, times, 4, RHO)
 
 
 def _rho(time: Time) -> float:

@@ -15,7 +15,7 @@ from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import Tracer
 
 
-def hb(sampler: Tracer, times: Sequence[Time], *, beta: float = 0.8, order: int = 2) -> Lin:
+def hb(trace: Tracer, times: Sequence[Time], *, beta: float = 0.8, order: int = 2) -> Lin:
     """Polyak's heavy ball, v <- (1 - beta) v + beta AB(eps), y <- y + (rho_t - rho_s) v. Order 1 where beta < 1. One
     evaluation a step, `order` + 1 rows.
 
@@ -24,19 +24,19 @@ def hb(sampler: Tracer, times: Sequence[Time], *, beta: float = 0.8, order: int 
         order: 1 to 4, values of the predicted noise that Adams-Bashforth combines.
     """
     _check("hb", beta, order)
-    x = sampler.start()
+    x = trace.start()
     history: list[Lin] = []  # predicted noise, newest first
     velocity: Lin | None = None
     for s, t in pairwise(times):
-        x, x0 = sampler.denoise(x, s)
-        history = [sampler.store(predicted_noise(x, x0, s)), *history[: order - 1]]
+        x, x0 = trace.denoise(x, s)
+        history = [trace.store(predicted_noise(x, x0, s)), *history[: order - 1]]
         pushed = _combined(history, 1.0)
-        velocity = sampler.store(pushed if velocity is None else (1 - beta) * velocity + beta * pushed)
+        velocity = trace.store(pushed if velocity is None else (1 - beta) * velocity + beta * pushed)
         x = first_order(x, x0, s, t) if s.alpha == 0 else _moved(x, velocity, s, t)
     return x
 
 
-def ghvb(sampler: Tracer, times: Sequence[Time], *, beta: float = 0.8, order: int = 2) -> Lin:
+def ghvb(trace: Tracer, times: Sequence[Time], *, beta: float = 0.8, order: int = 2) -> Lin:
     """Generalized heavy ball, v <- (1 - beta) v + beta eps, y <- y + (rho_t - rho_s) sum_j c_j v_j, with c to keep the
     order of Adams-Bashforth in spite of the momentum: `order` over even steps, at most 2 over uneven ones, which grids
     have. One evaluation a step, max(order, 2) rows. The paper calls it GHVB(order - 1 + beta).
@@ -46,14 +46,14 @@ def ghvb(sampler: Tracer, times: Sequence[Time], *, beta: float = 0.8, order: in
         order: 1 to 4, velocities that are combined.
     """
     _check("ghvb", beta, order)
-    x = sampler.start()
+    x = trace.start()
     velocities: list[Lin] = []  # newest first
     for s, t in pairwise(times):
-        x, x0 = sampler.denoise(x, s)
+        x, x0 = trace.denoise(x, s)
         velocity = predicted_noise(x, x0, s)
         if velocities:
             velocity = (1 - beta) * velocities[0] + beta * velocity
-        velocities = [sampler.store(velocity), *velocities[: order - 1]]
+        velocities = [trace.store(velocity), *velocities[: order - 1]]
         x = first_order(x, x0, s, t) if s.alpha == 0 else _moved(x, _combined(velocities, beta), s, t)
     return x
 

@@ -36,7 +36,7 @@ class Variable:
 
 
 def adams_bashforth(
-    sampler: Tracer, times: Sequence[Time], order: int, variable: Variable, lower_order_final: bool = False
+    trace: Tracer, times: Sequence[Time], order: int, variable: Variable, lower_order_final: bool = False
 ) -> Lin:
     """`order` values of the predicted noise, fewer while there are fewer; as many rows. `lower_order_final` lets their
     number fall to 1 in the last steps.
@@ -44,18 +44,18 @@ def adams_bashforth(
     A step from pure noise (alpha = 0, where rho is infinite) is first order, so is one to the clean end unless the
     variable reaches it, and no polynomial goes through a time where q is infinite.
     """
-    x = sampler.start()
+    x = trace.start()
     history: list[tuple[float, Lin]] = []  # q and predicted noise, newest first
     for i, (s, t) in enumerate(pairwise(times)):
-        x, x0 = sampler.denoise(x, s)
-        eps = sampler.store(predicted_noise(x, x0, s))
+        x, x0 = trace.denoise(x, s)
+        eps = trace.store(predicted_noise(x, x0, s))
         if isfinite(variable.of(s)):
             history = [(variable.of(s), eps), *history[: order - 1]]
         if s.alpha == 0 or (t.sigma == 0 and not variable.reaches_clean):
             x = first_order(x, x0, s, t)
             continue
         x = t.alpha / s.alpha * x
-        points, masses = variable.quadrature(sampler.schedule, s, t)
+        points, masses = variable.quadrature(trace.schedule, s, t)
         past = history[: len(times) - 1 - i if lower_order_final else order]
         for weight, (_, eps) in zip(lagrange([q for q, _ in past], points) @ masses, past):
             x = x + weight * eps

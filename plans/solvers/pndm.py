@@ -23,35 +23,35 @@ ADAMS_BASHFORTH = (
 )
 
 
-def ipndm(sampler: Tracer, times: Sequence[Time]) -> Lin:
+def ipndm(trace: Tracer, times: Sequence[Time]) -> Lin:
     """No start of higher order: the first three steps combine one, two and three values. Order 2, one evaluation
     a step, four rows."""
-    x = sampler.start()
+    x = trace.start()
     history: list[Lin] = []  # newest first
     for s, t in pairwise(times):
-        x, x0 = sampler.denoise(x, s)
-        history = [sampler.store(predicted_noise(x, x0, s)), *history[:3]]
+        x, x0 = trace.denoise(x, s)
+        history = [trace.store(predicted_noise(x, x0, s)), *history[:3]]
         x = first_order(x, x0, s, t) if s.alpha == 0 else transfer(x, _combined(history), s, t)
     return x
 
 
-def s_pndm(sampler: Tracer, times: Sequence[Time]) -> Lin:
+def s_pndm(trace: Tracer, times: Sequence[Time]) -> Lin:
     """S-PNDM: a pseudo improved Euler step, then two values. Order 2, one evaluation a step and one more, three
     rows."""
-    return _improved_euler_start(sampler, times, 2, predicted_noise, transfer)
+    return _improved_euler_start(trace, times, 2, predicted_noise, transfer)
 
 
-def pndm(sampler: Tracer, times: Sequence[Time], *, on_v: bool = False) -> Lin:
+def pndm(trace: Tracer, times: Sequence[Time], *, on_v: bool = False) -> Lin:
     """PLMS (the form of latent diffusion and of diffusers' `skip_prk_steps`): a pseudo improved Euler step, then two,
     three and four values. Order 2, one evaluation a step and one more, four rows.
 
     `on_v` combines values of v, as diffusers does for networks that predict it; variance-preserving schedules only.
     """
     value, move = (_predicted_v, _transfer_v) if on_v else (predicted_noise, transfer)
-    return _improved_euler_start(sampler, times, 4, value, move)
+    return _improved_euler_start(trace, times, 4, value, move)
 
 
-def f_pndm(sampler: Tracer, times: Sequence[Time], *, on_v: bool = False) -> Lin:
+def f_pndm(trace: Tracer, times: Sequence[Time], *, on_v: bool = False) -> Lin:
     """F-PNDM: three pseudo Runge-Kutta steps of four evaluations, then four values. Order 2, one evaluation a step and
     nine more, six rows. `on_v` as in `pndm`.
 
@@ -59,24 +59,24 @@ def f_pndm(sampler: Tracer, times: Sequence[Time], *, on_v: bool = False) -> Lin
     evaluate, combines what values there are.
     """
     value, move = (_predicted_v, _transfer_v) if on_v else (predicted_noise, transfer)
-    x = sampler.start()
+    x = trace.start()
     history: list[Lin] = []  # newest first
     for s, t in pairwise(times):
-        x, x0 = sampler.denoise(x, s)
+        x, x0 = trace.denoise(x, s)
         if s.alpha == 0:
             x = first_order(x, x0, s, t)
             continue
-        e = sampler.store(value(x, x0, s))
+        e = trace.store(value(x, x0, s))
         history = [e, *history[:3]]
         if len(history) == 4 or t.sigma == 0:
             x = move(x, _combined(history), s, t)
             continue
-        middle = sampler.schedule.time((s.network + t.network) / 2)
-        start, total = sampler.store(x), e / 6
+        middle = trace.schedule.time((s.network + t.network) / 2)
+        start, total = trace.store(x), e / 6
         for u, weight in ((middle, 1 / 3), (middle, 1 / 3), (t, 1 / 6)):
-            x, x0 = sampler.denoise(move(start, e, s, u), u)
+            x, x0 = trace.denoise(move(start, e, s, u), u)
             e = value(x, x0, u)
-            total = sampler.store(total + weight * e)
+            total = trace.store(total + weight * e)
         x = move(start, total, s, t)
     return x
 
@@ -87,25 +87,25 @@ def transfer(x: Lin, eps: Lin, s: Time, t: Time) -> Lin:
 
 
 def _improved_euler_start(
-    sampler: Tracer,
+    trace: Tracer,
     times: Sequence[Time],
     order: int,
     value: Callable[[Lin, Lin, Time], Lin],
     move: Callable[[Lin, Lin, Time, Time], Lin],
 ) -> Lin:
     """The first step (not one from pure noise) is redone with the mean of the values at its two ends."""
-    x = sampler.start()
+    x = trace.start()
     history: list[Lin] = []  # newest first
     for s, t in pairwise(times):
-        x, x0 = sampler.denoise(x, s)
+        x, x0 = trace.denoise(x, s)
         if s.alpha == 0:
             x = first_order(x, x0, s, t)
             continue
-        e = sampler.store(value(x, x0, s))
+        e = trace.store(value(x, x0, s))
         history = [e, *history[: order - 1]]
         if len(history) == 1 and t.sigma > 0:
-            half = sampler.store(move(x, e / 2, s, t))
-            end, x0 = sampler.denoise(move(x, e, s, t), t)
+            half = trace.store(move(x, e / 2, s, t))
+            end, x0 = trace.denoise(move(x, e, s, t), t)
             x = half + move(Lin({}), value(end, x0, t) / 2, s, t)
         else:
             x = move(x, _combined(history), s, t)

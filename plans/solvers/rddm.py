@@ -12,7 +12,7 @@ from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import Tracer
 
 
-def rddm(sampler: Tracer, times: Sequence[Time], *, eta: float = 0.0) -> Lin:
+def rddm(trace: Tracer, times: Sequence[Time], *, eta: float = 0.0) -> Lin:
     """x_t = x_s - (abar_s - abar_t) res - (bbar_s - sqrt(bbar_t^2 - n^2)) eps + n z, where abar = 1 - alpha is the
     residual's share and bbar = sigma. One evaluation a step, two rows: x and y.
 
@@ -23,18 +23,18 @@ def rddm(sampler: Tracer, times: Sequence[Time], *, eta: float = 0.0) -> Lin:
         eta: in [0, 1], scales the noise, n^2 = eta (bbar_s^2 - bbar_t^2) bbar_t^2 / bbar_s^2. 0 as published.
     """
     check_share("eta", eta)
-    if sampler.heads != 2 or sampler.prediction != "residual":
+    if trace.heads != 2 or trace.prediction != "residual":
         raise UserError(
-            f"rddm for a denoiser of {sampler.heads} output(s) that predicts {sampler.prediction}",
+            f"rddm for a denoiser of {trace.heads} output(s) that predicts {trace.prediction}",
             'give it a denoiser of two, the residual and the noise (prediction "residual", heads 2), or use ddim',
         )
-    x = sampler.start()
-    y = sampler.reverts_to()
+    x = trace.start()
+    y = trace.reverts_to()
     for s, t in pairwise(times):
-        x, (residual, eps) = sampler.outputs(x, s)
+        x, (residual, eps) = trace.outputs(x, s)
         n2 = max(0.0, eta * (s.sigma**2 - t.sigma**2) * t.sigma**2 / s.sigma**2)  # no noise where sigma rises
         # x here is the paper's without abar y, whose change is that of the residual with y - res in place of -res
         x = x + (t.alpha - s.alpha) * (y - residual) - (s.sigma - sqrt(t.sigma**2 - n2)) * eps
         if n2 > 0:
-            x = x + sqrt(n2) * sampler.noise()
+            x = x + sqrt(n2) * trace.noise()
     return x

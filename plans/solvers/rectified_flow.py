@@ -12,7 +12,7 @@ from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import Tracer
 
 
-def rfpp(sampler: Tracer, times: Sequence[Time]) -> Lin:
+def rfpp(trace: Tracer, times: Sequence[Time]) -> Lin:
     """2-rectified flow++ (Lee, Lin, Fanti 2024, arXiv 2405.20320): x_t = alpha_t x0 + sigma_t z with the noise z of the
     start, the authors' "new" sampler. One evaluation a step, two rows.
 
@@ -22,29 +22,29 @@ def rfpp(sampler: Tracer, times: Sequence[Time]) -> Lin:
     For flows that have been rectified: on a straight trajectory x lies between x0 and z. Where trajectories bend it
     does not converge to them; `ddim` (rectified-flow Euler) does.
     """
-    x = sampler.start()
+    x = trace.start()
     z: Lin | None = None
     for s, t in pairwise(times):
-        x, x0 = sampler.denoise(x, s)
-        z = sampler.store(predicted_noise(x, x0, s)) if z is None else z
+        x, x0 = trace.denoise(x, s)
+        z = trace.store(predicted_noise(x, x0, s)) if z is None else z
         x = t.alpha * x0 + t.sigma * z
     return x
 
 
-def flow_ancestral(sampler: Tracer, times: Sequence[Time], *, eta: float = 1.0) -> Lin:
+def flow_ancestral(trace: Tracer, times: Sequence[Time], *, eta: float = 1.0) -> Lin:
     """Euler ancestral for flows (ComfyUI): an Euler step to tau_t (1 + (tau_t / tau_s - 1) eta), then fresh noise up
     to t, where tau = sigma / (alpha + sigma) is a flow's sigma. Order 1, one evaluation a step, one row.
 
     `eta` in [0, 1] scales the noise from none (`ddim`); `ddim(eta=1)` shares it out by sigma / alpha instead.
     """
     check_share("eta", eta)
-    x = sampler.start()
+    x = trace.start()
     for s, t in pairwise(times):
-        x, x0 = sampler.denoise(x, s)
+        x, x0 = trace.denoise(x, s)
         low = t
         if eta and t.sigma > 0:
             tau_s, tau_t = s.sigma / (s.alpha + s.sigma), t.sigma / (t.alpha + t.sigma)
             tau = tau_t * (1 + (tau_t / tau_s - 1) * eta)
-            low = sampler.schedule.at_lam(log((1 - tau) / tau))
-        x = ancestral.up(sampler, first_order(x, x0, s, low), low, t)
+            low = trace.schedule.at_lam(log((1 - tau) / tau))
+        x = ancestral.up(trace, first_order(x, x0, s, low), low, t)
     return x

@@ -14,7 +14,7 @@ from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import Tracer
 
 
-def resshift(sampler: Tracer, times: Sequence[Time]) -> Lin:
+def resshift(trace: Tracer, times: Sequence[Time]) -> Lin:
     """The posterior's mean and noise: x_t = c x_s + (1 - c) x0 + noise with c = eta_t / eta_s. One
     evaluation a step, two rows: x and y. Made for as few steps as the denoiser was trained with.
 
@@ -22,18 +22,18 @@ def resshift(sampler: Tracer, times: Sequence[Time]) -> Lin:
     drops out: what is left of sigma_t^2 is fresh noise, kappa^2 eta_t (1 - c) in ResShift and sigma_t^2 (1 - c) in the
     bridge.
     """
-    x = sampler.start()
-    sampler.reverts_to()  # says so where the denoiser names no degraded sample
+    x = trace.start()
+    trace.reverts_to()  # says so where the denoiser names no degraded sample
     for s, t in pairwise(times):
-        x, x0 = sampler.denoise(x, s)
+        x, x0 = trace.denoise(x, s)
         c = (1 - t.alpha) / (1 - s.alpha)
         fresh = t.sigma**2 - (c * s.sigma) ** 2
         if fresh < -1e-12 * t.sigma**2:
             raise UserError(
                 f"resshift from {s.network:g} to {t.network:g}, whose noise falls faster than its residual",
-                "use schedule residual-shift, or another sampler",
+                "use schedule residual-shift, or another solver",
             )
         x = c * x + (t.alpha - c * s.alpha) * x0
         if fresh > 0:
-            x = x + sqrt(fresh) * sampler.noise()
+            x = x + sqrt(fresh) * trace.noise()
     return x

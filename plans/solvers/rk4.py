@@ -10,29 +10,29 @@ from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import Tracer
 
 
-def rk4(sampler: Tracer, times: Sequence[Time]) -> Lin:
+def rk4(trace: Tracer, times: Sequence[Time]) -> Lin:
     """Kutta 1901 on d(x / alpha) / d rho = eps with rho = sigma / alpha, the step DPM-Solver's authors compare with
     (Lu et al. 2022, arXiv 2206.00927, table 2). Order 4, four evaluations a step, three rows.
 
     Steps from pure noise or to the clean end are first order, with one evaluation.
     """
-    x = sampler.start()
+    x = trace.start()
     for s, t in pairwise(times):
-        x, x0 = sampler.denoise(x, s)
+        x, x0 = trace.denoise(x, s)
         if isinf(t.lam - s.lam):
             x = first_order(x, x0, s, t)
             continue
         rho_s, rho_t = s.sigma / s.alpha, t.sigma / t.alpha
         delta = rho_t - rho_s
-        u = sampler.schedule.at_lam(-log((rho_s + rho_t) / 2))
+        u = trace.schedule.at_lam(-log((rho_s + rho_t) / 2))
         y = x / s.alpha
 
         slope = predicted_noise(x, x0, s)
-        y = sampler.store(y)
-        total = sampler.store(y + delta / 6 * slope)
+        y = trace.store(y)
+        total = trace.store(y + delta / 6 * slope)
         for fraction, weight, time in ((1 / 2, 1 / 3, u), (1 / 2, 1 / 3, u), (1.0, 1 / 6, t)):
-            x, x0 = sampler.denoise(time.alpha * (y + fraction * delta * slope), time)
+            x, x0 = trace.denoise(time.alpha * (y + fraction * delta * slope), time)
             slope = predicted_noise(x, x0, time)
-            total = sampler.store(total + weight * delta * slope)
+            total = trace.store(total + weight * delta * slope)
         x = t.alpha * total
     return x

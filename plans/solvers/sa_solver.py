@@ -23,7 +23,7 @@ from fewstep.plans.tracer import Tracer
 
 
 def sa_solver(
-    sampler: Tracer,
+    trace: Tracer,
     times: Sequence[Time],
     *,
     tau: float = 1.0,
@@ -56,7 +56,7 @@ def sa_solver(
             "choose tau >= 0, predictor in 1 .. 4, corrector in 0 .. 4",
         )
     lowers = times[-1].sigma == 0 if lower_order_final is None else lower_order_final
-    x, x0 = sampler.denoise(sampler.start(), times[0])
+    x, x0 = trace.denoise(trace.start(), times[0])
     known: list[tuple[float, Lin]] = []  # lambda and x0 of evaluations, newest first
     steps = len(times) - 1
     for i, (s, t) in enumerate(pairwise(times)):
@@ -67,11 +67,11 @@ def sa_solver(
 
         base = noise_left(s, t) * (exp(-(noise**2) * h) if noise else 1.0) * x  # h may be infinite
         if noise > 0 and t.sigma > 0:
-            base = base + t.sigma * sqrt(-expm1(-2 * noise**2 * h)) * sampler.noise()
+            base = base + t.sigma * sqrt(-expm1(-2 * noise**2 * h)) * trace.noise()
         if isinf(h):
             x = base - t.alpha * expm1(-k * h) * x0
             if i < steps - 1:
-                x, x0 = sampler.denoise(x, t)
+                x, x0 = trace.denoise(x, t)
             continue
 
         known = [(s.lam, x0), *known][: max(predictor, corrector - 1)]
@@ -82,7 +82,7 @@ def sa_solver(
         if i == steps - 1:
             return predicted
         if not corrector:
-            x, x0 = sampler.denoise(predicted, t)
+            x, x0 = trace.denoise(predicted, t)
             continue
 
         past = known[: min(corrector, left + 1) - 1]
@@ -90,8 +90,8 @@ def sa_solver(
         corrected = base  # all of it but its x0 at t
         for weight, (_, value) in zip(weights, past):
             corrected = corrected + t.alpha * weight * value
-        corrected, predicted = sampler.store(corrected), sampler.store(predicted)
-        x, x0 = sampler.denoise(predicted, t)
+        corrected, predicted = trace.store(corrected), trace.store(predicted)
+        x, x0 = trace.denoise(predicted, t)
         x = corrected + t.alpha * weight_t * x0 + (x - predicted)  # moved as CFG++ moved the predicted x
     return x
 

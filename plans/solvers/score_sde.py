@@ -22,7 +22,7 @@ MOST_CORRECTIONS = 100  # at each time; published samplers make one or two
 
 
 def score_sde_pc(
-    sampler: Tracer,
+    trace: Tracer,
     times: Sequence[Time],
     *,
     snr: float = 0.16,
@@ -44,24 +44,24 @@ def score_sde_pc(
     check_count("corrections", corrections, MOST_CORRECTIONS)
     if ratios and len(ratios) != len(times) - 1:
         raise UserError(f"score_sde_pc with {len(ratios)} ratios for {len(times) - 1} steps", "give one for each step")
-    x = sampler.start()
+    x = trace.start()
     for i, (s, t) in enumerate(pairwise(times)):
         kept = s.alpha / t.alpha  # of x in the forward process from t to s
         added = s.sigma**2 - kept**2 * t.sigma**2  # variance
         if s.alpha == 0:
-            x, x0 = sampler.denoise(x, s)
+            x, x0 = trace.denoise(x, s)
             x = t.alpha * x0
             added = t.sigma**2
         else:
             # a is 1 for variance-exploding schedules and 1 - beta for variance-preserving ones
             step = 2 * kept**2 * (snr * (ratios[i] if ratios else s.sigma)) ** 2
             for _ in range(corrections):
-                x, x0 = sampler.denoise(x, s)
-                x = x + step * score(x, x0, s) + sqrt(2 * step) * sampler.noise()
-            x, x0 = sampler.denoise(x, s)
+                x, x0 = trace.denoise(x, s)
+                x = x + step * score(x, x0, s) + sqrt(2 * step) * trace.noise()
+            x, x0 = trace.denoise(x, s)
             x = (2 - kept) * x + added * score(x, x0, s)
         if t.sigma > 0:
-            x = x + sqrt(added) * sampler.noise()
+            x = x + sqrt(added) * trace.noise()
     return x
 
 

@@ -19,7 +19,7 @@ from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import Tracer
 
 
-def sgmse(sampler: Tracer, times: Sequence[Time], *, snr: float = 0.5, corrections: int = 1) -> Lin:
+def sgmse(trace: Tracer, times: Sequence[Time], *, snr: float = 0.5, corrections: int = 1) -> Lin:
     """Annealed-Langevin correction, then a reverse-diffusion step (Algorithm 1, as published). Order 1, made for 30
     steps. `corrections` + 1 evaluations a step, two rows: x and y.
 
@@ -32,18 +32,18 @@ def sgmse(sampler: Tracer, times: Sequence[Time], *, snr: float = 0.5, correctio
     """
     check_not_negative("snr", snr)
     check_count("corrections", corrections, MOST_CORRECTIONS)
-    spec = sampler.schedule.spec
+    spec = trace.schedule.spec
     if spec.kind != "ou":
         raise UserError(f"sgmse on schedule {spec.kind}", "use schedule ou, or score_sde_pc")
     low, high = sigma_range(spec)
-    x = sampler.start()
-    y = sampler.reverts_to()
+    x = trace.start()
+    y = trace.reverts_to()
     for s, t in pairwise(times):
         step = 2 * (snr * s.sigma) ** 2
         for _ in range(corrections):
-            x, x0 = sampler.denoise(x, s)
-            x = x + step * score(x, x0, s) + sqrt(2 * step) * sampler.noise()
-        x, x0 = sampler.denoise(x, s)
+            x, x0 = trace.denoise(x, s)
+            x = x + step * score(x, x0, s) + sqrt(2 * step) * trace.noise()
+        x, x0 = trace.denoise(x, s)
         clock_s, clock_t = s.network / spec.time_scale, t.network / spec.time_scale
         delta = clock_s - clock_t
         g2 = (low * (high / low) ** clock_s) ** 2 * 2 * log(high / low)
@@ -51,5 +51,5 @@ def sgmse(sampler: Tracer, times: Sequence[Time], *, snr: float = 0.5, correctio
         kept = 1 + spec.theta * delta
         x = kept * x + (t.alpha - kept * s.alpha) * y + g2 * delta * score(x, x0, s)
         if t.sigma > 0:
-            x = x + sqrt(g2 * delta) * sampler.noise()
+            x = x + sqrt(g2 * delta) * trace.noise()
     return x

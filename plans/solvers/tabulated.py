@@ -27,14 +27,14 @@ def tabulated(rows: Sequence[Sequence[float]], on_noise: bool = False) -> Callab
             "give step i (from 0) i + 2: x_T, then p_0 .. p_i",
         )
 
-    def solver(sampler: Tracer, times: Sequence[Time]) -> Lin:
+    def solver(trace: Tracer, times: Sequence[Time]) -> Lin:
         if len(times) != len(rows) + 1:
             raise UserError(f"{len(rows)} rows for {len(times) - 1} steps", "give one row a step")
-        x = noise = sampler.start()
+        x = noise = trace.start()
         predictions: list[Lin] = []
         for row, s in zip(rows, times):
-            x, x0 = sampler.denoise(x, s)
-            predictions.append(sampler.store(predicted_noise(x, x0, s)) if on_noise else x0)
+            x, x0 = trace.denoise(x, s)
+            predictions.append(trace.store(predicted_noise(x, x0, s)) if on_noise else x0)
             x = row[0] * noise
             for weight, prediction in zip(row[1:], predictions, strict=True):
                 x = x + weight * prediction

@@ -27,7 +27,7 @@ from fewstep.plans.tracer import Tracer
 
 
 def unipc_1(
-    sampler: Tracer,
+    trace: Tracer,
     times: Sequence[Time],
     *,
     bh1: bool = False,
@@ -36,11 +36,11 @@ def unipc_1(
     uncorrected: tuple[float, ...] = (),
 ) -> Lin:
     """UniPC-1: predictor of order 1, corrected to 2. One evaluation a step, two rows."""
-    return unipc(sampler, times, 1, bh1, on_noise, lower_order_final, uncorrected)
+    return unipc(trace, times, 1, bh1, on_noise, lower_order_final, uncorrected)
 
 
 def unipc_2(
-    sampler: Tracer,
+    trace: Tracer,
     times: Sequence[Time],
     *,
     bh1: bool = False,
@@ -49,11 +49,11 @@ def unipc_2(
     uncorrected: tuple[float, ...] = (),
 ) -> Lin:
     """UniPC-2: predictor of order 2, corrected to 3. One evaluation a step, three rows."""
-    return unipc(sampler, times, 2, bh1, on_noise, lower_order_final, uncorrected)
+    return unipc(trace, times, 2, bh1, on_noise, lower_order_final, uncorrected)
 
 
 def unipc_3(
-    sampler: Tracer,
+    trace: Tracer,
     times: Sequence[Time],
     *,
     bh1: bool = False,
@@ -62,11 +62,11 @@ def unipc_3(
     uncorrected: tuple[float, ...] = (),
 ) -> Lin:
     """UniPC-3: predictor of order 3, corrected to 4. One evaluation a step, four rows."""
-    return unipc(sampler, times, 3, bh1, on_noise, lower_order_final, uncorrected)
+    return unipc(trace, times, 3, bh1, on_noise, lower_order_final, uncorrected)
 
 
 def unipc_4(
-    sampler: Tracer,
+    trace: Tracer,
     times: Sequence[Time],
     *,
     bh1: bool = False,
@@ -75,11 +75,11 @@ def unipc_4(
     uncorrected: tuple[float, ...] = (),
 ) -> Lin:
     """UniPC-4: predictor of order 4, corrected to 5. One evaluation a step, five rows."""
-    return unipc(sampler, times, 4, bh1, on_noise, lower_order_final, uncorrected)
+    return unipc(trace, times, 4, bh1, on_noise, lower_order_final, uncorrected)
 
 
 def unipc(
-    sampler: Tracer,
+    trace: Tracer,
     times: Sequence[Time],
     order: int,
     bh1: bool,
@@ -93,8 +93,8 @@ def unipc(
     `compensated`, of a step's number, time and m, replaces m from that step on (`dc_solver.py`).
     """
     form: Form = OnNoise() if on_noise else OnX0()
-    x, x0 = sampler.denoise(sampler.start(), times[0])
-    m = form.prediction(sampler, x, x0, times[0])
+    x, x0 = trace.denoise(trace.start(), times[0])
+    m = form.prediction(trace, x, x0, times[0])
     known: list[tuple[float, Lin]] = []  # lambda and m of the evaluations before s, newest first
     steps, lowers = len(times) - 1, lower_order_final or times[-1].sigma == 0
     for i, (s, t) in enumerate(pairwise(times)):
@@ -104,7 +104,7 @@ def unipc(
             m = compensated(i, s, m)
         scale, z = form.curve(s, t)
         B = z if bh1 else expm1(z)
-        base = form.first_order(sampler, x, x0, m, s, t)
+        base = form.first_order(trace, x, x0, m, s, t)
         rs = [(lam - s.lam) / h for lam, _ in known[: p - 1]]
         D1s = [(earlier - m) / r for r, (_, earlier) in zip(rs, known)]
 
@@ -114,23 +114,23 @@ def unipc(
         if i == steps - 1:
             break
         if isinf(h):
-            x, x0 = sampler.denoise(predicted, t)
-            m = form.prediction(sampler, x, x0, t)
+            x, x0 = trace.denoise(predicted, t)
+            m = form.prediction(trace, x, x0, t)
             continue
 
         known = [(s.lam, m), *known][: order - 1]
         if i in uncorrected:
-            x, x0 = sampler.denoise(predicted, t)
-            m = form.prediction(sampler, x, x0, t)
+            x, x0 = trace.denoise(predicted, t)
+            m = form.prediction(trace, x, x0, t)
             continue
 
         *rhos, rho_t = _weights([*rs, 1.0], z, B)
         corrected = base - scale * B * rho_t * m  # all of the corrector but its m at t
         for rho, D1 in zip(rhos, D1s):
             corrected = corrected + scale * B * rho * D1
-        corrected, predicted = sampler.store(corrected), sampler.store(predicted)
-        x, x0 = sampler.denoise(predicted, t)
-        m = form.prediction(sampler, x, x0, t)
+        corrected, predicted = trace.store(corrected), trace.store(predicted)
+        x, x0 = trace.denoise(predicted, t)
+        m = form.prediction(trace, x, x0, t)
         x = corrected + scale * B * rho_t * m + (x - predicted)  # moved as CFG++ moved the predicted x
     return predicted
 

@@ -88,11 +88,11 @@ def usf(decisions: Sequence[Decision], analytic_first: bool = False) -> Callable
     Rows: x, and a prediction for each of the others that a step's derivatives use.
     """
 
-    def solver(sampler: Tracer, times: Sequence[Time]) -> Lin:
+    def solver(trace: Tracer, times: Sequence[Time]) -> Lin:
         if len(times) != len(decisions) + 1:
             raise UserError(f"{len(decisions)} decisions for {len(times) - 1} steps", "give one decision a step")
-        x = sampler.start()
-        points = [_point(sampler, x, Lin({}), times[0]) if analytic_first else _evaluated(sampler, x, times[0])]
+        x = trace.start()
+        points = [_point(trace, x, Lin({}), times[0]) if analytic_first else _evaluated(trace, x, times[0])]
         for i, (decision, t) in enumerate(zip(decisions, times[1:], strict=True)):
             is_last = i == len(decisions) - 1
             x = _expanded(decision.predictor, decision.on_noise, points, t)
@@ -100,27 +100,27 @@ def usf(decisions: Sequence[Decision], analytic_first: bool = False) -> Callable
                 break
             if t.sigma == 0:
                 raise UserError("a corrector on the step to the clean end", "leave the last corrector out")
-            predicted = sampler.store(x)
-            points.insert(0, _evaluated(sampler, predicted, t))
+            predicted = trace.store(x)
+            points.insert(0, _evaluated(trace, predicted, t))
             if decision.corrector is not None:
                 moved = points[0].x - predicted  # by CFG++
-                x = sampler.store(_expanded(decision.corrector, decision.on_noise, points, t) + moved)
+                x = trace.store(_expanded(decision.corrector, decision.on_noise, points, t) + moved)
                 known = points.pop(0)
                 points.insert(
                     0,
-                    _evaluated(sampler, x, t) if decision.again and not is_last else _Point(t, x, known.x0, known.eps),
+                    _evaluated(trace, x, t) if decision.again and not is_last else _Point(t, x, known.x0, known.eps),
                 )
         return x
 
     return solver
 
 
-def _evaluated(sampler: Tracer, x: Lin, time: Time) -> _Point:
-    return _point(sampler, *sampler.denoise(x, time), time)
+def _evaluated(trace: Tracer, x: Lin, time: Time) -> _Point:
+    return _point(trace, *trace.denoise(x, time), time)
 
 
-def _point(sampler: Tracer, x: Lin, x0: Lin, time: Time) -> _Point:
-    return _Point(time, x, x0, sampler.store(predicted_noise(x, x0, time)))
+def _point(trace: Tracer, x: Lin, x0: Lin, time: Time) -> _Point:
+    return _Point(time, x, x0, trace.store(predicted_noise(x, x0, time)))
 
 
 def _expanded(expansion: Expansion, on_noise: bool, points: Sequence[_Point], t: Time) -> Lin:

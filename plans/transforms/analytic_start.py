@@ -26,18 +26,18 @@ def analytic_first_step(plan: Plan, mean: ArrayLike = 0.0) -> Plan:
             f"plan {plan.name!r} has one evaluation, and an analytic first step leaves it none", "take 2 steps"
         )
     first = plan.steps[0]
-    if first.terms or plan.start_terms or first.heads > 1 or isinstance(first.shape, Rescale):
+    if first.terms or plan.start_terms or first.heads > 1 or isinstance(first.shaping, Rescale):
         raise UserError(
             f"the first step of plan {plan.name!r} holds tensors, several outputs or a rescaling", "leave it evaluated"
         )
     K, outputs = plan.rows, len(first.branches)
-    x0 = np.array(first.shape_of[0] if first.shape is not None else first.x0)
+    x0 = np.array(first.shaping_of[0] if first.shaping is not None else first.x0)
     # x0 = known . S + share * output for a common output of all branches; it has to be the mean
     known, share = x0[:K], float(x0[K : K + outputs].sum())
     update, start = np.array(first.update), np.array(plan.start)
     of_output = update[:, K : K + outputs].sum(axis=1) / share
-    of_mean = of_output + (update[:, K + outputs] if first.shape is not None else 0.0)
-    fresh = update[:, K + outputs + (first.shape is not None) :]
+    of_mean = of_output + (update[:, K + outputs] if first.shaping is not None else 0.0)
+    fresh = update[:, K + outputs + (first.shaping is not None) :]
     begun = (update[:, :K] - np.outer(of_output, known)) @ start
     start_terms, tensors = _constants(of_mean, np.asarray(mean, np.float64), plan.tensors)
     return msgspec.structs.replace(

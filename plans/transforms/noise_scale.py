@@ -5,14 +5,14 @@ from collections.abc import Sequence
 import msgspec
 import numpy as np
 
-from fewstep.plans.compile import Denoising
+from fewstep.plans.compile import DenoiserFacts
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan, Row, Step
 from fewstep.plans.prediction import input_scale, x0_coefficients
 from fewstep.plans.schedule import Time
 
 
-def scale_noise(plan: Plan, denoiser: Denoising, scales: float | Sequence[float]) -> Plan:
+def scale_noise(plan: Plan, denoiser: DenoiserFacts, scales: float | Sequence[float]) -> Plan:
     """The plan with the predicted noise divided by a scale at each evaluation.
 
     On its own samples a denoiser predicts noise that is a little too long, each step the more so since the last one's
@@ -37,7 +37,7 @@ def scale_noise(plan: Plan, denoiser: Denoising, scales: float | Sequence[float]
     )
 
 
-def _scaled(plan: Plan, step: Step, denoiser: Denoising, c: float) -> Step:
+def _scaled(plan: Plan, step: Step, denoiser: DenoiserFacts, c: float) -> Step:
     """Output o of each branch becomes o / c + extra . S, such that x0 implies the scaled noise."""
     K, count = plan.rows, len(step.branches)
     outputs = range(K, K + count)
@@ -59,7 +59,7 @@ def _scaled(plan: Plan, step: Step, denoiser: Denoising, c: float) -> Step:
 
     return msgspec.structs.replace(
         step,
-        shape_of=tuple(scaled(row) for row in step.shape_of),
+        shaping_of=tuple(scaled(row) for row in step.shaping_of),
         x0=scaled(step.x0),
         update=tuple(scaled(row) for row in step.update),
     )

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.plans.errors import UserError
-from fewstep.runtime.bundle.manifest import Graph
+from fewstep.runtime.bundle.manifest import GraphEntry
 from fewstep.runtime.bundle.reading import EXPORT_AGAIN, Bundle
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -15,7 +15,7 @@ CONDITIONER, PROLOGUE = "conditioner", "prologue"  # the names of those graphs, 
 AHEAD = (CONDITIONER, PROLOGUE)  # what runs before the first step
 
 
-class Network(Protocol):
+class LoadedGraph(Protocol):
     """A loaded graph: named inputs to named outputs. May be called from several threads at once."""
 
     def __call__(self, feeds: Arrays) -> dict[str, NDArray[np.float32]]: ...
@@ -29,7 +29,7 @@ class Backend(Protocol):
         """Per precision the names of the bodies that it runs well, the best first."""
         ...
 
-    def load(self, bundle: Bundle, name: str) -> Network:
+    def load(self, bundle: Bundle, name: str) -> LoadedGraph:
         """The body `name` of a bundle, or what runs AHEAD, ready to run: its graph, or an engine built from it.
 
         What cannot be loaded is a UserError. A graph that runs ahead is called with any number of rows.
@@ -37,7 +37,7 @@ class Backend(Protocol):
         ...
 
 
-def graph_of(bundle: Bundle, name: str) -> Graph:
+def graph_of(bundle: Bundle, name: str) -> GraphEntry:
     """The graph of a body, of one of its stages ("BODY/0", the first), or of what runs ahead."""
     if name not in AHEAD:
         body, _, stage = name.partition("/")

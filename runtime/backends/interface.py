@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from fewstep.runtime.bundle.manifest import Graph, Tensor
+from fewstep.runtime.bundle.manifest import GraphEntry, TensorEntry
 
 TYPES = {  # onnxruntime's name of a type -> ours
     "tensor(float)": "float32",
@@ -15,7 +15,7 @@ TYPES = {  # onnxruntime's name of a type -> ours
 }
 
 
-def difference(graph: Graph, session: Any) -> str | None:
+def difference(graph: GraphEntry, session: Any) -> str | None:
     """Where an `onnxruntime.InferenceSession` has other inputs or outputs than `graph` says; None if nowhere."""
     for kind, told, found in (
         ("inputs", graph.inputs, session.get_inputs),
@@ -30,7 +30,7 @@ def difference(graph: Graph, session: Any) -> str | None:
     return None
 
 
-def _described(tensor: Tensor) -> str:
+def _described(tensor: TensorEntry) -> str:
     return f"{tensor.name} {tensor.dtype}{list(tensor.shape)}"
 
 

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.plans.errors import UserError
-from fewstep.runtime.backends import Arrays, Network, graph_of
+from fewstep.runtime.backends import Arrays, LoadedGraph, graph_of
 from fewstep.runtime.backends.checks import check_threads, imported
 from fewstep.runtime.backends.interface import difference
-from fewstep.runtime.bundle.manifest import Graph
+from fewstep.runtime.bundle.manifest import GraphEntry
 from fewstep.runtime.bundle.reading import EXPORT_AGAIN, Bundle
 
 ARM = ("aarch64", "arm64", "ARM64")  # what Linux, macOS and Windows call it
@@ -52,10 +52,10 @@ class OnnxRuntime:
             int8 = (x86, seven, arm)
         return MappingProxyType({"float32": ("float32",), "int8": int8})
 
-    def load(self, bundle: Bundle, name: str) -> Network:
+    def load(self, bundle: Bundle, name: str) -> LoadedGraph:
         return self.load_graph(bundle, graph_of(bundle, name))
 
-    def load_graph(self, bundle: Bundle, graph: Graph) -> "Session":
+    def load_graph(self, bundle: Bundle, graph: GraphEntry) -> "Session":
         """Any graph of a bundle, once it is what the manifest says."""
         opened = self.open(bundle.graph(graph))
         if found := difference(graph, opened.session):

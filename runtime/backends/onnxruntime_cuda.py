@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.plans.errors import UserError
-from fewstep.runtime.backends import Arrays, Network, graph_of
+from fewstep.runtime.backends import Arrays, LoadedGraph, graph_of
 from fewstep.runtime.backends.checks import check_contexts, imported
 from fewstep.runtime.backends.interface import TYPES, difference
 from fewstep.runtime.backends.lanes import Lanes
@@ -52,7 +52,7 @@ class OnnxRuntimeCuda:
     def bodies(self) -> Mapping[str, tuple[str, ...]]:
         return BODIES
 
-    def load(self, bundle: Bundle, name: str) -> Network:
+    def load(self, bundle: Bundle, name: str) -> LoadedGraph:
         graph = graph_of(bundle, name)
         file = bundle.graph(graph)
         onnxruntime = imported("onnxruntime", "no inference engine: onnxruntime", "pip install 'fewstep[gpu]'")
@@ -90,7 +90,7 @@ def open_session(onnxruntime: Any, graph: Path, provider: tuple[str, Mapping[str
     return session
 
 
-def bind(onnxruntime: Any, session: Any, graph: str, place: tuple[str, int], contexts: int) -> Network:
+def bind(onnxruntime: Any, session: Any, graph: str, place: tuple[str, int], contexts: int) -> LoadedGraph:
     """A session as a network, with its inputs and outputs in memory of `place`, such as ("cuda", 0)."""
     return _Bound(graph, Lanes([_Lane(onnxruntime, session, place) for _ in range(contexts)]))
 

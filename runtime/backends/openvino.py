@@ -23,11 +23,11 @@ from numpy.typing import NDArray
 
 from fewstep.plans.errors import UserError
 from fewstep.runtime import cache
-from fewstep.runtime.backends import AHEAD, Arrays, Network, graph_of
+from fewstep.runtime.backends import AHEAD, Arrays, LoadedGraph, graph_of
 from fewstep.runtime.backends.checks import check_contexts, check_threads, imported
 from fewstep.runtime.backends.interface import difference
 from fewstep.runtime.backends.lanes import Lanes
-from fewstep.runtime.bundle.manifest import Graph, Tensor
+from fewstep.runtime.bundle.manifest import GraphEntry, TensorEntry
 from fewstep.runtime.bundle.reading import EXPORT_AGAIN, Bundle
 from fewstep.runtime.sizes import defaults, dimension, parsed, read_sizes
 
@@ -77,7 +77,7 @@ class OpenVino:
     def bodies(self) -> Mapping[str, tuple[str, ...]]:
         return BODIES
 
-    def load(self, bundle: Bundle, name: str) -> Network:
+    def load(self, bundle: Bundle, name: str) -> LoadedGraph:
         graph = graph_of(bundle, name)
         file = bundle.graph(graph)
         core = self.core()
@@ -131,7 +131,7 @@ class OpenVino:
 class _Compiled:
     """A graph, compiled once per batch and sizes; `is_open`: once for all, as suits what is called once a sample."""
 
-    def __init__(self, backend: OpenVino, core: Any, model: Any, graph: Graph, is_open: bool) -> None:
+    def __init__(self, backend: OpenVino, core: Any, model: Any, graph: GraphEntry, is_open: bool) -> None:
         self._backend, self._core, self._model, self._graph, self._is_open = backend, core, model, graph, is_open
         self._lanes: OrderedDict[tuple[int, ...], Lanes[Any]] = OrderedDict()  # the last used at the end
         self._lock = Lock()
@@ -188,7 +188,7 @@ class _Ports:
     """Those of a model. OpenVINO knows no names of open sizes, so they are taken to be the graph's."""
 
     model: Any
-    graph: Graph
+    graph: GraphEntry
 
     def get_inputs(self) -> list[_Port]:
         return [_port(each, self.graph.inputs) for each in self.model.inputs]
@@ -197,7 +197,7 @@ class _Ports:
         return [_port(each, self.graph.outputs) for each in self.model.outputs]
 
 
-def _port(port: Any, told: Sequence[Tensor]) -> _Port:
+def _port(port: Any, told: Sequence[TensorEntry]) -> _Port:
     kind, name = port.get_element_type().get_type_name(), port.get_any_name()
     named = next((tensor.shape for tensor in told if tensor.name == name), ())
     sizes = [None if size.is_dynamic else size.get_length() for size in port.get_partial_shape()]

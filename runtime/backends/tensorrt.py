@@ -15,11 +15,11 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from fewstep.plans.errors import UserError
-from fewstep.runtime.backends import AHEAD, Network, cuda, graph_of
+from fewstep.runtime.backends import AHEAD, LoadedGraph, cuda, graph_of
 from fewstep.runtime.backends.checks import check_contexts, imported
 from fewstep.runtime.backends.lanes import Lanes
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
-from fewstep.runtime.backends.tensorrt_engine import BATCH, InParts, Lane, Loaded, prepare_contexts, read_tensors
+from fewstep.runtime.backends.tensorrt_engine import BATCH, InParts, Lane, LoadedEngine, prepare_contexts, read_tensors
 from fewstep.runtime.backends.tensorrt_log import logger, reason
 from fewstep.runtime.bundle import engine_files
 from fewstep.runtime.bundle.engine_key import Here
@@ -61,7 +61,7 @@ class TensorRt:
     def bodies(self) -> Mapping[str, tuple[str, ...]]:
         return BODIES
 
-    def load(self, bundle: Bundle, name: str) -> Network:
+    def load(self, bundle: Bundle, name: str) -> LoadedGraph:
         trt = self.module()
         here = self.here()
         if name in AHEAD and not engine_files.is_built(bundle, name, here):
@@ -84,7 +84,7 @@ class TensorRt:
         for lane in lanes:
             lane.warm_up()
         contexts.store()
-        network = Loaded(Lanes(lanes), engine, runtime, tensors, what, build)
+        network = LoadedEngine(Lanes(lanes), engine, runtime, tensors, what, build)
         return InParts(network, tensors.profile[BATCH][2]) if name in AHEAD else network
 
     def module(self) -> Any:

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from fewstep.plans.errors import UserError
 from fewstep.runtime import cache
-from fewstep.runtime.backends import Arrays, Network, cuda
+from fewstep.runtime.backends import Arrays, LoadedGraph, cuda
 from fewstep.runtime.backends.cuda_graph import Recording
 from fewstep.runtime.backends.lanes import Lanes
 from fewstep.runtime.backends.tensorrt_log import reason
-from fewstep.runtime.bundle.manifest import Graph
+from fewstep.runtime.bundle.manifest import GraphEntry
 from fewstep.runtime.sizes import dimension, read_sizes
 
 LOG = logging.getLogger("fewstep")
@@ -26,7 +26,7 @@ Sizes = Mapping[str, int]  # of BATCH, and of what else is free, such as "height
 
 
 @dataclass(frozen=True)
-class Tensor:
+class EngineTensor:
     """An input or output of an engine. Its shape is that of the manifest, with names where it is free."""
 
     name: str
@@ -45,8 +45,8 @@ class Tensor:
 class Tensors:
     """All inputs and outputs of an engine, and its (least, preferred, greatest) batch and other sizes, by name."""
 
-    inputs: tuple[Tensor, ...]
-    outputs: tuple[Tensor, ...]
+    inputs: tuple[EngineTensor, ...]
+    outputs: tuple[EngineTensor, ...]
     profile: Mapping[str, tuple[int, int, int]]
 
     @property
@@ -58,7 +58,7 @@ class Tensors:
         return {name: greatest for name, (_, _, greatest) in self.profile.items()}
 
 
-def read_tensors(trt: Any, engine: Any, graph: Graph, what: str, build: str) -> Tensors:
+def read_tensors(trt: Any, engine: Any, graph: GraphEntry, what: str, build: str) -> Tensors:
     """What an engine takes and returns, once that is what the manifest says of its graph."""
     named = {each.name: each for each in (*graph.inputs, *graph.outputs)}
     found = []
@@ -74,7 +74,7 @@ def read_tensors(trt: Any, engine: Any, graph: Graph, what: str, build: str) -> 
         shape = manifest.shape
         if len(sizes) != len(shape) or any(isinstance(b, int) and a != b for a, b in zip(sizes, shape, strict=True)):
             raise UserError(f"{what}: {name!r} is {list(sizes)}, its graph has {list(shape)}", build)
-        found.append(Tensor(name, is_input, shape, dtype))
+        found.append(EngineTensor(name, is_input, shape, dtype))
         if is_input and any(isinstance(size, str) for size in shape):
             ends = [read_sizes(shape, tuple(each)) for each in engine.get_tensor_profile_shape(name, 0)]
             for size in ends[0]:
@@ -95,7 +95,7 @@ def read_tensors(trt: Any, engine: Any, graph: Graph, what: str, build: str) -> 
 class Side:
     """The inputs of a lane, or its outputs: close together in one memory, so that a call copies all of them at once."""
 
-    def __init__(self, tensors: tuple[Tensor, ...], greatest: Sizes) -> None:
+    def __init__(self, tensors: tuple[EngineTensor, ...], greatest: Sizes) -> None:
         self.tensors = tensors
         self.memory = cuda.Memory(self._layout(greatest)[1])
         self.size = 0
@@ -189,7 +189,7 @@ class Lane:
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedEngine:
     """A loaded engine. Its contexts, in the lanes, go before it does, and it before its runtime: in this order."""
 
     lanes: Lanes[Lane]
@@ -242,7 +242,7 @@ class Loaded:
 class InParts:
     """A network whose rows do not know each other, for any number of them."""
 
-    network: Network
+    network: LoadedGraph
     most: int
 
     def __call__(self, feeds: Arrays) -> dict[str, NDArray[np.float32]]:

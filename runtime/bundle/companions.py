@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator
 
-from fewstep.runtime.bundle.manifest import Autoencoder, Graph, Manifest, Role, Tensor, TextEncoder
+from fewstep.runtime.bundle.manifest import AutoencoderEntry, GraphEntry, Manifest, Role, TensorEntry, TextEncoderEntry
 
 LENGTH_LIMIT = 2**16  # ids of one prompt
 IMAGE_LIMIT = 2**28  # elements of one image
 
 
-def companions(manifest: Manifest) -> Iterator[tuple[str, Graph]]:
+def companions(manifest: Manifest) -> Iterator[tuple[str, GraphEntry]]:
     """Their graphs, each with the name of its field."""
     if manifest.text is not None:
         yield "text.graph", manifest.text.graph
@@ -36,21 +36,22 @@ def companion_problem(manifest: Manifest) -> tuple[str, str] | None:
     return None
 
 
-def _text_problem(text: TextEncoder, manifest: Manifest) -> tuple[str, str] | None:
+def _text_problem(text: TextEncoderEntry, manifest: Manifest) -> tuple[str, str] | None:
     """The graph takes what the tokenizers make, and makes conditions that the denoiser takes."""
-    wanted: list[Tensor] = []
+    wanted: list[TensorEntry] = []
     for index, tokens in enumerate(text.tokens):
         if not 1 <= tokens.length <= LENGTH_LIMIT or tokens.pad < 0:
             return f"text.tokens[{index}]", f"{tokens.length} ids, the padding being {tokens.pad}"
-        wanted.append(Tensor(tokens.input, "ids", ("batch", tokens.length), "int64"))
+        wanted.append(TensorEntry(tokens.input, "ids", ("batch", tokens.length), "int64"))
         if tokens.mask is not None:
-            wanted.append(Tensor(tokens.mask, "mask", ("batch", tokens.length), "int64"))
+            wanted.append(TensorEntry(tokens.mask, "mask", ("batch", tokens.length), "int64"))
     if sorted(map(str, wanted)) != sorted(map(str, text.graph.inputs)) or not wanted:
         return "text.graph.inputs", "they are not what the tokenizers make"
     if not text.graph.outputs:
         return "text.graph.outputs", "there are none"
     takes = {
-        each.name: Tensor(each.name, "condition", ("batch", *each.shape), each.dtype) for each in manifest.conditions
+        each.name: TensorEntry(each.name, "condition", ("batch", *each.shape), each.dtype)
+        for each in manifest.conditions
     }
     for tensor in text.graph.outputs:
         if takes.get(tensor.name) != tensor:
@@ -58,7 +59,7 @@ def _text_problem(text: TextEncoder, manifest: Manifest) -> tuple[str, str] | No
     return None
 
 
-def _autoencoder_problem(autoencoder: Autoencoder, manifest: Manifest) -> tuple[str, str] | None:
+def _autoencoder_problem(autoencoder: AutoencoderEntry, manifest: Manifest) -> tuple[str, str] | None:
     """One side of each graph is x, the other one an image."""
     x, image = ("batch", *manifest.x_shape), _only(autoencoder.decoder.outputs, "image")
     if image is None or len(image) != 4 or not _is_size(image[1:]):
@@ -71,7 +72,7 @@ def _autoencoder_problem(autoencoder: Autoencoder, manifest: Manifest) -> tuple[
     return None
 
 
-def _only(tensors: tuple[Tensor, ...], role: Role) -> tuple[int | str, ...] | None:
+def _only(tensors: tuple[TensorEntry, ...], role: Role) -> tuple[int | str, ...] | None:
     """The shape of the one tensor that there is, if it has that role and is float32."""
     fits = len(tensors) == 1 and (tensors[0].role, tensors[0].dtype, tensors[0].shape[:1]) == (
         role,

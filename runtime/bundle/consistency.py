@@ -6,7 +6,7 @@ from operator import mul
 
 from fewstep.plans.schedule import spec_problem
 from fewstep.runtime.bundle.companions import companion_problem
-from fewstep.runtime.bundle.manifest import Graph, Manifest, Tensor
+from fewstep.runtime.bundle.manifest import GraphEntry, Manifest, TensorEntry
 from fewstep.runtime.conditions import condition_problem
 from fewstep.runtime.sizes import (
     ELEMENTS_LIMIT,
@@ -36,20 +36,20 @@ def problems(manifest: Manifest) -> Problems:
     yield from _of_bodies(manifest)
 
 
-def graphs(manifest: Manifest) -> Iterator[tuple[str, Graph]]:
+def graphs(manifest: Manifest) -> Iterator[tuple[str, GraphEntry]]:
     """Each graph of the denoiser with the name of its field."""
     yield from _ahead(manifest)
     yield from _bodies(manifest)
 
 
-def _ahead(manifest: Manifest) -> Iterator[tuple[str, Graph]]:
+def _ahead(manifest: Manifest) -> Iterator[tuple[str, GraphEntry]]:
     """What runs before the first step, in order."""
     for name, graph in (("conditioner", manifest.conditioner), ("prologue", manifest.prologue)):
         if graph is not None:
             yield name, graph
 
 
-def _bodies(manifest: Manifest) -> Iterator[tuple[str, Graph]]:
+def _bodies(manifest: Manifest) -> Iterator[tuple[str, GraphEntry]]:
     """What runs at each step: bodies, and their stages."""
     for name, body in manifest.bodies.items():
         yield f"bodies[{name!r}]", body.graph
@@ -101,11 +101,11 @@ def _of_rows(manifest: Manifest) -> Problems:
             yield field, f"the prologue does not make the row {min(unmade)!r}"
 
 
-def _rows(tensors: tuple[Tensor, ...]) -> set[str]:
+def _rows(tensors: tuple[TensorEntry, ...]) -> set[str]:
     return {tensor.name for tensor in tensors if tensor.role == "row"}
 
 
-def _of_ports(field: str, graph: Graph, manifest: Manifest) -> Problems:
+def _of_ports(field: str, graph: GraphEntry, manifest: Manifest) -> Problems:
     """What goes into a graph and comes out of it has the shapes of what the manifest describes."""
     conditions = {condition.input: condition for condition in manifest.conditions}
     for tensor in graph.inputs:

@@ -14,7 +14,7 @@ from fewstep.plans.errors import UserError
 from fewstep.runtime import cache
 from fewstep.runtime.backends import graph_of
 from fewstep.runtime.bundle.engine_key import AMPERE_ON, SCHEMA, EngineKey, Here, Sidecar, difference
-from fewstep.runtime.bundle.manifest import Engine
+from fewstep.runtime.bundle.manifest import EngineEntry
 from fewstep.runtime.bundle.reading import Bundle
 
 SIDECAR_LIMIT = 2**20  # bytes; a real one has a few hundred
@@ -65,7 +65,7 @@ def is_built(bundle: Bundle, name: str, here: Here) -> bool:
     return any((each.body, each.backend, each.device) in wanted for each in bundle.manifest.engines)
 
 
-def read_sidecar(bundle: Bundle, engine: Engine) -> Sidecar:
+def read_sidecar(bundle: Bundle, engine: EngineEntry) -> Sidecar:
     """What an engine says it was built from, once it agrees with the manifest."""
     again = f"fewstep build {bundle.path} --backend {engine.backend}"
     path = bundle.file(engine.sidecar)
@@ -87,7 +87,7 @@ def read_sidecar(bundle: Bundle, engine: Engine) -> Sidecar:
     return sidecar
 
 
-def _read(bundle: Bundle, engine: Engine, sidecar: Sidecar, build: str, trust: bool) -> Program:
+def _read(bundle: Bundle, engine: EngineEntry, sidecar: Sidecar, build: str, trust: bool) -> Program:
     """The engine's bytes. They are hashed as they were read: what runs is what was checked."""
     content = bundle.read(engine.file)
     sha256 = hashlib.sha256(content).hexdigest()

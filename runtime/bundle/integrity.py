@@ -19,7 +19,7 @@ from fewstep.plans.schedule import NoiseSchedule
 from fewstep.runtime.backends import AHEAD
 from fewstep.runtime.backends.interface import difference
 from fewstep.runtime.bundle.companions import companions
-from fewstep.runtime.bundle.manifest import Engine, Graph
+from fewstep.runtime.bundle.manifest import EngineEntry, GraphEntry
 from fewstep.runtime.bundle.reading import EXPORT_AGAIN, MANIFEST, Bundle, open_bundle
 from fewstep.runtime.options import Options
 from fewstep.runtime.progress import SILENT, Progress
@@ -141,7 +141,7 @@ def _others(bundle: Bundle, sound: Iterable[str]) -> Iterator[Damage]:
             yield Damage(f"{engine.sidecar} tells of another engine than {engine.file}", again)
 
 
-def _tells_of(bundle: Bundle, engine: Engine) -> bool:
+def _tells_of(bundle: Bundle, engine: EngineEntry) -> bool:
     try:
         told = json.loads((bundle.path / engine.sidecar).read_bytes())
     except (ValueError, RecursionError):
@@ -151,7 +151,7 @@ def _tells_of(bundle: Bundle, engine: Engine) -> bool:
     return told.get("key") == engine.key and told.get("sha256") == bundle.manifest.files.get(engine.file)
 
 
-def _graphs(bundle: Bundle) -> Iterator[tuple[str, Graph]]:
+def _graphs(bundle: Bundle) -> Iterator[tuple[str, GraphEntry]]:
     for name in AHEAD:
         if (ahead := getattr(bundle.manifest, name)) is not None:
             yield name, ahead
@@ -162,7 +162,7 @@ def _graphs(bundle: Bundle) -> Iterator[tuple[str, Graph]]:
     yield from companions(bundle.manifest)
 
 
-def _opened(bundle: Bundle, name: str, graph: Graph) -> Iterator[Damage]:
+def _opened(bundle: Bundle, name: str, graph: GraphEntry) -> Iterator[Damage]:
     """What onnxruntime finds wrong with a graph, and where it has other inputs or outputs than the manifest says."""
     import onnxruntime
 

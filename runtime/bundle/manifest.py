@@ -13,7 +13,7 @@ Role = Literal["x", "time", "to", "condition", "row", "group", "output", "ids", 
 DType = Literal["float32", "float16", "int64", "int32", "uint8", "int8", "bool"]
 
 
-class Tensor(Strict, frozen=True):
+class TensorEntry(Strict, frozen=True):
     """One input or output of a graph. `shape` counts in elements; "batch" stands for the dynamic leading axis,
     the name of a size, or what is made of it ("height/8"), for a free one."""
 
@@ -23,12 +23,12 @@ class Tensor(Strict, frozen=True):
     dtype: DType = "float32"
 
 
-class Graph(Strict, frozen=True):
+class GraphEntry(Strict, frozen=True):
     """An ONNX file of the bundle (paths are relative to the bundle and use forward slashes)."""
 
     file: str
-    inputs: tuple[Tensor, ...]
-    outputs: tuple[Tensor, ...]
+    inputs: tuple[TensorEntry, ...]
+    outputs: tuple[TensorEntry, ...]
     data: tuple[str, ...] = ()  # external weight files the graph refers to
 
 
@@ -46,7 +46,7 @@ class Stage(Strict, frozen=True):
     with more of it in float, where that pays."""
 
     until: int
-    graph: Graph
+    graph: GraphEntry
     coverage: Coverage
 
 
@@ -57,7 +57,7 @@ class Body(Strict, frozen=True):
     so k edges make k + 1 groups. No edges: one group, and the graph has no "group" input.
     """
 
-    graph: Graph
+    graph: GraphEntry
     precision: Literal["float32", "float16", "int8"]
     target: str  # "portable", "cpu-x86", "cpu-x86-7bit", "cpu-arm", "tensorrt", "openvino"
     groups: tuple[float, ...] = ()
@@ -104,7 +104,7 @@ class Condition(Strict, frozen=True):
     follows: dict[int, str] = {}  # axes of `shape` that follow x's free sizes: {1: "height", 2: "width*8"}
 
 
-class Engine(Strict, frozen=True):
+class EngineEntry(Strict, frozen=True):
     """A built engine. `key` is everything that must match for it to be loaded; the side-car JSON repeats it."""
 
     file: str
@@ -129,21 +129,21 @@ class Tokens(Strict, frozen=True):
     mask: str | None = None
 
 
-class TextEncoder(Strict, frozen=True):
+class TextEncoderEntry(Strict, frozen=True):
     """Prompts to conditions: the graph takes token ids, and returns conditions of the denoiser under their names."""
 
-    graph: Graph
+    graph: GraphEntry
     tokens: tuple[Tokens, ...]
 
 
-class Autoencoder(Strict, frozen=True):
+class AutoencoderEntry(Strict, frozen=True):
     """Between images in [-1, 1] and x, the latents as the denoiser has them: scales and shifts are in the graphs.
 
     The encoder gives the mean of its distribution: the same latents each time.
     """
 
-    decoder: Graph
-    encoder: Graph | None = None
+    decoder: GraphEntry
+    encoder: GraphEntry | None = None
 
 
 class Affine(Strict, frozen=True):
@@ -209,12 +209,12 @@ class Manifest(Strict, frozen=True):
     conditions: tuple[Condition, ...]
     prediction: Prediction
     schedule: ScheduleSpec
-    prologue: Graph | None
+    prologue: GraphEntry | None
     bodies: dict[str, Body]
     provenance: Provenance
     files: dict[str, str]  # path -> sha256 of every file of the bundle but the manifest
     plans: dict[str, str] = {}  # plan name -> file
-    engines: tuple[Engine, ...] = ()
+    engines: tuple[EngineEntry, ...] = ()
     ranges: str | None = None
     precision: str | None = None  # JSON: precision maps, as they were searched
     verification: str | None = None  # JSON table: torch against ONNX
@@ -225,9 +225,9 @@ class Manifest(Strict, frozen=True):
     towards: str | None = None  # restoration: the given tensor (or condition) that noising reverts to
     sizes: tuple[Size, ...] = ()  # free axes of x
     scheduler: str | None = None  # JSON: the scheduler config that came with the denoiser, for plan "scheduler:STEPS"
-    text: TextEncoder | None = None
-    autoencoder: Autoencoder | None = None
+    text: TextEncoderEntry | None = None
+    autoencoder: AutoencoderEntry | None = None
     units: Affine | None = None  # what a sample means outside: actions in a robot's units
     policy: Policy | None = None
     spectrogram: Spectrogram | None = None  # what x is of: sound
-    conditioner: Graph | None = None  # what depends on conditions alone: run once for each distinct one
+    conditioner: GraphEntry | None = None  # what depends on conditions alone: run once for each distinct one

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.companions import companions
 from fewstep.runtime.bundle.consistency import graphs, problems
-from fewstep.runtime.bundle.manifest import SCHEMA, Body, Condition, Graph, Manifest
+from fewstep.runtime.bundle.manifest import SCHEMA, Body, Condition, GraphEntry, Manifest
 from fewstep.runtime.bundle.onnx_references import referred_files
 from fewstep.runtime.conditions import read_null
 
@@ -50,7 +50,7 @@ class Bundle:
         """The checked content of a (small) file of the bundle."""
         return self.file(name).read_bytes()
 
-    def graph(self, graph: Graph) -> Path:
+    def graph(self, graph: GraphEntry) -> Path:
         """The path of an ONNX file, once it and its external weight files are checked."""
         for name in graph.data:
             self.file(name)

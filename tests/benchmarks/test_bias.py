@@ -22,7 +22,7 @@ from fewstep.calibration.lowering.targets.tensorrt import TENSORRT
 from fewstep.calibration.ranges import observe
 from fewstep.graph.graph import GROUP, Graph
 from fewstep.graph.session import open_session, run
-from fewstep.runtime.backends import Network
+from fewstep.runtime.backends import LoadedGraph
 from tests.calibration.small_body import EDGES, SELECTED, body, feeds, table
 from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
 from tests.calibration.test_row_by_row import unsteady
@@ -115,7 +115,7 @@ def test_corrections_of_a_body_are_bitwise_those_of_one_sample_at_a_time(
 ) -> None:
     """On engines whose last bits, and more, change with the number of rows."""
 
-    def opened(graph: Graph, also: Iterable[str] = (), optimize: bool = False) -> Network:
+    def opened(graph: Graph, also: Iterable[str] = (), optimize: bool = False) -> LoadedGraph:
         return unsteady(open_session(graph, also, optimize), "x")
 
     task = open_task(replace(FIRST, bundle=write_bundle(tmp_path / "bundle", denoiser()), trajectories=16))

@@ -17,7 +17,7 @@ from fewstep.calibration.ranges.table import Method
 from fewstep.calibration.ranges.table import load as load_table
 from fewstep.graph import io
 from fewstep.graph.graph import BATCH, GROUP, Graph, Node, Value
-from fewstep.plans.compile import Denoising, compile_plan
+from fewstep.plans.compile import DenoiserFacts, compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import encode
 from fewstep.plans.guidance import Cfg
@@ -70,12 +70,12 @@ def write_bundle(folder: Path, body: Graph, null: float | None = 2.0) -> Path:
     (folder / "graphs").mkdir(parents=True)
     io.save(body, folder / "graphs/body.onnx")
     io.save(prologue(), folder / "graphs/prologue.onnx")
-    row = form.Tensor("row", "row", (BATCH, 1, 1, 1))
-    label = form.Tensor("label", "condition", (BATCH,), "int64")
-    graph = form.Graph(
+    row = form.TensorEntry("row", "row", (BATCH, 1, 1, 1))
+    label = form.TensorEntry("label", "condition", (BATCH,), "int64")
+    graph = form.GraphEntry(
         "graphs/body.onnx",
-        (form.Tensor("x", "x", (BATCH, *SHAPE)), row),
-        (form.Tensor("v", "output", (BATCH, *SHAPE)),),
+        (form.TensorEntry("x", "x", (BATCH, *SHAPE)), row),
+        (form.TensorEntry("v", "output", (BATCH, *SHAPE)),),
     )
     files = ("graphs/body.onnx", "graphs/prologue.onnx")
     manifest = form.Manifest(
@@ -85,7 +85,7 @@ def write_bundle(folder: Path, body: Graph, null: float | None = 2.0) -> Path:
         conditions=(form.Condition("class", "label", null=null, low=0, high=1),),
         prediction="sample",
         schedule=SCHEDULE,
-        prologue=form.Graph("graphs/prologue.onnx", (form.Tensor("time", "time", (BATCH,)), label), (row,)),
+        prologue=form.GraphEntry("graphs/prologue.onnx", (form.TensorEntry("time", "time", (BATCH,)), label), (row,)),
         bodies={"float32": form.Body(graph, "float32", "portable")},
         provenance=form.Provenance("tiny", "0" * 64, {}, ("fewstep export tiny -o BUNDLE",)),
         files={name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in files},
@@ -164,7 +164,7 @@ def test_own_values_of_the_conditions_are_what_is_measured(bundle: Path, tmp_pat
 
 def test_calibrating_again_replaces_what_was_made_before(bundle: Path, caplog: pytest.LogCaptureFixture) -> None:
     first = run(bundle).manifest
-    engine = form.Engine("e.engine", "e.json", "int8-tensorrt", "tensorrt-rtx", "sm86", "key")
+    engine = form.EngineEntry("e.engine", "e.json", "int8-tensorrt", "tensorrt-rtx", "sm86", "key")
     for name in ("e.engine", "e.json", "report.html"):
         (bundle / name).write_bytes(b"")
     empty = hashlib.sha256(b"").hexdigest()
@@ -213,7 +213,7 @@ def test_a_flow_without_conditions_and_prologue(tmp_path: Path) -> None:
     io.save(whole, bundle / "graphs/body.onnx")
     manifest = open_bundle(bundle).manifest
     body = manifest.bodies["float32"]
-    inputs = (body.graph.inputs[0], form.Tensor("time", "time", (BATCH,)))
+    inputs = (body.graph.inputs[0], form.TensorEntry("time", "time", (BATCH,)))
     changed = msgspec.structs.replace(
         manifest,
         conditions=(),
@@ -234,10 +234,10 @@ def test_a_flow_without_conditions_and_prologue(tmp_path: Path) -> None:
 
 def test_a_plan_file_brings_its_guidance_and_must_fit_the_schedule(bundle: Path, tmp_path: Path) -> None:
     path = tmp_path / "plan.json"
-    path.write_bytes(encode(compile_plan("heun:2", Denoising(SCHEDULE, "sample"), guidance=1.5)))
+    path.write_bytes(encode(compile_plan("heun:2", DenoiserFacts(SCHEDULE, "sample"), guidance=1.5)))
     made = run(bundle, plan=str(path), target=("cpu-x86",))
     assert made.plan.guidance == Cfg(1.5) and "heun:2" in made.manifest.plans
-    path.write_bytes(encode(compile_plan("heun:2", Denoising(form.ScheduleSpec("linear"), "sample"))))
+    path.write_bytes(encode(compile_plan("heun:2", DenoiserFacts(form.ScheduleSpec("linear"), "sample"))))
     with pytest.raises(UserError, match="plan 'heun:2' is for schedule"):
         run(bundle, plan=str(path))
 
@@ -258,7 +258,7 @@ def test_kernels_are_compared_in_each_group_that_the_body_has(
     """A plan that begins at its cleanest time, which is in the last group: of three, merged to two."""
     path = tmp_path / "plan.json"
     compared: list[list[int]] = []
-    plan = compile_plan("ddim:3", Denoising(SCHEDULE, "sample"))
+    plan = compile_plan("ddim:3", DenoiserFacts(SCHEDULE, "sample"))
     path.write_bytes(encode(msgspec.structs.replace(plan, steps=plan.steps[::-1])))
     monkeypatch.setattr(verb, "merge_groups", lambda counts, *_: regrouped(counts, [(0, 1), (1, 3)]))
     monkeypatch.setattr(

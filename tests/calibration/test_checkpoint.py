@@ -21,7 +21,7 @@ from fewstep.calibration.inputs import LONG
 from fewstep.calibration.ranges import observe
 from fewstep.calibration.ranges.histogram import measure
 from fewstep.calibration.ranges.observe import Counts, observed_tensors
-from fewstep.calibration.trajectories import Evaluation
+from fewstep.calibration.trajectories import BodyCall
 from fewstep.graph import io
 from fewstep.runtime import cache
 from fewstep.runtime.bundle.reading import open_bundle
@@ -55,7 +55,7 @@ def interrupt(options: CalibrateOptions, monkeypatch: pytest.MonkeyPatch, last: 
     def dying(*arguments: object, **more: object):  # type: ignore[no-untyped-def]
         done = 0
         for evaluation in real(*arguments, **more):
-            assert isinstance(evaluation, Evaluation)
+            assert isinstance(evaluation, BodyCall)
             if done >= INTERRUPTED:
                 raise Killed
             done += len(evaluation.seeds) * (evaluation.state.index == last)

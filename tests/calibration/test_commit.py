@@ -14,7 +14,7 @@ from fewstep.calibration.bodies import NATIVE
 from fewstep.calibration.calibrate import CalibrateOptions, calibrate
 from fewstep.calibration.precision.native import searched_here
 from fewstep.calibration.precision.record import encode
-from fewstep.calibration.precision.refine import Refined
+from fewstep.calibration.precision.refine import SearchResult
 from fewstep.evaluation.report.precision import stored_maps
 from fewstep.graph.commit import open_for_update
 from fewstep.graph.graph import GROUP
@@ -77,7 +77,7 @@ def test_each_graph_of_a_map_is_checked_in_the_groups_it_serves(
     checked: list[tuple[str, list[int]]] = []
     real = verb.refine
 
-    def staged(variants: Any, *more: Any, **options: Any) -> Refined:
+    def staged(variants: Any, *more: Any, **options: Any) -> SearchResult:
         """The all-int8 graph, which is checked already, then two of its own."""
         graphs = (variants.lower(()), replace(variants.lower(())), replace(variants.lower(())))
         return replace(real(variants, *more, **options), stages=tuple(zip((1, 2, 3), graphs, strict=True)))

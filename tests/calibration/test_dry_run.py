@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from fewstep.calibration.calibrate import calibrate, open_task
-from fewstep.calibration.trajectories import Evaluation, roll_out
+from fewstep.calibration.trajectories import BodyCall, roll_out
 from fewstep.cli import calibrate as command
 from fewstep.cli.calibrate import dry_run
 from fewstep.plans.errors import UserError
@@ -49,7 +49,7 @@ def test_what_a_target_needs_is_asked_for_before_anything_is_measured(
 def test_a_dry_run_counts_the_batches_that_memory_leaves(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
 
-    def counting(*given: object, **more: object) -> Iterator[Evaluation]:
+    def counting(*given: object, **more: object) -> Iterator[BodyCall]:
         for each in roll_out(*given, **more):  # type: ignore[arg-type]
             calls.append(len(each.seeds))
             yield each
@@ -67,7 +67,7 @@ def test_a_dry_run_counts_the_batches_that_memory_leaves(bundle: Path, monkeypat
 def test_a_dry_run_times_the_sizes_that_are_asked_for(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     timed: list[object] = []
 
-    def recorded(*given: object, **more: object) -> Iterator[Evaluation]:
+    def recorded(*given: object, **more: object) -> Iterator[BodyCall]:
         timed.append(more["sizes"])
         return roll_out(*given, **more)  # type: ignore[arg-type]
 

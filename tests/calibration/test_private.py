@@ -8,7 +8,7 @@ import pytest
 
 from fewstep.calibration import calibrate as verb
 from fewstep.calibration import inputs
-from fewstep.calibration.trajectories import Evaluation
+from fewstep.calibration.trajectories import BodyCall
 from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
 
 RUN = 4  # numbers in a row: what a sample has in common with a bundle must be shorter
@@ -19,7 +19,7 @@ def test_no_four_numbers_of_a_trajectory_are_in_the_bundle(tmp_path: Path, monke
 
     def spied(*arguments: object, **options: object):  # type: ignore[no-untyped-def]
         for evaluation in real(*arguments, **options):
-            assert isinstance(evaluation, Evaluation)
+            assert isinstance(evaluation, BodyCall)
             seen.extend(np.asarray(array) for array in (*evaluation.state.before, *evaluation.state.after))
             seen.extend(np.asarray(array) for array in evaluation.feeds.values())
             seen.extend(np.asarray(array) for array in evaluation.tensors.values())

@@ -17,7 +17,7 @@ from fewstep.calibration.row_by_row import row_by_row
 from fewstep.calibration.task import Task
 from fewstep.graph.graph import BATCH, Array, Graph, Value
 from fewstep.graph.session import open_session
-from fewstep.runtime.backends import Arrays, Network
+from fewstep.runtime.backends import Arrays, LoadedGraph
 from fewstep.runtime.loading import load
 from fewstep.runtime.sampler import Sampler
 from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
@@ -38,7 +38,7 @@ def task(tmp_path: Path, fickle: None) -> Task:
 def fickle(monkeypatch: pytest.MonkeyPatch) -> None:
     """Engines whose last bits, and more, change with the number of rows and with the row's place among them."""
 
-    def opened(graph: Graph, also: Iterable[str] = (), optimize: bool = False) -> Network:
+    def opened(graph: Graph, also: Iterable[str] = (), optimize: bool = False) -> LoadedGraph:
         return unsteady(open_session(graph, also, optimize), "x")
 
     def loaded(*arguments: Any, **more: Any) -> Sampler:
@@ -51,7 +51,7 @@ def fickle(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(count, "open_session", opened)
 
 
-def unsteady(network: Network, rows_of: str) -> Network:
+def unsteady(network: LoadedGraph, rows_of: str) -> LoadedGraph:
     def run(feeds: Arrays) -> dict[str, Array]:
         rows = len(feeds[rows_of])
         factors = 1 + 0.01 * rows + 0.001 * np.arange(rows)

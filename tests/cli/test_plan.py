@@ -11,12 +11,12 @@ from fewstep.cli.main import main
 from fewstep.evaluation.drawing.plan_plot import draw
 from fewstep.evaluation.drawing.plan_view import LAGS, equations, linear, recurrence
 from fewstep.plans import grids, solvers
-from fewstep.plans.compile import Denoising, compile_plan
+from fewstep.plans.compile import DenoiserFacts, compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.shaping import Clip
 from fewstep.plans.spec import ScheduleSpec
 
-LINEAR = Denoising(ScheduleSpec("linear"), "epsilon")
+LINEAR = DenoiserFacts(ScheduleSpec("linear"), "epsilon")
 
 
 def test_every_solver_and_every_grid_is_listed_with_what_may_be_set(
@@ -75,7 +75,7 @@ def test_equations_name_rows_outputs_and_noise() -> None:
 @pytest.mark.parametrize("prediction", ["epsilon", "v", "sample"])
 def test_in_x0_a_step_of_ddim_is_the_papers(prediction: str) -> None:
     """x_t = sigma_t / sigma_s x_s + (alpha_t - sigma_t alpha_s / sigma_s) x0, whatever the network predicts."""
-    plan = compile_plan("ddim:5", Denoising(ScheduleSpec("linear"), prediction))  # type: ignore[arg-type]
+    plan = compile_plan("ddim:5", DenoiserFacts(ScheduleSpec("linear"), prediction))  # type: ignore[arg-type]
     found = recurrence(plan)
     alpha = np.array([step.alpha for step in plan.steps] + [1.0])
     sigma = np.array([step.sigma for step in plan.steps] + [0.0])
@@ -101,7 +101,7 @@ def test_in_x0_a_solver_on_noise_looks_back_to_the_start_and_the_drawing_says_so
 
 def test_a_plan_that_clips_is_no_recurrence() -> None:
     with pytest.raises(UserError, match="clips"):
-        recurrence(compile_plan("ddim:4", LINEAR, shape=Clip(-1.0, 1.0)))
+        recurrence(compile_plan("ddim:4", LINEAR, shaping=Clip(-1.0, 1.0)))
 
 
 def test_the_drawing_is_one_file_that_stands_alone(tmp_path: Path) -> None:

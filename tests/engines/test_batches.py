@@ -4,12 +4,12 @@ import pytest
 
 from fewstep.engines.batches import profile_of, read_sizes
 from fewstep.plans.errors import UserError
-from fewstep.runtime.bundle.manifest import Graph, Size, Tensor
+from fewstep.runtime.bundle.manifest import GraphEntry, Size, TensorEntry
 
-GRAPH = Graph(
+GRAPH = GraphEntry(
     "graphs/body.onnx",
-    (Tensor("x", "x", ("batch", 4, 64, 64)), Tensor("row", "row", ("batch", 32))),
-    (Tensor("output", "output", ("batch", 4, 64, 64)),),
+    (TensorEntry("x", "x", ("batch", 4, 64, 64)), TensorEntry("row", "row", ("batch", 32))),
+    (TensorEntry("output", "output", ("batch", 4, 64, 64)),),
 )
 
 
@@ -48,10 +48,13 @@ def test_what_means_no_batch_is_one_line(text: str, message: str) -> None:
         read_sizes(text, GRAPH, "--max-batch")
 
 
-FREE = Graph(
+FREE = GraphEntry(
     "graphs/body.onnx",
-    (Tensor("x", "x", ("batch", 4, "height", "width")), Tensor("row", "row", ("batch", 8, "height/2", "width/2"))),
-    (Tensor("output", "output", ("batch", 4, "height", "width")),),
+    (
+        TensorEntry("x", "x", ("batch", 4, "height", "width")),
+        TensorEntry("row", "row", ("batch", 8, "height/2", "width/2")),
+    ),
+    (TensorEntry("output", "output", ("batch", 4, "height", "width")),),
 )
 SIZES = (Size("height", 1, low=32, high=128, multiple=8), Size("width", 2, low=32, high=256, multiple=8))
 

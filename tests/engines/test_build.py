@@ -13,7 +13,7 @@ import pytest
 from fewstep.calibration.lowering.quantize import lower
 from fewstep.calibration.lowering.targets.tensorrt import TENSORRT
 from fewstep.engines import build_engine
-from fewstep.engines.build import Build, BuildOptions, Intended, build, intended
+from fewstep.engines.build import Build, BuildOptions, EngineRequest, build, intended
 from fewstep.engines.builders import TENSORRT_RTX, Builder
 from fewstep.graph import io
 from fewstep.graph.commit import open_for_update
@@ -41,15 +41,15 @@ def bundle(tmp_path: Path) -> Path:
     lowered = lower(prepared, table(prepared, EDGES), TENSORRT)
     with open_for_update(path, must_exist=False) as writer:
 
-        def stored(graph: Graph, name: str, *roles: form.Role) -> form.Graph:
+        def stored(graph: Graph, name: str, *roles: form.Role) -> form.GraphEntry:
             """`roles` are those of its inputs and then of its output."""
             file, data = io.store(writer, graph, name)
             values = (*graph.inputs, *graph.outputs)
             tensors = [
-                form.Tensor(value.name, role, value.shape, str(value.dtype))
+                form.TensorEntry(value.name, role, value.shape, str(value.dtype))
                 for value, role in zip(values, roles, strict=True)
             ]
-            return form.Graph(file, tuple(tensors[:-1]), tuple(tensors[-1:]), data)
+            return form.GraphEntry(file, tuple(tensors[:-1]), tuple(tensors[-1:]), data)
 
         writer.commit(
             form.Manifest(
@@ -97,7 +97,7 @@ def built_and_kept(made: Build) -> tuple[list[str], list[str]]:
     return built, kept
 
 
-def sidecar(bundle: Path, engine: form.Engine) -> Sidecar:
+def sidecar(bundle: Path, engine: form.EngineEntry) -> Sidecar:
     return msgspec.json.decode(open_bundle(bundle).read(engine.sidecar), type=Sidecar)
 
 
@@ -191,7 +191,7 @@ def test_the_stages_of_a_body_get_engines_of_their_own(bundle: Path, worker: Pat
         assert writer.manifest is not None
         bodies = writer.manifest.bodies
         graph = bodies["float32"].graph
-        group = form.Tensor("group", "group", (1,), "int64")
+        group = form.TensorEntry("group", "group", (1,), "int64")
         graph = msgspec.structs.replace(graph, inputs=(*graph.inputs, group))
         stage = form.Stage(1, graph, form.Coverage(0, 1, (), ()))
         staged = msgspec.structs.replace(bodies["int8-tensorrt"], stages=(stage,))
@@ -216,11 +216,14 @@ def test_what_would_be_built_is_told_without_building(bundle: Path, worker: Path
     worker.write_text(COPY)
     options = BuildOptions(bundle, device=("sm89",))
     before = content(bundle)
-    assert intended(options) == (Intended("prologue", "sm89", False), Intended("int8-tensorrt", "sm89", False))
-    assert intended(replace(options, precision="float16")) == (Intended("float16", "sm89", False),)
+    assert intended(options) == (
+        EngineRequest("prologue", "sm89", False),
+        EngineRequest("int8-tensorrt", "sm89", False),
+    )
+    assert intended(replace(options, precision="float16")) == (EngineRequest("float16", "sm89", False),)
     assert content(bundle) == before
     build(options)
-    assert intended(options) == (Intended("prologue", "sm89", True), Intended("int8-tensorrt", "sm89", True))
+    assert intended(options) == (EngineRequest("prologue", "sm89", True), EngineRequest("int8-tensorrt", "sm89", True))
 
 
 def test_a_damaged_engine_is_built_again(bundle: Path, worker: Path) -> None:

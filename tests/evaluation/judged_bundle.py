@@ -8,11 +8,11 @@ import numpy as np
 from fewstep.graph.commit import open_for_update
 from fewstep.graph.graph import Graph, Node, Value
 from fewstep.graph.io import store
-from fewstep.plans.compile import Denoising, compile_plan
+from fewstep.plans.compile import DenoiserFacts, compile_plan
 from fewstep.plans.file import encode
 from fewstep.plans.spec import ScheduleSpec
-from fewstep.runtime.bundle.manifest import SCHEMA, Body, Condition, Coverage, Manifest, Provenance, Stage, Tensor
-from fewstep.runtime.bundle.manifest import Graph as GraphEntry
+from fewstep.runtime.bundle.manifest import SCHEMA, Body, Condition, Coverage, Manifest, Provenance, Stage, TensorEntry
+from fewstep.runtime.bundle.manifest import GraphEntry as GraphEntry
 
 SHAPE = (1, 8, 8)
 ERROR = 0.02  # of the int8 body: its output is this much too large
@@ -51,7 +51,7 @@ def body(error=0.0):
 
 def entry(file, graph, roles):
     def tensor(value):
-        return Tensor(value.name, roles.get(value.name, "row"), value.shape, str(value.dtype))
+        return TensorEntry(value.name, roles.get(value.name, "row"), value.shape, str(value.dtype))
 
     return GraphEntry(file, tuple(map(tensor, graph.inputs)), tuple(map(tensor, graph.outputs)))
 
@@ -62,7 +62,7 @@ def make_bundle(path):
         graphs = {"prologue": prologue(), "body": body(), "int8": body(ERROR)}
         made = {name: (store(writer, graph, name)[0], graph) for name, graph in graphs.items()}
         float32, int8 = (entry(*made[name], roles) for name in ("body", "int8"))
-        plan = compile_plan("dpmpp_2m:4", Denoising(ScheduleSpec("cosine"), "v"), guidance=2.0)
+        plan = compile_plan("dpmpp_2m:4", DenoiserFacts(ScheduleSpec("cosine"), "v"), guidance=2.0)
         writer.commit(
             Manifest(
                 schema=SCHEMA,
@@ -100,7 +100,7 @@ def grouped_body(error):
 
 def add_stage(path, until=2):
     """Let an exact graph, nothing of it in int8, run the steps of the first `until` range groups of int8-cpu-x86."""
-    plan = compile_plan("dpmpp_2m:4", Denoising(ScheduleSpec("cosine"), "v"), guidance=2.0)
+    plan = compile_plan("dpmpp_2m:4", DenoiserFacts(ScheduleSpec("cosine"), "v"), guidance=2.0)
     lams = [-20.0 if step.lam is None else step.lam for step in plan.steps]
     edges = tuple((a + b) / 2 for a, b in zip(lams[:-1], lams[1:], strict=True))
     roles = {"x": "x", "output": "output", "group": "group"}

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from fewstep.export.sources.torch_module import TorchSource
-from fewstep.export.spec import Spec, Traced
-from fewstep.graph.prologue import Prepared
+from fewstep.export.spec import Spec, TracedDenoiser
+from fewstep.graph.prologue import PreparedDenoiser
 from fewstep.plans.spec import ScheduleSpec
 from fewstep.runtime.bundle.manifest import Condition
 
@@ -19,8 +19,8 @@ class Exported:
     """A denoiser in all its forms: what the fixture `unet` gives."""
 
     source: TorchSource
-    traced: Traced
-    prepared: Prepared
+    traced: TracedDenoiser
+    prepared: PreparedDenoiser
 
 
 class Tiny(nn.Module):

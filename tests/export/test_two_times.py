@@ -17,7 +17,7 @@ from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.spec import Source, Spec
 from fewstep.export.verify import verify
 from fewstep.graph.prepare import prepare
-from fewstep.graph.prologue import Prepared
+from fewstep.graph.prologue import PreparedDenoiser
 from fewstep.plans.errors import UserError
 from fewstep.plans.spec import ScheduleSpec
 from fewstep.runtime.bundle.manifest import Condition
@@ -31,7 +31,7 @@ class Jumping(Tiny):
         return super().forward(x, 1000 * (time - to / 2) + label)
 
 
-def prepared_of(source: Source) -> Prepared:
+def prepared_of(source: Source) -> PreparedDenoiser:
     traced = source.trace()
     prepared = prepare(traced.graph)
     assert verify(source.spec, traced, prepared).worst.relative < 1e-5

@@ -31,7 +31,7 @@ from fewstep.calibration.trajectories import draw_condition
 from fewstep.engines.build import BuildOptions, build
 from fewstep.export import export as verb
 from fewstep.export.export import ExportOptions, export
-from fewstep.export.spec import Source, Traced
+from fewstep.export.spec import Source, TracedDenoiser
 from fewstep.graph import io
 from fewstep.graph.commit import open_for_update
 from fewstep.graph.describe import describe
@@ -112,7 +112,7 @@ class Exported:
 
     source: str | dict[str, Any]
     bundle: Path
-    traced: tuple[Traced, ...]
+    traced: tuple[TracedDenoiser, ...]
 
 
 def exported(family: Family, folder: Path) -> Exported:
@@ -210,12 +210,12 @@ class _Watched:
     """A source that keeps what it traced."""
 
     source: Source
-    kept: list[Traced]
+    kept: list[TracedDenoiser]
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.source, name)
 
-    def trace(self) -> Traced:
+    def trace(self) -> TracedDenoiser:
         self.kept.append(self.source.trace())
         return self.kept[-1]
 

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from fewstep.fitting.guidance import Outputs, adaptive, collect, linear, similarity
-from fewstep.plans.compile import Denoising, compile_plan
+from fewstep.plans.compile import DenoiserFacts, compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Cfg
 from fewstep.plans.spec import ScheduleSpec
 from fewstep.runtime.execute import execute, sample
 
-DENOISING = Denoising(ScheduleSpec("cosine"), "v")
+DENOISING = DenoiserFacts(ScheduleSpec("cosine"), "v")
 PLAN = compile_plan("dpmpp_2m:6", DENOISING, 3.0)
 X = np.random.default_rng(0).standard_normal((2, 4, 16))
 

@@ -21,7 +21,7 @@ from fewstep.calibration.ranges.table import Range, Ranges, RangesTable
 from fewstep.calibration.ranges.table import load as load_ranges
 from fewstep.graph import io
 from fewstep.plans import file
-from fewstep.plans.compile import Denoising, compile_plan
+from fewstep.plans.compile import DenoiserFacts, compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.shaping import Clip
 from fewstep.runtime import load
@@ -113,8 +113,8 @@ def test_the_bytes_of_manifests(tiny_bundle: Path, manifest: str, drawn: list[An
 
 @pytest.fixture
 def plans() -> list[str]:
-    denoising = Denoising(msgspec.convert({"kind": "cosine", "timesteps": 100}, type=_schedule()), "v", guided=True)
-    made = [compile_plan(name, denoising, 2.0, shape=Clip(-1, 1)) for name in PLANS]
+    denoising = DenoiserFacts(msgspec.convert({"kind": "cosine", "timesteps": 100}, type=_schedule()), "v", guided=True)
+    made = [compile_plan(name, denoising, 2.0, shaping=Clip(-1, 1)) for name in PLANS]
     return [file.encode(plan).decode() for plan in made]
 
 

@@ -14,13 +14,13 @@ from fewstep.graph import graph, io
 from fewstep.graph.commit import open_for_update
 from fewstep.plans.errors import UserError
 from fewstep.plans.spec import ScheduleSpec
-from fewstep.runtime.bundle.manifest import SCHEMA, Body, Graph, Manifest, Provenance, Tensor
+from fewstep.runtime.bundle.manifest import SCHEMA, Body, GraphEntry, Manifest, Provenance, TensorEntry
 from fewstep.runtime.bundle.reading import open_bundle
 
 
 def manifest(file: str, name: str = "tiny") -> Manifest:
-    x = Tensor("x", "x", ("batch", 1, 2, 2))
-    body = Graph(file, (x,), (Tensor("output", "output", ("batch", 1, 2, 2)),))
+    x = TensorEntry("x", "x", ("batch", 1, 2, 2))
+    body = GraphEntry(file, (x,), (TensorEntry("output", "output", ("batch", 1, 2, 2)),))
     return Manifest(
         schema=SCHEMA,
         name=name,

@@ -1,9 +1,9 @@
 import numpy as np
 
-from fewstep.graph.conditioner import WORTH, Conditioned, cut_conditioner
+from fewstep.graph.conditioner import WORTH, ConditionerSplit, cut_conditioner
 from fewstep.graph.graph import Graph
 from fewstep.graph.precomputed import open_rows
-from fewstep.graph.prologue import Prepared
+from fewstep.graph.prologue import PreparedDenoiser
 from fewstep.graph.session import run
 from tests.graph.small import assert_close, feeds, node, small, value
 
@@ -28,8 +28,8 @@ def observing(extra: str = "") -> Graph:
     )
 
 
-def assert_equivalent(prologue: Graph, cut: Conditioned) -> None:
-    prepared = Prepared(cut.prologue, prologue, cut.conditioner)
+def assert_equivalent(prologue: Graph, cut: ConditionerSplit) -> None:
+    prepared = PreparedDenoiser(cut.prologue, prologue, cut.conditioner)
     for batch in (1, 3):
         given = feeds(prologue, batch)
         made = open_rows(prepared)(given)
@@ -48,7 +48,7 @@ def test_what_depends_on_conditions_alone_leaves_the_prologue() -> None:
 
 def test_little_work_is_no_graph_of_its_own() -> None:
     graph = observing()
-    assert cut_conditioner(graph, worth=MACS + 1) == Conditioned(None, graph) and MACS < WORTH
+    assert cut_conditioner(graph, worth=MACS + 1) == ConditionerSplit(None, graph) and MACS < WORTH
 
 
 def test_rows_that_time_has_no_part_in_come_from_the_conditioner() -> None:

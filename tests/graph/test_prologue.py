@@ -1,12 +1,12 @@
 import numpy as np
 
 from fewstep.graph.graph import Graph
-from fewstep.graph.prologue import Prepared, cut_prologue
+from fewstep.graph.prologue import PreparedDenoiser, cut_prologue
 from fewstep.graph.session import run
 from tests.graph.small import assert_close, assert_same, feeds, node, small, value
 
 
-def assert_equivalent(whole: Graph, prepared: Prepared) -> None:
+def assert_equivalent(whole: Graph, prepared: PreparedDenoiser) -> None:
     assert prepared.prologue is not None
     for batch in (1, 3):
         given = feeds(whole, batch)
@@ -130,7 +130,7 @@ def test_a_row_whose_size_is_unknown_leaves_the_graph_whole() -> None:
         [node("Tanh", "tokens", "row"), node("Unsqueeze", "x axis", "columns"), node("Add", "columns row", "y")],
         axis=np.int64([1]),
     )
-    assert cut_prologue(whole) == Prepared(None, whole)
+    assert cut_prologue(whole) == PreparedDenoiser(None, whole)
 
 
 def test_a_condition_that_the_body_reads_directly_stays_an_input_of_it() -> None:
@@ -148,7 +148,7 @@ def test_where_the_body_reads_nothing_else_there_is_no_prologue() -> None:
     whole = small(
         [value("x", "batch", 8), value("image", "batch", 8)], [value("y", "batch", 8)], [node("Add", "x image", "y")]
     )
-    assert cut_prologue(whole) == Prepared(None, whole)
+    assert cut_prologue(whole) == PreparedDenoiser(None, whole)
 
 
 def test_a_mask_is_read_directly_though_it_could_be_no_row() -> None:
@@ -164,7 +164,7 @@ def test_a_mask_is_read_directly_though_it_could_be_no_row() -> None:
 
 def test_a_denoiser_without_conditions_has_no_prologue() -> None:
     whole = small([value("x", "batch", 8)], [value("y", "batch", 8)], [node("Relu", "x", "y")])
-    assert cut_prologue(whole) == Prepared(None, whole)
+    assert cut_prologue(whole) == PreparedDenoiser(None, whole)
 
 
 def test_a_boundary_that_is_no_row_leaves_the_graph_whole() -> None:
@@ -174,7 +174,7 @@ def test_a_boundary_that_is_no_row_leaves_the_graph_whole() -> None:
         [value("y", "batch", 8)],
         [node("Gather", "x label", "y", axis=0)],
     )
-    assert cut_prologue(whole) == Prepared(None, whole)
+    assert cut_prologue(whole) == PreparedDenoiser(None, whole)
 
 
 def test_assert_same_sees_a_difference() -> None:

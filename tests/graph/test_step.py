@@ -8,7 +8,7 @@ import pytest
 from fewstep.graph.graph import Array, Graph
 from fewstep.graph.session import open_session
 from fewstep.graph.step import fuse_step
-from fewstep.plans.compile import Denoising, compile_plan, trace_plan
+from fewstep.plans.compile import DenoiserFacts, compile_plan, trace_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.grids import trailing
 from fewstep.plans.plan import Step, regroup
@@ -21,7 +21,7 @@ from fewstep.runtime.execute import combine, execute
 from tests.graph.small import node, small, value
 
 B, X_SHAPE, NULL = 3, (2, 4, 4), -1.0
-COSINE = Denoising(ScheduleSpec("cosine"), "v")
+COSINE = DenoiserFacts(ScheduleSpec("cosine"), "v")
 LABEL = np.float32([1, 2, 3])
 
 
@@ -88,15 +88,15 @@ def test_heads_and_tensor_coefficients_have_their_fused_form() -> None:
     """A network of two heads, and a solver that multiplies by a tensor and adds one."""
     gain, bias = np.linspace(-1, 1, 16).reshape(X_SHAPE[1:]), np.full(X_SHAPE[1:], 0.25)
 
-    def solver(sampler: Tracer, times: Sequence[Time]) -> Lin:
-        x = sampler.start()
+    def solver(trace: Tracer, times: Sequence[Time]) -> Lin:
+        x = trace.start()
         for s in times[:-1]:
-            x, (first, second) = sampler.outputs(x, s)
-            x = gain * x + 0.5 * first - second + bias * sampler.ones()
+            x, (first, second) = trace.outputs(x, s)
+            x = gain * x + 0.5 * first - second + bias * trace.ones()
         return x
 
     spec = ScheduleSpec("cosine")
-    denoising = Denoising(spec, "v", heads=2)
+    denoising = DenoiserFacts(spec, "v", heads=2)
     plan = trace_plan("test:2", solver, trailing(NoiseSchedule(spec), 2), denoising, guidance=2.0)
     nodes = [node("Mul", "x row", "a"), node("Concat", "a x", "output", axis=1)]
     inputs = [value("x", "batch", *X_SHAPE), value("row", "batch", 2, 1, 1)]
@@ -116,6 +116,6 @@ def test_heads_and_tensor_coefficients_have_their_fused_form() -> None:
 
 
 def test_a_shape_without_a_fused_form_is_named() -> None:
-    plan = compile_plan("ddim:2", COSINE, shape=Threshold())
+    plan = compile_plan("ddim:2", COSINE, shaping=Threshold())
     with pytest.raises(UserError, match="Threshold.* has no fused form"):
         fuse_step(denoiser(False), plan.steps[0])

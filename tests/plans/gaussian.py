@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from fewstep.plans.compile import Denoising
+from fewstep.plans.compile import DenoiserFacts
 from fewstep.plans.plan import Plan
 from fewstep.plans.schedule import NoiseSchedule, Time
 from fewstep.plans.spec import Prediction, ScheduleSpec
@@ -22,8 +22,8 @@ FAMILIES: list[tuple[ScheduleSpec, Prediction]] = [
 ]
 
 
-def denoising(spec: ScheduleSpec, prediction: Prediction) -> Denoising:
-    return Denoising(spec, prediction)
+def denoising(spec: ScheduleSpec, prediction: Prediction) -> DenoiserFacts:
+    return DenoiserFacts(spec, prediction)
 
 
 def exact_x0(x: np.ndarray, time: Time) -> np.ndarray:

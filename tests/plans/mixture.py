@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fewstep.plans.compile import Denoising, trace_plan
+from fewstep.plans.compile import DenoiserFacts, trace_plan
 from fewstep.plans.name import Solver
 from fewstep.plans.plan import Plan
 from fewstep.plans.schedule import NoiseSchedule, Time
@@ -71,7 +71,7 @@ def rms(difference: np.ndarray) -> float:
 
 
 def compiled(solver: Solver, times: list[Time], spec: ScheduleSpec, prediction: Prediction) -> Plan:
-    return trace_plan("test", solver, times, Denoising(spec, prediction))
+    return trace_plan("test", solver, times, DenoiserFacts(spec, prediction))
 
 
 WIDE = Mixture((0.35, 0.65), (-0.7, 0.5), (0.4, 0.3))

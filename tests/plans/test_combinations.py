@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from fewstep.plans import prediction, shaping
-from fewstep.plans.compile import Denoising, compile_plan
+from fewstep.plans.compile import DenoiserFacts, compile_plan
 from fewstep.plans.file import decode, encode
 from fewstep.plans.guidance import COND, UNCOND, Branches, CfgPlusPlus, Guidance, LinearAg, as_guidance, weights
 from fewstep.plans.plan import Plan
 from fewstep.plans.schedule import Time
-from fewstep.plans.shaping import Clip, Rescale, Shape, Threshold
+from fewstep.plans.shaping import Clip, Rescale, Shaping, Threshold
 from fewstep.plans.spec import Prediction, ScheduleSpec
 from fewstep.runtime.execute import Hold, sample
 
@@ -27,7 +27,7 @@ GUIDANCE: list[float | Guidance | None] = [
     Branches({COND: 2.0, "third": -1.5, UNCOND: 0.5}),
     LinearAg(2.0, 1, (0.5,), (0.4,)),
 ]
-SHAPES: list[Shape | None] = [None, Clip(-0.5, 0.5), Threshold(0.8), Rescale(0.7)]
+SHAPES: list[Shaping | None] = [None, Clip(-0.5, 0.5), Threshold(0.8), Rescale(0.7)]
 STARTS = ["noise", "image", "towards y"]
 
 
@@ -39,7 +39,7 @@ def network(index: int, step, u: Array) -> list[Array]:
     return [output(branch, step.time, u, head) for branch in step.branches for head in range(step.heads)]
 
 
-def by_hand(plan: Plan, denoiser: Denoising, start: str, kind: Shape | None, hold: Hold | None) -> Array:
+def by_hand(plan: Plan, denoiser: DenoiserFacts, start: str, kind: Shaping | None, hold: Hold | None) -> Array:
     """x_t -> x0 and the noise left -> x_s, evaluation by evaluation."""
     times = [Time(step.time, step.alpha, step.sigma) for step in plan.steps]
     past: list[tuple[Array, Array]] = []
@@ -78,7 +78,7 @@ def test_what_is_combined_is_the_recurrence(kind: str, predicts: Prediction, gui
     for bound, start, held, heads in product(SHAPES, STARTS, (False, True), (1, 2)):
         if (start == "towards y" and held) or (heads == 2 and isinstance(guidance, LinearAg)):
             continue  # refused
-        denoiser = Denoising(spec, predicts, heads=heads, towards="y" if start == "towards y" else None)
+        denoiser = DenoiserFacts(spec, predicts, heads=heads, towards="y" if start == "towards y" else None)
         plan = compile_plan("ddim:4", denoiser, guidance, bound, strength=0.5 if start == "image" else None)
         assert decode(encode(plan)) == plan and plan.guidance == as_guidance(guidance)
         hold = Hold(KNOWN, MASK) if held else None

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from fewstep.plans import solvers
-from fewstep.plans.compile import Denoising, compile_plan
+from fewstep.plans.compile import DenoiserFacts, compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode, encode
 from fewstep.plans.guidance import Cfg
@@ -13,7 +13,7 @@ from fewstep.plans.shaping import Clip
 from fewstep.plans.spec import ScheduleSpec
 from fewstep.runtime.execute import Hold, sample
 
-V = Denoising(ScheduleSpec("cosine"), "v")
+V = DenoiserFacts(ScheduleSpec("cosine"), "v")
 SCHEMA_1 = b"""{"schema":1,"name":"dpmpp_2m:2","schedule":"799a0d6f2273e702","prediction":"v","guidance":2.0,"rows":1,
 "start":[[0.9999999987856165]],"start_draws":[0],"steps":[{"network":"denoiser","time":999.0,"lam":-9.917941075811987,
 "group":0,"branches":["cond","uncond"],"input":[1.0],"x0":[0.00004928252131369569,-1.999999997571233,
@@ -25,7 +25,7 @@ SCHEMA_1 = b"""{"schema":1,"name":"dpmpp_2m:2","schedule":"799a0d6f2273e702","pr
 
 def test_a_plan_of_schema_1_samples_as_it_did():
     old, new = decode(SCHEMA_1), compile_plan("dpmpp_2m:2", V, 2.0, Clip(-1, 1))
-    assert (old.guidance, old.steps[0].shape, old.schedule) == (Cfg(2.0), Clip(-1, 1), new.schedule)
+    assert (old.guidance, old.steps[0].shaping, old.schedule) == (Cfg(2.0), Clip(-1, 1), new.schedule)
     x = np.linspace(-2, 2, 7)
 
     def network(index, step, u):
@@ -88,7 +88,7 @@ def test_a_number_that_float32_does_not_hold_is_refused(number: float) -> None:
 def test_the_plan_of_every_solver_can_be_written(name):
     """Coefficients that a solver computes with numpy are numbers of a plan like any other."""
     try:
-        plan = compile_plan(f"{name}:6", Denoising(ScheduleSpec("linear"), "epsilon"))
+        plan = compile_plan(f"{name}:6", DenoiserFacts(ScheduleSpec("linear"), "epsilon"))
     except UserError:  # made for another schedule
         return
     assert decode(encode(plan)) == plan

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fewstep.plans.compile import Denoising, compile_plan
+from fewstep.plans.compile import DenoiserFacts, compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode, encode
 from fewstep.plans.guidance import Branches, Cfg, CfgPlusPlus, LinearAg, describe, weight_of
@@ -11,7 +11,7 @@ from fewstep.plans.shaping import Rescale
 from fewstep.plans.spec import ScheduleSpec
 from fewstep.runtime.execute import execute, sample
 
-DENOISING = Denoising(ScheduleSpec("cosine"), "epsilon")
+DENOISING = DenoiserFacts(ScheduleSpec("cosine"), "epsilon")
 X = np.linspace(-1, 1, 6).reshape(2, 3)
 
 
@@ -130,7 +130,7 @@ def test_numbers_that_make_no_sense_are_named(guidance, message):
 
 
 def test_a_denoiser_without_a_null_condition_takes_no_unconditional_branch():
-    unguided = Denoising(ScheduleSpec("cosine"), "epsilon", guided=False)
+    unguided = DenoiserFacts(ScheduleSpec("cosine"), "epsilon", guided=False)
     for guidance in (2.0, CfgPlusPlus(0.5), Branches({"cond": 2.0, "uncond": -1.0})):
         with pytest.raises(UserError, match="without an unconditional form"):
             compile_plan("ddim:4", unguided, guidance)

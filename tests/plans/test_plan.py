@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fewstep.plans.compile import Denoising, compile_plan
+from fewstep.plans.compile import DenoiserFacts, compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode, encode
 from fewstep.plans.plan import regroup
@@ -21,7 +21,7 @@ V = denoising(COSINE, "v")
 
 
 def test_a_plan_survives_json_bit_for_bit():
-    plan = compile_plan("dpmpp_2m:7", V, guidance=2.5, shape=Clip(-1, 1))
+    plan = compile_plan("dpmpp_2m:7", V, guidance=2.5, shaping=Clip(-1, 1))
     assert decode(encode(plan)) == plan
 
 
@@ -49,7 +49,7 @@ def test_guidance_of_one_drops_the_unconditional_branch():
 
 
 def test_clip_bounds_the_prediction_that_the_update_uses():
-    plan = compile_plan("ddim:1", denoising(COSINE, "sample"), shape=Clip(-0.5, 0.5))
+    plan = compile_plan("ddim:1", denoising(COSINE, "sample"), shaping=Clip(-0.5, 0.5))
     result = sample(plan, lambda i, step, u: [10 * u], lambda k: np.linspace(-1, 1, 5), np.float64)
     assert result == pytest.approx([-0.5, -0.5, 0, 0.5, 0.5], abs=1e-12)
 
@@ -127,7 +127,7 @@ def test_wrong_names_are_named(name, message):
 
 def test_guidance_needs_an_unconditional_form():
     with pytest.raises(UserError, match="without an unconditional form"):
-        compile_plan("ddim:4", Denoising(COSINE, "v", guided=False), guidance=2.0)
+        compile_plan("ddim:4", DenoiserFacts(COSINE, "v", guided=False), guidance=2.0)
 
 
 @pytest.mark.parametrize(

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 
 from fewstep.plans import shaping
-from fewstep.plans.compile import Denoising, compile_plan
+from fewstep.plans.compile import DenoiserFacts, compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode, encode
 from fewstep.plans.shaping import Clip, Rescale, Threshold
 from fewstep.plans.spec import ScheduleSpec
 from fewstep.runtime.execute import execute
 
-DENOISING = Denoising(ScheduleSpec("cosine"), "v")
+DENOISING = DenoiserFacts(ScheduleSpec("cosine"), "v")
 X = np.random.default_rng(0).standard_normal((3, 2, 8, 8))
 
 
@@ -37,7 +37,7 @@ def test_rescaling_gives_the_guided_output_the_spread_of_the_conditional_one():
 @pytest.mark.parametrize("kind", [Clip(-0.5, 0.5), Threshold(0.8, 3.0), Rescale(0.6)])
 def test_a_step_uses_the_shaped_prediction(kind):
     """One DDIM step by hand, on v."""
-    plan = compile_plan("ddim:2", DENOISING, 3.0, shape=kind)
+    plan = compile_plan("ddim:2", DENOISING, 3.0, shaping=kind)
 
     def network(index, step, u):
         return [np.sin(3 * u), np.cos(2 * u)]
@@ -60,7 +60,7 @@ def test_a_step_uses_the_shaped_prediction(kind):
 
 
 def test_rescaling_without_guidance_changes_nothing():
-    plan = compile_plan("ddim:2", DENOISING, shape=Rescale(0.7))
+    plan = compile_plan("ddim:2", DENOISING, shaping=Rescale(0.7))
     assert [step.shape for step in plan.steps] == [None, None]
 
 
@@ -80,10 +80,10 @@ def test_rescaling_without_guidance_changes_nothing():
     ],
 )
 def test_shapes_that_make_no_sense_are_named(wrong):
-    with pytest.raises(UserError, match=r"shape|expected `float`"):
-        compile_plan("ddim:2", DENOISING, shape=wrong)
+    with pytest.raises(UserError, match=r"shaping|expected `float`"):
+        compile_plan("ddim:2", DENOISING, shaping=wrong)
 
 
 def test_whole_numbers_are_bounds_too():
-    plan = compile_plan("ddim:2", DENOISING, shape=Clip(-1, np.float32(1)))
-    assert plan == compile_plan("ddim:2", DENOISING, shape=Clip(-1.0, 1.0)) and decode(encode(plan)) == plan
+    plan = compile_plan("ddim:2", DENOISING, shaping=Clip(-1, np.float32(1)))
+    assert plan == compile_plan("ddim:2", DENOISING, shaping=Clip(-1.0, 1.0)) and decode(encode(plan)) == plan

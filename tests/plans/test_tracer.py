@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fewstep.plans import solvers
-from fewstep.plans.compile import Denoising, compile_plan, trace_plan
+from fewstep.plans.compile import DenoiserFacts, compile_plan, trace_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode, encode
 from fewstep.plans.grids import trailing
@@ -15,7 +15,7 @@ from fewstep.plans.spec import ScheduleSpec
 from fewstep.runtime.execute import Hold, execute, sample
 
 COSINE = ScheduleSpec("cosine")
-DENOISING = Denoising(COSINE, "sample")
+DENOISING = DenoiserFacts(COSINE, "sample")
 X = np.linspace(-1, 1, 6).reshape(2, 3)
 Y = np.arange(6.0).reshape(2, 3)
 
@@ -31,11 +31,11 @@ def trace(solver, steps=2, denoising=DENOISING, **options):
 
 
 def test_a_given_tensor_is_a_row_as_long_as_it_is_needed():
-    def solver(sampler, times):
-        y = sampler.given("y")
-        x = sampler.store(2.0 * y + 0.5 * sampler.noise())
+    def solver(trace, times):
+        y = trace.given("y")
+        x = trace.store(2.0 * y + 0.5 * trace.noise())
         for s in times[:-1]:
-            x, x0 = sampler.denoise(x, s)
+            x, x0 = trace.denoise(x, s)
             x = x0 + 0.25 * y
         return x
 
@@ -48,9 +48,9 @@ def test_a_given_tensor_is_a_row_as_long_as_it_is_needed():
 
 
 def test_a_tensor_is_given_before_the_first_evaluation():
-    def late(sampler, times):
-        x, _ = sampler.denoise(sampler.start(), times[0])
-        return x + sampler.given("y")
+    def late(trace, times):
+        x, _ = trace.denoise(trace.start(), times[0])
+        return x + trace.given("y")
 
     with pytest.raises(TypeError, match="at the start only"):
         trace(late)
@@ -59,10 +59,10 @@ def test_a_tensor_is_given_before_the_first_evaluation():
 def test_coefficients_may_be_tensors_and_tensors_may_be_added():
     gain, bias = np.array([1.0, 2.0, -1.0]), np.array([0.5, 0.0, 0.25])
 
-    def solver(sampler, times):
-        x = sampler.store(gain * sampler.noise() + 3.0 * sampler.ones())
-        x, x0 = sampler.denoise(x, times[0])
-        return (gain * x0 - 2.0 * x) + bias * sampler.ones()
+    def solver(trace, times):
+        x = trace.store(gain * trace.noise() + 3.0 * trace.ones())
+        x, x0 = trace.denoise(x, times[0])
+        return (gain * x0 - 2.0 * x) + bias * trace.ones()
 
     plan = trace(solver, steps=1)
     made = sample(plan, lambda i, step, u: [np.sin(u)], lambda draw: X, np.float64)
@@ -72,11 +72,11 @@ def test_coefficients_may_be_tensors_and_tensors_may_be_added():
 
 
 def test_a_network_of_two_heads_gives_both_to_the_solver_and_the_first_to_the_rest():
-    def solver(sampler, times):
-        x, (residual, noise) = sampler.outputs(sampler.start(), times[0])
+    def solver(trace, times):
+        x, (residual, noise) = trace.outputs(trace.start(), times[0])
         return x - residual - 0.5 * noise
 
-    two = Denoising(COSINE, "sample", heads=2)
+    two = DenoiserFacts(COSINE, "sample", heads=2)
     plan = trace(solver, steps=1, denoising=two, guidance=2.0)
     start = X * plan.steps[0].sigma
 
@@ -91,10 +91,10 @@ def test_a_network_of_two_heads_gives_both_to_the_solver_and_the_first_to_the_re
 
 
 def test_the_network_may_be_told_a_second_time():
-    def solver(sampler, times):
-        x = sampler.start()
+    def solver(trace, times):
+        x = trace.start()
         for s, t in zip(times, times[1:], strict=False):
-            _, x = sampler.denoise(x, s, to=t)
+            _, x = trace.denoise(x, s, to=t)
         return x
 
     plan = trace(solver, steps=3)
@@ -104,7 +104,7 @@ def test_the_network_may_be_told_a_second_time():
 def test_noising_that_reverts_to_a_tensor_is_seen_by_the_network_alone():
     """x_t = alpha x0 + (1 - alpha) y + sigma eps: the network sees x_t, and with the exact answer any solver ends at
     x0 whatever y is."""
-    towards = Denoising(COSINE, "sample", towards="y")
+    towards = DenoiserFacts(COSINE, "sample", towards="y")
     plan = trace(solvers.dpmpp_2m, steps=4, denoising=towards)
     assert plan.given == ("y",)
     inputs = []
@@ -154,7 +154,7 @@ def test_what_is_held_is_noised_with_the_time_and_exact_at_the_end(name):
 
 def test_an_image_is_given_at_full_strength_even_where_it_is_all_noise():
     """A flow starts at alpha = 0: the image has the coefficient 0 there, and callers give it all the same."""
-    flow = Denoising(ScheduleSpec("flow"), "flow")
+    flow = DenoiserFacts(ScheduleSpec("flow"), "flow")
     image, plain = compile_plan("ddim:4", flow, strength=1.0), compile_plan("ddim:4", flow)
     assert image.given == ("image",) and decode(encode(image)) == image
 
@@ -166,34 +166,34 @@ def test_an_image_is_given_at_full_strength_even_where_it_is_all_noise():
 
 
 def test_a_tensor_asked_for_twice_is_given_once():
-    def solver(sampler, times):
-        x, x0 = sampler.denoise(sampler.start(), times[0])
+    def solver(trace, times):
+        x, x0 = trace.denoise(trace.start(), times[0])
         return x0
 
-    def asks_again(sampler, times):
-        start = sampler.start()
-        x, x0 = sampler.denoise(sampler.store(start + sampler.given("y")), times[0])
+    def asks_again(trace, times):
+        start = trace.start()
+        x, x0 = trace.denoise(trace.store(start + trace.given("y")), times[0])
         return x0
 
-    towards = Denoising(COSINE, "sample", towards="y")
+    towards = DenoiserFacts(COSINE, "sample", towards="y")
     assert trace(solver, steps=1, denoising=towards).given == ("y",)
     assert trace(asks_again, steps=1, denoising=towards).given == ("y",)
 
 
 def test_a_solver_of_raw_outputs_takes_no_shape_of_x0():
-    def solver(sampler, times):
-        _, (output,) = sampler.outputs(sampler.start(), times[0])
+    def solver(trace, times):
+        _, (output,) = trace.outputs(trace.start(), times[0])
         return output
 
     with pytest.raises(UserError, match="acts on x0, and this solver reads the network's outputs; leave it out"):
-        trace(solver, steps=1, shape=Clip(-1, 1))
+        trace(solver, steps=1, shaping=Clip(-1, 1))
     with pytest.raises(UserError, match="CFG[+][+] acts on x0"):
         trace(solver, steps=1, guidance=CfgPlusPlus(0.5))
 
 
 def test_a_solver_that_divides_by_zero_is_named():
-    def solver(sampler, times):
-        return sampler.start() / float(times[-1].sigma)
+    def solver(trace, times):
+        return trace.start() / float(times[-1].sigma)
 
     with pytest.raises(UserError, match="solver of plan 'test:1' has no finite numbers over times 999 .. 0"):
         trace(solver)
@@ -202,6 +202,6 @@ def test_a_solver_that_divides_by_zero_is_named():
 
 
 def test_nothing_is_held_where_no_row_is_x():
-    towards = compile_plan("ddim:3", Denoising(COSINE, "sample", towards="y"))
+    towards = compile_plan("ddim:3", DenoiserFacts(COSINE, "sample", towards="y"))
     with pytest.raises(UserError, match="network's input at time .* is made of 2 rows"):
         sample(towards, lambda i, step, u: [u], lambda draw: X, np.float64, {"y": Y}, Hold(Y, np.ones_like(Y)))

@@ -12,9 +12,9 @@ import pytest
 
 import fewstep.runtime
 from fewstep.plans import noise
-from fewstep.plans.compile import Denoising, compile_plan
+from fewstep.plans.compile import DenoiserFacts, compile_plan
 from fewstep.runtime import Hold, Sampler, UserError
-from fewstep.runtime.bundle.manifest import Condition, Tensor
+from fewstep.runtime.bundle.manifest import Condition, TensorEntry
 
 X_SHAPE = (1, 4, 4)
 GIVEN = {"seeds": [3, 7], "condition": {"class": [0, 2]}}
@@ -69,7 +69,7 @@ def test_a_degraded_sample_may_be_given_or_be_a_condition(sampler: Sampler) -> N
 
     y = Condition("y", "degraded", X_SHAPE, "float32", None, -10, 10)
     takes = (*sampler.bundle.manifest.conditions, y)
-    port = Tensor("degraded", "condition", ("batch", *X_SHAPE))
+    port = TensorEntry("degraded", "condition", ("batch", *X_SHAPE))
     restoring = described(sampler, answer, (port,), towards="y", prediction="sample", conditions=takes)
     given = {"seeds": GIVEN["seeds"], "condition": {"class": [0, 2], "y": IMAGES}}
     np.testing.assert_allclose(restoring.sample("ddim:4", **given), 0.25, rtol=1e-5)
@@ -88,7 +88,7 @@ def test_a_network_of_two_times_is_told_both_by_the_plan_or_the_caller(sampler: 
         seen.append(feeds["later"].tolist())
         return {"v": feeds["x"]}
 
-    told = described(sampler, two_times, (Tensor("later", "to", ("batch",)),), prediction="sample")
+    told = described(sampler, two_times, (TensorEntry("later", "to", ("batch",)),), prediction="sample")
     plan = told.compile("ctm:3")
     told.sample(plan, **GIVEN)
     assert [row for row, _ in seen] == pytest.approx([step.to for step in plan.steps])
@@ -98,13 +98,13 @@ def test_a_network_of_two_times_is_told_both_by_the_plan_or_the_caller(sampler: 
         with pytest.raises(UserError, match="told two times, and is given one"):
             call()
     with pytest.raises(UserError, match="told one time, and is given two"):
-        sampler.sample(compile_plan("ctm:3", Denoising(sampler.bundle.manifest.schedule, "v")), **GIVEN)
+        sampler.sample(compile_plan("ctm:3", DenoiserFacts(sampler.bundle.manifest.schedule, "v")), **GIVEN)
 
 
 def test_a_large_condition_is_there_once_for_all_steps(sampler: Sampler) -> None:
     """One that only the body takes: a megabyte, not one for each of 50 steps, and no part of what the prologue sees."""
     condition = Condition("picture", "picture", (256, 1024), "float32", None, -1, 1)
-    picture = Tensor("picture", "condition", ("batch", 256, 1024))
+    picture = TensorEntry("picture", "condition", ("batch", 256, 1024))
     takes = (*sampler.bundle.manifest.conditions, condition)
     seen = []
 

@@ -12,12 +12,12 @@ import pytest
 
 import fewstep.runtime
 from fewstep.runtime import Sampler, UserError
-from fewstep.runtime.bundle.manifest import Graph, Tensor
+from fewstep.runtime.bundle.manifest import GraphEntry, TensorEntry
 from fewstep.runtime.prologues import _distinct
 
 TABLE = np.array([[0.1], [0.2], [0.3], [0.0]], np.float32)  # as in conftest: one shift a label, the last for none
-SHIFT, ROW = Tensor("shift", "row", ("batch", 1)), Tensor("row", "row", ("batch", 1))
-TIME, LABEL = Tensor("time", "time", ("batch",)), Tensor("label", "condition", ("batch",), "int64")
+SHIFT, ROW = TensorEntry("shift", "row", ("batch", 1)), TensorEntry("row", "row", ("batch", 1))
+TIME, LABEL = TensorEntry("time", "time", ("batch",)), TensorEntry("label", "condition", ("batch",), "int64")
 
 
 class Split:
@@ -29,8 +29,8 @@ class Split:
         self.whole = fewstep.runtime.load(bundle)
         manifest = msgspec.structs.replace(
             self.whole.bundle.manifest,
-            conditioner=Graph("graphs/prologue.onnx", (LABEL,), (SHIFT,)),
-            prologue=Graph("graphs/prologue.onnx", (TIME, SHIFT), (ROW,)),
+            conditioner=GraphEntry("graphs/prologue.onnx", (LABEL,), (SHIFT,)),
+            prologue=GraphEntry("graphs/prologue.onnx", (TIME, SHIFT), (ROW,)),
         )
         self.sampler = replace(
             self.whole,

@@ -94,12 +94,12 @@ def test_branches_take_the_conditions_that_the_caller_says(sampler: Sampler) -> 
 def test_guidance_forms_and_shapes_are_compiled(sampler: Sampler) -> None:
     plain = sampler.sample("ddim:4", **GIVEN, guidance=2.0)
     assert not np.array_equal(plain, sampler.sample("ddim:4", **GIVEN, guidance=CfgPlusPlus(0.5)))
-    clipped = sampler.sample("ddim:4", **GIVEN, guidance=2.0, shape=Clip(-0.1, 0.1))
+    clipped = sampler.sample("ddim:4", **GIVEN, guidance=2.0, shaping=Clip(-0.1, 0.1))
     assert np.abs(clipped).max() <= 0.1 + 1e-6 < np.abs(plain).max()
-    plan = sampler.compile("ddim:4", 2.0, shape=Clip(-0.1, 0.1))
+    plan = sampler.compile("ddim:4", 2.0, shaping=Clip(-0.1, 0.1))
     np.testing.assert_array_equal(clipped, sampler.sample(plan, **GIVEN))
-    with pytest.raises(UserError, match="compiled without shape"):
-        sampler.sample(plan, **GIVEN, shape=Clip(-1, 1))
+    with pytest.raises(UserError, match="compiled without shaping"):
+        sampler.sample(plan, **GIVEN, shaping=Clip(-1, 1))
 
 
 def test_image_to_image_keeps_more_of_the_image_at_less_strength(sampler: Sampler) -> None:
@@ -247,12 +247,12 @@ def test_who_says_what_uncond_is_needs_no_null_value(tiny_bundle: Path) -> None:
 
 def test_a_plan_is_asked_for_with_the_shape_it_has(sampler: Sampler) -> None:
     """Rescale acts where two branches are evaluated, and no shape is written down elsewhere."""
-    plan = sampler.compile("ddim:4", Cfg((2.0, 1.0)), shape=Rescale(0.7))
-    assert [step.shape for step in plan.steps] == [Rescale(0.7), None, None, None]
-    again = sampler.sample(plan, **GIVEN, shape=Rescale(0.7))
-    np.testing.assert_array_equal(again, sampler.sample("ddim:4", **GIVEN, guidance=Cfg((2, 1)), shape=Rescale(0.7)))
-    with pytest.raises(UserError, match="compiled without shape"):
-        sampler.sample(plan, **GIVEN, shape=Rescale(0.5))
+    plan = sampler.compile("ddim:4", Cfg((2.0, 1.0)), shaping=Rescale(0.7))
+    assert [step.shaping for step in plan.steps] == [Rescale(0.7), None, None, None]
+    again = sampler.sample(plan, **GIVEN, shaping=Rescale(0.7))
+    np.testing.assert_array_equal(again, sampler.sample("ddim:4", **GIVEN, guidance=Cfg((2, 1)), shaping=Rescale(0.7)))
+    with pytest.raises(UserError, match="compiled without shaping"):
+        sampler.sample(plan, **GIVEN, shaping=Rescale(0.5))
 
 
 @pytest.mark.parametrize("shape", [(7,), (7, 1, 1, 1), (2, 1, 1)])
@@ -282,7 +282,7 @@ def test_an_output_that_overflows_is_named_in_lockstep_as_alone(tiny_bundle: Pat
     sampler = replace(fewstep.runtime.load(tiny_bundle), denoiser=endless)
     for plan in ("ddim:4", ["ddim:4", "ddim:6"]):
         with pytest.raises(UserError, match="the denoiser's output is not finite at step 1 of 4"):
-            sampler.sample(plan, **GIVEN, shape=Clip(-1, 1))
+            sampler.sample(plan, **GIVEN, shaping=Clip(-1, 1))
 
 
 @pytest.mark.filterwarnings("error")

@@ -15,7 +15,7 @@ from onnx import numpy_helper
 
 import fewstep.runtime
 from fewstep.plans import noise
-from fewstep.plans.compile import Denoising, compile_plan
+from fewstep.plans.compile import DenoiserFacts, compile_plan
 from fewstep.plans.file import encode
 from fewstep.plans.plan import Step
 from fewstep.plans.spec import ScheduleSpec
@@ -30,7 +30,7 @@ X_SHAPE = (1, 4, 4)
 LABEL_SHIFT = np.array([0.1, 0.2, 0.3, 0.0], np.float32)
 GROUP_SCALE = np.array([0.5, 0.25], np.float32)
 GROUP_EDGE = 0.0
-DENOISING = Denoising(ScheduleSpec("cosine", timesteps=100), "v")
+DENOISING = DenoiserFacts(ScheduleSpec("cosine", timesteps=100), "v")
 
 
 def by_hand(plan: str, seeds: list[int], labels: list[int], guidance: float | None, grouped: bool) -> np.ndarray:
@@ -183,8 +183,8 @@ def test_what_cannot_be_sampled_is_named(tiny_bundle: Path, arguments: Mapping[s
 
 
 def test_a_plan_of_another_schedule_prediction_or_guidance_is_refused(tiny_bundle: Path) -> None:
-    other_schedule = compile_plan("ddim:4", Denoising(ScheduleSpec("linear", timesteps=100), "v"))
-    other_prediction = compile_plan("ddim:4", Denoising(DENOISING.schedule, "sample"))
+    other_schedule = compile_plan("ddim:4", DenoiserFacts(ScheduleSpec("linear", timesteps=100), "v"))
+    other_prediction = compile_plan("ddim:4", DenoiserFacts(DENOISING.schedule, "sample"))
     with fewstep.runtime.load(tiny_bundle) as sampler:
         with pytest.raises(UserError, match="is for schedule .* has cosine-100"):
             sampler.sample(other_schedule, condition={"class": [1]})

@@ -7,7 +7,15 @@ import msgspec
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
-from fewstep.runtime.bundle.manifest import Autoencoder, Condition, Graph, Manifest, Tensor, TextEncoder, Tokens
+from fewstep.runtime.bundle.manifest import (
+    AutoencoderEntry,
+    Condition,
+    GraphEntry,
+    Manifest,
+    TensorEntry,
+    TextEncoderEntry,
+    Tokens,
+)
 from fewstep.runtime.bundle.reading import open_bundle
 
 X_SHAPE = (1, 4, 4)  # of the tiny bundle
@@ -94,20 +102,24 @@ def with_companions(bundle: Path) -> Path:
     }
     for name, content in contents.items():
         (bundle / name).write_bytes(content)
-    latent, image = Tensor("latent", "latent", ("batch", *X_SHAPE)), Tensor("image", "image", ("batch", *IMAGE))
-    ids, mask = (Tensor(name, name, ("batch", LENGTH), "int64") for name in ("ids", "mask"))  # type: ignore[arg-type]
-    text = Tensor("text", "condition", ("batch", LENGTH, 2))
+    latent, image = (
+        TensorEntry("latent", "latent", ("batch", *X_SHAPE)),
+        TensorEntry("image", "image", ("batch", *IMAGE)),
+    )
+    ids, mask = (TensorEntry(name, name, ("batch", LENGTH), "int64") for name in ("ids", "mask"))  # type: ignore[arg-type]
+    text = TensorEntry("text", "condition", ("batch", LENGTH, 2))
     former = open_bundle(bundle).manifest
     (label,) = former.conditions
     made = msgspec.structs.replace(
         former,
         conditions=(msgspec.structs.replace(label, default=(0.0,)), Condition("text", "text", (LENGTH, 2), "float32")),
-        text=TextEncoder(
-            Graph("graphs/text.onnx", (ids, mask), (text,)),
+        text=TextEncoderEntry(
+            GraphEntry("graphs/text.onnx", (ids, mask), (text,)),
             (Tokens("ids", "graphs/tokenizer.json", LENGTH, PAD, "mask"),),
         ),
-        autoencoder=Autoencoder(
-            Graph("graphs/decoder.onnx", (latent,), (image,)), Graph("graphs/encoder.onnx", (image,), (latent,))
+        autoencoder=AutoencoderEntry(
+            GraphEntry("graphs/decoder.onnx", (latent,), (image,)),
+            GraphEntry("graphs/encoder.onnx", (image,), (latent,)),
         ),
         files={**former.files, **{name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}},
     )

@@ -14,7 +14,7 @@ import numpy as np
 from fewstep.calibration.lowering.agreement import as_deployed
 from fewstep.calibration.lowering.coverage import complete, integer_kernels
 from fewstep.calibration.lowering.encoding import asymmetric_uint8, integer_of, scale_of, zero_point_of
-from fewstep.calibration.lowering.scheme import Emitted, Form, Scheme, Target
+from fewstep.calibration.lowering.scheme import Form, Replacement, Scheme, Target
 from fewstep.calibration.lowering.selection import WeightedOp
 from fewstep.calibration.weights import QuantizedWeight
 from fewstep.graph.graph import Array, Graph, Node
@@ -28,18 +28,18 @@ def quantize(tensor: str) -> tuple[Node, ...]:
     return (Node("QuantizeLinear", (tensor, *_code(tensor)), (integer_of(tensor),)),)
 
 
-def operation(op: WeightedOp, weight: QuantizedWeight) -> Emitted:
+def operation(op: WeightedOp, weight: QuantizedWeight) -> Replacement:
     return _convolution(op, weight) if op.node.op == "Conv" else _product(op, weight)
 
 
-def _convolution(op: WeightedOp, weight: QuantizedWeight) -> Emitted:
+def _convolution(op: WeightedOp, weight: QuantizedWeight) -> Replacement:
     """QLinearConv, which rounds what it computes to 8 bits, and the way back to float."""
     if op.bias:
         raise UserError(f"convolution {op.name!r} has a bias inside", "export again: prepared graphs keep it outside")
     constants = _weight_constants(op, weight)
     integer, scales, zeros = constants
     inputs = (integer_of(op.x), *_code(op.x), integer, scales, zeros, *_code(op.name))
-    return Emitted(
+    return Replacement(
         (
             Node("QLinearConv", inputs, (integer_of(op.name),), op.node.attributes, op.node.name),
             Node("DequantizeLinear", (integer_of(op.name), *_code(op.name)), (op.name,), name=f"dequantize({op.name})"),
@@ -48,14 +48,14 @@ def _convolution(op: WeightedOp, weight: QuantizedWeight) -> Emitted:
     )
 
 
-def _product(op: WeightedOp, weight: QuantizedWeight) -> Emitted:
+def _product(op: WeightedOp, weight: QuantizedWeight) -> Replacement:
     """MatMulIntegerToFloat: as fast as QLinearMatMul (measured), without rounding what it computes to 8 bits."""
     columns = weight if op.axis == 1 else QuantizedWeight(np.ascontiguousarray(weight.values.T), weight.scales, 1)
     constants = _weight_constants(op, columns)
     integer, scales, zeros = constants
     inputs = (integer_of(op.x), integer, scale_of(op.x), scales, zero_point_of(op.x), zeros, *op.bias)
     node = Node("MatMulIntegerToFloat", inputs, (op.name,), {}, op.node.name, "com.microsoft")
-    return Emitted((node,), constants)
+    return Replacement((node,), constants)
 
 
 def _code(tensor: str) -> tuple[str, str]:

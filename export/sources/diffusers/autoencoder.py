@@ -15,7 +15,7 @@ from fewstep.export.sources.diffusers.loading import load_network
 from fewstep.export.sources.diffusers.text_modules import Decoder, Encoder, Scale
 from fewstep.graph.graph import Array
 from fewstep.plans.errors import UserError
-from fewstep.runtime.bundle.manifest import Tensor
+from fewstep.runtime.bundle.manifest import TensorEntry
 
 LOG = logging.getLogger("fewstep")
 COMPONENT = "vae"
@@ -52,8 +52,8 @@ def read_autoencoder(folder: Folder, x_shape: tuple[int, ...]) -> AutoencoderSou
         image = (int(config.get("out_channels", COLOURS)), *(size * factor for size in x_shape[1:]))
     except (LookupError, TypeError, ValueError) as error:
         raise UserError(f"{home / CONFIG} is not that of an {kind} ({error})", GIVE_PIPELINE) from error
-    x = Tensor(LATENT, "latent", ("batch", *x_shape))
-    pixels = Tensor(IMAGE, "image", ("batch", *image))
+    x = TensorEntry(LATENT, "latent", ("batch", *x_shape))
+    pixels = TensorEntry(IMAGE, "image", ("batch", *image))
 
     def way(make: Callable[[nn.Module, Scale], nn.Module]) -> Callable[[], nn.Module]:
         return lambda: make(load_network(home)[0], Scale(config))

@@ -46,14 +46,14 @@ def load_diffusers_folder(path: Path) -> TorchSource | OnnxSource:
             raise UserError(f"{home / ONNX} leaves the {control} out", "export the pipeline's own folder")
         return _onnx(home, spec, interface, scheduler, read)
     from fewstep.export.sources.diffusers.loading import load_network
-    from fewstep.export.sources.diffusers.network import Controlled, denoiser
+    from fewstep.export.sources.diffusers.network import ControlledUNet, denoiser
     from fewstep.export.sources.diffusers.pipeline import read_pipeline
 
     network, files = load_network(home)
     module = denoiser(network, interface)
     if control is not None:
         beside, more = load_network(path / control)
-        module, files = Controlled(network, beside, control, interface), [*files, path / control / CONFIG, *more]
+        module, files = ControlledUNet(network, beside, control, interface), [*files, path / control / CONFIG, *more]
     pipeline = read_pipeline(folder, config["_class_name"], spec.x_shape, spec.conditions)
     files = [*files, *(() if pipeline is None else pipeline.files)]
     return TorchSource(module, spec, name, sha256([*read, *files]), BATCH_LIMIT, scheduler, pipeline)

@@ -14,7 +14,7 @@ ADDED = "added."  # prefix of arguments that diffusers takes in a dict of their 
 WRITE_IT = "write a function that returns (module, Spec): docs/export.md, A class that is not in the table"
 SAMPLE, HIDDEN_STATES = "sample", "hidden_states"  # what the network calls x
 
-Taken = tuple[Condition, str]  # a condition, and the network's name for it
+NamedCondition = tuple[Condition, str]  # a condition, and the network's name for it
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,12 @@ Reader = Callable[[Config, Folder], Interface]  # a class of networks, by the na
 
 
 def interface(
-    config: Config, x_shape: tuple[int, ...], taken: Sequence[Taken], *, x: str = SAMPLE, time_scale: float = 1.0
+    config: Config,
+    x_shape: tuple[int, ...],
+    taken: Sequence[NamedCondition],
+    *,
+    x: str = SAMPLE,
+    time_scale: float = 1.0,
 ) -> Interface:
     """With a picture beside x where more channels go in than x has."""
     more = int(config["in_channels"]) - x_shape[0]
@@ -61,29 +66,29 @@ def sizes(size: object, dimensions: int) -> tuple[int, ...]:
     return found
 
 
-def vector(name: str, argument: str, *shape: int) -> Taken:
+def vector(name: str, argument: str, *shape: int) -> NamedCondition:
     """A condition of floats. Its input has the network's own name for it."""
     return Condition(name, argument.removeprefix(ADDED), shape, "float32"), argument
 
 
-def setting(name: str, argument: str, default: Sequence[float], typical: tuple[float, float]) -> Taken:
+def setting(name: str, argument: str, default: Sequence[float], typical: tuple[float, float]) -> NamedCondition:
     """A vector of floats that says what is wanted and not of what: every branch of guidance has the sample's own."""
     taken, _ = vector(name, argument, len(default))
     return replace(taken, default=tuple(map(float, default)), typical=typical, shared=True), argument
 
 
-def number(name: str, argument: str, default: float | None, typical: tuple[float, float]) -> Taken:
+def number(name: str, argument: str, default: float | None, typical: tuple[float, float]) -> NamedCondition:
     """The same, one number."""
     given = None if default is None else (default,)
     return Condition(name, argument, (), "float32", default=given, typical=typical, shared=True), argument
 
 
-def picture(name: str, argument: str, *shape: int, typical: tuple[float, float] | None = None) -> Taken:
+def picture(name: str, argument: str, *shape: int, typical: tuple[float, float] | None = None) -> NamedCondition:
     """A picture that every branch of guidance sees."""
     return replace(vector(name, argument, *shape)[0], typical=typical, shared=True), argument
 
 
-def mask(name: str, argument: str, tokens: int) -> Taken:
+def mask(name: str, argument: str, tokens: int) -> NamedCondition:
     """Which tokens of a text count: 1, or 0 for padding."""
     return Condition(name, argument, (tokens,), "int64", low=0, high=1), argument
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from fewstep.export.sources.diffusers.control import CONTROL, CONTROL_SCALE, CONTROLNET
 from fewstep.export.sources.diffusers.interface import ADDED, IMAGE, Interface
 
-Given = dict[str, Any]  # the network's arguments but x and time
+NetworkArguments = dict[str, Any]  # the network's arguments but x and time
 TEXT = "encoder_hidden_states"
 HUNYUAN_LATENT = 64  # of a picture of 512 pixels, to whose places those of other sizes are fitted
 
@@ -23,7 +23,7 @@ class Denoiser(nn.Module):
         self.network, self.interface = network, interface
 
     def forward(self, x: Tensor, time: Tensor, *conditions: Tensor) -> Tensor:
-        given: Given = dict(zip(self.interface.arguments, conditions, strict=True))
+        given: NetworkArguments = dict(zip(self.interface.arguments, conditions, strict=True))
         added = {name: given.pop(name) for name in self.interface.arguments if name.startswith(ADDED)}
         if added:
             given["added_cond_kwargs"] = {name.removeprefix(ADDED): value for name, value in added.items()}
@@ -32,7 +32,7 @@ class Denoiser(nn.Module):
             time = time * self.interface.time_scale
         return self.predict(x, time, given)[:, : self.interface.x_shape[0]]
 
-    def predict(self, x: Tensor, time: Tensor, given: Given) -> Tensor:
+    def predict(self, x: Tensor, time: Tensor, given: NetworkArguments) -> Tensor:
         """The network's output [B, channels, ...]."""
         if IMAGE in given:
             x = torch.cat([x, given.pop(IMAGE)], dim=1)
@@ -41,7 +41,7 @@ class Denoiser(nn.Module):
         return prediction
 
 
-class Controlled(Denoiser):
+class ControlledUNet(Denoiser):
     """A U-Net to whose inner tensors a ControlNet (Zhang et al. 2023) or a T2I-Adapter (Mou et al. 2023) adds its own.
 
     A ControlNet sees x and time too, but for its first layers: it runs at each step. An adapter sees its picture only.
@@ -51,7 +51,7 @@ class Controlled(Denoiser):
         super().__init__(network, interface)
         self.control, self.component = control, component
 
-    def predict(self, x: Tensor, time: Tensor, given: Given) -> Tensor:
+    def predict(self, x: Tensor, time: Tensor, given: NetworkArguments) -> Tensor:
         picture, scale = given.pop(CONTROL), given.pop(CONTROL_SCALE)[:, None, None, None]
         if self.component == CONTROLNET:
             shared = {name: value for name, value in given.items() if name != IMAGE}
@@ -67,7 +67,7 @@ class Controlled(Denoiser):
 class Flux(Denoiser):
     """FLUX.1, whose tokens are squares of 2 by 2 of a latent, each at a place that the network is told."""
 
-    def predict(self, x: Tensor, time: Tensor, given: Given) -> Tensor:
+    def predict(self, x: Tensor, time: Tensor, given: NetworkArguments) -> Tensor:
         if IMAGE in given:
             x = torch.cat([x, given.pop(IMAGE)], dim=1)
         rows, columns = x.shape[2] // 2, x.shape[3] // 2
@@ -88,7 +88,7 @@ class Flux(Denoiser):
 class HunyuanDiT(Denoiser):
     """HunyuanDiT, which is given its rotary embedding."""
 
-    def predict(self, x: Tensor, time: Tensor, given: Given) -> Tensor:
+    def predict(self, x: Tensor, time: Tensor, given: NetworkArguments) -> Tensor:
         from diffusers.models.embeddings import get_2d_rotary_pos_embed
 
         config: Any = self.network.config

@@ -16,7 +16,7 @@ from fewstep.export.sources.diffusers.files import Folder
 from fewstep.export.sources.diffusers.text import TextSource, TokenInput, read_text
 from fewstep.graph.commit import Writer
 from fewstep.graph.graph import Array
-from fewstep.runtime.bundle.manifest import Autoencoder, Condition, Manifest, TextEncoder, Tokens
+from fewstep.runtime.bundle.manifest import AutoencoderEntry, Condition, Manifest, TextEncoderEntry, Tokens
 from fewstep.runtime.progress import SILENT, Progress
 
 ZEROS_FOR_NONE = "force_zeros_for_empty_prompt"  # of a pipeline whose unconditional text is all zeros
@@ -56,7 +56,7 @@ class Pipeline:
             progress("pipeline", count - 1, count)
             encoder = add_companion(writer, self.autoencoder.encoder).graph
             progress("pipeline", count, count)
-            manifest = replace(manifest, autoencoder=Autoencoder(decoder, encoder))
+            manifest = replace(manifest, autoencoder=AutoencoderEntry(decoder, encoder))
         return manifest
 
     def _with_text(self, text: TextSource, writer: Writer, manifest: Manifest) -> Manifest:
@@ -65,7 +65,7 @@ class Pipeline:
         nothing = added.run(text.ids([""]))
         tokens = tuple(_described(writer, each) for each in text.tokens)
         conditions = tuple(self._with_null(writer, each, nothing) for each in manifest.conditions)
-        return replace(manifest, text=TextEncoder(added.graph, tokens), conditions=conditions)
+        return replace(manifest, text=TextEncoderEntry(added.graph, tokens), conditions=conditions)
 
     def _with_null(self, writer: Writer, condition: Condition, nothing: dict[str, Array]) -> Condition:
         """A text condition whose null value is the encoded empty prompt, or zeros where the pipeline takes those."""

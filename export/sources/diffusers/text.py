@@ -20,7 +20,7 @@ from fewstep.export.sources.diffusers import text_modules as modules
 from fewstep.export.sources.diffusers.files import CONFIG, COPY_AGAIN, GIVE_PIPELINE, Folder, weights
 from fewstep.export.sources.diffusers.tokenizer import TokenizerFile, read_tokenizer
 from fewstep.plans.errors import UserError
-from fewstep.runtime.bundle.manifest import Condition, Tensor
+from fewstep.runtime.bundle.manifest import Condition, TensorEntry
 from fewstep.runtime.text import Ids, readable, token_ids
 
 LOG = logging.getLogger("fewstep")
@@ -101,12 +101,12 @@ def read_text(folder: Folder, denoiser: str, conditions: Sequence[Condition]) ->
     tokens = tuple(_tokens(folder, recipe, text))
     homes = [folder.path / name for name in recipe.encoders]
     files = [file for home in homes for file in (home / CONFIG, *weights(home, WEIGHTS).files)]
-    inputs: list[Tensor] = []
+    inputs: list[TensorEntry] = []
     for each in tokens:
-        inputs.append(Tensor(each.input, "ids", ("batch", each.length), "int64"))
+        inputs.append(TensorEntry(each.input, "ids", ("batch", each.length), "int64"))
         if each.mask is not None:
-            inputs.append(Tensor(each.mask, "mask", ("batch", each.length), "int64"))
-    outputs = [Tensor(n, "condition", ("batch", *takes[n].shape), takes[n].dtype) for n in recipe.makes]
+            inputs.append(TensorEntry(each.mask, "mask", ("batch", each.length), "int64"))
+    outputs = [TensorEntry(n, "condition", ("batch", *takes[n].shape), takes[n].dtype) for n in recipe.makes]
 
     def feeds(batch: int) -> Mapping[str, Ids]:
         return ids_of(tokens, [TRIED[number % len(TRIED)] for number in range(batch)])

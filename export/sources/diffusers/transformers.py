@@ -9,7 +9,7 @@ from fewstep.export.sources.diffusers.interface import (
     HIDDEN_STATES,
     WRITE_IT,
     Interface,
-    Taken,
+    NamedCondition,
     interface,
     mask,
     number,
@@ -111,7 +111,7 @@ def HunyuanDiT2DModel(config: Config, folder: Folder) -> Interface:
     return interface(config, shape, taken, x=HIDDEN_STATES)
 
 
-def _masked_text(tokens: int, width: int) -> list[Taken]:
+def _masked_text(tokens: int, width: int) -> list[NamedCondition]:
     return [
         vector("text", "encoder_hidden_states", tokens, width),
         mask("text_mask", "encoder_attention_mask", tokens),

@@ -7,7 +7,7 @@ from fewstep.export.sources.diffusers.interface import (
     ADDED,
     WRITE_IT,
     Interface,
-    Taken,
+    NamedCondition,
     interface,
     number,
     refuse_unless,
@@ -45,7 +45,7 @@ def UNet2DConditionModel(config: Config, folder: Folder) -> Interface:
         encoder_hid_dim_type=(None, "text_proj", "image_proj"),
         addition_embed_type=(None, "text_time", "text", "image"),
     )
-    taken: list[Taken] = []
+    taken: list[NamedCondition] = []
     images = config.get("encoder_hid_dim_type") == "image_proj"
     if not images:
         tokens = folder.config("text_encoder").get("max_position_embeddings") or CLIP_TOKENS
@@ -84,7 +84,7 @@ def _time_ids(folder: Folder, shape: tuple[int, ...]) -> list[float]:
     return [*size, 0.0, 0.0, *([AESTHETIC_SCORE] if folder.index.get("requires_aesthetics_score") else size)]
 
 
-def _labels(config: Config) -> list[Taken]:
+def _labels(config: Config) -> list[NamedCondition]:
     """What `class_labels` are: labels, a noise level, or a vector of their own."""
     kind, count = config.get("class_embed_type"), config.get("num_class_embeds")
     if kind is None and count is not None:

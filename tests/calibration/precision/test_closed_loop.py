@@ -8,7 +8,7 @@ import pytest
 
 from fewstep.calibration.precision import sensitivity
 from fewstep.calibration.precision.closed_loop import Course
-from fewstep.plans.compile import Denoising, compile_plan
+from fewstep.plans.compile import DenoiserFacts, compile_plan
 from fewstep.plans.plan import Plan
 from fewstep.plans.spec import ScheduleSpec
 from fewstep.runtime.execute import execute
@@ -38,7 +38,7 @@ def in_groups(plan: Plan, groups: list[int]) -> Plan:
 @pytest.mark.parametrize("changed", [0, 1, 2])
 def test_what_a_run_shares_with_another_is_taken_from_it(groups: list[int], changed: int) -> None:
     """Also where the plan comes back to an earlier group, as those do that add noise on the way."""
-    course = course_of(in_groups(compile_plan("dpmpp_2m:6", Denoising(ScheduleSpec("cosine"), "v")), groups))
+    course = course_of(in_groups(compile_plan("dpmpp_2m:6", DenoiserFacts(ScheduleSpec("cosine"), "v")), groups))
     assert course.shares == pytest.approx(np.full(3, 1 / 3))
     networks = [network(0.9)] * 3
     along = course.run(networks)
@@ -52,7 +52,7 @@ def test_what_a_run_shares_with_another_is_taken_from_it(groups: list[int], chan
 
 
 def test_a_plan_that_restores_starts_from_what_it_is_given() -> None:
-    course = course_of(compile_plan("ddim:4", Denoising(ScheduleSpec("cosine"), "v", towards="y")))
+    course = course_of(compile_plan("ddim:4", DenoiserFacts(ScheduleSpec("cosine"), "v", towards="y")))
     states = course.run([network(1.0)])
     np.testing.assert_array_equal(states[0].u, course.reference[0].u)
     assert course.quality(states) == pytest.approx([200.0, 200.0])  # the ceiling: equal
@@ -60,7 +60,7 @@ def test_a_plan_that_restores_starts_from_what_it_is_given() -> None:
 
 def test_the_time_of_another_network_is_the_median_of_rounds_against_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
     """A clock that the networks move on: the load of one round hits one ratio."""
-    course = course_of(compile_plan("ddim:4", Denoising(ScheduleSpec("cosine"), "v")))
+    course = course_of(compile_plan("ddim:4", DenoiserFacts(ScheduleSpec("cosine"), "v")))
     now = 0.0
     calls: list[str] = []
 

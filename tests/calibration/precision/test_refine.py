@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 from fewstep.calibration.calibrate import CalibrateOptions, Calibration, calibrate
-from fewstep.calibration.lowering.quantize import Lowered
+from fewstep.calibration.lowering.quantize import LoweredBody
 from fewstep.calibration.metrics import psnr
 from fewstep.calibration.precision import refine
 from fewstep.calibration.precision.closed_loop import JUDGE_SEEDS
-from fewstep.calibration.precision.record import PrecisionMap, Reached, decode, encode, parse_bound
+from fewstep.calibration.precision.record import FrontierPoint, PrecisionMap, decode, encode, parse_bound
 from fewstep.calibration.precision.refine import Bound, Search
 from fewstep.calibration.precision.search import Choice, Point
-from fewstep.calibration.precision.search_cache import Kept, key
+from fewstep.calibration.precision.search_cache import SearchCache, key
 from fewstep.calibration.precision.sensitivity import Sensitivity
 from fewstep.calibration.precision.variants import Variants
 from fewstep.graph.graph import BATCH, Graph, Node, Value
@@ -146,7 +146,7 @@ def test_a_map_of_which_nothing_runs_in_int8_is_not_called_float32(
     """Coverage counts what an engine runs; float32 itself is what has all operations in float."""
     real = Variants.lower
 
-    def uncovered(variants: Variants, in_float: Collection[str]) -> Lowered:
+    def uncovered(variants: Variants, in_float: Collection[str]) -> LoweredBody:
         lowered = real(variants, in_float)
         return replace(lowered, coverage=msgspec.structs.replace(lowered.coverage, int8_ops=(), int8_macs=0))
 
@@ -281,7 +281,7 @@ def test_the_file_says_which_times_are_measured(made: Path) -> None:
 
 
 def test_maps_of_an_earlier_version_are_read_as_estimates_and_of_a_later_one_are_not() -> None:
-    point = Reached(30.0, 1.2, ((0,),), time_is_measured=True)
+    point = FrontierPoint(30.0, 1.2, ((0,),), time_is_measured=True)
     current = encode((PrecisionMap("int8", "ddim:1", "1x", ("h",), ((1.0,),), (0.2,), 29.0, 1.2, (point,), point),))
     assert b'"schema":2' in current and decode(current)[0].deployed == point
     earlier = current.replace(b'"schema":2', b'"schema":1').replace(b',"time_is_measured":true', b"")
@@ -289,7 +289,7 @@ def test_maps_of_an_earlier_version_are_read_as_estimates_and_of_a_later_one_are
         assert field in earlier
         earlier = earlier.replace(field, b"")
     assert earlier.count(b"measured") == 0
-    assert decode(earlier)[0].deployed == Reached(30.0, 1.2, ((0,),), time_is_measured=False)
+    assert decode(earlier)[0].deployed == FrontierPoint(30.0, 1.2, ((0,),), time_is_measured=False)
     with pytest.raises(UserError, match="schema 3, this version reads 2"):
         decode(current.replace(b'"schema":2', b'"schema":3'))
 
@@ -307,7 +307,7 @@ def test_trimming_takes_an_operation_out_of_all_its_groups_at_once(monkeypatch: 
     course: Any = SimpleNamespace(groups=3, shares=np.full(3, 1 / 3))
     variants: Any = None
     start = Point((frozenset({0, 1}), frozenset({0, 1}), frozenset()), 50.0, 1.3)
-    found = refine.trim(Search(variants, course, (), measured, Kept()), start, 40.0)
+    found = refine.trim(Search(variants, course, (), measured, SearchCache()), start, 40.0)
     only = (frozenset({1}), frozenset({1}), frozenset())
     assert tried == [only, (frozenset(),) * 3] and found.choice == only
 

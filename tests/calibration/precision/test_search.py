@@ -5,7 +5,7 @@ import pytest
 
 from fewstep.calibration.precision.search import (
     LEAST_COST,
-    Judged,
+    JudgedQuality,
     Point,
     choose,
     frontier,
@@ -101,14 +101,17 @@ def test_the_frontier_has_what_nothing_beats_in_both():
 
 def test_a_quality_holds_as_far_as_it_is_known() -> None:
     """40.5 dB that were judged to be 39 are no 40, and rule out 40.2 that were not; the next better is taken."""
-    lucky = Point((), 40.5, 1.0, judged=Judged(39.0, 0.2))
+    lucky = Point((), 40.5, 1.0, judged=JudgedQuality(39.0, 0.2))
     worse, better = Point((), 40.2, 1.1), Point((), 41.0, 1.2)
     assert pick([lucky, worse, better], 40.0, None) == better
     assert pick([lucky, worse], 40.0, None) is None and pick([worse], 40.0, None) == worse
-    unlucky = Point((), 39.0, 1.05, judged=Judged(40.1, 0.2))
+    unlucky = Point((), 39.0, 1.05, judged=JudgedQuality(40.1, 0.2))
     assert pick([lucky, worse, better, unlucky], 40.0, None) == unlucky
 
 
 def test_within_a_time_no_point_is_chosen_by_what_judges_it() -> None:
-    lucky, other = Point((), 41.0, 1.0, judged=Judged(39.0, 0.2)), Point((), 40.0, 1.0, judged=Judged(39.5, 0.2))
+    lucky, other = (
+        Point((), 41.0, 1.0, judged=JudgedQuality(39.0, 0.2)),
+        Point((), 40.0, 1.0, judged=JudgedQuality(39.5, 0.2)),
+    )
     assert pick([lucky, other], None, 1.0) == lucky and frontier([lucky, other]) == [lucky]

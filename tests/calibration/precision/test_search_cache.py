@@ -11,8 +11,8 @@ import pytest
 from fewstep.calibration import code_digest
 from fewstep.calibration.precision import closed_loop, sensitivity, variants
 from fewstep.calibration.precision import search_cache as kept_module
-from fewstep.calibration.precision.search import Judged
-from fewstep.calibration.precision.search_cache import Figures, Kept, key
+from fewstep.calibration.precision.search import JudgedQuality
+from fewstep.calibration.precision.search_cache import Figures, SearchCache, key
 from fewstep.runtime import cache
 from tests.calibration.copied_sources import copied_sources
 from tests.calibration.precision.faked_times import Clock
@@ -163,11 +163,11 @@ def test_figures_from_before_an_edit_are_not_taken(
 
 def test_what_is_not_a_number_is_not_kept() -> None:
     operations = {"a": ((nan, 1.0), 0.5), "b": ((2.0, 1.0), 0.5)}
-    judged = {"1;": Judged(nan, 0.1), ";1": Judged(29.0, 0.1)}
+    judged = {"1;": JudgedQuality(nan, 0.1), ";1": JudgedQuality(29.0, 0.1)}
     figures = Figures((nan, 1.0), operations, {"1;": nan, ";1": 30.0}, judged, {"1": nan, "2": 1.5})
-    Kept("figures.json", figures).save()
+    SearchCache("figures.json", figures).save()
     (file,) = kept()
-    clean = Figures(None, {"b": ((2.0, 1.0), 0.5)}, {";1": 30.0}, {";1": Judged(29.0, 0.1)}, {"2": 1.5})
+    clean = Figures(None, {"b": ((2.0, 1.0), 0.5)}, {";1": 30.0}, {";1": JudgedQuality(29.0, 0.1)}, {"2": 1.5})
     assert msgspec.json.decode(file.read_bytes(), type=Figures) == clean
 
 

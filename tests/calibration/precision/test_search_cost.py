@@ -13,7 +13,7 @@ from fewstep.calibration.precision.closed_loop import Course
 from fewstep.calibration.precision.native import searched_here
 from fewstep.calibration.precision.search_cost import TIMED
 from fewstep.calibration.ranges.merging import regrouped
-from fewstep.calibration.trajectories import Evaluation, roll_out
+from fewstep.calibration.trajectories import BodyCall, roll_out
 from fewstep.cli.calibrate import dry_run, verb
 from fewstep.runtime.progress import SILENT
 from tests.calibration.precision.faked_times import Clock
@@ -43,7 +43,7 @@ def test_a_dry_run_counts_the_passes_of_progressive_inputs(tmp_path: Path, monke
     assert "16 evaluations, each of a batch of up to 8 samples (steps: 8, batches: 2), take" in printed(found)
     assert "times more" not in printed(dry_run(asked(tmp_path)))
 
-    def counting(*arguments: Any, **more: Any) -> Iterator[Evaluation]:
+    def counting(*arguments: Any, **more: Any) -> Iterator[BodyCall]:
         for each in roll_out(*arguments, **more):
             calls[0] += 1
             yield each

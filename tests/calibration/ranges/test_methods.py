@@ -12,7 +12,7 @@ from fewstep.calibration.ranges.histogram import measure, merge
 from fewstep.calibration.ranges.methods import lambda_edges, tensor_ranges
 from fewstep.calibration.ranges.table import Method, Range
 from fewstep.plans import solvers
-from fewstep.plans.compile import Denoising, compile_plan
+from fewstep.plans.compile import DenoiserFacts, compile_plan
 from fewstep.plans.plan import group_of
 from fewstep.plans.solvers.listing import DENOISERS
 from fewstep.plans.spec import ScheduleSpec
@@ -138,7 +138,7 @@ def test_edges_beside_infinite_lambdas_are_finite() -> None:
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])
 def test_each_noise_level_of_a_plan_has_a_group_and_each_group_a_step(name: str, schedule: str) -> None:
     """Ancestral solvers come back to a time within rounding only."""
-    usual = Denoising(ScheduleSpec(schedule, timesteps=100), "sample")
+    usual = DenoiserFacts(ScheduleSpec(schedule, timesteps=100), "sample")
     denoising = DENOISERS.get(getattr(solvers, solvers.ALIASES.get(name, name).partition("(")[0]), usual)
     for steps in (2, 7, 20):
         plan = compile_plan(f"{name}:{steps}", denoising)

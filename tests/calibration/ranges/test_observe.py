@@ -7,7 +7,7 @@ import pytest
 
 from fewstep.calibration.ranges.histogram import measure
 from fewstep.calibration.ranges.observe import Counts, batch_within, channel_axes, observed_tensors, watch
-from fewstep.calibration.trajectories import Evaluation
+from fewstep.calibration.trajectories import BodyCall
 from fewstep.graph.graph import BATCH, Graph, Node, Value
 from fewstep.graph.session import open_session
 from fewstep.plans.errors import UserError
@@ -32,7 +32,7 @@ GRAPH = Graph(
 )
 
 
-def evaluation(lam: float | None, **tensors: np.ndarray) -> Evaluation:
+def evaluation(lam: float | None, **tensors: np.ndarray) -> BodyCall:
     step = Step(
         network="denoiser",
         time=7.0,
@@ -44,14 +44,14 @@ def evaluation(lam: float | None, **tensors: np.ndarray) -> Evaluation:
         branches=("cond",),
         heads=1,
         input=(1.0,),
-        shape=None,
-        shape_of=(),
+        shaping=None,
+        shaping_of=(),
         x0=(1.0, 0.0),
         update=((1.0, 0.0),),
         terms=(),
         draws=(),
     )
-    return Evaluation(StepState(3, step, (), X, (), None, ()), (0,), {"x": X}, tensors)
+    return BodyCall(StepState(3, step, (), X, (), None, ()), (0,), {"x": X}, tensors)
 
 
 def test_inputs_and_outputs_of_weighted_layers_are_observed() -> None:

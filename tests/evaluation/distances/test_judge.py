@@ -6,11 +6,11 @@ import pytest
 from fewstep.calibration.metrics import CEILING
 from fewstep.evaluation.distances import judge as judging
 from fewstep.evaluation.distances.judge import Candidate, Setting, guided
-from fewstep.plans.compile import Denoising, compile_plan
+from fewstep.plans.compile import DenoiserFacts, compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.spec import ScheduleSpec
 
-DENOISING = Denoising(ScheduleSpec("linear"), "epsilon")
+DENOISING = DenoiserFacts(ScheduleSpec("linear"), "epsilon")
 SHAPE = (1, 4, 4)
 
 
@@ -126,7 +126,7 @@ def test_a_teacher_of_more_seeds_than_there_are_is_refused():
 
 def test_a_degraded_sample_is_the_condition_of_each_seed():
     """A denoiser that says x0 = y / 2: so ends every trajectory that starts from y."""
-    restoring = Denoising(ScheduleSpec("residual-shift", timesteps=4), "sample", towards="y")
+    restoring = DenoiserFacts(ScheduleSpec("residual-shift", timesteps=4), "sample", towards="y")
 
     def degraded(seeds):
         return {"y": np.stack([np.full(SHAPE, seed, np.float32) for seed in seeds])}

@@ -7,7 +7,7 @@ import pytest
 
 from fewstep.evaluation.distances.teacher import teacher_plan
 from fewstep.plans.spec import ScheduleSpec
-from fewstep.runtime.bundle.manifest import Tensor
+from fewstep.runtime.bundle.manifest import TensorEntry
 from fewstep.runtime.loading import load
 from fewstep.runtime.sampler import Sampler
 
@@ -38,6 +38,6 @@ def test_a_network_that_is_told_two_times_has_a_teacher_that_tells_them(tiny_bun
     sampler = load(tiny_bundle)
     prologue = sampler.bundle.manifest.prologue
     assert prologue is not None
-    told = msgspec.structs.replace(prologue, inputs=(*prologue.inputs, Tensor("to", "to", ("batch",))))
+    told = msgspec.structs.replace(prologue, inputs=(*prologue.inputs, TensorEntry("to", "to", ("batch",))))
     object.__setattr__(sampler.bundle, "manifest", msgspec.structs.replace(sampler.bundle.manifest, prologue=told))
     assert teacher_plan(sampler, None, None).name == "ctm:100"

@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 import pytest
 from msgspec.structs import replace
 
-from fewstep.calibration.precision.record import PrecisionMap, Reached, encode
+from fewstep.calibration.precision.record import FrontierPoint, PrecisionMap, encode
 from fewstep.evaluation.report import ReportOptions, report, write
 from fewstep.evaluation.report.precision import ShownMap, precision_section, shown_maps, stored_maps
 from fewstep.evaluation.report.verdict import warnings
@@ -18,9 +18,9 @@ from tests.calibration.precision.test_refine import deep, run
 from tests.calibration.test_calibrate import write_bundle
 
 POINTS = (
-    Reached(30.0, 1.0, ((), ()), time_is_measured=True),
-    Reached(34.0, 1.25, ((1,), ()), time_is_measured=True),
-    Reached(36.0, 1.5, ((0, 1), (1,))),
+    FrontierPoint(30.0, 1.0, ((), ()), time_is_measured=True),
+    FrontierPoint(34.0, 1.25, ((1,), ()), time_is_measured=True),
+    FrontierPoint(36.0, 1.5, ((0, 1), (1,))),
 )
 MAP = PrecisionMap(
     body="int8-cpu-x86",
@@ -64,7 +64,7 @@ def test_times_that_are_estimates_are_told_from_those_that_were_measured():
 def test_what_is_deployed_is_a_row_of_the_frontier_and_marked():
     marked = [row for row in rows_of(drawn(MAP)) if "deployed" in row]
     assert len(rows_of(drawn(MAP))) == 3 and len(marked) == 1 and "1, 0 of 2 operations" in marked[0]
-    beaten = replace(MAP, deployed=Reached(33.5, 1.3, ((0,), (1,)), time_is_measured=True))
+    beaten = replace(MAP, deployed=FrontierPoint(33.5, 1.3, ((0,), (1,)), time_is_measured=True))
     rows = rows_of(drawn(beaten))
     assert [("deployed" in row) for row in rows] == [False, False, True, False]
     assert 'value="33.5"' in rows[2] and "1, 1 of 2 operations" in rows[2]
@@ -131,7 +131,7 @@ def test_a_body_all_in_float_is_named_and_not_called_slow(tmp_path):
 
 def test_float32_itself_is_not_drawn_beside_the_others_but_said():
     """Its 200 dB would leave all the others at the bottom of the axis."""
-    with_float = replace(MAP, frontier=(*POINTS, Reached(200.0, 2.5, ((0, 1), (0, 1)))))
+    with_float = replace(MAP, frontier=(*POINTS, FrontierPoint(200.0, 2.5, ((0, 1), (0, 1)))))
     text = drawn(with_float)
     assert ": 36 at" in text and ": 200 at" not in text and 'value="200.0"' in text
     assert ": 200 at" not in drawn(replace(with_float, deployed=with_float.frontier[-1]))

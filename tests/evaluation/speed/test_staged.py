@@ -2,13 +2,13 @@ import pytest
 
 from fewstep.evaluation.speed.race import Timing
 from fewstep.evaluation.speed.staged import mean_timing, shares
-from fewstep.plans.compile import Denoising, compile_plan
+from fewstep.plans.compile import DenoiserFacts, compile_plan
 from fewstep.plans.spec import ScheduleSpec
-from fewstep.runtime.bundle.manifest import Body, Coverage, Graph, Stage
+from fewstep.runtime.bundle.manifest import Body, Coverage, GraphEntry, Stage
 
-PLAN = compile_plan("ddim:4", Denoising(ScheduleSpec("cosine"), "v"))
+PLAN = compile_plan("ddim:4", DenoiserFacts(ScheduleSpec("cosine"), "v"))
 COVERAGE = Coverage(1, 1, (), ())
-FIRST, LAST = Graph("first.onnx", (), ()), Graph("last.onnx", (), ())
+FIRST, LAST = GraphEntry("first.onnx", (), ()), GraphEntry("last.onnx", (), ())
 
 
 def timing(median, ratio):

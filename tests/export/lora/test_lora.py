@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from fewstep.export.lora.merge import merge, read_lora
 from fewstep.export.lora.keys import Layers, layers_of
+from fewstep.export.lora.merge import merge, read_lora
 from tests.export.lora import lora_files
 from tests.export.lora.lora_files import ALPHA, RANK, Wrapped, assert_same, expected, updates, write
 

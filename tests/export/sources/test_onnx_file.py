@@ -22,7 +22,7 @@ from fewstep.export.sources.onnx_file import OnnxSource
 from fewstep.export.sources.spec_file import read_spec
 from fewstep.export.verify import Verification, verify
 from fewstep.graph.prepare import prepare
-from fewstep.graph.prologue import Prepared
+from fewstep.graph.prologue import PreparedDenoiser
 from fewstep.plans.errors import UserError
 from fewstep.runtime.loading import load
 from tests.export.onnx_models import CHANNELS, LABELS, SIZE, model
@@ -47,7 +47,7 @@ def written(folder: Path, proto: onnx.ModelProto, **changes: Any) -> tuple[Path,
     return file, spec
 
 
-def verified(files: tuple[Path, Path]) -> tuple[OnnxSource, Prepared, Verification]:
+def verified(files: tuple[Path, Path]) -> tuple[OnnxSource, PreparedDenoiser, Verification]:
     source = load_source(str(files[0]), files[1])
     assert isinstance(source, OnnxSource)
     traced = source.trace()

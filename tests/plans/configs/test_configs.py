@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from fewstep.plans.compile import Denoising, compile_plan
+from fewstep.plans.compile import DenoiserFacts, compile_plan
 from fewstep.plans.configs import plan_from_scheduler_config, schedule_from_scheduler_config, tables
 from fewstep.plans.configs.diffusers import SCHEDULERS
 from fewstep.plans.errors import UserError
@@ -96,8 +96,8 @@ def test_fields_saved_as_defaults_of_another_class_count_as_absent():
 def test_a_pipelines_silent_changes_are_an_argument():
     old = {"_class_name": "DDIMScheduler"}
     assert times(old, 4, pipeline="StableDiffusionPipeline") == [751, 501, 251, 1]
-    assert plan_from_scheduler_config(old, steps=4).steps[0].shape == Clip(-1.0, 1.0)
-    assert plan_from_scheduler_config(old, steps=4, pipeline="StableDiffusionPipeline").steps[0].shape is None
+    assert plan_from_scheduler_config(old, steps=4).steps[0].shaping == Clip(-1.0, 1.0)
+    assert plan_from_scheduler_config(old, steps=4, pipeline="StableDiffusionPipeline").steps[0].shaping is None
 
 
 FLOW = {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0}
@@ -125,7 +125,7 @@ def test_a_dynamic_shift_follows_from_the_shape_of_x(pipeline):
 
 def test_thresholding_goes_before_clipping():
     config = {"_class_name": "DDPMScheduler", "thresholding": True, "sample_max_value": 1.5}
-    assert plan_from_scheduler_config(config, steps=2).steps[0].shape == Threshold(0.995, 1.5)
+    assert plan_from_scheduler_config(config, steps=2).steps[0].shaping == Threshold(0.995, 1.5)
 
 
 def test_a_file_its_folder_and_its_pipeline_are_read_alike(tmp_path):
@@ -156,7 +156,9 @@ def test_a_plan_is_for_the_schedule_of_its_config():
     spec, prediction = schedule_from_scheduler_config(SD)
     plan = plan_from_scheduler_config(SD, steps=6)
     assert (
-        plan.schedule == NoiseSchedule(spec).fingerprint == compile_plan("ddim:6", Denoising(spec, prediction)).schedule
+        plan.schedule
+        == NoiseSchedule(spec).fingerprint
+        == compile_plan("ddim:6", DenoiserFacts(spec, prediction)).schedule
     )
 
 

@@ -5,7 +5,7 @@ from math import sqrt
 import numpy as np
 import pytest
 
-from fewstep.plans.compile import Denoising, trace_plan
+from fewstep.plans.compile import DenoiserFacts, trace_plan
 from fewstep.plans.name import parse_plan_name
 from fewstep.plans.schedule import Time
 from fewstep.plans.spec import ScheduleSpec
@@ -13,9 +13,9 @@ from tests.plans.parity.extract import assert_same_rows, extract, times_of, unro
 
 diffusers = pytest.importorskip("diffusers")
 
-LATENT = Denoising(ScheduleSpec("scaled-linear", beta_start=0.00085, beta_end=0.012), "epsilon")
-FLOW = Denoising(ScheduleSpec("flow"), "flow")
-EDM = Denoising(ScheduleSpec("edm", sigma_min=0.002, sigma_max=80.0, sigma_data=0.5), "consistency")
+LATENT = DenoiserFacts(ScheduleSpec("scaled-linear", beta_start=0.00085, beta_end=0.012), "epsilon")
+FLOW = DenoiserFacts(ScheduleSpec("flow"), "flow")
+EDM = DenoiserFacts(ScheduleSpec("edm", sigma_min=0.002, sigma_max=80.0, sigma_data=0.5), "consistency")
 
 
 def assert_same(name, scheduler, steps, times, denoising, **options):

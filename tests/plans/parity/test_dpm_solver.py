@@ -2,14 +2,14 @@
 
 import pytest
 
-from fewstep.plans.compile import Denoising, trace_plan
+from fewstep.plans.compile import DenoiserFacts, trace_plan
 from fewstep.plans.name import parse_plan_name
 from fewstep.plans.spec import ScheduleSpec
 from tests.plans.parity.extract import assert_same_rows, assert_same_trajectory, extract, times_of, unroll
 
 diffusers = pytest.importorskip("diffusers")
 
-LINEAR = Denoising(ScheduleSpec("linear"), "epsilon")
+LINEAR = DenoiserFacts(ScheduleSpec("linear"), "epsilon")
 MULTISTEP = {
     "dpmsolver++": {2: "dpmpp_2m", 3: "dpmpp_3m"},
     "dpmsolver": {2: "dpm_2m", 3: "dpm_3m"},

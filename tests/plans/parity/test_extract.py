@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fewstep.plans import solvers
-from fewstep.plans.compile import Denoising, trace_plan
+from fewstep.plans.compile import DenoiserFacts, trace_plan
 from fewstep.plans.spec import ScheduleSpec
 from tests.plans.parity.extract import (
     ROW_TOLERANCE,
@@ -16,7 +16,7 @@ from tests.plans.parity.extract import (
 )
 
 diffusers = pytest.importorskip("diffusers")
-LINEAR = Denoising(ScheduleSpec("linear"), "epsilon")
+LINEAR = DenoiserFacts(ScheduleSpec("linear"), "epsilon")
 
 
 def test_ddim_in_one_step_is_its_formula():

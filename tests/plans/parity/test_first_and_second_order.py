@@ -2,7 +2,7 @@
 
 import pytest
 
-from fewstep.plans.compile import Denoising, trace_plan
+from fewstep.plans.compile import DenoiserFacts, trace_plan
 from fewstep.plans.name import parse_plan_name
 from fewstep.plans.schedule import Time
 from fewstep.plans.spec import ScheduleSpec
@@ -14,7 +14,7 @@ KARRAS_LINEAR = ScheduleSpec("linear", beta_start=0.00085, beta_end=0.012)  # wh
 
 
 def assert_same(name, scheduler, steps, times, spec=LINEAR, **options):
-    plan = trace_plan("test", parse_plan_name(f"{name}:1").solver, times, Denoising(spec, "epsilon"))
+    plan = trace_plan("test", parse_plan_name(f"{name}:1").solver, times, DenoiserFacts(spec, "epsilon"))
     assert_same_rows(unroll(plan).from_first_input(), extract(scheduler, steps, **options).from_first_input())
 
 

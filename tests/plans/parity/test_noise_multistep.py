@@ -4,7 +4,7 @@ from math import sqrt
 
 import pytest
 
-from fewstep.plans.compile import Denoising, trace_plan
+from fewstep.plans.compile import DenoiserFacts, trace_plan
 from fewstep.plans.name import parse_plan_name
 from fewstep.plans.schedule import Time
 from fewstep.plans.spec import ScheduleSpec
@@ -15,7 +15,7 @@ LINEAR = ScheduleSpec("linear")
 
 
 def assert_same(name, scheduler, steps, times, prediction="epsilon", tolerance=1e-5):
-    plan = trace_plan("test", parse_plan_name(f"{name}:1").solver, times, Denoising(LINEAR, prediction))
+    plan = trace_plan("test", parse_plan_name(f"{name}:1").solver, times, DenoiserFacts(LINEAR, prediction))
     assert_same_rows(unroll(plan).from_first_input(), extract(scheduler, steps).from_first_input(), tolerance)
 
 

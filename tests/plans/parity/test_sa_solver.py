@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest
 
-from fewstep.plans.compile import Denoising, trace_plan
+from fewstep.plans.compile import DenoiserFacts, trace_plan
 from fewstep.plans.solvers.sa_solver import sa_solver
 from fewstep.plans.spec import ScheduleSpec
 from tests.plans.parity.extract import assert_same_rows, assert_same_trajectory, extract, times_of, unroll
@@ -42,7 +42,7 @@ def compare(steps, tau, predictor, corrector, prediction="epsilon", lower_order_
         **options,
     )
     solver = partial(sa_solver, predictor=predictor, corrector=corrector, lower_order_final=lower_order_final, **tau)
-    denoiser = Denoising(ScheduleSpec("linear"), prediction.removesuffix("_prediction"))
+    denoiser = DenoiserFacts(ScheduleSpec("linear"), prediction.removesuffix("_prediction"))
     plan = trace_plan("test", solver, times_of(scheduler, steps), denoiser)
     assert_same_rows(unroll(plan).from_first_input(), extract(scheduler, steps).from_first_input())
     if "tau_from" not in tau:  # the scheduler draws noise at steps that use none as well
@@ -53,8 +53,8 @@ def compare(steps, tau, predictor, corrector, prediction="epsilon", lower_order_
 def scaled(solver):
     """Started like the scheduler, from noise of deviation 1 rather than sigma."""
 
-    def started(sampler, times):
-        sampler.first = type(times[0])(times[0].network, times[0].alpha, 1.0)
-        return solver(sampler, times)
+    def started(trace, times):
+        trace.first = type(times[0])(times[0].network, times[0].alpha, 1.0)
+        return solver(trace, times)
 
     return started

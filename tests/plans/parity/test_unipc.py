@@ -2,7 +2,7 @@
 
 import pytest
 
-from fewstep.plans.compile import Denoising, trace_plan
+from fewstep.plans.compile import DenoiserFacts, trace_plan
 from fewstep.plans.name import parse_plan_name
 from fewstep.plans.spec import ScheduleSpec
 from tests.plans.parity.extract import assert_same_rows, extract, times_of, unroll
@@ -34,7 +34,7 @@ def test_unipc(order, kind, on_x0, final):
             "test",
             parse_plan_name(name).solver,
             times_of(scheduler, 9),
-            Denoising(ScheduleSpec("linear"), "epsilon"),
+            DenoiserFacts(ScheduleSpec("linear"), "epsilon"),
         )
         assert_same_rows(unroll(plan).from_first_input(), extract(scheduler, 9).from_first_input())
 
@@ -42,5 +42,5 @@ def test_unipc(order, kind, on_x0, final):
 def test_steps_that_are_not_corrected():
     scheduler = diffusers.UniPCMultistepScheduler(solver_order=3, disable_corrector=[0, 3])
     solver = parse_plan_name("unipc_3(uncorrected=[0, 3]):1").solver
-    plan = trace_plan("test", solver, times_of(scheduler, 9), Denoising(ScheduleSpec("linear"), "epsilon"))
+    plan = trace_plan("test", solver, times_of(scheduler, 9), DenoiserFacts(ScheduleSpec("linear"), "epsilon"))
     assert_same_rows(unroll(plan).from_first_input(), extract(scheduler, 9).from_first_input())

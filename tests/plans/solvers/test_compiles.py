@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fewstep.plans import solvers
-from fewstep.plans.compile import Denoising, compile_plan, trace_plan
+from fewstep.plans.compile import DenoiserFacts, compile_plan, trace_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import CfgPlusPlus
 from fewstep.plans.name import parameters, parse_plan_name
@@ -37,7 +37,7 @@ PREDICTIONS = {
     "mean-reverting": ("epsilon", "residual"),
 }
 DRAWS = list(np.random.default_rng(0).standard_normal((40, 3))).__getitem__
-BRIDGE = Denoising(ScheduleSpec("bridge"), "sample", towards="y")
+BRIDGE = DenoiserFacts(ScheduleSpec("bridge"), "sample", towards="y")
 NOT_EXACT = {"edict", "score_sde_pc"}  # for any data, by their nature
 UNDEFINED_ON_THE_BRIDGE = {"flow_ancestral", "heun"}  # 0 / 0 where there is neither x0 nor noise in x
 
@@ -47,7 +47,7 @@ def predictions(spec):
 
 
 def is_finite(plan):
-    rows = [row for step in plan.steps for row in (step.input, step.x0, *step.shape_of, *step.update)]
+    rows = [row for step in plan.steps for row in (step.input, step.x0, *step.shaping_of, *step.update)]
     return all(math.isfinite(number) for row in (*rows, *plan.start, plan.output) for number in row)
 
 
@@ -67,7 +67,7 @@ def test_every_solver_on_every_schedule(name, spec):
     """1, 2 and 4 steps, guided in turn by nothing, a weight and CFG++."""
     for prediction in predictions(spec):
         towards = "y" if spec.kind in RESTORING else None
-        denoiser = Denoising(spec, prediction, heads=2 if name == "rddm" else 1, towards=towards)
+        denoiser = DenoiserFacts(spec, prediction, heads=2 if name == "rddm" else 1, towards=towards)
         for steps, guidance in ((1, None), (2, 2.0), (4, CfgPlusPlus(0.6))):
             plan = compiled(f"{name}:{steps}", denoiser, guidance)
             assert isinstance(plan, str) or is_finite(plan)
@@ -88,8 +88,8 @@ def test_every_parameter_at_its_ends_and_beyond(name):
                 [DENOISERS[solver]]
                 if solver in DENOISERS
                 else [
-                    Denoising(LINEAR, "epsilon"),
-                    Denoising(FLOW, "flow"),
+                    DenoiserFacts(LINEAR, "epsilon"),
+                    DenoiserFacts(FLOW, "flow"),
                 ]
             ):
                 plan = compiled(f"{name}({parameter}={end}):4", denoiser)
@@ -102,7 +102,7 @@ def test_every_parameter_at_its_ends_and_beyond(name):
 def test_parameters_that_make_no_sense_are_refused(call):
     parameter = call.partition("(")[2].partition("=")[0]
     with pytest.raises(UserError, match=f"{parameter}=.* is (negative|not in 0 .. (100|1);)"):
-        compile_plan(f"{call}:4", Denoising(LINEAR, "epsilon"))
+        compile_plan(f"{call}:4", DenoiserFacts(LINEAR, "epsilon"))
 
 
 REDONE = usf([Decision(corrector=Expansion(order=2, start=2))] * 3 + [Decision()])
@@ -115,7 +115,7 @@ def test_correctors_keep_the_guidance_of_cfgpp(name):
     times = [schedule.time(t) for t in (900.0, 700.0, 500.0, 300.0, 100.0)]
 
     def made(solver):
-        plan = trace_plan("test", solver, times, Denoising(LINEAR, "sample"), CfgPlusPlus(0.6))
+        plan = trace_plan("test", solver, times, DenoiserFacts(LINEAR, "sample"), CfgPlusPlus(0.6))
         x0s = {"cond": np.full(3, 0.7), "uncond": np.full(3, -0.4)}
         return sample(plan, lambda i, step, u: [x0s[branch] for branch in step.branches], DRAWS, np.float64)
 
@@ -127,7 +127,7 @@ def test_correctors_keep_the_guidance_of_cfgpp(name):
 def test_hardly_any_noise_is_hardly_another_plan(name):
     """rho_t^2 - rho_down^2 rounds to either side of 0 there."""
     none = name.replace("1e-9", "0")
-    mine, its = (compile_plan(f"{each}:6", Denoising(LINEAR, "epsilon")) for each in (name, none))
+    mine, its = (compile_plan(f"{each}:6", DenoiserFacts(LINEAR, "epsilon")) for each in (name, none))
     for few, no in zip(mine.steps, its.steps, strict=True):
         for row, exact in zip(few.update, no.update, strict=True):
             assert row[: len(exact)] == pytest.approx(exact, abs=1e-6)
@@ -157,7 +157,7 @@ def test_a_grid_that_does_not_end_clean_gives_x_and_not_x_without_y():
     """x_t = alpha x0 + (1 - alpha) y + sigma eps, for data that is one point."""
     schedule, y, point, z = NoiseSchedule(ScheduleSpec("rddm")), -0.6, 0.7, 1.3
     times = [schedule.time(t) for t in (999.0, 500.0, 100.0)]
-    denoiser = Denoising(schedule.spec, "sample", towards="y")
+    denoiser = DenoiserFacts(schedule.spec, "sample", towards="y")
     for end, ends in ((times[-1], times), (CLEAN, [*times, CLEAN])):
         plan = trace_plan("test", solvers.ddim, ends, denoiser)
         made = sample(plan, lambda i, step, u: [np.full(1, point)], lambda k: np.full(1, z), np.float64, {"y": [y]})
@@ -167,4 +167,4 @@ def test_a_grid_that_does_not_end_clean_gives_x_and_not_x_without_y():
 @pytest.mark.parametrize("name", ["bdia_inverse", "ddim_inverse", "edict_inverse"])
 def test_what_starts_from_a_sample_does_not_invert_a_restoration(name):
     with pytest.raises(UserError, match="starts from what it is given, for a denoiser that restores 'y'"):
-        compile_plan(f"{name}:4", Denoising(ScheduleSpec("ou"), "score", towards="y"))
+        compile_plan(f"{name}:4", DenoiserFacts(ScheduleSpec("ou"), "score", towards="y"))

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from fewstep.plans.compile import Denoising, compile_plan, trace_plan
+from fewstep.plans.compile import DenoiserFacts, compile_plan, trace_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.name import parse_plan_name
 from fewstep.plans.schedule import NoiseSchedule
@@ -78,7 +78,7 @@ def test_consistency_models_leave_the_noise_that_the_data_have():
     spec = ScheduleSpec("edm", sigma_min=0.5, sigma_max=80.0)
     schedule = NoiseSchedule(spec)
     times = [schedule.at_rho(each) for each in (80.0, 2.0, 0.5)]
-    plan = trace_plan("test", parse_plan_name("consistency:1").solver, times, Denoising(spec, "consistency"))
+    plan = trace_plan("test", parse_plan_name("consistency:1").solver, times, DenoiserFacts(spec, "consistency"))
     assert plan.steps[0].update[0][-1] == pytest.approx(math.sqrt(2.0**2 - 0.5**2))
     assert plan.steps[1].draws == ()
 
@@ -139,7 +139,7 @@ def test_a_parameter_out_of_its_range_is_one_clear_error(name):
 @pytest.mark.parametrize("name", ["lcm", "tcd"])
 def test_a_solver_that_counts_in_timesteps_refuses_a_schedule_without(name):
     with pytest.raises(UserError, match=f"{name} on schedule edm, whose times are no timesteps"):
-        compile_plan(f"{name}:4", Denoising(ScheduleSpec("edm"), "edm"))
+        compile_plan(f"{name}:4", DenoiserFacts(ScheduleSpec("edm"), "edm"))
 
 
 def test_rfpp_from_an_image_puts_back_the_noise_that_was_put_on_it():

@@ -49,8 +49,8 @@ def test_euler_ancestral_is_ddim_with_its_eta(spec, eta):
 
     times = uniform_lambda(spec, 7)
 
-    def solver(sampler, times):
-        return solvers.ddim(sampler, times, eta=eta)
+    def solver(trace, times):
+        return solvers.ddim(trace, times, eta=eta)
 
     assert plan_sample(solver, spec, times) == pytest.approx(variance_exploding(spec, times, ancestral), abs=1e-12)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fewstep.plans import solvers
-from fewstep.plans.compile import Denoising, trace_plan
+from fewstep.plans.compile import DenoiserFacts, trace_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.grids import linspace
 from fewstep.plans.schedule import CLEAN, NoiseSchedule, Time
@@ -28,7 +28,7 @@ SPECS = [RESSHIFT, RDDM, OU, MEAN_REVERTING]
 
 
 def restoring(spec, prediction="sample", heads=1):
-    return Denoising(spec, prediction, heads=heads, towards="y")
+    return DenoiserFacts(spec, prediction, heads=heads, towards="y")
 
 
 def exact(spec, prediction):
@@ -354,7 +354,7 @@ def test_resfusion_is_ddpm_from_the_degraded_image():
     schedule, rng = NoiseSchedule(ScheduleSpec("linear")), np.random.default_rng(0)
     times = [*(schedule.time(t) for t in range(364, -1, -1)), CLEAN]
     assert times[0].alpha == pytest.approx(0.5, abs=0.02)
-    plan = trace_plan("test", solvers.ddpm, times, Denoising(schedule.spec, "epsilon"), strength=1.0)
+    plan = trace_plan("test", solvers.ddpm, times, DenoiserFacts(schedule.spec, "epsilon"), strength=1.0)
     outputs, draws = rng.standard_normal((365, 3)), rng.standard_normal((366, 3))
     made = sample(plan, lambda i, step, u: [outputs[i]], lambda k: draws[k], np.float64, {"image": np.full(3, Y)})
     betas = np.linspace(1e-4, 0.02, 1000)
@@ -383,8 +383,8 @@ def test_stochastic_solvers_keep_the_law_of_one_point_data(spec):
 @pytest.mark.parametrize(
     ("solver", "denoiser", "says"),
     [
-        (resshift, Denoising(RESSHIFT, "sample"), "does not say which tensor"),
-        (solvers.ddim, Denoising(RESSHIFT, "residual"), "does not say which tensor"),
+        (resshift, DenoiserFacts(RESSHIFT, "sample"), "does not say which tensor"),
+        (solvers.ddim, DenoiserFacts(RESSHIFT, "residual"), "does not say which tensor"),
         (rddm, restoring(RDDM, "residual"), "a denoiser of 1 output"),
         (sgmse, restoring(RESSHIFT, "sample"), "sgmse on schedule residual-shift"),
         (partial(sgmse, snr=-1.0), restoring(OU, "score"), "snr=-1 is negative"),

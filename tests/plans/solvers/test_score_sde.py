@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fewstep.fitting.noise_norms import norm_ratios
-from fewstep.plans.compile import Denoising, compile_plan, trace_plan
+from fewstep.plans.compile import DenoiserFacts, compile_plan, trace_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.schedule import CLEAN, NoiseSchedule
 from fewstep.plans.solvers.score_sde import score_sde_pc
@@ -25,7 +25,7 @@ def test_variance_exploding_is_the_published_recurrence(corrections):
     """Algorithms 2 and 4 with the annealed step, corrector first as in the authors' code."""
     schedule, rng = NoiseSchedule(VE), np.random.default_rng(0)
     times = [*(schedule.time(sigma) for sigma in (50.0, 11.0, 2.0, 0.3, 0.01)), CLEAN]
-    plan = trace_plan("test", partial(score_sde_pc, corrections=corrections), times, Denoising(VE, "score"))
+    plan = trace_plan("test", partial(score_sde_pc, corrections=corrections), times, DenoiserFacts(VE, "score"))
     scores, draws = rng.standard_normal((20, 3)), rng.standard_normal((40, 3))
     made = sample(plan, lambda i, step, u: [scores[i]], lambda k: draws[k], np.float64)
     x, draw, call = 50.0 * draws[0], 1, 0
@@ -101,7 +101,7 @@ def test_the_norm_ratio_is_measured_and_frozen():
 
 
 def test_from_pure_noise_and_to_the_clean_end():
-    plan = compile_plan("score_sde_pc:4", Denoising(ScheduleSpec("flow"), "sample"))
+    plan = compile_plan("score_sde_pc:4", DenoiserFacts(ScheduleSpec("flow"), "sample"))
     mean, std = moments(plan, lambda index, step, u: [np.full_like(u, 0.7)])
     assert len(plan.steps) == 7  # nothing is corrected at pure noise
     assert not plan.steps[-1].draws

@@ -20,14 +20,14 @@ from tests.plans.mixture import WIDE
 def multistep(order, on_noise=False, relaxation=None, corrected=False):
     """A solver of as many steps as it is given times, its order rising in the first ones."""
 
-    def solver(sampler, times):
+    def solver(trace, times):
         decisions = []
         for i in range(len(times) - 1):
             p = min(order, i + 1)
             predictor = Expansion(p, relaxation=relaxation if p == 2 else None)
             corrector = Expansion(p + 1, start=2, relaxation=relaxation if p == 1 else None)
             decisions.append(Decision(predictor, on_noise, corrector if corrected and i < len(times) - 2 else None))
-        return usf(decisions)(sampler, times)
+        return usf(decisions)(trace, times)
 
     return solver
 
@@ -35,9 +35,9 @@ def multistep(order, on_noise=False, relaxation=None, corrected=False):
 def two_evaluations(relaxation):
     """Singlestep of second order: steps of one time from the newest point, and of two from the one before."""
 
-    def solver(sampler, times):
+    def solver(trace, times):
         pair = [Decision(on_noise=True), Decision(Expansion(2, start=2, relaxation=relaxation), on_noise=True)]
-        return usf(pair * ((len(times) - 1) // 2))(sampler, times)
+        return usf(pair * ((len(times) - 1) // 2))(trace, times)
 
     return solver
 
@@ -98,10 +98,10 @@ def test_relaxation_keeps_the_order(relaxation):
 def test_more_differences_than_derivatives():
     """The first derivative of an order-2 step from two differences: its estimate is then of second order."""
 
-    def solver(sampler, times):
+    def solver(trace, times):
         counts = [min(2, i) for i in range(len(times) - 1)]
         decisions = [Decision(Expansion(2, differences=(n,)) if n else Expansion()) for n in counts]
-        return usf(decisions)(sampler, times)
+        return usf(decisions)(trace, times)
 
     assert slope(solver, COSINE, "v") == pytest.approx(2, abs=0.25)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fewstep.plans import solvers
-from fewstep.plans.compile import Denoising, compile_plan, trace_plan
+from fewstep.plans.compile import DenoiserFacts, compile_plan, trace_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode, encode
 from fewstep.plans.schedule import NoiseSchedule
@@ -53,7 +53,7 @@ def test_leaving_out_the_first_evaluation_is_knowing_it(name, spec, prediction, 
 
 
 def test_a_clipped_prediction_is_known_too():
-    plan = compile_plan("dpmpp_2m:4", denoising(COSINE, "v"), shape=Clip(-1, 1))
+    plan = compile_plan("dpmpp_2m:4", denoising(COSINE, "v"), shaping=Clip(-1, 1))
     shorter = analytic_first_step(plan, MEANS)
     network = first_known(plan, COSINE, MEANS)
     whole = sample(plan, network, lambda k: X, np.float64)
@@ -67,7 +67,10 @@ def test_what_has_no_analytic_first_step_is_refused():
     for plan, says in (
         (compile_plan("ddim:1", denoising(LINEAR, "epsilon")), "has one evaluation"),
         (trace_plan("test", tensors, uniform_lambda(LINEAR, 4), denoising(LINEAR, "epsilon")), "holds tensors"),
-        (compile_plan("rddm:4", Denoising(ScheduleSpec("rddm"), "residual", heads=2, towards="y")), "several outputs"),
+        (
+            compile_plan("rddm:4", DenoiserFacts(ScheduleSpec("rddm"), "residual", heads=2, towards="y")),
+            "several outputs",
+        ),
     ):
         with pytest.raises(UserError, match=says):
             analytic_first_step(plan)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fewstep.plans.compile import Denoising, compile_plan
+from fewstep.plans.compile import DenoiserFacts, compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.prediction import input_scale, x0_coefficients
 from fewstep.plans.schedule import Time
@@ -43,17 +43,17 @@ def plain(index, step, u):
     [
         denoising(LINEAR, "epsilon"),
         denoising(COSINE, "v"),
-        Denoising(EDM, "edm"),
+        DenoiserFacts(EDM, "edm"),
         denoising(LINEAR, "sample"),
         denoising(LINEAR, "score"),
-        Denoising(OU, "score", towards="y"),
+        DenoiserFacts(OU, "score", towards="y"),
     ],
 )
 @pytest.mark.parametrize("shape", [None, Clip(-1, 1)])
 @pytest.mark.parametrize("name", ["dpmpp_2m:4", "ddpm:4"])
 def test_the_table_is_a_scaled_network(name, denoiser, shape):
     guidance = 2.0 if denoiser.schedule.kind in ("linear", "cosine") else None
-    plan = compile_plan(name, denoiser, guidance=guidance, shape=shape)
+    plan = compile_plan(name, denoiser, guidance=guidance, shaping=shape)
     scales, given = (1.03, 1.01, 1.002, 0.99), {"y": Y}
     draws = np.random.default_rng(0).standard_normal((5, 7))
     made = []
@@ -79,6 +79,6 @@ def test_scales_must_fit(scales):
 
 
 def test_a_restoration_that_predicts_no_noise_is_refused():
-    denoiser = Denoising(OU, "sample", towards="y")
+    denoiser = DenoiserFacts(OU, "sample", towards="y")
     with pytest.raises(UserError, match="restores 'y' and predicts sample"):
         scale_noise(compile_plan("ddim:3", denoiser), denoiser, 1.01)

@@ -9,7 +9,7 @@ import msgspec
 from fewstep.graph.commit import open_for_update
 from fewstep.runtime.bundle import engine_files
 from fewstep.runtime.bundle.engine_key import SCHEMA, EngineKey, Sidecar
-from fewstep.runtime.bundle.manifest import Engine
+from fewstep.runtime.bundle.manifest import EngineEntry
 from fewstep.runtime.bundle.reading import open_bundle
 from tests.runtime.backends.tensorrt_double import engine
 
@@ -44,7 +44,7 @@ def add_engine(bundle: Path, body: str, remember: bool = True, content: bytes | 
     if remember:
         engine_files.remember(content, key)
     with open_for_update(bundle, must_exist=True) as writer:
-        made = Engine(
+        made = EngineEntry(
             file=writer.add(content, "engines", f"{body}-{key.device}", ".engine"),
             sidecar=writer.add(msgspec.json.encode(sidecar), "engines", f"{body}-{key.device}", ".json"),
             body=body,

@@ -14,7 +14,7 @@ import fewstep.runtime
 from fewstep.graph import io
 from fewstep.graph.passes.float16 import to_float16
 from fewstep.plans.errors import UserError
-from fewstep.runtime.backends import Network, graph_of
+from fewstep.runtime.backends import LoadedGraph, graph_of
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.backends.onnxruntime_cuda import BODIES, OnnxRuntimeCuda, bind, open_session
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
@@ -27,10 +27,10 @@ class BoundOnCpu:
     contexts: int = 1
     bodies = BODIES
 
-    def load(self, bundle: Bundle, name: str) -> Network:
+    def load(self, bundle: Bundle, name: str) -> LoadedGraph:
         return self.open(bundle.graph(graph_of(bundle, name)))
 
-    def open(self, graph: Path) -> Network:
+    def open(self, graph: Path) -> LoadedGraph:
         session = open_session(onnxruntime, graph, ("CPUExecutionProvider", {}))
         return bind(onnxruntime, session, graph.name, ("cpu", 0), self.contexts)
 

@@ -14,7 +14,7 @@ from fewstep.graph.commit import open_for_update
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle import engine_files
 from fewstep.runtime.bundle.engine_key import SCHEMA, EngineKey, Here, Sidecar, difference
-from fewstep.runtime.bundle.manifest import Engine
+from fewstep.runtime.bundle.manifest import EngineEntry
 from fewstep.runtime.bundle.reading import open_bundle
 
 CONTENT = b"engine"
@@ -26,7 +26,7 @@ def add(bundle: Path, sidecar: bytes, key: EngineKey, content: bytes = CONTENT) 
     with open_for_update(bundle, must_exist=True) as writer:
         file = writer.add(content, "engines", "float32-sm87", ".engine")
         side = writer.add(sidecar, "engines", "float32-sm87", ".json")
-        made = Engine(file, side, "float32", key.backend, key.device, key.digest)
+        made = EngineEntry(file, side, "float32", key.backend, key.device, key.digest)
         writer.commit(msgspec.structs.replace(manifest, engines=(made,)))
     return bundle
 
