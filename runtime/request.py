@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from threading import Event
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar
 
 import msgspec
 import numpy as np
@@ -38,25 +38,34 @@ SAMPLES_LIMIT = 2**20  # of a call
 PLAN_LIMIT = 64 * 2**20  # bytes of a plan file; thousands of steps have a few MB
 
 
+class RunOptions(TypedDict, total=False):
+    """Options of every run; `Sampler.sample` documents them."""
+
+    shaping: Shaping | None
+    branches: Overrides | None
+    given: GivenTensors | None
+    strength: float | None
+    hold: Hold | None
+    sizes: Mapping[str, int] | None
+    cancel: Cancel | None
+
+
 @dataclass(frozen=True)
 class Request:
-    """A run that was asked for. `takes` has the shapes of x and conditions as they are in this run; `values` are the
-    conditions [samples, *shape] of a branch; the rest is as the caller gave it."""
+    """A checked request for a run. `takes` has the shapes of x and conditions as they are in this run; `values` gives
+    the conditions [samples, *shape] of a branch; `condition`, `guidance` and `options` are the caller's."""
 
     takes: Manifest
-    sizes: Mapping[str, int] | None
     seeds: Sequence[int]
     values: Callable[[str], dict[str, NDArray[Any]]]
     condition: conditions.ConditionValues | None
-    given: GivenTensors | None
     guidance: float | Guidance | None
-    shaping: Shaping | None
-    branches: Overrides | None
-    strength: float | None
+    options: RunOptions
 
     def tensors(self, plan: Plan) -> dict[str, Float32]:
-        """What the plan starts from."""
-        return check_given(plan.given, self.given, self.condition, self.takes.x_shape, len(self.seeds))
+        """The given tensors that the plan starts from."""
+        given = self.options.get("given")
+        return check_given(plan.given, given, self.condition, self.takes.x_shape, len(self.seeds))
 
 
 def denoiser_facts(manifest: Manifest) -> DenoiserFacts:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -37,6 +37,7 @@ from fewstep.runtime.request import (
     Cancel,
     GivenTensors,
     Request,
+    RunOptions,
     check_branches,
     check_hold,
     check_network_time,
@@ -50,6 +51,9 @@ from fewstep.runtime.request import (
     until_cancelled,
 )
 from fewstep.runtime.sizes import sized
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack  # in the standard library from Python 3.11 on
 
 Array = NDArray[np.floating[Any]]
 Float32 = NDArray[np.float32]
@@ -78,7 +82,7 @@ class Sampler(AbstractContextManager["Sampler"]):
 
     def sample(
         self,
-        plan: PlanLike | list[PlanLike] | tuple[PlanLike, ...] = PLAN,
+        plan: PlanLike = PLAN,
         seeds: Sequence[int] = (0,),
         condition: conditions.ConditionValues | None = None,
         guidance: float | Guidance | None = None,
@@ -94,8 +98,7 @@ class Sampler(AbstractContextManager["Sampler"]):
         """Samples float32 [len(seeds), *x_shape] in model range.
 
         Args:
-            plan: the name of a plan (SOLVER:STEPS or SOLVER:STEPS@GRID), a compiled plan, or the path of a plan's JSON;
-                or a list of these, one for each sample.
+            plan: the name of a plan (SOLVER:STEPS or SOLVER:STEPS@GRID), a compiled plan, or the path of a plan's JSON.
             seeds: one per sample.
             condition: for each condition of the denoiser, one value (or label) per sample.
             guidance: the weight of classifier-free guidance or a form of `fewstep.plans.guidance`; None runs the
@@ -111,26 +114,18 @@ class Sampler(AbstractContextManager["Sampler"]):
                 not given has its default, and x_shape stands for the shape that follows.
             cancel: an event, or a function, that is looked at before each evaluation; once set, `Cancelled` is raised.
         """
-        asked = self._begin(seeds, condition, guidance, shaping, branches, given, strength, sizes)
-        if not isinstance(plan, list | tuple):
-            (compiled,) = self._compiled(asked, [plan])
-            held = check_hold(hold, compiled, asked.takes.x_shape, len(asked.seeds))
-            return finite_sample(compiled, self._run(asked, compiled, held, cancel), held)
-        if hold is not None:
-            raise UserError("hold with a plan for each sample", "give one plan")
-        if len(plan) != len(asked.seeds):
-            raise UserError(f"{len(plan)} plans for {len(asked.seeds)} seeds", "give one plan, or one for each seed")
-        plans = self._compiled(asked, plan)
-        lanes = [
-            self._lane(asked, each, [i for i, other in enumerate(plans) if other == each])
-            for place, each in enumerate(plans)
-            if each not in plans[:place]
-        ]
-        shared = [name for name, tensor in taken(self.body).items() if tensor.role == "group"]
-        longest = max(len(each.steps) for each in plans)
-        for _ in until_cancelled(mixed_plans.run(lanes, self._evaluate, shared), longest, cancel):
-            pass
-        return mixed_plans.collect(lanes, len(asked.seeds))
+        options = RunOptions(
+            shaping=shaping,
+            branches=branches,
+            given=given,
+            strength=strength,
+            hold=hold,
+            sizes=sizes,
+            cancel=cancel,
+        )
+        request = self._request(seeds, condition, guidance, options)
+        compiled, held = self._one_plan(request, plan)
+        return finite_sample(compiled, self._run(request, compiled, held), held)
 
     def steps(
         self,
@@ -138,21 +133,44 @@ class Sampler(AbstractContextManager["Sampler"]):
         seeds: Sequence[int] = (0,),
         condition: conditions.ConditionValues | None = None,
         guidance: float | Guidance | None = None,
-        *,
-        shaping: Shaping | None = None,
-        branches: Overrides | None = None,
-        given: GivenTensors | None = None,
-        strength: float | None = None,
-        hold: Hold | None = None,
-        sizes: Mapping[str, int] | None = None,
-        cancel: Cancel | None = None,
+        **options: "Unpack[RunOptions]",
     ) -> Iterator[StepState]:
         """The same run, one state per evaluation (`index`, `u`, `x0`): for previews, progress, measuring; stop
-        iterating to cancel."""
-        asked = self._begin(seeds, condition, guidance, shaping, branches, given, strength, sizes)
-        (compiled,) = self._compiled(asked, [plan])
-        held = check_hold(hold, compiled, asked.takes.x_shape, len(asked.seeds))
-        return self._run(asked, compiled, held, cancel)
+        iterating to cancel. Arguments as of `sample`."""
+        request = self._request(seeds, condition, guidance, options)
+        return self._run(request, *self._one_plan(request, plan))
+
+    def sample_each(
+        self,
+        plans: Sequence[PlanLike],
+        seeds: Sequence[int] = (0,),
+        condition: conditions.ConditionValues | None = None,
+        guidance: float | Guidance | None = None,
+        **options: "Unpack[RunOptions]",
+    ) -> Float32:
+        """Samples float32 [len(seeds), *x_shape], each along a plan of its own; their evaluations share batches.
+
+        Args:
+            plans: one per sample.
+
+        The other arguments are those of `sample`, but `hold`, which takes one plan for all.
+        """
+        request = self._request(seeds, condition, guidance, options)
+        if options.get("hold") is not None:
+            raise UserError("hold with a plan for each sample", "give one plan")
+        if len(plans) != len(request.seeds):
+            raise UserError(f"{len(plans)} plans for {len(request.seeds)} seeds", "give one plan for each seed")
+        compiled = self._compiled(request, plans)
+        lanes = [
+            self._lane(request, each, [i for i, other in enumerate(compiled) if other == each])
+            for place, each in enumerate(compiled)
+            if each not in compiled[:place]
+        ]
+        shared = [name for name, tensor in taken(self.body).items() if tensor.role == "group"]
+        longest = max(len(each.steps) for each in compiled)
+        for _ in until_cancelled(mixed_plans.run(lanes, self._evaluate, shared), longest, options.get("cancel")):
+            pass
+        return mixed_plans.collect(lanes, len(request.seeds))
 
     def to_units(self, x: ArrayLike) -> Float32:
         """Samples [..., *x_shape] in the units that the manifest gives them: the actions of a robot."""
@@ -228,7 +246,10 @@ class Sampler(AbstractContextManager["Sampler"]):
             known = replace(known, guided=True)
         shaping = as_shaping(shaping)
         if not isinstance(plan, str | Path | Plan):
-            raise UserError(f"plan {plan!r} is no plan", "give SOLVER:STEPS such as 'dpmpp_2m:8', or a plan's path")
+            fix = "give SOLVER:STEPS such as 'dpmpp_2m:8', or a plan's path"
+            if isinstance(plan, list | tuple):
+                fix = "`sample_each` takes a plan for each sample"
+            raise UserError(f"plan {plan!r} is no plan", fix)
         if not isinstance(plan, Plan) and (isinstance(plan, Path) or plan.endswith(".json")):
             plan = read_plan(Path(plan))
         if isinstance(plan, str) and plan.startswith(SCHEDULER):
@@ -242,48 +263,61 @@ class Sampler(AbstractContextManager["Sampler"]):
             raise UserError(f"plan {plan.name!r} was compiled without shaping {shaping}", "give the plan by its name")
         return regroup(plan, self.body.groups)
 
-    def _begin(
+    def _request(
         self,
         seeds: Sequence[int],
         condition: conditions.ConditionValues | None,
         guidance: float | Guidance | None,
-        shaping: Shaping | None,
-        branches: Overrides | None,
-        given: GivenTensors | None,
-        strength: float | None,
-        sizes: Mapping[str, int] | None,
+        options: RunOptions,
     ) -> Request:
-        """What `sample` and `steps` are asked for, checked as far as no plan is needed for it."""
-        numbers, takes = check_seeds(seeds), sized(self.bundle.manifest, sizes)
-        values = branch_values(takes.conditions, condition, branches, len(numbers), self.nulls)
-        return Request(takes, sizes, numbers, values, condition, given, guidance, shaping, branches, strength)
+        """A run's arguments, checked as far as no plan is needed for it."""
+        if unknown := options.keys() - RunOptions.__annotations__.keys():
+            raise TypeError(f"a run has no option {min(unknown)!r}: it has {', '.join(RunOptions.__annotations__)}")
+        numbers, takes = check_seeds(seeds), sized(self.bundle.manifest, options.get("sizes"))
+        values = branch_values(takes.conditions, condition, options.get("branches"), len(numbers), self.nulls)
+        return Request(takes, numbers, values, condition, guidance, options)
 
-    def _compiled(self, asked: Request, plans: Sequence[PlanLike]) -> list[Plan]:
-        how: dict[str, Any] = {"shaping": asked.shaping, "strength": asked.strength, "branches": asked.branches}
-        made = [self.compile(plan, asked.guidance, **how, sizes=asked.sizes) for plan in plans]
-        check_branches(asked.branches, made, asked.guidance)
+    def _compiled(self, request: Request, plans: Sequence[PlanLike]) -> list[Plan]:
+        options = request.options
+        made = [
+            self.compile(
+                plan,
+                request.guidance,
+                shaping=options.get("shaping"),
+                strength=options.get("strength"),
+                branches=options.get("branches"),
+                sizes=options.get("sizes"),
+            )
+            for plan in plans
+        ]
+        check_branches(options.get("branches"), made, request.guidance)
         for plan in made:
-            check_tensors(plan, asked.takes.x_shape)
+            check_tensors(plan, request.takes.x_shape)
         return made
 
-    def _run(self, asked: Request, plan: Plan, hold: Hold | None, cancel: Cancel | None) -> Iterator[StepState]:
-        """One plan for all samples."""
-        network = self._network(plan, len(asked.seeds), asked.values)
-        draws = self._draws(asked.seeds, asked.takes.x_shape)
-        states = execute(plan, network, draws, np.float32, asked.tensors(plan), hold)
-        return until_cancelled(finite_states(states, plan), len(plan.steps), cancel)
+    def _one_plan(self, request: Request, plan: PlanLike) -> tuple[Plan, Hold | None]:
+        """The plan of all samples, and the part of them to hold."""
+        (compiled,) = self._compiled(request, [plan])
+        return compiled, check_hold(request.options.get("hold"), compiled, request.takes.x_shape, len(request.seeds))
 
-    def _lane(self, asked: Request, plan: Plan, places: list[int]) -> mixed_plans.PlanLane:
+    def _run(self, request: Request, plan: Plan, hold: Hold | None) -> Iterator[StepState]:
+        """One plan for all samples."""
+        network = self._network(plan, len(request.seeds), request.values)
+        draws = self._draws(request.seeds, request.takes.x_shape)
+        states = execute(plan, network, draws, np.float32, request.tensors(plan), hold)
+        return until_cancelled(finite_states(states, plan), len(plan.steps), request.options.get("cancel"))
+
+    def _lane(self, request: Request, plan: Plan, places: list[int]) -> mixed_plans.PlanLane:
         """The samples of a batch that follow one plan."""
 
         def here(branch: str) -> dict[str, NDArray[Any]]:
-            return {name: array[places] for name, array in asked.values(branch).items()}
+            return {name: array[places] for name, array in request.values(branch).items()}
 
         return mixed_plans.PlanLane(
             plan,
             places,
-            self._draws([asked.seeds[place] for place in places], asked.takes.x_shape),
-            {name: tensor[places] for name, tensor in asked.tensors(plan).items()},
+            self._draws([request.seeds[place] for place in places], request.takes.x_shape),
+            {name: tensor[places] for name, tensor in request.tensors(plan).items()},
             self._feeds(plan, len(places), here),
         )
 

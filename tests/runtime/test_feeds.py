@@ -51,7 +51,7 @@ def test_of_several_outputs_the_first_is_the_prediction(sampler: Sampler, guidan
     double = described(sampler, two, heads=2)
     expected = sampler.sample("dpmpp_2m:5", **GIVEN, guidance=guidance)
     np.testing.assert_allclose(double.sample("dpmpp_2m:5", **GIVEN, guidance=guidance), expected, rtol=1e-6)
-    lanes = double.sample(["dpmpp_2m:5", "ddim:3"], **GIVEN, guidance=guidance)
+    lanes = double.sample_each(["dpmpp_2m:5", "ddim:3"], **GIVEN, guidance=guidance)
     np.testing.assert_allclose(lanes[0], expected[0], rtol=1e-6)
     both = double.evaluate(IMAGES, 5, {"class": [0, 2]})
     np.testing.assert_allclose(both[:, 1] - both[:, 0], 100, rtol=1e-6)

@@ -78,8 +78,8 @@ def test_pictures_are_told_apart_in_no_time() -> None:
 
 def test_plans_of_several_lengths_share_a_call(split: Split) -> None:
     how: dict[str, Any] = {"seeds": [1, 2], "condition": {"class": [2, 0]}}
-    expected = split.whole.sample(["ddim:4", "ddim:2"], **how)
-    np.testing.assert_allclose(split.sampler.sample(["ddim:4", "ddim:2"], **how), expected, rtol=1e-6)
+    expected = split.whole.sample_each(["ddim:4", "ddim:2"], **how)
+    np.testing.assert_allclose(split.sampler.sample_each(["ddim:4", "ddim:2"], **how), expected, rtol=1e-6)
 
 
 def test_the_body_may_read_the_conditioner_itself(split: Split, tiny_bundle: Path) -> None:

@@ -47,7 +47,7 @@ def test_a_run_is_cancelled_from_another_thread_between_evaluations(sampler: Sam
     with pytest.raises(Cancelled):
         sampler.sample("ddim:5", **GIVEN, cancel=lambda: True)
     with pytest.raises(Cancelled):
-        sampler.sample(["ddim:5", "ddim:5"], **GIVEN, cancel=lambda: True)
+        sampler.sample_each(["ddim:5", "ddim:5"], **GIVEN, cancel=lambda: True)
     assert sampler.sample("ddim:5", **GIVEN, cancel=threading.Event()).shape == (2, *X_SHAPE)
 
 
@@ -59,7 +59,7 @@ def test_a_run_that_is_done_is_not_cancelled(sampler: Sampler, plan: Any) -> Non
         looks.append(None)
         return len(looks) > 5
 
-    assert np.isfinite(sampler.sample(plan, **GIVEN, cancel=after_five)).all()
+    assert np.isfinite(sample_of(sampler, plan)(plan, **GIVEN, cancel=after_five)).all()
     assert len(looks) == 5
 
 
@@ -135,12 +135,12 @@ def test_each_sample_may_follow_its_own_plan(tiny_bundle: Path, precision: str) 
     sampler = fewstep.runtime.load(tiny_bundle, precision)
     plans = ["ddim:3", "dpmpp_2m:8", "ddim:3", "heun:4"]
     seeds, classes = [1, 2, 3, 4], [0, 1, 2, 0]
-    together = sampler.sample(plans, seeds, {"class": classes}, 2.0)
+    together = sampler.sample_each(plans, seeds, {"class": classes}, 2.0)
     for i, plan in enumerate(plans):
         alone = sampler.sample(plan, [seeds[i]], {"class": [classes[i]]}, 2.0)
         np.testing.assert_array_equal(together[i : i + 1], alone)
     with pytest.raises(UserError, match="4 plans for 2 seeds"):
-        sampler.sample(plans, [1, 2], {"class": [0, 0]})
+        sampler.sample_each(plans, [1, 2], {"class": [0, 0]})
 
 
 def test_samples_of_one_batch_share_their_network_calls(sampler: Sampler) -> None:
@@ -151,7 +151,7 @@ def test_samples_of_one_batch_share_their_network_calls(sampler: Sampler) -> Non
         return sampler.denoiser(feeds)
 
     counting = Sampler(sampler.bundle, sampler.body, counted, sampler.prologue)
-    counting.sample(["ddim:2", "ddim:4", "ddim:4"], [0, 1, 2], {"class": [0, 0, 0]}, 2.0)
+    counting.sample_each(["ddim:2", "ddim:4", "ddim:4"], [0, 1, 2], {"class": [0, 0, 0]}, 2.0)
     assert rows == [6, 6, 4, 4]
 
 
@@ -193,7 +193,7 @@ def test_stages_run_the_first_groups_whichever_graph_takes_the_group(tiny_bundle
 
     made = sampler.sample(plan, **GIVEN)
     np.testing.assert_allclose(made, sample(plan, network, draws, np.float64), rtol=1e-4, atol=1e-5)
-    np.testing.assert_array_equal(sampler.sample([plan, "ddim:9"], **GIVEN, guidance=2.0)[0], made[0])
+    np.testing.assert_array_equal(sampler.sample_each([plan, "ddim:9"], **GIVEN, guidance=2.0)[0], made[0])
     bare = sampler.evaluate(IMAGES, [80, 5], {"class": [0, 2]})
     shift = (LABEL_SHIFT[[0, 2]] + np.array([80, 5]) / 1000)[:, None, None, None]
     np.testing.assert_allclose(bare, (IMAGES / 2 + shift) * np.reshape(scale, (2, 1, 1, 1)), rtol=1e-5)
@@ -240,7 +240,7 @@ def test_who_says_what_uncond_is_needs_no_null_value(tiny_bundle: Path) -> None:
 
     sampler = fewstep.runtime.load(changed(tiny_bundle, without_null))
     np.testing.assert_array_equal(sampler.sample("ddim:4", **GIVEN, guidance=2.0, branches=null), expected)
-    np.testing.assert_array_equal(sampler.sample(["ddim:4"] * 2, **GIVEN, guidance=2.0, branches=null), expected)
+    np.testing.assert_array_equal(sampler.sample_each(["ddim:4"] * 2, **GIVEN, guidance=2.0, branches=null), expected)
     with pytest.raises(UserError, match="without an unconditional form"):
         sampler.sample("ddim:4", **GIVEN, guidance=2.0)
 
@@ -273,6 +273,10 @@ def test_a_plan_whose_network_sees_no_row_holds_nothing(sampler: Sampler) -> Non
         sampler.sample(msgspec.structs.replace(plan, steps=(blind, plan.steps[1])), **GIVEN, hold=Hold(IMAGES, 1))
 
 
+def sample_of(sampler: Sampler, plan: object) -> Callable[..., np.ndarray]:
+    return sampler.sample_each if isinstance(plan, list) else sampler.sample
+
+
 def test_an_output_that_overflows_is_named_in_lockstep_as_alone(tiny_bundle: Path) -> None:
     """Clipping would hide it."""
 
@@ -282,7 +286,7 @@ def test_an_output_that_overflows_is_named_in_lockstep_as_alone(tiny_bundle: Pat
     sampler = replace(fewstep.runtime.load(tiny_bundle), denoiser=endless)
     for plan in ("ddim:4", ["ddim:4", "ddim:6"]):
         with pytest.raises(UserError, match="the denoiser's output is not finite at step 1 of 4"):
-            sampler.sample(plan, **GIVEN, shaping=Clip(-1, 1))
+            sample_of(sampler, plan)(plan, **GIVEN, shaping=Clip(-1, 1))
 
 
 @pytest.mark.filterwarnings("error")
@@ -294,7 +298,7 @@ def test_a_plan_whose_output_overflows_is_refused_rather_than_sampled(sampler: S
     plan = msgspec.structs.replace(plan, steps=steps, output=tuple(3e38 * number for number in plan.output))
     for plans in (plan, [plan, plan]):
         with pytest.raises(UserError, match="the sample is not finite at step 2 of 2"):
-            sampler.sample(plans, **GIVEN)
+            sample_of(sampler, plans)(plans, **GIVEN)
 
 
 def test_a_negative_condition_without_guidance_is_refused(sampler: Sampler) -> None:
@@ -304,3 +308,8 @@ def test_a_negative_condition_without_guidance_is_refused(sampler: Sampler) -> N
         sampler.sample("ddim:2", **GIVEN, branches=branches)
     plain = sampler.sample("ddim:2", **GIVEN)
     np.testing.assert_array_equal(sampler.sample("ddim:2", **GIVEN, guidance=1.0, branches=branches), plain)
+
+
+def test_a_misspelled_option_is_refused(sampler: Sampler) -> None:
+    with pytest.raises(TypeError, match="a run has no option 'shape': it has shaping, branches, given"):
+        sampler.steps("ddim:2", **GIVEN, shape=Clip(-1, 1))  # type: ignore[call-arg]

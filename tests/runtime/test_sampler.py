@@ -158,11 +158,12 @@ def test_threads_share_a_sampler(tiny_bundle: Path) -> None:
         ({"condition": {"class": "dress"}}, "not one value per sample"),
         ({"guidance": float("nan")}, "guidance nan"),
         ({"plan": "a" * 5000 + ".json"}, "cannot be read (File name too long)"),
-        ({"plan": []}, "0 plans for 1 seeds"),
+        ({"plans": []}, "0 plans for 1 seeds"),
         ({"plan": "scheduler:4"}, "has no scheduler of its own"),
-        ({"plan": "scheduler:4", "strength": 0.5}, "plan 'scheduler:4' takes no strength and no shape"),
+        ({"plan": "scheduler:4", "strength": 0.5}, "plan 'scheduler:4' takes no strength and no shaping"),
         ({"strength": "half"}, "strength 'half' is not in (0, 1]"),
-        ({"shape": "clip"}, "shape 'clip' is no shape"),
+        ({"shaping": "clip"}, "shaping 'clip' is no shaping"),
+        ({"plan": ["ddim:4"]}, "plan ['ddim:4'] is no plan; `sample_each` takes a plan for each sample"),
         ({"given": [0.0]}, "given is no mapping of names to arrays but list"),
         ({"given": {"image": 1e300}, "strength": 0.5}, "given 'image' holds a number that is not finite"),
         ({"hold": (0.0, 1.0)}, "hold is tuple, no Hold"),
@@ -171,14 +172,15 @@ def test_threads_share_a_sampler(tiny_bundle: Path) -> None:
         ({"branches": "negative"}, "branches 'negative' is no mapping"),
         ({"guidance": 2.0, "branches": {"uncond": None}}, "branch 'uncond' is None, no mapping"),
         ({"guidance": 2.0, "branches": {"unkond": {"class": [1]}}}, "branches sets 'unkond', which the plan does not"),
-        ({"guidance": 1e40, "plan": ["ddim:4"]}, "is not finite at step 1 of 4 (time 99)"),
+        ({"guidance": 1e40, "plans": ["ddim:4"]}, "is not finite at step 1 of 4 (time 99)"),
         ({"guidance": 1e40}, "is not finite at step 1 of 8 (time 99) of plan dpmpp_2m:8 with guidance 1e+40"),
     ],
 )
 def test_what_cannot_be_sampled_is_named(tiny_bundle: Path, arguments: Mapping[str, Any], named: str) -> None:
     defaults = {"seeds": [0], "condition": {"class": [1]}}
     with fewstep.runtime.load(tiny_bundle) as sampler, pytest.raises(UserError) as caught:
-        sampler.sample(**(defaults | arguments))
+        sample = sampler.sample_each if "plans" in arguments else sampler.sample
+        sample(**(defaults | arguments))
     assert named in str(caught.value) and "\n" not in str(caught.value)
 
 

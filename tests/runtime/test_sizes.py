@@ -55,7 +55,7 @@ def test_sizes_that_are_not_given_have_their_defaults(sampler: Sampler) -> None:
 def test_a_plan_for_each_sample_holds_at_any_size(sampler: Sampler) -> None:
     condition = CLASSES | {"picture": picture(6, 8)}
     sizes = {"height": 6, "width": 8}
-    mixed = sampler.sample([PLAN, "ddim:2"], [0, 1], condition, sizes=sizes)
+    mixed = sampler.sample_each([PLAN, "ddim:2"], [0, 1], condition, sizes=sizes)
     for place, plan in enumerate((PLAN, "ddim:2")):
         assert np.allclose(mixed[place], sampler.sample(plan, [0, 1], condition, sizes=sizes)[place], atol=1e-6)
 
