@@ -1,0 +1,64 @@
+"""Bundles and plans that earlier versions wrote open, and give bitwise the samples that those versions gave.
+
+`schema_1` was written before plans had guidance forms, given tensors and draws, `schema_2` by the last version in which
+plans belonged to the runtime. Both hold the bundle of `tests.conftest`, which multiplies and adds only, so its bits
+are those of any CPU. `ready_fashion_mnist.npz` has samples of the ready bundle, from an x86 CPU with AVX512-VNNI.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fewstep.runtime
+from fewstep.models import ready
+from fewstep.plans.compile import compile_plan
+from fewstep.plans.file import decode, encode
+from fewstep.runtime.backends.onnxruntime import OnnxRuntime
+from fewstep.runtime.doctor.cpu import this_cpu
+from fewstep.runtime.request import denoiser_facts
+
+HERE = Path(__file__).parent
+RUN = {"seeds": [3, 2**40], "condition": {"class": ["dress", "bag"]}, "guidance": 2.0}
+CASES = [
+    (folder.name, name) for folder in sorted(HERE.glob("schema_*")) for name in np.load(folder / "samples.npz").files
+]
+PLANS = sorted(HERE.glob("schema_*/plans/*.json"))
+
+
+def test_there_is_something_to_open() -> None:
+    assert len(CASES) == 6 + 8 and len(PLANS) == 3 + 4
+
+
+@pytest.mark.parametrize("schema, case", CASES)
+def test_a_bundle_of_an_earlier_version_gives_its_samples(schema: str, case: str) -> None:
+    precision, _, plan = case.partition(" ")
+    with fewstep.runtime.load(HERE / schema / "bundle", precision) as sampler:
+        np.testing.assert_array_equal(sampler.sample(plan, **RUN), np.load(HERE / schema / "samples.npz")[case])
+
+
+@pytest.mark.parametrize("file", PLANS, ids=lambda file: f"{file.parts[-3]} {file.stem}")
+def test_a_plan_of_an_earlier_version_gives_its_samples(file: Path) -> None:
+    plan = decode(file.read_bytes(), file.name)
+    folder = file.parents[1]
+    with fewstep.runtime.load(folder / "bundle", "float32") as sampler:
+        made = sampler.sample(plan, **RUN)
+    np.testing.assert_array_equal(made, np.load(folder / "samples.npz")[f"float32 {plan.name}"])
+
+
+@pytest.mark.parametrize("file", sorted(HERE.glob("schema_2/plans/*.json")), ids=lambda file: file.stem)
+def test_a_plan_compiles_to_the_bytes_of_the_version_before(file: Path) -> None:
+    kept = file.read_bytes()
+    with fewstep.runtime.load(HERE / "schema_2" / "bundle", "float32") as sampler:
+        facts = denoiser_facts(sampler.bundle.manifest)
+    assert encode(compile_plan(decode(kept, file.name).name, facts, 2.0)) == kept
+
+
+def test_the_ready_bundle_gives_the_samples_of_the_version_before() -> None:
+    kept = np.load(HERE / "ready_fashion_mnist.npz")["x"]
+    with fewstep.runtime.load(ready.fashion_mnist(), precision="int8", backend=OnnxRuntime(threads=1)) as sampler:
+        made = sampler.sample("dpmpp_2m:8", seeds=[0, 1], condition={"class": ["dress", "bag"]}, guidance=2.0)
+    if "avx512_vnni" in this_cpu().int8_instructions:
+        np.testing.assert_array_equal(made, kept)
+    else:  # other CPUs round float32 sums in another order, and an 8-bit number may fall to its neighbour
+        assert 10 * np.log10(4 / np.square(made - kept).mean()) > 40
