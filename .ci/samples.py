@@ -3,9 +3,14 @@
     python .ci/samples.py write FILE.npz
     python .ci/samples.py compare HERE.npz THERE.npz
 
-CPUs compute exponentials and sums of float32 in other orders, so their last bits differ. One evaluation of one input
-then agrees to these bits: all its 8-bit numbers are the same. Over a whole sample one of them sooner or later falls
-to the other side of a half, and what follows moves by as much as int8 differs from float32. Hence two tolerances.
+CPUs compute exponentials and sums of float32 in other orders, so their last bits differ. One evaluation agrees to
+these bits as long as all its 8-bit numbers are the same. A number that stands at a half, up to these bits, is rounded
+up on one CPU and down on the other. All that follows then moves by as much as int8 differs from float32.
+
+How often: one evaluation has 1.7 million 8-bit numbers for each row. Of 16 seeds 13 agreed to 130 dB and three to
+47 dB (first step; x86 with onnxruntime 1.31.1, aarch64 with 1.23.0). The first difference was one code of 200704, 69
+and 68: its quotient was 49.500005 on x86 and 49.499993 on aarch64. Other arithmetic, such as sums that saturate, would
+move every seed. Hence at the first step most seeds have to agree to the bits, and all as far as finished samples do.
 """
 
 import sys
@@ -18,11 +23,12 @@ from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.execute import combine
 
 PLAN = "dpmpp_2m:8"
-SEEDS = (0, 1, 2, 3)
-LABELS = (0, 3, 5, 8)
+SEEDS = range(4)  # of finished samples
+FIRST_SEEDS = range(8)  # of the first step
+LABELS = (0, 3, 5, 8)  # of the seeds in turn
 BODIES = ("int8-cpu-x86", "int8-cpu-arm")
-FIRST_LEAST = 90.0  # dB of PSNR (peak 2) of the predicted sample after one evaluation, for each seed
-LAST_LEAST = 40.0  # of the finished samples, their mean
+BITS_LEAST = 90.0  # dB of PSNR (peak 2) of the predicted sample after one evaluation, for most seeds
+ROUNDED_LEAST = 40.0  # of every seed after one evaluation, and of the finished samples, their mean
 
 
 def write(file: str) -> None:
@@ -30,10 +36,15 @@ def write(file: str) -> None:
     for body in BODIES:
         with fewstep.runtime.load(ready.fashion_mnist(), body=body, backend=OnnxRuntime(threads=1)) as sampler:
             plan = sampler.compile(PLAN, guidance=2.0)
-            for state in sampler.steps(plan, seeds=SEEDS, condition={"class": LABELS}):
-                found.setdefault(f"{body}, first step", np.asarray(state.x0))
-            found[f"{body}, sample"] = combine(plan.output, state.after, np.float32)
+            first = next(sampler.steps(plan, seeds=FIRST_SEEDS, condition=labels(FIRST_SEEDS)))
+            found[f"{body}, first step"] = np.asarray(first.x0)
+            *_, last = sampler.steps(plan, seeds=SEEDS, condition=labels(SEEDS))
+            found[f"{body}, sample"] = combine(plan.output, last.after, np.float32)
     np.savez(file, **found)
+
+
+def labels(seeds: range) -> dict[str, list[int]]:
+    return {"class": [LABELS[seed % len(LABELS)] for seed in seeds]}
 
 
 def psnr(one: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -47,9 +58,13 @@ def compare(here: str, there: str) -> int:
     missed = 0
     for name in one.files:
         found = psnr(one[name], other[name])
-        is_first = name.endswith("first step")
-        holds = bool(found.min() >= FIRST_LEAST if is_first else found.mean() >= LAST_LEAST)
-        print(f"{name}: PSNR {found.mean():.1f} dB, least {found.min():.1f}{'' if holds else '  TOO FAR APART'}")
+        same = int((found >= BITS_LEAST).sum())
+        if name.endswith("first step"):
+            holds = same > len(found) / 2 and bool(found.min() >= ROUNDED_LEAST)
+        else:
+            holds = bool(found.mean() >= ROUNDED_LEAST)
+        said = f"{name}: PSNR {found.mean():.1f} dB, least {found.min():.1f}, {same} of {len(found)} agree to the bits"
+        print(said + ("" if holds else "  TOO FAR APART"))
         missed += not holds
     for file, arrays in ((here, one), (there, other)):
         if not np.array_equal(*(arrays[f"{body}, sample"] for body in BODIES)):
