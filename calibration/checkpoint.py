@@ -6,7 +6,6 @@ under the hash of everything that the counts follow from, and with a hash of its
 
 import io
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from time import monotonic, time
@@ -24,7 +23,7 @@ from fewstep.runtime import cache
 from fewstep.runtime.doctor.cpu import this_cpu
 
 LOG = logging.getLogger("fewstep")
-SCHEMA = 3
+SCHEMA = 4
 SECONDS = 20.0  # between two writes
 ABANDONED = 30 * 86400.0  # seconds after which nobody goes on
 DIGEST = 32  # bytes of SHA-256, which a file begins with
@@ -41,6 +40,7 @@ class Entry(msgspec.Struct, frozen=True):
 
 class Header(msgspec.Struct, frozen=True):
     done: int
+    tensors: tuple[str, ...]  # that were watched, with values or without
     entries: tuple[Entry, ...]
 
 
@@ -62,13 +62,13 @@ class Checkpoint:
         if content is None:
             return empty, 0
         try:
-            histograms, done = _decode(content)
-            _check(histograms, empty)
+            header, histograms = _decode(content)
+            _check(header, empty)
         except ValueError as error:
             LOG.warning("what an earlier calibration left cannot be read (%s): it starts anew", error)
             return empty, 0
-        LOG.warning("going on after %d %s of a calibration that did not finish", done, self.unit)
-        return replace(empty, histograms=histograms), done
+        LOG.warning("going on after %d %s of a calibration that did not finish", header.done, self.unit)
+        return replace(empty, histograms=histograms), header.done
 
     def save(self, counts: Counts, done: int, is_last: bool = False) -> None:
         """Keep the counts, unless that was done a moment ago; the last ones always, for much may come after them."""
@@ -125,25 +125,24 @@ def _engine() -> tuple[object, ...]:
     return onnxruntime.__version__, cpu.name, cpu.int8_instructions, cpu.has_avx512
 
 
-def _check(histograms: Mapping[tuple[str, int], Histogram], empty: Counts) -> None:
-    """ValueError if a tensor is missing in a group that others were seen in: it could never be made up for."""
-    for group in {group for _, group in histograms}:
-        for name in empty.tensors:
-            if (name, group) not in histograms:
-                raise ValueError(f"it has no tensor {name!r}")
+def _check(header: Header, empty: Counts) -> None:
+    """ValueError if a tensor was not watched: it could never be made up for. One that was may have had no values."""
+    for name in empty.tensors:
+        if name not in header.tensors:
+            raise ValueError(f"it has no tensor {name!r}")
 
 
 def _encode(counts: Counts, done: int) -> bytes:
     held = counts.histograms
     entries = tuple(Entry(name, group, h.exponent, h.first) for (name, group), h in held.items())
-    header = np.frombuffer(msgspec.json.encode(Header(done, entries)), np.uint8)
+    header = np.frombuffer(msgspec.json.encode(Header(done, counts.tensors, entries)), np.uint8)
     buffer = io.BytesIO()
     np.savez(buffer, header, *(array for h in held.values() for array in (h.stored, np.stack((h.lows, h.highs)))))
     content = buffer.getvalue()
     return sha256(content).digest() + content
 
 
-def _decode(kept: bytes) -> tuple[dict[tuple[str, int], Histogram], int]:
+def _decode(kept: bytes) -> tuple[Header, dict[tuple[str, int], Histogram]]:
     """ValueError unless it is, byte for byte, what `_encode` made."""
     digest, content = kept[:DIGEST], kept[DIGEST:]
     if digest != sha256(content).digest():
@@ -154,4 +153,4 @@ def _decode(kept: bytes) -> tuple[dict[tuple[str, int], Histogram], int]:
         for number, entry in enumerate(header.entries):
             stored, (lows, highs) = arrays[f"arr_{1 + 2 * number}"], arrays[f"arr_{2 + 2 * number}"]
             histograms[entry.tensor, entry.group] = Histogram(entry.exponent, entry.first, stored, lows, highs)
-    return histograms, header.done
+    return header, histograms

@@ -54,7 +54,7 @@ def count_activations(
 
     batch = batch_of(task, counts.tensors)
     while_the_next_comes(count, evaluations(task.after(done), watched, inputs, progress, batch))
-    return counts if inputs == "deployed" else counts.filled()
+    return (counts if inputs == "deployed" else counts.filled()).completed()
 
 
 def count_progressively(
@@ -82,7 +82,7 @@ def count_progressively(
         int8 = _open_int8(lower_graph(task.prepared, table, target)[0])
         plan = msgspec.structs.replace(task.plan, steps=task.plan.steps[:steps])
         networks = [in_group(int8, of_step) if of_step < group else watched for of_step in groups]
-        fresh = Counts.empty(task.prepared, counts.edges, counts.samples)
+        fresh = replace(counts, histograms={})
         batch, shown = batch_of(task, counts.tensors), partial(_in_pass, progress, 1 + group, total)
         for evaluation in roll_out(sampler, plan, task.seeds, shown, batch, task.conditions, networks, task.sizes):
             if groups[evaluation.state.index] == group:
@@ -117,7 +117,7 @@ def _table(counts: Counts, graph_sha256: str, plan: str, method: Method, progres
     for done, name in enumerate(counts.tensors, 1):
         tensors[name] = tensor_ranges(counts.of(name), method, counts.samples)
         progress("ranges", done, len(counts.tensors))
-    return RangesTable(graph_sha256, plan, counts.edges, method, tensors)
+    return RangesTable(graph_sha256, plan, counts.edges, method, tensors, counts.unseen)
 
 
 def _open_int8(graph: Graph) -> LoadedGraph:

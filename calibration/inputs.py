@@ -11,6 +11,7 @@ from statistics import NormalDist
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fewstep.calibration.task import Task
 from fewstep.calibration.trajectories import BATCH, BodyCall, roll_out, uniform
@@ -73,6 +74,12 @@ def taken(evaluation: BodyCall, inputs: Distribution, count: int, steps: int) ->
         evaluation.state,
         [seed for seed, kept in zip(evaluation.seeds, keep, strict=True) if kept],
         {name: value[rows] for name, value in evaluation.feeds.items()},
-        # heads or windows may be merged with the batch: several rows of a tensor for each of the feeds
-        {name: value[np.repeat(rows, len(value) // len(rows))] for name, value in evaluation.tensors.items()},
+        {name: _rows_of(value, rows) for name, value in evaluation.tensors.items()},
     )
+
+
+def _rows_of(value: NDArray[np.float32], keep: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Heads or windows may be merged with the batch: several rows of a tensor for each of the feeds. All of one whose
+    number of rows follows from values, as what an expert is given: whose they are cannot be told."""
+    each, rest = divmod(len(value), len(keep))
+    return value if rest else value[np.repeat(keep, each)]

@@ -38,13 +38,19 @@ def row_by_row(network: LoadedGraph, inputs: Iterable[Port]) -> LoadedGraph:
         if count == 1:
             return network(feeds)
         whole: dict[str, NDArray[np.float32]] = {}
+        filled: dict[str, int] = {}
         for row in range(count):
             alone = {name: value[row : row + 1] if name in batched else value for name, value in feeds.items()}
             for name, made in network(alone).items():
                 size = len(made)  # more than 1 where heads or tokens are merged with the batch
+                start = filled.get(name, 0)
                 if name not in whole:  # filled in place: a list of parts would be held beside its concatenation
                     whole[name] = np.empty((count * size, *made.shape[1:]), made.dtype)
-                whole[name][row * size : (row + 1) * size] = made
-        return whole
+                elif start + size > len(whole[name]):  # of another size for each row: what an expert is given
+                    more = np.empty(((count - row) * size, *made.shape[1:]), made.dtype)
+                    whole[name] = np.concatenate((whole[name][:start], more))
+                whole[name][start : start + size] = made
+                filled[name] = start + size
+        return {name: value[: filled[name]] for name, value in whole.items()}
 
     return run

@@ -1,20 +1,23 @@
 """What really runs in int8, counted in the graph that onnxruntime makes of the one it is given."""
 
 import tempfile
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from math import prod
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnxruntime as ort
 
 from fewstep.graph.extents import at_sizes
-from fewstep.graph.graph import BATCH, Graph, Node, Value
-from fewstep.graph.session import open_with
-from fewstep.graph.types import Types, infer_types
+from fewstep.graph.graph import BATCH, Array, Graph, Node, Value
+from fewstep.graph.session import open_with, run
+from fewstep.graph.types import infer_types
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Coverage
+
+Shapes = Mapping[str, tuple[int, ...]]
 
 MULTIPLY = ("Conv", "ConvTranspose", "MatMul", "Gemm")
 INTEGER_KERNELS = {"QLinearConv": 3, "MatMulIntegerToFloat": 1}  # operation: which input is its weight
@@ -41,9 +44,13 @@ def complete(prepared: Graph, wanted: Sequence[str], ran: Collection[str], engin
 
 
 def macs(graph: Graph) -> dict[str, int]:
-    """Multiply-accumulates per sample of every operation of MULTIPLY, by what it makes."""
-    types = infer_types(_at_batch_one(graph))
-    return {node.output: _macs(node, types) for node in graph.nodes if node.op in MULTIPLY}
+    """Multiply-accumulates per sample of every operation of MULTIPLY, by what it makes.
+
+    Shapes that follow from values, as the rows that an expert is given, are those of one sample of noise. UserError
+    naming a tensor whose shape is told neither way.
+    """
+    shapes = _shapes(_at_batch_one(graph))
+    return {node.output: _macs(node, shapes) for node in graph.nodes if node.op in MULTIPLY}
 
 
 def integer_kernels(graph: Graph) -> frozenset[str]:
@@ -65,23 +72,43 @@ def optimized(graph: Graph) -> list[onnx.NodeProto]:
         return list(onnx.load(result, load_external_data=False).graph.node)
 
 
-def _macs(node: Node, types: Types) -> int:
+def _macs(node: Node, shapes: Shapes) -> int:
     """One product for each element made and each element summed over."""
     if node.op == "ConvTranspose":  # each element read goes to every output channel of its group, by every tap
-        return prod(_shape(node.inputs[0], types)) * prod(_shape(node.inputs[1], types)[1:])
+        return prod(shapes[node.inputs[0]]) * prod(shapes[node.inputs[1]][1:])
     if node.op == "Conv":
-        summed = _shape(node.inputs[1], types)[1:]
+        summed = shapes[node.inputs[1]][1:]
     else:
-        rows = _shape(node.inputs[0], types)
+        rows = shapes[node.inputs[0]]
         summed = rows[:1] if node.attributes.get("transA", 0) else rows[-1:]
-    return prod(_shape(node.output, types)) * prod(summed)
+    return prod(shapes[node.output]) * prod(summed)
 
 
-def _shape(name: str, types: Types) -> tuple[int, ...]:
-    shape = types.static(name)
-    if shape is None:
-        raise UserError(f"the shape of {name!r} is not known before the graph runs", "export with a fixed image size")
-    return shape
+def _shapes(graph: Graph) -> Shapes:
+    """Of what the operations of MULTIPLY read and make, in a graph for one sample."""
+    types = infer_types(graph)
+    multiplying = [node for node in graph.nodes if node.op in MULTIPLY]
+    names = dict.fromkeys(name for node in multiplying for name in (node.output, *node.inputs[:2]))
+    known = {name: types.static(name) for name in names}
+    shapes = {name: shape for name, shape in known.items() if shape is not None}
+    shapes |= {name: array.shape for name, array in graph.constants.items()}
+    missing = [name for name in names if name not in shapes]
+    if missing and any(isinstance(size, str) for value in graph.inputs for size in value.shape):
+        raise UserError(
+            f"the shape of {missing[0]!r} is not known before the graph runs", "export with a fixed image size"
+        )
+    seen = run(graph, _noise(graph), missing) if missing else {}
+    return shapes | {name: seen[name].shape for name in missing}
+
+
+def _noise(graph: Graph) -> dict[str, Array]:
+    """Inputs of a graph of fixed sizes: random where they are floats, else zero."""
+    rng = np.random.default_rng(0)
+    shapes = {value: tuple(map(int, value.shape)) for value in graph.inputs}
+    return {
+        value.name: (rng.standard_normal(shape) if value.dtype.kind == "f" else np.zeros(shape)).astype(value.dtype)
+        for value, shape in shapes.items()
+    }
 
 
 def _at_batch_one(graph: Graph) -> Graph:

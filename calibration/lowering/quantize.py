@@ -58,7 +58,7 @@ def lower_graph(
     in_float: Collection[str] = (),
 ) -> tuple[Graph, tuple[WeightedOp, ...], dict[str, Encoding]]:
     """The int8 graph alone, not checked on an engine: with its operations, and how activations are encoded."""
-    ops = tuple(op for op in lowered_ops(prepared) if op.name not in in_float)
+    ops = tuple(op for op in measured_ops(prepared, table, target.scheme) if op.name not in in_float)
     return lower_ops(prepared, table, target, ops, partial(_quantized, table, target.scheme))
 
 
@@ -86,6 +86,18 @@ def lowered_ops(prepared: Graph) -> tuple[WeightedOp, ...]:
         raise UserError(
             f"no operation of graph {prepared.name!r} can run in int8",
             f"int8 needs inner Conv, MatMul or Gemm layers with {LEAST_CHANNELS} channels or more; use float",
+        )
+    return ops
+
+
+def measured_ops(prepared: Graph, table: RangesTable, scheme: Scheme) -> tuple[WeightedOp, ...]:
+    """Those whose activations had values, at some step, while they were measured. UserError if there are none."""
+    unseen = frozenset(table.unseen)
+    ops = tuple(op for op in lowered_ops(prepared) if unseen.isdisjoint(encoded_tensors((op,), scheme)))
+    if not ops:
+        raise UserError(
+            f"no activation of graph {prepared.name!r} that int8 needs had a value",
+            "calibrate with more trajectories, or use float",
         )
     return ops
 

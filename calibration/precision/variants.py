@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from fewstep.calibration.lowering.coverage import count
-from fewstep.calibration.lowering.quantize import LoweredBody, lower, lower_graph, lowered_ops
+from fewstep.calibration.lowering.quantize import LoweredBody, lower, lower_graph, measured_ops
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.ranges.table import RangesTable
 from fewstep.graph.graph import Graph
@@ -23,7 +23,7 @@ class Variants:
     @property
     def operations(self) -> tuple[str, ...]:
         """What may be int8 or float, by name, in the graph's order."""
-        return tuple(op.name for op in lowered_ops(self.prepared))
+        return tuple(op.name for op in measured_ops(self.prepared, self.table, self.target.scheme))
 
     def open(self, in_float: Collection[str] = ()) -> Session:
         """As it is deployed, but with threads that do not spin: several are open at once."""

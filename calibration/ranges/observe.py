@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import reduce
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ from fewstep.runtime.backends import Arrays, LoadedGraph
 
 LOG = logging.getLogger("fewstep")
 CHECK_WEIGHTS = "check the weights that the denoiser was exported with"
+LISTED = 4  # names in a warning
 
 
 def observed_tensors(graph: Graph) -> tuple[str, ...]:
@@ -79,13 +81,14 @@ def open_watched(graph: Graph, tensors: Sequence[str]) -> LoadedGraph:
 class Counts:
     """Histograms of tensors by lambda group, growing with each evaluation. `edges` as in `manifest.Body.groups`; `axes`
     as `channel_axes` has them: of other tensors channels are not told apart. `samples`: how many trajectories there
-    are, once all are counted."""
+    are, once all are counted. `unseen`: further tensors, which never had a value."""
 
     tensors: tuple[str, ...]
     edges: tuple[float, ...]
     histograms: dict[tuple[str, int], Histogram] = field(default_factory=dict)
     axes: Mapping[str, int] = field(default_factory=dict)
     samples: int = 1
+    unseen: tuple[str, ...] = ()
 
     @staticmethod
     def empty(graph: Graph, edges: tuple[float, ...], samples: int) -> "Counts":
@@ -93,12 +96,15 @@ class Counts:
         return Counts(observed_tensors(graph), edges, axes=channel_axes(graph), samples=samples)
 
     def add(self, evaluation: BodyCall) -> None:
-        """Count what the tensors held. UserError naming the tensor and the step if a value is not finite."""
+        """Count what the tensors held; one without values, as of an expert that got no row, holds nothing to count.
+        UserError naming the tensor and the step if a value is not finite."""
         step = evaluation.state.step
         group = group_of(step.lam, self.edges)
         held = {**evaluation.feeds, **evaluation.tensors}
 
         for name in self.tensors:  # one by one: beside each other threads mostly wait for the interpreter (measured)
+            if held[name].size == 0:
+                continue
             try:
                 seen = measure(held[name], self.axes.get(name))
             except ValueError as error:
@@ -125,6 +131,26 @@ class Counts:
         }
         return replace(self, histograms=self.histograms | taken)
 
+    def completed(self) -> "Counts":
+        """A tensor without values in some groups takes there what it held in the others. One that never had a value
+        is dropped, and what reads it stays in float. A warning names them."""
+        groups = range(len(self.edges) + 1)
+        seen = {name: [group for group in groups if (name, group) in self.histograms] for name in self.tensors}
+        partly = {name: found for name, found in seen.items() if 0 < len(found) < len(groups)}
+        never = tuple(name for name, found in seen.items() if not found)
+        if partly:
+            LOG.warning(
+                "activations without values at some steps take the ranges of the others: %s", _listed(tuple(partly))
+            )
+        if never:
+            LOG.warning("activations without values at any step, and what reads them in float: %s", _listed(never))
+        taken: dict[tuple[str, int], Histogram] = {}
+        for name, found in partly.items():
+            whole = reduce(merge, (self.histograms[name, group] for group in found))
+            taken |= {(name, group): whole for group in groups if group not in found}
+        kept = tuple(name for name in self.tensors if name not in never)
+        return replace(self, tensors=kept, unseen=never, histograms=self.histograms | taken)
+
     def reached(self) -> dict[str, float]:
         """The greatest magnitude that each tensor had, which ranges may clip."""
         reached = dict.fromkeys(self.tensors, 0.0)
@@ -142,3 +168,8 @@ class Counts:
                     "follow more trajectories, along the plan itself (--inputs deployed)",
                 )
         return tuple(self.histograms[tensor, group] for group in groups)
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(map(repr, names[:LISTED]))
+    return shown if len(names) <= LISTED else f"{shown} and {len(names) - LISTED} more"

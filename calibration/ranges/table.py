@@ -62,7 +62,7 @@ class ByChannel:
     ranges: Ranges
 
 
-class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """The JSON part of the file."""
 
     schema: int
@@ -70,13 +70,15 @@ class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     plan: str
     groups: tuple[float, ...]
     method: Method
+    unseen: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class RangesTable:
     """Ranges of a prepared graph's tensors, measured along one plan.
 
-    `groups` are the increasing edges of lambda = log(alpha / sigma) between groups: k edges, k + 1 groups.
+    `groups` are the increasing edges of lambda = log(alpha / sigma) between groups: k edges, k + 1 groups. `unseen` are
+    tensors that never had a value, as of an expert that got no row: they have no ranges.
     """
 
     graph_sha256: str
@@ -84,6 +86,7 @@ class RangesTable:
     groups: tuple[float, ...]
     method: Method
     tensors: Mapping[str, Ranges]
+    unseen: tuple[str, ...] = ()
 
     def __getitem__(self, tensor: str) -> Ranges:
         """Ranges of a tensor of the prepared graph. UserError if it was not measured."""
@@ -94,7 +97,7 @@ class RangesTable:
 
     def encode(self) -> bytes:
         """The file's bytes; the same table always gives the same bytes."""
-        header = Header(SCHEMA, self.graph_sha256, self.plan, self.groups, self.method)
+        header = Header(SCHEMA, self.graph_sha256, self.plan, self.groups, self.method, self.unseen)
         arrays = {name: _to_array(ranges) for name, ranges in self.tensors.items()}
         for name, ranges in self.tensors.items():
             if ranges.by_channel is not None:
@@ -123,7 +126,7 @@ def decode(data: bytes) -> RangesTable:
     groups = len(header.groups) + 1
     beside = {of(name) for name in arrays for of in (_factors, _by_channel)}
     tensors = {name: _complete(name, arrays, groups) for name in arrays if name not in beside}
-    return RangesTable(header.graph_sha256, header.plan, header.groups, header.method, tensors)
+    return RangesTable(header.graph_sha256, header.plan, header.groups, header.method, tensors, header.unseen)
 
 
 def _read(data: bytes) -> tuple[Mapping[str, Array], Header]:

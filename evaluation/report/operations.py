@@ -8,7 +8,7 @@ from fewstep.runtime.bundle.manifest import Coverage
 
 ACTIVATIONS = "both factors are activations"
 NO_FORM = "has no int8 form here"
-MAPPED = "left in float by the precision map"
+MAPPED = "left in float by the precision map, or without values in calibration"
 
 
 def operations(prepared: Graph, body: str, coverage: Coverage) -> BodyCoverage:
@@ -28,7 +28,7 @@ def operations(prepared: Graph, body: str, coverage: Coverage) -> BodyCoverage:
                 channels=(op.channels_in, op.channels_out) if op else None,
                 macs=work[node.output],
                 precision="int8" if is_int8 else "float",
-                reason="" if is_int8 else reason or MAPPED,  # what the rule takes, only a map leaves
+                reason="" if is_int8 else reason or MAPPED,  # what the rule takes, only they leave
             )
         )
     return BodyCoverage(body, coverage, tuple(made), coverage.int8_macs / max(coverage.total_macs, 1))

@@ -1,0 +1,101 @@
+"""Layers that see some rows only: an expert's tensors have no values where it is given none."""
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fewstep.calibration.calibrate import calibrate
+from fewstep.calibration.ranges.histogram import measure
+from fewstep.calibration.ranges.observe import Counts
+from fewstep.calibration.ranges.table import Range
+from fewstep.calibration.ranges.table import load as load_table
+from fewstep.calibration.row_by_row import row_by_row
+from fewstep.graph.graph import BATCH, Graph, Node, Value
+from fewstep.graph.index import in_topological_order
+from fewstep.runtime.backends import Arrays
+from fewstep.runtime.loading import load
+from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
+
+AT_LEAST = {"early": 0.05, "never": 1.0}  # of time / 1000, for a row to reach the expert
+TARGETS = ("cpu-x86", "cpu-arm", "tensorrt")
+
+
+def experts() -> Graph:
+    """The denoiser of `test_calibrate` with two experts behind its middle layer, which replace the rows they get."""
+    plain = denoiser()
+    rng = np.random.default_rng(1)
+    nodes = [Node("Floor", ("row",), ("whole",)), Node("Sub", ("row", "whole"), ("part",))]
+    constants, before = {"zero": np.array(0), "last": np.array([1])}, "a1"
+    for name, least in AT_LEAST.items():
+        constants |= {
+            f"{name}_least": np.float32(least),
+            f"{name}_w": (rng.standard_normal((16, 16, 1, 1)) / 4).astype(np.float32),
+        }
+        nodes += [
+            Node("Greater", ("part", f"{name}_least"), (f"{name}_mask",)),
+            Node("NonZero", (f"{name}_mask",), (f"{name}_found",)),
+            Node("Gather", (f"{name}_found", "zero"), (f"{name}_rows",)),
+            Node("Gather", (before, f"{name}_rows"), (f"{name}_x",)),
+            Node("Conv", (f"{name}_x", f"{name}_w"), (f"{name}_y",)),
+            Node("Unsqueeze", (f"{name}_rows", "last"), (f"{name}_index",)),
+            Node("ScatterND", (before, f"{name}_index", f"{name}_y"), (f"{name}_out",)),
+        ]
+        before = f"{name}_out"
+    *head, tail = plain.nodes
+    every = (*head, *nodes, replace(tail, inputs=(before, "w2")))
+    ordered = in_topological_order(every, ["x", "row", *plain.constants, *constants])
+    return replace(plain, nodes=ordered, constants={**plain.constants, **constants})
+
+
+def test_an_expert_without_rows_at_a_step_takes_what_it_saw_at_others_and_one_that_never_had_any_stays_in_float(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    bundle = write_bundle(tmp_path / "bundle", experts())
+    with caplog.at_level(logging.WARNING, "fewstep"):
+        made = calibrate(replace(FIRST, bundle=bundle, target=TARGETS, ranges="minmax"))
+    assert "activations without values at some steps take the ranges of the others: 'early_x', 'early_y'" in caplog.text
+    assert "without values at any step, and what reads them in float: 'never_x', 'never_y'" in caplog.text
+    assert made.table.unseen == ("never_x", "never_y") and "never_x" not in made.table.tensors
+    first, second, third = made.table["early_x"].per_group  # by lambda: the last step, at time 33, is the third
+    assert third == Range(min(first.low, second.low), max(first.high, second.high)) == made.table["early_x"].pooled
+    for target in TARGETS:
+        coverage = made.lowered[f"int8-{target}"].coverage
+        assert coverage.int8_ops == ("h1", "early_y") and "never_y" in coverage.float_ops
+    assert made.manifest.ranges and load_table(bundle / made.manifest.ranges) == made.table
+    given = {"seeds": range(4), "condition": {"class": [0, 1] * 2}, "guidance": 2.0}
+    exact = load(bundle).sample("ddim:3", **given)
+    error = load(bundle, "int8").sample("ddim:3", **given) - exact
+    assert 0 < np.square(error).mean() < 1e-3 * np.square(exact).mean()
+
+
+def test_counts_are_completed_by_all_that_other_groups_held(caplog: pytest.LogCaptureFixture) -> None:
+    counts = Counts(("a", "b", "c"), (0.0, 1.0))
+    held = {("a", 0): [-3.0, 1.0], ("a", 2): [0.5, 2.0], ("b", 0): [1.0], ("b", 1): [2.0], ("b", 2): [3.0]}
+    counts.histograms |= {key: measure(np.array(values, np.float32)) for key, values in held.items()}
+    found = counts.completed()
+    assert (found.tensors, found.unseen) == (("a", "b"), ("c",))
+    (low, high, total) = ((each := found.of("a")[1]).low, each.high, each.total)
+    assert (low, high, total) == (-3.0, 2.0, 4)
+    assert found.of("b") == counts.of("b") and found.of("a")[::2] == (
+        counts.histograms["a", 0],
+        counts.histograms["a", 2],
+    )
+
+
+def test_rows_of_any_number_are_put_together_in_order() -> None:
+    """A row of x gives as many rows as its first number says: none, five, one and three."""
+    x = np.array([[0, 7], [5, 8], [1, 9], [3, 6]], np.float32)
+
+    def network(feeds: Arrays) -> dict[str, np.ndarray]:
+        (row,) = feeds["x"]
+        return {"rows": np.full((int(row[0]), 2), row[1], np.float32), "x": feeds["x"]}
+
+    made = row_by_row(network, (Value("x", np.dtype(np.float32), (BATCH, 2)),))
+    for order in ([0, 1, 2, 3], [1, 0, 3, 2], [3, 2, 1, 0]):
+        found = made({"x": x[order]})
+        expected = np.repeat(x[order][:, 1:], x[order][:, 0].astype(int), axis=0).repeat(2, axis=1)
+        np.testing.assert_array_equal(found["rows"], expected)
+        np.testing.assert_array_equal(found["x"], x[order])
