@@ -6,6 +6,7 @@
     openvino/   what OpenVINO compiled on this machine
     calibration/  what a calibration that was interrupted had counted
     precision/  what searches of precision maps measured on this machine
+    agreement/  which graphs an engine computes as onnxruntime does on this machine
 
 All of it may be deleted: it costs time, and for engines that this machine built, a word of trust.
 """
@@ -19,7 +20,7 @@ from pathlib import Path
 from time import time
 from typing import Literal
 
-Kind = Literal["engines", "timing", "jit", "openvino", "calibration", "precision"]
+Kind = Literal["engines", "timing", "jit", "openvino", "calibration", "precision", "agreement"]
 
 LONGEST_WRITE = 3600.0  # seconds after which a draft is nobody's
 

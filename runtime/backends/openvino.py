@@ -10,6 +10,8 @@ half of it in int8).
 
 import logging
 import os
+import shutil
+import tempfile
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,7 +29,10 @@ from fewstep.runtime.backends import AHEAD, Arrays, LoadedGraph, graph_of
 from fewstep.runtime.backends.checks import check_contexts, check_threads, imported
 from fewstep.runtime.backends.interface import difference
 from fewstep.runtime.backends.lanes import Lanes
+from fewstep.runtime.backends.openvino_agreement import check
+from fewstep.runtime.backends.openvino_forms import readable
 from fewstep.runtime.bundle.manifest import GraphEntry, TensorEntry
+from fewstep.runtime.bundle.onnx_references import referred_files
 from fewstep.runtime.bundle.reading import EXPORT_AGAIN, Bundle
 from fewstep.runtime.sizes import defaults, dimension, parsed, read_sizes
 
@@ -78,6 +83,18 @@ class OpenVino:
         return BODIES
 
     def load(self, bundle: Bundle, name: str) -> LoadedGraph:
+        """UserError also for a graph that OpenVINO computes otherwise than onnxruntime, asked once on each machine
+        where that is installed, or that has an operation known to be computed wrong, where it is not."""
+        network = self.open(bundle, name)
+        check(self, version(), bundle, name, network)
+        return network
+
+    def check(self, bundle: Bundle) -> None:
+        """UserError where loading the float32 body is one; it is loaded only if this machine has not done so before."""
+        check(self, version(), bundle, "float32", None)
+
+    def open(self, bundle: Bundle, name: str) -> LoadedGraph:
+        """The network, whatever it computes."""
         graph = graph_of(bundle, name)
         file = bundle.graph(graph)
         core = self.core()
@@ -221,12 +238,36 @@ def version() -> str:
 def read(core: Any, file: Path) -> Any:
     """A graph as an `openvino.Model`, its batch left open."""
     try:
-        return core.read_model(str(file))
+        return _read_model(core, file)
     except Exception as error:
         raise UserError(
             f"OpenVINO {version()} cannot read {file.name}: {last_line(error)}",
             "pip install --upgrade openvino, or copy the bundle again",
         ) from error
+
+
+def _read_model(core: Any, file: Path) -> Any:
+    """What a file holds, in the form that OpenVINO reads rightly."""
+    content = readable(file)
+    if content is None:
+        return core.read_model(str(file))
+    beside = referred_files(file)
+    if not beside:
+        return core.read_model(content)
+    with tempfile.TemporaryDirectory() as folder:
+        changed = Path(folder) / file.name  # OpenVINO looks for weights in the folder of the graph, and nowhere else
+        changed.write_bytes(content)
+        for name in beside:
+            _link(file.parent / name, changed.parent / name)
+        return core.read_model(str(changed))
+
+
+def _link(file: Path, to: Path) -> None:
+    to.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(file, to)
+    except OSError:  # another disk, or one that has no links
+        shutil.copyfile(file, to)
 
 
 def last_line(error: Exception) -> str:

@@ -52,14 +52,14 @@ def _messages(data: mmap.mmap, start: int, end: int) -> Iterator[tuple[int, int,
     """(number, start, end) of each field that is bytes, text or a message."""
     place = start
     while place < end:
-        tag, place = _varint(data, place, end)
+        tag, place = varint(data, place, end)
         kind = tag & 7
         if kind == VARINT:
-            _, place = _varint(data, place, end)
+            _, place = varint(data, place, end)
         elif kind in (FIXED64, FIXED32):
             place += 8 if kind == FIXED64 else 4
         elif kind == BYTES:
-            size, place = _varint(data, place, end)
+            size, place = varint(data, place, end)
             if size > end - place:
                 raise ValueError("it is cut off")
             yield tag >> 3, place, place + size
@@ -68,7 +68,7 @@ def _messages(data: mmap.mmap, start: int, end: int) -> Iterator[tuple[int, int,
             raise ValueError(f"it has a field of type {kind}")
 
 
-def _varint(data: mmap.mmap, place: int, end: int) -> tuple[int, int]:
+def varint(data: mmap.mmap | bytes, place: int, end: int) -> tuple[int, int]:
     """A number in base 128, least significant first, and the place behind it."""
     value = 0
     for shift in range(0, 70, 7):

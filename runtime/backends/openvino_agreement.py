@@ -1,0 +1,130 @@
+"""Does OpenVINO compute a float graph as onnxruntime does? Asked of one call, once on each machine.
+
+The answer is kept in the user's cache folder under the hashes of the graph, OpenVINO's version and the processor, so
+that later loads pay nothing. Where onnxruntime is not installed, operations that OpenVINO is known to compute wrong
+are refused by name.
+"""
+
+import logging
+from dataclasses import replace
+from hashlib import sha256
+from math import inf
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.plans.errors import UserError
+from fewstep.runtime import cache
+from fewstep.runtime.backends import AHEAD, Arrays, LoadedGraph, graph_of
+from fewstep.runtime.backends.openvino_forms import computed_wrong
+from fewstep.runtime.bundle.manifest import GraphEntry, TensorEntry
+from fewstep.runtime.bundle.reading import Bundle
+from fewstep.runtime.doctor.cpu import this_cpu
+from fewstep.runtime.sizes import defaults, dimension
+
+if TYPE_CHECKING:
+    from fewstep.runtime.backends.openvino import OpenVino
+
+LOG = logging.getLogger("fewstep")
+SCHEMA = 1  # of what is kept
+FLOAT = "float32"  # the body that is compared, for int8 bodies too
+LARGEST = 1e-3  # difference, of the largest output; engines that agree differ by 1e-6 to 1e-5
+CALLS = 2  # an input that lies on an edge of an argmax or a rounding may differ in one
+FIX = "run the bundle on onnxruntime (target cpu-x86 or cpu-arm), or write the operation differently and export again"
+
+
+def check(backend: "OpenVino", version: str, bundle: Bundle, name: str, network: LoadedGraph | None) -> None:
+    """UserError if the float graph behind the body `name`, or behind what runs ahead, is computed wrong. `network` is
+    what was loaded under that name, `version` OpenVINO's.
+
+    An int8 body is judged by the float32 body that it was made from; where the bundle has none, by its operations.
+    """
+    is_float = name in AHEAD or bundle.body(name.partition("/")[0]).precision == FLOAT
+    judged = FLOAT if not is_float and FLOAT in bundle.manifest.bodies else name
+    graph = graph_of(bundle, judged)
+    key = _key(backend, version, bundle, graph)
+    if cache.read("agreement", key) is not None:
+        return
+    wrong = computed_wrong(bundle.graph(graph))
+    found = None
+    if is_float or judged == FLOAT:
+        found = _difference(backend, bundle, judged, network if judged == name else None)
+    if found is None:
+        _refuse_by_name(graph, wrong)
+    elif found <= LARGEST:
+        if backend.cached:
+            cache.store("agreement", key, b"%.3g" % found)
+    else:
+        said = f", probably in {_listed(wrong)}" if wrong else ""
+        raise UserError(
+            f"OpenVINO {version} computes {graph.file} wrong{said}: it differs from onnxruntime by {found:.2g} of the"
+            " largest output",
+            FIX,
+        )
+
+
+def _refuse_by_name(graph: GraphEntry, wrong: tuple[str, ...]) -> None:
+    if wrong:
+        raise UserError(
+            f"{graph.file} has {_listed(wrong)}, which OpenVINO is known to compute wrong",
+            f"pip install 'fewstep[cpu]' to have it compared with onnxruntime, or {FIX}",
+        )
+
+
+def _difference(backend: "OpenVino", bundle: Bundle, name: str, network: LoadedGraph | None) -> float | None:
+    """The largest difference from onnxruntime over the largest output, of the call that is nearer; None if it cannot
+    be told: onnxruntime is not there or cannot load the graph, or its output is not finite."""
+    from fewstep.runtime.backends.onnxruntime import OnnxRuntime  # imported where it is asked for alone
+
+    graph = graph_of(bundle, name)
+    try:
+        reference = OnnxRuntime(threads=backend.threads).load_graph(bundle, graph)
+    except UserError as error:
+        LOG.debug("not compared with onnxruntime: %s", error)
+        return None
+    if network is None or backend.float_type != "f32":
+        network = replace(backend, float_type="f32").open(bundle, name)
+    sizes = {"batch": backend.batch, **defaults(bundle.manifest.x_shape, bundle.manifest.sizes)}
+    found = []
+    for seed in range(CALLS):
+        rng = np.random.default_rng(seed)
+        feeds = {each.name: _input(each, sizes, rng) for each in graph.inputs}
+        try:
+            expected = reference(feeds)
+        except UserError as error:
+            LOG.debug("not compared with onnxruntime: %s", error)
+            return None
+        if all(np.isfinite(value).all() for value in expected.values()):
+            found.append(_largest(expected, network(feeds)))
+    return min(found, default=None)
+
+
+def _input(tensor: TensorEntry, sizes: dict[str, int], rng: np.random.Generator) -> NDArray[np.generic]:
+    """Noise, times from 0 to 1, and zero for what is no float: an index or a mask."""
+    shape = [dimension(size, sizes) for size in tensor.shape]
+    dtype = np.dtype(tensor.dtype)
+    if dtype.kind != "f":
+        return np.zeros(shape, dtype)
+    drawn = rng.uniform(size=shape) if tensor.role == "time" else rng.standard_normal(shape)
+    return drawn.astype(dtype)
+
+
+def _largest(expected: Arrays, found: Arrays) -> float:
+    differences = []
+    for name, value in expected.items():
+        scale = float(np.abs(value).max(initial=0)) or 1.0
+        differences.append(float(np.abs(found[name].astype(np.float64) - value).max(initial=0)) / scale)
+    return max(differences, default=0.0) if np.isfinite(differences).all() else inf
+
+
+def _key(backend: "OpenVino", version: str, bundle: Bundle, graph: GraphEntry) -> str:
+    """The name under which an answer is kept."""
+    hashes = [bundle.manifest.files.get(file) for file in (graph.file, *graph.data)]
+    known = (SCHEMA, hashes, version, backend.device, this_cpu(), bundle.manifest.sizes)
+    return sha256(msgspec.json.encode(known)).hexdigest()[:32]
+
+
+def _listed(wrong: tuple[str, ...]) -> str:
+    return wrong[0] if len(wrong) == 1 else f"{wrong[0]} (and {len(wrong) - 1} more)"

@@ -1,0 +1,138 @@
+"""ONNX files as protobuf messages: fields read and written one by one, for a machine that has no onnx.
+
+A message is a sequence of fields, each a number, a kind and a value (the encoding that protobuf documents). Numbers of
+fields are those of onnx.proto.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from fewstep.runtime.bundle.onnx_references import BYTES, FIXED32, FIXED64, VARINT, varint
+
+WIDTH = {FIXED64: 8, FIXED32: 4}
+Value = int | bytes
+
+MODEL_GRAPH = 7
+GRAPH_NODE, GRAPH_CONSTANT = 1, 5
+NODE_INPUT, NODE_OUTPUT, NODE_NAME, NODE_OP, NODE_ATTRIBUTE, NODE_DOMAIN = 1, 2, 3, 4, 5, 7
+ATTRIBUTE_NAME, ATTRIBUTE_INT, ATTRIBUTE_TYPE = 1, 3, 20
+TENSOR_DIMENSION, TENSOR_TYPE, TENSOR_INTS, TENSOR_NAME, TENSOR_RAW = 1, 2, 7, 8, 9
+INT_ATTRIBUTE = 2
+INT64 = 7
+
+
+@dataclass(frozen=True)
+class Node:
+    """One operation as far as its form is asked for: integer attributes only."""
+
+    op: str
+    name: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: dict[str, int]
+
+    @property
+    def label(self) -> str:
+        return self.name or next(iter(self.outputs), "")
+
+
+def fields(message: bytes) -> Iterator[tuple[int, int, Value]]:
+    """(number, kind, value) of each field. ValueError if it is no message."""
+    place = 0
+    while place < len(message):
+        tag, place = varint(message, place, len(message))
+        kind = tag & 7
+        value: Value
+        if kind == VARINT:
+            value, place = varint(message, place, len(message))
+        elif kind in (*WIDTH, BYTES):
+            size = WIDTH.get(kind, 0)
+            if kind == BYTES:
+                size, place = varint(message, place, len(message))
+            value, place = message[place : place + size], place + size
+            if place > len(message):
+                raise ValueError("it is cut off")
+        else:
+            raise ValueError(f"it has a field of type {kind}")
+        yield tag >> 3, kind, value
+
+
+def field(number: int, value: int | bytes | str, kind: int | None = None) -> bytes:
+    """A field as bytes; `kind` follows from the value unless it is told."""
+    if isinstance(value, int):
+        return _encoded(number << 3 | VARINT) + _encoded(value)
+    content = value.encode() if isinstance(value, str) else value
+    kind = BYTES if kind is None else kind
+    size = _encoded(len(content)) if kind == BYTES else b""
+    return _encoded(number << 3 | kind) + size + content
+
+
+def inside(message: bytes, number: int) -> Iterator[bytes]:
+    """The values of the fields of a number that are bytes, text or messages."""
+    for found, _, value in fields(message):
+        if found == number and isinstance(value, bytes):
+            yield value
+
+
+def node(message: bytes) -> Node | None:
+    """A NodeProto; None for one of another domain than ONNX's own."""
+    if any(domain not in (b"", b"ai.onnx") for domain in inside(message, NODE_DOMAIN)):
+        return None
+    texts = {
+        number: tuple(value.decode(errors="replace") for value in inside(message, number))
+        for number in (NODE_INPUT, NODE_OUTPUT, NODE_NAME, NODE_OP)
+    }
+    attributes: dict[str, int] = {}
+    for attribute in inside(message, NODE_ATTRIBUTE):
+        held = {number: value for number, _, value in fields(attribute)}
+        called, value = held.get(ATTRIBUTE_NAME), held.get(ATTRIBUTE_INT)
+        if isinstance(called, bytes) and isinstance(value, int):
+            attributes[called.decode(errors="replace")] = value
+    name, op = (next(iter(texts[number]), "") for number in (NODE_NAME, NODE_OP))
+    return Node(op, name, texts[NODE_INPUT], texts[NODE_OUTPUT], attributes)
+
+
+def scalars(graph: bytes) -> dict[str, int]:
+    """The constants of a GraphProto that are one int64 number each, by name."""
+    found = {}
+    for tensor in inside(graph, GRAPH_CONSTANT):
+        if len(tensor) > 4096:  # no single number, whatever it is called
+            continue
+        held = {number: value for number, _, value in fields(tensor)}
+        name, raw, ints = held.get(TENSOR_NAME), held.get(TENSOR_RAW), held.get(TENSOR_INTS)
+        if held.get(TENSOR_TYPE) != INT64 or not isinstance(name, bytes):
+            continue
+        if isinstance(raw, bytes) and len(raw) == 8:
+            found[name.decode(errors="replace")] = int.from_bytes(raw, "little", signed=True)
+        elif isinstance(ints, bytes) and len(numbers := _packed(ints)) == 1:
+            found[name.decode(errors="replace")] = numbers[0]
+    return found
+
+
+def int_attribute(name: str, value: int) -> bytes:
+    """An AttributeProto."""
+    return field(ATTRIBUTE_NAME, name) + field(ATTRIBUTE_INT, value) + field(ATTRIBUTE_TYPE, INT_ATTRIBUTE)
+
+
+def int_tensor(name: str, value: int) -> bytes:
+    """A TensorProto of one int64 number, along one axis."""
+    raw = value.to_bytes(8, "little", signed=True)
+    return field(TENSOR_DIMENSION, 1) + field(TENSOR_TYPE, INT64) + field(TENSOR_NAME, name) + field(TENSOR_RAW, raw)
+
+
+def _packed(content: bytes) -> list[int]:
+    numbers, place = [], 0
+    while place < len(content):
+        value, place = varint(content, place, len(content))
+        numbers.append(value - (1 << 64) if value >> 63 else value)
+    return numbers
+
+
+def _encoded(value: int) -> bytes:
+    parts = bytearray()
+    value &= (1 << 64) - 1
+    while value >= 0x80:
+        parts.append(value & 0x7F | 0x80)
+        value >>= 7
+    parts.append(value)
+    return bytes(parts)
