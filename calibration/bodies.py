@@ -6,6 +6,7 @@ onnxruntime computes with their Q/DQ pairs kept in float: the 8-bit rounding is 
 
 from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 
 from fewstep.calibration.lowering.agreement import as_deployed
 from fewstep.calibration.lowering.targets import TARGETS
@@ -17,7 +18,7 @@ from fewstep.runtime.backends import openvino
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle.calibrated_plan import calibrated_plan
 from fewstep.runtime.bundle.manifest import Body
-from fewstep.runtime.bundle.reading import Bundle
+from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.loading import load
 from fewstep.runtime.sampler import PLAN, Sampler
 
@@ -63,11 +64,33 @@ def graph_files(body: Body) -> tuple[str, ...]:
 
 
 def int8_bodies(bundle: Bundle) -> dict[str, Body]:
-    """Those that run here natively first."""
+    """Those that run here natively first, without those that are `not_judged`. UserError if there are none."""
     found = {name: body for name, body in bundle.manifest.bodies.items() if body.precision == "int8"}
+    refused = not_judged(bundle)
+    if found and len(refused) == len(found):
+        raise next(iter(refused.values()))
+    found = {name: body for name, body in found.items() if name not in refused}
     if not found:
         raise UserError(f"{bundle.path} has no int8 body to judge", f"fewstep calibrate {bundle.path}")
     return dict(sorted(found.items(), key=lambda item: FIRST.index(engine_of(item[1]))))
+
+
+def not_judged(bundle: Bundle) -> dict[str, UserError]:
+    """int8 bodies whose engine computes the float32 body wrong, with the reason: int8 would be blamed for it."""
+    bodies = bundle.manifest.bodies
+    names = [name for name, body in bodies.items() if body.precision == "int8" and engine_of(body) == ON_OPENVINO]
+    error = _error_of_openvino(bundle.path, bodies["float32"].graph.file) if names and "float32" in bodies else None
+    return {} if error is None else dict.fromkeys(names, error)
+
+
+@cache
+def _error_of_openvino(path: Path, graph: str) -> UserError | None:
+    """Why OpenVINO does not run the float32 body, whose graph names its content, as onnxruntime does."""
+    try:
+        openvino.OpenVino().check(open_bundle(path))
+    except UserError as error:
+        return error
+    return None
 
 
 def open_body(bundle: Bundle, name: str, threads: int) -> Sampler:

@@ -15,9 +15,10 @@ from fewstep.calibration.commit import commit
 from fewstep.calibration.conditions_file import ConditionRecords, deal
 from fewstep.calibration.count import count_activations, count_progressively, tabulate
 from fewstep.calibration.lowering.agreement import warn_of_disagreement
-from fewstep.calibration.lowering.quantize import LoweredBody, lowered_ops, refuse_overflow
+from fewstep.calibration.lowering.quantize import LoweredBody, lowered_ops
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.lowering.targets import TARGETS
+from fewstep.calibration.lowering_each import body_of, lower_each, overflowing, some_failed
 from fewstep.calibration.precision.closed_loop import SELECTION_SEEDS, open_courses
 from fewstep.calibration.precision.native import check_targets, searched_here
 from fewstep.calibration.precision.record import describe, parse_bound
@@ -121,24 +122,23 @@ def calibrate(options: CalibrateOptions, progress: Progress = SILENT) -> Calibra
         digest = io.sha256(sampler.bundle.graph(sampler.body.graph))
         kept = checkpoint_of(task, digest)
         counts = count(task, options, kept, progress)
-        for target in task.targets:
-            refuse_overflow(counts.reached(), target)
+        failed = overflowing(task.targets, counts.reached())
         table = tabulate(counts, digest, task.plan.name, options.ranges, progress)
-        variants = {f"int8-{target.name}": Variants(prepared, table, target) for target in task.targets}
-        lowered = {}
-        for done, (name, variant) in enumerate(variants.items(), 1):
-            lowered[name] = variant.lower(())
-            progress("lowering", done, len(variants))
         plan = regroup(task.plan, table.groups)
         seen = _one_of_each_group(task, plan)
-        for name, body in lowered.items():
-            _check_kernels(name, body, variants[name].target, seen)
+        possible = [target for target in task.targets if body_of(target) not in failed]
+        variants = {body_of(target): Variants(prepared, table, target) for target in possible}
+        lowered = lower_each(variants, partial(_check_kernels, seen), failed, progress)
+        variants = {name: variants[name] for name in lowered}
         refined = _refine(options, task, plan, variants, progress)
         for name, found in refined.items():
             _check_stages(name, found, lowered[name], variants[name].target, seen)
         bound = parse_bound(options.quality, options.speed)
-        command = _command(options, plan)
+        made = tuple(name for name in options.target if f"int8-{name}" in lowered)
+        command = _command(replace(options, target=made), plan)
         manifest = commit(writer, sampler.bundle, plan, table, lowered, refined, bound, command)
+        if failed:
+            raise some_failed(failed, lowered)  # what was counted stays, for the next try
         kept.drop()
     return Calibration(manifest, plan, table, lowered, refined)
 
@@ -153,7 +153,7 @@ def _one_of_each_group(task: Task, plan: Plan) -> dict[int, Arrays]:
     return seen
 
 
-def _check_kernels(name: str, lowered: LoweredBody, target: Target, seen: Mapping[int, Arrays]) -> None:
+def _check_kernels(seen: Mapping[int, Arrays], name: str, lowered: LoweredBody, target: Target) -> None:
     """A warning where this CPU's integer kernels compute something else than their numbers stand for."""
     if target.engine is not None:
         warn_of_disagreement(lowered.graph, list(seen.values()), name, target.engine)
@@ -166,7 +166,7 @@ def _check_stages(
     served = 0
     for number, (until, lowered) in enumerate(refined.stages):
         if lowered is not known:
-            _check_kernels(f"{name}-{number}", lowered, target, {g: seen[g] for g in range(served, until) if g in seen})
+            _check_kernels({g: seen[g] for g in range(served, until) if g in seen}, f"{name}-{number}", lowered, target)
         served = until
 
 
@@ -227,7 +227,7 @@ def open_task(options: CalibrateOptions) -> Task:
     prepared = io.load(sampler.bundle.graph(sampler.body.graph), root=options.bundle)
     plan = _plan(options, sampler)
     edges = lambda_edges([-inf if step.lam is None else step.lam for step in plan.steps])
-    return Task(
+    task = Task(
         sampler=_row_by_row(sampler),
         prepared=prepared,
         plan=plan,
@@ -238,6 +238,10 @@ def open_task(options: CalibrateOptions) -> Task:
         conditions=_conditions(options, sampler),
         sizes=_sizes(options, sampler),
     )
+    for target in task.targets:
+        if target.tries is not None:
+            target.tries(sampler.bundle)  # what an engine cannot run is told before hours of measuring
+    return task
 
 
 def _row_by_row(sampler: Sampler) -> Sampler:

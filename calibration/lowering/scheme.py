@@ -13,6 +13,7 @@ from fewstep.calibration.ranges.table import Ranges
 from fewstep.calibration.weights import LARGEST, QuantizedWeight
 from fewstep.graph.graph import Array, Graph, Node
 from fewstep.runtime.bundle.manifest import Coverage
+from fewstep.runtime.bundle.reading import Bundle
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,8 @@ class Target:
         none that does.
     notes: what a user of the lowered graph must know.
     requires: imports what `check` and `engine` need beside what calibrates; UserError if it is not there.
+    tries: loads the float graphs of a bundle on the engine, before anything is measured; UserError if it runs them not
+        at all, or wrong.
     """
 
     name: str
@@ -80,3 +83,4 @@ class Target:
     engine: Engine | None = None
     notes: tuple[str, ...] = ()
     requires: Callable[[], object] | None = None
+    tries: Callable[[Bundle], object] | None = None

@@ -13,7 +13,15 @@ from time import perf_counter
 import msgspec
 import numpy as np
 
-from fewstep.calibration.bodies import engine_of, graph_files, int8_bodies, is_native, judged_plan, open_body
+from fewstep.calibration.bodies import (
+    engine_of,
+    graph_files,
+    int8_bodies,
+    is_native,
+    judged_plan,
+    not_judged,
+    open_body,
+)
 from fewstep.calibration.conditions_file import ConditionRecords
 from fewstep.calibration.held_out import APART, PAIRED
 from fewstep.calibration.prompts import HELD_OUT, given_rows
@@ -218,6 +226,8 @@ def _chosen(bundle: Bundle, asked: Sequence[str]) -> list[str]:
         natives = [name for name, body in found.items() if is_native(body)]
         return natives or list(found)
     for name in asked:
+        if name in (refused := not_judged(bundle)):
+            raise refused[name]
         if name not in found:
             raise UserError(f"{bundle.path} has no int8 body {name!r}", f"give some of {', '.join(found)}")
     return list(asked)

@@ -1,11 +1,20 @@
 """A bundle's figures: which bodies are compared, how each is run, and everything the page needs."""
 
+import logging
 from collections.abc import Iterable, Iterator
 from time import perf_counter
 
 import msgspec
 
-from fewstep.calibration.bodies import ON_OPENVINO, engine_of, int8_bodies, is_native, judged_plan, open_body
+from fewstep.calibration.bodies import (
+    ON_OPENVINO,
+    engine_of,
+    int8_bodies,
+    is_native,
+    judged_plan,
+    not_judged,
+    open_body,
+)
 from fewstep.calibration.comparable import judged_unlike
 from fewstep.calibration.conditions_file import ConditionRecords
 from fewstep.calibration.held_out import held_out_conditions, label
@@ -34,6 +43,7 @@ from fewstep.runtime.doctor.cpu import EXACT
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sampler import Sampler
 
+LOG = logging.getLogger("fewstep")
 BATCH = 16  # samples at once: large enough to use the cores, small enough for the caches
 RANGES_SHOWN = 48  # activations in the heat map
 
@@ -43,6 +53,9 @@ def measure(options: ReportOptions, progress: Progress = SILENT) -> tuple[Result
     start = perf_counter()
     bundle = open_bundle(options.bundle)
     bodies = int8_bodies(bundle)
+    left_out = [f"Not judged: {name}, since {error.what}." for name, error in not_judged(bundle).items()]
+    for said in left_out:
+        LOG.warning("%s", said)
     reference = open_body(bundle, "float32", options.threads)
     prepared = io.load(bundle.graph(reference.body.graph), root=bundle.path)
     plan = judged_plan(reference, next(iter(bodies.values())), options.plan, options.guidance)
@@ -88,7 +101,7 @@ def measure(options: ReportOptions, progress: Progress = SILENT) -> tuple[Result
         command=options.command,
         made=bundle.manifest.provenance.commands,
         seconds=perf_counter() - start,
-        notes=tuple(notes(bodies.values(), this_machine())),
+        notes=(*notes(bodies.values(), this_machine()), *left_out),
         unlike=judged_unlike(bundle, plan),
     )
     samples = Samples(

@@ -20,8 +20,10 @@ from fewstep.calibration.lowering.pairs import pairs
 from fewstep.calibration.lowering.scheme import Scheme, Target
 from fewstep.calibration.lowering.selection import WeightedOp
 from fewstep.graph.graph import Graph
-from fewstep.runtime.backends.openvino import module
+from fewstep.runtime.backends.openvino import OpenVino, module
 from fewstep.runtime.bundle.manifest import Coverage
+from fewstep.runtime.bundle.reading import Bundle
+from fewstep.runtime.loading import load
 
 FLOAT32 = np.dtype(np.float32)
 
@@ -31,6 +33,11 @@ def integer_kernels_run(prepared: Graph, lowered: Graph, ops: tuple[WeightedOp, 
     found = integer_operations(lowered)
     ran = {op.name for op in ops if not found.isdisjoint((op.name, product_of(op.name)))}
     return complete(prepared, [op.name for op in ops], ran, "OpenVINO")
+
+
+def float_graphs_run(bundle: Bundle) -> None:
+    """UserError if OpenVINO cannot run the float32 body, or what runs ahead of it, or computes them wrong."""
+    load(bundle.path, backend=OpenVino())
 
 
 OPENVINO = Target(
@@ -47,4 +54,5 @@ OPENVINO = Target(
     engine=as_compiled,
     notes=("exact on CPUs with VNNI only: others may add pairs of 8-bit products in 16 bits, and saturate",),
     requires=module,
+    tries=float_graphs_run,
 )

@@ -1,0 +1,57 @@
+"""The bodies of several targets, one after the other: what keeps one from being made costs the others nothing."""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+
+from fewstep.calibration.lowering.quantize import LoweredBody, refuse_overflow
+from fewstep.calibration.lowering.scheme import Target
+from fewstep.calibration.precision.variants import Variants
+from fewstep.plans.errors import UserError
+from fewstep.runtime.progress import Progress
+
+Check = Callable[[str, LoweredBody, Target], None]  # of a body by name; UserError if it does not pass
+
+
+def body_of(target: Target) -> str:
+    return f"int8-{target.name}"
+
+
+def overflowing(targets: Sequence[Target], reached: Mapping[str, float]) -> dict[str, UserError]:
+    """The bodies that cannot be made, by name: an activation is beyond the float type of their engine. UserError if
+    that is so of all."""
+    failed = {}
+    for target in targets:
+        try:
+            refuse_overflow(reached, target)
+        except UserError as error:
+            failed[body_of(target)] = error
+    if len(failed) == len(targets):
+        raise next(iter(failed.values()))
+    return failed
+
+
+def lower_each(
+    variants: Mapping[str, Variants], check: Check, failed: dict[str, UserError], progress: Progress
+) -> dict[str, LoweredBody]:
+    """The bodies that can be made, by name; into `failed` go the errors of the others. UserError if none can.
+
+    `check` is what each has to pass.
+    """
+    made = {}
+    for done, (name, variant) in enumerate(variants.items(), 1):
+        try:
+            body = variant.lower(())
+            check(name, body, variant.target)
+            made[name] = body
+        except UserError as error:
+            failed[name] = error
+        progress("lowering", done, len(variants))
+    if not made:
+        raise next(iter(failed.values()))
+    return made
+
+
+def some_failed(failed: Mapping[str, UserError], made: Collection[str]) -> UserError:
+    """One line for all that failed, to be raised when the other bodies are in the bundle."""
+    (name, first), *others = failed.items()
+    also = "".join(f"; nor was {other}: {error.what}" for other, error in others)
+    return UserError(f"{name} was not made: {first.what}", f"{first.fix}{also} (in the bundle: {', '.join(made)})")

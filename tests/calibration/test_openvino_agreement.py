@@ -1,0 +1,202 @@
+"""What OpenVINO computes otherwise than onnxruntime is refused, before anything is measured and at the first load."""
+
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
+
+pytest.importorskip("openvino", reason="openvino is not installed")
+
+from fewstep.calibration import calibrate as verb
+from fewstep.calibration.bodies import int8_bodies, not_judged
+from fewstep.calibration.calibrate import calibrate
+from fewstep.calibration.metrics import psnr
+from fewstep.evaluation.report import ReportOptions, report
+from fewstep.graph.graph import Array, Graph, Node
+from fewstep.graph.index import in_topological_order
+from fewstep.plans.errors import UserError
+from fewstep.runtime import cache
+from fewstep.runtime.backends import openvino_agreement
+from fewstep.runtime.backends.onnxruntime import OnnxRuntime
+from fewstep.runtime.backends.openvino import OpenVino
+from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.runtime.loading import load
+
+GIVEN = {"seeds": range(8), "condition": {"class": [0, 1] * 4}, "guidance": 2.0}
+SMALL = r"Resize 'small' with antialias and exclude_outside \(and 1 more\)"
+WRONG = rf"OpenVINO \S+ computes graphs/body.onnx wrong, probably in {SMALL}: it differs"
+
+
+def behind_the_middle(made: str, nodes: tuple[Node, ...], constants: dict[str, Array]) -> Graph:
+    """The denoiser of `test_calibrate` with `nodes`, which read "a1", before its last layer."""
+    plain = denoiser()
+    *head, tail = plain.nodes
+    added = (*nodes, Node("Add", ("a1", made), ("joined",)), replace(tail, inputs=("joined", "w2")))
+    every = {**plain.constants, **constants}
+    return replace(plain, nodes=in_topological_order((*head, *added), ["x", "row", *every]), constants=every)
+
+
+def with_fourier() -> Graph:
+    """A filter over both axes of the pixels, as a layer of a Fourier neural operator."""
+    rng = np.random.default_rng(2)
+    constants = {
+        "last": np.array([-1]),
+        "rows": np.array(2),
+        "columns": np.array(3),
+        "filter": rng.uniform(0, 0.5, (1, 16, 8, 8, 1)).astype(np.float32),
+        "zero": np.array(0),
+    }
+    nodes = (
+        Node("Unsqueeze", ("a1", "last"), ("real",)),
+        Node("DFT", ("real", "", "columns"), ("f1",), {"onesided": 0, "inverse": 0}),
+        Node("DFT", ("f1", "", "rows"), ("f2",), {"onesided": 0, "inverse": 0}),
+        Node("Mul", ("f2", "filter"), ("filtered",)),
+        Node("DFT", ("filtered", "", "rows"), ("g1",), {"onesided": 0, "inverse": 1}),
+        Node("DFT", ("g1", "", "columns"), ("g2",), {"onesided": 0, "inverse": 1}),
+        Node("Gather", ("g2", "zero"), ("fourier",), {"axis": -1}),
+    )
+    return behind_the_middle("fourier", nodes, constants)
+
+
+def with_resize() -> Graph:
+    """Down and up again, bicubic and antialiased as torch writes it."""
+    how = {"mode": b"cubic", "antialias": 1, "cubic_coeff_a": -0.5, "exclude_outside": 1}
+    constants = {"half": np.array([1, 1, 0.5, 0.5], np.float32), "twice": np.array([1, 1, 2, 2], np.float32)}
+    nodes = (Node("Resize", ("a1", "", "half"), ("small",), how), Node("Resize", ("small", "", "twice"), ("up",), how))
+    return behind_the_middle("up", nodes, constants)
+
+
+@pytest.fixture
+def resizing(tmp_path: Path) -> Path:
+    return write_bundle(tmp_path / "resizing", with_resize())
+
+
+@pytest.fixture
+def calibrated(resizing: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """With an int8-openvino body, as one made before anything was compared."""
+    with monkeypatch.context() as before:
+        before.setattr(openvino_agreement, "_difference", lambda *_: 0.0)
+        calibrate(replace(FIRST, bundle=resizing, target=("cpu-x86", "openvino")))
+    for path in cache.path("agreement", "").iterdir():
+        path.unlink()
+    yield resizing
+
+
+def never(*_: object) -> None:
+    pytest.fail("it was asked for")
+
+
+def test_a_denoiser_with_a_fourier_transform_runs_on_openvino_in_float_and_in_int8(tmp_path: Path) -> None:
+    bundle = write_bundle(tmp_path / "bundle", with_fourier())
+    made = calibrate(replace(FIRST, bundle=bundle, target=("openvino",)))
+    assert made.lowered["int8-openvino"].coverage.int8_ops == ("h1",)
+    expected = load(bundle).sample("ddim:3", **GIVEN)
+    found = load(bundle, backend=OpenVino()).sample("ddim:3", **GIVEN)
+    np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
+    assert psnr(load(bundle, "int8", backend=OpenVino()).sample("ddim:3", **GIVEN), expected).mean() > 40
+
+
+def test_what_it_computes_wrong_is_refused_before_anything_is_measured(
+    resizing: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verb, "count", never)
+    with pytest.raises(UserError, match=WRONG + ".*; run the bundle on onnxruntime") as failure:
+        calibrate(replace(FIRST, bundle=resizing, target=("cpu-x86", "openvino")))
+    assert "\n" not in str(failure.value) and set(open_bundle(resizing).manifest.bodies) == {"float32"}
+
+
+def test_one_that_it_cannot_compile_is_refused_as_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = write_bundle(tmp_path / "bundle", denoiser())
+
+    def failing(*_: object) -> None:
+        raise UserError("OpenVINO 1 cannot compile graphs/body.onnx for CPU: no", "run the bundle on onnxruntime")
+
+    monkeypatch.setattr(OpenVino, "compile", failing)
+    monkeypatch.setattr(verb, "count", never)
+    with pytest.raises(UserError, match="cannot compile graphs/body.onnx"):
+        calibrate(replace(FIRST, bundle=bundle, target=("cpu-x86", "openvino")))
+
+
+def test_loading_refuses_it_too_the_int8_body_as_well(calibrated: Path) -> None:
+    for precision in ("float32", "int8"):
+        with pytest.raises(UserError, match=WRONG):
+            load(calibrated, precision, backend=OpenVino())
+
+
+def test_without_onnxruntime_operations_are_refused_by_name(
+    calibrated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fourier = write_bundle(tmp_path / "fourier", with_fourier())
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    for precision in ("float32", "int8"):
+        with pytest.raises(
+            UserError, match=r"body.onnx has Resize 'small' with antialias and exclude_outside \(and 1 more\), which"
+        ):
+            load(calibrated, precision, backend=OpenVino())
+    assert np.isfinite(load(fourier, backend=OpenVino()).sample("ddim:2", **GIVEN)).all()
+
+
+def test_a_graph_is_compared_once_on_a_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = write_bundle(tmp_path / "bundle", with_fourier())
+    load(bundle, backend=OpenVino())
+    with monkeypatch.context() as patched:
+        patched.setattr(OnnxRuntime, "load_graph", never)
+        load(bundle, backend=OpenVino(threads=1, batch=2))
+    asked: list[str] = []
+    real = OnnxRuntime.load_graph
+    monkeypatch.setattr(OnnxRuntime, "load_graph", lambda *given: asked.append(given[2].file) or real(*given))
+    monkeypatch.setattr("fewstep.runtime.backends.openvino.version", lambda: "another")
+    load(bundle, backend=OpenVino())
+    assert asked == ["graphs/body.onnx", "graphs/prologue.onnx"]
+
+
+@pytest.mark.parametrize("found", [0.01, float("inf"), float("nan")])
+def test_an_operation_that_nobody_suspects_is_refused_all_the_same(
+    found: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = write_bundle(tmp_path / "bundle", denoiser())
+    monkeypatch.setattr(openvino_agreement, "_difference", lambda *_: found)
+    with pytest.raises(
+        UserError, match=f"computes graphs/body.onnx wrong: it differs from onnxruntime by {found:.2g} of"
+    ):
+        load(bundle, backend=OpenVino())
+
+
+def test_a_network_that_is_wrong_in_one_call_only_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As one that routes by an argmax, where two are nearly equal. Of a backend in bfloat16 float32 is compared."""
+    bundle = open_bundle(write_bundle(tmp_path / "bundle", denoiser()))
+    backend, calls = OpenVino(), iter([1.0, 0.0, 0.0, 0.0])
+    network = backend.open(bundle, "float32")
+
+    def flipping(feeds: dict[str, Array]) -> dict[str, Array]:
+        return {name: value + next(calls) for name, value in network(feeds).items()}
+
+    openvino_agreement.check(backend, "1", bundle, "float32", flipping)
+    half = replace(backend, float_type="bf16")
+    openvino_agreement.check(half, "2", bundle, "float32", lambda feeds: {"v": np.full((1, 1, 8, 8), np.nan)})
+    with pytest.raises(UserError, match="differs from onnxruntime by inf"):
+        openvino_agreement.check(backend, "3", bundle, "float32", lambda feeds: {"v": np.full((1, 1, 8, 8), np.nan)})
+
+
+def test_the_report_does_not_blame_int8_for_it(calibrated: Path) -> None:
+    few = {"seeds": 4, "forced_seeds": 2, "teacher_seeds": 1, "simulated_seeds": 2, "batches": (1,), "rounds": 1}
+    measured = report(ReportOptions(calibrated, teacher="ddim:4", turn_seconds=0.01, **few))  # type: ignore[arg-type]
+    assert [each.body for each in measured.qualities] == ["int8-cpu-x86"] == list(int8_bodies(open_bundle(calibrated)))
+    (said,) = (note for note in measured.notes if note.startswith("Not judged: int8-openvino, since OpenVINO "))
+    assert "computes graphs/body.onnx wrong, probably in Resize" in said
+    assert said.replace("'", "&#x27;") in (calibrated / "report" / "index.html").read_text()
+
+
+def test_a_bundle_of_nothing_else_says_why_it_cannot_be_judged(calibrated: Path, tmp_path: Path) -> None:
+    manifest = open_bundle(calibrated).manifest
+    assert list(not_judged(open_bundle(calibrated))) == ["int8-openvino"]
+    bodies = {name: body for name, body in manifest.bodies.items() if name != "int8-cpu-x86"}
+    (calibrated / "manifest.json").write_bytes(msgspec.json.encode(msgspec.structs.replace(manifest, bodies=bodies)))
+    with pytest.raises(UserError, match="wrong, probably in Resize"):
+        int8_bodies(open_bundle(calibrated))
