@@ -27,13 +27,14 @@ from fewstep.runtime.backends import AHEAD
 from fewstep.runtime.bundle.engine_key import EngineKey
 from fewstep.runtime.bundle.manifest import Body, EngineEntry, Manifest
 from fewstep.runtime.bundle.manifest import GraphEntry as GraphFile
+from fewstep.runtime.bundle.platforms import PORTABLE, TENSORRT, body_name
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.options import Options
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sizes import parsed
 
 LOG = logging.getLogger("fewstep")
-FLOAT16 = "float16"  # the body that is made here
+FLOAT16 = body_name("float16")  # the body that is made here
 
 
 @dataclass(frozen=True)
@@ -168,7 +169,7 @@ def _body(options: BuildOptions, builder: Builder, bundle: Bundle) -> tuple[str,
         return None
     raise UserError(
         f"{options.bundle} has no body {name!r} to build",
-        f"fewstep calibrate {options.bundle} --target tensorrt, or build --precision float16",
+        f"fewstep calibrate {options.bundle} --target {TENSORRT.name}, or build --precision float16",
     )
 
 
@@ -177,7 +178,7 @@ def _add_float16(bundle: Bundle, writer: Writer) -> tuple[str, Body]:
     base = bundle.body("float32").graph
     prepared = io.load(bundle.graph(base), root=bundle.path)
     file, data = io.store(writer, drop_unused(to_float16(prepared)), FLOAT16, external_above=0 if base.data else None)
-    return FLOAT16, Body(GraphFile(file, base.inputs, base.outputs, data), "float16", "portable")
+    return FLOAT16, Body(GraphFile(file, base.inputs, base.outputs, data), "float16", PORTABLE)
 
 
 def _orders(

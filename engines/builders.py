@@ -10,11 +10,19 @@ from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import cuda
 from fewstep.runtime.backends.checks import imported
 from fewstep.runtime.bundle.engine_key import AMPERE, AMPERE_ON
+from fewstep.runtime.bundle.platforms import TENSORRT as TENSORRT_PLATFORM
+from fewstep.runtime.bundle.platforms import body_name
 
 Flags = dict[str, bool | int]
 
 STRICT: Flags = {"strongly_typed": True, "tf32": False}  # of every engine: it computes in the types its graph names
-COMPILED = MappingProxyType({"int8": "int8-tensorrt", "float16": "float16", "float32": "float32"})
+COMPILED = MappingProxyType(
+    {
+        "int8": body_name("int8", TENSORRT_PLATFORM.name),
+        "float16": body_name("float16"),
+        "float32": body_name("float32"),
+    }
+)
 COMPATIBLE = frozenset({"version_compatible", "hardware_compatible"})
 
 

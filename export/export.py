@@ -25,6 +25,7 @@ from fewstep.graph.weights import place_of, release
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle import manifest
 from fewstep.runtime.bundle.manifest import SCHEMA, Body, Manifest, Provenance
+from fewstep.runtime.bundle.platforms import PORTABLE, body_name
 from fewstep.runtime.options import Options
 from fewstep.runtime.progress import SILENT, Progress
 
@@ -183,7 +184,7 @@ def _manifest(
         schedule=spec.schedule,
         conditioner=graphs.get("conditioner"),
         prologue=graphs.get("prologue"),
-        bodies={options.dtype: Body(graphs["body"], precision=options.dtype, target="portable")},
+        bodies={body_name(options.dtype): Body(graphs["body"], precision=options.dtype, target=PORTABLE)},
         provenance=Provenance(
             source=origin.label,
             source_sha256=origin.sha256,

@@ -11,10 +11,9 @@ from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import AHEAD, CONDITIONER, PROLOGUE
 from fewstep.runtime.bundle.companions import companions
 from fewstep.runtime.bundle.manifest import Body, EngineEntry, GraphEntry, Manifest
+from fewstep.runtime.bundle.platforms import ONNXRUNTIME, platform_of
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.options import Options
-
-CPU_BODIES = "int8-cpu-"  # how the names of int8 bodies for CPUs begin
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ def pack(options: PackOptions) -> Manifest:
     bodies the new bundle runs, but cannot be calibrated again or judged against float32.
     """
     bundle = open_bundle(options.bundle)
-    wanted = options.body or tuple(name for name in bundle.manifest.bodies if name.startswith(CPU_BODIES))
+    wanted = options.body or tuple(name for name, body in bundle.manifest.bodies.items() if _is_for_cpus(body))
     if not wanted:
         fix = f"calibrate it first, or choose from {', '.join(bundle.manifest.bodies)} with --body"
         raise UserError(f"{options.bundle} has no int8 body for CPUs to take", fix)
@@ -76,6 +75,12 @@ def pack(options: PackOptions) -> Manifest:
                 provenance=msgspec.structs.replace(provenance, commands=(*provenance.commands, command)),
             )
         )
+
+
+def _is_for_cpus(body: Body) -> bool:
+    """True for int8 bodies that onnxruntime runs."""
+    platform = platform_of(body.target)
+    return body.precision == "int8" and platform is not None and platform.backend == ONNXRUNTIME
 
 
 def _engines_of(bodies: tuple[str, ...], manifest: Manifest) -> list[EngineEntry]:

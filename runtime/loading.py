@@ -8,6 +8,7 @@ from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import CONDITIONER, PROLOGUE, Backend
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle.manifest import Body
+from fewstep.runtime.bundle.platforms import platform_of, target_of
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.sampler import Sampler
 
@@ -63,14 +64,14 @@ def choose_body(bundle: Bundle, precision: str, backend: Backend) -> str:
             return name
     have = ", ".join(bundle.manifest.bodies)
     wanted = backend.bodies[precision][0]
-    fix = f"fewstep calibrate {bundle.path} --target {wanted.removeprefix(f'{precision}-')}"
+    fix = f"fewstep calibrate {bundle.path} --target {target_of(wanted)}"
     if precision == "float16":
         fix = f"fewstep build {bundle.path} --precision float16"
     if "float32" not in bundle.manifest.bodies:  # nothing to make it from: `fewstep pack` left it out
         bodies = bundle.manifest.bodies.values()
         others = " or ".join(sorted({body.precision for body in bodies}))
         targets = (body.target for body in bodies if body.precision == precision)
-        engines = sorted({"onnxruntime" if target.startswith("cpu-") else target for target in targets})
+        engines = sorted({platform.backend if (platform := platform_of(each)) else each for each in targets})
         if engines:
             fix = f"run it on {' or '.join(engines)}, which it is for (--backend on the command line)"
         else:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from fewstep.calibration.bodies import NATIVE
 from fewstep.plans.errors import UserError
-from fewstep.runtime.backends.onnxruntime import ARM
+from fewstep.runtime.bundle.platforms import ARM
 
 LOG = logging.getLogger("fewstep")
 OF_ARM = ("cpu-arm",)

@@ -15,9 +15,9 @@ from fewstep.runtime.backends import Arrays, LoadedGraph, graph_of
 from fewstep.runtime.backends.checks import check_threads, imported
 from fewstep.runtime.backends.interface import difference
 from fewstep.runtime.bundle.manifest import GraphEntry
+from fewstep.runtime.bundle.platforms import ONNXRUNTIME, body_name, cpu_kind, preferred
 from fewstep.runtime.bundle.reading import EXPORT_AGAIN, Bundle
 
-ARM = ("aarch64", "arm64", "ARM64")  # what Linux, macOS and Windows call it
 FATAL_ONLY = 4  # of the log levels 0 (verbose) to 4: what fails is raised as well, and told once
 
 
@@ -40,17 +40,13 @@ class OnnxRuntime:
     @property
     def bodies(self) -> Mapping[str, tuple[str, ...]]:
         """The best first. A body for ARM gives the same samples on x86 and the other way round, more slowly; without
-        VNNI the 8-bit weights of cpu-x86 may saturate sums, the 7-bit ones cannot."""
+        VNNI 8-bit weights may saturate sums, 7-bit ones cannot."""
         from fewstep.runtime.doctor.cpu import EXACT, this_cpu  # not for who names the body
 
-        arm, x86, seven = "int8-cpu-arm", "int8-cpu-x86", "int8-cpu-x86-7bit"
-        if platform.machine() in ARM:
-            int8 = (arm, x86, seven)
-        elif EXACT.isdisjoint(this_cpu().int8_instructions):
-            int8 = (seven, x86, arm)
-        else:
-            int8 = (x86, seven, arm)
-        return MappingProxyType({"float32": ("float32",), "int8": int8})
+        cpu = cpu_kind(platform.machine())
+        saturating = cpu == "x86" and EXACT.isdisjoint(this_cpu().int8_instructions)
+        int8 = tuple(body_name("int8", each.name) for each in preferred(ONNXRUNTIME, cpu, saturating))
+        return MappingProxyType({"float32": (body_name("float32"),), "int8": int8})
 
     def load(self, bundle: Bundle, name: str) -> LoadedGraph:
         return self.load_graph(bundle, graph_of(bundle, name))

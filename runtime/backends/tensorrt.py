@@ -23,11 +23,16 @@ from fewstep.runtime.backends.tensorrt_engine import BATCH, InParts, Lane, Loade
 from fewstep.runtime.backends.tensorrt_log import logger, reason
 from fewstep.runtime.bundle import engine_files
 from fewstep.runtime.bundle.engine_key import Here
+from fewstep.runtime.bundle.platforms import TENSORRT, body_name
 from fewstep.runtime.bundle.reading import Bundle
 
 LOG = logging.getLogger("fewstep")
 BODIES: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {"float32": ("float32",), "float16": ("float16",), "int8": ("int8-tensorrt",)}
+    {
+        "float32": (body_name("float32"),),
+        "float16": (body_name("float16"),),
+        "int8": (body_name("int8", TENSORRT.name),),
+    }
 )
 INSTALL = {
     "tensorrt": "on a Jetson: apt install python3-libnvinfer (of JetPack 6 or later); elsewhere: pip install tensorrt",

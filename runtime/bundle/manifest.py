@@ -59,7 +59,7 @@ class Body(Strict, frozen=True):
 
     graph: GraphEntry
     precision: Literal["float32", "float16", "int8"]
-    target: str  # "portable", "cpu-x86", "cpu-x86-7bit", "cpu-arm", "tensorrt", "openvino"
+    target: str  # the name of one of `platforms.PLATFORMS`, or PORTABLE
     groups: tuple[float, ...] = ()
     plan: str | None = None  # the plan it was calibrated along
     coverage: Coverage | None = None

@@ -10,6 +10,7 @@ from typing import Literal
 
 import msgspec
 
+from fewstep.runtime.bundle.platforms import ONNXRUNTIME, preferred
 from fewstep.runtime.doctor.cpu import EXACT, Cpu, this_cpu
 from fewstep.runtime.doctor.gpu import Gpu, Jetson, gpu_of, these_gpus, this_jetson
 from fewstep.runtime.doctor.memory import Space, this_space
@@ -164,10 +165,11 @@ def _machine_findings(seen: Diagnosis) -> Iterator[Finding]:
     """Of the processor and of space."""
     cpu, space = seen.cpu, seen.space
     if cpu.architecture in ("x86_64", "AMD64") and EXACT.isdisjoint(cpu.int8_instructions):
+        target = preferred(ONNXRUNTIME, "x86", saturating=True)[0].name
         yield Finding(
             "note",
             "no VNNI was seen: int8 products are summed in 16 bits and may saturate, and int8 wins less time",
-            "calibrate for it, then judge int8 on this machine: fewstep calibrate BUNDLE --target cpu-x86-7bit",
+            f"calibrate for it, then judge int8 on this machine: fewstep calibrate BUNDLE --target {target}",
         )
     if cpu.quota is not None and cpu.quota < cpu.cores:
         yield Finding(

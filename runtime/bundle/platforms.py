@@ -1,0 +1,69 @@
+"""Where the bodies of a target run, and how bodies are named.
+
+The runtime chooses bodies by these rows. A `Target` of calibration refers to its own row and adds how the body is made.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+CpuKind = Literal["x86", "arm"]
+
+PORTABLE = "portable"  # the target of float bodies, which every backend runs
+ONNXRUNTIME = "onnxruntime"
+ARM = ("aarch64", "arm64", "ARM64")  # the machine names of Linux, macOS and Windows
+
+
+@dataclass(frozen=True)
+class Platform:
+    """Where the bodies of one target run.
+
+    name: the target's name, as in `Body.target`.
+    backend: the backend that runs the bodies, by its name in `backends.named`.
+    label: that backend in reports.
+    cpu: the kind of CPU that the bodies are fastest on; None: any processor of the backend.
+    saturates: whether sums of 8-bit products saturate on x86 CPUs without VNNI.
+    """
+
+    name: str
+    backend: str
+    label: str
+    cpu: CpuKind | None = None
+    saturates: bool = False
+
+
+CPU_X86 = Platform("cpu-x86", ONNXRUNTIME, ONNXRUNTIME, "x86", saturates=True)
+CPU_X86_7BIT = replace(CPU_X86, name="cpu-x86-7bit", saturates=False)
+CPU_ARM = replace(CPU_X86_7BIT, name="cpu-arm", cpu="arm")
+TENSORRT = Platform("tensorrt", "tensorrt", "TensorRT")
+OPENVINO = Platform("openvino", "openvino", "OpenVINO")
+
+PLATFORMS = (CPU_X86, CPU_X86_7BIT, CPU_ARM, TENSORRT, OPENVINO)
+
+
+def platform_of(target: str) -> Platform | None:
+    """The platform of a target; None for float bodies, and for targets of another version."""
+    return next((platform for platform in PLATFORMS if platform.name == target), None)
+
+
+def preferred(backend: str, cpu: CpuKind | None = None, saturating: bool = False) -> tuple[Platform, ...]:
+    """The platforms of a backend, the best first: those of this kind of CPU, then the other kind.
+
+    `saturating` says that this is an x86 CPU without VNNI: platforms that saturate then stand behind.
+    """
+    own = (platform for platform in PLATFORMS if platform.backend == backend)
+    return tuple(sorted(own, key=lambda each: (each.cpu not in (None, cpu), saturating and each.saturates)))
+
+
+def cpu_kind(architecture: str) -> CpuKind:
+    """The kind of a CPU, by the machine name that the system reports."""
+    return "arm" if architecture in ARM else "x86"
+
+
+def body_name(precision: str, target: str = PORTABLE) -> str:
+    """The name of a body in the manifest: "float32", or "int8-" and the target."""
+    return precision if target == PORTABLE else f"{precision}-{target}"
+
+
+def target_of(body: str) -> str:
+    """The target in a body's name."""
+    return body.partition("-")[2] or PORTABLE
