@@ -1,58 +1,77 @@
 """The int8 bodies of a bundle, opened for judging: each run as it is deployed, or its numerics simulated.
 
-onnxruntime runs bodies for its own targets natively, and OpenVINO its own where it is installed. Those of other engines
-onnxruntime computes with their Q/DQ pairs kept in float: the 8-bit rounding is theirs, the rest is float32.
+A target names the engine of its bodies and how to open them on it. Where this machine has that engine, it runs them.
+onnxruntime computes all other bodies with their Q/DQ pairs kept in float: the 8-bit rounding is theirs, the rest is
+float32.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
-from fewstep.calibration.lowering.agreement import as_deployed
-from fewstep.calibration.lowering.targets import TARGETS
-from fewstep.calibration.lowering.targets.openvino import OPENVINO
+from fewstep.calibration.lowering.scheme import Target
+from fewstep.calibration.lowering.targets import targets_by_name
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import as_guidance
 from fewstep.plans.plan import Plan
-from fewstep.runtime.backends import openvino
+from fewstep.runtime.backends.named import named
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle.calibrated_plan import calibrated_plan
 from fewstep.runtime.bundle.manifest import Body
+from fewstep.runtime.bundle.platforms import ONNXRUNTIME, PORTABLE
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.loading import load
 from fewstep.runtime.sampler import PLAN, Sampler
 
-NATIVE = tuple(each.name for each in TARGETS if each.engine is as_deployed)  # run by onnxruntime as they are deployed
-RUN_HERE = ("portable", *NATIVE)  # float32 too
-ENGINE = "onnxruntime"
-ON_OPENVINO = "OpenVINO"
 SIMULATION = "onnxruntime: 8-bit rounding simulated, the rest float32"  # of any other engine's body
-FIRST = (ENGINE, ON_OPENVINO, SIMULATION)  # the order in which bodies are judged
+
+
+def native_targets() -> dict[str, Target]:
+    """The targets whose bodies onnxruntime runs as they are deployed, by name."""
+    return {name: each for name, each in targets_by_name().items() if each.platform.backend == ONNXRUNTIME}
+
+
+def is_run_by_onnxruntime(body: Body) -> bool:
+    """True for bodies that onnxruntime runs as they are deployed, float32 too."""
+    return body.target == PORTABLE or body.target in native_targets()
 
 
 def progressive_target(names: Sequence[str]) -> str:
     """Of the targets of one calibration, the one whose int8 steps its progressive inputs come from: the first that
     onnxruntime runs as it is deployed."""
-    return next((name for name in names if name in NATIVE), names[0])
+    return next((name for name in names if name in native_targets()), names[0])
 
 
 def engine_of(body: Body) -> str:
     """What computes a body here, in words."""
-    if body.target in NATIVE:
-        return ENGINE
-    return ON_OPENVINO if body.target == OPENVINO.name and _has_openvino() else SIMULATION
+    target = _target_here(body)
+    return SIMULATION if target is None else target.platform.label
+
+
+def backend_of(body: Body) -> str:
+    """The name of the backend that computes a body here."""
+    target = _target_here(body)
+    return ONNXRUNTIME if target is None else target.platform.backend
 
 
 def is_native(body: Body) -> bool:
     """True for bodies that run here as they are deployed."""
-    return engine_of(body) != SIMULATION
+    return _target_here(body) is not None
+
+
+def _target_here(body: Body) -> Target | None:
+    """The target of a body whose engine is on this machine."""
+    target = targets_by_name().get(body.target)
+    if target is None or target.engine is None:
+        return None
+    return target if target.requires is None or _is_there(target.requires) else None
 
 
 @cache
-def _has_openvino() -> bool:
+def _is_there(requires: Callable[[], object]) -> bool:
     """Tried once: an import that fails is searched for anew each time."""
     try:
-        openvino.module()
+        requires()
     except UserError:
         return False
     return True
@@ -64,7 +83,10 @@ def graph_files(body: Body) -> tuple[str, ...]:
 
 
 def int8_bodies(bundle: Bundle) -> dict[str, Body]:
-    """Those that run here natively first, without those that are `not_judged`. UserError if there are none."""
+    """Those that onnxruntime runs natively first, then those of other engines, then those that are simulated.
+
+    Those that are `not_judged` are left out. UserError if no others are left.
+    """
     found = {name: body for name, body in bundle.manifest.bodies.items() if body.precision == "int8"}
     refused = not_judged(bundle)
     if found and len(refused) == len(found):
@@ -72,22 +94,27 @@ def int8_bodies(bundle: Bundle) -> dict[str, Body]:
     found = {name: body for name, body in found.items() if name not in refused}
     if not found:
         raise UserError(f"{bundle.path} has no int8 body to judge", f"fewstep calibrate {bundle.path}")
-    return dict(sorted(found.items(), key=lambda item: FIRST.index(engine_of(item[1]))))
+    return dict(sorted(found.items(), key=lambda item: (not is_native(item[1]), backend_of(item[1]) != ONNXRUNTIME)))
 
 
 def not_judged(bundle: Bundle) -> dict[str, UserError]:
     """int8 bodies whose engine computes the float32 body wrong, with the reason: int8 would be blamed for it."""
-    bodies = bundle.manifest.bodies
-    names = [name for name, body in bodies.items() if body.precision == "int8" and engine_of(body) == ON_OPENVINO]
-    error = _error_of_openvino(bundle.path, bodies["float32"].graph.file) if names and "float32" in bodies else None
-    return {} if error is None else dict.fromkeys(names, error)
+    found = {}
+    for name, body in bundle.manifest.bodies.items():
+        if body.precision == "int8" and "float32" in bundle.manifest.bodies:
+            error = _float_error(bundle.path, bundle.manifest.bodies["float32"].graph.file, _target_here(body))
+            if error is not None:
+                found[name] = error
+    return found
 
 
 @cache
-def _error_of_openvino(path: Path, graph: str) -> UserError | None:
-    """Why OpenVINO does not run the float32 body, whose graph names its content, as onnxruntime does."""
+def _float_error(path: Path, graph: str, target: Target | None) -> UserError | None:
+    """Why a target's engine does not run the float32 body, whose file name tells its content, as onnxruntime does."""
+    if target is None or target.tries is None:
+        return None
     try:
-        openvino.OpenVino().check(open_bundle(path))
+        target.tries(open_bundle(path))
     except UserError as error:
         return error
     return None
@@ -96,8 +123,9 @@ def _error_of_openvino(path: Path, graph: str) -> UserError | None:
 def open_body(bundle: Bundle, name: str, threads: int) -> Sampler:
     """A body on its engine, fused as it is deployed, or with Q/DQ kept, which simulates another engine's numerics."""
     body = bundle.body(name)
-    if body.precision == "int8" and engine_of(body) == ON_OPENVINO:
-        return load(bundle.path, body=name, backend=openvino.OpenVino(threads=threads))
+    backend = backend_of(body)
+    if backend != ONNXRUNTIME:
+        return load(bundle.path, body=name, backend=named(backend, threads))
     fused = body.precision != "int8" or is_native(body)
     return load(bundle.path, body=name, backend=OnnxRuntime(threads=threads, fuse_qdq=fused))
 

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from math import inf
 from pathlib import Path
@@ -17,7 +17,7 @@ from fewstep.calibration.count import count_activations, count_progressively, ta
 from fewstep.calibration.lowering.agreement import warn_of_disagreement
 from fewstep.calibration.lowering.quantize import LoweredBody, lowered_ops
 from fewstep.calibration.lowering.scheme import Target
-from fewstep.calibration.lowering.targets import TARGETS
+from fewstep.calibration.lowering.targets import USUAL, target_names, targets_by_name
 from fewstep.calibration.lowering_each import body_of, lower_each, overflowing, some_failed
 from fewstep.calibration.precision.closed_loop import SELECTION_SEEDS, open_courses
 from fewstep.calibration.precision.native import check_targets, searched_here
@@ -61,7 +61,7 @@ class CalibrateOptions(Options):
 
     bundle: The bundle to calibrate; int8 bodies, ranges and the plan are added to it.
     plan: SOLVER:STEPS, or the path of a plan's JSON.
-    target: What to lower for: cpu-x86, cpu-x86-7bit, cpu-arm, openvino, tensorrt.
+    target: What to lower for.
     trajectories: How many samples to follow.
     guidance: Weight of classifier-free guidance; by default 2 where the denoiser has an unconditional form, and is not
         told the weight itself.
@@ -87,7 +87,7 @@ class CalibrateOptions(Options):
 
     bundle: Path
     plan: str = "dpmpp_2m:8"
-    target: tuple[str, ...] = ("cpu-x86", "tensorrt")
+    target: tuple[str, ...] = field(default=USUAL, metadata={"choices": target_names})
     trajectories: int = 64
     guidance: float | None = None
     ranges: Method = "channels"
@@ -257,7 +257,7 @@ def _row_by_row(sampler: Sampler) -> Sampler:
 
 
 def _targets(names: Sequence[str]) -> tuple[Target, ...]:
-    known = {target.name: target for target in TARGETS}
+    known = targets_by_name()
     for name in names:
         if name not in known:
             raise UserError(f"unknown target {name!r}", f"choose from {', '.join(known)}")

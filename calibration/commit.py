@@ -21,6 +21,7 @@ from fewstep.plans.file import encode
 from fewstep.plans.plan import Plan
 from fewstep.runtime.bundle.manifest import Body, Manifest, Stage, TensorEntry
 from fewstep.runtime.bundle.manifest import GraphEntry as GraphFile
+from fewstep.runtime.bundle.platforms import target_of
 from fewstep.runtime.bundle.reading import Bundle
 
 LOG = logging.getLogger("fewstep")
@@ -95,7 +96,7 @@ def _body(writer: Writer, name: str, lowered: LoweredBody, manifest: Manifest, p
     return Body(
         graph=GraphFile(file, base.inputs + group, base.outputs, data),
         precision="int8",
-        target=name.removeprefix("int8-"),
+        target=target_of(name),
         groups=lowered.groups,
         plan=plan.name,
         coverage=lowered.coverage,
@@ -110,5 +111,4 @@ def _staged(writer: Writer, name: str, refined: SearchResult, manifest: Manifest
     ]
     stages = tuple(Stage(until, body.graph, body.coverage) for until, body in bodies[:-1] if body.coverage)
     groups = next((body.groups for _, body in bodies if body.groups), ())
-    target = name.removeprefix("int8-")
-    return msgspec.structs.replace(bodies[-1][1], target=target, groups=groups, stages=stages)
+    return msgspec.structs.replace(bodies[-1][1], target=target_of(name), groups=groups, stages=stages)

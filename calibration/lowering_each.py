@@ -6,13 +6,14 @@ from fewstep.calibration.lowering.quantize import LoweredBody, refuse_overflow
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.precision.variants import Variants
 from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.platforms import body_name
 from fewstep.runtime.progress import Progress
 
 Check = Callable[[str, LoweredBody, Target], None]  # of a body by name; UserError if it does not pass
 
 
 def body_of(target: Target) -> str:
-    return f"int8-{target.name}"
+    return body_name("int8", target.name)
 
 
 def overflowing(targets: Sequence[Target], reached: Mapping[str, float]) -> dict[str, UserError]:

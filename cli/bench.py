@@ -15,6 +15,7 @@ from fewstep.cli.tables import figures
 from fewstep.evaluation.speed.bench import BenchOptions, bench
 from fewstep.evaluation.speed.race import Race
 from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.platforms import CPU_X86
 from fewstep.runtime.progress import Progress
 
 ARCHITECTURES = {"ddpm-cifar10": "ddpm_cifar10"}  # as users write them -> the source that export knows
@@ -50,7 +51,7 @@ def _bundle(options: BenchOptions, progress: Progress) -> Iterator[Path]:
         bundle = Path(folder) / options.arch
         export(ExportOptions(ARCHITECTURES[options.arch], bundle), under("export", progress))
         # few trajectories: random weights have no quality to keep
-        few = CalibrateOptions(bundle, plan="dpmpp_2m:4", target=("cpu-x86",), trajectories=4)
+        few = CalibrateOptions(bundle, plan="dpmpp_2m:4", target=(CPU_X86.name,), trajectories=4)
         calibrate(few, under("calibrate", progress))
         yield bundle
 

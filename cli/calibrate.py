@@ -22,6 +22,7 @@ from fewstep.evaluation.speed.staged import int8_share
 from fewstep.graph.commit import open_for_update
 from fewstep.plans.guidance import describe
 from fewstep.plans.plan import regroup
+from fewstep.runtime.bundle.platforms import body_name
 from fewstep.runtime.progress import Progress
 
 
@@ -60,7 +61,7 @@ def dry_run(options: CalibrateOptions) -> Outcome:
     each = _evaluation_seconds(task, batch)
     seconds = evaluations * each
     search = _search(options, task)
-    bodies = [f"int8-{target.name}" for target in task.targets]
+    bodies = [body_name("int8", target.name) for target in task.targets]
     return Outcome(
         {
             "bundle": options.bundle,

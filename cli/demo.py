@@ -6,19 +6,23 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
+from fewstep.calibration.bodies import native_targets
 from fewstep.calibration.calibrate import CalibrateOptions, calibrate, check_options
+from fewstep.calibration.lowering.targets import USUAL
 from fewstep.cli.outcome import Outcome
 from fewstep.cli.progress import under
 from fewstep.cli.report import table
 from fewstep.cli.run import RunOptions, run
 from fewstep.engines.build import BuildOptions, build
 from fewstep.engines.build import check_options as check_build
+from fewstep.engines.builders import TENSORRT_RTX
 from fewstep.evaluation.report import ReportOptions, report
 from fewstep.evaluation.report.verdict import warnings
 from fewstep.evaluation.results import Results
 from fewstep.export.export import ExportOptions, export
 from fewstep.plans.guidance import weight_of
 from fewstep.plans.name import parse_plan_name
+from fewstep.runtime.bundle.platforms import body_name
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.options import Options
 from fewstep.runtime.progress import SILENT, Progress
@@ -41,7 +45,7 @@ class DemoOptions(Options):
     source: str = "fashion_mnist"
     output: Path = field(default=Path("fewstep-demo"), metadata={"short": "-o"})
     plan: str = "dpmpp_2m:8"
-    target: tuple[str, ...] = ("cpu-x86", "tensorrt")
+    target: tuple[str, ...] = USUAL
     guidance: float | None = None
     device: tuple[str, ...] = ("sm89",)
 
@@ -90,7 +94,8 @@ def demo(options: DemoOptions, progress: Progress = SILENT) -> Results:
     calibration = calibrate(to_calibrate, under("calibrate", progress))
     if to_build is not None:
         build(to_build, under("build", progress))
-    precisions = ("float32", "int8") if "cpu-x86" in options.target else ("float32",)
+    is_native = any(name in native_targets() for name in options.target)
+    precisions = ("float32", "int8") if is_native else ("float32",)
     for precision in precisions:
         run(_grid(options, precision, weight_of(calibration.plan.guidance)), under(f"run in {precision}", progress))
     return report(ReportOptions(bundle=options.bundle), under("report", progress))
@@ -103,9 +108,10 @@ def _check(options: DemoOptions) -> tuple[CalibrateOptions, BuildOptions | None]
         bundle=options.bundle, plan=options.plan, target=options.target, guidance=options.guidance
     )
     check_options(to_calibrate)
-    to_build = BuildOptions(bundle=options.bundle, backend="tensorrt-rtx", device=options.device)
+    to_build = BuildOptions(bundle=options.bundle, backend=TENSORRT_RTX.name, device=options.device)
     check_build(to_build)
-    is_possible = "tensorrt" in options.target and all(find_spec(module) for module in ENGINE_MODULES)
+    compiled = (body_name("int8", target) in TENSORRT_RTX.bodies.values() for target in options.target)
+    is_possible = any(compiled) and all(find_spec(module) for module in ENGINE_MODULES)
     return to_calibrate, to_build if is_possible else None
 
 

@@ -5,7 +5,7 @@ Every command takes the flags of `manner` too, on which `main` acts, and --dry-r
 The first field without a default is the command's argument, every other field an option. Help comes from lines
 `name: text` of the class docstring, a short flag from the field's metadata: `field(metadata={"short": "-o"})`. A field
 of type `tuple[str, ...]` takes its values with commas, or the option several times; `metadata={"whole": True}` says
-that commas are part of a value.
+that commas are part of a value. `metadata={"choices": names}`, a function, ends the help with the names it returns.
 """
 
 import dataclasses
@@ -90,6 +90,9 @@ def field_help(options_type: type) -> dict[str, str]:
             texts[name] += " " + line.strip()
         else:
             name = None
+    for field in dataclasses.fields(options_type):
+        if field.name in texts and "choices" in field.metadata:
+            texts[field.name] = f"{texts[field.name].removesuffix('.')}: {', '.join(field.metadata['choices']())}."
     return texts
 
 

@@ -9,8 +9,9 @@ import msgspec
 import numpy as np
 import onnx
 
-from fewstep.calibration.bodies import RUN_HERE
+from fewstep.calibration.bodies import is_run_by_onnxruntime
 from fewstep.calibration.lowering.coverage import macs, optimized
+from fewstep.calibration.lowering.targets import targets_by_name
 from fewstep.calibration.ranges import table
 from fewstep.evaluation.report.operations import operations
 from fewstep.evaluation.results import Operation
@@ -33,10 +34,10 @@ from fewstep.runtime.bundle.manifest import (
     Tokens,
 )
 from fewstep.runtime.bundle.manifest import GraphEntry as GraphFile
+from fewstep.runtime.bundle.platforms import PORTABLE, TENSORRT
 from fewstep.runtime.bundle.reading import MANIFEST, Bundle, open_bundle
 from fewstep.runtime.options import Options
 
-FOR_ENGINES = ("portable", "tensorrt")  # targets whose graphs TensorRT parses
 NCHWC = f"{CONTRIB}.nchwc"
 LAYOUT = ("nchwc.ReorderInput", "nchwc.ReorderOutput")  # fuse nothing
 
@@ -259,8 +260,8 @@ def _verified(bundle: Bundle) -> tuple[VerifiedStage, ...]:
 
 
 def _body(bundle: Bundle, name: str, body: Body, prepared: Graph | None) -> BodyContents:
-    contents, lowered = _graph(bundle, body.graph, body.target in RUN_HERE, body.target in FOR_ENGINES)
-    runs_here = body.target in RUN_HERE
+    runs_here = is_run_by_onnxruntime(body)
+    contents, lowered = _graph(bundle, body.graph, runs_here, _is_for_engines(body))
     stages = tuple(
         StageContents(stage.until, _graph(bundle, stage.graph, runs_here, parsed=False)[0], stage.coverage)
         for stage in body.stages
@@ -287,6 +288,12 @@ def _body(bundle: Bundle, name: str, body: Body, prepared: Graph | None) -> Body
         types=types,
         stages=stages,
     )
+
+
+def _is_for_engines(body: Body) -> bool:
+    """True for bodies whose graphs TensorRT parses."""
+    target = targets_by_name().get(body.target)
+    return body.target == PORTABLE or (target is not None and target.platform.backend == TENSORRT.backend)
 
 
 def _uncounted(prepared: Graph | None) -> str:

@@ -43,9 +43,9 @@ Rounding = Callable[[NDArray[np.float64], NDArray[np.float64], NDArray[np.float6
 
 FOUR_BITS = 7  # the greatest magnitude of a 4-bit weight
 # int8 containers with 4-bit numbers: it saves neither time nor memory on a CPU, and shows what the bits are worth
-CPU_X86_4BIT = replace(CPU_X86, name="4 bits", scheme=replace(CPU_X86.scheme, largest_weight=FOUR_BITS))
+CPU_X86_4BIT = replace(CPU_X86, scheme=replace(CPU_X86.scheme, largest_weight=FOUR_BITS))
 # pairs on what operations read, none on what they make: what no kernel of onnxruntime does as fast
-UNROUNDED = replace(CPU_X86, name="unrounded", scheme=replace(CPU_X86.scheme, form=pairs(np.dtype(np.float32))))
+UNROUNDED = replace(CPU_X86, scheme=replace(CPU_X86.scheme, form=pairs(np.dtype(np.float32))))
 ALL_CHANNELS = replace(CPU_X86, scheme=replace(CPU_X86.scheme, least_gain=-np.inf))
 UNCENTRED = replace(TENSORRT, scheme=replace(TENSORRT.scheme, encode=symmetric_int8))
 

@@ -17,6 +17,7 @@ from fewstep.calibration.ranges.methods import LEVELS
 from fewstep.graph.graph import Array, Graph, Node, Value
 from fewstep.graph.index import Index, index
 from fewstep.graph.session import Session, open_session
+from fewstep.runtime.bundle.platforms import ONNXRUNTIME, preferred
 
 Feeds = Mapping[str, Array]
 Engine = Callable[[Graph, Sequence[str]], Callable[[Feeds], Feeds]]
@@ -84,10 +85,11 @@ def warn_of_disagreement(lowered: Graph, feeds: Iterable[Feeds], body: str, engi
     evaluations, if that is more than rounding. The body may be right on another CPU, so it is no error."""
     worst = next((each for each in agreements(lowered, feeds, engine) if not each.is_close), None)
     if worst is not None:
+        exact = preferred(ONNXRUNTIME, "x86", saturating=True)[0].name
         LOG.warning(
             "%s: this CPU's integer kernels are up to %.0f steps of 8 bits wrong, most in %r (%d of %d numbers); bodies"
-            " for cpu-x86-7bit are right on every x86 CPU",
-            *(body, worst.steps, worst.tensor, worst.off, worst.size),
+            " for %s are right on every x86 CPU",
+            *(body, worst.steps, worst.tensor, worst.off, worst.size, exact),
         )
 
 

@@ -16,6 +16,7 @@ from fewstep.graph.graph import BATCH, Array, Graph, Node
 from fewstep.graph.io import save
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends.openvino import OpenVino, last_line, read, version
+from fewstep.runtime.bundle.platforms import OPENVINO
 
 MULTIPLYING = ("Convolution", "FullyConnected", "MatMul")  # its kinds of layers that have integer kernels
 INTEGER = ("u8", "i8")
@@ -52,7 +53,7 @@ def computed(graph: Graph, tensors: Sequence[str], feeds: Mapping[str, Array]) -
         except Exception as error:  # its errors share no base class but Exception
             raise UserError(
                 f"OpenVINO {version()} failed on graph {graph.name!r}: {last_line(error)}",
-                "pip install --upgrade openvino, or calibrate without target openvino",
+                f"pip install --upgrade openvino, or calibrate without target {OPENVINO.name}",
             ) from error
         return {value.name: np.array(found[value.name]) for value in shown.outputs}
 

@@ -13,6 +13,7 @@ from fewstep.calibration.ranges.table import Ranges
 from fewstep.calibration.weights import LARGEST, QuantizedWeight
 from fewstep.graph.graph import Array, Graph, Node
 from fewstep.runtime.bundle.manifest import Coverage
+from fewstep.runtime.bundle.platforms import Platform
 from fewstep.runtime.bundle.reading import Bundle
 
 
@@ -65,6 +66,7 @@ class Scheme:
 class Target:
     """What a graph is lowered for.
 
+    platform: where its bodies run, and its name.
     passes: rewrites of the prepared graph, before anything is quantized; they keep the names of tensors.
     check: counts what really runs in int8, given the prepared graph, the lowered one and the operations selected;
         UserError names an operation that does not.
@@ -76,7 +78,7 @@ class Target:
         at all, or wrong.
     """
 
-    name: str
+    platform: Platform
     scheme: Scheme
     passes: tuple[Callable[[Graph], Graph], ...]
     check: Callable[[Graph, Graph, tuple[WeightedOp, ...]], Coverage]
@@ -84,3 +86,7 @@ class Target:
     notes: tuple[str, ...] = ()
     requires: Callable[[], object] | None = None
     tries: Callable[[Bundle], object] | None = None
+
+    @property
+    def name(self) -> str:
+        return self.platform.name

@@ -4,26 +4,27 @@ import logging
 import platform
 from collections.abc import Sequence
 
-from fewstep.calibration.bodies import NATIVE
+from fewstep.calibration.bodies import native_targets
 from fewstep.plans.errors import UserError
-from fewstep.runtime.bundle.platforms import ARM
+from fewstep.runtime.bundle.platforms import cpu_kind
 
 LOG = logging.getLogger("fewstep")
-OF_ARM = ("cpu-arm",)
+KINDS = {"arm": "an ARM", "x86": "an x86"}
 
 
 def searched_here() -> tuple[str, ...]:
     """The targets whose graphs onnxruntime runs on this kind of CPU as on those that they are for."""
-    is_arm = platform.machine() in ARM
-    return tuple(name for name in NATIVE if (name in OF_ARM) == is_arm)
+    here = cpu_kind(platform.machine())
+    return tuple(name for name, target in native_targets().items() if target.platform.cpu in (None, here))
 
 
 def check_targets(names: Sequence[str]) -> None:
     """UserError where a bound is for another kind of CPU, or for none; a warning names targets that it leaves alone."""
-    here = searched_here()
+    here, native = searched_here(), native_targets()
     for name in names:
-        if name in NATIVE and name not in here:
-            kind = "an ARM" if name in OF_ARM else "an x86"
+        cpu = native[name].platform.cpu if name in native and name not in here else None
+        if cpu is not None:
+            kind = KINDS[cpu]
             raise UserError(
                 f"a precision map for {name} on {platform.machine()}: its times are those of {kind} CPU",
                 f"calibrate {name} on {kind} CPU, or leave the bound out",

@@ -7,7 +7,7 @@ from time import perf_counter
 import msgspec
 
 from fewstep.calibration.bodies import (
-    ON_OPENVINO,
+    backend_of,
     engine_of,
     int8_bodies,
     is_native,
@@ -19,7 +19,7 @@ from fewstep.calibration.comparable import judged_unlike
 from fewstep.calibration.conditions_file import ConditionRecords
 from fewstep.calibration.held_out import held_out_conditions, label
 from fewstep.calibration.lowering.selection import selected_ops
-from fewstep.calibration.lowering.targets import TARGETS
+from fewstep.calibration.lowering.targets import targets_by_name
 from fewstep.calibration.prompts import HELD_OUT, given_rows
 from fewstep.calibration.ranges import table
 from fewstep.evaluation import results
@@ -38,6 +38,7 @@ from fewstep.graph.graph import Graph
 from fewstep.plans.guidance import describe
 from fewstep.plans.plan import Plan
 from fewstep.runtime.bundle.manifest import Body
+from fewstep.runtime.bundle.platforms import ONNXRUNTIME
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.doctor.cpu import EXACT
 from fewstep.runtime.progress import SILENT, Progress
@@ -133,13 +134,14 @@ def races(
     if len(names) < 2:
         return []
     opened = {name: open_body(bundle, name, options.threads) for name in names}
-    elsewhere = [name for name in names[1:] if engine_of(opened[name].body) == ON_OPENVINO]
+    backends = {name: backend_of(sampler.body) for name, sampler in opened.items()}
+    elsewhere = [name for name in names if backends[name] != ONNXRUNTIME]
     samplers = {name: sampler for name, sampler in opened.items() if name not in elsewhere}
     found = []
     for batch in options.batches:
         fed = {name: feeds(sampler, plan, batch, rows) for name, sampler in opened.items()}
         others = [
-            Contender(name, OnBackend("openvino", bundle.path, name), taken(opened[name].body.graph, fed[name]))
+            Contender(name, OnBackend(backends[name], bundle.path, name), taken(opened[name].body.graph, fed[name]))
             for name in elsewhere
         ]
         timing = (options.threads, options.rounds, options.turn_seconds, progress)
@@ -184,12 +186,12 @@ def covered(bundle: Bundle, prepared: Graph, plan: Plan) -> list[BodyCoverage]:
 
 def notes(bodies: Iterable[Body], machine: Machine) -> Iterator[str]:
     """What a reader must know of the bodies, and of this machine, to believe the figures."""
-    known = {target.name: target for target in TARGETS}
-    for body in bodies:
-        for note in known[body.target].notes if body.target in known else ():
-            yield f"{body.target}: {note}."
-        if body.target == "cpu-x86" and EXACT.isdisjoint(machine.int8_instructions):
-            yield "cpu-x86: no VNNI was seen on this machine, so its int8 figures may include saturation."
+    known = targets_by_name()
+    for target in (known[body.target] for body in bodies if body.target in known):
+        for note in target.notes:
+            yield f"{target.name}: {note}."
+        if target.platform.saturates and EXACT.isdisjoint(machine.int8_instructions):
+            yield f"{target.name}: no VNNI was seen on this machine, so its int8 figures may include saturation."
 
 
 def _candidate(bundle: Bundle, name: str, body: Body, options: ReportOptions) -> Candidate:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from html import escape
 
-from fewstep.calibration.bodies import ENGINE, ON_OPENVINO
+from fewstep.calibration.bodies import SIMULATION
 from fewstep.evaluation.drawing import plots
 from fewstep.evaluation.drawing.plots import Series
 from fewstep.evaluation.report.distribution import distribution_section
@@ -32,6 +32,7 @@ from fewstep.evaluation.report.samples import Samples, samples_section
 from fewstep.evaluation.report.style import STYLE
 from fewstep.evaluation.report.verdict import warnings
 from fewstep.evaluation.results import BodyCoverage, EvaluationResults, Operation, Quality, Results
+from fewstep.runtime.bundle.platforms import ONNXRUNTIME
 
 
 def page(
@@ -90,7 +91,7 @@ def headline(results: Results) -> Html:
     if contests:
         race, fast = min(contests, key=lambda contest: contest[1].ratio)  # the batch size at which int8 wins least
         both = join([milliseconds(race.timings[0].median), " to ", milliseconds(fast.median)])
-        engines = f", {ON_OPENVINO} against {ENGINE}" if first.body in _on_openvino(results) else ""
+        engines = f", {first.engine} against {ONNXRUNTIME}" if first.body in _elsewhere(results) else ""
         note = join([both, f", {race.batch} rows, {race.threads} threads{engines}"])
         cards.append(card("Speed, int8 over float32", times(fast.ratio), note))
     if covered is not None:
@@ -172,7 +173,7 @@ def coverage_section(results: Results) -> Html:
     alike: dict[tuple[tuple[Operation, ...], float], list[BodyCoverage]] = {}
     for covered in results.covered:
         alike.setdefault((covered.operations, covered.share), []).append(covered)
-    counter = "its engine" if _on_openvino(results) else ENGINE
+    counter = "its engine" if _elsewhere(results) else ONNXRUNTIME
     parts = [
         paragraph(
             f"For the body that runs here, counted in the graph as {counter} optimized it where it was calibrated; "
@@ -236,7 +237,7 @@ def speed_section(results: Results) -> Html:
     for race in results.races:
         medians = [(timing.name, 1000 * timing.median) for timing in race.timings]
         drawn = Html(plots.bars(medians, lambda value: f"{value:.2f} ms"))
-        on = ", ".join([ENGINE, *(f"{name} on {ON_OPENVINO}" for name in _on_openvino(results))])
+        on = ", ".join([ONNXRUNTIME, *(f"{name} on {engine}" for name, engine in _elsewhere(results).items())])
         charts.append(figure(drawn, f"{race.batch} rows, {race.threads} threads, {on}; shorter is faster"))
     parts.append(Html(f'<div class="two">{join(charts).markup}</div>'))
     head = ["graph", "rows", "threads", "median", "p10", "p90", "times faster", "lowest", "highest", "load", "memory"]
@@ -263,9 +264,10 @@ def speed_section(results: Results) -> Html:
     return section("Speed and size", *parts)
 
 
-def _on_openvino(results: Results) -> list[str]:
-    """The bodies that OpenVINO ran; float32, and every other one, onnxruntime."""
-    return [quality.body for quality in results.qualities if quality.engine == ON_OPENVINO]
+def _elsewhere(results: Results) -> dict[str, str]:
+    """The bodies that another engine ran, and that engine; onnxruntime ran float32 and the others."""
+    own = (ONNXRUNTIME, SIMULATION)
+    return {quality.body: quality.engine for quality in results.qualities if quality.engine not in own}
 
 
 def provenance_section(results: Results) -> Html:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from fewstep.calibration.bodies import RUN_HERE, judged_plan, open_body
+from fewstep.calibration.bodies import is_run_by_onnxruntime, judged_plan, open_body
 from fewstep.calibration.prompts import HELD_OUT, prompt_rows
 from fewstep.evaluation.speed.benchmark_feeds import feeds
 from fewstep.evaluation.speed.machine import Machine, this_machine
@@ -127,7 +127,7 @@ def bench(options: BenchOptions, progress: Progress = SILENT) -> Benchmark:
 
 def contenders_here(bundle: Bundle) -> list[str]:
     """The bodies that onnxruntime runs as they are deployed, float32 first if there is one."""
-    names = [name for name, body in bundle.manifest.bodies.items() if body.target in RUN_HERE]
+    names = [name for name, body in bundle.manifest.bodies.items() if is_run_by_onnxruntime(body)]
     if not names:
         raise UserError(f"{bundle.path} has no body that onnxruntime runs", "name another engine: --backend tensorrt")
     return sorted(names, key=lambda name: name != "float32")

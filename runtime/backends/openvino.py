@@ -32,4 +32,258 @@ from fewstep.runtime.backends.lanes import Lanes
 from fewstep.runtime.backends.openvino_agreement import check
 from fewstep.runtime.backends.openvino_forms import readable
 from fewstep.runtime.bundle.manifest import GraphEntry, TensorEntry
+from fewstep.runtime.bundle.onnx_references import referred_files
 from fewstep.runtime.bundle.platforms import OPENVINO, body_name
+from fewstep.runtime.bundle.reading import EXPORT_AGAIN, Bundle
+from fewstep.runtime.sizes import defaults, dimension, parsed, read_sizes
+
+FloatType = Literal["f32", "bf16", "f16"]
+
+LOG = logging.getLogger("fewstep")
+BODIES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {"float32": (body_name("float32"),), "int8": (body_name("int8", OPENVINO.name),)}
+)
+BATCHES = 4  # for so many shapes (of batch and sizes) a body stays compiled
+TYPES = {  # OpenVINO's name of a type -> onnxruntime's
+    "f32": "tensor(float)",
+    "f16": "tensor(float16)",
+    "i64": "tensor(int64)",
+    "i32": "tensor(int32)",
+    "u8": "tensor(uint8)",
+    "i8": "tensor(int8)",
+    "boolean": "tensor(bool)",
+}
+
+
+@dataclass(frozen=True)
+class OpenVino:
+    """A device of OpenVINO.
+
+    device: as OpenVINO calls it. What is verified is "CPU".
+    threads: of one call; 0 means one per physical core.
+    contexts: calls that may run at once; they share the threads. Further threads of the program wait their turn.
+    batch: rows of one evaluation to compile for while loading; a guided sample has two. Others follow when they come.
+    float_type: what float32 graphs are computed in. OpenVINO itself would take bf16 where the CPU has it, which is
+        faster and shows in samples.
+    cached: keep what was compiled in this user's cache folder; loading it again takes half the time.
+    """
+
+    device: str = "CPU"
+    threads: int = 0
+    contexts: int = 1
+    batch: int = 1
+    float_type: FloatType = "f32"
+    cached: bool = True
+
+    def __post_init__(self) -> None:
+        check_threads(self.threads)
+        check_contexts(self.contexts)
+        if self.batch < 1:
+            raise UserError(f"a batch of {self.batch}", "give at least 1")
+
+    @property
+    def bodies(self) -> Mapping[str, tuple[str, ...]]:
+        return BODIES
+
+    def load(self, bundle: Bundle, name: str) -> LoadedGraph:
+        """UserError also for a graph that OpenVINO computes otherwise than onnxruntime, asked once on each machine
+        where that is installed, or that has an operation known to be computed wrong, where it is not."""
+        network = self.open(bundle, name)
+        check(self, version(), bundle, name, network)
+        return network
+
+    def check(self, bundle: Bundle) -> None:
+        """UserError where loading the float32 body is one; it is loaded only if this machine has not done so before."""
+        check(self, version(), bundle, "float32", None)
+
+    def open(self, bundle: Bundle, name: str) -> LoadedGraph:
+        """The network, whatever it computes."""
+        graph = graph_of(bundle, name)
+        file = bundle.graph(graph)
+        core = self.core()
+        model = read(core, file)
+        if found := difference(graph, _Ports(model, graph)):
+            raise UserError(f"{bundle.path}: {found}", EXPORT_AGAIN)
+        network = _Compiled(self, core, model, graph, is_open=name in AHEAD)
+        usual = {"batch": self.batch, **defaults(bundle.manifest.x_shape, bundle.manifest.sizes)}
+        network.lanes(usual)  # what cannot be compiled is told while loading
+        return network
+
+    def core(self) -> Any:
+        """An `openvino.Core` that has the device. UserError if it is not installed, or there is no such device."""
+        core = module().Core()
+        try:
+            core.get_property(self.device, "FULL_DEVICE_NAME")
+        except Exception as error:  # its errors share no base class but Exception
+            have = ", ".join(core.available_devices)
+            raise UserError(f"OpenVINO has no device {self.device!r}: {last_line(error)}", f"it has {have}") from error
+        return core
+
+    def compile(self, core: Any, model: Any, file: str, shapes: Mapping[str, list[int]] | None = None) -> Any:
+        """An `openvino.CompiledModel`; `shapes` are those of its inputs from now on."""
+        try:
+            if shapes is not None:
+                model.reshape(shapes)
+            return core.compile_model(model, self.device, self.settings())
+        except Exception as error:
+            raise UserError(
+                f"OpenVINO {version()} cannot compile {file} for {self.device}: {last_line(error)}",
+                "pip install --upgrade openvino, or run the bundle on onnxruntime",
+            ) from error
+
+    def settings(self) -> dict[str, Any]:
+        """What OpenVINO is told."""
+        made: dict[str, Any] = {
+            "INFERENCE_PRECISION_HINT": self.float_type,
+            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": self.contexts,
+        }
+        if self.device == "CPU":
+            # pinned, the threads of two samplers of one program would share the first cores
+            made["ENABLE_CPU_PINNING"] = False
+            if self.threads:
+                made["INFERENCE_NUM_THREADS"] = int(self.threads)
+        if self.cached and (folder := _cache_folder()):
+            made["CACHE_DIR"] = str(folder)
+        return made
+
+
+class _Compiled:
+    """A graph, compiled once per batch and sizes; `is_open`: once for all, as suits what is called once a sample."""
+
+    def __init__(self, backend: OpenVino, core: Any, model: Any, graph: GraphEntry, is_open: bool) -> None:
+        self._backend, self._core, self._model, self._graph, self._is_open = backend, core, model, graph, is_open
+        self._lanes: OrderedDict[tuple[int, ...], Lanes[Any]] = OrderedDict()  # the last used at the end
+        self._lock = Lock()
+        self._inputs = frozenset(tensor.name for tensor in graph.inputs)
+        sizes = (size for tensor in graph.inputs for size in tensor.shape if isinstance(size, str))
+        self._open = tuple(dict.fromkeys(name for size in sizes for name in parsed(size)[1]))
+        self._outputs = tuple(tensor.name for tensor in graph.outputs)
+
+    def __call__(self, feeds: Arrays) -> dict[str, NDArray[np.float32]]:
+        shapes = ", ".join(f"{name} {list(value.shape)}" for name, value in feeds.items())
+        if feeds.keys() != self._inputs:  # OpenVINO would go on with what an input held in the last call
+            raise UserError(
+                f"{self._graph.file} has other inputs than {shapes}", f"give {', '.join(sorted(self._inputs))}"
+            )
+        told = [read_sizes(tensor.shape, feeds[tensor.name].shape) for tensor in self._graph.inputs]
+        sizes = {name: max(each.get(name, 1) for each in told) for name in self._open}
+        with self.lanes(sizes).take() as request:
+            try:
+                results = request.infer(dict(feeds))
+            except Exception as error:
+                raise UserError(
+                    f"{self._graph.file} failed on inputs {shapes}: {last_line(error)}", "check their shapes and types"
+                ) from error
+            return {name: results[name] for name in self._outputs}
+
+    def lanes(self, sizes: Mapping[str, int]) -> Lanes[Any]:
+        """The requests for these sizes, compiled if they are new. Whoever comes meanwhile waits."""
+        key = () if self._is_open else tuple(sizes[name] for name in self._open)
+        with self._lock:
+            if key not in self._lanes:
+                shapes = None if self._is_open else self._shapes(sizes)
+                compiled = self._backend.compile(self._core, self._model, self._graph.file, shapes)
+                self._lanes[key] = Lanes([compiled.create_infer_request() for _ in range(self._backend.contexts)])
+                if len(self._lanes) > BATCHES:
+                    self._lanes.popitem(last=False)
+            self._lanes.move_to_end(key)
+            return self._lanes[key]
+
+    def _shapes(self, sizes: Mapping[str, int]) -> dict[str, list[int]]:
+        return {tensor.name: [dimension(size, sizes) for size in tensor.shape] for tensor in self._graph.inputs}
+
+
+@dataclass(frozen=True)
+class _Port:
+    """An input or output in the words of onnxruntime, which `difference` knows."""
+
+    name: str
+    type: str
+    shape: tuple[int | str, ...]
+
+
+@dataclass(frozen=True)
+class _Ports:
+    """Those of a model. OpenVINO knows no names of open sizes, so they are taken to be the graph's."""
+
+    model: Any
+    graph: GraphEntry
+
+    def get_inputs(self) -> list[_Port]:
+        return [_port(each, self.graph.inputs) for each in self.model.inputs]
+
+    def get_outputs(self) -> list[_Port]:
+        return [_port(each, self.graph.outputs) for each in self.model.outputs]
+
+
+def _port(port: Any, told: Sequence[TensorEntry]) -> _Port:
+    kind, name = port.get_element_type().get_type_name(), port.get_any_name()
+    named = next((tensor.shape for tensor in told if tensor.name == name), ())
+    sizes = [None if size.is_dynamic else size.get_length() for size in port.get_partial_shape()]
+    shape = tuple(
+        size if size is not None else named[axis] if axis < len(named) and isinstance(named[axis], str) else "batch"
+        for axis, size in enumerate(sizes)
+    )
+    return _Port(name, TYPES.get(kind, kind), shape)
+
+
+def module() -> Any:
+    """The package. UserError if it cannot be imported."""
+    return imported("openvino", "openvino", "pip install 'fewstep[openvino]'")
+
+
+def version() -> str:
+    """Its version, without the build's number."""
+    return str(module().__version__).partition("-")[0]
+
+
+def read(core: Any, file: Path) -> Any:
+    """A graph as an `openvino.Model`, its batch left open."""
+    try:
+        return _read_model(core, file)
+    except Exception as error:
+        raise UserError(
+            f"OpenVINO {version()} cannot read {file.name}: {last_line(error)}",
+            "pip install --upgrade openvino, or copy the bundle again",
+        ) from error
+
+
+def _read_model(core: Any, file: Path) -> Any:
+    """What a file holds, in the form that OpenVINO reads rightly."""
+    content = readable(file)
+    if content is None:
+        return core.read_model(str(file))
+    beside = referred_files(file)
+    if not beside:
+        return core.read_model(content)
+    with tempfile.TemporaryDirectory() as folder:
+        changed = Path(folder) / file.name  # OpenVINO looks for weights in the folder of the graph, and nowhere else
+        changed.write_bytes(content)
+        for name in beside:
+            _link(file.parent / name, changed.parent / name)
+        return core.read_model(str(changed))
+
+
+def _link(file: Path, to: Path) -> None:
+    to.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(file, to)
+    except OSError:  # another disk, or one that has no links
+        shutil.copyfile(file, to)
+
+
+def last_line(error: Exception) -> str:
+    """What went wrong; lines before it say where in OpenVINO's own source."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[-1].strip() if lines else type(error).__name__
+
+
+def _cache_folder() -> Path | None:
+    """Where OpenVINO keeps what it compiled; None if nothing can be written there."""
+    try:
+        folder = cache.path("openvino", "")
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError:
+        return None
+    return folder if os.access(folder, os.W_OK) else None

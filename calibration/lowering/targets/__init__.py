@@ -1,5 +1,10 @@
-"""What graphs are lowered for. A new target is a module with a Target value, named here."""
+"""What graphs are lowered for. A new target is a module with a Target value, named here.
 
+A `Target` says where its bodies run by its `platform`. The rows of `runtime/bundle/platforms.py` are those that a
+runtime knows without calibration: it chooses an int8 body by them. No other file lists targets.
+"""
+
+from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.lowering.targets.cpu_arm import CPU_ARM
 from fewstep.calibration.lowering.targets.cpu_x86 import CPU_X86
 from fewstep.calibration.lowering.targets.cpu_x86_7bit import CPU_X86_7BIT
@@ -7,3 +12,12 @@ from fewstep.calibration.lowering.targets.openvino import OPENVINO
 from fewstep.calibration.lowering.targets.tensorrt import TENSORRT
 
 TARGETS = (CPU_X86, CPU_X86_7BIT, CPU_ARM, TENSORRT, OPENVINO)
+USUAL = (CPU_X86.name, TENSORRT.name)  # what is lowered for unless others are asked for
+
+
+def targets_by_name() -> dict[str, Target]:
+    return {target.name: target for target in TARGETS}
+
+
+def target_names() -> tuple[str, ...]:
+    return tuple(targets_by_name())

@@ -10,10 +10,11 @@ from dataclasses import replace
 
 from fewstep.calibration.lowering.encoding import asymmetric_int8
 from fewstep.calibration.lowering.targets.cpu_x86 import CPU_X86
+from fewstep.runtime.bundle import platforms
 
 CPU_ARM = replace(
     CPU_X86,
-    name="cpu-arm",
+    platform=platforms.CPU_ARM,
     scheme=replace(CPU_X86.scheme, encode=asymmetric_int8),
     notes=("the same samples as cpu-x86, calibrated alike; its times on a CPU that isn't ARM say nothing of ARM",),
 )

@@ -19,6 +19,7 @@ from fewstep.calibration.lowering.selection import WeightedOp
 from fewstep.calibration.weights import QuantizedWeight
 from fewstep.graph.graph import Array, Graph, Node
 from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle import platforms
 from fewstep.runtime.bundle.manifest import Coverage
 
 LEAST_GAIN = 6.0  # dB
@@ -79,7 +80,7 @@ def integer_kernels_run(prepared: Graph, lowered: Graph, ops: tuple[WeightedOp, 
 
 
 CPU_X86 = Target(
-    name="cpu-x86",
+    platform=platforms.CPU_X86,
     scheme=Scheme(
         encode=asymmetric_uint8,
         scale_dtype=np.dtype(np.float32),

@@ -7,10 +7,11 @@ There, pairs of 8-bit products are added in 16 bits with saturation (VPMADDUBSW)
 from dataclasses import replace
 
 from fewstep.calibration.lowering.targets.cpu_x86 import CPU_X86
+from fewstep.runtime.bundle import platforms
 
 CPU_X86_7BIT = replace(
     CPU_X86,
-    name="cpu-x86-7bit",
+    platform=platforms.CPU_X86_7BIT,
     scheme=replace(CPU_X86.scheme, largest_weight=64),
     notes=("exact on every x86 CPU; where there is VNNI cpu-x86 is as fast and finer",),
 )

@@ -21,6 +21,7 @@ from fewstep.calibration.lowering.scheme import Scheme, Target
 from fewstep.calibration.lowering.selection import WeightedOp
 from fewstep.graph.graph import Graph
 from fewstep.runtime.backends.openvino import OpenVino, module
+from fewstep.runtime.bundle import platforms
 from fewstep.runtime.bundle.manifest import Coverage
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.loading import load
@@ -41,7 +42,7 @@ def float_graphs_run(bundle: Bundle) -> None:
 
 
 OPENVINO = Target(
-    name="openvino",
+    platform=platforms.OPENVINO,
     scheme=Scheme(
         encode=asymmetric_uint8,
         scale_dtype=FLOAT32,

@@ -31,6 +31,7 @@ from fewstep.graph.graph import Graph
 from fewstep.graph.index import index
 from fewstep.graph.passes.float16 import float32_tensors, to_float16
 from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle import platforms
 from fewstep.runtime.bundle.manifest import Coverage
 
 BROKEN = "report this with the graph: a lowering of fewstep is wrong"
@@ -52,7 +53,7 @@ def pairs_on_inputs_only(prepared: Graph, lowered: Graph, ops: tuple[WeightedOp,
 
 
 TENSORRT = Target(
-    name="tensorrt",
+    platform=platforms.TENSORRT,
     scheme=Scheme(
         encode=centred_int8,
         scale_dtype=np.dtype(np.float16),

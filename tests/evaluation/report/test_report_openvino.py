@@ -10,12 +10,13 @@ import pytest
 
 from fewstep.calibration import bodies
 from fewstep.calibration.bodies import SIMULATION, engine_of, int8_bodies
+from fewstep.calibration.lowering.targets import OPENVINO
 from fewstep.cli.report import dry_run
 from fewstep.evaluation.distances.evaluate import EvaluateOptions, open_task
 from fewstep.evaluation.report import ReportOptions, report
 from fewstep.evaluation.results import Results
 from fewstep.graph.commit import open_for_update
-from fewstep.runtime.backends.openvino import OpenVino
+from fewstep.runtime.backends.openvino import OpenVino, module
 from fewstep.runtime.bundle.reading import open_bundle
 from tests.evaluation.judged_bundle import ERROR, make_bundle
 
@@ -85,16 +86,20 @@ def test_a_bundle_for_openvino_alone_is_raced_too(bundle: Path) -> None:
 def no_openvino(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """As if it were not installed."""
     monkeypatch.setitem(sys.modules, "openvino", None)
-    bodies._has_openvino.cache_clear()
+    bodies._is_there.cache_clear()
     yield
-    bodies._has_openvino.cache_clear()
+    bodies._is_there.cache_clear()
 
 
-def test_whether_openvino_is_there_is_tried_once(no_openvino: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_whether_openvino_is_there_is_tried_once(no_openvino: None) -> None:
     tried: list[object] = []
-    module = bodies.openvino.module
-    monkeypatch.setattr(bodies.openvino, "module", lambda: tried.append(1) or module())
-    assert [bodies._has_openvino() for _ in range(3)] == [False] * 3 and len(tried) == 1
+    assert OPENVINO.requires is module
+
+    def counted() -> object:
+        tried.append(1)
+        return module()
+
+    assert [bodies._is_there(counted) for _ in range(3)] == [False] * 3 and len(tried) == 1
 
 
 def test_without_openvino_its_body_is_simulated_and_not_timed(bundle: Path, no_openvino: None) -> None:

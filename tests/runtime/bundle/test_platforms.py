@@ -1,0 +1,60 @@
+"""The runtime's own table: which bodies a backend prefers, and how bodies are named."""
+
+import pytest
+
+from fewstep.calibration.lowering.targets import TARGETS
+from fewstep.runtime.backends.named import NAMED
+from fewstep.runtime.bundle.platforms import (
+    ONNXRUNTIME,
+    PLATFORMS,
+    PORTABLE,
+    CpuKind,
+    body_name,
+    cpu_kind,
+    platform_of,
+    preferred,
+    target_of,
+)
+
+
+def test_targets_have_the_platforms_that_the_runtime_knows() -> None:
+    assert tuple(target.platform for target in TARGETS) == PLATFORMS
+    assert len({platform.name for platform in PLATFORMS}) == len(PLATFORMS) == 5
+
+
+@pytest.mark.parametrize(
+    ("cpu", "saturating", "names"),
+    [
+        ("x86", False, ["cpu-x86", "cpu-x86-7bit", "cpu-arm"]),
+        ("x86", True, ["cpu-x86-7bit", "cpu-x86", "cpu-arm"]),
+        ("arm", False, ["cpu-arm", "cpu-x86", "cpu-x86-7bit"]),
+    ],
+)
+def test_platforms_of_this_cpu_are_preferred(cpu: CpuKind, saturating: bool, names: list[str]) -> None:
+    assert [each.name for each in preferred(ONNXRUNTIME, cpu, saturating)] == names
+
+
+def test_a_platform_is_found_by_its_name() -> None:
+    assert [platform_of(each.name) for each in PLATFORMS] == list(PLATFORMS)
+    assert platform_of(PORTABLE) is None and platform_of("cpu-z80") is None
+
+
+def test_the_kind_of_a_cpu_follows_from_its_machine_name() -> None:
+    assert [cpu_kind(name) for name in ("x86_64", "AMD64")] == ["x86"] * 2
+    assert [cpu_kind(name) for name in ("aarch64", "arm64", "ARM64")] == ["arm"] * 3
+
+
+def test_a_body_is_named_after_precision_and_target() -> None:
+    assert body_name("float32") == "float32" and body_name("float16", PORTABLE) == "float16"
+    assert body_name("int8", "cpu-x86-7bit") == "int8-cpu-x86-7bit"
+    assert [target_of(body_name("int8", each.name)) for each in PLATFORMS] == [each.name for each in PLATFORMS]
+    assert target_of("float32") == PORTABLE
+
+
+def test_each_backend_prefers_the_bodies_of_its_platforms() -> None:
+    for platform in PLATFORMS:
+        assert body_name("int8", platform.name) in NAMED[platform.backend](1).bodies["int8"]
+    for name, make in NAMED.items():
+        targets = [target_of(body) for body in make(1).bodies.get("int8", ())]
+        backends = {each.backend for each in PLATFORMS if each.name in targets}
+        assert backends <= {name.removesuffix("-rtx")}
