@@ -17,17 +17,17 @@ from fewstep.cli.output_flags import Manner
 from fewstep.cli.progress import ProgressDisplay
 from fewstep.evaluation.speed.bench import Benchmark, BenchOptions
 from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.platforms import CPU_X86, body_name
 from fewstep.runtime.bundle.reading import open_bundle
 
 BARS = {"fashion_mnist": 1.4, "ddpm_cifar10": 1.8}
-INT8 = "int8-cpu-x86"
+INT8 = body_name("int8", CPU_X86.name)
 
 
 def check(bundle: Path) -> None:
     """UserError if there is nothing to hold against a bar."""
     if INT8 not in open_bundle(bundle).manifest.bodies:
-        target = INT8.removeprefix("int8-")
-        raise UserError(f"{bundle} has no {INT8} to time", f"fewstep calibrate {bundle} --target {target}")
+        raise UserError(f"{bundle} has no {INT8} to time", f"fewstep calibrate {bundle} --target {CPU_X86.name}")
 
 
 def main(given: Sequence[str] | None = None) -> int:

@@ -79,12 +79,12 @@ def speeds(
         if not racing:
             continue
         theirs = feeds(reference, plan, batch)
-        ours = feeds(open_body(reference.bundle, f"int8-{TARGET_OF[engine]}", threads=0), plan, batch)
+        ours = feeds(open_body(reference.bundle, Contender(engine).body, threads=0), plan, batch)
         runners = []
         for body in ("float32", *(line.body for line in racing)):
             graph = reference.bundle.body(body).graph
             runs = OnBackend(engine, bundle, body) if engine == "openvino" else reference.bundle.graph(graph)
-            runners.append(Timed(body, runs, taken(graph, ours if body == f"int8-{TARGET_OF[engine]}" else theirs)))
+            runners.append(Timed(body, runs, taken(graph, ours if body == Contender(engine).body else theirs)))
         timings = race(runners, progress=progress).timings[1:]
         found.update((line, timing.ratio) for line, timing in zip(racing, timings, strict=True))
     return found

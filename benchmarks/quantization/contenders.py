@@ -4,8 +4,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.platforms import CPU_X86, OPENVINO, TENSORRT, body_name
 
-TARGET_OF = {"onnxruntime": "cpu-x86", "openvino": "openvino", "tensorrt": "tensorrt"}  # an engine: of our body for it
+TARGET_OF = {each.backend: each.name for each in (CPU_X86, OPENVINO, TENSORRT)}  # an engine: of our body for it
 DEFAULTS = "defaults"  # the setting of a tool that is asked for nothing but int8
 OURS = "fewstep"
 
@@ -46,7 +47,7 @@ class Contender:
     @property
     def body(self) -> str:
         """Its name in the bundle."""
-        return f"int8-{TARGET_OF[self.engine]}" if self.tool is None else f"{self.tool.id}-{self.setting}"
+        return body_name("int8", TARGET_OF[self.engine]) if self.tool is None else f"{self.tool.id}-{self.setting}"
 
     @property
     def name(self) -> str:

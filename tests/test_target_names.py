@@ -1,0 +1,78 @@
+"""No file but the runtime's table and the targets themselves spells the names of targets or makes names of bodies."""
+
+import ast
+import io
+import re
+import tokenize
+from collections.abc import Iterator
+from pathlib import Path
+
+from fewstep.runtime.bundle.platforms import PLATFORMS
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("calibration", "cli", "engines", "evaluation", "export", "fitting", "graph", "models", "plans", "runtime")
+OWN = (Path("runtime/bundle/platforms.py"), Path("calibration/lowering/targets"))
+ENGINES = {platform.backend for platform in PLATFORMS}
+NAMES = sorted({platform.name for platform in PLATFORMS} - ENGINES, key=len, reverse=True)  # others name engines too
+SPELLED = re.compile(rf"\b(?:{'|'.join(NAMES)})\b|\bint8-|^cpu-|--target [a-z]")
+EITHER = re.compile("|".join([*NAMES, *(f"int8-{name}" for name in ENGINES)]))
+
+
+def files() -> list[Path]:
+    found = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
+    return [path for path in found if not any(path.relative_to(ROOT).is_relative_to(own) for own in OWN)]
+
+
+def literals(tree: ast.Module) -> Iterator[ast.Constant]:
+    """Texts but docstrings."""
+    expressions = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in expressions:
+            yield node
+
+
+def prose(text: str) -> Iterator[str]:
+    """Docstrings and comments."""
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type == tokenize.COMMENT or (token.type == tokenize.STRING and token.string.startswith('"""')):
+            yield token.string
+
+
+def by_name(tree: ast.Module) -> Iterator[ast.Compare]:
+    """Comparisons of a target with a text."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Compare):
+            sides = (node.left, *node.comparators)
+            is_target = any(isinstance(side, ast.Attribute) and side.attr == "target" for side in sides)
+            if is_target and any(isinstance(side, ast.Constant) and isinstance(side.value, str) for side in sides):
+                yield node
+
+
+def faults(text: str) -> list[str]:
+    tree = ast.parse(text)
+    found = [node.value for node in literals(tree) if SPELLED.search(node.value)]
+    found += [said for said in prose(text) if len(set(EITHER.findall(said))) > 1]  # an example is no list
+    return found + [ast.unparse(node) for node in by_name(tree)]
+
+
+def test_no_other_file_spells_the_names_of_targets() -> None:
+    paths = files()
+    assert len(paths) > 300
+    found = {str(path.relative_to(ROOT)): said for path in paths if (said := faults(path.read_text()))}
+    assert not found
+
+
+def test_what_the_rule_finds() -> None:
+    for text in (
+        'name = "cpu-x86"',
+        'name = f"int8-{target}"',
+        'name.removeprefix("int8-")',
+        'target.startswith("cpu-")',
+        'fix = f"fewstep calibrate {bundle} --target tensorrt"',
+        'body.target == "tensorrt"',
+        "a = 1  # cpu-x86, cpu-arm",
+        '"""One of int8-tensorrt and cpu-arm."""',
+    ):
+        assert len(faults(text)) == 1, text
+    for text in ('"""A body, such as int8-cpu-x86."""', 'import_("tensorrt")', 'f"calibrate --target {target}"'):
+        assert faults(text) == [], text
