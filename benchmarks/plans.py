@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 
 from fewstep.plans import noise, solvers
-from fewstep.plans.compile import DenoiserFacts, compile_plan
+from fewstep.plans.compile import compile_plan
 from fewstep.plans.plan import Plan
 from fewstep.plans.solvers.listing import DENOISERS
-from fewstep.plans.spec import ScheduleSpec
+from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.runtime.execute import execute
 
 STEPS = 50

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from numbers import Real
 
 from fewstep.plans import guidance as guide
@@ -11,23 +10,10 @@ from fewstep.plans.guidance import Guidance, LinearAg
 from fewstep.plans.plan import DENOISER, SCHEMA, Plan, Step, group_of
 from fewstep.plans.schedule import NoiseSchedule, Time, check_times
 from fewstep.plans.shaping import Shaping, as_shaping
-from fewstep.plans.spec import Prediction, ScheduleSpec
+from fewstep.plans.spec import DenoiserFacts
 from fewstep.plans.state_rows import tabulate
 from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import IMAGE, Evaluation, Solver, Tracer
-
-
-@dataclass(frozen=True)
-class DenoiserFacts:
-    """What a plan has to know of a denoiser: its schedule, what it predicts, whether it has an unconditional branch,
-    how many outputs it gives (the first is the prediction; a learned variance would be a second), and for restoration
-    the name of the given tensor that noising reverts to (`Tracer.start`)."""
-
-    schedule: ScheduleSpec
-    prediction: Prediction
-    guided: bool = True
-    heads: int = 1
-    towards: str | None = None
 
 
 def compile_plan(

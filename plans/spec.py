@@ -1,5 +1,6 @@
 """What a plan has to know of a denoiser, as a bundle's manifest has it: its noise schedule and its prediction."""
 
+from dataclasses import dataclass
 from typing import Literal
 
 import msgspec
@@ -53,3 +54,16 @@ class ScheduleSpec(Strict, frozen=True, omit_defaults=True):
 
 
 Prediction = Literal["epsilon", "sample", "v", "flow", "score", "edm", "consistency", "residual"]
+
+
+@dataclass(frozen=True)
+class DenoiserFacts:
+    """What a plan has to know of a denoiser: its schedule, what it predicts, whether it has an unconditional branch,
+    how many outputs it gives (the first is the prediction; a learned variance would be a second), and for restoration
+    the name of the given tensor that noising reverts to (`Tracer.start`)."""
+
+    schedule: ScheduleSpec
+    prediction: Prediction
+    guided: bool = True
+    heads: int = 1
+    towards: str | None = None

@@ -12,13 +12,13 @@ import msgspec
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fewstep.plans.compile import DenoiserFacts
 from fewstep.plans.errors import Cancelled, UserError
 from fewstep.plans.file import decode
 from fewstep.plans.guidance import COND, UNCOND, Guidance, as_guidance, describe
 from fewstep.plans.plan import DENOISER, Plan
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.shaping import Shaping
+from fewstep.plans.spec import DenoiserFacts
 from fewstep.plans.tracer import IMAGE
 from fewstep.runtime import conditions
 from fewstep.runtime.arrays import as_float32, finite

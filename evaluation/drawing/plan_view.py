@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.plans import guidance as guidances
-from fewstep.plans.compile import DenoiserFacts, compile_plan
+from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan, Row, Step, Term
-from fewstep.plans.spec import Prediction, ScheduleSpec
+from fewstep.plans.spec import DenoiserFacts, Prediction, ScheduleSpec
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.execute import combine, execute
 from fewstep.runtime.options import Options

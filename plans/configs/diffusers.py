@@ -14,7 +14,7 @@ from typing import Any, get_args
 
 import msgspec
 
-from fewstep.plans.compile import DenoiserFacts, trace_plan
+from fewstep.plans.compile import trace_plan
 from fewstep.plans.configs import continuous, diffusion, discrete, dpm, k_diffusion
 from fewstep.plans.configs.config import Config, read, resolve
 from fewstep.plans.configs.pipelines import FLOW, PIPELINES, tokens
@@ -23,7 +23,7 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.grids.ends import STEPS_LIMIT
 from fewstep.plans.guidance import Guidance
 from fewstep.plans.plan import Plan
-from fewstep.plans.spec import Prediction, ScheduleSpec
+from fewstep.plans.spec import DenoiserFacts, Prediction, ScheduleSpec
 
 Schedule = Callable[[Config], tuple[ScheduleSpec, Prediction]]
 

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 from fewstep.plans import solvers
-from fewstep.plans.compile import DenoiserFacts, compile_plan
+from fewstep.plans.compile import compile_plan
 from fewstep.plans.name import Value, parameters
-from fewstep.plans.spec import ScheduleSpec
+from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.plans.tracer import Solver
 
 BDIA = "Zhang, Lewis, Kleijn 2023, arXiv 2307.10829"

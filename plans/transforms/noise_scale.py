@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import msgspec
 import numpy as np
 
-from fewstep.plans.compile import DenoiserFacts
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan, Row, Step
 from fewstep.plans.prediction import input_scale, x0_coefficients
 from fewstep.plans.schedule import Time
+from fewstep.plans.spec import DenoiserFacts
 
 
 def scale_noise(plan: Plan, denoiser: DenoiserFacts, scales: float | Sequence[float]) -> Plan:

@@ -17,10 +17,11 @@ from fewstep.calibration.ranges.table import Method
 from fewstep.calibration.ranges.table import load as load_table
 from fewstep.graph import io
 from fewstep.graph.graph import BATCH, GROUP, Graph, Node, Value
-from fewstep.plans.compile import DenoiserFacts, compile_plan
+from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import encode
 from fewstep.plans.guidance import Cfg
+from fewstep.plans.spec import DenoiserFacts
 from fewstep.runtime.bundle import manifest as form
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.loading import load

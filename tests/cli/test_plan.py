@@ -11,10 +11,10 @@ from fewstep.cli.main import main
 from fewstep.evaluation.drawing.plan_plot import draw
 from fewstep.evaluation.drawing.plan_view import LAGS, equations, linear, recurrence
 from fewstep.plans import grids, solvers
-from fewstep.plans.compile import DenoiserFacts, compile_plan
+from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.shaping import Clip
-from fewstep.plans.spec import ScheduleSpec
+from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 
 LINEAR = DenoiserFacts(ScheduleSpec("linear"), "epsilon")
 

@@ -8,9 +8,9 @@ import numpy as np
 from fewstep.graph.commit import open_for_update
 from fewstep.graph.graph import Graph, Node, Value
 from fewstep.graph.io import store
-from fewstep.plans.compile import DenoiserFacts, compile_plan
+from fewstep.plans.compile import compile_plan
 from fewstep.plans.file import encode
-from fewstep.plans.spec import ScheduleSpec
+from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.runtime.bundle.manifest import SCHEMA, Body, Condition, Coverage, Manifest, Provenance, Stage, TensorEntry
 from fewstep.runtime.bundle.manifest import GraphEntry as GraphEntry
 

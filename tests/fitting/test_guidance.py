@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from fewstep.fitting.guidance import Outputs, adaptive, collect, linear, similarity
-from fewstep.plans.compile import DenoiserFacts, compile_plan
+from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Cfg
-from fewstep.plans.spec import ScheduleSpec
+from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.runtime.execute import execute, sample
 
 DENOISING = DenoiserFacts(ScheduleSpec("cosine"), "v")

@@ -8,13 +8,13 @@ import pytest
 from fewstep.graph.graph import Array, Graph
 from fewstep.graph.session import open_session
 from fewstep.graph.step import fuse_step
-from fewstep.plans.compile import DenoiserFacts, compile_plan, trace_plan
+from fewstep.plans.compile import compile_plan, trace_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.grids import trailing
 from fewstep.plans.plan import Step, regroup
 from fewstep.plans.schedule import NoiseSchedule, Time
 from fewstep.plans.shaping import Clip, Threshold
-from fewstep.plans.spec import ScheduleSpec
+from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import Tracer
 from fewstep.runtime.execute import combine, execute

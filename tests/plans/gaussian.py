@@ -4,10 +4,9 @@ import math
 
 import numpy as np
 
-from fewstep.plans.compile import DenoiserFacts
 from fewstep.plans.plan import Plan
 from fewstep.plans.schedule import NoiseSchedule, Time
-from fewstep.plans.spec import Prediction, ScheduleSpec
+from fewstep.plans.spec import DenoiserFacts, Prediction, ScheduleSpec
 from fewstep.runtime.execute import sample
 
 MEAN, STD = 0.4, 0.25

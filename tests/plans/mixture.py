@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fewstep.plans.compile import DenoiserFacts, trace_plan
+from fewstep.plans.compile import trace_plan
 from fewstep.plans.name import Solver
 from fewstep.plans.plan import Plan
 from fewstep.plans.schedule import NoiseSchedule, Time
-from fewstep.plans.spec import Prediction, ScheduleSpec
+from fewstep.plans.spec import DenoiserFacts, Prediction, ScheduleSpec
 from fewstep.runtime.execute import sample
 
 

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from fewstep.plans import prediction, shaping
-from fewstep.plans.compile import DenoiserFacts, compile_plan
+from fewstep.plans.compile import compile_plan
 from fewstep.plans.file import decode, encode
 from fewstep.plans.guidance import COND, UNCOND, Branches, CfgPlusPlus, Guidance, LinearAg, as_guidance, weights
 from fewstep.plans.plan import Plan
 from fewstep.plans.schedule import Time
 from fewstep.plans.shaping import Clip, Rescale, Shaping, Threshold
-from fewstep.plans.spec import Prediction, ScheduleSpec
+from fewstep.plans.spec import DenoiserFacts, Prediction, ScheduleSpec
 from fewstep.runtime.execute import Hold, sample
 
 Array = np.ndarray

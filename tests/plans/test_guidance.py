@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from fewstep.plans.compile import DenoiserFacts, compile_plan
+from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode, encode
 from fewstep.plans.guidance import Branches, Cfg, CfgPlusPlus, LinearAg, describe, weight_of
 from fewstep.plans.shaping import Rescale
-from fewstep.plans.spec import ScheduleSpec
+from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.runtime.execute import execute, sample
 
 DENOISING = DenoiserFacts(ScheduleSpec("cosine"), "epsilon")

@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fewstep.plans.compile import DenoiserFacts, compile_plan
+from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode, encode
 from fewstep.plans.plan import regroup
 from fewstep.plans.shaping import Clip
+from fewstep.plans.spec import DenoiserFacts
 from fewstep.plans.symbol import Lin
 from fewstep.runtime.execute import execute, sample
 from tests.plans.gaussian import COSINE, FLOW, denoising, run

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from fewstep.plans import shaping
-from fewstep.plans.compile import DenoiserFacts, compile_plan
+from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode, encode
 from fewstep.plans.shaping import Clip, Rescale, Threshold
-from fewstep.plans.spec import ScheduleSpec
+from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.runtime.execute import execute
 
 DENOISING = DenoiserFacts(ScheduleSpec("cosine"), "v")

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 
 from fewstep.plans import solvers
-from fewstep.plans.compile import DenoiserFacts, compile_plan, trace_plan
+from fewstep.plans.compile import compile_plan, trace_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode, encode
 from fewstep.plans.grids import trailing
 from fewstep.plans.guidance import CfgPlusPlus
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.shaping import Clip
-from fewstep.plans.spec import ScheduleSpec
+from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.runtime.execute import Hold, execute, sample
 
 COSINE = ScheduleSpec("cosine")

@@ -12,7 +12,8 @@ import pytest
 
 import fewstep.runtime
 from fewstep.plans import noise
-from fewstep.plans.compile import DenoiserFacts, compile_plan
+from fewstep.plans.compile import compile_plan
+from fewstep.plans.spec import DenoiserFacts
 from fewstep.runtime import Hold, Sampler, UserError
 from fewstep.runtime.bundle.manifest import Condition, TensorEntry
 

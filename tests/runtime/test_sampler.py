@@ -15,10 +15,10 @@ from onnx import numpy_helper
 
 import fewstep.runtime
 from fewstep.plans import noise
-from fewstep.plans.compile import DenoiserFacts, compile_plan
+from fewstep.plans.compile import compile_plan
 from fewstep.plans.file import encode
 from fewstep.plans.plan import Step
-from fewstep.plans.spec import ScheduleSpec
+from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.runtime import Hold, UserError
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.backends.tensorrt import TensorRt

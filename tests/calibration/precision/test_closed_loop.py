@@ -8,9 +8,9 @@ import pytest
 
 from fewstep.calibration.precision import sensitivity
 from fewstep.calibration.precision.closed_loop import Course
-from fewstep.plans.compile import DenoiserFacts, compile_plan
+from fewstep.plans.compile import compile_plan
 from fewstep.plans.plan import Plan
-from fewstep.plans.spec import ScheduleSpec
+from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.runtime.execute import execute
 
 REAL = sensitivity.slowdown  # the tests of this folder fake it

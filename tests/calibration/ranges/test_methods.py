@@ -12,10 +12,10 @@ from fewstep.calibration.ranges.histogram import measure, merge
 from fewstep.calibration.ranges.methods import lambda_edges, tensor_ranges
 from fewstep.calibration.ranges.table import Method, Range
 from fewstep.plans import solvers
-from fewstep.plans.compile import DenoiserFacts, compile_plan
+from fewstep.plans.compile import compile_plan
 from fewstep.plans.plan import group_of
 from fewstep.plans.solvers.listing import DENOISERS
-from fewstep.plans.spec import ScheduleSpec
+from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 
 NORMAL = np.random.default_rng(0).standard_normal(100_000)
 ACTIVATIONS = {

@@ -6,9 +6,9 @@ import pytest
 from fewstep.calibration.metrics import CEILING
 from fewstep.evaluation.distances import judge as judging
 from fewstep.evaluation.distances.judge import Candidate, Setting, guided
-from fewstep.plans.compile import DenoiserFacts, compile_plan
+from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
-from fewstep.plans.spec import ScheduleSpec
+from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 
 DENOISING = DenoiserFacts(ScheduleSpec("linear"), "epsilon")
 SHAPE = (1, 4, 4)

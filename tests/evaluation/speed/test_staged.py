@@ -2,8 +2,8 @@ import pytest
 
 from fewstep.evaluation.speed.race import Timing
 from fewstep.evaluation.speed.staged import mean_timing, shares
-from fewstep.plans.compile import DenoiserFacts, compile_plan
-from fewstep.plans.spec import ScheduleSpec
+from fewstep.plans.compile import compile_plan
+from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.runtime.bundle.manifest import Body, Coverage, GraphEntry, Stage
 
 PLAN = compile_plan("ddim:4", DenoiserFacts(ScheduleSpec("cosine"), "v"))

@@ -9,14 +9,14 @@ import sys
 import numpy as np
 import pytest
 
-from fewstep.plans.compile import DenoiserFacts, compile_plan
+from fewstep.plans.compile import compile_plan
 from fewstep.plans.configs import plan_from_scheduler_config, schedule_from_scheduler_config, tables
 from fewstep.plans.configs.diffusers import SCHEDULERS
 from fewstep.plans.errors import UserError
 from fewstep.plans.prediction import input_scale, x0_coefficients
 from fewstep.plans.schedule import NoiseSchedule, Time
 from fewstep.plans.shaping import Clip, Threshold
-from fewstep.plans.spec import ScheduleSpec
+from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.runtime.execute import sample
 
 SD = {

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from fewstep.plans import solvers
-from fewstep.plans.compile import DenoiserFacts, trace_plan
-from fewstep.plans.spec import ScheduleSpec
+from fewstep.plans.compile import trace_plan
+from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from tests.plans.parity.extract import (
     ROW_TOLERANCE,
     assert_same_rows,

@@ -2,10 +2,10 @@
 
 import pytest
 
-from fewstep.plans.compile import DenoiserFacts, trace_plan
+from fewstep.plans.compile import trace_plan
 from fewstep.plans.name import parse_plan_name
 from fewstep.plans.schedule import Time
-from fewstep.plans.spec import ScheduleSpec
+from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from tests.plans.parity.extract import assert_same_rows, extract, times_of, unroll
 
 diffusers = pytest.importorskip("diffusers")

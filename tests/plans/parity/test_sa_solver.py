@@ -4,9 +4,9 @@ from functools import partial
 
 import pytest
 
-from fewstep.plans.compile import DenoiserFacts, trace_plan
+from fewstep.plans.compile import trace_plan
 from fewstep.plans.solvers.sa_solver import sa_solver
-from fewstep.plans.spec import ScheduleSpec
+from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from tests.plans.parity.extract import assert_same_rows, assert_same_trajectory, extract, times_of, unroll
 
 diffusers = pytest.importorskip("diffusers")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fewstep.plans import solvers
-from fewstep.plans.compile import DenoiserFacts, compile_plan, trace_plan
+from fewstep.plans.compile import compile_plan, trace_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import CfgPlusPlus
 from fewstep.plans.name import parameters, parse_plan_name
@@ -16,7 +16,7 @@ from fewstep.plans.paths import PATHS, RESTORING
 from fewstep.plans.schedule import CLEAN, NoiseSchedule
 from fewstep.plans.solvers.listing import DENOISERS
 from fewstep.plans.solvers.usf import Decision, Expansion, usf
-from fewstep.plans.spec import ScheduleSpec
+from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.runtime.execute import execute, sample
 from tests.plans.gaussian import FLOW, LINEAR
 

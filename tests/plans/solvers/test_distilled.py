@@ -5,12 +5,12 @@ import math
 import numpy as np
 import pytest
 
-from fewstep.plans.compile import DenoiserFacts, compile_plan, trace_plan
+from fewstep.plans.compile import compile_plan, trace_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.name import parse_plan_name
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.solvers import rfpp
-from fewstep.plans.spec import ScheduleSpec
+from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.runtime.execute import sample
 from tests.plans.gaussian import COSINE, FLOW, LINEAR, denoising
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fewstep.plans import solvers
-from fewstep.plans.compile import DenoiserFacts, trace_plan
+from fewstep.plans.compile import trace_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.grids import linspace
 from fewstep.plans.schedule import CLEAN, NoiseSchedule, Time
@@ -16,7 +16,7 @@ from fewstep.plans.solvers.rddm import rddm
 from fewstep.plans.solvers.resshift import resshift
 from fewstep.plans.solvers.sa_solver import sa_solver
 from fewstep.plans.solvers.sgmse import sgmse
-from fewstep.plans.spec import ScheduleSpec
+from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.runtime.execute import sample
 from tests.plans.convergence import moments
 from tests.plans.gaussian import MEAN, STD

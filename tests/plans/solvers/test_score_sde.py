@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from fewstep.fitting.noise_norms import norm_ratios
-from fewstep.plans.compile import DenoiserFacts, compile_plan, trace_plan
+from fewstep.plans.compile import compile_plan, trace_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.schedule import CLEAN, NoiseSchedule
 from fewstep.plans.solvers.score_sde import score_sde_pc
-from fewstep.plans.spec import ScheduleSpec
+from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.runtime.execute import execute, sample
 from tests.plans.convergence import gaussian_network, moments
 from tests.plans.gaussian import COSINE, LINEAR, MEAN, STD, denoising, exact_x0, uniform_lambda
