@@ -22,7 +22,7 @@ import numpy as np
 from fewstep.plans import noise, solvers
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.plan import Plan
-from fewstep.plans.solvers.listing import DENOISERS
+from fewstep.plans.solvers.published import facts_of
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.runtime.execute import execute
 
@@ -57,7 +57,7 @@ def seconds(run: Callable[[], object]) -> float:
 
 
 def measure(name: str) -> Cost:
-    denoising = DENOISERS.get(getattr(solvers, name), ANY)
+    denoising = facts_of(getattr(solvers, name)).made_for or ANY
 
     def make() -> Plan:
         return compile_plan(f"{name}:{STEPS}", denoising)

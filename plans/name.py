@@ -5,6 +5,7 @@
 e.g. "dpmpp_2m:8", "ddim(eta=0.5):10@karras(rho=5)", "ddim:4@flow_shift(shift=3)". Solvers are the functions of
 `fewstep.plans.solvers`, grids those of `fewstep.plans.grids`; what the parentheses may set are their parameters
 after the first two. `ALIASES` of those modules are the literature's other names, which the canonical form spells out.
+An order of a family may be given either way, "unipc_3:8" or "unipc(order=3):8"; the former is canonical.
 A name is read by the grammar of Python's literals and never evaluated.
 """
 
@@ -19,6 +20,7 @@ from typing import Any, get_args, get_type_hints
 from fewstep.plans import grids, solvers
 from fewstep.plans.errors import UserError
 from fewstep.plans.schedule import NoiseSchedule, Time
+from fewstep.plans.solvers.published import facts_of, orders_of
 from fewstep.plans.tracer import Solver
 
 Grid = Callable[[NoiseSchedule, int], tuple[Time, ...]]
@@ -67,8 +69,11 @@ def parse_plan_name(name: str) -> PlanName:
 
 
 def parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """What a name's parentheses may set of a solver or grid: its parameters after the first two."""
-    return dict(list(inspect.signature(function).parameters.items())[2:])
+    """What a name's parentheses may set of a solver or grid: its parameters after the first two, but for those that
+    the name of a family's order settles."""
+    settled = {*function.keywords, *facts_of(function).lacks} if isinstance(function, partial) else set()
+    after = list(inspect.signature(function).parameters.items())[2:]
+    return {name: parameter for name, parameter in after if name not in settled}
 
 
 def _refuse_other_tools(what: str, count: str, where: str, name: str) -> None:
@@ -93,6 +98,7 @@ def _call(text: str, name: str, kind: str, there: ModuleType) -> tuple[Any, str]
     if called in aliases:
         called, preset = _read(aliases[called], name)
         given = {**preset, **given}
+    called, given = _named_by_order(called, given, name, there)
     if called not in there.__all__:
         from difflib import get_close_matches  # for this message alone: importing it takes milliseconds
 
@@ -103,7 +109,7 @@ def _call(text: str, name: str, kind: str, there: ModuleType) -> tuple[Any, str]
         which = f"{', '.join(near)}; `fewstep plan --list` has all" if near else ", ".join(all_names)
         raise UserError(f"unknown {kind} '{called}' in plan '{name}'", f"choose one of {which}")
     function = getattr(there, called)
-    known, hints = parameters(function), get_type_hints(function)
+    known, hints = parameters(function), get_type_hints(function.func if isinstance(function, partial) else function)
     for parameter in given:
         if parameter not in known:
             takes = f"it takes {', '.join(known)}" if known else "it takes none: leave the parentheses out"
@@ -117,6 +123,23 @@ def _call(text: str, name: str, kind: str, there: ModuleType) -> tuple[Any, str]
         return function, called
     written = ", ".join(f"{key}={_written(value)}" for key, value in changed.items())
     return partial(function, **changed), f"{called}({written})"
+
+
+def _named_by_order(
+    called: str, given: Mapping[str, Value], name: str, there: ModuleType
+) -> tuple[str, Mapping[str, Value]]:
+    """("unipc", {"order": 3, "bh1": True}) -> ("unipc_3", {"bh1": True}); what is no family stays as it is."""
+    orders = orders_of(getattr(there, called, None))
+    if not orders:
+        return called, given
+    if "order" not in given:
+        choices = ", ".join(f"{called}_{order}" for order in orders)
+        raise UserError(f"solver {called} needs order (plan '{name}')", f"choose one of {choices}")
+    order = _checked(given["order"], int, f"{called}(order=...)", name)
+    if order not in orders:
+        choices = ", ".join(map(str, orders))
+        raise UserError(f"{called}(order=...) cannot be {order} (plan '{name}')", f"choose one of {choices}")
+    return f"{called}_{order}", {key: value for key, value in given.items() if key != "order"}
 
 
 def _read(text: str, name: str) -> tuple[str, Mapping[str, Value]]:

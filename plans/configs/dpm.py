@@ -121,11 +121,13 @@ def singlestep(config: Config, request: ScheduleRequest) -> Recipe:
         solver = call("ddpm" if is_stochastic else "ddim")
     else:
         lower = config["lower_order_final"] or request.steps % order != 0 or ends_clean
-        name = f"{'dpm' if on_noise else 'dpmpp'}_singlestep_{order}"
+        family = "dpm_singlestep" if on_noise else "dpmpp_singlestep"
         midpoint = config["solver_type"] != "heun"
         wrong = order == 3 and is_stochastic and not midpoint and request.as_diffusers  # diffusers' sign, as above
         eta = 1.0 if is_stochastic else None
-        solver = call(name, midpoint=midpoint, lower_order_final=lower, eta=eta, diffusers_sign=wrong or None)
+        solver = call(
+            family, order=order, midpoint=midpoint, lower_order_final=lower, eta=eta, diffusers_sign=wrong or None
+        )
     even = Config(config.source, config.scheduler, {**config.fields, "timestep_spacing": "linspace"})
     return _recipe(even, request, solver, last=_last_timestep(config, request), karras_whole=True)
 
@@ -135,7 +137,7 @@ def deis(config: Config, request: ScheduleRequest) -> Recipe:
     check_arguments(config, request, "mu")
     order = _order(config, "solver_order", 3)
     lower = lowers(config, request) or None
-    solver = call("ddim") if order == 1 else call(f"deis_log_rho_{order}", lower_order_final=lower)
+    solver = call("ddim") if order == 1 else call("deis_log_rho", order=order, lower_order_final=lower)
     return _recipe(config, request, solver, ends="last", karras_whole=True)
 
 
@@ -152,7 +154,8 @@ def unipc(config: Config, request: ScheduleRequest) -> Recipe:
     if not config["predict_x0"] and config["prediction_type"] == "flow_prediction":
         raise config.refuse("predict_x0", "a velocity is no noise", "leave it out")
     solver = call(
-        f"unipc_{order}",
+        "unipc",
+        order=order,
         bh1=(config["solver_type"] == "bh1") or None,
         on_noise=(not config["predict_x0"]) or None,
         lower_order_final=config["lower_order_final"] or None,

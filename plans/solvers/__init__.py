@@ -1,111 +1,69 @@
 """Solvers as plain arithmetic on symbolic states: `solver(trace, times) -> sample`, traced into plans.
 
 `__all__` is what a plan's name may start with ("dpmpp_2m:8"); `ALIASES` are names of the literature for the same
-arithmetic ("euler:8" is "ddim:8").
+arithmetic ("euler:8" is "ddim:8"). An order of a family has a name of its own: "unipc_2:8" is `unipc` with order 2.
+
+To add a solver takes its own file and one line. The function stands in the file under `@published`, with its paper,
+order and rows; the line below imports it, and its name is a plan's name from then on. tests/plans/solvers/test_order.py
+then asks for its evaluations, and measures its order and rows. `python -m tests.plans.samplers_page` writes it into
+docs/samplers.md.
 """
 
-from fewstep.plans.solvers.bdia import bdia, bdia_inverse
-from fewstep.plans.solvers.consistency import consistency, ctm, lcm, renoise, tcd
-from fewstep.plans.solvers.dc_solver import dc_solver
-from fewstep.plans.solvers.ddim import ddim, ddpm
-from fewstep.plans.solvers.ddim_inverse import ddim_inverse
-from fewstep.plans.solvers.deis import deis_log_rho_2, deis_log_rho_3, deis_t_2, deis_t_3, deis_t_4
-from fewstep.plans.solvers.dpm import dpm_2, dpm_3
-from fewstep.plans.solvers.dpm_multistep import (
-    dpm_1_sde,
-    dpm_2m,
-    dpm_2m_sde,
-    dpm_3m,
-    dpmpp_2m,
-    dpmpp_2m_sde,
-    dpmpp_3m,
-    dpmpp_3m_exact,
-    dpmpp_3m_sde,
-)
-from fewstep.plans.solvers.dpm_singlestep import (
-    dpm_singlestep_2,
-    dpm_singlestep_3,
-    dpmpp_singlestep_2,
-    dpmpp_singlestep_3,
-)
-from fewstep.plans.solvers.dpmpp import dpmpp_2s, dpmpp_3s, dpmpp_sde
-from fewstep.plans.solvers.edict import edict, edict_inverse
-from fewstep.plans.solvers.edm import edm_euler, edm_heun
-from fewstep.plans.solvers.heun import heun
-from fewstep.plans.solvers.lms import lms_2, lms_3, lms_4
-from fewstep.plans.solvers.momentum import ghvb, hb
-from fewstep.plans.solvers.pndm import f_pndm, ipndm, pndm, s_pndm
-from fewstep.plans.solvers.rddm import rddm
-from fewstep.plans.solvers.rectified_flow import flow_ancestral, rfpp
-from fewstep.plans.solvers.resshift import resshift
-from fewstep.plans.solvers.rk4 import rk4
-from fewstep.plans.solvers.sa_solver import sa_solver
-from fewstep.plans.solvers.score_sde import score_sde_pc
-from fewstep.plans.solvers.sgmse import sgmse
-from fewstep.plans.solvers.unipc import unipc_1, unipc_2, unipc_3, unipc_4
+from fewstep.plans.solvers.bdia import bdia as bdia
+from fewstep.plans.solvers.bdia import bdia_inverse as bdia_inverse
+from fewstep.plans.solvers.consistency import consistency as consistency
+from fewstep.plans.solvers.consistency import ctm as ctm
+from fewstep.plans.solvers.consistency import lcm as lcm
+from fewstep.plans.solvers.consistency import renoise as renoise
+from fewstep.plans.solvers.consistency import tcd as tcd
+from fewstep.plans.solvers.dc_solver import dc_solver as dc_solver
+from fewstep.plans.solvers.ddim import ddim as ddim
+from fewstep.plans.solvers.ddim import ddpm as ddpm
+from fewstep.plans.solvers.ddim_inverse import ddim_inverse as ddim_inverse
+from fewstep.plans.solvers.deis import deis_log_rho as deis_log_rho
+from fewstep.plans.solvers.deis import deis_t as deis_t
+from fewstep.plans.solvers.dpm import dpm_2 as dpm_2
+from fewstep.plans.solvers.dpm import dpm_3 as dpm_3
+from fewstep.plans.solvers.dpm_multistep import dpm_1_sde as dpm_1_sde
+from fewstep.plans.solvers.dpm_multistep import dpm_2m as dpm_2m
+from fewstep.plans.solvers.dpm_multistep import dpm_2m_sde as dpm_2m_sde
+from fewstep.plans.solvers.dpm_multistep import dpm_3m as dpm_3m
+from fewstep.plans.solvers.dpm_multistep import dpmpp_2m as dpmpp_2m
+from fewstep.plans.solvers.dpm_multistep import dpmpp_2m_sde as dpmpp_2m_sde
+from fewstep.plans.solvers.dpm_multistep import dpmpp_3m as dpmpp_3m
+from fewstep.plans.solvers.dpm_multistep import dpmpp_3m_exact as dpmpp_3m_exact
+from fewstep.plans.solvers.dpm_multistep import dpmpp_3m_sde as dpmpp_3m_sde
+from fewstep.plans.solvers.dpm_singlestep import dpm_singlestep as dpm_singlestep
+from fewstep.plans.solvers.dpm_singlestep import dpmpp_singlestep as dpmpp_singlestep
+from fewstep.plans.solvers.dpmpp import dpmpp_2s as dpmpp_2s
+from fewstep.plans.solvers.dpmpp import dpmpp_3s as dpmpp_3s
+from fewstep.plans.solvers.dpmpp import dpmpp_sde as dpmpp_sde
+from fewstep.plans.solvers.edict import edict as edict
+from fewstep.plans.solvers.edict import edict_inverse as edict_inverse
+from fewstep.plans.solvers.edm import edm_euler as edm_euler
+from fewstep.plans.solvers.edm import edm_heun as edm_heun
+from fewstep.plans.solvers.heun import heun as heun
+from fewstep.plans.solvers.lms import lms as lms
+from fewstep.plans.solvers.momentum import ghvb as ghvb
+from fewstep.plans.solvers.momentum import hb as hb
+from fewstep.plans.solvers.pndm import f_pndm as f_pndm
+from fewstep.plans.solvers.pndm import ipndm as ipndm
+from fewstep.plans.solvers.pndm import pndm as pndm
+from fewstep.plans.solvers.pndm import s_pndm as s_pndm
+from fewstep.plans.solvers.published import solvers_among
+from fewstep.plans.solvers.rddm import rddm as rddm
+from fewstep.plans.solvers.rectified_flow import flow_ancestral as flow_ancestral
+from fewstep.plans.solvers.rectified_flow import rfpp as rfpp
+from fewstep.plans.solvers.resshift import resshift as resshift
+from fewstep.plans.solvers.rk4 import rk4 as rk4
+from fewstep.plans.solvers.sa_solver import sa_solver as sa_solver
+from fewstep.plans.solvers.score_sde import score_sde_pc as score_sde_pc
+from fewstep.plans.solvers.sgmse import sgmse as sgmse
+from fewstep.plans.solvers.unipc import unipc as unipc
 
-__all__ = [
-    "bdia",
-    "bdia_inverse",
-    "consistency",
-    "ctm",
-    "dc_solver",
-    "ddim",
-    "ddim_inverse",
-    "ddpm",
-    "deis_log_rho_2",
-    "deis_log_rho_3",
-    "deis_t_2",
-    "deis_t_3",
-    "deis_t_4",
-    "dpm_1_sde",
-    "dpm_2",
-    "dpm_2m",
-    "dpm_2m_sde",
-    "dpm_3",
-    "dpm_3m",
-    "dpm_singlestep_2",
-    "dpm_singlestep_3",
-    "dpmpp_2m",
-    "dpmpp_2m_sde",
-    "dpmpp_2s",
-    "dpmpp_3m",
-    "dpmpp_3m_exact",
-    "dpmpp_3m_sde",
-    "dpmpp_3s",
-    "dpmpp_sde",
-    "dpmpp_singlestep_2",
-    "dpmpp_singlestep_3",
-    "edict",
-    "edict_inverse",
-    "edm_euler",
-    "edm_heun",
-    "f_pndm",
-    "flow_ancestral",
-    "ghvb",
-    "hb",
-    "heun",
-    "ipndm",
-    "lcm",
-    "lms_2",
-    "lms_3",
-    "lms_4",
-    "pndm",
-    "rddm",
-    "renoise",
-    "resshift",
-    "rfpp",
-    "rk4",
-    "s_pndm",
-    "sa_solver",
-    "score_sde_pc",
-    "sgmse",
-    "tcd",
-    "unipc_1",
-    "unipc_2",
-    "unipc_3",
-    "unipc_4",
-]
+_solvers = solvers_among(globals())
+globals().update(_solvers)  # the orders of families, which no function is named after
+__all__ = sorted(_solvers)
 
 ALIASES = {
     "deis_rho_2": "lms_2",

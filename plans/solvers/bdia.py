@@ -14,12 +14,16 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.schedule import Time
 from fewstep.plans.solvers.ddim_inverse import ddim_step
 from fewstep.plans.solvers.parameters import check_share
+from fewstep.plans.solvers.published import published
 from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import Tracer
 
+PAPER = "Zhang, Lewis, Kleijn 2023, arXiv 2307.10829"
 
+
+@published(PAPER, order=2, rows=2)
 def bdia(trace: Tracer, times: Sequence[Time], *, gamma: float = 1.0) -> Lin:
-    """BDIA-DDIM. Order 2 with gamma 1, else 1. One evaluation a step, two rows.
+    """BDIA-DDIM. The order is 2 with gamma 1, else 1.
 
     Args:
         gamma: in [0, 1]; 0 is DDIM. The authors take 0.5 for 10 steps and 1 for 40.
@@ -35,9 +39,10 @@ def bdia(trace: Tracer, times: Sequence[Time], *, gamma: float = 1.0) -> Lin:
     return x
 
 
+@published(PAPER, order=None, rows=2)
 def bdia_inverse(trace: Tracer, times: Sequence[Time], *, gamma: float = 1.0) -> Lin:
     """The x that `bdia` with the same times and gamma started from, out of its last two: given "x", its sample, and
-    given "x_before", what it denoised last. One evaluation for each time between the first and the last, two rows.
+    given "x_before", what it denoised last. One evaluation for each time between the first and the last.
 
     Exact but for rounding, which 1 / gamma magnifies at every step: in float32 take gamma 1.
 

@@ -12,11 +12,13 @@ import numpy as np
 from fewstep.plans.errors import UserError
 from fewstep.plans.schedule import Time
 from fewstep.plans.solvers.multistep import lagrange
-from fewstep.plans.solvers.unipc import unipc
+from fewstep.plans.solvers.published import published
+from fewstep.plans.solvers.unipc import predict_and_correct
 from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import Tracer
 
 
+@published("Zhao et al. 2024, arXiv 2409.03755", order=3, rows=3)
 def dc_solver(
     trace: Tracer,
     times: Sequence[Time],
@@ -26,13 +28,13 @@ def dc_solver(
     bh1: bool = False,
     lower_order_final: bool = False,
 ) -> Lin:
-    """UniPC of this order on x0 with its predictions compensated. One evaluation a step, max(order, 3) + 1 rows.
+    """UniPC of this order on x0 with its predictions compensated; order + 1 rows, with ratios max(order, 3) + 1.
 
     Args:
         ratios: rho of each step, from `fewstep.fitting.compensation`; 1 leaves a prediction as it is. The first two
             have no three predictions and are not used. Empty for all 1, which is UniPC.
         order: of the predictor, 1 to 4.
-        bh1, lower_order_final: as for `unipc_2`.
+        bh1, lower_order_final: as for `unipc`.
     """
     if ratios and len(ratios) != len(times) - 1:
         raise UserError(f"dc_solver with {len(ratios)} ratios for {len(times) - 1} steps", "give one for each step")
@@ -53,4 +55,4 @@ def dc_solver(
             history[0] = (s.network, trace.store(moved))
         return history[0][1]
 
-    return unipc(trace, times, order, bh1, False, lower_order_final, compensated=compensated)
+    return predict_and_correct(trace, times, order, bh1, False, lower_order_final, compensated=compensated)

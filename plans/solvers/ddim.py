@@ -7,13 +7,14 @@ from math import exp, expm1, sqrt
 from fewstep.plans.schedule import Time
 from fewstep.plans.solvers.exponential import noise_left
 from fewstep.plans.solvers.parameters import check_share
+from fewstep.plans.solvers.published import published
 from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import Tracer
 
 
+@published("Song, Meng, Ermon 2021, arXiv 2010.02502", order=1, rows=1)
 def ddim(trace: Tracer, times: Sequence[Time], *, eta: float = 0.0) -> Lin:
-    """First order, exact where x0 does not change; equation 12 with x0 in place of epsilon. One evaluation a step, one
-    row.
+    """Exact where x0 does not change; equation 12 with x0 in place of epsilon.
 
     `eta` in [0, 1] scales the noise from none (DDIM) to DDPM's. DPM-Solver-1, DPM-Solver++(1) and Euler steps in
     sigma / alpha (of a flow: in sigma) are this table; so is Euler ancestral with the same `eta`.
@@ -33,8 +34,9 @@ def ddim(trace: Tracer, times: Sequence[Time], *, eta: float = 0.0) -> Lin:
     return x
 
 
+@published("Ho, Jain, Abbeel 2020, arXiv 2006.11239", order=1, rows=1)
 def ddpm(trace: Tracer, times: Sequence[Time], *, large_variance: bool = False) -> Lin:
-    """Ancestral sampling, one evaluation a step, one row. First order.
+    """Ancestral sampling.
 
     With the small variance (of the posterior for known x0) it is DDIM with eta 1; Euler ancestral and
     SDE-DPM-Solver++(1) are this table. `large_variance` is section 3.2's other choice, right for data that are noise

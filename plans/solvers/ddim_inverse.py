@@ -7,12 +7,14 @@ from itertools import pairwise
 from fewstep.plans.errors import UserError
 from fewstep.plans.schedule import Time
 from fewstep.plans.solvers.exponential import noise_left, predicted_noise
+from fewstep.plans.solvers.published import published
 from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import Tracer
 
 
+@published("Song, Meng, Ermon 2021, arXiv 2010.02502", order=1, rows=1)
 def ddim_inverse(trace: Tracer, times: Sequence[Time]) -> Lin:
-    """The noise at the first time, out of given "x" at the last one. Order 1, one evaluation a step, one row.
+    """The noise at the first time, out of given "x" at the last one.
 
     An inverse only as steps get small: DDIM's own noise is predicted at the noisier end of a step, which is not known
     yet, so the denoiser is told that time and shown the x of the cleaner end, as in published code. A step to pure

@@ -1,6 +1,6 @@
 """DEIS (Zhang & Chen 2023, arXiv 2204.13902): t-AB, the paper's choice, and log-rho-AB. Its rho-AB is `lms`.
 
-k values of the predicted noise make order k; the paper counts the polynomial's degree, so `deis_t_3` is its tAB2.
+k values of the predicted noise make order k; the paper counts the polynomial's degree, so deis_t_3 is its tAB2.
 diffusers' DEIS is log-rho. The first steps are of first, second, ... order; the step to the clean end, where lambda is
 infinite, and the one from pure noise are first order. `lower_order_final` lets the order fall in the last steps, for
 grids that do not end clean.
@@ -14,33 +14,23 @@ import numpy as np
 
 from fewstep.plans.schedule import NoiseSchedule, Time
 from fewstep.plans.solvers.multistep import Array, Variable, adams_bashforth, gauss_legendre
+from fewstep.plans.solvers.published import Published, published_orders
 from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import Tracer
 
-
-def deis_t_2(trace: Tracer, times: Sequence[Time]) -> Lin:
-    """Polynomials in the network's time. Order 2, one evaluation a step, two rows."""
-    return adams_bashforth(trace, times, 2, TIMESTEP)
+PAPER = "Zhang & Chen 2023, arXiv 2204.13902"
 
 
-def deis_t_3(trace: Tracer, times: Sequence[Time]) -> Lin:
-    """Polynomials in the network's time. Order 3, one evaluation a step, three rows."""
-    return adams_bashforth(trace, times, 3, TIMESTEP)
+@published_orders({k: Published(PAPER, order=k, rows=k) for k in (2, 3, 4)})
+def deis_t(trace: Tracer, times: Sequence[Time], *, order: int) -> Lin:
+    """Polynomials in the network's time."""
+    return adams_bashforth(trace, times, order, TIMESTEP)
 
 
-def deis_t_4(trace: Tracer, times: Sequence[Time]) -> Lin:
-    """Polynomials in the network's time. Order 4, one evaluation a step, four rows."""
-    return adams_bashforth(trace, times, 4, TIMESTEP)
-
-
-def deis_log_rho_2(trace: Tracer, times: Sequence[Time], *, lower_order_final: bool = False) -> Lin:
-    """Polynomials in lambda. Order 2, one evaluation a step, two rows."""
-    return adams_bashforth(trace, times, 2, LOG_RHO, lower_order_final)
-
-
-def deis_log_rho_3(trace: Tracer, times: Sequence[Time], *, lower_order_final: bool = False) -> Lin:
-    """Polynomials in lambda. Order 3, one evaluation a step, three rows."""
-    return adams_bashforth(trace, times, 3, LOG_RHO, lower_order_final)
+@published_orders({k: Published(PAPER, order=k, rows=k) for k in (2, 3)})
+def deis_log_rho(trace: Tracer, times: Sequence[Time], *, order: int, lower_order_final: bool = False) -> Lin:
+    """Polynomials in lambda."""
+    return adams_bashforth(trace, times, order, LOG_RHO, lower_order_final)
 
 
 def _masses(lams: Array, weights: Array, t: Time) -> Array:

@@ -14,12 +14,16 @@ from fewstep.plans.schedule import Time
 from fewstep.plans.solvers import ancestral
 from fewstep.plans.solvers.exponential import first_order, phi, predicted_noise
 from fewstep.plans.solvers.parameters import check_share
+from fewstep.plans.solvers.published import published
 from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import Tracer
 
+PAPER = "Lu et al. 2022, arXiv 2206.00927"
 
+
+@published(PAPER, order=2, rows=2)
 def dpm_2(trace: Tracer, times: Sequence[Time], *, eta: float = 0.0) -> Lin:
-    """DPM-Solver-2 (Algorithm 1, r1 = 1/2), which is k-diffusion's DPM2. Order 2, two evaluations a step, two rows.
+    """DPM-Solver-2 (Algorithm 1, r1 = 1/2), which is k-diffusion's DPM2.
 
     `eta` in [0, 1] makes it ancestral: the step goes further down and fresh noise leads back up, all of DDPM's at 1.
     """
@@ -39,8 +43,9 @@ def dpm_2(trace: Tracer, times: Sequence[Time], *, eta: float = 0.0) -> Lin:
     return x
 
 
+@published(PAPER, order=3, rows=3)
 def dpm_3(trace: Tracer, times: Sequence[Time]) -> Lin:
-    """DPM-Solver-3 (Algorithm 2, r1 = 1/3, r2 = 2/3). Order 3, three evaluations a step, three rows."""
+    """DPM-Solver-3 (Algorithm 2, r1 = 1/3, r2 = 2/3)."""
     r1, r2 = 1 / 3, 2 / 3
     x = trace.start()
     for s, t in pairwise(times):

@@ -1,8 +1,9 @@
 """Multistep DPM-Solver and DPM-Solver++: derivatives of the prediction from its last values.
 
 DPM-Solver (Lu et al. 2022, arXiv 2206.00927) predicts the noise, DPM-Solver++ (Lu et al. 2022, arXiv 2211.01095) x0;
-both have forms for the SDE. One evaluation a step. The first steps are of first, second, ... order; steps from pure
-noise and to the clean end, where lambda is infinite, are first order.
+both have forms for the SDE. The first steps are of first, second, ... order; steps from pure noise and to the clean
+end, where lambda is infinite, are first order. The order of a form for the SDE is that of the sample's mean and
+variance.
 
 Two parameters are common. `midpoint` takes the slope's weight for small h, (e^z - 1) / 2, in second-order steps as the
 papers do, else the exact z phi_2(z) ("heun" in published code). `lower_order_final` lets the order fall to 1 in the
@@ -15,39 +16,48 @@ from math import expm1, isinf
 
 from fewstep.plans.schedule import Time
 from fewstep.plans.solvers.exponential import Form, OnNoise, OnX0, phi
+from fewstep.plans.solvers.published import published
 from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import Tracer
 
+DPM = "Lu et al. 2022, arXiv 2206.00927"
+DPMPP = "Lu et al. 2022, arXiv 2211.01095"
 
+
+@published(DPM, order=2, rows=2)
 def dpm_2m(trace: Tracer, times: Sequence[Time], *, midpoint: bool = True, lower_order_final: bool = False) -> Lin:
-    """DPM-Solver-2 as a multistep method on the noise. Order 2, two rows."""
+    """DPM-Solver-2 as a multistep method on the noise."""
     return _multistep(trace, times, 2, OnNoise(), midpoint, lower_order_final)
 
 
+@published(DPM, order=2, rows=3)
 def dpm_3m(trace: Tracer, times: Sequence[Time], *, midpoint: bool = True, lower_order_final: bool = False) -> Lin:
-    """DPM-Solver-3 as a multistep method on the noise, as published code has it: order 2 (see `dpmpp_3m`), three
-    rows."""
+    """DPM-Solver-3 as a multistep method on the noise, as published code has it: order 2 (see `dpmpp_3m`)."""
     return _multistep(trace, times, 3, OnNoise(), midpoint, lower_order_final)
 
 
+@published(DPMPP, order=1, rows=1)
 def dpm_1_sde(trace: Tracer, times: Sequence[Time]) -> Lin:
-    """SDE-DPM-Solver-1, on the noise. Order 1, one row.
+    """SDE-DPM-Solver-1, on the noise.
 
     Where x0 does not change it is not exact, as `ddpm` is: the noise it holds is the wrong thing to hold in an SDE.
     """
     return _multistep(trace, times, 1, OnNoise(is_stochastic=True))
 
 
+@published(DPMPP, order=2, rows=2)
 def dpm_2m_sde(trace: Tracer, times: Sequence[Time], *, midpoint: bool = True, lower_order_final: bool = False) -> Lin:
-    """SDE-DPM-Solver-2M, on the noise. Order 2 in the sample's mean and variance, two rows."""
+    """SDE-DPM-Solver-2M, on the noise."""
     return _multistep(trace, times, 2, OnNoise(is_stochastic=True), midpoint, lower_order_final)
 
 
+@published(DPMPP, order=2, rows=2)
 def dpmpp_2m(trace: Tracer, times: Sequence[Time], *, midpoint: bool = True, lower_order_final: bool = False) -> Lin:
-    """DPM-Solver++(2M) (Algorithm 2). Order 2 on any grid, two rows."""
+    """DPM-Solver++(2M) (Algorithm 2)."""
     return _multistep(trace, times, 2, OnX0(), midpoint, lower_order_final)
 
 
+@published(DPMPP, order=2, rows=2)
 def dpmpp_2m_sde(
     trace: Tracer,
     times: Sequence[Time],
@@ -56,15 +66,16 @@ def dpmpp_2m_sde(
     midpoint: bool = True,
     lower_order_final: bool = False,
 ) -> Lin:
-    """SDE-DPM-Solver++(2M). Order 2 in the sample's mean and variance, two rows; its first step is `ddpm`.
+    """SDE-DPM-Solver++(2M). Its first step is `ddpm`.
 
     `eta` in [0, 1] scales the noise, down to the ODE.
     """
     return _multistep(trace, times, 2, OnX0(eta), midpoint, lower_order_final)
 
 
+@published(DPMPP, order=2, rows=3)
 def dpmpp_3m(trace: Tracer, times: Sequence[Time], *, midpoint: bool = True, lower_order_final: bool = False) -> Lin:
-    """Third-order multistep as published code has it. Three rows.
+    """Third-order multistep as published code has it.
 
     Its second difference lacks a factor of two, which leaves it at order 2; `dpmpp_3m_exact` has it. With few steps
     the smaller difference damps, so neither is always better.
@@ -72,11 +83,13 @@ def dpmpp_3m(trace: Tracer, times: Sequence[Time], *, midpoint: bool = True, low
     return _multistep(trace, times, 3, OnX0(), midpoint, lower_order_final)
 
 
+@published(DPMPP, order=3, rows=3)
 def dpmpp_3m_exact(trace: Tracer, times: Sequence[Time], *, lower_order_final: bool = False) -> Lin:
-    """Third-order multistep, exact where x0 is quadratic in lambda. Order 3, three rows."""
+    """Third-order multistep, exact where x0 is quadratic in lambda."""
     return _multistep(trace, times, 3, OnX0(), False, lower_order_final, kappa=2.0)
 
 
+@published(DPMPP, order=2, rows=3)
 def dpmpp_3m_sde(
     trace: Tracer,
     times: Sequence[Time],
@@ -86,8 +99,8 @@ def dpmpp_3m_sde(
     lower_order_final: bool = False,
     diffusers_sign: bool = False,
 ) -> Lin:
-    """SDE-DPM-Solver++(3M) (k-diffusion), with `dpmpp_3m`'s second difference: order 2 in the sample's mean and
-    variance, three rows. `eta` in [0, 1] scales the noise, down to the ODE.
+    """SDE-DPM-Solver++(3M) (k-diffusion), with `dpmpp_3m`'s second difference, hence of order 2. `eta` in [0, 1] scales
+    the noise, down to the ODE.
 
     `diffusers_sign` repeats diffusers' sign error, which takes alpha_t from the weight of the second difference and
     leaves order 1: only to reproduce its samples.

@@ -19,50 +19,43 @@ from math import expm1
 
 from fewstep.plans.schedule import Time
 from fewstep.plans.solvers.exponential import Form, OnNoise, OnX0, phi
+from fewstep.plans.solvers.published import Published, published_orders
 from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import Tracer
 
+DPMPP = "Lu et al. 2022, arXiv 2211.01095"
 
-def dpm_singlestep_2(
-    trace: Tracer, times: Sequence[Time], *, midpoint: bool = True, lower_order_final: bool = False
+
+@published_orders({k: Published("Lu et al. 2022, arXiv 2206.00927", order=k, rows=k) for k in (2, 3)})
+def dpm_singlestep(
+    trace: Tracer, times: Sequence[Time], *, order: int, midpoint: bool = True, lower_order_final: bool = False
 ) -> Lin:
-    """DPM-Solver-2 in blocks of two. Order 2 in the blocks, two rows."""
-    return _singlestep(trace, times, 2, OnNoise(), midpoint, lower_order_final)
+    """DPM-Solver-2 or -3 in blocks of as many evaluations. Its order is that of the blocks."""
+    return _singlestep(trace, times, order, OnNoise(), midpoint, lower_order_final)
 
 
-def dpm_singlestep_3(
-    trace: Tracer, times: Sequence[Time], *, midpoint: bool = True, lower_order_final: bool = False
-) -> Lin:
-    """DPM-Solver-3 in blocks of three. Order 3 in the blocks, three rows."""
-    return _singlestep(trace, times, 3, OnNoise(), midpoint, lower_order_final)
-
-
-def dpmpp_singlestep_2(
+@published_orders(
+    {
+        2: Published(DPMPP, order=2, rows=2, lacks=("diffusers_sign",)),
+        3: Published(DPMPP, order=3, rows=3),
+    }
+)
+def dpmpp_singlestep(
     trace: Tracer,
     times: Sequence[Time],
     *,
-    eta: float = 0.0,
-    midpoint: bool = True,
-    lower_order_final: bool = False,
-) -> Lin:
-    """DPM-Solver++(2S) in blocks of two. Order 2 in the blocks, two rows; order 1 with noise."""
-    return _singlestep(trace, times, 2, OnX0(eta), midpoint, lower_order_final)
-
-
-def dpmpp_singlestep_3(
-    trace: Tracer,
-    times: Sequence[Time],
-    *,
+    order: int,
     eta: float = 0.0,
     midpoint: bool = True,
     lower_order_final: bool = False,
     diffusers_sign: bool = False,
 ) -> Lin:
-    """DPM-Solver++(3S) in blocks of three. Order 3 in the blocks, three rows; order 1 with noise.
+    """DPM-Solver++(2S) or (3S) in blocks of as many evaluations. Its order is that of the blocks, 1 with noise.
 
-    `diffusers_sign` repeats diffusers' sign error of the form with noise and without `midpoint` (see `dpmpp_3m_sde`).
+    `diffusers_sign` repeats diffusers' sign error of the third order with noise and without `midpoint` (see
+    `dpmpp_3m_sde`).
     """
-    return _singlestep(trace, times, 3, OnX0(eta), midpoint, lower_order_final, off=float(diffusers_sign))
+    return _singlestep(trace, times, order, OnX0(eta), midpoint, lower_order_final, off=float(diffusers_sign))
 
 
 def _singlestep(

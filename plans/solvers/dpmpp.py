@@ -12,12 +12,16 @@ from fewstep.plans.schedule import Time
 from fewstep.plans.solvers import ancestral
 from fewstep.plans.solvers.exponential import first_order, phi
 from fewstep.plans.solvers.parameters import check_share
+from fewstep.plans.solvers.published import published
 from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import Tracer
 
+PAPER = "Lu et al. 2022, arXiv 2211.01095"
 
+
+@published(PAPER, order=2, rows=2)
 def dpmpp_2s(trace: Tracer, times: Sequence[Time], *, eta: float = 0.0) -> Lin:
-    """Second-order singlestep (Algorithm 1, r = 1/2). Two evaluations a step, two rows.
+    """Second-order singlestep (Algorithm 1, r = 1/2).
 
     `eta` in [0, 1] makes it ancestral (k-diffusion): the step goes further down and fresh noise leads back up, all of
     DDPM's at 1.
@@ -37,9 +41,9 @@ def dpmpp_2s(trace: Tracer, times: Sequence[Time], *, eta: float = 0.0) -> Lin:
     return x
 
 
+@published(PAPER, order=2, rows=2)
 def dpmpp_sde(trace: Tracer, times: Sequence[Time], *, eta: float = 1.0) -> Lin:
-    """DPM-Solver++ (stochastic) of k-diffusion: `dpmpp_2s` with noise at both evaluations. Two evaluations a step, two
-    rows.
+    """DPM-Solver++ (stochastic) of k-diffusion: `dpmpp_2s` with noise at both evaluations.
 
     The noise halfway is a part of the step's noise, as if both came from one Brownian motion over rho. `eta` in [0, 1]
     scales it.
@@ -63,8 +67,9 @@ def dpmpp_sde(trace: Tracer, times: Sequence[Time], *, eta: float = 1.0) -> Lin:
     return x
 
 
+@published(PAPER, order=3, rows=3)
 def dpmpp_3s(trace: Tracer, times: Sequence[Time]) -> Lin:
-    """Third-order singlestep: DPM-Solver-3's stages (r1 = 1/3, r2 = 2/3) on x0. Three evaluations a step, three rows.
+    """Third-order singlestep: DPM-Solver-3's stages (r1 = 1/3, r2 = 2/3) on x0.
 
     The paper stops at order 2; this is the authors' code.
     """

@@ -10,12 +10,16 @@ from itertools import pairwise
 from fewstep.plans.errors import UserError
 from fewstep.plans.schedule import Time
 from fewstep.plans.solvers.exponential import first_order, predicted_noise
+from fewstep.plans.solvers.published import published
 from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import Tracer
 
+PAPER = "Wallace, Gokul, Naik 2022, arXiv 2211.12446"
 
+
+@published(PAPER, order=1, rows=2)
 def edict(trace: Tracer, times: Sequence[Time], *, p: float = 0.93, second: bool = False) -> Lin:
-    """EDICT from one noise for both states. Order 1, two evaluations a step, two rows.
+    """EDICT from one noise for both states.
 
     A step from pure noise, where the noise predicted is x itself, is DDIM's, with one evaluation.
 
@@ -41,9 +45,10 @@ def edict(trace: Tracer, times: Sequence[Time], *, p: float = 0.93, second: bool
     return y if second else x
 
 
+@published(PAPER, order=None, rows=2)
 def edict_inverse(trace: Tracer, times: Sequence[Time], *, p: float = 0.93, second: bool = False) -> Lin:
     """What `edict` with the same times and p started from, out of its two states: given "x" and given "y" (for a
-    picture to edit, the picture twice). Two evaluations a step, two rows.
+    picture to edit, the picture twice).
 
     Args:
         times: as for `edict`, from noisy to clean; the first may not be pure noise.

@@ -12,10 +12,14 @@ from math import inf, log1p, sqrt
 from fewstep.plans.schedule import Time
 from fewstep.plans.solvers.exponential import first_order, predicted_noise
 from fewstep.plans.solvers.parameters import check_not_negative
+from fewstep.plans.solvers.published import published
 from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import Tracer
 
+PAPER = "Karras et al. 2022, arXiv 2206.00364"
 
+
+@published(PAPER, order=1, rows=1)
 def edm_euler(
     trace: Tracer,
     times: Sequence[Time],
@@ -25,7 +29,7 @@ def edm_euler(
     s_tmax: float = inf,
     s_noise: float = 1.0,
 ) -> Lin:
-    """Algorithm 2 with Euler steps. First order, one evaluation a step, one row; without churn it is `ddim`.
+    """Algorithm 2 with Euler steps; without churn it is `ddim`.
 
     Args:
         s_churn: how far noise is raised before each of the N steps: by the factor 1 + min(s_churn / N, sqrt(2) - 1).
@@ -41,6 +45,7 @@ def edm_euler(
     return x
 
 
+@published(PAPER, order=2, rows=2)
 def edm_heun(
     trace: Tracer,
     times: Sequence[Time],
@@ -52,7 +57,7 @@ def edm_heun(
 ) -> Lin:
     """Algorithm 2 with Heun steps, as published; without churn it is the deterministic Algorithm 1.
 
-    Second order, two evaluations a step (one in the step to the clean end), two rows. Parameters as in `edm_euler`.
+    The step to the clean end takes one evaluation. Parameters as in `edm_euler`.
     """
     churn = _Churn(s_churn / (len(times) - 1), s_tmin, s_tmax, s_noise)
     x = trace.start()

@@ -4,12 +4,14 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from fewstep.plans.schedule import Time
+from fewstep.plans.solvers.published import published
 from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import Tracer
 
 
+@published("Karras et al. 2022, arXiv 2206.00364", order=2, rows=2)
 def heun(trace: Tracer, times: Sequence[Time]) -> Lin:
-    """Second order, two evaluations a step (one in the step to the clean end), two rows.
+    """Two evaluations a step, one in the step to the clean end.
 
     Algorithm 1 leaves the ODE's time free. Here it is tau = sigma / (alpha + sigma) with z = x / (alpha + sigma), the
     straight-path coordinates of the process, in which dz/dtau = eps - x0: finite from pure noise on (sigma / alpha,

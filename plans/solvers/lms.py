@@ -12,23 +12,15 @@ import numpy as np
 
 from fewstep.plans.schedule import NoiseSchedule, Time
 from fewstep.plans.solvers.multistep import Array, Variable, adams_bashforth, gauss_legendre
+from fewstep.plans.solvers.published import Published, published_orders
 from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import Tracer
 
 
-def lms_2(trace: Tracer, times: Sequence[Time]) -> Lin:
-    """Order 2, one evaluation a step, two rows."""
-    return adams_bashforth(trace, times, 2, RHO)
-
-
-def lms_3(trace: Tracer, times: Sequence[Time]) -> Lin:
-    """Order 3, one evaluation a step, three rows."""
-    return adams_bashforth(trace, times, 3, RHO)
-
-
-def lms_4(trace: Tracer, times: Sequence[Time]) -> Lin:
-    """Order 4, one evaluation a step, four rows."""
-    return adams_bashforth(trace, times, 4, RHO)
+@published_orders({k: Published("Zhang & Chen 2023, arXiv 2204.13902", order=k, rows=k) for k in (2, 3, 4)})
+def lms(trace: Tracer, times: Sequence[Time], *, order: int) -> Lin:
+    """Polynomials in sigma / alpha through `order` values of the predicted noise."""
+    return adams_bashforth(trace, times, order, RHO)
 
 
 def _rho(time: Time) -> float:

@@ -11,13 +11,17 @@ from itertools import pairwise
 from fewstep.plans.errors import UserError
 from fewstep.plans.schedule import Time
 from fewstep.plans.solvers.exponential import first_order, predicted_noise
+from fewstep.plans.solvers.published import published
 from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import Tracer
 
+PAPER = "Wizadwongsa et al. 2023, arXiv 2307.11118"
 
+
+@published(PAPER, order=1, rows=3)
 def hb(trace: Tracer, times: Sequence[Time], *, beta: float = 0.8, order: int = 2) -> Lin:
-    """Polyak's heavy ball, v <- (1 - beta) v + beta AB(eps), y <- y + (rho_t - rho_s) v. Order 1 where beta < 1. One
-    evaluation a step, `order` + 1 rows.
+    """Polyak's heavy ball, v <- (1 - beta) v + beta AB(eps), y <- y + (rho_t - rho_s) v. Order 1 where beta < 1;
+    `order` + 1 rows.
 
     Args:
         beta: in (0, 1]; the smaller, the more damped.
@@ -36,10 +40,11 @@ def hb(trace: Tracer, times: Sequence[Time], *, beta: float = 0.8, order: int = 
     return x
 
 
+@published(PAPER, order=2, rows=2)
 def ghvb(trace: Tracer, times: Sequence[Time], *, beta: float = 0.8, order: int = 2) -> Lin:
     """Generalized heavy ball, v <- (1 - beta) v + beta eps, y <- y + (rho_t - rho_s) sum_j c_j v_j, with c to keep the
     order of Adams-Bashforth in spite of the momentum: `order` over even steps, at most 2 over uneven ones, which grids
-    have. One evaluation a step, max(order, 2) rows. The paper calls it GHVB(order - 1 + beta).
+    have. It keeps max(order, 2) rows. The paper calls it GHVB(order - 1 + beta).
 
     Args:
         beta: in (0, 1]; the smaller, the more damped.

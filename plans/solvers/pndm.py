@@ -11,8 +11,11 @@ from itertools import pairwise
 
 from fewstep.plans.schedule import Time
 from fewstep.plans.solvers.exponential import first_order, predicted_noise
+from fewstep.plans.solvers.published import published
 from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import Tracer
+
+PAPER = "Liu et al. 2022, arXiv 2202.09778"
 
 # Adams-Bashforth for even steps, newest value first
 ADAMS_BASHFORTH = (
@@ -23,9 +26,9 @@ ADAMS_BASHFORTH = (
 )
 
 
+@published("Zhang & Chen 2023, arXiv 2204.13902", order=2, rows=4)
 def ipndm(trace: Tracer, times: Sequence[Time]) -> Lin:
-    """No start of higher order: the first three steps combine one, two and three values. Order 2, one evaluation
-    a step, four rows."""
+    """No start of higher order: the first three steps combine one, two and three values."""
     x = trace.start()
     history: list[Lin] = []  # newest first
     for s, t in pairwise(times):
@@ -35,15 +38,16 @@ def ipndm(trace: Tracer, times: Sequence[Time]) -> Lin:
     return x
 
 
+@published(PAPER, order=2, rows=3)
 def s_pndm(trace: Tracer, times: Sequence[Time]) -> Lin:
-    """S-PNDM: a pseudo improved Euler step, then two values. Order 2, one evaluation a step and one more, three
-    rows."""
+    """S-PNDM: a pseudo improved Euler step, then two values. One evaluation a step and one more."""
     return _improved_euler_start(trace, times, 2, predicted_noise, transfer)
 
 
+@published(PAPER, order=2, rows=4)
 def pndm(trace: Tracer, times: Sequence[Time], *, on_v: bool = False) -> Lin:
     """PLMS (the form of latent diffusion and of diffusers' `skip_prk_steps`): a pseudo improved Euler step, then two,
-    three and four values. Order 2, one evaluation a step and one more, four rows.
+    three and four values. One evaluation a step and one more.
 
     `on_v` combines values of v, as diffusers does for networks that predict it; variance-preserving schedules only.
     """
@@ -51,9 +55,10 @@ def pndm(trace: Tracer, times: Sequence[Time], *, on_v: bool = False) -> Lin:
     return _improved_euler_start(trace, times, 4, value, move)
 
 
+@published(PAPER, order=2, rows=6)
 def f_pndm(trace: Tracer, times: Sequence[Time], *, on_v: bool = False) -> Lin:
-    """F-PNDM: three pseudo Runge-Kutta steps of four evaluations, then four values. Order 2, one evaluation a step and
-    nine more, six rows. `on_v` as in `pndm`.
+    """F-PNDM: three pseudo Runge-Kutta steps of four evaluations, then four values. One evaluation a step and nine
+    more. `on_v` as in `pndm`.
 
     The Runge-Kutta steps evaluate halfway in the network's time. One to the clean end, where there is nothing to
     evaluate, combines what values there are.

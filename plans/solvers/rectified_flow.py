@@ -8,13 +8,14 @@ from fewstep.plans.schedule import Time
 from fewstep.plans.solvers import ancestral
 from fewstep.plans.solvers.exponential import first_order, predicted_noise
 from fewstep.plans.solvers.parameters import check_share
+from fewstep.plans.solvers.published import published
 from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import Tracer
 
 
+@published("Lee, Lin, Fanti 2024, arXiv 2405.20320", order=None, rows=2)
 def rfpp(trace: Tracer, times: Sequence[Time]) -> Lin:
-    """2-rectified flow++ (Lee, Lin, Fanti 2024, arXiv 2405.20320): x_t = alpha_t x0 + sigma_t z with the noise z of the
-    start, the authors' "new" sampler. One evaluation a step, two rows.
+    """2-rectified flow++: x_t = alpha_t x0 + sigma_t z with the noise z of the start, the authors' "new" sampler.
 
     z is the noise predicted there: at pure noise x itself, and from a given image what was put on it, where the
     trajectory is straight.
@@ -31,9 +32,10 @@ def rfpp(trace: Tracer, times: Sequence[Time]) -> Lin:
     return x
 
 
+@published("ComfyUI", order=1, rows=1)
 def flow_ancestral(trace: Tracer, times: Sequence[Time], *, eta: float = 1.0) -> Lin:
     """Euler ancestral for flows (ComfyUI): an Euler step to tau_t (1 + (tau_t / tau_s - 1) eta), then fresh noise up
-    to t, where tau = sigma / (alpha + sigma) is a flow's sigma. Order 1, one evaluation a step, one row.
+    to t, where tau = sigma / (alpha + sigma) is a flow's sigma.
 
     `eta` in [0, 1] scales the noise from none (`ddim`); `ddim(eta=1)` shares it out by sigma / alpha instead.
     """

@@ -10,13 +10,18 @@ from math import sqrt
 
 from fewstep.plans.errors import UserError
 from fewstep.plans.schedule import Time
+from fewstep.plans.solvers.published import published
+from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import Tracer
 
+MADE_FOR = DenoiserFacts(ScheduleSpec("residual-shift"), "sample", towards="y")
 
+
+@published("Yue, Wang, Loy 2023, arXiv 2307.12348", order=1, rows=2, made_for=MADE_FOR)
 def resshift(trace: Tracer, times: Sequence[Time]) -> Lin:
-    """The posterior's mean and noise: x_t = c x_s + (1 - c) x0 + noise with c = eta_t / eta_s. One
-    evaluation a step, two rows: x and y. Made for as few steps as the denoiser was trained with.
+    """The posterior's mean and noise: x_t = c x_s + (1 - c) x0 + noise with c = eta_t / eta_s. The rows are x and y.
+    Made for as few steps as the denoiser was trained with.
 
     It is the step of DDIM's family (`ddim`, over eta) that keeps c = (1 - alpha_t) / (1 - alpha_s) of x, in which y
     drops out: what is left of sigma_t^2 is fresh noise, kappa^2 eta_t (1 - c) in ResShift and sigma_t^2 (1 - c) in the

@@ -6,13 +6,15 @@ from math import isinf, log
 
 from fewstep.plans.schedule import Time
 from fewstep.plans.solvers.exponential import first_order, predicted_noise
+from fewstep.plans.solvers.published import published
 from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import Tracer
 
 
+@published("Kutta 1901", order=4, rows=3)
 def rk4(trace: Tracer, times: Sequence[Time]) -> Lin:
-    """Kutta 1901 on d(x / alpha) / d rho = eps with rho = sigma / alpha, the step DPM-Solver's authors compare with
-    (Lu et al. 2022, arXiv 2206.00927, table 2). Order 4, four evaluations a step, three rows.
+    """On d(x / alpha) / d rho = eps with rho = sigma / alpha, the step DPM-Solver's authors compare with
+    (Lu et al. 2022, arXiv 2206.00927, table 2).
 
     Steps from pure noise or to the clean end are first order, with one evaluation.
     """

@@ -18,10 +18,12 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.schedule import Time
 from fewstep.plans.solvers.adams import exponential_moments, weights_of_moments
 from fewstep.plans.solvers.exponential import noise_left
+from fewstep.plans.solvers.published import published
 from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import Tracer
 
 
+@published("Xue et al. 2023, arXiv 2309.05019", order=2, rows=3)
 def sa_solver(
     trace: Tracer,
     times: Sequence[Time],
@@ -34,9 +36,9 @@ def sa_solver(
     simple: bool = True,
     lower_order_final: bool | None = None,
 ) -> Lin:
-    """Stochastic Adams (Algorithm 1). One evaluation a step, max(predictor + 1, corrector) rows (predictor, without a
-    corrector). Order min(predictor + 1, corrector) where tau is 0; with noise the sample's mean and variance converge
-    with the lower of that and 2.
+    """Stochastic Adams (Algorithm 1). It keeps max(predictor + 1, corrector) rows (predictor, without a corrector).
+    Order min(predictor + 1, corrector) where tau is 0; with noise the sample's mean and variance converge with the
+    lower of that and 2.
 
     Args:
         tau: scale of the noise in steps that start where the network's time is in [tau_from, tau_to]; the others are

@@ -15,12 +15,14 @@ from math import sqrt
 from fewstep.plans.errors import UserError
 from fewstep.plans.schedule import Time
 from fewstep.plans.solvers.parameters import check_count, check_not_negative
+from fewstep.plans.solvers.published import published
 from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import Tracer
 
 MOST_CORRECTIONS = 100  # at each time; published samplers make one or two
 
 
+@published("Song et al. 2021, arXiv 2011.13456", order=1, rows=1)
 def score_sde_pc(
     trace: Tracer,
     times: Sequence[Time],
@@ -30,7 +32,7 @@ def score_sde_pc(
     ratios: tuple[float, ...] = (),
 ) -> Lin:
     """Langevin steps (Algorithms 4 and 5), then a step of reverse diffusion (equation 46), in the order of the authors'
-    code. Order 1, made for many small steps. `corrections` + 1 evaluations a step, one row.
+    code. Made for many small steps. `corrections` + 1 evaluations a step.
 
     The last step adds no noise, which is the papers' denoising. A step from pure noise, whose score says nothing of the
     data, is that of `ddpm` and not corrected.

@@ -14,14 +14,19 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.paths import sigma_range
 from fewstep.plans.schedule import Time
 from fewstep.plans.solvers.parameters import check_count, check_not_negative
+from fewstep.plans.solvers.published import published
 from fewstep.plans.solvers.score_sde import MOST_CORRECTIONS, score
+from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import Tracer
 
+MADE_FOR = DenoiserFacts(ScheduleSpec("ou"), "score", towards="y")
 
+
+@published("Richter et al. 2023, arXiv 2208.05830", order=1, rows=2, made_for=MADE_FOR)
 def sgmse(trace: Tracer, times: Sequence[Time], *, snr: float = 0.5, corrections: int = 1) -> Lin:
-    """Annealed-Langevin correction, then a reverse-diffusion step (Algorithm 1, as published). Order 1, made for 30
-    steps. `corrections` + 1 evaluations a step, two rows: x and y.
+    """Annealed-Langevin correction, then a reverse-diffusion step (Algorithm 1, as published). Made for 30 steps.
+    `corrections` + 1 evaluations a step. The rows are x and y.
 
     The step to the clean end adds no noise: the sample is the denoised mean.
 

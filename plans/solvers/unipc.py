@@ -6,12 +6,6 @@ the corrected x; the last step has no corrector.
 The predictor's order p rises from 1 in the first steps and, where the grid ends clean, falls to 1 in the last ones, as
 in the authors' code: lambda is infinite at the clean end, where x is the predicted x0. A step from pure noise, infinite
 too, is first order and not corrected, and no later polynomial goes through its prediction.
-
-Five parameters are common. `bh1` takes B1(h) = h for the paper's B, else B2(h) = e^h - 1; B cancels where weights are
-solved for, which leaves it to the predictor of order 2 and the corrector of order 1. `on_noise` integrates the
-predicted noise instead of x0. `lower_order_final` lets the order fall in the last steps of grids that do not end
-clean, too. `uncorrected` numbers steps, from 0, that are left as predicted: diffusers' `disable_corrector`, for
-guidance that makes the first corrections overshoot.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,63 +16,37 @@ import numpy as np
 
 from fewstep.plans.schedule import Time
 from fewstep.plans.solvers.exponential import Form, OnNoise, OnX0, phi
+from fewstep.plans.solvers.published import Published, published_orders
 from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import Tracer
 
 
-def unipc_1(
-    trace: Tracer,
-    times: Sequence[Time],
-    *,
-    bh1: bool = False,
-    on_noise: bool = False,
-    lower_order_final: bool = False,
-    uncorrected: tuple[float, ...] = (),
-) -> Lin:
-    """UniPC-1: predictor of order 1, corrected to 2. One evaluation a step, two rows."""
-    return unipc(trace, times, 1, bh1, on_noise, lower_order_final, uncorrected)
-
-
-def unipc_2(
-    trace: Tracer,
-    times: Sequence[Time],
-    *,
-    bh1: bool = False,
-    on_noise: bool = False,
-    lower_order_final: bool = False,
-    uncorrected: tuple[float, ...] = (),
-) -> Lin:
-    """UniPC-2: predictor of order 2, corrected to 3. One evaluation a step, three rows."""
-    return unipc(trace, times, 2, bh1, on_noise, lower_order_final, uncorrected)
-
-
-def unipc_3(
-    trace: Tracer,
-    times: Sequence[Time],
-    *,
-    bh1: bool = False,
-    on_noise: bool = False,
-    lower_order_final: bool = False,
-    uncorrected: tuple[float, ...] = (),
-) -> Lin:
-    """UniPC-3: predictor of order 3, corrected to 4. One evaluation a step, four rows."""
-    return unipc(trace, times, 3, bh1, on_noise, lower_order_final, uncorrected)
-
-
-def unipc_4(
-    trace: Tracer,
-    times: Sequence[Time],
-    *,
-    bh1: bool = False,
-    on_noise: bool = False,
-    lower_order_final: bool = False,
-    uncorrected: tuple[float, ...] = (),
-) -> Lin:
-    """UniPC-4: predictor of order 4, corrected to 5. One evaluation a step, five rows."""
-    return unipc(trace, times, 4, bh1, on_noise, lower_order_final, uncorrected)
-
-
+@published_orders({p: Published("Zhao et al. 2023, arXiv 2302.04867", order=p + 1, rows=p + 1) for p in (1, 2, 3, 4)})
 def unipc(
+    trace: Tracer,
+    times: Sequence[Time],
+    *,
+    order: int,
+    bh1: bool = False,
+    on_noise: bool = False,
+    lower_order_final: bool = False,
+    uncorrected: tuple[float, ...] = (),
+) -> Lin:
+    """UniPC-p: a predictor of order p, corrected to p + 1.
+
+    Args:
+        order: p, of the predictor.
+        bh1: take B1(h) = h for the paper's B, else B2(h) = e^h - 1. B cancels where weights are solved for, which
+            leaves it to the predictor of order 2 and the corrector of order 1.
+        on_noise: integrate the predicted noise instead of x0.
+        lower_order_final: let the order fall in the last steps of grids that do not end clean, too.
+        uncorrected: numbers of steps, from 0, that are left as predicted: diffusers' `disable_corrector`, for guidance
+            that makes the first corrections overshoot.
+    """
+    return predict_and_correct(trace, times, order, bh1, on_noise, lower_order_final, uncorrected)
+
+
+def predict_and_correct(
     trace: Tracer,
     times: Sequence[Time],
     order: int,

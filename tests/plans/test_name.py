@@ -25,6 +25,10 @@ def test_a_plain_name_is_a_solver_and_a_number_of_steps_on_the_default_grid():
         ("ddim(eta=0):4@trailing", "ddim:4"),
         ("ddim():4@trailing()", "ddim:4"),
         ("ddim(eta=1e-05):4", "ddim(eta=1e-05):4"),
+        ("unipc_3:8", "unipc_3:8"),
+        ("unipc(order=3):8", "unipc_3:8"),
+        ("unipc(order=2, on_noise=False, bh1=True):8@trailing", "unipc_2(bh1=True):8"),
+        ("dpmpp_singlestep(eta=1, order=3, diffusers_sign=True):6", "dpmpp_singlestep_3(diffusers_sign=True, eta=1):6"),
     ],
 )
 def test_names_are_kept_in_canonical_form(name, canonical):
@@ -75,6 +79,18 @@ def test_parameters_reach_the_solver():
         ("ddim(eta=" + "(" * 900 + "1" + ")" * 900 + "):8", "is not NAME or NAME"),
         ("ddim(eta=" + "-" * 3000 + "1):8", "is not NAME or NAME"),
         ("", "is not NAME or NAME"),
+        ("unipc:8", "write unipc_2:8;"),
+        ("unipc(bh1=True):8", r"solver unipc needs order \(plan .*; choose one of unipc_1, unipc_2, unipc_3, unipc_4$"),
+        ("deis_t:8", "solver deis_t needs order .*; choose one of deis_t_2, deis_t_3, deis_t_4$"),
+        ("lms(order=5):8", r"lms\(order=...\) cannot be 5 \(plan .*; choose one of 2, 3, 4$"),
+        ("unipc(order=2.5):8", r"unipc\(order=...\) cannot be 2.5 .*give a whole number"),
+        ("unipc(order=True):8", r"unipc\(order=...\) cannot be True .*give a whole number"),
+        ("unipc_3(order=2):8", "solver unipc_3 has no parameter 'order' .*it takes bh1, on_noise"),
+        ("lms_3(order=2):8", "solver lms_3 has no parameter 'order' .*it takes none"),
+        ("dpmpp_singlestep_2(diffusers_sign=True):8", "dpmpp_singlestep_2 has no parameter 'diffusers_sign'"),
+        ("dpm(order=2):8", "unknown solver 'dpm'"),
+        ("ddim:8@published(order=2)", "unknown grid 'published'"),
+        ("published(order=2):8", "unknown solver 'published'"),
     ],
 )
 def test_what_is_wrong_with_a_name_is_said(name, message):

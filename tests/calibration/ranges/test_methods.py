@@ -13,8 +13,9 @@ from fewstep.calibration.ranges.methods import lambda_edges, tensor_ranges
 from fewstep.calibration.ranges.table import Method, Range
 from fewstep.plans import solvers
 from fewstep.plans.compile import compile_plan
+from fewstep.plans.name import parse_plan_name
 from fewstep.plans.plan import group_of
-from fewstep.plans.solvers.listing import DENOISERS
+from fewstep.plans.solvers.published import facts_of
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 
 NORMAL = np.random.default_rng(0).standard_normal(100_000)
@@ -139,7 +140,7 @@ def test_edges_beside_infinite_lambdas_are_finite() -> None:
 def test_each_noise_level_of_a_plan_has_a_group_and_each_group_a_step(name: str, schedule: str) -> None:
     """Ancestral solvers come back to a time within rounding only."""
     usual = DenoiserFacts(ScheduleSpec(schedule, timesteps=100), "sample")
-    denoising = DENOISERS.get(getattr(solvers, solvers.ALIASES.get(name, name).partition("(")[0]), usual)
+    denoising = facts_of(parse_plan_name(f"{name}:1").solver).made_for or usual
     for steps in (2, 7, 20):
         plan = compile_plan(f"{name}:{steps}", denoising)
         levels = [-inf if step.lam is None else step.lam for step in plan.steps]

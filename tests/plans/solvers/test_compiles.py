@@ -14,7 +14,7 @@ from fewstep.plans.guidance import CfgPlusPlus
 from fewstep.plans.name import parameters, parse_plan_name
 from fewstep.plans.paths import PATHS, RESTORING
 from fewstep.plans.schedule import CLEAN, NoiseSchedule
-from fewstep.plans.solvers.listing import DENOISERS
+from fewstep.plans.solvers.published import facts_of
 from fewstep.plans.solvers.usf import Decision, Expansion, usf
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.runtime.execute import execute, sample
@@ -76,6 +76,7 @@ def test_every_solver_on_every_schedule(name, spec):
 @pytest.mark.parametrize("name", [name for name in solvers.__all__ if parameters(getattr(solvers, name))])
 def test_every_parameter_at_its_ends_and_beyond(name):
     solver = getattr(solvers, name)
+    made_for = facts_of(solver).made_for
     for parameter, each in parameters(solver).items():
         ends = {
             bool: ("True", "False"),
@@ -85,8 +86,8 @@ def test_every_parameter_at_its_ends_and_beyond(name):
         }.get(type(each.default), ("True", "False"))
         for end in ends:
             for denoiser in (
-                [DENOISERS[solver]]
-                if solver in DENOISERS
+                [made_for]
+                if made_for
                 else [
                     DenoiserFacts(LINEAR, "epsilon"),
                     DenoiserFacts(FLOW, "flow"),

@@ -10,7 +10,7 @@ from fewstep.plans import solvers
 from fewstep.plans.compile import compile_plan, trace_plan
 from fewstep.plans.name import parse_plan_name
 from fewstep.plans.schedule import Time
-from fewstep.plans.solvers.listing import DENOISERS
+from fewstep.plans.solvers.published import facts_of
 from fewstep.runtime.execute import execute
 from tests.plans.gaussian import COSINE, FLOW, LINEAR, denoising, exact_x0, run, uniform_lambda
 
@@ -196,7 +196,7 @@ def test_singlestep_on_a_grid_of_even_steps_is_the_solver_that_evaluates_between
 
 @pytest.mark.parametrize("alias", solvers.ALIASES)
 def test_aliases_are_plans_of_the_solver_they_stand_for(alias):
-    denoiser = DENOISERS.get(parse_plan_name(f"{alias}:6").solver, denoising(COSINE, "v"))
+    denoiser = facts_of(parse_plan_name(f"{alias}:6").solver).made_for or denoising(COSINE, "v")
     plan, named = (compile_plan(f"{name}:6", denoiser) for name in (alias, solvers.ALIASES[alias]))
     assert plan == named
     assert alias not in solvers.__all__
