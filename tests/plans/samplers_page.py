@@ -1,4 +1,4 @@
-"""The tables of docs/samplers.md. Run as a script, it writes them into the page anew."""
+"""The tables of docs/samplers.md; `python -m tests.plans.samplers_page` writes them."""
 
 import re
 from functools import cache
