@@ -61,7 +61,7 @@ def test_a_step_uses_the_shaped_prediction(kind):
 
 def test_rescaling_without_guidance_changes_nothing():
     plan = compile_plan("ddim:2", DENOISING, shaping=Rescale(0.7))
-    assert [step.shape for step in plan.steps] == [None, None]
+    assert [step.shaping for step in plan.steps] == [None, None]
 
 
 @pytest.mark.parametrize(
