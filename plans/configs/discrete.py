@@ -66,11 +66,9 @@ class Table:
     single: bool
 
     @classmethod
-    def of(cls, spec: ScheduleSpec, request: ScheduleRequest, *, nearly_zero: bool) -> "Table":
-        """`nearly_zero`: the class keeps a zero terminal alpha_bar a little above 0, where diffusers is followed."""
-        bars = tables.alpha_bars(spec, request.as_diffusers)
-        single = request.as_diffusers
-        return cls(tables.rhos(bars, single, nearly_zero=nearly_zero and single), single)
+    def of(cls, spec: ScheduleSpec, request: ScheduleRequest) -> "Table":
+        """That of a schedule, as diffusers has it or exactly."""
+        return cls(tables.rhos(spec, request.as_diffusers), request.as_diffusers)
 
     def at(self, timesteps: Array) -> Array:
         """Linear in sigma / alpha between timesteps."""

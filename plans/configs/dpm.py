@@ -207,7 +207,7 @@ def _recipe(
             raise config.refuse("use_flow_sigmas", "with other sigmas diffusers mixes two schedules", "set one")
         times = _flow_times(config, request, to_clean, ends)
     else:
-        table = Table.of(spec, request, nearly_zero=True)
+        table = Table.of(spec, request)
         told, rhos, end = _grid(config, request, table, ends, karras_whole, last)
         told = np.trunc(told) if request.as_diffusers else told
         times = [preserving(float(t), float(rho)) for t, rho in zip(told, rhos, strict=True)]
@@ -264,7 +264,7 @@ def _last_timestep(config: Config, request: ScheduleRequest) -> int:
     spec, _ = schedule(config)
     if spec.kind == "flow":
         return int(config["num_train_timesteps"])
-    lams = -np.log(Table.of(spec, request, nearly_zero=True).rhos)
+    lams = -np.log(Table.of(spec, request).rhos)
     return len(lams) - int(np.searchsorted(lams[::-1], config["lambda_min_clipped"]))
 
 

@@ -79,7 +79,7 @@ def _recipe(
     config: Config, request: ScheduleRequest, solver: str, *, whole_karras: bool = False, eta: float | None = None
 ) -> Recipe:
     spec, prediction = schedule(config)
-    times = _times(config, request, Table.of(spec, request, nearly_zero=True), whole_karras)
+    times = _times(config, request, Table.of(spec, request), whole_karras)
     return Recipe(
         spec=spec,
         prediction=prediction,

@@ -12,7 +12,7 @@ from fewstep.plans.spec import ScheduleSpec
 
 Array = NDArray[np.float64]
 Float32 = NDArray[np.float32]
-NEARLY_ZERO = 2.0**-24  # what its k-diffusion and DPM classes take for an alpha_bar of 0
+NEARLY_ZERO = 2.0**-24  # what its k-diffusion and DPM classes put in the place of a terminal alpha_bar rescaled to 0
 
 
 def alpha_bars(spec: ScheduleSpec, single: bool) -> Array:
@@ -25,11 +25,12 @@ def alpha_bars(spec: ScheduleSpec, single: bool) -> Array:
         return np.asarray(1 / (1 + np.exp(-2 * lams)))
 
 
-def rhos(bars: Array, single: bool, *, nearly_zero: bool = False) -> Array:
-    """sigma / alpha of alpha_bars; `nearly_zero` keeps the last finite where alpha_bar is 0 there."""
-    if nearly_zero and bars[-1] < NEARLY_ZERO:
-        bars = np.append(bars[:-1], NEARLY_ZERO)
+def rhos(spec: ScheduleSpec, single: bool) -> Array:
+    """sigma / alpha, t = 0 .. T - 1; the last is infinite with zero terminal SNR, 2^12 in `single`."""
+    bars = alpha_bars(spec, single)
     if single:
+        if spec.zero_terminal_snr:
+            bars = np.append(bars[:-1], NEARLY_ZERO)
         short = bars.astype(np.float32)
         with np.errstate(divide="ignore", over="ignore"):
             rounded: Array = np.sqrt((1 - short) / short).astype(np.float64)

@@ -178,6 +178,16 @@ def test_correct_and_diffusers_differ_where_diffusers_is_wrong_only():
     assert alphas == [pytest.approx(2.0**-12), 0.0]
 
 
+def test_only_a_rescaled_table_ends_a_little_before_pure_noise():
+    """The cosine's own terminal alpha_bar, 2.4e-9, is less than the 2^-24 that a rescaled one gets."""
+    config = {"_class_name": "DPMSolverMultistepScheduler", "beta_schedule": "squaredcos_cap_v2"}
+    assert times({**config, "use_karras_sigmas": True}, 5) == [998, 998, 997, 937, 0]
+    for rescaled, last in ((False, 20291), (True, 4096)):
+        rhos = tables.rhos(ScheduleSpec("cosine", zero_terminal_snr=rescaled), True)
+        assert rhos[-1] == pytest.approx(last, rel=1e-4)
+        assert rhos[-2] < 1000
+
+
 def test_a_last_step_to_nowhere_is_left_out_where_correct():
     config = {"_class_name": "EulerDiscreteScheduler", "final_sigmas_type": "sigma_min"}
     assert len(times(config, 5)) == 5

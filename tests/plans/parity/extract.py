@@ -34,6 +34,7 @@ Denoiser = Callable[[Array, float], Array]  # (network input, network time) -> o
 
 ROW_TOLERANCE = 1e-5  # of the row's largest coefficient
 TRAJECTORY_TOLERANCE = 5e-5  # of the sample's largest element
+USED = 1e-5  # of the largest coefficient of a draw: one with less is not used
 TIME_TOLERANCE = 2e-3  # timesteps that another library interpolates in float32
 EVALUATIONS, DRAWS = 160, 80  # most that a table has room for
 
@@ -233,7 +234,8 @@ def _unrolled(times: list[float], inputs: list[Array], sample: Array) -> Unrolle
     """Columns that can hold something: start, outputs made, draws that anything reads."""
     rows = np.array([*inputs, sample])
     first = 1 + EVALUATIONS
-    used = np.abs(rows[:, first:] / np.abs(rows).max(1, keepdims=True)).max(0) > ROW_TOLERANCE
+    drawn = np.abs(rows[:, first:] / np.abs(rows).max(1, keepdims=True)).max(0)
+    used = drawn > USED * drawn.max()
     draws = tuple(int(j) for j in np.flatnonzero(used))
     rows = rows[:, [*range(1 + len(inputs)), *(first + j for j in draws)]]
     return Unrolled(np.array(times), rows[:-1], rows[-1], draws)

@@ -322,6 +322,24 @@ def compare(name, config, steps):
     assert_same_trajectory(plan, scheduler, steps, **arguments)
 
 
+OF_TABLES = [
+    name for name in sorted(SCHEDULERS) if {"use_karras_sigmas", "beta_schedule"} <= set(SCHEDULERS[name].defaults)
+]
+GRIDS = ["use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas"]
+
+
+@pytest.mark.parametrize(
+    ("name", "grid"),
+    [
+        *((name, None) for name in [*OF_TABLES, "EulerAncestralDiscreteScheduler"]),
+        *((name, grid) for name in OF_TABLES for grid in GRIDS if grid in SCHEDULERS[name].defaults),
+    ],
+)
+def test_a_cosine_table_of_a_thousand_timesteps_ends_where_it_ends(name, grid):
+    """At alpha_bar 2.4e-9, below the 2^-24 that stands for 0 where a table is rescaled to end at 0."""
+    compare(name, {"beta_schedule": "squaredcos_cap_v2", **({grid: True} if grid else {})}, 8)
+
+
 def gives_a_sample(scheduler, steps, arguments):
     try:
         return np.isfinite(extract(scheduler, steps, **arguments).sample).all()
