@@ -105,7 +105,7 @@ def plan_from_scheduler_config(
     recipe = scheduler.recipe(read_config, _request(read_config, steps, compat, arguments or {}, pipeline, x_shape))
     denoising = DenoiserFacts(recipe.spec, recipe.prediction, guided, heads=recipe.heads)
     name = f"{read_config.scheduler}:{steps}"
-    plan = trace_plan(name, recipe.solver, recipe.times, denoising, guidance, recipe.shaping)
+    plan = trace_plan(name, recipe.solver, recipe.times, denoising, guidance, recipe.shaping.shape)
     return _started(plan, recipe)
 
 
@@ -148,8 +148,14 @@ def _request(
 
 
 def _started(plan: Plan, recipe: Recipe) -> Plan:
-    """The plan with its first draw scaled to the recipe's start, and its sample to the recipe's scale."""
+    """The plan with its first draw, what its shape reads and its sample scaled as the recipe says."""
     factor = 1.0 if recipe.start is None else recipe.start / recipe.times[0].sigma
     start = tuple((row[0] * factor, *row[1:]) for row in plan.start)
     output = tuple(recipe.scale * number for number in plan.output)
-    return msgspec.structs.replace(plan, start=start, output=output)
+    steps = tuple(
+        msgspec.structs.replace(
+            step, shape_of=tuple(tuple(recipe.shaping.gain * number for number in row) for row in step.shape_of)
+        )
+        for step in plan.steps
+    )
+    return msgspec.structs.replace(plan, start=start, steps=steps, output=output)

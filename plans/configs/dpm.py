@@ -161,6 +161,8 @@ def unipc(config: Config, request: ScheduleRequest) -> Recipe:
         lower_order_final=config["lower_order_final"] or None,
         uncorrected=tuple(config["disable_corrector"]) or None,
     )
+    if not config["predict_x0"]:  # thresholding is of x0, which it then does not make
+        config = Config(config.source, config.scheduler, {**config.fields, "thresholding": False})
     return _recipe(config, request, solver, ends="own", karras_whole=True)
 
 

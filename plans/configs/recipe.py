@@ -37,6 +37,14 @@ class ScheduleRequest:
 
 
 @dataclass(frozen=True)
+class Shaping:
+    """What is done to each predicted x0: it is multiplied by `gain`, then shaped."""
+
+    shaping: Shaping | None = None
+    gain: float = 1.0
+
+
+@dataclass(frozen=True)
 class Recipe:
     """`start`: standard deviation of the first x, None the schedule's sigma there. `scale`: what the sample is
     multiplied by, for schedulers whose x is x / alpha of ours."""
@@ -47,7 +55,7 @@ class Recipe:
     solver: Solver
     start: float | None = None
     scale: float = 1.0
-    shaping: Shaping | None = None
+    shaping: Shaping = Shaping()
     heads: int = 1
 
 
@@ -107,14 +115,22 @@ def ended(times: list[Time], request: ScheduleRequest) -> list[Time]:
     return [*times[:-1], Time(t.network, s.alpha * (1 + NOWHERE * s.sigma**2), s.sigma * (1 - NOWHERE * s.alpha**2))]
 
 
-def shaping_of(config: Config) -> Shaping | None:
-    """Dynamic thresholding goes before clipping, as in diffusers."""
+def shaping_of(config: Config) -> Shaping:
+    """Dynamic thresholding goes before clipping, as in diffusers.
+
+    It divides by a quantile within 1 .. sample_max_value, which is sample_max_value itself where that is below 1.
+    """
     fields = config.fields
     if fields.get("thresholding"):
-        return Threshold(fields["dynamic_thresholding_ratio"], max(fields["sample_max_value"], 1.0))
+        most = float(fields["sample_max_value"])
+        if not most > 0:
+            raise config.refuse("sample_max_value", "x0 is divided by it", "give a number above 0")
+        if most <= 1:
+            return Shaping(Clip(-1.0, 1.0), 1 / most)
+        return Shaping(Threshold(fields["dynamic_thresholding_ratio"], most))
     if fields.get("clip_sample"):
-        return Clip(-fields["clip_sample_range"], fields["clip_sample_range"])
-    return None
+        return Shaping(Clip(-fields["clip_sample_range"], fields["clip_sample_range"]))
+    return Shaping()
 
 
 def lowers(config: Config, request: ScheduleRequest) -> bool:

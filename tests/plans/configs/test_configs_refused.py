@@ -101,6 +101,7 @@ from fewstep.plans.errors import UserError
             {"compat": "correct"},
             "it has no sigmas between inf and",
         ),
+        ({"thresholding": True, "sample_max_value": 0.0}, {}, "sample_max_value 0.0 .*: x0 is divided by it"),
         ({"_class_name": "KDPM2DiscreteScheduler", "prediction_type": "sample"}, {}, "the class does not have it"),
         (
             {"_class_name": "EDMEulerScheduler", "sigma_min": 100.0},

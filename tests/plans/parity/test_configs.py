@@ -340,6 +340,19 @@ def test_a_cosine_table_of_a_thousand_timesteps_ends_where_it_ends(name, grid):
     compare(name, {"beta_schedule": "squaredcos_cap_v2", **({grid: True} if grid else {})}, 8)
 
 
+@pytest.mark.parametrize("most", [0.5, 1.0, 1.5])
+@pytest.mark.parametrize("name", [name for name in SCHEDULERS if "thresholding" in SCHEDULERS[name].defaults])
+def test_thresholds_below_one_too(name, most):
+    """diffusers clamps the quantile to 1 .. sample_max_value, in this order."""
+    config = {"thresholding": True, "sample_max_value": most, "dynamic_thresholding_ratio": 0.9}
+    compare(name, {**config, "num_train_timesteps": 100}, 5)
+
+
+def test_unipc_on_noise_thresholds_nothing():
+    config = {"thresholding": True, "predict_x0": False, "solver_order": 1, "final_sigmas_type": "sigma_min"}
+    compare("UniPCMultistepScheduler", config, 5)
+
+
 def gives_a_sample(scheduler, steps, arguments):
     try:
         return np.isfinite(extract(scheduler, steps, **arguments).sample).all()
