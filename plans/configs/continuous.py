@@ -15,7 +15,7 @@ from fewstep.plans.configs.recipe import (
     check_arguments,
     checked,
     checked_shift,
-    e_to,
+    dynamic_shift,
     ended,
     exploding,
     named,
@@ -176,11 +176,7 @@ def _shifted(config: Config, request: ScheduleRequest, *, dynamic: bool) -> Arra
     T, steps, shift = flow_schedule(config)[0].timesteps, request.steps, checked_shift(config, "shift", config["shift"])
     even = np.linspace(1.0, 1 / steps, steps)
     if dynamic:
-        mu = _mu(config, request)
-        linear = config["time_shift_type"] == "linear"
-        if linear and mu <= 0:
-            raise config.refuse("time_shift_type", f"a shift by mu = {mu:g}", "give a positive mu")
-        first, shift = 1.0, checked_shift(config, "use_dynamic_shifting", mu if linear else e_to(mu))
+        first, shift = 1.0, dynamic_shift(config, _mu(config, request))
     else:
         first = shift
     if request.as_diffusers and not request.even:

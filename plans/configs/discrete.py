@@ -7,7 +7,7 @@ import numpy as np
 
 from fewstep.plans.configs import tables
 from fewstep.plans.configs.config import Config
-from fewstep.plans.configs.recipe import ScheduleRequest, checked, checked_shift, e_to
+from fewstep.plans.configs.recipe import ScheduleRequest, checked, checked_shift, dynamic_shift
 from fewstep.plans.configs.tables import Array
 from fewstep.plans.errors import UserError
 from fewstep.plans.grids.beta_quantile import beta_quantile
@@ -137,15 +137,12 @@ def exponential(high: float, low: float, steps: int) -> Array:
     return np.exp(np.linspace(log(high), log(low), steps))
 
 
-def flow_shift(config: Config, request: ScheduleRequest) -> float:
-    """Of `use_flow_sigmas`."""
-    mu = request.arguments.get("mu")
-    return checked_shift(config, "flow_shift", config["flow_shift"] if mu is None else e_to(mu))
-
-
 def flow_sigmas(config: Config, request: ScheduleRequest) -> Array:
     """Those of `use_flow_sigmas`: from nearly 1 down, shifted; the end is left out."""
-    shift = flow_shift(config, request)
+    if "mu" in request.arguments:
+        shift = dynamic_shift(config, request.arguments["mu"])
+    else:
+        shift = checked_shift(config, "flow_shift", config["flow_shift"])
     sigmas = np.linspace(1 - 1 / config["num_train_timesteps"], 0, request.steps + 1)[:-1]
     return np.asarray(shift * sigmas / (1 + (shift - 1) * sigmas))
 

@@ -15,7 +15,6 @@ from fewstep.plans.configs.discrete import (
     THRESHOLDING,
     Table,
     check_ends,
-    flow_shift,
     flow_sigmas,
     respaced,
     schedule,
@@ -27,6 +26,8 @@ from fewstep.plans.configs.recipe import (
     ScheduleRequest,
     call,
     check_arguments,
+    checked_shift,
+    dynamic_shift,
     ended,
     lowers,
     preserving,
@@ -79,7 +80,7 @@ SA = {
 
 def multistep(config: Config, request: ScheduleRequest) -> Recipe:
     """DPMSolverMultistepScheduler."""
-    check_arguments(config, request, "mu")
+    _check_mu(config, request)
     last = _last_timestep(config, request)
     return _recipe(config, request, multistep_solver(config, request), last=last)
 
@@ -110,7 +111,7 @@ def multistep_solver(config: Config, request: ScheduleRequest) -> Solver:
 
 def singlestep(config: Config, request: ScheduleRequest) -> Recipe:
     """DPMSolverSinglestepScheduler: always the spacing `linspace`; blocks of its order, shorter ones at the end."""
-    check_arguments(config, request, "mu")
+    _check_mu(config, request)
     order = _order(config, "solver_order", 3)
     algorithm = config["algorithm_type"].replace("deis", "dpmsolver++")
     on_noise, is_stochastic = not algorithm.endswith("++"), algorithm.startswith("sde")
@@ -134,7 +135,7 @@ def singlestep(config: Config, request: ScheduleRequest) -> Recipe:
 
 def deis(config: Config, request: ScheduleRequest) -> Recipe:
     """DEISMultistepScheduler, which always ends at timestep 0's sigma, or at its last one's."""
-    check_arguments(config, request, "mu")
+    _check_mu(config, request)
     order = _order(config, "solver_order", 3)
     lower = lowers(config, request) or None
     solver = call("ddim") if order == 1 else call("deis_log_rho", order=order, lower_order_final=lower)
@@ -144,6 +145,8 @@ def deis(config: Config, request: ScheduleRequest) -> Recipe:
 def unipc(config: Config, request: ScheduleRequest) -> Recipe:
     """UniPCMultistepScheduler."""
     check_arguments(config, request, "mu")
+    if config["use_dynamic_shifting"] and "mu" not in request.arguments:
+        raise config.refuse("use_dynamic_shifting", "it needs mu", 'give arguments={"mu": ...}')
     order = _order(config, "solver_order", 4)
     if not all(isinstance(step, int) for step in config["disable_corrector"]):
         raise config.refuse("disable_corrector", "it is a list of steps", "mend the file")
@@ -201,8 +204,6 @@ def _recipe(
     least sigma ("table") or stay at their own ("own", "last"). `karras_whole` None: unless the betas are cosine."""
     spec, prediction = schedule(config)
     fields = config.fields
-    if fields.get("use_dynamic_shifting") and "mu" not in request.arguments and fields["use_flow_sigmas"]:
-        raise config.refuse("use_dynamic_shifting", "it needs mu", 'give arguments={"mu": ...}')
     to_clean = ends != "last" and config["final_sigmas_type"] == "zero"
     if fields["use_flow_sigmas"]:
         if any(fields[name] for name in OTHER_SIGMAS):
@@ -244,8 +245,12 @@ def _flow_times(config: Config, request: ScheduleRequest, to_clean: bool, ends: 
     T = config["num_train_timesteps"]
     if ends == "own":  # UniPC's are sigmas from 1 down, the first a little less
         sigmas = np.linspace(1, 1 / T, request.steps + 1)[:-1]
-        shift = flow_shift(config, request)
-        sigmas = shift * sigmas / (1 + (shift - 1) * sigmas)
+        if config["use_dynamic_shifting"]:
+            shift = dynamic_shift(config, request.arguments["mu"])
+            sigmas = shift / (shift + (1 / sigmas - 1))
+        else:
+            shift = checked_shift(config, "flow_shift", config["flow_shift"])
+            sigmas = shift * sigmas / (1 + (shift - 1) * sigmas)
         if config["shift_terminal"]:
             sigmas = stretched(config, sigmas)
         sigmas[0] -= 1e-6 * (abs(sigmas[0] - 1) < 1e-6)
@@ -259,6 +264,17 @@ def _flow_times(config: Config, request: ScheduleRequest, to_clean: bool, ends: 
         sigmas = sigmas.astype(np.float32).astype(np.float64)  # near 1 the rounding shows in alpha = 1 - sigma
     times = [straight(float(t), float(sigma)) for t, sigma in zip(told, sigmas, strict=True)]
     return ended([*times, straight(0.0, 0.0 if to_clean else float(sigmas[-1]))], request)
+
+
+def _check_mu(config: Config, request: ScheduleRequest) -> None:
+    """Of all classes here but UniPC: mu is their one argument, and they shift by e^mu alone."""
+    check_arguments(config, request, "mu")
+    if "mu" not in request.arguments:
+        return
+    if not config["use_dynamic_shifting"]:
+        raise config.refuse("use_dynamic_shifting", "mu is that of a dynamic shift", "set it, or leave mu out")
+    if config["time_shift_type"] != "exponential":
+        raise config.refuse("time_shift_type", "the class shifts by e^mu", "set exponential")
 
 
 def _last_timestep(config: Config, request: ScheduleRequest) -> int:

@@ -76,6 +76,14 @@ def e_to(mu: float) -> float:
     return exp(min(mu, 700.0))
 
 
+def dynamic_shift(config: Config, mu: float) -> float:
+    """By how much `use_dynamic_shifting` shifts a flow's sigmas: e^mu, or with time_shift_type linear mu itself."""
+    linear = config["time_shift_type"] == "linear"
+    if linear and mu <= 0:
+        raise config.refuse("time_shift_type", f"a shift by mu = {mu:g}", "give a positive mu")
+    return checked_shift(config, "use_dynamic_shifting", mu if linear else e_to(mu))
+
+
 def named(text: str) -> Solver:
     """A solver by the left half of a plan's name, e.g. "dpmpp_2m(lower_order_final=True)"."""
     return parse_plan_name(f"{text}:1").solver

@@ -89,11 +89,23 @@ from fewstep.plans.errors import UserError
             {
                 "_class_name": "DPMSolverMultistepScheduler",
                 "use_flow_sigmas": True,
+                "use_dynamic_shifting": True,
                 "prediction_type": "flow_prediction",
             },
             {"arguments": {"mu": 1e9}},
-            "flow_shift 1.0 .*: a shift by",
+            "use_dynamic_shifting True .*: a shift by",
         ),
+        (
+            {"_class_name": "DPMSolverMultistepScheduler"},
+            {"arguments": {"mu": 1.0}},
+            "use_dynamic_shifting False .*: mu is that of a dynamic shift",
+        ),
+        (
+            {"_class_name": "DEISMultistepScheduler", "use_dynamic_shifting": True, "time_shift_type": "linear"},
+            {"arguments": {"mu": 1.0}},
+            "time_shift_type 'linear' .*: the class shifts by e.mu; set exponential",
+        ),
+        ({"_class_name": "UniPCMultistepScheduler", "use_dynamic_shifting": True}, {}, "it needs mu; give arguments"),
         ({"_class_name": "FlowMatchEulerDiscreteScheduler", "shift_terminal": 2.0}, {}, "shift_terminal 2.0"),
         ({"_class_name": "EDMEulerScheduler", "rho": 1e-9}, {}, "rho 1e-09 .* give a number in 0.01 .. 100"),
         (

@@ -348,6 +348,25 @@ def test_thresholds_below_one_too(name, most):
     compare(name, {**config, "num_train_timesteps": 100}, 5)
 
 
+DYNAMIC = {"use_flow_sigmas": True, "prediction_type": "flow_prediction", "use_dynamic_shifting": True}
+
+
+@pytest.mark.parametrize("kind", ["exponential", "linear"])
+@pytest.mark.parametrize("mu", [0.3, 0.8, 1.7])
+def test_unipc_shifts_by_mu_or_by_its_exponential(kind, mu):
+    config = {**DYNAMIC, "time_shift_type": kind, "arguments": {"mu": mu}}
+    compare("UniPCMultistepScheduler", config, 4)
+    compare("UniPCMultistepScheduler", {**config, "shift_terminal": 0.1}, 7)
+
+
+@pytest.mark.parametrize("arguments", [{"mu": 0.8}, {}])
+@pytest.mark.parametrize(
+    "name", ["DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler", "DEISMultistepScheduler"]
+)
+def test_the_other_multistep_classes_shift_by_the_exponential_of_mu_or_by_flow_shift(name, arguments):
+    compare(name, {**DYNAMIC, "flow_shift": 3.0, "arguments": arguments}, 5)
+
+
 def test_unipc_on_noise_thresholds_nothing():
     config = {"thresholding": True, "predict_x0": False, "solver_order": 1, "final_sigmas_type": "sigma_min"}
     compare("UniPCMultistepScheduler", config, 5)
