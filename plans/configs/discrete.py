@@ -1,7 +1,7 @@
 """What schedulers over a table of timesteps share: betas, what the network predicts, and which times they visit."""
 
 from dataclasses import dataclass
-from math import ceil, inf, log
+from math import inf, log
 
 import numpy as np
 
@@ -94,8 +94,8 @@ def spaced(config: Config, steps: int, *, extra: int = 0, whole: bool, last: int
     if spacing == "leading":
         below: Array = np.arange(steps + extra, dtype=np.float64)[::-1][:steps] * float(last // (steps + extra))
         return below + float(config["steps_offset"])
-    count = ceil(round(last / (T / steps), 9))
-    down: Array = np.round(last - np.arange(count) * (T / steps))
+    # arange adds its rounded stride up, which decides halves; it may end with one value too many, at timestep -1
+    down: Array = np.arange(last, 0, -T / steps).round()[:steps]
     return down - 1.0
 
 

@@ -1,8 +1,12 @@
 """Keeps another library's warnings to itself."""
 
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
+
+from fewstep.plans.configs import tables
 
 HERE = Path(__file__).parent
 
@@ -11,3 +15,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.filterwarnings("ignore"))
+
+
+@pytest.fixture(autouse=True)
+def the_libraries_table() -> Any:
+    before = tables._single
+    yield
+    tables._single = before
+
+
+@pytest.fixture(autouse=True)
+def no_torchsde(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The module of DPMSolverSDEScheduler imports it for its Brownian tree, which the harness replaces."""
+    monkeypatch.setitem(sys.modules, "torchsde", ModuleType("torchsde"))

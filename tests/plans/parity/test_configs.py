@@ -1,26 +1,23 @@
 """Plans from scheduler configs against the schedulers themselves, over the fields their classes have."""
 
 import logging
-import sys
-from importlib import import_module
-from types import ModuleType
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fewstep.plans.configs import plan_from_scheduler_config, tables
+from fewstep.plans.configs import plan_from_scheduler_config
 from fewstep.plans.configs.diffusers import SCHEDULERS
 from fewstep.plans.plan import Plan
-from tests.plans.parity.extract import assert_same_rows, assert_same_trajectory, extract, run_plan, unroll
+from tests.plans.parity.config_parity import compare
+from tests.plans.parity.extract import assert_same_rows, extract, run_plan, unroll
 
 diffusers = pytest.importorskip("diffusers")
 pytest.importorskip("scipy")
 logging.getLogger("diffusers").setLevel(logging.ERROR)
 
 EXAMPLES = 15  # of each class
-LMS_TOLERANCE = 1e-4  # diffusers integrates its coefficients numerically, to that
 
 OTHER_SIGMAS = st.sampled_from(
     [{}, {"use_karras_sigmas": True}, {"use_exponential_sigmas": True}, {"use_beta_sigmas": True}]
@@ -190,97 +187,6 @@ FIELDS = {
 }
 
 
-def refused(name, config, steps):
-    """Why no plan has this table, for those of the combinations above that `plan_from_scheduler_config` refuses."""
-    get = config.get
-    order = get("solver_order", 2)
-    on_noise = get("algorithm_type") in ("dpmsolver", "sde-dpmsolver")
-    zero = get("final_sigmas_type", "zero") == "zero"
-    if name.startswith("DPMSolver") and on_noise and zero:
-        return "diverges"  # in diffusers too: its constructor says so
-    if name == "DPMSolverMultistepScheduler" and order == 3:
-        lowered = get("lower_order_final", True) and steps < 15
-        if get("algorithm_type") == "sde-dpmsolver":
-            return "no such step"
-        if get("euler_at_final") and not lowered and not zero:
-            return "only the last"
-    if name == "UniPCMultistepScheduler" and not get("lower_order_final", True) and zero and order > 1:
-        return "the step to sigma 0 diverges"
-    if name == "UniPCMultistepScheduler" and get("use_flow_sigmas") and not get("predict_x0", True):
-        return "a velocity is no noise"
-    if get("use_flow_sigmas"):
-        if any(get(f"use_{kind}_sigmas") for kind in ("karras", "exponential", "beta")):
-            return "mixes two schedules"
-        if name.startswith("DPMSolver") and not zero:
-            return "no least sigma"
-        if name == "DPMSolverMultistepScheduler" and on_noise:
-            return "diverges"
-    if name == "PNDMScheduler" and not get("skip_prk_steps") and (steps < 4 or get_stride(config, steps) % 2):
-        return "halfway"
-    return None
-
-
-def get_stride(config, steps):
-    return config.get("num_train_timesteps", 1000) // steps
-
-
-def broken(name, config, steps):
-    """Why diffusers 0.42 gives no sample on a combination, or None."""
-    get = config.get
-    order = get("solver_order", 2)
-    zero = get("final_sigmas_type", "zero") == "zero"
-    if name == "UniPCMultistepScheduler" and zero and (get("solver_type") == "bh1" or not get("predict_x0", True)):
-        return "infinite B(h) in the step to sigma 0"
-    if name == "EDMDPMSolverMultistepScheduler" and get("algorithm_type") == "sde-dpmsolver++" and order == 3:
-        return "no third-order step of the SDE"
-    lowered = get("lower_order_final", True) and (steps < 15 or name == "UniPCMultistepScheduler")
-    if name.endswith(("DPMSolverMultistepScheduler", "UniPCMultistepScheduler")) and not (zero or lowered):
-        return "0 / 0 in the last step, which goes from sigma_min to sigma_min"  # with some grids and solver types
-    return None
-
-
-def rounds_to_noise(name, config):
-    """Samplers of the SDE that end with a step from sigma_min to sigma_min: float32 makes it a little longer or shorter
-    than nothing, and its noise goes as the root of that length."""
-    grids = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas")
-    is_stochastic = str(config.get("algorithm_type")).startswith("sde-")
-    reaches_it = name.startswith("EDM") or any(config.get(grid) for grid in grids)
-    return is_stochastic and reaches_it and config["final_sigmas_type"] == "sigma_min"
-
-
-def made(name, config):
-    """The scheduler, and its float32 table in place of the one that is computed here: torch's differs by processor."""
-    if name == "DPMSolverSDEScheduler":
-        module = import_module("diffusers.schedulers.scheduling_dpmsolver_sde")
-        scheduler = module.DPMSolverSDEScheduler(**config)
-    else:
-        scheduler = getattr(diffusers, name)(**config)
-    bars = getattr(scheduler, "alphas_cumprod", None)
-    if bars is not None:
-        single = bars.numpy().copy()
-        if config.get("rescale_betas_zero_snr") and not name.startswith(("DDIM", "DDPM", "LCM")):
-            single[-1] = 0.0  # these classes put 2^-24 there themselves
-        tables._single = lambda spec: single
-    return scheduler, {**scheduler.config, "_class_name": name}
-
-
-@pytest.fixture(autouse=True)
-def the_libraries_table():
-    before = tables._single
-    yield
-    tables._single = before
-
-
-@pytest.fixture(autouse=True)
-def no_torchsde(monkeypatch):
-    """The module of DPMSolverSDEScheduler imports it for its Brownian tree, which the harness replaces."""
-    monkeypatch.setitem(sys.modules, "torchsde", ModuleType("torchsde"))
-
-
-def is_linear(config):
-    return not (config.get("thresholding") or config.get("clip_sample") or config.get("clip_denoised"))
-
-
 def test_every_class_is_swept():
     assert set(FIELDS) == set(SCHEDULERS)
 
@@ -299,84 +205,6 @@ def test_plans_of_configs_are_what_the_schedulers_do(name):
         compare(name, config, steps)
 
     sweep()
-
-
-def compare(name, config, steps):
-    config = dict(config)
-    arguments = config.pop("arguments", {})
-    if reason := refused(name, config, steps):
-        written = {"_class_name": name, **config}
-        with pytest.raises(Exception, match=reason):
-            plan_from_scheduler_config(written, steps=steps, arguments=arguments)
-        return
-    scheduler, written = made(name, config)
-    plan = plan_from_scheduler_config(written, steps=steps, arguments=arguments)
-    assert np.isfinite(run_plan(plan, lambda u, time: np.tanh(u), np.ones((80, 3)))).all()
-    if broken(name, config, steps) and not gives_a_sample(scheduler, steps, arguments):
-        return
-    if rounds_to_noise(name, config):
-        return
-    if is_linear(written):
-        tolerance = {"tolerance": LMS_TOLERANCE} if name == "LMSDiscreteScheduler" else {}
-        assert_same_rows(unroll(plan), extract(scheduler, steps, **arguments), **tolerance)
-    assert_same_trajectory(plan, scheduler, steps, **arguments)
-
-
-OF_TABLES = [
-    name for name in sorted(SCHEDULERS) if {"use_karras_sigmas", "beta_schedule"} <= set(SCHEDULERS[name].defaults)
-]
-GRIDS = ["use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas"]
-
-
-@pytest.mark.parametrize(
-    ("name", "grid"),
-    [
-        *((name, None) for name in [*OF_TABLES, "EulerAncestralDiscreteScheduler"]),
-        *((name, grid) for name in OF_TABLES for grid in GRIDS if grid in SCHEDULERS[name].defaults),
-    ],
-)
-def test_a_cosine_table_of_a_thousand_timesteps_ends_where_it_ends(name, grid):
-    """At alpha_bar 2.4e-9, below the 2^-24 that stands for 0 where a table is rescaled to end at 0."""
-    compare(name, {"beta_schedule": "squaredcos_cap_v2", **({grid: True} if grid else {})}, 8)
-
-
-@pytest.mark.parametrize("most", [0.5, 1.0, 1.5])
-@pytest.mark.parametrize("name", [name for name in SCHEDULERS if "thresholding" in SCHEDULERS[name].defaults])
-def test_thresholds_below_one_too(name, most):
-    """diffusers clamps the quantile to 1 .. sample_max_value, in this order."""
-    config = {"thresholding": True, "sample_max_value": most, "dynamic_thresholding_ratio": 0.9}
-    compare(name, {**config, "num_train_timesteps": 100}, 5)
-
-
-DYNAMIC = {"use_flow_sigmas": True, "prediction_type": "flow_prediction", "use_dynamic_shifting": True}
-
-
-@pytest.mark.parametrize("kind", ["exponential", "linear"])
-@pytest.mark.parametrize("mu", [0.3, 0.8, 1.7])
-def test_unipc_shifts_by_mu_or_by_its_exponential(kind, mu):
-    config = {**DYNAMIC, "time_shift_type": kind, "arguments": {"mu": mu}}
-    compare("UniPCMultistepScheduler", config, 4)
-    compare("UniPCMultistepScheduler", {**config, "shift_terminal": 0.1}, 7)
-
-
-@pytest.mark.parametrize("arguments", [{"mu": 0.8}, {}])
-@pytest.mark.parametrize(
-    "name", ["DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler", "DEISMultistepScheduler"]
-)
-def test_the_other_multistep_classes_shift_by_the_exponential_of_mu_or_by_flow_shift(name, arguments):
-    compare(name, {**DYNAMIC, "flow_shift": 3.0, "arguments": arguments}, 5)
-
-
-def test_unipc_on_noise_thresholds_nothing():
-    config = {"thresholding": True, "predict_x0": False, "solver_order": 1, "final_sigmas_type": "sigma_min"}
-    compare("UniPCMultistepScheduler", config, 5)
-
-
-def gives_a_sample(scheduler, steps, arguments):
-    try:
-        return np.isfinite(extract(scheduler, steps, **arguments).sample).all()
-    except (UnboundLocalError, IndexError):
-        return False
 
 
 @pytest.mark.parametrize("shift", [1.0, 3.0])

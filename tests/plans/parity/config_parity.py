@@ -1,0 +1,119 @@
+"""Comparing a scheduler config's plan with the scheduler itself: the same refusal, or the same rows and samples."""
+
+from importlib import import_module
+
+import numpy as np
+import pytest
+
+from fewstep.plans.configs import plan_from_scheduler_config, tables
+from tests.plans.parity.extract import assert_same_rows, assert_same_trajectory, extract, run_plan, unroll
+
+diffusers = pytest.importorskip("diffusers")
+
+LMS_TOLERANCE = 1e-4  # diffusers integrates its coefficients numerically, to that
+
+
+def refused(name, config, steps):
+    """Why no plan has this table, for those of the combinations above that `plan_from_scheduler_config` refuses."""
+    get = config.get
+    order = get("solver_order", 2)
+    on_noise = get("algorithm_type") in ("dpmsolver", "sde-dpmsolver")
+    zero = get("final_sigmas_type", "zero") == "zero"
+    if name.startswith("DPMSolver") and on_noise and zero:
+        return "diverges"  # in diffusers too: its constructor says so
+    if name == "DPMSolverMultistepScheduler" and order == 3:
+        lowered = get("lower_order_final", True) and steps < 15
+        if get("algorithm_type") == "sde-dpmsolver":
+            return "no such step"
+        if get("euler_at_final") and not lowered and not zero:
+            return "only the last"
+    if name == "UniPCMultistepScheduler" and not get("lower_order_final", True) and zero and order > 1:
+        return "the step to sigma 0 diverges"
+    if name == "UniPCMultistepScheduler" and get("use_flow_sigmas") and not get("predict_x0", True):
+        return "a velocity is no noise"
+    if get("use_flow_sigmas"):
+        if any(get(f"use_{kind}_sigmas") for kind in ("karras", "exponential", "beta")):
+            return "mixes two schedules"
+        if name.startswith("DPMSolver") and not zero:
+            return "no least sigma"
+        if name == "DPMSolverMultistepScheduler" and on_noise:
+            return "diverges"
+    if name == "PNDMScheduler" and not get("skip_prk_steps") and (steps < 4 or get_stride(config, steps) % 2):
+        return "halfway"
+    return None
+
+
+def get_stride(config, steps):
+    return config.get("num_train_timesteps", 1000) // steps
+
+
+def broken(name, config, steps):
+    """Why diffusers 0.42 gives no sample on a combination, or None."""
+    get = config.get
+    order = get("solver_order", 2)
+    zero = get("final_sigmas_type", "zero") == "zero"
+    if name == "UniPCMultistepScheduler" and zero and (get("solver_type") == "bh1" or not get("predict_x0", True)):
+        return "infinite B(h) in the step to sigma 0"
+    if name == "EDMDPMSolverMultistepScheduler" and get("algorithm_type") == "sde-dpmsolver++" and order == 3:
+        return "no third-order step of the SDE"
+    lowered = get("lower_order_final", True) and (steps < 15 or name == "UniPCMultistepScheduler")
+    if name.endswith(("DPMSolverMultistepScheduler", "UniPCMultistepScheduler")) and not (zero or lowered):
+        return "0 / 0 in the last step, which goes from sigma_min to sigma_min"  # with some grids and solver types
+    return None
+
+
+def rounds_to_noise(name, config):
+    """Samplers of the SDE that end with a step from sigma_min to sigma_min: float32 makes it a little longer or shorter
+    than nothing, and its noise goes as the root of that length."""
+    grids = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas")
+    is_stochastic = str(config.get("algorithm_type")).startswith("sde-")
+    reaches_it = name.startswith("EDM") or any(config.get(grid) for grid in grids)
+    return is_stochastic and reaches_it and config["final_sigmas_type"] == "sigma_min"
+
+
+def made(name, config):
+    """The scheduler, and its float32 table in place of the one that is computed here: torch's differs by processor."""
+    if name == "DPMSolverSDEScheduler":
+        module = import_module("diffusers.schedulers.scheduling_dpmsolver_sde")
+        scheduler = module.DPMSolverSDEScheduler(**config)
+    else:
+        scheduler = getattr(diffusers, name)(**config)
+    bars = getattr(scheduler, "alphas_cumprod", None)
+    if bars is not None:
+        single = bars.numpy().copy()
+        if config.get("rescale_betas_zero_snr") and not name.startswith(("DDIM", "DDPM", "LCM")):
+            single[-1] = 0.0  # these classes put 2^-24 there themselves
+        tables._single = lambda spec: single
+    return scheduler, {**scheduler.config, "_class_name": name}
+
+
+def is_linear(config):
+    return not (config.get("thresholding") or config.get("clip_sample") or config.get("clip_denoised"))
+
+
+def compare(name, config, steps):
+    config = dict(config)
+    arguments = config.pop("arguments", {})
+    if reason := refused(name, config, steps):
+        written = {"_class_name": name, **config}
+        with pytest.raises(Exception, match=reason):
+            plan_from_scheduler_config(written, steps=steps, arguments=arguments)
+        return
+    scheduler, written = made(name, config)
+    plan = plan_from_scheduler_config(written, steps=steps, arguments=arguments)
+    assert np.isfinite(run_plan(plan, lambda u, time: np.tanh(u), np.ones((80, 3)))).all()
+    if broken(name, config, steps) and not gives_a_sample(scheduler, steps, arguments):
+        return
+    if rounds_to_noise(name, config):
+        return
+    if is_linear(written):
+        tolerance = {"tolerance": LMS_TOLERANCE} if name == "LMSDiscreteScheduler" else {}
+        assert_same_rows(unroll(plan), extract(scheduler, steps, **arguments), **tolerance)
+    assert_same_trajectory(plan, scheduler, steps, **arguments)
+
+
+def gives_a_sample(scheduler, steps, arguments):
+    try:
+        return np.isfinite(extract(scheduler, steps, **arguments).sample).all()
+    except (UnboundLocalError, IndexError):
+        return False

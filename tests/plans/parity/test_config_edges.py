@@ -1,0 +1,94 @@
+"""Scheduler configs at the edges: long cosine tables, thresholds below 1, dynamic shifts, timesteps cut and rounded."""
+
+import pytest
+
+from fewstep.plans.configs import plan_from_scheduler_config
+from fewstep.plans.configs.config import resolve
+from fewstep.plans.configs.diffusers import SCHEDULERS
+from fewstep.plans.configs.recipe import ScheduleRequest
+from tests.plans.parity.config_parity import compare, made
+
+diffusers = pytest.importorskip("diffusers")
+pytest.importorskip("scipy")
+
+OF_TABLES = [
+    name for name in sorted(SCHEDULERS) if {"use_karras_sigmas", "beta_schedule"} <= set(SCHEDULERS[name].defaults)
+]
+GRIDS = ["use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas"]
+
+
+@pytest.mark.parametrize(
+    ("name", "grid"),
+    [
+        *((name, None) for name in [*OF_TABLES, "EulerAncestralDiscreteScheduler"]),
+        *((name, grid) for name in OF_TABLES for grid in GRIDS if grid in SCHEDULERS[name].defaults),
+    ],
+)
+def test_a_cosine_table_of_a_thousand_timesteps_ends_where_it_ends(name, grid):
+    """At alpha_bar 2.4e-9, below the 2^-24 that stands for 0 where a table is rescaled to end at 0."""
+    compare(name, {"beta_schedule": "squaredcos_cap_v2", **({grid: True} if grid else {})}, 8)
+
+
+@pytest.mark.parametrize("most", [0.5, 1.0, 1.5])
+@pytest.mark.parametrize("name", [name for name in SCHEDULERS if "thresholding" in SCHEDULERS[name].defaults])
+def test_thresholds_below_one_too(name, most):
+    """diffusers clamps the quantile to 1 .. sample_max_value, in this order."""
+    config = {"thresholding": True, "sample_max_value": most, "dynamic_thresholding_ratio": 0.9}
+    compare(name, {**config, "num_train_timesteps": 100}, 5)
+
+
+SPACED = [name for name in SCHEDULERS if "timestep_spacing" in SCHEDULERS[name].defaults]
+DISTILLED = ("LCMScheduler", "TCDScheduler")  # they have timesteps of their own
+TOO_MANY = {1000: (61, 103, 121, 122), 250: (61, 103, 121, 122), 100: (29, 31, 58, 62, 97)}  # steps
+HALVES = {1000: (48, 96, 112), 250: (12, 24, 28, 36), 100: (24, 48)}
+
+
+@pytest.mark.parametrize("T", HALVES)
+@pytest.mark.parametrize(
+    "name", [name for name in SPACED if not name.startswith(("PNDM", "DPMSolverSingle", *DISTILLED))]
+)
+def test_trailing_timesteps_are_rounded_as_numpy_rounds_them(name, T):
+    counts = [*range(2, 125), *HALVES[T]] if name == "DDIMScheduler" else HALVES[T]
+    scheduler, written = made(name, {"num_train_timesteps": T, "timestep_spacing": "trailing"})
+    recipe, read = SCHEDULERS[name].recipe, resolve("test", written, name, SCHEDULERS[name].defaults)
+    for steps in [count for count in counts if count <= T and count not in TOO_MANY[T]]:
+        ours = [time.network for time in recipe(read, ScheduleRequest(steps, "diffusers")).times[:-1]]
+        scheduler.set_timesteps(steps)
+        theirs = scheduler.timesteps[:: scheduler.order].tolist()  # those of order 2 are told others in between
+        assert ours == theirs, steps
+
+
+def test_a_trailing_timestep_of_minus_one_is_left_out():
+    """numpy's arange adds its stride up to a little more than it should, and diffusers takes one value too many."""
+    for T, counts in TOO_MANY.items():
+        scheduler = diffusers.DDIMScheduler(num_train_timesteps=T, timestep_spacing="trailing")
+        for steps in counts:
+            scheduler.set_timesteps(steps)
+            theirs = scheduler.timesteps.tolist()
+            assert len(theirs) == steps + 1 and theirs[-1] == -1
+            plan = plan_from_scheduler_config({**scheduler.config, "_class_name": "DDIMScheduler"}, steps=steps)
+            assert [step.time for step in plan.steps] == theirs[:-1]
+
+
+DYNAMIC = {"use_flow_sigmas": True, "prediction_type": "flow_prediction", "use_dynamic_shifting": True}
+
+
+@pytest.mark.parametrize("kind", ["exponential", "linear"])
+@pytest.mark.parametrize("mu", [0.3, 0.8, 1.7])
+def test_unipc_shifts_by_mu_or_by_its_exponential(kind, mu):
+    config = {**DYNAMIC, "time_shift_type": kind, "arguments": {"mu": mu}}
+    compare("UniPCMultistepScheduler", config, 4)
+    compare("UniPCMultistepScheduler", {**config, "shift_terminal": 0.1}, 7)
+
+
+@pytest.mark.parametrize("arguments", [{"mu": 0.8}, {}])
+@pytest.mark.parametrize(
+    "name", ["DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler", "DEISMultistepScheduler"]
+)
+def test_the_other_multistep_classes_shift_by_the_exponential_of_mu_or_by_flow_shift(name, arguments):
+    compare(name, {**DYNAMIC, "flow_shift": 3.0, "arguments": arguments}, 5)
+
+
+def test_unipc_on_noise_thresholds_nothing():
+    config = {"thresholding": True, "predict_x0": False, "solver_order": 1, "final_sigmas_type": "sigma_min"}
+    compare("UniPCMultistepScheduler", config, 5)
