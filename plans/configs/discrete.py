@@ -60,7 +60,7 @@ def schedule(config: Config) -> tuple[ScheduleSpec, Prediction]:
 
 @dataclass(frozen=True)
 class Table:
-    """sigma / alpha at t = 0 .. T - 1; `single` takes their logarithms in float32, as diffusers does."""
+    """sigma / alpha at t = 0 .. T - 1, and their logarithms; `single` rounds those to float32, as diffusers does."""
 
     rhos: Array
     single: bool
@@ -75,10 +75,24 @@ class Table:
         rhos: Array = np.interp(timesteps, np.arange(len(self.rhos)), self.rhos)
         return rhos
 
+    @property
+    def logs(self) -> Array:
+        return np.log(self.rhos.astype(np.float32)).astype(np.float64) if self.single else np.log(self.rhos)
+
     def timesteps(self, rhos: Array) -> Array:
-        """The way back, linear in the logarithm, within the table."""
-        logs = np.log(self.rhos.astype(np.float32)) if self.single else np.log(self.rhos)
-        timesteps: Array = np.interp(np.log(rhos), logs, np.arange(len(logs)))
+        """The way back, linear in the logarithm, within the table.
+
+        Where told times are cut to whole numbers, rounding decides them at the table's own sigmas. So operations are
+        those of diffusers: the logarithm of rho in float64, those of the table and their differences in float32.
+        """
+        logs, wanted = self.logs, np.log(rhos)
+        least = np.minimum.accumulate(logs[::-1])[::-1]  # of this timestep and noisier ones: float32 tables may fall
+        below = (np.searchsorted(least, wanted, side="right") - 1).clip(0, len(logs) - 2)
+        span = logs[below] - logs[below + 1]
+        span = span.astype(np.float32).astype(np.float64) if self.single else span
+        with np.errstate(invalid="ignore", divide="ignore"):
+            share = np.nan_to_num(((logs[below] - wanted) / span).clip(0, 1))
+        timesteps: Array = (1 - share) * below + share * (below + 1)
         return timesteps
 
 
@@ -143,7 +157,7 @@ def flow_sigmas(config: Config, request: ScheduleRequest) -> Array:
         shift = dynamic_shift(config, request.arguments["mu"])
     else:
         shift = checked_shift(config, "flow_shift", config["flow_shift"])
-    sigmas = np.linspace(1 - 1 / config["num_train_timesteps"], 0, request.steps + 1)[:-1]
+    sigmas = (1 - np.linspace(1, 1 / config["num_train_timesteps"], request.steps + 1))[:0:-1]  # told times are cut
     return np.asarray(shift * sigmas / (1 + (shift - 1) * sigmas))
 
 

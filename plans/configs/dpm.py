@@ -226,7 +226,8 @@ def _grid(
     low, high = float(table.rhos[0]), float(table.rhos[-1])
     if config.fields.get("use_lu_lambdas") and not config["use_karras_sigmas"]:
         check_ends(config, "use_lu_lambdas", high, low)
-        rhos = np.exp(np.linspace(np.log(high), np.log(low), request.steps))
+        first, last = table.logs[-1], table.logs[0]
+        rhos = np.exp(first + np.linspace(0, 1, request.steps) * (last - first))
         told = table.timesteps(rhos)
         return (told if config["beta_schedule"] == "squaredcos_cap_v2" else told.round()), rhos, low
     other = respaced(config, high, low, request.steps)

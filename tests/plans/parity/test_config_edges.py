@@ -1,12 +1,14 @@
 """Scheduler configs at the edges: long cosine tables, thresholds below 1, dynamic shifts, timesteps cut and rounded."""
 
+import numpy as np
 import pytest
 
-from fewstep.plans.configs import plan_from_scheduler_config
+from fewstep.plans.configs import plan_from_scheduler_config, schedule_from_scheduler_config, tables
 from fewstep.plans.configs.config import resolve
 from fewstep.plans.configs.diffusers import SCHEDULERS
 from fewstep.plans.configs.recipe import ScheduleRequest
 from tests.plans.parity.config_parity import compare, made
+from tests.plans.parity.extract import torch
 
 diffusers = pytest.importorskip("diffusers")
 pytest.importorskip("scipy")
@@ -14,7 +16,7 @@ pytest.importorskip("scipy")
 OF_TABLES = [
     name for name in sorted(SCHEDULERS) if {"use_karras_sigmas", "beta_schedule"} <= set(SCHEDULERS[name].defaults)
 ]
-GRIDS = ["use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas"]
+GRIDS = ["use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas"]
 
 
 @pytest.mark.parametrize(
@@ -35,6 +37,39 @@ def test_thresholds_below_one_too(name, most):
     """diffusers clamps the quantile to 1 .. sample_max_value, in this order."""
     config = {"thresholding": True, "sample_max_value": most, "dynamic_thresholding_ratio": 0.9}
     compare(name, {**config, "num_train_timesteps": 100}, 5)
+
+
+CUT = [name for name in SCHEDULERS if "use_flow_sigmas" in SCHEDULERS[name].defaults]
+STABLE_DIFFUSION = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
+FLOWS = [{"use_flow_sigmas": True, "prediction_type": "flow_prediction", "flow_shift": shift} for shift in (1.0, 3.0)]
+
+
+@pytest.mark.parametrize("name", CUT)
+def test_told_times_are_cut_as_diffusers_cuts_them(name):
+    """Grids begin at a timestep, and even flows visit many: rounding decides which whole number such a time becomes."""
+    known = SCHEDULERS[name].defaults
+    grids = [{**betas, grid: True} for grid in GRIDS if grid in known for betas in ({}, STABLE_DIFFUSION)]
+    for config in (*grids, *FLOWS):
+        scheduler, written = made(name, config)
+        read = resolve("test", written, name, known)
+        for steps in (3, 5, 6, 9, 15, 27, 40):
+            scheduler.set_timesteps(steps)
+            ours = [
+                time.network for time in SCHEDULERS[name].recipe(read, ScheduleRequest(steps, "diffusers")).times[:-1]
+            ]
+            assert ours == scheduler.timesteps.tolist(), (config, steps)
+
+
+@pytest.mark.parametrize("T", [20, 500, 1000])
+@pytest.mark.parametrize("kind", ["linear", "scaled_linear", "squaredcos_cap_v2"])
+def test_tables_are_those_of_a_processor_with_a_fused_multiply_add(kind, T):
+    if torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"):
+        pytest.skip("torch rounds a table otherwise here")
+    bars = diffusers.DDPMScheduler(num_train_timesteps=T, beta_schedule=kind).alphas_cumprod.numpy()
+    spec = schedule_from_scheduler_config(
+        {"_class_name": "DDPMScheduler", "num_train_timesteps": T, "beta_schedule": kind}
+    )
+    assert np.array_equal(tables.alpha_bars(spec[0], True).astype(np.float32), bars)
 
 
 SPACED = [name for name in SCHEDULERS if "timestep_spacing" in SCHEDULERS[name].defaults]
