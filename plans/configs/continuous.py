@@ -104,9 +104,14 @@ def _edm(config: Config, request: ScheduleRequest, solver: Solver) -> Recipe:
     low, high = float(config["sigma_min"]), float(config["sigma_max"])
     place: Any = karras if config["sigma_schedule"] == "karras" else exponential
     rho = (_rho(config),) if place is karras else ()
-    sigmas = place(high, low, request.steps, *rho)
+    sigmas, least = place(high, low, request.steps, *rho), low
+    if request.as_diffusers and request.steps == 1:
+        if place is exponential:
+            sigmas = [low]  # its exponential grid is laid from sigma_min up
+        if config.scheduler == "EDMEulerScheduler":
+            least = float(sigmas[0])  # where it ends at sigma_min, that is the last sigma of its grid
     times = [exploding(log(sigma) / 4, float(sigma)) for sigma in sigmas]
-    end = low if config["final_sigmas_type"] == "sigma_min" else 0.0
+    end = least if config["final_sigmas_type"] == "sigma_min" else 0.0
     times = ended([*times, exploding(0.0, end)], request)
     # the deviation of data of deviation 1 with the noise of sigma_max
     return Recipe(spec, prediction, times, solver, start=(high**2 + 1) ** 0.5, shaping=shaping_of(config))

@@ -1,5 +1,7 @@
 """Scheduler configs at the edges: long cosine tables, thresholds below 1, dynamic shifts, timesteps cut and rounded."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -37,6 +39,16 @@ def test_thresholds_below_one_too(name, most):
     """diffusers clamps the quantile to 1 .. sample_max_value, in this order."""
     config = {"thresholding": True, "sample_max_value": most, "dynamic_thresholding_ratio": 0.9}
     compare(name, {**config, "num_train_timesteps": 100}, 5)
+
+
+@pytest.mark.parametrize("final", ["zero", "sigma_min"])
+@pytest.mark.parametrize("grid", ["karras", "exponential"])
+@pytest.mark.parametrize("name", ["EDMEulerScheduler", "EDMDPMSolverMultistepScheduler"])
+def test_edm_in_one_step(name, grid, final):
+    config = {"sigma_schedule": grid, "final_sigmas_type": final}
+    compare(name, config, 1)
+    plan = plan_from_scheduler_config({"_class_name": name, **config}, steps=1, compat="correct")
+    assert [step.time for step in plan.steps] == [pytest.approx(math.log(80) / 4)]
 
 
 CUT = [name for name in SCHEDULERS if "use_flow_sigmas" in SCHEDULERS[name].defaults]
