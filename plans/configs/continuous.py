@@ -10,8 +10,8 @@ from fewstep.plans.configs.discrete import OTHER_SIGMAS, THRESHOLDING, exponenti
 from fewstep.plans.configs.dpm import multistep_solver
 from fewstep.plans.configs.recipe import (
     Recipe,
+    ScaledShaping,
     ScheduleRequest,
-    Shaping,
     check_arguments,
     checked,
     checked_shift,
@@ -139,7 +139,7 @@ def consistency(config: Config, request: ScheduleRequest) -> Recipe:
     sigmas = karras(high, low, T, _rho(config))[:: T // request.steps][: request.steps]
     times = [exploding(250 * log(sigma), float(sigma)) for sigma in sigmas]
     times = ended([*times, exploding(0.0, low)], request)
-    shaping = Shaping(Clip(-1.0, 1.0) if config["clip_denoised"] else None)
+    shaping = ScaledShaping(Clip(-1.0, 1.0) if config["clip_denoised"] else None)
     return Recipe(spec, prediction, times, named("consistency"), shaping=shaping)
 
 

@@ -105,7 +105,7 @@ def plan_from_scheduler_config(
     recipe = scheduler.recipe(read_config, _request(read_config, steps, compat, arguments or {}, pipeline, x_shape))
     denoising = DenoiserFacts(recipe.spec, recipe.prediction, guided, heads=recipe.heads)
     name = f"{read_config.scheduler}:{steps}"
-    plan = trace_plan(name, recipe.solver, recipe.times, denoising, guidance, recipe.shaping.shape)
+    plan = trace_plan(name, recipe.solver, recipe.times, denoising, guidance, recipe.shaping.shaping)
     return _started(plan, recipe)
 
 
@@ -154,7 +154,7 @@ def _started(plan: Plan, recipe: Recipe) -> Plan:
     output = tuple(recipe.scale * number for number in plan.output)
     steps = tuple(
         msgspec.structs.replace(
-            step, shape_of=tuple(tuple(recipe.shaping.gain * number for number in row) for row in step.shape_of)
+            step, shaping_of=tuple(tuple(recipe.shaping.gain * number for number in row) for row in step.shaping_of)
         )
         for step in plan.steps
     )

@@ -37,7 +37,7 @@ class ScheduleRequest:
 
 
 @dataclass(frozen=True)
-class Shaping:
+class ScaledShaping:
     """What is done to each predicted x0: it is multiplied by `gain`, then shaped."""
 
     shaping: Shaping | None = None
@@ -55,7 +55,7 @@ class Recipe:
     solver: Solver
     start: float | None = None
     scale: float = 1.0
-    shaping: Shaping = Shaping()
+    shaping: ScaledShaping = ScaledShaping()
     heads: int = 1
 
 
@@ -123,7 +123,7 @@ def ended(times: list[Time], request: ScheduleRequest) -> list[Time]:
     return [*times[:-1], Time(t.network, s.alpha * (1 + NOWHERE * s.sigma**2), s.sigma * (1 - NOWHERE * s.alpha**2))]
 
 
-def shaping_of(config: Config) -> Shaping:
+def shaping_of(config: Config) -> ScaledShaping:
     """Dynamic thresholding goes before clipping, as in diffusers.
 
     It divides by a quantile within 1 .. sample_max_value, which is sample_max_value itself where that is below 1.
@@ -134,11 +134,11 @@ def shaping_of(config: Config) -> Shaping:
         if not most > 0:
             raise config.refuse("sample_max_value", "x0 is divided by it", "give a number above 0")
         if most <= 1:
-            return Shaping(Clip(-1.0, 1.0), 1 / most)
-        return Shaping(Threshold(fields["dynamic_thresholding_ratio"], most))
+            return ScaledShaping(Clip(-1.0, 1.0), 1 / most)
+        return ScaledShaping(Threshold(fields["dynamic_thresholding_ratio"], most))
     if fields.get("clip_sample"):
-        return Shaping(Clip(-fields["clip_sample_range"], fields["clip_sample_range"]))
-    return Shaping()
+        return ScaledShaping(Clip(-fields["clip_sample_range"], fields["clip_sample_range"]))
+    return ScaledShaping()
 
 
 def lowers(config: Config, request: ScheduleRequest) -> bool:

@@ -132,8 +132,8 @@ def test_a_threshold_below_one_is_a_clip_of_what_it_divides():
     """clip(x0, -m, m) / m, where the shape reads x0 / m: fused graphs have clips."""
     config = {"_class_name": "DDIMScheduler", "thresholding": True, "prediction_type": "sample"}
     one, half = (plan_from_scheduler_config({**config, "sample_max_value": m}, steps=2).steps[0] for m in (1.0, 0.5))
-    assert one.shape == half.shape == Clip(-1.0, 1.0)
-    assert (one.shape_of, half.shape_of) == (((0.0, 1.0),), ((0.0, 2.0),))
+    assert one.shaping == half.shaping == Clip(-1.0, 1.0)
+    assert (one.shaping_of, half.shaping_of) == (((0.0, 1.0),), ((0.0, 2.0),))
 
 
 def test_a_file_its_folder_and_its_pipeline_are_read_alike(tmp_path):

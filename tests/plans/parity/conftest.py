@@ -1,5 +1,6 @@
 """Keeps another library's warnings to itself."""
 
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
