@@ -1,7 +1,8 @@
 """Guidance that looks at the data, made static: its decision is measured on trajectories and written into the plan.
 
 Both methods (Castillo et al. 2023, "Adaptive Guidance", arXiv 2312.12487) save evaluations of the unconditional branch
-late in sampling, where it says what the conditional one says.
+late in sampling, where it says what the conditional one says. The paper decides for each sample while it runs; here one
+decision, measured beforehand, serves all samples.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.plans.errors import UserError
-from fewstep.plans.guidance import Cfg, LinearAg
+from fewstep.plans.guidance import COND, UNCOND, Cfg, LinearAg
 from fewstep.plans.plan import Plan
-from fewstep.runtime.execute import StepState
+from fewstep.plans.shaping import Rescale
+from fewstep.runtime.execute import StepState, combine
 
 Array = NDArray[np.floating]
 
@@ -22,10 +24,11 @@ THRESHOLD = 0.991  # the paper's, for noise predictions of text-to-image models
 
 @dataclass(frozen=True)
 class Outputs:
-    """The outputs of both branches along a plan, [steps, samples, elements]."""
+    """The outputs of both branches along a plan, and the noise that each of them implies. [steps, samples, elements]"""
 
     cond: Array
     uncond: Array
+    noises: tuple[Array, Array] | None = None  # of cond and uncond; None for restoration and for plans of old versions
 
 
 def collect(plan: Plan, batches: Sequence[Iterator[StepState]]) -> Outputs:
@@ -39,44 +42,72 @@ def collect(plan: Plan, batches: Sequence[Iterator[StepState]]) -> Outputs:
         )
     if not batches:
         raise UserError("no trajectories to measure guidance on", "give Sampler.steps of some seeds")
-    runs = [[_branches(state) for state in batch] for batch in batches]
-    cond, uncond = (
-        np.stack([np.concatenate([run[i][branch] for run in runs]) for i in range(len(plan.steps))])
-        for branch in (0, 1)
-    )
-    return Outputs(cond, uncond)
+    runs = [[_measured(state) for state in batch] for batch in batches]
+    parts = [
+        np.stack([np.concatenate([run[i][part] for run in runs]) for i in range(len(plan.steps))])
+        for part in range(min(len(measured) for run in runs for measured in run))
+    ]
+    return Outputs(parts[0], parts[1], (parts[2], parts[3]) if len(parts) == 4 else None)
 
 
-def _branches(state: StepState) -> tuple[Array, Array]:
+def _measured(state: StepState) -> tuple[Array, ...]:
+    """The outputs of cond and uncond, then their noises where the plan tells them."""
     first = state.outputs[:: state.step.heads]
-    flat = [output.reshape(len(output), -1).astype(np.float64) for output in first]
-    return flat[state.step.branches.index("cond")], flat[state.step.branches.index("uncond")]
+    outputs = [_flat(first[state.step.branches.index(branch)]) for branch in (COND, UNCOND)]
+    return *outputs, *_noises(state, outputs)
+
+
+def _noises(state: StepState, outputs: Sequence[Array]) -> tuple[Array, ...]:
+    """(x - alpha x0) / sigma for the x0 that each output stands for. The plan holds its meaning: x0 is linear in the
+    rows of the state and in the guided output, whose weights sum to 1, whatever the denoiser predicts."""
+    step, rows = state.step, [_flat(row) for row in state.before]
+    read = [row for row, coefficient in enumerate(step.input) if coefficient != 0]
+    if not step.sigma or step.alpha is None or len(read) != 1:  # of several rows x is none
+        return ()
+    guided = step.x0 if step.shape is None or isinstance(step.shape, Rescale) else step.shape_of[0]
+    known, share = combine(guided[: len(rows)], rows, np.float64), sum(guided[len(rows) :])
+    return tuple((rows[read[0]] - step.alpha * (known + share * output)) / step.sigma for output in outputs)
+
+
+def _flat(array: Array) -> Array:
+    return array.reshape(len(array), -1).astype(np.float64)
 
 
 def similarity(outputs: Outputs) -> NDArray[np.float64]:
-    """Cosine of the two branches' outputs at each step, the mean over the samples. [steps] One that is all zero is
+    """Cosine of the two branches' noises at each step, the mean over the samples. [steps] One that is all zero is
     like nothing: 0."""
-    dot = (outputs.cond * outputs.uncond).sum(-1)
-    norms = np.linalg.norm(outputs.cond, axis=-1) * np.linalg.norm(outputs.uncond, axis=-1)
+    if outputs.noises is None:
+        raise UserError(
+            "the noise that these outputs imply is not known: the plan restores, or is of an older version",
+            "take a plan from noise, compiled again",
+        )
+    cond, uncond = outputs.noises
+    dot = (cond * uncond).sum(-1)
+    norms = np.linalg.norm(cond, axis=-1) * np.linalg.norm(uncond, axis=-1)
     cosines = np.divide(dot, norms, out=np.zeros_like(dot), where=norms > 0)
     means: NDArray[np.float64] = cosines.mean(-1)
     return means
 
 
 def adaptive(weight: float, outputs: Outputs, threshold: float = THRESHOLD) -> Cfg:
-    """Guidance that ends where the branches agree: after the first step whose mean similarity reaches the threshold.
+    """Guidance that ends where the branches agree: after the first step from which on the mean similarity of their
+    noises stays at the threshold or above.
 
-    The paper decides for each sample; here the decision is the mean sample's, and part of the plan.
+    The paper ends it at the first step at the threshold. Near pure noise every denoiser's noise is x itself, so that
+    the first steps reach any threshold and say nothing; a decision that is measured beforehand can look at all steps.
     """
-    agreed = np.flatnonzero(similarity(outputs) >= threshold)
+    apart = np.flatnonzero(similarity(outputs) < threshold)
     steps = len(outputs.cond)
-    guided = steps if len(agreed) == 0 else int(agreed[0]) + 1
+    guided = min(steps, (int(apart[-1]) + 1 if len(apart) else 0) + 1)
     return Cfg((weight,) * guided + (1.0,) * (steps > guided))
 
 
 def linear(weight: float, outputs: Outputs, after: int, terms: int = 2) -> LinearAg:
     """The unconditional output from evaluation `after` on as a linear combination of `terms` conditional outputs (this
     evaluation's and before) and `terms` - 1 unconditional ones before: least squares over steps and samples together.
+
+    The paper combines noises, with coefficients of their own at each step; these are the outputs as they are, with the
+    same coefficients at all steps.
     """
     steps = len(outputs.cond)
     if not terms <= after < steps or terms < 1:

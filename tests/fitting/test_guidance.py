@@ -1,5 +1,7 @@
 """Decisions frozen into plans, on networks whose branches agree in a known way."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -8,6 +10,10 @@ from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Cfg
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
+from fewstep.plans.prediction import input_scale, x0_coefficients
+from fewstep.plans.schedule import Time
+from fewstep.plans.shaping import Clip, Rescale
+from fewstep.plans.spec import ScheduleSpec
 from fewstep.runtime.execute import execute, sample
 
 DENOISING = DenoiserFacts(ScheduleSpec("cosine"), "v")
@@ -20,14 +26,15 @@ def run(plan, network, x):
 
 
 def test_guidance_ends_after_the_step_where_the_branches_agree():
-    apart = np.random.default_rng(1).standard_normal((4, 16))
+    apart = np.random.default_rng(1).standard_normal((6, 4, 16))
 
     def network(index, step, u):
-        return [np.tanh(u), np.tanh(u) + (2.0 if index < 3 else 0.0) * apart][: len(step.branches)]
+        return [np.tanh(u), np.tanh(u) + (8.0 if index < 3 else 0.0) * apart[index]][: len(step.branches)]
 
     outputs = collect(PLAN, [run(PLAN, network, x) for x in X])
     assert outputs.cond.shape == (6, 8, 16)
-    assert similarity(outputs)[3:] == pytest.approx([1, 1, 1]) and (similarity(outputs)[:3] < 0.95).all()
+    assert similarity(outputs)[3:] == pytest.approx([1, 1, 1]) and (similarity(outputs)[1:3] < 0.95).all()
+    assert similarity(outputs)[0] == pytest.approx(1, abs=1e-3)  # x is nearly all noise there, whatever v says
     frozen = adaptive(3.0, outputs)
     assert frozen == Cfg((3.0, 3.0, 3.0, 3.0, 1.0))
     plan = compile_plan("dpmpp_2m:6", DENOISING, frozen)
@@ -35,6 +42,68 @@ def test_guidance_ends_after_the_step_where_the_branches_agree():
     full, short = (sample(p, network, lambda draw: X[0], np.float64) for p in (PLAN, plan))
     assert short == pytest.approx(full, abs=1e-12)
     assert adaptive(3.0, outputs, threshold=2.0) == Cfg((3.0,) * 6)
+
+
+MEANS = np.random.default_rng(2).standard_normal((2, 16)) / 2
+
+
+def gaussian(denoiser, means=MEANS, spread=0.05):
+    """The exact denoiser of one Gaussian for each branch, saying what `denoiser` predicts."""
+
+    def network(index, step, u):
+        time = Time(step.time, step.alpha, step.sigma)
+        x = u / input_scale(denoiser.prediction, time, denoiser.schedule)
+        a, b = x0_coefficients(denoiser.prediction, time, denoiser.schedule)
+        gain = time.alpha * spread**2 / (time.alpha**2 * spread**2 + time.sigma**2)
+        x0s = [mean + gain * (x - time.alpha * mean) for mean in means]
+        return [(x0 - a * x) / b for x0 in x0s][: len(step.branches)]
+
+    return network
+
+
+@pytest.mark.parametrize("shape", [None, Clip(-1, 1), Rescale(0.7)])
+@pytest.mark.parametrize(
+    ("spec", "predictions"),
+    [
+        (ScheduleSpec("linear"), ("epsilon", "v", "sample", "score")),
+        (ScheduleSpec("edm"), ("edm", "v", "sample", "epsilon")),
+        (ScheduleSpec("flow"), ("flow", "sample")),
+    ],
+)
+def test_the_decision_does_not_depend_on_the_prediction(spec, predictions, shape):
+    """The same denoiser under every prediction: the cosines are those of its noises."""
+    found = []
+    for prediction in predictions:
+        denoiser = DenoiserFacts(spec, prediction)
+        plan = compile_plan("ddim:8", denoiser, 1.5, shape)
+        states = [state for x in X for state in run(plan, gaussian(denoiser), x)]
+        outputs = collect(plan, [iter(states[:8]), iter(states[8:])])
+        expected = []
+        for index, step in enumerate(plan.steps):
+            cosines = []
+            for state in (states[index], states[8 + index]):
+                scale = input_scale(prediction, Time(step.time, step.alpha, step.sigma), spec)
+                x, x0s = state.u / scale, gaussian(DenoiserFacts(spec, "sample"))(index, step, state.u / scale)
+                cond, uncond = ((x - step.alpha * x0) / step.sigma for x0 in x0s)
+                cosines += [a @ b / np.linalg.norm(a) / np.linalg.norm(b) for a, b in zip(cond, uncond, strict=True)]
+            expected.append(np.mean(cosines))
+        assert similarity(outputs) == pytest.approx(expected, abs=1e-9)
+        found.append(similarity(outputs))
+    assert min(found[0]) < 0.9 < max(found[0])
+    for first, second in pairwise(found if not isinstance(shape, Rescale) else ()):  # it acts on outputs as they are
+        assert first == pytest.approx(second, abs=1e-6)
+
+
+def test_early_steps_that_are_all_noise_end_no_guidance():
+    """The cosine falls below the threshold after the first steps: guidance goes on until it stays above."""
+    rng = np.random.default_rng(3)
+    first, other = rng.standard_normal((2, 1, 4, 16))
+    noises = [(first, first + apart * other) for apart in (0.0, 1.0, 0.01, 1.0, 0.01, 0.0)]
+    cond, uncond = (np.concatenate(each) for each in zip(*noises, strict=True))
+    outputs = Outputs(cond, uncond, (cond, uncond))
+    assert adaptive(2.0, outputs) == Cfg((2.0, 2.0, 2.0, 2.0, 2.0, 1.0))
+    assert adaptive(2.0, Outputs(cond[:1], uncond[:1], (cond[:1], uncond[:1]))) == Cfg((2.0,))
+    assert adaptive(2.0, Outputs(cond[:4], uncond[:4], (cond[:4], uncond[:4]))) == Cfg((2.0,) * 4)
 
 
 def test_a_linear_rule_is_found_and_replaces_the_branch():
@@ -63,8 +132,13 @@ def test_what_cannot_be_measured_is_named():
     outputs = collect(PLAN, [run(PLAN, lambda i, step, u: [u, u], X[0])])
     with pytest.raises(UserError, match="after 1 of 6 evaluations with 2 terms"):
         linear(3.0, outputs, after=1)
+    restoring = compile_plan("ddim:4@linspace", DenoiserFacts(ScheduleSpec("ou"), "score", towards="y"), 2.0)
+    states = execute(restoring, lambda i, step, u: [u, u], lambda draw: X[0], np.float64, {"y": X[1]})
+    with pytest.raises(UserError, match="the plan restores, or is of an older version"):
+        similarity(collect(restoring, [states]))
 
 
 def test_an_output_of_zeros_is_like_nothing():
-    outputs = Outputs(np.array([[[1.0, 0.0], [0.0, 2.0]]]), np.array([[[0.0, 0.0], [0.0, 1.0]]]))
+    cond, uncond = np.array([[[1.0, 0.0], [0.0, 2.0]]]), np.array([[[0.0, 0.0], [0.0, 1.0]]])
+    outputs = Outputs(cond, uncond, (cond, uncond))
     assert similarity(outputs) == pytest.approx([0.5])
