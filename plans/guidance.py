@@ -1,8 +1,9 @@
 """Guidance: how the outputs of several branches become one, as numbers that are folded into a plan.
 
 A branch is the same network under other conditions: "cond" is given the caller's, "uncond" the null values; any other
-name is the caller's to define (`Sampler.sample(branches=...)`): a negative prompt, a perturbed attention, one of two
-conditions left out. Each form gives, for evaluation i at lambda, the weights w_b of o = sum_b w_b o_b, which sum to 1.
+name is the caller's to define (`Sampler.sample(branches=...)`): a negative prompt, one of two conditions left out. A
+changed network, such as one with its attention perturbed, is no branch. Each form gives, for evaluation i at lambda,
+the weights w_b of o = sum_b w_b o_b, which sum to 1.
 A network that takes its guidance weight as a condition (a distilled one) needs none of this.
 """
 
@@ -44,8 +45,11 @@ class Branches(Strict, frozen=True, tag="branches"):
     """Any number of named branches with fixed weights, which sum to 1.
 
     InstructPix2Pix (Brooks et al. 2023, arXiv 2211.09800, equation 3) with s_I and s_T is uncond: 1 - s_I, image:
-    s_I - s_T, cond: s_T. Perturbed-attention guidance (Ahn et al. 2024, arXiv 2403.17377) is cond: 1 + s,
-    perturbed: -s.
+    s_I - s_T, cond: s_T.
+
+    Perturbed-attention guidance (Ahn et al. 2024, arXiv 2403.17377) weighs cond: 1 + s, perturbed: -s, but its second
+    output comes from a network with identities for attention maps. Export makes no such network. A network that takes
+    the perturbation as a condition of its own can be guided in this way.
     """
 
     weights: dict[str, float]

@@ -6,7 +6,9 @@
 
 Sampling takes time, and a robot does not wait. While one sequence is executed the next is made in another thread, from
 a window that does not change; `under_way` are the actions that will be executed meanwhile, and the new sequence
-continues them (inpainting, as real-time chunking does: Black et al. 2025, arXiv 2506.07339).
+begins with them. It holds them by replacement: before each evaluation they are put back, noised to its time. The other
+actions feel them through the network alone. Real-time chunking (Black et al. 2025, arXiv 2506.07339) is another method:
+it moves all actions along a gradient of the denoiser, so that they continue those under way. fewstep has no gradients.
 """
 
 import math
