@@ -3,7 +3,9 @@
 import ast
 import runpy
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,6 +31,27 @@ def test_a_module_of_ones_own_becomes_a_policy_and_runs_in_a_loop(
     assert "action sequences of shape [16, 3]" in run("custom_module.py", [str(policy)], monkeypatch, capsys)
     printed = run("control_loop.py", [str(policy), "20"], monkeypatch, capsys)
     assert printed.startswith("20 actions from ") and int(printed.split()[3]) >= 2
+
+
+def test_the_first_call_does_not_count_as_a_latency(
+    policy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A first call that takes 1000 seconds on the clock: the loop would wait for it, and ask too early ever after."""
+    from fewstep.runtime import control
+
+    real, clock, cold = control.sample_actions, time.perf_counter, [1000.0]
+    passed = [0.0]
+
+    def slow(*arguments: Any) -> Any:
+        passed[0] += cold.pop() if cold else 0.0
+        return real(*arguments)
+
+    if not policy.exists():
+        run("custom_module.py", [str(policy)], monkeypatch, capsys)
+    monkeypatch.setattr(control, "sample_actions", slow)
+    monkeypatch.setattr(time, "perf_counter", lambda: clock() + passed[0])
+    printed = run("control_loop.py", [str(policy), "5"], monkeypatch, capsys)
+    assert not cold and float(printed.split()[-4]) < 1e6  # "12.3 ms at most"
 
 
 def test_a_policy_of_lerobots_becomes_a_bundle_and_runs_in_a_loop(
