@@ -1,6 +1,5 @@
 """The entry point. It imports next to nothing, so that an interrupt is one line of text whenever it comes."""
 
-import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -10,7 +9,6 @@ STOPPED = ("interrupted", "bundles are whole: run the same command again", 130) 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line; the exit code."""
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before its import: else onnxruntime records its use
     try:
         from fewstep.cli.line import run_line
 

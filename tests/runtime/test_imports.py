@@ -1,8 +1,11 @@
 """fewstep.runtime where only numpy, msgspec, safetensors and onnxruntime can be imported."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 BLOCKER = """
 import runpy, sys
@@ -45,3 +48,44 @@ def test_the_command_without_typer_names_the_pip_command() -> None:
     done = python("from fewstep.cli.main import main; sys.exit(main(['--help']))")
     assert done.returncode == 1
     assert done.stderr == "fewstep: this needs typer, which is not installed; pip install 'fewstep[cli]'\n"
+
+
+def quiet(code: str, folder: Path, *arguments: str, **variables: str) -> str:
+    """What a program prints that is told nothing of telemetry, its cache folder being `folder`."""
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    environment |= {"XDG_CACHE_HOME": str(folder), **variables}
+    done = subprocess.run([sys.executable, "-c", code, *arguments], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_program_that_loads_a_bundle_leaves_no_record_of_its_use(tiny_bundle: Path, tmp_path: Path) -> None:
+    code = "import sys, fewstep.runtime; print(fewstep.runtime.load(sys.argv[1]).evaluate([[[[0] * 4] * 4]], 0).shape)"
+    code = code.replace("0).shape", "0, {'class': [0]}).shape")
+    assert quiet(code, tmp_path, str(tiny_bundle)) == "(1, 1, 4, 4)\n"
+    assert [str(path) for path in tmp_path.rglob("*") if path.is_file() and "onnxruntime" in str(path)] == []
+
+
+IMPORTING = """
+import os, sys
+
+class Told:
+    def find_spec(self, name, path=None, target=None):
+        if name == "onnxruntime":
+            print(os.environ.get("ORT_DISABLE_TELEMETRY"))
+            sys.exit()
+
+sys.meta_path.insert(0, Told())
+"""
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["graph.session", "calibration.checkpoint", "calibration.lowering.coverage", "export.sources.onnx_file"],
+)
+def test_telemetry_is_off_before_onnxruntime_is_imported(module: str, tmp_path: Path) -> None:
+    assert quiet(IMPORTING + f"import fewstep.{module}", tmp_path) == "1\n"
+
+
+def test_who_wants_telemetry_says_so(tmp_path: Path) -> None:
+    assert quiet(IMPORTING + "import fewstep.graph.session", tmp_path, ORT_DISABLE_TELEMETRY="0") == "0\n"
