@@ -15,7 +15,7 @@ from fewstep.cli.outcome import Outcome, tell
 from fewstep.cli.output_flags import Manner
 from fewstep.cli.progress import ProgressDisplay
 from fewstep.cli.verbs import VERBS
-from fewstep.plans.errors import UserError
+from fewstep.plans.errors import UserError, printable
 
 INTERRUPTED = 130  # how typer tells of a KeyboardInterrupt
 
@@ -106,7 +106,7 @@ class _Stderr(logging.Handler):
     """Writes to the stderr of the moment: progress bars put their own in its place, to keep lines and bars apart."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        print(self.format(record), file=sys.stderr)
+        print(printable(self.format(record)), file=sys.stderr)
 
 
 def _group() -> Callable[..., None]:

@@ -9,7 +9,7 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -31,20 +31,23 @@ class Failure(NamedTuple):
     code: int
 
 
-def run_line(arguments: Sequence[str], interrupted: tuple[str, str, int]) -> int:
-    """Run one command line; the exit code. What to tell of an interrupt is given by `main`, which tells it too."""
+def run_line(arguments: Sequence[str], interrupted: tuple[str, str, int], was_interrupted: Callable[[], bool]) -> int:
+    """Run one command line; the exit code. What to tell of an interrupt is given by `main`, which tells it too, and
+    knows whether one came."""
     manner = Manner()
+    with suppress(AttributeError):  # a stdout that is no file
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # what it cannot encode
     try:
         manner, line = split(arguments)
-        end = _run(line or ["--help"], manner)
+        end = _run(line or ["--help"], manner, was_interrupted)
     except KeyboardInterrupt:
         end = Failure(*interrupted)
     return end if isinstance(end, int) else _tell(end, manner)
 
 
-def _run(arguments: list[str], manner: Manner) -> int | Failure:
+def _run(arguments: list[str], manner: Manner, was_interrupted: Callable[[], bool]) -> int | Failure:
     """The exit code, or what went wrong."""
-    from fewstep.plans.errors import UserError  # takes numpy along: an interrupt may come during these imports
+    from fewstep.plans.errors import UserError, printable  # takes numpy along: an interrupt may come meanwhile
 
     try:
         if arguments == ["--version"]:
@@ -60,12 +63,16 @@ def _run(arguments: list[str], manner: Manner) -> int | Failure:
         _discard_stdout()
         return 1  # the reader of our output has gone, there is nobody to tell
     except Exception as error:
+        if was_interrupted():  # a library that is interrupted as it is imported raises an ImportError
+            raise KeyboardInterrupt from error
         failure = _missing(error, arguments) or _unwritten(error)
         if isinstance(error, UserError):
             failure = Failure(error.what, error.fix, getattr(error, "code", 1))
         if manner.debug or failure is None:
-            traceback.print_exc()
-        return failure or Failure(f"a bug of fewstep: {type(error).__name__}: {error}", "report it", BUG)
+            for line in traceback.format_exc().splitlines():
+                sys.stderr.write(printable(line) + "\n")
+        what, fix, code = failure or Failure(f"a bug of fewstep: {type(error).__name__}: {error}", "report it", BUG)
+        return Failure(printable(" ".join(what.split())), printable(" ".join(fix.split())), code)
 
 
 def _missing(error: Exception, arguments: Sequence[str]) -> Failure | None:
@@ -94,12 +101,11 @@ def _unwritten(error: Exception) -> Failure | None:
 
 def _tell(failure: Failure, manner: Manner) -> int:
     """One line on stderr, and with --json the same as the document on stdout; the exit code."""
-    what, fix = " ".join(failure.what.split()), " ".join(failure.fix.split())
     with suppress(OSError):  # nobody reads it
-        sys.stderr.write(f"fewstep: {what}; {fix}\n")
+        sys.stderr.write(f"fewstep: {failure.what}; {failure.fix}\n")
     if manner.json:
         with suppress(OSError):
-            print(json.dumps({"error": what, "fix": fix}), flush=True)
+            print(json.dumps({"error": failure.what, "fix": failure.fix}), flush=True)
     return failure.code
 
 

@@ -1,8 +1,10 @@
 """The entry point. It imports next to nothing, so that an interrupt is one line of text whenever it comes."""
 
+import signal
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from types import FrameType
 
 STOPPED = ("interrupted", "bundles are whole: run the same command again", 130)  # what, the fix, the exit code
 
@@ -10,14 +12,38 @@ STOPPED = ("interrupted", "bundles are whole: run the same command again", 130) 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line; the exit code."""
     try:
-        from fewstep.cli.line import run_line
+        with _noticed() as interrupts:
+            from fewstep.cli.line import run_line
 
-        return run_line(sys.argv[1:] if arguments is None else arguments, STOPPED)
+            return run_line(sys.argv[1:] if arguments is None else arguments, STOPPED, lambda: bool(interrupts))
     except KeyboardInterrupt:  # during these imports, or while another was told
         what, fix, code = STOPPED
         with suppress(OSError):  # nobody is left to read it
             sys.stderr.write(f"fewstep: {what}; {fix}\n")
         return code
+
+
+@contextmanager
+def _noticed() -> Iterator[list[int]]:
+    """The interrupts of a block, each of which also raises KeyboardInterrupt: libraries make other errors of that."""
+    interrupts: list[int] = []
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        interrupts.append(number)
+        signal.default_int_handler(number, frame)
+
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:  # ignored, or the caller's own
+        yield interrupts
+        return
+    try:
+        signal.signal(signal.SIGINT, interrupt)
+    except ValueError:  # only the main thread may, and only it is interrupted
+        yield interrupts
+        return
+    try:
+        yield interrupts
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 if __name__ == "__main__":

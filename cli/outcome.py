@@ -1,11 +1,15 @@
 """What a verb returns: one value for programs, the same in words for people. Only here is either printed."""
 
+import json
+import re
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from fewstep.cli.output_flags import Manner
+from fewstep.plans.errors import printable
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -16,7 +20,7 @@ class Outcome:
     """The end of a verb.
 
     value: what --json prints: structs, dataclasses, dicts and what they hold.
-    shown: what people see: lines of text, tables and trees.
+    shown: what people see: lines of text, tables and trees. A text is one line.
     code: the exit code; 1 where the answer to what was asked is no.
     """
 
@@ -32,7 +36,7 @@ def tell(outcome: Outcome, manner: Manner) -> None:
     elif not manner.quiet:
         for part in outcome.shown:
             if isinstance(part, str):
-                print(part)
+                print(printable(part))
             else:
                 from fewstep.cli.tables import show
 
@@ -45,10 +49,19 @@ def counted(number: int, noun: str) -> str:
 
 
 def document(value: object) -> str:
-    """One JSON document. A number that JSON has no form for (NaN, infinity) becomes null."""
-    return msgspec.json.format(msgspec.json.encode(value, enc_hook=_plain), indent=2).decode()
+    """One JSON document. A number that JSON has no form for (NaN, infinity) becomes null. Characters that are not
+    printable, or that stdout cannot encode, are escaped as JSON has it."""
+    encoding = sys.stdout.encoding or "utf-8"
+
+    def escaped(found: re.Match[str]) -> str:
+        character = found[0]
+        is_fine = character.isprintable() and character.encode(encoding, "ignore")
+        return character if is_fine else json.dumps(character)[1:-1]
+
+    text = msgspec.json.format(msgspec.json.encode(value, enc_hook=_plain), indent=2).decode()
+    return re.sub(r"[^\n -~]", escaped, text)
 
 
 def _plain(value: Any) -> object:
-    """What JSON has no type for: paths, and numbers of numpy."""
-    return value.item() if hasattr(value, "item") else str(value)
+    """What JSON has no type for: paths, whose bytes may be no text, and numbers of numpy."""
+    return value.item() if hasattr(value, "item") else str(value).encode(errors="backslashreplace").decode()

@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from fewstep.cli.outcome import Outcome
-from fewstep.cli.tables import plain
+from fewstep.cli.tables import lines, plain
 from fewstep.evaluation.drawing.plan_view import PlanOptions, compiled, equations, headline
 from fewstep.evaluation.output import write_whole
 from fewstep.plans.errors import UserError
@@ -80,7 +80,7 @@ def _steps(plan: Plan) -> Table:
     for index, step in enumerate(plan.steps):
         place = [f"{step.time:g}", *("" if value is None else f"{value:.4g}" for value in (step.alpha, step.sigma))]
         lam = "-inf" if step.lam is None else f"{step.lam:.3f}"
-        made.add_row(str(index + 1), *place, lam, escape("\n".join(equations(plan, index))))
+        made.add_row(str(index + 1), *place, lam, lines(equations(plan, index)))
     return made
 
 

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
+from fewstep.plans.errors import printable
 from fewstep.runtime.progress import Progress
 
 LINE_SECONDS = 10.0  # between two plain lines of one stage
@@ -26,7 +27,7 @@ class Bars:
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         if stage not in self._tasks:
-            self._tasks[stage] = self._bars.add_task(stage, total=total)
+            self._tasks[stage] = self._bars.add_task(printable(stage), total=total)
             self._bars.start()
         self._bars.update(self._tasks[stage], completed=done, total=total)
         if done >= total:
@@ -46,7 +47,7 @@ class Lines:
     def __call__(self, stage: str, done: int, total: int) -> None:
         now = time.monotonic()
         if done >= total or now - self._last.setdefault(stage, now) >= LINE_SECONDS:
-            print(f"{stage}: {done}/{total}", file=self._file, flush=True)
+            print(f"{printable(stage)}: {done}/{total}", file=self._file, flush=True)
             self._last[stage] = now
 
     def close(self) -> None:

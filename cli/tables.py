@@ -2,11 +2,15 @@
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from rich import box
 from rich.console import Console, RenderableType
 from rich.table import Table
+from rich.text import Text
+from rich.tree import Tree
+
+from fewstep.plans.errors import printable
 
 WIDE = 10_000  # columns, more than anything here needs
 
@@ -33,12 +37,30 @@ def figures(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]], 
     return made
 
 
+def lines(texts: Iterable[str]) -> Text:
+    """A cell of several lines, as they are."""
+    return Text("\n".join(map(printable, texts)))
+
+
 def show(part: RenderableType) -> None:
     """Print to stdout, as wide as the terminal or COLUMNS says, but with room for the longest word of each column.
 
     A file or a pipe has no width: nothing goes on in a next line there.
     """
+    _make_printable(part)
     needed = Console(width=WIDE).measure(part)
     is_bounded = sys.stdout.isatty() or "COLUMNS" in os.environ
     width = max(Console().width, needed.minimum) if is_bounded else needed.maximum
     Console(width=width).print(part, crop=False)
+
+
+def _make_printable(part: RenderableType) -> None:
+    """What stands in a table or a tree, fit to be printed. Each text is one line; see `lines` for others."""
+    if isinstance(part, Tree):
+        part.label = printable(str(part.label))
+        for child in part.children:
+            _make_printable(child)
+    elif isinstance(part, Table):
+        part.title, part.caption = (each and printable(str(each)) for each in (part.title, part.caption))
+        for column in part.columns:
+            column._cells = [printable(cell) if isinstance(cell, str) else cell for cell in column.cells]

@@ -1,4 +1,7 @@
-"""The one exception a user can cause, and the one a user can ask for."""
+"""The one exception a user can cause, the one a user can ask for, and text that is fit to be printed."""
+
+LONGEST = 2000  # characters of a printed text: the names of a bundle may have millions
+END = 400  # of them are the end of the text, where a message says what is wrong
 
 
 class UserError(Exception):
@@ -14,5 +17,14 @@ class Cancelled(Exception):
     """A run was stopped because its caller said so."""
 
 
+def printable(text: str) -> str:
+    """Text as it may reach a terminal: what is not printable (line ends, escape sequences) is escaped, and of a long
+    text the middle is left out. Whatever comes from a bundle, a file or a name of a file is printed through this."""
+    if len(text) > LONGEST:
+        left_out = f" [{len(text) - LONGEST} characters left out] "
+        text = text[: LONGEST - END] + left_out + text[-END:]
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 def _one_line(text: str) -> str:
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(text.split()))
+    return printable(" ".join(text.split()))

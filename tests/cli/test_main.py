@@ -1,6 +1,7 @@
 """Each thing that goes wrong ends in one line on stderr that names it and the fix, with exit code 1 or 2."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -218,6 +219,35 @@ def test_an_interrupt_during_the_first_imports_is_exit_code_130(module: str) -> 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 130 and done.stderr.startswith("fewstep: interrupted"), done.stderr
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("said", ["initialization failed", ""], ids=["an error of its own", "nothing"])
+def test_an_interrupt_that_a_library_makes_an_import_error_of_is_exit_code_130(tiny_bundle: Path, said: str) -> None:
+    """As onnxruntime's module does, which is imported as the bundle is opened; and the same error without interrupt."""
+    code = (
+        "import signal, sys\n"
+        "class Interrupting:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'onnxruntime':\n"
+        f"            try: {'signal.raise_signal(signal.SIGINT)' if said else 'pass'}\n"
+        "            except KeyboardInterrupt: pass\n"
+        "            raise ImportError('initialization failed')\n"
+        "sys.meta_path.insert(0, Interrupting())\n"
+        "from fewstep.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    )
+    for verb in ("run", "verify"):
+        command = [sys.executable, "-c", code, verb, str(tiny_bundle)]
+        done = subprocess.run(command, capture_output=True, text=True, preexec_fn=_as_in_a_terminal)
+        if said:
+            assert done.returncode == 130, done.stderr
+            assert done.stderr.splitlines()[-1].startswith("fewstep: interrupted") and "Error" not in done.stderr
+        else:
+            assert done.returncode in (1, 70) and "initialization failed" in done.stderr.splitlines()[-1]
+
+
+def _as_in_a_terminal() -> None:
+    """A background job of a shell ignores SIGINT, and so would what these tests start."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a file that is always full")

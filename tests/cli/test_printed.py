@@ -1,0 +1,110 @@
+"""What a bundle, a path or a library says reaches a terminal escaped, cut, and in characters that it can show."""
+
+import io
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from rich.markup import escape
+from rich.tree import Tree
+
+from fewstep.cli.app import _Stderr
+from fewstep.cli.main import main
+from fewstep.cli.outcome import Outcome, document, tell
+from fewstep.cli.output_flags import Manner
+from fewstep.cli.progress import Lines
+from fewstep.cli.tables import lines, plain
+
+EVIL = "evil\x1b[2J\x9b1m\u202eback\nfake: whole; all is well"
+ESCAPED = r"evil\x1b[2J\x9b1m\u202eback\nfake: whole; all is well"
+NAME = "\u65e5\u672c \u00fc \U0001f600"
+LONG = "label" * 20_000
+
+
+def harmless(text: str) -> bool:
+    return all(character.isprintable() for character in text.replace("\n", ""))
+
+
+def evil_bundle(bundle: Path, name: str) -> Path:
+    """The bundle with another name: no hash covers it."""
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    (bundle / "manifest.json").write_text(json.dumps(manifest | {"name": name}))
+    return bundle
+
+
+def test_the_name_of_a_bundle_moves_no_cursor(tiny_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", str(evil_bundle(tiny_bundle, EVIL))]) == 0
+    printed = capsys.readouterr()
+    assert harmless(printed.out) and harmless(printed.err) and ESCAPED in printed.out
+    assert not any(line.startswith("fake") for line in printed.out.splitlines())
+
+
+def test_a_long_name_is_cut(tiny_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", str(evil_bundle(tiny_bundle, LONG))]) == 0
+    printed = capsys.readouterr().out
+    assert max(map(len, printed.splitlines())) < 3000 and "characters left out" in printed
+
+
+def test_json_has_all_of_a_name_and_nothing_that_is_not_printable(
+    tiny_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["inspect", str(evil_bundle(tiny_bundle, EVIL + LONG)), "--json"]) == 0
+    printed = capsys.readouterr().out
+    assert harmless(printed) and json.loads(printed)["name"] == EVIL + LONG
+
+
+def test_lines_tables_trees_notes_and_progress_are_escaped(capsys: pytest.CaptureFixture[str]) -> None:
+    table = plain(EVIL, EVIL)
+    table.add_column("body")
+    table.add_row(escape(EVIL))
+    table.add_row(lines([EVIL, "[red]second[/red] line"]))
+    tree = Tree("root")
+    tree.add(escape(EVIL)).add(escape(f"[bold]{EVIL}"))
+    tell(Outcome(None, (EVIL, table, tree)), Manner())
+    _Stderr().emit(logging.LogRecord("fewstep", logging.WARNING, "", 0, EVIL, None, None))
+    Lines(sys.stderr)(EVIL, 1, 1)
+    printed, said = capsys.readouterr()
+    assert harmless(printed) and harmless(said)
+    assert printed.count(ESCAPED.partition("fake")[0]) == 7 and said.splitlines() == [ESCAPED, f"{ESCAPED}: 1/1"]
+    assert "\n [red]second[/red] line" in printed and "[bold]evil" in printed
+    assert not any(line.strip().startswith("fake") for line in printed.splitlines() if "fake: whole; all" in line)
+
+
+def test_a_failure_that_no_user_can_cause_is_escaped_too(
+    tiny_bundle: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise ValueError(EVIL)
+
+    monkeypatch.setattr("fewstep.cli.run.run", broken)
+    assert main(["run", str(tiny_bundle)]) == 70
+    said = capsys.readouterr().err
+    assert harmless(said) and said.splitlines()[0].startswith("Traceback")
+    assert said.splitlines()[-1].startswith("fewstep: a bug of fewstep: ValueError: evil")
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
+def test_a_stdout_that_cannot_show_a_name_has_it_escaped(
+    tiny_bundle: Path, encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a redirect has it on Windows."""
+    bundle = evil_bundle(tiny_bundle.rename(tiny_bundle.parent / NAME), NAME)
+
+    def printed(*arguments: str) -> str:
+        stdout = io.TextIOWrapper(io.BytesIO(), encoding)
+        monkeypatch.setattr(sys, "stdout", stdout)
+        assert main([*arguments, str(bundle)]) == 0
+        stdout.flush()
+        return stdout.buffer.getvalue().decode(encoding)
+
+    shown = NAME.encode(encoding, "backslashreplace").decode(encoding)
+    assert f"{shown}: whole" in printed("verify") and f"{shown}, " in printed("inspect")
+    assert json.loads(printed("inspect", "--json"))["name"] == NAME
+
+
+def test_a_path_that_is_no_text_is_printed() -> None:
+    path = Path(os.fsdecode(b"b\xff"))
+    assert json.loads(document({"bundle": path})) == {"bundle": r"b\udcff"}
