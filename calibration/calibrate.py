@@ -52,6 +52,7 @@ Inputs = Literal["deployed", "progressive", "uniform", "normal", "interval"]
 
 LOG = logging.getLogger("fewstep")
 LEAST_TRAJECTORIES = 4  # fewer do not show the ends of a distribution
+MOST_TRAJECTORIES = 2**48
 GUIDANCE = 2.0
 
 
@@ -287,6 +288,8 @@ def _seeds(options: CalibrateOptions) -> range:
             f"{options.trajectories} trajectories show too little of the activations",
             f"follow at least {LEAST_TRAJECTORIES}, better 64",
         )
+    if options.trajectories > MOST_TRAJECTORIES:
+        raise UserError(f"{options.trajectories} trajectories never end", "follow 64, or some hundred")
     if not len(HELD_OUT_SEEDS) <= options.seed <= 2**64 - options.trajectories:
         raise UserError(
             f"calibration seeds from {options.seed} meet those held out for evaluation, or leave 64 bits",

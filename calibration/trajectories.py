@@ -101,6 +101,15 @@ def batches(
         start += len(part)
 
 
+def count_batches(seeds: range, batch: int, sizes: Sequence[Mapping[str, int]] = ()) -> int:
+    """How many `batches` there are, for seeds one after the other."""
+    if len(sizes) < 2:
+        return -(-len(seeds) // batch)
+    begun = min(-seeds.start % TURN, len(seeds))  # the rest of a turn
+    turns, left = divmod(len(seeds) - begun, TURN)
+    return -(-begun // batch) + turns * -(-TURN // batch) - (-left // batch)
+
+
 def _recorded(denoiser: LoadedGraph, calls: list[tuple[Arrays, Arrays]]) -> LoadedGraph:
     """The denoiser, leaving its inputs and outputs in `calls`."""
 

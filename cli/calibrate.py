@@ -14,7 +14,7 @@ from fewstep.calibration.precision.search import JudgedQuality
 from fewstep.calibration.precision.search_cost import Effort, effort
 from fewstep.calibration.ranges.observe import observed_tensors
 from fewstep.calibration.task import Task
-from fewstep.calibration.trajectories import batches, roll_out
+from fewstep.calibration.trajectories import batches, count_batches, roll_out
 from fewstep.cli.malloc_arenas import one_heap
 from fewstep.cli.outcome import Outcome, counted
 from fewstep.evaluation.drawing.plan_view import headline
@@ -55,9 +55,10 @@ def dry_run(options: CalibrateOptions) -> Outcome:
     followed = task.plan if options.inputs in ("deployed", "progressive") else long_plan(task)
     tensors = observed_tensors(task.prepared)
     batch = batch_of(task, tensors)
-    parts = [part for _, part, _ in batches(task.seeds, batch, task.sizes)]
+    _, first, _ = next(batches(task.seeds, batch, task.sizes))
+    count = count_batches(task.seeds, batch, task.sizes)
     passes = later_passes(task) if options.inputs == "progressive" else ()
-    evaluations = (len(followed.steps) + sum(passes)) * len(parts)
+    evaluations = (len(followed.steps) + sum(passes)) * count
     each = _evaluation_seconds(task, batch)
     seconds = evaluations * each
     search = _search(options, task)
@@ -79,10 +80,10 @@ def dry_run(options: CalibrateOptions) -> Outcome:
             "groups",
             *_in_passes(passes),
             f"would lower {len(task.operations)} operations, to {', '.join(bodies)}",
-            f"{evaluations} evaluations, each of a batch of up to {counted(len(parts[0]), 'sample')} (steps: "
-            f"{len(followed.steps) + sum(passes)}, batches: {len(parts)}), take {seconds:.0f} s here in float32; "
+            f"{evaluations} evaluations, each of a batch of up to {counted(len(first), 'sample')} (steps: "
+            f"{len(followed.steps) + sum(passes)}, batches: {count}), take {seconds:.0f} s here in float32; "
             "measuring them takes longer",
-            *_searched(search, each * AT_ONCE / len(parts[0])),
+            *_searched(search, each * AT_ONCE / len(first)),
         ),
     )
 

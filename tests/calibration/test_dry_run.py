@@ -76,3 +76,11 @@ def test_a_dry_run_times_the_sizes_that_are_asked_for(bundle: Path, monkeypatch:
     monkeypatch.setattr(command, "roll_out", recorded)
     assert dry_run(replace(FIRST, bundle=bundle, trajectories=12)).value["evaluations"] == 3 * 3  # four of a size
     assert timed == [sizes]
+
+
+def test_a_dry_run_of_any_number_of_trajectories_comes_back(bundle: Path) -> None:
+    """A list of their batches would have 99 GB."""
+    found = dry_run(replace(FIRST, bundle=bundle, trajectories=99_999_999_999))
+    assert found.value["evaluations"] == 12_500_000_000 * 3  # batches of 8, steps
+    with pytest.raises(UserError, match="100000000000000000000 trajectories never end"):
+        dry_run(replace(FIRST, bundle=bundle, trajectories=10**20))
