@@ -20,6 +20,7 @@ from fewstep.evaluation.report import ReportOptions, report
 from fewstep.evaluation.report.verdict import warnings
 from fewstep.evaluation.results import Results
 from fewstep.export.export import ExportOptions, export
+from fewstep.export.export import check as check_export
 from fewstep.plans.guidance import weight_of
 from fewstep.plans.name import parse_plan_name
 from fewstep.runtime.bundle.platforms import body_name
@@ -76,6 +77,7 @@ def verb(options: DemoOptions, progress: Progress) -> Outcome:
 
 def dry_run(options: DemoOptions) -> Outcome:
     to_calibrate, to_build = _check(options)
+    check_export(ExportOptions(source=options.source, output=options.bundle))
     engines = "no engine: tensorrt-rtx is not installed, or not a target" if to_build is None else "build an engine"
     verbs = [
         f"export {options.source} to {options.bundle}",

@@ -2,6 +2,7 @@
 
 import platform
 import re
+import shlex
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Literal
 import msgspec
 
 from fewstep.runtime.bundle.platforms import ONNXRUNTIME, preferred
+from fewstep.plans.errors import UserError
 from fewstep.runtime.doctor.cpu import EXACT, Cpu, this_cpu
 from fewstep.runtime.doctor.gpu import Gpu, Jetson, gpu_of, these_gpus, this_jetson
 from fewstep.runtime.doctor.memory import Space, this_space
@@ -71,8 +73,10 @@ def diagnose(options: DoctorOptions) -> Diagnosis:
     """Look at everything. Nothing is installed, changed or loaded but onnxruntime."""
     packages, engine, jetson = installed(), this_engine(), this_jetson()
     gpus = these_gpus() or ((gpu_of(jetson),) if jetson is not None else ())
-    folder = options.folder.absolute()
-    folder = next(place for place in (folder, *folder.parents) if place.exists())  # where it would be made
+    wanted = options.folder.absolute()
+    folder = next(place for place in (wanted, *wanted.parents) if place.exists())  # where it would be made
+    if not folder.is_dir():
+        raise UserError(f"{folder} is no folder", "give --folder the folder that bundles will be written to")
     seen = Diagnosis(
         fewstep=version_of("fewstep"),
         python=platform.python_version(),
@@ -87,7 +91,11 @@ def diagnose(options: DoctorOptions) -> Diagnosis:
         missing=missing(packages),
         findings=(),
     )
-    return msgspec.structs.replace(seen, findings=tuple(findings(seen)))
+    found = [*findings(seen)]
+    if folder != wanted:
+        said = f"there is no folder {options.folder}: the space is that of {folder}, where it would be made"
+        found.append(Finding("note", said, f"mkdir -p {shlex.quote(str(options.folder))}, or check the path"))
+    return msgspec.structs.replace(seen, findings=tuple(found))
 
 
 def findings(seen: Diagnosis) -> Iterator[Finding]:

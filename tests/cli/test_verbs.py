@@ -183,6 +183,8 @@ def test_the_demo_refuses_before_it_begins(tmp_path: Path, capsys: pytest.Captur
     for wrong, named in (("--target=cpu", "unknown target"), ("--device=sm1", "unknown device"), ("--plan=x:1", "'x'")):
         assert main(["demo", "-o", str(tmp_path / "demo"), wrong]) == 1
         assert named in capsys.readouterr().err
+    assert main(["demo", "-o", str(tmp_path / "demo"), "--source", "nowhere", "--dry-run"]) == 1
+    assert "there is no file or folder 'nowhere'" in capsys.readouterr().err
     assert not (tmp_path / "demo").exists()
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from fewstep.plans.errors import UserError
 from fewstep.runtime.doctor import Diagnosis, DoctorOptions, diagnose
 from fewstep.runtime.doctor.cpu import cpu_quota, this_cpu, usable_cores
 from fewstep.runtime.doctor.diagnosis import LEAST_RUNTIME, findings
@@ -53,6 +54,17 @@ def test_this_machine_can_run_bundles() -> None:
     assert seen.is_usable and "onnxruntime" in seen.backends
     assert seen.cpu.cores == usable_cores() >= 1
     assert seen.space.disk_free > 0
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "new here" / "bundles"
+    note = diagnose(DoctorOptions(folder)).findings[-1]
+    assert note.what == f"there is no folder {folder}: the space is that of {tmp_path}, where it would be made"
+    assert note.fix == f"mkdir -p '{folder}', or check the path"
+    assert note not in diagnose(DoctorOptions(tmp_path)).findings
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="file is no folder"):
+        diagnose(DoctorOptions(tmp_path / "file" / "bundles"))
 
 
 def test_nothing_is_said_of_a_healthy_machine(healthy: Diagnosis) -> None:
