@@ -58,10 +58,23 @@ def document(value: object) -> str:
         is_fine = character.isprintable() and character.encode(encoding, "ignore")
         return character if is_fine else json.dumps(character)[1:-1]
 
-    text = msgspec.json.format(msgspec.json.encode(value, enc_hook=_plain), indent=2).decode()
+    try:
+        content = msgspec.json.encode(value, enc_hook=_plain)
+    except UnicodeEncodeError:  # somewhere stands a path whose bytes are no text
+        content = msgspec.json.encode(_as_text(msgspec.to_builtins(value, enc_hook=_plain, str_keys=True)))
+    text = msgspec.json.format(content, indent=2).decode()
     return re.sub(r"[^\n -~]", escaped, text)
 
 
 def _plain(value: Any) -> object:
-    """What JSON has no type for: paths, whose bytes may be no text, and numbers of numpy."""
-    return value.item() if hasattr(value, "item") else str(value).encode(errors="backslashreplace").decode()
+    """What JSON has no type for: paths, and numbers of numpy."""
+    return value.item() if hasattr(value, "item") else str(value)
+
+
+def _as_text(value: Any) -> object:
+    """The value with bytes that are no text escaped."""
+    if isinstance(value, str):
+        return value.encode(errors="backslashreplace").decode()
+    if isinstance(value, dict):
+        return {_as_text(key): _as_text(each) for key, each in value.items()}
+    return [_as_text(each) for each in value] if isinstance(value, list | tuple) else value

@@ -12,6 +12,7 @@ import onnxruntime as ort
 from fewstep.graph import io, weights
 from fewstep.graph.graph import Array, Graph
 from fewstep.plans.errors import UserError
+from fewstep.runtime.backends.checks import path_text
 
 FOLDER = "session.model_external_initializers_file_folder_path"
 IN_MEMORY = Path("weights")  # a file that is never looked for: onnxruntime is given the arrays
@@ -64,7 +65,7 @@ def open_with(graph: Graph, options: ort.SessionOptions, also: Iterable[str] = (
     folder = _folder(graph)
     find = weights.in_folder(folder) if folder is not None else _nowhere
     if folder is not None:
-        options.add_session_config_entry(FOLDER, str(folder))
+        options.add_session_config_entry(FOLDER, path_text(folder))
     rest = {name: array for name, array in weights.large(graph).items() if find(array) is None}
     if sum(array.nbytes for array in rest.values()) <= io.EXTERNAL_ABOVE:
         rest = {}

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.plans.errors import UserError
+from fewstep.runtime.backends.checks import path_text
 from fewstep.runtime.doctor.cpu import usable_cores
 from fewstep.runtime.progress import SILENT, Progress
 
@@ -167,7 +168,7 @@ class _Child:
 def _what(graph: Path | OnBackend) -> dict[str, str]:
     """What a worker is to open."""
     if isinstance(graph, Path):
-        return {"graph": str(graph)}
+        return {"graph": path_text(graph)}
     return {"backend": graph.backend, "bundle": str(graph.bundle), "body": graph.body}
 
 

@@ -3,6 +3,7 @@
 import importlib
 import os
 from numbers import Integral
+from pathlib import Path
 from typing import Any
 
 from fewstep.plans.errors import UserError
@@ -14,6 +15,16 @@ def imported(module: str, said: str, install: str) -> Any:
         return importlib.import_module(module)
     except (ImportError, OSError, RuntimeError) as error:  # OSError: a shared library is missing
         raise UserError(f"{said} cannot be imported ({error})", install) from error
+
+
+def path_text(path: Path) -> str:
+    """A path as engines take it, in UTF-8. Python's own text has other characters where a locale knows no UTF-8."""
+    if os.name == "nt":
+        return str(path)
+    try:
+        return os.fsencode(path).decode()
+    except UnicodeDecodeError as error:
+        raise UserError(f"the path {path} is not in UTF-8, and engines take no other", "rename the folder") from error
 
 
 def check_contexts(contexts: int) -> None:

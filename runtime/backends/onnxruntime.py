@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import Arrays, LoadedGraph, graph_of
-from fewstep.runtime.backends.checks import check_threads, imported
+from fewstep.runtime.backends.checks import check_threads, imported, path_text
 from fewstep.runtime.backends.interface import difference
 from fewstep.runtime.bundle.manifest import GraphEntry
 from fewstep.runtime.bundle.platforms import ONNXRUNTIME, body_name, cpu_kind, preferred
@@ -69,8 +69,9 @@ class OnnxRuntime:
         options.log_severity_level = FATAL_ONLY
         options.add_session_config_entry("session.intra_op.allow_spinning", "1" if self.spinning else "0")
         options.add_session_config_entry("session.disable_quant_qdq", "0" if self.fuse_qdq else "1")
+        path = path_text(graph)
         try:
-            session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+            session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
             outputs = tuple(output.name for output in session.get_outputs())
         except Exception as error:  # its exceptions share no base class but Exception
             raise UserError(

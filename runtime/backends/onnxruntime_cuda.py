@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import Arrays, LoadedGraph, graph_of
-from fewstep.runtime.backends.checks import check_contexts, imported
+from fewstep.runtime.backends.checks import check_contexts, imported, path_text
 from fewstep.runtime.backends.interface import TYPES, difference
 from fewstep.runtime.backends.lanes import Lanes
 from fewstep.runtime.backends.onnxruntime import FATAL_ONLY, first_line
@@ -76,8 +76,9 @@ def open_session(onnxruntime: Any, graph: Path, provider: tuple[str, Mapping[str
     options.intra_op_num_threads = 1  # the CPU only waits
     name, settings = provider
     what = f"onnxruntime {onnxruntime.__version__}"
+    path = path_text(graph)
     try:
-        session = onnxruntime.InferenceSession(graph, options, providers=[(name, dict(settings))], enable_fallback=0)
+        session = onnxruntime.InferenceSession(path, options, providers=[(name, dict(settings))], enable_fallback=0)
     except Exception as error:  # its exceptions share no base class but Exception
         raise UserError(
             f"{what} cannot load {graph.name} on {name}: {first_line(error)}", "see `fewstep doctor`"

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from fewstep.plans.errors import UserError
 from fewstep.runtime import cache
 from fewstep.runtime.backends import AHEAD, Arrays, LoadedGraph, graph_of
-from fewstep.runtime.backends.checks import check_contexts, check_threads, imported
+from fewstep.runtime.backends.checks import check_contexts, check_threads, imported, path_text
 from fewstep.runtime.backends.interface import difference
 from fewstep.runtime.backends.lanes import Lanes
 from fewstep.runtime.backends.openvino_agreement import check
@@ -240,6 +240,7 @@ def version() -> str:
 
 def read(core: Any, file: Path) -> Any:
     """A graph as an `openvino.Model`, its batch left open."""
+    path_text(file)  # UserError for a path that no engine takes
     try:
         return _read_model(core, file)
     except Exception as error:
@@ -253,7 +254,7 @@ def _read_model(core: Any, file: Path) -> Any:
     """What a file holds, in the form that OpenVINO reads rightly."""
     content = readable(file)
     if content is None:
-        return core.read_model(str(file))
+        return core.read_model(path_text(file))
     beside = referred_files(file)
     if not beside:
         return core.read_model(content)
@@ -262,7 +263,7 @@ def _read_model(core: Any, file: Path) -> Any:
         changed.write_bytes(content)
         for name in beside:
             _link(file.parent / name, changed.parent / name)
-        return core.read_model(str(changed))
+        return core.read_model(path_text(changed))
 
 
 def _link(file: Path, to: Path) -> None:

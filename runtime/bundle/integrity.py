@@ -17,6 +17,7 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.runtime.backends import AHEAD
+from fewstep.runtime.backends.checks import path_text
 from fewstep.runtime.backends.interface import difference
 from fewstep.runtime.bundle.companions import companions
 from fewstep.runtime.bundle.manifest import EngineEntry, GraphEntry
@@ -170,8 +171,9 @@ def _opened(bundle: Bundle, name: str, graph: GraphEntry) -> Iterator[Damage]:
     options.log_severity_level = FATAL_ONLY
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = 1
+    path = path_text(bundle.path / graph.file)
     try:
-        session = onnxruntime.InferenceSession(bundle.path / graph.file, options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions share no base class but Exception
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         yield Damage(

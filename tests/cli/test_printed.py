@@ -107,4 +107,8 @@ def test_a_stdout_that_cannot_show_a_name_has_it_escaped(
 
 def test_a_path_that_is_no_text_is_printed() -> None:
     path = Path(os.fsdecode(b"b\xff"))
-    assert json.loads(document({"bundle": path})) == {"bundle": r"b\udcff"}
+    value = {"bundle": path, "also": [str(path), float("nan"), 1, ("a", {str(path): None})]}
+    assert json.loads(document(value)) == {
+        "bundle": r"b\udcff",
+        "also": [r"b\udcff", None, 1, ["a", {r"b\udcff": None}]],
+    }
