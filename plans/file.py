@@ -109,7 +109,10 @@ def _step_problem(step: Step, rows: int, tensors: int) -> str | None:
         return f"has group {step.group}"
     if step.shaping is not None and (wrong := shaping.problem(step.shaping)):
         return wrong
-    if not all(math.isfinite(number) for number in (step.time, step.to or 0, step.lam or 0)):
+    for time in (step.time, step.to or 0):
+        if not abs(time) <= FLOAT32_LIMIT:  # nor NaN
+            return f"tells the network the time {time:g}, which float32 does not hold"
+    if not math.isfinite(step.lam or 0):
         return "has a time that is not finite"
     return _terms_problem("update", step.terms, rows, _columns(step, rows), tensors)
 

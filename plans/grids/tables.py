@@ -4,7 +4,6 @@ A table is made for a model and a number of steps; other numbers of steps interp
 authors do.
 """
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -59,8 +58,8 @@ def custom(
     for name, given in (("times", times), ("told", told)):
         if given is not None and len(given) != steps:
             raise UserError(f"grid custom has {len(given)} {name} for {steps} steps", "give one for each step")
-    if told is not None and not all(map(math.isfinite, told)):
-        raise UserError(f"grid custom tells the network {told}", "give finite numbers")
+    if told is not None and not all(abs(time) <= np.finfo(np.float32).max for time in told):
+        raise UserError(f"grid custom tells the network {told}", "give finite numbers, in float32")
     points = [schedule.time(t) for t in times]
     if told is not None:
         points = [Time(t, point.alpha, point.sigma) for t, point in zip(told, points, strict=True)]

@@ -84,6 +84,15 @@ def test_a_number_that_float32_does_not_hold_is_refused(number: float) -> None:
             decode(msgspec.json.encode(changed))
 
 
+@pytest.mark.parametrize("field", ["time", "to"])
+def test_a_time_that_float32_does_not_hold_is_refused(field: str) -> None:
+    """The network is told float32: numpy would warn of an overflow, and the output be infinite."""
+    raw = msgspec.json.decode(encode(compile_plan("ddim:2", V)))
+    raw["steps"][1][field] = 1e308
+    with pytest.raises(UserError, match=r"steps\[1\] tells the network the time 1e\+308, which float32 does not hold"):
+        decode(msgspec.json.encode(raw))
+
+
 @pytest.mark.parametrize("name", sorted(solvers.__all__))
 def test_the_plan_of_every_solver_can_be_written(name):
     """Coefficients that a solver computes with numpy are numbers of a plan like any other."""

@@ -192,6 +192,7 @@ def test_no_steps_make_no_sample(name):
         (partial(grids.flow_shift, shift=0.0), FLOW, 4, r"flow_shift\(shift=0\)"),
         (partial(grids.custom, times=(999.0,)), LINEAR, 2, "1 times for 2 steps"),
         (partial(grids.custom, times=(999.0,), told=(math.nan,)), LINEAR, 1, "grid custom tells the network"),
+        (partial(grids.custom, times=(999.0,), told=(1e308,)), LINEAR, 1, "give finite numbers, in float32"),
         (partial(grids.custom, times=(999.0, 999.0)), LINEAR, 2, "do not lose noise"),
         (partial(grids.custom, times=(400.0, 999.0)), LINEAR, 2, "times 400, 999 do not lose noise"),
         (partial(grids.custom, times=(1500.0,)), LINEAR, 1, "time 1500 is outside"),
