@@ -19,6 +19,20 @@ def as_float32(value: Any, said: str, fix: str) -> Float32:
         raise UserError(said, fix) from error
 
 
+def in_model_range(value: Any, what: str) -> Any:
+    """The value itself; UserError for bytes from 0 to 255, as files of pictures hold them. A mask of bytes is fine."""
+    try:
+        array = np.asarray(value)
+    except (ValueError, TypeError):  # no array: told by who makes floats of it
+        return value
+    if array.dtype == np.uint8 and array.size and array.max() > 1:
+        raise UserError(
+            f"{what}: bytes up to {array.max()}, as in a picture file, are not in model range",
+            "give picture.astype(numpy.float32) / 127.5 - 1 where model range is [-1, 1]",
+        )
+    return value
+
+
 def finite(array: Float32, said: str, fix: str) -> Float32:
     """The array itself; UserError(said, fix) if it holds NaN or infinity."""
     if not np.isfinite(array).all():

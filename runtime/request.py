@@ -21,7 +21,7 @@ from fewstep.plans.shaping import Shaping
 from fewstep.plans.spec import DenoiserFacts
 from fewstep.plans.tracer import IMAGE
 from fewstep.runtime import conditions
-from fewstep.runtime.arrays import as_float32, finite
+from fewstep.runtime.arrays import as_float32, finite, in_model_range
 from fewstep.runtime.bundle.manifest import Manifest
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.execute import Hold, held_row
@@ -139,6 +139,7 @@ def check_given(
             takes = f"it takes {', '.join(map(repr, names))}" if names else "it takes none"
             hint = "; give a strength to start from an image" if name == IMAGE else ""
             raise UserError(f"the plan is given {name!r}", takes + hint)
+        in_model_range((given or {})[name], f"given {name!r}")
     for name in names:
         if name not in offered:
             raise UserError(f"the plan starts from {name!r}", f"give given={{{name!r}: array {[samples, *shape]}}}")
@@ -188,7 +189,8 @@ def check_hold(hold: Hold | None, plan: Plan, shape: Sequence[int], samples: int
     for step in plan.steps:
         held_row(step)
     wanted = (samples, *shape)
-    value, mask = _tensor("the value to hold", hold.value, wanted), _tensor("the mask of hold", hold.mask, wanted)
+    known = in_model_range(hold.value, "the value to hold")
+    value, mask = _tensor("the value to hold", known, wanted), _tensor("the mask of hold", hold.mask, wanted)
     if mask.min() < 0 or mask.max() > 1:
         raise UserError(f"the mask of hold reaches from {mask.min():g} to {mask.max():g}", "give values from 0 to 1")
     return Hold(value, mask)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -80,6 +80,12 @@ class Sampler(AbstractContextManager["Sampler"]):
     def __exit__(self, *_: object) -> None:
         """Nothing to put back: the engine's memory goes with the last reference."""
 
+    def __reduce__(self) -> NoReturn:
+        raise UserError(
+            "a sampler cannot be pickled or copied: it holds the memory of an engine",
+            f"fewstep.runtime.load({str(self.bundle.path)!r}) in each process; threads may share one sampler",
+        )
+
     def sample(
         self,
         plan: PlanLike = PLAN,
@@ -99,7 +105,7 @@ class Sampler(AbstractContextManager["Sampler"]):
 
         Args:
             plan: the name of a plan (SOLVER:STEPS or SOLVER:STEPS@GRID), a compiled plan, or the path of a plan's JSON.
-            seeds: one per sample.
+            seeds: one per sample. All run as one batch, and memory grows with their number: for many, call in turns.
             condition: for each condition of the denoiser, one value (or label) per sample.
             guidance: the weight of classifier-free guidance or a form of `fewstep.plans.guidance`; None runs the
                 conditional branch alone.

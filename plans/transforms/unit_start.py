@@ -11,8 +11,8 @@ def unit_start(plan: Plan) -> Plan:
     """The plan from x = z in place of x = sigma_T z, for z ~ N(0, 1).
 
     The loops of DDPM (Ho et al. 2020, Algorithm 2), DDIM (Song et al. 2021), DiffWave (Kong et al. 2021) and of most
-    diffusers schedulers start so. A denoiser was trained on alpha_T x0 + sigma_T eps, whose noise has deviation sigma_T;
-    both starts are the same where sigma_T is 1.
+    diffusers schedulers start so. A denoiser was trained on alpha_T x0 + sigma_T eps, whose noise has deviation
+    sigma_T; both starts are the same where that is 1.
 
     Args:
         plan: from noise alone, on a schedule with alpha^2 + sigma^2 = 1.
@@ -28,7 +28,7 @@ def unit_start(plan: Plan) -> Plan:
         raise UserError(f"plan {plan.name!r} is of an older version", "compile it again")
     if abs(first.alpha**2 + first.sigma**2 - 1) > 1e-6:
         raise UserError(
-            f"plan {plan.name!r} starts at alpha {first.alpha:g} and sigma {first.sigma:g}, where noise has no deviation 1",
+            f"plan {plan.name!r} starts at alpha {first.alpha:g} and sigma {first.sigma:g}, too far from unit noise",
             "leave its start as it is",
         )
     rows = tuple(tuple(1.0 if number else 0.0 for number in row) for row in plan.start)

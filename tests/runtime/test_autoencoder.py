@@ -25,6 +25,11 @@ def test_decoding_and_encoding(autoencoder: Autoencoder) -> None:
     np.testing.assert_allclose(autoencoder.encode(images), latents, rtol=1e-6)
 
 
+def test_bytes_of_a_picture_are_refused(autoencoder: Autoencoder) -> None:
+    with pytest.raises(UserError, match="images: bytes up to 255, as in a picture file"):
+        autoencoder.encode(np.full((1, *IMAGE), 255, np.uint8))
+
+
 @pytest.mark.parametrize(
     ("latents", "says"),
     [

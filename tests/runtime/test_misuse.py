@@ -1,0 +1,59 @@
+"""What looks right and is not: bytes of a picture in model range, a sampler in another process."""
+
+import copy
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fewstep.runtime
+from fewstep.runtime import Hold, Sampler, UserError
+
+PICTURE = np.arange(32, dtype=np.uint8).reshape(2, 1, 4, 4) * 8
+SCALED = PICTURE.astype(np.float32) / 127.5 - 1
+RUN: dict[str, Any] = {"plan": "ddim:4", "seeds": [3, 7], "condition": {"class": [0, 2]}}
+
+
+@pytest.fixture
+def sampler(tiny_bundle: Path) -> Sampler:
+    return fewstep.runtime.load(tiny_bundle)
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({"given": {"image": PICTURE}, "strength": 0.5}, "given 'image'"),
+        ({"given": {"image": list(PICTURE)}, "strength": 0.5}, "given 'image'"),
+        ({"hold": Hold(PICTURE, np.ones((1, 4, 4)))}, "the value to hold"),
+    ],
+)
+def test_bytes_of_a_picture_are_refused_with_the_conversion(sampler: Sampler, given: Any, named: str) -> None:
+    with pytest.raises(UserError) as refused:
+        sampler.sample(**RUN, **given)
+    assert refused.value.what.startswith(f"{named}: bytes up to 248, ")
+    assert "astype(numpy.float32) / 127.5 - 1" in refused.value.fix
+
+
+def test_what_the_conversion_makes_is_taken_and_a_mask_of_bytes_too(sampler: Sampler) -> None:
+    assert sampler.sample(**RUN, given={"image": SCALED}, strength=0.5).shape == PICTURE.shape
+    mask = np.zeros((1, 4, 4), np.uint8)
+    mask[:, :2] = 1
+    held = sampler.sample(**RUN, hold=Hold(SCALED, mask))
+    np.testing.assert_array_equal(held[:, :, :2], SCALED[:, :, :2])
+    assert sampler.sample(**RUN, given={"image": mask}, strength=0.5).shape == PICTURE.shape
+
+
+@pytest.mark.parametrize("of", [pickle.dumps, copy.deepcopy])
+def test_a_sampler_stays_in_its_process(sampler: Sampler, of: Any) -> None:
+    with pytest.raises(UserError, match="a sampler cannot be pickled or copied.*; fewstep.runtime.load.*each process"):
+        of(sampler)
+    assert sampler.sample(**RUN).shape == PICTURE.shape
+
+
+def test_samples_do_not_depend_on_how_a_call_is_cut(sampler: Sampler) -> None:
+    """As the page of the runtime says to do where memory is short."""
+    whole = sampler.sample("ddim:4", range(10), {"class": [1] * 10}, guidance=2.0)
+    parts = [sampler.sample("ddim:4", range(s, e), {"class": [1] * (e - s)}, 2.0) for s, e in ((0, 4), (4, 10))]
+    np.testing.assert_array_equal(np.concatenate(parts), whole)
