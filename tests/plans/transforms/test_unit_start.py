@@ -68,7 +68,7 @@ def test_where_unit_noise_is_none_it_is_refused():
         (compile_plan("ddim:4@linspace", DenoiserFacts(ScheduleSpec("ou"), "score", towards="y")), "from noise alone"),
         (
             compile_plan("ddim:4", DenoiserFacts(ScheduleSpec("edm"), "edm")),
-            "alpha 1 and sigma 80, too far from unit noise",
+            "sigma 80, too far from unit noise",
         ),
     ):
         with pytest.raises(UserError, match=says):
