@@ -58,7 +58,7 @@ def custom(
     for name, given in (("times", times), ("told", told)):
         if given is not None and len(given) != steps:
             raise UserError(f"grid custom has {len(given)} {name} for {steps} steps", "give one for each step")
-    if told is not None and not all(abs(time) <= np.finfo(np.float32).max for time in told):
+    if told is not None and not all(abs(time) <= float(np.finfo(np.float32).max) for time in told):
         raise UserError(f"grid custom tells the network {told}", "give finite numbers, in float32")
     points = [schedule.time(t) for t in times]
     if told is not None:

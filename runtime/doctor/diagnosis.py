@@ -11,8 +11,8 @@ from typing import Literal
 
 import msgspec
 
-from fewstep.runtime.bundle.platforms import ONNXRUNTIME, preferred
 from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.platforms import ONNXRUNTIME, preferred
 from fewstep.runtime.doctor.cpu import EXACT, Cpu, this_cpu
 from fewstep.runtime.doctor.gpu import Gpu, Jetson, gpu_of, these_gpus, this_jetson
 from fewstep.runtime.doctor.memory import Space, this_space

@@ -9,11 +9,10 @@ from fewstep.fitting.guidance import Outputs, adaptive, collect, linear, similar
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Cfg
-from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.plans.prediction import input_scale, x0_coefficients
 from fewstep.plans.schedule import Time
 from fewstep.plans.shaping import Clip, Rescale
-from fewstep.plans.spec import ScheduleSpec
+from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.runtime.execute import execute, sample
 
 DENOISING = DenoiserFacts(ScheduleSpec("cosine"), "v")

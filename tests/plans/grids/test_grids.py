@@ -200,6 +200,7 @@ def test_no_steps_make_no_sample(name):
         (partial(grids.linspace, last=999.0), LINEAR, 4, r"grid linspace\(last=999\)"),
     ],
 )
+@pytest.mark.filterwarnings("error")  # numpy's, of an overflow
 def test_wrong_use_is_one_clear_line(grid, schedule, steps, message):
     with pytest.raises(UserError, match=message) as caught:
         grid(schedule, steps)
