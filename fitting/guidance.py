@@ -95,6 +95,7 @@ def adaptive(weight: float, outputs: Outputs, threshold: float = THRESHOLD) -> C
 
     The paper ends it at the first step at the threshold. Near pure noise every denoiser's noise is x itself, so that
     the first steps reach any threshold and say nothing; a decision that is measured beforehand can look at all steps.
+    Where noises agree at every step, guidance ends after the first evaluation: look at `similarity`, then choose.
     """
     apart = np.flatnonzero(similarity(outputs) < threshold)
     steps = len(outputs.cond)
