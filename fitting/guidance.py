@@ -64,7 +64,7 @@ def _noises(state: StepState, outputs: Sequence[Array]) -> tuple[Array, ...]:
     read = [row for row, coefficient in enumerate(step.input) if coefficient != 0]
     if not step.sigma or step.alpha is None or len(read) != 1:  # of several rows x is none
         return ()
-    guided = step.x0 if step.shaping is None or isinstance(step.shape, Rescale) else step.shaping_of[0]
+    guided = step.x0 if step.shaping is None or isinstance(step.shaping, Rescale) else step.shaping_of[0]
     known, share = combine(guided[: len(rows)], rows, np.float64), sum(guided[len(rows) :])
     return tuple((rows[read[0]] - step.alpha * (known + share * output)) / step.sigma for output in outputs)
 
