@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from fewstep.export.casts import own_dtype
 from fewstep.export.spec import Spec
 from fewstep.graph.graph import Array
 from fewstep.plans.errors import UserError
@@ -49,14 +50,17 @@ class TorchReference:
         )
 
     def inner(self, feeds: Mapping[str, Array], names: Collection[str]) -> dict[str, Array]:
-        """What the captured program computes at these FX nodes. Others are freed as soon as nothing reads them."""
+        """What the captured program computes at these FX nodes. Others are freed as soon as nothing reads them.
+
+        Complex tensors are pairs of real numbers, as in the graph.
+        """
         wanted, values = set(names), dict[str, Array]()
 
         class Recorder(torch.fx.Interpreter):
             def run_node(self, n: torch.fx.Node) -> Any:
                 result = super().run_node(n)
                 if n.name in wanted and isinstance(result, torch.Tensor):
-                    values[n.name] = result.numpy()
+                    values[n.name] = (torch.view_as_real(result) if result.is_complex() else result).numpy()
                 return result
 
         with torch.no_grad():
@@ -75,6 +79,11 @@ def call(module: torch.nn.Module, spec: Spec, inputs: tuple[torch.Tensor, ...], 
         with torch.no_grad():
             return module(*inputs)
     except (Exception, SystemExit) as error:
+        if (own := own_dtype(module, inputs)) is not None:
+            what = f"{module_name(module)} casts to {own}, and export makes its weights float32"
+            raise UserError(
+                f"{what}{place(error)}", "build it in float32 (use_fp16=False, dtype=torch.float32)"
+            ) from error
         what = f"{module_name(module)} failed{where}: {one_line(error)}{place(error)}"
         raise UserError(what, f"let {signature(spec)} take every value that its spec allows") from error
 

@@ -1,0 +1,44 @@
+"""A module that casts to a dtype of its own is told so."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from fewstep.export.casts import own_dtype
+from fewstep.plans.errors import UserError
+from tests.export.denoisers import Raising, Tiny, source
+
+
+class Casting(Tiny):
+    """As guided-diffusion's UNet with use_fp16: the weights of its trunk, and `self.dtype`."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.dtype = dtype
+        self.conv.to(dtype)
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        return self.conv(x.type(self.dtype)).type(x.dtype)
+
+
+class Following(Casting):
+    """The cast that goes along."""
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        return self.conv(x.type(self.conv.weight.dtype)).type(x.dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_the_dtype_and_the_cure_are_named(dtype: torch.dtype) -> None:
+    says = (
+        rf"Casting casts to {str(dtype)[6:]}, and export makes its weights float32 \(test_casts\.py:\d+\); build it in"
+    )
+    with pytest.raises(UserError, match=says) as failure:
+        source(Casting(dtype)).trace()
+    assert "use_fp16=False" in failure.value.fix
+
+
+def test_other_failures_are_none_of_it() -> None:
+    inputs = torch.zeros(3, 2, 4, 4), torch.ones(3)
+    assert own_dtype(Raising(), inputs) is None and own_dtype(Following(torch.float16).float(), inputs) is None
+    assert own_dtype(Tiny(), (torch.zeros(3, 5, 4, 4), torch.ones(3))) is None
