@@ -22,8 +22,13 @@ class TorchSource:
     scheduler: Mapping[str, Any] | None = None
     beside: CompanionSource | None = None
 
+    def __post_init__(self) -> None:
+        from fewstep.export.traceable import check_traceable  # torch takes seconds to load: not for --help
+
+        check_traceable(self.module)
+
     def trace(self) -> TracedDenoiser:
         """Put the module in evaluation mode, on the CPU, in float32, and export it."""
-        from fewstep.export import trace  # torch takes seconds to load: not for --help
+        from fewstep.export import trace
 
         return trace.trace(self.module, self.spec, self.batch_limit)

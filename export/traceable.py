@@ -1,0 +1,46 @@
+"""Modules that torch.export cannot begin with: without Python code, without float weights, or without any values."""
+
+from collections.abc import Iterator
+
+import torch
+from torch.nn.parameter import is_lazy
+
+from fewstep.plans.errors import UserError
+
+QUANTIZED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized", "torch.ao.nn.sparse.quantized")
+
+
+def check_traceable(module: torch.nn.Module) -> None:
+    """UserError naming the first of its modules or weights for which there is no hope."""
+    for name, inner in module.named_modules():
+        who = f"{name} ({_class(inner)}) of {_class(module)}" if name else _class(module)
+        if isinstance(inner, torch.jit.ScriptModule):
+            what = f"{who} is a TorchScript module (torch.jit), which has no Python code to trace"
+            raise UserError(what, "return the module that it was made from, with its weights")
+        if _is_quantized(inner):
+            what = f"{who} is quantized already"
+            raise UserError(what, "return the float module: fewstep calibrate quantizes what export makes of it")
+        for weight, tensor in _weights(inner):
+            full = f"{name}.{weight}" if name else weight
+            if is_lazy(tensor):
+                raise UserError(
+                    f"weight {full!r} of {who} has no shape yet", "call the module once, or load its weights"
+                )
+            if tensor.is_meta:
+                what = f"weight {full!r} of {_class(module)} is on the meta device, which holds no values"
+                raise UserError(what, "load its weights: load_state_dict(..., assign=True), and no device_map")
+
+
+def _is_quantized(module: torch.nn.Module) -> bool:
+    return type(module).__module__.startswith(QUANTIZED) or any(each.is_quantized for _, each in _weights(module))
+
+
+def _weights(module: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Parameters and buffers of a module without those of its modules."""
+    yield from module.named_parameters(recurse=False)
+    yield from module.named_buffers(recurse=False)
+
+
+def _class(module: torch.nn.Module) -> str:
+    """The class; of a TorchScript module that of the one that it was made from."""
+    return str(getattr(module, "original_name", type(module).__name__))

@@ -1,0 +1,58 @@
+"""Modules without Python code, float weights or values are refused before anything is traced."""
+
+import warnings
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from fewstep.export.sources.torch_module import TorchSource
+from fewstep.export.spec import Spec
+from fewstep.plans.errors import UserError
+from fewstep.plans.spec import ScheduleSpec
+from tests.export.denoisers import Tiny, source
+
+SPEC = Spec("tiny", (2, 4, 4), (), "epsilon", ScheduleSpec("linear"))
+pytestmark = pytest.mark.filterwarnings("ignore")  # torch's own, of what it means to remove
+
+
+def quantized() -> nn.Module:
+    """The linear layer that scales by the time has int8 weights."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        dynamic: Any = torch.ao.quantization
+        made: nn.Module = dynamic.quantize_dynamic(Tiny().requires_grad_(False), {nn.Linear})
+    return made
+
+
+def partly_scripted() -> nn.Module:
+    module = Tiny()
+    module.conv = torch.jit.script(module.conv)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: torch.jit.script(Tiny()), r"Tiny is a TorchScript module .*; return the module that it was made from"),
+        (
+            lambda: torch.jit.trace(Tiny(), (torch.zeros(3, 2, 4, 4), torch.ones(3))),
+            r"Tiny is a TorchScript module .*; return the module that it was made from",
+        ),
+        (partly_scripted, r"conv \(Conv2d\) of Tiny is a TorchScript module"),
+        (quantized, r"scale \(Linear\) of Tiny is quantized already; return the float module"),
+        (lambda: Tiny().to("meta"), r"weight 'conv\.weight' of Tiny is on the meta device, .*; load its weights"),
+        (lambda: nn.Sequential(nn.LazyLinear(2)), r"weight '0\.weight' of 0 \(LazyLinear\) of Sequential has no shape"),
+    ],
+    ids=["scripted", "traced", "inside", "quantized", "meta", "lazy"],
+)
+def test_what_cannot_be_traced_says_what_to_return(make: Any, says: str) -> None:
+    with pytest.raises(UserError, match=says) as failure:
+        TorchSource(make(), SPEC, "tiny", "0" * 64)
+    assert "\n" not in str(failure.value)
+
+
+def test_float_modules_pass() -> None:
+    assert source(Tiny()).label == "tiny"
+    assert isinstance(source(nn.utils.parametrizations.weight_norm(nn.Conv2d(2, 2, 1))), TorchSource)
