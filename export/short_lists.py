@@ -1,0 +1,22 @@
+"""Settings of convolutions and poolings that are lists of one number for all axes: torch takes them, ONNX does not."""
+
+from typing import Any
+
+import torch
+
+
+def spread_short_lists(program: torch.export.ExportedProgram) -> None:
+    """Write `padding=(1,)` of a conv2d as `padding=(1, 1)`, in place: each operation's schema has the lengths."""
+    for graph_module in program.graph_module.modules():
+        for node in graph_module.graph.nodes if isinstance(graph_module, torch.fx.GraphModule) else ():
+            if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
+                continue
+            declared: list[Any] = list(node.target._schema.arguments)
+            node.args = tuple(_spread(given, argument.N) for given, argument in zip(node.args, declared, strict=False))
+            lengths = {argument.name: argument.N for argument in declared}
+            node.kwargs = {name: _spread(given, lengths.get(name)) for name, given in node.kwargs.items()}
+
+
+def _spread(given: Any, length: int | None) -> Any:
+    """A list of one number as one of `length`."""
+    return [*given] * length if length and isinstance(given, list | tuple) and len(given) == 1 else given

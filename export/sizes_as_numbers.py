@@ -1,0 +1,51 @@
+"""Arithmetic on sizes while torch traces: a quotient that no size changes is a number, and sizes have roots."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import sympy  # type: ignore[import-untyped]
+import torch
+from onnxscript import FLOAT
+from onnxscript import opset20 as op
+
+
+@contextmanager
+def sizes_as_numbers() -> Iterator[None]:
+    """Let torch's symbols of sizes do inside the block what the numbers that they stand for do.
+
+    torch keeps `norm.numel() / x.numel()` as a quotient of symbols, although the batch cancels. A root of it would then
+    fix the batch. numpy takes the root of a foreign number by its method `sqrt`, which torch's symbols lack.
+    """
+    size: Any = torch.SymInt
+    symbols: tuple[Any, ...] = (torch.SymInt, torch.SymFloat)
+    divided = size.__truediv__
+    size.__truediv__ = _quotient(divided)
+    for symbol in symbols:
+        symbol.sqrt = torch.sym_sqrt
+    try:
+        yield
+    finally:
+        size.__truediv__ = divided
+        for symbol in symbols:
+            del symbol.sqrt
+
+
+def _quotient(divided: Any) -> Any:
+    def quotient(size: torch.SymInt, other: Any) -> Any:
+        if isinstance(other, torch.SymInt):
+            ratio = sympy.cancel(size.node.expr / other.node.expr)
+            if ratio.is_number:
+                return float(ratio)
+        return divided(size, other)
+
+    return quotient
+
+
+def _root(size: FLOAT) -> FLOAT:
+    """The root of a size that stays free."""
+    root: Any = op.Sqrt(op.Cast(size, to=FLOAT.dtype))  # type: ignore[type-var]
+    return root
+
+
+FORMS: dict[Any, Any] = {torch.sym_sqrt: _root}  # of what torch.onnx has no form for
