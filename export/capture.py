@@ -12,7 +12,10 @@ import onnx
 import torch
 from onnxscript import ir
 
+from fewstep.export.complex_pairs import ON_PAIRS, on_complex
 from fewstep.export.refusals import refusal, watched
+from fewstep.export.short_lists import spread_short_lists
+from fewstep.export.sizes_as_numbers import FORMS, sizes_as_numbers
 from fewstep.graph.graph import Array, Graph
 from fewstep.graph.io import OPSET, from_model
 
@@ -32,9 +35,10 @@ def capture(
     `dynamic_shapes` are those of `torch.export.export`. UserError naming the operation that cannot be exported.
     """
     captured = None
-    with _quiet(), watched(module) as watch:
+    with _quiet(), sizes_as_numbers(), watched(module) as watch:
         try:
             captured = torch.export.export(module, example, dynamic_shapes=dynamic_shapes, strict=False)
+            spread_short_lists(captured)
             program = torch.onnx.export(
                 _decomposed(captured),
                 (),
@@ -44,6 +48,7 @@ def capture(
                 output_names=list(outputs),
                 optimize=False,
                 verbose=False,
+                custom_translation_table=FORMS,
             )
             assert program is not None and program.exported_program is not None
             given = list(program.model.graph.initializers.values())
@@ -64,6 +69,8 @@ def _decomposed(program: torch.export.ExportedProgram) -> torch.export.ExportedP
 
 def _is_written_out(node: torch.fx.Node) -> bool:
     """Whether its decomposition makes something else of it."""
+    if node.target in ON_PAIRS:
+        return on_complex(node)  # trying it out here, outside of torch's tracing, may fix the batch
     decomposition = DECOMPOSED.get(node.target)
     if decomposition is None:
         return False
@@ -119,6 +126,7 @@ DECOMPOSED: dict[Any, Callable[..., Any]] = {
     torch.ops.aten.scaled_dot_product_attention.default: _attention,
     torch.ops.aten.add.Tensor: _add,
     torch.ops.aten.squeeze.dim: _squeeze,
+    **ON_PAIRS,
 }
 
 

@@ -10,14 +10,18 @@ from typing import Any
 
 import torch
 
+from fewstep.export.complex_pairs import on_complex
 from fewstep.export.reference import module_name, one_line, place
 from fewstep.plans.errors import UserError
 
 ON_VALUES = ("data-dependent", "unbacked")  # of torch's messages about branches and loops
+SYMBOLS = ("'SymInt'", "'SymFloat'")  # what sizes are while torch traces; numpy calls their methods
 CHOOSE = "compute both ways and choose with torch.where, or fix the number of rounds"
 NO_NUMPY = "compute with operations of torch"
+NO_NUMPY_OF_SIZES = "compute the number where the module is made, or with torch"
 IN_GENERAL = "make forward free of branches and loops on values, and of a fixed batch"
 OTHER_OPERATIONS = "write it with other operations, or leave it to what runs before the network"
+IN_PAIRS = "compute with real and imaginary part, as docs/speech.md does"
 
 
 @dataclass
@@ -84,6 +88,8 @@ def refusal(error: BaseException, watch: Watch, captured: torch.export.ExportedP
         return UserError(f"{who}: it branches or loops on values{where}", CHOOSE)
     if ".numpy()" in str(root):
         return UserError(f"{who}: it computes with numpy{where}", NO_NUMPY)
+    if isinstance(root, AttributeError) and str(root).startswith(SYMBOLS):
+        return UserError(f"{who}: it computes with numpy on sizes{where}", NO_NUMPY_OF_SIZES)
     return UserError(f"{who}: {one_line(root)}{where}", IN_GENERAL)
 
 
@@ -131,9 +137,12 @@ def drawing(root: torch.nn.Module, program: torch.export.ExportedProgram) -> str
 
 
 def _without_form(operation: str, watch: Watch, captured: torch.export.ExportedProgram | None) -> UserError:
-    nodes = captured.run_decompositions().graph.nodes if captured is not None else ()
+    nodes = () if captured is None else (*captured.graph.nodes, *captured.run_decompositions().graph.nodes)
     made = next((node for node in nodes if str(node.target).startswith(operation)), None)
     name, line = ("", "") if made is None else (_module_of(made), _line(made))
+    if made is not None and on_complex(made):
+        what = f"{operation} of a complex tensor in {watch.named(name)} has no ONNX form{line}"
+        return UserError(what, IN_PAIRS)
     return UserError(f"{operation} in {watch.named(name)} has no ONNX form{line}", OTHER_OPERATIONS)
 
 

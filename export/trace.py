@@ -86,6 +86,8 @@ def _check_forward(module: torch.nn.Module, spec: Spec, example: tuple[torch.Ten
         raise UserError(f"{who} changes its input in place", "let it make a new tensor, as x = x * 2 for x.mul_(2)")
     if not isinstance(made, torch.Tensor):
         raise UserError(f"{module_name(module)} returned {type(made).__name__}, not a tensor", fix)
+    if made.is_complex():
+        fix = "return torch.view_as_real of it with both parts along the channels, as docs/speech.md does"
     if made.dtype != torch.float32:
         raise UserError(f"{module_name(module)} returned {made.dtype}, not torch.float32", fix)
     if made.shape != (len(made), *spec.output_shape):

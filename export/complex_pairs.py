@@ -1,0 +1,112 @@
+"""Complex tensors as pairs of real ones: operations that torch.onnx writes for real tensors only.
+
+torch.onnx keeps a complex tensor [...] as a real one [..., 2], where views as real and as complex cost nothing. So what
+only moves elements is done to the pairs, whose last axis stays where it is.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+ATEN = torch.ops.aten
+
+
+def _index(z: Tensor, indices: Sequence[Tensor | None]) -> Any:
+    """z[indices], which count from the first axis."""
+    return _complex(ATEN.index.Tensor(_pairs(z), indices))
+
+
+def _select(z: Tensor, dim: int, index: int) -> Any:
+    return _complex(_pairs(z).select(dim % z.dim(), index))
+
+
+def _index_select(z: Tensor, dim: int, index: Tensor) -> Any:
+    return _complex(_pairs(z).index_select(dim % z.dim(), index))
+
+
+def _unsqueeze(z: Tensor, dim: int) -> Any:
+    return _complex(_pairs(z).unsqueeze(dim % (z.dim() + 1)))
+
+
+def _split(z: Tensor, sizes: int | list[int], dim: int = 0) -> Any:
+    return [_complex(part) for part in _pairs(z).split(sizes, dim % z.dim())]
+
+
+def _chunk(z: Tensor, chunks: int, dim: int = 0) -> Any:
+    return [_complex(part) for part in _pairs(z).chunk(chunks, dim % z.dim())]
+
+
+def _unbind(z: Tensor, dim: int = 0) -> Any:
+    return [_complex(part) for part in _pairs(z).unbind(dim % z.dim())]
+
+
+def _expand(z: Tensor, size: Sequence[int], *, implicit: bool = False) -> Any:
+    return _complex(_pairs(z).expand(*size, 2))
+
+
+def _repeat(z: Tensor, repeats: Sequence[int]) -> Any:
+    return _complex(_pairs(z).repeat(*repeats, 1))
+
+
+def _pad(z: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Any:
+    """Zeros around; more is rare."""
+    if mode != "constant" or value:
+        return NotImplemented
+    return _complex(ATEN.constant_pad_nd.default(_pairs(z), [0, 0, *pad]))
+
+
+def _zeros_like(z: Tensor, **options: Any) -> Any:
+    return NotImplemented if options.get("dtype") else _complex(torch.zeros_like(_pairs(z)))
+
+
+def _where(condition: Tensor, z: Tensor, other: Tensor) -> Any:
+    return _complex(torch.where(condition.unsqueeze(-1), _pairs(z), _pairs(other)))
+
+
+def _pairs(z: Tensor) -> Tensor:
+    """[...] -> [..., 2]"""
+    return torch.view_as_real(z)
+
+
+def _complex(pairs: Tensor) -> Tensor:
+    """[..., 2] -> [...]"""
+    return torch.view_as_complex(pairs.contiguous())
+
+
+def _of_complex(decomposition: Callable[..., Any]) -> Callable[..., Any]:
+    """The decomposition for complex tensors, beside which there may be masks and indices; others keep the operation."""
+
+    def decomposed(*args: Any, **named: Any) -> Any:
+        tensors = [each for each in args if isinstance(each, Tensor)]
+        values = [each.is_complex() for each in tensors if each.is_complex() or each.is_floating_point()]
+        return decomposition(*args, **named) if values and all(values) else NotImplemented
+
+    return decomposed
+
+
+def on_complex(node: torch.fx.Node) -> bool:
+    """Whether an operation is given a complex tensor."""
+    values = [each.meta.get("val") for each in node.all_input_nodes]
+    return any(isinstance(value, Tensor) and value.is_complex() for value in values)
+
+
+ON_PAIRS: dict[Any, Callable[..., Any]] = {
+    operation: _of_complex(decomposition)
+    for operation, decomposition in (
+        (ATEN.index.Tensor, _index),
+        (ATEN.select.int, _select),
+        (ATEN.index_select.default, _index_select),
+        (ATEN.unsqueeze.default, _unsqueeze),
+        (ATEN.split.Tensor, _split),
+        (ATEN.split_with_sizes.default, _split),
+        (ATEN.chunk.default, _chunk),
+        (ATEN.unbind.int, _unbind),
+        (ATEN.expand.default, _expand),
+        (ATEN.repeat.default, _repeat),
+        (ATEN.pad.default, _pad),
+        (ATEN.zeros_like.default, _zeros_like),
+        (ATEN.where.self, _where),
+    )
+}
