@@ -20,9 +20,8 @@ import msgspec
 
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Manifest
-from fewstep.runtime.bundle.reading import MANIFEST, check_manifest, file_sha256, named_files, open_bundle
+from fewstep.runtime.bundle.reading import LOCK, MANIFEST, check_manifest, file_sha256, named_files, open_bundle
 
-LOCK = ".fewstep-lock"
 SCRATCH = ".fewstep-scratch"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of the disk, the user's share of it, one file
 ANOTHER_PATH = "give another path"

@@ -22,6 +22,7 @@ from fewstep.runtime.bundle.onnx_references import referred_files
 from fewstep.runtime.conditions import read_null
 
 MANIFEST = "manifest.json"
+LOCK = ".fewstep-lock"  # of whoever writes the folder, and of one that was killed
 MANIFEST_LIMIT = 16 * 2**20  # bytes; a real one has a few thousand
 EXPORT_AGAIN = "copy the bundle again, or make it again: fewstep export SOURCE -o BUNDLE"
 
@@ -102,6 +103,9 @@ def open_bundle(path: Path | str) -> Bundle:
         if path.is_file():
             folder = str(path.parent) if path.name == MANIFEST else f"that holds {MANIFEST}"
             raise UserError(f"{path} is a file, and a bundle is a folder", f"give the folder {folder}")
+        if not manifest_path.is_file() and (path / LOCK).is_file():
+            fix = "wait until that has ended, or run it again"
+            raise UserError(f"{path} is no bundle yet: the command that makes it is at work, or was killed", fix)
         if not manifest_path.is_file():
             raise UserError(f"{path} is no bundle: it has no {MANIFEST}", f"make one: fewstep export SOURCE -o {path}")
         if manifest_path.stat().st_size > MANIFEST_LIMIT:

@@ -46,6 +46,8 @@ def test_a_missing_folder_and_a_folder_without_manifest_say_how_to_make_a_bundle
     assert "there is no bundle" in refusal(tmp_path / "nothing")
     assert "fewstep export" in refusal(tmp_path / "nothing")
     assert "is no bundle: it has no manifest.json" in refusal(tmp_path)
+    (tmp_path / ".fewstep-lock").touch()
+    assert "is no bundle yet: the command that makes it is at work, or was killed; wait" in refusal(tmp_path)
 
 
 def test_a_newer_schema_asks_for_a_newer_fewstep(tiny_bundle: Path) -> None:
