@@ -12,6 +12,7 @@ import msgspec
 
 from fewstep.export.changes import changed, flags
 from fewstep.export.lora.merge import Lora, read_lora
+from fewstep.export.null_option import with_nulls
 from fewstep.export.portable import warn_of_operations
 from fewstep.export.size_option import with_sizes
 from fewstep.export.spec import Source
@@ -45,7 +46,8 @@ class ExportOptions(Options):
     source: a shipped model's name (fashion_mnist, cifar10), FILE.py:FUNCTION, a function that returns (module, spec),
         an .onnx file with --spec, or a folder of diffusers or LeRobot.
     output: the bundle's folder; what was in an older bundle there is replaced.
-    spec: JSON that says what an .onnx file does not: names, schedule, prediction, conditions.
+    spec: JSON that says what an .onnx file does not: names, schedule, prediction, conditions; for the folder of one
+        diffusers component, its schedule and prediction.
     dtype: of the body's weights and arithmetic: float32, from which everything else can be made, or float16, half the
         size and for GPUs only.
     size: NAME=LOW:HIGH:MULTIPLE lets an axis of x free, as height=32:128:8 and width=32:128:8, or NAME@AXIS=... under
@@ -53,6 +55,8 @@ class ExportOptions(Options):
     lora: FILE.safetensors, or FILE.safetensors:STRENGTH, merged into the weights; several in this order.
     skip_scale: factors of a U-Net's skip connections, from the innermost to the outermost, spread evenly (Skip-Tuning).
     freeu: b1,b2,s1,s2 of FreeU: factors of half the backbone's channels, and of low frequencies of the skips.
+    null: NAME=VALUE, as class=10: the value of a condition that stands for none, where the source does not say it;
+        guidance needs one of each condition.
     """
 
     source: str
@@ -63,6 +67,7 @@ class ExportOptions(Options):
     lora: tuple[str, ...] = ()
     skip_scale: tuple[float, ...] = ()
     freeu: tuple[float, ...] = ()
+    null: tuple[str, ...] = ()
 
 
 def export(options: ExportOptions, progress: Progress = SILENT) -> Manifest:
@@ -138,7 +143,7 @@ def _loras(options: ExportOptions) -> tuple[Lora, ...]:
 def _source(options: ExportOptions, loras: Sequence[Lora]) -> Source:
     """The source as the options change it."""
     source = changed(load_source(options.source, options.spec), loras, options.skip_scale, options.freeu)
-    return with_sizes(source, options.size)
+    return with_nulls(with_sizes(source, options.size), options.null)
 
 
 def _made(former: Manifest) -> str:
@@ -151,15 +156,18 @@ def _made(former: Manifest) -> str:
 def load_source(text: str, spec: Path | None = None) -> Source:
     """What a source is, is seen by its form: FILE.py:FUNCTION, FILE.onnx, a folder of diffusers or LeRobot, a shipped
     model."""
-    from fewstep.export.sources import checkpoint, onnx_file, python_file, shipped
+    from fewstep.export.sources import checkpoint, diffusers_component, onnx_file, python_file, shipped
     from fewstep.export.sources.diffusers import folder as diffusers_folder
     from fewstep.export.sources.lerobot import folder as lerobot_folder
 
     is_folder = Path(text).is_dir()  # first: a folder's name may hold a colon, as those of Windows do
     if text.endswith(".onnx") and not is_folder:
         return onnx_file.load_onnx_file(Path(text), spec)
+    if is_folder and diffusers_component.is_component(Path(text)):
+        return diffusers_component.load_component(Path(text), spec)
     if spec is not None:
-        raise UserError(f"source {text!r} brings its own spec", "leave --spec out: it is for .onnx files")
+        fix = "leave --spec out: it is for .onnx files and folders of one diffusers component"
+        raise UserError(f"source {text!r} brings its own spec", fix)
     if is_folder:
         if lerobot_folder.is_policy(Path(text)):
             return lerobot_folder.load_lerobot_folder(Path(text))
@@ -168,6 +176,8 @@ def load_source(text: str, spec: Path | None = None) -> Source:
         return python_file.load_python_file(text)
     if checkpoint.is_checkpoint(text):
         checkpoint.refuse_checkpoint(text)
+    if Path(text).is_file():
+        raise UserError(f"{text} is no file that holds a denoiser", shipped.GIVE_SOURCE)
     return shipped.load_shipped(text)
 
 
@@ -206,7 +216,7 @@ def _manifest(
 def _command(options: ExportOptions, origin: "Origin", loras: Sequence[Lora]) -> str:
     """The command that does this again, without anybody's paths."""
     dtype = "" if options.dtype == "float32" else f" --dtype {options.dtype}"
-    sizes = "".join(f" --size {text}" for text in options.size)
+    sizes = "".join(f" --size {text}" for text in options.size) + "".join(f" --null {text}" for text in options.null)
     spec = "" if options.spec is None else f" --spec {options.spec.name}"
     changes = flags(loras, options.skip_scale, options.freeu)
     return f"fewstep export {origin.label} -o BUNDLE{spec}{dtype}{sizes}{changes}"

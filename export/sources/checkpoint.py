@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from fewstep.export.sources.diffusers.files import INDEX
+from fewstep.export.sources.diffusers_component import is_component
 from fewstep.export.sources.lerobot.folder import is_policy
 from fewstep.plans.errors import UserError
 
@@ -20,7 +21,8 @@ def is_checkpoint(text: str) -> bool:
 def refuse_checkpoint(text: str) -> NoReturn:
     """UserError that says what to give instead."""
     file = Path(text)
-    home = next((folder for folder in file.absolute().parents[:2] if _is_source(folder)), None)
+    near = file.absolute().parents[:2]
+    home = next((folder for folder in near if _is_source(folder)), near[0] if is_component(near[0]) else None)
     holds = "is a pickle, which runs code when it is opened" if file.suffix.lower() in PICKLES else "holds weights only"
     raise UserError(f"{file.name} {holds}", FIX if home is None else f"give its folder, {home}")
 

@@ -18,8 +18,6 @@ RETURNS = "let it return (module, fewstep.export.spec.Spec(...))"
 
 def load_python_file(text: str) -> TorchSource:
     """Run FILE.py and call FUNCTION(), which returns a torch module and its Spec."""
-    import torch
-
     name, _, function_name = text.rpartition(":")
     file = Path(name).absolute()  # as tracebacks have it
     if file.suffix != ".py" or not function_name.isidentifier():
@@ -29,6 +27,8 @@ def load_python_file(text: str) -> TorchSource:
     if file.stem in sys.stdlib_module_names:
         raise UserError(f"{file.name} has the name of a module of Python's own", "rename the file")
     label = f"{file.name}:{function_name}"
+    import torch  # takes seconds: not for what is wrong without it
+
     with _importable(file.parent):
         python = _run(file)
         function = getattr(python, function_name, None)

@@ -52,6 +52,8 @@ def ddpm_cifar10() -> TorchSource:
 
 
 SHIPPED = (fashion_mnist, cifar10, ddpm_cifar10)
+KNOWN = ", ".join(source.__name__ for source in SHIPPED)
+GIVE_SOURCE = f"give a folder of diffusers or LeRobot, FILE.py:FUNCTION, FILE.onnx with --spec, or one of {KNOWN}"
 
 
 def load_shipped(name: str) -> TorchSource:
@@ -59,8 +61,6 @@ def load_shipped(name: str) -> TorchSource:
     for source in SHIPPED:
         if source.__name__ == name:
             return source()
-    known = ", ".join(source.__name__ for source in SHIPPED)
     raise UserError(
-        f"there is no file or folder {name!r}, no shipped model has that name, and nothing is downloaded",
-        f"give a folder of diffusers or LeRobot, FILE.py:FUNCTION, FILE.onnx with --spec, or one of {known}",
+        f"there is no file or folder {name!r}, no shipped model has that name, and nothing is downloaded", GIVE_SOURCE
     )

@@ -1,6 +1,7 @@
 """A Spec in a JSON file, for denoisers that come without Python."""
 
 import dataclasses
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,13 @@ SPEC_LIMIT = 2**20  # bytes: a spec has some hundred
 
 def read_spec(path: Path) -> Spec:
     """The fields of `Spec`, by name. UserError naming the field that is wrong, missing or unknown."""
+    fields = dataclasses.fields(Spec)
+    needed = [field.name for field in fields if field.default is dataclasses.MISSING]
+    return Spec(**read_fields(path, [field.name for field in fields], needed))
+
+
+def read_fields(path: Path, known: Collection[str], needed: Collection[str]) -> dict[str, Any]:
+    """Fields of a spec, as JSON has them. UserError naming the one that is missing or unknown."""
     if not path.is_file():
         raise UserError(f"there is no spec file {path}", "check the path behind --spec")
     if path.stat().st_size > SPEC_LIMIT:
@@ -24,11 +32,10 @@ def read_spec(path: Path) -> Spec:
         content: dict[str, Any] = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"spec {path.name} is no JSON object ({error})", "write it as docs/export.md shows") from error
-    fields = {field.name: field for field in dataclasses.fields(Spec)}
-    unknown = next((name for name in content if name not in fields), None)
+    unknown = next((name for name in content if name not in known), None)
     if unknown is not None:
-        raise UserError(f"spec {path.name} has a field {unknown!r}", f"it takes {', '.join(fields)}")
-    for name, field in fields.items():
-        if name not in content and field.default is dataclasses.MISSING:
-            raise UserError(f"spec {path.name} has no field {name!r}", "write it as docs/export.md shows")
-    return Spec(**content)
+        raise UserError(f"spec {path.name} has a field {unknown!r}", f"it takes {', '.join(known)}")
+    missing = next((name for name in needed if name not in content), None)
+    if missing is not None:
+        raise UserError(f"spec {path.name} has no field {missing!r}", "write it as docs/export.md shows")
+    return content

@@ -176,6 +176,23 @@ def test_a_folder_is_a_folder_whatever_its_name(tmp_path: Path, monkeypatch: pyt
             load_source(name)
 
 
+def test_a_file_that_is_there_is_not_said_to_be_missing(tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("hello")
+    with pytest.raises(UserError, match=r"text\.txt is no file that holds a denoiser; give a folder of diffusers"):
+        load_source(str(tmp_path / "text.txt"))
+
+
+def test_a_bundle_is_no_source(exported: Path) -> None:
+    with pytest.raises(UserError, match=f"is a bundle, which export makes; .* fewstep run {exported}"):
+        load_source(str(exported))
+
+
+def test_a_file_that_is_missing_is_said_before_torch_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)  # an import of it fails
+    with pytest.raises(UserError, match=r"there is no file nowhere\.py"):
+        load_source("nowhere.py:make")
+
+
 def test_a_source_may_import_its_neighbours(tmp_path: Path) -> None:
     (tmp_path / "neighbour.py").write_text("from fewstep.export.spec import Spec\n")
     (tmp_path / "source.py").write_text("from neighbour import Spec\ndef make(): return Spec\n")

@@ -10,7 +10,7 @@ from typing import Any
 
 from fewstep.graph import io
 from fewstep.plans.errors import UserError
-from fewstep.runtime.bundle.reading import file_sha256
+from fewstep.runtime.bundle.reading import MANIFEST, file_sha256
 
 Config = Mapping[str, Any]
 CONFIG_LIMIT = 16 * 2**20  # bytes of a JSON file
@@ -35,6 +35,9 @@ class Folder:
     def index(self) -> Config:
         """Which components there are, and of which class. UserError where this is no such folder."""
         if not (self.path / INDEX).is_file():
+            if (self.path / MANIFEST).is_file():
+                fix = f"give what it was made from, or run it: fewstep run {self.path}"
+                raise UserError(f"{self.path} is a bundle, which export makes", fix)
             fix = f"{GIVE_PIPELINE}, or a checkpoint's of LeRobot (checkpoints/last)"
             raise UserError(f"{self.path} is no diffusers folder: it has no {INDEX}", fix)
         return read_json(self.path / INDEX)

@@ -32,11 +32,13 @@ def load_diffusers_folder(path: Path) -> TorchSource | OnnxSource:
     component = _denoiser(folder)
     home = path / component
     config = read_json(home / CONFIG)
-    interface = _interface(config, folder, home)
+    interface = interface_of(config, folder, home)
     control = control_of(folder, config["_class_name"])
     if control is not None:
         interface = controlled(interface, control, folder)
-    scheduler = _scheduler(folder)
+    scheduler = scheduler_of(path, folder.pipeline)
+    if scheduler is None:
+        raise UserError(f"{path} has no {SCHEDULER}, which says what the network was trained on", GIVE_PIPELINE)
     schedule, prediction = schedule_from_scheduler_config(scheduler)
     name = path.resolve().name
     spec = Spec(name, interface.x_shape, interface.conditions, prediction, schedule)
@@ -44,7 +46,7 @@ def load_diffusers_folder(path: Path) -> TorchSource | OnnxSource:
     if (home / ONNX).is_file():
         if control is not None:
             raise UserError(f"{home / ONNX} leaves the {control} out", "export the pipeline's own folder")
-        return _onnx(home, spec, interface, scheduler, read)
+        return onnx_network(home, spec, interface, scheduler, read)
     from fewstep.export.sources.diffusers.loading import load_network
     from fewstep.export.sources.diffusers.network import ControlledUNet, denoiser
     from fewstep.export.sources.diffusers.pipeline import read_pipeline
@@ -59,7 +61,9 @@ def load_diffusers_folder(path: Path) -> TorchSource | OnnxSource:
     return TorchSource(module, spec, name, sha256([*read, *files]), BATCH_LIMIT, scheduler, pipeline)
 
 
-def _onnx(home: Path, spec: Spec, interface: Interface, scheduler: Config, also: list[Path]) -> OnnxSource:
+def onnx_network(
+    home: Path, spec: Spec, interface: Interface, scheduler: Config | None, also: list[Path]
+) -> OnnxSource:
     """What `optimum-cli export onnx` makes of a pipeline: the network's arguments are the inputs of its file."""
     if IMAGE in interface.arguments:
         raise UserError(f"{home / ONNX} sees a picture beside x in one input", "export the pipeline's own folder")
@@ -79,18 +83,18 @@ def _denoiser(folder: Folder) -> str:
     return found
 
 
-def _scheduler(folder: Folder) -> dict[str, Any]:
-    """The scheduler's config as it goes into the bundle, with the class of the pipeline that uses it."""
-    file = folder.path / SCHEDULER
+def scheduler_of(path: Path, pipeline: str) -> dict[str, Any] | None:
+    """The scheduler's config in a folder as it goes into the bundle, with the class of the pipeline that uses it."""
+    file = path / SCHEDULER
     if not file.is_file():
-        raise UserError(f"{folder.path} has no {SCHEDULER}, which says what the network was trained on", GIVE_PIPELINE)
+        return None
     kept = {name: value for name, value in read_json(file).items() if name not in PRIVATE}
     if not str(kept.get("_class_name")).startswith("DDPM"):  # the others cut a learned variance off, as export does
         kept.pop("variance_type", None)
-    return {**kept, PIPELINE: folder.pipeline} if folder.pipeline else kept
+    return {**kept, PIPELINE: pipeline} if pipeline else kept
 
 
-def _interface(config: Config, folder: Folder, home: Path) -> Interface:
+def interface_of(config: Config, folder: Folder, home: Path) -> Interface:
     """What the denoiser's config says."""
     name = str(config.get("_class_name"))
     known = next((known for known in CLASSES if known.__name__ == name), None)

@@ -1,0 +1,66 @@
+"""A folder of one diffusers network, with its config.json and weights, and no pipeline around it.
+
+The config has the class and the shapes. What the network was trained on stands in the scheduler folder of the same
+parent, as in a pipeline, or in a JSON file.
+"""
+
+from functools import cached_property
+from pathlib import Path
+
+from fewstep.export.sources.diffusers.files import CONFIG, INDEX, ONNX, Config, Folder, read_json, sha256
+from fewstep.export.sources.diffusers.folder import BATCH_LIMIT, SCHEDULER, interface_of, onnx_network, scheduler_of
+from fewstep.export.sources.onnx_file import OnnxSource
+from fewstep.export.sources.spec_file import read_fields
+from fewstep.export.sources.torch_module import TorchSource
+from fewstep.export.spec import Spec
+from fewstep.plans.configs import schedule_from_scheduler_config
+from fewstep.plans.errors import UserError
+
+OWN = ("name", "prediction", "schedule")  # fields of a spec that config.json does not have
+NEEDED = OWN[1:]
+
+
+class Alone(Folder):
+    """The folder around a component, which may be a pipeline's; if not, nothing in it belongs to the component."""
+
+    @cached_property
+    def index(self) -> Config:
+        return read_json(self.path / INDEX) if (self.path / INDEX).is_file() else {}
+
+    def config(self, component: str) -> Config:
+        return super().config(component) if self.index else {}
+
+
+def is_component(path: Path) -> bool:
+    """Whether a folder holds one network, and says of which class it is."""
+    if (path / INDEX).exists() or not (path / CONFIG).is_file():
+        return False
+    try:
+        return "_class_name" in read_json(path / CONFIG)
+    except UserError:
+        return False
+
+
+def load_component(path: Path, spec_file: Path | None) -> TorchSource | OnnxSource:
+    """The network of a component's folder. UserError if nothing says what it was trained on."""
+    path = path.resolve()
+    folder, config = Alone(path.parent), read_json(path / CONFIG)
+    interface = interface_of(config, folder, path)
+    fields = {} if spec_file is None else read_fields(spec_file, OWN, NEEDED)
+    scheduler = scheduler_of(folder.path, folder.pipeline) if spec_file is None else None
+    read = [path / CONFIG]
+    if scheduler is not None:
+        schedule, prediction = schedule_from_scheduler_config(scheduler)
+        fields, read = {"prediction": prediction, "schedule": schedule}, [*read, folder.path / SCHEDULER]
+    elif spec_file is None:
+        name = config["_class_name"]
+        what = f"{path} is a {name} alone, and {folder.path} has no {SCHEDULER} that says what it was trained on"
+        raise UserError(what, 'say it: --spec SPEC.json with "prediction" and "schedule", or copy that folder there')
+    spec = Spec(**{"name": path.name, "x_shape": interface.x_shape, "conditions": interface.conditions, **fields})
+    if (path / ONNX).is_file():
+        return onnx_network(path, spec, interface, scheduler, read)
+    from fewstep.export.sources.diffusers.loading import load_network
+    from fewstep.export.sources.diffusers.network import denoiser
+
+    network, files = load_network(path)
+    return TorchSource(denoiser(network, interface), spec, path.name, sha256([*read, *files]), BATCH_LIMIT, scheduler)
