@@ -156,15 +156,16 @@ def _made(former: Manifest) -> str:
 def load_source(text: str, spec: Path | None = None) -> Source:
     """What a source is, is seen by its form: FILE.py:FUNCTION, FILE.onnx, a folder of diffusers or LeRobot, a shipped
     model."""
-    from fewstep.export.sources import checkpoint, diffusers_component, onnx_file, python_file, shipped
+    from fewstep.export.sources import checkpoint, onnx_file, python_file, shipped
+    from fewstep.export.sources.diffusers import component
     from fewstep.export.sources.diffusers import folder as diffusers_folder
     from fewstep.export.sources.lerobot import folder as lerobot_folder
 
     is_folder = Path(text).is_dir()  # first: a folder's name may hold a colon, as those of Windows do
     if text.endswith(".onnx") and not is_folder:
         return onnx_file.load_onnx_file(Path(text), spec)
-    if is_folder and diffusers_component.is_component(Path(text)):
-        return diffusers_component.load_component(Path(text), spec)
+    if is_folder and component.is_component(Path(text)):
+        return component.load_component(Path(text), spec)
     if spec is not None:
         fix = "leave --spec out: it is for .onnx files and folders of one diffusers component"
         raise UserError(f"source {text!r} brings its own spec", fix)

@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-from fewstep.export.reference import call, module_name
+from fewstep.export.error_text import module_name
+from fewstep.export.reference import call
 from fewstep.export.spec import Spec
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Size

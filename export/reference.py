@@ -1,15 +1,15 @@
 """A torch module as the reference that its graphs are compared with."""
 
-import traceback
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from fewstep.export.casts import own_dtype
+from fewstep.export.error_text import module_name, one_line, place
+from fewstep.export.refusals import drawing
 from fewstep.export.spec import Spec
 from fewstep.graph.graph import Array
 from fewstep.plans.errors import UserError
@@ -37,8 +37,6 @@ class TorchReference:
         return output
 
     def draws(self) -> str:
-        from fewstep.export.refusals import drawing  # which needs the functions below
-
         return drawing(self.module, self.program)
 
     def tensors(self) -> tuple[str, ...]:
@@ -91,23 +89,3 @@ def call(module: torch.nn.Module, spec: Spec, inputs: tuple[torch.Tensor, ...], 
 def signature(spec: Spec) -> str:
     times = ("time",) if spec.to is None else ("time", "to")
     return f"forward({', '.join(('x', *times, *(condition.name for condition in spec.conditions)))})"
-
-
-def place(error: BaseException) -> str:
-    """' (FILE:LINE)' of the innermost frame outside torch and fewstep.export, or nothing."""
-    for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        file = Path(frame.filename)
-        foreign = not any(
-            file.is_relative_to(folder) for folder in (Path(torch.__file__).parent, Path(__file__).parent)
-        )
-        if file.suffix == ".py" and foreign:
-            return f" ({file.name}:{frame.lineno})"
-    return ""
-
-
-def one_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-def module_name(module: torch.nn.Module) -> str:
-    return type(module).__name__

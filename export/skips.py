@@ -21,7 +21,8 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakIdKeyDictionary
 
-from fewstep.export.reference import call, module_name
+from fewstep.export.error_text import module_name
+from fewstep.export.reference import call
 from fewstep.export.spec import Spec
 from fewstep.export.trace import TRACE_BATCH, example_inputs
 from fewstep.plans.errors import UserError

@@ -9,7 +9,8 @@ import torch
 
 from fewstep.export import free_sizes
 from fewstep.export.capture import capture
-from fewstep.export.reference import TorchReference, call, module_name, signature
+from fewstep.export.error_text import module_name
+from fewstep.export.reference import TorchReference, call, signature
 from fewstep.export.refusals import changed_inputs
 from fewstep.export.spec import Spec, TracedDenoiser
 from fewstep.graph.extents import free_ports

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import NoReturn
 
+from fewstep.export.sources.diffusers.component import is_component
 from fewstep.export.sources.diffusers.files import INDEX
-from fewstep.export.sources.diffusers_component import is_component
 from fewstep.export.sources.lerobot.folder import is_policy
 from fewstep.plans.errors import UserError
 
