@@ -19,6 +19,7 @@ from fewstep.plans.configs import continuous, diffusion, discrete, dpm, k_diffus
 from fewstep.plans.configs.config import Config, read, resolve
 from fewstep.plans.configs.pipelines import FLOW, PIPELINES, tokens
 from fewstep.plans.configs.recipe import Compat, Recipe, ScheduleRequest
+from fewstep.plans.configs.unrunnable import check_runs
 from fewstep.plans.errors import UserError
 from fewstep.plans.grids.ends import STEPS_LIMIT
 from fewstep.plans.guidance import Guidance
@@ -102,7 +103,9 @@ def plan_from_scheduler_config(
         raise UserError(f"compat {compat!r}", f"choose one of {', '.join(get_args(Compat))}")
     if not 1 <= steps <= STEPS_LIMIT:
         raise UserError(f"{steps} steps make no sample", f"ask for 1 .. {STEPS_LIMIT}")
-    recipe = scheduler.recipe(read_config, _request(read_config, steps, compat, arguments or {}, pipeline, x_shape))
+    request = _request(read_config, steps, compat, arguments or {}, pipeline, x_shape)
+    recipe = scheduler.recipe(read_config, request)
+    check_runs(read_config, request)
     denoising = DenoiserFacts(recipe.spec, recipe.prediction, guided, heads=recipe.heads)
     name = f"{read_config.scheduler}:{steps}"
     plan = trace_plan(name, recipe.solver, recipe.times, denoising, guidance, recipe.shaping.shaping)

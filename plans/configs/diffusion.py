@@ -116,6 +116,8 @@ def pndm(config: Config, request: ScheduleRequest) -> Recipe:
     spec, _ = schedule(config)
     points = _points(config, request, spec, spaced(config, request.steps, whole=True))
     end = CLEAN if config["set_alpha_to_one"] else _points(config, request, spec, np.zeros(1))[0]
+    if request.as_diffusers and points[-1].network >= stride:  # it steps by the stride, here to a timestep of the table
+        end = _points(config, request, spec, np.array([points[-1].network - stride]))[0]
     on_v = request.as_diffusers and config["prediction_type"] == "v_prediction"  # it adds up v of different times
     solver = call("pndm" if config["skip_prk_steps"] else "f_pndm", on_v=on_v or None)
     return _recipe(config, request, ended([*points, end], request), solver)

@@ -81,6 +81,7 @@ SA = {
 def multistep(config: Config, request: ScheduleRequest) -> Recipe:
     """DPMSolverMultistepScheduler."""
     _check_mu(config, request)
+    _check_algorithm(config, "dpmsolver++", "dpmsolver", "sde-dpmsolver++", "sde-dpmsolver", "deis")
     last = _last_timestep(config, request)
     return _recipe(config, request, multistep_solver(config, request), last=last)
 
@@ -112,6 +113,7 @@ def multistep_solver(config: Config, request: ScheduleRequest) -> Solver:
 def singlestep(config: Config, request: ScheduleRequest) -> Recipe:
     """DPMSolverSinglestepScheduler: always the spacing `linspace`; blocks of its order, shorter ones at the end."""
     _check_mu(config, request)
+    _check_algorithm(config, "dpmsolver++", "dpmsolver", "sde-dpmsolver++", "deis")
     order = _order(config, "solver_order", 3)
     algorithm = config["algorithm_type"].replace("deis", "dpmsolver++")
     on_noise, is_stochastic = not algorithm.endswith("++"), algorithm.startswith("sde")
@@ -136,6 +138,7 @@ def singlestep(config: Config, request: ScheduleRequest) -> Recipe:
 def deis(config: Config, request: ScheduleRequest) -> Recipe:
     """DEISMultistepScheduler, which always ends at timestep 0's sigma, or at its last one's."""
     _check_mu(config, request)
+    _check_algorithm(config, "deis", "dpmsolver++", "dpmsolver")
     order = _order(config, "solver_order", 3)
     lower = lowers(config, request) or None
     solver = call("ddim") if order == 1 else call("deis_log_rho", order=order, lower_order_final=lower)
@@ -150,6 +153,8 @@ def unipc(config: Config, request: ScheduleRequest) -> Recipe:
     order = _order(config, "solver_order", 4)
     if not all(isinstance(step, int) for step in config["disable_corrector"]):
         raise config.refuse("disable_corrector", "it is a list of steps", "mend the file")
+    if config["shift_terminal"] is not None and not config["use_flow_sigmas"]:
+        raise config.refuse("shift_terminal", "it is that of a flow", "leave it out, or set use_flow_sigmas")
     if config.fields.get("solver_p") is not None:
         raise config.refuse("solver_p", "plans have one solver", "leave it out")
     if not config["lower_order_final"] and config["final_sigmas_type"] == "zero" and order > 1:
@@ -265,6 +270,11 @@ def _flow_times(config: Config, request: ScheduleRequest, to_clean: bool, ends: 
         sigmas = sigmas.astype(np.float32).astype(np.float64)  # near 1 the rounding shows in alpha = 1 - sigma
     times = [straight(float(t), float(sigma)) for t, sigma in zip(told, sigmas, strict=True)]
     return ended([*times, straight(0.0, 0.0 if to_clean else float(sigmas[-1]))], request)
+
+
+def _check_algorithm(config: Config, *known: str) -> None:
+    if config["algorithm_type"] not in known:
+        raise config.refuse("algorithm_type", "the class does not have it", f"set {known[0]}")
 
 
 def _check_mu(config: Config, request: ScheduleRequest) -> None:

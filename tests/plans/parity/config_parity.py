@@ -31,6 +31,17 @@ def refused(name, config, steps):
         return "the step to sigma 0 diverges"
     if name == "UniPCMultistepScheduler" and get("use_flow_sigmas") and not get("predict_x0", True):
         return "a velocity is no noise"
+    if name == "UniPCMultistepScheduler" and zero and get("solver_type") == "bh1":
+        return "is infinite at sigma 0"
+    if name == "UniPCMultistepScheduler" and zero and not get("predict_x0", True):
+        return "noise at sigma 0"
+    own = get("use_flow_sigmas") or any(get(f"use_{kind}_sigmas") for kind in ("karras", "exponential", "beta"))
+    if name == "UniPCMultistepScheduler" and own and not zero and not get("lower_order_final", True) and order > 2:
+        return "has no solution|mixes two schedules"
+    few = get("lower_order_final", True) and steps < 15
+    lowered = bool(few or zero or get("euler_at_final")) + few
+    if name.startswith("EDM") and get("algorithm_type") == "sde-dpmsolver++" and order == 3 and steps > 2 + lowered:
+        return "no such step of the SDE|only the last"
     if get("use_flow_sigmas"):
         if any(get(f"use_{kind}_sigmas") for kind in ("karras", "exponential", "beta")):
             return "mixes two schedules"
@@ -48,14 +59,9 @@ def get_stride(config, steps):
 
 
 def broken(name, config, steps):
-    """Why diffusers 0.42 gives no sample on a combination, or None."""
+    """Why diffusers 0.42 may give no sample on a combination that plans have, or None."""
     get = config.get
-    order = get("solver_order", 2)
     zero = get("final_sigmas_type", "zero") == "zero"
-    if name == "UniPCMultistepScheduler" and zero and (get("solver_type") == "bh1" or not get("predict_x0", True)):
-        return "infinite B(h) in the step to sigma 0"
-    if name == "EDMDPMSolverMultistepScheduler" and get("algorithm_type") == "sde-dpmsolver++" and order == 3:
-        return "no third-order step of the SDE"
     lowered = get("lower_order_final", True) and (steps < 15 or name == "UniPCMultistepScheduler")
     if name.endswith(("DPMSolverMultistepScheduler", "UniPCMultistepScheduler")) and not (zero or lowered):
         return "0 / 0 in the last step, which goes from sigma_min to sigma_min"  # with some grids and solver types

@@ -1,5 +1,6 @@
 """Scheduler configs at the edges: long cosine tables, thresholds below 1, dynamic shifts, timesteps cut and rounded."""
 
+import contextlib
 import math
 
 import numpy as np
@@ -9,8 +10,9 @@ from fewstep.plans.configs import plan_from_scheduler_config, schedule_from_sche
 from fewstep.plans.configs.config import resolve
 from fewstep.plans.configs.diffusers import SCHEDULERS
 from fewstep.plans.configs.recipe import ScheduleRequest
+from fewstep.plans.errors import UserError
 from tests.plans.parity.config_parity import compare, made
-from tests.plans.parity.extract import torch
+from tests.plans.parity.extract import extract, run_plan, torch
 
 diffusers = pytest.importorskip("diffusers")
 pytest.importorskip("scipy")
@@ -49,6 +51,65 @@ def test_edm_in_one_step(name, grid, final):
     compare(name, config, 1)
     plan = plan_from_scheduler_config({"_class_name": name, **config}, steps=1, compat="correct")
     assert [step.time for step in plan.steps] == [pytest.approx(math.log(80) / 4)]
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "why"),
+    [
+        ("DDIMScheduler", {"beta_schedule": "sigmoid"}, "beta_schedule 'sigmoid' .*: the class does not have it"),
+        ("UniPCMultistepScheduler", {"solver_type": "bh1"}, "is infinite at sigma 0; set bh2"),
+        ("UniPCMultistepScheduler", {"predict_x0": False}, "noise at sigma 0 is 0 / 0"),
+        (
+            "UniPCMultistepScheduler",
+            {
+                "solver_order": 3,
+                "lower_order_final": False,
+                "final_sigmas_type": "sigma_min",
+                "use_karras_sigmas": True,
+            },
+            "has no solution; set lower_order_final",
+        ),
+        ("EDMDPMSolverMultistepScheduler", {"solver_order": 3, "algorithm_type": "sde-dpmsolver++"}, "no such step"),
+        ("DPMSolverMultistepScheduler", {"algorithm_type": "deis"}, "takes it with final_sigmas_type sigma_min only"),
+        (
+            "DPMSolverSinglestepScheduler",
+            {"algorithm_type": "dpmsolver", "final_sigmas_type": "sigma_min", "thresholding": True},
+            "dpmsolver fails with it",
+        ),
+    ],
+)
+def test_what_diffusers_cannot_run_is_refused_and_correct_runs_it(name, config, why):
+    with contextlib.suppress(NotImplementedError, UnboundLocalError, RuntimeError, ValueError):
+        scheduler, _ = made(name, config)
+        assert not np.isfinite(extract(scheduler, 6).sample).all()
+    written = {"_class_name": name, **config}
+    with pytest.raises(UserError, match=f'{why}.* or use compat="correct"'):
+        plan_from_scheduler_config(written, steps=6)
+    plan = plan_from_scheduler_config(written, steps=6, compat="correct")
+    assert np.isfinite(run_plan(plan, lambda u, time: np.tanh(u), np.ones((80, 3)))).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("DPMSolverMultistepScheduler", {"algorithm_type": "data_prediction"}),
+        ("DPMSolverSinglestepScheduler", {"algorithm_type": "sde-dpmsolver", "final_sigmas_type": "sigma_min"}),
+        ("DEISMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}),
+        ("UniPCMultistepScheduler", {"shift_terminal": 0.1}),
+    ],
+)
+def test_what_a_class_does_not_have_is_refused(name, change):
+    with pytest.raises((NotImplementedError, ValueError)):
+        getattr(diffusers, name)(**change)
+    with pytest.raises(UserError, match=f"{next(iter(change))} .* of {name}: "):
+        plan_from_scheduler_config({"_class_name": name, **change}, steps=6, compat="correct")
+
+
+def test_pndm_ends_at_a_timestep_where_its_stride_takes_it_there():
+    """With more than half as many steps as timesteps the stride is 1, and the offset keeps it above 0."""
+    compare(
+        "PNDMScheduler", {**STABLE_DIFFUSION, "num_train_timesteps": 100, "steps_offset": 1, "skip_prk_steps": True}, 58
+    )
 
 
 CUT = [name for name in SCHEDULERS if "use_flow_sigmas" in SCHEDULERS[name].defaults]
