@@ -196,11 +196,14 @@ def _mu(config: Config, request: ScheduleRequest) -> float:
     if "tokens" not in request.arguments:
         fix = 'give arguments={"mu": ...} or {"tokens": ...}'
         raise config.refuse("use_dynamic_shifting", "it needs mu, or the image's tokens", fix)
+    tokens = request.arguments["tokens"]
+    if tokens < 1 or tokens % 1:
+        raise UserError(f"{config.source}: tokens={tokens:g} is no number of tokens", "give 1 or more")
     few, many = config["base_image_seq_len"], config["max_image_seq_len"]
     if many == few:
         raise config.refuse("max_image_seq_len", "the same as base_image_seq_len", "mend the file")
     slope = (config["max_shift"] - config["base_shift"]) / (many - few)
-    return float(config["base_shift"] + slope * (request.arguments["tokens"] - few))
+    return float(config["base_shift"] + slope * (tokens - few))
 
 
 def _flow(config: Config, request: ScheduleRequest, sigmas: Array, solver: str) -> Recipe:

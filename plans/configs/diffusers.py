@@ -9,6 +9,7 @@ that. docs/schedules.md lists the differences.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import Any, get_args
 
@@ -18,7 +19,7 @@ from fewstep.plans.compile import trace_plan
 from fewstep.plans.configs import continuous, diffusion, discrete, dpm, k_diffusion
 from fewstep.plans.configs.config import Config, read, resolve
 from fewstep.plans.configs.pipelines import FLOW, PIPELINES, tokens
-from fewstep.plans.configs.recipe import Compat, Recipe, ScheduleRequest
+from fewstep.plans.configs.recipe import Compat, Recipe, ScheduleRequest, check_numbers
 from fewstep.plans.configs.unrunnable import check_runs
 from fewstep.plans.errors import UserError
 from fewstep.plans.grids.ends import STEPS_LIMIT
@@ -101,9 +102,12 @@ def plan_from_scheduler_config(
     scheduler, read_config = _open(config, pipeline)
     if compat not in get_args(Compat):
         raise UserError(f"compat {compat!r}", f"choose one of {', '.join(get_args(Compat))}")
+    if isinstance(steps, bool) or not isinstance(steps, Integral):
+        raise UserError(f"steps={steps!r} is no whole number", f"ask for 1 .. {STEPS_LIMIT}")
     if not 1 <= steps <= STEPS_LIMIT:
         raise UserError(f"{steps} steps make no sample", f"ask for 1 .. {STEPS_LIMIT}")
-    request = _request(read_config, steps, compat, arguments or {}, pipeline, x_shape)
+    given = check_numbers(read_config.source, arguments)
+    request = _request(read_config, int(steps), compat, given, pipeline, x_shape)
     recipe = scheduler.recipe(read_config, request)
     check_runs(read_config, request)
     denoising = DenoiserFacts(recipe.spec, recipe.prediction, guided, heads=recipe.heads)

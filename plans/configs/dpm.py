@@ -151,8 +151,9 @@ def unipc(config: Config, request: ScheduleRequest) -> Recipe:
     if config["use_dynamic_shifting"] and "mu" not in request.arguments:
         raise config.refuse("use_dynamic_shifting", "it needs mu", 'give arguments={"mu": ...}')
     order = _order(config, "solver_order", 4)
-    if not all(isinstance(step, int) for step in config["disable_corrector"]):
-        raise config.refuse("disable_corrector", "it is a list of steps", "mend the file")
+    uncorrected = config["disable_corrector"]
+    if not all(isinstance(step, int) and not isinstance(step, bool) and step >= 0 for step in uncorrected):
+        raise config.refuse("disable_corrector", "it is a list of steps, counted from 0", "mend the file")
     if config["shift_terminal"] is not None and not config["use_flow_sigmas"]:
         raise config.refuse("shift_terminal", "it is that of a flow", "leave it out, or set use_flow_sigmas")
     if config.fields.get("solver_p") is not None:
@@ -167,7 +168,7 @@ def unipc(config: Config, request: ScheduleRequest) -> Recipe:
         bh1=(config["solver_type"] == "bh1") or None,
         on_noise=(not config["predict_x0"]) or None,
         lower_order_final=config["lower_order_final"] or None,
-        uncorrected=tuple(config["disable_corrector"]) or None,
+        uncorrected=tuple(step for step in uncorrected if step < request.steps - 1) or None,  # the last has none
     )
     if not config["predict_x0"]:  # thresholding is of x0, which it then does not make
         config = Config(config.source, config.scheduler, {**config.fields, "thresholding": False})

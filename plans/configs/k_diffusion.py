@@ -9,6 +9,7 @@ import numpy as np
 from fewstep.plans.configs.config import Config
 from fewstep.plans.configs.discrete import BETAS, OTHER_SIGMAS, Table, respaced, schedule, spaced
 from fewstep.plans.configs.recipe import Recipe, ScheduleRequest, call, check_arguments, ended, preserving, shaping_of
+from fewstep.plans.errors import UserError
 from fewstep.plans.schedule import Time
 
 EULER = {
@@ -72,6 +73,8 @@ def lms(config: Config, request: ScheduleRequest) -> Recipe:
     """LMSDiscreteScheduler; `order` is an argument of its step, 4 unless given."""
     check_arguments(config, request, "order")
     order = request.argument("order", 4)
+    if order not in (1, 2, 3, 4):
+        raise UserError(f"{config.source}: order={order:g} of {config.scheduler}", "give 1, 2, 3 or 4")
     return _recipe(config, request, "ddim" if order == 1 else f"lms_{order:g}")
 
 

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from fewstep.plans.errors import UserError
+
 PIPELINE = "_pipeline"  # where a bundle's scheduler config says which pipeline it came with
 FLOW = "FlowMatchEulerDiscreteScheduler"  # the class that takes sigmas and a shift from its caller
 
@@ -39,4 +41,6 @@ def tokens(pipeline: Pipeline, x_shape: Sequence[int]) -> int | None:
     """How many tokens the pipeline's network makes of x [channels, height, width]; None where no shift asks for it."""
     if pipeline.patch is None:
         return None
+    if len(x_shape) != 3:
+        raise UserError(f"x_shape {tuple(x_shape)} of a pipeline of images", "give [channels, height, width]")
     return (x_shape[1] // pipeline.patch) * (x_shape[2] // pipeline.patch)

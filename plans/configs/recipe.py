@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import exp, inf, sqrt
+from numbers import Real
 from typing import Any, Literal
 
 from fewstep.plans.configs.config import Config
@@ -14,6 +15,7 @@ from fewstep.plans.spec import Prediction, ScheduleSpec
 from fewstep.plans.tracer import Solver
 
 Compat = Literal["diffusers", "correct"]
+MOST = 1e300  # an argument's size, so that arithmetic with it stays finite
 NOWHERE = 1e-14  # how far, in log sigma, a step goes whose two ends are one point
 LOWERED_BELOW = 15  # steps, from where on diffusers leaves lower_order_final unheeded
 
@@ -144,6 +146,16 @@ def shaping_of(config: Config) -> ScaledShaping:
 def lowers(config: Config, request: ScheduleRequest) -> bool:
     """diffusers heeds lower_order_final only where steps are few."""
     return bool(config["lower_order_final"]) and (request.steps < LOWERED_BELOW or not request.as_diffusers)
+
+
+def check_numbers(source: str, arguments: Mapping[str, float] | None) -> Mapping[str, float]:
+    """What a pipeline passes on, if each is a finite number."""
+    if arguments is not None and not isinstance(arguments, Mapping):
+        raise UserError(f"{source}: arguments {arguments!r} are no names and numbers", 'give {"eta": 0.5}')
+    for name, value in (arguments or {}).items():
+        if isinstance(value, bool) or not isinstance(value, Real) or not -MOST < value < MOST:
+            raise UserError(f"{source}: argument {name!r} is {value!r}, not a finite number", f"give {name} a number")
+    return arguments or {}
 
 
 def check_arguments(config: Config, request: ScheduleRequest, *known: str) -> None:

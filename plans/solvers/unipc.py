@@ -14,6 +14,7 @@ from math import expm1, factorial, isinf
 
 import numpy as np
 
+from fewstep.plans.errors import UserError
 from fewstep.plans.schedule import Time
 from fewstep.plans.solvers.exponential import Form, OnNoise, OnX0, phi
 from fewstep.plans.solvers.published import Published, published_orders
@@ -65,6 +66,10 @@ def predict_and_correct(
     m = form.prediction(trace, x, x0, times[0])
     known: list[tuple[float, Lin]] = []  # lambda and m of the evaluations before s, newest first
     steps, lowers = len(times) - 1, lower_order_final or times[-1].sigma == 0
+    if not set(uncorrected) <= set(range(steps)):
+        raise UserError(
+            f"uncorrected={list(uncorrected)} are not all steps", f"give whole numbers from 0 to {steps - 1}"
+        )
     for i, (s, t) in enumerate(pairwise(times)):
         p = min(order, len(known) + 1, steps - i if lowers else order)
         h = t.lam - s.lam

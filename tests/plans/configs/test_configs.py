@@ -196,6 +196,16 @@ def test_only_a_rescaled_table_ends_a_little_before_pure_noise():
         assert rhos[-2] < 1000
 
 
+def test_steps_that_a_run_does_not_have_need_no_corrector_either():
+    """A file lists them for any number of steps; the last step has no corrector."""
+    unipc = {"_class_name": "UniPCMultistepScheduler"}
+    listed, all_of_them = (
+        plan_from_scheduler_config({**unipc, "disable_corrector": given}, steps=5)
+        for given in ([0, 1, 2, 3, 4, 9], [0, 1, 2, 3])
+    )
+    assert listed == all_of_them != plan_from_scheduler_config(unipc, steps=5)
+
+
 def test_a_last_step_to_nowhere_is_left_out_where_correct():
     config = {"_class_name": "EulerDiscreteScheduler", "final_sigmas_type": "sigma_min"}
     assert len(times(config, 5)) == 5

@@ -28,6 +28,32 @@ from fewstep.plans.errors import UserError
         ({}, {"compat": "both"}, "compat 'both'; choose one of diffusers, correct"),
         ({}, {"arguments": {"mu": 1.0}}, "DDIMScheduler has no argument 'mu'; it takes eta"),
         ({}, {"arguments": {"eta": 2.0}}, "eta"),
+        ({}, {"arguments": {"eta": "a"}}, "argument 'eta' is 'a', not a finite number; give eta a number"),
+        ({}, {"arguments": {"eta": True}}, "argument 'eta' is True, not a finite number"),
+        ({}, {"arguments": {"eta": float("nan")}}, "argument 'eta' is nan, not a finite number"),
+        ({}, {"arguments": 3}, "arguments 3 are no names and numbers"),
+        ({}, {"steps": "5"}, "steps='5' is no whole number"),
+        (
+            {"_class_name": "LMSDiscreteScheduler"},
+            {"arguments": {"order": 2.5}},
+            "order=2.5 of LMSDiscreteScheduler; give 1",
+        ),
+        ({"_class_name": "UniPCMultistepScheduler", "disable_corrector": [-1]}, {}, "a list of steps, counted from 0"),
+        (
+            {"_class_name": "FlowMatchEulerDiscreteScheduler", "use_dynamic_shifting": True},
+            {"arguments": {"tokens": 10**400}},
+            "argument 'tokens' is 1000",
+        ),
+        (
+            {"_class_name": "FlowMatchEulerDiscreteScheduler", "use_dynamic_shifting": True},
+            {"arguments": {"tokens": -5}},
+            "tokens=-5 is no number of tokens",
+        ),
+        (
+            {"_class_name": "FlowMatchEulerDiscreteScheduler", "use_dynamic_shifting": True},
+            {"pipeline": "FluxPipeline", "x_shape": (16,)},
+            r"x_shape \(16,\) of a pipeline of images",
+        ),
         ({}, {"pipeline": "MyPipeline"}, "unknown pipeline 'MyPipeline'"),
         ({}, {"guidance": 2.0, "guided": False}, "without an unconditional form"),
         (

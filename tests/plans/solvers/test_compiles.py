@@ -106,6 +106,13 @@ def test_parameters_that_make_no_sense_are_refused(call):
         compile_plan(f"{call}:4", DenoiserFacts(LINEAR, "epsilon"))
 
 
+@pytest.mark.parametrize("steps", ["99,", "-1,", "0, 0.5"])
+def test_unipc_leaves_only_steps_that_there_are_uncorrected(steps):
+    with pytest.raises(UserError, match="are not all steps; give whole numbers from 0 to 7"):
+        compile_plan(f"unipc_3(uncorrected=({steps})):8", DenoiserFacts(LINEAR, "epsilon"))
+    assert compile_plan("unipc_3(uncorrected=(0, 7)):8", DenoiserFacts(LINEAR, "epsilon")).steps
+
+
 REDONE = usf([Decision(corrector=Expansion(order=2, start=2))] * 3 + [Decision()])
 
 
