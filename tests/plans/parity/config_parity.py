@@ -31,13 +31,6 @@ def refused(name, config, steps):
         return "the step to sigma 0 diverges"
     if name == "UniPCMultistepScheduler" and get("use_flow_sigmas") and not get("predict_x0", True):
         return "a velocity is no noise"
-    if name == "UniPCMultistepScheduler" and zero and get("solver_type") == "bh1":
-        return "is infinite at sigma 0"
-    if name == "UniPCMultistepScheduler" and zero and not get("predict_x0", True):
-        return "noise at sigma 0"
-    own = get("use_flow_sigmas") or any(get(f"use_{kind}_sigmas") for kind in ("karras", "exponential", "beta"))
-    if name == "UniPCMultistepScheduler" and own and not zero and not get("lower_order_final", True) and order > 2:
-        return "has no solution|mixes two schedules"
     few = get("lower_order_final", True) and steps < 15
     lowered = bool(few or zero or get("euler_at_final")) + few
     if name.startswith("EDM") and get("algorithm_type") == "sde-dpmsolver++" and order == 3 and steps > 2 + lowered:
@@ -49,6 +42,13 @@ def refused(name, config, steps):
             return "no least sigma"
         if name == "DPMSolverMultistepScheduler" and on_noise:
             return "diverges"
+    if name == "UniPCMultistepScheduler" and zero and get("solver_type") == "bh1":
+        return "is infinite at sigma 0"
+    if name == "UniPCMultistepScheduler" and zero and not get("predict_x0", True):
+        return "noise at sigma 0"
+    own = get("use_flow_sigmas") or any(get(f"use_{kind}_sigmas") for kind in ("karras", "exponential", "beta"))
+    if name == "UniPCMultistepScheduler" and own and not zero and not get("lower_order_final", True) and order > 2:
+        return "has no solution"
     if name == "PNDMScheduler" and not get("skip_prk_steps") and (steps < 4 or get_stride(config, steps) % 2):
         return "halfway"
     return None

@@ -27,6 +27,7 @@ BETAS = st.sampled_from(
         {"beta_schedule": "linear"},
         {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012},
         {"beta_schedule": "squaredcos_cap_v2", "num_train_timesteps": 100},
+        {"beta_schedule": "squaredcos_cap_v2"},
         {"trained_betas": np.linspace(1e-4, 0.03, 500).tolist(), "num_train_timesteps": 500},
     ]
 )
@@ -75,7 +76,9 @@ DDIM = fields(
     one_of("prediction_type", *THREE),
     one_of("set_alpha_to_one", True, False),
     st.sampled_from([{}, {"timestep_spacing": "trailing", **ZERO_SNR}]),
-    st.sampled_from([{"clip_sample": False}, {"clip_sample_range": 0.7}, {"thresholding": True}]),
+    st.sampled_from(
+        [{"clip_sample": False}, {"clip_sample_range": 0.7}, {"thresholding": True, "sample_max_value": 0.8}]
+    ),
     st.sampled_from([{}, {"arguments": {"eta": 0.6}}]),
 )
 DDPM = fields(
@@ -137,7 +140,15 @@ FIELDS = {
         one_of("solver_type", "midpoint", "heun"),
         one_of("euler_at_final", False, False, True),
         st.sampled_from(
-            [{}, {}, {"use_lu_lambdas": True}, {"lambda_min_clipped": -3.0}, {"thresholding": True}, ZERO_SNR, FLOWS]
+            [
+                {},
+                {},
+                {"use_lu_lambdas": True},
+                {"lambda_min_clipped": -3.0},
+                {"thresholding": True, "sample_max_value": 0.8},
+                ZERO_SNR,
+                FLOWS,
+            ]
         ),
     ),
     "DPMSolverSinglestepScheduler": fields(
@@ -148,7 +159,9 @@ FIELDS = {
         one_of("solver_type", "midpoint", "heun"),
         st.sampled_from([{}, {}, FLOWS]),
     ),
-    "DEISMultistepScheduler": fields(*MULTISTEP, st.sampled_from([{}, {}, {"thresholding": True}, FLOWS])),
+    "DEISMultistepScheduler": fields(
+        *MULTISTEP, st.sampled_from([{}, {}, {"thresholding": True, "sample_max_value": 0.8}, FLOWS])
+    ),
     "UniPCMultistepScheduler": fields(
         *MULTISTEP,
         FINAL,
@@ -200,7 +213,7 @@ def test_plans_of_configs_are_what_the_schedulers_do(name):
         database=None,
         suppress_health_check=list(HealthCheck),
     )
-    @given(FIELDS[name], st.sampled_from([4, 5, 6, 9, 10, 16]))
+    @given(FIELDS[name], st.sampled_from([3, 4, 5, 6, 9, 10, 16]))
     def sweep(config, steps):
         compare(name, config, steps)
 
