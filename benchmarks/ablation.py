@@ -3,7 +3,7 @@
     python benchmarks/ablation.py BUNDLE [--plan dpmpp_2m:8 ...] [--seeds 128] [--calibrations 3] [--work FOLDER]
 
 PSNR against float32 along the same plan, on held-out seeds, with the body for this CPU as it is deployed, unless a row
-says otherwise. Writes a table for each plan into docs/quantization.md, beside those of other plans. Each result is a
+says otherwise. Writes a table for each plan into docs/measured/choices.md; tables of other plans stay. Each result is a
 file of the work folder, and one that is there is not measured again, unless the code of calibration has changed: an
 interrupted run goes on where it was. Takes an hour or two on two idle cores for the shipped denoiser; fewer `--seeds`
 and `--calibrations`, or `--only` some rows, make it shorter. Memory: about 1 GB, most of it the second moments of
@@ -41,7 +41,7 @@ from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.execute import finish
 from fewstep.runtime.progress import SILENT, Progress
 
-PAGE = Path(__file__).parent.parent / "docs/quantization.md"
+PAGE = Path(__file__).parent.parent / "docs/measured/choices.md"
 PLANS = ("dpmpp_2m:8", "dpmpp_2m:4")
 MARKERS = ("<!-- made by benchmarks/ablation.py -->", "<!-- end of what benchmarks/ablation.py makes -->")
 APART = 1000  # from the first seed of one calibration to that of the next

@@ -1,4 +1,6 @@
-"""Run every benchmark on a bundle and write docs/measured.md and its pictures: no figure there is typed in by hand.
+"""Run every benchmark on a bundle and write docs/measured/shipped_models.md and its pictures.
+
+No figure there is typed in by hand:
 
     fewstep demo && python benchmarks/page.py fewstep-demo/bundle
 
@@ -10,6 +12,7 @@ import argparse
 import json
 import subprocess
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +22,9 @@ from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import open_bundle
 
 HERE = Path(__file__).parent
-DOCS = HERE.parent / "docs"
+DOCS = HERE.parent / "docs"  # of the pictures
+PAGE = DOCS / "measured/shipped_models.md"
+WIDTH = 100  # of a line of text
 COLUMNS = 10
 
 
@@ -93,38 +98,57 @@ def page(bundle: Path, pythons: Sequence[str], work: Path | None) -> str:
     (beside,) = benchmark("quantization/compare.py", str(bundle), "--no-speed", *kept, *others)["outcomes"]
     speeds = [benchmark("speed.py", str(bundle)), benchmark("speed.py", "--arch", "ddpm-cifar10")]
     draw(bundle, beside["plan"], beside["guidance"])
+    return written(beside, speeds)
+
+
+def written(beside: dict[str, Any], speeds: Sequence[dict[str, Any]]) -> str:
+    """The page, from what compare.py and speed.py printed."""
     machine = speeds[0]["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in sorted(machine["versions"].items()))
-    return f"""# Measured
+    features = ", ".join(machine["int8_instructions"])
+    run_on = f"Machine: {machine['processor']}, {speeds[0]['races'][0]['threads']} threads, {features}; {versions}."
+    compared = (
+        f"The model is `{beside['model']}`, along the plan `{beside['plan']}` with guidance {beside['guidance']:g}."
+        f" PSNR is taken against float32 along the same plan, on {beside['seeds']} held-out seeds. All ranges come from"
+        f" the same {beside['trajectories']} trajectories. MACs are multiply-accumulates."
+    )
+    return f"""# Shipped models
 
-Written by `fewstep demo && python benchmarks/page.py fewstep-demo/bundle`. Each script named below prints its own part.
-What the words mean is in [quantization.md](quantization.md).
+`fewstep demo && python benchmarks/page.py fewstep-demo/bundle` writes this page.
+[quantization.md](../quantization.md) explains the words.
 
-Machine: {machine["processor"]}, {speeds[0]["races"][0]["threads"]} threads, {", ".join(machine["int8_instructions"])};
-{versions}.
+{textwrap.fill(run_on, WIDTH)}
 
-## What int8 costs
+## Quality of int8
 
-`{beside["model"]}`, plan `{beside["plan"]}`, guidance {beside["guidance"]:g}: PSNR against float32 along the same
-plan, {beside["seeds"]} held-out seeds, ranges from {beside["trajectories"]} trajectories, the same for everyone
-(`benchmarks/quantization/compare.py`; its README says what the settings are). MACs: multiply-accumulates.
+{textwrap.fill(compared, WIDTH)}
+
+[other_tools.md](other_tools.md) explains the settings. `benchmarks/quantization/compare.py` makes
+this table:
 
 {quality(beside)}
 
-float32, then int8, same seeds:
+Samples in float32, then samples of the same seeds in int8:
 
-![float32](samples-float32.png)
+![float32](../samples-float32.png)
 
-![int8](samples-int8.png)
+![int8](../samples-int8.png)
 
-## What int8 wins
+## Speed of int8
 
-One call of the body in onnxruntime, each contender in its own process, taking turns (`benchmarks/speed.py`).
-`ddpm_cifar10` is the architecture of 35.7 M parameters with random weights.
+The tables time one call of the body in onnxruntime. Each contender runs in its own process, and the
+contenders take turns. `ddpm_cifar10` is the architecture of 35.7 M parameters with random weights.
 
 {speed(speeds[0])}
 
 {speed(speeds[1])}
+
+These commands print the tables:
+
+<!-- by hand: benchmarks take minutes on a machine that does nothing else -->
+
+    python benchmarks/speed.py bundle
+    python benchmarks/speed.py --arch ddpm-cifar10
 """
 
 
@@ -138,7 +162,7 @@ def main() -> None:
         text = page(arguments.bundle, arguments.python, arguments.work)
     except UserError as error:
         parser.error(str(error))
-    (DOCS / "measured.md").write_text(text)
+    PAGE.write_text(text)
 
 
 if __name__ == "__main__":

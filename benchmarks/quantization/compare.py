@@ -42,7 +42,7 @@ from fewstep.runtime import load
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sampler import Sampler
 
-PAGE = Path(__file__).parents[2] / "docs/quantization.md"
+PAGE = Path(__file__).parents[2] / "docs/measured/other_tools.md"
 TIMED = ("onnxruntime", "openvino")  # engines that run on the CPU
 THIS = "ort_static"  # the tool that this Python has
 

@@ -75,5 +75,5 @@ def test_a_plans_table_takes_the_place_of_its_own_and_others_stay() -> None:
     assert twice == f"{kept}\n\n`ddim:4`, new\n\n| c |\n\n`ddim:2`, new\n\n| d |\n\n{end}\nafter"
     with pytest.raises(UserError, match="has no markers"):
         SCRIPT["page"]("nothing", {})
-    page = (Path(__file__).parents[2] / "docs/quantization.md").read_text()
+    page = SCRIPT["PAGE"].read_text()
     assert SCRIPT["page"](page, {}) == page
