@@ -40,6 +40,7 @@ from fewstep.plans.guidance import weight_of
 from fewstep.plans.plan import Plan, regroup
 from fewstep.runtime.backends import Arrays
 from fewstep.runtime.bundle.manifest import Manifest
+from fewstep.runtime.bundle.platforms import body_name
 from fewstep.runtime.conditions import is_led_by_guidance
 from fewstep.runtime.loading import load
 from fewstep.runtime.options import Options
@@ -135,7 +136,7 @@ def calibrate(options: CalibrateOptions, progress: Progress = SILENT) -> Calibra
         for name, found in refined.items():
             _check_stages(name, found, lowered[name], variants[name].target, seen)
         bound = parse_bound(options.quality, options.speed)
-        made = tuple(name for name in options.target if f"int8-{name}" in lowered)
+        made = tuple(name for name in options.target if body_name("int8", name) in lowered)
         command = _command(replace(options, target=made), plan)
         manifest = commit(writer, sampler.bundle, plan, table, lowered, refined, bound, command)
         if failed:

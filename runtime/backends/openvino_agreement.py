@@ -32,7 +32,7 @@ SCHEMA = 1  # of what is kept
 FLOAT = "float32"  # the body that is compared, for int8 bodies too
 LARGEST = 1e-3  # difference, of the largest output; engines that agree differ by 1e-6 to 1e-5
 CALLS = 2  # an input that lies on an edge of an argmax or a rounding may differ in one
-FIX = "run the bundle on onnxruntime (target cpu-x86 or cpu-arm), or write the operation differently and export again"
+FIX = "run the bundle on onnxruntime (--backend onnxruntime), or write the operation differently and export again"
 
 
 def check(backend: "OpenVino", version: str, bundle: Bundle, name: str, network: LoadedGraph | None) -> None:

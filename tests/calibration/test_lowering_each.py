@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fewstep.calibration import calibrate as verb
 from fewstep.calibration.calibrate import calibrate
+from fewstep.calibration.lowering import targets
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.lowering.targets import CPU_X86, TENSORRT
 from fewstep.plans.errors import UserError
@@ -41,7 +41,7 @@ def test_bodies_that_were_made_are_written_and_the_failed_one_is_named(
         replace(FIRST, bundle=write_bundle(tmp_path / "other", denoiser()), target=("cpu-x86",))
     ).manifest
     with monkeypatch.context() as patched:
-        patched.setattr(verb, "TARGETS", (CPU_X86, failing(TENSORRT)))
+        patched.setattr(targets, "TARGETS", (CPU_X86, failing(TENSORRT)))
         with pytest.raises(UserError) as failure:
             calibrate(replace(FIRST, bundle=bundle, target=BOTH))
     assert str(failure.value) == (
@@ -59,7 +59,7 @@ def test_where_none_can_be_made_the_first_one_says_why_and_nothing_is_written(
     bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = (bundle / "manifest.json").read_bytes()
-    monkeypatch.setattr(verb, "TARGETS", (failing(CPU_X86), failing(TENSORRT)))
+    monkeypatch.setattr(targets, "TARGETS", (failing(CPU_X86), failing(TENSORRT)))
     with pytest.raises(UserError, match=r"^tensorrt cannot compile it; take another$"):
         calibrate(replace(FIRST, bundle=bundle, target=BOTH))
     assert (bundle / "manifest.json").read_bytes() == before
