@@ -42,6 +42,8 @@ from fewstep.plans.solvers.edict import edict as edict
 from fewstep.plans.solvers.edict import edict_inverse as edict_inverse
 from fewstep.plans.solvers.edm import edm_euler as edm_euler
 from fewstep.plans.solvers.edm import edm_heun as edm_heun
+from fewstep.plans.solvers.er_sde import er_sde as er_sde
+from fewstep.plans.solvers.gradient_estimation import gradient_estimation as gradient_estimation
 from fewstep.plans.solvers.heun import heun as heun
 from fewstep.plans.solvers.lms import lms as lms
 from fewstep.plans.solvers.momentum import ghvb as ghvb
@@ -87,6 +89,7 @@ ALIASES = {
     "kdpm_2": "dpm_2",
     "one_step": "ddim",
     "plms": "pndm",
+    "res_2m": "dpmpp_2m(midpoint=False)",
     "sb_ode": "ddim",
     "sb_sde": "resshift",
     "unipc_2_bh1": "unipc_2(bh1=True)",

@@ -97,6 +97,28 @@ def test_variable_step_adams_bashforth_of_order_3_is_lms(spec):
     assert plan_sample(solvers.lms_3, spec, times) == pytest.approx(by_hand, abs=1e-11)
 
 
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.kind)
+def test_the_refined_exponential_multistep_is_dpmpp_2m_with_the_exact_weight(spec):
+    """RES (Zhang et al. 2023, arXiv 2308.02157) of second order: y <- e^-h y + h (b1 x0 + b2 x0_before) with b2 =
+    phi_2(-h) / c2, b1 = phi_1(-h) - b2 and c2 = -h_before / h."""
+    past = []  # x0 and step in lambda, newest last
+
+    def step(y, eps, s, t, index):
+        x0, h = y - s * eps, math.log(s / t)
+        first = -math.expm1(-h) / h
+        before = 0.0
+        if past:
+            before = (1 - first) / h / (-past[-1][1] / h)
+        past_x0 = past[-1][0] if past else x0
+        past.append((x0, h))
+        return math.exp(-h) * y + h * ((first - before) * x0 + before * past_x0)
+
+    times = uniform_lambda(spec, 7)
+    by_hand = variance_exploding(spec, times, step)
+    assert len(past) == 7
+    assert plan_sample(parse_plan_name("res_2m:1").solver, spec, times) == pytest.approx(by_hand, abs=1e-12)
+
+
 def test_rectified_flow_euler_is_ddim():
     times = uniform_lambda(FLOW, 7)
     x = times[0].sigma * DRAWS[0]
@@ -137,6 +159,7 @@ def rows(name, steps):
         ("tcd(gamma=0)", "ddim"),
         ("ctm", "ddim"),
         ("consistency", "renoise"),  # where the schedule has no sigma_min
+        ("gradient_estimation(gamma=1)", "ddim"),
         ("dpmpp_2m_sde(eta=0)", "dpmpp_2m"),
         ("dpmpp_2m_sde(eta=0, midpoint=False)", "dpmpp_2m(midpoint=False)"),
         ("dpmpp_3m_sde(eta=0, midpoint=True)", "dpmpp_3m"),

@@ -73,18 +73,21 @@ DETERMINISTIC = {
     "dc_solver": 10,
     "ghvb": 10,
     "ghvb(order=4)": 10,
+    "gradient_estimation": 10,
+    "gradient_estimation(gamma=1.5)": 10,
     "hb": 10,
     "rk4": 37,
     "sa_solver(tau=0)": 10,
 }
 SLOPES = {
+    "gradient_estimation(gamma=1.5)": 2.0,
     "ctm": 1.0,  # nothing is published: it is made for distilled denoisers
     "bdia(gamma=0.5)": 1.0,
     "lms_3": 2.9,  # high orders are not quite reached over 66 to 258 steps
     "lms_4": 3.85,
     "deis_t_4": 3.8,
 }
-ROWS = {"ghvb(order=4)": 4}
+ROWS = {"er_sde(order=1)": 1, "ghvb(order=4)": 4}
 STOCHASTIC = {
     "consistency": 10,
     "ddim(eta=0.5)": 10,
@@ -101,6 +104,8 @@ STOCHASTIC = {
     "edm_euler(s_churn=4)": 10,
     "flow_ancestral": 10,
     "edm_heun(s_churn=4)": 19,
+    "er_sde": 10,
+    "er_sde(order=1)": 10,
     "lcm": 10,
     "renoise": 10,
     "sa_solver": 10,

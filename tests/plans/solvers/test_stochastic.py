@@ -29,8 +29,10 @@ FORMS = {
     "dpmpp_singlestep_3(eta=1)": 0.85,
     "edm_euler(s_churn=4)": 1,
     "edm_heun(s_churn=4)": 2,
+    "er_sde(order=1)": 1,
+    "er_sde(order=2)": 2,
 }
-PLAIN = ("ddpm", "dpm_1_sde", "dpm_2m_sde", "dpmpp_2m_sde", "dpmpp_3m_sde", "dpmpp_sde", "flow_ancestral")
+PLAIN = ("ddpm", "dpm_1_sde", "dpm_2m_sde", "dpmpp_2m_sde", "dpmpp_3m_sde", "dpmpp_sde", "er_sde", "flow_ancestral")
 ORDERS = {**{name: facts_of(getattr(solvers, name)).order for name in PLAIN}, **FORMS}
 
 
