@@ -20,6 +20,7 @@ LINEAR, COSINE, FLOW, EDM, VE, OU = (
 SD = NoiseSchedule(ScheduleSpec("scaled-linear", beta_start=0.00085, beta_end=0.012))
 ANYWHERE = ["trailing", "linspace", "karras", "exponential", "uniform_lambda", "beta"]
 OF_TABLES = ["leading", "quadratic", "lcm", "ays_sd", "ays_sdxl", "ays_svd"]
+OTHERS = ["custom", "dynamic_shift", "flow_shift", "table"]  # which take more than a schedule, or a flow alone
 
 
 def told(times):
@@ -28,6 +29,10 @@ def told(times):
 
 def rhos(times):
     return [time.sigma / time.alpha for time in times]
+
+
+def test_every_grid_is_tested_here():
+    assert sorted([*ANYWHERE, *OF_TABLES, *OTHERS]) == sorted(grids.__all__)
 
 
 @pytest.mark.parametrize("name", ANYWHERE)
