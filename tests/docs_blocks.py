@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "examples").glob("*.md")))
+TOP = tuple(ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "SECURITY"))
+PAGES = (*TOP, *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "examples").glob("*.md")))
 PROGRAMS = ("fewstep", "pip", "python", "sudo", "source", "apt-get", "nvpmodel", "jetson_clocks", "tegrastats")
 MARK = re.compile(r"<!-- (by hand|not run): (.+) -->")
 

@@ -3,10 +3,7 @@
 `__all__` is what a plan's name may start with ("dpmpp_2m:8"); `ALIASES` are names of the literature for the same
 arithmetic ("euler:8" is "ddim:8"). An order of a family has a name of its own: "unipc_2:8" is `unipc` with order 2.
 
-To add a solver takes its own file and one line. The function stands in the file under `@published`, with its paper,
-order and rows; the line below imports it, and its name is a plan's name from then on. tests/plans/solvers/test_order.py
-then asks for its evaluations, and measures its order and rows. `python -m tests.plans.samplers_page` writes it into
-docs/samplers.md.
+A solver is its own file and one line here: docs/developing.md, "Add a solver".
 """
 
 from fewstep.plans.solvers.bdia import bdia as bdia

@@ -1,0 +1,79 @@
+"""What carries the project on is whole: docs/developing.md names what exists, and workflows call scripts that do."""
+
+import importlib.util
+import os
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).parent.parent
+PAGE = (ROOT / "docs/developing.md").read_text()
+CODE = re.findall(r"`([^`\n]+)`", PAGE)
+FOLDERS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-dir"]
+PACKAGES = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+ROOMS = {*FOLDERS.values(), "tests", "benchmarks", "examples", ".ci", ".github"}
+WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
+FORMS = sorted((ROOT / ".github/ISSUE_TEMPLATE").glob("*.yml"))
+
+
+def paths() -> list[str]:
+    """What the page names that lies in the repository; NAME stands for something new."""
+    words = [word for code in CODE for word in code.split() if word.split("/")[0] in ROOMS]
+    return [word for word in words if "/" in word and "NAME" not in word]
+
+
+def test_the_map_names_what_exists() -> None:
+    assert len(paths()) > 100
+    assert [path for path in paths() if not (ROOT / path).exists()] == []
+
+
+def test_the_map_has_every_package() -> None:
+    below = [package.removeprefix("fewstep.").replace(".", "/") + "/" for package in PACKAGES]
+    named = {*CODE, *(f"{path.rpartition('/')[0]}/" for path in paths())}
+    unnamed = [folder for folder in below if folder not in named and not folder.startswith("models/")]
+    assert unnamed == []
+
+
+def test_modules_that_the_recipes_run_exist() -> None:
+    modules = {name for name in re.findall(r"python -m ([\w.]+)", PAGE) if name != "pytest"}
+    assert len(modules) >= 3
+    assert [name for name in modules if importlib.util.find_spec(name) is None] == []
+
+
+@pytest.mark.parametrize("what", ["solver", "grid", "target", "backend", "source", "family"])
+def test_each_recipe_ends_with_its_proof(what: str) -> None:
+    recipe = PAGE.partition(f"## Add a {what}\n")[2].partition("\n## ")[0]
+    assert "\n1. " in recipe and "\nProof: `python -m pytest " in recipe
+
+
+@pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.stem)
+def test_workflows_call_scripts_that_exist(workflow: Path) -> None:
+    scripts = re.findall(r"run: (\.ci/\w+)", workflow.read_text())
+    assert scripts
+    for script in scripts:
+        assert (ROOT / script).is_file()
+        assert os.name == "nt" or os.access(ROOT / script, os.X_OK), f"{script} is not executable"
+
+
+def test_every_script_for_a_change_is_called_by_a_workflow() -> None:
+    called = "".join(path.read_text() for path in WORKFLOWS)
+    assert [name for name in ("run", "oldest", "aarch64", "short") if f"run: .ci/{name}" not in called] == []
+
+
+@pytest.mark.parametrize("form", [form for form in FORMS if form.stem != "config"], ids=lambda path: path.stem)
+def test_issue_forms_ask_for_the_machine(form: Path) -> None:
+    text = form.read_text()
+    assert text.startswith("name: ") and "\nbody:\n" in text and "fewstep doctor" in text
+
+
+def test_pages_that_forms_name_exist() -> None:
+    named = {page for form in FORMS for page in re.findall(r"docs/\w+\.md", form.read_text())}
+    assert len(named) >= 3
+    assert [page for page in named if not (ROOT / page).is_file()] == []
