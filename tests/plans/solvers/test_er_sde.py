@@ -4,7 +4,6 @@ import math
 
 import numpy as np
 import pytest
-from scipy.integrate import quad
 
 from fewstep.plans.compile import compile_plan, trace_plan
 from fewstep.plans.errors import UserError
@@ -14,6 +13,7 @@ from fewstep.runtime.execute import sample
 from tests.plans.gaussian import COSINE, FLOW, LINEAR, denoising, uniform_lambda
 from tests.plans.mixture import WIDE
 
+quad = pytest.importorskip("scipy.integrate", reason="scipy, which integrates, is not installed").quad
 DRAWS = list(np.random.default_rng(0).standard_normal((20, 11)))
 
 
