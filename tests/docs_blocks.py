@@ -5,7 +5,7 @@ A comment in front of a block, or of a page's first line, says why the tests do 
     <!-- by hand: REASON -->     `.ci/readme` runs it, in a fresh clone
     <!-- not run: REASON -->     nothing does: it needs a device, or changes the system
 
-`python tests/docs_blocks.py` prints the commands that are run by hand, for `.ci/readme`.
+`python -m tests.docs_blocks` prints the commands that are run by hand, for `.ci/readme`.
 """
 
 import re

@@ -78,7 +78,7 @@ def test_the_readme_shows_every_verb() -> None:
 
 def test_the_page_of_the_verbs_is_that_of_the_code() -> None:
     written = (ROOT / "docs/cli.md").read_text()
-    assert verbs_page.filled(written) == written, "run python tests/verbs_page.py"
+    assert verbs_page.filled(written) == written, "run python -m tests.verbs_page"
     assert [verb for verb in VERBS if f"## fewstep {verb}" not in written] == []
 
 

@@ -1,4 +1,4 @@
-"""The tables of docs/cli.md, made from the options of the verbs: `python tests/verbs_page.py` writes them."""
+"""The tables of docs/cli.md, made from the options of the verbs: `python -m tests.verbs_page` writes them."""
 
 import importlib
 import re

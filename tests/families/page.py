@@ -1,7 +1,7 @@
 """The matrix of docs/models.md: what each family was taken through, and what was found.
 
-    python tests/families/page.py            makes every row anew
-    python tests/families/page.py dit ...    only those of these files
+    python -m tests.families.page            makes every row anew
+    python -m tests.families.page dit ...    only those of these files
 
 A figure that still is what the page says, but for rounding, stays: the page changes where something has changed.
 """

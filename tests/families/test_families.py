@@ -28,7 +28,7 @@ def test_a_family(family: Family, exported_family: Callable[[str], Exported], tm
 
 def test_the_page_has_every_family() -> None:
     text = PAGE.read_text()
-    assert filled(text, {}) == text, "run python tests/families/page.py"
+    assert filled(text, {}) == text, "run python -m tests.families.page"
     assert [name for name, row in rows(text).items() if not all(row.values())] == []
     assert all(set(family.no) <= set(COLUMNS) for family in families())
 

@@ -1,4 +1,4 @@
-"""The table of operations in docs/engines.md: `python tests/graph/operations_page.py` writes it."""
+"""The table of operations in docs/engines.md: `python -m tests.graph.operations_page` writes it."""
 
 import re
 from pathlib import Path

@@ -46,4 +46,4 @@ def test_an_operation_of_another_domain_is_none_of_these() -> None:
 
 def test_the_page_has_the_table() -> None:
     page = PAGE.read_text()
-    assert filled(page) == page, "run python tests/graph/operations_page.py"
+    assert filled(page) == page, "run python -m tests.graph.operations_page"
