@@ -1,3 +1,3 @@
-"""From a verified bundle to int8 bodies, engines and a report."""
+"""Calibration measures ranges along a deployed plan and lowers the verified graphs of a bundle to int8."""
 
 import fewstep.runtime  # noqa: F401  before onnxruntime, whose telemetry it turns off

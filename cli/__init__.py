@@ -1,1 +1,1 @@
-"""The `fewstep` command: one thin verb per library function, generated from its frozen options dataclass."""
+"""The `fewstep` command has one thin verb per library function, generated from that function's options."""

@@ -1,1 +1,1 @@
-"""From a bundle's graphs to engines, for this device or ahead of time for others."""
+"""Engines are built here from a bundle's graphs, for this device or ahead of time for others."""

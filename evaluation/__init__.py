@@ -1,1 +1,1 @@
-"""Judges what calibration made: distances to float32, speed, and the report that shows both."""
+"""Evaluation judges calibrated bodies: distances to float32, speed, and the report of both."""

@@ -1,1 +1,1 @@
-"""Numbers of a plan that are chosen by looking at data: statistics, ratios, guidance."""
+"""Fitting chooses numbers of a plan from data: statistics, ratios, guidance."""

@@ -1,1 +1,1 @@
-"""A sampler as a table of numbers. Schedules, solvers and grids are compiled into plans, with numpy and msgspec."""
+"""Plans are samplers as tables of numbers, compiled from schedules, solvers and grids with numpy and msgspec."""

@@ -1,4 +1,4 @@
-"""What callers make of our plain classes, brought to the types that these declare."""
+"""Convert the fields of a caller's `Clip`, `Cfg` or similar value to their declared types."""
 
 from typing import Any, TypeVar
 

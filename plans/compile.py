@@ -1,4 +1,4 @@
-"""From a solver and its times to a plan: the solver is traced, in float64, and its arithmetic becomes tables."""
+"""Compile a solver and its times into a plan: trace the arithmetic in float64, then make tables of it."""
 
 import math
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ def compile_plan(
     """Compile a plan by its name, SOLVER:STEPS or SOLVER:STEPS@GRID (`name.py`), for a denoiser.
 
     Args:
-        guidance: a form of `runtime.guidance`, or the weight w of classifier-free guidance; None (or 1) evaluates the
+        guidance: a form of `plans.guidance`, or the weight w of classifier-free guidance; None (or 1) evaluates the
             conditional branch alone.
         shaping: what is done to each prediction: `Clip`, `Threshold`, `Rescale`.
         groups: increasing edges of lambda; gives each step the range group it falls in (`manifest.Body.groups`).

@@ -1,4 +1,4 @@
-"""The one exception a user can cause, the one a user can ask for, and text that is fit to be printed."""
+"""The two exceptions for callers, `UserError` and `Cancelled`, and the cleaning of text before it is printed."""
 
 LONGEST = 2000  # characters of a printed text: the names of a bundle may have millions
 END = 400  # of them are the end of the text, where a message says what is wrong

@@ -1,4 +1,4 @@
-"""Plans as JSON: written with all their digits, read defensively, plans of the schema before this one too."""
+"""Write plans as JSON with all their digits, and read plans of this and older schemas defensively."""
 
 import math
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,4 @@
-"""Guidance: how the outputs of several branches become one, as numbers that are folded into a plan.
+"""Guidance combines the outputs of several branches into one, by weights that are folded into a plan.
 
 A branch is the same network under other conditions: "cond" is given the caller's, "uncond" the null values; any other
 name is the caller's to define (`Sampler.sample(branches=...)`): a negative prompt, one of two conditions left out. A

@@ -1,4 +1,4 @@
-"""The name of a plan: which solver, how many steps, over which grid of times.
+"""Parse the name of a plan: its solver, its number of steps and its grid of times.
 
     SOLVER[(parameter=value, ...)]:STEPS[@GRID[(parameter=value, ...)]]
 

@@ -1,7 +1,7 @@
-"""What samplers are called in other tools, for the message about a name that none of ours is: `euler_a`,
-`DPM++ 2M Karras`, `dpmpp_2m_sde_gpu`, `EulerAncestralDiscreteScheduler`.
+"""Names of solvers in other tools, for the message about an unknown name.
 
-There a scheduler is often a solver and a grid in one word; here the grid stands behind an `@`.
+Examples are `euler_a`, `DPM++ 2M Karras`, `dpmpp_2m_sde_gpu` and `EulerAncestralDiscreteScheduler`. A scheduler of
+another tool is often a solver and a grid in one word; here the grid follows an `@`.
 """
 
 import re

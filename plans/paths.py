@@ -1,4 +1,4 @@
-"""Where x is between data and noise: alpha(t) and sigma(t) of each kind of schedule, and the way back from lambda.
+"""Paths give alpha(t) and sigma(t) of each kind of schedule, and t of a lambda.
 
 A `Path` is one kind with its parameters filled in. `t` is the network's time; lambda = log(alpha / sigma) falls as t
 grows.

@@ -1,4 +1,4 @@
-"""A plan: a sampler compiled, ahead of time and in float64, into a table of numbers that one executor runs.
+"""A plan is a sampler as a table of numbers, compiled ahead of time in float64 and run by one executor.
 
 The state S has `rows` rows, each the size of a sample. It starts as S = start . [given; draws], and step i does
 

@@ -1,4 +1,4 @@
-"""What a denoiser's output means: x0 is linear in (x, output) for every kind of prediction.
+"""Predictions say how x0 follows from a denoiser's output: it is linear in (x, output) for every kind.
 
 x = alpha x0 + sigma eps; rho = sigma / alpha. Preconditioned networks were trained on y = x / alpha = x0 + rho eps.
 """

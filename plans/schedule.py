@@ -1,4 +1,4 @@
-"""Noise schedules: alpha(t) and sigma(t) of x_t = alpha x0 + sigma eps, and the times a sampler visits.
+"""Noise schedules give alpha(t) and sigma(t) of x_t = alpha x0 + sigma eps, and the times of a plan.
 
 Symbols as in DPM-Solver (Lu et al. 2022, arXiv 2206.00927): lambda = log(alpha / sigma) grows as noise leaves. `t` is
 the network's time: a DDPM timestep in [0, T - 1] for tables, 1000 sigma or the like for flows, log(sigma) / 4 for EDM.

@@ -1,4 +1,4 @@
-"""What a step may do to a prediction that is not linear: p = shaping(values), one value or two of it.
+"""A shaping is the one operation of a plan that is not linear: p = shaping(values), of one value or two.
 
 Everything else of a plan is multiplications and additions; these few are what samplers in use put between the network
 and the update.

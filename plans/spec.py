@@ -1,4 +1,4 @@
-"""What a plan has to know of a denoiser, as a bundle's manifest has it: its noise schedule and its prediction."""
+"""A denoiser's noise schedule and kind of prediction, as plans and manifests hold them."""
 
 from dataclasses import dataclass
 from typing import Literal

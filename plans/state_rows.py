@@ -1,4 +1,4 @@
-"""From a traced solver to tables: live ranges decide which buffers are rows of the state, and which row each takes."""
+"""Make the tables of a plan from a traced solver: live ranges of buffers decide the rows of the state."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""`Lin`: a linear combination of buffers, the symbolic value a solver computes with while it is traced."""
+"""`Lin` is a linear combination of buffers: the symbolic value of a solver's arithmetic while it is traced."""
 
 from __future__ import annotations
 

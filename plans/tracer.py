@@ -1,4 +1,4 @@
-"""Tracing a solver: run its arithmetic once on symbolic states and write down every buffer it makes.
+"""The tracer runs a solver's arithmetic once on symbolic states and records every buffer.
 
 The rule that keeps plans short: what `start`, `given`, `noise`, `store`, `denoise` and `outputs` return is a buffer;
 any other expression is a `Lin` over buffers and is folded into the next buffer. `state_rows.py` makes tables of the

@@ -1,4 +1,4 @@
-"""Runs a bundle: numpy, msgspec, safetensors and one inference engine, nothing else.
+"""The runtime runs a bundle with numpy, msgspec, safetensors and one inference engine.
 
 import fewstep.runtime
 

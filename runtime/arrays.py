@@ -1,4 +1,4 @@
-"""Numbers that a caller gives, as float32 arrays: what is none, or not finite, is refused in the caller's words."""
+"""Convert a caller's numbers to float32 arrays, and refuse other values and non-finite numbers by their names."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Between images and latents, with the autoencoder that is in a bundle.
+"""The autoencoder of a bundle converts images to latents and latents to images.
 
     autoencoder = load_autoencoder("bundle")
     images = autoencoder.decode(sampler.sample(...))

@@ -1,4 +1,4 @@
-"""What fewstep keeps for this user on this machine: in the cache folder of the operating system, never in a bundle.
+"""The cache folder of this user holds what belongs to this machine and never to a bundle.
 
     engines/    which engines were built here, one small file each, named by the engine's sha256
     timing/     what TensorRT's builder measured on this GPU

@@ -1,4 +1,4 @@
-"""Conditions as users give them, one value per sample, checked and made into arrays."""
+"""Check the conditions that a caller gives, one value per sample, and make arrays of them."""
 
 import io
 import math

@@ -1,4 +1,4 @@
-"""A policy in a control loop: the latest observations in, a sequence of actions in the robot's units out.
+"""Run a policy in a control loop: observations go in, actions in the robot's units come out.
 
     history = History(sampler)
     history.add({"observation.state": joints})                       # at every tick

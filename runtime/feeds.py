@@ -1,4 +1,4 @@
-"""What the body is fed beside x: times, conditions, rows (`prologues.py`) and the range group, for each call of it."""
+"""Collect the body's inputs for each call: times, conditions, prologue rows and the range group."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType

@@ -1,4 +1,4 @@
-"""An overflow is one clear error at the step where it happens, not numpy's warnings and then NaNs."""
+"""Report an overflow as one error that names its step."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any

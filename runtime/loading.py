@@ -1,4 +1,4 @@
-"""Open a bundle for sampling: which of its bodies, and what runs it."""
+"""Open a bundle for sampling: choose its body and the backend that runs it."""
 
 import logging
 from pathlib import Path

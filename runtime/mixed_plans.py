@@ -1,7 +1,7 @@
-"""A plan for each sample of a batch: the plans run side by side, and their network calls are one call.
+"""Run a plan for each sample of a batch in steps that share one network call.
 
-A stream of images whose denoising overlaps, or requests of different quality in one batch. Samples share a call where
-their steps use the same range group; a plan that has fewer steps is done earlier.
+It serves a stream of images whose denoising overlaps, or requests of different quality in one batch. Samples share a
+call if their steps use the same range group. A plan with fewer steps ends earlier.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""ONNX files as protobuf messages: fields read and written one by one, for a machine that has no onnx.
+"""Read and write the protobuf fields of ONNX files one by one, without the library onnx.
 
 A message is a sequence of fields, each a number, a kind and a value (the encoding that protobuf documents). Numbers of
 fields are those of onnx.proto.

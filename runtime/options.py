@@ -1,4 +1,4 @@
-"""What the options of all verbs have in common: they take what a caller of the function would write."""
+"""The base of all verbs' options converts a caller's texts, paths and lists to the declared types."""
 
 from os import PathLike, fspath
 from pathlib import Path

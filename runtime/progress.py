@@ -1,4 +1,4 @@
-"""How long work tells how far it is: one callable, given by the caller, so the library itself never prints.
+"""Progress is one callable, given by the caller, so that the library itself never prints.
 
 for done, item in enumerate(items, 1):
     ...

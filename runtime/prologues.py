@@ -1,8 +1,8 @@
-"""What is computed before the first step: the rows that the body reads beside x.
+"""Run the conditioner and the prologue before the first step, and deal their rows to the body's calls.
 
 Samples often share their condition, and the unconditional branch is the same for all. The conditioner, such as an
-observation encoder, runs once for each distinct condition, whatever the number of steps; the prologue once for each
-distinct pair of time and condition; each call of the body is then dealt its rows when it comes, not all calls at once.
+observation encoder, runs once for each distinct condition, whatever the number of steps. The prologue runs once for
+each distinct pair of time and condition. Each call of the body gets its rows when it comes, not all calls at once.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What a caller asks a sampler for, checked: seeds, plans, given tensors, a part to hold, a wish to stop."""
+"""Check a caller's request to a sampler: seeds, plans, given tensors, a hold, a cancellation."""
 
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence

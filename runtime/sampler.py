@@ -1,4 +1,4 @@
-"""The sampler: a bundle, one of its bodies and an inference engine, ready to run plans.
+"""A sampler is a bundle's denoiser, loaded with one body and one inference engine, ready to run plans.
 
     with fewstep.runtime.load("bundle", precision="int8") as sampler:
         x = sampler.sample(plan="dpmpp_2m:8", seeds=[0, 1], condition={"class": [3, 5]}, guidance=2.0)

@@ -1,4 +1,4 @@
-"""The free sizes of a denoiser: axes of x, such as height and width, that a caller chooses anew for each run.
+"""Free sizes are axes of x, such as height and width, that a caller chooses for each run.
 
 A dimension of a tensor is a number, or says how it follows from the sizes: "height", "height*2", "height/8",
 "height*width/64". At chosen sizes everything is numbers again: see `sized`.

@@ -1,4 +1,4 @@
-"""Sound as a denoiser sees it: complex spectrograms with compressed amplitudes, as SGMSE+ has them. Numpy alone.
+"""Convert sound to complex spectrograms with compressed amplitudes, as in SGMSE+, and back, with numpy alone.
 
 Richter, Welker, Lemercier, Lay, Gerkmann 2023 (arXiv 2208.05830), section IV: beta |c|^alpha e^(i angle(c)) of the
 coefficients c of a short-time Fourier transform, real and imaginary part as two channels. The transform is that of

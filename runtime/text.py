@@ -1,4 +1,4 @@
-"""Prompts to conditions, with the text encoder that is in a bundle.
+"""The text encoder of a bundle converts prompts to conditions.
 
     text = load_text_encoder("bundle")
     with fewstep.runtime.load("bundle") as sampler:

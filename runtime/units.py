@@ -1,4 +1,4 @@
-"""Samples in the units that a bundle's manifest gives them, and back: the actions of a robot.
+"""Convert samples to the units of a bundle's manifest, such as a robot's actions, and back.
 
 sampler.to_units(actions)      radians, metres, ... from model range
 sampler.from_units(actions)    what model range they are: for `hold`, for `given`

@@ -1,1 +1,1 @@
-"""From the prepared graph to int8, for each target."""
+"""Lowering rewrites the prepared graph in int8, for each target."""

@@ -1,1 +1,1 @@
-"""From watched activations to ranges: histograms, the methods that clip them, and the table of the results."""
+"""Ranges are taken from watched activations: histograms, methods that clip them, and the resulting table."""

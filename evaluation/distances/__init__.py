@@ -1,1 +1,1 @@
-"""How far a body's samples are from the float32 body's: one by one, and as a distribution."""
+"""Distances between a body's samples and the float32 body's, sample by sample and as distributions."""

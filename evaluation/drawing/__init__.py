@@ -1,1 +1,1 @@
-"""Samples as pictures, and figures as drawings."""
+"""Samples are drawn here as pictures, and figures as charts."""

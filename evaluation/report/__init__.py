@@ -1,4 +1,4 @@
-"""The report: what int8 cost in quality and won in time, per step and per operation, as one page anybody can open."""
+"""The report is one page on the quality that int8 cost and the time that it won, per step and operation."""
 
 from fewstep.evaluation.report.options import ReportOptions
 from fewstep.evaluation.report.write import check, report

@@ -1,1 +1,1 @@
-"""Which form of a denoiser is faster, and on what machine that was measured."""
+"""Speed times the forms of a denoiser against each other, and records the machine that was measured."""

@@ -1,1 +1,1 @@
-"""LoRA files, merged into a denoiser's weights."""
+"""LoRA files are merged here into a denoiser's weights."""

@@ -1,1 +1,1 @@
-"""Where denoisers come from: shipped with fewstep, a Python file, an .onnx file, a diffusers folder."""
+"""Sources load denoisers from a shipped model, a Python file, an ONNX file, or a folder."""

@@ -1,1 +1,1 @@
-"""Function-preserving rewrites, one file each: `def name(graph) -> graph`."""
+"""Passes are rewrites that preserve a graph's function, one a file: `def name(graph) -> graph`."""

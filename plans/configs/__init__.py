@@ -1,4 +1,4 @@
-"""Plans and schedules from the configuration files of other libraries."""
+"""Configuration files of other libraries are read here into schedules and plans."""
 
 from fewstep.plans.configs.diffusers import plan_from_scheduler_config, schedule_from_scheduler_config
 

@@ -1,4 +1,4 @@
-"""Grids of times: `grid(schedule, steps, *, parameters) -> times`, `steps` + 1 of them from noisy to clean.
+"""A grid gives the times of a plan, `grid(schedule, steps, *, parameters) -> times`, from noisy to clean.
 
 `__all__` is what a plan's name may end with ("dpmpp_2m:8@karras"); `ALIASES` are other names in use.
 """

@@ -1,4 +1,4 @@
-"""Solvers as plain arithmetic on symbolic states: `solver(trace, times) -> sample`, traced into plans.
+"""Solvers are plain arithmetic on symbolic states, `solver(trace, times) -> sample`, traced into plans.
 
 `__all__` is what a plan's name may start with ("dpmpp_2m:8"); `ALIASES` are names of the literature for the same
 arithmetic ("euler:8" is "ddim:8"). An order of a family has a name of its own: "unipc_2:8" is `unipc` with order 2.

@@ -1,4 +1,4 @@
-"""Plans from plans: changes that need no trace, only the table.
+"""Transforms make plans from plans: they change the table and need no trace.
 
 - `analytic_first_step`: the first evaluation replaced by what is known of it.
 - `gaussian_start`: the way from pure noise to the plan's first time taken in one step, as Gaussian data have it.

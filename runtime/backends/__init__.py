@@ -1,4 +1,4 @@
-"""Inference engines behind one small protocol: each loads graphs of a bundle, runs them, and says which bodies suit."""
+"""A backend loads graphs of a bundle into one inference engine, runs them, and says which bodies suit it."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol

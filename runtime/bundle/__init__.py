@@ -1,1 +1,1 @@
-"""A bundle on disk: its manifest, and what must hold before any of it is run."""
+"""A bundle on disk is a manifest and its files; they are checked before any of them is run."""

@@ -1,4 +1,4 @@
-"""The plan that a body was calibrated along, and the words in which warnings about it name plans."""
+"""The plan that a body was calibrated along, and the wording of warnings about it."""
 
 from fewstep.plans.file import decode
 from fewstep.plans.guidance import describe

@@ -1,4 +1,4 @@
-"""The networks that a bundle has beside its denoiser: does what a manifest says of them hold together?"""
+"""Companions are a bundle's networks next to its denoiser; their entries in a manifest are checked here."""
 
 from collections.abc import Iterator
 

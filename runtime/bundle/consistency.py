@@ -1,4 +1,4 @@
-"""Whether a manifest makes sense: what its types cannot say of sizes, ranges, and graphs that must fit together."""
+"""Check a manifest beyond its types: sizes, ranges, and graphs that must fit together."""
 
 from collections.abc import Iterator
 from itertools import accumulate

@@ -1,4 +1,4 @@
-"""Which engine of a bundle may run here.
+"""Decide which engine of a bundle may run on this machine.
 
 An engine is native code: loading one hands the process to whoever built it. A hash shows damage, not origin. So an
 engine is loaded only if everything it was built from matches (the graph, the backend and its version, the GPU), and if

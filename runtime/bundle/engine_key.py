@@ -1,4 +1,4 @@
-"""What an engine was built from. It is native code: it may run only where everything here matches."""
+"""The key of an engine holds every choice it was built from; all must match the machine that runs it."""
 
 import hashlib
 import re

@@ -1,4 +1,4 @@
-"""Is a bundle whole? Every file against its hash, every plan decoded, every graph opened and held against the manifest.
+"""Verify a bundle: hash every file, decode every plan, and compare every graph with the manifest.
 
 What `load` checks piece by piece when it first needs it, checked at once: after a copy, before a deployment.
 """

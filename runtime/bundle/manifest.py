@@ -1,4 +1,4 @@
-"""What a bundle's manifest.json holds: the schema, as frozen structs that msgspec validates while reading.
+"""The schema of a bundle's manifest.json, as frozen structs that msgspec validates while reading.
 
 Nothing here touches a file; `reading.py` reads manifests and `fewstep.graph.commit` writes them.
 """

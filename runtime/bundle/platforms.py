@@ -1,4 +1,4 @@
-"""Where the bodies of a target run, and how bodies are named.
+"""Platforms say where the bodies of a target run and how bodies are named.
 
 The runtime chooses bodies by these rows. A `Target` of calibration refers to its own row and adds how the body is made.
 """

@@ -1,4 +1,4 @@
-"""What this machine has, what it lacks, and the command that gets it. Needs numpy and msgspec only."""
+"""Doctor lists a machine's hardware and packages, and the command for each missing one."""
 
 from fewstep.runtime.doctor.diagnosis import Diagnosis, DoctorOptions, Finding, diagnose
 

@@ -1,4 +1,4 @@
-"""What graphs are lowered for. A new target is a module with a Target value, named here.
+"""The targets that graphs are lowered for; a new target is a module with a `Target` value, named here.
 
 A `Target` says where its bodies run by its `platform`. The rows of `runtime/bundle/platforms.py` are those that a
 runtime knows without calibration: it chooses an int8 body by them. No other file lists targets.

@@ -1,1 +1,1 @@
-"""Folders of diffusers as sources: denoisers, and the text encoders and autoencoders beside them."""
+"""Folders of diffusers are sources: denoisers with their text encoders and autoencoders."""

@@ -1,1 +1,1 @@
-"""LeRobot's policy folders as sources, without lerobot."""
+"""LeRobot's policy folders are sources, read without lerobot."""
