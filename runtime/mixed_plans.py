@@ -20,8 +20,8 @@ Feeds = Mapping[str, NDArray[Any]]
 
 
 @dataclass
-class PlanLane:
-    """One plan on its way, with the samples (places in the batch) that follow it."""
+class Cohort:
+    """The samples (places in the batch) that follow one plan, and how far they are."""
 
     plan: Plan
     samples: list[int]
@@ -37,32 +37,34 @@ class PlanLane:
 Call = Callable[[Array, Feeds, int], Array]  # the body on [N, *x_shape] for a range group
 
 
-def run(lanes: Sequence[PlanLane], call: Call, shared: Sequence[str]) -> Iterator[int]:
-    """Run all lanes to their ends; yields each step's number when it is done. `shared` are inputs of the body that all
-    rows have in common: its range group."""
-    for index in range(max(len(lane.plan.steps) for lane in lanes)):
-        going = [lane for lane in lanes if index < len(lane.plan.steps)]
-        for group in sorted({lane.plan.steps[index].group for lane in going}):
+def run(cohorts: Sequence[Cohort], call: Call, shared: Sequence[str]) -> Iterator[int]:
+    """Run all cohorts to their ends; yields each step's number when it is done.
+
+    `shared` are inputs of the body that all samples have in common: its range group.
+    """
+    for index in range(max(len(cohort.plan.steps) for cohort in cohorts)):
+        going = [cohort for cohort in cohorts if index < len(cohort.plan.steps)]
+        for group in sorted({cohort.plan.steps[index].group for cohort in going}):
             with np.errstate(all="ignore"):  # an overflow is found below, and named
-                _step(index, [lane for lane in going if lane.plan.steps[index].group == group], call, shared)
+                _step(index, [cohort for cohort in going if cohort.plan.steps[index].group == group], call, shared)
         yield index
 
 
-def _step(index: int, lanes: Sequence[PlanLane], call: Call, shared: Sequence[str]) -> None:
-    states = [lane.state() for lane in lanes]
-    steps = [lane.plan.steps[index] for lane in lanes]
+def _step(index: int, cohorts: Sequence[Cohort], call: Call, shared: Sequence[str]) -> None:
+    states = [cohort.state() for cohort in cohorts]
+    steps = [cohort.plan.steps[index] for cohort in cohorts]
     inputs = [combine(step.input, state, np.float32) for step, state in zip(steps, states, strict=True)]
     stacked = [np.concatenate([u] * len(step.branches)) for u, step in zip(inputs, steps, strict=True)]
-    fed = [lane.feeds(index) for lane in lanes]
+    fed = [cohort.feeds(index) for cohort in cohorts]
     joined = {
         name: fed[0][name] if name in shared else np.concatenate([feeds[name] for feeds in fed]) for name in fed[0]
     }
     results = np.split(call(np.concatenate(stacked), joined, steps[0].group), np.cumsum([len(u) for u in stacked])[:-1])
-    for lane, step, state, u, result in zip(lanes, steps, states, inputs, results, strict=True):
-        check_finite(result, OUTPUT, index, step, lane.plan)
+    for cohort, step, state, u, result in zip(cohorts, steps, states, inputs, results, strict=True):
+        check_finite(result, OUTPUT, index, step, cohort.plan)
         outputs = split_outputs(result, step)
-        lane.last = advance(lane.plan, index, state, u, outputs, lane.draws, np.float32)
-        check_finite_state(lane.last, lane.plan)
+        cohort.last = advance(cohort.plan, index, state, u, outputs, cohort.draws, np.float32)
+        check_finite_state(cohort.last, cohort.plan)
 
 
 def split_outputs(result: Array, step: Step) -> list[Array]:
@@ -71,9 +73,11 @@ def split_outputs(result: Array, step: Step) -> list[Array]:
     return [head for branch in by_branch for head in np.split(branch, step.heads, axis=1)]
 
 
-def collect(lanes: Sequence[PlanLane], samples: int) -> Float32:
+def collect(cohorts: Sequence[Cohort], samples: int) -> Float32:
     """The samples in the order of the batch."""
-    parts = [(lane.samples, finite_sample(lane.plan, [lane.last])) for lane in lanes if lane.last is not None]
+    parts = [
+        (cohort.samples, finite_sample(cohort.plan, [cohort.last])) for cohort in cohorts if cohort.last is not None
+    ]
     result = np.empty((samples, *parts[0][1].shape[1:]), np.float32)
     for places, made in parts:
         result[places] = made

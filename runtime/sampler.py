@@ -167,16 +167,16 @@ class Sampler(AbstractContextManager["Sampler"]):
         if len(plans) != len(request.seeds):
             raise UserError(f"{len(plans)} plans for {len(request.seeds)} seeds", "give one plan for each seed")
         compiled = self._compiled(request, plans)
-        lanes = [
-            self._lane(request, each, [i for i, other in enumerate(compiled) if other == each])
+        cohorts = [
+            self._cohort(request, each, [i for i, other in enumerate(compiled) if other == each])
             for place, each in enumerate(compiled)
             if each not in compiled[:place]
         ]
         shared = [name for name, tensor in taken(self.body).items() if tensor.role == "group"]
         longest = max(len(each.steps) for each in compiled)
-        for _ in until_cancelled(mixed_plans.run(lanes, self._evaluate, shared), longest, options.get("cancel")):
+        for _ in until_cancelled(mixed_plans.run(cohorts, self._evaluate, shared), longest, options.get("cancel")):
             pass
-        return mixed_plans.collect(lanes, len(request.seeds))
+        return mixed_plans.collect(cohorts, len(request.seeds))
 
     def to_units(self, x: ArrayLike) -> Float32:
         """Samples [..., *x_shape] in the units that the manifest gives them: the actions of a robot."""
@@ -313,13 +313,13 @@ class Sampler(AbstractContextManager["Sampler"]):
         states = execute(plan, network, draws, np.float32, request.tensors(plan), hold)
         return until_cancelled(finite_states(states, plan), len(plan.steps), request.options.get("cancel"))
 
-    def _lane(self, request: Request, plan: Plan, places: list[int]) -> mixed_plans.PlanLane:
+    def _cohort(self, request: Request, plan: Plan, places: list[int]) -> mixed_plans.Cohort:
         """The samples of a batch that follow one plan."""
 
         def here(branch: str) -> dict[str, NDArray[Any]]:
             return {name: array[places] for name, array in request.values(branch).items()}
 
-        return mixed_plans.PlanLane(
+        return mixed_plans.Cohort(
             plan,
             places,
             self._draws([request.seeds[place] for place in places], request.takes.x_shape),
