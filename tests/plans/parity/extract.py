@@ -5,7 +5,7 @@ is e_0, the k-th output E_k, the j-th draw z_j) every network input, and the sam
 coefficients. A plan is unrolled the same way, by the reference executor, and rows are compared as they are.
 
     rows = extract(scheduler, 10)                     # any diffusers scheduler; keywords go to its set_timesteps
-    plan = trace_plan("x", solver, times_of(scheduler, 10), Denoising(ScheduleSpec("linear"), "epsilon"))
+    plan = trace_plan("x", solver, times_of(scheduler, 10), DenoiserFacts(ScheduleSpec("linear"), "epsilon"))
     assert_same_rows(unroll(plan), rows)              # 1e-5 of each row's maximum
     assert_same_trajectory(plan, scheduler, 10)       # the same on nonlinear denoisers, 5e-5
 """
