@@ -208,11 +208,11 @@ def part(
     found: dict[Key, float], counts: Sequence[int], seeds: int, exactness: float, fd: dict[str, float], samples: int
 ) -> str:
     """The measured part of docs/samplers.md."""
-    text = f"""`{MODEL}`, guidance {GUIDANCE:g}: PSNR in dB to the end of the exact trajectory from the same noise, mean
-over {seeds} held-out seeds. The exact one is `{TEACHER}` with {TEACHER_STEPS} steps, {exactness:.0f} dB from itself
-with twice as many. Columns are numbers of evaluations; each plan takes as many steps as they pay for. Grids that start
-below the noisiest time start another trajectory, and pay for it here. Written by
-`python benchmarks/solvers_on_model.py`.
+    text = f"""`{MODEL}`, guidance {GUIDANCE:g}: PSNR in dB to the end of the exact trajectory from the same
+noise, mean over {seeds} held-out seeds. The exact trajectory is `{TEACHER}` with {TEACHER_STEPS} steps,
+{exactness:.0f} dB from itself with twice as many. Columns are numbers of evaluations; each plan takes as many
+steps as they allow. Grids that start below the noisiest time start another trajectory, and their
+figures suffer for it. `python benchmarks/solvers_on_model.py` writes this part.
 
 ![PSNR over evaluations](solvers-on-model.svg)
 
@@ -220,7 +220,7 @@ The best plans:
 
 {leaders(found, counts)}
 
-The solvers that were measured, on the default grid (`{DEFAULT_GRID}`), and on their best grid where that is another:
+The measured solvers, on the default grid (`{DEFAULT_GRID}`), and on their best grid if that is another:
 
 {by_solver(found, counts)}
 
@@ -231,8 +231,8 @@ The grids: the median over these solvers, and the best of them:
     if fd:
         rows = [[f"`{name}`" if ":" in name else name, f"{value:.2f}"] for name, value in fd.items()]
         text += f"""
-What the PSNR cannot see, whether samples look like the data: FD({EXTRACTOR}) of {samples} samples to the
-10 000 test images. Images of the training set are as near as anything gets.
+PSNR does not show the likeness of samples to the data. FD({EXTRACTOR}) of {samples} samples
+to the 10 000 test images does. The images of the training set are the closest possible.
 
 {table(["plan", f"FD({EXTRACTOR})"], rows)}
 """
