@@ -28,7 +28,7 @@ NAMED = 3  # keys or layers that an error names
 LARGEST = 1e6  # of a number in a configuration: beyond, it is damage
 COPY_AGAIN = "copy it again"
 OTHER_NETWORK = "give a LoRA that was trained for this network"
-KNOWN = "fewstep reads LoRA, LoCon, LoHa, LoKr and DoRA: docs/export.md"
+KNOWN = "fewstep reads LoRA, LoCon, LoHa, LoKr and DoRA: docs/export/lora.md"
 
 
 @dataclass(frozen=True)

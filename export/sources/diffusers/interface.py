@@ -11,7 +11,7 @@ from fewstep.runtime.bundle.manifest import Condition
 
 IMAGE = "image"  # argument of a condition that is put beside x along the channels
 ADDED = "added."  # prefix of arguments that diffusers takes in a dict of their own
-WRITE_IT = "write a function that returns (module, Spec): docs/export.md, A class that is not in the table"
+WRITE_IT = "write a function that returns (module, Spec): docs/export/diffusers.md, A class that is not in the table"
 SAMPLE, HIDDEN_STATES = "sample", "hidden_states"  # what the network calls x
 
 NamedCondition = tuple[Condition, str]  # a condition, and the network's name for it
