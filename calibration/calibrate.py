@@ -64,27 +64,28 @@ class CalibrateOptions(Options):
     bundle: The bundle to calibrate; int8 bodies, ranges and the plan are added to it.
     plan: SOLVER:STEPS, or the path of a plan's JSON.
     target: What to lower for.
-    trajectories: How many samples to follow.
-    guidance: Weight of classifier-free guidance; by default 2 where the denoiser has an unconditional form, and is not
-        told the weight itself.
-    ranges: channels gives each channel of an activation a scale of its own, through the weights, where that is finer
-        than mse; of one scale for all channels, mse minimises the expected squared error, minmax clips nothing,
+    trajectories: Number of samples to follow.
+    guidance: Weight of classifier-free guidance. Default: 2 if the denoiser has an unconditional form and does not take
+        the weight itself as a condition; else none.
+    ranges: channels gives each channel of an activation its own scale, through the weights, if that is finer than mse.
+        The others give one scale to all channels: mse minimises the expected squared error, minmax clips nothing,
         percentile clips one in ten thousand, entropy clips as TensorRT's calibrator does.
-    groups: step gives each step of the plan its own ranges, pooled one for all, merged one to neighbours that it costs
-        nothing.
-    inputs: What the denoiser is watched on: deployed, the plan itself; progressive, the plan with the steps before
-        already in int8; uniform, normal or interval, a long trajectory, for comparison.
-    seed: Of the first trajectory; 0 to 99999 are held out for evaluation, 500000 to 599999 for precision maps.
-    quality: Leave as much in float as this needs, as 44dB of mean PSNR against float32 (dB may be left
-        out): searches a precision map.
-    speed: Leave in float what still is this many times as fast as float32, as 1.5x (x may be left out):
-        searches a precision map.
-    conditions: Your own values of the conditions, .npz or .safetensors with one array [N, *shape] for each by name;
-        left out, random ones are drawn.
-    size: Sizes of x that the trajectories have in turn, as 64x64,96x64 in the order of its free axes; by default the
-        usual one. Ranges belong to tensors, so that int8 runs at any size all the same.
-    prompts: Your own prompts, a text file with one a line, where the bundle has a text encoder; left out, some that
-        come with fewstep.
+    groups: step gives each step of the plan its own ranges. pooled gives one range to all steps. merged gives one range
+        to neighbours where this costs nothing.
+    inputs: Inputs of the denoiser during calibration. deployed: the plan itself. progressive: the plan with the steps
+        before already in int8. uniform, normal or interval: a long trajectory, for comparison.
+    seed: Seed of the first trajectory. Seeds 0 to 99999 are held out for evaluation, 500000 to 599999 for precision
+        maps.
+    quality: Search a precision map that reaches this mean PSNR against float32, as 44dB (dB may be left out), with as
+        little float as possible.
+    speed: Search a precision map that is this many times as fast as float32, as 1.5x (x may be left out), with as much
+        float as possible.
+    conditions: A file of your own values of the conditions, .npz or .safetensors, with one array [N, *shape] for each
+        by name. Default: random values.
+    size: Sizes of x that the trajectories have in turn, as 64x64,96x64 in the order of its free axes. Default: the
+        default size. int8 runs at any size all the same, because ranges belong to tensors.
+    prompts: A text file of your own prompts, one a line, for a bundle with a text encoder. Default: prompts that come
+        with fewstep.
     """
 
     bundle: Path

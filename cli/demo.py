@@ -37,10 +37,10 @@ class DemoOptions(Options):
 
     source: Name of a shipped model, or FILE.py:FUNCTION.
     output: Folder for the bundle and the pictures.
-    plan: SOLVER:STEPS to calibrate along and to judge.
-    target: What to lower to.
-    guidance: Weight of classifier-free guidance; by default 2 where the denoiser has an unconditional form.
-    device: GPUs to build an engine for, where tensorrt-rtx is installed.
+    plan: SOLVER:STEPS, for calibration and report.
+    target: Targets to lower for.
+    guidance: Weight of classifier-free guidance. Default: 2 if the denoiser has an unconditional form.
+    device: GPUs to build an engine for, if tensorrt-rtx is installed.
     """
 
     source: str = "fashion_mnist"

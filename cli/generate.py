@@ -22,7 +22,7 @@ from fewstep.cli.outcome import Outcome
 from fewstep.plans.errors import UserError
 from fewstep.runtime.progress import Progress
 
-DRY_RUN_HELP = "Check everything and say what would be done, without doing it."
+DRY_RUN_HELP = "Check everything and print the work to do, without doing it."
 Verb = Callable[[Any, Progress], Outcome]
 DryRun = Callable[[Any], Outcome]
 

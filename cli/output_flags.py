@@ -5,9 +5,9 @@ from dataclasses import dataclass, fields
 
 FLAGS = {  # flag -> (field of Manner, help); they may stand anywhere in the line
     "--json": ("json", "Print one JSON document instead of text: the result, or the error and its fix."),
-    "--quiet": ("quiet", "Say nothing but errors."),
+    "--quiet": ("quiet", "Print errors only."),
     "-q": ("quiet", ""),
-    "--verbose": ("verbose", "Say more on the way."),
+    "--verbose": ("verbose", "Print more messages on the way."),
     "-v": ("verbose", ""),
     "--debug": ("debug", "Show the traceback of an error."),
 }

@@ -51,24 +51,25 @@ class RunOptions(Options):
     """Sample a bundle into an image grid (.png) or an array (.npy).
 
     bundle: The bundle's folder.
-    plan: SOLVER:STEPS, scheduler:STEPS, or the path of a plan's JSON; by default the one the bundle was calibrated
-        along (for float32 too), else scheduler:20 where the model came with its scheduler, else dpmpp_2m:8.
+    plan: SOLVER:STEPS, scheduler:STEPS, or the path of a plan's JSON. Default: the plan along which the bundle was
+        calibrated (for float32 too), else scheduler:20 if the model came with its scheduler, else dpmpp_2m:8.
     precision: float32, int8 (made by `fewstep calibrate`), or on a GPU float16 (made by `fewstep build`).
-    samples: How many; left out, one for each prompt, or 16.
-    prompt: What to show, in words, where the bundle has a text encoder; given several times, the samples take turns.
-    negative: What guidance leads away from, in words; several take turns too.
-    condition: NAME=VALUE, NAME=LABEL, or NAME=@FILE.npy for one array or an array of them; given several times for one
+    samples: Number of samples. Default: one for each prompt, or 16.
+    prompt: The content of a picture in words, for a bundle with a text encoder. Given several times, the samples take
+        turns.
+    negative: The content to lead away from, in words. Given several times, the samples take turns.
+    condition: NAME=VALUE, NAME=LABEL, or NAME=@FILE.npy for one array or an array of them. Given several times for one
         name, the samples take the values in turn.
-    guidance: Weight of classifier-free guidance; left out, only the conditional branch runs.
-    size: NAME=NUMBER for a free size of the bundle, as height=96; one that is not given has its default.
+    guidance: Weight of classifier-free guidance. Default: only the conditional branch runs.
+    size: NAME=NUMBER for a free size of the bundle, as height=96. Each other free size has its default.
     image: A picture to start from, with --strength.
-    strength: How far the picture is noised, above 0 and up to 1: the share of the plan's steps that are run.
-    seed: Of the first sample; the others count up from it.
-    output: The file to write; a .npy has x as it is sampled, which may be latents, a .png has pictures.
-    columns: Samples in a row of the grid; left out, the grid is square.
-    scale: Enlargement of each pixel; left out, 3 for samples of up to 64 pixels, or none.
-    threads: Threads on the CPU, where onnxruntime or openvino computes; 0 means one per physical core.
-    backend: What runs it: onnxruntime, onnxruntime-cuda, openvino, tensorrt, tensorrt-rtx.
+    strength: Share of the plan's steps that are run, above 0 and up to 1: the picture is noised that far.
+    seed: Seed of the first sample; the others count up from it.
+    output: The file to write. A .png file has pictures; a .npy file has x as it is sampled, which may be latents.
+    columns: Samples in a row of the grid. Default: a square grid.
+    scale: Enlargement of each pixel. Default: 3 for samples of up to 64 pixels, else none.
+    threads: Threads on the CPU, for onnxruntime and openvino; 0 for one per physical core.
+    backend: The engine that runs the bundle: onnxruntime, onnxruntime-cuda, openvino, tensorrt, tensorrt-rtx.
     """
 
     bundle: Path

@@ -12,7 +12,7 @@ class Verb:
 
 
 VERBS = {  # each is a module of this package, with a function `verb(options, progress) -> Outcome`
-    "export": Verb("Turn a torch denoiser into a verified ONNX bundle.", "export"),
+    "export": Verb("Turn a denoiser into a verified ONNX bundle.", "export"),
     "calibrate": Verb("Measure a bundle along its plan and lower it to int8.", "calibration"),
     "build": Verb("Build engines for a bundle ahead of time.", "calibration,tensorrt-rtx"),
     "run": Verb("Sample a bundle into an image grid.", "cpu"),
@@ -23,6 +23,6 @@ VERBS = {  # each is a module of this package, with a function `verb(options, pr
     "verify": Verb("Check that a bundle is whole.", "cpu"),
     "bench": Verb("Race the bodies of a bundle against each other.", "calibration"),
     "plan": Verb("List solvers and grids, show and plot compiled plans."),
-    "doctor": Verb("Say what this machine has, what it lacks, and how to get it."),
-    "demo": Verb("Do all of it, on a shipped model.", "export,calibration"),
+    "doctor": Verb("Check this machine, and show how to get the missing parts."),
+    "demo": Verb("Run every verb in turn, on a shipped model.", "export,calibration"),
 }

@@ -42,19 +42,20 @@ class BuildOptions(Options):
     """Build engines of a bundle's body for GPUs, and add them to it. Engines are built, not run.
 
     bundle: The bundle to build for.
-    backend: tensorrt-rtx builds ahead of time and needs no GPU; tensorrt (JetPack, data centers) builds for the GPU it
-        runs on; onnxruntime-cuda compiles when it loads, and only gets its float16 body here.
-    device: Compute capabilities to build for. tensorrt-rtx: sm75, sm80, sm86, sm89, sm120, sm121, by default sm86,
-        sm89 and sm120; tensorrt: the GPU that is here.
-    precision: int8 builds the body that calibrate made for tensorrt, float16 and float32 the float body.
-    min_batch: The least number of rows of x in one evaluation (a guided sample takes two), or shapes of inputs, as
-        x:1x1x28x28 or x:[1,1,28,28]; shapes choose the free sizes of a bundle too, which a number leaves in full.
-    opt_batch: The number, or the shapes, to be fastest at; by default 4, or what min and max leave of it.
-    max_batch: The greatest number, or shapes.
-    workspace: MiB that the builder may plan for scratch memory; by default all there is.
-    version_compatible: Build engines of tensorrt that later versions of it run, too.
+    backend: tensorrt-rtx builds ahead of time and needs no GPU. tensorrt (JetPack, data centers) builds for the GPU on
+        which it runs. onnxruntime-cuda compiles when it loads; only its float16 body is made here.
+    device: Compute capabilities to build for. tensorrt-rtx: sm75, sm80, sm86, sm89, sm120, sm121, by default sm86, sm89
+        and sm120. tensorrt: the GPU of this machine.
+    precision: int8 builds the body that calibrate made for tensorrt; float16 and float32 build the float body.
+    min_batch: The smallest batch of one evaluation (a guided sample is a batch of two), or shapes of inputs, as
+        x:1x1x28x28 or x:[1,1,28,28]. Shapes also choose the free sizes of a bundle; a number leaves them in full.
+    opt_batch: The preferred batch, or shapes, at which the engine is fastest. Default: 4, moved into the range of the
+        other two.
+    max_batch: The largest batch, or shapes.
+    workspace: MiB of scratch memory that the builder may plan with. Default: all memory.
+    version_compatible: Build engines of tensorrt that its later versions also run.
     hardware_compatible: Build engines of tensorrt for Ampere and all later GPUs. Not on a Jetson.
-    dla: Number of the DLA core to use, on a Jetson that has one; what it cannot run falls back to the GPU.
+    dla: Number of the DLA core to use, on a Jetson that has one; layers that it cannot run go to the GPU.
     timeout: Seconds that one engine may take.
     """
 

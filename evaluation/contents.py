@@ -47,7 +47,7 @@ class InspectOptions(Options):
     """Show what is in a bundle: graphs, plans, engines, sizes, and which operations run in which type, and why.
 
     bundle: The bundle's folder.
-    operations: List every operation that multiplies, not only how many.
+    operations: List every operation that multiplies, instead of their number alone.
     """
 
     bundle: Path

@@ -41,22 +41,22 @@ PACKAGES = ("fewstep", "torch", "onnx", "onnxscript", "onnxruntime", "numpy")
 
 @dataclass(frozen=True)
 class ExportOptions(Options):
-    """Export a denoiser to a bundle, verified against what it came from.
+    """Export a denoiser to a bundle, verified against its source.
 
-    source: a shipped model's name (fashion_mnist, cifar10), FILE.py:FUNCTION, a function that returns (module, spec),
-        an .onnx file with --spec, or a folder of diffusers or LeRobot.
-    output: the bundle's folder; what was in an older bundle there is replaced.
-    spec: JSON that says what an .onnx file does not: names, schedule, prediction, conditions; for the folder of one
+    source: A shipped model's name (fashion_mnist, cifar10); FILE.py:FUNCTION, a function that returns (module, spec);
+        an .onnx file with --spec; or a folder of diffusers or LeRobot.
+    output: The bundle's folder; an older bundle there is replaced.
+    spec: A JSON file. For an .onnx file it has names, schedule, prediction and conditions; for the folder of one
         diffusers component, its schedule and prediction.
-    dtype: of the body's weights and arithmetic: float32, from which everything else can be made, or float16, half the
-        size and for GPUs only.
-    size: NAME=LOW:HIGH:MULTIPLE lets an axis of x free, as height=32:128:8 and width=32:128:8, or NAME@AXIS=... under
-        another name; x has one shape otherwise.
-    lora: FILE.safetensors, or FILE.safetensors:STRENGTH, merged into the weights; several in this order.
-    skip_scale: factors of a U-Net's skip connections, from the innermost to the outermost, spread evenly (Skip-Tuning).
+    dtype: Type of the body's weights and arithmetic: float32, from which every other form can be made, or float16, half
+        the size and for GPUs only.
+    size: NAME=LOW:HIGH:MULTIPLE frees an axis of x, as height=32:128:8 and width=32:128:8; NAME@AXIS=... frees one
+        under another name. Default: x has one shape.
+    lora: FILE.safetensors, or FILE.safetensors:STRENGTH, merged into the weights. Several are merged in this order.
+    skip_scale: Factors of a U-Net's skip connections, from the innermost to the outermost, spread evenly (Skip-Tuning).
     freeu: b1,b2,s1,s2 of FreeU: factors of half the backbone's channels, and of low frequencies of the skips.
-    null: NAME=VALUE, as class=10: the value of a condition that stands for none, where the source does not say it;
-        guidance needs one of each condition.
+    null: NAME=VALUE, as class=10: the value of a condition that stands for none, if the source does not have it.
+        Guidance needs one for each condition.
     """
 
     source: str

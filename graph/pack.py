@@ -18,12 +18,12 @@ from fewstep.runtime.options import Options
 
 @dataclass(frozen=True)
 class PackOptions(Options):
-    """Copy what devices need of a bundle: some of its bodies, and what they run with.
+    """Copy the part of a bundle that a device needs: some of its bodies, and the files that they use.
 
-    bundle: The bundle to take from; it stays as it is.
+    bundle: The bundle to take from; it stays unchanged.
     output: Folder of the new bundle.
-    body: Names of the bodies to take, such as int8-cpu-x86; by default all int8 bodies for ONNX
-        Runtime on CPUs (int8-cpu-...).
+    body: Names of the bodies to take, such as int8-cpu-x86. Default: all int8 bodies for ONNX Runtime on CPUs
+        (int8-cpu-...).
     """
 
     bundle: Path

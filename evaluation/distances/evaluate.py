@@ -52,24 +52,25 @@ TAUGHT = 32  # seeds that the teacher samples, unless others are asked for
 class EvaluateOptions(Options):
     """Compare int8 samples with float32 ones: seed by seed, and as a distribution.
 
-    bundle: the bundle; the figures are stored in it, and the next report shows them.
-    output: a JSON file for the figures instead; the bundle stays as it is. A plan or a guidance that the bundle was not
-        calibrated along needs it: the bundle keeps the figures of what is deployed.
-    body: which int8 bodies; by default those that run here natively (others are simulated, slowly).
-    plan: SOLVER:STEPS, or the path of a plan's JSON; by default the one that the body was calibrated along.
-    guidance: weight of classifier-free guidance; by default that of the calibrated plan.
-    seeds: held-out seeds that are compared one by one.
-    samples: samples in each set of a distribution; 0 for none.
-    features: fashion-mnist-cnn, cifar10-cnn, the path of an .onnx extractor, or none; by default the one that knows
+    bundle: The bundle; the figures are stored in it, and the next report shows them.
+    output: A JSON file for the figures instead; the bundle stays unchanged. A plan or a guidance other than the
+        calibrated one needs this option, because the bundle keeps the figures of the calibrated plan.
+    body: Names of int8 bodies. Default: those that run here natively; others are simulated, slowly.
+    plan: SOLVER:STEPS, or the path of a plan's JSON. Default: the plan along which the body was calibrated.
+    guidance: Weight of classifier-free guidance. Default: the weight of the calibrated plan.
+    seeds: Number of held-out seeds that are compared one by one.
+    samples: Samples in each set of a distribution; 0 for none.
+    features: fashion-mnist-cnn, cifar10-cnn, the path of an .onnx extractor, or none. Default: the extractor that knows
         the data.
-    conditions: values of your own, as calibrate takes them, but others than it was given; left out, random ones.
-    prompts: prompts of your own, a text file with one a line, but others than calibrate was given; left out, some that
+    conditions: A file of your own values of the conditions, as calibrate takes it, with values other than those of the
+        calibration. Default: random values.
+    prompts: A text file of your own prompts, one a line, other than those of the calibration. Default: prompts that
         come with fewstep.
-    data: an array of real samples (.npy, uint8, or float in model range) to be compared with as well.
-    teacher: plan of the float32 teacher; by default one of 200 steps, or of all timesteps where there are fewer.
-    teacher_seeds: how many seeds the teacher samples; by default 32, or all where there are fewer.
-    resamples: of the bootstrap behind each interval.
-    threads: threads of one call; 0 for one per core.
+    data: An array of real samples (.npy, uint8, or float in model range), for a comparison with them as well.
+    teacher: Plan of the float32 teacher. Default: 200 steps, or all timesteps if there are fewer.
+    teacher_seeds: Number of seeds that the teacher samples. Default: 32, or all seeds if there are fewer.
+    resamples: Number of resamples of the bootstrap for each interval.
+    threads: Threads of one call; 0 for one per core.
     """
 
     bundle: Path

@@ -27,12 +27,12 @@ LAGS = 4  # outputs that a recurrence tells one by one, from the newest back
 class PlanOptions(Options):
     """List the solvers and grids, or show or plot one compiled plan.
 
-    list: List every solver with its paper, order and cost, and every grid: what is done if nothing else is asked.
+    list: List every solver with its paper, order and cost, and every grid. This is the default.
     show: SOLVER:STEPS, or SOLVER:STEPS@GRID, to print as a table.
-    plot: SOLVER:STEPS, or SOLVER:STEPS@GRID, to draw: its times and its coefficients.
-    bundle: Compile for the denoiser of this bundle; left out, for --schedule and --prediction.
+    plot: SOLVER:STEPS, or SOLVER:STEPS@GRID, to draw with its times and its coefficients.
+    bundle: Compile for the denoiser of this bundle. Default: --schedule and --prediction.
     schedule: Kind of noise schedule: linear, cosine, flow, ...
-    prediction: What the denoiser predicts: epsilon, sample, v, flow, ...
+    prediction: Output of the denoiser: epsilon, sample, v, flow, ...
     guidance: Weight of classifier-free guidance.
     output: The SVG file to write.
     """

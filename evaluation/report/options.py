@@ -14,23 +14,25 @@ from fewstep.runtime.options import Options
 class ReportOptions(Options):
     """Judge a bundle: what int8 costs in quality, step by step, what it wins in time, and which operations it covers.
 
-    bundle: the bundle; the report is written into it.
-    output: an HTML file to write instead, its figures as JSON beside it; the bundle stays as it is. A plan or a
-        guidance that the bundle was not calibrated along needs it: the bundle keeps the report of what is deployed.
-    plan: SOLVER:STEPS, or the path of a plan's JSON; empty for the plan the int8 body was calibrated along.
-    guidance: weight of classifier-free guidance; by default that of the calibrated plan.
-    conditions: values of your own, as calibrate takes them, but others than it was given; left out, random ones.
-    prompts: prompts of your own, a text file with one a line, but others than calibrate was given; left out, some that
+    bundle: The bundle; the report is written into it.
+    output: An HTML file to write instead, with its figures as JSON beside it; the bundle stays unchanged. A plan or a
+        guidance other than the calibrated one needs this option, because the bundle keeps one report, of the calibrated
+        plan.
+    plan: SOLVER:STEPS, or the path of a plan's JSON. Default: the plan along which the int8 body was calibrated.
+    guidance: Weight of classifier-free guidance. Default: the weight of the calibrated plan.
+    conditions: A file of your own values of the conditions, as calibrate takes it, with values other than those of the
+        calibration. Default: random values.
+    prompts: A text file of your own prompts, one a line, other than those of the calibration. Default: prompts that
         come with fewstep.
-    seeds: held-out seeds 0 .. seeds - 1 for the end PSNR.
-    forced_seeds: how many of them are judged step by step on the float trajectory too.
-    teacher: plan of the float32 teacher; by default one of 200 steps, or of all timesteps where there are fewer.
-    teacher_seeds: how many seeds the teacher samples (they are also the ones shown).
-    simulated_seeds: seeds for bodies of other engines, whose numerics are simulated, slowly.
-    batches: samples in one timed call of the body; a guided sample is two rows.
-    threads: threads of one call; 0 for all cores this process may use.
-    rounds: turns each contender takes in a timing.
-    turn_seconds: how long a turn is.
+    seeds: Number of held-out seeds, from 0 on, for the end PSNR.
+    forced_seeds: Number of these seeds that are also judged step by step, on the float trajectory.
+    teacher: Plan of the float32 teacher. Default: 200 steps, or all timesteps if there are fewer.
+    teacher_seeds: Number of seeds that the teacher samples; the page shows the same seeds.
+    simulated_seeds: Number of seeds for bodies of other engines, whose numerics are simulated slowly.
+    batches: Samples in one timed call of the body; a guided sample is a batch of two.
+    threads: Threads of one call; 0 for all cores that this process may use.
+    rounds: Turns that each contender takes in a timing.
+    turn_seconds: Length of a turn in seconds.
     """
 
     bundle: Path

@@ -35,13 +35,15 @@ class BenchOptions(Options):
     bundle: The bundle's folder.
     arch: Instead of a bundle, a known architecture with random weights: ddpm-cifar10. It is exported and calibrated
         first, and not kept.
-    backend: Also time the bodies that these run, float and int8: onnxruntime-cuda, openvino, tensorrt, tensorrt-rtx.
-    plan: SOLVER:STEPS whose middle step feeds the bodies; left out, the one that int8 was calibrated along.
-    batches: Samples in one call; a guided sample is two rows.
-    threads: Threads of one call; 0 for all cores this process may use.
+    backend: Also time the float and int8 bodies that these backends run: onnxruntime-cuda, openvino, tensorrt,
+        tensorrt-rtx.
+    plan: SOLVER:STEPS; its middle step feeds the bodies. Default: the plan along which int8 was calibrated.
+    batches: Samples in one call; a guided sample is a batch of two.
+    threads: Threads of one call; 0 for all cores that this process may use.
     rounds: Turns that each contender takes.
-    turn_seconds: How long a turn is.
-    spinning: Waiting threads spin, which is fastest alone; --no-spinning is what a program that shares its cores gets.
+    turn_seconds: Length of a turn in seconds.
+    spinning: Waiting threads spin, which is fastest for a program alone on its cores. --no-spinning is for a program
+        that shares its cores.
     """
 
     bundle: Path | None = field(default=None, metadata={"argument": True})

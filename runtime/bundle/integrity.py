@@ -33,7 +33,7 @@ class VerifyOptions(Options):
     """Check that a bundle is whole: its schema, the hash of each file, its plans, and that each graph opens.
 
     bundle: The bundle's folder.
-    graphs: Open the graphs in onnxruntime too, where it is installed.
+    graphs: Also open the graphs in onnxruntime, if it is installed.
     """
 
     bundle: Path

@@ -33,7 +33,7 @@ Level = Literal["problem", "missing", "note"]
 class DoctorOptions(Options):
     """Look at this machine: what fewstep can do here, what is missing, and the command that gets it.
 
-    folder: Where bundles will be written, for the space left there.
+    folder: The folder for future bundles; the free space there is shown.
     """
 
     folder: Path = Path()
