@@ -23,7 +23,8 @@ def test_a_family(family: Family, exported_family: Callable[[str], Exported], tm
             assert shown.difference <= LIMITS[step], step
     written = rows(PAGE.read_text())[family.name]
     for step, cell in cells(family, found).items():
-        assert agree(written[step], cell), f"{step}: the page has {written[step]!r}, this is {cell!r}; run python -m tests.families.page"
+        fix = "run python -m tests.families.page"
+        assert agree(written[step], cell), f"{step}: the page has {written[step]!r}, this is {cell!r}; {fix}"
 
 
 def test_the_page_has_every_family() -> None:
