@@ -1,7 +1,7 @@
-"""Conditions of one's own (observations, vectors, pictures) from a file, in place of random ones.
+"""Read records of conditions (observations, vectors, pictures) from a file, in place of random ones.
 
-The file is .npz or .safetensors with one array [N, *shape] per condition, under the condition's name; rows i of all
-arrays belong together. What it holds is used and never copied into the bundle: it may be private.
+The file is .npz or .safetensors with one array [N, *shape] per condition, under the condition's name. Row i of all
+arrays is one record. Records may be private: they are used and never copied into the bundle.
 """
 
 import logging
@@ -22,7 +22,7 @@ ConditionRecords = Mapping[str, NDArray[Any]]  # of each condition [N, *shape], 
 
 
 def read_conditions(path: Path, takes: Sequence[Condition]) -> ConditionRecords:
-    """The rows of a file, checked against the conditions that a denoiser takes. UserError naming what does not fit."""
+    """The records of a file, checked against the conditions of a denoiser. UserError names an array that does not fit."""
     return check_rows(path.name, read_arrays(path), takes)
 
 
@@ -40,7 +40,7 @@ def read_arrays(path: Path) -> ConditionRecords:
 
 
 def check_rows(source: str, arrays: ConditionRecords, takes: Sequence[Condition]) -> ConditionRecords:
-    """Rows from a source as the conditions that a denoiser takes."""
+    """Records from a source as the conditions of a denoiser."""
     try:
         return conditions.check(takes, arrays, max(map(len, arrays.values()), default=0))
     except UserError as error:
@@ -48,7 +48,7 @@ def check_rows(source: str, arrays: ConditionRecords, takes: Sequence[Condition]
 
 
 def deal(rows: ConditionRecords, samples: int) -> ConditionRecords:
-    """A row for each of `samples` samples: evenly spread over the file, or in turn where it has fewer than that."""
+    """A record for each of `samples` samples: evenly spread over the file, or in turn if the file has fewer."""
     count = len(next(iter(rows.values()))) if rows else samples
     if count < samples:
         LOG.warning("%d rows of conditions for %d samples: they are taken in turn", count, samples)
