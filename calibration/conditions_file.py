@@ -22,7 +22,7 @@ ConditionRecords = Mapping[str, NDArray[Any]]  # of each condition [N, *shape], 
 
 
 def read_conditions(path: Path, takes: Sequence[Condition]) -> ConditionRecords:
-    """The records of a file, checked against the conditions of a denoiser. UserError names an array that does not fit."""
+    """The records of a file, checked against the conditions of a denoiser. UserError names a misfit."""
     return check_rows(path.name, read_arrays(path), takes)
 
 

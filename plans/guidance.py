@@ -1,10 +1,10 @@
 """Guidance combines the outputs of several branches into one, by weights that are folded into a plan.
 
-A branch is the same network under other conditions: "cond" is given the caller's, "uncond" the null values; any other
-name is the caller's to define (`Sampler.sample(branches=...)`): a negative prompt, one of two conditions left out. A
-changed network, such as one with its attention perturbed, is no branch. Each form gives, for evaluation i at lambda,
-the weights w_b of o = sum_b w_b o_b, which sum to 1.
-A network that takes its guidance weight as a condition (a distilled one) needs none of this.
+A branch is the network under one set of conditions. "cond" has the caller's conditions, "uncond" the null values. The
+caller defines any other name (`Sampler.sample(branches=...)`): a negative prompt, one of two conditions left out. A
+changed network, such as one with perturbed attention, is no branch. Each form gives the weights w_b of
+o = sum_b w_b o_b for evaluation i at lambda; they sum to 1.
+A distilled network that takes its guidance weight as a condition needs no form of guidance.
 """
 
 import sys

@@ -3,8 +3,8 @@
     SOLVER[(parameter=value, ...)]:STEPS[@GRID[(parameter=value, ...)]]
 
 e.g. "dpmpp_2m:8", "ddim(eta=0.5):10@karras(rho=5)", "ddim:4@flow_shift(shift=3)". Solvers are the functions of
-`fewstep.plans.solvers`, grids those of `fewstep.plans.grids`; what the parentheses may set are their parameters
-after the first two. `ALIASES` of those modules are the literature's other names, which the canonical form spells out.
+`fewstep.plans.solvers`, grids the functions of `fewstep.plans.grids`. The parentheses set their parameters after the
+first two. `ALIASES` of those modules are the literature's other names, which the canonical form spells out.
 An order of a family may be given either way, "unipc_3:8" or "unipc(order=3):8"; the former is canonical.
 A name is read by the grammar of Python's literals and never evaluated.
 """

@@ -1,8 +1,8 @@
 """Standard normal noise with the same values in any batch, on any platform and in any language.
 
 Philox-4x32-10 (Salmon, Moraes, Dror, Shaw 2011, "Parallel random numbers: as easy as 1, 2, 3") as a function of
-(seed, draw, element), then Box-Muller in float64. Nothing is carried from call to call, so a sample's noise depends
-neither on its neighbours in the batch nor on what was drawn before.
+(seed, draw, element), then Box-Muller in float64. No state passes from call to call, so a sample's noise depends
+neither on its neighbours in the batch nor on earlier draws.
 """
 
 import math

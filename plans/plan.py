@@ -2,7 +2,7 @@
 
 The state S has `rows` rows, each the size of a sample. It starts as S = start . [given; draws], and step i does
 
-    u  = input . S                            what the network sees
+    u  = input . S                            the network's input
     o  = network(u, time, branch)             one output per branch and head
     p  = shaping(shaping_of . [S; o])         only where the step has a shaping: clip, threshold, rescale
     S' = update . [S; o; p; draws]            guidance weights and the prediction's meaning are folded in

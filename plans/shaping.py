@@ -1,7 +1,7 @@
 """A shaping is the one operation of a plan that is not linear: p = shaping(values), of one value or two.
 
-Everything else of a plan is multiplications and additions; these few are what samplers in use put between the network
-and the update.
+Everything else of a plan is multiplications and additions. Published samplers put these few between the network and
+the update.
 """
 
 import math

@@ -1,8 +1,7 @@
 """The tracer runs a solver's arithmetic once on symbolic states and records every buffer.
 
-The rule that keeps plans short: what `start`, `given`, `noise`, `store`, `denoise` and `outputs` return is a buffer;
-any other expression is a `Lin` over buffers and is folded into the next buffer. `state_rows.py` makes tables of the
-record.
+One rule keeps plans short: `start`, `given`, `noise`, `store`, `denoise` and `outputs` return buffers. Any other
+expression is a `Lin` over buffers and is folded into the next buffer. `state_rows.py` makes tables of the buffers.
 """
 
 from collections.abc import Callable, Sequence

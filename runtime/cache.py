@@ -1,14 +1,14 @@
 """The cache folder of this user holds what belongs to this machine and never to a bundle.
 
-    engines/    which engines were built here, one small file each, named by the engine's sha256
-    timing/     what TensorRT's builder measured on this GPU
-    jit/        what TensorRT-RTX compiled on this GPU
-    openvino/   what OpenVINO compiled on this machine
-    calibration/  what a calibration that was interrupted had counted
-    precision/  what searches of precision maps measured on this machine
-    agreement/  which graphs an engine computes as onnxruntime does on this machine
+    engines/      one small file for each engine that was built here, named by the engine's sha256
+    timing/       measurements of TensorRT's builder on this GPU
+    jit/          code that TensorRT-RTX compiled on this GPU
+    openvino/     code that OpenVINO compiled on this machine
+    calibration/  counts of interrupted calibrations
+    precision/    measurements of searches for precision maps
+    agreement/    the graphs on which an engine agrees with onnxruntime on this machine
 
-All of it may be deleted: it costs time, and for engines that this machine built, a word of trust.
+All of it may be deleted. The next run then takes longer, and engines that this machine built need `trust_engines`.
 """
 
 import errno

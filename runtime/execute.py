@@ -1,6 +1,6 @@
 """The executor runs a plan's steps on numpy arrays; it is the only form of a step that the product runs.
 
-float32 is what deployment uses; float64 is for tests and for measuring what float32 costs. Every row is made by
+Deployment uses float32; float64 is for tests and for measuring the cost of float32. Every row is made by
 multiplications and additions in column order, elementwise, so a sample's bits do not depend on its batch.
 """
 

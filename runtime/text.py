@@ -5,8 +5,8 @@
         x = sampler.sample("dpmpp_2m:20", seeds=[0], condition=text.encode(["a cat"]), guidance=7.5)
 
 A negative prompt is the condition of the unconditional branch: branches={"uncond": text.encode(["blurry"])}. The text
-encoder is a network of its own, often larger than the denoiser: what it made may be kept, and it be let go, before the
-denoiser is loaded. Tokenizers are run by the library `tokenizers`, from files of the bundle.
+encoder is a network of its own, often larger than the denoiser. A program may keep its conditions and release it before
+the denoiser is loaded. The library `tokenizers` runs the tokenizers, from files of the bundle.
 """
 
 import logging

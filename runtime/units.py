@@ -1,7 +1,7 @@
 """Convert samples to the units of a bundle's manifest, such as a robot's actions, and back.
 
 sampler.to_units(actions)      radians, metres, ... from model range
-sampler.from_units(actions)    what model range they are: for `hold`, for `given`
+sampler.from_units(actions)    model range from units: for `hold`, for `given`
 """
 
 import math

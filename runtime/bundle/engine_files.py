@@ -1,8 +1,10 @@
 """Decide which engine of a bundle may run on this machine.
 
-An engine is native code: loading one hands the process to whoever built it. A hash shows damage, not origin. So an
-engine is loaded only if everything it was built from matches (the graph, the backend and its version, the GPU), and if
-this machine built it, which a record in the user's cache folder says, or the caller trusts whoever did.
+An engine is native code: a process that loads one is in the hands of its builder. A hash shows damage, not origin. An
+engine is therefore loaded only under two conditions:
+
+- its key matches this machine: the graph, the backend and its version, the GPU;
+- this machine built it, as a file in the user's cache folder says, or the caller trusts its builder.
 """
 
 import hashlib

@@ -1,6 +1,6 @@
 """Verify a bundle: hash every file, decode every plan, and compare every graph with the manifest.
 
-What `load` checks piece by piece when it first needs it, checked at once: after a copy, before a deployment.
+`load` checks each file at its first use. This checks all of them at once, after a copy or before a deployment.
 """
 
 import json

@@ -1,6 +1,6 @@
 """Platforms say where the bodies of a target run and how bodies are named.
 
-The runtime chooses bodies by these rows. A `Target` of calibration refers to its own row and adds how the body is made.
+The runtime chooses bodies by this table. A `Target` of calibration refers to its platform and makes the bodies.
 """
 
 from dataclasses import dataclass, replace
