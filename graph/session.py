@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,7 @@ def open_with(graph: Graph, options: ort.SessionOptions, also: Iterable[str] = (
     Weights that are mapped from files are mapped from there by onnxruntime too, and cost no memory of their own as long
     as it neither fuses nor packs them. Others are copied.
     """
+    graph = _without_unread(graph, also)
     folder = _folder(graph)
     find = weights.in_folder(folder) if folder is not None else _nowhere
     if folder is not None:
@@ -77,6 +79,13 @@ def open_with(graph: Graph, options: ort.SessionOptions, also: Iterable[str] = (
         options.add_external_initializers(list(rest), values)  # too much for one message, which holds at most 2 GiB
         model = io.to_model(graph, lambda array: find(array) or given.get(weights.identity(array)), also)
         return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def _without_unread(graph: Graph, also: Iterable[str]) -> Graph:
+    """The graph without constants that nothing reads. onnxruntime drops them while it loads, and then refuses their
+    values where these are given apart."""
+    read = {name for node in graph.nodes for name in node.inputs} | {value.name for value in graph.outputs} | {*also}
+    return replace(graph, constants={name: array for name, array in graph.constants.items() if name in read})
 
 
 def _folder(graph: Graph) -> Path | None:
