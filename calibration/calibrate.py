@@ -15,10 +15,11 @@ from fewstep.calibration.commit import commit
 from fewstep.calibration.conditions_file import ConditionRecords, deal
 from fewstep.calibration.count import count_activations, count_progressively, tabulate
 from fewstep.calibration.lowering.agreement import warn_of_disagreement
-from fewstep.calibration.lowering.quantize import LoweredBody, lowered_ops
+from fewstep.calibration.lowering.quantize import LoweredBody, as_it_is, lowered_ops
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.lowering.targets import USUAL, target_names, targets_by_name
 from fewstep.calibration.lowering_each import body_of, lower_each, overflowing, some_failed
+from fewstep.calibration.on_demand import OpeningOnDemand, close
 from fewstep.calibration.precision.closed_loop import SELECTION_SEEDS, open_courses
 from fewstep.calibration.precision.native import check_targets, searched_here
 from fewstep.calibration.precision.record import describe, parse_bound
@@ -32,9 +33,9 @@ from fewstep.calibration.ranges.table import Method, RangesTable
 from fewstep.calibration.row_by_row import row_by_row
 from fewstep.calibration.task import Task
 from fewstep.calibration.trajectories import FIRST_SEED, HELD_OUT_SEEDS, draw_condition, roll_out
-from fewstep.graph import io
-from fewstep.graph.commit import open_for_update
-from fewstep.graph.graph import GROUP
+from fewstep.graph import io, weights
+from fewstep.graph.commit import Writer, open_for_update
+from fewstep.graph.graph import GROUP, Graph
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import weight_of
 from fewstep.plans.plan import Plan, regroup
@@ -130,7 +131,11 @@ def calibrate(options: CalibrateOptions, progress: Progress = SILENT) -> Calibra
         plan = regroup(task.plan, table.groups)
         seen = _one_of_each_group(task, plan)
         possible = [target for target in task.targets if body_of(target) not in failed]
-        variants = {body_of(target): Variants(prepared, table, target) for target in possible}
+        in_files = bool(sampler.body.graph.data)
+        variants = {
+            name: Variants(prepared, table, target, partial(_in_files, writer, name) if in_files else as_it_is)
+            for name, target in ((body_of(target), target) for target in possible)
+        }
         lowered = lower_each(variants, partial(_check_kernels, seen), failed, progress)
         variants = {name: variants[name] for name in lowered}
         refined = _refine(options, task, plan, variants, progress)
@@ -146,6 +151,14 @@ def calibrate(options: CalibrateOptions, progress: Progress = SILENT) -> Calibra
     return Calibration(manifest, plan, table, lowered, refined)
 
 
+def _in_files(writer: Writer, name: str, graph: Graph) -> Graph:
+    """A lowered graph in the bundle already, with its weights mapped from there: only one is in memory at a time."""
+    (kept,) = io.keep(writer, graph)
+    io.store(writer, kept, name)  # where the next one finds the weights that it shares
+    weights.release(kept)
+    return kept
+
+
 def _one_of_each_group(task: Task, plan: Plan) -> dict[int, Arrays]:
     """What a body is fed at the first step of each range group, along the first trajectory. `plan` has the groups of
     the bodies, which may be fewer than the task's."""
@@ -153,6 +166,7 @@ def _one_of_each_group(task: Task, plan: Plan) -> dict[int, Arrays]:
     for each in roll_out(task.sampler, plan, task.seeds[:1], conditions=task.conditions, sizes=task.sizes):
         group = plan.steps[each.state.index].group  # the float body, which runs here, has one group
         seen.setdefault(group, {**each.feeds, GROUP: np.array([group])})
+    close(task.sampler.denoiser)
     return seen
 
 
@@ -192,6 +206,7 @@ def _refine(
         return {}
     shown = partial(_under, progress, "precision map")
     course, judges = open_courses(task.sampler, plan, task.conditions, shown)
+    close(task.sampler.denoiser)
     found = {}
     for name, each in variants.items():
         if each.target.name in searched_here():
@@ -226,7 +241,7 @@ def check_options(options: CalibrateOptions) -> None:
 
 def open_task(options: CalibrateOptions) -> Task:
     """Read the bundle and check everything that can be checked without sampling. UserError if it cannot be done."""
-    sampler = load(options.bundle, body="float32")
+    sampler = load(options.bundle, body="float32", backend=OpeningOnDemand())
     prepared = io.load(sampler.bundle.graph(sampler.body.graph), root=options.bundle)
     plan = _plan(options, sampler)
     edges = lambda_edges([-inf if step.lam is None else step.lam for step in plan.steps])

@@ -52,12 +52,15 @@ def quantize_weight(
     rows = np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1)  # [channels, fan-in]
     factors = FACTORS[:1] if method == "minmax" else FACTORS
     at_once = max(1, BLOCK // rows.shape[1])
-    blocks = [rows[start : start + at_once].astype(np.float64) for start in range(0, len(rows), at_once)]
-    scales = [_scales(block, factors, scale_dtype, largest) for block in blocks]
-    rounded = [_round(block, scale, largest).astype(np.int8) for block, scale in zip(blocks, scales, strict=True)]
+    scales, rounded = np.empty(len(rows), np.float32), np.empty(rows.shape, np.int8)
+    for start in range(0, len(rows), at_once):
+        part = slice(start, start + at_once)
+        block = rows[part].astype(np.float64)
+        scales[part] = _scales(block, factors, scale_dtype, largest)
+        rounded[part] = _round(block, scales[part], largest)
     shape = (weight.shape[axis], *np.delete(weight.shape, axis))
-    values = np.moveaxis(np.concatenate(rounded).reshape(shape), 0, axis)
-    return QuantizedWeight(np.ascontiguousarray(values), np.concatenate(scales), axis)
+    values = np.moveaxis(rounded.reshape(shape), 0, axis)
+    return QuantizedWeight(np.ascontiguousarray(values), scales, axis)
 
 
 def _scales(

@@ -53,9 +53,15 @@ def place_of(array: Array) -> Place | None:
 def release(graph: Graph) -> None:
     """Take the mapped weights of a graph out of memory, where they came by being read; they return when read again."""
     for array in large(graph).values():
-        root = _root(array)
-        if isinstance(root.base, mmap.mmap) and hasattr(root.base, "madvise"):  # not on Windows
-            root.base.madvise(mmap.MADV_DONTNEED)
+        release_array(array)
+
+
+def release_array(array: Array) -> None:
+    """The same for one array, whole or transposed, and for what else lies in its first and last page."""
+    root = _root(array)
+    if isinstance(root.base, mmap.mmap) and hasattr(root.base, "madvise"):  # not on Windows
+        start = (_address(array) - _address(root)) // mmap.PAGESIZE * mmap.PAGESIZE
+        root.base.madvise(mmap.MADV_DONTNEED, start, _address(array) - _address(root) + array.nbytes - start)
 
 
 def large(graph: Graph) -> dict[str, Array]:

@@ -73,11 +73,14 @@ def even_weight(op: WeightedOp, prepared: Graph, codes: Mapping[str, Encoding]) 
     weight, multipliers = prepared.constants[op.weight], codes[op.x].multipliers
     if multipliers is None:
         return weight
-    rows = np.moveaxis(weight, op.axis, 0).astype(np.float64)  # [outputs, inputs of a group, ...]
+    divided = np.empty(weight.shape, np.float32)
+    rows, results = (np.moveaxis(each, op.axis, 0) for each in (weight, divided))  # [outputs, inputs of a group, ...]
     groups = op.node.attributes.get("group", 1) if op.node.op == "Conv" else 1
-    split = rows.reshape(groups, -1, rows.shape[1], rows[0, 0].size) / multipliers.reshape(groups, 1, -1, 1)
-    divided = np.moveaxis(split.reshape(rows.shape), 0, op.axis)
-    return np.ascontiguousarray(divided.astype(np.float32))
+    outputs = len(rows) // groups
+    for group, numbers in enumerate(multipliers.reshape(groups, -1, *[1] * (rows.ndim - 2))):
+        part = slice(group * outputs, (group + 1) * outputs)
+        np.divide(rows[part], numbers, out=results[part], dtype=np.float64, casting="same_kind")
+    return divided
 
 
 def even_scales(

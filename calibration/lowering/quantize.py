@@ -22,6 +22,7 @@ from fewstep.calibration.weights import QuantizedWeight, quantize_weight
 from fewstep.graph.graph import Array, Graph
 from fewstep.graph.passes.constants import drop_unused
 from fewstep.graph.types import infer_types
+from fewstep.graph.weights import release_array
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Coverage
 
@@ -38,12 +39,26 @@ class LoweredBody:
     notes: tuple[str, ...]
 
 
-def lower(prepared: Graph, table: RangesTable, target: Target, in_float: Collection[str] = ()) -> LoweredBody:
+def as_it_is(graph: Graph) -> Graph:
+    """A lowered graph that stays in memory."""
+    return graph
+
+
+def lower(
+    prepared: Graph,
+    table: RangesTable,
+    target: Target,
+    in_float: Collection[str] = (),
+    keep: Callable[[Graph], Graph] = as_it_is,
+) -> LoweredBody:
     """Lower a prepared float32 body for a target, but for the operations named in `in_float`.
 
-    UserError if a tensor has no range, or nothing can be quantized.
+    `keep` may write the weights of the lowered graph to files, and return it with them mapped from there: it is called
+    before the check on an engine, which has another copy of them. UserError if a tensor has no range, or nothing can be
+    quantized.
     """
     graph, ops, encodings = lower_graph(prepared, table, target, in_float)
+    graph = keep(graph)
     groups = table.groups if GROUP_INPUT in graph.inputs else ()
     notes = target.notes + _by_channel(encodings) + _widening(encodings)
     if target.scheme.constant_scales:
@@ -71,10 +86,13 @@ def lower_ops(
     encodings = encodings_of(prepared, table, ops, scheme)
 
     def made(op: WeightedOp) -> QuantizedWeight:
-        return even_scales(quantize(op, even_weight(op, prepared, encodings)), op, encodings, scheme)
+        weight = even_scales(quantize(op, even_weight(op, prepared, encodings)), op, encodings, scheme)
+        release_array(prepared.constants[op.weight])
+        return weight
 
     weights = side_by_side(made, ops)
     base, inner, codes = _written_out(prepared, ops, encodings, weights, scheme)
+    base = _without_weights(base, inner)  # passes would convert them in vain
     base = reduce(lambda graph, rewrite: rewrite(graph), target.passes, base)
     return emit(base, inner, codes, _by_name(inner, weights), scheme), ops, encodings
 
@@ -116,6 +134,14 @@ def _written_out(
     if scheme.centred:
         graph, inner, codes = centre(graph, inner, codes, _by_name(inner, weights), scheme.scale_dtype)
     return graph, inner, codes
+
+
+def _without_weights(base: Graph, ops: Sequence[WeightedOp]) -> Graph:
+    """The graph without the weights that nothing but `ops` reads: `emit` puts integers in their place."""
+    lowered = {op.name: op.weight for op in ops}
+    others = {name for node in base.nodes for name in node.inputs if name != lowered.get(node.output)}
+    gone = set(lowered.values()) - others
+    return replace(base, constants={name: array for name, array in base.constants.items() if name not in gone})
 
 
 def _by_name(ops: Sequence[WeightedOp], weights: Sequence[QuantizedWeight]) -> dict[str, QuantizedWeight]:

@@ -1,11 +1,11 @@
 """The prepared graph lowered with some operations left in float, opened as it would be deployed."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import cached_property
 
 from fewstep.calibration.lowering.coverage import count
-from fewstep.calibration.lowering.quantize import LoweredBody, lower, lower_graph, measured_ops
+from fewstep.calibration.lowering.quantize import LoweredBody, as_it_is, lower, lower_graph, measured_ops
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.ranges.table import RangesTable
 from fewstep.graph.graph import Graph
@@ -14,11 +14,13 @@ from fewstep.graph.session import Session, open_session
 
 @dataclass(frozen=True)
 class Variants:
-    """All the graphs that one prepared graph, its ranges and a target give."""
+    """All the graphs that one prepared graph, its ranges and a target give. `keep` is what `lower` does with those that
+    are deployed."""
 
     prepared: Graph
     table: RangesTable
     target: Target
+    keep: Callable[[Graph], Graph] = as_it_is
 
     @property
     def operations(self) -> tuple[str, ...]:
@@ -33,7 +35,7 @@ class Variants:
         """The graph to deploy, with what really runs in int8 counted."""
         if self._is_float(in_float):
             return LoweredBody(self.prepared, count(self.prepared, ()), (), ())
-        return lower(self.prepared, self.table, self.target, in_float) if in_float else self._int8
+        return lower(self.prepared, self.table, self.target, in_float, self.keep) if in_float else self._int8
 
     def graph(self, in_float: Collection[str] = ()) -> Graph:
         """The graph alone; one with some operations in float is not checked on an engine."""
@@ -46,7 +48,7 @@ class Variants:
     @cached_property
     def _int8(self) -> LoweredBody:
         """With nothing left in float, made once: it is deployed, hashed, and what all others are measured against."""
-        return lower(self.prepared, self.table, self.target, ())
+        return lower(self.prepared, self.table, self.target, (), self.keep)
 
     def _is_float(self, in_float: Collection[str]) -> bool:
         return set(in_float) >= set(self.operations)
