@@ -1,0 +1,153 @@
+"""Every target and every verb on a network too large for one file and for onnxruntime's messages, as of 860 M weights.
+
+The limits are lowered, so that 1.5 MB are as large: all but the smallest constants are given to onnxruntime apart from
+the graph, mapped from files or, where they are in none yet, in memory.
+"""
+
+import importlib.util
+import shutil
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from fewstep.calibration.calibrate import CalibrateOptions, calibrate
+from fewstep.calibration.lowering.targets import TARGETS
+from fewstep.evaluation.contents import InspectOptions, inspect
+from fewstep.evaluation.distances.evaluate import EvaluateOptions, evaluate
+from fewstep.evaluation.report.options import ReportOptions
+from fewstep.evaluation.report.write import report
+from fewstep.export.export import ExportOptions, export
+from fewstep.graph import io, weights
+from fewstep.graph.pack import PackOptions, pack
+from fewstep.runtime.bundle.integrity import VerifyOptions, verify
+from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.runtime.loading import load
+
+HERE = tuple(each.name for each in TARGETS if each.name != "openvino" or importlib.util.find_spec("openvino"))
+PLAN = "ddim:2"
+APART = 256  # bytes: enough for what onnxruntime reads while it loads, such as the widths of a Pad
+DENOISER = """
+import torch
+from torch import nn
+from fewstep.export import ScheduleSpec, Spec
+
+
+class Denoiser(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.time, self.shift = nn.Linear(1, 128), nn.Linear(128, 128)
+        self.first, self.second = nn.Conv2d(2, 64, 3, padding=1), nn.Conv2d(64, 128, 3, padding=1)
+        self.up, self.down = nn.Linear(128, 512), nn.Linear(512, 128)
+        self.last = nn.Conv2d(128, 2, 3, padding=1)
+
+    def forward(self, x, time):
+        t = self.shift(torch.relu(self.time(time[:, None] / 1000)))
+        h = torch.relu(self.second(torch.relu(self.first(x))) + t[:, :, None, None])
+        tokens = h.flatten(2).transpose(1, 2)
+        tokens = tokens + self.down(torch.nn.functional.silu(self.up(tokens)))
+        return self.last(tokens.transpose(1, 2).unflatten(2, (8, 8)))
+
+
+def make():
+    torch.manual_seed(0)
+    denoiser = Denoiser()
+    with torch.no_grad():
+        denoiser.up.bias += 8.0 * torch.rand(512) * (torch.arange(512) % 16 == 0)  # channels of their own ranges
+    return denoiser, Spec("large", (2, 8, 8), (), "v", ScheduleSpec("cosine"))
+"""
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle with all its weights in its graphs."""
+    folder = tmp_path_factory.mktemp("small")
+    (folder / "denoiser.py").write_text(DENOISER)
+    export(ExportOptions(f"{folder / 'denoiser.py'}:make", folder / "bundle"))
+    calibrate(CalibrateOptions(folder / "bundle", PLAN, target=HERE, trajectories=4))
+    return folder / "bundle"
+
+
+@pytest.fixture(scope="module")
+def large(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with the limits lowered."""
+    bundle = tmp_path_factory.mktemp("large") / "bundle"
+    with pytest.MonkeyPatch.context() as patched:
+        lower_limits(patched)
+        export(ExportOptions(f"{small.parent / 'denoiser.py'}:make", bundle))
+        calibrate(CalibrateOptions(bundle, PLAN, target=HERE, trajectories=4))
+    return bundle
+
+
+def lower_limits(patched: pytest.MonkeyPatch) -> None:
+    patched.setattr(io, "EXTERNAL_ABOVE", 0)
+    patched.setattr(weights, "LARGE", APART)
+
+
+@pytest.fixture
+def low_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    lower_limits(monkeypatch)
+
+
+@pytest.mark.parametrize("name", ["float32", *(f"int8-{target}" for target in HERE)])
+def test_each_body_is_that_of_the_small_bundle_with_its_weights_in_files(small: Path, large: Path, name: str) -> None:
+    one, files = (open_bundle(bundle).manifest.bodies[name] for bundle in (small, large))
+    assert not one.graph.data and files.graph.data
+    assert msgspec.structs.replace(files, graph=one.graph) == one  # groups and coverage
+    assert not any(array.nbytes >= APART for array in inside(large / files.graph.file))
+    expected, found = (load(bundle, body=name).sample(PLAN, seeds=[0, 1]) for bundle in (small, large))
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def inside(path: Path) -> list[np.ndarray]:
+    """The constants that a graph holds itself."""
+    constants = io.load(path, root=path.parent.parent).constants.values()
+    return [array for array in constants if weights.place_of(array) is None]
+
+
+def test_scales_of_channels_are_among_what_is_given_apart(large: Path) -> None:
+    """Of these onnxruntime once said that it found no such initializer."""
+    names = set()
+    for target in HERE:
+        file = open_bundle(large).manifest.bodies[f"int8-{target}"].graph.file
+        constants = io.load(large / file, root=large).constants
+        names |= {name for name, array in constants.items() if "_multipliers" in name and array.nbytes >= APART}
+    assert names
+
+
+@pytest.mark.usefixtures("low_limits")
+def test_every_verb_takes_it(large: Path, tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    shutil.copytree(large, bundle)
+    evaluate(EvaluateOptions(bundle, seeds=2, samples=0, teacher=PLAN))
+    report(
+        ReportOptions(
+            bundle,
+            seeds=2,
+            forced_seeds=1,
+            teacher=PLAN,
+            teacher_seeds=1,
+            simulated_seeds=1,
+            batches=(1,),
+            rounds=1,
+            turn_seconds=0.01,
+        )
+    )
+    assert {f"int8-{target}" for target in HERE} <= set(inspect(InspectOptions(bundle)).bodies)
+    assert verify(VerifyOptions(bundle)).is_whole
+    pack(PackOptions(bundle, tmp_path / "device"))
+    assert verify(VerifyOptions(tmp_path / "device")).is_whole
+    packed, whole = (load(each, body="int8-cpu-x86").sample(PLAN, seeds=[3]) for each in (tmp_path / "device", bundle))
+    np.testing.assert_array_equal(packed, whole)
+
+
+@pytest.mark.usefixtures("low_limits")
+def test_a_precision_map_is_searched_and_progressive_inputs_are_watched(large: Path, tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    shutil.copytree(large, bundle)
+    calibrate(
+        CalibrateOptions(bundle, PLAN, target="cpu-x86", trajectories=4, inputs="progressive", quality="10dB"),  # type: ignore[arg-type]
+    )
+    assert open_bundle(bundle).manifest.precision is not None
+    assert verify(VerifyOptions(bundle)).is_whole
