@@ -17,8 +17,7 @@ from fewstep.runtime.bundle.manifest import Condition
 
 pytest.importorskip("diffusers")
 import diffusers
-
-from tests.families.chain import Exported
+from chain import Exported
 
 Array = NDArray[Any]
 Arrays = dict[str, Array]

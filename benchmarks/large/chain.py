@@ -1,0 +1,141 @@
+"""What each verb costs at a size that people have: `python benchmarks/large/chain.py`.
+
+    python benchmarks/large/chain.py [--channels 320] [--latent 64] [--dtype float32|float16] [--plan ddim:2]
+        [--target cpu-x86,openvino,tensorrt] [--trajectories 4] [--verbs export,calibrate,...] [--work FOLDER]
+
+A pipeline folder with random weights (pipeline.py; by default the U-Net of Stable Diffusion 1.5, 860 M weights) goes
+through the verbs, each in a process of its own. The table has, for each, minutes, minutes of the processors, the most
+memory that was resident (pages mapped from files count, though the system could drop them), and what its bundle takes
+on disk behind it. --work keeps what was made there, so that another call may go on with other --verbs. Linux only.
+"""
+
+import argparse
+import shutil
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parent.parent))  # where the tools of all benchmarks lie
+
+from command_cost import Cost, Unfinished, measure
+from pipeline import CHANNELS, LATENT, write_pipeline
+
+GB = 1e9
+TEXTS = 8  # values of the text condition, of which samples take the first, calibration and evaluation one after another
+CLI = (sys.executable, "-m", "fewstep.cli")
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Where everything lies, and what is asked of the verbs."""
+
+    folder: Path
+    plan: str
+    targets: tuple[str, ...]
+    trajectories: int
+
+    @property
+    def bundle(self) -> Path:
+        return self.folder / "bundle"
+
+    def commands(self) -> Mapping[str, tuple[str, ...]]:
+        """The arguments of each step, by its name, in order."""
+        bundle, plan, texts = str(self.bundle), self.plan, str(self.folder / "texts.npz")
+        first = f"text=@{self.folder / 'text.npy'}"
+        sampled = ("--plan", plan, "-n", "1", "-c", first)
+        measured = ("--plan", plan, "--conditions", texts)
+        calibrated = ("--target", ",".join(self.targets), "--trajectories", str(self.trajectories))
+        judged = ("--seeds", "2", "--samples", "0", "--teacher", plan, "--conditions", str(self.folder / "held.npz"))
+        steps = {
+            "export": ("export", str(self.folder / "pipeline"), "-o", bundle),
+            "run float32": ("run", bundle, *sampled, "-o", str(self.folder / "float32.npy")),
+            "calibrate": ("calibrate", bundle, *measured, *calibrated),
+            "inspect": ("inspect", bundle),
+            "verify": ("verify", bundle),
+            "evaluate": ("evaluate", bundle, *judged),
+        }
+        for target in self.targets:
+            backend = {"openvino": "openvino"}.get(target, "onnxruntime")
+            if target != "tensorrt":  # which no CPU runs
+                output = str(self.folder / f"{target}.npy")
+                int8 = ("--precision", "int8", "--backend", backend)
+                steps[f"run {target}"] = ("run", bundle, *sampled, *int8, "-o", output)
+        steps["pack"] = ("pack", bundle, "-o", str(self.folder / "device"), "--body", f"int8-{self.targets[0]}")
+        return steps
+
+
+def write_texts(folder: Path) -> None:
+    """Values of the text condition: what a text encoder gives has about the size of standard normal numbers."""
+    texts, held = np.random.default_rng(0).standard_normal((2, TEXTS, 77, 768), np.float32)
+    np.savez(folder / "texts.npz", text=texts)
+    np.savez(folder / "held.npz", text=held)
+    np.save(folder / "text.npy", held[0])
+
+
+def run(chain: Chain, names: Sequence[str]) -> Iterator[tuple[str, Cost | str, int]]:
+    """What each step cost, or why it failed, and the bytes of the bundle behind it."""
+    for name, arguments in chain.commands().items():
+        if not names or name in names or name.split()[0] in names:
+            try:
+                cost: Cost | str = measure((*CLI, *arguments))
+            except Unfinished as error:
+                cost = str(error)
+            yield name, cost, _bytes(chain.folder / "device" if name == "pack" else chain.bundle)
+
+
+def line(name: str, cost: Cost | str, size: int) -> str:
+    """A row of the table."""
+    if isinstance(cost, str):
+        return f"{name:<16} failed: {cost}"
+    minutes = f"{cost.seconds / 60:8.1f} {cost.processor / 60:10.1f}"
+    return f"{name:<16} {minutes} {cost.peak / GB:9.2f} {size / GB:9.2f}"
+
+
+def _bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+@contextmanager
+def _folder(given: Path | None) -> Iterator[Path]:
+    if given is not None:
+        given.mkdir(parents=True, exist_ok=True)
+        yield given
+        return
+    with TemporaryDirectory(dir=".") as folder:
+        yield Path(folder)
+
+
+def main(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--channels", type=int, default=CHANNELS, help="of the first blocks, a multiple of 32")
+    parser.add_argument("--latent", type=int, default=LATENT, help="height and width of x")
+    parser.add_argument("--dtype", choices=("float32", "float16"), default="float32", help="of the source")
+    parser.add_argument("--plan", default="ddim:2")
+    parser.add_argument("--target", default="cpu-x86,openvino,tensorrt")
+    parser.add_argument("--trajectories", type=int, default=4)
+    parser.add_argument("--verbs", default="", help="some of the steps, as calibrate,run")
+    parser.add_argument("--work", type=Path, help="a folder that keeps everything")
+    given = parser.parse_args(arguments)
+    failed = 0
+    with _folder(given.work) as folder:
+        if not (folder / "pipeline/model_index.json").is_file():
+            shutil.rmtree(folder / "pipeline", ignore_errors=True)
+            count = write_pipeline(folder / "pipeline", given.channels, given.latent, given.dtype)
+            size = _bytes(folder / "pipeline") / GB
+            print(f"{count / 1e6:.0f} M weights, {size:.2f} GB in {given.dtype}", flush=True)
+            write_texts(folder)
+        print(f"{'':<16} {'minutes':>8} {'processor':>10} {'peak GB':>9} {'disk GB':>9}", flush=True)
+        chain = Chain(folder, given.plan, tuple(given.target.split(",")), given.trajectories)
+        for found in run(chain, given.verbs.split(",") if given.verbs else ()):
+            failed += isinstance(found[1], str)
+            print(line(*found), flush=True)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,97 @@
+"""What calibrating 300 MB of weights costs in memory, and running it in int8: `pytest -m large`.
+
+The network is that of benchmarks/memory.py, and the limit above which weights leave a graph is lowered, so that its
+int8 bodies are large too.
+"""
+
+import importlib.util
+import runpy
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fewstep.graph import io
+from fewstep.graph.weights import weight_bytes
+from fewstep.runtime.bundle.reading import open_bundle
+
+pytestmark = [
+    pytest.mark.large,
+    pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads memory from /proc"),
+]
+
+MB = 10**6
+ALONE = 200 * MB  # of the command, its engines and one evaluation of this network: some 130 measured
+ACTIVATIONS = 20 * MB  # of one evaluation, and what onnxruntime keeps beside weights
+TARGETS = ("cpu-x86", "tensorrt", *(["openvino"] if importlib.util.find_spec("openvino") else []))
+COMMAND = """
+import runpy
+from fewstep.graph import io
+
+io.EXTERNAL_ABOVE = 10_000_000
+runpy.run_module("fewstep.cli", run_name="__main__")
+"""
+SAMPLE = """
+import sys
+from pathlib import Path
+import onnxruntime
+import fewstep.runtime
+
+def most():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+
+onnxruntime.get_available_providers()
+before = most()
+fewstep.runtime.load(sys.argv[1], body=sys.argv[2]).sample("ddim:2", seeds=[0])
+print(most() - before)
+"""
+
+
+@pytest.fixture(scope="module")
+def memory() -> dict[str, Any]:
+    return runpy.run_path(str(Path(__file__).parent.parent / "benchmarks/memory.py"), run_name="memory")
+
+
+@pytest.fixture(scope="module")
+def exported(memory: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
+    """The bundle, and the bytes of its weights."""
+    folder = tmp_path_factory.mktemp("exported")
+    return folder / "bundle", memory["measure"](300 * MB, folder).weights
+
+
+def peak(memory: dict[str, Any], arguments: Sequence[str]) -> int:
+    """The most that a command of fewstep has resident, mapped files among it."""
+    with open("/dev/null", "wb") as nowhere:
+        process = subprocess.Popen([sys.executable, "-c", COMMAND, *arguments], stdout=nowhere)
+        found: int = memory["watch"](process).resident
+    return found
+
+
+@pytest.fixture(scope="module")
+def calibrated(memory: dict[str, Any], exported: tuple[Path, int]) -> int:
+    """The peak of calibrating the bundle for every kind of target."""
+    plan = ("--plan", "ddim:2", "--trajectories", "4", "--target", ",".join(TARGETS), "-q")
+    return peak(memory, ["calibrate", str(exported[0]), *plan])
+
+
+def test_calibrating_takes_half_of_the_weights_beside_them(calibrated: int, exported: tuple[Path, int]) -> None:
+    """A second session of them would miss the bar by 150 MB, bodies that all wait in memory by more."""
+    weights = exported[1]
+    assert weights < calibrated < 1.5 * weights + ALONE
+
+
+@pytest.mark.usefixtures("calibrated")
+def test_running_in_int8_takes_little_beside_its_weights(exported: tuple[Path, int]) -> None:
+    bundle, weights = exported
+    manifest = open_bundle(bundle).manifest
+    assert manifest.prologue is not None
+    graphs = (manifest.prologue, manifest.bodies["int8-cpu-x86"].graph)  # the former in float32
+    held = sum(weight_bytes(io.load(bundle / graph.file, root=bundle)) for graph in graphs)
+    assert 0.25 * weights < held < 0.4 * weights
+    command = [sys.executable, "-c", SAMPLE, str(bundle), "int8-cpu-x86"]
+    beside = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    assert held < beside < 1.3 * held + ACTIVATIONS
