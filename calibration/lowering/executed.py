@@ -3,7 +3,6 @@
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,6 +19,7 @@ from fewstep.runtime.bundle.platforms import OPENVINO
 
 MULTIPLYING = ("Convolution", "FullyConnected", "MatMul")  # its kinds of layers that have integer kernels
 INTEGER = ("u8", "i8")
+FILE = "graph.onnx"  # in a temporary folder
 
 Answer = TypeVar("Answer")
 
@@ -45,33 +45,44 @@ def integer_operations(graph: Graph) -> frozenset[str]:
 def computed(graph: Graph, tensors: Sequence[str], feeds: Mapping[str, Array]) -> dict[str, Array]:
     """Outputs and inner `tensors` of a graph, as the plugin's kernels compute them for these inputs. UserError if the
     plugin fails on them."""
-    shown, given = watched(graph, tensors), {value.name: feeds[value.name] for value in graph.inputs}
+    return as_compiled(graph, tensors)(feeds)
 
-    def results(compiled: Any) -> dict[str, Array]:
+
+def as_compiled(graph: Graph, tensors: Sequence[str]) -> Callable[[Mapping[str, Array]], dict[str, Array]]:
+    """A graph that returns inner `tensors` too: an `agreement.Engine`. It is compiled once for all evaluations of the
+    same shapes; what was compiled for others goes before."""
+    shown = watched(graph, tensors)
+    folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)  # read by what is compiled, until both go
+    save(shown, Path(folder.name) / FILE)
+    backend = OpenVino(cached=False)
+    core = backend.core()
+    held: dict[tuple[tuple[int, ...], ...], Any] = {}
+
+    def run(feeds: Mapping[str, Array]) -> dict[str, Array]:
+        given = {value.name: feeds[value.name] for value in graph.inputs}
+        key = tuple(value.shape for value in given.values())
+        if key not in held:
+            held.clear()
+            shapes = {name: list(value.shape) for name, value in given.items()}
+            held[key] = backend.compile(core, read(core, Path(folder.name) / FILE), graph.name, shapes)
         try:
-            found = compiled(given)
+            found = held[key](given)
         except Exception as error:  # its errors share no base class but Exception
             raise UserError(
                 f"OpenVINO {version()} failed on graph {graph.name!r}: {last_line(error)}",
                 f"pip install --upgrade openvino, or calibrate without target {OPENVINO.name}",
             ) from error
-        return {value.name: np.array(found[value.name]) for value in shown.outputs}
+        made = {value.name: np.array(found[value.name]) for value in shown.outputs}
+        return made | {name: -made[_negated(name)] for name in tensors if name not in made}
 
-    made = _compiled(shown, {name: list(value.shape) for name, value in given.items()}, results)
-    return made | {name: -made[_negated(name)] for name in tensors if name not in made}
-
-
-def as_compiled(graph: Graph, tensors: Sequence[str]) -> Callable[[Mapping[str, Array]], dict[str, Array]]:
-    """A graph that returns inner `tensors` too: an `agreement.Engine`. It is compiled for each evaluation anew, whose
-    shapes it is compiled for."""
-    return partial(computed, graph, tensors)
+    return run
 
 
 def _compiled(graph: Graph, shapes: Mapping[str, list[int]], ask: Callable[[Any], Answer]) -> Answer:
     """What `ask` makes of the `openvino.CompiledModel` of a graph, for these shapes of its inputs. It must keep nothing
     of it: until it goes it reads a file that is then removed."""
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "graph.onnx"
+        path = Path(folder) / FILE
         save(graph, path)
         backend = OpenVino(cached=False)
         core = backend.core()
