@@ -106,10 +106,14 @@ def write(stream: IO[bytes] | Any, arrays: Iterable[Array]) -> list[int]:
 
 
 def mapped(graph: Graph, found: Mapping[tuple[object, ...], Array]) -> Graph:
-    """The graph with those constants mapped that `found` has, by `identity`."""
-    return replace(
-        graph, constants={name: found.get(identity(array), array) for name, array in graph.constants.items()}
-    )
+    """The graph with those constants mapped that `found` has, by `identity`. Small ones are copied where they are parts
+    of something larger: the bias of one layer would hold the whole file of weights that it was loaded from."""
+
+    def moved(array: Array) -> Array:
+        there = found.get(identity(array), array)
+        return there.copy() if there.nbytes < LARGE and there.base is not None else there
+
+    return replace(graph, constants={name: moved(array) for name, array in graph.constants.items()})
 
 
 def in_folder(folder: Path) -> Callable[[Array], Place | None]:

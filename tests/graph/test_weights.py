@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -119,6 +120,18 @@ def test_one_array_under_two_names_is_written_once(tmp_path: Path) -> None:
     with open_for_update(tmp_path / "b", must_exist=False) as writer:
         _, (data,) = stored(writer, product(a=shared, b=shared), "tied", external_above=0)
         assert (writer.bundle / data).stat().st_size == shared.nbytes
+
+
+def test_kept_graphs_let_go_of_the_memory_that_small_constants_were_part_of(tmp_path: Path) -> None:
+    """safetensors loads all weights of a file as one block."""
+    block = random(64 * 64 + 64)
+    gone = weakref.ref(block)
+    with open_for_update(tmp_path / "b", must_exist=False) as writer:
+        graph = product(a=block[64:].reshape(64, 64)).with_nodes((), {"bias": block[:64]})
+        (kept,) = io.keep(writer, graph)
+        np.testing.assert_array_equal(kept.constants["bias"], block[:64])
+        del block, graph
+        assert gone() is None
 
 
 def test_kept_graphs_hold_views_of_files_and_compute_the_same(tmp_path: Path) -> None:
