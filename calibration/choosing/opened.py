@@ -1,0 +1,69 @@
+"""A lowered graph opened for trials, as near to its deployment as this machine comes.
+
+onnxruntime's own graphs run as they are deployed, and OpenVINO's on its CPU plugin. Those of other engines run in
+onnxruntime with their pairs left where they stand: their 8-bit rounding, and float32 for the rest.
+"""
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from fewstep.calibration.lowering.agreement import as_deployed
+from fewstep.calibration.lowering.scheme import Target
+from fewstep.calibration.lowering.targets.openvino import OPENVINO
+from fewstep.graph.graph import Array, Graph
+from fewstep.graph.io import save
+from fewstep.graph.session import Session, open_session, open_with
+from fewstep.plans.errors import UserError
+from fewstep.runtime.backends import LoadedGraph
+from fewstep.runtime.backends.openvino import OpenVino, last_line, read, version
+
+
+def open_lowered(graph: Graph, target: Target) -> LoadedGraph:
+    """The graph of this target, which takes no notice of feeds that it has no input for."""
+    if target.name == OPENVINO.name:
+        return OnOpenVino(graph)
+    if target.engine is as_deployed:
+        return open_session(graph, optimize=True, arena=True)
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    return Session(open_with(graph, options))
+
+
+class OnOpenVino:
+    """A graph on OpenVINO's CPU plugin, compiled for each batch that it meets: trials have one or two."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+        self._folder = tempfile.TemporaryDirectory()  # which the compiled model reads weights from
+        self._inputs = tuple(value.name for value in graph.inputs)
+        self._outputs = tuple(value.name for value in graph.outputs)
+        self._requests: dict[tuple[tuple[int, ...], ...], Any] = {}
+
+    def __call__(self, feeds: Mapping[str, Array]) -> dict[str, NDArray[np.float32]]:
+        given = {name: feeds[name] for name in self._inputs}
+        shapes = tuple(value.shape for value in given.values())
+        if shapes not in self._requests:
+            self._requests[shapes] = self._compiled(dict(zip(given, map(list, shapes), strict=True)))
+        try:
+            results = self._requests[shapes].infer(given)
+        except Exception as error:  # its errors share no base class but Exception
+            raise UserError(
+                f"OpenVINO {version()} failed on graph {self._graph.name!r}: {last_line(error)}",
+                "pip install --upgrade openvino, or calibrate without target openvino",
+            ) from error
+        return {name: np.array(results[name]) for name in self._outputs}
+
+    def _compiled(self, shapes: Mapping[str, list[int]]) -> Any:
+        path = Path(self._folder.name) / "graph.onnx"
+        save(self._graph, path)
+        backend = OpenVino(cached=False)
+        core = backend.core()
+        return backend.compile(core, read(core, path), self._graph.name, shapes).create_infer_request()

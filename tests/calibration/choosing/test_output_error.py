@@ -1,0 +1,104 @@
+"""A planted mean error is found, group by group, weighed as guidance weighs the branches."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from fewstep.calibration.choosing.output_error import mean_error, weights
+from fewstep.calibration.precision.closed_loop import Course, open_course
+from fewstep.graph.graph import GROUP
+from fewstep.plans.compile import DenoiserFacts, compile_plan
+from fewstep.plans.plan import Plan
+from fewstep.plans.shaping import Clip
+from fewstep.runtime.backends import Arrays, LoadedGraph
+from fewstep.runtime.loading import load
+from tests.calibration.test_calibrate import SCHEDULE, denoiser, write_bundle
+
+PLANTED = np.array([0.05, -0.02, 0.01])  # of the steps' groups
+
+
+def in_groups(plan: Plan, groups: Sequence[int]) -> Plan:
+    steps = tuple(msgspec.structs.replace(s, group=g) for s, g in zip(plan.steps, groups, strict=True))
+    return msgspec.structs.replace(plan, steps=steps)
+
+
+@pytest.fixture
+def sampler(tmp_path: Path):  # type: ignore[no-untyped-def]
+    return load(write_bundle(tmp_path / "bundle", denoiser()))
+
+
+def exact_of(sampler) -> LoadedGraph:  # type: ignore[no-untyped-def]
+    return lambda feeds: sampler.denoiser({name: value for name, value in feeds.items() if name != GROUP})
+
+
+def off_by(exact: LoadedGraph, numbers: Sequence[float], share: NDArray[np.float64] | None = None) -> LoadedGraph:
+    """A body whose output is too small by a number for each group, times a share for each of two branches. A part of
+    mean zero in each sample is beside it, larger than the number."""
+
+    def run(feeds: Arrays) -> dict[str, NDArray[np.float32]]:
+        output = exact(feeds)["v"]
+        rough = np.resize(np.float32([0.3, -0.3]), output.shape)
+        parts = np.ones(len(output)) if share is None else np.repeat(share, len(output) // 2)
+        planted = numbers[int(feeds[GROUP][0])] * parts.reshape(-1, 1, 1, 1)
+        return {"v": (output - planted + rough).astype(np.float32)}
+
+    return run
+
+
+def courses(sampler, groups: Sequence[int], guidance: float | None = 2.0) -> list[Course]:  # type: ignore[no-untyped-def]
+    plan = in_groups(sampler.compile("dpmpp_2m:3", guidance), groups)
+    return [open_course(sampler, plan, range(start, start + 4)) for start in (600_000, 600_004)]
+
+
+def test_what_was_planted_in_each_group_is_found(sampler) -> None:  # type: ignore[no-untyped-def]
+    made = courses(sampler, [0, 1, 2])
+    exact = exact_of(sampler)
+    found = mean_error(made, [off_by(exact, PLANTED)] * 3, exact, 1, 3)
+    np.testing.assert_allclose(found, PLANTED[:, None], atol=1e-6)
+
+
+def test_a_body_of_one_group_gets_the_mean_over_steps(sampler) -> None:  # type: ignore[no-untyped-def]
+    made = courses(sampler, [0, 1, 2])
+    exact = exact_of(sampler)
+    found = mean_error(made, [off_by(exact, PLANTED)] * 3, exact, 1, 1)
+    np.testing.assert_allclose(found, [[PLANTED.mean()]], atol=1e-6)
+
+
+def test_branches_count_as_guidance_counts_them(sampler) -> None:  # type: ignore[no-untyped-def]
+    """The same number on both branches makes of the guided output what was planted there: 2 * 1.0 - 0.5."""
+    made, exact = courses(sampler, [0, 1, 2], 2.0), exact_of(sampler)
+    assert made[0].plan.steps[0].branches == ("cond", "uncond")
+    found = mean_error(made, [off_by(exact, PLANTED, np.array([1.0, 0.5]))] * 3, exact, 1, 3)
+    np.testing.assert_allclose(found, 1.5 * PLANTED[:, None], atol=1e-6)
+
+
+def test_with_it_samples_are_those_of_float32(sampler) -> None:  # type: ignore[no-untyped-def]
+    (course, _), exact = courses(sampler, [0, 1, 2]), exact_of(sampler)
+
+    def planted(feeds: Arrays) -> dict[str, NDArray[np.float32]]:
+        return {"v": exact(feeds)["v"] - np.float32(PLANTED[int(feeds[GROUP][0])])}
+
+    found = mean_error([course], [planted] * 3, exact, 1, 3).astype(np.float32)
+
+    def corrected(feeds: Arrays) -> dict[str, NDArray[np.float32]]:
+        return {"v": planted(feeds)["v"] + found[int(feeds[GROUP][0])]}
+
+    assert course.quality(course.run([planted] * 3)).max() < 50
+    assert course.quality(course.run([corrected] * 3)).min() > 120
+
+
+def test_weights_that_cancel_are_alike_and_a_shaping_does_not_hide_them() -> None:
+    plan = compile_plan("ddim:2", DenoiserFacts(SCHEDULE, "epsilon"), guidance=3.0)
+    step = plan.steps[0]
+    np.testing.assert_allclose(weights(step), [3.0, -2.0])
+    rows = len(step.input)
+    none = msgspec.structs.replace(step, x0=(*step.x0[:rows], 1.0, -1.0))
+    np.testing.assert_allclose(weights(none), [0.5, 0.5])
+    clipped = msgspec.structs.replace(
+        step, shaping=Clip(-1.0, 1.0), shaping_of=(step.x0,), x0=(*[0.0] * (rows + 2), 1.0)
+    )
+    np.testing.assert_allclose(weights(clipped), [3.0, -2.0])
