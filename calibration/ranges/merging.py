@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from fewstep.calibration.ranges.channels import by_channel
 from fewstep.calibration.ranges.histogram import Histogram, merge
-from fewstep.calibration.ranges.methods import LEVELS, METHODS, Density
+from fewstep.calibration.ranges.methods import BY_CHANNEL, LEVELS, METHODS, Density
 from fewstep.calibration.ranges.observe import Counts
 from fewstep.calibration.ranges.table import Method
 
@@ -39,7 +39,7 @@ def merge_groups(counts: Counts, method: Method, has_symmetric: bool, tolerance:
     own = np.array(
         [[[_error(code(d), d) for d in map(_density, groups)] for groups in tensors] for code in codes]
     )  # [codes, tensors, groups]
-    spans = [_spans(groups, counts.samples) if method == "channels" else None for groups in tensors]
+    spans = [_spans(groups, counts.samples) if method in BY_CHANNEL else None for groups in tensors]
 
     def excess(run: Run) -> float:
         return _excess(tensors, codes, own, spans, run)

@@ -73,7 +73,7 @@ def tensor_ranges(groups: Sequence[Histogram], method: Method, samples: int = 1)
         per_group_symmetric=tuple(
             pooled_symmetric if zero else find_symmetric(density) for density, zero in zip(each, is_zero, strict=True)
         ),
-        by_channel=by_channel(groups, samples) if method == "channels" else None,
+        by_channel=by_channel(groups, samples) if method in BY_CHANNEL else None,
     )
 
 
@@ -230,8 +230,10 @@ def _minimise(error: Error, is_free: Sequence[bool]) -> tuple[float, ...]:
 
 METHODS: dict[Method, tuple[Callable[[Density], Range], Callable[[Density], float]]] = {
     "channels": (mse_range, mse_amax),
+    "channels-minmax": (minmax_range, minmax_amax),
     "mse": (mse_range, mse_amax),
     "minmax": (minmax_range, minmax_amax),
     "percentile": (percentile_range, percentile_amax),
     "entropy": (entropy_range, entropy_amax),
 }
+BY_CHANNEL: tuple[Method, ...] = ("channels", "channels-minmax")

@@ -289,7 +289,7 @@ def test_an_activation_that_float16_cannot_hold_is_refused_though_ranges_clip_it
     wide = write_bundle(bundle.parent / "wide", replace(graph, constants=graph.constants | constants))
     ranges = run(wide, target=("cpu-x86",), ranges=method, trajectories=16).table["a1"]
     is_clipped = max(found.high for found in (ranges.pooled, *ranges.per_group)) < greatest
-    assert is_clipped == (method != "minmax")
+    assert is_clipped == (method not in ("minmax", "channels-minmax"))
     with pytest.raises(UserError, match=r"'a1' reaches 66\d{3}.*, beyond float16; calibrate without target tensorrt"):
         run(wide, target=("cpu-x86", "tensorrt"), ranges=method, trajectories=16)
 
