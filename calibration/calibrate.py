@@ -11,14 +11,15 @@ from typing import Literal, get_args
 import numpy as np
 
 from fewstep.calibration.checkpoint import Checkpoint, checkpoint_of
-from fewstep.calibration.commit import commit
+from fewstep.calibration.choosing.trials import TRIED, Ways, choose_each
+from fewstep.calibration.commit import commit, in_files
 from fewstep.calibration.conditions_file import ConditionRecords, deal
-from fewstep.calibration.count import count_activations, count_progressively, tabulate
+from fewstep.calibration.count import count_activations, count_progressively, ranges_table, tabulate
 from fewstep.calibration.lowering.agreement import warn_of_disagreement
-from fewstep.calibration.lowering.quantize import LoweredBody, as_it_is, lowered_ops
+from fewstep.calibration.lowering.quantize import LoweredBody, lowered_ops
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.lowering.targets import USUAL, target_names, targets_by_name
-from fewstep.calibration.lowering_each import body_of, lower_each, overflowing, some_failed
+from fewstep.calibration.lowering_each import body_of, overflowing, some_failed
 from fewstep.calibration.on_demand import OpeningOnDemand, close
 from fewstep.calibration.precision.closed_loop import SELECTION_SEEDS, open_courses
 from fewstep.calibration.precision.native import check_targets, searched_here
@@ -33,9 +34,9 @@ from fewstep.calibration.ranges.table import Method, RangesTable
 from fewstep.calibration.row_by_row import row_by_row
 from fewstep.calibration.task import Task
 from fewstep.calibration.trajectories import FIRST_SEED, HELD_OUT_SEEDS, draw_condition, roll_out
-from fewstep.graph import io, weights
-from fewstep.graph.commit import Writer, open_for_update
-from fewstep.graph.graph import GROUP, Graph
+from fewstep.graph import io
+from fewstep.graph.commit import open_for_update
+from fewstep.graph.graph import GROUP
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import weight_of
 from fewstep.plans.plan import Plan, regroup
@@ -50,6 +51,8 @@ from fewstep.runtime.sampler import Sampler
 from fewstep.runtime.sizes import defaults, sized
 
 Groups = Literal["step", "merged", "pooled"]
+AnyMethod = Literal["auto", "channels", "channels-minmax", "mse", "minmax", "percentile", "entropy"]  # Method, or none
+Bias = Literal["auto", "measured", "none"]
 Inputs = Literal["deployed", "progressive", "uniform", "normal", "interval"]
 
 LOG = logging.getLogger("fewstep")
@@ -68,9 +71,13 @@ class CalibrateOptions(Options):
     trajectories: Number of samples to follow.
     guidance: Weight of classifier-free guidance. Default: 2 if the denoiser has an unconditional form and does not take
         the weight itself as a condition; else none.
-    ranges: channels gives each channel of an activation its own scale, through the weights, if that is finer than mse.
-        The others give one scale to all channels: mse minimises the expected squared error, minmax clips nothing,
-        percentile clips one in ten thousand, entropy clips as TensorRT's calibrator does.
+    ranges: auto tries channels, channels-minmax and minmax on samples, and keeps the best for each target. channels
+        gives each channel of an activation its own scale, through the weights, if that is finer than mse.
+        channels-minmax does so if that is finer than minmax. The others give one scale to all channels: mse minimises
+        the expected squared error, minmax clips nothing, percentile clips one in ten thousand, entropy clips as
+        TensorRT's calibrator does.
+    bias: measured takes the mean error of an int8 body's output out, if samples are better without it. none leaves it
+        in. auto is measured with ranges auto, else none.
     groups: step gives each step of the plan its own ranges. pooled gives one range to all steps. merged gives one range
         to neighbours where this costs nothing.
     inputs: Inputs of the denoiser during calibration. deployed: the plan itself. progressive: the plan with the steps
@@ -94,7 +101,8 @@ class CalibrateOptions(Options):
     target: tuple[str, ...] = field(default=USUAL, metadata={"choices": target_names})
     trajectories: int = 64
     guidance: float | None = None
-    ranges: Method = "channels"
+    ranges: AnyMethod = "channels"
+    bias: Bias = "auto"
     groups: Groups = "step"
     inputs: Inputs = "deployed"
     seed: int = FIRST_SEED
@@ -122,41 +130,48 @@ def calibrate(options: CalibrateOptions, progress: Progress = SILENT) -> Calibra
     check_options(options)
     with open_for_update(options.bundle, must_exist=True) as writer:
         task = open_task(options)
-        sampler, prepared = task.sampler, task.prepared
+        sampler = task.sampler
         digest = io.sha256(sampler.bundle.graph(sampler.body.graph))
         kept = checkpoint_of(task, digest)
         counts = count(task, options, kept, progress)
         failed = overflowing(task.targets, counts.reached())
-        table = tabulate(counts, digest, task.plan.name, options.ranges, progress)
-        plan = regroup(task.plan, table.groups)
+        usual, *others = methods_of(options)
+        tables = {usual: tabulate(counts, digest, task.plan.name, usual, progress)}
+        tables |= {each: ranges_table(counts, digest, task.plan.name, each, progress) for each in others}
+        plan = regroup(task.plan, counts.edges)
         seen = _one_of_each_group(task, plan)
         possible = [target for target in task.targets if body_of(target) not in failed]
-        in_files = bool(sampler.body.graph.data)
-        variants = {
-            name: Variants(prepared, table, target, partial(_in_files, writer, name) if in_files else as_it_is)
-            for name, target in ((body_of(target), target) for target in possible)
-        }
-        lowered = lower_each(variants, partial(_check_kernels, seen), failed, progress)
-        variants = {name: variants[name] for name in lowered}
+        files = partial(in_files, writer) if sampler.body.graph.data else None
+        ways = Ways(tables, biased_targets(options), files)
+        chosen = choose_each(task, plan, possible, ways, partial(_check_kernels, seen), failed, progress)
+        variants = {name: each.variants for name, each in chosen.items()}
+        lowered = {name: each.lowered for name, each in chosen.items()}
+        table = next(iter(variants.values())).table
         refined = _refine(options, task, plan, variants, progress)
         for name, found in refined.items():
             _check_stages(name, found, lowered[name], variants[name].target, seen)
         bound = parse_bound(options.quality, options.speed)
         made = tuple(name for name in options.target if body_name("int8", name) in lowered)
         command = _command(replace(options, target=made), plan)
-        manifest = commit(writer, sampler.bundle, plan, table, lowered, refined, bound, command)
+        trials = {name: each.trials for name, each in chosen.items()}
+        manifest = commit(writer, sampler.bundle, plan, table, lowered, refined, bound, command, trials)
         if failed:
             raise some_failed(failed, lowered)  # what was counted stays, for the next try
         kept.drop()
     return Calibration(manifest, plan, table, lowered, refined)
 
 
-def _in_files(writer: Writer, name: str, graph: Graph) -> Graph:
-    """A lowered graph in the bundle already, with its weights mapped from there: only one is in memory at a time."""
-    (kept,) = io.keep(writer, graph)
-    io.store(writer, kept, name)  # where the next one finds the weights that it shares
-    weights.release(kept)
-    return kept
+def methods_of(options: CalibrateOptions) -> tuple[Method, ...]:
+    """The methods whose ranges are tried, the usual one first."""
+    return TRIED if options.ranges == "auto" else (options.ranges,)
+
+
+def biased_targets(options: CalibrateOptions) -> tuple[str, ...]:
+    """For which the mean error of the output may be taken out. A precision map leaves parts in float, which changes
+    that error: its bodies keep it."""
+    is_tried = options.bias == "measured" or (options.bias == "auto" and options.ranges == "auto")
+    mapped = () if parse_bound(options.quality, options.speed) is None else searched_here()
+    return tuple(name for name in options.target if is_tried and name not in mapped)
 
 
 def _one_of_each_group(task: Task, plan: Plan) -> dict[int, Arrays]:
@@ -189,12 +204,13 @@ def _check_stages(
 
 def count(task: Task, options: CalibrateOptions, kept: Checkpoint, progress: Progress = SILENT) -> Counts:
     """What the activations hold on the inputs that were asked for, in the groups that were asked for."""
+    usual = methods_of(options)[0]
     if options.inputs == "progressive":
-        counts = count_progressively(task, options.ranges, progress, kept)
+        counts = count_progressively(task, usual, progress, kept)
     else:
         counts = count_activations(task, options.inputs, progress, kept)
     has_symmetric = any(target.scheme.centred for target in task.targets)
-    return merge_groups(counts, options.ranges, has_symmetric) if options.groups == "merged" else counts
+    return merge_groups(counts, usual, has_symmetric) if options.groups == "merged" else counts
 
 
 def _refine(
@@ -287,7 +303,8 @@ def _targets(names: Sequence[str]) -> tuple[Target, ...]:
 def _check_choices(options: CalibrateOptions) -> None:
     """What the command line checks, for callers of the function."""
     for option, value, choices in (
-        ("ranges", options.ranges, get_args(Method)),
+        ("ranges", options.ranges, get_args(AnyMethod)),
+        ("bias", options.bias, get_args(Bias)),
         ("groups", options.groups, get_args(Groups)),
         ("inputs", options.inputs, get_args(Inputs)),
     ):
@@ -368,6 +385,7 @@ def _command(options: CalibrateOptions, plan: Plan) -> str:
     bound = "" if options.quality is None else f" --quality {options.quality}"
     bound += "" if options.speed is None else f" --speed {options.speed}"
     measured = f"--ranges {options.ranges} --groups {options.groups} --seed {options.seed}"
+    measured += "" if options.bias == "auto" else f" --bias {options.bias}"
     measured += "" if options.inputs == "deployed" else f" --inputs {options.inputs}"
     return (
         f"fewstep calibrate BUNDLE --plan {plan.name}{guidance} --target {target}"

@@ -13,13 +13,13 @@ from fewstep.calibration.precision.record import decode as decode_maps
 from fewstep.calibration.precision.record import encode as encode_maps
 from fewstep.calibration.precision.refine import Bound, SearchResult
 from fewstep.calibration.ranges.table import RangesTable
-from fewstep.graph import io
+from fewstep.graph import io, weights
 from fewstep.graph.commit import Writer
-from fewstep.graph.graph import GROUP
+from fewstep.graph.graph import GROUP, Graph
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import encode
 from fewstep.plans.plan import Plan
-from fewstep.runtime.bundle.manifest import Body, Manifest, Stage, TensorEntry
+from fewstep.runtime.bundle.manifest import Body, Manifest, Stage, TensorEntry, Trial
 from fewstep.runtime.bundle.manifest import GraphEntry as GraphFile
 from fewstep.runtime.bundle.platforms import target_of
 from fewstep.runtime.bundle.reading import Bundle
@@ -36,11 +36,14 @@ def commit(
     refined: Mapping[str, SearchResult],
     bound: Bound | None,
     command: str,
+    trials: Mapping[str, tuple[Trial, ...]] | None = None,
 ) -> Manifest:
     """Add everything to the bundle. What was made from bodies that change (engines, the report) goes, and is named."""
     manifest = bundle.manifest
     bodies = {name: _body(writer, name, body, manifest, plan) for name, body in lowered.items()}
     bodies |= {name: _staged(writer, name, found, manifest, plan) for name, found in refined.items()}
+    for name, tried in (trials or {}).items():
+        bodies[name] = msgspec.structs.replace(bodies[name], trials=tried)
     maps = [each for each in _maps(bundle) if each.body in manifest.bodies and each.body not in bodies]
     maps += [record(name, plan.name, bound, found) for name, found in refined.items() if bound]
     _warn_of_kept(bundle, bodies, plan, command, table)
@@ -112,3 +115,11 @@ def _staged(writer: Writer, name: str, refined: SearchResult, manifest: Manifest
     stages = tuple(Stage(until, body.graph, body.coverage) for until, body in bodies[:-1] if body.coverage)
     groups = next((body.groups for _, body in bodies if body.groups), ())
     return msgspec.structs.replace(bodies[-1][1], target=target_of(name), groups=groups, stages=stages)
+
+
+def in_files(writer: Writer, name: str, graph: Graph) -> Graph:
+    """A lowered graph in the bundle already, with its weights mapped from there: only one is in memory at a time."""
+    (kept,) = io.keep(writer, graph)
+    io.store(writer, kept, name)  # where the next one finds the weights that it shares
+    weights.release(kept)
+    return kept

@@ -78,7 +78,7 @@ def count_progressively(
         passes = kept.part(f"progressive, {method}, {target.name}", "passes over the groups")
         counts, done = passes.load(counts)
     for group, steps in enumerate(later_passes(task)[done:], 1 + done):
-        table = _table(counts, "0" * 64, task.plan.name, method)  # an intermediate one, never written
+        table = ranges_table(counts, "0" * 64, task.plan.name, method)  # an intermediate one, never written
         int8 = _open_int8(lower_graph(task.prepared, table, target)[0])
         plan = msgspec.structs.replace(task.plan, steps=task.plan.steps[:steps])
         networks = [in_group(int8, of_step) if of_step < group else watched for of_step in groups]
@@ -109,10 +109,13 @@ def tabulate(counts: Counts, graph_sha256: str, plan: str, method: Method, progr
         groups = counts.of(name)
         if len({end for histogram in groups for end in (histogram.low, histogram.high)}) == 1:
             LOG.warning("activation %r is always %g: a layer there may be dead", name, groups[0].low)
-    return _table(counts, graph_sha256, plan, method, progress)
+    return ranges_table(counts, graph_sha256, plan, method, progress)
 
 
-def _table(counts: Counts, graph_sha256: str, plan: str, method: Method, progress: Progress = SILENT) -> RangesTable:
+def ranges_table(
+    counts: Counts, graph_sha256: str, plan: str, method: Method, progress: Progress = SILENT
+) -> RangesTable:
+    """The best ranges of everything that was counted."""
     tensors = {}
     for done, name in enumerate(counts.tensors, 1):
         tensors[name] = tensor_ranges(counts.of(name), method, counts.samples)

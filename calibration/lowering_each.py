@@ -4,10 +4,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 from fewstep.calibration.lowering.quantize import LoweredBody, refuse_overflow
 from fewstep.calibration.lowering.scheme import Target
-from fewstep.calibration.precision.variants import Variants
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.platforms import body_name
-from fewstep.runtime.progress import Progress
 
 Check = Callable[[str, LoweredBody, Target], None]  # of a body by name; UserError if it does not pass
 
@@ -28,27 +26,6 @@ def overflowing(targets: Sequence[Target], reached: Mapping[str, float]) -> dict
     if len(failed) == len(targets):
         raise next(iter(failed.values()))
     return failed
-
-
-def lower_each(
-    variants: Mapping[str, Variants], check: Check, failed: dict[str, UserError], progress: Progress
-) -> dict[str, LoweredBody]:
-    """The bodies that can be made, by name; into `failed` go the errors of the others. UserError if none can.
-
-    `check` is what each has to pass.
-    """
-    made = {}
-    for done, (name, variant) in enumerate(variants.items(), 1):
-        try:
-            body = variant.lower(())
-            check(name, body, variant.target)
-            made[name] = body
-        except UserError as error:
-            failed[name] = error
-        progress("lowering", done, len(variants))
-    if not made:
-        raise next(iter(failed.values()))
-    return made
 
 
 def some_failed(failed: Mapping[str, UserError], made: Collection[str]) -> UserError:

@@ -17,6 +17,8 @@ from fewstep.calibration.task import Task
 from fewstep.calibration.trajectories import batches, count_batches, roll_out
 from fewstep.cli.malloc_arenas import one_heap
 from fewstep.cli.outcome import Outcome, counted
+from fewstep.cli.trial_budget import budget, budget_lines
+from fewstep.cli.trials import trial_lines
 from fewstep.evaluation.drawing.plan_view import headline
 from fewstep.evaluation.speed.staged import int8_share
 from fewstep.graph.commit import open_for_update
@@ -40,6 +42,7 @@ def verb(options: CalibrateOptions, progress: Progress) -> Outcome:
                 "graphs": 1 + len(calibration.manifest.bodies[name].stages),
                 "groups": len(lowered.groups) + 1,
                 "notes": lowered.notes,
+                "trials": calibration.manifest.bodies[name].trials,
                 **_judged(calibration.refined.get(name)),
             }
             for name, lowered in calibration.lowered.items()
@@ -69,6 +72,7 @@ def dry_run(options: CalibrateOptions) -> Outcome:
             "plan": task.plan.name,
             "trajectories": len(task.seeds),
             "evaluations": evaluations,
+            "trial_evaluations": budget(options, task),
             "search_evaluations": None if search is None else [search.least, search.most],
             "at_least_seconds": seconds,
             "bodies": bodies,
@@ -83,6 +87,7 @@ def dry_run(options: CalibrateOptions) -> Outcome:
             f"{evaluations} evaluations, each of a batch of up to {counted(len(first), 'sample')} (steps: "
             f"{len(followed.steps) + sum(passes)}, batches: {count}), take {seconds:.0f} s here in float32; "
             "measuring them takes longer",
+            *budget_lines(options, task),
             *_searched(search, each * AT_ONCE / len(first)),
         ),
     )
@@ -143,6 +148,7 @@ def _lines(options: CalibrateOptions, calibration: Calibration) -> Iterator[str]
         refined = calibration.refined.get(name)
         if refined is not None:
             yield f"  graphs: {1 + len(body.stages)}; {_found(refined, options.quality is not None)}"
+        yield from trial_lines(body.trials)
         for note in lowered.notes:
             yield f"  {note}"
 

@@ -32,6 +32,7 @@ from fewstep.runtime.bundle.manifest import (
     Size,
     TensorEntry,
     Tokens,
+    Trial,
 )
 from fewstep.runtime.bundle.manifest import GraphEntry as GraphFile
 from fewstep.runtime.bundle.platforms import PORTABLE, TENSORRT
@@ -117,6 +118,7 @@ class BodyContents(Struct, frozen=True):
     types: tuple[str, ...]  # of the operations of `multiplying`
     stages: tuple[StageContents, ...] = ()
     uncounted: str = ""
+    trials: tuple[Trial, ...] = ()
 
 
 class PlanContents(Struct, frozen=True):
@@ -287,6 +289,7 @@ def _body(bundle: Bundle, name: str, body: Body, prepared: Graph | None) -> Body
         multiplying=made,
         types=types,
         stages=stages,
+        trials=body.trials,
     )
 
 
@@ -318,7 +321,7 @@ def _uncounted_body(
             Share("float", len(counted.float_ops), in_float, {}),
         )
     return BodyContents(
-        body.precision, body.target, body.plan, body.groups, contents, shares, (), (), stages, uncounted
+        body.precision, body.target, body.plan, body.groups, contents, shares, (), (), stages, uncounted, body.trials
     )
 
 

@@ -55,7 +55,7 @@ def kept_of(variants: Variants, course: Course, judges: Sequence[Course]) -> Sea
     read is no file."""
     known = sha256(repr((SCHEMA, onnxruntime.__version__, this_cpu())).encode())
     known.update(code())
-    known.update(_digest(variants.graph()))
+    known.update(digest(variants.graph()))
     known.update(encode(course.plan))
     for each in (course, *judges):
         for array in each.reference[-1].after:  # which seeds, conditions and float denoiser make
@@ -98,7 +98,7 @@ def _finite(figures: Figures) -> Figures:
     )
 
 
-def _digest(graph: Graph) -> bytes:
+def digest(graph: Graph) -> bytes:
     """Of what a graph computes: its nodes and constants."""
     known = sha256(repr((graph.inputs, graph.outputs, graph.nodes)).encode())
     for name, array in sorted(graph.constants.items()):

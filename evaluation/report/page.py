@@ -30,6 +30,7 @@ from fewstep.evaluation.report.precision import ShownMap, precision_section
 from fewstep.evaluation.report.quality import end_section
 from fewstep.evaluation.report.samples import Samples, samples_section
 from fewstep.evaluation.report.style import STYLE
+from fewstep.evaluation.report.trials import Trials, trials_section
 from fewstep.evaluation.report.verdict import warnings
 from fewstep.evaluation.results import BodyCoverage, EvaluationResults, Operation, Quality, Results
 from fewstep.runtime.bundle.platforms import ONNXRUNTIME
@@ -40,10 +41,12 @@ def page(
     samples: Samples,
     evaluation: EvaluationResults | None = None,
     maps: Sequence[ShownMap] = (),
+    trials: Trials | None = None,
 ) -> bytes:
     """The whole document, UTF-8.
 
-    `evaluation` is what `fewstep evaluate` found of the same bodies, `maps` the searches that they come from.
+    `evaluation` is what `fewstep evaluate` found of the same bodies, `maps` the searches that they come from,
+    `trials` what calibration chose them from.
     """
     sections = [
         headline(results),
@@ -54,6 +57,7 @@ def page(
         steps_section(results),
         coverage_section(results),
         *([precision_section(maps)] if maps else []),
+        *([trials_section(trials)] if trials else []),
         speed_section(results),
         provenance_section(results),
     ]

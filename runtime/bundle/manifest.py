@@ -50,6 +50,20 @@ class Stage(Strict, frozen=True):
     coverage: Coverage
 
 
+class Trial(Strict, frozen=True):
+    """A way to calibrate a body that was tried: the method of its ranges, and whether the mean error of its output is
+    taken out. `psnr` in dB against float32, the mean and the 5th percentile of samples of so many seeds; `shift`: the
+    share of their error's energy that is one number for each channel."""
+
+    ranges: str
+    has_bias: bool
+    psnr: float
+    p5: float
+    shift: float
+    seeds: int
+    is_chosen: bool = False
+
+
 class Body(Strict, frozen=True):
     """One deployable form of the denoiser: what runs N times a sample.
 
@@ -64,6 +78,7 @@ class Body(Strict, frozen=True):
     plan: str | None = None  # the plan it was calibrated along
     coverage: Coverage | None = None
     stages: tuple[Stage, ...] = ()  # `until` increases; steps of later groups run `graph`
+    trials: tuple[Trial, ...] = ()  # of all int8, on seeds that nothing was measured on; one of them is the body
 
 
 class Size(Strict, frozen=True):

@@ -1,0 +1,28 @@
+"""What trials of a calibration will cost, told before it begins."""
+
+from collections.abc import Iterator
+
+from fewstep.calibration.calibrate import CalibrateOptions, biased_targets, methods_of
+from fewstep.calibration.choosing.trials import CHOOSING, MEASURING, most_evaluations
+from fewstep.calibration.precision.closed_loop import AT_ONCE
+from fewstep.calibration.task import Task
+from fewstep.cli.outcome import counted
+
+
+def budget(options: CalibrateOptions, task: Task) -> int:
+    """The most evaluations of AT_ONCE samples that trials of all targets take."""
+    methods, biased = len(methods_of(options)), biased_targets(options)
+    tried = [target.name in biased for target in task.targets if methods > 1 or target.name in biased]
+    size = (len(task.plan.steps), len(task.seeds))
+    return sum(most_evaluations(methods, has_bias, *size) for has_bias in tried)
+
+
+def budget_lines(options: CalibrateOptions, task: Task) -> Iterator[str]:
+    most = budget(options, task)
+    if most:
+        choosing, measuring = (min(each, len(task.seeds)) for each in (CHOOSING, MEASURING))
+        yield (
+            f"would try {counted(len(methods_of(options)), 'method')} of ranges for each target on up to {choosing} "
+            f"seeds, and the mean error of the output on {measuring} more where it is worth it: at most {most} "
+            f"evaluations of {AT_ONCE} samples"
+        )

@@ -1,0 +1,42 @@
+"""The page's section on trials: how bodies could have been calibrated, and how good samples were then."""
+
+from collections.abc import Mapping
+
+from fewstep.evaluation.report.elements import Content, Html, count, decibel, join, paragraph, percent, section, table
+from fewstep.runtime.bundle.manifest import Trial
+from fewstep.runtime.bundle.reading import Bundle
+
+Trials = Mapping[str, tuple[Trial, ...]]
+HEAD = ("ranges", "mean error of the output", "", "mean", "5th percentile", "constant part of the error", "seeds")
+
+
+def shown_trials(bundle: Bundle, plan: str) -> Trials:
+    """By body, the trials of those that were calibrated along this plan."""
+    bodies = bundle.manifest.bodies.items()
+    return {name: body.trials for name, body in bodies if body.trials and body.plan == plan}
+
+
+def trials_section(trials: Trials) -> Html:
+    """A table for each body."""
+    lead = paragraph(
+        "Calibration tried these on samples, closed loop against float32, and kept one for each body. Its own figure "
+        "flatters a chosen one a little. A trial that was clearly behind has fewer seeds.",
+        kind="lead",
+    )
+    return section("Trials", lead, *(_body(name, each) for name, each in trials.items()))
+
+
+def _body(name: str, trials: tuple[Trial, ...]) -> Html:
+    return join([paragraph(Html("<b>"), name, Html("</b>")), table(HEAD, map(_row, trials), text_columns=3)])
+
+
+def _row(trial: Trial) -> tuple[Content, ...]:
+    return (
+        trial.ranges,
+        "taken out" if trial.has_bias else "left in",
+        "deployed" if trial.is_chosen else "",
+        decibel(trial.psnr),
+        decibel(trial.p5),
+        percent(trial.shift),
+        count(trial.seeds),
+    )

@@ -1,0 +1,264 @@
+"""What is tried, what is kept of it, and why."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from fewstep.calibration import calibrate as verb
+from fewstep.calibration.calibrate import Calibration, calibrate
+from fewstep.calibration.choosing import trials
+from fewstep.calibration.choosing.trials import Tried, Way, choose, constant_share, most_evaluations
+from fewstep.calibration.lowering.scheme import Target
+from fewstep.calibration.precision.closed_loop import JUDGE_SEEDS, SEARCH_SEEDS, SELECTION_SEEDS
+from fewstep.calibration.trajectories import HELD_OUT_SEEDS
+from fewstep.graph import io
+from fewstep.graph.graph import Graph
+from fewstep.plans.errors import UserError
+from fewstep.runtime import cache
+from fewstep.runtime.backends import LoadedGraph
+from fewstep.runtime.bundle.manifest import Trial
+from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.runtime.loading import load
+from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
+
+PLANTED = 0.05  # by which the int8 body's output is too small
+REAL = trials.open_lowered
+OPTIONS = replace(FIRST, target=("cpu-x86",), trajectories=16, bias="measured")
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    return write_bundle(tmp_path / "bundle", denoiser())
+
+
+def run(bundle: Path, **changes: object) -> Calibration:
+    return calibrate(replace(OPTIONS, bundle=bundle, **changes))  # type: ignore[arg-type]
+
+
+def tried_of(made: Calibration, name: str = "int8-cpu-x86") -> tuple[Trial, ...]:
+    return made.manifest.bodies[name].trials
+
+
+def ways(found: Sequence[Trial]) -> list[tuple[str, bool]]:
+    return [(each.ranges, each.has_bias) for each in found]
+
+
+def plant(monkeypatch: pytest.MonkeyPatch, error: float) -> None:
+    """Every int8 body makes outputs that are too small by a number."""
+
+    def opened(graph: Graph, target: Target) -> LoadedGraph:
+        network = REAL(graph, target)
+        return lambda feeds: {"v": network(feeds)["v"] - np.float32(error)}
+
+    monkeypatch.setattr(trials, "open_lowered", opened)
+
+
+def the_wrong_way(courses: object, networks: object, exact: object, axis: int, groups: int) -> NDArray[np.float64]:
+    """In the place of a measured mean error: as large, and with the other sign."""
+    return np.full((groups, 1), -PLANTED)
+
+
+def stored_bias(bundle: Path) -> NDArray[np.float32]:
+    opened = open_bundle(bundle)
+    graph = io.load(opened.graph(opened.manifest.bodies["int8-cpu-x86"].graph), root=bundle)
+    return graph.constants["output_bias"]
+
+
+def test_a_planted_error_is_found_taken_out_and_told(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = trials.mean_error
+    found = []
+
+    def without_planting(courses, networks, *more):  # type: ignore[no-untyped-def]
+        honest = [lambda feeds: {"v": networks[0](feeds)["v"] + np.float32(PLANTED)}] * len(networks)
+        found.append((own(courses, honest, *more), own(courses, networks, *more)))
+        return found[-1][1]
+
+    plant(monkeypatch, PLANTED)
+    monkeypatch.setattr(trials, "mean_error", without_planting)
+    made = run(bundle)
+    (honest, measured), *_ = found
+    np.testing.assert_allclose(measured - honest, PLANTED, atol=1e-3)
+    off, on = tried_of(made)
+    assert ways([off, on]) == [("channels", False), ("channels", True)] and (off.is_chosen, on.is_chosen) == (
+        False,
+        True,
+    )
+    assert off.shift > 0.5 > 0.1 > on.shift and on.psnr > off.psnr + 3
+    np.testing.assert_allclose(stored_bias(bundle).reshape(measured.shape), measured, atol=1e-7)
+    assert any(
+        note.startswith("the mean error of the output is taken out: up to 0.05")
+        for note in made.lowered["int8-cpu-x86"].notes
+    )
+
+
+def test_a_correction_that_does_not_win_is_refused(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(monkeypatch, PLANTED)
+    monkeypatch.setattr(
+        trials, "mean_error", lambda courses, networks, exact, axis, groups: np.full((groups, 1), -PLANTED)
+    )
+    off, on = tried_of(run(bundle))
+    assert on.has_bias and on.psnr < off.psnr and (off.is_chosen, on.is_chosen) == (True, False)
+    assert on.seeds <= off.seeds == 16
+    with pytest.raises(KeyError):
+        stored_bias(bundle)
+
+
+def test_without_a_constant_part_nothing_is_measured(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*arguments: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(trials, "LEAST_SHIFT", 1.0)
+    monkeypatch.setattr(trials, "mean_error", never)
+    assert ways(tried_of(run(bundle))) == [("channels", False)]
+
+
+def test_the_planted_error_is_gone_from_samples_of_the_deployed_body(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the correction deployed in a body that has no such error, samples have it the other way round."""
+    given = {"seeds": range(8), "condition": {"class": [0, 1] * 4}, "guidance": 2.0}
+    exact = load(bundle).sample("ddim:3", **given)
+    run(bundle, bias="none")
+    plain = load(bundle, "int8").sample("ddim:3", **given)
+    plant(monkeypatch, PLANTED)
+    run(bundle)
+    moved = load(bundle, "int8").sample("ddim:3", **given)
+    assert (moved - plain).mean() == pytest.approx(PLANTED, rel=0.3)
+    assert abs((plain - exact).mean()) < 0.2 * PLANTED
+
+
+def test_auto_tries_methods_and_says_so(bundle: Path) -> None:
+    made = run(bundle, ranges="auto", bias="none", target=("cpu-x86", "tensorrt"))
+    for name in ("int8-cpu-x86", "int8-tensorrt"):
+        found = tried_of(made, name)
+        assert [each.ranges for each in found][0] == "channels" and {each.ranges for each in found} <= set(trials.TRIED)
+        assert (
+            len(found) >= 2 and sum(each.is_chosen for each in found) == 1 and not any(each.has_bias for each in found)
+        )
+    assert made.manifest.provenance.commands[-1].endswith("--ranges auto --groups step --seed 1000000 --bias none")
+    chosen = next(each for each in tried_of(made) if each.is_chosen)
+    assert made.table.method == chosen.ranges
+    assert run(bundle, ranges="auto", bias="none", target=("cpu-x86", "tensorrt")).manifest == made.manifest
+
+
+def test_a_better_method_is_deployed(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The usual one is made worse on samples, and the body has the ranges of another."""
+    real, seen = trials._run, []
+
+    def worse(way: Way, *more: object) -> Tried:
+        found = real(way, *more)  # type: ignore[arg-type]
+        seen.append(way.ranges)
+        return replace(found, psnr=found.psnr - 20 * (way.ranges == "channels"))
+
+    monkeypatch.setattr(trials, "_run", worse)
+    made = run(bundle, ranges="auto", bias="none")
+    chosen = next(each for each in tried_of(made) if each.is_chosen)
+    assert seen[0] == "channels" and chosen.ranges != "channels" and made.table.method == chosen.ranges
+
+
+def test_one_way_is_not_tried(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trials, "open_trials", lambda *arguments: pytest.fail("nothing to choose from"))
+    assert tried_of(run(bundle, bias="auto")) == ()
+
+
+def test_a_map_keeps_the_mean_error() -> None:
+    assert verb.biased_targets(replace(OPTIONS, quality="30dB", target=("cpu-x86", "tensorrt"))) == ("tensorrt",)
+    assert verb.biased_targets(replace(OPTIONS, target=("cpu-x86", "tensorrt"))) == ("cpu-x86", "tensorrt")
+
+
+@pytest.mark.parametrize(
+    ("ranges", "bias", "is_tried"),
+    [
+        ("channels", "auto", False),
+        ("auto", "auto", True),
+        ("auto", "none", False),
+        ("minmax", "measured", True),
+    ],
+)
+def test_the_mean_error_is_measured_where_ranges_are_tried_or_on_request(
+    ranges: verb.AnyMethod, bias: verb.Bias, is_tried: bool
+) -> None:
+    assert verb.biased_targets(replace(OPTIONS, ranges=ranges, bias=bias)) == ("cpu-x86",) * is_tried
+
+
+@pytest.mark.parametrize("option", ["ranges", "bias"])
+def test_another_word_is_refused(bundle: Path, option: str) -> None:
+    with pytest.raises(UserError, match=f"{option} cannot be 'best'"):
+        run(bundle, **{option: "best"})
+
+
+def test_trials_come_after_what_is_kept(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed while it tries, it does not count again, and gives the bytes of one that was not killed."""
+
+    class Killed(Exception):
+        pass
+
+    def killed(*arguments: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(trials, "try_ways", killed)
+        run(bundle, ranges="auto")
+    assert "int8-cpu-x86" not in open_bundle(bundle).manifest.bodies
+    assert list((cache.folder() / "calibration").glob("*"))
+    with monkeypatch.context() as patched:
+        patched.setattr("fewstep.calibration.ranges.observe.Counts.add", killed)
+        again = run(bundle, ranges="auto")
+    whole = run(write_bundle(tmp_path / "other", denoiser()), ranges="auto")
+    assert again.manifest.files == whole.manifest.files and tried_of(again) == tried_of(whole)
+
+
+def found(psnr: Sequence[float], has_bias: bool = False) -> Tried:
+    return Tried(Way("channels", has_bias), None, np.array(psnr, float), 0.0)
+
+
+USUAL = [40.0, 42.0, 44.0, 46.0]
+
+
+@pytest.mark.parametrize(
+    ("others", "chosen"),
+    [
+        ([[41.0, 43.0, 45.0, 47.0]], 1),
+        ([[40.9, 43.1, 45.0, 47.0], [41.0, 43.2, 45.0, 47.0]], 2),  # the best mean of two
+        ([[40.0, 42.0, 44.0, 46.0]], 0),  # equal
+        ([[39.0, 45.0, 48.0, 50.0]], 0),  # the worst samples lose
+        ([[40.0, 44.0, 41.0, 47.2]], 0),  # within the error of the difference
+        ([[50.0, 50.0]], 0),  # left on the way
+    ],
+)
+def test_the_usual_way_stays_unless_another_surely_beats_it(others: list[list[float]], chosen: int) -> None:
+    assert choose([found(USUAL), *map(found, others)]) == chosen
+
+
+def test_a_way_that_is_clearly_behind_gets_no_more_seeds(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trials, "AT_ONCE", 4)
+    plant(monkeypatch, PLANTED)
+    monkeypatch.setattr(
+        trials, "mean_error", lambda courses, networks, exact, axis, groups: np.full((groups, 1), -PLANTED)
+    )
+    off, on = tried_of(run(bundle))
+    assert (off.seeds, on.seeds) == (16, 4)
+
+
+def test_the_constant_part_of_an_error_is_counted_by_channel() -> None:
+    rng = np.random.default_rng(0)
+    rough = np.resize([1.0, -1.0], (8, 2, 4, 4))
+    assert constant_share(rough) == 0 and constant_share(np.zeros((2, 1, 3))) == 0
+    assert constant_share(rough + np.array([1.0, -1.0]).reshape(1, 2, 1, 1)) == pytest.approx(0.5)
+    assert constant_share(rng.normal(size=(64, 1, 8, 8))) < 0.01
+
+
+def test_the_budget_counts_all_that_may_run() -> None:
+    assert most_evaluations(3, False, 8, 64) == 3 * 8 * 2
+    assert most_evaluations(3, True, 8, 64) == 3 * 8 * (2 + 2 * 2 + 2)
+    assert most_evaluations(1, True, 4, 4) == 4 * (1 + 2 + 1)
+
+
+def test_the_seeds_of_trials_are_nobody_elses() -> None:
+    used = SELECTION_SEEDS[trials.FIRST :][: trials.MEASURING + trials.CHOOSING]
+    assert not set(used) & {*SEARCH_SEEDS, *JUDGE_SEEDS} and used.start >= len(HELD_OUT_SEEDS)
+    assert set(used) <= set(SELECTION_SEEDS)

@@ -1,0 +1,68 @@
+"""The report's section on trials, and the same in the text of `inspect`."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from fewstep.cli.inspect import verb as inspect_verb
+from fewstep.cli.tables import show
+from fewstep.cli.trials import trial_line
+from fewstep.evaluation.contents import InspectOptions, inspect
+from fewstep.evaluation.report import ReportOptions, report
+from fewstep.evaluation.report.trials import shown_trials, trials_section
+from fewstep.graph.commit import open_for_update
+from fewstep.runtime.bundle.manifest import Trial
+from fewstep.runtime.bundle.reading import open_bundle
+from tests.calibration.test_calibrate import denoiser, run, write_bundle
+
+TRIALS = (
+    Trial("channels", False, 41.25, 36.5, 0.47, 32),
+    Trial("channels", True, 46.0, 40.25, 0.02, 32, is_chosen=True),
+    Trial("minmax", False, 38.0, 30.0, 0.11, 16),
+)
+
+
+def test_each_trial_is_a_row_and_the_deployed_one_is_marked() -> None:
+    text = trials_section({"int8-<a>": TRIALS}).markup
+    rows = text.partition("<tbody>")[2].partition("</tbody>")[0].split("</tr>")[:-1]
+    assert len(rows) == 3 and "int8-&lt;a&gt;" in text
+    assert [row.count("deployed") for row in rows] == [0, 1, 0]
+    assert [("taken out" in row, "left in" in row) for row in rows] == [(False, True), (True, False), (False, True)]
+    assert 'value="41.25"' in rows[0] and "47.0 %" in rows[0] and ">16<" in rows[2]
+
+
+def test_a_line_says_what_was_tried_and_how_good_it_was() -> None:
+    assert trial_line(TRIALS[1]) == (
+        "channels, mean error of the output taken out: 46.0 dB, 5th percentile 40.2 dB, 2.0 % of the error constant, "
+        "32 seeds, kept"
+    )
+    assert trial_line(TRIALS[2]).startswith("minmax: 38.0 dB") and trial_line(TRIALS[2]).endswith("16 seeds")
+
+
+def test_report_and_inspect_show_the_trials_of_the_bundle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bundle = write_bundle(tmp_path / "bundle", denoiser())
+    run(bundle, target=("cpu-x86",))
+    with open_for_update(bundle, must_exist=True) as writer:
+        manifest = open_bundle(bundle).manifest
+        body = msgspec.structs.replace(manifest.bodies["int8-cpu-x86"], trials=TRIALS)
+        writer.commit(msgspec.structs.replace(manifest, bodies={**manifest.bodies, "int8-cpu-x86": body}))
+    opened = open_bundle(bundle)
+    assert shown_trials(opened, "ddim:3") == {"int8-cpu-x86": TRIALS} and shown_trials(opened, "ddim:2") == {}
+    assert inspect(InspectOptions(bundle)).bodies["int8-cpu-x86"].trials == TRIALS
+    show(inspect_verb(InspectOptions(bundle), lambda *seen: None).shown[0])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "chosen by samples of calibration" in shown and "46.0 dB" in shown
+    report(
+        ReportOptions(
+            bundle,
+            seeds=4,
+            forced_seeds=2,
+            teacher_seeds=2,
+            batches=(1,),
+            rounds=1,
+            turn_seconds=0.01,
+            output=tmp_path / "page.html",
+        )
+    )
+    assert "<h2>Trials</h2>" in (tmp_path / "page.html").read_text()
