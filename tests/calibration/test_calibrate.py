@@ -319,7 +319,10 @@ def test_a_dead_layer_is_named_once_however_many_passes_there_are(
     [
         ({"target": ("cpu-z80",)}, "unknown target 'cpu-z80'; choose from cpu-x86, cpu-x86-7bit, cpu-arm, tensorrt"),
         ({"target": ()}, "no target to lower for"),
-        ({"ranges": "max"}, "ranges cannot be 'max'; choose from channels, mse, minmax, percentile, entropy"),
+        (
+            {"ranges": "max"},
+            "ranges cannot be 'max'; choose from auto, channels, channels-minmax, mse, minmax, percentile, entropy",
+        ),
         ({"groups": "steps"}, "groups cannot be 'steps'; choose from step, merged, pooled"),
         ({"inputs": "all"}, "inputs cannot be 'all'; choose from deployed, progressive, uniform, normal, interval"),
         ({"inputs": "progressive", "groups": "pooled"}, "progressive inputs need the ranges of earlier steps"),

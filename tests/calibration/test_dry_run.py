@@ -36,6 +36,23 @@ def test_a_dry_run_takes_conditions_from_the_file_that_calibrate_takes_them_from
     assert calibrate(own).lowered
 
 
+@pytest.mark.parametrize(
+    ("changes", "evaluations"),
+    [
+        ({}, 0),
+        ({"ranges": "auto", "bias": "none"}, 3 * 3 * 2),  # methods, steps, batches of seeds that choose
+        ({"ranges": "auto"}, 3 * 3 * (2 + 2 * 2 + 2)),
+        ({"bias": "measured", "target": ("cpu-x86", "cpu-arm")}, 2 * 3 * (2 + 2 * 2 + 2)),
+    ],
+)
+def test_what_trials_cost_is_told(bundle: Path, changes: dict[str, object], evaluations: int) -> None:
+    options = replace(FIRST, bundle=bundle, trajectories=64, target=("cpu-x86",))
+    told = dry_run(replace(options, **changes))  # type: ignore[arg-type]
+    assert told.value["trial_evaluations"] == evaluations  # type: ignore[index]
+    lines = [line for line in told.shown if isinstance(line, str) and line.startswith("would try")]
+    assert len(lines) == (evaluations > 0) and all(f"at most {evaluations} evaluations" in line for line in lines)
+
+
 def test_what_a_target_needs_is_asked_for_before_anything_is_measured(
     bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
