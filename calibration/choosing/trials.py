@@ -6,7 +6,8 @@ few ways are tried, and none longer than it takes to see that it loses.
 
 - A way that makes the graph of an earlier one is that way.
 - A way that is clearly behind the best one on the first seeds gets no more of them.
-- The mean error of the output is measured only where the end error has a constant part that is worth it.
+- The mean error of the output is measured only where the end error has a constant part, and one that is large enough
+  to reach the best way so far.
 
 The first way is the usual one. It stays unless another one is better by its mean, beyond the error of that difference,
 and no worse by its 5th percentile.
@@ -46,6 +47,7 @@ CHOOSING = 32  # seeds that choose; neither has more than there are trajectories
 FIRST = SELECTION_SEEDS.index(JUDGE_SEEDS.stop)  # precision maps have those before
 BEHIND = 2.0  # standard errors of the difference: a way that is further behind the best one is left
 LEAST_SHIFT = 0.02  # of the end error's energy: without it the PSNR of all energy is 0.09 dB higher
+REACH = 4.0  # times that: what a correction may win, for it also keeps later steps on their way (2.5 times measured)
 
 Float = NDArray[np.float64]
 
@@ -226,13 +228,20 @@ def _tried(
     """A method without a bias, and with one if the end error has a constant part."""
     network = open_lowered(graph, variants.target)
     found = [_run(Way(method), None, network, courses, others)]
-    if not tries_bias or found[0].shift < LEAST_SHIFT:
+    if not tries_bias or not _is_worth_it(found[0], others):
         return found
     groups = len(variants.table.groups) + 1 if GROUP in {value.name for value in graph.inputs} else 1
     networks = [network] * courses.measuring[0].groups
     bias = mean_error(courses.measuring, networks, courses.exact, channel_axis(graph), groups)
     network = open_lowered(with_output_bias(graph, bias), variants.target)
     return [*found, _run(Way(method, True), bias, network, courses, [*others, *found])]
+
+
+def _is_worth_it(plain: Tried, others: Sequence[Tried]) -> bool:
+    """Whether the end error has a constant part, large enough to reach the best of the others without it."""
+    reached = REACH * -10 * np.log10(max(1 - plain.shift, 1e-9))
+    behind = max((_difference(each.psnr, plain.psnr)[0] for each in others), default=0.0)
+    return plain.shift >= LEAST_SHIFT and behind <= reached
 
 
 def _run(way: Way, bias: Float | None, network: LoadedGraph, courses: TrialCourses, others: Sequence[Tried]) -> Tried:

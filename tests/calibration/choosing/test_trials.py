@@ -234,6 +234,16 @@ def test_the_usual_way_stays_unless_another_surely_beats_it(others: list[list[fl
     assert choose([found(USUAL), *map(found, others)]) == chosen
 
 
+@pytest.mark.parametrize(
+    ("shift", "best", "is_worth_it"), [(0.01, 0.0, False), (0.03, 43.4, True), (0.03, 43.7, False), (0.4, 51.8, True)]
+)
+def test_a_constant_part_is_measured_where_it_could_win(shift: float, best: float, is_worth_it: bool) -> None:
+    """Of the usual four samples, 43 dB in the mean: 4 times 0.13 dB, and 4 times 2.2 dB, may be won."""
+    plain = replace(found(USUAL), shift=shift)
+    others = [found([best] * 4)] if best else []
+    assert trials._is_worth_it(plain, others) == is_worth_it
+
+
 def test_a_way_that_is_clearly_behind_gets_no_more_seeds(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trials, "AT_ONCE", 4)
     plant(monkeypatch, PLANTED)
