@@ -143,7 +143,7 @@ def _with_prompts(options: RunOptions, bundle: Bundle, values: Values) -> tuple[
     positive = {name: list(rows) for name, rows in text.encode(options.prompt or ("",)).items()}
     twice = sorted(set(positive) & set(values))
     if twice:
-        raise UserError(f"condition {twice[0]!r} is given, and prompts say it too", "leave one of them out")
+        raise UserError(f"condition {twice[0]!r} is given, and the prompts set it too", "leave one of them out")
     negative = text.encode(options.negative) if options.negative else {}
     return {**values, **positive}, {name: list(rows) for name, rows in negative.items()}
 

@@ -31,7 +31,10 @@ def changed(source: Source, loras: Sequence[Lora], skip_scale: Sequence[float], 
     if freeu and len(freeu) != 4:
         raise UserError(f"--freeu has {len(freeu)} numbers", FREEU)
     if not isinstance(source, TorchSource):
-        raise UserError(f"{source.label} is no torch module, whose layers could be changed", "change what it came from")
+        raise UserError(
+            f"{source.label} is no torch module, whose layers could be changed",
+            "change the module, and export its ONNX file again",
+        )
     beside = source.beside.with_loras(loras) if source.beside is not None else None
     encoders = source.beside.encoders if source.beside is not None else ()
     for lora in loras:

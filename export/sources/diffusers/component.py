@@ -55,7 +55,7 @@ def load_component(path: Path, spec_file: Path | None) -> TorchSource | OnnxSour
     elif spec_file is None:
         name = config["_class_name"]
         what = f"{path} is a {name} alone, and {folder.path} has no {SCHEDULER} that says what it was trained on"
-        raise UserError(what, 'say it: --spec SPEC.json with "prediction" and "schedule", or copy that folder there')
+        raise UserError(what, 'give both: --spec SPEC.json with "prediction" and "schedule", or copy that folder there')
     spec = Spec(**{"name": path.name, "x_shape": interface.x_shape, "conditions": interface.conditions, **fields})
     if (path / ONNX).is_file():
         return onnx_network(path, spec, interface, scheduler, read)
