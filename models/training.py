@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ class Run:
     average: dict[str, Tensor]
     step: int = 0
     losses: list[tuple[int, float]] = field(default_factory=list)
+    seconds: float = 0.0  # of all its threads on a processor
 
     @classmethod
     def new(cls, network: nn.Module, rate: float) -> "Run":
@@ -55,6 +57,7 @@ class Run:
         self.network.load_state_dict(checkpoint["network"])
         self.optimizer.load_state_dict(checkpoint["optimizer"])
         self.average, self.step, self.losses = checkpoint["average"], checkpoint["step"], checkpoint["losses"]
+        self.seconds = checkpoint.get("seconds", 0.0)  # runs begun before it was counted have none
 
     def save(self, work: Path, weights: str, recipe: Recipe) -> None:
         """Write checkpoint.pt, the averaged weights and loss.csv; a kill leaves the previous checkpoint whole."""
@@ -64,6 +67,7 @@ class Run:
             "average": self.average,
             "step": self.step,
             "losses": self.losses,
+            "seconds": self.seconds,
             "arguments": asdict(recipe),
         }
         write_atomically(work / "checkpoint.pt", lambda path: torch.save(content, path))
@@ -104,8 +108,9 @@ def drop_labels(labels: Tensor, null: int, generator: torch.Generator) -> Tensor
     return labels.masked_fill(torch.rand(len(labels), generator=generator) < NULL_FRACTION, null)
 
 
-def train(network: nn.Module, loss: Loss, arguments: argparse.Namespace, weights: str) -> None:
-    """Run to the last step, from the checkpoint in the work folder if one is there."""
+def train(network: nn.Module, loss: Loss, arguments: argparse.Namespace, weights: str, minutes: float = inf) -> None:
+    """Run to the last step, from the checkpoint in the work folder if one is there; `minutes`: stop then, at the
+    latest, with a checkpoint to go on from."""
     recipe, work = recipe_of(arguments), arguments.work
     work.mkdir(parents=True, exist_ok=True)
     run = Run.new(network.to(arguments.device, memory_format=torch.channels_last), recipe.rate)  # type: ignore[call-overload]
@@ -113,10 +118,12 @@ def train(network: nn.Module, loss: Loss, arguments: argparse.Namespace, weights
         run.load(work / "checkpoint.pt", arguments.device)
         print(f"going on from step {run.step}", flush=True)
     started = saved = time.monotonic()
-    first, running = run.step, list[float]()
-    while run.step < recipe.steps:
+    first, running, last = run.step, list[float](), run.step >= recipe.steps
+    while not last:
+        before = time.process_time()
         running.append(_step(run, loss, recipe, arguments.device))
-        last = run.step == recipe.steps
+        run.seconds += time.process_time() - before
+        last = run.step == recipe.steps or time.monotonic() - started >= 60 * minutes
         if len(running) == 50 or last:
             run.losses.append((run.step, sum(running) / len(running)))
             speed = (run.step - first) / (time.monotonic() - started)

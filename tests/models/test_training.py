@@ -64,6 +64,16 @@ def test_a_run_that_was_stopped_ends_like_one_that_was_not(tmp_path, monkeypatch
         assert all(torch.equal(whole[name][key], resumed[name][key]) for key in whole[name])
 
 
+def test_a_run_stops_when_its_time_is_over_and_goes_on_from_there(tmp_path):
+    train(line(), loss, arguments(tmp_path / "whole", steps=3), "w.safetensors")
+    for done in (1, 2, 3, 3):  # no time at all still makes a step, so that it ends some day
+        train(line(), loss, arguments(tmp_path / "pieces", steps=3), "w.safetensors", minutes=0)
+        checkpoint = torch.load(tmp_path / "pieces/checkpoint.pt", weights_only=True)
+        assert checkpoint["step"] == done and checkpoint["seconds"] > 0
+    whole = torch.load(tmp_path / "whole/checkpoint.pt", weights_only=True)
+    assert all(torch.equal(whole["average"][key], checkpoint["average"][key]) for key in whole["average"])
+
+
 def test_the_averaged_weights_are_written_as_float16(tmp_path):
     train(line(), loss, arguments(tmp_path), "w.safetensors")
     tensors = load_file(tmp_path / "w.safetensors")
