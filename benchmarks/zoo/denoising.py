@@ -1,0 +1,100 @@
+"""One denoising problem for every member of the zoo, made from its export spec: so a network is trained on exactly the
+noising and the prediction that its bundle says.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import exp
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from fewstep.export import Spec
+from fewstep.models.training import Loss
+from fewstep.plans.prediction import input_scale, x0_coefficients
+from fewstep.plans.schedule import NoiseSchedule
+
+LOG_SIGMA = (-1.2, 1.2)  # mean and deviation in training, of schedule edm (Karras et al. 2022, table 1)
+LEAST = 0.03  # time of schedule ou in training: the score is infinite at 0 (Richter et al. 2023)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Clean samples [B, *x_shape], and conditions in the order of the spec."""
+
+    x0: Tensor
+    conditions: tuple[Tensor, ...]
+
+
+Draw = Callable[[int, torch.Generator], Batch]  # so many samples, drawn from the generator
+
+
+@dataclass(frozen=True)
+class Data:
+    """Where a member's samples come from: `description` for its card, and `open(folder, split)`, split being "train" or
+    "test". `folder` is where files usually are, if that is known."""
+
+    description: str
+    open: Callable[[Path | None, str], Draw]
+    folder: Path | None = None
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What the network is asked at some times [B]: its input, its answer, and 1 / variance of that answer's noise."""
+
+    x: Tensor
+    answer: Tensor
+    weight: Tensor
+
+
+def draw_times(spec: Spec, count: int, generator: torch.Generator) -> list[float]:
+    """Network times as training draws them: whole timesteps, evenly; of schedule edm, log(sigma) from a normal
+    distribution; else evenly between the ends."""
+    schedule = NoiseSchedule(spec.schedule)
+    if schedule.timesteps:
+        return [float(t) for t in torch.randint(schedule.timesteps, (count,), generator=generator)]
+    path = schedule.path
+    if spec.schedule.kind == "edm":
+        mean, deviation = LOG_SIGMA
+        logs = mean + deviation * torch.randn(count, generator=generator, dtype=torch.float64)
+        times = [schedule.at_rho(exp(log)).network for log in logs.tolist()]
+    else:
+        least = LEAST if spec.schedule.kind == "ou" else path.first
+        times = (least + (path.last - least) * torch.rand(count, generator=generator, dtype=torch.float64)).tolist()
+    return [min(max(t, path.first), path.last) for t in times]
+
+
+def problem(spec: Spec, batch: Batch, times: list[float], noise: Tensor) -> Problem:
+    """What a network of this spec is asked about clean samples with this noise [B, *x_shape]."""
+    schedule = NoiseSchedule(spec.schedule)
+    points = [schedule.time(t) for t in times]
+    pairs = [x0_coefficients(spec.prediction, point, spec.schedule) for point in points]
+
+    def column(values: list[float]) -> Tensor:
+        return torch.tensor(values).reshape(-1, *[1] * (noise.dim() - 1))
+
+    alpha, sigma = column([point.alpha for point in points]), column([point.sigma for point in points])
+    a, b = column([a for a, _ in pairs]), column([b for _, b in pairs])
+    noisy = alpha * batch.x0 + sigma * noise
+    answer = (batch.x0 - a * noisy) / b
+    if spec.towards is not None:
+        names = [condition.name for condition in spec.conditions]
+        noisy = noisy + (1 - alpha) * batch.conditions[names.index(spec.towards)]
+    scale = column([input_scale(spec.prediction, point, spec.schedule) for point in points])
+    return Problem(scale * noisy, answer, sigma**2 if spec.prediction == "score" else torch.ones_like(sigma))
+
+
+def loss_of(spec: Spec, network: nn.Module, draw: Draw, count: int, generator: torch.Generator) -> Tensor:
+    """Weighted mean squared error of the network's answers on `count` samples. A score counts as noise does."""
+    batch = draw(count, generator)
+    times = draw_times(spec, count, generator)
+    asked = problem(spec, batch, times, torch.randn(batch.x0.shape, generator=generator))
+    answer = network(asked.x, torch.tensor(times), *batch.conditions)
+    return (asked.weight * (answer.float() - asked.answer).square()).mean()
+
+
+def training_loss(spec: Spec, draw: Draw, count: int) -> Loss:
+    """What `fewstep.models.training` minimises."""
+    return lambda network, generator: loss_of(spec, network, draw, count, generator)

@@ -1,0 +1,46 @@
+"""The denoisers of the zoo, for benchmarks to loop over: `from zoo.members import MEMBERS`. No torch, until a recipe is
+asked for.
+"""
+
+import importlib
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+from numpy.typing import NDArray
+
+FOLDER = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Member:
+    """A trained denoiser of this folder, and how it is sampled unless a benchmark says otherwise: a guidance of 1 is
+    none. `needs` is a module that its network is made of, beside torch."""
+
+    name: str
+    plan: str
+    guidance: float = 1.0
+    needs: str | None = None
+
+    @property
+    def source(self) -> str:
+        """The SOURCE that `fewstep export` takes."""
+        return f"{FOLDER / self.name}.py:make"
+
+    def recipe(self) -> ModuleType:
+        """Its file as a module: SPEC, RECIPE, DATA, network, make. Torch comes with it."""
+        if str(FOLDER) not in sys.path:
+            sys.path.append(str(FOLDER))  # recipes import what lies beside them
+        return importlib.import_module(self.name)
+
+    def rows(self, count: int, seed: int) -> dict[str, NDArray[np.float32]] | None:
+        """Conditions [count, *shape] by name, such as a file for `calibrate --conditions` has; None where random ones,
+        which fewstep draws itself, are those of the training."""
+        make = getattr(self.recipe(), "rows", None)
+        return None if make is None else make(count, seed)
+
+
+MEMBERS = (Member("dit_flow", "dpmpp_2m:8", guidance=2.0),)
+BY_NAME = {member.name: member for member in MEMBERS}

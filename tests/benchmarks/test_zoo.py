@@ -1,0 +1,107 @@
+"""The denoisers that calibration is judged on: that each was trained, and that its graph says what its module says."""
+
+import sys
+from functools import cache
+from importlib.util import find_spec
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from safetensors import safe_open
+from zoo.members import BY_NAME, FOLDER, MEMBERS, Member
+
+from fewstep.export.sources.python_file import load_python_file
+from fewstep.graph import io
+
+sys.path.append(str(FOLDER))
+from denoising import Batch, draw_times, loss_of, problem
+
+LIMITS = {  # of the loss on samples made by code; what random weights reach is more than twice as much
+    "dit_flow": 0.4,
+}
+SAMPLES = 32
+each = pytest.mark.parametrize(
+    "member",
+    [
+        pytest.param(
+            member,
+            id=member.name,
+            marks=pytest.mark.skipif(
+                member.needs is not None and find_spec(member.needs) is None, reason=f"{member.needs} is not installed"
+            ),
+        )
+        for member in MEMBERS
+    ],
+)
+
+
+@cache
+def batch(name: str) -> Batch:
+    """Samples such as the member was trained on, made without a file: pictures are smooth shapes."""
+    recipe = BY_NAME[name].recipe()
+    generator = torch.Generator().manual_seed(2)
+    if len(recipe.SPEC.conditions[0].shape) > 0:
+        return recipe.DATA.open(None, "test")(SAMPLES, generator)
+    channels, side, _ = recipe.SPEC.x_shape
+    rows = torch.linspace(-1, 1, side)
+    height, width = 0.5 + 0.4 * torch.rand(2, SAMPLES, 1, 1, generator=generator)
+    inside = (rows[None, :, None].abs() < height) & (rows[None, None, :].abs() < width)
+    if channels == 1:  # a piece of clothing: bright on black
+        x0 = torch.where(inside, 0.4, -1.0)[:, None]
+    else:  # a colour that changes slowly, before another one
+        slope = torch.randn(2, SAMPLES, channels, 1, 1, generator=generator) * 0.25
+        x0 = slope[0] * rows[:, None] + slope[1] * rows[None, :] + 0.3 * inside[:, None]
+    return Batch(x0, (torch.arange(SAMPLES) % 10,))
+
+
+@torch.no_grad()
+def loss(member: Member, network: torch.nn.Module) -> float:
+    generator = torch.Generator().manual_seed(0)
+    return loss_of(member.recipe().SPEC, network, lambda *_: batch(member.name), SAMPLES, generator).item()
+
+
+@each
+def test_weights_are_small_float16_and_finite(member: Member) -> None:
+    path = FOLDER / f"{member.name}.safetensors"
+    assert path.stat().st_size <= 2_000_000
+    with safe_open(path, "numpy") as tensors:
+        values = [tensors.get_tensor(name) for name in tensors.keys()]  # noqa: SIM118 (safe_open is no mapping)
+    assert sum(value.size for value in values) <= 1_000_000
+    assert all(value.dtype == np.float16 and np.isfinite(value).all() for value in values)
+
+
+@each
+def test_it_was_trained(member: Member) -> None:
+    recipe, limit = member.recipe(), LIMITS[member.name]
+    torch.manual_seed(0)
+    random = recipe.network().eval()
+    assert loss(member, recipe.make()[0]) < limit
+    assert loss(member, random) > 2 * limit
+
+
+@pytest.mark.parametrize("name", ["dit_flow"])  # families has the others' kinds
+def test_its_graph_is_its_module(name: str) -> None:
+    member = BY_NAME[name]
+    traced = load_python_file(member.source).trace()
+    spec = member.recipe().SPEC
+    made, generator = batch(member.name), torch.Generator().manual_seed(1)
+    times = draw_times(spec, SAMPLES, generator)
+    asked = problem(spec, made, times, torch.randn(made.x0.shape, generator=generator))
+    feeds = {"x": asked.x.numpy(), "time": np.array(times, np.float32)}
+    feeds |= {each.input: value.numpy() for each, value in zip(spec.conditions, made.conditions, strict=True)}
+    model = io.to_model(traced.graph).SerializeToString()
+    (found,) = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"]).run(None, feeds)
+    expected = traced.reference.output(feeds)
+    assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
+    assert expected.std() > 0.1
+
+
+@each
+def test_rows_are_there_where_random_ones_are_no_data(member: Member) -> None:
+    rows, spec = member.rows(3, seed=0), member.recipe().SPEC
+    assert (rows is None) == (spec.towards is None)
+    if rows is not None:
+        shapes = {name: value.shape for name, value in rows.items()}
+        assert shapes == {condition.name: (3, *condition.shape) for condition in spec.conditions}
+        assert not np.array_equal(rows["y"], member.rows(3, seed=1)["y"])
