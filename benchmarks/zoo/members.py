@@ -42,5 +42,8 @@ class Member:
         return None if make is None else make(count, seed)
 
 
-MEMBERS = (Member("dit_flow", "dpmpp_2m:8", guidance=2.0),)
+MEMBERS = (
+    Member("dit_flow", "dpmpp_2m:8", guidance=2.0),
+    Member("policy_unet1d", "dpmpp_2m:8"),
+)
 BY_NAME = {member.name: member for member in MEMBERS}
