@@ -16,6 +16,7 @@ from fewstep.plans.prediction import input_scale, x0_coefficients
 from fewstep.plans.schedule import NoiseSchedule
 
 LOG_SIGMA = (-1.2, 1.2)  # mean and deviation in training, of schedule edm (Karras et al. 2022, table 1)
+HEAVIEST = 100.0  # weight of an epsilon, which is that of x0 in between: x0 is a small difference of x and much noise
 LEAST = 0.03  # time of schedule ou in training: the score is infinite at 0 (Richter et al. 2023)
 
 
@@ -42,7 +43,7 @@ class Data:
 
 @dataclass(frozen=True)
 class Problem:
-    """What the network is asked at some times [B]: its input, its answer, and 1 / variance of that answer's noise."""
+    """What the network is asked at some times [B]: its input, its answer, and the weight of the error's square."""
 
     x: Tensor
     answer: Tensor
@@ -83,7 +84,15 @@ def problem(spec: Spec, batch: Batch, times: list[float], noise: Tensor) -> Prob
         names = [condition.name for condition in spec.conditions]
         noisy = noisy + (1 - alpha) * batch.conditions[names.index(spec.towards)]
     scale = column([input_scale(spec.prediction, point, spec.schedule) for point in points])
-    return Problem(scale * noisy, answer, sigma**2 if spec.prediction == "score" else torch.ones_like(sigma))
+    return Problem(scale * noisy, answer, _weight(spec, alpha, sigma))
+
+
+def _weight(spec: Spec, alpha: Tensor, sigma: Tensor) -> Tensor:
+    if spec.prediction == "score":
+        return sigma**2
+    if spec.prediction == "epsilon":
+        return ((sigma / alpha) ** 2).clamp(1, HEAVIEST)
+    return torch.ones_like(sigma)
 
 
 def loss_of(spec: Spec, network: nn.Module, draw: Draw, count: int, generator: torch.Generator) -> Tensor:

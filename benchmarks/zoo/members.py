@@ -45,5 +45,6 @@ class Member:
 MEMBERS = (
     Member("dit_flow", "dpmpp_2m:8", guidance=2.0),
     Member("policy_unet1d", "dpmpp_2m:8"),
+    Member("speech_ncsn", "dpmpp_2m:8"),
 )
 BY_NAME = {member.name: member for member in MEMBERS}

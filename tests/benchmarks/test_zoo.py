@@ -20,6 +20,7 @@ from denoising import Batch, draw_times, loss_of, problem
 LIMITS = {  # of the loss on samples made by code; what random weights reach is more than twice as much
     "dit_flow": 0.4,
     "policy_unet1d": 0.05,
+    "speech_ncsn": 0.3,
 }
 SAMPLES = 32
 each = pytest.mark.parametrize(
@@ -81,7 +82,7 @@ def test_it_was_trained(member: Member) -> None:
     assert loss(member, random) > 2 * limit
 
 
-@pytest.mark.parametrize("name", ["dit_flow"])  # families has the others' kinds
+@pytest.mark.parametrize("name", ["dit_flow", "speech_ncsn"])  # families has the others' kinds
 def test_its_graph_is_its_module(name: str) -> None:
     member = BY_NAME[name]
     traced = load_python_file(member.source).trace()
