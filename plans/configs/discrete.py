@@ -87,8 +87,8 @@ class Table:
         """
         logs, wanted = self.logs, np.log(rhos)
         least = np.minimum.accumulate(logs[::-1])[::-1]  # of this timestep and noisier ones: float32 tables may fall
-        below = (np.searchsorted(least, wanted, side="right") - 1).clip(0, len(logs) - 2)
-        span = logs[below] - logs[below + 1]
+        below = (np.searchsorted(least, wanted, side="right") - 1).clip(0, max(len(logs) - 2, 0))
+        span = logs[below] - logs[np.minimum(below + 1, len(logs) - 1)]
         span = span.astype(np.float32).astype(np.float64) if self.single else span
         with np.errstate(invalid="ignore", divide="ignore"):
             share = np.nan_to_num(((logs[below] - wanted) / span).clip(0, 1))
