@@ -29,8 +29,8 @@ from fewstep.export.export import ExportOptions, export
 from fewstep.models.fashion_mnist import data
 from fewstep.plans import grids
 from fewstep.plans.errors import UserError
+from fewstep.plans.listing import solver_listings
 from fewstep.plans.name import DEFAULT_GRID
-from fewstep.plans.solvers.listing import listing
 from fewstep.runtime.loading import load
 from fewstep.runtime.sampler import Sampler
 
@@ -44,7 +44,7 @@ BATCH = 16
 SHOWN = 6  # curves of the plot, and lines of the table of the best
 AT = 8  # evaluations at which distances are measured
 
-EVALUATIONS = {each.name: each.evaluations for each in listing()}  # in an inner step
+EVALUATIONS = {each.name: each.evaluations for each in solver_listings()}  # in an inner step
 Key = tuple[str, str, int]  # solver, grid, evaluations
 
 
@@ -70,7 +70,7 @@ def sample(sampler: Sampler, plan: str, seeds: range) -> Floats:
 
 def solver_names() -> list[str]:
     """Those that follow a denoiser's trajectory: deterministic, with an order, from noise alone."""
-    return [each.name for each in listing() if each.order and not each.is_stochastic and not each.given]
+    return [each.name for each in solver_listings() if each.order and not each.is_stochastic and not each.given]
 
 
 def affordable(sampler: Sampler, solver: str, grid: str, evaluations: int) -> str | None:

@@ -18,9 +18,8 @@ from fewstep.runtime.progress import Progress
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from fewstep.plans.grids.listing import GridListing
+    from fewstep.plans.listing import GridListing, SolverListing
     from fewstep.plans.name import Value
-    from fewstep.plans.solvers.listing import SolverListing
 
 EXAMPLE = "A plan's name: SOLVER:STEPS@GRID, as ddim(eta=0.5):10@karras(rho=5)"
 
@@ -34,10 +33,9 @@ def verb(options: PlanOptions, progress: Progress) -> Outcome:
         return Outcome(plan, (headline(plan), _steps(plan)))
     if options.plot is not None:
         return _drawn(compiled(options, options.plot), options.output)
-    from fewstep.plans.grids.listing import listing as grids_listing
-    from fewstep.plans.solvers.listing import listing as solvers_listing
+    from fewstep.plans.listing import grid_listings, solver_listings
 
-    solvers, grids = solvers_listing(), grids_listing()
+    solvers, grids = solver_listings(), grid_listings()
     return Outcome({"solvers": solvers, "grids": grids}, (_solvers(solvers), _grids(grids), EXAMPLE))
 
 

@@ -12,10 +12,10 @@ import onnx
 import torch
 from onnxscript import ir
 
-from fewstep.export.complex_pairs import ON_PAIRS, on_complex
 from fewstep.export.refusals import refusal, watched
-from fewstep.export.short_lists import spread_short_lists
-from fewstep.export.sizes_as_numbers import FORMS, sizes_as_numbers
+from fewstep.export.tracing.complex_pairs import ON_PAIRS, on_complex
+from fewstep.export.tracing.short_lists import spread_short_lists
+from fewstep.export.tracing.sizes_as_numbers import FORMS, sizes_as_numbers
 from fewstep.graph.graph import Array, Graph
 from fewstep.graph.io import OPSET, from_model
 

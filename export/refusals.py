@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from fewstep.export.complex_pairs import on_complex
 from fewstep.export.error_text import module_name, one_line, place
+from fewstep.export.tracing.complex_pairs import on_complex
 from fewstep.plans.errors import UserError
 
 ON_VALUES = ("data-dependent", "unbacked")  # of torch's messages about branches and loops

@@ -9,9 +9,9 @@ import numpy as np
 
 from fewstep.plans import solvers
 from fewstep.plans.grids import trailing
+from fewstep.plans.listing import solver_listings
 from fewstep.plans.plan import Plan
 from fewstep.plans.schedule import NoiseSchedule, Time
-from fewstep.plans.solvers.listing import listing
 from fewstep.plans.spec import Prediction, ScheduleSpec
 from tests.plans.convergence import gaussian_network, moments
 from tests.plans.gaussian import STD
@@ -31,7 +31,7 @@ def listed() -> str:
     """What there is."""
     header = ("name", "paper", "order", "evaluations a step", "rows K", "noise", "parameters", "given")
     lines = [header, ("---",) * len(header)]
-    for each in listing():
+    for each in solver_listings():
         cells = (
             f"`{each.name}`",
             each.paper,
@@ -58,7 +58,7 @@ def measured(mixture: Mixture) -> str:
     columns = [(*family, count) for family in SCHEDULES for count in EVALUATIONS]
     header = ("name", *(f"{spec.kind} {count}" for spec, _, count in columns))
     lines = [header, ("---",) * len(header)]
-    for each in listing():
+    for each in solver_listings():
         if each.order is not None and not each.is_stochastic and not each.given and each.name != "edm_euler":  # is ddim
             errors = (error(mixture, each.name, *column) for column in columns)
             lines.append((f"`{each.name}`", *("diverges" if value > 1 else f"{value:.3f}" for value in errors)))
@@ -85,7 +85,9 @@ def noisy() -> str:
     columns = [(*family, count) for family in SCHEDULES for count in EVALUATIONS]
     header = ("name", *(f"{spec.kind} {count}" for spec, _, count in columns))
     lines = [header, ("---",) * len(header)]
-    stochastic = (each.name for each in listing() if each.order is not None and each.is_stochastic and not each.given)
+    stochastic = (
+        each.name for each in solver_listings() if each.order is not None and each.is_stochastic and not each.given
+    )
     for name in ("ddim", "dpmpp_2m", *stochastic):  # two without noise to compare with
         off = (spread_off(name, *column) for column in columns)
         lines.append((f"`{name}`", *("diverges" if value > 1 else f"{value:+.3f}" for value in off)))

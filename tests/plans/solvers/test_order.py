@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from fewstep.plans import solvers
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
+from fewstep.plans.listing import solver_listings
 from fewstep.plans.name import parse_plan_name
 from fewstep.plans.schedule import NoiseSchedule
-from fewstep.plans.solvers.listing import listing
 from fewstep.plans.solvers.published import facts_of
 from fewstep.runtime.execute import sample
 from tests.plans.gaussian import COSINE, FAMILIES, FLOW, LINEAR, denoising, run, uniform_lambda
@@ -157,17 +157,17 @@ def error(name, spec, prediction, steps):
 def test_every_solver_is_tested_here():
     tested = {name.partition("(")[0] for name in EVALUATIONS}
     assert tested | {*GIVEN} == {*solvers.__all__}
-    assert [each.name for each in listing() if each.given] == [*GIVEN]
+    assert [each.name for each in solver_listings() if each.given] == [*GIVEN]
 
 
 def test_every_published_order_is_measured():
-    for each in listing():
+    for each in solver_listings():
         if each.order is not None and each.name not in MEASURED_ELSEWHERE:
             assert each.name in DETERMINISTIC or each.is_stochastic
 
 
 def test_what_is_measured_here_is_the_published_order():
-    for each in listing():
+    for each in solver_listings():
         if each.order is not None and each.name in DETERMINISTIC:
             assert slope(each.name) == pytest.approx(each.order, abs=0.25)
 

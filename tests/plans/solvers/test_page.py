@@ -6,7 +6,7 @@ import re
 import pytest
 
 from fewstep.plans import solvers
-from fewstep.plans.solvers.listing import listing
+from fewstep.plans.listing import solver_listings
 from tests.plans.mixture import NARROW, WIDE
 from tests.plans.samplers_page import PAGE, between, listed, measured, named, noisy
 
@@ -19,8 +19,8 @@ def on_page(name):
 
 
 def test_every_solver_is_listed_with_its_paper():
-    assert [each.name for each in listing()] == solvers.__all__
-    assert all(each.paper for each in listing())
+    assert [each.name for each in solver_listings()] == solvers.__all__
+    assert all(each.paper for each in solver_listings())
 
 
 def test_the_page_lists_the_solvers():
@@ -67,6 +67,6 @@ def test_the_pages_advice_is_what_its_tables_show():
 @pytest.mark.parametrize("name", ["wide", "narrow"])
 def test_no_sampler_with_more_than_one_evaluation_a_step_is_best_at_equal_evaluations(name):
     rows = cells(name)
-    single = {each.name for each in listing() if each.evaluations == 1}
+    single = {each.name for each in solver_listings() if each.evaluations == 1}
     for column in zip(*([(error, solver) for error in errors] for solver, errors in rows.items())):
         assert min(column)[1] in single

@@ -7,9 +7,9 @@ import pytest
 
 from fewstep.plans import solvers
 from fewstep.plans.compile import compile_plan, trace_plan
+from fewstep.plans.listing import solver_listings
 from fewstep.plans.name import parse_plan_name
 from fewstep.plans.schedule import NoiseSchedule
-from fewstep.plans.solvers.listing import listing
 from fewstep.plans.solvers.published import facts_of
 from tests.plans.convergence import moments
 from tests.plans.gaussian import COSINE, FLOW, LINEAR, MEAN, STD, denoising, exact_output, uniform_lambda
@@ -52,7 +52,7 @@ MEASURED_ELSEWHERE = {"resshift", "sa_solver", "score_sde_pc", "sgmse"}  # in te
 
 
 def test_every_published_order_is_measured():
-    noisy = {each.name for each in listing() if each.is_stochastic and each.order is not None}
+    noisy = {each.name for each in solver_listings() if each.is_stochastic and each.order is not None}
     assert noisy == {*PLAIN, *MEASURED_ELSEWHERE}
 
 

@@ -20,7 +20,7 @@ from fewstep.runtime.bundle.manifest import Condition
 from tests.docs_blocks import blocks
 from tests.export.denoisers import Tiny, source
 
-SPEECH = Path(__file__).parents[2] / "docs/speech.md"
+SPEECH = Path(__file__).parents[3] / "docs/speech.md"
 
 
 class Moving(Tiny):

@@ -1,0 +1,86 @@
+"""The choice there is: every solver with its paper, order and cost, and every grid with its parameters."""
+
+import inspect
+import re
+from dataclasses import dataclass
+
+from fewstep.plans import grids, solvers
+from fewstep.plans.compile import compile_plan
+from fewstep.plans.name import DEFAULT_GRID, Value, parameters
+from fewstep.plans.solvers.published import facts_of
+from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
+from fewstep.plans.tracer import Solver
+
+SENTENCE = re.compile(r".+?\.(?=\s\D|$)")  # "et al. 2022" does not end one
+ANY = DenoiserFacts(ScheduleSpec("linear"), "sample")
+
+
+@dataclass(frozen=True)
+class SolverListing:
+    """`evaluations` of the denoiser in an inner step; `rows` K of the state, each the size of a sample; `parameters`
+    with their defaults, by name; `given` tensors that the caller brings; `aliases` are plan names of the literature."""
+
+    name: str
+    paper: str
+    order: int | None
+    evaluations: int
+    is_stochastic: bool
+    rows: int
+    parameters: dict[str, Value]
+    given: tuple[str, ...]
+    aliases: tuple[str, ...]
+
+
+def solver_listings() -> tuple[SolverListing, ...]:
+    """Every solver, in the order of `solvers.__all__`; evaluations and noise are read off a compiled plan."""
+    return tuple(_solver_listing(name) for name in solvers.__all__)
+
+
+def _solver_listing(name: str) -> SolverListing:
+    solver: Solver = getattr(solvers, name)
+    facts = facts_of(solver)
+    many, few = (compile_plan(f"{name}:{steps}", facts.made_for or ANY) for steps in (20, 10))
+    return SolverListing(
+        name=name,
+        paper=facts.paper,
+        order=facts.order,
+        evaluations=round((len(many.steps) - len(few.steps)) / 10),  # neither the first steps nor the last
+        is_stochastic=any(step.draws for step in many.steps),
+        rows=facts.rows,
+        parameters={key: each.default for key, each in parameters(solver).items()},
+        given=many.given,
+        aliases=tuple(alias for alias, text in solvers.ALIASES.items() if text.partition("(")[0] == name),
+    )
+
+
+@dataclass(frozen=True)
+class GridListing:
+    """`about` is the first sentence of its documentation; `parameters` with their defaults, by name, None where the
+    schedule says; `needs` are those without a default. `is_default`: what a plan's name without a grid means."""
+
+    name: str
+    about: str
+    parameters: dict[str, Value | None]
+    needs: tuple[str, ...]
+    aliases: tuple[str, ...]
+    is_default: bool
+
+
+def grid_listings() -> tuple[GridListing, ...]:
+    """Every grid, in the order of `grids.__all__`."""
+    return tuple(_grid_listing(name) for name in grids.__all__)
+
+
+def _grid_listing(name: str) -> GridListing:
+    grid = getattr(grids, name)
+    about = SENTENCE.match(" ".join((inspect.getdoc(grid) or "").split()))
+    known = parameters(grid)
+    needs = tuple(key for key, each in known.items() if each.default is inspect.Parameter.empty)
+    return GridListing(
+        name=name,
+        about=about[0] if about else "",
+        parameters={key: each.default for key, each in known.items() if key not in needs},
+        needs=needs,
+        aliases=tuple(alias for alias, text in grids.ALIASES.items() if text.partition("(")[0] == name),
+        is_default=name == DEFAULT_GRID,
+    )
