@@ -11,7 +11,7 @@ import pytest
 def exported_family(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Any]:
     """A family by the name of its file, exported when it is first asked for (`chain.Exported`); copy it before changing
     it."""
-    from chain import exported, families
+    from tests.families.chain import exported, families
 
     @cache
     def made(stem: str) -> Any:

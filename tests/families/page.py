@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from chain import COLUMNS, Family, Found, available, families, prove
+from tests.families.chain import COLUMNS, Family, Found, available, families, prove
 
 PAGE = Path(__file__).parents[2] / "docs/models.md"
 NUMBER = re.compile(r"\d[\de.-]*")

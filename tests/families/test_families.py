@@ -8,8 +8,8 @@ import pytest
 pytest.importorskip("torch", reason="torch, which exports them, is not installed")
 pytest.importorskip("diffusers", reason="diffusers, whose classes most families are, is not installed")
 import torch
-from chain import COLUMNS, LIMITS, Exported, Family, families, prove
 
+from tests.families.chain import COLUMNS, LIMITS, Exported, Family, families, prove
 from tests.families.page import PAGE, agree, cells, filled, rows
 
 torch.set_num_threads(1)  # the networks are tiny: a second thread only waits

@@ -17,7 +17,8 @@ from fewstep.runtime.bundle.manifest import Condition
 
 pytest.importorskip("diffusers")
 import diffusers
-from chain import Exported
+
+from tests.families.chain import Exported
 
 Array = NDArray[Any]
 Arrays = dict[str, Array]

@@ -14,8 +14,6 @@ import torch
 
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
-from chain import Exported
-
 from fewstep.cli.main import main
 from fewstep.graph.pack import PackOptions, pack
 from fewstep.plans import noise
@@ -25,6 +23,7 @@ from fewstep.runtime.autoencoder import load_autoencoder
 from fewstep.runtime.bundle.integrity import VerifyOptions, verify
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.text import load_text_encoder
+from tests.families.chain import Exported
 from tests.pipelines import stable_diffusion
 
 pytestmark = pytest.mark.xdist_group("stable_diffusion")  # whose export they share
