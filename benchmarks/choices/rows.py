@@ -18,6 +18,7 @@ from choices.rescaling import dilation, reaches, rescaled_inputs, smoothing
 from choices.seen import LONG, Body, Seen
 from numpy.typing import NDArray
 
+from fewstep.calibration.choosing.trials import TRIED, open_trials, try_ways
 from fewstep.calibration.count import count_activations, count_progressively
 from fewstep.calibration.inputs import Distribution
 from fewstep.calibration.lowering.encoding import Encoding, asymmetric_uint8, symmetric_int8
@@ -29,11 +30,13 @@ from fewstep.calibration.lowering.targets.cpu_x86 import CPU_X86
 from fewstep.calibration.lowering.targets.cpu_x86_7bit import CPU_X86_7BIT
 from fewstep.calibration.lowering.targets.openvino import OPENVINO
 from fewstep.calibration.lowering.targets.tensorrt import TENSORRT
+from fewstep.calibration.precision.variants import Variants
 from fewstep.calibration.ranges.merging import merge_groups, regrouped
 from fewstep.calibration.ranges.table import Method, Range, Ranges, RangesTable
 from fewstep.calibration.task import Task
 from fewstep.calibration.weights import LARGEST, QuantizedWeight, quantize_weight
 from fewstep.graph.graph import Graph
+from fewstep.plans.plan import regroup
 from fewstep.runtime.backends import LoadedGraph
 from fewstep.runtime.progress import Progress
 
@@ -74,6 +77,14 @@ def merged(seen: Seen) -> Body:
 
 def lowered_for(target: Target, seen: Seen) -> Body:
     return seen.lowered(seen.usual, target)
+
+
+def chosen(target: Target, seen: Seen) -> Body:
+    """As `--ranges auto` has it: by trials of its own, among them the mean error of the output taken out."""
+    task, edges = seen.task, seen.deployed.edges
+    variants = {name: Variants(task.prepared, seen.table(seen.deployed, name), target) for name in TRIED}
+    courses = open_trials(task.sampler, regroup(task.plan, edges), len(task.seeds), task.conditions)
+    return Body(try_ways(variants, True, courses).lowered.graph, edges)
 
 
 def one_scale(target: Target, seen: Seen) -> Body:
@@ -188,6 +199,7 @@ def _run_by(opened: Callable[[Graph], LoadedGraph], row: Row) -> Row:
 ROWS: dict[str, Row] = {
     "as calibrated by default": partial(lowered_for, CPU_X86),
     **{f"ranges: {name}, not channels": partial(ranges, name) for name in get_args(Method) if name != "channels"},
+    "ranges: auto, not channels": partial(chosen, CPU_X86),
     "ranges: channels of every activation": partial(lowered_for, ALL_CHANNELS),
     "groups: pooled, not step": pooled,
     "groups: merged, not step": merged,
@@ -215,9 +227,11 @@ ROWS: dict[str, Row] = {
     "bias correction of each layer alone, 8 bits": partial(corrected, local_corrections, CPU_X86),
     "bias correction of each layer alone, 4 bits": partial(corrected, local_corrections, CPU_X86_4BIT),
     "target: openvino": _run_by(on_openvino, partial(lowered_for, OPENVINO)),
+    "target: openvino, ranges auto": _run_by(on_openvino, partial(chosen, OPENVINO)),
     "target: openvino, ranges mse": _run_by(on_openvino, partial(one_scale, OPENVINO)),
     "target: openvino, groups pooled": _run_by(on_openvino, partial(pooled, target=OPENVINO)),
     "target: tensorrt (simulated)": _run_by(simulated, partial(lowered_for, TENSORRT)),
+    "target: tensorrt, ranges auto (simulated)": _run_by(simulated, partial(chosen, TENSORRT)),
     "target: tensorrt, ranges mse (simulated)": _run_by(simulated, partial(one_scale, TENSORRT)),
     "target: tensorrt, groups pooled (simulated)": _run_by(simulated, partial(pooled, target=TENSORRT)),
     "target: tensorrt, activations not centred (simulated)": _run_by(simulated, partial(lowered_for, UNCENTRED)),
