@@ -51,7 +51,7 @@ from fewstep.runtime.sampler import Sampler
 from fewstep.runtime.sizes import defaults, sized
 
 Groups = Literal["step", "merged", "pooled"]
-AnyMethod = Literal["auto", "channels", "channels-minmax", "mse", "minmax", "percentile", "entropy"]  # Method, or none
+AnyMethod = Literal["auto", Method]
 Bias = Literal["auto", "measured", "none"]
 Inputs = Literal["deployed", "progressive", "uniform", "normal", "interval"]
 
