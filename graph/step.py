@@ -81,7 +81,7 @@ class _Table:
         return name
 
     def combine(self, row: Row, tensors: Sequence[str], name: str) -> str:
-        """sum_j row[j] * tensors[j], in order, as `runtime.step.combine`: zeros are skipped, ones need no Mul."""
+        """sum_j row[j] * tensors[j], in order, as `runtime.execute.combine`: zeros are skipped, ones need no Mul."""
         total = ""
         for j, (coefficient, tensor) in enumerate(zip(row, tensors, strict=True)):
             if coefficient == 0.0:
