@@ -127,7 +127,10 @@ class Counts:
         LOG.warning("lambda groups %s saw no inputs, and take the ranges of their neighbours", missing)
         nearest = {group: seen[int(np.argmin([abs(other - group) for other in seen]))] for group in missing}
         taken = {
-            (name, group): self.histograms[name, other] for group, other in nearest.items() for name in self.tensors
+            (name, group): self.histograms[name, other]
+            for group, other in nearest.items()
+            for name in self.tensors
+            if (name, other) in self.histograms  # a tensor without values there is left to `completed`
         }
         return replace(self, histograms=self.histograms | taken)
 
