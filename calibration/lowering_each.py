@@ -1,4 +1,4 @@
-"""The bodies of several targets, one after the other: what keeps one from being made costs the others nothing."""
+"""Names and failures of the bodies of several targets: one that cannot be made costs the others nothing."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 

@@ -1,4 +1,4 @@
-"""Does OpenVINO compute a float graph as onnxruntime does? Asked of one call, once on each machine.
+"""Does OpenVINO compute a float graph as onnxruntime does? Asked of two calls, once on each machine.
 
 The answer is kept in the user's cache folder under the hashes of the graph, OpenVINO's version and the processor, so
 that later loads pay nothing. Where onnxruntime is not installed, operations that OpenVINO is known to compute wrong

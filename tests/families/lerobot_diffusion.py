@@ -1,4 +1,4 @@
-"""LeRobot's diffusion policy as its training saves it. One with cameras is in tests/export/test_lerobot_folder.py."""
+"""LeRobot's diffusion policy as its training saves it. With cameras: tests/export/sources/lerobot/test_folder.py."""
 
 from pathlib import Path
 

@@ -2,7 +2,7 @@
 
 Python tells an audit hook of each file that it opens and each folder that it lists. A hook stays for the life of the
 process, so it is installed once and watches only inside a `guarded` block. Native code opens files without telling:
-what keeps onnxruntime inside the bundle is tested in tests/runtime/test_bundle.py.
+what keeps onnxruntime inside the bundle is tested in tests/runtime/bundle/test_reading.py.
 """
 
 import faulthandler
