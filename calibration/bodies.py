@@ -111,10 +111,10 @@ def not_judged(bundle: Bundle) -> dict[str, UserError]:
 @cache
 def _float_error(path: Path, graph: str, target: Target | None) -> UserError | None:
     """Why a target's engine does not run the float32 body, whose file name tells its content, as onnxruntime does."""
-    if target is None or target.tries is None:
+    if target is None or target.agrees is None:
         return None
     try:
-        target.tries(open_bundle(path))
+        target.agrees(open_bundle(path))
     except UserError as error:
         return error
     return None

@@ -76,6 +76,8 @@ class Target:
     requires: imports what `check` and `engine` need beside what calibrates; UserError if it is not there.
     tries: loads the float graphs of a bundle on the engine, before anything is measured; UserError if it runs them not
         at all, or wrong.
+    agrees: UserError if the engine computes the float32 body of a bundle wrong; loads it only if this machine has not
+        compared it before.
     """
 
     platform: Platform
@@ -86,6 +88,7 @@ class Target:
     notes: tuple[str, ...] = ()
     requires: Callable[[], object] | None = None
     tries: Callable[[Bundle], object] | None = None
+    agrees: Callable[[Bundle], object] | None = None
 
     @property
     def name(self) -> str:

@@ -92,6 +92,10 @@ class OpenVino:
         check(self, version(), bundle, name, network)
         return network
 
+    def check(self, bundle: Bundle) -> None:
+        """UserError where loading the float32 body is one; it is loaded only if this machine has not done so before."""
+        check(self, version(), bundle, "float32", None)
+
     def open(self, bundle: Bundle, name: str) -> LoadedGraph:
         """The network, whatever it computes."""
         graph = graph_of(bundle, name)

@@ -35,7 +35,7 @@ CALLS = 2  # an input that lies on an edge of an argmax or a rounding may differ
 FIX = "run the bundle on onnxruntime (--backend onnxruntime), or write the operation differently and export again"
 
 
-def check(backend: "OpenVino", version: str, bundle: Bundle, name: str, network: LoadedGraph) -> None:
+def check(backend: "OpenVino", version: str, bundle: Bundle, name: str, network: LoadedGraph | None) -> None:
     """UserError if the float graph behind the body `name`, or behind what runs ahead, is computed wrong. `network` is
     what was loaded under that name, `version` OpenVINO's.
 

@@ -41,6 +41,11 @@ def float_graphs_run(bundle: Bundle) -> None:
     load(bundle.path, backend=OpenVino())
 
 
+def float_body_agrees(bundle: Bundle) -> None:
+    """UserError if OpenVINO computes the float32 body wrong."""
+    OpenVino().check(bundle)
+
+
 OPENVINO = Target(
     platform=platforms.OPENVINO,
     scheme=Scheme(
@@ -56,4 +61,5 @@ OPENVINO = Target(
     notes=("exact on CPUs with VNNI only: others may add pairs of 8-bit products in 16 bits, and saturate",),
     requires=module,
     tries=float_graphs_run,
+    agrees=float_body_agrees,
 )
