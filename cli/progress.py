@@ -63,7 +63,7 @@ class Silent:
 
 
 class ProgressDisplay:
-    """`with Shown() as progress:` picks what suits stderr, and leaves the terminal as it was."""
+    """`with ProgressDisplay() as progress:` picks what suits stderr, and leaves the terminal as it was."""
 
     def __init__(self, quiet: bool = False) -> None:
         self._quiet = quiet

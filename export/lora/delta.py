@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-Parts = Mapping[str, Tensor]  # by the names of `lora_keys`, in float32
+Parts = Mapping[str, Tensor]  # by the names of `keys.py`, in float32
 NEEDED = (("up", "down"), ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"), ("diff",))  # of a weight's update
 
 

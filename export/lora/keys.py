@@ -1,7 +1,7 @@
 """What the keys of a LoRA file mean: which factor they are, of which layer, of which network.
 
 Trainers name layers in many ways. Read without punctuation (`flat`) most of them say the same, so a name that is not
-found as it stands is looked up so, also among the names that the same network has elsewhere (`lora_aliases.py`). A key
+found as it stands is looked up so, also among the names that the same network has elsewhere (`aliases.py`). A key
 that is not understood is reported by whoever reads the file: none is passed over.
 """
 

@@ -277,7 +277,7 @@ def sample_of(sampler: Sampler, plan: object) -> Callable[..., np.ndarray]:
     return sampler.sample_each if isinstance(plan, list) else sampler.sample
 
 
-def test_an_output_that_overflows_is_named_in_lockstep_as_alone(tiny_bundle: Path) -> None:
+def test_an_output_that_overflows_is_named_among_mixed_plans_as_alone(tiny_bundle: Path) -> None:
     """Clipping would hide it."""
 
     def endless(feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
