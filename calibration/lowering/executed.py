@@ -42,15 +42,9 @@ def integer_operations(graph: Graph) -> frozenset[str]:
     return frozenset(weighted[label] for label in ran if label in weighted)
 
 
-def computed(graph: Graph, tensors: Sequence[str], feeds: Mapping[str, Array]) -> dict[str, Array]:
-    """Outputs and inner `tensors` of a graph, as the plugin's kernels compute them for these inputs. UserError if the
-    plugin fails on them."""
-    return as_compiled(graph, tensors)(feeds)
-
-
 def as_compiled(graph: Graph, tensors: Sequence[str]) -> Callable[[Mapping[str, Array]], dict[str, Array]]:
     """A graph that returns inner `tensors` too: an `agreement.Engine`. It is compiled once for all evaluations of the
-    same shapes; what was compiled for others goes before."""
+    same shapes; what was compiled for others goes before. UserError if the plugin fails on them."""
     shown = watched(graph, tensors)
     folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)  # read by what is compiled, until both go
     save(shown, Path(folder.name) / FILE)

@@ -1,7 +1,6 @@
 """LoRA files merged into a denoiser before it is traced: what runs is one network, as fast as the one without them."""
 
 import json
-import logging
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
 
     from fewstep.export.lora.delta import Parts, Scale
 
-LOG = logging.getLogger("fewstep")
 CONFIG = "adapter_config.json"  # as peft writes it beside adapter_model.safetensors
 METADATA = "lora_adapter_metadata"  # as diffusers writes it into the file: fields, mostly behind the network's name
 DENOISERS, ENCODER = (r"unet\.", r"transformer\."), "text_encoder"  # networks that the metadata may speak of

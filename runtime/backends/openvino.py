@@ -8,7 +8,6 @@ each chain (measured in OpenVINO 2026.4 on AVX512-VNNI, a 2.7 M parameter UNet: 
 half of it in int8).
 """
 
-import logging
 import os
 import shutil
 import tempfile
@@ -39,7 +38,6 @@ from fewstep.runtime.sizes import defaults, dimension, parsed, read_sizes
 
 FloatType = Literal["f32", "bf16", "f16"]
 
-LOG = logging.getLogger("fewstep")
 BODIES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {"float32": (body_name("float32"),), "int8": (body_name("int8", OPENVINO.name),)}
 )

@@ -57,7 +57,7 @@ def test_every_kernel_of_the_shipped_model_agrees(exported_fashion_mnist: Path) 
 def test_openvino_computes_what_the_pairs_say_tensor_by_tensor(edges: tuple[float, ...]) -> None:
     """From the graph that it is given with more outputs, of which all operations are in int8 still."""
     pytest.importorskip("openvino", reason="openvino is not installed")
-    from fewstep.calibration.lowering.executed import as_compiled, computed, integer_operations, watched
+    from fewstep.calibration.lowering.executed import as_compiled, integer_operations, watched
     from fewstep.calibration.lowering.targets.openvino import OPENVINO
 
     prepared, shown = body(), []
@@ -67,7 +67,7 @@ def test_openvino_computes_what_the_pairs_say_tensor_by_tensor(edges: tuple[floa
         return as_compiled(graph, tensors)
 
     def wrong_engine(graph: Graph, tensors: Sequence[str]) -> Callable[[Mapping[str, Array]], Mapping[str, Array]]:
-        return lambda given: {k: np.minimum(v, 0.1) for k, v in computed(graph, tensors, given).items()}
+        return lambda given: {k: np.minimum(v, 0.1) for k, v in as_compiled(graph, tensors)(given).items()}
 
     graph, ops, _ = lower_graph(prepared, table(prepared, edges), OPENVINO)
     given = feeds(prepared) | ({GROUP: np.array([2])} if edges else {})
@@ -91,7 +91,7 @@ def test_what_a_gpu_runs_is_not_compared_here(tmp_path: Path, monkeypatch: pytes
 
 def test_an_openvino_that_fails_is_a_line_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("openvino", reason="openvino is not installed")
-    from fewstep.calibration.lowering.executed import computed
+    from fewstep.calibration.lowering.executed import as_compiled
     from fewstep.runtime.backends.openvino import OpenVino
 
     def failing(given: object) -> None:
@@ -99,7 +99,7 @@ def test_an_openvino_that_fails_is_a_line_of_its_own(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(OpenVino, "compile", lambda *asked: failing)
     with pytest.raises(UserError, match=r"OpenVINO \S+ failed on graph 'body': no memory"):
-        computed(body(), ["h2"], feeds(body()))
+        as_compiled(body(), ["h2"])(feeds(body()))
 
 
 def test_the_kernel_that_saturates_is_named_and_no_other(
