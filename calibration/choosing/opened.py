@@ -41,8 +41,10 @@ class OnOpenVino:
     """A graph on OpenVINO's CPU plugin, compiled for each batch that it meets: trials have one or two."""
 
     def __init__(self, graph: Graph) -> None:
-        self._graph = graph
-        self._folder = tempfile.TemporaryDirectory()  # which the compiled model reads weights from
+        self._name = graph.name
+        self._folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)  # which what is compiled reads from
+        self._path = Path(self._folder.name) / "graph.onnx"
+        save(graph, self._path)
         self._inputs = tuple(value.name for value in graph.inputs)
         self._outputs = tuple(value.name for value in graph.outputs)
         self._requests: dict[tuple[tuple[int, ...], ...], Any] = {}
@@ -56,14 +58,12 @@ class OnOpenVino:
             results = self._requests[shapes].infer(given)
         except Exception as error:  # its errors share no base class but Exception
             raise UserError(
-                f"OpenVINO {version()} failed on graph {self._graph.name!r}: {last_line(error)}",
+                f"OpenVINO {version()} failed on graph {self._name!r}: {last_line(error)}",
                 "pip install --upgrade openvino, or calibrate without target openvino",
             ) from error
         return {name: np.array(results[name]) for name in self._outputs}
 
     def _compiled(self, shapes: Mapping[str, list[int]]) -> Any:
-        path = Path(self._folder.name) / "graph.onnx"
-        save(self._graph, path)
         backend = OpenVino(cached=False)
         core = backend.core()
-        return backend.compile(core, read(core, path), self._graph.name, shapes).create_infer_request()
+        return backend.compile(core, read(core, self._path), self._name, shapes).create_infer_request()
