@@ -54,7 +54,10 @@ def measure(options: ReportOptions, progress: Progress = SILENT) -> tuple[Result
     start = perf_counter()
     bundle = open_bundle(options.bundle)
     bodies = int8_bodies(bundle)
-    left_out = [f"Not judged: {name}, since {error.what}." for name, error in not_judged(bundle).items()]
+    left_out = [
+        f"Not judged: {name}, since {error.what.replace(f'{bundle.path}: ', '')}."  # a page may be shown to others
+        for name, error in not_judged(bundle).items()
+    ]
     for said in left_out:
         LOG.warning("%s", said)
     reference = open_body(bundle, "float32", options.threads)
