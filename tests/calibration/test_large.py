@@ -25,6 +25,8 @@ from fewstep.runtime.bundle.integrity import VerifyOptions, verify
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.loading import load
 
+pytestmark = pytest.mark.slow
+
 HERE = tuple(each.name for each in TARGETS if each.name != "openvino" or importlib.util.find_spec("openvino"))
 PLAN = "ddim:2"
 APART = 256  # bytes: enough for what onnxruntime reads while it loads, such as the widths of a Pad

@@ -15,6 +15,8 @@ import torch
 from fewstep.plans import noise
 from fewstep.runtime import load
 
+pytestmark = pytest.mark.slow
+
 EXAMPLE = Path(__file__).parents[2] / "examples" / "edm.py"
 STEPS = 8
 

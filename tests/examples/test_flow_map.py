@@ -10,6 +10,8 @@ import pytest
 from fewstep.plans.errors import UserError
 from fewstep.runtime import load
 
+pytestmark = pytest.mark.slow
+
 EXAMPLE = Path(__file__).parents[2] / "examples" / "flow_map.py"
 
 

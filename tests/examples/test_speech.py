@@ -15,6 +15,8 @@ from fewstep.plans import noise
 from fewstep.runtime import load
 from fewstep.runtime.spectrogram import encode
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 STEPS, SNR = 3, 0.5
 

@@ -12,6 +12,8 @@ import torch
 from tests.families.chain import COLUMNS, LIMITS, Exported, Family, families, prove
 from tests.families.page import PAGE, agree, cells, filled, rows
 
+pytestmark = pytest.mark.slow
+
 torch.set_num_threads(1)  # the networks are tiny: a second thread only waits
 
 

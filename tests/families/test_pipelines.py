@@ -20,6 +20,8 @@ import diffusers
 
 from tests.families.chain import Exported
 
+pytestmark = pytest.mark.slow
+
 Array = NDArray[Any]
 Arrays = dict[str, Array]
 SEEDS, STEPS, WEIGHT = [3, 4], 3, 2.5  # two steps would leave a multistep solver's history out

@@ -26,7 +26,7 @@ from fewstep.runtime.text import load_text_encoder
 from tests.families.chain import Exported
 from tests.pipelines import stable_diffusion
 
-pytestmark = pytest.mark.xdist_group("stable_diffusion")  # whose export they share
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("stable_diffusion")]  # whose export they share
 
 PROMPTS = ["a photo of a cat", "A dog, don't!"]
 GUIDANCE = 7.5

@@ -28,6 +28,8 @@ from fewstep.runtime.loading import load
 from tests.calibration.precision.faked_times import Clock
 from tests.calibration.test_calibrate import SHAPE, write_bundle
 
+pytestmark = pytest.mark.slow
+
 WIDTH, LAYERS = 16, 4
 
 

@@ -19,6 +19,8 @@ from tests.calibration.precision.faked_times import Clock
 from tests.calibration.precision.test_refine import LAYERS, deep, run
 from tests.calibration.test_calibrate import write_bundle
 
+pytestmark = pytest.mark.slow
+
 
 class Killed(Exception):
     pass

@@ -17,6 +17,8 @@ from fewstep.runtime.bundle.reading import open_bundle
 from tests.calibration.precision.test_refine import deep, run
 from tests.calibration.test_calibrate import write_bundle
 
+pytestmark = pytest.mark.slow
+
 POINTS = (
     FrontierPoint(30.0, 1.0, ((), ()), time_is_measured=True),
     FrontierPoint(34.0, 1.25, ((1,), ()), time_is_measured=True),

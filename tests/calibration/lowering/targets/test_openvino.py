@@ -28,6 +28,8 @@ from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.loading import load
 from fewstep.runtime.sampler import Sampler
 
+pytestmark = pytest.mark.slow
+
 
 def on_openvino(graph: Graph, given: Mapping[str, Array], folder: Path) -> Array:
     """The graph's output as OpenVINO computes it."""

@@ -163,6 +163,7 @@ def refused(*_: Any, **__: Any) -> NoReturn:
     raise AssertionError("export opened a socket")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("network", "config", "x_shape", "conditions"),
     [
