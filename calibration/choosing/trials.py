@@ -27,6 +27,7 @@ from fewstep.calibration.lowering.output_bias import channel_axis, with_output_b
 from fewstep.calibration.lowering.quantize import LoweredBody, as_it_is, lower_graph
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.lowering_each import Check, body_of
+from fewstep.calibration.on_demand import close
 from fewstep.calibration.precision.closed_loop import AT_ONCE, JUDGE_SEEDS, SELECTION_SEEDS, Course, open_course
 from fewstep.calibration.precision.search_cache import digest
 from fewstep.calibration.precision.variants import Variants
@@ -136,6 +137,7 @@ def choose_each(
     if any(is_tried.values()):
         shown = partial(_under, progress, "trials")
         courses = open_trials(task.sampler, plan, len(task.seeds), task.conditions, shown)
+        close(task.sampler.denoiser)
     found = {}
     for done, target in enumerate(targets, 1):
         name, variants = body_of(target), ways.variants(task.prepared, target)
@@ -146,6 +148,7 @@ def choose_each(
             found[name] = chosen
         except UserError as error:
             failed[name] = error
+        close(task.sampler.denoiser)  # which the mean error of a body opened again
         progress("lowering", done, len(targets))
     if not found:
         raise next(iter(failed.values()))

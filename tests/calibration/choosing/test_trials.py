@@ -13,6 +13,7 @@ from fewstep.calibration.calibrate import Calibration, calibrate
 from fewstep.calibration.choosing import trials
 from fewstep.calibration.choosing.trials import Tried, Way, choose, constant_share, most_evaluations
 from fewstep.calibration.lowering.scheme import Target
+from fewstep.calibration.on_demand import OnDemand
 from fewstep.calibration.precision.closed_loop import JUDGE_SEEDS, SEARCH_SEEDS, SELECTION_SEEDS
 from fewstep.calibration.trajectories import HELD_OUT_SEEDS
 from fewstep.graph import io
@@ -23,6 +24,7 @@ from fewstep.runtime.backends import LoadedGraph
 from fewstep.runtime.bundle.manifest import Trial
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.loading import load
+from fewstep.runtime.sampler import Sampler
 from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
 
 PLANTED = 0.05  # by which the int8 body's output is too small
@@ -97,9 +99,7 @@ def test_a_planted_error_is_found_taken_out_and_told(bundle: Path, monkeypatch: 
 
 def test_a_correction_that_does_not_win_is_refused(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plant(monkeypatch, PLANTED)
-    monkeypatch.setattr(
-        trials, "mean_error", lambda courses, networks, exact, axis, groups: np.full((groups, 1), -PLANTED)
-    )
+    monkeypatch.setattr(trials, "mean_error", the_wrong_way)
     off, on = tried_of(run(bundle))
     assert on.has_bias and on.psnr < off.psnr and (off.is_chosen, on.is_chosen) == (True, False)
     assert on.seeds <= off.seeds == 16
@@ -163,6 +163,30 @@ def test_a_better_method_is_deployed(bundle: Path, monkeypatch: pytest.MonkeyPat
 def test_one_way_is_not_tried(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trials, "open_trials", lambda *arguments: pytest.fail("nothing to choose from"))
     assert tried_of(run(bundle, bias="auto")) == ()
+
+
+def test_the_float_session_is_closed_before_each_target(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[OnDemand] = []
+    was_open: list[bool] = []
+    real_open, real_try = trials.open_trials, trials.try_ways
+
+    def open_trials(sampler: Sampler, *more: object) -> trials.TrialCourses:
+        assert isinstance(sampler.denoiser, OnDemand)
+        opened.append(sampler.denoiser)
+        return real_open(sampler, *more)  # type: ignore[arg-type]
+
+    def try_ways(*arguments: object) -> trials.Chosen:
+        was_open.append(opened[0]._opened is not None)
+        found = real_try(*arguments)  # type: ignore[arg-type]
+        was_open.append(opened[0]._opened is not None)
+        return found
+
+    plant(monkeypatch, PLANTED)
+    monkeypatch.setattr(trials, "open_trials", open_trials)
+    monkeypatch.setattr(trials, "try_ways", try_ways)
+    run(bundle, target=("cpu-x86", "cpu-x86-7bit"))
+    assert was_open == [False, True, False, True]  # a mean error, which is measured here, opens it
+    assert opened[0]._opened is None
 
 
 def test_a_map_keeps_the_mean_error() -> None:
@@ -247,9 +271,7 @@ def test_a_constant_part_is_measured_where_it_could_win(shift: float, best: floa
 def test_a_way_that_is_clearly_behind_gets_no_more_seeds(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trials, "AT_ONCE", 4)
     plant(monkeypatch, PLANTED)
-    monkeypatch.setattr(
-        trials, "mean_error", lambda courses, networks, exact, axis, groups: np.full((groups, 1), -PLANTED)
-    )
+    monkeypatch.setattr(trials, "mean_error", the_wrong_way)
     off, on = tried_of(run(bundle))
     assert (off.seeds, on.seeds) == (16, 4)
 
