@@ -46,5 +46,6 @@ MEMBERS = (
     Member("dit_flow", "dpmpp_2m:8", guidance=2.0),
     Member("policy_unet1d", "dpmpp_2m:8"),
     Member("speech_ncsn", "dpmpp_2m:8"),
+    Member("unet_epsilon_linear", "dpmpp_2m:8", needs="diffusers"),
 )
 BY_NAME = {member.name: member for member in MEMBERS}
