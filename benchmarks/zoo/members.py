@@ -47,5 +47,6 @@ MEMBERS = (
     Member("policy_unet1d", "dpmpp_2m:8"),
     Member("speech_ncsn", "dpmpp_2m:8"),
     Member("unet_epsilon_linear", "dpmpp_2m:8", needs="diffusers"),
+    Member("convnext_v_cosine", "dpmpp_2m:8", guidance=2.0),
 )
 BY_NAME = {member.name: member for member in MEMBERS}
