@@ -47,6 +47,7 @@ MEMBERS = (
     Member("policy_unet1d", "dpmpp_2m:8"),
     Member("speech_ncsn", "dpmpp_2m:8"),
     Member("unet_epsilon_linear", "dpmpp_2m:8", needs="diffusers"),
+    Member("unet_edm_cifar", "dpmpp_2m:8@karras", guidance=1.5),
     Member("convnext_v_cosine", "dpmpp_2m:8", guidance=2.0),
 )
 BY_NAME = {member.name: member for member in MEMBERS}

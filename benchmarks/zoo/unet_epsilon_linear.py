@@ -1,5 +1,5 @@
 """A U-Net of diffusers (UNet2DModel) on Fashion-MNIST, attention at two of its three resolutions, trained as DDPM
-(Ho et al. 2020, arXiv 2006.11239).
+(Ho et al. 2020, arXiv 2006.11239) with heavier weights where noise is high (`denoising.py`).
 """
 
 from pathlib import Path
