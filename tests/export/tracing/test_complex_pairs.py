@@ -66,7 +66,7 @@ def test_what_moves_complex_elements_is_exported() -> None:
 def test_what_has_no_form_says_that_it_is_complex() -> None:
     with pytest.raises(UserError) as failure:
         source(Powers()).trace()
-    assert "aten.exp of a complex tensor in Powers has no ONNX form (test_complex.py:" in failure.value.what
+    assert "aten.exp of a complex tensor in Powers has no ONNX form (test_complex_pairs.py:" in failure.value.what
     assert "docs/speech.md" in failure.value.fix
 
 
