@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.packages import PACKAGES
+
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("calibration", "cli", "engines", "evaluation", "export", "fitting", "graph", "models", "plans", "runtime")
 
 
 def name_of(file: Path) -> str:

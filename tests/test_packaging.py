@@ -11,6 +11,8 @@ from zipfile import ZipFile
 
 import pytest
 
+from tests.packages import PACKAGES
+
 if sys.version_info >= (3, 11):
     import tomllib
 else:
@@ -40,6 +42,10 @@ def test_every_listed_package_has_an_init() -> None:
         top = ".".join(package.split(".")[:2])
         folder = ROOT.joinpath(FOLDERS[top], *package.split(".")[2:])
         assert (folder / "__init__.py").is_file(), package
+
+
+def test_the_tests_read_every_package() -> None:
+    assert sorted(FOLDERS.values()) == list(PACKAGES)
 
 
 @pytest.mark.parametrize("folder", FOLDERS.values())

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fewstep.runtime.bundle.platforms import PLATFORMS
+from tests.packages import PACKAGES
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("calibration", "cli", "engines", "evaluation", "export", "fitting", "graph", "models", "plans", "runtime")
 OWN = (Path("runtime/bundle/platforms.py"), Path("calibration/lowering/targets"))
 ENGINES = {platform.backend for platform in PLATFORMS}
 NAMES = sorted({platform.name for platform in PLATFORMS} - ENGINES, key=len, reverse=True)  # others name engines too

@@ -12,28 +12,16 @@ import pytest
 
 import fewstep.runtime
 from fewstep.runtime.bundle.integrity import VerifyOptions, verify
+from tests.packages import PACKAGES
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = (
-    "calibration",
-    "cli",
-    "engines",
-    "evaluation",
-    "export",
-    "fitting",
-    "graph",
-    "models",
-    "plans",
-    "runtime",
-    "benchmarks",
-    "examples",
-)
+SOURCES = (*PACKAGES, "benchmarks", "examples")
 UNPICKLING = {"pickle", "cPickle", "_pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib", "jsonpickle"}
 EVALUATING = {"eval", "exec", "compile", "__import__"}
 
 
 def modules() -> Iterator[tuple[str, ast.Module]]:
-    for package in PACKAGES:
+    for package in SOURCES:
         for path in sorted((ROOT / package).rglob("*.py")):
             yield path.relative_to(ROOT).as_posix(), ast.parse(path.read_text())
 

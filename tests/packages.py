@@ -1,0 +1,3 @@
+"""The folders of the packages, for tests that read all sources. `test_packaging` compares them with pyproject."""
+
+PACKAGES = ("calibration", "cli", "engines", "evaluation", "export", "fitting", "graph", "models", "plans", "runtime")
