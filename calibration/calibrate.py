@@ -15,11 +15,11 @@ from fewstep.calibration.choosing.trials import TRIED, Ways, choose_each
 from fewstep.calibration.commit import commit, in_files
 from fewstep.calibration.conditions_file import ConditionRecords, deal
 from fewstep.calibration.count import count_activations, count_progressively, ranges_table, tabulate
+from fewstep.calibration.failed_bodies import body_of, overflowing, some_failed
 from fewstep.calibration.lowering.agreement import warn_of_disagreement
 from fewstep.calibration.lowering.quantize import LoweredBody, lowered_ops
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.lowering.targets import USUAL, target_names, targets_by_name
-from fewstep.calibration.lowering_each import body_of, overflowing, some_failed
 from fewstep.calibration.on_demand import OpeningOnDemand, close
 from fewstep.calibration.precision.closed_loop import SELECTION_SEEDS, open_courses
 from fewstep.calibration.precision.native import check_targets, searched_here

@@ -23,10 +23,10 @@ from numpy.typing import NDArray
 from fewstep.calibration.choosing.opened import open_lowered
 from fewstep.calibration.choosing.output_error import mean_error
 from fewstep.calibration.conditions_file import ConditionRecords
+from fewstep.calibration.failed_bodies import Check, body_of
 from fewstep.calibration.lowering.output_bias import channel_axis, with_output_bias
 from fewstep.calibration.lowering.quantize import LoweredBody, as_it_is, lower_graph
 from fewstep.calibration.lowering.scheme import Target
-from fewstep.calibration.lowering_each import Check, body_of
 from fewstep.calibration.on_demand import close
 from fewstep.calibration.precision.closed_loop import AT_ONCE, JUDGE_SEEDS, SELECTION_SEEDS, Course, open_course
 from fewstep.calibration.precision.search_cache import digest
