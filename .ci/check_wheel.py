@@ -15,6 +15,7 @@ PACKAGES = {
     "export",
     "fitting",
     "graph",
+    "machine",
     "models",
     "plans",
     "runtime",

@@ -22,7 +22,19 @@ from fewstep.models import ready
 from fewstep.runtime.bundle.reading import open_bundle
 
 DEPENDENCIES = ("msgspec", "safetensors")  # beside numpy and onnxruntime, which a device is assumed to have
-PACKAGES = ("calibration", "cli", "engines", "evaluation", "export", "fitting", "graph", "models", "plans", "runtime")
+PACKAGES = (
+    "calibration",
+    "cli",
+    "engines",
+    "evaluation",
+    "export",
+    "fitting",
+    "graph",
+    "machine",
+    "models",
+    "plans",
+    "runtime",
+)
 PROCESSES = 11
 MB = 1e6
 

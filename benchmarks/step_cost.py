@@ -29,9 +29,9 @@ from fewstep.evaluation.speed.benchmark_feeds import feeds
 from fewstep.evaluation.speed.race import Contender, OnBackend, race
 from fewstep.evaluation.speed.staged import taken
 from fewstep.graph import io
+from fewstep.machine.packages import version_of
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
-from fewstep.runtime.doctor.packages import version_of
 from fewstep.runtime.progress import Progress
 
 CPU, OPENVINO = "int8-cpu-x86", "int8-openvino"

@@ -5,13 +5,15 @@ from pathlib import Path
 
 import fewstep.calibration
 import fewstep.graph
+import fewstep.machine
 import fewstep.plans
 import fewstep.runtime
-from fewstep.runtime.doctor.packages import version_of
+from fewstep.machine.packages import version_of
 
 PACKAGES = (
     fewstep.calibration,
     fewstep.graph,
+    fewstep.machine,
     fewstep.plans,
     fewstep.runtime,
 )  # what makes the graphs, and runs and times them

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from rich.filesize import decimal
 
 from fewstep.cli.outcome import Outcome
-from fewstep.runtime.doctor import Diagnosis, DoctorOptions, diagnose
-from fewstep.runtime.doctor.packages import EXTRAS
+from fewstep.evaluation.diagnosis import Diagnosis, DoctorOptions, diagnose
+from fewstep.machine.packages import EXTRAS
 from fewstep.runtime.progress import Progress
 
 NAME_WIDTH = 10

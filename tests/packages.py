@@ -1,3 +1,15 @@
 """The folders of the packages, for tests that read all sources. `test_packaging` compares them with pyproject."""
 
-PACKAGES = ("calibration", "cli", "engines", "evaluation", "export", "fitting", "graph", "models", "plans", "runtime")
+PACKAGES = (
+    "calibration",
+    "cli",
+    "engines",
+    "evaluation",
+    "export",
+    "fitting",
+    "graph",
+    "machine",
+    "models",
+    "plans",
+    "runtime",
+)

@@ -35,12 +35,12 @@ from fewstep.evaluation.speed.race import Contender, OnBackend, Race
 from fewstep.evaluation.speed.staged import int8_share, race_bodies, taken
 from fewstep.graph import io
 from fewstep.graph.graph import Graph
+from fewstep.machine.cpu import EXACT
 from fewstep.plans.guidance import describe
 from fewstep.plans.plan import Plan
 from fewstep.runtime.bundle.manifest import Body
 from fewstep.runtime.bundle.platforms import ONNXRUNTIME
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
-from fewstep.runtime.doctor.cpu import EXACT
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sampler import Sampler
 

@@ -4,8 +4,8 @@ import platform
 
 import msgspec
 
-from fewstep.runtime.doctor.cpu import this_cpu
-from fewstep.runtime.doctor.packages import version_of
+from fewstep.machine.cpu import this_cpu
+from fewstep.machine.packages import version_of
 
 PACKAGES = ("fewstep", "numpy", "onnx", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-rtx")
 

@@ -19,9 +19,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from fewstep.machine.cpu import usable_cores
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends.checks import path_text
-from fewstep.runtime.doctor.cpu import usable_cores
 from fewstep.runtime.progress import SILENT, Progress
 
 WORKER = Path(__file__).with_name("worker.py")

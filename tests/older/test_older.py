@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 import fewstep.runtime
+from fewstep.machine.cpu import this_cpu
 from fewstep.models import ready
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.file import decode, encode
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
-from fewstep.runtime.doctor.cpu import this_cpu
 from fewstep.runtime.request import denoiser_facts
 
 HERE = Path(__file__).parent

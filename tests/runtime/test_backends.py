@@ -8,9 +8,9 @@ import msgspec
 import numpy as np
 import pytest
 
+from fewstep.machine.cpu import this_cpu
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
-from fewstep.runtime.doctor.cpu import this_cpu
 
 
 def feeds(value: float) -> dict[str, np.ndarray]:
@@ -75,5 +75,5 @@ def test_int8_means_the_body_for_this_cpu_and_any_other_before_none(
 ) -> None:
     seen = msgspec.structs.replace(this_cpu(), int8_instructions=instructions)
     monkeypatch.setattr("platform.machine", lambda: machine)
-    monkeypatch.setattr("fewstep.runtime.doctor.cpu.this_cpu", lambda: seen)
+    monkeypatch.setattr("fewstep.machine.cpu.this_cpu", lambda: seen)
     assert list(OnnxRuntime().bodies["int8"]) == [f"int8-{name}" for name in bodies]

@@ -87,5 +87,10 @@ def test_telemetry_is_off_before_onnxruntime_is_imported(module: str, tmp_path: 
     assert quiet(IMPORTING + f"import fewstep.{module}", tmp_path) == "1\n"
 
 
+def test_telemetry_is_off_before_the_machine_is_diagnosed(tmp_path: Path) -> None:
+    doctor = "from fewstep.evaluation.diagnosis import DoctorOptions, diagnose; diagnose(DoctorOptions())"
+    assert quiet(IMPORTING + doctor, tmp_path) == "1\n"
+
+
 def test_who_wants_telemetry_says_so(tmp_path: Path) -> None:
     assert quiet(IMPORTING + "import fewstep.graph.session", tmp_path, ORT_DISABLE_TELEMETRY="0") == "0\n"

@@ -1,4 +1,4 @@
-"""All of it together, and what follows: each finding names what is wrong or missing and the command that fixes it."""
+"""`fewstep doctor`: the facts of this machine, and findings: each names a lack and the command that ends it."""
 
 import platform
 import re
@@ -11,12 +11,12 @@ from typing import Literal
 
 import msgspec
 
+from fewstep.machine.cpu import EXACT, Cpu, this_cpu
+from fewstep.machine.gpu import Gpu, Jetson, gpu_of, these_gpus, this_jetson
+from fewstep.machine.memory import Space, this_space
+from fewstep.machine.packages import EXTRAS, RUNTIMES, Engine, installed, missing, this_engine, version_of
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.platforms import ONNXRUNTIME, preferred
-from fewstep.runtime.doctor.cpu import EXACT, Cpu, this_cpu
-from fewstep.runtime.doctor.gpu import Gpu, Jetson, gpu_of, these_gpus, this_jetson
-from fewstep.runtime.doctor.memory import Space, this_space
-from fewstep.runtime.doctor.packages import EXTRAS, RUNTIMES, Engine, installed, missing, this_engine, version_of
 from fewstep.runtime.options import Options
 
 LEAST_RUNTIME = (1, 21)  # of onnxruntime: the oldest that the tests run with
