@@ -93,6 +93,11 @@ class Plan(Strict, frozen=True):
     tensors: tuple[Tensor, ...]
 
 
+def row_names(rows: int) -> tuple[str, ...]:
+    """The given tensors of a plan's tail: one for each row of the state."""
+    return tuple(f"row{row}" for row in range(rows))
+
+
 def array(tensor: Tensor) -> NDArray[np.float64]:
     """The numbers of a tensor."""
     return np.frombuffer(tensor.data, "<f8").reshape(tensor.shape)

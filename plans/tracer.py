@@ -20,6 +20,8 @@ from fewstep.plans.symbol import Lin
 
 IMAGE = "image"  # the given tensor that a solver starts from instead of pure noise, and that `hold` puts back
 
+NOISE = "noise"  # the given tensor that stands for the first draw, where the caller brings the noise
+
 
 @dataclass(frozen=True)
 class Draw:

@@ -7,6 +7,7 @@ multiplications and additions in column order, elementwise, so a sample's bits d
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -21,23 +22,37 @@ StepNetwork = Callable[[int, Step, Array], Sequence[Array]]
 Draws = Callable[[int], Array]
 
 HOLD_DRAW = 0  # the noise of what is held: the draw that samples start from
+FRESH_DRAW = 2**31  # the first of a fresh hold's draws, beyond those of plans
 
 
 @dataclass(frozen=True)
 class Hold:
     """Part of the sample is known: where `mask` is 1 the state is kept at `value`, noised to the time of each step.
 
-    Inpainting, or a robot's actions that are already under way. value: [B, *x_shape]; mask: from 0 to 1, broadcast
-    against it.
+    Inpainting, or a robot's actions that are already under way. Where the mask is between 0 and 1 the state is blended
+    at each step, and the sample itself stays as the last step made it.
+
+    value: [B, *x_shape], or a tuple of N + 1 such arrays: one for each of N steps, then one for the sample.
+    mask: from 0 to 1, broadcast against a value.
+    clean: the value is put back as it is. Some networks are trained on a clean part, and the mask is a condition of
+        theirs. Values for each step may be states of another run, which have their noise already.
+    fresh: each step noises the value by a draw of its own, as RePaint does (Lugmayr et al. 2022, arXiv 2201.09865).
+        Otherwise one draw serves all steps: the one that samples start from.
     """
 
-    value: Array
+    value: Array | tuple[Array, ...]
     mask: Array
+    clean: bool = False
+    fresh: bool = False
+
+    def at(self, index: int) -> Array:
+        """The value at a step [B, *x_shape]; N stands for the sample."""
+        return self.value[index] if isinstance(self.value, tuple) else self.value
 
 
 @dataclass(frozen=True)
-class StepState:
-    """What one step saw and made. `before` and `after` are the rows of the state around it, `u` the network input."""
+class Seen:
+    """An evaluation before its update. `before` are the rows of the state, `u` is the network's input."""
 
     index: int
     step: Step
@@ -45,13 +60,23 @@ class StepState:
     u: Array
     outputs: Sequence[Array]  # one per branch and head
     shaped: Array | None  # what the step's shaping made
-    after: Sequence[Array]
+
+    @property
+    def columns(self) -> list[Array]:
+        """All that the update reads but draws."""
+        return [*self.before, *self.outputs, *([] if self.shaped is None else [self.shaped])]
 
     @property
     def x0(self) -> Array:
         """The predicted clean sample, after guidance and shaping: a preview."""
-        made = [] if self.shaped is None else [self.shaped]
-        return combine(self.step.x0, [*self.before, *self.outputs, *made], self.u.dtype)
+        return combine(self.step.x0, self.columns, self.u.dtype)
+
+
+@dataclass(frozen=True)
+class StepState(Seen):
+    """What one step saw and made. `after` are the rows of the state after it."""
+
+    after: Sequence[Array]
 
 
 def combine(row: Row, arrays: Sequence[Array], dtype: DTypeLike) -> Array:
@@ -96,30 +121,43 @@ def held_row(step: Step) -> tuple[int, float, float]:
     return rows[0], step.alpha, step.sigma
 
 
-def hold_row(step: Step, state: Sequence[Array], hold: Hold, noise: Array) -> list[Array]:
+def hold_row(plan: Plan, index: int, state: Sequence[Array], hold: Hold, draws: Draws) -> list[Array]:
     """The state with its network input held where the mask says so, at the step's own time."""
-    row, alpha, sigma = held_row(step)
+    row, alpha, sigma = held_row(plan.steps[index])
     kind = state[0].dtype.type
-    rows = list(state)
-    held = kind(alpha) * hold.value + kind(sigma) * noise
+    rows, held = list(state), hold.at(index)
+    if not hold.clean:
+        left = len(plan.steps) - index  # counted from the end, so that a tail draws the same
+        noise = np.asarray(draws(FRESH_DRAW + left if hold.fresh else HOLD_DRAW), state[0].dtype)
+        held = kind(alpha) * held + kind(sigma) * noise
     rows[row] = hold.mask * held + (1 - hold.mask) * rows[row]
     return rows
+
+
+def see(
+    plan: Plan, index: int, state: Sequence[Array], u: Array, outputs: Sequence[Array], dtype: DTypeLike = np.float32
+) -> Seen:
+    """The network's outputs at step `index` with what the shaping makes of them; nothing is drawn yet."""
+    step = plan.steps[index]
+    outputs = [np.asarray(output, dtype) for output in outputs]
+    shaped: Array | None = None
+    if step.shaping is not None:
+        shaped = shaping.apply(step.shaping, [combine(row, [*state, *outputs], dtype) for row in step.shaping_of])
+    return Seen(index, step, state, u, outputs, shaped)
+
+
+def update(plan: Plan, seen: Seen, draws: Draws, dtype: DTypeLike = np.float32) -> list[Array]:
+    """The state after an evaluation."""
+    columns = seen.columns + [np.asarray(draws(number), dtype) for number in seen.step.draws]
+    return make_rows(plan, seen.step.update, seen.step.terms, columns, dtype)
 
 
 def advance(
     plan: Plan, index: int, state: Sequence[Array], u: Array, outputs: Sequence[Array], draws: Draws, dtype: DTypeLike
 ) -> StepState:
     """What step `index` makes of the state and the network's outputs."""
-    step = plan.steps[index]
-    outputs = [np.asarray(output, dtype) for output in outputs]
-    columns = [*state, *outputs]
-    shaped: Array | None = None
-    if step.shaping is not None:
-        shaped = shaping.apply(step.shaping, [combine(row, columns, dtype) for row in step.shaping_of])
-        columns.append(shaped)
-    columns += [np.asarray(draws(number), dtype) for number in step.draws]
-    after = make_rows(plan, step.update, step.terms, columns, dtype)
-    return StepState(index, step, state, u, outputs, shaped, after)
+    seen = see(plan, index, state, u, outputs, dtype)
+    return StepState(index, seen.step, state, u, seen.outputs, seen.shaped, update(plan, seen, draws, dtype))
 
 
 def execute(
@@ -139,10 +177,10 @@ def execute(
         hold: a part of the sample that is known.
     """
     state: Sequence[Array] = begin(plan, draws, dtype, given or {})
-    noise = None if hold is None else np.asarray(draws(HOLD_DRAW), dtype)
+    drawn = draws if hold is None or hold.fresh else cache(draws)  # one draw is held at all steps
     for index, step in enumerate(plan.steps):
-        if hold is not None and noise is not None:
-            state = hold_row(step, state, hold, noise)
+        if hold is not None:
+            state = hold_row(plan, index, state, hold, drawn)
         u = combine(step.input, state, dtype)
         made = advance(plan, index, state, u, network(index, step, u), draws, dtype)
         state = made.after
@@ -165,4 +203,4 @@ def finish(plan: Plan, states: Iterable[StepState], dtype: DTypeLike = np.float3
     """The sample [B, ...] that a run's states lead to. Only the last is kept: a run may have hundreds."""
     (last,) = deque(states, maxlen=1)
     made = combine(plan.output, last.after, dtype)
-    return made if hold is None else hold.mask * hold.value + (1 - hold.mask) * made
+    return made if hold is None else np.where(hold.mask == 1, hold.at(len(plan.steps)), made)

@@ -2,7 +2,7 @@
 
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from threading import Event
@@ -15,11 +15,11 @@ from numpy.typing import ArrayLike, NDArray
 from fewstep.plans.errors import Cancelled, UserError
 from fewstep.plans.file import decode
 from fewstep.plans.guidance import COND, UNCOND, Guidance, as_guidance, describe
-from fewstep.plans.plan import DENOISER, Plan
+from fewstep.plans.plan import DENOISER, Plan, row_names
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.shaping import Shaping
 from fewstep.plans.spec import DenoiserFacts
-from fewstep.plans.tracer import IMAGE
+from fewstep.plans.tracer import IMAGE, NOISE
 from fewstep.runtime import conditions
 from fewstep.runtime.arrays import as_float32, finite, in_model_range
 from fewstep.runtime.bundle.manifest import Manifest
@@ -184,16 +184,24 @@ def check_hold(hold: Hold | None, plan: Plan, shape: Sequence[int], samples: int
         return None
     if not isinstance(hold, Hold):
         raise UserError(f"hold is {type(hold).__name__}, no Hold", "give fewstep.runtime.Hold(value, mask)")
-    if any(name != IMAGE for name in plan.given):
+    if any(name not in (IMAGE, NOISE, *row_names(plan.rows)) for name in plan.given):
         raise UserError(f"plan {plan.name!r} starts from {', '.join(plan.given)}", "hold is for plans from noise")
     for step in plan.steps:
         held_row(step)
     wanted = (samples, *shape)
-    known = in_model_range(hold.value, "the value to hold")
-    value, mask = _tensor("the value to hold", known, wanted), _tensor("the mask of hold", hold.mask, wanted)
+    mask = _tensor("the mask of hold", hold.mask, wanted)
     if mask.min() < 0 or mask.max() > 1:
         raise UserError(f"the mask of hold reaches from {mask.min():g} to {mask.max():g}", "give values from 0 to 1")
-    return Hold(value, mask)
+    if not isinstance(hold.value, tuple):
+        known = in_model_range(hold.value, "the value to hold")
+        return replace(hold, value=_tensor("the value to hold", known, wanted), mask=mask)
+    if len(hold.value) != len(plan.steps) + 1:
+        raise UserError(
+            f"{len(hold.value)} values to hold over {len(plan.steps)} steps",
+            f"give a tuple of {len(plan.steps) + 1}: one for each step, and one for the sample",
+        )
+    values = tuple(_tensor(f"value {place} to hold", value, wanted) for place, value in enumerate(hold.value))
+    return replace(hold, value=values, mask=mask)
 
 
 def _tensor(what: str, value: Any, shape: Sequence[int]) -> Float32:

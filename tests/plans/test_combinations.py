@@ -66,7 +66,7 @@ def by_hand(plan: Plan, denoiser: DenoiserFacts, start: str, kind: Shaping | Non
         eps = (x - t.alpha * implied) / t.sigma
         alpha, sigma = (times[i + 1].alpha, times[i + 1].sigma) if i + 1 < len(times) else (1.0, 0.0)
         x = alpha * x0 + sigma * eps
-    return x if hold is None else MASK * KNOWN + (1 - MASK) * x
+    return x if hold is None else np.where(MASK == 1, KNOWN, x)
 
 
 @pytest.mark.parametrize(

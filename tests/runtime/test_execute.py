@@ -1,0 +1,74 @@
+"""What is held, and when: a value for each step, the value as it is, and a mask between 0 and 1."""
+
+import numpy as np
+
+from fewstep.plans.compile import compile_plan
+from fewstep.plans.noise import normal
+from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
+from fewstep.runtime.execute import FRESH_DRAW, Hold, execute, finish, sample
+
+FACTS = DenoiserFacts(ScheduleSpec("cosine"), "v")
+PLAN = compile_plan("dpmpp_2m:5", FACTS)
+SHAPE = (2, 3)
+VALUE = normal(8, 0, SHAPE)
+MASK = np.array([[1.0, 0.0, 0.25], [0.0, 1.0, 0.0]], np.float32)
+
+
+def draws(number):
+    return normal(7, number, SHAPE)
+
+
+def network(index, step, u):
+    return [np.tanh(u)]
+
+
+def inputs(hold: Hold):
+    states = list(execute(PLAN, network, draws, hold=hold))
+    return [state.u for state in states], finish(PLAN, states, hold=hold)
+
+
+def test_a_mask_below_1_leaves_the_sample_free() -> None:
+    states = list(execute(PLAN, network, draws, hold=Hold(VALUE, MASK)))
+    made, last = finish(PLAN, states, hold=Hold(VALUE, MASK)), finish(PLAN, states)
+    np.testing.assert_array_equal(made[MASK == 1], VALUE[MASK == 1])
+    np.testing.assert_array_equal(made[MASK < 1], last[MASK < 1])
+    free = sample(PLAN, network, draws)
+    assert (made[0, 2] != free[0, 2]) and (made[0, 1] == free[0, 1])  # blended on the way; and never
+
+
+def test_a_clean_value_is_put_back_as_it_is() -> None:
+    seen, made = inputs(Hold(VALUE, MASK, clean=True))
+    for u in seen:
+        np.testing.assert_array_equal(u[MASK == 1], VALUE[MASK == 1])
+    np.testing.assert_array_equal(made[MASK == 1], VALUE[MASK == 1])
+
+
+def test_each_step_has_a_value_of_its_own() -> None:
+    values = tuple(normal(8, draw, SHAPE) for draw in range(6))
+    seen, made = inputs(Hold(values, MASK, clean=True))
+    for u, value in zip(seen, values, strict=False):
+        np.testing.assert_array_equal(u[MASK == 1], value[MASK == 1])
+    np.testing.assert_array_equal(made[MASK == 1], values[5][MASK == 1])
+    noised, _ = inputs(Hold(values, MASK))
+    for step, u, value in zip(PLAN.steps, noised, values, strict=False):
+        held = np.float32(step.alpha) * value + np.float32(step.sigma) * draws(0)
+        np.testing.assert_array_equal(u[MASK == 1], held[MASK == 1])
+
+
+def test_a_fresh_hold_has_a_draw_for_each_step() -> None:
+    seen, _ = inputs(Hold(VALUE, MASK, fresh=True))
+    for place, (step, u) in enumerate(zip(PLAN.steps, seen, strict=True)):
+        noise = draws(FRESH_DRAW + 5 - place)
+        held = np.float32(step.alpha) * VALUE + np.float32(step.sigma) * noise
+        np.testing.assert_array_equal(u[MASK == 1], held[MASK == 1])
+
+
+def test_one_draw_is_made_once() -> None:
+    asked = []
+
+    def counted(number):
+        asked.append(number)
+        return draws(number)
+
+    list(execute(PLAN, network, counted, hold=Hold(VALUE, MASK)))
+    assert asked.count(0) <= 2  # of the start, and of the hold
