@@ -27,7 +27,7 @@ from fewstep.runtime import conditions, mixed_plans, units
 from fewstep.runtime.backends import LoadedGraph
 from fewstep.runtime.bundle.manifest import Body
 from fewstep.runtime.bundle.reading import EXPORT_AGAIN, Bundle
-from fewstep.runtime.execute import Hold, StepNetwork, StepState, execute
+from fewstep.runtime.execute import Draws, Hold, StepNetwork, StepState, execute
 from fewstep.runtime.feeds import Overrides, branch_values, check_times, feeds, plan_blocks, taken
 from fewstep.runtime.feeds import tensor_name as name_of
 from fewstep.runtime.finite import OUTPUT, check_finite, finite_sample, finite_states
@@ -232,6 +232,11 @@ class Sampler(AbstractContextManager["Sampler"]):
         values = branch_values(takes.conditions, condition, branches, samples, self.nulls)
         return self._network(plan, samples, values)
 
+    def draws(self, seeds: Sequence[int], sizes: Mapping[str, int] | None = None) -> Draws:
+        """The noise of samples: a function of a draw's number -> [len(seeds), *x_shape], as the executor calls it."""
+        numbers, shape = check_seeds(seeds), sized(self.bundle.manifest, sizes).x_shape
+        return lambda number: np.stack([noise.normal(seed, number, shape) for seed in numbers])
+
     def compile(
         self,
         plan: PlanLike,
@@ -309,7 +314,7 @@ class Sampler(AbstractContextManager["Sampler"]):
     def _run(self, request: Request, plan: Plan, hold: Hold | None) -> Iterator[StepState]:
         """One plan for all samples."""
         network = self._network(plan, len(request.seeds), request.values)
-        draws = self._draws(request.seeds, request.takes.x_shape)
+        draws = self.draws(request.seeds, request.options.get("sizes"))
         states = execute(plan, network, draws, np.float32, request.tensors(plan), hold)
         return until_cancelled(finite_states(states, plan), len(plan.steps), request.options.get("cancel"))
 
@@ -322,7 +327,7 @@ class Sampler(AbstractContextManager["Sampler"]):
         return mixed_plans.Cohort(
             plan,
             places,
-            self._draws([request.seeds[place] for place in places], request.takes.x_shape),
+            self.draws([request.seeds[place] for place in places], request.options.get("sizes")),
             {name: tensor[places] for name, tensor in request.tensors(plan).items()},
             self._feeds(plan, len(places), here),
         )
@@ -345,9 +350,6 @@ class Sampler(AbstractContextManager["Sampler"]):
         blocks = plan_blocks(plan, values, samples)
         groups = [step.group for step in plan.steps]
         return feeds(self.bundle, self.body, self.prologue, blocks, groups, self.conditioner)
-
-    def _draws(self, seeds: Sequence[int], shape: tuple[int, ...]) -> Callable[[int], Float32]:
-        return lambda number: np.stack([noise.normal(seed, number, shape) for seed in seeds])
 
     def _evaluate(self, x: Array, fed: Arrays, group: int) -> Float32:
         """The denoiser on [N, *x_shape] -> [N, heads * C, ...], as the steps of a range group run it."""

@@ -2,14 +2,31 @@
 
 - `analytic_first_step`: the first evaluation replaced by what is known of it.
 - `gaussian_start`: the way from pure noise to the plan's first time taken in one step, as Gaussian data have it.
+- `own_noise`: a start from noise of the caller.
 - `scale_noise`: predicted noise divided by a factor for each step (epsilon scaling).
 - `shift_times`: the network told other times (time shift), from `measured_shift`.
+- `tail`: the rest of a plan, from rows of its state.
+- `time_travel`: blocks of steps that are noised again and repeated.
 - `unit_start`: from noise of deviation 1 in place of sigma_T.
 """
 
 from fewstep.plans.transforms.analytic_start import analytic_first_step, gaussian_start
 from fewstep.plans.transforms.noise_scale import scale_noise
+from fewstep.plans.transforms.own_noise import own_noise
+from fewstep.plans.transforms.tail import as_given, tail
 from fewstep.plans.transforms.time_shift import measured_shift, shift_times
+from fewstep.plans.transforms.time_travel import time_travel
 from fewstep.plans.transforms.unit_start import unit_start
 
-__all__ = ["analytic_first_step", "gaussian_start", "measured_shift", "scale_noise", "shift_times", "unit_start"]
+__all__ = [
+    "analytic_first_step",
+    "as_given",
+    "gaussian_start",
+    "measured_shift",
+    "own_noise",
+    "scale_noise",
+    "shift_times",
+    "tail",
+    "time_travel",
+    "unit_start",
+]

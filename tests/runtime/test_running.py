@@ -17,6 +17,7 @@ from fewstep.plans import noise
 from fewstep.plans.guidance import Branches, Cfg, CfgPlusPlus
 from fewstep.plans.plan import Step, Tensor, Term
 from fewstep.plans.shaping import Clip, Rescale
+from fewstep.plans.transforms import as_given, own_noise, tail
 from fewstep.runtime import Cancelled, Hold, Sampler, UserError
 from fewstep.runtime.execute import sample
 
@@ -128,6 +129,47 @@ def test_a_part_is_held_and_a_mask_may_be_for_all_samples(sampler: Sampler) -> N
     np.testing.assert_allclose(made[:, :, 2:], free[:, :, 2:], rtol=1e-6)  # a network without neighbours
     with pytest.raises(UserError, match="the mask of hold reaches from 0 to 2"):
         sampler.sample("ddim:4", **GIVEN, hold=Hold(IMAGES, 2 * mask))
+
+
+def test_a_run_is_resumed_from_its_rows(sampler: Sampler) -> None:
+    plan = sampler.compile("dpmpp_2m:6", 2.0)
+    states = list(sampler.steps(plan, **GIVEN))
+    whole = sampler.sample(plan, **GIVEN)
+    for k in (1, 5):
+        rows = as_given(states[k - 1].after)
+        np.testing.assert_array_equal(sampler.sample(tail(plan, k), **GIVEN, given=rows), whole)
+    with pytest.raises(UserError, match="the plan starts from 'row1'"):
+        sampler.sample(tail(plan, 2), **GIVEN, given={"row0": states[1].after[0]})
+
+
+def test_samples_may_start_at_steps_of_their_own(sampler: Sampler) -> None:
+    """Each at another noise level: sigma per sample."""
+    plan = sampler.compile("ddim:6")
+    plans, x = [tail(plan, 1), tail(plan, 4)], sampler.draws([5, 6])(0)
+    made = sampler.sample_each(plans, **GIVEN, given={"row0": x})
+    for place, each in enumerate(plans):
+        alone = sampler.sample(each, **GIVEN, given={"row0": x})
+        np.testing.assert_array_equal(made[place], alone[place])
+
+
+def test_the_noise_of_a_seed_may_be_brought(sampler: Sampler) -> None:
+    plan, noise = sampler.compile("ddim:4"), sampler.draws(GIVEN["seeds"])(0)
+    made = sampler.sample(own_noise(plan), **GIVEN, given={"noise": noise})
+    np.testing.assert_array_equal(made, sampler.sample(plan, **GIVEN))
+    assert (sampler.sample(own_noise(plan), **GIVEN, given={"noise": -noise}) != made).any()
+
+
+def test_a_hold_may_have_a_value_for_each_step(sampler: Sampler) -> None:
+    """The rows of another run, put back as they are: what is held follows that run."""
+    other = {**GIVEN, "seeds": [8, 9]}
+    states = list(sampler.steps("ddim:4", **other))
+    values = (*(state.before[0] for state in states), sampler.sample("ddim:4", **other))
+    mask = np.zeros(X_SHAPE, np.float32)
+    mask[:, :2] = 1
+    made = sampler.sample("ddim:4", **GIVEN, hold=Hold(values, mask, clean=True))
+    np.testing.assert_array_equal(made[:, :, :2], values[4][:, :, :2])
+    with pytest.raises(UserError, match="5 values to hold over 6 steps; give a tuple of 7"):
+        sampler.sample("ddim:6", **GIVEN, hold=Hold(values, mask, clean=True))
 
 
 @pytest.mark.parametrize("precision", ["float32", "int8"])

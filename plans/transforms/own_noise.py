@@ -1,0 +1,21 @@
+"""Plans that start from noise of the caller."""
+
+import msgspec
+
+from fewstep.plans.errors import UserError
+from fewstep.plans.plan import Plan
+from fewstep.plans.tracer import NOISE
+
+
+def own_noise(plan: Plan) -> Plan:
+    """The plan with its first draw replaced by the given tensor `noise` [B, *x_shape], of unit deviation.
+
+    A caller can choose the start: noise with another spectrum (the phase of a picture, as in NeuralRemaster), an optimised one, one
+    that two samples share. Later draws stay functions of the seed. So does the noise of a hold.
+    """
+    again = any(draw in plan.start_draws for step in plan.steps for draw in step.draws)
+    if len(plan.start_draws) != 1 or again:
+        raise UserError(
+            f"plan {plan.name!r} does not start from one draw of its own", "take one that starts from noise"
+        )
+    return msgspec.structs.replace(plan, given=(*plan.given, NOISE), start_draws=())

@@ -1,0 +1,39 @@
+"""The rest of a plan: a run is resumed from the rows of its state."""
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+import msgspec
+
+from fewstep.plans.errors import UserError
+from fewstep.plans.plan import Plan, row_names
+
+T = TypeVar("T")
+
+
+def tail(plan: Plan, k: int) -> Plan:
+    """The plan from step `k` on. It is given the state before that step as tensors `row0` to `row{K-1}`.
+
+    Draws keep their numbers. A run of the tail from the rows of a whole run therefore ends in the same bits.
+
+    Args:
+        k: in [0, number of steps). At 0 the run starts from given rows in place of noise.
+    """
+    if not 0 <= k < len(plan.steps):
+        raise UserError(f"plan {plan.name!r} has no step {k}", f"give a step from 0 to {len(plan.steps) - 1}")
+    identity = tuple(tuple(float(row == column) for column in range(plan.rows)) for row in range(plan.rows))
+    return msgspec.structs.replace(
+        plan,
+        name=f"{plan.name} from step {k}",
+        strength=None,
+        given=row_names(plan.rows),
+        start=identity,
+        start_terms=(),
+        start_draws=(),
+        steps=plan.steps[k:],
+    )
+
+
+def as_given(rows: Sequence[T]) -> dict[str, T]:
+    """Rows of a state, as a tail is given them."""
+    return dict(zip(row_names(len(rows)), rows, strict=True))

@@ -1,0 +1,78 @@
+"""Steps that go up: part of a plan is noised again and repeated."""
+
+import math
+from collections.abc import Iterator
+
+import msgspec
+
+from fewstep.plans.errors import UserError
+from fewstep.plans.plan import Plan, Step
+
+
+def time_travel(plan: Plan, repeats: int, jump: int = 1, between: tuple[int, int] | None = None) -> Plan:
+    """The plan with each block of `jump` steps run `repeats` times; noise leads from its end back to its start.
+
+    Repeats harmonise what a hold puts back with its surroundings (RePaint: Lugmayr et al. 2022, arXiv 2201.09865,
+    Algorithm 1 and appendix B; cyclic one-way diffusion: Yang et al. 2023, arXiv 2306.08247). From (alpha_e, sigma_e)
+    to the noisier (alpha_s, sigma_s), with a = alpha_s / alpha_e:
+
+        x_s = a x_e + sqrt(sigma_s^2 - a^2 sigma_e^2) z,  a draw of its own each time.
+
+    Args:
+        plan: of a solver without memory, whose state is x alone (one row).
+        repeats: how often each block runs; 1 changes nothing.
+        jump: steps of a block. Blocks are counted from the last step, which runs once.
+        between: (first, end), steps [first, end) that are repeated; None repeats all but the last.
+    """
+    last = len(plan.steps) - 1
+    first, end = (0, last) if between is None else between
+    if plan.rows != 1 or any(step.terms for step in plan.steps):
+        raise UserError(f"plan {plan.name!r} remembers earlier steps", "take a solver of one row, such as ddim or ddpm")
+    if any(step.alpha is None or step.sigma is None for step in plan.steps):
+        raise UserError(f"plan {plan.name!r} is of an older version", "compile it again")
+    if repeats < 1 or jump < 1:
+        raise UserError(f"blocks of {jump} steps, run {repeats} times", "give numbers from 1 on")
+    if not 0 <= first < end <= last or jump > end - first:
+        raise UserError(
+            f"steps {first} to {end} of plan {plan.name!r} hold no block of {jump} steps to repeat",
+            f"repeat steps between 0 and {last}: the last one runs once",
+        )
+    starts = range(first + (end - first) % jump, end, jump)
+    numbers = _fresh(plan)
+    steps: list[Step] = list(plan.steps[: starts.start])
+    for start in starts:
+        block = plan.steps[start : start + jump]
+        for repeat in range(repeats):
+            taken = block if repeat == 0 else tuple(_redrawn(step, numbers) for step in block)
+            back = repeat < repeats - 1
+            steps += taken[:-1]
+            steps.append(
+                _noised(taken[-1], plan.steps[start], plan.steps[start + jump], numbers) if back else taken[-1]
+            )
+    steps += plan.steps[end:]
+    name = f"{plan.name}, {repeats} times in blocks of {jump}"
+    return msgspec.structs.replace(plan, name=name, steps=tuple(steps))
+
+
+def _fresh(plan: Plan) -> Iterator[int]:
+    """Numbers of draws that the plan does not read."""
+    number = max((0, *plan.start_draws, *(draw for step in plan.steps for draw in step.draws)))
+    while True:
+        number += 1
+        yield number
+
+
+def _redrawn(step: Step, numbers: Iterator[int]) -> Step:
+    return msgspec.structs.replace(step, draws=tuple(next(numbers) for _ in step.draws))
+
+
+def _noised(step: Step, to: Step, at: Step, numbers: Iterator[int]) -> Step:
+    """The step, after which x is noised from the time of `at` back to that of `to`."""
+    assert to.alpha is not None and to.sigma is not None and at.alpha is not None and at.sigma is not None
+    a = to.alpha / at.alpha
+    added = to.sigma**2 - (a * at.sigma) ** 2
+    if added < 0:
+        raise UserError(f"time {to.time:g} is less noisy than {at.time:g}", "repeat steps that lead to less noise")
+    (row,) = step.update
+    update = ((*(a * number for number in row), math.sqrt(added)),)
+    return msgspec.structs.replace(step, update=update, draws=(*step.draws, next(numbers)))

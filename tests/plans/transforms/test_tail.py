@@ -1,0 +1,112 @@
+"""A run resumed from its own rows ends in the same bits, for every solver and at every step."""
+
+from functools import cache
+
+import numpy as np
+import pytest
+
+from fewstep.plans import solvers
+from fewstep.plans.compile import compile_plan
+from fewstep.plans.errors import UserError
+from fewstep.plans.file import decode, encode
+from fewstep.plans.guidance import Cfg, CfgPlusPlus, LinearAg
+from fewstep.plans.noise import normal
+from fewstep.plans.plan import Plan
+from fewstep.plans.shaping import Clip
+from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
+from fewstep.plans.transforms import as_given, tail
+from fewstep.runtime.execute import Hold, begin, combine, execute, finish, see, update
+
+SHAPE = (2, 3)
+Y, IMAGE = (normal(99, draw, SHAPE) for draw in range(2))
+COSINE = ScheduleSpec("cosine")
+MADE_FOR = [
+    DenoiserFacts(COSINE, "v", guided=True),
+    DenoiserFacts(ScheduleSpec("flow"), "flow", guided=True),
+    DenoiserFacts(ScheduleSpec("edm"), "edm", guided=True),
+    DenoiserFacts(ScheduleSpec("residual-shift"), "sample", guided=True, towards="y"),
+    DenoiserFacts(ScheduleSpec("ou"), "score", guided=True, towards="y"),
+    DenoiserFacts(ScheduleSpec("rddm"), "residual", guided=True, heads=2, towards="y"),
+]
+
+
+def draws(number: int) -> np.ndarray:
+    return normal(7, number, SHAPE)
+
+
+def network(index, step, u):
+    return [np.tanh(u + branch / 3) * (1 + head) + np.float32(step.time % 7) / 10
+            for branch in range(len(step.branches)) for head in range(step.heads)]  # fmt: skip
+
+
+@cache
+def compiled(name: str, guidance=None) -> Plan:
+    """The solver's plan on the first denoiser that it is made for."""
+    for facts in MADE_FOR:
+        try:
+            return compile_plan(f"{name}:4", facts, guidance)
+        except UserError:
+            continue
+    raise AssertionError(f"{name} is for no denoiser here")
+
+
+def ends_alike(plan: Plan, hold: Hold | None = None) -> int:
+    """The number of tails whose samples and rows are those of the whole run, all of them."""
+    given = {name: Y if name == "y" else IMAGE for name in plan.given}
+    states = list(execute(plan, network, draws, np.float32, given, hold))
+    whole = finish(plan, states, hold=hold)
+    begun = begin(plan, draws, np.float32, given)
+    for k, rows in enumerate([begun, *(state.after for state in states[:-1])]):
+        rest = tail(plan, k)
+        # An evaluation is numbered from the tail's first step; this network does not look at it.
+        resumed = list(execute(rest, network, draws, np.float32, as_given(rows), hold))
+        np.testing.assert_array_equal(finish(rest, resumed, hold=hold), whole)
+        for row, expected in zip(resumed[-1].after, states[-1].after, strict=True):
+            np.testing.assert_array_equal(row, expected)
+    return len(states)
+
+
+@pytest.mark.parametrize("name", solvers.__all__)
+def test_every_solver_resumes_at_every_step(name: str) -> None:
+    assert ends_alike(compiled(name)) >= 3
+
+
+@pytest.mark.parametrize("guidance", [Cfg(2.0), CfgPlusPlus(0.6), LinearAg(2.0, 2, (0.7, 0.2), (0.1,))], ids=str)
+@pytest.mark.parametrize("name", ["ddim", "dpmpp_3m_sde", "heun", "unipc_3"])
+def test_guidance_that_remembers_resumes(name: str, guidance) -> None:
+    assert ends_alike(compiled(name, guidance)) >= 4
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_a_hold_resumes_with_the_same_noise(fresh: bool) -> None:
+    plan = compile_plan("ddpm:5", MADE_FOR[0], shaping=Clip(-1, 1))
+    mask = np.array([[1, 0, 0.5], [0, 1, 0]], np.float32)
+    assert ends_alike(plan, Hold(IMAGE, mask, fresh=fresh)) == 5
+
+
+def test_a_tail_is_a_plan_like_any_other() -> None:
+    rest = tail(compiled("dpmpp_2m"), 2)
+    assert rest.given == ("row0", "row1") and len(rest.steps) == 2 and "from step 2" in rest.name
+    assert decode(encode(rest)) == rest
+    assert tail(rest, 1).steps == tail(compiled("dpmpp_2m"), 3).steps
+    for k in (-1, 4):
+        with pytest.raises(UserError, match=f"has no step {k}"):
+            tail(compiled("dpmpp_2m"), k)
+
+
+def test_from_step_0_a_given_tensor_is_the_start_as_it_is() -> None:
+    """Neither scaled nor noised: the network's first input is the tensor itself."""
+    plan = tail(compile_plan("ddim:3", MADE_FOR[0]), 0)
+    first = next(iter(execute(plan, network, draws, np.float32, {"row0": IMAGE})))
+    np.testing.assert_array_equal(first.u, IMAGE)
+
+
+def test_see_and_update_are_one_step() -> None:
+    plan = compile_plan("ddpm:3", MADE_FOR[0], 2.0, Clip(-0.5, 0.5))
+    state = begin(plan, draws, np.float32, {})
+    for made in execute(plan, network, draws):
+        u = combine(made.step.input, state, np.float32)
+        seen = see(plan, made.index, state, u, network(made.index, made.step, u))
+        np.testing.assert_array_equal(seen.x0, made.x0)
+        state = update(plan, seen, draws)
+        np.testing.assert_array_equal(state[0], made.after[0])

@@ -1,0 +1,100 @@
+"""Steps that go up: the times of RePaint, the law of noising, and a posterior that plain holding misses."""
+
+import numpy as np
+import pytest
+
+from fewstep.plans.compile import compile_plan
+from fewstep.plans.errors import UserError
+from fewstep.plans.file import decode, encode
+from fewstep.plans.noise import normal
+from fewstep.plans.schedule import NoiseSchedule
+from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
+from fewstep.plans.transforms import tail, time_travel
+from fewstep.runtime.execute import Hold, execute, sample
+
+FACTS = DenoiserFacts(ScheduleSpec("cosine"), "sample")
+
+
+def times(plan) -> list[int]:
+    """Each step's place in the plan before, by its time."""
+    order = sorted({step.time for step in plan.steps}, reverse=True)
+    return [order.index(step.time) for step in plan.steps]
+
+
+def test_blocks_are_repeated_and_the_last_step_is_not() -> None:
+    plan = compile_plan("ddpm:6", FACTS)
+    assert times(time_travel(plan, 1)) == [0, 1, 2, 3, 4, 5]
+    assert times(time_travel(plan, 2)) == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5]
+    assert times(time_travel(plan, 3, jump=2)) == [0, 1, 2, 1, 2, 1, 2, 3, 4, 3, 4, 3, 4, 5]
+    assert times(time_travel(plan, 2, jump=2, between=(1, 3))) == [0, 1, 2, 1, 2, 3, 4, 5]
+    assert time_travel(plan, 1).steps == plan.steps
+    made = time_travel(plan, 3, jump=2)
+    assert decode(encode(made)) == made
+
+
+def test_every_draw_is_read_once() -> None:
+    made = time_travel(compile_plan("ddpm:6", FACTS), 3, jump=2)
+    numbers = [*made.start_draws, *(draw for step in made.steps for draw in step.draws)]
+    assert len(numbers) == len(set(numbers)) == 1 + 5 + 8 + 4  # start; DDPM's own, its repeats, and four ways back
+
+
+def test_x_is_noised_by_the_transition_of_the_schedule() -> None:
+    plan = time_travel(compile_plan("ddim:4", FACTS), 2, between=(1, 2))
+    down, up = compile_plan("ddim:4", FACTS).steps[1:3]
+    states = list(execute(plan, lambda i, step, u: [np.tanh(u)], lambda draw: normal(5, draw, (4,)), np.float64))
+    plain = list(execute(compile_plan("ddim:4", FACTS), lambda i, step, u: [np.tanh(u)],
+                         lambda draw: normal(5, draw, (4,)), np.float64))  # fmt: skip
+    a = down.alpha / up.alpha
+    spread = np.sqrt(down.sigma**2 - a**2 * up.sigma**2)
+    np.testing.assert_allclose(states[1].after[0], a * plain[1].after[0] + spread * normal(5, 1, (4,)), rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "line"),
+    [
+        ("dpmpp_2m:6", (2,), "remembers earlier steps"),
+        ("ddim:6", (0,), "blocks of 1 steps, run 0 times"),
+        ("ddim:6", (2, 6), "hold no block of 6 steps"),
+        ("ddim:6", (2, 1, (3, 6)), "steps 3 to 6"),
+        ("ddim_inverse:6", (2,), "less noisy"),
+    ],
+)
+def test_refusals(name, arguments, line) -> None:
+    with pytest.raises(UserError, match=line):
+        time_travel(compile_plan(name, FACTS), *arguments)
+
+
+def test_repeats_bring_a_hold_to_the_posterior() -> None:
+    """Two numbers that are correlated by 0.9 and of deviation 1; the first one is known to be 1.5. The second one is
+    then N(1.35, 0.19). Plain holding leaves it near its own mean of 0."""
+    covariance = np.array([[1.0, 0.9], [0.9, 1.0]])
+    schedule = NoiseSchedule(FACTS.schedule)
+
+    def network(index, step, u):
+        time = schedule.time(step.time)
+        gain = time.alpha * covariance @ np.linalg.inv(time.alpha**2 * covariance + time.sigma**2 * np.eye(2))
+        return [u @ gain.T]
+
+    count = 1000
+    hold = Hold(np.full((count, 2), 1.5), np.array([[1.0, 0.0]]), fresh=True)
+    means = []
+    for repeats in (1, 20):
+        plan = time_travel(compile_plan("ddpm:20", FACTS), repeats)
+        made = sample(
+            plan, network, lambda draw: normal(1, draw, (count, 2)).astype(np.float64), np.float64, None, hold
+        )
+        np.testing.assert_array_equal(made[:, 0], 1.5)
+        means.append(made[:, 1].mean())
+    assert abs(means[0] - 1.35) > 0.2
+    assert abs(means[1] - 1.35) < 0.05
+
+
+def test_a_part_of_a_cycle_can_be_held_and_the_rest_left_free() -> None:
+    """Cyclic one-way diffusion: a hold while steps cycle, then the tail without it."""
+    plan = time_travel(compile_plan("ddim:6", FACTS), 2, between=(2, 4))
+    value, mask = np.full((1, 4), 0.5), np.array([[1.0, 1.0, 0.0, 0.0]])
+    network, draws = (lambda i, step, u: [np.tanh(u)]), (lambda draw: normal(5, draw, (1, 4)))
+    states = execute(plan, network, draws, np.float32, hold=Hold(value, mask))
+    (k, state), *_ = [(k, state) for k, state in enumerate(states) if k == 6]
+    made = sample(tail(plan, 7), network, draws, given={"row0": state.after[0]})
+    assert np.isfinite(made).all() and (made[0, :2] != 0.5).all()
