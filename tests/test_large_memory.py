@@ -89,12 +89,10 @@ def test_calibrating_takes_half_of_the_weights_beside_them(calibrated: int, expo
 
 @pytest.mark.usefixtures("calibrated")  # the other bodies are made first: `calibrate` keeps those of its own targets
 @pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="openvino is not installed")
-def test_openvino_compares_its_float_network_with_two_more_copies(
-    memory: dict[str, Any], exported: tuple[Path, int]
-) -> None:
-    """Before it measures, OpenVINO and ONNX Runtime both run the float network once: above the bar of the others."""
+def test_openvino_takes_no_more(memory: dict[str, Any], exported: tuple[Path, int]) -> None:
+    """Its float network is compared with ONNX Runtime's part by part: whole, OpenVINO alone would miss the bar."""
     bundle, weights = exported
-    assert calibrating(memory, bundle, "cpu-x86,openvino") < 3.2 * weights + ALONE
+    assert weights < calibrating(memory, bundle, "cpu-x86,openvino") < 1.5 * weights + ALONE
 
 
 @pytest.mark.usefixtures("calibrated")

@@ -14,6 +14,8 @@ import tempfile
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache as called_once
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from types import MappingProxyType
@@ -86,13 +88,13 @@ class OpenVino:
     def load(self, bundle: Bundle, name: str) -> LoadedGraph:
         """UserError also for a graph that OpenVINO computes otherwise than onnxruntime, asked once on each machine
         where that is installed, or that has an operation known to be computed wrong, where it is not."""
-        network = self.open(bundle, name)
-        check(self, version(), bundle, name, network)
-        return network
+        opened = called_once(partial(self.open, bundle, name))
+        check(self, version(), bundle, name, opened)
+        return opened()
 
     def check(self, bundle: Bundle) -> None:
         """UserError where loading the float32 body is one; it is loaded only if this machine has not done so before."""
-        check(self, version(), bundle, "float32", None)
+        check(self, version(), bundle, "float32")
 
     def open(self, bundle: Bundle, name: str) -> LoadedGraph:
         """The network, whatever it computes."""

@@ -6,6 +6,7 @@ are refused by name.
 """
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 from hashlib import sha256
 from math import inf
@@ -35,9 +36,14 @@ CALLS = 2  # an input that lies on an edge of an argmax or a rounding may differ
 FIX = "run the bundle on onnxruntime (--backend onnxruntime), or write the operation differently and export again"
 
 
-def check(backend: "OpenVino", version: str, bundle: Bundle, name: str, network: LoadedGraph | None) -> None:
-    """UserError if the float graph behind the body `name`, or behind what runs ahead, is computed wrong. `network` is
-    what was loaded under that name, `version` OpenVINO's.
+Feeds = dict[str, NDArray[np.generic]]
+
+
+def check(
+    backend: "OpenVino", version: str, bundle: Bundle, name: str, load: Callable[[], LoadedGraph] | None = None
+) -> None:
+    """UserError if the float graph behind the body `name`, or behind what runs ahead, is computed wrong. `load` gives
+    what is loaded under that name, `version` is OpenVINO's.
 
     An int8 body is judged by the float32 body that it was made from; where the bundle has none, by its operations.
     """
@@ -50,7 +56,7 @@ def check(backend: "OpenVino", version: str, bundle: Bundle, name: str, network:
     wrong = computed_wrong(bundle.graph(graph))
     found = None
     if is_float or judged == FLOAT:
-        found = _difference(backend, bundle, judged, network if judged == name else None)
+        found = _difference(backend, bundle, judged, load if judged == name else None)
     if found is None:
         _refuse_by_name(graph, wrong)
     elif found <= LARGEST:
@@ -73,32 +79,42 @@ def _refuse_by_name(graph: GraphEntry, wrong: tuple[str, ...]) -> None:
         )
 
 
-def _difference(backend: "OpenVino", bundle: Bundle, name: str, network: LoadedGraph | None) -> float | None:
+def _difference(backend: "OpenVino", bundle: Bundle, name: str, load: Callable[[], LoadedGraph] | None) -> float | None:
     """The largest difference from onnxruntime over the largest output, of the call that is nearer; None if it cannot
     be told: onnxruntime is not there or cannot load the graph, or its output is not finite."""
-    from fewstep.runtime.backends.onnxruntime import OnnxRuntime  # imported where it is asked for alone
-
     graph = graph_of(bundle, name)
+    sizes = {"batch": backend.batch, **defaults(bundle.manifest.x_shape, bundle.manifest.sizes)}
+    calls = [drawn(graph, sizes, seed) for seed in range(CALLS)]
     try:
-        reference = OnnxRuntime(threads=backend.threads).load_graph(bundle, graph)
+        expected = _expected(backend, bundle, graph, calls)
     except UserError as error:
         LOG.debug("not compared with onnxruntime: %s", error)
         return None
-    if network is None or backend.float_type != "f32":
-        network = replace(backend, float_type="f32").open(bundle, name)
-    sizes = {"batch": backend.batch, **defaults(bundle.manifest.x_shape, bundle.manifest.sizes)}
-    found = []
-    for seed in range(CALLS):
-        rng = np.random.default_rng(seed)
-        feeds = {each.name: _input(each, sizes, rng) for each in graph.inputs}
-        try:
-            expected = reference(feeds)
-        except UserError as error:
-            LOG.debug("not compared with onnxruntime: %s", error)
-            return None
-        if all(np.isfinite(value).all() for value in expected.values()):
-            found.append(_largest(expected, network(feeds)))
+    network = replace(backend, float_type="f32").open(bundle, name) if load is None or is_coarse(backend) else load()
+    finite = [all(np.isfinite(value).all() for value in each.values()) for each in expected]
+    found = [
+        largest(made, network(feeds)) for made, feeds, is_told in zip(expected, calls, finite, strict=True) if is_told
+    ]
     return min(found, default=None)
+
+
+def is_coarse(backend: "OpenVino") -> bool:
+    """Whether a backend computes float32 graphs in another type."""
+    return backend.float_type != "f32"
+
+
+def _expected(backend: "OpenVino", bundle: Bundle, graph: GraphEntry, calls: list[Feeds]) -> list[Arrays]:
+    """What onnxruntime makes of the calls. Its session goes before OpenVINO opens the graph."""
+    from fewstep.runtime.backends.onnxruntime import OnnxRuntime  # imported where it is asked for alone
+
+    reference = OnnxRuntime(threads=backend.threads).load_graph(bundle, graph)
+    return [reference(feeds) for feeds in calls]
+
+
+def drawn(graph: GraphEntry, sizes: dict[str, int], seed: int) -> Feeds:
+    """Inputs of a graph by name, fixed by the seed."""
+    rng = np.random.default_rng(seed)
+    return {each.name: _input(each, sizes, rng) for each in graph.inputs}
 
 
 def _input(tensor: TensorEntry, sizes: dict[str, int], rng: np.random.Generator) -> NDArray[np.generic]:
@@ -111,7 +127,8 @@ def _input(tensor: TensorEntry, sizes: dict[str, int], rng: np.random.Generator)
     return drawn.astype(dtype)
 
 
-def _largest(expected: Arrays, found: Arrays) -> float:
+def largest(expected: Arrays, found: Arrays) -> float:
+    """The largest difference, over the largest value of the same output."""
     differences = []
     for name, value in expected.items():
         scale = float(np.abs(value).max(initial=0)) or 1.0

@@ -16,6 +16,7 @@ from fewstep.calibration.lowering.channels import LEAST_GAIN_FUSED
 from fewstep.calibration.lowering.coverage import complete
 from fewstep.calibration.lowering.encoding import asymmetric_uint8, product_of
 from fewstep.calibration.lowering.executed import as_compiled, integer_operations
+from fewstep.calibration.lowering.float_parts import parts_agree
 from fewstep.calibration.lowering.pairs import pairs
 from fewstep.calibration.lowering.scheme import Scheme, Target
 from fewstep.calibration.lowering.selection import WeightedOp
@@ -37,8 +38,17 @@ def integer_kernels_run(prepared: Graph, lowered: Graph, ops: tuple[WeightedOp, 
 
 
 def float_graphs_run(bundle: Bundle) -> None:
-    """UserError if OpenVINO cannot run the float32 body, or what runs ahead of it, or computes them wrong."""
-    load(bundle.path, backend=OpenVino())
+    """UserError if OpenVINO cannot run the float32 body, or what runs ahead of it, or computes them wrong.
+
+    Of a large network it runs part after part: OpenVINO packs weights, so whole they would be held twice.
+    """
+    body = bundle.manifest.bodies["float32"].graph
+    if not body.data:
+        load(bundle.path, backend=OpenVino())
+        return
+    for graph in (bundle.manifest.conditioner, bundle.manifest.prologue, body):
+        if graph is not None:
+            parts_agree(bundle, graph)
 
 
 def float_body_agrees(bundle: Bundle) -> None:
