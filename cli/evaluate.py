@@ -18,8 +18,9 @@ def verb(options: EvaluateOptions, progress: Progress) -> Outcome:
     results = evaluate(options, progress)
     where = options.output or f"{options.bundle}, and its next report"
     end = f"{where}: the figures, measured in {results.seconds:.0f} s"
+    teacher = () if results.teacher_check is None else (str(results.teacher_check),)
     lacking = () if results.features or not options.samples else (NO_FEATURES,)
-    return Outcome(results, (table(results), *distant(results.bodies), *verdicts(results), *lacking, end))
+    return Outcome(results, (table(results), *teacher, *distant(results.bodies), *verdicts(results), *lacking, end))
 
 
 def dry_run(options: EvaluateOptions) -> Outcome:

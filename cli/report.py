@@ -17,7 +17,8 @@ from fewstep.runtime.progress import Progress
 def verb(options: ReportOptions, progress: Progress) -> Outcome:
     results = report(options, progress)
     page = options.output or options.bundle / "report" / "index.html"
-    return Outcome(results, (table(results), *warnings(results), f"{page}: the report"))
+    teacher = () if results.teacher_check is None else (str(results.teacher_check),)
+    return Outcome(results, (table(results), *teacher, *warnings(results), f"{page}: the report"))
 
 
 def dry_run(options: ReportOptions) -> Outcome:

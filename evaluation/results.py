@@ -44,6 +44,40 @@ class EndQuality(Strict, frozen=True):
         return len(self.values)
 
 
+TEACHER_MARGIN = 10.0  # dB: a teacher that much nearer to the exact trajectory adds a tenth to the judged plan's error
+
+
+class TeacherCheck(Strict, frozen=True):
+    """How far a teacher is from the exact trajectory, which twice as many of its steps stand for.
+
+    Both are mean PSNR in dB over `seeds` seeds, None where no plan has twice as many steps.
+    """
+
+    teacher: str
+    exactness: float | None  # of the teacher's samples
+    judged: float | None  # of the judged plan's samples, by the float32 body
+    seeds: int
+
+    @property
+    def suffices(self) -> bool:
+        """Whether the teacher is nearer than the judged plan, by `TEACHER_MARGIN`."""
+        if self.exactness is None or self.judged is None:
+            return False
+        return self.exactness >= self.judged + TEACHER_MARGIN
+
+    def __str__(self) -> str:
+        """The check in a sentence."""
+        if self.exactness is None or self.judged is None:
+            return f"The teacher {self.teacher} was not checked: no plan has the same times and twice as many steps."
+        said = f"The teacher {self.teacher} is {self.exactness:.1f} dB from twice as many steps"
+        if self.suffices:
+            return f"{said}, the judged plan {self.judged:.1f} dB ({self.seeds} seeds)."
+        return (
+            f"{said}, less than {TEACHER_MARGIN:g} dB nearer than the judged plan with {self.judged:.1f} dB: "
+            f"figures against it include an error of its own. Give --teacher more steps."
+        )
+
+
 class StepQuality(Strict, frozen=True):
     """One step of the plan: signal to noise ratios in dB, int8 against float32, over all samples.
 
@@ -124,6 +158,7 @@ class Results(Strict, frozen=True):
     seconds: float  # what the report itself took
     notes: tuple[str, ...] = ()
     made: tuple[str, ...] = ()  # the commands that made the bundle
+    teacher_check: TeacherCheck | None = None  # None in results of earlier versions
     unlike: tuple[str, ...] = ()  # which bodies were calibrated along another plan, or otherwise, in sentences
 
 
@@ -182,6 +217,7 @@ class EvaluationResults(Strict, frozen=True):
     machine: Machine
     command: str
     seconds: float
+    teacher_check: TeacherCheck | None = None  # None in results of earlier versions
 
 
 def end_quality(

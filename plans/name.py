@@ -68,6 +68,13 @@ def parse_plan_name(name: str) -> PlanName:
     return PlanName(text, solver, int(count), grid)
 
 
+def with_steps(name: str, steps: int) -> str:
+    """The same solver and grid in so many steps: ("heun:4@karras", 8) -> "heun:8@karras"."""
+    solver, _, rest = name.partition(":")
+    _, at, grid = rest.partition("@")
+    return f"{solver}:{steps}{at}{grid}"
+
+
 def parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     """What a name's parentheses may set of a solver or grid: its parameters after the first two, but for those that
     the name of a family's order settles."""

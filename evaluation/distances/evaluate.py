@@ -29,10 +29,10 @@ from fewstep.evaluation.distances import distance
 from fewstep.evaluation.distances.features import Extractor, default_features, open_extractor
 from fewstep.evaluation.distances.references import References, open_references
 from fewstep.evaluation.distances.sample_sets import Counts, Floats, Tally, features_apart, features_of, sample_pairs
-from fewstep.evaluation.distances.teacher import teacher_plan
 from fewstep.evaluation.output import check_writable, write_whole
 from fewstep.evaluation.results import SCHEMA, BodyEvaluation, Distance, EvaluationResults, Features, encode
 from fewstep.evaluation.speed.machine import this_machine
+from fewstep.evaluation.teacher import CHECKED, checked_teacher, teacher_plan
 from fewstep.graph.commit import open_for_update
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import describe
@@ -67,7 +67,7 @@ class EvaluateOptions(Options):
     prompts: A text file of your own prompts, one a line, other than those of the calibration. Default: prompts that
         come with fewstep.
     data: An array of real samples (.npy, uint8, or float in model range), for a comparison with them as well.
-    teacher: Plan of the float32 teacher. Default: 200 steps, or all timesteps if there are fewer.
+    teacher: Plan of the float32 teacher. Default: dpmpp_2m:80@arctan, doubled until it is exact enough.
     teacher_seeds: Number of seeds that the teacher samples. Default: 32, or all seeds if there are fewer.
     resamples: Number of resamples of the bootstrap for each interval.
     threads: Threads of one call; 0 for one per core.
@@ -146,7 +146,7 @@ class EvaluationTask:
     reference: Sampler  # of the float32 body
     bodies: Mapping[str, Sampler]
     plan: Plan
-    teacher: Plan
+    teacher: Plan  # to begin with
     extractor: Extractor | None
     data: References | None
     rows: ConditionRecords | None  # of own conditions
@@ -175,7 +175,7 @@ def open_task(options: EvaluateOptions) -> EvaluationTask:
         reference=reference,
         bodies={name: open_body(bundle, name, options.threads) for name in names},
         plan=plan,
-        teacher=teacher_plan(reference, options.teacher, plan.guidance),
+        teacher=teacher_plan(reference, options.teacher, plan),
         extractor=extractor,
         data=data,
         rows=given_rows(bundle, options.conditions, options.prompts, HELD_OUT),
@@ -185,7 +185,9 @@ def open_task(options: EvaluateOptions) -> EvaluationTask:
 def measure(task: EvaluationTask, options: EvaluateOptions, progress: Progress = SILENT) -> EvaluationResults:
     """All figures of an evaluation."""
     start = perf_counter()
-    plan, teacher, extractor = task.plan, task.teacher, task.extractor
+    plan, extractor, checked = task.plan, task.extractor, PAIRED[: min(CHECKED, options.taught)]
+    found = checked_teacher(task.reference, options.teacher, plan, checked, task.rows, progress)
+    teacher = found.plan
     counts = Counts(options.seeds, options.taught, options.samples if extractor else 0)
     floats, tallies = sample_pairs(task.reference, task.bodies, plan, teacher, counts, extractor, task.rows, progress)
     sets = {}
@@ -217,6 +219,7 @@ def measure(task: EvaluationTask, options: EvaluateOptions, progress: Progress =
         machine=this_machine(),
         command=options.command,
         seconds=perf_counter() - start,
+        teacher_check=found.check,
     )
 
 

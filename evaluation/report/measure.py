@@ -24,7 +24,6 @@ from fewstep.calibration.prompts import HELD_OUT, given_rows
 from fewstep.calibration.ranges import table
 from fewstep.evaluation import results
 from fewstep.evaluation.distances.judge import Candidate, Denoiser, Setting, judge
-from fewstep.evaluation.distances.teacher import teacher_plan
 from fewstep.evaluation.report.operations import layer, operations
 from fewstep.evaluation.report.options import ReportOptions
 from fewstep.evaluation.report.samples import Samples
@@ -33,6 +32,7 @@ from fewstep.evaluation.speed.benchmark_feeds import feeds
 from fewstep.evaluation.speed.machine import Machine, this_machine
 from fewstep.evaluation.speed.race import Contender, OnBackend, Race
 from fewstep.evaluation.speed.staged import int8_share, race_bodies, taken
+from fewstep.evaluation.teacher import CHECKED, checked_teacher
 from fewstep.graph import io
 from fewstep.graph.graph import Graph
 from fewstep.machine.cpu import EXACT
@@ -65,10 +65,12 @@ def measure(options: ReportOptions, progress: Progress = SILENT) -> tuple[Result
     plan = judged_plan(reference, next(iter(bodies.values())), options.plan, options.guidance)
     takes = bundle.manifest.conditions
     rows = given_rows(bundle, options.conditions, options.prompts, HELD_OUT)
+    taught = min(options.teacher_seeds, options.seeds)
+    teacher = checked_teacher(reference, options.teacher, plan, range(min(CHECKED, taught)), rows, progress)
     setting = Setting(
         plan=plan,
-        teacher=teacher_plan(reference, options.teacher, plan.guidance),
-        teacher_seeds=min(options.teacher_seeds, options.seeds),
+        teacher=teacher.plan,
+        teacher_seeds=taught,
         seeds=options.seeds,
         x_shape=bundle.manifest.x_shape,
         conditions=lambda seeds: held_out_conditions(takes, seeds, rows),
@@ -106,6 +108,7 @@ def measure(options: ReportOptions, progress: Progress = SILENT) -> tuple[Result
         made=bundle.manifest.provenance.commands,
         seconds=perf_counter() - start,
         notes=(*notes(bodies.values(), this_machine()), *left_out),
+        teacher_check=teacher.check,
         unlike=judged_unlike(bundle, plan),
     )
     samples = Samples(

@@ -26,7 +26,7 @@ class ReportOptions(Options):
         come with fewstep.
     seeds: Number of held-out seeds, from 0 on, for the end PSNR.
     forced_seeds: Number of these seeds that are also judged step by step, on the float trajectory.
-    teacher: Plan of the float32 teacher. Default: 200 steps, or all timesteps if there are fewer.
+    teacher: Plan of the float32 teacher. Default: dpmpp_2m:80@arctan, doubled until it is exact enough.
     teacher_seeds: Number of seeds that the teacher samples; the page shows the same seeds.
     simulated_seeds: Number of seeds for bodies of other engines, whose numerics are simulated slowly.
     batches: Samples in one timed call of the body; a guided sample is a batch of two.

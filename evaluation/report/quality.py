@@ -53,6 +53,7 @@ def end_section(results: Results) -> Html:
         *([] if has_ssim else [paragraph(NO_SSIM, kind="note")]),
         distribution,
         table([f"against the float32 teacher, {results.teacher}", *HEAD], rows),
+        *([] if results.teacher_check is None else [paragraph(str(results.teacher_check), kind="note")]),
         *_statistics(results.qualities),
     )
 

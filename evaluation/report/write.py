@@ -12,7 +12,6 @@ import msgspec
 
 from fewstep.calibration.bodies import int8_bodies, judged_plan, open_body
 from fewstep.evaluation import results
-from fewstep.evaluation.distances.teacher import teacher_plan
 from fewstep.evaluation.output import check_writable, write_whole
 from fewstep.evaluation.report.distribution import stored_evaluation
 from fewstep.evaluation.report.measure import measure
@@ -21,6 +20,7 @@ from fewstep.evaluation.report.page import page
 from fewstep.evaluation.report.precision import ShownMap, shown_maps
 from fewstep.evaluation.report.trials import shown_trials
 from fewstep.evaluation.results import EvaluationResults, Results
+from fewstep.evaluation.teacher import teacher_plan
 from fewstep.graph.commit import open_for_update
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import describe
@@ -140,7 +140,7 @@ def check(options: ReportOptions) -> Plan:
         bundle.file(name)
     reference = open_body(bundle, "float32", options.threads)
     plan = judged_plan(reference, body, options.plan, options.guidance)
-    teacher_plan(reference, options.teacher, plan.guidance)
+    teacher_plan(reference, options.teacher, plan)
     if options.output is not None:
         check_writable(options.output)
         return plan

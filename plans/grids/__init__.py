@@ -3,12 +3,14 @@
 `__all__` is what a plan's name may end with ("dpmpp_2m:8@karras"); `ALIASES` are other names in use.
 """
 
+from fewstep.plans.grids.angles import arctan
 from fewstep.plans.grids.flows import dynamic_shift, flow_shift
 from fewstep.plans.grids.sigmas import beta, exponential, karras, uniform_lambda
 from fewstep.plans.grids.tables import ays_sd, ays_sdxl, ays_svd, custom, table
 from fewstep.plans.grids.timesteps import lcm, leading, linspace, quadratic, trailing
 
 __all__ = [
+    "arctan",
     "ays_sd",
     "ays_sdxl",
     "ays_svd",

@@ -14,7 +14,7 @@ from fewstep.evaluation.report import ReportOptions, report, write
 from fewstep.evaluation.report.distribution import distribution_section, stored_evaluation
 from fewstep.evaluation.report.quality import end_section
 from fewstep.evaluation.report.verdict import distant, verdict, verdicts
-from fewstep.evaluation.results import Distance, Quality, decode, encode
+from fewstep.evaluation.results import Distance, Quality, TeacherCheck, decode, encode
 from fewstep.graph.commit import open_for_update
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.progress import SILENT
@@ -41,7 +41,7 @@ def evaluated(tmp_path_factory):
 class Results:
     """What the section reads of a report's results."""
 
-    plan, teacher = "p:8", "p:200"
+    plan, teacher, teacher_check = "p:8", "p:200", TeacherCheck("p:200", 50.0, 30.0, 4)
 
     def __init__(self, samples):
         own = compare(samples, IMAGES, "float32, p:8")
@@ -55,6 +55,7 @@ def test_single_samples_have_ssim_spectrum_and_channels():
     text = end_section(results).markup
     ssim = results.qualities[0].against_float.ssim
     assert f'value="{ssim.mean!r}"' in text and f'value="{ssim.p5!r}"' in text and 0 < ssim.worst < 1
+    assert "The teacher p:200 is 50.0 dB from twice as many steps, the judged plan 30.0 dB" in text
     assert "Channel by channel" in text and "int8-cpu-x86, channel 1" in text and ">0.2500<" in text
     assert "Where in the spectrum" in text
 

@@ -18,7 +18,7 @@ LINEAR, COSINE, FLOW, EDM, VE, OU = (
     NoiseSchedule(ScheduleSpec(kind)) for kind in ("linear", "cosine", "flow", "edm", "exploding", "ou")
 )
 SD = NoiseSchedule(ScheduleSpec("scaled-linear", beta_start=0.00085, beta_end=0.012))
-ANYWHERE = ["trailing", "linspace", "karras", "exponential", "uniform_lambda", "beta"]
+ANYWHERE = ["arctan", "trailing", "linspace", "karras", "exponential", "uniform_lambda", "beta"]
 OF_TABLES = ["leading", "quadratic", "lcm", "ays_sd", "ays_sdxl", "ays_svd"]
 OTHERS = ["custom", "dynamic_shift", "flow_shift", "table"]  # which take more than a schedule, or a flow alone
 
@@ -51,6 +51,22 @@ def test_a_grid_may_end_with_noise(name):
     times = getattr(grids, name)(SD, 6, final_sigma=0.02)
     assert len(times) == 7
     assert times[-1].sigma / times[-1].alpha == pytest.approx(0.02)
+
+
+@pytest.mark.parametrize("schedule", [FLOW, EDM, LINEAR], ids=lambda s: s.name)
+def test_arctan_is_even_in_its_angle_from_the_noisiest_time_itself(schedule):
+    times = grids.arctan(schedule, 6, power=3.0, centre=0.5)
+    assert times[0] == schedule.noisiest
+    angles = [
+        math.pi / 2 if time.alpha == 0 else math.atan((time.sigma / time.alpha / 0.5) ** (1 / 3))
+        for time in (*times[:-1], schedule.cleanest)
+    ]
+    assert np.diff(angles) == pytest.approx(np.full(6, (angles[-1] - angles[0]) / 6), rel=1e-6)
+
+
+def test_arctan_of_power_one_is_the_time_of_trigflow():
+    schedule = NoiseSchedule(ScheduleSpec("trigonometric"))
+    assert told(grids.arctan(schedule, 5, power=1.0)) == pytest.approx(told(grids.trailing(schedule, 5)))
 
 
 def test_trailing_is_even_and_starts_at_the_noisiest():

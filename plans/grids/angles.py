@@ -1,0 +1,32 @@
+"""A grid that is even in an angle: the whole way from pure noise to the clean sample is finite in it."""
+
+import math
+
+import numpy as np
+
+from fewstep.plans.errors import UserError
+from fewstep.plans.grids.ends import check_steps, ended
+from fewstep.plans.schedule import NoiseSchedule, Time
+
+
+def arctan(
+    schedule: NoiseSchedule, steps: int, *, power: float = 2.0, centre: float = 1.0, final_sigma: float | None = None
+) -> tuple[Time, ...]:
+    """Even in arctan((sigma / alpha / centre)^(1 / power)), from the noisiest time itself, pure noise included.
+
+    All steps are equally long; the last goes to the clean end instead of the cleanest time. Power 1 is the angle of
+    variance preserving schedules, in which the cosine schedule is even (Nichol & Dhariwal 2021, arXiv 2102.09672).
+    Large powers approach `uniform_lambda`. Times are densest, in lambda, where sigma / alpha is `centre`.
+    """
+    check_steps(schedule, steps, distinct=False)
+    for name, value in (("power", power), ("centre", centre)):
+        if not 0.01 <= value <= 100:
+            raise UserError(f"grid arctan({name}={value:g})", "give a number in 0.01 .. 100")
+
+    def angle(time: Time) -> float:
+        return math.atan((time.sigma / time.alpha / centre) ** (1 / power)) if time.alpha else math.pi / 2
+
+    first, last = schedule.noisiest, schedule.at_rho(final_sigma) if final_sigma else schedule.cleanest
+    angles = np.linspace(angle(first), angle(last), steps + 1)[1:-1]
+    times = [first, *(schedule.at_rho(centre * math.tan(each) ** power) for each in angles)]
+    return ended(schedule, times, final_sigma)
