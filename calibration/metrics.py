@@ -46,15 +46,11 @@ def ssim(samples: Floats, references: Floats) -> NDArray[np.float64]:
     return similarity
 
 
-def sqnr(approximation: Floats, signal: Floats) -> float:
-    """Signal to quantization noise ratio in dB: 10 log10(|signal|^2 / |approximation - signal|^2) over all elements."""
-    energies = Energies()
-    energies.add(approximation, signal)
-    return energies.sqnr
-
-
 class Energies:
-    """SQNR of a stream of batches: the energies are summed first, so how the stream is cut does not matter."""
+    """Signal to quantization noise ratio of a stream of batches: 10 log10(|signal|^2 / |approximation - signal|^2).
+
+    The energies of all batches are summed first, so how the stream is cut does not matter.
+    """
 
     def __init__(self) -> None:
         self.signal = 0.0

@@ -4,7 +4,7 @@ Every figure names its reference, and they are never mixed: the float32 body alo
 costs), the float32 teacher of many steps (what the few steps cost, and what both cost together), and data.
 """
 
-from typing import Literal
+from typing import Literal, TypeVar
 
 import msgspec
 import numpy as np
@@ -237,16 +237,14 @@ def end_quality(
     )
 
 
+Form = TypeVar("Form", Results, EvaluationResults)
+
+
 def encode(results: Results | EvaluationResults) -> bytes:
     """Indented JSON."""
     return msgspec.json.format(msgspec.json.encode(results), indent=1)
 
 
-def decode(data: bytes) -> Results:
-    """A report's results from JSON."""
-    return msgspec.json.decode(data, type=Results)
-
-
-def decode_evaluation(data: bytes) -> EvaluationResults:
-    """An evaluation's results from JSON."""
-    return msgspec.json.decode(data, type=EvaluationResults)
+def decode(data: bytes, form: type[Form]) -> Form:
+    """A report's `Results`, or an evaluation's `EvaluationResults`, from JSON."""
+    return msgspec.json.decode(data, type=form)

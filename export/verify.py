@@ -93,11 +93,6 @@ ON_GPUS = "engines that compute in float16 will show it"
 Run = Callable[[Mapping[str, Array]], dict[str, Array]]
 
 
-def verify(spec: Spec, traced: TracedDenoiser, prepared: PreparedDenoiser, progress: Progress = SILENT) -> Verification:
-    """Run the reference, the exported and the prepared graph at every point; UserError at the first mismatch."""
-    return compare(expect(spec, traced, progress), traced.graph, prepared, lambda: traced.reference, progress)
-
-
 def expect(spec: Spec, traced: TracedDenoiser, progress: Progress = SILENT) -> ReferenceOutputs:
     """Run the reference at every point. UserError where what it returns cannot be that of a denoiser."""
     reference, every, outputs = traced.reference, tuple(points(spec)), list[Array]()

@@ -187,18 +187,6 @@ def execute(
         yield made
 
 
-def sample(
-    plan: Plan,
-    network: StepNetwork,
-    draws: Draws,
-    dtype: DTypeLike = np.float32,
-    given: Mapping[str, Array] | None = None,
-    hold: Hold | None = None,
-) -> Array:
-    """The finished sample [B, ...]."""
-    return finish(plan, execute(plan, network, draws, dtype, given, hold), dtype, hold)
-
-
 def finish(plan: Plan, states: Iterable[StepState], dtype: DTypeLike = np.float32, hold: Hold | None = None) -> Array:
     """The sample [B, ...] that a run's states lead to. Only the last is kept: a run may have hundreds."""
     (last,) = deque(states, maxlen=1)

@@ -56,10 +56,6 @@ class Histogram:
         counts[self.first : self.first + len(self.stored)] = self.stored
         return counts
 
-    @property
-    def total(self) -> int:
-        return int(self.stored.sum(dtype=np.int64))
-
 
 def measure(values: NDArray[np.float32], axis: int | None = None) -> Histogram:
     """Histogram of float32 values of any shape, with the extremes of each channel along `axis`. ValueError if there are

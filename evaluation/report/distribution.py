@@ -8,7 +8,7 @@ import msgspec
 from fewstep.calibration.bodies import graph_files
 from fewstep.evaluation.report.elements import Content, Html, count, join, paragraph, plain, section, table
 from fewstep.evaluation.report.verdict import verdict
-from fewstep.evaluation.results import Distance, EvaluationResults, decode_evaluation
+from fewstep.evaluation.results import Distance, EvaluationResults, decode
 from fewstep.runtime.bundle.reading import Bundle
 
 LOG = logging.getLogger("fewstep")
@@ -20,7 +20,7 @@ def stored_evaluation(bundle: Bundle) -> EvaluationResults | None:
     if manifest.evaluation is None:
         return None
     try:
-        stored = decode_evaluation(bundle.read(manifest.evaluation))
+        stored = decode(bundle.read(manifest.evaluation), EvaluationResults)
     except msgspec.DecodeError as error:
         LOG.warning("the evaluation in %s is left out (%s): fewstep evaluate makes it again", bundle.path, error)
         return None

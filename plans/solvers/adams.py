@@ -1,6 +1,8 @@
 """Exponential Adams weights: the integral of a polynomial through given nodes, weighed by an exponential of lambda.
 
-Explicit where all nodes lie in the past (Adams-Bashforth), implicit where the end of the step is one (Adams-Moulton).
+`weights_of_moments(nodes, exponential_moments(len(nodes), z))` are w with sum_j w_j f(r_j) = z int_0^1 e^((1 - r) z)
+f(r) dr for every polynomial f through the nodes r_j. Explicit where all nodes lie in the past (Adams-Bashforth),
+implicit where the end of the step is one (Adams-Moulton).
 """
 
 from collections.abc import Sequence
@@ -11,20 +13,15 @@ import numpy as np
 from fewstep.plans.solvers.exponential import phi
 
 
-def adams_weights(nodes: Sequence[float], z: float) -> list[float]:
-    """w with sum_j w_j f(r_j) = z int_0^1 e^((1 - r) z) f(r) dr for every polynomial f through the nodes r_j.
-
-    `nodes` are in steps, 0 at the start of the step and 1 at its end; all different, no more than a handful.
-    """
-    return weights_of_moments(nodes, exponential_moments(len(nodes), z))
-
-
 def exponential_moments(count: int, z: float) -> list[float]:
     """z int_0^1 e^((1 - r) z) r^n dr = n! z phi_{n+1}(z) for n = 0 .. count - 1."""
     return [factorial(n) * z * phi(n + 1, z) for n in range(count)]
 
 
 def weights_of_moments(nodes: Sequence[float], moments: Sequence[float]) -> list[float]:
-    """w with sum_j w_j r_j^n = moments[n], as many of both."""
+    """w with sum_j w_j r_j^n = moments[n], as many of both.
+
+    `nodes` are in steps, 0 at the start of the step and 1 at its end; all different, no more than a handful.
+    """
     R = np.vander(nodes, increasing=True).T
     return [float(weight) for weight in np.linalg.solve(R, moments)]

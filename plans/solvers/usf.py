@@ -35,11 +35,6 @@ def bh2(z: float) -> float:
     return expm1(z) / (2 * z * phi(2, z))
 
 
-def half_exponential(z: float) -> float:
-    """One of the search's own candidates."""
-    return 1 + expm1(z) / 2
-
-
 @dataclass(frozen=True)
 class Expansion:
     """x at the step's end from a point before it.

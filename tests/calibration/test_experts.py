@@ -86,7 +86,7 @@ def test_counts_are_completed_by_all_that_other_groups_held(caplog: pytest.LogCa
     counts.histograms |= {key: measure(np.array(values, np.float32)) for key, values in held.items()}
     found = counts.completed()
     assert (found.tensors, found.unseen) == (("a", "b"), ("c",))
-    (low, high, total) = ((each := found.of("a")[1]).low, each.high, each.total)
+    (low, high, total) = ((each := found.of("a")[1]).low, each.high, each.stored.sum())
     assert (low, high, total) == (-3.0, 2.0, 4)
     assert found.of("b") == counts.of("b") and found.of("a")[::2] == (
         counts.histograms["a", 0],

@@ -107,7 +107,7 @@ def test_progressive_ranges_are_those_of_inputs_that_int8_steps_made(task: Task)
     first, last = (tabulate(counts, "0" * 64, "plan", "mse")["x"].per_group for counts in (deployed, progressive))
     assert first[0] == last[0]
     assert first[2] != last[2] and first[2].high == pytest.approx(last[2].high, rel=0.05)
-    assert [histogram.total for histogram in progressive.of("h1")] == [h.total for h in deployed.of("h1")]
+    assert [histogram.stored.sum() for histogram in progressive.of("h1")] == [h.stored.sum() for h in deployed.of("h1")]
 
 
 def test_the_body_that_is_calibrated_progressively_samples_what_float_does(options: CalibrateOptions) -> None:

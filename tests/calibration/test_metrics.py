@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fewstep.calibration.metrics import CEILING, Energies, has_ssim, psnr, sqnr, ssim
+from fewstep.calibration.metrics import CEILING, Energies, Floats, has_ssim, psnr, ssim
 
 
 def test_psnr_of_a_constant_error_is_known():
@@ -31,6 +31,12 @@ def test_a_nan_is_not_hidden():
     samples = np.zeros((2, 1, 2, 2))
     samples[1, 0, 0, 0] = np.nan
     assert np.isnan(psnr(samples, np.zeros_like(samples))).tolist() == [False, True]
+
+
+def sqnr(approximation: Floats, signal: Floats) -> float:
+    energies = Energies()
+    energies.add(approximation, signal)
+    return energies.sqnr
 
 
 def test_sqnr_of_proportional_noise_is_known():

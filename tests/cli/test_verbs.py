@@ -14,7 +14,7 @@ from PIL import Image
 
 from fewstep.cli.main import main
 from fewstep.evaluation.report import ReportOptions
-from fewstep.evaluation.results import Results, decode_evaluation
+from fewstep.evaluation.results import EvaluationResults, Results
 from fewstep.evaluation.results import decode as decode_results
 from fewstep.runtime import load
 from fewstep.runtime.bundle.reading import open_bundle
@@ -81,7 +81,7 @@ def test_report_prints_what_it_wrote(bundle: Path) -> None:
     printed = said("report", bundle, *SHORT_REPORT.split())
     opened = open_bundle(bundle)
     assert opened.manifest.results is not None
-    results: Results = decode_results(opened.read(opened.manifest.results))
+    results = decode_results(opened.read(opened.manifest.results), Results)
     assert (bundle / "report/index.html").is_file()
     for quality in results.qualities:
         assert quality.body in printed and f"{quality.against_float.mean:.1f}" in printed
@@ -92,7 +92,7 @@ def test_evaluate_prints_what_it_stored(bundle: Path) -> None:
     printed = said("evaluate", bundle, "--seeds", 4, "--teacher", "ddim:10", "--teacher-seeds", 2)
     opened = open_bundle(bundle)
     assert opened.manifest.evaluation is not None
-    results = decode_evaluation(opened.read(opened.manifest.evaluation))
+    results = decode_results(opened.read(opened.manifest.evaluation), EvaluationResults)
     assert [each.body for each in results.bodies] == ["int8-cpu-x86"] and results.features is None
     assert f"{results.bodies[0].against_float.mean:.1f}" in printed and "4 seeds" in printed
     assert "…" not in printed

@@ -15,7 +15,6 @@ from fewstep.export.bisect import AT_ONCE, differs, first_wrong
 from fewstep.export.points import points
 from fewstep.export.sources.onnx_file import OnnxSource
 from fewstep.export.spec import Spec
-from fewstep.export.verify import verify
 from fewstep.graph.graph import Graph, Node, Value
 from fewstep.graph.prepare import prepare
 from fewstep.plans.errors import UserError
@@ -23,6 +22,7 @@ from fewstep.plans.spec import ScheduleSpec
 from fewstep.runtime.bundle.manifest import Condition
 from tests.export.denoisers import Exported, source
 from tests.export.onnx_models import model
+from tests.export.verifying import verify
 
 LENGTH = 1000
 

@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.spec import Spec
-from fewstep.export.verify import verify
 from fewstep.graph.prepare import prepare
 from fewstep.plans.spec import ScheduleSpec
 from fewstep.runtime.bundle.manifest import Condition
+from tests.export.verifying import verify
 
 CLASSES, WIDTH = 3, 8
 

@@ -5,11 +5,11 @@ import torch
 
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.spec import Spec
-from fewstep.export.verify import verify
 from fewstep.graph.prepare import prepare
 from fewstep.plans.spec import ScheduleSpec
 from fewstep.runtime.bundle.manifest import Condition
 from tests.export.denoisers import Painter, Policy, Transformer, Upscaler
+from tests.export.verifying import verify
 
 LABEL = Condition("class", "class", null=10, low=0, high=9)
 OBSERVATION = Condition("observation", "observation", shape=(2, 5), dtype="float32")

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from fewstep.export.portable import warn_of_operations
-from fewstep.export.verify import verify
 from fewstep.graph.prepare import prepare
 from fewstep.plans.errors import UserError
 from tests.export.denoisers import Tiny, source
+from tests.export.verifying import verify
 
 torch.library.define("fewsteptests::own", "(Tensor x) -> Tensor")
 torch.library.impl("fewsteptests::own", "cpu")(lambda x: x * 2)

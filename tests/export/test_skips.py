@@ -14,13 +14,13 @@ from fewstep.export.changes import changed, flags
 from fewstep.export.skips import FreeU, Skip, find_skips, scale_low_frequencies, tune_skips
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.spec import Spec
-from fewstep.export.verify import verify
 from fewstep.graph.prepare import prepare
 from fewstep.models.fashion_mnist.unet import IMAGE_SHAPE, UNet
 from fewstep.plans.errors import UserError
 from fewstep.plans.spec import ScheduleSpec
 from fewstep.runtime.bundle.manifest import Condition, Size
 from tests.export.denoisers import Tiny, source
+from tests.export.verifying import verify
 
 FREEU = FreeU(backbone=(1.4, 1.6), skip=(0.5, 0.3))
 SPEC = Spec("own", (2, 8, 8), (), "epsilon", ScheduleSpec("linear"))

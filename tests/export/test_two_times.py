@@ -15,13 +15,13 @@ from fewstep.export.points import points
 from fewstep.export.reference import signature
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.spec import Source, Spec
-from fewstep.export.verify import verify
 from fewstep.graph.prepare import prepare
 from fewstep.graph.prologue import PreparedDenoiser
 from fewstep.plans.errors import UserError
 from fewstep.plans.spec import ScheduleSpec
 from fewstep.runtime.bundle.manifest import Condition
 from tests.export.denoisers import X_SHAPE, Tiny
+from tests.export.verifying import verify
 
 LABEL = Condition("class", input="label", low=0, high=2)
 

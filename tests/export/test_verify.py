@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 
 from fewstep.export.points import BATCHES, TIMES
-from fewstep.export.verify import verify
 from fewstep.graph.graph import Graph
 from fewstep.graph.prepare import prepare
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Condition
 from tests.export.denoisers import DoubleInside, Exported, Labelled, Mixing, Overflowing, Tiny, source
+from tests.export.verifying import verify
 
 
 def spoiled(graph: Graph, weight: str) -> Graph:

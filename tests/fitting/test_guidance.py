@@ -13,7 +13,8 @@ from fewstep.plans.prediction import input_scale, x0_coefficients
 from fewstep.plans.schedule import Time
 from fewstep.plans.shaping import Clip, Rescale
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
-from fewstep.runtime.execute import execute, sample
+from fewstep.runtime.execute import execute
+from tests.plans.execution import sample
 
 DENOISING = DenoiserFacts(ScheduleSpec("cosine"), "v")
 PLAN = compile_plan("dpmpp_2m:6", DENOISING, 3.0)

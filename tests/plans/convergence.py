@@ -9,7 +9,7 @@ from fewstep.plans.name import Solver
 from fewstep.plans.plan import Plan
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.spec import Prediction, ScheduleSpec
-from fewstep.runtime.execute import sample
+from tests.plans.execution import sample
 from tests.plans.gaussian import exact_output, uniform_lambda
 from tests.plans.mixture import WIDE, compiled, rms
 

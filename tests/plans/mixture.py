@@ -14,7 +14,7 @@ from fewstep.plans.name import Solver
 from fewstep.plans.plan import Plan
 from fewstep.plans.schedule import NoiseSchedule, Time
 from fewstep.plans.spec import DenoiserFacts, Prediction, ScheduleSpec
-from fewstep.runtime.execute import sample
+from tests.plans.execution import sample
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from fewstep.plans.plan import Plan
 from fewstep.plans.schedule import Time
 from fewstep.plans.shaping import Clip, Rescale, Shaping, Threshold
 from fewstep.plans.spec import DenoiserFacts, Prediction, ScheduleSpec
-from fewstep.runtime.execute import Hold, sample
+from fewstep.runtime.execute import Hold
+from tests.plans.execution import sample
 
 Array = np.ndarray
 NOISE, Y, IMAGE, KNOWN = np.random.default_rng(0).standard_normal((4, 3, 2, 4, 4))

@@ -11,7 +11,8 @@ from fewstep.plans.file import decode, encode
 from fewstep.plans.guidance import Cfg
 from fewstep.plans.shaping import Clip
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
-from fewstep.runtime.execute import Hold, sample
+from fewstep.runtime.execute import Hold
+from tests.plans.execution import sample
 
 V = DenoiserFacts(ScheduleSpec("cosine"), "v")
 SCHEMA_1 = b"""{"schema":1,"name":"dpmpp_2m:2","schedule":"799a0d6f2273e702","prediction":"v","guidance":2.0,"rows":1,

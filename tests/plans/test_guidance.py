@@ -9,7 +9,8 @@ from fewstep.plans.file import decode, encode
 from fewstep.plans.guidance import Branches, Cfg, CfgPlusPlus, LinearAg, describe, weight_of
 from fewstep.plans.shaping import Rescale
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
-from fewstep.runtime.execute import execute, sample
+from fewstep.runtime.execute import execute
+from tests.plans.execution import sample
 
 DENOISING = DenoiserFacts(ScheduleSpec("cosine"), "epsilon")
 X = np.linspace(-1, 1, 6).reshape(2, 3)

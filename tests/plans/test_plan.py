@@ -15,7 +15,8 @@ from fewstep.plans.plan import regroup
 from fewstep.plans.shaping import Clip
 from fewstep.plans.spec import DenoiserFacts
 from fewstep.plans.symbol import Lin
-from fewstep.runtime.execute import execute, sample
+from fewstep.runtime.execute import execute
+from tests.plans.execution import sample
 from tests.plans.gaussian import COSINE, FLOW, denoising, run
 
 V = denoising(COSINE, "v")

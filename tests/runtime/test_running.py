@@ -19,7 +19,7 @@ from fewstep.plans.plan import Step, Tensor, Term
 from fewstep.plans.shaping import Clip, Rescale
 from fewstep.plans.transforms import as_given, own_noise, tail
 from fewstep.runtime import Cancelled, Hold, Sampler, UserError
-from fewstep.runtime.execute import sample
+from tests.plans.execution import sample
 
 X_SHAPE = (1, 4, 4)
 LABEL_SHIFT = np.array([0.1, 0.2, 0.3, 0.0], np.float32)  # of the tiny bundle: v = x / 2 + shift[label] + time / 1000

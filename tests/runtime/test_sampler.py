@@ -23,8 +23,8 @@ from fewstep.runtime import Hold, UserError
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.backends.tensorrt import TensorRt
 from fewstep.runtime.bundle.reading import open_bundle
-from fewstep.runtime.execute import sample
 from fewstep.runtime.loading import choose_body
+from tests.plans.execution import sample
 
 X_SHAPE = (1, 4, 4)
 LABEL_SHIFT = np.array([0.1, 0.2, 0.3, 0.0], np.float32)

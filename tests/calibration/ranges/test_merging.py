@@ -31,7 +31,7 @@ def counts(*scales: float, edges: tuple[float, ...] = EDGES) -> Counts:
 def test_only_neighbours_that_are_alike_are_merged(method: Method) -> None:
     merged = merge_groups(counts(1.0, 1.0, 3.0, 3.0), method, has_symmetric=True)
     assert merged.edges == (0.0,)
-    assert [histogram.total for histogram in merged.of("a")] == [40_000, 40_000]
+    assert [histogram.stored.sum() for histogram in merged.of("a")] == [40_000, 40_000]
 
 
 def test_groups_that_differ_stay_as_they_are() -> None:

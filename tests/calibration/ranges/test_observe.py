@@ -115,7 +115,7 @@ def test_counts_fall_into_the_group_of_their_lambda() -> None:
     counts.add(evaluation(1.0, a=2 * X))
     counts.add(evaluation(2.0, a=4 * X))
     noisy, clean = counts.of("a")
-    assert (noisy.total, clean.total) == (X.size, 2 * X.size)
+    assert (noisy.stored.sum(), clean.stored.sum()) == (X.size, 2 * X.size)
     assert (noisy.high, clean.high) == (float(X.max()), 4 * float(X.max()))
     assert np.array_equal(counts.of("x")[0].counts, measure(X).counts)
 

@@ -87,7 +87,7 @@ def test_references_are_named_and_each_has_its_own_row(made):
 def test_the_bundle_keeps_the_figures(made):
     bundle, results = made
     opened = open_bundle(bundle)
-    assert forms.decode_evaluation(opened.read(opened.manifest.evaluation)) == results
+    assert forms.decode(opened.read(opened.manifest.evaluation), forms.EvaluationResults) == results
     assert results.bodies[0].graphs == (opened.body(BODY).graph.file,)
 
 
@@ -96,7 +96,7 @@ def test_another_plan_needs_a_file_and_leaves_the_bundle_as_it_is(bundle, tmp_pa
         evaluate(options(bundle, plan="ddim:3"))
     results = evaluate(options(bundle, plan="ddim:3", output=tmp_path / "other.json"))
     assert results.plan == "ddim:3" and open_bundle(bundle).manifest.evaluation is None
-    assert forms.decode_evaluation((tmp_path / "other.json").read_bytes()) == results
+    assert forms.decode((tmp_path / "other.json").read_bytes(), forms.EvaluationResults) == results
 
 
 def test_without_an_extractor_there_are_pairs_only(bundle):

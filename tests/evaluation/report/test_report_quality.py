@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from fewstep.cli.evaluate import verb
+from fewstep.evaluation import results as forms
 from fewstep.evaluation.distances.comparison import compare
 from fewstep.evaluation.distances.evaluate import EvaluateOptions, evaluate
 from fewstep.evaluation.report import ReportOptions, report, write
@@ -118,7 +119,7 @@ def test_an_evaluation_of_another_plan_is_left_out_and_named(evaluated, tmp_path
         text, told = (bundle / "report" / "index.html").read_text(), open_bundle(bundle).manifest.results
         sentence = f"Not shown: the bundle's evaluation, which is of {said}."
         assert 'id="distribution"' not in text and sentence in text.replace("&#x27;", "'")
-        assert sentence in measured.notes and sentence in decode((bundle / told).read_bytes()).notes
+        assert sentence in measured.notes and sentence in decode((bundle / told).read_bytes(), forms.Results).notes
     with open_for_update(bundle, must_exist=True) as writer:
         again = writer.add(encode(results), folder="report", name="evaluation", suffix=".json")
         writer.commit(replace(writer.manifest, evaluation=again))

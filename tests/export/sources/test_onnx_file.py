@@ -20,12 +20,13 @@ from fewstep.evaluation.contents import InspectOptions, inspect
 from fewstep.export.export import ExportOptions, export, load_source
 from fewstep.export.sources.onnx_file import OnnxSource
 from fewstep.export.sources.spec_file import read_spec
-from fewstep.export.verify import Verification, verify
+from fewstep.export.verify import Verification
 from fewstep.graph.prepare import prepare
 from fewstep.graph.prologue import PreparedDenoiser
 from fewstep.plans.errors import UserError
 from fewstep.runtime.loading import load
 from tests.export.onnx_models import CHANNELS, LABELS, SIZE, model
+from tests.export.verifying import verify
 
 SPEC: dict[str, Any] = {
     "name": "tiny",

@@ -11,7 +11,6 @@ from fewstep.export.capture import capture
 from fewstep.export.size_option import with_sizes
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.spec import Spec
-from fewstep.export.verify import verify
 from fewstep.graph.prepare import prepare
 from fewstep.graph.session import run
 from fewstep.plans.errors import UserError
@@ -19,6 +18,7 @@ from fewstep.plans.spec import ScheduleSpec
 from fewstep.runtime.bundle.manifest import Condition
 from tests.docs_blocks import blocks
 from tests.export.denoisers import Tiny, source
+from tests.export.verifying import verify
 
 SPEECH = Path(__file__).parents[3] / "docs/speech.md"
 

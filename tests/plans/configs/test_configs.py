@@ -17,7 +17,7 @@ from fewstep.plans.prediction import input_scale, x0_coefficients
 from fewstep.plans.schedule import NoiseSchedule, Time
 from fewstep.plans.shaping import Clip, Threshold
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
-from fewstep.runtime.execute import sample
+from tests.plans.execution import sample
 
 SD = {
     "_class_name": "PNDMScheduler",

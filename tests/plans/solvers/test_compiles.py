@@ -17,7 +17,8 @@ from fewstep.plans.schedule import CLEAN, NoiseSchedule
 from fewstep.plans.solvers.published import facts_of
 from fewstep.plans.solvers.usf import Decision, Expansion, usf
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
-from fewstep.runtime.execute import execute, sample
+from fewstep.runtime.execute import execute
+from tests.plans.execution import sample
 from tests.plans.gaussian import FLOW, LINEAR
 
 SPECS = [

@@ -12,8 +12,9 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.grids import trailing
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.solvers.dc_solver import dc_solver
-from fewstep.runtime.execute import execute, finish, sample
+from fewstep.runtime.execute import execute, finish
 from tests.plans.convergence import STARTS
+from tests.plans.execution import sample
 from tests.plans.gaussian import COSINE, denoising, uniform_lambda
 from tests.plans.mixture import WIDE, rms
 

@@ -11,7 +11,7 @@ from fewstep.plans.name import parse_plan_name
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.solvers import rfpp
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
-from fewstep.runtime.execute import sample
+from tests.plans.execution import sample
 from tests.plans.gaussian import COSINE, FLOW, LINEAR, denoising
 
 

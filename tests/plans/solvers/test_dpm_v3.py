@@ -14,8 +14,8 @@ from fewstep.plans.grids import trailing
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.solvers.dpm_v3 import divided_differences, dpm_v3
 from fewstep.plans.solvers.ems import Ems, integrated
-from fewstep.runtime.execute import sample
 from tests.plans.convergence import error, slope
+from tests.plans.execution import sample
 from tests.plans.gaussian import COSINE, LINEAR, MEAN, STD, denoising, exact_x0, flow_map, run, uniform_lambda
 from tests.plans.mixture import WIDE
 

@@ -9,7 +9,7 @@ from fewstep.plans.compile import compile_plan, trace_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.name import parse_plan_name
 from fewstep.plans.schedule import CLEAN, NoiseSchedule
-from fewstep.runtime.execute import sample
+from tests.plans.execution import sample
 from tests.plans.gaussian import COSINE, FLOW, LINEAR, denoising, uniform_lambda
 from tests.plans.mixture import WIDE
 

@@ -9,7 +9,7 @@ from fewstep.plans import solvers
 from fewstep.plans.compile import compile_plan, trace_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.schedule import NoiseSchedule, Time
-from fewstep.runtime.execute import sample
+from tests.plans.execution import sample
 from tests.plans.gaussian import COSINE, FAMILIES, FLOW, LINEAR, MEAN, STD, denoising, flow_map, run, uniform_lambda
 
 STARTS = np.linspace(-2.5, 2.5, 11)

@@ -14,8 +14,9 @@ from fewstep.plans.solvers.bdia import bdia, bdia_inverse
 from fewstep.plans.solvers.ddim_inverse import ddim_inverse
 from fewstep.plans.solvers.edict import edict, edict_inverse
 from fewstep.plans.solvers.published import facts_of
-from fewstep.runtime.execute import execute, finish, sample
+from fewstep.runtime.execute import execute, finish
 from tests.plans.convergence import slope
+from tests.plans.execution import sample
 from tests.plans.gaussian import COSINE, FLOW, LINEAR, denoising, uniform_lambda
 from tests.plans.mixture import WIDE
 

@@ -10,8 +10,8 @@ from fewstep.plans.compile import trace_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.solvers.momentum import ghvb, hb
-from fewstep.runtime.execute import sample
 from tests.plans.convergence import slope
+from tests.plans.execution import sample
 from tests.plans.gaussian import COSINE, FLOW, LINEAR, denoising, uniform_lambda
 
 

@@ -15,7 +15,7 @@ from fewstep.plans.listing import solver_listings
 from fewstep.plans.name import parse_plan_name
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.solvers.published import facts_of
-from fewstep.runtime.execute import sample
+from tests.plans.execution import sample
 from tests.plans.gaussian import COSINE, FAMILIES, FLOW, LINEAR, denoising, run, uniform_lambda
 from tests.plans.mixture import WIDE, compiled, rms
 

@@ -18,8 +18,8 @@ from fewstep.plans.solvers.resshift import resshift
 from fewstep.plans.solvers.sa_solver import sa_solver
 from fewstep.plans.solvers.sgmse import sgmse
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
-from fewstep.runtime.execute import sample
 from tests.plans.convergence import moments
+from tests.plans.execution import sample
 from tests.plans.gaussian import MEAN, STD
 
 Y = -0.6

@@ -14,8 +14,9 @@ from fewstep.plans.schedule import CLEAN, NoiseSchedule
 from fewstep.plans.solvers.published import facts_of
 from fewstep.plans.solvers.score_sde import score_sde_pc
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
-from fewstep.runtime.execute import execute, sample
+from fewstep.runtime.execute import execute
 from tests.plans.convergence import gaussian_network, moments
+from tests.plans.execution import sample
 from tests.plans.gaussian import COSINE, LINEAR, MEAN, STD, denoising, exact_x0, uniform_lambda
 
 VE = ScheduleSpec("exploding")

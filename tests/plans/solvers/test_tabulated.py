@@ -7,7 +7,8 @@ from fewstep.plans import solvers
 from fewstep.plans.compile import trace_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.solvers.tabulated import tabulated
-from fewstep.runtime.execute import execute, finish, sample
+from fewstep.runtime.execute import execute, finish
+from tests.plans.execution import sample
 from tests.plans.gaussian import COSINE, denoising, uniform_lambda
 
 

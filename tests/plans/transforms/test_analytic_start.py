@@ -13,7 +13,8 @@ from fewstep.plans.solvers.dpm_v3 import dpm_v3
 from fewstep.plans.solvers.ems import Ems
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.plans.transforms import analytic_first_step, gaussian_start
-from fewstep.runtime.execute import execute, finish, sample
+from fewstep.runtime.execute import execute, finish
+from tests.plans.execution import sample
 from tests.plans.gaussian import COSINE, FLOW, LINEAR, MEAN, STD, denoising, flow_map, run, uniform_lambda
 
 X = np.linspace(-2, 2, 6).reshape(1, 2, 3)

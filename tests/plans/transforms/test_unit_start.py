@@ -10,7 +10,7 @@ from fewstep.plans.configs import plan_from_scheduler_config
 from fewstep.plans.errors import UserError
 from fewstep.plans.spec import ScheduleSpec
 from fewstep.plans.transforms import unit_start
-from fewstep.runtime.execute import sample
+from tests.plans.execution import sample
 from tests.plans.gaussian import COSINE, FLOW, LINEAR, denoising
 
 DIFFWAVE = ScheduleSpec("linear", timesteps=50, beta_start=1e-4, beta_end=0.05)  # sigma_T is 0.85

@@ -14,15 +14,15 @@ import torch
 
 from fewstep.export.export import ExportOptions, export, load_source
 from fewstep.export.sources.torch_module import TorchSource
-from fewstep.export.verify import verify
 from fewstep.graph.commit import open_for_update
 from fewstep.graph.pack import PackOptions, pack
 from fewstep.graph.prepare import prepare
 from fewstep.plans.errors import UserError
 from fewstep.plans.spec import ScheduleSpec
 from fewstep.runtime.bundle.reading import open_bundle
-from fewstep.runtime.execute import sample
 from fewstep.runtime.loading import load
+from tests.export.verifying import verify
+from tests.plans.execution import sample
 
 diffusers = pytest.importorskip("diffusers")
 

@@ -1,0 +1,72 @@
+"""Each function of the packages has a caller in the packages, or docs/design.md names it for programs."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.packages import PACKAGES
+
+ROOT = Path(__file__).parent.parent
+NAMED = (ROOT / "docs/design.md").read_text().partition("No verb calls the following")[2].partition("There is no")[0]
+REGISTRIES = {"plans.solvers", "plans.grids"}  # whose imports are the lists of names that a plan may say
+BY_NAME = re.compile(r"cli\.\w+\.(verb|dry_run)|calibration\.lowering\.targets\..*|plans\.transforms\..*")
+
+Modules = dict[str, ast.Module]
+
+
+def modules() -> Modules:
+    files = [file for package in PACKAGES for file in (ROOT / package).rglob("*.py")]
+    names = [file.relative_to(ROOT).with_suffix("").as_posix().removesuffix("/__init__") for file in files]
+    return {name.replace("/", "."): ast.parse(file.read_text()) for name, file in zip(names, files)}
+
+
+def used(tree: ast.Module, known: Modules) -> Iterator[str]:
+    """The names of other modules that a module reads: imported, or attributes of an imported module."""
+    imported: dict[str, str] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("fewstep."):
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}".removeprefix("fewstep.")
+                yield full
+                imported[alias.asname or alias.name] = full
+        elif isinstance(node, ast.Import):
+            imported |= {alias.asname or alias.name: alias.name.removeprefix("fewstep.") for alias in node.names}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and imported.get(ast.unparse(node.value)) in known:
+            yield f"{imported[ast.unparse(node.value)]}.{node.attr}"
+
+
+def uncalled(known: Modules) -> set[str]:
+    """Functions and classes that no package reads. A package's `__init__` reads nothing but what it re-exports."""
+    packages = {name for name in known if any(other.startswith(f"{name}.") for other in known)}
+    read = {name for module, tree in known.items() if module not in packages - REGISTRIES for name in used(tree, known)}
+    exports = {name: set(used(known[name], known)) for name in packages}
+    read |= {full for name in packages for full in exports[name] if f"{name}.{full.rpartition('.')[2]}" in read}
+    found = set()
+    for module, tree in known.items():
+        for owner in tree.body:
+            if isinstance(owner, ast.FunctionDef | ast.ClassDef) and f"{module}.{owner.name}" not in read:
+                others = (node for each in tree.body if each is not owner for node in ast.walk(each))
+                if not any(isinstance(node, ast.Name) and node.id == owner.name for node in others):
+                    found.add(f"{module}.{owner.name}")
+    return {name for name in found if not BY_NAME.fullmatch(name)}
+
+
+def named() -> set[str]:
+    """The functions of the table. A name without a dot is of the module of the one before it."""
+    names, module = set(), ""
+    for name in re.findall(r"`([\w.]+)`", NAMED.partition("plans.transforms")[2]):
+        module = name.rpartition(".")[0] or module
+        names.add(name if "." in name else f"{module}.{name}")
+    return names
+
+
+def test_no_function_is_there_for_tests_alone() -> None:
+    assert uncalled(modules()) == named()
+
+
+def test_a_function_without_a_caller_is_found() -> None:
+    reader = "from fewstep.a.b import one\nfrom fewstep.a import b\nb.two()"
+    of = {"a.b": "def one(): ...\ndef two(): ...\ndef three(): three()\ndef four(): ...\nFOUR = four()", "a.c": reader}
+    assert uncalled({name: ast.parse(text) for name, text in of.items()}) == {"a.b.three"}
