@@ -23,6 +23,7 @@ def compile_plan(
     shaping: Shaping | None = None,
     groups: Sequence[float] = (),
     strength: float | None = None,
+    renoise: float | None = None,
 ) -> Plan:
     """Compile a plan by its name, SOLVER:STEPS or SOLVER:STEPS@GRID (`name.py`), for a denoiser.
 
@@ -32,6 +33,7 @@ def compile_plan(
         shaping: what is done to each prediction: `Clip`, `Threshold`, `Rescale`.
         groups: increasing edges of lambda; gives each step the range group it falls in (`manifest.Body.groups`).
         strength: in (0, 1]: start from the given "image", noised to where this share of the steps is left.
+        renoise: in [0, 1]: how much of that noise the image is given (`Tracer.start`); None is 1, all of it.
     """
     from fewstep.plans.name import parse_plan_name  # all solvers and grids: not for who only runs plans
 
@@ -39,7 +41,7 @@ def compile_plan(
     times = parsed.grid(NoiseSchedule(denoiser.schedule), parsed.steps)
     if strength is not None:
         times = times[-_steps_left(strength, len(times) - 1) - 1 :]
-    return trace_plan(parsed.text, parsed.solver, times, denoiser, guidance, shaping, groups, strength)
+    return trace_plan(parsed.text, parsed.solver, times, denoiser, guidance, shaping, groups, strength, renoise)
 
 
 def trace_plan(
@@ -51,6 +53,7 @@ def trace_plan(
     shaping: Shaping | None = None,
     groups: Sequence[float] = (),
     strength: float | None = None,
+    renoise: float | None = None,
 ) -> Plan:
     """Compile any solver over any times, from noisy to clean; `compile_plan` is the everyday form.
 
@@ -70,6 +73,7 @@ def trace_plan(
         shaping=shaping,
         heads=denoiser.heads,
         from_image=strength is not None,
+        renoise=_check_renoise(renoise, strength, denoiser),
         towards=denoiser.towards,
     )
     tables = tabulate(tracer, _traced(name, solver, tracer, times))
@@ -103,6 +107,7 @@ def trace_plan(
         prediction=denoiser.prediction,
         guidance=guidance,
         strength=strength,
+        renoise=renoise,
         rows=tables.rows,
         given=tables.given,
         start=tables.start.rows,
@@ -140,6 +145,18 @@ def _check_guidance(guidance: float | Guidance | None, denoiser: DenoiserFacts) 
     if isinstance(form, LinearAg) and denoiser.heads > 1:
         raise UserError("LinearAg guidance for a denoiser of several outputs", "use another form of guidance")
     return form
+
+
+def _check_renoise(renoise: float | None, strength: float | None, denoiser: DenoiserFacts) -> float:
+    if renoise is None:
+        return 1.0
+    if not (isinstance(renoise, Real) and 0 <= renoise <= 1):
+        raise UserError(f"renoise {renoise!r} is not in [0, 1]", "give the share of the noise, such as 0.5")
+    if strength is None:
+        raise UserError("renoise without a strength", "give a strength too: a plan from noise has no image to noise")
+    if denoiser.towards is not None:
+        raise UserError(f"renoise for a denoiser that restores {denoiser.towards!r}", "leave renoise out")
+    return float(renoise)
 
 
 def _shaping_of(shaping: Shaping | None, evaluation: Evaluation) -> Shaping | None:

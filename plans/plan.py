@@ -75,6 +75,7 @@ class Plan(Strict, frozen=True):
 
     given: names of the tensors [B, *x_shape] that the caller brings.
     strength: the share of the steps that is run from a given image; None starts from noise.
+    renoise: the share of the noise that the given image gets; None is all of it.
     """
 
     schema: int
@@ -91,6 +92,7 @@ class Plan(Strict, frozen=True):
     steps: tuple[Step, ...]
     output: Row
     tensors: tuple[Tensor, ...]
+    renoise: float | None = None
 
 
 def row_names(rows: int) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ One rule keeps plans short: `start`, `given`, `noise`, `store`, `denoise` and `o
 expression is a `Lin` over buffers and is folded into the next buffer. `state_rows.py` makes tables of the buffers.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -104,6 +105,7 @@ class Tracer:
     shaping: Shaping | None = None
     heads: int = 1  # outputs of the network for each branch
     from_image: bool = False  # start from the given image, noised, rather than from noise
+    renoise: float = 1.0  # of that start: 1 noises the image to the first time, 0 takes it as it is
     towards: str | None = None  # the given tensor y that noising reverts to: see `start`
     buffers: list[Buffer] = field(default_factory=list)
     evaluations: list[Evaluation] = field(default_factory=list)
@@ -118,6 +120,10 @@ class Tracer:
     def start(self) -> Lin:
         """x at the first time: sigma times the first draw, on top of alpha times the image where there is one.
 
+        With a `renoise` r below 1 they are r sigma and sqrt(1 - r^2 + r^2 alpha^2). At 0 the image stays as it is
+        (RTI-DP: Duan et al. 2025, arXiv 2508.05396); at 1 it is noised to the first time (SDEdit: Meng et al. 2022,
+        arXiv 2108.01073).
+
         Where noising reverts to a tensor y (restoration: x_t = alpha x0 + (1 - alpha) y + sigma eps, which starts at
         y + sigma eps) solvers see x - (1 - alpha) y, for which every formula of theirs holds; the network sees x.
         """
@@ -125,7 +131,12 @@ class Tracer:
         if self.towards is not None:
             self._reverts_to = self.given(self.towards)
             return self.store(self.first.alpha * self._reverts_to + noise)
-        return self.store(self.first.alpha * self._given(IMAGE) + noise if self.from_image else noise)
+        if not self.from_image:
+            return self.store(noise)
+        r = self.renoise
+        kept = self.first.alpha if r == 1 else math.sqrt(1 - r**2 + (r * self.first.alpha) ** 2)
+        image = kept * self._given(IMAGE)
+        return self.store(image + r * noise if r else image)
 
     def reverts_to(self) -> Lin:
         """The row of the tensor y that noising reverts to; there once a solver has started."""

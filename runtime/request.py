@@ -45,6 +45,7 @@ class RunOptions(TypedDict, total=False):
     branches: Overrides | None
     given: GivenTensors | None
     strength: float | None
+    renoise: float | None
     hold: Hold | None
     sizes: Mapping[str, int] | None
     cancel: Cancel | None
@@ -229,7 +230,9 @@ def read_plan(path: Path) -> Plan:
     return decode(content, str(path))
 
 
-def check_plan(plan: Plan, guidance: float | Guidance | None, strength: float | None, bundle: Bundle) -> None:
+def check_plan(
+    plan: Plan, guidance: float | Guidance | None, strength: float | None, renoise: float | None, bundle: Bundle
+) -> None:
     """A compiled plan belongs to one schedule and prediction, and holds its guidance."""
     manifest = bundle.manifest
     fix = f"give the plan by its name, {plan.name!r}: it is then compiled for this bundle"
@@ -246,6 +249,8 @@ def check_plan(plan: Plan, guidance: float | Guidance | None, strength: float | 
         raise UserError(f"plan {plan.name!r} was compiled with guidance {has}, not {asked}", fix)
     if strength is not None and strength != plan.strength:
         raise UserError(f"plan {plan.name!r} was compiled with strength {plan.strength}, not {strength}", fix)
+    if renoise is not None and renoise != plan.renoise:
+        raise UserError(f"plan {plan.name!r} was compiled with renoise {plan.renoise}, not {renoise}", fix)
     if not manifest.sizes:  # else it depends on those of the run
         check_tensors(plan, manifest.x_shape)
     for index, step in enumerate(plan.steps):

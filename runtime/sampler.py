@@ -97,6 +97,7 @@ class Sampler(AbstractContextManager["Sampler"]):
         branches: Overrides | None = None,
         given: GivenTensors | None = None,
         strength: float | None = None,
+        renoise: float | None = None,
         hold: Hold | None = None,
         sizes: Mapping[str, int] | None = None,
         cancel: Cancel | None = None,
@@ -115,7 +116,8 @@ class Sampler(AbstractContextManager["Sampler"]):
             given: tensors [len(seeds), *x_shape] that a plan starts from, such as a degraded image; one that is missing
                 is looked for among the conditions. {"image": ...} with a `strength` is image-to-image.
             strength: in (0, 1]: how far the given image is noised, as the share of the plan's steps that are run.
-            hold: a part of the sample that is known (inpainting, actions under way).
+            renoise: in [0, 1]: how much of that noise the image is given; None is 1, all of it, and 0 none.
+            hold: a part of the sample that is known (inpainting, decided actions).
             sizes: of x's free axes, {"height": 96}, for a denoiser that has such (`bundle.manifest.sizes`). One that is
                 not given has its default, and x_shape stands for the shape that follows.
             cancel: an event, or a function, that is looked at before each evaluation; once set, `Cancelled` is raised.
@@ -125,6 +127,7 @@ class Sampler(AbstractContextManager["Sampler"]):
             branches=branches,
             given=given,
             strength=strength,
+            renoise=renoise,
             hold=hold,
             sizes=sizes,
             cancel=cancel,
@@ -244,6 +247,7 @@ class Sampler(AbstractContextManager["Sampler"]):
         *,
         shaping: Shaping | None = None,
         strength: float | None = None,
+        renoise: float | None = None,
         branches: Overrides | None = None,
         sizes: Mapping[str, int] | None = None,
     ) -> Plan:
@@ -264,12 +268,12 @@ class Sampler(AbstractContextManager["Sampler"]):
         if not isinstance(plan, Plan) and (isinstance(plan, Path) or plan.endswith(".json")):
             plan = read_plan(Path(plan))
         if isinstance(plan, str) and plan.startswith(SCHEDULER):
-            if strength is not None or shaping is not None:
+            if strength is not None or renoise is not None or shaping is not None:
                 raise UserError(f"plan {plan!r} takes no strength and no shaping", "give SOLVER:STEPS for those")
             plan = scheduler_plan(plan, guidance, known.guided, self.bundle, takes.x_shape)
         if isinstance(plan, str):
-            return compile_plan(plan, known, guidance, shaping, self.body.groups, strength)
-        check_plan(plan, guidance, strength, self.bundle)
+            return compile_plan(plan, known, guidance, shaping, self.body.groups, strength, renoise)
+        check_plan(plan, guidance, strength, renoise, self.bundle)
         if shaping is not None and {step.shaping for step in plan.steps if step.shaping is not None} != {shaping}:
             raise UserError(f"plan {plan.name!r} was compiled without shaping {shaping}", "give the plan by its name")
         return regroup(plan, self.body.groups)
@@ -296,6 +300,7 @@ class Sampler(AbstractContextManager["Sampler"]):
                 request.guidance,
                 shaping=options.get("shaping"),
                 strength=options.get("strength"),
+                renoise=options.get("renoise"),
                 branches=options.get("branches"),
                 sizes=options.get("sizes"),
             )

@@ -135,6 +135,27 @@ def test_image_to_image_starts_from_the_noised_image():
             compile_plan("ddim:8", DENOISING, strength=strength)
 
 
+@pytest.mark.parametrize("renoise", [0.0, 0.6, 1.0])
+def test_renoise_is_the_share_of_the_noise_that_an_image_is_given(renoise):
+    plan = compile_plan("dpmpp_2m:8", DENOISING, strength=0.5, renoise=renoise)
+    first = next(iter(execute(plan, lambda i, step, u: [u], lambda draw: X, np.float64, {"image": Y})))
+    kept = np.sqrt(1 - renoise**2 * (1 - first.step.alpha**2))
+    assert first.u == pytest.approx(kept * Y + renoise * first.step.sigma * X)
+    assert decode(encode(plan)) == plan and plan.renoise == renoise
+    assert plan.steps == compile_plan("dpmpp_2m:8", DENOISING, strength=0.5).steps
+
+
+def test_renoise_needs_an_image_and_a_share():
+    with pytest.raises(UserError, match="renoise without a strength"):
+        compile_plan("ddim:8", DENOISING, renoise=0.5)
+    for renoise in (-0.1, 1.1, "half"):
+        with pytest.raises(UserError, match="renoise .* is not in"):
+            compile_plan("ddim:8", DENOISING, strength=0.5, renoise=renoise)
+    restoring = DenoiserFacts(ScheduleSpec("flow"), "flow", towards="y")
+    with pytest.raises(UserError, match="renoise for a denoiser that restores 'y'"):
+        compile_plan("ddim:8", restoring, strength=0.5, renoise=0.5)
+
+
 @pytest.mark.parametrize("name", ["ddim:5", "dpmpp_2m:5", "heun:3"])
 def test_what_is_held_is_noised_with_the_time_and_exact_at_the_end(name):
     plan = compile_plan(name, DENOISING)
