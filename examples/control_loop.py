@@ -9,7 +9,6 @@ is a stand-in whose joints go where they are told.
 
 import sys
 import time
-from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -17,7 +16,8 @@ import numpy as np
 from fewstep.plans.plan import Plan
 from fewstep.plans.shaping import Clip
 from fewstep.runtime import Sampler, UserError, load
-from fewstep.runtime.control import History, Window, policy_of, sample_actions, ticks_of_delay
+from fewstep.runtime.control import History, LatencyWindow, Window, sample_actions, ticks_of_delay
+from fewstep.runtime.policies import policy_of
 
 RATE = 20.0  # actions a second
 STEPS = 4
@@ -38,10 +38,12 @@ class Robot:
         self.first[:joints] = action[:joints]
 
 
-def timed(sampler: Sampler, plan: Plan, window: Window, seed: int, under_way: np.ndarray) -> tuple[np.ndarray, float]:
+def timed(
+    sampler: Sampler, plan: Plan, window: Window, seed: int, former: np.ndarray, decided: int
+) -> tuple[np.ndarray, float]:
     """A sequence of actions, and the seconds it took."""
     began = time.perf_counter()
-    return sample_actions(sampler, plan, window, seed, under_way), time.perf_counter() - began
+    return sample_actions(sampler, plan, window, seed, former, decided), time.perf_counter() - began
 
 
 def main(bundle: str, ticks: str = "60") -> None:
@@ -50,26 +52,28 @@ def main(bundle: str, ticks: str = "60") -> None:
         robot, history = Robot(sampler), History(sampler)
         history.add(robot.observe())
         sample_actions(sampler, plan, history.window())  # the first call is slower than those that follow: not counted
-        actions, seconds = timed(sampler, plan, history.window(), 0, np.empty(0))  # it stands still until then
-        latencies = deque([seconds], maxlen=20)
-        executed, began, asked, count = policy_of(sampler.bundle.manifest).actions, 0, 0, 1
+        actions, seconds = timed(sampler, plan, history.window(), 0, np.empty(0), 0)  # it stands still until then
+        latencies = LatencyWindow()
+        latencies.add(seconds)
+        executed, began, asked, all_seconds = policy_of(sampler.bundle.manifest).actions, 0, 0, [seconds]
         pending: Future[tuple[np.ndarray, float]] | None = None
         due = time.perf_counter()
         for tick in range(int(ticks)):
             history.add(robot.observe())
-            delay = ticks_of_delay(latencies, RATE)
+            delay = ticks_of_delay(latencies.seconds, RATE)
             if pending is None and tick - began >= executed - delay:
-                under_way = actions[tick - began :][:delay]
-                pending, asked = worker.submit(timed, sampler, plan, history.window(), tick, under_way), tick
+                former = actions[tick - began :]
+                decided = min(delay, len(former))
+                pending, asked = worker.submit(timed, sampler, plan, history.window(), tick, former, decided), tick
             if pending is not None and pending.done():
                 (actions, seconds), began, pending = pending.result(), asked, None
-                latencies.append(seconds)
-                count += 1
+                latencies.add(seconds)
+                all_seconds.append(seconds)
             robot.move(actions[min(tick - began, len(actions) - 1)])  # the last is held where the next are late
             due = max(due + 1 / RATE, time.perf_counter())  # late once is not late for ever
             time.sleep(max(0.0, due - time.perf_counter()))
-    worst, usual = 1e3 * max(latencies), 1e3 * float(np.median(latencies))
-    print(f"{ticks} actions from {count} sequences, {usual:.1f} ms each, {worst:.1f} ms at most")
+    worst, usual = 1e3 * max(all_seconds), 1e3 * float(np.median(all_seconds))
+    print(f"{ticks} actions from {len(all_seconds)} sequences, {usual:.1f} ms each, {worst:.1f} ms at most")
 
 
 if __name__ == "__main__":

@@ -22,10 +22,11 @@ from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.spec import Prediction, ScheduleSpec
 from fewstep.runtime.bundle.manifest import Affine, Condition, DType, Manifest, Policy, Size, Spectrogram
 from fewstep.runtime.conditions import condition_problem
+from fewstep.runtime.policies import policy_problem
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sizes import follows_problem, size_problem
 from fewstep.runtime.spectrogram import spectrogram_problem
-from fewstep.runtime.units import policy_problem, units_problem
+from fewstep.runtime.units import units_problem
 
 KIND = get_type_hints(ScheduleSpec)["kind"]
 FIELDS: dict[str, tuple[Any, str]] = {  # of a Spec: type, and what to give
@@ -149,7 +150,9 @@ class Spec:
         problems = {
             "units": None if self.units is None else units_problem(self.units, self.x_shape),
             "spectrogram": None if self.spectrogram is None else spectrogram_problem(self.spectrogram, self.x_shape),
-            "policy": None if self.policy is None else policy_problem(self.policy, self.x_shape, self.units),
+            "policy": None
+            if self.policy is None
+            else policy_problem(self.policy, self.x_shape, self.units, self.conditions),
         }
         for field, wrong in problems.items():
             if wrong:

@@ -29,7 +29,7 @@ FRESH_DRAW = 2**31  # the first of a fresh hold's draws, beyond those of plans
 class Hold:
     """Part of the sample is known: where `mask` is 1 the state is kept at `value`, noised to the time of each step.
 
-    Inpainting, or a robot's actions that are already under way. Where the mask is between 0 and 1 the state is blended
+    Inpainting, or a robot's actions that are decided already. Where the mask is between 0 and 1 the state is blended
     at each step, and the sample itself stays as the last step made it.
 
     value: [B, *x_shape], or a tuple of N + 1 such arrays: one for each of N steps, then one for the sample.

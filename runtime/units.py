@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fewstep.plans.errors import UserError
-from fewstep.runtime.bundle.manifest import Affine, Manifest, Policy
+from fewstep.runtime.bundle.manifest import Affine, Manifest
 
 Float32 = NDArray[np.float32]
 EXPORT_WITH_UNITS = "export it with units=Affine(scale, shift) in its spec"
@@ -57,15 +57,4 @@ def units_problem(units: Affine, x_shape: tuple[int, ...]) -> str | None:
         return f"{len(units.scale)} scales and {len(units.shift)} shifts for {x_shape[units.axis]} places"
     if not all(math.isfinite(number) for number in (*units.scale, *units.shift, units.constant)):
         return "a number of it is not finite"
-    return None
-
-
-def policy_problem(policy: Policy, x_shape: tuple[int, ...], units: Affine | None = None) -> str | None:
-    """What is wrong with a policy's rhythm for action sequences [horizon, ...] in such units, or None."""
-    if policy.observations < 1 or policy.actions < 1 or policy.first < 0:
-        return "it counts at least one observation and one action"
-    if not x_shape or policy.first + policy.actions > x_shape[0]:
-        return f"actions {policy.first} .. {policy.first + policy.actions - 1} of samples {list(x_shape)}"
-    if units is not None and units.axis in (0, -len(x_shape)):
-        return f"its units lie along axis {units.axis} of samples {list(x_shape)}, which is that of its actions in time"
     return None

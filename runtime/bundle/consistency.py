@@ -8,6 +8,7 @@ from fewstep.plans.schedule import spec_problem
 from fewstep.runtime.bundle.companions import companion_problem
 from fewstep.runtime.bundle.manifest import GraphEntry, Manifest, TensorEntry
 from fewstep.runtime.conditions import condition_problem
+from fewstep.runtime.policies import policy_problem
 from fewstep.runtime.sizes import (
     ELEMENTS_LIMIT,
     dimension_problem,
@@ -17,7 +18,7 @@ from fewstep.runtime.sizes import (
     size_problem,
 )
 from fewstep.runtime.spectrogram import spectrogram_problem
-from fewstep.runtime.units import policy_problem, units_problem
+from fewstep.runtime.units import units_problem
 
 AHEAD = {"conditioner": ("condition",), "prologue": ("time", "to", "condition", "row")}  # roles of what they take
 BATCH = "batch"
@@ -66,7 +67,8 @@ def _of_samples(manifest: Manifest) -> Problems:
         yield "sizes", f"{problem[0]}: {problem[1]}"
     if manifest.units is not None and (reason := units_problem(manifest.units, shape)):
         yield "units", reason
-    if manifest.policy is not None and (reason := policy_problem(manifest.policy, shape, manifest.units)):
+    policy, conditions = manifest.policy, manifest.conditions
+    if policy is not None and (reason := policy_problem(policy, shape, manifest.units, conditions)):
         yield "policy", reason
     if manifest.spectrogram is not None and (reason := spectrogram_problem(manifest.spectrogram, shape)):
         yield "spectrogram", reason

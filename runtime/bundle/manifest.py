@@ -173,14 +173,22 @@ class Affine(Strict, frozen=True):
     constant: float = 0.0
 
 
-class Policy(Strict, frozen=True):
+class Policy(Strict, frozen=True, omit_defaults=True):
     """A policy's rhythm: it sees the last `observations` observations, the latest last, and its sample is a sequence of
     actions. The one for now stands at `first`; `actions` of them are executed before it is asked again.
+
+    `prefix` and `delay` are conditions of a network that was trained to continue actions already decided (Black et al.
+    2025, arXiv 2512.05964): a sequence of x's shape in model range, of which the first so many are decided, and their
+    number, up to `most_delay`. `discrete` has the values that an action takes in some of its places, in units.
     """
 
     observations: int
     first: int
     actions: int
+    prefix: str | None = None
+    delay: str | None = None
+    most_delay: int = 0
+    discrete: dict[int, tuple[float, ...]] = {}
 
 
 class Spectrogram(Strict, frozen=True):

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from fewstep.plans.errors import UserError
-from fewstep.runtime.bundle.manifest import Affine, Manifest, Policy
+from fewstep.runtime.bundle.manifest import Affine, Manifest
 from fewstep.runtime.bundle.reading import open_bundle
-from fewstep.runtime.units import from_units, policy_problem, to_units, units_problem
+from fewstep.runtime.units import from_units, to_units, units_problem
 
 
 def manifest_with(tiny_bundle: Path, units: Affine | None, x_shape: tuple[int, ...] = (8, 3)) -> Manifest:
@@ -51,11 +51,6 @@ def test_what_does_not_fit_is_named(tiny_bundle: Path) -> None:
     assert "no axis 2" in (units_problem(Affine((1.0,) * 3, (0.0,) * 3, axis=2), (8, 3)) or "")
     assert "not finite" in (units_problem(Affine((1.0, np.inf, 1.0), (0.0,) * 3), (8, 3)) or "")
     assert units_problem(Affine((1.0,) * 3, (0.0,) * 3), (8, 3)) is None
-    assert "actions 1 .. 8 of samples [8, 3]" in (policy_problem(Policy(2, 1, 8), (8, 3)) or "")
-    assert "at least one" in (policy_problem(Policy(2, 1, 0), (8, 3)) or "")
-    assert policy_problem(Policy(2, 1, 7), (8, 3)) is None
-    across = Affine((1.0,) * 8, (0.0,) * 8, axis=-2)
-    assert "axis -2 of samples [8, 3]" in (policy_problem(Policy(2, 1, 7), (8, 3), across) or "")
 
 
 def test_a_manifest_whose_units_do_not_fit_is_refused(tiny_bundle: Path) -> None:

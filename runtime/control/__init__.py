@@ -1,0 +1,30 @@
+"""Run a policy in a control loop: observations go in, actions in the robot's units come out.
+
+    history = History(sampler)
+    history.add({"observation.state": joints})                       # at every tick
+    actions = sample_actions(sampler, plan, history.window(), seed)  # actions[0] is for the tick of that window
+
+Sampling takes time, and a robot does not wait. While one sequence is executed the next is made in another thread, from
+a window that does not change. The next sequence continues the former one: `former` and `decided` of `sample_actions`.
+"""
+
+from fewstep.runtime.control.actions import Asked, Continuity, sample_actions, sample_sequences
+from fewstep.runtime.control.chunk import Chunk, padded, snapped, soft_mask
+from fewstep.runtime.control.history import History, Window
+from fewstep.runtime.control.latency import LatencyWindow, choose_plan, ticks_of_delay
+
+__all__ = [
+    "Asked",
+    "Chunk",
+    "Continuity",
+    "History",
+    "LatencyWindow",
+    "Window",
+    "choose_plan",
+    "padded",
+    "sample_actions",
+    "sample_sequences",
+    "snapped",
+    "soft_mask",
+    "ticks_of_delay",
+]

@@ -1,0 +1,183 @@
+"""Sample sequences of actions, each as the continuation of the former one."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fewstep.plans.errors import UserError
+from fewstep.plans.plan import Plan
+from fewstep.plans.tracer import IMAGE
+from fewstep.runtime.bundle.manifest import Policy
+from fewstep.runtime.control.chunk import Float32, padded, snapped, soft_mask
+from fewstep.runtime.control.history import Window
+from fewstep.runtime.execute import Hold, StepState, finish
+from fewstep.runtime.finite import check_finite
+from fewstep.runtime.policies import policy_of
+from fewstep.runtime.sampler import Sampler
+
+Continuity = Literal["none", "hard", "soft", "trained"]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request for a sequence from the tick of the window on.
+
+    `former` are the actions [k, ...] of the former sequence from the same tick on, in units; None at the start of an
+    episode. The first `decided` of them are executed while this one is made.
+    """
+
+    window: Window
+    seed: int
+    former: Float32 | None = None
+    decided: int = 0
+
+
+def sample_actions(
+    sampler: Sampler,
+    plan: Plan | str,
+    window: Window,
+    seed: int = 0,
+    former: ArrayLike | None = None,
+    decided: int = 0,
+    continuity: Continuity | None = None,
+) -> Float32:
+    """Actions [n, ...] in units, from the tick of the window on. The manifest's `policy.actions` of them are meant to
+    be executed; the others are what the policy expects beyond.
+
+    Args:
+        former: the actions [k, ...] of the former sequence from this tick on, in units. A plan that was compiled with a
+            `strength` starts from them.
+        decided: how many of them will be executed, whatever is sampled.
+        continuity: how the sequence continues the former one.
+            "soft" (None is the same) holds the decided actions, and those behind them with weights that fall.
+            "hard" holds the decided ones alone.
+            "trained" gives the decided ones to a network that was trained to continue them.
+            "none" holds nothing.
+    """
+    manifest = sampler.bundle.manifest
+    places = manifest.x_shape[0] - policy_of(manifest).first
+    checked = None if former is None else _former(former, places, manifest.x_shape[1:], decided)
+    if checked is None and decided:
+        raise UserError(f"{decided} actions are decided, of no former sequence", "give former=[k, ...] too")
+    actions, _ = sample_sequences(sampler, plan, [Asked(window, seed, checked, decided)], continuity)
+    one: Float32 = actions[0]
+    return one
+
+
+def sample_sequences(
+    sampler: Sampler,
+    plan: Plan | str,
+    asked: Sequence[Asked],
+    continuity: Continuity | None = None,
+    enough: Callable[[], bool] | None = None,
+) -> tuple[Float32, int]:
+    """Sequences [len(asked), n, ...] in units, as one batch, and how many steps were made.
+
+    `enough` is asked after each step. Once it says so, the sequences are what the network predicted there.
+    """
+    manifest = sampler.bundle.manifest
+    policy = policy_of(manifest)
+    continuity = _checked(continuity, policy)
+    compiled = sampler.compile(plan)
+    value, mask = _continued(sampler, policy, asked, continuity)
+    hold = Hold(value, mask) if mask.any() else None
+    seen: dict[str, NDArray[Any]] = {
+        name: np.stack([np.asarray(each.window[name]) for each in asked]) for name in asked[0].window
+    }
+    if policy.prefix is not None and policy.delay is not None:
+        counts = [
+            each.decided if continuity == "trained" and each.decided <= policy.most_delay else 0 for each in asked
+        ]
+        seen |= {policy.prefix: value, policy.delay: np.array(counts, np.float32)[:, None]}
+    if IMAGE in compiled.given and any(each.former is None for each in asked):
+        raise UserError(
+            f"plan {compiled.name!r} starts from the former sequence, and there is none",
+            "give former=, or a plan that was compiled without a strength",
+        )
+    given = {IMAGE: value} if IMAGE in compiled.given else None
+    last: StepState | None = None
+    early = False
+    for last in sampler.steps(compiled, [each.seed for each in asked], seen, given=given, hold=hold):
+        early = enough is not None and last.index + 1 < len(compiled.steps) and enough()
+        if early:
+            break
+    assert last is not None
+    x = np.asarray(last.x0 if early else finish(compiled, [last]), np.float32)
+    if hold is not None:
+        x = blended(x, value, hold.mask)
+    check_finite(x, "the sample", last.index, last.step, compiled)
+    sequences = (x if manifest.units is None else sampler.to_units(x))[:, policy.first :]
+    return snapped(sequences, policy.discrete), last.index + 1
+
+
+def blended(x: NDArray[Any], former: NDArray[Any], mask: NDArray[Any]) -> NDArray[Any]:
+    """What was sampled, with the former sequence at its weights. `Hold` blends before each step, and not after the
+    last, which is a large one where steps are few."""
+    mixed: NDArray[Any] = mask * former + (1 - mask) * x
+    return mixed
+
+
+def _checked(continuity: Continuity | None, policy: Policy) -> Continuity:
+    if continuity is None:
+        return "soft"
+    if continuity not in get_args(Continuity):
+        raise UserError(f"continuity {continuity!r} is none", f"choose one of {', '.join(get_args(Continuity))}")
+    if continuity == "trained" and policy.prefix is None:
+        raise UserError(
+            "continuity 'trained' for a policy that takes no decided actions",
+            "use 'soft', or export with Policy(prefix=..., delay=..., most_delay=...)",
+        )
+    return continuity
+
+
+def _continued(
+    sampler: Sampler, policy: Policy, asked: Sequence[Asked], continuity: Continuity
+) -> tuple[Float32, Float32]:
+    """The former sequences [B, *x_shape] in model range, and the weights that hold them."""
+    manifest = sampler.bundle.manifest
+    places = manifest.x_shape[0] - policy.first
+    value = np.zeros((len(asked), *manifest.x_shape), np.float32)
+    mask = np.zeros_like(value)
+    for row, each in enumerate(asked):
+        if each.former is None:
+            continue
+        value[row, policy.first :] = padded(each.former, places)
+        value[row, : policy.first] = each.former[0]
+        weights = _weights(policy, each, continuity, places)
+        mask[row, policy.first :] = weights.reshape(-1, *[1] * (value.ndim - 2))
+        for place in policy.discrete:  # between two of their values there is none
+            mask[row, policy.first :, place] = np.floor(weights)
+    if manifest.units is not None:
+        value = sampler.from_units(value)
+    return value, mask
+
+
+def _weights(policy: Policy, asked: Asked, continuity: Continuity, places: int) -> Float32:
+    """How much of the former sequence is held [places]."""
+    assert asked.former is not None
+    if continuity == "none":
+        return np.zeros(places, np.float32)
+    if continuity == "hard" or (continuity == "trained" and asked.decided <= policy.most_delay):
+        return soft_mask(asked.decided, asked.decided, places)
+    return soft_mask(asked.decided, min(places - policy.actions, len(asked.former)), places)
+
+
+def _former(given: ArrayLike, places: int, shape: tuple[int, ...], decided: int) -> Float32 | None:
+    """The former sequence as an array; None where it is empty."""
+    fix = f"give [k, {', '.join(map(str, shape))}], at most {places} of them, from the tick of the window on"
+    try:
+        former = np.asarray(given, np.float32)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"former actions are no array of numbers ({error})", fix) from error
+    if not former.size:
+        return None
+    if former.shape[1:] != shape or len(former) > places:
+        raise UserError(f"former actions have the shape {list(former.shape)}", fix)
+    if not np.isfinite(former).all():
+        raise UserError("former actions hold a number that is not finite", fix)
+    if not 0 <= decided <= len(former):
+        raise UserError(f"{decided} actions are decided, of {len(former)}", f"give 0 to {len(former)}")
+    return former

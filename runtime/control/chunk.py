@@ -1,0 +1,66 @@
+"""A sequence of actions in time, the weights that hold it in the next one, and the values of discrete actions."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float32 = NDArray[np.float32]
+Fade = Literal["exponential", "linear"]
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Actions [n, ...] in units; the first is for the tick `origin`. The last one stands for all that come after it.
+
+    Zeros would be another pose of the robot, and a jerk.
+    """
+
+    actions: Float32
+    origin: int
+
+    @property
+    def end(self) -> int:
+        """The first tick that it has no action of its own for."""
+        return self.origin + len(self.actions)
+
+    def at(self, tick: int) -> Float32:
+        """The action of a tick, from the origin on."""
+        action: Float32 = self.actions[min(max(tick - self.origin, 0), len(self.actions) - 1)]
+        return action
+
+    def rest(self, tick: int) -> Float32:
+        """The actions [k, ...] from a tick on, at least one."""
+        return self.actions[min(max(tick - self.origin, 0), len(self.actions) - 1) :]
+
+
+def padded(actions: Float32, count: int) -> Float32:
+    """So many actions [count, ...]: the first of them, or with the last one repeated."""
+    missing = count - len(actions)
+    return actions[:count] if missing <= 0 else np.concatenate([actions, np.repeat(actions[-1:], missing, axis=0)])
+
+
+def soft_mask(decided: int, free: int, count: int, fade: Fade = "exponential") -> Float32:
+    """The weights [count] of a former sequence: 1 for the first `decided` actions, then falling, 0 from `free` on.
+
+    Real-time chunking (Black et al. 2025, arXiv 2506.07339, equation 5). With `free` at most `decided` nothing falls:
+    the mask is hard.
+    """
+    place = np.arange(count)
+    free = max(free, decided)
+    line = np.clip((decided - 1 - place) / (free - decided + 1) + 1, 0.0, 1.0)
+    weights = line * np.expm1(line) / np.expm1(1.0) if fade == "exponential" else line
+    return np.where(place < decided, 1.0, np.where(place < free, weights, 0.0)).astype(np.float32)
+
+
+def snapped(actions: Float32, discrete: Mapping[int, tuple[float, ...]]) -> Float32:
+    """Actions [..., places], in which those that are discrete have the nearest of their values."""
+    if not discrete:
+        return actions
+    made = actions.copy()
+    for place, levels in discrete.items():
+        values = np.asarray(levels, np.float32)
+        made[..., place] = values[np.abs(made[..., place, None] - values).argmin(axis=-1)]
+    return made

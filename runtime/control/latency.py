@@ -1,0 +1,47 @@
+"""How long sampling takes, and what follows from it: the plan to use, and the actions that go by meanwhile."""
+
+import math
+from collections import deque
+from collections.abc import Sequence
+
+import numpy as np
+
+WINDOW = 200  # calls that are looked back on
+QUANTILE = 0.99
+
+
+class LatencyWindow:
+    """Seconds of the last calls, and their quantile. Calls while warming up are not for it: a first call compiles,
+    and one slow call would be the worst for as long as the window is."""
+
+    def __init__(self, size: int = WINDOW, quantile: float = QUANTILE) -> None:
+        self._quantile = quantile
+        self._seconds: deque[float] = deque(maxlen=size)
+
+    def add(self, seconds: float) -> None:
+        """A call. What is negative or not finite is a clock that jumped, and is left out."""
+        if math.isfinite(seconds) and seconds >= 0:
+            self._seconds.append(seconds)
+
+    def __len__(self) -> int:
+        return len(self._seconds)
+
+    @property
+    def seconds(self) -> float:
+        """The quantile; infinite where there was no call."""
+        if not self._seconds:
+            return math.inf
+        return float(np.quantile(np.fromiter(self._seconds, float), self._quantile, method="higher"))
+
+
+def choose_plan(measured: Sequence[float], deadline: float) -> int:
+    """The first plan whose measured seconds keep the deadline; where none does, the fastest."""
+    for place, seconds in enumerate(measured):
+        if seconds <= deadline:
+            return place
+    return int(np.argmin(measured))
+
+
+def ticks_of_delay(seconds: float, rate: float) -> int:
+    """How many actions at `rate` Hz go by in so many seconds: those that are begun count."""
+    return math.ceil(seconds * rate - 1e-9)

@@ -1,0 +1,57 @@
+"""What a manifest says of a policy, and whether it can be so."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.manifest import Affine, Condition, Manifest, Policy
+
+
+def policy_of(manifest: Manifest) -> Policy:
+    """The policy's rhythm. UserError where the bundle has none."""
+    if manifest.policy is None:
+        raise UserError(
+            f"bundle {manifest.name!r} does not say how many observations it takes",
+            "export it with policy=Policy(observations, first, actions) in its spec",
+        )
+    return manifest.policy
+
+
+def policy_problem(
+    policy: Policy, x_shape: tuple[int, ...], units: Affine | None = None, conditions: Sequence[Condition] = ()
+) -> str | None:
+    """What is wrong with a policy's rhythm for action sequences [horizon, ...] in such units, or None."""
+    if policy.observations < 1 or policy.actions < 1 or policy.first < 0:
+        return "it counts at least one observation and one action"
+    if not x_shape or policy.first + policy.actions > x_shape[0]:
+        return f"actions {policy.first} .. {policy.first + policy.actions - 1} of samples {list(x_shape)}"
+    if units is not None and units.axis in (0, -len(x_shape)):
+        return f"its units lie along axis {units.axis} of samples {list(x_shape)}, which is that of its actions in time"
+    return _continuation_problem(policy, x_shape, conditions) or _discrete_problem(policy, x_shape)
+
+
+def _continuation_problem(policy: Policy, x_shape: tuple[int, ...], conditions: Sequence[Condition]) -> str | None:
+    if policy.prefix is None and policy.delay is None:
+        return None if policy.most_delay == 0 else "it has a most_delay without prefix and delay"
+    if policy.prefix is None or policy.delay is None:
+        return "prefix and delay go together"
+    if policy.first != 0 or not 1 <= policy.most_delay <= x_shape[0] - policy.actions:
+        most = x_shape[0] - policy.actions
+        return f"with a prefix first is 0, and most_delay from 1 to {most}, its horizon less the actions executed"
+    shapes = {condition.name: condition.shape for condition in conditions}
+    for name, wanted in ((policy.prefix, x_shape), (policy.delay, (1,))):
+        if shapes.get(name) != wanted:
+            return f"it needs a condition {name!r} of the shape {list(wanted)}"
+    return None
+
+
+def _discrete_problem(policy: Policy, x_shape: tuple[int, ...]) -> str | None:
+    if policy.discrete and len(x_shape) != 2:
+        return f"discrete actions are for samples [horizon, actions], not {list(x_shape)}"
+    for place, levels in policy.discrete.items():
+        if not 0 <= place < x_shape[1]:
+            return f"discrete place {place} of {x_shape[1]}"
+        if len(levels) < 2 or not np.isfinite(levels).all() or sorted(set(levels)) != list(levels):
+            return f"the values of place {place} are {list(levels)}, not two or more that increase"
+    return None
