@@ -77,6 +77,7 @@ class ConditionalUnet1d(nn.Module):
         groups: of the normalisations.
         time_width: of the timestep's embedding.
         scales: the condition scales channels, beside shifting them.
+        marks: values that come behind those of each action in x and are seen, not predicted.
     """
 
     def __init__(
@@ -89,6 +90,7 @@ class ConditionalUnet1d(nn.Module):
         groups: int = 8,
         time_width: int = 256,
         scales: bool = False,
+        marks: int = 0,
     ) -> None:
         super().__init__()
         self.diffusion_step_encoder = nn.Sequential(
@@ -102,7 +104,7 @@ class ConditionalUnet1d(nn.Module):
             return FilmBlock(channels_in, channels_out, time_width + condition, kernel, groups, scales=scales)
 
         self.down_modules = nn.ModuleList()
-        for level, (narrow, wide) in enumerate(zip((actions, *widths[:-1]), widths, strict=True)):
+        for level, (narrow, wide) in enumerate(zip((actions + marks, *widths[:-1]), widths, strict=True)):
             is_last = level == len(widths) - 1
             halve = nn.Identity() if is_last else nn.Conv1d(wide, wide, 3, stride=2, padding=1)
             self.down_modules.append(nn.ModuleList([block(narrow, wide), block(wide, wide), halve]))

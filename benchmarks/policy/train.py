@@ -1,0 +1,82 @@
+"""Train the policy on a CPU: `python benchmarks/policy/train.py --work FOLDER --data DEMONSTRATIONS [--minutes 60]`.
+
+The same command goes on where the last one stopped. Conditional flow matching (Lipman et al. 2023, arXiv 2210.02747)
+with prefixes of 0 to 8 decided actions; the loss is of the others. The rest is `fewstep.models.training`.
+"""
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from demonstrations import CARD, FILE
+from network import HORIZON, MOST_DELAY, Network
+from simulator import TASKS
+from torch import Tensor, nn
+
+from fewstep.models.training import Loss, Recipe, train
+
+RECIPE = Recipe(steps=40_000, batch=128, rate=6e-4, seed=0)
+UNDELAYED = 0.5  # of the sequences: they have no prefix
+WEIGHTS = "policy.safetensors"
+
+
+class Demonstrations:
+    """Windows of the demonstrations: an observation, its task, and the actions from its tick on."""
+
+    def __init__(self, folder: Path) -> None:
+        with np.load(folder / FILE) as arrays:
+            self.seen, self.done = torch.from_numpy(arrays["seen"]), torch.from_numpy(arrays["done"])
+            places = [start + np.arange(count) for start, count in zip(arrays["starts"], arrays["usable"], strict=True)]
+            tasks = np.repeat(arrays["tasks"], arrays["usable"])
+        self.places, self.tasks = torch.from_numpy(np.concatenate(places)), torch.from_numpy(tasks)
+        card = json.loads((folder / CARD).read_text())
+        self.low, self.high = torch.tensor(card["low"]), torch.tensor(card["high"])
+
+    def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Observations [count, 1, 39], tasks [count, 5] and actions [count, 32, 4]."""
+        rows = torch.randint(len(self.places), (count,), generator=generator)
+        places = self.places[rows]
+        task = nn.functional.one_hot(self.tasks[rows], len(TASKS)).float()
+        return self.seen[places][:, None], task, self.done[places[:, None] + torch.arange(HORIZON)]
+
+
+def flow_loss(data: Demonstrations, count: int) -> Loss:
+    """Mean squared error of the velocity, over the actions that are not decided."""
+
+    def loss(network: nn.Module, generator: torch.Generator) -> Tensor:
+        assert isinstance(network, Network)
+        observation, task, actions = data.draw(count, generator)
+        time = torch.rand(count, generator=generator)
+        noise = torch.randn(actions.shape, generator=generator)
+        delay = torch.randint(1, MOST_DELAY + 1, (count, 1), generator=generator)
+        delay = delay * (torch.rand(count, 1, generator=generator) >= UNDELAYED)
+        t = time[:, None, None]
+        with torch.autocast("cpu", enabled=False):  # millimetres in metres need more than bfloat16
+            known = network.encode(observation, task)
+        answer = network.predict((1 - t) * actions + t * noise, 100 * time, known, actions, delay.float())
+        free = (torch.arange(HORIZON)[None] >= delay)[:, :, None].float()
+        error = (answer.float() - (noise - actions)).square() * free
+        return error.sum() / (free.sum() * actions.shape[2])
+
+    return loss
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True, help="folder of the checkpoint, the loss and the weights")
+    parser.add_argument("--data", type=Path, required=True, help="folder that demonstrations.py wrote")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="stop then, to go on another time")
+    parser.add_argument("--threads", type=int, default=2)
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    data = Demonstrations(given.data)
+    arguments = argparse.Namespace(work=given.work, device="cpu", checkpoint_minutes=4, **asdict(RECIPE))
+    torch.manual_seed(RECIPE.seed)
+    train(Network(data.low, data.high), flow_loss(data, RECIPE.batch), arguments, WEIGHTS, given.minutes)
+
+
+if __name__ == "__main__":
+    main()
