@@ -6,7 +6,7 @@ from numbers import Real
 
 from fewstep.plans import guidance as guide
 from fewstep.plans.errors import UserError
-from fewstep.plans.guidance import Guidance, LinearAg
+from fewstep.plans.guidance import Guidance, LinearAg, Residual
 from fewstep.plans.plan import DENOISER, SCHEMA, Plan, Step, group_of
 from fewstep.plans.schedule import NoiseSchedule, Time, check_times
 from fewstep.plans.shaping import Shaping, as_shaping
@@ -142,8 +142,12 @@ def _check_guidance(guidance: float | Guidance | None, denoiser: DenoiserFacts) 
         raise UserError(
             f"guidance {guidance} for a denoiser without an unconditional form", "leave guidance out (or give 1)"
         )
-    if isinstance(form, LinearAg) and denoiser.heads > 1:
-        raise UserError("LinearAg guidance for a denoiser of several outputs", "use another form of guidance")
+    if isinstance(form, LinearAg | Residual) and denoiser.heads > 1:
+        raise UserError(
+            f"{type(form).__name__} guidance for a denoiser of several outputs", "use another form of guidance"
+        )
+    if isinstance(form, Residual) and denoiser.towards is not None:
+        raise UserError(f"Residual guidance for a denoiser that restores {denoiser.towards!r}", "use another form")
     return form
 
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from itertools import chain
 from math import isfinite
 from numbers import Real
+from typing import Literal
 
 from fewstep.plans.canonical import canonical
 from fewstep.plans.errors import UserError
@@ -69,7 +70,24 @@ class LinearAg(Strict, frozen=True, tag="linear-ag"):
     uncond: tuple[float, ...]
 
 
-Guidance = Cfg | CfgPlusPlus | Branches | LinearAg
+class Residual(Strict, frozen=True, tag="residual"):
+    """Residual classifier-free guidance (StreamDiffusion: Kodaira et al. 2023, arXiv 2312.12491, section 3.2): the
+    unconditional noise is not predicted but is the noise left over a reference y, n = (x - alpha y) / sigma.
+
+    The guided noise is delta n + weight (eps_cond - delta n), so that x0 is
+    weight x0_cond + (1 - weight) (delta y + (1 - delta) x / alpha). Any solver takes it, with one more row for y.
+
+    delta: the strength of n, 1 in theory; below it needs times with alpha > 0.
+    kind: "self" has the given image for y (0 where a run starts from noise), at no evaluation. "onetime" evaluates the
+        unconditional branch at the first step, and y is the x0 that it predicts there.
+    """
+
+    weight: float
+    delta: float = 1.0
+    kind: Literal["self", "onetime"] = "self"
+
+
+Guidance = Cfg | CfgPlusPlus | Branches | LinearAg | Residual
 
 
 def as_guidance(given: float | Guidance | None) -> Guidance | None:
@@ -135,7 +153,16 @@ def needs_null(guidance: Guidance | None) -> bool:
     if isinstance(guidance, Cfg):
         weights = guidance.weight if isinstance(guidance.weight, tuple) else (guidance.weight,)
         return any(weight != 1 for weight in weights)
+    if isinstance(guidance, Residual):
+        return guidance.kind == "onetime"
     return guidance is not None
+
+
+def is_estimated(guidance: Guidance | None, evaluation: int) -> bool:
+    """Whether the unconditional output of an evaluation is made of other numbers, in place of a branch."""
+    if isinstance(guidance, Residual):
+        return guidance.kind == "self" or evaluation > 0
+    return isinstance(guidance, LinearAg) and evaluation >= guidance.after
 
 
 def weights(guidance: Guidance | None, evaluation: int, lam: float) -> dict[str, float]:
@@ -148,12 +175,12 @@ def weights(guidance: Guidance | None, evaluation: int, lam: float) -> dict[str,
     else:
         w = _weight(guidance, evaluation, lam)
         given = {COND: w, UNCOND: 1 - w}
-        if isinstance(guidance, CfgPlusPlus | LinearAg):
+        if isinstance(guidance, CfgPlusPlus | LinearAg | Residual):
             return given  # both, whatever the weight: more than the weighted sum is made of them
     return {branch: weight for branch, weight in given.items() if weight != 0}
 
 
-def _weight(guidance: Cfg | CfgPlusPlus | LinearAg, evaluation: int, lam: float) -> float:
+def _weight(guidance: Cfg | CfgPlusPlus | LinearAg | Residual, evaluation: int, lam: float) -> float:
     if not isinstance(guidance, Cfg):
         return guidance.weight
     if guidance.interval is not None and not guidance.interval[0] <= lam < guidance.interval[1]:
@@ -170,5 +197,7 @@ def _numbers(guidance: Guidance) -> Sequence[float]:
         return (guidance.weight, *guidance.cond, *guidance.uncond)
     if isinstance(guidance, CfgPlusPlus):
         return (guidance.weight,)
+    if isinstance(guidance, Residual):
+        return (guidance.weight, guidance.delta)
     weights = guidance.weight if isinstance(guidance.weight, tuple) else (guidance.weight,)
     return tuple(chain(weights, guidance.interval or ()))

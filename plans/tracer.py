@@ -111,6 +111,7 @@ class Tracer:
     evaluations: list[Evaluation] = field(default_factory=list)
     draws: int = 0
     _reverts_to: Lin | None = None  # its row
+    _reference: Lin = field(default_factory=lambda: Lin({}))  # Residual guidance: x0 of the unconditional branch
     _history: list[tuple[Lin, Lin]] = field(default_factory=list)  # LinearAg: conditional and unconditional outputs
 
     def _add(self, buffer: Buffer) -> Lin:
@@ -133,6 +134,8 @@ class Tracer:
             return self.store(self.first.alpha * self._reverts_to + noise)
         if not self.from_image:
             return self.store(noise)
+        if isinstance(self.guidance, guide.Residual) and self.guidance.kind == "self":
+            self._reference = self.given(IMAGE)
         r = self.renoise
         kept = self.first.alpha if r == 1 else math.sqrt(1 - r**2 + (r * self.first.alpha) ** 2)
         image = kept * self._given(IMAGE)
@@ -217,7 +220,7 @@ class Tracer:
             )
         seen = self.restored(x, time)
         weights = guide.weights(self.guidance, evaluation, time.lam)
-        estimated = isinstance(self.guidance, guide.LinearAg) and evaluation >= self.guidance.after
+        estimated = guide.is_estimated(self.guidance, evaluation)
         branches = tuple(branch for branch in weights if not (estimated and branch == UNCOND))
         outputs = {
             branch: [self._add(Output(evaluation, branch, head)) for head in range(self.heads)] for branch in branches
@@ -225,6 +228,8 @@ class Tracer:
         ids = tuple(buffer for heads in outputs.values() for output in heads for buffer in output.terms)
         if isinstance(self.guidance, guide.LinearAg):
             outputs = self._with_history(outputs, evaluation)
+        if isinstance(self.guidance, guide.Residual):
+            outputs = self._with_residual(x, outputs, evaluation, time)
         guided = self._guided(outputs, weights, 0)
         shaping_of: tuple[Lin, ...] = ()
         shaped: int | None = None
@@ -271,6 +276,26 @@ class Tracer:
         kept = tuple(self._add(Predicted(evaluation, outputs[branch][0])) for branch in (COND, UNCOND))
         self._history.insert(0, (kept[0], kept[1]))
         return outputs
+
+    def _with_residual(
+        self, x: Lin, outputs: dict[str, list[Lin]], evaluation: int, time: Time
+    ) -> dict[str, list[Lin]]:
+        """Has for the unconditional output the one that implies the noise left over the reference."""
+        assert isinstance(self.guidance, guide.Residual)
+        reference = self._reference
+        if UNCOND in outputs:  # here it is no row yet
+            reference = self._x0(x, outputs[UNCOND][0], time)
+            self._reference = self._add(Predicted(evaluation, reference))
+        delta = self.guidance.delta
+        implied = delta * reference
+        if delta != 1:
+            if time.alpha == 0:
+                raise UserError(
+                    "Residual guidance with delta below 1 from pure noise", "leave delta at 1, or start from an image"
+                )
+            implied = implied + (1 - delta) / time.alpha * x
+        a, b = prediction.x0_coefficients(self.prediction, time, self.schedule.spec)
+        return {COND: outputs[COND], UNCOND: [(implied - a * x) / b]}
 
     def _as_row(self, x: Lin, evaluation: int) -> Lin:
         """x itself if it is a row written for this evaluation already (as `start` and `store` do), else a new row."""

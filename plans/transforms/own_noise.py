@@ -10,8 +10,8 @@ from fewstep.plans.tracer import NOISE
 def own_noise(plan: Plan) -> Plan:
     """The plan with its first draw replaced by the given tensor `noise` [B, *x_shape], of unit deviation.
 
-    A caller can choose the start: noise with another spectrum (the phase of a picture, as in NeuralRemaster), an
-    optimised one, one that two samples share. Later draws stay functions of the seed. So does the noise of a hold.
+    The start may have another spectrum (the phase of a picture, as in NeuralRemaster), may be optimised, or shared by
+    two samples. Later draws stay functions of the seed. So does the noise of a hold.
     """
     again = any(draw in plan.start_draws for step in plan.steps for draw in step.draws)
     if len(plan.start_draws) != 1 or again:

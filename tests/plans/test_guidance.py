@@ -6,7 +6,7 @@ import pytest
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode, encode
-from fewstep.plans.guidance import Branches, Cfg, CfgPlusPlus, LinearAg, describe, weight_of
+from fewstep.plans.guidance import Branches, Cfg, CfgPlusPlus, LinearAg, Residual, describe, weight_of
 from fewstep.plans.shaping import Rescale
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.runtime.execute import execute
@@ -107,7 +107,15 @@ def test_an_unconditional_output_that_is_linear_in_the_past_need_not_be_evaluate
 
 
 @pytest.mark.parametrize(
-    "guidance", [2.5, Cfg((2.0, 1.0)), Cfg(2.0, (-1.0, 1.0)), CfgPlusPlus(0.5), LinearAg(2.0, 2, (0.5,), (0.5,))]
+    "guidance",
+    [
+        2.5,
+        Cfg((2.0, 1.0)),
+        Cfg(2.0, (-1.0, 1.0)),
+        CfgPlusPlus(0.5),
+        LinearAg(2.0, 2, (0.5,), (0.5,)),
+        Residual(1.4, 0.9, "onetime"),
+    ],
 )
 def test_every_form_survives_its_file(guidance):
     plan = compile_plan("dpmpp_2m:4", DENOISING, guidance)
@@ -204,3 +212,86 @@ def test_what_is_no_guidance_is_named(guidance, message):
 def test_rescaling_needs_a_conditional_branch():
     with pytest.raises(UserError, match="Rescale compares with the branch 'cond', and the guidance has 'image', 'pert"):
         compile_plan("ddim:4", DENOISING, Branches({"image": 2.0, "perturbed": -1.0}), Rescale(0.7))
+
+
+LINEAR = DenoiserFacts(ScheduleSpec("scaled-linear"), "epsilon", guided=True)
+FRAME = np.linspace(-0.5, 0.8, 6).reshape(2, 3)
+
+
+def noises(number):
+    return np.random.default_rng(number).standard_normal((2, 3))
+
+
+def by_the_stock_recurrence(plan, kind, g, delta, sigma_data=0.5, timestep_scaling=10.0):
+    """StreamDiffusion's pipeline on one frame: x and the stock noise n go from slot to slot. Fixed noise z_j is that of
+    the plan's own draws."""
+    slots = [(step.alpha, step.sigma, timestep_scaling * step.time) for step in plan.steps]
+    z = [noises(plan.start_draws[0]), *(noises(step.draws[0]) for step in plan.steps[:-1])]
+    a, b, _ = slots[0]
+    x = a * FRAME + b * z[0]
+    n = z[0] if kind == "self" else eps("uncond", plan.steps[0], x)
+    for j, (a, b, u) in enumerate(slots):
+        c_skip, c_out = sigma_data**2 / (u**2 + sigma_data**2), u / np.sqrt(u**2 + sigma_data**2)
+        e = delta * n + g * (eps("cond", plan.steps[j], x) - delta * n)
+        denoised = c_out * (x - b * e) / a + c_skip * x
+        if j + 1 == len(slots):
+            return denoised
+        after_a, after_b, _ = slots[j + 1]
+        n = z[j + 1] + after_a / after_b * (c_out * (b * n - b * e) / a + c_skip * b * n)
+        x = after_a * denoised + after_b * z[j + 1]
+
+
+@pytest.mark.parametrize("delta", [1.0, 0.8])
+@pytest.mark.parametrize("kind", ["self", "onetime"])
+def test_residual_guidance_is_the_recurrence_of_streamdiffusion(kind, delta):
+    """Its stored noise is the noise left over the frame, but for the difference of c_out + alpha c_skip from 1, which
+    is the fourth digit of times as small as these."""
+    plan = compile_plan("lcm:7", LINEAR, Residual(1.4, delta, kind), strength=0.6)
+    assert len(plan.steps) == 4 and plan.rows == 2
+    assert [step.branches for step in plan.steps[1:]] == [("cond",)] * 3
+    assert plan.steps[0].branches == (("cond",) if kind == "self" else ("cond", "uncond"))
+    made = sample(plan, network, noises, np.float64, {"image": FRAME})
+    np.testing.assert_allclose(made, by_the_stock_recurrence(plan, kind, 1.4, delta), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["ddim:5", "dpmpp_2m:5", "heun:3", "unipc_3:6", "ddpm:4", "pndm:6", "tcd:4"])
+@pytest.mark.parametrize("facts", [LINEAR, DenoiserFacts(ScheduleSpec("flow"), "flow", guided=True)], ids=str)
+def test_residual_guidance_is_for_every_solver(name, facts):
+    """The noise left over the frame, in every evaluation, turned into what the network predicts."""
+    if name == "tcd:4" and facts.schedule.kind == "flow":
+        return  # its times are no timesteps
+    plan = compile_plan(name, facts, Residual(1.7), strength=0.8)
+
+    def by_hand(index, step, u):
+        left = (u - step.alpha * FRAME) / step.sigma
+        other = left if facts.prediction == "epsilon" else left - FRAME
+        return 1.7 * eps("cond", step, u) - 0.7 * other
+
+    expected = sample(
+        compile_plan(name, facts, strength=0.8), one_branch(by_hand), noises, np.float64, {"image": FRAME}
+    )
+    np.testing.assert_allclose(sample(plan, network, noises, np.float64, {"image": FRAME}), expected, atol=1e-9)
+
+
+def test_residual_guidance_from_noise_is_away_from_the_mean_image():
+    """Without an image the reference is 0, and x0 is the conditional one times the weight."""
+    made = run(compile_plan("ddim:4", LINEAR, Residual(1.5)))
+    expected = run(compile_plan("ddim:4", LINEAR), one_branch(
+        lambda i, step, u: (u - step.alpha * 1.5 * (u - step.sigma * eps("cond", step, u)) / step.alpha) / step.sigma
+    ))  # fmt: skip
+    np.testing.assert_allclose(made, expected, atol=1e-9)
+
+
+def test_residual_guidance_is_refused_where_it_has_no_meaning():
+    pure = DenoiserFacts(ScheduleSpec("scaled-linear", zero_terminal_snr=True), "v", guided=True)
+    assert compile_plan("ddim:4", pure, Residual(1.4)).steps
+    cases = [
+        (pure, Residual(1.4, 0.5), "delta below 1 from pure noise"),
+        (DenoiserFacts(ScheduleSpec("cosine"), "v", guided=False), Residual(1.4, kind="onetime"), "unconditional form"),
+        (DenoiserFacts(ScheduleSpec("rddm"), "residual", heads=2, towards="y"), Residual(1.4), "several outputs"),
+        (DenoiserFacts(ScheduleSpec("ou"), "score", towards="y"), Residual(1.4), "restores 'y'"),
+        (LINEAR, Residual(float("inf")), "not finite"),
+    ]
+    for facts, guidance, line in cases:
+        with pytest.raises(UserError, match=line):
+            compile_plan("ddim:4", facts, guidance)
