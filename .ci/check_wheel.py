@@ -18,6 +18,7 @@ PACKAGES = {
     "machine",
     "models",
     "plans",
+    "runs",
     "runtime",
 }
 READY = "fewstep/models/fashion_mnist/ready/"

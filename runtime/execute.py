@@ -83,10 +83,14 @@ def combine(row: Row, arrays: Sequence[Array], dtype: DTypeLike) -> Array:
     """sum_j row[j] * arrays[j]; zero coefficients are skipped (their arrays may hold anything)."""
     scalar: Any = np.dtype(dtype).type
     total: Array | None = None
+    own = False  # whether the total is an array of its own, which may be added to
     for coefficient, column in zip(row, arrays, strict=True):
         if coefficient != 0.0:
             term = column if coefficient == 1.0 else column * scalar(coefficient)
-            total = term if total is None else total + term
+            if total is None:
+                total, own = term, term is not column
+            else:
+                total, own = np.add(total, term, out=total if own and total.shape == term.shape else None), True
     return np.zeros_like(arrays[0], dtype=dtype) if total is None else total
 
 

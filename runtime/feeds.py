@@ -91,7 +91,7 @@ def feeds(
     """The inputs of the body but x for each block of values; `groups` are the range groups of the blocks."""
     by_input = {each.input: each.name for each in bundle.manifest.conditions}
     tensors = taken(body)
-    group_names = [name for name, tensor in tensors.items() if tensor.role == "group"]
+    group_names = shared_inputs(body)
     direct = [
         _inputs(tensors.values(), block, by_input) | {name: np.array([group], np.int64) for name in group_names}
         for block, group in zip(blocks, groups, strict=True)
@@ -107,6 +107,11 @@ def taken(body: Body) -> dict[str, TensorEntry]:
     """What a body takes, by name: its stages may take what its own graph, all in float, does not, such as the group."""
     graphs = (body.graph, *(stage.graph for stage in body.stages))
     return {tensor.name: tensor for graph in graphs for tensor in graph.inputs}
+
+
+def shared_inputs(body: Body) -> list[str]:
+    """Inputs that all samples of a call have in common: the range group."""
+    return [name for name, tensor in taken(body).items() if tensor.role == "group"]
 
 
 def told_two_times(bundle: Bundle, body: Body) -> bool:

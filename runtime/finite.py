@@ -41,7 +41,9 @@ def check_finite_state(state: StepState, plan: Plan) -> None:
 
 def check_finite(array: NDArray[Any], what: str, index: int, step: Step, plan: Plan) -> None:
     """Raises UserError, which names the step, if the array holds a number that is not finite."""
-    if not np.isfinite(array).all():
+    with np.errstate(all="ignore"):
+        total = array.sum()  # of numbers that are not all finite it is not finite, and quick; it may also overflow
+    if not np.isfinite(total) and not np.isfinite(array).all():
         weight = "" if plan.guidance is None else f" with guidance {describe(plan.guidance)}"
         raise UserError(
             f"{what} is not finite at step {index + 1} of {len(plan.steps)} (time {step.time:g}) "

@@ -30,6 +30,15 @@ class Cohort:
     feeds: Callable[[int], Feeds]
     last: StepState | None = None
 
+    @property
+    def index(self) -> int:
+        """The step that comes next; the number of steps once all are done."""
+        return 0 if self.last is None else self.last.index + 1
+
+    @property
+    def done(self) -> bool:
+        return self.index == len(self.plan.steps)
+
     def state(self) -> Sequence[Array]:
         return begin(self.plan, self.draws, np.float32, self.given) if self.last is None else self.last.after
 
@@ -38,39 +47,54 @@ Call = Callable[[Array, Feeds, int], Array]  # the body on [N, *x_shape] for a r
 
 
 def run(cohorts: Sequence[Cohort], call: Call, shared: Sequence[str]) -> Iterator[int]:
-    """Run all cohorts to their ends; yields each step's number when it is done.
-
-    `shared` are inputs of the body that all samples have in common: its range group.
-    """
+    """Run all cohorts to their ends; yields each step's number when it is done."""
     for index in range(max(len(cohort.plan.steps) for cohort in cohorts)):
-        going = [cohort for cohort in cohorts if index < len(cohort.plan.steps)]
-        for group in sorted({cohort.plan.steps[index].group for cohort in going}):
-            with np.errstate(all="ignore"):  # an overflow is found below, and named
-                _step(index, [cohort for cohort in going if cohort.plan.steps[index].group == group], call, shared)
+        step([cohort for cohort in cohorts if not cohort.done], call, shared)
         yield index
 
 
-def _step(index: int, cohorts: Sequence[Cohort], call: Call, shared: Sequence[str]) -> None:
+def step(cohorts: Sequence[Cohort], call: Call, shared: Sequence[str]) -> int:
+    """One step of each cohort, each at its own index, in a call for each range group -> the number of calls.
+
+    `shared` are inputs of the body that all samples have in common: its range group.
+    """
+    groups: dict[int, list[Cohort]] = {}
+    for cohort in cohorts:
+        groups.setdefault(cohort.plan.steps[cohort.index].group, []).append(cohort)
+    for _, alike in sorted(groups.items()):
+        with np.errstate(all="ignore"):  # an overflow is found below, and named
+            _step(alike, call, shared)
+    return len(groups)
+
+
+def joined(fed: Sequence[Feeds], shared: Sequence[str]) -> Feeds:
+    """The inputs of several calls as those of one."""
+    return {name: fed[0][name] if name in shared else np.concatenate([each[name] for each in fed]) for name in fed[0]}
+
+
+def _step(cohorts: Sequence[Cohort], call: Call, shared: Sequence[str]) -> None:
     states = [cohort.state() for cohort in cohorts]
-    steps = [cohort.plan.steps[index] for cohort in cohorts]
+    steps = [cohort.plan.steps[cohort.index] for cohort in cohorts]
     inputs = [combine(step.input, state, np.float32) for step, state in zip(steps, states, strict=True)]
-    stacked = [np.concatenate([u] * len(step.branches)) for u, step in zip(inputs, steps, strict=True)]
-    fed = [cohort.feeds(index) for cohort in cohorts]
-    joined = {
-        name: fed[0][name] if name in shared else np.concatenate([feeds[name] for feeds in fed]) for name in fed[0]
-    }
-    results = np.split(call(np.concatenate(stacked), joined, steps[0].group), np.cumsum([len(u) for u in stacked])[:-1])
-    for cohort, step, state, u, result in zip(cohorts, steps, states, inputs, results, strict=True):
-        check_finite(result, OUTPUT, index, step, cohort.plan)
-        outputs = split_outputs(result, step)
-        cohort.last = advance(cohort.plan, index, state, u, outputs, cohort.draws, np.float32)
+    stacked = [u for u, step in zip(inputs, steps, strict=True) for _ in step.branches]
+    fed = joined([cohort.feeds(cohort.index) for cohort in cohorts], shared)
+    result, start = call(np.concatenate(stacked), fed, steps[0].group), 0
+    for cohort, step, state, u in zip(cohorts, steps, states, inputs, strict=True):
+        own = result[start : start + len(u) * len(step.branches)]
+        index, start = cohort.index, start + len(own)
+        check_finite(own, OUTPUT, index, step, cohort.plan)
+        cohort.last = advance(cohort.plan, index, state, u, split_outputs(own, step), cohort.draws, np.float32)
         check_finite_state(cohort.last, cohort.plan)
 
 
 def split_outputs(result: Array, step: Step) -> list[Array]:
     """The outputs [B, *x_shape] of a call, head by head within branch by branch."""
-    by_branch = np.split(result, len(step.branches))
-    return [head for branch in by_branch for head in np.split(branch, step.heads, axis=1)]
+    samples, channels = len(result) // len(step.branches), result.shape[1] // step.heads
+    return [
+        result[branch * samples : (branch + 1) * samples, head * channels : (head + 1) * channels]
+        for branch in range(len(step.branches))
+        for head in range(step.heads)
+    ]
 
 
 def collect(cohorts: Sequence[Cohort], samples: int) -> Float32:

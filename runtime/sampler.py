@@ -28,7 +28,7 @@ from fewstep.runtime.backends import LoadedGraph
 from fewstep.runtime.bundle.manifest import Body
 from fewstep.runtime.bundle.reading import EXPORT_AGAIN, Bundle
 from fewstep.runtime.execute import Draws, Hold, StepNetwork, StepState, execute
-from fewstep.runtime.feeds import Overrides, branch_values, check_times, feeds, plan_blocks, taken
+from fewstep.runtime.feeds import Overrides, branch_values, check_times, feeds, plan_blocks, shared_inputs
 from fewstep.runtime.feeds import tensor_name as name_of
 from fewstep.runtime.finite import OUTPUT, check_finite, finite_sample, finite_states
 from fewstep.runtime.prologues import TIME, TO, Arrays
@@ -175,9 +175,10 @@ class Sampler(AbstractContextManager["Sampler"]):
             for place, each in enumerate(compiled)
             if each not in compiled[:place]
         ]
-        shared = [name for name, tensor in taken(self.body).items() if tensor.role == "group"]
         longest = max(len(each.steps) for each in compiled)
-        for _ in until_cancelled(mixed_plans.run(cohorts, self._evaluate, shared), longest, options.get("cancel")):
+        for _ in until_cancelled(
+            mixed_plans.run(cohorts, self.call, shared_inputs(self.body)), longest, options.get("cancel")
+        ):
             pass
         return mixed_plans.collect(cohorts, len(request.seeds))
 
@@ -216,7 +217,7 @@ class Sampler(AbstractContextManager["Sampler"]):
             places = np.flatnonzero(groups == group)
             part = {name: values[places] for name, values in block.items()}
             fed = feeds(self.bundle, self.body, self.prologue, [part], [int(group)], self.conditioner)(0)
-            outputs.append((places, self._evaluate(x[places], fed, int(group))))
+            outputs.append((places, self.call(x[places], fed, int(group))))
         result = np.empty((len(x), *outputs[0][1].shape[1:]), np.float32)
         for places, output in outputs:
             result[places] = output
@@ -235,10 +236,37 @@ class Sampler(AbstractContextManager["Sampler"]):
         values = branch_values(takes.conditions, condition, branches, samples, self.nulls)
         return self._network(plan, samples, values)
 
+    def feeds(
+        self,
+        plan: Plan,
+        samples: int,
+        condition: conditions.ConditionValues | None = None,
+        branches: Overrides | None = None,
+        sizes: Mapping[str, int] | None = None,
+    ) -> Callable[[int], Mapping[str, NDArray[Any]]]:
+        """The body's inputs but x at each step of a compiled plan: for those who join the calls of several runs."""
+        takes = sized(self.bundle.manifest, sizes)
+        return self._feeds(plan, samples, branch_values(takes.conditions, condition, branches, samples, self.nulls))
+
     def draws(self, seeds: Sequence[int], sizes: Mapping[str, int] | None = None) -> Draws:
         """The noise of samples: a function of a draw's number -> [len(seeds), *x_shape], as the executor calls it."""
         numbers, shape = check_seeds(seeds), sized(self.bundle.manifest, sizes).x_shape
         return lambda number: np.stack([noise.normal(seed, number, shape) for seed in numbers])
+
+    def call(self, x: Array, fed: Arrays, group: int) -> Float32:
+        """The denoiser on [N, *x_shape] -> [N, heads * C, ...], as the steps of a range group run it."""
+        graph, network = self.body.graph, self.denoiser
+        for stage, opened in zip(self.body.stages, self.stages, strict=True):
+            if group < stage.until:
+                graph, network = stage.graph, opened
+                break
+        given = {tensor.name: fed[tensor.name] for tensor in graph.inputs if tensor.name in fed}
+        outputs = network({name_of(graph, "x"): np.ascontiguousarray(x, np.float32), **given})
+        output = outputs.get(name_of(graph, "output"))
+        heads = self.bundle.manifest.heads
+        if output is None or output.shape != (len(x), heads * x.shape[1], *x.shape[2:]):
+            raise UserError(f"{self.bundle.path}: {graph.file} is not what the manifest says", EXPORT_AGAIN)
+        return output
 
     def compile(
         self,
@@ -341,7 +369,7 @@ class Sampler(AbstractContextManager["Sampler"]):
         fed = self._feeds(plan, samples, values)
 
         def evaluate(index: int, step: Step, u: Array) -> list[Array]:
-            result = self._evaluate(np.concatenate([u] * len(step.branches)), fed(index), plan.steps[index].group)
+            result = self.call(np.concatenate([u] * len(step.branches)), fed(index), plan.steps[index].group)
             check_finite(result, OUTPUT, index, step, plan)
             return mixed_plans.split_outputs(result, step)
 
@@ -355,18 +383,3 @@ class Sampler(AbstractContextManager["Sampler"]):
         blocks = plan_blocks(plan, values, samples)
         groups = [step.group for step in plan.steps]
         return feeds(self.bundle, self.body, self.prologue, blocks, groups, self.conditioner)
-
-    def _evaluate(self, x: Array, fed: Arrays, group: int) -> Float32:
-        """The denoiser on [N, *x_shape] -> [N, heads * C, ...], as the steps of a range group run it."""
-        graph, network = self.body.graph, self.denoiser
-        for stage, opened in zip(self.body.stages, self.stages, strict=True):
-            if group < stage.until:
-                graph, network = stage.graph, opened
-                break
-        given = {tensor.name: fed[tensor.name] for tensor in graph.inputs if tensor.name in fed}
-        outputs = network({name_of(graph, "x"): np.ascontiguousarray(x, np.float32), **given})
-        output = outputs.get(name_of(graph, "output"))
-        heads = self.bundle.manifest.heads
-        if output is None or output.shape != (len(x), heads * x.shape[1], *x.shape[2:]):
-            raise UserError(f"{self.bundle.path}: {graph.file} is not what the manifest says", EXPORT_AGAIN)
-        return output

@@ -11,5 +11,6 @@ PACKAGES = (
     "machine",
     "models",
     "plans",
+    "runs",
     "runtime",
 )

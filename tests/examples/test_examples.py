@@ -108,3 +108,13 @@ def test_an_example_without_arguments_says_how_to_run_it(
 def test_an_example_is_in_the_readme_and_says_how_to_run_it(file: Path) -> None:
     assert f"## {file.name}" in (EXAMPLES / "README.md").read_text()
     assert f"python examples/{file.name}" in (ast.get_docstring(ast.parse(file.read_text())) or "")
+
+
+def test_a_stream_of_a_file_and_of_a_camera(
+    tmp_path: Path, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    film, out = tmp_path / "film.npy", tmp_path / "out.npy"
+    np.save(film, np.zeros((6, 1, 4, 4), np.float32))
+    printed = run("stream.py", [str(tiny_bundle), str(film), str(out)], monkeypatch, capsys)
+    assert np.load(out).shape == (6, 1, 4, 4)
+    assert "file: Stats(frames=6, out=6" in printed and "frame 0: new" in printed and "camera: Stats(" in printed

@@ -1,0 +1,58 @@
+"""A stream of frames through a denoiser: first those of a file, then those of a source that does not wait.
+
+    python examples/stream.py BUNDLE film.npy out.npy
+
+The bundle is any of images, such as `fewstep demo` makes; film.npy has frames [N, C, H, W] in model range. The samples
+of the file are written to out.npy.
+"""
+
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.plans.guidance import Residual
+from fewstep.runs import Similar, latest, stream
+from fewstep.runtime import UserError, load
+
+PLAN, STRENGTH, RATE = "ddim:8", 0.5, 30  # frames a second
+
+
+def main(bundle: str, film_file: str, output: str) -> None:
+    film = np.load(film_file)
+    with load(bundle) as sampler:
+        condition = {each.name: np.zeros((1, *each.shape), each.dtype) for each in sampler.bundle.manifest.conditions}
+        options: dict[str, Any] = {
+            "plan": PLAN,
+            "strength": STRENGTH,
+            "condition": condition,
+            "guidance": Residual(1.4),
+        }
+        frames = stream(sampler, **options)
+        np.save(output, np.stack([out.sample for out in frames(film)]))  # all of them, in their order
+        print(f"file: {frames.stats()}")
+
+        frames = stream(sampler, **options, similar=Similar(0.98))
+        for out in latest(frames, camera(film)):
+            age = "new" if out.fresh else "as before"
+            print(f"frame {out.index}: {age}, {1000 * out.latency_s:.0f} ms after it was seen")
+        print(f"camera: {frames.stats()}")
+
+
+def camera(film: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
+    """Shows the film at its rate, whether anyone looks or not."""
+    for frame in film:
+        time.sleep(1 / RATE)
+        yield frame
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 4:
+        sys.exit("usage: python examples/stream.py BUNDLE film.npy out.npy")
+    try:
+        main(*sys.argv[1:])
+    except UserError as error:
+        sys.exit(f"stream: {error}")

@@ -1,0 +1,12 @@
+"""Runs that compose: streams of frames, tiles of a large sample, populations that are weighed on the way.
+
+A run is a value: its plan, the rows of its state and its draws. Each module here is a function of a sampler and a plan,
+over `steps`, `tail` and `draws`, and none of them is needed to sample.
+"""
+
+from fewstep.runs.newest import latest
+from fewstep.runs.similar import Similar
+from fewstep.runs.stats import Stats
+from fewstep.runs.stream import Stream, StreamedFrame, stream
+
+__all__ = ["Similar", "Stats", "Stream", "StreamedFrame", "latest", "stream"]

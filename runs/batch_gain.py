@@ -1,0 +1,47 @@
+"""Is one call for all steps of a plan faster than a call for each? Measured, since engines and CPUs differ."""
+
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from fewstep.plans.plan import Plan
+from fewstep.runtime.mixed_plans import Call, Feeds, joined
+
+REPEATS = 3  # after one call that warms up
+
+
+def batch_gain(
+    plan: Plan,
+    call: Call,
+    fed: Callable[[int], Feeds],
+    shape: Sequence[int],
+    shared: Sequence[str],
+    clock: Callable[[], float] = time.perf_counter,
+) -> float:
+    """Seconds of all steps of a plan in calls of their own, over those of the same steps in joined calls.
+
+    Steps of different range groups are in different calls in both cases.
+    """
+    x = [np.zeros((len(step.branches), *shape), np.float32) for step in plan.steps]
+    groups: dict[int, list[int]] = {}
+    for index, step in enumerate(plan.steps):
+        groups.setdefault(step.group, []).append(index)
+
+    def singly() -> None:
+        for index, step in enumerate(plan.steps):
+            call(x[index], fed(index), step.group)
+
+    def together() -> None:
+        for group, indices in groups.items():
+            call(np.concatenate([x[index] for index in indices]), joined([fed(i) for i in indices], shared), group)
+
+    def seconds(run: Callable[[], None]) -> float:
+        began = clock()
+        run()
+        return clock() - began
+
+    for run in (singly, together):
+        run()
+    times = [(seconds(singly), seconds(together)) for _ in range(REPEATS)]  # in turn: the machine may change its speed
+    return min(single for single, _ in times) / max(min(joint for _, joint in times), 1e-9)

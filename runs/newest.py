@@ -1,0 +1,81 @@
+"""Frames of a source that does not wait: a thread reads it, and of the frames that nobody took the newest stay."""
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from threading import Condition, Thread
+
+from fewstep.plans.errors import UserError
+from fewstep.runs.stream import Frame, Stream, StreamedFrame
+
+
+def latest(stream: Stream, source: Iterable[Frame], queue: int = 1) -> Iterator[StreamedFrame]:
+    """The frames of a camera-like source through a stream.
+
+    A frame that waits while `queue` newer ones come is dropped, and `Stream.stats` counts it. Indices are those of the
+    source, after the frames that the stream had before. An error of the source is raised here, after the frames before it. The thread ends with its source.
+
+    Args:
+        source: yields arrays that stay as they are; a camera that reuses its buffer yields copies.
+        queue: frames that wait at most, 1 or 2. More would only be older when they are shown.
+    """
+    if queue not in (1, 2):
+        raise UserError(f"a queue of {queue} frames", "give 1 or 2: what waits longer is shown late")
+    return _taken(stream, _Newest(source, queue))
+
+
+def _taken(stream: Stream, newest: "_Newest") -> Iterator[StreamedFrame]:
+    first = stream.next_index
+    try:
+        for index, frame in newest.frames():
+            yield from stream.push(frame, first + index)
+        yield from stream.flush()
+        newest.check()
+    finally:
+        newest.stop()
+
+
+class _Newest:
+    """A thread that reads a source into a queue of bounded length."""
+
+    def __init__(self, source: Iterable[Frame], length: int) -> None:
+        self._waiting: deque[tuple[int, Frame]] = deque(maxlen=length)
+        self._changed = Condition()
+        self._ended = False
+        self._error: BaseException | None = None
+        self._thread = Thread(target=self._read, args=(source,), daemon=True)
+        self._thread.start()
+
+    def frames(self) -> Iterator[tuple[int, Frame]]:
+        """Indices and frames, as they come."""
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting or self._ended)
+                if not self._waiting:
+                    return
+                taken = self._waiting.popleft()
+            yield taken
+
+    def check(self) -> None:
+        """Raises the error that the source ended with."""
+        if self._error is not None:
+            raise self._error
+
+    def stop(self) -> None:
+        """Read no more; the frame that the source is at is its last."""
+        with self._changed:
+            self._ended = True
+
+    def _read(self, source: Iterable[Frame]) -> None:
+        try:
+            for each in enumerate(source):
+                with self._changed:
+                    if self._ended:
+                        return
+                    self._waiting.append(each)
+                    self._changed.notify()
+        except BaseException as error:
+            self._error = error
+        finally:
+            with self._changed:
+                self._ended = True
+                self._changed.notify()

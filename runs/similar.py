@@ -1,0 +1,45 @@
+"""The similarity filter of a stream: frames that resemble the last processed one are skipped, by chance."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.plans.errors import UserError
+from fewstep.plans.noise import philox
+
+Float32 = NDArray[np.float32]
+SKIPS = 1  # the fourth word of Philox's counter; noise of samples has 0
+
+
+@dataclass(frozen=True)
+class Similar:
+    """Stochastic similarity filter (StreamDiffusion: Kodaira et al. 2023, arXiv 2312.12491, section 3.4).
+
+    A frame x is skipped with the probability max(0, 1 - (1 - cos) / (1 - threshold)), where cos is its cosine with the
+    last frame that was processed. Chance is a function of the stream's seed and the frame's index.
+
+    threshold: cosine in [0, 1) at and below which no frame is skipped.
+    most: frames skipped in a row; the next one is processed, whatever it shows.
+    """
+
+    threshold: float = 0.98
+    most: int = 10
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.threshold < 1 or self.most < 1:
+            raise UserError(f"{self} is no filter", "give a threshold in [0, 1), and most from 1 on")
+
+    def skips(self, frame: Float32, processed: Float32, seed: int, index: int) -> bool:
+        """Whether a frame is skipped, given the last processed one of the same shape."""
+        length = float(np.linalg.norm(frame)) * float(np.linalg.norm(processed))
+        cosine = float(np.vdot(frame, processed)) / length if length else float(np.array_equal(frame, processed))
+        return 1 - (1 - cosine) / (1 - self.threshold) >= _chance(seed, index)
+
+
+def _chance(seed: int, index: int) -> float:
+    """Uniform in (0, 1), a function of the two numbers."""
+    low = 2**32 - 1
+    words = np.array([[index & low], [index >> 32], [0], [SKIPS]], np.uint64)
+    (word, *_) = philox(words, (seed & low, seed >> 32))[:, 0]
+    return (float(word) + 0.5) / 2**32

@@ -1,0 +1,60 @@
+"""Counts and latencies of a stream, in constant memory."""
+
+from collections import deque
+from dataclasses import dataclass, field
+
+import numpy as np
+
+LATENCIES = 1024  # that the percentiles look back on
+
+
+@dataclass(frozen=True)
+class Stats:
+    """Counts since a stream began. Percentiles are of the last 1024 frames that came out.
+
+    frames: pushed.
+    out: come out, of which `skipped` by the filter.
+    dropped: never sampled: left out by their source, or on their way when `set(now=True)` or an error came.
+    calls: of the network.
+    fps: frames out per second, from the first push to the last frame out.
+    """
+
+    frames: int
+    out: int
+    skipped: int
+    dropped: int
+    in_flight: int
+    calls: int
+    fps: float
+    latency_p50_s: float
+    latency_p99_s: float
+
+
+@dataclass
+class Counter:
+    """What a stream counts."""
+
+    frames: int = 0
+    out: int = 0
+    skipped: int = 0
+    dropped: int = 0
+    calls: int = 0
+    began: float = 0.0
+    ended: float = 0.0
+    latencies: deque[float] = field(default_factory=lambda: deque(maxlen=LATENCIES))
+
+    def pushed(self, now: float) -> None:
+        self.began = self.began if self.frames else now
+        self.frames += 1
+
+    def came_out(self, now: float, latency: float, fresh: bool) -> None:
+        self.out, self.skipped, self.ended = self.out + 1, self.skipped + (not fresh), now
+        self.latencies.append(latency)
+
+    def stats(self, in_flight: int) -> Stats:
+        p50, p99 = np.percentile(self.latencies, (50, 99)) if self.latencies else (0.0, 0.0)
+        seconds = self.ended - self.began
+        fps = self.out / seconds if self.out and seconds > 0 else 0.0
+        return Stats(
+            self.frames, self.out, self.skipped, self.dropped, in_flight, self.calls, fps, float(p50), float(p99)
+        )

@@ -1,0 +1,276 @@
+"""Sample a stream of frames: each frame is a lane, and lanes at different steps share the network's calls.
+
+    frames = stream(sampler, plan="lcm:4", condition={"class": [3]}, strength=0.6)
+    for frame in camera:
+        for out in frames.push(frame):  # none, one or more, in their order
+            show(out.sample)
+    for out in frames.flush():
+        show(out.sample)
+
+With N steps a frame leaves N - 1 frames after it entered, and each call of the network serves N frames (stream batch:
+StreamDiffusion, Kodaira et al. 2023, arXiv 2312.12491). No lane reads another, so that each frame's sample is the one
+that `Sampler.sample` makes of it alone. A stream serves one thread.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fewstep.plans.errors import UserError
+from fewstep.plans.guidance import Guidance
+from fewstep.plans.shaping import Shaping
+from fewstep.plans.tracer import IMAGE
+from fewstep.runs.batch_gain import batch_gain
+from fewstep.runs.similar import Similar
+from fewstep.runs.stats import Counter, Stats
+from fewstep.runtime.conditions import ConditionValues
+from fewstep.runtime.feeds import Overrides, shared_inputs
+from fewstep.runtime.finite import finite_sample
+from fewstep.runtime.mixed_plans import Cohort, Feeds, step
+from fewstep.runtime.request import check_given, check_seeds
+from fewstep.runtime.sampler import PlanLike, Sampler
+from fewstep.runtime.sizes import sized
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack  # in the standard library from Python 3.11 on
+
+Float32 = NDArray[np.float32]
+Frame = ArrayLike | Mapping[str, ArrayLike] | None
+Fed = Callable[[int], Feeds]
+Mode = Literal["auto", "batch", "sequence"]
+Noise = Literal["fixed", "fresh"]
+
+PLAN = "lcm:4"
+GAIN = 1.2  # of joined calls, below which "auto" takes single ones: they show a frame earlier
+
+
+@dataclass(frozen=True)
+class StreamedFrame:
+    """What a stream makes of one frame.
+
+    index: of the frame, counted from 0 unless its source counts.
+    sample: float32 [*x_shape], in model range.
+    fresh: False where the frame was skipped; the sample is then the one of the last processed frame.
+    latency_s: seconds from its push to its return.
+    seed: of its noise.
+    """
+
+    index: int
+    sample: Float32
+    fresh: bool
+    latency_s: float
+    seed: int
+
+
+class FrameOptions(TypedDict, total=False):
+    """How the frames that enter a stream are sampled; arguments as of `Sampler.sample`, for one sample."""
+
+    plan: PlanLike
+    condition: ConditionValues | None
+    guidance: float | Guidance | None
+    strength: float | None
+    shaping: Shaping | None
+    branches: Overrides | None
+
+
+@dataclass
+class Lane:
+    """A frame on its way. A skipped one has no cohort, and waits for those before it."""
+
+    index: int
+    seed: int
+    entered: float
+    cohort: Cohort | None
+
+
+def stream(
+    sampler: Sampler,
+    *,
+    sizes: Mapping[str, int] | None = None,
+    noise: Noise = "fixed",
+    similar: Similar | None = None,
+    mode: Mode = "auto",
+    seed: int = 0,
+    clock: Callable[[], float] = time.perf_counter,
+    **options: "Unpack[FrameOptions]",
+) -> "Stream":
+    """A stream of frames through a sampler.
+
+    Args:
+        sizes: of x's free axes, for all frames.
+        noise: "fixed" gives all frames the noise of `seed`, so that a still scene stays still; "fresh" gives the frame
+            of index i the noise of seed + i.
+        similar: a filter that skips frames which resemble the one before. A skipped frame still moves others on.
+        mode: "batch" joins the lanes' calls. "sequence" takes each frame to its end before the next one. "auto" times
+            both once and takes batches where they are 1.2 times faster. An int8 body on a CPU has one range group a
+            call, so that batches join little there unless it was calibrated with merged groups.
+        clock: seconds, for latencies.
+        options: `FrameOptions`, which `Stream.set` changes. Frames bring the conditions that are not given here.
+    """
+    if noise not in ("fixed", "fresh") or mode not in ("auto", "batch", "sequence"):
+        raise UserError(f"noise {noise!r} and mode {mode!r}", "give fixed or fresh; auto, batch or sequence")
+    (seed,) = check_seeds([seed])
+    return Stream(sampler, sizes, noise, similar, mode, seed, clock, options)
+
+
+class Stream:
+    """Frames go in, samples come out in the same order. Made by `stream`."""
+
+    def __init__(
+        self,
+        sampler: Sampler,
+        sizes: Mapping[str, int] | None,
+        noise: Noise,
+        similar: Similar | None,
+        mode: Mode,
+        seed: int,
+        clock: Callable[[], float],
+        options: FrameOptions,
+    ) -> None:
+        self._sampler, self._sizes, self._noise, self._similar, self._mode = sampler, sizes, noise, similar, mode
+        self._seed, self._clock = seed, clock
+        self._shared = shared_inputs(sampler.body)
+        self._takes = sized(sampler.bundle.manifest, sizes)
+        self._draws = cache(sampler.draws([seed], sizes))
+        self._lanes: deque[Lane] = deque()
+        self.next_index = 0  # of the frame that is pushed next
+        self._latest: Float32 | None = None  # the last fresh sample that came out
+        self._counter = Counter()
+        self._batches: bool | None = None  # whether lanes share calls, once it is known
+        self._options: FrameOptions = {}
+        self.set(**options)
+
+    def __call__(self, frames: Iterable[Frame]) -> Iterator[StreamedFrame]:
+        """All frames of a source that waits, such as a file; then those on their way."""
+        for frame in frames:
+            yield from self.push(frame)
+        yield from self.flush()
+
+    def push(self, frame: Frame = None, index: int | None = None) -> list[StreamedFrame]:
+        """Take a frame in, run one step of all lanes, and return the frames that are ready.
+
+        Args:
+            frame: the given image [*x_shape] in model range, or arrays by the names of given tensors and conditions;
+                None for plans that are given nothing.
+            index: of the frame, for a source that counts and leaves some out. It is larger than those before.
+        """
+        index = self.next_index if index is None else index
+        if index < self.next_index:
+            raise UserError(f"frame {index} after frame {self.next_index - 1}", "push frames in their order")
+        arrays = _arrays(frame)
+        own = {each.name: arrays.pop(each.name)[None] for each in self._takes.conditions if each.name in arrays}
+        condition = {**(self._options.get("condition") or {}), **own}
+        given = check_given(self._plan.given, arrays, condition, self._takes.x_shape, 1)
+        fed = self._feeds
+        if fed is None or own:
+            fed = self._sampler.feeds(self._plan, 1, condition, self._options.get("branches"), self._sizes)
+        if self._batches is None:
+            gain = batch_gain(self._plan, self._sampler.call, fed, self._takes.x_shape, self._shared)
+            self._batches = gain >= GAIN
+        now = self._clock()
+        self._counter.pushed(now)
+        self._counter.dropped += index - self.next_index
+        self.next_index = index + 1
+        seed = self._seed if self._noise == "fixed" else (self._seed + index) % 2**64
+        seen = np.concatenate([np.ravel(each) for each in (*given.values(), *own.values())] or [np.zeros(0)])
+        cohort = None
+        if not self._skips(seen, index):
+            draws = self._draws if self._noise == "fixed" else self._sampler.draws([seed], self._sizes)
+            kept = {name: np.array(tensor) for name, tensor in given.items()}  # the caller may reuse its buffers
+            cohort = Cohort(self._plan, [0], draws, kept, fed)
+        self._lanes.append(Lane(index, seed, now, cohort))
+        self._pump(to_the_end=not self._batches)
+        return self._ready()
+
+    def flush(self) -> list[StreamedFrame]:
+        """The frames on their way, run to their ends."""
+        self._pump(to_the_end=True)
+        return self._ready()
+
+    def set(self, *, now: bool = False, **changes: "Unpack[FrameOptions]") -> None:
+        """Change options for frames that enter from now on. The next frame is processed, however similar it is.
+
+        With `now` frames on their way are dropped. Otherwise they keep the plan and conditions that they entered with.
+        """
+        for name in changes:
+            if name not in FrameOptions.__annotations__:
+                raise UserError(f"a stream has no option {name!r}", f"give {', '.join(FrameOptions.__annotations__)}")
+        options: FrameOptions = {**self._options, **changes}
+        branches, condition = options.get("branches"), options.get("condition") or {}
+        plan = self._sampler.compile(
+            options.get("plan", PLAN),
+            options.get("guidance"),
+            shaping=options.get("shaping"),
+            strength=options.get("strength"),
+            branches=branches,
+            sizes=self._sizes,
+        )
+        complete = all(each.name in condition for each in self._takes.conditions)
+        fed: Fed | None = cache(self._sampler.feeds(plan, 1, condition, branches, self._sizes)) if complete else None
+        self._options, self._plan, self._feeds = options, plan, fed
+        self._batches = None if self._mode == "auto" else self._mode == "batch"
+        self._processed: Float32 | None = None  # the last frame that was not skipped
+        self._row = 0  # of frames that were skipped
+        if now:
+            self._drop()
+
+    def stats(self) -> Stats:
+        """Counts and latencies so far."""
+        return self._counter.stats(len(self._lanes))
+
+    def _skips(self, seen: Float32, index: int) -> bool:
+        """Whether the filter leaves a frame out; it remembers those that it lets through."""
+        last = self._processed
+        if self._similar is None:
+            return False
+        comparable = last is not None and last.shape == seen.shape and self._row < self._similar.most
+        if comparable and last is not None and self._similar.skips(seen, last, self._seed, index):
+            self._row += 1
+            return True
+        self._processed, self._row = seen, 0
+        return False
+
+    def _pump(self, *, to_the_end: bool) -> None:
+        """One step of all lanes that have steps left, or all their steps."""
+        while going := [lane.cohort for lane in self._lanes if lane.cohort is not None and not lane.cohort.done]:
+            try:
+                self._counter.calls += step(going, self._sampler.call, self._shared)
+            except Exception:
+                self._drop()  # some lanes have moved on, some have not
+                raise
+            if not to_the_end:
+                return
+
+    def _drop(self) -> None:
+        self._counter.dropped += len(self._lanes)
+        self._lanes.clear()
+        self._processed = None
+
+    def _ready(self) -> list[StreamedFrame]:
+        """The frames at the head of the stream that are done. Those behind a slower one wait for it."""
+        out = []
+        while self._lanes and ((cohort := self._lanes[0].cohort) is None or cohort.done):
+            lane = self._lanes.popleft()
+            if cohort is not None:
+                assert cohort.last is not None
+                (self._latest,) = finite_sample(cohort.plan, [cohort.last])
+            assert self._latest is not None  # a frame is skipped only after one that was not
+            now = self._clock()
+            self._counter.came_out(now, now - lane.entered, cohort is not None)
+            out.append(StreamedFrame(lane.index, self._latest, cohort is not None, now - lane.entered, lane.seed))
+        return out
+
+
+def _arrays(frame: Frame) -> dict[str, NDArray[Any]]:
+    """The arrays of a frame by name."""
+    named = {} if frame is None else dict(frame) if isinstance(frame, Mapping) else {IMAGE: frame}
+    try:
+        return {name: np.asarray(value) for name, value in named.items()}
+    except ValueError as error:
+        raise UserError(f"a frame is no array of numbers ({error})", "give arrays in model range") from error

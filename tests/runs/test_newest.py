@@ -1,0 +1,66 @@
+"""A source that does not wait: the newest frames win, and the others are counted."""
+
+from collections.abc import Iterator
+from threading import Event
+
+import numpy as np
+import pytest
+
+from fewstep.runs import latest, stream
+from fewstep.runtime import Sampler, UserError
+
+OPTIONS = {"plan": "lcm:7", "strength": 0.6, "condition": {"class": [1]}, "mode": "sequence"}
+FRAMES = np.random.default_rng(0).uniform(-1, 1, (20, 1, 4, 4)).astype(np.float32)
+
+
+@pytest.mark.parametrize("queue", [1, 2])
+def test_the_newest_frames_win(sampler: Sampler, queue: int) -> None:
+    """The source yields ten frames while the first is being sampled."""
+    read, taken = Event(), Event()
+
+    def camera() -> Iterator[np.ndarray]:
+        yield FRAMES[0]
+        taken.wait(10)
+        yield from FRAMES[1:11]
+        read.set()
+
+    frames, indices = stream(sampler, **OPTIONS), []
+    for out in latest(frames, camera(), queue):
+        indices.append(out.index)
+        taken.set()
+        read.wait(10)
+    assert indices == [0, *range(11 - queue, 11)]
+    assert frames.stats().dropped == 10 - queue
+
+
+def test_an_error_of_the_source_comes_after_its_frames(sampler: Sampler) -> None:
+    def camera() -> Iterator[np.ndarray]:
+        yield FRAMES[0]
+        raise OSError("unplugged")
+
+    seen = []
+    with pytest.raises(OSError, match="unplugged"):
+        for out in latest(stream(sampler, **{**OPTIONS, "mode": "batch"}), camera()):
+            seen.append(out.index)
+    assert seen == [0]
+
+
+def test_a_reader_that_leaves_ends_the_thread(sampler: Sampler) -> None:
+    ended = Event()
+
+    def camera() -> Iterator[np.ndarray]:
+        try:
+            while True:
+                yield FRAMES[0]
+        finally:
+            ended.set()
+
+    run = latest(stream(sampler, **OPTIONS), camera())
+    next(run)
+    run.close()
+    assert ended.wait(10)
+
+
+def test_a_long_queue_is_refused(sampler: Sampler) -> None:
+    with pytest.raises(UserError, match="a queue of 64 frames"):
+        latest(stream(sampler, **OPTIONS), FRAMES, 64)

@@ -1,0 +1,293 @@
+"""Each streamed frame is the sample of that frame alone, in order, none lost or doubled; and what breaks elsewhere."""
+
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import fewstep.runtime
+from fewstep.plans.guidance import Cfg, Residual
+from fewstep.runs import Similar, Stream, stream
+from fewstep.runtime import Sampler, UserError
+from tests.runs.conftest import Analytic
+
+DRESS, BAG = {"class": ["dress"]}, {"class": ["bag"]}
+FRAMES = np.random.default_rng(0).uniform(-1, 1, (40, 1, 4, 4)).astype(np.float32)
+LCM = {"plan": "lcm:7", "strength": 0.6, "condition": DRESS}  # four steps
+
+
+def alone(sampler: Sampler, frame: np.ndarray, seed: int, **options) -> np.ndarray:
+    plan, condition = options.pop("plan"), options.pop("condition")
+    (x,) = sampler.sample(plan, [seed], condition, **options, given={"image": frame[None]})
+    return x
+
+
+def pushed(frames: Stream, pictures) -> list:
+    return list(frames(pictures))
+
+
+@pytest.mark.parametrize("mode", ["batch", "sequence", "auto"])
+@pytest.mark.parametrize("noise", ["fixed", "fresh"])
+@pytest.mark.parametrize(
+    "guidance", [None, 2.0, Residual(1.4), Residual(1.4, 0.9, "onetime"), Cfg((3.0, 1.0))], ids=str
+)
+def test_every_frame_is_the_sample_of_it_alone(sampler: Sampler, mode, noise, guidance) -> None:
+    out = pushed(stream(sampler, **LCM, guidance=guidance, mode=mode, noise=noise, seed=5), FRAMES[:9])
+    assert [each.index for each in out] == list(range(9))
+    for each, frame in zip(out, FRAMES, strict=False):
+        assert each.fresh and each.seed == (5 if noise == "fixed" else 5 + each.index)
+        expected = alone(sampler, frame, each.seed, **LCM, guidance=guidance)
+        np.testing.assert_array_equal(each.sample, expected)
+
+
+def test_a_stream_on_an_engine_gives_the_bits_of_sample(tiny_bundle: Path) -> None:
+    with fewstep.runtime.load(tiny_bundle) as sampler:
+        for each, frame in zip(pushed(stream(sampler, **LCM, mode="batch"), FRAMES[:6]), FRAMES, strict=False):
+            np.testing.assert_array_equal(each.sample, alone(sampler, frame, 0, **LCM))
+
+
+def test_the_first_frame_leaves_after_all_its_steps_and_the_last_ones_are_flushed(sampler: Sampler) -> None:
+    """Elsewhere N - 1 brown frames come first, and N - 1 never come."""
+    frames = stream(sampler, **LCM, mode="batch")
+    counts = [len(frames.push(frame)) for frame in FRAMES[:6]]
+    assert counts == [0, 0, 0, 1, 1, 1]
+    assert [each.index for each in frames.flush()] == [3, 4, 5] and frames.flush() == []
+    assert frames.stats().in_flight == 0
+
+
+def test_a_call_serves_all_frames_on_their_way(sampler: Sampler, network: Analytic) -> None:
+    frames = stream(sampler, **LCM, mode="batch")
+    for frame in FRAMES[:8]:
+        frames.push(frame)
+    assert network.batches == [1, 2, 3, 4, 4, 4, 4, 4] and frames.stats().calls == 8
+
+
+def test_steps_of_different_range_groups_are_in_different_calls(grouped: Sampler) -> None:
+    frames = stream(grouped, **LCM, mode="batch")
+    out = pushed(frames, FRAMES[:8])
+    groups = {step.group for step in grouped.compile("lcm:7", strength=0.6).steps}
+    assert len(groups) == 2 and frames.stats().calls > 8
+    for each, frame in zip(out, FRAMES, strict=False):
+        np.testing.assert_array_equal(each.sample, alone(grouped, frame, 0, **LCM))
+
+
+@pytest.mark.parametrize(
+    ("guidance", "rows"), [(None, 1), (Residual(1.4), 1), (Residual(1.4, 1.0, "onetime"), 2), (2.0, 2)], ids=str
+)
+def test_residual_guidance_costs_a_row_or_none(sampler: Sampler, network: Analytic, guidance, rows) -> None:
+    """Of 4 lanes: N rows, N + 1 with one evaluation of the other branch, 2 N with classifier-free guidance."""
+    frames = stream(sampler, **LCM, guidance=guidance, mode="batch")
+    for frame in FRAMES[:4]:
+        frames.push(frame)
+    assert network.batches[-1] == {1: 4, 2: 8 if guidance == 2.0 else 5}[rows]
+
+
+def test_one_step_of_residual_guidance_stays_finite_over_many_frames(sampler: Sampler) -> None:
+    """Elsewhere a recurrence crosses frames and grows a hundredfold a frame."""
+    one = {**LCM, "plan": "lcm:2", "strength": 0.5}
+    frames = stream(sampler, **one, guidance=Residual(1.4))
+    out = [each for frame in np.tile(FRAMES, (5, 1, 1, 1)) for each in frames.push(frame)]
+    assert len(out) == 200
+    np.testing.assert_array_equal(out[-1].sample, alone(sampler, FRAMES[-1], 0, **one, guidance=Residual(1.4)))
+
+
+def test_new_settings_are_for_frames_that_enter_later(sampler: Sampler) -> None:
+    """Elsewhere buffers are zeroed, or hold coefficients of the plan before."""
+    frames = stream(sampler, **LCM, mode="batch")
+    out = [each for frame in FRAMES[:3] for each in frames.push(frame)]
+    frames.set(condition=BAG, plan="lcm:2")  # one step: these frames are faster than those before them
+    out += [each for frame in FRAMES[3:6] for each in frames.push(frame)] + frames.flush()
+    assert [each.index for each in out] == list(range(6))
+    for each in out:
+        options = LCM if each.index < 3 else {**LCM, "plan": "lcm:2", "condition": BAG}
+        np.testing.assert_array_equal(each.sample, alone(sampler, FRAMES[each.index], 0, **options))
+
+
+def test_settings_may_come_at_once(sampler: Sampler) -> None:
+    """A prompt that changed is shown without the frames of the one before."""
+    frames = stream(sampler, **LCM, mode="batch")
+    for frame in FRAMES[:3]:
+        frames.push(frame)
+    frames.set(condition=BAG, now=True)
+    assert [each.index for frame in FRAMES[3:8] for each in frames.push(frame)] == [3, 4]
+    assert frames.stats().dropped == 3
+
+
+def test_settings_that_are_wrong_change_nothing(sampler: Sampler) -> None:
+    frames = stream(sampler, **LCM, mode="sequence")
+    for wrong, line in [
+        ({"plan": "nothing:4"}, "nothing"),
+        ({"condition": {"class": ["cat"]}}, "cat"),
+        ({"strength": 2.0}, "strength"),
+        ({"prompt": "a cat"}, "a stream has no option 'prompt'"),
+        ({"sizes": {}}, "a stream has no option 'sizes'"),
+    ]:
+        with pytest.raises(UserError, match=line):
+            frames.set(**wrong)
+    (out,) = frames.push(FRAMES[0])
+    np.testing.assert_array_equal(out.sample, alone(sampler, FRAMES[0], 0, **LCM))
+
+
+def test_a_frame_that_is_wrong_is_refused_and_the_stream_goes_on(sampler: Sampler) -> None:
+    frames = stream(sampler, **LCM, mode="batch")
+    frames.push(FRAMES[0])
+    for wrong, line in [
+        (FRAMES[0][:, :3], "does not have the shape"),
+        (np.full((1, 4, 4), np.nan), "not finite"),
+        (np.full((1, 4, 4), 200, np.uint8), "bytes up to 200"),
+        (None, "starts from 'image'"),
+        ({"picture": FRAMES[0]}, "given 'picture'"),
+        ([[1, 2], [3]], "no array of numbers"),
+    ]:
+        with pytest.raises(UserError, match=line):
+            frames.push(wrong)
+    with pytest.raises(UserError, match="frame 0 after frame 0"):
+        frames.push(FRAMES[1], index=0)
+    out = [each for frame in FRAMES[1:4] for each in frames.push(frame)]
+    assert [each.index for each in out] == [0] and frames.stats().frames == 4
+
+
+def test_an_overflow_drops_the_frames_on_their_way_and_the_stream_goes_on(sampler: Sampler, network: Analytic) -> None:
+    frames = stream(sampler, **LCM, mode="batch")
+    frames.push(FRAMES[0])
+    frames._sampler = fewstep.runtime.sampler.replace(sampler, denoiser=lambda feeds: {"v": feeds["x"] * np.inf})
+    with pytest.raises(UserError, match="not finite at step"):
+        frames.push(FRAMES[1])
+    frames._sampler = sampler
+    out = [each for frame in FRAMES[2:8] for each in frames.push(frame)]
+    assert [each.index for each in out] == [2, 3, 4] and frames.stats().dropped == 2
+
+
+def test_a_caller_may_reuse_its_buffer(sampler: Sampler) -> None:
+    frames, buffer, out = (
+        stream(sampler, **LCM, mode="batch", guidance=Residual(1.4)),
+        np.empty((1, 4, 4), np.float32),
+        [],
+    )
+    for frame in FRAMES[:6]:
+        buffer[:] = frame
+        out += frames.push(buffer)
+    for each in out:
+        expected = alone(sampler, FRAMES[each.index], 0, **LCM, guidance=Residual(1.4))
+        np.testing.assert_array_equal(each.sample, expected)
+
+
+def test_frames_may_bring_their_conditions(sampler: Sampler) -> None:
+    frames = stream(sampler, plan="lcm:7", strength=0.6, mode="batch")
+    labels = [0, 2, 1, 0, 2]
+    out = pushed(frames, [{"image": frame, "class": label} for frame, label in zip(FRAMES, labels, strict=False)])
+    for each, label in zip(out, labels, strict=True):
+        expected = alone(sampler, FRAMES[each.index], 0, **{**LCM, "condition": {"class": [label]}})
+        np.testing.assert_array_equal(each.sample, expected)
+    with pytest.raises(UserError, match="class"):
+        frames.push(FRAMES[0])
+
+
+def test_frames_of_nothing_are_samples_of_their_seeds(sampler: Sampler) -> None:
+    frames = stream(sampler, plan="dpmpp_2m:4", condition=DRESS, noise="fresh", mode="batch")
+    out = pushed(frames, [None] * 6)
+    expected = sampler.sample("dpmpp_2m:4", range(6), {"class": ["dress"] * 6})
+    np.testing.assert_array_equal(np.stack([each.sample for each in out]), expected)
+
+
+STILL = [FRAMES[0]] * 60
+
+
+def test_a_still_scene_takes_a_tenth_of_the_calls_and_nothing_is_frozen(sampler: Sampler, network: Analytic) -> None:
+    """Elsewhere a skipped frame leaves those before it in the pipeline."""
+    frames = stream(sampler, **LCM, mode="batch", similar=Similar(0.98, 10_000))
+    out = [each for frame in STILL for each in frames.push(frame)]
+    stats = frames.stats()
+    assert 10 * len(network.batches) <= 4 * len(STILL) and stats.calls == 4
+    assert [each.index for each in out] == list(range(60)) and stats.in_flight == 0
+    assert [each.fresh for each in out] == [True] + [False] * 59 and stats.skipped == 59
+    for each in out:
+        np.testing.assert_array_equal(each.sample, alone(sampler, FRAMES[0], 0, **LCM))
+
+
+def test_after_so_many_skips_a_frame_is_processed(sampler: Sampler) -> None:
+    frames = stream(sampler, **LCM, mode="sequence", similar=Similar(0.98, most=10))
+    out = [each for frame in STILL[:34] for each in frames.push(frame)]
+    assert [each.index for each in out if each.fresh] == [0, 11, 22, 33]
+
+
+def test_a_change_of_settings_is_seen_on_a_still_scene(sampler: Sampler) -> None:
+    frames = stream(sampler, **LCM, mode="sequence", similar=Similar(0.98, 1000))
+    out = [each for frame in STILL[:5] for each in frames.push(frame)]
+    frames.set(condition=BAG)
+    out += [each for frame in STILL[:5] for each in frames.push(frame)]
+    assert [each.fresh for each in out] == ([True] + [False] * 4) * 2
+    np.testing.assert_array_equal(out[-1].sample, alone(sampler, FRAMES[0], 0, **{**LCM, "condition": BAG}))
+
+
+def test_statistics_are_those_of_the_clock(sampler: Sampler) -> None:
+    ticks = iter(np.arange(0, 100, 0.5))
+    frames = stream(sampler, **LCM, mode="sequence", clock=lambda: float(next(ticks)))
+    out = pushed(frames, FRAMES[:4])
+    stats = frames.stats()
+    assert [each.latency_s for each in out] == [0.5] * 4 and stats.latency_p99_s == 0.5
+    assert stats.fps == 4 / 3.5 and stats.frames == stats.out == 4 and stats.calls == 16
+
+
+def test_options_that_do_not_exist(sampler: Sampler) -> None:
+    with pytest.raises(UserError, match="noise 'new'"):
+        stream(sampler, **LCM, noise="new")  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="no filter"):
+        Similar(1.0)
+    with pytest.raises(UserError, match="seed"):
+        stream(sampler, **LCM, seed=-1)
+
+
+PLANS = ["lcm:2", "lcm:7", "ddim:4", "dpmpp_2m:5"]
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_under_random_pushes_changes_skips_and_gaps_every_frame_is_itself(sampler: Sampler, data) -> None:
+    """In order, none lost or doubled: those that come out and those that are dropped are all."""
+    similar = data.draw(st.sampled_from([None, Similar(0.5, 3)]))
+    mode = data.draw(st.sampled_from(["batch", "sequence"]))
+    frames = stream(sampler, **LCM, mode=mode, similar=similar, noise="fresh")
+    options, of_frame, picture_of, out, index, processed = LCM, {}, {}, [], 0, {}
+    for _ in range(data.draw(st.integers(1, 25))):
+        action = data.draw(st.sampled_from(["push", "push", "push", "push", "gap", "set", "flush", "now"]))
+        if action == "push" or action == "gap":
+            index += 2 if action == "gap" else 0
+            of_frame[index], picture_of[index] = options, data.draw(st.integers(0, 2))
+            out += frames.push(FRAMES[picture_of[index]], index)
+            index += 1
+        elif action == "flush":
+            out += frames.flush()
+        else:
+            changes = {"plan": data.draw(st.sampled_from(PLANS)), "condition": data.draw(st.sampled_from([DRESS, BAG]))}
+            frames.set(now=action == "now", **changes)
+            options = {**options, **changes}
+    out += frames.flush()
+    indices = [each.index for each in out]
+    assert indices == sorted(set(indices)) and set(indices) <= of_frame.keys()
+    assert len(out) + frames.stats().dropped == index
+    for each in out:
+        if each.fresh:
+            processed = {"frame": FRAMES[picture_of[each.index]], "seed": each.index, **of_frame[each.index]}
+        np.testing.assert_array_equal(each.sample, alone(sampler, **processed))
+
+
+@pytest.mark.parametrize("count", [200, pytest.param(100_000, marks=pytest.mark.slow)])
+def test_memory_is_flat(sampler: Sampler, count: int) -> None:
+    """The network keeps no list here."""
+    quiet = fewstep.runtime.sampler.replace(
+        sampler, denoiser=lambda feeds: {"v": np.tanh(feeds["x"]) + feeds["row"][:, :, None, None]}
+    )
+    frames = stream(quiet, **LCM, mode="batch", similar=Similar(0.9, 3), guidance=Residual(1.2))
+    for number in range(1100):  # the latencies are then as many as are kept
+        frames.push(FRAMES[number % 40])
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    for number in range(count):
+        frames.push(FRAMES[number % 40])
+    grown = tracemalloc.get_traced_memory()[0] - before
+    tracemalloc.stop()
+    assert grown < 20_000 and frames.stats().frames == count + 1100
