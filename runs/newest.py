@@ -12,7 +12,8 @@ def latest(stream: Stream, source: Iterable[Frame], queue: int = 1) -> Iterator[
     """The frames of a camera-like source through a stream.
 
     A frame that waits while `queue` newer ones come is dropped, and `Stream.stats` counts it. Indices are those of the
-    source, after the frames that the stream had before. An error of the source is raised here, after the frames before it. The thread ends with its source.
+    source, after the frames that the stream had before. An error of the source is raised here, once the frames before
+    it are out. The thread ends with its source.
 
     Args:
         source: yields arrays that stay as they are; a camera that reuses its buffer yields copies.

@@ -5,7 +5,8 @@ import numpy as np
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.noise import normal
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
-from fewstep.runtime.execute import FRESH_DRAW, Hold, execute, finish, sample
+from fewstep.runtime.execute import FRESH_DRAW, Hold, execute, finish
+from tests.plans.execution import sample
 
 FACTS = DenoiserFacts(ScheduleSpec("cosine"), "v")
 PLAN = compile_plan("dpmpp_2m:5", FACTS)

@@ -9,7 +9,7 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.noise import normal
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.plans.transforms import own_noise, tail
-from fewstep.runtime.execute import sample
+from tests.plans.execution import sample
 
 SHAPE = (1, 8, 8)
 FACTS = DenoiserFacts(ScheduleSpec("cosine"), "v")

@@ -10,7 +10,8 @@ from fewstep.plans.noise import normal
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.plans.transforms import tail, time_travel
-from fewstep.runtime.execute import Hold, execute, sample
+from fewstep.runtime.execute import Hold, execute
+from tests.plans.execution import sample
 
 FACTS = DenoiserFacts(ScheduleSpec("cosine"), "sample")
 
