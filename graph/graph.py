@@ -4,7 +4,7 @@ A pass returns a new Graph that shares every node and every array it did not tou
 of the weights, and a pass can never damage the graph it was given.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,7 +19,10 @@ X, TIME, TO, GROUP, OUTPUT = "x", "time", "time_to", "group", "output"
 
 @dataclass(frozen=True)
 class Node:
-    """One operation. Attributes hold what `onnx.helper.get_attribute_value` gives (ints, floats, bytes, lists)."""
+    """One operation. Attributes hold what `onnx.helper.get_attribute_value` gives (ints, floats, bytes, lists).
+
+    The body of a Loop is a Graph among them. Only graphs that are written hold such: no pass looks inside.
+    """
 
     op: str
     inputs: tuple[str, ...]  # "" stands for an optional input left out
@@ -76,6 +79,14 @@ class Graph:
 
     def is_constant(self, name: str) -> bool:
         return name in self.constants
+
+    def with_bodies(self) -> "Iterator[Graph]":
+        """This graph, then the bodies of its loops."""
+        yield self
+        for node in self.nodes:
+            for attribute in node.attributes.values():
+                if isinstance(attribute, Graph):
+                    yield from attribute.with_bodies()
 
     def ops(self) -> tuple[str, ...]:
         """Operation types in order: what tests and reports count."""

@@ -41,15 +41,9 @@ def to_model(graph: Graph, find: Find | None = None, also: Iterable[str] = ()) -
 
     `also` names inner tensors to return too. They carry no type, which onnxruntime infers.
     """
-    initializers = [_initializer(name, array, find) for name, array in graph.constants.items()]
-    proto = helper.make_graph(
-        [_node_proto(node, name) for node, name in zip(graph.nodes, _node_names(graph), strict=True)],
-        graph.name,
-        [_value_info(value) for value in graph.inputs],
-        [*map(_value_info, graph.outputs), *(onnx.ValueInfoProto(name=name) for name in also)],
-        initializers,
-    )
-    domains = sorted({node.domain for node in graph.nodes if node.domain})
+    proto = _graph_proto(graph, find)
+    proto.output.extend(onnx.ValueInfoProto(name=name) for name in also)
+    domains = sorted({node.domain for each in graph.with_bodies() for node in each.nodes if node.domain})
     opsets = [helper.make_opsetid("", OPSET), *(helper.make_opsetid(domain, 1) for domain in domains)]
     model = helper.make_model(proto, opset_imports=opsets, ir_version=IR_VERSION, producer_name="fewstep")
     helper.set_model_props(model, extents.encode(graph.extents))
@@ -174,8 +168,21 @@ def _initializer(name: str, array: Array, find: Find | None) -> onnx.TensorProto
     return tensor
 
 
-def _node_proto(node: Node, name: str) -> onnx.NodeProto:
-    return helper.make_node(node.op, node.inputs, node.outputs, name=name, domain=node.domain, **node.attributes)
+def _graph_proto(graph: Graph, find: Find | None) -> onnx.GraphProto:
+    return helper.make_graph(
+        [_node_proto(node, name, find) for node, name in zip(graph.nodes, _node_names(graph), strict=True)],
+        graph.name,
+        [_value_info(value) for value in graph.inputs],
+        [_value_info(value) for value in graph.outputs],
+        [_initializer(name, array, find) for name, array in graph.constants.items()],
+    )
+
+
+def _node_proto(node: Node, name: str, find: Find | None) -> onnx.NodeProto:
+    attributes = {
+        key: _graph_proto(value, find) if isinstance(value, Graph) else value for key, value in node.attributes.items()
+    }
+    return helper.make_node(node.op, node.inputs, node.outputs, name=name, domain=node.domain, **attributes)
 
 
 def _node_names(graph: Graph) -> Iterator[str]:

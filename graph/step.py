@@ -5,14 +5,15 @@ float32, term by term, never MatMul, which engines may run in a shorter type (TF
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
 
-from fewstep.graph.graph import BATCH, GROUP, Array, Graph, Node, Value, X, rename_inputs
+from fewstep.graph.builder import Builder
+from fewstep.graph.graph import BATCH, GROUP, Graph, Node, Value, X, rename_inputs
 from fewstep.graph.passes.constants import drop_unused
 from fewstep.plans.errors import UserError
-from fewstep.plans.plan import Row, Step, Tensor, array
+from fewstep.plans.plan import Step, Tensor
 from fewstep.plans.shaping import Clip
 
 STATE, NEXT, DRAW = "state_{}", "next_{}", "draw_{}"  # ports: the number of the row, or of the plan's draw
@@ -31,7 +32,7 @@ def fuse_step(body: Graph, step: Step, tensors: Sequence[Tensor] = ()) -> Graph:
         raise UserError(f"a step with the shaping {step.shaping} has no fused form", "clip, or leave the shaping out")
     states = [STATE.format(k) for k in range(len(step.update))]
     draws = [DRAW.format(number) for number in step.draws]
-    table = _Table()
+    table = Builder("step")
 
     u = table.combine(step.input, states, "u")
     outputs = _evaluate(table, body, u, len(step.branches), step.heads)
@@ -59,40 +60,7 @@ def fuse_step(body: Graph, step: Step, tensors: Sequence[Tensor] = ()) -> Graph:
     return drop_unused(Graph("step", inputs, results, tuple(table.nodes), {**body.constants, **table.constants}))
 
 
-@dataclass
-class _Table:
-    """The graph in the making: nodes, and each number once. No tensor of a body has a slash in its name."""
-
-    nodes: list[Node] = field(default_factory=list)
-    constants: dict[str, Array] = field(default_factory=dict)
-
-    def node(self, op: str, inputs: Sequence[str], output: str) -> str:
-        self.nodes.append(Node(op, tuple(inputs), (f"step/{output}",)))
-        return f"step/{output}"
-
-    def number(self, value: float) -> str:
-        name = f"step/{np.float32(value)!s}"
-        self.constants[name] = np.asarray(value, np.float32)
-        return name
-
-    def tensor(self, tensor: Tensor, number: int) -> str:
-        name = f"step/tensor_{number}"
-        self.constants[name] = array(tensor).astype(np.float32)
-        return name
-
-    def combine(self, row: Row, tensors: Sequence[str], name: str) -> str:
-        """sum_j row[j] * tensors[j], in order, as `runtime.execute.combine`: zeros are skipped, ones need no Mul."""
-        total = ""
-        for j, (coefficient, tensor) in enumerate(zip(row, tensors, strict=True)):
-            if coefficient == 0.0:
-                continue
-            scaled = coefficient != 1.0
-            term = self.node("Mul", (tensor, self.number(coefficient)), f"{name}_term_{j}") if scaled else tensor
-            total = self.node("Add", (total, term), f"{name}_sum_{j}") if total else term
-        return total or self.node("Sub", (tensors[0], tensors[0]), f"{name}_zero")
-
-
-def _evaluate(table: _Table, body: Graph, u: str, branches: int, heads: int) -> list[str]:
+def _evaluate(table: Builder, body: Graph, u: str, branches: int, heads: int) -> list[str]:
     """The body on u, once for all branches; returns one output per branch and head."""
     stacked = u
     if branches > 1:

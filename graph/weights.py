@@ -65,13 +65,14 @@ def release_array(array: Array) -> None:
 
 
 def large(graph: Graph) -> dict[str, Array]:
-    """The constants that may leave a graph's file."""
-    return {name: array for name, array in graph.constants.items() if array.nbytes >= LARGE}
+    """The constants that may leave a graph's file, those of its loops too."""
+    graphs = graph.with_bodies()
+    return {name: array for each in graphs for name, array in each.constants.items() if array.nbytes >= LARGE}
 
 
 def weight_bytes(graph: Graph) -> int:
-    """Bytes of all constants."""
-    return sum(array.nbytes for array in graph.constants.values())
+    """Bytes of all constants, those of its loops too."""
+    return sum(array.nbytes for each in graph.with_bodies() for array in each.constants.values())
 
 
 def identity(array: Array) -> tuple[object, ...]:

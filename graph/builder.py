@@ -1,0 +1,72 @@
+"""A graph in the making: nodes one after the other, and whole graphs put between them under names of their own."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from fewstep.graph.graph import Array, Graph, Node
+from fewstep.plans.plan import Tensor, array
+
+Coefficient = float | str  # a number, or the name of a tensor of one element
+
+
+@dataclass
+class Builder:
+    """Nodes and constants so far. New tensors are called PREFIX/NAME; no tensor of a bundle's graphs has a slash."""
+
+    prefix: str
+    nodes: list[Node] = field(default_factory=list)
+    constants: dict[str, Array] = field(default_factory=dict)
+
+    def node(self, op: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
+        """One node of one output; returns its name."""
+        (made,) = self.split(op, inputs, (output,), **attributes)
+        return made
+
+    def split(self, op: str, inputs: Sequence[str], outputs: Sequence[str], **attributes: Any) -> tuple[str, ...]:
+        """One node of any number of outputs; returns their names."""
+        names = tuple(f"{self.prefix}/{output}" for output in outputs)
+        self.nodes.append(Node(op, tuple(inputs), names, attributes))
+        return names
+
+    def constant(self, value: Array, name: str) -> str:
+        """A constant under a name of the builder's; returns that."""
+        self.constants[f"{self.prefix}/{name}"] = value
+        return f"{self.prefix}/{name}"
+
+    def number(self, value: float) -> str:
+        """A float32 number, once however often it is asked for."""
+        return self.constant(np.asarray(value, np.float32), str(np.float32(value)))
+
+    def tensor(self, tensor: Tensor, number: int) -> str:
+        """A plan's tensor in float32."""
+        return self.constant(array(tensor).astype(np.float32), f"tensor_{number}")
+
+    def combine(self, row: Sequence[Coefficient], tensors: Sequence[str], name: str) -> str:
+        """sum_j row[j] * tensors[j], in order, as `runtime.execute.combine`: zeros are skipped, ones need no Mul."""
+        total = ""
+        for j, (coefficient, tensor) in enumerate(zip(row, tensors, strict=True)):
+            if coefficient == 0.0:
+                continue
+            term = tensor
+            if coefficient != 1.0:
+                scale = coefficient if isinstance(coefficient, str) else self.number(coefficient)
+                term = self.node("Mul", (tensor, scale), f"{name}_term_{j}")
+            total = self.node("Add", (total, term), f"{name}_sum_{j}") if total else term
+        return total or self.node("Sub", (tensors[0], tensors[0]), f"{name}_zero")
+
+    def place(self, graph: Graph, inputs: Mapping[str, str], under: str, shared: str | None = None) -> dict[str, str]:
+        """The nodes of a graph, reading `inputs` in the place of its inputs; returns the names of its outputs here.
+
+        Its tensors are called UNDER/NAME, and its constants SHARED/NAME, where several copies of it share them.
+        """
+        names = {name: f"{shared or under}/{name}" for name in graph.constants}
+        self.constants |= {names[name]: value for name, value in graph.constants.items()}
+        names |= {value.name: inputs[value.name] for value in graph.inputs} | {"": ""}
+        names |= {output: f"{under}/{output}" for node in graph.nodes for output in node.outputs if output}
+        for node in graph.nodes:
+            read, made = (tuple(names[name] for name in tensors) for tensors in (node.inputs, node.outputs))
+            self.nodes.append(replace(node, inputs=read, outputs=made, name=f"{under}/{node.name or node.output}"))
+        return {value.name: names[value.name] for value in graph.outputs}
