@@ -16,6 +16,7 @@ VERBS = {  # each is a module of this package, with a function `verb(options, pr
     "calibrate": Verb("Measure a bundle along its plan and lower it to int8.", "calibration"),
     "build": Verb("Build engines for a bundle ahead of time.", "calibration,tensorrt-rtx"),
     "run": Verb("Sample a bundle into an image grid.", "cpu"),
+    "bake": Verb("Write a whole run as one ONNX file, for programs in any language.", "calibration"),
     "pack": Verb("Copy what devices need of a bundle: some bodies, shared weights once.", "calibration"),
     "report": Verb("Judge a bundle: quality, coverage, speed, size.", "calibration"),
     "evaluate": Verb("Compare int8 samples with float32 ones, one by one and as a distribution.", "calibration"),

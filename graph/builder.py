@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fewstep.graph.graph import Array, Graph, Node
+from fewstep.graph.graph import BATCH, Array, Extent, Graph, Node, Value
 from fewstep.plans.plan import Tensor, array
 
 Coefficient = float | str  # a number, or the name of a tensor of one element
@@ -19,6 +19,7 @@ class Builder:
     prefix: str
     nodes: list[Node] = field(default_factory=list)
     constants: dict[str, Array] = field(default_factory=dict)
+    described: dict[str, Value] = field(default_factory=dict)
 
     def node(self, op: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
         """One node of one output; returns its name."""
@@ -57,16 +58,30 @@ class Builder:
             total = self.node("Add", (total, term), f"{name}_sum_{j}") if total else term
         return total or self.node("Sub", (tensors[0], tensors[0]), f"{name}_zero")
 
-    def place(self, graph: Graph, inputs: Mapping[str, str], under: str, shared: str | None = None) -> dict[str, str]:
+    def place(
+        self, graph: Graph, inputs: Mapping[str, str], under: str, shared: str | None = None, batch: str = ""
+    ) -> dict[str, str]:
         """The nodes of a graph, reading `inputs` in the place of its inputs; returns the names of its outputs here.
 
-        Its tensors are called UNDER/NAME, and its constants SHARED/NAME, where several copies of it share them.
+        Its tensors are called UNDER/NAME, and its constants SHARED/NAME, where several copies of it share them. `batch`
+        names the leading axis of its inputs, whose types are described then: an inference engine fuses two operations
+        only where it knows that their shapes are equal, and fusions change bits.
         """
         names = {name: f"{shared or under}/{name}" for name in graph.constants}
         self.constants |= {names[name]: value for name, value in graph.constants.items()}
         names |= {value.name: inputs[value.name] for value in graph.inputs} | {"": ""}
         names |= {output: f"{under}/{output}" for node in graph.nodes for output in node.outputs if output}
+        for value in graph.inputs:
+            if batch and value.shape[:1] == (BATCH,):
+                self.described[names[value.name]] = Value(names[value.name], value.dtype, (batch, *value.shape[1:]))
         for node in graph.nodes:
             read, made = (tuple(names[name] for name in tensors) for tensors in (node.inputs, node.outputs))
             self.nodes.append(replace(node, inputs=read, outputs=made, name=f"{under}/{node.name or node.output}"))
         return {value.name: names[value.name] for value in graph.outputs}
+
+    def graph(self, inputs: Sequence[Value], outputs: Sequence[Value], extents: Mapping[str, Extent]) -> Graph:
+        """What was made, between these ports."""
+        ports = {value.name for value in (*inputs, *outputs)}
+        described = tuple(value for name, value in self.described.items() if name not in ports)
+        nodes = tuple(self.nodes)
+        return Graph(self.prefix, tuple(inputs), tuple(outputs), nodes, self.constants, extents, described)

@@ -63,7 +63,8 @@ class Value:
 class Graph:
     """A graph whose nodes stand in topological order. `constants` are its weights and other known tensors, by name.
 
-    `extents` are the sizes that are free beside the batch, as "height".
+    `extents` are the sizes that are free beside the batch, as "height". `described` are inner tensors whose shapes a
+    reader of the file would not infer.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Graph:
     nodes: tuple[Node, ...]
     constants: Mapping[str, Array]
     extents: Mapping[str, Extent] = field(default_factory=dict)
+    described: tuple[Value, ...] = ()
 
     def with_nodes(self, nodes: Iterable[Node], constants: Mapping[str, Array] | None = None) -> "Graph":
         """The same interface over other nodes; `constants` are added to those already there."""

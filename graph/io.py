@@ -36,25 +36,34 @@ Find = Callable[[Array], weights.Place | None]
 # Writing
 
 
-def to_model(graph: Graph, find: Find | None = None, also: Iterable[str] = ()) -> onnx.ModelProto:
+def to_model(
+    graph: Graph, find: Find | None = None, also: Iterable[str] = (), metadata: Mapping[str, str] | None = None
+) -> onnx.ModelProto:
     """The ONNX form of a graph. Large constants whose place in a file `find` knows are referred to by its name.
 
-    `also` names inner tensors to return too. They carry no type, which onnxruntime infers.
+    `also` names inner tensors to return too. They carry no type, which onnxruntime infers. `metadata` are texts that
+    the file holds beside the graph, by key.
     """
     proto = _graph_proto(graph, find)
     proto.output.extend(onnx.ValueInfoProto(name=name) for name in also)
     domains = sorted({node.domain for each in graph.with_bodies() for node in each.nodes if node.domain})
     opsets = [helper.make_opsetid("", OPSET), *(helper.make_opsetid(domain, 1) for domain in domains)]
     model = helper.make_model(proto, opset_imports=opsets, ir_version=IR_VERSION, producer_name="fewstep")
-    helper.set_model_props(model, extents.encode(graph.extents))
+    helper.set_model_props(model, {**extents.encode(graph.extents), **(metadata or {})})
     return model
 
 
-def save(graph: Graph, path: Path, external_above: int | None = None, also: Iterable[str] = ()) -> tuple[Path, ...]:
+def save(
+    graph: Graph,
+    path: Path,
+    external_above: int | None = None,
+    also: Iterable[str] = (),
+    metadata: Mapping[str, str] | None = None,
+) -> tuple[Path, ...]:
     """Write a graph, and its weights to `<path>.data` if they exceed the limit (default: EXTERNAL_ABOVE); returns the
     files written."""
     if not _exceeds(graph, external_above):
-        path.write_bytes(_serialized(to_model(graph, also=also)))
+        path.write_bytes(_serialized(to_model(graph, also=also, metadata=metadata)))
         return (path,)
     data, arrays = path.with_name(path.name + ".data"), weights.distinct(weights.large(graph).values())
     with data.open("wb") as stream:
@@ -62,7 +71,7 @@ def save(graph: Graph, path: Path, external_above: int | None = None, also: Iter
     places = {
         weights.identity(array): weights.Place(data, offset) for array, offset in zip(arrays, offsets, strict=True)
     }
-    path.write_bytes(_serialized(to_model(graph, lambda array: places[weights.identity(array)], also)))
+    path.write_bytes(_serialized(to_model(graph, lambda array: places[weights.identity(array)], also, metadata)))
     return (path, data)
 
 
@@ -175,6 +184,7 @@ def _graph_proto(graph: Graph, find: Find | None) -> onnx.GraphProto:
         [_value_info(value) for value in graph.inputs],
         [_value_info(value) for value in graph.outputs],
         [_initializer(name, array, find) for name, array in graph.constants.items()],
+        value_info=[_value_info(value) for value in graph.described],
     )
 
 

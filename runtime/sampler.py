@@ -9,20 +9,18 @@ never on its neighbours in the batch.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fewstep.plans import noise
-from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
-from fewstep.plans.guidance import UNCOND, Guidance
-from fewstep.plans.plan import Plan, Step, group_of, regroup
+from fewstep.plans.guidance import Guidance
+from fewstep.plans.plan import Plan, Step, group_of
 from fewstep.plans.schedule import NoiseSchedule
-from fewstep.plans.shaping import Shaping, as_shaping
+from fewstep.plans.shaping import Shaping
 from fewstep.runtime import conditions, mixed_plans, units
 from fewstep.runtime.backends import LoadedGraph
 from fewstep.runtime.bundle.manifest import Body
@@ -31,9 +29,9 @@ from fewstep.runtime.execute import Draws, Hold, StepNetwork, StepState, execute
 from fewstep.runtime.feeds import Overrides, branch_values, check_times, feeds, plan_blocks, shared_inputs
 from fewstep.runtime.feeds import tensor_name as name_of
 from fewstep.runtime.finite import OUTPUT, check_finite, finite_sample, finite_states
+from fewstep.runtime.planning import PlanLike, plan_for
 from fewstep.runtime.prologues import TIME, TO, Arrays
 from fewstep.runtime.request import (
-    SCHEDULER,
     Cancel,
     GivenTensors,
     Request,
@@ -41,13 +39,9 @@ from fewstep.runtime.request import (
     check_branches,
     check_hold,
     check_network_time,
-    check_plan,
     check_seeds,
     check_tensors,
     check_x,
-    denoiser_facts,
-    read_plan,
-    scheduler_plan,
     until_cancelled,
 )
 from fewstep.runtime.sizes import sized
@@ -57,7 +51,6 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.floating[Any]]
 Float32 = NDArray[np.float32]
-PlanLike = str | Path | Plan
 PLAN = "dpmpp_2m:8"
 
 
@@ -284,27 +277,17 @@ class Sampler(AbstractContextManager["Sampler"]):
         Arguments as of `sample`; `branches` matters where a condition has no null value: who says what "uncond" is
         can be guided all the same; `sizes` where the plan of a scheduler follows from them.
         """
-        known, takes = denoiser_facts(self.bundle.manifest), sized(self.bundle.manifest, sizes)
-        if UNCOND in (branches or {}):
-            known = replace(known, guided=True)
-        shaping = as_shaping(shaping)
-        if not isinstance(plan, str | Path | Plan):
-            fix = "give SOLVER:STEPS such as 'dpmpp_2m:8', or a plan's path"
-            if isinstance(plan, list | tuple):
-                fix = "`sample_each` takes a plan for each sample"
-            raise UserError(f"plan {plan!r} is no plan", fix)
-        if not isinstance(plan, Plan) and (isinstance(plan, Path) or plan.endswith(".json")):
-            plan = read_plan(Path(plan))
-        if isinstance(plan, str) and plan.startswith(SCHEDULER):
-            if strength is not None or renoise is not None or shaping is not None:
-                raise UserError(f"plan {plan!r} takes no strength and no shaping", "give SOLVER:STEPS for those")
-            plan = scheduler_plan(plan, guidance, known.guided, self.bundle, takes.x_shape)
-        if isinstance(plan, str):
-            return compile_plan(plan, known, guidance, shaping, self.body.groups, strength, renoise)
-        check_plan(plan, guidance, strength, renoise, self.bundle)
-        if shaping is not None and {step.shaping for step in plan.steps if step.shaping is not None} != {shaping}:
-            raise UserError(f"plan {plan.name!r} was compiled without shaping {shaping}", "give the plan by its name")
-        return regroup(plan, self.body.groups)
+        return plan_for(
+            self.bundle,
+            self.body.groups,
+            plan,
+            guidance,
+            shaping=shaping,
+            strength=strength,
+            renoise=renoise,
+            branches=branches,
+            sizes=sizes,
+        )
 
     def _request(
         self,

@@ -1,0 +1,22 @@
+"""`fewstep bake`: say what the file takes and what it gives."""
+
+from rich.filesize import decimal
+
+from fewstep.cli.outcome import Outcome
+from fewstep.graph.bake.bake import BakeOptions, bake
+from fewstep.graph.bake.metadata import BakedPort
+from fewstep.runtime.progress import Progress
+
+
+def verb(options: BakeOptions, progress: Progress) -> Outcome:
+    baked, files = bake(options)
+    sizes = ", ".join(f"{file} ({decimal(file.stat().st_size)})" for file in files)
+    takes = "; ".join(map(_told, baked.inputs))
+    return Outcome(
+        {"files": files, "holds": baked},
+        (f"{sizes}: {baked.plan} in {baked.precision}", f"takes {takes}", f"returns {_told(baked.output)}"),
+    )
+
+
+def _told(port: BakedPort) -> str:
+    return f"{port.name} {port.dtype} [{', '.join(map(str, port.shape))}]"

@@ -1,0 +1,131 @@
+"""The part of a baked run that stands before the first step: inputs, conditions of all branches, prologue rows.
+
+Conditioner and prologue run once, for all steps and branches together, as the executor runs them.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fewstep.graph.bake.batch import Batch
+from fewstep.graph.builder import Builder
+from fewstep.graph.graph import Graph
+from fewstep.plans.errors import UserError
+from fewstep.plans.guidance import COND, UNCOND
+from fewstep.plans.plan import Plan
+from fewstep.runtime.bundle.manifest import Condition, GraphEntry, Manifest
+from fewstep.runtime.conditions import has_null
+from fewstep.runtime.prologues import Arrays
+
+
+@dataclass(frozen=True)
+class Ahead:
+    """Tensors of the outer graph that the steps read.
+
+    branches: of all steps, in order. by_branch: conditions and rows of conditions [branches * B, ...], by input name.
+    by_pair: rows [P * B, ...] for the P pairs of step and branch, step after step. first_pair: of each step.
+    """
+
+    branches: tuple[str, ...]
+    by_branch: Mapping[str, str]
+    by_pair: Mapping[str, str]
+    first_pair: tuple[int, ...]
+
+
+def lay_ahead(
+    outer: Builder,
+    batch: Batch,
+    manifest: Manifest,
+    graphs: Mapping[str, Graph],
+    plan: Plan,
+    own: Mapping[str, str],
+    nulls: Arrays,
+) -> Ahead:
+    """Add the conditions of all branches, conditioner and prologue.
+
+    graphs: "conditioner" and "prologue", where the bundle has them. own: the tensors [B, ...] of the conditions, by the
+    condition's name. nulls: null values that lie in files.
+    """
+    branches = max((step.branches for step in plan.steps), key=len)
+    by_branch = {
+        each.input: _join(outer, [_value(outer, each, branch, own[each.name], nulls) for branch in branches], each.name)
+        for each in manifest.conditions
+    }
+    if manifest.conditioner is not None:
+        given = {tensor.name: by_branch[tensor.name] for tensor in manifest.conditioner.inputs}
+        by_branch |= outer.place(graphs["conditioner"], given, "conditioner", batch="branches")
+    counts = [len(step.branches) for step in plan.steps]
+    first_pair = tuple(int(at) for at in np.cumsum([0, *counts[:-1]]))
+    by_pair: dict[str, str] = {}
+    if manifest.prologue is not None:
+        times = [step.time for step in plan.steps for _ in step.branches]
+        to = [0.0 if step.to is None else step.to for step in plan.steps for _ in step.branches]
+        places = [branches.index(branch) for step in plan.steps for branch in step.branches]
+        given = _of_pairs(outer, batch, manifest.prologue, by_branch, {"time": times, "to": to}, places)
+        by_pair = outer.place(graphs["prologue"], given, "prologue", batch="pairs")
+    return Ahead(branches, by_branch, by_pair, first_pair)
+
+
+def check_branches(manifest: Manifest, plan: Plan) -> None:
+    """Every branch of the plan must have conditions that the file can hold. UserError names one that has none."""
+    everything = max((step.branches for step in plan.steps), key=len)
+    for branch in dict.fromkeys(branch for step in plan.steps for branch in step.branches):
+        if branch not in (COND, UNCOND) or branch not in everything:
+            raise UserError(
+                f"plan {plan.name!r} evaluates the branch {branch!r}, whose conditions only a caller knows",
+                "bake a plan with guidance by a weight, whose branches are cond and uncond",
+            )
+        for condition in manifest.conditions:
+            if branch == UNCOND and not has_null(condition):
+                raise UserError(
+                    f"guidance needs an unconditional branch, and condition {condition.name!r} has no null value",
+                    "leave guidance out",
+                )
+    for step in plan.steps:
+        if step.branches != everything[everything.index(step.branches[0]) :][: len(step.branches)]:
+            raise UserError(f"plan {plan.name!r} evaluates its branches in several orders", "compile it again")
+
+
+def _value(outer: Builder, condition: Condition, branch: str, own: str, nulls: Arrays) -> str:
+    """The condition [B, ...] in a branch, as `runtime.conditions.null` has it."""
+    if branch == COND or (condition.shared and condition.null is None and condition.name not in nulls):
+        return own
+    has_number = condition.null is not None
+    null = np.asarray(condition.null, condition.dtype) if has_number else nulls[condition.name][None]
+    name = f"null_{condition.name}"
+    shape = outer.node("Shape", (own,), f"{name}_shape")
+    return outer.node("Expand", (outer.constant(null, f"{name}_value"), shape), name)
+
+
+def _join(outer: Builder, tensors: Sequence[str], name: str) -> str:
+    return tensors[0] if len(tensors) == 1 else outer.node("Concat", tensors, f"branches_{name}", axis=0)
+
+
+def _of_pairs(
+    outer: Builder,
+    batch: Batch,
+    prologue: GraphEntry,
+    by_branch: Mapping[str, str],
+    times: Mapping[str, Sequence[float]],
+    places: Sequence[int],
+) -> dict[str, str]:
+    """The prologue's inputs for all pairs of step and branch. `places` are the pairs' branches."""
+    pairs = len(places)
+    shape = batch.pair(pairs)
+    flat = outer.constant(np.array([-1], np.int64), "flat")
+    given = {}
+    where = ""
+    for tensor in prologue.inputs:
+        if tensor.role in times:
+            column = outer.constant(np.array(times[tensor.role], np.float32)[:, None], f"{tensor.role}_of_steps")
+            spread = outer.node("Expand", (column, shape), f"{tensor.role}_of_pairs")
+            given[tensor.name] = outer.node("Reshape", (spread, flat), f"{tensor.role}_flat")
+            continue
+        if not where:
+            column = outer.constant(np.array(places, np.int64)[:, None], "branch_of_pairs")
+            start = outer.node("Mul", (column, batch.size), "start_of_pairs")
+            every = outer.node("Add", (start, batch.places(1)), "place_of_pairs")
+            where = outer.node("Reshape", (every, flat), "place_flat")
+        given[tensor.name] = outer.node("Gather", (by_branch[tensor.name], where), f"{tensor.name}_of_pairs", axis=0)
+    return given

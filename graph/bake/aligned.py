@@ -1,0 +1,144 @@
+"""The steps of a plan over the same columns, so that one body of a Loop runs them all by numbers that it looks up.
+
+The columns of an aligned step are the rows of the state, the outputs of every branch that any step evaluates, the
+result of the shaping, and as many draws as any step takes. Where a step has no such column its coefficient is zero. The
+order of the columns is that of every step, so sums are made in the same order.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.plans.plan import Plan, Row, Step
+from fewstep.plans.shaping import Clip, Shaping
+
+Floats = NDArray[np.float64]
+Whole = NDArray[np.int64]
+NO_TENSOR = -1
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """Consecutive steps of a plan. S steps, K rows, C columns in the order rows, outputs, shaping, draws.
+
+    branches: those of all steps; step s evaluates `count[s]` of them, from `first[s]` on.
+    input [S, K]; shaping_of [S, values, C]; update [S, K, C]: the coefficients.
+    bounds [S, 2]: of a clip. draws [S, D]: the numbers of the plan's draws that are read, 0 where the step reads none.
+    terms: (row, column) of coefficients that are tensors; tensor_of [S, terms]: their numbers, or NO_TENSOR.
+    """
+
+    steps: tuple[Step, ...]
+    branches: tuple[str, ...]
+    first: tuple[int, ...]
+    count: tuple[int, ...]
+    input: Floats
+    shaping: Shaping | None
+    shaping_of: Floats
+    bounds: Floats
+    update: Floats
+    draws: Whole
+    terms: tuple[tuple[int, int | None], ...]
+    tensor_of: Whole
+
+    @property
+    def heads(self) -> int:
+        return self.steps[0].heads
+
+
+def align(plan: Plan, steps: Sequence[Step]) -> Aligned | None:
+    """The steps over the same columns; None where they have no columns, no order or no shaping in common."""
+    branches = max((step.branches for step in steps), key=len)
+    first = [_place(step.branches, branches) for step in steps]
+    shaped = next((step for step in steps if step.shaping is not None), None)
+    if -1 in first or not all(_alike(step, steps[0], shaped) for step in steps):
+        return None
+    draws = max(len(step.draws) for step in steps)
+    outputs = len(branches) * steps[0].heads
+    width = plan.rows + outputs + (shaped is not None) + draws
+    columns = [
+        _columns(step, plan.rows, at, outputs, shaped is not None) for step, at in zip(steps, first, strict=True)
+    ]
+    terms = [
+        [(term.row, None if term.column is None else own[term.column]) for term in step.terms]
+        for step, own in zip(steps, columns, strict=True)
+    ]
+    common = max(terms, key=len)
+    if any(own not in (common, []) for own in terms):
+        return None
+    shaping_of, bounds = [], []
+    for step, own in zip(steps, columns, strict=True):
+        if shaped is not None:
+            source, its = (step, own) if step.shaping is not None else (shaped, columns[steps.index(shaped)])
+            shaping_of.append([_spread(row, its, width) for row in source.shaping_of])
+            bounds.append((source.shaping.low, source.shaping.high) if isinstance(source.shaping, Clip) else (0, 0))
+    return Aligned(
+        steps=tuple(steps),
+        branches=branches,
+        first=tuple(first),
+        count=tuple(len(step.branches) for step in steps),
+        input=np.array([step.input for step in steps]),
+        shaping=None if shaped is None else shaped.shaping,
+        shaping_of=np.array(shaping_of),
+        bounds=np.array(bounds),
+        update=np.array(
+            [[_spread(row, own, width) for row in step.update] for step, own in zip(steps, columns, strict=True)]
+        ),
+        draws=np.array([[*step.draws, *[0] * (draws - len(step.draws))] for step in steps], np.int64),
+        terms=tuple(common),
+        tensor_of=np.array(
+            [[term.tensor for term in step.terms] or [NO_TENSOR] * len(common) for step in steps], np.int64
+        ),
+    )
+
+
+def stretches(plan: Plan, breaks: Sequence[bool]) -> list[Aligned]:
+    """The plan's steps as few aligned stretches, a new one at each step that `breaks`."""
+    parts: list[list[Step]] = []
+    for step, is_break in zip(plan.steps, breaks, strict=True):
+        if is_break or not parts:
+            parts.append([])
+        parts[-1].append(step)
+    return [stretch for part in parts for stretch in _aligned(plan, part)]
+
+
+def _aligned(plan: Plan, steps: list[Step]) -> list[Aligned]:
+    """One stretch, or those of both halves. A step alone is aligned with itself."""
+    whole = align(plan, steps)
+    if whole is not None:
+        return [whole]
+    half = len(steps) // 2
+    return [*_aligned(plan, steps[:half]), *_aligned(plan, steps[half:])]
+
+
+def _place(own: tuple[str, ...], branches: tuple[str, ...]) -> int:
+    """Where a step's branches begin among all; -1 if they do not stand there one after the other."""
+    places = range(len(branches) - len(own) + 1)
+    return next((at for at in places if branches[at : at + len(own)] == own), -1)
+
+
+def _alike(step: Step, first: Step, shaped: Step | None) -> bool:
+    """Whether a step has as many heads as the first, and shapes like the others or not at all."""
+    if step.heads != first.heads:
+        return False
+    if step.shaping is None or shaped is None or step.shaping == shaped.shaping:
+        return True
+    return isinstance(step.shaping, Clip) and isinstance(shaped.shaping, Clip)
+
+
+def _columns(step: Step, rows: int, first: int, outputs: int, has_shaping: bool) -> list[int]:
+    """Where each of a step's own columns stands among all."""
+    start = rows + first * step.heads
+    shaped = [rows + outputs] if step.shaping is not None else []
+    draws = rows + outputs + has_shaping
+    own = range(start, start + len(step.branches) * step.heads)
+    return [*chain(range(rows), own, shaped, range(draws, draws + len(step.draws)))]
+
+
+def _spread(row: Row, columns: Sequence[int], width: int) -> Floats:
+    """A row of coefficients over all columns."""
+    wide = np.zeros(width)
+    wide[list(columns[: len(row)])] = row
+    return wide

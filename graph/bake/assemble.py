@@ -1,0 +1,159 @@
+"""The graph of a whole run: inputs, conditions, prologue, steps, and the decoder where the bundle has one."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import msgspec
+import numpy as np
+
+from fewstep.graph.bake.ahead import lay_ahead
+from fewstep.graph.bake.aligned import stretches
+from fewstep.graph.bake.batch import Batch
+from fewstep.graph.bake.draws import DRAWS, NOISE, Draws, draws_of
+from fewstep.graph.bake.loop import Network, lay_loop
+from fewstep.graph.bake.metadata import BakedPort
+from fewstep.graph.bake.unrolled import lay_unrolled
+from fewstep.graph.builder import Builder
+from fewstep.graph.graph import BATCH, Graph, Node, Value
+from fewstep.plans.plan import Plan
+from fewstep.runtime.bundle.manifest import Manifest
+from fewstep.runtime.prologues import Arrays
+from fewstep.runtime.sizes import free_shape
+
+SAMPLE, IMAGE = "sample", "image"
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The graphs of a bundle that a run is made of.
+
+    networks: the body's own graph, then its stages. untils: the first range group that each stage leaves to the next.
+    ahead: "conditioner" and "prologue". text, decoder: the companions that are baked too.
+    """
+
+    networks: Sequence[Network]
+    untils: Sequence[int]
+    ahead: Mapping[str, Graph]
+    text: Graph | None = None
+    decoder: Graph | None = None
+    nulls: Arrays = field(default_factory=dict)
+
+    def network_of(self, group: int) -> int:
+        """Which network runs the steps of a range group: 0 for the body's own."""
+        return next((1 + stage for stage, until in enumerate(self.untils) if group < until), 0)
+
+
+@dataclass(frozen=True)
+class Run:
+    """The graph of a run with what its inputs mean."""
+
+    graph: Graph
+    inputs: tuple[BakedPort, ...]
+    output: BakedPort
+    draws: tuple[int, ...]
+
+
+def assemble(manifest: Manifest, plan: Plan, parts: Parts, batch_size: int | None, unroll: bool) -> Run:
+    """The run of a plan as one graph. `batch_size`: None leaves it free. `unroll`: every step is written out."""
+    outer, draws = Builder("run"), draws_of(plan)
+    x = next(tensor for tensor in parts.networks[0].entry.inputs if tensor.role == "x")
+    sample = (BATCH, *x.shape[1:])
+    ports = _ports(manifest, plan, parts, draws, sample)
+    known = {port.name: port.name for port in ports}
+    is_hidden = batch_size is not None and not unroll
+    if is_hidden:
+        known = _hide(outer, [_value(port) for port in ports])
+        draws = replace(draws, noise=known.get(NOISE, ""), rest=known.get(DRAWS, ""))
+    source = known[next(port.name for port in ports if port.meaning != DRAWS)]
+    batch = Batch(outer, None if is_hidden else batch_size, source)
+    if parts.text is not None:
+        known |= outer.place(
+            parts.text, {value.name: known[value.name] for value in parts.text.inputs}, "text", batch=BATCH
+        )
+    ahead = lay_ahead(outer, batch, manifest, parts.ahead, plan, known, parts.nulls)
+    state = _start(outer, plan, draws, known)
+    if unroll:
+        state = lay_unrolled(outer, batch, plan, parts.networks, parts.network_of, ahead, draws, state)
+    else:
+        at, networks = 0, [parts.network_of(step.group) for step in plan.steps]
+        breaks = [number > 0 and networks[number - 1] != which for number, which in enumerate(networks)]
+        for stretch in stretches(plan, breaks):
+            network = parts.networks[networks[at]]
+            state = lay_loop(outer, batch, plan, stretch, at, network, ahead, draws, state, f"steps_from_{at}")
+            at += len(stretch.steps)
+    made = outer.combine(plan.output, state, "sample")
+    output = BakedPort(SAMPLE, SAMPLE, sample, "float32")
+    if parts.decoder is not None:
+        (made,) = outer.place(parts.decoder, {parts.decoder.inputs[0].name: made}, "decoder", batch=BATCH).values()
+        output = BakedPort(IMAGE, IMAGE, (BATCH, *parts.decoder.outputs[0].shape[1:]), "float32")
+    outer.nodes.append(Node("Identity", (made,), (output.name,)))
+    inputs = tuple(_with_batch(port, batch_size) for port in ports)
+    output = _with_batch(output, batch_size)
+    graph = outer.graph([*map(_value, inputs)], [_value(output)], parts.networks[0].graph.extents)
+    return Run(graph, inputs, output, draws.later)
+
+
+def _ports(
+    manifest: Manifest, plan: Plan, parts: Parts, draws: Draws, sample: tuple[int | str, ...]
+) -> tuple[BakedPort, ...]:
+    """The inputs of the file."""
+    ports = [BakedPort(NOISE, NOISE, sample, "float32")] if draws.has_noise else []
+    if draws.later:
+        ports.append(BakedPort(DRAWS, DRAWS, (len(draws.later), *sample), "float32"))
+    made = set() if parts.text is None else {value.name for value in parts.text.outputs}
+    for each in manifest.conditions:
+        if each.name not in made:
+            shape = (sample[0], *free_shape(each.shape, each.follows))
+            ports.append(BakedPort(each.name, "condition", shape, each.dtype))
+    if manifest.text is not None and made:
+        for tensor in manifest.text.graph.inputs:
+            ports.append(BakedPort(tensor.name, tensor.role, (sample[0], *tensor.shape[1:]), tensor.dtype))
+    known = {port.name for port in ports} | made
+    ports += [BakedPort(name, "given", sample, "float32") for name in plan.given if name not in known]
+    return tuple(ports)
+
+
+def _start(outer: Builder, plan: Plan, draws: Draws, known: Mapping[str, str]) -> list[str]:
+    """The state before the first step, as `runtime.execute.begin` has it."""
+    columns = [known[name] for name in plan.given] + [draws.lay(outer, number) for number in plan.start_draws]
+    state = [outer.combine(row, columns, f"start_{k}") for k, row in enumerate(plan.start)]
+    for i, term in enumerate(plan.start_terms):
+        tensor = outer.tensor(plan.tensors[term.tensor], term.tensor)
+        if term.column is not None:
+            tensor = outer.node("Mul", (tensor, columns[term.column]), f"start_tensor_{i}")
+        state[term.row] = outer.node("Add", (state[term.row], tensor), f"start_{term.row}_with_tensor_{i}")
+    return state
+
+
+def _hide(outer: Builder, values: Sequence[Value]) -> dict[str, str]:
+    """The inputs of a fixed batch behind a Loop of one round, where their batch is not known ahead; by name.
+
+    An engine folds and fuses more where it knows the batch, and then its bits are not those of the bundle's graphs.
+    """
+    inner, flag = Builder("given"), np.dtype(bool)
+    rows = [replace(value, name=f"given/{value.name}_in") for value in values]
+    made = [
+        replace(value, name=inner.node("Identity", (row.name,), value.name))
+        for row, value in zip(rows, values, strict=True)
+    ]
+    goes_on = inner.node("Identity", ("given/goes_on",), "still_goes_on")
+    body = inner.graph(
+        [Value("given/number", np.dtype(np.int64), ()), Value("given/goes_on", flag, ()), *rows],
+        [Value(goes_on, flag, ()), *made],
+        {},
+    )
+    once, true = outer.constant(np.array(1, np.int64), "once"), outer.constant(np.array(True), "goes_on")
+    names = {value.name: f"{outer.prefix}/{value.name}" for value in values}
+    outer.nodes.append(Node("Loop", (once, true, *names), tuple(names.values()), {"body": body}, "given"))
+    outer.described |= {names[value.name]: replace(value, name=names[value.name]) for value in values}
+    return names
+
+
+def _with_batch(port: BakedPort, batch: int | None) -> BakedPort:
+    """The port at a fixed batch; None leaves it free."""
+    shape = tuple(batch if size == BATCH and batch is not None else size for size in port.shape)
+    return msgspec.structs.replace(port, shape=shape)
+
+
+def _value(port: BakedPort) -> Value:
+    return Value(port.name, np.dtype(port.dtype), port.shape)

@@ -1,0 +1,123 @@
+"""`fewstep bake`: one ONNX file that goes from noise and conditions to samples."""
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from fewstep.graph import io, weights
+from fewstep.graph.bake.ahead import check_branches
+from fewstep.graph.bake.assemble import Parts, assemble
+from fewstep.graph.bake.loop import Network
+from fewstep.graph.bake.metadata import Baked, described, encoded
+from fewstep.graph.bake.shaped import check_shaping
+from fewstep.graph.graph import Graph
+from fewstep.plans.errors import UserError
+from fewstep.plans.plan import Plan
+from fewstep.runtime.backends.onnxruntime import OnnxRuntime
+from fewstep.runtime.bundle.manifest import Body, GraphEntry
+from fewstep.runtime.bundle.reading import Bundle, open_bundle
+from fewstep.runtime.loading import choose_body
+from fewstep.runtime.options import Options
+from fewstep.runtime.planning import plan_for
+
+SUFFIX = ".onnx"
+MESSAGE_LIMIT = 2**31 - 2**24  # bytes: of weights in one ONNX file, with room for the graph
+BESIDE_ABOVE = 2**23  # bytes of weights inside loops: more go to a file beside, since onnxruntime holds others twice
+
+
+@dataclass(frozen=True)
+class BakeOptions(Options):
+    """Write a whole run as one ONNX file: noise and conditions in, samples out.
+
+    bundle: The bundle to take from; it stays unchanged.
+    plan: SOLVER:STEPS, scheduler:STEPS, or the path of a plan's JSON.
+    output: The file to write. Weights above 256 MB, or 8 MB of float weights, go to a file beside it.
+    precision: float32 or int8.
+    body: Name of a body of that precision, such as int8-tensorrt. Default: the one that onnxruntime runs best here.
+    guidance: Weight of classifier-free guidance. Default: only the conditional branch runs.
+    strength: Share of the plan's steps that are run from an image, above 0 and up to 1. The file then takes the image.
+    batch: Number of samples of one call. Default: any number.
+    latents: Return latents, and take the denoiser's own conditions, where the bundle has companions.
+    unroll: Write every step out, for inference engines that have no Loop.
+    one_file: Keep all weights in the file, up to 2 GB. A float network then takes half as much memory again.
+    """
+
+    bundle: Path
+    plan: str
+    output: Path = field(metadata={"short": "-o"})
+    precision: str = "float32"
+    body: str | None = None
+    guidance: float | None = None
+    strength: float | None = None
+    batch: int | None = None
+    latents: bool = False
+    unroll: bool = False
+    one_file: bool = False
+
+
+def bake(options: BakeOptions) -> tuple[Baked, tuple[Path, ...]]:
+    """Write the file; returns its description, which its metadata has too, and the files written."""
+    bundle = open_bundle(options.bundle)
+    name = options.body or choose_body(bundle, options.precision, OnnxRuntime())
+    body = bundle.body(name)
+    plan = plan_for(bundle, body.groups, options.plan, options.guidance, strength=options.strength)
+    _check(options, bundle, plan)
+    run = assemble(bundle.manifest, plan, _parts(bundle, body, options), options.batch, options.unroll)
+    baked = described(bundle.manifest, body, plan, run.inputs, run.output, run.draws)
+    return baked, _write(run.graph, options, baked)
+
+
+def _write(graph: Graph, options: BakeOptions, baked: Baked) -> tuple[Path, ...]:
+    """The files, each whole or as it was before."""
+    folder = options.output.parent
+    try:
+        with TemporaryDirectory(dir=folder, prefix=".fewstep-bake-") as scratch:
+            made = io.save(graph, Path(scratch) / options.output.name, _limit(graph, options), metadata=encoded(baked))
+            for file in reversed(made):  # the graph last: it names the others
+                os.replace(file, folder / file.name)
+    except OSError as error:
+        raise UserError(
+            f"{options.output} cannot be written ({error.strerror or error})",
+            "check its folder, the permissions and the space left, or give another path",
+        ) from None
+    return tuple(folder / file.name for file in made)
+
+
+def _limit(graph: Graph, options: BakeOptions) -> int:
+    """The bytes of weights from which on they go to a file beside the graph's."""
+    in_loops = weights.weight_bytes(graph) - sum(array.nbytes for array in graph.constants.values())
+    if options.one_file:
+        return MESSAGE_LIMIT
+    return 0 if in_loops > BESIDE_ABOVE else io.EXTERNAL_ABOVE
+
+
+def _check(options: BakeOptions, bundle: Bundle, plan: Plan) -> None:
+    """Raises UserError for what cannot be baked."""
+    if options.output.suffix != SUFFIX:
+        raise UserError(f"output {options.output} is no ONNX file", f"give a name that ends in {SUFFIX}")
+    if options.batch is not None and options.batch < 1:
+        raise UserError(f"batch {options.batch} is no number of samples", "give 1 or more")
+    for step in plan.steps:
+        check_shaping(step.shaping)
+    check_branches(bundle.manifest, plan)
+
+
+def _parts(bundle: Bundle, body: Body, options: BakeOptions) -> Parts:
+    manifest = bundle.manifest
+
+    def opened(entry: GraphEntry) -> Graph:
+        return io.load(bundle.graph(entry), root=bundle.path)
+
+    entries = [body.graph, *(stage.graph for stage in body.stages)]
+    ahead = {"conditioner": manifest.conditioner, "prologue": manifest.prologue}
+    has_text = manifest.text is not None and not options.latents
+    has_image = manifest.autoencoder is not None and not options.latents
+    return Parts(
+        networks=[Network(f"network_{number}", opened(entry), entry) for number, entry in enumerate(entries)],
+        untils=[stage.until for stage in body.stages],
+        ahead={key: opened(entry) for key, entry in ahead.items() if entry is not None},
+        text=opened(manifest.text.graph) if has_text and manifest.text is not None else None,
+        decoder=opened(manifest.autoencoder.decoder) if has_image and manifest.autoencoder is not None else None,
+        nulls={each.name: bundle.null(each) for each in manifest.conditions if each.null_file is not None},
+    )

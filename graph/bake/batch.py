@@ -1,0 +1,54 @@
+"""The number of samples in a baked run: fixed, or read off a tensor whose first axis it is."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from fewstep.graph.builder import Builder
+
+
+@dataclass
+class Batch:
+    """Tensors that follow from the batch, each added to a graph when it is first asked for.
+
+    fixed: the batch, if it is a number. source: a tensor whose first axis is the batch.
+    """
+
+    builder: Builder
+    fixed: int | None
+    source: str
+    _made: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def size(self) -> str:
+        """int64 [1]: B."""
+        return self.times(1)
+
+    def times(self, count: int) -> str:
+        """int64 [1]: count * B."""
+        name = "batch" if count == 1 else f"batch_times_{count}"
+        if name not in self._made:
+            self._made[name] = self._times(count, name)
+        return self._made[name]
+
+    def pair(self, count: int) -> str:
+        """int64 [2]: (count, B)."""
+        first = self.builder.constant(np.array([count], np.int64), f"number_{count}")
+        return self.builder.node("Concat", (first, self.size), f"shape_{count}", axis=0)
+
+    def places(self, count: int) -> str:
+        """int64 [count * B]: 0, 1, ..."""
+        name = f"places_{count}"
+        if name not in self._made:
+            zero, one = (self.builder.constant(np.array(number, np.int64), str(number)) for number in (0, 1))
+            limit = self.builder.node("Squeeze", (self.times(count),), f"{name}_limit")
+            self._made[name] = self.builder.node("Range", (zero, limit, one), name)
+        return self._made[name]
+
+    def _times(self, count: int, name: str) -> str:
+        if self.fixed is not None:
+            return self.builder.constant(np.array([count * self.fixed], np.int64), name)
+        if count == 1:
+            return self.builder.node("Shape", (self.source,), name, start=0, end=1)
+        whole = self.builder.constant(np.array([count], np.int64), f"number_{count}")
+        return self.builder.node("Mul", (whole, self.size), name)

@@ -1,0 +1,53 @@
+"""The noise of a baked run: the input `noise` is draw 0, the input `draws` has all later ones in order."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.graph.builder import Builder
+from fewstep.plans.plan import Plan
+
+NOISE, DRAWS = "noise", "draws"
+START = 0  # the draw that most samples start from
+
+
+@dataclass(frozen=True)
+class Draws:
+    """The draws of a plan. later: the numbers of those in `draws`; is_again: steps read draw 0 too. noise, rest: the
+    tensors that hold draw 0 and the later ones."""
+
+    has_noise: bool
+    later: tuple[int, ...]
+    is_again: bool
+    noise: str = NOISE
+    rest: str = DRAWS
+
+    def lay(self, outer: Builder, number: int) -> str:
+        """One draw [B, ...]."""
+        if number == START:
+            return self.noise
+        place = outer.constant(np.array(self.later.index(number), np.int64), f"place_{number}")
+        return outer.node("Gather", (self.rest, place), f"draw_{number}", axis=0)
+
+    def lay_all(self, outer: Builder) -> str:
+        """All draws that steps read [D, B, ...], which `places` counts in; "" where steps read none."""
+        if not self.is_again:
+            return self.rest if self.later else ""
+        first = outer.node(
+            "Unsqueeze", (self.noise, outer.constant(np.array([0], np.int64), "first_axis")), "noise_first"
+        )
+        return outer.node("Concat", (first, self.rest), "all_draws", axis=0) if self.later else first
+
+    def places(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Where draws of these numbers stand among all; what a step does not read stands anywhere."""
+        order = [START, *self.later] if self.is_again else [*self.later]
+        found = [order.index(number) if number in order else 0 for number in numbers.reshape(-1).tolist()]
+        return np.array(found, np.int64).reshape(numbers.shape)
+
+
+def draws_of(plan: Plan) -> Draws:
+    """The draws that a plan reads."""
+    by_steps = {number for step in plan.steps for number in step.draws}
+    numbers = by_steps | set(plan.start_draws)
+    return Draws(START in numbers, tuple(sorted(numbers - {START})), START in by_steps)

@@ -1,0 +1,249 @@
+"""A stretch of aligned steps as an ONNX Loop: one body, whose numbers are looked up by the number of the step.
+
+The body's update is Mul and Add in float32, as in `fewstep.graph.step`. Its coefficients are no constants of the body,
+so no engine folds them into the network's last or first layer, which would change bits. For the same reason a
+coefficient of 1 on the network's output is multiplied too: an engine adds into a convolution what is added behind it.
+Shapes in the body follow from the state, whose batch is a symbol there even if it is fixed outside: a known batch lets
+engines fuse more than they do in the bundle's own graph.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.graph import weights
+from fewstep.graph.bake.ahead import Ahead
+from fewstep.graph.bake.aligned import NO_TENSOR, Aligned
+from fewstep.graph.bake.batch import Batch
+from fewstep.graph.bake.draws import Draws
+from fewstep.graph.bake.shaped import lay_clip
+from fewstep.graph.builder import Builder, Coefficient
+from fewstep.graph.graph import BATCH, Array, Graph, Node, Value
+from fewstep.plans.plan import Plan, array
+from fewstep.runtime.bundle.manifest import GraphEntry
+
+
+@dataclass(frozen=True)
+class Network:
+    """A graph of the denoiser, with its entry in the manifest. Its constants are called NAME/..."""
+
+    name: str
+    graph: Graph
+    entry: GraphEntry
+
+
+def lay_loop(
+    outer: Builder,
+    batch: Batch,
+    plan: Plan,
+    stretch: Aligned,
+    at: int,
+    network: Network,
+    ahead: Ahead,
+    draws: Draws,
+    state: Sequence[str],
+    name: str,
+) -> list[str]:
+    """Add the steps of a stretch, the first of which is step `at`; returns the names of the state behind it.
+
+    state: K tensors [B, ...].
+    """
+    inner = Builder(name)
+    rows = [f"{name}/state_{k}" for k in range(plan.rows)]
+    step = _Step(outer, inner, Batch(inner, None, rows[0]), plan, stretch, at, network, ahead)
+    made = step.advance(rows, draws)
+    inner.nodes[:0] = step.look_up()
+    outer.constants |= _codes(inner)
+    goes_on = inner.node("Identity", (f"{name}/goes_on",), "still_goes_on")
+    x = next(tensor for tensor in network.entry.inputs if tensor.role == "x")
+    sample = next(value for value in network.graph.inputs if value.name == x.name)
+    whole, flag = np.dtype(np.int64), np.dtype(bool)
+    body = inner.graph(
+        [
+            Value(step.number, whole, ()),
+            Value(f"{name}/goes_on", flag, ()),
+            *(replace(sample, name=row) for row in rows),
+        ],
+        [Value(goes_on, flag, ()), *(replace(sample, name=row) for row in made)],
+        network.graph.extents,
+    )
+    count = outer.constant(np.array(len(stretch.steps), np.int64), f"{name}_steps")
+    true = outer.constant(np.array(True), "goes_on")
+    behind = tuple(f"{outer.prefix}/{name}_state_{k}" for k in range(plan.rows))
+    outer.nodes.append(Node("Loop", (count, true, *state), behind, {"body": body}, name))
+    outer.described |= {row: replace(sample, name=row) for row in behind}
+    return [*behind]
+
+
+def _codes(inner: Builder) -> dict[str, Array]:
+    """Takes the large int8 constants out of the body of a Loop and returns them.
+
+    onnxruntime holds the constants of a body up to three times, those around it once. Fusions that change bits want
+    float constants in the body itself; kernels of int8 take them from anywhere.
+    """
+    codes = {
+        name: value
+        for name, value in inner.constants.items()
+        if value.dtype in (np.int8, np.uint8) and value.nbytes >= weights.LARGE
+    }
+    for name in codes:
+        del inner.constants[name]
+    return codes
+
+
+@dataclass
+class _Step:
+    """The body of the Loop in the making. `floats` and `wholes` are the columns of its two tables of numbers."""
+
+    outer: Builder
+    inner: Builder
+    batch: Batch
+    plan: Plan
+    stretch: Aligned
+    at: int
+    network: Network
+    ahead: Ahead
+    floats: list[NDArray[np.float32]] = field(default_factory=list)
+    wholes: list[NDArray[np.int64]] = field(default_factory=list)
+
+    @property
+    def number(self) -> str:
+        """int64 []: the number of the step in the stretch."""
+        return f"{self.inner.prefix}/number"
+
+    def advance(self, rows: Sequence[str], draws: Draws) -> list[str]:
+        """The rows of the state behind the step."""
+        stretch, inner = self.stretch, self.inner
+        u = inner.combine(self._row(stretch.input), rows, "u")
+        outputs = self._outputs(u)
+        columns = [*rows, *outputs]
+        if stretch.shaping is not None:
+            seen = len(columns)
+            x0 = inner.combine(self._row(stretch.shaping_of[:, 0, :seen], len(rows)), columns, "x0")
+            bounds = [self._float(values) for values in stretch.bounds.T]
+            columns.append(lay_clip(inner, x0, bounds, "x0_clipped"))
+        noise = draws.lay_all(self.outer) if stretch.draws.size else ""
+        for d, numbers in enumerate(draws.places(stretch.draws).T):
+            columns.append(inner.node("Gather", (noise, self._scalar(numbers)), f"draw_{d}", axis=0))
+        made = []
+        for k in range(len(rows)):
+            row = inner.combine(self._row(stretch.update[:, k], len(rows)), columns, f"row_{k}")
+            for i, (_, column) in enumerate(term for term in stretch.terms if term[0] == k):
+                tensor = self._tensor([number for number, term in enumerate(stretch.terms) if term[0] == k][i])
+                if column is not None:
+                    tensor = inner.node("Mul", (tensor, columns[column]), f"row_{k}_tensor_{i}")
+                row = inner.node("Add", (row, tensor), f"row_{k}_with_tensor_{i}")
+            made.append(inner.node("Identity", (row,), f"next_{k}"))
+        return made
+
+    def look_up(self) -> list[Node]:
+        """The nodes that look the step's numbers up; they stand first in the body."""
+        nodes = []
+        for kind, columns in (("float", self.floats), ("whole", self.wholes)):
+            if columns:
+                table = self.inner.constant(np.stack(columns, axis=1), f"{kind}s")
+                line = f"{self.inner.prefix}/{kind}s_now"
+                nodes.append(Node("Gather", (table, self.number), (line,), {"axis": 0}))
+                names = tuple(f"{self.inner.prefix}/{kind}_{j}" for j in range(len(columns)))
+                nodes.append(Node("Split", (line,), names, {"axis": 0, "num_outputs": len(names)}))
+        return nodes
+
+    def _outputs(self, u: str) -> list[str]:
+        """The network on u, once for all branches; one output per branch and head."""
+        inner, stretch = self.inner, self.stretch
+        count = len(stretch.branches)
+        uneven = any(number != count for number in stretch.count)
+        evaluated = BATCH if count == 1 else "evaluated"  # the leading axis of what the network reads
+        stacked = u if count == 1 else inner.node("Concat", (u,) * count, "u_branches", axis=0)
+        places = self.batch.places(count)
+        if uneven:
+            here = inner.node("Mul", (self._whole(np.array(stretch.count)), self.batch.size), "places_here")
+            zero = inner.constant(np.array([0], np.int64), "zero")
+            places = inner.node("Slice", (places, zero, here, zero), "places")
+            stacked = inner.node("Gather", (stacked, places), "u_evaluated", axis=0)
+        given = {
+            tensor.name: self._input(tensor.name, tensor.role, places, stacked) for tensor in self.network.entry.inputs
+        }
+        (result,) = inner.place(self.network.graph, given, inner.prefix, self.network.name, evaluated).values()
+        if uneven:
+            results = [self._branch(result, branch) for branch in range(count)]
+        elif count > 1:
+            names = [f"output_{branch}" for branch in range(count)]
+            results = [*inner.split("Split", (result,), names, axis=0, num_outputs=count)]
+        else:
+            results = [result]
+        if stretch.heads == 1:
+            return results
+        heads = [[f"output_{branch}_head_{head}" for head in range(stretch.heads)] for branch in range(count)]
+        return [
+            output
+            for branch, names in zip(results, heads, strict=True)
+            for output in inner.split("Split", (branch,), names, axis=1, num_outputs=stretch.heads)
+        ]
+
+    def _branch(self, result: str, branch: int) -> str:
+        """The output of a branch; of another one in a step that leaves it out, where nothing is made of it."""
+        ends = zip(self.stretch.first, self.stretch.count, strict=True)
+        own = np.array([min(max(branch - first, 0), count - 1) for first, count in ends])
+        start = self.inner.node("Mul", (self._whole(own), self.batch.size), f"output_{branch}_start")
+        places = self.inner.node("Add", (self.batch.places(1), start), f"output_{branch}_places")
+        return self.inner.node("Gather", (result, places), f"output_{branch}", axis=0)
+
+    def _input(self, name: str, role: str, places: str, stacked: str) -> str:
+        """What the network reads at one of its inputs. `places` count the rows of u, branch after branch."""
+        steps = self.stretch.steps
+        if role == "x":
+            return stacked
+        if role == "group":
+            return self._whole(np.array([step.group for step in steps]))
+        if role in ("time", "to"):
+            times = [step.time if role == "time" else step.to or 0.0 for step in steps]
+            shape = self.inner.node("Shape", (places,), f"{name}_shape")
+            return self.inner.node("Expand", (self._float(np.array(times)), shape), f"{name}_now")
+        if name in self.ahead.by_pair:
+            source, first = self.ahead.by_pair[name], list(self.ahead.first_pair[self.at : self.at + len(steps)])
+        else:
+            source = self.ahead.by_branch[name]
+            first = [self.ahead.branches.index(step.branches[0]) for step in steps]
+            if all(step.branches == self.ahead.branches for step in steps):
+                return source
+        start = self.inner.node("Mul", (self._whole(np.array(first)), self.batch.size), f"{name}_start")
+        where = self.inner.node("Add", (places, start), f"{name}_places")
+        return self.inner.node("Gather", (source, where), f"{name}_now", axis=0)
+
+    def _row(self, values: NDArray[np.float64], kept: int | None = None) -> list[Coefficient]:
+        """A row of coefficients [S, columns]. Where all are 1, the first `kept` columns need no Mul."""
+        kept = values.shape[1] if kept is None else kept
+        row: list[Coefficient] = []
+        for j, column in enumerate(values.T):
+            is_plain = not column.any() or (j < kept and bool((column == 1).all()))
+            row.append(float(column[0]) if is_plain else self._float(column))
+        return row
+
+    def _float(self, values: NDArray[np.float64]) -> str:
+        """float32 [1]: the number of this step."""
+        self.floats.append(values.astype(np.float32))
+        return f"{self.inner.prefix}/float_{len(self.floats) - 1}"
+
+    def _whole(self, values: NDArray[np.int64]) -> str:
+        """int64 [1]: the number of this step."""
+        self.wholes.append(values.astype(np.int64))
+        return f"{self.inner.prefix}/whole_{len(self.wholes) - 1}"
+
+    def _scalar(self, values: NDArray[np.int64]) -> str:
+        """int64 []: the number of this step."""
+        number = self._whole(values)
+        return self.inner.node("Squeeze", (number,), f"{number.rpartition('/')[2]}_scalar")
+
+    def _tensor(self, term: int) -> str:
+        """A term's tensor in this step, zeros where it has none."""
+        numbers = self.stretch.tensor_of[:, term]
+        used = sorted({int(number) for number in numbers} - {NO_TENSOR})
+        arrays: list[Array] = [array(self.plan.tensors[number]).astype(np.float32) for number in used]
+        shape = np.broadcast_shapes(*(each.shape for each in arrays))
+        stack = np.stack([*(np.broadcast_to(each, shape) for each in arrays), np.zeros(shape, np.float32)])
+        table = self.inner.constant(stack, f"tensors_{term}")
+        places = np.array([used.index(number) if number in used else len(used) for number in numbers])
+        return self.inner.node("Gather", (table, self._scalar(places)), f"tensor_{term}", axis=0)

@@ -1,0 +1,53 @@
+"""The plan that a caller means, for one bundle and the range groups of one body: compiled, or checked."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from fewstep.plans.compile import compile_plan
+from fewstep.plans.errors import UserError
+from fewstep.plans.guidance import UNCOND, Guidance
+from fewstep.plans.plan import Plan, regroup
+from fewstep.plans.shaping import Shaping, as_shaping
+from fewstep.runtime.bundle.reading import Bundle
+from fewstep.runtime.feeds import Overrides
+from fewstep.runtime.request import SCHEDULER, check_plan, denoiser_facts, read_plan, scheduler_plan
+from fewstep.runtime.sizes import sized
+
+PlanLike = str | Path | Plan
+
+
+def plan_for(
+    bundle: Bundle,
+    groups: Sequence[float],
+    plan: PlanLike,
+    guidance: float | Guidance | None = None,
+    *,
+    shaping: Shaping | None = None,
+    strength: float | None = None,
+    renoise: float | None = None,
+    branches: Overrides | None = None,
+    sizes: Mapping[str, int] | None = None,
+) -> Plan:
+    """The plan, its steps in `groups`. Arguments as of `Sampler.compile`."""
+    known, takes = denoiser_facts(bundle.manifest), sized(bundle.manifest, sizes)
+    if UNCOND in (branches or {}):
+        known = replace(known, guided=True)
+    shaping = as_shaping(shaping)
+    if not isinstance(plan, str | Path | Plan):
+        fix = "give SOLVER:STEPS such as 'dpmpp_2m:8', or a plan's path"
+        if isinstance(plan, list | tuple):
+            fix = "`sample_each` takes a plan for each sample"
+        raise UserError(f"plan {plan!r} is no plan", fix)
+    if not isinstance(plan, Plan) and (isinstance(plan, Path) or plan.endswith(".json")):
+        plan = read_plan(Path(plan))
+    if isinstance(plan, str) and plan.startswith(SCHEDULER):
+        if strength is not None or renoise is not None or shaping is not None:
+            raise UserError(f"plan {plan!r} takes no strength and no shaping", "give SOLVER:STEPS for those")
+        plan = scheduler_plan(plan, guidance, known.guided, bundle, takes.x_shape)
+    if isinstance(plan, str):
+        return compile_plan(plan, known, guidance, shaping, groups, strength, renoise)
+    check_plan(plan, guidance, strength, renoise, bundle)
+    if shaping is not None and {step.shaping for step in plan.steps if step.shaping is not None} != {shaping}:
+        raise UserError(f"plan {plan.name!r} was compiled without shaping {shaping}", "give the plan by its name")
+    return regroup(plan, groups)

@@ -1,0 +1,171 @@
+"""A baked file gives the samples of the executor, bit by bit, with onnxruntime's optimizations on."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import onnx
+import pytest
+
+import fewstep.runtime
+from fewstep.graph.bake.bake import BakeOptions, bake
+from fewstep.graph.bake.metadata import BakedPort
+from fewstep.plans.compile import compile_plan, trace_plan
+from fewstep.plans.errors import UserError
+from fewstep.plans.file import encode
+from fewstep.plans.grids import trailing
+from fewstep.plans.guidance import Branches, Cfg, Guidance, LinearAg
+from fewstep.plans.plan import Plan
+from fewstep.plans.schedule import NoiseSchedule, Time
+from fewstep.plans.shaping import Clip, Shaping, Threshold
+from fewstep.plans.symbol import Lin
+from fewstep.plans.tracer import Tracer
+from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.runtime.request import denoiser_facts
+from tests.graph.bake.run_baked import open_baked, sampled
+
+LABELS = [0, 2, 1, 1, 0]
+
+
+def written(bundle: Path, name: str, guidance: Guidance | float | None = None, shaping: Shaping | None = None) -> str:
+    """The path of a compiled plan's file."""
+    plan = compile_plan(name, denoiser_facts(open_bundle(bundle).manifest), guidance, shaping)
+    return as_file(bundle, plan)
+
+
+def as_file(bundle: Path, plan: Plan) -> str:
+    path = bundle.parent / "plan.json"
+    path.write_bytes(encode(plan))
+    return str(path)
+
+
+def assert_bitwise(bundle: Path, options: BakeOptions, given: dict[str, np.ndarray] | None = None) -> None:
+    """At several batches, or at the fixed one."""
+    bake(options)
+    batches = (1, 2, 5) if options.batch is None else (options.batch,)
+    with fewstep.runtime.load(bundle, options.precision) as sampler:
+        for batch in batches:
+            seeds, labels = range(batch), LABELS[:batch]
+            part = {name: array[:batch] for name, array in (given or {}).items()}
+            expected = sampler.sample(
+                options.plan, seeds, {"class": labels}, options.guidance, given=part, strength=options.strength
+            )
+            found = sampled(options.output, seeds, **{"class": labels}, **part)
+            np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(("precision", "guidance"), [("float32", None), ("int8", 2.0)])
+@pytest.mark.parametrize("plan", ["ddim:3", "dpmpp_2m:8", "heun:3", "ddim(eta=1):4", "unipc_2:5", "sa_solver:4"])
+def test_samples_are_those_of_the_executor(
+    tiny_bundle: Path, tmp_path: Path, plan: str, guidance: float | None, precision: str
+) -> None:
+    assert_bitwise(tiny_bundle, BakeOptions(tiny_bundle, plan, tmp_path / "s.onnx", precision, guidance=guidance))
+
+
+@pytest.mark.parametrize("unroll", [False, True])
+@pytest.mark.parametrize("batch", [None, 2])
+def test_forms_and_batches_give_the_same_samples(
+    tiny_bundle: Path, tmp_path: Path, batch: int | None, unroll: bool
+) -> None:
+    for plan in ("dpmpp_2m:4", "ddim(eta=1):3"):
+        options = BakeOptions(tiny_bundle, plan, tmp_path / "s.onnx", "int8", guidance=2.0, batch=batch, unroll=unroll)
+        assert_bitwise(tiny_bundle, options)
+        loops = [node for node in onnx.load(options.output).graph.node if node.op_type == "Loop"]
+        assert bool(loops) is not unroll
+
+
+@pytest.mark.parametrize(
+    "guidance",
+    [Cfg(2.0, interval=(-1.0, 1.0)), Cfg((1.0, 3.0, 1.0, 2.0)), LinearAg(2.0, cond=(0.5, 0.5), uncond=(0.1,), after=2)],
+    ids=["interval", "weights", "linear"],
+)
+@pytest.mark.parametrize("unroll", [False, True])
+def test_steps_that_leave_a_branch_out_do_so_in_the_file(
+    tiny_bundle: Path, tmp_path: Path, guidance: Guidance, unroll: bool
+) -> None:
+    plan = written(tiny_bundle, "dpmpp_2m:6", guidance)
+    assert_bitwise(tiny_bundle, BakeOptions(tiny_bundle, plan, tmp_path / "s.onnx", "int8", unroll=unroll))
+
+
+def test_a_clip_is_baked(tiny_bundle: Path, tmp_path: Path) -> None:
+    plan = written(tiny_bundle, "dpmpp_2m:4", 3.0, Clip(-0.5, 0.75))
+    assert_bitwise(tiny_bundle, BakeOptions(tiny_bundle, plan, tmp_path / "s.onnx"))
+
+
+def test_an_image_to_start_from_is_an_input(tiny_bundle: Path, tmp_path: Path) -> None:
+    image = np.random.default_rng(0).uniform(-1, 1, (5, 1, 4, 4)).astype(np.float32)
+    options = BakeOptions(tiny_bundle, "dpmpp_2m:6", tmp_path / "s.onnx", strength=0.5)
+    assert_bitwise(tiny_bundle, options, {"image": image})
+
+
+def test_coefficients_that_are_tensors_are_looked_up(tiny_bundle: Path, tmp_path: Path) -> None:
+    gain, bias = np.linspace(-1, 1, 16).reshape(1, 4, 4), np.full((4, 4), 0.25)
+
+    def solver(trace: Tracer, times: list[Time]) -> Lin:
+        x = trace.start()
+        for number, s in enumerate(times[:-1]):
+            x, x0 = trace.denoise(x, s)
+            x = (number + 1) * gain * x + 0.5 * x0 + bias * trace.ones()
+        return x
+
+    facts = denoiser_facts(open_bundle(tiny_bundle).manifest)
+    plan = trace_plan("test:3", solver, trailing(NoiseSchedule(facts.schedule), 3), facts, guidance=2.0)
+    for unroll in (False, True):
+        options = BakeOptions(tiny_bundle, as_file(tiny_bundle, plan), tmp_path / "s.onnx", unroll=unroll)
+        assert_bitwise(tiny_bundle, options)
+
+
+def test_the_file_says_what_it_holds(tiny_bundle: Path, tmp_path: Path) -> None:
+    made, files = bake(
+        BakeOptions(tiny_bundle, "ddim(eta=1):3", tmp_path / "s.onnx", "int8", guidance=2.0, batch=1)
+    )
+    session, baked = open_baked(tmp_path / "s.onnx")
+    assert baked == made and files == (tmp_path / "s.onnx",)
+    assert (baked.model, baked.plan, baked.guidance, baked.evaluations) == ("tiny", "ddim(eta=1):3", "2", 3)
+    assert (baked.precision, baked.target, baked.range, baked.draws) == ("int8", "cpu-x86", (-1.0, 1.0), (1, 2))
+    assert baked.inputs == (
+        BakedPort("noise", "noise", (1, 1, 4, 4), "float32"),
+        BakedPort("draws", "draws", (2, 1, 1, 4, 4), "float32"),
+        BakedPort("class", "condition", (1,), "int64"),
+    )
+    assert {value.name: tuple(value.shape) for value in session.get_inputs()} == {p.name: p.shape for p in baked.inputs}
+    onnx.checker.check_model(onnx.load(tmp_path / "s.onnx"), full_check=False)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"plan": "dpmpp_2m:4", "output": Path("s.txt")}, "no ONNX file"),
+        ({"batch": 0}, "batch 0 is no number of samples"),
+        ({"output": Path("missing/s.onnx")}, "missing/s.onnx cannot be written"),
+        ({"precision": "int4"}, "unknown precision"),
+    ],
+    ids=["suffix", "batch", "folder", "precision"],
+)
+def test_what_cannot_be_is_said_in_one_line(tiny_bundle: Path, tmp_path: Path, change: dict, message: str) -> None:
+    if "output" in change:
+        change = {**change, "output": tmp_path / change["output"]}
+    options = replace(BakeOptions(tiny_bundle, "ddim:2", tmp_path / "s.onnx"), **change)
+    with pytest.raises(UserError, match=message):
+        bake(options)
+    assert not list(tmp_path.glob("**/*.onnx.data")) and not (tmp_path / "s.onnx").exists()
+
+
+def test_a_shaping_or_a_branch_that_has_no_form_is_named(tiny_bundle: Path, tmp_path: Path) -> None:
+    thresholded = BakeOptions(tiny_bundle, written(tiny_bundle, "ddim:2", None, Threshold()), tmp_path / "s.onnx")
+    with pytest.raises(UserError, match="Threshold.* has no form in ONNX"):
+        bake(thresholded)
+    branched = written(tiny_bundle, "ddim:2", Branches({"cond": 2.0, "other": -1.0}))
+    with pytest.raises(UserError, match="branch 'other', whose conditions only a caller knows"):
+        bake(BakeOptions(tiny_bundle, branched, tmp_path / "s.onnx"))
+
+
+def test_guidance_without_a_null_value_is_refused(tiny_bundle: Path, tmp_path: Path) -> None:
+    plan = written(tiny_bundle, "ddim:2", 2.0)
+    path = tiny_bundle / "manifest.json"
+    manifest = msgspec.json.decode(path.read_bytes())
+    manifest["conditions"][0]["null"] = None
+    path.write_bytes(msgspec.json.encode(manifest))
+    with pytest.raises(UserError, match="condition 'class' has no null value"):
+        bake(BakeOptions(tiny_bundle, plan, tmp_path / "s.onnx"))
