@@ -117,9 +117,7 @@ def test_coefficients_that_are_tensors_are_looked_up(tiny_bundle: Path, tmp_path
 
 
 def test_the_file_says_what_it_holds(tiny_bundle: Path, tmp_path: Path) -> None:
-    made, files = bake(
-        BakeOptions(tiny_bundle, "ddim(eta=1):3", tmp_path / "s.onnx", "int8", guidance=2.0, batch=1)
-    )
+    made, files = bake(BakeOptions(tiny_bundle, "ddim(eta=1):3", tmp_path / "s.onnx", "int8", guidance=2.0, batch=1))
     session, baked = open_baked(tmp_path / "s.onnx")
     assert baked == made and files == (tmp_path / "s.onnx",)
     assert (baked.model, baked.plan, baked.guidance, baked.evaluations) == ("tiny", "ddim(eta=1):3", "2", 3)
