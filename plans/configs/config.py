@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,9 @@ def read(given: str | Path | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """(name for errors, raw fields) of a file, of a folder that holds one (a pipeline's too), or of a mapping."""
     if isinstance(given, Mapping):
         return "scheduler config", dict(given)
+    if not isinstance(given, str | PathLike):
+        fix = f"give a {FILE}, the folder that holds it, or a dict of its fields"
+        raise UserError(f"a scheduler config cannot be {given!r}", fix)
     path = Path(given)
     if path.is_dir():
         inside = [path / FILE, path / "scheduler" / FILE]

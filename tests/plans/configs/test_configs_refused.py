@@ -157,6 +157,9 @@ def test_what_no_plan_can_do_is_one_line_that_names_it(change, options, message)
 def test_what_is_no_config_is_refused_by_its_path(tmp_path):
     with pytest.raises(UserError, match="there is no .*scheduler_config.json"):
         plan_from_scheduler_config(tmp_path, steps=4)
+    for value in (3, None, ["a"]):
+        with pytest.raises(UserError, match="a scheduler config cannot be .*; give a scheduler_config.json, "):
+            plan_from_scheduler_config(value, steps=4)
     (tmp_path / "scheduler_config.json").write_bytes(b"[1, 2")
     with pytest.raises(UserError, match="scheduler_config.json is no scheduler config"):
         plan_from_scheduler_config(tmp_path, steps=4)
