@@ -175,7 +175,7 @@ def open_for_update(bundle: Path, must_exist: bool, instead: str = ANOTHER_PATH)
     if bundle.is_dir() and not _may_become_a_bundle(bundle):
         raise UserError(f"{bundle} is not empty and no bundle", "give a new folder")
     with _explained(bundle, instead):
-        made = not bundle.exists()
+        made = [folder for folder in (bundle, *bundle.parents) if not folder.exists()]
         bundle.mkdir(parents=True, exist_ok=True)
         lock = _lock(bundle)
     try:
@@ -192,9 +192,9 @@ def open_for_update(bundle: Path, must_exist: bool, instead: str = ANOTHER_PATH)
         with suppress(OSError):
             (bundle / LOCK).unlink()  # before the lock is let go: see `_lock`
         os.close(lock)
-        if made:
-            with suppress(OSError):
-                bundle.rmdir()  # succeeds only if nothing was left in it
+        with suppress(OSError):
+            for folder in made:
+                folder.rmdir()  # succeeds only if nothing was left in it
 
 
 @contextmanager

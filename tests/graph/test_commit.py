@@ -62,7 +62,7 @@ def test_a_commit_names_its_files_by_content_and_removes_those_of_the_commit_bef
 
 def test_a_failure_before_the_commit_leaves_the_old_bundle_or_none(tmp_path: Path) -> None:
     write(tmp_path / "old", b"one")
-    for bundle in (tmp_path / "old", tmp_path / "new"):
+    for bundle in (tmp_path / "old", tmp_path / "new" / "folder" / "bundle"):
         with pytest.raises(RuntimeError), open_for_update(bundle, must_exist=False) as writer:
             writer.add(b"one", folder="graphs", name="body", suffix=".onnx")  # the same file as the old bundle's
             writer.add(b"two", folder="graphs", name="body", suffix=".onnx")
