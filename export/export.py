@@ -155,13 +155,17 @@ def _made(former: Manifest) -> str:
 
 def load_source(text: str, spec: Path | None = None) -> Source:
     """What a source is, is seen by its form: FILE.py:FUNCTION, FILE.onnx, a folder of diffusers or LeRobot, a shipped
-    model."""
+    model. The name of a shipped model is never a folder: a folder of that name is ./NAME."""
     from fewstep.export.sources import checkpoint, onnx_file, python_file, shipped
     from fewstep.export.sources.diffusers import component
     from fewstep.export.sources.diffusers import folder as diffusers_folder
+    from fewstep.export.sources.diffusers.files import CONFIG, INDEX
     from fewstep.export.sources.lerobot import folder as lerobot_folder
 
-    is_folder = Path(text).is_dir()  # first: a folder's name may hold a colon, as those of Windows do
+    is_shipped = text in shipped.NAMES
+    is_folder = Path(text).is_dir() and not is_shipped  # first: a folder's name may hold a colon, as on Windows
+    if is_shipped and any((Path(text) / name).is_file() for name in (INDEX, CONFIG)):
+        LOG.warning("%s is the shipped model; the folder of that name is ./%s", text, text)
     if text.endswith(".onnx") and not is_folder:
         return onnx_file.load_onnx_file(Path(text), spec)
     if is_folder and component.is_component(Path(text)):

@@ -52,7 +52,8 @@ def ddpm_cifar10() -> TorchSource:
 
 
 SHIPPED = (fashion_mnist, cifar10, ddpm_cifar10)
-KNOWN = ", ".join(source.__name__ for source in SHIPPED)
+NAMES = tuple(source.__name__ for source in SHIPPED)
+KNOWN = ", ".join(NAMES)
 GIVE_SOURCE = f"give a folder of diffusers or LeRobot, FILE.py:FUNCTION, FILE.onnx with --spec, or one of {KNOWN}"
 
 

@@ -1,9 +1,12 @@
 """The denoisers that come with fewstep: what each is, and what is said where its weights are missing."""
 
+import logging
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 
+from fewstep.export.export import load_source
 from fewstep.export.sources.shipped import cifar10, fashion_mnist, load_shipped
 from fewstep.plans.errors import UserError
 
@@ -27,3 +30,18 @@ def test_each_has_its_classes_and_a_number_for_none() -> None:
 def test_an_unknown_one_names_those_that_there_are() -> None:
     with pytest.raises(UserError, match="fashion_mnist, cifar10, ddpm_cifar10"):
         load_shipped("celeba")
+
+
+def test_the_name_of_a_shipped_one_is_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "cifar10").mkdir()  # as of an export to a folder of that name
+    with caplog.at_level(logging.WARNING, "fewstep"):
+        assert load_source("cifar10").sha256 == cifar10().sha256 and not caplog.records
+    (tmp_path / "cifar10" / "config.json").write_text("{}")
+    with caplog.at_level(logging.WARNING, "fewstep"):
+        assert load_source("cifar10").sha256 == cifar10().sha256
+    assert caplog.messages == ["cifar10 is the shipped model; the folder of that name is ./cifar10"]
+    with pytest.raises(UserError, match="config.json|model_index.json"):
+        load_source("./cifar10")
