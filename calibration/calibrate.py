@@ -11,7 +11,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from fewstep.calibration.checkpoint import Checkpoint, checkpoint_of
-from fewstep.calibration.choosing.trials import TRIED, Ways, choose_each
+from fewstep.calibration.choosing.trials import TRIED, Chosen, Ways, choose_each
 from fewstep.calibration.commit import commit, in_files
 from fewstep.calibration.conditions_file import ConditionRecords, deal
 from fewstep.calibration.count import count_activations, count_progressively, ranges_table, tabulate
@@ -25,7 +25,6 @@ from fewstep.calibration.precision.closed_loop import SELECTION_SEEDS, open_cour
 from fewstep.calibration.precision.native import check_targets, searched_here
 from fewstep.calibration.precision.record import describe, parse_bound
 from fewstep.calibration.precision.refine import SearchResult, refine
-from fewstep.calibration.precision.variants import Variants
 from fewstep.calibration.prompts import CALIBRATION, given_rows
 from fewstep.calibration.ranges.merging import merge_groups
 from fewstep.calibration.ranges.methods import lambda_edges
@@ -144,12 +143,10 @@ def calibrate(options: CalibrateOptions, progress: Progress = SILENT) -> Calibra
         files = partial(in_files, writer) if sampler.body.graph.data else None
         ways = Ways(tables, biased_targets(options), files)
         chosen = choose_each(task, plan, possible, ways, partial(_check_kernels, seen), failed, progress)
-        variants = {name: each.variants for name, each in chosen.items()}
+        refined = _refine(options, task, plan, chosen, seen, failed, progress)
+        chosen = {name: each for name, each in chosen.items() if name not in failed}
         lowered = {name: each.lowered for name, each in chosen.items()}
-        table = next(iter(variants.values())).table
-        refined = _refine(options, task, plan, variants, progress)
-        for name, found in refined.items():
-            _check_stages(name, found, lowered[name], variants[name].target, seen)
+        table = next(iter(chosen.values())).variants.table
         bound = parse_bound(options.quality, options.speed)
         made = tuple(name for name in options.target if body_name("int8", name) in lowered)
         command = _command(replace(options, target=made), plan)
@@ -214,9 +211,18 @@ def count(task: Task, options: CalibrateOptions, kept: Checkpoint, progress: Pro
 
 
 def _refine(
-    options: CalibrateOptions, task: Task, plan: Plan, variants: Mapping[str, Variants], progress: Progress
+    options: CalibrateOptions,
+    task: Task,
+    plan: Plan,
+    chosen: Mapping[str, Chosen],
+    seen: Mapping[int, Arrays],
+    failed: dict[str, UserError],
+    progress: Progress,
 ) -> dict[str, SearchResult]:
-    """A precision map for each body that is at home on this kind of CPU, if a bound is given."""
+    """A precision map for each body that is at home on this kind of CPU, if a bound is given.
+
+    Into `failed` go the errors of bodies without such a map. UserError if no body is left.
+    """
     bound = parse_bound(options.quality, options.speed)
     if bound is None:
         return {}
@@ -224,10 +230,18 @@ def _refine(
     course, judges = open_courses(task.sampler, plan, task.conditions, shown)
     close(task.sampler.denoiser)
     found = {}
-    for name, each in variants.items():
-        if each.target.name in searched_here():
-            shown = partial(_under, progress, f"precision map of {each.target.name}")
-            found[name] = refine(each, course, judges, bound, progress=shown)
+    for name, each in chosen.items():
+        target = each.variants.target
+        if target.name in searched_here():
+            shown = partial(_under, progress, f"precision map of {target.name}")
+            try:
+                refined = refine(each.variants, course, judges, bound, progress=shown)
+                _check_stages(name, refined, each.lowered, target, seen)
+                found[name] = refined
+            except UserError as error:
+                failed[name] = error
+    if chosen.keys() <= failed.keys():
+        raise next(iter(failed.values()))
     for name, refined in found.items():
         if refined.is_float:
             LOG.warning(

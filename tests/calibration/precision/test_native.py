@@ -2,12 +2,16 @@
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fewstep.calibration import calibrate
 from fewstep.calibration.precision.native import check_targets, searched_here
+from fewstep.calibration.precision.refine import SearchResult, refine
+from fewstep.calibration.precision.variants import Variants
 from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.reading import open_bundle
 from tests.calibration.precision.test_refine import deep, run
 from tests.calibration.test_calibrate import write_bundle
 
@@ -61,3 +65,23 @@ def test_calibrating_says_so_too(tmp_path: Path, caplog: pytest.LogCaptureFixtur
     caplog.clear()
     run(bundle, target=(searched_here()[0], "tensorrt"))
     assert "the bound" not in caplog.text
+
+
+@pytest.mark.skipif(len(searched_here()) < 2, reason="this kind of CPU has one target to search for")
+def test_a_search_that_fails_costs_the_other_bodies_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refined(variants: Variants, *given: Any, **named: Any) -> SearchResult:
+        if variants.target.name == "cpu-x86":
+            raise UserError("no assignment reaches it", "ask for less")
+        return refine(variants, *given, **named)
+
+    bundle = write_bundle(tmp_path / "deep", deep())
+    before = (bundle / "manifest.json").read_bytes()
+    monkeypatch.setattr(calibrate, "refine", refined)
+    with pytest.raises(UserError, match="^int8-cpu-x86 was not made: no assignment .*: int8-cpu-x86-7bit, int8-t"):
+        run(bundle, target=("cpu-x86", "cpu-x86-7bit", "tensorrt"), quality="20dB")
+    bodies = open_bundle(bundle).manifest.bodies
+    assert set(bodies) == {"float32", "int8-cpu-x86-7bit", "int8-tensorrt"}
+    (bundle / "manifest.json").write_bytes(before)
+    with pytest.raises(UserError, match="^no assignment reaches it; ask for less"):
+        run(bundle, target=("cpu-x86",), quality="20dB")
+    assert (bundle / "manifest.json").read_bytes() == before
