@@ -13,7 +13,7 @@ from fewstep.calibration.bodies import is_run_by_onnxruntime
 from fewstep.calibration.lowering.coverage import macs, optimized
 from fewstep.calibration.lowering.targets import targets_by_name
 from fewstep.calibration.ranges import table
-from fewstep.evaluation.report.operations import operations
+from fewstep.evaluation.report.operations import operations, unseen_tensors
 from fewstep.evaluation.results import Operation
 from fewstep.graph import io
 from fewstep.graph.engine_operations import needed_version, text, unparsed
@@ -186,6 +186,7 @@ def inspect(options: InspectOptions) -> Contents:
     manifest = bundle.manifest
     base = manifest.bodies.get("float32")
     prepared = None if base is None else io.load(bundle.graph(base.graph), root=bundle.path)
+    unseen = unseen_tensors(bundle)
     files = {name: bundle.file(name).stat().st_size for name in manifest.files}
     return Contents(
         path=str(options.bundle),
@@ -199,7 +200,7 @@ def inspect(options: InspectOptions) -> Contents:
         conditioner=_ahead(bundle, manifest.conditioner),
         prologue=_ahead(bundle, manifest.prologue),
         verified=_verified(bundle),
-        bodies={name: _body(bundle, name, body, prepared) for name, body in manifest.bodies.items()},
+        bodies={name: _body(bundle, name, body, prepared, unseen) for name, body in manifest.bodies.items()},
         plans={name: _plan(bundle, file) for name, file in manifest.plans.items()},
         ranges=_ranges(bundle),
         engines=manifest.engines,
@@ -261,7 +262,7 @@ def _verified(bundle: Bundle) -> tuple[VerifiedStage, ...]:
     )
 
 
-def _body(bundle: Bundle, name: str, body: Body, prepared: Graph | None) -> BodyContents:
+def _body(bundle: Bundle, name: str, body: Body, prepared: Graph | None, unseen: tuple[str, ...]) -> BodyContents:
     runs_here = is_run_by_onnxruntime(body)
     contents, lowered = _graph(bundle, body.graph, runs_here, _is_for_engines(body))
     stages = tuple(
@@ -274,7 +275,7 @@ def _body(bundle: Bundle, name: str, body: Body, prepared: Graph | None) -> Body
     work = macs(prepared)
     outputs = [node.output for node in prepared.nodes if node.output in work]
     none = Coverage(int8_macs=0, total_macs=sum(work.values()), int8_ops=(), float_ops=tuple(outputs))
-    made = operations(prepared, name, body.coverage or none).operations
+    made = operations(prepared, name, body.coverage or none, unseen).operations
     if body.coverage is None:  # a body that is float anyway: nothing was decided of its operations
         made = tuple(msgspec.structs.replace(operation, reason="") for operation in made)
     is_half = any(array.dtype == np.float16 for array in lowered.constants.values())  # a graph has one float type

@@ -24,7 +24,7 @@ from fewstep.calibration.prompts import HELD_OUT, given_rows
 from fewstep.calibration.ranges import table
 from fewstep.evaluation import results
 from fewstep.evaluation.distances.judge import Candidate, Denoiser, Setting, judge
-from fewstep.evaluation.report.operations import layer, operations
+from fewstep.evaluation.report.operations import layer, operations, unseen_tensors
 from fewstep.evaluation.report.options import ReportOptions
 from fewstep.evaluation.report.samples import Samples
 from fewstep.evaluation.results import BodyCoverage, Quality, RangeOverGroups, Results
@@ -39,7 +39,7 @@ from fewstep.machine.cpu import EXACT
 from fewstep.plans.guidance import describe
 from fewstep.plans.plan import Plan
 from fewstep.runtime.bundle.manifest import Body
-from fewstep.runtime.bundle.platforms import ONNXRUNTIME
+from fewstep.runtime.bundle.platforms import ONNXRUNTIME, cpu_kind
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sampler import Sampler
@@ -181,10 +181,11 @@ def ranges_over_groups(bundle: Bundle, prepared: Graph, body: Body) -> tuple[Ran
 
 def covered(bundle: Bundle, prepared: Graph, plan: Plan) -> list[BodyCoverage]:
     """Coverage of each int8 body, as calibration counted it, with what the prepared graph says of each operation."""
+    unseen = unseen_tensors(bundle)
     found = []
     for name, body in int8_bodies(bundle).items():
         if body.coverage is not None and body.coverage.total_macs > 0:  # else it was edited
-            own = operations(prepared, name, body.coverage)
+            own = operations(prepared, name, body.coverage, unseen)
             share = int8_share(body, plan)
             found.append(own if share is None else msgspec.structs.replace(own, share=share))
     return found
@@ -196,7 +197,8 @@ def notes(bodies: Iterable[Body], machine: Machine) -> Iterator[str]:
     for target in (known[body.target] for body in bodies if body.target in known):
         for note in target.notes:
             yield f"{target.name}: {note}."
-        if target.platform.saturates and EXACT.isdisjoint(machine.int8_instructions):
+        is_x86 = cpu_kind(machine.system.rpartition(" ")[2]) == "x86"
+        if target.platform.saturates and is_x86 and EXACT.isdisjoint(machine.int8_instructions):
             yield f"{target.name}: no VNNI was seen on this machine, so its int8 figures may include saturation."
 
 

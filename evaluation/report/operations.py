@@ -1,18 +1,26 @@
 """Coverage operation by operation: what each does, how much of the work it is, and why it is not int8."""
 
+from collections.abc import Collection
+
 from fewstep.calibration.lowering.coverage import macs
 from fewstep.calibration.lowering.selection import considered_ops
+from fewstep.calibration.ranges import table
 from fewstep.evaluation.results import BodyCoverage, Operation
 from fewstep.graph.graph import Graph, Node
 from fewstep.runtime.bundle.manifest import Coverage
+from fewstep.runtime.bundle.reading import Bundle
 
 ACTIVATIONS = "both factors are activations"
 NO_FORM = "has no int8 form here"
-MAPPED = "left in float by the precision map, or without values in calibration"
+MAPPED = "left in float by the precision map"
+UNSEEN = "its activations had no values in calibration"
 
 
-def operations(prepared: Graph, body: str, coverage: Coverage) -> BodyCoverage:
-    """The multiplying operations of the prepared graph in order, each with its fate in a lowered body."""
+def operations(prepared: Graph, body: str, coverage: Coverage, unseen: Collection[str] = ()) -> BodyCoverage:
+    """The multiplying operations of the prepared graph in order, each with its fate in a lowered body.
+
+    `unseen` are the tensors of the prepared graph that had no values in calibration, as its ranges table names them.
+    """
     work, int8 = macs(prepared), set(coverage.int8_ops)
     judged = {op.name: (op, reason) for op, reason in considered_ops(prepared)}
     made = []
@@ -28,10 +36,21 @@ def operations(prepared: Graph, body: str, coverage: Coverage) -> BodyCoverage:
                 channels=(op.channels_in, op.channels_out) if op else None,
                 macs=work[node.output],
                 precision="int8" if is_int8 else "float",
-                reason="" if is_int8 else reason or MAPPED,  # what the rule takes, only they leave
+                reason="" if is_int8 else reason or _left(node, unseen),
             )
         )
     return BodyCoverage(body, coverage, tuple(made), coverage.int8_macs / max(coverage.total_macs, 1))
+
+
+def _left(node: Node, unseen: Collection[str]) -> str:
+    """Why an operation that the rule takes stays float."""
+    return MAPPED if {node.inputs[0], node.output}.isdisjoint(unseen) else UNSEEN
+
+
+def unseen_tensors(bundle: Bundle) -> tuple[str, ...]:
+    """The tensors that had no values in the last calibration; none where nothing was calibrated."""
+    file = bundle.manifest.ranges
+    return () if file is None else table.load(bundle.file(file)).unseen
 
 
 def layer(node: Node) -> str:
