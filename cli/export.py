@@ -18,7 +18,8 @@ def verb(options: ExportOptions, progress: Progress) -> Outcome:
         content = Bundle(options.output, manifest).read(manifest.verification)
         verification = msgspec.json.decode(content, type=Verification)
         said += (
-            f", verified against {verification.reference} at {len(verification.comparisons)} points, "
+            f", verified against {verification.reference} at {len(verification.comparisons)} points"
+            f"{' (quick)' * (verification.scope == 'quick')}, "
             f"largest relative difference {verification.worst.relative:.1e}"
         )
     return Outcome({"bundle": options.output, "name": manifest.name, "verification": verification}, (said,))
@@ -26,14 +27,25 @@ def verb(options: ExportOptions, progress: Progress) -> Outcome:
 
 def dry_run(options: ExportOptions) -> Outcome:
     source = check(options)
+    from fewstep.export.verify import minutes, one_sample, samples  # onnxruntime is not for --help
+
+    count, seconds = samples(source.spec, options.verify), one_sample(source)
+    time = "" if seconds is None else f", about {minutes(count * seconds)} here"
     spec = source.spec
     conditions = ", ".join(condition.name for condition in spec.conditions) or "none"
     there = f"would replace the bundle {options.output}" if options.output.exists() else f"would make {options.output}"
     return Outcome(
-        {"bundle": options.output, "name": spec.name, "x_shape": spec.x_shape, "source_sha256": source.sha256},
+        {
+            "bundle": options.output,
+            "name": spec.name,
+            "x_shape": spec.x_shape,
+            "source_sha256": source.sha256,
+            "evaluations": count,
+            "seconds": None if seconds is None else count * seconds,
+        },
         (
             f"{source.label}: {spec.name}, x {list(spec.x_shape)}, predicts {spec.prediction}, "
             f"schedule {spec.schedule.kind}, conditions: {conditions}",
-            f"{there}; tracing and verifying take seconds to minutes",
+            f"{there}; verifying takes {count} evaluations of one sample{time}, and tracing comes before it",
         ),
     )

@@ -13,6 +13,7 @@ import msgspec
 from fewstep.export.changes import changed, flags
 from fewstep.export.lora.merge import Lora, read_lora
 from fewstep.export.null_option import with_nulls
+from fewstep.export.points import Scope
 from fewstep.export.portable import warn_of_operations
 from fewstep.export.size_option import with_sizes
 from fewstep.export.spec import Source
@@ -55,6 +56,8 @@ class ExportOptions(Options):
     lora: FILE.safetensors, or FILE.safetensors:STRENGTH, merged into the weights. Several are merged in this order.
     skip_scale: Factors of a U-Net's skip connections, from the innermost to the outermost, spread evenly (Skip-Tuning).
     freeu: b1,b2,s1,s2 of FreeU: factors of half the backbone's channels, and of low frequencies of the skips.
+    verify: full compares with the source at all times, batches and sizes. quick takes a seventh of the evaluations, for
+        large networks. A bundle of the same graphs at the output was verified before, and is not again.
     null: NAME=VALUE, as class=10: the value of a condition that stands for none, if the source does not have it.
         Guidance needs one for each condition.
     """
@@ -67,6 +70,7 @@ class ExportOptions(Options):
     lora: tuple[str, ...] = ()
     skip_scale: tuple[float, ...] = ()
     freeu: tuple[float, ...] = ()
+    verify: Scope = "full"
     null: tuple[str, ...] = ()
 
 
@@ -77,16 +81,22 @@ def export(options: ExportOptions, progress: Progress = SILENT) -> Manifest:
     where everything else maps them; files that no bundle names yet are nobody's, should this fail.
     """
     from fewstep.export.load_and_trace import take  # onnxruntime: not for --help
-    from fewstep.export.verify import compare
+    from fewstep.export.verify import Verification, compare
 
     _check_choices(options)
     with open_for_update(options.output, must_exist=False) as writer:
         loras = _loras(options)
-        taken = take(partial(_source, options, loras), writer, progress)
+        given = (options.dtype, repr(_versions()))
+        taken = take(partial(_source, options, loras), writer, progress, options.verify, *given)
         prepared = taken.prepared
         warn_of_operations(prepared)
         half = _in_float16(writer, prepared) if options.dtype == "float16" else None
-        verification = compare(taken.expected, taken.exported, prepared, taken.again, progress, half)
+        if isinstance(taken.expected, Verification):
+            verification = taken.expected
+            LOG.warning("the bundle has the same graphs, verified with these versions: they are not run again")
+        else:
+            found = compare(taken.expected, taken.exported, prepared, taken.again, progress, half)
+            verification = msgspec.structs.replace(found, verified=taken.verified)
         origin, deployed = taken.origin, half or prepared
         inputs = [condition.input for condition in origin.spec.conditions]
         graphs = {
@@ -124,8 +134,12 @@ def _in_float16(writer: Writer, prepared: PreparedDenoiser) -> PreparedDenoiser:
 
 def _check_choices(options: ExportOptions) -> None:
     """What the command line checks, for callers of the function."""
-    if options.dtype not in get_args(DType):
-        raise UserError(f"dtype cannot be {options.dtype!r}", f"choose from {', '.join(get_args(DType))}")
+    for name, value, choices in (
+        ("dtype", options.dtype, get_args(DType)),
+        ("verify", options.verify, get_args(Scope)),
+    ):
+        if value not in choices:
+            raise UserError(f"{name} cannot be {value!r}", f"choose from {', '.join(choices)}")
 
 
 def check(options: ExportOptions) -> Source:
@@ -203,7 +217,7 @@ def _manifest(
         provenance=Provenance(
             source=origin.label,
             source_sha256=origin.sha256,
-            versions={package: found for package in PACKAGES if (found := _version(package))},
+            versions=_versions(),
             commands=(_command(options, origin, loras),),
             adapters=tuple(lora.adapter for lora in loras),
         ),
@@ -221,10 +235,16 @@ def _manifest(
 def _command(options: ExportOptions, origin: "Origin", loras: Sequence[Lora]) -> str:
     """The command that does this again, without anybody's paths."""
     dtype = "" if options.dtype == "float32" else f" --dtype {options.dtype}"
+    dtype += "" if options.verify == "full" else f" --verify {options.verify}"
     sizes = "".join(f" --size {text}" for text in options.size) + "".join(f" --null {text}" for text in options.null)
     spec = "" if options.spec is None else f" --spec {options.spec.name}"
     changes = flags(loras, options.skip_scale, options.freeu)
     return f"fewstep export {origin.label} -o BUNDLE{spec}{dtype}{sizes}{changes}"
+
+
+def _versions() -> dict[str, str]:
+    """Of the packages that make and verify graphs."""
+    return {package: found for package in PACKAGES if (found := _version(package))}
 
 
 def _version(package: str) -> str | None:

@@ -1,19 +1,26 @@
 """Take a denoiser from its source: as graphs, and as what it returns. Behind it the denoiser need not be in memory."""
 
 import gc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
+from hashlib import sha256
 from typing import Any
 
+import msgspec
+
+from fewstep.export.points import Scope
 from fewstep.export.spec import CompanionSource, Reference, Source, Spec
-from fewstep.export.verify import ReferenceOutputs, expect
+from fewstep.export.verify import ReferenceOutputs, Verification, expect
 from fewstep.graph import io
 from fewstep.graph.commit import Writer
+from fewstep.graph.digest import digest, structure
 from fewstep.graph.graph import Graph
 from fewstep.graph.prepare import prepare
 from fewstep.graph.prologue import PreparedDenoiser
 from fewstep.graph.weights import weight_bytes
+from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.progress import Progress
 
 STAGES = 3  # load, trace, prepare; then verification counts its own points
@@ -32,41 +39,72 @@ class Origin:
 
 @dataclass(frozen=True)
 class LoadedDenoiser:
-    """A denoiser as graphs, before and after the rewrites, and what it returned; `again` gives it back."""
+    """A denoiser as graphs, before and after the rewrites, and what it returned; `again` gives it back.
+
+    `expected` is a verification where the bundle that is replaced has one of the same graphs: nothing was run then.
+    `verified` is a digest of all that a verification follows from.
+    """
 
     origin: Origin
     exported: Graph
     prepared: PreparedDenoiser
-    expected: ReferenceOutputs
+    expected: ReferenceOutputs | Verification
     again: Callable[[], Reference]
+    verified: str
 
 
-def take(load: Callable[[], Source], writer: Writer, progress: Progress) -> LoadedDenoiser:
-    """Load, trace, rewrite, and run the denoiser as it was given.
+def take(load: Callable[[], Source], writer: Writer, progress: Progress, scope: Scope, *more: str) -> LoadedDenoiser:
+    """Load, trace, rewrite, and run the denoiser as it was given, unless that was done before.
+
+    `more` is all else that a verification depends on, in words: types and versions.
 
     The weights of a large one are then in files of the bundle's folder and no longer in memory: `again` loads it once
     more. The graphs of a small one share its weights.
     """
-    taken = _taken(load, writer, progress)
+    taken = _taken(load, writer, progress, scope, more)
     gc.collect()  # torch's graphs refer to themselves
     return taken
 
 
-def _taken(load: Callable[[], Source], writer: Writer, progress: Progress) -> LoadedDenoiser:
+def _taken(
+    load: Callable[[], Source], writer: Writer, progress: Progress, scope: Scope, more: Sequence[str]
+) -> LoadedDenoiser:
     source = load()
     progress("export", 1, STAGES)
     traced = source.trace()
     progress("export", 2, STAGES)
     prepared = prepare(traced.graph)
     progress("export", 3, STAGES)
-    expected = expect(source.spec, traced, progress)
+    verified = _digest(source.spec, traced.graph, prepared, more)
+    expected = _former(writer, verified, scope) or expect(source.spec, traced, progress, scope)
     is_large = weight_bytes(traced.graph) > io.EXTERNAL_ABOVE
     parts = {field.name: graph for field in fields(prepared) if (graph := getattr(prepared, field.name)) is not None}
     *kept, exported = io.unload(writer, *parts.values(), traced.graph)
     prepared = replace(prepared, **dict(zip(parts, kept, strict=True)))
     origin = Origin(source.spec, source.label, source.sha256, source.scheduler, source.beside)
     again = partial(_loaded, load) if is_large else partial(_same, traced.reference)
-    return LoadedDenoiser(origin, exported, prepared, expected, again)
+    return LoadedDenoiser(origin, exported, prepared, expected, again, verified)
+
+
+def _digest(spec: Spec, exported: Graph, prepared: PreparedDenoiser, more: Sequence[str]) -> str:
+    """Of what is compared. Weights count once: those of the prepared graph follow from the exported one's."""
+    known = sha256(repr((spec, more)).encode() + digest(exported))
+    for field in fields(prepared):
+        if (graph := getattr(prepared, field.name)) is not None:
+            known.update(structure(graph))
+    return known.hexdigest()
+
+
+def _former(writer: Writer, verified: str, scope: Scope) -> Verification | None:
+    """The verification of the bundle that is replaced, if it says as much of the same graphs."""
+    manifest = writer.manifest
+    if manifest is None or manifest.verification is None:
+        return None
+    try:
+        found = msgspec.json.decode(Bundle(writer.bundle, manifest).read(manifest.verification), type=Verification)
+    except (UserError, msgspec.DecodeError):  # it is damaged, and will be replaced
+        return None
+    return found if found.verified == verified and found.scope in ("full", scope) else None
 
 
 def _loaded(load: Callable[[], Source]) -> Reference:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -19,6 +19,9 @@ from fewstep.runtime.sizes import sized, visits
 TIMES = 3  # noise levels, from pure noise towards the data
 BATCHES = (1, 3, 4)
 SIZED_BATCH = 2  # of x in other sizes than the default
+QUICK = ((0, 1), (TIMES - 1, 2))  # noise levels and batches of a quick verification
+
+Scope = Literal["full", "quick"]
 
 
 @dataclass(frozen=True)
@@ -38,13 +41,20 @@ class Point:
         return f"time {self.time:g}, batch {self.batch}{sizes}"
 
 
-def points(spec: Spec) -> Iterator[Point]:
-    """Each time with each batch size; then each other size of x, at one time. Conditions walk through their values, the
-    null value among them."""
+def points(spec: Spec, scope: Scope = "full") -> Iterator[Point]:
+    """Each batch size at each time, single samples first; then each other size of x, at one time. Conditions walk
+    through their values, the null value among them.
+
+    quick: one sample of pure noise, two at the cleanest time, and the first other size.
+    """
     schedule = NoiseSchedule(spec.schedule)
     times = [time.network for time in trailing(schedule, TIMES)[:-1]]
     default, *others = visits(spec)
-    visited = [(time, batch, default) for time, batch in product(times, BATCHES)]
+    if scope == "quick":
+        chosen, others = [(times[min(number, len(times) - 1)], batch) for number, batch in QUICK], others[:1]
+    else:
+        chosen = [(time, batch) for batch, time in product(BATCHES, times)]
+    visited = [(time, batch, default) for time, batch in chosen]
     visited += [(times[number % len(times)], SIZED_BATCH, sizes) for number, sizes in enumerate(others)]
     for number, (time, batch, sizes) in enumerate(visited):
         cleaner = [*times[times.index(time) + 1 :], schedule.cleanest.network]

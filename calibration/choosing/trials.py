@@ -29,10 +29,10 @@ from fewstep.calibration.lowering.quantize import LoweredBody, as_it_is, lower_g
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.on_demand import close
 from fewstep.calibration.precision.closed_loop import AT_ONCE, JUDGE_SEEDS, SELECTION_SEEDS, Course, open_course
-from fewstep.calibration.precision.search_cache import digest
 from fewstep.calibration.precision.variants import Variants
 from fewstep.calibration.ranges.table import Method, RangesTable
 from fewstep.calibration.task import Task
+from fewstep.graph.digest import digest
 from fewstep.graph.graph import GROUP, Graph
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan

@@ -17,7 +17,7 @@ from fewstep.calibration.code_digest import code
 from fewstep.calibration.precision.closed_loop import Course
 from fewstep.calibration.precision.search import Choice, JudgedQuality
 from fewstep.calibration.precision.variants import Variants
-from fewstep.graph.graph import Graph
+from fewstep.graph.digest import digest
 from fewstep.machine.cpu import this_cpu
 from fewstep.plans.file import encode
 from fewstep.runtime import cache
@@ -96,12 +96,3 @@ def _finite(figures: Figures) -> Figures:
         {choice: each for choice, each in figures.judged.items() if isfinite(each.quality) and isfinite(each.error)},
         {floats: time for floats, time in figures.times.items() if isfinite(time)},
     )
-
-
-def digest(graph: Graph) -> bytes:
-    """Of what a graph computes: its nodes and constants."""
-    known = sha256(repr((graph.inputs, graph.outputs, graph.nodes)).encode())
-    for name, array in sorted(graph.constants.items()):
-        known.update(f"{name} {array.dtype} {array.shape}".encode())
-        known.update(np.ascontiguousarray(array).data)
-    return known.digest()

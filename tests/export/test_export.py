@@ -4,13 +4,16 @@ import json
 import shutil
 import sys
 import textwrap
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
 
+from fewstep.export import load_and_trace
 from fewstep.export.export import ExportOptions, export, load_source
 from fewstep.export.spec import Spec
 from fewstep.graph.io import load
@@ -244,3 +247,35 @@ def test_what_a_spec_names_is_named_once() -> None:
 
 def test_a_spec_keeps_its_shape_as_a_tuple() -> None:
     assert Spec("s", [1, 8], [], "v", ScheduleSpec("linear")) == Spec("s", (1, 8), (), "v", ScheduleSpec("linear"))  # type: ignore[arg-type]
+
+
+def test_a_second_export_of_the_same_graphs_takes_their_verification_over(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ExportOptions(f"{file}:make", tmp_path / "bundle", verify="quick")
+    first, runs = export(options), list[str]()
+    real = load_and_trace.expect
+
+    def expect(*given: Any) -> Any:
+        runs.append(given[-1])
+        return real(*given)
+
+    monkeypatch.setattr(load_and_trace, "expect", expect)
+    assert export(options) == first and runs == []
+    full = export(replace(options, verify="full"))
+    assert runs == ["full"] and full.verification != first.verification
+    assert export(replace(options, verify="quick")).verification == full.verification and runs == ["full"]
+    changed = tmp_path / "changed.py"
+    changed.write_text(file.read_text().replace("manual_seed(0)", "manual_seed(1)"))
+    export(replace(options, source=f"{changed}:make"))
+    assert runs == ["full", "quick"]
+    export(replace(options, source=f"{changed}:make", dtype="float16"))
+    assert runs == ["full", "quick", "quick"]
+
+
+def test_how_it_was_verified_is_in_the_bundle(file: Path, tmp_path: Path) -> None:
+    made = export(ExportOptions(f"{file}:make", tmp_path / "bundle", verify="quick"))
+    assert "--verify quick" in made.provenance.commands[0] and made.verification is not None
+    assert json.loads((tmp_path / "bundle" / made.verification).read_text())["scope"] == "quick"
+    with pytest.raises(UserError, match="verify cannot be 'none'; choose from full, quick"):
+        export(ExportOptions(f"{file}:make", tmp_path / "bundle", verify="none"))  # type: ignore[arg-type]

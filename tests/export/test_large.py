@@ -125,6 +125,7 @@ def test_a_mismatch_brings_it_back_and_names_the_node(
 
     unload = io.unload
     monkeypatch.setattr(load_and_trace.io, "unload", spoiled)
+    monkeypatch.setattr(load_and_trace, "_former", lambda *_: None)  # what is there was verified with other versions
     shutil.copytree(large, tmp_path / "b")
     before = contents(tmp_path / "b")
     with pytest.raises(UserError, match=r"differs from torch from node '\w+' \(second/Conv\) on"):

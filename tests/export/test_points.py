@@ -35,3 +35,15 @@ def test_other_sizes_are_visited_behind_the_default_ones() -> None:
     assert {point.feeds["x"].shape[2:] for point in others} >= {(4, 4), (16, 16)}
     assert all(point.feeds["image"].shape[2:] == point.feeds["x"].shape[2:] for point in seen)
     assert {point.batch for point in others} == {SIZED_BATCH} and str(others[0]).endswith(", height 4, width 4")
+
+
+def test_single_samples_come_first_and_a_quick_one_takes_few() -> None:
+    sizes = (Size("height", 1, 4, 16, 4), Size("width", 2, 4, 16, 4))
+    spec = Spec("s", (1, 8, 8), (), "epsilon", ScheduleSpec("linear"), sizes=sizes)
+    batches = [point.batch for point in points(spec)][: TIMES * len(BATCHES)]
+    assert batches == sorted(batches)
+    quick, full = list(points(spec, "quick")), list(points(spec))
+    assert [point.batch for point in quick] == [1, 2, SIZED_BATCH]
+    assert quick[0].time == full[0].time == max(point.time for point in full)
+    assert quick[1].time == min(point.time for point in full)
+    assert quick[2].sizes == full[TIMES * len(BATCHES)].sizes != full[0].sizes

@@ -1,11 +1,14 @@
+import logging
 from dataclasses import replace
 
 import msgspec
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from fewstep.export.points import BATCHES, TIMES
+from fewstep.export.points import BATCHES, QUICK, TIMES, Scope
+from fewstep.export.verify import samples, tell_time
 from fewstep.graph.graph import Graph
 from fewstep.graph.prepare import prepare
 from fewstep.plans.errors import UserError
@@ -62,7 +65,7 @@ def test_a_label_that_the_module_does_not_know_is_named() -> None:
     known, unknown = (source(Labelled(), msgspec.structs.replace(label, high=high)) for high in (1, 2))
     traced = known.trace()
     assert verify(known.spec, traced, prepare(traced.graph)).worst.relative < 1e-6
-    with pytest.raises(UserError, match=r"Labelled failed at time 999, batch 3: index out of range .* class\) take"):
+    with pytest.raises(UserError, match=r"Labelled failed at time 332, batch 1: index out of range .* class\) take"):
         verify(unknown.spec, traced, prepare(traced.graph))
 
 
@@ -112,3 +115,52 @@ def test_a_network_that_float16_cannot_hold_is_exported_with_a_warning(caplog: p
     (said,) = {record.message.split(" at ")[0] for record in caplog.records if record.levelname == "WARNING"}
     assert said == "Loud in float16 differs from float32 and overflows"
     assert any("from node 'pow_1' (Pow) on; engines that compute" in record.message for record in caplog.records)
+
+
+def test_a_quick_verification_compares_what_is_deployed_at_few_points(unet: Exported) -> None:
+    table = verify(unet.source.spec, unet.traced, unet.prepared, scope="quick")
+    assert table.scope == "quick" and {each.stage for each in table.comparisons} == {"prepared", "float16"}
+    assert [each.batch for each in table.comparisons if each.stage == "prepared"] == [batch for _, batch in QUICK]
+    assert table.worst.relative < 1e-5
+
+
+@pytest.mark.parametrize(("wrong", "said"), [("exported", "differs from torch from"), ("prepared", "prepared graph")])
+def test_it_names_the_graph_in_which_a_difference_begins(unet: Exported, wrong: str, said: str) -> None:
+    """What is wrong in the exported graph is wrong in the prepared one, too."""
+    weight, traced, prepared = "middle.conv1.weight", unet.traced, unet.prepared
+    if wrong == "exported":
+        traced = replace(traced, graph=spoiled(traced.graph, weight))
+    prepared = replace(prepared, body=spoiled(prepared.body, weight))
+    with pytest.raises(UserError, match=rf"{said} .*\(middle\.conv1/Conv\) on"):
+        verify(unet.source.spec, traced, prepared, scope="quick")
+
+
+@pytest.mark.parametrize(("scope", "count"), [("full", 87), ("quick", 13)])
+def test_evaluations_are_counted_before_they_run(unet: Exported, scope: Scope, count: int) -> None:
+    """Of torch at all points, the last one's samples alone, and together; of graphs at all points, the last one with
+    other times, and single samples in float16."""
+    rows: list[int] = []
+
+    class Counted:
+        def __getattr__(self, name: str) -> object:
+            return getattr(unet.traced.reference, name)
+
+        def output(self, feeds: dict[str, np.ndarray], where: str = "") -> np.ndarray:
+            rows.append(len(feeds["x"]))
+            return unet.traced.reference.output(feeds, where)
+
+    table = verify(unet.source.spec, replace(unet.traced, reference=Counted()), unet.prepared, scope=scope)  # type: ignore[arg-type]
+    mixed = max(each.batch for each in table.comparisons)
+    assert (
+        sum(rows) + sum(each.batch for each in table.comparisons) + mixed == count == samples(unet.source.spec, scope)
+    )
+
+
+def test_minutes_are_told_before_they_pass(unet: Exported, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "fewstep"):
+        tell_time(unet.source.spec, "full", 0.5)
+        assert caplog.messages == []
+        tell_time(unet.source.spec, "full", 7.0)
+    assert caplog.messages == [
+        "verifying takes 87 evaluations of one sample, about 10 minutes; --verify quick takes 13 of them"
+    ]

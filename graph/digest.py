@@ -1,0 +1,28 @@
+"""A digest of what a graph computes."""
+
+from hashlib import sha256
+from math import inf
+
+import numpy as np
+
+from fewstep.graph.graph import Graph
+from fewstep.graph.weights import LARGE
+
+
+def digest(graph: Graph) -> bytes:
+    """SHA-256 of a graph's ports, nodes and constants."""
+    return _digest(graph, inf)
+
+
+def structure(graph: Graph) -> bytes:
+    """The same, with only the types and shapes of large constants."""
+    return _digest(graph, LARGE)
+
+
+def _digest(graph: Graph, below: float) -> bytes:
+    known = sha256(repr((graph.inputs, graph.outputs, graph.nodes)).encode())
+    for name, array in sorted(graph.constants.items()):
+        known.update(f"{name} {array.dtype} {array.shape}".encode())
+        if array.nbytes < below:
+            known.update(np.ascontiguousarray(array).data)
+    return known.digest()
