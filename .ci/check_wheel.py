@@ -10,6 +10,7 @@ KINDS = {".py", ".typed", ".safetensors", ".onnx", ".data", ".json", ".md", ".tx
 PACKAGES = {
     "calibration",
     "cli",
+    "control",
     "engines",
     "evaluation",
     "export",

@@ -25,6 +25,7 @@ DEPENDENCIES = ("msgspec", "safetensors")  # beside numpy and onnxruntime, which
 PACKAGES = (
     "calibration",
     "cli",
+    "control",
     "engines",
     "evaluation",
     "export",
@@ -33,6 +34,7 @@ PACKAGES = (
     "machine",
     "models",
     "plans",
+    "runs",
     "runtime",
 )
 PROCESSES = 11

@@ -3,7 +3,7 @@
 from rich.filesize import decimal
 
 from fewstep.cli.outcome import Outcome, counted
-from fewstep.runtime.bundle.integrity import VerifyOptions, verify
+from fewstep.evaluation.integrity import VerifyOptions, verify
 from fewstep.runtime.progress import Progress
 
 

@@ -13,10 +13,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
+from fewstep.control import History, LatencyWindow, Window, sample_actions, ticks_of_delay
 from fewstep.plans.plan import Plan
 from fewstep.plans.shaping import Clip
 from fewstep.runtime import Sampler, UserError, load
-from fewstep.runtime.control import History, LatencyWindow, Window, sample_actions, ticks_of_delay
 from fewstep.runtime.policies import policy_of
 
 RATE = 20.0  # actions a second

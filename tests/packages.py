@@ -3,6 +3,7 @@
 PACKAGES = (
     "calibration",
     "cli",
+    "control",
     "engines",
     "evaluation",
     "export",

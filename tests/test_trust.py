@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import fewstep.runtime
-from fewstep.runtime.bundle.integrity import VerifyOptions, verify
+from fewstep.evaluation.integrity import VerifyOptions, verify
 from tests.packages import PACKAGES
 
 ROOT = Path(__file__).parent.parent

@@ -16,12 +16,12 @@ from fewstep.calibration.calibrate import CalibrateOptions, calibrate
 from fewstep.calibration.lowering.targets import TARGETS
 from fewstep.evaluation.contents import InspectOptions, inspect
 from fewstep.evaluation.distances.evaluate import EvaluateOptions, evaluate
+from fewstep.evaluation.integrity import VerifyOptions, verify
 from fewstep.evaluation.report.options import ReportOptions
 from fewstep.evaluation.report.write import report
 from fewstep.export.export import ExportOptions, export
 from fewstep.graph import io, weights
 from fewstep.graph.pack import PackOptions, pack
-from fewstep.runtime.bundle.integrity import VerifyOptions, verify
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.loading import load
 

@@ -16,12 +16,12 @@ import pytest
 import fewstep.runtime
 from fewstep.calibration.calibrate import CalibrateOptions, calibrate
 from fewstep.engines.build import BuildOptions, build
+from fewstep.evaluation import integrity
 from fewstep.export import load_and_trace, verify
 from fewstep.export.export import ExportOptions, export
 from fewstep.graph import io
 from fewstep.graph.pack import PackOptions, pack
 from fewstep.plans.errors import UserError
-from fewstep.runtime.bundle import integrity
 from fewstep.runtime.bundle.manifest import Manifest
 from fewstep.runtime.bundle.reading import open_bundle
 

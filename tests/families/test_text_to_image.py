@@ -15,12 +15,12 @@ import torch
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 from fewstep.cli.main import main
+from fewstep.evaluation.integrity import VerifyOptions, verify
 from fewstep.graph.pack import PackOptions, pack
 from fewstep.plans import noise
 from fewstep.plans.errors import UserError
 from fewstep.runtime import load
 from fewstep.runtime.autoencoder import load_autoencoder
-from fewstep.runtime.bundle.integrity import VerifyOptions, verify
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.text import load_text_encoder
 from tests.families.chain import Exported

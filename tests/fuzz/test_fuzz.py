@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, given, settings
 
 from fewstep.calibration.ranges.table import Range, Ranges, RangesTable
 from fewstep.calibration.ranges.table import load as load_ranges
+from fewstep.evaluation.integrity import VerifyOptions, verify
 from fewstep.graph import io
 from fewstep.plans import file
 from fewstep.plans.compile import compile_plan
@@ -29,7 +30,6 @@ from fewstep.runtime import load
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle import engine_files
 from fewstep.runtime.bundle.engine_key import EngineKey, Here, Sidecar
-from fewstep.runtime.bundle.integrity import VerifyOptions, verify
 from fewstep.runtime.bundle.reading import open_bundle
 from tests.fuzz.guard import guarded
 from tests.fuzz.mutations import changes, cuts, damaged_bytes, damaged_graph, damaged_json, messages

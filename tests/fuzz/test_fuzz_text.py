@@ -15,9 +15,9 @@ from tests.fuzz.guard import guarded
 from tests.fuzz.mutations import changes, cuts, damaged_bytes, damaged_json
 
 pytest.importorskip("tokenizers")
+from fewstep.evaluation.integrity import VerifyOptions, verify
 from fewstep.runtime import load
 from fewstep.runtime.autoencoder import load_autoencoder
-from fewstep.runtime.bundle.integrity import VerifyOptions, verify
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.text import load_text_encoder
 from tests.runtime.text_bundle import LENGTH, X_SHAPE, with_companions

@@ -8,10 +8,10 @@ import pytest
 from fewstep.calibration.calibrate import CalibrateOptions
 from fewstep.cli.generate import options_of
 from fewstep.cli.verbs import VERBS
+from fewstep.evaluation.integrity import VerifyOptions, verify
 from fewstep.evaluation.report import ReportOptions
 from fewstep.export.export import ExportOptions
 from fewstep.plans.errors import UserError
-from fewstep.runtime.bundle.integrity import VerifyOptions, verify
 from fewstep.runtime.options import Options
 
 

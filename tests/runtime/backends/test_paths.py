@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from fewstep.evaluation.integrity import VerifyOptions, verify
 from fewstep.plans.errors import UserError
 from fewstep.runtime import load
-from fewstep.runtime.bundle.integrity import VerifyOptions, verify
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="names of files are bytes on Linux alone")
 SAMPLE = "import sys, fewstep.runtime as f; f.load(sys.argv[1]).sample('ddim:2', [0], {'class': [0]}); print('sampled')"

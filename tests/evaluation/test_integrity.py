@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from fewstep.cli.main import main
+from fewstep.evaluation.integrity import Integrity, VerifyOptions, verify
 from fewstep.plans.errors import UserError
-from fewstep.runtime.bundle.integrity import Integrity, VerifyOptions, verify
 
 
 def checked(bundle: Path, graphs: bool = True) -> Integrity:
@@ -71,7 +71,7 @@ def test_files_that_belong_to_nobody_are_noted(tiny_bundle: Path) -> None:
 
 
 def test_without_an_engine_the_rest_is_checked(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fewstep.runtime.bundle.integrity.find_spec", lambda name: None)
+    monkeypatch.setattr("fewstep.evaluation.integrity.find_spec", lambda name: None)
     found = checked(tiny_bundle)
     assert found.is_whole and found.graphs == 0 and "pip install 'fewstep[cpu]'" in found.notes[0]
 

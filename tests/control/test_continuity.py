@@ -7,11 +7,12 @@ one of the data too, and its first actions are decided.
 import numpy as np
 import pytest
 
+from fewstep.control import soft_mask
+from fewstep.control.actions import blended
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
-from fewstep.runtime.control import soft_mask
-from fewstep.runtime.control.actions import blended
-from fewstep.runtime.execute import Hold, sample
+from fewstep.runtime.execute import Hold
+from tests.plans.execution import sample
 
 FLOW = DenoiserFacts(ScheduleSpec("flow", timesteps=1), "flow")
 HORIZON, DECIDED, FREE, COUNT = 16, 3, 10, 800

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import fewstep.runtime
+from fewstep.control import Asked, History, sample_actions, sample_sequences, soft_mask
 from fewstep.runtime import Sampler, UserError
 from fewstep.runtime.bundle.manifest import Condition, Policy, TensorEntry
-from fewstep.runtime.control import Asked, History, sample_actions, sample_sequences, soft_mask
 from fewstep.runtime.policies import policy_problem
 
 FIRST, SCALE, SHIFT = 1, 20.0, 5.0

@@ -7,12 +7,12 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fewstep.control.chunk import Float32, padded, snapped, soft_mask
+from fewstep.control.history import Window
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
 from fewstep.plans.tracer import IMAGE
 from fewstep.runtime.bundle.manifest import Policy
-from fewstep.runtime.control.chunk import Float32, padded, snapped, soft_mask
-from fewstep.runtime.control.history import Window
 from fewstep.runtime.execute import Hold, StepState, finish
 from fewstep.runtime.finite import check_finite
 from fewstep.runtime.policies import policy_of

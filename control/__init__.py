@@ -8,10 +8,10 @@ Sampling takes time, and a robot does not wait. While one sequence is executed t
 a window that does not change. The next sequence continues the former one: `former` and `decided` of `sample_actions`.
 """
 
-from fewstep.runtime.control.actions import Asked, Continuity, sample_actions, sample_sequences
-from fewstep.runtime.control.chunk import Chunk, padded, snapped, soft_mask
-from fewstep.runtime.control.history import History, Window
-from fewstep.runtime.control.latency import LatencyWindow, choose_plan, ticks_of_delay
+from fewstep.control.actions import Asked, Continuity, sample_actions, sample_sequences
+from fewstep.control.chunk import Chunk, padded, snapped, soft_mask
+from fewstep.control.history import History, Window
+from fewstep.control.latency import LatencyWindow, choose_plan, ticks_of_delay
 
 __all__ = [
     "Asked",

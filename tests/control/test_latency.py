@@ -2,7 +2,7 @@
 
 import math
 
-from fewstep.runtime.control import LatencyWindow, choose_plan, ticks_of_delay
+from fewstep.control import LatencyWindow, choose_plan, ticks_of_delay
 
 
 def test_the_window_slides_and_gives_the_quantile() -> None:
