@@ -1,5 +1,7 @@
 """Run a policy in a control loop: observations go in, actions in the robot's units come out.
 
+`PolicyRunner` is a whole loop; its parts stand alone:
+
     history = History(sampler)
     history.add({"observation.state": joints})                       # at every tick
     actions = sample_actions(sampler, plan, history.window(), seed)  # actions[0] is for the tick of that window
@@ -10,15 +12,25 @@ a window that does not change. The next sequence continues the former one: `form
 
 from fewstep.control.actions import Asked, Continuity, sample_actions, sample_sequences
 from fewstep.control.chunk import Chunk, padded, snapped, soft_mask
+from fewstep.control.clocks import Clock, VirtualClock, WallClock
 from fewstep.control.history import History, Window
 from fewstep.control.latency import LatencyWindow, choose_plan, ticks_of_delay
+from fewstep.control.runner import Action, PolicyRunner
+from fewstep.control.statistics import Quantiles, Statistics
 
 __all__ = [
+    "Action",
     "Asked",
     "Chunk",
+    "Clock",
     "Continuity",
     "History",
     "LatencyWindow",
+    "PolicyRunner",
+    "Quantiles",
+    "Statistics",
+    "VirtualClock",
+    "WallClock",
     "Window",
     "choose_plan",
     "padded",

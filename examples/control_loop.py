@@ -2,25 +2,21 @@
 
     python examples/control_loop.py policy
 
-The bundle is that of custom_module.py or of lerobot_policy.py. When a sequence of actions comes to its end the next one
-is asked for; the actions that will be executed until it is there are given along, and it continues them. The robot here
-is a stand-in whose joints go where they are told.
+The bundle is that of custom_module.py or of lerobot_policy.py. `PolicyRunner` gives an action at each tick and never
+waits. The robot here is a stand-in whose joints go where they are told.
 """
 
 import sys
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
-from fewstep.control import History, LatencyWindow, Window, sample_actions, ticks_of_delay
-from fewstep.plans.plan import Plan
+from fewstep.control import PolicyRunner
 from fewstep.plans.shaping import Clip
 from fewstep.runtime import Sampler, UserError, load
-from fewstep.runtime.policies import policy_of
 
 RATE = 20.0  # actions a second
-STEPS = 4
+PLANS = ("ddim:4", "ddim:2", "ddim:1")  # best first: the first one that is fast enough is used
 
 
 class Robot:
@@ -38,42 +34,22 @@ class Robot:
         self.first[:joints] = action[:joints]
 
 
-def timed(
-    sampler: Sampler, plan: Plan, window: Window, seed: int, former: np.ndarray, decided: int
-) -> tuple[np.ndarray, float]:
-    """A sequence of actions, and the seconds it took."""
-    began = time.perf_counter()
-    return sample_actions(sampler, plan, window, seed, former, decided), time.perf_counter() - began
-
-
 def main(bundle: str, ticks: str = "60") -> None:
-    with load(bundle) as sampler, ThreadPoolExecutor(1) as worker:
-        plan = sampler.compile(f"ddim:{STEPS}", shaping=Clip(-1.0, 1.0))  # actions have limits
-        robot, history = Robot(sampler), History(sampler)
-        history.add(robot.observe())
-        sample_actions(sampler, plan, history.window())  # the first call is slower than those that follow: not counted
-        actions, seconds = timed(sampler, plan, history.window(), 0, np.empty(0), 0)  # it stands still until then
-        latencies = LatencyWindow()
-        latencies.add(seconds)
-        executed, began, asked, all_seconds = policy_of(sampler.bundle.manifest).actions, 0, 0, [seconds]
-        pending: Future[tuple[np.ndarray, float]] | None = None
+    with load(bundle) as sampler, PolicyRunner(sampler, RATE, PLANS, shaping=Clip(-1.0, 1.0)) as runner:
+        robot = Robot(sampler)
+        runner.warm_up(robot.observe())  # the first calls are slower than those that follow
+        runner.reset(seed=0)
         due = time.perf_counter()
-        for tick in range(int(ticks)):
-            history.add(robot.observe())
-            delay = ticks_of_delay(latencies.seconds, RATE)
-            if pending is None and tick - began >= executed - delay:
-                former = actions[tick - began :]
-                decided = min(delay, len(former))
-                pending, asked = worker.submit(timed, sampler, plan, history.window(), tick, former, decided), tick
-            if pending is not None and pending.done():
-                (actions, seconds), began, pending = pending.result(), asked, None
-                latencies.add(seconds)
-                all_seconds.append(seconds)
-            robot.move(actions[min(tick - began, len(actions) - 1)])  # the last is held where the next are late
+        for _ in range(int(ticks)):
+            action = runner.act(robot.observe())
+            if action.value is not None:  # at first there is none, and the robot stands still
+                robot.move(action.value)
             due = max(due + 1 / RATE, time.perf_counter())  # late once is not late for ever
             time.sleep(max(0.0, due - time.perf_counter()))
-    worst, usual = 1e3 * max(all_seconds), 1e3 * float(np.median(all_seconds))
-    print(f"{ticks} actions from {len(all_seconds)} sequences, {usual:.1f} ms each, {worst:.1f} ms at most")
+        found = runner.statistics
+    usual, worst = 1e3 * found.sampling.p50, 1e3 * found.sampling.most
+    print(f"{ticks} actions from {found.sampling.count} sequences, {usual:.1f} ms each, {worst:.1f} ms at most")
+    print(f"{found.waiting} ticks without an action, {found.late + found.held} with one that was not for them")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,80 @@
+"""Which plan the next sequence takes, by what each of them was measured to take."""
+
+from collections.abc import Sequence
+
+from fewstep.control.latency import LatencyWindow, choose_plan
+from fewstep.plans.errors import UserError
+from fewstep.plans.plan import Plan
+from fewstep.plans.shaping import Shaping
+from fewstep.runtime.request import SCHEDULER
+from fewstep.runtime.sampler import Sampler
+
+PATIENCE = 200  # calls after which a plan that was too slow is tried again
+
+
+class PlanChoice:
+    """The best of `count` plans that keeps the deadline, the best first."""
+
+    def __init__(self, count: int, deadline: float) -> None:
+        self._deadline = deadline
+        self._windows = [LatencyWindow() for _ in range(count)]
+        self._beginnings: list[Sequence[float]] = [(0.0,)] * count  # before it was measured a plan is hoped for
+        self._idle = [0] * count
+        for place in range(count):
+            self._renew(place)
+
+    def begin(self, place: int, seconds: Sequence[float]) -> None:
+        """What a plan took while warming up: what is thought of it until it is used, and after it was not for long."""
+        self._beginnings[place] = seconds
+        self._renew(place)
+
+    def measured(self, place: int, seconds: float) -> None:
+        self._windows[place].add(seconds)
+
+    def seconds(self, place: int) -> float:
+        """What a call of a plan takes."""
+        return self._windows[place].seconds
+
+    def choose(self) -> int:
+        chosen = choose_plan([window.seconds for window in self._windows], self._deadline)
+        for place in range(len(self._windows)):
+            self._idle[place] = 0 if place == chosen else self._idle[place] + 1
+            if self._idle[place] >= PATIENCE:
+                self._idle[place] = 0
+                self._renew(place)
+        return chosen
+
+    def _renew(self, place: int) -> None:
+        self._windows[place] = LatencyWindow()
+        for seconds in self._beginnings[place]:
+            self._windows[place].add(seconds)
+
+
+def plans_of(
+    sampler: Sampler,
+    names: Sequence[str],
+    shaping: Shaping | None,
+    warm: float | None = None,
+    renoise: float | None = None,
+) -> list[Plan]:
+    """Plans compiled for a sampler. With a strength `warm` each starts from the former sequence, and keeps its number
+    of evaluations."""
+    if not names:
+        raise UserError("no plans", "give one or more, best first, such as ('dpmpp_2m:4', 'dpmpp_2m:2')")
+    if warm is None:
+        return [sampler.compile(name, shaping=shaping) for name in names]
+    if not 0 < warm <= 1:
+        raise UserError(f"warm {warm!r} is not in (0, 1]", "give the strength of starts from the former sequence")
+    return [sampler.compile(_longer(name, warm), shaping=shaping, strength=warm, renoise=renoise) for name in names]
+
+
+def _longer(name: str, strength: float) -> str:
+    """The name of the plan whose last steps, this share of them, are as many as those of the plan that is named."""
+    solver, _, rest = name.partition(":")
+    steps, at, grid = rest.partition("@")
+    if name.startswith(SCHEDULER) or not steps.strip().isdecimal():
+        raise UserError(f"plan {name!r} cannot start from the former sequence", "give SOLVER:STEPS, or leave warm out")
+    whole = round(int(steps) / strength)
+    if strength < 1 and whole == int(steps):
+        raise UserError(f"plan {name!r} has too few steps to start at {strength:g} of them", "give more, or less warm")
+    return f"{solver}:{whole}{at}{grid}"

@@ -1,0 +1,303 @@
+"""A policy in a control loop: an observation goes in at each tick, and an action comes out at once.
+
+    runner = PolicyRunner(sampler, rate=80.0, plans=("dpmpp_2m:4", "dpmpp_2m:2"), warm=0.5)
+    with runner:
+        runner.warm_up(observation)
+        runner.reset(seed=0)
+        while True:
+            action = runner.act(observation)
+            if action.value is not None:
+                robot.send(action.value)
+
+A thread samples the next sequence while the present one is executed. Nothing waits for it: where it is late the present
+one goes on, and each action says so. The same code runs under a `VirtualClock`, for simulations that repeat exactly.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fewstep.control.actions import Asked, Continuity
+from fewstep.control.choice import PlanChoice, plans_of
+from fewstep.control.chunk import Chunk, Float32
+from fewstep.control.clocks import Clock, Job, Made, Running, WallClock
+from fewstep.control.history import History
+from fewstep.control.latency import ticks_of_delay
+from fewstep.control.statistics import Record, Statistics
+from fewstep.plans.errors import UserError
+from fewstep.plans.plan import Plan
+from fewstep.plans.shaping import Shaping
+from fewstep.runtime.policies import policy_of
+from fewstep.runtime.sampler import Sampler
+
+Observation = Mapping[str, ArrayLike]
+Source = Literal["planned", "late", "held", "waiting"]
+WARM_UP_CALLS = 20  # measured calls of each plan
+EPISODE_BITS = 24  # of a noise seed count the calls of an episode
+
+
+@dataclass(frozen=True)
+class Action:
+    """What to do at a tick.
+
+    value: in units; None where there is no action: `source` is "waiting" and no `idle` action was given.
+    source: "planned" as the policy meant it; "late" where the next sequence is overdue and the present one goes on;
+        "held" where the present one has ended and its last action is repeated; "waiting" where there is none yet.
+    age: ticks since the observation that the action follows from.
+    problem: why nothing newer could follow from this tick's observation or the last sample; None where nothing is
+        wrong.
+    """
+
+    value: Float32 | None
+    source: Source
+    age: int
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class _Flight:
+    """A job that runs: the tick of its observation, and which plan it takes."""
+
+    running: Running
+    origin: int
+    epoch: int
+    place: int
+
+
+class PolicyRunner:
+    """One robot's loop. All methods are called from one thread.
+
+    Args:
+        rate: ticks a second.
+        plans: names of plans, best first. The first whose measured 99th percentile keeps the deadline is used.
+        deadline: seconds that a call of the sampler may take; None is one tick. At the deadline the call ends with
+            what the network predicts.
+        execute: actions between two observations that a sequence is made from; None is the manifest's.
+        continuity: how a sequence continues the former one, as of `sample_actions`.
+        warm: strength in (0, 1] of plans that start from the former sequence; None starts from noise. A plan keeps its
+            number of evaluations.
+        renoise: of those starts, as of `Sampler.sample`.
+        refresh: every so many sequences, one starts from noise all the same; None is never.
+        shaping: of the plans, such as `Clip(-1, 1)`.
+        idle: the action in units that is sent while there is none; None says that there is none.
+        clock: `WallClock` (None is the same) or a `VirtualClock`.
+    """
+
+    def __init__(
+        self,
+        sampler: Sampler,
+        rate: float,
+        plans: Sequence[str] = ("dpmpp_2m:4", "dpmpp_2m:2", "dpmpp_2m:1"),
+        *,
+        deadline: float | None = None,
+        execute: int | None = None,
+        continuity: Continuity = "soft",
+        warm: float | None = None,
+        renoise: float | None = None,
+        refresh: int | None = None,
+        shaping: Shaping | None = None,
+        idle: ArrayLike | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        manifest = sampler.bundle.manifest
+        policy = policy_of(manifest)
+        self._places = manifest.x_shape[0] - policy.first
+        self._rate = _positive("rate", rate)
+        self._deadline = 1 / self._rate if deadline is None else _positive("deadline", deadline)
+        self._execute = policy.actions if execute is None else execute
+        if not 1 <= self._execute <= self._places:
+            raise UserError(f"{execute} actions to execute, of {self._places}", f"give 1 to {self._places}")
+        self._sampler, self._continuity, self._refresh = sampler, continuity, refresh
+        self._cold = plans_of(sampler, plans, shaping)
+        self._warm = None if warm is None else plans_of(sampler, plans, shaping, warm, renoise)
+        self._choice = PlanChoice(len(self._cold), self._deadline)
+        self._idle = None if idle is None else np.asarray(idle, np.float32)
+        self._clock: Clock = WallClock() if clock is None else clock
+        self._history, self._record = History(sampler), Record(policy.discrete)
+        self._epoch, self._closed = 0, False
+        self._flight: _Flight | None = None
+        self.reset()
+
+    def reset(self, seed: int = 0, conditions: Observation | None = None) -> None:
+        """Begin an episode. What still runs for the last one is dropped when it ends.
+
+        Args:
+            seed: of all its noise, 0 to 2^40 - 1.
+            conditions: values of the policy's conditions that are not observed at each tick, such as a task.
+        """
+        if not 0 <= seed < 2 ** (64 - EPISODE_BITS):
+            raise UserError(f"seed {seed} of an episode", f"give 0 to 2^{64 - EPISODE_BITS} - 1")
+        self._epoch += 1
+        self._seed, self._calls, self._tick, self._expected = seed, 0, -1, 0
+        self._conditions = {name: np.array(value) for name, value in (conditions or {}).items()}
+        self._chunk: Chunk | None = None
+        self._problem: str | None = None
+        self._joins = False
+        self._history.clear()
+        self._record.broken_off()
+        self._began = self._clock.now()
+
+    def warm_up(self, observation: Observation, conditions: Observation | None = None) -> None:
+        """Run each plan before the robot moves, and measure it. Takes as long as its calls. The first, slower call of a
+        plan is not counted. Call `reset` after it."""
+        self.reset(0, conditions)
+        self._history.add(observation)
+        window = {**self._history.window(), **self._conditions}
+        for place, cold in enumerate(self._cold):
+            asked = Asked(window, 0)
+            made = self._run(cold, asked)
+            if made.actions is None:
+                raise UserError(f"plan {cold.name!r} made no sequence: {made.failure}", "try it with `sample_actions`")
+            plan = cold if self._warm is None else self._warm[place]
+            asked = Asked(window, 0, made.actions, min(1, len(made.actions)))
+            self._run(plan, asked)
+            self._choice.begin(place, [self._run(plan, asked).seconds for _ in range(WARM_UP_CALLS)])
+        self.reset()
+
+    def act(self, observation: Observation) -> Action:
+        """The action of this tick. Does not wait."""
+        self.observe(observation)
+        return self.action()
+
+    def observe(self, observation: Observation) -> None:
+        """The first half of `act`: what is seen at the next tick. A new sequence is begun where it is time."""
+        if self._closed:
+            raise UserError("the runner is closed", "make a new one")
+        self._began = self._clock.now()
+        self._tick += 1
+        self._record.counts["ticks"] += 1
+        self._collect()
+        if bad := _not_finite(observation):
+            self._record.counts["rejected"] += 1
+            self._problem = f"observation {bad!r} holds a number that is not finite"
+            return
+        self._history.add(observation)
+        if self._flight is None and (self._chunk is None or self._tick - self._chunk.origin >= self._execute):
+            self._begin()
+
+    def action(self) -> Action:
+        """The second half of `act`."""
+        self._collect()
+        problem, self._problem = self._problem, None
+        counts = self._record.counts
+        if self._chunk is None:
+            counts["waiting"] += 1
+            made = Action(self._idle, "waiting", 0, problem)
+        else:
+            source, age = self._source(self._chunk), self._tick - self._chunk.origin
+            made = Action(self._chunk.at(self._tick), source, age, problem)
+            if source != "planned":
+                counts[source] += 1
+            assert made.value is not None
+            self._record.acted(made.value, self._joins)
+            self._joins = False
+        seconds = self._clock.now() - self._began
+        if seconds < 0:
+            counts["jumps"] += 1
+        else:
+            self._record.acting.append(seconds)
+        return made
+
+    @property
+    def statistics(self) -> Statistics:
+        """Of all ticks so far; warming up is no part of them."""
+        return self._record.summary()
+
+    def close(self) -> None:
+        """Wait for the call that runs. There are no actions after it."""
+        if not self._closed:
+            self._closed = True
+            self._clock.close()
+
+    def __enter__(self) -> "PolicyRunner":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _source(self, chunk: Chunk) -> Source:
+        if self._tick >= chunk.end:
+            return "held"
+        return "late" if self._tick - chunk.origin >= self._execute + self._expected else "planned"
+
+    def _begin(self) -> None:
+        """Ask for the sequence from this tick on."""
+        place = self._choice.choose()
+        former, decided = None, 0
+        if self._chunk is not None:
+            former = self._chunk.rest(self._tick)
+            most = min(len(former), self._places - self._execute)
+            decided = min(ticks_of_delay(self._choice.seconds(place), self._rate), most)
+        is_warm = self._warm is not None and self._chunk is not None and self._tick < self._chunk.end
+        if self._refresh is not None and self._calls % self._refresh == 0:
+            is_warm = False
+        plan = self._warm[place] if self._warm is not None and is_warm else self._cold[place]
+        window = {**self._history.window(), **self._conditions}
+        asked = Asked(window, (self._seed << EPISODE_BITS) | self._calls, former, decided)
+        self._calls += 1
+        self._expected = decided
+        self._record.plans[plan.name] += 1
+        running = self._clock.start(self._job(plan, asked))
+        self._flight = _Flight(running, self._tick, self._epoch, place)
+
+    def _collect(self) -> None:
+        """Take the sequence that was made meanwhile, if it is still of use."""
+        if self._flight is None or not self._flight.running.done():
+            return
+        flight, self._flight = self._flight, None
+        made, counts = flight.running.result(), self._record.counts
+        self._measured(flight.place, made)
+        if flight.epoch != self._epoch:
+            counts["dropped"] += 1
+        elif made.actions is None:
+            counts["failed"] += 1
+            self._problem = made.failure
+        elif self._tick - flight.origin >= len(made.actions):
+            counts["dropped"] += 1
+            self._problem = f"a sequence came {self._tick - flight.origin} ticks after its observation"
+        else:
+            self._joins = self._chunk is not None
+            self._chunk = Chunk(made.actions, flight.origin)
+
+    def _measured(self, place: int, made: Made) -> None:
+        counts = self._record.counts
+        if not (math.isfinite(made.seconds) and made.seconds >= 0):
+            counts["jumps"] += 1
+            return
+        self._choice.measured(place, made.seconds)
+        self._record.sampling.append(made.seconds)
+        counts["missed"] += made.seconds > self._deadline
+        if made.actions is not None:
+            self._record.steps[made.steps] += 1
+            counts["cut"] += made.steps < len(self._cold[place].steps)
+
+    def _job(self, plan: Plan, asked: Asked) -> Job:
+        return Job(self._sampler, plan, asked, self._continuity, self._deadline)
+
+    def _run(self, plan: Plan, asked: Asked) -> Made:
+        """A call that is waited for, and not cut."""
+        job = dataclasses.replace(self._job(plan, asked), deadline=math.inf)
+        return self._clock.start(job).result()
+
+
+def _positive(name: str, value: float) -> float:
+    if not (math.isfinite(value) and value > 0):
+        raise UserError(f"{name} {value!r}", "give a number above 0")
+    return float(value)
+
+
+def _not_finite(observation: Observation) -> str | None:
+    """The first observation that holds NaN or infinity."""
+    for name, value in observation.items():
+        array: NDArray[Any] = np.asarray(value)
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            return name
+    return None

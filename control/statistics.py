@@ -1,0 +1,132 @@
+"""What happened in a control loop: latencies, ticks without a fresh action, and how smooth the actions were."""
+
+from collections import Counter, deque
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.control.chunk import Float32
+
+KEPT = 100_000  # ticks and calls that figures are made of
+
+
+@dataclass(frozen=True)
+class Quantiles:
+    """Of seconds; NaN where there are none."""
+
+    count: int
+    p50: float
+    p90: float
+    p99: float
+    p999: float
+    most: float
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """A summary of a runner's ticks since it was made.
+
+    sampling, acting: seconds of the calls of the sampler, and of `act`.
+    missed: calls of the sampler that took longer than the deadline; `cut` of them ended with a prediction.
+    ticks: all; by the source of their action: `late`, `held` (starved) and `waiting` ones.
+    dropped: sequences that came too late, or after the end of their episode.
+    failed: calls without a sequence. rejected: observations that were not finite. jumps: of the clock.
+    plans, steps: how often each plan and each number of steps was used.
+    seam: the change of the actions where sequences meet, over that elsewhere: 1 is none. NaN before there are both.
+    jerk_contrast: the second difference of the actions where sequences meet, less that elsewhere.
+    """
+
+    sampling: Quantiles
+    acting: Quantiles
+    ticks: int
+    late: int
+    held: int
+    waiting: int
+    missed: int
+    cut: int
+    dropped: int
+    failed: int
+    rejected: int
+    jumps: int
+    plans: Mapping[str, int]
+    steps: Mapping[int, int]
+    seam: float
+    jerk_contrast: float
+
+
+class Record:
+    """What statistics are made of: the last KEPT ticks and calls."""
+
+    def __init__(self, discrete: Collection[int] = ()) -> None:
+        self.sampling: deque[float] = deque(maxlen=KEPT)
+        self.acting: deque[float] = deque(maxlen=KEPT)
+        self.counts: Counter[str] = Counter()
+        self.plans: Counter[str] = Counter()
+        self.steps: Counter[int] = Counter()
+        self._discrete = discrete
+        self._actions: deque[Float32 | None] = deque(maxlen=KEPT)  # None between two episodes
+        self._joins: deque[bool] = deque(maxlen=KEPT)
+
+    def acted(self, action: Float32, joins: bool) -> None:
+        """An action that was sent; `joins` where it is the first one of its sequence, behind another."""
+        self._actions.append(action)
+        self._joins.append(joins)
+
+    def broken_off(self) -> None:
+        """What follows does not continue what was."""
+        self._actions.append(None)
+        self._joins.append(False)
+
+    def summary(self) -> Statistics:
+        counts = self.counts
+        seam, contrast = smoothness(list(self._actions), list(self._joins), self._discrete)
+        return Statistics(
+            sampling=quantiles(self.sampling),
+            acting=quantiles(self.acting),
+            plans=dict(self.plans),
+            steps=dict(self.steps),
+            seam=seam,
+            jerk_contrast=contrast,
+            **{
+                name: counts[name]
+                for name in ("ticks", "late", "held", "waiting", "missed", "cut")
+                + ("dropped", "failed", "rejected", "jumps")
+            },
+        )
+
+
+def quantiles(seconds: Collection[float]) -> Quantiles:
+    if not seconds:
+        return Quantiles(0, *[float("nan")] * 5)
+    array = np.fromiter(seconds, float)
+    return Quantiles(len(array), *np.quantile(array, [0.5, 0.9, 0.99, 0.999, 1.0]).tolist())
+
+
+def smoothness(actions: list[Float32 | None], joins: list[bool], discrete: Collection[int] = ()) -> tuple[float, float]:
+    """(seam, jerk contrast) of actions in order; a None breaks them off.
+
+    The seam is the root mean square of the change where sequences meet over that elsewhere, each place of an action
+    over its own. The jerk contrast is of the norm of second differences (arXiv 2603.11642). Discrete places are left
+    out.
+    """
+    changes: dict[bool, list[NDArray[np.float64]]] = {True: [], False: []}
+    jerks: dict[bool, list[float]] = {True: [], False: []}
+    before: list[NDArray[np.float64]] = []
+    for action, join in zip(actions, joins, strict=True):
+        if action is None:
+            before = []
+            continue
+        flat = np.delete(np.asarray(action, np.float64).ravel(), list(discrete))
+        if before:
+            changes[join].append(flat - before[-1])
+        if len(before) == 2:
+            jerks[join].append(float(np.linalg.norm(flat - 2 * before[1] + before[0])))
+        before = [*before[-1:], flat]
+    if not (changes[True] and changes[False] and jerks[True] and jerks[False]):
+        return float("nan"), float("nan")
+    at, within = (np.square(changes[where]).mean(axis=0) for where in (True, False))
+    moves = within > 0
+    seam = float(np.sqrt((at[moves] / within[moves]).mean())) if moves.any() else float("nan")
+    return seam, float(np.mean(jerks[True]) - np.mean(jerks[False]))

@@ -1,0 +1,309 @@
+"""The control loop under a virtual clock, where networks are as slow as a test wants, and once under the wall's."""
+
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from fewstep.control import Action, PolicyRunner, VirtualClock
+from fewstep.runtime import Sampler, UserError
+from fewstep.runtime.bundle.manifest import Policy
+from tests.control.tiny_policy import EXECUTED, HORIZON, SEEN, ramp, tiny_policy
+
+RATE = 100.0
+TICK = 1 / RATE
+BAD = {"state": [0.0, np.nan]}
+
+
+class Slow:
+    """A network that takes `seconds` of a virtual clock for each evaluation, and numbers its calls in joint 1."""
+
+    def __init__(self, clock: VirtualClock, seconds: float = 0.0) -> None:
+        self.clock, self.seconds, self.calls, self.fails = clock, seconds, 0, False
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        self.clock.spend(self.seconds)
+        self.calls += 1
+        made = ramp(x).copy()
+        made[..., 1] = np.nan if self.fails else self.calls / 1000
+        return made
+
+
+def looping(bundle: Path, seconds: float = 0.0, **options: object) -> tuple[PolicyRunner, Slow, VirtualClock]:
+    clock = VirtualClock()
+    network = Slow(clock, seconds)
+    options = {"plans": ("ddim:4", "ddim:1"), "continuity": "hard"} | options
+    return PolicyRunner(tiny_policy(bundle, network), RATE, clock=clock, **options), network, clock  # type: ignore[arg-type]
+
+
+def act(runner: PolicyRunner, clock: VirtualClock, observation: dict[str, list[float]] = SEEN) -> Action:
+    action = runner.act(observation)
+    clock.advance(TICK)
+    return action
+
+
+def test_sequences_follow_each_other_without_a_gap(tiny_bundle: Path) -> None:
+    runner, network, clock = looping(tiny_bundle)
+    actions = [act(runner, clock) for _ in range(3 * EXECUTED)]
+    assert [each.source for each in actions] == ["planned"] * 12
+    assert [each.age for each in actions] == [0, 1, 2, 3] * 3
+    assert [round(100 * float(each.value[0])) for each in actions] == [0, 1, 2, 3] * 3
+    found = runner.statistics
+    assert (found.ticks, found.late, found.held, found.missed) == (12, 0, 0, 0)
+    assert dict(found.plans) == {"ddim:4": 3} and dict(found.steps) == {4: 3}
+
+
+def test_a_cold_start_waits_and_says_so(tiny_bundle: Path) -> None:
+    runner, _, clock = looping(tiny_bundle, seconds=0.01, plans=("ddim:3",), deadline=1.0)
+    actions = [act(runner, clock) for _ in range(5)]
+    assert [each.source for each in actions] == ["waiting"] * 3 + ["planned"] * 2
+    assert [each.value is None for each in actions] == [True] * 3 + [False] * 2
+    assert actions[3].age == 3 and actions[3].value[0] == pytest.approx(0.03)
+    still, _, clock = looping(tiny_bundle, seconds=0.01, plans=("ddim:3",), deadline=1.0, idle=[0.5, 0.5])
+    assert act(still, clock).value.tolist() == [0.5, 0.5] and still.statistics.waiting == 1
+
+
+def test_a_slow_sampler_leaves_late_and_held_ticks_and_each_says_so(tiny_bundle: Path) -> None:
+    runner, network, clock = looping(tiny_bundle, plans=("ddim:1",), deadline=10.0)
+    for _ in range(EXECUTED):
+        act(runner, clock)
+    network.seconds = 30 * TICK  # longer than the sequence of 16 ticks
+    actions = [act(runner, clock) for _ in range(30)]
+    assert [each.source for each in actions] == ["late"] * (HORIZON - EXECUTED) + ["held"] * (30 - HORIZON + EXECUTED)
+    assert all(np.array_equal(each.value, actions[HORIZON - EXECUTED].value) for each in actions[12:])
+    assert runner.statistics.held == 18
+    late = act(runner, clock)  # what came at last is older than it is long: it is of no use
+    assert late.source == "held" and "came 30 ticks after its observation" in (late.problem or "")
+    assert runner.statistics.dropped == 1
+
+
+def test_the_delay_that_was_measured_is_held_and_no_action_is_skipped(tiny_bundle: Path) -> None:
+    runner, network, clock = looping(tiny_bundle, seconds=2 * TICK, plans=("ddim:1",), deadline=1.0)
+    actions = [act(runner, clock) for _ in range(40)]
+    steps = np.diff([float(each.value[0]) for each in actions[2:]])
+    joins = np.flatnonzero(np.diff([each.age for each in actions[2:]]) < 0)
+    assert {each.source for each in actions[2:]} == {"planned"}
+    assert len(joins) >= 8 and np.diff(joins).tolist() == [EXECUTED] * (len(joins) - 1)
+    inside = np.delete(steps, joins)
+    np.testing.assert_allclose(inside, 0.01, atol=1e-6)
+
+
+def test_a_late_sequence_of_the_last_episode_is_dropped(tiny_bundle: Path) -> None:
+    runner, network, clock = looping(tiny_bundle, seconds=5 * TICK, plans=("ddim:1",), deadline=1.0)
+    act(runner, clock)
+    runner.reset(seed=1)
+    waited = [act(runner, clock) for _ in range(12)]
+    assert [each.source for each in waited[:9]] == ["waiting"] * 9  # 4 ticks of the old one, 5 of its own
+    first = next(each for each in waited if each.source != "waiting")
+    assert first.value[1] == pytest.approx(0.002)  # the network's second call
+    assert runner.statistics.dropped == 1
+
+
+def test_an_observation_that_is_not_finite_is_told_and_never_sampled_from(tiny_bundle: Path) -> None:
+    runner, network, clock = looping(tiny_bundle)
+    first = act(runner, clock, BAD)
+    assert first.value is None and "'state' holds a number that is not finite" in (first.problem or "")
+    assert network.calls == 0
+    for _ in range(EXECUTED):
+        assert act(runner, clock).problem is None
+    calls = network.calls
+    blind = [act(runner, clock, BAD) for _ in range(HORIZON)]
+    assert network.calls == calls and all(each.problem for each in blind)
+    assert [each.source for each in blind] == ["late"] * 12 + ["held"] * 4
+    assert act(runner, clock).source == "planned" and runner.statistics.rejected == 17
+
+
+def test_a_sample_that_is_not_finite_is_told_and_the_former_one_goes_on(tiny_bundle: Path) -> None:
+    runner, network, clock = looping(tiny_bundle)
+    for _ in range(EXECUTED):
+        act(runner, clock)
+    network.fails = True
+    action = act(runner, clock)
+    assert action.source == "late" and "not finite" in (action.problem or "") and np.isfinite(action.value).all()
+    network.fails = False
+    assert act(runner, clock).age == 0 and runner.statistics.failed == 1
+
+
+def test_at_the_deadline_the_prediction_is_the_sequence(tiny_bundle: Path) -> None:
+    runner, network, clock = looping(tiny_bundle, plans=("ddim:4",), deadline=2.5 * TICK)
+    act(runner, clock)
+    network.seconds = TICK
+    actions = [act(runner, clock) for _ in range(2 * EXECUTED)]
+    found = runner.statistics
+    assert found.cut == found.missed >= 1 and found.steps[3] == found.cut
+    assert all(np.isfinite(each.value).all() for each in actions)
+
+
+def test_the_best_plan_that_keeps_the_deadline_is_used_and_a_better_one_is_tried_again(tiny_bundle: Path) -> None:
+    runner, network, clock = looping(tiny_bundle, seconds=0.3 * TICK)  # 4 steps take 1.2 ticks, the deadline is one
+    runner.warm_up(SEEN)
+    for _ in range(60):
+        act(runner, clock)
+    found = runner.statistics
+    assert dict(found.plans) == {"ddim:1": 15} and found.missed == 0
+    network.seconds = 0.1 * TICK
+    runner.warm_up(SEEN)
+    act(runner, clock)
+    network.seconds = TICK / 2  # a spell of slowness
+    for _ in range(8):
+        act(runner, clock)
+    network.seconds = 0.1 * TICK
+    for _ in range(4 * 210):
+        act(runner, clock)
+    plans = runner.statistics.plans
+    assert plans["ddim:4"] > 5 and plans["ddim:1"] >= 200 + 15
+
+
+def test_warming_up_is_no_part_of_the_statistics(tiny_bundle: Path) -> None:
+    runner, network, clock = looping(tiny_bundle, seconds=TICK)
+    runner.warm_up(SEEN)
+    assert network.calls == (2 + 20) * (4 + 1)
+    assert runner.statistics.sampling.count == 0 and runner.statistics.ticks == 0
+
+
+def test_a_clock_that_jumps_is_counted_and_changes_no_action(tiny_bundle: Path) -> None:
+    def run(jump: float) -> tuple[list[float], PolicyRunner]:
+        runner, network, clock = looping(tiny_bundle)
+        made = []
+        for tick in range(40):
+            runner.observe(SEEN)
+            if tick == 13:
+                clock.advance(jump)
+            made.append(float(runner.action().value[0]))
+            clock.advance(TICK)
+        return made, runner
+
+    still, _ = run(0.0)
+    back, runner = run(-100.0)
+    assert back == still and runner.statistics.jumps >= 1
+    assert run(1e6)[0] == still
+
+
+def test_a_warm_plan_starts_from_the_former_sequence_with_as_many_evaluations(tiny_bundle: Path) -> None:
+    runner, network, clock = looping(tiny_bundle, plans=("ddim:2",), warm=0.5, refresh=3)
+    for _ in range(5 * EXECUTED):
+        act(runner, clock)
+    found = runner.statistics
+    assert dict(found.steps) == {2: 5}
+    assert dict(found.plans) == {"ddim:2": 2, "ddim:4": 3}  # sequences 0 and 3 from noise
+    with pytest.raises(UserError, match="has too few steps to start at 0.8"):
+        looping(tiny_bundle, plans=("ddim:2",), warm=0.8)
+
+
+def test_runners_that_share_a_clock_are_sampled_together_and_act_as_alone(tiny_bundle: Path) -> None:
+    noisy: list[int] = []
+
+    def network(x: np.ndarray) -> np.ndarray:
+        noisy.append(len(x))
+        return 0.5 * x
+
+    sampler = tiny_policy(tiny_bundle, network)
+
+    def run(seeds: list[int], together: bool) -> list[list[np.ndarray]]:
+        shared = VirtualClock(delay=2 * TICK)
+        clocks = [shared if together else VirtualClock(delay=2 * TICK) for _ in seeds]
+        runners = [PolicyRunner(sampler, RATE, ("ddim:2",), warm=0.5, deadline=1.0, clock=clock) for clock in clocks]
+        for runner, seed in zip(runners, seeds, strict=True):
+            runner.reset(seed)
+        made: list[list[np.ndarray]] = [[] for _ in seeds]
+        for _ in range(20):
+            for runner in runners:
+                runner.observe(SEEN)
+            for runner, actions in zip(runners, made, strict=True):
+                actions.append(runner.action().value)
+            for clock in set(clocks):
+                clock.advance(TICK)
+        return made
+
+    together = run([1, 2, 3], together=True)
+    assert max(noisy) == 3
+    assert np.array_equal(together, run([1, 2, 3], together=False))
+    assert not np.array_equal(together[0], together[1])
+
+
+RARE = ["nan", "reset", "slow", "fast", "fail", "heal", "jump"]
+EVENTS = st.lists(st.sampled_from(["tick"] * 12 + RARE), max_size=80)
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(EVENTS, st.sampled_from(["none", "hard", "soft"]), st.sampled_from([None, 0.5]))
+def test_no_action_is_ever_not_finite_or_stale_without_saying_so(
+    tiny_bundle: Path, events: list[str], continuity: str, warm: float | None
+) -> None:
+    """Whatever happens, a value is finite or absent, and one that was not meant for its tick says so."""
+    runner, network, clock = looping(tiny_bundle, continuity=continuity, warm=warm, plans=("ddim:2",))
+    episode = 0
+    for event in events:
+        if event == "reset":
+            episode += 1
+            runner.reset(episode)
+            continue
+        if event in ("slow", "fast"):
+            network.seconds = {"slow": 9 * TICK, "fast": 0.0}[event]
+        elif event in ("fail", "heal"):
+            network.fails = event == "fail"
+        elif event == "jump":
+            clock.advance(-1e3)
+        action = act(runner, clock, BAD if event == "nan" else SEEN)
+        if action.value is None:
+            assert action.source == "waiting"
+            continue
+        assert np.isfinite(action.value).all()
+        if action.source == "planned":
+            assert action.age < HORIZON
+        if action.source == "held":
+            assert action.age >= HORIZON
+        if event == "nan":
+            assert action.problem
+
+
+def test_on_the_wall_act_does_not_wait_for_the_sampler(tiny_bundle: Path) -> None:
+    gate = threading.Event()
+
+    def network(x: np.ndarray) -> np.ndarray:
+        assert gate.wait(30)
+        return ramp(x)
+
+    with PolicyRunner(tiny_policy(tiny_bundle, network), RATE, ("ddim:1",), deadline=60.0) as runner:
+        actions = [runner.act(SEEN) for _ in range(5)]  # the sampler is blocked, and this returns
+        assert {each.source for each in actions} == {"waiting"}
+        gate.set()
+        until = time.monotonic() + 30
+        while runner.act(SEEN).value is None and time.monotonic() < until:
+            time.sleep(0.001)
+        assert runner.act(SEEN).value is not None
+    with pytest.raises(UserError, match="the runner is closed"):
+        runner.act(SEEN)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"plans": ()}, "no plans"),
+        ({"execute": 17}, "17 actions to execute, of 16"),
+        ({"deadline": 0.0}, "deadline 0.0"),
+        ({"warm": 1.5}, "warm 1.5 is not in"),
+        ({"plans": ("scheduler:4",), "warm": 0.5}, "starts? from the former sequence|no scheduler of its own"),
+    ],
+)
+def test_what_a_runner_cannot_do_is_one_line(tiny_bundle: Path, options: dict[str, object], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        looping(tiny_bundle, **options)
+
+
+def test_discrete_places_are_no_part_of_the_seam(tiny_bundle: Path) -> None:
+    def network(x: np.ndarray) -> np.ndarray:
+        made = ramp(x).copy()
+        made[..., 1] = np.sign(np.arange(HORIZON) % 3 - 1)
+        return made
+
+    sampler: Sampler = tiny_policy(tiny_bundle, network, Policy(1, 0, EXECUTED, discrete={1: (-1.0, 1.0)}))
+    runner = PolicyRunner(sampler, RATE, ("ddim:1",), continuity="none", clock=VirtualClock())
+    for _ in range(40):
+        assert abs(float(runner.act(SEEN).value[1])) == 1.0
+    found = runner.statistics  # each sequence begins 0.03 below the end of the one before, where 0.01 is usual
+    assert found.seam == pytest.approx(3.0, rel=1e-4) and found.jerk_contrast > 0

@@ -1,0 +1,42 @@
+"""A policy of two joints on a tiny bundle: its network is a function of x, and its observations are read by nobody."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+import fewstep.runtime
+from fewstep.runtime import Sampler
+from fewstep.runtime.bundle.manifest import Condition, Policy
+
+HORIZON, EXECUTED = 16, 4
+SEEN = {"state": [0.0, 0.0]}
+Network = Callable[[np.ndarray], np.ndarray]  # x [B, 16, 2] -> x0
+
+
+def tiny_policy(bundle: Path, network: Network, policy: Policy | None = None) -> Sampler:
+    sampler = fewstep.runtime.load(bundle)
+    manifest = msgspec.structs.replace(
+        sampler.bundle.manifest,
+        conditions=(Condition("state", "state", (1, 2), "float32", typical=(0.0, 1.0)),),
+        prologue=None,
+        prediction="sample",
+        x_shape=(HORIZON, 2),
+        policy=policy or Policy(1, 0, EXECUTED),
+        units=None,
+    )
+    graph = msgspec.structs.replace(sampler.body.graph, inputs=sampler.body.graph.inputs[:1])
+    return replace(
+        sampler,
+        bundle=replace(sampler.bundle, manifest=manifest),
+        body=msgspec.structs.replace(sampler.body, graph=graph),
+        prologue=None,
+        denoiser=lambda feeds: {"v": np.asarray(network(feeds["x"]), np.float32)},
+    )
+
+
+def ramp(x: np.ndarray) -> np.ndarray:
+    """Action j is j / 100 in both joints."""
+    return np.broadcast_to(np.arange(HORIZON)[:, None] / 100, x.shape)
