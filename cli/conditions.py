@@ -10,8 +10,13 @@ from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Condition
 
 
-def parse_conditions(texts: Sequence[str], known: Sequence[Condition]) -> dict[str, list[Any]]:
-    """ "class=3", "class=dress", "text=@file.npy" to the values of each name. The runtime checks what they mean."""
+def parse_conditions(
+    texts: Sequence[str], known: Sequence[Condition], of_any_size: bool = False
+) -> dict[str, list[Any]]:
+    """ "class=3", "class=dress", "text=@file.npy" to the values of each name. The runtime checks what they mean.
+
+    Arrays may be `of_any_size` where they are cut into windows.
+    """
     shapes = {condition.name: condition.shape for condition in known}
     values: dict[str, list[Any]] = {}
     for text in texts:
@@ -19,7 +24,7 @@ def parse_conditions(texts: Sequence[str], known: Sequence[Condition]) -> dict[s
         if not equals or not name or not value:
             raise UserError(f"condition {text!r} is not NAME=VALUE", "write it as --condition class=3")
         if value.startswith("@"):
-            values.setdefault(name, []).extend(_arrays(name, Path(value[1:]), shapes.get(name, ())))
+            values.setdefault(name, []).extend(_arrays(name, Path(value[1:]), shapes.get(name, ()), of_any_size))
         elif shapes.get(name):
             raise UserError(
                 f"condition {name!r} takes arrays of shape {list(shapes[name])}",
@@ -30,13 +35,15 @@ def parse_conditions(texts: Sequence[str], known: Sequence[Condition]) -> dict[s
     return values
 
 
-def _arrays(name: str, path: Path, shape: tuple[int, ...]) -> list[Any]:
+def _arrays(name: str, path: Path, shape: tuple[int, ...], of_any_size: bool) -> list[Any]:
     """The values of a condition in a .npy file: one of `shape`, or [N, *shape]. Nothing pickled is read."""
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         reason = getattr(error, "strerror", None) or "it is no .npy file of numbers"
         raise UserError(f"condition {name!r}: {path} cannot be read ({reason})", "write it with numpy.save") from error
+    if of_any_size and isinstance(array, np.ndarray) and array.ndim in (len(shape), len(shape) + 1):
+        return [array] if array.ndim == len(shape) else list(array)
     if not isinstance(array, np.ndarray) or array.shape not in (shape, array.shape[:1] + shape):
         has = list(array.shape) if isinstance(array, np.ndarray) else "several arrays"
         raise UserError(

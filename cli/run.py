@@ -7,17 +7,20 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.cli.conditions import parse_conditions
 from fewstep.cli.outcome import Outcome, counted
 from fewstep.cli.run_plan import check_name, default_plan, unlike_calibration
+from fewstep.cli.run_tiles import Tiling, tiling
 from fewstep.evaluation.output import check_folder, whole_file, write_whole
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import UNCOND
 from fewstep.plans.plan import Plan
 from fewstep.plans.tracer import IMAGE
+from fewstep.runs.tiles import tiled_steps
 from fewstep.runtime.autoencoder import load_autoencoder
 from fewstep.runtime.backends.named import named
 from fewstep.runtime.bundle.companions import image_shape
@@ -28,7 +31,6 @@ from fewstep.runtime.finite import finite_sample
 from fewstep.runtime.loading import choose_body, load
 from fewstep.runtime.options import Options
 from fewstep.runtime.progress import SILENT, Progress
-from fewstep.runtime.sampler import Sampler
 from fewstep.runtime.sizes import parse_sizes, sized
 from fewstep.runtime.text import load_text_encoder
 
@@ -61,7 +63,9 @@ class RunOptions(Options):
     condition: NAME=VALUE, NAME=LABEL, or NAME=@FILE.npy for one array or an array of them. Given several times for one
         name, the samples take the values in turn.
     guidance: Weight of classifier-free guidance. Default: only the conditional branch runs.
-    size: NAME=NUMBER for a free size of the bundle, as height=96. Each other free size has its default.
+    size: NAME=NUMBER for a free size of the bundle, as height=96. Each other free size has its default. With --tiles
+        it is the whole sample's, and a bundle of one size takes height and width too, or length.
+    tiles: WINDOW:OVERLAP, as 256:64: the network runs on overlapping windows of a larger sample.
     image: A picture to start from, with --strength.
     strength: Share of the plan's steps that are run, above 0 and up to 1: the picture is noised that far.
     seed: Seed of the first sample; the others count up from it.
@@ -81,6 +85,7 @@ class RunOptions(Options):
     condition: tuple[str, ...] = field(default=(), metadata={"short": "-c"})
     guidance: float | None = None
     size: tuple[str, ...] = ()
+    tiles: str | None = None
     image: Path | None = None
     strength: float | None = None
     seed: int = 0
@@ -117,13 +122,17 @@ def run(options: RunOptions, progress: Progress = SILENT) -> tuple[NDArray[np.fl
         check_name(options.plan)
     bundle = open_bundle(options.bundle)
     choose_body(bundle, options.precision, named(options.backend, options.threads))
-    bundle = replace(bundle, manifest=sized(bundle.manifest, sizes))
+    tiled = None if options.tiles is None else tiling(options.tiles, sizes, bundle.manifest)
+    manifest = sized(bundle.manifest, sizes if tiled is None else tiled.sizes)
+    bundle = replace(
+        bundle, manifest=manifest if tiled is None else msgspec.structs.replace(manifest, x_shape=tiled.shape)
+    )
     _check_latents(options, bundle)
     _check_picture(options, _drawn_shape(options, bundle))
-    own = parse_conditions(options.condition, bundle.manifest.conditions)
+    own = parse_conditions(options.condition, bundle.manifest.conditions, of_any_size=tiled is not None)
     values, negative = _with_prompts(options, bundle, own)
     given = {} if options.image is None else {IMAGE: _start(options.image, bundle, options.threads)}
-    x, plan = _sampled(options, sizes, values, {UNCOND: negative} if negative else {}, given, progress)
+    x, plan = _sampled(options, tiled or sizes, values, {UNCOND: negative} if negative else {}, given, progress)
     if options.output.suffix == PICTURE and bundle.manifest.autoencoder is not None:
         x = load_autoencoder(bundle, options.threads, encoder=False).decode(x)
     write(x, options.output, options.columns, options.scale)
@@ -164,14 +173,15 @@ def _start(image: Path, bundle: Bundle, threads: int) -> NDArray[np.float32]:
 
 def _sampled(
     options: RunOptions,
-    sizes: Mapping[str, int],
+    shape: Tiling | Mapping[str, int],
     values: Values,
     branches: Mapping[str, Values],
     given: Mapping[str, NDArray[np.float32]],
     progress: Progress,
 ) -> tuple[NDArray[np.float32], str]:
-    """The samples [N, *x_shape] and the plan's name."""
+    """The samples [N, *x_shape] and the plan's name; `shape` has the sizes of a sample, or says how it is tiled."""
     count, parts = options.count, []
+    sizes = shape.sizes if isinstance(shape, Tiling) else shape
     with load(options.bundle, options.precision, backend=named(options.backend, options.threads)) as sampler:
         wanted = options.plan or default_plan(sampler, options.strength)
         plan = sampler.compile(wanted, options.guidance, strength=options.strength, branches=branches, sizes=sizes)
@@ -181,18 +191,23 @@ def _sampled(
             LOG.warning("no --guidance: most models follow a prompt closely at 4 to 8 only, distilled ones without it")
         if (unlike := unlike_calibration(sampler, plan)) is not None:
             LOG.warning("%s", unlike)
-        x_shape = sized(sampler.bundle.manifest, sizes).x_shape
+        x_shape = shape.shape if isinstance(shape, Tiling) else sized(sampler.bundle.manifest, sizes).x_shape
         batch = max(1, min(BATCH, BATCH_ELEMENTS // int(np.prod(x_shape))))
         for start in range(0, count, batch):
             places = range(start, min(start + batch, count))
             seeds = [options.seed + place for place in places]
-            asked = {
+            asked: dict[str, Any] = {
                 "sizes": sizes,
                 "condition": _in_turn(values, places),
                 "branches": {branch: _in_turn(rows, places) for branch, rows in branches.items()},
                 "given": {name: np.broadcast_to(each, (len(places), *each.shape)) for name, each in given.items()},
             }
-            parts.append(_sample(sampler, plan, seeds, asked, progress))
+            states = (
+                tiled_steps(sampler, plan, shape.shape, shape.tiles, seeds, **asked)
+                if isinstance(shape, Tiling)
+                else sampler.steps(plan, seeds, **asked)
+            )
+            parts.append(_sample(states, plan, seeds, progress))
     return np.concatenate(parts), plan.name
 
 
@@ -201,13 +216,11 @@ def _in_turn(values: Values, places: Sequence[int]) -> dict[str, list[Any]]:
     return {name: [each[place % len(each)] for place in places] for name, each in values.items()}
 
 
-def _sample(
-    sampler: Sampler, plan: Plan, seeds: Sequence[int], asked: Mapping[str, Any], progress: Progress
-) -> NDArray[np.float32]:
-    """`Sampler.sample`, with progress after each step."""
+def _sample(states: Iterator[StepState], plan: Plan, seeds: Sequence[int], progress: Progress) -> NDArray[np.float32]:
+    """The sample that a run ends with, with progress after each step."""
 
     def told() -> Iterator[StepState]:
-        for state in sampler.steps(plan, seeds, **asked):
+        for state in states:
             progress(f"seeds {seeds[0]} to {seeds[-1]}", state.index + 1, len(plan.steps))
             yield state
 

@@ -8,5 +8,16 @@ from fewstep.runs.newest import latest
 from fewstep.runs.similar import Similar
 from fewstep.runs.stats import Stats
 from fewstep.runs.stream import Stream, StreamedFrame, stream
+from fewstep.runs.tiles import Tiles, sample_tiles, tiled_steps
 
-__all__ = ["Similar", "Stats", "Stream", "StreamedFrame", "latest", "stream"]
+__all__ = [
+    "Similar",
+    "Stats",
+    "Stream",
+    "StreamedFrame",
+    "Tiles",
+    "latest",
+    "sample_tiles",
+    "stream",
+    "tiled_steps",
+]

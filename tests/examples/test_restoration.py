@@ -47,3 +47,13 @@ def test_restoration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     with load(tmp_path / "make_resshift") as sampler:
         made = sampler.sample("resshift:4", seeds=[0, 1], condition={"y": y})
     assert made == pytest.approx(expected, abs=1e-4 * np.abs(expected).max())
+
+    whole = example["blurred"](1)[0]
+    large = np.tile(whole, (1, 4, 3))
+    np.save(tmp_path / "large.npy", large)
+    arguments = [str(tmp_path / "make_resshift"), str(tmp_path / "large.npy"), str(tmp_path / "restored.npy")]
+    monkeypatch.setattr(sys, "argv", ["large_restoration.py", *arguments])
+    runpy.run_path(str(EXAMPLE.with_name("large_restoration.py")), run_name="__main__")
+    assert "[3, 64, 48] in windows of [3, 16, 16]" in capsys.readouterr().out
+    restored = np.load(tmp_path / "restored.npy")
+    assert restored.shape == large.shape and np.corrcoef(restored.ravel(), large.ravel())[0, 1] > 0.5

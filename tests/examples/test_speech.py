@@ -66,6 +66,10 @@ def test_speech(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     before, after = recording(noisy), recording(enhanced)
     assert len(after) == len(before) and np.corrcoef(before, after)[0, 1] > 0.9
 
+    run("long_audio.py", [str(tmp_path / "bundle"), str(noisy), str(enhanced), "dpmpp_2m:4"], monkeypatch)
+    assert "1.50 s as 192 frames in windows of 64" in capsys.readouterr().out
+    assert np.corrcoef(before, recording(enhanced))[0, 1] > 0.9
+
     sound, shape = example["SOUND"], example["SHAPE"]
     y = encode(sound, np.stack([before[:8064], before[-8064:]]))
     draws = [np.stack([noise.normal(seed, number, shape) for seed in (0, 1)]) for number in range(2 * STEPS)]

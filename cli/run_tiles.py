@@ -1,0 +1,45 @@
+"""The option --tiles: what is sampled in windows, of which size, and how large the whole is."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from fewstep.plans.errors import UserError
+from fewstep.runs.tiles import Tiles
+from fewstep.runtime.bundle.manifest import Manifest
+from fewstep.runtime.sizes import sized
+
+FIX = "write it as --tiles 256:64, the window's size and the overlap"
+NAMES = {3: {"height": 1, "width": 2}}  # axes of x that a fixed bundle has, by its number of axes; else "length"
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """`shape` is the whole sample's, `sizes` are those of a window."""
+
+    shape: tuple[int, ...]
+    sizes: Mapping[str, int]
+    tiles: Tiles
+
+
+def tiling(text: str, sizes: Mapping[str, int], manifest: Manifest) -> Tiling:
+    """WINDOW:OVERLAP for a sample of the given sizes."""
+    window, colon, overlap = text.partition(":")
+    if not (colon and window.isdecimal() and overlap.isdecimal()):
+        raise UserError(f"tiles {text!r} are not WINDOW:OVERLAP", FIX)
+    free = {size.name: size.axis for size in manifest.sizes}
+    axes = free or NAMES.get(len(manifest.x_shape), {"length": len(manifest.x_shape) - 1})
+    if not sizes or not set(sizes) <= set(axes):
+        raise UserError(
+            f"--tiles for a sample of the sizes {dict(sizes)}", f"give the whole by --size {'=N --size '.join(axes)}=N"
+        )
+    parts = {name: int(window) for name in sizes} if free else {}
+    takes = sized(manifest, parts)
+    for name in sizes:
+        if takes.x_shape[axes[name]] != int(window):
+            raise UserError(
+                f"windows of {window} for a bundle whose {name} is {takes.x_shape[axes[name]]}",
+                f"give --tiles {takes.x_shape[axes[name]]}:{overlap}",
+            )
+    by_axis = {axes[name]: size for name, size in sizes.items()}
+    shape = tuple(by_axis.get(axis, size) for axis, size in enumerate(takes.x_shape))
+    return Tiling(shape, parts, Tiles(int(overlap)))

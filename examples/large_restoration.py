@@ -1,0 +1,35 @@
+"""A picture that is larger than the restoring network's, restored in windows that move at each step.
+
+    python examples/large_restoration.py BUNDLE degraded.npy restored.npy
+
+The bundle is one of restoration.py; degraded.npy is a picture [C, H, W] in model range, of any height and width from
+the network's on. The degraded picture is a condition of the network, and is cut as x is.
+"""
+
+import resource
+import sys
+
+import numpy as np
+
+from fewstep.runs import Tiles, sample_tiles
+from fewstep.runtime import UserError, load
+
+
+def main(bundle: str, degraded_file: str, restored_file: str, plan: str = "resshift:4") -> None:
+    y = np.load(degraded_file)[None]
+    with load(bundle) as sampler:
+        window = sampler.bundle.manifest.x_shape
+        tiles = Tiles(overlap=window[-1] // 4, moves=True)
+        restored = sample_tiles(sampler, sampler.compile(plan), y.shape[1:], tiles, [0], condition={"y": y})
+    np.save(restored_file, restored[0])
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    print(f"{list(y.shape[1:])} in windows of {list(window)}, {peak} MB at its peak")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) not in (4, 5):
+        sys.exit("usage: python examples/large_restoration.py BUNDLE degraded.npy restored.npy [PLAN]")
+    try:
+        main(*sys.argv[1:])
+    except UserError as error:
+        sys.exit(f"large_restoration: {error}")

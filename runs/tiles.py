@@ -1,0 +1,246 @@
+"""Sample what is larger than the engine: the network runs on overlapping windows, and their outputs are averaged.
+
+    plan = sampler.compile("dpmpp_2m:8")
+    x = sample_tiles(sampler, plan, (3, 1024, 1024), Tiles(overlap=64), seeds=[0])
+
+All windows of a step look at one state, so that they agree after every step (MultiDiffusion: Bar-Tal et al. 2023, arXiv
+2302.08113). The state has the whole shape; the network never sees more than `batch` windows at once. Windows lie along
+each axis in which the whole is larger: height and width of a picture, the frames of a recording.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.plans import noise
+from fewstep.plans.errors import UserError
+from fewstep.plans.plan import Plan, Step
+from fewstep.runs.windows import Place, covering, ramp
+from fewstep.runtime.conditions import ConditionValues
+from fewstep.runtime.execute import Array, StepNetwork, StepState, execute
+from fewstep.runtime.feeds import Overrides
+from fewstep.runtime.finite import OUTPUT, check_finite, finite_sample, finite_states
+from fewstep.runtime.mixed_plans import split_outputs
+from fewstep.runtime.request import (
+    Cancel,
+    GivenTensors,
+    check_given,
+    check_hold,
+    check_seeds,
+    check_tensors,
+    until_cancelled,
+)
+from fewstep.runtime.sampler import Sampler
+from fewstep.runtime.sizes import sized
+
+if TYPE_CHECKING:
+    from fewstep.runtime.execute import Hold
+
+Float32 = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """How windows lie and how their outputs are joined.
+
+    overlap: elements that neighbours share, along each axis.
+    blend: of these, the middle ones over which one window's output passes into the next one's. Outside, a window close
+        to its border counts for nothing. None is half of the overlap. A network that looks r elements far gives the
+        outputs of the whole where 2 r <= overlap - blend.
+    moves: the windows lie elsewhere at each step, so that seams do not add up (Any-Size-Diffusion: Zheng et al. 2023,
+        arXiv 2308.16582). Offsets are a function of the step.
+    batch: windows in a call, of each sample.
+    """
+
+    overlap: int
+    blend: int | None = None
+    moves: bool = False
+    batch: int = 1
+
+    def __post_init__(self) -> None:
+        blend = self.overlap // 2 if self.blend is None else self.blend
+        if self.overlap < 0 or not 0 <= blend <= self.overlap or self.batch < 1:
+            raise UserError(f"{self} are no tiles", "give 0 <= blend <= overlap, and a batch from 1 on")
+
+    @property
+    def margin(self) -> int:
+        """Elements at a window's inner border that count for nothing."""
+        return (self.overlap - (self.overlap // 2 if self.blend is None else self.blend)) // 2
+
+
+def sample_tiles(
+    sampler: Sampler, plan: Plan, shape: Sequence[int], tiles: Tiles, seeds: Sequence[int] = (0,), **options: Any
+) -> Float32:
+    """Samples float32 [len(seeds), *shape]; arguments as of `tiled_steps`."""
+    return finite_sample(plan, tiled_steps(sampler, plan, shape, tiles, seeds, **options), options.get("hold"))
+
+
+def tiled_steps(
+    sampler: Sampler,
+    plan: Plan,
+    shape: Sequence[int],
+    tiles: Tiles,
+    seeds: Sequence[int] = (0,),
+    condition: ConditionValues | None = None,
+    *,
+    branches: Overrides | None = None,
+    given: GivenTensors | None = None,
+    hold: "Hold | None" = None,
+    sizes: Mapping[str, int] | None = None,
+    cancel: Cancel | None = None,
+) -> Iterator[StepState]:
+    """The states of a run over windows, one per step.
+
+    Args:
+        plan: compiled by `Sampler.compile`.
+        shape: of a whole sample [*x_shape], larger than the sampler's along some axes.
+        condition: for each condition one value per sample. One that follows x has the size of the whole, or the same
+            share of it as of a window, and is cut as x is.
+        given: tensors [len(seeds), *shape], and so is what `hold` has.
+        sizes: of a window, where the bundle has free sizes. Other arguments are those of `Sampler.sample`.
+    """
+    shape, numbers = tuple(shape), check_seeds(seeds)
+    check_tensors(plan, shape)
+    tensors = check_given(plan.given, given, condition, shape, len(numbers))
+    held = check_hold(hold, plan, shape, len(numbers))
+    network = _Windows(sampler, plan, shape, tiles, len(numbers), condition or {}, branches or {}, sizes).network()
+
+    def draws(number: int) -> Float32:
+        return np.stack([noise.normal(seed, number, shape) for seed in numbers])
+
+    states = execute(plan, network, draws, np.float32, tensors, held)
+    return until_cancelled(finite_states(states, plan), len(plan.steps), cancel)
+
+
+class _Windows:
+    """The denoiser of a whole, made of its windows."""
+
+    def __init__(
+        self,
+        sampler: Sampler,
+        plan: Plan,
+        shape: tuple[int, ...],
+        tiles: Tiles,
+        samples: int,
+        condition: ConditionValues,
+        branches: Overrides,
+        sizes: Mapping[str, int] | None,
+    ) -> None:
+        self._sampler, self._plan, self._shape, self._tiles = sampler, plan, shape, tiles
+        self._samples, self._condition, self._branches, self._sizes = samples, condition, branches, sizes
+        self._takes = sized(sampler.bundle.manifest, sizes)
+        self._window = window = self._takes.x_shape
+        whole_axes = len(shape) == len(window) and all(
+            full == part or (full > part and part > tiles.overlap) for full, part in zip(shape, window, strict=True)
+        )
+        if not whole_axes:
+            raise UserError(
+                f"samples {list(shape)} in windows {list(window)} that overlap by {tiles.overlap}",
+                "give a shape of as many axes, each as large as the window's or larger, and windows above the overlap",
+            )
+        follows = [self._ratios(name, value) for name, value in self._values()]
+        self._cut = any(ratios is not None for ratios in follows)
+        steps = [ratio.denominator for ratios in follows for ratio in ratios or () if ratio]
+        self._multiple = int(np.lcm.reduce([1, *steps]))  # where windows may begin
+        self._whole_feeds = cache(self._feeds_of_count)
+
+    def network(self) -> StepNetwork:
+        """As the executor calls it, on the whole state [B, *shape]."""
+
+        def evaluate(index: int, step: Step, u: Array) -> list[Array]:
+            places = self._places(index)
+            count = len(step.branches) * step.heads
+            totals = [np.zeros(u.shape, np.float64) for _ in range(count)]
+            weights = np.zeros(self._shape, np.float64)
+            for start in range(0, len(places), self._tiles.batch):
+                some = places[start : start + self._tiles.batch]
+                x = np.concatenate([u[(slice(None), *place)] for place in some])
+                result = self._sampler.call(
+                    np.concatenate([x] * len(step.branches)), self._fed(some, index), step.group
+                )
+                check_finite(result, OUTPUT, index, step, self._plan)
+                outputs = split_outputs(result, step)
+                for number, place in enumerate(some):
+                    weight = ramp(place, self._shape, self._tiles.margin, self._tiles.overlap)
+                    weights[place] += weight
+                    mine = slice(number * self._samples, (number + 1) * self._samples)
+                    for total, output in zip(totals, outputs, strict=True):
+                        total[(slice(None), *place)] += weight * output[mine]
+            return [(total / weights).astype(np.float32) for total in totals]
+
+        return evaluate
+
+    def _places(self, index: int) -> list[Place]:
+        """The windows of a step."""
+        offset = index + 1 if self._tiles.moves else 0
+        return covering(self._shape, self._window, self._tiles.overlap, self._multiple, offset)
+
+    def _fed(self, places: Sequence[Place], index: int) -> Mapping[str, NDArray[Any]]:
+        """The inputs of the body for some windows of all samples, window by window."""
+        if not self._cut:
+            return self._whole_feeds(len(places))(index)
+        condition = {name: self._parts(name, value, places) for name, value in self._condition.items()}
+        step = msgspec.structs.replace(self._plan, steps=self._plan.steps[index : index + 1])
+        count = self._samples * len(places)
+        return self._sampler.feeds(step, count, condition, self._overrides(places), self._sizes)(0)
+
+    def _feeds_of_count(self, windows: int) -> Callable[[int], Mapping[str, NDArray[Any]]]:
+        """Where no condition follows x: the same rows for all windows, made once."""
+        places: list[Place] = [tuple(slice(0, size) for size in self._window)] * windows
+        condition = {name: self._parts(name, value, places) for name, value in self._condition.items()}
+        count = self._samples * windows
+        return self._sampler.feeds(self._plan, count, condition, self._overrides(places), self._sizes)
+
+    def _overrides(self, places: Sequence[Place]) -> Overrides:
+        return {
+            branch: {
+                name: None if value is None else self._parts(name, value, places) for name, value in values.items()
+            }
+            for branch, values in self._branches.items()
+        }
+
+    def _values(self) -> Iterator[tuple[str, Any]]:
+        yield from self._condition.items()
+        for values in self._branches.values():
+            yield from ((name, value) for name, value in values.items() if value is not None)
+
+    def _parts(self, name: str, value: Any, places: Sequence[Place]) -> Any:
+        """A condition's values for some windows of all samples."""
+        ratios = self._ratios(name, value)
+        if ratios is None:
+            return [each for _ in places for each in value]
+        array, cut = np.asarray(value), []
+        for place in places:
+            along = place[len(place) - len(ratios) :]
+            slices = (
+                slice(int(a.start * ratio), int(a.stop * ratio)) if ratio else slice(None)
+                for a, ratio in zip(along, ratios, strict=True)
+            )
+            cut.append(array[(slice(None), *slices)])
+        return np.concatenate(cut)
+
+    def _ratios(self, name: str, value: Any) -> tuple[Fraction, ...] | None:
+        """For each axis of a condition that follows x, its elements for one of x, 0 where the axis has the window's
+        size; None for a condition that does not follow x."""
+        entry = next((each for each in self._takes.conditions if each.name == name), None)
+        if entry is None or not entry.shape or isinstance(value, str):
+            return None
+        found = np.shape(value)[1:]
+        if found == tuple(entry.shape) or len(found) != len(entry.shape) or len(found) > len(self._shape):
+            return None
+        axes = zip(entry.shape, found, self._window[-len(found) :], self._shape[-len(found) :], strict=True)
+        ratios = [Fraction(0 if part == full else part, window) for part, full, window, _ in axes]
+        if any(
+            ratio and ratio * whole != full for ratio, full, whole in zip(ratios, found, self._shape[-len(found) :])
+        ):
+            raise UserError(
+                f"condition {name!r} has the shape {list(found)} for samples {list(self._shape)}",
+                f"give {list(entry.shape)} for all windows, or the same share of the whole as a window has",
+            )
+        return tuple(ratios)

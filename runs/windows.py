@@ -1,0 +1,56 @@
+"""Where overlapping windows of one size lie in a larger array, and how much each of their elements counts."""
+
+from collections.abc import Sequence
+from itertools import product
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.plans.errors import UserError
+
+Place = tuple[slice, ...]
+
+
+def covering(
+    shape: Sequence[int], window: Sequence[int], overlap: int, multiple: int = 1, offset: int = 0
+) -> list[Place]:
+    """Windows that cover an array, neighbours of which overlap by `overlap` or more.
+
+    They begin at multiples of `multiple`. With an `offset` above 0 inner windows lie elsewhere, for each offset at
+    another place.
+    """
+    axes = [_starts(full, part, overlap, multiple, offset) for full, part in zip(shape, window, strict=True)]
+    return [tuple(slice(at, at + part) for at, part in zip(start, window, strict=True)) for start in product(*axes)]
+
+
+def _starts(full: int, part: int, overlap: int, multiple: int, offset: int) -> list[int]:
+    """Where windows begin along one axis."""
+    if full == part:
+        return [0]
+    stride = (part - overlap) // multiple * multiple
+    if stride < 1 or (full - part) % multiple:
+        raise UserError(
+            f"windows of {part} in {full} that overlap by {overlap}, at multiples of {multiple}",
+            "give a smaller overlap, and a whole that is larger than a window by a multiple",
+        )
+    places = stride // multiple
+    first = stride - offset * max(1, round(places * 0.618)) % places * multiple if offset else stride  # golden section
+    inner = range(first, full - part, stride)
+    return [0, *inner, full - part]
+
+
+def ramp(place: Place, shape: Sequence[int], margin: int, overlap: int) -> NDArray[np.float64]:
+    """The weights of a window's elements: 1 in the middle and at the array's own borders, 0 on `margin` elements at an
+    inner border, and between them a slope that ends where the overlap does, `margin` before its end."""
+    weights = np.ones(())
+    for along, full in zip(place, shape, strict=True):
+        size = along.stop - along.start
+        inside = np.arange(size) + 0.5
+        rise = np.clip((inside - margin) / max(overlap - 2 * margin, 1e-9), 0, 1)
+        one = np.ones(size)
+        if along.start > 0:
+            one = one * rise
+        if along.stop < full:
+            one = one * rise[::-1]
+        weights = np.multiply.outer(weights, one)
+    return weights

@@ -1,0 +1,60 @@
+"""`fewstep run --tiles`: a sample that is larger than the engine's windows."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fewstep.cli.run import RunOptions, run
+from fewstep.runs import Tiles, sample_tiles
+from fewstep.runtime import UserError, load
+from tests.free_bundle import free
+
+
+def options(folder: Path, bundle: Path, *size: str, tiles: str = "4:2", **more: object) -> RunOptions:
+    return RunOptions(bundle, "ddim:2", samples=2, condition=("class=bag",), size=size, tiles=tiles,
+                      output=folder / "x.npy", **more)  # type: ignore[arg-type]  # fmt: skip
+
+
+def test_a_picture_is_larger_than_the_network_s(tiny_bundle: Path, tmp_path: Path) -> None:
+    asked = options(tmp_path, tiny_bundle, "height=10", "width=8")
+    x, plan = run(asked)
+    sampler = load(tiny_bundle)
+    condition = {"class": ["bag", "bag"]}
+    expected = sample_tiles(sampler, sampler.compile(plan), (1, 10, 8), Tiles(2), [0, 1], condition=condition)
+    np.testing.assert_array_equal(x, expected)
+    np.testing.assert_array_equal(np.load(asked.output), expected)
+
+
+def test_a_drawing_and_a_start_are_those_of_the_whole(tiny_bundle: Path, tmp_path: Path) -> None:
+    from fewstep.evaluation.drawing import pictures
+
+    grey = np.zeros((1, 1, 10, 8), np.float32)
+    (tmp_path / "grey.png").write_bytes(pictures.png(pictures.grid(grey, 1)))
+    asked = options(tmp_path, tiny_bundle, "height=10", "width=8", image=tmp_path / "grey.png", strength=0.5)
+    x, _ = run(asked)
+    assert x.shape == (2, 1, 10, 8)
+
+
+def test_windows_of_free_sizes_and_a_picture_that_is_cut(tiny_bundle: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "picture.npy", np.zeros((1, 40, 4), np.float32))
+    asked = options(tmp_path, free(tiny_bundle), "height=20", tiles="12:4")
+    condition = (*asked.condition, f"picture=@{tmp_path}/picture.npy")
+    assert run(replace(asked, condition=condition))[0].shape == (2, 1, 20, 4)
+
+
+@pytest.mark.parametrize(
+    ("size", "tiles", "said"),
+    [
+        (("height=10",), "4", "tiles '4' are not WINDOW:OVERLAP; write it as --tiles 256:64"),
+        (("height=10",), "4:x", "tiles '4:x' are not WINDOW:OVERLAP"),
+        ((), "4:2", "give the whole by --size height=N --size width=N"),
+        (("depth=10",), "4:2", "give the whole by --size height=N --size width=N"),
+        (("height=10",), "8:2", "windows of 8 for a bundle whose height is 4; give --tiles 4:2"),
+        (("height=3",), "4:2", r"samples \[1, 3, 4\] in windows \[1, 4, 4\]"),
+    ],
+)
+def test_tiles_that_cannot_be_are_one_line(tiny_bundle: Path, tmp_path: Path, size, tiles: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        run(options(tmp_path, tiny_bundle, *size, tiles=tiles))

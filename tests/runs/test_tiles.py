@@ -1,0 +1,147 @@
+"""Windows give the sample of the whole where the network looks no farther than they overlap."""
+
+import tracemalloc
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+import fewstep.runtime
+from fewstep.runs import Tiles, sample_tiles, tiled_steps
+from fewstep.runtime import Hold, Sampler, UserError
+from tests.free_bundle import HEIGHT, WIDTH, free
+
+LABEL = {"class": ["dress"]}
+
+
+def blur(x: np.ndarray, reach: int) -> np.ndarray:
+    """A convolution with zeros around: it looks `reach` elements far along the last two axes."""
+    rows = np.pad(x, ((0, 0), (0, 0), (reach, reach), (reach, reach)))
+    height, width = x.shape[2:]
+    shifts = [(i, j) for i in range(2 * reach + 1) for j in range(2 * reach + 1)]
+    return sum(rows[:, :, i : i + height, j : j + width] for i, j in shifts) / len(shifts)
+
+
+def sized(sampler: Sampler, shape: tuple[int, ...], reach: int = 0, batches: list[int] | None = None) -> Sampler:
+    """The sampler of another shape, whose network looks `reach` far."""
+
+    def network(feeds):
+        if batches is not None:
+            batches.append(len(feeds["x"]))
+        assert feeds["x"].shape[1:] == shape
+        return {"v": (np.tanh(blur(feeds["x"], reach)) + feeds["row"][:, :, None, None]).astype(np.float32)}
+
+    manifest = msgspec.structs.replace(sampler.bundle.manifest, x_shape=shape)
+    return replace(sampler, denoiser=network, bundle=replace(sampler.bundle, manifest=manifest))
+
+
+WHOLE = (1, 37, 30)
+
+
+@pytest.fixture
+def free_pictures(tiny_bundle: Path) -> Sampler:
+    """Height and width are free. The network adds a picture of twice the height, every second row of it."""
+
+    def network(feeds):
+        return {"v": feeds["x"] / 2 + feeds["row"][:, :, None, None] + feeds["picture"][:, :, ::2]}
+
+    sampler = fewstep.runtime.load(free(tiny_bundle))
+    sizes = tuple(msgspec.structs.replace(size, low=4, high=64) for size in (HEIGHT, WIDTH))
+    manifest = msgspec.structs.replace(sampler.bundle.manifest, sizes=sizes)
+    return replace(sampler, denoiser=network, bundle=replace(sampler.bundle, manifest=manifest))
+
+
+@pytest.mark.parametrize("tiles", [Tiles(4, 0), Tiles(6, 2), Tiles(6, 2, moves=True), Tiles(4, 0, batch=3)], ids=str)
+@pytest.mark.parametrize("guidance", [None, 2.0])
+def test_windows_are_the_whole_where_the_network_looks_no_farther(sampler: Sampler, tiles: Tiles, guidance) -> None:
+    plan = sampler.compile("dpmpp_2m:5", guidance)
+    condition = {"class": ["dress", "bag"]}
+    expected = sized(sampler, WHOLE, reach=2).sample(plan, [3, 4], condition)
+    made = sample_tiles(sized(sampler, (1, 12, 12), reach=2), plan, WHOLE, tiles, [3, 4], condition=condition)
+    np.testing.assert_allclose(made, expected, atol=1e-6)
+    far = sample_tiles(sized(sampler, (1, 12, 12), reach=5), plan, WHOLE, tiles, [3, 4], condition=condition)
+    assert np.abs(far - sized(sampler, WHOLE, reach=5).sample(plan, [3, 4], condition)).max() > 1e-3
+
+
+def test_a_network_without_neighbours_gives_the_bits_of_the_whole(sampler: Sampler) -> None:
+    plan = sampler.compile("ddpm:4")
+    expected = sized(sampler, WHOLE).sample(plan, [3], LABEL)
+    made = sample_tiles(sized(sampler, (1, 12, 12)), plan, WHOLE, Tiles(6), [3], condition=LABEL)
+    np.testing.assert_array_equal(made, expected)
+
+
+def test_windows_lie_in_time_too(sampler: Sampler) -> None:
+    """Along one axis: a recording of 200 frames through a network of 24."""
+    plan = sampler.compile("dpmpp_2m:4")
+    expected = sized(sampler, (1, 8, 200), reach=3).sample(plan, [1], LABEL)
+    made = sample_tiles(sized(sampler, (1, 8, 24), reach=3), plan, (1, 8, 200), Tiles(8, 2), [1], condition=LABEL)
+    np.testing.assert_allclose(made, expected, atol=1e-6)
+
+
+def test_an_image_and_a_hold_are_those_of_the_whole(sampler: Sampler) -> None:
+    plan = sampler.compile("ddim:6", strength=0.5)
+    image = np.random.default_rng(0).uniform(-1, 1, (1, *WHOLE)).astype(np.float32)
+    hold = Hold(image, (np.arange(30) < 15).astype(np.float32))
+    options = {"condition": LABEL, "given": {"image": image}, "hold": hold}
+    expected = sized(sampler, WHOLE, reach=1).sample(plan, [1], **options)
+    made = sample_tiles(sized(sampler, (1, 12, 12), reach=1), plan, WHOLE, Tiles(4), [1], **options)
+    np.testing.assert_allclose(made, expected, atol=1e-6)
+
+
+def test_a_window_that_is_the_whole_is_sample(sampler: Sampler) -> None:
+    plan = sampler.compile("ddim:4", 2.0)
+    made = sample_tiles(sampler, plan, (1, 4, 4), Tiles(2), [0, 1], condition={"class": [0, 1]})
+    np.testing.assert_array_equal(made, sampler.sample(plan, [0, 1], {"class": [0, 1]}))
+
+
+def test_the_network_sees_so_many_windows_and_memory_is_that_of_the_state(sampler: Sampler) -> None:
+    batches: list[int] = []
+    window = sized(sampler, (1, 16, 16), reach=1, batches=batches)
+    plan, shape = sampler.compile("ddim:2"), (1, 512, 512)
+    list(tiled_steps(window, plan, (1, 64, 64), Tiles(4, batch=4), condition=LABEL))
+    assert batches == [4, 4, 4, 4, 4, 4, 1] * 2  # of 25 windows
+    tracemalloc.start()
+    for state in tiled_steps(window, plan, shape, Tiles(4), condition=LABEL):
+        assert np.isfinite(state.x0).all()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 16 * 4 * 512 * 512  # sixteen float32 copies of the sample, and nothing that grows with windows
+
+
+def test_a_condition_that_follows_x_is_cut_as_x_is(free_pictures: Sampler) -> None:
+    """A degraded picture of the whole, in windows: the network adds it to its output."""
+    sampler, picture = free_pictures, np.random.default_rng(0).uniform(-1, 1, (2, 1, 40, 24)).astype(np.float32)
+    plan = sampler.compile("dpmpp_2m:4")
+    condition = {"picture": picture, "class": [0, 1]}
+    expected = sampler.sample(plan, [5, 6], condition, sizes={"height": 20, "width": 24})
+    made = sample_tiles(
+        sampler, plan, (1, 20, 24), Tiles(2, moves=True, batch=2), [5, 6],
+        condition=condition, sizes={"height": 8, "width": 8},
+    )  # fmt: skip
+    np.testing.assert_allclose(made, expected, atol=1e-6)
+    with pytest.raises(UserError, match="condition 'picture' has the shape"):
+        sample_tiles(sampler, plan, (1, 24, 24), Tiles(2), [5, 6], condition=condition, sizes={"height": 8, "width": 8})
+
+
+@pytest.mark.parametrize(
+    ("shape", "tiles", "line"),
+    [
+        ((1, 3, 8), Tiles(1), "in windows"),
+        ((8, 8), Tiles(1), "in windows"),
+        ((1, 8, 8), Tiles(4), "overlap by 4"),
+        ((2, 8, 8), Tiles(0), "in windows"),
+    ],
+)
+def test_shapes_that_cannot_be(sampler: Sampler, shape, tiles, line) -> None:
+    if shape == (2, 8, 8):
+        sampler = sized(sampler, (3, 4, 4))
+    with pytest.raises(UserError, match=line):
+        sample_tiles(sampler, sampler.compile("ddim:2"), shape, tiles, condition=LABEL)
+
+
+@pytest.mark.parametrize("arguments", [{"overlap": -1}, {"overlap": 2, "blend": 3}, {"overlap": 2, "batch": 0}])
+def test_tiles_that_cannot_be(arguments) -> None:
+    with pytest.raises(UserError, match="are no tiles"):
+        Tiles(**arguments)
