@@ -33,8 +33,9 @@ from fewstep.runtime.conditions import ConditionValues
 from fewstep.runtime.feeds import Overrides, shared_inputs
 from fewstep.runtime.finite import finite_sample
 from fewstep.runtime.mixed_plans import Cohort, Feeds, step
+from fewstep.runtime.planning import PlanLike
 from fewstep.runtime.request import check_given, check_seeds
-from fewstep.runtime.sampler import PlanLike, Sampler
+from fewstep.runtime.sampler import Sampler
 from fewstep.runtime.sizes import sized
 
 if TYPE_CHECKING:

@@ -1,6 +1,7 @@
 """Each streamed frame is the sample of that frame alone, in order, none lost or doubled; and what breaks elsewhere."""
 
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -153,7 +154,7 @@ def test_a_frame_that_is_wrong_is_refused_and_the_stream_goes_on(sampler: Sample
 def test_an_overflow_drops_the_frames_on_their_way_and_the_stream_goes_on(sampler: Sampler, network: Analytic) -> None:
     frames = stream(sampler, **LCM, mode="batch")
     frames.push(FRAMES[0])
-    frames._sampler = fewstep.runtime.sampler.replace(sampler, denoiser=lambda feeds: {"v": feeds["x"] * np.inf})
+    frames._sampler = replace(sampler, denoiser=lambda feeds: {"v": feeds["x"] * np.inf})
     with pytest.raises(UserError, match="not finite at step"):
         frames.push(FRAMES[1])
     frames._sampler = sampler
@@ -278,9 +279,7 @@ def test_under_random_pushes_changes_skips_and_gaps_every_frame_is_itself(sample
 @pytest.mark.parametrize("count", [200, pytest.param(100_000, marks=pytest.mark.slow)])
 def test_memory_is_flat(sampler: Sampler, count: int) -> None:
     """The network keeps no list here."""
-    quiet = fewstep.runtime.sampler.replace(
-        sampler, denoiser=lambda feeds: {"v": np.tanh(feeds["x"]) + feeds["row"][:, :, None, None]}
-    )
+    quiet = replace(sampler, denoiser=lambda feeds: {"v": np.tanh(feeds["x"]) + feeds["row"][:, :, None, None]})
     frames = stream(quiet, **LCM, mode="batch", similar=Similar(0.9, 3), guidance=Residual(1.2))
     for number in range(1100):  # the latencies are then as many as are kept
         frames.push(FRAMES[number % 40])
