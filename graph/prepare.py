@@ -14,6 +14,7 @@ from fewstep.graph.passes.einsum import expand_einsum
 from fewstep.graph.passes.free_sizes import read_sizes_off_x
 from fewstep.graph.passes.identities import drop_expands, drop_identities, merge_layout
 from fewstep.graph.passes.shapes import fold_shapes
+from fewstep.graph.passes.transposed import write_transposed
 from fewstep.graph.prologue import PreparedDenoiser, cut_prologue
 
 PASSES = (
@@ -26,6 +27,7 @@ PASSES = (
     merge_layout,
     simplify_attention,
     form_attention,
+    write_transposed,
     split_concat,
     separate_bias,
     merge_affine,

@@ -85,8 +85,13 @@ def considered_ops(graph: Graph) -> tuple[tuple[WeightedOp, str], ...]:
 
 
 def outer_ops(graph: Graph, names: Collection[str]) -> frozenset[str]:
-    """Of the operations `names`: the first ones, which see x itself, and the last ones, which reach the output."""
-    return _reached_without(index(graph), names) | _reaching_without(graph, names)
+    """Of the operations `names`: the first ones, which see x itself, and the last ones, which reach the output.
+
+    Transposed convolutions are layers too: what lies behind the first of them is no first layer, nor is a last one what
+    lies before the last of them.
+    """
+    layers = {*names, *(node.output for node in graph.nodes if node.op == "ConvTranspose")}
+    return (_reached_without(index(graph), layers) | _reaching_without(graph, layers)) & frozenset(names)
 
 
 def weighted_op(node: Node, graph: Graph) -> WeightedOp | None:

@@ -44,6 +44,16 @@ def test_depthwise_convolutions_stay_float() -> None:
     assert names(chain(Node("Conv", ("a", "w"), ("b",), {"group": 32}), w=(32, 1, 3, 3))) == []
 
 
+def test_a_layer_beside_a_transposed_convolution_is_neither_first_nor_last() -> None:
+    first = Node("ConvTranspose", ("x", "w_first"), ("a",))
+    inner = Node("Conv", ("a", "w"), ("b",))
+    last = Node("ConvTranspose", ("b", "w_last"), ("y",))
+    shapes = {"w_first": (3, 32, 1, 1), "w": (32, 32, 1, 1), "w_last": (32, 3, 1, 1)}
+    constants = {name: np.ones(shape, np.float32) for name, shape in shapes.items()}
+    graph = replace(chain(), nodes=(first, inner, last), constants=constants)
+    assert names(graph) == ["b"]
+
+
 def test_a_layer_that_also_sees_x_is_a_first_layer() -> None:
     both = Node("Concat", ("a", "x"), ("both",), {"axis": 1})
     assert names(chain(both, Node("Conv", ("both", "w"), ("b",)), w=(32, 35, 1, 1))) == []

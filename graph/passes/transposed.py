@@ -1,0 +1,114 @@
+"""Transposed convolutions as convolutions, which engines have integer kernels for."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from fewstep.graph.additions import Additions
+from fewstep.graph.graph import Array, Graph, Node
+
+PLAIN = {"auto_pad": b"NOTSET", "group": 1}  # the only values of these attributes
+KNOWN = {*PLAIN, "dilations", "kernel_shape", "output_padding", "pads", "strides"}
+
+
+def write_transposed(graph: Graph) -> Graph:
+    """Write each ConvTranspose of one group as a Conv whose channels are the phases of its stride (sub-pixel
+    convolution: Shi et al. 2016, arXiv 1609.05158).
+
+        ConvTranspose(x, W)      ==>      crop(DepthToSpace(Conv(x, phases of W)))
+
+    Of a stride s, each place of x makes s x s places, and a phase takes every s-th tap of W. The products are as many
+    as before, and a border more. int8 needs the form: neither onnxruntime nor OpenVINO has integer kernels for the
+    other. In one dimension, Reshape and Transpose stand in the place of DepthToSpace.
+    """
+    new = Additions(graph)
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        is_transposed = node.op == "ConvTranspose" and not node.domain and all(map(graph.is_constant, node.inputs[1:]))
+        weight, *bias = (graph.constants[name] for name in node.inputs[1:]) if is_transposed else (None,)
+        phases = None if weight is None else _phases(node, weight)
+        nodes.extend([node] if weight is None or phases is None else _written(node, weight, bias, phases, new))
+    return graph.with_nodes(nodes, new.constants)
+
+
+@dataclass(frozen=True)
+class Phases:
+    """By spatial axis: the stride, the taps of each phase, and the places to cut off at the start and at the end."""
+
+    strides: tuple[int, ...]
+    taps: tuple[int, ...]
+    starts: tuple[int, ...]
+    ends: tuple[int, ...]
+
+
+def _phases(node: Node, weight: Array) -> Phases | None:
+    """None where the form does not hold: groups, dilation, padding by name, another number of axes than 1 or 2."""
+    attributes, axes = node.attributes, weight.ndim - 2
+    is_plain = all(attributes.get(name, value) == value for name, value in PLAIN.items())
+    is_dilated = any(each != 1 for each in attributes.get("dilations", ()))
+    if not is_plain or set(attributes) - KNOWN or is_dilated or axes not in (1, 2):
+        return None
+    strides = tuple(attributes.get("strides", [1] * axes))
+    if axes == 2 and strides[0] != strides[1]:
+        return None  # which DepthToSpace does not know
+    pads, longer = attributes.get("pads", [0] * 2 * axes), attributes.get("output_padding", [0] * axes)
+    taps = tuple(-(-kernel // stride) for kernel, stride in zip(weight.shape[2:], strides, strict=True))
+    # phases make (n - 1 + taps) * stride places of n, and (n - 1) * stride + kernel are there before any is cut
+    spare = (tap * stride - kernel for tap, stride, kernel in zip(taps, strides, weight.shape[2:], strict=True))
+    ends = tuple(more + pad - out for more, pad, out in zip(spare, pads[axes:], longer, strict=True))
+    return None if min(ends) < 0 else Phases(strides, taps, tuple(pads[:axes]), ends)
+
+
+def _written(node: Node, weight: Array, bias: Sequence[Array], phases: Phases, new: Additions) -> list[Node]:
+    called, axes, stride = node.name or node.output, len(phases.taps), phases.strides[0]
+    inputs = (node.inputs[0], new.constant(f"{node.inputs[1]}_phases", _split(weight, phases)))
+    made = new.name(f"{node.output}_phases")
+    attributes = {"kernel_shape": list(phases.taps), "pads": [tap - 1 for tap in phases.taps] * 2}
+    nodes = [Node("Conv", inputs, (made,), attributes, called)]
+    if stride > 1:
+        spread = new.name(f"{node.output}_spread")
+        nodes += _spread(made, spread, weight.shape[1], stride, axes, called, new)
+        made = spread
+    if any(phases.starts) or any(phases.ends):
+        cut = new.name(f"{node.output}_cut")
+        last = [-end if end else np.iinfo(np.int64).max for end in phases.ends]
+        limits = (("starts", phases.starts), ("ends", last), ("axes", range(2, 2 + axes)))
+        names = [new.constant(f"{node.output}_cut_{name}", np.array(values, np.int64)) for name, values in limits]
+        nodes.append(Node("Slice", (made, *names), (cut,), name=f"{called}_cut"))
+        made = cut
+    for shifts in bias:
+        shift = new.constant(f"{node.output}_bias", np.ascontiguousarray(shifts.reshape(1, -1, *[1] * axes)))
+        nodes.append(Node("Add", (made, shift), node.outputs, name=f"{called}_bias"))
+    nodes[-1] = replace(nodes[-1], outputs=node.outputs)
+    return nodes
+
+
+def _split(weight: Array, phases: Phases) -> Array:
+    """The weight [in, out, *kernel] as that of a convolution, [out * phases, in, *taps]; taps that a phase has not are
+    zero."""
+    inputs, outputs = weight.shape[:2]
+    whole = [tap * stride for tap, stride in zip(phases.taps, phases.strides, strict=True)]
+    padded = np.zeros((inputs, outputs, *whole), weight.dtype)
+    padded[tuple(slice(size) for size in weight.shape)] = weight
+    axes = len(whole)
+    sizes = [size for pair in zip(phases.taps, phases.strides, strict=True) for size in pair]  # taps, phases, ...
+    split = padded.reshape(inputs, outputs, *sizes)
+    split = np.flip(split, tuple(2 + 2 * axis for axis in range(axes)))  # a convolution reads the other way round
+    order = (1, *(3 + 2 * axis for axis in range(axes)), 0, *(2 + 2 * axis for axis in range(axes)))
+    count = int(np.prod(phases.strides))
+    return np.ascontiguousarray(split.transpose(order).reshape(outputs * count, inputs, *phases.taps))
+
+
+def _spread(x: str, y: str, channels: int, stride: int, axes: int, called: str, new: Additions) -> list[Node]:
+    """Channels [B, C * phases, ...] to places [B, C, ... * stride]."""
+    if axes == 2:
+        return [Node("DepthToSpace", (x,), (y,), {"blocksize": stride, "mode": b"CRD"}, f"{called}_spread")]
+    apart, turned = new.name(f"{y}_apart"), new.name(f"{y}_turned")
+    split = new.constant(f"{y}_split", np.array([0, channels, stride, -1], np.int64))
+    joined = new.constant(f"{y}_joined", np.array([0, channels, -1], np.int64))
+    return [
+        Node("Reshape", (x, split), (apart,), name=f"{called}_apart"),
+        Node("Transpose", (apart,), (turned,), {"perm": [0, 1, 3, 2]}, f"{called}_turned"),
+        Node("Reshape", (turned, joined), (y,), name=f"{called}_spread"),
+    ]
