@@ -16,6 +16,7 @@ from fewstep.calibration.inputs import Distribution, counted, evaluations, follo
 from fewstep.calibration.lowering.quantize import lower_graph
 from fewstep.calibration.ranges.methods import tensor_ranges
 from fewstep.calibration.ranges.observe import Counts, batch_within, open_watched
+from fewstep.calibration.ranges.readers import readers_of
 from fewstep.calibration.ranges.table import Method, RangesTable
 from fewstep.calibration.row_by_row import row_by_row
 from fewstep.calibration.task import Task
@@ -78,7 +79,8 @@ def count_progressively(
         passes = kept.part(f"progressive, {method}, {target.name}", "passes over the groups")
         counts, done = passes.load(counts)
     for group, steps in enumerate(later_passes(task)[done:], 1 + done):
-        table = ranges_table(counts, "0" * 64, task.plan.name, method)  # an intermediate one, never written
+        # an intermediate table, never written
+        table = ranges_table(counts, task.prepared, "0" * 64, task.plan.name, method)
         int8 = _open_int8(lower_graph(task.prepared, table, target)[0])
         plan = msgspec.structs.replace(task.plan, steps=task.plan.steps[:steps])
         networks = [in_group(int8, of_step) if of_step < group else watched for of_step in groups]
@@ -103,22 +105,24 @@ def _in_pass(progress: Progress, number: int, of: int, stage: str, done: int, to
     progress(f"pass {number} of {of}: {stage}", done, total)
 
 
-def tabulate(counts: Counts, graph_sha256: str, plan: str, method: Method, progress: Progress = SILENT) -> RangesTable:
+def tabulate(
+    counts: Counts, prepared: Graph, graph_sha256: str, plan: str, method: Method, progress: Progress = SILENT
+) -> RangesTable:
     """The best ranges of everything that was counted, and a warning for each activation that is one number."""
     for name in counts.tensors:
         groups = counts.of(name)
         if len({end for histogram in groups for end in (histogram.low, histogram.high)}) == 1:
             LOG.warning("activation %r is always %g: a layer there may be dead", name, groups[0].low)
-    return ranges_table(counts, graph_sha256, plan, method, progress)
+    return ranges_table(counts, prepared, graph_sha256, plan, method, progress)
 
 
 def ranges_table(
-    counts: Counts, graph_sha256: str, plan: str, method: Method, progress: Progress = SILENT
+    counts: Counts, prepared: Graph, graph_sha256: str, plan: str, method: Method, progress: Progress = SILENT
 ) -> RangesTable:
-    """The best ranges of everything that was counted."""
-    tensors = {}
+    """The best ranges of everything that was counted in the prepared graph."""
+    tensors, readers = {}, readers_of(prepared)
     for done, name in enumerate(counts.tensors, 1):
-        tensors[name] = tensor_ranges(counts.of(name), method, counts.samples)
+        tensors[name] = tensor_ranges(counts.of(name), method, counts.samples, readers(name))
         progress("ranges", done, len(counts.tensors))
     return RangesTable(graph_sha256, plan, counts.edges, method, tensors, counts.unseen)
 

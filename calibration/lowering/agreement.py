@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from fewstep.calibration.lowering.coverage import MULTIPLY
-from fewstep.calibration.ranges.methods import LEVELS
+from fewstep.calibration.ranges.table import LEVELS
 from fewstep.graph.graph import Array, Graph, Node, Value
 from fewstep.graph.index import Index, index
 from fewstep.graph.session import Session, open_session

@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.calibration.ranges.methods import LEVELS
-from fewstep.calibration.ranges.table import Range, Ranges
+from fewstep.calibration.ranges.table import LEVELS, Range, Ranges
 
 LEAST_FINER = 1.25
 

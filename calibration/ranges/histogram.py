@@ -56,6 +56,12 @@ class Histogram:
         counts[self.first : self.first + len(self.stored)] = self.stored
         return counts
 
+    @property
+    def power(self) -> float:
+        """The mean square of the values, by the centres of their bins."""
+        centres = (np.arange(len(self.stored)) + (self.first - BINS + 0.5)) * 2.0**self.exponent
+        return float(np.average(np.square(centres), weights=self.stored))
+
 
 def measure(values: NDArray[np.float32], axis: int | None = None) -> Histogram:
     """Histogram of float32 values of any shape, with the extremes of each channel along `axis`. ValueError if there are

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from fewstep.calibration.ranges.channels import by_channel
 from fewstep.calibration.ranges.histogram import Histogram, merge
-from fewstep.calibration.ranges.methods import BY_CHANNEL, LEVELS, METHODS, Density
+from fewstep.calibration.ranges.methods import BY_CHANNEL, METHODS, Density
 from fewstep.calibration.ranges.observe import Counts
-from fewstep.calibration.ranges.table import Method
+from fewstep.calibration.ranges.table import LEVELS, Method
 
 TOLERANCE = 0.01  # of the squared error: 0.04 dB of each tensor's
 

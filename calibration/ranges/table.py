@@ -23,6 +23,7 @@ from safetensors.numpy import save as save_tensors
 from fewstep.plans.errors import UserError
 
 SCHEMA = 2
+LEVELS = 255  # steps between the least and the greatest of 256 integers
 READ = (1, SCHEMA)  # 1 knew no channels
 HEADER = "fewstep.ranges"  # one key only: safetensors writes several in an arbitrary order, and the file is hashed
 RECALIBRATE = "run `fewstep calibrate` again"

@@ -119,7 +119,7 @@ def test_corrections_of_a_body_are_bitwise_those_of_one_sample_at_a_time(
         return unsteady(open_session(graph, also, optimize), "x")
 
     task = open_task(replace(FIRST, bundle=write_bundle(tmp_path / "bundle", denoiser()), trajectories=16))
-    ranges = tabulate(count_activations(task), "0" * 64, task.plan.name, "mse")
+    ranges = tabulate(count_activations(task), task.prepared, "0" * 64, task.plan.name, "mse")
     for module in (observe, body_bias):
         monkeypatch.setattr(module, "open_session", opened)
     found = set()

@@ -104,7 +104,9 @@ def test_progressive_progress_names_the_pass(task: Task) -> None:
 def test_progressive_ranges_are_those_of_inputs_that_int8_steps_made(task: Task) -> None:
     """The first group sees noise, as ever; the last one the state that the int8 body leaves."""
     deployed, progressive = count_activations(task), count_progressively(task, "mse")
-    first, last = (tabulate(counts, "0" * 64, "plan", "mse")["x"].per_group for counts in (deployed, progressive))
+    first, last = (
+        tabulate(counts, task.prepared, "0" * 64, "plan", "mse")["x"].per_group for counts in (deployed, progressive)
+    )
     assert first[0] == last[0]
     assert first[2] != last[2] and first[2].high == pytest.approx(last[2].high, rel=0.05)
     assert [histogram.stored.sum() for histogram in progressive.of("h1")] == [h.stored.sum() for h in deployed.of("h1")]

@@ -65,7 +65,7 @@ def unsteady(network: LoadedGraph, rows_of: str) -> LoadedGraph:
 
 def ranges(task: Task, batch: int, monkeypatch: pytest.MonkeyPatch) -> bytes:
     monkeypatch.setattr(count, "BATCH", batch)
-    return tabulate(count_activations(task), "0" * 64, "plan", "mse").encode()
+    return tabulate(count_activations(task), task.prepared, "0" * 64, "plan", "mse").encode()
 
 
 @pytest.mark.parametrize("batch", [4, 16])
@@ -85,7 +85,7 @@ def test_progressive_ranges_are_too(task: Task, monkeypatch: pytest.MonkeyPatch)
     tables = set()
     for batch in (1, 4, 16):
         monkeypatch.setattr(count, "BATCH", batch)
-        tables.add(tabulate(count_progressively(task, "mse"), "0" * 64, "plan", "mse").encode())
+        tables.add(tabulate(count_progressively(task, "mse"), task.prepared, "0" * 64, "plan", "mse").encode())
     assert len(tables) == 1
 
 

@@ -11,6 +11,7 @@ from fewstep.calibration.ranges import channels
 from fewstep.calibration.ranges.channels import LEAST_ROOM, ROOM, by_channel, gain
 from fewstep.calibration.ranges.histogram import Histogram, measure, merge
 from fewstep.calibration.ranges.methods import tensor_ranges
+from fewstep.calibration.ranges.readers import Reader
 from fewstep.calibration.ranges.table import ByChannel, Range
 
 REACH = np.array([8.0, 1.0, 4.0, 0.5])
@@ -33,6 +34,11 @@ def error(lows: np.ndarray, highs: np.ndarray, factors: np.ndarray) -> np.ndarra
     lows, highs = np.minimum(lows, 0), np.maximum(highs, 0)
     width = (highs / factors).max(axis=-1) - (lows / factors).min(axis=-1)
     return np.asarray(width**2 * np.square(factors).mean(axis=-1))
+
+
+def reader(weight: np.ndarray) -> Reader:
+    """Of [outputs, channels], one tap."""
+    return Reader(slice(0, weight.shape[1]), np.square(weight).sum(axis=0), np.abs(weight).astype(np.float32), 1)
 
 
 def with_room(reach: np.ndarray, room: float = 1 / 8) -> np.ndarray:
@@ -185,11 +191,49 @@ def test_without_channels_or_anything_in_them_there_are_no_factors(histogram: Hi
     assert tensor_ranges([histogram], "channels").by_channel is None
 
 
-def test_only_the_method_of_that_name_has_factors_and_the_rest_of_it_is_mse() -> None:
+def test_only_methods_of_that_name_have_factors_and_the_rest_of_them_is_as_they_say() -> None:
     groups = [reaching([-1.0, -0.5], [2.0, 1.0]), reaching([0.0, 0.0], [0.5, 1.0])]
-    ranges = tensor_ranges(groups, "channels", MANY)
-    assert ranges.by_channel == by_channel(groups, MANY)
-    assert replace(ranges, by_channel=None) == tensor_ranges(groups, "mse")
+    for method in ("channels", "channels-minmax"):
+        assert tensor_ranges(groups, method, MANY).by_channel == by_channel(groups, MANY)
+    assert tensor_ranges(groups, "mse", MANY).by_channel is None
+    assert replace(tensor_ranges(groups, "channels-minmax", MANY), by_channel=None) == tensor_ranges(groups, "minmax")
+
+
+def test_factors_are_tempered_where_weights_take_them_back_badly() -> None:
+    """A weight that is greatest where the activation is loudest loses most by it, and one that is greatest where the
+    activation is quiet loses nothing: there the factors stay."""
+    histogram = reaching((-REACH).tolist(), REACH.tolist())
+    plain = found(histogram)
+    evens, opposed = (
+        by_channel([histogram], MANY, [reader(np.broadcast_to(row, (32, 4)))]) for row in (REACH**2, 1 / REACH)
+    )
+    assert opposed == plain
+    assert evens is None or (np.array(evens.factors) >= np.array(plain.factors) - 1e-12).all()
+    assert evens != plain
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_error_that_factors_are_tempered_by_is_the_error_of_the_product(seed: int) -> None:
+    """Of x W with 8 bits on both sides, against numbers that are rounded: uniform x, normal W."""
+    rng = np.random.default_rng(seed)
+    reach = REACH.repeat(8)  # one weight in a row is exact, the greatest: of 32 that counts for little
+    x = reach * rng.uniform(-1, 1, (4_000, 32))
+    weight = rng.standard_normal((64, 32)) * np.array([4.0, 0.1, 1.0, 2.0]).repeat(8)
+    factors = with_room(reach) ** rng.uniform(0, 1)
+    steps = 2 * np.abs(x / factors).max() / 255
+    scales = np.abs(weight * factors).max(axis=1, keepdims=True) / 127
+    made = (np.rint(x / factors / steps) * steps) @ (np.rint(weight * factors / scales) * scales).T
+    measured = np.square(made - x @ weight.T).mean() / np.square(x @ weight.T).mean()
+    told = reader(weight).error(factors, np.array([steps]), np.square(x).mean(axis=0)[None])
+    assert 10 * np.log10(told[0] / measured) == pytest.approx(0, abs=0.5)
+
+
+def test_the_mean_square_of_channels_has_the_mean_that_was_counted() -> None:
+    rng = np.random.default_rng(0)
+    values = (REACH * rng.standard_normal((4000, 4))).astype(np.float32)
+    power = channels.channel_power([measure(values, 1)])
+    assert power.shape == (1, 4) and power.mean() == pytest.approx(np.square(values).mean(), rel=1e-3)
+    assert power[0] == pytest.approx(np.square(values).mean(axis=0), rel=0.5)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fewstep.calibration.ranges.histogram import measure, merge
-from fewstep.calibration.ranges.methods import lambda_edges, tensor_ranges
+from fewstep.calibration.ranges.methods import CLIPPED, lambda_edges, tensor_ranges
 from fewstep.calibration.ranges.table import Method, Range
 from fewstep.plans import solvers
 from fewstep.plans.compile import compile_plan
@@ -65,6 +65,23 @@ def test_mse_range_is_within_two_percent_of_brute_force(x: np.ndarray) -> None:
     best = min(uint8_error(x, a, f * high) for a in lows for f in factors if a < f * high)
     assert found.low <= 0 <= found.high
     assert uint8_error(x, found.low, found.high) <= 1.02 * best
+
+
+def test_channels_clip_where_it_wins_although_the_clipped_count_four_times(x: np.ndarray) -> None:
+    """Against brute force with the same weights, and never narrower than mse by more than the search's own steps."""
+    found, mse, widest = (tensor_ranges([measure(x)], name).pooled for name in ("channels", "mse", "minmax"))
+    assert CLIPPED == 4.0
+
+    def error(low: float, high: float) -> float:
+        scale = (high - low) / 255
+        first = -np.round(-low / scale) * scale
+        inside = np.clip(x, first, first + 255 * scale)
+        return uint8_error(x, low, high) + (CLIPPED - 1) * float(np.mean((inside - x) ** 2))
+
+    factors = np.linspace(0.05, 1, 14)
+    ends = [(a * widest.low, b * widest.high) for a in factors for b in factors]
+    assert error(found.low, found.high) <= 1.02 * min(error(a, b) for a, b in ends if a < b)
+    assert found.high - found.low >= 0.97 * (mse.high - mse.low)
 
 
 def test_the_pooled_range_weights_groups_equally() -> None:
