@@ -1,0 +1,107 @@
+"""The shipped int8 model, baked, in C++, Node and a browser: samples are Python's.
+
+`.ci/baked` brings the packages and sets the variables that say where they are. Without them a test is skipped.
+"""
+
+import http.server
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fewstep.graph.bake.bake import BakeOptions, bake
+from fewstep.models.ready import fashion_mnist
+from fewstep.runtime import load
+from tests.graph.bake.run_baked import sampled
+
+pytestmark = pytest.mark.slow
+
+EXAMPLES = Path(__file__).parents[2] / "examples/baked"
+PAGE_RUN = Path(__file__).with_name("page_in_chromium.mjs")
+PLAN, GUIDANCE, LABEL, SEEDS = "dpmpp_2m:8", 2.0, 3, (0, 1, 2, 2**40)
+TOLERANCE = 1e-5  # in C++ and Node, whose engine may be of another version; bitwise with one of the same
+LEAST_PSNR = 40.0  # dB, in a browser: kernels of WebAssembly round otherwise, and int8 codes follow
+
+
+def needed(variable: str, what: str) -> Path:
+    """The folder or program that a variable names."""
+    if variable not in os.environ:
+        pytest.skip(f"{variable} does not name {what}")
+    return Path(os.environ[variable])
+
+
+@pytest.fixture(scope="module")
+def baked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("baked") / "sampler.onnx"
+    bake(BakeOptions(fashion_mnist(), PLAN, file, "int8", guidance=GUIDANCE))
+    return file
+
+
+@pytest.fixture(scope="module")
+def expected() -> np.ndarray:
+    with load(fashion_mnist(), "int8") as sampler:
+        return sampler.sample(PLAN, SEEDS, {"class": [LABEL] * len(SEEDS)}, GUIDANCE)
+
+
+def run(command: list[str | Path], expected: np.ndarray, output: Path, **how: object) -> np.ndarray:
+    subprocess.run([*map(str, command), *map(str, SEEDS)], check=True, **how)  # type: ignore[call-overload]
+    return np.fromfile(output, np.float32).reshape(expected.shape)
+
+
+def test_python_alone(baked: Path, expected: np.ndarray) -> None:
+    found = sampled(baked, SEEDS, **{"class": [LABEL] * len(SEEDS)})
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_cpp(baked: Path, expected: np.ndarray, tmp_path: Path) -> None:
+    archive = needed("ONNXRUNTIME", "an unpacked release archive of onnxruntime for C++")
+    program, output = tmp_path / "sample", tmp_path / "samples.f32"
+    flags = ["-std=c++17", "-O2", "-Wall", "-Wextra", f"-I{archive}/include", f"-L{archive}/lib", "-lonnxruntime"]
+    source = EXAMPLES / "sample.cpp"
+    subprocess.run([os.environ.get("CXX", "c++"), source, "-o", program, *flags], check=True)
+    paths = {**os.environ, "LD_LIBRARY_PATH": f"{archive}/lib"}
+    found = run([program, baked, output, str(LABEL)], expected, output, env=paths)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE)
+
+
+def test_node(baked: Path, expected: np.ndarray, tmp_path: Path) -> None:
+    packages = needed("NODE_PACKAGES", "a folder in which npm installed onnxruntime-node")
+    output = tmp_path / "samples.f32"
+    found = run(["node", EXAMPLES / "sample.mjs", baked, output, str(LABEL)], expected, output, cwd=packages)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE)
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> Iterator[str]:
+    """The address of the page, served with its model."""
+    packages = needed("NODE_PACKAGES", "a folder in which npm installed onnxruntime-web and playwright-core")
+    bundle = needed("BUNDLE_7BIT", "a bundle of the shipped model that has the body int8-cpu-x86-7bit")
+    command = [sys.executable, EXAMPLES / "web.py", bundle, packages / "node_modules", tmp_path / "web"]
+    subprocess.run(command, check=True)
+    handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path / "web"))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+
+
+def test_a_browser(page: str, tmp_path: Path) -> None:
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("there is no chromium")
+    screenshot = Path(os.environ.get("SCREENSHOT", tmp_path / "page.png"))
+    command = ["node", PAGE_RUN, page, chromium, screenshot]
+    done = subprocess.run(command, check=True, cwd=os.environ["NODE_PACKAGES"], capture_output=True, text=True)
+    said = json.loads(done.stdout)
+    assert said["errors"] == []
+    assert said["status"].startswith("16 samples in")
+    assert int(said["differing"]) == 0 or float(said["psnr"]) >= LEAST_PSNR
+    assert screenshot.stat().st_size > 10_000
