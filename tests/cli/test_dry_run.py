@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from fewstep.cli.export import dry_run
 from fewstep.export.export import ExportOptions, export
 from fewstep.runtime.bundle.reading import LOCK, MANIFEST
@@ -21,6 +23,7 @@ def make():
 
 
 def test_a_folder_that_a_killed_export_left_is_no_bundle(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
     (tmp_path / "tiny.py").write_text(SOURCE)
     options = ExportOptions(f"{tmp_path / 'tiny.py'}:make", tmp_path / "tiny")
     options.output.mkdir()
