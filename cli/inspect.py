@@ -54,6 +54,9 @@ def tree(contents: Contents, lists_operations: bool) -> Tree:
         noise = ", stochastic" if plan.is_stochastic else ""
         cost = f"{plan.steps} steps, {plan.evaluations} evaluations, {plan.rows} rows"
         root.add(escape(f"plan {name}: {cost}{guidance}{noise}"))
+    for fitted in contents.fitted:
+        gain = f"{fitted.nominal_psnr:.1f} to {fitted.psnr:.1f} dB over {fitted.nominal}"
+        root.add(escape(f"plan fitted:{fitted.evaluations} for {fitted.body}: {gain}"))
     if (ranges := contents.ranges) is not None:
         groups = f"{ranges.groups} lambda groups" if ranges.groups > 1 else "pooled"
         root.add(escape(f"ranges of {ranges.tensors} tensors along {ranges.plan}, {ranges.method}, {groups}"))

@@ -8,6 +8,7 @@ from fewstep.plans.name import parse_plan_name
 from fewstep.plans.plan import Plan
 from fewstep.runtime.bundle.calibrated_plan import MISFIT, along, calibrated_plan
 from fewstep.runtime.bundle.manifest import Body, Manifest
+from fewstep.runtime.fitted_plans import FITTED
 from fewstep.runtime.request import SCHEDULER, read_plan
 from fewstep.runtime.sampler import PLAN, Sampler
 
@@ -18,7 +19,7 @@ def check_name(plan: str) -> None:
     """Refuse a plan that no denoiser has: before anything is loaded, or asked of the user."""
     if plan.endswith(".json"):
         read_plan(Path(plan))
-    elif not plan.startswith(SCHEDULER):
+    elif not plan.startswith((SCHEDULER, FITTED)):
         parse_plan_name(plan)
 
 
@@ -48,6 +49,8 @@ def _calibrated(manifest: Manifest, body: Body) -> str | None:
 
 def unlike_calibration(sampler: Sampler, plan: Plan) -> str | None:
     """A line that names both where a plan, or its guidance, is not the one that the int8 body was calibrated along."""
+    if plan.fitted is not None:  # to a body: the sampler says where it runs on another
+        return None
     if sampler.body.precision != "int8" or (calibrated := calibrated_plan(sampler.bundle, sampler.body)) is None:
         return None
     if (plan.name, plan.guidance) == (calibrated.name, calibrated.guidance):

@@ -28,6 +28,7 @@ from fewstep.runtime.bundle.manifest import (
     Condition,
     Coverage,
     EngineEntry,
+    FittedPlan,
     Provenance,
     Size,
     TensorEntry,
@@ -171,6 +172,7 @@ class Contents(Struct, frozen=True):
     verified: tuple[VerifiedStage, ...]
     bodies: dict[str, BodyContents]
     plans: dict[str, PlanContents]
+    fitted: tuple[FittedPlan, ...]
     ranges: RangesContents | None
     engines: tuple[EngineEntry, ...]
     files: dict[str, int]
@@ -202,6 +204,7 @@ def inspect(options: InspectOptions) -> Contents:
         verified=_verified(bundle),
         bodies={name: _body(bundle, name, body, prepared, unseen) for name, body in manifest.bodies.items()},
         plans={name: _plan(bundle, file) for name, file in manifest.plans.items()},
+        fitted=manifest.fitted,
         ranges=_ranges(bundle),
         engines=manifest.engines,
         files=files,

@@ -87,7 +87,7 @@ def verify(options: VerifyOptions, progress: Progress = SILENT) -> Integrity:
         name=manifest.name,
         files=len(manifest.files),
         bytes=sum((options.bundle / name).stat().st_size for name in sound),
-        plans=len(manifest.plans),
+        plans=len(manifest.plans) + len(manifest.fitted),
         graphs=len(opened),
         damages=tuple(damages),
         unnamed=tuple(_unnamed(bundle)),
@@ -110,16 +110,18 @@ def _plans(bundle: Bundle, sound: Iterable[str]) -> Iterator[Damage]:
     """Plans that cannot be read, or are for another schedule or prediction."""
     manifest = bundle.manifest
     fingerprint = NoiseSchedule(manifest.schedule).fingerprint
-    for name, file in manifest.plans.items():
+    again = {file: f"calibrate {bundle.path} --plan {name}" for name, file in manifest.plans.items()}
+    again |= {each.file: f"fit {bundle.path} --steps {each.evaluations}" for each in manifest.fitted}
+    for file, command in again.items():
         if file not in sound:
             continue
         try:
             plan = decode((bundle.path / file).read_bytes(), file)
         except UserError as error:
-            yield Damage(error.what, f"fewstep calibrate {bundle.path} --plan {name}")
+            yield Damage(error.what, f"fewstep {command}")
             continue
         if (plan.schedule, plan.prediction) != (fingerprint, manifest.prediction):
-            yield Damage(f"{file} is a plan for another denoiser", f"fewstep calibrate {bundle.path} --plan {name}")
+            yield Damage(f"{file} is a plan for another denoiser", f"fewstep {command}")
 
 
 def _others(bundle: Bundle, sound: Iterable[str]) -> Iterator[Damage]:

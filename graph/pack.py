@@ -8,9 +8,10 @@ import msgspec
 from fewstep.graph import io
 from fewstep.graph.commit import Writer, open_for_update
 from fewstep.plans.errors import UserError
+from fewstep.plans.file import decode, encode
 from fewstep.runtime.backends import AHEAD, CONDITIONER, PROLOGUE
 from fewstep.runtime.bundle.companions import companions
-from fewstep.runtime.bundle.manifest import Body, EngineEntry, GraphEntry, Manifest
+from fewstep.runtime.bundle.manifest import Body, EngineEntry, FittedPlan, GraphEntry, Manifest
 from fewstep.runtime.bundle.platforms import ONNXRUNTIME, platform_of
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.options import Options
@@ -52,6 +53,9 @@ def pack(options: PackOptions) -> Manifest:
         bodies = {name: _body(writer, bundle, name, body) for name, body in chosen.items()}
         calibrated = dict.fromkeys(body.plan for body in chosen.values() if body.plan in manifest.plans)
         plans = {name: _copy_file(writer, bundle, manifest.plans[name]) for name in calibrated if name is not None}
+        fitted = tuple(
+            _fitted(writer, bundle, each, bodies[each.body]) for each in manifest.fitted if each.body in chosen
+        )
         engines = tuple(_copy_engine(writer, bundle, each) for each in _engines_of(tuple(chosen), manifest))
         _copy_companions(writer, bundle)
         command = f"fewstep pack BUNDLE -o BUNDLE --body {','.join(chosen)}"
@@ -63,6 +67,7 @@ def pack(options: PackOptions) -> Manifest:
                 prologue=copied[PROLOGUE],
                 bodies=bodies,
                 plans=plans,
+                fitted=fitted,
                 engines=engines,
                 ranges=None if manifest.ranges is None else _copy_file(writer, bundle, manifest.ranges),
                 scheduler=None if manifest.scheduler is None else _copy_file(writer, bundle, manifest.scheduler),
@@ -75,6 +80,17 @@ def pack(options: PackOptions) -> Manifest:
                 provenance=msgspec.structs.replace(provenance, commands=(*provenance.commands, command)),
             )
         )
+
+
+def _fitted(writer: Writer, bundle: Bundle, entry: FittedPlan, body: Body) -> FittedPlan:
+    """A plan that was fitted to a body, which has its weights in another file now and computes the same."""
+    plan = decode(bundle.read(entry.file), entry.file)
+    if plan.fitted is not None:
+        former = bundle.manifest.files[bundle.body(entry.body).graph.file]
+        graph = writer.files[body.graph.file] if plan.fitted.graph == former else plan.fitted.graph
+        plan = msgspec.structs.replace(plan, fitted=msgspec.structs.replace(plan.fitted, graph=graph))
+    name = f"fitted-{entry.evaluations}-{entry.body}"
+    return msgspec.structs.replace(entry, file=writer.add(encode(plan), "plans", name, ".json"))
 
 
 def _is_for_cpus(body: Body) -> bool:

@@ -70,12 +70,25 @@ class Step(Strict, frozen=True, rename={"shaping": "shape", "shaping_of": "shape
     draws: tuple[int, ...]
 
 
+class Fitted(Strict, frozen=True):
+    """What the numbers of a plan were fitted to: the plan that they began as, and one body of one denoiser.
+
+    source: SHA-256 of what the denoiser was exported from. graph: SHA-256 of the body's graph.
+    """
+
+    nominal: str
+    body: str
+    graph: str
+    source: str
+
+
 class Plan(Strict, frozen=True):
     """A compiled sampler. `schedule` is the fingerprint of the noise schedule it was compiled for.
 
     given: names of the tensors [B, *x_shape] that the caller brings.
     strength: the share of the steps that is run from a given image; None starts from noise.
     renoise: the share of the noise that the given image gets; None is all of it.
+    fitted: where the numbers are no solver's, but were fitted to a denoiser.
     """
 
     schema: int
@@ -93,6 +106,7 @@ class Plan(Strict, frozen=True):
     output: Row
     tensors: tuple[Tensor, ...]
     renoise: float | None = None
+    fitted: Fitted | None = None
 
 
 def row_names(rows: int) -> tuple[str, ...]:

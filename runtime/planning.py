@@ -1,6 +1,6 @@
 """The plan that a caller means, for one bundle and the range groups of one body: compiled, or checked."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,8 +9,10 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import UNCOND, Guidance
 from fewstep.plans.plan import Plan, regroup
 from fewstep.plans.shaping import Shaping, as_shaping
+from fewstep.runtime.bundle.manifest import Body
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.feeds import Overrides
+from fewstep.runtime.fitted_plans import FITTED, check_fitted, find_fitted
 from fewstep.runtime.request import SCHEDULER, check_plan, denoiser_facts, read_plan, scheduler_plan
 from fewstep.runtime.sizes import sized
 
@@ -19,7 +21,7 @@ PlanLike = str | Path | Plan
 
 def plan_for(
     bundle: Bundle,
-    groups: Sequence[float],
+    body: Body,
     plan: PlanLike,
     guidance: float | Guidance | None = None,
     *,
@@ -29,7 +31,7 @@ def plan_for(
     branches: Overrides | None = None,
     sizes: Mapping[str, int] | None = None,
 ) -> Plan:
-    """The plan, its steps in `groups`. Arguments as of `Sampler.compile`."""
+    """The plan for a body, its steps in the body's range groups. Arguments as of `Sampler.compile`."""
     known, takes = denoiser_facts(bundle.manifest), sized(bundle.manifest, sizes)
     if UNCOND in (branches or {}):
         known = replace(known, guided=True)
@@ -41,13 +43,17 @@ def plan_for(
         raise UserError(f"plan {plan!r} is no plan", fix)
     if not isinstance(plan, Plan) and (isinstance(plan, Path) or plan.endswith(".json")):
         plan = read_plan(Path(plan))
+    if isinstance(plan, str) and plan.startswith(FITTED):
+        plan = find_fitted(plan, bundle, body, guidance, shaping, strength)
+        guidance = None  # as the plan has it
     if isinstance(plan, str) and plan.startswith(SCHEDULER):
         if strength is not None or renoise is not None or shaping is not None:
             raise UserError(f"plan {plan!r} takes no strength and no shaping", "give SOLVER:STEPS for those")
         plan = scheduler_plan(plan, guidance, known.guided, bundle, takes.x_shape)
     if isinstance(plan, str):
-        return compile_plan(plan, known, guidance, shaping, groups, strength, renoise)
+        return compile_plan(plan, known, guidance, shaping, body.groups, strength, renoise)
     check_plan(plan, guidance, strength, renoise, bundle)
+    check_fitted(plan, bundle, body)
     if shaping is not None and {step.shaping for step in plan.steps if step.shaping is not None} != {shaping}:
         raise UserError(f"plan {plan.name!r} was compiled without shaping {shaping}", "give the plan by its name")
-    return regroup(plan, groups)
+    return regroup(plan, body.groups)

@@ -98,7 +98,8 @@ class Sampler(AbstractContextManager["Sampler"]):
         """Samples float32 [len(seeds), *x_shape] in model range.
 
         Args:
-            plan: the name of a plan (SOLVER:STEPS or SOLVER:STEPS@GRID), a compiled plan, or the path of a plan's JSON.
+            plan: the name of a plan (SOLVER:STEPS or SOLVER:STEPS@GRID, or fitted:STEPS for one that was fitted to this
+                body), a compiled plan, or the path of a plan's JSON.
             seeds: one per sample. All run as one batch, and memory grows with their number: for many, call in turns.
             condition: for each condition of the denoiser, one value (or label) per sample.
             guidance: the weight of classifier-free guidance or a form of `fewstep.plans.guidance`; None runs the
@@ -279,7 +280,7 @@ class Sampler(AbstractContextManager["Sampler"]):
         """
         return plan_for(
             self.bundle,
-            self.body.groups,
+            self.body,
             plan,
             guidance,
             shaping=shaping,

@@ -61,7 +61,7 @@ def bake(options: BakeOptions) -> tuple[Baked, tuple[Path, ...]]:
     bundle = open_bundle(options.bundle)
     name = options.body or choose_body(bundle, options.precision, OnnxRuntime())
     body = bundle.body(name)
-    plan = plan_for(bundle, body.groups, options.plan, options.guidance, strength=options.strength)
+    plan = plan_for(bundle, body, options.plan, options.guidance, strength=options.strength)
     _check(options, bundle, plan)
     run = assemble(bundle.manifest, plan, _parts(bundle, body, options), options.batch, options.unroll)
     baked = described(bundle.manifest, body, plan, run.inputs, run.output, run.draws)

@@ -161,6 +161,24 @@ class AutoencoderEntry(Strict, frozen=True):
     encoder: GraphEntry | None = None
 
 
+class FittedPlan(Strict, frozen=True):
+    """A plan whose numbers were fitted to a body, which a caller finds as `fitted:EVALUATIONS`.
+
+    `nominal` is the plan that it began as. PSNR in dB against the teacher, the mean over so many seeds of which neither
+    fit nor choice saw any: of the nominal plan and of this one; `error` is the standard error of their difference.
+    """
+
+    evaluations: int
+    body: str
+    file: str
+    nominal: str
+    teacher: str
+    nominal_psnr: float
+    psnr: float
+    error: float
+    seeds: int
+
+
 class Affine(Strict, frozen=True):
     """From model range to units: value = scale * x + shift, one pair for each place along an axis of x.
 
@@ -253,4 +271,5 @@ class Manifest(Strict, frozen=True):
     units: Affine | None = None  # what a sample means outside: actions in a robot's units
     policy: Policy | None = None
     spectrogram: Spectrogram | None = None  # what x is of: sound
+    fitted: tuple[FittedPlan, ...] = ()
     conditioner: GraphEntry | None = None  # what depends on conditions alone: run once for each distinct one

@@ -194,6 +194,7 @@ def _make_again(manifest: Manifest, name: str, path: Path) -> str:
         "build": {file for engine in manifest.engines for file in (engine.file, engine.sidecar)},
         "report": {manifest.report, manifest.results},
         "evaluate": {manifest.evaluation},
+        "fit": {fitted.file for fitted in manifest.fitted},
         "calibrate": {manifest.ranges, manifest.precision, *manifest.plans.values()}
         | {file for graph in lowered for file in (graph.file, *graph.data)},
     }
@@ -238,6 +239,7 @@ def named_files(manifest: Manifest) -> Iterator[str]:
         yield from (tokens.tokenizer for tokens in manifest.text.tokens)
     yield from (condition.null_file for condition in manifest.conditions if condition.null_file is not None)
     yield from manifest.plans.values()
+    yield from (fitted.file for fitted in manifest.fitted)
     for engine in manifest.engines:
         yield engine.file
         yield engine.sidecar

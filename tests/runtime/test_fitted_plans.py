@@ -1,0 +1,115 @@
+"""Fitted plans are found for what they were fitted to, and nothing else."""
+
+import logging
+
+import msgspec
+import numpy as np
+import pytest
+
+from fewstep.graph.commit import open_for_update
+from fewstep.graph.pack import PackOptions, pack
+from fewstep.plans.compile import compile_plan
+from fewstep.plans.errors import UserError
+from fewstep.plans.file import encode
+from fewstep.plans.guidance import Cfg, CfgPlusPlus
+from fewstep.plans.plan import Fitted
+from fewstep.plans.shaping import Clip
+from fewstep.runtime.bundle.manifest import FittedPlan
+from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.runtime.fitted_plans import reguided
+from fewstep.runtime.loading import load
+from fewstep.runtime.request import denoiser_facts
+
+
+def give(folder, body="float32", guidance=2.0, graph=None, source="0" * 64):
+    """Put a plan into a bundle as if it had been fitted to a body."""
+    with open_for_update(folder, must_exist=True) as writer:
+        manifest = open_bundle(folder).manifest
+        file = manifest.bodies[body].graph.file
+        fitted = Fitted("dpmpp_2m:3", body, manifest.files[file] if graph is None else graph, source)
+        plan = compile_plan("dpmpp_2m:3", denoiser_facts(manifest), guidance)
+        plan = msgspec.structs.replace(plan, name="fitted:3", fitted=fitted)
+        stored = writer.add(encode(plan), "plans", "fitted", ".json")
+        entry = FittedPlan(3, body, stored, "dpmpp_2m:3", "ddim:20", 20.0, 24.0, 0.1, 64)
+        writer.commit(msgspec.structs.replace(manifest, fitted=(*manifest.fitted, entry)))
+    return plan
+
+
+def test_it_is_found_by_evaluations_body_and_guidance(tiny_bundle):
+    plan = give(tiny_bundle)
+    with load(tiny_bundle) as sampler:
+        assert sampler.compile("fitted:3", 2.0) == plan
+
+
+@pytest.mark.parametrize(
+    ("name", "guidance", "words"),
+    [
+        ("fitted:4", 2.0, "no plan 'fitted:4' for float32; it has fitted:3"),
+        ("fitted:3", 3.0, "fitted for guidance 2, not for guidance 3"),
+        ("fitted:3", None, "fitted for guidance 2, not for guidance none"),
+        ("fitted:3", CfgPlusPlus(0.5), "fitted for guidance 2"),
+        ("fitted:x", 2.0, "how many evaluations"),
+    ],
+)
+def test_where_there_is_none_one_line_says_what_there_is(tiny_bundle, name, guidance, words):
+    give(tiny_bundle)
+    with load(tiny_bundle) as sampler, pytest.raises(UserError, match=words):
+        sampler.compile(name, guidance)
+
+
+def test_another_shaping_or_strength_is_refused(tiny_bundle):
+    give(tiny_bundle)
+    with load(tiny_bundle) as sampler:
+        with pytest.raises(UserError, match=r"not for guidance 2, Clip"):
+            sampler.compile("fitted:3", 2.0, shaping=Clip(-1, 1))
+        with pytest.raises(UserError, match=r"strength 0.5"):
+            sampler.compile("fitted:3", 2.0, strength=0.5)
+
+
+def test_a_weight_nearby_is_folded_in(tiny_bundle):
+    give(tiny_bundle)
+    with load(tiny_bundle) as sampler:
+        asked, condition = sampler.compile("fitted:3", 2.2), {"class": [1]}
+        assert asked.guidance == Cfg(2.2)
+        expected = sampler.sample("dpmpp_2m:3", [5], condition, 2.2)
+        np.testing.assert_allclose(sampler.sample(asked, [5], condition), expected, atol=2e-6)
+
+
+@pytest.mark.parametrize("shaping", [None, Clip(-0.5, 0.5)])
+def test_a_plan_at_another_weight_is_the_one_compiled_for_it(tiny_bundle, shaping):
+    with load(tiny_bundle) as sampler:
+        moved = reguided(sampler.compile("unipc_2:4", 2.0, shaping=shaping), 3.0)
+        expected = sampler.compile("unipc_2:4", 3.0, shaping=shaping)
+        given = ([7], {"class": [2]})
+        np.testing.assert_allclose(sampler.sample(moved, *given), sampler.sample(expected, *given), atol=2e-6)
+
+
+def test_on_another_body_it_runs_with_a_warning(tiny_bundle, caplog):
+    plan = give(tiny_bundle)
+    with load(tiny_bundle, "int8") as sampler, caplog.at_level(logging.WARNING, "fewstep"):
+        sampler.compile(plan)
+    assert "was fitted to float32, and runs on int8-cpu-x86" in caplog.text
+
+
+def test_after_another_calibration_it_runs_with_a_warning(tiny_bundle, caplog):
+    give(tiny_bundle, body="int8-cpu-x86", graph="1" * 64)
+    with load(tiny_bundle, "int8") as sampler, caplog.at_level(logging.WARNING, "fewstep"):
+        sampler.compile("fitted:3", 2.0)
+    assert "fitted to a former int8-cpu-x86" in caplog.text
+
+
+def test_of_another_denoiser_it_is_refused(tiny_bundle):
+    plan = give(tiny_bundle, source="2" * 64)
+    with load(tiny_bundle) as sampler, pytest.raises(UserError, match="fitted to another denoiser"):
+        sampler.compile(plan)
+
+
+def test_it_is_packed_with_its_body(tiny_bundle, tmp_path, caplog):
+    give(tiny_bundle)
+    give(tiny_bundle, body="int8-cpu-x86")
+    pack(PackOptions(tiny_bundle, tmp_path / "packed", ("int8-cpu-x86",)))
+    (entry,) = open_bundle(tmp_path / "packed").manifest.fitted
+    assert entry.body == "int8-cpu-x86"
+    with load(tmp_path / "packed", "int8") as sampler, caplog.at_level(logging.WARNING, "fewstep"):
+        sampler.compile("fitted:3", 2.0)
+    assert caplog.text == ""
