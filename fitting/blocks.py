@@ -1,0 +1,113 @@
+"""Blocks of seeds, and rollouts of a plan on them: from its start, or from a step on.
+
+A rollout is a function of a sampler, a plan and a block, and of nothing else. Sums over blocks are made in float64 and
+in the order of the blocks. Workers that share the blocks therefore find the same numbers.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.calibration.conditions_file import ConditionRecords
+from fewstep.calibration.held_out import held_out_conditions
+from fewstep.calibration.metrics import psnr
+from fewstep.plans import noise
+from fewstep.plans.plan import Plan
+from fewstep.runtime.execute import Array, StepNetwork, StepState, advance, begin, combine
+from fewstep.runtime.request import check_given
+from fewstep.runtime.sampler import Sampler
+
+FIT_SEEDS = range(600_000, 650_000)  # disjoint from all others: see `fewstep.calibration.trajectories`
+SELECTION_SEEDS = range(650_000, 700_000)
+BLOCK = 8  # seeds
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some seeds, and all that samples of them start from. `target` [seeds, *x_shape] is the teacher's sample."""
+
+    seeds: range
+    conditions: dict[str, NDArray[Any]]
+    x_shape: tuple[int, ...]
+    target: Array | None = None
+
+    @property
+    def taught(self) -> Array:
+        """The target, where there is one."""
+        assert self.target is not None, "a block is taught before samples are compared"
+        return self.target
+
+    def draws(self, number: int) -> Array:
+        return np.stack([noise.normal(seed, number, self.x_shape) for seed in self.seeds])
+
+    def given(self, plan: Plan) -> dict[str, NDArray[np.float32]]:
+        return check_given(plan.given, None, self.conditions, self.x_shape, len(self.seeds))
+
+    def network(self, sampler: Sampler, plan: Plan) -> StepNetwork:
+        """The body along a plan; its times and conditions are prepared here, once."""
+        return sampler.network(plan, len(self.seeds), self.conditions)
+
+
+def blocks_of(sampler: Sampler, seeds: range, rows: ConditionRecords | None = None) -> tuple[Block, ...]:
+    """The seeds in blocks, in order, with the conditions that belong to them; without targets.
+
+    rows: conditions [N, *shape] of one's own, those of seed i being i mod N.
+    """
+    manifest = sampler.bundle.manifest
+    parts = [seeds[start : start + BLOCK] for start in range(0, len(seeds), BLOCK)]
+    return tuple(Block(part, held_out_conditions(manifest.conditions, part, rows), manifest.x_shape) for part in parts)
+
+
+def run(plan: Plan, block: Block, network: StepNetwork) -> list[StepState]:
+    """Every state of a rollout."""
+    return resume(plan, 0, begin(plan, block.draws, np.float32, block.given(plan)), block, network)
+
+
+def resume(
+    plan: Plan,
+    first: int,
+    rows: Sequence[Array],
+    block: Block,
+    network: StepNetwork,
+    outputs: Sequence[Array] | None = None,
+) -> list[StepState]:
+    """The states from step `first` on, which `rows` is the state before. `outputs`, where they are known, are those of
+    the network at that step."""
+    states: list[StepState] = []
+    for index in range(first, len(plan.steps)):
+        step = plan.steps[index]
+        u = combine(step.input, rows, np.float32)
+        made = outputs if index == first and outputs is not None else network(index, step, u)
+        states.append(advance(plan, index, rows, u, made, block.draws, np.float32))
+        rows = states[-1].after
+    return states
+
+
+def sample_of(plan: Plan, states: Sequence[StepState]) -> Array:
+    """The sample [seeds, *x_shape] that a rollout ended with."""
+    return combine(plan.output, states[-1].after, np.float32)
+
+
+def sample(sampler: Sampler, plan: Plan, block: Block) -> Array:
+    """A plan's samples of a block."""
+    return sample_of(plan, run(plan, block, block.network(sampler, plan)))
+
+
+def with_targets(blocks: Sequence[Block], make: Callable[[Block], Array]) -> tuple[Block, ...]:
+    """The blocks with the samples that `make` finds for each."""
+    return tuple(Block(block.seeds, block.conditions, block.x_shape, make(block)) for block in blocks)
+
+
+def qualities(sampler: Sampler, plan: Plan, blocks: Sequence[Block]) -> NDArray[np.float64]:
+    """PSNR of each sample against its target, in dB: [seeds]."""
+    return np.concatenate([psnr(sample(sampler, plan, block), block.taught) for block in blocks])
+
+
+def told_apart(plan: Plan, times: Iterable[float]) -> Plan:
+    """A plan of steps to call the network at: those of `plan`, then the same ones told `times`."""
+    others = (msgspec.structs.replace(step, time=float(time)) for step, time in zip(plan.steps, times, strict=True))
+    return msgspec.structs.replace(plan, steps=(*plan.steps, *others))

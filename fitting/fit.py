@@ -1,0 +1,149 @@
+"""The verb that fits the numbers of a plan to a deployed body, so that its samples come nearest to the teacher's.
+
+Nothing is trained and no gradient is needed: the deployed graph is called along rollouts, on any backend. Seeds of the
+fit, of its choices and of its judgement are disjoint. The nominal plan is kept where the gain does not count.
+"""
+
+from dataclasses import dataclass, replace
+from time import perf_counter
+
+import msgspec
+
+from fewstep.calibration.held_out import PAIRED
+from fewstep.evaluation.output import write_whole
+from fewstep.evaluation.results import TeacherCheck
+from fewstep.evaluation.teacher import checked_teacher
+from fewstep.fitting.blocks import qualities
+from fewstep.fitting.endpoint import Gain
+from fewstep.fitting.options import FitOptions
+from fewstep.fitting.recurrence import plan_of
+from fewstep.fitting.search import Found, checkpoint_of_search, search, taught
+from fewstep.fitting.task import FitTask, open_task
+from fewstep.graph.commit import Writer, open_for_update
+from fewstep.plans.errors import UserError
+from fewstep.plans.file import decode, encode
+from fewstep.plans.plan import Fitted, Plan
+from fewstep.runtime.bundle.manifest import FittedPlan
+from fewstep.runtime.bundle.reading import Bundle, open_bundle
+from fewstep.runtime.fitted_plans import FITTED
+from fewstep.runtime.progress import SILENT, Progress
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What a fit found. `plan` is None where the nominal plan is as good.
+
+    nominal_psnr: mean PSNR of the nominal plan against the teacher on the judge seeds, in dB. on_fit, on_selection,
+    on_judge: what the fitted plan gains over it. told, nominal_told: the times that the network is told.
+    """
+
+    bundle: str
+    body: str
+    nominal: str
+    teacher: str
+    check: TeacherCheck
+    nominal_psnr: float
+    on_fit: Gain
+    on_selection: Gain
+    on_judge: Gain
+    judge_seeds: int
+    iterations: int
+    numbers: int
+    seconds: float
+    told: tuple[float, ...]
+    nominal_told: tuple[float, ...]
+    plan: Plan | None
+
+
+def fit(options: FitOptions, progress: Progress = SILENT) -> FitResult:
+    """Fit a plan and keep it in its bundle.
+
+    An interrupted fit goes on from its best numbers when the same command comes again. The work does not hold the
+    bundle's lock; if the body changes meanwhile, nothing is written.
+    """
+    started = perf_counter()
+    task = open_task(options)
+    teacher = checked_teacher(
+        task.reference, options.teacher or None, task.starts[0], rows=task.rows, progress=progress
+    )
+    task = replace(task, teacher=teacher.plan)
+    for found in search(task, options, progress):
+        best = found
+    result = _judged(task, options, best, teacher.check, started, progress)
+    if result.plan is not None:
+        _commit(task, options, result)
+        if options.output is not None:
+            write_whole(options.output, encode(result.plan))
+    checkpoint_of_search(task, best.origin, best.seeds).drop()
+    return result
+
+
+def _judged(
+    task: FitTask, options: FitOptions, best: Found, check: TeacherCheck, started: float, progress: Progress
+) -> FitResult:
+    """The gain on held-out seeds; without one that counts there is no plan."""
+    sampler, nominal, manifest = task.sampler, best.origin.nominal, task.bundle.manifest
+    judges = taught(task, PAIRED[: options.judge_seeds], "teacher of the judgement", progress)
+    fitted = Fitted(nominal.name, task.body, task.graph, manifest.provenance.source_sha256)
+    plan = msgspec.structs.replace(plan_of(best.numbers, f"{FITTED}{options.steps}"), fitted=fitted)
+    was = qualities(sampler, nominal, judges)
+    on_selection = Gain.of(qualities(sampler, plan, best.seeds.selection), best.before.selection)
+    on_judge = Gain.of(qualities(sampler, plan, judges), was)
+    return FitResult(
+        bundle=manifest.name,
+        body=task.body,
+        nominal=nominal.name,
+        teacher=task.teacher.name,
+        check=check,
+        nominal_psnr=float(was.mean()),
+        on_fit=Gain.of(qualities(sampler, plan, best.seeds.fit), best.before.fit),
+        on_selection=on_selection,
+        on_judge=on_judge,
+        judge_seeds=options.judge_seeds,
+        iterations=best.done,
+        numbers=len(best.free),
+        seconds=perf_counter() - started,
+        told=tuple(best.numbers.told.tolist()),
+        nominal_told=tuple(best.origin.told.tolist()),
+        plan=plan if on_judge.counts and on_selection.counts else None,
+    )
+
+
+def _commit(task: FitTask, options: FitOptions, result: FitResult) -> None:
+    """Keep the plan in the bundle."""
+    assert result.plan is not None
+    with open_for_update(options.bundle, must_exist=True) as writer:
+        bundle = open_bundle(options.bundle)
+        body = bundle.manifest.bodies.get(task.body)
+        if body is None or bundle.manifest.files[body.graph.file] != task.graph:
+            raise UserError(f"{task.body} of {options.bundle} was changed while a plan was fitted", "fit it again")
+        keep(writer, bundle, result, result.plan, options.command)
+
+
+def keep(writer: Writer, bundle: Bundle, result: FitResult, plan: Plan, command: str) -> None:
+    """Add a fitted plan to a bundle that is open for update, in the place of one for the same use."""
+    manifest = bundle.manifest
+    entry = FittedPlan(
+        evaluations=len(plan.steps),
+        body=result.body,
+        file=writer.add(encode(plan), "plans", f"fitted-{len(plan.steps)}-{result.body}", ".json"),
+        nominal=result.nominal,
+        teacher=result.teacher,
+        nominal_psnr=round(result.nominal_psnr, 3),
+        psnr=round(result.nominal_psnr + result.on_judge.mean, 3),
+        error=round(result.on_judge.error, 3),
+        seeds=result.judge_seeds,
+    )
+    kept = (each for each in manifest.fitted if not _is_for_the_same(bundle, each, entry, plan))
+    commands = (*(each for each in manifest.provenance.commands if each != command), command)
+    provenance = msgspec.structs.replace(manifest.provenance, commands=commands)
+    writer.commit(msgspec.structs.replace(manifest, fitted=(*kept, entry), provenance=provenance))
+
+
+def _is_for_the_same(bundle: Bundle, former: FittedPlan, entry: FittedPlan, plan: Plan) -> bool:
+    """Whether a caller who asks for the one might have found the other."""
+    if (former.evaluations, former.body) != (entry.evaluations, entry.body):
+        return False
+    known = decode(bundle.read(former.file), former.file)
+    uses = [(each.guidance, each.strength, {step.shaping for step in each.steps}) for each in (known, plan)]
+    return uses[0] == uses[1]

@@ -1,0 +1,74 @@
+"""What can be asked of a fit."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fewstep.calibration.held_out import PAIRED
+from fewstep.fitting.blocks import BLOCK, FIT_SEEDS, SELECTION_SEEDS
+from fewstep.plans.errors import UserError
+from fewstep.runtime.options import Options
+
+LARGEST = 64  # evaluations: beyond, a plan is its own teacher
+
+
+@dataclass(frozen=True)
+class FitOptions(Options):
+    """Fit the numbers of a plan to a body of a bundle, so that few evaluations come nearest to many.
+
+    bundle: The bundle; the plan is kept in it, and `fitted:STEPS` names it.
+    steps: Evaluations of the plan.
+    plan: SOLVER:STEPS@GRID that the fit begins at. Default: the best of some known ones.
+    precision: Precision of the body: float32, int8, or on a GPU float16.
+    backend: The engine that runs the body: onnxruntime, onnxruntime-cuda, openvino, tensorrt, tensorrt-rtx.
+    guidance: Weight of classifier-free guidance. Default: only the conditional branch runs.
+    conditions: A file of your own values of the conditions, as calibrate takes it. Default: random values.
+    prompts: A text file of your own prompts, one a line. Default: prompts that come with fewstep.
+    output: A JSON file for the plan as well.
+    seeds: Number of seeds that the numbers are fitted on.
+    selection_seeds: Number of other seeds; the choices of the fit are made on them.
+    judge_seeds: Number of other seeds; the gain is measured on them.
+    iterations: Most iterations of each stage.
+    teacher: Plan of the float32 teacher. Default: dpmpp_2m:80@arctan, or more steps where they are needed.
+    threads: Threads of one call; 0 for one per core.
+    """
+
+    bundle: Path
+    steps: int = 6
+    plan: str = ""
+    precision: str = "float32"
+    backend: str = "onnxruntime"
+    guidance: float | None = None
+    conditions: Path | None = None
+    prompts: Path | None = None
+    output: Path | None = field(default=None, metadata={"short": "-o"})
+    seeds: int = 48
+    selection_seeds: int = 24
+    judge_seeds: int = 64
+    iterations: int = 5
+    teacher: str = ""
+    threads: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.steps <= LARGEST:
+            raise UserError(f"--steps is {self.steps}", f"give 1 to {LARGEST}")
+        limits = {"seeds": FIT_SEEDS, "selection_seeds": SELECTION_SEEDS, "judge_seeds": PAIRED}
+        for name, most in limits.items():
+            if not BLOCK <= getattr(self, name) <= len(most):
+                fix = f"give {BLOCK} to {len(most)}"
+                raise UserError(f"--{name.replace('_', '-')} is {getattr(self, name)}", fix)
+        if self.iterations < 1:
+            raise UserError(f"--iterations is {self.iterations}", "give at least 1")
+        if self.output is not None and self.output.suffix != ".json":
+            raise UserError(f"a plan is JSON, not {str(self.output)!r}", "name a file that ends in .json")
+
+    @property
+    def command(self) -> str:
+        """The command line that asks for this: options that differ from their defaults, and nobody's folders."""
+        words = ["fewstep fit BUNDLE"]
+        for option in dataclasses.fields(self)[1:]:
+            value = getattr(self, option.name)
+            if value != option.default:
+                words += [f"--{option.name.replace('_', '-')}", Path(str(value)).name]
+        return " ".join(words)

@@ -1,0 +1,254 @@
+"""A plan in the form that is fitted: each new x is a combination of the last x and of the last predictions.
+
+    x_{i+1} = rows[i, 0] x_i + sum_j rows[i, 1 + j] p_{i-j} + sum_k rows[i, 1 + history + k] y_k
+
+with p_i the predicted sample after guidance and shaping, and y the given tensors. Every deterministic solver with one
+network is of this form (Shaul et al. 2024, arXiv 2403.01329), where `history` is long enough. The corrections of a fit
+are added to the solver's own numbers, so that a fit of nothing is the solver.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.plans.errors import UserError
+from fewstep.plans.guidance import COND, UNCOND
+from fewstep.plans.plan import Plan, Row, Step
+
+Array = NDArray[np.float64]
+NEGLIGIBLE = 1e-9  # of a row's largest coefficient: what rounding leaves
+
+
+@dataclass(frozen=True)
+class Recurrence:
+    """The numbers of a plan of N steps. Everything that is not here is as in `nominal`, the plan that it came from.
+
+    told: [N], the times that the network is told.
+    lean: [N], added to the weight of the conditional branch and taken from the unconditional one.
+    rows: [N, 1 + history + given], the coefficients of x, of the predictions from the newest on, of the given tensors.
+    start: [given + 1], the first x over the given tensors and the first draw.
+    scales: [N], of x where the network sees it. shown: [N, given], what the network's input has of the given tensors.
+    known: [N, 1 + given], what each prediction has of x and of the given tensors before any output is added.
+    """
+
+    nominal: Plan
+    told: Array
+    lean: Array
+    rows: Array
+    start: Array
+    scales: Array
+    shown: Array
+    known: Array
+
+    @property
+    def steps(self) -> int:
+        return len(self.told)
+
+    @property
+    def history(self) -> int:
+        """How many predictions a row may read."""
+        return int(self.rows.shape[1]) - 1 - len(self.nominal.given)
+
+
+def recurrence_of(plan: Plan, history: int = 1) -> Recurrence:
+    """The numbers of a plan, with room for `history` predictions or as many as the plan itself reads.
+
+    Raises UserError for plans that draw noise on the way, hold tensors, or whose x follows from more than predictions.
+    """
+    _check(plan)
+    given, steps = len(plan.given), len(plan.steps)
+    width = given + 1 + steps
+    state = np.zeros((plan.rows, width))
+    state[:, : given + 1] = np.array(plan.start)
+    units = np.eye(width)
+    xs, scales, shown, known = [], [], [], []
+    for i, step in enumerate(plan.steps):
+        scale, x, beside = _seen(plan, step, state, units[:given])
+        made = _prediction(step)
+        ahead = np.array(step.x0[: plan.rows]) @ state
+        unshaped = np.array(step.shaping_of[0][: plan.rows]) @ state if step.shaping_of else 0.0
+        xs.append(x)
+        scales.append(scale)
+        shown.append(beside)
+        known.append(_known(plan, ahead + unshaped, x, units[:given]))  # one of the two is 0
+        update = np.array(step.update)
+        reads = update[:, plan.rows :]
+        shares = reads @ made / (made @ made)
+        if np.abs(reads - np.outer(shares, made)).max() > NEGLIGIBLE * np.abs(reads).max(initial=1.0):
+            raise _unfit(plan, "reads outputs of the network beside its prediction")
+        state = update[:, : plan.rows] @ state + np.outer(shares, units[given + 1 + i] - ahead)
+    xs.append(np.array(plan.output) @ state)
+    columns = [_combination(before, after, given) for before, after in zip(xs, xs[1:], strict=False)]
+    needed = max(i + 1 - _first(numbers[1 + given :]) for i, numbers in enumerate(columns))
+    history = max(history, needed, 1)
+    rows = np.zeros((steps, 1 + history + given))
+    for i, numbers in enumerate(columns):
+        rows[i, 0] = numbers[0]
+        newest_first = numbers[1 + given : 1 + given + i + 1][::-1][:history]
+        rows[i, 1 : 1 + len(newest_first)] = newest_first
+        rows[i, 1 + history :] = numbers[1 : 1 + given]
+    return Recurrence(
+        nominal=plan,
+        told=np.array([step.time for step in plan.steps]),
+        lean=np.zeros(steps),
+        rows=rows,
+        start=xs[0][: given + 1],
+        scales=np.array(scales),
+        shown=np.array(shown).reshape(steps, given),
+        known=np.array(known).reshape(steps, 1 + given),
+    )
+
+
+def plan_of(numbers: Recurrence, name: str | None = None) -> Plan:
+    """The plan with these numbers: rows of the state are x, the predictions that are kept, and the given tensors."""
+    plan, history, given = numbers.nominal, numbers.history, len(numbers.nominal.given)
+    K = history + given
+    start = np.zeros((K, given + 1))
+    start[0] = numbers.start
+    start[history:, :given] = np.eye(given)
+    steps = tuple(_step(numbers, i, K) for i in range(numbers.steps))
+    return msgspec.structs.replace(
+        plan,
+        name=plan.name if name is None else name,
+        rows=K,
+        start=_lines(start),
+        start_terms=(),
+        steps=steps,
+        output=_line(np.eye(K)[0]),
+        tensors=(),
+    )
+
+
+def with_history(numbers: Recurrence, history: int) -> Recurrence:
+    """The same numbers with room for more predictions."""
+    more = history - numbers.history
+    if more <= 0:
+        return numbers
+    rows = np.insert(numbers.rows, [1 + numbers.history] * more, 0.0, axis=1)
+    return replace(numbers, rows=rows)
+
+
+def _step(numbers: Recurrence, i: int, K: int) -> Step:
+    step, history, given = numbers.nominal.steps[i], numbers.history, len(numbers.nominal.given)
+    outputs = len(step.branches) * step.heads
+    is_shaped = step.shaping is not None
+
+    def over_state(of_x: float, of_given: Array) -> Array:
+        line = np.zeros(K)
+        line[0], line[history:] = of_x, of_given
+        return line
+
+    lean = np.zeros(outputs)
+    if numbers.lean[i]:
+        lean[step.branches.index(COND) * step.heads] = numbers.lean[i]
+        lean[step.branches.index(UNCOND) * step.heads] = -numbers.lean[i]
+    made = np.array(step.x0[numbers.nominal.rows :])
+    shaping_of = []
+    for number, line in enumerate(step.shaping_of):
+        reads = np.array(line[numbers.nominal.rows :])
+        of_outputs = reads + (reads.sum() * lean if number == 0 else 0.0)
+        has_state = np.any(np.array(line[: numbers.nominal.rows]))  # it is x0 before shaping, or outputs alone
+        shaping_of.append(np.concatenate([over_state(*_split(numbers.known[i])) * has_state, of_outputs]))
+    if not is_shaped:
+        made = made + made.sum() * lean
+        x0 = np.concatenate([over_state(*_split(numbers.known[i])), made])
+    else:
+        kept = np.any(np.array(step.x0[: numbers.nominal.rows]))
+        x0 = np.concatenate([over_state(*_split(numbers.known[i])) * kept, made])
+    update = np.zeros((K, len(x0)))
+    update[0] = numbers.rows[i, 1] * x0
+    update[0, 0] += numbers.rows[i, 0]
+    update[0, 1:history] += numbers.rows[i, 2 : 1 + history]
+    update[0, history:K] += numbers.rows[i, 1 + history :]
+    if i + 1 < numbers.steps:
+        if history > 1:
+            update[1] = x0
+        for kept_row in range(2, history):
+            update[kept_row, kept_row - 1] = 1.0
+    for number in range(given):
+        update[history + number, history + number] = 1.0
+    return msgspec.structs.replace(
+        step,
+        time=float(numbers.told[i]),
+        input=_line(over_state(float(numbers.scales[i]), numbers.shown[i])),
+        shaping_of=_lines(shaping_of),
+        x0=_line(x0),
+        update=_lines(update),
+        terms=(),
+    )
+
+
+def _check(plan: Plan) -> None:
+    if any(step.draws for step in plan.steps):
+        raise UserError(
+            f"plan {plan.name!r} draws noise on the way, and has no one sample to be fitted to",
+            "choose a deterministic solver, such as dpmpp_2m or unipc_2",
+        )
+    if plan.tensors or any(step.terms for step in plan.steps):
+        raise UserError(f"plan {plan.name!r} holds tensors", "fit a plan of plain numbers, such as dpmpp_2m")
+    if len(plan.start_draws) > 1:
+        raise _unfit(plan, f"starts from {len(plan.start_draws)} draws")
+
+
+def _unfit(plan: Plan, reason: str) -> UserError:
+    return UserError(f"plan {plan.name!r} {reason}, and cannot be fitted", "choose dpmpp_2m, unipc_2 or ddim")
+
+
+def _seen(plan: Plan, step: Step, state: Array, units: Array) -> tuple[float, Array, Array]:
+    """The scale of x in the network's input, x over the basis, and what the input has of the given tensors."""
+    rows = [row for row, number in enumerate(step.input) if number]
+    held = {row: k for row in rows for k, unit in enumerate(units) if np.array_equal(state[row], unit)}
+    moving = [row for row in rows if row not in held]
+    beside = np.zeros(len(units))
+    for row, k in held.items():
+        beside[k] += step.input[row]
+    if not moving:
+        raise _unfit(plan, "shows the network nothing but what is given")
+    scale = step.input[moving[0]] if len(moving) == 1 else 1.0
+    x = np.array([step.input[row] for row in moving]) @ state[moving] / scale
+    return scale, x, beside
+
+
+def _prediction(step: Step) -> Array:
+    """What the prediction reads of the outputs, and of their shaping."""
+    return np.array(step.x0[len(step.input) :])
+
+
+def _known(plan: Plan, ahead: Array, x: Array, units: Array) -> Array:
+    """(of x, of each given tensor) with ahead = of_x x + of_given . y."""
+    given = len(units)
+    free = slice(given, None)
+    of_x = float(ahead[free] @ x[free] / (x[free] @ x[free]))
+    left = ahead - of_x * x
+    if np.abs(left[free]).max() > NEGLIGIBLE * max(1.0, np.abs(ahead).max()):
+        raise _unfit(plan, "predicts from more than the x that its network sees")
+    return np.concatenate([[of_x], left[:given]])
+
+
+def _combination(before: Array, after: Array, given: int) -> Array:
+    """(of x, of the given tensors, of p_0, p_1, ...) with after = their combination, exactly."""
+    of_x = after[given] / before[given] if before[given] else 0.0
+    left = after - of_x * before
+    left[np.abs(left) < NEGLIGIBLE * np.abs(after).max(initial=1e-300)] = 0.0
+    return np.concatenate([[of_x], left[:given], left[given + 1 :]])
+
+
+def _first(numbers: Array) -> int:
+    """The index of the first number that is not 0."""
+    found = np.flatnonzero(numbers)
+    return int(found[0]) if len(found) else len(numbers)
+
+
+def _split(known: Array) -> tuple[float, Array]:
+    return float(known[0]), known[1:]
+
+
+def _line(numbers: Array) -> Row:
+    return tuple(float(number) for number in numbers)
+
+
+def _lines(matrix: Sequence[Array] | Array) -> tuple[Row, ...]:
+    return tuple(_line(line) for line in matrix)

@@ -1,0 +1,102 @@
+"""Search the best numbers of a plan for a body: stage by stage, each from the best so far."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+
+from fewstep.fitting import teacher as teaching
+from fewstep.fitting.blocks import FIT_SEEDS, SELECTION_SEEDS, Block, blocks_of, qualities
+from fewstep.fitting.checkpoint import Checkpoint, checkpoint_of
+from fewstep.fitting.continuous import is_continuous
+from fewstep.fitting.endpoint import RESTRAINTS, Nominal, Seeds, refine
+from fewstep.fitting.free import Kind, Number, free_numbers
+from fewstep.fitting.options import FitOptions
+from fewstep.fitting.recurrence import Recurrence, recurrence_of
+from fewstep.fitting.sensitivity import Sensitivity, join, norms, sensitivity
+from fewstep.fitting.start import best_start
+from fewstep.fitting.task import FitTask
+from fewstep.plans.file import encode
+from fewstep.runtime.progress import SILENT, Progress
+from fewstep.runtime.sampler import Sampler
+
+HISTORY = 3  # predictions that a row reads
+BEGIN = 2  # blocks that nominal plans are compared on, and that the first columns are measured on
+STAGES: tuple[tuple[Kind, ...], ...] = (("rows", "told"), ("rows", "told", "lean"))
+
+
+@dataclass(frozen=True)
+class Found:
+    """The best numbers, and those that the fit began at, with its seeds. `done` counts the iterations that gained."""
+
+    numbers: Recurrence
+    origin: Recurrence
+    seeds: Seeds
+    before: Nominal
+    done: int
+    free: tuple[Number, ...]
+
+
+def search(task: FitTask, options: FitOptions, progress: Progress = SILENT) -> Iterator[Found]:
+    """The numbers that a fit begins at, then better and better ones. Each is kept, so that an interrupted search goes
+    on from its best; `finished` forgets them."""
+    sampler = task.sampler
+    seeds = Seeds(
+        taught(task, FIT_SEEDS[: options.seeds], "teacher of the fit", progress),
+        taught(task, SELECTION_SEEDS[: options.selection_seeds], "teacher of the choice", progress),
+    )
+    nominal = best_start(sampler, task.starts, seeds.fit[:BEGIN], progress)
+    origin = recurrence_of(nominal, HISTORY)
+    before = Nominal(*(qualities(sampler, nominal, blocks) for blocks in (seeds.fit, seeds.selection)))
+    checkpoint = checkpoint_of_search(task, origin, seeds)
+    best, done = checkpoint.load(origin)
+    sizes = norms(sampler, origin, seeds.fit[:BEGIN])
+    knows_times = is_continuous(sampler, nominal, seeds.fit[0])
+    free: tuple[Number, ...] = ()
+    yield Found(best, origin, seeds, before, done, free)
+    total, tried = len(STAGES) * options.iterations, 0
+    for kinds in STAGES:
+        asked = free_numbers(origin, sizes, [kind for kind in kinds if kind != "told" or knows_times])
+        if len(asked) == len(free):  # nothing new: no guidance to lean
+            continue
+        free = asked
+        measure = partial(_columns, sampler, free, progress)
+        blocks = BEGIN if done == 0 else len(seeds.fit)
+        for iterate in refine(sampler, origin, free, seeds, before, measure, options.iterations, best, blocks):
+            best, done, tried = iterate.numbers, done + 1, tried + 1
+            checkpoint.save(best, done)
+            progress("iterations", tried, total + 1)
+            yield Found(best, origin, seeds, before, done, free)
+    progress("iterations", total + 1, total + 1)
+
+
+def taught(task: FitTask, seeds: range, stage: str, progress: Progress) -> tuple[Block, ...]:
+    """Blocks of these seeds with the teacher's samples."""
+    return teaching.taught(task.reference, task.teacher, blocks_of(task.reference, seeds, task.rows), stage, progress)
+
+
+def checkpoint_of_search(task: FitTask, origin: Recurrence, seeds: Seeds) -> Checkpoint:
+    """Where the best numbers of this search are kept."""
+    return checkpoint_of(
+        teaching.identity(task.sampler),
+        teaching.identity(task.reference),
+        encode(origin.nominal),
+        encode(task.teacher),
+        repr((STAGES, HISTORY, RESTRAINTS)).encode(),
+        *(teaching.digest(block) for block in (*seeds.fit, *seeds.selection)),
+    )
+
+
+def _columns(
+    sampler: Sampler, free: tuple[Number, ...], progress: Progress, numbers: Recurrence, blocks: tuple[Block, ...]
+) -> Sensitivity:
+    """The columns of all free numbers on some blocks."""
+    parts = []
+    for block in blocks:
+        parts.append(sensitivity(sampler, numbers, free, block))
+        progress("columns", len(parts), len(blocks))
+    return join(parts)
+
+
+def rows_alone(found: Found) -> Recurrence:
+    """The found rows with the nominal told times and weights."""
+    return replace(found.numbers, told=found.origin.told, lean=found.origin.lean)

@@ -1,0 +1,45 @@
+"""The plan that a fit begins as, where nobody names one: the best of some known ones on a few seeds of the fit."""
+
+from collections.abc import Sequence
+
+from fewstep.fitting.blocks import Block, qualities
+from fewstep.fitting.recurrence import recurrence_of
+from fewstep.plans.errors import UserError
+from fewstep.plans.guidance import Guidance
+from fewstep.plans.plan import Plan
+from fewstep.runtime.progress import SILENT, Progress
+from fewstep.runtime.sampler import Sampler
+
+SOLVERS = ("dpmpp_2m", "unipc_2", "dpmpp_3m")
+GRIDS = ("ays_svd", "arctan(centre=2, power=1.5)", "karras", "trailing")
+
+
+def candidates(sampler: Sampler, steps: int, guidance: Guidance | None) -> tuple[Plan, ...]:
+    """The plans of SOLVERS on GRIDS that this schedule has, with so many evaluations, and that a fit can begin at."""
+    found = []
+    for solver in SOLVERS:
+        for grid in GRIDS:
+            try:
+                plan = sampler.compile(f"{solver}:{steps}@{grid}", guidance)
+                recurrence_of(plan)
+            except UserError:
+                continue
+            if len(plan.steps) == steps:
+                found.append(plan)
+    if not found:
+        raise UserError("no known plan suits this denoiser", "name one to begin at: --plan SOLVER:STEPS")
+    return tuple(found)
+
+
+def best_start(sampler: Sampler, plans: Sequence[Plan], blocks: Sequence[Block], progress: Progress = SILENT) -> Plan:
+    """The plan with the highest mean PSNR on some blocks; the only one without a look."""
+    if len(plans) == 1:
+        return plans[0]
+    found = []
+    for plan in plans:
+        try:
+            found.append((float(qualities(sampler, plan, blocks).mean()), plan))
+        except UserError:  # it left the numbers
+            continue
+        progress("nominal plans", len(found), len(plans))
+    return max(found, key=lambda known: known[0])[1]

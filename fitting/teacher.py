@@ -1,0 +1,73 @@
+"""The samples of a fit's teacher, block by block, kept for the next run."""
+
+import io
+import logging
+from collections.abc import Sequence
+from hashlib import sha256
+
+import numpy as np
+
+from fewstep.fitting.blocks import Block, sample, with_targets
+from fewstep.plans.errors import UserError
+from fewstep.plans.file import encode
+from fewstep.plans.plan import Plan
+from fewstep.runtime import cache
+from fewstep.runtime.execute import Array
+from fewstep.runtime.progress import SILENT, Progress
+from fewstep.runtime.sampler import Sampler
+
+LOG = logging.getLogger("fewstep")
+
+
+def taught(
+    sampler: Sampler, plan: Plan, blocks: Sequence[Block], stage: str = "teacher", progress: Progress = SILENT
+) -> tuple[Block, ...]:
+    """The blocks with the teacher's samples as their targets. `sampler` is of the float32 body."""
+    made: list[Block] = []
+
+    def target(block: Block) -> Array:
+        found = _kept(sampler, plan, block)
+        made.append(block)
+        progress(stage, len(made), len(blocks))
+        return found
+
+    return with_targets(blocks, target)
+
+
+def identity(sampler: Sampler) -> bytes:
+    """A digest of everything of a bundle that the samples of its body follow from."""
+    manifest, body = sampler.bundle.manifest, sampler.body
+    graphs = [body.graph, *(stage.graph for stage in body.stages), manifest.prologue, manifest.conditioner]
+    files = [file for graph in graphs if graph is not None for file in (graph.file, *graph.data)]
+    files += [condition.null_file for condition in manifest.conditions if condition.null_file is not None]
+    known = [manifest.x_shape, manifest.conditions, [manifest.files.get(file) for file in files]]
+    return sha256(repr(known).encode()).digest()
+
+
+def digest(block: Block) -> bytes:
+    """Of a block's seeds and conditions."""
+    known = sha256(repr((block.seeds, block.x_shape)).encode())
+    for name, array in sorted(block.conditions.items()):
+        known.update(f"{name} {array.dtype} {array.shape}".encode())
+        known.update(np.ascontiguousarray(array).tobytes())
+    return known.digest()
+
+
+def _kept(sampler: Sampler, plan: Plan, block: Block) -> Array:
+    """The teacher's samples of a block, from the cache folder where they are there."""
+    name = sha256(identity(sampler) + encode(plan) + digest(block)).hexdigest()[:32] + ".npy"
+    content = cache.read("fitting", name)
+    if content is not None:
+        try:
+            array = np.load(io.BytesIO(content), allow_pickle=False)
+            if array.shape == (len(block.seeds), *block.x_shape) and array.dtype == np.float32:
+                return np.asarray(array)
+        except (ValueError, EOFError, OSError) as error:
+            LOG.warning("a teacher's samples of an earlier fit cannot be read (%s): they are made again", error)
+    made = sample(sampler, plan, block)
+    if not np.isfinite(made).all():
+        raise UserError(f"the teacher {plan.name} left the numbers", "give another one: --teacher SOLVER:STEPS")
+    buffer = io.BytesIO()
+    np.save(buffer, made)
+    cache.store("fitting", name, buffer.getvalue())
+    return made

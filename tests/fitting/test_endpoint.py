@@ -1,0 +1,109 @@
+"""What the refinement of the end finds, on denoisers whose answer is known."""
+
+import numpy as np
+import pytest
+
+from fewstep.fitting.blocks import qualities, sample
+from fewstep.fitting.endpoint import Gain, Nominal, Seeds, is_overfitted, refine, step_of
+from fewstep.fitting.free import free_numbers
+from fewstep.fitting.recurrence import plan_of, recurrence_of
+from fewstep.fitting.sensitivity import Sensitivity, join, norms, sensitivity
+from fewstep.plans.compile import compile_plan, trace_plan
+from fewstep.plans.schedule import CLEAN, NoiseSchedule
+from fewstep.plans.solvers import ddim
+from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
+from tests.fitting.analytic import Analytic, blocks, facts, flow_map, gaussian, mean_psnr, mixture, taught
+
+FAMILIES = [("linear", "epsilon"), ("cosine", "v"), ("flow", "flow"), ("edm", "edm")]
+
+
+def fitted(sampler, plan, fit_blocks, selection, kinds=("rows", "told"), iterations=6, history=3):
+    """The best numbers, with every iteration."""
+    origin = recurrence_of(plan, history)
+    free = free_numbers(origin, norms(sampler, origin, fit_blocks), kinds)
+    nominal = Nominal(qualities(sampler, plan, fit_blocks), qualities(sampler, plan, selection))
+
+    def measure(numbers, parts):
+        return join([sensitivity(sampler, numbers, free, part) for part in parts])
+
+    return list(refine(sampler, origin, free, Seeds(fit_blocks, selection), nominal, measure, iterations))
+
+
+@pytest.mark.parametrize(("kind", "prediction"), FAMILIES)
+def test_on_gaussian_data_the_fitted_one_step_plan_is_the_exact_solution(kind, prediction):
+    sampler = Analytic(facts(kind, prediction), gaussian())
+    schedule = NoiseSchedule(sampler.facts.schedule)
+    first = schedule.at_rho(4.0)  # where x tells of the data
+    plan = trace_plan("ddim:1", ddim, [first, CLEAN], sampler.facts)
+    exact = tuple(
+        type(part)(part.seeds, {}, part.x_shape, flow_map(first.sigma * part.draws(0), first))
+        for part in blocks(range(24))
+    )
+    iterates = fitted(sampler, plan, exact[:2], exact[2:], kinds=("rows",), iterations=8)
+    assert mean_psnr(sampler, plan, exact[2:]) < 30
+    assert mean_psnr(sampler, plan_of(iterates[-1].numbers), exact[2:]) > 70
+
+
+@pytest.mark.parametrize(("kind", "prediction"), FAMILIES)
+@pytest.mark.parametrize("guidance", [None, 1.5])
+def test_few_steps_come_nearer_to_many_on_seeds_that_were_not_fitted(kind, prediction, guidance):
+    sampler = Analytic(facts(kind, prediction), mixture)
+    teacher = compile_plan("dpmpp_2m:60@uniform_lambda" if kind != "flow" else "dpmpp_2m:100", sampler.facts, guidance)
+    parts = taught(sampler, teacher, blocks(range(40)))
+    plan = compile_plan("dpmpp_2m:4@karras" if kind == "edm" else "dpmpp_2m:4", sampler.facts, guidance)
+    iterates = fitted(sampler, plan, parts[:2], parts[2:4], iterations=4)
+    judged = mean_psnr(sampler, plan_of(iterates[-1].numbers), parts[4:])
+    assert judged > mean_psnr(sampler, plan, parts[4:]) + 3
+    gains = [each.on_selection.mean for each in iterates]
+    assert gains == sorted(gains)
+
+
+def test_restoration_is_fitted_with_its_degraded_sample():
+    spec = ScheduleSpec("ou")
+    denoising = DenoiserFacts(spec, "score", towards="y")
+    plan = compile_plan("dpmpp_2m:3", denoising)
+    numbers = recurrence_of(plan)
+    assert numbers.rows.shape[1] == 1 + numbers.history + 1  # x, predictions, y
+
+
+def sensitivity_of(matrix, residual):
+    return Sensitivity((matrix @ matrix.T)[None], (matrix @ residual)[None], np.array([residual @ residual]))
+
+
+def test_without_damping_a_step_solves_a_linear_problem():
+    rng = np.random.default_rng(0)
+    matrix, truth = rng.standard_normal((3, 20)), np.array([0.5, -1.0, 2.0])
+    step, _ = step_of(sensitivity_of(matrix, truth @ matrix), None, np.zeros(3), damping=0.0, anchor=0.0)
+    np.testing.assert_allclose(step, truth, rtol=1e-6)
+
+
+def test_the_anchor_pulls_towards_the_origin_and_damping_towards_where_it_is():
+    rng = np.random.default_rng(1)
+    matrix = rng.standard_normal((3, 20))
+    nothing_to_gain = sensitivity_of(matrix, np.full(20, 1e-12))
+    so_far = np.array([0.5, -1.0, 2.0])
+    back, _ = step_of(nothing_to_gain, None, so_far, damping=0.0, anchor=1e6)
+    np.testing.assert_allclose(back, -so_far, rtol=1e-4)
+    still, _ = step_of(nothing_to_gain, None, np.zeros(3), damping=1e6, anchor=0.0)
+    assert np.abs(still).max() < 1e-9
+
+
+def test_a_gain_on_the_seeds_of_the_fit_alone_is_found_out():
+    assert is_overfitted(Gain(3.0, 0.1), Gain(2.0, 0.1))
+    assert not is_overfitted(Gain(3.0, 0.1), Gain(2.6, 0.01))  # under half a dB
+    assert not is_overfitted(Gain(3.0, 0.5), Gain(2.0, 0.5))  # may be chance
+
+
+def test_a_gain_counts_from_two_standard_errors_on():
+    rng = np.random.default_rng(2)
+    nominal = 30 + rng.standard_normal(64)
+    assert not Gain.of(nominal + rng.standard_normal(64) * 4 + 0.01, nominal).counts
+    assert Gain.of(nominal + 1 + rng.standard_normal(64) * 0.1, nominal).counts
+
+
+def test_samples_of_a_block_do_not_depend_on_how_seeds_are_cut():
+    sampler = Analytic(facts("flow", "flow"), mixture)
+    plan = compile_plan("dpmpp_2m:4", sampler.facts)
+    whole = np.concatenate([sample(sampler, plan, part) for part in blocks(range(8))])
+    cut = np.concatenate([sample(sampler, plan, part) for part in blocks(range(8), size=3)])
+    np.testing.assert_array_equal(whole, cut)

@@ -1,0 +1,116 @@
+"""The verb: a plan is fitted to a body, kept, found, and nothing is lost on the way."""
+
+import logging
+
+import numpy as np
+import pytest
+
+from fewstep.evaluation.integrity import VerifyOptions, verify
+from fewstep.fitting import fit as verb
+from fewstep.fitting.fit import fit
+from fewstep.fitting.options import FitOptions
+from fewstep.fitting.search import search
+from fewstep.fitting.task import open_task
+from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.runtime.loading import load
+from fewstep.runtime.sampler import Sampler
+
+FEW = {"steps": 2, "plan": "dpmpp_2m:2", "seeds": 8, "selection_seeds": 8, "judge_seeds": 8, "teacher": "ddim:20"}
+
+
+def test_a_plan_is_fitted_kept_and_found_again(tiny_bundle, tmp_path):
+    result = fit(FitOptions(tiny_bundle, guidance=2.0, output=tmp_path / "plan.json", **FEW))
+    assert result.on_judge.mean > 3
+    assert result.plan is not None
+    (entry,) = open_bundle(tiny_bundle).manifest.fitted
+    assert (entry.evaluations, entry.body, entry.nominal) == (2, "float32", "dpmpp_2m:2")
+    assert entry.psnr == pytest.approx(entry.nominal_psnr + result.on_judge.mean, abs=2e-3)
+    assert verify(VerifyOptions(tiny_bundle)).is_whole
+    with load(tiny_bundle) as sampler:
+        assert sampler.compile("fitted:2", 2.0) == result.plan
+        of_file = sampler.sample(tmp_path / "plan.json", [1], {"class": [0]})
+        np.testing.assert_array_equal(sampler.sample("fitted:2", [1], {"class": [0]}, 2.0), of_file)
+
+
+def test_a_second_fit_for_the_same_use_takes_the_place_of_the_first(tiny_bundle):
+    for guidance in (2.0, None, 2.0):
+        fit(FitOptions(tiny_bundle, guidance=guidance, iterations=1, **FEW))
+    assert len(open_bundle(tiny_bundle).manifest.fitted) == 2
+
+
+def test_the_body_that_is_deployed_is_the_one_that_is_fitted_to(tiny_bundle):
+    result = fit(FitOptions(tiny_bundle, precision="int8", guidance=2.0, iterations=1, **FEW))
+    assert result.body == "int8-cpu-x86"
+    assert result.plan is not None
+    assert result.plan.fitted.body == "int8-cpu-x86"
+    with load(tiny_bundle) as sampler, pytest.raises(UserError, match="no plan 'fitted:2' for float32"):
+        sampler.compile("fitted:2", 2.0)
+
+
+def test_an_interrupted_fit_goes_on_from_its_best(tiny_bundle, caplog):
+    options = FitOptions(tiny_bundle, guidance=2.0, **FEW)
+    task = open_task(options)
+    states = search(task, options)
+    next(states)
+    first = next(states)
+    states.close()
+    with caplog.at_level(logging.WARNING, "fewstep"):
+        again = next(search(task, options))
+    assert "going on after 1 iterations" in caplog.text
+    np.testing.assert_array_equal(again.numbers.rows, first.numbers.rows)
+    np.testing.assert_array_equal(again.numbers.told, first.numbers.told)
+
+
+def test_without_a_gain_the_nominal_plan_is_kept(tiny_bundle):
+    teacher = {**FEW, "teacher": "dpmpp_2m:2"}  # nothing to come nearer to
+    result = fit(FitOptions(tiny_bundle, guidance=2.0, iterations=1, **teacher))
+    assert result.plan is None
+    assert open_bundle(tiny_bundle).manifest.fitted == ()
+
+
+def test_two_fits_are_the_same_bit_by_bit(tiny_bundle):
+    options = FitOptions(tiny_bundle, guidance=2.0, iterations=2, **FEW)
+    assert fit(options).plan == fit(options).plan
+
+
+def test_a_bundle_that_changes_meanwhile_is_not_written(tiny_bundle, monkeypatch):
+    options = FitOptions(tiny_bundle, guidance=2.0, iterations=1, **FEW)
+    real = verb.open_task
+
+    def other(given):
+        from dataclasses import replace
+
+        task = real(given)
+        manifest = task.bundle.manifest
+        changed = {**manifest.files, task.sampler.body.graph.file: "1" * 64}
+        import msgspec
+
+        return replace(task, bundle=replace(task.bundle, manifest=msgspec.structs.replace(manifest, files=changed)))
+
+    monkeypatch.setattr(verb, "open_task", other)
+    with pytest.raises(UserError, match="was changed while a plan was fitted"):
+        fit(options)
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"steps": 0}, "--steps is 0"),
+        ({"seeds": 3}, "--seeds is 3"),
+        ({"iterations": 0}, "--iterations is 0"),
+        ({"output": "plan.txt"}, "a plan is JSON"),
+        ({"plan": "dpmpp_2m:3"}, "has 3 evaluations, and --steps is 2"),
+        ({"plan": "ddim(eta=1):2"}, "draws noise on the way"),
+        ({"guidance": 2.0, "precision": "float16"}, "has no float16"),
+    ],
+)
+def test_what_cannot_be_done_is_said_before_any_work(tiny_bundle, changed, words):
+    with pytest.raises(UserError, match=words):
+        open_task(FitOptions(tiny_bundle, **{**FEW, **changed}))
+
+
+def test_the_plan_to_begin_at_is_the_best_of_known_ones(tiny_bundle):
+    task = open_task(FitOptions(tiny_bundle, **{**FEW, "plan": "", "guidance": 2.0}))
+    assert len(task.starts) > 3
+    assert isinstance(task.sampler, Sampler)
