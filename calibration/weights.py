@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from fewstep.calibration.ranges.table import LARGEST_WEIGHT, Method
+from fewstep.calibration.ranges.table import Method
 
+LARGEST = 127
 FACTORS = np.linspace(1.0, 0.4, 61)  # of the channel's largest magnitude; 1 first: it wins ties
 BLOCK = 1 << 15  # weights that are searched at once: what is made of them stays in the second-level cache
 
@@ -32,7 +33,7 @@ def quantize_weight(
     axis: int,
     method: Method,
     scale_dtype: DTypeLike = np.float32,
-    largest: int = LARGEST_WEIGHT,
+    largest: int = LARGEST,
 ) -> QuantizedWeight:
     """Quantize a weight per channel.
 

@@ -14,6 +14,7 @@ class Verb:
 VERBS = {  # each is a module of this package, with a function `verb(options, progress) -> Outcome`
     "export": Verb("Turn a denoiser into a verified ONNX bundle.", "export"),
     "calibrate": Verb("Measure a bundle along its plan and lower it to int8.", "calibration"),
+    "fit": Verb("Fit the numbers of a plan to a body, for more quality in few steps.", "calibration"),
     "build": Verb("Build engines for a bundle ahead of time.", "calibration,tensorrt-rtx"),
     "run": Verb("Sample a bundle into an image grid.", "cpu"),
     "bake": Verb("Write a whole run as one ONNX file, for programs in any language.", "calibration"),

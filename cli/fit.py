@@ -1,0 +1,77 @@
+"""`fewstep fit`: the gain of a fitted plan, and how it is found again."""
+
+from rich.table import Table
+
+from fewstep.cli.outcome import Outcome, counted
+from fewstep.cli.tables import figures
+from fewstep.fitting.cost import evaluations, seconds
+from fewstep.fitting.fit import FitResult, fit
+from fewstep.fitting.options import FitOptions
+from fewstep.fitting.task import open_task
+from fewstep.plans.guidance import weight_of
+from fewstep.runtime.fitted_plans import FITTED
+from fewstep.runtime.progress import Progress
+
+
+def verb(options: FitOptions, progress: Progress) -> Outcome:
+    result = fit(options, progress)
+    if result.plan is None:
+        end = [f"{result.nominal} is kept: the gain of {_gain(result)} dB is under two standard errors"]
+    else:
+        shifts = [after - before for after, before in zip(result.told, result.nominal_told, strict=True)]
+        end = [f"told times less those of the schedule: {', '.join(f'{shift:+.3g}' for shift in shifts)}"]
+        end += [f"{options.output}: the plan"] * (options.output is not None)
+        end.append(f"{options.bundle}: plan {FITTED}{options.steps} for {result.body}: {_command(options, result)}")
+    return Outcome(result, (table(result), str(result.check), *end))
+
+
+def dry_run(options: FitOptions) -> Outcome:
+    task = open_task(options)
+    body, teacher = evaluations(task, options)
+    minutes = seconds(task, options) / 60
+    names = [plan.name for plan in task.starts]
+    begin = names[0] if len(names) == 1 else f"the best of {counted(len(names), 'plan')}"
+    value = {
+        "bundle": options.bundle,
+        "body": task.body,
+        "plans": names,
+        "teacher": task.teacher.name,
+        "evaluations": body,
+        "teacher_evaluations": teacher,
+        "minutes": minutes,
+    }
+    return Outcome(
+        value,
+        (
+            f"would fit {begin} in {counted(options.steps, 'evaluation')} to {task.body}",
+            f"with at most {body} evaluations of one sample, and {teacher} by the teacher {task.teacher.name}",
+            f"at most {minutes:.0f} minutes at the speed of this moment",
+        ),
+    )
+
+
+def table(result: FitResult) -> Table:
+    """The nominal plan beside the fitted one."""
+    fitted = f"{result.nominal_psnr + result.on_judge.mean:.2f}"
+    return figures(
+        f"{result.bundle}, {result.body}",
+        ("PSNR", "gain"),
+        [(result.nominal, f"{result.nominal_psnr:.2f}", ""), ("fitted", fitted, _gain(result))],
+        f"PSNR in dB against the float32 teacher {result.teacher}, mean over {result.judge_seeds} seeds that nothing "
+        f"was fitted or chosen on, and the gain with its standard error. The gain is {result.on_fit.mean:+.2f} on the "
+        f"seeds of the fit, and {result.on_selection.mean:+.2f} on those of its choices.",
+    )
+
+
+def _gain(result: FitResult) -> str:
+    return f"{result.on_judge.mean:+.2f} ± {result.on_judge.error:.2f}"
+
+
+def _command(options: FitOptions, result: FitResult) -> str:
+    """The command that samples along the plan."""
+    words = [f"fewstep run {options.bundle} --plan {FITTED}{options.steps}"]
+    words += [f"--precision {options.precision}"] * (options.precision != "float32")
+    words += [f"--backend {options.backend}"] * (options.backend != "onnxruntime")
+    weight = None if result.plan is None else weight_of(result.plan.guidance)
+    words += [] if weight is None else [f"--guidance {weight:g}"]
+    return " ".join(words)
