@@ -30,9 +30,11 @@ from fewstep.calibration.ranges.merging import merge_groups
 from fewstep.calibration.ranges.methods import lambda_edges
 from fewstep.calibration.ranges.observe import Counts
 from fewstep.calibration.ranges.table import Method, RangesTable
-from fewstep.calibration.row_by_row import row_by_row
+from fewstep.calibration.row_by_row import sampler_by_rows
 from fewstep.calibration.task import Task
 from fewstep.calibration.trajectories import FIRST_SEED, HELD_OUT_SEEDS, draw_condition, roll_out
+from fewstep.calibration.workers.in_order import Workers
+from fewstep.calibration.workers.opening import check_workers, opened
 from fewstep.graph import io
 from fewstep.graph.commit import open_for_update
 from fewstep.graph.graph import GROUP
@@ -93,6 +95,9 @@ class CalibrateOptions(Options):
         default size. int8 runs at any size all the same, because ranges belong to tensors.
     prompts: A text file of your own prompts, one a line, for a bundle with a text encoder. Default: prompts that come
         with fewstep.
+    workers: Processes of this machine that follow the trajectories, with bitwise the same result. Each has the weights
+        in memory. 0 for this process alone, on all cores.
+    dask: Address of a Dask scheduler, as tcp://host:8786, whose workers follow the trajectories.
     """
 
     bundle: Path
@@ -110,6 +115,8 @@ class CalibrateOptions(Options):
     size: tuple[str, ...] = ()
     quality: str | None = None
     speed: str | None = None
+    workers: int = 0
+    dask: str | None = None
 
 
 @dataclass(frozen=True)
@@ -124,15 +131,19 @@ class Calibration:
     refined: Mapping[str, SearchResult]
 
 
-def calibrate(options: CalibrateOptions, progress: Progress = SILENT) -> Calibration:
-    """Roll the float denoiser out, measure ranges, lower for every target, and commit it all at once."""
+def calibrate(options: CalibrateOptions, progress: Progress = SILENT, workers: Workers | None = None) -> Calibration:
+    """Roll the float denoiser out, measure ranges, lower for every target, and commit it all at once.
+
+    `workers` of the caller follow trajectories in the place of those that the options name.
+    """
     check_options(options)
     with open_for_update(options.bundle, must_exist=True) as writer:
         task = open_task(options)
         sampler = task.sampler
         digest = io.sha256(sampler.bundle.graph(sampler.body.graph))
         kept = checkpoint_of(task, digest)
-        counts = count(task, options, kept, progress)
+        with opened(options.workers, options.dask, workers) as hands:
+            counts = count(task, options, kept, progress, hands)
         failed = overflowing(task.targets, counts.reached())
         usual, *others = methods_of(options)
         tables = {usual: tabulate(counts, task.prepared, digest, task.plan.name, usual, progress)}
@@ -199,13 +210,15 @@ def _check_stages(
         served = until
 
 
-def count(task: Task, options: CalibrateOptions, kept: Checkpoint, progress: Progress = SILENT) -> Counts:
+def count(
+    task: Task, options: CalibrateOptions, kept: Checkpoint, progress: Progress, workers: Workers | None
+) -> Counts:
     """What the activations hold on the inputs that were asked for, in the groups that were asked for."""
     usual = methods_of(options)[0]
     if options.inputs == "progressive":
-        counts = count_progressively(task, usual, progress, kept)
+        counts = count_progressively(task, usual, progress, kept, workers)
     else:
-        counts = count_activations(task, options.inputs, progress, kept)
+        counts = count_activations(task, options.inputs, progress, kept, workers)
     has_symmetric = any(target.scheme.centred for target in task.targets)
     return merge_groups(counts, usual, has_symmetric) if options.groups == "merged" else counts
 
@@ -267,6 +280,7 @@ def check_options(options: CalibrateOptions) -> None:
         if target.requires is not None:
             target.requires()
     _seeds(options)
+    check_workers(options.workers, options.dask)
 
 
 def open_task(options: CalibrateOptions) -> Task:
@@ -276,7 +290,7 @@ def open_task(options: CalibrateOptions) -> Task:
     plan = _plan(options, sampler)
     edges = lambda_edges([-inf if step.lam is None else step.lam for step in plan.steps])
     task = Task(
-        sampler=_row_by_row(sampler),
+        sampler=sampler_by_rows(sampler),
         prepared=prepared,
         plan=plan,
         targets=_targets(options.target),
@@ -290,18 +304,6 @@ def open_task(options: CalibrateOptions) -> Task:
         if target.tries is not None:
             target.tries(sampler.bundle)  # what an engine cannot run is told before hours of measuring
     return task
-
-
-def _row_by_row(sampler: Sampler) -> Sampler:
-    """The sampler, with conditioner and prologue that see one row at a time, so that a trajectory's bits follow from
-    its seed alone. Its denoiser is left as it is: counting opens its own."""
-    bundle = sampler.bundle.manifest
-    conditioner, prologue = sampler.conditioner, sampler.prologue
-    if conditioner is not None and bundle.conditioner is not None:
-        conditioner = row_by_row(conditioner, bundle.conditioner.inputs)
-    if prologue is not None and bundle.prologue is not None:
-        prologue = row_by_row(prologue, bundle.prologue.inputs)
-    return replace(sampler, conditioner=conditioner, prologue=prologue)
 
 
 def _targets(names: Sequence[str]) -> tuple[Target, ...]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from fewstep.calibration.bodies import progressive_target
 from fewstep.calibration.checkpoint import Checkpoint
+from fewstep.calibration.counting_job import counting
 from fewstep.calibration.inputs import Distribution, counted, evaluations, followed
 from fewstep.calibration.lowering.quantize import lower_graph
 from fewstep.calibration.ranges.methods import tensor_ranges
@@ -22,6 +23,7 @@ from fewstep.calibration.row_by_row import row_by_row
 from fewstep.calibration.task import Task
 from fewstep.calibration.threads import while_the_next_comes
 from fewstep.calibration.trajectories import BATCH, BodyCall, roll_out
+from fewstep.calibration.workers.in_order import Workers, in_order
 from fewstep.graph.graph import GROUP, Graph
 from fewstep.graph.session import open_session
 from fewstep.runtime.backends import Arrays, LoadedGraph
@@ -33,13 +35,35 @@ MEMORY = 2**26  # bytes of activations held at once: rows are run one by one, so
 
 
 def count_activations(
-    task: Task, inputs: Distribution = "deployed", progress: Progress = SILENT, kept: Checkpoint | None = None
+    task: Task,
+    inputs: Distribution = "deployed",
+    progress: Progress = SILENT,
+    kept: Checkpoint | None = None,
+    workers: Workers | None = None,
 ) -> Counts:
-    """What the activations of the prepared graph hold, counted by lambda group. `kept` is the task's."""
+    """What the activations of the prepared graph hold, counted by lambda group. `kept` is the task's. `workers` follow
+    a trajectory each; without them this process follows all."""
     counts, done = Counts.empty(task.prepared, task.edges, len(task.seeds)), 0
     own = kept if kept is None or inputs == "deployed" else kept.part(inputs, "trajectories")
     if own is not None:
         counts, done = own.load(counts)
+    if workers is None:
+        _count_here(task, counts, done, inputs, progress, own)
+    else:
+        job, trajectories = counting(task.after(done), inputs)
+        for found in in_order(job, trajectories, workers):
+            counts.include(found)
+            done += 1
+            progress("trajectories", done, len(task.seeds))
+            if own is not None:
+                own.save(counts, done, is_last=done == len(task.seeds))
+    return (counts if inputs == "deployed" else counts.filled()).completed()
+
+
+def _count_here(
+    task: Task, counts: Counts, done: int, inputs: Distribution, progress: Progress, own: Checkpoint | None
+) -> None:
+    """Count the trajectories behind the first `done`, in batches, each while the next one is evaluated."""
     watched = open_watched(task.prepared, counts.tensors)
     steps = len(followed(task, inputs).steps)
 
@@ -55,20 +79,23 @@ def count_activations(
 
     batch = batch_of(task, counts.tensors)
     while_the_next_comes(count, evaluations(task.after(done), watched, inputs, progress, batch))
-    return (counts if inputs == "deployed" else counts.filled()).completed()
 
 
 def count_progressively(
-    task: Task, method: Method, progress: Progress = SILENT, kept: Checkpoint | None = None
+    task: Task,
+    method: Method,
+    progress: Progress = SILENT,
+    kept: Checkpoint | None = None,
+    workers: Workers | None = None,
 ) -> Counts:
     """Each group counted on inputs that int8 steps have made: those of the groups before it, lowered with the ranges
-    that were found for them (PCR: Tang et al. 2024, arXiv 2311.06322).
+    that were found for them (PCR: Tang et al. 2024, arXiv 2311.06322). `workers` do the first pass.
 
     One pass for each group after the first, each from the start: for N groups some N / 2 times the evaluations of
     float calibration, and a search of ranges before each. Ranges depend on the first target that runs here.
     """
     total = len(task.edges) + 1
-    counts = count_activations(task, "deployed", partial(_in_pass, progress, 1, total), kept)
+    counts = count_activations(task, "deployed", partial(_in_pass, progress, 1, total), kept, workers)
     watched = open_watched(task.prepared, counts.tensors)
     groups = [task.group(step) for step in task.plan.steps]
     by_name = {target.name: target for target in task.targets}

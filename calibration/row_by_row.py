@@ -5,6 +5,7 @@ kernels were not seen to do that on x86, but nothing says that they never will.
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from fewstep.graph.graph import BATCH
 from fewstep.runtime.backends import Arrays, LoadedGraph
+from fewstep.runtime.sampler import Sampler
 
 
 class Port(Protocol):
@@ -54,3 +56,15 @@ def row_by_row(network: LoadedGraph, inputs: Iterable[Port]) -> LoadedGraph:
         return {name: value[: filled[name]] for name, value in whole.items()}
 
     return run
+
+
+def sampler_by_rows(sampler: Sampler) -> Sampler:
+    """The sampler, with conditioner and prologue that see one row at a time, so that a trajectory's bits follow from
+    its seed alone. Its denoiser is left as it is: counting opens its own."""
+    bundle = sampler.bundle.manifest
+    conditioner, prologue = sampler.conditioner, sampler.prologue
+    if conditioner is not None and bundle.conditioner is not None:
+        conditioner = row_by_row(conditioner, bundle.conditioner.inputs)
+    if prologue is not None and bundle.prologue is not None:
+        prologue = row_by_row(prologue, bundle.prologue.inputs)
+    return replace(sampler, conditioner=conditioner, prologue=prologue)

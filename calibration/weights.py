@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from fewstep.calibration.ranges.table import Method
+from fewstep.calibration.ranges.table import LARGEST_WEIGHT, Method
 
-LARGEST = 127
 FACTORS = np.linspace(1.0, 0.4, 61)  # of the channel's largest magnitude; 1 first: it wins ties
 BLOCK = 1 << 15  # weights that are searched at once: what is made of them stays in the second-level cache
 
@@ -33,7 +32,7 @@ def quantize_weight(
     axis: int,
     method: Method,
     scale_dtype: DTypeLike = np.float32,
-    largest: int = LARGEST,
+    largest: int = LARGEST_WEIGHT,
 ) -> QuantizedWeight:
     """Quantize a weight per channel.
 

@@ -4,7 +4,7 @@ import msgspec
 
 from fewstep.cli.outcome import Outcome
 from fewstep.export.export import ExportOptions, check, export
-from fewstep.runtime.bundle.reading import Bundle
+from fewstep.runtime.bundle.reading import MANIFEST, Bundle
 from fewstep.runtime.progress import Progress
 
 
@@ -33,7 +33,8 @@ def dry_run(options: ExportOptions) -> Outcome:
     time = "" if seconds is None else f", about {minutes(count * seconds)} here"
     spec = source.spec
     conditions = ", ".join(condition.name for condition in spec.conditions) or "none"
-    there = f"would replace the bundle {options.output}" if options.output.exists() else f"would make {options.output}"
+    is_bundle = (options.output / MANIFEST).is_file()  # a killed export leaves a folder without one
+    there = f"would replace the bundle {options.output}" if is_bundle else f"would make {options.output}"
     return Outcome(
         {
             "bundle": options.output,

@@ -40,16 +40,19 @@ class Session:
         return dict(zip(self._outputs, values, strict=True))
 
 
-def open_session(graph: Graph, also: Iterable[str] = (), optimize: bool = False, arena: bool = False) -> Session:
+def open_session(
+    graph: Graph, also: Iterable[str] = (), optimize: bool = False, arena: bool = False, threads: int = 0
+) -> Session:
     """A session that returns the graph's outputs and the inner tensors `also`.
 
     It computes the graph as written; `optimize` lets onnxruntime fuse, as a deployed session does. `arena`: allocate as
-    that does too, for times. An arena grows by doubling, and keeps what it has.
+    that does too, for times. An arena grows by doubling, and keeps what it has. `threads` 0: one for each core.
     """
     options = ort.SessionOptions()
     options.log_severity_level = 4  # fatal only: what fails is raised as well, and told once
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # several sessions take turns with torch
     options.enable_cpu_mem_arena = arena
+    options.intra_op_num_threads = threads
     levels = ort.GraphOptimizationLevel
     options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimize else levels.ORT_DISABLE_ALL
     if not optimize:

@@ -17,6 +17,7 @@ EXTRAS = {  # extra -> what it is for, and its packages; a test holds this again
     "tensorrt-rtx": ("engines for NVIDIA RTX", ("tensorrt-rtx", "cuda-bindings")),
     "tensorrt": ("engines with the TensorRT of this machine", ("cuda-bindings",)),
     "openvino": ("run a bundle on OpenVINO", ("openvino",)),
+    "dask": ("calibrate on the workers of a cluster", ("distributed",)),
 }
 ALSO = ("tensorrt", "cuda-bindings")  # what a system may bring, beside what the extras ask for
 RUNTIMES = ("onnxruntime", "onnxruntime-gpu")  # two packages that install one module

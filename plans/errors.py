@@ -12,6 +12,10 @@ class UserError(Exception):
         self.what, self.fix = _one_line(what), _one_line(fix)
         super().__init__(f"{self.what}; {self.fix}")
 
+    def __reduce__(self) -> tuple[type["UserError"], tuple[str, str]]:
+        """Workers raise it in other processes."""
+        return type(self), (self.what, self.fix)
+
 
 class Cancelled(Exception):
     """A run was stopped because its caller said so."""

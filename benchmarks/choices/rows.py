@@ -32,9 +32,9 @@ from fewstep.calibration.lowering.targets.openvino import OPENVINO
 from fewstep.calibration.lowering.targets.tensorrt import TENSORRT
 from fewstep.calibration.precision.variants import Variants
 from fewstep.calibration.ranges.merging import merge_groups, regrouped
-from fewstep.calibration.ranges.table import Method, Range, Ranges, RangesTable
+from fewstep.calibration.ranges.table import LARGEST_WEIGHT, Method, Range, Ranges, RangesTable
 from fewstep.calibration.task import Task
-from fewstep.calibration.weights import LARGEST, QuantizedWeight, quantize_weight
+from fewstep.calibration.weights import QuantizedWeight, quantize_weight
 from fewstep.graph.graph import Graph
 from fewstep.plans.plan import regroup
 from fewstep.runtime.backends import LoadedGraph
@@ -118,7 +118,7 @@ def around_128(table: Ranges, grouped: bool) -> Encoding:
 def outer_too(seen: Seen) -> Body:
     """The first layers, the last, and narrow ones between them in int8 as well."""
     ops = tuple(op for op, reason in considered_ops(seen.task.prepared) if reason in ("", OUTER, FEW_CHANNELS))
-    return seen.with_weights(partial(_nearest, seen, LARGEST), ops=ops)
+    return seen.with_weights(partial(_nearest, seen, LARGEST_WEIGHT), ops=ops)
 
 
 def fewer(seen: Seen) -> Body:
@@ -215,8 +215,8 @@ ROWS: dict[str, Row] = {
     "ranges: mse, with smoothing of all layers": partial(smoothed, ("MatMul", "Gemm", "Conv")),
     "weights: min-max, not mse": unclipped_weights,
     "weights: one scale, not one a channel": one_scale_a_weight,
-    "weights: GPTQ": partial(second_order, gptq, LARGEST),
-    "weights: AdaRound": partial(second_order, adaround, LARGEST),
+    "weights: GPTQ": partial(second_order, gptq, LARGEST_WEIGHT),
+    "weights: AdaRound": partial(second_order, adaround, LARGEST_WEIGHT),
     "weights: 7 bits (cpu-x86-7bit)": partial(lowered_for, CPU_X86_7BIT),
     "weights: 4 bits": partial(lowered_for, CPU_X86_4BIT),
     "weights: 4 bits, GPTQ": partial(second_order, gptq, FOUR_BITS),

@@ -9,8 +9,8 @@ import numpy as np
 from fewstep.calibration.lowering.agreement import Engine
 from fewstep.calibration.lowering.encoding import Encoding
 from fewstep.calibration.lowering.selection import WeightedOp
-from fewstep.calibration.ranges.table import Ranges
-from fewstep.calibration.weights import LARGEST, QuantizedWeight
+from fewstep.calibration.ranges.table import LARGEST_WEIGHT, Ranges
+from fewstep.calibration.weights import QuantizedWeight
 from fewstep.graph.graph import Array, Graph, Node
 from fewstep.runtime.bundle.manifest import Coverage
 from fewstep.runtime.bundle.platforms import Platform
@@ -56,7 +56,7 @@ class Scheme:
     encode: Callable[[Ranges, bool], Encoding]
     scale_dtype: np.dtype[Any]
     form: Form
-    largest_weight: int = LARGEST
+    largest_weight: int = LARGEST_WEIGHT
     constant_scales: bool = False
     centred: bool = False
     least_gain: float = 0.0

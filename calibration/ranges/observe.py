@@ -61,10 +61,10 @@ def batch_within(memory: int, graph: Graph, tensors: Iterable[str], branches: in
     return max(1, memory // max(1, trajectory))
 
 
-def open_watched(graph: Graph, tensors: Sequence[str]) -> LoadedGraph:
-    """Run the graph row by row and return `tensors` too. UserError naming the first that overflows where the output
-    does."""
-    session = row_by_row(open_session(watch(graph, tensors), optimize=True), graph.inputs)
+def open_watched(graph: Graph, tensors: Sequence[str], threads: int = 0) -> LoadedGraph:
+    """Run the graph row by row, on so many threads (0: one for each core), and return `tensors` too. UserError naming
+    the first that overflows where the output does."""
+    session = row_by_row(open_session(watch(graph, tensors), optimize=True, threads=threads), graph.inputs)
 
     def network(feeds: Arrays) -> dict[str, NDArray[np.float32]]:
         held = session(feeds)
@@ -114,6 +114,12 @@ class Counts:
                 ) from None
             before = self.histograms.get((name, group))
             self.histograms[name, group] = seen if before is None else merge(before, seen)
+
+    def include(self, others: Mapping[tuple[str, int], Histogram]) -> None:
+        """Take what another process counted of the same tensors."""
+        for key, seen in others.items():
+            before = self.histograms.get(key)
+            self.histograms[key] = seen if before is None else merge(before, seen)
 
     def filled(self) -> "Counts":
         """A group without data takes that of the nearest group that has some, and is named in a warning.

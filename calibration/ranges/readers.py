@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.calibration.lowering.selection import WeightedOp, selected_ops
-from fewstep.calibration.weights import LARGEST
+from fewstep.calibration.ranges.table import LARGEST_WEIGHT
 from fewstep.graph.graph import Graph
 from fewstep.graph.weights import release_array
 
@@ -40,7 +40,7 @@ class Reader:
         """
         own, squares = factors[self.channels], power[:, self.channels]
         rounded = np.square(steps) * (np.square(own) @ self.squares)
-        scales = (self.largest * own).max(axis=1) / LARGEST  # of the weights, [outputs]
+        scales = (self.largest * own).max(axis=1) / LARGEST_WEIGHT  # of the weights, [outputs]
         weights = float(np.square(scales).sum()) * self.taps * (squares @ (1 / np.square(own)))
         least = np.finfo(np.float64).tiny
         error: Float = UNIFORM * (rounded + weights) / np.maximum(squares @ self.squares, least)

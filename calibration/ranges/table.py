@@ -24,6 +24,7 @@ from fewstep.plans.errors import UserError
 
 SCHEMA = 2
 LEVELS = 255  # steps between the least and the greatest of 256 integers
+LARGEST_WEIGHT = 127  # of int8 weights, unless a target has fewer bits
 READ = (1, SCHEMA)  # 1 knew no channels
 HEADER = "fewstep.ranges"  # one key only: safetensors writes several in an arbitrary order, and the file is hashed
 RECALIBRATE = "run `fewstep calibrate` again"

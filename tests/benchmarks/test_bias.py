@@ -115,7 +115,7 @@ def test_corrections_of_a_body_are_bitwise_those_of_one_sample_at_a_time(
 ) -> None:
     """On engines whose last bits, and more, change with the number of rows."""
 
-    def opened(graph: Graph, also: Iterable[str] = (), optimize: bool = False) -> LoadedGraph:
+    def opened(graph: Graph, also: Iterable[str] = (), optimize: bool = False, threads: int = 0) -> LoadedGraph:
         return unsteady(open_session(graph, also, optimize), "x")
 
     task = open_task(replace(FIRST, bundle=write_bundle(tmp_path / "bundle", denoiser()), trajectories=16))

@@ -38,8 +38,8 @@ def task(tmp_path: Path, fickle: None) -> Task:
 def fickle(monkeypatch: pytest.MonkeyPatch) -> None:
     """Engines whose last bits, and more, change with the number of rows and with the row's place among them."""
 
-    def opened(graph: Graph, also: Iterable[str] = (), optimize: bool = False) -> LoadedGraph:
-        return unsteady(open_session(graph, also, optimize), "x")
+    def opened(graph: Graph, also: Iterable[str] = (), optimize: bool = False, threads: int = 0) -> LoadedGraph:
+        return unsteady(open_session(graph, also, optimize, threads=threads), "x")
 
     def loaded(*arguments: Any, **more: Any) -> Sampler:
         sampler = load(*arguments, **more)

@@ -1,0 +1,69 @@
+"""Counting as a job: each trajectory is followed by any worker, and its histograms are added up exactly."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+
+from fewstep.calibration.conditions_file import ConditionRecords
+from fewstep.calibration.inputs import Distribution, counted, evaluations, followed
+from fewstep.calibration.on_demand import OpeningOnDemand
+from fewstep.calibration.ranges.histogram import Histogram
+from fewstep.calibration.ranges.observe import Counts, open_watched
+from fewstep.calibration.row_by_row import sampler_by_rows
+from fewstep.calibration.task import Task
+from fewstep.calibration.workers.sent_bundle import SentBundle, sent
+from fewstep.graph import io
+from fewstep.plans.plan import Plan
+from fewstep.runtime.backends import LoadedGraph
+from fewstep.runtime.loading import load
+
+Histograms = Mapping[tuple[str, int], Histogram]
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """One seed [1], and its values of the conditions [1, *shape] if they are given."""
+
+    seeds: range
+    conditions: ConditionRecords | None
+
+
+@dataclass(frozen=True)
+class CountingJob:
+    """What all trajectories of a task share."""
+
+    bundle: SentBundle
+    plan: Plan
+    edges: tuple[float, ...]
+    sizes: tuple[Mapping[str, int], ...]
+    inputs: Distribution
+
+    def open(self, threads: int) -> Callable[[Trajectory], Histograms]:
+        folder = self.bundle.found()
+        sampler = load(folder, body="float32", backend=OpeningOnDemand(threads=threads))
+        prepared = io.load(sampler.bundle.graph(sampler.body.graph), root=folder)
+        counts = Counts.empty(prepared, self.edges, samples=1)
+        task = Task(sampler_by_rows(sampler), prepared, self.plan, (), range(0), self.edges, (), None, self.sizes)
+        return partial(_count, task, open_watched(prepared, counts.tensors, threads), counts, self.inputs)
+
+
+def counting(task: Task, inputs: Distribution) -> tuple[CountingJob, Iterator[Trajectory]]:
+    """A task as a job, and its trajectories in order."""
+    job = CountingJob(sent(task.sampler.bundle.path), task.plan, task.edges, task.sizes, inputs)
+    every = (task.after(number) for number in range(len(task.seeds)))
+    return job, (Trajectory(each.seeds[:1], _first(each.conditions)) for each in every)
+
+
+def _first(conditions: ConditionRecords | None) -> ConditionRecords | None:
+    return None if conditions is None else {name: rows[:1] for name, rows in conditions.items()}
+
+
+def _count(task: Task, watched: LoadedGraph, empty: Counts, inputs: Distribution, trajectory: Trajectory) -> Histograms:
+    counts = replace(empty, histograms={})
+    own = replace(task, seeds=trajectory.seeds, conditions=trajectory.conditions)
+    steps = len(followed(own, inputs).steps)
+    for evaluation in evaluations(own, watched, inputs):
+        part = counted(evaluation, inputs, len(task.plan.steps), steps)
+        if part.seeds:
+            counts.add(part)
+    return counts.histograms

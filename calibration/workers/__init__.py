@@ -1,0 +1,1 @@
+"""Work that is done by many processes, on this machine or on others, with bitwise the results of one."""

@@ -1,0 +1,28 @@
+"""Workers behind any executor of `concurrent.futures`, for programs that have one."""
+
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass
+from typing import Any
+
+from fewstep.calibration.workers.job import Done, Order, Refusal, do
+from fewstep.calibration.workers.sent_bundle import SentBundle
+from fewstep.plans.errors import UserError
+
+
+@dataclass(frozen=True)
+class ExecutorWorkers:
+    """`count` is how many calls the executor runs at once, `threads` how many each has.
+
+    A worker that dies is the executor's matter; the pools of the standard library break, which is a UserError. Workers
+    have to see the bundle at its path.
+    """
+
+    executor: Executor
+    count: int
+    threads: int = 1
+
+    def submit(self, order: Order[Any, Any], item: Any) -> "Future[Done[Any] | Refusal]":
+        return self.executor.submit(do, order, item)
+
+    def deliver(self, bundle: SentBundle) -> None:
+        raise UserError(f"the workers of {self.executor} do not see {bundle.path}", "give a path that all workers see")

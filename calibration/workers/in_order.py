@@ -1,0 +1,74 @@
+"""The results of a job's items in the order of the items, whoever does them and whenever they come.
+
+What is merged then depends neither on how many workers there are, nor on which of them is fast. A few items more than
+there are workers are under way. Results that come early wait, so memory depends on the workers, not on the items.
+"""
+
+import logging
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import BrokenExecutor, CancelledError, Future
+from typing import Any, Protocol
+
+from fewstep.calibration.workers.job import Done, Item, Job, Order, Refusal, Result, order
+from fewstep.calibration.workers.kind import this_kind
+from fewstep.calibration.workers.sent_bundle import SentBundle
+from fewstep.plans.errors import UserError
+
+LOG = logging.getLogger("fewstep")
+AHEAD = 2  # items under way, for each worker
+SENDING = 3  # times that the bundle is sent for one item: workers may come and go
+
+
+class Workers(Protocol):
+    """Who does items: processes of this machine, a cluster of Dask, or any executor."""
+
+    @property
+    def count(self) -> int:
+        """How many items are done at once."""
+
+    @property
+    def threads(self) -> int:
+        """Of one item; 0: one for each core."""
+
+    def submit(self, order: Order[Any, Any], item: Any) -> "Future[Done[Any] | Refusal]":
+        """Let a worker `do` an item. The item of a worker that dies is done again by another."""
+
+    def deliver(self, bundle: SentBundle) -> None:
+        """Send a bundle to the workers that lack it. UserError where that cannot be."""
+
+
+def in_order(job: Job[Item, Result], items: Iterable[Item], workers: Workers) -> Iterator[Result]:
+    """What workers make of each item. UserError where they cannot: they are of another kind, lack the bundle, or die
+    of an item each time. Errors of the job itself are raised as they are."""
+    asked: deque[tuple[Item, Future[Any]]] = deque()
+    told = order(job, workers.threads)
+    try:
+        for item in items:
+            asked.append((item, workers.submit(told, item)))
+            if len(asked) >= AHEAD * workers.count:
+                yield _result(told, *asked.popleft(), workers)
+        while asked:
+            yield _result(told, *asked.popleft(), workers)
+    except (BrokenExecutor, CancelledError) as error:
+        reason = str(error) or type(error).__name__
+        raise UserError(f"the workers are gone ({reason})", "start them, and run the command again") from error
+    finally:
+        for _, answer in asked:
+            answer.cancel()
+
+
+def _result(told: Order[Item, Result], item: Item, asked: "Future[Any]", workers: Workers) -> Result:
+    answer: Done[Result] | Refusal = asked.result()
+    for _ in range(SENDING):
+        if isinstance(answer, Done):
+            return answer.result
+        if answer.kind is not None:
+            raise UserError(
+                f"worker {answer.host} may give other bits than this machine: {this_kind().difference(answer.kind)}",
+                "use workers with the processor, fewstep and onnxruntime of this machine",
+            )
+        LOG.info("the bundle is sent to %s", answer.host)
+        workers.deliver(told.job.bundle)
+        answer = workers.submit(told, item).result()
+    raise UserError(f"workers do not find the bundle {told.job.bundle.path}", "give it by a path that all workers see")

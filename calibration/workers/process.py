@@ -1,0 +1,50 @@
+"""A worker process: calls come by stdin until it ends, and what they return or raise goes to stdout.
+
+    python process.py PATHS
+
+PATHS is the parent's `sys.path` as JSON. A message is its length, 8 bytes, and a pickle.
+"""
+
+import json
+import os
+import pickle
+import sys
+from typing import IO, Any
+
+LENGTH = 8  # bytes of a message's length
+
+
+def send(stream: IO[bytes], message: Any) -> None:
+    content = pickle.dumps(message, protocol=5)
+    stream.write(len(content).to_bytes(LENGTH, "little") + content)
+    stream.flush()
+
+
+def received(stream: IO[bytes]) -> bytes:
+    """The next message, pickled. EOFError where the other process has ended."""
+    head = stream.read(LENGTH)
+    content = stream.read(int.from_bytes(head, "little"))
+    if len(head) < LENGTH or len(content) < int.from_bytes(head, "little"):
+        raise EOFError
+    return content
+
+
+def main() -> None:
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what libraries print is no answer
+    while True:
+        try:
+            call = received(sys.stdin.buffer)
+        except EOFError:
+            return
+        try:
+            function, arguments = pickle.loads(call)
+            answer = (True, function(*arguments))
+        except Exception as error:
+            answer = (False, error)
+        send(answers, answer)
+
+
+if __name__ == "__main__":
+    sys.path[:] = json.loads(sys.argv[1])  # without the folder of this file, whose modules are no top-level modules
+    main()

@@ -1,0 +1,149 @@
+"""Workers that are processes of this machine, each for one item at a time. One that dies is replaced."""
+
+import json
+import logging
+import pickle
+import subprocess
+import sys
+from concurrent.futures import Future
+from contextlib import suppress
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from tempfile import TemporaryFile
+from threading import Thread
+from types import TracebackType
+from typing import Any
+
+from fewstep.calibration.workers.job import Done, Order, Refusal, do
+from fewstep.calibration.workers.process import received, send
+from fewstep.calibration.workers.sent_bundle import SentBundle
+from fewstep.machine.cpu import usable_cores
+from fewstep.plans.errors import UserError
+
+LOG = logging.getLogger("fewstep")
+PROCESS = Path(__file__).with_name("process.py")
+TRIES = 3  # of one item, whose worker died
+ENDING = 5.0  # seconds that a worker has to end when it is told so
+
+Answer = Done[Any] | Refusal
+Call = tuple["Future[Answer]", Order[Any, Any], Any]
+
+
+class Processes:
+    """`count` workers, which share the cores. They start with their first items, and end with the `with` block."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.threads = max(1, usable_cores() // count)
+        self._calls: SimpleQueue[Call | None] = SimpleQueue()
+        self._children: set[_Child] = set()
+        self._is_open = True
+        self._servers = [Thread(target=self._serve, daemon=True) for _ in range(count)]
+        for server in self._servers:
+            server.start()
+
+    def submit(self, order: Order[Any, Any], item: Any) -> "Future[Answer]":
+        answer: Future[Answer] = Future()
+        self._calls.put((answer, order, item))
+        return answer
+
+    def deliver(self, bundle: SentBundle) -> None:
+        """They see what this process sees: where they miss the bundle, it was changed."""
+        raise UserError(f"{bundle.path} was changed meanwhile", "run the command again")
+
+    def __enter__(self) -> "Processes":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._is_open = False
+        try:
+            while (call := self._calls.get_nowait()) is not None:
+                call[0].cancel()
+        except Empty:
+            pass
+        for child in tuple(self._children):
+            child.kill()
+        for _ in self._servers:
+            self._calls.put(None)
+        for server in self._servers:
+            server.join()
+
+    def _serve(self) -> None:
+        """What one worker is asked, one call after the other."""
+        child: _Child | None = None
+        while (call := self._calls.get()) is not None:
+            answer, order, item = call
+            if answer.set_running_or_notify_cancel():
+                child = self._answered(answer, order, item, child)
+        if child is not None:
+            self._end(child)
+
+    def _answered(
+        self, answer: "Future[Answer]", order: Order[Any, Any], item: Any, child: "_Child | None"
+    ) -> "_Child | None":
+        """Answer a call; the process that is ready for the next one."""
+        why = ""
+        for _ in range(TRIES):
+            if not self._is_open:
+                break
+            if child is None:
+                child = _Child()
+                self._children.add(child)
+            try:
+                is_done, made = child.ask(order, item)
+            except (EOFError, OSError):
+                why, child = self._end(child), None
+                if self._is_open:
+                    LOG.warning("a worker %s: another one takes its place, and what it was doing", why)
+                continue
+            if is_done:
+                answer.set_result(made)
+            else:
+                answer.set_exception(made)
+            return child
+        fix = "give fewer workers, if memory is short; else do without --workers to see the error"
+        answer.set_exception(UserError(f"a worker {why}, {TRIES} times at the same place", fix))
+        return child
+
+    def _end(self, child: "_Child") -> str:
+        self._children.discard(child)
+        return child.end()
+
+
+class _Child:
+    """A running `process.py`."""
+
+    def __init__(self) -> None:
+        command, pipe = [sys.executable, str(PROCESS), json.dumps(sys.path)], subprocess.PIPE
+        self._errors = TemporaryFile()  # noqa: SIM115 - closed by `end`; no pipe, for nobody reads it meanwhile
+        # a session of its own: an interrupt on the terminal reaches the parent alone, which ends its children
+        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=self._errors, start_new_session=True)
+
+    def ask(self, order: Order[Any, Any], item: Any) -> tuple[bool, Any]:
+        """What `do` returned, or raised. EOFError or OSError if the process died."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        send(self._process.stdin, (do, (order, item)))
+        answer: tuple[bool, Any] = pickle.loads(received(self._process.stdout))
+        return answer
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def end(self) -> str:
+        """End it, and say how it ended."""
+        assert self._process.stdin is not None
+        with suppress(OSError):  # it is dead already
+            self._process.stdin.close()
+        try:
+            how = self._process.wait(ENDING)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            how = self._process.wait()
+        self._errors.seek(0)
+        said = self._errors.read().decode(errors="replace").strip().splitlines()
+        self._errors.close()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+        return f"was killed (signal {-how})" if how < 0 else f"ended ({said[-1] if said else f'exit code {how}'})"

@@ -1,0 +1,105 @@
+"""How a bundle reaches a worker: by a path that both see, or as files sent once and kept under the manifest's hash.
+
+Only what sampling in float32 reads is sent. A file counts as there once its content has the hash of the manifest,
+which is written last.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+from fewstep.plans.errors import UserError
+from fewstep.runtime import cache
+from fewstep.runtime.bundle.manifest import Manifest
+from fewstep.runtime.bundle.reading import MANIFEST, file_sha256, open_bundle
+
+PIECE = 32 * 2**20  # bytes that are sent at once
+
+
+class NotHere(Exception):
+    """A worker that does not have a bundle yet."""
+
+
+@dataclass(frozen=True)
+class SentBundle:
+    """A bundle by its absolute path on the machine that asks, and the sha256 of its manifest."""
+
+    path: Path
+    digest: str
+
+    def found(self) -> Path:
+        """Where this process has it. NotHere if it does not."""
+        for folder in (self.path, kept(self.digest)):
+            try:
+                if sha256((folder / MANIFEST).read_bytes()).hexdigest() == self.digest:
+                    return folder
+            except OSError:
+                continue
+        raise NotHere(self.digest)
+
+    def is_here(self) -> bool:
+        try:
+            self.found()
+        except NotHere:
+            return False
+        return True
+
+    def pieces(self) -> Iterator["Piece"]:
+        """What has to be sent, in order; the manifest is last."""
+        manifest = open_bundle(self.path).manifest
+        for name in (*read_in_float32(manifest), MANIFEST):
+            size = (self.path / name).stat().st_size
+            expected = self.digest if name == MANIFEST else manifest.files[name]
+            with (self.path / name).open("rb") as stream:
+                for start in range(0, max(size, 1), PIECE):
+                    content = stream.read(PIECE)
+                    yield Piece(self.digest, name, start, content, expected if start + PIECE >= size else None)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A part of a file. The last part has the sha256 that the whole file must have."""
+
+    digest: str
+    name: str
+    start: int
+    content: bytes
+    expected: str | None
+
+    def keep(self) -> None:
+        """Write it, in a worker. UserError if the file is another one in the end, or nothing can be written."""
+        draft = kept(self.digest) / f"{self.name}.{os.getpid()}"
+        try:
+            draft.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with draft.open("wb" if self.start == 0 else "r+b") as stream:
+                stream.seek(self.start)
+                stream.write(self.content)
+            if self.expected is None:
+                return
+            if file_sha256(draft) != self.expected:
+                draft.unlink()
+                raise UserError(f"{self.name} changed while it was sent to a worker", "run the command again")
+            os.replace(draft, kept(self.digest) / self.name)
+        except OSError as error:
+            fix = "give workers a path of the bundle that they all see, or room in their cache folders"
+            raise UserError(f"a worker cannot keep {self.name} ({error.strerror})", fix) from error
+
+
+def sent(bundle: Path) -> SentBundle:
+    """The bundle in a folder, as it is now."""
+    return SentBundle(bundle.resolve(), sha256((bundle / MANIFEST).read_bytes()).hexdigest())
+
+
+def kept(digest: str) -> Path:
+    """The folder of a bundle that was sent to this machine."""
+    return cache.path("bundles", digest[:32])
+
+
+def read_in_float32(manifest: Manifest) -> tuple[str, ...]:
+    """The files that sampling with the float32 body reads."""
+    graphs = (manifest.conditioner, manifest.prologue, manifest.bodies["float32"].graph)
+    files = [name for graph in graphs if graph is not None for name in (graph.file, *graph.data)]
+    files += [each.null_file for each in manifest.conditions if each.null_file is not None]
+    return tuple(dict.fromkeys(files))

@@ -1,0 +1,110 @@
+"""A real cluster of Dask on this machine: its workers are processes, of which one is killed on the way."""
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fewstep.calibration import counting_job
+from fewstep.calibration.calibrate import calibrate
+from fewstep.calibration.workers.dask_cluster import DaskWorkers
+from fewstep.calibration.workers.sent_bundle import SentBundle, read_in_float32, sent
+from fewstep.plans.errors import UserError
+from fewstep.runtime import cache
+from fewstep.runtime.bundle.reading import MANIFEST, open_bundle
+from tests.calibration.test_calibrate import contents
+from tests.calibration.workers.test_workers import options
+
+TRAJECTORIES = 12
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Two workers of one thread, somewhere else than where the tests are, with a cache folder of their own."""
+    distributed = pytest.importorskip("distributed", reason="distributed is not installed")
+    elsewhere, before = tmp_path_factory.mktemp("elsewhere"), dict(os.environ)
+    os.environ["XDG_CACHE_HOME"] = str(elsewhere / "cache")
+    here = Path.cwd()
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
+    os.chdir(elsewhere)
+    try:
+        with distributed.LocalCluster(2, threads_per_worker=1, processes=True, dashboard_address=None) as made:
+            os.chdir(here)
+            yield made
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+        os.chdir(here)
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_changes_nothing(cluster: Any, tmp_path: Path) -> None:
+    alone, spread = (replace(options(tmp_path / name), trajectories=TRAJECTORIES) for name in ("alone", "spread"))
+    calibrate(alone)
+    killed: list[int] = []
+
+    def progress(stage: str, done: int, total: int) -> None:
+        if stage == "trajectories" and not killed:
+            with cluster.get_client() as client:
+                killed.extend(sorted(client.run(os.getpid).values())[:1])
+            os.kill(killed[0], signal.SIGKILL)
+
+    calibrate(replace(spread, dask=cluster.scheduler_address), progress)
+    assert killed and contents(spread.bundle) == contents(alone.bundle)
+
+
+@pytest.mark.slow
+def test_a_bundle_that_workers_do_not_see_is_sent_once(
+    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone, spread = (replace(options(tmp_path / name), trajectories=5) for name in ("alone", "spread"))
+    calibrate(alone)
+    monkeypatch.chdir(tmp_path)
+    seen = SentBundle(Path("spread"), sent(spread.bundle).digest)  # a path that leads nowhere where the workers are
+    monkeypatch.setattr(counting_job, "sent", lambda _: seen)
+    pieces, real = list[str](), SentBundle.pieces
+
+    def counted(bundle: SentBundle) -> Iterator[Any]:
+        for piece in real(bundle):
+            pieces.append(piece.name)
+            yield piece
+
+    monkeypatch.setattr(SentBundle, "pieces", counted)
+    manifest = open_bundle(spread.bundle).manifest
+    with DaskWorkers(cluster.scheduler_address) as workers:
+        calibrate(spread, workers=workers)
+        assert contents(spread.bundle) == contents(alone.bundle)
+        assert pieces == [*read_in_float32(manifest), MANIFEST]  # once, though both workers lacked it
+
+
+def test_pieces_are_kept_under_the_hash_of_the_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("fewstep.calibration.workers.sent_bundle.PIECE", 1000)
+    bundle = sent(options(tmp_path / "bundle").bundle)
+    pieces = list(bundle.pieces())
+    for piece in pieces:
+        piece.keep()
+    there = replace(bundle, path=tmp_path / "gone").found()
+    assert there == cache.path("bundles", bundle.digest[:32]) and len(pieces) > 4
+    open_bundle(there).graph(open_bundle(there).manifest.bodies["float32"].graph)
+    pieces[0].keep()
+    with pytest.raises(UserError, match="graphs/prologue.onnx changed while it was sent"):
+        next(replace(each, content=b"x" * len(each.content)) for each in pieces if each.expected).keep()
+
+
+def test_a_cluster_that_is_not_there_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("distributed", reason="distributed is not installed")
+    monkeypatch.setattr("fewstep.calibration.workers.dask_cluster.SECONDS", 1)
+    with pytest.raises(UserError, match=r"no Dask cluster with workers at tcp://127.0.0.1:1 .*; start it: dask sch"):
+        DaskWorkers("tcp://127.0.0.1:1")
+
+
+def test_without_distributed_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(UserError, match=r"pip install 'fewstep\[dask\]'"):
+        DaskWorkers("tcp://127.0.0.1:1")

@@ -1,0 +1,34 @@
+"""What a dry run of export says of the folder that it would write."""
+
+from pathlib import Path
+
+import pytest
+
+from fewstep.cli.export import dry_run
+from fewstep.export.export import ExportOptions, export
+from fewstep.runtime.bundle.reading import LOCK, MANIFEST
+
+SOURCE = """
+import torch
+from fewstep.export.spec import Spec
+from fewstep.plans.spec import ScheduleSpec
+
+class Denoiser(torch.nn.Module):
+    def forward(self, x, time):
+        return x * (1 + time / 1000)[:, None, None, None]
+
+def make():
+    return Denoiser(), Spec("tiny", (1, 4, 4), (), "v", ScheduleSpec("cosine"))
+"""
+
+
+def test_a_folder_that_a_killed_export_left_is_no_bundle(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    (tmp_path / "tiny.py").write_text(SOURCE)
+    options = ExportOptions(f"{tmp_path / 'tiny.py'}:make", tmp_path / "tiny")
+    options.output.mkdir()
+    (options.output / LOCK).touch()
+    assert f"would make {options.output};" in str(dry_run(options).shown[1])
+    export(options)
+    assert (options.output / MANIFEST).is_file() and not (options.output / LOCK).exists()
+    assert f"would replace the bundle {options.output};" in str(dry_run(options).shown[1])
