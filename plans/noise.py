@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from fewstep.plans.errors import UserError
 
 DRAWS_LIMIT = 2**32
+CHANCES = 2**32 - 1  # the fourth word of the counters of `uniform`; particles have lower numbers
 _MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
 _WEYL = (0x9E3779B9, 0xBB67AE85)
 _LOW = np.uint64(0xFFFFFFFF)
@@ -46,16 +47,34 @@ def normal(seed: int, draw: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
     (seed mod 2**32, seed div 2**32): words w0..w3, u = (w + 1/2) / 2**32, and the pairs (u0, u1), (u2, u3) give
     sqrt(-2 ln u) cos(2 pi u'), sqrt(-2 ln u) sin(2 pi u').
     """
+    (alone,) = normals(seed, draw, shape, 1)
+    return np.asarray(alone)
+
+
+def normals(seed: int, draw: int, shape: tuple[int, ...], particles: int) -> NDArray[np.float32]:
+    """The same for particles 0 to `particles` - 1 of one seed, [particles, *shape]: the fourth word of the counter is a
+    particle's number. Particle 0 has the noise of `normal`."""
     if not 0 <= seed < 2**64:
         raise UserError(f"seed {seed} is outside 0 .. 2**64 - 1", "give seeds in that range")
     if not 0 <= draw < DRAWS_LIMIT:
         raise UserError(f"draw {draw} is outside 0 .. 2**32 - 1", "number the draws of a sample from 0")
     count = math.prod(shape)
-    blocks = np.arange((count + 3) // 4, dtype=np.uint64)
-    counter = np.stack([blocks & _LOW, blocks >> _SHIFT, np.full_like(blocks, draw), np.zeros_like(blocks)])
-    uniform = (philox(counter, (seed & 0xFFFFFFFF, seed >> 32)).astype(np.float64) + 0.5) * 2.0**-32
+    each = np.arange((count + 3) // 4, dtype=np.uint64)
+    blocks, words = np.tile(each, particles), np.repeat(np.arange(particles, dtype=np.uint64), len(each))
+    counter = np.stack([blocks & _LOW, blocks >> _SHIFT, np.full_like(blocks, draw), words])
+    uniform = (philox(counter, _key(seed)).astype(np.float64) + 0.5) * 2.0**-32
     radius = np.sqrt(-2.0 * np.log(uniform[0::2]))  # [2, blocks]
     angle = (2.0 * math.pi) * uniform[1::2]
     pairs = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)  # [2, 2, blocks]
-    flat: NDArray[np.float32] = pairs.reshape(4, -1).T.reshape(-1)[:count].astype(np.float32)
-    return flat.reshape(shape)
+    flat: NDArray[np.float32] = pairs.reshape(4, -1).T.reshape(particles, -1)[:, :count].astype(np.float32)
+    return flat.reshape(particles, *shape)
+
+
+def uniform(seed: int, number: int) -> float:
+    """A chance in (0, 1), for decisions of a run such as a resampling: no sample's noise comes from these counters."""
+    words = np.array([[number & 0xFFFFFFFF], [number >> 32], [0], [CHANCES]], np.uint64)
+    return (float(philox(words, _key(seed))[0, 0]) + 0.5) * 2.0**-32
+
+
+def _key(seed: int) -> tuple[int, int]:
+    return seed & 0xFFFFFFFF, seed >> 32

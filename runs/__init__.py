@@ -5,19 +5,26 @@ over `steps`, `tail` and `draws`, and none of them is needed to sample.
 """
 
 from fewstep.runs.newest import latest
+from fewstep.runs.population import Population, evolve, population
 from fewstep.runs.similar import Similar
 from fewstep.runs.stats import Stats
 from fewstep.runs.stream import Stream, StreamedFrame, stream
 from fewstep.runs.tiles import Tiles, sample_tiles, tiled_steps
+from fewstep.runs.weighing import Steering, trajectory_variance
 
 __all__ = [
+    "Population",
     "Similar",
     "Stats",
+    "Steering",
     "Stream",
     "StreamedFrame",
     "Tiles",
+    "evolve",
     "latest",
+    "population",
     "sample_tiles",
     "stream",
     "tiled_steps",
+    "trajectory_variance",
 ]

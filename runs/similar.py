@@ -6,10 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.plans.errors import UserError
-from fewstep.plans.noise import philox
+from fewstep.plans.noise import uniform
 
 Float32 = NDArray[np.float32]
-SKIPS = 1  # the fourth word of Philox's counter; noise of samples has 0
 
 
 @dataclass(frozen=True)
@@ -34,12 +33,4 @@ class Similar:
         """Whether a frame is skipped, given the last processed one of the same shape."""
         length = float(np.linalg.norm(frame)) * float(np.linalg.norm(processed))
         cosine = float(np.vdot(frame, processed)) / length if length else float(np.array_equal(frame, processed))
-        return 1 - (1 - cosine) / (1 - self.threshold) >= _chance(seed, index)
-
-
-def _chance(seed: int, index: int) -> float:
-    """Uniform in (0, 1), a function of the two numbers."""
-    low = 2**32 - 1
-    words = np.array([[index & low], [index >> 32], [0], [SKIPS]], np.uint64)
-    (word, *_) = philox(words, (seed & low, seed >> 32))[:, 0]
-    return (float(word) + 0.5) / 2**32
+        return 1 - (1 - cosine) / (1 - self.threshold) >= uniform(seed, index)

@@ -1,0 +1,210 @@
+"""Populations: several particles of one sample, weighed on the way; heavy ones go on, light ones end.
+
+    def weigh(state):  # -> increments of the log weights, one per particle
+        return 4.0 * brightness(state.x0)
+
+    made = population(sampler, plan, weigh, seeds=[0], particles=8, condition={"class": [3]})
+    x = made.best()
+
+The hook `weigh` sees an evaluation before its update: rows, outputs, x0. Resampling happens there, so that copies part
+by their next draw, and no evaluation is lost. With particles, groups and a choice one loop is FK steering (Singhal et
+al. 2025, arXiv 2501.06848), FK correctors (Skreta et al. 2025, arXiv 2503.02819), SVDD (Li et al. 2024, arXiv
+2408.08252) and the best of N. Noise is a function of the seed, the draw and the particle's place: a seed's population
+does not depend on the others of the call, nor on `batch`.
+"""
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.plans import noise
+from fewstep.plans.errors import UserError
+from fewstep.plans.plan import Plan, Step
+from fewstep.runs.resampling import Choice, Floats, ancestors, effective
+from fewstep.runtime.conditions import ConditionValues
+from fewstep.runtime.execute import Array, Seen, StepNetwork, begin, combine, see, update
+from fewstep.runtime.finite import check_finite
+from fewstep.runtime.request import GivenTensors, check_given, check_seeds
+from fewstep.runtime.sampler import Sampler
+
+Weigh = Callable[[Seen], Any]
+
+
+class Following(Protocol):
+    """A hook with a memory of each particle: `follow` tells it which particle each one continues, [P]."""
+
+    def __call__(self, state: Seen) -> Any: ...
+    def follow(self, ancestors: NDArray[np.intp]) -> None: ...
+
+
+@dataclass(frozen=True)
+class Population:
+    """The particles [G, M, *x_shape] of G seeds at their ends.
+
+    log_weights: [G, M], up to a constant for each seed.
+    ancestors: for each resampling the particle [G, M] that each one continued.
+    evaluations: of the network, for one particle.
+    """
+
+    samples: Array
+    log_weights: Floats
+    ancestors: tuple[NDArray[np.intp], ...]
+    evaluations: int
+
+    def best(self) -> Array:
+        """The heaviest particle of each seed [G, *x_shape]."""
+        heaviest: Array = self.samples[np.arange(len(self.samples)), self.log_weights.argmax(1)]
+        return heaviest
+
+    def weights(self) -> Floats:
+        """[G, M], of sum 1 for each seed."""
+        w = np.exp(self.log_weights - self.log_weights.max(1, keepdims=True))
+        return np.asarray(w / w.sum(1, keepdims=True))
+
+
+def population(
+    sampler: Sampler,
+    plan: Plan,
+    weigh: Weigh | Following,
+    seeds: Sequence[int] = (0,),
+    particles: int = 8,
+    condition: ConditionValues | None = None,
+    *,
+    given: GivenTensors | None = None,
+    at: Collection[int] | None = None,
+    threshold: float = 0.5,
+    choice: Choice = "systematic",
+    batch: int = 64,
+) -> Population:
+    """The particles of each seed.
+
+    Args:
+        plan: compiled by `Sampler.compile`.
+        weigh: `weigh(state)` -> increments [P] of log weights, P = seeds x particles, seed by seed.
+        condition: one value per seed, for each condition. given: tensors [len(seeds), *x_shape].
+        at: steps at whose evaluation particles are resampled; None is all but the last. [] only weighs, as for the
+            best of N.
+        threshold: a seed's particles are resampled where their effective number is below this share of them; 1 does it
+            at each of the steps.
+        choice: "systematic" copies by weight; "one" and "best" let one particle go on, as SVDD does.
+        batch: particles in a call of the network.
+    """
+    numbers = check_seeds(seeds)
+    count = len(numbers) * particles
+    spread = {name: [value for value in values for _ in range(particles)] for name, values in (condition or {}).items()}
+    tensors = check_given(plan.given, given, condition, sampler.bundle.manifest.x_shape, len(numbers))
+    parts = [range(start, min(start + batch, count)) for start in range(0, count, batch)]
+    networks = [
+        sampler.network(plan, len(part), {name: [values[i] for i in part] for name, values in spread.items()})
+        for part in parts
+    ]
+
+    def network(index: int, step: Step, u: Array) -> list[Array]:
+        made = [each(index, step, u[part.start : part.stop]) for each, part in zip(networks, parts, strict=True)]
+        return [np.concatenate(outputs) for outputs in zip(*made, strict=True)]
+
+    return evolve(
+        plan,
+        network,
+        weigh,
+        numbers,
+        particles,
+        sampler.bundle.manifest.x_shape,
+        {name: np.repeat(tensor, particles, 0) for name, tensor in tensors.items()},
+        at=at,
+        threshold=threshold,
+        choice=choice,
+    )
+
+
+def evolve(
+    plan: Plan,
+    network: StepNetwork,
+    weigh: Weigh | Following,
+    seeds: Sequence[int],
+    particles: int,
+    shape: tuple[int, ...],
+    given: dict[str, Array] | None = None,
+    *,
+    at: Collection[int] | None = None,
+    threshold: float = 0.5,
+    choice: Choice = "systematic",
+) -> Population:
+    """The same along any network of all particles [P, *shape]; given tensors are [P, *shape]."""
+    steps, groups = len(plan.steps), len(seeds)
+    at = range(steps - 1) if at is None else at
+    _check(plan, particles, at, choice)
+
+    def draws(number: int) -> Array:
+        return np.concatenate([noise.normals(seed, number, shape, particles) for seed in seeds])
+
+    state: Sequence[Array] = begin(plan, draws, np.float32, given or {})
+    log_weights, kept = np.zeros((groups, particles)), []
+    for index, step in enumerate(plan.steps):
+        with np.errstate(all="ignore"):
+            u = combine(step.input, state, np.float32)
+            seen = see(plan, index, state, u, network(index, step, u))
+        log_weights = log_weights + _increments(weigh, seen, groups, particles)
+        if index in at:
+            wanted = effective(log_weights) < threshold * particles if choice == "systematic" else np.ones(groups, bool)
+            if wanted.any():
+                chosen, log_weights = _resampled(log_weights, wanted, choice, seeds, index)
+                kept.append(chosen)
+                flat = (chosen + np.arange(groups)[:, None] * particles).ravel()
+                seen = _at(seen, flat)
+                if (follow := getattr(weigh, "follow", None)) is not None:
+                    follow(flat)
+        state = update(plan, seen, draws)
+    x = combine(plan.output, state, np.float32)
+    check_finite(x, "the sample", steps - 1, plan.steps[-1], plan)
+    return Population(x.reshape(groups, particles, *shape), log_weights, tuple(kept), steps)
+
+
+def _increments(weigh: Weigh | Following, seen: Seen, groups: int, particles: int) -> Floats:
+    made = np.asarray(weigh(seen), np.float64)
+    if made.shape != (groups * particles,) or np.isnan(made).any():
+        raise UserError(
+            f"weigh returned {list(made.shape)} at step {seen.index}" + " with NaN" * bool(np.isnan(made).any()),
+            f"return one number for each of the {groups * particles} particles",
+        )
+    return made.reshape(groups, particles)
+
+
+def _resampled(
+    log_weights: Floats, wanted: NDArray[np.bool_], choice: Choice, seeds: Sequence[int], index: int
+) -> tuple[NDArray[np.intp], Floats]:
+    """Ancestors [G, M], and the weights after: all alike where a group was resampled."""
+    count = log_weights.shape[1]
+    chosen = np.tile(np.arange(count), (len(seeds), 1))
+    after = log_weights.copy()
+    for group in np.flatnonzero(wanted).tolist():
+        chosen[group] = ancestors(log_weights[group], choice, noise.uniform(seeds[group], index))
+        after[group] = 0.0
+    return chosen, after
+
+
+def _at(seen: Seen, places: NDArray[np.intp]) -> Seen:
+    """The evaluation with particle i that of places[i]."""
+    return Seen(
+        seen.index,
+        seen.step,
+        [row[places] for row in seen.before],
+        seen.u[places],
+        [output[places] for output in seen.outputs],
+        None if seen.shaped is None else seen.shaped[places],
+    )
+
+
+def _check(plan: Plan, particles: int, at: Collection[int], choice: Choice) -> None:
+    if particles < 1 or choice not in ("systematic", "one", "best"):
+        raise UserError(f"{particles} particles, choice {choice!r}", "give 1 or more; systematic, one or best")
+    if wrong := [index for index in at if not 0 <= index < len(plan.steps)]:
+        raise UserError(f"plan {plan.name!r} has no step {wrong[0]}", f"give steps from 0 to {len(plan.steps) - 1}")
+    if at and particles > 1 and not any(plan.steps[index].draws for index in range(min(at), len(plan.steps))):
+        raise UserError(
+            f"plan {plan.name!r} draws no noise after its start, so that copies of a particle stay equal",
+            "take ddpm, dpmpp_2m_sde, renoise or flow_ancestral, or give at=[] for the best of N",
+        )

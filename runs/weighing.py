@@ -1,0 +1,71 @@
+"""Hooks of a population, and a figure of trajectories: what makes a particle heavy."""
+
+from collections import deque
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.runtime.execute import Array, Seen
+
+Floats = NDArray[np.float64]
+Kind = Literal["difference", "max", "sum"]
+
+
+@dataclass
+class Steering:
+    """Potentials of Feynman-Kac steering (Singhal et al. 2025, arXiv 2501.06848, section 3.2).
+
+    The final weights tilt samples by exp(strength x reward). On the way a particle is weighed by the reward of its x0:
+    its growth since the step before ("difference"), its largest value so far ("max"), or its sum so far ("sum"). The
+    last step takes out what the others put in, along the particle's own line.
+
+    reward: of samples [P, *x_shape] -> [P].
+    steps: of the plan.
+    at: the steps of `population` that resample; the reward is asked for there and at the last step alone. None is all.
+    """
+
+    reward: Callable[[Array], Any]
+    strength: float
+    steps: int
+    kind: Kind = "difference"
+    at: Collection[int] | None = None
+    _value: Floats = field(default_factory=lambda: np.zeros(0))  # the reward before, its maximum or sum
+    _given: Floats = field(default_factory=lambda: np.zeros(0))  # log potentials so far
+
+    def __call__(self, state: Seen) -> Floats:
+        if state.index == 0:
+            self._value = np.full(len(state.u), -np.inf if self.kind == "max" else 0.0)
+            self._given = np.zeros(len(state.u))
+        if self.at is not None and state.index not in (*self.at, self.steps - 1):
+            return np.zeros(len(state.u))
+        reward = np.asarray(self.reward(state.x0), np.float64)
+        if self.kind == "difference":
+            potential, self._value = reward - self._value, reward
+        else:
+            self._value = np.maximum(self._value, reward) if self.kind == "max" else self._value + reward
+            potential = self._value
+        potential = self.strength * potential
+        if state.index == self.steps - 1:
+            potential = self.strength * reward - self._given
+        self._given = self._given + potential
+        return potential
+
+    def follow(self, ancestors: NDArray[np.intp]) -> None:
+        """Each particle continues another one, and has its past."""
+        self._value, self._given = self._value[ancestors], self._given[ancestors]
+
+
+def trajectory_variance(states: Iterable[Seen], last: int) -> Floats:
+    """The variance of each sample's predicted x0 over the last steps of a run [B], averaged over its elements.
+
+    Samples between the modes of the data change their prediction for longer than others do (Aithal et al. 2024, arXiv
+    2406.09358, equation 8): the largest values are hallucinations.
+
+    Args:
+        last: steps to look at, 2 or more.
+    """
+    previews = np.stack([state.x0 for state in deque(states, maxlen=last)])
+    return np.asarray(previews.var(axis=0, dtype=np.float64).reshape(previews.shape[1], -1).mean(axis=1))

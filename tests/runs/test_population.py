@@ -1,0 +1,158 @@
+"""Populations reach what they are weighed towards: laws in closed form, recurrences by hand, and no neighbour."""
+
+import numpy as np
+import pytest
+
+from fewstep.plans import noise
+from fewstep.plans.compile import compile_plan
+from fewstep.plans.errors import UserError
+from fewstep.plans.guidance import Cfg
+from fewstep.runs import Steering, evolve, population
+from fewstep.runtime import Sampler
+from fewstep.runtime.execute import Seen
+from tests.runs.mixtures import FACTS, GUIDED, SCHEDULE, Mixture
+
+THREE = Mixture((0.5, 0.3, 0.2), (-2.0, 0.0, 1.5), (0.3, 0.4, 0.25))
+FREE = Mixture((1.0,), (0.0,), (1.5,))
+PAIRS = [Mixture((0.7, 0.3), (-1.0, 1.0), (0.3, 0.6)), Mixture((0.7, 0.3), (-1.5, 1.5), (0.5, 0.25))]
+
+
+def network(mixture: Mixture):
+    return lambda index, step, u: [mixture.x0(u, SCHEDULE.time(step.time))]
+
+
+def total(x: np.ndarray) -> np.ndarray:
+    return x.reshape(len(x), -1).sum(1)
+
+
+def weighted(made, of) -> np.ndarray:
+    """The weighted mean of a function of the particles, for each seed."""
+    return (made.weights()[..., None] * of(made.samples)).sum(1).mean(-1)
+
+
+def unweighted(state: Seen) -> np.ndarray:
+    return np.zeros(len(state.u))
+
+
+@pytest.mark.parametrize(("steps", "seeds"), [(64, range(4)), pytest.param(128, range(20, 32), marks=pytest.mark.slow)])
+def test_steering_reaches_the_tilted_law_where_importance_weights_fail(steps: int, seeds: range) -> None:
+    """Eight axes, 512 particles, weights e^sum(x): the exact mean of an axis is 1.031. Weights at the end alone leave
+    one particle in a hundred."""
+    plan, exact = compile_plan(f"ddpm:{steps}", FACTS), THREE.tilted_mean(1.0)
+    assert exact == pytest.approx(1.031, abs=1e-3)
+    steered = evolve(plan, network(THREE), Steering(total, 1.0, steps), seeds, 512, (8,))
+    alone = evolve(plan, network(THREE), Steering(total, 1.0, steps), seeds, 512, (8,), at=[])
+    means = weighted(steered, lambda x: x)
+    assert abs(means.mean() - exact) <= 0.06
+    assert abs(weighted(alone, lambda x: x).mean() - exact) > 0.15
+    assert (1 / (alone.weights() ** 2).sum(1) < 0.03 * 512).all()
+    if steps == 128:
+        assert means.std() <= 0.04
+
+
+@pytest.mark.parametrize("kind", ["difference", "max", "sum"])
+def test_each_potential_tilts_by_the_reward(kind) -> None:
+    plan, at = compile_plan("ddpm:48", FACTS), (12, 24, 36)
+    hook = Steering(total, 0.3, 48, kind, at)
+    made = evolve(plan, network(THREE), hook, range(6), 1024, (1,), at=at, threshold=1)
+    assert len(made.ancestors) == 3
+    assert weighted(made, lambda x: x).mean() == pytest.approx(THREE.tilted_mean(0.3), abs=0.06)
+
+
+@pytest.mark.parametrize("pair", [PAIRS[0], pytest.param(PAIRS[1], marks=pytest.mark.slow)])
+def test_correctors_reach_the_sharpened_law_of_guidance(pair: Mixture) -> None:
+    """p^1.7 q^-0.7 over its mass: guidance alone is off by 0.037 and 0.055."""
+    w, x = 1.7, np.linspace(-8, 8, 20001)
+    density = pair.density(x) ** w * FREE.density(x) ** (1 - w)
+    exact = density[x > 0].sum() / density.sum()
+    plan = compile_plan("ddpm:100", GUIDED, Cfg(w))
+    rho2 = [(step.sigma / step.alpha) ** 2 for step in plan.steps] + [0.0]
+
+    def guided(index, step, u):
+        by_branch = {"cond": pair, "uncond": FREE}
+        return [by_branch[branch].eps(u, SCHEDULE.time(step.time)) for branch in step.branches]
+
+    def corrector(state: Seen) -> np.ndarray:
+        cond, uncond = state.outputs
+        share = (rho2[state.index] - rho2[state.index + 1]) / rho2[state.index]
+        return 0.5 * share * w * (w - 1) * total((cond - uncond) ** 2)
+
+    made = evolve(plan, guided, corrector, range(100, 120), 1024, (1,))
+    plain = evolve(plan, guided, unweighted, range(100, 120), 1024, (1,), at=[])
+    assert abs(weighted(made, lambda x: x > 0).mean() - exact) <= 0.006
+    assert abs((plain.samples > 0).mean() - exact) > 0.03
+
+
+def test_svdd_is_its_recurrence() -> None:
+    """Of M next states the one whose x0 is best goes on (Li et al. 2024, algorithm 1, with the posterior mean)."""
+    plan, seed, M = compile_plan("ddpm:6", FACTS), 3, 5
+    made = evolve(plan, network(THREE), lambda state: total(state.x0), [seed], M, (2,), choice="best", at=range(6))
+    x = plan.steps[0].sigma * noise.normals(seed, 0, (2,), M).astype(np.float64)
+    for step, after in zip(plan.steps, [*plan.steps[1:], None], strict=True):
+        x0 = THREE.x0(x, SCHEDULE.time(step.time))
+        best = total(x0).argmax()
+        x, x0 = np.tile(x[best], (M, 1)), np.tile(x0[best], (M, 1))
+        if after is None:
+            x = x0
+            break
+        kept = (step.alpha / after.alpha) ** 2 * after.sigma**2 / step.sigma**2  # DDPM's posterior
+        fresh = after.sigma**2 * (1 - kept)
+        eps = (x - step.alpha * x0) / step.sigma
+        z = noise.normals(seed, step.draws[0], (2,), M)
+        x = after.alpha * x0 + np.sqrt(after.sigma**2 - fresh) * eps + np.sqrt(fresh) * z
+    np.testing.assert_allclose(made.samples[0], x, atol=1e-5)
+    assert len(made.ancestors) == 6
+
+
+def test_guidance_by_value_beats_the_best_of_as_many() -> None:
+    """At equal evaluations, over seeds that nothing was tuned on."""
+    plan, seeds = compile_plan("ddpm:20", FACTS), range(50, 74)
+    value = lambda state: 4 * total(state.x0)  # noqa: E731
+    best_of = evolve(plan, network(THREE), value, seeds, 8, (4,), at=[]).samples
+    svdd = evolve(plan, network(THREE), value, seeds, 8, (4,), choice="one").samples
+    plain = total(best_of.reshape(-1, 4)).mean()
+    best = best_of.sum(-1).max(1).mean()
+    assert plain + 3 < best < svdd.sum(-1).max(1).mean()
+
+
+def test_the_best_of_n_is_the_best_of_the_seed_s_particles(sampler: Sampler) -> None:
+    plan = sampler.compile("dpmpp_2m:4")  # draws nothing after its start
+    made = population(sampler, plan, lambda state: total(state.x0), [3, 9], 6, {"class": [0, 2]}, at=[])
+    assert made.samples.shape == (2, 6, 1, 4, 4) and made.evaluations == 4
+    first = sampler.sample(plan, [3, 9], {"class": [0, 2]})
+    np.testing.assert_array_equal(made.samples[:, 0], first)  # particle 0 has the seed's own noise
+    last = np.stack([each[total(each).argmax()] for each in made.samples])
+    assert made.best().shape == last.shape and (made.log_weights.argmax(1) < 6).all()
+
+
+def test_a_seed_s_population_depends_on_nothing_else(sampler: Sampler) -> None:
+    plan = sampler.compile("ddpm:5")
+
+    def run(seeds, labels, batch=64):
+        hook = Steering(total, 2.0, 5)
+        return population(sampler, plan, hook, seeds, 4, {"class": labels}, threshold=0.9, batch=batch)
+
+    together, alone = run([3, 7, 1], [0, 2, 1]), run([7], [2])
+    assert together.ancestors
+    np.testing.assert_array_equal(together.samples[1], alone.samples[0])
+    np.testing.assert_array_equal(together.log_weights[1], alone.log_weights[0])
+    np.testing.assert_array_equal(run([3, 7, 1], [0, 2, 1], batch=5).samples, together.samples)
+
+
+def test_copies_of_a_particle_part_by_their_next_draw(sampler: Sampler) -> None:
+    made = population(sampler, sampler.compile("ddpm:5"), lambda s: total(s.x0), [1], 4, {"class": [0]}, choice="best")
+    assert len({each.tobytes() for each in made.samples[0]}) == 4
+
+
+def test_refusals(sampler: Sampler) -> None:
+    plan, label = sampler.compile("ddpm:5"), {"class": [0]}
+    with pytest.raises(UserError, match="'dpmpp_2m:8' draws no noise after its start"):
+        population(sampler, sampler.compile("dpmpp_2m:8"), unweighted, [0], 4, label)
+    with pytest.raises(UserError, match="has no step 5"):
+        population(sampler, plan, unweighted, [0], 4, label, at=[5])
+    with pytest.raises(UserError, match="0 particles"):
+        population(sampler, plan, unweighted, [0], 0, label)
+    with pytest.raises(UserError, match=r"weigh returned \[1\] at step 0"):
+        population(sampler, plan, lambda state: np.zeros(1), [0], 4, label)
+    with pytest.raises(UserError, match="with NaN"):
+        population(sampler, plan, lambda state: np.full(4, np.nan), [0], 4, label)
