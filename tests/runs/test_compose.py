@@ -1,0 +1,182 @@
+"""The blocks of docs/compose.md do what they say, on networks whose answers are known."""
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import fewstep.runtime
+from fewstep.plans.transforms import tail
+from fewstep.runtime import Sampler
+from tests.docs_blocks import blocks
+from tests.runs.mixtures import Mixture
+
+PAGE = Path(__file__).parents[2] / "docs/compose.md"
+MODES = Mixture((0.5, 0.5), (-0.8, 0.8), (0.1, 0.1))
+WHO = {"class": [1]}
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """The functions of the page, without what it calls them for."""
+    session: dict[str, object] = {}
+    for block in blocks(PAGE):
+        code = "\n".join(line for line in block.text.splitlines() if line[:1] in (" ", "") or _defines(line))
+        exec(compile(code, str(PAGE), "exec"), session)
+    return SimpleNamespace(**session)
+
+
+def _defines(line: str) -> bool:
+    return line.startswith(("def ", "import ", "from "))
+
+
+@pytest.fixture
+def modes(tiny_bundle: Path) -> Sampler:
+    """The exact denoiser of two modes, at each pixel alone."""
+    sampler = fewstep.runtime.load(tiny_bundle)
+    schedule = fewstep.plans.schedule.NoiseSchedule(sampler.bundle.manifest.schedule)
+
+    def network(feeds):
+        x, v = feeds["x"], np.empty_like(feeds["x"])
+        for place, row in enumerate(feeds["row"][:, 0]):
+            time = schedule.time(round(float(row) * 1000, 2) % 100)  # labels add hundreds
+            x0 = MODES.x0(x[place], time)
+            v[place] = time.alpha * (x[place] - time.alpha * x0) / time.sigma - time.sigma * x0
+        return {"v": v}
+
+    return replace(sampler, denoiser=network)
+
+
+def mean(x: np.ndarray) -> np.ndarray:
+    return x.mean(axis=(1, 2, 3))
+
+
+def test_every_example_has_at_most_15_lines() -> None:
+    for block in blocks(PAGE):
+        lines = [line for line in block.text.splitlines() if line.strip() and not line.startswith(("import", "from"))]
+        assert len(lines) <= 20
+        for part in block.text.split("\ndef ")[1:]:
+            body = [line for line in part.splitlines()[1:] if line.startswith(" ") and line.strip()]
+            assert len(body) <= 15
+
+
+def test_noise_search_finds_a_better_noise(page, sampler: Sampler) -> None:
+    x = page.noise_search(sampler, "ddim:4", mean, 0, WHO, rounds=20)
+    plain = sampler.sample("ddim:4", [0], WHO)
+    assert mean(x)[0] > mean(plain)[0]
+    worst = page.noise_search(sampler, "ddim:4", lambda x: -mean(x), 0, WHO, rounds=20)
+    assert mean(worst)[0] < mean(plain)[0]
+    np.testing.assert_array_equal(page.noise_search(sampler, "ddim:4", mean, 0, WHO, rounds=1), plain)
+
+
+def test_find_moves_the_start_towards_what_is_rewarded(page, sampler: Sampler) -> None:
+    shift = page.find(sampler, "ddim:2", mean, 1, rounds=12)
+    plan, seeds = page.own_noise(sampler.compile("ddim:2")), range(1000, 1032)
+    z = sampler.draws(seeds)(0)
+    moved = sampler.sample(plan, seeds, {"class": [1] * 32}, given={"noise": (z + shift).astype(np.float32)})
+    plain = sampler.sample(plan, seeds, {"class": [1] * 32}, given={"noise": z})
+    assert mean(moved).mean() > mean(plain).mean() + 0.05
+
+
+def test_phase_noise_has_the_phases_of_one_and_the_magnitudes_of_the_other(page) -> None:
+    image, noise = np.random.default_rng(0).standard_normal((2, 1, 1, 16, 16))
+    z = np.fft.fft2(page.phase_noise(image, noise))
+    np.testing.assert_allclose(np.abs(z), np.abs(np.fft.fft2(noise)), atol=1e-4)
+    assert np.abs(np.exp(1j * np.angle(z)) - np.exp(1j * np.angle(np.fft.fft2(image)))).max() < 1e-3
+
+
+def test_a_draft_without_noise_is_the_network_s_first_input(page, sampler: Sampler) -> None:
+    """RTI-DP feeds the last actions to a late step as they are; a planner's draft gets its share of noise."""
+    draft = np.full((1, 1, 4, 4), 0.3, np.float32)
+    plan = sampler.compile("dpmpp_2m:10", strength=0.2, renoise=0)
+    first = next(iter(sampler.steps(plan, [0], WHO, given={"image": draft})))
+    np.testing.assert_allclose(first.u, draft, rtol=1e-6)
+    made = page.from_draft(sampler, lambda condition: draft, WHO, 0.2, 0)
+    np.testing.assert_array_equal(made, sampler.sample(plan, [0], WHO, given={"image": draft}))
+    near, far = (page.from_draft(sampler, lambda condition: draft, WHO, strength) for strength in (0.1, 0.9))
+    assert np.abs(near - draft).mean() < np.abs(far - draft).mean()
+
+
+def test_a_chain_of_denoising_mcmc_ends_in_the_modes(page, modes: Sampler) -> None:
+    chain = page.denoising_mcmc(modes, "ddim:12", 0, 1, rounds=30)
+    assert chain.shape == (30, 1, 4, 4)
+    assert np.quantile(np.abs(np.abs(chain) - 0.8), 0.9) < 0.4
+    changes = np.abs(np.diff(np.sign(chain), axis=0)).sum()
+    assert changes > 20 and 0.2 < (chain > 0).mean() < 0.8  # it goes from mode to mode
+
+
+def test_a_story_shares_its_first_steps(page, sampler: Sampler) -> None:
+    story = page.sequence(sampler, "dpmpp_2m:8", 3, [1, 2, 0])
+    np.testing.assert_array_equal(story[0], sampler.sample("dpmpp_2m:8", [0], WHO)[0])
+    alone = sampler.sample("dpmpp_2m:8", [0], {"class": [2]})[0]
+    assert 0 < np.abs(story[1] - story[0]).max() < np.abs(alone - story[0]).max()
+
+
+def test_direct_inversion_gives_the_source_back(page, sampler: Sampler) -> None:
+    image = sampler.sample("ddim:20", [3], WHO)
+    source, edited = page.direct_inversion(sampler, image, 1, 2)
+    np.testing.assert_array_equal(source, image[0])
+    inverse = sampler.sample("ddim_inverse:10", [0], WHO, given={"x": image})
+    plain = sampler.sample(tail(sampler.compile("ddim:10"), 0), [0], {"class": [2]}, given={"row0": inverse})
+    np.testing.assert_array_equal(edited, plain[0])
+    back = sampler.sample(tail(sampler.compile("ddim:10"), 0), [0], WHO, given={"row0": inverse})
+    assert np.abs(back - image).max() > 1e-3  # without the source's states it drifts
+
+
+def test_cow_holds_in_the_cycles_and_then_leaves_free(page, modes: Sampler) -> None:
+    """The held half pulls the result to its own mode; the last steps make it a sample again."""
+    image, mask = np.full((1, 1, 4, 4), 0.7, np.float32), np.zeros((1, 4, 4), np.float32)
+    mask[:, :2] = 1
+    x = page.cow(modes, image, mask, WHO, first=6, end=10)
+    assert (x[:, :, :2] > 0).mean() >= 7 / 8 and (x[:, :, :2] != 0.7).all()
+    assert (x[:, :, 2:] > 0).mean() < 7 / 8
+    assert np.abs(np.abs(x) - 0.8).max() < 0.4
+
+
+def test_windows_share_the_states_where_they_overlap(page, sampler: Sampler) -> None:
+    states = list(sampler.steps("ddim:6", [0], WHO))
+    first = [*(state.before[0] for state in states), sampler.sample("ddim:6", [0], WHO)]
+    second = page.extend(sampler, "ddim:6", first, 2, 1, WHO)
+    for one, other in zip(first, second, strict=True):
+        np.testing.assert_array_equal(other[..., :2], one[..., 2:])
+    third = page.extend(sampler, "ddim:6", second, 2, 2, WHO)
+    np.testing.assert_array_equal(third[-1][..., :2], second[-1][..., 2:])
+
+
+def test_a_cascade_refines_the_enlarged_sample(page, sampler: Sampler) -> None:
+    small = sampler.sample("dpmpp_2m:6", [0], WHO)
+    weak, strong = (page.cascade(sampler, "dpmpp_2m:6", 3, WHO, strength) for strength in (0.2, 1.0))
+    large = small.repeat(3, -1).repeat(3, -2)
+    assert weak.shape == (1, 1, 12, 12)
+    assert np.abs(weak - large).mean() < np.abs(strong - large).mean()
+
+
+def test_conditions_change_on_the_way(page, sampler: Sampler) -> None:
+    same = page.changing(sampler, "ddpm:4", [0], [WHO] * 4)
+    np.testing.assert_array_equal(same, sampler.sample("ddpm:4", [0], WHO))
+    changed = page.changing(sampler, "ddpm:4", [0], [WHO] * 3 + [{"class": [2]}])
+    *_, before, last = sampler.steps("ddpm:4", [0], WHO)
+    expected = sampler.sample(tail(sampler.compile("ddpm:4"), 3), [0], {"class": [2]}, given={"row0": before.after[0]})
+    np.testing.assert_array_equal(changed, expected)
+    assert (changed != same).any() and last.index == 3
+
+
+def test_disa_s_runs_get_shorter(page, sampler: Sampler) -> None:
+    plans = page.annealed(sampler, 10)
+    assert [len(plan.steps) for plan in plans] == [50, 45, 40, 35, 30, 25, 20, 15, 10, 5]
+
+
+def test_rollover_spends_no_more_than_its_budget_and_is_better(page, sampler: Sampler) -> None:
+    calls = []
+
+    def counted(feeds):
+        calls.append(len(feeds["x"]))
+        return sampler.denoiser(feeds)
+
+    plan = sampler.compile("ddpm:10")
+    made = [page.rollover(replace(sampler, denoiser=counted), plan, mean, seed, WHO) for seed in range(8)]
+    assert len(calls) <= 8 * (1 + 3 * 9)
+    plain = sampler.sample(plan, range(8), {"class": [1] * 8})
+    assert mean(np.concatenate(made)).mean() > mean(plain).mean() + 0.05
