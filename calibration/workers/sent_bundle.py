@@ -1,11 +1,11 @@
 """How a bundle reaches a worker: by a path that both see, or as files sent once and kept under the manifest's hash.
 
-Only what sampling in float32 reads is sent. A file counts as there once its content has the hash of the manifest,
+Only what a job reads is sent. A file counts as there once its content has the hash of the manifest,
 which is written last.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -24,20 +24,26 @@ class NotHere(Exception):
 
 @dataclass(frozen=True)
 class SentBundle:
-    """A bundle by its absolute path on the machine that asks, and the sha256 of its manifest."""
+    """A bundle by its absolute path on the machine that asks, the sha256 of its manifest, and the bodies that a job
+    needs beside float32's."""
 
     path: Path
     digest: str
+    bodies: tuple[str, ...] = ()
 
     def found(self) -> Path:
         """Where this process has it. NotHere if it does not."""
         for folder in (self.path, kept(self.digest)):
             try:
-                if sha256((folder / MANIFEST).read_bytes()).hexdigest() == self.digest:
+                if sha256((folder / MANIFEST).read_bytes()).hexdigest() == self.digest and self._is_whole(folder):
                     return folder
             except OSError:
                 continue
         raise NotHere(self.digest)
+
+    def _is_whole(self, folder: Path) -> bool:
+        """Whether all files are there: of another job fewer may have been sent."""
+        return all((folder / name).is_file() for name in needed(open_bundle(folder).manifest, self.bodies))
 
     def is_here(self) -> bool:
         try:
@@ -49,7 +55,7 @@ class SentBundle:
     def pieces(self) -> Iterator["Piece"]:
         """What has to be sent, in order; the manifest is last."""
         manifest = open_bundle(self.path).manifest
-        for name in (*read_in_float32(manifest), MANIFEST):
+        for name in (*needed(manifest, self.bodies), MANIFEST):
             size = (self.path / name).stat().st_size
             expected = self.digest if name == MANIFEST else manifest.files[name]
             with (self.path / name).open("rb") as stream:
@@ -87,9 +93,9 @@ class Piece:
             raise UserError(f"a worker cannot keep {self.name} ({error.strerror})", fix) from error
 
 
-def sent(bundle: Path) -> SentBundle:
+def sent(bundle: Path, bodies: tuple[str, ...] = ()) -> SentBundle:
     """The bundle in a folder, as it is now."""
-    return SentBundle(bundle.resolve(), sha256((bundle / MANIFEST).read_bytes()).hexdigest())
+    return SentBundle(bundle.resolve(), sha256((bundle / MANIFEST).read_bytes()).hexdigest(), bodies)
 
 
 def kept(digest: str) -> Path:
@@ -97,9 +103,11 @@ def kept(digest: str) -> Path:
     return cache.path("bundles", digest[:32])
 
 
-def read_in_float32(manifest: Manifest) -> tuple[str, ...]:
-    """The files that sampling with the float32 body reads."""
-    graphs = (manifest.conditioner, manifest.prologue, manifest.bodies["float32"].graph)
+def needed(manifest: Manifest, bodies: Sequence[str] = ()) -> tuple[str, ...]:
+    """The files that sampling with the float32 body reads, and with others."""
+    used = [manifest.bodies[name] for name in ("float32", *bodies)]
+    graphs = [manifest.conditioner, manifest.prologue, *(body.graph for body in used)]
+    graphs += [stage.graph for body in used for stage in body.stages]
     files = [name for graph in graphs if graph is not None for name in (graph.file, *graph.data)]
     files += [each.null_file for each in manifest.conditions if each.null_file is not None]
     return tuple(dict.fromkeys(files))

@@ -7,11 +7,14 @@ of many steps; the distributions of both against other float32 samples, and agai
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from fewstep.calibration.bodies import (
     engine_of,
@@ -23,14 +26,26 @@ from fewstep.calibration.bodies import (
     open_body,
 )
 from fewstep.calibration.conditions_file import ConditionRecords
-from fewstep.calibration.held_out import APART, PAIRED
+from fewstep.calibration.held_out import APART, PAIRED, held_out_conditions
 from fewstep.calibration.prompts import HELD_OUT, given_rows
+from fewstep.calibration.workers.in_order import Workers
+from fewstep.calibration.workers.opening import check_workers, opened
+from fewstep.calibration.workers.sent_bundle import sent
 from fewstep.evaluation.distances import distance
 from fewstep.evaluation.distances.features import Extractor, default_features, open_extractor
 from fewstep.evaluation.distances.references import References, open_references
-from fewstep.evaluation.distances.sample_sets import Counts, Floats, Tally, features_apart, features_of, sample_pairs
+from fewstep.evaluation.distances.sample_sets import (
+    FLOAT,
+    Counts,
+    Floats,
+    Tally,
+    features_apart,
+    features_of,
+    sample_pairs,
+)
 from fewstep.evaluation.output import check_writable, write_whole
 from fewstep.evaluation.results import SCHEMA, BodyEvaluation, Distance, EvaluationResults, Features, encode
+from fewstep.evaluation.sampling_job import Sampling, SamplingJob
 from fewstep.evaluation.speed.machine import this_machine
 from fewstep.evaluation.teacher import CHECKED, checked_teacher, teacher_plan
 from fewstep.graph.commit import open_for_update
@@ -71,6 +86,8 @@ class EvaluateOptions(Options):
     teacher_seeds: Number of seeds that the teacher samples. Default: 32, or all seeds if there are fewer.
     resamples: Number of resamples of the bootstrap for each interval.
     threads: Threads of one call; 0 for one per core.
+    workers: Processes of this machine that sample. Each has the weights in memory. 0 for this process alone.
+    dask: Address of a Dask scheduler, as tcp://host:8786, whose workers sample.
     """
 
     bundle: Path
@@ -88,6 +105,8 @@ class EvaluateOptions(Options):
     teacher_seeds: int | None = None
     resamples: int = distance.RESAMPLES
     threads: int = 0
+    workers: int = 0
+    dask: str | None = None
 
     @property
     def taught(self) -> int:
@@ -103,6 +122,7 @@ class EvaluateOptions(Options):
         if self.samples and not LEAST_SAMPLES <= self.samples <= len(APART):
             fix = f"give {LEAST_SAMPLES} to {len(APART)}, or 0 for no distances"
             raise UserError(f"--samples is {self.samples}", fix)
+        check_workers(self.workers, self.dask)
         if self.resamples < 20:
             raise UserError(f"--resamples is {self.resamples}", "give at least 20")
 
@@ -112,19 +132,22 @@ class EvaluateOptions(Options):
         words = ["fewstep evaluate BUNDLE"]
         for option in dataclasses.fields(self)[1:]:
             value = getattr(self, option.name)
-            if value != option.default:
+            if value != option.default and option.name not in ("workers", "dask"):  # which change no figure
                 text = ",".join(value) if isinstance(value, tuple) else str(value)
                 words += [f"--{option.name.replace('_', '-')}", Path(text).name]
         return " ".join(words)
 
 
-def evaluate(options: EvaluateOptions, progress: Progress = SILENT) -> EvaluationResults:
+def evaluate(
+    options: EvaluateOptions, progress: Progress = SILENT, workers: Workers | None = None
+) -> EvaluationResults:
     """Evaluate a bundle, and store the figures in it as JSON, or elsewhere.
 
     Sampling takes minutes and does not hold the bundle's lock; if its bodies change meanwhile, nothing is written.
     """
     task = open_task(options)
-    measured = measure(task, options, progress)
+    with opened(options.workers, options.dask, workers) as hands:
+        measured = measure(task, options, progress, hands)
     if options.output is not None:
         write_whole(options.output, encode(measured))
         return measured
@@ -182,17 +205,25 @@ def open_task(options: EvaluateOptions) -> EvaluationTask:
     )
 
 
-def measure(task: EvaluationTask, options: EvaluateOptions, progress: Progress = SILENT) -> EvaluationResults:
+def measure(
+    task: EvaluationTask, options: EvaluateOptions, progress: Progress = SILENT, workers: Workers | None = None
+) -> EvaluationResults:
     """All figures of an evaluation."""
     start = perf_counter()
     plan, extractor, checked = task.plan, task.extractor, PAIRED[: min(CHECKED, options.taught)]
     found = checked_teacher(task.reference, options.teacher, plan, checked, task.rows, progress)
     teacher = found.plan
     counts = Counts(options.seeds, options.taught, options.samples if extractor else 0)
-    floats, tallies = sample_pairs(task.reference, task.bodies, plan, teacher, counts, extractor, task.rows, progress)
+    conditions = partial(_held_out, task)
+    sampling = Sampling(
+        SamplingJob(sent(task.bundle.path, tuple(task.bodies)), (plan, teacher)),
+        {FLOAT: task.reference, **task.bodies},
+        workers,
+    )
+    floats, tallies = sample_pairs(sampling, tuple(task.bodies), counts, extractor, conditions, progress)
     sets = {}
     if extractor is not None:
-        apart = features_apart(task.reference, plan, options.samples, extractor, task.rows, progress)
+        apart = features_apart(sampling, options.samples, extractor, conditions, progress)
         sets = {f"float32, {plan.name}, other seeds": apart}
         if task.data is not None:
             sets[task.data.name] = features_of(task.data, extractor, progress)
@@ -221,6 +252,10 @@ def measure(task: EvaluationTask, options: EvaluateOptions, progress: Progress =
         seconds=perf_counter() - start,
         teacher_check=found.check,
     )
+
+
+def _held_out(task: EvaluationTask, seeds: range) -> Mapping[str, NDArray[Any]]:
+    return held_out_conditions(task.bundle.manifest.conditions, seeds, task.rows)
 
 
 def _chosen(bundle: Bundle, asked: Sequence[str]) -> list[str]:

@@ -4,24 +4,26 @@ Every body samples the same held-out seeds (`held_out.PAIRED`) as the float32 bo
 (`held_out.APART`), which no figure of a pair ever sees.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.calibration.conditions_file import ConditionRecords
-from fewstep.calibration.held_out import APART, PAIRED, held_out_conditions
+from fewstep.calibration.held_out import APART, PAIRED
 from fewstep.evaluation.distances.comparison import Comparison
 from fewstep.evaluation.distances.features import Extractor
 from fewstep.evaluation.distances.references import References
-from fewstep.plans.plan import Plan
+from fewstep.evaluation.sampling_job import Batch, Sampling
 from fewstep.runtime.progress import SILENT, Progress
-from fewstep.runtime.sampler import Sampler
 
 BATCH = 16  # samples at once: large enough to use the cores, small enough for the caches
 
+FLOAT = "float32"  # the body that all are compared with
+
 Floats = NDArray[np.floating]
+HeldOut = Callable[[range], Mapping[str, NDArray[Any]]]  # the conditions of seeds
 
 
 @dataclass(frozen=True)
@@ -42,46 +44,54 @@ class Tally:
     features: list[Floats] = field(default_factory=list)
 
 
+PLAN, TEACHER = 0, 1  # places of the plans in the job
+
+
 def sample_pairs(
-    reference: Sampler,
-    bodies: Mapping[str, Sampler],
-    plan: Plan,
-    teacher: Plan,
+    sampling: Sampling,
+    bodies: Sequence[str],
     counts: Counts,
     extractor: Extractor | None,
-    rows: ConditionRecords | None = None,
+    conditions: HeldOut,
     progress: Progress = SILENT,
 ) -> tuple[Tally, dict[str, Tally]]:
-    """Tallies of the float32 body and of each other one, over the first seeds of PAIRED; `rows` are own conditions."""
+    """Tallies of the float32 body and of each other one, over the first seeds of PAIRED. The plans of `sampling` are
+    the one that is judged, and the teacher's."""
     floats, tallies = Tally(), {name: Tally() for name in bodies}
     seeds = PAIRED[: max(counts.paired, counts.taught, counts.featured)]
+
+    def asked() -> Iterator[Batch]:
+        for batch in _batches(seeds):
+            values = conditions(batch)
+            yield Batch(FLOAT, PLAN, batch, values)
+            if taught := _head(batch, counts.taught):
+                yield Batch(FLOAT, TEACHER, batch[:taught], {name: each[:taught] for name, each in values.items()})
+            yield from (Batch(name, PLAN, batch, values) for name in bodies)
+
+    samples = sampling.samples(asked())
     for batch in _batches(seeds):
         paired, taught, featured = (_head(batch, n) for n in (counts.paired, counts.taught, counts.featured))
-        exact = _sample(reference, plan, batch, rows)
-        lesson = _sample(reference, teacher, batch[:taught], rows) if taught else exact[:0]
+        exact = next(samples)
+        lesson = next(samples) if taught else exact[:0]
         floats.against_teacher.add(exact[:taught], lesson)
         _extract(floats, extractor, exact[:featured])
-        for name, sampler in bodies.items():
-            samples = _sample(sampler, plan, batch, rows)
-            tallies[name].against_float.add(samples[:paired], exact[:paired])
-            tallies[name].against_teacher.add(samples[:taught], lesson)
-            _extract(tallies[name], extractor, samples[:featured])
+        for name in bodies:
+            own = next(samples)
+            tallies[name].against_float.add(own[:paired], exact[:paired])
+            tallies[name].against_teacher.add(own[:taught], lesson)
+            _extract(tallies[name], extractor, own[:featured])
         progress("pairs of samples", batch.stop, len(seeds))
     return floats, tallies
 
 
 def features_apart(
-    reference: Sampler,
-    plan: Plan,
-    count: int,
-    extractor: Extractor,
-    rows: ConditionRecords | None = None,
-    progress: Progress = SILENT,
+    sampling: Sampling, count: int, extractor: Extractor, conditions: HeldOut, progress: Progress = SILENT
 ) -> Floats:
     """Features [count, D] of float32 samples of seeds that nothing else uses."""
-    seeds, parts = APART[:count], []
-    for batch in _batches(seeds):
-        parts.append(extractor.extract(_sample(reference, plan, batch, rows)))
+    seeds, parts = APART[:count], list[Floats]()
+    asked = (Batch(FLOAT, PLAN, batch, conditions(batch)) for batch in _batches(seeds))
+    for batch, samples in zip(_batches(seeds), sampling.samples(asked), strict=True):
+        parts.append(extractor.extract(samples))
         progress("other float32 samples", batch.stop - seeds.start, len(seeds))
     return np.concatenate(parts)
 
@@ -93,11 +103,6 @@ def features_of(data: References, extractor: Extractor, progress: Progress = SIL
         parts.append(extractor.extract(samples))
         progress("features of the data", min(done * len(parts[0]), len(data)), len(data))
     return np.concatenate(parts)
-
-
-def _sample(sampler: Sampler, plan: Plan, seeds: range, rows: ConditionRecords | None) -> Floats:
-    """Samples [len(seeds), *x_shape], each with the held-out condition of its seed."""
-    return sampler.sample(plan, seeds, held_out_conditions(sampler.bundle.manifest.conditions, seeds, rows))
 
 
 def _extract(tally: Tally, extractor: Extractor | None, samples: Floats) -> None:

@@ -13,7 +13,7 @@ import pytest
 from fewstep.calibration import counting_job
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.workers.dask_cluster import DaskWorkers
-from fewstep.calibration.workers.sent_bundle import SentBundle, read_in_float32, sent
+from fewstep.calibration.workers.sent_bundle import SentBundle, needed, sent
 from fewstep.plans.errors import UserError
 from fewstep.runtime import cache
 from fewstep.runtime.bundle.reading import MANIFEST, open_bundle
@@ -79,7 +79,7 @@ def test_a_bundle_that_workers_do_not_see_is_sent_once(
     with DaskWorkers(cluster.scheduler_address) as workers:
         calibrate(spread, workers=workers)
         assert contents(spread.bundle) == contents(alone.bundle)
-        assert pieces == [*read_in_float32(manifest), MANIFEST]  # once, though both workers lacked it
+        assert pieces == [*needed(manifest), MANIFEST]  # once, though both workers lacked it
 
 
 def test_pieces_are_kept_under_the_hash_of_the_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ import pytest
 from fewstep.calibration.held_out import APART, PAIRED, held_out_conditions
 from fewstep.calibration.metrics import psnr
 from fewstep.calibration.trajectories import FIRST_SEED
+from fewstep.calibration.workers.processes import Processes
 from fewstep.evaluation import results as forms
 from fewstep.evaluation.distances.distance import fit, frechet, kernel_distance
 from fewstep.evaluation.distances.evaluate import EvaluateOptions, evaluate
@@ -151,3 +152,19 @@ def test_conditions_of_ones_own_are_sampled(bundle, tmp_path):
     own = {"class": [7, 2, 9, 7, 2]}
     exact, int8 = (load(bundle, body=body).sample(PLAN, range(5), own, 2.0) for body in ("float32", BODY))
     assert results.bodies[0].against_float.values == pytest.approx(psnr(int8, exact))
+
+
+def test_workers_sample_bitwise_what_one_process_does(bundle, tmp_path):
+    asked = options(bundle, features=str(write_extractor(tmp_path / "mine.onnx", MATRIX)), output=tmp_path / "a.json")
+    alone = evaluate(asked)
+    with Processes(2) as workers:
+        spread = evaluate(asked, workers=workers)
+    assert len(alone.bodies[0].distances) == 1 and alone.bodies[0].against_float.seeds > 16
+    assert msgspec.structs.replace(spread, seconds=0.0) == msgspec.structs.replace(alone, seconds=0.0)
+
+
+def test_who_samples_is_no_part_of_the_command():
+    asked = EvaluateOptions("bundle", seeds=8, dask="tcp://someones-host:8786")
+    assert asked.command == "fewstep evaluate BUNDLE --seeds 8"
+    with pytest.raises(UserError, match="both --workers and --dask"):
+        EvaluateOptions("bundle", workers=2, dask="tcp://here:8786")
