@@ -7,6 +7,7 @@ from rich.filesize import decimal
 from fewstep.cli.outcome import Outcome
 from fewstep.evaluation.diagnosis import Diagnosis, DoctorOptions, diagnose
 from fewstep.machine.packages import EXTRAS
+from fewstep.runtime.fastest import told
 from fewstep.runtime.progress import Progress
 
 NAME_WIDTH = 10
@@ -48,6 +49,8 @@ def _facts(seen: Diagnosis) -> Iterator[tuple[str, str]]:
         yield "jetson", f"{seen.jetson.model}, JetPack {seen.jetson.jetpack or 'unknown'} (L4T {seen.jetson.l4t})"
         yield "tensorrt", f"{seen.jetson.tensorrt}; {seen.jetson.note}"
     yield "backends", ", ".join(seen.backends) or "none"
+    for kept in seen.choices:
+        yield "auto", f"{kept.name} in {kept.precision}, batch {kept.batch}, {kept.day}: {told(kept)}"
     if seen.engine is not None and not seen.engine.error:
         yield "providers", ", ".join(seen.engine.providers)
     yield "packages", ", ".join(f"{name} {version}" for name, version in seen.packages.items())

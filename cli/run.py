@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from fewstep.cli.conditions import parse_conditions
 from fewstep.cli.outcome import Outcome, counted
+from fewstep.cli.run_backend import check_body, opened
 from fewstep.cli.run_plan import check_name, default_plan, unlike_calibration
 from fewstep.cli.run_tiles import Tiling, tiling
 from fewstep.evaluation.output import check_folder, whole_file, write_whole
@@ -22,13 +23,11 @@ from fewstep.plans.plan import Plan
 from fewstep.plans.tracer import IMAGE
 from fewstep.runs.tiles import tiled_steps
 from fewstep.runtime.autoencoder import load_autoencoder
-from fewstep.runtime.backends.named import named
 from fewstep.runtime.bundle.companions import image_shape
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.conditions import is_led_by_guidance
 from fewstep.runtime.execute import StepState
 from fewstep.runtime.finite import finite_sample
-from fewstep.runtime.loading import choose_body, load
 from fewstep.runtime.options import Options
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sizes import parse_sizes, sized
@@ -73,7 +72,8 @@ class RunOptions(Options):
     columns: Samples in a row of the grid. Default: a square grid.
     scale: Enlargement of each pixel. Default: 3 for samples of up to 64 pixels, else none.
     threads: Threads on the CPU, for onnxruntime and openvino; 0 for one per physical core.
-    backend: The engine that runs the bundle: onnxruntime, onnxruntime-cuda, openvino, tensorrt, tensorrt-rtx.
+    backend: The engine that runs the bundle: onnxruntime, onnxruntime-cuda, openvino, tensorrt, tensorrt-rtx; or auto,
+        which measures those that are installed and keeps the fastest for this machine.
     """
 
     bundle: Path
@@ -121,7 +121,7 @@ def run(options: RunOptions, progress: Progress = SILENT) -> tuple[NDArray[np.fl
     if options.plan is not None:
         check_name(options.plan)
     bundle = open_bundle(options.bundle)
-    choose_body(bundle, options.precision, named(options.backend, options.threads))
+    check_body(bundle, options.precision, options.backend, options.threads)
     tiled = None if options.tiles is None else tiling(options.tiles, sizes, bundle.manifest)
     manifest = sized(bundle.manifest, sizes if tiled is None else tiled.sizes)
     bundle = replace(
@@ -182,7 +182,9 @@ def _sampled(
     """The samples [N, *x_shape] and the plan's name; `shape` has the sizes of a sample, or says how it is tiled."""
     count, parts = options.count, []
     sizes = shape.sizes if isinstance(shape, Tiling) else shape
-    with load(options.bundle, options.precision, backend=named(options.backend, options.threads)) as sampler:
+    of_call = min(count, BATCH) * (1 if options.guidance is None else 2)
+    how = (options.precision, options.backend, options.threads, options.plan, of_call)
+    with opened(options.bundle, *how) as sampler:
         wanted = options.plan or default_plan(sampler, options.strength)
         plan = sampler.compile(wanted, options.guidance, strength=options.strength, branches=branches, sizes=sizes)
         if branches and not any(UNCOND in step.branches for step in plan.steps):

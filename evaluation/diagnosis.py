@@ -17,6 +17,7 @@ from fewstep.machine.memory import Space, this_space
 from fewstep.machine.packages import EXTRAS, RUNTIMES, Engine, installed, missing, this_engine, version_of
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.platforms import ONNXRUNTIME, preferred
+from fewstep.runtime.fastest import Kept, kept_here
 from fewstep.runtime.options import Options
 
 LEAST_RUNTIME = (1, 21)  # of onnxruntime: the oldest that the tests run with
@@ -61,6 +62,7 @@ class Diagnosis(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     engine: Engine | None
     backends: tuple[str, ...]
     missing: dict[str, tuple[str, ...]]  # extra -> packages
+    choices: tuple[Kept, ...]  # of the fastest backend, that were measured here
     findings: tuple[Finding, ...]
 
     @property
@@ -89,6 +91,7 @@ def diagnose(options: DoctorOptions) -> Diagnosis:
         engine=engine,
         backends=tuple(_backends(engine, gpus, packages)),
         missing=missing(packages),
+        choices=kept_here(),
         findings=(),
     )
     found = [*findings(seen)]

@@ -8,6 +8,7 @@
     precision/    measurements of searches for precision maps
     fitting/      samples of teachers, and fits that were interrupted
     agreement/    the graphs on which an engine agrees with onnxruntime on this machine
+    fastest/      the fastest backend of a bundle on this machine
     bundles/      bundles that were sent to workers on this machine
 
 All of it may be deleted. The next run then takes longer, and engines that this machine built need `trust_engines`.
@@ -22,7 +23,9 @@ from pathlib import Path
 from time import time
 from typing import Literal
 
-Kind = Literal["engines", "timing", "jit", "openvino", "calibration", "precision", "agreement", "fitting", "bundles"]
+Kind = Literal[
+    "engines", "timing", "jit", "openvino", "calibration", "precision", "agreement", "fitting", "fastest", "bundles"
+]
 
 LONGEST_WRITE = 3600.0  # seconds after which a draft is nobody's
 

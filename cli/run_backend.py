@@ -1,0 +1,32 @@
+"""The backend that `fewstep run` loads: the one that is named, or with `auto` the fastest that this machine has."""
+
+import logging
+from pathlib import Path
+
+from fewstep.runtime.backends.named import named
+from fewstep.runtime.bundle.reading import Bundle, open_bundle
+from fewstep.runtime.fastest import AUTO, fastest, told
+from fewstep.runtime.loading import choose_body, load
+from fewstep.runtime.sampler import Sampler
+
+LOG = logging.getLogger("fewstep")
+
+
+def check_body(bundle: Bundle, precision: str, backend: str, threads: int) -> None:
+    """UserError where a backend that is named has no body of the precision."""
+    if backend != AUTO:
+        choose_body(bundle, precision, named(backend, threads))
+
+
+def opened(path: Path, precision: str, backend: str, threads: int, plan: str | None, batch: int) -> Sampler:
+    """The bundle, ready to run calls of the network on `batch` samples. `plan`: the one that is asked for."""
+    if backend != AUTO:
+        return load(path, precision, backend=named(backend, threads))
+    bodies = open_bundle(path).manifest.bodies.values()
+    along = plan or next((each.plan for each in bodies if each.precision == precision and each.plan), None)
+    choice = fastest(path, precision, along, batch, threads)
+    LOG.info("backend: %s", told(choice.kept))
+    for each in choice.kept.timed:
+        if each.milliseconds is None:
+            LOG.debug("backend: not %s (%s)", each.backend, each.reason)
+    return load(path, body=choice.body, backend=choice.backend)

@@ -1,0 +1,226 @@
+"""The fastest way to run a bundle on this machine: measured once, then kept in the user's cache folder.
+
+    choice = fastest("bundle", "int8", batch=16)
+    sampler = load("bundle", body=choice.body, backend=choice.backend)
+
+Every backend that is installed runs the network in turns, so that what else the machine does falls on all alike. Before
+that, one call of each is compared with onnxruntime's of the same body: a wrong engine is never chosen.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from statistics import median
+
+import msgspec
+
+from fewstep.machine.cpu import this_cpu
+from fewstep.machine.gpu import these_gpus
+from fewstep.machine.packages import installed
+from fewstep.plans.errors import UserError
+from fewstep.plans.name import parse_plan_name
+from fewstep.plans.spec import Strict
+from fewstep.runtime import cache
+from fewstep.runtime.backends import Arrays, Backend, LoadedGraph, graph_of
+from fewstep.runtime.backends.named import NAMED, named
+from fewstep.runtime.backends.onnxruntime import OnnxRuntime
+from fewstep.runtime.backends.openvino_agreement import drawn, largest
+from fewstep.runtime.bundle.reading import Bundle, open_bundle
+from fewstep.runtime.loading import choose_body
+from fewstep.runtime.sizes import defaults
+
+SCHEMA = 1  # of what is kept
+AUTO = "auto"
+LARGEST = {"float32": 1e-3, "float16": 2e-2, "int8": 0.1}  # difference from onnxruntime, of the largest output
+ROUNDS, LEAST_ROUNDS = 50, 5
+SECONDS = 1.0  # of measuring, once each has LEAST_ROUNDS
+KIND: cache.Kind = "fastest"
+
+
+class Timed(Strict, frozen=True):
+    """A backend with its body. milliseconds: the median of its calls, None where `reason` says why it cannot be."""
+
+    backend: str
+    threads: int
+    body: str
+    milliseconds: float | None
+    reason: str = ""
+
+
+class Kept(Strict, frozen=True):
+    """What was measured on this machine, the chosen one first. name: of the bundle; day: in the form of ISO 8601."""
+
+    schema: int
+    machine: str
+    name: str
+    precision: str
+    batch: int
+    day: str
+    timed: tuple[Timed, ...]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A backend that is ready to load the body; `kept` has what else was measured."""
+
+    backend: Backend
+    body: str
+    kept: Kept
+
+
+def fastest(
+    path: Path | str, precision: str = "float32", plan: str | None = None, batch: int = 1, threads: int = 0
+) -> Choice:
+    """The fastest backend for calls of the network on `batch` samples, and the body that it runs.
+
+    Args:
+        plan: bodies that were calibrated along another plan are left out, where one was along this.
+        threads: of a call on the CPU; 0 tries one per physical core and one per core that this process may use.
+
+    The first call on a machine takes seconds, later ones read what was kept. UserError where nothing runs the bundle.
+    """
+    bundle = open_bundle(path)
+    key = _key(bundle, precision, plan, batch, threads)
+    kept = _read(key)
+    if kept is None:
+        kept = _measure(bundle, precision, plan, batch, threads)
+        cache.store(KIND, key, msgspec.json.encode(kept))
+    best = kept.timed[0]
+    return Choice(named(best.backend, best.threads), best.body, kept)
+
+
+def kept_here() -> tuple[Kept, ...]:
+    """Every choice that was made on this machine with what is installed now, the latest last."""
+    try:
+        files = sorted((cache.folder() / KIND).glob("[0-9a-f]*"), key=lambda file: file.stat().st_mtime)
+    except OSError:
+        return ()
+    found = (_read(file.name) for file in files)
+    return tuple(each for each in found if each is not None and each.machine == _machine())
+
+
+def told(kept: Kept) -> str:
+    """A choice in one line."""
+    best, *others = kept.timed
+    beside = ", ".join(_called(each) for each in others if each.milliseconds is not None)
+    return f"{_called(best)}" + (f"; beside it {beside}" if beside else "")
+
+
+def _called(timed: Timed) -> str:
+    threads = f", {timed.threads} threads" if timed.threads else ""
+    return f"{timed.backend}{threads} with {timed.body} {timed.milliseconds:.2f} ms a call"
+
+
+def _measure(bundle: Bundle, precision: str, plan: str | None, batch: int, threads: int) -> Kept:
+    timed, loaded = [], {}
+    for name, count in _candidates(threads):
+        backend = named(name, count)
+        try:
+            body = _body(bundle, precision, plan, backend)
+        except UserError as error:
+            timed.append(Timed(name, count, "", None, str(error)))
+            continue
+        try:
+            network = backend.load(bundle, body)
+            feeds = _feeds(bundle, body, batch)
+            _check(bundle, body, precision, network, feeds)
+        except UserError as error:
+            timed.append(Timed(name, count, body, None, str(error)))
+            continue
+        loaded[name, count, body] = (network, feeds)
+    if not loaded:
+        reasons = "; ".join(f"{each.backend}: {each.reason}" for each in timed if each.backend == "onnxruntime")
+        raise UserError(f"nothing here runs {bundle.path} in {precision} ({reasons})", "see fewstep doctor")
+    medians = _race([_call(*each) for each in loaded.values()])
+    timed += [Timed(*key, milliseconds) for key, milliseconds in zip(loaded, medians, strict=True)]
+    order = sorted(timed, key=lambda each: (each.milliseconds is None, each.milliseconds or 0.0))
+    day = time.strftime("%Y-%m-%d")
+    return Kept(SCHEMA, _machine(), bundle.manifest.name, precision, batch, day, tuple(order))
+
+
+def _candidates(threads: int) -> Iterator[tuple[str, int]]:
+    """Backends with their threads. Which are installed shows when they load."""
+    cores = this_cpu().cores
+    for name in NAMED:
+        on_cpu = name in ("onnxruntime", "openvino")
+        yield name, threads if on_cpu else 0
+        if on_cpu and not threads and cores > 1:
+            yield name, cores
+
+
+def _body(bundle: Bundle, precision: str, plan: str | None, backend: Backend) -> str:
+    """The body that a backend would run. UserError if there is none, or if it is of another plan while one is not."""
+    body = choose_body(bundle, precision, backend)
+    calibrated = bundle.body(body).plan
+    if plan is None or calibrated is None or _same(plan, calibrated):
+        return body
+    others = (each.plan for each in bundle.manifest.bodies.values() if each.precision == precision)
+    if any(other is not None and _same(plan, other) for other in others):
+        raise UserError(f"{body} was calibrated along {calibrated}", f"calibrate it along {plan}")
+    return body
+
+
+def _same(plan: str, other: str) -> bool:
+    """Whether two names mean one plan."""
+    try:
+        return parse_plan_name(plan).text == parse_plan_name(other).text
+    except UserError:  # a file, or the plan of a scheduler
+        return plan == other
+
+
+def _feeds(bundle: Bundle, body: str, batch: int) -> Arrays:
+    sizes = {"batch": batch, **defaults(bundle.manifest.x_shape, bundle.manifest.sizes)}
+    return drawn(graph_of(bundle, body), sizes, 0)
+
+
+def _check(bundle: Bundle, body: str, precision: str, network: LoadedGraph, feeds: Arrays) -> None:
+    """UserError where a network differs from onnxruntime on one call of the same body."""
+    found = largest(OnnxRuntime().load(bundle, body)(feeds), network(feeds))
+    if found > LARGEST[precision]:
+        raise UserError(f"it differs from onnxruntime by {found:.2g} of the largest output", "use another backend")
+
+
+def _call(network: LoadedGraph, feeds: Arrays) -> Callable[[], object]:
+    return lambda: network(feeds)
+
+
+def _race(calls: list[Callable[[], object]]) -> list[float]:
+    """Median milliseconds of each call. They take turns, after a round that is not counted."""
+    times: list[list[float]] = [[] for _ in calls]
+    for call in calls:
+        call()
+    until = time.perf_counter() + SECONDS
+    for number in range(ROUNDS):
+        if number >= LEAST_ROUNDS and time.perf_counter() > until:
+            break
+        for place, call in enumerate(calls):
+            started = time.perf_counter()
+            call()
+            times[place].append(1000 * (time.perf_counter() - started))
+    return [median(each) for each in times]
+
+
+def _read(key: str) -> Kept | None:
+    """What was kept; None where nothing was, or nothing that this version reads."""
+    content = cache.read(KIND, key)
+    try:
+        kept = None if content is None else msgspec.json.decode(content, type=Kept)
+    except msgspec.DecodeError:
+        return None
+    return (
+        kept if kept is not None and kept.schema == SCHEMA and kept.timed and kept.timed[0].backend in NAMED else None
+    )
+
+
+def _machine() -> str:
+    """Processor, GPUs and the versions of engines: another of these measures again."""
+    known = (this_cpu(), [(gpu.name, gpu.driver) for gpu in these_gpus()], installed())
+    return sha256(msgspec.json.encode(known)).hexdigest()[:32]
+
+
+def _key(bundle: Bundle, precision: str, plan: str | None, batch: int, threads: int) -> str:
+    """The name under which a choice is kept."""
+    known = (SCHEMA, _machine(), bundle.manifest.files, bundle.manifest.sizes, precision, plan, batch, threads)
+    return sha256(msgspec.json.encode(known)).hexdigest()[:32]

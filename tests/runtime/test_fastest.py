@@ -1,0 +1,137 @@
+"""`--backend auto`: the fastest of what runs here and is right, measured once on a machine."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from fewstep.cli.main import main
+from fewstep.plans.errors import UserError
+from fewstep.runtime import fastest, load
+from fewstep.runtime.backends import Arrays, LoadedGraph
+from fewstep.runtime.backends.onnxruntime import OnnxRuntime
+from fewstep.runtime.bundle.reading import Bundle
+from fewstep.runtime.fastest import kept_here, told
+
+
+@dataclass(frozen=True)
+class Engine:
+    """onnxruntime under another name, whose outputs are off by `error`."""
+
+    error: float = 0.0
+    missing: bool = False
+
+    @property
+    def bodies(self) -> Mapping[str, tuple[str, ...]]:
+        return {"float32": ("float32",), "int8": ("int8-cpu-x86",)}
+
+    def load(self, bundle: Bundle, name: str) -> LoadedGraph:
+        if self.missing:
+            raise UserError("this engine is not installed", "pip install engine")
+        network = OnnxRuntime().load(bundle, name)
+
+        def call(feeds: Arrays) -> dict[str, np.ndarray]:
+            return {name: value + np.float32(self.error) for name, value in network(feeds).items()}
+
+        return call
+
+
+@pytest.fixture
+def times(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The engines "onnxruntime" (threads 0 and 2), "fast", "wrong" and "missing"; the times of those that are raced."""
+    found = [5.0, 6.0, 2.0]
+    engines: dict[str, Callable[[int], object]] = {
+        "onnxruntime": lambda threads: OnnxRuntime(threads=threads),
+        "fast": lambda threads: Engine(),
+        "wrong": lambda threads: Engine(error=100.0),
+        "missing": lambda threads: Engine(missing=True),
+    }
+    monkeypatch.setattr(fastest, "NAMED", engines)
+    monkeypatch.setattr(fastest, "named", lambda name, threads: engines[name](threads))
+    cpu = msgspec.structs.replace(fastest.this_cpu(), cores=2)
+    monkeypatch.setattr(fastest, "this_cpu", lambda: cpu)
+
+    def race(calls: list[Callable[[], object]]) -> list[float]:
+        for call in calls:
+            call()
+        assert len(calls) == len(found)
+        return found
+
+    monkeypatch.setattr(fastest, "_race", race)
+    return found
+
+
+def test_the_fastest_that_is_right_is_chosen(tiny_bundle: Path, times: list[float]) -> None:
+    choice = fastest.fastest(tiny_bundle, "int8", batch=4)
+    timed = [(each.backend, each.threads, each.milliseconds) for each in choice.kept.timed]
+    assert timed[:3] == [("fast", 0, 2.0), ("onnxruntime", 0, 5.0), ("onnxruntime", 2, 6.0)]
+    refused = {each.backend: each.reason for each in choice.kept.timed[3:]}
+    assert "differs from onnxruntime by" in refused["wrong"]
+    assert refused["missing"] == "this engine is not installed; pip install engine"
+    with load(tiny_bundle, body=choice.body, backend=choice.backend) as sampler:
+        assert sampler.sample("ddim:2", [0], {"class": [0]}).shape == (1, 1, 4, 4)
+
+
+def test_a_choice_is_kept_for_the_machine_the_body_and_the_batch(tiny_bundle: Path, times: list[float]) -> None:
+    first = fastest.fastest(tiny_bundle, "int8", batch=4)
+    times[:] = [1.0, 6.0, 2.0]
+    assert fastest.fastest(tiny_bundle, "int8", batch=4).kept == first.kept
+    assert fastest.fastest(tiny_bundle, "int8", batch=8).kept.timed[0].backend == "onnxruntime"
+    assert fastest.fastest(tiny_bundle, "float32", batch=4).kept.timed[0].body == "float32"
+    assert [(each.precision, each.batch) for each in kept_here()] == [("int8", 4), ("int8", 8), ("float32", 4)]
+
+
+def test_another_version_or_processor_measures_again(
+    tiny_bundle: Path, times: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fastest.fastest(tiny_bundle)
+    monkeypatch.setattr(fastest, "installed", lambda: {"onnxruntime": "9.9"})
+    assert kept_here() == ()
+    times[:] = [1.0, 6.0, 2.0]
+    assert fastest.fastest(tiny_bundle).kept.timed[0].backend == "onnxruntime"
+
+
+def test_what_was_kept_and_is_damaged_is_measured_again(tiny_bundle: Path, times: list[float]) -> None:
+    fastest.fastest(tiny_bundle)
+    (file,) = (fastest.cache.folder() / "fastest").iterdir()
+    file.write_bytes(b"{")
+    assert kept_here() == ()
+    assert fastest.fastest(tiny_bundle).kept.timed[0].backend == "fast"
+
+
+def test_a_body_of_another_plan_is_left_out_where_one_is_of_this(tiny_bundle: Path, times: list[float]) -> None:
+    path = tiny_bundle / "manifest.json"
+    manifest = msgspec.json.decode(path.read_bytes())
+    other = manifest["bodies"]["int8-cpu-x86"] | {"plan": "ddim:4"}
+    manifest["bodies"] |= {"int8-cpu-x86": other, "int8-openvino": other | {"plan": "ddim:8", "target": "openvino"}}
+    path.write_bytes(msgspec.json.encode(manifest))
+    with pytest.raises(UserError, match="int8-cpu-x86 was calibrated along ddim:4"):
+        fastest.fastest(tiny_bundle, "int8", plan="ddim:8")
+    assert fastest.fastest(tiny_bundle, "int8", plan="ddim:4").body == "int8-cpu-x86"
+    assert fastest.fastest(tiny_bundle, "int8", plan="dpmpp_2m:3").body == "int8-cpu-x86"
+
+
+def test_what_nothing_runs_is_one_line(tiny_bundle: Path, times: list[float]) -> None:
+    with pytest.raises(UserError, match=r"nothing here runs .*tiny in float16 \(onnxruntime: .*has no float16"):
+        fastest.fastest(tiny_bundle, "float16")
+
+
+def test_run_and_doctor_say_what_was_chosen(
+    tiny_bundle: Path, times: list[float], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["run", str(tiny_bundle), "--backend", "auto", "-n", "2", "-c", "class=bag", "-v"]
+    assert main([*line, "-o", str(tmp_path / "samples.npy")]) == 0
+    (kept,) = kept_here()
+    assert f"backend: {told(kept)}" in capsys.readouterr().err
+    assert told(kept).startswith("fast with float32 2.00 ms a call; beside it onnxruntime with float32 5.00 ms")
+    main(["doctor"])
+    assert f"auto       tiny in float32, batch 2, {kept.day}: fast" in capsys.readouterr().out
+
+
+def test_calls_take_turns() -> None:
+    order: list[str] = []
+    medians = fastest._race([lambda: order.append("a"), lambda: order.append("b")])
+    assert len(medians) == 2 and order[:6] == ["a", "b", "a", "b", "a", "b"]
