@@ -1,0 +1,93 @@
+"""What the deployed plan asks of the network in rollouts: observations to calibrate on, and how far int8 is there.
+
+Observations of demonstrations are other ones: a policy that samples in few steps visits states of its own.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+from numpy.typing import NDArray
+from rollouts import episodes_of, run
+from verdicts import Contender, Ledger
+
+from fewstep.control import Asked, VirtualClock, padded, sample_sequences
+from fewstep.control.clocks import Job, VirtualRun
+from fewstep.plans.plan import Plan
+from fewstep.runtime import Sampler
+from fewstep.runtime.policies import policy_of
+
+FIRST_SEED = 500_000  # of these episodes; evaluation has those from 0 on
+
+
+class Watching(VirtualClock):
+    """A virtual clock that keeps what it was asked for."""
+
+    def __init__(self, delay: float) -> None:
+        super().__init__(delay)
+        self.jobs: list[Job] = []
+
+    def start(self, job: Job) -> VirtualRun:
+        self.jobs.append(job)
+        return super().start(job)
+
+
+def watch(contender: Contender, sampler: Sampler, per_task: int) -> list[Job]:
+    """All that a contender asks for in so many episodes of each task."""
+    clocks: list[Watching] = []
+
+    def made(delay: float) -> Watching:
+        clocks.append(Watching(delay))
+        return clocks[-1]
+
+    with TemporaryDirectory() as folder:
+        ledger = Ledger(Path(folder), contender)
+        run(contender, sampler, episodes_of(per_task, first=FIRST_SEED), ledger, clock_of=made)
+    return clocks[0].jobs
+
+
+def rows(jobs: Sequence[Job], sampler: Sampler, count: int, seed: int = 0) -> dict[str, NDArray[np.float32]]:
+    """Conditions [count, ...] by name, of jobs drawn at random: a file for `fewstep calibrate --conditions`."""
+    manifest = sampler.bundle.manifest
+    policy = policy_of(manifest)
+    chosen = np.random.default_rng(seed).permutation(len(jobs))[:count]
+    made: dict[str, list[NDArray[np.float32]]] = {each.name: [] for each in manifest.conditions}
+    for job in (jobs[place] for place in chosen):
+        told = job.continuity == "trained" and job.asked.former is not None
+        for name, value in job.asked.window.items():
+            made[name].append(np.asarray(value, np.float32))
+        if policy.prefix is not None and policy.delay is not None:
+            former = job.asked.former if told else None
+            none = np.zeros(manifest.x_shape, np.float32)
+            made[policy.prefix].append(none if former is None else padded(former, len(none)))
+            made[policy.delay].append(np.array([job.asked.decided if told else 0], np.float32))
+    return {name: np.stack(values) for name, values in made.items()}
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """How far the actions that are executed are from another body's, in units: root mean square, and the 99th
+    percentile of the largest of each sequence."""
+
+    rms: float
+    p99: float
+
+
+def deviation(jobs: Sequence[Job], one: Sampler, other: Sampler, count: int = 256, seed: int = 1) -> Deviation:
+    """Of two samplers that are asked alike."""
+    chosen = np.random.default_rng(seed).permutation(len(jobs))[:count]
+    executed = policy_of(one.bundle.manifest).actions
+    squares, largest = [], []
+    for job in (jobs[place] for place in chosen):
+        a, b = (_actions(each, job.plan, job.asked, job)[:executed] for each in (one, other))
+        squares.append(float(np.square(a - b).mean()))
+        largest.append(float(np.abs(a - b).max()))
+    return Deviation(float(np.sqrt(np.mean(squares))), float(np.quantile(largest, 0.99)))
+
+
+def _actions(sampler: Sampler, plan: Plan, asked: Asked, job: Job) -> NDArray[np.float32]:
+    (actions,), _ = sample_sequences(sampler, plan, [asked], job.continuity)
+    made: NDArray[np.float32] = actions
+    return made

@@ -1,0 +1,151 @@
+"""How long a policy's calls take, and whether a loop at 80 Hz keeps its ticks: on an idle machine of two cores.
+
+    python benchmarks/policy/latency.py WORK [--calls 10000] [--seconds 600] [--weights policy.safetensors]
+
+WORK is the folder of run.py, with its bundle and the observations that were calibrated on. Calls are whole: encoder,
+steps, units. The contenders take turns, a hundred calls each. With `--weights` torch takes part; without, this process
+has no torch, and its memory is that of a device.
+"""
+
+import argparse
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rollouts import LIMITS
+from simulator import RATE
+from table import markdown
+
+from fewstep.control import Asked, PolicyRunner, sample_sequences
+from fewstep.control.statistics import quantiles
+from fewstep.runtime import Sampler, load
+
+TURN = 100  # calls
+STEPS = (1, 2, 4)
+LATE = 1e-3  # seconds after which a tick of the loop is missed
+Call = Callable[[Mapping[str, NDArray[Any]]], Any]
+HEAD = ("calls", "p50 ms", "p99 ms", "p99.9 ms", "most ms")
+
+
+def windows(work: Path) -> Iterator[dict[str, NDArray[Any]]]:
+    """Observations of rollouts, again and again."""
+    with np.load(work / "observations.npz") as file:
+        arrays = {name: file[name] for name in ("observation", "task")}
+    count = len(arrays["observation"])
+    for place in iter(lambda: 0, 1):
+        for place in range(count):
+            yield {name: array[place] for name, array in arrays.items()}
+
+
+def call_of(sampler: Sampler, steps: int) -> Call:
+    plan = sampler.compile(f"dpmpp_2m:{steps}", shaping=LIMITS)
+    return lambda window: sample_sequences(sampler, plan, [Asked(window, 0)])
+
+
+def torch_call(weights: Path, steps: int) -> Call:
+    """The network as torch runs it, so many times; what surrounds a step is left out in its favour."""
+    import os
+
+    os.environ["POLICY_WEIGHTS"] = str(weights)
+    import torch
+    from network import make
+
+    network, spec = make()
+    x, time_ = torch.zeros(1, *spec.x_shape), torch.zeros(1)
+    prefix, delay = torch.zeros(1, *spec.x_shape), torch.zeros(1, 1)
+
+    @torch.inference_mode()
+    def call(window: Mapping[str, NDArray[Any]]) -> Any:
+        seen = [torch.from_numpy(np.asarray(window[name], np.float32))[None] for name in ("observation", "task")]
+        for _ in range(steps):
+            made = network(x, time_, *seen, prefix, delay)
+        return made
+
+    return call
+
+
+def race(calls: Mapping[str, Call], work: Path, count: int) -> list[tuple[str, ...]]:
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    seen = windows(work)
+    for call in calls.values():
+        for _ in range(20):
+            call(next(seen))
+    while len(next(iter(seconds.values()))) < count:
+        for name, call in calls.items():
+            for _ in range(TURN):
+                window, began = next(seen), time.perf_counter()
+                call(window)
+                seconds[name].append(time.perf_counter() - began)
+    return [(name, *_milliseconds(taken)) for name, taken in seconds.items()]
+
+
+def _milliseconds(seconds: list[float]) -> tuple[str, ...]:
+    found = quantiles(seconds)
+    return tuple(f"{1e3 * each:.2f}" for each in (found.p50, found.p99, found.p999, found.most))
+
+
+def ticks(seconds: float, work: Callable[[], None]) -> tuple[int, int]:
+    """(ticks, those that came late) of a loop at 80 Hz that does some work in each."""
+    count, late, due = round(seconds * RATE), 0, time.perf_counter()
+    for _ in range(count):
+        work()
+        due += 1 / RATE
+        time.sleep(max(0.0, due - time.perf_counter()))
+        behind = time.perf_counter() - due
+        late += behind > LATE
+        due = max(due, time.perf_counter() - LATE)  # late once is not late for ever
+    return count, late
+
+
+def loop(sampler: Sampler, work: Path, seconds: float) -> str:
+    """A loop of the runner beside the same loop without work, which shows the machine."""
+    seen = windows(work)
+    _, idle = ticks(seconds / 10, lambda: None)
+    with PolicyRunner(sampler, RATE, ("dpmpp_2m:4", "dpmpp_2m:2"), warm=0.5, shaping=LIMITS) as runner:
+        first = next(seen)
+        task = {"task": first["task"]}
+        runner.warm_up({"observation": first["observation"][0]}, task)
+        runner.reset(0, task)
+        count, late = ticks(seconds, lambda: runner.act({"observation": next(seen)["observation"][0]}) and None)
+        found = runner.statistics
+    return "\n".join(
+        (
+            f"- {count} ticks at {RATE:g} Hz: {100 * late / count:.2f} % late by over 1 ms"
+            f" (without work {100 * idle / round(seconds / 10 * RATE):.2f} %)",
+            f"- `act`: p50 {1e3 * found.acting.p50:.3f} ms, p99 {1e3 * found.acting.p99:.3f} ms",
+            f"- {found.sampling.count} sequences: {found.missed} missed the deadline, {found.cut} were predicted early",
+            f"- {found.late} late and {found.held} held ticks; plans {dict(found.plans)}",
+            f"- resident memory {_resident():.0f} MB",
+        )
+    )
+
+
+def _resident() -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS"))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("work", type=Path)
+    parser.add_argument("--calls", type=int, default=10_000)
+    parser.add_argument("--seconds", type=float, default=600.0)
+    parser.add_argument("--weights", type=Path, help="compare with torch; a device has none")
+    given = parser.parse_args()
+    bundle = max((each for each in given.work.glob("policy-*") if each.is_dir()), key=lambda each: each.stat().st_mtime)
+    print(loop(load(bundle, precision="int8"), given.work, given.seconds), flush=True)
+    calls = {
+        f"{precision}, {steps} steps": call_of(load(bundle, precision=precision), steps)
+        for precision in ("int8", "float32")
+        for steps in STEPS
+    }
+    if given.weights is not None:
+        calls |= {f"torch, {steps} steps": torch_call(given.weights, steps) for steps in STEPS}
+    print(markdown(race(calls, given.work, given.calls), HEAD))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,141 @@
+"""Episodes in the simulator, many in lockstep, under a virtual clock: the same verdicts on every run.
+
+All runners share a clock, so that their sequences are sampled as one batch. A sample's bits do not depend on its batch,
+and an episode's verdict therefore not on its neighbours.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from experts import ROUTES, WALL, Expert, expert_of, route_of
+from numpy.typing import NDArray
+from simulator import LONGEST, RATE, TASKS, Simulation, draw_knock
+from verdicts import Contender, Episode, Ledger, Verdict
+
+from fewstep.control import PolicyRunner, VirtualClock
+from fewstep.plans.shaping import Clip
+from fewstep.runtime import Sampler
+
+LOCKSTEP = 32  # episodes at a time
+LIMITS = Clip(-1.0, 1.0)  # of actions
+
+
+def one_hot(task: str) -> NDArray[np.float32]:
+    """The condition that says which task it is."""
+    return np.eye(len(TASKS), dtype=np.float32)[TASKS.index(task)]
+
+
+@dataclass
+class Course:
+    """An episode as it runs."""
+
+    episode: Episode
+    simulation: Simulation
+    observation: NDArray[np.float64]
+    runner: PolicyRunner | None
+    expert: Expert | None
+    knock: tuple[int, NDArray[np.float64]]
+    seen: list[NDArray[np.float64]] = field(default_factory=list)
+
+    def watch(self) -> None:
+        """The first half of a tick."""
+        tick, shift = self.knock
+        if len(self.seen) == tick:
+            self.simulation.knock(shift)
+        self.seen.append(self.observation)
+        if self.runner is not None:
+            self.runner.observe({"observation": self.observation.astype(np.float32)})
+
+    def move(self) -> bool:
+        """The second half; whether the task is solved."""
+        if self.runner is None:
+            assert self.expert is not None
+            action = self.expert(self.observation)
+        else:
+            made = self.runner.action()
+            assert made.value is not None  # it begins when its first sequence is there
+            action = made.value
+        self.observation, solved = self.simulation.step(action)
+        return solved
+
+    def verdict(self, solved: bool) -> Verdict:
+        task, seed = self.episode
+        route = route_of(np.array(self.seen)) if task == WALL else None
+        seam = contrast = None
+        if self.runner is not None:
+            found = self.runner.statistics
+            seam, contrast = (None if np.isnan(each) else each for each in (found.seam, found.jerk_contrast))
+        return Verdict(task, seed, len(self.seen) - 1 if solved else None, route, seam, contrast)
+
+
+def run(
+    contender: Contender,
+    sampler: Sampler | None,
+    episodes: Sequence[Episode],
+    ledger: Ledger,
+    report: Callable[[str], None] = lambda _: None,
+    clock_of: Callable[[float], VirtualClock] = VirtualClock,
+) -> None:
+    """Put verdicts of episodes into the ledger, of those that it lacks. A `sampler` of None is the experts."""
+    clock = clock_of(contender.delay / RATE)
+    waiting, running = ledger.missing(episodes), list[Course]()
+    idle: dict[str, list[Simulation]] = {task: [] for task in TASKS}
+    tick = done = 0
+    while waiting or running:
+        if tick % contender.execute == 0:  # so that all ask for sequences at the same ticks
+            while waiting and len(running) < LOCKSTEP:
+                running.append(_begin(contender, sampler, waiting.pop(0), idle, clock))
+        for course in running:
+            course.watch()
+        for course in list(running):
+            solved = course.move()
+            if solved or len(course.seen) == LONGEST:
+                ledger.add(course.verdict(solved))
+                idle[course.episode[0]].append(course.simulation)
+                running.remove(course)
+                done += 1
+                if done % 50 == 0:
+                    report(f"{contender.name}: {done} episodes")
+        clock.advance(1 / RATE)
+        tick += 1
+
+
+def _begin(
+    contender: Contender,
+    sampler: Sampler | None,
+    episode: Episode,
+    idle: dict[str, list[Simulation]],
+    clock: VirtualClock,
+) -> Course:
+    task, seed = episode
+    simulation = idle[task].pop() if idle[task] else Simulation(task)
+    runner, expert = None, None
+    if sampler is None:
+        route = ROUTES[int(np.random.default_rng([seed, 3]).integers(len(ROUTES)))] if task == WALL else None
+        expert = expert_of(task, route)
+    else:
+        runner = runner_of(contender, sampler, clock)
+        runner.reset(seed, {"task": one_hot(task)})
+    knock = draw_knock(np.random.default_rng([seed, 2])) if contender.knocked else (-1, np.zeros(2))
+    return Course(episode, simulation, simulation.reset(seed), runner, expert, knock)
+
+
+def runner_of(contender: Contender, sampler: Sampler, clock: VirtualClock | None) -> PolicyRunner:
+    assert contender.plan is not None
+    return PolicyRunner(
+        sampler,
+        RATE,
+        (contender.plan,),
+        deadline=1.0,  # of virtual time, which a delay is far from
+        execute=contender.execute,
+        continuity=contender.continuity,  # type: ignore[arg-type]
+        warm=contender.warm,
+        shaping=LIMITS,
+        clock=clock,
+    )
+
+
+def episodes_of(count: int, tasks: Sequence[str] = TASKS, first: int = 0) -> list[Episode]:
+    """So many seeds of each task, the tasks in turns."""
+    return [(task, seed) for seed in range(first, first + count) for task in tasks]

@@ -1,0 +1,70 @@
+"""What became of episodes, kept by contender and seed, so that runs add up and a stopped one goes on."""
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+
+
+class Contender(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Who acts, and how. `weights` are the hash of a bundle's body, None for the experts; a delay is in ticks.
+
+    Two that are equal have the same verdicts, on any machine that computes alike.
+    """
+
+    name: str
+    weights: str | None = None
+    plan: str | None = None
+    warm: float | None = None
+    continuity: str = "soft"
+    delay: int = 0
+    execute: int = 8
+    knocked: bool = False
+
+    @property
+    def key(self) -> str:
+        facts = msgspec.json.encode(msgspec.structs.replace(self, name=""))
+        return f"{self.name}-{hashlib.sha256(facts).hexdigest()[:12]}"
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """An episode: the tick at which it was solved, and the route past the wall. Seam and jerk contrast are those of
+    the runner's statistics, None where an episode has too few sequences."""
+
+    task: str
+    seed: int
+    solved: int | None
+    route: str | None = None
+    seam: float | None = None
+    jerk_contrast: float | None = None
+
+
+Episode = tuple[str, int]  # task and seed
+
+
+class Ledger:
+    """The verdicts of one contender in a file, a line each."""
+
+    def __init__(self, folder: Path, contender: Contender) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._file = folder / f"{contender.key}.jsonl"
+        self.verdicts: dict[Episode, Verdict] = {}
+        if self._file.exists():
+            lines = self._file.read_bytes()
+            if lines and not lines.endswith(b"\n"):
+                self._file.write_bytes(lines + b"\n")
+            for line in lines.splitlines():
+                try:
+                    verdict = msgspec.json.decode(line, type=Verdict)
+                except msgspec.DecodeError:  # a line that a kill cut off
+                    continue
+                self.verdicts[verdict.task, verdict.seed] = verdict
+
+    def missing(self, episodes: Iterable[Episode]) -> list[Episode]:
+        return [episode for episode in episodes if episode not in self.verdicts]
+
+    def add(self, verdict: Verdict) -> None:
+        self.verdicts[verdict.task, verdict.seed] = verdict
+        with self._file.open("ab") as file:
+            file.write(msgspec.json.encode(verdict) + b"\n")

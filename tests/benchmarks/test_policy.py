@@ -1,0 +1,148 @@
+"""What the policy benchmark counts, without its simulator: intervals, verdicts, lockstep, and the experts' routes."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+import msgspec
+import numpy as np
+import pytest
+from policy import intervals
+
+from fewstep.runtime import Sampler
+from fewstep.runtime.bundle.manifest import Condition, Policy
+from tests.control.tiny_policy import tiny_policy
+
+FOLDER = Path(__file__).parents[2] / "benchmarks/policy"
+
+
+@pytest.fixture
+def rollouts(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    import rollouts
+
+    return rollouts
+
+
+class Line:
+    """A stand-in for the simulator: the hand moves along x as the action says, and is to come from 0 to 1. A seed that
+    is a multiple of 3 is never solved."""
+
+    made = 0
+
+    def __init__(self, task: str) -> None:
+        Line.made += 1
+        self.task = task
+
+    def reset(self, seed: int) -> np.ndarray:
+        self.seed, self.x = seed, 0.0
+        return self.seen()
+
+    def seen(self) -> np.ndarray:
+        return np.r_[self.x, np.zeros(38)]
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, bool]:
+        self.x += 0.05 * float(action[0])
+        return self.seen(), self.x > 0.99 and self.seed % 3 != 0
+
+    def knock(self, shift: np.ndarray) -> None:
+        self.x -= 0.5
+
+
+def forward(bundle: Path) -> Sampler:
+    """A policy that always goes on."""
+    sampler = tiny_policy(bundle, lambda x: np.ones_like(x))
+    conditions = (Condition("observation", "o", (1, 39), "float32"), Condition("task", "t", (5,), "float32"))
+    manifest = msgspec.structs.replace(
+        sampler.bundle.manifest, conditions=conditions, x_shape=(32, 4), policy=Policy(1, 0, 8)
+    )
+    return replace(sampler, bundle=replace(sampler.bundle, manifest=manifest))
+
+
+def test_episodes_in_lockstep_have_the_verdicts_that_each_has_alone(
+    rollouts: ModuleType, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rollouts, "Simulation", Line)
+    monkeypatch.setattr(rollouts, "LONGEST", 60)
+    sampler, contender = forward(tiny_bundle), rollouts.Contender("all", "w", "ddim:1", delay=2)
+    together = rollouts.Ledger(tmp_path / "together", contender)
+    Line.made = 0
+    episodes = rollouts.episodes_of(20, ["push", "assembly"])
+    rollouts.run(contender, sampler, episodes, together)
+    assert Line.made <= rollouts.LOCKSTEP + 8 and len(together.verdicts) == 40  # simulators are used again
+    assert all((each.solved is None) == (each.seed % 3 == 0) for each in together.verdicts.values())
+    assert {each.solved for each in together.verdicts.values() if each.solved is not None} == {19}
+    alone = rollouts.Ledger(tmp_path / "alone", contender)
+    for episode in episodes[:6]:
+        rollouts.run(contender, sampler, [episode], alone)
+    assert alone.verdicts == {episode: together.verdicts[episode] for episode in episodes[:6]}
+
+
+def test_a_run_that_was_stopped_goes_on_and_more_episodes_add_up(
+    rollouts: ModuleType, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rollouts, "Simulation", Line)
+    monkeypatch.setattr(rollouts, "LONGEST", 60)
+    sampler, contender = forward(tiny_bundle), rollouts.Contender("some", "w", "ddim:1")
+    ledger = rollouts.Ledger(tmp_path / "verdicts", contender)
+    rollouts.run(contender, sampler, rollouts.episodes_of(2, ["push"]), ledger)
+    (file,) = (tmp_path / "verdicts").iterdir()
+    file.write_bytes(file.read_bytes() + b'{"task": "push", "se')  # a kill
+    again = rollouts.Ledger(tmp_path / "verdicts", contender)
+    assert again.verdicts == ledger.verdicts
+    assert again.missing(rollouts.episodes_of(3, ["push"])) == [("push", 2)]
+    again.add(rollouts.Verdict("push", 2, 7))
+    assert len(rollouts.Ledger(tmp_path / "verdicts", contender).verdicts) == 3
+    other = msgspec.structs.replace(contender, delay=1)
+    assert rollouts.Ledger(tmp_path / "verdicts", other).verdicts == {}
+    renamed = msgspec.structs.replace(contender, name="same")
+    assert renamed.key.removeprefix("same") == contender.key.removeprefix("some")
+
+
+def test_a_knock_comes_once_and_costs_ticks(
+    rollouts: ModuleType, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rollouts, "Simulation", Line)
+    contender = rollouts.Contender("knocked", "w", "ddim:1", knocked=True)
+    ledger = rollouts.Ledger(tmp_path / "verdicts", contender)
+    rollouts.run(contender, forward(tiny_bundle), [("push", seed) for seed in (1, 2, 4, 5, 7)], ledger)
+    late = [each.solved for each in ledger.verdicts.values()]
+    assert all(each == 29 or each == 19 for each in late) and 29 in late  # unless it was there before the knock
+
+
+def test_intervals_are_those_of_the_literature() -> None:
+    low, high = intervals.wilson(8, 10)
+    assert (round(low, 4), round(high, 4)) == (0.4902, 0.9433)  # Wilson 1927; R: prop.test(8, 10, correct = FALSE)
+    assert intervals.wilson(0, 0) == (0.0, 1.0) and intervals.wilson(10, 10)[1] == pytest.approx(1.0)
+    pair = intervals.Paired(100, gained=2, lost=10)
+    assert pair.difference == -0.08 and pair.discordant == 0.12
+    assert pair.p_value == pytest.approx(0.03857, abs=1e-5)  # R: binom.test(2, 12)
+    assert intervals.Paired(50, 0, 0).p_value == 1.0
+
+
+def test_the_bound_of_a_paired_difference_covers_it() -> None:
+    """In about 95 % of many trials the true difference is above the bound."""
+    generator, covered, trials = np.random.default_rng(0), 0, 2_000
+    for _ in range(trials):
+        gained, lost = generator.multinomial(400, [0.02, 0.03, 0.95])[:2]
+        covered += intervals.Paired(400, gained, lost).bound() <= -0.01
+    assert 0.93 < covered / trials < 0.98
+    assert -0.01 < intervals.Paired(4_000, 40, 40).bound() < 0 < math.inf
+
+
+def test_the_expert_of_each_route_goes_its_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    from experts import ROUTES, past_the_wall, route_of
+
+    hand, goal = np.array([0.0, 0.65, 0.15]), np.array([0.0, 0.87, 0.15])
+    held = np.r_[hand, 0.5, hand + [0.0, 0.0, -0.02], np.zeros(29), goal]  # the puck is in the gripper
+    moves = {route: past_the_wall(held, route) for route in ROUTES}
+    assert moves["over"][2] > 0 and moves["left"][0] < 0 < moves["right"][0]
+    assert all(move[3] == 1.0 and np.abs(move).max() <= 1 for move in moves.values())
+    for route, (x, z) in {"over": (0.0, 0.25), "left": (-0.13, 0.1), "right": (0.33, 0.1)}.items():
+        seen = np.zeros((5, 39))
+        seen[:, 5] = np.linspace(0.6, 0.85, 5)
+        seen[:, 4], seen[:, 6] = x, z
+        assert route_of(seen) == route
+    assert route_of(np.zeros((5, 39))) is None
