@@ -13,23 +13,27 @@ PATIENCE = 200  # calls after which a plan that was too slow is tried again
 
 
 class PlanChoice:
-    """The best of `count` plans that keeps the deadline, the best first."""
+    """The best of `count` plans that keeps the deadline, the best first. Before it was measured each is thought to take
+    `expected` seconds. The first call of a plan that was not warmed up is not counted: it is slower than all others."""
 
-    def __init__(self, count: int, deadline: float) -> None:
+    def __init__(self, count: int, deadline: float, expected: float = 0.0) -> None:
         self._deadline = deadline
         self._windows = [LatencyWindow() for _ in range(count)]
-        self._beginnings: list[Sequence[float]] = [(0.0,)] * count  # before it was measured a plan is hoped for
+        self._beginnings: list[Sequence[float]] = [(expected,)] * count
+        self._warm = [False] * count
         self._idle = [0] * count
         for place in range(count):
             self._renew(place)
 
     def begin(self, place: int, seconds: Sequence[float]) -> None:
         """What a plan took while warming up: what is thought of it until it is used, and after it was not for long."""
-        self._beginnings[place] = seconds
+        self._beginnings[place], self._warm[place] = seconds, True
         self._renew(place)
 
     def measured(self, place: int, seconds: float) -> None:
-        self._windows[place].add(seconds)
+        if self._warm[place]:
+            self._windows[place].add(seconds)
+        self._warm[place] = True
 
     def seconds(self, place: int) -> float:
         """What a call of a plan takes."""

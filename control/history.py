@@ -37,6 +37,11 @@ class History:
             )
         self._latest: deque[dict[str, NDArray[Any]]] = deque(maxlen=count)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the policy looks at, at each tick."""
+        return tuple(self._shapes)
+
     def add(self, observation: Mapping[str, ArrayLike]) -> None:
         """What is seen now: for each condition of the policy one value, e.g. numbers [n] or a picture [3, H, W].
 

@@ -85,6 +85,7 @@ class PolicyRunner:
         renoise: of those starts, as of `Sampler.sample`.
         refresh: every so many sequences, one starts from noise all the same; None is never.
         shaping: of the plans, such as `Clip(-1, 1)`.
+        expected: seconds that a call is thought to take before one was measured; None is no time. `warm_up` measures.
         idle: the action in units that is sent while there is none; None says that there is none.
         clock: `WallClock` (None is the same) or a `VirtualClock`.
     """
@@ -102,6 +103,7 @@ class PolicyRunner:
         renoise: float | None = None,
         refresh: int | None = None,
         shaping: Shaping | None = None,
+        expected: float | None = None,
         idle: ArrayLike | None = None,
         clock: Clock | None = None,
     ) -> None:
@@ -116,7 +118,7 @@ class PolicyRunner:
         self._sampler, self._continuity, self._refresh = sampler, continuity, refresh
         self._cold = plans_of(sampler, plans, shaping)
         self._warm = None if warm is None else plans_of(sampler, plans, shaping, warm, renoise)
-        self._choice = PlanChoice(len(self._cold), self._deadline)
+        self._choice = PlanChoice(len(self._cold), self._deadline, expected or 0.0)
         self._idle = None if idle is None else np.asarray(idle, np.float32)
         self._clock: Clock = WallClock() if clock is None else clock
         self._history, self._record = History(sampler), Record(policy.discrete)
@@ -173,7 +175,7 @@ class PolicyRunner:
         self._tick += 1
         self._record.counts["ticks"] += 1
         self._collect()
-        if bad := _not_finite(observation):
+        if bad := _not_finite({name: observation[name] for name in self._history.names if name in observation}):
             self._record.counts["rejected"] += 1
             self._problem = f"observation {bad!r} holds a number that is not finite"
             return

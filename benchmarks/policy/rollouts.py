@@ -132,6 +132,7 @@ def runner_of(contender: Contender, sampler: Sampler, clock: VirtualClock | None
         continuity=contender.continuity,  # type: ignore[arg-type]
         warm=contender.warm,
         shaping=LIMITS,
+        expected=contender.delay / RATE,
         clock=clock,
     )
 

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fewstep.control import Action, PolicyRunner, VirtualClock
+from fewstep.control.clocks import Job, VirtualRun
 from fewstep.runtime import Sampler, UserError
 from fewstep.runtime.bundle.manifest import Policy
 from tests.control.tiny_policy import EXECUTED, HORIZON, SEEN, ramp, tiny_policy
@@ -58,12 +59,13 @@ def test_sequences_follow_each_other_without_a_gap(tiny_bundle: Path) -> None:
 
 
 def test_a_cold_start_waits_and_says_so(tiny_bundle: Path) -> None:
-    runner, _, clock = looping(tiny_bundle, seconds=0.01, plans=("ddim:3",), deadline=1.0)
+    slow = {"seconds": 0.01, "plans": ("ddim:3",), "deadline": 1.0}
+    runner, _, clock = looping(tiny_bundle, **slow, expected=0.03)
     actions = [act(runner, clock) for _ in range(5)]
     assert [each.source for each in actions] == ["waiting"] * 3 + ["planned"] * 2
     assert [each.value is None for each in actions] == [True] * 3 + [False] * 2
     assert actions[3].age == 3 and actions[3].value[0] == pytest.approx(0.03)
-    still, _, clock = looping(tiny_bundle, seconds=0.01, plans=("ddim:3",), deadline=1.0, idle=[0.5, 0.5])
+    still, _, clock = looping(tiny_bundle, **slow, idle=[0.5, 0.5])
     assert act(still, clock).value.tolist() == [0.5, 0.5] and still.statistics.waiting == 1
 
 
@@ -83,6 +85,7 @@ def test_a_slow_sampler_leaves_late_and_held_ticks_and_each_says_so(tiny_bundle:
 
 def test_the_delay_that_was_measured_is_held_and_no_action_is_skipped(tiny_bundle: Path) -> None:
     runner, network, clock = looping(tiny_bundle, seconds=2 * TICK, plans=("ddim:1",), deadline=1.0)
+    runner.warm_up(SEEN)
     actions = [act(runner, clock) for _ in range(40)]
     steps = np.diff([float(each.value[0]) for each in actions[2:]])
     joins = np.flatnonzero(np.diff([each.age for each in actions[2:]]) < 0)
@@ -115,6 +118,29 @@ def test_an_observation_that_is_not_finite_is_told_and_never_sampled_from(tiny_b
     assert network.calls == calls and all(each.problem for each in blind)
     assert [each.source for each in blind] == ["late"] * 12 + ["held"] * 4
     assert act(runner, clock).source == "planned" and runner.statistics.rejected == 17
+
+
+def test_what_the_policy_does_not_look_at_may_be_anything(tiny_bundle: Path) -> None:
+    runner, _, clock = looping(tiny_bundle)
+    action = act(runner, clock, {**SEEN, "temperature": [np.nan]})
+    assert action.source == "planned" and action.problem is None
+
+
+def test_the_delay_that_is_expected_is_held_from_the_first_sequence_on(tiny_bundle: Path) -> None:
+    clock = VirtualClock(delay=3 * TICK)
+    decided = []
+    start = clock.start
+
+    def watching(job: Job) -> VirtualRun:
+        decided.append(job.asked.decided)
+        return start(job)
+
+    clock.start = watching  # type: ignore[method-assign]
+    sampler = tiny_policy(tiny_bundle, ramp)
+    runner = PolicyRunner(sampler, RATE, ("ddim:1",), deadline=1.0, expected=3 * TICK, clock=clock)
+    for _ in range(20):
+        assert act(runner, clock).source == "planned"
+    assert decided == [0, 3, 3, 3, 3]
 
 
 def test_a_sample_that_is_not_finite_is_told_and_the_former_one_goes_on(tiny_bundle: Path) -> None:
