@@ -30,7 +30,7 @@ from fewstep.models.fashion_mnist import data
 from fewstep.plans import grids
 from fewstep.plans.errors import UserError
 from fewstep.plans.listing import solver_listings
-from fewstep.plans.name import DEFAULT_GRID
+from fewstep.plans.name import TRAILING
 from fewstep.runtime.loading import load
 from fewstep.runtime.sampler import Sampler
 
@@ -117,7 +117,7 @@ def score(setting: Setting, plan: str) -> float | None:
 def plans_of_note(setting: Setting, found: dict[Key, float], most: int) -> list[str]:
     """Plans whose distance to the data is worth minutes: two that everybody knows, and the best."""
     count = min(AT, most)
-    keys = [("ddim", DEFAULT_GRID, count), ("dpmpp_2m", DEFAULT_GRID, count)]
+    keys = [("ddim", TRAILING, count), ("dpmpp_2m", TRAILING, count)]
     keys += [(solver, grid, count) for _, solver, grid in best(found, count)[:1]]
     plans = [affordable(setting.sampler, *key) for key in keys]
     return list(dict.fromkeys(plan for plan in plans if plan is not None))
@@ -159,9 +159,9 @@ def by_solver(found: dict[Key, float], counts: Sequence[int]) -> str:
         cells = []
         for count in counts:
             own = [(value, grid) for value, name, grid in best(found, count) if name == solver]
-            default = found.get((solver, DEFAULT_GRID, count))
+            default = found.get((solver, TRAILING, count))
             text = "" if default is None else f"{default:.1f}"
-            if own and own[0][1] != DEFAULT_GRID:
+            if own and own[0][1] != TRAILING:
                 text += f" ({own[0][0]:.1f} {own[0][1]})"
             cells.append(text.strip())
         rows.append([f"`{solver}`", *cells])
@@ -194,14 +194,14 @@ def leaders(found: dict[Key, float], counts: Sequence[int]) -> str:
 
 def plot(found: dict[Key, float], counts: Sequence[int]) -> str:
     """PSNR over evaluations on the default grid, of ddim and of the solvers that are best there."""
-    default = {key: value for key, value in found.items() if key[1] == DEFAULT_GRID}
+    default = {key: value for key, value in found.items() if key[1] == TRAILING}
     ranked = dict.fromkeys(["ddim", *(solver for count in counts for _, solver, _ in best(default, count)[:2])])
     curves = []
     for colour, solver in enumerate(list(ranked)[:SHOWN]):
-        points = [(n, value) for n in counts if (value := default.get((solver, DEFAULT_GRID, n))) is not None]
+        points = [(n, value) for n in counts if (value := default.get((solver, TRAILING, n))) is not None]
         curves.append(Series(solver, [x for x, _ in points], [y for _, y in points], colour))
     drawn = line_plot(curves, "evaluations of the denoiser", "PSNR (dB)", x_ticks=counts)
-    return stacked(f"{MODEL}: PSNR to the exact trajectory, grid {DEFAULT_GRID}", [drawn])
+    return stacked(f"{MODEL}: PSNR to the exact trajectory, grid {TRAILING}", [drawn])
 
 
 def part(
@@ -220,7 +220,7 @@ The best plans:
 
 {leaders(found, counts)}
 
-The measured solvers, on the default grid (`{DEFAULT_GRID}`), and on their best grid if that is another:
+The measured solvers, on the grid `{TRAILING}`, and on their best grid if that is another:
 
 {by_solver(found, counts)}
 

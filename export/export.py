@@ -24,6 +24,7 @@ from fewstep.graph.passes.constants import drop_unused
 from fewstep.graph.passes.float16 import to_float16
 from fewstep.graph.prologue import PreparedDenoiser
 from fewstep.graph.weights import place_of, release
+from fewstep.plans.default_grid import default_grid
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle import manifest
 from fewstep.runtime.bundle.manifest import SCHEMA, Body, Manifest, Provenance
@@ -224,6 +225,7 @@ def _manifest(
         files={},
         verification=table,
         heads=spec.heads,
+        grid=default_grid(spec.schedule, spec.prediction),
         towards=spec.towards,
         sizes=spec.sizes,
         units=spec.units,

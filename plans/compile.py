@@ -32,12 +32,13 @@ def compile_plan(
             conditional branch alone.
         shaping: what is done to each prediction: `Clip`, `Threshold`, `Rescale`.
         groups: increasing edges of lambda; gives each step the range group it falls in (`manifest.Body.groups`).
-        strength: in (0, 1]: start from the given "image", noised to where this share of the steps is left.
+        strength: in (0, 1]: start from the given "image", noised to where this share of the steps is left. A name
+            without a grid is then on `trailing`, where the share of the steps is that of the training's time.
         renoise: in [0, 1]: how much of that noise the image is given (`Tracer.start`); None is 1, all of it.
     """
-    from fewstep.plans.name import parse_plan_name  # all solvers and grids: not for who only runs plans
+    from fewstep.plans.name import TRAILING, parse_plan_name  # all solvers and grids: not for who only runs plans
 
-    parsed = parse_plan_name(name)
+    parsed = parse_plan_name(name, denoiser.grid if strength is None else TRAILING)
     times = parsed.grid(NoiseSchedule(denoiser.schedule), parsed.steps)
     if strength is not None:
         times = times[-_steps_left(strength, len(times) - 1) - 1 :]

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from fewstep.plans import grids, solvers
 from fewstep.plans.compile import compile_plan
-from fewstep.plans.name import DEFAULT_GRID, Value, parameters
+from fewstep.plans.default_grid import ANGLES
+from fewstep.plans.name import Value, parameters
 from fewstep.plans.solvers.published import facts_of
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.plans.tracer import Solver
@@ -82,5 +83,5 @@ def _grid_listing(name: str) -> GridListing:
         parameters={key: each.default for key, each in known.items() if key not in needs},
         needs=needs,
         aliases=tuple(alias for alias, text in grids.ALIASES.items() if text.partition("(")[0] == name),
-        is_default=name == DEFAULT_GRID,
+        is_default=name == ANGLES,
     )

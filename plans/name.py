@@ -2,6 +2,9 @@
 
     SOLVER[(parameter=value, ...)]:STEPS[@GRID[(parameter=value, ...)]]
 
+A name without a grid has that of its denoiser (`DenoiserFacts.grid`), or the times of the distillation, as well as even
+steps come near them, for a solver of distilled denoisers.
+
 e.g. "dpmpp_2m:8", "ddim(eta=0.5):10@karras(rho=5)", "ddim:4@flow_shift(shift=3)". Solvers are the functions of
 `fewstep.plans.solvers`, grids the functions of `fewstep.plans.grids`. The parentheses set their parameters after the
 first two. `ALIASES` of those modules are the literature's other names, which the canonical form spells out.
@@ -29,7 +32,7 @@ Value = bool | int | float | tuple[float, ...]
 DIGITS = 9  # of a number of steps: far more than any plan has
 LENGTH = 4000  # characters of a name: some hundreds of custom times
 LARGEST = 1e300  # of a parameter
-DEFAULT_GRID = "trailing"
+TRAILING = "trailing"  # the grid of names without one, where a denoiser says no other
 NUMBERS = tuple[float, ...]
 WORDS: dict[Any, str] = {
     bool: "True or False",
@@ -42,7 +45,8 @@ WORDS: dict[Any, str] = {
 @dataclass(frozen=True)
 class PlanName:
     """A name that was read. `solver` and `grid` have their parameters bound; `text` is the name in canonical form:
-    parameters sorted, those at their defaults left out, and the default grid too."""
+    parameters sorted and those at their defaults left out. The grid is left out where both it and the denoiser's are
+    `trailing`: so did versions that knew no other default, and their names keep their meaning."""
 
     text: str
     solver: Solver
@@ -50,8 +54,9 @@ class PlanName:
     grid: Grid
 
 
-def parse_plan_name(name: str) -> PlanName:
-    """Read a plan's name; what is wrong with it is one line that says what there is instead."""
+def parse_plan_name(name: str, default: str = TRAILING) -> PlanName:
+    """Read a plan's name; `default` is the grid where it says none. A wrong name is a UserError of one line, which says
+    the names that there are."""
     if len(name) > LENGTH:
         raise UserError(f"a plan's name has {len(name)} characters", f"use at most {LENGTH}")
     what, _, rest = name.partition(":")
@@ -63,8 +68,9 @@ def parse_plan_name(name: str) -> PlanName:
         raise UserError(
             f"plan '{name}' does not say how many steps, as a positive whole number", f"write it as {solver_text}:8"
         )
-    grid, grid_text = _call(where.strip(), name, "grid", grids) if at else (grids.trailing, DEFAULT_GRID)
-    text = f"{solver_text}:{int(count)}" + ("" if grid_text == DEFAULT_GRID else f"@{grid_text}")
+    own = TRAILING if facts_of(solver).distilled else default
+    grid, grid_text = _call(where.strip() if at else own, name, "grid", grids)
+    text = f"{solver_text}:{int(count)}" + ("" if grid_text == default == TRAILING else f"@{grid_text}")
     return PlanName(text, solver, int(count), grid)
 
 

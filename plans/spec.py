@@ -60,10 +60,12 @@ Prediction = Literal["epsilon", "sample", "v", "flow", "score", "edm", "consiste
 class DenoiserFacts:
     """What a plan has to know of a denoiser: its schedule, what it predicts, whether it has an unconditional branch,
     how many outputs it gives (the first is the prediction; a learned variance would be a second), and for restoration
-    the name of the given tensor that noising reverts to (`Tracer.start`)."""
+    the name of the given tensor that noising reverts to (`Tracer.start`). `grid` is that of plan names without one;
+    `plans.default_grid` chooses it for new bundles."""
 
     schedule: ScheduleSpec
     prediction: Prediction
     guided: bool = True
     heads: int = 1
     towards: str | None = None
+    grid: str = "trailing"

@@ -72,7 +72,14 @@ class Request:
 def denoiser_facts(manifest: Manifest) -> DenoiserFacts:
     """What a plan has to know of a bundle's denoiser."""
     guided = conditions.has_unconditional_form(manifest.conditions)
-    return DenoiserFacts(manifest.schedule, manifest.prediction, guided, manifest.heads, manifest.towards)
+    return DenoiserFacts(
+        manifest.schedule,
+        manifest.prediction,
+        guided,
+        manifest.heads,
+        manifest.towards,
+        grid=manifest.grid or DenoiserFacts.grid,
+    )
 
 
 def scheduler_plan(

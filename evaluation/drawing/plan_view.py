@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from fewstep.plans import guidance as guidances
 from fewstep.plans.compile import compile_plan
+from fewstep.plans.default_grid import default_grid
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan, Row, Step, Term
 from fewstep.plans.spec import DenoiserFacts, Prediction, ScheduleSpec
@@ -60,7 +61,8 @@ def compiled(options: PlanOptions, name: str) -> Plan:
             raise UserError(f"unknown {option} {value!r}", f"choose one of {', '.join(known)}")
     spec = msgspec.convert({"kind": options.schedule}, ScheduleSpec)
     prediction = msgspec.convert(options.prediction, Prediction)
-    return compile_plan(name, DenoiserFacts(spec, prediction), options.guidance)
+    denoiser = DenoiserFacts(spec, prediction, grid=default_grid(spec, prediction))
+    return compile_plan(name, denoiser, options.guidance)
 
 
 def equations(plan: Plan, index: int) -> Iterator[str]:

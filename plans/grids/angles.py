@@ -10,7 +10,12 @@ from fewstep.plans.schedule import NoiseSchedule, Time
 
 
 def arctan(
-    schedule: NoiseSchedule, steps: int, *, power: float = 2.0, centre: float = 1.0, final_sigma: float | None = None
+    schedule: NoiseSchedule,
+    steps: int,
+    *,
+    power: float = 2.5,
+    centre: float = 2.0,
+    final_sigma: float | None = None,
 ) -> tuple[Time, ...]:
     """Even in arctan((sigma / alpha / centre)^(1 / power)), from the noisiest time itself, pure noise included.
 

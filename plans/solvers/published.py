@@ -27,6 +27,7 @@ class Published:
             and for exact inverses.
         rows: K of the state, each the size of a sample.
         made_for: a denoiser that fits, where not every one does.
+        distilled: made for distilled denoisers, which know the times of their distillation.
         lacks: parameters of a family's function that this order does not have.
     """
 
@@ -34,14 +35,15 @@ class Published:
     order: int | None
     rows: int
     made_for: DenoiserFacts | None = None
+    distilled: bool = False
     lacks: tuple[str, ...] = ()
 
 
 def published(
-    paper: str, *, order: int | None, rows: int, made_for: DenoiserFacts | None = None
+    paper: str, *, order: int | None, rows: int, made_for: DenoiserFacts | None = None, distilled: bool = False
 ) -> Callable[[Function], Function]:
     """Makes a solver, `(trace, times, *, parameters) -> sample`, known to plan names by the name of the function."""
-    return _with_facts(Published(paper, order, rows, made_for))
+    return _with_facts(Published(paper, order, rows, made_for, distilled))
 
 
 def published_orders(orders: Mapping[int, Published]) -> Callable[[Function], Function]:

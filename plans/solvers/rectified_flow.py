@@ -13,7 +13,7 @@ from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import Tracer
 
 
-@published("Lee, Lin, Fanti 2024, arXiv 2405.20320", order=None, rows=2)
+@published("Lee, Lin, Fanti 2024, arXiv 2405.20320", order=None, rows=2, distilled=True)
 def rfpp(trace: Tracer, times: Sequence[Time]) -> Lin:
     """2-rectified flow++: x_t = alpha_t x0 + sigma_t z with the noise z of the start, the authors' "new" sampler.
 

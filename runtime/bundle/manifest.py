@@ -263,6 +263,7 @@ class Manifest(Strict, frozen=True):
     results: str | None = None  # JSON: the report's figures
     evaluation: str | None = None  # JSON: the figures of `fewstep evaluate`
     heads: int = 1  # outputs of x's shape that the denoiser gives, one after the other along the first axis
+    grid: str | None = None  # of plan names without one; None: trailing, as in bundles of earlier versions
     towards: str | None = None  # restoration: the given tensor (or condition) that noising reverts to
     sizes: tuple[Size, ...] = ()  # free axes of x
     scheduler: str | None = None  # JSON: the scheduler config that came with the denoiser, for plan "scheduler:STEPS"

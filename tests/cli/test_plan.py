@@ -31,7 +31,7 @@ def test_every_solver_and_every_grid_is_listed_with_what_may_be_set(
     assert karras["about"] == "Even in sigma^(1 / rho): Karras et al. 2022, arXiv 2206.00364, equation 5."
     assert karras["parameters"]["rho"] == 7.0 and karras["aliases"] == ["edm"] and karras["needs"] == []
     assert table["needs"] == ["sigmas"] and all(each["about"] for each in listed["grids"])
-    assert [each["name"] for each in listed["grids"] if each["is_default"]] == ["trailing"]
+    assert [each["name"] for each in listed["grids"] if each["is_default"]] == ["arctan"]
     monkeypatch.setenv("COLUMNS", "400")
     assert main(["plan"]) == 0
     printed = capsys.readouterr().out

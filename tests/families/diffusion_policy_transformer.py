@@ -3,7 +3,7 @@
 from pathlib import Path
 
 NAME = "Diffusion policy, transformer (FILE.py:FUNCTION)"
-PLAN = "ddim:2"
+PLAN = "ddim:2@trailing"
 
 
 def make(folder: Path) -> str:

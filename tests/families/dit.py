@@ -5,7 +5,7 @@ from pathlib import Path
 from tests.families.tiny import diffusers_folder
 
 NAME = "DiTTransformer2DModel (diffusers folder)"
-PLAN = "dpmpp_2m:2"
+PLAN = "dpmpp_2m:2@trailing"
 GUIDANCE = 2.0
 
 

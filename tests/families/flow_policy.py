@@ -4,7 +4,7 @@ of the observation, once; it is told t in [0, 1], 1 being noise, and predicts th
 from pathlib import Path
 
 NAME = "Flow-matching policy (FILE.py:FUNCTION)"
-PLAN = "euler:2"
+PLAN = "euler:2@trailing"
 
 
 def make(folder: Path) -> str:

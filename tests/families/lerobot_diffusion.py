@@ -5,7 +5,7 @@ from pathlib import Path
 from tests.lerobot_policies import write_policy
 
 NAME = "Diffusion policy (LeRobot folder)"
-PLAN = "ddim:2"
+PLAN = "ddim:2@trailing"
 
 
 def make(folder: Path) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 from tests.families.tiny import UNET, diffusers_folder
 
 NAME = "UNet2DConditionModel with LoRA, Skip-Tuning and FreeU"
-PLAN = "dpmpp_2m:2"
+PLAN = "dpmpp_2m:2@trailing"
 RANK = 4
 
 

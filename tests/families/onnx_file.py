@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 NAME = "An ONNX file (FILE.onnx)"
-PLAN = "ddim:2"
+PLAN = "ddim:2@trailing"
 CHANNELS, SIZE, WIDTH, LABELS = 2, 8, 16, 5
 
 

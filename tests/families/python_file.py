@@ -3,7 +3,7 @@
 from pathlib import Path
 
 NAME = "A torch module of your own (FILE.py:FUNCTION)"
-PLAN = "heun:2"
+PLAN = "heun:2@trailing"
 GUIDANCE = 2.0
 
 SOURCE = """

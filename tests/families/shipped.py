@@ -3,7 +3,7 @@
 from pathlib import Path
 
 NAME = "fashion_mnist (shipped)"
-PLAN = "dpmpp_2m:2"
+PLAN = "dpmpp_2m:2@trailing"
 GUIDANCE = 2.0
 
 

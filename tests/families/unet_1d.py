@@ -5,7 +5,7 @@ from pathlib import Path
 from tests.families.tiny import diffusers_folder
 
 NAME = "UNet1DModel (diffusers folder)"
-PLAN = "ddim:2"
+PLAN = "ddim:2@trailing"
 
 
 def make(folder: Path) -> str:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 NAME = "1-D U-Net with a free horizon"
-PLAN = "ddim:2"
+PLAN = "ddim:2@trailing"
 
 SOURCE = """
 import torch

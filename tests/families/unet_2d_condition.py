@@ -5,7 +5,7 @@ from pathlib import Path
 from tests.families.tiny import UNET, diffusers_folder
 
 NAME = "UNet2DConditionModel (diffusers folder)"
-PLAN = "dpmpp_2m:2"
+PLAN = "dpmpp_2m:2@trailing"
 
 
 def make(folder: Path) -> str:

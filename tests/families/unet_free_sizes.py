@@ -3,7 +3,7 @@
 from pathlib import Path
 
 NAME = "U-Net with free height and width"
-PLAN = "dpmpp_2m:2"
+PLAN = "dpmpp_2m:2@trailing"
 
 SOURCE = """
 import torch

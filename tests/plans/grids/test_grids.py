@@ -66,7 +66,7 @@ def test_arctan_is_even_in_its_angle_from_the_noisiest_time_itself(schedule):
 
 def test_arctan_of_power_one_is_the_time_of_trigflow():
     schedule = NoiseSchedule(ScheduleSpec("trigonometric"))
-    assert told(grids.arctan(schedule, 5, power=1.0)) == pytest.approx(told(grids.trailing(schedule, 5)))
+    assert told(grids.arctan(schedule, 5, power=1.0, centre=1.0)) == pytest.approx(told(grids.trailing(schedule, 5)))
 
 
 def test_trailing_is_even_and_starts_at_the_noisiest():

@@ -1,0 +1,136 @@
+"""Plans by their distance to the teacher, seed by seed, with everything that was measured kept in a folder.
+
+The key of a figure is the denoiser's files, the plan's numbers and the seed, so no figure is measured twice, and none
+outlives what it was measured on.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from zoo.members import FOLDER, Member
+
+from fewstep.calibration.conditions_file import ConditionRecords
+from fewstep.calibration.held_out import held_out_conditions
+from fewstep.calibration.metrics import psnr
+from fewstep.evaluation.results import TeacherCheck
+from fewstep.evaluation.teacher import checked_teacher
+from fewstep.export.export import ExportOptions, export
+from fewstep.plans.errors import UserError
+from fewstep.plans.plan import Plan
+from fewstep.runtime.backends.onnxruntime import OnnxRuntime
+from fewstep.runtime.loading import load
+from fewstep.runtime.sampler import Sampler
+
+BLOCKS = (0, 1, 8, 16, 24, 32, 40, 48, 56, 64)  # edges of the runs of seeds that are sampled and kept together
+ROWS_SEED = 1  # of a member's own conditions: those of its calibration have another
+HARDEST = "unipc_2:12@arctan"  # the teacher must be exact enough to judge plans as near as this
+
+Floats = NDArray[np.floating]
+
+
+@dataclass
+class Judge:
+    """One denoiser in float32 and its teacher. `work` has its bundle and the figures so far."""
+
+    name: str
+    sampler: Sampler
+    guidance: float | None
+    rows: ConditionRecords | None
+    work: Path
+    _plans: dict[str, Plan] = field(default_factory=dict)
+
+    @cached_property
+    def figures(self) -> dict[str, list[float] | None]:
+        """PSNR of the seeds of a block by key, None where a plan leaves the numbers."""
+        file = self._file("figures.json")
+        return json.loads(file.read_text()) if file.exists() else {}
+
+    @cached_property
+    def teacher(self) -> Plan:
+        return self.compiled(self.check.teacher)
+
+    @cached_property
+    def check(self) -> TeacherCheck:
+        """Of the teacher, kept as the figures are."""
+        file = self._file("teacher.json")
+        if not file.exists():
+            found = checked_teacher(self.sampler, None, self.compiled(HARDEST), rows=self.rows).check
+            file.write_bytes(msgspec.json.encode(found))
+        return msgspec.json.decode(file.read_bytes(), type=TeacherCheck)
+
+    def compiled(self, plan: str) -> Plan:
+        """The plan by its name, with the member's guidance."""
+        if plan not in self._plans:
+            self._plans[plan] = self.sampler.compile(plan, self.guidance)
+        return self._plans[plan]
+
+    def numbers(self, plan: str) -> bytes:
+        """A hash of everything in the plan but its name."""
+        return hashlib.sha256(msgspec.json.encode(msgspec.structs.replace(self.compiled(plan), name=""))).digest()[:12]
+
+    def psnr(self, plan: str, seeds: int) -> NDArray[np.float64]:
+        """Of the samples of the first seeds to the teacher's, in dB, [seeds]. NaN where a sample left the numbers."""
+        if seeds not in BLOCKS:
+            raise ValueError(f"{seeds} seeds end inside a block")
+        parts: list[list[float]] = []
+        for start, end in zip(BLOCKS, BLOCKS[1:], strict=False):
+            if end > seeds:
+                break
+            key = f"{self.numbers(plan).hex()} {start}"
+            if key not in self.figures:
+                self.figures[key] = self._measured(plan, range(start, end))
+                self._file("figures.json").write_text(json.dumps(self.figures))
+            parts.append(self.figures[key] or [float("nan")] * (end - start))
+        return np.concatenate(parts)
+
+    def _measured(self, plan: str, seeds: range) -> list[float] | None:
+        try:
+            samples = self._sampled(self.compiled(plan), seeds)
+        except UserError:  # not finite
+            return None
+        return [float(each) for each in psnr(samples, self._lesson(seeds))]
+
+    def _lesson(self, seeds: range) -> Floats:
+        """The teacher's samples."""
+        file = self._file(f"{self.numbers(self.check.teacher).hex()}-{seeds.start}.npy")
+        if not file.exists():
+            np.save(file, self._sampled(self.teacher, seeds))
+        kept: Floats = np.load(file)
+        return kept
+
+    def _sampled(self, plan: Plan, seeds: Sequence[int]) -> Floats:
+        held_out = held_out_conditions(self.sampler.bundle.manifest.conditions, seeds, self.rows)
+        return self.sampler.sample(plan, seeds, held_out)
+
+    @cached_property
+    def folder(self) -> Path:
+        """Of this denoiser's files, and of no other's."""
+        content = msgspec.json.encode(self.sampler.bundle.manifest.files)
+        folder = self.work / f"{self.name}-{hashlib.sha256(content).hexdigest()[:12]}"
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    def _file(self, name: str) -> Path:
+        return self.folder / name
+
+
+def opened(member: Member, work: Path) -> Judge:
+    """The judge of a shipped denoiser or a member of the zoo, which is exported at the first time."""
+    work.mkdir(parents=True, exist_ok=True)
+    bundle, conditions = work / "bundles" / member.name, work / f"{member.name}-conditions.npz"
+    is_shipped = not (FOLDER / f"{member.name}.py").exists()
+    if not bundle.exists():
+        export(ExportOptions(member.name if is_shipped else member.source, bundle))
+        rows = None if is_shipped else member.rows(BLOCKS[-1], ROWS_SEED)
+        if rows is not None:
+            np.savez(conditions, **rows)  # type: ignore[arg-type]
+    rows = dict(np.load(conditions)) if conditions.exists() else None
+    guidance = member.guidance if member.guidance != 1 else None
+    return Judge(member.name, load(bundle, backend=OnnxRuntime(threads=1)), guidance, rows, work)

@@ -1,0 +1,207 @@
+"""The best plan without a fit: every deterministic solver on every grid, at equal evaluations, on trained denoisers.
+
+    python benchmarks/nominal.py                     # writes docs/measured/nominal.md: an hour on two idle cores
+    python benchmarks/nominal.py fashion_mnist dit_flow --print
+
+Quality is the PSNR of float32 samples to those of the teacher (`fewstep.evaluation.teacher`), which is checked. Not
+every plan gets all seeds: `SCHEME` eliminates most of them on few. What was measured is kept in --work, and a second
+call goes on from there.
+"""
+
+import argparse
+import sys
+import textwrap
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import inf, isfinite
+from pathlib import Path
+
+from judged_plans import Judge, opened
+from solvers_on_model import EVALUATIONS, solver_names, table
+from zoo.members import MEMBERS, Member
+
+from fewstep.plans import grids
+from fewstep.plans.errors import UserError
+from fewstep.plans.name import parameters
+
+PAGE = Path(__file__).parent.parent / "docs/measured/nominal.md"
+SHIPPED = (Member("fashion_mnist", "dpmpp_2m:8", guidance=2.0), Member("cifar10", "dpmpp_2m:8"))
+MODELS = {member.name: member for member in (*SHIPPED, *MEMBERS)}
+COUNTS = (4, 5, 6, 8, 10)
+SEEDS = 64
+NAMED = (
+    ("dpmpp_2m", "trailing"),
+    ("dpmpp_2m", "arctan"),
+    ("unipc_2", "arctan"),
+    ("unipc_2", "ays_svd"),
+)  # plans with a column of their own, as (solver, grid)
+SCOUTS = ("ddim", "dpmpp_2m", "unipc_2")  # the solvers that rank the grids
+GRIDS_KEPT, PLANS_KEPT, FINALISTS = 4, 12, 3
+SCHEME = (
+    (f"each grid with {len(SCOUTS)} solvers", 1, f"the {GRIDS_KEPT} best grids stay"),
+    ("each solver on these grids", 1, f"the {PLANS_KEPT} best plans stay"),
+    ("these plans", 8, f"the {FINALISTS} best stay"),
+    ("these, and the plans that the tables name", SEEDS, ""),
+)
+
+
+@dataclass(frozen=True)
+class Score:
+    """Mean PSNR in dB of a plan, and the standard error of the mean."""
+
+    plan: str
+    psnr: float
+    error: float
+
+
+@dataclass(frozen=True)
+class Found:
+    """The finalists at one number of evaluations, best first, and the plans that are shown in any case."""
+
+    count: int
+    best: tuple[Score, ...]
+    shown: tuple[Score | None, ...]
+
+
+def grid_names() -> list[str]:
+    """Those that a schedule determines: without parameters that have no default."""
+    return [
+        name
+        for name in grids.__all__
+        if all(p.default is not p.empty for p in parameters(getattr(grids, name)).values())
+    ]
+
+
+def affordable(judge: Judge, solver: str, grid: str, evaluations: int) -> str | None:
+    """The plan with the most steps that so many evaluations pay for; None where the grid or the solver has none."""
+    at = f"@{grid}" if grid else ""
+    for steps in range(min(evaluations, evaluations // EVALUATIONS[solver] + 2), 0, -1):
+        name = f"{solver}:{steps}{at}"
+        try:
+            if len(judge.compiled(name).steps) <= evaluations:
+                return name
+        except UserError:
+            continue
+    return None
+
+
+def search(judge: Judge, count: int) -> Found:
+    """The best plans of `count` evaluations, by the elimination of `SCHEME`."""
+    over = [grid for grid in grid_names() if affordable(judge, "ddim", grid, count)]
+    by_grid = {
+        grid: max(_means(judge, _plans(judge, SCOUTS, [grid], count), 1).values(), default=-inf) for grid in over
+    }
+    kept = sorted(over, key=by_grid.__getitem__, reverse=True)[:GRIDS_KEPT]
+    best = _plans(judge, solver_names(), kept, count)
+    for survivors, seeds in ((PLANS_KEPT, 1), (FINALISTS, 8)):
+        means = _means(judge, best, seeds)
+        best = sorted(means, key=means.__getitem__, reverse=True)[:survivors]
+    scores = sorted((_score(judge, plan) for plan in best), key=lambda score: -score.psnr)
+    shown = [affordable(judge, solver, grid, count) for solver, grid in NAMED]
+    return Found(count, tuple(scores), tuple(None if plan is None else _score(judge, plan) for plan in shown))
+
+
+def _plans(judge: Judge, solvers: Iterable[str], over: Iterable[str], count: int) -> list[str]:
+    """Plans of each solver on each grid, those that compile to the same numbers once."""
+    found: dict[bytes, str] = {}
+    for grid in over:
+        for solver in solvers:
+            plan = affordable(judge, solver, grid, count)
+            if plan is not None:
+                found.setdefault(judge.numbers(plan), plan)
+    return list(found.values())
+
+
+def _means(judge: Judge, plans: Sequence[str], seeds: int) -> dict[str, float]:
+    """Mean PSNR by plan; those that leave the numbers of float32 are left out."""
+    means = {plan: float(judge.psnr(plan, seeds).mean()) for plan in plans}
+    return {plan: mean for plan, mean in means.items() if isfinite(mean)}
+
+
+def _score(judge: Judge, plan: str) -> Score:
+    values = judge.psnr(plan, SEEDS)
+    return Score(plan, float(values.mean()), float(values.std(ddof=1) / len(values) ** 0.5))
+
+
+def page(models: Sequence[tuple[Judge, Sequence[Found]]]) -> str:
+    """docs/measured/nominal.md."""
+    scheme = "\n".join(
+        f"{i}. {who}, {n} seed{'s' * (n > 1)}{': ' * bool(then)}{then}" for i, (who, n, then) in enumerate(SCHEME, 1)
+    )
+    return (
+        f"""# The best plans without a fit
+
+A nominal plan is a published solver on a grid, with no number fitted to the network. The tables have
+the best of them at equal [evaluations](../design.md#words), over all deterministic solvers and all
+grids. Figures are the mean PSNR in dB of float32 samples to those of the teacher, over {SEEDS} seeds.
+`python benchmarks/nominal.py` writes this page.
+
+The search eliminates plans in four rounds, for each network and each number of evaluations:
+
+{scheme}
+
+"""
+        + "\n\n".join(_part(judge, found) for judge, found in models)
+        + "\n"
+    )
+
+
+def _part(judge: Judge, found: Sequence[Found]) -> str:
+    """The table of one network."""
+    facts = judge.sampler.bundle.manifest
+    rows = [
+        [
+            str(each.count),
+            *(_cell(each.best[place]) if place < len(each.best) else "" for place in range(FINALISTS)),
+            *("" if score is None else f"{score.psnr:.1f}" for score in each.shown),
+        ]
+        for each in found
+    ]
+    head = [
+        "evaluations",
+        "best",
+        "second",
+        "third",
+        *(f"`{solver}@{grid}`" if grid else f"`{solver}`" for solver, grid in NAMED),
+    ]
+    guidance = "no guidance" if judge.guidance is None else f"guidance {judge.guidance:g}"
+    wrapped = textwrap.fill(str(judge.check), 100)
+    return f"""## {judge.name}
+
+{facts.prediction} prediction, schedule {facts.schedule.kind}, {guidance}.
+{wrapped}
+
+{table(head, rows)}"""
+
+
+def _cell(score: Score) -> str:
+    return f"{score.psnr:.1f} \u00b1 {score.error:.1f} `{score.plan}`"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", help=f"of {', '.join(MODELS)}; all if left out")
+    parser.add_argument("--evaluations", default=",".join(map(str, COUNTS)))
+    parser.add_argument("--work", type=Path, default=Path("nominal"), help="folder of bundles and figures so far")
+    parser.add_argument("--print", action="store_true", dest="only_print", help="leave the docs as they are")
+    arguments = parser.parse_args()
+    if unknown := set(arguments.names) - set(MODELS):
+        parser.error(f"no denoiser {', '.join(sorted(unknown))}")
+    models = []
+    for name in arguments.names or MODELS:
+        judge = opened(MODELS[name], arguments.work)
+        print(f"{name}: {judge.check}", file=sys.stderr, flush=True)
+        found = []
+        for count in map(int, arguments.evaluations.split(",")):
+            found.append(search(judge, count))
+            print(f"{name}, {count} evaluations: {found[-1].best[0]}", file=sys.stderr, flush=True)
+        models.append((judge, found))
+    text = page(models)
+    print(text)
+    if not arguments.only_print:
+        PAGE.write_text(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,22 @@
+"""The grid of a denoiser's plans where a name says none: a rule from its schedule and prediction."""
+
+from fewstep.plans.paths import RESTORING
+from fewstep.plans.schedule import NoiseSchedule
+from fewstep.plans.spec import Prediction, ScheduleSpec
+
+ANGLES = "arctan"
+TRAINED = "trailing"
+FEW = 80  # timesteps: below them the times between are far from what a network was trained on
+
+
+def default_grid(schedule: ScheduleSpec, prediction: Prediction) -> str:
+    """`arctan` on the way from noise to data. `trailing`, the timesteps of the training, for three kinds: restoration,
+    tables of fewer than 80 timesteps, and distilled denoisers.
+
+    Measured on trained denoisers (docs/measured/nominal.md), two of which the rule was not made on.
+    """
+    timesteps = NoiseSchedule(schedule).timesteps
+    is_few = timesteps is not None and timesteps < FEW
+    if schedule.kind in RESTORING or prediction in ("consistency", "residual") or is_few:
+        return TRAINED
+    return ANGLES

@@ -1,0 +1,66 @@
+"""The grid of plan names without one: the rule, and what a name keeps."""
+
+import pytest
+
+from fewstep.plans import solvers
+from fewstep.plans.compile import compile_plan
+from fewstep.plans.default_grid import default_grid
+from fewstep.plans.errors import UserError
+from fewstep.plans.name import parse_plan_name
+from fewstep.plans.solvers.published import facts_of
+from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
+
+COSINE = DenoiserFacts(ScheduleSpec("cosine"), "v", grid="arctan")
+
+
+@pytest.mark.parametrize(
+    ("schedule", "prediction", "grid"),
+    [
+        (ScheduleSpec("cosine"), "v", "arctan"),
+        (ScheduleSpec("linear"), "epsilon", "arctan"),
+        (ScheduleSpec("flow"), "flow", "arctan"),
+        (ScheduleSpec("edm"), "edm", "arctan"),
+        (ScheduleSpec("exploding"), "score", "arctan"),
+        (ScheduleSpec("cosine", 80), "epsilon", "arctan"),
+        (ScheduleSpec("cosine", 79), "epsilon", "trailing"),  # the network knows no times between
+        (ScheduleSpec("residual-shift", 1000), "sample", "trailing"),  # restoration
+        (ScheduleSpec("flow"), "residual", "trailing"),
+        (ScheduleSpec("edm"), "consistency", "trailing"),  # distilled
+    ],
+)
+def test_the_rule_looks_at_schedule_and_prediction(schedule, prediction, grid):
+    assert default_grid(schedule, prediction) == grid
+
+
+def test_a_name_without_a_grid_has_that_of_the_denoiser_and_says_so():
+    assert compile_plan("dpmpp_2m:6", COSINE) == compile_plan("dpmpp_2m:6@arctan", COSINE)
+    assert compile_plan("dpmpp_2m:6", COSINE).name == "dpmpp_2m:6@arctan"
+    assert parse_plan_name("ddim:6", "karras(rho=5)").text == "ddim:6@karras(rho=5)"
+
+
+def test_a_name_with_a_grid_means_the_same_everywhere():
+    old = DenoiserFacts(COSINE.schedule, "v")
+    assert compile_plan("ddim:6@karras", COSINE) == compile_plan("ddim:6@karras", old)
+    here, there = compile_plan("ddim:6@trailing", COSINE), compile_plan("ddim:6@trailing", old)
+    assert here.steps == there.steps and (here.name, there.name) == ("ddim:6@trailing", "ddim:6")
+
+
+@pytest.mark.parametrize("name", [name for name in solvers.__all__ if facts_of(getattr(solvers, name)).distilled])
+def test_solvers_of_distilled_denoisers_keep_to_the_times_of_training(name):
+    assert parse_plan_name(f"{name}:4", "arctan").text == f"{name}:4@trailing"
+    assert parse_plan_name(f"{name}:4@karras", "arctan").text == f"{name}:4@karras"
+
+
+def test_the_solvers_of_distilled_denoisers_are_those_without_order_or_inverse():
+    distilled = {name for name in solvers.__all__ if facts_of(getattr(solvers, name)).distilled}
+    assert distilled == {"consistency", "ctm", "lcm", "renoise", "rfpp", "tcd"}
+
+
+def test_a_strength_counts_the_time_of_the_training():
+    assert compile_plan("ddim:5", COSINE, strength=0.6) == compile_plan("ddim:5@trailing", COSINE, strength=0.6)
+    assert compile_plan("ddim:5@arctan", COSINE, strength=0.6).name == "ddim:5@arctan"
+
+
+def test_a_grid_that_nobody_knows_is_refused():
+    with pytest.raises(UserError, match="unknown grid 'spiral'"):
+        parse_plan_name("ddim:4", "spiral")
