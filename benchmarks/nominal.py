@@ -12,10 +12,10 @@ import argparse
 import sys
 import textwrap
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from math import inf, isfinite
 from pathlib import Path
 
+import msgspec
 from judged_plans import Judge, opened
 from solvers_on_model import EVALUATIONS, solver_names, table
 from zoo.members import MEMBERS, Member
@@ -28,7 +28,6 @@ PAGE = Path(__file__).parent.parent / "docs/measured/nominal.md"
 SHIPPED = (Member("fashion_mnist", "dpmpp_2m:8", guidance=2.0), Member("cifar10", "dpmpp_2m:8"))
 MODELS = {member.name: member for member in (*SHIPPED, *MEMBERS)}
 COUNTS = (4, 5, 6, 8, 10)
-SEEDS = 64
 NAMED = (
     ("dpmpp_2m", "trailing"),
     ("dpmpp_2m", "arctan"),
@@ -41,12 +40,10 @@ SCHEME = (
     (f"each grid with {len(SCOUTS)} solvers", 1, f"the {GRIDS_KEPT} best grids stay"),
     ("each solver on these grids", 1, f"the {PLANS_KEPT} best plans stay"),
     ("these plans", 8, f"the {FINALISTS} best stay"),
-    ("these, and the plans that the tables name", SEEDS, ""),
 )
 
 
-@dataclass(frozen=True)
-class Score:
+class Score(msgspec.Struct, frozen=True):
     """Mean PSNR in dB of a plan, and the standard error of the mean."""
 
     plan: str
@@ -54,13 +51,30 @@ class Score:
     error: float
 
 
-@dataclass(frozen=True)
-class Found:
-    """The finalists at one number of evaluations, best first, and the plans that are shown in any case."""
+class Found(msgspec.Struct, frozen=True):
+    """The finalists at one number of evaluations, best first, and the plans of `NAMED`, None where there is none."""
 
     count: int
+    seeds: int
     best: tuple[Score, ...]
-    shown: tuple[Score | None, ...]
+    named: tuple[Score | None, ...]
+
+
+INTRODUCTION = """# The best plans without a fit
+
+A nominal plan is a published solver on a grid: no number of it is fitted to a network. The tables
+have the best of them at equal [evaluations](../design.md#words), over all deterministic solvers and
+all grids. Figures are the mean PSNR in dB, and its standard error, of float32 samples to those of
+the [teacher](../design.md#words). `python benchmarks/nominal.py` writes this page.
+
+Not every plan gets all seeds. The search eliminates plans, for each denoiser and each number of
+evaluations:
+
+{scheme}
+
+The finalists, and the plans that have a column of their own, get the seeds that each table names.
+
+"""
 
 
 def grid_names() -> list[str]:
@@ -85,20 +99,22 @@ def affordable(judge: Judge, solver: str, grid: str, evaluations: int) -> str | 
     return None
 
 
-def search(judge: Judge, count: int) -> Found:
-    """The best plans of `count` evaluations, by the elimination of `SCHEME`."""
+def search(judge: Judge, count: int, seeds: int) -> Found:
+    """The best plans of `count` evaluations, by the elimination of `SCHEME`; the finalists have so many seeds."""
     over = [grid for grid in grid_names() if affordable(judge, "ddim", grid, count)]
     by_grid = {
         grid: max(_means(judge, _plans(judge, SCOUTS, [grid], count), 1).values(), default=-inf) for grid in over
     }
     kept = sorted(over, key=by_grid.__getitem__, reverse=True)[:GRIDS_KEPT]
     best = _plans(judge, solver_names(), kept, count)
-    for survivors, seeds in ((PLANS_KEPT, 1), (FINALISTS, 8)):
-        means = _means(judge, best, seeds)
+    for survivors, few in ((PLANS_KEPT, 1), (FINALISTS, 8)):
+        means = _means(judge, best, few)
         best = sorted(means, key=means.__getitem__, reverse=True)[:survivors]
-    scores = sorted((_score(judge, plan) for plan in best), key=lambda score: -score.psnr)
-    shown = [affordable(judge, solver, grid, count) for solver, grid in NAMED]
-    return Found(count, tuple(scores), tuple(None if plan is None else _score(judge, plan) for plan in shown))
+    scores = sorted((_score(judge, plan, seeds) for plan in best), key=lambda score: -score.psnr)
+    named = [affordable(judge, solver, grid, count) for solver, grid in NAMED]
+    return Found(
+        count, seeds, tuple(scores), tuple(None if plan is None else _score(judge, plan, seeds) for plan in named)
+    )
 
 
 def _plans(judge: Judge, solvers: Iterable[str], over: Iterable[str], count: int) -> list[str]:
@@ -118,60 +134,45 @@ def _means(judge: Judge, plans: Sequence[str], seeds: int) -> dict[str, float]:
     return {plan: mean for plan, mean in means.items() if isfinite(mean)}
 
 
-def _score(judge: Judge, plan: str) -> Score:
-    values = judge.psnr(plan, SEEDS)
+def _score(judge: Judge, plan: str, seeds: int) -> Score:
+    values = judge.psnr(plan, seeds)
     return Score(plan, float(values.mean()), float(values.std(ddof=1) / len(values) ** 0.5))
 
 
-def page(models: Sequence[tuple[Judge, Sequence[Found]]]) -> str:
-    """docs/measured/nominal.md."""
-    scheme = "\n".join(
-        f"{i}. {who}, {n} seed{'s' * (n > 1)}{': ' * bool(then)}{then}" for i, (who, n, then) in enumerate(SCHEME, 1)
-    )
-    return (
-        f"""# The best plans without a fit
+def kept(judge: Judge) -> dict[int, Found]:
+    """What earlier searches found for a denoiser, by the number of evaluations."""
+    file = judge.folder / "found.json"
+    return msgspec.json.decode(file.read_bytes(), type=dict[int, Found]) if file.exists() else {}
 
-A nominal plan is a published solver on a grid, with no number fitted to the network. The tables have
-the best of them at equal [evaluations](../design.md#words), over all deterministic solvers and all
-grids. Figures are the mean PSNR in dB of float32 samples to those of the teacher, over {SEEDS} seeds.
-`python benchmarks/nominal.py` writes this page.
 
-The search eliminates plans in four rounds, for each network and each number of evaluations:
-
-{scheme}
-
-"""
-        + "\n\n".join(_part(judge, found) for judge, found in models)
-        + "\n"
-    )
+def page(work: Path) -> str:
+    """docs/measured/nominal.md, of all denoisers that were searched so far."""
+    judges = [opened(member, work) for member in MODELS.values() if (work / "bundles" / member.name).exists()]
+    parts = [_part(judge, [found[count] for count in sorted(found)]) for judge in judges if (found := kept(judge))]
+    scheme = "\n".join(f"{i}. {who}, {n} seed{'s' * (n > 1)}: {then}." for i, (who, n, then) in enumerate(SCHEME, 1))
+    return INTRODUCTION.format(scheme=scheme) + "\n\n".join(parts) + "\n"
 
 
 def _part(judge: Judge, found: Sequence[Found]) -> str:
-    """The table of one network."""
+    """The table of one denoiser."""
     facts = judge.sampler.bundle.manifest
+    head = ["evaluations", "best", "second", "third", *(f"`{solver}@{grid}`" for solver, grid in NAMED)]
     rows = [
         [
             str(each.count),
-            *(_cell(each.best[place]) if place < len(each.best) else "" for place in range(FINALISTS)),
-            *("" if score is None else f"{score.psnr:.1f}" for score in each.shown),
+            *[_cell(score) for score in each.best],
+            *[""] * (FINALISTS - len(each.best)),
+            *("" if score is None else f"{score.psnr:.1f}" for score in each.named),
         ]
         for each in found
     ]
-    head = [
-        "evaluations",
-        "best",
-        "second",
-        "third",
-        *(f"`{solver}@{grid}`" if grid else f"`{solver}`" for solver, grid in NAMED),
-    ]
     guidance = "no guidance" if judge.guidance is None else f"guidance {judge.guidance:g}"
-    wrapped = textwrap.fill(str(judge.check), 100)
-    return f"""## {judge.name}
-
-{facts.prediction} prediction, schedule {facts.schedule.kind}, {guidance}.
-{wrapped}
-
-{table(head, rows)}"""
+    seeds = " or ".join(map(str, sorted({each.seeds for each in found})))
+    about = (
+        f"{facts.prediction.capitalize()} prediction, schedule {facts.schedule.kind}, {guidance}, {seeds} seeds. "
+        f"{judge.check}"
+    )
+    return f"## {judge.name}\n\n{textwrap.fill(about, 100)}\n\n{table(head, rows)}"
 
 
 def _cell(score: Score) -> str:
@@ -180,23 +181,22 @@ def _cell(score: Score) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", help=f"of {', '.join(MODELS)}; all if left out")
+    parser.add_argument("names", nargs="*", help=f"of {', '.join(MODELS)}; all if left out; none for the page alone")
     parser.add_argument("--evaluations", default=",".join(map(str, COUNTS)))
+    parser.add_argument("--seeds", type=int, default=64, help="of the finalists: 8 to 64 in eights")
     parser.add_argument("--work", type=Path, default=Path("nominal"), help="folder of bundles and figures so far")
     parser.add_argument("--print", action="store_true", dest="only_print", help="leave the docs as they are")
     arguments = parser.parse_args()
-    if unknown := set(arguments.names) - set(MODELS):
+    if unknown := set(arguments.names) - {*MODELS, "none"}:
         parser.error(f"no denoiser {', '.join(sorted(unknown))}")
-    models = []
-    for name in arguments.names or MODELS:
+    for name in [each for each in arguments.names or MODELS if each != "none"]:
         judge = opened(MODELS[name], arguments.work)
         print(f"{name}: {judge.check}", file=sys.stderr, flush=True)
-        found = []
         for count in map(int, arguments.evaluations.split(",")):
-            found.append(search(judge, count))
-            print(f"{name}, {count} evaluations: {found[-1].best[0]}", file=sys.stderr, flush=True)
-        models.append((judge, found))
-    text = page(models)
+            found = search(judge, count, arguments.seeds)
+            (judge.folder / "found.json").write_bytes(msgspec.json.encode({**kept(judge), count: found}))
+            print(f"{name}, {count} evaluations: {found.best[0]}", file=sys.stderr, flush=True)
+    text = page(arguments.work)
     print(text)
     if not arguments.only_print:
         PAGE.write_text(text)

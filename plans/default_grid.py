@@ -6,17 +6,20 @@ from fewstep.plans.spec import Prediction, ScheduleSpec
 
 ANGLES = "arctan"
 TRAINED = "trailing"
+KEPT = ("sample", "residual", "consistency")  # predictions that keep to it
 FEW = 80  # timesteps: below them the times between are far from what a network was trained on
 
 
 def default_grid(schedule: ScheduleSpec, prediction: Prediction) -> str:
-    """`arctan` on the way from noise to data. `trailing`, the timesteps of the training, for three kinds: restoration,
-    tables of fewer than 80 timesteps, and distilled denoisers.
+    """`arctan` on the way from noise to data. `trailing`, even steps of the training's time, for what knows certain
+    times only (tables of fewer than 80 timesteps, distilled denoisers), for restoration, and for denoisers that predict
+    the sample itself. Such ones are often policies, whose actions have far less spread than images: `arctan` has its
+    steps at too much noise for them.
 
     Measured on trained denoisers (docs/measured/nominal.md), two of which the rule was not made on.
     """
     timesteps = NoiseSchedule(schedule).timesteps
     is_few = timesteps is not None and timesteps < FEW
-    if schedule.kind in RESTORING or prediction in ("consistency", "residual") or is_few:
+    if schedule.kind in RESTORING or prediction in KEPT or is_few:
         return TRAINED
     return ANGLES

@@ -25,6 +25,7 @@ COSINE = DenoiserFacts(ScheduleSpec("cosine"), "v", grid="arctan")
         (ScheduleSpec("cosine", 79), "epsilon", "trailing"),  # the network knows no times between
         (ScheduleSpec("residual-shift", 1000), "sample", "trailing"),  # restoration
         (ScheduleSpec("flow"), "residual", "trailing"),
+        (ScheduleSpec("cosine"), "sample", "trailing"),  # a policy's
         (ScheduleSpec("edm"), "consistency", "trailing"),  # distilled
     ],
 )
