@@ -82,7 +82,7 @@ class Fitted(Strict, frozen=True):
     source: str
 
 
-class Plan(Strict, frozen=True):
+class Plan(Strict, frozen=True, omit_defaults=True):
     """A compiled sampler. `schedule` is the fingerprint of the noise schedule it was compiled for.
 
     given: names of the tensors [B, *x_shape] that the caller brings.
