@@ -4,7 +4,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from fewstep.plans.errors import UserError
-from fewstep.plans.name import TRAILING, parse_plan_name
+from fewstep.plans.name import parse_plan_name, with_grid
 from fewstep.plans.plan import Plan
 from fewstep.runtime.bundle.calibrated_plan import MISFIT, along, calibrated_plan
 from fewstep.runtime.bundle.manifest import Body, Manifest
@@ -32,7 +32,7 @@ def default_plan(sampler: Sampler, strength: float | None = None) -> str | Path:
     if name is not None:
         with suppress(UserError):  # none of a solver
             text = parse_plan_name(name).text
-            return text if "@" in text or manifest.grid is None else f"{text}@{TRAILING}"
+            return text if manifest.grid is None else with_grid(text)
     if strength is not None:
         return PLAN
     if name is not None and name.startswith(SCHEDULER) and manifest.scheduler is not None:

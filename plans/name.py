@@ -74,6 +74,11 @@ def parse_plan_name(name: str, default: str = TRAILING) -> PlanName:
     return PlanName(text, solver, int(count), grid)
 
 
+def with_grid(text: str) -> str:
+    """A canonical name with its grid in any case. One that a bundle or a plan's file keeps without it means trailing."""
+    return text if "@" in text else f"{text}@{TRAILING}"
+
+
 def with_steps(name: str, steps: int) -> str:
     """The same solver and grid in so many steps: ("heun:4@karras", 8) -> "heun:8@karras"."""
     solver, _, rest = name.partition(":")

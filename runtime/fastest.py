@@ -20,7 +20,7 @@ from fewstep.machine.cpu import this_cpu
 from fewstep.machine.gpu import these_gpus
 from fewstep.machine.packages import installed
 from fewstep.plans.errors import UserError
-from fewstep.plans.name import parse_plan_name
+from fewstep.plans.name import parse_plan_name, with_grid
 from fewstep.plans.spec import Strict
 from fewstep.runtime import cache
 from fewstep.runtime.backends import Arrays, Backend, LoadedGraph, graph_of
@@ -29,6 +29,7 @@ from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.backends.openvino_agreement import drawn, largest
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.loading import choose_body
+from fewstep.runtime.request import denoiser_facts
 from fewstep.runtime.sizes import defaults
 
 SCHEMA = 1  # of what is kept
@@ -154,20 +155,21 @@ def _body(bundle: Bundle, precision: str, plan: str | None, backend: Backend) ->
     """The body that a backend would run. UserError if there is none, or if it is of another plan while one is not."""
     body = choose_body(bundle, precision, backend)
     calibrated = bundle.body(body).plan
-    if plan is None or calibrated is None or _same(plan, calibrated):
+    if plan is None or calibrated is None or _same(plan, calibrated, bundle):
         return body
     others = (each.plan for each in bundle.manifest.bodies.values() if each.precision == precision)
-    if any(other is not None and _same(plan, other) for other in others):
+    if any(other is not None and _same(plan, other, bundle) for other in others):
         raise UserError(f"{body} was calibrated along {calibrated}", f"calibrate it along {plan}")
     return body
 
 
-def _same(plan: str, other: str) -> bool:
-    """Whether two names mean one plan."""
+def _same(plan: str, kept: str, bundle: Bundle) -> bool:
+    """Whether a name that was asked for means the plan of a name that the bundle keeps."""
+    grid = denoiser_facts(bundle.manifest).grid
     try:
-        return parse_plan_name(plan).text == parse_plan_name(other).text
+        return with_grid(parse_plan_name(plan, grid).text) == with_grid(parse_plan_name(kept).text)
     except UserError:  # a file, or the plan of a scheduler
-        return plan == other
+        return plan == kept
 
 
 def _feeds(bundle: Bundle, body: str, batch: int) -> Arrays:
