@@ -75,7 +75,7 @@ def parse_plan_name(name: str, default: str = TRAILING) -> PlanName:
 
 
 def with_grid(text: str) -> str:
-    """A canonical name with its grid in any case. One that a bundle or a plan's file keeps without it means trailing."""
+    """A canonical name with its grid in any case: one that a bundle or a plan file keeps without it means trailing."""
     return text if "@" in text else f"{text}@{TRAILING}"
 
 
