@@ -20,6 +20,7 @@ from fewstep.calibration.lowering.agreement import warn_of_disagreement
 from fewstep.calibration.lowering.quantize import LoweredBody, lowered_ops
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.lowering.targets import USUAL, target_names, targets_by_name
+from fewstep.calibration.needs import needs
 from fewstep.calibration.on_demand import OpeningOnDemand, close
 from fewstep.calibration.precision.closed_loop import SELECTION_SEEDS, open_courses
 from fewstep.calibration.precision.native import check_targets, searched_here
@@ -38,6 +39,7 @@ from fewstep.calibration.workers.opening import check_workers, opened
 from fewstep.graph import io
 from fewstep.graph.commit import open_for_update
 from fewstep.graph.graph import GROUP
+from fewstep.graph.needs import check_needs
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import weight_of
 from fewstep.plans.plan import Plan, regroup
@@ -139,6 +141,7 @@ def calibrate(options: CalibrateOptions, progress: Progress = SILENT, workers: W
     check_options(options)
     with open_for_update(options.bundle, must_exist=True) as writer:
         task = open_task(options)
+        check_needs(needs(task, options.workers), writer)
         sampler = task.sampler
         digest = io.sha256(sampler.bundle.graph(sampler.body.graph))
         kept = checkpoint_of(task, digest)

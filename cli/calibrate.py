@@ -6,6 +6,7 @@ from time import perf_counter
 from fewstep.calibration.calibrate import CalibrateOptions, Calibration, calibrate, check_options, open_task
 from fewstep.calibration.count import batch_of, later_passes
 from fewstep.calibration.inputs import long_plan
+from fewstep.calibration.needs import needs
 from fewstep.calibration.precision.closed_loop import AT_ONCE, JUDGE_SEEDS
 from fewstep.calibration.precision.native import searched_here
 from fewstep.calibration.precision.record import parse_bound
@@ -65,6 +66,7 @@ def dry_run(options: CalibrateOptions) -> Outcome:
     each = _evaluation_seconds(task, batch)
     seconds = evaluations * each
     search = _search(options, task)
+    needed = needs(task, options.workers)
     bodies = [body_name("int8", target.name) for target in task.targets]
     return Outcome(
         {
@@ -77,6 +79,7 @@ def dry_run(options: CalibrateOptions) -> Outcome:
             "at_least_seconds": seconds,
             "bodies": bodies,
             "operations": task.operations,
+            "needs": needed,
         },
         (
             headline(task.plan),
@@ -89,6 +92,7 @@ def dry_run(options: CalibrateOptions) -> Outcome:
             "measuring them takes longer",
             *budget_lines(options, task),
             *_searched(search, each * AT_ONCE / len(first)),
+            needed.said(options.bundle),
         ),
     )
 

@@ -1,5 +1,7 @@
 """`fewstep export`: say how far the bundle is from what it came from."""
 
+from pathlib import Path
+
 import msgspec
 
 from fewstep.cli.outcome import Outcome
@@ -27,9 +29,11 @@ def verb(options: ExportOptions, progress: Progress) -> Outcome:
 
 def dry_run(options: ExportOptions) -> Outcome:
     source = check(options)
+    from fewstep.export.needs import needs
     from fewstep.export.verify import minutes, one_sample, samples  # onnxruntime is not for --help
 
     count, seconds = samples(source.spec, options.verify), one_sample(source)
+    needed = needs(source)
     time = "" if seconds is None else f", about {minutes(count * seconds)} here"
     spec = source.spec
     conditions = ", ".join(condition.name for condition in spec.conditions) or "none"
@@ -41,6 +45,7 @@ def dry_run(options: ExportOptions) -> Outcome:
             "name": spec.name,
             "x_shape": spec.x_shape,
             "source_sha256": source.sha256,
+            "needs": needed,
             "evaluations": count,
             "seconds": None if seconds is None else count * seconds,
         },
@@ -48,5 +53,11 @@ def dry_run(options: ExportOptions) -> Outcome:
             f"{source.label}: {spec.name}, x {list(spec.x_shape)}, predicts {spec.prediction}, "
             f"schedule {spec.schedule.kind}, conditions: {conditions}",
             f"{there}; verifying takes {count} evaluations of one sample{time}, and tracing comes before it",
+            *(() if needed is None else (needed.said(_existing(options.output)),)),
         ),
     )
+
+
+def _existing(folder: Path) -> Path:
+    """The first folder above that exists: its disk has to hold what is written."""
+    return next(each for each in (folder, *folder.absolute().parents) if each.exists())

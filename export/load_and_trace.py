@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from fewstep.export.needs import needs
 from fewstep.export.points import Scope
 from fewstep.export.spec import CompanionSource, Reference, Source, Spec
 from fewstep.export.verify import ReferenceOutputs, Verification, expect
@@ -16,6 +17,7 @@ from fewstep.graph import io
 from fewstep.graph.commit import Writer
 from fewstep.graph.digest import digest, structure
 from fewstep.graph.graph import Graph
+from fewstep.graph.needs import check_needs
 from fewstep.graph.prepare import prepare
 from fewstep.graph.prologue import PreparedDenoiser
 from fewstep.graph.weights import weight_bytes
@@ -70,6 +72,8 @@ def _taken(
     load: Callable[[], Source], writer: Writer, progress: Progress, scope: Scope, more: Sequence[str]
 ) -> LoadedDenoiser:
     source = load()
+    if (needed := needs(source)) is not None:
+        check_needs(needed, writer)
     progress("export", 1, STAGES)
     traced = source.trace()
     progress("export", 2, STAGES)

@@ -15,6 +15,7 @@ import pytest
 
 from fewstep.export import load_and_trace
 from fewstep.export.export import ExportOptions, export, load_source
+from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.spec import Spec
 from fewstep.graph.io import load
 from fewstep.graph.session import run
@@ -26,6 +27,7 @@ from fewstep.runtime.bundle.reading import open_bundle
 MAKE = """
 import torch
 from torch import nn
+from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.spec import Spec
 from fewstep.runtime.bundle.manifest import Condition
 from fewstep.plans.spec import ScheduleSpec
@@ -279,3 +281,14 @@ def test_how_it_was_verified_is_in_the_bundle(file: Path, tmp_path: Path) -> Non
     assert json.loads((tmp_path / "bundle" / made.verification).read_text())["scope"] == "quick"
     with pytest.raises(UserError, match="verify cannot be 'none'; choose from full, quick"):
         export(ExportOptions(f"{file}:make", tmp_path / "bundle", verify="none"))  # type: ignore[arg-type]
+
+
+def test_room_is_asked_for_before_anything_is_traced(
+    tmp_path: Path, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, real = list[int](), TorchSource.trace
+    monkeypatch.setattr("fewstep.graph.commit.Writer.reserve", lambda _, size: asked.append(size))
+    monkeypatch.setattr(TorchSource, "trace", lambda source: real(source) if asked else pytest.fail("it was traced"))
+    export(ExportOptions(f"{file}:make", tmp_path / "bundle"))
+    numbers = 2 * 2 * 9 + 2 + 4 * 2  # weights and bias of the convolution, the labels
+    assert asked[0] == 4 * numbers

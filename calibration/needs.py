@@ -1,0 +1,48 @@
+"""What a calibration takes of memory and disk, from the task alone."""
+
+from fewstep.calibration.count import batch_of
+from fewstep.calibration.lowering.scheme import Target
+from fewstep.calibration.ranges.observe import observed_tensors
+from fewstep.calibration.task import Task
+from fewstep.graph import io
+from fewstep.graph.graph import Graph
+from fewstep.graph.needs import Needs
+from fewstep.graph.types import infer_types
+from fewstep.graph.weights import weight_bytes
+from fewstep.runtime.bundle.reading import Bundle
+
+ALONE = 200 * 10**6  # bytes of the command and its engines
+BESIDE = 1.5  # times the float weights, at the largest: while a graph is lowered, or in OpenVINO
+WORKER = 1.25  # times the float weights: those that onnxruntime packs, and what it has mapped
+
+
+def needs(task: Task, workers: int = 0) -> Needs:
+    """The most that is held at once, with `workers` processes of this machine, and what all bodies take on disk."""
+    weights = weight_bytes(task.prepared) + _ahead(task.sampler.bundle)
+    tensors = observed_tensors(task.prepared)
+    types = infer_types(task.prepared)
+    branches = max(len(step.branches) for step in task.plan.steps)
+    sample = branches * sum(types.sample_bytes(name) or 0 for name in tensors)
+    own = BESIDE * weights + 2 * batch_of(task, tensors) * sample + ALONE  # one batch is counted, one evaluated
+    others = workers * (WORKER * weights + sample + ALONE)
+    bodies = [body_bytes(task.prepared, task.operations, target) for target in task.targets]
+    files = sum(2 if size > io.EXTERNAL_ABOVE else 1 for size in bodies)
+    return Needs(round(own + others), sum(bodies), files + 2)  # ranges and plan
+
+
+def body_bytes(prepared: Graph, operations: tuple[str, ...], target: Target) -> int:
+    """Bytes of the weights of a lowered body, about: 8 bits where an operation is lowered."""
+    lowered = {name for node in prepared.nodes if node.output in operations for name in node.inputs[1:2]}
+    float_size = target.scheme.scale_dtype.itemsize
+    return sum(
+        array.size * (1 if name in lowered else float_size if array.dtype.kind == "f" else array.itemsize)
+        for name, array in prepared.constants.items()
+    )
+
+
+def _ahead(bundle: Bundle) -> int:
+    """Bytes of the files of prologue and conditioner."""
+    graphs = (bundle.manifest.conditioner, bundle.manifest.prologue)
+    files = {file for graph in graphs if graph is not None for file in (graph.file, *graph.data)}
+    shared = set(bundle.manifest.bodies["float32"].graph.data)
+    return sum((bundle.path / file).stat().st_size for file in files - shared)

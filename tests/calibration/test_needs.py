@@ -1,0 +1,56 @@
+"""What a calibration is said to take is what it takes."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fewstep.calibration.calibrate import calibrate, open_task
+from fewstep.calibration.needs import ALONE, BESIDE, WORKER, needs
+from fewstep.graph.graph import Graph
+from fewstep.graph.weights import weight_bytes
+from fewstep.plans.errors import UserError
+from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
+
+CHANNELS = 256
+
+
+def wide() -> Graph:
+    """The denoiser of `test_calibrate` with many channels: its weights outweigh its nodes."""
+    plain, rng = denoiser(), np.random.default_rng(0)
+    shapes = {"w0": (CHANNELS, 1, 3, 3), "w1": (CHANNELS, CHANNELS, 3, 3), "w2": (1, CHANNELS, 3, 3)}
+    weights = {name: rng.standard_normal(shape).astype(np.float32) / 50 for name, shape in shapes.items()}
+    return replace(plain, constants=weights)
+
+
+@pytest.mark.parametrize("target", ["cpu-x86", "tensorrt"])
+def test_disk_is_what_the_bodies_take(tmp_path: Path, target: str) -> None:
+    bundle = write_bundle(tmp_path / "bundle", wide())
+    before = {path for path in bundle.rglob("*") if path.is_file()}
+    options = replace(FIRST, bundle=bundle, target=(target,))
+    told = needs(open_task(options))
+    calibrate(options)
+    made = [path for path in bundle.rglob("*") if path.is_file() and path not in before]
+    assert len(made) == told.files
+    assert 0.9 < sum(path.stat().st_size for path in made if path.suffix == ".onnx") / told.disk < 1.1
+
+
+def test_each_worker_adds_its_weights(tmp_path: Path) -> None:
+    task = open_task(replace(FIRST, bundle=write_bundle(tmp_path / "bundle", wide())))
+    alone, three = needs(task).memory, needs(task, workers=3).memory
+    weights = weight_bytes(task.prepared)
+    assert alone > BESIDE * weights + ALONE
+    assert (three - alone) / 3 > WORKER * weights + ALONE
+
+
+def test_a_full_disk_is_told_before_anything_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = write_bundle(tmp_path / "bundle", wide())
+
+    def no_room(size: int) -> None:
+        raise UserError(f"{size} more", "free space")
+
+    monkeypatch.setattr("fewstep.graph.commit.Writer.reserve", lambda _, size: no_room(size))
+    monkeypatch.setattr("fewstep.calibration.calibrate.count", lambda *_: pytest.fail("it was measured"))
+    with pytest.raises(UserError, match=r"\d{6} more"):
+        calibrate(replace(FIRST, bundle=bundle, target=("cpu-x86",)))

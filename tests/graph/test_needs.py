@@ -1,0 +1,41 @@
+import logging
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from fewstep.graph import needs as module
+from fewstep.graph.commit import open_for_update
+from fewstep.graph.needs import Needs, check_needs
+from fewstep.plans.errors import UserError
+from tests.calibration.test_calibrate import denoiser, write_bundle
+
+GB = 10**9
+
+
+@pytest.fixture
+def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(module, "this_space", lambda *_: SimpleNamespace(memory_free=8 * GB, disk_free=3 * GB))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=3 * GB))
+    return write_bundle(tmp_path / "bundle", denoiser())
+
+
+def test_needs_are_said_beside_what_is_free(bundle: Path) -> None:
+    said = Needs(5 * GB + 10**8, 20_500_000, 4).said(bundle)
+    assert said == "needs about 5.1 GB of memory (8.0 GB free), and 20.5 MB on disk (3.0 GB free) for 4 files"
+
+
+def test_a_disk_that_is_too_full_is_an_error_before_the_work(bundle: Path) -> None:
+    with (
+        open_for_update(bundle, must_exist=True) as writer,
+        pytest.raises(UserError, match="needs .* more, and its disk has"),
+    ):
+        check_needs(Needs(GB, 4 * GB, 3), writer)
+
+
+def test_memory_that_is_short_is_a_warning(bundle: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with open_for_update(bundle, must_exist=True) as writer, caplog.at_level(logging.WARNING, "fewstep"):
+        check_needs(Needs(7 * GB, GB, 3), writer)
+        assert caplog.messages == []
+        check_needs(Needs(9 * GB, GB, 3), writer)
+    assert caplog.messages == ["this takes about 9.0 GB of memory, and 8.0 GB are free"]
