@@ -65,6 +65,7 @@ def tree(contents: Contents, lists_operations: bool) -> Tree:
         root.add(escape(f"engine for {engine.device}, {engine.backend}, of body {engine.body}: {size}"))
     root.add(escape(f"report: {contents.report or 'none; ' + _without_report(contents)}"))
     made = root.add(escape(f"from {contents.provenance.source} {contents.provenance.source_sha256[:12]}"))
+    made.add(escape(f"licence: {contents.provenance.licence or 'none that the source names'}"))
     for command in contents.provenance.commands:
         made.add(escape(command))
     made.add(escape(", ".join(f"{name} {version}" for name, version in contents.provenance.versions.items())))

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Literal, get_args
 import msgspec
 
 from fewstep.export.changes import changed, flags
+from fewstep.export.licence import licence_of
 from fewstep.export.lora.merge import Lora, read_lora
 from fewstep.export.null_option import with_nulls
 from fewstep.export.points import Scope
 from fewstep.export.portable import warn_of_operations
 from fewstep.export.size_option import with_sizes
+from fewstep.export.sources import hub
 from fewstep.export.spec import Source
 from fewstep.graph.commit import Writer, open_for_update
 from fewstep.graph.describe import describe
@@ -46,7 +48,8 @@ class ExportOptions(Options):
     """Export a denoiser to a bundle, verified against its source.
 
     source: A shipped model's name (fashion_mnist, cifar10); FILE.py:FUNCTION, a function that returns (module, spec);
-        an .onnx file with --spec; or a folder of diffusers or LeRobot.
+        an .onnx file with --spec; a folder of diffusers or LeRobot; or ORG/NAME, such a folder on a hub of models, at
+        a commit with ORG/NAME@REVISION.
     output: The bundle's folder; an older bundle there is replaced.
     spec: A JSON file. For an .onnx file it has names, schedule, prediction and conditions; for the folder of one
         diffusers component, its schedule and prediction.
@@ -87,6 +90,9 @@ def export(options: ExportOptions, progress: Progress = SILENT) -> Manifest:
     _check_choices(options)
     with open_for_update(options.output, must_exist=False) as writer:
         loras = _loras(options)
+        fetched = hub.fetch(options.source) if hub.is_name(options.source) else None
+        if fetched is not None:
+            options = replace(options, source=str(fetched.folder))
         given = (options.dtype, repr(_versions()))
         taken = take(partial(_source, options, loras), writer, progress, options.verify, *given)
         prepared = taken.prepared
@@ -99,6 +105,9 @@ def export(options: ExportOptions, progress: Progress = SILENT) -> Manifest:
             found = compare(taken.expected, taken.exported, prepared, taken.again, progress, half)
             verification = msgspec.structs.replace(found, verified=taken.verified)
         origin, deployed = taken.origin, half or prepared
+        if fetched is not None:
+            spec = replace(origin.spec, name=fetched.model.partition("/")[2])
+            origin = replace(origin, spec=spec, label=fetched.label)
         inputs = [condition.input for condition in origin.spec.conditions]
         graphs = {
             name: describe(graph, *store(writer, graph, name), conditions=inputs)
@@ -146,6 +155,8 @@ def _check_choices(options: ExportOptions) -> None:
 def check(options: ExportOptions) -> Source:
     """The source, once it is read and its spec holds, and the bundle's place can be written."""
     _check_choices(options)
+    if hub.is_name(options.source):
+        options = replace(options, source=str(hub.fetch(options.source).folder))
     source = _source(options, _loras(options))
     with open_for_update(options.output, must_exist=False):
         return source
@@ -221,6 +232,7 @@ def _manifest(
             versions=_versions(),
             commands=(_command(options, origin, loras),),
             adapters=tuple(lora.adapter for lora in loras),
+            licence=licence_of(options.source),
         ),
         files={},
         verification=table,

@@ -13,6 +13,7 @@ EXTRAS = {  # extra -> what it is for, and its packages; a test holds this again
     "cli": ("this command", ("typer", "rich", "Pillow")),
     "text": ("prompts, for bundles with a text encoder", ("tokenizers",)),
     "export": ("fewstep export", ("torch", "onnx", "onnxscript", "onnxruntime")),
+    "hub": ("fewstep export ORG/NAME", ("huggingface_hub",)),
     "calibration": ("fewstep calibrate, report, inspect, bench", ("onnx", "onnxruntime", "Pillow")),
     "tensorrt-rtx": ("engines for NVIDIA RTX", ("tensorrt-rtx", "cuda-bindings")),
     "tensorrt": ("engines with the TensorRT of this machine", ("cuda-bindings",)),

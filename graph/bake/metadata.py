@@ -72,7 +72,7 @@ def described(
         units=manifest.units,
         policy=manifest.policy,
         spectrogram=manifest.spectrogram,
-        licence=None,
+        licence=provenance.licence,
         source=provenance.source,
         source_sha256=provenance.source_sha256,
         versions=provenance.versions,

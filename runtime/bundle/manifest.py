@@ -234,11 +234,12 @@ class Adapter(Strict, frozen=True):
 class Provenance(Strict, frozen=True):
     """Where a bundle comes from. No user, host or path: a bundle is meant to be given away."""
 
-    source: str  # a shipped model's name, or FILE:FUNCTION without the folder
+    source: str  # a shipped model's name, FILE:FUNCTION without the folder, or ORG/NAME@COMMIT of a hub
     source_sha256: str
     versions: dict[str, str]
     commands: tuple[str, ...]
     adapters: tuple[Adapter, ...] = ()
+    licence: str | None = None  # as the source's card names it
 
 
 class Manifest(Strict, frozen=True):

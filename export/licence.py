@@ -1,0 +1,29 @@
+"""The licence of a source, as its model card has it."""
+
+import re
+from pathlib import Path
+
+from fewstep.export.sources.shipped import NAMES
+
+CARD = "README.md"
+OWN = "Apache-2.0"  # of the shipped models: that of fewstep
+LIMIT = 2**20  # characters of a card that are looked at
+LONGEST = 200  # characters of a licence's name
+FRONT = re.compile(r"\A---\s*\n(.*?)\n---\s*$", re.DOTALL | re.MULTILINE)
+
+
+def licence_of(source: str) -> str | None:
+    """The licence that a source names; None where it names none.
+
+    Of a folder `license` in its card's front matter, or `license_name` where that is "other".
+    """
+    if source in NAMES:
+        return OWN
+    card = Path(source) / CARD
+    if not card.is_file():
+        return None
+    front = FRONT.search(card.read_text(errors="replace")[:LIMIT])
+    fields = dict(re.findall(r"^(license|license_name):[ \t]*(\S.*?)[ \t]*$", front[1] if front else "", re.MULTILINE))
+    named = fields.get("license_name") if fields.get("license") == "other" else fields.get("license")
+    stripped = (named or fields.get("license", "")).strip("\"'")[:LONGEST]
+    return stripped or None

@@ -1,0 +1,73 @@
+"""A hub of models on this machine: what huggingface_hub asks of one, for folders."""
+
+import hashlib
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import unquote
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@contextmanager
+def served(models: dict[str, Path]) -> Iterator[tuple[str, list[str]]]:
+    """The address of a hub that has these folders under ORG/NAME, and the files that were fetched from it."""
+    fetched: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            self._answer(with_body=True)
+
+        def do_HEAD(self) -> None:
+            self._answer(with_body=False)
+
+        def log_message(self, *_: object) -> None:
+            """Nothing: the tests look at `fetched`."""
+
+        def _answer(self, with_body: bool) -> None:
+            path = unquote(self.path.partition("?")[0]).strip("/")
+            for name, folder in models.items():
+                if path.startswith(f"api/models/{name}"):
+                    return self._send(_described(name, folder, path), with_body)
+                if path.startswith(f"{name}/resolve/"):
+                    file = path.removeprefix(f"{name}/resolve/").partition("/")[2]
+                    if with_body:
+                        fetched.append(file)
+                    return self._send((folder / file).read_bytes(), with_body, file)
+            return self._send(b'{"error": "Repository not found"}', with_body, status=404)
+
+        def _send(self, content: bytes, with_body: bool, file: str = "", status: int = 200) -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(content)))
+            self.send_header("X-Repo-Commit", COMMIT)
+            self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
+            self.send_header("Content-Type", "application/octet-stream" if file else "application/json")
+            if status == 404:
+                self.send_header("X-Error-Code", "RepoNotFound")
+            self.end_headers()
+            if with_body:
+                self.wfile.write(content)
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}", fetched
+        server.shutdown()
+
+
+def _described(name: str, folder: Path, path: str) -> bytes:
+    """The answer to a question for a model, or for its files."""
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    names = [file.relative_to(folder).as_posix() for file in files]
+    if "/tree/" in path:
+        tree = [
+            {"type": "file", "oid": "0", "path": each, "size": file.stat().st_size}
+            for each, file in zip(names, files, strict=True)
+        ]
+        return json.dumps(tree).encode()
+    known = {"id": name, "sha": COMMIT, "private": False, "gated": False, "disabled": False, "tags": []}
+    return json.dumps({**known, "siblings": [{"rfilename": each} for each in names]}).encode()
