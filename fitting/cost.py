@@ -3,7 +3,7 @@
 from time import perf_counter
 
 from fewstep.fitting.blocks import BLOCK, FIT_SEEDS, blocks_of, sample
-from fewstep.fitting.endpoint import RESTRAINTS
+from fewstep.fitting.endpoint import RESTRAINTS, SECANTS
 from fewstep.fitting.options import FitOptions
 from fewstep.fitting.search import BEGIN, HISTORY, STAGES
 from fewstep.fitting.task import FitTask
@@ -18,7 +18,7 @@ def evaluations(task: FitTask, options: FitOptions) -> tuple[int, int]:
     trials = len(RESTRAINTS) * choices * steps + (seeds + choices) * steps
     stages = [rows + told] if task.guidance is None else [rows + told, rows + told + sum(left)]
     assert len(stages) <= len(STAGES)
-    body = sum(options.iterations * (seeds * (columns + steps) + trials) for columns in stages)
+    body = sum(options.iterations * (seeds * (columns + steps) + (1 + SECANTS) * trials) for columns in stages)
     body += (len(task.starts) * BEGIN * BLOCK + seeds + choices + 2 * judges) * steps
     return body, (seeds + choices + judges) * len(task.teacher.steps)
 

@@ -13,7 +13,8 @@ from math import sqrt
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.fitting.blocks import Block, qualities
+from fewstep.calibration.metrics import psnr
+from fewstep.fitting.blocks import Block, qualities, sample
 from fewstep.fitting.free import Number, difference, moved
 from fewstep.fitting.recurrence import Recurrence, plan_of
 from fewstep.fitting.sensitivity import Sensitivity
@@ -25,6 +26,8 @@ Array = NDArray[np.float64]
 RESTRAINTS = ((1e-5, 1e-5), (1e-3, 1e-4), (3e-2, 1e-3), (1.0, 1e-2))  # damping and anchor, of the columns' energies
 GAP = 0.5  # dB by which a gain may be smaller on the selection seeds than on those of the fit
 ERRORS = 2.0  # standard errors, both of that gap and of a gain that counts
+SINGULAR = 1e-12  # of all columns' energy: two numbers may do the same
+SECANTS = 3  # steps between two measurements of the columns
 NOTHING = 1e-20  # squared error of a sample that is its target
 ENOUGH = 0.03  # dB of an iteration that is worth another
 
@@ -70,105 +73,119 @@ class Nominal:
 
 @dataclass(frozen=True)
 class Iterate:
-    """The numbers after an iteration, with what they gain over the nominal plan, and how they were chosen."""
+    """The numbers after a step, with what they gain over the nominal plan, and how the step was chosen. `samples`
+    [seeds, *x_shape] are those of the fit's seeds."""
 
     numbers: Recurrence
     on_fit: Gain
     on_selection: Gain
     damping: float
     anchor: float
+    samples: NDArray[np.floating]
 
 
-def step_of(
-    found: Sensitivity, energies: Array | None, moved_so_far: Array, damping: float, anchor: float
-) -> tuple[Array, Array]:
-    """A step in the numbers' sizes, and the columns' energies, which the anchor counts in (None: those found here).
+def weights_of(found: Sensitivity) -> Array:
+    """Of each seed: the inverse of its squared error, so that least squares raise the mean PSNR. They sum to 1."""
+    weights = 1 / np.maximum(found.error, max(1e-12 * found.error.max(), NOTHING))
+    return np.asarray(weights / weights.sum())
+
+
+def energies_of(found: Sensitivity) -> Array:
+    """Of each column, [P]: the scale of a restraint."""
+    return np.asarray(weights_of(found) @ np.diagonal(found.gram, axis1=1, axis2=2))
+
+
+def step_of(found: Sensitivity, energies: Array, so_far: Array, damping: float, anchor: float) -> Array:
+    """A step in the numbers' sizes.
 
     Solves (H + damping diag H + anchor E) d = g - anchor E (theta - theta_0), with H and g the weighed means of the
-    seeds' Gram matrices and slopes.
+    seeds' Gram matrices and slopes, E the energies of the columns at the origin, and theta - theta_0 the way so far.
     """
-    weights = 1 / np.maximum(found.error, max(1e-12 * found.error.max(), NOTHING))
-    weights /= weights.sum()
-    H = np.tensordot(weights, found.gram, 1)
-    energies = np.diag(H).copy() if energies is None else energies
-    damped = H + np.diag(damping * np.diag(H) + anchor * energies + 1e-12 * np.trace(H))
-    slope = weights @ found.slope - anchor * energies * moved_so_far
-    return np.asarray(np.linalg.solve(damped, slope), np.float64), energies
+    weights = weights_of(found)
+    H, slope = np.tensordot(weights, found.gram, 1), weights @ found.slope
+    restraint = damping * np.diag(H) + anchor * energies + SINGULAR * np.trace(H)
+    return np.asarray(np.linalg.solve(H + np.diag(restraint), slope - anchor * energies * so_far))
 
 
-def refine(
-    sampler: Sampler,
-    origin: Recurrence,
-    free: Sequence[Number],
-    seeds: Seeds,
-    nominal: Nominal,
-    measure: Callable[[Recurrence, tuple[Block, ...]], Sensitivity],
-    iterations: int,
-    begin: Recurrence | None = None,
-    measured: int = 2,
-) -> Iterator[Iterate]:
-    """The iterations that gain on the selection seeds; the last is the best. Rows and told times move together.
+@dataclass(frozen=True)
+class Refinement:
+    """What stays the same over all steps of a refinement; the anchor is at `origin`.
 
-    Args:
-        measure: the columns of the free numbers on some blocks.
-        begin: where an interrupted fit goes on; the anchor stays at `origin`.
-        measured: blocks that columns are measured on at first; twice as many in each later iteration.
+    measure: the columns of the free numbers on some blocks.
     """
-    sizes = np.array([number.size for number in free])
-    numbers = origin if begin is None else begin
-    energies: Array | None = None
-    best = _judged(sampler, numbers, seeds, nominal, 0.0, 0.0).on_selection.mean
-    count = measured
-    for _ in range(iterations):
-        found = measure(numbers, seeds.fit[:count])
-        so_far = difference(numbers, origin, free) / sizes
+
+    sampler: Sampler
+    origin: Recurrence
+    free: Sequence[Number]
+    seeds: Seeds
+    nominal: Nominal
+    measure: Callable[[Recurrence, tuple[Block, ...]], Sensitivity]
+
+    @property
+    def sizes(self) -> Array:
+        return np.array([number.size for number in self.free])
+
+    def judged(self, numbers: Recurrence, damping: float = 0.0, anchor: float = 0.0) -> Iterate:
+        """Numbers with their gains."""
+        plan = plan_of(numbers)
+        samples = np.concatenate([sample(self.sampler, plan, block) for block in self.seeds.fit])
+        on_fit = psnr(samples, np.concatenate([block.taught for block in self.seeds.fit]))
+        on_selection = qualities(self.sampler, plan, self.seeds.selection)
+        gains = Gain.of(on_fit, self.nominal.fit), Gain.of(on_selection, self.nominal.selection)
+        return Iterate(numbers, *gains, damping, anchor, samples)
+
+    def stepped(self, now: Iterate, found: Sensitivity, energies: Array) -> Iterate | None:
+        """The best of the steps that gain on the selection seeds and hold on those of the fit; None without one."""
+        so_far = difference(now.numbers, self.origin, self.free) / self.sizes
         candidates = []
         for damping, anchor in RESTRAINTS:
-            by, energies_now = step_of(found, energies, so_far, damping, anchor)
-            candidates.append((damping, anchor, moved(numbers, free, by * sizes)))
-        energies = energies_now
-        ranked = sorted(
-            ((_mean(sampler, each, seeds.selection), damping, anchor, each) for damping, anchor, each in candidates),
-            key=lambda known: -known[0],
-        )
-        is_whole = count >= len(seeds.fit)
-        taken = None
-        for quality, damping, anchor, each in ranked:
-            if quality - float(nominal.selection.mean()) <= best:
-                break
-            tried = _judged(sampler, each, seeds, nominal, damping, anchor)
+            by = step_of(found, energies, so_far, damping, anchor)
+            numbers = moved(now.numbers, self.free, by * self.sizes)
+            candidates.append((self._gain(numbers), damping, anchor, numbers))
+        for gain, damping, anchor, numbers in sorted(candidates, key=lambda known: -known[0]):
+            if gain <= now.on_selection.mean:
+                return None
+            tried = self.judged(numbers, damping, anchor)
             if not is_overfitted(tried.on_fit, tried.on_selection):
-                taken = tried
+                return tried
+        return None
+
+    def _gain(self, numbers: Recurrence) -> float:
+        """On the selection seeds; a step that leaves the numbers is worth nothing."""
+        try:
+            with np.errstate(all="ignore"):
+                found = qualities(self.sampler, plan_of(numbers), self.seeds.selection)
+        except UserError:
+            return -np.inf
+        gain = float((found - self.nominal.selection).mean())
+        return gain if np.isfinite(gain) else -np.inf
+
+
+def refine(work: Refinement, begin: Recurrence, iterations: int, measured: int) -> Iterator[Iterate]:
+    """Steps that gain on the selection seeds; the last is the best. All free numbers move together.
+
+    Columns are measured on `measured` blocks at first, and on twice as many in each later iteration. Between two
+    measurements up to SECANTS steps correct the columns by what the step before did, which costs no calls of their own.
+    """
+    now = work.judged(begin)
+    energies: Array | None = None
+    count = measured
+    for _ in range(iterations):
+        blocks = work.seeds.fit[:count]
+        seeds, is_whole = sum(len(block.seeds) for block in blocks), count >= len(work.seeds.fit)
+        found = work.measure(now.numbers, blocks)
+        energies = energies_of(found) if energies is None else energies
+        before = now.on_selection.mean
+        for _ in range(1 + SECANTS):
+            taken = work.stepped(now, found, energies)
+            if taken is None:
                 break
-        if taken is None and is_whole:
+            step = difference(taken.numbers, now.numbers, work.free) / work.sizes
+            gained, now = taken.on_selection.mean - now.on_selection.mean, taken
+            yield now
+            if gained < ENOUGH:
+                break
+            found = found.after(step, taken.samples[:seeds])
+        if is_whole and now.on_selection.mean - before < ENOUGH:
             return
-        if taken is not None:
-            gained = taken.on_selection.mean - best
-            numbers, best = taken.numbers, taken.on_selection.mean
-            yield taken
-            if gained < ENOUGH and is_whole:
-                return
-        count = min(2 * count, len(seeds.fit))
-
-
-def _mean(sampler: Sampler, numbers: Recurrence, blocks: Sequence[Block]) -> float:
-    """Mean PSNR; a step that leaves the numbers is worth nothing."""
-    try:
-        with np.errstate(all="ignore"):
-            found = float(qualities(sampler, plan_of(numbers), blocks).mean())
-    except UserError:
-        return -np.inf
-    return found if np.isfinite(found) else -np.inf
-
-
-def _judged(
-    sampler: Sampler, numbers: Recurrence, seeds: Seeds, nominal: Nominal, damping: float, anchor: float
-) -> Iterate:
-    plan = plan_of(numbers)
-    return Iterate(
-        numbers,
-        Gain.of(qualities(sampler, plan, seeds.fit), nominal.fit),
-        Gain.of(qualities(sampler, plan, seeds.selection), nominal.selection),
-        damping,
-        anchor,
-    )
+        count = min(2 * count, len(work.seeds.fit))

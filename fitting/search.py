@@ -8,7 +8,7 @@ from fewstep.fitting import teacher as teaching
 from fewstep.fitting.blocks import FIT_SEEDS, SELECTION_SEEDS, Block, blocks_of, qualities
 from fewstep.fitting.checkpoint import Checkpoint, checkpoint_of
 from fewstep.fitting.continuous import is_continuous
-from fewstep.fitting.endpoint import RESTRAINTS, Nominal, Seeds, refine
+from fewstep.fitting.endpoint import RESTRAINTS, SECANTS, Nominal, Refinement, Seeds, refine
 from fewstep.fitting.free import Kind, Number, free_numbers
 from fewstep.fitting.options import FitOptions
 from fewstep.fitting.recurrence import Recurrence, recurrence_of
@@ -53,20 +53,18 @@ def search(task: FitTask, options: FitOptions, progress: Progress = SILENT) -> I
     knows_times = is_continuous(sampler, nominal, seeds.fit[0])
     free: tuple[Number, ...] = ()
     yield Found(best, origin, seeds, before, done, free)
-    total, tried = len(STAGES) * options.iterations, 0
+    most = len(STAGES) * options.iterations * (1 + SECANTS)
     for kinds in STAGES:
         asked = free_numbers(origin, sizes, [kind for kind in kinds if kind != "told" or knows_times])
         if len(asked) == len(free):  # nothing new: no guidance to lean
             continue
         free = asked
-        measure = partial(_columns, sampler, free, progress)
-        blocks = BEGIN if done == 0 else len(seeds.fit)
-        for iterate in refine(sampler, origin, free, seeds, before, measure, options.iterations, best, blocks):
-            best, done, tried = iterate.numbers, done + 1, tried + 1
+        work = Refinement(sampler, origin, free, seeds, before, partial(_columns, sampler, free, progress))
+        for iterate in refine(work, best, options.iterations, BEGIN if done == 0 else len(seeds.fit)):
+            best, done = iterate.numbers, done + 1
             checkpoint.save(best, done)
-            progress("iterations", tried, total + 1)
+            progress(f"steps so far, the gain is {iterate.on_selection.mean:.2f} dB", done, most)
             yield Found(best, origin, seeds, before, done, free)
-    progress("iterations", total + 1, total + 1)
 
 
 def taught(task: FitTask, seeds: range, stage: str, progress: Progress) -> tuple[Block, ...]:

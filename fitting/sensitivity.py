@@ -5,7 +5,8 @@ row of the last step costs no call.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,15 +23,45 @@ Float64 = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """Of a block's samples, in the numbers' sizes: everything that a step of least squares needs, seed by seed.
+    """How the samples of some seeds change with each number, in the numbers' sizes: all that a step needs.
 
-    gram: [seeds, P, P], of the columns. slope: [seeds, P], columns times residual. error: [seeds], of the residual.
-    Residuals are target - sample; all are sums over the elements of a sample, in float64.
+    columns: [seeds, P, elements]. samples, targets: [seeds, elements]. Sums over elements are made in float64, seed by
+    seed.
     """
 
-    gram: Float64
-    slope: Float64
-    error: Float64
+    columns: Array
+    samples: Array
+    targets: Array
+
+    @cached_property
+    def residual(self) -> Float64:
+        """What the samples lack, [seeds, elements]."""
+        return np.asarray(self.targets.astype(np.float64) - self.samples)
+
+    @cached_property
+    def gram(self) -> Float64:
+        """The columns' products with each other, [seeds, P, P]."""
+        doubles = (each.astype(np.float64) for each in self.columns)
+        return np.stack([each @ each.T for each in doubles])
+
+    @cached_property
+    def slope(self) -> Float64:
+        """Their products with the residual, [seeds, P]."""
+        pairs = zip(self.columns, self.residual, strict=True)
+        return np.stack([each.astype(np.float64) @ left for each, left in pairs])
+
+    @cached_property
+    def error(self) -> Float64:
+        """The squared residual, [seeds]."""
+        return np.asarray(np.square(self.residual).sum(axis=1))
+
+    def after(self, step: Float64, samples: Array) -> "Sensitivity":
+        """The columns corrected by what a step in the numbers' sizes did to the samples (Broyden 1965): the least
+        change with which they would have foretold it."""
+        samples = samples.reshape(self.samples.shape)
+        surprise = samples.astype(np.float64) - self.samples - np.einsum("spd,p->sd", self.columns, step)
+        correction = (step / (step @ step))[None, :, None] * surprise[:, None, :]
+        return Sensitivity((self.columns + correction).astype(np.float32), samples, self.targets)
 
 
 def sensitivity(sampler: Sampler, numbers: Recurrence, free: Sequence[Number], block: Block) -> Sensitivity:
@@ -40,17 +71,14 @@ def sensitivity(sampler: Sampler, numbers: Recurrence, free: Sequence[Number], b
     for number in free:
         if number.kind == "told":
             nudged[number.step] += number.size
-    calls = told_apart(plan, nudged)
-    network = block.network(sampler, calls)
+    network = block.network(sampler, told_apart(plan, nudged))
     states = run(plan, block, network)
     base = sample_of(plan, states)
     columns = [_column(numbers, number, states, block, network, len(plan.steps)) - base for number in free]
-    flat = np.stack(columns, axis=1).reshape(len(base), len(free), -1).astype(np.float64)
-    residual = (block.taught.astype(np.float64) - base).reshape(len(base), -1)
     return Sensitivity(
-        gram=np.stack([each @ each.T for each in flat]),
-        slope=np.stack([each @ left for each, left in zip(flat, residual, strict=True)]),
-        error=np.square(residual).sum(axis=1),
+        columns=np.stack(columns, axis=1).reshape(len(base), len(free), -1),
+        samples=base.reshape(len(base), -1),
+        targets=block.taught.reshape(len(base), -1),
     )
 
 
@@ -71,11 +99,10 @@ def _column(
 
 def join(parts: Sequence[Sensitivity]) -> Sensitivity:
     """Those of several blocks, in their order."""
-    return replace(
-        parts[0],
-        gram=np.concatenate([part.gram for part in parts]),
-        slope=np.concatenate([part.slope for part in parts]),
-        error=np.concatenate([part.error for part in parts]),
+    return Sensitivity(
+        np.concatenate([part.columns for part in parts]),
+        np.concatenate([part.samples for part in parts]),
+        np.concatenate([part.targets for part in parts]),
     )
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fewstep.fitting.blocks import qualities, sample
-from fewstep.fitting.endpoint import Gain, Nominal, Seeds, is_overfitted, refine, step_of
+from fewstep.fitting.endpoint import Gain, Nominal, Refinement, Seeds, energies_of, is_overfitted, refine, step_of
 from fewstep.fitting.free import free_numbers
 from fewstep.fitting.recurrence import plan_of, recurrence_of
 from fewstep.fitting.sensitivity import Sensitivity, join, norms, sensitivity
@@ -26,7 +26,8 @@ def fitted(sampler, plan, fit_blocks, selection, kinds=("rows", "told"), iterati
     def measure(numbers, parts):
         return join([sensitivity(sampler, numbers, free, part) for part in parts])
 
-    return list(refine(sampler, origin, free, Seeds(fit_blocks, selection), nominal, measure, iterations))
+    work = Refinement(sampler, origin, free, Seeds(fit_blocks, selection), nominal, measure)
+    return list(refine(work, origin, iterations, measured=2))
 
 
 @pytest.mark.parametrize(("kind", "prediction"), FAMILIES)
@@ -67,14 +68,18 @@ def test_restoration_is_fitted_with_its_degraded_sample():
 
 
 def sensitivity_of(matrix, residual):
-    return Sensitivity((matrix @ matrix.T)[None], (matrix @ residual)[None], np.array([residual @ residual]))
+    return Sensitivity(matrix[None], np.zeros((1, len(residual))), residual[None])
+
+
+def step(found, so_far, damping, anchor):
+    return step_of(found, energies_of(found), so_far, damping, anchor)
 
 
 def test_without_damping_a_step_solves_a_linear_problem():
     rng = np.random.default_rng(0)
     matrix, truth = rng.standard_normal((3, 20)), np.array([0.5, -1.0, 2.0])
-    step, _ = step_of(sensitivity_of(matrix, truth @ matrix), None, np.zeros(3), damping=0.0, anchor=0.0)
-    np.testing.assert_allclose(step, truth, rtol=1e-6)
+    found = step(sensitivity_of(matrix, truth @ matrix), np.zeros(3), damping=0.0, anchor=0.0)
+    np.testing.assert_allclose(found, truth, rtol=1e-6)
 
 
 def test_the_anchor_pulls_towards_the_origin_and_damping_towards_where_it_is():
@@ -82,10 +87,20 @@ def test_the_anchor_pulls_towards_the_origin_and_damping_towards_where_it_is():
     matrix = rng.standard_normal((3, 20))
     nothing_to_gain = sensitivity_of(matrix, np.full(20, 1e-12))
     so_far = np.array([0.5, -1.0, 2.0])
-    back, _ = step_of(nothing_to_gain, None, so_far, damping=0.0, anchor=1e6)
+    back = step(nothing_to_gain, so_far, damping=0.0, anchor=1e6)
     np.testing.assert_allclose(back, -so_far, rtol=1e-4)
-    still, _ = step_of(nothing_to_gain, None, np.zeros(3), damping=1e6, anchor=0.0)
+    still = step(nothing_to_gain, np.zeros(3), damping=1e6, anchor=0.0)
     assert np.abs(still).max() < 1e-9
+
+
+def test_columns_learn_from_a_step():
+    rng = np.random.default_rng(3)
+    truth, step_made = rng.standard_normal((3, 20)), np.array([0.3, 0.0, -0.2])
+    guess = Sensitivity(truth[None] + 0.1 * rng.standard_normal((1, 3, 20)), np.zeros((1, 20)), np.ones((1, 20)))
+    learned = guess.after(step_made, (step_made @ truth)[None])
+    np.testing.assert_allclose(step_made @ learned.columns[0], step_made @ truth, atol=1e-6)
+    np.testing.assert_allclose(learned.columns[0][1], guess.columns[0][1], atol=1e-6)  # the step did not touch it
+    np.testing.assert_allclose(learned.residual[0], 1 - step_made @ truth)
 
 
 def test_a_gain_on_the_seeds_of_the_fit_alone_is_found_out():
