@@ -84,6 +84,7 @@ def export(options: ExportOptions, progress: Progress = SILENT) -> Manifest:
     Weights are in memory once. Those of a large network go to the bundle's folder as soon as they were traced, from
     where everything else maps them; files that no bundle names yet are nobody's, should this fail.
     """
+    from fewstep.export.fitted import with_fitted
     from fewstep.export.load_and_trace import take  # onnxruntime: not for --help
     from fewstep.export.verify import Verification, compare
 
@@ -128,6 +129,7 @@ def export(options: ExportOptions, progress: Progress = SILENT) -> Manifest:
             content = msgspec.json.format(msgspec.json.encode(origin.scheduler))
             scheduler = writer.add(content, folder="plans", name="scheduler", suffix=".json")
         made = msgspec.structs.replace(_manifest(options, origin, loras, graphs, table), scheduler=scheduler)
+        made = with_fitted(writer, made)
         if origin.beside is not None:
             made = origin.beside.add(writer, made, progress)
         return writer.commit(made)

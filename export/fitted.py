@@ -1,0 +1,72 @@
+"""Plans that were fitted to a shipped denoiser come with its bundle.
+
+They lie beside the denoiser's weights, one file each, as `fewstep fit --output` and the manifest's entry of the plan
+have them. `.ci/fitted` makes them.
+"""
+
+import sys
+from importlib.resources import files
+
+import msgspec
+
+from fewstep.export.sources.shipped import NAMES
+from fewstep.graph.commit import Writer
+from fewstep.plans.errors import UserError
+from fewstep.plans.file import decode, encode
+from fewstep.plans.plan import Plan
+from fewstep.runtime.bundle.manifest import FittedPlan, Manifest
+from fewstep.runtime.bundle.reading import open_bundle
+
+FOLDER = "fitted"
+BODY = "float32"  # the only one that an export makes
+
+
+class ShippedPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A fitted plan as it is shipped: its entry of a manifest, and the plan's own JSON."""
+
+    entry: FittedPlan
+    plan: msgspec.Raw
+
+
+def shipped_plans(name: str) -> tuple[tuple[FittedPlan, Plan], ...]:
+    """The plans that come with a shipped denoiser, in the order of their names."""
+    folder = files("fewstep.models") / name / FOLDER
+    if not folder.is_dir():
+        return ()
+    found = []
+    for file in sorted(folder.iterdir(), key=lambda each: each.name):
+        try:
+            shipped = msgspec.json.decode(file.read_bytes(), type=ShippedPlan)
+        except msgspec.DecodeError as error:
+            raise UserError(f"{file.name} of {name} is damaged ({error})", "install fewstep again") from None
+        found.append((shipped.entry, decode(bytes(shipped.plan), file.name)))
+    return tuple(found)
+
+
+def with_fitted(writer: Writer, manifest: Manifest) -> Manifest:
+    """The manifest of a new bundle with the plans that were fitted to this very denoiser, if some are shipped."""
+    source = manifest.provenance.source
+    body = manifest.bodies.get(BODY)
+    if body is None or source not in NAMES:
+        return manifest
+    kept = []
+    for entry, plan in shipped_plans(source):
+        if plan.fitted is None or plan.fitted.source != manifest.provenance.source_sha256:
+            continue
+        fitted = msgspec.structs.replace(plan.fitted, graph=writer.known[body.graph.file])
+        content = encode(msgspec.structs.replace(plan, fitted=fitted))
+        file = writer.add(content, "plans", f"fitted-{entry.evaluations}-{BODY}", ".json")
+        kept.append(msgspec.structs.replace(entry, file=file))
+    return msgspec.structs.replace(manifest, fitted=tuple(kept))
+
+
+def shipped_file(bundle_path: str, evaluations: int) -> bytes:
+    """What is shipped of a plan in a bundle: for `.ci/fitted`."""
+    bundle = open_bundle(bundle_path)
+    entry = next(e for e in bundle.manifest.fitted if (e.evaluations, e.body) == (evaluations, BODY))
+    plan = msgspec.Raw(bundle.read(entry.file))
+    return msgspec.json.encode(ShippedPlan(msgspec.structs.replace(entry, file=""), plan))
+
+
+if __name__ == "__main__":  # BUNDLE EVALUATIONS
+    sys.stdout.write(shipped_file(sys.argv[1], int(sys.argv[2])).decode() + "\n")
