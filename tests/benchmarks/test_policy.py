@@ -1,5 +1,7 @@
-"""What the policy benchmark counts, without its simulator: intervals, verdicts, lockstep, and the experts' routes."""
+"""The policy benchmark without its simulator: what it counts, its experts' routes, its network and its training."""
 
+import inspect
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -8,10 +10,12 @@ from types import ModuleType
 import msgspec
 import numpy as np
 import pytest
+import torch
 from policy import intervals
 
 from fewstep.runtime import Sampler
 from fewstep.runtime.bundle.manifest import Condition, Policy
+from fewstep.runtime.policies import policy_problem
 from tests.control.tiny_policy import tiny_policy
 
 FOLDER = Path(__file__).parents[2] / "benchmarks/policy"
@@ -146,3 +150,77 @@ def test_the_expert_of_each_route_goes_its_way(monkeypatch: pytest.MonkeyPatch) 
         seen[:, 4], seen[:, 6] = x, z
         assert route_of(seen) == route
     assert route_of(np.zeros((5, 39))) is None
+
+
+@pytest.fixture
+def recipe(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    import network
+
+    monkeypatch.setattr(network, "WIDTHS", (8, 16, 16))
+    torch.manual_seed(0)
+    return network
+
+
+def test_the_network_sees_decided_actions_in_the_place_of_noise(recipe: ModuleType) -> None:
+    made = recipe.Network(torch.zeros(39), torch.cat([torch.ones(38), torch.zeros(1)]))
+    x, prefix, seen = torch.randn(2, 32, 4), torch.randn(2, 32, 4), torch.rand(2, 1, 39)
+    time, task = torch.tensor([30.0, 80.0]), torch.eye(5)[:2]
+
+    def velocity(x: torch.Tensor, prefix: torch.Tensor, delay: float, seen: torch.Tensor = seen) -> torch.Tensor:
+        with torch.no_grad():
+            return made(x, time, seen, task, prefix, torch.full((2, 1), delay))
+
+    other = torch.cat([torch.randn(2, 3, 4), x[:, 3:]], dim=1)
+    assert torch.equal(velocity(x, prefix, 3.0), velocity(other, prefix, 3.0))
+    assert not torch.allclose(velocity(x, prefix, 0.0), velocity(other, prefix, 0.0))
+    assert not torch.allclose(velocity(x, prefix, 3.0), velocity(x, -prefix, 3.0))
+    assert torch.equal(velocity(x, prefix, 0.0), velocity(x, -prefix, 0.0))
+    constant = seen.clone()
+    constant[..., -1] += 5  # what never changed in the demonstrations is left out
+    assert torch.equal(velocity(x, prefix, 0.0), velocity(x, prefix, 0.0, constant))
+
+
+def test_its_spec_is_that_of_a_policy_and_fits_the_network(recipe: ModuleType) -> None:
+    spec = recipe.spec(((0.0,) * 39, (1.0,) * 39))
+    assert policy_problem(spec.policy, spec.x_shape, None, spec.conditions) is None
+    inputs = inspect.signature(recipe.Network.forward).parameters
+    assert [each.name for each in spec.conditions] == list(inputs)[3:]
+
+
+def test_training_asks_for_the_actions_that_are_not_decided(recipe: ModuleType, tmp_path: Path) -> None:
+    import demonstrations
+    import train
+
+    episodes = 4
+    arrays = {
+        "seen": np.random.default_rng(0).random((episodes * 40, 39), np.float32),
+        "done": np.tile(np.float32([0.5, -0.5, 0.0, 1.0]), (episodes * 40, 1)),
+        "starts": 40 * np.arange(episodes),
+        "usable": np.full(episodes, 9),
+        "tasks": np.arange(episodes),
+    }
+    np.savez(tmp_path / demonstrations.FILE, **arrays)
+    card = {"low": arrays["seen"].min(axis=0).tolist(), "high": arrays["seen"].max(axis=0).tolist()}
+    (tmp_path / demonstrations.CARD).write_text(json.dumps(card))
+    data = train.Demonstrations(tmp_path)
+    assert len(data.places) == 36 and data.places.max() == 128
+    observation, task, actions = data.draw(7, torch.Generator().manual_seed(0))
+    assert observation.shape == (7, 1, 39) and task.shape == (7, 5) and actions.shape == (7, 32, 4)
+    network = recipe.Network(data.low, data.high)
+
+    def perfect(
+        x: torch.Tensor, time: torch.Tensor, known: torch.Tensor, prefix: torch.Tensor, delay: torch.Tensor
+    ) -> torch.Tensor:
+        """The velocity, but for the decided actions, of which nothing is asked."""
+        t = (time / 100)[:, None, None]
+        answer = (x - (1 - t) * prefix) / t - prefix
+        decided = (torch.arange(32)[None] < delay)[:, :, None]
+        delays.extend(delay[:, 0].tolist())
+        return answer.masked_fill(decided, 100.0)
+
+    delays: list[float] = []
+    network.predict = perfect  # type: ignore[method-assign]
+    loss = train.flow_loss(data, 400)(network, torch.Generator().manual_seed(0))
+    assert loss.item() == pytest.approx(0.0, abs=1e-4)
+    assert set(delays) == set(range(9)) and 0.4 < np.mean(np.array(delays) == 0) < 0.6
