@@ -53,6 +53,9 @@ class Clock(Protocol):
     def now(self) -> float:
         """Seconds since any moment."""
 
+    def wait(self, until: float) -> None:
+        """Let time pass up to a moment; at once if that is over."""
+
     def start(self, job: Job) -> Running:
         """Begin a job. One at a time for each caller."""
 
@@ -84,6 +87,9 @@ class WallClock:
     def now(self) -> float:
         return time.perf_counter()
 
+    def wait(self, until: float) -> None:
+        time.sleep(max(0.0, until - time.perf_counter()))
+
     def start(self, job: Job) -> Future[Made]:
         return self._worker.submit(lambda: make([job], self.now)[0])
 
@@ -107,6 +113,9 @@ class VirtualClock:
     def advance(self, seconds: float) -> None:
         """Let time pass between two ticks; a clock that is set back gives a negative number."""
         self._now += seconds
+
+    def wait(self, until: float) -> None:
+        self.advance(max(0.0, until - self._now))
 
     def spend(self, seconds: float) -> None:
         """Let time pass within a job: for networks that pretend to be slow."""

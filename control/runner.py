@@ -4,10 +4,7 @@
     with runner:
         runner.warm_up(observation)
         runner.reset(seed=0)
-        while True:
-            action = runner.act(observation)
-            if action.value is not None:
-                robot.send(action.value)
+        runner.run(robot.observe, robot.move, seconds=60)  # or `runner.act(observation)` at each tick
 
 A thread samples the next sequence while the present one is executed. Nothing waits for it: where it is late the present
 one goes on, and each action says so. The same code runs under a `VirtualClock`, for simulations that repeat exactly.
@@ -15,7 +12,7 @@ one goes on, and each action says so. The same code runs under a `VirtualClock`,
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal
@@ -38,6 +35,7 @@ from fewstep.runtime.sampler import Sampler
 
 Observation = Mapping[str, ArrayLike]
 Source = Literal["planned", "late", "held", "waiting"]
+LATE = 0.1  # of a tick: one that begins later than that is overrun
 WARM_UP_CALLS = 20  # measured calls of each plan
 EPISODE_BITS = 24  # of a noise seed count the calls of an episode
 
@@ -206,6 +204,31 @@ class PolicyRunner:
             self._record.acting.append(seconds)
         return made
 
+    def run(
+        self,
+        observe: Callable[[], Observation],
+        send: Callable[[Float32], None],
+        seconds: float,
+        stop: Callable[[], bool] | None = None,
+    ) -> Statistics:
+        """Tick at the rate for so long, or until `stop` says so: what `observe` returns goes to `act`, and each action
+        that there is goes to `send`. A tick that began late does not hurry those after it."""
+        tick = 1 / self._rate
+        due = self._clock.now()
+        for _ in range(round(seconds * self._rate)):
+            if stop is not None and stop():
+                break
+            self._clock.wait(due)
+            behind = self._clock.now() - due
+            if behind > LATE * tick:
+                self._record.counts["overrun"] += 1
+                due += behind
+            action = self.act(observe())
+            if action.value is not None:
+                send(action.value)
+            due += tick
+        return self.statistics
+
     @property
     def statistics(self) -> Statistics:
         """Of all ticks so far; warming up is no part of them."""
@@ -242,11 +265,12 @@ class PolicyRunner:
         if self._refresh is not None and self._calls % self._refresh == 0:
             is_warm = False
         plan = self._warm[place] if self._warm is not None and is_warm else self._cold[place]
+        name = self._cold[place].name + (" warm" if is_warm else "")
         window = {**self._history.window(), **self._conditions}
         asked = Asked(window, (self._seed << EPISODE_BITS) | self._calls, former, decided)
         self._calls += 1
         self._expected = decided
-        self._record.plans[plan.name] += 1
+        self._record.plans[name] += 1
         running = self._clock.start(self._job(plan, asked))
         self._flight = _Flight(running, self._tick, self._epoch, place)
 

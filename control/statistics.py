@@ -31,9 +31,11 @@ class Statistics:
     sampling, acting: seconds of the calls of the sampler, and of `act`.
     missed: calls of the sampler that took longer than the deadline; `cut` of them ended with a prediction.
     ticks: all; by the source of their action: `late`, `held` (starved) and `waiting` ones.
+    overrun: ticks of `run` that began late by more than a tenth of a tick.
     dropped: sequences that came too late, or after the end of their episode.
     failed: calls without a sequence. rejected: observations that were not finite. jumps: of the clock.
-    plans, steps: how often each plan and each number of steps was used.
+    plans, steps: how often each plan and each number of steps was used; plans that started from the former sequence are
+        named "PLAN warm".
     seam: the change of the actions where sequences meet, over that elsewhere: 1 is none. NaN before there are both.
     jerk_contrast: the second difference of the actions where sequences meet, less that elsewhere.
     """
@@ -44,6 +46,7 @@ class Statistics:
     late: int
     held: int
     waiting: int
+    overrun: int
     missed: int
     cut: int
     dropped: int
@@ -91,7 +94,7 @@ class Record:
             jerk_contrast=contrast,
             **{
                 name: counts[name]
-                for name in ("ticks", "late", "held", "waiting", "missed", "cut")
+                for name in ("ticks", "late", "held", "waiting", "overrun", "missed", "cut")
                 + ("dropped", "failed", "rejected", "jumps")
             },
         )

@@ -7,7 +7,6 @@ waits. The robot here is a stand-in whose joints go where they are told.
 """
 
 import sys
-import time
 
 import numpy as np
 
@@ -39,14 +38,7 @@ def main(bundle: str, ticks: str = "60") -> None:
         robot = Robot(sampler)
         runner.warm_up(robot.observe())  # the first calls are slower than those that follow
         runner.reset(seed=0)
-        due = time.perf_counter()
-        for _ in range(int(ticks)):
-            action = runner.act(robot.observe())
-            if action.value is not None:  # at first there is none, and the robot stands still
-                robot.move(action.value)
-            due = max(due + 1 / RATE, time.perf_counter())  # late once is not late for ever
-            time.sleep(max(0.0, due - time.perf_counter()))
-        found = runner.statistics
+        found = runner.run(robot.observe, robot.move, seconds=int(ticks) / RATE)  # it moves once there is an action
     usual, worst = 1e3 * found.sampling.p50, 1e3 * found.sampling.most
     print(f"{ticks} actions from {found.sampling.count} sequences, {usual:.1f} ms each, {worst:.1f} ms at most")
     print(f"{found.waiting} ticks without an action, {found.late + found.held} with one that was not for them")

@@ -25,7 +25,6 @@ from fewstep.runtime import Sampler, load
 
 TURN = 100  # calls
 STEPS = (1, 2, 4)
-LATE = 1e-3  # seconds after which a tick of the loop is missed
 Call = Callable[[Mapping[str, NDArray[Any]]], Any]
 HEAD = ("calls", "p50 ms", "p99 ms", "p99.9 ms", "most ms")
 
@@ -87,34 +86,32 @@ def _milliseconds(seconds: list[float]) -> tuple[str, ...]:
     return tuple(f"{1e3 * each:.2f}" for each in (found.p50, found.p99, found.p999, found.most))
 
 
-def ticks(seconds: float, work: Callable[[], None]) -> tuple[int, int]:
-    """(ticks, those that came late) of a loop at 80 Hz that does some work in each."""
+def machine(seconds: float) -> float:
+    """The share of the ticks of an empty loop that begin late, by more than a tenth of a tick."""
     count, late, due = round(seconds * RATE), 0, time.perf_counter()
     for _ in range(count):
-        work()
-        due += 1 / RATE
         time.sleep(max(0.0, due - time.perf_counter()))
         behind = time.perf_counter() - due
-        late += behind > LATE
-        due = max(due, time.perf_counter() - LATE)  # late once is not late for ever
-    return count, late
+        if behind > 0.1 / RATE:
+            late, due = late + 1, due + behind
+        due += 1 / RATE
+    return late / count
 
 
 def loop(sampler: Sampler, work: Path, seconds: float) -> str:
     """A loop of the runner beside the same loop without work, which shows the machine."""
     seen = windows(work)
-    _, idle = ticks(seconds / 10, lambda: None)
+    empty = machine(seconds / 10)
     with PolicyRunner(sampler, RATE, ("dpmpp_2m:4", "dpmpp_2m:2"), warm=0.5, shaping=LIMITS) as runner:
         first = next(seen)
         task = {"task": first["task"]}
         runner.warm_up({"observation": first["observation"][0]}, task)
         runner.reset(0, task)
-        count, late = ticks(seconds, lambda: runner.act({"observation": next(seen)["observation"][0]}) and None)
-        found = runner.statistics
+        found = runner.run(lambda: {"observation": next(seen)["observation"][0]}, lambda action: None, seconds)
     return "\n".join(
         (
-            f"- {count} ticks at {RATE:g} Hz: {100 * late / count:.2f} % late by over 1 ms"
-            f" (without work {100 * idle / round(seconds / 10 * RATE):.2f} %)",
+            f"- {found.ticks} ticks at {RATE:g} Hz: {100 * found.overrun / found.ticks:.2f} % began late"
+            f" (without work {100 * empty:.2f} %)",
             f"- `act`: p50 {1e3 * found.acting.p50:.3f} ms, p99 {1e3 * found.acting.p99:.3f} ms",
             f"- {found.sampling.count} sequences: {found.missed} missed the deadline, {found.cut} were predicted early",
             f"- {found.late} late and {found.held} held ticks; plans {dict(found.plans)}",

@@ -215,7 +215,7 @@ def test_a_warm_plan_starts_from_the_former_sequence_with_as_many_evaluations(ti
         act(runner, clock)
     found = runner.statistics
     assert dict(found.steps) == {2: 5}
-    assert dict(found.plans) == {"ddim:2": 2, "ddim:4": 3}  # sequences 0 and 3 from noise
+    assert dict(found.plans) == {"ddim:2": 2, "ddim:2 warm": 3}  # sequences 0 and 3 from noise
     with pytest.raises(UserError, match="has too few steps to start at 0.8"):
         looping(tiny_bundle, plans=("ddim:2",), warm=0.8)
 
@@ -285,6 +285,24 @@ def test_no_action_is_ever_not_finite_or_stale_without_saying_so(
             assert action.age >= HORIZON
         if event == "nan":
             assert action.problem
+
+
+def test_a_run_ticks_at_the_rate_and_a_late_tick_does_not_hurry_the_others(tiny_bundle: Path) -> None:
+    runner, network, clock = looping(tiny_bundle)
+    began: list[float] = []
+    sent: list[np.ndarray] = []
+
+    def observe() -> dict[str, list[float]]:
+        began.append(clock.now())
+        if len(began) == 5:
+            clock.advance(3.5 * TICK)  # a camera that hangs
+        return SEEN
+
+    found = runner.run(observe, sent.append, seconds=10 * TICK)
+    between = np.diff(began) / TICK
+    np.testing.assert_allclose(between, [1, 1, 1, 1, 3.5, 1, 1, 1, 1], atol=1e-6)
+    assert len(sent) == found.ticks == 10 and found.overrun == 1
+    assert runner.run(observe, sent.append, 1.0, stop=lambda: len(sent) >= 13).ticks == 13
 
 
 def test_on_the_wall_act_does_not_wait_for_the_sampler(tiny_bundle: Path) -> None:
