@@ -18,6 +18,7 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.name import with_steps
 from fewstep.plans.plan import Plan
 from fewstep.plans.schedule import NoiseSchedule
+from fewstep.plans.shaping import Shaping
 from fewstep.runtime.feeds import told_two_times
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sampler import Sampler
@@ -49,8 +50,7 @@ def teacher_plan(sampler: Sampler, asked: str | None, judged: Plan) -> Plan:
         timesteps = NoiseSchedule(sampler.bundle.manifest.schedule).timesteps or STEPS
         solver = "ctm" if told_two_times(sampler.bundle, sampler.body) else "dpmpp_2m"
         asked = f"{solver}:{STEPS}@arctan" if timesteps >= STEPS else f"{solver}:{timesteps}@trailing"
-    shaping = next((step.shaping for step in judged.steps if step.shaping is not None), None)
-    plan = sampler.compile(asked, judged.guidance, shaping=None if _is_file(asked) else shaping)
+    plan = sampler.compile(asked, judged.guidance, shaping=None if _is_file(asked) else shaping_of(judged))
     grid = plan.name.partition("@")[2].partition("(")[0]
     if grid in STRETCHED:
         raise UserError(
@@ -92,6 +92,11 @@ def checked_teacher(
             break
         plan, coarse, finer = finer, fine, _twice(sampler, finer, judged)
     return Teacher(plan, check)
+
+
+def shaping_of(plan: Plan) -> Shaping | None:
+    """That of its steps, of which some may have none."""
+    return next((step.shaping for step in plan.steps if step.shaping is not None), None)
 
 
 def _twice(sampler: Sampler, plan: Plan, judged: Plan) -> Plan | None:

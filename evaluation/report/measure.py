@@ -24,6 +24,7 @@ from fewstep.calibration.prompts import HELD_OUT, given_rows
 from fewstep.calibration.ranges import table
 from fewstep.evaluation import results
 from fewstep.evaluation.distances.judge import Candidate, Denoiser, Setting, judge
+from fewstep.evaluation.remedies import remedies
 from fewstep.evaluation.report.operations import layer, operations, unseen_tensors
 from fewstep.evaluation.report.options import ReportOptions
 from fewstep.evaluation.report.samples import Samples
@@ -109,6 +110,7 @@ def measure(options: ReportOptions, progress: Progress = SILENT) -> tuple[Result
         seconds=perf_counter() - start,
         notes=(*notes(bodies.values(), this_machine()), *left_out),
         teacher_check=teacher.check,
+        remedies=remedies(reference, plan, teacher.plan, found.teacher, rows, progress),
         unlike=judged_unlike(bundle, plan),
     )
     samples = Samples(

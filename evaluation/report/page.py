@@ -28,6 +28,7 @@ from fewstep.evaluation.report.elements import (
 from fewstep.evaluation.report.groups import AXIS, heads
 from fewstep.evaluation.report.precision import ShownMap, precision_section
 from fewstep.evaluation.report.quality import end_section
+from fewstep.evaluation.report.remedies import remedies_section
 from fewstep.evaluation.report.samples import Samples, samples_section
 from fewstep.evaluation.report.style import STYLE
 from fewstep.evaluation.report.trials import Trials, trials_section
@@ -53,6 +54,7 @@ def page(
         *(paragraph(warning, kind="lead") for warning in warnings(results)),
         samples_section(samples),
         end_section(results),
+        remedies_section(results),
         *([] if evaluation is None else [distribution_section(evaluation)]),
         steps_section(results),
         coverage_section(results),

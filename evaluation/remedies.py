@@ -1,0 +1,82 @@
+"""What would bring a plan's samples nearer to the teacher: each single change of the plan, tried on a few seeds.
+
+The distance of deployed samples to the teacher has four causes: int8, too few steps, their grid, and guidance, which
+makes trajectories harder to follow. Each is tried alone. Gains of two changes do not add up.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.calibration.conditions_file import ConditionRecords
+from fewstep.calibration.held_out import held_out_conditions
+from fewstep.calibration.metrics import psnr
+from fewstep.evaluation.results import Change, Remedy
+from fewstep.evaluation.teacher import shaping_of
+from fewstep.plans.default_grid import default_grid
+from fewstep.plans.errors import UserError
+from fewstep.plans.guidance import Guidance
+from fewstep.plans.name import with_steps
+from fewstep.plans.plan import Plan
+from fewstep.runtime.progress import SILENT, Progress
+from fewstep.runtime.sampler import Sampler
+
+Floats = NDArray[np.floating]
+
+
+def remedies(
+    sampler: Sampler,
+    plan: Plan,
+    teacher: Plan,
+    lessons: Floats,
+    rows: ConditionRecords | None = None,
+    progress: Progress = SILENT,
+) -> tuple[Remedy, ...]:
+    """Changes of `plan` by the float32 sampler: twice the steps, the default grid of new bundles, no guidance.
+
+    `lessons` are the teacher's samples of the first held-out seeds. Without guidance both sides are without it. A
+    change that a plan has not, such as the grid of one that is on it already, is left out.
+    """
+    seeds = range(len(lessons))
+    held_out = held_out_conditions(sampler.bundle.manifest.conditions, seeds, rows)
+    found = []
+    for change, changed in _changes(sampler, plan):
+        progress(f"trying {changed.name}", 0, len(changed.steps))
+        references = lessons
+        try:
+            if change == "guidance":
+                references = sampler.sample(_compiled(sampler, teacher.name, None, teacher), seeds, held_out)
+            samples = sampler.sample(changed, seeds, held_out)
+        except UserError:  # not finite: no remedy
+            continue
+        found.append(Remedy(change, changed.name, float(psnr(samples, references).mean()), len(seeds)))
+        progress(f"trying {changed.name}", len(changed.steps), len(changed.steps))
+    return tuple(found)
+
+
+def _changes(sampler: Sampler, plan: Plan) -> Iterator[tuple[Change, Plan]]:
+    """Those that the plan's name allows; a plan of a scheduler or a fit has no grid of a name."""
+    manifest = sampler.bundle.manifest
+    name, _, rest = plan.name.partition(":")
+    steps = rest.partition("@")[0]
+    if not steps.isdecimal():
+        return
+    tried: list[tuple[Change, str, Guidance | None]] = [
+        ("steps", with_steps(plan.name, 2 * int(steps)), plan.guidance),
+        ("grid", f"{name}:{steps}@{default_grid(manifest.schedule, manifest.prediction)}", plan.guidance),
+    ]
+    if plan.guidance is not None:
+        tried.append(("guidance", plan.name, None))
+    for change, text, guidance in tried:
+        try:
+            changed = _compiled(sampler, text, guidance, plan)
+        except UserError:
+            continue
+        if changed.steps != plan.steps:
+            yield change, changed
+
+
+def _compiled(sampler: Sampler, name: str, guidance: Guidance | None, like: Plan) -> Plan:
+    """A plan by its name, with the shaping of another."""
+    return sampler.compile(name, guidance, shaping=shaping_of(like))
