@@ -15,10 +15,11 @@ import json
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from tempfile import gettempdir
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -28,6 +29,7 @@ from numpy.typing import NDArray
 
 from fewstep.calibration import code_digest
 from fewstep.calibration.calibrate import CalibrateOptions, open_task
+from fewstep.calibration.conditions_file import ConditionRecords
 from fewstep.calibration.count import in_group
 from fewstep.calibration.held_out import held_out_conditions
 from fewstep.calibration.lowering.targets.cpu_x86 import CPU_X86
@@ -48,13 +50,25 @@ APART = 1000  # from the first seed of one calibration to that of the next
 BATCH = 16
 
 Array = NDArray[np.float64]
-Found = dict[str, list[dict[str, float]]]  # by row, a result of each calibration
+Found = dict[str, list[dict[str, Any]]]  # by row, a result of each calibration
 
 
-def samples(task: Task, count: int, networks: Sequence[LoadedGraph] | None = None) -> Array:
-    """The first held-out seeds along the task's plan [count, *x_shape]; `networks` in float32's place."""
+@dataclass(frozen=True)
+class Asked:
+    """How many held-out seeds judge, how often each row is calibrated, and the folder of results."""
+
+    seeds: int
+    calibrations: int
+    work: Path
+
+
+def samples(
+    task: Task, count: int, networks: Sequence[LoadedGraph] | None = None, given: ConditionRecords | None = None
+) -> Array:
+    """The first held-out seeds along the task's plan [count, *x_shape]; `networks` in float32's place. Conditions are
+    drawn, or `given` as a file would have them."""
     seeds = HELD_OUT_SEEDS[:count]
-    conditions = held_out_conditions(task.sampler.bundle.manifest.conditions, seeds)
+    conditions = held_out_conditions(task.sampler.bundle.manifest.conditions, seeds, given)
     parts = []
     for start in range(0, count, BATCH):
         rows = {name: value[start : start + BATCH] for name, value in conditions.items()}
@@ -63,12 +77,21 @@ def samples(task: Task, count: int, networks: Sequence[LoadedGraph] | None = Non
     return np.concatenate(parts).astype(np.float64)
 
 
-def judge(task: Task, body: Body, reference: Array) -> Array:
-    """PSNR of each seed, in dB."""
+def judge(task: Task, body: Body, reference: Array, given: ConditionRecords | None = None) -> dict[str, Any]:
+    """PSNR of each seed, in dB; its mean and 5th percentile; and the share of the errors' energy that is one image, the
+    same for all seeds."""
     edged = replace(task, edges=body.edges)
     network = body.open(body.graph)
     networks = [in_group(network, edged.group(step)) for step in task.plan.steps]
-    return psnr(samples(task, len(reference), networks), reference)
+    made = samples(task, len(reference), networks, given)
+    quality, errors = psnr(made, reference), made - reference
+    energy = float(np.square(errors).mean())
+    return {
+        "mean": float(quality.mean()),
+        "p5": float(np.quantile(quality, 0.05)),
+        "image": float(np.square(errors.mean(axis=0)).mean()) / energy if energy else 0.0,
+        "psnr": [round(float(each), 3) for each in quality],
+    }
 
 
 def chosen(only: Sequence[str]) -> tuple[str, ...]:
@@ -96,37 +119,42 @@ def code() -> str:
     return sha256(b"".join((code_digest.code(), *(path.read_bytes() for path in choices)))).hexdigest()
 
 
-def measure(arguments: argparse.Namespace, names: Sequence[str], plan: str, progress: Progress) -> Found:
-    """For each row, the mean and the 5th percentile of each calibration."""
-    options = CalibrateOptions(arguments.bundle, plan, (CPU_X86.name,), arguments.trajectories)
+def measure(
+    options: CalibrateOptions,
+    names: Sequence[str],
+    asked: Asked,
+    progress: Progress,
+    given: ConditionRecords | None = None,
+) -> Found:
+    """For each row, what `judge` finds of each calibration."""
     task = open_task(options)
     settings = (
         task.sampler.bundle.manifest.files[task.sampler.body.graph.file],
         task.plan.name,
-        arguments.trajectories,
-        arguments.seeds,
+        task.plan.guidance,
+        options.trajectories,
+        asked.seeds,
         code(),
         onnxruntime.__version__,
     )
-    folder = arguments.work / sha256(repr(settings).encode()).hexdigest()[:12]
+    folder = asked.work / sha256(repr(settings).encode()).hexdigest()[:12]
     folder.mkdir(parents=True, exist_ok=True)
     found: Found = {name: [] for name in names}
     reference: Array | None = None
-    for calibration in range(arguments.calibrations):
+    for calibration in range(asked.calibrations):
         seed = FIRST_SEED + APART * calibration
         seen = Seen(open_task(replace(options, seed=seed)), progress)
         for done, name in enumerate(names, 1):
             path = folder / f"{sha256(name.encode()).hexdigest()[:12]}-{seed}.json"
             if not path.exists():
                 if reference is None:
-                    reference = samples(task, arguments.seeds)
-                quality = judge(task, ROWS[name](seen), reference)
-                result = {"row": name, "mean": float(quality.mean()), "p5": float(np.quantile(quality, 0.05))}
+                    reference = samples(task, asked.seeds, None, given)
+                result = {"row": name, **judge(task, ROWS[name](seen), reference, given)}
                 partial_path = path.with_suffix(".partial")
                 partial_path.write_text(json.dumps(result))
                 partial_path.replace(path)
             found[name].append(json.loads(path.read_text()))
-            progress(f"calibration {calibration + 1} of {arguments.calibrations}", done, len(names))
+            progress(f"calibration {calibration + 1} of {asked.calibrations}", done, len(names))
     return found
 
 
@@ -181,7 +209,12 @@ def main(given: Sequence[str] | None = None) -> int:
     try:
         with ProgressDisplay() as progress:
             names = chosen(arguments.only)
-            found = {plan: measure(arguments, names, plan, progress) for plan in arguments.plan or PLANS}
+            asked = Asked(arguments.seeds, arguments.calibrations, arguments.work)
+            targets, trajectories = (CPU_X86.name,), arguments.trajectories
+            found = {
+                plan: measure(CalibrateOptions(arguments.bundle, plan, targets, trajectories), names, asked, progress)
+                for plan in arguments.plan or PLANS
+            }
         if not arguments.json and not arguments.only:
             PAGE.write_text(page(PAGE.read_text(), described(found, arguments)))
     except UserError as error:
