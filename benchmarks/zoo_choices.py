@@ -5,8 +5,8 @@
 Exports the members into the work folder, and measures the rows of `ablation.py` on each: one calibration, PSNR against
 float32 along the same plan, on held-out seeds. Each result is a file of the work folder, and one that is there is not
 measured again, unless the code of calibration has changed: an interrupted run goes on where it was. With all members
-it writes a table for each number of steps into docs/measured/zoo.md. Some rows take minutes for a member: `--only` leaves
-the others out, in the table too.
+it writes a table for each number of steps into docs/measured/zoo.md. Some rows take minutes for a member: `--only`
+leaves the others out, in the table too.
 """
 
 import argparse
@@ -53,8 +53,8 @@ def measured(
 
 
 def table(found: Mapping[str, Found]) -> str:
-    """Markdown: a line a choice, a column a member. The default has its own figures; the others the difference to it, in
-    bold where it is sure."""
+    """Markdown: a line a choice, a column a member. The default has its own figures; the others the difference to it,
+    in bold where it is sure."""
     head = ["choice", *found]
     default = [BASE, *(_figures(rows[BASE][0]) for rows in found.values())]
     others = [name for name in next(iter(found.values())) if name != BASE]

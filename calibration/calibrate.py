@@ -74,7 +74,7 @@ class CalibrateOptions(Options):
     trajectories: Number of samples to follow.
     guidance: Weight of classifier-free guidance. Default: 2 if the denoiser has an unconditional form and does not take
         the weight itself as a condition; else none.
-    ranges: auto tries channels, channels-minmax and minmax on samples, and keeps the best for each target. channels
+    ranges: auto tries channels and channels-minmax on samples, and keeps the better for each target. channels
         gives each channel of an activation its own scale, through the weights, if that is finer than mse.
         channels-minmax does so if that is finer than minmax. The others give one scale to all channels: mse minimises
         the expected squared error, minmax clips nothing, percentile clips one in ten thousand, entropy clips as

@@ -6,11 +6,11 @@ few ways are tried, and none longer than it takes to see that it loses.
 
 - A way that makes the graph of an earlier one is that way.
 - A way that is clearly behind the best one on the first seeds gets no more of them.
-- The mean error of the output is measured only where the end error has a constant part, and one that is large enough
-  to reach the best way so far.
+- The mean error of the output is measured for the best method only, and where the end error has a constant part.
+- What was lowered to be tried is deployed as it is.
 
-The first way is the usual one. It stays unless another one is better by its mean, beyond the error of that difference,
-and no worse by its 5th percentile.
+The first way is the usual one. It stays unless another one is surely better by the mean of all samples and of the worst
+quarter, and surely worse by neither.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -25,7 +25,7 @@ from fewstep.calibration.choosing.output_error import mean_error
 from fewstep.calibration.conditions_file import ConditionRecords
 from fewstep.calibration.failed_bodies import Check, body_of
 from fewstep.calibration.lowering.output_bias import channel_axis, with_output_bias
-from fewstep.calibration.lowering.quantize import LoweredBody, as_it_is, lower_graph
+from fewstep.calibration.lowering.quantize import Lowered, LoweredBody, as_it_is, completed, lower_graph
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.on_demand import close
 from fewstep.calibration.precision.closed_loop import AT_ONCE, JUDGE_SEEDS, SELECTION_SEEDS, Course, open_course
@@ -42,13 +42,14 @@ from fewstep.runtime.execute import StepState, finish
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sampler import Sampler
 
-TRIED: tuple[Method, ...] = ("channels", "channels-minmax", "minmax")  # the usual one first
-MEASURING = 32  # seeds that a mean error is measured on
+TRIED: tuple[Method, ...] = ("channels", "channels-minmax")  # the usual one first
+MEASURING = 16  # seeds that a mean error is measured on
 CHOOSING = 32  # seeds that choose; neither has more than there are trajectories
 FIRST = SELECTION_SEEDS.index(JUDGE_SEEDS.stop)  # precision maps have those before
 BEHIND = 2.0  # standard errors of the difference: a way that is further behind the best one is left
 LEAST_SHIFT = 0.02  # of the end error's energy: without it the PSNR of all energy is 0.09 dB higher
-REACH = 4.0  # times that: what a correction may win, for it also keeps later steps on their way (2.5 times measured)
+WORST = 0.25  # of the samples, whose mean counts as much as the mean of all
+RESAMPLES = 256  # of the seeds, with replacement: differences between them have the error of the difference
 
 Float = NDArray[np.float64]
 
@@ -75,6 +76,11 @@ class Tried:
     def p5(self) -> float:
         return float(np.percentile(self.psnr, 5))
 
+    @property
+    def quality(self) -> float:
+        """What ways are chosen by, in dB."""
+        return float(_parts(self.psnr).mean())
+
 
 @dataclass(frozen=True)
 class TrialCourses:
@@ -100,7 +106,7 @@ def most_evaluations(methods: int, tries_bias: bool, steps: int, trajectories: i
     """How often trying asks the bodies of one target, and float32 beside them, for AT_ONCE samples or fewer. The
     samples of float32 that all are compared with are not among them: targets share those."""
     measuring, choosing = (-(-min(each, trajectories) // AT_ONCE) for each in (MEASURING, CHOOSING))
-    return methods * steps * (choosing + tries_bias * (2 * measuring + choosing))
+    return steps * (methods * choosing + tries_bias * (2 * measuring + choosing))
 
 
 @dataclass(frozen=True)
@@ -185,32 +191,52 @@ def try_ways(
         return Chosen(usual.lower(()), usual)
     found: list[Tried] = []
     known: set[bytes] = set()
-    for done, (method, each) in enumerate(variants.items()):
-        graph = lower_graph(each.prepared, each.table, each.target)[0]
-        if digest(graph) not in known:
-            known.add(digest(graph))
-            found += _tried(method, tries_bias, graph, each, courses, found)
-        progress("ways tried", done + 1, len(variants))
+    kept: Lowered | None = None  # what the best method so far was lowered to
+    for done, (method, each) in enumerate(variants.items(), 1):
+        made = lower_graph(each.prepared, each.table, each.target)
+        if digest(made[0]) not in known:
+            known.add(digest(made[0]))
+            network = open_lowered(made[0], each.target)
+            found.append(_run(Way(method), None, network, courses, found))
+            kept = made if choose(found) == len(found) - 1 else kept
+        progress("ways tried", done, len(variants))
+    assert kept is not None  # the first is the best until another is
     best = found[choose(found)]
-    lowered = variants[best.way.ranges].lower(())
+    usual = variants[best.way.ranges]
+    if tries_bias and best.shift >= LEAST_SHIFT:
+        corrected = _corrected(best, kept[0], usual, courses)
+        if choose([best, corrected]) == 1:
+            best = corrected
+        found.append(corrected)
+    lowered = completed(usual.prepared, usual.table, usual.target, kept, usual.keep)
+    usual = replace(usual, made=lowered)
     if best.bias is not None:
         said = f"the mean error of the output is taken out: up to {np.abs(best.bias).max():.2g}"
         lowered = replace(lowered, graph=with_output_bias(lowered.graph, best.bias), notes=(*lowered.notes, said))
-    return Chosen(lowered, variants[best.way.ranges], tuple(_trial(each, each is best) for each in found))
+    return Chosen(lowered, usual, tuple(_trial(each, each is best) for each in found))
 
 
 def choose(found: Sequence[Tried]) -> int:
     """The number of the best way: the first, or one that surely beats it."""
     usual = found[0]
     better = [number for number, each in enumerate(found) if _beats(each, usual)]
-    return max(better, key=lambda number: float(found[number].psnr.mean()), default=0)
+    return max(better, key=lambda number: found[number].quality, default=0)
 
 
 def _beats(other: Tried, usual: Tried) -> bool:
     if len(other.psnr) < len(usual.psnr):  # it was left on the way
         return False
-    mean, error = _difference(other.psnr, usual.psnr)
-    return mean > error and other.p5 >= usual.p5
+    seeds = np.random.default_rng(0).integers(0, len(usual.psnr), (RESAMPLES, len(usual.psnr)))
+    drawn = _parts(other.psnr[seeds]) - _parts(usual.psnr[seeds])  # [resamples, 2]
+    wins = _parts(other.psnr) - _parts(usual.psnr)
+    return bool(wins.mean() > drawn.mean(axis=1).std() and (wins >= -drawn.std(axis=0)).all())
+
+
+def _parts(psnr: Float) -> Float:
+    """The mean of all samples, and of the worst quarter of them: [..., 2] from [..., seeds]."""
+    worst = np.sort(psnr, axis=-1)[..., : -(-psnr.shape[-1] // round(1 / WORST))]
+    parts: Float = np.stack([psnr.mean(axis=-1), worst.mean(axis=-1)], axis=-1)
+    return parts
 
 
 def _difference(a: Float, b: Float) -> tuple[float, float]:
@@ -220,31 +246,13 @@ def _difference(a: Float, b: Float) -> tuple[float, float]:
     return float(difference.mean()), float(difference.std(ddof=1)) / both**0.5 if both > 1 else 0.0
 
 
-def _tried(
-    method: Method,
-    tries_bias: bool,
-    graph: Graph,
-    variants: Variants,
-    courses: TrialCourses,
-    others: Sequence[Tried],
-) -> list[Tried]:
-    """A method without a bias, and with one if the end error has a constant part."""
-    network = open_lowered(graph, variants.target)
-    found = [_run(Way(method), None, network, courses, others)]
-    if not tries_bias or not _is_worth_it(found[0], others):
-        return found
+def _corrected(best: Tried, graph: Graph, variants: Variants, courses: TrialCourses) -> Tried:
+    """The best way with the mean error of its output taken out."""
     groups = len(variants.table.groups) + 1 if GROUP in {value.name for value in graph.inputs} else 1
-    networks = [network] * courses.measuring[0].groups
+    networks = [open_lowered(graph, variants.target)] * courses.measuring[0].groups
     bias = mean_error(courses.measuring, networks, courses.exact, channel_axis(graph), groups)
     network = open_lowered(with_output_bias(graph, bias), variants.target)
-    return [*found, _run(Way(method, True), bias, network, courses, [*others, *found])]
-
-
-def _is_worth_it(plain: Tried, others: Sequence[Tried]) -> bool:
-    """Whether the end error has a constant part, large enough to reach the best of the others without it."""
-    reached = REACH * -10 * np.log10(max(1 - plain.shift, 1e-9))
-    behind = max((_difference(each.psnr, plain.psnr)[0] for each in others), default=0.0)
-    return plain.shift >= LEAST_SHIFT and behind <= reached
+    return _run(Way(best.way.ranges, True), bias, network, courses, [best])
 
 
 def _run(way: Way, bias: Float | None, network: LoadedGraph, courses: TrialCourses, others: Sequence[Tried]) -> Tried:

@@ -26,6 +26,7 @@ from fewstep.graph.weights import release_array
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Coverage
 
+Lowered = tuple[Graph, tuple[WeightedOp, ...], dict[str, Encoding]]  # graph, operations in int8, codes of activations
 Quantizer = Callable[[WeightedOp, NDArray[np.float32]], QuantizedWeight]  # of an operation and the weight it reads
 
 
@@ -57,7 +58,14 @@ def lower(
     before the check on an engine, which has another copy of them. UserError if a tensor has no range, or nothing can be
     quantized.
     """
-    graph, ops, encodings = lower_graph(prepared, table, target, in_float)
+    return completed(prepared, table, target, lower_graph(prepared, table, target, in_float), keep)
+
+
+def completed(
+    prepared: Graph, table: RangesTable, target: Target, made: Lowered, keep: Callable[[Graph], Graph] = as_it_is
+) -> LoweredBody:
+    """The body of what `lower_graph` made of the same: kept, and checked on an engine."""
+    graph, ops, encodings = made
     graph = keep(graph)
     groups = table.groups if GROUP_INPUT in graph.inputs else ()
     notes = target.notes + _by_channel(encodings) + _widening(encodings)
@@ -71,7 +79,7 @@ def lower_graph(
     table: RangesTable,
     target: Target,
     in_float: Collection[str] = (),
-) -> tuple[Graph, tuple[WeightedOp, ...], dict[str, Encoding]]:
+) -> Lowered:
     """The int8 graph alone, not checked on an engine: with its operations, and how activations are encoded."""
     ops = tuple(op for op in measured_ops(prepared, table, target.scheme) if op.name not in in_float)
     return lower_ops(prepared, table, target, ops, partial(_quantized, table, target.scheme))
@@ -79,7 +87,7 @@ def lower_graph(
 
 def lower_ops(
     prepared: Graph, table: RangesTable, target: Target, ops: tuple[WeightedOp, ...], quantize: Quantizer
-) -> tuple[Graph, tuple[WeightedOp, ...], dict[str, Encoding]]:
+) -> Lowered:
     """`lower_graph` of these operations, with what `quantize` makes of their weights."""
     scheme = target.scheme
     refuse_overflow(_represented(table), target)

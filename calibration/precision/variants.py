@@ -15,12 +15,13 @@ from fewstep.graph.session import Session, open_session
 @dataclass(frozen=True)
 class Variants:
     """All the graphs that one prepared graph, its ranges and a target give. `keep` is what `lower` does with those that
-    are deployed."""
+    are deployed. `made` is the body with nothing left in float, where it is there already."""
 
     prepared: Graph
     table: RangesTable
     target: Target
     keep: Callable[[Graph], Graph] = as_it_is
+    made: LoweredBody | None = None
 
     @property
     def operations(self) -> tuple[str, ...]:
@@ -48,7 +49,7 @@ class Variants:
     @cached_property
     def _int8(self) -> LoweredBody:
         """With nothing left in float, made once: it is deployed, hashed, and what all others are measured against."""
-        return lower(self.prepared, self.table, self.target, (), self.keep)
+        return self.made or lower(self.prepared, self.table, self.target, (), self.keep)
 
     def _is_float(self, in_float: Collection[str]) -> bool:
         return set(in_float) >= set(self.operations)
