@@ -34,14 +34,17 @@ STEPS = (8, 4)
 CALIBRATION, HELD_OUT = 0, 1  # seeds of a member's own conditions
 
 
-def measured(
-    member: Member, names: Sequence[str], steps: int, trajectories: int, asked: Asked, show: Progress
-) -> Found:
-    """The rows of one member, along its plan with so many steps."""
+def plan_of(member: Member, steps: int, grid: str | None) -> str:
+    """The member's plan with so many steps, on this grid if it names none."""
+    plan = re.sub(r":\d+", f":{steps}", member.plan, count=1)
+    return plan if grid is None or "@" in plan else f"{plan}@{grid}"
+
+
+def measured(member: Member, names: Sequence[str], plan: str, trajectories: int, asked: Asked, show: Progress) -> Found:
+    """The rows of one member along a plan."""
     bundle = asked.work / member.name
     if not (bundle / "manifest.json").exists():
         export(ExportOptions(member.source, bundle))
-    plan = re.sub(r":\d+", f":{steps}", member.plan, count=1)
     options = CalibrateOptions(bundle, plan, (CPU_X86.name,), trajectories, member.guidance)
     rows = member.rows(trajectories, CALIBRATION)
     if rows is None:
@@ -80,6 +83,7 @@ def main(given: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--model", action="append", choices=list(BY_NAME), help="a member of the zoo; default: all")
     parser.add_argument("--steps", action="append", type=positive, help="of the plan; several times for several")
+    parser.add_argument("--grid", help="of plans that name none; default: that of the exported bundle")
     parser.add_argument("--seeds", type=positive, default=64, help="held-out seeds, 0 and up")
     parser.add_argument("--trajectories", type=positive, default=CalibrateOptions.trajectories)
     parser.add_argument("--work", type=Path, default=Path(gettempdir()) / "fewstep-zoo", help="bundles and results")
@@ -93,11 +97,14 @@ def main(given: Sequence[str] | None = None) -> int:
         with ProgressDisplay() as progress:
             for steps in arguments.steps or STEPS:
                 found = {
-                    member.name: measured(member, names, steps, arguments.trajectories, asked, progress)
+                    member.name: measured(
+                        member, names, plan_of(member, steps, arguments.grid), arguments.trajectories, asked, progress
+                    )
                     for member in members
                 }
-                said = f"{steps} steps, {arguments.trajectories} trajectories, {arguments.seeds} held-out seeds."
-                tables[f"{steps} steps"] = f"`{steps} steps`: {said}\n\n{table(found)}"
+                grid = f" on the grid {arguments.grid}" if arguments.grid else ""
+                said = f"{arguments.trajectories} trajectories, {arguments.seeds} held-out seeds."
+                tables[f"{steps} steps{grid}"] = f"`{steps} steps{grid}`: {said}\n\n{table(found)}"
         if len(members) == len(MEMBERS):
             PAGE.write_text(page(PAGE.read_text(), tables))
     except UserError as error:
