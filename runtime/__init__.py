@@ -6,15 +6,36 @@ with fewstep.runtime.load("bundle", precision="int8") as sampler:
     x = sampler.sample(plan="dpmpp_2m:8", seeds=[0, 1], condition={"class": [3, 5]}, guidance=2.0)
 """
 
+import importlib
 import os
+from typing import TYPE_CHECKING, Any
 
-from fewstep.plans.errors import Cancelled, UserError
-from fewstep.plans.plan import Plan
-from fewstep.runtime.execute import Hold
-from fewstep.runtime.loading import load
-from fewstep.runtime.sampler import Sampler
+if TYPE_CHECKING:
+    from fewstep.plans.errors import Cancelled, UserError
+    from fewstep.plans.plan import Plan
+    from fewstep.runtime.execute import Hold
+    from fewstep.runtime.loading import load
+    from fewstep.runtime.sampler import Sampler
 
 # onnxruntime records its use from its import on. Every package of fewstep imports this one before onnxruntime.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __all__ = ["Cancelled", "Hold", "Plan", "Sampler", "UserError", "load"]
+
+_MODULES = {
+    "Cancelled": "fewstep.plans.errors",
+    "UserError": "fewstep.plans.errors",
+    "Plan": "fewstep.plans.plan",
+    "Hold": "fewstep.runtime.execute",
+    "load": "fewstep.runtime.loading",
+    "Sampler": "fewstep.runtime.sampler",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Imports numpy and the rest when one of them is asked for: `fewstep --help` imports this package too."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_MODULES[name]), name)
+    globals()[name] = value
+    return value

@@ -206,15 +206,17 @@ def test_an_interrupt_is_exit_code_130(
     assert "interrupted" in refusal(capsys, "run", tiny_bundle, code=130)
 
 
-@pytest.mark.parametrize("module", ["json", "fewstep.cli.line", "numpy"])
-def test_an_interrupt_during_the_first_imports_is_exit_code_130(module: str) -> None:
+@pytest.mark.parametrize(
+    ("module", "verb"), [("json", "--help"), ("fewstep.cli.line", "--help"), ("typer", "--help"), ("numpy", "plan")]
+)
+def test_an_interrupt_during_the_first_imports_is_exit_code_130(module: str, verb: str) -> None:
     code = (
         "import sys\n"
         "class Interrupting:\n"
         "    def find_spec(self, name, *_):\n"
         f"        if name == '{module}': raise KeyboardInterrupt\n"
         "sys.meta_path.insert(0, Interrupting())\n"
-        "from fewstep.cli.main import main; sys.exit(main(['--help']))"
+        f"from fewstep.cli.main import main; sys.exit(main(['{verb}']))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 130 and done.stderr.startswith("fewstep: interrupted"), done.stderr
@@ -293,3 +295,15 @@ def test_every_verb_explains_every_option(verb: str) -> None:
 
     options = next(iter(get_type_hints(importlib.import_module(f"fewstep.cli.{verb}").verb).values()))
     assert set(field_help(options)) == set(options.__dataclass_fields__)
+
+
+def test_help_imports_neither_numpy_nor_an_engine() -> None:
+    """It would take half of its time."""
+    code = (
+        "import sys\n"
+        "from fewstep.cli.main import main\n"
+        "main(['--help'])\n"
+        "sys.exit(', '.join({'numpy', 'onnxruntime', 'onnx', 'torch'} & sys.modules.keys()) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
