@@ -47,9 +47,9 @@ def plan_for(
         plan = find_fitted(plan, bundle, body, guidance, shaping, strength)
         guidance = None  # as the plan has it
     if isinstance(plan, str) and plan.startswith(SCHEDULER):
-        if strength is not None or renoise is not None or shaping is not None:
-            raise UserError(f"plan {plan!r} takes no strength and no shaping", "give SOLVER:STEPS for those")
-        plan = scheduler_plan(plan, guidance, known.guided, bundle, takes.x_shape)
+        if renoise is not None or shaping is not None:
+            raise UserError(f"plan {plan!r} takes no renoise and no shaping", "give SOLVER:STEPS for those")
+        plan = scheduler_plan(plan, guidance, known.guided, bundle, takes.x_shape, strength)
     if isinstance(plan, str):
         return compile_plan(plan, known, guidance, shaping, body.groups, strength, renoise)
     check_plan(plan, guidance, strength, renoise, bundle)

@@ -88,6 +88,7 @@ def scheduler_plan(
     guided: bool,
     bundle: Bundle,
     x_shape: Sequence[int] | None = None,
+    strength: float | None = None,
 ) -> Plan:
     """The plan "scheduler:STEPS" of the scheduler config that came with the denoiser, as its pipeline runs it for
     samples of a shape (None: the manifest's)."""
@@ -111,6 +112,7 @@ def scheduler_plan(
         guided=guided,
         pipeline=pipeline if pipeline in PIPELINES else None,
         x_shape=x_shape or bundle.manifest.x_shape,
+        strength=strength,
     )
     return msgspec.structs.replace(plan, name=name)  # so that the name compiles it again
 

@@ -9,7 +9,7 @@ that. docs/schedules.md lists the differences.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Integral
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, get_args
 
@@ -25,6 +25,7 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.grids.ends import STEPS_LIMIT
 from fewstep.plans.guidance import Guidance
 from fewstep.plans.plan import Plan
+from fewstep.plans.schedule import Time
 from fewstep.plans.spec import DenoiserFacts, Prediction, ScheduleSpec
 
 Schedule = Callable[[Config], tuple[ScheduleSpec, Prediction]]
@@ -73,6 +74,16 @@ SCHEDULERS: dict[str, Scheduler] = {
     "UniPCMultistepScheduler": Scheduler(dpm.UNIPC, dpm.unipc),
 }
 
+FROM_IMAGES = (  # classes whose plans start in the middle as their pipelines do
+    "DDIMScheduler",
+    "DEISMultistepScheduler",
+    "DPMSolverMultistepScheduler",
+    "EulerDiscreteScheduler",
+    "FlowMatchEulerDiscreteScheduler",
+    "HeunDiscreteScheduler",
+    "UniPCMultistepScheduler",
+)
+
 
 def plan_from_scheduler_config(
     config: str | Path | Mapping[str, Any],
@@ -84,6 +95,7 @@ def plan_from_scheduler_config(
     pipeline: str | None = None,
     guided: bool = True,
     x_shape: Sequence[int] | None = None,
+    strength: float | None = None,
 ) -> Plan:
     """The plan that a diffusers scheduler runs.
 
@@ -98,6 +110,7 @@ def plan_from_scheduler_config(
             steps_offset 1 and clip_sample False, FluxPipeline gives it sigmas.
         guided: whether the denoiser has an unconditional form.
         x_shape: [channels, height, width]: a pipeline's dynamic shift follows from it, where `arguments` has none.
+        strength: in (0, 1]: from the given "image", as image-to-image pipelines start: int(steps x strength) steps.
     """
     scheduler, read_config = _open(config, pipeline)
     if compat not in get_args(Compat):
@@ -112,7 +125,8 @@ def plan_from_scheduler_config(
     check_runs(read_config, request)
     denoising = DenoiserFacts(recipe.spec, recipe.prediction, guided, heads=recipe.heads)
     name = f"{read_config.scheduler}:{steps}"
-    plan = trace_plan(name, recipe.solver, recipe.times, denoising, guidance, recipe.shaping.shaping)
+    times = recipe.times if strength is None else _last_times(read_config, recipe, int(steps), strength)
+    plan = trace_plan(name, recipe.solver, times, denoising, guidance, recipe.shaping.shaping, strength=strength)
     return _started(plan, recipe)
 
 
@@ -154,9 +168,21 @@ def _request(
     return ScheduleRequest(steps, compat, arguments, known.even)
 
 
+def _last_times(config: Config, recipe: Recipe, steps: int, strength: float) -> Sequence[Time]:
+    """The times that an image-to-image pipeline runs: it rounds down."""
+    if config.scheduler not in FROM_IMAGES or recipe.scale != 1:
+        raise UserError(
+            f"strength with {config.scheduler}, whose steps depend on those before",
+            f"give SOLVER:STEPS with a strength, or one of {', '.join(FROM_IMAGES)}",
+        )
+    if not (isinstance(strength, Real) and 0 < strength <= 1) or int(steps * strength) < 1:
+        raise UserError(f"strength {strength!r} of {steps} steps", "give one in (0, 1] that leaves a step")
+    return recipe.times[steps - int(steps * strength) :]
+
+
 def _started(plan: Plan, recipe: Recipe) -> Plan:
     """The plan with its first draw, what its shape reads and its sample scaled as the recipe says."""
-    factor = 1.0 if recipe.start is None else recipe.start / recipe.times[0].sigma
+    factor = 1.0 if recipe.start is None or plan.strength is not None else recipe.start / recipe.times[0].sigma
     start = tuple((row[0] * factor, *row[1:]) for row in plan.start)
     output = tuple(recipe.scale * number for number in plan.output)
     steps = tuple(

@@ -60,11 +60,12 @@ def ddim(config: Config, request: ScheduleRequest) -> Recipe:
 
 def _unchained(targets: Sequence[Time] | None, eta: float) -> Solver:
     """DDIM from each time to its target, which need not be the next time (None: it is), and with the network's noise
-    where x0 is clipped."""
+    where x0 is clipped. The targets are those of all times."""
 
     def solver(trace: Tracer, times: Sequence[Time]) -> Lin:
         x = trace.start()
-        for s, t in zip(times, times[1:] if targets is None else targets):
+        reached = times[1:] if targets is None else targets[len(targets) + 1 - len(times) :]  # an image starts later
+        for s, t in zip(times, reached):
             x, x0 = trace.denoise(x, s, keep_noise=True)
             # equation 12, with the variance of equation 16
             variance = (t.sigma / s.sigma) ** 2 * (1 - (s.alpha / t.alpha) ** 2)

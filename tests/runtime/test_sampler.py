@@ -18,6 +18,7 @@ from fewstep.plans import noise
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.file import encode
 from fewstep.plans.plan import Step
+from fewstep.plans.shaping import Clip
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.runtime import Hold, UserError
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
@@ -160,7 +161,7 @@ def test_threads_share_a_sampler(tiny_bundle: Path) -> None:
         ({"plan": "a" * 5000 + ".json"}, "cannot be read (File name too long)"),
         ({"plans": []}, "0 plans for 1 seeds"),
         ({"plan": "scheduler:4"}, "has no scheduler of its own"),
-        ({"plan": "scheduler:4", "strength": 0.5}, "plan 'scheduler:4' takes no strength and no shaping"),
+        ({"plan": "scheduler:4", "shaping": Clip(-1, 1)}, "plan 'scheduler:4' takes no renoise and no shaping"),
         ({"strength": "half"}, "strength 'half' is not in (0, 1]"),
         ({"shaping": "clip"}, "shaping 'clip' is no shaping"),
         ({"plan": ["ddim:4"]}, "plan ['ddim:4'] is no plan; `sample_each` takes a plan for each sample"),
