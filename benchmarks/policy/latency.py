@@ -22,6 +22,7 @@ from table import markdown
 from fewstep.control import Asked, PolicyRunner, sample_sequences
 from fewstep.control.statistics import quantiles
 from fewstep.runtime import Sampler, load
+from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 
 TURN = 100  # calls
 STEPS = (1, 2, 4)
@@ -130,12 +131,14 @@ def main() -> None:
     parser.add_argument("work", type=Path)
     parser.add_argument("--calls", type=int, default=10_000)
     parser.add_argument("--seconds", type=float, default=600.0)
+    parser.add_argument("--threads", type=int, default=1, help="of a call")
     parser.add_argument("--weights", type=Path, help="compare with torch; a device has none")
     given = parser.parse_args()
     bundle = max((each for each in given.work.glob("policy-*") if each.is_dir()), key=lambda each: each.stat().st_mtime)
-    print(loop(load(bundle, precision="int8"), given.work, given.seconds), flush=True)
+    backend = OnnxRuntime(threads=given.threads, spinning=False)  # waiting threads leave the core to the loop
+    print(loop(load(bundle, precision="int8", backend=backend), given.work, given.seconds), flush=True)
     calls = {
-        f"{precision}, {steps} steps": call_of(load(bundle, precision=precision), steps)
+        f"{precision}, {steps} steps": call_of(load(bundle, precision=precision, backend=backend), steps)
         for precision in ("int8", "float32")
         for steps in STEPS
     }

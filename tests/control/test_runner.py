@@ -1,7 +1,9 @@
 """The control loop under a virtual clock, where networks are as slow as a test wants, and once under the wall's."""
 
+import gc
 import threading
 import time
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fewstep.control import Action, PolicyRunner, VirtualClock
+from fewstep.control import Action, PolicyRunner, VirtualClock, statistics
 from fewstep.control.clocks import Job, VirtualRun
 from fewstep.runtime import Sampler, UserError
 from fewstep.runtime.bundle.manifest import Policy
@@ -303,6 +305,22 @@ def test_a_run_ticks_at_the_rate_and_a_late_tick_does_not_hurry_the_others(tiny_
     np.testing.assert_allclose(between, [1, 1, 1, 1, 3.5, 1, 1, 1, 1], atol=1e-6)
     assert len(sent) == found.ticks == 10 and found.overrun == 1
     assert runner.run(observe, sent.append, 1.0, stop=lambda: len(sent) >= 13).ticks == 13
+
+
+def test_a_long_run_keeps_no_more_than_its_record(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(statistics, "KEPT", 50)
+    runner, network, clock = looping(tiny_bundle, plans=("ddim:1",))
+    held = []
+    tracemalloc.start()
+    try:
+        for _ in range(3):
+            for _ in range(200):
+                act(runner, clock)
+            gc.collect()
+            held.append(tracemalloc.get_traced_memory()[0])
+    finally:
+        tracemalloc.stop()
+    assert held[2] - held[1] < 20_000  # bytes
 
 
 def test_on_the_wall_act_does_not_wait_for_the_sampler(tiny_bundle: Path) -> None:
