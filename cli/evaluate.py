@@ -1,10 +1,14 @@
 """`fewstep evaluate`: the figures as a table, and what they amount to."""
 
+from time import perf_counter
+
 from rich.table import Table
 
+from fewstep.calibration.held_out import PAIRED, held_out_conditions
+from fewstep.calibration.trajectories import roll_out
 from fewstep.cli.outcome import Outcome
 from fewstep.cli.tables import figures
-from fewstep.evaluation.distances.evaluate import EvaluateOptions, evaluate, open_task
+from fewstep.evaluation.distances.evaluate import EvaluateOptions, EvaluationTask, evaluate, open_task
 from fewstep.evaluation.drawing.plan_view import headline
 from fewstep.evaluation.report.quality import NO_SSIM, NONE
 from fewstep.evaluation.report.verdict import distant, verdicts
@@ -27,7 +31,10 @@ def dry_run(options: EvaluateOptions) -> Outcome:
     task = open_task(options)
     sampled = max(options.seeds, options.samples if task.extractor else 0)
     also = f", and {options.samples} others in float32, for FD({task.extractor.name})" if task.extractor else ""
+    count, each = evaluations(task, options), evaluation_seconds(task)
     value = {
+        "evaluations": count,
+        "seconds": count * each,
         "bundle": options.bundle,
         "plan": task.plan.name,
         "bodies": list(task.bodies),
@@ -41,9 +48,35 @@ def dry_run(options: EvaluateOptions) -> Outcome:
             headline(task.plan),
             f"would sample {sampled} seeds with float32, {', '.join(task.bodies)}{also}",
             f"and {options.taught} of them with the teacher, {task.teacher.name}",
+            f"{count} evaluations of one sample, with both branches of guidance in one, take about "
+            f"{duration(count * each)} at float32's speed here",
             f"would write {options.output or options.bundle / 'report'}",
         ),
     )
+
+
+def evaluations(task: EvaluationTask, options: EvaluateOptions) -> int:
+    """How often a network runs for one sample: of all bodies and float32, of the teacher, and of other seeds."""
+    apart = options.samples if task.extractor else 0
+    paired = max(options.seeds, apart) * (1 + len(task.bodies))
+    return (paired + apart) * len(task.plan.steps) + options.taught * len(task.teacher.steps)
+
+
+def evaluation_seconds(task: EvaluationTask) -> float:
+    """Of one sample in float32: the second evaluation, since the first allocates."""
+    plan = task.plan if len(task.plan.steps) > 1 else task.teacher
+    seeds = PAIRED[:1]
+    conditions = held_out_conditions(task.bundle.manifest.conditions, seeds, task.rows)
+    steps = roll_out(task.reference, plan, seeds, conditions=conditions)
+    next(steps)
+    start = perf_counter()
+    next(steps)
+    return perf_counter() - start
+
+
+def duration(seconds: float) -> str:
+    """An estimate in words."""
+    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
 
 
 def table(results: EvaluationResults) -> Table:

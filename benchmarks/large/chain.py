@@ -1,9 +1,10 @@
 """What each verb costs at a size that people have: `python benchmarks/large/chain.py`.
 
-    python benchmarks/large/chain.py [--channels 320] [--latent 64] [--dtype float32|float16] [--plan ddim:2]
-        [--target cpu-x86,openvino,tensorrt] [--trajectories 4] [--verbs export,calibrate,...] [--work FOLDER]
+    python benchmarks/large/chain.py [--network sd15|sdxl|dit] [--channels N] [--latent N] [--dtype float32|float16]
+        [--plan ddim:2] [--target cpu-x86,openvino,tensorrt] [--trajectories 4] [--verify full|quick]
+        [--verbs export,calibrate,...] [--work FOLDER]
 
-A pipeline folder with random weights (pipeline.py; by default the U-Net of Stable Diffusion 1.5, 860 M weights) goes
+A pipeline folder with random weights (networks.py; by default the U-Net of Stable Diffusion 1.5, 860 M weights) goes
 through the verbs, each in a process of its own. The table has, for each, minutes, minutes of the processors, the most
 memory that was resident (pages mapped from files count, though the system could drop them), and what its bundle takes
 on disk behind it. --work keeps what was made there, so that another call may go on with other --verbs. Linux only.
@@ -23,10 +24,12 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parent.parent))  # where the tools of all benchmarks lie
 
 from command_cost import Cost, Unfinished, measure
-from pipeline import CHANNELS, LATENT, write_pipeline
+from networks import NETWORKS, Network
+from pipeline import write_pipeline
 
 GB = 1e9
-TEXTS = 8  # values of the text condition, of which samples take the first, calibration and evaluation one after another
+RECORDS = 8  # values of the conditions, of which samples take the first, calibration and evaluation one after another
+PARTS = ("seen", "held")  # of calibration, and of evaluation
 CLI = (sys.executable, "-m", "fewstep.cli")
 
 
@@ -38,6 +41,8 @@ class Chain:
     plan: str
     targets: tuple[str, ...]
     trajectories: int
+    network: Network
+    verify: str
 
     @property
     def bundle(self) -> Path:
@@ -45,14 +50,14 @@ class Chain:
 
     def commands(self) -> Mapping[str, tuple[str, ...]]:
         """The arguments of each step, by its name, in order."""
-        bundle, plan, texts = str(self.bundle), self.plan, str(self.folder / "texts.npz")
-        first = f"text=@{self.folder / 'text.npy'}"
-        sampled = ("--plan", plan, "-n", "1", "-c", first)
-        measured = ("--plan", plan, "--conditions", texts)
+        bundle, plan, names = str(self.bundle), self.plan, tuple(self.network.conditions)
+        sampled = ("--plan", plan, "-n", "1", *(w for n in names for w in ("-c", f"{n}=@{self.folder / n}.npy")))
+        given = {part: ("--conditions", str(self.folder / f"{part}.npz")) if names else () for part in PARTS}
+        measured = ("--plan", plan, *given["seen"])
         calibrated = ("--target", ",".join(self.targets), "--trajectories", str(self.trajectories))
-        judged = ("--seeds", "2", "--samples", "0", "--teacher", plan, "--conditions", str(self.folder / "held.npz"))
+        judged = ("--seeds", "2", "--samples", "0", "--teacher", plan, *given["held"])
         steps = {
-            "export": ("export", str(self.folder / "pipeline"), "-o", bundle),
+            "export": ("export", str(self.folder / "pipeline"), "-o", bundle, "--verify", self.verify),
             "run float32": ("run", bundle, *sampled, "-o", str(self.folder / "float32.npy")),
             "calibrate": ("calibrate", bundle, *measured, *calibrated),
             "inspect": ("inspect", bundle),
@@ -69,12 +74,16 @@ class Chain:
         return steps
 
 
-def write_texts(folder: Path) -> None:
-    """Values of the text condition: what a text encoder gives has about the size of standard normal numbers."""
-    texts, held = np.random.default_rng(0).standard_normal((2, TEXTS, 77, 768), np.float32)
-    np.savez(folder / "texts.npz", text=texts)
-    np.savez(folder / "held.npz", text=held)
-    np.save(folder / "text.npy", held[0])
+def write_conditions(network: Network, folder: Path) -> None:
+    """Values of the conditions: what a text encoder gives has about the size of standard normal numbers."""
+    rng = np.random.default_rng(0)
+    for part in PARTS:
+        records = {
+            name: rng.standard_normal((RECORDS, *shape), np.float32) for name, shape in network.conditions.items()
+        }
+        np.savez(folder / f"{part}.npz", **records)  # type: ignore[arg-type]
+        for name, values in records.items():
+            np.save(folder / f"{name}.npy", values[0])
 
 
 def run(chain: Chain, names: Sequence[str]) -> Iterator[tuple[str, Cost | str, int]]:
@@ -112,8 +121,10 @@ def _folder(given: Path | None) -> Iterator[Path]:
 
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--channels", type=int, default=CHANNELS, help="of the first blocks, a multiple of 32")
-    parser.add_argument("--latent", type=int, default=LATENT, help="height and width of x")
+    parser.add_argument("--network", choices=tuple(NETWORKS), default="sd15")
+    parser.add_argument("--channels", type=int, help="as pipeline.py has it")
+    parser.add_argument("--latent", type=int, help="height and width of x")
+    parser.add_argument("--verify", choices=("full", "quick"), default="full")
     parser.add_argument("--dtype", choices=("float32", "float16"), default="float32", help="of the source")
     parser.add_argument("--plan", default="ddim:2")
     parser.add_argument("--target", default="cpu-x86,openvino,tensorrt")
@@ -121,16 +132,16 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--verbs", default="", help="some of the steps, as calibrate,run")
     parser.add_argument("--work", type=Path, help="a folder that keeps everything")
     given = parser.parse_args(arguments)
-    failed = 0
+    failed, network = 0, NETWORKS[given.network]
     with _folder(given.work) as folder:
         if not (folder / "pipeline/model_index.json").is_file():
             shutil.rmtree(folder / "pipeline", ignore_errors=True)
-            count = write_pipeline(folder / "pipeline", given.channels, given.latent, given.dtype)
+            count = write_pipeline(folder / "pipeline", network, given.channels, given.latent, given.dtype)
             size = _bytes(folder / "pipeline") / GB
             print(f"{count / 1e6:.0f} M weights, {size:.2f} GB in {given.dtype}", flush=True)
-            write_texts(folder)
+            write_conditions(network, folder)
         print(f"{'':<16} {'minutes':>8} {'processor':>10} {'peak GB':>9} {'disk GB':>9}", flush=True)
-        chain = Chain(folder, given.plan, tuple(given.target.split(",")), given.trajectories)
+        chain = Chain(folder, given.plan, tuple(given.target.split(",")), given.trajectories, network, given.verify)
         for found in run(chain, given.verbs.split(",") if given.verbs else ()):
             failed += isinstance(found[1], str)
             print(line(*found), flush=True)

@@ -1,0 +1,68 @@
+"""Networks of sizes that people have, by name: how diffusers makes them, and what conditions they take.
+
+sd15: the U-Net of Stable Diffusion 1.5, 860 M weights. sdxl: that of Stable Diffusion XL, 2.6 B. dit: DiT-XL/2 (Peebles
+& Xie 2023), 675 M. `width` scales each: the channels of a U-Net's first block, or of a transformer's head.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Network:
+    """`make(width, latent)` gives the module; `conditions` are shapes of those that have to be given, by name."""
+
+    pipeline: str
+    component: tuple[str, str]
+    width: int
+    latent: int
+    make: Callable[[int, int], Any]
+    conditions: Mapping[str, tuple[int, ...]]
+
+
+def _sd15(width: int, latent: int) -> Any:
+    from diffusers import UNet2DConditionModel
+
+    widths = tuple(width * factor for factor in (1, 2, 4, 4))
+    return UNet2DConditionModel(sample_size=latent, block_out_channels=widths, cross_attention_dim=768)
+
+
+def _sdxl(width: int, latent: int) -> Any:
+    from diffusers import UNet2DConditionModel
+
+    heads = max(1, width // 64)
+    return UNet2DConditionModel(
+        sample_size=latent,
+        block_out_channels=(width, 2 * width, 4 * width),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        transformer_layers_per_block=(1, 2, 10),
+        attention_head_dim=(heads, 2 * heads, 4 * heads),
+        cross_attention_dim=2048,
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=256,
+        projection_class_embeddings_input_dim=2816,
+    )
+
+
+def _dit(width: int, latent: int) -> Any:
+    from diffusers import DiTTransformer2DModel
+
+    return DiTTransformer2DModel(
+        num_attention_heads=16, attention_head_dim=width, num_layers=28, out_channels=8, sample_size=latent
+    )
+
+
+UNET, TRANSFORMER = ("unet", "UNet2DConditionModel"), ("transformer", "DiTTransformer2DModel")
+NETWORKS: Mapping[str, Network] = MappingProxyType(
+    {
+        "sd15": Network("StableDiffusionPipeline", UNET, 320, 64, _sd15, {"text": (77, 768)}),
+        "sdxl": Network(
+            "StableDiffusionXLPipeline", UNET, 320, 128, _sdxl, {"text": (77, 2048), "pooled_text": (1280,)}
+        ),
+        "dit": Network("DiTPipeline", TRANSFORMER, 72, 32, _dit, {}),
+    }
+)

@@ -1,0 +1,29 @@
+"""The networks of benchmarks/large, made small, are sources that export takes, with the conditions that they name."""
+
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("diffusers", reason="diffusers is not installed")
+
+from networks import NETWORKS
+from pipeline import write_pipeline
+
+from fewstep.export.export import load_source
+from fewstep.runtime.conditions import drawn_range
+
+pytestmark = pytest.mark.slow
+
+SMALL = {"sd15": (32, 8), "sdxl": (32, 8), "dit": (8, 8)}  # width, latent
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_network_is_a_source_and_names_its_conditions(name: str, tmp_path: Path) -> None:
+    network, (width, latent) = NETWORKS[name], SMALL[name]
+    count = write_pipeline(tmp_path / "pipeline", network, width, latent, "float16")
+    spec = load_source(str(tmp_path / "pipeline")).spec
+    assert spec.x_shape == (4, latent, latent) and count > 10**6
+    to_give = {each.name: each.shape for each in spec.conditions if drawn_range(each) is None}
+    assert to_give == dict(network.conditions)
+    weights = next((tmp_path / "pipeline").glob("*/*.safetensors")).stat().st_size
+    assert 2 * count < weights < 2.1 * count  # float16

@@ -1,0 +1,26 @@
+"""What an evaluation is said to take before it begins."""
+
+from pathlib import Path
+
+import pytest
+
+from fewstep.cli.evaluate import dry_run, duration, evaluations
+from fewstep.evaluation.distances.evaluate import EvaluateOptions, open_task
+from tests.evaluation.judged_bundle import make_bundle
+
+
+def test_evaluations_are_counted_before_they_run(tmp_path: Path) -> None:
+    """Of a plan with 4 steps, and a teacher with 12. Without an extractor nothing else is sampled."""
+    options = EvaluateOptions(
+        make_bundle(tmp_path / "tiny"), seeds=20, samples=0, teacher="dpmpp_2m:12", teacher_seeds=5
+    )
+    task = open_task(options)
+    assert len(task.plan.steps) == 4 and len(task.bodies) == 1 and len(task.teacher.steps) == 12
+    assert evaluations(task, options) == 2 * 20 * 4 + 5 * 12
+    told = dry_run(options).value
+    assert isinstance(told, dict) and told["evaluations"] == 220 and told["seconds"] > 0
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(3.4, "3 s"), (89.0, "89 s"), (90.0, "2 min"), (3600.0, "60 min")])
+def test_a_duration_is_an_estimate_in_words(seconds: float, said: str) -> None:
+    assert duration(seconds) == said
