@@ -18,6 +18,7 @@ import msgspec
 from fewstep.engines.batches import BATCH, profile_of, read_sizes
 from fewstep.engines.build_engine import Order, build_engine
 from fewstep.engines.builders import STRICT, Builder, Flags, builder_of
+from fewstep.engines.by_hand import script
 from fewstep.graph import io
 from fewstep.graph.commit import Writer, open_for_update
 from fewstep.graph.passes.constants import drop_unused
@@ -57,6 +58,8 @@ class BuildOptions(Options):
     hardware_compatible: Build engines of tensorrt for Ampere and all later GPUs. Not on a Jetson.
     dla: Number of the DLA core to use, on a Jetson that has one; layers that it cannot run go to the GPU.
     timeout: Seconds that one engine may take.
+    script: A file to write instead, with --backend tensorrt: the commands of trtexec and Polygraphy that build the same
+        engines and compare them with onnxruntime. Nothing is built.
     """
 
     bundle: Path
@@ -71,6 +74,7 @@ class BuildOptions(Options):
     hardware_compatible: bool = False
     dla: int | None = None
     timeout: float = 3600.0
+    script: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -123,6 +127,23 @@ def intended(options: BuildOptions) -> tuple[EngineRequest, ...]:
         return tuple(EngineRequest(FLOAT16, device, False) for device in devices)
     orders = _orders(options, builder, bundle, *found, bundle.manifest.files)
     return tuple(EngineRequest(each.body, each.key.device, _present(bundle, each.key) is not None) for each in orders)
+
+
+def by_hand(options: BuildOptions) -> str:
+    """The script of `BuildOptions.script`. Needs neither TensorRT nor a GPU."""
+    builder = check_options(options)
+    if builder.name != "tensorrt":
+        raise UserError(f"there are no commands for {builder.name}", "--script is for --backend tensorrt")
+    bundle = open_bundle(options.bundle)
+    found = _body(options, builder, bundle)
+    if found is None:
+        fix = f"fewstep build {options.bundle} --backend onnxruntime-cuda --precision float16 makes it"
+        raise UserError(f"{options.bundle} has no body {FLOAT16!r}", fix)
+    name, body = found
+    graphs = {each: graph for each in AHEAD if (graph := getattr(bundle.manifest, each)) is not None}
+    graphs |= {name: body.graph} | {f"{name}/{number}": stage.graph for number, stage in enumerate(body.stages)}
+    profile = _profile(options, body.graph, bundle.manifest)
+    return script(graphs, body, bundle.manifest.conditions, profile, _flags(options))
 
 
 def check_options(options: BuildOptions) -> Builder:

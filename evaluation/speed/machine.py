@@ -5,30 +5,36 @@ import platform
 import msgspec
 
 from fewstep.machine.cpu import this_cpu
+from fewstep.machine.gpu import these_gpus, this_jetson
 from fewstep.machine.packages import version_of
 
 PACKAGES = ("fewstep", "numpy", "onnx", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-rtx")
 
 
 class Machine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The processor as its operating system names it, and the cores this process may use."""
+    """The processor as its operating system names it, and the cores this process may use. `gpus` are named with their
+    compute capability and driver, `jetson` with its L4T and JetPack; "" for none."""
 
     processor: str
     cores: int
     int8_instructions: tuple[str, ...]
     system: str
     versions: dict[str, str]
+    gpus: tuple[str, ...] = ()
+    jetson: str = ""
 
 
 def this_machine() -> Machine:
     """Look at the machine this runs on."""
-    cpu = this_cpu()
+    cpu, jetson = this_cpu(), this_jetson()
     return Machine(
         processor=cpu.name,
         cores=cpu.cores,
         int8_instructions=cpu.int8_instructions,
         system=f"{platform.system()} {platform.machine()}",
         versions={"python": platform.python_version(), **_installed()},
+        gpus=tuple(f"{gpu.name} ({gpu.sm}), driver {gpu.driver}" for gpu in these_gpus()),
+        jetson="" if jetson is None else f"{jetson.model}, L4T {jetson.l4t}, JetPack {jetson.jetpack or 'unknown'}",
     )
 
 
