@@ -32,6 +32,18 @@ def arctan(
         return math.atan((time.sigma / time.alpha / centre) ** (1 / power)) if time.alpha else math.pi / 2
 
     first, last = schedule.noisiest, schedule.at_rho(final_sigma) if final_sigma else schedule.cleanest
-    angles = np.linspace(angle(first), angle(last), steps + 1)[1:-1]
+    angles, least = np.linspace(angle(first), angle(last), steps + 1)[1:-1], angle(_least(schedule))
+    if len(angles) and angles[-1] < least:
+        angles = np.linspace(angle(first), least, steps)[1:]
     times = [first, *(schedule.at_rho(centre * math.tan(each) ** power) for each in angles)]
     return ended(schedule, times, final_sigma)
+
+
+def _least(schedule: NoiseSchedule) -> Time:
+    """The cleanest time that a network is asked about, however many steps there are: where the clean end has no noise,
+    a score is infinite. Networks of OU processes are trained from 3 / 100 on (Richter et al. 2023, arXiv 2208.05830).
+    """
+    path, share = schedule.path, {"ou": 0.03}.get(schedule.spec.kind, 1e-4)
+    return (
+        schedule.cleanest if schedule.cleanest.sigma else schedule.time(path.first + share * (path.last - path.first))
+    )

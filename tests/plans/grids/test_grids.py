@@ -64,6 +64,11 @@ def test_arctan_is_even_in_its_angle_from_the_noisiest_time_itself(schedule):
     assert np.diff(angles) == pytest.approx(np.full(6, (angles[-1] - angles[0]) / 6), rel=1e-6)
 
 
+@pytest.mark.parametrize(("schedule", "least"), [(FLOW, 0.1), (OU, 0.03)], ids=lambda each: getattr(each, "name", None))
+def test_arctan_asks_no_network_about_a_time_without_noise(schedule, least):
+    assert told(grids.arctan(schedule, 400))[-1] == pytest.approx(least)
+
+
 def test_arctan_of_power_one_is_the_time_of_trigflow():
     schedule = NoiseSchedule(ScheduleSpec("trigonometric"))
     assert told(grids.arctan(schedule, 5, power=1.0, centre=1.0)) == pytest.approx(told(grids.trailing(schedule, 5)))
