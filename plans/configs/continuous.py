@@ -184,7 +184,9 @@ def _shifted(config: Config, request: ScheduleRequest, *, dynamic: bool) -> Arra
         first, shift = 1.0, dynamic_shift(config, _mu(config, request))
     else:
         first = shift
-    if request.as_diffusers and not request.even:
+    if request.sigmas is not None:
+        even = np.array(request.sigmas)
+    elif request.as_diffusers and not request.even:
         least = first / T / (1 + (first - 1) / T)
         even = np.linspace(1.0, least, steps)
     return np.asarray(shift * even / (1 - even + shift * even))  # in this form exactly 1 where it is 1

@@ -8,7 +8,8 @@ that. docs/schedules.md lists the differences.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, get_args
@@ -18,8 +19,9 @@ import msgspec
 from fewstep.plans.compile import trace_plan
 from fewstep.plans.configs import continuous, diffusion, discrete, dpm, k_diffusion
 from fewstep.plans.configs.config import Config, read, resolve
+from fewstep.plans.configs.discrete import OTHER_SIGMAS
 from fewstep.plans.configs.pipelines import FLOW, PIPELINES, tokens
-from fewstep.plans.configs.recipe import Compat, Recipe, ScheduleRequest, check_numbers
+from fewstep.plans.configs.recipe import MOST, Compat, Recipe, ScheduleRequest, check_numbers
 from fewstep.plans.configs.unrunnable import check_runs
 from fewstep.plans.errors import UserError
 from fewstep.plans.grids.ends import STEPS_LIMIT
@@ -74,6 +76,10 @@ SCHEDULERS: dict[str, Scheduler] = {
     "UniPCMultistepScheduler": Scheduler(dpm.UNIPC, dpm.unipc),
 }
 
+OWN_TIMES = {  # arguments of set_timesteps, and the classes that take them
+    "timesteps": ("DPMSolverMultistepScheduler", "EulerDiscreteScheduler", "HeunDiscreteScheduler"),
+    "sigmas": ("EulerDiscreteScheduler", FLOW),
+}
 FROM_IMAGES = (  # classes whose plans start in the middle as their pipelines do
     "DDIMScheduler",
     "DEISMultistepScheduler",
@@ -88,7 +94,9 @@ FROM_IMAGES = (  # classes whose plans start in the middle as their pipelines do
 def plan_from_scheduler_config(
     config: str | Path | Mapping[str, Any],
     *,
-    steps: int,
+    steps: int | None = None,
+    timesteps: Sequence[float] | None = None,
+    sigmas: Sequence[float] | None = None,
     compat: Compat = "diffusers",
     guidance: float | Guidance | None = None,
     arguments: Mapping[str, float] | None = None,
@@ -101,7 +109,9 @@ def plan_from_scheduler_config(
 
     Args:
         config: a scheduler_config.json, the folder (or the pipeline's) that holds it, or its fields.
-        steps: what the pipeline calls num_inference_steps.
+        steps: what the pipeline calls num_inference_steps. In its place `timesteps` or `sigmas`, as a pipeline passes
+            them to set_timesteps, from noisy to clean: sigmas of EulerDiscreteScheduler with the last one, those of a
+            flow before their shift and without it.
         compat: "diffusers" for its samples, "correct" without its known mistakes.
         guidance: as for `compile_plan`.
         arguments: what a pipeline passes on to the scheduler: `eta` (DDIM, TCD), `order` (LMS), `mu` or `tokens` (flows
@@ -115,12 +125,16 @@ def plan_from_scheduler_config(
     scheduler, read_config = _open(config, pipeline)
     if compat not in get_args(Compat):
         raise UserError(f"compat {compat!r}", f"choose one of {', '.join(get_args(Compat))}")
+    own = {name: given for name, given in (("timesteps", timesteps), ("sigmas", sigmas)) if given is not None}
+    if own:
+        steps = _own_steps(read_config, own, steps)
     if isinstance(steps, bool) or not isinstance(steps, Integral):
         raise UserError(f"steps={steps!r} is no whole number", f"ask for 1 .. {STEPS_LIMIT}")
     if not 1 <= steps <= STEPS_LIMIT:
         raise UserError(f"{steps} steps make no sample", f"ask for 1 .. {STEPS_LIMIT}")
     given = check_numbers(read_config.source, arguments)
     request = _request(read_config, int(steps), compat, given, pipeline, x_shape)
+    request = replace(request, **{name: tuple(map(float, numbers)) for name, numbers in own.items()})
     recipe = scheduler.recipe(read_config, request)
     check_runs(read_config, request)
     denoising = DenoiserFacts(recipe.spec, recipe.prediction, guided, heads=recipe.heads)
@@ -166,6 +180,24 @@ def _request(
         count = tokens(known, x_shape)
         arguments = {**arguments, **({} if count is None else {"tokens": count})}
     return ScheduleRequest(steps, compat, arguments, known.even)
+
+
+def _own_steps(config: Config, own: Mapping[str, Sequence[float]], steps: int | None) -> int:
+    """How many steps a caller's times make, if this class takes them."""
+    ((name, numbers), *more) = own.items()
+    if more or steps is not None:
+        raise UserError(f"{config.source}: steps, timesteps and sigmas", "give one of them")
+    if config.scheduler not in OWN_TIMES[name]:
+        raise UserError(f"{config.scheduler} with {name}", f"they are for {', '.join(OWN_TIMES[name])}")
+    if others := [field for field in OTHER_SIGMAS if config.fields.get(field)]:
+        raise config.refuse(others[0], f"it excludes {name}", f"leave {name} out")
+    least = 0.0 if name == "sigmas" else -1.0
+    falling = all(s > t for s, t in pairwise(numbers))
+    if not numbers or not falling or not least <= numbers[-1] <= numbers[0] <= MOST:
+        raise UserError(
+            f"{config.source}: {name} {list(numbers)[:8]}", "give numbers from noisy to clean, each smaller"
+        )
+    return len(numbers) - (name == "sigmas" and config.scheduler != FLOW)
 
 
 def _last_times(config: Config, recipe: Recipe, steps: int, strength: float) -> Sequence[Time]:

@@ -238,7 +238,8 @@ def _grid(
         return (told if config["beta_schedule"] == "squaredcos_cap_v2" else told.round()), rhos, low
     other = respaced(config, high, low, request.steps)
     if other is None:
-        told = spaced(config, request.steps, extra=1, whole=True, last=last)
+        given = request.timesteps
+        told = spaced(config, request.steps, extra=1, whole=True, last=last) if given is None else np.array(given)
         return told, table.at(told), low
     told = table.timesteps(other)
     if karras_whole is None:

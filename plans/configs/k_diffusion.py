@@ -96,7 +96,11 @@ def _recipe(
 
 def _times(config: Config, request: ScheduleRequest, table: Table, whole_karras: bool) -> list[Time]:
     fields = config.fields
-    told = spaced(config, request.steps, whole=False)
+    if request.sigmas is not None:
+        *given, last = request.sigmas
+        pairs = zip(table.timesteps(np.array(given)), given, strict=True)
+        return ended([*(preserving(float(t), rho) for t, rho in pairs), preserving(0.0, last)], request)
+    told = spaced(config, request.steps, whole=False) if request.timesteps is None else np.array(request.timesteps)
     rhos = table.at(told)
     if fields.get("interpolation_type") == "log_linear":
         # from timestep 0's sigma up to the noisiest: one more than there are steps, in diffusers

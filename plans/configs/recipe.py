@@ -23,12 +23,15 @@ LOWERED_BELOW = 15  # steps, from where on diffusers leaves lower_order_final un
 @dataclass(frozen=True)
 class ScheduleRequest:
     """What a plan is wanted for. `arguments` are those a pipeline passes to the scheduler: of `step` (eta, s_churn,
-    order) and of `set_timesteps` (mu). `even`: it also passes the sigmas of a flow, before their shift."""
+    order) and of `set_timesteps` (mu). `even`: it also passes the sigmas of a flow, before their shift. `timesteps` and
+    `sigmas`: those that a caller passes, for the steps."""
 
     steps: int
     compat: Compat
     arguments: Mapping[str, float] = field(default_factory=dict)
     even: bool = False
+    timesteps: tuple[float, ...] | None = None
+    sigmas: tuple[float, ...] | None = None
 
     @property
     def as_diffusers(self) -> bool:

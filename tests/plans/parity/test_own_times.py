@@ -1,0 +1,60 @@
+"""Times that a caller brings, `timesteps=` and `sigmas=` of set_timesteps: the samples of diffusers' own loop."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from fewstep.plans.configs import plan_from_scheduler_config
+from fewstep.plans.errors import UserError
+from tests.plans.execution import sample
+
+diffusers = pytest.importorskip("diffusers")
+torch = pytest.importorskip("torch")
+
+NOISE = np.random.default_rng(0).standard_normal((2, 1, 4, 4))
+TIMESTEPS = [999, 850, 600, 480, 200, 40]
+CASES = [
+    ("DPMSolverMultistepScheduler", {}, {"timesteps": TIMESTEPS}),
+    ("DPMSolverMultistepScheduler", {"solver_order": 3, "beta_schedule": "scaled_linear"}, {"timesteps": TIMESTEPS}),
+    ("EulerDiscreteScheduler", {}, {"timesteps": TIMESTEPS}),
+    ("HeunDiscreteScheduler", {}, {"timesteps": TIMESTEPS}),
+    ("EulerDiscreteScheduler", {}, {"sigmas": [120.0, 30.0, 8.0, 2.0, 0.5, 0.0]}),
+    ("FlowMatchEulerDiscreteScheduler", {"shift": 3.0}, {"sigmas": [1.0, 0.7, 0.5, 0.2]}),
+]
+
+
+def network(u, time):
+    return np.tanh(u) + time / 3000
+
+
+@pytest.mark.parametrize(("name", "config", "own"), CASES, ids=lambda each: str(each)[:40])
+def test_samples_are_those_of_the_scheduler(name: str, config: dict, own: dict) -> None:
+    scheduler = getattr(diffusers, name)(**config)
+    scheduler.set_timesteps(**own)
+    x = torch.from_numpy(NOISE) * scheduler.init_noise_sigma if hasattr(scheduler, "init_noise_sigma") else NOISE
+    x = torch.as_tensor(x)
+    for t in scheduler.timesteps:
+        seen = scheduler.scale_model_input(x, t) if hasattr(scheduler, "scale_model_input") else x
+        x = scheduler.step(torch.from_numpy(network(seen.numpy(), float(t))), t, x).prev_sample
+    plan = plan_from_scheduler_config({**scheduler.config, "_class_name": name}, **own)
+    made = sample(plan, lambda i, step, u: [network(u, step.time)], lambda number: NOISE, np.float64)
+    assert np.abs(made - x.numpy()).max() < 2e-3 * max(1.0, np.abs(made).max())
+    assert all(s.time >= t.time for s, t in pairwise(plan.steps))
+
+
+@pytest.mark.parametrize(
+    ("name", "own", "line"),
+    [
+        ("DDIMScheduler", {"timesteps": [900, 1]}, "DDIMScheduler with timesteps; they are for DPMSolver"),
+        ("EulerDiscreteScheduler", {"timesteps": [900, 1], "steps": 2}, "give one of them"),
+        ("EulerDiscreteScheduler", {"timesteps": [1, 900]}, "from noisy to clean"),
+        ("EulerDiscreteScheduler", {"timesteps": []}, "from noisy to clean"),
+        ("EulerDiscreteScheduler", {}, "steps=None is no whole number"),
+    ],
+)
+def test_times_that_cannot_be(name: str, own: dict, line: str) -> None:
+    with pytest.raises(UserError, match=line):
+        plan_from_scheduler_config({"_class_name": name}, **own)
+    with pytest.raises(UserError, match="it excludes timesteps"):
+        plan_from_scheduler_config({"_class_name": CASES[0][0], "use_karras_sigmas": True}, timesteps=TIMESTEPS)
