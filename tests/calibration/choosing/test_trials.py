@@ -107,13 +107,9 @@ def test_a_correction_that_does_not_win_is_refused(bundle: Path, monkeypatch: py
         stored_bias(bundle)
 
 
-def test_without_a_constant_part_nothing_is_measured(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def never(*arguments: object) -> None:
-        raise AssertionError
-
-    monkeypatch.setattr(trials, "LEAST_SHIFT", 1.0)
-    monkeypatch.setattr(trials, "mean_error", never)
-    assert ways(tried_of(run(bundle))) == [("channels", False)]
+def test_a_mean_error_is_tried_whatever_is_left_of_it_in_samples(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trials, "constant_share", lambda errors: 0.0)
+    assert ways(tried_of(run(bundle))) == [("channels", False), ("channels", True)]
 
 
 def test_the_planted_error_is_gone_from_samples_of_the_deployed_body(
@@ -291,8 +287,8 @@ def test_the_constant_part_of_an_error_is_counted_by_channel() -> None:
 
 
 def test_the_budget_counts_all_that_may_run() -> None:
-    assert most_evaluations(3, False, 8, 64) == 3 * 8 * 2
-    assert most_evaluations(3, True, 8, 64) == 8 * (3 * 2 + 2 * 1 + 2)
+    assert most_evaluations(3, False, 8, 64) == 3 * 8
+    assert most_evaluations(3, True, 8, 64) == 8 * (3 + 2 * 1 + 1)
     assert most_evaluations(1, True, 4, 4) == 4 * (1 + 2 + 1)
 
 
