@@ -14,7 +14,7 @@ that `Sampler.sample` makes of it alone. A stream serves one thread.
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
@@ -179,9 +179,8 @@ class Stream:
         self._counter.dropped += index - self.next_index
         self.next_index = index + 1
         seed = self._seed if self._noise == "fixed" else (self._seed + index) % 2**64
-        seen = np.concatenate([np.ravel(each) for each in (*given.values(), *own.values())] or [np.zeros(0)])
         cohort = None
-        if not self._skips(seen, index):
+        if not self._skips([*given.values(), *own.values()], index):
             draws = self._draws if self._noise == "fixed" else self._sampler.draws([seed], self._sizes)
             kept = {name: np.array(tensor) for name, tensor in given.items()}  # the caller may reuse its buffers
             cohort = Cohort(self._plan, [0], draws, kept, fed)
@@ -225,11 +224,12 @@ class Stream:
         """Counts and latencies so far."""
         return self._counter.stats(len(self._lanes))
 
-    def _skips(self, seen: Float32, index: int) -> bool:
+    def _skips(self, arrays: Sequence[NDArray[Any]], index: int) -> bool:
         """Whether the filter leaves a frame out; it remembers those that it lets through."""
         last = self._processed
         if self._similar is None:
             return False
+        seen = np.concatenate([np.ravel(each) for each in arrays] or [np.zeros(0)])
         comparable = last is not None and last.shape == seen.shape and self._row < self._similar.most
         if comparable and last is not None and self._similar.skips(seen, last, self._seed, index):
             self._row += 1

@@ -34,19 +34,25 @@ def finite_sample(plan: Plan, states: Iterable[StepState], hold: Hold | None = N
 
 
 def check_finite_state(state: StepState, plan: Plan) -> None:
-    """Raises UserError if the state after a step holds a number that is not finite."""
+    """Raises UserError if the state after a step holds a number that is not finite. Rows from before it are known."""
     for row in state.after:
-        check_finite(row, "the sample", state.index, state.step, plan)
+        if not any(row is known for known in state.before):
+            check_finite(row, "the sample", state.index, state.step, plan)
 
 
 def check_finite(array: NDArray[Any], what: str, index: int, step: Step, plan: Plan) -> None:
     """Raises UserError, which names the step, if the array holds a number that is not finite."""
-    with np.errstate(all="ignore"):
-        total = array.sum()  # of numbers that are not all finite it is not finite, and quick; it may also overflow
-    if not np.isfinite(total) and not np.isfinite(array).all():
+    if not is_finite(array):
         weight = "" if plan.guidance is None else f" with guidance {describe(plan.guidance)}"
         raise UserError(
             f"{what} is not finite at step {index + 1} of {len(plan.steps)} (time {step.time:g}) "
             f"of plan {plan.name}{weight}",
             "check weights and guidance, or compare with precision float32",
         )
+
+
+def is_finite(array: NDArray[Any]) -> bool:
+    """Whether all numbers are. The sum of numbers that are not all finite is not finite, and quick; it may overflow."""
+    with np.errstate(all="ignore"):
+        total = array.sum()
+    return bool(np.isfinite(total)) or bool(np.isfinite(array).all())

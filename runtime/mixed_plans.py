@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from fewstep.plans.plan import Plan, Step
 from fewstep.runtime.execute import Array, Draws, StepState, advance, begin, combine
-from fewstep.runtime.finite import OUTPUT, check_finite, check_finite_state, finite_sample
+from fewstep.runtime.finite import OUTPUT, check_finite, check_finite_state, finite_sample, is_finite
 
 Float32 = NDArray[np.float32]
 Feeds = Mapping[str, NDArray[Any]]
@@ -79,10 +79,12 @@ def _step(cohorts: Sequence[Cohort], call: Call, shared: Sequence[str]) -> None:
     stacked = [u for u, step in zip(inputs, steps, strict=True) for _ in step.branches]
     fed = joined([cohort.feeds(cohort.index) for cohort in cohorts], shared)
     result, start = call(np.concatenate(stacked), fed, steps[0].group), 0
+    all_finite = is_finite(result)
     for cohort, step, state, u in zip(cohorts, steps, states, inputs, strict=True):
         own = result[start : start + len(u) * len(step.branches)]
         index, start = cohort.index, start + len(own)
-        check_finite(own, OUTPUT, index, step, cohort.plan)
+        if not all_finite:
+            check_finite(own, OUTPUT, index, step, cohort.plan)
         cohort.last = advance(cohort.plan, index, state, u, split_outputs(own, step), cohort.draws, np.float32)
         check_finite_state(cohort.last, cohort.plan)
 
