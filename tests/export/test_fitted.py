@@ -5,6 +5,7 @@ import pytest
 
 from fewstep.export import fitted
 from fewstep.export.fitted import shipped_file, shipped_plans, with_fitted
+from fewstep.export.sources.shipped import _fingerprint
 from fewstep.graph.commit import open_for_update
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import open_bundle
@@ -48,3 +49,13 @@ def test_a_damaged_file_is_named(shipped, tmp_path):
     (tmp_path / "models/tiny/fitted/float32-3.json").write_text("{")
     with pytest.raises(UserError, match=r"float32-3.json of tiny is damaged"):
         shipped_plans("tiny")
+
+
+@pytest.mark.parametrize("name", ["fashion_mnist", "cifar10"])
+def test_what_is_shipped_was_fitted_to_the_weights_that_are_shipped(name):
+    """A denoiser that is trained again needs its plans fitted again: `.ci/fitted`."""
+    source = _fingerprint(name, f"{name}.safetensors")
+    for entry, plan in shipped_plans(name):
+        assert plan.fitted.source == source
+        assert (entry.evaluations, entry.body, plan.name) == (len(plan.steps), "float32", f"fitted:{len(plan.steps)}")
+        assert entry.psnr - entry.nominal_psnr > 2 * entry.error
