@@ -83,9 +83,9 @@ RULE = """## The default grid
 
 A plan's name without a grid means `arctan`, or `trailing` for predictions of the sample, restoration,
 few timesteps and distilled denoisers ([schedules.md](../schedules.md#grids)). The two numbers of
-`arctan`, power 2.5 and centre 2, are one choice for all denoisers. Among powers of 2, 2.5 and 3 and
-centres of 1, 1.5, 2 and 3, this pair lost least to the best pair of each, with `dpmpp_2m`, on the
-four denoisers of the zoo that are not kept apart. The seeds of that choice are in no table here.
+`arctan`, power 2.5 and centre 2, are one choice for all denoisers. Powers of 2, 2.5 and 3 were tried
+with centres of 1, 1.5, 2 and 3, on the four denoisers of the zoo that are not kept apart. This pair
+lost least to the best pair of each, with `dpmpp_2m`. The seeds of that choice are in no table here.
 
 Gain of `dpmpp_2m` on `arctan` over `trailing`, in dB, by evaluations:
 
