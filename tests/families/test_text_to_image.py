@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 
@@ -16,6 +17,7 @@ pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 from fewstep.cli.main import main
 from fewstep.evaluation.integrity import VerifyOptions, verify
+from fewstep.graph.bake.bake import BakeOptions, bake
 from fewstep.graph.pack import PackOptions, pack
 from fewstep.plans import noise
 from fewstep.plans.errors import UserError
@@ -193,3 +195,22 @@ def test_what_is_asked_for_by_half_is_one_line(
 ) -> None:
     assert main(["run", str(made.bundle), *asked, "-o", str(tmp_path / "x.png")]) == 1
     assert says in capsys.readouterr().err
+
+
+def test_a_baked_file_goes_from_token_ids_to_pictures(made: Made, tmp_path: Path) -> None:
+    """Text encoder, denoiser and decoder in one file; with --latents the denoiser alone, bit by bit."""
+    text, seeds = load_text_encoder(made.bundle), [0, 1]
+    condition = text.encode(PROMPTS)
+    with load(made.bundle) as sampler:
+        latents = sampler.sample("dpmpp_2m:3", seeds, condition, GUIDANCE)
+    noises = np.stack([noise.normal(seed, 0, latents.shape[1:]) for seed in seeds])
+
+    def run(file: Path, **given: np.ndarray) -> np.ndarray:
+        return onnxruntime.InferenceSession(file).run(None, {"noise": noises, **given})[0]
+
+    inner, whole = tmp_path / "latents.onnx", tmp_path / "pictures.onnx"
+    bake(BakeOptions(made.bundle, "dpmpp_2m:3", inner, guidance=GUIDANCE, latents=True))
+    np.testing.assert_array_equal(run(inner, **condition), latents)
+    bake(BakeOptions(made.bundle, "dpmpp_2m:3", whole, guidance=GUIDANCE))
+    expected = load_autoencoder(made.bundle).decode(latents)
+    np.testing.assert_allclose(run(whole, **text.ids(PROMPTS)), expected, rtol=0, atol=1e-5)
