@@ -115,7 +115,7 @@ def _folder(given: Path | None) -> Iterator[Path]:
         given.mkdir(parents=True, exist_ok=True)
         yield given
         return
-    with TemporaryDirectory(dir=".") as folder:
+    with TemporaryDirectory(dir=".", prefix="large-networks-") as folder:
         yield Path(folder)
 
 
