@@ -84,8 +84,8 @@ def export(options: ExportOptions, progress: Progress = SILENT) -> Manifest:
     Weights are in memory once. Those of a large network go to the bundle's folder as soon as they were traced, from
     where everything else maps them; files that no bundle names yet are nobody's, should this fail.
     """
-    from fewstep.export.fitted import with_fitted
     from fewstep.export.load_and_trace import take  # onnxruntime: not for --help
+    from fewstep.export.sources.fitted import with_fitted
     from fewstep.export.verify import Verification, compare
 
     _check_choices(options)

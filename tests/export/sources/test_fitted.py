@@ -3,8 +3,8 @@
 import msgspec
 import pytest
 
-from fewstep.export import fitted
-from fewstep.export.fitted import shipped_file, shipped_plans, with_fitted
+from fewstep.export.sources import fitted
+from fewstep.export.sources.fitted import shipped_file, shipped_plans, with_fitted
 from fewstep.export.sources.shipped import _fingerprint
 from fewstep.graph.commit import open_for_update
 from fewstep.plans.errors import UserError
