@@ -6,8 +6,8 @@ few ways are tried, and none longer than it takes to see that it loses.
 
 - A way that makes the graph of an earlier one is that way.
 - A way that is clearly behind the best one on the first seeds gets no more of them.
-- The mean error of the output is measured for the best method only. Whether it is worth it shows in samples alone: at
-  much noise an error of a thousandth, with one sign, changes what a sample becomes, and leaves no constant behind.
+- The mean error of the output is measured for the best method only. Whether it is worth it shows in samples alone: an
+  error with one sign changes what a sample becomes, and need not leave a constant behind.
 - What was lowered to be tried is deployed as it is.
 
 The first way is the usual one. It stays unless another one is surely better by the mean of all samples and of the worst
