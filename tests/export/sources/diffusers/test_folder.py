@@ -109,7 +109,7 @@ def test_a_bundle_says_what_the_folder_does(unet: Path, exported: Path) -> None:
 @pytest.mark.parametrize(
     ("plan", "scheduler", "changes"),
     [
-        ("ddim:4", "DDIMScheduler", {}),
+        ("ddim:4@trailing", "DDIMScheduler", {}),
         ("scheduler:5", "DDIMScheduler", {}),
         ("scheduler:5", "DDIMScheduler", {"timestep_spacing": "leading", "clip_sample": True}),
         ("scheduler:6", "DPMSolverMultistepScheduler", {}),
@@ -128,7 +128,7 @@ def test_a_folder_samples_as_its_pipeline_does(
         file = writer.add(json.dumps(config).encode(), "plans", "scheduler", ".json")
         writer.commit(msgspec.structs.replace(writer.manifest, scheduler=file))
     theirs = getattr(diffusers, scheduler).from_config(config)
-    theirs.set_timesteps(int(plan.split(":")[1]))
+    theirs.set_timesteps(int(plan.partition("@")[0].partition(":")[2]))
     network = diffusers.UNet2DModel.from_pretrained(unet / "unet").eval()
     noise = np.random.default_rng(0).standard_normal((2, 3, 8, 8)).astype(np.float32)
     x = torch.from_numpy(noise) * float(theirs.init_noise_sigma)
