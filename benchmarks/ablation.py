@@ -28,12 +28,13 @@ from choices.seen import Body, Seen
 from numpy.typing import NDArray
 
 from fewstep.calibration import code_digest
-from fewstep.calibration.calibrate import CalibrateOptions, open_task
+from fewstep.calibration.calibrate import open_task
 from fewstep.calibration.conditions_file import ConditionRecords
 from fewstep.calibration.count import in_group
 from fewstep.calibration.held_out import held_out_conditions
 from fewstep.calibration.lowering.targets.cpu_x86 import CPU_X86
 from fewstep.calibration.metrics import psnr
+from fewstep.calibration.options import CalibrateOptions
 from fewstep.calibration.task import Task
 from fewstep.calibration.trajectories import FIRST_SEED, HELD_OUT_SEEDS, roll_out
 from fewstep.cli.progress import ProgressDisplay

@@ -19,8 +19,9 @@ from tempfile import TemporaryDirectory
 from choices.rows import ALL_CHANNELS
 
 from fewstep.calibration.bodies import judged_plan, open_body
-from fewstep.calibration.calibrate import CalibrateOptions, calibrate
+from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.lowering.quantize import lower_graph
+from fewstep.calibration.options import CalibrateOptions
 from fewstep.calibration.ranges.table import load
 from fewstep.cli.outcome import Outcome, tell
 from fewstep.cli.output_flags import Manner

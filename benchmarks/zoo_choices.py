@@ -21,8 +21,8 @@ import numpy as np
 from ablation import BASE, Asked, Found, chosen, measure, page, positive
 from zoo.members import BY_NAME, MEMBERS, Member
 
-from fewstep.calibration.calibrate import CalibrateOptions
 from fewstep.calibration.lowering.targets.cpu_x86 import CPU_X86
+from fewstep.calibration.options import CalibrateOptions
 from fewstep.cli.progress import ProgressDisplay
 from fewstep.export.export import ExportOptions, export
 from fewstep.plans.errors import UserError

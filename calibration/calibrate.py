@@ -1,17 +1,15 @@
 """`fewstep calibrate`: measure a bundle along the plan it will run, and lower its body to int8 for each target."""
 
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from math import inf
-from pathlib import Path
-from typing import Literal, get_args
 
 import numpy as np
 
 from fewstep.calibration.checkpoint import Checkpoint, checkpoint_of
-from fewstep.calibration.choosing.trials import TRIED, Chosen, Ways, choose_each
+from fewstep.calibration.choosing.trials import Chosen, Ways, choose_each
 from fewstep.calibration.commit import commit, in_files
 from fewstep.calibration.conditions_file import ConditionRecords, deal
 from fewstep.calibration.count import count_activations, count_progressively, ranges_table, tabulate
@@ -19,23 +17,30 @@ from fewstep.calibration.failed_bodies import body_of, overflowing, some_failed
 from fewstep.calibration.lowering.agreement import warn_of_disagreement
 from fewstep.calibration.lowering.quantize import LoweredBody, lowered_ops
 from fewstep.calibration.lowering.scheme import Target
-from fewstep.calibration.lowering.targets import USUAL, target_names, targets_by_name
 from fewstep.calibration.needs import needs
 from fewstep.calibration.on_demand import OpeningOnDemand, close
-from fewstep.calibration.precision.closed_loop import SELECTION_SEEDS, open_courses
-from fewstep.calibration.precision.native import check_targets, searched_here
+from fewstep.calibration.options import (
+    CalibrateOptions,
+    biased_targets,
+    check_options,
+    methods_of,
+    seeds_of,
+    targets_of,
+)
+from fewstep.calibration.precision.closed_loop import open_courses
+from fewstep.calibration.precision.native import searched_here
 from fewstep.calibration.precision.record import describe, parse_bound
 from fewstep.calibration.precision.refine import SearchResult, refine
 from fewstep.calibration.prompts import CALIBRATION, given_rows
 from fewstep.calibration.ranges.merging import merge_groups
 from fewstep.calibration.ranges.methods import lambda_edges
 from fewstep.calibration.ranges.observe import Counts
-from fewstep.calibration.ranges.table import Method, RangesTable
+from fewstep.calibration.ranges.table import RangesTable
 from fewstep.calibration.row_by_row import sampler_by_rows
 from fewstep.calibration.task import Task
-from fewstep.calibration.trajectories import FIRST_SEED, HELD_OUT_SEEDS, draw_condition, roll_out
+from fewstep.calibration.trajectories import draw_condition, roll_out
 from fewstep.calibration.workers.in_order import Workers
-from fewstep.calibration.workers.opening import check_workers, opened
+from fewstep.calibration.workers.opening import opened
 from fewstep.graph import io
 from fewstep.graph.commit import open_for_update
 from fewstep.graph.graph import GROUP
@@ -48,77 +53,12 @@ from fewstep.runtime.bundle.manifest import Manifest
 from fewstep.runtime.bundle.platforms import body_name
 from fewstep.runtime.conditions import is_led_by_guidance
 from fewstep.runtime.loading import load
-from fewstep.runtime.options import Options
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sampler import Sampler
 from fewstep.runtime.sizes import defaults, sized
 
-Groups = Literal["step", "merged", "pooled"]
-AnyMethod = Literal["auto", Method]
-Bias = Literal["auto", "measured", "none"]
-Inputs = Literal["deployed", "progressive", "uniform", "normal", "interval"]
-
 LOG = logging.getLogger("fewstep")
-LEAST_TRAJECTORIES = 4  # fewer do not show the ends of a distribution
-MOST_TRAJECTORIES = 2**48
 GUIDANCE = 2.0
-
-
-@dataclass(frozen=True)
-class CalibrateOptions(Options):
-    """Measure a bundle along the plan it will run, and lower it to int8.
-
-    bundle: The bundle to calibrate; int8 bodies, ranges and the plan are added to it.
-    plan: SOLVER:STEPS, or the path of a plan's JSON.
-    target: What to lower for.
-    trajectories: Number of samples to follow.
-    guidance: Weight of classifier-free guidance. Default: 2 if the denoiser has an unconditional form and does not take
-        the weight itself as a condition; else none.
-    ranges: auto tries channels and channels-minmax on samples, and keeps the better for each target. channels
-        gives each channel of an activation its own scale, through the weights, if that is finer than mse.
-        channels-minmax does so if that is finer than minmax. The others give one scale to all channels: mse minimises
-        the expected squared error, minmax clips nothing, percentile clips one in ten thousand, entropy clips as
-        TensorRT's calibrator does.
-    bias: measured takes the mean error of an int8 body's output out, if samples are better without it. none leaves it
-        in. auto is measured with ranges auto, else none.
-    groups: step gives each step of the plan its own ranges. pooled gives one range to all steps. merged gives one range
-        to neighbours where this costs nothing.
-    inputs: Inputs of the denoiser during calibration. deployed: the plan itself. progressive: the plan with the steps
-        before already in int8. uniform, normal or interval: a long trajectory, for comparison.
-    seed: Seed of the first trajectory. Seeds 0 to 99999 are held out for evaluation, 500000 to 599999 for precision
-        maps.
-    quality: Search a precision map that reaches this mean PSNR against float32, as 44dB (dB may be left out), with as
-        little float as possible.
-    speed: Search a precision map that is this many times as fast as float32, as 1.5x (x may be left out), with as much
-        float as possible.
-    conditions: A file of your own values of the conditions, .npz or .safetensors, with one array [N, *shape] for each
-        by name. Default: random values.
-    size: Sizes of x that the trajectories have in turn, as 64x64,96x64 in the order of its free axes. Default: the
-        default size. int8 runs at any size all the same, because ranges belong to tensors.
-    prompts: A text file of your own prompts, one a line, for a bundle with a text encoder. Default: prompts that come
-        with fewstep.
-    workers: Processes of this machine that follow the trajectories, with bitwise the same result. Each has the weights
-        in memory. 0 for this process alone, on all cores.
-    dask: Address of a Dask scheduler, as tcp://host:8786, whose workers follow the trajectories.
-    """
-
-    bundle: Path
-    plan: str = "dpmpp_2m:8"
-    target: tuple[str, ...] = field(default=USUAL, metadata={"choices": target_names})
-    trajectories: int = 64
-    guidance: float | None = None
-    ranges: AnyMethod = "channels"
-    bias: Bias = "auto"
-    groups: Groups = "step"
-    inputs: Inputs = "deployed"
-    seed: int = FIRST_SEED
-    conditions: Path | None = None
-    prompts: Path | None = None
-    size: tuple[str, ...] = ()
-    quality: str | None = None
-    speed: str | None = None
-    workers: int = 0
-    dask: str | None = None
 
 
 @dataclass(frozen=True)
@@ -170,19 +110,6 @@ def calibrate(options: CalibrateOptions, progress: Progress = SILENT, workers: W
             raise some_failed(failed, lowered)  # what was counted stays, for the next try
         kept.drop()
     return Calibration(manifest, plan, table, lowered, refined)
-
-
-def methods_of(options: CalibrateOptions) -> tuple[Method, ...]:
-    """The methods whose ranges are tried, the usual one first."""
-    return TRIED if options.ranges == "auto" else (options.ranges,)
-
-
-def biased_targets(options: CalibrateOptions) -> tuple[str, ...]:
-    """For which the mean error of the output may be taken out. A precision map leaves parts in float, which changes
-    that error: its bodies keep it."""
-    is_tried = options.bias == "measured" or (options.bias == "auto" and options.ranges == "auto")
-    mapped = () if parse_bound(options.quality, options.speed) is None else searched_here()
-    return tuple(name for name in options.target if is_tried and name not in mapped)
 
 
 def _one_of_each_group(task: Task, plan: Plan) -> dict[int, Arrays]:
@@ -272,20 +199,6 @@ def _under(progress: Progress, name: str, stage: str, done: int, total: int) -> 
     progress(f"{name}: {stage}", done, total)
 
 
-def check_options(options: CalibrateOptions) -> None:
-    """UserError for what is wrong whatever the bundle."""
-    _check_choices(options)
-    bound = parse_bound(options.quality, options.speed)
-    targets = _targets(options.target)
-    if bound is not None:
-        check_targets([target.name for target in targets])
-    for target in targets:
-        if target.requires is not None:
-            target.requires()
-    _seeds(options)
-    check_workers(options.workers, options.dask)
-
-
 def open_task(options: CalibrateOptions) -> Task:
     """Read the bundle and check everything that can be checked without sampling. UserError if it cannot be done."""
     sampler = load(options.bundle, body="float32", backend=OpeningOnDemand())
@@ -296,8 +209,8 @@ def open_task(options: CalibrateOptions) -> Task:
         sampler=sampler_by_rows(sampler),
         prepared=prepared,
         plan=plan,
-        targets=_targets(options.target),
-        seeds=_seeds(options),
+        targets=targets_of(options),
+        seeds=seeds_of(options),
         edges=() if options.groups == "pooled" else edges,
         operations=tuple(op.name for op in lowered_ops(prepared)),
         conditions=_conditions(options, sampler),
@@ -307,54 +220,6 @@ def open_task(options: CalibrateOptions) -> Task:
         if target.tries is not None:
             target.tries(sampler.bundle)  # what an engine cannot run is told before hours of measuring
     return task
-
-
-def _targets(names: Sequence[str]) -> tuple[Target, ...]:
-    known = targets_by_name()
-    for name in names:
-        if name not in known:
-            raise UserError(f"unknown target {name!r}", f"choose from {', '.join(known)}")
-    if not names:
-        raise UserError("no target to lower for", f"choose from {', '.join(known)}")
-    return tuple(known[name] for name in dict.fromkeys(names))
-
-
-def _check_choices(options: CalibrateOptions) -> None:
-    """What the command line checks, for callers of the function."""
-    for option, value, choices in (
-        ("ranges", options.ranges, get_args(AnyMethod)),
-        ("bias", options.bias, get_args(Bias)),
-        ("groups", options.groups, get_args(Groups)),
-        ("inputs", options.inputs, get_args(Inputs)),
-    ):
-        if value not in choices:
-            raise UserError(f"{option} cannot be {value!r}", f"choose from {', '.join(choices)}")
-    if options.inputs == "progressive" and options.groups == "pooled":
-        raise UserError(
-            "progressive inputs need the ranges of earlier steps, pooled ones come last", "choose groups step"
-        )
-
-
-def _seeds(options: CalibrateOptions) -> range:
-    if options.trajectories < LEAST_TRAJECTORIES:
-        raise UserError(
-            f"{options.trajectories} trajectories show too little of the activations",
-            f"follow at least {LEAST_TRAJECTORIES}, better 64",
-        )
-    if options.trajectories > MOST_TRAJECTORIES:
-        raise UserError(f"{options.trajectories} trajectories never end", "follow 64, or some hundred")
-    if not len(HELD_OUT_SEEDS) <= options.seed <= 2**64 - options.trajectories:
-        raise UserError(
-            f"calibration seeds from {options.seed} meet those held out for evaluation, or leave 64 bits",
-            f"start from {FIRST_SEED}",
-        )
-    seeds = range(options.seed, options.seed + options.trajectories)
-    if seeds.start < SELECTION_SEEDS.stop and SELECTION_SEEDS.start < seeds.stop:
-        raise UserError(
-            f"calibration seeds {seeds.start} to {seeds[-1]} meet those that precision maps are judged on",
-            f"start from {FIRST_SEED}",
-        )
-    return seeds
 
 
 def _conditions(options: CalibrateOptions, sampler: Sampler) -> ConditionRecords | None:

@@ -8,7 +8,8 @@ from tempfile import TemporaryDirectory
 
 from rich.table import Table
 
-from fewstep.calibration.calibrate import CalibrateOptions, calibrate
+from fewstep.calibration.calibrate import calibrate
+from fewstep.calibration.options import CalibrateOptions
 from fewstep.cli.outcome import Outcome
 from fewstep.cli.progress import under
 from fewstep.cli.tables import figures

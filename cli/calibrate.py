@@ -3,10 +3,11 @@
 from collections.abc import Iterator, Sequence
 from time import perf_counter
 
-from fewstep.calibration.calibrate import CalibrateOptions, Calibration, calibrate, check_options, open_task
+from fewstep.calibration.calibrate import Calibration, calibrate, open_task
 from fewstep.calibration.count import batch_of, later_passes
 from fewstep.calibration.inputs import long_plan
 from fewstep.calibration.needs import needs
+from fewstep.calibration.options import CalibrateOptions, check_options
 from fewstep.calibration.precision.closed_loop import AT_ONCE, JUDGE_SEEDS
 from fewstep.calibration.precision.native import searched_here
 from fewstep.calibration.precision.record import parse_bound

@@ -7,8 +7,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from fewstep.calibration.bodies import native_targets
-from fewstep.calibration.calibrate import CalibrateOptions, calibrate, check_options
+from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.lowering.targets import USUAL
+from fewstep.calibration.options import CalibrateOptions, check_options
 from fewstep.cli.outcome import Outcome
 from fewstep.cli.progress import under
 from fewstep.cli.report import table

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from fewstep.calibration.calibrate import CalibrateOptions, biased_targets, methods_of
 from fewstep.calibration.choosing.trials import CHOOSING, MEASURING, most_evaluations
+from fewstep.calibration.options import CalibrateOptions, biased_targets, methods_of
 from fewstep.calibration.precision.closed_loop import AT_ONCE
 from fewstep.calibration.task import Task
 from fewstep.cli.outcome import counted

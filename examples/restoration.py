@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as f
 
-from fewstep.calibration.calibrate import CalibrateOptions, calibrate
+from fewstep.calibration.calibrate import calibrate
+from fewstep.calibration.options import CalibrateOptions
 from fewstep.export import Condition, ScheduleSpec, Spec
 from fewstep.export.export import ExportOptions, export
 from fewstep.runtime import UserError, load

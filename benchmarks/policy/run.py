@@ -20,7 +20,8 @@ from simulator import KNOCKED, TASKS
 from table import markdown, row
 from verdicts import Contender, Ledger
 
-from fewstep.calibration.calibrate import CalibrateOptions, calibrate
+from fewstep.calibration.calibrate import calibrate
+from fewstep.calibration.options import CalibrateOptions
 from fewstep.export.export import ExportOptions, export
 from fewstep.runtime import Sampler, load
 

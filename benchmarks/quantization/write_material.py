@@ -5,7 +5,8 @@ from pathlib import Path
 
 from material import write_material
 
-from fewstep.calibration.calibrate import CalibrateOptions, open_task
+from fewstep.calibration.calibrate import open_task
+from fewstep.calibration.options import CalibrateOptions
 
 
 def main(bundle: Path, plan: str, trajectories: int, folder: Path) -> None:

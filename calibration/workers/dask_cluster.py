@@ -26,9 +26,10 @@ class DaskWorkers:
             import distributed
         except ModuleNotFoundError as error:
             raise UserError("this needs distributed, which is not installed", "pip install 'fewstep[dask]'") from error
+        client: Any = distributed.Client  # which has no types
         self._owns = isinstance(cluster, str)
         try:
-            self._client = distributed.Client(cluster, timeout=SECONDS) if self._owns else cluster
+            self._client = client(cluster, timeout=SECONDS) if self._owns else cluster
             self._client.wait_for_workers(1, timeout=SECONDS)
         except (OSError, ValueError, distributed.TimeoutError) as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]

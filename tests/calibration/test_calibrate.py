@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from fewstep.calibration import calibrate as verb
-from fewstep.calibration.calibrate import CalibrateOptions, Calibration, calibrate
+from fewstep.calibration.calibrate import Calibration, calibrate
+from fewstep.calibration.options import CalibrateOptions
 from fewstep.calibration.ranges.merging import regrouped
 from fewstep.calibration.ranges.table import Method
 from fewstep.calibration.ranges.table import load as load_table

@@ -16,8 +16,9 @@ import pytest
 
 from fewstep.calibration import calibrate as verb
 from fewstep.calibration import checkpoint, code_digest, count
-from fewstep.calibration.calibrate import CalibrateOptions, Inputs, calibrate
+from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.inputs import LONG
+from fewstep.calibration.options import CalibrateOptions, Inputs
 from fewstep.calibration.ranges import observe
 from fewstep.calibration.ranges.histogram import measure
 from fewstep.calibration.ranges.observe import Counts, observed_tensors

@@ -11,7 +11,8 @@ import pytest
 
 from fewstep.calibration import calibrate as verb
 from fewstep.calibration.bodies import native_targets
-from fewstep.calibration.calibrate import CalibrateOptions, calibrate
+from fewstep.calibration.calibrate import calibrate
+from fewstep.calibration.options import CalibrateOptions
 from fewstep.calibration.precision.native import searched_here
 from fewstep.calibration.precision.record import encode
 from fewstep.calibration.precision.refine import SearchResult

@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fewstep.calibration.calibrate import CalibrateOptions, calibrate, open_task
+from fewstep.calibration.calibrate import calibrate, open_task
 from fewstep.calibration.count import count_activations, count_progressively, tabulate
 from fewstep.calibration.inputs import LONG, Distribution, chosen, counted, evaluations, long_plan
+from fewstep.calibration.options import CalibrateOptions
 from fewstep.calibration.ranges.observe import open_watched
 from fewstep.calibration.task import Task
 from fewstep.graph.graph import Array

@@ -12,8 +12,9 @@ import msgspec
 import numpy as np
 import pytest
 
-from fewstep.calibration.calibrate import CalibrateOptions, calibrate
+from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.lowering.targets import TARGETS
+from fewstep.calibration.options import CalibrateOptions
 from fewstep.evaluation.contents import InspectOptions, inspect
 from fewstep.evaluation.distances.evaluate import EvaluateOptions, evaluate
 from fewstep.evaluation.integrity import VerifyOptions, verify

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 import fewstep.runtime
-from fewstep.calibration.calibrate import CalibrateOptions, calibrate
+from fewstep.calibration.calibrate import calibrate
+from fewstep.calibration.options import CalibrateOptions
 from fewstep.engines.build import BuildOptions, build
 from fewstep.evaluation import integrity
 from fewstep.export import load_and_trace, verify

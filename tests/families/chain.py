@@ -25,8 +25,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.calibration.calibrate import CalibrateOptions, calibrate
+from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.lowering.coverage import macs
+from fewstep.calibration.options import CalibrateOptions
 from fewstep.calibration.trajectories import draw_condition
 from fewstep.engines.build import BuildOptions, build
 from fewstep.export import export as verb

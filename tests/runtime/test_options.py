@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fewstep.calibration.calibrate import CalibrateOptions
+from fewstep.calibration.options import CalibrateOptions
 from fewstep.cli.generate import options_of
 from fewstep.cli.verbs import VERBS
 from fewstep.evaluation.integrity import VerifyOptions, verify

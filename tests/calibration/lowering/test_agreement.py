@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fewstep.calibration.calibrate import CalibrateOptions, calibrate, open_task
+from fewstep.calibration.calibrate import calibrate, open_task
 from fewstep.calibration.count import count_activations, tabulate
 from fewstep.calibration.lowering import agreement
 from fewstep.calibration.lowering.agreement import agreements, as_deployed, warn_of_disagreement
@@ -19,6 +19,7 @@ from fewstep.calibration.lowering.targets.cpu_arm import CPU_ARM
 from fewstep.calibration.lowering.targets.cpu_x86 import CPU_X86
 from fewstep.calibration.lowering.targets.cpu_x86_7bit import CPU_X86_7BIT
 from fewstep.calibration.lowering.targets.tensorrt import TENSORRT
+from fewstep.calibration.options import CalibrateOptions
 from fewstep.calibration.trajectories import roll_out
 from fewstep.graph.graph import GROUP, Array, Graph
 from fewstep.graph.session import Session

@@ -10,9 +10,10 @@ import msgspec
 import numpy as np
 import pytest
 
-from fewstep.calibration.calibrate import CalibrateOptions, Calibration, calibrate
+from fewstep.calibration.calibrate import Calibration, calibrate
 from fewstep.calibration.lowering.quantize import LoweredBody
 from fewstep.calibration.metrics import psnr
+from fewstep.calibration.options import CalibrateOptions
 from fewstep.calibration.precision import refine
 from fewstep.calibration.precision.closed_loop import JUDGE_SEEDS
 from fewstep.calibration.precision.record import FrontierPoint, PrecisionMap, decode, encode, parse_bound

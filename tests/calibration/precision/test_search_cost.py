@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from fewstep.calibration.calibrate import CalibrateOptions, calibrate
+from fewstep.calibration.calibrate import calibrate
+from fewstep.calibration.options import CalibrateOptions
 from fewstep.calibration.precision import closed_loop
 from fewstep.calibration.precision.closed_loop import Course
 from fewstep.calibration.precision.native import searched_here

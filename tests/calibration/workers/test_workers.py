@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from fewstep.calibration.calibrate import CalibrateOptions, Inputs, calibrate
+from fewstep.calibration.calibrate import calibrate
+from fewstep.calibration.options import CalibrateOptions, Inputs
 from fewstep.calibration.workers import in_order as in_order_module
 from fewstep.calibration.workers import job as jobs
 from fewstep.calibration.workers.executor import ExecutorWorkers

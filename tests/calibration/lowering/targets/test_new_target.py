@@ -7,10 +7,11 @@ import msgspec
 import pytest
 
 from fewstep.calibration.bodies import backend_of, engine_of, is_native, native_targets, open_body, progressive_target
-from fewstep.calibration.calibrate import CalibrateOptions, calibrate
+from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.lowering import targets
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.lowering.targets import CPU_X86, TENSORRT
+from fewstep.calibration.options import CalibrateOptions
 from fewstep.calibration.precision.native import check_targets, searched_here
 from fewstep.cli.generate import field_help
 from fewstep.evaluation.contents import InspectOptions, inspect

@@ -12,12 +12,13 @@ from tests.calibration.small_body import EDGES, FACTORS, SELECTED, body, feeds, 
 
 pytest.importorskip("openvino", reason="openvino is not installed")
 
-from fewstep.calibration.calibrate import CalibrateOptions, calibrate
+from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.held_out import held_out_conditions
 from fewstep.calibration.lowering.quantize import lower
 from fewstep.calibration.lowering.selection import selected_ops
 from fewstep.calibration.lowering.targets.openvino import OPENVINO, integer_kernels_run
 from fewstep.calibration.metrics import psnr
+from fewstep.calibration.options import CalibrateOptions
 from fewstep.graph import io
 from fewstep.graph.graph import BATCH, GROUP, Array, Graph, Node, Value
 from fewstep.graph.index import index

@@ -1,0 +1,159 @@
+"""The options of `fewstep calibrate`, and what follows from them alone."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, get_args
+
+from fewstep.calibration.choosing.trials import TRIED
+from fewstep.calibration.lowering.scheme import Target
+from fewstep.calibration.lowering.targets import USUAL, target_names, targets_by_name
+from fewstep.calibration.precision.closed_loop import SELECTION_SEEDS
+from fewstep.calibration.precision.native import check_targets, searched_here
+from fewstep.calibration.precision.record import parse_bound
+from fewstep.calibration.ranges.table import Method
+from fewstep.calibration.trajectories import FIRST_SEED, HELD_OUT_SEEDS
+from fewstep.calibration.workers.opening import check_workers
+from fewstep.plans.errors import UserError
+from fewstep.runtime.options import Options
+
+Groups = Literal["step", "merged", "pooled"]
+AnyMethod = Literal["auto", Method]
+Bias = Literal["auto", "measured", "none"]
+Inputs = Literal["deployed", "progressive", "uniform", "normal", "interval"]
+
+LEAST_TRAJECTORIES = 4  # fewer do not show the ends of a distribution
+MOST_TRAJECTORIES = 2**48
+
+
+@dataclass(frozen=True)
+class CalibrateOptions(Options):
+    """Measure a bundle along the plan it will run, and lower it to int8.
+
+    bundle: The bundle to calibrate; int8 bodies, ranges and the plan are added to it.
+    plan: SOLVER:STEPS, or the path of a plan's JSON.
+    target: What to lower for.
+    trajectories: Number of samples to follow.
+    guidance: Weight of classifier-free guidance. Default: 2 if the denoiser has an unconditional form and does not take
+        the weight itself as a condition; else none.
+    ranges: auto tries channels and channels-minmax on samples, and keeps the better for each target. channels
+        gives each channel of an activation its own scale, through the weights, if that is finer than mse.
+        channels-minmax does so if that is finer than minmax. The others give one scale to all channels: mse minimises
+        the expected squared error, minmax clips nothing, percentile clips one in ten thousand, entropy clips as
+        TensorRT's calibrator does.
+    bias: measured takes the mean error of an int8 body's output out, if samples are better without it. none leaves it
+        in. auto is measured with ranges auto, else none.
+    groups: step gives each step of the plan its own ranges. pooled gives one range to all steps. merged gives one range
+        to neighbours where this costs nothing.
+    inputs: Inputs of the denoiser during calibration. deployed: the plan itself. progressive: the plan with the steps
+        before already in int8. uniform, normal or interval: a long trajectory, for comparison.
+    seed: Seed of the first trajectory. Seeds 0 to 99999 are held out for evaluation, 500000 to 599999 for precision
+        maps.
+    quality: Search a precision map that reaches this mean PSNR against float32, as 44dB (dB may be left out), with as
+        little float as possible.
+    speed: Search a precision map that is this many times as fast as float32, as 1.5x (x may be left out), with as much
+        float as possible.
+    conditions: A file of your own values of the conditions, .npz or .safetensors, with one array [N, *shape] for each
+        by name. Default: random values.
+    size: Sizes of x that the trajectories have in turn, as 64x64,96x64 in the order of its free axes. Default: the
+        default size. int8 runs at any size all the same, because ranges belong to tensors.
+    prompts: A text file of your own prompts, one a line, for a bundle with a text encoder. Default: prompts that come
+        with fewstep.
+    workers: Processes of this machine that follow the trajectories, with bitwise the same result. Each has the weights
+        in memory. 0 for this process alone, on all cores.
+    dask: Address of a Dask scheduler, as tcp://host:8786, whose workers follow the trajectories.
+    """
+
+    bundle: Path
+    plan: str = "dpmpp_2m:8"
+    target: tuple[str, ...] = field(default=USUAL, metadata={"choices": target_names})
+    trajectories: int = 64
+    guidance: float | None = None
+    ranges: AnyMethod = "channels"
+    bias: Bias = "auto"
+    groups: Groups = "step"
+    inputs: Inputs = "deployed"
+    seed: int = FIRST_SEED
+    conditions: Path | None = None
+    prompts: Path | None = None
+    size: tuple[str, ...] = ()
+    quality: str | None = None
+    speed: str | None = None
+    workers: int = 0
+    dask: str | None = None
+
+
+def methods_of(options: CalibrateOptions) -> tuple[Method, ...]:
+    """The methods whose ranges are tried, the usual one first."""
+    return TRIED if options.ranges == "auto" else (options.ranges,)
+
+
+def biased_targets(options: CalibrateOptions) -> tuple[str, ...]:
+    """For which the mean error of the output may be taken out. A precision map leaves parts in float, which changes
+    that error: its bodies keep it."""
+    is_tried = options.bias == "measured" or (options.bias == "auto" and options.ranges == "auto")
+    mapped = () if parse_bound(options.quality, options.speed) is None else searched_here()
+    return tuple(name for name in options.target if is_tried and name not in mapped)
+
+
+def check_options(options: CalibrateOptions) -> None:
+    """UserError for what is wrong whatever the bundle."""
+    _check_choices(options)
+    bound = parse_bound(options.quality, options.speed)
+    targets = targets_of(options)
+    if bound is not None:
+        check_targets([target.name for target in targets])
+    for target in targets:
+        if target.requires is not None:
+            target.requires()
+    seeds_of(options)
+    check_workers(options.workers, options.dask)
+
+
+def targets_of(options: CalibrateOptions) -> tuple[Target, ...]:
+    """The targets by their names, each once. UserError for an unknown one, or none."""
+    names, known = options.target, targets_by_name()
+    for name in names:
+        if name not in known:
+            raise UserError(f"unknown target {name!r}", f"choose from {', '.join(known)}")
+    if not names:
+        raise UserError("no target to lower for", f"choose from {', '.join(known)}")
+    return tuple(known[name] for name in dict.fromkeys(names))
+
+
+def _check_choices(options: CalibrateOptions) -> None:
+    """What the command line checks, for callers of the function."""
+    for option, value, choices in (
+        ("ranges", options.ranges, get_args(AnyMethod)),
+        ("bias", options.bias, get_args(Bias)),
+        ("groups", options.groups, get_args(Groups)),
+        ("inputs", options.inputs, get_args(Inputs)),
+    ):
+        if value not in choices:
+            raise UserError(f"{option} cannot be {value!r}", f"choose from {', '.join(choices)}")
+    if options.inputs == "progressive" and options.groups == "pooled":
+        raise UserError(
+            "progressive inputs need the ranges of earlier steps, pooled ones come last", "choose groups step"
+        )
+
+
+def seeds_of(options: CalibrateOptions) -> range:
+    """The seeds of the trajectories. UserError where they are too few, too many, or held out for others."""
+    if options.trajectories < LEAST_TRAJECTORIES:
+        raise UserError(
+            f"{options.trajectories} trajectories show too little of the activations",
+            f"follow at least {LEAST_TRAJECTORIES}, better 64",
+        )
+    if options.trajectories > MOST_TRAJECTORIES:
+        raise UserError(f"{options.trajectories} trajectories never end", "follow 64, or some hundred")
+    if not len(HELD_OUT_SEEDS) <= options.seed <= 2**64 - options.trajectories:
+        raise UserError(
+            f"calibration seeds from {options.seed} meet those held out for evaluation, or leave 64 bits",
+            f"start from {FIRST_SEED}",
+        )
+    seeds = range(options.seed, options.seed + options.trajectories)
+    if seeds.start < SELECTION_SEEDS.stop and SELECTION_SEEDS.start < seeds.stop:
+        raise UserError(
+            f"calibration seeds {seeds.start} to {seeds[-1]} meet those that precision maps are judged on",
+            f"start from {FIRST_SEED}",
+        )
+    return seeds
