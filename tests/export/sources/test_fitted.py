@@ -1,5 +1,10 @@
 """Plans that are shipped with a denoiser go into its bundle, and into no other."""
 
+import re
+import runpy
+import sys
+from pathlib import Path
+
 import msgspec
 import pytest
 
@@ -11,6 +16,8 @@ from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.loading import load
 from tests.runtime.test_fitted_plans import give
+
+SCRIPT = Path(__file__).parents[3] / ".ci/fitted"
 
 
 @pytest.fixture
@@ -59,3 +66,13 @@ def test_what_is_shipped_was_fitted_to_the_weights_that_are_shipped(name):
         assert plan.fitted.source == source
         assert (entry.evaluations, entry.body, plan.name) == (len(plan.steps), "float32", f"fitted:{len(plan.steps)}")
         assert entry.psnr - entry.nominal_psnr > 2 * entry.error
+
+
+@pytest.mark.skipif(not SCRIPT.exists(), reason="the tests run without the repository's scripts")
+def test_the_module_that_the_script_runs_prints_a_plan(tiny_bundle, monkeypatch, capsys):
+    give(tiny_bundle)
+    (module,) = re.findall(r"python -m (\S+)", SCRIPT.read_text())
+    monkeypatch.setattr(sys, "argv", [module, str(tiny_bundle), "3"])
+    monkeypatch.delitem(sys.modules, module)  # which runs it without a warning
+    runpy.run_module(module, run_name="__main__")
+    assert capsys.readouterr().out == shipped_file(str(tiny_bundle), 3).decode() + "\n"
