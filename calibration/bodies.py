@@ -13,6 +13,7 @@ from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.lowering.targets import targets_by_name
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import as_guidance
+from fewstep.plans.name import with_grid
 from fewstep.plans.plan import Plan
 from fewstep.runtime.backends.named import named
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
@@ -136,6 +137,8 @@ def judged_plan(reference: Sampler, body: Body, plan: str = "", guidance: float 
     if calibrated is None:
         return reference.compile(plan or body.plan or PLAN, guidance)
     asked = calibrated.guidance if guidance is None else as_guidance(guidance)
-    if plan in ("", calibrated.name) and asked == calibrated.guidance:
+    name = with_grid(calibrated.name)
+    own = ("", name, calibrated.name) if reference.bundle.manifest.grid is None else ("", name)
+    if plan in own and asked == calibrated.guidance:
         return reference.compile(calibrated)
-    return reference.compile(plan or calibrated.name, asked)
+    return reference.compile(plan or name, asked)

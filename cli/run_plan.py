@@ -54,6 +54,6 @@ def unlike_calibration(sampler: Sampler, plan: Plan) -> str | None:
         return None
     if sampler.body.precision != "int8" or (calibrated := calibrated_plan(sampler.bundle, sampler.body)) is None:
         return None
-    if (plan.name, plan.guidance) == (calibrated.name, calibrated.guidance):
+    if (with_grid(plan.name), plan.guidance) == (with_grid(calibrated.name), calibrated.guidance):
         return None
     return f"int8 was calibrated along {along(calibrated)}, and runs along {along(plan)}: its {MISFIT}"

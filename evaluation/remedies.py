@@ -17,7 +17,7 @@ from fewstep.evaluation.teacher import shaping_of
 from fewstep.plans.default_grid import default_grid
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance
-from fewstep.plans.name import with_steps
+from fewstep.plans.name import with_grid, with_steps
 from fewstep.plans.plan import Plan
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sampler import Sampler
@@ -78,5 +78,5 @@ def _changes(sampler: Sampler, plan: Plan) -> Iterator[tuple[Change, Plan]]:
 
 
 def _compiled(sampler: Sampler, name: str, guidance: Guidance | None, like: Plan) -> Plan:
-    """A plan by its name, with the shaping of another."""
-    return sampler.compile(name, guidance, shaping=shaping_of(like))
+    """A plan by the name that a plan had, with the shaping of another."""
+    return sampler.compile(with_grid(name), guidance, shaping=shaping_of(like))

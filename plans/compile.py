@@ -36,13 +36,14 @@ def compile_plan(
             without a grid is then on `trailing`, where the share of the steps is that of the training's time.
         renoise: in [0, 1]: how much of that noise the image is given (`Tracer.start`); None is 1, all of it.
     """
-    from fewstep.plans.name import TRAILING, parse_plan_name  # all solvers and grids: not for who only runs plans
+    from fewstep.plans.name import TRAILING, parse_plan_name, with_grid  # all solvers: not for who only runs plans
 
     parsed = parse_plan_name(name, denoiser.grid if strength is None else TRAILING)
     times = parsed.grid(NoiseSchedule(denoiser.schedule), parsed.steps)
     if strength is not None:
         times = times[-_steps_left(strength, len(times) - 1) - 1 :]
-    return trace_plan(parsed.text, parsed.solver, times, denoiser, guidance, shaping, groups, strength, renoise)
+    text = parsed.text if denoiser.grid == TRAILING else with_grid(parsed.text)  # without it, it is another plan's name
+    return trace_plan(text, parsed.solver, times, denoiser, guidance, shaping, groups, strength, renoise)
 
 
 def trace_plan(

@@ -75,8 +75,12 @@ def parse_plan_name(name: str, default: str = TRAILING) -> PlanName:
 
 
 def with_grid(text: str) -> str:
-    """A canonical name with its grid in any case: one that a bundle or a plan file keeps without it means trailing."""
-    return text if "@" in text else f"{text}@{TRAILING}"
+    """A canonical name with its grid in any case: one that a bundle or a plan file keeps without it means trailing.
+
+    The name of a scheduler's plan, or of a fitted one, has no grid and stays as it is.
+    """
+    named = text.partition(":")[0].partition("(")[0] in solvers.__all__
+    return f"{text}@{TRAILING}" if named and "@" not in text else text
 
 
 def with_steps(name: str, steps: int) -> str:

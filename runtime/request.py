@@ -244,22 +244,24 @@ def check_plan(
 ) -> None:
     """A compiled plan belongs to one schedule and prediction, and holds its guidance."""
     manifest = bundle.manifest
-    fix = f"give the plan by its name, {plan.name!r}: it is then compiled for this bundle"
     schedule = NoiseSchedule(manifest.schedule).fingerprint
     if plan.schedule != schedule:
         has = f"{manifest.schedule.kind}-{manifest.schedule.timesteps} ({schedule})"
-        raise UserError(f"plan {plan.name!r} is for schedule {plan.schedule}, {bundle.path} has {has}", fix)
+        raise UserError(f"plan {plan.name!r} is for schedule {plan.schedule}, {bundle.path} has {has}", _by_name(plan))
     if plan.prediction != manifest.prediction:
         raise UserError(
-            f"plan {plan.name!r} is for a denoiser that predicts {plan.prediction}, this one {manifest.prediction}", fix
+            f"plan {plan.name!r} is for a denoiser that predicts {plan.prediction}, this one {manifest.prediction}",
+            _by_name(plan),
         )
     if guidance is not None and as_guidance(guidance) != plan.guidance:
         has, asked = describe(plan.guidance), describe(as_guidance(guidance))
-        raise UserError(f"plan {plan.name!r} was compiled with guidance {has}, not {asked}", fix)
+        raise UserError(f"plan {plan.name!r} was compiled with guidance {has}, not {asked}", _by_name(plan))
     if strength is not None and strength != plan.strength:
-        raise UserError(f"plan {plan.name!r} was compiled with strength {plan.strength}, not {strength}", fix)
+        raise UserError(
+            f"plan {plan.name!r} was compiled with strength {plan.strength}, not {strength}", _by_name(plan)
+        )
     if renoise is not None and renoise != plan.renoise:
-        raise UserError(f"plan {plan.name!r} was compiled with renoise {plan.renoise}, not {renoise}", fix)
+        raise UserError(f"plan {plan.name!r} was compiled with renoise {plan.renoise}, not {renoise}", _by_name(plan))
     if not manifest.sizes:  # else it depends on those of the run
         check_tensors(plan, manifest.x_shape)
     for index, step in enumerate(plan.steps):
@@ -270,8 +272,14 @@ def check_plan(
         if step.heads != manifest.heads:
             raise UserError(
                 f"plan {plan.name!r}: step {index} reads {step.heads} outputs of a denoiser that has {manifest.heads}",
-                fix,
+                _by_name(plan),
             )
+
+
+def _by_name(plan: Plan) -> str:
+    from fewstep.plans.name import with_grid  # all solvers and grids: not for who only runs plans
+
+    return f"give the plan by its name, {with_grid(plan.name)!r}: it is then compiled for this bundle"
 
 
 def check_tensors(plan: Plan, x_shape: Sequence[int]) -> None:
@@ -280,7 +288,7 @@ def check_tensors(plan: Plan, x_shape: Sequence[int]) -> None:
         if not _spreads(tensor.shape, x_shape):
             raise UserError(
                 f"plan {plan.name!r} holds a tensor {list(tensor.shape)} for samples {list(x_shape)}",
-                f"give the plan by its name, {plan.name!r}: it is then compiled for this bundle",
+                _by_name(plan),
             )
 
 

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 import fewstep.runtime
+from fewstep.calibration.bodies import judged_plan
 from fewstep.cli.run_plan import check_name, default_plan, unlike_calibration
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import encode
@@ -85,3 +86,18 @@ def test_a_name_that_no_denoiser_has_is_refused_before_one_is_opened(tmp_path: P
         with pytest.raises(UserError, match=said):
             check_name(name)
     check_name("scheduler:20")
+
+
+def test_a_kept_plan_without_a_grid_is_the_calibrated_one_on_a_bundle_with_another_default(tiny_bundle: Path) -> None:
+    with fewstep.runtime.load(tiny_bundle, "int8") as sampler:
+        content = encode(sampler.compile("ddim:3"))
+        (tiny_bundle / "plan.json").write_bytes(content)
+        sampler.bundle.manifest.files["plan.json"] = sha256(content).hexdigest()
+        kept = calibrated_along(sampler, "ddim:3", **{"ddim:3": "plan.json"})
+        manifest = msgspec.structs.replace(kept.bundle.manifest, grid="arctan")
+        new = replace(kept, bundle=replace(kept.bundle, manifest=manifest))
+        assert unlike_calibration(new, new.compile("ddim:3@trailing")) is None
+        assert "runs along ddim:3@arctan" in str(unlike_calibration(new, new.compile("ddim:3")))
+        assert judged_plan(new, new.body, guidance=2.0).name == "ddim:3@trailing"
+        assert judged_plan(new, new.body).name == "ddim:3"
+        assert judged_plan(new, new.body, "ddim:3").name == "ddim:3@arctan"

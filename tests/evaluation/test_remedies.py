@@ -1,6 +1,6 @@
 """What would bring samples nearer to the teacher: which changes are tried, and what the report makes of their gains."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +13,7 @@ from fewstep.calibration.metrics import psnr
 from fewstep.evaluation.remedies import remedies
 from fewstep.evaluation.report.remedies import remedies_section, verdict
 from fewstep.evaluation.results import Remedy
+from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode, encode
 from fewstep.runtime.loading import load
 from fewstep.runtime.sampler import Sampler
@@ -53,6 +54,17 @@ def test_figures_are_distances_of_the_changed_plan_to_the_teacher(sampler: Sampl
 
 def test_a_plan_on_the_default_grid_without_guidance_has_steps_alone(sampler: Sampler) -> None:
     assert [each.change for each in tried(sampler, "ddim:3@arctan", None)] == ["steps"]
+
+
+def test_a_kept_plan_without_a_grid_is_changed_on_its_own_grid(sampler: Sampler) -> None:
+    kept, manifest = sampler.compile("ddim:3", 2.0), msgspec.structs.replace(sampler.bundle.manifest, grid="arctan")
+    teacher = sampler.compile("ddim:9", 2.0)
+    lessons = sampler.sample(teacher, SEEDS, held_out_conditions(manifest.conditions, SEEDS))
+    new = replace(sampler, bundle=replace(sampler.bundle, manifest=manifest))
+    plans = {each.change: each.plan for each in remedies(new, kept, teacher, lessons)}
+    assert plans == {"steps": "ddim:6@trailing", "grid": "ddim:3@arctan", "guidance": "ddim:3@trailing"}
+    with pytest.raises(UserError, match="give the plan by its name, 'ddim:3@trailing'"):
+        new.compile(kept, 3.0)
 
 
 def test_a_plan_whose_name_says_no_steps_has_none(sampler: Sampler) -> None:

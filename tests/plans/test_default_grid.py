@@ -6,7 +6,7 @@ from fewstep.plans import solvers
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.default_grid import default_grid
 from fewstep.plans.errors import UserError
-from fewstep.plans.name import parse_plan_name
+from fewstep.plans.name import parse_plan_name, with_grid
 from fewstep.plans.solvers.published import facts_of
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 
@@ -60,6 +60,18 @@ def test_the_solvers_of_distilled_denoisers_are_those_without_order_or_inverse()
 def test_a_strength_counts_the_time_of_the_training():
     assert compile_plan("ddim:5", COSINE, strength=0.6) == compile_plan("ddim:5@trailing", COSINE, strength=0.6)
     assert compile_plan("ddim:5@arctan", COSINE, strength=0.6).name == "ddim:5@arctan"
+
+
+def test_a_plan_with_a_strength_is_not_called_as_another_plan_without_it():
+    warm = compile_plan("ddim:5", COSINE, strength=1.0)
+    assert warm.name == "ddim:5@trailing"
+    assert [step.time for step in compile_plan(warm.name, COSINE).steps] == [step.time for step in warm.steps]
+    assert compile_plan("ddim:5", DenoiserFacts(COSINE.schedule, "v"), strength=1.0).name == "ddim:5"
+
+
+def test_a_kept_name_without_a_grid_is_on_trailing_and_names_of_no_solver_have_none():
+    names = ("unipc_2(bh1=True):5", "ddim:5@karras", "scheduler:5", "fitted:5", "mine")
+    assert [with_grid(name) for name in names] == ["unipc_2(bh1=True):5@trailing", *names[1:]]
 
 
 def test_a_grid_that_nobody_knows_is_refused():
