@@ -15,12 +15,13 @@ from fewstep.graph.bake.metadata import BakedPort
 from fewstep.graph.bake.unrolled import lay_unrolled
 from fewstep.graph.builder import Builder
 from fewstep.graph.graph import BATCH, Graph, Node, Value
+from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
 from fewstep.runtime.bundle.manifest import Manifest
 from fewstep.runtime.prologues import Arrays
 from fewstep.runtime.sizes import free_shape
 
-SAMPLE, IMAGE = "sample", "image"
+SAMPLE, PICTURE = "sample", "picture"  # what comes out: "image" is given to some plans
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,10 @@ def assemble(manifest: Manifest, plan: Plan, parts: Parts, batch_size: int | Non
     x = next(tensor for tensor in parts.networks[0].entry.inputs if tensor.role == "x")
     sample = (BATCH, *x.shape[1:])
     ports = _ports(manifest, plan, parts, draws, sample)
+    output = BakedPort(SAMPLE, SAMPLE, sample, "float32")
+    if parts.decoder is not None:
+        output = BakedPort(PICTURE, PICTURE, (BATCH, *parts.decoder.outputs[0].shape[1:]), "float32")
+    _check_names((*ports, output))
     known = {port.name: port.name for port in ports}
     is_hidden = batch_size is not None and not unroll
     if is_hidden:
@@ -82,10 +87,8 @@ def assemble(manifest: Manifest, plan: Plan, parts: Parts, batch_size: int | Non
             state = lay_loop(outer, batch, plan, stretch, at, network, ahead, draws, state, f"steps_from_{at}")
             at += len(stretch.steps)
     made = outer.combine(plan.output, state, "sample")
-    output = BakedPort(SAMPLE, SAMPLE, sample, "float32")
     if parts.decoder is not None:
         (made,) = outer.place(parts.decoder, {parts.decoder.inputs[0].name: made}, "decoder", batch=BATCH).values()
-        output = BakedPort(IMAGE, IMAGE, (BATCH, *parts.decoder.outputs[0].shape[1:]), "float32")
     outer.nodes.append(Node("Identity", (made,), (output.name,)))
     inputs = tuple(_with_batch(port, batch_size) for port in ports)
     output = _with_batch(output, batch_size)
@@ -108,9 +111,21 @@ def _ports(
     if manifest.text is not None and made:
         for tensor in manifest.text.graph.inputs:
             ports.append(BakedPort(tensor.name, tensor.role, (sample[0], *tensor.shape[1:]), tensor.dtype))
-    known = {port.name for port in ports} | made
+    known = {each.name for each in manifest.conditions} | made
     ports += [BakedPort(name, "given", sample, "float32") for name in plan.given if name not in known]
     return tuple(ports)
+
+
+def _check_names(ports: Sequence[BakedPort]) -> None:
+    """Each name may stand once in a file. UserError names what shares one."""
+    by_name: dict[str, BakedPort] = {}
+    for port in ports:
+        other = by_name.setdefault(port.name, port)
+        if other is not port:
+            raise UserError(
+                f"the file would have the name {port.name!r} twice, as its {other.meaning} and as its {port.meaning}",
+                f"export the model again, with another name than {port.name!r}",
+            )
 
 
 def _start(outer: Builder, plan: Plan, draws: Draws, known: Mapping[str, str]) -> list[str]:

@@ -16,7 +16,7 @@ KEY = "fewstep"
 
 
 class BakedPort(Strict, frozen=True):
-    """An input or output. `meaning`: noise, draws, given, condition, ids, mask, sample or image."""
+    """An input or output. `meaning`: noise, draws, given, condition, ids, mask, sample or picture."""
 
     name: str
     meaning: str
@@ -29,7 +29,7 @@ class Baked(Strict, frozen=True):
 
     plan: its name; guidance: in words. evaluations: of the network, each with all its branches.
     draws: the numbers of the plan's draws in the input `draws`, in its order; the input `noise` is draw 0.
-    range: the model range of a sample, or of the image that the file returns. units: from there to a robot's units.
+    range: the model range of a sample, or of the picture that the file returns. units: from there to a robot's units.
     """
 
     model: str

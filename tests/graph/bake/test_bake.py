@@ -9,8 +9,10 @@ import onnx
 import pytest
 
 import fewstep.runtime
+from fewstep.graph import io
 from fewstep.graph.bake.bake import BakeOptions, bake
 from fewstep.graph.bake.metadata import BakedPort
+from fewstep.graph.graph import Graph, Node, Value
 from fewstep.plans.compile import compile_plan, trace_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import encode
@@ -21,7 +23,7 @@ from fewstep.plans.schedule import NoiseSchedule, Time
 from fewstep.plans.shaping import Clip, Shaping, Threshold
 from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import Tracer
-from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.runtime.bundle.reading import file_sha256, open_bundle
 from fewstep.runtime.request import denoiser_facts
 from tests.graph.bake.run_baked import open_baked, sampled
 
@@ -38,6 +40,11 @@ def as_file(bundle: Path, plan: Plan) -> str:
     path = bundle.parent / "plan.json"
     path.write_bytes(encode(plan))
     return str(path)
+
+
+def change_manifest(bundle: Path, **changes: object) -> None:
+    path = bundle / "manifest.json"
+    path.write_bytes(msgspec.json.encode(msgspec.json.decode(path.read_bytes()) | changes))
 
 
 def assert_bitwise(bundle: Path, options: BakeOptions, given: dict[str, np.ndarray] | None = None) -> None:
@@ -97,6 +104,41 @@ def test_an_image_to_start_from_is_an_input(tiny_bundle: Path, tmp_path: Path) -
     image = np.random.default_rng(0).uniform(-1, 1, (5, 1, 4, 4)).astype(np.float32)
     options = BakeOptions(tiny_bundle, "dpmpp_2m:6", tmp_path / "s.onnx", strength=0.5)
     assert_bitwise(tiny_bundle, options, {"image": image})
+
+
+def test_an_image_goes_in_and_a_picture_comes_out(tiny_bundle: Path, tmp_path: Path) -> None:
+    """With a decoder, here the negative, the file has a given `image` and an output of another name."""
+    z, seen = (Value(name, np.dtype(np.float32), ("batch", 1, 4, 4)) for name in ("z", "image"))
+    graph = Graph("decoder", (z,), (seen,), (Node("Neg", ("z",), ("image",)),), {})
+    image = np.random.default_rng(0).uniform(-1, 1, (2, 1, 4, 4)).astype(np.float32)
+    latents, whole = (BakeOptions(tiny_bundle, "ddim:4", tmp_path / f"{n}.onnx", strength=0.5) for n in ("l", "p"))
+    bake(replace(latents, latents=True))
+    (file,) = io.save(graph, tiny_bundle / "graphs/decoder.onnx")
+    ports = [{"name": n, "role": r, "shape": ["batch", 1, 4, 4]} for n, r in (("z", "latent"), ("image", "image"))]
+    change_manifest(
+        tiny_bundle,
+        autoencoder={"decoder": {"file": "graphs/decoder.onnx", "inputs": ports[:1], "outputs": ports[1:]}},
+        files=open_bundle(tiny_bundle).manifest.files | {"graphs/decoder.onnx": file_sha256(file)},
+    )
+    made, _ = bake(whole)
+    assert [port.name for port in made.inputs] == ["noise", "class", "image"] and made.output.name == "picture"
+    given = {"class": LABELS[:2], "image": image}
+    expected = -sampled(latents.output, range(2), **given)
+    np.testing.assert_array_equal(sampled(whole.output, range(2), **given), expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "others"), [("sample", "condition .* sample"), ("noise", "noise .* condition"), ("draws", "draws .* cond")]
+)
+def test_a_condition_with_the_name_of_another_port_is_refused(
+    tiny_bundle: Path, tmp_path: Path, name: str, others: str
+) -> None:
+    condition = msgspec.to_builtins(open_bundle(tiny_bundle).manifest.conditions[0])
+    change_manifest(tiny_bundle, conditions=[{**condition, "name": name}])
+    options = BakeOptions(tiny_bundle, "ddim(eta=1):3", tmp_path / "s.onnx")
+    with pytest.raises(UserError, match=f"the name '{name}' twice, as its {others}"):
+        bake(options)
+    assert not options.output.exists()
 
 
 def test_coefficients_that_are_tensors_are_looked_up(tiny_bundle: Path, tmp_path: Path) -> None:
