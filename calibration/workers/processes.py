@@ -83,17 +83,22 @@ class Processes:
     def _answered(
         self, answer: "Future[Answer]", order: Order[Any, Any], item: Any, child: "_Child | None"
     ) -> "_Child | None":
-        """Answer a call; the process that is ready for the next one."""
+        """Answer a call, whatever happens: nobody else would. The process that is ready for the next one."""
         why = ""
         for _ in range(TRIES):
             if not self._is_open:
                 break
-            if child is None:
-                child = _Child()
-                self._children.add(child)
             try:
+                if child is None:
+                    child = _started()
+                    self._children.add(child)
                 is_done, made = child.ask(order, item)
-            except (EOFError, OSError):
+            except Exception as error:
+                if child is None or not isinstance(error, EOFError | OSError):
+                    answer.set_exception(error)
+                    if child is not None:  # it may be in the midst of a message
+                        self._end(child)
+                    return None
                 why, child = self._end(child), None
                 if self._is_open:
                     LOG.warning("a worker %s: another one takes its place, and what it was doing", why)
@@ -112,6 +117,15 @@ class Processes:
         return child.end()
 
 
+def _started() -> "_Child":
+    """A new worker. UserError where the machine starts none."""
+    try:
+        return _Child()
+    except OSError as error:
+        fix = "give fewer workers, or check the room for temporary files and the limit of processes"
+        raise UserError(f"a worker does not start ({error.strerror or error})", fix) from error
+
+
 class _Child:
     """A running `process.py`."""
 
@@ -119,7 +133,13 @@ class _Child:
         command, pipe = [sys.executable, str(PROCESS), json.dumps(sys.path)], subprocess.PIPE
         self._errors = TemporaryFile()  # noqa: SIM115 - closed by `end`; no pipe, for nobody reads it meanwhile
         # a session of its own: an interrupt on the terminal reaches the parent alone, which ends its children
-        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=self._errors, start_new_session=True)
+        try:
+            self._process = subprocess.Popen(
+                command, stdin=pipe, stdout=pipe, stderr=self._errors, start_new_session=True
+            )
+        except BaseException:
+            self._errors.close()
+            raise
 
     def ask(self, order: Order[Any, Any], item: Any) -> tuple[bool, Any]:
         """What `do` returned, or raised. EOFError or OSError if the process died."""

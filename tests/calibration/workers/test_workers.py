@@ -20,7 +20,7 @@ from fewstep.calibration.workers import in_order as in_order_module
 from fewstep.calibration.workers import job as jobs
 from fewstep.calibration.workers.executor import ExecutorWorkers
 from fewstep.calibration.workers.in_order import in_order
-from fewstep.calibration.workers.job import Order, Refusal, do, order
+from fewstep.calibration.workers.job import Done, Order, Refusal, do, order
 from fewstep.calibration.workers.kind import this_kind
 from fewstep.calibration.workers.processes import TRIES, Processes
 from fewstep.calibration.workers.sent_bundle import SentBundle
@@ -41,6 +41,13 @@ def calibrated(folder: Path, workers: Any = None, **changes: Any) -> dict[str, b
     return contents(asked.bundle)
 
 
+class TwoArguments(Exception):
+    """It is pickled, but what is pickled makes no error: only the message stands there."""
+
+    def __init__(self, first: str, second: str) -> None:
+        super().__init__(first + second)
+
+
 @dataclass(frozen=True)
 class Square:
     """Items are numbers, or what else to do with the process."""
@@ -55,6 +62,8 @@ class Square:
             if item == "die" or (item == "die once" and not os.path.exists(f"{self.folder}/died")):
                 Path(self.folder, "died").touch()
                 os.kill(os.getpid(), signal.SIGKILL)
+            if item == "raise":
+                raise TwoArguments("of two", "arguments")
             os.write(1, b"what libraries print is no answer")
             return (0 if isinstance(item, str) else item**2, threads, os.getpid())
 
@@ -114,6 +123,25 @@ def test_an_error_of_the_job_is_raised_as_it_is(tmp_path: Path) -> None:
     with Processes(1) as workers, pytest.raises(UserError) as failure:
         list(in_order(Square(str(tmp_path)), [1, "fail", 2], workers))
     assert (failure.value.what, failure.value.fix) == ("this fails", "do not")
+
+
+def test_what_does_not_travel_is_an_error_and_the_next_item_is_done(tmp_path: Path) -> None:
+    told = order(Square(str(tmp_path)), 1)
+    with Processes(1) as workers:
+        with pytest.raises((AttributeError, pickle.PicklingError), match="lambda"):
+            workers.submit(told, lambda: None).result(timeout=60)
+        with pytest.raises(TypeError, match="second"):
+            workers.submit(told, "raise").result(timeout=60)
+        answer = workers.submit(told, 3).result(timeout=60)
+    assert isinstance(answer, Done) and answer.result[0] == 9
+
+
+def test_workers_that_do_not_start_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.executable", str(tmp_path / "no python"))
+    with Processes(1) as workers:
+        answer = workers.submit(order(Square(str(tmp_path)), 1), 2)
+        with pytest.raises(UserError, match="a worker does not start .No such file or directory.; give fewer workers"):
+            answer.result(timeout=60)
 
 
 @pytest.mark.slow
