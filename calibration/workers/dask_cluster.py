@@ -3,7 +3,11 @@
 Each thread of a worker does one item at a time, on one thread. Threads of a worker share the weights.
 """
 
+from collections.abc import Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,6 +18,9 @@ from fewstep.plans.errors import UserError
 
 SECONDS = 30  # to wait for a scheduler, and for its first worker
 START = "start it: dask scheduler, and on each machine dask worker ADDRESS"
+LOOK = (
+    "read the workers' logs: each needs fewstep as it is here, and memory for the weights; then run the command again"
+)
 
 
 class DaskWorkers:
@@ -26,30 +33,39 @@ class DaskWorkers:
             import distributed
         except ModuleNotFoundError as error:
             raise UserError("this needs distributed, which is not installed", "pip install 'fewstep[dask]'") from error
-        client: Any = distributed.Client  # which has no types
+        connect: Any = distributed.Client  # which has no types
         self._owns = isinstance(cluster, str)
+        self._client: Any = None
         try:
-            self._client = client(cluster, timeout=SECONDS) if self._owns else cluster
+            self._client = connect(cluster, timeout=SECONDS) if self._owns else cluster
             self._client.wait_for_workers(1, timeout=SECONDS)
-        except (OSError, ValueError, distributed.TimeoutError) as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise UserError(f"no Dask cluster with workers at {cluster} ({reason})", START) from error
+        except Exception as error:
+            self._close()
+            raise UserError(f"no Dask cluster with workers at {cluster} ({_reason(error)})", START) from error
         self._executor = self._client.get_executor(pure=False)
 
     @property
     def count(self) -> int:
         """Threads of all workers, now."""
-        return max(1, sum(map(int, self._client.nthreads().values())))
+        with _reached():
+            return max(1, sum(map(int, self._client.nthreads().values())))
 
     def submit(self, order: Order[Any, Any], item: Any) -> "Future[Done[Any] | Refusal]":
-        answer: Future[Done[Any] | Refusal] = self._executor.submit(do, order, item)
+        with _reached():
+            asked: Future[Done[Any] | Refusal | Raised] = self._executor.submit(attempt, order, item)
+        answer: Future[Done[Any] | Refusal] = Future()
+        answer.add_done_callback(lambda _: asked.cancel() if answer.cancelled() else None)
+        asked.add_done_callback(partial(_pass_on, answer))
         return answer
 
     def deliver(self, bundle: SentBundle) -> None:
         """One worker of each machine that lacks it is sent the files."""
-        lacking = {urlsplit(at).hostname: at for at, here in self._client.run(is_here, bundle).items() if not here}
+        with _reached():
+            here = self._client.run(is_here, bundle)
+        lacking = {urlsplit(at).hostname: at for at, is_there in here.items() if not is_there}
         for piece in bundle.pieces() if lacking else ():
-            self._client.run(keep, piece, workers=list(lacking.values()))
+            with _reached():
+                self._client.run(keep, piece, workers=list(lacking.values()))
 
     def __enter__(self) -> "DaskWorkers":
         return self
@@ -57,8 +73,26 @@ class DaskWorkers:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._owns:
+        self._close()
+
+    def _close(self) -> None:
+        if self._owns and self._client is not None:
             self._client.close()
+
+
+@dataclass(frozen=True)
+class Raised:
+    """An error of the job itself. Whatever else a future of Dask raises is the cluster's."""
+
+    error: Exception
+
+
+def attempt(order: Order[Any, Any], item: Any) -> Done[Any] | Refusal | Raised:
+    """What a worker does with an item."""
+    try:
+        return do(order, item)
+    except Exception as error:
+        return Raised(error)
 
 
 def is_here(bundle: SentBundle) -> bool:
@@ -69,3 +103,39 @@ def is_here(bundle: SentBundle) -> bool:
 def keep(piece: Piece) -> None:
     """What a worker does with a part of a file."""
     piece.keep()
+
+
+def _pass_on(answer: "Future[Done[Any] | Refusal]", asked: "Future[Done[Any] | Refusal | Raised]") -> None:
+    """Answer with what a worker made, the job's error, or the cluster's in one line."""
+    if asked.cancelled():
+        answer.cancel()
+    if not answer.set_running_or_notify_cancel():
+        return
+    try:
+        with _reached():
+            made = asked.result()
+    except UserError as error:
+        answer.set_exception(error)
+        return
+    if isinstance(made, Raised):
+        answer.set_exception(made.error)
+    else:
+        answer.set_result(made)
+
+
+@contextmanager
+def _reached() -> Iterator[None]:
+    """UserError for a cluster that fails: workers lost each time, a closed connection, a scheduler without fewstep."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"the Dask cluster failed ({_reason(error)})", LOOK) from error
+
+
+def _reason(error: Exception) -> str:
+    """The first line of what an error began with."""
+    while isinstance(error.__cause__, Exception):
+        error = error.__cause__
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

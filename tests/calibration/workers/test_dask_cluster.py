@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,14 @@ import pytest
 from fewstep.calibration import counting_job
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.workers.dask_cluster import DaskWorkers
+from fewstep.calibration.workers.in_order import in_order
+from fewstep.calibration.workers.job import order
 from fewstep.calibration.workers.sent_bundle import SentBundle, needed, sent
 from fewstep.plans.errors import UserError
 from fewstep.runtime import cache
 from fewstep.runtime.bundle.reading import MANIFEST, open_bundle
 from tests.calibration.test_calibrate import contents
-from tests.calibration.workers.test_workers import options
+from tests.calibration.workers.test_workers import NOWHERE, Square, options
 
 TRAJECTORIES = 12
 
@@ -80,6 +83,74 @@ def test_a_bundle_that_workers_do_not_see_is_sent_once(
         calibrate(spread, workers=workers)
         assert contents(spread.bundle) == contents(alone.bundle)
         assert pieces == [*needed(manifest), MANIFEST]  # once, though both workers lacked it
+
+
+@pytest.mark.slow
+def test_errors_of_the_job_and_of_the_cluster_are_told_apart(cluster: Any, tmp_path: Path) -> None:
+    job = Square(str(tmp_path))
+    with DaskWorkers(cluster.scheduler_address) as workers:
+        with pytest.raises(UserError) as failure:
+            list(in_order(job, [1, "fail", 2], workers))
+        assert (failure.value.what, failure.value.fix) == ("this fails", "do not")
+        with pytest.raises(UserError, match="the Dask cluster failed .*all those workers died.*read the workers' logs"):
+            list(in_order(job, ["die"], workers))
+        assert [square for square, _, _ in in_order(job, [3, 4], workers)] == [9, 16]
+
+
+class Client:
+    """A cluster that fails at all it is asked."""
+
+    def __init__(self, error: Exception, waits: bool = True) -> None:
+        self.error, self.waits, self.closed = error, waits, False
+        self.asked = list[Future[Any]]()
+
+    def wait_for_workers(self, count: int, timeout: float) -> None:
+        if not self.waits:
+            raise self.error
+
+    def get_executor(self, pure: bool) -> "Client":
+        return self
+
+    def submit(self, *call: Any) -> "Future[Any]":
+        self.asked.append(Future())
+        return self.asked[-1]
+
+    def run(self, *call: Any, **where: Any) -> Any:
+        raise self.error
+
+    def nthreads(self) -> dict[str, int]:
+        raise self.error
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_what_a_cluster_raises_is_one_line() -> None:
+    pytest.importorskip("distributed", reason="distributed is not installed")
+    client = Client(OSError("in <TCP>: Stream is closed\nmore"))
+    with DaskWorkers(client) as workers:
+        said = "the Dask cluster failed .in <TCP>: Stream is closed.; read the workers' logs"
+        with pytest.raises(UserError, match=said):
+            workers.deliver(NOWHERE)
+        with pytest.raises(UserError, match=said):
+            workers.count  # noqa: B018 - it asks the cluster
+        answer, other = (workers.submit(order(Square(""), 1), item) for item in (1, 2))
+        error = RuntimeError("Error during deserialization")
+        error.__cause__ = ModuleNotFoundError("No module named 'fewstep'")
+        client.asked[0].set_exception(error)
+        with pytest.raises(UserError, match="the Dask cluster failed .No module named 'fewstep'."):
+            answer.result(timeout=1)
+        assert other.cancel() and client.asked[1].cancelled()
+    assert not client.closed  # it was given
+
+
+def test_a_client_that_finds_no_workers_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    distributed = pytest.importorskip("distributed", reason="distributed is not installed")
+    client = Client(TimeoutError("Only 0/1 workers arrived after 30"), waits=False)
+    monkeypatch.setattr(distributed, "Client", lambda address, timeout: client)
+    with pytest.raises(UserError, match="no Dask cluster with workers at tcp://here:1 .Only 0/1 workers arrived"):
+        DaskWorkers("tcp://here:1")
+    assert client.closed
 
 
 def test_pieces_are_kept_under_the_hash_of_the_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
