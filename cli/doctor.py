@@ -50,7 +50,8 @@ def _facts(seen: Diagnosis) -> Iterator[tuple[str, str]]:
         yield "tensorrt", f"{seen.jetson.tensorrt}; {seen.jetson.note}"
     yield "backends", ", ".join(seen.backends) or "none"
     for kept in seen.choices:
-        yield "auto", f"{kept.name} in {kept.precision}, batch {kept.batch}, {kept.day}: {told(kept)}"
+        sizes = "".join(f", {name} {size}" for name, size in kept.sizes.items())
+        yield "auto", f"{kept.name} in {kept.precision}, batch {kept.batch}{sizes}, {kept.day}: {told(kept)}"
     if seen.engine is not None and not seen.engine.error:
         yield "providers", ", ".join(seen.engine.providers)
     yield "packages", ", ".join(f"{name} {version}" for name, version in seen.packages.items())

@@ -30,6 +30,7 @@ from fewstep.runtime.execute import StepState
 from fewstep.runtime.finite import finite_sample
 from fewstep.runtime.options import Options
 from fewstep.runtime.progress import SILENT, Progress
+from fewstep.runtime.request import read_plan
 from fewstep.runtime.sizes import parse_sizes, sized
 from fewstep.runtime.text import load_text_encoder
 
@@ -132,7 +133,8 @@ def run(options: RunOptions, progress: Progress = SILENT) -> tuple[NDArray[np.fl
     own = parse_conditions(options.condition, bundle.manifest.conditions, of_any_size=tiled is not None)
     values, negative = _with_prompts(options, bundle, own)
     given = {} if options.image is None else {IMAGE: _start(options.image, bundle, options.threads)}
-    x, plan = _sampled(options, tiled or sizes, values, {UNCOND: negative} if negative else {}, given, progress)
+    batch = _batch(options, bundle.manifest.x_shape)
+    x, plan = _sampled(options, tiled or sizes, batch, values, {UNCOND: negative} if negative else {}, given, progress)
     if options.output.suffix == PICTURE and bundle.manifest.autoencoder is not None:
         x = load_autoencoder(bundle, options.threads, encoder=False).decode(x)
     write(x, options.output, options.columns, options.scale)
@@ -174,16 +176,17 @@ def _start(image: Path, bundle: Bundle, threads: int) -> NDArray[np.float32]:
 def _sampled(
     options: RunOptions,
     shape: Tiling | Mapping[str, int],
+    batch: int,
     values: Values,
     branches: Mapping[str, Values],
     given: Mapping[str, NDArray[np.float32]],
     progress: Progress,
 ) -> tuple[NDArray[np.float32], str]:
-    """The samples [N, *x_shape] and the plan's name; `shape` has the sizes of a sample, or says how it is tiled."""
+    """The samples [N, *x_shape], `batch` at a time, and the plan's name; `shape` has the sizes of a sample, or says how
+    it is tiled."""
     count, parts = options.count, []
     sizes = shape.sizes if isinstance(shape, Tiling) else shape
-    of_call = min(count, BATCH) * (1 if options.guidance is None else 2)
-    how = (options.precision, options.backend, options.threads, options.plan, of_call)
+    how = (options.precision, options.backend, options.threads, options.plan, batch * _branches(options), sizes)
     with opened(options.bundle, *how) as sampler:
         wanted = options.plan or default_plan(sampler, options.strength)
         plan = sampler.compile(wanted, options.guidance, strength=options.strength, branches=branches, sizes=sizes)
@@ -193,8 +196,6 @@ def _sampled(
             LOG.warning("no --guidance: most models follow a prompt closely at 4 to 8 only, distilled ones without it")
         if (unlike := unlike_calibration(sampler, plan)) is not None:
             LOG.warning("%s", unlike)
-        x_shape = shape.shape if isinstance(shape, Tiling) else sized(sampler.bundle.manifest, sizes).x_shape
-        batch = max(1, min(BATCH, BATCH_ELEMENTS // int(np.prod(x_shape))))
         for start in range(0, count, batch):
             places = range(start, min(start + batch, count))
             seeds = [options.seed + place for place in places]
@@ -211,6 +212,18 @@ def _sampled(
             )
             parts.append(_sample(states, plan, seeds, progress))
     return np.concatenate(parts), plan.name
+
+
+def _batch(options: RunOptions, x_shape: Sequence[int]) -> int:
+    """Samples that run together, of a whole sample's shape."""
+    return max(1, min(options.count, BATCH, BATCH_ELEMENTS // int(np.prod(x_shape))))
+
+
+def _branches(options: RunOptions) -> int:
+    """Rows of x in a call of the network for each sample."""
+    if options.plan is not None and options.plan.endswith(".json"):
+        return max(len(step.branches) for step in read_plan(Path(options.plan)).steps)
+    return 1 if options.guidance is None or options.guidance == 1 else 2
 
 
 def _in_turn(values: Values, places: Sequence[int]) -> dict[str, list[Any]]:

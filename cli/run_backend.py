@@ -1,6 +1,7 @@
 """The backend that `fewstep run` loads: the one that is named, or with `auto` the fastest that this machine has."""
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 
 from fewstep.runtime.backends.named import named
@@ -18,13 +19,16 @@ def check_body(bundle: Bundle, precision: str, backend: str, threads: int) -> No
         choose_body(bundle, precision, named(backend, threads))
 
 
-def opened(path: Path, precision: str, backend: str, threads: int, plan: str | None, batch: int) -> Sampler:
-    """The bundle, ready to run calls of the network on `batch` samples. `plan`: the one that is asked for."""
+def opened(
+    path: Path, precision: str, backend: str, threads: int, plan: str | None, batch: int, sizes: Mapping[str, int]
+) -> Sampler:
+    """The bundle, ready to run calls of the network on `batch` rows of x at these sizes. `plan`: the one that is asked
+    for."""
     if backend != AUTO:
         return load(path, precision, backend=named(backend, threads))
     bodies = open_bundle(path).manifest.bodies.values()
     along = plan or next((each.plan for each in bodies if each.precision == precision and each.plan), None)
-    choice = fastest(path, precision, along, batch, threads)
+    choice = fastest(path, precision, along, batch, threads, sizes)
     LOG.info("backend: %s", told(choice.kept))
     for each in choice.kept.timed:
         if each.milliseconds is None:

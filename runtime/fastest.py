@@ -8,7 +8,7 @@ that, one call of each is compared with onnxruntime's of the same body: a wrong 
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -30,9 +30,9 @@ from fewstep.runtime.backends.openvino_agreement import drawn, largest
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.loading import choose_body
 from fewstep.runtime.request import denoiser_facts
-from fewstep.runtime.sizes import defaults
+from fewstep.runtime.sizes import defaults, sized
 
-SCHEMA = 1  # of what is kept
+SCHEMA = 2  # of what is kept
 AUTO = "auto"
 LARGEST = {"float32": 1e-3, "float16": 2e-2, "int8": 0.1}  # difference from onnxruntime, of the largest output
 ROUNDS, LEAST_ROUNDS = 50, 5
@@ -51,13 +51,15 @@ class Timed(Strict, frozen=True):
 
 
 class Kept(Strict, frozen=True):
-    """What was measured on this machine, the chosen one first. name: of the bundle; day: in the form of ISO 8601."""
+    """What was measured on this machine, the chosen one first. name: of the bundle; sizes: of x, where they are free;
+    day: in the form of ISO 8601."""
 
     schema: int
     machine: str
     name: str
     precision: str
     batch: int
+    sizes: dict[str, int]
     day: str
     timed: tuple[Timed, ...]
 
@@ -72,21 +74,28 @@ class Choice:
 
 
 def fastest(
-    path: Path | str, precision: str = "float32", plan: str | None = None, batch: int = 1, threads: int = 0
+    path: Path | str,
+    precision: str = "float32",
+    plan: str | None = None,
+    batch: int = 1,
+    threads: int = 0,
+    sizes: Mapping[str, int] | None = None,
 ) -> Choice:
-    """The fastest backend for calls of the network on `batch` samples, and the body that it runs.
+    """The fastest backend for calls of the network on `batch` rows of x, and the body that it runs.
 
     Args:
         plan: bodies that were calibrated along another plan are left out, where one was along this.
         threads: of a call on the CPU; 0 tries one per physical core and one per core that this process may use.
+        sizes: of x, where the bundle has free ones; each other one has its default.
 
     The first call on a machine takes seconds, later ones read what was kept. UserError where nothing runs the bundle.
     """
     bundle = open_bundle(path)
-    key = _key(bundle, precision, plan, batch, threads)
+    at = defaults(sized(bundle.manifest, sizes).x_shape, bundle.manifest.sizes)
+    key = _key(bundle, precision, plan, batch, threads, at)
     kept = _read(key)
     if kept is None:
-        kept = _measure(bundle, precision, plan, batch, threads)
+        kept = _measure(bundle, precision, plan, batch, threads, at)
         cache.store(KIND, key, msgspec.json.encode(kept))
     best = kept.timed[0]
     return Choice(named(best.backend, best.threads), best.body, kept)
@@ -114,7 +123,7 @@ def _called(timed: Timed) -> str:
     return f"{timed.backend}{threads} with {timed.body} {timed.milliseconds:.2f} ms a call"
 
 
-def _measure(bundle: Bundle, precision: str, plan: str | None, batch: int, threads: int) -> Kept:
+def _measure(bundle: Bundle, precision: str, plan: str | None, batch: int, threads: int, sizes: dict[str, int]) -> Kept:
     timed, loaded = [], {}
     for name, count in _candidates(threads):
         backend = named(name, count)
@@ -125,7 +134,7 @@ def _measure(bundle: Bundle, precision: str, plan: str | None, batch: int, threa
             continue
         try:
             network = backend.load(bundle, body)
-            feeds = _feeds(bundle, body, batch)
+            feeds = drawn(graph_of(bundle, body), {"batch": batch, **sizes}, 0)
             _check(bundle, body, precision, network, feeds)
         except UserError as error:
             timed.append(Timed(name, count, body, None, str(error)))
@@ -138,7 +147,7 @@ def _measure(bundle: Bundle, precision: str, plan: str | None, batch: int, threa
     timed += [Timed(*key, milliseconds) for key, milliseconds in zip(loaded, medians, strict=True)]
     order = sorted(timed, key=lambda each: (each.milliseconds is None, each.milliseconds or 0.0))
     day = time.strftime("%Y-%m-%d")
-    return Kept(SCHEMA, _machine(), bundle.manifest.name, precision, batch, day, tuple(order))
+    return Kept(SCHEMA, _machine(), bundle.manifest.name, precision, batch, sizes, day, tuple(order))
 
 
 def _candidates(threads: int) -> Iterator[tuple[str, int]]:
@@ -170,11 +179,6 @@ def _same(plan: str, kept: str, bundle: Bundle) -> bool:
         return with_grid(parse_plan_name(plan, grid).text) == with_grid(parse_plan_name(kept).text)
     except UserError:  # a file, or the plan of a scheduler
         return plan == kept
-
-
-def _feeds(bundle: Bundle, body: str, batch: int) -> Arrays:
-    sizes = {"batch": batch, **defaults(bundle.manifest.x_shape, bundle.manifest.sizes)}
-    return drawn(graph_of(bundle, body), sizes, 0)
 
 
 def _check(bundle: Bundle, body: str, precision: str, network: LoadedGraph, feeds: Arrays) -> None:
@@ -222,7 +226,7 @@ def _machine() -> str:
     return sha256(msgspec.json.encode(known)).hexdigest()[:32]
 
 
-def _key(bundle: Bundle, precision: str, plan: str | None, batch: int, threads: int) -> str:
+def _key(bundle: Bundle, precision: str, plan: str | None, batch: int, threads: int, sizes: dict[str, int]) -> str:
     """The name under which a choice is kept."""
-    known = (SCHEMA, _machine(), bundle.manifest.files, bundle.manifest.sizes, precision, plan, batch, threads)
+    known = (SCHEMA, _machine(), bundle.manifest.files, bundle.manifest.sizes, precision, plan, batch, threads, sizes)
     return sha256(msgspec.json.encode(known)).hexdigest()[:32]

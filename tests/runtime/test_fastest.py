@@ -3,11 +3,13 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
 
+from fewstep.cli import run as cli_run
 from fewstep.cli.main import main
 from fewstep.plans.errors import UserError
 from fewstep.runtime import fastest, load
@@ -15,6 +17,8 @@ from fewstep.runtime.backends import Arrays, LoadedGraph
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.fastest import kept_here, told
+from fewstep.runtime.sampler import Sampler
+from tests.free_bundle import free
 
 
 @dataclass(frozen=True)
@@ -129,6 +133,35 @@ def test_run_and_doctor_say_what_was_chosen(
     assert told(kept).startswith("fast with float32 2.00 ms a call; beside it onnxruntime with float32 5.00 ms")
     main(["doctor"])
     assert f"auto       tiny in float32, batch 2, {kept.day}: fast" in capsys.readouterr().out
+
+
+def test_what_is_measured_is_the_batch_that_runs(
+    tiny_bundle: Path, times: list[float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four samples of 16 elements fit a call; guidance has two rows of each."""
+    monkeypatch.setattr(cli_run, "BATCH_ELEMENTS", 64)
+    rows, call = [], Sampler.call
+
+    def counted(sampler: Sampler, x: np.ndarray, *rest: Any) -> np.ndarray:
+        rows.append(len(x))
+        return call(sampler, x, *rest)
+
+    monkeypatch.setattr(Sampler, "call", counted)
+    for guidance in ("7", "1"):
+        line = ["run", str(tiny_bundle), "--backend", "auto", "-n", "8", "-c", "class=bag", "--guidance", guidance]
+        assert main([*line, "--plan", "ddim:2", "-o", str(tmp_path / "samples.npy")]) == 0
+    assert rows == [8, 8, 8, 8, 4, 4, 4, 4]
+    assert [kept.batch for kept in kept_here()] == [8, 4]
+
+
+def test_sizes_are_measured_each(tiny_bundle: Path, times: list[float]) -> None:
+    bundle = free(tiny_bundle)
+    for height in (6, 4):
+        fastest.fastest(bundle, sizes={"height": height})
+    fastest.fastest(bundle)
+    assert [kept.sizes for kept in kept_here()] == [{"height": height, "width": 4} for height in (6, 4)]
+    with pytest.raises(UserError, match="height 7 is no multiple of 2"):
+        fastest.fastest(bundle, sizes={"height": 7})
 
 
 def test_calls_take_turns() -> None:
