@@ -4,9 +4,11 @@
     sampler = load("bundle", body=choice.body, backend=choice.backend)
 
 Every backend that is installed runs the network in turns, so that what else the machine does falls on all alike. Before
-that, one call of each is compared with onnxruntime's of the same body: a wrong engine is never chosen.
+that, one call of each is compared with onnxruntime's of the same body: a wrong engine is never chosen. Without
+onnxruntime there is nothing to compare with, and a warning says so.
 """
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -18,7 +20,7 @@ import msgspec
 
 from fewstep.machine.cpu import this_cpu
 from fewstep.machine.gpu import these_gpus
-from fewstep.machine.packages import installed
+from fewstep.machine.packages import installed, this_engine
 from fewstep.plans.errors import UserError
 from fewstep.plans.name import parse_plan_name, with_grid
 from fewstep.plans.spec import Strict
@@ -32,6 +34,7 @@ from fewstep.runtime.loading import choose_body
 from fewstep.runtime.request import denoiser_facts
 from fewstep.runtime.sizes import defaults, sized
 
+LOG = logging.getLogger("fewstep")
 SCHEMA = 2  # of what is kept
 AUTO = "auto"
 LARGEST = {"float32": 1e-3, "float16": 2e-2, "int8": 0.1}  # difference from onnxruntime, of the largest output
@@ -125,6 +128,10 @@ def _called(timed: Timed) -> str:
 
 def _measure(bundle: Bundle, precision: str, plan: str | None, batch: int, threads: int, sizes: dict[str, int]) -> Kept:
     timed, loaded = [], {}
+    engine = this_engine()
+    is_compared = engine is not None and not engine.error
+    if not is_compared:
+        LOG.warning("onnxruntime is not installed, or not importable: no other engine is compared with it")
     for name, count in _candidates(threads):
         backend = named(name, count)
         try:
@@ -135,13 +142,15 @@ def _measure(bundle: Bundle, precision: str, plan: str | None, batch: int, threa
         try:
             network = backend.load(bundle, body)
             feeds = drawn(graph_of(bundle, body), {"batch": batch, **sizes}, 0)
-            _check(bundle, body, precision, network, feeds)
+            found = network(feeds)
+            if is_compared:
+                _check(precision, OnnxRuntime().load(bundle, body)(feeds), found)
         except UserError as error:
             timed.append(Timed(name, count, body, None, str(error)))
             continue
         loaded[name, count, body] = (network, feeds)
     if not loaded:
-        reasons = "; ".join(f"{each.backend}: {each.reason}" for each in timed if each.backend == "onnxruntime")
+        reasons = "; ".join(dict.fromkeys(f"{each.backend}: {each.reason}" for each in timed))
         raise UserError(f"nothing here runs {bundle.path} in {precision} ({reasons})", "see fewstep doctor")
     medians = _race([_call(*each) for each in loaded.values()])
     timed += [Timed(*key, milliseconds) for key, milliseconds in zip(loaded, medians, strict=True)]
@@ -181,11 +190,11 @@ def _same(plan: str, kept: str, bundle: Bundle) -> bool:
         return plan == kept
 
 
-def _check(bundle: Bundle, body: str, precision: str, network: LoadedGraph, feeds: Arrays) -> None:
-    """UserError where a network differs from onnxruntime on one call of the same body."""
-    found = largest(OnnxRuntime().load(bundle, body)(feeds), network(feeds))
-    if found > LARGEST[precision]:
-        raise UserError(f"it differs from onnxruntime by {found:.2g} of the largest output", "use another backend")
+def _check(precision: str, expected: Arrays, found: Arrays) -> None:
+    """UserError where outputs differ from onnxruntime's."""
+    difference = largest(expected, found)
+    if difference > LARGEST[precision]:
+        raise UserError(f"it differs from onnxruntime by {difference:.2g} of the largest output", "use another backend")
 
 
 def _call(network: LoadedGraph, feeds: Arrays) -> Callable[[], object]:

@@ -123,6 +123,24 @@ def test_what_nothing_runs_is_one_line(tiny_bundle: Path, times: list[float]) ->
         fastest.fastest(tiny_bundle, "float16")
 
 
+def test_without_onnxruntime_the_others_are_measured(
+    tiny_bundle: Path, times: list[float], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    engines = {"onnxruntime": Engine(missing=True), "fast": Engine(), "missing": Engine(missing=True)}
+    monkeypatch.setattr(fastest, "NAMED", engines)
+    monkeypatch.setattr(fastest, "named", lambda name, threads: engines[name])
+    monkeypatch.setattr(fastest, "this_engine", lambda: None)
+    monkeypatch.setattr(fastest, "OnnxRuntime", None)
+    times[:] = [2.0]
+    assert [each.backend for each in fastest.fastest(tiny_bundle).kept.timed if not each.reason] == ["fast"]
+    assert "no other engine is compared" in caplog.text
+    del engines["fast"]
+    with pytest.raises(UserError) as caught:
+        fastest.fastest(tiny_bundle, "int8")
+    said = "this engine is not installed; pip install engine"
+    assert f"(onnxruntime: {said}; missing: {said})" in str(caught.value)
+
+
 def test_run_and_doctor_say_what_was_chosen(
     tiny_bundle: Path, times: list[float], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
