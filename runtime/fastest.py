@@ -18,6 +18,10 @@ from statistics import median
 
 import msgspec
 
+import fewstep.machine
+import fewstep.plans
+import fewstep.runtime
+from fewstep.machine.code_digest import code_of
 from fewstep.machine.cpu import this_cpu
 from fewstep.machine.gpu import these_gpus
 from fewstep.machine.packages import installed, this_engine
@@ -41,16 +45,21 @@ LARGEST = {"float32": 1e-3, "float16": 2e-2, "int8": 0.1}  # difference from onn
 ROUNDS, LEAST_ROUNDS = 50, 5
 SECONDS = 1.0  # of measuring, once each has LEAST_ROUNDS
 KIND: cache.Kind = "fastest"
+PACKAGES = (fewstep.machine, fewstep.plans, fewstep.runtime)  # whose code a choice follows from
 
 
 class Timed(Strict, frozen=True):
-    """A backend with its body. milliseconds: the median of its calls, None where `reason` says why it cannot be."""
+    """A backend with its body. milliseconds: the median of its calls, None where `reason` says why it cannot be.
+
+    may_pass: it loaded and its call failed, or it lacked memory to load: the next time it may not.
+    """
 
     backend: str
     threads: int
     body: str
     milliseconds: float | None
     reason: str = ""
+    may_pass: bool = False
 
 
 class Kept(Strict, frozen=True):
@@ -91,7 +100,8 @@ def fastest(
         threads: of a call on the CPU; 0 tries one per physical core and one per core that this process may use.
         sizes: of x, where the bundle has free ones; each other one has its default.
 
-    The first call on a machine takes seconds, later ones read what was kept. UserError where nothing runs the bundle.
+    The first call on a machine takes seconds, later ones read what was kept. Nothing is kept where a failure
+    may pass. UserError where nothing runs the bundle.
     """
     bundle = open_bundle(path)
     at = defaults(sized(bundle.manifest, sizes).x_shape, bundle.manifest.sizes)
@@ -99,7 +109,8 @@ def fastest(
     kept = _read(key)
     if kept is None:
         kept = _measure(bundle, precision, plan, batch, threads, at)
-        cache.store(KIND, key, msgspec.json.encode(kept))
+        if not any(each.may_pass for each in kept.timed):
+            cache.store(KIND, key, msgspec.json.encode(kept))
     best = kept.timed[0]
     return Choice(named(best.backend, best.threads), best.body, kept)
 
@@ -141,8 +152,16 @@ def _measure(bundle: Bundle, precision: str, plan: str | None, batch: int, threa
             continue
         try:
             network = backend.load(bundle, body)
+        except UserError as error:
+            timed.append(Timed(name, count, body, None, str(error), may_pass="memory" in str(error)))
+            continue
+        try:
             feeds = drawn(graph_of(bundle, body), {"batch": batch, **sizes}, 0)
             found = network(feeds)
+        except UserError as error:
+            timed.append(Timed(name, count, body, None, str(error), may_pass=True))
+            continue
+        try:
             if is_compared:
                 _check(precision, OnnxRuntime().load(bundle, body)(feeds), found)
         except UserError as error:
@@ -230,8 +249,8 @@ def _read(key: str) -> Kept | None:
 
 
 def _machine() -> str:
-    """Processor, GPUs and the versions of engines: another of these measures again."""
-    known = (this_cpu(), [(gpu.name, gpu.driver) for gpu in these_gpus()], installed())
+    """Processor, GPUs, the versions of engines and fewstep's code: another of these measures again."""
+    known = (this_cpu(), [(gpu.name, gpu.driver) for gpu in these_gpus()], installed(), code_of(PACKAGES))
     return sha256(msgspec.json.encode(known)).hexdigest()[:32]
 
 

@@ -24,6 +24,7 @@ from fewstep.calibration.ranges.histogram import measure
 from fewstep.calibration.ranges.observe import Counts, observed_tensors
 from fewstep.calibration.trajectories import BodyCall
 from fewstep.graph import io
+from fewstep.machine import code_digest as machine_digest
 from fewstep.runtime import cache
 from fewstep.runtime.bundle.reading import open_bundle
 from tests.calibration.copied_sources import copied_sources
@@ -144,7 +145,7 @@ def other_processor(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def other_version(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(code_digest, "version_of", lambda package: "1000.0")
+    monkeypatch.setattr(machine_digest, "version_of", lambda package: "1000.0")
 
 
 def other_code(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,6 +27,7 @@ class Engine:
 
     error: float = 0.0
     missing: bool = False
+    full: str = ""
 
     @property
     def bodies(self) -> Mapping[str, tuple[str, ...]]:
@@ -35,9 +36,13 @@ class Engine:
     def load(self, bundle: Bundle, name: str) -> LoadedGraph:
         if self.missing:
             raise UserError("this engine is not installed", "pip install engine")
+        if self.full == "load":
+            raise UserError("the engine cannot be made ready", "free GPU memory")
         network = OnnxRuntime().load(bundle, name)
 
         def call(feeds: Arrays) -> dict[str, np.ndarray]:
+            if self.full == "call":
+                raise UserError("the device has no memory left", "free some")
             return {name: value + np.float32(self.error) for name, value in network(feeds).items()}
 
         return call
@@ -96,6 +101,30 @@ def test_another_version_or_processor_measures_again(
     assert kept_here() == ()
     times[:] = [1.0, 6.0, 2.0]
     assert fastest.fastest(tiny_bundle).kept.timed[0].backend == "onnxruntime"
+
+
+def test_an_edit_of_fewstep_measures_again(
+    tiny_bundle: Path, times: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fastest.fastest(tiny_bundle)
+    assert len(kept_here()) == 1
+    monkeypatch.setattr(fastest, "code_of", lambda packages: b"another")
+    assert kept_here() == ()
+
+
+@pytest.mark.parametrize("full", ["load", "call"])
+def test_a_failure_that_may_pass_is_not_kept(
+    tiny_bundle: Path, times: list[float], monkeypatch: pytest.MonkeyPatch, full: str
+) -> None:
+    engines = {"onnxruntime": OnnxRuntime(), "fast": Engine(full=full)}
+    monkeypatch.setattr(fastest, "NAMED", engines)
+    monkeypatch.setattr(fastest, "named", lambda name, threads: engines[name])
+    times[:] = [5.0, 6.0]
+    assert fastest.fastest(tiny_bundle).kept.timed[0].backend == "onnxruntime"
+    assert kept_here() == ()
+    engines["fast"], times[:] = Engine(), [5.0, 6.0, 2.0]
+    assert fastest.fastest(tiny_bundle).kept.timed[0].backend == "fast"
+    assert len(kept_here()) == 1
 
 
 def test_what_was_kept_and_is_damaged_is_measured_again(tiny_bundle: Path, times: list[float]) -> None:

@@ -13,6 +13,7 @@ from fewstep.calibration.precision import closed_loop, sensitivity, variants
 from fewstep.calibration.precision import search_cache as kept_module
 from fewstep.calibration.precision.search import JudgedQuality
 from fewstep.calibration.precision.search_cache import Figures, SearchCache, key
+from fewstep.machine import code_digest as machine_digest
 from fewstep.runtime import cache
 from tests.calibration.copied_sources import copied_sources
 from tests.calibration.precision.faked_times import Clock
@@ -143,7 +144,7 @@ def test_figures_of_another_version_are_not_taken(
     timed += [1, 1, 1]
     run(bundle, quality="20dB")
     first = len(timed)
-    monkeypatch.setattr(code_digest, "version_of", lambda package: f"another {package}")
+    monkeypatch.setattr(machine_digest, "version_of", lambda package: f"another {package}")
     run(bundle, quality="20dB")
     assert len(kept()) == 2 and len(timed) == 2 * first - 3
 
