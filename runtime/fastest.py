@@ -121,8 +121,9 @@ def kept_here() -> tuple[Kept, ...]:
         files = sorted((cache.folder() / KIND).glob("[0-9a-f]*"), key=lambda file: file.stat().st_mtime)
     except OSError:
         return ()
+    here = _machine()
     found = (_read(file.name) for file in files)
-    return tuple(each for each in found if each is not None and each.machine == _machine())
+    return tuple(each for each in found if each is not None and each.machine == here)
 
 
 def told(kept: Kept) -> str:

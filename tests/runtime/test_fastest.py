@@ -127,6 +127,16 @@ def test_a_failure_that_may_pass_is_not_kept(
     assert len(kept_here()) == 1
 
 
+def test_the_machine_is_looked_at_once_for_all_choices(
+    tiny_bundle: Path, times: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for batch in (1, 2, 3):
+        fastest.fastest(tiny_bundle, batch=batch)
+    looked: list[None] = []
+    monkeypatch.setattr(fastest, "these_gpus", lambda: looked.append(None) or ())
+    assert len(kept_here()) == 3 and len(looked) == 1
+
+
 def test_what_was_kept_and_is_damaged_is_measured_again(tiny_bundle: Path, times: list[float]) -> None:
     fastest.fastest(tiny_bundle)
     (file,) = (fastest.cache.folder() / "fastest").iterdir()
