@@ -68,7 +68,7 @@ def checked_teacher(
     rows: ConditionRecords | None = None,
     progress: Progress = SILENT,
 ) -> Teacher:
-    """The teacher of `judged`, checked on held-out `seeds`; `rows` are own conditions.
+    """The teacher of `judged`, checked on `seeds`; `rows` are own conditions.
 
     The default plan is doubled until it suffices, up to `LONGEST` steps. A plan that was asked for stays as it is.
     """

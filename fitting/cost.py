@@ -34,7 +34,7 @@ def seconds(task: FitTask, options: FitOptions) -> float:
 def _seconds_of_one(task: FitTask, is_teacher: bool) -> float:
     """Seconds of one evaluation of one sample."""
     sampler = task.reference if is_teacher else task.sampler
-    (block,) = blocks_of(sampler, FIT_SEEDS[:BLOCK], task.rows)
+    (block,) = blocks_of(sampler, FIT_SEEDS[:BLOCK], task.rows.fit)
     plan = task.starts[0]
     sample(sampler, plan, block)  # engines are slow at their first call
     started = perf_counter()

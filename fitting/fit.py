@@ -12,8 +12,8 @@ import msgspec
 from fewstep.calibration.held_out import PAIRED
 from fewstep.evaluation.output import write_whole
 from fewstep.evaluation.results import TeacherCheck
-from fewstep.evaluation.teacher import checked_teacher
-from fewstep.fitting.blocks import qualities
+from fewstep.evaluation.teacher import CHECKED, checked_teacher
+from fewstep.fitting.blocks import FIT_SEEDS, qualities
 from fewstep.fitting.endpoint import Gain
 from fewstep.fitting.options import FitOptions
 from fewstep.fitting.recurrence import plan_of
@@ -64,7 +64,7 @@ def fit(options: FitOptions, progress: Progress = SILENT) -> FitResult:
     started = perf_counter()
     task = open_task(options)
     teacher = checked_teacher(
-        task.reference, options.teacher or None, task.starts[0], rows=task.rows, progress=progress
+        task.reference, options.teacher or None, task.starts[0], FIT_SEEDS[:CHECKED], task.rows.fit, progress
     )
     task = replace(task, teacher=teacher.plan)
     for found in search(task, options, progress):
@@ -83,7 +83,7 @@ def _judged(
 ) -> FitResult:
     """The gain on held-out seeds; without one that counts there is no plan."""
     sampler, nominal, manifest = task.sampler, best.origin.nominal, task.bundle.manifest
-    judges = taught(task, PAIRED[: options.judge_seeds], "teacher of the judgement", progress)
+    judges = taught(task, PAIRED[: options.judge_seeds], task.rows.judge, "teacher of the judgement", progress)
     fitted = Fitted(nominal.name, task.body, task.graph, manifest.provenance.source_sha256)
     plan = msgspec.structs.replace(plan_of(best.numbers, f"{FITTED}{options.steps}"), fitted=fitted)
     was = qualities(sampler, nominal, judges)

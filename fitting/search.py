@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 
+from fewstep.calibration.conditions_file import ConditionRecords
 from fewstep.fitting import teacher as teaching
 from fewstep.fitting.blocks import FIT_SEEDS, SELECTION_SEEDS, Block, blocks_of, qualities
 from fewstep.fitting.checkpoint import Checkpoint, checkpoint_of
@@ -38,11 +39,13 @@ class Found:
 
 def search(task: FitTask, options: FitOptions, progress: Progress = SILENT) -> Iterator[Found]:
     """The numbers that a fit begins at, then better and better ones. Each is kept, so that an interrupted search goes
-    on from its best; `finished` forgets them."""
+    on from its best; its caller drops the checkpoint."""
     sampler = task.sampler
     seeds = Seeds(
-        taught(task, FIT_SEEDS[: options.seeds], "teacher of the fit", progress),
-        taught(task, SELECTION_SEEDS[: options.selection_seeds], "teacher of the choice", progress),
+        taught(task, FIT_SEEDS[: options.seeds], task.rows.fit, "teacher of the fit", progress),
+        taught(
+            task, SELECTION_SEEDS[: options.selection_seeds], task.rows.selection, "teacher of the choice", progress
+        ),
     )
     nominal = best_start(sampler, task.starts, seeds.fit[:BEGIN], progress)
     origin = recurrence_of(nominal, HISTORY)
@@ -67,9 +70,11 @@ def search(task: FitTask, options: FitOptions, progress: Progress = SILENT) -> I
             yield Found(best, origin, seeds, before, done, free)
 
 
-def taught(task: FitTask, seeds: range, stage: str, progress: Progress) -> tuple[Block, ...]:
+def taught(
+    task: FitTask, seeds: range, rows: ConditionRecords | None, stage: str, progress: Progress
+) -> tuple[Block, ...]:
     """Blocks of these seeds with the teacher's samples."""
-    return teaching.taught(task.reference, task.teacher, blocks_of(task.reference, seeds, task.rows), stage, progress)
+    return teaching.taught(task.reference, task.teacher, blocks_of(task.reference, seeds, rows), stage, progress)
 
 
 def checkpoint_of_search(task: FitTask, origin: Recurrence, seeds: Seeds) -> Checkpoint:

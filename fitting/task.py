@@ -2,12 +2,11 @@
 
 from dataclasses import dataclass
 
-from fewstep.calibration.conditions_file import ConditionRecords
-from fewstep.calibration.prompts import HELD_OUT, given_rows
 from fewstep.evaluation.output import check_writable
 from fewstep.evaluation.teacher import teacher_plan
 from fewstep.fitting.options import FitOptions
 from fewstep.fitting.recurrence import recurrence_of
+from fewstep.fitting.rows import FitRows, fit_rows
 from fewstep.fitting.start import candidates
 from fewstep.graph.commit import open_for_update
 from fewstep.plans.errors import UserError
@@ -25,7 +24,7 @@ CPU = "onnxruntime"
 @dataclass(frozen=True)
 class FitTask:
     """`sampler` runs the body that is fitted to, `reference` the float32 body, for the teacher. `starts` are the plans
-    that the fit may begin at; `rows` are own values of the conditions."""
+    that the fit may begin at; `rows` are the conditions of each use."""
 
     bundle: Bundle
     body: str
@@ -33,7 +32,7 @@ class FitTask:
     reference: Sampler
     starts: tuple[Plan, ...]
     teacher: Plan
-    rows: ConditionRecords | None
+    rows: FitRows
     guidance: Guidance | None
 
     @property
@@ -55,7 +54,7 @@ def open_task(options: FitOptions) -> FitTask:
     reference = sampler if is_reference else load(options.bundle, backend=named(CPU, options.threads))
     guidance = as_guidance(options.guidance)
     starts = _starts(sampler, options, guidance)
-    rows = given_rows(bundle, options.conditions, options.prompts, HELD_OUT)
+    rows = fit_rows(bundle, options.conditions, options.prompts)
     if options.output is not None:
         check_writable(options.output)
     with open_for_update(options.bundle, must_exist=True) as writer:
