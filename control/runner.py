@@ -44,7 +44,8 @@ EPISODE_BITS = 24  # of a noise seed count the calls of an episode
 class Action:
     """What to do at a tick.
 
-    value: in units; None where there is no action: `source` is "waiting" and no `idle` action was given.
+    value: in units, an array of the caller's own; None where there is no action: `source` is "waiting" and no `idle`
+        action was given.
     source: "planned" as the policy meant it; "late" where the next sequence is overdue and the present one goes on;
         "held" where the present one has ended and its last action is repeated; "waiting" where there is none yet.
     age: ticks since the observation that the action follows from.
@@ -117,7 +118,7 @@ class PolicyRunner:
         self._cold = plans_of(sampler, plans, shaping)
         self._warm = None if warm is None else plans_of(sampler, plans, shaping, warm, renoise)
         self._choice = PlanChoice(len(self._cold), self._deadline, expected or 0.0)
-        self._idle = None if idle is None else np.asarray(idle, np.float32)
+        self._idle = None if idle is None else np.array(idle, np.float32)
         self._clock: Clock = WallClock() if clock is None else clock
         self._history, self._record = History(sampler), Record(policy.discrete)
         self._epoch, self._closed = 0, False
@@ -188,14 +189,14 @@ class PolicyRunner:
         counts = self._record.counts
         if self._chunk is None:
             counts["waiting"] += 1
-            made = Action(self._idle, "waiting", 0, problem)
+            made = Action(None if self._idle is None else self._idle.copy(), "waiting", 0, problem)
         else:
             source, age = self._source(self._chunk), self._tick - self._chunk.origin
-            made = Action(self._chunk.at(self._tick), source, age, problem)
+            value = self._chunk.at(self._tick)
+            made = Action(value.copy(), source, age, problem)  # the worker reads the sequence itself meanwhile
             if source != "planned":
                 counts[source] += 1
-            assert made.value is not None
-            self._record.acted(made.value, self._joins)
+            self._record.acted(value, self._joins)
             self._joins = False
         seconds = self._clock.now() - self._began
         if seconds < 0:

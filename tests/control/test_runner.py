@@ -71,6 +71,36 @@ def test_a_cold_start_waits_and_says_so(tiny_bundle: Path) -> None:
     assert act(still, clock).value.tolist() == [0.5, 0.5] and still.statistics.waiting == 1
 
 
+def test_an_action_is_the_callers_own(tiny_bundle: Path) -> None:
+    """Whatever a caller writes into actions, those after them and the statistics are the same."""
+
+    def run(offset: float) -> tuple[list[list[float]], PolicyRunner]:
+        runner, network, clock = looping(tiny_bundle, plans=("ddim:1",), deadline=10.0)
+        made = []
+        for tick in range(40):
+            action = act(runner, clock)
+            assert action.value is not None
+            made.append(action.value.tolist())
+            action.value[:] += offset
+            network.seconds = 30 * TICK if tick > EXECUTED else 0.0  # held ticks too
+        return made, runner
+
+    kept, runner = run(0.0)
+    written, other = run(5.0)
+    assert written == kept and runner.statistics.held == other.statistics.held > 0
+    assert other.statistics.seam == runner.statistics.seam
+
+
+def test_an_idle_action_is_copied(tiny_bundle: Path) -> None:
+    idle = np.full(2, 0.5, np.float32)
+    runner, _, clock = looping(tiny_bundle, seconds=0.01, plans=("ddim:3",), deadline=1.0, idle=idle)
+    action = act(runner, clock)
+    assert action.source == "waiting" and action.value is not None
+    action.value[:] += 1
+    idle += 1
+    assert act(runner, clock).value.tolist() == [0.5, 0.5]
+
+
 def test_a_slow_sampler_leaves_late_and_held_ticks_and_each_says_so(tiny_bundle: Path) -> None:
     runner, network, clock = looping(tiny_bundle, plans=("ddim:1",), deadline=10.0)
     for _ in range(EXECUTED):
