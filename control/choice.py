@@ -1,6 +1,7 @@
 """Which plan the next sequence takes, by what each of them was measured to take."""
 
 from collections.abc import Sequence
+from statistics import median
 
 from fewstep.control.latency import LatencyWindow, choose_plan
 from fewstep.plans.errors import UserError
@@ -9,26 +10,29 @@ from fewstep.plans.shaping import Shaping
 from fewstep.runtime.request import SCHEDULER
 from fewstep.runtime.sampler import Sampler
 
-PATIENCE = 200  # calls after which a plan that was too slow is tried again
+PATIENCE = 200  # calls after which a plan that was too slow is thought of as it usually is
 
 
 class PlanChoice:
     """The best of `count` plans that keeps the deadline, the best first. Before it was measured each is thought to take
-    `expected` seconds. The first call of a plan that was not warmed up is not counted: it is slower than all others."""
+    `expected` seconds. The first call of a plan that was not warmed up is not counted: it is slower than all others.
+
+    A plan that was not chosen for PATIENCE calls is thought to take the median of its beginning. The quantile of so few
+    calls is their slowest, and one slow call would leave out a plan for good."""
 
     def __init__(self, count: int, deadline: float, expected: float = 0.0) -> None:
         self._deadline = deadline
         self._windows = [LatencyWindow() for _ in range(count)]
-        self._beginnings: list[Sequence[float]] = [(expected,)] * count
+        self._usual = [expected] * count
         self._warm = [False] * count
         self._idle = [0] * count
         for place in range(count):
-            self._renew(place)
+            self._renew(place, [expected])
 
     def begin(self, place: int, seconds: Sequence[float]) -> None:
-        """What a plan took while warming up: what is thought of it until it is used, and after it was not for long."""
-        self._beginnings[place], self._warm[place] = seconds, True
-        self._renew(place)
+        """What the calls of a plan took while warming up, one or more: the first that are looked back on."""
+        self._usual[place], self._warm[place] = median(seconds), True
+        self._renew(place, seconds)
 
     def measured(self, place: int, seconds: float) -> None:
         if self._warm[place]:
@@ -45,12 +49,12 @@ class PlanChoice:
             self._idle[place] = 0 if place == chosen else self._idle[place] + 1
             if self._idle[place] >= PATIENCE:
                 self._idle[place] = 0
-                self._renew(place)
+                self._renew(place, [self._usual[place]])
         return chosen
 
-    def _renew(self, place: int) -> None:
+    def _renew(self, place: int, beginning: Sequence[float]) -> None:
         self._windows[place] = LatencyWindow()
-        for seconds in self._beginnings[place]:
+        for seconds in beginning:
             self._windows[place].add(seconds)
 
 

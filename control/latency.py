@@ -11,8 +11,8 @@ QUANTILE = 0.99
 
 
 class LatencyWindow:
-    """Seconds of the last calls, and their quantile. Calls while warming up are not for it: a first call compiles,
-    and one slow call would be the worst for as long as the window is."""
+    """Seconds of the last calls, and their quantile. Of 100 calls or fewer the quantile is the slowest. A first call
+    is not for it, since it compiles."""
 
     def __init__(self, size: int = WINDOW, quantile: float = QUANTILE) -> None:
         self._quantile = quantile

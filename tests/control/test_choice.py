@@ -22,6 +22,24 @@ def test_what_warming_up_measured_is_believed_and_comes_back_after_a_while() -> 
     assert choice.choose() == 0
 
 
+def test_one_slow_call_of_warming_up_leaves_a_plan_out_for_a_while_alone() -> None:
+    choice = PlanChoice(2, deadline=0.010)
+    choice.begin(0, [0.008] * 19 + [0.011])
+    choice.begin(1, [0.004] * 20)
+    chosen = []
+    for _ in range(1000):
+        chosen.append(choice.choose())
+        choice.measured(chosen[-1], (0.008, 0.004)[chosen[-1]])
+    assert chosen == [1] * PATIENCE + [0] * (1000 - PATIENCE)
+
+
+def test_a_plan_that_is_usually_too_slow_is_not_tried_again() -> None:
+    choice = PlanChoice(2, deadline=0.010)
+    choice.begin(0, [0.008] * 9 + [0.011] * 11)
+    choice.begin(1, [0.004] * 20)
+    assert {choice.choose() for _ in range(3 * PATIENCE)} == {1}
+
+
 def test_what_is_expected_is_the_delay_until_it_is_measured() -> None:
     choice = PlanChoice(1, deadline=0.010, expected=0.05)
     assert choice.choose() == 0 and choice.seconds(0) == 0.05
