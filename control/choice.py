@@ -1,5 +1,6 @@
 """Which plan the next sequence takes, by what each of them was measured to take."""
 
+import math
 from collections.abc import Sequence
 from statistics import median
 
@@ -24,7 +25,7 @@ class PlanChoice:
         self._deadline = deadline
         self._windows = [LatencyWindow() for _ in range(count)]
         self._usual = [expected] * count
-        self._warm = [False] * count
+        self._warm, self._failed = [False] * count, [False] * count
         self._idle = [0] * count
         for place in range(count):
             self._renew(place, [expected])
@@ -37,14 +38,19 @@ class PlanChoice:
     def measured(self, place: int, seconds: float) -> None:
         if self._warm[place]:
             self._windows[place].add(seconds)
-        self._warm[place] = True
+        self._warm[place], self._failed[place] = True, False
+
+    def failed(self, place: int) -> None:
+        """A call of a plan made nothing: the plan is left out as one that is too slow."""
+        self._failed[place] = True
 
     def seconds(self, place: int) -> float:
         """What a call of a plan takes."""
         return self._windows[place].seconds
 
     def choose(self) -> int:
-        chosen = choose_plan([window.seconds for window in self._windows], self._deadline)
+        seconds = [math.inf if fails else self.seconds(place) for place, fails in enumerate(self._failed)]
+        chosen = choose_plan(seconds, self._deadline)
         for place in range(len(self._windows)):
             self._idle[place] = 0 if place == chosen else self._idle[place] + 1
             if self._idle[place] >= PATIENCE:
@@ -53,7 +59,7 @@ class PlanChoice:
         return chosen
 
     def _renew(self, place: int, beginning: Sequence[float]) -> None:
-        self._windows[place] = LatencyWindow()
+        self._windows[place], self._failed[place] = LatencyWindow(), False
         for seconds in beginning:
             self._windows[place].add(seconds)
 

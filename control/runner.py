@@ -75,6 +75,7 @@ class PolicyRunner:
     Args:
         rate: ticks a second.
         plans: names of plans, best first. The first whose measured 99th percentile keeps the deadline is used.
+            One that makes no sequence is left out for 200 others.
         deadline: seconds that a call of the sampler may take; None is one tick. At the deadline the call ends with
             what the network predicts.
         execute: actions between two observations that a sequence is made from; None is the manifest's.
@@ -152,13 +153,11 @@ class PolicyRunner:
         window = {**self._history.window(), **self._conditions}
         for place, cold in enumerate(self._cold):
             asked = Asked(window, 0)
-            made = self._run(cold, asked)
-            if made.actions is None:
-                raise UserError(f"plan {cold.name!r} made no sequence: {made.failure}", "try it with `sample_actions`")
+            actions, _ = self._run(cold, asked)
             plan = cold if self._warm is None else self._warm[place]
-            asked = Asked(window, 0, made.actions, min(1, len(made.actions)))
+            asked = Asked(window, 0, actions, min(1, len(actions)))
             self._run(plan, asked)
-            self._choice.begin(place, [self._run(plan, asked).seconds for _ in range(WARM_UP_CALLS)])
+            self._choice.begin(place, [self._run(plan, asked)[1] for _ in range(WARM_UP_CALLS)])
         self.reset()
 
     def act(self, observation: Observation) -> Action:
@@ -296,23 +295,28 @@ class PolicyRunner:
 
     def _measured(self, place: int, made: Made) -> None:
         counts = self._record.counts
+        if made.actions is None:
+            self._choice.failed(place)
+            return
         if not (math.isfinite(made.seconds) and made.seconds >= 0):
             counts["jumps"] += 1
             return
         self._choice.measured(place, made.seconds)
         self._record.sampling.append(made.seconds)
+        self._record.steps[made.steps] += 1
         counts["missed"] += made.seconds > self._deadline
-        if made.actions is not None:
-            self._record.steps[made.steps] += 1
-            counts["cut"] += made.steps < len(self._cold[place].steps)
+        counts["cut"] += made.steps < len(self._cold[place].steps)
 
     def _job(self, plan: Plan, asked: Asked) -> Job:
         return Job(self._sampler, plan, asked, self._continuity, self._deadline)
 
-    def _run(self, plan: Plan, asked: Asked) -> Made:
-        """A call that is waited for, and not cut."""
+    def _run(self, plan: Plan, asked: Asked) -> tuple[Float32, float]:
+        """The actions and the seconds of a call that is waited for, and not cut."""
         job = dataclasses.replace(self._job(plan, asked), deadline=math.inf)
-        return self._clock.start(job).result()
+        made = self._clock.start(job).result()
+        if made.actions is None:
+            raise UserError(f"plan {plan.name!r} made no sequence: {made.failure}", "try it with `sample_actions`")
+        return made.actions, made.seconds
 
 
 def _positive(name: str, value: float) -> float:

@@ -28,8 +28,8 @@ class Quantiles:
 class Statistics:
     """A summary of a runner's ticks since it was made.
 
-    sampling, acting: seconds of the calls of the sampler, and of `act`.
-    missed: calls of the sampler that took longer than the deadline; `cut` of them ended with a prediction.
+    sampling, acting: seconds of the calls of the sampler that made a sequence, and of `act`.
+    missed: calls of `sampling` that took longer than the deadline; `cut` of them ended with a prediction.
     ticks: all; by the source of their action: `late`, `held` (starved) and `waiting` ones.
     overrun: ticks of `run` that began late by more than a tenth of a tick.
     dropped: sequences that came too late, or after the end of their episode.

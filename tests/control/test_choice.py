@@ -40,6 +40,15 @@ def test_a_plan_that_is_usually_too_slow_is_not_tried_again() -> None:
     assert {choice.choose() for _ in range(3 * PATIENCE)} == {1}
 
 
+def test_a_plan_that_fails_is_left_out_for_a_while_and_the_cheapest_is_kept() -> None:
+    choice = PlanChoice(2, deadline=0.010, expected=0.001)
+    choice.failed(0)
+    choice.failed(1)
+    assert [choice.choose() for _ in range(PATIENCE)] == [1] * PATIENCE
+    assert choice.seconds(1) == 0.001
+    assert choice.choose() == 0
+
+
 def test_what_is_expected_is_the_delay_until_it_is_measured() -> None:
     choice = PlanChoice(1, deadline=0.010, expected=0.05)
     assert choice.choose() == 0 and choice.seconds(0) == 0.05

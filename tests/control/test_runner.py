@@ -186,6 +186,33 @@ def test_a_sample_that_is_not_finite_is_told_and_the_former_one_goes_on(tiny_bun
     assert act(runner, clock).age == 0 and runner.statistics.failed == 1
 
 
+def test_a_plan_that_fails_is_no_fast_one_and_the_next_one_is_taken(tiny_bundle: Path) -> None:
+    runner, network, clock = looping(tiny_bundle)
+    act(runner, clock)
+    network.fails = True
+    for _ in range(EXECUTED):
+        act(runner, clock)
+    network.fails = False
+    for _ in range(EXECUTED):
+        act(runner, clock)
+    found = runner.statistics
+    assert dict(found.plans) == {"ddim:4": 2, "ddim:1": 1} and dict(found.steps) == {4: 1, 1: 1}
+    assert found.failed == 1 and found.sampling.count == 2
+
+
+@pytest.mark.parametrize("fine", [0, 2, 4, 43])  # evaluations before the first that fails: of 22 calls of 2
+def test_a_call_that_fails_while_warming_up_is_one_line(tiny_bundle: Path, fine: int) -> None:
+    network = Slow(VirtualClock())
+
+    def failing(x: np.ndarray) -> np.ndarray:
+        network.fails = network.calls >= fine
+        return network(x)
+
+    runner = PolicyRunner(tiny_policy(tiny_bundle, failing), RATE, ("ddim:2",), clock=network.clock)
+    with pytest.raises(UserError, match="plan 'ddim:2' made no sequence: .*not finite"):
+        runner.warm_up(SEEN)
+
+
 def test_at_the_deadline_the_prediction_is_the_sequence(tiny_bundle: Path) -> None:
     runner, network, clock = looping(tiny_bundle, plans=("ddim:4",), deadline=2.5 * TICK)
     act(runner, clock)
