@@ -80,7 +80,7 @@ def sample_sequences(
     """
     manifest = sampler.bundle.manifest
     policy = policy_of(manifest)
-    continuity = _checked(continuity, policy)
+    continuity = continuity_of(continuity, policy)
     compiled = sampler.compile(plan)
     value, mask = _continued(sampler, policy, asked, continuity)
     hold = Hold(value, mask) if mask.any() else None
@@ -120,7 +120,8 @@ def blended(x: NDArray[Any], former: NDArray[Any], mask: NDArray[Any]) -> NDArra
     return mixed
 
 
-def _checked(continuity: Continuity | None, policy: Policy) -> Continuity:
+def continuity_of(continuity: Continuity | None, policy: Policy) -> Continuity:
+    """How sequences of a policy are continued: "soft" where nothing is given."""
     if continuity is None:
         return "soft"
     if continuity not in get_args(Continuity):

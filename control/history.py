@@ -37,26 +37,29 @@ class History:
             )
         self._latest: deque[dict[str, NDArray[Any]]] = deque(maxlen=count)
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """What the policy looks at, at each tick."""
-        return tuple(self._shapes)
-
     def add(self, observation: Mapping[str, ArrayLike]) -> None:
         """What is seen now: for each condition of the policy one value, e.g. numbers [n] or a picture [3, H, W].
 
         What else a robot measures may be among it, and is left out.
         """
+        self.keep(self.arrays(observation))
+
+    def arrays(self, observation: Mapping[str, ArrayLike]) -> dict[str, NDArray[Any]]:
+        """An observation as arrays of its own, each of its condition's shape. Nothing is kept."""
         arrays: dict[str, NDArray[Any]] = {}
         for name, shape in self._shapes.items():
             if name not in observation:
                 raise UserError(f"the observation has no {name!r}", f"give {', '.join(self._shapes)}")
             try:
                 arrays[name] = np.array(observation[name])  # a copy: the caller may reuse its buffers
-            except ValueError as error:
+            except (TypeError, ValueError) as error:
                 raise UserError(f"observation {name!r} is no array ({error})", f"give {list(shape)}") from error
             if arrays[name].shape != shape:
                 raise UserError(f"observation {name!r} has the shape {list(arrays[name].shape)}", f"give {list(shape)}")
+        return arrays
+
+    def keep(self, arrays: dict[str, NDArray[Any]]) -> None:
+        """Add what `arrays` returned."""
         self._latest.append(arrays)
 
     def window(self) -> Window:

@@ -11,20 +11,21 @@ one goes on, and each action says so. The same code runs under a `VirtualClock`,
 """
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from fewstep.control.actions import Asked, Continuity
+from fewstep.control.actions import Asked, Continuity, continuity_of
 from fewstep.control.choice import PlanChoice, plans_of
 from fewstep.control.chunk import Chunk, Float32
 from fewstep.control.clocks import Clock, Job, Made, Running, WallClock
-from fewstep.control.history import History
+from fewstep.control.history import History, Window
 from fewstep.control.latency import ticks_of_delay
 from fewstep.control.statistics import Record, Statistics
 from fewstep.plans.errors import UserError
@@ -115,11 +116,16 @@ class PolicyRunner:
         self._execute = policy.actions if execute is None else execute
         if not 1 <= self._execute <= self._places:
             raise UserError(f"{execute} actions to execute, of {self._places}", f"give 1 to {self._places}")
-        self._sampler, self._continuity, self._refresh = sampler, continuity, refresh
+        if refresh is not None and refresh < 1:
+            raise UserError(f"refresh {refresh!r}", "give 1 or more sequences, or None for never")
+        if expected is not None and not 0 <= expected < math.inf:
+            raise UserError(f"expected {expected!r}", "give seconds, 0 or more")
+        self._sampler, self._refresh = sampler, refresh
+        self._continuity = continuity_of(continuity, policy)
         self._cold = plans_of(sampler, plans, shaping)
         self._warm = None if warm is None else plans_of(sampler, plans, shaping, warm, renoise)
         self._choice = PlanChoice(len(self._cold), self._deadline, expected or 0.0)
-        self._idle = None if idle is None else np.array(idle, np.float32)
+        self._idle = None if idle is None else _idle(idle, manifest.x_shape[1:])
         self._clock: Clock = WallClock() if clock is None else clock
         self._history, self._record = History(sampler), Record(policy.discrete)
         self._epoch, self._closed = 0, False
@@ -173,11 +179,12 @@ class PolicyRunner:
         self._tick += 1
         self._record.counts["ticks"] += 1
         self._collect()
-        if bad := _not_finite({name: observation[name] for name in self._history.names if name in observation}):
+        seen = self._history.arrays(observation)
+        if bad := _not_finite(seen):
             self._record.counts["rejected"] += 1
             self._problem = f"observation {bad!r} holds a number that is not finite"
             return
-        self._history.add(observation)
+        self._history.keep(seen)
         if self._flight is None and (self._chunk is None or self._tick - self._chunk.origin >= self._execute):
             self._begin()
 
@@ -212,10 +219,12 @@ class PolicyRunner:
         stop: Callable[[], bool] | None = None,
     ) -> Statistics:
         """Tick at the rate for so long, or until `stop` says so: what `observe` returns goes to `act`, and each action
-        that there is goes to `send`. A tick that began late does not hurry those after it."""
+        that there is goes to `send`. A tick that began late does not hurry those after it. `seconds` may be inf."""
+        if not seconds >= 0:
+            raise UserError(f"seconds {seconds!r}", "give 0 or more; infinite ones last until `stop` says so")
         tick = 1 / self._rate
         due = self._clock.now()
-        for _ in range(round(seconds * self._rate)):
+        for _ in itertools.count() if math.isinf(seconds) else range(round(seconds * self._rate)):
             if stop is not None and stop():
                 break
             self._clock.wait(due)
@@ -325,10 +334,21 @@ def _positive(name: str, value: float) -> float:
     return float(value)
 
 
-def _not_finite(observation: Observation) -> str | None:
+def _idle(given: ArrayLike, shape: tuple[int, ...]) -> Float32:
+    """The idle action as an array of its own."""
+    fix = f"give one action {list(shape)} of finite numbers"
+    try:
+        idle = np.array(given, np.float32)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"idle is no array of numbers ({error})", fix) from error
+    if idle.shape != shape or not np.isfinite(idle).all():
+        raise UserError(f"idle {given!r}", fix)
+    return idle
+
+
+def _not_finite(observation: Window) -> str | None:
     """The first observation that holds NaN or infinity."""
-    for name, value in observation.items():
-        array: NDArray[Any] = np.asarray(value)
+    for name, array in observation.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             return name
     return None

@@ -11,42 +11,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fewstep.control import Action, PolicyRunner, VirtualClock, statistics
+from fewstep.control import PolicyRunner, VirtualClock, statistics
 from fewstep.control.clocks import Job, VirtualRun
 from fewstep.runtime import Sampler, UserError
 from fewstep.runtime.bundle.manifest import Policy
+from tests.control.looping import RATE, TICK, Slow, act, looping
 from tests.control.tiny_policy import EXECUTED, HORIZON, SEEN, ramp, tiny_policy
 
-RATE = 100.0
-TICK = 1 / RATE
 BAD = {"state": [0.0, np.nan]}
-
-
-class Slow:
-    """A network that takes `seconds` of a virtual clock for each evaluation, and numbers its calls in joint 1."""
-
-    def __init__(self, clock: VirtualClock, seconds: float = 0.0) -> None:
-        self.clock, self.seconds, self.calls, self.fails = clock, seconds, 0, False
-
-    def __call__(self, x: np.ndarray) -> np.ndarray:
-        self.clock.spend(self.seconds)
-        self.calls += 1
-        made = ramp(x).copy()
-        made[..., 1] = np.nan if self.fails else self.calls / 1000
-        return made
-
-
-def looping(bundle: Path, seconds: float = 0.0, **options: object) -> tuple[PolicyRunner, Slow, VirtualClock]:
-    clock = VirtualClock()
-    network = Slow(clock, seconds)
-    options = {"plans": ("ddim:4", "ddim:1"), "continuity": "hard"} | options
-    return PolicyRunner(tiny_policy(bundle, network), RATE, clock=clock, **options), network, clock  # type: ignore[arg-type]
-
-
-def act(runner: PolicyRunner, clock: VirtualClock, observation: dict[str, list[float]] = SEEN) -> Action:
-    action = runner.act(observation)
-    clock.advance(TICK)
-    return action
 
 
 def test_sequences_follow_each_other_without_a_gap(tiny_bundle: Path) -> None:
@@ -397,21 +369,6 @@ def test_on_the_wall_act_does_not_wait_for_the_sampler(tiny_bundle: Path) -> Non
         assert runner.act(SEEN).value is not None
     with pytest.raises(UserError, match="the runner is closed"):
         runner.act(SEEN)
-
-
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        ({"plans": ()}, "no plans"),
-        ({"execute": 17}, "17 actions to execute, of 16"),
-        ({"deadline": 0.0}, "deadline 0.0"),
-        ({"warm": 1.5}, "warm 1.5 is not in"),
-        ({"plans": ("scheduler:4",), "warm": 0.5}, "starts? from the former sequence|no scheduler of its own"),
-    ],
-)
-def test_what_a_runner_cannot_do_is_one_line(tiny_bundle: Path, options: dict[str, object], said: str) -> None:
-    with pytest.raises(UserError, match=said):
-        looping(tiny_bundle, **options)
 
 
 def test_discrete_places_are_no_part_of_the_seam(tiny_bundle: Path) -> None:
