@@ -1,6 +1,10 @@
 """The plan that a fit begins as, where nobody names one: the best of some known ones on a few seeds of the fit."""
 
 from collections.abc import Sequence
+from contextlib import suppress
+from math import isfinite
+
+import numpy as np
 
 from fewstep.fitting.blocks import Block, qualities
 from fewstep.fitting.recurrence import recurrence_of
@@ -39,14 +43,14 @@ def candidates(sampler: Sampler, steps: int, guidance: Guidance | None) -> tuple
 
 
 def best_start(sampler: Sampler, plans: Sequence[Plan], blocks: Sequence[Block], progress: Progress = SILENT) -> Plan:
-    """The plan with the highest mean PSNR on some blocks; the only one without a look."""
-    if len(plans) == 1:
-        return plans[0]
-    found = []
-    for plan in plans:
-        try:
+    """The plan with the highest mean PSNR on some blocks, of those whose samples are finite. UserError without one."""
+    found: list[tuple[float, Plan]] = []
+    for tried, plan in enumerate(plans, 1):
+        with suppress(UserError), np.errstate(all="ignore"):  # it left the numbers
             found.append((float(qualities(sampler, plan, blocks).mean()), plan))
-        except UserError:  # it left the numbers
-            continue
-        progress("nominal plans", len(found), len(plans))
-    return max(found, key=lambda known: known[0])[1]
+        progress("nominal plans", tried, len(plans))
+    finite = [known for known in found if isfinite(known[0])]
+    if not finite:
+        what = f"no sample of {', '.join(plan.name for plan in plans)} is finite"
+        raise UserError(what, "name another plan to begin at: --plan SOLVER:STEPS@GRID")
+    return max(finite, key=lambda known: known[0])[1]

@@ -1,0 +1,47 @@
+"""The plan that a fit begins as: the best whose samples are numbers."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+
+from fewstep.fitting.start import best_start
+from fewstep.plans.compile import compile_plan
+from fewstep.plans.errors import UserError
+from tests.fitting.analytic import Analytic, blocks, facts, mean_psnr, mixture, taught
+
+NAMES = ("ddim:4", "dpmpp_2m:4", "dpmpp_2m:4@karras")
+
+
+@dataclass
+class Broken(Analytic):
+    """A network without a finite answer along some plans."""
+
+    of: set[str] = field(default_factory=set)
+
+    def network(self, plan, samples, conditions):
+        call = super().network(plan, samples, conditions)
+        return (lambda *asked: [each * np.nan for each in call(*asked)]) if plan.name in self.of else call
+
+
+def plans_and_blocks(sampler):
+    teacher = compile_plan("dpmpp_2m:60@uniform_lambda", sampler.facts)
+    return [compile_plan(name, sampler.facts) for name in NAMES], taught(sampler, teacher, blocks(range(16)))
+
+
+def test_it_is_the_nearest_to_the_teacher_and_no_plan_without_a_finite_sample():
+    sampler = Broken(facts("cosine", "v"), mixture)
+    plans, parts = plans_and_blocks(sampler)
+    best, second = sorted(plans, key=lambda plan: -mean_psnr(sampler, plan, parts))[:2]
+    assert best_start(sampler, plans, parts) is best
+    sampler.of = {best.name}
+    assert best_start(sampler, plans, parts) is second
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_without_a_finite_sample_the_plans_that_were_tried_are_named(count):
+    sampler = Broken(facts("cosine", "v"), mixture)
+    plans, parts = plans_and_blocks(sampler)
+    sampler.of = {plan.name for plan in plans}
+    with pytest.raises(UserError, match=f"no sample of {', '.join(NAMES[:count])} is finite; name another plan"):
+        best_start(sampler, plans[:count], parts)
