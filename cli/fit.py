@@ -15,7 +15,10 @@ from fewstep.runtime.progress import Progress
 
 def verb(options: FitOptions, progress: Progress) -> Outcome:
     result = fit(options, progress)
-    if result.plan is None:
+    if result.plan is None and result.over_former is not None and result.over_former.mean < 0:
+        behind = f"{-result.over_former.mean:.2f} ± {result.over_former.error:.2f} dB"
+        end = [f"the former {FITTED}{options.steps} is kept: the new plan is {behind} behind it on the judge seeds"]
+    elif result.plan is None:
         end = [f"{result.nominal} is kept: the gain of {_gain(result)} dB is under two standard errors"]
     else:
         shifts = [after - before for after, before in zip(result.told, result.nominal_told, strict=True)]

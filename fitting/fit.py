@@ -31,10 +31,11 @@ from fewstep.runtime.progress import SILENT, Progress
 
 @dataclass(frozen=True)
 class FitResult:
-    """What a fit found. `plan` is None where the nominal plan is as good.
+    """What a fit found. `plan` is None where the nominal plan is as good, or a former fitted one is better.
 
     nominal_psnr: mean PSNR of the nominal plan against the teacher on the judge seeds, in dB. on_fit, on_selection,
-    on_judge: what the fitted plan gains over it. told, nominal_told: the times that the network is told.
+    on_judge: what the fitted plan gains over it. over_former: what it gains on the judge seeds over the fitted plan
+        that the bundle has for the same use; None without one. told, nominal_told: the times that the network is told.
     """
 
     bundle: str
@@ -46,6 +47,7 @@ class FitResult:
     on_fit: Gain
     on_selection: Gain
     on_judge: Gain
+    over_former: Gain | None
     judge_seeds: int
     iterations: int
     numbers: int
@@ -81,14 +83,17 @@ def fit(options: FitOptions, progress: Progress = SILENT) -> FitResult:
 def _judged(
     task: FitTask, options: FitOptions, best: Found, check: TeacherCheck, started: float, progress: Progress
 ) -> FitResult:
-    """The gain on held-out seeds; without one that counts there is no plan."""
+    """The gain on held-out seeds; without one that counts, or behind a former plan, there is no plan."""
     sampler, nominal, manifest = task.sampler, best.origin.nominal, task.bundle.manifest
     judges = taught(task, PAIRED[: options.judge_seeds], task.rows.judge, "teacher of the judgement", progress)
     fitted = Fitted(nominal.name, task.body, task.graph, manifest.provenance.source_sha256)
     plan = msgspec.structs.replace(plan_of(best.numbers, f"{FITTED}{options.steps}"), fitted=fitted)
     was = qualities(sampler, nominal, judges)
     on_selection = Gain.of(qualities(sampler, plan, best.seeds.selection), best.before.selection)
-    on_judge = Gain.of(qualities(sampler, plan, judges), was)
+    on_judge = Gain.of(found := qualities(sampler, plan, judges), was)
+    former = _former(task, plan)
+    over_former = None if former is None else Gain.of(found, qualities(sampler, former, judges))
+    is_kept = on_judge.counts and on_selection.counts and (over_former is None or over_former.mean >= 0)
     return FitResult(
         bundle=manifest.name,
         body=task.body,
@@ -99,14 +104,25 @@ def _judged(
         on_fit=Gain.of(qualities(sampler, plan, best.seeds.fit), best.before.fit),
         on_selection=on_selection,
         on_judge=on_judge,
+        over_former=over_former,
         judge_seeds=options.judge_seeds,
         iterations=best.done,
         numbers=len(best.free),
         seconds=perf_counter() - started,
         told=tuple(best.numbers.told.tolist()),
         nominal_told=tuple(best.origin.told.tolist()),
-        plan=plan if on_judge.counts and on_selection.counts else None,
+        plan=plan if is_kept else None,
     )
+
+
+def _former(task: FitTask, plan: Plan) -> Plan | None:
+    """The plan that was fitted to this very graph for the same use."""
+    for entry in task.bundle.manifest.fitted:
+        known = decode(task.bundle.read(entry.file), entry.file)
+        fits = entry.body == task.body and known.fitted is not None and known.fitted.graph == task.graph
+        if fits and _use(known) == _use(plan):
+            return known
+    return None
 
 
 def _commit(task: FitTask, options: FitOptions, result: FitResult) -> None:
@@ -134,16 +150,16 @@ def keep(writer: Writer, bundle: Bundle, result: FitResult, plan: Plan, command:
         error=round(result.on_judge.error, 3),
         seeds=result.judge_seeds,
     )
-    kept = (each for each in manifest.fitted if not _is_for_the_same(bundle, each, entry, plan))
+    others = (
+        each
+        for each in manifest.fitted
+        if each.body != entry.body or _use(decode(bundle.read(each.file), each.file)) != _use(plan)
+    )
     commands = (*(each for each in manifest.provenance.commands if each != command), command)
     provenance = msgspec.structs.replace(manifest.provenance, commands=commands)
-    writer.commit(msgspec.structs.replace(manifest, fitted=(*kept, entry), provenance=provenance))
+    writer.commit(msgspec.structs.replace(manifest, fitted=(*others, entry), provenance=provenance))
 
 
-def _is_for_the_same(bundle: Bundle, former: FittedPlan, entry: FittedPlan, plan: Plan) -> bool:
-    """Whether a caller who asks for the one might have found the other."""
-    if (former.evaluations, former.body) != (entry.evaluations, entry.body):
-        return False
-    known = decode(bundle.read(former.file), former.file)
-    uses = [(each.guidance, each.strength, {step.shaping for step in each.steps}) for each in (known, plan)]
-    return uses[0] == uses[1]
+def _use(plan: Plan) -> tuple[object, ...]:
+    """All that a caller asks for who finds a fitted plan of a body."""
+    return len(plan.steps), plan.guidance, plan.strength, {step.shaping for step in plan.steps}

@@ -114,3 +114,16 @@ def test_the_plan_to_begin_at_is_the_best_of_known_ones(tiny_bundle):
     task = open_task(FitOptions(tiny_bundle, **{**FEW, "plan": "", "guidance": 2.0}))
     assert len(task.starts) > 3
     assert isinstance(task.sampler, Sampler)
+
+
+def test_a_better_former_plan_stays(tiny_bundle):
+    better = {"guidance": 2.0, "iterations": 3, **FEW}
+    former = fit(FitOptions(tiny_bundle, **better))
+    assert former.over_former is None
+    manifest = open_bundle(tiny_bundle).manifest
+    worse = fit(FitOptions(tiny_bundle, **{**better, "plan": "ddim:2", "iterations": 1}))
+    assert worse.on_judge.counts and worse.over_former.mean < -1
+    assert worse.plan is None
+    assert open_bundle(tiny_bundle).manifest == manifest
+    again = fit(FitOptions(tiny_bundle, **better))
+    assert (again.over_former.mean, again.plan) == (0, former.plan)
