@@ -12,7 +12,7 @@ import msgspec
 from fewstep.calibration.held_out import PAIRED
 from fewstep.evaluation.output import write_whole
 from fewstep.evaluation.results import TeacherCheck
-from fewstep.evaluation.teacher import CHECKED, checked_teacher
+from fewstep.evaluation.teacher import CHECKED, Teacher, checked_teacher
 from fewstep.fitting.blocks import FIT_SEEDS, qualities
 from fewstep.fitting.endpoint import Gain
 from fewstep.fitting.options import FitOptions
@@ -65,19 +65,25 @@ def fit(options: FitOptions, progress: Progress = SILENT) -> FitResult:
     """
     started = perf_counter()
     task = open_task(options)
-    teacher = checked_teacher(
-        task.reference, options.teacher or None, task.starts[0], FIT_SEEDS[:CHECKED], task.rows.fit, progress
-    )
+    teacher = _checked(task, options.teacher or None, task.starts[0], progress)
     task = replace(task, teacher=teacher.plan)
     for found in search(task, options, progress):
         best = found
-    result = _judged(task, options, best, teacher.check, started, progress)
+    check = teacher.check
+    if check.exactness is not None:  # it was chosen before anything was near it: is it nearer than the best plan too?
+        check = _checked(task, teacher.plan.name, plan_of(best.numbers), progress).check
+    result = _judged(task, options, best, check, started, progress)
     if result.plan is not None:
         _commit(task, options, result)
         if options.output is not None:
             write_whole(options.output, encode(result.plan))
     checkpoint_of_search(task, best.origin, best.seeds).drop()
     return result
+
+
+def _checked(task: FitTask, asked: str | None, plan: Plan, progress: Progress) -> Teacher:
+    """The teacher beside a plan, on seeds of the fit: none of the judge's."""
+    return checked_teacher(task.reference, asked, plan, FIT_SEEDS[:CHECKED], task.rows.fit, progress)
 
 
 def _judged(

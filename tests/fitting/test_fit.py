@@ -5,8 +5,11 @@ import logging
 import numpy as np
 import pytest
 
+from fewstep.calibration.held_out import held_out_conditions
+from fewstep.calibration.metrics import psnr
 from fewstep.evaluation.integrity import VerifyOptions, verify
 from fewstep.fitting import fit as verb
+from fewstep.fitting.blocks import FIT_SEEDS
 from fewstep.fitting.fit import fit
 from fewstep.fitting.options import FitOptions
 from fewstep.fitting.search import search
@@ -127,3 +130,15 @@ def test_a_better_former_plan_stays(tiny_bundle):
     assert open_bundle(tiny_bundle).manifest == manifest
     again = fit(FitOptions(tiny_bundle, **better))
     assert (again.over_former.mean, again.plan) == (0, former.plan)
+
+
+def test_the_teacher_is_checked_beside_the_fitted_plan(tiny_bundle):
+    result = fit(FitOptions(tiny_bundle, guidance=2.0, **FEW))
+    assert result.check.teacher == result.teacher == "ddim:20"
+    with load(tiny_bundle) as sampler:
+        held_out = held_out_conditions(sampler.bundle.manifest.conditions, FIT_SEEDS[:4])
+        of = {
+            name: sampler.sample(name, FIT_SEEDS[:4], held_out, 2.0) for name in ("fitted:2", "dpmpp_2m:2", "ddim:40")
+        }
+    assert result.check.judged == pytest.approx(psnr(of["fitted:2"], of["ddim:40"]).mean(), abs=1e-3)
+    assert result.check.judged > psnr(of["dpmpp_2m:2"], of["ddim:40"]).mean() + 1

@@ -63,5 +63,5 @@ def test_each_use_of_a_fit_has_its_part_and_its_seeds(tiny_bundle, tmp_path, mon
     monkeypatch.setattr(verb, "checked_teacher", check)
     monkeypatch.setattr(verb, "qualities", measured)
     fit(FitOptions(tiny_bundle, guidance=2.0, conditions=tmp_path / "own.npz", iterations=1, **FEW))
-    assert checked == [(FIT_SEEDS[:4], [0] * 8)]  # row i has class i mod 3, and so each part one class
+    assert checked == [(FIT_SEEDS[:4], [0] * 8)] * 2  # row i has class i mod 3, and so each part one class
     assert {0} in judged and {1} in judged and {2} in judged and {0, 1, 2} not in judged
