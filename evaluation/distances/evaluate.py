@@ -30,7 +30,6 @@ from fewstep.calibration.held_out import APART, PAIRED, held_out_conditions
 from fewstep.calibration.prompts import HELD_OUT, given_rows
 from fewstep.calibration.workers.in_order import Workers
 from fewstep.calibration.workers.opening import check_workers, opened
-from fewstep.calibration.workers.sent_bundle import sent
 from fewstep.evaluation.distances import distance
 from fewstep.evaluation.distances.features import Extractor, default_features, open_extractor
 from fewstep.evaluation.distances.references import References, open_references
@@ -45,7 +44,7 @@ from fewstep.evaluation.distances.sample_sets import (
 )
 from fewstep.evaluation.output import check_writable, write_whole
 from fewstep.evaluation.results import SCHEMA, BodyEvaluation, Distance, EvaluationResults, Features, encode
-from fewstep.evaluation.sampling_job import Sampling, SamplingJob
+from fewstep.evaluation.sampling_job import Sampling, sampling_job
 from fewstep.evaluation.speed.machine import this_machine
 from fewstep.evaluation.teacher import CHECKED, checked_teacher, teacher_plan
 from fewstep.graph.commit import open_for_update
@@ -216,7 +215,7 @@ def measure(
     counts = Counts(options.seeds, options.taught, options.samples if extractor else 0)
     conditions = partial(_held_out, task)
     sampling = Sampling(
-        SamplingJob(sent(task.bundle.path, tuple(task.bodies)), (plan, teacher)),
+        sampling_job(task.bundle, task.bodies, (plan, teacher)),
         {FLOAT: task.reference, **task.bodies},
         workers,
     )

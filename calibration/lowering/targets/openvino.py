@@ -21,7 +21,7 @@ from fewstep.calibration.lowering.pairs import pairs
 from fewstep.calibration.lowering.scheme import Scheme, Target
 from fewstep.calibration.lowering.selection import WeightedOp
 from fewstep.graph.graph import Graph
-from fewstep.runtime.backends.openvino import OpenVino, module
+from fewstep.runtime.backends.openvino import OpenVino, module, version
 from fewstep.runtime.bundle import platforms
 from fewstep.runtime.bundle.manifest import Coverage
 from fewstep.runtime.bundle.reading import Bundle
@@ -70,6 +70,7 @@ OPENVINO = Target(
     engine=as_compiled,
     notes=("exact on CPUs with VNNI only: others may add pairs of 8-bit products in 16 bits, and saturate",),
     requires=module,
+    version=version,
     tries=float_graphs_run,
     agrees=float_body_agrees,
 )
