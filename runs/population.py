@@ -27,6 +27,7 @@ from fewstep.runs.resampling import Choice, Floats, ancestors, effective
 from fewstep.runtime.conditions import ConditionValues
 from fewstep.runtime.execute import Array, Seen, StepNetwork, begin, combine, see, update
 from fewstep.runtime.finite import check_finite
+from fewstep.runtime.planning import PlanLike
 from fewstep.runtime.request import GivenTensors, check_given, check_seeds
 from fewstep.runtime.sampler import Sampler
 
@@ -67,7 +68,7 @@ class Population:
 
 def population(
     sampler: Sampler,
-    plan: Plan,
+    plan: PlanLike,
     weigh: Weigh | Following,
     seeds: Sequence[int] = (0,),
     particles: int = 8,
@@ -82,7 +83,7 @@ def population(
     """The particles of each seed.
 
     Args:
-        plan: compiled by `Sampler.compile`.
+        plan: as of `Sampler.sample`; guidance comes with a compiled one.
         weigh: `weigh(state)` -> increments [P] of log weights, P = seeds x particles, seed by seed.
         condition: one value per seed, for each condition. given: tensors [len(seeds), *x_shape].
         at: steps at whose evaluation particles are resampled; None is all but the last. [] only weighs, as for the
@@ -92,7 +93,7 @@ def population(
         choice: "systematic" copies by weight; "one" and "best" let one particle go on, as SVDD does.
         batch: particles in a call of the network.
     """
-    numbers = check_seeds(seeds)
+    numbers, plan = check_seeds(seeds), sampler.compile(plan)
     count = len(numbers) * particles
     spread = {name: [value for value in values for _ in range(particles)] for name, values in (condition or {}).items()}
     tensors = check_given(plan.given, given, condition, sampler.bundle.manifest.x_shape, len(numbers))

@@ -27,6 +27,7 @@ from fewstep.runtime.execute import Array, StepNetwork, StepState, execute
 from fewstep.runtime.feeds import Overrides
 from fewstep.runtime.finite import OUTPUT, check_finite, finite_sample, finite_states
 from fewstep.runtime.mixed_plans import split_outputs
+from fewstep.runtime.planning import PlanLike
 from fewstep.runtime.request import (
     Cancel,
     GivenTensors,
@@ -75,15 +76,17 @@ class Tiles:
 
 
 def sample_tiles(
-    sampler: Sampler, plan: Plan, shape: Sequence[int], tiles: Tiles, seeds: Sequence[int] = (0,), **options: Any
+    sampler: Sampler, plan: PlanLike, shape: Sequence[int], tiles: Tiles, seeds: Sequence[int] = (0,), **options: Any
 ) -> Float32:
     """Samples float32 [len(seeds), *shape]; arguments as of `tiled_steps`."""
-    return finite_sample(plan, tiled_steps(sampler, plan, shape, tiles, seeds, **options), options.get("hold"))
+    compiled = _compiled(sampler, plan, options.get("branches"), options.get("sizes"))
+    states = tiled_steps(sampler, compiled, shape, tiles, seeds, **options)
+    return finite_sample(compiled, states, options.get("hold"))
 
 
 def tiled_steps(
     sampler: Sampler,
-    plan: Plan,
+    plan: PlanLike,
     shape: Sequence[int],
     tiles: Tiles,
     seeds: Sequence[int] = (0,),
@@ -98,14 +101,14 @@ def tiled_steps(
     """The states of a run over windows, one per step.
 
     Args:
-        plan: compiled by `Sampler.compile`.
+        plan: as of `Sampler.sample`; guidance comes with a compiled one.
         shape: of a whole sample [*x_shape], larger than the sampler's along some axes.
         condition: for each condition one value per sample. One that follows x has the size of the whole, or the same
             share of it as of a window, and is cut as x is.
         given: tensors [len(seeds), *shape], and so is what `hold` has.
         sizes: of a window, where the bundle has free sizes. Other arguments are those of `Sampler.sample`.
     """
-    shape, numbers = tuple(shape), check_seeds(seeds)
+    shape, numbers, plan = tuple(shape), check_seeds(seeds), _compiled(sampler, plan, branches, sizes)
     check_tensors(plan, shape)
     tensors = check_given(plan.given, given, condition, shape, len(numbers))
     held = check_hold(hold, plan, shape, len(numbers))
@@ -116,6 +119,14 @@ def tiled_steps(
 
     states = execute(plan, network, draws, np.float32, tensors, held)
     return until_cancelled(finite_states(states, plan), len(plan.steps), cancel)
+
+
+def _compiled(sampler: Sampler, plan: PlanLike, branches: Overrides | None, sizes: Mapping[str, int] | None) -> Plan:
+    """The plan for this sampler. Its tensors have the shape of the whole, and are checked against that."""
+    if not isinstance(plan, Plan):
+        return sampler.compile(plan, branches=branches, sizes=sizes)
+    checked = sampler.compile(msgspec.structs.replace(plan, tensors=()), branches=branches, sizes=sizes)
+    return msgspec.structs.replace(checked, tensors=plan.tensors)
 
 
 class _Windows:

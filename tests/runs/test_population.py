@@ -156,3 +156,14 @@ def test_refusals(sampler: Sampler) -> None:
         population(sampler, plan, lambda state: np.zeros(1), [0], 4, label)
     with pytest.raises(UserError, match="with NaN"):
         population(sampler, plan, lambda state: np.full(4, np.nan), [0], 4, label)
+
+
+def test_a_plan_runs_in_the_body_s_groups(sampler: Sampler, grouped: Sampler) -> None:
+    """By its name, or compiled for a body of one group."""
+    own, label = grouped.compile("ddpm:4"), {"class": [0]}
+    assert {step.group for step in own.steps} == {0, 1}
+    expected = population(grouped, own, unweighted, [3], 2, label).samples
+    for plan in ("ddpm:4", sampler.compile("ddpm:4")):
+        np.testing.assert_array_equal(population(grouped, plan, unweighted, [3], 2, label).samples, expected)
+    with pytest.raises(UserError, match="is for schedule"):
+        population(sampler, compile_plan("ddpm:4", FACTS), unweighted, [3], 2, label)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import fewstep.runtime
+from fewstep.plans.plan import Tensor
 from fewstep.runs import Tiles, sample_tiles, tiled_steps
 from fewstep.runtime import Hold, Sampler, UserError
 from tests.free_bundle import HEIGHT, WIDTH, free
@@ -94,6 +95,24 @@ def test_a_window_that_is_the_whole_is_sample(sampler: Sampler) -> None:
     plan = sampler.compile("ddim:4", 2.0)
     made = sample_tiles(sampler, plan, (1, 4, 4), Tiles(2), [0, 1], condition={"class": [0, 1]})
     np.testing.assert_array_equal(made, sampler.sample(plan, [0, 1], {"class": [0, 1]}))
+
+
+def test_a_plan_runs_in_the_body_s_groups(sampler: Sampler, grouped: Sampler) -> None:
+    """By its name, or compiled for a body of one group."""
+    expected = grouped.sample("ddim:4", [3], LABEL)
+    for plan in ("ddim:4", sampler.compile("ddim:4")):
+        np.testing.assert_array_equal(sample_tiles(grouped, plan, (1, 4, 4), Tiles(2), [3], condition=LABEL), expected)
+    other = msgspec.structs.replace(sampler.compile("ddim:4"), schedule="another")
+    with pytest.raises(UserError, match="is for schedule another"):
+        sample_tiles(sampler, other, (1, 4, 4), Tiles(2), [3], condition=LABEL)
+
+
+def test_tensors_of_a_plan_have_the_shape_of_the_whole(sampler: Sampler) -> None:
+    tensor = Tensor((1, 12, 8), np.ones((1, 12, 8)).tobytes())
+    plan = msgspec.structs.replace(sampler.compile("ddim:4"), tensors=(tensor,))
+    assert sample_tiles(sampler, plan, (1, 12, 8), Tiles(2), condition=LABEL).shape == (1, 1, 12, 8)
+    with pytest.raises(UserError, match="holds a tensor"):
+        sample_tiles(sampler, plan, (1, 12, 12), Tiles(2), condition=LABEL)
 
 
 def test_the_network_sees_so_many_windows_and_memory_is_that_of_the_state(sampler: Sampler) -> None:
