@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from fewstep.calibration.task import Task
 from fewstep.calibration.trajectories import BATCH, BodyCall, roll_out, uniform
+from fewstep.plans import noise
 from fewstep.plans.plan import Plan
 from fewstep.runtime.backends import LoadedGraph
 from fewstep.runtime.progress import SILENT, Progress
@@ -23,7 +24,6 @@ Distribution = Literal["deployed", "uniform", "normal", "interval"]
 
 LONG = 50  # steps of the trajectory that other distributions draw from
 NORMAL = NormalDist(0.4, 0.4)  # of time in [0, 1], 0 clean: PTQ4DM (Shang et al. 2023, arXiv 2211.15736)
-STEP_STREAM = 2  # last word of the noise counter, as trajectories.CONDITION_STREAM
 
 
 def evaluations(
@@ -61,7 +61,7 @@ def chosen(inputs: Distribution, seed: int, count: int, steps: int) -> frozenset
     """
     if inputs == "interval":
         return frozenset(np.linspace(0, steps - 1, count).round().astype(int).tolist())
-    drawn = uniform(seed, 0, STEP_STREAM, count)
+    drawn = uniform(seed, 0, noise.STEPS, count)
     times = drawn if inputs == "uniform" else np.clip([NORMAL.inv_cdf(u) for u in drawn], 0.0, 1.0)
     return frozenset(min(floor((1 - time) * steps), steps - 1) for time in times)
 

@@ -31,7 +31,6 @@ HELD_OUT_SEEDS = range(100_000)
 FIRST_SEED = 1_000_000
 BATCH = 8  # trajectories at once
 TURN = 4  # trajectories of one size, where there are several
-CONDITION_STREAM = 1  # last word of the noise counter; normal noise has 0, so conditions share no bits with it
 
 
 @dataclass(frozen=True)
@@ -128,7 +127,7 @@ def _in_turn(networks: Sequence[LoadedGraph]) -> LoadedGraph:
 
 
 def uniform(seed: int, number: int, stream: int, count: int) -> NDArray[np.float64]:
-    """`count` numbers in (0, 1), fixed by the seed, the number of the drawing and the stream."""
+    """`count` numbers in (0, 1), fixed by the seed, the number of the drawing and the stream, one of `plans.noise`."""
     counter = np.zeros((4, count), np.uint64)
     counter[0], counter[2], counter[3] = np.arange(count), number, stream
     drawn: NDArray[np.float64] = (noise.philox(counter, (seed & 0xFFFFFFFF, seed >> 32))[0] + 0.5) * 2.0**-32
@@ -145,7 +144,7 @@ def draw_condition(condition: Condition, number: int, seed: int) -> NDArray[Any]
         )
     low, high = drawn
     count = int(np.prod(condition.shape, dtype=np.int64))
-    drawn_at = uniform(seed, number, CONDITION_STREAM, count).reshape(condition.shape)
+    drawn_at = uniform(seed, number, noise.CONDITIONS, count).reshape(condition.shape)
     if np.dtype(condition.dtype).kind in "iub":
         values = np.floor(low + drawn_at * (high - low + 1))
     else:

@@ -3,6 +3,8 @@
 Philox-4x32-10 (Salmon, Moraes, Dror, Shaw 2011, "Parallel random numbers: as easy as 1, 2, 3") as a function of
 (seed, draw, element), then Box-Muller in float64. No state passes from call to call, so a sample's noise depends
 neither on its neighbours in the batch nor on earlier draws.
+
+The fourth word of a counter names its stream, so that drawings for different purposes share no counter.
 """
 
 import math
@@ -13,7 +15,12 @@ from numpy.typing import NDArray
 from fewstep.plans.errors import UserError
 
 DRAWS_LIMIT = 2**32
-CHANCES = 2**32 - 1  # the fourth word of the counters of `uniform`; particles have lower numbers
+# Streams: the fourth word of a counter
+NORMALS = 0  # the noise of a sample, and of particle 0
+CONDITIONS = 1  # conditions that calibration draws
+STEPS = 2  # steps that calibration draws of a long trajectory
+PARTICLES = 2**16  # + p: the noise of particle p, from 1 on
+CHANCES = 2**32 - 1  # of `uniform`
 _MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
 _WEYL = (0x9E3779B9, 0xBB67AE85)
 _LOW = np.uint64(0xFFFFFFFF)
@@ -43,7 +50,7 @@ def normal(seed: int, draw: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
         seed: in [0, 2**64): which sample.
         draw: in [0, 2**32): which of the sample's draws (0 starts the trajectory).
 
-    Block b of four elements comes from counter (b mod 2**32, b div 2**32, draw, 0) under the key
+    Block b of four elements comes from counter (b mod 2**32, b div 2**32, draw, NORMALS) under the key
     (seed mod 2**32, seed div 2**32): words w0..w3, u = (w + 1/2) / 2**32, and the pairs (u0, u1), (u2, u3) give
     sqrt(-2 ln u) cos(2 pi u'), sqrt(-2 ln u) sin(2 pi u').
     """
@@ -52,15 +59,15 @@ def normal(seed: int, draw: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
 
 
 def normals(seed: int, draw: int, shape: tuple[int, ...], particles: int) -> NDArray[np.float32]:
-    """The same for particles 0 to `particles` - 1 of one seed, [particles, *shape]: the fourth word of the counter is a
-    particle's number. Particle 0 has the noise of `normal`."""
+    """The same for particles 0 to `particles` - 1 of one seed, [particles, *shape]. Particle 0 has the noise of
+    `normal`, particle p the stream PARTICLES + p."""
     if not 0 <= seed < 2**64:
         raise UserError(f"seed {seed} is outside 0 .. 2**64 - 1", "give seeds in that range")
     if not 0 <= draw < DRAWS_LIMIT:
         raise UserError(f"draw {draw} is outside 0 .. 2**32 - 1", "number the draws of a sample from 0")
     count = math.prod(shape)
     each = np.arange((count + 3) // 4, dtype=np.uint64)
-    blocks, words = np.tile(each, particles), np.repeat(np.arange(particles, dtype=np.uint64), len(each))
+    blocks, words = np.tile(each, particles), np.repeat(_particle_streams(particles), len(each))
     counter = np.stack([blocks & _LOW, blocks >> _SHIFT, np.full_like(blocks, draw), words])
     uniform = (philox(counter, _key(seed)).astype(np.float64) + 0.5) * 2.0**-32
     radius = np.sqrt(-2.0 * np.log(uniform[0::2]))  # [2, blocks]
@@ -68,6 +75,12 @@ def normals(seed: int, draw: int, shape: tuple[int, ...], particles: int) -> NDA
     pairs = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)  # [2, 2, blocks]
     flat: NDArray[np.float32] = pairs.reshape(4, -1).T.reshape(particles, -1)[:, :count].astype(np.float32)
     return flat.reshape(particles, *shape)
+
+
+def _particle_streams(particles: int) -> NDArray[np.uint64]:
+    streams = np.arange(PARTICLES, PARTICLES + particles, dtype=np.uint64)
+    streams[:1] = NORMALS
+    return streams
 
 
 def uniform(seed: int, number: int) -> float:

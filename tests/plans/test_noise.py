@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
+from fewstep.plans import noise
 from fewstep.plans.errors import UserError
-from fewstep.plans.noise import normal, philox
+from fewstep.plans.noise import normal, normals, philox
 
 
 @pytest.mark.parametrize(
@@ -47,3 +48,23 @@ def test_moments_are_those_of_a_standard_normal():
 def test_a_seed_outside_64_bits_is_refused():
     with pytest.raises(UserError, match="seed -1"):
         normal(-1, 0, (4,))
+
+
+def test_streams_share_no_counter(monkeypatch):
+    """The fourth words of the particles of a large population, beside those of all other drawings."""
+    seen = []
+    monkeypatch.setattr(noise, "philox", lambda counter, key: seen.extend(counter[3].tolist()) or philox(counter, key))
+    normals(7, 0, (1,), 100_000)
+    particles = set(seen)
+    assert len(particles) == 100_000 and noise.NORMALS in particles
+    others = [noise.CONDITIONS, noise.STEPS, noise.CHANCES]
+    assert len(set(others)) == 3 and particles.isdisjoint(others)
+    assert (noise.CONDITIONS, noise.STEPS) == (1, 2)  # pinned: calibrated bodies follow from them
+
+
+def test_a_particle_s_noise_is_its_own():
+    """Whatever the number of particles; the first has the noise of the seed alone."""
+    made = normals(7, 3, (5,), 4)
+    np.testing.assert_array_equal(made[0], normal(7, 3, (5,)))
+    np.testing.assert_array_equal(made[:2], normals(7, 3, (5,), 2))
+    assert len({each.tobytes() for each in made}) == 4

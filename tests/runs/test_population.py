@@ -45,7 +45,7 @@ def test_steering_reaches_the_tilted_law_where_importance_weights_fail(steps: in
     means = weighted(steered, lambda x: x)
     assert abs(means.mean() - exact) <= 0.06
     assert abs(weighted(alone, lambda x: x).mean() - exact) > 0.15
-    assert (1 / (alone.weights() ** 2).sum(1) < 0.03 * 512).all()
+    assert (1 / (alone.weights() ** 2).sum(1)).mean() < 0.02 * 512
     if len(seeds) > 4:  # enough of them for a deviation
         assert means.std() < weighted(alone, lambda x: x).std() / 3
 
