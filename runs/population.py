@@ -24,7 +24,7 @@ from fewstep.plans import noise
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan, Step
 from fewstep.runs.resampling import Choice, Floats, ancestors, effective
-from fewstep.runtime.conditions import ConditionValues
+from fewstep.runtime import conditions
 from fewstep.runtime.execute import Array, Seen, StepNetwork, begin, combine, see, update
 from fewstep.runtime.finite import check_finite
 from fewstep.runtime.planning import PlanLike
@@ -72,7 +72,7 @@ def population(
     weigh: Weigh | Following,
     seeds: Sequence[int] = (0,),
     particles: int = 8,
-    condition: ConditionValues | None = None,
+    condition: conditions.ConditionValues | None = None,
     *,
     given: GivenTensors | None = None,
     at: Collection[int] | None = None,
@@ -94,12 +94,16 @@ def population(
         batch: particles in a call of the network.
     """
     numbers, plan = check_seeds(seeds), sampler.compile(plan)
+    takes = sampler.bundle.manifest
+    if batch < 1:
+        raise UserError(f"a batch of {batch} particles", "give 1 or more")
+    values = conditions.check(takes.conditions, condition, len(numbers))
+    tensors = check_given(plan.given, given, condition, takes.x_shape, len(numbers))
+    spread = {name: np.repeat(array, max(particles, 0), 0) for name, array in values.items()}
     count = len(numbers) * particles
-    spread = {name: [value for value in values for _ in range(particles)] for name, values in (condition or {}).items()}
-    tensors = check_given(plan.given, given, condition, sampler.bundle.manifest.x_shape, len(numbers))
     parts = [range(start, min(start + batch, count)) for start in range(0, count, batch)]
     networks = [
-        sampler.network(plan, len(part), {name: [values[i] for i in part] for name, values in spread.items()})
+        sampler.network(plan, len(part), {name: array[part.start : part.stop] for name, array in spread.items()})
         for part in parts
     ]
 
@@ -113,7 +117,7 @@ def population(
         weigh,
         numbers,
         particles,
-        sampler.bundle.manifest.x_shape,
+        takes.x_shape,
         {name: np.repeat(tensor, particles, 0) for name, tensor in tensors.items()},
         at=at,
         threshold=threshold,

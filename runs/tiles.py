@@ -24,7 +24,7 @@ from fewstep.plans.plan import Plan, Step
 from fewstep.runs.windows import Place, covering, ramp
 from fewstep.runtime.conditions import ConditionValues
 from fewstep.runtime.execute import Array, StepNetwork, StepState, execute
-from fewstep.runtime.feeds import Overrides
+from fewstep.runtime.feeds import Overrides, branch_values
 from fewstep.runtime.finite import OUTPUT, check_finite, finite_sample, finite_states
 from fewstep.runtime.mixed_plans import split_outputs
 from fewstep.runtime.planning import PlanLike
@@ -156,6 +156,9 @@ class _Windows:
                 "give a shape of as many axes, each as large as the window's or larger, and windows above the overlap",
             )
         follows = [self._ratios(name, value) for name, value in self._values()]
+        first: list[Place] = [tuple(slice(0, size) for size in window)]  # refuses wrong values before the first step
+        given = self._condition_in(first), self._overrides(first)
+        branch_values(self._takes.conditions, *given, samples, sampler.nulls)
         self._cut = any(ratios is not None for ratios in follows)
         steps = [ratio.denominator for ratios in follows for ratio in ratios or () if ratio]
         self._multiple = int(np.lcm.reduce([1, *steps]))  # where windows may begin
@@ -196,7 +199,7 @@ class _Windows:
         """The inputs of the body for some windows of all samples, window by window."""
         if not self._cut:
             return self._whole_feeds(len(places))(index)
-        condition = {name: self._parts(name, value, places) for name, value in self._condition.items()}
+        condition = self._condition_in(places)
         step = msgspec.structs.replace(self._plan, steps=self._plan.steps[index : index + 1])
         count = self._samples * len(places)
         return self._sampler.feeds(step, count, condition, self._overrides(places), self._sizes)(0)
@@ -204,9 +207,12 @@ class _Windows:
     def _feeds_of_count(self, windows: int) -> Callable[[int], Mapping[str, NDArray[Any]]]:
         """Where no condition follows x: the same rows for all windows, made once."""
         places: list[Place] = [tuple(slice(0, size) for size in self._window)] * windows
-        condition = {name: self._parts(name, value, places) for name, value in self._condition.items()}
+        condition = self._condition_in(places)
         count = self._samples * windows
         return self._sampler.feeds(self._plan, count, condition, self._overrides(places), self._sizes)
+
+    def _condition_in(self, places: Sequence[Place]) -> dict[str, Any]:
+        return {name: self._parts(name, value, places) for name, value in self._condition.items()}
 
     def _overrides(self, places: Sequence[Place]) -> Overrides:
         return {
@@ -225,7 +231,7 @@ class _Windows:
         """A condition's values for some windows of all samples."""
         ratios = self._ratios(name, value)
         if ratios is None:
-            return [each for _ in places for each in value]
+            return value if len(places) == 1 else [each for _ in places for each in value]
         array, cut = np.asarray(value), []
         for place in places:
             along = place[len(place) - len(ratios) :]

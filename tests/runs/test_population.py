@@ -152,6 +152,8 @@ def test_refusals(sampler: Sampler) -> None:
         population(sampler, plan, unweighted, [0], 4, label, at=[5])
     with pytest.raises(UserError, match="0 particles"):
         population(sampler, plan, unweighted, [0], 0, label)
+    with pytest.raises(UserError, match="a batch of 0"):
+        population(sampler, plan, unweighted, [0], 4, label, batch=0)
     with pytest.raises(UserError, match=r"weigh returned \[1\] at step 0"):
         population(sampler, plan, lambda state: np.zeros(1), [0], 4, label)
     with pytest.raises(UserError, match="with NaN"):
@@ -167,3 +169,20 @@ def test_a_plan_runs_in_the_body_s_groups(sampler: Sampler, grouped: Sampler) ->
         np.testing.assert_array_equal(population(grouped, plan, unweighted, [3], 2, label).samples, expected)
     with pytest.raises(UserError, match="is for schedule"):
         population(sampler, compile_plan("ddpm:4", FACTS), unweighted, [3], 2, label)
+
+
+@pytest.mark.parametrize(
+    ("condition", "line"),
+    [
+        ({"class": [0]}, "1 values for 2 samples"),
+        ({"class": [0, 1, 2]}, "3 values for 2 samples"),
+        ({"class": 1}, "not one value per sample"),
+        ({"class": [0, "cat"]}, "cat"),
+        ([0, 1], "no mapping"),
+        (None, "'class' is missing"),
+    ],
+    ids=str,
+)
+def test_conditions_are_one_value_a_seed(sampler: Sampler, condition, line) -> None:
+    with pytest.raises(UserError, match=line):
+        population(sampler, sampler.compile("ddpm:4"), unweighted, [0, 1], 4, condition)

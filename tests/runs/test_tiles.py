@@ -145,6 +145,23 @@ def test_a_condition_that_follows_x_is_cut_as_x_is(free_pictures: Sampler) -> No
 
 
 @pytest.mark.parametrize(
+    ("condition", "line"),
+    [
+        ({"class": [0]}, "1 values for 2 samples"),
+        ({"class": [0, 1, 2]}, "3 values for 2 samples"),
+        ({"class": 1}, "not one value per sample"),
+        ({"clas": 1}, "unknown condition 'clas'"),
+        (None, "'class' is missing"),
+    ],
+    ids=str,
+)
+def test_conditions_are_one_value_a_sample(sampler: Sampler, condition, line) -> None:
+    """They are refused before the first step, whatever the windows are."""
+    with pytest.raises(UserError, match=line):
+        tiled_steps(sampler, sampler.compile("ddim:2"), (1, 8, 8), Tiles(2), [0, 1], condition)
+
+
+@pytest.mark.parametrize(
     ("shape", "tiles", "line"),
     [
         ((1, 3, 8), Tiles(1), "in windows"),
