@@ -34,7 +34,7 @@ from fewstep.runtime.feeds import Overrides, shared_inputs
 from fewstep.runtime.finite import finite_sample
 from fewstep.runtime.mixed_plans import Cohort, Feeds, step
 from fewstep.runtime.planning import PlanLike
-from fewstep.runtime.request import check_given, check_seeds
+from fewstep.runtime.request import check_branches, check_given, check_seeds
 from fewstep.runtime.sampler import Sampler
 from fewstep.runtime.sizes import sized
 
@@ -211,6 +211,7 @@ class Stream:
             branches=branches,
             sizes=self._sizes,
         )
+        check_branches(branches, [plan], options.get("guidance"))
         complete = all(each.name in condition for each in self._takes.conditions)
         fed: Fed | None = cache(self._sampler.feeds(plan, 1, condition, branches, self._sizes)) if complete else None
         self._options, self._plan, self._feeds = options, plan, fed

@@ -31,6 +31,7 @@ from fewstep.runtime.planning import PlanLike
 from fewstep.runtime.request import (
     Cancel,
     GivenTensors,
+    check_branches,
     check_given,
     check_hold,
     check_seeds,
@@ -109,6 +110,7 @@ def tiled_steps(
         sizes: of a window, where the bundle has free sizes. Other arguments are those of `Sampler.sample`.
     """
     shape, numbers, plan = tuple(shape), check_seeds(seeds), _compiled(sampler, plan, branches, sizes)
+    check_branches(branches, [plan], plan.guidance)
     check_tensors(plan, shape)
     tensors = check_given(plan.given, given, condition, shape, len(numbers))
     held = check_hold(hold, plan, shape, len(numbers))

@@ -125,6 +125,8 @@ def test_settings_that_are_wrong_change_nothing(sampler: Sampler) -> None:
         ({"condition": {"class": ["cat"]}}, "cat"),
         ({"strength": 2.0}, "strength"),
         ({"prompt": "a cat"}, "a stream has no option 'prompt'"),
+        ({"branches": {"unkond": DRESS}}, "branches sets 'unkond'"),
+        ({"branches": {"uncond": DRESS}}, "give a guidance"),
         ({"sizes": {}}, "a stream has no option 'sizes'"),
     ]:
         with pytest.raises(UserError, match=line):

@@ -177,6 +177,12 @@ def test_shapes_that_cannot_be(sampler: Sampler, shape, tiles, line) -> None:
         sample_tiles(sampler, sampler.compile("ddim:2"), shape, tiles, condition=LABEL)
 
 
+@pytest.mark.parametrize(("branch", "fix"), [("unkond", "it has"), ("uncond", "give a guidance")])
+def test_a_branch_that_the_plan_does_not_have(sampler: Sampler, branch: str, fix: str) -> None:
+    with pytest.raises(UserError, match=f"branches sets '{branch}'.*{fix}"):
+        tiled_steps(sampler, "ddim:2", (1, 8, 8), Tiles(2), condition=LABEL, branches={branch: {"class": [1]}})
+
+
 @pytest.mark.parametrize("arguments", [{"overlap": -1}, {"overlap": 2, "blend": 3}, {"overlap": 2, "batch": 0}])
 def test_tiles_that_cannot_be(arguments) -> None:
     with pytest.raises(UserError, match="are no tiles"):
