@@ -265,7 +265,8 @@ class Stream:
             assert self._latest is not None  # a frame is skipped only after one that was not
             now = self._clock()
             self._counter.came_out(now, now - lane.entered, cohort is not None)
-            out.append(StreamedFrame(lane.index, self._latest, cohort is not None, now - lane.entered, lane.seed))
+            sample = self._latest.copy()  # the caller may write on it
+            out.append(StreamedFrame(lane.index, sample, cohort is not None, now - lane.entered, lane.seed))
         return out
 
 

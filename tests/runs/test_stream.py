@@ -212,6 +212,14 @@ def test_a_still_scene_takes_a_tenth_of_the_calls_and_nothing_is_frozen(sampler:
         np.testing.assert_array_equal(each.sample, alone(sampler, FRAMES[0], 0, **LCM))
 
 
+def test_a_sample_may_be_written_on(sampler: Sampler) -> None:
+    """The sample of a skipped frame is a copy of the one before."""
+    expected = alone(sampler, FRAMES[0], 0, **LCM)
+    for each in stream(sampler, **LCM, mode="sequence", similar=Similar(0.98, 1000))(STILL[:4]):
+        np.testing.assert_array_equal(each.sample, expected)
+        each.sample[:] = 7
+
+
 def test_after_so_many_skips_a_frame_is_processed(sampler: Sampler) -> None:
     frames = stream(sampler, **LCM, mode="sequence", similar=Similar(0.98, most=10))
     out = [each for frame in STILL[:34] for each in frames.push(frame)]
