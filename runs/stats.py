@@ -15,7 +15,7 @@ class Stats:
     frames: pushed.
     out: come out, of which `skipped` by the filter.
     dropped: never sampled: left out by their source, or on their way when `set(now=True)` or an error came.
-    calls: of the network.
+    calls: of the network, also those that mode "auto" times.
     fps: frames out per second, from the first push to the last frame out.
     """
 

@@ -109,7 +109,8 @@ def stream(
             of index i the noise of seed + i.
         similar: a filter that skips frames which resemble the one before. A skipped frame still moves others on.
         mode: "batch" joins the lanes' calls. "sequence" takes each frame to its end before the next one. "auto" times
-            both once and takes batches where they are 1.2 times faster. An int8 body on a CPU has one range group a
+            both, and again where `set` changes the range groups or branches of the steps. It takes batches where they
+            are 1.2 times faster. An int8 body on a CPU has one range group a
             call, so that batches join little there unless it was calibrated with merged groups.
         clock: seconds, for latencies.
         options: `FrameOptions`, which `Stream.set` changes. Frames bring the conditions that are not given here.
@@ -144,6 +145,7 @@ class Stream:
         self._latest: Float32 | None = None  # the last fresh sample that came out
         self._counter = Counter()
         self._batches: bool | None = None  # whether lanes share calls, once it is known
+        self._timed: list[tuple[int, tuple[str, ...]]] = []  # group and branches of each step, on which that depends
         self._options: FrameOptions = {}
         self.set(**options)
 
@@ -172,7 +174,7 @@ class Stream:
         if fed is None or own:
             fed = self._sampler.feeds(self._plan, 1, condition, self._options.get("branches"), self._sizes)
         if self._batches is None:
-            gain = batch_gain(self._plan, self._sampler.call, fed, self._takes.x_shape, self._shared)
+            gain = batch_gain(self._plan, self._counted_call, fed, self._takes.x_shape, self._shared)
             self._batches = gain >= GAIN
         now = self._clock()
         self._counter.pushed(now)
@@ -215,7 +217,8 @@ class Stream:
         complete = all(each.name in condition for each in self._takes.conditions)
         fed: Fed | None = cache(self._sampler.feeds(plan, 1, condition, branches, self._sizes)) if complete else None
         self._options, self._plan, self._feeds = options, plan, fed
-        self._batches = None if self._mode == "auto" else self._mode == "batch"
+        if (timed := [(each.group, each.branches) for each in plan.steps]) != self._timed:
+            self._timed, self._batches = timed, None if self._mode == "auto" else self._mode == "batch"
         self._processed: Float32 | None = None  # the last frame that was not skipped
         self._row = 0  # of frames that were skipped
         if now:
@@ -237,6 +240,10 @@ class Stream:
             return True
         self._processed, self._row = seen, 0
         return False
+
+    def _counted_call(self, x: NDArray[Any], fed: Feeds, group: int) -> Float32:
+        self._counter.calls += 1
+        return self._sampler.call(x, fed, group)
 
     def _pump(self, *, to_the_end: bool) -> None:
         """One step of all lanes that have steps left, or all their steps."""

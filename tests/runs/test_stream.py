@@ -118,6 +118,19 @@ def test_settings_may_come_at_once(sampler: Sampler) -> None:
     assert frames.stats().dropped == 3
 
 
+def test_modes_are_timed_again_only_where_calls_change(sampler: Sampler, network: Analytic) -> None:
+    """Four times four single calls and four joined ones; the statistics count them."""
+    frames, timing = stream(sampler, **LCM, mode="auto"), 4 * (4 + 1)
+    frames.push(FRAMES[0])
+    assert timing < len(network.batches) == frames.stats().calls <= timing + 4
+    frames.set(condition=BAG, strength=0.6)
+    frames.push(FRAMES[1])
+    assert len(network.batches) == frames.stats().calls <= timing + 8
+    frames.set(guidance=2.0)
+    frames.push(FRAMES[2])
+    assert 2 * timing < len(network.batches) == frames.stats().calls <= 2 * timing + 12
+
+
 def test_settings_that_are_wrong_change_nothing(sampler: Sampler) -> None:
     frames = stream(sampler, **LCM, mode="sequence")
     for wrong, line in [
