@@ -81,8 +81,9 @@ def sample_tiles(
 ) -> Float32:
     """Samples float32 [len(seeds), *shape]; arguments as of `tiled_steps`."""
     compiled = _compiled(sampler, plan, options.get("branches"), options.get("sizes"))
-    states = tiled_steps(sampler, compiled, shape, tiles, seeds, **options)
-    return finite_sample(compiled, states, options.get("hold"))
+    held = check_hold(options.get("hold"), compiled, tuple(shape), len(check_seeds(seeds)))
+    states = tiled_steps(sampler, compiled, shape, tiles, seeds, **{**options, "hold": held})
+    return finite_sample(compiled, states, held)
 
 
 def tiled_steps(

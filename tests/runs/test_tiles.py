@@ -91,6 +91,15 @@ def test_an_image_and_a_hold_are_those_of_the_whole(sampler: Sampler) -> None:
     np.testing.assert_allclose(made, expected, atol=1e-6)
 
 
+def test_a_hold_may_be_of_lists(sampler: Sampler) -> None:
+    """What is held is put back at the end, whatever gave it."""
+    mask = [1.0] * 4 + [0.0] * 4
+    made = sample_tiles(
+        sampler, "ddim:4", (1, 4, 8), Tiles(2), [0, 1], condition={"class": [0, 1]}, hold=Hold(0.25, mask)
+    )
+    assert (made[..., :4] == 0.25).all() and (made[..., 4:] != 0.25).all()
+
+
 def test_a_window_that_is_the_whole_is_sample(sampler: Sampler) -> None:
     plan = sampler.compile("ddim:4", 2.0)
     made = sample_tiles(sampler, plan, (1, 4, 4), Tiles(2), [0, 1], condition={"class": [0, 1]})
