@@ -84,7 +84,8 @@ def population(
 
     Args:
         plan: as of `Sampler.sample`; guidance comes with a compiled one.
-        weigh: `weigh(state)` -> increments [P] of log weights, P = seeds x particles, seed by seed.
+        weigh: `weigh(state)` -> increments [P] of log weights, P = seeds x particles, seed by seed. -inf ends a
+            particle, as long as its seed has another.
         condition: one value per seed, for each condition. given: tensors [len(seeds), *x_shape].
         at: steps at whose evaluation particles are resampled; None is all but the last. [] only weighs, as for the
             best of N.
@@ -153,6 +154,12 @@ def evolve(
             u = combine(step.input, state, np.float32)
             seen = see(plan, index, state, u, network(index, step, u))
         log_weights = log_weights + _increments(weigh, seen, groups, particles)
+        if (ended := np.isneginf(log_weights).all(1)).any():
+            seed = seeds[int(ended.argmax())]
+            raise UserError(
+                f"weigh has returned -inf for each particle of seed {seed}, at step {index} the last",
+                "leave one of them a finite weight, or give more particles",
+            )
         if index in at:
             wanted = effective(log_weights) < threshold * particles if choice == "systematic" else np.ones(groups, bool)
             if wanted.any():
@@ -170,10 +177,11 @@ def evolve(
 
 def _increments(weigh: Weigh | Following, seen: Seen, groups: int, particles: int) -> Floats:
     made = np.asarray(weigh(seen), np.float64)
-    if made.shape != (groups * particles,) or np.isnan(made).any():
+    endless = bool((np.isnan(made) | np.isposinf(made)).any())
+    if made.shape != (groups * particles,) or endless:
         raise UserError(
-            f"weigh returned {list(made.shape)} at step {seen.index}" + " with NaN" * bool(np.isnan(made).any()),
-            f"return one number for each of the {groups * particles} particles",
+            f"weigh returned {list(made.shape)} at step {seen.index}" + " with NaN or inf" * endless,
+            f"return one number for each of the {groups * particles} particles; -inf ends one",
         )
     return made.reshape(groups, particles)
 

@@ -156,8 +156,20 @@ def test_refusals(sampler: Sampler) -> None:
         population(sampler, plan, unweighted, [0], 4, label, batch=0)
     with pytest.raises(UserError, match=r"weigh returned \[1\] at step 0"):
         population(sampler, plan, lambda state: np.zeros(1), [0], 4, label)
-    with pytest.raises(UserError, match="with NaN"):
-        population(sampler, plan, lambda state: np.full(4, np.nan), [0], 4, label)
+    for number in (np.nan, np.inf):
+        with pytest.raises(UserError, match="with NaN or inf"):
+            population(sampler, plan, lambda state: np.array([0, 0, 0, number]), [0], 4, label)  # noqa: B023
+    with pytest.raises(UserError, match="-inf for each particle of seed 3, at step 0"):
+        population(sampler, plan, lambda state: np.repeat([0, -np.inf], 2), [2, 3], 2, {"class": [0, 1]})
+
+
+@pytest.mark.parametrize("choice", ["systematic", "one", "best"])
+def test_a_particle_of_weight_nought_ends(sampler: Sampler, choice) -> None:
+    def weigh(state: Seen) -> np.ndarray:
+        return np.where(np.arange(len(state.u)) == 2, 0, -np.inf if state.index == 1 else 0)
+
+    made = population(sampler, "ddpm:4", weigh, [3], 4, {"class": [0]}, at=[1], choice=choice)
+    assert [each.tolist() for each in made.ancestors] == [[[2] * 4]] and (made.weights() == 0.25).all()
 
 
 def test_a_plan_runs_in_the_body_s_groups(sampler: Sampler, grouped: Sampler) -> None:
