@@ -13,7 +13,7 @@ def latest(stream: Stream, source: Iterable[Frame], queue: int = 1) -> Iterator[
 
     A frame that waits while `queue` newer ones come is dropped, and `Stream.stats` counts it. Indices are those of the
     source, after the frames that the stream had before. An error of the source is raised here, once the frames before
-    it are out. The thread ends with its source.
+    it are out. The thread begins with the first frame that is asked for, and ends with its source.
 
     Args:
         source: yields arrays that stay as they are; a camera that reuses its buffer yields copies.
@@ -44,10 +44,10 @@ class _Newest:
         self._ended = False
         self._error: BaseException | None = None
         self._thread = Thread(target=self._read, args=(source,), daemon=True)
-        self._thread.start()
 
     def frames(self) -> Iterator[tuple[int, Frame]]:
-        """Indices and frames, as they come."""
+        """Indices and frames, as they come, from when the first is asked for."""
+        self._thread.start()
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._waiting or self._ended)

@@ -61,6 +61,20 @@ def test_a_reader_that_leaves_ends_the_thread(sampler: Sampler) -> None:
     assert ended.wait(10)
 
 
+def test_the_source_is_read_from_the_first_frame_that_is_asked_for(sampler: Sampler) -> None:
+    """Who never iterates leaves the camera alone."""
+    opened = Event()
+
+    def camera() -> Iterator[np.ndarray]:
+        opened.set()
+        yield FRAMES[0]
+
+    run = latest(stream(sampler, **OPTIONS), camera())
+    assert not opened.wait(0.05)
+    assert next(run).index == 0 and opened.is_set()
+    run.close()
+
+
 def test_a_long_queue_is_refused(sampler: Sampler) -> None:
     with pytest.raises(UserError, match="a queue of 64 frames"):
         latest(stream(sampler, **OPTIONS), FRAMES, 64)
