@@ -59,13 +59,13 @@ def test_each_potential_tilts_by_the_reward(kind) -> None:
     assert weighted(made, lambda x: x).mean() == pytest.approx(THREE.tilted_mean(0.3), abs=0.06)
 
 
-@pytest.mark.parametrize("pair", [PAIRS[0], pytest.param(PAIRS[1], marks=pytest.mark.slow)])
-def test_correctors_reach_the_sharpened_law_of_guidance(pair: Mixture) -> None:
-    """p^1.7 q^-0.7 over its mass: guidance alone is off by 0.037 and 0.055."""
+@pytest.mark.parametrize(("pair", "steps"), [(PAIRS[0], 100), pytest.param(PAIRS[1], 400, marks=pytest.mark.slow)])
+def test_correctors_reach_the_sharpened_law_of_guidance(pair: Mixture, steps: int) -> None:
+    """p^1.7 q^-0.7 over its mass: guidance alone is off by 0.037 and 0.055. At 100 steps the second is off by 0.009."""
     w, x = 1.7, np.linspace(-8, 8, 20001)
     density = pair.density(x) ** w * FREE.density(x) ** (1 - w)
     exact = density[x > 0].sum() / density.sum()
-    plan = compile_plan("ddpm:100", GUIDED, Cfg(w))
+    plan = compile_plan(f"ddpm:{steps}", GUIDED, Cfg(w))
     rho2 = [(step.sigma / step.alpha) ** 2 for step in plan.steps] + [0.0]
 
     def guided(index, step, u):
