@@ -20,6 +20,7 @@ from fewstep.graph.additions import numbered
 from fewstep.graph.graph import BATCH, Array, Graph, Node, Value
 from fewstep.graph.index import in_topological_order
 from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.reading import file_sha256
 
 if TYPE_CHECKING:
     from fewstep.graph.commit import Writer
@@ -60,14 +61,19 @@ def save(
     also: Iterable[str] = (),
     metadata: Mapping[str, str] | None = None,
 ) -> tuple[Path, ...]:
-    """Write a graph, and its weights to `<path>.data` if they exceed the limit (default: EXTERNAL_ABOVE); returns the
-    files written."""
+    """Write a graph, and its weights to a file beside it if they exceed the limit (default: EXTERNAL_ABOVE); returns
+    the files written.
+
+    The weight file of `g.onnx` is `g-<hash>.onnx.data`. The hash is of its content, so that a graph which is replaced
+    later than its weights never reads others.
+    """
     if not _exceeds(graph, external_above):
         path.write_bytes(_serialized(to_model(graph, also=also, metadata=metadata)))
         return (path,)
-    data, arrays = path.with_name(path.name + ".data"), weights.distinct(weights.large(graph).values())
-    with data.open("wb") as stream:
+    draft, arrays = path.with_name(path.name + ".data"), weights.distinct(weights.large(graph).values())
+    with draft.open("wb") as stream:
         offsets = weights.write(stream, arrays)
+    data = draft.replace(path.with_name(f"{path.stem}-{file_sha256(draft)[:12]}{path.suffix}.data"))
     places = {
         weights.identity(array): weights.Place(data, offset) for array, offset in zip(arrays, offsets, strict=True)
     }

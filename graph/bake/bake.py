@@ -1,6 +1,8 @@
 """`fewstep bake`: one ONNX file that goes from noise and conditions to samples."""
 
 import os
+import re
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,6 +18,7 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle.manifest import Body, GraphEntry
+from fewstep.runtime.bundle.onnx_references import referred_files
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.loading import choose_body
 from fewstep.runtime.options import Options
@@ -69,19 +72,32 @@ def bake(options: BakeOptions) -> tuple[Baked, tuple[Path, ...]]:
 
 
 def _write(graph: Graph, options: BakeOptions, baked: Baked) -> tuple[Path, ...]:
-    """The files, each whole or as it was before."""
+    """The files. Until the graph is in its place, the former graph is there with all its weights."""
     folder = options.output.parent
     try:
         with TemporaryDirectory(dir=folder, prefix=".fewstep-bake-") as scratch:
             made = io.save(graph, Path(scratch) / options.output.name, _limit(graph, options), metadata=encoded(baked))
+            former = _weight_files(options.output)
             for file in reversed(made):  # the graph last: it names the others
                 os.replace(file, folder / file.name)
+        for name in former - {file.name for file in made}:
+            with suppress(OSError):  # a program on Windows may have it open
+                (folder / name).unlink()
     except OSError as error:
         raise UserError(
             f"{options.output} cannot be written ({error.strerror or error})",
             "check its folder, the permissions and the space left, or give another path",
         ) from None
     return tuple(folder / file.name for file in made)
+
+
+def _weight_files(output: Path) -> frozenset[str]:
+    """Names of the weight files that a graph at the output has from an earlier bake."""
+    ours = re.compile(rf"{re.escape(output.stem)}-[0-9a-f]{{12}}{re.escape(output.suffix)}\.data")
+    try:
+        return frozenset(name for name in referred_files(output) if ours.fullmatch(name))
+    except (OSError, ValueError):  # there is none, or it is no ONNX file
+        return frozenset()
 
 
 def _limit(graph: Graph, options: BakeOptions) -> int:

@@ -1,5 +1,7 @@
 """A baked file gives the samples of the executor, bit by bit, with onnxruntime's optimizations on."""
 
+import errno
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -139,6 +141,46 @@ def test_a_condition_with_the_name_of_another_port_is_refused(
     with pytest.raises(UserError, match=f"the name '{name}' twice, as its {others}"):
         bake(options)
     assert not options.output.exists()
+
+
+def scale_by_a_large_table(bundle: Path, factor: float) -> None:
+    """Let the body read the factor of x from a constant that is large enough for a weight file."""
+    file = bundle / "graphs/body.onnx"
+    body = io.load(file)
+    table = {"table": np.full(2048, factor, np.float32), "place": np.array(0, np.int64)}
+    nodes = [node for node in body.nodes if node.outputs != ("half",)]
+    rest = {name: value for name, value in body.constants.items() if name != "half"}
+    io.save(replace(body, nodes=(Node("Gather", ("table", "place"), ("half",)), *nodes), constants=rest | table), file)
+    files = open_bundle(bundle).manifest.files
+    change_manifest(bundle, files=files | {"graphs/body.onnx": file_sha256(file)})
+
+
+def test_a_bake_that_fails_leaves_the_former_file_with_its_weights(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fewstep.graph.bake.bake.BESIDE_ABOVE", -1)  # so that weights lie beside
+    scale_by_a_large_table(tiny_bundle, 0.5)
+    options = BakeOptions(tiny_bundle, "ddim:3", tmp_path / "s.onnx")
+    _, (graph, former) = bake(options)
+    before = sampled(graph, range(2), **{"class": LABELS[:2]})
+    scale_by_a_large_table(tiny_bundle, 0.25)
+    real = os.replace
+
+    def fails(source: Path, target: Path) -> None:
+        if target == graph:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.replace", fails)
+        with pytest.raises(UserError, match="s.onnx cannot be written .No space left"):
+            bake(options)
+    np.testing.assert_array_equal(sampled(graph, range(2), **{"class": LABELS[:2]}), before)
+    _, (_, data) = bake(options)
+    assert data != former and data.exists() and not former.exists()
+    assert not np.array_equal(sampled(graph, range(2), **{"class": LABELS[:2]}), before)
+    bake(replace(options, one_file=True))
+    assert not list(tmp_path.glob("*.data"))
 
 
 def test_coefficients_that_are_tensors_are_looked_up(tiny_bundle: Path, tmp_path: Path) -> None:
