@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from fewstep.plans.errors import UserError
-from fewstep.runtime.bundle.manifest import Condition
+from fewstep.runtime.bundle.manifest import Condition, Manifest
+from fewstep.runtime.conditions import drawn_range
 
 
 def parse_conditions(
@@ -33,6 +34,24 @@ def parse_conditions(
         else:
             values.setdefault(name, []).append(_value(value))
     return values
+
+
+def needed_words(manifest: Manifest) -> list[str]:
+    """Words of a command line that give each condition which a sample cannot do without, as an example."""
+    told = () if manifest.text is None else manifest.text.graph.outputs
+    words = ["--prompt", '"..."'] if told else []
+    for condition in manifest.conditions:
+        if condition.default is None and condition.name not in {tensor.name for tensor in told}:
+            words += ["-c", f"{condition.name}={_example(condition)}"]
+    return words
+
+
+def _example(condition: Condition) -> str:
+    """A value that the condition takes: its lowest number, or the name of a file of arrays."""
+    if condition.shape:
+        return "@FILE.npy"
+    low, _ = drawn_range(condition) or (0, 0)
+    return f"{float(low):g}"
 
 
 def _arrays(name: str, path: Path, shape: tuple[int, ...], of_any_size: bool) -> list[Any]:

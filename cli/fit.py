@@ -2,6 +2,7 @@
 
 from rich.table import Table
 
+from fewstep.cli.conditions import needed_words
 from fewstep.cli.outcome import Outcome, counted
 from fewstep.cli.tables import figures
 from fewstep.fitting.cost import evaluations, seconds
@@ -9,6 +10,7 @@ from fewstep.fitting.fit import FitResult, fit
 from fewstep.fitting.options import FitOptions
 from fewstep.fitting.task import open_task
 from fewstep.plans.guidance import weight_of
+from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.fitted_plans import FITTED
 from fewstep.runtime.progress import Progress
 
@@ -24,7 +26,7 @@ def verb(options: FitOptions, progress: Progress) -> Outcome:
         shifts = [after - before for after, before in zip(result.told, result.nominal_told, strict=True)]
         end = [f"told times less those of the schedule: {', '.join(f'{shift:+.3g}' for shift in shifts)}"]
         end += [f"{options.output}: the plan"] * (options.output is not None)
-        end.append(f"{options.bundle}: plan {FITTED}{options.steps} for {result.body}: {_command(options, result)}")
+        end.append(f"{options.bundle}: plan {FITTED}{options.steps} for {result.body}: {command_of(options, result)}")
     return Outcome(result, (table(result), str(result.check), *end))
 
 
@@ -70,11 +72,11 @@ def _gain(result: FitResult) -> str:
     return f"{result.on_judge.mean:+.2f} ± {result.on_judge.error:.2f}"
 
 
-def _command(options: FitOptions, result: FitResult) -> str:
-    """The command that samples along the plan."""
+def command_of(options: FitOptions, result: FitResult) -> str:
+    """The command that samples along the plan, with an example of each condition that the bundle needs."""
     words = [f"fewstep run {options.bundle} --plan {FITTED}{options.steps}"]
     words += [f"--precision {options.precision}"] * (options.precision != "float32")
     words += [f"--backend {options.backend}"] * (options.backend != "onnxruntime")
     weight = None if result.plan is None else weight_of(result.plan.guidance)
     words += [] if weight is None else [f"--guidance {weight:g}"]
-    return " ".join(words)
+    return " ".join([*words, *needed_words(open_bundle(options.bundle).manifest)])

@@ -1,0 +1,54 @@
+"""The lines that `fewstep fit` prints."""
+
+import shlex
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from fewstep.cli.conditions import needed_words
+from fewstep.cli.fit import verb
+from fewstep.cli.main import main
+from fewstep.fitting.options import FitOptions
+from fewstep.runtime.bundle.manifest import Condition
+from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.runtime.progress import SILENT
+
+FEW = {"steps": 2, "seeds": 8, "selection_seeds": 8, "judge_seeds": 8, "teacher": "ddim:20", "iterations": 1}
+
+
+def test_the_command_that_it_names_runs(tiny_bundle: Path, tmp_path: Path) -> None:
+    options = FitOptions(tiny_bundle, plan="dpmpp_2m:2", guidance=2.0, **FEW)
+    printed = str(verb(options, SILENT).shown[-1])
+    words = shlex.split(printed[printed.index("fewstep run") :])
+    assert words == ["fewstep", "run", str(tiny_bundle), *["--plan", "fitted:2", "--guidance", "2", "-c", "class=0"]]
+    assert main([*words[1:], "-o", str(tmp_path / "x.npy")]) == 0
+    assert (tmp_path / "x.npy").is_file()
+
+
+def test_a_former_plan_that_is_better_is_named(tiny_bundle: Path) -> None:
+    verb(FitOptions(tiny_bundle, plan="dpmpp_2m:2", guidance=2.0, **{**FEW, "iterations": 3}), SILENT)
+    worse = FitOptions(tiny_bundle, plan="ddim:2", guidance=2.0, **FEW)
+    assert str(verb(worse, SILENT).shown[-1]).startswith("the former fitted:2 is kept: the new plan is ")
+
+
+@pytest.mark.parametrize(
+    ("condition", "words"),
+    [
+        (Condition("y", "y", shape=(1, 8, 8), dtype="float32"), ["-c", "y=@FILE.npy"]),
+        (Condition("size", "size", low=3, high=9), ["-c", "size=3"]),
+        (Condition("size", "size", default=(1.0,)), []),
+        (Condition("size", "size", dtype="float32"), ["-c", "size=0"]),
+    ],
+)
+def test_an_example_of_each_condition_without_a_default(tiny_bundle: Path, condition: Condition, words: list) -> None:
+    manifest = msgspec.structs.replace(open_bundle(tiny_bundle).manifest, conditions=(condition,))
+    assert needed_words(manifest) == words
+
+
+def test_a_bundle_that_is_told_in_words_needs_a_prompt(tiny_bundle: Path) -> None:
+    pytest.importorskip("tokenizers")
+    from tests.runtime.text_bundle import with_companions
+
+    manifest = open_bundle(with_companions(tiny_bundle)).manifest
+    assert needed_words(manifest)[:2] == ["--prompt", '"..."'] and "text=" not in " ".join(needed_words(manifest))
