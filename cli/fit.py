@@ -36,6 +36,7 @@ def dry_run(options: FitOptions) -> Outcome:
     minutes = seconds(task, options) / 60
     names = [plan.name for plan in task.starts]
     begin = names[0] if len(names) == 1 else f"the best of {counted(len(names), 'plan')}"
+    if_it_suffices = "" if options.teacher else ", if this teacher suffices"
     value = {
         "bundle": options.bundle,
         "body": task.body,
@@ -50,7 +51,7 @@ def dry_run(options: FitOptions) -> Outcome:
         (
             f"would fit {begin} in {counted(options.steps, 'evaluation')} to {task.body}",
             f"with at most {body} evaluations of one sample, and {teacher} by the teacher {task.teacher.name}",
-            f"at most {minutes:.0f} minutes at the speed of this moment",
+            f"at most {minutes:.0f} minutes at the speed of this moment{if_it_suffices}",
         ),
     )
 

@@ -22,7 +22,7 @@ from fewstep.runtime.request import check_given
 from fewstep.runtime.sampler import Sampler
 
 FIT_SEEDS = range(600_000, 650_000)  # disjoint from all others: see `fewstep.calibration.trajectories`
-SELECTION_SEEDS = range(650_000, 700_000)
+CHOICE_SEEDS = range(650_000, 700_000)
 BLOCK = 8  # seeds
 
 

@@ -2,25 +2,34 @@
 
 from time import perf_counter
 
+from fewstep.evaluation.teacher import CHECKED
 from fewstep.fitting.blocks import BLOCK, FIT_SEEDS, blocks_of, sample
 from fewstep.fitting.endpoint import RESTRAINTS, SECANTS
 from fewstep.fitting.options import FitOptions
 from fewstep.fitting.search import BEGIN, HISTORY, STAGES
 from fewstep.fitting.task import FitTask
 
+CHECKS = 2  # of the teacher: beside a plan to begin at, and beside the best
+
 
 def evaluations(task: FitTask, options: FitOptions) -> tuple[int, int]:
-    """The most evaluations of one sample: of the body, and of the float32 body by the teacher."""
+    """The most evaluations of one sample: of the body, and of the float32 body by the teacher and its checks, if the
+    first teacher suffices."""
     steps, seeds, choices, judges = options.steps, options.seeds, options.selection_seeds, options.judge_seeds
     left = [steps - 1 - i for i in range(steps)]  # evaluations behind a step
-    rows = sum(min(i + 2, HISTORY + 1) * count for i, count in enumerate(left))
+    given = max(len(start.given) for start in task.starts)
+    rows = sum((min(i + 2, HISTORY + 1) + given) * count for i, count in enumerate(left))
     told = sum(count + 1 for count in left)
-    trials = len(RESTRAINTS) * choices * steps + (seeds + choices) * steps
+    judged = (seeds + choices) * steps
+    trials = len(RESTRAINTS) * (choices * steps + judged)  # a candidate that is overfitted is judged, and the next one
     stages = [rows + told] if task.guidance is None else [rows + told, rows + told + sum(left)]
     assert len(stages) <= len(STAGES)
     body = sum(options.iterations * (seeds * (columns + steps) + (1 + SECANTS) * trials) for columns in stages)
-    body += (len(task.starts) * BEGIN * BLOCK + seeds + choices + 2 * judges) * steps
-    return body, (seeds + choices + judges) * len(task.teacher.steps)
+    body += (1 + len(stages)) * judged  # where the fit begins, and each stage
+    body += (len(task.starts) + 1) * BEGIN * BLOCK * steps + 2 * BLOCK  # starts, norms; are times continuous?
+    body += judged + 3 * judges * steps  # the end: of the nominal, the fitted and a former plan
+    long = len(task.teacher.steps)
+    return body, (seeds + choices + judges) * long + CHECKS * CHECKED * (steps + 3 * long)
 
 
 def seconds(task: FitTask, options: FitOptions) -> float:

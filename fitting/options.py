@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fewstep.calibration.held_out import PAIRED
-from fewstep.fitting.blocks import BLOCK, FIT_SEEDS, SELECTION_SEEDS
+from fewstep.fitting.blocks import BLOCK, CHOICE_SEEDS, FIT_SEEDS
 from fewstep.plans.errors import UserError
 from fewstep.runtime.options import Options
 
@@ -53,7 +53,7 @@ class FitOptions(Options):
         super().__post_init__()
         if not 0 < self.steps <= LARGEST:
             raise UserError(f"--steps is {self.steps}", f"give 1 to {LARGEST}")
-        limits = {"seeds": FIT_SEEDS, "selection_seeds": SELECTION_SEEDS, "judge_seeds": PAIRED}
+        limits = {"seeds": FIT_SEEDS, "selection_seeds": CHOICE_SEEDS, "judge_seeds": PAIRED}
         for name, most in limits.items():
             if not BLOCK <= getattr(self, name) <= len(most):
                 fix = f"give {BLOCK} to {len(most)}"

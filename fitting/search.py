@@ -6,7 +6,7 @@ from functools import partial
 
 from fewstep.calibration.conditions_file import ConditionRecords
 from fewstep.fitting import teacher as teaching
-from fewstep.fitting.blocks import FIT_SEEDS, SELECTION_SEEDS, Block, blocks_of, qualities
+from fewstep.fitting.blocks import CHOICE_SEEDS, FIT_SEEDS, Block, blocks_of, qualities
 from fewstep.fitting.checkpoint import Checkpoint, checkpoint_of
 from fewstep.fitting.continuous import is_continuous
 from fewstep.fitting.endpoint import RESTRAINTS, SECANTS, Nominal, Refinement, Seeds, refine
@@ -43,9 +43,7 @@ def search(task: FitTask, options: FitOptions, progress: Progress = SILENT) -> I
     sampler = task.sampler
     seeds = Seeds(
         taught(task, FIT_SEEDS[: options.seeds], task.rows.fit, "teacher of the fit", progress),
-        taught(
-            task, SELECTION_SEEDS[: options.selection_seeds], task.rows.selection, "teacher of the choice", progress
-        ),
+        taught(task, CHOICE_SEEDS[: options.selection_seeds], task.rows.selection, "teacher of the choice", progress),
     )
     nominal = best_start(sampler, task.starts, seeds.fit[:BEGIN], progress)
     origin = recurrence_of(nominal, HISTORY)

@@ -1,0 +1,41 @@
+"""The cost that is told before a fit is no less than the fit takes."""
+
+import pytest
+
+from fewstep.fitting import endpoint
+from fewstep.fitting.cost import evaluations
+from fewstep.fitting.fit import fit
+from fewstep.fitting.options import FitOptions
+from fewstep.fitting.task import open_task
+from fewstep.runtime.sampler import Sampler
+
+FEW = {"steps": 2, "plan": "dpmpp_2m:2", "seeds": 8, "selection_seeds": 8, "judge_seeds": 8, "teacher": "ddim:6"}
+
+
+@pytest.mark.parametrize("is_overfitted", [True, False])
+def test_a_fit_takes_no_more_evaluations_than_told(tiny_bundle, monkeypatch, is_overfitted):
+    """Where all candidates are overfitted, each is judged: that takes more than a fit that takes the first."""
+    options = FitOptions(tiny_bundle, precision="int8", guidance=2.0, iterations=1, **FEW)
+    body, teacher = evaluations(open_task(options), options)
+    counted = {"int8": 0, "float32": 0}
+    network, sample = Sampler.network, Sampler.sample
+
+    def counting(self, plan, samples, conditions):
+        call = network(self, plan, samples, conditions)
+
+        def counted_call(*asked):
+            counted[self.body.precision] += samples
+            return call(*asked)
+
+        return counted_call
+
+    def counting_sample(self, plan, seeds, *rest, **given):
+        counted[self.body.precision] += len(self.compile(plan).steps) * len(seeds)
+        return sample(self, plan, seeds, *rest, **given)
+
+    monkeypatch.setattr(Sampler, "network", counting)
+    monkeypatch.setattr(Sampler, "sample", counting_sample)
+    monkeypatch.setattr(endpoint, "is_overfitted", lambda *gains: is_overfitted)
+    fit(options)
+    assert body / 4 < counted["int8"] <= body
+    assert counted["float32"] == teacher
