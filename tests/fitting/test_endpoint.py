@@ -1,5 +1,7 @@
 """What the refinement of the end finds, on denoisers whose answer is known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -12,7 +14,7 @@ from fewstep.plans.compile import compile_plan, trace_plan
 from fewstep.plans.schedule import CLEAN, NoiseSchedule
 from fewstep.plans.solvers import ddim
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
-from tests.fitting.analytic import Analytic, blocks, facts, flow_map, gaussian, mean_psnr, mixture, taught
+from tests.fitting.analytic import X_SHAPE, Analytic, at, blocks, facts, flow_map, gaussian, mean_psnr, mixture, taught
 
 FAMILIES = [("linear", "epsilon"), ("cosine", "v"), ("flow", "flow"), ("edm", "edm")]
 
@@ -59,12 +61,28 @@ def test_few_steps_come_nearer_to_many_on_seeds_that_were_not_fitted(kind, predi
     assert gains == sorted(gains)
 
 
+class Restoring(Analytic):
+    """A denoiser that sees x with (1 - alpha) y, and takes that away before it answers."""
+
+    def network(self, plan, samples, conditions):
+        inner, schedule = super().network(plan, samples, conditions), NoiseSchedule(self.facts.schedule)
+        return lambda index, step, u: inner(
+            index, step, u - (1 - at(schedule, step.time).alpha) * np.asarray(conditions["y"])
+        )
+
+
 def test_restoration_is_fitted_with_its_degraded_sample():
-    spec = ScheduleSpec("ou")
-    denoising = DenoiserFacts(spec, "score", towards="y")
-    plan = compile_plan("dpmpp_2m:3", denoising)
-    numbers = recurrence_of(plan)
-    assert numbers.rows.shape[1] == 1 + numbers.history + 1  # x, predictions, y
+    sampler = Restoring(DenoiserFacts(ScheduleSpec("ou"), "score", towards="y"), mixture)
+    degraded = np.random.default_rng(0).uniform(-1, 1, (40, *X_SHAPE)).astype(np.float32)
+    parts = [
+        replace(part, conditions={"y": degraded[part.seeds.start : part.seeds.stop]}) for part in blocks(range(40))
+    ]
+    parts = taught(sampler, compile_plan("dpmpp_2m:60", sampler.facts), tuple(parts))
+    plan = compile_plan("dpmpp_2m:3", sampler.facts)
+    origin, found = recurrence_of(plan, 3), fitted(sampler, plan, parts[:2], parts[2:4], iterations=4)[-1].numbers
+    assert mean_psnr(sampler, plan_of(found), parts[4:]) > mean_psnr(sampler, plan, parts[4:]) + 3
+    assert found.rows.shape[1] == 1 + found.history + 1  # x, predictions, y
+    assert np.abs(found.rows - origin.rows)[:, -1].max() > 1e-3
 
 
 def sensitivity_of(matrix, residual):
