@@ -41,9 +41,10 @@ from fewstep.runtime.sizes import defaults, sized
 LOG = logging.getLogger("fewstep")
 SCHEMA = 2  # of what is kept
 AUTO = "auto"
+REFERENCE = "onnxruntime"  # the backend that others are compared with
 LARGEST = {"float32": 1e-3, "float16": 2e-2, "int8": 0.1}  # difference from onnxruntime, of the largest output
-ROUNDS, LEAST_ROUNDS = 50, 5
-SECONDS = 1.0  # of measuring, once each has LEAST_ROUNDS
+ROUNDS = 50
+SECONDS = 1.0  # of measuring, after which no round begins; one is always measured
 KIND: cache.Kind = "fastest"
 PACKAGES = (fewstep.machine, fewstep.plans, fewstep.runtime)  # whose code a choice follows from
 
@@ -100,8 +101,9 @@ def fastest(
         threads: of a call on the CPU; 0 tries one per physical core and one per core that this process may use.
         sizes: of x, where the bundle has free ones; each other one has its default.
 
-    The first call on a machine takes seconds, later ones read what was kept. Nothing is kept where a failure
-    may pass. UserError where nothing runs the bundle.
+    The first call on a machine loads every backend, calls each and measures for about a second, or for one round where
+    that takes longer. Later ones read what was kept. Nothing is kept where a failure may pass. UserError where nothing
+    runs the bundle.
     """
     bundle = open_bundle(path)
     at = defaults(sized(bundle.manifest, sizes).x_shape, bundle.manifest.sizes)
@@ -140,31 +142,30 @@ def _called(timed: Timed) -> str:
 
 def _measure(bundle: Bundle, precision: str, plan: str | None, batch: int, threads: int, sizes: dict[str, int]) -> Kept:
     timed, loaded = [], {}
+    expected: dict[str, Arrays] = {}  # of a body: onnxruntime's outputs
     engine = this_engine()
     is_compared = engine is not None and not engine.error
     if not is_compared:
         LOG.warning("onnxruntime is not installed, or not importable: no other engine is compared with it")
     for name, count in _candidates(threads):
         backend = named(name, count)
+        body, network = "", None
         try:
             body = _body(bundle, precision, plan, backend)
-        except UserError as error:
-            timed.append(Timed(name, count, "", None, str(error)))
-            continue
-        try:
             network = backend.load(bundle, body)
-        except UserError as error:
-            timed.append(Timed(name, count, body, None, str(error), may_pass="memory" in str(error)))
-            continue
-        try:
             feeds = drawn(graph_of(bundle, body), {"batch": batch, **sizes}, 0)
             found = network(feeds)
         except UserError as error:
-            timed.append(Timed(name, count, body, None, str(error), may_pass=True))
+            may_pass = network is not None or "memory" in str(error)
+            timed.append(Timed(name, count, body, None, str(error), may_pass))
             continue
         try:
-            if is_compared:
-                _check(precision, OnnxRuntime().load(bundle, body)(feeds), found)
+            if name == REFERENCE:
+                expected.setdefault(body, found)
+            elif is_compared:
+                if body not in expected:
+                    expected[body] = OnnxRuntime().load(bundle, body)(feeds)
+                _check(precision, expected[body], found)
         except UserError as error:
             timed.append(Timed(name, count, body, None, str(error)))
             continue
@@ -222,13 +223,11 @@ def _call(network: LoadedGraph, feeds: Arrays) -> Callable[[], object]:
 
 
 def _race(calls: list[Callable[[], object]]) -> list[float]:
-    """Median milliseconds of each call. They take turns, after a round that is not counted."""
+    """Median milliseconds of each call. They take turns. Each ran once before, which is not counted."""
     times: list[list[float]] = [[] for _ in calls]
-    for call in calls:
-        call()
     until = time.perf_counter() + SECONDS
     for number in range(ROUNDS):
-        if number >= LEAST_ROUNDS and time.perf_counter() > until:
+        if number > 0 and time.perf_counter() > until:
             break
         for place, call in enumerate(calls):
             started = time.perf_counter()

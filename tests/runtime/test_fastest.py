@@ -221,6 +221,35 @@ def test_sizes_are_measured_each(tiny_bundle: Path, times: list[float]) -> None:
         fastest.fastest(bundle, sizes={"height": 7})
 
 
+def test_a_second_onnxruntime_is_opened_for_another_body_alone(
+    tiny_bundle: Path, times: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One reference judges every engine of a body, and onnxruntime is not judged by itself."""
+    opened: list[str] = []
+
+    class Counted(OnnxRuntime):
+        def load(self, bundle: Bundle, name: str) -> LoadedGraph:
+            opened.append(name)
+            return super().load(bundle, name)
+
+    monkeypatch.setattr(fastest, "OnnxRuntime", Counted)
+    fastest.fastest(tiny_bundle, "int8")
+    assert opened == []
+    engines = {"fast": Engine(), "again": Engine(), "wrong": Engine(error=100.0)}
+    monkeypatch.setattr(fastest, "NAMED", engines)
+    monkeypatch.setattr(fastest, "named", lambda name, threads: engines[name])
+    times[:] = [2.0, 3.0]
+    kept = fastest.fastest(tiny_bundle, "int8", batch=3).kept
+    assert opened == ["int8-cpu-x86"] and [each.backend for each in kept.timed] == ["fast", "again", "wrong"]
+
+
+def test_slow_calls_are_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fastest, "SECONDS", -1.0)
+    order: list[str] = []
+    assert len(fastest._race([lambda: order.append("a"), lambda: order.append("b")])) == 2
+    assert order == ["a", "b"]
+
+
 def test_calls_take_turns() -> None:
     order: list[str] = []
     medians = fastest._race([lambda: order.append("a"), lambda: order.append("b")])
