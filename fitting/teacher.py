@@ -7,7 +7,10 @@ from hashlib import sha256
 
 import numpy as np
 
+import fewstep.fitting
+from fewstep.calibration.workers.kind import this_kind
 from fewstep.fitting.blocks import Block, sample, with_targets
+from fewstep.machine.code_digest import code_of
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import encode
 from fewstep.plans.plan import Plan
@@ -17,6 +20,7 @@ from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sampler import Sampler
 
 LOG = logging.getLogger("fewstep")
+PACKAGES = (fewstep.fitting,)  # whose code a fit follows from, beside the packages of `this_kind`
 
 
 def taught(
@@ -35,12 +39,14 @@ def taught(
 
 
 def identity(sampler: Sampler) -> bytes:
-    """A digest of everything of a bundle that the samples of its body follow from."""
+    """A digest of everything that the samples of a bundle's body follow from: its files, fewstep's code, onnxruntime's
+    version and the processor."""
     manifest, body = sampler.bundle.manifest, sampler.body
     graphs = [body.graph, *(stage.graph for stage in body.stages), manifest.prologue, manifest.conditioner]
     files = [file for graph in graphs if graph is not None for file in (graph.file, *graph.data)]
     files += [condition.null_file for condition in manifest.conditions if condition.null_file is not None]
-    known = [manifest.x_shape, manifest.conditions, [manifest.files.get(file) for file in files]]
+    hashes = [manifest.files.get(file) for file in files]
+    known = (manifest.x_shape, manifest.conditions, hashes, this_kind(), code_of(PACKAGES))
     return sha256(repr(known).encode()).digest()
 
 

@@ -1,14 +1,17 @@
 """The verb: a plan is fitted to a body, kept, found, and nothing is lost on the way."""
 
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+import fewstep.runtime
 from fewstep.calibration.held_out import held_out_conditions
 from fewstep.calibration.metrics import psnr
 from fewstep.evaluation.integrity import VerifyOptions, verify
 from fewstep.fitting import fit as verb
+from fewstep.fitting import teacher
 from fewstep.fitting.blocks import FIT_SEEDS
 from fewstep.fitting.fit import fit
 from fewstep.fitting.options import FitOptions
@@ -65,6 +68,39 @@ def test_an_interrupted_fit_goes_on_from_its_best(tiny_bundle, caplog):
     np.testing.assert_array_equal(again.numbers.told, first.numbers.told)
 
 
+def other_runtime(monkeypatch):
+    kind = replace(teacher.this_kind(), onnxruntime="1000.0")
+    monkeypatch.setattr(teacher, "this_kind", lambda: kind)
+
+
+def other_processor(monkeypatch):
+    kind = replace(teacher.this_kind(), processor="another")
+    monkeypatch.setattr(teacher, "this_kind", lambda: kind)
+
+
+def other_code(monkeypatch):
+    real = teacher.code_of
+    monkeypatch.setattr(teacher, "code_of", lambda packages: real((*packages, fewstep.runtime)))
+
+
+@pytest.mark.parametrize("change", [other_runtime, other_processor, other_code])
+def test_what_another_fewstep_engine_or_processor_left_is_not_taken(tiny_bundle, monkeypatch, caplog, change):
+    options = FitOptions(tiny_bundle, guidance=2.0, iterations=1, **FEW)
+    task, made, real = open_task(options), [], teacher.sample
+    monkeypatch.setattr(teacher, "sample", lambda *given: made.append(given) or real(*given))
+    states = search(task, options)
+    next(states)
+    next(states)
+    states.close()
+    blocks = len(made)
+    next(search(task, options))
+    assert len(made) == blocks > 0 and "going on after 1 iterations" in caplog.text
+    change(monkeypatch)
+    caplog.clear()
+    next(search(task, options))
+    assert len(made) == 2 * blocks and "going on" not in caplog.text
+
+
 def test_without_a_gain_the_nominal_plan_is_kept(tiny_bundle):
     teacher = {**FEW, "teacher": "dpmpp_2m:2"}  # nothing to come nearer to
     result = fit(FitOptions(tiny_bundle, guidance=2.0, iterations=1, **teacher))
@@ -82,8 +118,6 @@ def test_a_bundle_that_changes_meanwhile_is_not_written(tiny_bundle, monkeypatch
     real = verb.open_task
 
     def other(given):
-        from dataclasses import replace
-
         task = real(given)
         manifest = task.bundle.manifest
         changed = {**manifest.files, task.sampler.body.graph.file: "1" * 64}
