@@ -61,7 +61,8 @@ class ExportOptions(Options):
     skip_scale: Factors of a U-Net's skip connections, from the innermost to the outermost, spread evenly (Skip-Tuning).
     freeu: b1,b2,s1,s2 of FreeU: factors of half the backbone's channels, and of low frequencies of the skips.
     verify: full compares with the source at all times, batches and sizes. quick takes a seventh of the evaluations, for
-        large networks. A bundle of the same graphs at the output was verified before, and is not again.
+        large networks. A bundle of the same graphs at the output, made by the same fewstep, was verified before and is
+        not again.
     null: NAME=VALUE, as class=10: the value of a condition that stands for none, if the source does not have it.
         Guidance needs one for each condition.
     """

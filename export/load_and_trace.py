@@ -9,6 +9,11 @@ from typing import Any
 
 import msgspec
 
+import fewstep.export
+import fewstep.graph
+import fewstep.machine
+import fewstep.plans
+import fewstep.runtime
 from fewstep.export.needs import needs
 from fewstep.export.points import Scope
 from fewstep.export.spec import CompanionSource, Reference, Source, Spec
@@ -21,10 +26,18 @@ from fewstep.graph.needs import check_needs
 from fewstep.graph.prepare import prepare
 from fewstep.graph.prologue import PreparedDenoiser
 from fewstep.graph.weights import weight_bytes
+from fewstep.machine.code_digest import code_of
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.progress import Progress
 
+PACKAGES = (
+    fewstep.export,
+    fewstep.graph,
+    fewstep.machine,
+    fewstep.plans,
+    fewstep.runtime,
+)  # whose code makes the prepared graph of the exported one, and compares both
 STAGES = 3  # load, trace, prepare; then verification counts its own points
 
 
@@ -91,8 +104,9 @@ def _taken(
 
 
 def _digest(spec: Spec, exported: Graph, prepared: PreparedDenoiser, more: Sequence[str]) -> str:
-    """Of what is compared. Weights count once: those of the prepared graph follow from the exported one's."""
-    known = sha256(repr((spec, more)).encode() + digest(exported))
+    """Of what is compared, and by which code. Weights count once: those of the prepared graph follow from the exported
+    one's, and from the code."""
+    known = sha256(repr((spec, more)).encode() + digest(exported) + code_of(PACKAGES))
     for field in fields(prepared):
         if (graph := getattr(prepared, field.name)) is not None:
             known.update(structure(graph))

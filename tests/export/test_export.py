@@ -275,6 +275,22 @@ def test_a_second_export_of_the_same_graphs_takes_their_verification_over(
     assert runs == ["full", "quick", "quick"]
 
 
+def test_a_verification_by_other_code_is_not_taken_over(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options, runs = ExportOptions(f"{file}:make", tmp_path / "bundle", verify="quick"), list[str]()
+    first, real = export(options), load_and_trace.expect
+
+    def expect(*given: Any) -> Any:
+        runs.append(given[-1])
+        return real(*given)
+
+    monkeypatch.setattr(load_and_trace, "expect", expect)
+    monkeypatch.setattr(load_and_trace, "PACKAGES", load_and_trace.PACKAGES[:-1])
+    assert export(options).verification != first.verification and runs == ["quick"]
+    assert export(options).verification != first.verification and runs == ["quick"]
+
+
 def test_how_it_was_verified_is_in_the_bundle(file: Path, tmp_path: Path) -> None:
     made = export(ExportOptions(f"{file}:make", tmp_path / "bundle", verify="quick"))
     assert "--verify quick" in made.provenance.commands[0] and made.verification is not None
