@@ -57,7 +57,7 @@ def test_a_flow_policy_samples_as_its_euler_loop_and_keeps_its_order_of_axes(tmp
     with fewstep.runtime.load(bundle) as sampler, torch.no_grad():
         manifest = sampler.bundle.manifest
         assert manifest.conditioner is not None and [each.name for each in manifest.conditioner.inputs] == ["camera"]
-        found = sampler.sample("euler:5", SEEDS, {"camera": camera})
+        found = sampler.sample("euler:5@trailing", SEEDS, {"camera": camera})
         x, times = start(sampler), torch.linspace(1, 0, 6)
         for now, later in zip(times, times[1:], strict=False):  # x_t = (1 - t) x0 + t eps, so dx/dt = eps - x0
             x = x + (later - now) * module(x, now.expand(2), torch.from_numpy(camera))
@@ -67,5 +67,7 @@ def test_a_flow_policy_samples_as_its_euler_loop_and_keeps_its_order_of_axes(tmp
         np.testing.assert_allclose(in_units[:, 3], 0.04 * found[:, 3] + 0.04, rtol=1e-5)
         grip = np.zeros((4, 8), np.float32)
         grip[3, 0] = 1.0  # the first gripper position is decided: 0.08 m
-        held = sampler.sample("euler:5", SEEDS, {"camera": camera}, hold=Hold(sampler.from_units(0.08 * grip), grip))
+        held = sampler.sample(
+            "euler:5@trailing", SEEDS, {"camera": camera}, hold=Hold(sampler.from_units(0.08 * grip), grip)
+        )
         np.testing.assert_allclose(sampler.to_units(held)[:, 3, 0], 0.08, rtol=1e-5)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fewstep.calibration import calibrate as verb
+from fewstep.calibration import options as verb
 from fewstep.calibration.calibrate import Calibration, calibrate
 from fewstep.calibration.choosing import trials
 from fewstep.calibration.choosing.trials import Tried, Way, choose, constant_share, most_evaluations

@@ -1,6 +1,6 @@
-"""What counting activations costs beside evaluating them: `python benchmarks/large/counting.py BUNDLE`.
+"""What counting activations costs beside evaluating them: `python benchmarks/large/counting_share.py BUNDLE`.
 
-    python benchmarks/large/counting.py BUNDLE [--plan ddim:2] [--trajectories 2]
+    python benchmarks/large/counting_share.py BUNDLE [--plan ddim:2] [--trajectories 2]
 
 Prints processor seconds of one evaluation of one sample, and of the histograms of all activations that calibration
 watches in it. Conditions are standard normal numbers where the bundle says nothing of them. Both are means over all
