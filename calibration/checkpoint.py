@@ -18,9 +18,9 @@ from fewstep.calibration.code_digest import code
 from fewstep.calibration.ranges.histogram import Histogram
 from fewstep.calibration.ranges.observe import Counts, observed_tensors
 from fewstep.calibration.task import Task
+from fewstep.machine import cache
 from fewstep.machine.cpu import this_cpu
 from fewstep.plans.file import encode
-from fewstep.runtime import cache
 
 LOG = logging.getLogger("fewstep")
 SCHEMA = 4

@@ -6,8 +6,8 @@ from rich.filesize import decimal
 
 from fewstep.cli.outcome import Outcome
 from fewstep.evaluation.diagnosis import Diagnosis, DoctorOptions, diagnose
+from fewstep.evaluation.speed.fastest import told
 from fewstep.machine.packages import EXTRAS
-from fewstep.runtime.fastest import told
 from fewstep.runtime.progress import Progress
 
 NAME_WIDTH = 10

@@ -4,9 +4,9 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 
+from fewstep.evaluation.speed.fastest import AUTO, fastest, told
 from fewstep.runtime.backends.named import named
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
-from fewstep.runtime.fastest import AUTO, fastest, told
 from fewstep.runtime.loading import choose_body, load
 from fewstep.runtime.sampler import Sampler
 

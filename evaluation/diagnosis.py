@@ -11,13 +11,13 @@ from typing import Literal
 
 import msgspec
 
+from fewstep.evaluation.speed.fastest import Kept, kept_here
 from fewstep.machine.cpu import EXACT, Cpu, this_cpu
 from fewstep.machine.gpu import Gpu, Jetson, gpu_of, these_gpus, this_jetson
 from fewstep.machine.memory import Space, this_space
 from fewstep.machine.packages import EXTRAS, RUNTIMES, Engine, installed, missing, this_engine, version_of
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.platforms import ONNXRUNTIME, preferred
-from fewstep.runtime.fastest import Kept, kept_here
 from fewstep.runtime.options import Options
 
 LEAST_RUNTIME = (1, 21)  # of onnxruntime: the oldest that the tests run with

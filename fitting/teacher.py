@@ -10,11 +10,11 @@ import numpy as np
 import fewstep.fitting
 from fewstep.calibration.workers.kind import this_kind
 from fewstep.fitting.blocks import Block, sample, with_targets
+from fewstep.machine import cache
 from fewstep.machine.code_digest import code_of
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import encode
 from fewstep.plans.plan import Plan
-from fewstep.runtime import cache
 from fewstep.runtime.execute import Array
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sampler import Sampler

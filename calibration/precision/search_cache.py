@@ -18,9 +18,9 @@ from fewstep.calibration.precision.closed_loop import Course
 from fewstep.calibration.precision.search import Choice, JudgedQuality
 from fewstep.calibration.precision.variants import Variants
 from fewstep.graph.digest import digest
+from fewstep.machine import cache
 from fewstep.machine.cpu import this_cpu
 from fewstep.plans.file import encode
-from fewstep.runtime import cache
 
 LOG = logging.getLogger("fewstep")
 SCHEMA = 3

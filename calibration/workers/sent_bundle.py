@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
+from fewstep.machine import cache
 from fewstep.plans.errors import UserError
-from fewstep.runtime import cache
 from fewstep.runtime.bundle.manifest import Manifest
 from fewstep.runtime.bundle.reading import MANIFEST, file_sha256, open_bundle
 

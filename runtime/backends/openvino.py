@@ -24,8 +24,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from fewstep.machine import cache
 from fewstep.plans.errors import UserError
-from fewstep.runtime import cache
 from fewstep.runtime.backends import AHEAD, Arrays, LoadedGraph, graph_of
 from fewstep.runtime.backends.checks import check_contexts, check_threads, imported, path_text
 from fewstep.runtime.backends.interface import difference

@@ -16,9 +16,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from fewstep.machine import cache
 from fewstep.machine.cpu import this_cpu
 from fewstep.plans.errors import UserError
-from fewstep.runtime import cache
 from fewstep.runtime.backends import AHEAD, Arrays, LoadedGraph, graph_of
 from fewstep.runtime.backends.openvino_forms import computed_wrong
 from fewstep.runtime.bundle.manifest import GraphEntry, TensorEntry

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fewstep.machine import cache
 from fewstep.plans.errors import UserError
-from fewstep.runtime import cache
 from fewstep.runtime.backends import Arrays, LoadedGraph, cuda
 from fewstep.runtime.backends.cuda_graph import Recording
 from fewstep.runtime.backends.lanes import Lanes

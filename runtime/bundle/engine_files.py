@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import msgspec
 
+from fewstep.machine import cache
 from fewstep.plans.errors import UserError
-from fewstep.runtime import cache
 from fewstep.runtime.backends import graph_of
 from fewstep.runtime.bundle.engine_key import AMPERE_ON, SCHEMA, EngineKey, Here, Sidecar, difference
 from fewstep.runtime.bundle.manifest import EngineEntry

@@ -24,8 +24,8 @@ from fewstep.calibration.ranges.histogram import measure
 from fewstep.calibration.ranges.observe import Counts, observed_tensors
 from fewstep.calibration.trajectories import BodyCall
 from fewstep.graph import io
+from fewstep.machine import cache
 from fewstep.machine import code_digest as machine_digest
-from fewstep.runtime import cache
 from fewstep.runtime.bundle.reading import open_bundle
 from tests.calibration.copied_sources import copied_sources
 from tests.calibration.test_calibrate import FIRST, denoiser, prologue, write_bundle

@@ -11,8 +11,8 @@ from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.lowering import targets
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.lowering.targets import CPU_X86, TENSORRT
+from fewstep.machine import cache
 from fewstep.plans.errors import UserError
-from fewstep.runtime import cache
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.loading import load
 from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle

@@ -18,8 +18,8 @@ from fewstep.engines.builders import TENSORRT_RTX, Builder
 from fewstep.graph import io
 from fewstep.graph.commit import open_for_update
 from fewstep.graph.graph import Graph
+from fewstep.machine import cache
 from fewstep.plans.errors import UserError
-from fewstep.runtime import cache
 from fewstep.runtime.backends import cuda
 from fewstep.runtime.bundle import engine_files
 from fewstep.runtime.bundle import manifest as form

@@ -18,8 +18,8 @@ from fewstep.calibration.precision.closed_loop import JUDGE_SEEDS, SEARCH_SEEDS,
 from fewstep.calibration.trajectories import HELD_OUT_SEEDS
 from fewstep.graph import io
 from fewstep.graph.graph import Graph
+from fewstep.machine import cache
 from fewstep.plans.errors import UserError
-from fewstep.runtime import cache
 from fewstep.runtime.backends import LoadedGraph
 from fewstep.runtime.bundle.manifest import Trial
 from fewstep.runtime.bundle.reading import open_bundle

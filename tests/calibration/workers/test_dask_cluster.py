@@ -17,8 +17,8 @@ from fewstep.calibration.workers.dask_cluster import DaskWorkers
 from fewstep.calibration.workers.in_order import in_order
 from fewstep.calibration.workers.job import order
 from fewstep.calibration.workers.sent_bundle import SentBundle, needed, sent
+from fewstep.machine import cache
 from fewstep.plans.errors import UserError
-from fewstep.runtime import cache
 from fewstep.runtime.bundle.reading import MANIFEST, open_bundle
 from tests.calibration.test_calibrate import contents
 from tests.calibration.workers.test_workers import NOWHERE, Square, options

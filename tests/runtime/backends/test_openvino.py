@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import fewstep.runtime
+from fewstep.machine import cache
 from fewstep.plans.errors import UserError
-from fewstep.runtime import cache
 from fewstep.runtime.backends.named import named
 from fewstep.runtime.backends.openvino import BATCHES, OpenVino
 from fewstep.runtime.bundle.reading import open_bundle

@@ -20,8 +20,8 @@ from fewstep.calibration.metrics import psnr
 from fewstep.evaluation.report import ReportOptions, report
 from fewstep.graph.graph import Array, Graph, Node
 from fewstep.graph.index import in_topological_order
+from fewstep.machine import cache
 from fewstep.plans.errors import UserError
-from fewstep.runtime import cache
 from fewstep.runtime.backends import openvino_agreement
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.backends.openvino import OpenVino

@@ -15,8 +15,8 @@ import pytest
 import fewstep.runtime
 from fewstep.graph.commit import open_for_update
 from fewstep.graph.pack import PackOptions, pack
+from fewstep.machine import cache
 from fewstep.plans.errors import UserError
-from fewstep.runtime import cache
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.backends.tensorrt import TensorRt
 from fewstep.runtime.bundle.reading import open_bundle

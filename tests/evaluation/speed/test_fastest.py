@@ -11,12 +11,13 @@ import pytest
 
 from fewstep.cli import run as cli_run
 from fewstep.cli.main import main
+from fewstep.evaluation.speed import fastest
+from fewstep.evaluation.speed.fastest import kept_here, told
 from fewstep.plans.errors import UserError
-from fewstep.runtime import fastest, load
+from fewstep.runtime import load
 from fewstep.runtime.backends import Arrays, LoadedGraph
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle.reading import Bundle
-from fewstep.runtime.fastest import kept_here, told
 from fewstep.runtime.sampler import Sampler
 from tests.free_bundle import free
 

@@ -21,6 +21,7 @@ import msgspec
 import fewstep.machine
 import fewstep.plans
 import fewstep.runtime
+from fewstep.machine import cache
 from fewstep.machine.code_digest import code_of
 from fewstep.machine.cpu import this_cpu
 from fewstep.machine.gpu import these_gpus
@@ -28,7 +29,6 @@ from fewstep.machine.packages import installed, this_engine
 from fewstep.plans.errors import UserError
 from fewstep.plans.name import parse_plan_name, with_grid
 from fewstep.plans.spec import Strict
-from fewstep.runtime import cache
 from fewstep.runtime.backends import Arrays, Backend, LoadedGraph, graph_of
 from fewstep.runtime.backends.named import NAMED, named
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime

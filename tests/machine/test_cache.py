@@ -8,7 +8,7 @@ from time import time
 
 import pytest
 
-from fewstep.runtime import cache
+from fewstep.machine import cache
 from fewstep.runtime.bundle import engine_files
 
 
