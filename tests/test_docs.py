@@ -18,6 +18,7 @@ ROOT = Path(__file__).parent.parent
 LABELS = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 ALL = [block for page in PAGES for block in blocks(page)]
 RUN = [page for page in PAGES if any(not block.mark for block in blocks(page))]
+LONG = {"lora.md"}  # exports the shipped network twice
 LONGEST = 35  # words of a sentence
 
 
@@ -105,7 +106,9 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("page", RUN, ids=name)
+@pytest.mark.parametrize(
+    "page", [pytest.param(page, marks=[pytest.mark.slow] * (page.name in LONG)) for page in RUN], ids=name
+)
 def test_what_is_printed_runs(
     page: Path, prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -85,6 +85,7 @@ def test_it_was_trained(member: Member) -> None:
     assert loss(member, random) > 2 * limit
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["dit_flow", "convnext_v_cosine"])  # families has the others' kinds
 def test_its_graph_is_its_module(name: str) -> None:
     member = BY_NAME[name]

@@ -36,6 +36,7 @@ print(seen.count(True), seen.count(False))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="needs fork")
 @pytest.mark.parametrize("verb", ["calibrate", "build"])
 def test_a_kill_at_any_write_leaves_a_whole_bundle(tmp_path: Path, verb: str) -> None:

@@ -251,6 +251,7 @@ def test_a_spec_keeps_its_shape_as_a_tuple() -> None:
     assert Spec("s", [1, 8], [], "v", ScheduleSpec("linear")) == Spec("s", (1, 8), (), "v", ScheduleSpec("linear"))  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_a_second_export_of_the_same_graphs_takes_their_verification_over(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

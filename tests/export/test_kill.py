@@ -64,6 +64,7 @@ def make():
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="needs fork")
 def test_a_kill_at_any_write_leaves_a_whole_bundle(tmp_path: Path) -> None:
     """With its weights inside its graphs, and in a file beside them."""

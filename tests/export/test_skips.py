@@ -196,6 +196,7 @@ def own_source(*scales: float, freeu: FreeU | None = None) -> TorchSource:
     return TorchSource(module, SPEC, "own", "0" * 64)
 
 
+@pytest.mark.slow
 def test_the_graph_is_that_of_the_changed_module() -> None:
     """Verified; factors are constants in it, layers keep their names, and what filters is too narrow for int8."""
     plain, traced = own_source().trace(), own_source(0.5, 1.0, freeu=FREEU).trace()
@@ -258,6 +259,7 @@ def test_the_hash_and_the_command_say_how_it_was_tuned() -> None:
     assert flags([], (0.8, 1.0), (1.2, 1.1, 0.9, 0.8)) == " --skip-scale 0.8,1 --freeu 1.2,1.1,0.9,0.8"
 
 
+@pytest.mark.slow
 def test_sizes_may_stay_free() -> None:
     """The waves of FreeU's filter are then made for the size that is asked for."""
     sizes = (Size("height", 1, 8, 16, 2), Size("width", 2, 8, 16, 2))

@@ -89,6 +89,7 @@ class Spectral(nn.Module):
         return torch.view_as_complex(h.permute(0, 2, 3, 1).contiguous())[:, None]
 
 
+@pytest.mark.slow
 def test_the_page_on_speech_wraps_a_complex_network() -> None:
     """The class that is printed there, around a network with the idioms of SGMSE+'s."""
     page = next(block.text for block in blocks(SPEECH) if "class Score" in block.text)

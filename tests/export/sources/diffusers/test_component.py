@@ -75,6 +75,7 @@ def test_a_spec_says_it_before_the_scheduler(saved: Path, alone: Path, tmp_path:
     assert modules[0](x, time, label).shape == (2, 3, 8, 8)
 
 
+@pytest.mark.slow
 def test_its_guided_samples_need_a_null_value(saved: Path, tmp_path: Path) -> None:
     bundle = tmp_path / "bundle"
     export(ExportOptions(str(saved / "denoiser"), bundle, null=("class=5",)))

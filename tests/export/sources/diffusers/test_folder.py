@@ -228,6 +228,7 @@ def test_a_network(
     assert not {"Shape", "Cast", "Expand"} & set(prepared.body.ops())
 
 
+@pytest.mark.slow
 def test_a_scheduler_that_cuts_off_a_learned_variance_runs_where_export_did(tmp_path: Path) -> None:
     theirs = diffusers.DPMSolverMultistepScheduler(variance_type="learned_range")
     network = diffusers.UNet2DModel(in_channels=3, out_channels=6, **UNET)

@@ -103,6 +103,7 @@ def test_samples_are_those_of_the_ddim_loop(low: tuple[Path, LeRobotDiffusion]) 
     assert found.shape == (2, HORIZON, ACTIONS) and np.abs(found - expected).max() < 1e-3
 
 
+@pytest.mark.slow
 def test_samples_with_cameras_are_those_of_the_ddpm_loop(
     seeing: tuple[Path, LeRobotDiffusion], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -122,6 +123,7 @@ def test_samples_with_cameras_are_those_of_the_ddpm_loop(
     assert np.abs(found - expected).max() < 1e-3
 
 
+@pytest.mark.slow
 def test_the_cameras_are_encoded_once_whatever_the_number_of_steps(seeing: tuple[Path, LeRobotDiffusion]) -> None:
     seen, rows = observed(1, cameras=2), []
     with fewstep.runtime.load(seeing[0]) as sampler:
