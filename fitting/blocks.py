@@ -17,11 +17,12 @@ from fewstep.calibration.held_out import held_out_conditions
 from fewstep.calibration.metrics import psnr
 from fewstep.plans import noise
 from fewstep.plans.plan import Plan
-from fewstep.runtime.execute import Array, StepNetwork, StepState, advance, begin, combine
+from fewstep.runtime.execute import Array, StepNetwork, StepState, advance, begin, combine, finish
 from fewstep.runtime.request import check_given
 from fewstep.runtime.sampler import Sampler
 
-FIT_SEEDS = range(600_000, 650_000)  # disjoint from all others: see `fewstep.calibration.trajectories`
+# Between the seeds of precision maps and the first of a calibration, and apart from those held out
+FIT_SEEDS = range(600_000, 650_000)
 CHOICE_SEEDS = range(650_000, 700_000)
 BLOCK = 8  # seeds
 
@@ -42,7 +43,7 @@ class Block:
         return self.target
 
     def draws(self, number: int) -> Array:
-        return np.stack([noise.normal(seed, number, self.x_shape) for seed in self.seeds])
+        return noise.stacked(self.seeds, number, self.x_shape)
 
     def given(self, plan: Plan) -> dict[str, NDArray[np.float32]]:
         return check_given(plan.given, None, self.conditions, self.x_shape, len(self.seeds))
@@ -89,7 +90,7 @@ def resume(
 
 def sample_of(plan: Plan, states: Sequence[StepState]) -> Array:
     """The sample [seeds, *x_shape] that a rollout ended with."""
-    return combine(plan.output, states[-1].after, np.float32)
+    return finish(plan, states)
 
 
 def sample(sampler: Sampler, plan: Plan, block: Block) -> Array:

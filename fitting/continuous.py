@@ -3,7 +3,6 @@
 import numpy as np
 
 from fewstep.fitting.blocks import Block, told_apart
-from fewstep.plans import noise
 from fewstep.plans.plan import Plan
 from fewstep.runtime.sampler import Sampler
 
@@ -22,6 +21,6 @@ def is_continuous(sampler: Sampler, plan: Plan, block: Block) -> bool:
     told[middle] += part if np.floor(times[middle] + part) == np.floor(times[middle]) else -part
     network = block.network(sampler, told_apart(plan, told))
     step = plan.steps[middle]
-    u = np.stack([noise.normal(seed, 0, block.x_shape) for seed in block.seeds])
+    u = block.draws(0)
     before, after = network(middle, step, u), network(middle + len(times), step, u)
     return not all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))

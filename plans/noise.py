@@ -8,6 +8,7 @@ The fourth word of a counter names its stream, so that drawings for different pu
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,6 +57,11 @@ def normal(seed: int, draw: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
     """
     (alone,) = normals(seed, draw, shape, 1)
     return np.asarray(alone)
+
+
+def stacked(seeds: Sequence[int], draw: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """`normal` of each seed, [len(seeds), *shape]: what the executor draws for a batch."""
+    return np.stack([normal(seed, draw, shape) for seed in seeds])
 
 
 def normals(seed: int, draw: int, shape: tuple[int, ...], particles: int) -> NDArray[np.float32]:

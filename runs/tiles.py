@@ -118,7 +118,7 @@ def tiled_steps(
     network = _Windows(sampler, plan, shape, tiles, len(numbers), condition or {}, branches or {}, sizes).network()
 
     def draws(number: int) -> Float32:
-        return np.stack([noise.normal(seed, number, shape) for seed in numbers])
+        return noise.stacked(numbers, number, shape)
 
     states = execute(plan, network, draws, np.float32, tensors, held)
     return until_cancelled(finite_states(states, plan), len(plan.steps), cancel)

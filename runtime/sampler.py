@@ -245,7 +245,7 @@ class Sampler(AbstractContextManager["Sampler"]):
     def draws(self, seeds: Sequence[int], sizes: Mapping[str, int] | None = None) -> Draws:
         """The noise of samples: a function of a draw's number -> [len(seeds), *x_shape], as the executor calls it."""
         numbers, shape = check_seeds(seeds), sized(self.bundle.manifest, sizes).x_shape
-        return lambda number: np.stack([noise.normal(seed, number, shape) for seed in numbers])
+        return lambda number: noise.stacked(numbers, number, shape)
 
     def call(self, x: Array, fed: Arrays, group: int) -> Float32:
         """The denoiser on [N, *x_shape] -> [N, heads * C, ...], as the steps of a range group run it."""

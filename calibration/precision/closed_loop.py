@@ -125,7 +125,7 @@ def open_course(
         return sampler.denoiser(feeds)
 
     def draws(number: int) -> Array:
-        return np.stack([noise.normal(seed, number, manifest.x_shape) for seed in seeds])
+        return noise.stacked(seeds, number, manifest.x_shape)
 
     network = replace(sampler, denoiser=recording).network(plan, len(seeds), conditions)
     reference = []
