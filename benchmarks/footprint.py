@@ -22,21 +22,6 @@ from fewstep.models import ready
 from fewstep.runtime.bundle.reading import open_bundle
 
 DEPENDENCIES = ("msgspec", "safetensors")  # beside numpy and onnxruntime, which a device is assumed to have
-PACKAGES = (
-    "calibration",
-    "cli",
-    "control",
-    "engines",
-    "evaluation",
-    "export",
-    "fitting",
-    "graph",
-    "machine",
-    "models",
-    "plans",
-    "runs",
-    "runtime",
-)
 PROCESSES = 11
 MB = 1e6
 
@@ -61,7 +46,7 @@ print(json.dumps([seconds, kib * 1024]))
 def installed_bytes() -> int:
     """Of fewstep without its weights, and of what it brings beside numpy and onnxruntime. Bytecode is not counted."""
     root = Path(fewstep.runtime.__file__).parent.parent
-    packages = [root / name for name in PACKAGES]
+    packages = [typed.parent for typed in root.glob("*/py.typed")]  # each package has one
     own = (path for package in packages for path in package.rglob("*") if not _is_weights(path))
     others = (Path(str(file.locate())) for name in DEPENDENCIES for file in distribution(name).files or ())
     return sum(path.stat().st_size for path in (*own, *others) if path.is_file() and path.suffix != ".pyc")
