@@ -13,7 +13,7 @@ pytest.importorskip("huggingface_hub")
 from fewstep.export.licence import licence_of
 from fewstep.export.sources.hub import is_name
 from fewstep.runtime.bundle.reading import open_bundle
-from tests.export.hub_server import COMMIT, served
+from tests.export.sources.hub_server import COMMIT, served
 
 FETCH = """
 import json, sys
