@@ -15,72 +15,48 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from functools import cached_property
-from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
+from claim_ways import (
+    SEARCH,
+    Setting,
+    alike,
+    best_of,
+    best_reward,
+    cfg,
+    chain,
+    filtered,
+    found,
+    from_phases,
+    inpainted,
+    inverted,
+    layout,
+    one_noise,
+    plain,
+    populated,
+    rcfg,
+    repainted,
+    returned,
+    reward,
+    seams,
+    searched,
+    still,
+    story,
+    streamed,
+    value,
+    wide,
+)
 
-from fewstep.calibration.metrics import Floats, psnr
-from fewstep.evaluation.distances.features import NAMED, Extractor, open_extractor
+from fewstep.evaluation.distances.features import NAMED, open_extractor
 from fewstep.export.export import ExportOptions, export
-from fewstep.plans.guidance import Residual
-from fewstep.plans.transforms import as_given, own_noise, tail, time_travel
-from fewstep.runs import Similar, Steering, Tiles, population, sample_tiles, stream, trajectory_variance
-from fewstep.runtime import Hold, Sampler, UserError, load
+from fewstep.runs import Similar
+from fewstep.runtime import UserError, load
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 
 FIRST_SEED = 10_000
-W = 2.0
-BATCH = 64
 MOST = 8  # times the evaluations, at equal time
-
-
-@dataclass(frozen=True)
-class Setting:
-    """A model, the judge of its classes, and the seeds; `labels` are the classes asked for."""
-
-    sampler: Sampler
-    judge: Extractor
-    condition: str
-    seeds: range
-
-    @property
-    def labels(self) -> list[int]:
-        return [seed % 10 for seed in self.seeds]
-
-    @property
-    def who(self) -> dict[str, list[int]]:
-        return {self.condition: self.labels}
-
-    def logits(self, x: Floats) -> Floats:
-        parts = [np.clip(x[at : at + 256], -1, 1).astype(np.float32) for at in range(0, len(x), 256)]
-        found = np.concatenate([self.judge.network({self.judge.input: part})["logits"] for part in parts])
-        top = found.max(1, keepdims=True)
-        return np.asarray(found - top - np.log(np.exp(found - top).sum(1, keepdims=True)))
-
-    def reward(self, x: Floats) -> Floats:
-        """log p(class | x) by the judge, [B], of as many samples of each seed as there are, seed by seed."""
-        wanted = np.repeat(self.labels, len(x) // len(self.labels))
-        return np.asarray(self.logits(x)[np.arange(len(x)), wanted])
-
-    def sample(self, plan: Any, **options: Any) -> Floats:
-        return np.asarray(self.sampler.sample(plan, self.seeds, self.who, **options))
-
-    @cached_property
-    def picture(self) -> Floats:
-        """A sample of another class for each seed: what edits start from."""
-        other = {self.condition: [(label + 1) % 10 for label in self.labels]}
-        return np.asarray(self.sampler.sample(guided(8), self.seeds, other, W))
-
-    @cached_property
-    def known(self) -> Floats:
-        """Samples of the classes asked for, of other seeds: what inpainting is given half of."""
-        seeds = [seed + 500 for seed in self.seeds]
-        return np.asarray(self.sampler.sample(guided(10), seeds, self.who, W))
-
 
 Made = Any  # what a way makes: samples, or a number
 
@@ -137,190 +113,6 @@ REASONS: Mapping[str, str] = {
     "EMDM": "no network with a random input ships; conditions for each step are tested in tests/runs/test_compose.py",
     "FK correctors": "the judge knows no mass of p^w q^(1-w); the law is tested in tests/runs/test_population.py",
 }
-
-
-def guided(steps: int) -> str:
-    return f"dpmpp_2m:{max(steps, 1)}"
-
-
-# Scores
-
-
-def value(s: Setting, made: float) -> float:
-    return made
-
-
-def reward(s: Setting, x: Floats) -> float:
-    return float(s.reward(x).mean())
-
-
-def best_reward(s: Setting, x: Floats) -> float:
-    """Of the best of each seed's samples."""
-    return float(s.reward(x).reshape(len(s.seeds), -1).max(1).mean())
-
-
-def returned(s: Setting, x: Floats) -> float:
-    return min(float(psnr(x, s.picture).mean()), 99.0)
-
-
-def layout(s: Setting, x: Floats) -> float:
-    pairs = zip(x, s.picture, strict=True)
-    return float(np.mean([np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in pairs]))
-
-
-def alike(s: Setting, x: Floats) -> float:
-    return float(np.corrcoef(x.reshape(len(x), -1)).mean())
-
-
-def seams(s: Setting, x: Floats) -> float:
-    """Minus the step at the border of two windows over the step elsewhere, along the width."""
-    steps = np.abs(np.diff(x, axis=-1)).mean(axis=(0, 1, 2))
-    return -float(steps[x.shape[-1] // 2 - 1] / np.median(steps))
-
-
-# Streams
-
-
-def rcfg(s: Setting) -> Floats:
-    return s.sample("ddim:13", guidance=Residual(1.4), given={"image": s.picture}, strength=0.6)  # 8 steps
-
-
-def cfg(s: Setting, evaluations: int) -> Floats:
-    steps = max(round(evaluations / 2 / 0.6), 1)
-    return s.sample(f"ddim:{steps}", guidance=1.4, given={"image": s.picture}, strength=0.6)
-
-
-def streamed(s: Setting, mode: Any) -> float:
-    """Frames a second."""
-    frames = stream(s.sampler, plan="ddim:4", condition={s.condition: s.labels[:1]}, strength=1.0, mode=mode)
-    begun = time.perf_counter()
-    count = len(list(frames(s.picture)))
-    return count / (time.perf_counter() - begun)
-
-
-def still(s: Setting, similar: Similar | None) -> float:
-    """Frames for each call of the network, of 60 equal frames."""
-    one = {s.condition: s.labels[:1]}
-    frames = stream(s.sampler, plan="ddim:4", condition=one, strength=1.0, similar=similar, mode="batch")
-    list(frames(np.repeat(s.picture[:1], 60, 0)))
-    return 60 / frames.stats().calls
-
-
-# Populations and searches of noise: N particles, or rounds, of so many steps
-
-N, STEPS = 4, 10
-SEARCH = N * STEPS
-
-
-def best_of(s: Setting, evaluations: int) -> Floats:
-    """As many samples of each seed, seed by seed."""
-    count = max(evaluations // STEPS, 1)
-    seeds = [seed * 64 + n for seed in s.seeds for n in range(count)]
-    who = {s.condition: [label for label in s.labels for _ in range(count)]}
-    return np.asarray(s.sampler.sample(f"ddpm:{STEPS}", seeds, who))
-
-
-def populated(s: Setting, **options: Any) -> Floats:
-    plan = s.sampler.compile(f"ddpm:{STEPS}")
-    made = population(s.sampler, plan, Steering(s.reward, 1.0, STEPS), s.seeds, N, s.who, batch=BATCH, **options)
-    return made.samples.reshape(-1, *made.samples.shape[2:])
-
-
-def searched(s: Setting) -> Floats:
-    """Zero-order: each seed's noise moves where its reward grew."""
-    plan, draws = own_noise(s.sampler.compile(f"ddim:{STEPS}")), s.sampler.draws(s.seeds)
-    z = draws(0)
-    x = s.sample(plan, given={"noise": z})
-    for n in range(1, N):
-        tried = (np.sqrt(1 - 0.4**2) * z + 0.4 * draws(n)).astype(np.float32)
-        made = s.sample(plan, given={"noise": tried})
-        better = (s.reward(made) > s.reward(x)).reshape(-1, *[1] * (z.ndim - 1))
-        z, x = np.where(better, tried, z), np.where(better, made, x)
-    return x
-
-
-def found(s: Setting) -> Floats:
-    """FIND: the mean of the start noise moves for all; the samples of the last round."""
-    plan, shift = own_noise(s.sampler.compile(f"ddim:{STEPS}")), np.zeros((), np.float32)
-    for n in range(N):
-        z = s.sampler.draws([seed + 1000 * n for seed in s.seeds])(0)
-        x = s.sample(plan, given={"noise": (z + shift).astype(np.float32)})
-        r = s.reward(x)
-        shift = shift + 0.1 * np.einsum("b,b...->...", (r - r.mean()) / (r.std() + 1e-9), z) / np.float64(len(z))
-    return x
-
-
-def plain(s: Setting, evaluations: int) -> Floats:
-    return s.sample(f"ddim:{max(evaluations, 1)}")
-
-
-def filtered(s: Setting) -> float:
-    """The reward of those whose trajectory varies least, nine in ten."""
-    states = list(s.sampler.steps("ddim:20", s.seeds, s.who))
-    kept = np.argsort(trajectory_variance(states, last=5))[: max(1, round(0.9 * len(s.seeds)))]
-    return float(s.reward(states[-1].x0)[kept].mean())
-
-
-# Edits, starts, tiles
-
-
-def inverted(s: Setting, steps: int, hold: bool) -> Floats:
-    """The source that comes back beside an edit."""
-    inverse, forward = s.sampler.compile(f"ddim_inverse:{steps}"), s.sampler.compile(f"ddim:{steps}")
-    source = {s.condition: [(label + 1) % 10 for label in s.labels]}
-    states = list(s.sampler.steps(inverse, s.seeds, source, given={"x": s.picture}))
-    kept = (*(state.after[0] for state in reversed(states)), s.picture)
-    held = Hold(kept, np.ones(1, np.float32), clean=True) if hold else None
-    return np.asarray(s.sampler.sample(tail(forward, 0), s.seeds, source, given={"row0": kept[0]}, hold=held))
-
-
-def inpainted(s: Setting, plan: Any) -> Floats:
-    """The upper half is known, of the class that is asked for."""
-    mask = np.zeros_like(s.known[0])
-    mask[:, : mask.shape[1] // 2] = 1
-    return s.sample(plan, hold=Hold(s.known, mask, fresh=True))
-
-
-def repainted(s: Setting) -> Floats:
-    return inpainted(s, time_travel(s.sampler.compile("ddpm:10"), 3))
-
-
-def from_phases(s: Setting) -> Floats:
-    magnitudes = np.abs(np.fft.fft2(s.sampler.draws(s.seeds)(0)))
-    z = np.fft.ifft2(magnitudes * np.exp(1j * np.angle(np.fft.fft2(s.picture)))).real.astype(np.float32)
-    return s.sample(own_noise(s.sampler.compile("ddim:10")), given={"noise": z})
-
-
-def story(s: Setting) -> Floats:
-    """One picture for each seed's class in 10 steps, of which 4 are run once."""
-    plan = s.sampler.compile("dpmpp_2m:10")
-    *_, state = islice(s.sampler.steps(plan, s.seeds[:1], {s.condition: s.labels[:1]}), 4)
-    rows = {name: np.repeat(row, len(s.seeds), 0) for name, row in as_given(state.after).items()}
-    return np.asarray(s.sampler.sample(tail(plan, 4), [s.seeds[0]] * len(s.seeds), s.who, given=rows))
-
-
-def one_noise(s: Setting, evaluations: int) -> Floats:
-    return np.asarray(s.sampler.sample(guided(evaluations), [s.seeds[0]] * len(s.seeds), s.who))
-
-
-def chain(s: Setting) -> Floats:
-    """Denoising MCMC: four steps, five of Langevin at half the noise, and the way down from there."""
-    plan, k = s.sampler.compile("ddim:10"), 5
-    step, draws = plan.steps[k], s.sampler.draws(s.seeds)
-    assert step.sigma is not None and step.alpha
-    rho = step.sigma / step.alpha
-    y = s.sample(guided(4)) + rho * draws(0)
-    for n in range(1, 6):
-        x0 = next(iter(s.sampler.steps(tail(plan, k), s.seeds, s.who, given={"row0": step.alpha * y}))).x0
-        y = (y + 0.15 * (x0 - y) + np.sqrt(0.3) * rho * draws(n)).astype(np.float32)
-    return s.sample(tail(plan, k), given={"row0": step.alpha * y})
-
-
-def wide(s: Setting, plan: str, moves: bool) -> Floats:
-    """Samples twice as wide as the network's, in windows without overlap."""
-    window = s.sampler.bundle.manifest.x_shape
-    shape, compiled = (*window[:-1], 2 * window[-1]), s.sampler.compile(plan)
-    return np.asarray(sample_tiles(s.sampler, compiled, shape, Tiles(0, moves=moves), s.seeds, condition=s.who))
 
 
 LOG_P = "log p(class)"
