@@ -136,7 +136,8 @@ def main() -> None:
     given = parser.parse_args()
     bundle = max((each for each in given.work.glob("policy-*") if each.is_dir()), key=lambda each: each.stat().st_mtime)
     backend = OnnxRuntime(threads=given.threads, spinning=False)  # waiting threads leave the core to the loop
-    print(loop(load(bundle, precision="int8", backend=backend), given.work, given.seconds), flush=True)
+    said = loop(load(bundle, precision="int8", backend=backend), given.work, given.seconds)
+    print(said, flush=True)
     calls = {
         f"{precision}, {steps} steps": call_of(load(bundle, precision=precision, backend=backend), steps)
         for precision in ("int8", "float32")
@@ -144,7 +145,9 @@ def main() -> None:
     }
     if given.weights is not None:
         calls |= {f"torch, {steps} steps": torch_call(given.weights, steps) for steps in STEPS}
-    print(markdown(race(calls, given.work, given.calls), HEAD))
+    table = markdown(race(calls, given.work, given.calls), HEAD)
+    print(table)
+    (given.work / "latency.md").write_text(f"{said}\n\n{table}\n")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@
 
 WORK gets the bundle, calibrated on what the deployed plan itself sees, and the verdict of every episode. The same
 command goes on where the last one stopped, and more episodes add to those that are there. `--quick` takes 4 episodes of
-each task and the main contenders. The result is WORK/table.md.
+each task and the main contenders. The result is WORK/table.md, and WORK/rows.json for page.py.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import os
 import shutil
 from pathlib import Path
 
+import msgspec
 import numpy as np
 from closed_loop import deviation, rows, watch
 from rollouts import episodes_of, run
@@ -29,6 +30,14 @@ SOURCE = Path(__file__).with_name("network.py")
 CALIBRATED = "dpmpp_2m:4"  # its last two steps are those of two warm ones
 WATCHED, ROWS = 4, 256  # episodes of each task that are watched, and observations that are calibrated on
 DELAYS = (1, 2, 4, 8)  # ticks of 12.5 ms
+ROWS_FILE, DEVIATION = "rows.json", ".deviation"
+
+
+class Rows(msgspec.Struct, frozen=True):
+    """The table's lines, as text, and the name of the bundle in WORK."""
+
+    bundle: str
+    lines: list[tuple[str, ...]]
 
 
 def contenders(weights: dict[str, str], quick: bool) -> list[tuple[Contender, str | None]]:
@@ -69,7 +78,7 @@ def contenders(weights: dict[str, str], quick: bool) -> list[tuple[Contender, st
 def prepare(work: Path, weights: Path) -> Path:
     """The bundle of the weights, with an int8 body that was calibrated closed loop."""
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()[:12]
-    bundle, done = work / f"policy-{digest}", work / f"policy-{digest}.deviation"
+    bundle, done = work / f"policy-{digest}", work / f"policy-{digest}{DEVIATION}"
     if done.exists():
         return bundle
     shutil.rmtree(bundle, ignore_errors=True)
@@ -120,7 +129,8 @@ def main() -> None:
         print(" | ".join(lines[-1]), flush=True)
         if is_reference:
             reference = verdicts
-    rms, p99 = bundle.with_suffix(".deviation").read_text().split()
+    (given.work / ROWS_FILE).write_bytes(msgspec.json.encode(Rows(bundle.name, lines)))
+    rms, p99 = bundle.with_suffix(DEVIATION).read_text().split()
     note = f"Actions of int8 are {rms} from those of float32 (root mean square), {p99} in one of 100 sequences.\n"
     (given.work / "table.md").write_text(f"{markdown(lines)}\n\n{note}")
 

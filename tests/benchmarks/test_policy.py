@@ -224,3 +224,25 @@ def test_training_asks_for_the_actions_that_are_not_decided(recipe: ModuleType, 
     loss = train.flow_loss(data, 400)(network, torch.Generator().manual_seed(0))
     assert loss.item() == pytest.approx(0.0, abs=1e-4)
     assert set(delays) == set(range(9)) and 0.4 < np.mean(np.array(delays) == 0) < 0.6
+
+
+def test_the_page_is_made_of_the_files_that_runs_leave(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    import page
+    import table
+
+    work, training = tmp_path / "work", tmp_path / "training"
+    work.mkdir()
+    training.mkdir()
+    lines = [tuple(f"{who} {column}" for column in table.HEAD) for who in ("experts", "policy")]
+    (work / "rows.json").write_bytes(msgspec.json.encode(page.Rows("policy-1234", lines)))
+    (work / "policy-1234.deviation").write_text("0.0123 0.0456\n")
+    (training / "policy.safetensors").write_bytes(b"weights")
+    (training / "loss.csv").write_text("step,loss\n50,1.0\n24000,0.0314\n")
+    text = page.page(work, training)
+    assert "24000 of 24000 steps and ended at a loss of 0.0314" in " ".join(text.split())
+    assert "0.0123" in text and "0.0456" in text and "Latency" not in text
+    cells = [cell.strip() for line in text.splitlines() if line.startswith("| policy") for cell in line.split("|")]
+    assert sorted({*cells} - {""}) == sorted(lines[1])  # each figure stands in one of the two tables
+    (work / "latency.md").write_text("- 48000 ticks\n")
+    assert page.page(work, training).rstrip().endswith("## Latency\n\n- 48000 ticks")
