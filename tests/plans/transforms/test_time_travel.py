@@ -47,7 +47,8 @@ def test_x_is_noised_by_the_transition_of_the_schedule() -> None:
                          lambda draw: normal(5, draw, (4,)), np.float64))  # fmt: skip
     a = down.alpha / up.alpha
     spread = np.sqrt(down.sigma**2 - a**2 * up.sigma**2)
-    np.testing.assert_allclose(states[1].after[0], a * plain[1].after[0] + spread * normal(5, 1, (4,)), rtol=1e-12)
+    noise = normal(5, 1, (4,)).astype(np.float64)  # numpy 1 multiplies float32 by a number in float32
+    np.testing.assert_allclose(states[1].after[0], a * plain[1].after[0] + spread * noise, rtol=1e-12)
 
 
 @pytest.mark.parametrize(
