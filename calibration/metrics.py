@@ -64,6 +64,11 @@ class Energies:
         self.signal += float(np.square(exact).sum())
         self.noise += float(np.square(approximation - exact).sum())
 
+    def include(self, other: "Energies") -> None:
+        """Take what another stream has."""
+        self.signal += other.signal
+        self.noise += other.noise
+
     @property
     def sqnr(self) -> float:
         """The ratio so far, in dB."""

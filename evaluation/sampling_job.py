@@ -1,10 +1,10 @@
-"""Sampling as a job: batches of samples, of any body along any of a few plans, by any worker."""
+"""Sampling as a job: the bodies of a bundle answer questions, such as the samples of a batch, in any worker."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from platform import node
 from threading import Lock
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from numpy.typing import NDArray
 
@@ -19,41 +19,56 @@ from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.execute import Array
 from fewstep.runtime.sampler import Sampler
 
+FLOAT = "float32"  # the body that all are compared with
+
+Answer = TypeVar("Answer")
+Made = TypeVar("Made", covariant=True)
+Bodies = Callable[[str], Sampler]  # an opened body by its name
+
+
+class Question(Protocol[Made]):
+    """A value that can be pickled. Its answer follows from the bodies alone, so that anyone may give it."""
+
+    def answer(self, bodies: Bodies) -> Made: ...
+
 
 @dataclass(frozen=True)
 class Batch:
-    """Samples that are asked for: the body, the plan, and the value of each condition for each seed."""
+    """Samples [seeds, *x_shape] that are asked for: the body, the plan, and the value of each condition for each
+    seed."""
 
     body: str
-    plan: int
+    plan: Plan
     seeds: range
     conditions: Mapping[str, NDArray[Any]]
+
+    def answer(self, bodies: Bodies) -> Array:
+        return bodies(self.body).sample(self.plan, self.seeds, self.conditions)
 
 
 @dataclass(frozen=True)
 class SamplingJob:
-    """The bundle whose bodies sample, and the plans that batches choose from. Made by `sampling_job`.
+    """The bundle whose bodies are asked. Made by `sampling_job`.
 
     engines: what computes each body where the job was made, by the body's name. code: a digest of the code there.
     """
 
     bundle: SentBundle
-    plans: tuple[Plan, ...]
     engines: Mapping[str, str]
     code: str
 
-    def open(self, threads: int) -> Callable[[Batch], Array]:
+    def open(self, threads: int) -> Callable[[Question[Any]], Any]:
         """UserError where another engine or other code would sample, under the name of the first."""
         bundle, samplers, lock = open_bundle(self.bundle.found()), dict[str, Sampler](), Lock()
         self._check(bundle)
 
-        def sample(batch: Batch) -> Array:
+        def opened(name: str) -> Sampler:
             with lock:
-                if batch.body not in samplers:
-                    samplers[batch.body] = open_body(bundle, batch.body, threads)
-            return samplers[batch.body].sample(self.plans[batch.plan], batch.seeds, batch.conditions)
+                if name not in samplers:
+                    samplers[name] = open_body(bundle, name, threads)
+                return samplers[name]
 
-        return sample
+        return lambda question: question.answer(opened)
 
     def _check(self, bundle: Bundle) -> None:
         if (there := _own_code()) != self.code:
@@ -69,11 +84,11 @@ class SamplingJob:
                 )
 
 
-def sampling_job(bundle: Bundle, bodies: Iterable[str], plans: tuple[Plan, ...]) -> SamplingJob:
+def sampling_job(bundle: Bundle, bodies: Iterable[str]) -> SamplingJob:
     """The job of sampling with bodies, and with float32, as this machine does."""
     names = tuple(bodies)
     engines = {name: engine_and_version(bundle.body(name)) for name in names}
-    return SamplingJob(sent(bundle.path, names), plans, engines, _own_code())
+    return SamplingJob(sent(bundle.path, names), engines, _own_code())
 
 
 def _own_code() -> str:
@@ -89,10 +104,10 @@ class Sampling:
     samplers: Mapping[str, Sampler]
     workers: Workers | None = None
 
-    def samples(self, batches: Iterable[Batch]) -> Iterator[Array]:
-        """Samples [seeds, *x_shape] of each batch, in order."""
+    def answers(self, questions: Iterable[Question[Answer]]) -> Iterator[Answer]:
+        """The answer to each question, in order."""
         if self.workers is not None:
-            yield from in_order(self.job, batches, self.workers)
+            yield from in_order(self.job, questions, self.workers)
             return
-        for batch in batches:
-            yield self.samplers[batch.body].sample(self.job.plans[batch.plan], batch.seeds, batch.conditions)
+        for question in questions:
+            yield question.answer(self.samplers.__getitem__)

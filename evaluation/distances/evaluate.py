@@ -34,7 +34,6 @@ from fewstep.evaluation.distances import distance
 from fewstep.evaluation.distances.features import Extractor, default_features, open_extractor
 from fewstep.evaluation.distances.references import References, open_references
 from fewstep.evaluation.distances.sample_sets import (
-    FLOAT,
     Counts,
     Floats,
     Tally,
@@ -44,7 +43,7 @@ from fewstep.evaluation.distances.sample_sets import (
 )
 from fewstep.evaluation.output import check_writable, write_whole
 from fewstep.evaluation.results import SCHEMA, BodyEvaluation, Distance, EvaluationResults, Features, encode
-from fewstep.evaluation.sampling_job import Sampling, sampling_job
+from fewstep.evaluation.sampling_job import FLOAT, Sampling, sampling_job
 from fewstep.evaluation.speed.machine import this_machine
 from fewstep.evaluation.teacher import CHECKED, checked_teacher, teacher_plan
 from fewstep.graph.commit import open_for_update
@@ -214,15 +213,12 @@ def measure(
     teacher = found.plan
     counts = Counts(options.seeds, options.taught, options.samples if extractor else 0)
     conditions = partial(_held_out, task)
-    sampling = Sampling(
-        sampling_job(task.bundle, task.bodies, (plan, teacher)),
-        {FLOAT: task.reference, **task.bodies},
-        workers,
-    )
-    floats, tallies = sample_pairs(sampling, tuple(task.bodies), counts, extractor, conditions, progress)
+    sampling = Sampling(sampling_job(task.bundle, task.bodies), {FLOAT: task.reference, **task.bodies}, workers)
+    plans = plan, teacher
+    floats, tallies = sample_pairs(sampling, plans, tuple(task.bodies), counts, extractor, conditions, progress)
     sets = {}
     if extractor is not None:
-        apart = features_apart(sampling, options.samples, extractor, conditions, progress)
+        apart = features_apart(sampling, plan, options.samples, extractor, conditions, progress)
         sets = {f"float32, {plan.name}, other seeds": apart}
         if task.data is not None:
             sets[task.data.name] = features_of(task.data, extractor, progress)

@@ -15,12 +15,11 @@ from fewstep.calibration.held_out import APART, PAIRED
 from fewstep.evaluation.distances.comparison import Comparison
 from fewstep.evaluation.distances.features import Extractor
 from fewstep.evaluation.distances.references import References
-from fewstep.evaluation.sampling_job import Batch, Sampling
+from fewstep.evaluation.sampling_job import FLOAT, Batch, Sampling
+from fewstep.plans.plan import Plan
 from fewstep.runtime.progress import SILENT, Progress
 
 BATCH = 16  # samples at once: large enough to use the cores, small enough for the caches
-
-FLOAT = "float32"  # the body that all are compared with
 
 Floats = NDArray[np.floating]
 HeldOut = Callable[[range], Mapping[str, NDArray[Any]]]  # the conditions of seeds
@@ -44,31 +43,30 @@ class Tally:
     features: list[Floats] = field(default_factory=list)
 
 
-PLAN, TEACHER = 0, 1  # places of the plans in the job
-
-
 def sample_pairs(
     sampling: Sampling,
+    plans: tuple[Plan, Plan],
     bodies: Sequence[str],
     counts: Counts,
     extractor: Extractor | None,
     conditions: HeldOut,
     progress: Progress = SILENT,
 ) -> tuple[Tally, dict[str, Tally]]:
-    """Tallies of the float32 body and of each other one, over the first seeds of PAIRED. The plans of `sampling` are
-    the one that is judged, and the teacher's."""
+    """Tallies of the float32 body and of each other one, over the first seeds of PAIRED. `plans` are the one that is
+    judged, and the teacher's."""
+    judged, teacher = plans
     floats, tallies = Tally(), {name: Tally() for name in bodies}
     seeds = PAIRED[: max(counts.paired, counts.taught, counts.featured)]
 
     def asked() -> Iterator[Batch]:
         for batch in _batches(seeds):
             values = conditions(batch)
-            yield Batch(FLOAT, PLAN, batch, values)
+            yield Batch(FLOAT, judged, batch, values)
             if taught := _head(batch, counts.taught):
-                yield Batch(FLOAT, TEACHER, batch[:taught], {name: each[:taught] for name, each in values.items()})
-            yield from (Batch(name, PLAN, batch, values) for name in bodies)
+                yield Batch(FLOAT, teacher, batch[:taught], {name: each[:taught] for name, each in values.items()})
+            yield from (Batch(name, judged, batch, values) for name in bodies)
 
-    samples = sampling.samples(asked())
+    samples = sampling.answers(asked())
     for batch in _batches(seeds):
         paired, taught, featured = (_head(batch, n) for n in (counts.paired, counts.taught, counts.featured))
         exact = next(samples)
@@ -85,12 +83,12 @@ def sample_pairs(
 
 
 def features_apart(
-    sampling: Sampling, count: int, extractor: Extractor, conditions: HeldOut, progress: Progress = SILENT
+    sampling: Sampling, plan: Plan, count: int, extractor: Extractor, conditions: HeldOut, progress: Progress = SILENT
 ) -> Floats:
     """Features [count, D] of float32 samples of seeds that nothing else uses."""
     seeds, parts = APART[:count], list[Floats]()
-    asked = (Batch(FLOAT, PLAN, batch, conditions(batch)) for batch in _batches(seeds))
-    for batch, samples in zip(_batches(seeds), sampling.samples(asked), strict=True):
+    asked = (Batch(FLOAT, plan, batch, conditions(batch)) for batch in _batches(seeds))
+    for batch, samples in zip(_batches(seeds), sampling.answers(asked), strict=True):
         parts.append(extractor.extract(samples))
         progress("other float32 samples", batch.stop - seeds.start, len(seeds))
     return np.concatenate(parts)

@@ -22,13 +22,17 @@ from fewstep.calibration.lowering.selection import selected_ops
 from fewstep.calibration.lowering.targets import targets_by_name
 from fewstep.calibration.prompts import HELD_OUT, given_rows
 from fewstep.calibration.ranges import table
+from fewstep.calibration.workers.in_order import Workers
+from fewstep.calibration.workers.opening import opened
 from fewstep.evaluation import results
-from fewstep.evaluation.distances.judge import Candidate, Denoiser, Setting, judge
+from fewstep.evaluation.distances.judge import Setting, judge
+from fewstep.evaluation.distances.judged_batch import Candidate
 from fewstep.evaluation.remedies import remedies
 from fewstep.evaluation.report.operations import layer, operations, unseen_tensors
 from fewstep.evaluation.report.options import ReportOptions
 from fewstep.evaluation.report.samples import Samples
 from fewstep.evaluation.results import BodyCoverage, Quality, RangeOverGroups, Results
+from fewstep.evaluation.sampling_job import FLOAT, Sampling, sampling_job
 from fewstep.evaluation.speed.benchmark_feeds import feeds
 from fewstep.evaluation.speed.machine import Machine, this_machine
 from fewstep.evaluation.speed.race import Contender, OnBackend, Race
@@ -50,8 +54,13 @@ BATCH = 16  # samples at once: large enough to use the cores, small enough for t
 RANGES_SHOWN = 48  # activations in the heat map
 
 
-def measure(options: ReportOptions, progress: Progress = SILENT) -> tuple[Results, Samples]:
-    """All figures of a bundle's report, and the samples behind them."""
+def measure(
+    options: ReportOptions, progress: Progress = SILENT, workers: Workers | None = None
+) -> tuple[Results, Samples]:
+    """All figures of a bundle's report, and the samples behind them.
+
+    `workers` of the caller sample in the place of those that the options name, which end before bodies are timed.
+    """
     start = perf_counter()
     bundle = open_bundle(options.bundle)
     bodies = int8_bodies(bundle)
@@ -61,24 +70,25 @@ def measure(options: ReportOptions, progress: Progress = SILENT) -> tuple[Result
     ]
     for said in left_out:
         LOG.warning("%s", said)
-    reference = open_body(bundle, "float32", options.threads)
+    reference = open_body(bundle, FLOAT, options.threads)
     prepared = io.load(bundle.graph(reference.body.graph), root=bundle.path)
     plan = judged_plan(reference, next(iter(bodies.values())), options.plan, options.guidance)
     takes = bundle.manifest.conditions
     rows = given_rows(bundle, options.conditions, options.prompts, HELD_OUT)
     taught = min(options.teacher_seeds, options.seeds)
-    teacher = checked_teacher(reference, options.teacher, plan, range(min(CHECKED, taught)), rows, progress)
-    setting = Setting(
-        plan=plan,
-        teacher=teacher.plan,
-        teacher_seeds=taught,
-        seeds=options.seeds,
-        x_shape=bundle.manifest.x_shape,
-        conditions=lambda seeds: held_out_conditions(takes, seeds, rows),
-        batch=BATCH,
-    )
-    candidates = [_candidate(bundle, name, body, options) for name, body in bodies.items()]
-    found = judge(setting, denoiser(reference), candidates, progress)
+    candidates = [_candidate(name, body, options) for name, body in bodies.items()]
+    with opened(options.workers, options.dask, workers) as hands:
+        teacher = checked_teacher(reference, options.teacher, plan, range(min(CHECKED, taught)), rows, progress)
+        setting = Setting(
+            plan=plan,
+            teacher=teacher.plan,
+            teacher_seeds=taught,
+            seeds=options.seeds,
+            x_shape=bundle.manifest.x_shape,
+            conditions=lambda seeds: held_out_conditions(takes, seeds, rows),
+            batch=BATCH,
+        )
+        found = judge(setting, candidates, _sampling(reference, bodies, options.threads, hands).answers, progress)
     qualities = tuple(
         Quality(
             body=candidate.name,
@@ -124,9 +134,11 @@ def measure(options: ReportOptions, progress: Progress = SILENT) -> tuple[Result
     return measured, samples
 
 
-def denoiser(sampler: Sampler) -> Denoiser:
-    """A loaded body as `judge` wants it."""
-    return lambda plan, samples, conditions: sampler.network(sampler.compile(plan), samples, conditions)
+def _sampling(reference: Sampler, bodies: Iterable[str], threads: int, workers: Workers | None) -> Sampling:
+    """Who samples with float32 and some bodies, which this process opens only where no worker does."""
+    bundle = reference.bundle
+    here = {} if workers else {name: open_body(bundle, name, threads) for name in bodies}
+    return Sampling(sampling_job(bundle, bodies), {FLOAT: reference, **here}, workers)
 
 
 def races(
@@ -204,11 +216,11 @@ def notes(bodies: Iterable[Body], machine: Machine) -> Iterator[str]:
             yield f"{target.name}: no VNNI was seen on this machine, so its int8 figures may include saturation."
 
 
-def _candidate(bundle: Bundle, name: str, body: Body, options: ReportOptions) -> Candidate:
+def _candidate(name: str, body: Body, options: ReportOptions) -> Candidate:
     native = is_native(body)
     seeds = options.seeds if native else min(options.seeds, options.simulated_seeds)
     forced = min(seeds, options.forced_seeds if native else options.forced_seeds // 2 or 1)
-    return Candidate(name, denoiser(open_body(bundle, name, options.threads)), body.groups, seeds, forced)
+    return Candidate(name, body.groups, seeds, forced)
 
 
 def _size(bundle: Bundle, body: Body) -> int:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fewstep.calibration.held_out import PAIRED
+from fewstep.calibration.workers.opening import check_workers
 from fewstep.evaluation.speed.race import LONGEST_TURN, check_batches
 from fewstep.plans.errors import UserError
 from fewstep.runtime.options import Options
@@ -31,6 +32,8 @@ class ReportOptions(Options):
     simulated_seeds: Number of seeds for bodies of other engines, whose numerics are simulated slowly.
     batches: Samples in one timed call of the body; a guided sample is a batch of two.
     threads: Threads of one call; 0 for all cores that this process may use.
+    workers: Processes of this machine that sample. Each has the weights in memory. 0 for this process alone.
+    dask: Address of a Dask scheduler, as tcp://host:8786, whose workers sample.
     rounds: Turns that each contender takes in a timing.
     turn_seconds: Length of a turn in seconds.
     """
@@ -48,6 +51,8 @@ class ReportOptions(Options):
     simulated_seeds: int = 32
     batches: tuple[int, ...] = (1, 8)
     threads: int = 0
+    workers: int = 0
+    dask: str | None = None
     rounds: int = 7
     turn_seconds: float = 0.5
 
@@ -64,6 +69,7 @@ class ReportOptions(Options):
             raise UserError(f"--turn-seconds is {self.turn_seconds:g}", f"give more than 0, at most {LONGEST_TURN:g}")
         if self.threads < 0:
             raise UserError(f"--threads is {self.threads}", "give at least 1, or 0 for all cores")
+        check_workers(self.workers, self.dask)
         check_batches(self.batches)
 
     @property
@@ -72,7 +78,7 @@ class ReportOptions(Options):
         words = ["fewstep report BUNDLE"]
         for option in dataclasses.fields(self)[1:]:
             value = getattr(self, option.name)
-            if value != option.default:
+            if value != option.default and option.name not in ("workers", "dask"):  # which change no figure
                 text = ",".join(map(str, value)) if isinstance(value, tuple) else Path(str(value)).name
                 words += [f"--{option.name.replace('_', '-')}", text]
         return " ".join(words)

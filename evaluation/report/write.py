@@ -11,6 +11,7 @@ from typing import TypeVar
 import msgspec
 
 from fewstep.calibration.bodies import int8_bodies, judged_plan, open_body
+from fewstep.calibration.workers.in_order import Workers
 from fewstep.evaluation import results
 from fewstep.evaluation.output import check_writable, write_whole
 from fewstep.evaluation.report.distribution import stored_evaluation
@@ -35,16 +36,17 @@ ELSEWHERE = "give --output FILE.html"
 T = TypeVar("T")
 
 
-def report(options: ReportOptions, progress: Progress = SILENT) -> Results:
+def report(options: ReportOptions, progress: Progress = SILENT, workers: Workers | None = None) -> Results:
     """Judge a bundle and write report/index.html into it, with the same figures as JSON beside it; or both elsewhere.
 
     Measuring takes minutes and does not hold the bundle's lock; if the bundle changes meanwhile, nothing is written.
+    `workers` of the caller sample in the place of those that the options name.
     """
     bundle = open_bundle(options.bundle)
     before = bundle.manifest
     check(options)
     kept = _kept(bundle, options)
-    measured, samples = measure(options, progress)
+    measured, samples = measure(options, progress, workers)
     if options.output is not None:
         measured = _with_notes(measured, kept)
         write_whole(options.output.with_suffix(".json"), results.encode(measured))

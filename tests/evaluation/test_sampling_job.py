@@ -23,8 +23,7 @@ BODY, OTHER = "int8-cpu-x86", "int8-openvino"
 
 
 def job(folder: Path) -> SamplingJob:
-    bundle = open_bundle(make_bundle(folder))
-    return sampling_job(bundle, (BODY,), (load(bundle.path).compile("ddim:2"),))
+    return sampling_job(open_bundle(make_bundle(folder)), (BODY,))
 
 
 def with_engine(monkeypatch: pytest.MonkeyPatch, version: str | None) -> None:
@@ -41,7 +40,8 @@ def with_engine(monkeypatch: pytest.MonkeyPatch, version: str | None) -> None:
 def test_a_worker_like_this_process_samples(tmp_path: Path) -> None:
     asked = pickle.loads(pickle.dumps(job(tmp_path / "tiny")))
     conditions = {"class": np.array([3, 5])}
-    samples = asked.open(1)(Batch(BODY, 0, range(2), conditions))
+    plan = load(tmp_path / "tiny").compile("ddim:2")
+    samples = asked.open(1)(Batch(BODY, plan, range(2), conditions))
     np.testing.assert_array_equal(samples, load(tmp_path / "tiny", body=BODY).sample("ddim:2", range(2), conditions))
 
 
@@ -57,7 +57,7 @@ def test_a_worker_with_another_engine_is_refused(
     manifest["bodies"][OTHER] = {**manifest["bodies"][BODY], "target": "openvino"}
     path.write_bytes(msgspec.json.encode(manifest))
     with_engine(monkeypatch, "1.0")
-    asked = sampling_job(open_bundle(folder), (OTHER,), ())
+    asked = sampling_job(open_bundle(folder), (OTHER,))
     assert asked.engines == {OTHER: "OpenVINO 1.0"}
     asked.open(1)
     with_engine(monkeypatch, there)

@@ -1,17 +1,31 @@
 """Judging denoisers whose error is known: the figures must be the ones that arithmetic gives."""
 
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 import pytest
 
 from fewstep.calibration.metrics import CEILING
 from fewstep.evaluation.distances import judge as judging
-from fewstep.evaluation.distances.judge import Candidate, Setting, guided
+from fewstep.evaluation.distances.judge import Setting
+from fewstep.evaluation.distances.judged_batch import Candidate, guided
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 
 DENOISING = DenoiserFacts(ScheduleSpec("linear"), "epsilon")
 SHAPE = (1, 4, 4)
+
+
+@dataclass(frozen=True)
+class Body:
+    """A denoiser by its function `network(plan, samples, conditions)`."""
+
+    network: Any
+
+    def compile(self, plan):
+        return plan
 
 
 def gaussian(gain=1.0, noise=0.0):
@@ -31,7 +45,7 @@ def gaussian(gain=1.0, noise=0.0):
 
         return network
 
-    return denoiser
+    return Body(denoiser)
 
 
 def setting(seeds=6, teacher_seeds=2, batch=4):
@@ -46,8 +60,14 @@ def setting(seeds=6, teacher_seeds=2, batch=4):
     )
 
 
+def asking(bodies):
+    """Who answers questions by some bodies."""
+    return lambda questions: (each.answer(bodies.__getitem__) for each in questions)
+
+
 def judge(candidate, seeds=6, forced_seeds=6, groups=(), **options):
-    found = judging.judge(setting(**options), gaussian(), [Candidate("int8", candidate, groups, seeds, forced_seeds)])
+    asked, bodies = setting(**options), {"float32": gaussian(), "int8": candidate}
+    found = judging.judge(asked, [Candidate("int8", groups, seeds, forced_seeds)], asking(bodies))
     return found, found.bodies["int8"]
 
 
@@ -84,10 +104,10 @@ def test_a_candidate_is_run_in_its_own_range_groups():
     edges = tuple((a + b) / 2 for a, b in zip(lams[:-1], lams[1:], strict=True))
 
     def staged(plan, samples, conditions):
-        exact, off = (gaussian(gain)(plan, samples, conditions) for gain in (1.0, 1.1))
+        exact, off = (gaussian(gain).network(plan, samples, conditions) for gain in (1.0, 1.1))
         return lambda index, step, u: (exact if step.group < 2 else off)(index, step, u)
 
-    _, own = judge(staged, groups=edges)
+    _, own = judge(Body(staged), groups=edges)
     assert [step.forced for step in own.steps] == pytest.approx([CEILING, CEILING, 20.0, 20.0], abs=0.01)
     assert [step.x for step in own.steps][:2] == [CEILING] * 2 and own.steps[-1].x < CEILING
 
@@ -131,14 +151,14 @@ def test_a_degraded_sample_is_the_condition_of_each_seed():
     def degraded(seeds):
         return {"y": np.stack([np.full(SHAPE, seed, np.float32) for seed in seeds])}
 
-    def denoiser(plan, samples, conditions):
-        return lambda index, step, u: [conditions["y"] / 2]
+    body = Body(lambda plan, samples, conditions: lambda index, step, u: [conditions["y"] / 2])
+    ask = asking({"float32": body, "int8": body})
 
     plan = compile_plan("resshift:2", restoring)
     made = Setting(plan, compile_plan("resshift:4", restoring), 2, 5, SHAPE, degraded, batch=2)
-    found = judging.judge(made, denoiser, [Candidate("int8", denoiser, (), 5, 5)])
+    found = judging.judge(made, [Candidate("int8", (), 5, 5)], ask)
     assert found.reference == pytest.approx(degraded(range(5))["y"] / 2)
     assert found.bodies["int8"].against_float.mean == CEILING
     unknown = Setting(plan, plan, 2, 5, SHAPE, lambda seeds: {}, batch=2)
     with pytest.raises(UserError, match="the plan starts from 'y'"):
-        judging.judge(unknown, lambda plan, samples, conditions: denoiser, [])
+        judging.judge(unknown, [], ask)

@@ -277,7 +277,7 @@ def test_a_damaged_body_is_told_before_anything_is_measured(bundle, body):
 
 
 def test_a_bundle_that_changes_meanwhile_gets_no_report(bundle, monkeypatch):
-    def measure_and_change(asked, progress):
+    def measure_and_change(asked, progress, workers):
         with open_for_update(bundle, must_exist=True) as writer:
             bodies = {n: b for n, b in writer.manifest.bodies.items() if n != "int8-tensorrt"}
             writer.commit(msgspec.structs.replace(writer.manifest, bodies=bodies))

@@ -1,0 +1,172 @@
+"""One batch of a judgement: every body samples the same held-out seeds along the same plan as the float32 body.
+
+A batch is asked for by value and answered by bodies, wherever they are open. Nothing here knows what a bundle is: tests
+use denoisers whose error is known.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.calibration.metrics import Energies
+from fewstep.evaluation.sampling_job import FLOAT
+from fewstep.plans import guidance
+from fewstep.plans.noise import stacked
+from fewstep.plans.plan import Plan, regroup
+from fewstep.runtime.execute import Array, StepNetwork, StepState, combine, execute, finish
+from fewstep.runtime.request import check_given
+
+Conditions = Mapping[str, NDArray[np.generic]]
+
+
+class Denoiser(Protocol):
+    """A body, as far as it is judged; `Sampler` is one. `network` is of a compiled plan, the samples of a batch, and
+    the values of the conditions for each."""
+
+    def compile(self, plan: Plan, /) -> Plan: ...
+
+    def network(self, plan: Plan, samples: int, conditions: Conditions, /) -> StepNetwork: ...
+
+
+Denoisers = Callable[[str], Denoiser]  # by the name of the body
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A body to be judged, on the first `seeds` seeds; its single steps on the first `forced_seeds` of them."""
+
+    name: str
+    groups: tuple[float, ...]
+    seeds: int
+    forced_seeds: int
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """Samples to be: their seeds and shape, and a value of each condition for each."""
+
+    numbers: range
+    x_shape: tuple[int, ...]
+    conditions: Conditions
+
+    def first(self, count: int) -> "Seeds":
+        return Seeds(self.numbers[:count], self.x_shape, {name: each[:count] for name, each in self.conditions.items()})
+
+
+@dataclass(frozen=True)
+class TeacherBatch:
+    """The teacher's samples [seeds, *x_shape], asked of float32."""
+
+    plan: Plan
+    seeds: Seeds
+
+    def answer(self, bodies: Denoisers) -> Array:
+        return finish(self.plan, _run(self.plan, bodies(FLOAT), self.seeds))
+
+
+@dataclass(frozen=True)
+class JudgedBatch:
+    """A batch of seeds along the judged plan, asked of float32 and of the candidates that have seeds in it."""
+
+    plan: Plan
+    candidates: tuple[Candidate, ...]
+    seeds: Seeds
+
+    def answer(self, bodies: Denoisers) -> "Measured":
+        exact = trajectory(self.plan, bodies(FLOAT), self.seeds)
+        return Measured(
+            exact.sample, {each.name: _found(self, each, bodies(each.name), exact) for each in self.candidates}
+        )
+
+
+@dataclass(frozen=True)
+class BodyMeasured:
+    """One candidate in one batch: its samples, and energies at each step: forced on the float trajectory, and of x0 and
+    x along its own."""
+
+    samples: Array
+    forced: tuple[Energies, ...]
+    x0: tuple[Energies, ...]
+    x: tuple[Energies, ...]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A batch's samples by float32, and what was found of each candidate."""
+
+    reference: Array
+    bodies: Mapping[str, BodyMeasured]
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """One batch along one plan: per step the network's input, its guided output, x0, and x after the step."""
+
+    u: list[Array]
+    guided: list[Array]
+    x0: list[Array]
+    x: list[Array]
+
+    @property
+    def sample(self) -> Array:
+        return self.x[-1]
+
+
+def trajectory(plan: Plan, denoiser: Denoiser, seeds: Seeds) -> Trajectory:
+    """Sample a batch of seeds and keep what every step saw and made."""
+    states = list(_run(plan, denoiser, seeds))
+    nexts = [*(step.input for step in plan.steps[1:]), plan.output]
+    return Trajectory(
+        u=[state.u for state in states],
+        guided=[guided(state.outputs, plan, state.index) for state in states],
+        x0=[state.x0 for state in states],
+        x=[combine(row, state.after, np.float32) for row, state in zip(nexts, states, strict=True)],
+    )
+
+
+def guided(outputs: Sequence[Array], plan: Plan, index: int) -> Array:
+    """What guidance makes of the branches that step `index` evaluates; of several heads the first, the prediction."""
+    step = plan.steps[index]
+    weights = guidance.weights(plan.guidance, index, -np.inf if step.lam is None else step.lam)
+    return combine(tuple(weights[branch] for branch in step.branches), outputs[:: step.heads], np.float32)
+
+
+def _run(plan: Plan, denoiser: Denoiser, seeds: Seeds) -> Iterator[StepState]:
+    network = denoiser.network(denoiser.compile(plan), len(seeds.numbers), seeds.conditions)
+    # a degraded sample is a condition
+    given = check_given(plan.given, None, seeds.conditions, seeds.x_shape, len(seeds.numbers))
+    return execute(plan, network, lambda number: stacked(seeds.numbers, number, seeds.x_shape), given=given)
+
+
+def _found(asked: JudgedBatch, candidate: Candidate, denoiser: Denoiser, exact: Trajectory) -> BodyMeasured:
+    """One batch of one candidate: its own trajectory, and its single steps on the float trajectory."""
+    plan, start = regroup(asked.plan, candidate.groups), asked.seeds.numbers.start
+    seeds = asked.seeds.first(candidate.seeds - start)
+    count = len(seeds.numbers)
+    own = trajectory(plan, denoiser, seeds)
+    forced = asked.seeds.first(max(candidate.forced_seeds - start, 0))
+    return BodyMeasured(
+        own.sample,
+        tuple(_single_steps(plan, denoiser, forced, exact)),
+        tuple(_energies(x0, reference[:count]) for x0, reference in zip(own.x0, exact.x0, strict=True)),
+        tuple(_energies(x, reference[:count]) for x, reference in zip(own.x, exact.x, strict=True)),
+    )
+
+
+def _single_steps(plan: Plan, denoiser: Denoiser, seeds: Seeds, exact: Trajectory) -> Iterator[Energies]:
+    """Of each step on the float trajectory; nothing without seeds."""
+    if not (count := len(seeds.numbers)):
+        return
+    network = denoiser.network(denoiser.compile(plan), count, seeds.conditions)
+    for i, step in enumerate(plan.steps):
+        outputs = network(i, step, exact.u[i][:count])
+        yield _energies(guided(outputs, plan, i), exact.guided[i][:count])
+
+
+def _energies(approximation: Array, signal: Array) -> Energies:
+    energies = Energies()
+    energies.add(approximation, signal)
+    return energies

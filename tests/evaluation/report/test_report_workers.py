@@ -1,0 +1,69 @@
+"""Workers judge bitwise as one process does, and have ended when bodies are timed."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from fewstep.calibration.workers.processes import Processes
+from fewstep.evaluation.report import ReportOptions
+from fewstep.evaluation.report import measure as module
+from fewstep.evaluation.report.measure import measure
+from fewstep.evaluation.report.samples import Samples
+from fewstep.evaluation.results import Results
+from fewstep.plans.errors import UserError
+from tests.evaluation.judged_bundle import add_stage, make_bundle
+
+
+def asked(folder: Path, **changes: Any) -> ReportOptions:
+    """Two batches, of which the second has fewer seeds that are judged step by step, and none of a simulated body."""
+    bundle = make_bundle(folder)
+    add_stage(bundle)
+    few: dict[str, Any] = {"seeds": 20, "forced_seeds": 18, "teacher_seeds": 3, "simulated_seeds": 5, "rounds": 1}
+    return ReportOptions(bundle, teacher="dpmpp_2m:12", batches=(1,), turn_seconds=0.01, **few, **changes)
+
+
+def figures(measured: Results) -> Results:
+    """Those that no clock makes."""
+    return msgspec.structs.replace(measured, races=(), seconds=0.0)
+
+
+def arrays(samples: Samples) -> Mapping[str, bytes]:
+    return {
+        name: each.tobytes() for name, each in {"T": samples.teacher, "R": samples.reference, **samples.bodies}.items()
+    }
+
+
+@pytest.mark.parametrize("count", [2, pytest.param(1, marks=pytest.mark.slow)])
+def test_any_number_of_workers_gives_the_figures_of_none(tmp_path: Path, count: int) -> None:
+    options = asked(tmp_path / "tiny")
+    alone, sampled = measure(options)
+    assert [quality.against_float.seeds for quality in alone.qualities] == [20, 5]
+    assert np.isfinite([step.forced for step in alone.qualities[0].steps]).all()
+    with Processes(count) as workers:
+        spread, others = measure(options, workers=workers)
+    assert (figures(spread), arrays(others)) == (figures(alone), arrays(sampled))
+
+
+def test_workers_of_the_options_have_ended_when_bodies_are_timed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended: list[int] = []
+    end = Processes.__exit__
+
+    def ending(workers: Processes, *error: Any) -> None:
+        end(workers, *error)
+        ended.append(len(workers._children))
+
+    monkeypatch.setattr(Processes, "__exit__", ending)
+    monkeypatch.setattr(module, "races", lambda *_: [] if ended == [0] else pytest.fail("workers are there"))
+    measured, _ = measure(asked(tmp_path / "tiny", workers=1))
+    assert ended == [0] and measured.command.endswith("--turn-seconds 0.01")
+
+
+def test_workers_and_a_cluster_are_one_too_many() -> None:
+    with pytest.raises(UserError, match="both --workers and --dask"):
+        ReportOptions(Path("bundle"), workers=2, dask="tcp://here:8786")
