@@ -27,10 +27,12 @@ from fewstep.calibration.options import (
     seeds_of,
     targets_of,
 )
-from fewstep.calibration.precision.closed_loop import open_courses
+from fewstep.calibration.precision.closed_loop import Course, open_courses
 from fewstep.calibration.precision.native import searched_here
 from fewstep.calibration.precision.record import describe, parse_bound
 from fewstep.calibration.precision.refine import SearchResult, refine
+from fewstep.calibration.precision.search_job import Ask, SearchJob
+from fewstep.calibration.precision.variants import Variants
 from fewstep.calibration.prompts import CALIBRATION, given_rows
 from fewstep.calibration.ranges.merging import merge_groups
 from fewstep.calibration.ranges.methods import lambda_edges
@@ -39,8 +41,9 @@ from fewstep.calibration.ranges.table import RangesTable
 from fewstep.calibration.row_by_row import sampler_by_rows
 from fewstep.calibration.task import Task
 from fewstep.calibration.trajectories import draw_condition, roll_out
-from fewstep.calibration.workers.in_order import Workers
+from fewstep.calibration.workers.in_order import Workers, in_order
 from fewstep.calibration.workers.opening import opened
+from fewstep.calibration.workers.sent_bundle import sent
 from fewstep.graph import io
 from fewstep.graph.commit import open_for_update
 from fewstep.graph.graph import GROUP
@@ -52,6 +55,7 @@ from fewstep.runtime.backends import Arrays
 from fewstep.runtime.bundle.manifest import Manifest
 from fewstep.runtime.bundle.platforms import body_name
 from fewstep.runtime.conditions import is_led_by_guidance
+from fewstep.runtime.execute import finish
 from fewstep.runtime.loading import load
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sampler import Sampler
@@ -97,7 +101,7 @@ def calibrate(options: CalibrateOptions, progress: Progress = SILENT, workers: W
         files = partial(in_files, writer) if sampler.body.graph.data else None
         ways = Ways(tables, biased_targets(options), files)
         chosen = choose_each(task, plan, possible, ways, partial(_check_kernels, seen), failed, progress)
-        refined = _refine(options, task, plan, chosen, seen, failed, progress)
+        refined = _refine(options, task, plan, chosen, seen, failed, progress, workers)
         chosen = {name: each for name, each in chosen.items() if name not in failed}
         lowered = {name: each.lowered for name, each in chosen.items()}
         table = next(iter(chosen.values())).variants.table
@@ -161,6 +165,7 @@ def _refine(
     seen: Mapping[int, Arrays],
     failed: dict[str, UserError],
     progress: Progress,
+    workers: Workers | None,
 ) -> dict[str, SearchResult]:
     """A precision map for each body that is at home on this kind of CPU, if a bound is given.
 
@@ -173,16 +178,18 @@ def _refine(
     course, judges = open_courses(task.sampler, plan, task.conditions, shown)
     close(task.sampler.denoiser)
     found = {}
-    for name, each in chosen.items():
-        target = each.variants.target
-        if target.name in searched_here():
-            shown = partial(_under, progress, f"precision map of {target.name}")
-            try:
-                refined = refine(each.variants, course, judges, bound, progress=shown)
-                _check_stages(name, refined, each.lowered, target, seen)
-                found[name] = refined
-            except UserError as error:
-                failed[name] = error
+    with opened(options.workers, options.dask, workers) as hands:
+        for name, each in chosen.items():
+            target = each.variants.target
+            if target.name in searched_here():
+                shown = partial(_under, progress, f"precision map of {target.name}")
+                try:
+                    ask = None if hands is None else _asking(task, plan, each.variants, course, hands)
+                    refined = refine(each.variants, course, judges, bound, ask, progress=shown)
+                    _check_stages(name, refined, each.lowered, target, seen)
+                    found[name] = refined
+                except UserError as error:
+                    failed[name] = error
     if chosen.keys() <= failed.keys():
         raise next(iter(failed.values()))
     for name, refined in found.items():
@@ -193,6 +200,13 @@ def _refine(
                 *(name, describe(bound), refined.sensitivity.float_time, refined.int8.quality),
             )
     return found
+
+
+def _asking(task: Task, plan: Plan, variants: Variants, course: Course, workers: Workers) -> Ask:
+    """Workers that run the choices of a search."""
+    table, exact = variants.table, finish(plan, course.reference[-1:])
+    job = SearchJob(sent(task.sampler.bundle.path), plan, task.conditions, table, variants.target.name, exact)
+    return lambda asked: in_order(job, asked, workers)
 
 
 def _under(progress: Progress, name: str, stage: str, done: int, total: int) -> None:

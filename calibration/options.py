@@ -58,9 +58,9 @@ class CalibrateOptions(Options):
         default size. int8 runs at any size all the same, because ranges belong to tensors.
     prompts: A text file of your own prompts, one a line, for a bundle with a text encoder. Default: prompts that come
         with fewstep.
-    workers: Processes of this machine that follow the trajectories, with bitwise the same result. Each has the weights
-        in memory. 0 for this process alone, on all cores.
-    dask: Address of a Dask scheduler, as tcp://host:8786, whose workers follow the trajectories.
+    workers: Processes of this machine that follow the trajectories and search a precision map, with bitwise the same
+        result. Each has the weights in memory. 0 for this process alone, on all cores.
+    dask: Address of a Dask scheduler, as tcp://host:8786, whose workers do so.
     """
 
     bundle: Path

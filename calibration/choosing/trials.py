@@ -29,7 +29,14 @@ from fewstep.calibration.lowering.output_bias import channel_axis, with_output_b
 from fewstep.calibration.lowering.quantize import Lowered, LoweredBody, as_it_is, completed, lower_graph
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.on_demand import close
-from fewstep.calibration.precision.closed_loop import AT_ONCE, JUDGE_SEEDS, SELECTION_SEEDS, Course, open_course
+from fewstep.calibration.precision.closed_loop import (
+    AT_ONCE,
+    JUDGE_SEEDS,
+    SELECTION_SEEDS,
+    Course,
+    open_course,
+    without_network,
+)
 from fewstep.calibration.precision.variants import Variants
 from fewstep.calibration.ranges.table import Method, RangesTable
 from fewstep.calibration.task import Task
@@ -167,16 +174,9 @@ def open_trials(
     """Courses for the sampler of the float32 body, along the plan in the range groups of the bodies."""
     measuring = SELECTION_SEEDS[FIRST:][: min(MEASURING, trajectories)]
     choosing = SELECTION_SEEDS[FIRST + MEASURING :][: min(CHOOSING, trajectories)]
-
-    def no_network(feeds: Arrays) -> dict[str, NDArray[np.float32]]:
-        """A mean error needs no samples of float32: nothing is compared with what comes out."""
-        output = sampler.body.graph.outputs[0]
-        x = feeds[next(each.name for each in sampler.body.graph.inputs if each.role == "x")]
-        return {output.name: np.concatenate([np.zeros_like(x)] * plan.steps[0].heads, axis=1)}
-
     return TrialCourses(
         _without_group(sampler.denoiser),
-        _courses(replace(sampler, denoiser=no_network), plan, measuring, rows),
+        _courses(without_network(sampler), plan, measuring, rows),  # a mean error needs no samples of float32
         _courses(sampler, plan, choosing, rows, progress),
     )
 

@@ -9,6 +9,7 @@ for a speed; for a quality the first choice that passes on them is taken, so tha
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 
 import numpy as np
@@ -29,6 +30,7 @@ from fewstep.calibration.precision.search import (
     step_time,
 )
 from fewstep.calibration.precision.search_cache import SearchCache, kept_of, key
+from fewstep.calibration.precision.search_job import Ask, runs_here
 from fewstep.calibration.precision.sensitivity import Sensitivity, measure, slowdown
 from fewstep.calibration.precision.variants import Variants
 from fewstep.plans.errors import UserError
@@ -95,6 +97,7 @@ def refine(
     course: Course,
     judges: tuple[Course, ...],
     bound: Bound,
+    ask: Ask | None = None,
     stages: int = STAGES,
     progress: Progress = SILENT,
 ) -> SearchResult:
@@ -102,12 +105,14 @@ def refine(
     reaches the bound.
 
     Operations and graphs that were timed before on this machine are not timed again, for another point of the frontier.
+    Operations and the frontier are asked of `ask`, by default of this process; all else runs here, one after the other.
     """
-    kept = kept_of(variants, course, judges)
-    measured = measure(variants, course, kept, progress=progress)
+    kept, ask = kept_of(variants, course, judges), ask or partial(map, runs_here(variants, course).qualities)
+    measured = measure(variants, course, kept, ask, progress=progress)
     search = Search(variants, course, judges, measured, kept, stages, progress)
     int8 = judge(search, (frozenset(),) * course.groups)
-    points = explore(search)
+    points = explore(search, ask)
+    del ask  # and with it what it has open
     wanted, points = settle(search, points, bound)
     if bound.quality is not None:
         # near it the seeds that search are as far from those that judge as they are of it
@@ -117,20 +122,23 @@ def refine(
     return SearchResult(wanted, tuple(frontier(points)), search.measured, _lowered(search, wanted.choice), int8)
 
 
-def explore(search: Search) -> list[Point]:
+def explore(search: Search, ask: Ask) -> list[Point]:
     """All int8, float32 itself, and growing prefixes of the ranked list, each run closed loop."""
     measured, groups = search.measured, search.course.groups
     pairs = ranked(measured.gains, measured.costs, search.course.shares)
     everything = frozenset(range(len(measured.operations)))
     tried = [search.united(choose(pairs[:size], groups)) for size in prefixes(len(pairs))]
     choices = list(dict.fromkeys(((frozenset(),) * groups, *tried, (everything,) * groups)))
-    search.kept.figures.choices.setdefault(key(choices[0]), measured.quality)
-    points = []
-    for done, choice in enumerate(choices):
-        search.progress("frontier", done, len(choices))
-        points.append(run(search, choice))
-    search.progress("frontier", len(choices), len(choices))
-    return points
+    known = search.kept.figures.choices
+    known.setdefault(key(choices[0]), measured.quality)
+    lacking = [choice for choice in choices if key(choice) not in known]
+    search.progress("frontier", len(choices) - len(lacking), len(choices))
+    answers = ask((choice,) for choice in lacking)
+    for left, (choice, (quality,)) in enumerate(zip(lacking, answers, strict=True), 1 - len(lacking)):
+        known[key(choice)] = quality
+        search.kept.save()
+        search.progress("frontier", len(choices) + left, len(choices))
+    return [run(search, choice) for choice in choices]
 
 
 def settle(search: Search, points: list[Point], bound: Bound) -> tuple[Point, list[Point]]:

@@ -23,7 +23,7 @@ from fewstep.machine.cpu import this_cpu
 from fewstep.plans.file import encode
 
 LOG = logging.getLogger("fewstep")
-SCHEMA = 3
+SCHEMA = 4
 
 
 class Figures(msgspec.Struct):
@@ -32,7 +32,8 @@ class Figures(msgspec.Struct):
     each set of operations in float the time of a step with its graph, relative to all int8."""
 
     overall: tuple[float, float] | None = None
-    operations: dict[str, tuple[tuple[float, ...], float]] = msgspec.field(default_factory=dict)
+    gains: dict[str, tuple[float, ...]] = msgspec.field(default_factory=dict)
+    costs: dict[str, float] = msgspec.field(default_factory=dict)
     choices: dict[str, float] = msgspec.field(default_factory=dict)
     judged: dict[str, JudgedQuality] = msgspec.field(default_factory=dict)
     times: dict[str, float] = msgspec.field(default_factory=dict)
@@ -67,10 +68,11 @@ def kept_of(variants: Variants, course: Course, judges: Sequence[Course]) -> Sea
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         LOG.warning("what an earlier search of a precision map left cannot be read (%s): it starts anew", error)
         figures = Figures()
-    if figures.operations:
+    if figures.gains:
         LOG.warning(
-            "%d of %d operations were measured before on this machine, and are not again; to measure anew, remove %s",
-            *(len(figures.operations), len(variants.operations), cache.path("precision", name)),
+            "of %d operations %d were measured before on this machine, %d of them timed, and are not again; to measure "
+            "anew, remove %s",
+            *(len(variants.operations), len(figures.gains), len(figures.costs), cache.path("precision", name)),
         )
     return SearchCache(name, figures)
 
@@ -82,7 +84,7 @@ def key(choice: Choice) -> str:
 
 def _decode(content: bytes, groups: int) -> Figures:
     figures = msgspec.json.decode(content, type=Figures)
-    if any(len(gains) != groups for gains, _ in figures.operations.values()):
+    if any(len(gains) != groups for gains in figures.gains.values()):
         raise msgspec.ValidationError("gains of other groups")
     return figures
 
@@ -91,7 +93,8 @@ def _finite(figures: Figures) -> Figures:
     """Those that JSON has: a NaN would be written as null, and nothing of the file could be read again."""
     return Figures(
         figures.overall if figures.overall and all(map(isfinite, figures.overall)) else None,
-        {name: each for name, each in figures.operations.items() if all(map(isfinite, (*each[0], each[1])))},
+        {name: gains for name, gains in figures.gains.items() if all(map(isfinite, gains))},
+        {name: cost for name, cost in figures.costs.items() if isfinite(cost)},
         {choice: quality for choice, quality in figures.choices.items() if isfinite(quality)},
         {choice: each for choice, each in figures.judged.items() if isfinite(each.quality) and isfinite(each.error)},
         {floats: time for floats, time in figures.times.items() if isfinite(time)},

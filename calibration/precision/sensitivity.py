@@ -4,7 +4,9 @@ Quality is measured closed loop on the graph that would be deployed: everything 
 float. A run is the same up to its group, so only what follows is computed.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from time import perf_counter
 
 import numpy as np
@@ -13,6 +15,7 @@ from numpy.typing import NDArray
 from fewstep.calibration.precision.closed_loop import Course
 from fewstep.calibration.precision.search import scaled
 from fewstep.calibration.precision.search_cache import SearchCache
+from fewstep.calibration.precision.search_job import Ask
 from fewstep.calibration.precision.variants import Variants
 from fewstep.runtime.backends import LoadedGraph
 from fewstep.runtime.progress import SILENT, Progress
@@ -36,42 +39,54 @@ class Sensitivity:
 
 
 def measure(
-    variants: Variants, course: Course, kept: SearchCache, rounds: int = ROUNDS, progress: Progress = SILENT
+    variants: Variants,
+    course: Course,
+    kept: SearchCache,
+    ask: Ask,
+    rounds: int = ROUNDS,
+    progress: Progress = SILENT,
 ) -> Sensitivity:
-    """Measure every operation of a lowering that `kept` does not know."""
+    """Measure every operation of a lowering that `kept` does not know. `ask` runs choices; graphs are timed here, while
+    nobody runs any."""
     operations, known = variants.operations, kept.figures
-    if known.overall is None or any(each not in known.operations for each in operations):
-        known.overall = _measure(variants, course, kept, rounds, progress)
+    if known.overall is None or any(each not in known.gains or each not in known.costs for each in operations):
+        quality = _measure_gains(operations, course.groups, kept, ask, progress)
+        known.overall = quality, _measure_costs(variants, course, kept, rounds, progress)
         kept.save()
-    gains, costs = zip(*(known.operations[each] for each in operations), strict=True)
+    gains, costs = ([figures[each] for each in operations] for figures in (known.gains, known.costs))
     quality, float_time = known.overall
     return Sensitivity(operations, np.array(gains), scaled(np.array(costs), float_time), quality, float_time)
 
 
-def _measure(
-    variants: Variants, course: Course, kept: SearchCache, rounds: int, progress: Progress
-) -> tuple[float, float]:
-    """Quality of all int8, and float32's time; operations go to `kept`, one by one. One variant is open at a time
-    beside the all-int8 one."""
-    operations, known = variants.operations, kept.figures.operations
-    runs = len(operations) * course.groups
-    progress("sensitivity", 0, runs)
-    base = variants.open()
-    along = course.run([base] * course.groups)
-    quality = float(course.quality(along).mean())
+def _measure_gains(operations: Sequence[str], groups: int, kept: SearchCache, ask: Ask, progress: Progress) -> float:
+    """Quality of all int8; what each operation wins in each group goes to `kept`, one by one."""
+    known, int8 = kept.figures.gains, frozenset[int]()
+    lacking = [number for number, each in enumerate(operations) if each not in known]
+    progress("sensitivity", len(operations) - len(lacking), len(operations))
+    alone = (
+        tuple(tuple(frozenset({number}) if g == group else int8 for g in range(groups)) for group in range(groups))
+        for number in lacking
+    )
+    answers = ask(chain([((int8,) * groups,)], alone))
+    (quality,) = next(answers)
+    for left, number in enumerate(lacking, 1 - len(lacking)):
+        known[operations[number]] = tuple(each - quality for each in next(answers))
+        kept.save()
+        progress("sensitivity", len(operations) + left, len(operations))
+    return quality
+
+
+def _measure_costs(variants: Variants, course: Course, kept: SearchCache, rounds: int, progress: Progress) -> float:
+    """float32's time; what each operation costs goes to `kept`, one by one. One variant is open at a time beside the
+    all-int8 one."""
+    operations, known, base = variants.operations, kept.figures.costs, variants.open()
     for done, operation in enumerate(operations):
+        progress("times of operations", done, len(operations))
         if operation not in known:
-            variant = variants.open([operation])
-            gains = []
-            for group in range(course.groups):
-                networks: list[LoadedGraph] = [base] * course.groups
-                networks[group] = variant
-                gains.append(float(course.quality(course.run(networks, along, group)).mean()) - quality)
-                progress("sensitivity", done * course.groups + group, runs)
-            known[operation] = tuple(gains), slowdown(course, base, variant, rounds) - 1
+            known[operation] = slowdown(course, base, variants.open([operation]), rounds) - 1
             kept.save()
-        progress("sensitivity", (done + 1) * course.groups, runs)
-    return quality, slowdown(course, base, variants.open(operations), rounds)
+    progress("times of operations", len(operations), len(operations))
+    return slowdown(course, base, variants.open(operations), rounds)
 
 
 def slowdown(course: Course, base: LoadedGraph, other: LoadedGraph, rounds: int = ROUNDS) -> float:

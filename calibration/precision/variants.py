@@ -15,13 +15,15 @@ from fewstep.graph.session import Session, open_session
 @dataclass(frozen=True)
 class Variants:
     """All the graphs that one prepared graph, its ranges and a target give. `keep` is what `lower` does with those that
-    are deployed. `made` is the body with nothing left in float, where it is there already."""
+    are deployed. `made` is the body with nothing left in float, where it is there already. `threads` are those of a
+    session, 0 for one per core."""
 
     prepared: Graph
     table: RangesTable
     target: Target
     keep: Callable[[Graph], Graph] = as_it_is
     made: LoweredBody | None = None
+    threads: int = 0
 
     @property
     def operations(self) -> tuple[str, ...]:
@@ -30,7 +32,7 @@ class Variants:
 
     def open(self, in_float: Collection[str] = ()) -> Session:
         """As it is deployed, but with threads that do not spin: several are open at once."""
-        return open_session(self.graph(in_float), optimize=True, arena=True)
+        return open_session(self.graph(in_float), optimize=True, arena=True, threads=self.threads)
 
     def lower(self, in_float: Collection[str]) -> LoweredBody:
         """The graph to deploy, with what really runs in int8 counted."""
