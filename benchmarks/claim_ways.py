@@ -125,7 +125,7 @@ def streamed(s: Setting, mode: Any) -> float:
 def still(s: Setting, similar: Similar | None) -> float:
     """Frames for each call of the network, of 60 equal frames."""
     one = {s.condition: s.labels[:1]}
-    frames = stream(s.sampler, plan="ddim:4", condition=one, strength=1.0, similar=similar, mode="batch")
+    frames = stream(s.sampler, plan="ddim:4", condition=one, strength=1.0, similar=similar, mode="sequence")
     list(frames(np.repeat(s.picture[:1], 60, 0)))
     return 60 / frames.stats().calls
 

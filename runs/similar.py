@@ -1,5 +1,6 @@
 """The similarity filter of a stream: frames that resemble the last processed one are skipped, by chance."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,6 +32,11 @@ class Similar:
 
     def skips(self, frame: Float32, processed: Float32, seed: int, index: int) -> bool:
         """Whether a frame is skipped, given the last processed one of the same shape."""
-        length = float(np.linalg.norm(frame)) * float(np.linalg.norm(processed))
-        cosine = float(np.vdot(frame, processed)) / length if length else float(np.array_equal(frame, processed))
-        return 1 - (1 - cosine) / (1 - self.threshold) >= uniform(seed, index)
+        dot, length = float(np.vdot(frame, processed)), _length(frame) * _length(processed)
+        cosine = dot / length if length else float(np.array_equal(frame, processed))
+        chance = 1 - (1 - cosine) / (1 - self.threshold)
+        return chance > 0 and (chance >= 1 or chance >= uniform(seed, index))
+
+
+def _length(x: Float32) -> float:
+    return math.sqrt(np.vdot(x, x))

@@ -2,9 +2,11 @@
 
 from collections import deque
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 
+Mode = Literal["auto", "batch", "sequence"]
 LATENCIES = 1024  # that the percentiles look back on
 
 
@@ -17,6 +19,7 @@ class Stats:
     dropped: never sampled: left out by their source, or on their way when `set(now=True)` or an error came.
     calls: of the network, also those that mode "auto" times.
     fps: frames out per second, from the first push to the last frame out.
+    mode: "batch" or "sequence"; "auto" before it is timed.
     """
 
     frames: int
@@ -28,6 +31,7 @@ class Stats:
     fps: float
     latency_p50_s: float
     latency_p99_s: float
+    mode: Mode
 
 
 @dataclass
@@ -51,10 +55,9 @@ class Counter:
         self.out, self.skipped, self.ended = self.out + 1, self.skipped + (not fresh), now
         self.latencies.append(latency)
 
-    def stats(self, in_flight: int) -> Stats:
+    def stats(self, in_flight: int, mode: Mode) -> Stats:
         p50, p99 = np.percentile(self.latencies, (50, 99)) if self.latencies else (0.0, 0.0)
         seconds = self.ended - self.began
         fps = self.out / seconds if self.out and seconds > 0 else 0.0
-        return Stats(
-            self.frames, self.out, self.skipped, self.dropped, in_flight, self.calls, fps, float(p50), float(p99)
-        )
+        counts = self.frames, self.out, self.skipped, self.dropped, in_flight, self.calls
+        return Stats(*counts, fps, float(p50), float(p99), mode)

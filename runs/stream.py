@@ -28,7 +28,8 @@ from fewstep.plans.shaping import Shaping
 from fewstep.plans.tracer import IMAGE
 from fewstep.runs.batch_gain import batch_gain
 from fewstep.runs.similar import Similar
-from fewstep.runs.stats import Counter, Stats
+from fewstep.runs.stats import Counter, Mode, Stats
+from fewstep.runs.steady_feeds import SteadyFeeds
 from fewstep.runtime.conditions import ConditionValues
 from fewstep.runtime.feeds import Overrides, shared_inputs
 from fewstep.runtime.finite import finite_sample
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
 Float32 = NDArray[np.float32]
 Frame = ArrayLike | Mapping[str, ArrayLike] | None
 Fed = Callable[[int], Feeds]
-Mode = Literal["auto", "batch", "sequence"]
 Noise = Literal["fixed", "fresh"]
 
 PLAN = "lcm:4"
@@ -217,6 +217,7 @@ class Stream:
         complete = all(each.name in condition for each in self._takes.conditions)
         fed: Fed | None = cache(self._sampler.feeds(plan, 1, condition, branches, self._sizes)) if complete else None
         self._options, self._plan, self._feeds = options, plan, fed
+        self._join = SteadyFeeds(self._shared, len({each.group for each in plan.steps}))
         if (timed := [(each.group, each.branches) for each in plan.steps]) != self._timed:
             self._timed, self._batches = timed, None if self._mode == "auto" else self._mode == "batch"
         self._processed: Float32 | None = None  # the last frame that was not skipped
@@ -226,7 +227,8 @@ class Stream:
 
     def stats(self) -> Stats:
         """Counts and latencies so far."""
-        return self._counter.stats(len(self._lanes))
+        mode: Mode = self._mode if self._batches is None else "batch" if self._batches else "sequence"
+        return self._counter.stats(len(self._lanes), mode)
 
     def _skips(self, arrays: Sequence[NDArray[Any]], index: int) -> bool:
         """Whether the filter leaves a frame out; it remembers those that it lets through."""
@@ -249,7 +251,7 @@ class Stream:
         """One step of all lanes that have steps left, or all their steps."""
         while going := [lane.cohort for lane in self._lanes if lane.cohort is not None and not lane.cohort.done]:
             try:
-                self._counter.calls += step(going, self._sampler.call, self._shared)
+                self._counter.calls += step(going, self._sampler.call, self._join)
             except Exception:
                 self._drop()  # some lanes have moved on, some have not
                 raise

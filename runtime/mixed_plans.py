@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from fewstep.plans.plan import Plan, Step
 from fewstep.runtime.execute import Array, Draws, StepState, advance, begin, combine
-from fewstep.runtime.finite import OUTPUT, check_finite, check_finite_state, finite_sample, is_finite
+from fewstep.runtime.finite import check_finite_state, finite_sample
 
 Float32 = NDArray[np.float32]
 Feeds = Mapping[str, NDArray[Any]]
@@ -44,47 +44,44 @@ class Cohort:
 
 
 Call = Callable[[Array, Feeds, int], Array]  # the body on [N, *x_shape] for a range group
+Join = Callable[[Sequence[Feeds]], Feeds]  # the inputs of several calls as those of one
 
 
-def run(cohorts: Sequence[Cohort], call: Call, shared: Sequence[str]) -> Iterator[int]:
+def run(cohorts: Sequence[Cohort], call: Call, join: Join) -> Iterator[int]:
     """Run all cohorts to their ends; yields each step's number when it is done."""
     for index in range(max(len(cohort.plan.steps) for cohort in cohorts)):
-        step([cohort for cohort in cohorts if not cohort.done], call, shared)
+        step([cohort for cohort in cohorts if not cohort.done], call, join)
         yield index
 
 
-def step(cohorts: Sequence[Cohort], call: Call, shared: Sequence[str]) -> int:
-    """One step of each cohort, each at its own index, in a call for each range group -> the number of calls.
-
-    `shared` are inputs of the body that all samples have in common: its range group.
-    """
+def step(cohorts: Sequence[Cohort], call: Call, join: Join) -> int:
+    """One step of each cohort, each at its own index, in a call for each range group -> the number of calls."""
     groups: dict[int, list[Cohort]] = {}
     for cohort in cohorts:
         groups.setdefault(cohort.plan.steps[cohort.index].group, []).append(cohort)
     for _, alike in sorted(groups.items()):
         with np.errstate(all="ignore"):  # an overflow is found below, and named
-            _step(alike, call, shared)
+            _step(alike, call, join)
     return len(groups)
 
 
 def joined(fed: Sequence[Feeds], shared: Sequence[str]) -> Feeds:
-    """The inputs of several calls as those of one."""
+    """The inputs of several calls as those of one. `shared` are those that all samples have in common: the group."""
+    if len(fed) == 1:
+        return fed[0]
     return {name: fed[0][name] if name in shared else np.concatenate([each[name] for each in fed]) for name in fed[0]}
 
 
-def _step(cohorts: Sequence[Cohort], call: Call, shared: Sequence[str]) -> None:
+def _step(cohorts: Sequence[Cohort], call: Call, join: Join) -> None:
     states = [cohort.state() for cohort in cohorts]
     steps = [cohort.plan.steps[cohort.index] for cohort in cohorts]
     inputs = [combine(step.input, state, np.float32) for step, state in zip(steps, states, strict=True)]
     stacked = [u for u, step in zip(inputs, steps, strict=True) for _ in step.branches]
-    fed = joined([cohort.feeds(cohort.index) for cohort in cohorts], shared)
+    fed = join([cohort.feeds(cohort.index) for cohort in cohorts])
     result, start = call(np.concatenate(stacked), fed, steps[0].group), 0
-    all_finite = is_finite(result)
     for cohort, step, state, u in zip(cohorts, steps, states, inputs, strict=True):
         own = result[start : start + len(u) * len(step.branches)]
         index, start = cohort.index, start + len(own)
-        if not all_finite:
-            check_finite(own, OUTPUT, index, step, cohort.plan)
         cohort.last = advance(cohort.plan, index, state, u, split_outputs(own, step), cohort.draws, np.float32)
         check_finite_state(cohort.last, cohort.plan)
 

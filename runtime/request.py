@@ -219,7 +219,7 @@ def _tensor(what: str, value: Any, shape: Sequence[int]) -> Float32:
     said, fix = f"{what} does not have the shape {list(shape)}", "give numbers in that shape"
     array = as_float32(value, said, fix)
     try:
-        tensor = np.broadcast_to(array, tuple(shape))
+        tensor = array[None] if (1, *array.shape) == tuple(shape) else np.broadcast_to(array, tuple(shape))
     except ValueError as error:
         raise UserError(said, fix) from error
     return finite(tensor, f"{what} holds a number that is not finite", "check where it comes from")

@@ -10,6 +10,7 @@ never on its neighbours in the batch.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
@@ -170,9 +171,8 @@ class Sampler(AbstractContextManager["Sampler"]):
             if each not in compiled[:place]
         ]
         longest = max(len(each.steps) for each in compiled)
-        for _ in until_cancelled(
-            mixed_plans.run(cohorts, self.call, shared_inputs(self.body)), longest, options.get("cancel")
-        ):
+        join = partial(mixed_plans.joined, shared=shared_inputs(self.body))
+        for _ in until_cancelled(mixed_plans.run(cohorts, self.call, join), longest, options.get("cancel")):
             pass
         return mixed_plans.collect(cohorts, len(request.seeds))
 

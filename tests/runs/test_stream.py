@@ -131,6 +131,47 @@ def test_modes_are_timed_again_only_where_calls_change(sampler: Sampler, network
     assert 2 * timing < len(network.batches) == frames.stats().calls <= 2 * timing + 12
 
 
+def test_an_engine_that_refuses_batches_runs_a_sequence(sampler: Sampler, network: Analytic) -> None:
+    """Elsewhere an engine that was built for another batch ends the program at its first frame."""
+
+    def of_one(feeds):
+        if len(feeds["x"]) > 1:
+            raise UserError(f"a batch of {len(feeds['x'])} samples, the engine takes 1", "build it again")
+        return network(feeds)
+
+    engine = replace(sampler, denoiser=of_one)
+    frames = stream(engine, **LCM, mode="auto")
+    assert frames.stats().mode == "auto"
+    for each, frame in zip(pushed(frames, FRAMES[:5]), FRAMES, strict=False):
+        np.testing.assert_array_equal(each.sample, alone(sampler, frame, 0, **LCM))
+    assert frames.stats().mode == "sequence"
+    frames = stream(engine, **LCM, mode="batch")
+    frames.push(FRAMES[0])
+    with pytest.raises(UserError, match="the engine takes 1; build it again"):
+        frames.push(FRAMES[1])
+    assert frames.stats().dropped == 2 and frames.stats().mode == "batch"
+
+
+def test_inputs_that_stay_are_joined_once(sampler: Sampler) -> None:
+    """Prologue rows of all lanes are one array as long as settings stay, also where two range groups take turns."""
+    seen: list[int] = []
+
+    def network(feeds):
+        seen.append(id(feeds["row"]))
+        kept.append(feeds["row"])
+        return {"v": feeds["x"] / 2 + feeds["row"][:, :, None, None]}
+
+    kept: list[np.ndarray] = []
+    frames = stream(replace(sampler, denoiser=network), **LCM, mode="batch")
+    for frame in FRAMES[:8]:
+        frames.push(frame)
+    assert len(set(seen)) == 4 and len(set(seen[3:])) == 1
+    frames.set(condition=BAG)
+    for frame in FRAMES[:8]:
+        frames.push(frame)
+    assert len(set(seen[-5:])) == 1 and seen[-1] != seen[7]
+
+
 def test_settings_that_are_wrong_change_nothing(sampler: Sampler) -> None:
     frames = stream(sampler, **LCM, mode="sequence")
     for wrong, line in [
@@ -153,6 +194,7 @@ def test_a_frame_that_is_wrong_is_refused_and_the_stream_goes_on(sampler: Sample
     frames.push(FRAMES[0])
     for wrong, line in [
         (FRAMES[0][:, :3], "does not have the shape"),
+        (FRAMES[:2], "does not have the shape"),  # elsewhere one of two frames is taken
         (np.full((1, 4, 4), np.nan), "not finite"),
         (np.full((1, 4, 4), 200, np.uint8), "bytes up to 200"),
         (None, "starts from 'image'"),
@@ -237,6 +279,13 @@ def test_after_so_many_skips_a_frame_is_processed(sampler: Sampler) -> None:
     frames = stream(sampler, **LCM, mode="sequence", similar=Similar(0.98, most=10))
     out = [each for frame in STILL[:34] for each in frames.push(frame)]
     assert [each.index for each in out if each.fresh] == [0, 11, 22, 33]
+
+
+def test_skips_are_counted_from_the_last_processed_frame(sampler: Sampler) -> None:
+    """Elsewhere the count ends at its limit alone, so that a scene that moves again soon has fewer skips."""
+    frames = stream(sampler, **LCM, mode="sequence", similar=Similar(0.98, most=3))
+    out = pushed(frames, [FRAMES[0]] * 3 + [FRAMES[1]] * 5)
+    assert [each.index for each in out if each.fresh] == [0, 3, 7]
 
 
 def test_a_change_of_settings_is_seen_on_a_still_scene(sampler: Sampler) -> None:
