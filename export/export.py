@@ -93,10 +93,8 @@ def export(options: ExportOptions, progress: Progress = SILENT) -> Manifest:
     with open_for_update(options.output, must_exist=False) as writer:
         loras = _loras(options)
         fetched = hub.fetch(options.source) if hub.is_name(options.source) else None
-        if fetched is not None:
-            options = replace(options, source=str(fetched.folder))
         given = (options.dtype, repr(_versions()))
-        taken = take(partial(_source, options, loras), writer, progress, options.verify, *given)
+        taken = take(partial(_source, options, loras, fetched), writer, progress, options.verify, *given)
         prepared = taken.prepared
         warn_of_operations(prepared)
         half = _in_float16(writer, prepared) if options.dtype == "float16" else None
@@ -107,9 +105,6 @@ def export(options: ExportOptions, progress: Progress = SILENT) -> Manifest:
             found = compare(taken.expected, taken.exported, prepared, taken.again, progress, half)
             verification = msgspec.structs.replace(found, verified=taken.verified)
         origin, deployed = taken.origin, half or prepared
-        if fetched is not None:
-            spec = replace(origin.spec, name=fetched.model.partition("/")[2])
-            origin = replace(origin, spec=spec, label=fetched.label)
         inputs = [condition.input for condition in origin.spec.conditions]
         graphs = {
             name: describe(graph, *store(writer, graph, name), conditions=inputs)
@@ -129,7 +124,8 @@ def export(options: ExportOptions, progress: Progress = SILENT) -> Manifest:
         if origin.scheduler is not None:
             content = msgspec.json.format(msgspec.json.encode(origin.scheduler))
             scheduler = writer.add(content, folder="plans", name="scheduler", suffix=".json")
-        made = msgspec.structs.replace(_manifest(options, origin, loras, graphs, table), scheduler=scheduler)
+        licence = licence_of(options.source if fetched is None else str(fetched.folder))
+        made = msgspec.structs.replace(_manifest(options, origin, loras, graphs, table, licence), scheduler=scheduler)
         made = with_fitted(writer, made)
         if origin.beside is not None:
             made = origin.beside.add(writer, made, progress)
@@ -158,9 +154,8 @@ def _check_choices(options: ExportOptions) -> None:
 def check(options: ExportOptions) -> Source:
     """The source, once it is read and its spec holds, and the bundle's place can be written."""
     _check_choices(options)
-    if hub.is_name(options.source):
-        options = replace(options, source=str(hub.fetch(options.source).folder))
-    source = _source(options, _loras(options))
+    fetched = hub.fetch(options.source) if hub.is_name(options.source) else None
+    source = _source(options, _loras(options), fetched)
     with open_for_update(options.output, must_exist=False):
         return source
 
@@ -169,9 +164,10 @@ def _loras(options: ExportOptions) -> tuple[Lora, ...]:
     return tuple(read_lora(text) for text in options.lora)
 
 
-def _source(options: ExportOptions, loras: Sequence[Lora]) -> Source:
-    """The source as the options change it."""
-    source = changed(load_source(options.source, options.spec), loras, options.skip_scale, options.freeu)
+def _source(options: ExportOptions, loras: Sequence[Lora], fetched: hub.Fetched | None) -> Source:
+    """The source as the options change it; `fetched`: its folder, where it came from a hub."""
+    loaded = load_source(options.source if fetched is None else str(fetched.folder), options.spec)
+    source = changed(loaded if fetched is None else fetched.named(loaded), loras, options.skip_scale, options.freeu)
     return with_nulls(with_sizes(source, options.size), options.null)
 
 
@@ -216,7 +212,12 @@ def load_source(text: str, spec: Path | None = None) -> Source:
 
 
 def _manifest(
-    options: ExportOptions, origin: "Origin", loras: Sequence[Lora], graphs: dict[str, manifest.GraphEntry], table: str
+    options: ExportOptions,
+    origin: "Origin",
+    loras: Sequence[Lora],
+    graphs: dict[str, manifest.GraphEntry],
+    table: str,
+    licence: str | None,
 ) -> Manifest:
     spec = origin.spec
     return Manifest(
@@ -235,7 +236,7 @@ def _manifest(
             versions=_versions(),
             commands=(_command(options, origin, loras),),
             adapters=tuple(lora.adapter for lora in loras),
-            licence=licence_of(options.source),
+            licence=licence,
         ),
         files={},
         verification=table,

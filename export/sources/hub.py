@@ -7,20 +7,23 @@ fetched again, and HF_HUB_OFFLINE=1 uses nothing else. HF_ENDPOINT names another
 
 import os
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fewstep.export.sources.diffusers.files import INDEX, read_json
+from fewstep.export.sources.diffusers.control import ADAPTER, CONTROLNET
+from fewstep.export.sources.diffusers.files import CONFIG, FP16, INDEX, WEIGHTS, index_name, read_json, shard_names
+from fewstep.export.sources.lerobot.statistics import state_files
+from fewstep.export.spec import Source
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends.checks import imported
 
 NAME = re.compile(r"(?P<model>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@(?P<revision>[\w./-]+))?")
 DESCRIPTIONS = ("*.json", "*.md", "*.txt", "*.model")  # configs, the card, and the files of tokenizers
-WEIGHTS = "*.safetensors"
-VARIANTS = ("*.fp16.safetensors", "*.bf16.safetensors", "*.non_ema.safetensors")  # the same again, in less precision
-NETWORKS = ("unet", "transformer", "controlnet", "t2iadapter", "vae")  # folders of a pipeline whose weights are read
+NETWORKS = ("unet", "transformer", "vae", CONTROLNET, ADAPTER)  # components of a pipeline whose weights are read
+ENCODER, ENCODER_WEIGHTS = "text_encoder", "model"  # how their folders begin, and their files
+POLICY, POLICY_WEIGHTS = "pretrained_model", "model.safetensors"  # the folder that a checkpoint of LeRobot may have
 FILES = (".py", ".onnx", ".json", ".safetensors", ".bin", ".ckpt", ".pt", ".pth", ".pkl", ".zip")
 FIX = "check the name and the network; a folder that was downloaded before works too"
 
@@ -37,6 +40,11 @@ class Fetched:
     def label(self) -> str:
         """The name with the commit: what exports it again."""
         return f"{self.model}@{self.revision}"
+
+    def named(self, source: Source) -> Source:
+        """The source under the model's name, in the place of the cache folder's."""
+        spec = replace(source.spec, name=self.model.partition("/")[2])
+        return replace(source, spec=spec, label=self.label)  # type: ignore[type-var]
 
 
 def is_name(text: str) -> bool:
@@ -56,23 +64,43 @@ def fetch(text: str) -> Fetched:
     model, revision = match["model"], match["revision"]
     folder = _snapshot(hub.snapshot_download, text, model, revision, DESCRIPTIONS)
     commit = folder.name
-    weights = _weights(folder)
-    return Fetched(_snapshot(hub.snapshot_download, text, model, commit, (*DESCRIPTIONS, *weights)), model, commit)
+    homes = _homes(folder)
+    for variant in (None, FP16):  # the second where there is no full precision
+        wanted = [name for home, stem in homes.items() for name in _wanted(folder, home, stem, variant)]
+        if wanted:
+            folder = _snapshot(hub.snapshot_download, text, model, commit, (*DESCRIPTIONS, *wanted))
+    if not homes:
+        home = f"{POLICY}/" if (folder / POLICY / CONFIG).is_file() else ""
+        wanted = [f"{home}{name}" for name in (POLICY_WEIGHTS, *state_files(folder / home))]
+        folder = _snapshot(hub.snapshot_download, text, model, commit, (*DESCRIPTIONS, *wanted))
+    return Fetched(folder, model, commit)
 
 
-def _weights(folder: Path) -> tuple[str, ...]:
-    """Patterns of the weights that export reads: of a pipeline those of its networks, else those beside the config."""
+def _homes(folder: Path) -> dict[str, str]:
+    """The folders of diffusers' networks, each with the stem of its weight files. Empty where it is no such model."""
     if not (folder / INDEX).is_file():
-        return (WEIGHTS,)
+        config = folder / CONFIG
+        return {"": WEIGHTS} if config.is_file() and "_class_name" in read_json(config) else {}
     index = read_json(folder / INDEX)
-    return tuple(f"{name}/{WEIGHTS}" for name in index if name in NETWORKS or name.startswith("text_encoder"))
+    stems = {name: ENCODER_WEIGHTS if name.startswith(ENCODER) else WEIGHTS for name in index}
+    return {f"{name}/": stem for name, stem in stems.items() if name in NETWORKS or name.startswith(ENCODER)}
+
+
+def _wanted(folder: Path, home: str, stem: str, variant: str | None) -> list[str]:
+    """The weight files of a network as `diffusers.files.weights` reads them; none where it has some already."""
+    if any((folder / home).glob(f"{stem}*.safetensors")):
+        return []
+    index = folder / home / index_name(stem, variant)
+    if index.is_file():
+        return [f"{home}{name}" for name in shard_names(index)]
+    return [f"{home}{stem}{f'.{variant}' if variant else ''}.safetensors"]
 
 
 def _snapshot(
-    download: Callable[..., Any], text: str, model: str, revision: str | None, patterns: tuple[str, ...]
+    download: Callable[..., Any], text: str, model: str, revision: str | None, patterns: Sequence[str]
 ) -> Path:
     try:
-        return Path(download(model, revision=revision, allow_patterns=[*patterns], ignore_patterns=[*VARIANTS]))
+        return Path(download(model, revision=revision, allow_patterns=[*patterns]))
     except Exception as error:  # the library's own, its network library's, and those of the system
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         said = lines[0] if lines else "it says nothing"

@@ -105,7 +105,7 @@ def weights(home: Path, stem: str = WEIGHTS) -> Weights:
     """
     for variant in (None, FP16):
         middle = "" if variant is None else f".{variant}"
-        index = home / f"{stem}.safetensors.index{middle}.json"
+        index = home / index_name(stem, variant)
         if index.is_file():
             return Weights((index, *_shards(index)), variant)
         single = home / f"{stem}{middle}.safetensors"
@@ -118,12 +118,22 @@ def weights(home: Path, stem: str = WEIGHTS) -> Weights:
     raise UserError(what, CONVERT)
 
 
-def _shards(index: Path) -> list[Path]:
-    """The files that an index of sharded weights names; all of them lie beside it."""
+def index_name(stem: str, variant: str | None) -> str:
+    """What the index of sharded weights is called."""
+    return f"{stem}.safetensors.index{'' if variant is None else f'.{variant}'}.json"
+
+
+def shard_names(index: Path) -> list[str]:
+    """The files that an index of sharded weights names."""
     names = read_json(index).get("weight_map")
     if not isinstance(names, dict) or not names or not all(isinstance(name, str) for name in names.values()):
         raise UserError(f"{index} names no files", COPY_AGAIN)
-    files = [index.parent / name for name in sorted(set(names.values()))]
+    return sorted(set(names.values()))
+
+
+def _shards(index: Path) -> list[Path]:
+    """The files that an index of sharded weights names; all of them lie beside it."""
+    files = [index.parent / name for name in shard_names(index)]
     for file in files:
         if file.parent != index.parent or file.suffix != ".safetensors" or not file.is_file():
             raise UserError(f"{index.parent} has no {file.name}, which {index.name} names", COPY_AGAIN)

@@ -147,6 +147,13 @@ def _from_processor(folder: Path, place: Place) -> Normaliser:
     return Normaliser({str(k): str(v) for k, v in modes.items()}, numbers, str(file))
 
 
+def state_files(folder: Path) -> list[str]:
+    """The files of tensors that a folder's processors name, beside the policy's own weights."""
+    files = [folder / place.file for place in (BEFORE, AFTER)]
+    named = [step.get("state_file") for file in files if file.is_file() for step in _steps(file)]
+    return sorted({str(name) for name in named if name is not None})
+
+
 def _steps(path: Path) -> Sequence[Mapping[str, Any]]:
     steps = read_json(path, RETRAINED).get("steps")
     if not isinstance(steps, list) or not all(isinstance(step, dict) for step in steps):

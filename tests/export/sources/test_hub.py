@@ -5,13 +5,16 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("huggingface_hub")
 from fewstep.export.licence import licence_of
-from fewstep.export.sources.hub import is_name
+from fewstep.export.sources.hub import Fetched, is_name
+from fewstep.export.spec import Spec
+from fewstep.plans.spec import ScheduleSpec
 from fewstep.runtime.bundle.reading import open_bundle
 from tests.export.sources.hub_server import COMMIT, served
 
@@ -28,17 +31,30 @@ except UserError as error:
 """
 
 
+def _sharded(*files: str) -> str:
+    return json.dumps({"weight_map": {f"layer{number}": name for number, name in enumerate(files)}})
+
+
 @pytest.fixture
 def pipeline(tmp_path: Path) -> Path:
     """A folder like a pipeline's, with what must not be fetched."""
     contents = {
-        "model_index.json": json.dumps({"_class_name": "P", "unet": ["diffusers", "U"], "text_encoder": ["t", "T"]}),
+        "model_index.json": json.dumps(
+            {"_class_name": "P", "unet": ["diffusers", "U"], "text_encoder": ["t", "T"], "vae": ["v", "V"]}
+        ),
         "README.md": "---\nlicense: mit\ntags:\n- a\n---\n# card\n",
         "unet/config.json": "{}",
         "unet/diffusion_pytorch_model.safetensors": "weights",
         "unet/diffusion_pytorch_model.fp16.safetensors": "half",
         "unet/diffusion_pytorch_model.bin": "pickle",
-        "text_encoder/model.safetensors": "more weights",
+        "unet/diffusion_pytorch_model-00001-of-00002.fp16.safetensors": "half of the half",
+        "unet/optimizer.safetensors": "moments",
+        "text_encoder/model.safetensors.index.json": _sharded("model-00001.safetensors", "model-00002.safetensors"),
+        "text_encoder/model-00001.safetensors": "more",
+        "text_encoder/model-00002.safetensors": "and more",
+        "text_encoder/model.safetensors.index.fp16.json": _sharded("model-00001.fp16.safetensors"),
+        "text_encoder/model-00001.fp16.safetensors": "half",
+        "vae/diffusion_pytorch_model.fp16.safetensors": "half, and no other",
         "tokenizer/merges.txt": "a b",
         "safety_checker/model.safetensors": "weights",
         "whole.safetensors": "weights",
@@ -71,16 +87,56 @@ def test_what_export_reads_is_fetched_once_and_nothing_else(hub: tuple[str, list
     assert files == [
         "README.md",
         "model_index.json",
-        "text_encoder/model.safetensors",
+        "text_encoder/model-00001.safetensors",
+        "text_encoder/model-00002.safetensors",
+        "text_encoder/model.safetensors.index.fp16.json",
+        "text_encoder/model.safetensors.index.json",
         "tokenizer/merges.txt",
         "unet/config.json",
         "unet/diffusion_pytorch_model.safetensors",
+        "vae/diffusion_pytorch_model.fp16.safetensors",
     ]
     assert sorted(requests) == files
     again = fetched(f"org/model@{COMMIT}", address, tmp_path / "cache")
     assert again == [label, files] and len(requests) == len(files)
     offline = fetched("org/model", "http://127.0.0.1:9", tmp_path / "cache", HF_HUB_OFFLINE="1")
     assert offline == [label, files]
+
+
+def test_of_a_policy_its_weights_and_statistics_are_fetched(tmp_path: Path) -> None:
+    steps = {"steps": [{"registry_name": "a"}, {"registry_name": "b", "state_file": "policy_step_1.safetensors"}]}
+    contents = {
+        "config.json": json.dumps({"type": "diffusion"}),
+        "model.safetensors": "weights",
+        "policy_preprocessor.json": json.dumps(steps),
+        "policy_step_1.safetensors": "statistics",
+        "optimizer.safetensors": "moments",
+        "training_state/optimizer_state.safetensors": "moments",
+    }
+    for name, content in contents.items():
+        (tmp_path / "policy" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "policy" / name).write_text(content)
+    with served({"org/policy": tmp_path / "policy"}) as (address, requests):
+        fetched("org/policy", address, tmp_path / "cache")
+    assert sorted(requests) == [
+        "config.json",
+        "model.safetensors",
+        "policy_preprocessor.json",
+        "policy_step_1.safetensors",
+    ]
+
+
+def test_a_source_has_the_name_of_the_model_not_the_folder(tmp_path: Path) -> None:
+    @dataclass(frozen=True)
+    class Given:
+        spec: Spec
+        label: str
+
+    given = Given(
+        Spec(name=COMMIT, x_shape=(1, 8, 8), prediction="v", schedule=ScheduleSpec("cosine"), conditions=()), COMMIT
+    )
+    named = Fetched(tmp_path, "org/model", COMMIT).named(given)  # type: ignore[arg-type]
+    assert (named.spec.name, named.label) == ("model", f"org/model@{COMMIT}")
 
 
 @pytest.mark.slow
@@ -92,8 +148,10 @@ def test_export_names_the_commit_and_the_licence(tmp_path: Path) -> None:
     (source / "README.md").write_text("---\nlicense: openrail\n---\n")
     with served({"org/tiny": source}) as (address, _):
         settings = {**os.environ, "HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "cache")}
-        command = [sys.executable, "-m", "fewstep.cli", "export", "org/tiny", "-o", str(tmp_path / "bundle"), "-q"]
-        subprocess.run(command, env=settings, check=True)
+        command = [sys.executable, "-m", "fewstep.cli", "export", "org/tiny", "-o", str(tmp_path / "bundle")]
+        told = subprocess.run([*command, "--dry-run"], env=settings, check=True, capture_output=True, text=True).stdout
+        subprocess.run([*command, "-q"], env=settings, check=True)
+    assert told.startswith(f"org/tiny@{COMMIT}: tiny, x [")
     manifest = open_bundle(tmp_path / "bundle").manifest
     assert (manifest.name, manifest.provenance.licence) == ("tiny", "openrail")
     assert manifest.provenance.source == f"org/tiny@{COMMIT}"
