@@ -90,5 +90,5 @@ CPU_X86 = Target(
     passes=(),
     check=integer_kernels_run,
     engine=as_deployed,
-    notes=("exact on CPUs with VNNI only: others add pairs of 8-bit products in 16 bits, and saturate",),
+    notes=("exact on x86 CPUs with VNNI: others add pairs of 8-bit products in 16 bits, and saturate",),
 )

@@ -179,7 +179,7 @@ def test_the_headline_speed_is_that_of_the_judged_body_where_it_wins_least(made)
 
 def test_what_a_target_must_tell_is_on_the_page(made):
     _, measured, text = made
-    assert "cpu-x86: exact on CPUs with VNNI only" in text
+    assert "cpu-x86: exact on x86 CPUs with VNNI" in text
     without = msgspec.structs.replace(this_machine(), int8_instructions=("avx2",))
     body = open_bundle(made[0]).body("int8-cpu-x86")
     without = msgspec.structs.replace(without, system="Linux x86_64")

@@ -14,6 +14,7 @@ pytest.importorskip("openvino", reason="openvino is not installed")
 
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.held_out import held_out_conditions
+from fewstep.calibration.lowering.executed import integer_operations
 from fewstep.calibration.lowering.quantize import lower
 from fewstep.calibration.lowering.selection import selected_ops
 from fewstep.calibration.lowering.targets.openvino import OPENVINO, integer_kernels_run
@@ -88,6 +89,41 @@ def test_the_bias_of_a_product_is_not_scaled(tmp_path: Path) -> None:
     given = feeds(graph) | {GROUP: np.array([len(FACTORS) - 1])}
     assert lowered.coverage.int8_ops == ("b",)
     assert sqnr(run(graph, feeds(graph))["output"], on_openvino(lowered.graph, given, tmp_path)) > 30
+
+
+def test_a_counted_product_sums_integers(tmp_path: Path) -> None:
+    """On one core it is part of a fused kernel, whose own type is float32: sums that cancel show how it multiplies."""
+    rng, size = np.random.default_rng(0), 32
+    codes = rng.integers(200, 256, (1, size))
+    weights = rng.integers(-60, 61, (size, size))
+    for column in weights.T:
+        while abs(total := int((codes @ column)[0])) > 200:
+            column[rng.integers(size)] -= np.sign(total)
+    scale, scales = np.float32(0.0371), rng.uniform(0.003, 0.004, size).astype(np.float32)
+    constants = {
+        "eye": np.eye(size, dtype=np.float32),
+        "scale": np.array(scale),
+        "zero": np.array(0, np.uint8),
+        "weights": weights.astype(np.int8),
+        "scales": scales,
+        "zeros": np.zeros(size, np.int8),
+    }
+    nodes = (
+        Node("MatMul", ("x", "eye"), ("first",)),
+        Node("QuantizeLinear", ("first", "scale", "zero"), ("codes",)),
+        Node("DequantizeLinear", ("codes", "scale", "zero"), ("rounded",)),
+        Node("DequantizeLinear", ("weights", "scales", "zeros"), ("right",), {"axis": 1}),
+        Node("MatMul", ("rounded", "right"), ("product",)),
+        Node("MatMul", ("product", "eye"), ("output",)),
+    )
+    x, y = (Value(name, np.dtype(np.float32), (BATCH, size)) for name in ("x", "output"))
+    graph = Graph("cancelling", (x,), (y,), nodes, constants)
+    assert integer_operations(graph) == {"product"}
+    given = (codes * scale).astype(np.float32)
+    exact = (codes @ weights) * np.float64(scale) * scales
+    assert np.abs(on_openvino(graph, {"x": given}, tmp_path) - exact).max() < 1e-7 * np.abs(exact).max()
+    in_float = given @ (weights * scales).astype(np.float32)
+    assert np.abs(in_float - exact).max() > 1e-6 * np.abs(exact).max()
 
 
 @pytest.mark.parametrize("edges", [EDGES, ()])
