@@ -26,6 +26,12 @@ class Builder:
         (made,) = self.split(op, inputs, (output,), **attributes)
         return made
 
+    def once(self, op: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
+        """One node of one output, unless it is there; returns its name."""
+        name = f"{self.prefix}/{output}"
+        is_there = any(name in node.outputs for node in self.nodes)
+        return name if is_there else self.node(op, inputs, output, **attributes)
+
     def split(self, op: str, inputs: Sequence[str], outputs: Sequence[str], **attributes: Any) -> tuple[str, ...]:
         """One node of any number of outputs; returns their names."""
         names = tuple(f"{self.prefix}/{output}" for output in outputs)

@@ -12,7 +12,7 @@ import numpy as np
 from fewstep.graph.builder import Builder
 from fewstep.graph.graph import BATCH, GROUP, Graph, Node, Value, X, rename_inputs
 from fewstep.graph.passes.constants import drop_unused
-from fewstep.plans.errors import UserError
+from fewstep.graph.shaping import check_shaping, lay_shaping
 from fewstep.plans.plan import Step, Tensor
 from fewstep.plans.shaping import Clip
 
@@ -28,8 +28,7 @@ def fuse_step(body: Graph, step: Step, tensors: Sequence[Tensor] = ()) -> Graph:
     """
     x = next(value for value in body.inputs if value.name == X)
     sample = replace(x, shape=(BATCH, *x.shape[1:]))
-    if step.shaping is not None and not isinstance(step.shaping, Clip):
-        raise UserError(f"a step with the shaping {step.shaping} has no fused form", "clip, or leave the shaping out")
+    check_shaping(step.shaping, x.shape[1:])
     states = [STATE.format(k) for k in range(len(step.update))]
     draws = [DRAW.format(number) for number in step.draws]
     table = Builder("step")
@@ -38,9 +37,9 @@ def fuse_step(body: Graph, step: Step, tensors: Sequence[Tensor] = ()) -> Graph:
     outputs = _evaluate(table, body, u, len(step.branches), step.heads)
     columns = [*states, *outputs]
     if step.shaping is not None:
-        x0 = table.combine(step.shaping_of[0], columns, "x0")
-        bounds = [table.number(bound) for bound in (step.shaping.low, step.shaping.high)]
-        columns.append(table.node("Clip", (x0, *bounds), "x0_clipped"))
+        values = [table.combine(row, columns, f"to_shape_{i}") for i, row in enumerate(step.shaping_of)]
+        ends = (step.shaping.low, step.shaping.high) if isinstance(step.shaping, Clip) else ()
+        columns.append(lay_shaping(table, step.shaping, values, [table.number(end) for end in ends], x.shape[1:]))
     columns += draws
     for k, row in enumerate(step.update):
         made = table.combine(row, columns, f"row_{k}")

@@ -76,6 +76,23 @@ def values_wanted(shaping: Shaping) -> int:
     return 2 if isinstance(shaping, Rescale) else 1
 
 
+def quantile_place(quantile: float, count: int) -> tuple[int, int, float]:
+    """The places of the two sorted values that a quantile lies between, and how far behind the first, from 0 to 1."""
+    place = (count - 1) * quantile
+    before = int(place)
+    return before, min(before + 1, count - 1), place - before
+
+
+def _quantile(values: Array, quantile: float) -> Array:
+    """The quantile of each sample [B, 1, ...], in the bits of numpy 2.4: versions of numpy differ in the last one."""
+    flat = values.reshape(len(values), -1)
+    before, behind, part = quantile_place(quantile, flat.shape[1])
+    ordered = np.partition(flat, (before, behind), axis=1)
+    low, high = ordered[:, before], ordered[:, behind]
+    made = low + (high - low) * part if part < 0.5 else high - (high - low) * (1 - part)
+    return made.reshape(len(values), *(1,) * (values.ndim - 1))
+
+
 def apply(shaping: Shaping, values: Sequence[Array]) -> Array:
     """p [B, ...] from the values [B, ...] that the shaping reads."""
     value = values[0]
@@ -84,8 +101,7 @@ def apply(shaping: Shaping, values: Sequence[Array]) -> Array:
     axes = tuple(range(1, value.ndim))
     kind = value.dtype.type
     if isinstance(shaping, Threshold):
-        spread = np.quantile(np.abs(value), shaping.quantile, axis=axes, keepdims=True)
-        s = np.clip(spread, 1.0, shaping.most).astype(kind)
+        s = np.clip(_quantile(np.abs(value), shaping.quantile), 1.0, shaping.most).astype(kind)
         clipped: Array = np.clip(value, -s, s) / s
         return clipped
     ratio = values[1].std(axis=axes, keepdims=True) / value.std(axis=axes, keepdims=True)

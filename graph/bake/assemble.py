@@ -10,6 +10,7 @@ from fewstep.graph.bake.ahead import lay_ahead
 from fewstep.graph.bake.aligned import stretches
 from fewstep.graph.bake.batch import Batch
 from fewstep.graph.bake.draws import DRAWS, NOISE, Draws, draws_of
+from fewstep.graph.bake.hold import HELD, MASK, Held, Kind, held_along
 from fewstep.graph.bake.loop import Network, lay_loop
 from fewstep.graph.bake.metadata import BakedPort
 from fewstep.graph.bake.unrolled import lay_unrolled
@@ -54,12 +55,13 @@ class Run:
     draws: tuple[int, ...]
 
 
-def assemble(manifest: Manifest, plan: Plan, parts: Parts, batch_size: int | None, unroll: bool) -> Run:
+def assemble(manifest: Manifest, plan: Plan, parts: Parts, batch_size: int | None, unroll: bool, hold: Kind) -> Run:
     """The run of a plan as one graph. `batch_size`: None leaves it free. `unroll`: every step is written out."""
-    outer, draws = Builder("run"), draws_of(plan)
+    held = held_along(plan, hold)
+    outer, draws = Builder("run"), draws_of(plan, () if held is None else held.draws)
     x = next(tensor for tensor in parts.networks[0].entry.inputs if tensor.role == "x")
     sample = (BATCH, *x.shape[1:])
-    ports = _ports(manifest, plan, parts, draws, sample)
+    ports = _ports(manifest, plan, parts, draws, held, sample)
     output = BakedPort(SAMPLE, SAMPLE, sample, "float32")
     if parts.decoder is not None:
         output = BakedPort(PICTURE, PICTURE, (BATCH, *parts.decoder.outputs[0].shape[1:]), "float32")
@@ -69,6 +71,8 @@ def assemble(manifest: Manifest, plan: Plan, parts: Parts, batch_size: int | Non
     if is_hidden:
         known = _hide(outer, [_value(port) for port in ports])
         draws = replace(draws, noise=known.get(NOISE, ""), rest=known.get(DRAWS, ""))
+    if held is not None:
+        held = replace(held, value=known[HELD], mask=known[MASK])
     source = known[next(port.name for port in ports if port.meaning != DRAWS)]
     batch = Batch(outer, None if is_hidden else batch_size, source)
     if parts.text is not None:
@@ -78,15 +82,19 @@ def assemble(manifest: Manifest, plan: Plan, parts: Parts, batch_size: int | Non
     ahead = lay_ahead(outer, batch, manifest, parts.ahead, plan, known, parts.nulls)
     state = _start(outer, plan, draws, known)
     if unroll:
-        state = lay_unrolled(outer, batch, plan, parts.networks, parts.network_of, ahead, draws, state)
+        state = lay_unrolled(outer, batch, plan, parts.networks, parts.network_of, ahead, draws, held, state)
     else:
         at, networks = 0, [parts.network_of(step.group) for step in plan.steps]
-        breaks = [number > 0 and networks[number - 1] != which for number, which in enumerate(networks)]
+        rows = [0] * len(networks) if held is None else held.rows
+        kinds = [*zip(networks, rows, strict=True)]
+        breaks = [number > 0 and kinds[number - 1] != kind for number, kind in enumerate(kinds)]
         for stretch in stretches(plan, breaks):
             network = parts.networks[networks[at]]
-            state = lay_loop(outer, batch, plan, stretch, at, network, ahead, draws, state, f"steps_from_{at}")
+            state = lay_loop(outer, batch, plan, stretch, at, network, ahead, draws, held, state, f"steps_from_{at}")
             at += len(stretch.steps)
     made = outer.combine(plan.output, state, "sample")
+    if held is not None:
+        made = held.finish(outer, made)
     if parts.decoder is not None:
         (made,) = outer.place(parts.decoder, {parts.decoder.inputs[0].name: made}, "decoder", batch=BATCH).values()
     outer.nodes.append(Node("Identity", (made,), (output.name,)))
@@ -97,7 +105,7 @@ def assemble(manifest: Manifest, plan: Plan, parts: Parts, batch_size: int | Non
 
 
 def _ports(
-    manifest: Manifest, plan: Plan, parts: Parts, draws: Draws, sample: tuple[int | str, ...]
+    manifest: Manifest, plan: Plan, parts: Parts, draws: Draws, held: Held | None, sample: tuple[int | str, ...]
 ) -> tuple[BakedPort, ...]:
     """The inputs of the file."""
     ports = [BakedPort(NOISE, NOISE, sample, "float32")] if draws.has_noise else []
@@ -113,6 +121,8 @@ def _ports(
             ports.append(BakedPort(tensor.name, tensor.role, (sample[0], *tensor.shape[1:]), tensor.dtype))
     known = {each.name for each in manifest.conditions} | made
     ports += [BakedPort(name, "given", sample, "float32") for name in plan.given if name not in known]
+    if held is not None:
+        ports += [BakedPort(HELD, "held", sample, "float32"), BakedPort(MASK, "hold", sample, "float32")]
     return tuple(ports)
 
 

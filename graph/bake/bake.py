@@ -10,10 +10,11 @@ from tempfile import TemporaryDirectory
 from fewstep.graph import io, weights
 from fewstep.graph.bake.ahead import check_branches
 from fewstep.graph.bake.assemble import Parts, assemble
+from fewstep.graph.bake.hold import Kind
 from fewstep.graph.bake.loop import Network
 from fewstep.graph.bake.metadata import Baked, described, encoded
-from fewstep.graph.bake.shaped import check_shaping
 from fewstep.graph.graph import Graph
+from fewstep.graph.shaping import check_shaping
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
@@ -23,6 +24,7 @@ from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.loading import choose_body
 from fewstep.runtime.options import Options
 from fewstep.runtime.planning import plan_for
+from fewstep.runtime.sizes import free_x_shape
 
 SUFFIX = ".onnx"
 MESSAGE_LIMIT = 2**31 - 2**24  # bytes: of weights in one ONNX file, with room for the graph
@@ -40,6 +42,8 @@ class BakeOptions(Options):
     body: Name of a body of that precision, such as int8-tensorrt. Default: the one that onnxruntime runs best here.
     guidance: Weight of classifier-free guidance. Default: only the conditional branch runs.
     strength: Share of the plan's steps that are run from an image, above 0 and up to 1. The file then takes the image.
+    hold: Take a part of the sample as the inputs `held` and `mask`, and keep it where the mask is 1. noised: at the
+        noise of each step, one draw for all. fresh: with a draw for each step. clean: as it is.
     batch: Number of samples of one call. Default: any number.
     latents: Return latents, and take the denoiser's own conditions, where the bundle has companions.
     unroll: Write every step out, for inference engines that have no Loop.
@@ -53,6 +57,7 @@ class BakeOptions(Options):
     body: str | None = None
     guidance: float | None = None
     strength: float | None = None
+    hold: Kind = "none"
     batch: int | None = None
     latents: bool = False
     unroll: bool = False
@@ -66,7 +71,7 @@ def bake(options: BakeOptions) -> tuple[Baked, tuple[Path, ...]]:
     body = bundle.body(name)
     plan = plan_for(bundle, body, options.plan, options.guidance, strength=options.strength)
     _check(options, bundle, plan)
-    run = assemble(bundle.manifest, plan, _parts(bundle, body, options), options.batch, options.unroll)
+    run = assemble(bundle.manifest, plan, _parts(bundle, body, options), options.batch, options.unroll, options.hold)
     baked = described(bundle.manifest, body, plan, run.inputs, run.output, run.draws)
     return baked, _write(run.graph, options, baked)
 
@@ -115,7 +120,7 @@ def _check(options: BakeOptions, bundle: Bundle, plan: Plan) -> None:
     if options.batch is not None and options.batch < 1:
         raise UserError(f"batch {options.batch} is no number of samples", "give 1 or more")
     for step in plan.steps:
-        check_shaping(step.shaping)
+        check_shaping(step.shaping, free_x_shape(bundle.manifest))
     check_branches(bundle.manifest, plan)
 
 

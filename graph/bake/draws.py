@@ -1,5 +1,6 @@
 """The noise of a baked run: the input `noise` is draw 0, the input `draws` has all later ones in order."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,16 +29,16 @@ class Draws:
         if number == START:
             return self.noise
         place = outer.constant(np.array(self.later.index(number), np.int64), f"place_{number}")
-        return outer.node("Gather", (self.rest, place), f"draw_{number}", axis=0)
+        return outer.once("Gather", (self.rest, place), f"draw_{number}", axis=0)
 
     def lay_all(self, outer: Builder) -> str:
         """All draws that steps read [D, B, ...], which `places` counts in; "" where steps read none."""
         if not self.is_again:
             return self.rest if self.later else ""
-        first = outer.node(
+        first = outer.once(
             "Unsqueeze", (self.noise, outer.constant(np.array([0], np.int64), "first_axis")), "noise_first"
         )
-        return outer.node("Concat", (first, self.rest), "all_draws", axis=0) if self.later else first
+        return outer.once("Concat", (first, self.rest), "all_draws", axis=0) if self.later else first
 
     def places(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
         """Where draws of these numbers stand among all; what a step does not read stands anywhere."""
@@ -46,8 +47,8 @@ class Draws:
         return np.array(found, np.int64).reshape(numbers.shape)
 
 
-def draws_of(plan: Plan) -> Draws:
-    """The draws that a plan reads."""
-    by_steps = {number for step in plan.steps for number in step.draws}
+def draws_of(plan: Plan, held: Sequence[int] = ()) -> Draws:
+    """The draws that a plan reads, and those of what is held."""
+    by_steps = {number for step in plan.steps for number in step.draws} | {*held}
     numbers = by_steps | set(plan.start_draws)
     return Draws(START in numbers, tuple(sorted(numbers - {START})), START in by_steps)

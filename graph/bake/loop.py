@@ -18,10 +18,12 @@ from fewstep.graph.bake.ahead import Ahead
 from fewstep.graph.bake.aligned import NO_TENSOR, Aligned
 from fewstep.graph.bake.batch import Batch
 from fewstep.graph.bake.draws import Draws
-from fewstep.graph.bake.shaped import lay_clip
+from fewstep.graph.bake.hold import Held
 from fewstep.graph.builder import Builder, Coefficient
 from fewstep.graph.graph import BATCH, Array, Graph, Node, Value
+from fewstep.graph.shaping import lay_shaping
 from fewstep.plans.plan import Plan, array
+from fewstep.plans.shaping import Clip
 from fewstep.runtime.bundle.manifest import GraphEntry
 
 
@@ -43,6 +45,7 @@ def lay_loop(
     network: Network,
     ahead: Ahead,
     draws: Draws,
+    held: Held | None,
     state: Sequence[str],
     name: str,
 ) -> list[str]:
@@ -53,7 +56,7 @@ def lay_loop(
     inner = Builder(name)
     rows = [f"{name}/state_{k}" for k in range(plan.rows)]
     step = _Step(outer, inner, Batch(inner, None, rows[0]), plan, stretch, at, network, ahead)
-    made = step.advance(rows, draws)
+    made = step.advance(rows, draws, held)
     inner.nodes[:0] = step.look_up()
     outer.constants |= _codes(inner)
     goes_on = inner.node("Identity", (f"{name}/goes_on",), "still_goes_on")
@@ -113,17 +116,23 @@ class _Step:
         """int64 []: the number of the step in the stretch."""
         return f"{self.inner.prefix}/number"
 
-    def advance(self, rows: Sequence[str], draws: Draws) -> list[str]:
-        """The rows of the state behind the step."""
+    def advance(self, rows: Sequence[str], draws: Draws, held: Held | None) -> list[str]:
+        """The rows of the state behind the step. All steps of the stretch hold the same row."""
         stretch, inner = self.stretch, self.inner
+        if held is not None:
+            rows = self._held(rows, draws, held)
         u = inner.combine(self._row(stretch.input), rows, "u")
         outputs = self._outputs(u)
         columns = [*rows, *outputs]
         if stretch.shaping is not None:
             seen = len(columns)
-            x0 = inner.combine(self._row(stretch.shaping_of[:, 0, :seen], len(rows)), columns, "x0")
-            bounds = [self._float(values) for values in stretch.bounds.T]
-            columns.append(lay_clip(inner, x0, bounds, "x0_clipped"))
+            values = [
+                inner.combine(self._row(stretch.shaping_of[:, i, :seen], len(rows)), columns, f"to_shape_{i}")
+                for i in range(stretch.shaping_of.shape[1])
+            ]
+            sample = next(t.shape for t in self.network.entry.inputs if t.role == "x")[1:]
+            bounds = [self._float(ends) for ends in stretch.bounds.T] if isinstance(stretch.shaping, Clip) else []
+            columns.append(lay_shaping(inner, stretch.shaping, values, bounds, sample))
         noise = draws.lay_all(self.outer) if stretch.draws.size else ""
         for d, numbers in enumerate(draws.places(stretch.draws).T):
             columns.append(inner.node("Gather", (noise, self._scalar(numbers)), f"draw_{d}", axis=0))
@@ -137,6 +146,17 @@ class _Step:
                 row = inner.node("Add", (row, tensor), f"row_{k}_with_tensor_{i}")
             made.append(inner.node("Identity", (row,), f"next_{k}"))
         return made
+
+    def _held(self, rows: Sequence[str], draws: Draws, held: Held) -> list[str]:
+        """The rows with that of x held."""
+        steps = slice(self.at, self.at + len(self.stretch.steps))
+        scales, noise = [], ""
+        if held.draws:
+            scales = [self._float(np.array(each[steps])) for each in (held.alphas, held.sigmas)]
+            places = draws.places(np.array(held.draws[steps]))
+            noise = self.inner.node("Gather", (draws.lay_all(self.outer), self._scalar(places)), "hold_draw", axis=0)
+        row = held.rows[self.at]
+        return [*rows[:row], held.lay(self.inner, rows[row], scales, noise, "hold"), *rows[row + 1 :]]
 
     def look_up(self) -> list[Node]:
         """The nodes that look the step's numbers up; they stand first in the body."""

@@ -16,7 +16,8 @@ KEY = "fewstep"
 
 
 class BakedPort(Strict, frozen=True):
-    """An input or output. `meaning`: noise, draws, given, condition, ids, mask, sample or picture."""
+    """An input or output. `meaning`: noise, draws, given, condition, ids, mask (of ids), held, hold (its mask), sample
+    or picture."""
 
     name: str
     meaning: str

@@ -8,6 +8,7 @@ import numpy as np
 from fewstep.graph.bake.ahead import Ahead
 from fewstep.graph.bake.batch import Batch
 from fewstep.graph.bake.draws import Draws
+from fewstep.graph.bake.hold import Held
 from fewstep.graph.bake.loop import Network
 from fewstep.graph.builder import Builder
 from fewstep.graph.graph import GROUP, Graph, Value
@@ -23,12 +24,15 @@ def lay_unrolled(
     network_of: Callable[[int], int],
     ahead: Ahead,
     draws: Draws,
+    held: Held | None,
     state: Sequence[str],
 ) -> list[str]:
     """Add all steps; returns the names of the state behind the last. `state`: K tensors [B, ...]."""
     rows = list(state)
     for number, step in enumerate(plan.steps):
         network = networks[network_of(step.group)]
+        if held is not None:
+            rows[held.rows[number]] = _held(outer, held, number, draws, rows[held.rows[number]])
         fused = fuse_step(network.graph, step, plan.tensors)
         given = {STATE.format(k): row for k, row in enumerate(rows)}
         given |= {DRAW.format(each): draws.lay(outer, each) for each in step.draws}
@@ -43,6 +47,13 @@ def lay_unrolled(
         made = outer.place(fused, given, under, network.name, batch=f"batch_{len(step.branches)}")
         rows = [made[NEXT.format(k)] for k in range(plan.rows)]
     return rows
+
+
+def _held(outer: Builder, held: Held, number: int, draws: Draws, row: str) -> str:
+    """The row of x before step `number`, held."""
+    scales = [outer.number(each[number]) for each in (held.alphas, held.sigmas)]
+    noise = draws.lay(outer, held.draws[number]) if held.draws else ""
+    return held.lay(outer, row, scales, noise, f"hold_{number}")
 
 
 def _with_group_as_input(graph: Graph) -> Graph:

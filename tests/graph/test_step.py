@@ -1,6 +1,7 @@
 """The fused form of a step is the reference, bit by bit."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.grids import trailing
 from fewstep.plans.plan import Step, regroup
 from fewstep.plans.schedule import NoiseSchedule, Time
-from fewstep.plans.shaping import Clip, Threshold
+from fewstep.plans.shaping import Clip, Shaping, Threshold
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import Tracer
@@ -49,13 +50,12 @@ def rows(step: Step) -> Array:
 
 @pytest.mark.parametrize("grouped", [False, True])
 @pytest.mark.parametrize("guidance", [None, 2.0])
-@pytest.mark.parametrize("clip", [None, (-1.0, 1.0)])
+@pytest.mark.parametrize("shape", [None, Clip(-1, 1), Threshold(0.9)], ids=str)
 @pytest.mark.parametrize("name", ["ddim:3", "dpmpp_2m:4", "heun:2"])
 def test_the_fused_form_equals_the_reference(
-    name: str, clip: tuple[float, float] | None, guidance: float | None, grouped: bool
+    name: str, shape: Shaping | None, guidance: float | None, grouped: bool
 ) -> None:
     body = denoiser(grouped)
-    shape = None if clip is None else Clip(*clip)
     plan = regroup(compile_plan(name, COSINE, guidance, shape), groups=(0.0,))
     session = open_session(body)
     noise = np.random.default_rng(1).standard_normal((16, B, *X_SHAPE)).astype(np.float32)
@@ -115,7 +115,9 @@ def test_heads_and_tensor_coefficients_have_their_fused_form() -> None:
         np.testing.assert_allclose(state, expected.after, rtol=1e-6, atol=1e-6)
 
 
-def test_a_shape_without_a_fused_form_is_named() -> None:
+def test_a_shaping_of_a_free_size_is_refused() -> None:
     plan = compile_plan("ddim:2", COSINE, shaping=Threshold())
-    with pytest.raises(UserError, match="Threshold.* has no fused form"):
-        fuse_step(denoiser(False), plan.steps[0])
+    body = denoiser(False)
+    free = replace(body, inputs=tuple(replace(v, shape=("batch", 1, "height", 4)) for v in body.inputs))
+    with pytest.raises(UserError, match="Threshold.* looks at a whole sample, whose size height is free"):
+        fuse_step(free, plan.steps[0])

@@ -13,6 +13,7 @@ import pytest
 import fewstep.runtime
 from fewstep.graph import io
 from fewstep.graph.bake.bake import BakeOptions, bake
+from fewstep.graph.bake.hold import Kind
 from fewstep.graph.bake.metadata import BakedPort
 from fewstep.graph.graph import Graph, Node, Value
 from fewstep.plans.compile import compile_plan, trace_plan
@@ -22,9 +23,10 @@ from fewstep.plans.grids import trailing
 from fewstep.plans.guidance import Branches, Cfg, Guidance, LinearAg
 from fewstep.plans.plan import Plan
 from fewstep.plans.schedule import NoiseSchedule, Time
-from fewstep.plans.shaping import Clip, Shaping, Threshold
+from fewstep.plans.shaping import Clip, Rescale, Shaping, Threshold
 from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import Tracer
+from fewstep.runtime import Hold
 from fewstep.runtime.bundle.reading import file_sha256, open_bundle
 from fewstep.runtime.request import denoiser_facts
 from tests.graph.bake.run_baked import open_baked, sampled
@@ -97,9 +99,31 @@ def test_steps_that_leave_a_branch_out_do_so_in_the_file(
     assert_bitwise(tiny_bundle, BakeOptions(tiny_bundle, plan, tmp_path / "s.onnx", "int8", unroll=unroll))
 
 
-def test_a_clip_is_baked(tiny_bundle: Path, tmp_path: Path) -> None:
-    plan = written(tiny_bundle, "dpmpp_2m:4", 3.0, Clip(-0.5, 0.75))
-    assert_bitwise(tiny_bundle, BakeOptions(tiny_bundle, plan, tmp_path / "s.onnx"))
+@pytest.mark.parametrize("shaping", [Clip(-0.5, 0.75), Threshold(0.9), Rescale(0.7)], ids=str)
+@pytest.mark.parametrize("unroll", [False, True])
+def test_shapings_are_baked(tiny_bundle: Path, tmp_path: Path, shaping: Shaping, unroll: bool) -> None:
+    plan = written(tiny_bundle, "dpmpp_2m:4", 3.0, shaping)
+    assert_bitwise(tiny_bundle, BakeOptions(tiny_bundle, plan, tmp_path / "s.onnx", unroll=unroll))
+
+
+@pytest.mark.parametrize("unroll", [False, True])
+@pytest.mark.parametrize("hold", ["noised", "fresh", "clean"])
+@pytest.mark.parametrize(("plan", "batch"), [("dpmpp_2m:4", None), ("ddim(eta=1):3", 2)])
+def test_a_hold_is_baked(
+    tiny_bundle: Path, tmp_path: Path, plan: str, batch: int | None, hold: Kind, unroll: bool
+) -> None:
+    options = BakeOptions(tiny_bundle, plan, tmp_path / "s.onnx", "int8", hold=hold, batch=batch, unroll=unroll)
+    made, _ = bake(options)
+    assert [(port.name, port.meaning) for port in made.inputs][-2:] == [("held", "held"), ("mask", "hold")]
+    rng = np.random.default_rng(0)
+    value = rng.uniform(-1, 1, (2, 1, 4, 4)).astype(np.float32)
+    mask = rng.choice([0, 0.25, 1], value.shape).astype(np.float32)
+    with fewstep.runtime.load(tiny_bundle, "int8") as sampler:
+        held = Hold(value, mask, clean=hold == "clean", fresh=hold == "fresh")
+        expected = sampler.sample(plan, range(2), {"class": LABELS[:2]}, hold=held)
+    found = sampled(options.output, range(2), **{"class": LABELS[:2]}, held=value, mask=mask)
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(found[mask == 1], value[mask == 1])
 
 
 def test_an_image_to_start_from_is_an_input(tiny_bundle: Path, tmp_path: Path) -> None:
@@ -234,10 +258,9 @@ def test_what_cannot_be_is_said_in_one_line(tiny_bundle: Path, tmp_path: Path, c
     assert not list(tmp_path.glob("**/*.onnx.data")) and not (tmp_path / "s.onnx").exists()
 
 
-def test_a_shaping_or_a_branch_that_has_no_form_is_named(tiny_bundle: Path, tmp_path: Path) -> None:
-    thresholded = BakeOptions(tiny_bundle, written(tiny_bundle, "ddim:2", None, Threshold()), tmp_path / "s.onnx")
-    with pytest.raises(UserError, match="Threshold.* has no form in ONNX"):
-        bake(thresholded)
+def test_a_hold_or_a_branch_that_has_no_form_is_named(tiny_bundle: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="starts from image; hold is for plans from noise"):
+        bake(BakeOptions(tiny_bundle, "ddim:4", tmp_path / "s.onnx", strength=0.5, hold="clean"))
     branched = written(tiny_bundle, "ddim:2", Branches({"cond": 2.0, "other": -1.0}))
     with pytest.raises(UserError, match="branch 'other', whose conditions only a caller knows"):
         bake(BakeOptions(tiny_bundle, branched, tmp_path / "s.onnx"))

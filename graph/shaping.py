@@ -1,0 +1,159 @@
+"""The shapings of a step as ONNX, each with the bits of the executor's numpy.
+
+Two of them look at a whole sample. A quantile lies between two of the sorted values. A standard deviation is made of
+sums, whose bits hang on their order: they are written out in the order of numpy's pairwise sum.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from fewstep.graph.builder import Builder
+from fewstep.plans.errors import UserError
+from fewstep.plans.shaping import Clip, Rescale, Shaping, Threshold, quantile_place
+
+LANES, BLOCK = 8, 128  # numpy adds this many partial sums in turn, over blocks of at most so many values
+
+
+def check_shaping(shaping: Shaping | None, sample: Sequence[int | str]) -> None:
+    """UserError for a shaping that has no form over samples of this shape."""
+    free = [size for size in sample if isinstance(size, str)]
+    if free and shaping is not None and not isinstance(shaping, Clip):
+        raise UserError(
+            f"the shaping {shaping} looks at a whole sample, whose size {free[0]} is free",
+            "clip, or export the model with fixed sizes",
+        )
+
+
+def lay_shaping(
+    table: Builder, shaping: Shaping, values: Sequence[str], bounds: Sequence[str], sample: Sequence[int | str]
+) -> str:
+    """p [B, *sample] from the values [B, *sample] that the shaping reads, as `plans.shaping.apply`.
+
+    bounds: of a clip, tensors of one element. sample: the shape of one sample.
+    """
+    if isinstance(shaping, Clip):
+        low, high = bounds
+        return _between(table, values[0], low, high, "clipped")
+    sizes = [int(size) for size in sample]
+    count = int(np.prod(sizes))
+    flat = [table.node("Flatten", (value,), f"flat_{i}", axis=1) for i, value in enumerate(values)]
+    if isinstance(shaping, Threshold):
+        made = _thresholded(table, shaping, flat[0], count)
+    else:
+        made = _rescaled(table, shaping, flat, count)
+    shape = table.constant(np.array([-1, *sizes], np.int64), "shape_of_samples")
+    return table.node("Reshape", (made, shape), "shaped")
+
+
+def _between(table: Builder, value: str, low: str, high: str, name: str) -> str:
+    """min(max(value, low), high)."""
+    return table.node("Min", (table.node("Max", (value, low), f"{name}_above"), high), name)
+
+
+def _thresholded(table: Builder, shaping: Threshold, flat: str, count: int) -> str:
+    """clip(x, -s, s) / s of x [B, count]."""
+    before, behind, part = quantile_place(shaping.quantile, count)
+    largest = table.constant(np.array([count - before], np.int64), "largest")
+    sizes = table.node("Abs", (flat,), "sizes")
+    top, _ = table.split("TopK", (sizes, largest), ("largest_sizes", "largest_places"), axis=1)
+    low, high = (
+        table.node("Gather", (top, table.constant(np.array([count - 1 - at], np.int64), f"place_{at}")), name, axis=1)
+        for at, name in ((before, "quantile_below"), (behind, "quantile_above"))
+    )
+    gap = table.node("Sub", (high, low), "quantile_gap")
+    if part < 0.5:
+        spread = table.node("Add", (low, table.node("Mul", (gap, table.number(part)), "quantile_part")), "quantile")
+    else:
+        rest = table.node("Mul", (gap, table.number(1 - part)), "quantile_part")
+        spread = table.node("Sub", (high, rest), "quantile")
+    spread = table.node("Max", (spread, table.number(1.0)), "threshold_above")
+    if shaping.most is not None:
+        spread = table.node("Min", (spread, table.number(shaping.most)), "threshold")
+    clipped = _between(table, flat, table.node("Neg", (spread,), "threshold_negative"), spread, "thresholded")
+    return table.node("Div", (clipped, spread), "thresholded_by_itself")
+
+
+def _rescaled(table: Builder, shaping: Rescale, flat: Sequence[str], count: int) -> str:
+    """The guided output [B, count] with phi of the conditional one's spread."""
+    guided, conditional = (_deviation(table, value, count, f"deviation_{i}") for i, value in enumerate(flat))
+    ratio = table.node("Div", (conditional, guided), "ratio")
+    kept = table.node("Mul", (ratio, table.number(shaping.phi)), "ratio_part")
+    factor = table.node("Add", (kept, table.number(1 - shaping.phi)), "rescale_factor")
+    return table.node("Mul", (flat[0], factor), "rescaled")
+
+
+def _deviation(table: Builder, flat: str, count: int, name: str) -> str:
+    """The standard deviation [B, 1] of values [B, count]."""
+    number = table.number(count)
+    mean = table.node("Div", (_sum(table, flat, count, f"{name}_mean"), number), f"{name}_mean")
+    centred = table.node("Sub", (flat, mean), f"{name}_centred")
+    squared = table.node("Mul", (centred, centred), f"{name}_squared")
+    variance = table.node("Div", (_sum(table, squared, count, f"{name}_variance"), number), f"{name}_variance")
+    return table.node("Sqrt", (variance,), name)
+
+
+def _sum(table: Builder, flat: str, count: int, name: str) -> str:
+    """The sums [B, 1] of values [B, count]. All parts of equal length are summed together, [B, parts, 1]."""
+    starts = _parts(count)
+    sums: dict[int, str] = {}
+    for length in sorted(starts):
+        under, own = f"{name}_{length}", starts[length]
+        if length <= BLOCK:
+            places = table.constant(np.array(own, np.int64)[:, None] + np.arange(length), f"{under}_places")
+            sums[length] = _block_sum(table, table.node("Gather", (flat, places), under, axis=1), length, under)
+            continue
+        first = _first_half(length)
+        ends = []
+        for side, part, at in (("left", first, 0), ("right", length - first, first)):
+            order = {start: place for place, start in enumerate(starts[part])}
+            places = table.constant(np.array([order[start + at] for start in own], np.int64), f"{under}_{side}_places")
+            ends.append(table.node("Gather", (sums[part], places), f"{under}_{side}", axis=1))
+        sums[length] = table.node("Add", ends, f"{under}_sum")
+    return table.node("Flatten", (sums[count],), f"{name}_sum", axis=1)
+
+
+def _parts(count: int) -> dict[int, list[int]]:
+    """Where the parts begin that a pairwise sum of so many values makes, by their length."""
+    starts: dict[int, list[int]] = {}
+    todo = [(0, count)]
+    while todo:
+        start, length = todo.pop()
+        starts.setdefault(length, []).append(start)
+        if length > BLOCK:
+            first = _first_half(length)
+            todo += [(start, first), (start + first, length - first)]
+    return starts
+
+
+def _first_half(length: int) -> int:
+    return length // 2 - length // 2 % LANES
+
+
+def _block_sum(table: Builder, block: str, length: int, name: str) -> str:
+    """The sums [B, parts, 1] of blocks [B, parts, length]: eight partial sums in turn, then what is left over."""
+    rounds, left = divmod(length, LANES)
+    if not rounds:
+        return _in_turn(table, _split(table, block, [1] * length, f"{name}_value"), f"{name}_sum")
+    pieces = _split(table, block, [LANES] * rounds + [1] * left, f"{name}_round")
+    lanes = _split(table, _in_turn(table, pieces[:rounds], f"{name}_lanes"), [1] * LANES, f"{name}_lane")
+    while len(lanes) > 1:
+        pairs = zip(lanes[::2], lanes[1::2], strict=True)
+        lanes = [table.node("Add", pair, f"{name}_lanes_{len(lanes)}_{i}") for i, pair in enumerate(pairs)]
+    return _in_turn(table, [*lanes, *pieces[rounds:]], f"{name}_sum")
+
+
+def _in_turn(table: Builder, tensors: Sequence[str], name: str) -> str:
+    """Their sum, one after the other."""
+    total, *others = tensors
+    for i, tensor in enumerate(others):
+        total = table.node("Add", (total, tensor), f"{name}_{i}")
+    return total
+
+
+def _split(table: Builder, tensor: str, sizes: Sequence[int], name: str) -> list[str]:
+    """Parts of these sizes along the last of three axes."""
+    if len(sizes) == 1:
+        return [tensor]
+    lengths = table.constant(np.array(sizes, np.int64), f"{name}_sizes")
+    return [*table.split("Split", (tensor, lengths), [f"{name}_{i}" for i in range(len(sizes))], axis=2)]
