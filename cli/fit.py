@@ -34,7 +34,7 @@ def dry_run(options: FitOptions) -> Outcome:
     task = open_task(options)
     body, teacher = evaluations(task, options)
     minutes = seconds(task, options) / 60
-    names = [plan.name for plan in task.starts]
+    names = [start.plan.name for start in task.starts]
     begin = names[0] if len(names) == 1 else f"the best of {counted(len(names), 'plan')}"
     if_it_suffices = "" if options.teacher else ", if this teacher suffices"
     value = {

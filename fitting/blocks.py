@@ -1,4 +1,4 @@
-"""Blocks of seeds, and rollouts of a plan on them: from its start, or from a step on.
+"""Blocks of seeds, and rollouts of a plan on them.
 
 A rollout is a function of a sampler, a plan and a block, and of nothing else. Sums over blocks are made in float64 and
 in the order of the blocks. Workers that share the blocks therefore find the same numbers.
@@ -17,7 +17,7 @@ from fewstep.calibration.held_out import held_out_conditions
 from fewstep.calibration.metrics import psnr
 from fewstep.plans import noise
 from fewstep.plans.plan import Plan
-from fewstep.runtime.execute import Array, StepNetwork, StepState, advance, begin, combine, finish
+from fewstep.runtime.execute import Array, StepNetwork, StepState, execute, finish
 from fewstep.runtime.request import check_given
 from fewstep.runtime.sampler import Sampler
 
@@ -65,27 +65,7 @@ def blocks_of(sampler: Sampler, seeds: range, rows: ConditionRecords | None = No
 
 def run(plan: Plan, block: Block, network: StepNetwork) -> list[StepState]:
     """Every state of a rollout."""
-    return resume(plan, 0, begin(plan, block.draws, np.float32, block.given(plan)), block, network)
-
-
-def resume(
-    plan: Plan,
-    first: int,
-    rows: Sequence[Array],
-    block: Block,
-    network: StepNetwork,
-    outputs: Sequence[Array] | None = None,
-) -> list[StepState]:
-    """The states from step `first` on, which `rows` is the state before. `outputs`, where they are known, are those of
-    the network at that step."""
-    states: list[StepState] = []
-    for index in range(first, len(plan.steps)):
-        step = plan.steps[index]
-        u = combine(step.input, rows, np.float32)
-        made = outputs if index == first and outputs is not None else network(index, step, u)
-        states.append(advance(plan, index, rows, u, made, block.draws, np.float32))
-        rows = states[-1].after
-    return states
+    return list(execute(plan, network, block.draws, np.float32, block.given(plan)))
 
 
 def sample_of(plan: Plan, states: Sequence[StepState]) -> Array:

@@ -6,7 +6,8 @@ from fewstep.evaluation.teacher import CHECKED
 from fewstep.fitting.blocks import BLOCK, FIT_SEEDS, blocks_of, sample
 from fewstep.fitting.endpoint import RESTRAINTS, SECANTS
 from fewstep.fitting.options import FitOptions
-from fewstep.fitting.search import BEGIN, HISTORY, STAGES
+from fewstep.fitting.search import BEGIN, HISTORY
+from fewstep.fitting.tangents import calls
 from fewstep.fitting.task import FitTask
 
 CHECKS = 2  # of the teacher: beside a plan to begin at, and beside the best
@@ -16,18 +17,15 @@ def evaluations(task: FitTask, options: FitOptions) -> tuple[int, int]:
     """The most evaluations of one sample: of the body, and of the float32 body by the teacher and its checks, if the
     first teacher suffices."""
     steps, seeds, choices, judges = options.steps, options.seeds, options.selection_seeds, options.judge_seeds
-    left = [steps - 1 - i for i in range(steps)]  # evaluations behind a step
-    given = max(len(start.given) for start in task.starts)
-    rows = sum((min(i + 2, HISTORY + 1) + given) * count for i, count in enumerate(left))
-    told = sum(count + 1 for count in left)
-    judged = (seeds + choices) * steps
-    trials = len(RESTRAINTS) * (choices * steps + judged)  # a candidate that is overfitted is judged, and the next one
-    stages = [rows + told] if task.guidance is None else [rows + told, rows + told + sum(left)]
-    assert len(stages) <= len(STAGES)
-    body = sum(options.iterations * (seeds * (columns + steps) + (1 + SECANTS) * trials) for columns in stages)
-    body += (1 + len(stages)) * judged  # where the fit begins, and each stage
+    given = max(len(start.plan.given) for start in task.starts)
+    own = 1 + (task.guidance is not None) + given  # the told time, the lean and the given tensors of a step
+    numbers = [own + min(i + 2, HISTORY + 1) for i in range(steps)]
+    # a candidate that is overfitted is judged on the seeds of the fit, and the next one
+    trials = len(RESTRAINTS) * (seeds + choices) * steps
+    body = options.iterations * (seeds * calls(numbers) + (1 + SECANTS) * trials)
+    body += 2 * (seeds + choices) * steps  # the nominal plan, and where the fit begins
     body += (len(task.starts) + 1) * BEGIN * BLOCK * steps + 2 * BLOCK  # starts, norms; are times continuous?
-    body += judged + 3 * judges * steps  # the end: of the nominal, the fitted and a former plan
+    body += (seeds + choices) * steps + 3 * judges * steps  # the end: of the nominal, the fitted and a former plan
     long = len(task.teacher.steps)
     return body, (seeds + choices + judges) * long + CHECKS * CHECKED * (steps + 3 * long)
 
@@ -44,7 +42,7 @@ def _seconds_of_one(task: FitTask, is_teacher: bool) -> float:
     """Seconds of one evaluation of one sample."""
     sampler = task.reference if is_teacher else task.sampler
     (block,) = blocks_of(sampler, FIT_SEEDS[:BLOCK], task.rows.fit)
-    plan = task.starts[0]
+    plan = task.starts[0].plan
     sample(sampler, plan, block)  # engines are slow at their first call
     started = perf_counter()
     sample(sampler, plan, block)

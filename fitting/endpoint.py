@@ -125,14 +125,9 @@ class Refinement:
     def sizes(self) -> Array:
         return np.array([number.size for number in self.free])
 
-    def judged(self, numbers: Recurrence, damping: float = 0.0, anchor: float = 0.0) -> Iterate:
-        """Numbers with their gains."""
-        plan = plan_of(numbers)
-        samples = np.concatenate([sample(self.sampler, plan, block) for block in self.seeds.fit])
-        on_fit = psnr(samples, np.concatenate([block.taught for block in self.seeds.fit]))
-        on_selection = qualities(self.sampler, plan, self.seeds.selection)
-        gains = Gain.of(on_fit, self.nominal.fit), Gain.of(on_selection, self.nominal.selection)
-        return Iterate(numbers, *gains, damping, anchor, samples)
+    def judged(self, numbers: Recurrence) -> Iterate:
+        """Numbers with their gains; UserError if they leave the numbers."""
+        return self._judged(numbers, qualities(self.sampler, plan_of(numbers), self.seeds.selection))
 
     def stepped(self, now: Iterate, found: Sensitivity, energies: Array) -> Iterate | None:
         """The best of the steps that gain on the selection seeds and hold on those of the fit; None without one."""
@@ -141,24 +136,32 @@ class Refinement:
         for damping, anchor in RESTRAINTS:
             by = step_of(found, energies, so_far, damping, anchor)
             numbers = moved(now.numbers, self.free, by * self.sizes)
-            candidates.append((self._gain(numbers), damping, anchor, numbers))
-        for gain, damping, anchor, numbers in sorted(candidates, key=lambda known: -known[0]):
-            if gain <= now.on_selection.mean:
+            on_selection = self._on_selection(numbers)
+            if on_selection is not None:
+                candidates.append((on_selection, damping, anchor, numbers))
+        for on_selection, damping, anchor, numbers in sorted(candidates, key=lambda known: -float(known[0].mean())):
+            if Gain.of(on_selection, self.nominal.selection).mean <= now.on_selection.mean:
                 return None
-            tried = self.judged(numbers, damping, anchor)
+            tried = self._judged(numbers, on_selection, damping, anchor)
             if not is_overfitted(tried.on_fit, tried.on_selection):
                 return tried
         return None
 
-    def _gain(self, numbers: Recurrence) -> float:
-        """On the selection seeds; a step that leaves the numbers is worth nothing."""
+    def _on_selection(self, numbers: Recurrence) -> Array | None:
+        """PSNRs on the selection seeds; None for a step that leaves the numbers."""
         try:
             with np.errstate(all="ignore"):
                 found = qualities(self.sampler, plan_of(numbers), self.seeds.selection)
         except UserError:
-            return -np.inf
-        gain = float((found - self.nominal.selection).mean())
-        return gain if np.isfinite(gain) else -np.inf
+            return None
+        return found if np.isfinite(found).all() else None
+
+    def _judged(self, numbers: Recurrence, on_selection: Array, damping: float = 0.0, anchor: float = 0.0) -> Iterate:
+        plan = plan_of(numbers)
+        samples = np.concatenate([sample(self.sampler, plan, block) for block in self.seeds.fit])
+        on_fit = psnr(samples, np.concatenate([block.taught for block in self.seeds.fit]))
+        gains = Gain.of(on_fit, self.nominal.fit), Gain.of(on_selection, self.nominal.selection)
+        return Iterate(numbers, *gains, damping, anchor, samples)
 
 
 def refine(work: Refinement, begin: Recurrence, iterations: int, measured: int) -> Iterator[Iterate]:

@@ -65,7 +65,7 @@ def fit(options: FitOptions, progress: Progress = SILENT) -> FitResult:
     """
     started = perf_counter()
     task = open_task(options)
-    teacher = _checked(task, options.teacher or None, task.starts[0], progress)
+    teacher = _checked(task, options.teacher or None, task.starts[0].nominal, progress)
     task = replace(task, teacher=teacher.plan)
     for found in search(task, options, progress):
         best = found
@@ -77,7 +77,7 @@ def fit(options: FitOptions, progress: Progress = SILENT) -> FitResult:
         _commit(task, options, result)
         if options.output is not None:
             write_whole(options.output, encode(result.plan))
-    checkpoint_of_search(task, best.origin, best.seeds).drop()
+    checkpoint_of_search(task, best.nominal, best.origin, best.seeds).drop()
     return result
 
 
@@ -90,7 +90,7 @@ def _judged(
     task: FitTask, options: FitOptions, best: Found, check: TeacherCheck, started: float, progress: Progress
 ) -> FitResult:
     """The gain on held-out seeds; without one that counts, or behind a former plan, there is no plan."""
-    sampler, nominal, manifest = task.sampler, best.origin.nominal, task.bundle.manifest
+    sampler, nominal, manifest = task.sampler, best.nominal, task.bundle.manifest
     judges = taught(task, PAIRED[: options.judge_seeds], task.rows.judge, "teacher of the judgement", progress)
     fitted = Fitted(nominal.name, task.body, task.graph, manifest.provenance.source_sha256)
     plan = msgspec.structs.replace(plan_of(best.numbers, f"{FITTED}{options.steps}"), fitted=fitted)
@@ -116,7 +116,7 @@ def _judged(
         numbers=len(best.free),
         seconds=perf_counter() - started,
         told=tuple(best.numbers.told.tolist()),
-        nominal_told=tuple(best.origin.told.tolist()),
+        nominal_told=tuple(step.time for step in nominal.steps),
         plan=plan if is_kept else None,
     )
 

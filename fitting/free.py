@@ -28,11 +28,6 @@ class Number:
     column: int
     size: float
 
-    @property
-    def calls_its_step(self) -> bool:
-        """Whether a change of it asks the network of its own step again."""
-        return self.kind == "told"
-
 
 def free_numbers(numbers: Recurrence, norms: Array, kinds: Sequence[Kind]) -> tuple[Number, ...]:
     """The numbers of some kinds that a fit may change, step by step.

@@ -18,7 +18,7 @@ class FitOptions(Options):
 
     bundle: The bundle; the plan is kept in it, and `fitted:STEPS` names it.
     steps: Evaluations of the plan.
-    plan: SOLVER:STEPS@GRID that the fit begins at. Default: the best of some known ones.
+    plan: SOLVER:STEPS@GRID that the fit begins at, fitted:STEPS or a file. Default: the best of some known ones.
     precision: Precision of the body: float32, int8, or on a GPU float16.
     backend: The engine that runs the body: onnxruntime, onnxruntime-cuda, openvino, tensorrt, tensorrt-rtx.
     guidance: Weight of classifier-free guidance. Default: only the conditional branch runs.
@@ -28,7 +28,7 @@ class FitOptions(Options):
     seeds: Number of seeds that the numbers are fitted on.
     selection_seeds: Number of other seeds; the choices of the fit are made on them.
     judge_seeds: Number of other seeds; the gain is measured on them.
-    iterations: Most iterations of each stage.
+    iterations: Most measurements of how the samples follow from the numbers.
     teacher: Plan of the float32 teacher. Default: dpmpp_2m:80@arctan, or more steps where they are needed.
     threads: Threads of one call; 0 for one per core.
     """

@@ -1,8 +1,4 @@
-"""How samples change with each free number, by finite differences on the deployed network.
-
-A number of step i leaves all earlier steps as they are. Its column therefore costs the rest of the rollout alone, and a
-row of the last step costs no call.
-"""
+"""How samples change with each free number, as a value; `fewstep.fitting.tangents` measures it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,11 +7,9 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.fitting.blocks import Block, resume, run, sample_of, told_apart
-from fewstep.fitting.free import Number, moved
+from fewstep.fitting.blocks import Block, run, sample_of
 from fewstep.fitting.recurrence import Recurrence, plan_of
-from fewstep.plans.plan import Step
-from fewstep.runtime.execute import Array, StepNetwork, StepState
+from fewstep.runtime.execute import Array
 from fewstep.runtime.sampler import Sampler
 
 Float64 = NDArray[np.float64]
@@ -62,39 +56,6 @@ class Sensitivity:
         surprise = samples.astype(np.float64) - self.samples - np.einsum("spd,p->sd", self.columns, step)
         correction = (step / (step @ step))[None, :, None] * surprise[:, None, :]
         return Sensitivity((self.columns + correction).astype(np.float32), samples, self.targets)
-
-
-def sensitivity(sampler: Sampler, numbers: Recurrence, free: Sequence[Number], block: Block) -> Sensitivity:
-    """The columns of all free numbers on one block."""
-    plan = plan_of(numbers)
-    nudged = numbers.told.copy()
-    for number in free:
-        if number.kind == "told":
-            nudged[number.step] += number.size
-    network = block.network(sampler, told_apart(plan, nudged))
-    states = run(plan, block, network)
-    base = sample_of(plan, states)
-    columns = [_column(numbers, number, states, block, network, len(plan.steps)) - base for number in free]
-    return Sensitivity(
-        columns=np.stack(columns, axis=1).reshape(len(base), len(free), -1),
-        samples=base.reshape(len(base), -1),
-        targets=block.taught.reshape(len(base), -1),
-    )
-
-
-def _column(
-    numbers: Recurrence, number: Number, states: Sequence[StepState], block: Block, network: StepNetwork, steps: int
-) -> Array:
-    """The sample with one number moved by its size."""
-    changed = plan_of(moved(numbers, [number], np.array([number.size])))
-    at = states[number.step]
-
-    def call(index: int, step: Step, u: Array) -> Sequence[Array]:
-        place = index + steps if number.kind == "told" and index == number.step else index
-        return network(place, step, u)
-
-    known = None if number.calls_its_step else at.outputs
-    return sample_of(changed, resume(changed, number.step, at.before, block, call, known))
 
 
 def join(parts: Sequence[Sensitivity]) -> Sensitivity:

@@ -1,16 +1,20 @@
-"""The plan that a fit begins as, where nobody names one: the best of some known ones on a few seeds of the fit."""
+"""The plan that a fit begins as: the one that is named, or the best of some known ones on a few seeds of the fit."""
 
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from math import isfinite
 
+import msgspec
 import numpy as np
 
 from fewstep.fitting.blocks import Block, qualities
 from fewstep.fitting.recurrence import recurrence_of
 from fewstep.plans.errors import UserError
-from fewstep.plans.guidance import Guidance
+from fewstep.plans.file import decode
+from fewstep.plans.guidance import Guidance, describe
 from fewstep.plans.plan import Plan
+from fewstep.runtime.fitted_plans import FITTED
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sampler import Sampler
 
@@ -24,6 +28,56 @@ STARTS = (  # solver, grid: some are far ahead on one denoiser, and none on all 
     ("unipc_2", "ays_svd"),
     ("unipc_2", "arctan(centre=2, power=1.5)"),
 )
+
+
+@dataclass(frozen=True)
+class Start:
+    """A plan that a fit begins as, and the one without fitted numbers that its gains are over: the same, or the one
+    that an earlier fit began as."""
+
+    plan: Plan
+    nominal: Plan
+
+
+def named_start(sampler: Sampler, name: str, steps: int, guidance: Guidance | None) -> Start:
+    """The plan of a name or of a file. `fitted:N` is that of this body, else that of another one.
+
+    Raises UserError for a plan that no fit can begin as.
+    """
+    if name.startswith(FITTED):
+        found = fitted_starts(sampler, steps, guidance, is_own=True) + fitted_starts(sampler, steps, guidance)
+        if name != f"{FITTED}{steps}" or not found:
+            what = (
+                f"{sampler.bundle.path} has no plan {name!r} of {steps} evaluations for guidance {describe(guidance)}"
+            )
+            raise UserError(what, "name SOLVER:STEPS@GRID, or leave --plan out")
+        return found[0]
+    start = _begun(sampler, sampler.compile(name, guidance), guidance)
+    recurrence_of(start.plan)  # refuses what cannot be fitted
+    if len(start.plan.steps) != steps:
+        what = f"plan {start.plan.name!r} has {len(start.plan.steps)} evaluations, and --steps is {steps}"
+        raise UserError(what, "give the same number of both")
+    return start
+
+
+def fitted_starts(sampler: Sampler, steps: int, guidance: Guidance | None, is_own: bool = False) -> tuple[Start, ...]:
+    """The plans that were fitted to other bodies of the bundle, or to this one, for the same use."""
+    bundle = sampler.bundle
+    found = []
+    for entry in bundle.manifest.fitted:
+        if entry.evaluations == steps and (bundle.manifest.bodies[entry.body] == sampler.body) == is_own:
+            plan = decode(bundle.read(entry.file), entry.file)
+            if plan.guidance == guidance and plan.strength is None and {each.shaping for each in plan.steps} == {None}:
+                found.append(_begun(sampler, plan, guidance))
+    return tuple(found)
+
+
+def _begun(sampler: Sampler, plan: Plan, guidance: Guidance | None) -> Start:
+    """A fitted plan loses its mark: another body may run it."""
+    if plan.fitted is None:
+        return Start(plan, plan)
+    own = sampler.compile(msgspec.structs.replace(plan, fitted=None))
+    return Start(own, sampler.compile(plan.fitted.nominal, guidance))
 
 
 def candidates(sampler: Sampler, steps: int, guidance: Guidance | None) -> tuple[Plan, ...]:

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from fewstep.evaluation.output import check_writable
 from fewstep.evaluation.teacher import teacher_plan
 from fewstep.fitting.options import FitOptions
-from fewstep.fitting.recurrence import recurrence_of
 from fewstep.fitting.rows import FitRows, fit_rows
-from fewstep.fitting.start import candidates
+from fewstep.fitting.start import Start, candidates, fitted_starts, named_start
 from fewstep.graph.commit import open_for_update
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance, as_guidance
@@ -30,7 +29,7 @@ class FitTask:
     body: str
     sampler: Sampler
     reference: Sampler
-    starts: tuple[Plan, ...]
+    starts: tuple[Start, ...]
     teacher: Plan
     rows: FitRows
     guidance: Guidance | None
@@ -59,17 +58,13 @@ def open_task(options: FitOptions) -> FitTask:
         check_writable(options.output)
     with open_for_update(options.bundle, must_exist=True) as writer:
         writer.reserve(ROOM)  # and we may write, and nobody else is writing
-    teacher = teacher_plan(reference, options.teacher or None, starts[0])
+    teacher = teacher_plan(reference, options.teacher or None, starts[0].nominal)
     return FitTask(bundle, body, sampler, reference, starts, teacher, rows, guidance)
 
 
-def _starts(sampler: Sampler, options: FitOptions, guidance: Guidance | None) -> tuple[Plan, ...]:
-    """The plan that was asked for, or the known ones."""
-    if not options.plan:
-        return candidates(sampler, options.steps, guidance)
-    nominal = sampler.compile(options.plan, guidance)
-    recurrence_of(nominal)  # refuses what cannot be fitted
-    if len(nominal.steps) != options.steps:
-        what = f"plan {nominal.name!r} has {len(nominal.steps)} evaluations, and --steps is {options.steps}"
-        raise UserError(what, "give the same number of both")
-    return (nominal,)
+def _starts(sampler: Sampler, options: FitOptions, guidance: Guidance | None) -> tuple[Start, ...]:
+    """The plan that was asked for, or the known ones, with those that were fitted to another body for the same use."""
+    if options.plan:
+        return (named_start(sampler, options.plan, options.steps, guidance),)
+    known = candidates(sampler, options.steps, guidance)
+    return (*fitted_starts(sampler, options.steps, guidance), *(Start(plan, plan) for plan in known))

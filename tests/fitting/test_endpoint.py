@@ -9,7 +9,8 @@ from fewstep.fitting.blocks import qualities, sample
 from fewstep.fitting.endpoint import Gain, Nominal, Refinement, Seeds, energies_of, is_overfitted, refine, step_of
 from fewstep.fitting.free import free_numbers
 from fewstep.fitting.recurrence import plan_of, recurrence_of
-from fewstep.fitting.sensitivity import Sensitivity, join, norms, sensitivity
+from fewstep.fitting.sensitivity import Sensitivity, join, norms
+from fewstep.fitting.tangents import sensitivity
 from fewstep.plans.compile import compile_plan, trace_plan
 from fewstep.plans.schedule import CLEAN, NoiseSchedule
 from fewstep.plans.solvers import ddim

@@ -54,6 +54,30 @@ def test_the_body_that_is_deployed_is_the_one_that_is_fitted_to(tiny_bundle):
         sampler.compile("fitted:2", 2.0)
 
 
+def test_a_fit_begins_at_the_plan_of_another_body(tiny_bundle):
+    of_float = fit(FitOptions(tiny_bundle, guidance=2.0, **FEW))
+    for plan in ("", "fitted:2"):
+        task = open_task(FitOptions(tiny_bundle, precision="int8", guidance=2.0, **{**FEW, "plan": plan}))
+        start = task.starts[0]
+        assert start.plan.steps == of_float.plan.steps and start.plan.fitted is None
+        assert start.nominal.name == "dpmpp_2m:2"
+    with pytest.raises(UserError, match="no plan 'fitted:2' of 2 evaluations for guidance none"):
+        open_task(FitOptions(tiny_bundle, precision="int8", **{**FEW, "plan": "fitted:2"}))
+    found = fit(FitOptions(tiny_bundle, precision="int8", guidance=2.0, **{**FEW, "plan": "fitted:2"}))
+    assert (found.nominal, found.plan.fitted.body) == ("dpmpp_2m:2", "int8-cpu-x86")
+    assert found.on_judge.mean > 3
+    with load(tiny_bundle, "int8") as sampler:
+        assert sampler.compile("fitted:2", 2.0) == found.plan
+
+
+def test_a_fit_goes_on_from_the_plan_of_its_own_body(tiny_bundle, tmp_path):
+    first = fit(FitOptions(tiny_bundle, guidance=2.0, iterations=1, output=tmp_path / "plan.json", **FEW))
+    for plan in ("fitted:2", str(tmp_path / "plan.json")):
+        (start,) = open_task(FitOptions(tiny_bundle, guidance=2.0, **{**FEW, "plan": plan})).starts
+        assert start.plan.steps == first.plan.steps
+        assert start.nominal.name == "dpmpp_2m:2"
+
+
 def test_an_interrupted_fit_goes_on_from_its_best(tiny_bundle, caplog):
     options = FitOptions(tiny_bundle, guidance=2.0, **FEW)
     task = open_task(options)
