@@ -9,6 +9,7 @@ from typing import Any
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import cuda
 from fewstep.runtime.backends.checks import imported
+from fewstep.runtime.backends.tensorrt import INSTALL
 from fewstep.runtime.bundle.engine_key import AMPERE, AMPERE_ON
 from fewstep.runtime.bundle.platforms import TENSORRT as TENSORRT_PLATFORM
 from fewstep.runtime.bundle.platforms import body_name
@@ -91,7 +92,7 @@ class Builder:
 TENSORRT_RTX = Builder(
     name="tensorrt-rtx",
     module="tensorrt_rtx",
-    install="pip install 'fewstep[tensorrt-rtx]'",
+    install=INSTALL["tensorrt-rtx"],
     bodies=COMPILED,
     devices=("sm75", "sm80", "sm86", "sm89", "sm120", "sm121"),  # Turing, Ampere, its RTX, Ada, and both Blackwells
     usual=("sm86", "sm89", "sm120"),
@@ -100,7 +101,7 @@ TENSORRT_RTX = Builder(
 TENSORRT = Builder(
     name="tensorrt",
     module="tensorrt",
-    install="on a Jetson: apt install python3-libnvinfer (of JetPack 6 or later); elsewhere: pip install tensorrt",
+    install=INSTALL["tensorrt"],
     bodies=COMPILED,
     oldest=(10, 3),
     options=COMPATIBLE | {"dla"},

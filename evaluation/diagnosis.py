@@ -15,7 +15,7 @@ from fewstep.evaluation.speed.fastest import Kept, kept_here
 from fewstep.machine.cpu import EXACT, Cpu, this_cpu
 from fewstep.machine.gpu import Gpu, Jetson, gpu_of, these_gpus, this_jetson
 from fewstep.machine.memory import Space, this_space
-from fewstep.machine.packages import EXTRAS, RUNTIMES, Engine, installed, missing, this_engine, version_of
+from fewstep.machine.packages import EXTRAS, JETPACK, RUNTIMES, Engine, installed, missing, this_engine, version_of
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.platforms import ONNXRUNTIME, preferred
 from fewstep.runtime.options import Options
@@ -107,9 +107,10 @@ def findings(seen: Diagnosis) -> Iterator[Finding]:
     yield from _gpu_findings(seen)
     for extra, names in seen.missing.items():
         if extra not in ("cpu", "gpu"):  # an inference engine is judged above
-            yield Finding(
-                "missing", f"{EXTRAS[extra][0]}: {', '.join(names)} not installed", f"pip install 'fewstep[{extra}]'"
-            )
+            fix = f"pip install 'fewstep[{extra}]'"
+            if seen.jetson is not None and JETPACK in names:
+                fix = f"TensorRT is JetPack's: apt install python3-libnvinfer; the rest: {fix}"
+            yield Finding("missing", f"{EXTRAS[extra][0]}: {', '.join(names)} not installed", fix)
     yield from _machine_findings(seen)
 
 

@@ -16,11 +16,11 @@ EXTRAS = {  # extra -> what it is for, and its packages; a test holds this again
     "hub": ("fewstep export ORG/NAME", ("huggingface_hub",)),
     "calibration": ("fewstep calibrate, report, inspect, bench", ("onnx", "onnxruntime", "Pillow")),
     "tensorrt-rtx": ("engines for NVIDIA RTX", ("tensorrt-rtx", "cuda-bindings")),
-    "tensorrt": ("engines with the TensorRT of this machine", ("cuda-bindings",)),
+    "tensorrt": ("engines of TensorRT, and their check", ("tensorrt", "cuda-bindings", "polygraphy")),
     "openvino": ("run a bundle on OpenVINO", ("openvino",)),
     "dask": ("calibrate on the workers of a cluster", ("distributed",)),
 }
-ALSO = ("tensorrt", "cuda-bindings")  # what a system may bring, beside what the extras ask for
+JETPACK = "tensorrt"  # what a Jetson's system brings, and no extra
 RUNTIMES = ("onnxruntime", "onnxruntime-gpu")  # two packages that install one module
 
 
@@ -34,7 +34,7 @@ class Engine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def installed() -> dict[str, str]:
     """Version of every package that fewstep can use and that is there."""
-    names = dict.fromkeys((*BASE, *(name for _, packages in EXTRAS.values() for name in packages), *ALSO))
+    names = dict.fromkeys((*BASE, *(name for _, packages in EXTRAS.values() for name in packages)))
     return {name: found for name in names if (found := version_of(name)) is not None}
 
 

@@ -64,8 +64,25 @@ def test_every_requirement_is_pinned() -> None:
     required = {normalized(each) for group in (PROJECT["project"]["dependencies"], *extras.values()) for each in group}
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     pinned = {normalized(line) for line in lines if "==" in line and not line.startswith("#")}
-    untested = {normalized(each) for each in extras["gpu"]}  # needs a GPU, which no test has
+    untested = {normalized(each) for each in extras["gpu"]} | {"tensorrt"}  # they need a GPU, which no test has
     assert required - {"fewstep"} - untested <= pinned
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "containers").iterdir()), ids=lambda path: path.name)
+def test_a_container_file_asks_for_what_there_is(file: Path) -> None:
+    """None has been built: it says so, and its extras, files and verbs exist."""
+    text = file.read_text()
+    assert "Unverified" in text.splitlines()[3]
+    asked = [extra for group in re.findall(r"(?:fewstep\[|EXTRAS=)([\w,-]+)", text) for extra in group.split(",")]
+    assert asked and set(asked) <= {*PROJECT["project"]["optional-dependencies"]}
+    for source in re.findall(r"^COPY (\S+) /wheels/$", text, re.MULTILINE):
+        assert (ROOT / source).is_file()
+    assert re.findall(r"^USER (.*)$", text, re.MULTILINE) == ["1000"]
+
+
+def test_on_arm_tensorrt_is_left_to_the_system() -> None:
+    (pypi,) = [each for each in PROJECT["project"]["optional-dependencies"]["tensorrt"] if each.startswith("tensorrt")]
+    assert re.findall(r"platform_machine == '(\w+)'", pypi) == ["x86_64", "AMD64"]
 
 
 def test_the_runtime_asks_for_three_packages() -> None:

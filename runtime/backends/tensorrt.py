@@ -35,7 +35,8 @@ BODIES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     }
 )
 INSTALL = {
-    "tensorrt": "on a Jetson: apt install python3-libnvinfer (of JetPack 6 or later); elsewhere: pip install tensorrt",
+    "tensorrt": "on a Jetson: apt install python3-libnvinfer (of JetPack 6 or later), in an environment with "
+    "--system-site-packages; elsewhere: pip install 'fewstep[tensorrt]'",
     "tensorrt-rtx": "pip install 'fewstep[tensorrt-rtx]'",
 }
 

@@ -134,6 +134,19 @@ def test_tensorrt_11_does_not_go_with_jetpack_6(healthy: Diagnosis) -> None:
     assert said(seen)[0][0] == "problem"
 
 
+def test_on_a_jetson_tensorrt_is_that_of_jetpack(healthy: Diagnosis) -> None:
+    jetson = parse_jetson("NVIDIA Jetson AGX Orin", "# R36 (release), REVISION: 4.3, GCID: 1", "")
+    lacking = {"tensorrt": ("tensorrt", "polygraphy")}
+    last = said(msgspec.structs.replace(healthy, missing=lacking))[-1]
+    assert last == (
+        "missing",
+        "engines of TensorRT, and their check: tensorrt, polygraphy not installed",
+        "pip install 'fewstep[tensorrt]'",
+    )
+    on_jetson = said(msgspec.structs.replace(healthy, jetson=jetson, missing=lacking))[-1]
+    assert on_jetson[2].startswith("TensorRT is JetPack's: apt install python3-libnvinfer; the rest: pip install")
+
+
 def test_nothing_heavy_is_imported() -> None:
     code = (
         "import sys, fewstep.evaluation.diagnosis as doctor; this = doctor.diagnose(doctor.DoctorOptions())\n"
