@@ -10,7 +10,7 @@ from fewstep.runs.similar import Similar
 from fewstep.runs.stats import Stats
 from fewstep.runs.stream import Stream, StreamedFrame, stream
 from fewstep.runs.tiles import Tiles, sample_tiles, tiled_steps
-from fewstep.runs.weighing import Steering, trajectory_variance
+from fewstep.runs.weighing import Steering, guidance_corrector, trajectory_variance
 
 __all__ = [
     "Population",
@@ -21,6 +21,7 @@ __all__ = [
     "StreamedFrame",
     "Tiles",
     "evolve",
+    "guidance_corrector",
     "latest",
     "population",
     "sample_tiles",
