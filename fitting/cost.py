@@ -27,7 +27,8 @@ def evaluations(task: FitTask, options: FitOptions) -> tuple[int, int]:
     body += (len(task.starts) + 1) * BEGIN * BLOCK * steps + 2 * BLOCK  # starts, norms; are times continuous?
     body += (seeds + choices) * steps + 3 * judges * steps  # the end: of the nominal, the fitted and a former plan
     long = len(task.teacher.steps)
-    return body, (seeds + choices + judges) * long + CHECKS * CHECKED * (steps + 3 * long)
+    followed = seeds * long if options.method == "olss" else 0  # the teacher's states
+    return body, followed + (seeds + choices + judges) * long + CHECKS * CHECKED * (steps + 3 * long)
 
 
 def seconds(task: FitTask, options: FitOptions) -> float:

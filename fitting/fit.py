@@ -77,7 +77,7 @@ def fit(options: FitOptions, progress: Progress = SILENT) -> FitResult:
         _commit(task, options, result)
         if options.output is not None:
             write_whole(options.output, encode(result.plan))
-    checkpoint_of_search(task, best.nominal, best.origin, best.seeds).drop()
+    checkpoint_of_search(task, options, best).drop()
     return result
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from fewstep.calibration.held_out import PAIRED
 from fewstep.fitting.blocks import BLOCK, CHOICE_SEEDS, FIT_SEEDS
@@ -19,6 +20,8 @@ class FitOptions(Options):
     bundle: The bundle; the plan is kept in it, and `fitted:STEPS` names it.
     steps: Evaluations of the plan.
     plan: SOLVER:STEPS@GRID that the fit begins at, fitted:STEPS or a file. Default: the best of some known ones.
+    method: What is fitted: end, all numbers to the sample; rows or told, these alone; olss, rows to the teacher's
+        states; times, the grid. See docs/fitting.md.
     precision: Precision of the body: float32, int8, or on a GPU float16.
     backend: The engine that runs the body: onnxruntime, onnxruntime-cuda, openvino, tensorrt, tensorrt-rtx.
     guidance: Weight of classifier-free guidance. Default: only the conditional branch runs.
@@ -36,6 +39,7 @@ class FitOptions(Options):
     bundle: Path
     steps: int = 6
     plan: str = ""
+    method: Literal["end", "rows", "told", "olss", "times"] = "end"
     precision: str = "float32"
     backend: str = "onnxruntime"
     guidance: float | None = None

@@ -1,6 +1,6 @@
-"""Search the best numbers of a plan for a body, all kinds of them together."""
+"""Search the best numbers of a plan for a body: all of them together at the end, or as a published method does."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -11,20 +11,27 @@ from fewstep.fitting.checkpoint import Checkpoint, checkpoint_of
 from fewstep.fitting.continuous import is_continuous
 from fewstep.fitting.endpoint import RESTRAINTS, SECANTS, Nominal, Refinement, Seeds, refine
 from fewstep.fitting.free import Kind, Number, free_numbers
+from fewstep.fitting.olss import RIDGES, least_squares, lessons
 from fewstep.fitting.options import FitOptions
-from fewstep.fitting.recurrence import Recurrence, recurrence_of
+from fewstep.fitting.recurrence import Recurrence, plan_of, recurrence_of
 from fewstep.fitting.sensitivity import Sensitivity, join, norms
 from fewstep.fitting.start import best_start
 from fewstep.fitting.tangents import DIRECTIONS, sensitivity
 from fewstep.fitting.task import FitTask
+from fewstep.fitting.times import best_times
+from fewstep.plans.compile import trace_plan
+from fewstep.plans.errors import UserError
 from fewstep.plans.file import encode
+from fewstep.plans.name import parse_plan_name
 from fewstep.plans.plan import Plan
+from fewstep.plans.schedule import NoiseSchedule, Time
 from fewstep.runtime.progress import SILENT, Progress
+from fewstep.runtime.request import denoiser_facts
 from fewstep.runtime.sampler import Sampler
 
 HISTORY = 3  # predictions that a row reads
 BEGIN = 2  # blocks that nominal plans are compared on, and that the first columns are measured on
-KINDS: tuple[Kind, ...] = ("rows", "told", "lean")
+KINDS: dict[str, tuple[Kind, ...]] = {"end": ("rows", "told", "lean"), "rows": ("rows",), "told": ("told",)}
 
 
 @dataclass(frozen=True)
@@ -50,22 +57,68 @@ def search(task: FitTask, options: FitOptions, progress: Progress = SILENT) -> I
         taught(task, CHOICE_SEEDS[: options.selection_seeds], task.rows.selection, "teacher of the choice", progress),
     )
     begun = best_start(sampler, [start.plan for start in task.starts], seeds.fit[:BEGIN], progress)
-    origin = recurrence_of(begun, HISTORY)
     nominal = next(start.nominal for start in task.starts if start.plan is begun)
     before = Nominal(*(qualities(sampler, nominal, blocks) for blocks in (seeds.fit, seeds.selection)))
-    checkpoint = checkpoint_of_search(task, nominal, origin, seeds)
+    origin = recurrence_of(begun, HISTORY)
+    found = Found(origin, nominal, origin, seeds, before, 0, ())
+    yield from {"olss": _by_olss, "times": _by_times}.get(options.method, _by_refinement)(
+        task, options, found, progress
+    )
+
+
+def _by_refinement(task: FitTask, options: FitOptions, found: Found, progress: Progress) -> Iterator[Found]:
+    """All numbers of some kinds together, by damped least squares on the end."""
+    sampler, origin, seeds = task.sampler, found.origin, found.seeds
+    checkpoint = checkpoint_of_search(task, options, found)
     best, done = checkpoint.load(origin)
-    sizes = norms(sampler, origin, seeds.fit[:BEGIN])
-    knows_times = is_continuous(sampler, begun, seeds.fit[0])
-    free = free_numbers(origin, sizes, [kind for kind in KINDS if kind != "told" or knows_times])
-    yield Found(best, nominal, origin, seeds, before, done, free)
+    kinds = KINDS[options.method]
+    if not is_continuous(sampler, origin.nominal, seeds.fit[0]):
+        kinds = tuple(kind for kind in kinds if kind != "told")
+    if not kinds:
+        raise UserError("the network looks its times up in a table", "choose another --method")
+    free = free_numbers(origin, norms(sampler, origin, seeds.fit[:BEGIN]), kinds)
+    yield replace(found, numbers=best, done=done, free=free)
     most = options.iterations * (1 + SECANTS)
-    work = Refinement(sampler, origin, free, seeds, before, partial(_columns, sampler, free, progress))
+    work = Refinement(sampler, origin, free, seeds, found.before, partial(_columns, sampler, free, progress))
     for iterate in refine(work, best, options.iterations, BEGIN if done == 0 else len(seeds.fit)):
         best, done = iterate.numbers, done + 1
         checkpoint.save(best, done)
         progress(f"steps so far, the gain is {iterate.on_selection.mean:.2f} dB", done, most)
-        yield Found(best, nominal, origin, seeds, before, done, free)
+        yield replace(found, numbers=best, done=done, free=free)
+
+
+def _by_olss(task: FitTask, options: FitOptions, found: Found, progress: Progress) -> Iterator[Found]:
+    """Rows by least squares on the teacher's states; the ridge is the best on the selection seeds."""
+    yield found
+    sampler, seeds = task.sampler, found.seeds
+    known = lessons(task.reference, task.teacher, found.origin, seeds.fit)
+    tried = []
+    for ridge in RIDGES:
+        numbers = least_squares(sampler, found.origin, seeds.fit, known, ridge)
+        tried.append((float(qualities(sampler, plan_of(numbers), seeds.selection).mean()), numbers))
+        progress("ridges", len(tried), len(RIDGES))
+    yield replace(found, numbers=max(tried, key=lambda each: each[0])[1], done=1)
+
+
+def _by_times(task: FitTask, options: FitOptions, found: Found, progress: Progress) -> Iterator[Found]:
+    """The solver as it is, over other times."""
+    yield found
+    blocks = found.seeds.fit[:BEGIN]
+    tried: list[Plan] = []
+
+    def quality(plan: Plan) -> float:
+        tried.append(plan)
+        progress("times that were tried", len(tried), len(tried))
+        return float(qualities(task.sampler, plan, blocks).mean())
+
+    facts = denoiser_facts(task.bundle.manifest)
+    name, schedule = parse_plan_name(found.nominal.name, facts.grid), NoiseSchedule(facts.schedule)
+
+    def compiled(times: Sequence[Time]) -> Plan:
+        return task.sampler.compile(trace_plan(found.nominal.name, name.solver, times, facts, task.guidance))
+
+    plan = best_times(name.grid(schedule, name.steps), schedule, compiled, quality)
+    yield replace(found, numbers=recurrence_of(plan, HISTORY), done=1)
 
 
 def taught(
@@ -75,16 +128,16 @@ def taught(
     return teaching.taught(task.reference, task.teacher, blocks_of(task.reference, seeds, rows), stage, progress)
 
 
-def checkpoint_of_search(task: FitTask, nominal: Plan, origin: Recurrence, seeds: Seeds) -> Checkpoint:
+def checkpoint_of_search(task: FitTask, options: FitOptions, found: Found) -> Checkpoint:
     """Where the best numbers of this search are kept."""
     return checkpoint_of(
         teaching.identity(task.sampler),
         teaching.identity(task.reference),
-        encode(origin.nominal),
-        encode(nominal),
+        encode(found.origin.nominal),
+        encode(found.nominal),
         encode(task.teacher),
-        repr((KINDS, HISTORY, RESTRAINTS, DIRECTIONS)).encode(),
-        *(teaching.digest(block) for block in (*seeds.fit, *seeds.selection)),
+        repr((options.method, KINDS, HISTORY, RESTRAINTS, DIRECTIONS)).encode(),
+        *(teaching.digest(block) for block in (*found.seeds.fit, *found.seeds.selection)),
     )
 
 
@@ -97,8 +150,3 @@ def _columns(
         parts.append(sensitivity(sampler, numbers, free, block))
         progress("columns", len(parts), len(blocks))
     return join(parts)
-
-
-def rows_alone(found: Found) -> Recurrence:
-    """The found rows with the nominal told times and weights."""
-    return replace(found.numbers, told=found.origin.told, lean=found.origin.lean)

@@ -11,10 +11,12 @@ from fewstep.calibration.held_out import held_out_conditions
 from fewstep.calibration.metrics import psnr
 from fewstep.evaluation.integrity import VerifyOptions, verify
 from fewstep.fitting import fit as verb
+from fewstep.fitting import search as searching
 from fewstep.fitting import teacher
-from fewstep.fitting.blocks import FIT_SEEDS
+from fewstep.fitting.blocks import FIT_SEEDS, qualities
 from fewstep.fitting.fit import fit
 from fewstep.fitting.options import FitOptions
+from fewstep.fitting.recurrence import plan_of
 from fewstep.fitting.search import search
 from fewstep.fitting.task import open_task
 from fewstep.plans.errors import UserError
@@ -52,6 +54,34 @@ def test_the_body_that_is_deployed_is_the_one_that_is_fitted_to(tiny_bundle):
     assert result.plan.fitted.body == "int8-cpu-x86"
     with load(tiny_bundle) as sampler, pytest.raises(UserError, match="no plan 'fitted:2' for float32"):
         sampler.compile("fitted:2", 2.0)
+
+
+@pytest.mark.parametrize(
+    ("method", "plan"), [("rows", "ddim:3"), ("told", "ddim:3"), ("olss", "ddim:3"), ("times", "ddim:3@linspace")]
+)
+def test_a_method_changes_its_own_numbers(tiny_bundle, method, plan):
+    options = FitOptions(
+        tiny_bundle,
+        guidance=2.0,
+        iterations=1,
+        method=method,
+        **{**FEW, "steps": 3, "plan": plan, "seeds": 16, "selection_seeds": 16},
+    )
+    *_, found = search(open_task(options), options)
+    has_told = not np.array_equal(found.numbers.told, found.origin.told)
+    has_rows = not np.array_equal(found.numbers.rows, found.origin.rows)
+    assert (has_told, has_rows) == {"told": (True, False), "times": (True, True)}.get(method, (False, True))
+    gained = (
+        qualities(open_task(options).sampler, plan_of(found.numbers), found.seeds.selection) - found.before.selection
+    )
+    assert gained.mean() > 0
+    assert f"--method {method}" in options.command
+
+
+def test_told_times_of_a_network_that_looks_them_up_are_refused(tiny_bundle, monkeypatch):
+    monkeypatch.setattr(searching, "is_continuous", lambda *given: False)
+    with pytest.raises(UserError, match="looks its times up in a table"):
+        fit(FitOptions(tiny_bundle, method="told", **FEW))
 
 
 def test_a_fit_begins_at_the_plan_of_another_body(tiny_bundle):

@@ -1,0 +1,43 @@
+"""The times of a plan's steps, by trying others: each one is moved, and stays where samples come nearer to the teacher.
+
+AutoDiffusion (Li et al. 2023, arXiv 2309.10438) searches times by evolution, and GITS (Chen et al. 2024, arXiv
+2405.11326) by dynamic programming over errors of single steps. Here the search is by coordinates, and looks at the end.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from fewstep.plans.errors import UserError
+from fewstep.plans.plan import Plan
+from fewstep.plans.schedule import NoiseSchedule, Time
+
+MOVES = (0.25, 0.1)  # of the gap to the next time in lambda, one sweep over all times for each
+LONGEST = 2.0  # of such a gap in lambda: those to the ends may be infinite
+
+
+def best_times(
+    times: Sequence[Time],
+    schedule: NoiseSchedule,
+    compiled: Callable[[Sequence[Time]], Plan],
+    quality: Callable[[Plan], float],
+) -> Plan:
+    """The best plan over such times between the same ends. quality: of a plan, more is better; a UserError is none."""
+    best, times = compiled(times), list(times)
+    found = quality(best)
+    for share in MOVES:
+        for i in range(1, len(times) - 1):
+            for way in (1, -1):
+                while True:
+                    gap = min(abs(times[i + way].lam - times[i].lam), LONGEST)
+                    moved = [*times[:i], schedule.at_lam(times[i].lam + way * share * gap), *times[i + 1 :]]
+                    try:
+                        with np.errstate(all="ignore"):
+                            plan = compiled(moved)
+                            new = quality(plan)
+                    except UserError:  # it leaves the numbers, or two times are one
+                        break
+                    if not new > found:
+                        break
+                    best, found, times = plan, new, moved
+    return best
