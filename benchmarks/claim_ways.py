@@ -7,6 +7,7 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fewstep.calibration.metrics import Floats, psnr
 from fewstep.evaluation.distances.features import Extractor
@@ -14,6 +15,7 @@ from fewstep.plans.guidance import Residual
 from fewstep.plans.transforms import as_given, own_noise, tail, time_travel
 from fewstep.runs import Similar, Steering, Tiles, population, sample_tiles, stream, trajectory_variance
 from fewstep.runtime import Hold, Sampler
+from fewstep.runtime.execute import Seen, begin, combine, see, update
 
 W = 2.0
 BATCH = 64
@@ -67,39 +69,40 @@ def guided(steps: int) -> str:
     return f"dpmpp_2m:{max(steps, 1)}"
 
 
-# Scores
+# Scores: one figure for each seed, or as many as there are; the larger is better
 
 
-def value(s: Setting, made: float) -> float:
+def value(s: Setting, made: Floats) -> Floats:
     return made
 
 
-def reward(s: Setting, x: Floats) -> float:
-    return float(s.reward(x).mean())
+def reward(s: Setting, x: Floats) -> Floats:
+    return s.reward(x)
 
 
-def best_reward(s: Setting, x: Floats) -> float:
+def best_reward(s: Setting, x: Floats) -> Floats:
     """Of the best of each seed's samples."""
-    return float(s.reward(x).reshape(len(s.seeds), -1).max(1).mean())
+    return np.asarray(s.reward(x).reshape(len(s.seeds), -1).max(1))
 
 
-def returned(s: Setting, x: Floats) -> float:
-    return min(float(psnr(x, s.picture).mean()), 99.0)
+def returned(s: Setting, x: Floats) -> Floats:
+    return np.minimum(psnr(x, s.picture), 99.0)
 
 
-def layout(s: Setting, x: Floats) -> float:
+def layout(s: Setting, x: Floats) -> Floats:
     pairs = zip(x, s.picture, strict=True)
-    return float(np.mean([np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in pairs]))
+    return np.array([np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in pairs])
 
 
-def alike(s: Setting, x: Floats) -> float:
-    return float(np.corrcoef(x.reshape(len(x), -1)).mean())
+def alike(s: Setting, x: Floats) -> Floats:
+    """Of each picture with all."""
+    return np.asarray(np.corrcoef(x.reshape(len(x), -1)).mean(1))
 
 
-def seams(s: Setting, x: Floats) -> float:
+def seams(s: Setting, x: Floats) -> Floats:
     """Minus the step at the border of two windows over the step elsewhere, along the width."""
-    steps = np.abs(np.diff(x, axis=-1)).mean(axis=(0, 1, 2))
-    return -float(steps[x.shape[-1] // 2 - 1] / np.median(steps))
+    steps = np.abs(np.diff(x, axis=-1)).mean(axis=(1, 2))
+    return -np.asarray(steps[:, x.shape[-1] // 2 - 1] / np.median(steps, axis=1))
 
 
 # Streams
@@ -114,20 +117,20 @@ def cfg(s: Setting, evaluations: int) -> Floats:
     return s.sample(f"ddim:{steps}", guidance=1.4, given={"image": s.picture}, strength=0.6)
 
 
-def streamed(s: Setting, mode: Any) -> float:
-    """Frames a second."""
+def streamed(s: Setting, mode: Any) -> Floats:
+    """Frames a second, [1]."""
     frames = stream(s.sampler, plan="ddim:4", condition={s.condition: s.labels[:1]}, strength=1.0, mode=mode)
     begun = time.perf_counter()
     count = len(list(frames(s.picture)))
-    return count / (time.perf_counter() - begun)
+    return np.array([count / (time.perf_counter() - begun)])
 
 
-def still(s: Setting, similar: Similar | None) -> float:
-    """Frames for each call of the network, of 60 equal frames."""
+def still(s: Setting, similar: Similar | None) -> Floats:
+    """Frames for each call of the network, of 22 equal frames, [1]."""
     one = {s.condition: s.labels[:1]}
     frames = stream(s.sampler, plan="ddim:4", condition=one, strength=1.0, similar=similar, mode="sequence")
-    list(frames(np.repeat(s.picture[:1], 60, 0)))
-    return 60 / frames.stats().calls
+    list(frames(np.repeat(s.picture[:1], 22, 0)))
+    return np.array([22 / frames.stats().calls])
 
 
 # Populations and searches of noise: N particles, or rounds, of so many steps
@@ -148,6 +151,44 @@ def populated(s: Setting, **options: Any) -> Floats:
     plan = s.sampler.compile(f"ddpm:{STEPS}")
     made = population(s.sampler, plan, Steering(s.reward, 1.0, STEPS), s.seeds, N, s.who, batch=BATCH, **options)
     return made.samples.reshape(-1, *made.samples.shape[2:])
+
+
+def rolled(s: Setting) -> Floats:
+    """Rollover Budget Forcing, for all seeds side by side: a next state is tried until it is better than the one
+    before, and evaluations that are saved go to the next step. At most 1 + 9 x 4 evaluations of a seed."""
+    plan, every = s.sampler.compile(f"ddpm:{STEPS}"), np.arange(len(s.seeds))
+
+    def look(index: int, rows: Floats, who: NDArray[np.intp]) -> tuple[Seen, Floats]:
+        labels = [s.labels[place] for place in who]
+        u = combine(plan.steps[index].input, [rows], np.float32)
+        outputs = s.sampler.network(plan, len(who), {s.condition: labels})(index, plan.steps[index], u)
+        seen = see(plan, index, [rows], u, outputs)
+        return seen, s.logits(seen.x0)[np.arange(len(who)), labels]
+
+    seen, found = look(0, np.asarray(begin(plan, s.sampler.draws(s.seeds), np.float32, {})[0]), every)
+    spare, number = np.zeros(len(every), int), 2**20
+    for index in range(1, STEPS):
+        spare += N
+        kept, best = (np.zeros_like(seen.u), np.zeros_like(seen.u)), np.full(len(every), -np.inf)
+        while (open_ := np.flatnonzero((spare > 0) & ~(best > found))).size:
+            spare[open_], number = spare[open_] - 1, number + 100  # draws of its own for each try
+            draws = s.sampler.draws([s.seeds[place] for place in open_])
+            rows = update(plan, _of(seen, open_), lambda draw: draws(draw + number))[0]  # noqa: B023 (called at once)
+            tried, reached = look(index, np.asarray(rows), open_)
+            better = reached > best[open_]
+            best[open_[better]] = reached[better]
+            for whole, part in zip(kept, (rows, tried.outputs[0]), strict=True):
+                whole[open_[better]] = part[better]
+        rows = np.asarray(kept[0])
+        u = combine(plan.steps[index].input, [rows], np.float32)
+        seen, found = see(plan, index, [rows], u, [kept[1]]), best
+    return np.asarray(seen.x0)
+
+
+def _of(seen: Seen, who: NDArray[np.intp]) -> Seen:
+    """An evaluation of one row and one branch, for some seeds."""
+    (row,), (output,) = seen.before, seen.outputs
+    return Seen(seen.index, seen.step, [row[who]], seen.u[who], [output[who]], None)
 
 
 def searched(s: Setting) -> Floats:
@@ -178,11 +219,11 @@ def plain(s: Setting, evaluations: int) -> Floats:
     return s.sample(f"ddim:{max(evaluations, 1)}")
 
 
-def filtered(s: Setting) -> float:
+def filtered(s: Setting) -> Floats:
     """The reward of those whose trajectory varies least, nine in ten."""
     states = list(s.sampler.steps("ddim:20", s.seeds, s.who))
     kept = np.argsort(trajectory_variance(states, last=5))[: max(1, round(0.9 * len(s.seeds)))]
-    return float(s.reward(states[-1].x0)[kept].mean())
+    return np.asarray(s.reward(states[-1].x0)[kept])
 
 
 # Edits, starts, tiles

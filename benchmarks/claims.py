@@ -1,12 +1,16 @@
 """Published systems that are composed from runs: what each claims, and what it is worth on the shipped models.
 
-    python benchmarks/claims.py                          # both shipped models, in float32
+    python benchmarks/claims.py --page                   # all of it, into docs/measured/claims.md
     python benchmarks/claims.py --model fashion_mnist --seeds 16 --only SVDD
 
 A line has the system's figure beside the plain way at equal evaluations of the network, and at equal milliseconds: the
-plain way gets as many evaluations as take as long. A system that is not better at both does not pay, and the line says
-so. Systems whose claim needs a checkpoint that is not here have a line with the reason. The machine should do nothing
-else. Nothing here was tuned on the seeds it is judged on.
+plain way gets as many evaluations as take as long. A system pays if it is better at both, by twice the deviation of the
+mean over seeds. Systems whose claim needs a checkpoint that is not here have a line with the reason. Nothing here was
+tuned on the seeds that it is judged on.
+
+Both ways are timed in turns, on eight of the seeds, and medians of the rounds are compared. One call of the network is
+timed before and after. If it changed by more than a tenth, the timing is repeated, three times at most; a line that is
+still unsteady says so. The machine should do nothing else.
 """
 
 import argparse
@@ -14,11 +18,14 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
-from typing import Any
 
+import numpy as np
+import stream_cost
+from claim_lines import Line, gain, written
 from claim_ways import (
     SEARCH,
     Setting,
@@ -40,6 +47,7 @@ from claim_ways import (
     repainted,
     returned,
     reward,
+    rolled,
     seams,
     searched,
     still,
@@ -49,58 +57,38 @@ from claim_ways import (
     wide,
 )
 
+from fewstep.calibration.metrics import Floats
 from fewstep.evaluation.distances.features import NAMED, open_extractor
 from fewstep.export.export import ExportOptions, export
 from fewstep.runs import Similar
 from fewstep.runtime import UserError, load
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 
+PAGE = Path(__file__).parent.parent / "docs/measured/claims.md"
 FIRST_SEED = 10_000
 MOST = 8  # times the evaluations, at equal time
+TIMED = 8  # seeds
+ROUNDS, ATTEMPTS, STEADY = 3, 3, 1.1
 
-Made = Any  # what a way makes: samples, or a number
+Way = Callable[[Setting], Floats]
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A system and the plain way, at so many evaluations per sample. `score` is the figure of what they make, and the
-    larger is better. Making is timed, scoring is not."""
+    """A system and the plain way, at so many evaluations per sample. `score` is the figures of what they make, one for
+    each seed or as many as there are; the larger is better. Making is timed, scoring is not.
+
+    of_time: what is made is itself a figure of time, one for each round.
+    """
 
     system: str
     claim: str
     figure: str
     evaluations: int
-    ours: Callable[[Setting], Made]
-    plain: Callable[[Setting, int], Made]
-    score: Callable[[Setting, Made], float]
-
-
-@dataclass(frozen=True)
-class Line:
-    """What was found. Milliseconds are of all seeds together."""
-
-    model: str
-    system: str
-    claim: str
-    figure: str
-    evaluations: int
-    ours: float
-    plain: float
-    ours_ms: float
-    plain_ms: float
-    at_equal_ms: float
-
-    @property
-    def pays(self) -> bool:
-        return self.ours > self.plain and self.ours > self.at_equal_ms
-
-    def __str__(self) -> str:
-        verdict = "pays" if self.pays else "does not pay"
-        return (
-            f"{self.model:<14}{self.system:<23}{self.figure}: {self.ours:.3f}, plain {self.plain:.3f} at "
-            f"{self.evaluations} evaluations, {self.at_equal_ms:.3f} at equal time ({self.ours_ms:.0f} and "
-            f"{self.plain_ms:.0f} ms): {verdict}. Claim: {self.claim}"
-        )
+    ours: Way
+    plain: Callable[[Setting, int], Floats]
+    score: Callable[[Setting, Floats], Floats]
+    of_time: bool = False
 
 
 REASONS: Mapping[str, str] = {
@@ -119,14 +107,13 @@ LOG_P = "log p(class)"
 CLAIMS = [
     Claim("StreamDiffusion RCFG", "guidance at half the evaluations", LOG_P, 8, rcfg, cfg, reward),
     Claim("StreamDiffusion batch", "1.5x the frames of a sequence", "frames/s", 4,
-          lambda s: streamed(s, "batch"), lambda s, n: streamed(s, "sequence"), value),
+          lambda s: streamed(s, "batch"), lambda s, n: streamed(s, "sequence"), value, of_time=True),
     Claim("StreamDiffusion filter", "a still scene costs little", "frames per call", 4,
           lambda s: still(s, Similar()), lambda s, n: still(s, None), value),
     Claim("FK steering", "more reward than the best of N", LOG_P, SEARCH, populated, best_of, best_reward),
     Claim("SVDD", "more reward than the best of N", LOG_P, SEARCH,
           lambda s: populated(s, choice="one"), best_of, best_reward),
-    Claim("RBF", "more reward than the best of N", LOG_P, SEARCH,
-          lambda s: populated(s, choice="best"), best_of, best_reward),
+    Claim("RBF", "more reward than the best of N", LOG_P, SEARCH, rolled, best_of, best_reward),
     Claim("noise search", "more reward than more steps", LOG_P, SEARCH, searched, plain, reward),
     Claim("FIND", "a start that is rewarded, for all seeds", LOG_P, SEARCH, found, plain, reward),
     Claim("hallucination filter", "fewer samples off the data, 90 % kept", LOG_P, 20,
@@ -143,21 +130,91 @@ CLAIMS = [
 ]  # fmt: skip
 
 
-def measure(model: str, setting: Setting, claim: Claim) -> Line:
-    """Each way is timed in its second run; the first one warms up."""
-    ours, ours_ms = timed(lambda: claim.ours(setting))
-    way, plain_ms = timed(lambda: claim.plain(setting, claim.evaluations))
-    equal = min(round(claim.evaluations * ours_ms / plain_ms), MOST * claim.evaluations)
-    longer = way if equal == claim.evaluations else claim.plain(setting, equal)
-    of_ours, of_plain, at_equal = (claim.score(setting, made) for made in (ours, way, longer))
-    about = (model, claim.system, claim.claim, claim.figure, claim.evaluations)
-    return Line(*about, of_ours, of_plain, ours_ms, plain_ms, at_equal)
+@dataclass(frozen=True)
+class Timing:
+    """Medians in milliseconds of the timed seeds: ours, the plain way, and the plain way at `longer` evaluations."""
+
+    ours_ms: float
+    plain_ms: float
+    longer: int
+    longer_ms: float
+    is_steady: bool
 
 
-def timed(run: Callable[[], Made]) -> tuple[Made, float]:
-    run()
-    begun = time.perf_counter()
-    return run(), 1000 * (time.perf_counter() - begun)
+def measure(model: str, setting: Setting, claim: Claim, rounds: int = ROUNDS) -> Line:
+    """The figures of all seeds, and the time of some."""
+    few = replace(setting, seeds=setting.seeds[:TIMED])
+    timing, made = timed(few, claim, rounds)
+    if claim.of_time:
+        figures = tuple(claim.score(few, np.concatenate(each)) for each in made)
+    else:
+        longer = timing.longer
+        made_by_plain = {n: claim.plain(setting, n) for n in {claim.evaluations, longer}}
+        every = (claim.ours(setting), made_by_plain[claim.evaluations], made_by_plain[longer])
+        figures = tuple(claim.score(setting, each) for each in every)
+    ours, plainly, at_equal = figures
+    return Line(
+        *(model, claim.system, claim.claim, claim.figure, claim.evaluations),
+        ours=float(ours.mean()),
+        plain=float(plainly.mean()),
+        gain=gain(ours, plainly),
+        ours_ms=timing.ours_ms,
+        plain_ms=timing.plain_ms,
+        longer=timing.longer,
+        longer_ms=timing.longer_ms,
+        at_equal_ms=float(at_equal.mean()),
+        gain_at_equal_ms=gain(ours, at_equal),
+        is_steady=timing.is_steady,
+    )
+
+
+def timed(s: Setting, claim: Claim, rounds: int) -> tuple[Timing, list[list[Floats]]]:
+    """The time of the ways, in turns, and what they made. The plain way's evaluations at equal time follow from the
+    ratio at equal evaluations, and are set right once by their own time."""
+
+    def plainly(evaluations: int) -> Way:
+        return lambda s: claim.plain(s, evaluations)
+
+    for attempt in range(ATTEMPTS):
+        before = probe(s)
+        in_turns(s, 1, claim.ours, plainly(claim.evaluations))  # warms up
+        (ours, plain_ms), _ = in_turns(s, 1, claim.ours, plainly(claim.evaluations))
+        longer = _evaluations(claim, claim.evaluations * ours / plain_ms)
+        for _ in range(2):
+            times, made = in_turns(s, rounds, claim.ours, plainly(claim.evaluations), plainly(longer))
+            found = Timing(times[0], times[1], longer, times[2], 1 / STEADY < probe(s) / before < STEADY)
+            wanted = _evaluations(claim, longer * found.ours_ms / found.longer_ms)
+            if abs(wanted - longer) <= max(0.1 * longer, 1):
+                break
+            longer = wanted
+        if found.is_steady or attempt == ATTEMPTS - 1:
+            break
+    return found, made
+
+
+def _evaluations(claim: Claim, wanted: float) -> int:
+    return min(max(round(wanted), 1), MOST * claim.evaluations)
+
+
+def in_turns(s: Setting, rounds: int, *ways: Way) -> tuple[list[float], list[list[Floats]]]:
+    """For each way the median milliseconds, and what it made in each round."""
+    times: list[list[float]] = [[] for _ in ways]
+    made: list[list[Floats]] = [[] for _ in ways]
+    for _ in range(rounds):
+        for number, way in enumerate(ways):
+            begun = time.perf_counter()
+            made[number].append(way(s))
+            times[number].append(1000 * (time.perf_counter() - begun))
+    return [median(each) for each in times], made
+
+
+def probe(s: Setting) -> float:
+    """Milliseconds of one call of the network, the median of nine."""
+    plan, who = s.sampler.compile("ddim:1"), {s.condition: [0] * 8}
+    network, u = s.sampler.network(plan, 8, who), s.sampler.draws(range(8))(0)
+    network(0, plan.steps[0], u)
+    (milliseconds,), _ = in_turns(s, 9, lambda _: np.asarray(network(0, plan.steps[0], u)[0]))
+    return milliseconds
 
 
 def opened(model: str, folder: Path, seeds: range, threads: int) -> Setting:
@@ -171,26 +228,32 @@ def opened(model: str, folder: Path, seeds: range, threads: int) -> Setting:
 
 
 def main() -> int:
+    models = [each.source for each in NAMED]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", action="append", choices=[each.source for each in NAMED], help="default: both")
+    parser.add_argument("--model", action="append", choices=models, help="default: all")
     parser.add_argument("--seeds", type=int, default=64)
-    parser.add_argument("--only", help="systems whose name has this in it")
+    parser.add_argument("--only", default="", help="systems whose name has this in it")
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--page", action="store_true", help="write docs/measured/claims.md")
     options = parser.parse_args()
-    wanted = [claim for claim in CLAIMS if (options.only or "").lower() in claim.system.lower()]
-    lines = []
+    if options.page and (options.model or options.only):
+        parser.error("--page has all models and all systems: leave --model and --only out")
+    wanted = [claim for claim in CLAIMS if options.only.lower() in claim.system.lower()]
+    lines, streams = [], []
     with TemporaryDirectory() as folder:
-        for model in options.model or [each.source for each in NAMED]:
+        for model in options.model or models:
             seeds = range(FIRST_SEED, FIRST_SEED + options.seeds)
             setting = opened(model, Path(folder), seeds, options.threads)
             for claim in wanted:
                 lines.append(measure(model, setting, claim))
                 print(lines[-1], file=sys.stderr if options.json else sys.stdout, flush=True)
+        if options.page:
+            streams = stream_cost.measure(load(Path(folder) / models[0], "float32"), (4, 64, 64), 100_000)
+            PAGE.write_text(written(lines, REASONS, options.seeds, streams))
     if options.json:
-        print(
-            json.dumps({"lines": [asdict(line) | {"pays": line.pays} for line in lines], "reasons": REASONS}, indent=1)
-        )
+        found = [asdict(line) | {"pays": line.pays} for line in lines]
+        print(json.dumps({"lines": found, "reasons": REASONS}, indent=1))
     elif not options.only:
         print(*(f"{system}: not measured, {reason}" for system, reason in REASONS.items()), sep="\n")
     return 0

@@ -1,0 +1,144 @@
+"""What benchmarks/claims.py found: a line for each system, and the page of all of them."""
+
+import math
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from bar import Bar
+from page import WIDTH, table
+
+from fewstep.calibration.metrics import Floats
+from fewstep.evaluation.speed.machine import this_machine
+
+HOW = (
+    "Each system stands beside the plain way at equal evaluations of the network, and at equal milliseconds: there the"
+    " plain way gets more evaluations, or fewer. The larger figure is better. A gain has the deviation of its mean over"
+    " seeds behind it. A system pays if both gains are above twice their deviations. log p(class) is a classifier's."
+)
+
+
+@dataclass(frozen=True)
+class Gain:
+    """The mean of figures over that of others, and the deviation of the difference: paired where seeds are the same."""
+
+    mean: float
+    deviation: float
+
+    @property
+    def is_sure(self) -> bool:
+        return self.mean > 0 and self.mean > 2 * self.deviation
+
+
+def gain(figures: Floats, others: Floats) -> Gain:
+    mean = float(figures.mean() - others.mean())
+    if len(figures) == len(others):
+        return Gain(mean, _of_mean(figures - others))
+    return Gain(mean, math.hypot(_of_mean(figures), _of_mean(others)))
+
+
+def _of_mean(figures: Floats) -> float:
+    return float(figures.std(ddof=1) / len(figures) ** 0.5) if len(figures) > 1 else 0.0
+
+
+@dataclass(frozen=True)
+class Line:
+    """What was found. Milliseconds are of the timed seeds together.
+
+    longer: the evaluations of the plain way that take as long as ours, in `longer_ms`.
+    """
+
+    model: str
+    system: str
+    claim: str
+    figure: str
+    evaluations: int
+    ours: float
+    plain: float
+    gain: Gain
+    ours_ms: float
+    plain_ms: float
+    longer: int
+    longer_ms: float
+    at_equal_ms: float
+    gain_at_equal_ms: Gain
+    is_steady: bool = True
+
+    @property
+    def pays(self) -> bool:
+        return self.gain.is_sure and self.gain_at_equal_ms.is_sure
+
+    @property
+    def verdict(self) -> str:
+        return ("pays" if self.pays else "does not pay") + ("" if self.is_steady else ", on an unsteady machine")
+
+    def __str__(self) -> str:
+        return (
+            f"{self.model:<14}{self.system:<23}{self.figure}: {self.ours:.3f}, plain {self.plain:.3f} (+-"
+            f"{self.gain.deviation:.3f}) at {self.evaluations} evaluations, {self.at_equal_ms:.3f} (+-"
+            f"{self.gain_at_equal_ms.deviation:.3f}) at equal time, {self.longer} evaluations ({self.ours_ms:.0f}, "
+            f"{self.plain_ms:.0f} and {self.longer_ms:.0f} ms): {self.verdict}. Claim: {self.claim}"
+        )
+
+
+def written(lines: Sequence[Line], reasons: Mapping[str, str], seeds: int, streams: Sequence[Bar]) -> str:
+    """The page, from what was found."""
+    machine = this_machine()
+    features = ", ".join(machine.int8_instructions)
+    versions = ", ".join(f"{name} {version}" for name, version in sorted(machine.versions.items()))
+    run_on = f"Machine: {machine.processor}, {machine.cores} cores, {features}; {versions}. Seeds: {seeds}."
+    tables = "\n\n".join(
+        f"## {model}\n\n{_lines(each for each in lines if each.model == model)}"
+        for model in dict.fromkeys(line.model for line in lines)
+    )
+    costs = table(
+        ("a stream", "found", "bar"),
+        [
+            (each.name, f"{each.found:.2f} {each.unit}".strip(), f"{each.bar:.2f} {each.unit}".strip())
+            for each in streams
+        ],
+    )
+    return f"""# Claims of published systems
+
+`benchmarks/claims.py --page` writes this page. [compose.md](../compose.md) has the systems.
+
+{textwrap.fill(run_on, WIDTH)}
+
+{textwrap.fill(HOW, WIDTH)}
+
+{tables}
+
+## Streams
+
+`benchmarks/stream_cost.py` prints this table: the host's time beside the network, and what stays.
+
+{costs}
+
+## Not measured
+
+{table(("system", "reason"), list(reasons.items()))}
+"""
+
+
+def _lines(lines: Iterable[Line]) -> str:
+    header = ("system", "claim", "figure", "ours", "plain, as many evaluations", "gain", "plain, as long", "gain",
+              "verdict")  # fmt: skip
+    return table(
+        header,
+        [
+            (
+                line.system, line.claim, line.figure,
+                f"{line.ours:.3f}, {line.ours_ms:.0f} ms",
+                f"{line.plain:.3f}, {line.evaluations} in {line.plain_ms:.0f} ms",
+                _gain(line.gain),
+                f"{line.at_equal_ms:.3f}, {line.longer} in {line.longer_ms:.0f} ms",
+                _gain(line.gain_at_equal_ms),
+                line.verdict,
+            )
+            for line in lines
+        ],
+    )  # fmt: skip
+
+
+def _gain(gained: Gain) -> str:
+    return f"{gained.mean:+.3f} ± {gained.deviation:.3f}"
