@@ -3,6 +3,7 @@
 from rich.filesize import decimal
 
 from fewstep.cli.outcome import Outcome, counted
+from fewstep.evaluation.engines.found import Beside
 from fewstep.evaluation.integrity import VerifyOptions, verify
 from fewstep.runtime.progress import Progress
 
@@ -18,7 +19,13 @@ def verb(options: VerifyOptions, progress: Progress) -> Outcome:
             *(f"{damage.what}; {damage.fix}" for damage in found.damages),
             *(f"note: {name} is not part of the bundle" for name in found.unnamed),
             *(f"note: {note}" for note in found.notes),
+            *(_agreeing(each) for each in found.engines if each.agrees),
             f"{options.bundle}: {verdict}; {checked}",
         ),
         code=0 if found.is_whole else 1,
     )
+
+
+def _agreeing(found: Beside) -> str:
+    limit = f"at most {found.limit:g} of the largest output"
+    return f"{found.backend} computes {found.graph} as onnxruntime does: {found.difference:.1e} off, {limit}"

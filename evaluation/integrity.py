@@ -13,6 +13,7 @@ import msgspec
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
+from fewstep.evaluation.engines.found import Beside, NotCompared
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode
 from fewstep.plans.schedule import NoiseSchedule
@@ -34,10 +35,13 @@ class VerifyOptions(Options):
 
     bundle: The bundle's folder.
     graphs: Also open the graphs in onnxruntime, if it is installed.
+    engines: Also run the graphs in each other engine of this machine, beside onnxruntime on equal inputs, through
+        Polygraphy. Where one differs, the first layer that does is named.
     """
 
     bundle: Path
     graphs: bool = True
+    engines: bool = False
 
 
 class Damage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -59,6 +63,7 @@ class Integrity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     damages: tuple[Damage, ...]
     unnamed: tuple[str, ...]
     notes: tuple[str, ...]
+    engines: tuple[Beside, ...] = ()
 
     @property
     def is_whole(self) -> bool:
@@ -82,6 +87,10 @@ def verify(options: VerifyOptions, progress: Progress = SILENT) -> Integrity:
     for done, (name, graph) in enumerate(opened.items(), 1):
         damages += _opened(bundle, name, graph)
         progress("graphs", done, len(opened))
+    compared: tuple[Beside, ...] = ()
+    if options.engines and not damages:
+        compared = tuple(_beside(bundle, progress, notes))
+        damages += [_other(each) for each in compared if not each.agrees]
     return Integrity(
         bundle=str(options.bundle),
         name=manifest.name,
@@ -92,7 +101,32 @@ def verify(options: VerifyOptions, progress: Progress = SILENT) -> Integrity:
         damages=tuple(damages),
         unnamed=tuple(_unnamed(bundle)),
         notes=tuple(notes),
+        engines=compared,
     )
+
+
+def _beside(bundle: Bundle, progress: Progress, notes: list[str]) -> Iterator[Beside]:
+    """Each engine beside onnxruntime. What could not be compared is a note."""
+    from fewstep.evaluation.engines.beside import beside  # Polygraphy and onnx are for who asks
+
+    for each in beside(bundle, progress):
+        if isinstance(each, NotCompared):
+            notes.append(f"{each.backend} was not compared: {each.reason}")
+        else:
+            yield each
+
+
+def _other(found: Beside) -> Damage:
+    """An engine that computes something else."""
+    first = f"; its first layer is not known: {found.unknown}"
+    if found.layer is not None:
+        layer = found.layer
+        fused = ", in a fusion: it agrees when all tensors are returned" * layer.alone
+        first = f"; first in {layer.operation} {layer.tensor!r}, by {layer.difference:.2g} of its largest value{fused}"
+    what = (
+        f"{found.backend} computes {found.graph} otherwise than onnxruntime, by {found.difference:.2g} of the largest"
+    )
+    return Damage(f"{what} output{first}", "run it on onnxruntime, or report the layer to the engine's makers")
 
 
 def _hashes(bundle: Bundle, progress: Progress) -> Iterator[tuple[str, Damage | None]]:

@@ -11,6 +11,7 @@ A prologue or conditioner that has no engine for this GPU runs on the CPU, by ON
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -23,6 +24,7 @@ from fewstep.runtime.backends.tensorrt_engine import BATCH, InParts, Lane, Loade
 from fewstep.runtime.backends.tensorrt_log import logger, reason
 from fewstep.runtime.bundle import engine_files
 from fewstep.runtime.bundle.engine_key import Here
+from fewstep.runtime.bundle.manifest import GraphEntry
 from fewstep.runtime.bundle.platforms import TENSORRT, body_name
 from fewstep.runtime.bundle.reading import Bundle
 
@@ -68,30 +70,40 @@ class TensorRt:
         return BODIES
 
     def load(self, bundle: Bundle, name: str) -> LoadedGraph:
-        trt = self.module()
         here = self.here()
         if name in AHEAD and not engine_files.is_built(bundle, name, here):
             LOG.info("%s: the %s has no engine for %s and runs on the CPU", bundle.path, name, here.device)
             return OnnxRuntime().load(bundle, name)
         program = engine_files.find(bundle, name, here, self.trust_engines)
+        build = f"fewstep build {bundle.path} --backend {self.name}"
+        brings = bool(program.key.flags.get("version_compatible"))
+        network = self.open(program.content, graph_of(bundle, name), name, program.key.device, build, brings)
+        return InParts(network, network.tensors.profile[BATCH][2]) if name in AHEAD else network
+
+    def open(
+        self, program: bytes, graph: GraphEntry, name: str, device: str, build: str, brings: bool = False
+    ) -> LoadedEngine:
+        """An engine that the caller trusts, if it has the inputs and outputs of its graph; it has run once then.
+
+        build: the command that builds it again. brings: it is version-compatible, and brings the runtime that runs it.
+        """
+        trt, here = self.module(), self.here()
         cuda.use(self.device)
         runtime = trt.Runtime(logger(trt))
-        if program.key.flags.get("version_compatible"):
-            runtime.engine_host_code_allowed = True  # such an engine brings the runtime that runs it
-        engine = runtime.deserialize_cuda_engine(program.content)
-        build = f"fewstep build {bundle.path} --backend {self.name}"
+        if brings:
+            runtime.engine_host_code_allowed = True
+        engine = runtime.deserialize_cuda_engine(program)
         if engine is None:
             raise UserError(f"{self.name} {trt.__version__} cannot load {name!r}: {reason(trt)}", f"again: {build}")
-        tensors = read_tensors(trt, engine, graph_of(bundle, name), f"{bundle.path}: the engine of {name!r}", build)
-        what = f"the {self.name} engine of {name!r} for {program.key.device}"
-        compiled = f"{program.sha256[:32]}-{here.backend_version}-{here.device}.jit"
+        what = f"the {self.name} engine of {name!r} for {device}"
+        tensors = read_tensors(trt, engine, graph, what, build)
+        compiled = f"{sha256(program).hexdigest()[:32]}-{here.backend_version}-{here.device}.jit"
         contexts = prepare_contexts(trt, engine, compiled, self.cuda_graph)
         lanes = [Lane(trt, contexts, tensors, self.device, what) for _ in range(self.contexts)]
         for lane in lanes:
             lane.warm_up()
         contexts.store()
-        network = LoadedEngine(Lanes(lanes), engine, runtime, tensors, what, build)
-        return InParts(network, tensors.profile[BATCH][2]) if name in AHEAD else network
+        return LoadedEngine(Lanes(lanes), engine, runtime, tensors, what, build)
 
     def module(self) -> Any:
         """TensorRT's Python module. UserError if it isn't installed."""

@@ -1,0 +1,181 @@
+"""Each engine of this machine beside onnxruntime, on equal inputs, through Polygraphy's runners and comparator.
+
+Polygraphy is the tool in which TensorRT's users compare engines. The engines run here as the runtime loads them, so
+that what is compared is what a product calls.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from math import isfinite
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from fewstep.calibration.bodies import is_run_by_onnxruntime
+from fewstep.evaluation.engines.found import Beside, Layer, NotCompared
+from fewstep.evaluation.engines.narrowing import first_difference, inner_of
+from fewstep.evaluation.speed.fastest import LARGEST, REFERENCE
+from fewstep.graph import io
+from fewstep.graph.graph import Graph
+from fewstep.plans.errors import UserError
+from fewstep.runtime.backends import AHEAD, Arrays, Backend, LoadedGraph, graph_of
+from fewstep.runtime.backends.checks import imported
+from fewstep.runtime.backends.named import NAMED, named
+from fewstep.runtime.backends.onnxruntime import OnnxRuntime, Session
+from fewstep.runtime.backends.openvino import OpenVino
+from fewstep.runtime.backends.openvino_agreement import drawn
+from fewstep.runtime.backends.tensorrt_engine import BATCH, InParts, LoadedEngine
+from fewstep.runtime.bundle.manifest import GraphEntry
+from fewstep.runtime.bundle.reading import Bundle
+from fewstep.runtime.progress import SILENT, Progress
+from fewstep.runtime.sizes import defaults
+
+INSTALL = "pip install polygraphy; 'fewstep[tensorrt]' brings it too"
+CALLS = 2  # of different inputs, and range groups from the first to the last
+ROWS = 2  # of a call, where the engine prefers no other number
+
+
+def beside(bundle: Bundle, progress: Progress = SILENT) -> Iterator[Beside | NotCompared]:
+    """Every graph of the bundle in every other engine that this machine has. UserError without Polygraphy."""
+    compare = _comparison()
+    others = [name for name in NAMED if name != REFERENCE]
+    for done, name in enumerate(others, 1):
+        backend = named(name)
+        told: set[str] = set()
+        for graph in _graphs(bundle, backend):
+            try:
+                network = _opened(backend, bundle, graph)
+                if not isinstance(network, Session):  # else it has no engine of this graph, and the CPU runs it
+                    yield _compared(bundle, name, backend, graph, network, compare)
+            except UserError as error:
+                if str(error) not in told:  # what a backend lacks is said once, not for each graph
+                    yield NotCompared(name, str(error))
+                told.add(str(error))
+        progress("engines", done, len(others))
+
+
+def _graphs(bundle: Bundle, backend: Backend) -> Iterator[str]:
+    """The names of what a backend would run: what is ahead, the bodies that suit it, and their stages."""
+    yield from (name for name in AHEAD if getattr(bundle.manifest, name) is not None)
+    for name in dict.fromkeys(body for bodies in backend.bodies.values() for body in bodies):
+        if (body := bundle.manifest.bodies.get(name)) is not None:
+            yield name
+            yield from (f"{name}/{stage}" for stage in range(len(body.stages)))
+
+
+def _opened(backend: Backend, bundle: Bundle, name: str) -> LoadedGraph:
+    """The graph as the runtime loads it. OpenVINO would refuse one that it computes wrong: here it is looked at."""
+    return backend.open(bundle, name) if isinstance(backend, OpenVino) else backend.load(bundle, name)
+
+
+def _compared(
+    bundle: Bundle, name: str, backend: Backend, graph: str, network: LoadedGraph, compare: "Comparison"
+) -> Beside:
+    entry = graph_of(bundle, graph)
+    precision, simulated = "float32", False
+    if graph not in AHEAD:
+        body = bundle.body(graph.partition("/")[0])
+        precision, simulated = body.precision, not is_run_by_onnxruntime(body)
+    calls = [_feeds(bundle, entry, network, seed) for seed in range(CALLS)]
+    reference = OnnxRuntime(fuse_qdq=not simulated).load_graph(bundle, entry)
+    difference = compare(entry, reference.session, network, name, calls, LARGEST[precision])
+    found = Beside(name, graph, len(calls), difference, LARGEST[precision])
+    if found.agrees:
+        return found
+    try:
+        layer, unknown = _narrowed(io.load(bundle.graph(entry), root=bundle.path), backend, calls, found.limit)
+    except UserError as error:  # an engine of all its tensors is another engine, which may fail
+        layer, unknown = None, str(error)
+    return msgspec.structs.replace(found, layer=layer, unknown=unknown)
+
+
+def _narrowed(graph: Graph, backend: Backend, calls: Sequence[Arrays], limit: float) -> tuple[Layer | None, str]:
+    """The first layer that differs in any of the calls, or why there is none."""
+    inner = inner_of(backend)
+    if inner is None:
+        return None, "this backend shows no inner tensors"
+    layers = (first_difference(graph, inner, feeds, limit) for feeds in calls)
+    layer = next((layer for layer in layers if layer is not None), None)
+    return layer, "" if layer is not None else "no inner tensor shows it"
+
+
+def _feeds(bundle: Bundle, entry: GraphEntry, network: LoadedGraph, seed: int) -> dict[str, Any]:
+    """Inputs that are fixed by the seed, at sizes that the engine takes; each later call in a later range group."""
+    engine = network.network if isinstance(network, InParts) else network
+    rows = engine.tensors.preferred[BATCH] if isinstance(engine, LoadedEngine) else ROWS
+    sizes = {BATCH: rows, **defaults(bundle.manifest.x_shape, bundle.manifest.sizes)}
+    feeds: dict[str, Any] = drawn(entry, sizes, seed)
+    groups = {len(body.groups) for body in bundle.manifest.bodies.values() if body.graph == entry}
+    for tensor in entry.inputs:
+        if tensor.role == "group":
+            feeds[tensor.name][...] = max(groups, default=0) if seed else 0
+    return feeds
+
+
+Comparison = Callable[[GraphEntry, Any, LoadedGraph, str, Sequence[Arrays], float], float]
+
+
+def _comparison() -> Comparison:
+    """Polygraphy's comparison of an onnxruntime session and a network: the largest difference, of the largest output.
+
+    Imported where it is asked for. UserError where it is not installed or too old.
+    """
+    said = "engines are compared through Polygraphy, which"
+    comparator = imported("polygraphy.comparator", said, INSTALL)
+    if not hasattr(comparator, "SimpleCompareFunc"):
+        raise UserError("this Polygraphy has no SimpleCompareFunc: it is older than 0.53", "pip install -U polygraphy")
+    base = imported("polygraphy.backend.base", said, INSTALL)
+    onnxrt = imported("polygraphy.backend.onnxrt", said, INSTALL)
+    common = imported("polygraphy.common", said, INSTALL)
+    log = imported("polygraphy.logger", said, INSTALL).G_LOGGER
+
+    class Engine(base.BaseRunner):  # type: ignore[misc, name-defined]
+        """A loaded network as a runner."""
+
+        def __init__(self, name: str, entry: GraphEntry, network: LoadedGraph) -> None:
+            super().__init__(name=name)
+            self.entry, self.network = entry, network
+
+        def activate_impl(self) -> None:
+            """It is loaded already."""
+
+        def deactivate_impl(self) -> None:
+            """Whoever loaded it keeps it."""
+
+        def get_input_metadata_impl(self) -> Any:
+            metadata = common.TensorMetadata()
+            for each in self.entry.inputs:
+                free = tuple(None if isinstance(size, str) else size for size in each.shape)
+                metadata.add(each.name, np.dtype(each.dtype), free)
+            return metadata
+
+        def infer_impl(self, feed_dict: Arrays) -> Arrays:
+            started = time.perf_counter()
+            made = self.network(feed_dict)
+            self.inference_time = time.perf_counter() - started
+            return made
+
+    def compared(
+        entry: GraphEntry, session: Any, network: LoadedGraph, name: str, calls: Sequence[Arrays], limit: float
+    ) -> float:
+        runners = [onnxrt.OnnxrtRunner(session, name=REFERENCE), Engine(name, entry, network)]
+        with log.verbosity(log.CRITICAL):  # what it finds is said by who asks
+            try:
+                results = comparator.Comparator.run(runners, data_loader=[dict(call) for call in calls])
+            except UserError:
+                raise
+            except Exception as error:  # its own, and those of engines
+                raise UserError(f"{name} fails: {str(error).strip().splitlines()[-1]}", "see fewstep doctor") from error
+            (_, expected), _ = results.items()
+            scales = {
+                out: max(float(np.abs(each[out]).max(initial=0)) for each in expected) or 1.0 for out in expected[0]
+            }
+            limits = {out: limit * scale for out, scale in scales.items()}
+            judge = comparator.SimpleCompareFunc(atol=limits, rtol=0.0, check_error_stat="max")
+            (judged,) = comparator.Comparator.compare_accuracy(results, compare_func=judge)
+        (iterations,) = judged.values()
+        found = [float(each[out].max_absdiff) / scales[out] for each in iterations for out in scales]
+        return max((each if isfinite(each) else float("inf") for each in found), default=0.0)
+
+    return compared

@@ -1,0 +1,40 @@
+"""What is found of engines beside onnxruntime, as values. Imports nothing heavy."""
+
+from fewstep.plans.spec import Strict
+
+
+class Layer(Strict, frozen=True):
+    """An operation of the graph, and the tensor that it makes. difference: of the largest value of that tensor. alone:
+    the engine agrees when all tensors are returned; the difference came of a fusion around this one."""
+
+    operation: str
+    tensor: str
+    difference: float
+    alone: bool
+
+
+class Beside(Strict, frozen=True):
+    """One graph in one engine.
+
+    difference: the largest from onnxruntime, of the largest output, at any call. limit: the largest that is rounding.
+    layer: the first that differs, where the whole does. unknown: why there is none.
+    """
+
+    backend: str
+    graph: str
+    calls: int
+    difference: float
+    limit: float
+    layer: Layer | None = None
+    unknown: str = ""
+
+    @property
+    def agrees(self) -> bool:
+        return self.difference <= self.limit
+
+
+class NotCompared(Strict, frozen=True):
+    """A backend, or one graph of it, that could not be compared, and why."""
+
+    backend: str
+    reason: str

@@ -1,0 +1,5 @@
+"""The doubles of GPUs and TensorRT, as the tests of the backends have them."""
+
+from tests.runtime.backends.conftest import cuda as cuda
+from tests.runtime.backends.conftest import tensorrt as tensorrt
+from tests.runtime.backends.conftest import tensorrt_rtx as tensorrt_rtx
