@@ -77,16 +77,34 @@ SCHEDULERS: dict[str, Scheduler] = {
 }
 
 OWN_TIMES = {  # arguments of set_timesteps, and the classes that take them
-    "timesteps": ("DPMSolverMultistepScheduler", "EulerDiscreteScheduler", "HeunDiscreteScheduler"),
+    "timesteps": (
+        "DDPMScheduler",
+        "DPMSolverMultistepScheduler",
+        "EulerDiscreteScheduler",
+        "HeunDiscreteScheduler",
+        "LCMScheduler",
+        "TCDScheduler",
+    ),
     "sigmas": ("EulerDiscreteScheduler", FLOW),
 }
 FROM_IMAGES = (  # classes whose plans start in the middle as their pipelines do
+    "DDIMParallelScheduler",
     "DDIMScheduler",
+    "DDPMParallelScheduler",
+    "DDPMScheduler",
     "DEISMultistepScheduler",
     "DPMSolverMultistepScheduler",
+    "EDMEulerScheduler",
+    "EulerAncestralDiscreteScheduler",
     "EulerDiscreteScheduler",
     "FlowMatchEulerDiscreteScheduler",
+    "FlowMatchHeunDiscreteScheduler",
     "HeunDiscreteScheduler",
+    "KDPM2AncestralDiscreteScheduler",
+    "KDPM2DiscreteScheduler",
+    "LCMScheduler",
+    "SASolverScheduler",
+    "TCDScheduler",
     "UniPCMultistepScheduler",
 )
 

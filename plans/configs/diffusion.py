@@ -4,7 +4,7 @@ They start at deviation 1. DDIM and PNDM of diffusers step from t to t - T // N 
 spacing is not `leading` those differ, and the next evaluation takes x for noisier or cleaner than it is.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from math import pi, sin, sqrt
 from typing import Any
@@ -15,6 +15,7 @@ from fewstep.plans.configs import tables
 from fewstep.plans.configs.config import Config
 from fewstep.plans.configs.discrete import BETAS, THRESHOLDING, schedule, spaced
 from fewstep.plans.configs.recipe import Recipe, ScheduleRequest, call, check_arguments, ended, named, shaping_of
+from fewstep.plans.errors import UserError
 from fewstep.plans.schedule import CLEAN, NoiseSchedule, Time
 from fewstep.plans.solvers.exponential import predicted_noise
 from fewstep.plans.solvers.parameters import check_share
@@ -87,7 +88,7 @@ def ddpm(config: Config, request: ScheduleRequest) -> Recipe:
         why = "its square root is taken of a logarithm" if variance == "fixed_large_log" else "it is the network's"
         raise config.refuse("variance_type", why, "set fixed_small or fixed_large")
     spec, _ = schedule(config)
-    points = _points(config, request, spec, spaced(config, request.steps, whole=True))
+    points = _points(config, request, spec, _own(request, lambda: spaced(config, request.steps, whole=True)))
     solver = call("ddpm", large_variance=(variance == "fixed_large") or None)
     if variance == "fixed_large" and request.as_diffusers and points[-1].network > 0:
         solver = _noisy_to_the_end(solver)
@@ -129,7 +130,8 @@ def lcm(config: Config, request: ScheduleRequest) -> Recipe:
     check_arguments(config, request)
     spec, _ = schedule(config)
     solver = call("lcm", timestep_scaling=float(config["timestep_scaling"]))
-    return _recipe(config, request, [*_points(config, request, spec, _distilled(config, request)), CLEAN], solver)
+    points = _points(config, request, spec, _own(request, lambda: _distilled(config, request)))
+    return _recipe(config, request, [*points, CLEAN], solver)
 
 
 def tcd(config: Config, request: ScheduleRequest) -> Recipe:
@@ -137,8 +139,17 @@ def tcd(config: Config, request: ScheduleRequest) -> Recipe:
     check_arguments(config, request, "eta")
     spec, _ = schedule(config)
     gamma = request.argument("eta", 0.3)
-    points = _points(config, request, spec, np.append(_distilled(config, request), 0.0))
+    points = _points(config, request, spec, np.append(_own(request, lambda: _distilled(config, request)), 0.0))
     return _recipe(config, request, points, call("tcd", gamma=float(gamma)))
+
+
+def _own(request: ScheduleRequest, usual: Callable[[], Any]) -> Any:
+    """The timesteps that a caller brings, or else the usual ones."""
+    if request.timesteps is None:
+        return usual()
+    if any(number % 1 for number in request.timesteps):
+        raise UserError(f"timesteps {list(request.timesteps)[:8]}", "give whole numbers: this class reads a table")
+    return np.array(request.timesteps)
 
 
 def _distilled(config: Config, request: ScheduleRequest) -> Any:

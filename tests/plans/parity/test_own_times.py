@@ -1,5 +1,6 @@
 """Times that a caller brings, `timesteps=` and `sigmas=` of set_timesteps: the samples of diffusers' own loop."""
 
+import sys
 from itertools import pairwise
 
 import numpy as np
@@ -19,6 +20,9 @@ CASES = [
     ("DPMSolverMultistepScheduler", {"solver_order": 3, "beta_schedule": "scaled_linear"}, {"timesteps": TIMESTEPS}),
     ("EulerDiscreteScheduler", {}, {"timesteps": TIMESTEPS}),
     ("HeunDiscreteScheduler", {}, {"timesteps": TIMESTEPS}),
+    ("DDPMScheduler", {"clip_sample": False}, {"timesteps": TIMESTEPS}),
+    ("LCMScheduler", {}, {"timesteps": TIMESTEPS}),
+    ("TCDScheduler", {}, {"timesteps": TIMESTEPS}),
     ("EulerDiscreteScheduler", {}, {"sigmas": [120.0, 30.0, 8.0, 2.0, 0.5, 0.0]}),
     ("FlowMatchEulerDiscreteScheduler", {"shift": 3.0}, {"sigmas": [1.0, 0.7, 0.5, 0.2]}),
 ]
@@ -29,8 +33,14 @@ def network(u, time):
 
 
 @pytest.mark.parametrize(("name", "config", "own"), CASES, ids=lambda each: str(each)[:40])
-def test_samples_are_those_of_the_scheduler(name: str, config: dict, own: dict) -> None:
+def test_samples_are_those_of_the_scheduler(
+    name: str, config: dict, own: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All noise is one array: each draw comes where theirs does."""
     scheduler = getattr(diffusers, name)(**config)
+    module = sys.modules[type(scheduler).__module__]
+    if hasattr(module, "randn_tensor"):
+        monkeypatch.setattr(module, "randn_tensor", lambda *_, **__: torch.from_numpy(NOISE))
     scheduler.set_timesteps(**own)
     x = torch.from_numpy(NOISE) * scheduler.init_noise_sigma if hasattr(scheduler, "init_noise_sigma") else NOISE
     x = torch.as_tensor(x)
@@ -46,9 +56,15 @@ def test_samples_are_those_of_the_scheduler(name: str, config: dict, own: dict) 
 @pytest.mark.parametrize(
     ("name", "own", "line"),
     [
-        ("DDIMScheduler", {"timesteps": [900, 1]}, "DDIMScheduler with timesteps; they are for DPMSolver"),
+        (
+            "DDIMScheduler",
+            {"timesteps": [900, 1]},
+            "DDIMScheduler with timesteps; they are for DDPMScheduler, DPMSolver",
+        ),
         ("EulerDiscreteScheduler", {"timesteps": [900, 1], "steps": 2}, "give one of them"),
         ("EulerDiscreteScheduler", {"timesteps": [1, 900]}, "from noisy to clean"),
+        ("LCMScheduler", {"timesteps": [900.5, 1]}, "give whole numbers"),
+        ("TCDScheduler", {"timesteps": [2000, 1]}, "beyond the table of 1000"),
         ("EulerDiscreteScheduler", {"timesteps": []}, "from noisy to clean"),
         ("EulerDiscreteScheduler", {}, "steps=None is no whole number"),
     ],
