@@ -4,7 +4,7 @@ A rollout is a function of a sampler, a plan and a block, and of nothing else. S
 in the order of the blocks. Workers that share the blocks therefore find the same numbers.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from fewstep.calibration.conditions_file import ConditionRecords
 from fewstep.calibration.held_out import held_out_conditions
-from fewstep.calibration.metrics import psnr
 from fewstep.plans import noise
 from fewstep.plans.plan import Plan
 from fewstep.runtime.execute import Array, StepNetwork, StepState, execute, finish
@@ -76,16 +75,6 @@ def sample_of(plan: Plan, states: Sequence[StepState]) -> Array:
 def sample(sampler: Sampler, plan: Plan, block: Block) -> Array:
     """A plan's samples of a block."""
     return sample_of(plan, run(plan, block, block.network(sampler, plan)))
-
-
-def with_targets(blocks: Sequence[Block], make: Callable[[Block], Array]) -> tuple[Block, ...]:
-    """The blocks with the samples that `make` finds for each."""
-    return tuple(Block(block.seeds, block.conditions, block.x_shape, make(block)) for block in blocks)
-
-
-def qualities(sampler: Sampler, plan: Plan, blocks: Sequence[Block]) -> NDArray[np.float64]:
-    """PSNR of each sample against its target, in dB: [seeds]."""
-    return np.concatenate([psnr(sample(sampler, plan, block), block.taught) for block in blocks])
 
 
 def told_apart(plan: Plan, times: Iterable[float]) -> Plan:

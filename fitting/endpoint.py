@@ -14,12 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.calibration.metrics import psnr
-from fewstep.fitting.blocks import Block, qualities, sample
+from fewstep.fitting.blocks import Block
 from fewstep.fitting.free import Number, difference, moved
 from fewstep.fitting.recurrence import Recurrence, plan_of
+from fewstep.fitting.rollouts import Rollouts
 from fewstep.fitting.sensitivity import Sensitivity
-from fewstep.plans.errors import UserError
-from fewstep.runtime.sampler import Sampler
 
 Array = NDArray[np.float64]
 
@@ -114,7 +113,7 @@ class Refinement:
     measure: the columns of the free numbers on some blocks.
     """
 
-    sampler: Sampler
+    rolled: Rollouts
     origin: Recurrence
     free: Sequence[Number]
     seeds: Seeds
@@ -127,38 +126,30 @@ class Refinement:
 
     def judged(self, numbers: Recurrence) -> Iterate:
         """Numbers with their gains; UserError if they leave the numbers."""
-        return self._judged(numbers, qualities(self.sampler, plan_of(numbers), self.seeds.selection))
+        return self._judged(numbers, self.rolled.qualities(plan_of(numbers), self.seeds.selection))
 
     def stepped(self, now: Iterate, found: Sensitivity, energies: Array) -> Iterate | None:
         """The best of the steps that gain on the selection seeds and hold on those of the fit; None without one."""
         so_far = difference(now.numbers, self.origin, self.free) / self.sizes
-        candidates = []
-        for damping, anchor in RESTRAINTS:
-            by = step_of(found, energies, so_far, damping, anchor)
-            numbers = moved(now.numbers, self.free, by * self.sizes)
-            on_selection = self._on_selection(numbers)
-            if on_selection is not None:
-                candidates.append((on_selection, damping, anchor, numbers))
+        steps = [step_of(found, energies, so_far, damping, anchor) for damping, anchor in RESTRAINTS]
+        numbers_of = [moved(now.numbers, self.free, by * self.sizes) for by in steps]
+        tried = self.rolled.tried([plan_of(numbers) for numbers in numbers_of], self.seeds.selection)
+        candidates = [
+            (on_selection, *restraint, numbers)
+            for on_selection, restraint, numbers in zip(tried, RESTRAINTS, numbers_of, strict=True)
+            if on_selection is not None
+        ]
         for on_selection, damping, anchor, numbers in sorted(candidates, key=lambda known: -float(known[0].mean())):
             if Gain.of(on_selection, self.nominal.selection).mean <= now.on_selection.mean:
                 return None
-            tried = self._judged(numbers, on_selection, damping, anchor)
-            if not is_overfitted(tried.on_fit, tried.on_selection):
-                return tried
+            judged = self._judged(numbers, on_selection, damping, anchor)
+            if not is_overfitted(judged.on_fit, judged.on_selection):
+                return judged
         return None
-
-    def _on_selection(self, numbers: Recurrence) -> Array | None:
-        """PSNRs on the selection seeds; None for a step that leaves the numbers."""
-        try:
-            with np.errstate(all="ignore"):
-                found = qualities(self.sampler, plan_of(numbers), self.seeds.selection)
-        except UserError:
-            return None
-        return found if np.isfinite(found).all() else None
 
     def _judged(self, numbers: Recurrence, on_selection: Array, damping: float = 0.0, anchor: float = 0.0) -> Iterate:
         plan = plan_of(numbers)
-        samples = np.concatenate([sample(self.sampler, plan, block) for block in self.seeds.fit])
+        samples = np.concatenate(list(self.rolled.samples(plan, self.seeds.fit)))
         on_fit = psnr(samples, np.concatenate([block.taught for block in self.seeds.fit]))
         gains = Gain.of(on_fit, self.nominal.fit), Gain.of(on_selection, self.nominal.selection)
         return Iterate(numbers, *gains, damping, anchor, samples)

@@ -10,10 +10,11 @@ from time import perf_counter
 import msgspec
 
 from fewstep.calibration.held_out import PAIRED
+from fewstep.calibration.workers.opening import opened
 from fewstep.evaluation.output import write_whole
 from fewstep.evaluation.results import TeacherCheck
 from fewstep.evaluation.teacher import CHECKED, Teacher, checked_teacher
-from fewstep.fitting.blocks import FIT_SEEDS, qualities
+from fewstep.fitting.blocks import FIT_SEEDS
 from fewstep.fitting.endpoint import Gain
 from fewstep.fitting.options import FitOptions
 from fewstep.fitting.recurrence import plan_of
@@ -65,6 +66,11 @@ def fit(options: FitOptions, progress: Progress = SILENT) -> FitResult:
     """
     started = perf_counter()
     task = open_task(options)
+    with opened(options.workers, None) as workers:
+        return _fitted(replace(task, rolled=replace(task.rolled, workers=workers)), options, started, progress)
+
+
+def _fitted(task: FitTask, options: FitOptions, started: float, progress: Progress) -> FitResult:
     teacher = _checked(task, options.teacher or None, task.starts[0].nominal, progress)
     task = replace(task, teacher=teacher.plan)
     for found in search(task, options, progress):
@@ -90,15 +96,15 @@ def _judged(
     task: FitTask, options: FitOptions, best: Found, check: TeacherCheck, started: float, progress: Progress
 ) -> FitResult:
     """The gain on held-out seeds; without one that counts, or behind a former plan, there is no plan."""
-    sampler, nominal, manifest = task.sampler, best.nominal, task.bundle.manifest
+    rolled, nominal, manifest = task.rolled, best.nominal, task.bundle.manifest
     judges = taught(task, PAIRED[: options.judge_seeds], task.rows.judge, "teacher of the judgement", progress)
     fitted = Fitted(nominal.name, task.body, task.graph, manifest.provenance.source_sha256)
     plan = msgspec.structs.replace(plan_of(best.numbers, f"{FITTED}{options.steps}"), fitted=fitted)
-    was = qualities(sampler, nominal, judges)
-    on_selection = Gain.of(qualities(sampler, plan, best.seeds.selection), best.before.selection)
-    on_judge = Gain.of(found := qualities(sampler, plan, judges), was)
+    was = rolled.qualities(nominal, judges)
+    on_selection = Gain.of(rolled.qualities(plan, best.seeds.selection), best.before.selection)
+    on_judge = Gain.of(found := rolled.qualities(plan, judges), was)
     former = _former(task, plan)
-    over_former = None if former is None else Gain.of(found, qualities(sampler, former, judges))
+    over_former = None if former is None else Gain.of(found, rolled.qualities(former, judges))
     is_kept = on_judge.counts and on_selection.counts and (over_former is None or over_former.mean >= 0)
     return FitResult(
         bundle=manifest.name,
@@ -107,7 +113,7 @@ def _judged(
         teacher=task.teacher.name,
         check=check,
         nominal_psnr=float(was.mean()),
-        on_fit=Gain.of(qualities(sampler, plan, best.seeds.fit), best.before.fit),
+        on_fit=Gain.of(rolled.qualities(plan, best.seeds.fit), best.before.fit),
         on_selection=on_selection,
         on_judge=on_judge,
         over_former=over_former,

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from fewstep.calibration.held_out import PAIRED
+from fewstep.calibration.workers.opening import check_workers
 from fewstep.fitting.blocks import BLOCK, CHOICE_SEEDS, FIT_SEEDS
 from fewstep.plans.errors import UserError
 from fewstep.runtime.options import Options
@@ -34,6 +35,8 @@ class FitOptions(Options):
     iterations: Most measurements of how the samples follow from the numbers.
     teacher: Plan of the float32 teacher. Default: dpmpp_2m:80@arctan, or more steps where they are needed.
     threads: Threads of one call; 0 for one per core.
+    workers: Processes of this machine that roll samples out, with bitwise the same plan. Each has the weights in
+        memory. 0 for this process alone, on all cores.
     """
 
     bundle: Path
@@ -52,6 +55,7 @@ class FitOptions(Options):
     iterations: int = 5
     teacher: str = ""
     threads: int = 0
+    workers: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -62,6 +66,7 @@ class FitOptions(Options):
             if not BLOCK <= getattr(self, name) <= len(most):
                 fix = f"give {BLOCK} to {len(most)}"
                 raise UserError(f"--{name.replace('_', '-')} is {getattr(self, name)}", fix)
+        check_workers(self.workers, None)
         if self.iterations < 1:
             raise UserError(f"--iterations is {self.iterations}", "give at least 1")
         if self.output is not None and self.output.suffix != ".json":

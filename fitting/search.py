@@ -6,7 +6,7 @@ from functools import partial
 
 from fewstep.calibration.conditions_file import ConditionRecords
 from fewstep.fitting import teacher as teaching
-from fewstep.fitting.blocks import CHOICE_SEEDS, FIT_SEEDS, Block, blocks_of, qualities
+from fewstep.fitting.blocks import CHOICE_SEEDS, FIT_SEEDS, Block, blocks_of
 from fewstep.fitting.checkpoint import Checkpoint, checkpoint_of
 from fewstep.fitting.continuous import is_continuous
 from fewstep.fitting.endpoint import RESTRAINTS, SECANTS, Nominal, Refinement, Seeds, refine
@@ -14,9 +14,10 @@ from fewstep.fitting.free import Kind, Number, free_numbers
 from fewstep.fitting.olss import RIDGES, least_squares, lessons
 from fewstep.fitting.options import FitOptions
 from fewstep.fitting.recurrence import Recurrence, plan_of, recurrence_of
+from fewstep.fitting.rollouts import Rollouts
 from fewstep.fitting.sensitivity import Sensitivity, join, norms
 from fewstep.fitting.start import best_start
-from fewstep.fitting.tangents import DIRECTIONS, sensitivity
+from fewstep.fitting.tangents import DIRECTIONS
 from fewstep.fitting.task import FitTask
 from fewstep.fitting.times import best_times
 from fewstep.plans.compile import trace_plan
@@ -27,7 +28,6 @@ from fewstep.plans.plan import Plan
 from fewstep.plans.schedule import NoiseSchedule, Time
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.request import denoiser_facts
-from fewstep.runtime.sampler import Sampler
 
 HISTORY = 3  # predictions that a row reads
 BEGIN = 2  # blocks that nominal plans are compared on, and that the first columns are measured on
@@ -51,14 +51,14 @@ class Found:
 def search(task: FitTask, options: FitOptions, progress: Progress = SILENT) -> Iterator[Found]:
     """The numbers that a fit begins at, then better and better ones. Each is kept, so that an interrupted search goes
     on from its best; its caller drops the checkpoint."""
-    sampler = task.sampler
+    rolled = task.rolled
     seeds = Seeds(
         taught(task, FIT_SEEDS[: options.seeds], task.rows.fit, "teacher of the fit", progress),
         taught(task, CHOICE_SEEDS[: options.selection_seeds], task.rows.selection, "teacher of the choice", progress),
     )
-    begun = best_start(sampler, [start.plan for start in task.starts], seeds.fit[:BEGIN], progress)
+    begun = best_start(rolled, [start.plan for start in task.starts], seeds.fit[:BEGIN], progress)
     nominal = next(start.nominal for start in task.starts if start.plan is begun)
-    before = Nominal(*(qualities(sampler, nominal, blocks) for blocks in (seeds.fit, seeds.selection)))
+    before = Nominal(*(rolled.qualities(nominal, blocks) for blocks in (seeds.fit, seeds.selection)))
     origin = recurrence_of(begun, HISTORY)
     found = Found(origin, nominal, origin, seeds, before, 0, ())
     yield from {"olss": _by_olss, "times": _by_times}.get(options.method, _by_refinement)(
@@ -79,7 +79,7 @@ def _by_refinement(task: FitTask, options: FitOptions, found: Found, progress: P
     free = free_numbers(origin, norms(sampler, origin, seeds.fit[:BEGIN]), kinds)
     yield replace(found, numbers=best, done=done, free=free)
     most = options.iterations * (1 + SECANTS)
-    work = Refinement(sampler, origin, free, seeds, found.before, partial(_columns, sampler, free, progress))
+    work = Refinement(task.rolled, origin, free, seeds, found.before, partial(_columns, task.rolled, free, progress))
     for iterate in refine(work, best, options.iterations, BEGIN if done == 0 else len(seeds.fit)):
         best, done = iterate.numbers, done + 1
         checkpoint.save(best, done)
@@ -95,7 +95,7 @@ def _by_olss(task: FitTask, options: FitOptions, found: Found, progress: Progres
     tried = []
     for ridge in RIDGES:
         numbers = least_squares(sampler, found.origin, seeds.fit, known, ridge)
-        tried.append((float(qualities(sampler, plan_of(numbers), seeds.selection).mean()), numbers))
+        tried.append((float(task.rolled.qualities(plan_of(numbers), seeds.selection).mean()), numbers))
         progress("ridges", len(tried), len(RIDGES))
     yield replace(found, numbers=max(tried, key=lambda each: each[0])[1], done=1)
 
@@ -109,7 +109,7 @@ def _by_times(task: FitTask, options: FitOptions, found: Found, progress: Progre
     def quality(plan: Plan) -> float:
         tried.append(plan)
         progress("times that were tried", len(tried), len(tried))
-        return float(qualities(task.sampler, plan, blocks).mean())
+        return float(task.rolled.qualities(plan, blocks).mean())
 
     facts = denoiser_facts(task.bundle.manifest)
     name, schedule = parse_plan_name(found.nominal.name, facts.grid), NoiseSchedule(facts.schedule)
@@ -125,7 +125,7 @@ def taught(
     task: FitTask, seeds: range, rows: ConditionRecords | None, stage: str, progress: Progress
 ) -> tuple[Block, ...]:
     """Blocks of these seeds with the teacher's samples."""
-    return teaching.taught(task.reference, task.teacher, blocks_of(task.reference, seeds, rows), stage, progress)
+    return teaching.taught(task.rolled, task.teacher, blocks_of(task.reference, seeds, rows), stage, progress)
 
 
 def checkpoint_of_search(task: FitTask, options: FitOptions, found: Found) -> Checkpoint:
@@ -142,11 +142,11 @@ def checkpoint_of_search(task: FitTask, options: FitOptions, found: Found) -> Ch
 
 
 def _columns(
-    sampler: Sampler, free: tuple[Number, ...], progress: Progress, numbers: Recurrence, blocks: tuple[Block, ...]
+    rolled: Rollouts, free: tuple[Number, ...], progress: Progress, numbers: Recurrence, blocks: tuple[Block, ...]
 ) -> Sensitivity:
     """The columns of all free numbers on some blocks."""
     parts = []
-    for block in blocks:
-        parts.append(sensitivity(sampler, numbers, free, block))
+    for part in rolled.columns(numbers, free, blocks):
+        parts.append(part)
         progress("columns", len(parts), len(blocks))
     return join(parts)

@@ -1,15 +1,13 @@
 """The plan that a fit begins as: the one that is named, or the best of some known ones on a few seeds of the fit."""
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from math import isfinite
 
 import msgspec
-import numpy as np
 
-from fewstep.fitting.blocks import Block, qualities
+from fewstep.fitting.blocks import Block
 from fewstep.fitting.recurrence import recurrence_of
+from fewstep.fitting.rollouts import Rollouts
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode
 from fewstep.plans.guidance import Guidance, describe
@@ -96,14 +94,13 @@ def candidates(sampler: Sampler, steps: int, guidance: Guidance | None) -> tuple
     return tuple(found)
 
 
-def best_start(sampler: Sampler, plans: Sequence[Plan], blocks: Sequence[Block], progress: Progress = SILENT) -> Plan:
+def best_start(rolled: Rollouts, plans: Sequence[Plan], blocks: Sequence[Block], progress: Progress = SILENT) -> Plan:
     """The plan with the highest mean PSNR on some blocks, of those whose samples are finite. UserError without one."""
-    found: list[tuple[float, Plan]] = []
-    for tried, plan in enumerate(plans, 1):
-        with suppress(UserError), np.errstate(all="ignore"):  # it left the numbers
-            found.append((float(qualities(sampler, plan, blocks).mean()), plan))
-        progress("nominal plans", tried, len(plans))
-    finite = [known for known in found if isfinite(known[0])]
+    found = []
+    for plan, qualities in zip(plans, rolled.tried(plans, blocks), strict=True):
+        found.append((None if qualities is None else float(qualities.mean()), plan))
+        progress("nominal plans", len(found), len(plans))
+    finite = [(quality, plan) for quality, plan in found if quality is not None]
     if not finite:
         what = f"no sample of {', '.join(plan.name for plan in plans)} is finite"
         raise UserError(what, "name another plan to begin at: --plan SOLVER:STEPS@GRID")

@@ -3,13 +3,15 @@
 import io
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from hashlib import sha256
 
 import numpy as np
 
 import fewstep.fitting
 from fewstep.calibration.workers.kind import this_kind
-from fewstep.fitting.blocks import Block, sample, with_targets
+from fewstep.fitting.blocks import Block
+from fewstep.fitting.rollouts import Rollouts
 from fewstep.machine import cache
 from fewstep.machine.code_digest import code_of
 from fewstep.plans.errors import UserError
@@ -24,18 +26,17 @@ PACKAGES = (fewstep.fitting,)  # whose code a fit follows from, beside the packa
 
 
 def taught(
-    sampler: Sampler, plan: Plan, blocks: Sequence[Block], stage: str = "teacher", progress: Progress = SILENT
+    rolled: Rollouts, plan: Plan, blocks: Sequence[Block], stage: str = "teacher", progress: Progress = SILENT
 ) -> tuple[Block, ...]:
-    """The blocks with the teacher's samples as their targets. `sampler` is of the float32 body."""
-    made: list[Block] = []
-
-    def target(block: Block) -> Array:
-        found = _kept(sampler, plan, block)
-        made.append(block)
-        progress(stage, len(made), len(blocks))
-        return found
-
-    return with_targets(blocks, target)
+    """The blocks with the teacher's samples as their targets."""
+    known = [_kept(rolled.reference, plan, block) for block in blocks]
+    made = rolled.samples(plan, [b for b, kept in zip(blocks, known, strict=True) if kept is None], of_teacher=True)
+    found: list[Block] = []
+    for block, kept in zip(blocks, known, strict=True):
+        target = kept if kept is not None else _keep(rolled.reference, plan, block, next(made))
+        found.append(replace(block, target=target))
+        progress(stage, len(found), len(blocks))
+    return tuple(found)
 
 
 def identity(sampler: Sampler) -> bytes:
@@ -59,21 +60,28 @@ def digest(block: Block) -> bytes:
     return known.digest()
 
 
-def _kept(sampler: Sampler, plan: Plan, block: Block) -> Array:
-    """The teacher's samples of a block, from the cache folder where they are there."""
-    name = sha256(identity(sampler) + encode(plan) + digest(block)).hexdigest()[:32] + ".npy"
-    content = cache.read("fitting", name)
-    if content is not None:
-        try:
-            array = np.load(io.BytesIO(content), allow_pickle=False)
-            if array.shape == (len(block.seeds), *block.x_shape) and array.dtype == np.float32:
-                return np.asarray(array)
-        except (ValueError, EOFError, OSError) as error:
-            LOG.warning("a teacher's samples of an earlier fit cannot be read (%s): they are made again", error)
-    made = sample(sampler, plan, block)
+def _kept(sampler: Sampler, plan: Plan, block: Block) -> Array | None:
+    """The teacher's samples of a block from the cache folder, if they are there."""
+    content = cache.read("fitting", _name(sampler, plan, block))
+    if content is None:
+        return None
+    try:
+        array = np.load(io.BytesIO(content), allow_pickle=False)
+        if array.shape == (len(block.seeds), *block.x_shape) and array.dtype == np.float32:
+            return np.asarray(array)
+    except (ValueError, EOFError, OSError) as error:
+        LOG.warning("a teacher's samples of an earlier fit cannot be read (%s): they are made again", error)
+    return None
+
+
+def _keep(sampler: Sampler, plan: Plan, block: Block, made: Array) -> Array:
     if not np.isfinite(made).all():
         raise UserError(f"the teacher {plan.name} left the numbers", "give another one: --teacher SOLVER:STEPS")
     buffer = io.BytesIO()
     np.save(buffer, made)
-    cache.store("fitting", name, buffer.getvalue())
+    cache.store("fitting", _name(sampler, plan, block), buffer.getvalue())
     return made
+
+
+def _name(sampler: Sampler, plan: Plan, block: Block) -> str:
+    return sha256(identity(sampler) + encode(plan) + digest(block)).hexdigest()[:32] + ".npy"

@@ -5,12 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fewstep.fitting.blocks import qualities, sample
+from fewstep.fitting.blocks import sample
 from fewstep.fitting.endpoint import Gain, Nominal, Refinement, Seeds, energies_of, is_overfitted, refine, step_of
 from fewstep.fitting.free import free_numbers
 from fewstep.fitting.recurrence import plan_of, recurrence_of
+from fewstep.fitting.rollouts import Rollouts
 from fewstep.fitting.sensitivity import Sensitivity, join, norms
-from fewstep.fitting.tangents import sensitivity
 from fewstep.plans.compile import compile_plan, trace_plan
 from fewstep.plans.schedule import CLEAN, NoiseSchedule
 from fewstep.plans.solvers import ddim
@@ -24,12 +24,13 @@ def fitted(sampler, plan, fit_blocks, selection, kinds=("rows", "told"), iterati
     """The best numbers, with every iteration."""
     origin = recurrence_of(plan, history)
     free = free_numbers(origin, norms(sampler, origin, fit_blocks), kinds)
-    nominal = Nominal(qualities(sampler, plan, fit_blocks), qualities(sampler, plan, selection))
+    rolled = Rollouts(sampler, sampler)
+    nominal = Nominal(rolled.qualities(plan, fit_blocks), rolled.qualities(plan, selection))
 
     def measure(numbers, parts):
-        return join([sensitivity(sampler, numbers, free, part) for part in parts])
+        return join(list(rolled.columns(numbers, free, parts)))
 
-    work = Refinement(sampler, origin, free, Seeds(fit_blocks, selection), nominal, measure)
+    work = Refinement(rolled, origin, free, Seeds(fit_blocks, selection), nominal, measure)
     return list(refine(work, origin, iterations, measured=2))
 
 

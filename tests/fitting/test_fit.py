@@ -13,7 +13,7 @@ from fewstep.evaluation.integrity import VerifyOptions, verify
 from fewstep.fitting import fit as verb
 from fewstep.fitting import search as searching
 from fewstep.fitting import teacher
-from fewstep.fitting.blocks import FIT_SEEDS, qualities
+from fewstep.fitting.blocks import FIT_SEEDS
 from fewstep.fitting.fit import fit
 from fewstep.fitting.options import FitOptions
 from fewstep.fitting.recurrence import plan_of
@@ -71,9 +71,7 @@ def test_a_method_changes_its_own_numbers(tiny_bundle, method, plan):
     has_told = not np.array_equal(found.numbers.told, found.origin.told)
     has_rows = not np.array_equal(found.numbers.rows, found.origin.rows)
     assert (has_told, has_rows) == {"told": (True, False), "times": (True, True)}.get(method, (False, True))
-    gained = (
-        qualities(open_task(options).sampler, plan_of(found.numbers), found.seeds.selection) - found.before.selection
-    )
+    gained = open_task(options).rolled.qualities(plan_of(found.numbers), found.seeds.selection) - found.before.selection
     assert gained.mean() > 0
     assert f"--method {method}" in options.command
 
@@ -140,8 +138,8 @@ def other_code(monkeypatch):
 @pytest.mark.parametrize("change", [other_runtime, other_processor, other_code])
 def test_what_another_fewstep_engine_or_processor_left_is_not_taken(tiny_bundle, monkeypatch, caplog, change):
     options = FitOptions(tiny_bundle, guidance=2.0, iterations=1, **FEW)
-    task, made, real = open_task(options), [], teacher.sample
-    monkeypatch.setattr(teacher, "sample", lambda *given: made.append(given) or real(*given))
+    task, made, real = open_task(options), [], teacher._keep
+    monkeypatch.setattr(teacher, "_keep", lambda *given: made.append(given) or real(*given))
     states = search(task, options)
     next(states)
     next(states)
@@ -167,6 +165,18 @@ def test_two_fits_are_the_same_bit_by_bit(tiny_bundle):
     assert fit(options).plan == fit(options).plan
 
 
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_workers_find_the_same_plan_bit_by_bit(tiny_bundle, tmp_path, monkeypatch, precision):
+    found = []
+    for workers in (0, 1, 2):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / f"cache-{workers}"))  # each makes the teacher's samples
+        given = {**FEW, "seeds": 16, "workers": workers, "precision": precision}
+        found.append(fit(FitOptions(tiny_bundle, guidance=2.0, iterations=1, threads=1, **given)))
+    assert found[0].plan is not None
+    assert found[0].plan == found[1].plan == found[2].plan
+    assert found[0].on_judge == found[1].on_judge == found[2].on_judge
+
+
 def test_a_bundle_that_changes_meanwhile_is_not_written(tiny_bundle, monkeypatch):
     options = FitOptions(tiny_bundle, guidance=2.0, iterations=1, **FEW)
     real = verb.open_task
@@ -190,6 +200,7 @@ def test_a_bundle_that_changes_meanwhile_is_not_written(tiny_bundle, monkeypatch
         ({"steps": 0}, "--steps is 0"),
         ({"seeds": 3}, "--seeds is 3"),
         ({"iterations": 0}, "--iterations is 0"),
+        ({"workers": -1}, "--workers is -1"),
         ({"output": "plan.txt"}, "a plan is JSON"),
         ({"plan": "dpmpp_2m:3"}, "has 3 evaluations, and --steps is 2"),
         ({"plan": "ddim(eta=1):2"}, "draws noise on the way"),

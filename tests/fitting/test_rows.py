@@ -8,6 +8,7 @@ from fewstep.fitting import fit as verb
 from fewstep.fitting.blocks import FIT_SEEDS
 from fewstep.fitting.fit import fit
 from fewstep.fitting.options import FitOptions
+from fewstep.fitting.rollouts import Rollouts
 from fewstep.fitting.rows import fit_rows
 from fewstep.runtime.bundle.reading import open_bundle
 from tests.fitting.test_fit import FEW
@@ -50,18 +51,18 @@ def test_prompts_that_come_with_fewstep_are_held_out_of_the_fit(tiny_bundle):
 def test_each_use_of_a_fit_has_its_part_and_its_seeds(tiny_bundle, tmp_path, monkeypatch):
     np.savez(tmp_path / "own.npz", **{"class": np.arange(24) % 3})
     checked, judged = [], []
-    teacher, qualities = verb.checked_teacher, verb.qualities
+    teacher, qualities = verb.checked_teacher, Rollouts.qualities
 
     def check(sampler, asked, plan, seeds, rows, progress):
         checked.append((seeds, rows["class"].tolist()))
         return teacher(sampler, asked, plan, seeds, rows, progress)
 
-    def measured(sampler, plan, blocks):
+    def measured(rolled, plan, blocks):
         judged.append({int(value) for block in blocks for value in block.conditions["class"]})
-        return qualities(sampler, plan, blocks)
+        return qualities(rolled, plan, blocks)
 
     monkeypatch.setattr(verb, "checked_teacher", check)
-    monkeypatch.setattr(verb, "qualities", measured)
+    monkeypatch.setattr(Rollouts, "qualities", measured)
     fit(FitOptions(tiny_bundle, guidance=2.0, conditions=tmp_path / "own.npz", iterations=1, **FEW))
     assert checked == [(FIT_SEEDS[:4], [0] * 8)] * 2  # row i has class i mod 3, and so each part one class
     assert {0} in judged and {1} in judged and {2} in judged and {0, 1, 2} not in judged

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
+from fewstep.fitting.rollouts import Rollouts
 from fewstep.fitting.start import best_start
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
@@ -33,9 +34,9 @@ def test_it_is_the_nearest_to_the_teacher_and_no_plan_without_a_finite_sample():
     sampler = Broken(facts("cosine", "v"), mixture)
     plans, parts = plans_and_blocks(sampler)
     best, second = sorted(plans, key=lambda plan: -mean_psnr(sampler, plan, parts))[:2]
-    assert best_start(sampler, plans, parts) is best
+    assert best_start(Rollouts(sampler, sampler), plans, parts) is best
     sampler.of = {best.name}
-    assert best_start(sampler, plans, parts) is second
+    assert best_start(Rollouts(sampler, sampler), plans, parts) is second
 
 
 @pytest.mark.parametrize("count", [1, 3])
@@ -44,4 +45,4 @@ def test_without_a_finite_sample_the_plans_that_were_tried_are_named(count):
     plans, parts = plans_and_blocks(sampler)
     sampler.of = {plan.name for plan in plans}
     with pytest.raises(UserError, match=f"no sample of {', '.join(NAMES[:count])} is finite; name another plan"):
-        best_start(sampler, plans[:count], parts)
+        best_start(Rollouts(sampler, sampler), plans[:count], parts)
