@@ -1,8 +1,13 @@
 """`fewstep build`: say what was built and what was there."""
 
+from pathlib import Path
+
 from fewstep.cli.outcome import Outcome
 from fewstep.engines.build import BuildOptions, build, by_hand, intended
 from fewstep.evaluation.output import check_folder, write_whole
+from fewstep.runtime.backends import AHEAD
+from fewstep.runtime.bundle.manifest import GraphEntry
+from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.progress import Progress
 
 
@@ -22,4 +27,19 @@ def verb(options: BuildOptions, progress: Progress) -> Outcome:
 def dry_run(options: BuildOptions) -> Outcome:
     engines = intended(options)
     lines = [f"{each.body} for {each.device}: {'up to date' if each.is_up_to_date else 'to build'}" for each in engines]
+    lacking = [each for each in engines if not each.is_up_to_date]
+    if lacking:
+        count, size = 2 * len(lacking), sum(_bytes(options.bundle, each.body) for each in lacking)
+        lines.append(f"would write about {size / 1e6:.1f} MB in {count} files, an engine and its key each")
+        lines.append("an engine takes minutes, which depend on its GPU and its graph: nothing tells them before")
     return Outcome(engines, tuple(lines or [f"nothing to compile for {options.backend}: only its body is needed"]))
+
+
+def _bytes(folder: Path, name: str) -> int:
+    """Of an engine, about: as many as its graph has, or half of float32's where float16 is yet to be made."""
+    manifest = open_bundle(folder).manifest
+    half = name not in (*manifest.bodies, *AHEAD)
+    own: GraphEntry | None = getattr(manifest, name) if name in AHEAD else None
+    graph = own or manifest.bodies["float32" if half else name].graph
+    size = sum((folder / file).stat().st_size for file in (graph.file, *graph.data))
+    return size // 2 if half else size

@@ -24,6 +24,7 @@ from fewstep.cli.trials import trial_lines
 from fewstep.evaluation.drawing.plan_view import headline
 from fewstep.evaluation.speed.staged import int8_share
 from fewstep.graph.commit import open_for_update
+from fewstep.graph.needs import duration
 from fewstep.plans.guidance import describe
 from fewstep.plans.plan import regroup
 from fewstep.runtime.bundle.platforms import body_name
@@ -89,9 +90,9 @@ def dry_run(options: CalibrateOptions) -> Outcome:
             *_in_passes(passes),
             f"would lower {len(task.operations)} operations, to {', '.join(bodies)}",
             f"{evaluations} evaluations, each of a batch of up to {counted(len(first), 'sample')} (steps: "
-            f"{len(followed.steps) + sum(passes)}, batches: {count}), take {seconds:.0f} s here in float32; "
+            f"{len(followed.steps) + sum(passes)}, batches: {count}), take {duration(seconds)} here in float32; "
             "measuring them takes longer",
-            *budget_lines(options, task),
+            *budget_lines(options, task, each * AT_ONCE / len(first)),
             *_searched(search, each * AT_ONCE / len(first)),
             needed.said(options.bundle),
         ),
@@ -122,7 +123,7 @@ def _searched(search: Effort | None, seconds: float) -> Iterator[str]:
     if search is not None:
         yield (
             f"the search of a precision map takes {search.least} to {search.most} evaluations of {AT_ONCE} samples, "
-            f"{search.least * seconds / 60:.1f} to {search.most * seconds / 60:.1f} min at float32's speed, less what "
+            f"{duration(search.least * seconds)} to {duration(search.most * seconds)} at float32's speed, less what "
             "an earlier one measured"
         )
 

@@ -1,18 +1,17 @@
 """`fewstep evaluate`: the figures as a table, and what they amount to."""
 
-from time import perf_counter
-
 from rich.table import Table
 
-from fewstep.calibration.held_out import PAIRED, held_out_conditions
-from fewstep.calibration.trajectories import roll_out
 from fewstep.cli.outcome import Outcome
 from fewstep.cli.tables import figures
-from fewstep.evaluation.distances.evaluate import EvaluateOptions, EvaluationTask, evaluate, open_task
+from fewstep.evaluation.cost import seconds_of_one
+from fewstep.evaluation.distances.evaluate import EvaluateOptions, EvaluationTask, evaluate, needs, open_task
 from fewstep.evaluation.drawing.plan_view import headline
 from fewstep.evaluation.report.quality import NO_SSIM, NONE
 from fewstep.evaluation.report.verdict import distant, verdicts
 from fewstep.evaluation.results import EvaluationResults
+from fewstep.graph.needs import duration
+from fewstep.plans.plan import Plan
 from fewstep.runtime.progress import Progress
 
 NO_FEATURES = "no distances between distributions: give --features FILE.onnx, an extractor that knows the data"
@@ -31,10 +30,12 @@ def dry_run(options: EvaluateOptions) -> Outcome:
     task = open_task(options)
     sampled = max(options.seeds, options.samples if task.extractor else 0)
     also = f", and {options.samples} others in float32, for FD({task.extractor.name})" if task.extractor else ""
-    count, each = evaluations(task, options), evaluation_seconds(task)
+    count, each = evaluations(task, options), seconds_of_one(task.reference, timed_plan(task), task.rows)
+    needed = needs(task, options)
     value = {
         "evaluations": count,
         "seconds": count * each,
+        "needs": needed,
         "bundle": options.bundle,
         "plan": task.plan.name,
         "bodies": list(task.bodies),
@@ -51,6 +52,7 @@ def dry_run(options: EvaluateOptions) -> Outcome:
             f"{count} evaluations of one sample, with both branches of guidance in one, take about "
             f"{duration(count * each)} at float32's speed here",
             f"would write {options.output or options.bundle / 'report'}",
+            needed.said(options.bundle),
         ),
     )
 
@@ -62,21 +64,9 @@ def evaluations(task: EvaluationTask, options: EvaluateOptions) -> int:
     return (paired + apart) * len(task.plan.steps) + options.taught * len(task.teacher.steps)
 
 
-def evaluation_seconds(task: EvaluationTask) -> float:
-    """Of one sample in float32: the second evaluation, since the first allocates."""
-    plan = task.plan if len(task.plan.steps) > 1 else task.teacher
-    seeds = PAIRED[:1]
-    conditions = held_out_conditions(task.bundle.manifest.conditions, seeds, task.rows)
-    steps = roll_out(task.reference, plan, seeds, conditions=conditions)
-    next(steps)
-    start = perf_counter()
-    next(steps)
-    return perf_counter() - start
-
-
-def duration(seconds: float) -> str:
-    """An estimate in words."""
-    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
+def timed_plan(task: EvaluationTask) -> Plan:
+    """A plan of two steps or more, of which the second can be timed."""
+    return task.plan if len(task.plan.steps) > 1 else task.teacher
 
 
 def table(results: EvaluationResults) -> Table:

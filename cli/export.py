@@ -6,6 +6,7 @@ import msgspec
 
 from fewstep.cli.outcome import Outcome
 from fewstep.export.export import ExportOptions, check, export
+from fewstep.graph.needs import duration
 from fewstep.runtime.bundle.reading import MANIFEST, Bundle
 from fewstep.runtime.progress import Progress
 
@@ -30,11 +31,11 @@ def verb(options: ExportOptions, progress: Progress) -> Outcome:
 def dry_run(options: ExportOptions) -> Outcome:
     source = check(options)
     from fewstep.export.needs import needs
-    from fewstep.export.verify import minutes, one_sample, samples  # onnxruntime is not for --help
+    from fewstep.export.verify import one_sample, samples  # onnxruntime is not for --help
 
     count, seconds = samples(source.spec, options.verify), one_sample(source)
-    needed = needs(source)
-    time = "" if seconds is None else f", about {minutes(count * seconds)} here"
+    needed = needs(source, options.dtype)
+    time = "" if seconds is None else f", about {duration(count * seconds)} here"
     spec = source.spec
     conditions = ", ".join(condition.name for condition in spec.conditions) or "none"
     is_bundle = (options.output / MANIFEST).is_file()  # a killed export leaves a folder without one

@@ -5,10 +5,13 @@ from rich.table import Table
 from fewstep.cli.conditions import needed_words
 from fewstep.cli.outcome import Outcome, counted
 from fewstep.cli.tables import figures
+from fewstep.evaluation.cost import sampling_needs
+from fewstep.fitting.blocks import BLOCK
 from fewstep.fitting.cost import evaluations, seconds
 from fewstep.fitting.fit import FitResult, fit
 from fewstep.fitting.options import FitOptions
-from fewstep.fitting.task import open_task
+from fewstep.fitting.task import ROOM, open_task
+from fewstep.graph.needs import duration
 from fewstep.plans.guidance import weight_of
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.fitted_plans import FITTED
@@ -33,7 +36,8 @@ def verb(options: FitOptions, progress: Progress) -> Outcome:
 def dry_run(options: FitOptions) -> Outcome:
     task = open_task(options)
     body, teacher = evaluations(task, options)
-    minutes = seconds(task, options) / 60
+    time = seconds(task, options)
+    needed = sampling_needs(task.bundle, (task.body,), task.teacher, BLOCK, (ROOM,))
     names = [start.plan.name for start in task.starts]
     begin = names[0] if len(names) == 1 else f"the best of {counted(len(names), 'plan')}"
     if_it_suffices = "" if options.teacher else ", if this teacher suffices"
@@ -44,14 +48,16 @@ def dry_run(options: FitOptions) -> Outcome:
         "teacher": task.teacher.name,
         "evaluations": body,
         "teacher_evaluations": teacher,
-        "minutes": minutes,
+        "seconds": time,
+        "needs": needed,
     }
     return Outcome(
         value,
         (
             f"would fit {begin} in {counted(options.steps, 'evaluation')} to {task.body}",
             f"with at most {body} evaluations of one sample, and {teacher} by the teacher {task.teacher.name}",
-            f"at most {minutes:.0f} minutes at the speed of this moment{if_it_suffices}",
+            f"at most {duration(time)} at the speed of this moment{if_it_suffices}",
+            needed.said(options.bundle),
         ),
     )
 

@@ -3,13 +3,20 @@
 from rich.filesize import decimal
 from rich.table import Table
 
-from fewstep.calibration.bodies import int8_bodies, is_native
+from fewstep.calibration.bodies import int8_bodies, is_native, open_body
+from fewstep.calibration.prompts import HELD_OUT, given_rows
 from fewstep.cli.outcome import Outcome
 from fewstep.cli.tables import figures
+from fewstep.evaluation.cost import seconds_of_one
 from fewstep.evaluation.drawing.plan_view import headline
 from fewstep.evaluation.report import ReportOptions, check, report
+from fewstep.evaluation.report.cost import evaluations, needs
+from fewstep.evaluation.report.measure import candidates_of
 from fewstep.evaluation.report.verdict import warnings
 from fewstep.evaluation.results import Quality, Results
+from fewstep.evaluation.sampling_job import FLOAT
+from fewstep.evaluation.teacher import teacher_plan
+from fewstep.graph.needs import duration
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.progress import Progress
 
@@ -22,22 +29,35 @@ def verb(options: ReportOptions, progress: Progress) -> Outcome:
 
 
 def dry_run(options: ReportOptions) -> Outcome:
-    plan = check(options)
-    bodies = int8_bodies(open_bundle(options.bundle))
-    judged = {
-        name: options.seeds if is_native(body) else min(options.seeds, options.simulated_seeds)
-        for name, body in bodies.items()
-    }
+    plan, bundle = check(options), open_bundle(options.bundle)
+    bodies, reference = int8_bodies(bundle), open_body(bundle, FLOAT, options.threads)
+    teacher, candidates = teacher_plan(reference, options.teacher, plan), candidates_of(bodies, options)
+    judged = {each.name: each.seeds for each in candidates}
     raced = 1 + sum(map(is_native, bodies.values()))
     timing = len(options.batches) * raced * (options.rounds + 1) * options.turn_seconds
+    rows = given_rows(bundle, options.conditions, options.prompts, HELD_OUT)
+    count = evaluations(reference, plan, teacher, candidates, options)
+    seconds = count * seconds_of_one(reference, plan if len(plan.steps) > 1 else teacher, rows)
+    needed = needs(bundle, bodies, plan, options)
     return Outcome(
-        {"bundle": options.bundle, "plan": plan.name, "seeds": judged, "timing_seconds": timing},
+        {
+            "bundle": options.bundle,
+            "plan": plan.name,
+            "seeds": judged,
+            "evaluations": count,
+            "seconds": seconds,
+            "timing_seconds": timing,
+            "needs": needed,
+        },
         (
             headline(plan),
             f"would judge {', '.join(f'{name} on {seeds} seeds' for name, seeds in judged.items())}, "
-            f"against float32 along the same plan and {options.teacher or 'a teacher of many steps'}",
-            f"timing takes {timing:.0f} s more, on a machine that should do nothing else",
+            f"against float32 along the same plan and the teacher, {teacher.name}",
+            f"{count} evaluations of one sample, with both branches of guidance in one, take about "
+            f"{duration(seconds)} at float32's speed here{'' if options.teacher else ', if this teacher suffices'}",
+            f"timing takes {duration(timing)} more, on a machine that should do nothing else",
             f"would write {options.output or options.bundle / 'report'}",
+            needed.said(options.bundle),
         ),
     )
 

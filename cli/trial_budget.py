@@ -7,6 +7,7 @@ from fewstep.calibration.options import CalibrateOptions, biased_targets, method
 from fewstep.calibration.precision.closed_loop import AT_ONCE
 from fewstep.calibration.task import Task
 from fewstep.cli.outcome import counted
+from fewstep.graph.needs import duration
 
 
 def budget(options: CalibrateOptions, task: Task) -> int:
@@ -17,12 +18,13 @@ def budget(options: CalibrateOptions, task: Task) -> int:
     return sum(most_evaluations(methods, has_bias, *size) for has_bias in tried)
 
 
-def budget_lines(options: CalibrateOptions, task: Task) -> Iterator[str]:
+def budget_lines(options: CalibrateOptions, task: Task, seconds: float) -> Iterator[str]:
+    """`seconds` is what an evaluation of AT_ONCE samples takes."""
     most = budget(options, task)
     if most:
         choosing, measuring = (min(each, len(task.seeds)) for each in (CHOOSING, MEASURING))
         yield (
             f"would try {counted(len(methods_of(options)), 'method')} of ranges for each target on up to {choosing} "
             f"seeds, and the mean error of the output on {measuring} more where it is worth it: at most {most} "
-            f"evaluations of {AT_ONCE} samples"
+            f"evaluations of {AT_ONCE} samples, {duration(most * seconds)} at float32's speed"
         )

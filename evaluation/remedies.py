@@ -41,7 +41,7 @@ def remedies(
     seeds = range(len(lessons))
     held_out = held_out_conditions(sampler.bundle.manifest.conditions, seeds, rows)
     found = []
-    for change, changed in _changes(sampler, plan):
+    for change, changed in changes(sampler, plan):
         progress(f"trying {changed.name}", 0, len(changed.steps))
         references = lessons
         try:
@@ -55,8 +55,8 @@ def remedies(
     return tuple(found)
 
 
-def _changes(sampler: Sampler, plan: Plan) -> Iterator[tuple[Change, Plan]]:
-    """Those that the plan's name allows; a plan of a scheduler or a fit has no grid of a name."""
+def changes(sampler: Sampler, plan: Plan) -> Iterator[tuple[Change, Plan]]:
+    """Changes of a plan that its name allows; a plan of a scheduler or a fit has no grid of a name."""
     manifest = sampler.bundle.manifest
     name, _, rest = plan.name.partition(":")
     steps = rest.partition("@")[0]

@@ -36,7 +36,7 @@ class Companion:
     """A network: a module whose `forward(*inputs)` returns its outputs, both in order.
 
     `inputs` and `outputs` are those of the bundle's graph. `feeds` makes valid inputs of a batch size, by name, and
-    `batches` are the sizes at which the graph is compared with torch.
+    `batches` are the sizes at which the graph is compared with torch. `weights` are bytes in float32.
     """
 
     name: str
@@ -45,6 +45,7 @@ class Companion:
     outputs: tuple[TensorEntry, ...]
     feeds: Callable[[int], Mapping[str, Array]]
     batches: tuple[int, ...] = (1, 3, 4)
+    weights: int = 0
 
 
 @dataclass(frozen=True)

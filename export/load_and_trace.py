@@ -68,31 +68,33 @@ class LoadedDenoiser:
     verified: str
 
 
-def take(load: Callable[[], Source], writer: Writer, progress: Progress, scope: Scope, *more: str) -> LoadedDenoiser:
+def take(
+    load: Callable[[], Source], writer: Writer, progress: Progress, scope: Scope, dtype: str, *more: str
+) -> LoadedDenoiser:
     """Load, trace, rewrite, and run the denoiser as it was given, unless that was done before.
 
-    `more` is all else that a verification depends on, in words: types and versions.
+    `dtype` is of the body; `more` is all else that a verification depends on, in words: versions.
 
     The weights of a large one are then in files of the bundle's folder and no longer in memory: `again` loads it once
     more. The graphs of a small one share its weights.
     """
-    taken = _taken(load, writer, progress, scope, more)
+    taken = _taken(load, writer, progress, scope, dtype, more)
     gc.collect()  # torch's graphs refer to themselves
     return taken
 
 
 def _taken(
-    load: Callable[[], Source], writer: Writer, progress: Progress, scope: Scope, more: Sequence[str]
+    load: Callable[[], Source], writer: Writer, progress: Progress, scope: Scope, dtype: str, more: Sequence[str]
 ) -> LoadedDenoiser:
     source = load()
-    if (needed := needs(source)) is not None:
+    if (needed := needs(source, dtype)) is not None:
         check_needs(needed, writer)
     progress("export", 1, STAGES)
     traced = source.trace()
     progress("export", 2, STAGES)
     prepared = prepare(traced.graph)
     progress("export", 3, STAGES)
-    verified = _digest(source.spec, traced.graph, prepared, more)
+    verified = _digest(source.spec, traced.graph, prepared, (dtype, *more))
     expected = _former(writer, verified, scope) or expect(source.spec, traced, progress, scope)
     is_large = weight_bytes(traced.graph) > io.EXTERNAL_ABOVE
     parts = {field.name: graph for field in fields(prepared) if (graph := getattr(prepared, field.name)) is not None}

@@ -230,6 +230,11 @@ class CompanionSource(Protocol):
         """The text encoders, by the names that LoRA files have for them: "text_encoder", "text_encoder_2"."""
         ...
 
+    @property
+    def written(self) -> tuple[int, ...]:
+        """What they add to a bundle: of each network the bytes of its weights in float32, of each small file 0."""
+        ...
+
     def with_loras(self, loras: Sequence[Lora]) -> "CompanionSource":
         """The same, with what the files have for them."""
         ...

@@ -30,6 +30,7 @@ from fewstep.export.bisect import (
 from fewstep.export.points import Point, Scope, points
 from fewstep.export.spec import Reference, Source, Spec, TracedDenoiser
 from fewstep.graph.graph import OUTPUT, TIME, Array, Graph
+from fewstep.graph.needs import duration
 from fewstep.graph.prologue import PreparedDenoiser
 from fewstep.graph.session import open_session
 from fewstep.plans.errors import UserError
@@ -194,7 +195,7 @@ def tell_time(spec: Spec, scope: Scope, seconds: float) -> None:
     if seconds * count > WORTH_SAYING:
         shorter = f"; --verify quick takes {samples(spec, 'quick')} of them" if scope == "full" else ""
         LOG.warning(
-            "verifying takes %d evaluations of one sample, about %s%s", count, minutes(seconds * count), shorter
+            "verifying takes %d evaluations of one sample, about %s%s", count, duration(seconds * count), shorter
         )
 
 
@@ -212,11 +213,6 @@ def one_sample(source: Source) -> float | None:
     started = perf_counter()
     call(module, source.spec, given)
     return perf_counter() - started
-
-
-def minutes(seconds: float) -> str:
-    """A time in words, to as many digits as an estimate has."""
-    return f"{seconds / 60:.0f} minutes" if seconds >= 90 else f"{seconds:.0f} seconds"
 
 
 def _mixed(point: Point, times: Sequence[float]) -> dict[str, Array]:

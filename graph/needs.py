@@ -1,11 +1,11 @@
-"""Memory and disk space that a verb takes, told and checked before it begins."""
+"""Time, memory and disk space that a verb takes, told and checked before it begins."""
 
 import logging
 from dataclasses import dataclass
 from pathlib import Path
 
 from fewstep.graph.commit import Writer
-from fewstep.machine.memory import this_space
+from fewstep.machine.memory import held, this_space
 
 LOG = logging.getLogger("fewstep")
 GB = 10**9
@@ -21,20 +21,38 @@ class Needs:
 
     def said(self, folder: Path) -> str:
         """One line, beside what is free."""
-        space = this_space(folder, folder)
-        free = "" if space.memory_free is None else f" ({_gb(space.memory_free)} free)"
+        free = _memory_free(folder)
+        memory = "" if free is None else f" ({_gb(free)} free)"
         return (
-            f"needs about {_gb(self.memory)} of memory{free}, and {_gb(self.disk)} on disk "
-            f"({_gb(space.disk_free)} free) for {self.files} files"
+            f"needs about {_gb(self.memory)} of memory{memory}, and {_gb(self.disk)} on disk "
+            f"({_gb(this_space(folder, folder).disk_free)} free) for {self.files} file{'s' * (self.files != 1)}"
         )
 
 
 def check_needs(needs: Needs, writer: Writer) -> None:
     """UserError where the disk lacks the room. Memory is an estimate, and the system may swap: a warning."""
     writer.reserve(needs.disk)
-    free = this_space(writer.bundle, writer.bundle).memory_free
+    check_memory(needs, writer.bundle)
+
+
+def check_memory(needs: Needs, folder: Path) -> None:
+    """A warning where memory is short on the machine of a folder."""
+    free = _memory_free(folder)
     if free is not None and needs.memory > free:
         LOG.warning("this takes about %s of memory, and %s are free", _gb(needs.memory), _gb(free))
+
+
+def duration(seconds: float) -> str:
+    """An estimate in words, to as many digits as one has."""
+    if seconds < 90:
+        return f"{seconds:.0f} seconds" if seconds >= 1.5 else "a second"
+    return f"{seconds / 60:.0f} minutes" if seconds < 90 * 60 else f"{seconds / 3600:.1f} hours"
+
+
+def _memory_free(folder: Path) -> int | None:
+    """What this process may have in all: it may hold a part already."""
+    free = this_space(folder, folder).memory_free
+    return None if free is None else free + held()
 
 
 def _gb(size: int) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 
 MEMINFO = Path("/proc/meminfo")
+STATUS = Path("/proc/self/status")
 GROUP = Path("/sys/fs/cgroup")
 
 
@@ -23,6 +24,12 @@ def this_space(folder: Path, temporary: Path) -> Space:
     """Free memory, and free space where `folder` and temporary files lie."""
     total, free = memory(MEMINFO.read_text() if MEMINFO.exists() else "", _read("memory.max"), _read("memory.current"))
     return Space(total, free, shutil.disk_usage(folder).free, shutil.disk_usage(temporary).free)
+
+
+def held() -> int:
+    """Bytes that this process has written to, which are no longer free; 0 where the system does not say."""
+    status = STATUS.read_text() if STATUS.exists() else ""
+    return sum(1024 * int(kib) for kib in re.findall(r"^RssAnon:\s+(\d+) kB", status, re.MULTILINE))
 
 
 def memory(meminfo: str, limit: str, used: str) -> tuple[int | None, int | None]:

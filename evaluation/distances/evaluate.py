@@ -30,10 +30,12 @@ from fewstep.calibration.held_out import APART, PAIRED, held_out_conditions
 from fewstep.calibration.prompts import HELD_OUT, given_rows
 from fewstep.calibration.workers.in_order import Workers
 from fewstep.calibration.workers.opening import check_workers, opened
+from fewstep.evaluation.cost import sampling_needs
 from fewstep.evaluation.distances import distance
 from fewstep.evaluation.distances.features import Extractor, default_features, open_extractor
 from fewstep.evaluation.distances.references import References, open_references
 from fewstep.evaluation.distances.sample_sets import (
+    BATCH,
     Counts,
     Floats,
     Tally,
@@ -47,6 +49,7 @@ from fewstep.evaluation.sampling_job import FLOAT, Sampling, sampling_job
 from fewstep.evaluation.speed.machine import this_machine
 from fewstep.evaluation.teacher import CHECKED, checked_teacher, teacher_plan
 from fewstep.graph.commit import open_for_update
+from fewstep.graph.needs import Needs, check_memory
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import describe
 from fewstep.plans.plan import Plan
@@ -144,6 +147,7 @@ def evaluate(
     Sampling takes minutes and does not hold the bundle's lock; if its bodies change meanwhile, nothing is written.
     """
     task = open_task(options)
+    check_memory(needs(task, options), options.bundle)
     with opened(options.workers, options.dask, workers) as hands:
         measured = measure(task, options, progress, hands)
     if options.output is not None:
@@ -201,6 +205,11 @@ def open_task(options: EvaluateOptions) -> EvaluationTask:
         data=data,
         rows=given_rows(bundle, options.conditions, options.prompts, HELD_OUT),
     )
+
+
+def needs(task: EvaluationTask, options: EvaluateOptions) -> Needs:
+    """Memory and disk space of an evaluation."""
+    return sampling_needs(task.bundle, task.bodies, task.plan, BATCH, (ROOM,), options.workers)
 
 
 def measure(

@@ -1,7 +1,7 @@
 """A bundle's figures: which bodies are compared, how each is run, and everything the page needs."""
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from time import perf_counter
 
 import msgspec
@@ -25,6 +25,7 @@ from fewstep.calibration.ranges import table
 from fewstep.calibration.workers.in_order import Workers
 from fewstep.calibration.workers.opening import opened
 from fewstep.evaluation import results
+from fewstep.evaluation.cost import body_bytes
 from fewstep.evaluation.distances.judge import Setting, judge
 from fewstep.evaluation.distances.judged_batch import Candidate
 from fewstep.evaluation.remedies import remedies
@@ -76,7 +77,7 @@ def measure(
     takes = bundle.manifest.conditions
     rows = given_rows(bundle, options.conditions, options.prompts, HELD_OUT)
     taught = min(options.teacher_seeds, options.seeds)
-    candidates = [_candidate(name, body, options) for name, body in bodies.items()]
+    candidates = candidates_of(bodies, options)
     with opened(options.workers, options.dask, workers) as hands:
         teacher = checked_teacher(reference, options.teacher, plan, range(min(CHECKED, taught)), rows, progress)
         setting = Setting(
@@ -113,7 +114,7 @@ def measure(
         covered=tuple(covered(bundle, prepared, plan)),
         ranges=ranges_over_groups(bundle, prepared, next(iter(bodies.values()))),
         races=tuple(races(bundle, plan, options, rows, progress)),
-        sizes={name: _size(bundle, body) for name, body in bundle.manifest.bodies.items()},
+        sizes={name: body_bytes(bundle, name) for name in bundle.manifest.bodies},
         machine=this_machine(),
         command=options.command,
         made=bundle.manifest.provenance.commands,
@@ -216,14 +217,12 @@ def notes(bodies: Iterable[Body], machine: Machine) -> Iterator[str]:
             yield f"{target.name}: no VNNI was seen on this machine, so its int8 figures may include saturation."
 
 
-def _candidate(name: str, body: Body, options: ReportOptions) -> Candidate:
-    native = is_native(body)
-    seeds = options.seeds if native else min(options.seeds, options.simulated_seeds)
-    forced = min(seeds, options.forced_seeds if native else options.forced_seeds // 2 or 1)
-    return Candidate(name, body.groups, seeds, forced)
-
-
-def _size(bundle: Bundle, body: Body) -> int:
-    """Bytes of a body's graphs and weights, each file once."""
-    graphs = (body.graph, *(stage.graph for stage in body.stages))
-    return sum((bundle.path / name).stat().st_size for name in {name for g in graphs for name in (g.file, *g.data)})
+def candidates_of(bodies: Mapping[str, Body], options: ReportOptions) -> list[Candidate]:
+    """The bodies that are judged, and on how many seeds each: fewer where its numerics are simulated."""
+    found = []
+    for name, body in bodies.items():
+        native = is_native(body)
+        seeds = options.seeds if native else min(options.seeds, options.simulated_seeds)
+        forced = min(seeds, options.forced_seeds if native else options.forced_seeds // 2 or 1)
+        found.append(Candidate(name, body.groups, seeds, forced))
+    return found

@@ -14,6 +14,7 @@ from fewstep.calibration.bodies import int8_bodies, judged_plan, open_body
 from fewstep.calibration.workers.in_order import Workers
 from fewstep.evaluation import results
 from fewstep.evaluation.output import check_writable, write_whole
+from fewstep.evaluation.report.cost import ROOM, needs
 from fewstep.evaluation.report.distribution import stored_evaluation
 from fewstep.evaluation.report.measure import measure
 from fewstep.evaluation.report.options import ReportOptions
@@ -23,6 +24,7 @@ from fewstep.evaluation.report.trials import shown_trials
 from fewstep.evaluation.results import EvaluationResults, Results
 from fewstep.evaluation.teacher import teacher_plan
 from fewstep.graph.commit import open_for_update
+from fewstep.graph.needs import check_memory
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import describe
 from fewstep.plans.plan import Plan
@@ -30,7 +32,6 @@ from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.progress import SILENT, Progress
 
 ADDRESS = "report/index.html"
-ROOM = 2**23  # bytes of a page with its pictures and figures, which are seldom more
 ELSEWHERE = "give --output FILE.html"
 
 T = TypeVar("T")
@@ -44,7 +45,7 @@ def report(options: ReportOptions, progress: Progress = SILENT, workers: Workers
     """
     bundle = open_bundle(options.bundle)
     before = bundle.manifest
-    check(options)
+    check_memory(needs(bundle, int8_bodies(bundle), check(options), options), options.bundle)
     kept = _kept(bundle, options)
     measured, samples = measure(options, progress, workers)
     if options.output is not None:

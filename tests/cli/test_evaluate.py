@@ -2,9 +2,7 @@
 
 from pathlib import Path
 
-import pytest
-
-from fewstep.cli.evaluate import dry_run, duration, evaluations
+from fewstep.cli.evaluate import dry_run, evaluations
 from fewstep.evaluation.distances.evaluate import EvaluateOptions, open_task
 from tests.evaluation.judged_bundle import make_bundle
 
@@ -19,8 +17,3 @@ def test_evaluations_are_counted_before_they_run(tmp_path: Path) -> None:
     assert evaluations(task, options) == 2 * 20 * 4 + 5 * 12
     told = dry_run(options).value
     assert isinstance(told, dict) and told["evaluations"] == 220 and told["seconds"] > 0
-
-
-@pytest.mark.parametrize(("seconds", "said"), [(3.4, "3 s"), (89.0, "89 s"), (90.0, "2 min"), (3600.0, "60 min")])
-def test_a_duration_is_an_estimate_in_words(seconds: float, said: str) -> None:
-    assert duration(seconds) == said

@@ -6,7 +6,7 @@ import pytest
 
 from fewstep.graph import needs as module
 from fewstep.graph.commit import open_for_update
-from fewstep.graph.needs import Needs, check_needs
+from fewstep.graph.needs import Needs, check_memory, check_needs, duration
 from fewstep.plans.errors import UserError
 from tests.calibration.test_calibrate import denoiser, write_bundle
 
@@ -16,6 +16,7 @@ GB = 10**9
 @pytest.fixture
 def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(module, "this_space", lambda *_: SimpleNamespace(memory_free=8 * GB, disk_free=3 * GB))
+    monkeypatch.setattr(module, "held", lambda: 0)
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=3 * GB))
     return write_bundle(tmp_path / "bundle", denoiser())
 
@@ -39,3 +40,27 @@ def test_memory_that_is_short_is_a_warning(bundle: Path, caplog: pytest.LogCaptu
         assert caplog.messages == []
         check_needs(Needs(9 * GB, GB, 3), writer)
     assert caplog.messages == ["this takes about 9.0 GB of memory, and 8.0 GB are free"]
+
+
+def test_what_the_process_holds_already_is_its_own(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "held", lambda: 2 * GB)
+    with caplog.at_level(logging.WARNING, "fewstep"):
+        check_memory(Needs(9 * GB, GB, 3), bundle)
+    assert caplog.messages == [] and "(10.0 GB free)" in Needs(9 * GB, GB, 3).said(bundle)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (0.2, "a second"),
+        (3.4, "3 seconds"),
+        (89.0, "89 seconds"),
+        (90.0, "2 minutes"),
+        (3600.0, "60 minutes"),
+        (9000.0, "2.5 hours"),
+    ],
+)
+def test_a_duration_is_an_estimate_in_words(seconds: float, said: str) -> None:
+    assert duration(seconds) == said

@@ -10,7 +10,7 @@ import numpy as np
 from torch import nn
 
 from fewstep.export.companions import Companion
-from fewstep.export.sources.diffusers.files import CONFIG, GIVE_PIPELINE, Folder, read_json, weights
+from fewstep.export.sources.diffusers.files import CONFIG, GIVE_PIPELINE, Folder, float_bytes, read_json, weights
 from fewstep.export.sources.diffusers.loading import load_network
 from fewstep.export.sources.diffusers.text_modules import Decoder, Encoder, Scale
 from fewstep.graph.graph import Array
@@ -22,6 +22,7 @@ COMPONENT = "vae"
 CLASSES = ("AutoencoderKL", "AutoencoderTiny", "AutoencoderDC")
 LATENT, IMAGE = "latent", "image"  # names of the graphs' ports
 COLOURS = 3
+ENCODING = ("encoder.", "quant_conv.")  # how the names of the encoder's weights begin
 BATCHES = (1, 2)  # to compare at: at the size of images more would fill the memory
 
 
@@ -64,10 +65,12 @@ def read_autoencoder(folder: Folder, x_shape: tuple[int, ...]) -> AutoencoderSou
     def images(batch: int) -> Mapping[str, Array]:
         return {IMAGE: _uniform(batch, image)}
 
+    files = weights(home).files
+    total, encoding = float_bytes(files), float_bytes(files, ENCODING)
     return AutoencoderSource(
-        Companion("decoder", way(Decoder), (x,), (pixels,), latents, BATCHES),
-        Companion("encoder", way(Encoder), (pixels,), (x,), images, BATCHES),
-        (home / CONFIG, *weights(home).files),
+        Companion("decoder", way(Decoder), (x,), (pixels,), latents, BATCHES, total - encoding),
+        Companion("encoder", way(Encoder), (pixels,), (x,), images, BATCHES, encoding),
+        (home / CONFIG, *files),
     )
 
 

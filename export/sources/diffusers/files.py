@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,28 @@ def weights(home: Path, stem: str = WEIGHTS) -> Weights:
     if pickled is not None:
         raise UserError(f"{what}, and {pickled} is a pickle, which may run any code", CONVERT)
     raise UserError(what, CONVERT)
+
+
+def float_bytes(files: Iterable[Path], prefixes: tuple[str, ...] = ("",)) -> int:
+    """Bytes in float32 of the weights in safetensors files, of those whose names begin so. Headers alone are read."""
+    from safetensors import SafetensorError, safe_open
+
+    total = 0
+    for file in files:
+        if file.suffix != ".safetensors":  # an index of the others
+            continue
+        try:
+            with safe_open(file, "np") as opened:
+                names = [name for name in opened.keys() if name.startswith(prefixes)]  # noqa: SIM118 - it is no mapping
+                total += sum(4 * prod(opened.get_slice(name).get_shape()) for name in names)
+        except SafetensorError as error:
+            raise UserError(f"{file} is no safetensors file ({error})", COPY_AGAIN) from error
+    return total
+
+
+def stored_bytes(files: Iterable[Path]) -> int:
+    """Bytes of files."""
+    return sum(file.stat().st_size for file in files)
 
 
 def index_name(stem: str, variant: str | None) -> str:

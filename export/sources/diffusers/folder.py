@@ -11,7 +11,16 @@ from typing import Any
 
 from fewstep.export.sources.diffusers.classes import CLASSES, REFUSED
 from fewstep.export.sources.diffusers.control import control_of, controlled
-from fewstep.export.sources.diffusers.files import CONFIG, GIVE_PIPELINE, ONNX, Config, Folder, read_json, sha256
+from fewstep.export.sources.diffusers.files import (
+    CONFIG,
+    GIVE_PIPELINE,
+    ONNX,
+    Config,
+    Folder,
+    read_json,
+    sha256,
+    stored_bytes,
+)
 from fewstep.export.sources.diffusers.interface import IMAGE, WRITE_IT, Interface
 from fewstep.export.sources.onnx_file import OnnxSource
 from fewstep.export.sources.torch_module import TorchSource
@@ -56,9 +65,10 @@ def load_diffusers_folder(path: Path) -> TorchSource | OnnxSource:
     if control is not None:
         beside, more = load_network(path / control)
         module, files = ControlledUNet(network, beside, control, interface), [*files, path / control / CONFIG, *more]
+    stored = stored_bytes(files)
     pipeline = read_pipeline(folder, config["_class_name"], spec.x_shape, spec.conditions)
     files = [*files, *(() if pipeline is None else pipeline.files)]
-    return TorchSource(module, spec, name, sha256([*read, *files]), BATCH_LIMIT, scheduler, pipeline)
+    return TorchSource(module, spec, name, sha256([*read, *files]), BATCH_LIMIT, scheduler, pipeline, stored)
 
 
 def onnx_network(

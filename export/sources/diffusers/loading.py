@@ -1,5 +1,6 @@
 """A network of a diffusers folder, loaded with its weights."""
 
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,6 +37,7 @@ def load_network(home: Path) -> tuple[nn.Module, list[Path]]:
     if info["missing_keys"]:
         lacking = sorted(info["missing_keys"])[0]
         raise UserError(f"the weights in {home} have no {lacking!r}", COPY_AGAIN)
+    gc.collect()  # else the files that were read stay mapped
     module: nn.Module = network.requires_grad_(False)
     return module, list(found.files)
 

@@ -37,6 +37,13 @@ class Pipeline:
         return (*(self.text.files if self.text else ()), *(self.autoencoder.files if self.autoencoder else ()))
 
     @property
+    def written(self) -> tuple[int, ...]:
+        """Of the text encoders and both ways of the autoencoder, and 0 for each tokenizer."""
+        text = () if self.text is None else (self.text.companion.weights, *(0 for _ in self.text.tokens))
+        ways = () if self.autoencoder is None else (self.autoencoder.decoder.weights, self.autoencoder.encoder.weights)
+        return (*text, *ways)
+
+    @property
     def encoders(self) -> tuple[str, ...]:
         """The components that are text encoders, such as "text_encoder_2"."""
         return self.text.encoders if self.text else ()

@@ -17,7 +17,7 @@ from fewstep.export.companions import Companion
 from fewstep.export.lora.keys import Component
 from fewstep.export.lora.merge import Lora, merge
 from fewstep.export.sources.diffusers import text_modules as modules
-from fewstep.export.sources.diffusers.files import CONFIG, COPY_AGAIN, GIVE_PIPELINE, Folder, weights
+from fewstep.export.sources.diffusers.files import CONFIG, COPY_AGAIN, GIVE_PIPELINE, Folder, float_bytes, weights
 from fewstep.export.sources.diffusers.tokenizer import TokenizerFile, read_tokenizer
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Condition, TensorEntry
@@ -112,7 +112,8 @@ def read_text(folder: Folder, denoiser: str, conditions: Sequence[Condition]) ->
         return ids_of(tokens, [TRIED[number % len(TRIED)] for number in range(batch)])
 
     load = partial(_load, folder, recipe, text)
-    companion = Companion("text encoder", load, tuple(inputs), tuple(outputs), feeds)
+    size = sum(float_bytes(weights(home, WEIGHTS).files) for home in homes)
+    companion = Companion("text encoder", load, tuple(inputs), tuple(outputs), feeds, weights=size)
     return TextSource(companion, tokens, tuple(files), tuple(recipe.encoders), load)
 
 

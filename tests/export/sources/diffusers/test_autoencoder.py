@@ -44,6 +44,12 @@ def folder(home: Path, vae: Any) -> Folder:
     return Folder(home)
 
 
+def quantizing(vae: Any) -> int:
+    """Bytes of the convolution behind the encoder, which few autoencoders have."""
+    layer = getattr(vae, "quant_conv", None)
+    return 0 if layer is None else 4 * sum(each.numel() for each in layer.parameters())
+
+
 def run(source: AutoencoderSource, way: str, given: torch.Tensor) -> np.ndarray:
     companion = getattr(source, way)
     with torch.no_grad():
@@ -72,6 +78,8 @@ def test_latents_are_those_of_the_sampler(made: Any, scale: Any, tmp_path: Path)
     vae = made()
     source = read_autoencoder(folder(tmp_path, vae), (4, 8, 8))
     assert source is not None
+    assert source.encoder.weights == 4 * sum(each.numel() for each in vae.encoder.parameters()) + quantizing(vae)
+    assert source.encoder.weights + source.decoder.weights == 4 * sum(each.numel() for each in vae.parameters())
     image = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
     with torch.no_grad():
         (encoded,) = vae.encode(image, return_dict=False)

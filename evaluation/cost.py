@@ -1,0 +1,68 @@
+"""The time and memory that sampling with a bundle's bodies takes, told before it begins."""
+
+from collections.abc import Iterable
+from time import perf_counter
+
+from fewstep.calibration.conditions_file import ConditionRecords
+from fewstep.calibration.held_out import PAIRED, held_out_conditions
+from fewstep.calibration.trajectories import roll_out
+from fewstep.evaluation.sampling_job import FLOAT
+from fewstep.graph import io
+from fewstep.graph.graph import Graph
+from fewstep.graph.needs import Needs
+from fewstep.graph.types import infer_types
+from fewstep.plans.plan import Plan
+from fewstep.runtime.bundle.manifest import GraphEntry
+from fewstep.runtime.bundle.reading import Bundle
+from fewstep.runtime.sampler import Sampler
+
+ALONE = 200 * 10**6  # bytes of the command and its engines
+OPENED = 1.25  # times the weights of a body: those that an engine packs, and what it has mapped
+
+
+def seconds_of_one(reference: Sampler, plan: Plan, rows: ConditionRecords | None = None) -> float:
+    """Of one evaluation of one sample in float32, with all branches: the second, since the first allocates. `plan` has
+    two steps or more."""
+    seeds = PAIRED[:1]
+    conditions = held_out_conditions(reference.bundle.manifest.conditions, seeds, rows)
+    steps = roll_out(reference, plan, seeds, conditions=conditions)
+    next(steps)
+    start = perf_counter()
+    next(steps)
+    return perf_counter() - start
+
+
+def sampling_needs(
+    bundle: Bundle, bodies: Iterable[str], plan: Plan, batch: int, written: tuple[int, ...], workers: int = 0
+) -> Needs:
+    """Of sampling a batch with float32 and some bodies, open together, by this process or by `workers` of them beside
+    this one, which keeps float32. `written` are bytes of the files that come out."""
+    prepared = io.load(bundle.graph(bundle.body(FLOAT).graph), root=bundle.path)
+    rows = batch * max(len(step.branches) for step in plan.steps)
+    sample, exact = rows * live_bytes(prepared), OPENED * body_bytes(bundle, FLOAT)
+    process = exact + OPENED * sum(body_bytes(bundle, name) for name in bodies if name != FLOAT) + sample + ALONE
+    memory = process if not workers else exact + sample + ALONE + workers * process
+    return Needs(round(memory), sum(written), len(written))
+
+
+def live_bytes(graph: Graph) -> int:
+    """The most bytes of activations that one row of a batch has at once, each kept until its last reader has run."""
+    types, last = infer_types(graph), dict[str, int]()
+    for number, node in enumerate(graph.nodes):
+        last.update(dict.fromkeys(node.inputs, number))
+    last.update(dict.fromkeys((value.name for value in graph.outputs), len(graph.nodes)))
+    held, most = dict[str, int](), 0
+    for number, node in enumerate(graph.nodes):
+        held.update((name, types.sample_bytes(name) or 0) for name in node.outputs if name in last)
+        most = max(most, sum(held.values()))
+        for name in set(node.inputs) & held.keys():
+            if last[name] == number:
+                del held[name]
+    return most
+
+
+def body_bytes(bundle: Bundle, name: str) -> int:
+    """Of the files of a body, each once."""
+    body = bundle.body(name)
+    graphs: tuple[GraphEntry, ...] = (body.graph, *(stage.graph for stage in body.stages))
+    return sum((bundle.path / file).stat().st_size for file in {file for g in graphs for file in (g.file, *g.data)})

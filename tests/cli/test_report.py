@@ -1,0 +1,38 @@
+"""What a report is said to take before it begins is what it takes."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fewstep.cli.report import dry_run
+from fewstep.evaluation.report import ReportOptions
+from fewstep.evaluation.report import measure as module
+from fewstep.evaluation.report.measure import measure
+from fewstep.runtime.sampler import Sampler
+from tests.evaluation.judged_bundle import make_bundle
+
+
+def test_evaluations_are_those_that_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    few: dict[str, Any] = {"seeds": 20, "forced_seeds": 18, "teacher_seeds": 3, "simulated_seeds": 5}
+    options = ReportOptions(make_bundle(tmp_path / "tiny"), teacher="dpmpp_2m:12", batches=(1,), **few)
+    told = dry_run(options)
+    evaluated = 0
+    network = Sampler._network
+
+    def counting(sampler: Sampler, plan: Any, samples: int, *more: Any) -> Any:
+        made = network(sampler, plan, samples, *more)
+
+        def run(*step: Any) -> Any:
+            nonlocal evaluated
+            evaluated += samples
+            return made(*step)
+
+        return run
+
+    monkeypatch.setattr(Sampler, "_network", counting)
+    monkeypatch.setattr(module, "races", lambda *_: [])
+    measure(options)
+    assert isinstance(told.value, dict) and told.value["evaluations"] == evaluated
+    assert told.value["seconds"] > 0 and told.value["needs"].files == 3
+    assert f"{evaluated} evaluations of one sample" in "\n".join(map(str, told.shown))

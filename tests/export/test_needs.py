@@ -1,0 +1,55 @@
+"""What an export is said to take: its weights once in float32, what they were stored in, and the networks beside."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from fewstep.export.needs import ALONE, LOADING, needs
+from fewstep.export.sources.torch_module import TorchSource
+from fewstep.export.spec import Spec
+from fewstep.plans.spec import ScheduleSpec
+
+WEIGHTS = 4 * (1000 * 1000 + 1000)
+SPEC = Spec("wide", (1, 4, 4), (), "v", ScheduleSpec("cosine"))
+
+
+def source(stored: int = 0, written: tuple[int, ...] = (), dtype: Any = torch.float32) -> TorchSource:
+    beside: Any = SimpleNamespace(written=written)
+    return TorchSource(torch.nn.Linear(1000, 1000).to(dtype), SPEC, "wide", "0" * 64, beside=beside, stored=stored)
+
+
+def test_weights_of_any_type_become_float32() -> None:
+    for dtype in (torch.float32, torch.float16):
+        found = needs(source(dtype=dtype))
+        assert found is not None and (found.memory, found.disk, found.files) == (WEIGHTS + ALONE, WEIGHTS, 3)
+
+
+def test_half_weights_are_there_in_both_types_while_they_are_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    few = needs(source(stored=WEIGHTS // 2))
+    assert few is not None and few.memory == WEIGHTS + ALONE  # packages weigh more
+    monkeypatch.setattr("fewstep.export.needs.ALONE", LOADING)
+    found, mapped = needs(source(stored=WEIGHTS // 2)), needs(source(stored=WEIGHTS + 80))
+    assert found is not None and found.memory == WEIGHTS + WEIGHTS // 2 + LOADING
+    assert mapped is not None and mapped.memory == WEIGHTS + LOADING  # the module is what was mapped
+
+
+def test_networks_beside_come_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = needs(source(written=(3 * WEIGHTS, 0, WEIGHTS)))
+    assert found is not None
+    assert (found.memory, found.disk, found.files) == (3 * WEIGHTS + ALONE, 5 * WEIGHTS, 6)
+    monkeypatch.setattr("fewstep.graph.io.EXTERNAL_ABOVE", 2 * WEIGHTS)
+    large = needs(source(written=(3 * WEIGHTS, 0, WEIGHTS)))
+    assert large is not None and large.files == 7  # the weights of one lie beside its graph
+
+
+def test_a_bundle_in_float16_is_written_after_the_one_in_float32() -> None:
+    found = needs(source(), "float16")
+    assert found is not None and found.disk == WEIGHTS + WEIGHTS // 2
+
+
+def test_of_a_file_only_its_graph_tells() -> None:
+    other: Any = SimpleNamespace(path=Path("denoiser.onnx"))
+    assert needs(other) is None
