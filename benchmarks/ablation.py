@@ -161,7 +161,7 @@ def measure(
 
 def table(found: Found) -> str:
     """Markdown: mean over calibrations, lowest to highest; differences are taken calibration by calibration."""
-    lines = ["| choice | mean dB | 5th percentile | against the default, dB |", "|---|---|---|---|"]
+    lines = ["| choice | mean dB | 5th percentile | against the first row, dB |", "|---|---|---|---|"]
     for name, results in found.items():
         means, p5s = (np.array([result[part] for result in results]) for part in ("mean", "p5"))
         gains = means - np.array([result["mean"] for result in found[BASE]])

@@ -56,7 +56,7 @@ def measured(member: Member, names: Sequence[str], plan: str, trajectories: int,
 
 
 def table(found: Mapping[str, Found]) -> str:
-    """Markdown: a line a choice, a column a member. The default has its own figures; the others the difference to it,
+    """Markdown: a line a choice, a column a member. The first has its own figures; the others the difference to it,
     in bold where it is sure."""
     head = ["choice", *found]
     default = [BASE, *(_figures(rows[BASE][0]) for rows in found.values())]

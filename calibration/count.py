@@ -15,10 +15,10 @@ from fewstep.calibration.checkpoint import Checkpoint
 from fewstep.calibration.counting_job import counting
 from fewstep.calibration.inputs import Distribution, counted, evaluations, followed
 from fewstep.calibration.lowering.quantize import lower_graph
-from fewstep.calibration.ranges.methods import tensor_ranges
+from fewstep.calibration.ranges.methods import ranges_by_method
 from fewstep.calibration.ranges.observe import Counts, batch_within, open_watched
 from fewstep.calibration.ranges.readers import readers_of
-from fewstep.calibration.ranges.table import Method, RangesTable
+from fewstep.calibration.ranges.table import Method, Ranges, RangesTable
 from fewstep.calibration.row_by_row import row_by_row
 from fewstep.calibration.task import Task
 from fewstep.calibration.threads import while_the_next_comes
@@ -136,22 +136,43 @@ def tabulate(
     counts: Counts, prepared: Graph, graph_sha256: str, plan: str, method: Method, progress: Progress = SILENT
 ) -> RangesTable:
     """The best ranges of everything that was counted, and a warning for each activation that is one number."""
+    return tabulate_each(counts, prepared, graph_sha256, plan, (method,), progress)[method]
+
+
+def tabulate_each(
+    counts: Counts,
+    prepared: Graph,
+    graph_sha256: str,
+    plan: str,
+    methods: Sequence[Method],
+    progress: Progress = SILENT,
+) -> dict[Method, RangesTable]:
+    """`tabulate` of several methods, for little more than the time of the slowest."""
     for name in counts.tensors:
         groups = counts.of(name)
         if len({end for histogram in groups for end in (histogram.low, histogram.high)}) == 1:
             LOG.warning("activation %r is always %g: a layer there may be dead", name, groups[0].low)
-    return ranges_table(counts, prepared, graph_sha256, plan, method, progress)
+    return _tables(counts, prepared, graph_sha256, plan, methods, progress)
 
 
-def ranges_table(
-    counts: Counts, prepared: Graph, graph_sha256: str, plan: str, method: Method, progress: Progress = SILENT
-) -> RangesTable:
+def ranges_table(counts: Counts, prepared: Graph, graph_sha256: str, plan: str, method: Method) -> RangesTable:
     """The best ranges of everything that was counted in the prepared graph."""
-    tensors, readers = {}, readers_of(prepared)
+    return _tables(counts, prepared, graph_sha256, plan, (method,), SILENT)[method]
+
+
+def _tables(
+    counts: Counts, prepared: Graph, graph_sha256: str, plan: str, methods: Sequence[Method], progress: Progress
+) -> dict[Method, RangesTable]:
+    tensors: dict[Method, dict[str, Ranges]] = {method: {} for method in methods}
+    readers = readers_of(prepared)
     for done, name in enumerate(counts.tensors, 1):
-        tensors[name] = tensor_ranges(counts.of(name), method, counts.samples, readers(name))
+        for method, found in ranges_by_method(counts.of(name), methods, counts.samples, readers(name)).items():
+            tensors[method][name] = found
         progress("ranges", done, len(counts.tensors))
-    return RangesTable(graph_sha256, plan, counts.edges, method, tensors, counts.unseen)
+    return {
+        method: RangesTable(graph_sha256, plan, counts.edges, method, found, counts.unseen)
+        for method, found in tensors.items()
+    }
 
 
 def _open_int8(graph: Graph) -> LoadedGraph:

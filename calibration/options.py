@@ -35,11 +35,11 @@ class CalibrateOptions(Options):
     trajectories: Number of samples to follow.
     guidance: Weight of classifier-free guidance. Default: 2 if the denoiser has an unconditional form and does not take
         the weight itself as a condition; else none.
-    ranges: auto tries channels and channels-minmax on samples, and keeps the better for each target. channels
-        gives each channel of an activation its own scale, through the weights, if that is finer than mse.
-        channels-minmax does so if that is finer than minmax. The others give one scale to all channels: mse minimises
-        the expected squared error, minmax clips nothing, percentile clips one in ten thousand, entropy clips as
-        TensorRT's calibrator does.
+    ranges: auto tries channels and channels-minmax on samples, and keeps channels unless the other is surely better,
+        for each target. channels gives each channel of an activation its own scale, through the weights, if that is
+        finer than mse. channels-minmax does so if that is finer than minmax. The others give one scale to all
+        channels: mse minimises the expected squared error, minmax clips nothing, percentile clips one in ten
+        thousand, entropy clips as TensorRT's calibrator does.
     bias: measured takes the mean error of an int8 body's output out, if samples are better without it. none leaves it
         in. auto is measured with ranges auto, else none.
     groups: step gives each step of the plan its own ranges. pooled gives one range to all steps. merged gives one range
@@ -68,7 +68,7 @@ class CalibrateOptions(Options):
     target: tuple[str, ...] = field(default=USUAL, metadata={"choices": target_names})
     trajectories: int = 64
     guidance: float | None = None
-    ranges: AnyMethod = "channels"
+    ranges: AnyMethod = "auto"
     bias: Bias = "auto"
     groups: Groups = "step"
     inputs: Inputs = "deployed"

@@ -92,7 +92,7 @@ def dry_run(options: CalibrateOptions) -> Outcome:
             f"{evaluations} evaluations, each of a batch of up to {counted(len(first), 'sample')} (steps: "
             f"{len(followed.steps) + sum(passes)}, batches: {count}), take {duration(seconds)} here in float32; "
             "measuring them takes longer",
-            *budget_lines(options, task, each * AT_ONCE / len(first)),
+            *budget_lines(options, task, each / len(first)),
             *_searched(search, each * AT_ONCE / len(first)),
             needed.said(options.bundle),
         ),

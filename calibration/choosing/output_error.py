@@ -1,10 +1,10 @@
-"""The mean error of a lowered body's output, measured in the closed loop: what adds up over steps, and can be undone.
+"""The mean error of a lowered body's output at each step: what adds up over steps, and can be undone.
 
-Rounding averages out on the way; an error with the same sign at every step does not. So the lowered body is rolled out
-along its own trajectory, and at each of its inputs float32 is asked too. The mean difference over samples and pixels is
-one number for each step and channel. It is added at once: later steps are measured on inputs that are corrected.
-
-PTQD (He et al. 2023, arXiv 2305.10657) takes such a mean along float32's own trajectory.
+Rounding averages out on the way; an error with the same sign at every step does not. The lowered body is asked at the
+inputs of float32's own trajectory, whose outputs are known: they cost float32 nothing (PTQD, He et al. 2023, arXiv
+2305.10657). The mean difference over samples and pixels is one number for each step and channel. Its inputs differ from
+those of the deployed body by that body's error alone: measured along the body's own trajectory the numbers were the
+same within their noise, and so was their worth.
 """
 
 from collections.abc import Sequence
@@ -13,53 +13,44 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.calibration.precision.closed_loop import Course
+from fewstep.graph.graph import GROUP
 from fewstep.plans.plan import Step
-from fewstep.runtime.backends import LoadedGraph
-from fewstep.runtime.execute import advance, begin, combine
-from fewstep.runtime.mixed_plans import split_outputs
-from fewstep.runtime.progress import SILENT, Progress
+from fewstep.runtime.backends import Arrays, LoadedGraph
 
 Float = NDArray[np.float64]
 LEAST_SUM = 0.1  # of the weights of branches, against the sum of their magnitudes: below, they nearly cancel
 
 
-def mean_error(
-    courses: Sequence[Course],
-    networks: Sequence[LoadedGraph],
-    exact: LoadedGraph,
-    axis: int,
-    groups: int,
-    progress: Progress = SILENT,
-) -> Float:
+def mean_error(course: Course, network: LoadedGraph, axis: int, groups: int) -> Float:
     """What to add to the output of a lowered body, [groups, channels].
 
     Args:
-        courses: samples of one plan, all that the mean is taken over.
-        networks: the lowered body, one for each range group of the plan.
-        exact: the float32 body.
+        course: samples of one plan, all that the mean is taken over.
+        network: the lowered body.
         axis: of the output, along which channels lie.
         groups: that the body tells apart: 1, or those of the plan. A group of several steps has their mean.
 
     Guidance weighs the branches of a step, and the mean follows its weights: one number is added to all branches, and
     what it makes of the guided output is exact.
     """
-    plan = courses[0].plan
-    rows = [begin(each.plan, each.draws, np.float32, each.given) for each in courses]
     found: list[list[Float]] = [[] for _ in range(groups)]
-    for index, step in enumerate(plan.steps):
-        inputs = [combine(step.input, each, np.float32) for each in rows]
-        made = [each.call(networks[step.group], index, u) for each, u in zip(courses, inputs, strict=True)]
-        wanted = [each.call(exact, index, u) for each, u in zip(courses, inputs, strict=True)]
-        errors = [_by_branch(a, b, step, axis) for a, b in zip(wanted, made, strict=True)]
-        mean = weights(step) @ np.average(errors, axis=0, weights=[len(u) for u in inputs])  # [channels]
-        added = mean.astype(np.float32).reshape([-1 if each == axis else 1 for each in range(made[0].ndim)])
-        for number, course in enumerate(courses):
-            outputs = split_outputs(made[number] + added, step)
-            after = advance(plan, index, rows[number], inputs[number], outputs, course.draws, np.float32)
-            rows[number] = list(after.after)
-        found[step.group if groups > 1 else 0].append(mean)
-        progress("mean error of the output", index + 1, len(plan.steps))
+    for state in course.reference:
+        wanted, made = _joined(state.outputs, state.step), course.call(network, state.index, state.u)
+        mean = weights(state.step) @ _by_branch(wanted, made, state.step, axis)  # [channels]
+        found[state.step.group if groups > 1 else 0].append(mean)
     return np.array([np.mean(each, axis=0) if each else np.zeros_like(found[0][0]) for each in found])
+
+
+def corrected(network: LoadedGraph, output: str, bias: Float, axis: int) -> LoadedGraph:
+    """The network with `bias` [groups, channels] added to its output, as `with_output_bias` writes it."""
+    numbers = bias.astype(np.float32)
+
+    def run(feeds: Arrays) -> dict[str, NDArray[np.float32]]:
+        made = network(feeds)[output]
+        row = numbers[int(feeds[GROUP][0]) if len(numbers) > 1 else 0]
+        return {output: made + row.reshape([-1 if each == axis else 1 for each in range(made.ndim)])}
+
+    return run
 
 
 def weights(step: Step) -> Float:
@@ -75,7 +66,13 @@ def weights(step: Step) -> Float:
     return share
 
 
-def _by_branch(wanted: NDArray[np.float32], made: NDArray[np.float32], step: Step, axis: int) -> Float:
+def _joined(outputs: Sequence[NDArray[np.floating]], step: Step) -> NDArray[np.floating]:
+    """The outputs of all branches and heads as one call has them: the inverse of `split_outputs`."""
+    branches = [outputs[start : start + step.heads] for start in range(0, len(outputs), step.heads)]
+    return np.concatenate([np.concatenate(heads, axis=1) for heads in branches])
+
+
+def _by_branch(wanted: NDArray[np.floating], made: NDArray[np.floating], step: Step, axis: int) -> Float:
     """The mean difference of each branch, [branches, channels]."""
     error = np.moveaxis(wanted.astype(np.float64) - made, axis, 1)
     split = error.reshape(len(step.branches), -1, *error.shape[1:])

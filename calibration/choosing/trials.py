@@ -5,9 +5,12 @@ them, and still add up over the plan. So each way is lowered, and samples are ma
 few ways are tried, and none longer than it takes to see that it loses.
 
 - A way that makes the graph of an earlier one is that way.
-- A way that is clearly behind the best one on the first seeds gets no more of them.
+- All ways of all targets share float32's samples, which are made once.
+- A way that is behind the best one on the first half of the seeds gets no more of them (successive halving): it would
+  have to be surely ahead on all.
 - The mean error of the output is measured for the best method only. Whether it is worth it shows in samples alone: an
-  error with one sign changes what a sample becomes, and need not leave a constant behind.
+  error with one sign changes what a sample becomes, and need not leave a constant behind. Each half of the seeds is
+  judged with the mean error of the other half.
 - What was lowered to be tried is deployed as it is.
 
 The first way is the usual one. It stays unless another one is surely better by the mean of all samples and of the worst
@@ -22,39 +25,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.calibration.choosing.opened import open_lowered
-from fewstep.calibration.choosing.output_error import mean_error
+from fewstep.calibration.choosing.output_error import corrected, mean_error
 from fewstep.calibration.conditions_file import ConditionRecords
+from fewstep.calibration.count import batch_of
 from fewstep.calibration.failed_bodies import Check, body_of
 from fewstep.calibration.lowering.output_bias import channel_axis, with_output_bias
 from fewstep.calibration.lowering.quantize import Lowered, LoweredBody, as_it_is, completed, lower_graph
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.on_demand import close
-from fewstep.calibration.precision.closed_loop import (
-    AT_ONCE,
-    JUDGE_SEEDS,
-    SELECTION_SEEDS,
-    Course,
-    open_course,
-    without_network,
-)
+from fewstep.calibration.precision.closed_loop import JUDGE_SEEDS, SELECTION_SEEDS, Course, open_course
 from fewstep.calibration.precision.variants import Variants
 from fewstep.calibration.ranges.table import Method, RangesTable
+from fewstep.calibration.row_by_row import row_by_row
 from fewstep.calibration.task import Task
+from fewstep.calibration.trajectories import BATCH
 from fewstep.graph.digest import digest
 from fewstep.graph.graph import GROUP, Graph
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
-from fewstep.runtime.backends import Arrays, LoadedGraph
+from fewstep.runtime.backends import LoadedGraph
 from fewstep.runtime.bundle.manifest import Trial
 from fewstep.runtime.execute import StepState, finish
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sampler import Sampler
 
 TRIED: tuple[Method, ...] = ("channels", "channels-minmax")  # the usual one first
-MEASURING = 16  # seeds that a mean error is measured on
-CHOOSING = 16  # seeds that choose; neither has more than there are trajectories
+CHOOSING = 8  # seeds that choose, in two halves; no more than there are trajectories
 FIRST = SELECTION_SEEDS.index(JUDGE_SEEDS.stop)  # precision maps have those before
-BEHIND = 2.0  # standard errors of the difference: a way that is further behind the best one is left
 WORST = 0.25  # of the samples, whose mean counts as much as the mean of all
 RESAMPLES = 256  # of the seeds, with replacement: differences between them have the error of the difference
 
@@ -90,16 +87,6 @@ class Tried:
 
 
 @dataclass(frozen=True)
-class TrialCourses:
-    """What ways are tried on: the float32 body, samples that a mean error is measured on, and others that choose. Made
-    by `open_trials`."""
-
-    exact: LoadedGraph
-    measuring: tuple[Course, ...]
-    choosing: tuple[Course, ...]
-
-
-@dataclass(frozen=True)
 class Chosen:
     """The body that won, what else its ranges can be lowered to, and all that was tried: nothing if there was one
     way."""
@@ -109,11 +96,17 @@ class Chosen:
     trials: tuple[Trial, ...] = ()
 
 
+def halves(trajectories: int) -> tuple[range, ...]:
+    """The seeds that choose, half by half."""
+    seeds = SELECTION_SEEDS[FIRST:][: min(CHOOSING, trajectories)]
+    first = -(-len(seeds) // 2)
+    return (seeds[:first], seeds[first:])
+
+
 def most_evaluations(methods: int, tries_bias: bool, steps: int, trajectories: int) -> int:
-    """How often trying asks the bodies of one target, and float32 beside them, for AT_ONCE samples or fewer. The
-    samples of float32 that all are compared with are not among them: targets share those."""
-    measuring, choosing = (-(-min(each, trajectories) // AT_ONCE) for each in (MEASURING, CHOOSING))
-    return steps * (methods * choosing + tries_bias * (2 * measuring + choosing))
+    """How often trying asks the bodies of one target for a sample. The samples of float32 that all are compared with
+    are not among them: targets share those."""
+    return steps * min(CHOOSING, trajectories) * (methods + 2 * tries_bias)
 
 
 @dataclass(frozen=True)
@@ -146,69 +139,82 @@ def choose_each(
     can.
     """
     is_tried = {target: len(ways.tables) > 1 or target.name in ways.biased for target in targets}
-    courses = None
+    courses: tuple[Course, ...] = ()
+    is_large = batch_of(task, [*next(iter(ways.tables.values())).tensors]) < BATCH
     if any(is_tried.values()):
         shown = partial(_under, progress, "trials")
-        courses = open_trials(task.sampler, plan, len(task.seeds), task.conditions, shown)
+        courses = open_trials(_spared(task.sampler, is_large), plan, len(task.seeds), task.conditions, shown)
         close(task.sampler.denoiser)
     found = {}
     for done, target in enumerate(targets, 1):
         name, variants = body_of(target), ways.variants(task.prepared, target)
-        own, shown = courses if is_tried[target] else None, partial(_under, progress, target.name)
+        own, shown = courses if is_tried[target] else (), partial(_under, progress, target.name)
         try:
-            chosen = try_ways(variants, target.name in ways.biased, own, shown)
+            chosen = try_ways(variants, target.name in ways.biased, own, shown, is_large)
             check(name, chosen.lowered, target)
             found[name] = chosen
         except UserError as error:
             failed[name] = error
-        close(task.sampler.denoiser)  # which the mean error of a body opened again
         progress("lowering", done, len(targets))
     if not found:
         raise next(iter(failed.values()))
     return found
 
 
+def _spared(sampler: Sampler, is_large: bool) -> Sampler:
+    """The sampler; one of a large body runs samples one by one, as counting does."""
+    if not is_large:
+        return sampler
+    return replace(sampler, denoiser=row_by_row(sampler.denoiser, sampler.body.graph.inputs))
+
+
 def open_trials(
     sampler: Sampler, plan: Plan, trajectories: int, rows: ConditionRecords | None = None, progress: Progress = SILENT
-) -> TrialCourses:
-    """Courses for the sampler of the float32 body, along the plan in the range groups of the bodies."""
-    measuring = SELECTION_SEEDS[FIRST:][: min(MEASURING, trajectories)]
-    choosing = SELECTION_SEEDS[FIRST + MEASURING :][: min(CHOOSING, trajectories)]
-    return TrialCourses(
-        _without_group(sampler.denoiser),
-        _courses(without_network(sampler), plan, measuring, rows),  # a mean error needs no samples of float32
-        _courses(sampler, plan, choosing, rows, progress),
+) -> tuple[Course, ...]:
+    """What ways are tried on: a course of each half of the seeds that choose, for the sampler of the float32 body,
+    along the plan in the range groups of the bodies."""
+    parts = halves(trajectories)
+    return tuple(
+        open_course(sampler, plan, seeds, rows, partial(_of_parts, progress, number, len(parts)))
+        for number, seeds in enumerate(parts)
     )
 
 
 def try_ways(
-    variants: Mapping[Method, Variants], tries_bias: bool, courses: TrialCourses | None, progress: Progress = SILENT
+    variants: Mapping[Method, Variants],
+    tries_bias: bool,
+    courses: Sequence[Course],
+    progress: Progress = SILENT,
+    by_rows: bool = False,
 ) -> Chosen:
     """The best of these methods, each with the mean error of its output taken out too if that is tried. Nothing is
-    tried without courses: the first is taken."""
-    if courses is None:
+    tried without courses: the first is taken. A large body sees the samples of a course one by one (`by_rows`)."""
+    if not courses:
         usual = next(iter(variants.values()))
         return Chosen(usual.lower(()), usual)
     found: list[Tried] = []
     known: set[bytes] = set()
-    kept: Lowered | None = None  # what the best method so far was lowered to
+    kept: tuple[Lowered, LoadedGraph] | None = None  # what the best method so far was lowered to, and opened
     for done, (method, each) in enumerate(variants.items(), 1):
         made = lower_graph(each.prepared, each.table, each.target)
         if digest(made[0]) not in known:
             known.add(digest(made[0]))
             network = open_lowered(made[0], each.target)
-            found.append(_run(Way(method), None, network, courses, found))
-            kept = made if choose(found) == len(found) - 1 else kept
+            network = row_by_row(network, made[0].inputs) if by_rows else network
+            found.append(_run(Way(method), None, [network] * len(courses), courses, found))
+            kept = (made, network) if choose(found) == len(found) - 1 else kept
+            del network
         progress("ways tried", done, len(variants))
     assert kept is not None  # the first is the best until another is
+    made, network = kept
     best = found[choose(found)]
     usual = variants[best.way.ranges]
     if tries_bias:
-        corrected = _corrected(best, kept[0], usual, courses)
-        if choose([best, corrected]) == 1:
-            best = corrected
-        found.append(corrected)
-    lowered = completed(usual.prepared, usual.table, usual.target, kept, usual.keep)
+        without = _corrected(best, made[0], len(usual.table.groups) + 1, network, courses)
+        found.append(without)
+        best = without if choose([best, without]) == 1 else best
+    del network, kept
+    lowered = completed(usual.prepared, usual.table, usual.target, made, usual.keep)
     usual = replace(usual, made=lowered)
     if best.bias is not None:
         said = f"the mean error of the output is taken out: up to {np.abs(best.bias).max():.2g}"
@@ -239,27 +245,28 @@ def _parts(psnr: Float) -> Float:
     return parts
 
 
-def _difference(a: Float, b: Float) -> tuple[float, float]:
-    """The mean difference on the seeds that both have, and its standard error."""
-    both = min(len(a), len(b))
-    difference = a[:both] - b[:both]
-    return float(difference.mean()), float(difference.std(ddof=1)) / both**0.5 if both > 1 else 0.0
+def _corrected(best: Tried, graph: Graph, groups: int, network: LoadedGraph, courses: Sequence[Course]) -> Tried:
+    """The best way with the mean error of its output taken out: all of it in the end, that of the other courses where
+    one is run, so that no sample is judged with numbers that it gave."""
+    axis, output = channel_axis(graph), graph.outputs[0].name
+    groups = groups if GROUP in {value.name for value in graph.inputs} else 1
+    each = [mean_error(course, network, axis, groups) for course in courses]
+    others = [np.mean(each[:number] + each[number + 1 :], axis=0) for number in range(len(each))]
+    networks = [corrected(network, output, bias, axis) for bias in others]
+    return _run(Way(best.way.ranges, True), np.mean(each, axis=0), networks, courses, [best])
 
 
-def _corrected(best: Tried, graph: Graph, variants: Variants, courses: TrialCourses) -> Tried:
-    """The best way with the mean error of its output taken out."""
-    groups = len(variants.table.groups) + 1 if GROUP in {value.name for value in graph.inputs} else 1
-    networks = [open_lowered(graph, variants.target)] * courses.measuring[0].groups
-    bias = mean_error(courses.measuring, networks, courses.exact, channel_axis(graph), groups)
-    network = open_lowered(with_output_bias(graph, bias), variants.target)
-    return _run(Way(best.way.ranges, True), bias, network, courses, [best])
-
-
-def _run(way: Way, bias: Float | None, network: LoadedGraph, courses: TrialCourses, others: Sequence[Tried]) -> Tried:
-    """Samples of a way, course by course, until it is clearly behind one of the others."""
+def _run(
+    way: Way,
+    bias: Float | None,
+    networks: Sequence[LoadedGraph],
+    courses: Sequence[Course],
+    others: Sequence[Tried],
+) -> Tried:
+    """Samples of a way, each course with its network, until it is behind one of the others."""
     psnr: list[Float] = []
     errors: list[Float] = []
-    for course in courses.choosing:
+    for network, course in zip(networks, courses, strict=True):
         states = course.run([network] * course.groups)
         psnr.append(course.quality(states))
         errors.append(_end_error(course, states))
@@ -269,8 +276,9 @@ def _run(way: Way, bias: Float | None, network: LoadedGraph, courses: TrialCours
 
 
 def _is_behind(psnr: Float, other: Float) -> bool:
-    mean, error = _difference(psnr, other)
-    return mean < -BEHIND * error
+    """On the seeds that both have."""
+    both = min(len(psnr), len(other))
+    return bool(_parts(psnr[:both]).mean() < _parts(other[:both]).mean())
 
 
 def _end_error(course: Course, states: Sequence[StepState]) -> Float:
@@ -294,28 +302,9 @@ def _trial(each: Tried, is_chosen: bool) -> Trial:
     )
 
 
-def _courses(
-    sampler: Sampler, plan: Plan, seeds: Sequence[int], rows: ConditionRecords | None, progress: Progress = SILENT
-) -> tuple[Course, ...]:
-    parts = [seeds[start : start + AT_ONCE] for start in range(0, len(seeds), AT_ONCE)]
-    return tuple(
-        open_course(sampler, plan, part, rows, partial(_of_parts, progress, number, len(parts)))
-        for number, part in enumerate(parts)
-    )
-
-
 def _under(progress: Progress, name: str, stage: str, done: int, total: int) -> None:
     progress(f"{name}: {stage}", done, total)
 
 
 def _of_parts(progress: Progress, number: int, parts: int, stage: str, done: int, total: int) -> None:
     progress(stage, number * total + done, parts * total)
-
-
-def _without_group(network: LoadedGraph) -> LoadedGraph:
-    """The float32 body, which has one group and no input for it."""
-
-    def run(feeds: Arrays) -> dict[str, NDArray[np.float32]]:
-        return network({name: value for name, value in feeds.items() if name != GROUP})
-
-    return run

@@ -24,7 +24,7 @@ from fewstep.calibration.ranges.channels import by_channel
 from fewstep.calibration.ranges.entropy import least_divergent
 from fewstep.calibration.ranges.histogram import BINS, Histogram, coarsen
 from fewstep.calibration.ranges.readers import Reader
-from fewstep.calibration.ranges.table import LEVELS, Method, Range, Ranges
+from fewstep.calibration.ranges.table import LEVELS, ByChannel, Method, Range, Ranges
 
 COARSE = np.geomspace(0.05, 1.0, 16)  # shrink factors tried first; 8 bits rarely gain from clipping at all
 REFINEMENTS = 3  # grids around the best factors so far, each reaching as far as the last one's neighbours
@@ -70,8 +70,21 @@ def tensor_ranges(
     A group that was always zero has the pooled range: any is exact for it, and one unlike those of the other groups
     would coarsen their scales where groups share a zero point or a grid.
     """
-    find, find_symmetric = METHODS[method]
+    return ranges_by_method(groups, (method,), samples, readers)[method]
+
+
+def ranges_by_method(
+    groups: Sequence[Histogram], methods: Sequence[Method], samples: int = 1, readers: Sequence[Reader] = ()
+) -> dict[Method, Ranges]:
+    """`tensor_ranges` of several methods, which share scales of channels."""
     each, whole = [Density.of([histogram]) for histogram in groups], Density.of(groups)
+    own = by_channel(groups, samples, readers) if any(method in BY_CHANNEL for method in methods) else None
+    return {method: _ranges(each, whole, method, own if method in BY_CHANNEL else None) for method in methods}
+
+
+def _ranges(each: Sequence["Density"], whole: "Density", method: Method, own: ByChannel | None) -> Ranges:
+    """From the density of each group and that of all."""
+    find, find_symmetric = METHODS[method]
     is_zero = [density.low == density.high == 0 for density in each]
     pooled, pooled_symmetric = find(whole), find_symmetric(whole)
     return Ranges(
@@ -81,7 +94,7 @@ def tensor_ranges(
         per_group_symmetric=tuple(
             pooled_symmetric if zero else find_symmetric(density) for density, zero in zip(each, is_zero, strict=True)
         ),
-        by_channel=by_channel(groups, samples, readers) if method in BY_CHANNEL else None,
+        by_channel=own,
     )
 
 

@@ -61,7 +61,7 @@ def test_the_table_takes_differences_calibration_by_calibration() -> None:
     base = [{"mean": 40.0, "p5": 35.0}, {"mean": 42.0, "p5": 36.0}]
     other = [{"mean": 39.0, "p5": 33.0}, {"mean": 41.5, "p5": 34.0}]
     *_, first, second = SCRIPT["table"]({SCRIPT["BASE"]: base, "other": other}).split("\n")
-    assert first == "| as calibrated by default | 41.00 (40.00 to 42.00) | 35.5 |  |"
+    assert first == "| channels, no error taken out | 41.00 (40.00 to 42.00) | 35.5 |  |"
     assert second == "| other | 40.25 (39.00 to 41.50) | 33.5 | -0.75 (-1.00 to -0.50) |"
 
 

@@ -39,10 +39,10 @@ def test_a_dry_run_takes_conditions_from_the_file_that_calibrate_takes_them_from
 @pytest.mark.parametrize(
     ("changes", "evaluations"),
     [
-        ({}, 0),
-        ({"ranges": "auto", "bias": "none"}, 3 * 2 * 1),  # steps, methods, batches of seeds that choose
-        ({"ranges": "auto"}, 3 * (2 * 1 + 2 * 1 + 1)),  # and of seeds that measure, in int8 and in float32
-        ({"bias": "measured", "target": ("cpu-x86", "cpu-arm")}, 2 * 3 * (1 + 2 * 1 + 1)),
+        ({"ranges": "channels"}, 0),
+        ({"bias": "none"}, 3 * 8 * 2),  # steps, seeds, methods
+        ({}, 3 * 8 * (2 + 2)),  # and the mean error, measured and taken out
+        ({"ranges": "mse", "bias": "measured", "target": ("cpu-x86", "cpu-arm")}, 2 * 3 * 8 * (1 + 2)),
     ],
 )
 def test_what_trials_cost_is_told(bundle: Path, changes: dict[str, object], evaluations: int) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fewstep.calibration.choosing.output_error import mean_error, weights
+from fewstep.calibration.choosing.output_error import corrected, mean_error, weights
 from fewstep.calibration.precision.closed_loop import Course, open_course
 from fewstep.graph.graph import GROUP
 from fewstep.plans.compile import DenoiserFacts, compile_plan
@@ -49,46 +49,54 @@ def off_by(exact: LoadedGraph, numbers: Sequence[float], share: NDArray[np.float
     return run
 
 
-def courses(sampler, groups: Sequence[int], guidance: float | None = 2.0) -> list[Course]:  # type: ignore[no-untyped-def]
+def course_of(sampler, groups: Sequence[int], guidance: float | None = 2.0) -> Course:  # type: ignore[no-untyped-def]
     plan = in_groups(sampler.compile("dpmpp_2m:3", guidance), groups)
-    return [open_course(sampler, plan, range(start, start + 4)) for start in (600_000, 600_004)]
+    return open_course(sampler, plan, range(600_000, 600_008))
 
 
 def test_what_was_planted_in_each_group_is_found(sampler) -> None:  # type: ignore[no-untyped-def]
-    made = courses(sampler, [0, 1, 2])
-    exact = exact_of(sampler)
-    found = mean_error(made, [off_by(exact, PLANTED)] * 3, exact, 1, 3)
+    course = course_of(sampler, [0, 1, 2])
+    found = mean_error(course, off_by(exact_of(sampler), PLANTED), 1, 3)
     np.testing.assert_allclose(found, PLANTED[:, None], atol=1e-6)
 
 
 def test_a_body_of_one_group_gets_the_mean_over_steps(sampler) -> None:  # type: ignore[no-untyped-def]
-    made = courses(sampler, [0, 1, 2])
-    exact = exact_of(sampler)
-    found = mean_error(made, [off_by(exact, PLANTED)] * 3, exact, 1, 1)
+    course = course_of(sampler, [0, 1, 2])
+    found = mean_error(course, off_by(exact_of(sampler), PLANTED), 1, 1)
     np.testing.assert_allclose(found, [[PLANTED.mean()]], atol=1e-6)
 
 
 def test_branches_count_as_guidance_counts_them(sampler) -> None:  # type: ignore[no-untyped-def]
     """The same number on both branches makes of the guided output what was planted there: 2 * 1.0 - 0.5."""
-    made, exact = courses(sampler, [0, 1, 2], 2.0), exact_of(sampler)
-    assert made[0].plan.steps[0].branches == ("cond", "uncond")
-    found = mean_error(made, [off_by(exact, PLANTED, np.array([1.0, 0.5]))] * 3, exact, 1, 3)
+    course, exact = course_of(sampler, [0, 1, 2], 2.0), exact_of(sampler)
+    assert course.plan.steps[0].branches == ("cond", "uncond")
+    found = mean_error(course, off_by(exact, PLANTED, np.array([1.0, 0.5])), 1, 3)
     np.testing.assert_allclose(found, 1.5 * PLANTED[:, None], atol=1e-6)
 
 
 def test_with_it_samples_are_those_of_float32(sampler) -> None:  # type: ignore[no-untyped-def]
-    (course, _), exact = courses(sampler, [0, 1, 2]), exact_of(sampler)
+    course, exact = course_of(sampler, [0, 1, 2]), exact_of(sampler)
 
     def planted(feeds: Arrays) -> dict[str, NDArray[np.float32]]:
         return {"v": exact(feeds)["v"] - np.float32(PLANTED[int(feeds[GROUP][0])])}
 
-    found = mean_error([course], [planted] * 3, exact, 1, 3).astype(np.float32)
-
-    def corrected(feeds: Arrays) -> dict[str, NDArray[np.float32]]:
-        return {"v": planted(feeds)["v"] + found[int(feeds[GROUP][0])]}
-
+    found = corrected(planted, "v", mean_error(course, planted, 1, 3), 1)
     assert course.quality(course.run([planted] * 3)).max() < 50
-    assert course.quality(course.run([corrected] * 3)).min() > 120
+    assert course.quality(course.run([found] * 3)).min() > 120
+
+
+def test_float32_is_not_asked_again(sampler) -> None:  # type: ignore[no-untyped-def]
+    """What it made of its own inputs is known, and nothing is missing where the body is float32 itself."""
+    course, exact = course_of(sampler, [0, 1, 2]), exact_of(sampler)
+    inputs = []
+
+    def body(feeds: Arrays) -> dict[str, NDArray[np.float32]]:
+        inputs.append(feeds["x"][: len(feeds["x"]) // 2])
+        return exact(feeds)
+
+    np.testing.assert_array_equal(mean_error(course, body, 1, 3), np.zeros((3, 1)))
+    for seen, state in zip(inputs, course.reference, strict=True):
+        np.testing.assert_array_equal(seen, state.u)
 
 
 def test_weights_that_cancel_are_alike_and_a_shaping_does_not_hide_them() -> None:

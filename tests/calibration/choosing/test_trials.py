@@ -14,7 +14,7 @@ from fewstep.calibration.choosing import trials
 from fewstep.calibration.choosing.trials import Tried, Way, choose, constant_share, most_evaluations
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.on_demand import OnDemand
-from fewstep.calibration.precision.closed_loop import JUDGE_SEEDS, SEARCH_SEEDS, SELECTION_SEEDS
+from fewstep.calibration.precision.closed_loop import JUDGE_SEEDS, SEARCH_SEEDS, SELECTION_SEEDS, Course
 from fewstep.calibration.trajectories import HELD_OUT_SEEDS
 from fewstep.graph import io
 from fewstep.graph.graph import Graph
@@ -29,7 +29,7 @@ from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
 
 PLANTED = 0.05  # by which the int8 body's output is too small
 REAL = trials.open_lowered
-OPTIONS = replace(FIRST, target=("cpu-x86",), trajectories=16, bias="measured")
+OPTIONS = replace(FIRST, target=("cpu-x86",), trajectories=16, ranges="channels", bias="measured")
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def plant(monkeypatch: pytest.MonkeyPatch, error: float) -> None:
     monkeypatch.setattr(trials, "open_lowered", opened)
 
 
-def the_wrong_way(courses: object, networks: object, exact: object, axis: int, groups: int) -> NDArray[np.float64]:
+def the_wrong_way(course: object, network: object, axis: int, groups: int) -> NDArray[np.float64]:
     """In the place of a measured mean error: as large, and with the other sign."""
     return np.full((groups, 1), -PLANTED)
 
@@ -74,15 +74,19 @@ def test_a_planted_error_is_found_taken_out_and_told(bundle: Path, monkeypatch: 
     own = trials.mean_error
     found = []
 
-    def without_planting(courses, networks, *more):  # type: ignore[no-untyped-def]
-        honest = [lambda feeds: {"v": networks[0](feeds)["v"] + np.float32(PLANTED)}] * len(networks)
-        found.append((own(courses, honest, *more), own(courses, networks, *more)))
+    def without_planting(course, network, *more):  # type: ignore[no-untyped-def]
+        found.append(
+            (
+                own(course, lambda feeds: {"v": network(feeds)["v"] + np.float32(PLANTED)}, *more),
+                own(course, network, *more),
+            )
+        )
         return found[-1][1]
 
     plant(monkeypatch, PLANTED)
     monkeypatch.setattr(trials, "mean_error", without_planting)
     made = run(bundle)
-    (honest, measured), *_ = found
+    honest, measured = np.mean(found, axis=0)  # of the halves
     np.testing.assert_allclose(measured - honest, PLANTED, atol=1e-3)
     off, on = tried_of(made)
     assert ways([off, on]) == [("channels", False), ("channels", True)] and (off.is_chosen, on.is_chosen) == (
@@ -102,7 +106,7 @@ def test_a_correction_that_does_not_win_is_refused(bundle: Path, monkeypatch: py
     monkeypatch.setattr(trials, "mean_error", the_wrong_way)
     off, on = tried_of(run(bundle))
     assert on.has_bias and on.psnr < off.psnr and (off.is_chosen, on.is_chosen) == (True, False)
-    assert on.seeds <= off.seeds == 16
+    assert on.seeds < off.seeds == trials.CHOOSING
     with pytest.raises(KeyError):
         stored_bias(bundle)
 
@@ -165,7 +169,7 @@ def test_the_float_session_is_closed_before_each_target(bundle: Path, monkeypatc
     was_open: list[bool] = []
     real_open, real_try = trials.open_trials, trials.try_ways
 
-    def open_trials(sampler: Sampler, *more: object) -> trials.TrialCourses:
+    def open_trials(sampler: Sampler, *more: object) -> tuple[Course, ...]:
         assert isinstance(sampler.denoiser, OnDemand)
         opened.append(sampler.denoiser)
         return real_open(sampler, *more)  # type: ignore[arg-type]
@@ -180,8 +184,27 @@ def test_the_float_session_is_closed_before_each_target(bundle: Path, monkeypatc
     monkeypatch.setattr(trials, "open_trials", open_trials)
     monkeypatch.setattr(trials, "try_ways", try_ways)
     run(bundle, target=("cpu-x86", "cpu-x86-7bit"))
-    assert was_open == [False, True, False, True]  # a mean error, which is measured here, opens it
+    assert was_open == [False] * 4  # nor opened by a mean error
     assert opened[0]._opened is None
+
+
+def test_a_large_body_sees_one_sample_at_a_time(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the samples are those of a small one."""
+    sizes: list[int] = []
+
+    def opened(graph: Graph, target: Target) -> LoadedGraph:
+        network = REAL(graph, target)
+        return lambda feeds: (sizes.append(len(feeds["x"])), network(feeds))[1]
+
+    monkeypatch.setattr(trials, "open_lowered", opened)
+    small = tried_of(run(bundle))
+    assert set(sizes) == {trials.CHOOSING}  # the two branches of half of them
+    sizes.clear()
+    monkeypatch.setattr(trials, "batch_of", lambda *arguments: 1)
+    large = tried_of(run(bundle))
+    assert set(sizes) == {1}
+    for a, b in zip(small, large, strict=True):
+        assert a.psnr == pytest.approx(b.psnr, abs=0.5) and a.seeds == b.seeds
 
 
 def test_a_map_keeps_the_mean_error() -> None:
@@ -270,12 +293,33 @@ def test_what_won_is_lowered_once(bundle: Path, monkeypatch: pytest.MonkeyPatch)
     assert len(lowered) == len(trials.TRIED)
 
 
-def test_a_way_that_is_clearly_behind_gets_no_more_seeds(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trials, "AT_ONCE", 4)
+def test_a_way_that_is_behind_on_the_first_half_gets_no_more_seeds(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plant(monkeypatch, PLANTED)
     monkeypatch.setattr(trials, "mean_error", the_wrong_way)
     off, on = tried_of(run(bundle))
-    assert (off.seeds, on.seeds) == (16, 4)
+    assert (off.seeds, on.seeds) == (trials.CHOOSING, trials.CHOOSING // 2)
+
+
+def test_each_half_is_judged_with_the_mean_error_of_the_other(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of what is missing is found on the first half, all on the second: the second half of the samples is left
+    with an error that the first has not. The body gets the mean."""
+    taken = iter([PLANTED / 2, PLANTED])
+    judged = []
+    real = trials._run
+
+    def seen(*arguments: object) -> Tried:
+        judged.append(real(*arguments))  # type: ignore[arg-type]
+        return judged[-1]
+
+    plant(monkeypatch, PLANTED)
+    monkeypatch.setattr(trials, "mean_error", lambda course, network, axis, groups: np.full((groups, 1), next(taken)))
+    monkeypatch.setattr(trials, "_run", seen)
+    run(bundle)
+    first, second = np.split(judged[-1].psnr, 2)
+    assert first.mean() > second.mean() + 3
+    np.testing.assert_allclose(stored_bias(bundle), 0.75 * PLANTED, rtol=1e-6)
 
 
 def test_the_constant_part_of_an_error_is_counted_by_channel() -> None:
@@ -287,12 +331,15 @@ def test_the_constant_part_of_an_error_is_counted_by_channel() -> None:
 
 
 def test_the_budget_counts_all_that_may_run() -> None:
-    assert most_evaluations(3, False, 8, 64) == 3 * 8
-    assert most_evaluations(3, True, 8, 64) == 8 * (3 + 2 * 1 + 1)
-    assert most_evaluations(1, True, 4, 4) == 4 * (1 + 2 + 1)
+    assert most_evaluations(3, False, 8, 64) == 3 * 8 * trials.CHOOSING
+    assert most_evaluations(3, True, 8, 64) == (3 + 1 + 1) * 8 * trials.CHOOSING
+    assert most_evaluations(1, True, 4, 4) == 4 * 4 * (1 + 1 + 1)
 
 
 def test_the_seeds_of_trials_are_nobody_elses() -> None:
-    used = SELECTION_SEEDS[trials.FIRST :][: trials.MEASURING + trials.CHOOSING]
-    assert not set(used) & {*SEARCH_SEEDS, *JUDGE_SEEDS} and used.start >= len(HELD_OUT_SEEDS)
-    assert set(used) <= set(SELECTION_SEEDS)
+    first, second = map(set, trials.halves(64))
+    assert len(first) == len(second) == trials.CHOOSING / 2 and not first & second
+    assert not (first | second) & {*SEARCH_SEEDS, *JUDGE_SEEDS, *HELD_OUT_SEEDS} and first | second <= set(
+        SELECTION_SEEDS
+    )
+    assert [len(half) for half in trials.halves(5)] == [3, 2]
