@@ -12,7 +12,7 @@ from fewstep.calibration.checkpoint import Checkpoint, checkpoint_of
 from fewstep.calibration.choosing.trials import Chosen, Ways, choose_each
 from fewstep.calibration.commit import commit, in_files
 from fewstep.calibration.conditions_file import ConditionRecords, deal
-from fewstep.calibration.count import count_activations, count_progressively, tabulate_each
+from fewstep.calibration.count import count_activations, count_progressively, tabulate
 from fewstep.calibration.failed_bodies import body_of, overflowing, some_failed
 from fewstep.calibration.lowering.agreement import warn_of_disagreement
 from fewstep.calibration.lowering.quantize import LoweredBody, lowered_ops
@@ -92,7 +92,7 @@ def calibrate(options: CalibrateOptions, progress: Progress = SILENT, workers: W
         with opened(options.workers, options.dask, workers) as hands:
             counts = count(task, options, kept, progress, hands)
         failed = overflowing(task.targets, counts.reached())
-        tables = tabulate_each(counts, task.prepared, digest, task.plan.name, methods_of(options), progress)
+        tables = tabulate(counts, task.prepared, digest, task.plan.name, methods_of(options), progress)
         plan = regroup(task.plan, counts.edges)
         seen = _one_of_each_group(task, plan)
         possible = [target for target in task.targets if body_of(target) not in failed]

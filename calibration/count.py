@@ -15,7 +15,7 @@ from fewstep.calibration.checkpoint import Checkpoint
 from fewstep.calibration.counting_job import counting
 from fewstep.calibration.inputs import Distribution, counted, evaluations, followed
 from fewstep.calibration.lowering.quantize import lower_graph
-from fewstep.calibration.ranges.methods import ranges_by_method
+from fewstep.calibration.ranges.methods import ranges_by_method, tensor_ranges
 from fewstep.calibration.ranges.observe import Counts, batch_within, open_watched
 from fewstep.calibration.ranges.readers import readers_of
 from fewstep.calibration.ranges.table import Method, Ranges, RangesTable
@@ -133,13 +133,6 @@ def _in_pass(progress: Progress, number: int, of: int, stage: str, done: int, to
 
 
 def tabulate(
-    counts: Counts, prepared: Graph, graph_sha256: str, plan: str, method: Method, progress: Progress = SILENT
-) -> RangesTable:
-    """The best ranges of everything that was counted, and a warning for each activation that is one number."""
-    return tabulate_each(counts, prepared, graph_sha256, plan, (method,), progress)[method]
-
-
-def tabulate_each(
     counts: Counts,
     prepared: Graph,
     graph_sha256: str,
@@ -147,22 +140,12 @@ def tabulate_each(
     methods: Sequence[Method],
     progress: Progress = SILENT,
 ) -> dict[Method, RangesTable]:
-    """`tabulate` of several methods, for little more than the time of the slowest."""
+    """The best ranges of everything that was counted, by each method, and a warning for each activation that is one
+    number. Several methods take little more than the time of the slowest."""
     for name in counts.tensors:
         groups = counts.of(name)
         if len({end for histogram in groups for end in (histogram.low, histogram.high)}) == 1:
             LOG.warning("activation %r is always %g: a layer there may be dead", name, groups[0].low)
-    return _tables(counts, prepared, graph_sha256, plan, methods, progress)
-
-
-def ranges_table(counts: Counts, prepared: Graph, graph_sha256: str, plan: str, method: Method) -> RangesTable:
-    """The best ranges of everything that was counted in the prepared graph."""
-    return _tables(counts, prepared, graph_sha256, plan, (method,), SILENT)[method]
-
-
-def _tables(
-    counts: Counts, prepared: Graph, graph_sha256: str, plan: str, methods: Sequence[Method], progress: Progress
-) -> dict[Method, RangesTable]:
     tensors: dict[Method, dict[str, Ranges]] = {method: {} for method in methods}
     readers = readers_of(prepared)
     for done, name in enumerate(counts.tensors, 1):
@@ -173,6 +156,13 @@ def _tables(
         method: RangesTable(graph_sha256, plan, counts.edges, method, found, counts.unseen)
         for method, found in tensors.items()
     }
+
+
+def ranges_table(counts: Counts, prepared: Graph, graph_sha256: str, plan: str, method: Method) -> RangesTable:
+    """The best ranges of everything that was counted in the prepared graph, by one method."""
+    readers = readers_of(prepared)
+    tensors = {name: tensor_ranges(counts.of(name), method, counts.samples, readers(name)) for name in counts.tensors}
+    return RangesTable(graph_sha256, plan, counts.edges, method, tensors, counts.unseen)
 
 
 def _open_int8(graph: Graph) -> LoadedGraph:

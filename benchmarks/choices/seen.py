@@ -7,7 +7,7 @@ from functools import cached_property
 from choices.hessians import Hessians, layer_hessians
 from choices.opening import deployed
 
-from fewstep.calibration.count import batch_of, count_activations, tabulate
+from fewstep.calibration.count import batch_of, count_activations, ranges_table
 from fewstep.calibration.inputs import Distribution, long_plan, taken
 from fewstep.calibration.lowering.quantize import Quantizer, lower_graph, lower_ops, lowered_ops
 from fewstep.calibration.lowering.scheme import Target
@@ -68,7 +68,7 @@ class Seen:
         return lowered_ops(self.task.prepared)
 
     def table(self, counts: Counts, method: Method = "channels") -> RangesTable:
-        return tabulate(counts, self.task.prepared, "0" * 64, self.task.plan.name, method)
+        return ranges_table(counts, self.task.prepared, "0" * 64, self.task.plan.name, method)
 
     @cached_property
     def usual(self) -> RangesTable:

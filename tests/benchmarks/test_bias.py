@@ -13,7 +13,7 @@ from choices.shifts import Shifts
 
 from fewstep.calibration import count
 from fewstep.calibration.calibrate import open_task
-from fewstep.calibration.count import count_activations, tabulate
+from fewstep.calibration.count import count_activations, ranges_table
 from fewstep.calibration.lowering.quantize import lower_graph
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.lowering.selection import selected_ops
@@ -119,7 +119,7 @@ def test_corrections_of_a_body_are_bitwise_those_of_one_sample_at_a_time(
         return unsteady(open_session(graph, also, optimize), "x")
 
     task = open_task(replace(FIRST, bundle=write_bundle(tmp_path / "bundle", denoiser()), trajectories=16))
-    ranges = tabulate(count_activations(task), task.prepared, "0" * 64, task.plan.name, "mse")
+    ranges = ranges_table(count_activations(task), task.prepared, "0" * 64, task.plan.name, "mse")
     for module in (observe, body_bias):
         monkeypatch.setattr(module, "open_session", opened)
     found = set()

@@ -16,7 +16,7 @@ from choices.rows import Row, around_128, dilated, joined, smoothed
 from choices.seen import Seen
 
 from fewstep.calibration.calibrate import open_task
-from fewstep.calibration.count import count_activations, tabulate
+from fewstep.calibration.count import count_activations, ranges_table
 from fewstep.calibration.lowering.quantize import lower_graph
 from fewstep.calibration.lowering.selection import selected_ops, weighted_op
 from fewstep.calibration.lowering.targets.cpu_x86 import CPU_X86
@@ -180,7 +180,7 @@ def test_a_layer_alone_answers_for_its_own_rounding(tmp_path: Path) -> None:
         assert 0 < np.abs(found[op.name] - exact[op.name]).max() < 4 * step
 
     task = open_task(replace(FIRST, bundle=write_bundle(tmp_path / "bundle", denoiser())))
-    ranges = tabulate(count_activations(task), task.prepared, "0" * 64, task.plan.name, "mse")
+    ranges = ranges_table(count_activations(task), task.prepared, "0" * 64, task.plan.name, "mse")
     corrections = local_corrections(task, ranges, CPU_X86)
     assert corrections["h1"].shape == (3, 16) and 0 < np.abs(corrections["h1"]).max() < 0.1
 

@@ -326,7 +326,7 @@ def test_the_last_pass_is_kept_though_another_was_a_moment_ago(
     monkeypatch.setattr(checkpoint, "SECONDS", 1e9)
     asked = replace(options, inputs="progressive")
     with monkeypatch.context() as patched, pytest.raises(Killed):
-        patched.setattr(verb, "tabulate_each", Counted(verb.tabulate_each, calls=0))
+        patched.setattr(verb, "tabulate", Counted(verb.tabulate, calls=0))
         calibrate(asked)
     passes = Counted(count.roll_out)
     monkeypatch.setattr(count, "roll_out", passes)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fewstep.calibration.calibrate import calibrate, open_task
-from fewstep.calibration.count import count_activations, count_progressively, tabulate
+from fewstep.calibration.count import count_activations, count_progressively, ranges_table
 from fewstep.calibration.inputs import LONG, Distribution, chosen, counted, evaluations, long_plan
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.calibration.ranges.observe import open_watched
@@ -106,7 +106,8 @@ def test_progressive_ranges_are_those_of_inputs_that_int8_steps_made(task: Task)
     """The first group sees noise, as ever; the last one the state that the int8 body leaves."""
     deployed, progressive = count_activations(task), count_progressively(task, "mse")
     first, last = (
-        tabulate(counts, task.prepared, "0" * 64, "plan", "mse")["x"].per_group for counts in (deployed, progressive)
+        ranges_table(counts, task.prepared, "0" * 64, "plan", "mse")["x"].per_group
+        for counts in (deployed, progressive)
     )
     assert first[0] == last[0]
     assert first[2] != last[2] and first[2].high == pytest.approx(last[2].high, rel=0.05)

@@ -11,7 +11,7 @@ import pytest
 from fewstep.calibration import calibrate as verb
 from fewstep.calibration import count
 from fewstep.calibration.calibrate import open_task
-from fewstep.calibration.count import count_activations, count_progressively, tabulate
+from fewstep.calibration.count import count_activations, count_progressively, ranges_table
 from fewstep.calibration.ranges import observe
 from fewstep.calibration.row_by_row import row_by_row
 from fewstep.calibration.task import Task
@@ -65,7 +65,7 @@ def unsteady(network: LoadedGraph, rows_of: str) -> LoadedGraph:
 
 def ranges(task: Task, batch: int, monkeypatch: pytest.MonkeyPatch) -> bytes:
     monkeypatch.setattr(count, "BATCH", batch)
-    return tabulate(count_activations(task), task.prepared, "0" * 64, "plan", "mse").encode()
+    return ranges_table(count_activations(task), task.prepared, "0" * 64, "plan", "mse").encode()
 
 
 @pytest.mark.parametrize("batch", [4, 16])
@@ -85,7 +85,7 @@ def test_progressive_ranges_are_too(task: Task, monkeypatch: pytest.MonkeyPatch)
     tables = set()
     for batch in (1, 4, 16):
         monkeypatch.setattr(count, "BATCH", batch)
-        tables.add(tabulate(count_progressively(task, "mse"), task.prepared, "0" * 64, "plan", "mse").encode())
+        tables.add(ranges_table(count_progressively(task, "mse"), task.prepared, "0" * 64, "plan", "mse").encode())
     assert len(tables) == 1
 
 
