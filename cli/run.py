@@ -17,6 +17,7 @@ from fewstep.cli.run_backend import check_body, opened
 from fewstep.cli.run_plan import check_name, default_plan, unlike_calibration
 from fewstep.cli.run_tiles import Tiling, tiling
 from fewstep.evaluation.output import check_folder, whole_file, write_whole
+from fewstep.machine.memory import peak
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import UNCOND
 from fewstep.plans.plan import Plan
@@ -106,9 +107,12 @@ def verb(options: RunOptions, progress: Progress) -> Outcome:
     started = time.perf_counter()
     x, plan = run(options, progress)
     seconds, samples = time.perf_counter() - started, counted(len(x), "sample")
+    most = peak() if options.tiles else None
+    memory = "" if most is None else f", {most >> 20} MiB at its peak"
+    made = {"output": options.output, "shape": x.shape, "plan": plan, "seconds": seconds}
     return Outcome(
-        {"output": options.output, "shape": x.shape, "plan": plan, "seconds": seconds},
-        (f"{options.output}: {samples} of {plan} in {options.precision}, {seconds:.1f} s with loading",),
+        made if most is None else made | {"peak_bytes": most},
+        (f"{options.output}: {samples} of {plan} in {options.precision}, {seconds:.1f} s with loading{memory}",),
     )
 
 

@@ -6,11 +6,11 @@ The bundle is one of restoration.py; degraded.npy is a picture [C, H, W] in mode
 the network's on. The degraded picture is a condition of the network, and is cut as x is.
 """
 
-import resource
 import sys
 
 import numpy as np
 
+from fewstep.machine.memory import peak
 from fewstep.runs import Tiles, sample_tiles
 from fewstep.runtime import UserError, load
 
@@ -22,8 +22,7 @@ def main(bundle: str, degraded_file: str, restored_file: str, plan: str = "ressh
         tiles = Tiles(overlap=window[-1] // 4, moves=True)
         restored = sample_tiles(sampler, sampler.compile(plan), y.shape[1:], tiles, [0], condition={"y": y})
     np.save(restored_file, restored[0])
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-    print(f"{list(y.shape[1:])} in windows of {list(window)}, {peak} MB at its peak")
+    print(f"{list(y.shape[1:])} in windows of {list(window)}, {(peak() or 0) >> 20} MiB at its peak")
 
 
 if __name__ == "__main__":
@@ -31,5 +30,5 @@ if __name__ == "__main__":
         sys.exit("usage: python examples/large_restoration.py BUNDLE degraded.npy restored.npy [PLAN]")
     try:
         main(*sys.argv[1:])
-    except UserError as error:
+    except (OSError, UserError) as error:
         sys.exit(f"large_restoration: {error}")

@@ -6,12 +6,12 @@ The bundle is that of speech.py. enhance.py cuts the sound itself and enhances e
 after every step, so that they agree where they overlap.
 """
 
-import resource
 import sys
 import wave
 
 import numpy as np
 
+from fewstep.machine.memory import peak
 from fewstep.runs import Tiles, sample_tiles
 from fewstep.runtime import UserError, load
 from fewstep.runtime.spectrogram import decode, encode, loudness
@@ -34,8 +34,8 @@ def main(bundle: str, noisy_file: str, enhanced_file: str, plan: str = "sgmse:10
     with wave.open(enhanced_file, "wb") as file:
         file.setparams(parameters)
         file.writeframes((enhanced * 32768).round().clip(-32768, 32767).astype("<i2").tobytes())
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-    print(f"{len(noisy) / sound.rate:.2f} s as {y.shape[-1]} frames in windows of {FRAMES}, {peak} MB at its peak")
+    seconds, most = len(noisy) / sound.rate, (peak() or 0) >> 20
+    print(f"{seconds:.2f} s as {y.shape[-1]} frames in windows of {FRAMES}, {most} MiB at its peak")
 
 
 if __name__ == "__main__":
@@ -43,5 +43,5 @@ if __name__ == "__main__":
         sys.exit("usage: python examples/long_audio.py BUNDLE noisy.wav enhanced.wav [PLAN]")
     try:
         main(*sys.argv[1:])
-    except UserError as error:
+    except (OSError, UserError) as error:
         sys.exit(f"long_audio: {error}")

@@ -54,5 +54,5 @@ if __name__ == "__main__":
         sys.exit("usage: python examples/stream.py BUNDLE film.npy out.npy")
     try:
         main(*sys.argv[1:])
-    except UserError as error:
+    except (OSError, UserError) as error:
         sys.exit(f"stream: {error}")

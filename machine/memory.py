@@ -1,4 +1,4 @@
-"""Memory and disk space that are free now."""
+"""Memory and disk space that are free now, and the most memory of this process."""
 
 import re
 import shutil
@@ -41,6 +41,17 @@ def memory(meminfo: str, limit: str, used: str) -> tuple[int | None, int | None]
         left = max(int(limit) - int(used), 0)
         free = min(left, free if free is not None else left)
     return total, free
+
+
+def peak(status: str | None = None) -> int | None:
+    """The most bytes that this process has had resident, from /proc/self/status; None where the system does not say.
+
+    Not getrusage: on Linux its figure survives exec, and starts at what the parent process had.
+    """
+    if status is None:
+        status = STATUS.read_text() if STATUS.exists() else ""
+    found = re.search(r"^VmHWM:\s+(\d+) kB", status, re.MULTILINE)
+    return 1024 * int(found[1]) if found else None
 
 
 def _read(name: str) -> str:

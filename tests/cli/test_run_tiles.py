@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fewstep.cli.run import RunOptions, run
+from fewstep.cli.run import RunOptions, run, verb
 from fewstep.runs import Tiles, sample_tiles
 from fewstep.runtime import UserError, load
+from fewstep.runtime.progress import SILENT
 from tests.free_bundle import free
 
 
@@ -25,6 +26,12 @@ def test_a_picture_is_larger_than_the_network_s(tiny_bundle: Path, tmp_path: Pat
     expected = sample_tiles(sampler, sampler.compile(plan), (1, 10, 8), Tiles(2), [0, 1], condition=condition)
     np.testing.assert_array_equal(x, expected)
     np.testing.assert_array_equal(np.load(asked.output), expected)
+
+
+def test_the_peak_of_memory_is_shown(tiny_bundle: Path, tmp_path: Path) -> None:
+    made = verb(options(tmp_path, tiny_bundle, "height=10", "width=8"), SILENT)
+    assert isinstance(made.value, dict) and made.value["peak_bytes"] > 2**20
+    assert str(made.shown[0]).endswith(f", {made.value['peak_bytes'] >> 20} MiB at its peak")
 
 
 def test_a_drawing_and_a_start_are_those_of_the_whole(tiny_bundle: Path, tmp_path: Path) -> None:
