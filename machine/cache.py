@@ -6,6 +6,7 @@
     openvino/     code that OpenVINO compiled on this machine
     calibration/  counts of interrupted calibrations
     precision/    measurements of searches for precision maps
+    programs/     engines of single graphs that a program built on this GPU
     fitting/      samples of teachers, and fits that were interrupted
     agreement/    the graphs on which an engine agrees with onnxruntime on this machine
     fastest/      the fastest backend of a bundle on this machine
@@ -24,7 +25,17 @@ from time import time
 from typing import Literal
 
 Kind = Literal[
-    "engines", "timing", "jit", "openvino", "calibration", "precision", "agreement", "fitting", "fastest", "bundles"
+    "engines",
+    "timing",
+    "jit",
+    "openvino",
+    "calibration",
+    "precision",
+    "agreement",
+    "fitting",
+    "fastest",
+    "bundles",
+    "programs",
 ]
 
 LONGEST_WRITE = 3600.0  # seconds after which a draft is nobody's

@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 
 from fewstep.graph import io, weights
 from fewstep.graph.bake.ahead import check_branches
-from fewstep.graph.bake.assemble import Parts, assemble
+from fewstep.graph.bake.assemble import Parts, Run, assemble
 from fewstep.graph.bake.hold import Kind
 from fewstep.graph.bake.loop import Network
 from fewstep.graph.bake.metadata import Baked, described, encoded
@@ -66,14 +66,19 @@ class BakeOptions(Options):
 
 def bake(options: BakeOptions) -> tuple[Baked, tuple[Path, ...]]:
     """Write the file; returns its description, which its metadata has too, and the files written."""
+    run, baked = assembled(options)
+    return baked, _write(run.graph, options, baked)
+
+
+def assembled(options: BakeOptions) -> tuple[Run, Baked]:
+    """The run as a graph, and its description; nothing is written."""
     bundle = open_bundle(options.bundle)
     name = options.body or choose_body(bundle, options.precision, OnnxRuntime())
     body = bundle.body(name)
     plan = plan_for(bundle, body, options.plan, options.guidance, strength=options.strength)
     _check(options, bundle, plan)
     run = assemble(bundle.manifest, plan, _parts(bundle, body, options), options.batch, options.unroll, options.hold)
-    baked = described(bundle.manifest, body, plan, run.inputs, run.output, run.draws)
-    return baked, _write(run.graph, options, baked)
+    return run, described(bundle.manifest, body, plan, run.inputs, run.output, run.draws)
 
 
 def _write(graph: Graph, options: BakeOptions, baked: Baked) -> tuple[Path, ...]:

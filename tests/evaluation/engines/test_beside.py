@@ -10,7 +10,7 @@ from onnx import numpy_helper
 
 pytest.importorskip("polygraphy", reason="polygraphy is not installed")
 from fewstep.cli.main import main
-from fewstep.engines import watched
+from fewstep.engines import built, watched
 from fewstep.evaluation.engines.beside import beside
 from fewstep.evaluation.engines.found import Beside, NotCompared
 from fewstep.evaluation.integrity import VerifyOptions, verify
@@ -46,7 +46,7 @@ def wrong(tiny_bundle: Path, tensorrt: object, monkeypatch: pytest.MonkeyPatch) 
     def build(files: list[str], *_: object) -> None:
         Path(files[1]).write_bytes(engine(with_another_half(Path(files[0]).read_bytes()), "10.3.0", (2, 2, 2)))
 
-    monkeypatch.setattr(watched, "run_worker", build)
+    monkeypatch.setattr(built, "run_worker", build)
     return tiny_bundle
 
 
@@ -83,7 +83,7 @@ def test_one_that_fusions_alone_make_is_found_by_halves(wrong: Path, monkeypatch
         is_fused = len(onnx.load_from_string(graph).graph.output) <= 2
         Path(files[1]).write_bytes(engine(with_another_half(graph) if is_fused else graph, "10.3.0", (2, 2, 2)))
 
-    monkeypatch.setattr(watched, "run_worker", build)
+    monkeypatch.setattr(built, "run_worker", build)
     (found,) = beside(open_bundle(wrong))
     assert isinstance(found, Beside) and found.layer is not None
     assert (found.layer.tensor, found.layer.alone) == ("halved", True)
@@ -93,7 +93,7 @@ def test_a_mismatch_stays_one_where_the_layer_cannot_be_found(wrong: Path, monke
     def fail(*_: object) -> None:
         raise UserError("tensorrt cannot build it", "free memory")
 
-    monkeypatch.setattr(watched, "run_worker", fail)
+    monkeypatch.setattr(built, "run_worker", fail)
     (damage,) = verify(VerifyOptions(wrong, engines=True)).damages
     assert "its first layer is not known: tensorrt cannot build it; free memory" in damage.what
 

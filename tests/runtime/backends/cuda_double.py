@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+ALIGNMENT = 256  # bytes: of what cudaMalloc gives
 GARBAGE = 0xFF  # as float32 it is NaN: what was freed, or never written, cannot pass for a result
 
 
@@ -30,6 +31,7 @@ class Error(IntEnum):
 class Kind(IntEnum):
     cudaMemcpyHostToDevice = 1
     cudaMemcpyDeviceToHost = 2
+    cudaMemcpyDeviceToDevice = 3
 
 
 class Mode(IntEnum):
@@ -160,8 +162,13 @@ class CudaDouble(ModuleType):
 
     def cudaMemcpyAsync(self, to: int, source: int, size: int, kind: Kind, stream: Stream) -> tuple[Error]:
         self.calls["cudaMemcpyAsync"] += 1
-        device, host = (to, source) if kind is Kind.cudaMemcpyHostToDevice else (source, to)
-        if self.find(device, size, self.current) is None or self.find(host, size, None) is None:
+        here = self.current
+        sides = {
+            Kind.cudaMemcpyHostToDevice: (here, None),
+            Kind.cudaMemcpyDeviceToHost: (None, here),
+            Kind.cudaMemcpyDeviceToDevice: (here, here),
+        }
+        if any(self.find(at, size, side) is None for at, side in zip((to, source), sides[kind], strict=True)):
             return (Error.cudaErrorInvalidValue,)
 
         def copy() -> Error:
@@ -208,7 +215,9 @@ class CudaDouble(ModuleType):
     def _allocate(self, function: str, size: int, device: int | None) -> int:
         with self._lock:
             self.calls[function] += 1
-            self.allocations.append(Allocation(np.full(size, GARBAGE, np.uint8), device))
+            raw = np.full(size + ALIGNMENT, GARBAGE, np.uint8)
+            start = -raw.ctypes.data % ALIGNMENT
+            self.allocations.append(Allocation(raw[start : start + size], device))
             return self.allocations[-1].address
 
     def _free(self, address: int, device: bool) -> tuple[Error]:

@@ -16,7 +16,7 @@ import numpy as np
 import onnxruntime as ort
 
 from fewstep.runtime.sizes import dimension, read_sizes
-from tests.runtime.backends.cuda_double import CudaDouble, Error
+from tests.runtime.backends.cuda_double import ALIGNMENT, CudaDouble, Error
 
 TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int64)": np.int64}
 
@@ -34,6 +34,7 @@ def tensorrt_double(name: str, version: str, cuda: CudaDouble) -> Any:
     module.calls = Counter()
     module.host_code = []
     module.records = True
+    module.addresses = []  # of the calls of contexts that record by themselves
 
     class Severity(Enum):
         INTERNAL_ERROR, ERROR, WARNING, INFO, VERBOSE = range(5)
@@ -118,7 +119,7 @@ def tensorrt_double(name: str, version: str, cuda: CudaDouble) -> Any:
             self.config = config
             self.shapes: dict[str, tuple[int, ...]] = {}
             self.addresses: dict[str, int] = {}
-            self.running = False
+            self.running: list[int] = []  # streams, one for each call that has not ended
 
         def refuse(self, reason: str) -> bool:
             self.engine.runtime.logger.log(Severity.ERROR, reason)
@@ -128,6 +129,8 @@ def tensorrt_double(name: str, version: str, cuda: CudaDouble) -> Any:
             module.calls["set_tensor_address"] += 1
             if name not in self.engine.tensors:
                 return self.refuse(f"no tensor {name}")
+            if address % ALIGNMENT:
+                return self.refuse(f"the address of {name} is not aligned to {ALIGNMENT} bytes")
             self.addresses[name] = address
             return True
 
@@ -154,7 +157,7 @@ def tensorrt_double(name: str, version: str, cuda: CudaDouble) -> Any:
             module.calls["execute_async_v3"] += 1
             if stream not in cuda.streams:
                 return self.refuse("no such stream")
-            if self.running:
+            if any(each != stream for each in self.running):  # behind each other on one stream they may stand
                 return self.refuse("the context is in use")
             recorded = cuda.streams[stream].recorded
             if recorded is not None and not module.records:
@@ -168,39 +171,52 @@ def tensorrt_double(name: str, version: str, cuda: CudaDouble) -> Any:
                 size = int(np.prod(shape)) * np.dtype(kind).itemsize
                 if cuda.find(self.addresses[name], size, cuda.current) is None:
                     return self.refuse(f"the address of {name} is no device memory of {size} bytes")
+            shapes, addresses = dict(self.shapes), dict(self.addresses)  # those of now, whatever is set later
+            if self.config is not None and self.config.cuda_graph_strategy.name == "WHOLE_GRAPH_CAPTURE":
+                module.addresses.append(sorted(addresses.items()))
             if recorded is not None:
-                shapes = dict(self.shapes)
-                recorded.append(lambda: self.compute() if shapes == self.shapes else Error.cudaErrorIllegalAddress)
+                recorded.append(
+                    lambda: self.compute(addresses) if shapes == self.shapes else Error.cudaErrorIllegalAddress
+                )
                 return True
-            self.running = True
-            cuda.streams[stream].pending.append(self.compute)
+            self.running.append(stream)
+
+            def work() -> Error:
+                self.running.remove(stream)
+                return self.compute(addresses)
+
+            cuda.streams[stream].pending.append(work)
             return True
 
-        def compute(self) -> Error:
+        if name == "tensorrt_rtx":
+
+            def is_stream_capturable(self, stream: int) -> bool:
+                return bool(module.records)
+
+        def compute(self, addresses: dict[str, int]) -> Error:
             """What the GPU does when its turn comes: the addresses must still be good."""
-            self.running = False
             feeds = {}
             for name, (mode, _, kind) in self.engine.tensors.items():
                 if mode is TensorIOMode.INPUT:
-                    view = self._memory(name, kind)
+                    view = self._memory(name, kind, addresses[name])
                     if view is None:
                         return Error.cudaErrorIllegalAddress
                     feeds[name] = view.copy()
             values = self.engine.session.run(None, feeds)
             for each, value in zip(self.engine.session.get_outputs(), values, strict=True):
-                view = self._memory(each.name, value.dtype)
+                view = self._memory(each.name, value.dtype, addresses[each.name])
                 if view is None:
                     return Error.cudaErrorIllegalAddress
                 view[...] = value
             return Error.cudaSuccess
 
-        def _memory(self, name: str, kind: Any) -> Any:
+        def _memory(self, name: str, kind: Any, address: int) -> Any:
             shape = self.get_tensor_shape(name)
             size = int(np.prod(shape)) * np.dtype(kind).itemsize
-            found = cuda.find(self.addresses[name], size, cuda.current)
+            found = cuda.find(address, size, cuda.current)
             if found is None:
                 return None
-            start = self.addresses[name] - found.address
+            start = address - found.address
             return found.content[start : start + size].view(kind).reshape(shape)
 
     class RuntimeCache:

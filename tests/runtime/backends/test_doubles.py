@@ -129,8 +129,11 @@ def test_the_double_refuses_what_tensorrt_refuses(context: Any, cuda: CudaDouble
         context.addresses = {name: at for name, at in {**addresses, "v": wrong}.items() if at is not None}
         assert not context.execute_async_v3(int(stream)) and why in context.told[-1]
     context.addresses = addresses
+    assert not context.set_tensor_address("x", addresses["x"] + 8) and "is not aligned to 256" in context.told[-1]
     assert context.execute_async_v3(int(stream))
-    assert not context.execute_async_v3(int(stream)) and "is in use" in context.told[-1]
+    assert context.execute_async_v3(int(stream))  # one behind the other
+    _, other = cuda.cudaStreamCreateWithFlags(1)
+    assert not context.execute_async_v3(int(other)) and "is in use" in context.told[-1]
     cuda.cudaFree(addresses["x"])  # while the call waits for its turn
     assert cuda.cudaStreamSynchronize(stream) == (Error.cudaErrorIllegalAddress,)
 

@@ -1,0 +1,46 @@
+"""The program of one graph of fixed shapes for this machine's GPU, built here and kept in the user's cache folder."""
+
+import json
+import tempfile
+from hashlib import sha256
+from pathlib import Path
+
+from fewstep.engines.build_engine import run_worker
+from fewstep.engines.builders import STRICT, builder_of
+from fewstep.graph.graph import Graph
+from fewstep.graph.io import save
+from fewstep.machine import cache
+from fewstep.runtime.backends.tensorrt import TensorRt
+
+TIMEOUT = 3600.0  # seconds
+GRAPH, ENGINE, REQUEST = "graph.onnx", "graph.engine", "graph.json"
+
+
+def built(backend: TensorRt, graph: Graph, is_kept: bool = True) -> bytes:
+    """The program of a graph whose inputs have fixed shapes. UserError if it cannot be built.
+
+    Only what this user's cache folder holds is taken in its place: an engine is native code.
+    """
+    builder, here = builder_of(backend.name), backend.here()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        files = save(graph, folder / GRAPH)
+        content = sha256(b"".join(sha256(file.read_bytes()).digest() for file in files)).hexdigest()[:32]
+        kept = f"{content}-{here.backend}-{here.backend_version}-{here.device}-{here.multiprocessors}"
+        if is_kept and (program := cache.read("programs", kept)) is not None:
+            return program
+        request = {
+            "module": builder.module,
+            "shapes": {value.name: [value.shape] * 3 for value in graph.inputs},
+            "flags": STRICT,
+            "compute_capability": here.device.upper() if builder.devices else None,
+            "timing_cache": None,
+            "layers": None,
+        }
+        (folder / REQUEST).write_text(json.dumps(request))
+        arguments = [str(folder / each) for each in (GRAPH, ENGINE, REQUEST)]
+        run_worker(arguments, f"{graph.name!r} for {here.device}", TIMEOUT, builder.name)
+        program = (folder / ENGINE).read_bytes()
+    if is_kept:
+        cache.store("programs", kept, program)
+    return program

@@ -1,0 +1,76 @@
+"""Steps in ONNX Runtime: state and inputs in bound memory, the state in two places that take turns."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from fewstep.engines.resident.run import Stepper
+from fewstep.graph.bake.cut import Steps
+from fewstep.graph.graph import Array, Graph
+from fewstep.graph.io import save
+from fewstep.runtime.backends import Arrays
+from fewstep.runtime.backends.checks import imported
+from fewstep.runtime.backends.onnxruntime_cuda import PROVIDER, open_session
+
+CPU = "CPUExecutionProvider"
+
+
+@dataclass(frozen=True)
+class OnOnnxRuntime:
+    """A provider and the memory that it computes in. The default is the CPU's; `on_gpu` gives the CUDA provider's."""
+
+    provider: str = CPU
+    settings: tuple[tuple[str, str], ...] = ()
+    memory: tuple[str, int] = ("cpu", 0)
+
+    def open(self, steps: Steps, graph: Graph) -> Stepper:
+        onnxruntime = imported("onnxruntime", "no inference engine: onnxruntime", "pip install 'fewstep[cpu]'")
+        with TemporaryDirectory() as folder:
+            file = save(graph, Path(folder) / "step.onnx")[0]
+            session = open_session(onnxruntime, file, (self.provider, dict(self.settings)))
+        return _Steps(onnxruntime.OrtValue, session, steps, graph, self.memory)
+
+
+def on_gpu(device: int = 0) -> OnOnnxRuntime:
+    """The CUDA provider. TF32 is off."""
+    return OnOnnxRuntime(PROVIDER, (("device_id", str(device)), ("use_tf32", "0")), ("cuda", device))
+
+
+class _Steps:
+    """The memory of a run, and two bindings: even steps read the first state and write the second, odd ones the other
+    way round. A number of a step lies there for each step."""
+
+    def __init__(self, values: Any, session: Any, steps: Steps, graph: Graph, memory: tuple[str, int]) -> None:
+        self._session, self._steps = session, steps
+        shapes = {value.name: (value.shape, value.dtype) for value in graph.inputs}
+        places = [*steps.fixed, *steps.state]
+        self._first = {name: values.ortvalue_from_shape_and_type(*shapes[name], *memory) for name in places}
+        self._second = [values.ortvalue_from_shape_and_type(*shapes[name], *memory) for name in steps.state]
+        self._numbers = [values.ortvalue_from_numpy(np.array(i, np.int64), *memory) for i in range(steps.count)]
+        rows = [self._first[name] for name in steps.state]
+        self._bindings = [self._bound(rows, self._second), self._bound(self._second, rows)]
+
+    def __call__(self, state: Sequence[Array], fixed: Arrays) -> list[Array]:
+        for name, value in {**fixed, **dict(zip(self._steps.state, state, strict=True))}.items():
+            self._first[name].update_inplace(np.ascontiguousarray(value))
+        for number in range(self._steps.count):
+            binding = self._bindings[number % 2]
+            binding.bind_ortvalue_input(self._steps.number, self._numbers[number])
+            self._session.run_with_iobinding(binding)
+        is_odd = self._steps.count % 2
+        last = self._second if is_odd else [self._first[name] for name in self._steps.state]
+        return [np.array(row.numpy()) for row in last]
+
+    def _bound(self, read: Sequence[Any], written: Sequence[Any]) -> Any:
+        binding = self._session.io_binding()
+        for name in self._steps.fixed:
+            binding.bind_ortvalue_input(name, self._first[name])
+        for name, row in zip(self._steps.state, read, strict=True):
+            binding.bind_ortvalue_input(name, row)
+        for name, row in zip(self._steps.made, written, strict=True):
+            binding.bind_ortvalue_output(name, row)
+        return binding

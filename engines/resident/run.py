@@ -1,0 +1,107 @@
+"""A run along one plan whose state stays on the device, from the noise to the last step.
+
+    run = resident("bundle", "dpmpp_2m:8", OnOnnxRuntime(), guidance=2.0)
+    x = run(seeds=[0, 1], condition={"class": [3, 5]})
+
+The run is the one that `fewstep bake` writes, cut in three. What is ahead of the steps, and what is behind them, runs
+once in onnxruntime on the CPU.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from fewstep.graph.bake.bake import BakeOptions, assembled
+from fewstep.graph.bake.cut import Cut, Steps, at_shapes, cut
+from fewstep.graph.bake.metadata import BakedPort
+from fewstep.graph.graph import Array, Graph
+from fewstep.graph.session import open_session
+from fewstep.plans import noise
+from fewstep.plans.errors import UserError
+from fewstep.runtime.backends import Arrays
+
+Stepper = Callable[[Sequence[Array], Arrays], list[Array]]  # the state before and what is fixed -> the state behind
+Shapes = tuple[tuple[int, ...], ...]
+
+
+class Place(Protocol):
+    """Where steps run: an engine and its device."""
+
+    def open(self, steps: Steps, graph: Graph) -> Stepper:
+        """All steps of a stretch, whose graph has fixed shapes."""
+        ...
+
+
+@dataclass
+class Resident:
+    """A run of any number of samples; steps are opened once for each number. One call at a time.
+
+    inputs: what a call takes. draws: the numbers of the draws in its input `draws`.
+    """
+
+    place: Place
+    parts: Cut
+    inputs: tuple[BakedPort, ...]
+    draws: tuple[int, ...]
+    ahead: Callable[[Arrays], Arrays]
+    behind: Callable[[Arrays], Arrays]
+    _open: dict[Shapes, list[Stepper]] = field(default_factory=dict)
+
+    def __call__(
+        self, seeds: Sequence[int], condition: Mapping[str, Any] | None = None, given: Arrays | None = None
+    ) -> Array:
+        """Samples of seeds, [B, ...]. condition: numbers [B, ...] by name; given: other inputs [B, ...] by name."""
+        named = {**(condition or {}), **(given or {})}
+        return self.run({port.name: self._input(port, seeds, named) for port in self.inputs})
+
+    def run(self, feeds: Arrays) -> Array:
+        """The output of the inputs of a baked run."""
+        values: dict[str, Array] = {**feeds, **self.ahead(feeds)}
+        state = [values[name] for name in self.parts.start]
+        for steps, stepper in zip(self.parts.steps, self._steppers(state, values), strict=True):
+            state = stepper(state, {name: values[name] for name in steps.fixed})
+            values |= dict(zip(steps.behind, state, strict=True))
+        (made,) = self.behind(values).values()
+        return made
+
+    def _steppers(self, state: Sequence[Array], values: Arrays) -> list[Stepper]:
+        """Those for a state of these shapes."""
+        shapes = tuple(row.shape for row in state)
+        if shapes not in self._open:
+            opened = []
+            for steps in self.parts.steps:
+                given = {name: values[name] for name in steps.fixed} | dict(zip(steps.state, state, strict=True))
+                opened.append(self.place.open(steps, at_shapes(steps.graph, given)))
+            self._open[shapes] = opened
+        return self._open[shapes]
+
+    def _input(self, port: BakedPort, seeds: Sequence[int], named: Mapping[str, Any]) -> Array:
+        if port.meaning in ("noise", "draws"):
+            shape = tuple(int(size) for size in port.shape[1 + (port.meaning == "draws") :])
+            drawn = [[noise.normal(seed, number, shape) for seed in seeds] for number in (0, *self.draws)]
+            return np.array(drawn[0] if port.meaning == "noise" else drawn[1:], np.float32)
+        if port.name not in named:
+            raise UserError(f"the run takes {port.name!r}", f"give it, as {port.dtype} {list(port.shape)}")
+        value = np.asarray(named[port.name], port.dtype)
+        if value.shape[:1] != (len(seeds),):
+            raise UserError(f"{port.name!r} is {list(value.shape)} for {len(seeds)} seeds", "give one for each seed")
+        return value
+
+
+def resident(
+    bundle: Path | str,
+    plan: str,
+    place: Place,
+    precision: str = "float32",
+    body: str | None = None,
+    guidance: float | None = None,
+) -> Resident:
+    """A run along a plan, its state in `place`. UserError for what `fewstep bake` refuses, and for free sizes."""
+    options = BakeOptions(Path(bundle), plan, Path("resident.onnx"), precision, body, guidance, latents=True)
+    run, _ = assembled(options)
+    parts = cut(run)
+    ahead, behind = (open_session(graph, optimize=True) for graph in (parts.ahead, parts.behind))
+    return Resident(place, parts, run.inputs, run.draws, ahead, behind)

@@ -1,0 +1,147 @@
+"""A baked run in three parts, for a program that runs the steps itself: what is ahead, one step, what is behind.
+
+The step is the body of the Loop, whose numbers are looked up by the number of the step: an input here. All else that it
+reads stays the same from step to step. An engine therefore keeps state, conditions and noise where it computes, and
+is given nothing between two steps but a number that may lie there too.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from fewstep.graph.bake.assemble import Run
+from fewstep.graph.graph import Array, Graph, Node, Value
+from fewstep.graph.passes.constants import drop_unused
+from fewstep.graph.types import infer_types
+from fewstep.plans.errors import UserError
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Consecutive steps of a run. graph: inputs `number`, `state` and what is the same in each step; outputs `made`.
+
+    number: int64 [], 0 for the first of `count` steps. state and made: names of the K rows of the state [B, ...].
+    behind: what the run calls those rows behind the last step.
+    """
+
+    graph: Graph
+    count: int
+    number: str
+    state: tuple[str, ...]
+    made: tuple[str, ...]
+    behind: tuple[str, ...]
+
+    @property
+    def fixed(self) -> tuple[str, ...]:
+        """The inputs that are the same in each step."""
+        return tuple(v.name for v in self.graph.inputs if v.name not in (self.number, *self.state))
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A run in parts.
+
+    ahead: from the run's inputs to the first state and to what steps read; a tensor that is an input of the run is none
+    of its outputs. start: names of the first state's rows. behind: from the last state to the run's output.
+    """
+
+    ahead: Graph
+    start: tuple[str, ...]
+    steps: tuple[Steps, ...]
+    behind: Graph
+
+
+def cut(run: Run) -> Cut:
+    """The parts of a run of any batch with Loops. UserError for one that is unrolled or has a fixed batch."""
+    graph = run.graph
+    loops = [node for node in graph.nodes if node.op == "Loop"]
+    if not loops or any(isinstance(node.attributes["body"], Graph) is False for node in loops):
+        raise UserError("an unrolled run has no step that repeats", "bake without --unroll")
+    if any(not any(isinstance(size, str) for size in value.shape) for value in graph.inputs):
+        raise UserError("a run of a fixed batch is cut by no Loop", "leave the batch free")
+    found = infer_types(replace(graph, nodes=_without(graph.nodes, loops), outputs=())).values
+    described = {value.name: value for value in (*graph.inputs, *graph.described)}
+    types = {name: _named(value) for name, value in {**found, **described}.items()}
+    steps = tuple(_steps(graph, node, types) for node in loops)
+    first, last = loops[0], loops[-1]
+    start = first.inputs[2:]
+    read = {name for each in steps for name in each.fixed}
+    behind = _between(graph, set(last.outputs), [value.name for value in graph.outputs])
+    read |= {name for name in _free(behind, graph.constants) if name not in last.outputs}
+    inputs = {value.name for value in graph.inputs}
+    ahead = _between(graph, set(), [*start, *sorted(read)])
+    wanted = [types[name] for name in (*start, *sorted(read)) if name not in inputs]
+    rest = [types[name] for name in dict.fromkeys((*last.outputs, *sorted(_free(behind, graph.constants))))]
+    return Cut(
+        ahead=drop_unused(replace(graph, name="ahead", nodes=ahead, outputs=tuple(wanted))),
+        start=start,
+        steps=steps,
+        behind=drop_unused(replace(graph, name="behind", nodes=behind, inputs=tuple(rest))),
+    )
+
+
+def at_shapes(graph: Graph, values: Mapping[str, Array]) -> Graph:
+    """The graph with the shapes of these inputs, all of them fixed: an engine then plans for one size alone."""
+    inputs = tuple(replace(v, shape=values[v.name].shape) if v.name in values else v for v in graph.inputs)
+    fixed = replace(graph, inputs=inputs, described=(), outputs=())
+    types = infer_types(fixed).values
+    return replace(fixed, outputs=tuple(types.get(v.name, v) for v in graph.outputs))
+
+
+def _named(value: Value) -> Value:
+    """The value, each axis that is not known under a name of its own."""
+    shape = tuple(f"{value.name}.{axis}" if size == "?" else size for axis, size in enumerate(value.shape))
+    return replace(value, shape=shape)
+
+
+def _steps(graph: Graph, loop: Node, types: Mapping[str, Value]) -> Steps:
+    """The body of a Loop on its own."""
+    body: Graph = loop.attributes["body"]
+    number, goes_on, *rows = body.inputs
+    made = body.outputs[1:]
+    nodes = _back(body.nodes, {value.name for value in made}, set())
+    read = _free(nodes, body.constants) - {value.name for value in body.inputs}
+    constants = {name: graph.constants[name] for name in read if name in graph.constants}
+    outer = [types[name] for name in sorted(read) if name not in constants]
+    alone = Graph(
+        name=loop.name or "step",
+        inputs=(number, *rows, *outer),
+        outputs=tuple(made),
+        nodes=nodes,
+        constants={**body.constants, **constants},
+        extents=body.extents,
+        described=body.described,
+    )
+    count = int(graph.constants[loop.inputs[0]])
+    return Steps(alone, count, number.name, tuple(v.name for v in rows), tuple(v.name for v in made), loop.outputs)
+
+
+def _without(nodes: Iterable[Node], left_out: Sequence[Node]) -> tuple[Node, ...]:
+    """All nodes but the Loops, and what is made of them."""
+    gone = {name for node in left_out for name in node.outputs}
+    kept = []
+    for node in nodes:
+        if node in left_out or gone & {*node.inputs}:
+            gone |= {*node.outputs}
+        else:
+            kept.append(node)
+    return tuple(kept)
+
+
+def _between(graph: Graph, given: set[str], wanted: Iterable[str]) -> tuple[Node, ...]:
+    """The nodes that make `wanted` of what is given, of the inputs and of constants."""
+    return _back(graph.nodes, {*wanted}, given | {value.name for value in graph.inputs})
+
+
+def _back(nodes: Sequence[Node], wanted: set[str], given: set[str]) -> tuple[Node, ...]:
+    needed, kept = wanted - given, []
+    for node in reversed(nodes):
+        if needed & {*node.outputs}:
+            kept.append(node)
+            needed |= {*node.inputs} - given
+    return tuple(reversed(kept))
+
+
+def _free(nodes: Sequence[Node], constants: Mapping[str, Array]) -> set[str]:
+    """What nodes read and neither make nor find among the constants."""
+    made = {name for node in nodes for name in node.outputs}
+    return {name for node in nodes for name in node.inputs if name} - made - {*constants}

@@ -1,0 +1,88 @@
+"""A state that stays on the device gives the executor's samples, bit by bit: in onnxruntime, and on doubles."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fewstep.runtime
+from fewstep.engines.resident.onnxruntime import OnOnnxRuntime
+from fewstep.engines.resident.run import Place, resident
+from fewstep.engines.resident.tensorrt import OnTensorRt
+from fewstep.plans.errors import UserError
+from fewstep.runtime.backends.tensorrt import TensorRt
+from tests.runtime.backends.cuda_double import CudaDouble
+
+LABELS = [0, 2, 1]
+
+
+def assert_bitwise(bundle: Path, place: Place, plan: str, seeds: Sequence[int], guidance: float | None = 2.0) -> Any:
+    """Also the second time, when a run may be a recording; returns what runs the steps of the last call."""
+    with fewstep.runtime.load(bundle, "int8") as sampler:
+        expected = sampler.sample(plan, seeds, {"class": LABELS[: len(seeds)]}, guidance)
+        others = sampler.sample(plan, [each + 7 for each in seeds], {"class": LABELS[: len(seeds)]}, guidance)
+    run = resident(bundle, plan, place, "int8", "int8-cpu-x86", guidance)
+    for _ in range(3):
+        np.testing.assert_array_equal(run(seeds, {"class": LABELS[: len(seeds)]}), expected)
+    np.testing.assert_array_equal(run([each + 7 for each in seeds], {"class": LABELS[: len(seeds)]}), others)
+    ((stepper,),) = run._open.values()
+    return stepper
+
+
+@pytest.mark.parametrize("plan", ["ddim:3", "dpmpp_2m:8", "heun:3", "ddim(eta=1):4", "sa_solver:4"])
+@pytest.mark.parametrize("guidance", [None, 2.0])
+def test_in_onnxruntime_the_samples_are_those_of_the_executor(
+    tiny_bundle: Path, plan: str, guidance: float | None
+) -> None:
+    assert_bitwise(tiny_bundle, OnOnnxRuntime(), plan, [3], guidance)
+    assert_bitwise(tiny_bundle, OnOnnxRuntime(), plan, [0, 1, 2], guidance)
+
+
+@pytest.mark.parametrize("plan", ["dpmpp_2m:4", "ddim(eta=1):3"])
+def test_in_tensorrt_the_whole_loop_is_one_recording(
+    tiny_bundle: Path, plan: str, cuda: CudaDouble, tensorrt: Any, builds: list[str]
+) -> None:
+    stepper = assert_bitwise(tiny_bundle, OnTensorRt(TensorRt(cuda_graph=True)), plan, [0, 1])
+    assert stepper.graphs == "the whole loop"
+    steps = int(plan.partition(":")[2])
+    assert tensorrt.calls["execute_async_v3"] == 2 * steps  # in the first call, and for the recording
+    assert cuda.calls["cudaGraphLaunch"] == 3 and len(builds) == 1
+    again = assert_bitwise(tiny_bundle, OnTensorRt(TensorRt()), plan, [0, 1])
+    assert again.graphs == "none" and len(builds) == 1  # the engine was kept
+
+
+def test_an_engine_that_cannot_be_recorded_runs_without(
+    tiny_bundle: Path, tensorrt: Any, builds: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    tensorrt.records = False
+    stepper = assert_bitwise(tiny_bundle, OnTensorRt(TensorRt(cuda_graph=True)), "dpmpp_2m:4", [0, 1])
+    assert stepper.graphs == "none" and "runs without a CUDA graph" in caplog.text
+
+
+def test_tensorrt_rtx_is_asked_first(tiny_bundle: Path, tensorrt_rtx: Any, builds: list[str]) -> None:
+    place = OnTensorRt(TensorRt("tensorrt-rtx", cuda_graph=True))
+    assert assert_bitwise(tiny_bundle, place, "dpmpp_2m:4", [0, 1]).graphs == "the whole loop"
+    assert tensorrt_rtx.calls["WHOLE_GRAPH_CAPTURE"] == 0
+
+
+@pytest.mark.parametrize("steps", [3, 4])
+def test_tensorrt_rtx_that_records_by_itself_keeps_its_addresses(
+    tiny_bundle: Path, cuda: CudaDouble, tensorrt_rtx: Any, builds: list[str], steps: int
+) -> None:
+    tensorrt_rtx.records = False
+    place = OnTensorRt(TensorRt("tensorrt-rtx", cuda_graph=True))
+    stepper = assert_bitwise(tiny_bundle, place, f"dpmpp_2m:{steps}", [0, 1])
+    assert stepper.graphs == "each step by the engine itself"
+    assert tensorrt_rtx.calls["WHOLE_GRAPH_CAPTURE"] == 1 and cuda.calls["cudaGraphLaunch"] == 0
+    assert len({tuple(each) for each in tensorrt_rtx.addresses}) == 1  # of all calls of that context
+
+
+def test_what_a_run_takes_is_named(tiny_bundle: Path) -> None:
+    run = resident(tiny_bundle, "ddim:2", OnOnnxRuntime())
+    assert [port.name for port in run.inputs] == ["noise", "class"]
+    with pytest.raises(UserError, match="the run takes 'class'; give it, as int64"):
+        run([0])
+    with pytest.raises(UserError, match=r"'class' is \[2\] for 1 seeds"):
+        run([0], {"class": [1, 2]})

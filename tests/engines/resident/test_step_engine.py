@@ -1,0 +1,49 @@
+"""TensorRT-RTX builds the graph of a step ahead of time, on a machine without a GPU."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fewstep.engines import engine_program
+from fewstep.engines.build_engine import run_worker
+from fewstep.engines.builders import STRICT, TENSORRT_RTX
+from fewstep.engines.resident.run import resident
+from fewstep.graph.bake.cut import Steps
+from fewstep.graph.graph import Graph
+from fewstep.graph.io import save
+
+pytest.importorskip(str(TENSORRT_RTX.module), reason="tensorrt-rtx, which builds without a GPU, is not installed")
+
+
+class Builds:
+    """A place that builds an engine of the step, and cannot run it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def open(self, steps: Steps, graph: Graph) -> None:
+        save(graph, self.folder / "step.onnx")
+        shapes = {value.name: [value.shape] * 3 for value in graph.inputs}
+        asked = {"module": TENSORRT_RTX.module, "shapes": shapes, "flags": STRICT, "compute_capability": "SM89"}
+        (self.folder / "step.json").write_text(json.dumps({**asked, "timing_cache": None, "layers": None}))
+        files = [str(self.folder / f"step.{suffix}") for suffix in ("onnx", "engine", "json")]
+        run_worker(files, "the step", 600.0, "tensorrt-rtx")
+        raise StopIteration
+
+
+def engine_of_a_step(bundle: Path, plan: str, folder: Path) -> bytes:
+    run = resident(bundle, plan, Builds(folder), guidance=2.0)  # type: ignore[arg-type]
+    with pytest.raises(StopIteration):
+        run([0], {"class": [1]})
+    return (folder / "step.engine").read_bytes()
+
+
+@pytest.mark.parametrize("plan", ["dpmpp_2m:4", "ddim(eta=1):3"])
+def test_it_is_built(tiny_bundle: Path, tmp_path: Path, plan: str) -> None:
+    assert engine_of_a_step(tiny_bundle, plan, tmp_path)
+
+
+@pytest.mark.slow
+def test_that_of_the_shipped_model_has_its_convolutions_once(exported_fashion_mnist: Path, tmp_path: Path) -> None:
+    assert len(engine_program.convolutions(engine_of_a_step(exported_fashion_mnist, "dpmpp_2m:8", tmp_path))) == 33
