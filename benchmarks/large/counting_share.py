@@ -33,7 +33,7 @@ def measure(bundle: Path, plan: str, trajectories: int) -> tuple[float, float, i
     """Processor seconds of an evaluation, and of counting; bytes of the activations that are counted."""
     with tempfile.TemporaryDirectory() as folder:
         options = CalibrateOptions(
-            bundle, plan=plan, target=("cpu-x86",), trajectories=LEAST, conditions=_drawn(bundle, Path(folder))
+            bundle, plan=plan, target=("cpu-x86",), trajectories=LEAST, conditions=drawn(bundle, Path(folder), LEAST)
         )
         task = replace(open_task(options), seeds=range(10**6, 10**6 + trajectories))
     if task.conditions is not None:
@@ -52,14 +52,14 @@ def measure(bundle: Path, plan: str, trajectories: int) -> tuple[float, float, i
     return float(np.mean(network[1:])), float(np.mean(counting[1:])), size
 
 
-def _drawn(bundle: Path, folder: Path) -> Path | None:
-    """A file of conditions, if there is one whose values nothing tells."""
+def drawn(bundle: Path, folder: Path, count: int) -> Path | None:
+    """A file of `count` values of the conditions, if there is one whose values nothing tells."""
     conditions = open_bundle(bundle).manifest.conditions
     if all(drawn_range(each) is not None for each in conditions):
         return None
     rng = np.random.default_rng(0)
-    drawn = {each.name: rng.standard_normal((LEAST, *each.shape)).astype(each.dtype) for each in conditions}
-    np.savez(folder / "conditions.npz", **drawn)  # type: ignore[arg-type]
+    values = {each.name: rng.standard_normal((count, *each.shape)).astype(each.dtype) for each in conditions}
+    np.savez(folder / "conditions.npz", **values)  # type: ignore[arg-type]
     return folder / "conditions.npz"
 
 

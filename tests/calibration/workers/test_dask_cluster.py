@@ -17,11 +17,14 @@ from fewstep.calibration.workers.dask_cluster import DaskWorkers
 from fewstep.calibration.workers.in_order import in_order
 from fewstep.calibration.workers.job import order
 from fewstep.calibration.workers.sent_bundle import SentBundle, needed, sent
+from fewstep.evaluation.report.measure import measure
 from fewstep.machine import cache
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import MANIFEST, open_bundle
 from tests.calibration.test_calibrate import contents
 from tests.calibration.workers.test_workers import NOWHERE, Square, options
+from tests.evaluation.report.test_report_workers import arrays, figures
+from tests.evaluation.report.test_report_workers import asked as report_options
 
 TRAJECTORIES = 12
 
@@ -59,6 +62,22 @@ def test_a_worker_that_is_killed_changes_nothing(cluster: Any, tmp_path: Path) -
 
     calibrate(replace(spread, dask=cluster.scheduler_address), progress)
     assert killed and contents(spread.bundle) == contents(alone.bundle)
+
+
+@pytest.mark.slow
+def test_batches_of_a_report_survive_their_worker_too(cluster: Any, tmp_path: Path) -> None:
+    asked = report_options(tmp_path / "tiny")
+    alone, samples = measure(asked)
+    killed: list[int] = []
+
+    def progress(stage: str, done: int, total: int) -> None:
+        if stage.startswith("teacher ") and not killed:
+            with cluster.get_client() as client:
+                killed.extend(sorted(client.run(os.getpid).values())[:1])
+            os.kill(killed[0], signal.SIGKILL)
+
+    spread, others = measure(replace(asked, dask=cluster.scheduler_address), progress)
+    assert killed and (figures(spread), arrays(others)) == (figures(alone), arrays(samples))
 
 
 @pytest.mark.slow
