@@ -18,6 +18,9 @@ from fewstep.runtime.sampler import Sampler
 
 ALONE = 200 * 10**6  # bytes of the command and its engines
 OPENED = 1.25  # times the weights of a body: those that an engine packs, and what it has mapped
+RUN = (
+    2.5  # times the activations that are live at once: engines unfold convolutions, and their memory grows by doubling
+)
 
 
 def seconds_of_one(reference: Sampler, plan: Plan, rows: ConditionRecords | None = None) -> float:
@@ -39,26 +42,28 @@ def sampling_needs(
     this one, which keeps float32. `written` are bytes of the files that come out."""
     prepared = io.load(bundle.graph(bundle.body(FLOAT).graph), root=bundle.path)
     rows = batch * max(len(step.branches) for step in plan.steps)
-    sample, exact = rows * live_bytes(prepared), OPENED * body_bytes(bundle, FLOAT)
+    sample, exact = RUN * rows * live_bytes(prepared), OPENED * body_bytes(bundle, FLOAT)
     process = exact + OPENED * sum(body_bytes(bundle, name) for name in bodies if name != FLOAT) + sample + ALONE
     memory = process if not workers else exact + sample + ALONE + workers * process
     return Needs(round(memory), sum(written), len(written))
 
 
 def live_bytes(graph: Graph) -> int:
-    """The most bytes of activations that one row of a batch has at once, each kept until its last reader has run."""
+    """The most bytes of activations that one row of a batch has at once: the inputs, and what is made, until its last
+    reader has run."""
     types, last = infer_types(graph), dict[str, int]()
     for number, node in enumerate(graph.nodes):
         last.update(dict.fromkeys(node.inputs, number))
     last.update(dict.fromkeys((value.name for value in graph.outputs), len(graph.nodes)))
     held, most = dict[str, int](), 0
+    given = sum(types.sample_bytes(value.name) or 0 for value in graph.inputs)
     for number, node in enumerate(graph.nodes):
         held.update((name, types.sample_bytes(name) or 0) for name in node.outputs if name in last)
         most = max(most, sum(held.values()))
         for name in set(node.inputs) & held.keys():
             if last[name] == number:
                 del held[name]
-    return most
+    return given + most
 
 
 def body_bytes(bundle: Bundle, name: str) -> int:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fewstep.evaluation.cost import ALONE, OPENED, body_bytes, live_bytes, sampling_needs
+from fewstep.evaluation.cost import ALONE, OPENED, RUN, body_bytes, live_bytes, sampling_needs
 from fewstep.graph.graph import BATCH, Graph, Node, Value
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.loading import load
@@ -14,7 +14,7 @@ F32 = np.dtype(np.float32)
 
 
 def test_a_tensor_is_held_until_its_last_reader_has_run() -> None:
-    """A row has 4 numbers, 16 bytes: a, b and c are there together, and the sum of b and c when a is gone."""
+    """A row has 4 numbers, 16 bytes: a, b and c are there beside x, and the sum of b and c when a is gone."""
     nodes = (
         Node("Tanh", ("x",), ("a",)),
         Node("Neg", ("a",), ("b",)),
@@ -22,7 +22,7 @@ def test_a_tensor_is_held_until_its_last_reader_has_run() -> None:
         Node("Add", ("b", "c"), ("y",)),
     )
     graph = Graph("few", (Value("x", F32, (BATCH, 4)),), (Value("y", F32, (BATCH, 4)),), nodes, {})
-    assert live_bytes(graph) == 3 * 16
+    assert live_bytes(graph) == 4 * 16
 
 
 def test_each_worker_holds_all_bodies(tmp_path: Path) -> None:
@@ -30,7 +30,7 @@ def test_each_worker_holds_all_bodies(tmp_path: Path) -> None:
     plan = load(bundle.path).compile("dpmpp_2m:4", 2.0)
     bodies = {"int8-cpu-x86": bundle.body("int8-cpu-x86")}
     alone, two = (sampling_needs(bundle, bodies, plan, 16, (100, 0), workers) for workers in (0, 2))
-    sample = 2 * 16 * live_bytes(body())
+    sample = RUN * 2 * 16 * live_bytes(body())
     exact, int8 = (OPENED * body_bytes(bundle, name) for name in ("float32", "int8-cpu-x86"))
     assert alone.memory == round(exact + int8 + sample + ALONE) and (alone.disk, alone.files) == (100, 2)
     assert two.memory == round(3 * (exact + sample + ALONE) + 2 * int8)
