@@ -1,7 +1,8 @@
 """What would bring a plan's samples nearer to the teacher: each single change of the plan, tried on a few seeds.
 
 The distance of deployed samples to the teacher has four causes: int8, too few steps, their grid, and guidance, which
-makes trajectories harder to follow. Each is tried alone. Gains of two changes do not add up.
+makes trajectories harder to follow. Fitted numbers answer steps and grid. Each change is tried alone, and gains of two
+do not add up.
 """
 
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance
 from fewstep.plans.name import with_grid, with_steps
 from fewstep.plans.plan import Plan
+from fewstep.runtime.fitted_plans import FITTED
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sampler import Sampler
 
@@ -33,7 +35,8 @@ def remedies(
     rows: ConditionRecords | None = None,
     progress: Progress = SILENT,
 ) -> tuple[Remedy, ...]:
-    """Changes of `plan` by the float32 sampler: twice the steps, the default grid of new bundles, no guidance.
+    """Changes of `plan` by the float32 sampler: twice the steps, the default grid of new bundles, no guidance, the
+    numbers of a fit.
 
     `lessons` are the teacher's samples of the first held-out seeds. Without guidance both sides are without it. A
     change that a plan has not, such as the grid of one that is on it already, is left out.
@@ -75,6 +78,20 @@ def changes(sampler: Sampler, plan: Plan) -> Iterator[tuple[Change, Plan]]:
             continue
         if changed.steps != plan.steps:
             yield change, changed
+    yield from _fitted(sampler, plan)
+
+
+def _fitted(sampler: Sampler, plan: Plan) -> Iterator[tuple[Change, Plan]]:
+    """The plan of most evaluations, but no more than this one has, that was fitted to this body for the same use."""
+    counts = {each.evaluations for each in sampler.bundle.manifest.fitted if each.evaluations <= len(plan.steps)}
+    for count in sorted(counts, reverse=True):
+        try:
+            found = sampler.compile(f"{FITTED}{count}", plan.guidance, shaping=shaping_of(plan), strength=plan.strength)
+        except UserError:  # of another body or guidance
+            continue
+        if found.steps != plan.steps:
+            yield "fit", found
+        return
 
 
 def _compiled(sampler: Sampler, name: str, guidance: Guidance | None, like: Plan) -> Plan:

@@ -78,11 +78,12 @@ class TeacherCheck(Strict, frozen=True):
         )
 
 
-Change = Literal["steps", "grid", "guidance"]
+Change = Literal["steps", "grid", "guidance", "fit"]
 
 
 class Remedy(Strict, frozen=True):
-    """One change of the judged plan, in float32: twice the steps, the default grid of new bundles, or no guidance.
+    """One change of the judged plan, in float32: twice the steps, the default grid of new bundles, no guidance, or a
+    plan of no more evaluations that was fitted to the float32 body.
 
     psnr: mean in dB to the teacher, which for no guidance has none either.
     """

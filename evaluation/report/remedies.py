@@ -10,6 +10,7 @@ NAMES: dict[Change, str] = {
     "steps": "twice as many steps",
     "grid": "the default grid of new bundles",
     "guidance": "no guidance, on both sides",
+    "fit": "a fitted plan",
 }
 WORTH = 1.0  # dB: smaller gains are not seen
 

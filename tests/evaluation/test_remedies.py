@@ -17,6 +17,7 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode, encode
 from fewstep.runtime.loading import load
 from fewstep.runtime.sampler import Sampler
+from tests.runtime.test_fitted_plans import give
 
 SEEDS = range(3)
 
@@ -54,6 +55,28 @@ def test_figures_are_distances_of_the_changed_plan_to_the_teacher(sampler: Sampl
 
 def test_a_plan_on_the_default_grid_without_guidance_has_steps_alone(sampler: Sampler) -> None:
     assert [each.change for each in tried(sampler, "ddim:3@arctan", None)] == ["steps"]
+
+
+@pytest.mark.parametrize(
+    ("name", "guidance", "changes"),
+    [
+        ("ddim:4", 2.0, ["steps", "grid", "guidance", "fit"]),
+        ("ddim:3", 2.0, ["steps", "grid", "guidance", "fit"]),
+        ("dpmpp_2m:3", 2.0, ["steps", "grid", "guidance"]),  # the very numbers of the fit
+        ("ddim:2", 2.0, ["steps", "grid", "guidance"]),  # has fewer evaluations
+        ("ddim:4", None, ["steps", "grid"]),
+    ],
+)
+def test_a_fitted_plan_of_no_more_evaluations_is_tried(
+    tiny_bundle: Path, name: str, guidance: float | None, changes: list[str]
+) -> None:
+    give(tiny_bundle)  # fitted:3 of guidance 2, with the numbers of dpmpp_2m:3
+    found = tried(load(tiny_bundle), name, guidance)
+    assert [each.change for each in found] == changes
+    if "fit" in changes:
+        assert found[-1].plan == "fitted:3"
+        same = next(each for each in tried(load(tiny_bundle), "dpmpp_2m:6", 2.0) if each.change == "fit")
+        assert found[-1].psnr == same.psnr
 
 
 def test_a_kept_plan_without_a_grid_is_changed_on_its_own_grid(sampler: Sampler) -> None:
