@@ -98,7 +98,7 @@ def _judged(
     """The gain on held-out seeds; without one that counts, or behind a former plan, there is no plan."""
     rolled, nominal, manifest = task.rolled, best.nominal, task.bundle.manifest
     judges = taught(task, PAIRED[: options.judge_seeds], task.rows.judge, "teacher of the judgement", progress)
-    fitted = Fitted(nominal.name, task.body, task.graph, manifest.provenance.source_sha256)
+    fitted = Fitted(nominal.name, task.body, task.graph, manifest.provenance.source_sha256, options.method)
     plan = msgspec.structs.replace(plan_of(best.numbers, f"{FITTED}{options.steps}"), fitted=fitted)
     was = rolled.qualities(nominal, judges)
     on_selection = Gain.of(rolled.qualities(plan, best.seeds.selection), best.before.selection)

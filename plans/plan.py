@@ -73,13 +73,14 @@ class Step(Strict, frozen=True, rename={"shaping": "shape", "shaping_of": "shape
 class Fitted(Strict, frozen=True):
     """What the numbers of a plan were fitted to: the plan that they began as, and one body of one denoiser.
 
-    source: SHA-256 of what the denoiser was exported from. graph: SHA-256 of the body's graph.
+    source: SHA-256 of what the denoiser was exported from. graph: SHA-256 of the body's graph. method: of the fit.
     """
 
     nominal: str
     body: str
     graph: str
     source: str
+    method: str = "end"
 
 
 class Plan(Strict, frozen=True, omit_defaults=True):

@@ -1,12 +1,13 @@
 """benchmarks/fit.py: a fitted plan beside the nominal one, on a tiny bundle."""
 
-import json
 import sys
 
 import fit as benchmark
+import fit_page
 import numpy as np
 import pytest
-from fit import main, noise_gain, table, top_octave
+from fit import main, noise_gain, top_octave
+from fit_page import Judged, Judgement, page
 
 from fewstep.fitting.fit import fit
 from fewstep.fitting.options import FitOptions
@@ -14,18 +15,54 @@ from fewstep.plans.compile import compile_plan
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 
 
-def test_a_fitted_plan_stands_behind_its_nominal_one(tiny_bundle, monkeypatch, capsys):
-    few = {"seeds": 8, "selection_seeds": 8, "judge_seeds": 8, "iterations": 1, "teacher": "ddim:20"}
+def test_a_fitted_plan_stands_beside_plans_without_a_fit(tiny_bundle, monkeypatch, tmp_path):
+    few = {"seeds": 8, "selection_seeds": 8, "judge_seeds": 8, "iterations": 1}
     fit(FitOptions(tiny_bundle, steps=2, plan="dpmpp_2m:2", guidance=2.0, **few))
-    arguments = [str(tiny_bundle), "--seeds", "8", "--nominal", "dpmpp_2m:4", "--threads", "1", "--json"]
+    monkeypatch.setattr(benchmark, "PAGE", tmp_path / "page.md")
+    monkeypatch.setattr(benchmark, "KEPT", tmp_path / "page.json")
+    arguments = [str(tiny_bundle), "--seeds", "8", "--nominal", "dpmpp_2m:4", "--threads", "1"]
     monkeypatch.setattr(sys, "argv", ["fit.py", *arguments])
     assert main() == 0
-    nominal, fitted, longer = json.loads(capsys.readouterr().out)
-    assert [each["plan"] for each in (nominal, fitted, longer)] == ["dpmpp_2m:2", "fitted:2", "dpmpp_2m:4"]
-    assert fitted["psnr"] > nominal["psnr"] + 3
-    assert nominal["worst"] <= nominal["p5"] <= nominal["psnr"]
-    assert fitted["energy"] == pytest.approx(1, abs=0.05)
-    assert "| `float32` | 2 | `fitted:2` |" in table([benchmark.Figures(**fitted)])
+    (judgement,) = benchmark.judgements().values()
+    began, fitted, longer = judgement.plans
+    assert [each.plan for each in judgement.plans] == ["dpmpp_2m:2", "fitted:2", "dpmpp_2m:4"]
+    assert fitted.began == "dpmpp_2m:2" and fitted.told_before == began.told
+    assert fitted.mean > began.mean + 3 and len(fitted.psnr) == 8
+    assert fitted.energy == pytest.approx(1, abs=0.05)
+    written = (tmp_path / "page.md").read_text()
+    assert f"| {fitted.mean:.1f} | {fit_page.over(fitted, began)} |" in written
+    # a second call measures nothing, and the page follows from what is kept
+    monkeypatch.setattr(benchmark, "judged", None)
+    assert main() == 0
+    monkeypatch.setattr(sys, "argv", ["fit.py"])
+    assert main() == 0
+    assert (tmp_path / "page.md").read_text() == written
+
+
+def test_the_page_is_the_one_of_what_was_measured():
+    assert benchmark.PAGE.read_text() == page(benchmark.judgements().values())
+
+
+def judged(plan, evaluations, psnr, began=None, body="float32"):
+    times = (900.0,) * evaluations
+    method = "end" if began else None
+    return Judged(
+        plan, body, plan, began, method, evaluations, psnr, 1.0, 1.0, 1.0, None, times, times if began else ()
+    )
+
+
+def test_gains_are_over_the_best_of_float32_seed_by_seed():
+    plans = (
+        judged("a:4", 4, (20.0, 30.0)),
+        judged("b:4", 4, (22.0, 30.0)),
+        judged("c:5", 5, (26.0, 35.0)),
+        judged("d:6", 6, (29.0, 36.0)),
+        judged("a:4", 4, (19.0, 30.0), body="int8"),
+        judged("fitted:4", 4, (28.0, 34.0), began="a:4", body="int8"),
+    )
+    judgement = Judgement("denoiser", "no guidance", "teacher", plans)
+    (row,) = [line for line in page([judgement]).splitlines() if "`int8`" in line and "`b:4`" in line]
+    assert "| 26.0 `b:4` | 24.5 `a:4` | 31.0 | +5.0 ± 1.0 | +6.5 ± 2.5 | 5 | 2 |" in row
 
 
 def test_the_noise_gain_of_a_plan_whose_predictions_are_weighed_by_shares_is_one():
