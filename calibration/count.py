@@ -1,8 +1,8 @@
 """Measure a task: histograms of its activations, and the ranges that follow. Memory depends on the batch."""
 
 import logging
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
 
@@ -15,6 +15,7 @@ from fewstep.calibration.checkpoint import Checkpoint
 from fewstep.calibration.counting_job import counting
 from fewstep.calibration.inputs import Distribution, counted, evaluations, followed
 from fewstep.calibration.lowering.quantize import lower_graph
+from fewstep.calibration.ranges.growth import LEAST, reaches, still_growing
 from fewstep.calibration.ranges.methods import ranges_by_method, tensor_ranges
 from fewstep.calibration.ranges.observe import Counts, batch_within, open_watched
 from fewstep.calibration.ranges.readers import readers_of
@@ -44,24 +45,58 @@ def count_activations(
     """What the activations of the prepared graph hold, counted by lambda group. `kept` is the task's. `workers` follow
     a trajectory each; without them this process follows all."""
     counts, done = Counts.empty(task.prepared, task.edges, len(task.seeds)), 0
+    half = Half(len(task.seeds) // 2)
     own = kept if kept is None or inputs == "deployed" else kept.part(inputs, "trajectories")
     if own is not None:
         counts, done = own.load(counts)
     if workers is None:
-        _count_here(task, counts, done, inputs, progress, own)
+        _count_here(task, counts, done, inputs, progress, own, half)
     else:
         job, trajectories = counting(task.after(done), inputs)
         for found in in_order(job, trajectories, workers):
             counts.include(found)
             done += 1
+            half.see(counts, done)
             progress("trajectories", done, len(task.seeds))
             if own is not None:
                 own.save(counts, done, is_last=done == len(task.seeds))
+    half.warn(counts)
     return (counts if inputs == "deployed" else counts.filled()).completed()
 
 
+@dataclass
+class Half:
+    """What activations reached in the first `number` trajectories, for a warning of those that still grew. Where a
+    calibration goes on behind them it is what they reached a little later, and less is said."""
+
+    number: int
+    reached: Mapping[tuple[str, int], NDArray[np.float32]] | None = None
+
+    def see(self, counts: Counts, done: int) -> None:
+        if self.reached is None and done >= self.number:
+            self.reached = reaches(counts.histograms)
+
+    def warn(self, counts: Counts) -> None:
+        if self.reached is None or counts.samples < LEAST:
+            return
+        grown = still_growing(self.reached, counts.histograms)
+        if grown:
+            LOG.warning(
+                "%d of %d activations still grew in the last half of the trajectories, %r most (channel %d, by %.0f %%"
+                " of its reach): samples to come may be clipped; follow more (--trajectories %d)",
+                *(len(grown), len(counts.tensors), grown[0].tensor, grown[0].channel, 100 * grown[0].share),
+                2 * counts.samples,
+            )
+
+
 def _count_here(
-    task: Task, counts: Counts, done: int, inputs: Distribution, progress: Progress, own: Checkpoint | None
+    task: Task,
+    counts: Counts,
+    done: int,
+    inputs: Distribution,
+    progress: Progress,
+    own: Checkpoint | None,
+    half: "Half",
 ) -> None:
     """Count the trajectories behind the first `done`, in batches, each while the next one is evaluated."""
     watched = open_watched(task.prepared, counts.tensors)
@@ -74,6 +109,7 @@ def _count_here(
             counts.add(part)
         if evaluation.state.index == steps - 1:  # whether any seed sees it or not
             done += len(evaluation.seeds)
+            half.see(counts, done)
             if own is not None:
                 own.save(counts, done, is_last=done == len(task.seeds))
 
