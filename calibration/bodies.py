@@ -91,6 +91,21 @@ def graph_files(body: Body) -> tuple[str, ...]:
     return (body.graph.file, *(stage.graph.file for stage in body.stages))
 
 
+def ranges_file(bundle: Bundle, body: Body) -> str | None:
+    """The ranges table of a body: its own, or in bundles of earlier versions the only one."""
+    return body.ranges or bundle.manifest.ranges
+
+
+def ranges_files(bundle: Bundle) -> dict[str, tuple[str, ...]]:
+    """The ranges tables of a bundle, each with the int8 bodies that were lowered by it, in the order of the bodies."""
+    found: dict[str, tuple[str, ...]] = {}
+    for name, body in bundle.manifest.bodies.items():
+        file = ranges_file(bundle, body) if body.precision == "int8" else None
+        if file is not None:
+            found[file] = (*found.get(file, ()), name)
+    return found
+
+
 def int8_bodies(bundle: Bundle) -> dict[str, Body]:
     """Those that onnxruntime runs natively first, then those of other engines, then those that are simulated.
 

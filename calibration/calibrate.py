@@ -67,12 +67,12 @@ GUIDANCE = 2.0
 
 @dataclass(frozen=True)
 class Calibration:
-    """What was measured and made. `lowered` is by body name, e.g. "int8-cpu-x86"; `refined` has what a search found of
-    a body, if one was asked for."""
+    """What was measured and made. `tables` and `lowered` are by body name, e.g. "int8-cpu-x86"; `refined` has what a
+    search found of a body, if one was asked for."""
 
     manifest: Manifest
     plan: Plan
-    table: RangesTable
+    tables: Mapping[str, RangesTable]
     lowered: Mapping[str, LoweredBody]
     refined: Mapping[str, SearchResult]
 
@@ -92,26 +92,26 @@ def calibrate(options: CalibrateOptions, progress: Progress = SILENT, workers: W
         with opened(options.workers, options.dask, workers) as hands:
             counts = count(task, options, kept, progress, hands)
         failed = overflowing(task.targets, counts.reached())
-        tables = tabulate(counts, task.prepared, digest, task.plan.name, methods_of(options), progress)
+        by_method = tabulate(counts, task.prepared, digest, task.plan.name, methods_of(options), progress)
         plan = regroup(task.plan, counts.edges)
         seen = _one_of_each_group(task, plan)
         possible = [target for target in task.targets if body_of(target) not in failed]
         files = partial(in_files, writer) if sampler.body.graph.data else None
-        ways = Ways(tables, biased_targets(options), files)
+        ways = Ways(by_method, biased_targets(options), files)
         chosen = choose_each(task, plan, possible, ways, partial(_check_kernels, seen), failed, progress)
         refined = _refine(options, task, plan, chosen, seen, failed, progress, workers)
         chosen = {name: each for name, each in chosen.items() if name not in failed}
         lowered = {name: each.lowered for name, each in chosen.items()}
-        table = next(iter(chosen.values())).variants.table
+        tables = {name: each.variants.table for name, each in chosen.items()}
         bound = parse_bound(options.quality, options.speed)
         made = tuple(name for name in options.target if body_name("int8", name) in lowered)
         command = _command(replace(options, target=made), plan)
         trials = {name: each.trials for name, each in chosen.items()}
-        manifest = commit(writer, sampler.bundle, plan, table, lowered, refined, bound, command, trials)
+        manifest = commit(writer, sampler.bundle, plan, tables, lowered, refined, bound, command, trials)
         if failed:
             raise some_failed(failed, lowered)  # what was counted stays, for the next try
         kept.drop()
-    return Calibration(manifest, plan, table, lowered, refined)
+    return Calibration(manifest, plan, tables, lowered, refined)
 
 
 def _one_of_each_group(task: Task, plan: Plan) -> dict[int, Arrays]:

@@ -31,22 +31,25 @@ def commit(
     writer: Writer,
     bundle: Bundle,
     plan: Plan,
-    table: RangesTable,
+    tables: Mapping[str, RangesTable],
     lowered: Mapping[str, LoweredBody],
     refined: Mapping[str, SearchResult],
     bound: Bound | None,
     command: str,
     trials: Mapping[str, tuple[Trial, ...]] | None = None,
 ) -> Manifest:
-    """Add everything to the bundle. What was made from bodies that change (engines, the report) goes, and is named."""
+    """Add everything to the bundle; `tables` are the ranges of each body. What was made from bodies that change
+    (engines, the report) goes, and is named."""
     manifest = bundle.manifest
     bodies = {name: _body(writer, name, body, manifest, plan) for name, body in lowered.items()}
     bodies |= {name: _staged(writer, name, found, manifest, plan) for name, found in refined.items()}
-    for name, tried in (trials or {}).items():
-        bodies[name] = msgspec.structs.replace(bodies[name], trials=tried)
+    for name, body in bodies.items():
+        file = writer.add(tables[name].encode(), "ranges", "ranges", ".safetensors")
+        bodies[name] = msgspec.structs.replace(body, trials=(trials or {}).get(name, ()), ranges=file)
+    first = next(iter(tables))
     maps = [each for each in _maps(bundle) if each.body in manifest.bodies and each.body not in bodies]
     maps += [record(name, plan.name, bound, found) for name, found in refined.items() if bound]
-    _warn_of_kept(bundle, bodies, plan, command, table)
+    _warn_of_kept(bundle, bodies, plan, command, tables[first])
     plan_file = writer.add(encode(plan), "plans", re.sub(r"[^\w.-]+", "-", plan.name), ".json")
     before = (each for each in manifest.provenance.commands if each != command)  # once, at its latest place
     provenance = msgspec.structs.replace(manifest.provenance, commands=(*before, command))
@@ -62,7 +65,7 @@ def commit(
             bodies={**manifest.bodies, **bodies},
             plans={**manifest.plans, plan.name: plan_file},
             precision=writer.add(encode_maps(tuple(maps)), "precision", "precision", ".json") if maps else None,
-            ranges=writer.add(table.encode(), "ranges", "ranges", ".safetensors"),
+            ranges=bodies[first].ranges,
             engines=engines,
             provenance=provenance,
             report=None if judged else manifest.report,

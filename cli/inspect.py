@@ -57,9 +57,10 @@ def tree(contents: Contents, lists_operations: bool) -> Tree:
     for fitted in contents.fitted:
         gain = f"{fitted.nominal_psnr:.1f} to {fitted.psnr:.1f} dB over {fitted.nominal}"
         root.add(escape(f"plan fitted:{fitted.evaluations} for {fitted.body}: {gain}"))
-    if (ranges := contents.ranges) is not None:
+    for ranges in contents.ranges:
         groups = f"{ranges.groups} lambda groups" if ranges.groups > 1 else "pooled"
-        root.add(escape(f"ranges of {ranges.tensors} tensors along {ranges.plan}, {ranges.method}, {groups}"))
+        how = f"along {ranges.plan}, {ranges.method}, {groups}"
+        root.add(escape(f"ranges of {ranges.tensors} tensors {how}: {', '.join(ranges.bodies)}"))
     for engine in contents.engines:
         size = decimal(contents.files[engine.file])
         root.add(escape(f"engine for {engine.device}, {engine.backend}, of body {engine.body}: {size}"))

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 import onnx
 
-from fewstep.calibration.bodies import is_run_by_onnxruntime
+from fewstep.calibration.bodies import is_run_by_onnxruntime, ranges_files
 from fewstep.calibration.lowering.coverage import macs, optimized
 from fewstep.calibration.lowering.targets import targets_by_name
 from fewstep.calibration.ranges import table
@@ -134,8 +134,10 @@ class PlanContents(Struct, frozen=True):
 
 
 class RangesContents(Struct, frozen=True):
-    """The ranges table: along which plan, by which method, of how many tensors, in how many lambda groups."""
+    """A ranges table: the bodies that were lowered by it, along which plan, by which method, of how many tensors, in
+    how many lambda groups."""
 
+    bodies: tuple[str, ...]
     file: str
     plan: str
     method: str
@@ -173,7 +175,7 @@ class Contents(Struct, frozen=True):
     bodies: dict[str, BodyContents]
     plans: dict[str, PlanContents]
     fitted: tuple[FittedPlan, ...]
-    ranges: RangesContents | None
+    ranges: tuple[RangesContents, ...]
     engines: tuple[EngineEntry, ...]
     files: dict[str, int]
     report: str | None
@@ -188,7 +190,6 @@ def inspect(options: InspectOptions) -> Contents:
     manifest = bundle.manifest
     base = manifest.bodies.get("float32")
     prepared = None if base is None else io.load(bundle.graph(base.graph), root=bundle.path)
-    unseen = unseen_tensors(bundle)
     files = {name: bundle.file(name).stat().st_size for name in manifest.files}
     return Contents(
         path=str(options.bundle),
@@ -202,7 +203,7 @@ def inspect(options: InspectOptions) -> Contents:
         conditioner=_ahead(bundle, manifest.conditioner),
         prologue=_ahead(bundle, manifest.prologue),
         verified=_verified(bundle),
-        bodies={name: _body(bundle, name, body, prepared, unseen) for name, body in manifest.bodies.items()},
+        bodies={name: _body(bundle, name, body, prepared) for name, body in manifest.bodies.items()},
         plans={name: _plan(bundle, file) for name, file in manifest.plans.items()},
         fitted=manifest.fitted,
         ranges=_ranges(bundle),
@@ -265,7 +266,7 @@ def _verified(bundle: Bundle) -> tuple[VerifiedStage, ...]:
     )
 
 
-def _body(bundle: Bundle, name: str, body: Body, prepared: Graph | None, unseen: tuple[str, ...]) -> BodyContents:
+def _body(bundle: Bundle, name: str, body: Body, prepared: Graph | None) -> BodyContents:
     runs_here = is_run_by_onnxruntime(body)
     contents, lowered = _graph(bundle, body.graph, runs_here, _is_for_engines(body))
     stages = tuple(
@@ -278,7 +279,7 @@ def _body(bundle: Bundle, name: str, body: Body, prepared: Graph | None, unseen:
     work = macs(prepared)
     outputs = [node.output for node in prepared.nodes if node.output in work]
     none = Coverage(int8_macs=0, total_macs=sum(work.values()), int8_ops=(), float_ops=tuple(outputs))
-    made = operations(prepared, name, body.coverage or none, unseen).operations
+    made = operations(prepared, name, body.coverage or none, unseen_tensors(bundle, body)).operations
     if body.coverage is None:  # a body that is float anyway: nothing was decided of its operations
         made = tuple(msgspec.structs.replace(operation, reason="") for operation in made)
     is_half = any(array.dtype == np.float16 for array in lowered.constants.values())  # a graph has one float type
@@ -351,9 +352,9 @@ def _plan(bundle: Bundle, file: str) -> PlanContents:
     )
 
 
-def _ranges(bundle: Bundle) -> RangesContents | None:
-    file = bundle.manifest.ranges
-    if file is None:
-        return None
-    found = table.load(bundle.file(file))
-    return RangesContents(file, found.plan, found.method, len(found.tensors), len(found.groups) + 1)
+def _ranges(bundle: Bundle) -> tuple[RangesContents, ...]:
+    found = []
+    for file, bodies in ranges_files(bundle).items():
+        own = table.load(bundle.file(file))
+        found.append(RangesContents(bodies, file, own.plan, own.method, len(own.tensors), len(own.groups) + 1))
+    return tuple(found)

@@ -161,11 +161,12 @@ def _plans(bundle: Bundle, sound: Iterable[str]) -> Iterator[Damage]:
 def _others(bundle: Bundle, sound: Iterable[str]) -> Iterator[Damage]:
     """Ranges that are no table of tensors, null values of another shape, side-cars that tell of another engine."""
     manifest = bundle.manifest
-    if manifest.ranges is not None and manifest.ranges in sound:
-        try:
-            load_file(bundle.path / manifest.ranges)
-        except (SafetensorError, ValueError) as error:
-            yield Damage(f"{manifest.ranges} holds no tensors ({error})", f"fewstep calibrate {bundle.path}")
+    for file in dict.fromkeys((manifest.ranges, *(body.ranges for body in manifest.bodies.values()))):
+        if file is not None and file in sound:
+            try:
+                load_file(bundle.path / file)
+            except (SafetensorError, ValueError) as error:
+                yield Damage(f"{file} holds no tensors ({error})", f"fewstep calibrate {bundle.path}")
     for condition in manifest.conditions:
         if condition.null_file is not None and condition.null_file in sound:
             try:

@@ -51,6 +51,9 @@ def pack(options: PackOptions) -> Manifest:
         ahead = {name: getattr(manifest, name) for name in AHEAD}
         copied = {name: None if graph is None else _lean(writer, bundle, name, graph) for name, graph in ahead.items()}
         bodies = {name: _body(writer, bundle, name, body) for name, body in chosen.items()}
+        for name, body in bodies.items():
+            if body.ranges is not None:
+                bodies[name] = msgspec.structs.replace(body, ranges=_copy_file(writer, bundle, body.ranges))
         calibrated = dict.fromkeys(body.plan for body in chosen.values() if body.plan in manifest.plans)
         plans = {name: _copy_file(writer, bundle, manifest.plans[name]) for name in calibrated if name is not None}
         fitted = tuple(

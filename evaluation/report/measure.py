@@ -14,6 +14,7 @@ from fewstep.calibration.bodies import (
     judged_plan,
     not_judged,
     open_body,
+    ranges_file,
 )
 from fewstep.calibration.comparable import judged_unlike
 from fewstep.calibration.conditions_file import ConditionRecords
@@ -173,12 +174,13 @@ def races(
 def ranges_over_groups(bundle: Bundle, prepared: Graph, body: Body) -> tuple[RangeOverGroups, ...]:
     """The quantized activations whose range changes most between lambda groups, in the graph's order.
 
-    None if there is one group only, or if the table is not the body's: a later calibration, for another target and
-    along another plan or in other groups, has replaced it.
+    None if there is one group only, or if the table is not the body's: in bundles of earlier versions, a later
+    calibration for another target may have replaced it.
     """
-    if bundle.manifest.ranges is None:
+    file = ranges_file(bundle, body)
+    if file is None:
         return ()
-    ranges = table.load(bundle.file(bundle.manifest.ranges))
+    ranges = table.load(bundle.file(file))
     if (ranges.plan, ranges.groups) != (body.plan, body.groups):
         return ()
     names: dict[str, str] = {}
@@ -196,11 +198,10 @@ def ranges_over_groups(bundle: Bundle, prepared: Graph, body: Body) -> tuple[Ran
 
 def covered(bundle: Bundle, prepared: Graph, plan: Plan) -> list[BodyCoverage]:
     """Coverage of each int8 body, as calibration counted it, with what the prepared graph says of each operation."""
-    unseen = unseen_tensors(bundle)
     found = []
     for name, body in int8_bodies(bundle).items():
         if body.coverage is not None and body.coverage.total_macs > 0:  # else it was edited
-            own = operations(prepared, name, body.coverage, unseen)
+            own = operations(prepared, name, body.coverage, unseen_tensors(bundle, body))
             share = int8_share(body, plan)
             found.append(own if share is None else msgspec.structs.replace(own, share=share))
     return found

@@ -2,12 +2,13 @@
 
 from collections.abc import Collection
 
+from fewstep.calibration.bodies import ranges_file
 from fewstep.calibration.lowering.coverage import macs
 from fewstep.calibration.lowering.selection import considered_ops
 from fewstep.calibration.ranges import table
 from fewstep.evaluation.results import BodyCoverage, Operation
 from fewstep.graph.graph import Graph, Node
-from fewstep.runtime.bundle.manifest import Coverage
+from fewstep.runtime.bundle.manifest import Body, Coverage
 from fewstep.runtime.bundle.reading import Bundle
 
 ACTIVATIONS = "both factors are activations"
@@ -47,9 +48,9 @@ def _left(node: Node, unseen: Collection[str]) -> str:
     return MAPPED if {node.inputs[0], node.output}.isdisjoint(unseen) else UNSEEN
 
 
-def unseen_tensors(bundle: Bundle) -> tuple[str, ...]:
-    """The tensors that had no values in the last calibration; none where nothing was calibrated."""
-    file = bundle.manifest.ranges
+def unseen_tensors(bundle: Bundle, body: Body) -> tuple[str, ...]:
+    """The tensors that had no values when a body was calibrated; none of one that was not."""
+    file = ranges_file(bundle, body)
     return () if file is None else table.load(bundle.file(file)).unseen
 
 

@@ -79,6 +79,7 @@ class Body(Strict, frozen=True):
     coverage: Coverage | None = None
     stages: tuple[Stage, ...] = ()  # `until` increases; steps of later groups run `graph`
     trials: tuple[Trial, ...] = ()  # of all int8, on seeds that nothing was measured on; one of them is the body
+    ranges: str | None = None  # the table that it was lowered by; None where the manifest's is that of all bodies
 
 
 class Size(Strict, frozen=True):

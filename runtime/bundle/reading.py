@@ -196,6 +196,7 @@ def _make_again(manifest: Manifest, name: str, path: Path) -> str:
         "evaluate": {manifest.evaluation},
         "fit": {fitted.file for fitted in manifest.fitted},
         "calibrate": {manifest.ranges, manifest.precision, *manifest.plans.values()}
+        | {body.ranges for body in int8}
         | {file for graph in lowered for file in (graph.file, *graph.data)},
     }
     for verb, files in made.items():
@@ -240,6 +241,7 @@ def named_files(manifest: Manifest) -> Iterator[str]:
     yield from (condition.null_file for condition in manifest.conditions if condition.null_file is not None)
     yield from manifest.plans.values()
     yield from (fitted.file for fitted in manifest.fitted)
+    yield from (body.ranges for body in manifest.bodies.values() if body.ranges is not None)
     for engine in manifest.engines:
         yield engine.file
         yield engine.sidecar

@@ -14,7 +14,7 @@ from fewstep.calibration import calibrate as verb
 from fewstep.calibration.calibrate import Calibration, calibrate
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.calibration.ranges.merging import regrouped
-from fewstep.calibration.ranges.table import Method
+from fewstep.calibration.ranges.table import Method, RangesTable
 from fewstep.calibration.ranges.table import load as load_table
 from fewstep.graph import io
 from fewstep.graph.graph import BATCH, GROUP, Graph, Node, Value
@@ -30,6 +30,11 @@ from fewstep.runtime.loading import load
 SHAPE = (1, 8, 8)
 SCHEDULE = form.ScheduleSpec("cosine", timesteps=100)
 FIRST = CalibrateOptions(Path("set by the test"), plan="ddim:3", trajectories=4)
+
+
+def table_of(made: Calibration) -> RangesTable:
+    """Of the first body."""
+    return next(iter(made.tables.values()))
 
 
 def denoiser(scale: float = 1.0) -> Graph:
@@ -118,8 +123,8 @@ def test_a_calibrated_bundle_has_int8_bodies_ranges_and_the_plan(bundle: Path) -
     assert (body.precision, body.target, body.plan, len(body.groups)) == ("int8", "cpu-x86", "ddim:3", 2)
     assert body.coverage and body.coverage.int8_ops == ("h1",) and body.coverage.float_ops == ("h0", "v")
     assert body.coverage.int8_macs == 16 * 16 * 9 * 64
-    assert manifest.ranges and load_table(bundle / manifest.ranges) == made.table
-    assert set(made.table.tensors) == {"x", "h0", "a0", "h1", "a1", "v"}
+    assert manifest.ranges and load_table(bundle / manifest.ranges) == table_of(made)
+    assert set(table_of(made).tensors) == {"x", "h0", "a0", "h1", "a1", "v"}
     assert [step.group for step in made.plan.steps] == [0, 1, 2]
     assert (bundle / manifest.plans["ddim:3"]).read_bytes() == encode(made.plan)
 
@@ -143,7 +148,7 @@ def test_pooled_ranges_need_no_groups(bundle: Path) -> None:
     made = run(bundle, groups="pooled", target=("cpu-x86",))
     body = made.manifest.bodies["int8-cpu-x86"]
     assert body.groups == () and [tensor.role for tensor in body.graph.inputs] == ["x", "row"]
-    assert made.table.groups == () and len(made.table["h1"].per_group) == 1
+    assert table_of(made).groups == () and len(table_of(made)["h1"].per_group) == 1
 
 
 def test_the_command_is_recorded_without_paths(bundle: Path) -> None:
@@ -158,7 +163,7 @@ def test_own_values_of_the_conditions_are_what_is_measured(bundle: Path, tmp_pat
     """All trajectories of one class: other ranges than those of all classes, and no path in the record."""
     np.savez(tmp_path / "own.npz", **{"class": np.array([1, 1])})
     drawn, own = run(bundle), run(bundle, conditions=tmp_path / "own.npz")
-    assert own.table.tensors.keys() == drawn.table.tensors.keys() and own.table != drawn.table
+    assert table_of(own).tensors.keys() == table_of(drawn).tensors.keys() and table_of(own) != table_of(drawn)
     assert own.manifest.provenance.commands[-1].endswith("--seed 1000000 --conditions FILE")
     with pytest.raises(UserError, match=r"there is no file .*absent\.npz"):
         run(bundle, conditions=tmp_path / "absent.npz")
@@ -267,7 +272,7 @@ def test_kernels_are_compared_in_each_group_that_the_body_has(
         verb, "warn_of_disagreement", lambda _, feeds, *more: compared.append([int(each[GROUP][0]) for each in feeds])
     )
     made = run(bundle, plan=str(path), groups="merged", target=("cpu-x86",))
-    assert len(made.table.groups) == 1 and compared == [[1, 0]]
+    assert len(table_of(made).groups) == 1 and compared == [[1, 0]]
     run(bundle, target=("cpu-x86", "tensorrt", "cpu-arm"))
     assert compared[1:] == [[0, 1, 2], [0, 1, 2]]
 
@@ -276,19 +281,19 @@ def test_kernels_are_compared_in_each_group_that_the_body_has(
 def test_solvers_that_draw_noise_are_calibrated_along_their_plans(bundle: Path, solver: str) -> None:
     """The first two come back to times of earlier steps, whose lambdas differ in the last digit."""
     made = run(bundle, plan=f"{solver}:7", target=("cpu-x86",))
-    assert {step.group for step in made.plan.steps} == set(range(len(made.table.groups) + 1))
+    assert {step.group for step in made.plan.steps} == set(range(len(table_of(made).groups) + 1))
 
 
 @pytest.mark.parametrize("method", get_args(Method))
 def test_an_activation_that_float16_cannot_hold_is_refused_though_ranges_clip_it(bundle: Path, method: Method) -> None:
     """What it reaches is 1 % beyond the greatest number of float16, and some methods end its ranges below that."""
     graph = denoiser()
-    reached = run(bundle, target=("cpu-x86",), ranges="minmax", trajectories=16).table["a1"].pooled.high
+    reached = table_of(run(bundle, target=("cpu-x86",), ranges="minmax", trajectories=16))["a1"].pooled.high
     greatest = float(np.finfo(np.float16).max)
     scale = np.float32(1.01 * greatest / reached)
     constants = {"w1": graph.constants["w1"] * scale, "w2": graph.constants["w2"] / scale}
     wide = write_bundle(bundle.parent / "wide", replace(graph, constants=graph.constants | constants))
-    ranges = run(wide, target=("cpu-x86",), ranges=method, trajectories=16).table["a1"]
+    ranges = table_of(run(wide, target=("cpu-x86",), ranges=method, trajectories=16))["a1"]
     is_clipped = max(found.high for found in (ranges.pooled, *ranges.per_group)) < greatest
     assert is_clipped == (method in ("mse", "percentile", "entropy"))
     with pytest.raises(UserError, match=r"'a1' reaches 66\d{3}.*, beyond float16; calibrate without target tensorrt"):

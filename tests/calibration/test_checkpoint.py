@@ -28,7 +28,7 @@ from fewstep.machine import cache
 from fewstep.machine import code_digest as machine_digest
 from fewstep.runtime.bundle.reading import open_bundle
 from tests.calibration.copied_sources import copied_sources
-from tests.calibration.test_calibrate import FIRST, denoiser, prologue, write_bundle
+from tests.calibration.test_calibrate import FIRST, denoiser, prologue, table_of, write_bundle
 
 WHOLE = 12  # trajectories
 INTERRUPTED = 8  # as many as there are when it is killed: batches of 4
@@ -271,9 +271,9 @@ def test_what_channels_reached_survives_the_file_bit_for_bit() -> None:
 def test_an_interrupted_calibration_has_the_scales_of_channels_of_a_whole_one(
     options: CalibrateOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected = calibrate(replace(options, bundle=write_bundle(tmp_path / "other", denoiser()))).table
+    expected = table_of(calibrate(replace(options, bundle=write_bundle(tmp_path / "other", denoiser()))))
     interrupt(options, monkeypatch)
-    found = calibrate(options).table
+    found = table_of(calibrate(options))
     assert found.method == "channels" and found == expected
     own = found["a1"].by_channel
     assert own is not None and len(own.factors) == 16 and len(set(own.factors)) > 8

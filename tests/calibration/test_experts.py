@@ -17,7 +17,7 @@ from fewstep.graph.graph import BATCH, Graph, Node, Value
 from fewstep.graph.index import in_topological_order
 from fewstep.runtime.backends import Arrays
 from fewstep.runtime.loading import load
-from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
+from tests.calibration.test_calibrate import FIRST, denoiser, table_of, write_bundle
 
 AT_LEAST = {"early": 0.05, "never": 1.0}  # of time / 1000, for a row to reach the expert
 TARGETS = ("cpu-x86", "cpu-arm", "tensorrt")
@@ -58,13 +58,13 @@ def test_an_expert_without_rows_at_a_step_takes_what_it_saw_at_others_and_one_th
         made = calibrate(replace(FIRST, bundle=bundle, target=TARGETS, ranges="minmax"))
     assert "activations without values at some steps take the ranges of the others: 'early_x', 'early_y'" in caplog.text
     assert "without values at any step, and what reads them in float: 'never_x', 'never_y'" in caplog.text
-    assert made.table.unseen == ("never_x", "never_y") and "never_x" not in made.table.tensors
-    first, second, third = made.table["early_x"].per_group  # by lambda: the last step, at time 33, is the third
-    assert third == Range(min(first.low, second.low), max(first.high, second.high)) == made.table["early_x"].pooled
+    assert table_of(made).unseen == ("never_x", "never_y") and "never_x" not in table_of(made).tensors
+    first, second, third = table_of(made)["early_x"].per_group  # by lambda: the last step, at time 33, is the third
+    assert third == Range(min(first.low, second.low), max(first.high, second.high)) == table_of(made)["early_x"].pooled
     for target in TARGETS:
         coverage = made.lowered[f"int8-{target}"].coverage
         assert coverage.int8_ops == ("h1", "early_y") and "never_y" in coverage.float_ops
-    assert made.manifest.ranges and load_table(bundle / made.manifest.ranges) == made.table
+    assert made.manifest.ranges and load_table(bundle / made.manifest.ranges) == table_of(made)
     given = {"seeds": range(4), "condition": {"class": [0, 1] * 2}, "guidance": 2.0}
     exact = load(bundle).sample("ddim:3", **given)
     error = load(bundle, "int8").sample("ddim:3", **given) - exact

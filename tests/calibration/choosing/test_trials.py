@@ -9,15 +9,18 @@ import pytest
 from numpy.typing import NDArray
 
 from fewstep.calibration import options as verb
+from fewstep.calibration.bodies import ranges_files
 from fewstep.calibration.calibrate import Calibration, calibrate
 from fewstep.calibration.choosing import trials
 from fewstep.calibration.choosing.trials import Tried, Way, choose, constant_share, most_evaluations
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.on_demand import OnDemand
 from fewstep.calibration.precision.closed_loop import JUDGE_SEEDS, SEARCH_SEEDS, SELECTION_SEEDS, Course
+from fewstep.calibration.ranges.table import load as load_table
 from fewstep.calibration.trajectories import HELD_OUT_SEEDS
 from fewstep.graph import io
 from fewstep.graph.graph import Graph
+from fewstep.graph.pack import PackOptions, pack
 from fewstep.machine import cache
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import LoadedGraph
@@ -25,7 +28,7 @@ from fewstep.runtime.bundle.manifest import Trial
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.loading import load
 from fewstep.runtime.sampler import Sampler
-from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
+from tests.calibration.test_calibrate import FIRST, denoiser, table_of, write_bundle
 
 PLANTED = 0.05  # by which the int8 body's output is too small
 REAL = trials.open_lowered
@@ -140,7 +143,7 @@ def test_auto_tries_methods_and_says_so(bundle: Path) -> None:
         assert sum(each.is_chosen for each in found) == 1 and not any(each.has_bias for each in found)
     assert made.manifest.provenance.commands[-1].endswith("--ranges auto --groups step --seed 1000000 --bias none")
     chosen = next(each for each in tried_of(made) if each.is_chosen)
-    assert made.table.method == chosen.ranges
+    assert table_of(made).method == chosen.ranges
     assert run(bundle, ranges="auto", bias="none", target=("cpu-x86", "tensorrt")).manifest == made.manifest
 
 
@@ -156,7 +159,32 @@ def test_a_better_method_is_deployed(bundle: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(trials, "_run", worse)
     made = run(bundle, ranges="auto", bias="none")
     chosen = next(each for each in tried_of(made) if each.is_chosen)
-    assert seen[0] == "channels" and chosen.ranges != "channels" and made.table.method == chosen.ranges
+    assert seen[0] == "channels" and chosen.ranges != "channels" and table_of(made).method == chosen.ranges
+
+
+def test_each_body_keeps_the_ranges_that_it_was_lowered_by(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A target whose usual way is made worse has a table of another method; a calibration for another target leaves
+    both."""
+    real = trials._run
+
+    def worse(way: Way, bias: object, networks: object, *more: object) -> Tried:
+        found = real(way, bias, networks, *more)  # type: ignore[arg-type]
+        return replace(found, psnr=found.psnr - 20 * (way.ranges == "channels"))
+
+    def methods() -> dict[str, str]:
+        bodies = {name: body for name, body in open_bundle(bundle).manifest.bodies.items() if body.ranges}
+        return {name: load_table(bundle / str(body.ranges)).method for name, body in bodies.items()}
+
+    run(bundle, ranges="auto", bias="none")
+    assert methods() == {"int8-cpu-x86": "channels"}
+    with monkeypatch.context() as patched:
+        patched.setattr(trials, "_run", worse)
+        run(bundle, ranges="auto", bias="none", target=("cpu-x86-7bit",))
+    assert methods() == {"int8-cpu-x86": "channels", "int8-cpu-x86-7bit": "channels-minmax"}
+    assert len(set(ranges_files(open_bundle(bundle)))) == 2
+    packed = pack(PackOptions(bundle, bundle.parent / "packed", body=("int8-cpu-x86",)))
+    kept = packed.bodies["int8-cpu-x86"].ranges
+    assert kept and load_table(bundle.parent / "packed" / kept).method == "channels"
 
 
 def test_one_way_is_not_tried(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ from fewstep.machine import cache
 from fewstep.runtime.execute import finish
 from fewstep.runtime.loading import load
 from tests.calibration.precision.test_refine import LAYERS, deep
-from tests.calibration.test_calibrate import contents, write_bundle
+from tests.calibration.test_calibrate import contents, table_of, write_bundle
 
 INT8: frozenset[int] = frozenset()
 FLOAT32 = frozenset(range(LAYERS))
@@ -37,9 +37,9 @@ def test_a_job_runs_choices_as_the_process_that_asks(tmp_path: Path) -> None:
     made = calibrate(options)
     sampler = sampler_by_rows(load(options.bundle, body="float32", backend=OpeningOnDemand()))
     course = open_course(sampler, made.plan, SEARCH_SEEDS)
-    here = runs_here(Variants(deep(), made.table, targets_by_name()["cpu-x86"]), course)
+    here = runs_here(Variants(deep(), table_of(made), targets_by_name()["cpu-x86"]), course)
     exact = finish(made.plan, course.reference[-1:])
-    job = SearchJob(sent(options.bundle), made.plan, None, made.table, "cpu-x86", exact)
+    job = SearchJob(sent(options.bundle), made.plan, None, table_of(made), "cpu-x86", exact)
     choices: tuple[Choice, ...] = (
         (INT8,) * 3,
         (INT8, frozenset({1}), INT8),
