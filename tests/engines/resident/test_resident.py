@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 import fewstep.runtime
+from fewstep.engines.build import BuildOptions, build
 from fewstep.engines.resident.onnxruntime import OnOnnxRuntime
 from fewstep.engines.resident.run import Place, resident
 from fewstep.engines.resident.tensorrt import OnTensorRt
 from fewstep.plans.errors import UserError
+from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.backends.tensorrt import TensorRt
 from tests.runtime.backends.cuda_double import CudaDouble
 
@@ -86,3 +88,11 @@ def test_what_a_run_takes_is_named(tiny_bundle: Path) -> None:
         run([0])
     with pytest.raises(UserError, match=r"'class' is \[2\] for 1 seeds"):
         run([0], {"class": [1, 2]})
+
+
+def test_a_float16_body_keeps_its_state_in_float32(tiny_bundle: Path) -> None:
+    build(BuildOptions(tiny_bundle, "onnxruntime-cuda", precision="float16"))
+    run = resident(tiny_bundle, "dpmpp_2m:4", OnOnnxRuntime(), "float16", "float16", 2.0)
+    with fewstep.runtime.load(tiny_bundle, body="float16", backend=OnnxRuntime()) as sampler:
+        expected = sampler.sample("dpmpp_2m:4", [0, 1], {"class": LABELS[:2]}, 2.0)
+    np.testing.assert_array_equal(run([0, 1], {"class": LABELS[:2]}), expected)

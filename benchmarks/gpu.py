@@ -1,0 +1,272 @@
+"""float16 and int8 on this machine's NVIDIA GPU: agreement with the CPU's samples, and times beside torch's.
+
+    python benchmarks/gpu.py [--model fashion_mnist] [--model cifar10]
+
+One command: it exports and calibrates the shipped models, builds engines of TensorRT, or of TensorRT-RTX where that is
+what is installed, samples, compares and times, and writes docs/measured/gpu.md. A machine without an NVIDIA GPU is told
+so in one line. What fails is a row that says why. Torch takes part where it sees the GPU. Takes half an hour.
+"""
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+from page import table
+
+from fewstep.calibration.calibrate import calibrate
+from fewstep.calibration.metrics import psnr
+from fewstep.calibration.options import CalibrateOptions
+from fewstep.engines.build import BuildOptions, build
+from fewstep.engines.resident.run import resident
+from fewstep.engines.resident.tensorrt import OnTensorRt
+from fewstep.export.export import ExportOptions, export
+from fewstep.export.sources.shipped import load_shipped
+from fewstep.machine.gpu import Gpu, gpu_of, these_gpus, this_jetson
+from fewstep.machine.packages import version_of
+from fewstep.plans import noise
+from fewstep.plans.errors import UserError
+from fewstep.plans.plan import Plan, Row
+from fewstep.runtime.backends import Backend
+from fewstep.runtime.backends.onnxruntime import OnnxRuntime
+from fewstep.runtime.backends.onnxruntime_cuda import OnnxRuntimeCuda
+from fewstep.runtime.backends.tensorrt import BODIES, TensorRt
+from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.runtime.loading import load
+
+PAGE = Path(__file__).parents[1] / "docs/measured/gpu.md"
+PLAN, GUIDANCE = "dpmpp_2m:8", 2.0
+BATCHES = (1, 8)
+SEEDS = 64  # that are compared with the CPU's
+SECONDS, LEAST = 3.0, 10  # of timing one contender, and calls at least
+PRECISIONS = ("float16", "int8")
+NO_GPU = "no NVIDIA GPU is seen here (nvidia-smi lists none): nothing was measured"
+
+Sample = Callable[[Sequence[int]], np.ndarray]  # seeds -> samples [B, ...]
+
+
+@dataclass(frozen=True)
+class Contender:
+    """What samples: `open` loads it, which may fail. `precision` is that of its network."""
+
+    name: str
+    precision: str
+    open: Callable[[], Sample]
+
+
+@dataclass(frozen=True)
+class Found:
+    """A contender's PSNR to the CPU's float32 samples (mean and least, dB), and milliseconds of a call by batch."""
+
+    name: str
+    precision: str
+    mean: float = float("nan")
+    least: float = float("nan")
+    milliseconds: tuple[float, ...] = ()
+    reason: str = ""
+
+
+def labels(bundle: Path, seeds: Sequence[int]) -> dict[str, np.ndarray]:
+    """A value of each condition for each seed: the classes in turn."""
+    conditions = open_bundle(bundle).manifest.conditions
+    return {each.name: np.array([seed % len(each.labels) for seed in seeds]) for each in conditions}
+
+
+def on_backend(bundle: Path, body: str, backend: Backend) -> Callable[[], Sample]:
+    """The bundle as a product runs it."""
+
+    def opened() -> Sample:
+        sampler = load(bundle, body=body, backend=backend)
+        plan = sampler.compile(PLAN, GUIDANCE)
+        return lambda seeds: sampler.sample(plan, seeds, labels(bundle, seeds))
+
+    return opened
+
+
+def on_device(bundle: Path, precision: str, body: str, backend: TensorRt) -> Callable[[], Sample]:
+    """A run whose state stays on the GPU."""
+
+    def opened() -> Sample:
+        run = resident(bundle, PLAN, OnTensorRt(backend), precision, body, GUIDANCE)
+        return lambda seeds: run(seeds, labels(bundle, seeds))
+
+    return opened
+
+
+def in_torch(bundle: Path, model: str, device: str, dtype: str, is_compiled: bool) -> Callable[[], Sample]:
+    """The network that the bundle was exported from, in torch, along the same plan; its state stays on the device."""
+
+    def opened() -> Sample:
+        import torch
+
+        network: Any = load_shipped(model).module.to(device, getattr(torch, dtype)).eval()
+        network = torch.compile(network, mode="reduce-overhead") if is_compiled else network
+        with load(bundle, body="float32", backend=OnnxRuntime()) as sampler:
+            plan = sampler.compile(PLAN, GUIDANCE)
+        conditions = open_bundle(bundle).manifest.conditions
+
+        @torch.no_grad()
+        def sample(seeds: Sequence[int]) -> np.ndarray:
+            shape = open_bundle(bundle).manifest.x_shape
+            drawn = torch.from_numpy(np.stack([noise.normal(seed, 0, shape) for seed in seeds]).astype(np.float32))
+            own = labels(bundle, seeds)
+            by_branch = {
+                "cond": [torch.from_numpy(own[each.name]).to(device) for each in conditions],
+                "uncond": [torch.full((len(seeds),), int(each.null or 0), device=device) for each in conditions],
+            }
+            state = [combined(row, [drawn.to(device)]) for row in plan.start]
+            for step in plan.steps:
+                u = combined(step.input, state)
+                parts = [by_branch[branch] for branch in step.branches]
+                given = [torch.cat(column) for column in zip(*parts, strict=True)]
+                x = torch.cat([u] * len(parts)).to(getattr(torch, dtype))
+                times = torch.full((len(x),), step.time, device=device, dtype=x.dtype)
+                outputs = network(x, times, *given).to(torch.float32).clone().chunk(len(parts))
+                state = [combined(row, [*state, *outputs]) for row in step.update]
+            return combined(plan.output, state).cpu().numpy()
+
+        _check_plan(plan)
+        return sample
+
+    return opened
+
+
+def combined(row: Row, tensors: Sequence[Any]) -> Any:
+    """sum_j row[j] * tensors[j]."""
+    return sum(coefficient * tensor for coefficient, tensor in zip(row, tensors, strict=True) if coefficient)
+
+
+def _check_plan(plan: Plan) -> None:
+    if any(step.draws or step.shaping or step.terms for step in plan.steps) or plan.given:
+        raise UserError(f"plan {plan.name!r} is more than multiplications and additions", "time another plan")
+
+
+def contenders(bundle: Path, model: str, name: str, has_torch: bool) -> Iterator[Contender]:
+    """All that may run a bundle here. name: the TensorRT that is installed, or nothing."""
+    for precision in PRECISIONS if name else ():
+        body = BODIES[precision][0]
+        for said, graph in (("", False), (", CUDA graph", True)):
+            backend = TensorRt(name, cuda_graph=graph)  # type: ignore[arg-type]
+            yield Contender(f"{name}{said}", precision, on_backend(bundle, body, backend))
+        yield Contender(f"{name}, state on the device", precision, on_device(bundle, precision, body, backend))
+    yield Contender("onnxruntime-cuda", "float16", on_backend(bundle, "float16", OnnxRuntimeCuda()))
+    for dtype in ("float32", "float16") if has_torch else ():
+        for said, is_compiled in (("eager", False), ("compiled", True)):
+            yield Contender(f"torch, {said}", dtype, in_torch(bundle, model, "cuda", dtype, is_compiled))
+
+
+def measure(each: Contender, expected: np.ndarray, batches: Sequence[int] = BATCHES) -> Found:
+    """One contender's samples beside the expected ones, of the seeds from 0 on, and its times."""
+    try:
+        sample = each.open()
+        size, count = max(batches), len(expected)
+        made = np.concatenate([sample(range(at, min(at + size, count))) for at in range(0, count, size)])
+        times = tuple(1000 * _seconds(lambda batch=batch: sample(range(batch))) for batch in batches)
+    except Exception as error:  # engines and torch share no base class but Exception
+        lines = str(error).strip().splitlines()
+        return Found(each.name, each.precision, reason=lines[0] if lines else type(error).__name__)
+    decibels = psnr(made, expected)
+    return Found(each.name, each.precision, float(decibels.mean()), float(decibels.min()), times)
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    """The median of calls, after three that are not counted."""
+    for _ in range(3):
+        call()
+    times: list[float] = []
+    until = time.perf_counter() + SECONDS
+    while len(times) < LEAST or time.perf_counter() < until:
+        started = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - started)
+    return median(times)
+
+
+def prepared(model: str, folder: Path, name: str) -> Path:
+    """A bundle of a shipped model with the bodies and engines that are timed."""
+    bundle = folder / model
+    export(ExportOptions(model, bundle))
+    calibrate(CalibrateOptions(bundle, PLAN, target=("tensorrt",), guidance=GUIDANCE))
+    build(BuildOptions(bundle, "onnxruntime-cuda", precision="float16"))
+    rows = str(2 * max(BATCHES))
+    for precision in PRECISIONS if name else ():
+        build(BuildOptions(bundle, name, precision=precision, opt_batch=rows, max_batch=rows))  # type: ignore[arg-type]
+    return bundle
+
+
+def expected_samples(bundle: Path, seeds: int = SEEDS) -> np.ndarray:
+    """Those of onnxruntime on the CPU, in float32."""
+    with load(bundle, body="float32", backend=OnnxRuntime()) as sampler:
+        return sampler.sample(PLAN, range(seeds), labels(bundle, range(seeds)), GUIDANCE)
+
+
+def page(machine: Sequence[str], found: dict[str, list[Found]]) -> str:
+    """The page of the measurements."""
+    head = f"""# On an NVIDIA GPU
+
+`python benchmarks/gpu.py` wrote this page. Samples follow {PLAN} with guidance {GUIDANCE:g}. PSNR is to the
+samples of ONNX Runtime on the CPU in float32, over {SEEDS} seeds. Times are milliseconds of one call, with
+noise and results on the host: the median.
+"""
+    parts = [head, "\n".join(f"- {line}" for line in machine)]
+    for model, rows in found.items():
+        titles = ("engine", "network", "mean dB", "least dB", *(f"ms, batch {batch}" for batch in BATCHES))
+        parts += [f"\n## {model}\n", table(titles, [_row(each) for each in rows])]
+        if failed := [each for each in rows if each.reason]:
+            parts += ["", *(f"- {each.name}, {each.precision}: {each.reason}" for each in failed)]
+    return "\n".join(parts) + "\n"
+
+
+def _row(found: Found) -> tuple[str, ...]:
+    if found.reason:
+        return (found.name, found.precision, "failed", *[""] * (1 + len(BATCHES)))
+    figures = (f"{found.mean:.1f}", f"{found.least:.1f}", *(f"{each:.2f}" for each in found.milliseconds))
+    return (found.name, found.precision, *figures)
+
+
+def seen() -> Gpu | None:
+    """The first GPU of this machine."""
+    jetson = this_jetson()
+    return next(iter(these_gpus()), None) or (gpu_of(jetson) if jetson is not None else None)
+
+
+def main(given: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--model", action="append", help="a shipped model; by default fashion_mnist and cifar10")
+    parser.add_argument("--output", type=Path, default=PAGE, help="the page to write")
+    arguments = parser.parse_args(given)
+    gpu = seen()
+    if gpu is None:
+        print(NO_GPU)
+        return 0
+    name = next((each for each in ("tensorrt", "tensorrt-rtx") if find_spec(each.replace("-", "_"))), "")
+    has_torch = bool(find_spec("torch")) and _torch_sees_it()
+    found: dict[str, list[Found]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for model in arguments.model or ("fashion_mnist", "cifar10"):
+            bundle = prepared(model, Path(folder), name)
+            expected = expected_samples(bundle)
+            found[model] = [measure(each, expected) for each in contenders(bundle, model, name, has_torch)]
+    packages = ("tensorrt", "tensorrt-rtx", "cuda-bindings", "onnxruntime", "onnxruntime-gpu", "torch")
+    versions = ", ".join(f"{each} {version}" for each in packages if (version := version_of(each)) is not None)
+    machine = (f"{gpu.name} ({gpu.sm}), driver {gpu.driver}", versions, time.strftime("measured on %Y-%m-%d"))
+    arguments.output.write_text(page(machine, found))
+    print(f"wrote {arguments.output}")
+    return 0
+
+
+def _torch_sees_it() -> bool:
+    import torch
+
+    return bool(torch.cuda.is_available())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

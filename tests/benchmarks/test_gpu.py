@@ -1,0 +1,75 @@
+"""benchmarks/gpu.py without a GPU: what it says, its rows and page on doubles, and torch's samples on the CPU."""
+
+import runpy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fewstep.plans.errors import UserError
+from fewstep.runtime.backends.tensorrt import TensorRt
+from tests.engines.resident.conftest import builds as builds
+from tests.engines.resident.conftest import cuda as cuda
+from tests.engines.resident.conftest import tensorrt as tensorrt
+from tests.runtime.backends.built import add_engine
+
+SCRIPT = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks/gpu.py"))
+Contender, Found, measure = SCRIPT["Contender"], SCRIPT["Found"], SCRIPT["measure"]
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(measure.__globals__, "SECONDS", 0.0)
+    monkeypatch.setitem(measure.__globals__, "LEAST", 1)
+
+
+def test_a_machine_without_a_gpu_is_told_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setitem(SCRIPT["main"].__globals__, "these_gpus", lambda: ())
+    monkeypatch.setitem(SCRIPT["main"].__globals__, "this_jetson", lambda: None)
+    assert SCRIPT["main"](["--output", str(tmp_path / "gpu.md")]) == 0
+    assert capsys.readouterr().out.splitlines() == [SCRIPT["NO_GPU"]] and not (tmp_path / "gpu.md").exists()
+
+
+def test_engines_on_doubles_agree_and_what_fails_is_a_row(
+    tiny_bundle: Path, cuda: Any, tensorrt: Any, builds: list[str]
+) -> None:
+    add_engine(tiny_bundle, "float32")
+    backend = TensorRt(cuda_graph=True)
+
+    def fail() -> None:
+        raise UserError("there is no engine", "build one")
+
+    expected = SCRIPT["expected_samples"](tiny_bundle, seeds=5)
+    rows = [
+        measure(each, expected, batches=(1, 3))
+        for each in (
+            Contender("tensorrt", "float32", SCRIPT["on_backend"](tiny_bundle, "float32", backend)),
+            Contender("on the device", "float32", SCRIPT["on_device"](tiny_bundle, "float32", "float32", backend)),
+            Contender("broken", "int8", fail),
+        )
+    ]
+    assert [each.least > 120 for each in rows] == [True, True, False]
+    assert [len(each.milliseconds) for each in rows] == [2, 2, 0]
+    page = SCRIPT["page"](("a GPU", "today"), {"tiny": rows})
+    assert "| broken | int8 | failed |" in page and "- broken, int8: there is no engine; build one" in page
+    assert page.count("| tensorrt | float32 |") == 1 and page.startswith("# On an NVIDIA GPU\n")
+
+
+def test_the_list_names_both_precisions_and_torch(tiny_bundle: Path) -> None:
+    found = [(each.name, each.precision) for each in SCRIPT["contenders"](tiny_bundle, "tiny", "tensorrt", True)]
+    assert [each for each in found if each[0].startswith("tensorrt")] == [
+        (name, precision)
+        for precision in ("float16", "int8")
+        for name in ("tensorrt", "tensorrt, CUDA graph", "tensorrt, state on the device")
+    ]
+    assert ("torch, compiled", "float16") in found and ("torch, eager", "float32") in found
+
+
+@pytest.mark.slow
+def test_torch_gives_the_samples_of_the_bundle(exported_fashion_mnist: Path) -> None:
+    expected = SCRIPT["expected_samples"](exported_fashion_mnist, seeds=2)
+    sample = SCRIPT["in_torch"](exported_fashion_mnist, "fashion_mnist", "cpu", "float32", False)()
+    np.testing.assert_allclose(sample(range(2)), expected, atol=1e-3)
