@@ -185,7 +185,10 @@ def test_calibrating_again_replaces_what_was_made_before(bundle: Path, caplog: p
     assert set(second.plans) == {"ddim:3", "ddim:4"}
     assert second.bodies["int8-cpu-x86"] == first.bodies["int8-cpu-x86"]
     assert (second.bodies["int8-tensorrt"].plan, second.engines, second.report) == ("ddim:4", (), None)
-    assert first.ranges != second.ranges and not (bundle / str(first.ranges)).exists()
+    assert first.ranges != second.ranges == second.bodies["int8-tensorrt"].ranges
+    assert (bundle / str(first.ranges)).exists()  # of the body that stays
+    third = run(bundle, plan="ddim:4", target=("cpu-x86",)).manifest
+    assert third.bodies["int8-cpu-x86"].ranges != first.ranges and not (bundle / str(first.ranges)).exists()
 
 
 def test_a_denoiser_without_unconditional_form_is_calibrated_without_guidance(tmp_path: Path) -> None:
