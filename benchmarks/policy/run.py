@@ -4,7 +4,7 @@
 
 WORK gets the bundle, calibrated on what the deployed plan itself sees, and the verdict of every episode. The same
 command goes on where the last one stopped, and more episodes add to those that are there. `--quick` takes 4 episodes of
-each task and the main contenders. The result is WORK/table.md, and WORK/rows.json for page.py.
+each task and the main contenders. The result is WORK/table.md, and WORK/rows.json for policy_page.py.
 """
 
 import argparse

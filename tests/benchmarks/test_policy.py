@@ -228,7 +228,7 @@ def test_training_asks_for_the_actions_that_are_not_decided(recipe: ModuleType, 
 
 def test_the_page_is_made_of_the_files_that_runs_leave(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.syspath_prepend(str(FOLDER))
-    import page
+    import policy_page as page
     import table
 
     work, training = tmp_path / "work", tmp_path / "training"

@@ -1,6 +1,6 @@
 """Write docs/measured/policy.md from the files that run.py and latency.py left: no figure there is typed by hand.
 
-python benchmarks/policy/page.py WORK --training training
+python benchmarks/policy/policy_page.py WORK --training training
 """
 
 import argparse
