@@ -1,5 +1,7 @@
 """`fewstep fit`: the gain of a fitted plan, and how it is found again."""
 
+from dataclasses import replace
+
 from rich.table import Table
 
 from fewstep.cli.conditions import needed_words
@@ -7,7 +9,7 @@ from fewstep.cli.outcome import Outcome, counted
 from fewstep.cli.tables import figures
 from fewstep.evaluation.cost import sampling_needs
 from fewstep.fitting.blocks import BLOCK
-from fewstep.fitting.cost import evaluations, seconds
+from fewstep.fitting.cost import column_bytes, evaluations, seconds
 from fewstep.fitting.fit import FitResult, fit
 from fewstep.fitting.options import FitOptions
 from fewstep.fitting.task import ROOM, open_task
@@ -27,7 +29,8 @@ def verb(options: FitOptions, progress: Progress) -> Outcome:
         end = [f"{result.nominal} is kept: the gain of {_gain(result)} dB is under two standard errors"]
     else:
         shifts = [after - before for after, before in zip(result.told, result.nominal_told, strict=True)]
-        end = [f"told times less those of the schedule: {', '.join(f'{shift:+.3g}' for shift in shifts)}"]
+        than = "nominal times" if options.method == "times" else "those of the nominal plan"
+        end = [f"told times less {than}: {', '.join(f'{shift:+.3g}' for shift in shifts)}"]
         end += [f"{options.output}: the plan"] * (options.output is not None)
         end.append(f"{options.bundle}: plan {FITTED}{options.steps} for {result.body}: {command_of(options, result)}")
     return Outcome(result, (table(result), str(result.check), *end))
@@ -37,8 +40,9 @@ def dry_run(options: FitOptions) -> Outcome:
     task = open_task(options)
     body, teacher = evaluations(task, options)
     time = seconds(task, options)
-    needed = sampling_needs(task.bundle, (task.body,), task.teacher, BLOCK, (ROOM,))
-    names = [start.plan.name for start in task.starts]
+    needed = sampling_needs(task.bundle, (task.body,), task.teacher, BLOCK, (ROOM,), options.workers)
+    needed = replace(needed, memory=needed.memory + column_bytes(task, options))
+    names = [plan.name for plan in task.starts.plans]
     begin = names[0] if len(names) == 1 else f"the best of {counted(len(names), 'plan')}"
     if_it_suffices = "" if options.teacher else ", if this teacher suffices"
     value = {

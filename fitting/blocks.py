@@ -81,3 +81,8 @@ def told_apart(plan: Plan, times: Iterable[float]) -> Plan:
     """A plan of steps to call the network at: those of `plan`, then the same ones told `times`."""
     others = (msgspec.structs.replace(step, time=float(time)) for step, time in zip(plan.steps, times, strict=True))
     return msgspec.structs.replace(plan, steps=(*plan.steps, *others))
+
+
+def flat(array: Array) -> NDArray[np.float64]:
+    """Samples as rows, [seeds, elements]."""
+    return array.reshape(len(array), -1).astype(np.float64)

@@ -1,14 +1,17 @@
 """What a fit will cost, told before it begins."""
 
+from math import prod
 from time import perf_counter
 
 from fewstep.evaluation.teacher import CHECKED
 from fewstep.fitting.blocks import BLOCK, FIT_SEEDS, blocks_of, sample
 from fewstep.fitting.endpoint import RESTRAINTS, SECANTS
+from fewstep.fitting.olss import RIDGES
 from fewstep.fitting.options import FitOptions
-from fewstep.fitting.search import BEGIN, HISTORY
+from fewstep.fitting.search import BEGIN, HISTORY, KINDS
 from fewstep.fitting.tangents import calls
 from fewstep.fitting.task import FitTask
+from fewstep.fitting.times import trials
 
 CHECKS = 2  # of the teacher: beside a plan to begin at, and beside the best
 
@@ -17,18 +20,40 @@ def evaluations(task: FitTask, options: FitOptions) -> tuple[int, int]:
     """The most evaluations of one sample: of the body, and of the float32 body by the teacher and its checks, if the
     first teacher suffices."""
     steps, seeds, choices, judges = options.steps, options.seeds, options.selection_seeds, options.judge_seeds
-    given = max(len(start.plan.given) for start in task.starts)
-    own = 1 + (task.guidance is not None) + given  # the told time, the lean and the given tensors of a step
-    numbers = [own + min(i + 2, HISTORY + 1) for i in range(steps)]
-    # a candidate that is overfitted is judged on the seeds of the fit, and the next one
-    trials = len(RESTRAINTS) * (seeds + choices) * steps
-    body = options.iterations * (seeds * calls(numbers) + (1 + SECANTS) * trials)
-    body += 2 * (seeds + choices) * steps  # the nominal plan, and where the fit begins
-    body += (len(task.starts) + 1) * BEGIN * BLOCK * steps + 2 * BLOCK  # starts, norms; are times continuous?
-    body += (seeds + choices) * steps + 3 * judges * steps  # the end: of the nominal, the fitted and a former plan
-    long = len(task.teacher.steps)
+    long, plans = len(task.teacher.steps), len(task.starts.nominal) + len(task.starts.fitted) + 1
+    body = plans * BEGIN * BLOCK * steps + 2 * BLOCK  # where the fit begins; are times continuous?
+    body += (seeds + choices) * steps + _of_the_search(task, options) * steps  # of the nominal plan
+    body += (seeds + choices + 3 * judges) * steps  # the end: of the nominal, the fitted and a former plan
     followed = seeds * long if options.method == "olss" else 0  # the teacher's states
     return body, followed + (seeds + choices + judges) * long + CHECKS * CHECKED * (steps + 3 * long)
+
+
+def _of_the_search(task: FitTask, options: FitOptions) -> int:
+    """The most rollouts of one sample, or as many evaluations."""
+    steps, seeds, choices = options.steps, options.seeds, options.selection_seeds
+    if options.method == "olss":
+        return len(RIDGES) * seeds + (1 + len(RIDGES)) * choices + BEGIN * BLOCK
+    if options.method == "times":
+        return trials(steps) * BEGIN * BLOCK + 2 * choices
+    # a candidate that is overfitted is judged on the seeds of the fit, and the next one
+    tried = len(RESTRAINTS) * (seeds + choices)
+    columns = -(-calls(numbers_of(task, options)) // steps)
+    return BEGIN * BLOCK + seeds + choices + options.iterations * (seeds * columns + (1 + SECANTS) * tried)
+
+
+def numbers_of(task: FitTask, options: FitOptions) -> list[int]:
+    """The most free numbers of each step."""
+    given = max(len(plan.given) for plan in task.starts.plans)
+    kinds = KINDS.get(options.method, ("rows",))
+    own = ("told" in kinds) + ("lean" in kinds and task.guidance is not None)
+    return [own + (min(i + 2, HISTORY + 1) + given if "rows" in kinds else 0) for i in range(options.steps)]
+
+
+def column_bytes(task: FitTask, options: FitOptions) -> int:
+    """The memory of all columns, those that a step corrects and the corrected ones."""
+    if options.method not in KINDS:
+        return 0
+    return 2 * 4 * options.seeds * sum(numbers_of(task, options)) * prod(task.bundle.manifest.x_shape)
 
 
 def seconds(task: FitTask, options: FitOptions) -> float:
@@ -43,7 +68,7 @@ def _seconds_of_one(task: FitTask, is_teacher: bool) -> float:
     """Seconds of one evaluation of one sample."""
     sampler = task.reference if is_teacher else task.sampler
     (block,) = blocks_of(sampler, FIT_SEEDS[:BLOCK], task.rows.fit)
-    plan = task.starts[0].plan
+    plan = task.starts.plans[0]
     sample(sampler, plan, block)  # engines are slow at their first call
     started = perf_counter()
     sample(sampler, plan, block)

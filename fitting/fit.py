@@ -71,7 +71,7 @@ def fit(options: FitOptions, progress: Progress = SILENT) -> FitResult:
 
 
 def _fitted(task: FitTask, options: FitOptions, started: float, progress: Progress) -> FitResult:
-    teacher = _checked(task, options.teacher or None, task.starts[0].nominal, progress)
+    teacher = _checked(task, options.teacher or None, task.starts.nominal[0], progress)
     task = replace(task, teacher=teacher.plan)
     for found in search(task, options, progress):
         best = found
@@ -119,7 +119,7 @@ def _judged(
         over_former=over_former,
         judge_seeds=options.judge_seeds,
         iterations=best.done,
-        numbers=len(best.free),
+        numbers=len(best.free) or options.steps - 1,  # the inner times of a grid
         seconds=perf_counter() - started,
         told=tuple(best.numbers.told.tolist()),
         nominal_told=tuple(step.time for step in nominal.steps),

@@ -78,6 +78,6 @@ class FitOptions(Options):
         words = ["fewstep fit BUNDLE"]
         for option in dataclasses.fields(self)[1:]:
             value = getattr(self, option.name)
-            if value != option.default:
+            if value != option.default and option.name != "workers":  # which change nothing
                 words += [f"--{option.name.replace('_', '-')}", Path(str(value)).name]
         return " ".join(words)

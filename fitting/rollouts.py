@@ -59,11 +59,11 @@ class RolloutJob:
     backend: str
 
     def open(self, threads: int) -> Callable[[Item], Result]:
-        samplers = opened(self.bundle.found(), self.precision, self.backend, threads)
+        samplers = open_samplers(self.bundle.found(), self.precision, self.backend, threads)
         return lambda item: _rolled(*samplers, item)
 
 
-def opened(path: Path, precision: str, backend: str, threads: int) -> tuple[Sampler, Sampler]:
+def open_samplers(path: Path, precision: str, backend: str, threads: int) -> tuple[Sampler, Sampler]:
     """The samplers of the body that is fitted to, and of the teacher; one where they are the same."""
     sampler = load(path, precision, backend=named(backend, threads))
     is_teacher = sampler.body == sampler.bundle.manifest.bodies["float32"] and backend == CPU

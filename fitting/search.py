@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import count
+from math import inf
 
 from fewstep.calibration.conditions_file import ConditionRecords
 from fewstep.fitting import teacher as teaching
@@ -19,9 +21,8 @@ from fewstep.fitting.sensitivity import Sensitivity, join, norms
 from fewstep.fitting.start import best_start
 from fewstep.fitting.tangents import DIRECTIONS
 from fewstep.fitting.task import FitTask
-from fewstep.fitting.times import best_times
+from fewstep.fitting.times import best_times, trials
 from fewstep.plans.compile import trace_plan
-from fewstep.plans.errors import UserError
 from fewstep.plans.file import encode
 from fewstep.plans.name import parse_plan_name
 from fewstep.plans.plan import Plan
@@ -56,8 +57,9 @@ def search(task: FitTask, options: FitOptions, progress: Progress = SILENT) -> I
         taught(task, FIT_SEEDS[: options.seeds], task.rows.fit, "teacher of the fit", progress),
         taught(task, CHOICE_SEEDS[: options.selection_seeds], task.rows.selection, "teacher of the choice", progress),
     )
-    begun = best_start(rolled, [start.plan for start in task.starts], seeds.fit[:BEGIN], progress)
-    nominal = next(start.nominal for start in task.starts if start.plan is begun)
+    starts, blocks = task.starts, seeds.selection[:BEGIN]  # earlier fits have seen the seeds of the fit
+    nominal = best_start(rolled, starts.nominal, blocks, progress)
+    begun = starts.fitted[0] if starts.is_asked else best_start(rolled, (nominal, *starts.fitted), blocks, progress)
     before = Nominal(*(rolled.qualities(nominal, blocks) for blocks in (seeds.fit, seeds.selection)))
     origin = recurrence_of(begun, HISTORY)
     found = Found(origin, nominal, origin, seeds, before, 0, ())
@@ -74,11 +76,9 @@ def _by_refinement(task: FitTask, options: FitOptions, found: Found, progress: P
     kinds = KINDS[options.method]
     if not is_continuous(sampler, origin.nominal, seeds.fit[0]):
         kinds = tuple(kind for kind in kinds if kind != "told")
-    if not kinds:
-        raise UserError("the network looks its times up in a table", "choose another --method")
     free = free_numbers(origin, norms(sampler, origin, seeds.fit[:BEGIN]), kinds)
     yield replace(found, numbers=best, done=done, free=free)
-    most = options.iterations * (1 + SECANTS)
+    most = done + options.iterations * (1 + SECANTS)
     work = Refinement(task.rolled, origin, free, seeds, found.before, partial(_columns, task.rolled, free, progress))
     for iterate in refine(work, best, options.iterations, BEGIN if done == 0 else len(seeds.fit)):
         best, done = iterate.numbers, done + 1
@@ -90,26 +90,24 @@ def _by_refinement(task: FitTask, options: FitOptions, found: Found, progress: P
 def _by_olss(task: FitTask, options: FitOptions, found: Found, progress: Progress) -> Iterator[Found]:
     """Rows by least squares on the teacher's states; the ridge is the best on the selection seeds."""
     yield found
-    sampler, seeds = task.sampler, found.seeds
-    known = lessons(task.reference, task.teacher, found.origin, seeds.fit)
+    known = lessons(task.reference, task.teacher, found.origin, found.seeds.fit)
     tried = []
     for ridge in RIDGES:
-        numbers = least_squares(sampler, found.origin, seeds.fit, known, ridge)
-        tried.append((float(task.rolled.qualities(plan_of(numbers), seeds.selection).mean()), numbers))
+        tried.append(least_squares(task.sampler, found.origin, found.seeds.fit, known, ridge))
         progress("ridges", len(tried), len(RIDGES))
-    yield replace(found, numbers=max(tried, key=lambda each: each[0])[1], done=1)
+    free = free_numbers(found.origin, norms(task.sampler, found.origin, found.seeds.fit[:BEGIN]), ("rows",))
+    yield from _better(task, replace(found, free=free), tried)
 
 
 def _by_times(task: FitTask, options: FitOptions, found: Found, progress: Progress) -> Iterator[Found]:
     """The solver as it is, over other times."""
     yield found
-    blocks = found.seeds.fit[:BEGIN]
-    tried: list[Plan] = []
+    blocks, tried = found.seeds.fit[:BEGIN], count(1)
 
-    def quality(plan: Plan) -> float:
-        tried.append(plan)
-        progress("times that were tried", len(tried), len(tried))
-        return float(task.rolled.qualities(plan, blocks).mean())
+    def quality(plan: Plan) -> float | None:
+        progress("times that were tried", next(tried), trials(options.steps))
+        (qualities,) = task.rolled.tried([plan], blocks)
+        return None if qualities is None else float(qualities.mean())
 
     facts = denoiser_facts(task.bundle.manifest)
     name, schedule = parse_plan_name(found.nominal.name, facts.grid), NoiseSchedule(facts.schedule)
@@ -118,7 +116,16 @@ def _by_times(task: FitTask, options: FitOptions, found: Found, progress: Progre
         return task.sampler.compile(trace_plan(found.nominal.name, name.solver, times, facts, task.guidance))
 
     plan = best_times(name.grid(schedule, name.steps), schedule, compiled, quality)
-    yield replace(found, numbers=recurrence_of(plan, HISTORY), done=1)
+    yield from _better(task, found, [recurrence_of(plan, HISTORY)])
+
+
+def _better(task: FitTask, found: Found, tried: Sequence[Recurrence]) -> Iterator[Found]:
+    """The best of the numbers that were tried, if it is better than where the fit began, on the selection seeds."""
+    qualities = task.rolled.tried([plan_of(each) for each in (found.origin, *tried)], found.seeds.selection)
+    means = [-inf if each is None else float(each.mean()) for each in qualities]
+    best = max(range(len(means)), key=means.__getitem__)
+    if best > 0:
+        yield replace(found, numbers=tried[best - 1], done=1)
 
 
 def taught(

@@ -54,8 +54,9 @@ class Sensitivity:
         change with which they would have foretold it."""
         samples = samples.reshape(self.samples.shape)
         surprise = samples.astype(np.float64) - self.samples - np.einsum("spd,p->sd", self.columns, step)
-        correction = (step / (step @ step))[None, :, None] * surprise[:, None, :]
-        return Sensitivity((self.columns + correction).astype(np.float32), samples, self.targets)
+        share = (step / (step @ step))[:, None]
+        columns = [(old + share * lacks).astype(np.float32) for old, lacks in zip(self.columns, surprise, strict=True)]
+        return Sensitivity(np.stack(columns), samples, self.targets)
 
 
 def join(parts: Sequence[Sensitivity]) -> Sensitivity:

@@ -29,53 +29,61 @@ STARTS = (  # solver, grid: some are far ahead on one denoiser, and none on all 
 
 
 @dataclass(frozen=True)
-class Start:
-    """A plan that a fit begins as, and the one without fitted numbers that its gains are over: the same, or the one
-    that an earlier fit began as."""
+class Starts:
+    """What a fit may begin as.
 
-    plan: Plan
-    nominal: Plan
-
-
-def named_start(sampler: Sampler, name: str, steps: int, guidance: Guidance | None) -> Start:
-    """The plan of a name or of a file. `fitted:N` is that of this body, else that of another one.
-
-    Raises UserError for a plan that no fit can begin as.
+    nominal: plans without fitted numbers; gains are over the best of them. fitted: those of earlier fits. The fit
+    begins as the best of all, or as the first of `fitted` if that was asked for.
     """
-    if name.startswith(FITTED):
-        found = fitted_starts(sampler, steps, guidance, is_own=True) + fitted_starts(sampler, steps, guidance)
-        if name != f"{FITTED}{steps}" or not found:
-            what = (
-                f"{sampler.bundle.path} has no plan {name!r} of {steps} evaluations for guidance {describe(guidance)}"
-            )
-            raise UserError(what, "name SOLVER:STEPS@GRID, or leave --plan out")
-        return found[0]
-    start = _begun(sampler, sampler.compile(name, guidance), guidance)
-    recurrence_of(start.plan)  # refuses what cannot be fitted
-    if len(start.plan.steps) != steps:
-        what = f"plan {start.plan.name!r} has {len(start.plan.steps)} evaluations, and --steps is {steps}"
+
+    nominal: tuple[Plan, ...]
+    fitted: tuple[Plan, ...] = ()
+    is_asked: bool = False
+
+    @property
+    def plans(self) -> tuple[Plan, ...]:
+        return self.fitted if self.is_asked else (*self.nominal, *self.fitted)
+
+
+def starts_of(sampler: Sampler, asked: str, steps: int, guidance: Guidance | None) -> Starts:
+    """The plan of a name or of a file; without one, the known plans and those that were fitted to other bodies.
+
+    `fitted:N` is that of this body, else that of another one. Raises UserError for a plan that no fit can begin as.
+    """
+    if not asked:
+        return Starts(candidates(sampler, steps, guidance), fitted_plans(sampler, steps, guidance, is_own=False))
+    if asked.startswith(FITTED):
+        known = (fitted_plans(sampler, steps, guidance, is_own) for is_own in (True, False))
+        found = tuple(plan for plans in known for plan in plans)
+        if asked != f"{FITTED}{steps}" or not found:
+            where, of = sampler.bundle.path, f"{steps} evaluations for guidance {describe(guidance)}"
+            raise UserError(f"{where} has no plan {asked!r} of {of}", "name SOLVER:STEPS@GRID, or leave --plan out")
+        return Starts(candidates(sampler, steps, guidance), found[:1], is_asked=True)
+    plan = sampler.compile(asked, guidance)
+    recurrence_of(plan)  # refuses what cannot be fitted
+    if len(plan.steps) != steps:
+        what = f"plan {plan.name!r} has {len(plan.steps)} evaluations, and --steps is {steps}"
         raise UserError(what, "give the same number of both")
-    return start
+    if plan.fitted is None:
+        return Starts((plan,))
+    return Starts(candidates(sampler, steps, guidance), (_unmarked(sampler, plan),), is_asked=True)
 
 
-def fitted_starts(sampler: Sampler, steps: int, guidance: Guidance | None, is_own: bool = False) -> tuple[Start, ...]:
-    """The plans that were fitted to other bodies of the bundle, or to this one, for the same use."""
+def fitted_plans(sampler: Sampler, steps: int, guidance: Guidance | None, is_own: bool) -> tuple[Plan, ...]:
+    """The plans that were fitted to this body of the bundle, or to the other ones, for the same use."""
     bundle = sampler.bundle
     found = []
     for entry in bundle.manifest.fitted:
         if entry.evaluations == steps and (bundle.manifest.bodies[entry.body] == sampler.body) == is_own:
             plan = decode(bundle.read(entry.file), entry.file)
             if plan.guidance == guidance and plan.strength is None and {each.shaping for each in plan.steps} == {None}:
-                found.append(_begun(sampler, plan, guidance))
+                found.append(_unmarked(sampler, plan))
     return tuple(found)
 
 
-def _begun(sampler: Sampler, plan: Plan, guidance: Guidance | None) -> Start:
-    """A fitted plan loses its mark: another body may run it."""
-    if plan.fitted is None:
-        return Start(plan, plan)
-    own = sampler.compile(msgspec.structs.replace(plan, fitted=None))
-    return Start(own, sampler.compile(plan.fitted.nominal, guidance))
+def _unmarked(sampler: Sampler, plan: Plan) -> Plan:
+    """A fitted plan that another body may run."""
+    return sampler.compile(msgspec.structs.replace(plan, fitted=None))
 
 
 def candidates(sampler: Sampler, steps: int, guidance: Guidance | None) -> tuple[Plan, ...]:

@@ -14,12 +14,12 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.fitting.blocks import Block, run, sample_of, told_apart
+from fewstep.fitting.blocks import Block, flat, run, sample_of, told_apart
 from fewstep.fitting.free import Number, moved
 from fewstep.fitting.recurrence import Recurrence, plan_of
 from fewstep.fitting.sensitivity import Sensitivity
 from fewstep.plans.plan import Plan
-from fewstep.runtime.execute import Array, StepNetwork, StepState, combine, see
+from fewstep.runtime.execute import StepNetwork, StepState, combine, see
 from fewstep.runtime.sampler import Sampler
 
 Float64 = NDArray[np.float64]
@@ -53,16 +53,16 @@ def sensitivity(sampler: Sampler, numbers: Recurrence, free: Sequence[Number], b
         for place, number in enumerate(free):
             if number.step == k and number.kind == "told":
                 told = network(k + count, both.steps[k + count], state.u)
-                of_p[:, place] = _flat(see(plan, k, state.before, state.u, told).x0) - _flat(state.x0)
+                of_p[:, place] = flat(see(plan, k, state.before, state.u, told).x0) - flat(state.x0)
             elif number.step == k and number.kind == "lean":
                 other = see(leaned, k, state.before, state.u, state.outputs)
-                of_p[:, place] = _flat(other.x0) - _flat(state.x0)
+                of_p[:, place] = flat(other.x0) - flat(state.x0)
         made = [of_p, *made[: numbers.history - 1]]
         of_x = numbers.rows[k, 0] * of_x + sum(c * each for c, each in zip(numbers.rows[k, 1:], made, strict=False))
         columns = [state.before[0], state.x0, *state.before[1:]]
         for place, number in enumerate(free):
             if number.step == k and number.kind == "rows":
-                of_x[:, place] += number.size * _flat(columns[number.column])
+                of_x[:, place] += number.size * flat(columns[number.column])
     return Sensitivity(
         columns=of_x.astype(np.float32),
         samples=base.reshape(seeds, -1),
@@ -85,7 +85,7 @@ def _derivative(plan: Plan, state: StepState, network: StepNetwork, of_x: Float6
     left = 1 - np.cumsum(energies, axis=1) / energies.sum(axis=1, keepdims=True)
     needed = min(1 + int((left > ENOUGH).sum(axis=1).max()), count, DIRECTIONS)
     shares = mixes[:, :, :needed] * lengths[:, :, None]
-    x, p = _flat(state.before[0]), _flat(state.x0)
+    x, p = flat(state.before[0]), flat(state.x0)
     reach = NUDGE * np.sqrt(np.einsum("se,se->s", x, x))[:, None]
     found, rest, slope = np.zeros_like(of_x), of_x.copy(), np.zeros((seeds, 1))
     for j in range(needed):
@@ -95,13 +95,9 @@ def _derivative(plan: Plan, state: StepState, network: StepNetwork, of_x: Float6
         before = [(x + reach * direction).astype(np.float32).reshape(state.u.shape), *state.before[1:]]
         u = combine(state.step.input, before, np.float32)
         seen = see(plan, state.index, before, u, network(state.index, state.step, u))
-        change = (_flat(seen.x0) - p) / np.maximum(reach, NOTHING)
+        change = (flat(seen.x0) - p) / np.maximum(reach, NOTHING)
         share = shares[:, :, j, None] * length[:, :, None]
         found += share * change[:, None, :]
         rest -= share * direction[:, None, :]
         slope = np.einsum("se,se->s", change, direction)[:, None]
     return np.asarray(found + slope[:, :, None] * rest)
-
-
-def _flat(array: Array) -> Float64:
-    return array.reshape(len(array), -1).astype(np.float64)

@@ -5,13 +5,17 @@ from dataclasses import dataclass
 from fewstep.calibration.workers.sent_bundle import sent
 from fewstep.evaluation.output import check_writable
 from fewstep.evaluation.teacher import teacher_plan
+from fewstep.fitting.blocks import BLOCK, FIT_SEEDS, blocks_of
+from fewstep.fitting.continuous import is_continuous
 from fewstep.fitting.options import FitOptions
-from fewstep.fitting.rollouts import RolloutJob, Rollouts, opened
+from fewstep.fitting.rollouts import RolloutJob, Rollouts, open_samplers
 from fewstep.fitting.rows import FitRows, fit_rows
-from fewstep.fitting.start import Start, candidates, fitted_starts, named_start
+from fewstep.fitting.start import Starts, starts_of
+from fewstep.fitting.teacher_states import check_states
 from fewstep.graph.commit import open_for_update
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance, as_guidance
+from fewstep.plans.name import parse_plan_name
 from fewstep.plans.plan import Plan
 from fewstep.runtime.backends.named import named
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
@@ -23,12 +27,12 @@ ROOM = 2**20  # bytes of a plan, which is seldom more
 
 @dataclass(frozen=True)
 class FitTask:
-    """`starts` are the plans that the fit may begin at; `rows` are the conditions of each use."""
+    """`rows` are the conditions of each use."""
 
     bundle: Bundle
     body: str
     rolled: Rollouts
-    starts: tuple[Start, ...]
+    starts: Starts
     teacher: Plan
     rows: FitRows
     guidance: Guidance | None
@@ -56,22 +60,33 @@ def open_task(options: FitOptions) -> FitTask:
     if "float32" not in bundle.manifest.bodies:
         what = f"{options.bundle} has no float32 body for the teacher"
         raise UserError(what, "fit in the bundle that this was packed from, and pack it again")
-    sampler, reference = opened(options.bundle, options.precision, options.backend, options.threads)
+    sampler, reference = open_samplers(options.bundle, options.precision, options.backend, options.threads)
     job = RolloutJob(sent(options.bundle, (body,)), options.precision, options.backend)
     guidance = as_guidance(options.guidance)
-    starts = _starts(sampler, options, guidance)
+    starts = starts_of(sampler, options.plan, options.steps, guidance)
+    if options.method == "times" and not starts.is_asked:
+        starts = Starts(starts.nominal)
     rows = fit_rows(bundle, options.conditions, options.prompts)
     if options.output is not None:
         check_writable(options.output)
     with open_for_update(options.bundle, must_exist=True) as writer:
         writer.reserve(ROOM)  # and we may write, and nobody else is writing
-    teacher = teacher_plan(reference, options.teacher or None, starts[0].nominal)
-    return FitTask(bundle, body, Rollouts(sampler, reference, job), starts, teacher, rows, guidance)
+    teacher = teacher_plan(reference, options.teacher or None, starts.nominal[0])
+    task = FitTask(bundle, body, Rollouts(sampler, reference, job), starts, teacher, rows, guidance)
+    _check_method(task, options.method)
+    return task
 
 
-def _starts(sampler: Sampler, options: FitOptions, guidance: Guidance | None) -> tuple[Start, ...]:
-    """The plan that was asked for, or the known ones, with those that were fitted to another body for the same use."""
-    if options.plan:
-        return (named_start(sampler, options.plan, options.steps, guidance),)
-    known = candidates(sampler, options.steps, guidance)
-    return (*fitted_starts(sampler, options.steps, guidance), *(Start(plan, plan) for plan in known))
+def _check_method(task: FitTask, method: str) -> None:
+    """UserError for what a method cannot fit, before the teacher samples for minutes."""
+    if method == "told":
+        (block,) = blocks_of(task.sampler, FIT_SEEDS[:BLOCK], task.rows.fit)
+        if not is_continuous(task.sampler, task.starts.plans[0], block):
+            raise UserError("the network looks its times up in a table", "choose another --method")
+    if method == "olss":
+        check_states(task.teacher)
+    if method == "times":
+        if task.starts.fitted:
+            raise UserError("the grid of a fitted plan is no solver's", "name SOLVER:STEPS@GRID by --plan")
+        for plan in task.starts.nominal:
+            parse_plan_name(plan.name)

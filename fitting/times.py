@@ -6,38 +6,42 @@ AutoDiffusion (Li et al. 2023, arXiv 2309.10438) searches times by evolution, an
 
 from collections.abc import Callable, Sequence
 
-import numpy as np
-
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
 from fewstep.plans.schedule import NoiseSchedule, Time
 
 MOVES = (0.25, 0.1)  # of the gap to the next time in lambda, one sweep over all times for each
+TRIES = 4  # of one time in one direction
 LONGEST = 2.0  # of such a gap in lambda: those to the ends may be infinite
+
+
+def trials(steps: int) -> int:
+    """The most plans that a search asks the quality of."""
+    return 1 + len(MOVES) * (steps - 1) * 2 * TRIES
 
 
 def best_times(
     times: Sequence[Time],
     schedule: NoiseSchedule,
     compiled: Callable[[Sequence[Time]], Plan],
-    quality: Callable[[Plan], float],
+    quality: Callable[[Plan], float | None],
 ) -> Plan:
-    """The best plan over such times between the same ends. quality: of a plan, more is better; a UserError is none."""
+    """The best plan over such times between the same ends. quality: of a plan, more is better; None for none."""
     best, times = compiled(times), list(times)
     found = quality(best)
+    assert found is not None, "a search begins at a plan that samples"
     for share in MOVES:
         for i in range(1, len(times) - 1):
             for way in (1, -1):
-                while True:
+                for _ in range(TRIES):
                     gap = min(abs(times[i + way].lam - times[i].lam), LONGEST)
                     moved = [*times[:i], schedule.at_lam(times[i].lam + way * share * gap), *times[i + 1 :]]
                     try:
-                        with np.errstate(all="ignore"):
-                            plan = compiled(moved)
-                            new = quality(plan)
-                    except UserError:  # it leaves the numbers, or two times are one
+                        plan = compiled(moved)
+                    except UserError:  # two times are one
                         break
-                    if not new > found:
+                    new = quality(plan)
+                    if new is None or new <= found:
                         break
                     best, found, times = plan, new, moved
     return best

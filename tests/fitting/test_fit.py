@@ -3,6 +3,7 @@
 import logging
 from dataclasses import replace
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -12,14 +13,16 @@ from fewstep.calibration.metrics import psnr
 from fewstep.evaluation.integrity import VerifyOptions, verify
 from fewstep.fitting import fit as verb
 from fewstep.fitting import search as searching
+from fewstep.fitting import task as tasks
 from fewstep.fitting import teacher
 from fewstep.fitting.blocks import FIT_SEEDS
 from fewstep.fitting.fit import fit
 from fewstep.fitting.options import FitOptions
-from fewstep.fitting.recurrence import plan_of
+from fewstep.fitting.recurrence import plan_of, recurrence_of
 from fewstep.fitting.search import search
 from fewstep.fitting.task import open_task
 from fewstep.plans.errors import UserError
+from fewstep.plans.file import encode
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.loading import load
 from fewstep.runtime.sampler import Sampler
@@ -77,7 +80,7 @@ def test_a_method_changes_its_own_numbers(tiny_bundle, method, plan):
 
 
 def test_told_times_of_a_network_that_looks_them_up_are_refused(tiny_bundle, monkeypatch):
-    monkeypatch.setattr(searching, "is_continuous", lambda *given: False)
+    monkeypatch.setattr(tasks, "is_continuous", lambda *given: False)
     with pytest.raises(UserError, match="looks its times up in a table"):
         fit(FitOptions(tiny_bundle, method="told", **FEW))
 
@@ -85,25 +88,73 @@ def test_told_times_of_a_network_that_looks_them_up_are_refused(tiny_bundle, mon
 def test_a_fit_begins_at_the_plan_of_another_body(tiny_bundle):
     of_float = fit(FitOptions(tiny_bundle, guidance=2.0, **FEW))
     for plan in ("", "fitted:2"):
-        task = open_task(FitOptions(tiny_bundle, precision="int8", guidance=2.0, **{**FEW, "plan": plan}))
-        start = task.starts[0]
-        assert start.plan.steps == of_float.plan.steps and start.plan.fitted is None
-        assert start.nominal.name == "dpmpp_2m:2"
+        starts = open_task(FitOptions(tiny_bundle, precision="int8", guidance=2.0, **{**FEW, "plan": plan})).starts
+        assert starts.fitted[0].steps == of_float.plan.steps and starts.fitted[0].fitted is None
+        assert len(starts.nominal) > 1 and starts.is_asked == bool(plan)
     with pytest.raises(UserError, match="no plan 'fitted:2' of 2 evaluations for guidance none"):
         open_task(FitOptions(tiny_bundle, precision="int8", **{**FEW, "plan": "fitted:2"}))
     found = fit(FitOptions(tiny_bundle, precision="int8", guidance=2.0, **{**FEW, "plan": "fitted:2"}))
-    assert (found.nominal, found.plan.fitted.body) == ("dpmpp_2m:2", "int8-cpu-x86")
+    assert found.plan.fitted.body == "int8-cpu-x86"
     assert found.on_judge.mean > 3
     with load(tiny_bundle, "int8") as sampler:
         assert sampler.compile("fitted:2", 2.0) == found.plan
 
 
+def test_gains_are_over_the_best_plan_without_a_fit_wherever_a_fit_begins(tiny_bundle):
+    given = {**FEW, "plan": ""}
+    fresh = fit(FitOptions(tiny_bundle, precision="int8", guidance=2.0, iterations=1, **given))
+    fit(FitOptions(tiny_bundle, guidance=2.0, **{**FEW, "plan": "ddim:2@linspace"}))  # a weak beginning
+    found = fit(FitOptions(tiny_bundle, precision="int8", guidance=2.0, iterations=1, **given))
+    assert (found.nominal, found.nominal_psnr) == (fresh.nominal, fresh.nominal_psnr)
+
+
 def test_a_fit_goes_on_from_the_plan_of_its_own_body(tiny_bundle, tmp_path):
     first = fit(FitOptions(tiny_bundle, guidance=2.0, iterations=1, output=tmp_path / "plan.json", **FEW))
     for plan in ("fitted:2", str(tmp_path / "plan.json")):
-        (start,) = open_task(FitOptions(tiny_bundle, guidance=2.0, **{**FEW, "plan": plan})).starts
-        assert start.plan.steps == first.plan.steps
-        assert start.nominal.name == "dpmpp_2m:2"
+        starts = open_task(FitOptions(tiny_bundle, guidance=2.0, **{**FEW, "plan": plan})).starts
+        assert starts.is_asked and starts.plans[0].steps == first.plan.steps
+
+
+def test_a_plan_that_began_as_a_file_is_a_beginning_too(tiny_bundle, tmp_path):
+    with load(tiny_bundle) as sampler:
+        mine = msgspec.structs.replace(sampler.compile("dpmpp_2m:2", 2.0), name="mine")
+    (tmp_path / "mine.json").write_bytes(encode(mine))
+    first = fit(FitOptions(tiny_bundle, guidance=2.0, **{**FEW, "plan": str(tmp_path / "mine.json")}))
+    assert first.nominal == "mine" and first.plan is not None
+    for plan in ("", "fitted:2"):
+        open_task(FitOptions(tiny_bundle, precision="int8", guidance=2.0, **{**FEW, "plan": plan}))
+
+
+@pytest.mark.parametrize("method", ["olss", "times"])
+def test_a_search_that_is_worse_than_its_beginning_is_no_end(tiny_bundle, monkeypatch, method):
+    worse = recurrence_of(load(tiny_bundle).compile("ddim:2@linspace", 2.0), 3)
+    monkeypatch.setattr(searching, "least_squares", lambda *given: worse)
+    monkeypatch.setattr(searching, "best_times", lambda *given: plan_of(worse))
+    options = FitOptions(tiny_bundle, guidance=2.0, method=method, **FEW)
+    *_, found = search(open_task(options), options)
+    assert found.numbers is found.origin and found.done == 0
+
+
+def test_a_ridge_that_diverges_is_left_out(tiny_bundle, monkeypatch):
+    real, calls = searching.least_squares, []
+
+    def first_diverges(*given):
+        found = real(*given)
+        calls.append(found)
+        return replace(found, rows=found.rows * 1e30) if len(calls) == 1 else found
+
+    monkeypatch.setattr(searching, "least_squares", first_diverges)
+    options = FitOptions(tiny_bundle, guidance=2.0, method="olss", **FEW)
+    *_, found = search(open_task(options), options)
+    assert found.done == 1 and np.isfinite(found.numbers.rows).all() and found.numbers.rows.max() < 1e3
+
+
+def test_the_grid_of_a_fitted_plan_is_refused(tiny_bundle):
+    fit(FitOptions(tiny_bundle, guidance=2.0, iterations=1, **FEW))
+    with pytest.raises(UserError, match="the grid of a fitted plan is no solver's"):
+        open_task(FitOptions(tiny_bundle, guidance=2.0, method="times", **{**FEW, "plan": "fitted:2"}))
+    given = {**FEW, "plan": "", "precision": "int8"}
+    assert open_task(FitOptions(tiny_bundle, guidance=2.0, method="times", **given)).starts.fitted == ()
 
 
 def test_an_interrupted_fit_goes_on_from_its_best(tiny_bundle, caplog):
@@ -185,8 +236,6 @@ def test_a_bundle_that_changes_meanwhile_is_not_written(tiny_bundle, monkeypatch
         task = real(given)
         manifest = task.bundle.manifest
         changed = {**manifest.files, task.sampler.body.graph.file: "1" * 64}
-        import msgspec
-
         return replace(task, bundle=replace(task.bundle, manifest=msgspec.structs.replace(manifest, files=changed)))
 
     monkeypatch.setattr(verb, "open_task", other)
@@ -214,7 +263,7 @@ def test_what_cannot_be_done_is_said_before_any_work(tiny_bundle, changed, words
 
 def test_the_plan_to_begin_at_is_the_best_of_known_ones(tiny_bundle):
     task = open_task(FitOptions(tiny_bundle, **{**FEW, "plan": "", "guidance": 2.0}))
-    assert len(task.starts) > 3
+    assert len(task.starts.nominal) > 3
     assert isinstance(task.sampler, Sampler)
 
 

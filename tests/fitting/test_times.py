@@ -1,6 +1,8 @@
 """Times of steps that are moved to where samples are better."""
 
-from fewstep.fitting.times import best_times
+import pytest
+
+from fewstep.fitting.times import best_times, trials
 from fewstep.plans.compile import trace_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.grids import linspace
@@ -26,13 +28,27 @@ def test_samples_of_other_seeds_come_nearer_to_the_teacher():
     assert lams == sorted(lams)
 
 
-def test_a_plan_that_cannot_be_judged_is_no_plan():
-    times = linspace(SCHEDULE, 3)
-    first = compiled(times)
+def test_a_plan_that_samples_nothing_is_no_plan():
+    first = compiled(linspace(SCHEDULE, 3))
+    asked = []
 
     def quality(plan):
-        if plan != first:
-            raise UserError("the sample left the numbers", "take another plan")
-        return 1.0
+        asked.append(plan)
+        return 1.0 if plan == first else None
 
-    assert best_times(times, SCHEDULE, compiled, quality) == first
+    assert best_times(linspace(SCHEDULE, 3), SCHEDULE, compiled, quality) == first
+    assert len(asked) <= trials(3)
+
+
+def test_what_goes_wrong_while_sampling_is_not_swallowed():
+    def quality(plan):
+        raise UserError("the workers are gone", "start them")
+
+    with pytest.raises(UserError, match="the workers are gone"):
+        best_times(linspace(SCHEDULE, 3), SCHEDULE, compiled, quality)
+
+
+def test_a_search_asks_no_more_than_told():
+    asked = []
+    best_times(linspace(SCHEDULE, 4), SCHEDULE, compiled, lambda plan: asked.append(plan) or float(len(asked)))
+    assert len(asked) == trials(4)
