@@ -14,7 +14,7 @@ that `Sampler.sample` makes of it alone. A stream serves one thread.
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
@@ -30,6 +30,7 @@ from fewstep.runs.batch_gain import batch_gain
 from fewstep.runs.similar import Similar
 from fewstep.runs.stats import Counter, Mode, Stats
 from fewstep.runs.steady_feeds import SteadyFeeds
+from fewstep.runtime import conditions
 from fewstep.runtime.conditions import ConditionValues
 from fewstep.runtime.feeds import Overrides, shared_inputs
 from fewstep.runtime.finite import finite_sample
@@ -90,6 +91,18 @@ class Lane:
     cohort: Cohort | None
 
 
+@dataclass(frozen=True)
+class _Passed:
+    """A frame as the filter sees it: its given tensors in one row, and the checked conditions that it brought."""
+
+    given: Float32
+    conditions: Mapping[str, NDArray[Any]]
+
+    def has_conditions_of(self, other: "_Passed") -> bool:
+        same = self.conditions.keys() == other.conditions.keys()
+        return same and all(np.array_equal(value, other.conditions[name]) for name, value in self.conditions.items())
+
+
 def stream(
     sampler: Sampler,
     *,
@@ -107,7 +120,8 @@ def stream(
         sizes: of x's free axes, for all frames.
         noise: "fixed" gives all frames the noise of `seed`, so that a still scene stays still; "fresh" gives the frame
             of index i the noise of seed + i.
-        similar: a filter that skips frames which resemble the one before. A skipped frame still moves others on.
+        similar: a filter that skips frames which resemble the one before, and bring the same conditions. A skipped
+            frame still moves others on.
         mode: "batch" joins the lanes' calls. "sequence" takes each frame to its end before the next one. "auto" times
             both, and again where `set` changes the range groups or branches of the steps. It takes batches where they
             are 1.2 times faster. An int8 body on a CPU has one range group a
@@ -182,7 +196,7 @@ class Stream:
         self.next_index = index + 1
         seed = self._seed if self._noise == "fixed" else (self._seed + index) % 2**64
         cohort = None
-        if not self._skips([*given.values(), *own.values()], index):
+        if not self._skips(given, own, index):
             draws = self._draws if self._noise == "fixed" else self._sampler.draws([seed], self._sizes)
             kept = {name: np.array(tensor) for name, tensor in given.items()}  # the caller may reuse its buffers
             cohort = Cohort(self._plan, [0], draws, kept, fed)
@@ -220,8 +234,8 @@ class Stream:
         self._join = SteadyFeeds(self._shared, len({each.group for each in plan.steps}))
         if (timed := [(each.group, each.branches) for each in plan.steps]) != self._timed:
             self._timed, self._batches = timed, None if self._mode == "auto" else self._mode == "batch"
-        self._processed: Float32 | None = None  # the last frame that was not skipped
-        self._row = 0  # of frames that were skipped
+        self._passed: _Passed | None = None  # the last frame that was not skipped
+        self._skipped = 0  # frames in a row
         if now:
             self._drop()
 
@@ -230,17 +244,22 @@ class Stream:
         mode: Mode = self._mode if self._batches is None else "batch" if self._batches else "sequence"
         return self._counter.stats(len(self._lanes), mode)
 
-    def _skips(self, arrays: Sequence[NDArray[Any]], index: int) -> bool:
-        """Whether the filter leaves a frame out; it remembers those that it lets through."""
-        last = self._processed
+    def _skips(self, given: Mapping[str, Float32], own: Mapping[str, NDArray[Any]], index: int) -> bool:
+        """Whether the filter leaves a frame out; it remembers those that it lets through. Given tensors may resemble
+        each other. A frame's own conditions must be equal: two labels that are close are still two classes."""
         if self._similar is None:
             return False
-        seen = np.concatenate([np.ravel(each) for each in arrays] or [np.zeros(0)])
-        comparable = last is not None and last.shape == seen.shape and self._row < self._similar.most
-        if comparable and last is not None and self._similar.skips(seen, last, self._seed, index):
-            self._row += 1
+        exact = [each for each in self._takes.conditions if each.name in own and each.name not in given]
+        now = _Passed(
+            np.concatenate([np.ravel(each) for each in given.values()] or [np.zeros(0, np.float32)]),
+            conditions.check(exact, {each.name: own[each.name] for each in exact}, 1),
+        )
+        last = self._passed
+        alike = last is not None and self._skipped < self._similar.most and now.has_conditions_of(last)
+        if alike and last is not None and self._similar.skips(now.given, last.given, self._seed, index):
+            self._skipped += 1
             return True
-        self._processed, self._row = seen, 0
+        self._passed, self._skipped = now, 0
         return False
 
     def _counted_call(self, x: NDArray[Any], fed: Feeds, group: int) -> Float32:
@@ -261,7 +280,7 @@ class Stream:
     def _drop(self) -> None:
         self._counter.dropped += len(self._lanes)
         self._lanes.clear()
-        self._processed = None
+        self._passed = None
 
     def _ready(self) -> list[StreamedFrame]:
         """The frames at the head of the stream that are done. Those behind a slower one wait for it."""

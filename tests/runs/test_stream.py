@@ -297,6 +297,28 @@ def test_a_change_of_settings_is_seen_on_a_still_scene(sampler: Sampler) -> None
     np.testing.assert_array_equal(out[-1].sample, alone(sampler, FRAMES[0], 0, **{**LCM, "condition": BAG}))
 
 
+@pytest.mark.parametrize("first, second", [(0, 2), ("dress", "bag"), (np.uint8(0), np.uint8(2))])
+@pytest.mark.parametrize("named", [{"image": FRAMES[0]}, {}], ids=["an image", "no image"])
+def test_another_condition_is_seen_on_a_still_scene(sampler: Sampler, named: dict, first, second) -> None:
+    """A label is no pixel: beside many of them it would change the cosine by nothing."""
+    plan = {"plan": "lcm:7", "strength": 0.6} if named else {"plan": "lcm:4"}
+    frames = stream(sampler, **plan, mode="sequence", similar=Similar(0.0, 1000))
+    labels = [first, first, second, second, first]
+    out = pushed(frames, [{**named, "class": label} for label in labels])
+    assert [each.fresh for each in out] == [True, False, True, False, True]
+    given = {"given": {"image": FRAMES[:1]}} if named else {}
+    for each, label in zip(out, labels, strict=True):
+        expected = sampler.sample(plan["plan"], [0], {"class": [label]}, strength=plan.get("strength"), **given)
+        np.testing.assert_array_equal(each.sample, expected[0])
+
+
+def test_a_condition_of_the_settings_is_not_one_of_the_frame_before(sampler: Sampler) -> None:
+    frames = stream(sampler, **LCM, mode="sequence", similar=Similar(0.0, 1000))
+    out = pushed(frames, [{"image": FRAMES[0], "class": "bag"}, FRAMES[0], FRAMES[0]])
+    assert [each.fresh for each in out] == [True, True, False]
+    np.testing.assert_array_equal(out[-1].sample, alone(sampler, FRAMES[0], 0, **LCM))
+
+
 def test_statistics_are_those_of_the_clock(sampler: Sampler) -> None:
     ticks = iter(np.arange(0, 100, 0.5))
     frames = stream(sampler, **LCM, mode="sequence", clock=lambda: float(next(ticks)))
