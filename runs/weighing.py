@@ -65,16 +65,19 @@ def guidance_corrector(plan: Plan) -> Callable[[Seen], Floats]:
     """A hook that corrects guided steps: samples of p_cond^w p_uncond^(1 - w), which guidance alone misses.
 
     Feynman-Kac correctors (Skreta et al. 2025, arXiv 2503.02819, classifier-free guidance):
-    d log weight = w (w - 1) |eps_cond - eps_uncond|^2 d log rho, along the reverse SDE that puts all noise back. The
+    d log weight = w (w - 1) |eps_cond - eps_uncond|^2 |d log rho|, along the reverse SDE that puts all noise back. The
     integral is taken by the trapezoidal rule, which needs a quarter of the steps of the rule of its left ends.
 
     Args:
-        plan: with guidance `Cfg`, of ddpm or, with less error of its own, dpmpp_2m_sde.
+        plan: with guidance `Cfg`, of ddpm or, with less error of its own, dpmpp_2m_sde. Plans of schema 1 do not say
+            alpha and sigma of their steps, and are refused.
     """
     if not isinstance(plan.guidance, Cfg) or any(step.heads > 1 or step.shaping is not None for step in plan.steps):
         raise UserError(
             f"plan {plan.name!r} has nothing to correct", "compile it with a weight of guidance, and without shaping"
         )
+    if any(step.alpha is None or step.sigma is None for step in plan.steps):
+        raise UserError(f"plan {plan.name!r} is of an older version: it says no noise levels", "compile it again")
     rho = np.array([(step.sigma or 0) / step.alpha if step.alpha else np.inf for step in plan.steps])
     with np.errstate(all="ignore"):
         between = -np.diff(np.log(rho)) / 2

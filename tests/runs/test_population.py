@@ -1,5 +1,6 @@
 """Populations reach what they are weighed towards: laws in closed form, recurrences by hand, and no neighbour."""
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -127,6 +128,15 @@ def test_a_corrector_starts_at_pure_noise() -> None:
     for wrong in (compile_plan("ddpm:4", FACTS), compile_plan("ddpm:4", GUIDED, 2.0, Clip(-1, 1))):
         with pytest.raises(UserError, match="has nothing to correct"):
             guidance_corrector(wrong)
+
+
+def test_a_corrector_refuses_plans_that_say_no_noise_levels() -> None:
+    """Without alpha every step would be pure noise, and all weights 0 without a word."""
+    plan = compile_plan("ddpm:4", GUIDED, 2.0)
+    for missing in ({"alpha": None, "sigma": None}, {"sigma": None}):
+        steps = (*plan.steps[:2], msgspec.structs.replace(plan.steps[2], **missing), plan.steps[3])
+        with pytest.raises(UserError, match="of an older version.*compile it again"):
+            guidance_corrector(msgspec.structs.replace(plan, steps=steps))
 
 
 def test_svdd_is_its_recurrence() -> None:
