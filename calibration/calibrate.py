@@ -42,7 +42,7 @@ from fewstep.calibration.row_by_row import sampler_by_rows
 from fewstep.calibration.task import Task
 from fewstep.calibration.trajectories import draw_condition, roll_out
 from fewstep.calibration.workers.in_order import Workers, in_order
-from fewstep.calibration.workers.opening import opened
+from fewstep.calibration.workers.opening import opened, threads_of
 from fewstep.calibration.workers.sent_bundle import sent
 from fewstep.graph import io
 from fewstep.graph.commit import open_for_update
@@ -88,8 +88,8 @@ def calibrate(options: CalibrateOptions, progress: Progress = SILENT, workers: W
         check_needs(needs(task, options.workers), writer)
         sampler = task.sampler
         digest = io.sha256(sampler.bundle.graph(sampler.body.graph))
-        kept = checkpoint_of(task, digest)
-        with opened(options.workers, options.dask, workers) as hands:
+        with opened(options.workers, options.dask, workers, options.threads) as hands:
+            kept = checkpoint_of(task, digest, threads_of(hands, options.threads))
             counts = count(task, options, kept, progress, hands)
         failed = overflowing(task.targets, counts.reached())
         by_method = tabulate(counts, task.prepared, digest, task.plan.name, methods_of(options), progress)
@@ -176,14 +176,15 @@ def _refine(
     course, judges = open_courses(task.sampler, plan, task.conditions, shown)
     close(task.sampler.denoiser)
     found = {}
-    with opened(options.workers, options.dask, workers) as hands:
+    with opened(options.workers, options.dask, workers, options.threads) as hands:
+        threads = threads_of(hands, options.threads)
         for name, each in chosen.items():
             target = each.variants.target
             if target.name in searched_here():
                 shown = partial(_under, progress, f"precision map of {target.name}")
                 try:
                     ask = None if hands is None else _asking(task, plan, each.variants, course, hands)
-                    refined = refine(each.variants, course, judges, bound, ask, progress=shown)
+                    refined = refine(each.variants, course, judges, bound, ask, threads=threads, progress=shown)
                     _check_stages(name, refined, each.lowered, target, seen)
                     found[name] = refined
                 except UserError as error:
@@ -213,7 +214,7 @@ def _under(progress: Progress, name: str, stage: str, done: int, total: int) -> 
 
 def open_task(options: CalibrateOptions) -> Task:
     """Read the bundle and check everything that can be checked without sampling. UserError if it cannot be done."""
-    sampler = load(options.bundle, body="float32", backend=OpeningOnDemand())
+    sampler = load(options.bundle, body="float32", backend=OpeningOnDemand(threads=options.threads))
     prepared = io.load(sampler.bundle.graph(sampler.body.graph), root=options.bundle)
     plan = _plan(options, sampler)
     edges = lambda_edges([-inf if step.lam is None else step.lam for step in plan.steps])
@@ -227,6 +228,7 @@ def open_task(options: CalibrateOptions) -> Task:
         operations=tuple(op.name for op in lowered_ops(prepared)),
         conditions=_conditions(options, sampler),
         sizes=_sizes(options, sampler),
+        threads=options.threads,
     )
     for target in task.targets:
         if target.tries is not None:
@@ -283,6 +285,7 @@ def _command(options: CalibrateOptions, plan: Plan) -> str:
     measured = f"--ranges {options.ranges} --groups {options.groups} --seed {options.seed}"
     measured += "" if options.bias == "auto" else f" --bias {options.bias}"
     measured += "" if options.inputs == "deployed" else f" --inputs {options.inputs}"
+    measured += f" --threads {options.threads}" if options.threads else ""
     return (
         f"fewstep calibrate BUNDLE --plan {plan.name}{guidance} --target {target}"
         f" --trajectories {options.trajectories} {measured}{conditions}{bound}"

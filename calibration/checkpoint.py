@@ -6,6 +6,7 @@ under the hash of everything that the counts follow from, and with a hash of its
 
 import io
 import logging
+import os
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from time import monotonic, time
@@ -19,11 +20,11 @@ from fewstep.calibration.ranges.histogram import Histogram
 from fewstep.calibration.ranges.observe import Counts, observed_tensors
 from fewstep.calibration.task import Task
 from fewstep.machine import cache
-from fewstep.machine.cpu import this_cpu
+from fewstep.machine.cpu import this_cpu, usable_cores
 from fewstep.plans.file import encode
 
 LOG = logging.getLogger("fewstep")
-SCHEMA = 4
+SCHEMA = 5
 SECONDS = 20.0  # between two writes
 ABANDONED = 30 * 86400.0  # seconds after which nobody goes on
 DIGEST = 32  # bytes of SHA-256, which a file begins with
@@ -85,14 +86,15 @@ class Checkpoint:
             LOG.debug("%s", error)
 
 
-def checkpoint_of(task: Task, graph_sha256: str) -> Checkpoint:
-    """Of the float denoiser with this hash along the task. Of others, those that were long abandoned are removed."""
+def checkpoint_of(task: Task, graph_sha256: str, threads: int) -> Checkpoint:
+    """Of the float denoiser with this hash along the task, evaluated on so many threads (0: one for each core), whose
+    number changes sums. Of others, those that were long abandoned are removed."""
     _remove_abandoned()
     known = sha256(encode(task.plan))
     known.update(repr((SCHEMA, graph_sha256, task.seeds, task.edges, task.sizes)).encode())
     known.update(code())
     known.update(repr(observed_tensors(task.prepared)).encode())
-    known.update(msgspec.json.encode((_around(task), _engine())))
+    known.update(msgspec.json.encode((_around(task), _engine(), threads or (os.cpu_count(), usable_cores()))))
     for name, rows in sorted((task.conditions or {}).items()):
         known.update(f"{name} {rows.dtype} {rows.shape}".encode())
         known.update(np.ascontiguousarray(rows).tobytes())
@@ -120,7 +122,7 @@ def _around(task: Task) -> tuple[object, ...]:
 
 
 def _engine() -> tuple[object, ...]:
-    """What the order of its sums follows from: its version and the instructions it may choose; not how many cores."""
+    """What the order of its sums follows from beside its threads: its version and the instructions it may choose."""
     cpu = this_cpu()
     return onnxruntime.__version__, cpu.name, cpu.int8_instructions, cpu.has_avx512
 

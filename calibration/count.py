@@ -99,7 +99,7 @@ def _count_here(
     half: "Half",
 ) -> None:
     """Count the trajectories behind the first `done`, in batches, each while the next one is evaluated."""
-    watched = open_watched(task.prepared, counts.tensors)
+    watched = open_watched(task.prepared, counts.tensors, task.threads)
     steps = len(followed(task, inputs).steps)
 
     def count(evaluation: BodyCall) -> None:
@@ -132,7 +132,7 @@ def count_progressively(
     """
     total = len(task.edges) + 1
     counts = count_activations(task, "deployed", partial(_in_pass, progress, 1, total), kept, workers)
-    watched = open_watched(task.prepared, counts.tensors)
+    watched = open_watched(task.prepared, counts.tensors, task.threads)
     groups = [task.group(step) for step in task.plan.steps]
     by_name = {target.name: target for target in task.targets}
     target = by_name[progressive_target(tuple(by_name))]

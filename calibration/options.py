@@ -14,6 +14,7 @@ from fewstep.calibration.ranges.table import Method
 from fewstep.calibration.trajectories import FIRST_SEED, HELD_OUT_SEEDS
 from fewstep.calibration.workers.opening import check_workers
 from fewstep.plans.errors import UserError
+from fewstep.runtime.backends.checks import check_threads
 from fewstep.runtime.options import Options
 
 Groups = Literal["step", "merged", "pooled"]
@@ -59,8 +60,10 @@ class CalibrateOptions(Options):
     prompts: A text file of your own prompts, one a line, for a bundle with a text encoder. Default: prompts that come
         with fewstep.
     workers: Processes of this machine that follow the trajectories and search a precision map, with bitwise the same
-        result. Each has the weights in memory. 0 for this process alone, on all cores.
+        result for any number of them. Each has the weights in memory. 0 for this process alone.
     dask: Address of a Dask scheduler, as tcp://host:8786, whose workers do so.
+    threads: Threads of one evaluation, on which its last bits may depend. 0 for one per worker, or, without workers,
+        one for each core.
     """
 
     bundle: Path
@@ -80,6 +83,7 @@ class CalibrateOptions(Options):
     speed: str | None = None
     workers: int = 0
     dask: str | None = None
+    threads: int = 0
 
 
 def methods_of(options: CalibrateOptions) -> tuple[Method, ...]:
@@ -107,6 +111,7 @@ def check_options(options: CalibrateOptions) -> None:
             target.requires()
     seeds_of(options)
     check_workers(options.workers, options.dask)
+    check_threads(options.threads)
 
 
 def targets_of(options: CalibrateOptions) -> tuple[Target, ...]:

@@ -23,6 +23,7 @@ class Task:
     operations: tuple[str, ...]  # that will be lowered
     conditions: ConditionRecords | None  # one row for each seed, if they are given
     sizes: tuple[Mapping[str, int], ...] = ()  # of x, which the seeds have in turn; none: the default
+    threads: int = 0  # of one evaluation in this process; 0: one for each core
 
     def after(self, done: int) -> "Task":
         """What is left of the trajectories."""

@@ -8,7 +8,7 @@ for a speed; for a quality the first choice that passes on them is taken, so tha
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
 
@@ -99,15 +99,19 @@ def refine(
     bound: Bound,
     ask: Ask | None = None,
     stages: int = STAGES,
+    threads: int = 0,
     progress: Progress = SILENT,
 ) -> SearchResult:
     """Measure and search on the seeds of `course`, judge on those of `judges`, and lower. UserError if no assignment
-    reaches the bound.
+    reaches the bound. Choices run on so many `threads` (0: one for each core), whoever runs them.
 
     Operations and graphs that were timed before on this machine are not timed again, for another point of the frontier.
     Operations and the frontier are asked of `ask`, by default of this process; all else runs here, one after the other.
     """
-    kept, ask = kept_of(variants, course, judges), ask or partial(map, runs_here(variants, course).qualities)
+    kept, here = kept_of(variants, course, judges, threads), variants
+    if threads and ask is None:
+        here = replace(variants, threads=threads, made=variants.lower(()))
+    ask = ask or partial(map, runs_here(here, course).qualities)
     measured = measure(variants, course, kept, ask, progress=progress)
     search = Search(variants, course, judges, measured, kept, stages, progress)
     int8 = judge(search, (frozenset(),) * course.groups)

@@ -23,7 +23,7 @@ from fewstep.machine.cpu import this_cpu
 from fewstep.plans.file import encode
 
 LOG = logging.getLogger("fewstep")
-SCHEMA = 4
+SCHEMA = 5
 
 
 class Figures(msgspec.Struct):
@@ -51,10 +51,11 @@ class SearchCache:
             cache.store("precision", self.name, msgspec.json.encode(_finite(self.figures)))
 
 
-def kept_of(variants: Variants, course: Course, judges: Sequence[Course]) -> SearchCache:
-    """What earlier searches of these variants along these courses have measured on this machine; a file that cannot be
+def kept_of(variants: Variants, course: Course, judges: Sequence[Course], threads: int = 0) -> SearchCache:
+    """What earlier searches of these variants along these courses have measured on this machine, with so many threads
+    of a choice (0: one for each core); a file that cannot be
     read is no file."""
-    known = sha256(repr((SCHEMA, onnxruntime.__version__, this_cpu())).encode())
+    known = sha256(repr((SCHEMA, onnxruntime.__version__, this_cpu(), threads)).encode())
     known.update(code())
     known.update(digest(variants.graph()))
     known.update(encode(course.plan))

@@ -1,6 +1,7 @@
 """Workers of a Dask cluster, on any number of machines. Dask replaces those that die.
 
-Each thread of a worker does one item at a time, on one thread. Threads of a worker share the weights.
+Each thread of a worker does one item at a time, on as many threads as are asked for. Threads of a worker share the
+weights.
 """
 
 from collections.abc import Iterator
@@ -26,9 +27,8 @@ LOOK = (
 class DaskWorkers:
     """`with DaskWorkers("tcp://host:8786") as workers:`; an open `distributed.Client` may be given instead."""
 
-    threads = 1
-
-    def __init__(self, cluster: Any) -> None:
+    def __init__(self, cluster: Any, threads: int = 1) -> None:
+        self.threads = threads
         try:
             import distributed
         except ModuleNotFoundError as error:

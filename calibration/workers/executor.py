@@ -11,7 +11,7 @@ from fewstep.plans.errors import UserError
 
 @dataclass(frozen=True)
 class ExecutorWorkers:
-    """`count` is how many calls the executor runs at once, `threads` how many each has.
+    """`count` is how many calls the executor runs at once, `threads` how many each has: results follow from it.
 
     A worker that dies is the executor's matter; the pools of the standard library break, which is a UserError. Workers
     have to see the bundle at its path.

@@ -29,7 +29,7 @@ class Workers(Protocol):
 
     @property
     def threads(self) -> int:
-        """Of one item; 0: one for each core."""
+        """Of one item, 1 or more: an engine of other threads may add in another order."""
 
     def submit(self, order: Order[Any, Any], item: Any) -> "Future[Done[Any] | Refusal]":
         """Let a worker `do` an item. The item of a worker that dies is done again by another."""

@@ -11,7 +11,8 @@ from fewstep.machine.cpu import this_cpu
 
 @dataclass(frozen=True)
 class Kind:
-    """fewstep's code, onnxruntime, and the instructions that it may choose; not how many cores there are."""
+    """fewstep's code, onnxruntime, and the instructions that it may choose; not how many cores there are. An order has
+    its own number of threads."""
 
     fewstep: str
     onnxruntime: str

@@ -1,28 +1,54 @@
-"""The workers that a verb's options `workers` and `dask` ask for."""
+"""The workers that a verb's options `workers`, `dask` and `threads` ask for.
 
+onnxruntime shares the sums of an operation among its threads, and other numbers of threads may round otherwise. An item
+therefore has a number of threads of its own, which does not follow from the number of workers.
+"""
+
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from fewstep.calibration.workers.dask_cluster import DaskWorkers
 from fewstep.calibration.workers.in_order import Workers
 from fewstep.calibration.workers.processes import Processes
+from fewstep.machine.cpu import usable_cores
 from fewstep.plans.errors import UserError
+
+LOG = logging.getLogger("fewstep")
+THREADS = 1  # of an item of workers, unless the caller says otherwise
 
 
 @contextmanager
-def opened(count: int, dask: str | None, given: Workers | None = None) -> Iterator[Workers | None]:
-    """Workers for as long as the block runs; None where the process itself does all. `given` ones stay open."""
+def opened(count: int, dask: str | None, given: Workers | None = None, threads: int = 0) -> Iterator[Workers | None]:
+    """Workers for as long as the block runs; None where the process itself does all. `given` ones stay open, with the
+    threads that they have. `threads` are those of an item, 0 for `THREADS`."""
     check_workers(count, dask)
     if given is not None:
         yield given
     elif dask is not None:
-        with DaskWorkers(dask) as cluster:
+        with DaskWorkers(dask, threads or THREADS) as cluster:
             yield cluster
     elif count:
-        with Processes(count) as processes:
+        if 2 * count * (threads or THREADS) <= usable_cores():
+            _say_idle(count, threads or THREADS)
+        with Processes(count, threads or THREADS) as processes:
             yield processes
     else:
         yield None
+
+
+def threads_of(workers: Workers | None, threads: int) -> int:
+    """Of one evaluation: by workers, or by this process, where 0 stands for one for each core."""
+    return threads if workers is None else workers.threads
+
+
+def _say_idle(count: int, threads: int) -> None:
+    LOG.warning(
+        "%d worker%s of %d thread%s keep at most %d of %d cores busy: --workers %d uses all with the same result, "
+        "--threads %d with less memory (other threads may change last bits)",
+        *(count, "s" * (count > 1), threads, "s" * (threads > 1), count * threads, usable_cores()),
+        *(usable_cores() // threads, usable_cores() // count),
+    )
 
 
 def check_workers(count: int, dask: str | None) -> None:

@@ -17,7 +17,6 @@ from typing import Any
 from fewstep.calibration.workers.job import Done, Order, Refusal, do
 from fewstep.calibration.workers.process import received, send
 from fewstep.calibration.workers.sent_bundle import SentBundle
-from fewstep.machine.cpu import usable_cores
 from fewstep.plans.errors import UserError
 
 LOG = logging.getLogger("fewstep")
@@ -30,11 +29,12 @@ Call = tuple["Future[Answer]", Order[Any, Any], Any]
 
 
 class Processes:
-    """`count` workers, which share the cores. They start with their first items, and end with the `with` block."""
+    """`count` workers, each with so many `threads`: how many workers there are changes no sum. They start with their
+    first items, and end with the `with` block."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, threads: int = 1) -> None:
         self.count = count
-        self.threads = max(1, usable_cores() // count)
+        self.threads = threads
         self._calls: SimpleQueue[Call | None] = SimpleQueue()
         self._children: set[_Child] = set()
         self._is_open = True

@@ -86,8 +86,9 @@ class EvaluateOptions(Options):
     teacher: Plan of the float32 teacher. Default: dpmpp_2m:80@arctan, doubled until it is exact enough.
     teacher_seeds: Number of seeds that the teacher samples. Default: 32, or all seeds if there are fewer.
     resamples: Number of resamples of the bootstrap for each interval.
-    threads: Threads of one call; 0 for one per core.
-    workers: Processes of this machine that sample. Each has the weights in memory. 0 for this process alone.
+    threads: Threads of one call, on which last bits may depend; 0 for one per core, or one per worker.
+    workers: Processes of this machine that sample, with bitwise the same result for any number of them. Each has the
+        weights in memory. 0 for this process alone.
     dask: Address of a Dask scheduler, as tcp://host:8786, whose workers sample.
     """
 
@@ -133,7 +134,7 @@ class EvaluateOptions(Options):
         words = ["fewstep evaluate BUNDLE"]
         for option in dataclasses.fields(self)[1:]:
             value = getattr(self, option.name)
-            if value != option.default and option.name not in ("workers", "dask"):  # which change no figure
+            if value != option.default and option.name not in ("workers", "dask"):  # whose number changes no figure
                 text = ",".join(value) if isinstance(value, tuple) else str(value)
                 words += [f"--{option.name.replace('_', '-')}", Path(text).name]
         return " ".join(words)
@@ -148,7 +149,7 @@ def evaluate(
     """
     task = open_task(options)
     check_memory(needs(task, options), options.bundle)
-    with opened(options.workers, options.dask, workers) as hands:
+    with opened(options.workers, options.dask, workers, options.threads) as hands:
         measured = measure(task, options, progress, hands)
     if options.output is not None:
         write_whole(options.output, encode(measured))

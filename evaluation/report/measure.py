@@ -79,7 +79,7 @@ def measure(
     rows = given_rows(bundle, options.conditions, options.prompts, HELD_OUT)
     taught = min(options.teacher_seeds, options.seeds)
     candidates = candidates_of(bodies, options)
-    with opened(options.workers, options.dask, workers) as hands:
+    with opened(options.workers, options.dask, workers, options.threads) as hands:
         teacher = checked_teacher(reference, options.teacher, plan, range(min(CHECKED, taught)), rows, progress)
         setting = Setting(
             plan=plan,

@@ -31,8 +31,10 @@ class ReportOptions(Options):
     teacher_seeds: Number of seeds that the teacher samples; the page shows the same seeds.
     simulated_seeds: Number of seeds for bodies of other engines, whose numerics are simulated slowly.
     batches: Samples in one timed call of the body; a guided sample is a batch of two.
-    threads: Threads of one call; 0 for all cores that this process may use.
-    workers: Processes of this machine that sample. Each has the weights in memory. 0 for this process alone.
+    threads: Threads of one call, on which last bits may depend; 0 for all cores that this process may use, or, where
+        workers sample, one.
+    workers: Processes of this machine that sample, with bitwise the same result for any number of them. Each has the
+        weights in memory. 0 for this process alone.
     dask: Address of a Dask scheduler, as tcp://host:8786, whose workers sample.
     rounds: Turns that each contender takes in a timing.
     turn_seconds: Length of a turn in seconds.
@@ -78,7 +80,7 @@ class ReportOptions(Options):
         words = ["fewstep report BUNDLE"]
         for option in dataclasses.fields(self)[1:]:
             value = getattr(self, option.name)
-            if value != option.default and option.name not in ("workers", "dask"):  # which change no figure
+            if value != option.default and option.name not in ("workers", "dask"):  # whose number changes no figure
                 text = ",".join(map(str, value)) if isinstance(value, tuple) else Path(str(value)).name
                 words += [f"--{option.name.replace('_', '-')}", text]
         return " ".join(words)
