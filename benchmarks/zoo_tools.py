@@ -1,0 +1,144 @@
+"""What int8 by default is worth beside other tools on every denoiser of the zoo, in one table.
+
+    python benchmarks/zoo_tools.py [--model NAME ...] [--seeds 64] [--python nncf_ptq=PATH] [--python modelopt_ptq=PATH]
+
+Exports the members into the work folder, calibrates each as `fewstep calibrate` does by default, and compares it as
+`quantization/compare.py` does: the same float graph, trajectories, seeds and engines. onnxruntime's `quantize_static`
+is always compared; NNCF and ModelOpt where `--python` says which Python has them. All outcomes of the work folder go
+into docs/measured/zoo.md, as soon as each is there: an interrupted run goes on where it was. Building takes
+`--seeds 64`, a verdict `--seeds 256`.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from tempfile import gettempdir
+
+sys.path.append(str(Path(__file__).parent / "quantization"))
+
+from ablation import positive
+from compare import compare, environments
+from contenders import OURS, TARGET_OF, TOOLS
+from outcome import EQUAL_BAR, Outcome, Quality, save, saved
+from zoo.members import BY_NAME, MEMBERS, Member
+from zoo_choices import plan_of
+
+from fewstep.calibration.calibrate import calibrate
+from fewstep.calibration.options import CalibrateOptions
+from fewstep.cli.progress import ProgressDisplay
+from fewstep.export.export import ExportOptions, export
+from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.platforms import body_name
+from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.runtime.progress import SILENT, Progress
+
+PAGE = Path(__file__).parent.parent / "docs/measured/zoo.md"
+MARKERS = ("<!-- made by benchmarks/zoo_tools.py -->", "<!-- end of what benchmarks/zoo_tools.py makes -->")
+STEPS = (8, 4)
+HEADER = (
+    "| denoiser | steps | engine | fewstep | best other of the same coverage | difference | bar |",
+    "|---|---|---|---|---|---|---|",
+)
+
+
+def calibrated(member: Member, steps: int, targets: Sequence[str], work: Path, progress: Progress = SILENT) -> Path:
+    """The member's bundle, calibrated by default along its plan for these targets; kept if it is there."""
+    plan, bundle = plan_of(member, steps, None), work / "bundles" / f"{member.name}-{steps}"
+    if not (bundle / "manifest.json").exists():
+        export(ExportOptions(member.source, bundle))
+    if not {body_name("int8", target) for target in targets} <= open_bundle(bundle).manifest.bodies.keys():
+        calibrate(CalibrateOptions(bundle, plan, tuple(targets), guidance=member.guidance), progress)
+    return bundle
+
+
+def best_other(outcome: Outcome, engine: str) -> tuple[str, Quality] | None:
+    """Of all settings on an engine that run the very operations in int8 that ours does, the one with the best mean."""
+    here = {row.name: row.quality for row in outcome.rows if row.engine == engine and row.quality is not None}
+    ours = set(here[OURS].int8_ops)
+    equal = {name: quality for name, quality in here.items() if name != OURS and set(quality.int8_ops) == ours}
+    return max(equal.items(), key=lambda item: item[1].mean, default=None)
+
+
+def lines(outcome: Outcome) -> Iterator[str]:
+    """A line of the table for each engine."""
+    for row in outcome.rows:
+        if row.name == OURS and row.quality is not None:
+            ours, best = row.quality, best_other(outcome, row.engine)
+            cells = [outcome.model, str(outcome.steps), row.engine, _figures(ours)]
+            if best is None:
+                yield _line([*cells, "none", "", ""])
+                continue
+            name, other = best
+            gains = (ours.mean - other.mean, ours.p5 - other.p5)
+            verdict = "met" if min(gains) >= EQUAL_BAR else "missed"
+            yield _line([*cells, f"{_figures(other)} ({name})", f"{gains[0]:+.1f} / {gains[1]:+.1f}", verdict])
+
+
+def _figures(quality: Quality) -> str:
+    return f"{quality.mean:.1f} / {quality.p5:.1f}"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def described(outcomes: Sequence[Outcome]) -> str:
+    """Markdown: the table, and below it the versions and seeds behind it."""
+    known = [each for each in outcomes if each.model in BY_NAME]
+    table = [*HEADER, *(line for outcome in known for line in lines(outcome))]
+    seeds = ", ".join(str(number) for number in sorted({each.seeds for each in known}))
+    made_by = {row.made_by for each in known for row in each.rows if row.made_by}
+    versions = ", ".join(sorted({*made_by, *(version for each in known for version in each.versions)}))
+    return "\n".join([*table, "", f"Held-out seeds: {seeds}. {versions}."])
+
+
+def page(text: str, made: str) -> str:
+    """A page with what stands between the markers replaced. UserError if it has none."""
+    start, end = MARKERS
+    if start not in text or end not in text:
+        raise UserError(f"{PAGE.name} has no markers for the table", f"put {start} and {end} into it")
+    return text[: text.index(start) + len(start)] + f"\n\n{made}\n\n" + text[text.index(end) :]
+
+
+def run(
+    members: Sequence[Member], steps: Sequence[int], pythons: Mapping[str, str], arguments: argparse.Namespace
+) -> Iterator[Outcome]:
+    """Each member along each plan, kept as soon as it is judged. One whose trajectories other tools cannot follow is
+    left out, with a line that says so."""
+    targets = [TARGET_OF[tool.engine] for name, tool in TOOLS.items() if name in pythons]
+    with ProgressDisplay() as progress:
+        for member in members:
+            if member.rows(1, 0) is not None:
+                print(f"{member.name} needs conditions of its own, which other tools are not given", file=sys.stderr)
+                continue
+            for count in steps:
+                bundle = calibrated(member, count, targets, arguments.work, progress)
+                outcome = compare(bundle, pythons, arguments, progress)
+                save(outcome, arguments.work)
+                yield outcome
+
+
+def main(given: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--model", action="append", choices=list(BY_NAME), help="a member of the zoo; default: all")
+    parser.add_argument("--steps", action="append", type=positive, help="of the plan; several times for several")
+    parser.add_argument("--python", action="append", default=[], metavar="TOOL=PATH", help="the Python that has a tool")
+    parser.add_argument("--only", action="append", default=[], help="settings with this in their name")
+    parser.add_argument("--seeds", type=positive, default=64, help="held-out seeds, 0 and up")
+    parser.add_argument("--work", type=Path, default=Path(gettempdir()) / "fewstep-zoo-tools", help="what is kept")
+    arguments = parser.parse_args(given)
+    arguments.no_speed, arguments.batch = True, 8
+    members = [member for member in MEMBERS if not arguments.model or member.name in arguments.model]
+    try:
+        pythons = environments(arguments.python)
+        for _ in run(members, arguments.steps or STEPS, pythons, arguments):
+            PAGE.write_text(page(PAGE.read_text(), described(saved(arguments.work))))
+        print(described(saved(arguments.work)))
+    except UserError as error:
+        parser.error(str(error))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
