@@ -135,7 +135,8 @@ def best_nominal(work: Path, denoiser: str) -> list[str]:
     names = []
     for file in sorted(work.glob(f"{denoiser}-*/found.json")):
         for found in msgspec.json.decode(file.read_bytes()).values():
-            names.append(found["best"][0]["plan"])
+            scores = [each for each in (*found["best"], *found["named"]) if each is not None]
+            names.append(max(scores, key=lambda each: float(each["psnr"]))["plan"])
     return list(dict.fromkeys(names))
 
 
