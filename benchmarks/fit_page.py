@@ -28,7 +28,8 @@ fit, on fewer seeds.
 GAINS = """## Gains
 
 The best plan without a fit is that of float32, for all bodies: of those in nominal.md, and of those that
-fits begin at. "Evaluations reached" is the largest number of evaluations at which the fitted plan is no worse than the best.
+fits begin at. The last but one column is the largest number of evaluations at which the fitted plan is
+no worse than the best plan without a fit.
 
 {table}
 """
