@@ -65,10 +65,13 @@ def fetch(text: str) -> Fetched:
     folder = _snapshot(hub.snapshot_download, text, model, revision, DESCRIPTIONS)
     commit = folder.name
     homes = _homes(folder)
-    for variant in (None, FP16):  # the second where there is no full precision
-        wanted = [name for home, stem in homes.items() for name in _wanted(folder, home, stem, variant)]
+    lacking = homes
+    for variant in (None, FP16):  # the second for networks that the hub does not have in full precision
+        wanted = {home: _wanted(folder, home, stem, variant) for home, stem in lacking.items()}
         if wanted:
-            folder = _snapshot(hub.snapshot_download, text, model, commit, (*DESCRIPTIONS, *wanted))
+            names = [name for files in wanted.values() for name in files]
+            folder = _snapshot(hub.snapshot_download, text, model, commit, (*DESCRIPTIONS, *names))
+        lacking = {home: homes[home] for home, files in wanted.items() if not _are_there(folder, files)}
     if not homes:
         home = f"{POLICY}/" if (folder / POLICY / CONFIG).is_file() else ""
         wanted = [f"{home}{name}" for name in (POLICY_WEIGHTS, *state_files(folder / home))]
@@ -87,13 +90,16 @@ def _homes(folder: Path) -> dict[str, str]:
 
 
 def _wanted(folder: Path, home: str, stem: str, variant: str | None) -> list[str]:
-    """The weight files of a network as `diffusers.files.weights` reads them; none where it has some already."""
-    if any((folder / home).glob(f"{stem}*.safetensors")):
-        return []
+    """The weight files of a network as `diffusers.files.weights` reads them, whatever other tools have fetched."""
     index = folder / home / index_name(stem, variant)
     if index.is_file():
         return [f"{home}{name}" for name in shard_names(index)]
     return [f"{home}{stem}{f'.{variant}' if variant else ''}.safetensors"]
+
+
+def _are_there(folder: Path, files: Sequence[str]) -> bool:
+    """Whether a network is whole: an interruption leaves some of its shards."""
+    return all((folder / name).is_file() for name in files)
 
 
 def _snapshot(

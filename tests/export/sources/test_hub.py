@@ -80,6 +80,13 @@ def fetched(text: str, address: str, cache: Path, **environment: str) -> object:
     return json.loads(done.stdout)
 
 
+def cached(text: str, patterns: list[str], address: str, cache: Path) -> None:
+    """Let another program fetch some files of a model."""
+    program = "import sys, huggingface_hub as hub; hub.snapshot_download(sys.argv[1], allow_patterns=sys.argv[2:])"
+    settings = {**os.environ, "HF_ENDPOINT": address, "HF_HOME": str(cache)}
+    subprocess.run([sys.executable, "-c", program, text, *patterns], env=settings, capture_output=True, check=True)
+
+
 def test_what_export_reads_is_fetched_once_and_nothing_else(hub: tuple[str, list[str]], tmp_path: Path) -> None:
     address, requests = hub
     label, files = fetched("org/model", address, tmp_path / "cache")  # type: ignore[misc]
@@ -101,6 +108,31 @@ def test_what_export_reads_is_fetched_once_and_nothing_else(hub: tuple[str, list
     assert again == [label, files] and len(requests) == len(files)
     offline = fetched("org/model", "http://127.0.0.1:9", tmp_path / "cache", HF_HUB_OFFLINE="1")
     assert offline == [label, files]
+
+
+@pytest.mark.parametrize(
+    "there",
+    [
+        ["unet/*.fp16.safetensors", "text_encoder/*.fp16.safetensors"],  # by a tool that wanted float16
+        ["text_encoder/model.safetensors.index.json", "text_encoder/model-00001.safetensors"],  # and an interruption
+    ],
+)
+def test_full_precision_is_fetched_whatever_the_cache_has(
+    hub: tuple[str, list[str]], tmp_path: Path, there: list[str]
+) -> None:
+    address, requests = hub
+    cached("org/model", there, address, tmp_path / "cache")
+    before = len(requests)
+    _, files = fetched("org/model", address, tmp_path / "cache")  # type: ignore[misc]
+    assert {
+        "text_encoder/model-00001.safetensors",
+        "text_encoder/model-00002.safetensors",
+        "unet/diffusion_pytorch_model.safetensors",
+    } <= set(files)
+    assert before and len(requests) == len(set(requests))  # nothing is fetched twice
+    assert [name for name in requests[before:] if "fp16" in name] == [
+        name for name in requests[before:] if name.startswith("vae/") or name.endswith(".fp16.json")
+    ]
 
 
 def test_of_a_policy_its_weights_and_statistics_are_fetched(tmp_path: Path) -> None:
