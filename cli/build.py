@@ -5,8 +5,7 @@ from pathlib import Path
 from fewstep.cli.outcome import Outcome
 from fewstep.engines.build import BuildOptions, build, by_hand, intended
 from fewstep.evaluation.output import check_folder, write_whole
-from fewstep.runtime.backends import AHEAD
-from fewstep.runtime.bundle.manifest import GraphEntry
+from fewstep.runtime.backends import AHEAD, graph_of
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.progress import Progress
 
@@ -37,9 +36,8 @@ def dry_run(options: BuildOptions) -> Outcome:
 
 def _bytes(folder: Path, name: str) -> int:
     """Of an engine, about: as many as its graph has, or half of float32's where float16 is yet to be made."""
-    manifest = open_bundle(folder).manifest
-    half = name not in (*manifest.bodies, *AHEAD)
-    own: GraphEntry | None = getattr(manifest, name) if name in AHEAD else None
-    graph = own or manifest.bodies["float32" if half else name].graph
+    bundle = open_bundle(folder)
+    half = name not in AHEAD and name.partition("/")[0] not in bundle.manifest.bodies
+    graph = graph_of(bundle, "float32" if half else name)
     size = sum((folder / file).stat().st_size for file in (graph.file, *graph.data))
     return size // 2 if half else size
