@@ -91,6 +91,8 @@ def verify(options: VerifyOptions, progress: Progress = SILENT) -> Integrity:
     if options.engines and not damages:
         compared = tuple(_beside(bundle, progress, notes))
         damages += [_other(each) for each in compared if not each.agrees]
+    elif options.engines:
+        notes.append("engines were not compared: the bundle is damaged; mend it, and verify it again")
     return Integrity(
         bundle=str(options.bundle),
         name=manifest.name,

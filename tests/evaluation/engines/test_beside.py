@@ -125,11 +125,25 @@ def test_the_cuda_provider_gives_its_inner_tensors(tiny_bundle: Path, monkeypatc
     assert first_difference(graph, inner, feeds, 1e-6) is None
 
 
+def test_engines_of_a_damaged_bundle_are_left_out_with_a_note(
+    tiny_bundle: Path, tensorrt: object, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    only(monkeypatch, "tensorrt")
+    add_engine(tiny_bundle, "float32")
+    with (tiny_bundle / "graphs/prologue.onnx").open("ab") as stream:
+        stream.write(b"more")
+    found = verify(VerifyOptions(tiny_bundle, engines=True))
+    assert not found.is_whole and found.engines == ()
+    assert found.notes == ("engines were not compared: the bundle is damaged; mend it, and verify it again",)
+    assert main(["verify", str(tiny_bundle), "--engines"]) == 1
+    assert "engines were not compared" in capsys.readouterr().out
+
+
 def test_what_is_missing_is_a_note_and_polygraphy_one_line(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     only(monkeypatch, "tensorrt")
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     (note,) = beside(open_bundle(tiny_bundle))
-    assert isinstance(note, NotCompared) and "python3-libnvinfer" in note.reason or "CUDA" in note.reason
+    assert isinstance(note, NotCompared) and ("python3-libnvinfer" in note.reason or "CUDA" in note.reason)
     assert verify(VerifyOptions(tiny_bundle, engines=True)).is_whole
     monkeypatch.setitem(sys.modules, "polygraphy.comparator", None)
     with pytest.raises(UserError, match="through Polygraphy, which cannot be imported .*; pip install polygraphy"):
