@@ -371,3 +371,5 @@ def test_the_seeds_of_trials_are_nobody_elses() -> None:
         SELECTION_SEEDS
     )
     assert [len(half) for half in trials.halves(5)] == [3, 2]
+    page = Path(__file__).parents[3] / "docs/quantization.md"
+    assert f"seeds choose, {min(first)} to {max(second)}." in page.read_text()
