@@ -28,13 +28,13 @@ def normalized(name: str) -> str:
 
 
 def brought(wheel: str, extra: str) -> dict[str, str]:
-    """The packages that pip would install, with their versions."""
+    """The packages that pip would install, with their versions; none where it cannot, and says why on stderr."""
     command = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--quiet", "--report", "-"]
     found = subprocess.run(
         [*command, "-c", str(ROOT / "constraints.txt"), f"{wheel}[{extra}]"], stdout=subprocess.PIPE, text=True
     )
     if found.returncode:
-        raise SystemExit(f"[{extra}] cannot be installed from this index: pip says why above")
+        return {}
     report = json.loads(found.stdout)["install"]
     return {normalized(each["metadata"]["name"]): each["metadata"]["version"] for each in report}
 

@@ -38,7 +38,7 @@ from fewstep.runtime.backends import Backend
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.backends.onnxruntime_cuda import OnnxRuntimeCuda
 from fewstep.runtime.backends.tensorrt import BODIES, TensorRt
-from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.runtime.bundle.manifest import Condition
 from fewstep.runtime.loading import load
 
 PAGE = Path(__file__).parents[1] / "docs/measured/gpu.md"
@@ -73,9 +73,8 @@ class Found:
     reason: str = ""
 
 
-def labels(bundle: Path, seeds: Sequence[int]) -> dict[str, np.ndarray]:
+def labels(conditions: Sequence[Condition], seeds: Sequence[int]) -> dict[str, np.ndarray]:
     """A value of each condition for each seed: the classes in turn."""
-    conditions = open_bundle(bundle).manifest.conditions
     return {each.name: np.array([seed % len(each.labels) for seed in seeds]) for each in conditions}
 
 
@@ -84,8 +83,8 @@ def on_backend(bundle: Path, body: str, backend: Backend) -> Callable[[], Sample
 
     def opened() -> Sample:
         sampler = load(bundle, body=body, backend=backend)
-        plan = sampler.compile(PLAN, GUIDANCE)
-        return lambda seeds: sampler.sample(plan, seeds, labels(bundle, seeds))
+        plan, conditions = sampler.compile(PLAN, GUIDANCE), sampler.bundle.manifest.conditions
+        return lambda seeds: np.asarray(sampler.sample(plan, seeds, labels(conditions, seeds)))
 
     return opened
 
@@ -95,7 +94,7 @@ def on_device(bundle: Path, precision: str, body: str, backend: TensorRt) -> Cal
 
     def opened() -> Sample:
         run = resident(bundle, PLAN, OnTensorRt(backend), precision, body, GUIDANCE)
-        return lambda seeds: run(seeds, labels(bundle, seeds))
+        return lambda seeds: run(seeds, labels(run.conditions, seeds))
 
     return opened
 
@@ -110,13 +109,12 @@ def in_torch(bundle: Path, model: str, device: str, dtype: str, is_compiled: boo
         network = torch.compile(network, mode="reduce-overhead") if is_compiled else network
         with load(bundle, body="float32", backend=OnnxRuntime()) as sampler:
             plan = sampler.compile(PLAN, GUIDANCE)
-        conditions = open_bundle(bundle).manifest.conditions
+            shape, conditions = sampler.bundle.manifest.x_shape, sampler.bundle.manifest.conditions
 
         @torch.no_grad()
         def sample(seeds: Sequence[int]) -> np.ndarray:
-            shape = open_bundle(bundle).manifest.x_shape
             drawn = torch.from_numpy(np.stack([noise.normal(seed, 0, shape) for seed in seeds]).astype(np.float32))
-            own = labels(bundle, seeds)
+            own = labels(conditions, seeds)
             by_branch = {
                 "cond": [torch.from_numpy(own[each.name]).to(device) for each in conditions],
                 "uncond": [torch.full((len(seeds),), int(each.null or 0), device=device) for each in conditions],
@@ -130,7 +128,7 @@ def in_torch(bundle: Path, model: str, device: str, dtype: str, is_compiled: boo
                 times = torch.full((len(x),), step.time, device=device, dtype=x.dtype)
                 outputs = network(x, times, *given).to(torch.float32).clone().chunk(len(parts))
                 state = [combined(row, [*state, *outputs]) for row in step.update]
-            return combined(plan.output, state).cpu().numpy()
+            return np.asarray(combined(plan.output, state).cpu())
 
         _check_plan(plan)
         return sample
@@ -168,7 +166,7 @@ def measure(each: Contender, expected: np.ndarray, batches: Sequence[int] = BATC
         sample = each.open()
         size, count = max(batches), len(expected)
         made = np.concatenate([sample(range(at, min(at + size, count))) for at in range(0, count, size)])
-        times = tuple(1000 * _seconds(lambda batch=batch: sample(range(batch))) for batch in batches)
+        times = tuple(1000 * _seconds(sample, range(batch)) for batch in batches)
     except Exception as error:  # engines and torch share no base class but Exception
         lines = str(error).strip().splitlines()
         return Found(each.name, each.precision, reason=lines[0] if lines else type(error).__name__)
@@ -176,35 +174,40 @@ def measure(each: Contender, expected: np.ndarray, batches: Sequence[int] = BATC
     return Found(each.name, each.precision, float(decibels.mean()), float(decibels.min()), times)
 
 
-def _seconds(call: Callable[[], object]) -> float:
+def _seconds(sample: Sample, seeds: Sequence[int]) -> float:
     """The median of calls, after three that are not counted."""
     for _ in range(3):
-        call()
+        sample(seeds)
     times: list[float] = []
     until = time.perf_counter() + SECONDS
     while len(times) < LEAST or time.perf_counter() < until:
         started = time.perf_counter()
-        call()
+        sample(seeds)
         times.append(time.perf_counter() - started)
     return median(times)
 
 
 def prepared(model: str, folder: Path, name: str) -> Path:
-    """A bundle of a shipped model with the bodies and engines that are timed."""
+    """A bundle of a shipped model with the bodies and engines that are timed. An engine that cannot be built is said,
+    and its contender fails later."""
     bundle = folder / model
     export(ExportOptions(model, bundle))
     calibrate(CalibrateOptions(bundle, PLAN, target=("tensorrt",), guidance=GUIDANCE))
     build(BuildOptions(bundle, "onnxruntime-cuda", precision="float16"))
     rows = str(2 * max(BATCHES))
     for precision in PRECISIONS if name else ():
-        build(BuildOptions(bundle, name, precision=precision, opt_batch=rows, max_batch=rows))  # type: ignore[arg-type]
+        try:
+            build(BuildOptions(bundle, name, precision=precision, opt_batch=rows, max_batch=rows))  # type: ignore[arg-type]
+        except UserError as error:
+            print(f"{model} in {precision}: {error}", file=sys.stderr)
     return bundle
 
 
 def expected_samples(bundle: Path, seeds: int = SEEDS) -> np.ndarray:
     """Those of onnxruntime on the CPU, in float32."""
     with load(bundle, body="float32", backend=OnnxRuntime()) as sampler:
-        return sampler.sample(PLAN, range(seeds), labels(bundle, range(seeds)), GUIDANCE)
+        given = labels(sampler.bundle.manifest.conditions, range(seeds))
+        return np.asarray(sampler.sample(PLAN, range(seeds), given, GUIDANCE))
 
 
 def page(machine: Sequence[str], found: dict[str, list[Found]]) -> str:
@@ -251,8 +254,12 @@ def main(given: Sequence[str] | None = None) -> int:
     found: dict[str, list[Found]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for model in arguments.model or ("fashion_mnist", "cifar10"):
-            bundle = prepared(model, Path(folder), name)
-            expected = expected_samples(bundle)
+            try:
+                bundle = prepared(model, Path(folder), name)
+                expected = expected_samples(bundle)
+            except UserError as error:
+                found[model] = [Found("all", "", reason=str(error))]
+                continue
             found[model] = [measure(each, expected) for each in contenders(bundle, model, name, has_torch)]
     packages = ("tensorrt", "tensorrt-rtx", "cuda-bindings", "onnxruntime", "onnxruntime-gpu", "torch")
     versions = ", ".join(f"{each} {version}" for each in packages if (version := version_of(each)) is not None)

@@ -12,7 +12,7 @@ ARG EXTRAS=cpu,cli
 COPY --from=wheel /wheels /wheels
 COPY constraints.txt /wheels/
 SHELL ["/bin/bash", "-o", "pipefail", "-c"]
-RUN pip install --no-cache-dir --find-links /wheels -c /wheels/constraints.txt "fewstep[$EXTRAS]" \
+RUN pip install --no-cache-dir -c /wheels/constraints.txt "$(ls /wheels/fewstep-*.whl)[$EXTRAS]" \
     && rm -r /wheels \
     && useradd --create-home --uid 1000 fewstep
 USER 1000

@@ -20,8 +20,8 @@ COPY --from=wheel /wheels /wheels
 COPY constraints.txt /wheels/
 # The system's packages stay as they are: TensorRT is JetPack's, and the bindings are of its CUDA.
 RUN sed -i '/^cuda-/d' /wheels/constraints.txt \
-    && /opt/fewstep/bin/pip install --no-cache-dir --find-links /wheels -c /wheels/constraints.txt \
-        "fewstep[cli,calibration,tensorrt]" "cuda-bindings>=12.6,<13" \
+    && /opt/fewstep/bin/pip install --no-cache-dir -c /wheels/constraints.txt \
+        "$(ls /wheels/fewstep-*.whl)[cli,calibration,tensorrt]" "cuda-bindings>=12.6,<13" \
     && rm -r /wheels \
     && useradd --create-home --uid 1000 --groups video fewstep
 USER 1000

@@ -26,7 +26,7 @@ from fewstep.runtime.sizes import dimension
 
 LOG = logging.getLogger("fewstep")
 WORKER = Path(__file__).with_name("build_worker.py")
-OTHER = "try another --precision or an older --device"
+OTHER, LONGER = "try another --precision or an older --device", "give a longer --timeout"
 
 
 @dataclass(frozen=True)
@@ -110,20 +110,25 @@ def _checked_types(order: Order, program: bytes, layers: Path) -> dict[str, int]
     return dict(Counter(types.values()))
 
 
-def run_worker(arguments: list[str], what: str, timeout: float, backend: str) -> None:
-    """Run the builder to its end. UserError in one line if it fails, hangs or dies."""
+def run_worker(
+    arguments: list[str], what: str, timeout: float, backend: str, other: str = OTHER, longer: str = LONGER
+) -> None:
+    """Run the builder to its end. UserError in one line if it fails, hangs or dies.
+
+    other: what the caller's user may try instead. longer: what to do where the time is up.
+    """
     try:
         child = subprocess.run(
             [sys.executable, str(WORKER), *arguments], capture_output=True, text=True, errors="replace", timeout=timeout
         )
     except subprocess.TimeoutExpired:
-        raise UserError(f"{backend} took more than {timeout:g} s to build {what}", "give a longer --timeout") from None
+        raise UserError(f"{backend} took more than {timeout:g} s to build {what}", longer) from None
     code = child.returncode
     if code < 0 or code > 0xFF:  # a signal, or what Windows has instead
         death = signal.Signals(-code).name if -code in set(signal.Signals) else f"exit code {code}"
-        raise UserError(f"{backend} died ({death}) building {what}", f"free memory, or {OTHER}")
+        raise UserError(f"{backend} died ({death}) building {what}", f"free memory, or {other}")
     if code:
-        raise UserError(f"{backend} cannot build {what}: {_reason(child.stderr + child.stdout)}", OTHER)
+        raise UserError(f"{backend} cannot build {what}: {_reason(child.stderr + child.stdout)}", other)
 
 
 def _reason(output: str) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 
@@ -12,14 +13,16 @@ from fewstep.graph.io import save
 from fewstep.machine import cache
 from fewstep.runtime.backends.tensorrt import TensorRt
 
-TIMEOUT = 3600.0  # seconds
+TIMEOUT, KEPT = 3600.0, 32  # seconds, programs
+OTHER = "run it on another backend"
 GRAPH, ENGINE, REQUEST = "graph.onnx", "graph.engine", "graph.json"
 
 
-def built(backend: TensorRt, graph: Graph, is_kept: bool = True) -> bytes:
+def built(backend: TensorRt, graph: Graph, is_kept: bool = True, anew: bool = False) -> bytes:
     """The program of a graph whose inputs have fixed shapes. UserError if it cannot be built.
 
-    Only what this user's cache folder holds is taken in its place: an engine is native code.
+    Only what this user's cache folder holds is taken in its place: an engine is native code. anew: not even that. The
+    folder keeps the last `KEPT` programs.
     """
     builder, here = builder_of(backend.name), backend.here()
     with tempfile.TemporaryDirectory() as name:
@@ -27,7 +30,7 @@ def built(backend: TensorRt, graph: Graph, is_kept: bool = True) -> bytes:
         files = save(graph, folder / GRAPH)
         content = sha256(b"".join(sha256(file.read_bytes()).digest() for file in files)).hexdigest()[:32]
         kept = f"{content}-{here.backend}-{here.backend_version}-{here.device}-{here.multiprocessors}"
-        if is_kept and (program := cache.read("programs", kept)) is not None:
+        if is_kept and not anew and (program := cache.read("programs", kept)) is not None:
             return program
         request = {
             "module": builder.module,
@@ -39,8 +42,17 @@ def built(backend: TensorRt, graph: Graph, is_kept: bool = True) -> bytes:
         }
         (folder / REQUEST).write_text(json.dumps(request))
         arguments = [str(folder / each) for each in (GRAPH, ENGINE, REQUEST)]
-        run_worker(arguments, f"{graph.name!r} for {here.device}", TIMEOUT, builder.name)
+        run_worker(arguments, f"{graph.name!r} for {here.device}", TIMEOUT, builder.name, OTHER, OTHER)
         program = (folder / ENGINE).read_bytes()
     if is_kept:
         cache.store("programs", kept, program)
+        _drop_old()
     return program
+
+
+def _drop_old() -> None:
+    """Remove all programs but the last."""
+    with suppress(OSError):  # another process may remove them too
+        files = sorted(cache.path("programs", "").iterdir(), key=lambda file: file.stat().st_mtime)
+        for file in files[:-KEPT]:
+            file.unlink(missing_ok=True)

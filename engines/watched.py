@@ -8,19 +8,20 @@ from fewstep.engines.built import built
 from fewstep.graph.describe import describe
 from fewstep.graph.graph import Graph
 from fewstep.graph.io import save
+from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import Arrays, LoadedGraph
 from fewstep.runtime.backends.checks import imported
-from fewstep.runtime.backends.onnxruntime_cuda import PROVIDER, OnnxRuntimeCuda, open_session
+from fewstep.runtime.backends.onnxruntime import first_line
+from fewstep.runtime.backends.onnxruntime_cuda import PROVIDER, OnnxRuntimeCuda, open_session, provider_settings
 from fewstep.runtime.backends.tensorrt import TensorRt
 
-SETTINGS = {"use_tf32": "0"}
-GRAPH = "watched.onnx"
+GRAPH, AGAIN = "watched.onnx", "fewstep verify --engines"
 
 
 def on_tensorrt(backend: TensorRt, graph: Graph) -> LoadedGraph:
     """The graph, whose inputs have fixed shapes, as an engine of TensorRT. UserError if it cannot be built."""
     program = built(backend, graph, is_kept=False)
-    return backend.open(program, describe(graph, GRAPH), graph.name, backend.here().device, "fewstep verify --engines")
+    return backend.open(program, describe(graph, GRAPH), graph.name, backend.here().device, AGAIN, is_kept=False)
 
 
 def on_cuda(backend: OnnxRuntimeCuda, graph: Graph) -> Callable[[Arrays], Arrays]:
@@ -28,7 +29,15 @@ def on_cuda(backend: OnnxRuntimeCuda, graph: Graph) -> Callable[[Arrays], Arrays
     onnxruntime = imported("onnxruntime", "onnxruntime", "pip install 'fewstep[gpu]'")
     with tempfile.TemporaryDirectory() as name:
         save(graph, Path(name) / GRAPH)
-        settings = SETTINGS | ({"device_id": str(backend.device)} if backend.device else {})
-        session = open_session(onnxruntime, Path(name) / GRAPH, (PROVIDER, settings))
+        session = open_session(onnxruntime, Path(name) / GRAPH, (PROVIDER, provider_settings(backend.device)))
     names = [value.name for value in graph.outputs]
-    return lambda feeds: dict(zip(names, session.run(names, dict(feeds)), strict=True))
+
+    def run(feeds: Arrays) -> Arrays:
+        try:
+            return dict(zip(names, session.run(names, dict(feeds)), strict=True))
+        except Exception as error:  # its exceptions share no base class but Exception; memory may be short
+            raise UserError(
+                f"{graph.name!r} with its inner tensors fails: {first_line(error)}", "free memory"
+            ) from error
+
+    return run

@@ -54,7 +54,7 @@ def _between(table: Builder, value: str, low: str, high: str, name: str) -> str:
 def _thresholded(table: Builder, shaping: Threshold, flat: str, count: int) -> str:
     """clip(x, -s, s) / s of x [B, count]."""
     before, behind, part = quantile_place(shaping.quantile, count)
-    largest = table.constant(np.array([count - before], np.int64), "largest")
+    largest = table.constant(np.array([count - before], np.int64), f"largest_{count - before}")
     sizes = table.node("Abs", (flat,), "sizes")
     top, _ = table.split("TopK", (sizes, largest), ("largest_sizes", "largest_places"), axis=1)
     low, high = (
@@ -100,14 +100,14 @@ def _sum(table: Builder, flat: str, count: int, name: str) -> str:
     for length in sorted(starts):
         under, own = f"{name}_{length}", starts[length]
         if length <= BLOCK:
-            places = table.constant(np.array(own, np.int64)[:, None] + np.arange(length), f"{under}_places")
+            places = table.constant((np.array(own)[:, None] + np.arange(length)).astype(np.int32), f"places_{length}")
             sums[length] = _block_sum(table, table.node("Gather", (flat, places), under, axis=1), length, under)
             continue
         first = _first_half(length)
         ends = []
         for side, part, at in (("left", first, 0), ("right", length - first, first)):
             order = {start: place for place, start in enumerate(starts[part])}
-            places = table.constant(np.array([order[start + at] for start in own], np.int64), f"{under}_{side}_places")
+            places = table.constant(np.array([order[start + at] for start in own], np.int64), f"places_{length}_{side}")
             ends.append(table.node("Gather", (sums[part], places), f"{under}_{side}", axis=1))
         sums[length] = table.node("Add", ends, f"{under}_sum")
     return table.node("Flatten", (sums[count],), f"{name}_sum", axis=1)

@@ -20,7 +20,7 @@ EXTRAS = {  # extra -> what it is for, and its packages; a test holds this again
     "openvino": ("run a bundle on OpenVINO", ("openvino",)),
     "dask": ("calibrate on the workers of a cluster", ("distributed",)),
 }
-JETPACK = "tensorrt"  # what a Jetson's system brings, and no extra
+JETPACK = "tensorrt"  # what a Jetson has from its system, where the extra leaves it out
 RUNTIMES = ("onnxruntime", "onnxruntime-gpu")  # two packages that install one module
 
 

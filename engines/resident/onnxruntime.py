@@ -12,9 +12,11 @@ from fewstep.engines.resident.run import Stepper
 from fewstep.graph.bake.cut import Steps
 from fewstep.graph.graph import Array, Graph
 from fewstep.graph.io import save
+from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import Arrays
 from fewstep.runtime.backends.checks import imported
-from fewstep.runtime.backends.onnxruntime_cuda import PROVIDER, open_session
+from fewstep.runtime.backends.onnxruntime import first_line
+from fewstep.runtime.backends.onnxruntime_cuda import PROVIDER, open_session, provider_settings
 
 CPU = "CPUExecutionProvider"
 
@@ -32,12 +34,15 @@ class OnOnnxRuntime:
         with TemporaryDirectory() as folder:
             file = save(graph, Path(folder) / "step.onnx")[0]
             session = open_session(onnxruntime, file, (self.provider, dict(self.settings)))
-        return _Steps(onnxruntime.OrtValue, session, steps, graph, self.memory)
+        try:
+            return _Steps(onnxruntime.OrtValue, session, steps, graph, self.memory)
+        except Exception as error:  # memory may be short
+            raise UserError(f"no memory for a run: {first_line(error)}", "take fewer samples a call") from error
 
 
 def on_gpu(device: int = 0) -> OnOnnxRuntime:
-    """The CUDA provider. TF32 is off."""
-    return OnOnnxRuntime(PROVIDER, (("device_id", str(device)), ("use_tf32", "0")), ("cuda", device))
+    """The CUDA provider."""
+    return OnOnnxRuntime(PROVIDER, tuple(provider_settings(device).items()), ("cuda", device))
 
 
 class _Steps:
@@ -55,6 +60,12 @@ class _Steps:
         self._bindings = [self._bound(rows, self._second), self._bound(self._second, rows)]
 
     def __call__(self, state: Sequence[Array], fixed: Arrays) -> list[Array]:
+        try:
+            return self._run(state, fixed)
+        except Exception as error:  # onnxruntime's share no base class but Exception
+            raise UserError(f"a step fails in onnxruntime: {first_line(error)}", "take fewer samples a call") from error
+
+    def _run(self, state: Sequence[Array], fixed: Arrays) -> list[Array]:
         for name, value in {**fixed, **dict(zip(self._steps.state, state, strict=True))}.items():
             self._first[name].update_inplace(np.ascontiguousarray(value))
         for number in range(self._steps.count):

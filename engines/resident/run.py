@@ -7,6 +7,7 @@ The run is the one that `fewstep bake` writes, cut in three. What is ahead of th
 once in onnxruntime on the CPU.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +23,13 @@ from fewstep.graph.session import open_session
 from fewstep.plans import noise
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import Arrays
+from fewstep.runtime.bundle.manifest import Condition
+from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.runtime.conditions import check
+from fewstep.runtime.request import check_seeds
 
+BATCHES = 4  # for so many shapes the steps stay open
+GIVEN = ("given", "held", "hold")  # the meanings of inputs beside noise and conditions
 Stepper = Callable[[Sequence[Array], Arrays], list[Array]]  # the state before and what is fixed -> the state behind
 Shapes = tuple[tuple[int, ...], ...]
 
@@ -39,23 +46,33 @@ class Place(Protocol):
 class Resident:
     """A run of any number of samples; steps are opened once for each number. One call at a time.
 
-    inputs: what a call takes. draws: the numbers of the draws in its input `draws`.
+    conditions: of the bundle. inputs: what a call takes. draws: the numbers of the draws in its input `draws`.
     """
 
     place: Place
     parts: Cut
+    conditions: tuple[Condition, ...]
     inputs: tuple[BakedPort, ...]
     draws: tuple[int, ...]
     ahead: Callable[[Arrays], Arrays]
     behind: Callable[[Arrays], Arrays]
-    _open: dict[Shapes, list[Stepper]] = field(default_factory=dict)
+    _open: OrderedDict[Shapes, list[Stepper]] = field(default_factory=OrderedDict)  # the last used at the end
 
     def __call__(
         self, seeds: Sequence[int], condition: Mapping[str, Any] | None = None, given: Arrays | None = None
     ) -> Array:
-        """Samples of seeds, [B, ...]. condition: numbers [B, ...] by name; given: other inputs [B, ...] by name."""
-        named = {**(condition or {}), **(given or {})}
-        return self.run({port.name: self._input(port, seeds, named) for port in self.inputs})
+        """Samples of seeds, [B, ...].
+
+        condition: values or labels by name, as `Sampler.sample` takes them. given: other inputs [B, ...] by name.
+        """
+        numbers, given = check_seeds(seeds), given or {}
+        named = {**check(self.conditions, condition, len(numbers)), **given}
+        for name in given:
+            if name not in {port.name for port in self.inputs if port.meaning in GIVEN}:
+                raise UserError(
+                    f"the run takes no {name!r}", f"it takes {', '.join(port.name for port in self.inputs)}"
+                )
+        return self.run({port.name: self._input(port, numbers, named) for port in self.inputs})
 
     def run(self, feeds: Arrays) -> Array:
         """The output of the inputs of a baked run."""
@@ -74,8 +91,11 @@ class Resident:
             opened = []
             for steps in self.parts.steps:
                 given = {name: values[name] for name in steps.fixed} | dict(zip(steps.state, state, strict=True))
-                opened.append(self.place.open(steps, at_shapes(steps.graph, given)))
+                opened.append(self.place.open(steps, at_shapes(steps, given)))
             self._open[shapes] = opened
+            if len(self._open) > BATCHES:
+                self._open.popitem(last=False)
+        self._open.move_to_end(shapes)
         return self._open[shapes]
 
     def _input(self, port: BakedPort, seeds: Sequence[int], named: Mapping[str, Any]) -> Array:
@@ -86,8 +106,9 @@ class Resident:
         if port.name not in named:
             raise UserError(f"the run takes {port.name!r}", f"give it, as {port.dtype} {list(port.shape)}")
         value = np.asarray(named[port.name], port.dtype)
-        if value.shape[:1] != (len(seeds),):
-            raise UserError(f"{port.name!r} is {list(value.shape)} for {len(seeds)} seeds", "give one for each seed")
+        wanted = (len(seeds), *port.shape[1:])
+        if value.shape != wanted:
+            raise UserError(f"{port.name!r} is {list(value.shape)}", f"give {list(wanted)}: one for each seed")
         return value
 
 
@@ -101,7 +122,11 @@ def resident(
 ) -> Resident:
     """A run along a plan, its state in `place`. UserError for what `fewstep bake` refuses, and for free sizes."""
     options = BakeOptions(Path(bundle), plan, Path("resident.onnx"), precision, body, guidance, latents=True)
+    manifest = open_bundle(bundle).manifest
+    if manifest.sizes:
+        named = ", ".join(size.name for size in manifest.sizes)
+        raise UserError(f"a resident run has fixed sizes, and {named} are free", "load the bundle, or fix the sizes")
     run, _ = assembled(options)
     parts = cut(run)
     ahead, behind = (open_session(graph, optimize=True) for graph in (parts.ahead, parts.behind))
-    return Resident(place, parts, run.inputs, run.draws, ahead, behind)
+    return Resident(place, parts, manifest.conditions, run.inputs, run.draws, ahead, behind)

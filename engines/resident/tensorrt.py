@@ -28,7 +28,7 @@ from fewstep.runtime.backends.tensorrt_log import logger, reason
 LOG = logging.getLogger("fewstep")
 NUMBERS = "the numbers of all steps"  # a tensor beside those of the engine
 NUMBER = np.dtype(np.int64)
-BUILD = "run it again: the engine is built by the program"
+BUILD = "run it on another backend: it was built here a moment ago"
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,14 @@ class OnTensorRt:
     backend: TensorRt
 
     def open(self, steps: Steps, graph: Graph) -> Stepper:
-        return _Steps(self.backend, steps, graph, built(self.backend, graph))
+        try:
+            return _Steps(self.backend, steps, graph, built(self.backend, graph))
+        except Refused:  # what was kept: the driver may be another, or the file damaged
+            return _Steps(self.backend, steps, graph, built(self.backend, graph, anew=True))
+
+
+class Refused(UserError):
+    """A program that TensorRT does not load."""
 
 
 class _Steps:
@@ -52,7 +59,7 @@ class _Steps:
         self._runtime = trt.Runtime(logger(trt))
         engine = self._runtime.deserialize_cuda_engine(program)
         if engine is None:
-            raise UserError(f"{backend.name} {trt.__version__} cannot load {graph.name!r}: {reason(trt)}", BUILD)
+            raise Refused(f"{backend.name} {trt.__version__} cannot load {graph.name!r}: {reason(trt)}", BUILD)
         tensors = read_tensors(trt, engine, describe(graph, f"{graph.name}.onnx"), self._what, BUILD)
         named = {each.name: each for each in (*tensors.inputs, *tensors.outputs)}
         numbers = EngineTensor(NUMBERS, True, (steps.count, ALIGNMENT // NUMBER.itemsize), NUMBER)

@@ -42,7 +42,7 @@ class BakeOptions(Options):
     body: Name of a body of that precision, such as int8-tensorrt. Default: the one that onnxruntime runs best here.
     guidance: Weight of classifier-free guidance. Default: only the conditional branch runs.
     strength: Share of the plan's steps that are run from an image, above 0 and up to 1. The file then takes the image.
-    hold: Take a part of the sample as the inputs `held` and `mask`, and keep it where the mask is 1. noised: at the
+    hold: Take a part of the sample as the inputs `held` and `held_mask`, and keep it where that is 1. noised: at the
         noise of each step, one draw for all. fresh: with a draw for each step. clean: as it is.
     batch: Number of samples of one call. Default: any number.
     latents: Return latents, and take the denoiser's own conditions, where the bundle has companions.

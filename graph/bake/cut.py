@@ -79,12 +79,15 @@ def cut(run: Run) -> Cut:
     )
 
 
-def at_shapes(graph: Graph, values: Mapping[str, Array]) -> Graph:
-    """The graph with the shapes of these inputs, all of them fixed: an engine then plans for one size alone."""
+def at_shapes(steps: Steps, values: Mapping[str, Array]) -> Graph:
+    """The step with the shapes of these inputs, all of them fixed: an engine then plans for one size alone. What it
+    makes has the shapes of the state."""
+    graph = steps.graph
     inputs = tuple(replace(v, shape=values[v.name].shape) if v.name in values else v for v in graph.inputs)
-    fixed = replace(graph, inputs=inputs, described=(), outputs=())
-    types = infer_types(fixed).values
-    return replace(fixed, outputs=tuple(types.get(v.name, v) for v in graph.outputs))
+    shapes = {made: values[name].shape for made, name in zip(steps.made, steps.state, strict=True)}
+    return replace(
+        graph, inputs=inputs, described=(), outputs=tuple(replace(v, shape=shapes[v.name]) for v in graph.outputs)
+    )
 
 
 def _named(value: Value) -> Value:

@@ -9,11 +9,12 @@ from typing import Literal
 
 from fewstep.graph.builder import Builder
 from fewstep.plans.errors import UserError
-from fewstep.plans.plan import Plan
+from fewstep.plans.plan import Plan, row_names
+from fewstep.plans.tracer import IMAGE, NOISE
 from fewstep.runtime.execute import FRESH_DRAW, HOLD_DRAW, held_row
 
 Kind = Literal["none", "noised", "fresh", "clean"]
-HELD, MASK = "held", "mask"  # inputs
+HELD, MASK = "held", "held_mask"  # inputs
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def held_along(plan: Plan, kind: Kind) -> Held | None:
     """What a hold is along a plan; None for none. UserError where nothing can be held."""
     if kind == "none":
         return None
-    if plan.given:
+    if any(name not in (IMAGE, NOISE, *row_names(plan.rows)) for name in plan.given):
         raise UserError(f"plan {plan.name!r} starts from {', '.join(plan.given)}", "hold is for plans from noise")
     rows, alphas, sigmas = zip(*map(held_row, plan.steps), strict=True)
     fresh = tuple(FRESH_DRAW + left for left in range(len(plan.steps), 0, -1))

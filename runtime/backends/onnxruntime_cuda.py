@@ -62,10 +62,15 @@ class OnnxRuntimeCuda:
                 "pip uninstall onnxruntime, then pip install 'fewstep[gpu]'; on a Jetson take NVIDIA's build of it",
             )
         _find_libraries(onnxruntime)
-        session = open_session(onnxruntime, file, (PROVIDER, {"device_id": self.device, "use_tf32": "0"}))
+        session = open_session(onnxruntime, file, (PROVIDER, provider_settings(self.device)))
         if found := difference(graph, session):
             raise UserError(f"{bundle.path}: {found}", EXPORT_AGAIN)
         return bind(onnxruntime, session, file.name, ("cuda", self.device), self.contexts)
+
+
+def provider_settings(device: int) -> dict[str, str]:
+    """Of the CUDA provider. TF32, which it would compute in, is off."""
+    return {"device_id": str(device), "use_tf32": "0"}
 
 
 def open_session(onnxruntime: Any, graph: Path, provider: tuple[str, Mapping[str, Any]]) -> Any:

@@ -81,11 +81,19 @@ class TensorRt:
         return InParts(network, network.tensors.profile[BATCH][2]) if name in AHEAD else network
 
     def open(
-        self, program: bytes, graph: GraphEntry, name: str, device: str, build: str, brings: bool = False
+        self,
+        program: bytes,
+        graph: GraphEntry,
+        name: str,
+        device: str,
+        build: str,
+        brings: bool = False,
+        is_kept: bool = True,
     ) -> LoadedEngine:
         """An engine that the caller trusts, if it has the inputs and outputs of its graph; it has run once then.
 
         build: the command that builds it again. brings: it is version-compatible, and brings the runtime that runs it.
+        is_kept: what TensorRT-RTX compiles of it is kept for the next time.
         """
         trt, here = self.module(), self.here()
         cuda.use(self.device)
@@ -102,7 +110,8 @@ class TensorRt:
         lanes = [Lane(trt, contexts, tensors, self.device, what) for _ in range(self.contexts)]
         for lane in lanes:
             lane.warm_up()
-        contexts.store()
+        if is_kept:
+            contexts.store()
         return LoadedEngine(Lanes(lanes), engine, runtime, tensors, what, build)
 
     def module(self) -> Any:

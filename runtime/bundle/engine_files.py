@@ -27,7 +27,6 @@ class Program:
     """An engine that may be loaded: its bytes, as they were checked, and what it was built from."""
 
     content: bytes
-    sha256: str
     key: EngineKey
 
 
@@ -100,7 +99,7 @@ def _read(bundle: Bundle, engine: EngineEntry, sidecar: Sidecar, build: str, tru
             f"{bundle.path}: {engine.file} was not built on this machine, and an engine is native code",
             f"build it here: {build}; or, if you trust whoever built it, give trust_engines=True",
         )
-    return Program(content, sha256, sidecar.built_from)
+    return Program(content, sidecar.built_from)
 
 
 def _precision(bundle: Bundle, name: str) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fewstep.machine.gpu import Gpu
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends.tensorrt import TensorRt
 from tests.engines.resident.conftest import builds as builds
@@ -66,6 +67,14 @@ def test_the_list_names_both_precisions_and_torch(tiny_bundle: Path) -> None:
         for name in ("tensorrt", "tensorrt, CUDA graph", "tensorrt, state on the device")
     ]
     assert ("torch, compiled", "float16") in found and ("torch, eager", "float32") in found
+
+
+def test_a_model_that_cannot_be_prepared_is_a_row(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    gpu = Gpu("a GPU", "sm90", "580.65", 1024, 1024)
+    monkeypatch.setitem(SCRIPT["main"].__globals__, "these_gpus", lambda: (gpu,))
+    assert SCRIPT["main"](["--model", "foo", "--output", str(tmp_path / "gpu.md")]) == 0
+    page = (tmp_path / "gpu.md").read_text()
+    assert "- a GPU (sm90), driver 580.65" in page and "- all, : there is no file or folder 'foo'" in page
 
 
 @pytest.mark.slow

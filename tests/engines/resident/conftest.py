@@ -19,7 +19,8 @@ def builds(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What the builder was asked for, one name a graph."""
     asked: list[str] = []
 
-    def build(files: list[str], what: str, timeout: float, backend: str) -> None:
+    def build(files: list[str], what: str, timeout: float, backend: str, other: str, longer: str) -> None:
+        assert other == longer == built.OTHER  # no option of another verb
         graph = Path(files[0]).read_bytes()
         shapes = [port.type.tensor_type.shape.dim for port in onnx.load_from_string(graph).graph.input]
         assert all(size.HasField("dim_value") for shape in shapes for size in shape)

@@ -8,13 +8,16 @@ import numpy as np
 import pytest
 
 import fewstep.runtime
+from fewstep.engines import built
 from fewstep.engines.build import BuildOptions, build
 from fewstep.engines.resident.onnxruntime import OnOnnxRuntime
 from fewstep.engines.resident.run import Place, resident
 from fewstep.engines.resident.tensorrt import OnTensorRt
+from fewstep.machine import cache
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.backends.tensorrt import TensorRt
+from tests.free_bundle import free
 from tests.runtime.backends.cuda_double import CudaDouble
 
 LABELS = [0, 2, 1]
@@ -55,6 +58,36 @@ def test_in_tensorrt_the_whole_loop_is_one_recording(
     assert again.graphs == "none" and len(builds) == 1  # the engine was kept
 
 
+def test_a_kept_engine_that_is_refused_is_built_anew(tiny_bundle: Path, tensorrt: Any, builds: list[str]) -> None:
+    place = OnTensorRt(TensorRt())
+    assert_bitwise(tiny_bundle, place, "ddim:2", [0])
+    (kept,) = cache.path("programs", "").iterdir()
+    kept.write_bytes(b"of another driver")
+    assert_bitwise(tiny_bundle, place, "ddim:2", [0])
+    assert len(builds) == 2
+    assert_bitwise(tiny_bundle, place, "ddim:2", [0])
+    assert len(builds) == 2  # the new one was kept
+
+
+def test_the_last_engines_alone_are_kept(
+    tiny_bundle: Path, tensorrt: Any, builds: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(built, "KEPT", 2)
+    run = resident(tiny_bundle, "ddim:2", OnTensorRt(TensorRt()))
+    for batch in (1, 2, 3):
+        run(range(batch), {"class": [0] * batch})
+    assert len([*cache.path("programs", "").iterdir()]) == 2
+
+
+def test_a_failure_of_onnxruntime_is_one_line(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = resident(tiny_bundle, "ddim:2", OnOnnxRuntime())
+    run([0], {"class": [0]})
+    ((stepper,),) = run._open.values()
+    monkeypatch.setattr(stepper, "_session", None)  # any exception stands for onnxruntime's
+    with pytest.raises(UserError, match="a step fails in onnxruntime: .*; take fewer samples a call"):
+        run([0], {"class": [0]})
+
+
 def test_an_engine_that_cannot_be_recorded_runs_without(
     tiny_bundle: Path, tensorrt: Any, builds: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -84,10 +117,33 @@ def test_tensorrt_rtx_that_records_by_itself_keeps_its_addresses(
 def test_what_a_run_takes_is_named(tiny_bundle: Path) -> None:
     run = resident(tiny_bundle, "ddim:2", OnOnnxRuntime())
     assert [port.name for port in run.inputs] == ["noise", "class"]
-    with pytest.raises(UserError, match="the run takes 'class'; give it, as int64"):
-        run([0])
-    with pytest.raises(UserError, match=r"'class' is \[2\] for 1 seeds"):
-        run([0], {"class": [1, 2]})
+    np.testing.assert_array_equal(run([0], {"class": ["dress"]}), run([0], {"class": [1]}))
+    for condition, message in (
+        ({}, "condition 'class' is missing"),
+        ({"class": [1, 2]}, "class"),
+        ({"class": [-1]}, "class"),
+        ({"class": [1.7]}, "class"),
+        ({"class": [1], "style": [0]}, "unknown condition 'style'"),
+    ):
+        with pytest.raises(UserError, match=message):
+            run([0], condition)
+    with pytest.raises(UserError, match="no seeds"):
+        run([], {"class": []})
+    with pytest.raises(UserError, match="the run takes no 'image'; it takes noise, class"):
+        run([0], {"class": [1]}, {"image": np.zeros((1, 1, 4, 4))})
+
+
+def test_steps_stay_open_for_a_few_batches(tiny_bundle: Path) -> None:
+    run = resident(tiny_bundle, "ddim:2", OnOnnxRuntime())
+    for batch in (1, 2, 3, 4, 5, 1):
+        assert run(range(batch), {"class": [0] * batch}).shape[0] == batch
+    assert [shapes[0][0] for shapes in run._open] == [3, 4, 5, 1]
+
+
+def test_free_sizes_are_refused(tiny_bundle: Path) -> None:
+    free(tiny_bundle)
+    with pytest.raises(UserError, match="fixed sizes, and height, width are free"):
+        resident(tiny_bundle, "ddim:2", OnOnnxRuntime())
 
 
 def test_a_float16_body_keeps_its_state_in_float32(tiny_bundle: Path) -> None:

@@ -117,7 +117,7 @@ def test_the_cuda_provider_gives_its_inner_tensors(tiny_bundle: Path, monkeypatc
     from fewstep.graph import io
 
     monkeypatch.setattr(watched, "PROVIDER", "CPUExecutionProvider")
-    monkeypatch.setattr(watched, "SETTINGS", {})
+    monkeypatch.setattr(watched, "provider_settings", lambda device: {})
     inner = inner_of(OnnxRuntimeCuda())
     assert inner is not None
     graph = io.load(tiny_bundle / "graphs/body.onnx")

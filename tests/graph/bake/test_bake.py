@@ -114,16 +114,38 @@ def test_a_hold_is_baked(
 ) -> None:
     options = BakeOptions(tiny_bundle, plan, tmp_path / "s.onnx", "int8", hold=hold, batch=batch, unroll=unroll)
     made, _ = bake(options)
-    assert [(port.name, port.meaning) for port in made.inputs][-2:] == [("held", "held"), ("mask", "hold")]
+    assert [(port.name, port.meaning) for port in made.inputs][-2:] == [("held", "held"), ("held_mask", "hold")]
     rng = np.random.default_rng(0)
     value = rng.uniform(-1, 1, (2, 1, 4, 4)).astype(np.float32)
     mask = rng.choice([0, 0.25, 1], value.shape).astype(np.float32)
     with fewstep.runtime.load(tiny_bundle, "int8") as sampler:
         held = Hold(value, mask, clean=hold == "clean", fresh=hold == "fresh")
         expected = sampler.sample(plan, range(2), {"class": LABELS[:2]}, hold=held)
-    found = sampled(options.output, range(2), **{"class": LABELS[:2]}, held=value, mask=mask)
+    found = sampled(options.output, range(2), **{"class": LABELS[:2]}, held=value, held_mask=mask)
     np.testing.assert_array_equal(found, expected)
     np.testing.assert_array_equal(found[mask == 1], value[mask == 1])
+
+
+def test_each_step_may_have_a_threshold_of_its_own(tiny_bundle: Path, tmp_path: Path) -> None:
+    plan = compile_plan("ddim:3", denoiser_facts(open_bundle(tiny_bundle).manifest), None, Threshold(0.5))
+    kinds = [Threshold(0.2, 3), Threshold(0.5, 3), Threshold(0.9)]
+    steps = [msgspec.structs.replace(step, shaping=kind) for step, kind in zip(plan.steps, kinds, strict=True)]
+    own = as_file(tiny_bundle, msgspec.structs.replace(plan, name="own:3", steps=tuple(steps)))
+    for unroll in (False, True):
+        assert_bitwise(tiny_bundle, BakeOptions(tiny_bundle, own, tmp_path / "s.onnx", unroll=unroll))
+
+
+def test_a_run_from_an_image_holds_too(tiny_bundle: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    image, value = (rng.uniform(-1, 1, (2, 1, 4, 4)).astype(np.float32) for _ in range(2))
+    mask = rng.choice([0, 1], value.shape).astype(np.float32)
+    bake(BakeOptions(tiny_bundle, "dpmpp_2m:6", tmp_path / "s.onnx", strength=0.5, hold="noised"))
+    with fewstep.runtime.load(tiny_bundle) as sampler:
+        expected = sampler.sample(
+            "dpmpp_2m:6", range(2), {"class": [0, 1]}, given={"image": image}, strength=0.5, hold=Hold(value, mask)
+        )
+    given = {"class": [0, 1], "image": image, "held": value, "held_mask": mask}
+    np.testing.assert_array_equal(sampled(tmp_path / "s.onnx", range(2), **given), expected)
 
 
 def test_an_image_to_start_from_is_an_input(tiny_bundle: Path, tmp_path: Path) -> None:
@@ -258,9 +280,7 @@ def test_what_cannot_be_is_said_in_one_line(tiny_bundle: Path, tmp_path: Path, c
     assert not list(tmp_path.glob("**/*.onnx.data")) and not (tmp_path / "s.onnx").exists()
 
 
-def test_a_hold_or_a_branch_that_has_no_form_is_named(tiny_bundle: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="starts from image; hold is for plans from noise"):
-        bake(BakeOptions(tiny_bundle, "ddim:4", tmp_path / "s.onnx", strength=0.5, hold="clean"))
+def test_a_branch_that_has_no_form_is_named(tiny_bundle: Path, tmp_path: Path) -> None:
     branched = written(tiny_bundle, "ddim:2", Branches({"cond": 2.0, "other": -1.0}))
     with pytest.raises(UserError, match="branch 'other', whose conditions only a caller knows"):
         bake(BakeOptions(tiny_bundle, branched, tmp_path / "s.onnx"))
