@@ -1,6 +1,7 @@
 """Workers run choices as one process does, and so find the same precision map."""
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,8 @@ FLOAT32 = frozenset(range(LAYERS))
 
 def first(folder: Path, quality: str = "") -> CalibrateOptions:
     bundle = write_bundle(folder, deep())
-    return CalibrateOptions(bundle, plan="ddim:3", target=("cpu-x86",), trajectories=4, quality=quality or None)
+    asked = CalibrateOptions(bundle, plan="ddim:3", target=("cpu-x86",), trajectories=4, threads=1)
+    return replace(asked, quality=quality or None)
 
 
 def test_a_job_runs_choices_as_the_process_that_asks(tmp_path: Path) -> None:
