@@ -36,15 +36,21 @@ def seconds_of_one(reference: Sampler, plan: Plan, rows: ConditionRecords | None
 
 
 def sampling_needs(
-    bundle: Bundle, bodies: Iterable[str], plan: Plan, batch: int, written: tuple[int, ...], workers: int = 0
+    bundle: Bundle,
+    bodies: Iterable[str],
+    plan: Plan,
+    batch: int,
+    written: tuple[int, ...],
+    workers: int = 0,
+    dask: str | None = None,
 ) -> Needs:
-    """Of sampling a batch with float32 and some bodies, open together, by this process or by `workers` of them beside
-    this one, which keeps float32. `written` are bytes of the files that come out."""
+    """Of sampling a batch with float32 and some bodies, open together, by this process; or by `workers` of them, or a
+    cluster, beside this one, which keeps float32. `written` are bytes of the files that come out."""
     prepared = io.load(bundle.graph(bundle.body(FLOAT).graph), root=bundle.path)
     rows = batch * max(len(step.branches) for step in plan.steps)
     sample, exact = RUN * rows * live_bytes(prepared), OPENED * body_bytes(bundle, FLOAT)
     process = exact + OPENED * sum(body_bytes(bundle, name) for name in bodies if name != FLOAT) + sample + ALONE
-    memory = process if not workers else exact + sample + ALONE + workers * process
+    memory = process if not workers and dask is None else exact + sample + ALONE + workers * process
     return Needs(round(memory), sum(written), len(written))
 
 

@@ -53,6 +53,7 @@ from fewstep.graph.needs import Needs, check_memory
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import describe
 from fewstep.plans.plan import Plan
+from fewstep.runtime.bundle.manifest import Body
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.options import Options
 from fewstep.runtime.progress import SILENT, Progress
@@ -166,11 +167,11 @@ def evaluate(
 
 @dataclass(frozen=True)
 class EvaluationTask:
-    """What options ask of a bundle: all that is opened, and checked, before the first sample."""
+    """What options ask of a bundle: all that is checked before the first sample."""
 
     bundle: Bundle
     reference: Sampler  # of the float32 body
-    bodies: Mapping[str, Sampler]
+    bodies: Mapping[str, Body]  # that are evaluated; who samples opens them
     plan: Plan
     teacher: Plan  # to begin with
     extractor: Extractor | None
@@ -179,7 +180,7 @@ class EvaluationTask:
 
 
 def open_task(options: EvaluateOptions) -> EvaluationTask:
-    """Open everything. What cannot be done is a UserError here, not after minutes of sampling."""
+    """Check everything that needs no other body than float32. UserError if it cannot be done."""
     bundle = open_bundle(options.bundle)
     names = _chosen(bundle, options.body)
     reference = open_body(bundle, "float32", options.threads)
@@ -199,7 +200,7 @@ def open_task(options: EvaluateOptions) -> EvaluationTask:
     return EvaluationTask(
         bundle=bundle,
         reference=reference,
-        bodies={name: open_body(bundle, name, options.threads) for name in names},
+        bodies={name: bundle.body(name) for name in names},
         plan=plan,
         teacher=teacher_plan(reference, options.teacher, plan),
         extractor=extractor,
@@ -210,7 +211,7 @@ def open_task(options: EvaluateOptions) -> EvaluationTask:
 
 def needs(task: EvaluationTask, options: EvaluateOptions) -> Needs:
     """Memory and disk space of an evaluation."""
-    return sampling_needs(task.bundle, task.bodies, task.plan, BATCH, (ROOM,), options.workers)
+    return sampling_needs(task.bundle, task.bodies, task.plan, BATCH, (ROOM,), options.workers, options.dask)
 
 
 def measure(
@@ -218,12 +219,13 @@ def measure(
 ) -> EvaluationResults:
     """All figures of an evaluation."""
     start = perf_counter()
+    here = {} if workers else {name: open_body(task.bundle, name, options.threads) for name in task.bodies}
     plan, extractor, checked = task.plan, task.extractor, PAIRED[: min(CHECKED, options.taught)]
     found = checked_teacher(task.reference, options.teacher, plan, checked, task.rows, progress)
     teacher = found.plan
     counts = Counts(options.seeds, options.taught, options.samples if extractor else 0)
     conditions = partial(_held_out, task)
-    sampling = Sampling(sampling_job(task.bundle, task.bodies), {FLOAT: task.reference, **task.bodies}, workers)
+    sampling = Sampling(sampling_job(task.bundle, task.bodies), {FLOAT: task.reference, **here}, workers)
     plans = plan, teacher
     floats, tallies = sample_pairs(sampling, plans, tuple(task.bodies), counts, extractor, conditions, progress)
     sets = {}
@@ -243,8 +245,8 @@ def measure(
         bodies=tuple(
             BodyEvaluation(
                 body=name,
-                graphs=graph_files(task.bodies[name].body),
-                engine=engine_of(task.bodies[name].body),
+                graphs=graph_files(task.bodies[name]),
+                engine=engine_of(task.bodies[name]),
                 against_float=tally.against_float.quality(f"float32, {plan.name}"),
                 against_teacher=tally.against_teacher.quality(f"float32, {teacher.name}"),
                 distances=distances[name],

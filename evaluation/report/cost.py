@@ -30,4 +30,4 @@ def evaluations(
 
 def needs(bundle: Bundle, bodies: Iterable[str], plan: Plan, options: ReportOptions) -> Needs:
     """Memory and disk space of a report: the page, its figures and its address."""
-    return sampling_needs(bundle, bodies, plan, BATCH, (ROOM, 0, 0), options.workers)
+    return sampling_needs(bundle, bodies, plan, BATCH, (ROOM, 0, 0), options.workers, options.dask)

@@ -11,6 +11,7 @@ from fewstep.calibration.metrics import psnr
 from fewstep.calibration.trajectories import FIRST_SEED
 from fewstep.calibration.workers.processes import Processes
 from fewstep.evaluation import results as forms
+from fewstep.evaluation.distances import evaluate as module
 from fewstep.evaluation.distances.distance import fit, frechet, kernel_distance
 from fewstep.evaluation.distances.evaluate import EvaluateOptions, evaluate
 from fewstep.graph import commit
@@ -154,11 +155,15 @@ def test_conditions_of_ones_own_are_sampled(bundle, tmp_path):
     assert results.bodies[0].against_float.values == pytest.approx(psnr(int8, exact))
 
 
-def test_workers_sample_bitwise_what_one_process_does(bundle, tmp_path):
+def test_workers_sample_bitwise_what_one_process_does(bundle, tmp_path, monkeypatch):
+    real = module.open_body
     asked = options(bundle, features=str(write_extractor(tmp_path / "mine.onnx", MATRIX)), output=tmp_path / "a.json")
     alone = evaluate(asked)
+    opened: list[str] = []
+    monkeypatch.setattr(module, "open_body", lambda bundle, name, *how: opened.append(name) or real(bundle, name, *how))
     with Processes(2) as workers:
         spread = evaluate(asked, workers=workers)
+    assert opened == ["float32"]  # what is said to be held: workers open the others
     assert len(alone.bodies[0].distances) == 1 and alone.bodies[0].against_float.seeds > 16
     assert msgspec.structs.replace(spread, seconds=0.0) == msgspec.structs.replace(alone, seconds=0.0)
 
