@@ -7,7 +7,7 @@
 that. docs/schedules.md lists the differences.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from numbers import Integral, Real
@@ -143,16 +143,19 @@ def plan_from_scheduler_config(
     scheduler, read_config = _open(config, pipeline)
     if compat not in get_args(Compat):
         raise UserError(f"compat {compat!r}", f"choose one of {', '.join(get_args(Compat))}")
-    own = {name: given for name, given in (("timesteps", timesteps), ("sigmas", sigmas)) if given is not None}
-    if own:
-        steps = _own_steps(read_config, own, steps)
+    brought = {name: given for name, given in (("timesteps", timesteps), ("sigmas", sigmas)) if given is not None}
+    if len(brought) + (steps is not None) > 1:
+        raise UserError(f"{read_config.source}: steps, timesteps and sigmas", "give one of them")
+    own = {name: _own_numbers(read_config, name, given) for name, given in brought.items()}
+    for name, numbers in own.items():
+        steps = len(numbers) - (name == "sigmas" and read_config.scheduler != FLOW)
     if isinstance(steps, bool) or not isinstance(steps, Integral):
         raise UserError(f"steps={steps!r} is no whole number", f"ask for 1 .. {STEPS_LIMIT}")
     if not 1 <= steps <= STEPS_LIMIT:
         raise UserError(f"{steps} steps make no sample", f"ask for 1 .. {STEPS_LIMIT}")
     given = check_numbers(read_config.source, arguments)
     request = _request(read_config, int(steps), compat, given, pipeline, x_shape)
-    request = replace(request, **{name: tuple(map(float, numbers)) for name, numbers in own.items()})
+    request = replace(request, timesteps=own.get("timesteps"), sigmas=own.get("sigmas"))
     recipe = scheduler.recipe(read_config, request)
     check_runs(read_config, request)
     denoising = DenoiserFacts(recipe.spec, recipe.prediction, guided, heads=recipe.heads)
@@ -200,22 +203,26 @@ def _request(
     return ScheduleRequest(steps, compat, arguments, known.even)
 
 
-def _own_steps(config: Config, own: Mapping[str, Sequence[float]], steps: int | None) -> int:
-    """How many steps a caller's times make, if this class takes them."""
-    ((name, numbers), *more) = own.items()
-    if more or steps is not None:
-        raise UserError(f"{config.source}: steps, timesteps and sigmas", "give one of them")
+def _own_numbers(config: Config, name: str, given: Sequence[float]) -> tuple[float, ...]:
+    """The times that a caller brings, if this class takes them and they fall."""
     if config.scheduler not in OWN_TIMES[name]:
         raise UserError(f"{config.scheduler} with {name}", f"they are for {', '.join(OWN_TIMES[name])}")
     if others := [field for field in OTHER_SIGMAS if config.fields.get(field)]:
         raise config.refuse(others[0], f"it excludes {name}", f"leave {name} out")
-    least = 0.0 if name == "sigmas" else -1.0
-    falling = all(s > t for s, t in pairwise(numbers))
-    if not numbers or not falling or not least <= numbers[-1] <= numbers[0] <= MOST:
-        raise UserError(
-            f"{config.source}: {name} {list(numbers)[:8]}", "give numbers from noisy to clean, each smaller"
-        )
-    return len(numbers) - (name == "sigmas" and config.scheduler != FLOW)
+    fix = "give numbers from noisy to clean, each smaller"
+    numbers = tuple(given) if isinstance(given, Iterable) else ()
+    if not numbers or not all(isinstance(each, Real) and not isinstance(each, bool) for each in numbers):
+        raise UserError(f"{config.source}: {name} {given!r:.80} are no list of numbers", fix)
+    if not all(s > t for s, t in pairwise(numbers)) or not 0 <= numbers[-1] <= numbers[0] <= MOST:
+        raise UserError(f"{config.source}: {name} {list(numbers)[:8]}", fix)
+    if config.scheduler == FLOW and numbers[0] > 1:
+        raise UserError(f"{config.source}: sigma {numbers[0]:g} of a flow", "give sigmas from 1 to 0")
+    betas = config.fields.get("trained_betas")
+    table = config["num_train_timesteps"] if betas is None else len(betas)
+    if name == "timesteps" and numbers[0] > table - 1:
+        why = f"timestep {numbers[0]:g} is beyond the table of {table}"
+        raise UserError(f"{config.source}: {why}", f"give timesteps from {table - 1} to 0")
+    return tuple(map(float, numbers))
 
 
 def _last_times(config: Config, recipe: Recipe, steps: int, strength: float) -> Sequence[Time]:
