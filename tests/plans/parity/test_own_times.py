@@ -1,6 +1,5 @@
 """Times that a caller brings, `timesteps=` and `sigmas=` of set_timesteps: the samples of diffusers' own loop."""
 
-import sys
 from itertools import pairwise
 
 import numpy as np
@@ -9,15 +8,16 @@ import pytest
 from fewstep.plans.configs import plan_from_scheduler_config
 from fewstep.plans.errors import UserError
 from tests.plans.execution import sample
+from tests.plans.parity.counted_draws import START, count_their_draws, our_draws
 
 diffusers = pytest.importorskip("diffusers")
 torch = pytest.importorskip("torch")
 
-NOISE = np.random.default_rng(0).standard_normal((2, 1, 4, 4))
 TIMESTEPS = [999, 850, 600, 480, 200, 40]
 CASES = [
     ("DPMSolverMultistepScheduler", {}, {"timesteps": TIMESTEPS}),
     ("DPMSolverMultistepScheduler", {"solver_order": 3, "beta_schedule": "scaled_linear"}, {"timesteps": TIMESTEPS}),
+    ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}, {"timesteps": TIMESTEPS}),
     ("EulerDiscreteScheduler", {}, {"timesteps": TIMESTEPS}),
     ("HeunDiscreteScheduler", {}, {"timesteps": TIMESTEPS}),
     ("DDPMScheduler", {"clip_sample": False}, {"timesteps": TIMESTEPS}),
@@ -37,19 +37,17 @@ def network(u, time):
 def test_samples_are_those_of_the_scheduler(
     name: str, config: dict, own: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All noise is one array: each draw comes where theirs does."""
+    """Each draw is another array, and comes where theirs does."""
     scheduler = getattr(diffusers, name)(**config)
-    module = sys.modules[type(scheduler).__module__]
-    if hasattr(module, "randn_tensor"):
-        monkeypatch.setattr(module, "randn_tensor", lambda *_, **__: torch.from_numpy(NOISE))
+    begin = count_their_draws(scheduler, monkeypatch)
     scheduler.set_timesteps(**own)
-    x = torch.from_numpy(NOISE) * scheduler.init_noise_sigma if hasattr(scheduler, "init_noise_sigma") else NOISE
-    x = torch.as_tensor(x)
-    for t in scheduler.timesteps:
+    x = torch.from_numpy(START) * getattr(scheduler, "init_noise_sigma", 1.0)
+    for evaluation, t in enumerate(scheduler.timesteps):
+        begin(evaluation)
         seen = scheduler.scale_model_input(x, t) if hasattr(scheduler, "scale_model_input") else x
         x = scheduler.step(torch.from_numpy(network(seen.numpy(), float(t))), t, x).prev_sample
     plan = plan_from_scheduler_config({**scheduler.config, "_class_name": name}, **own)
-    made = sample(plan, lambda i, step, u: [network(u, step.time)], lambda number: NOISE, np.float64)
+    made = sample(plan, lambda i, step, u: [network(u, step.time)], our_draws(plan), np.float64)
     assert np.abs(made - x.numpy()).max() < 2e-3 * max(1.0, np.abs(made).max())
     assert all(s.time >= t.time for s, t in pairwise(plan.steps))
 
