@@ -87,6 +87,7 @@ OWN_TIMES = {  # arguments of set_timesteps, and the classes that take them
     ),
     "sigmas": ("EulerDiscreteScheduler", FLOW),
 }
+DISTILLED = ("LCMScheduler", "TCDScheduler")  # set_timesteps takes a strength
 FROM_IMAGES = (  # classes whose plans start in the middle as their pipelines do
     "DDIMParallelScheduler",
     "DDIMScheduler",
@@ -138,7 +139,8 @@ def plan_from_scheduler_config(
             steps_offset 1 and clip_sample False, FluxPipeline gives it sigmas.
         guided: whether the denoiser has an unconditional form.
         x_shape: [channels, height, width]: a pipeline's dynamic shift follows from it, where `arguments` has none.
-        strength: in (0, 1]: from the given "image", as image-to-image pipelines start: int(steps x strength) steps.
+        strength: in (0, 1]: from the given "image", as StableDiffusionImg2ImgPipeline starts: int(steps x strength)
+            steps. With pipeline "LatentConsistencyModelImg2ImgPipeline" all steps run, below the noise of the strength.
     """
     scheduler, read_config = _open(config, pipeline)
     if compat not in get_args(Compat):
@@ -156,11 +158,13 @@ def plan_from_scheduler_config(
     given = check_numbers(read_config.source, arguments)
     request = _request(read_config, int(steps), compat, given, pipeline, x_shape)
     request = replace(request, timesteps=own.get("timesteps"), sigmas=own.get("sigmas"))
+    if strength is not None:
+        request = replace(request, strength=_passed_strength(read_config, pipeline, strength, own))
     recipe = scheduler.recipe(read_config, request)
     check_runs(read_config, request)
     denoising = DenoiserFacts(recipe.spec, recipe.prediction, guided, heads=recipe.heads)
     name = f"{read_config.scheduler}:{steps}"
-    times = recipe.times if strength is None else _last_times(read_config, recipe, int(steps), strength)
+    times = recipe.times if strength is None else _last_times(read_config, recipe, request, strength)
     plan = trace_plan(name, recipe.solver, times, denoising, guidance, recipe.shaping.shaping, strength=strength)
     return _started(plan, recipe)
 
@@ -225,16 +229,26 @@ def _own_numbers(config: Config, name: str, given: Sequence[float]) -> tuple[flo
     return tuple(map(float, numbers))
 
 
-def _last_times(config: Config, recipe: Recipe, steps: int, strength: float) -> Sequence[Time]:
+def _passed_strength(config: Config, pipeline: str | None, strength: float, own: Mapping[str, Any]) -> float:
+    """The strength that the pipeline passes on to set_timesteps, which shortens no times of a caller by it."""
+    if not isinstance(strength, Real) or not 0 < strength <= 1:
+        raise UserError(f"strength {strength!r}", "give one in (0, 1] that leaves a step")
+    passes = pipeline is not None and PIPELINES[pipeline].shortens and config.scheduler in DISTILLED and not own
+    return float(strength) if passes else 1.0
+
+
+def _last_times(config: Config, recipe: Recipe, request: ScheduleRequest, strength: float) -> Sequence[Time]:
     """The times that an image-to-image pipeline runs: it rounds down."""
     if config.scheduler not in FROM_IMAGES or recipe.scale != 1:
         raise UserError(
             f"strength with {config.scheduler}, whose steps depend on those before",
             f"give SOLVER:STEPS with a strength, or one of {', '.join(FROM_IMAGES)}",
         )
-    if not (isinstance(strength, Real) and 0 < strength <= 1) or int(steps * strength) < 1:
-        raise UserError(f"strength {strength!r} of {steps} steps", "give one in (0, 1] that leaves a step")
-    return recipe.times[steps - int(steps * strength) :]
+    if request.strength < 1:
+        return recipe.times
+    if int(request.steps * strength) < 1:
+        raise UserError(f"strength {strength!r} of {request.steps} steps", "give one in (0, 1] that leaves a step")
+    return recipe.times[request.steps - int(request.steps * strength) :]
 
 
 def _started(plan: Plan, recipe: Recipe) -> Plan:

@@ -154,11 +154,14 @@ def _own(request: ScheduleRequest, usual: Callable[[], Any]) -> Any:
 
 def _distilled(config: Config, request: ScheduleRequest) -> Any:
     original, T = config["original_inference_steps"], config["num_train_timesteps"]
-    if not 1 <= request.steps <= original <= T:
-        why = f"{request.steps} of them, of {T} timesteps"
-        raise config.refuse("original_inference_steps", why, f"ask for 1 .. {original} steps")
-    trained = np.arange(original, 0, -1) * (T // original) - 1
-    return trained[np.floor(np.linspace(0, original, request.steps, endpoint=False)).astype(int)].astype(np.float64)
+    left = int(original * request.strength)
+    if not 1 <= request.steps <= left <= original <= T:
+        why, fix = f"{request.steps} of them, of {T} timesteps", f"ask for 1 .. {original} steps"
+        if request.strength < 1:
+            why, fix = f"strength {request.strength:g} leaves {left} of them", "ask for more strength or fewer steps"
+        raise config.refuse("original_inference_steps", why, fix)
+    trained = np.arange(left, 0, -1) * (T // original) - 1
+    return trained[np.floor(np.linspace(0, left, request.steps, endpoint=False)).astype(int)].astype(np.float64)
 
 
 def _points(config: Config, request: ScheduleRequest, spec: ScheduleSpec, told: Any) -> list[Time]:

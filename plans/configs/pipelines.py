@@ -13,15 +13,18 @@ FLOW = "FlowMatchEulerDiscreteScheduler"  # the class that takes sigmas and a sh
 @dataclass(frozen=True)
 class Pipeline:
     """`changes` are fields of the config that it silently sets; `even`: it gives a flow its sigmas, 1 .. 1 / N, which
-    are then shifted once; `patch`: pixels of x in a token along each axis, of which a dynamic shift takes the count."""
+    are then shifted once; `patch`: pixels of x in a token along each axis, of which a dynamic shift takes the count;
+    `shortens`: all steps run whatever the strength, which shortens the distillation's timesteps that they are of."""
 
     changes: Mapping[str, Any] = field(default_factory=dict)
     even: bool = False
     patch: int | None = None
+    shortens: bool = False
 
 
 STABLE_DIFFUSION = Pipeline({"steps_offset": 1, "clip_sample": False})
 STABLE_DIFFUSION_3 = Pipeline(patch=2)
+LATENT_CONSISTENCY = Pipeline(shortens=True)
 FLUX = Pipeline(even=True, patch=2)
 PIPELINES: Mapping[str, Pipeline] = {
     "StableDiffusionPipeline": STABLE_DIFFUSION,
@@ -30,6 +33,8 @@ PIPELINES: Mapping[str, Pipeline] = {
     "StableDiffusionInpaintPipeline": Pipeline({"steps_offset": 1, "skip_prk_steps": True}),
     "StableDiffusion3Pipeline": STABLE_DIFFUSION_3,
     "StableDiffusion3Img2ImgPipeline": STABLE_DIFFUSION_3,
+    "LatentConsistencyModelPipeline": LATENT_CONSISTENCY,
+    "LatentConsistencyModelImg2ImgPipeline": LATENT_CONSISTENCY,
     "FluxPipeline": FLUX,
     "FluxImg2ImgPipeline": FLUX,
     "FluxControlPipeline": FLUX,

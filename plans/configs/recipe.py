@@ -24,7 +24,8 @@ LOWERED_BELOW = 15  # steps, from where on diffusers leaves lower_order_final un
 class ScheduleRequest:
     """What a plan is wanted for. `arguments` are those a pipeline passes to the scheduler: of `step` (eta, s_churn,
     order) and of `set_timesteps` (mu). `even`: it also passes the sigmas of a flow, before their shift. `timesteps` and
-    `sigmas`: those that a caller passes, for the steps."""
+    `sigmas`: those that a caller passes, for the steps. `strength`: the share of a distillation's timesteps, from the
+    clean end, that the steps are of."""
 
     steps: int
     compat: Compat
@@ -32,6 +33,7 @@ class ScheduleRequest:
     even: bool = False
     timesteps: tuple[float, ...] | None = None
     sigmas: tuple[float, ...] | None = None
+    strength: float = 1.0
 
     @property
     def as_diffusers(self) -> bool:

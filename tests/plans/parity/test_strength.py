@@ -1,6 +1,7 @@
 """Image-to-image of scheduler configs: the samples of diffusers' loop from a noised image."""
 
-import sys
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,13 +9,17 @@ import pytest
 from fewstep.plans.configs import plan_from_scheduler_config
 from fewstep.plans.configs.diffusers import FROM_IMAGES
 from fewstep.plans.errors import UserError
+from fewstep.plans.plan import Plan
 from tests.plans.execution import sample
+from tests.plans.parity.counted_draws import SHAPE, START, count_their_draws, our_draws
 
 diffusers = pytest.importorskip("diffusers")
 torch = pytest.importorskip("torch")
+latent_consistency = pytest.importorskip(
+    "diffusers.pipelines.latent_consistency_models.pipeline_latent_consistency_img2img"
+)
 
-SHAPE = (2, 1, 4, 4)
-IMAGE, NOISE = np.random.default_rng(0).standard_normal((2, *SHAPE))
+IMAGE = np.random.default_rng(1).standard_normal(SHAPE)
 CONFIGS = {
     "FlowMatchEulerDiscreteScheduler": {"shift": 2.0},
     "DDIMScheduler": {"clip_sample": False},
@@ -29,36 +34,71 @@ def network(u, time):
     return np.tanh(u) + time / 3000
 
 
-def by_their_loop(scheduler, steps: int, strength: float) -> np.ndarray:
-    """As StableDiffusionImg2ImgPipeline.get_timesteps and its loop."""
+Loop = Callable[[Any, Any], np.ndarray]  # (scheduler, timesteps) -> sample
+
+
+def by_stable_diffusion(scheduler, steps: int, strength: float, loop: Loop) -> np.ndarray:
+    """As StableDiffusionImg2ImgPipeline.get_timesteps."""
     scheduler.set_timesteps(steps)
     first = max(steps - min(int(steps * strength), steps), 0)
-    timesteps = scheduler.timesteps[first * scheduler.order :]
     if hasattr(scheduler, "set_begin_index"):
         scheduler.set_begin_index(first * scheduler.order)
-    image, noise = torch.from_numpy(IMAGE), torch.from_numpy(NOISE)
-    start = timesteps[:1].repeat(len(image))
-    x = scheduler.scale_noise(image, start, noise) if hasattr(scheduler, "scale_noise") else None
-    x = scheduler.add_noise(image, noise, start) if x is None else x
-    for t in timesteps:
-        seen = scheduler.scale_model_input(x, t) if hasattr(scheduler, "scale_model_input") else x
-        x = scheduler.step(torch.from_numpy(network(seen.numpy(), float(t))), t, x).prev_sample
-    return x.numpy()
+    return loop(scheduler, scheduler.timesteps[first * scheduler.order :])
+
+
+def by_latent_consistency(scheduler, steps: int, strength: float, loop: Loop) -> np.ndarray:
+    """As LatentConsistencyModelImg2ImgPipeline: what it passes to its own function."""
+    timesteps, _ = latent_consistency.retrieve_timesteps(scheduler, steps, "cpu", None, strength=strength)
+    return loop(scheduler, timesteps)
+
+
+def compare(name: str, steps: int, strength: float, theirs, monkeypatch: pytest.MonkeyPatch, **ours: Any) -> Plan:
+    """Our sample is theirs, and each draw comes where theirs does."""
+    scheduler = getattr(diffusers, name)(**CONFIGS.get(name, {}))
+    begin = count_their_draws(scheduler, monkeypatch)
+
+    def loop(scheduler, timesteps) -> np.ndarray:
+        image, noise = torch.from_numpy(IMAGE), torch.from_numpy(START)
+        start = timesteps[:1].repeat(len(image))
+        x = scheduler.scale_noise(image, start, noise) if hasattr(scheduler, "scale_noise") else None
+        x = scheduler.add_noise(image, noise, start) if x is None else x
+        for evaluation, t in enumerate(timesteps):
+            begin(evaluation)
+            seen = scheduler.scale_model_input(x, t) if hasattr(scheduler, "scale_model_input") else x
+            x = scheduler.step(torch.from_numpy(network(seen.numpy(), float(t))), t, x).prev_sample
+        return x.numpy()
+
+    config = {**scheduler.config, "_class_name": name}
+    plan = plan_from_scheduler_config(config, steps=steps, strength=strength, **ours)
+    network_of = lambda i, step, u: [network(u, step.time)]  # noqa: E731
+    made = sample(plan, network_of, our_draws(plan), np.float64, {"image": IMAGE})
+    expected = theirs(scheduler, steps, strength, loop)
+    assert np.abs(made - expected).max() < 2e-3 * max(1.0, np.abs(expected).max())
+    return plan
 
 
 @pytest.mark.parametrize("strength", [0.3, 0.65, 1.0])
 @pytest.mark.parametrize("name", FROM_IMAGES)
 def test_samples_are_those_of_the_pipeline_s_loop(name: str, strength: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All noise is one array: each draw comes where theirs does."""
-    scheduler = getattr(diffusers, name)(**CONFIGS.get(name, {}))
-    module = sys.modules[type(scheduler).__module__]
-    if hasattr(module, "randn_tensor"):
-        monkeypatch.setattr(module, "randn_tensor", lambda *_, **__: torch.from_numpy(NOISE))
-    config = {**scheduler.config, "_class_name": name}
-    plan = plan_from_scheduler_config(config, steps=10, strength=strength)
-    made = sample(plan, lambda i, step, u: [network(u, step.time)], lambda number: NOISE, np.float64, {"image": IMAGE})
-    expected = by_their_loop(scheduler, 10, strength)
-    assert np.abs(made - expected).max() < 2e-3 * max(1.0, np.abs(expected).max())
+    plan = compare(name, 10, strength, by_stable_diffusion, monkeypatch)
+    if strength == 0.65 and name in ("DDPMScheduler", "LCMScheduler", "EulerAncestralDiscreteScheduler"):
+        assert [step.draws for step in plan.steps] == [(1,), (2,), (3,), (4,), (5,), ()]
+
+
+@pytest.mark.parametrize("strength", [0.2, 0.5, 0.77, 1.0])
+@pytest.mark.parametrize("name", ["LCMScheduler", "TCDScheduler"])
+def test_all_steps_run_in_the_pipeline_of_latent_consistency(
+    name: str, strength: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline = "LatentConsistencyModelImg2ImgPipeline"
+    plan = compare(name, 4, strength, by_latent_consistency, monkeypatch, pipeline=pipeline)
+    assert len(plan.steps) == 4
+    if strength == 0.5:
+        assert [step.time for step in plan.steps] == [499, 379, 259, 139]
+        cut = plan_from_scheduler_config(
+            {"_class_name": name}, timesteps=[999, 759, 499, 259], strength=0.5, pipeline=pipeline
+        )
+        assert [step.time for step in cut.steps] == [499, 259]
 
 
 def test_strengths_that_cannot_be() -> None:
@@ -66,5 +106,11 @@ def test_strengths_that_cannot_be() -> None:
     for strength in (0, 0.05, 1.5):
         with pytest.raises(UserError, match="leaves a step"):
             plan_from_scheduler_config(config, steps=10, strength=strength)
+    config, pipeline = {"_class_name": "LCMScheduler"}, "LatentConsistencyModelPipeline"
+    with pytest.raises(UserError, match="strength 0.1 leaves 5 of them; ask for more strength or fewer steps"):
+        plan_from_scheduler_config(config, steps=6, strength=0.1, pipeline=pipeline)
+    for strength in (0, 1.5, "half", float("nan")):
+        with pytest.raises(UserError, match="leaves a step"):
+            plan_from_scheduler_config(config, steps=6, strength=strength, pipeline=pipeline)
     with pytest.raises(UserError, match="strength with PNDMScheduler"):
         plan_from_scheduler_config({"_class_name": "PNDMScheduler", "skip_prk_steps": True}, steps=10, strength=0.5)
