@@ -108,15 +108,14 @@ def refine(
     Operations and graphs that were timed before on this machine are not timed again, for another point of the frontier.
     Operations and the frontier are asked of `ask`, by default of this process; all else runs here, one after the other.
     """
-    kept, here = kept_of(variants, course, judges, threads), variants
-    if threads and ask is None:
-        here = replace(variants, threads=threads, made=variants.lower(()))
-    ask = ask or partial(map, runs_here(here, course).qualities)
-    measured = measure(variants, course, kept, ask, progress=progress)
+    kept = kept_of(variants, course, judges, threads)
+    here = runs_here(_on(threads, variants), course)  # opens nothing before it is asked
+    ask = ask or partial(map, here.qualities)
+    measured = measure(variants, course, kept, ask, here.close, progress=progress)
     search = Search(variants, course, judges, measured, kept, stages, progress)
     int8 = judge(search, (frozenset(),) * course.groups)
     points = explore(search, ask)
-    del ask  # and with it what it has open
+    del ask, here  # and with it what it has open
     wanted, points = settle(search, points, bound)
     if bound.quality is not None:
         # near it the seeds that search are as far from those that judge as they are of it
@@ -124,6 +123,11 @@ def refine(
         if all(trimmed.choice != point.choice for point in points):
             wanted, points = settle(search, [*points, time_whole(search, trimmed)], bound)
     return SearchResult(wanted, tuple(frontier(points)), search.measured, _lowered(search, wanted.choice), int8)
+
+
+def _on(threads: int, variants: Variants) -> Variants:
+    """The variants on so many threads; what is deployed and timed has one for each core."""
+    return replace(variants, threads=threads, made=variants.lower(())) if threads else variants
 
 
 def explore(search: Search, ask: Ask) -> list[Point]:

@@ -40,8 +40,8 @@ class ChoiceRuns:
     exact: Array
 
     def qualities(self, choices: Choices) -> Qualities:
-        """Each graph is opened once, and all int8 stays open."""
-        names, base = self.variants.operations, self._int8[0]
+        """Each graph is opened once, and all int8 stays open until `close`."""
+        names, base = self.variants.operations, self._base
         opened: dict[frozenset[int], LoadedGraph] = {frozenset(): base}
         for floats in dict.fromkeys(floats for choice in choices for floats in choice):
             if floats not in opened:
@@ -49,16 +49,23 @@ class ChoiceRuns:
         return tuple(self._quality(choice, opened) for choice in choices)
 
     def _quality(self, choice: Choice, opened: Mapping[frozenset[int], LoadedGraph]) -> float:
-        states = self._int8[1]
+        states = self._states
         differs = next((group for group, floats in enumerate(choice) if floats), None)
         if differs is not None:
             states = self.course.run([opened[floats] for floats in choice], states, differs)
         return float(psnr(finish(self.course.plan, states[-1:]), self.exact).mean())
 
+    def close(self) -> None:
+        """Give the memory of all int8 back, but for its run. The next choice opens it again."""
+        vars(self).pop("_base", None)
+
     @cached_property
-    def _int8(self) -> tuple[LoadedGraph, list[StepState]]:
-        base = self.variants.open()
-        return base, self.course.run([base] * self.course.groups)
+    def _base(self) -> LoadedGraph:
+        return self.variants.open()
+
+    @cached_property
+    def _states(self) -> list[StepState]:
+        return self.course.run([self._base] * self.course.groups)
 
 
 def runs_here(variants: Variants, course: Course) -> ChoiceRuns:

@@ -4,7 +4,7 @@ Quality is measured closed loop on the graph that would be deployed: everything 
 float. A run is the same up to its group, so only what follows is computed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from time import perf_counter
@@ -43,14 +43,16 @@ def measure(
     course: Course,
     kept: SearchCache,
     ask: Ask,
+    close: Callable[[], None],
     rounds: int = ROUNDS,
     progress: Progress = SILENT,
 ) -> Sensitivity:
     """Measure every operation of a lowering that `kept` does not know. `ask` runs choices; graphs are timed here, while
-    nobody runs any."""
+    nobody runs any, and after `close` has closed what `ask` has open here."""
     operations, known = variants.operations, kept.figures
     if known.overall is None or any(each not in known.gains or each not in known.costs for each in operations):
         quality = _measure_gains(operations, course.groups, kept, ask, progress)
+        close()
         known.overall = quality, _measure_costs(variants, course, kept, rounds, progress)
         kept.save()
     gains, costs = ([figures[each] for each in operations] for figures in (known.gains, known.costs))

@@ -1,8 +1,11 @@
 """Workers run choices as one process does, and so find the same precision map."""
 
 import pickle
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 import pytest
@@ -11,7 +14,10 @@ from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.lowering.targets import targets_by_name
 from fewstep.calibration.on_demand import OpeningOnDemand
 from fewstep.calibration.options import CalibrateOptions
+from fewstep.calibration.precision import refine as refine_module
+from fewstep.calibration.precision import sensitivity
 from fewstep.calibration.precision.closed_loop import SEARCH_SEEDS, open_course
+from fewstep.calibration.precision.refine import Bound
 from fewstep.calibration.precision.search import Choice
 from fewstep.calibration.precision.search_job import SearchJob, runs_here
 from fewstep.calibration.precision.variants import Variants
@@ -19,6 +25,7 @@ from fewstep.calibration.row_by_row import sampler_by_rows
 from fewstep.calibration.workers.processes import Processes
 from fewstep.calibration.workers.sent_bundle import sent
 from fewstep.machine import cache
+from fewstep.plans.errors import UserError
 from fewstep.runtime.execute import finish
 from fewstep.runtime.loading import load
 from tests.calibration.precision.test_refine import LAYERS, deep
@@ -54,6 +61,37 @@ def test_a_job_runs_choices_as_the_process_that_asks(tmp_path: Path) -> None:
     )  # the ceiling: float32 itself
     networks = [here.variants.open([here.variants.operations[op] for op in floats]) for floats in choices[2]]
     assert found[2] == float(np.mean(course.quality(course.run(networks))))
+
+
+def test_two_graphs_are_open_while_one_is_timed_against_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All int8 as it was run is closed, and opened again for the frontier."""
+    options = first(tmp_path / "bundle")
+    made = calibrate(options)
+    sampler = sampler_by_rows(load(options.bundle, body="float32", backend=OpeningOnDemand()))
+    course = open_course(sampler, made.plan, SEARCH_SEEDS)
+    variants = Variants(deep(), table_of(made), targets_by_name()["cpu-x86"])
+    alive, open_real, counts = WeakSet[Any](), Variants.open, []
+
+    def tracked(variants: Variants, in_float: Collection[str] = ()) -> Any:
+        session = open_real(variants, in_float)
+        alive.add(session)
+        return session
+
+    def timed(*_: Any) -> float:
+        counts.append(len(alive))
+        return 1.0
+
+    def end(*_: Any) -> None:
+        raise UserError("measured", "end")
+
+    monkeypatch.setattr(Variants, "open", tracked)
+    monkeypatch.setattr(sensitivity, "slowdown", timed)
+    monkeypatch.setattr(refine_module, "judge", end)
+    with pytest.raises(UserError, match="measured"):
+        refine_module.refine(variants, course, (), Bound(quality=1.0))
+    assert counts == [2] * (LAYERS + 1)
 
 
 @pytest.mark.slow
