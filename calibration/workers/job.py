@@ -72,6 +72,18 @@ def do(order: Order[Item, Result], item: Item) -> Done[Result] | Refusal:
     return Done(run(item))
 
 
+def keep(order: Order[Any, Any]) -> None:
+    """Know an order, in a worker that is then told its name alone: a job may hold tables and samples."""
+    _KEPT.clear()
+    _KEPT[order.name] = order
+
+
+def do_kept(name: str, item: Any) -> Done[Any] | Refusal:
+    """Do one item of the order that was kept last, in a worker."""
+    return do(_KEPT[name], item)
+
+
+_KEPT: dict[str, Order[Any, Any]] = {}  # the last one
 _OPEN: dict[str, Callable[[Any], Any]] = {}  # the one job that this process has open, by the name of its order
 _LOCK = Lock()  # a worker of Dask has several threads, which share what is open
 

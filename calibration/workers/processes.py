@@ -14,7 +14,7 @@ from threading import Thread
 from types import TracebackType
 from typing import Any
 
-from fewstep.calibration.workers.job import Done, Order, Refusal, do
+from fewstep.calibration.workers.job import Done, Order, Refusal, do_kept, keep
 from fewstep.calibration.workers.process import received, send
 from fewstep.calibration.workers.sent_bundle import SentBundle
 from fewstep.plans.errors import UserError
@@ -131,6 +131,7 @@ class _Child:
 
     def __init__(self) -> None:
         command, pipe = [sys.executable, str(PROCESS), json.dumps(sys.path)], subprocess.PIPE
+        self._kept: str | None = None  # the name of the order that it knows
         self._errors = TemporaryFile()  # noqa: SIM115 - closed by `end`; no pipe, for nobody reads it meanwhile
         # a session of its own: an interrupt on the terminal reaches the parent alone, which ends its children
         try:
@@ -142,9 +143,16 @@ class _Child:
             raise
 
     def ask(self, order: Order[Any, Any], item: Any) -> tuple[bool, Any]:
-        """What `do` returned, or raised. EOFError or OSError if the process died."""
+        """What `do` returned, or raised. The order is sent before its first item. EOFError or OSError if the process
+        died."""
         assert self._process.stdin is not None and self._process.stdout is not None
-        send(self._process.stdin, (do, (order, item)))
+        if self._kept != order.name:
+            send(self._process.stdin, (keep, (order,)))
+            is_kept, error = pickle.loads(received(self._process.stdout))
+            if not is_kept:
+                return False, error
+            self._kept = order.name
+        send(self._process.stdin, (do_kept, (order.name, item)))
         answer: tuple[bool, Any] = pickle.loads(received(self._process.stdout))
         return answer
 

@@ -10,7 +10,7 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -71,6 +71,17 @@ class Square:
 
 
 @dataclass(frozen=True)
+class Pickled(Square):
+    """Counts how often it is pickled."""
+
+    times: ClassVar[list[int]] = []
+
+    def __getstate__(self) -> dict[str, Any]:
+        self.times.append(1)
+        return dict(vars(self))
+
+
+@dataclass(frozen=True)
 class Lost(Square):
     def open(self, threads: int) -> Callable[[Any], Any]:
         self.bundle.found()
@@ -123,6 +134,15 @@ def test_an_error_of_the_job_is_raised_as_it_is(tmp_path: Path) -> None:
     with Processes(1) as workers, pytest.raises(UserError) as failure:
         list(in_order(Square(str(tmp_path)), [1, "fail", 2], workers))
     assert (failure.value.what, failure.value.fix) == ("this fails", "do not")
+
+
+def test_a_job_is_sent_to_a_process_once(tmp_path: Path) -> None:
+    """It may hold a table of ranges and samples. Once more it is pickled for its name."""
+    Pickled.times.clear()
+    with Processes(1) as workers:
+        assert [found[0] for found in in_order(Pickled(str(tmp_path)), range(5), workers)] == [0, 1, 4, 9, 16]
+        assert [found[0] for found in in_order(Square(str(tmp_path)), [6], workers)] == [36]
+    assert len(Pickled.times) == 2
 
 
 def test_what_does_not_travel_is_an_error_and_the_next_item_is_done(tmp_path: Path) -> None:
