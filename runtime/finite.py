@@ -35,9 +35,11 @@ def finite_sample(plan: Plan, states: Iterable[StepState], hold: Hold | None = N
 
 def check_finite_state(state: StepState, plan: Plan) -> None:
     """Raises UserError if the state after a step holds a number that is not finite, and says whether the denoiser made
-    it. Rows from before the step are known. What the denoiser makes is in the rows, unless the step shapes it."""
-    known = {id(row) for row in state.before}
-    if state.shaped is None and all(id(row) in known or is_finite(row) for row in state.after):
+    it. Rows from before the step are known. What the denoiser makes is in the rows, unless the step shapes it or
+    leaves a branch unread, as rk4 does with CFG++."""
+    known, first, update = {id(row) for row in state.before}, len(state.before), state.step.update
+    unread = [made for k, made in enumerate(state.outputs, first) if not any(row[k] for row in update)]
+    if state.shaped is None and all(id(row) in known or is_finite(row) for row in [*state.after, *unread]):
         return
     for output in state.outputs:
         check_finite(output, OUTPUT, state.index, state.step, plan)
