@@ -249,7 +249,7 @@ def main() -> int:
                 lines.append(measure(model, setting, claim))
                 print(lines[-1], file=sys.stderr if options.json else sys.stdout, flush=True)
         if options.page:
-            streams = stream_cost.measure(load(Path(folder) / models[0], "float32"), (4, 64, 64), 100_000)
+            streams = stream_cost.measure(load(Path(folder) / models[0], "float32"))
             PAGE.write_text(written(lines, REASONS, options.seeds, streams))
     if options.json:
         found = [asdict(line) | {"pays": line.pays} for line in lines]

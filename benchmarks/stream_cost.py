@@ -29,6 +29,7 @@ from fewstep.runtime import Sampler, UserError, load
 
 PLAN, STRENGTH = "lcm:7", 0.6  # four steps
 RUNS, FRAMES = 5, 1000
+SHAPE, LONG = (4, 64, 64), 100_000  # of a sample; frames of the test of memory
 HOST_MS, STILL, OBJECTS = 0.15, 0.1, 300.0  # ms of a frame; calls of a still scene, as a share; blocks that stay
 WAYS: Mapping[str, dict[str, Any]] = {
     "a frame": {},
@@ -103,7 +104,7 @@ def objects_left(sampler: Sampler, film: NDArray[np.float32], count: int) -> flo
     return float(sys.getallocatedblocks() - before)
 
 
-def measure(sampler: Sampler, shape: tuple[int, ...], count: int) -> list[Bar]:
+def measure(sampler: Sampler, shape: tuple[int, ...] = SHAPE, count: int = LONG) -> list[Bar]:
     sampler, network = scaled(sampler, shape)
     film = np.random.default_rng(0).uniform(-1, 1, (40, *shape)).astype(np.float32)
     return [
@@ -116,8 +117,8 @@ def measure(sampler: Sampler, shape: tuple[int, ...], count: int) -> list[Bar]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", type=Path)
-    parser.add_argument("--rows", default="4,64,64", help="shape of a sample (default %(default)s)")
-    parser.add_argument("--frames", type=int, default=100_000, help="of the test of memory")
+    parser.add_argument("--rows", default=",".join(map(str, SHAPE)), help="shape of a sample (default %(default)s)")
+    parser.add_argument("--frames", type=int, default=LONG, help="of the test of memory")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     shape = tuple(int(size) for size in options.rows.split(","))
