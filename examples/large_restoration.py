@@ -22,7 +22,9 @@ def main(bundle: str, degraded_file: str, restored_file: str, plan: str = "ressh
         tiles = Tiles(overlap=window[-1] // 4, moves=True)
         restored = sample_tiles(sampler, sampler.compile(plan), y.shape[1:], tiles, [0], condition={"y": y})
     np.save(restored_file, restored[0])
-    print(f"{list(y.shape[1:])} in windows of {list(window)}, {(peak() or 0) >> 20} MiB at its peak")
+    most = peak()
+    memory = "its peak is unknown" if most is None else f"{most >> 20} MiB at its peak"
+    print(f"{list(y.shape[1:])} in windows of {list(window)}, {memory}")
 
 
 if __name__ == "__main__":

@@ -34,8 +34,9 @@ def main(bundle: str, noisy_file: str, enhanced_file: str, plan: str = "sgmse:10
     with wave.open(enhanced_file, "wb") as file:
         file.setparams(parameters)
         file.writeframes((enhanced * 32768).round().clip(-32768, 32767).astype("<i2").tobytes())
-    seconds, most = len(noisy) / sound.rate, (peak() or 0) >> 20
-    print(f"{seconds:.2f} s as {y.shape[-1]} frames in windows of {FRAMES}, {most} MiB at its peak")
+    seconds, most = len(noisy) / sound.rate, peak()
+    memory = "its peak is unknown" if most is None else f"{most >> 20} MiB at its peak"
+    print(f"{seconds:.2f} s as {y.shape[-1]} frames in windows of {FRAMES}, {memory}")
 
 
 if __name__ == "__main__":
