@@ -13,8 +13,10 @@ from fewstep.evaluation.speed.machine import this_machine
 
 HOW = (
     "Each system stands beside the plain way at equal evaluations of the network, and at equal milliseconds: there the"
-    " plain way gets more evaluations, or fewer. The larger figure is better. A gain has the deviation of its mean over"
-    " seeds behind it. A system pays if both gains are above twice their deviations. log p(class) is a classifier's."
+    " plain way gets more evaluations, or fewer. The larger figure is better. A gain has the deviation of its mean"
+    " behind it, over the unit of the line. Seeds are independent. Pictures that are compared with each other are not,"
+    " and their deviation is too small. A system pays if both gains are above twice their deviations. Cells are empty"
+    " where the plain way has one number of evaluations; one gain decides there. log p(class) is a classifier's."
 )
 
 
@@ -42,10 +44,21 @@ def _of_mean(figures: Floats) -> float:
 
 
 @dataclass(frozen=True)
+class Longer:
+    """The plain way at the evaluations that take as long as ours, and what ours gains on it."""
+
+    evaluations: int
+    ms: float
+    figure: float
+    gain: Gain
+
+
+@dataclass(frozen=True)
 class Line:
     """What was found. Milliseconds are of the timed seeds together.
 
-    longer: the evaluations of the plain way that take as long as ours, in `longer_ms`.
+    unit: of which there is a figure each.
+    at_equal_time: None where the plain way has one number of evaluations.
     """
 
     model: str
@@ -56,28 +69,31 @@ class Line:
     ours: float
     plain: float
     gain: Gain
+    unit: str
     ours_ms: float
     plain_ms: float
-    longer: int
-    longer_ms: float
-    at_equal_ms: float
-    gain_at_equal_ms: Gain
+    at_equal_time: Longer | None
     is_steady: bool = True
 
     @property
     def pays(self) -> bool:
-        return self.gain.is_sure and self.gain_at_equal_ms.is_sure
+        return self.gain.is_sure and (self.at_equal_time is None or self.at_equal_time.gain.is_sure)
 
     @property
     def verdict(self) -> str:
         return ("pays" if self.pays else "does not pay") + ("" if self.is_steady else ", on an unsteady machine")
 
     def __str__(self) -> str:
+        longer, at_equal, ms = self.at_equal_time, "", f"{self.ours_ms:.0f} and {self.plain_ms:.0f} ms"
+        if longer is not None:
+            at_equal = (
+                f", {longer.figure:.3f} (+-{longer.gain.deviation:.3f}) at equal time, {longer.evaluations} evaluations"
+            )
+            ms = f"{self.ours_ms:.0f}, {self.plain_ms:.0f} and {longer.ms:.0f} ms"
         return (
             f"{self.model:<14}{self.system:<23}{self.figure}: {self.ours:.3f}, plain {self.plain:.3f} (+-"
-            f"{self.gain.deviation:.3f}) at {self.evaluations} evaluations, {self.at_equal_ms:.3f} (+-"
-            f"{self.gain_at_equal_ms.deviation:.3f}) at equal time, {self.longer} evaluations ({self.ours_ms:.0f}, "
-            f"{self.plain_ms:.0f} and {self.longer_ms:.0f} ms): {self.verdict}. Claim: {self.claim}"
+            f"{self.gain.deviation:.3f} by {self.unit}) at {self.evaluations} evaluations{at_equal} ({ms}): "
+            f"{self.verdict}. Claim: {self.claim}"
         )
 
 
@@ -122,7 +138,7 @@ def written(lines: Sequence[Line], reasons: Mapping[str, str], seeds: int, strea
 
 def _lines(lines: Iterable[Line]) -> str:
     header = ("system", "claim", "figure", "ours", "plain, as many evaluations", "gain", "plain, as long", "gain",
-              "verdict")  # fmt: skip
+              "a figure for each", "verdict")  # fmt: skip
     return table(
         header,
         [
@@ -131,13 +147,19 @@ def _lines(lines: Iterable[Line]) -> str:
                 f"{line.ours:.3f}, {line.ours_ms:.0f} ms",
                 f"{line.plain:.3f}, {line.evaluations} in {line.plain_ms:.0f} ms",
                 _gain(line.gain),
-                f"{line.at_equal_ms:.3f}, {line.longer} in {line.longer_ms:.0f} ms",
-                _gain(line.gain_at_equal_ms),
+                *_longer(line.at_equal_time),
+                line.unit,
                 line.verdict,
             )
             for line in lines
         ],
     )  # fmt: skip
+
+
+def _longer(longer: Longer | None) -> tuple[str, str]:
+    if longer is None:
+        return "", ""
+    return f"{longer.figure:.3f}, {longer.evaluations} in {longer.ms:.0f} ms", _gain(longer.gain)
 
 
 def _gain(gained: Gain) -> str:

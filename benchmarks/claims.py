@@ -5,8 +5,8 @@
 
 A line has the system's figure beside the plain way at equal evaluations of the network, and at equal milliseconds: the
 plain way gets as many evaluations as take as long. A system pays if it is better at both, by twice the deviation of the
-mean over seeds. Systems whose claim needs a checkpoint that is not here have a line with the reason. Nothing here was
-tuned on the seeds that it is judged on.
+mean. Where the plain way has one number of evaluations, those decide. Systems whose claim needs a checkpoint that is
+not here have a line with the reason. Nothing here was tuned on the seeds that it is judged on.
 
 Both ways are timed in turns, on eight of the seeds, and medians of the rounds are compared. One call of the network is
 timed before and after. If it changed by more than a tenth, the timing is repeated, three times at most; a line that is
@@ -25,7 +25,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import stream_cost
-from claim_lines import Line, gain, written
+from claim_lines import Line, Longer, gain, written
 from claim_ways import (
     SEARCH,
     Setting,
@@ -79,6 +79,8 @@ class Claim:
     each seed or as many as there are; the larger is better. Making is timed, scoring is not.
 
     of_time: what is made is itself a figure of time, one for each round.
+    unit: of which there is a figure each: the deviation of the mean is over these.
+    has_longer: whether the plain way can take other numbers of evaluations. It stands at equal time if so.
     """
 
     system: str
@@ -89,6 +91,8 @@ class Claim:
     plain: Callable[[Setting, int], Floats]
     score: Callable[[Setting, Floats], Floats]
     of_time: bool = False
+    unit: str = "seed"
+    has_longer: bool = True
 
 
 REASONS: Mapping[str, str] = {
@@ -107,9 +111,10 @@ LOG_P = "log p(class)"
 CLAIMS = [
     Claim("StreamDiffusion RCFG", "guidance at half the evaluations", LOG_P, 8, rcfg, cfg, reward),
     Claim("StreamDiffusion batch", "1.5x the frames of a sequence", "frames/s", 4,
-          lambda s: streamed(s, "batch"), lambda s, n: streamed(s, "sequence"), value, of_time=True),
+          lambda s: streamed(s, "batch"), lambda s, n: streamed(s, "sequence"), value, of_time=True,
+          unit="round", has_longer=False),
     Claim("StreamDiffusion filter", "a still scene costs little", "frames per call", 4,
-          lambda s: still(s, Similar()), lambda s, n: still(s, None), value),
+          lambda s: still(s, Similar()), lambda s, n: still(s, None), value, unit="run", has_longer=False),
     Claim("FK steering", "more reward than the best of N", LOG_P, SEARCH, populated, best_of, best_reward),
     Claim("SVDD", "more reward than the best of N", LOG_P, SEARCH,
           lambda s: populated(s, choice="one"), best_of, best_reward),
@@ -123,7 +128,8 @@ CLAIMS = [
     Claim("COW, RePaint", "inpainting that fits its surroundings", LOG_P, 28,
           repainted, lambda s, n: inpainted(s, f"ddpm:{max(n, 1)}"), reward),
     Claim("NeuralRemaster", "the layout of a picture, at no cost", "correlation", 10, from_phases, plain, layout),
-    Claim("illustration sequences", "pictures alike, in fewer evaluations", "correlation", 6, story, one_noise, alike),
+    Claim("illustration sequences", "pictures alike, in fewer evaluations", "correlation", 6, story, one_noise, alike,
+          unit="picture, each compared with all"),
     Claim("Denoising MCMC", "good samples in fewer evaluations", LOG_P, 14, chain, plain, reward),
     Claim("Any-Size-Diffusion", "no seams without overlap", "minus step at borders", 30,
           lambda s: wide(s, "ddim:10", True), lambda s, n: wide(s, f"ddim:{max(n // 2, 1)}", False), seams),
@@ -158,12 +164,12 @@ def measure(model: str, setting: Setting, claim: Claim, rounds: int = ROUNDS) ->
         ours=float(ours.mean()),
         plain=float(plainly.mean()),
         gain=gain(ours, plainly),
+        unit=claim.unit,
         ours_ms=timing.ours_ms,
         plain_ms=timing.plain_ms,
-        longer=timing.longer,
-        longer_ms=timing.longer_ms,
-        at_equal_ms=float(at_equal.mean()),
-        gain_at_equal_ms=gain(ours, at_equal),
+        at_equal_time=Longer(timing.longer, timing.longer_ms, float(at_equal.mean()), gain(ours, at_equal))
+        if claim.has_longer
+        else None,
         is_steady=timing.is_steady,
     )
 
