@@ -74,8 +74,8 @@ def fetch(text: str) -> Fetched:
         lacking = {home: homes[home] for home, files in wanted.items() if not _are_there(folder, files)}
     if not homes:
         home = f"{POLICY}/" if (folder / POLICY / CONFIG).is_file() else ""
-        wanted = [f"{home}{name}" for name in (POLICY_WEIGHTS, *state_files(folder / home))]
-        folder = _snapshot(hub.snapshot_download, text, model, commit, (*DESCRIPTIONS, *wanted))
+        weights = [f"{home}{name}" for name in (POLICY_WEIGHTS, *state_files(folder / home))]
+        folder = _snapshot(hub.snapshot_download, text, model, commit, (*DESCRIPTIONS, *weights))
     return Fetched(folder, model, commit)
 
 
