@@ -34,9 +34,9 @@ class FitOptions(Options):
     judge_seeds: Number of other seeds; the gain is measured on them.
     iterations: Most measurements of how the samples follow from the numbers.
     teacher: Plan of the float32 teacher. Default: dpmpp_2m:80@arctan, or more steps where they are needed.
-    threads: Threads of one call; 0 for one per core.
-    workers: Processes of this machine that roll samples out, with bitwise the same plan. Each has the weights in
-        memory. 0 for this process alone, on all cores.
+    threads: Threads of one call; 0 for one per core, and for one in a worker.
+    workers: Processes of this machine that roll samples out, with bitwise the same plan as one process with as many
+        threads per call. Each has the weights in memory. 0 for this process alone, on all cores.
     """
 
     bundle: Path
