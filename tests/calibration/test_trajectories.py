@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from fewstep.calibration.calibrate import calibrate
+from fewstep.calibration.choosing import trials
 from fewstep.calibration.precision.closed_loop import JUDGE_SEEDS, SEARCH_SEEDS, SELECTION_SEEDS
 from fewstep.calibration.precision.native import searched_here
 from fewstep.calibration.ranges.histogram import measure, merge
@@ -93,7 +94,8 @@ def test_a_condition_without_bounds_cannot_be_drawn() -> None:
 
 
 def test_calibration_never_sees_a_held_out_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every trajectory starts from the noise of its seed: those that are counted, and those that a map is judged on."""
+    """Every trajectory starts from the noise of its seed: those that are counted, those that methods are tried on, and
+    those that a map is judged on."""
     seen: set[int] = set()
     real = noise.normal
 
@@ -104,9 +106,10 @@ def test_calibration_never_sees_a_held_out_seed(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(noise, "normal", recorded)
     options = replace(FIRST, bundle=write_bundle(tmp_path / "bundle", denoiser()), target=searched_here()[:1])
     calibrate(options)
-    assert seen == set(range(FIRST_SEED, FIRST_SEED + options.trajectories))
+    tried = set(SELECTION_SEEDS[trials.FIRST :][: options.trajectories])
+    assert seen == tried | set(range(FIRST_SEED, FIRST_SEED + options.trajectories))
     calibrate(replace(options, quality="20dB"))
-    judged = {seed for seed in seen if seed < FIRST_SEED}
+    judged = {seed for seed in seen if seed < FIRST_SEED} - tried
     assert judged == {*SEARCH_SEEDS, *JUDGE_SEEDS} <= set(SELECTION_SEEDS)
     assert (len(SEARCH_SEEDS), len(JUDGE_SEEDS)) == (16, 64) and not {*SEARCH_SEEDS} & {*JUDGE_SEEDS}
     assert not set(HELD_OUT_SEEDS) & {*seen, *SELECTION_SEEDS}
