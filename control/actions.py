@@ -52,10 +52,11 @@ def sample_actions(
             `strength` starts from them.
         decided: how many of them will be executed, whatever is sampled.
         continuity: how the sequence continues the former one.
-            "soft" (None is the same) holds the decided actions, and those behind them with weights that fall.
+            "trained" gives the decided actions to a network that was trained to continue them, and holds them.
             "hard" holds the decided ones alone.
-            "trained" gives the decided ones to a network that was trained to continue them.
+            "soft" also holds those behind them, with weights that fall.
             "none" holds nothing.
+            None is "trained" for a network that was trained so, else "hard".
     """
     manifest = sampler.bundle.manifest
     places = manifest.x_shape[0] - policy_of(manifest).first
@@ -121,15 +122,15 @@ def blended(x: NDArray[Any], former: NDArray[Any], mask: NDArray[Any]) -> NDArra
 
 
 def continuity_of(continuity: Continuity | None, policy: Policy) -> Continuity:
-    """How sequences of a policy are continued: "soft" where nothing is given."""
+    """How sequences of a policy are continued: where nothing is given, decided actions are held and no others."""
     if continuity is None:
-        return "soft"
+        return "hard" if policy.prefix is None else "trained"
     if continuity not in get_args(Continuity):
         raise UserError(f"continuity {continuity!r} is none", f"choose one of {', '.join(get_args(Continuity))}")
     if continuity == "trained" and policy.prefix is None:
         raise UserError(
             "continuity 'trained' for a policy that takes no decided actions",
-            "use 'soft', or export with Policy(prefix=..., delay=..., most_delay=...)",
+            "use 'hard', or export with Policy(prefix=..., delay=..., most_delay=...)",
         )
     return continuity
 
@@ -161,7 +162,7 @@ def _weights(policy: Policy, asked: Asked, continuity: Continuity, places: int) 
     assert asked.former is not None
     if continuity == "none":
         return np.zeros(places, np.float32)
-    if continuity == "hard" or (continuity == "trained" and asked.decided <= policy.most_delay):
+    if continuity != "soft":
         return soft_mask(asked.decided, asked.decided, places)
     return soft_mask(asked.decided, min(places - policy.actions, len(asked.former)), places)
 

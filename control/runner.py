@@ -99,7 +99,7 @@ class PolicyRunner:
         *,
         deadline: float | None = None,
         execute: int | None = None,
-        continuity: Continuity = "soft",
+        continuity: Continuity | None = None,
         warm: float | None = None,
         renoise: float | None = None,
         refresh: int | None = None,

@@ -55,6 +55,7 @@ def contenders(weights: dict[str, str], quick: bool) -> list[tuple[Contender, st
         (two, "int8"),
         of("int8, 2 steps", "int8", "dpmpp_2m:2"),
         of("float32, 2 steps, warm", "float32", "dpmpp_2m:2", 0.5),
+        (Contender("int8, 2 steps, soft", integer, "dpmpp_2m:2", continuity="soft"), "int8"),
     ]
     if quick:
         return main

@@ -17,7 +17,7 @@ class Contender(msgspec.Struct, frozen=True, omit_defaults=True):
     weights: str | None = None
     plan: str | None = None
     warm: float | None = None
-    continuity: str = "soft"
+    continuity: str = "hard"
     delay: int = 0
     execute: int = 8
     knocked: bool = False

@@ -135,11 +135,14 @@ def test_a_former_sequence_that_cannot_be_is_one_line(sampler: Sampler) -> None:
 def test_the_former_sequence_is_held_less_and_less(sampler: Sampler) -> None:
     policy = rhythm(seeing(sampler), Policy(2, 0, 1))
     window, former = {"state": np.zeros((2, 2))}, np.full((4, 3), SHIFT + SCALE, np.float32)
-    made = (sample_actions(policy, "ddim:2", window, former=former, decided=1)[:, 0] - SHIFT) / SCALE
+    soft = sample_actions(policy, "ddim:2", window, former=former, decided=1, continuity="soft")
+    made = (soft[:, 0] - SHIFT) / SCALE
     weights = soft_mask(1, 3, 4)
     np.testing.assert_allclose(made, weights + (1 - weights) * np.float32([0.0, 0.1, 0.2, 0.3]), atol=1e-5)
     hard = sample_actions(policy, "ddim:2", window, former=former, decided=1, continuity="hard")
     np.testing.assert_allclose((hard[:, 0] - SHIFT) / SCALE, [1.0, 0.1, 0.2, 0.3], atol=1e-5)
+    default = sample_actions(policy, "ddim:2", window, former=former, decided=1)
+    np.testing.assert_array_equal(default, hard)  # the network was not trained to continue
     none = sample_actions(policy, "ddim:2", window, former=former, decided=1, continuity="none")
     np.testing.assert_allclose((none[:, 0] - SHIFT) / SCALE, [0.0, 0.1, 0.2, 0.3], atol=1e-5)
 
@@ -181,7 +184,7 @@ def test_enough_is_a_sequence_of_fewer_steps(sampler: Sampler) -> None:
 def test_discrete_actions_have_their_values_and_nothing_between(sampler: Sampler) -> None:
     policy = rhythm(seeing(sampler), Policy(2, 0, 1, discrete={2: (0.0, 8.0, 30.0)}))
     former = np.full((4, 3), 30.0, np.float32)
-    made = sample_actions(policy, "ddim:2", {"state": np.zeros((2, 2))}, former=former, decided=1)
+    made = sample_actions(policy, "ddim:2", {"state": np.zeros((2, 2))}, former=former, decided=1, continuity="soft")
     np.testing.assert_allclose(made[:, 2], [30.0, 8.0, 8.0, 8.0])  # 5, 7, 9 and 11 without, and the first is decided
     assert made[1, 0] > 7.5  # elsewhere the former sequence is felt
 
@@ -207,12 +210,14 @@ def test_decided_actions_are_given_to_a_network_that_was_trained_to_continue_the
     policy = replace(policy, bundle=replace(policy.bundle, manifest=manifest), body=body, denoiser=network)
     assert policy_problem(rhythm_, (4, 3), manifest.units, manifest.conditions) is None
     window, former = {"state": np.zeros((2, 2))}, np.full((4, 3), SHIFT + SCALE, np.float32)
-    for decided, told in ((2, 2.0), (3, 0.0)):  # beyond what it was trained on the soft mask does it
+    for decided, told in ((2, 2.0), (3, 0.0)):  # beyond what it was trained on they are held alone
         made = sample_actions(policy, "ddim:1", window, former=former, decided=decided, continuity="trained")
         assert seen[-1]["decided"].tolist() == [[told]] and np.allclose(seen[-1]["before"], 1.0)
         np.testing.assert_allclose(made[:decided, 0], SHIFT + SCALE, rtol=1e-5)
-    sample_actions(policy, "ddim:1", window, former=former, decided=2)
+    sample_actions(policy, "ddim:1", window, former=former, decided=2, continuity="soft")
     assert seen[-1]["decided"].tolist() == [[0.0]]  # "soft" does not tell it
+    sample_actions(policy, "ddim:1", window, former=former, decided=2)
+    assert seen[-1]["decided"].tolist() == [[2.0]]  # the default of a network that was trained so
     assert list(History(policy)._shapes) == ["state"]
 
 
