@@ -25,6 +25,7 @@ from fewstep.runtime import Sampler, load
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 
 TURN = 100  # calls
+LATENCY = "latency.md"  # in WORK
 STEPS = (1, 2, 4)
 Call = Callable[[Mapping[str, NDArray[Any]]], Any]
 HEAD = ("calls", "p50 ms", "p99 ms", "p99.9 ms", "most ms")
@@ -147,7 +148,7 @@ def main() -> None:
         calls |= {f"torch, {steps} steps": torch_call(given.weights, steps) for steps in STEPS}
     table = markdown(race(calls, given.work, given.calls), HEAD)
     print(table)
-    (given.work / "latency.md").write_text(f"{said}\n\n{table}\n")
+    (given.work / LATENCY).write_text(f"{said}\n\n{table}\n")
 
 
 if __name__ == "__main__":

@@ -10,12 +10,12 @@ import textwrap
 from pathlib import Path
 
 import msgspec
+from latency import LATENCY
 from run import DEVIATION, ROWS_FILE, Rows
 from table import HEAD, markdown
 from train import RECIPE, WEIGHTS
 
 PAGE = Path(__file__).parents[2] / "docs/measured/policy.md"
-LATENCY = "latency.md"
 WIDTH = 100  # of a line of text
 NAME, TICKS = 0, HEAD.index("ticks")  # columns: who, and the first that is no success
 
