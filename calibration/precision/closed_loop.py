@@ -17,7 +17,6 @@ from fewstep.calibration.conditions_file import ConditionRecords
 from fewstep.calibration.held_out import held_out_conditions
 from fewstep.calibration.metrics import psnr
 from fewstep.graph.graph import GROUP
-from fewstep.plans import noise
 from fewstep.plans.plan import Plan
 from fewstep.runtime.backends import LoadedGraph
 from fewstep.runtime.execute import Array, StepState, advance, begin, combine, execute, finish
@@ -136,8 +135,7 @@ def open_course(
         recorded.append({name: value for name, value in feeds.items() if name != ports[0]} | {GROUP: group})
         return sampler.denoiser(feeds)
 
-    def draws(number: int) -> Array:
-        return noise.stacked(seeds, number, manifest.x_shape)
+    draws = sampler.draws(seeds)
 
     network = replace(sampler, denoiser=recording).network(plan, len(seeds), conditions)
     reference = []
