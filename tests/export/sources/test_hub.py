@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +29,13 @@ try:
 except UserError as error:
     print(json.dumps(str(error)))
 """
+
+
+def write(folder: Path, contents: Mapping[str, str]) -> None:
+    """The files of a model, by their names in its folder."""
+    for name, content in contents.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(content)
 
 
 def _sharded(*files: str) -> str:
@@ -60,9 +67,7 @@ def pipeline(tmp_path: Path) -> Path:
         "whole.safetensors": "weights",
         "code.py": "print(1)",
     }
-    for name, content in contents.items():
-        (tmp_path / "pipeline" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "pipeline" / name).write_text(content)
+    write(tmp_path / "pipeline", contents)
     return tmp_path / "pipeline"
 
 
@@ -145,9 +150,7 @@ def test_of_a_policy_its_weights_and_statistics_are_fetched(tmp_path: Path) -> N
         "optimizer.safetensors": "moments",
         "training_state/optimizer_state.safetensors": "moments",
     }
-    for name, content in contents.items():
-        (tmp_path / "policy" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "policy" / name).write_text(content)
+    write(tmp_path / "policy", contents)
     with served({"org/policy": tmp_path / "policy"}) as (address, requests):
         fetched("org/policy", address, tmp_path / "cache")
     assert sorted(requests) == [
