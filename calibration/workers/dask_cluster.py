@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from fewstep.calibration.workers.job import Done, Order, Refusal, do
-from fewstep.calibration.workers.sent_bundle import Piece, SentBundle
+from fewstep.calibration.workers.sent_bundle import Piece, SentBundle, kept
 from fewstep.plans.errors import UserError
 
 SECONDS = 30  # to wait for a scheduler, and for its first worker
@@ -59,13 +59,13 @@ class DaskWorkers:
         return answer
 
     def deliver(self, bundle: SentBundle) -> None:
-        """One worker of each machine that lacks it is sent the files."""
+        """Of the workers that lack it, one of each machine and cache folder is sent the files."""
         with _reached():
-            here = self._client.run(is_here, bundle)
-        lacking = {urlsplit(at).hostname: at for at, is_there in here.items() if not is_there}
-        for piece in bundle.pieces() if lacking else ():
+            places = self._client.run(lacking, bundle)
+        receivers = {(urlsplit(at).hostname, place): at for at, place in places.items() if place is not None}
+        for piece in bundle.pieces() if receivers else ():
             with _reached():
-                self._client.run(keep, piece, workers=list(lacking.values()))
+                self._client.run(keep, piece, workers=list(receivers.values()))
 
     def __enter__(self) -> "DaskWorkers":
         return self
@@ -95,9 +95,9 @@ def attempt(order: Order[Any, Any], item: Any) -> Done[Any] | Refusal | Raised:
         return Raised(error)
 
 
-def is_here(bundle: SentBundle) -> bool:
-    """Whether a worker has a bundle."""
-    return bundle.is_here()
+def lacking(bundle: SentBundle) -> str | None:
+    """The folder in which a worker would keep a bundle, or None where it has the bundle."""
+    return None if bundle.is_here() else str(kept(bundle.digest))
 
 
 def keep(piece: Piece) -> None:

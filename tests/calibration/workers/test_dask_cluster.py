@@ -3,7 +3,7 @@
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
@@ -33,19 +33,27 @@ TRAJECTORIES = 12
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """Two workers of one thread, somewhere else than where the tests are, with a cache folder of their own."""
     distributed = pytest.importorskip("distributed", reason="distributed is not installed")
-    elsewhere, before = tmp_path_factory.mktemp("elsewhere"), dict(os.environ)
-    os.environ["XDG_CACHE_HOME"] = str(elsewhere / "cache")
-    here = Path.cwd()
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
+    elsewhere, here = tmp_path_factory.mktemp("elsewhere"), Path.cwd()
+    # A worker that replaces a killed one starts in the middle of a test, which has a cache folder of its own.
+    environment = {
+        "XDG_CACHE_HOME": str(elsewhere / "cache"),
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+    }
     os.chdir(elsewhere)
     try:
-        with distributed.LocalCluster(2, threads_per_worker=1, processes=True, dashboard_address=None) as made:
+        with distributed.LocalCluster(
+            2, threads_per_worker=1, processes=True, dashboard_address=None, env=environment
+        ) as made:
             os.chdir(here)
             yield made
     finally:
-        os.environ.clear()
-        os.environ.update(before)
         os.chdir(here)
+
+
+def wait_for_both(cluster: Any) -> None:
+    """A worker that replaces a killed one starts in the folder that the tests are in just then."""
+    with cluster.get_client() as client:
+        client.wait_for_workers(2, timeout=60)
 
 
 @pytest.mark.slow
@@ -62,6 +70,7 @@ def test_a_worker_that_is_killed_changes_nothing(cluster: Any, tmp_path: Path) -
 
     calibrate(replace(spread, dask=cluster.scheduler_address), progress)
     assert killed and contents(spread.bundle) == contents(alone.bundle)
+    wait_for_both(cluster)
 
 
 @pytest.mark.slow
@@ -78,6 +87,7 @@ def test_batches_of_a_report_survive_their_worker_too(cluster: Any, tmp_path: Pa
 
     spread, others = measure(replace(asked, dask=cluster.scheduler_address), progress)
     assert killed and (figures(spread), arrays(others)) == (figures(alone), arrays(samples))
+    wait_for_both(cluster)
 
 
 @pytest.mark.slow
@@ -161,6 +171,24 @@ def test_what_a_cluster_raises_is_one_line() -> None:
             answer.result(timeout=1)
         assert other.cancel() and client.asked[1].cancelled()
     assert not client.closed  # it was given
+
+
+def test_each_cache_folder_that_lacks_a_bundle_is_sent_it_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("distributed", reason="distributed is not installed")
+    bundle = sent(options(tmp_path / "bundle").bundle)
+    places = {"tcp://one:1": "/a", "tcp://one:2": "/b", "tcp://one:3": "/b", "tcp://two:1": "/a", "tcp://three:1": None}
+    receivers = list[list[str]]()
+
+    def run(task: Callable[..., Any], *given: Any, workers: list[str] | None = None) -> Any:
+        if workers is not None:
+            receivers.append(workers)
+        return places
+
+    client = Client(OSError())
+    monkeypatch.setattr(client, "run", run)
+    with DaskWorkers(client) as workers:
+        workers.deliver(bundle)
+    assert receivers == [["tcp://one:1", "tcp://one:3", "tcp://two:1"]] * len(list(bundle.pieces()))
 
 
 def test_a_client_that_finds_no_workers_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
