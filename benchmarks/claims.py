@@ -10,14 +10,14 @@ not here have a line with the reason. Nothing here was tuned on the seeds that i
 
 Both ways are timed in turns, on eight of the seeds, and medians of the rounds are compared. One call of the network is
 timed before and after. If it changed by more than a tenth, the timing is repeated, three times at most; a line that is
-still unsteady says so. The machine should do nothing else.
+still unsteady says so. All times come before the figures; until then the machine should do nothing else.
 """
 
 import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -147,11 +147,10 @@ class Timing:
     is_steady: bool
 
 
-def measure(model: str, setting: Setting, claim: Claim, rounds: int = ROUNDS) -> Line:
-    """The figures of all seeds, and the time of some."""
-    few = replace(setting, seeds=setting.seeds[:TIMED])
-    timing, made = timed(few, claim, rounds)
+def judged(model: str, setting: Setting, claim: Claim, timing: Timing, made: Sequence[Sequence[Floats]]) -> Line:
+    """The figures of all seeds, with the times of some. Of a figure of time, the rounds that were timed."""
     if claim.of_time:
+        few = replace(setting, seeds=setting.seeds[:TIMED])
         figures = tuple(claim.score(few, np.concatenate(each)) for each in made)
     else:
         longer = timing.longer
@@ -174,9 +173,10 @@ def measure(model: str, setting: Setting, claim: Claim, rounds: int = ROUNDS) ->
     )
 
 
-def timed(s: Setting, claim: Claim, rounds: int) -> tuple[Timing, list[list[Floats]]]:
-    """The time of the ways, in turns, and what they made. The plain way's evaluations at equal time follow from the
-    ratio at equal evaluations, and are set right once by their own time."""
+def timed(setting: Setting, claim: Claim, rounds: int = ROUNDS) -> tuple[Timing, list[list[Floats]]]:
+    """The time of the ways on a few seeds, in turns, and what they made. The plain way's evaluations at equal time
+    follow from the ratio at equal evaluations, and are set right once by their own time."""
+    s = replace(setting, seeds=setting.seeds[:TIMED])
 
     def plainly(evaluations: int) -> Way:
         return lambda s: claim.plain(s, evaluations)
@@ -246,17 +246,21 @@ def main() -> int:
     if options.page and (options.model or options.only):
         parser.error("--page has all models and all systems: leave --model and --only out")
     wanted = [claim for claim in CLAIMS if options.only.lower() in claim.system.lower()]
-    lines, streams = [], []
+    seeds = range(FIRST_SEED, FIRST_SEED + options.seeds)
+    log = sys.stderr if options.json else sys.stdout
     with TemporaryDirectory() as folder:
-        for model in options.model or models:
-            seeds = range(FIRST_SEED, FIRST_SEED + options.seeds)
-            setting = opened(model, Path(folder), seeds, options.threads)
-            for claim in wanted:
-                lines.append(measure(model, setting, claim))
-                print(lines[-1], file=sys.stderr if options.json else sys.stdout, flush=True)
-        if options.page:
-            streams = stream_cost.measure(load(Path(folder) / models[0], "float32"))
-            PAGE.write_text(written(lines, REASONS, options.seeds, streams))
+        settings = {model: opened(model, Path(folder), seeds, options.threads) for model in options.model or models}
+        timings = [
+            (model, setting, claim, *timed(setting, claim)) for model, setting in settings.items() for claim in wanted
+        ]
+        streams = stream_cost.measure(load(Path(folder) / models[0], "float32")) if options.page else []
+        print("All times are taken. The machine may do other things beside the figures.", file=log, flush=True)
+        lines = []
+        for each in timings:
+            lines.append(judged(*each))
+            print(lines[-1], file=log, flush=True)
+    if options.page:
+        PAGE.write_text(written(lines, REASONS, options.seeds, streams))
     if options.json:
         found = [asdict(line) | {"pays": line.pays} for line in lines]
         print(json.dumps({"lines": found, "reasons": REASONS}, indent=1))

@@ -14,6 +14,7 @@ SCRIPT = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks/ablation.py"
 SHORT = ("--plan", "ddim:2", "--seeds", "4", "--calibrations", "1", "--trajectories", "4", "--json")
 
 
+@pytest.mark.slow
 def test_every_row_is_measured_once_and_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -172,6 +172,7 @@ def test_a_command_that_fails_says_why() -> None:
         measure([sys.executable, "-c", "raise SystemExit(3)"])
 
 
+@pytest.mark.slow
 @needs_proc
 def test_both_calibrate_a_tiny_network(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bundle = write_bundle(tmp_path / "bundle", denoiser())

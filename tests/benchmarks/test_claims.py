@@ -23,7 +23,7 @@ QUICK = {"illustration sequences"}
 @pytest.fixture(scope="module")
 def script() -> SimpleNamespace:
     namespace = runpy.run_path(str(SCRIPT))
-    namespace["measure"].__globals__["ATTEMPTS"] = 1  # figures of time are not judged here
+    namespace["timed"].__globals__["ATTEMPTS"] = 1  # figures of time are not judged here
     return SimpleNamespace(**namespace)
 
 
@@ -37,7 +37,7 @@ def test_each_claim_is_measured(script: SimpleNamespace, system: str) -> None:
     judge = open_extractor("fashion-mnist-cnn", sampler.bundle.manifest.x_shape, 1)
     setting = script.Setting(sampler, judge, "class", range(2))
     (claim,) = [each for each in script.CLAIMS if each.system == system]
-    line = script.measure("fashion_mnist", setting, claim, rounds=1)
+    line = script.judged("fashion_mnist", setting, claim, *script.timed(setting, claim, rounds=1))
     assert line.system == system and line.ours_ms > 0 and line.plain_ms > 0
     longer = line.at_equal_time
     assert longer is None if system in WITHOUT_LONGER else longer is not None and longer.ms > 0

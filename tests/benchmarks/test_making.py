@@ -38,6 +38,7 @@ def test_a_python_is_found_from_where_the_command_was_given(tmp_path: Path, monk
     assert compare.environments(["nncf_ptq=sh"])["nncf_ptq"].endswith("/sh")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("code", "said"),
     [

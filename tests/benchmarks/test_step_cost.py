@@ -34,6 +34,7 @@ def test_a_share_is_that_of_a_step_without(monkeypatch: pytest.MonkeyPatch) -> N
     assert str(Cost("x", 8, 2.04, -1.0, 3.0)).endswith("8 samples   +2.0 % (-1.0 to +3.0)")
 
 
+@pytest.mark.slow
 def test_a_tiny_bundle_goes_the_whole_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("openvino")
     bundle = write_bundle(tmp_path / "bundle", denoiser())

@@ -8,6 +8,7 @@ import stream_cost
 import fewstep.runtime
 
 
+@pytest.mark.slow
 def test_a_stream_is_measured(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream_cost, "FRAMES", 20)
     monkeypatch.setattr(stream_cost, "RUNS", 1)

@@ -22,6 +22,7 @@ def make():
 """
 
 
+@pytest.mark.slow
 def test_a_folder_that_a_killed_export_left_is_no_bundle(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     (tmp_path / "tiny.py").write_text(SOURCE)

@@ -336,6 +336,7 @@ def test_a_run_ticks_at_the_rate_and_a_late_tick_does_not_hurry_the_others(tiny_
     assert runner.run(observe, sent.append, 1.0, stop=lambda: len(sent) >= 13).ticks == 13
 
 
+@pytest.mark.slow
 def test_a_long_run_keeps_no_more_than_its_record(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(statistics, "KEPT", 50)
     runner, network, clock = looping(tiny_bundle, plans=("ddim:1",))

@@ -54,6 +54,7 @@ def test_the_first_call_does_not_count_as_a_latency(
     assert not cold and float(printed.split()[-4]) < 1e6  # "12.3 ms at most"
 
 
+@pytest.mark.slow
 def test_a_policy_of_lerobots_becomes_a_bundle_and_runs_in_a_loop(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

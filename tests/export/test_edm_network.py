@@ -2,6 +2,7 @@
 tiled in forward, skips that are joined where the channels ask for it, one-hot labels through a Linear layer."""
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -88,6 +89,7 @@ class Labelled(nn.Module):
         return output
 
 
+@pytest.mark.slow
 def test_such_a_network_is_exported_as_it_is() -> None:
     torch.manual_seed(0)
     label = Condition("class", input="label", null=CLASSES, low=0, high=CLASSES - 1)

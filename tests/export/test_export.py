@@ -276,6 +276,7 @@ def test_a_second_export_of_the_same_graphs_takes_their_verification_over(
     assert runs == ["full", "quick", "quick"]
 
 
+@pytest.mark.slow
 def test_a_verification_by_other_code_is_not_taken_over(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -300,6 +301,7 @@ def test_how_it_was_verified_is_in_the_bundle(file: Path, tmp_path: Path) -> Non
         export(ExportOptions(f"{file}:make", tmp_path / "bundle", verify="none"))  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_room_is_asked_for_before_anything_is_traced(
     tmp_path: Path, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

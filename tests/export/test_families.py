@@ -38,6 +38,7 @@ def test_a_family(module: torch.nn.Module, spec: Spec, rows: int, linear: int) -
     assert not {"Shape", "Cast", "Unsqueeze", "Squeeze", "Expand", "Slice"} & set(prepared.body.ops())
 
 
+@pytest.mark.slow
 def test_a_denoiser_that_reads_a_mask_at_each_step_is_given_it_directly() -> None:
     """Rows are float32, which a mask is not; what is made of it beforehand is a row all the same."""
     module, spec = Painter(), Spec("painter", (2, 4, 4), (IMAGE, MASK), "sample", ScheduleSpec("cosine"))

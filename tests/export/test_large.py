@@ -101,6 +101,7 @@ def test_it_samples_as_with_its_weights_inside(source: str, large: Path, tmp_pat
     assert integrity.verify(integrity.VerifyOptions(large)).is_whole
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("low_limit")
 def test_torch_is_gone_before_the_graphs_are_run(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     alive: list[int] = []
@@ -115,6 +116,7 @@ def test_torch_is_gone_before_the_graphs_are_run(source: str, tmp_path: Path, mo
     assert alive == [0]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("low_limit")
 def test_a_mismatch_brings_it_back_and_names_the_node(
     source: str, large: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -164,7 +166,9 @@ def test_int8_bodies_refer_to_the_float_weights_and_to_one_another(large: Path, 
     np.testing.assert_array_equal(samples(tmp_path / "device", "int8-cpu-x86"), samples(bundle, "int8-cpu-x86"))
 
 
-@pytest.mark.parametrize("limit", [LIMIT, io.EXTERNAL_ABOVE], ids=["large", "small"])
+@pytest.mark.parametrize(
+    "limit", [LIMIT, pytest.param(io.EXTERNAL_ABOVE, marks=pytest.mark.slow)], ids=["large", "small"]
+)
 def test_a_float16_export_is_half_the_size_and_is_verified(
     source: str, large: Path, tmp_path: Path, limit: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -185,6 +189,7 @@ def read_table(bundle: Path, manifest: Manifest) -> verify.Verification:
     return msgspec.json.decode((bundle / manifest.verification).read_bytes(), type=verify.Verification)
 
 
+@pytest.mark.slow
 def test_what_a_float16_bundle_can_be_used_for(source: str, tmp_path: Path) -> None:
     bundle = tmp_path / "b"
     export(ExportOptions(source, bundle, dtype="float16"))

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -51,6 +52,7 @@ def test_a_policy_of_diffusion_policys_samples_as_its_ddim_loop(tmp_path: Path) 
     assert np.abs(found - x.numpy()).max() < 1e-3
 
 
+@pytest.mark.slow
 def test_a_flow_policy_samples_as_its_euler_loop_and_keeps_its_order_of_axes(tmp_path: Path) -> None:
     bundle, module = exported(flow_policy, tmp_path)
     camera = np.random.default_rng(0).integers(0, 256, (2, 3, 32, 32)).astype(np.uint8)

@@ -194,6 +194,7 @@ class WithFourier(Block):
         return torch.fft.irfft2(torch.fft.rfft2(self.conv(x)), s=x.shape[-2:])
 
 
+@pytest.mark.slow
 def test_a_fourier_transform_is_exported_and_no_engine_takes_it(caplog: pytest.LogCaptureFixture) -> None:
     made = source(Net(WithFourier()))
     traced = made.trace()

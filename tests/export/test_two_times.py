@@ -38,6 +38,7 @@ def prepared_of(source: Source) -> PreparedDenoiser:
     return prepared
 
 
+@pytest.mark.slow
 def test_a_module_gets_both_in_the_order_of_its_signature() -> None:
     spec = Spec("jumping", X_SHAPE, (LABEL,), "flow", ScheduleSpec("flow", timesteps=1), to="to")
     torch.manual_seed(0)

@@ -74,6 +74,7 @@ def test_a_sample_is_bitwise_the_same_alone_and_in_any_batch(
         np.testing.assert_array_equal(together, alone)
 
 
+@pytest.mark.slow
 def test_32_threads_on_one_sampler_draw_bitwise_the_serial_samples(sampler: Sampler) -> None:
     serial = [draw(sampler, range(seed, seed + 1), "ddim:2", 2.0) for seed in range(32)]
     with ThreadPoolExecutor(32) as pool:

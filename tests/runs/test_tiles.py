@@ -124,6 +124,7 @@ def test_tensors_of_a_plan_have_the_shape_of_the_whole(sampler: Sampler) -> None
         sample_tiles(sampler, plan, (1, 12, 12), Tiles(2), condition=LABEL)
 
 
+@pytest.mark.slow
 def test_the_network_sees_so_many_windows_and_memory_is_that_of_the_state(sampler: Sampler) -> None:
     batches: list[int] = []
     window = sized(sampler, (1, 16, 16), reach=1, batches=batches)

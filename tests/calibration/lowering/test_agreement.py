@@ -42,6 +42,7 @@ def test_every_integer_kernel_computes_what_its_numbers_stand_for(target: Target
     assert all(each.steps < 0.01 for each in found if each.tensor == "mixed")  # which writes float32
 
 
+@pytest.mark.slow
 def test_every_kernel_of_the_shipped_model_agrees(exported_fashion_mnist: Path) -> None:
     """At most one step, where a sum lies on a half: 8 in 100 000 numbers where this was written."""
     options = CalibrateOptions(exported_fashion_mnist, plan="ddim:2", trajectories=4, groups="pooled")

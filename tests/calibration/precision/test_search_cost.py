@@ -55,6 +55,7 @@ def test_a_dry_run_counts_the_passes_of_progressive_inputs(tmp_path: Path, monke
     assert calls[0] == found.value["evaluations"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("bound", "shared"),
     [
@@ -113,6 +114,7 @@ def test_without_a_search_nothing_is_told_of_one(tmp_path: Path) -> None:
     assert body["judged_psnr"] is body["standard_error"] is body["all_int8_psnr"] is None
 
 
+@pytest.mark.slow
 def test_a_speed_is_met_without_a_choice_on_the_seeds_that_judge(tmp_path: Path, clock: Clock) -> None:
     clock.time = lambda floats: 1 + 0.06 * len(floats)
     found = printed(verb(asked(tmp_path, speed="1.1x"), SILENT))

@@ -42,6 +42,7 @@ def make():
 """
 
 
+@pytest.mark.slow
 def test_a_bundle_names_what_was_merged_and_runs_it(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(FILE)
     tensors = {"conv.lora_A.weight": torch.ones(1, 2, 3, 3), "conv.lora_B.weight": torch.full((2, 1, 1, 1), 0.5)}

@@ -97,6 +97,7 @@ def test_flux(tmp_path: Path) -> None:
     same(found[1], pooled)
 
 
+@pytest.mark.slow
 def test_pixart_with_its_mask_exports(tmp_path: Path) -> None:
     """Also as a graph, at several batches: T5 with a mask, which goes on to the denoiser."""
     components = {"text_encoder": t5(16), "tokenizer": t5_tokenizer(20)}
