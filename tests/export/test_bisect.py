@@ -21,7 +21,7 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.spec import ScheduleSpec
 from fewstep.runtime.bundle.manifest import Condition
 from tests.export.denoisers import Exported, source
-from tests.export.onnx_models import model
+from tests.export.sources.onnx_models import model
 from tests.export.verifying import verify
 
 LENGTH = 1000

@@ -25,7 +25,7 @@ from fewstep.graph.prepare import prepare
 from fewstep.graph.prologue import PreparedDenoiser
 from fewstep.plans.errors import UserError
 from fewstep.runtime.loading import load
-from tests.export.onnx_models import CHANNELS, LABELS, SIZE, model
+from tests.export.sources.onnx_models import CHANNELS, LABELS, SIZE, model
 from tests.export.verifying import verify
 
 SPEC: dict[str, Any] = {

@@ -10,7 +10,7 @@ import pytest
 from fewstep.export.export import ExportOptions, export, load_source
 from fewstep.plans.errors import UserError
 from fewstep.runtime.loading import load
-from tests.export.onnx_models import model
+from tests.export.sources.onnx_models import model
 
 diffusers = pytest.importorskip("diffusers")
 

@@ -12,7 +12,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantiz
 
 from fewstep.export.export import ExportOptions, export
 from fewstep.plans.errors import UserError
-from tests.export.onnx_models import CHANNELS, SIZE, model
+from tests.export.sources.onnx_models import CHANNELS, SIZE, model
 from tests.export.sources.test_onnx_file import written
 
 
