@@ -250,9 +250,11 @@ def main() -> int:
     log = sys.stderr if options.json else sys.stdout
     with TemporaryDirectory() as folder:
         settings = {model: opened(model, Path(folder), seeds, options.threads) for model in options.model or models}
-        timings = [
-            (model, setting, claim, *timed(setting, claim)) for model, setting in settings.items() for claim in wanted
-        ]
+        timings = []
+        for model, setting in settings.items():
+            for claim in wanted:
+                print(f"{model}: the time of {claim.system}", file=sys.stderr, flush=True)
+                timings.append((model, setting, claim, *timed(setting, claim)))
         streams = stream_cost.measure(load(Path(folder) / models[0], "float32")) if options.page else []
         print("All times are taken. The machine may do other things beside the figures.", file=log, flush=True)
         lines = []
