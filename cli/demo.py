@@ -10,7 +10,7 @@ from fewstep.calibration.bodies import native_targets
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.lowering.targets import USUAL
 from fewstep.calibration.options import CalibrateOptions, check_options
-from fewstep.cli.outcome import Outcome
+from fewstep.cli.outcome import Outcome, counted
 from fewstep.cli.progress import under
 from fewstep.cli.report import table
 from fewstep.cli.run import RunOptions, run
@@ -22,10 +22,13 @@ from fewstep.evaluation.report.verdict import warnings
 from fewstep.evaluation.results import Results
 from fewstep.export.export import ExportOptions, export
 from fewstep.export.export import check as check_export
-from fewstep.plans.guidance import weight_of
+from fewstep.plans.file import decode
+from fewstep.plans.guidance import Guidance, weight_of
 from fewstep.plans.name import parse_plan_name
+from fewstep.runtime.bundle.manifest import FittedPlan
 from fewstep.runtime.bundle.platforms import body_name
-from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.runtime.bundle.reading import Bundle, open_bundle
+from fewstep.runtime.fitted_plans import FITTED
 from fewstep.runtime.options import Options
 from fewstep.runtime.progress import SILENT, Progress
 
@@ -59,7 +62,8 @@ class DemoOptions(Options):
 def verb(options: DemoOptions, progress: Progress) -> Outcome:
     started = time.perf_counter()
     results = demo(options, progress)
-    engines = open_bundle(options.bundle).manifest.engines
+    manifest = open_bundle(options.bundle).manifest
+    engines = manifest.engines
     pictures = sorted(options.output.glob("samples-*.png"))
     page = options.bundle / "report" / "index.html"
     seconds = time.perf_counter() - started
@@ -70,6 +74,7 @@ def verb(options: DemoOptions, progress: Progress) -> Outcome:
             *warnings(results),
             *(f"{options.bundle / each.file}: engine for {each.device}, built and not run" for each in engines),
             *(f"{picture}: samples, one class a column" for picture in pictures),
+            *(_gain(each) for each in manifest.fitted if (options.output / _picture(each, "fitted")) in pictures),
             f"{page}: the report",
             f"{seconds:.0f} s in all",
         ),
@@ -100,7 +105,12 @@ def demo(options: DemoOptions, progress: Progress = SILENT) -> Results:
     is_native = any(name in native_targets() for name in options.target)
     precisions = ("float32", "int8") if is_native else ("float32",)
     for precision in precisions:
-        run(_grid(options, precision, weight_of(calibration.plan.guidance)), under(f"run in {precision}", progress))
+        grid = _grid(options, calibration.plan.guidance, options.plan, f"samples-{precision}.png", precision)
+        run(grid, under(f"run in {precision}", progress))
+    few = fewest(open_bundle(options.bundle), calibration.plan.guidance)
+    if few is not None:
+        for kind, plan in (("nominal", few.nominal), ("fitted", f"{FITTED}{few.evaluations}")):
+            run(_grid(options, calibration.plan.guidance, plan, _picture(few, kind)), under(f"run {plan}", progress))
     return report(ReportOptions(bundle=options.bundle), under("report", progress))
 
 
@@ -118,18 +128,38 @@ def _check(options: DemoOptions) -> tuple[CalibrateOptions, BuildOptions | None]
     return to_calibrate, to_build if is_possible else None
 
 
-def _grid(options: DemoOptions, precision: str, guidance: float | None) -> RunOptions:
+def fewest(bundle: Bundle, guidance: Guidance | None) -> FittedPlan | None:
+    """The fitted plan of fewest evaluations for float32 at a guidance; None without one."""
+    plans = ((each, decode(bundle.read(each.file), each.file)) for each in bundle.manifest.fitted)
+    known = (each for each, plan in plans if each.body == "float32" and plan.guidance == guidance)
+    return min(known, key=lambda each: each.evaluations, default=None)
+
+
+def _picture(few: FittedPlan, kind: str) -> str:
+    return f"samples-{few.evaluations}-{kind}.png"
+
+
+def _gain(few: FittedPlan) -> str:
+    return (
+        f"{counted(few.evaluations, 'evaluation')}: {few.nominal} is {few.nominal_psnr:.1f} dB from the exact samples, "
+        f"fitted numbers are {few.psnr:.1f} dB from them"
+    )
+
+
+def _grid(
+    options: DemoOptions, guidance: Guidance | None, plan: str, picture: str, precision: str = "float32"
+) -> RunOptions:
     """Four samples of each class, one class a column."""
     conditions = open_bundle(options.bundle).manifest.conditions
     classes = next((each for each in conditions if each.labels), None)
     labels: Sequence[str] = classes.labels if classes else ()
     return RunOptions(
         bundle=options.bundle,
-        plan=options.plan,
+        plan=plan,
         precision=precision,
         samples=4 * (len(labels) or 4),
         condition=tuple(f"{classes.name}={label}" for label in labels) if classes else (),
-        guidance=guidance,
-        output=options.output / f"samples-{precision}.png",
+        guidance=weight_of(guidance),
+        output=options.output / picture,
         columns=len(labels) or 4,
     )

@@ -12,12 +12,16 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from fewstep.calibration.calibrate import Calibration, calibrate
+from fewstep.calibration.options import CalibrateOptions
 from fewstep.cli.main import main
 from fewstep.evaluation.report import ReportOptions
 from fewstep.evaluation.results import EvaluationResults, Results
 from fewstep.evaluation.results import decode as decode_results
 from fewstep.runtime import load
 from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.runtime.progress import Progress
+from tests.runtime.test_fitted_plans import give
 
 EXAMPLE = Path(__file__).parent.parent.parent / "docs/export.md"
 SHORT_REPORT = (
@@ -200,8 +204,17 @@ def test_the_demo_ends_with_a_table_samples_and_a_report(
     """All of it but the length of the report, which is a matter of its defaults."""
     few = {"seeds": 4, "forced_seeds": 2, "teacher": "ddim:10", "teacher_seeds": 2, "batches": (1,), "rounds": 1}
     monkeypatch.setattr("fewstep.cli.demo.ReportOptions", partial(ReportOptions, turn_seconds=0.01, **few))
+
+    def calibrated(options: CalibrateOptions, progress: Progress) -> Calibration:
+        found = calibrate(options, progress)
+        give(options.bundle, source=open_bundle(options.bundle).manifest.provenance.source_sha256)
+        return found
+
+    monkeypatch.setattr("fewstep.cli.demo.calibrate", calibrated)
     printed = said("demo", "--source", source, "--target", "cpu-x86", "-o", tmp_path / "demo")
-    for expected in ("PSNR", "int8-cpu-x86", "samples-int8.png", "report/index.html"):
+    for expected in ("PSNR", "int8-cpu-x86", "samples-int8.png", "report/index.html", "fitted numbers are 24.0 dB"):
         assert expected in printed
+    fitted, nominal = (tmp_path / f"demo/samples-3-{kind}.png" for kind in ("fitted", "nominal"))
+    assert fitted.read_bytes() == nominal.read_bytes()  # nothing was fitted in this one
     assert (tmp_path / "demo/bundle/report/index.html").is_file()
     assert Image.open(tmp_path / "demo/samples-int8.png").size == (3 * (3 * 9 - 1), 3 * (4 * 9 - 1))
