@@ -68,7 +68,7 @@ class History:
             raise UserError("nothing has been observed", "add an observation first")
         missing = (self._latest.maxlen or 0) - len(self._latest)
         seen = [self._latest[0]] * missing + list(self._latest)
-        return {name: np.stack([each[name] for each in seen]) for name in self._shapes}
+        return {name: np.concatenate([each[name][None] for each in seen]) for name in self._shapes}
 
     def clear(self) -> None:
         """Forget everything: at the start of an episode."""

@@ -4,8 +4,6 @@ import math
 from collections import deque
 from collections.abc import Sequence
 
-import numpy as np
-
 WINDOW = 200  # calls that are looked back on
 QUANTILE = 0.99
 
@@ -17,11 +15,13 @@ class LatencyWindow:
     def __init__(self, size: int = WINDOW, quantile: float = QUANTILE) -> None:
         self._quantile = quantile
         self._seconds: deque[float] = deque(maxlen=size)
+        self._found = math.inf  # the quantile, once for each call that was added: it is asked for at more ticks
 
     def add(self, seconds: float) -> None:
         """A call. What is negative or not finite is a clock that jumped, and is left out."""
         if math.isfinite(seconds) and seconds >= 0:
             self._seconds.append(seconds)
+            self._found = sorted(self._seconds)[math.ceil((len(self._seconds) - 1) * self._quantile)]
 
     def __len__(self) -> int:
         return len(self._seconds)
@@ -29,9 +29,7 @@ class LatencyWindow:
     @property
     def seconds(self) -> float:
         """The quantile; infinite where there was no call."""
-        if not self._seconds:
-            return math.inf
-        return float(np.quantile(np.fromiter(self._seconds, float), self._quantile, method="higher"))
+        return self._found
 
 
 def choose_plan(measured: Sequence[float], deadline: float) -> int:

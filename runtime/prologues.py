@@ -54,10 +54,17 @@ def dealt_rows(
         made = _run(prologue, PROLOGUE, given, len(of_pair), bundle)
 
     def rows(index: int) -> dict[str, NDArray[Any]]:
-        of_condition = {name: row[places[index]] for name, row in seen.items() if name in wanted}
-        return of_condition | {name: row[pairs[index]] for name, row in made.items() if name in wanted}
+        place, pair = _in_order(places[index]), _in_order(pairs[index])
+        of_condition = {name: row[place] for name, row in seen.items() if name in wanted}
+        return of_condition | {name: row[pair] for name, row in made.items() if name in wanted}
 
     return rows
+
+
+def _in_order(places: NDArray[np.intp]) -> NDArray[np.intp] | slice:
+    """Places that follow one another, as a slice: it copies no rows, and a step may have dozens."""
+    first, count = int(places[0]), len(places)
+    return slice(first, first + count) if (places == np.arange(first, first + count)).all() else places
 
 
 def _run(network: LoadedGraph, name: str, given: Arrays, count: int, bundle: Bundle) -> dict[str, NDArray[Any]]:

@@ -16,7 +16,6 @@ from fewstep.plans.errors import Cancelled, UserError
 from fewstep.plans.file import decode
 from fewstep.plans.guidance import COND, UNCOND, Guidance, as_guidance, describe
 from fewstep.plans.plan import DENOISER, Plan, row_names
-from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.shaping import Shaping
 from fewstep.plans.spec import DenoiserFacts
 from fewstep.plans.tracer import IMAGE, NOISE
@@ -244,7 +243,7 @@ def check_plan(
 ) -> None:
     """A compiled plan belongs to one schedule and prediction, and holds its guidance."""
     manifest = bundle.manifest
-    schedule = NoiseSchedule(manifest.schedule).fingerprint
+    schedule = bundle.schedule.fingerprint
     if plan.schedule != schedule:
         has = f"{manifest.schedule.kind}-{manifest.schedule.timesteps} ({schedule})"
         raise UserError(f"plan {plan.name!r} is for schedule {plan.schedule}, {bundle.path} has {has}", _by_name(plan))

@@ -20,7 +20,6 @@ from fewstep.plans import noise
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance
 from fewstep.plans.plan import Plan, Step, group_of
-from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.shaping import Shaping
 from fewstep.runtime import conditions, mixed_plans, units
 from fewstep.runtime.backends import LoadedGraph
@@ -200,7 +199,7 @@ class Sampler(AbstractContextManager["Sampler"]):
         x, takes = check_x(x, self.bundle.manifest)
         check_times(to is not None, self.bundle, self.body)
         times = check_network_time(time, len(x))
-        schedule = NoiseSchedule(self.bundle.manifest.schedule)
+        schedule = self.bundle.schedule
         groups = np.array([group_of(schedule.time(float(t)).lam, self.body.groups) for t in times])
         block = dict(conditions.check(takes.conditions, condition, len(x)))
         block[TIME] = times.astype(np.float32)

@@ -7,6 +7,7 @@ practice: half copies, Git LFS pointers, a graph replaced by hand.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from os import PathLike
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -15,6 +16,7 @@ import msgspec
 from numpy.typing import NDArray
 
 from fewstep.plans.errors import UserError
+from fewstep.plans.schedule import NoiseSchedule
 from fewstep.runtime.bundle.companions import companions
 from fewstep.runtime.bundle.consistency import graphs, problems
 from fewstep.runtime.bundle.manifest import SCHEMA, Body, Condition, GraphEntry, Manifest
@@ -33,6 +35,11 @@ class Bundle:
 
     path: Path
     manifest: Manifest
+
+    @cached_property
+    def schedule(self) -> NoiseSchedule:
+        """The denoiser's noise schedule. Each call of a sampler asks for its fingerprint."""
+        return NoiseSchedule(self.manifest.schedule)
 
     def file(self, name: str) -> Path:
         """The absolute path of a file of the bundle, once its content has the sha256 that the manifest records."""
