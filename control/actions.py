@@ -13,9 +13,10 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
 from fewstep.plans.tracer import IMAGE
 from fewstep.runtime.bundle.manifest import Policy
-from fewstep.runtime.execute import Hold, StepState, finish
-from fewstep.runtime.finite import check_finite
+from fewstep.runtime.execute import Hold, StepState, execute, finish
+from fewstep.runtime.finite import check_finite, finite_states
 from fewstep.runtime.policies import policy_of
+from fewstep.runtime.request import check_given
 from fewstep.runtime.sampler import Sampler
 
 Continuity = Literal["none", "hard", "soft", "trained"]
@@ -83,8 +84,9 @@ def sample_sequences(
     policy = policy_of(manifest)
     continuity = continuity_of(continuity, policy)
     compiled = sampler.compile(plan)
-    value, mask = _continued(sampler, policy, asked, continuity)
-    hold = Hold(value, mask) if mask.any() else None
+    value, weights = _continued(sampler, policy, asked, continuity)
+    decided = np.floor(weights)
+    hold = Hold(value, decided) if decided.any() else None
     seen: dict[str, NDArray[Any]] = {
         name: np.stack([np.asarray(each.window[name]) for each in asked]) for name in asked[0].window
     }
@@ -98,26 +100,29 @@ def sample_sequences(
             f"plan {compiled.name!r} starts from the former sequence, and there is none",
             "give former=, or a plan that was compiled without a strength",
         )
-    given = {IMAGE: value} if IMAGE in compiled.given else None
+    network, draws = sampler.network(compiled, len(asked), seen), sampler.draws([each.seed for each in asked])
+    former = {IMAGE: value} if IMAGE in compiled.given else None
+    given = check_given(compiled.given, former, seen, manifest.x_shape, len(asked))
+    states = execute(compiled, network, draws, given=given, hold=hold)
     last: StepState | None = None
     early = False
-    for last in sampler.steps(compiled, [each.seed for each in asked], seen, given=given, hold=hold):
+    for last in finite_states(states, compiled):
         early = enough is not None and last.index + 1 < len(compiled.steps) and enough()
         if early:
             break
     assert last is not None
     x = np.asarray(last.x0 if early else finish(compiled, [last]), np.float32)
-    if hold is not None:
-        x = blended(x, value, hold.mask)
+    x = x if hold is None and continuity != "soft" else blended(x, value, weights)
     check_finite(x, "the sample", last.index, last.step, compiled)
     sequences = (x if manifest.units is None else sampler.to_units(x))[:, policy.first :]
     return snapped(sequences, policy.discrete), last.index + 1
 
 
-def blended(x: NDArray[Any], former: NDArray[Any], mask: NDArray[Any]) -> NDArray[Any]:
-    """What was sampled, with the former sequence at its weights. `Hold` blends before each step, and not after the
-    last, which is a large one where steps are few."""
-    mixed: NDArray[Any] = mask * former + (1 - mask) * x
+def blended(x: NDArray[Any], former: NDArray[Any], weights: NDArray[Any]) -> NDArray[Any]:
+    """What was sampled, with the former sequence at its weights. It is blended once, so that the weights mean the same
+    in any number of steps. A state that is blended before each step keeps the more of the former sequence the more
+    steps there are, as the network takes up what it is shown."""
+    mixed: NDArray[Any] = weights * former + (1 - weights) * x
     return mixed
 
 
