@@ -1,6 +1,6 @@
 """A sequence of actions in time, the weights that hold it in the next one, and the values of discrete actions."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -34,6 +34,22 @@ class Chunk:
     def rest(self, tick: int) -> Float32:
         """The actions [k, ...] from a tick on, at least one."""
         return self.actions[min(max(tick - self.origin, 0), len(self.actions) - 1) :]
+
+
+def faded(new: Chunk, former: Chunk, tick: int, count: int, discrete: Collection[int] = ()) -> Chunk:
+    """A sequence that takes over from the former one at a tick, over so many ticks: actions go in a line from the one's
+    to the other's. Discrete places change at once."""
+    start = max(tick - new.origin, 0)
+    end = min(start + count, len(new.actions))
+    if start >= end:
+        return new
+    actions = new.actions.copy()
+    before = np.array([former.at(new.origin + place) for place in range(start, end)])
+    share = (np.arange(1, end - start + 1, dtype=np.float32) / (count + 1)).reshape(-1, *[1] * (actions.ndim - 1))
+    actions[start:end] = share * actions[start:end] + (1 - share) * before
+    for place in discrete:
+        actions[..., place] = new.actions[..., place]
+    return Chunk(actions, new.origin)
 
 
 def padded(actions: Float32, count: int) -> Float32:

@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike
 
 from fewstep.control.actions import Asked, Continuity, continuity_of
 from fewstep.control.choice import PlanChoice, plans_of
-from fewstep.control.chunk import Chunk, Float32
+from fewstep.control.chunk import Chunk, Float32, faded
 from fewstep.control.clocks import Clock, Job, Made, Running, WallClock
 from fewstep.control.history import History, Window
 from fewstep.control.latency import ticks_of_delay
@@ -79,8 +79,10 @@ class PolicyRunner:
             One that makes no sequence is left out for 200 others.
         deadline: seconds that a call of the sampler may take; None is one tick. At the deadline the call ends with
             what the network predicts.
-        execute: actions between two observations that a sequence is made from; None is the manifest's.
+        execute: actions of a sequence, from its observation on, until the next one takes over; None is the manifest's.
+            The next one is begun earlier by its delay. Where that is more than half of them, call follows call.
         continuity: how a sequence continues the former one, as of `sample_actions`.
+        fade: ticks over which a sequence takes over from the former one; 0 is at once.
         warm: strength in (0, 1] of plans that start from the former sequence; None starts from noise. A plan keeps its
             number of evaluations.
         renoise: of those starts, as of `Sampler.sample`.
@@ -100,6 +102,7 @@ class PolicyRunner:
         deadline: float | None = None,
         execute: int | None = None,
         continuity: Continuity | None = None,
+        fade: int = 0,
         warm: float | None = None,
         renoise: float | None = None,
         refresh: int | None = None,
@@ -122,6 +125,9 @@ class PolicyRunner:
             raise UserError(f"expected {expected!r}", "give seconds, 0 or more")
         self._sampler, self._refresh = sampler, refresh
         self._continuity = continuity_of(continuity, policy)
+        if fade < 0:
+            raise UserError(f"fade {fade!r}", "give ticks, 0 or more")
+        self._fade, self._discrete = fade, policy.discrete
         self._cold = plans_of(sampler, plans, shaping)
         self._warm = None if warm is None else plans_of(sampler, plans, shaping, warm, renoise)
         self._choice = PlanChoice(len(self._cold), self._deadline, expected or 0.0)
@@ -142,7 +148,8 @@ class PolicyRunner:
         if not 0 <= seed < 2 ** (64 - EPISODE_BITS):
             raise UserError(f"seed {seed} of an episode", f"give 0 to 2^{64 - EPISODE_BITS} - 1")
         self._epoch += 1
-        self._seed, self._calls, self._tick, self._expected = seed, 0, -1, 0
+        self._seed, self._calls, self._tick = seed, 0, -1
+        self._period, self._expected = self._execute, 0
         self._conditions = {name: np.array(value) for name, value in (conditions or {}).items()}
         self._chunk: Chunk | None = None
         self._problem: str | None = None
@@ -185,7 +192,7 @@ class PolicyRunner:
             self._problem = f"observation {bad!r} holds a number that is not finite"
             return
         self._history.keep(seen)
-        if self._flight is None and (self._chunk is None or self._tick - self._chunk.origin >= self._execute):
+        if self._flight is None and (self._chunk is None or self._tick - self._chunk.origin >= self._period):
             self._begin()
 
     def action(self) -> Action:
@@ -260,7 +267,7 @@ class PolicyRunner:
     def _source(self, chunk: Chunk) -> Source:
         if self._tick >= chunk.end:
             return "held"
-        return "late" if self._tick - chunk.origin >= self._execute + self._expected else "planned"
+        return "late" if self._tick - chunk.origin >= self._period + self._expected else "planned"
 
     def _begin(self) -> None:
         """Ask for the sequence from this tick on."""
@@ -269,7 +276,7 @@ class PolicyRunner:
         if self._chunk is not None:
             former = self._chunk.rest(self._tick)
             most = min(len(former), self._places - self._execute)
-            decided = min(ticks_of_delay(self._choice.seconds(place), self._rate), most)
+            decided = min(self._delay(place), most)
         is_warm = self._warm is not None and self._chunk is not None and self._tick < self._chunk.end
         if self._refresh is not None and self._calls % self._refresh == 0:
             is_warm = False
@@ -299,8 +306,15 @@ class PolicyRunner:
             counts["dropped"] += 1
             self._problem = f"a sequence came {self._tick - flight.origin} ticks after its observation"
         else:
-            self._joins = self._chunk is not None
-            self._chunk = Chunk(made.actions, flight.origin)
+            chunk, former = Chunk(made.actions, flight.origin), self._chunk
+            self._joins = former is not None
+            delay = self._delay(flight.place)
+            self._period = max(self._execute - delay, delay, 1)  # where it is the delay, call follows call
+            self._chunk = chunk if former is None else faded(chunk, former, self._tick, self._fade, self._discrete)
+
+    def _delay(self, place: int) -> int:
+        """Ticks that go by while a plan is sampled."""
+        return ticks_of_delay(self._choice.seconds(place), self._rate)
 
     def _measured(self, place: int, made: Made) -> None:
         counts = self._record.counts

@@ -94,9 +94,34 @@ def test_the_delay_that_was_measured_is_held_and_no_action_is_skipped(tiny_bundl
     steps = np.diff([float(each.value[0]) for each in actions[2:]])
     joins = np.flatnonzero(np.diff([each.age for each in actions[2:]]) < 0)
     assert {each.source for each in actions[2:]} == {"planned"}
-    assert len(joins) >= 8 and np.diff(joins).tolist() == [EXECUTED] * (len(joins) - 1)
+    assert len(joins) >= 16 and np.diff(joins).tolist() == [2] * (len(joins) - 1)
+    assert max(each.age for each in actions[2:]) == EXECUTED - 1
     inside = np.delete(steps, joins)
     np.testing.assert_allclose(inside, 0.01, atol=1e-6)
+
+
+@pytest.mark.parametrize(("delay", "execute", "oldest"), [(0, 8, 7), (1, 8, 7), (3, 8, 7), (4, 8, 7), (6, 8, 11)])
+def test_a_delay_makes_no_action_older_as_long_as_calls_can_follow_each_other(
+    tiny_bundle: Path, delay: int, execute: int, oldest: int
+) -> None:
+    clock = VirtualClock(delay=delay * TICK)
+    sampler = tiny_policy(tiny_bundle, ramp)
+    options = {"deadline": 1.0, "expected": delay * TICK, "execute": execute}
+    runner = PolicyRunner(sampler, RATE, ("ddim:1",), clock=clock, **options)  # type: ignore[arg-type]
+    actions = [act(runner, clock) for _ in range(60)]
+    assert max(each.age for each in actions) == oldest
+    assert {each.source for each in actions} == {"planned"}
+
+
+def test_a_fade_takes_over_in_a_line_and_changes_no_discrete_place(tiny_bundle: Path) -> None:
+    """Joint 0 has the same ramp in each sequence. Joint 1 has the number of the call."""
+    runner, network, clock = looping(tiny_bundle, plans=("ddim:1",), fade=3)
+    actions = [act(runner, clock) for _ in range(2 * EXECUTED)]
+    assert [round(1000 * float(each.value[1]), 2) for each in actions] == [1, 1, 1, 1, 1.25, 1.5, 1.75, 2]
+    assert [round(100 * float(each.value[0]), 2) for each in actions[4:]] == [3, 3, 3, 3]
+    assert {each.source for each in actions} == {"planned"}
+    with pytest.raises(UserError, match="fade -1"):
+        looping(tiny_bundle, fade=-1)
 
 
 def test_a_late_sequence_of_the_last_episode_is_dropped(tiny_bundle: Path) -> None:
@@ -144,7 +169,7 @@ def test_the_delay_that_is_expected_is_held_from_the_first_sequence_on(tiny_bund
     runner = PolicyRunner(sampler, RATE, ("ddim:1",), deadline=1.0, expected=3 * TICK, clock=clock)
     for _ in range(20):
         assert act(runner, clock).source == "planned"
-    assert decided == [0, 3, 3, 3, 3]
+    assert decided == [0, 3, 3, 3, 3, 3, 3]  # more than half of the four: call follows call
 
 
 def test_a_sample_that_is_not_finite_is_told_and_the_former_one_goes_on(tiny_bundle: Path) -> None:
@@ -201,7 +226,7 @@ def test_the_best_plan_that_keeps_the_deadline_is_used_and_a_better_one_is_tried
     for _ in range(60):
         act(runner, clock)
     found = runner.statistics
-    assert dict(found.plans) == {"ddim:1": 15} and found.missed == 0
+    assert dict(found.plans) == {"ddim:1": 20} and found.missed == 0
     network.seconds = 0.1 * TICK
     runner.warm_up(SEEN)
     act(runner, clock)
