@@ -3,8 +3,8 @@
     python benchmarks/policy/latency.py WORK [--calls 10000] [--seconds 600] [--weights policy.safetensors]
 
 WORK is the folder of run.py, with its bundle and the observations that were calibrated on. Calls are whole: encoder,
-steps, units. The contenders take turns, a hundred calls each. With `--weights` torch takes part; without, this process
-has no torch, and its memory is that of a device.
+steps, units. The contenders take turns. float32 has a fifth of int8's calls, and torch (eager) a twentieth. torch takes
+part with `--weights`, and is loaded after the loop, so that the memory of the loop is that of a device.
 """
 
 import argparse
@@ -24,11 +24,11 @@ from fewstep.control.statistics import quantiles
 from fewstep.runtime import Sampler, load
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 
-TURN = 100  # calls
+TURNS = {"int8": 100, "float32": 20, "torch": 5}  # calls of each contender before the next one's
 LATENCY = "latency.md"  # in WORK
 STEPS = (1, 2, 4)
 Call = Callable[[Mapping[str, NDArray[Any]]], Any]
-HEAD = ("calls", "p50 ms", "p99 ms", "p99.9 ms", "most ms")
+HEAD = ("sequences", "calls", "p50 ms", "p99 ms", "p99.9 ms", "most ms", "p50 over int8's")
 
 
 def windows(work: Path) -> Iterator[dict[str, NDArray[Any]]]:
@@ -46,41 +46,54 @@ def call_of(sampler: Sampler, steps: int) -> Call:
     return lambda window: sample_sequences(sampler, plan, [Asked(window, 0)])
 
 
-def torch_call(weights: Path, steps: int) -> Call:
+def torch_call(weights: Path, steps: int, threads: int) -> Call:
     """The network as torch runs it, so many times; what surrounds a step is left out in its favour."""
     import os
 
     os.environ["POLICY_WEIGHTS"] = str(weights)
     import torch
-    from network import make
+    from network import Network, make
 
+    torch.set_num_threads(threads)
     network, spec = make()
+    assert isinstance(network, Network)
     x, time_ = torch.zeros(1, *spec.x_shape), torch.zeros(1)
     prefix, delay = torch.zeros(1, *spec.x_shape), torch.zeros(1, 1)
 
     @torch.inference_mode()
     def call(window: Mapping[str, NDArray[Any]]) -> Any:
         seen = [torch.from_numpy(np.asarray(window[name], np.float32))[None] for name in ("observation", "task")]
+        known = network.encode(*seen)
         for _ in range(steps):
-            made = network(x, time_, *seen, prefix, delay)
+            made = network.predict(x, time_, known, prefix, delay)
         return made
 
     return call
 
 
-def race(calls: Mapping[str, Call], work: Path, count: int) -> list[tuple[str, ...]]:
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
+def race(calls: Mapping[tuple[str, int], Call], work: Path, count: int) -> list[tuple[str, ...]]:
+    """The table's lines of contenders by (who, steps); int8 makes `count` calls."""
+    seconds: dict[tuple[str, int], list[float]] = {each: [] for each in calls}
     seen = windows(work)
     for call in calls.values():
         for _ in range(20):
             call(next(seen))
-    while len(next(iter(seconds.values()))) < count:
-        for name, call in calls.items():
-            for _ in range(TURN):
+    for _ in range(-(-count // TURNS["int8"])):
+        for each, call in calls.items():
+            for _ in range(TURNS[each[0]]):
                 window, began = next(seen), time.perf_counter()
                 call(window)
-                seconds[name].append(time.perf_counter() - began)
-    return [(name, *_milliseconds(taken)) for name, taken in seconds.items()]
+                seconds[each].append(time.perf_counter() - began)
+    medians = {each: quantiles(taken).p50 for each, taken in seconds.items()}
+    return [
+        (
+            f"{who}, {steps} steps",
+            str(len(taken)),
+            *_milliseconds(taken),
+            f"{medians[who, steps] / medians['int8', steps]:.2f}",
+        )
+        for (who, steps), taken in seconds.items()
+    ]
 
 
 def _milliseconds(seconds: list[float]) -> tuple[str, ...]:
@@ -137,15 +150,16 @@ def main() -> None:
     given = parser.parse_args()
     bundle = max((each for each in given.work.glob("policy-*") if each.is_dir()), key=lambda each: each.stat().st_mtime)
     backend = OnnxRuntime(threads=given.threads, spinning=False)  # waiting threads leave the core to the loop
-    said = loop(load(bundle, precision="int8", backend=backend), given.work, given.seconds)
+    said = f"A call has {given.threads} thread{'s' * (given.threads > 1)}.\n\n"
+    said += loop(load(bundle, precision="int8", backend=backend), given.work, given.seconds)
     print(said, flush=True)
     calls = {
-        f"{precision}, {steps} steps": call_of(load(bundle, precision=precision, backend=backend), steps)
+        (precision, steps): call_of(load(bundle, precision=precision, backend=backend), steps)
         for precision in ("int8", "float32")
         for steps in STEPS
     }
     if given.weights is not None:
-        calls |= {f"torch, {steps} steps": torch_call(given.weights, steps) for steps in STEPS}
+        calls |= {("torch", steps): torch_call(given.weights, steps, given.threads) for steps in STEPS}
     table = markdown(race(calls, given.work, given.calls), HEAD)
     print(table)
     (given.work / LATENCY).write_text(f"{said}\n\n{table}\n")

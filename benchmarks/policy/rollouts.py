@@ -83,7 +83,9 @@ def run(
     idle: dict[str, list[Simulation]] = {task: [] for task in TASKS}
     tick = done = 0
     while waiting or running:
-        if tick % contender.execute == 0:  # so that all ask for sequences at the same ticks
+        if (
+            tick % max(contender.execute - contender.delay, contender.delay) == 0
+        ):  # so that all ask for sequences at the same ticks
             while waiting and len(running) < LOCKSTEP:
                 running.append(_begin(contender, sampler, waiting.pop(0), idle, clock))
         for course in running:
@@ -130,6 +132,7 @@ def runner_of(contender: Contender, sampler: Sampler, clock: VirtualClock | None
         deadline=1.0,  # of virtual time, which a delay is far from
         execute=contender.execute,
         continuity=contender.continuity,  # type: ignore[arg-type]
+        fade=contender.fade,
         warm=contender.warm,
         shaping=LIMITS,
         expected=contender.delay / RATE,

@@ -4,20 +4,23 @@
 
 WORK gets the bundle, calibrated on what the deployed plan itself sees, and the verdict of every episode. The same
 command goes on where the last one stopped, and more episodes add to those that are there. `--quick` takes 4 episodes of
-each task and the main contenders. The result is WORK/table.md, and WORK/rows.json for policy_page.py.
+each task and the main contenders. `--only` runs a few contenders further than the others. The result is WORK/table.md,
+and WORK/rows.json for policy_page.py: all verdicts that there are, written again after each block of episodes.
 """
 
 import argparse
 import hashlib
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
 from closed_loop import deviation, rows, watch
 from rollouts import episodes_of, run
-from simulator import KNOCKED, TASKS
+from simulator import KNOCKED, RATE, TASKS
 from table import markdown, row
 from verdicts import Contender, Ledger
 
@@ -25,12 +28,16 @@ from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.export.export import ExportOptions, export
 from fewstep.runtime import Sampler, load
+from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 
 SOURCE = Path(__file__).with_name("network.py")
 CALIBRATED = "dpmpp_2m:4"  # its last two steps are those of two warm ones
 WATCHED, ROWS = 4, 256  # episodes of each task that are watched, and observations that are calibrated on
 DELAYS = (1, 2, 4, 8)  # ticks of 12.5 ms
-ROWS_FILE, DEVIATION = "rows.json", ".deviation"
+FADE = 3  # ticks
+WARM = 0.5  # strength
+BLOCK = 20  # episodes of each task that all contenders run before any runs more
+ROWS_FILE, DEVIATION, VERDICTS = "rows.json", ".deviation", "verdicts"
 
 
 class Rows(msgspec.Struct, frozen=True):
@@ -43,35 +50,37 @@ class Rows(msgspec.Struct, frozen=True):
 def contenders(weights: dict[str, str], quick: bool) -> list[tuple[Contender, str | None]]:
     """All rows of the table with the precision that each runs in, None for the experts; the first policy is the
     reference."""
-    floating, integer = weights["float32"], weights["int8"]
-    two = Contender("int8, 2 steps, warm", integer, "dpmpp_2m:2", warm=0.5)
 
-    def of(name: str, precision: str, plan: str, warm: float | None = None) -> tuple[Contender, str]:
-        return Contender(name, weights[precision], plan, warm), precision
+    def of(precision: str, steps: int, warm: bool = False, **options: Any) -> tuple[Contender, str]:
+        delay, fade, continuity = (options.get(each) for each in ("delay", "fade", "continuity"))
+        name = f"{precision}, {steps} steps" + ", warm" * warm
+        name += "" if continuity is None else f", {continuity}"
+        name += "" if fade is None else f", fade {fade}"
+        name += "" if delay is None else f", {1e3 * delay / RATE:g} ms late"
+        name += ", knocked" * options.get("knocked", False)
+        plan = f"ddim:{steps}" if steps >= 10 else f"dpmpp_2m:{steps}"
+        return Contender(name, weights[precision], plan, WARM if warm else None, **options), precision
 
     main: list[tuple[Contender, str | None]] = [
         (Contender("experts"), None),
-        of("float32, 100 steps", "float32", "ddim:100") if not quick else of("float32, 10 steps", "float32", "ddim:10"),
-        (two, "int8"),
-        of("int8, 2 steps", "int8", "dpmpp_2m:2"),
-        of("float32, 2 steps, warm", "float32", "dpmpp_2m:2", 0.5),
-        (Contender("int8, 2 steps, soft", integer, "dpmpp_2m:2", continuity="soft"), "int8"),
+        of("float32", 10 if quick else 100),
+        of("int8", 2, warm=True),
+        of("int8", 2),
+        of("float32", 2, warm=True),
+        of("int8", 2, fade=FADE),
     ]
     if quick:
         return main
-    for steps in (1, 2, 4):
-        main.append(of(f"float32, {steps} steps", "float32", f"dpmpp_2m:{steps}"))
-    for steps in (1, 4):
-        main.append(of(f"int8, {steps} steps", "int8", f"dpmpp_2m:{steps}"))
-        main.append(of(f"int8, {steps} steps, warm", "int8", f"dpmpp_2m:{steps}", 0.5))
-    for continuity in ("none", "hard", "soft", "trained"):
-        for delay in DELAYS if continuity in ("soft", "trained") else (4,):
-            name = f"int8, 2 steps, warm, {continuity}, {12.5 * delay:g} ms late"
-            main.append((Contender(name, integer, "dpmpp_2m:2", 0.5, continuity, delay), "int8"))
+    main += [of("float32", steps) for steps in (1, 2, 4)]
+    main += [of("int8", steps, warm) for steps in (1, 4) for warm in (False, True)]
+    main.append(of("int8", 2, continuity="soft"))
+    for warm in (False, True):
+        main += [of("int8", 2, warm, continuity="trained", delay=delay) for delay in DELAYS]
+    main += [of("int8", 2, continuity=each, delay=delay) for each in ("none", "hard") for delay in DELAYS[1:3]]
     main.append((Contender("experts, knocked", knocked=True), None))
-    main.append((Contender("int8, 2 steps, warm, knocked", integer, "dpmpp_2m:2", 0.5, knocked=True), "int8"))
-    main.append((Contender("float32, 4 steps, knocked", floating, "dpmpp_2m:4", knocked=True), "float32"))
-    seldom = Contender("int8, 2 steps, each 24 ticks, knocked", integer, "dpmpp_2m:2", execute=24, knocked=True)
+    main += [of("int8", 2, warm, knocked=True) for warm in (False, True)]
+    main.append(of("float32", 4, knocked=True))
+    seldom = Contender("int8, 2 steps, each 24 ticks, knocked", weights["int8"], "dpmpp_2m:2", execute=24, knocked=True)
     main.append((seldom, "int8"))
     return main
 
@@ -110,30 +119,39 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--episodes", type=int, default=100, help="of each task")
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--only", help="contenders whose name holds this, beside the reference")
+    parser.add_argument("--only", action="append", help="run contenders of this name alone; may be given again")
     given = parser.parse_args()
     given.work.mkdir(parents=True, exist_ok=True)
     bundle = prepare(given.work, given.weights)
-    samplers = {"float32": load(bundle), "int8": load(bundle, precision="int8")}
-    hashes = {precision: hash_of(sampler) for precision, sampler in samplers.items()}
-    lines, reference = [], None
-    for contender, precision in contenders(hashes, given.quick):
-        is_reference = precision is not None and reference is None
-        if given.only and given.only not in contender.name and not is_reference:
-            continue
-        episodes = episodes_of(4 if given.quick else given.episodes, KNOCKED if contender.knocked else TASKS)
-        ledger = Ledger(given.work / "verdicts", contender)
-        run(contender, None if precision is None else samplers[precision], episodes, ledger, print)
-        verdicts = {each: ledger.verdicts[each] for each in episodes}
-        compare = None if precision is None or is_reference or contender.knocked else reference
-        lines.append(row(contender, verdicts, compare))
-        print(" | ".join(lines[-1]), flush=True)
-        if is_reference:
+    backend = OnnxRuntime(threads=1, spinning=False)  # two that spin on one core take twice its time
+    samplers = {"float32": load(bundle, backend=backend), "int8": load(bundle, precision="int8", backend=backend)}
+    rivals = contenders({precision: hash_of(sampler) for precision, sampler in samplers.items()}, given.quick)
+    wanted = 4 if given.quick else given.episodes
+    for first in range(0, max(1, wanted), BLOCK):
+        for contender, precision in rivals:
+            if given.only and contender.name not in given.only:
+                continue
+            tasks = KNOCKED if contender.knocked else TASKS
+            episodes = episodes_of(min(BLOCK, wanted - first), tasks, first)
+            ledger = Ledger(given.work / VERDICTS, contender)
+            run(contender, None if precision is None else samplers[precision], episodes, ledger, print)
+        write(given.work, bundle, rivals)
+
+
+def write(work: Path, bundle: Path, rivals: Sequence[tuple[Contender, str | None]]) -> None:
+    """The table of all verdicts so far. The first policy is the reference."""
+    reference, lines = None, []
+    for contender, precision in rivals:
+        verdicts = Ledger(work / VERDICTS, contender).verdicts
+        policy = precision is not None and not contender.knocked
+        if verdicts:
+            lines.append(row(contender, verdicts, reference if policy else None))
+        if policy and reference is None:
             reference = verdicts
-    (given.work / ROWS_FILE).write_bytes(msgspec.json.encode(Rows(bundle.name, lines)))
+    (work / ROWS_FILE).write_bytes(msgspec.json.encode(Rows(bundle.name, lines)))
     rms, p99 = bundle.with_suffix(DEVIATION).read_text().split()
     note = f"Actions of int8 are {rms} from those of float32 (root mean square), {p99} in one of 100 sequences.\n"
-    (given.work / "table.md").write_text(f"{markdown(lines)}\n\n{note}")
+    (work / "table.md").write_text(f"{markdown(lines)}\n\n{note}")
 
 
 if __name__ == "__main__":

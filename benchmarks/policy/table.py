@@ -11,6 +11,7 @@ from verdicts import Contender, Episode, Verdict
 Verdicts = Mapping[Episode, Verdict]
 HEAD = (
     "who",
+    "episodes",
     "success %",
     "95 %",
     *TASKS,
@@ -31,6 +32,7 @@ def row(contender: Contender, verdicts: Verdicts, reference: Verdicts | None) ->
     ticks = "" if not won else f"{np.median([each.solved for each in won if each.solved is not None]):.0f}"
     return (
         contender.name,
+        str(len(all_)),
         f"{100 * len(won) / max(1, len(all_)):.1f}",
         f"{100 * low:.1f} to {100 * high:.1f}",
         *tasks,

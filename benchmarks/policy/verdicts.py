@@ -21,6 +21,7 @@ class Contender(msgspec.Struct, frozen=True, omit_defaults=True):
     delay: int = 0
     execute: int = 8
     knocked: bool = False
+    fade: int = 0
 
     @property
     def key(self) -> str:
