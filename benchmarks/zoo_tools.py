@@ -1,4 +1,4 @@
-"""What int8 by default is worth beside other tools on every denoiser of the zoo, in one table.
+"""What int8 by default is worth beside other tools on every denoiser of the zoo and the shipped ones, in one table.
 
     python benchmarks/zoo_tools.py [--model NAME ...] [--seeds 64] [--python nncf_ptq=PATH] [--python modelopt_ptq=PATH]
 
@@ -12,6 +12,7 @@ into docs/measured/zoo.md, as soon as each is there: an interrupted run goes on 
 import argparse
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import gettempdir
 
@@ -21,7 +22,7 @@ from ablation import positive
 from compare import compare, environments
 from contenders import OURS, TARGET_OF, TOOLS
 from outcome import EQUAL_BAR, Outcome, Quality, save, saved
-from zoo.members import BY_NAME, MEMBERS, Member
+from zoo.members import MEMBERS, Member
 from zoo_choices import plan_of
 
 from fewstep.calibration.calibrate import calibrate
@@ -33,12 +34,27 @@ from fewstep.runtime.bundle.platforms import body_name
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.progress import SILENT, Progress
 
+
+@dataclass(frozen=True)
+class Shipped(Member):
+    """A denoiser that comes with fewstep, which `fewstep export` knows by name."""
+
+    @property
+    def source(self) -> str:
+        return self.name
+
+    def rows(self, count: int, seed: int) -> None:
+        return None
+
+
+ALL = (*MEMBERS, Shipped("fashion_mnist", "dpmpp_2m:8", 2.0), Shipped("cifar10", "dpmpp_2m:8", 2.0))
+BY_NAME = {member.name: member for member in ALL}
 PAGE = Path(__file__).parent.parent / "docs/measured/zoo.md"
 MARKERS = ("<!-- made by benchmarks/zoo_tools.py -->", "<!-- end of what benchmarks/zoo_tools.py makes -->")
 STEPS = (8, 4)
 HEADER = (
-    "| denoiser | steps | engine | fewstep | best other of the same coverage | difference | bar |",
-    "|---|---|---|---|---|---|---|",
+    "| denoiser | steps | engine | fewstep | kept | MACs in int8 | image | best other of the same | difference | bar |",
+    "|---|---|---|---|---|---|---|---|---|---|",
 )
 
 
@@ -65,7 +81,9 @@ def lines(outcome: Outcome) -> Iterator[str]:
     for row in outcome.rows:
         if row.name == OURS and row.quality is not None:
             ours, best = row.quality, best_other(outcome, row.engine)
-            cells = [outcome.model, str(outcome.steps), row.engine, _figures(ours)]
+            image = "" if ours.image is None else f"{100 * ours.image:.1f} %"
+            share = f"{100 * ours.coverage:.1f} %"
+            cells = [outcome.model, str(outcome.steps), row.engine, _figures(ours), row.chosen, share, image]
             if best is None:
                 yield _line([*cells, "none", "", ""])
                 continue
@@ -121,7 +139,7 @@ def run(
 
 def main(given: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--model", action="append", choices=list(BY_NAME), help="a member of the zoo; default: all")
+    parser.add_argument("--model", action="append", choices=list(BY_NAME), help="a denoiser; default: all")
     parser.add_argument("--steps", action="append", type=positive, help="of the plan; several times for several")
     parser.add_argument("--python", action="append", default=[], metavar="TOOL=PATH", help="the Python that has a tool")
     parser.add_argument("--only", action="append", default=[], help="settings with this in their name")
@@ -129,7 +147,7 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument("--work", type=Path, default=Path(gettempdir()) / "fewstep-zoo-tools", help="what is kept")
     arguments = parser.parse_args(given)
     arguments.no_speed, arguments.batch = True, 8
-    members = [member for member in MEMBERS if not arguments.model or member.name in arguments.model]
+    members = [member for member in ALL if not arguments.model or member.name in arguments.model]
     try:
         pythons = environments(arguments.python)
         for _ in run(members, arguments.steps or STEPS, pythons, arguments):

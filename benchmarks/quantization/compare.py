@@ -39,6 +39,7 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import weight_of
 from fewstep.plans.plan import Plan
 from fewstep.runtime import load
+from fewstep.runtime.bundle.manifest import Body, Manifest
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sampler import Sampler
 
@@ -66,6 +67,21 @@ def calibrated_plan(reference: Sampler, lines: Sequence[Contender]) -> Plan:
     if len({bodies[name].plan for name in names}) != 1:
         raise UserError(f"{', '.join(names)} were calibrated along different plans", again)
     return judged_plan(reference, bodies[names[0]])
+
+
+def in_int8(manifest: Manifest, lines: Sequence[Contender]) -> dict[str, tuple[str, ...]]:
+    """The operations that ours runs in int8, by engine."""
+    bodies = {line.engine: manifest.bodies[line.body] for line in lines if line.tool is None}
+    return {engine: body.coverage.int8_ops for engine, body in bodies.items() if body.coverage is not None}
+
+
+def kept_of(body: Body) -> str:
+    """What the trials of a body kept, in words; "" if there were none."""
+    for trial in body.trials:
+        if trial.is_chosen:
+            thin = [f"{len(trial.in_float)} thin in float"] * bool(trial.in_float)
+            return ", ".join([trial.ranges, *thin, *["mean error out"] * trial.has_bias])
+    return ""
 
 
 def speeds(
@@ -99,14 +115,14 @@ def compare(
     plan = calibrated_plan(reference, lines)
     manifest = reference.bundle.manifest
     seeds = calibrated_on(manifest, [TARGET_OF[line.engine] for line in lines if line.tool is None])
-    material = write_material(reference, plan, seeds, arguments.work, progress)
+    material = write_material(reference, plan, seeds, arguments.work, in_int8(manifest, lines), progress)
     rows: dict[Contender, Row] = {}
     with TemporaryDirectory() as temporary:
         bundle = Path(shutil.copytree(path, Path(temporary) / "bundle"))
         judge = Judge(bundle, plan, arguments.seeds, material, progress)
         for done, line in enumerate(lines, 1):
             rows[line] = (
-                Row(line.engine, line.name, quality=judge(line))
+                Row(line.engine, line.name, quality=judge(line), chosen=kept_of(manifest.bodies[line.body]))
                 if line.tool is None
                 else other(judge, line, pythons[line.tool.id])
             )

@@ -58,6 +58,16 @@ def sampled(sampler: Sampler, plan: Plan, count: int, told: Told) -> Samples:
     return np.concatenate(parts)
 
 
+def constant_image(errors: NDArray[np.float64]) -> float:
+    """The share of the energy of errors [B, ...] that is one image, the same for all, 0 to 1.
+
+    The mean of B unlike errors has a share of 1 / B by chance, which is taken off.
+    """
+    energy, seeds = float(np.square(errors).mean()), len(errors)
+    share = float(np.square(errors.mean(axis=0)).mean()) / energy if energy else 0.0
+    return max(0.0, (seeds * share - 1) / (seeds - 1)) if seeds > 1 else share
+
+
 @dataclass(frozen=True)
 class Judge:
     """Judges bodies of `bundle`, which may grow, along one plan; what it found is kept beside the tools' material."""
@@ -94,7 +104,7 @@ class Judge:
             contender.engine, self.material.graph, io.load(path, root=sampler.bundle.path)
         )
         samples = sampled(sampler, self.plan, self.seeds, self._told(contender.name))
-        values = psnr(samples, self.reference)
+        values, errors = psnr(samples, self.reference), samples.astype(np.float64) - self.reference
         return Quality(
             mean=float(values.mean()),
             p5=float(np.percentile(values, 5)),
@@ -102,6 +112,7 @@ class Judge:
             int8_macs=coverage.int8_macs,
             total_macs=coverage.total_macs,
             int8_ops=coverage.int8_ops,
+            image=constant_image(errors),
         )
 
     def _told(self, name: str) -> Told:

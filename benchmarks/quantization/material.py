@@ -5,16 +5,18 @@ A tool runs in an environment of its own (their pins exclude each other), so eve
     float.onnx       each node named after the tensor it makes, then constant biases joined to their convolutions: one
                      that has a bias keeps the name of its product, and its node stays "the operation" of all counts
     feeds/*.npz      one evaluation each, [rows, ...] by input name, of the trajectories that ours is calibrated on
-    operations.json  {"all": every operation, "ours": those that ours runs in int8, "outer": first and last layers}
+    operations.json  {"all": every operation, "outer": first and last layers,
+                      "ours": {engine: those that ours for it runs in int8}}
 """
 
 import json
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 from biases import join_bias
@@ -62,15 +64,23 @@ def calibrated_on(manifest: Manifest, targets: Collection[str]) -> range:
     return range(first, first + int(_option(command, "trajectories")))
 
 
-def write_material(sampler: Sampler, plan: Plan, seeds: range, work: Path, progress: Progress = SILENT) -> Material:
+def write_material(
+    sampler: Sampler,
+    plan: Plan,
+    seeds: range,
+    work: Path,
+    ours: Mapping[str, Sequence[str]],
+    progress: Progress = SILENT,
+) -> Material:
     """Fill a folder of `work` from the float32 body of a bundle, run along `plan` once per seed; kept if it is there.
+    `ours` are the operations that ours runs in int8, by engine.
 
     The folder is named after all that it follows from, so that what tools make there is theirs of this very material.
     """
     graph = io.load(sampler.bundle.graph(sampler.body.graph), root=sampler.bundle.path)
     graph = graph.with_nodes(replace(node, name=node.output) for node in graph.nodes)
     joined = join_bias(graph)
-    operations = json.dumps(chosen_operations(graph, [node.name for node in joined.nodes]))
+    operations = json.dumps(chosen_operations(graph, [node.name for node in joined.nodes], ours))
     work.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=work) as temporary:
         written = io.save(joined, Path(temporary) / "float.onnx")
@@ -90,14 +100,13 @@ def write_material(sampler: Sampler, plan: Plan, seeds: range, work: Path, progr
     return Material(folder, graph)
 
 
-def chosen_operations(graph: Graph, names: Sequence[str]) -> dict[str, list[str]]:
+def chosen_operations(graph: Graph, names: Sequence[str], ours: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     """What operations.json holds, by the names of the nodes; `names` are those of all that tools are given."""
-    considered = considered_ops(graph)
-    moving = [op.name for op, reason in considered if reason != STILL]
+    moving = [op.name for op, reason in considered_ops(graph) if reason != STILL]
     return {
         "all": list(names),
-        "ours": [op.name for op, reason in considered if not reason],
         "outer": sorted(outer_ops(graph, moving)),
+        "ours": {engine: list(operations) for engine, operations in sorted(ours.items())},
     }
 
 

@@ -27,7 +27,9 @@ HEADER = (
 
 
 class Quality(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """PSNR over held-out seeds in dB, against float32 along the same plan; multiply-accumulates of one sample."""
+    """PSNR over held-out seeds in dB, against float32 along the same plan; multiply-accumulates of one sample. `image`
+    is the share of the errors' energy that is one image, the same for all seeds, beyond chance; None in outcomes of
+    earlier versions."""
 
     mean: float
     p5: float
@@ -35,6 +37,7 @@ class Quality(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     int8_macs: int
     total_macs: int
     int8_ops: tuple[str, ...]
+    image: float | None = None
 
     @property
     def coverage(self) -> float:
@@ -43,7 +46,8 @@ class Quality(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A contender and how it fared: `quality` None if it failed, which `reason` says. Ours has no `setting`."""
+    """A contender and how it fared: `quality` None if it failed, which `reason` says. Ours has no `setting`; `chosen`
+    is what its trials kept."""
 
     engine: str
     name: str
@@ -52,6 +56,7 @@ class Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reason: str = ""
     speed: float | None = None  # times as fast as float32 on its engine; None: not timed
     made_by: str = ""  # the tool and its version
+    chosen: str = ""
 
 
 class Outcome(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -11,7 +11,7 @@ from fewstep.calibration.options import CalibrateOptions
 
 def main(bundle: Path, plan: str, trajectories: int, folder: Path) -> None:
     task = open_task(CalibrateOptions(bundle, plan, ("cpu-x86",), trajectories))
-    write_material(task.sampler, task.plan, task.seeds, folder)
+    write_material(task.sampler, task.plan, task.seeds, folder, {"onnxruntime": task.operations})
 
 
 if __name__ == "__main__":

@@ -20,6 +20,8 @@ from fewstep.runtime.bundle.manifest import Manifest
 from fewstep.runtime.bundle.reading import open_bundle
 from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
 
+OURS = {"onnxruntime": ["h1_product"]}
+
 
 def calibrated(bundle: Manifest, *options: str) -> Manifest:
     """The manifest of a bundle on which these commands were run."""
@@ -67,18 +69,18 @@ def test_material_is_named_after_all_that_is_in_it(tmp_path: Path, monkeypatch: 
     biased = replace(biased, constants=graph.constants | {"b1": np.full((1, 16, 1, 1), 0.5, np.float32)})
     sampler = load(write_bundle(tmp_path / "bundle", biased))
     plan, seeds = sampler.compile("ddim:2", 2.0), range(1000, 1004)
-    found = write_material(sampler, plan, seeds, tmp_path / "work")
+    found = write_material(sampler, plan, seeds, tmp_path / "work", OURS)
     given = io.load(found.folder / "float.onnx")
     (joined,) = [node for node in given.nodes if len(node.inputs) == 3]
     assert (joined.name, joined.output) == ("h1_product", "h1")
     np.testing.assert_array_equal(given.constants[joined.inputs[2]], np.full(16, 0.5, np.float32))
     assert [node.op for node in found.graph.nodes].count("Add") == 1 and "Add" not in given.ops()
     operations = json.loads((found.folder / "operations.json").read_text())
-    assert operations["ours"] == ["h1_product"] and operations["all"] == [node.name for node in given.nodes]
+    assert operations["ours"] == OURS and operations["all"] == [node.name for node in given.nodes]
     (first, second) = sorted((found.folder / "feeds").glob("*.npz"))
     assert {len(value) for path in (first, second) for value in np.load(path).values()} == {8}  # guided: two rows each
 
-    assert write_material(sampler, plan, seeds, tmp_path / "work").folder == found.folder
-    assert write_material(sampler, plan, range(1000, 1005), tmp_path / "work").folder != found.folder
+    assert write_material(sampler, plan, seeds, tmp_path / "work", OURS).folder == found.folder
+    assert write_material(sampler, plan, range(1000, 1005), tmp_path / "work", OURS).folder != found.folder
     monkeypatch.setattr(material, "chosen_operations", lambda *given: operations | {"outer": []})
-    assert write_material(sampler, plan, seeds, tmp_path / "work").folder != found.folder
+    assert write_material(sampler, plan, seeds, tmp_path / "work", OURS).folder != found.folder

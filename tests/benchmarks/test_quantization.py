@@ -7,8 +7,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import compare
+import numpy as np
 import pytest
 from contenders import TOOLS, contenders
+from judging import constant_image
 from outcome import MARKERS, Outcome, Quality, Row, bars, is_met, page, save, saved, table
 
 from fewstep.calibration.calibrate import calibrate
@@ -129,6 +131,15 @@ def test_written_outcomes_stand_in_the_page_beside_earlier_ones(
     with pytest.raises(SystemExit):
         compare.main(["bundle", "--work", str(tmp_path), "--write", "--only", "tuned"])
     assert path.read_text() == text
+
+
+def test_the_constant_image_of_errors_is_counted_beyond_chance() -> None:
+    unlike = np.random.default_rng(0).normal(size=(16, 1, 64, 64))
+    image = np.resize([1.0, -1.0], (1, 64, 64))
+    assert np.square(unlike.mean(axis=0)).mean() / np.square(unlike).mean() == pytest.approx(1 / 16, rel=0.05)
+    assert constant_image(unlike) == pytest.approx(0, abs=0.003)
+    assert constant_image(unlike + image) == pytest.approx(0.5, abs=0.01)
+    assert constant_image(unlike[:1]) == 1 and constant_image(np.zeros((4, 2))) == 0
 
 
 def test_bodies_of_different_plans_are_refused() -> None:

@@ -42,7 +42,7 @@ def main(folder: Path, setting: str, output: Path) -> None:
     if setting == "outer":
         chosen = {"nodes_to_exclude": [f"^{re.escape(name)}$" for name in operations["outer"]]}
     elif setting != "defaults":
-        chosen = {"nodes_to_quantize": [f"^{re.escape(name)}$" for name in operations["ours"]]}
+        chosen = {"nodes_to_quantize": [f"^{re.escape(name)}$" for name in operations["ours"]["tensorrt"]]}
     if setting == "tuned":
         chosen["calibration_method"] = "max"
     quantize(

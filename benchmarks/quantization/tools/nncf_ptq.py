@@ -49,7 +49,7 @@ def main(folder: Path, setting: str, output: Path) -> None:
     if setting == "outer":
         chosen = {"ignored_scope": nncf.IgnoredScope(names=operations["outer"], validate=False)}
     elif setting != "defaults":
-        left = sorted({*operations["all"]} - {*operations["ours"]})
+        left = sorted({*operations["all"]} - {*operations["ours"]["openvino"]})
         chosen = {"ignored_scope": nncf.IgnoredScope(names=left, validate=False)}
     if setting in ("tuned", "tuned-minmax"):
         chosen |= {"preset": nncf.QuantizationPreset.MIXED}

@@ -42,7 +42,7 @@ def main(folder: Path, setting: str, output: Path) -> None:
             "activation_type": QuantType.QUInt8,
             "weight_type": QuantType.QInt8,
             "op_types_to_quantize": ["Conv", "MatMul", "Gemm"],
-            "nodes_to_quantize": operations["ours"],
+            "nodes_to_quantize": operations["ours"]["onnxruntime"],
             "calibrate_method": METHODS.get(setting, CalibrationMethod.MinMax),
         }
     quantize_static(folder / "float.onnx", output, Feeds(folder / "feeds"), **chosen)
