@@ -26,6 +26,7 @@ from fewstep.calibration.options import (
     methods_of,
     seeds_of,
     targets_of,
+    thin_targets,
 )
 from fewstep.calibration.precision.closed_loop import Course, open_courses
 from fewstep.calibration.precision.native import searched_here
@@ -97,7 +98,7 @@ def calibrate(options: CalibrateOptions, progress: Progress = SILENT, workers: W
         seen = _one_of_each_group(task, plan)
         possible = [target for target in task.targets if body_of(target) not in failed]
         files = partial(in_files, writer) if sampler.body.graph.data else None
-        ways = Ways(by_method, biased_targets(options), files)
+        ways = Ways(by_method, thin_targets(options), biased_targets(options), files)
         chosen = choose_each(task, plan, possible, ways, partial(_check_kernels, seen), failed, progress)
         refined = _refine(options, task, plan, chosen, seen, failed, progress, workers)
         chosen = {name: each for name, each in chosen.items() if name not in failed}
@@ -283,6 +284,7 @@ def _command(options: CalibrateOptions, plan: Plan) -> str:
     bound = "" if options.quality is None else f" --quality {options.quality}"
     bound += "" if options.speed is None else f" --speed {options.speed}"
     measured = f"--ranges {options.ranges} --groups {options.groups} --seed {options.seed}"
+    measured += "" if options.thin == "auto" else f" --thin {options.thin}"
     measured += "" if options.bias == "auto" else f" --bias {options.bias}"
     measured += "" if options.inputs == "deployed" else f" --inputs {options.inputs}"
     measured += f" --threads {options.threads}" if options.threads else ""

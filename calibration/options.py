@@ -19,6 +19,7 @@ from fewstep.runtime.options import Options
 
 Groups = Literal["step", "merged", "pooled"]
 AnyMethod = Literal["auto", Method]
+Thin = Literal["auto", "tried", "int8"]
 Bias = Literal["auto", "measured", "none"]
 Inputs = Literal["deployed", "progressive", "uniform", "normal", "interval"]
 
@@ -41,6 +42,8 @@ class CalibrateOptions(Options):
         finer than mse. channels-minmax does so if that is finer than minmax. The others give one scale to all
         channels: mse minimises the expected squared error, minmax clips nothing, percentile clips one in ten
         thousand, entropy clips as TensorRT's calibrator does.
+    thin: tried leaves thin convolutions in float, if samples are better so: at most 0.5 % of the multiply-accumulates
+        each, and 4 % in all. int8 leaves none. auto is tried with ranges auto, else int8.
     bias: measured takes the mean error of an int8 body's output out, if samples are better without it. none leaves it
         in. auto is measured with ranges auto, else none.
     groups: step gives each step of the plan its own ranges. pooled gives one range to all steps. merged gives one range
@@ -72,6 +75,7 @@ class CalibrateOptions(Options):
     trajectories: int = 64
     guidance: float | None = None
     ranges: AnyMethod = "auto"
+    thin: Thin = "auto"
     bias: Bias = "auto"
     groups: Groups = "step"
     inputs: Inputs = "deployed"
@@ -91,12 +95,22 @@ def methods_of(options: CalibrateOptions) -> tuple[Method, ...]:
     return TRIED if options.ranges == "auto" else (options.ranges,)
 
 
+def thin_targets(options: CalibrateOptions) -> tuple[str, ...]:
+    """For which thin convolutions may stay in float. A precision map chooses what does itself."""
+    is_tried = options.thin == "tried" or (options.thin == "auto" and options.ranges == "auto")
+    return _without_map(options) if is_tried else ()
+
+
 def biased_targets(options: CalibrateOptions) -> tuple[str, ...]:
     """For which the mean error of the output may be taken out. A precision map leaves parts in float, which changes
     that error: its bodies keep it."""
     is_tried = options.bias == "measured" or (options.bias == "auto" and options.ranges == "auto")
+    return _without_map(options) if is_tried else ()
+
+
+def _without_map(options: CalibrateOptions) -> tuple[str, ...]:
     mapped = () if parse_bound(options.quality, options.speed) is None else searched_here()
-    return tuple(name for name in options.target if is_tried and name not in mapped)
+    return tuple(name for name in options.target if name not in mapped)
 
 
 def check_options(options: CalibrateOptions) -> None:
@@ -129,6 +143,7 @@ def _check_choices(options: CalibrateOptions) -> None:
     """What the command line checks, for callers of the function."""
     for option, value, choices in (
         ("ranges", options.ranges, get_args(AnyMethod)),
+        ("thin", options.thin, get_args(Thin)),
         ("bias", options.bias, get_args(Bias)),
         ("groups", options.groups, get_args(Groups)),
         ("inputs", options.inputs, get_args(Inputs)),

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 
+from fewstep.calibration.choosing.thin import thin_convolutions
 from fewstep.calibration.choosing.trials import CHOOSING, most_evaluations
-from fewstep.calibration.options import CalibrateOptions, biased_targets, methods_of
+from fewstep.calibration.options import CalibrateOptions, biased_targets, methods_of, thin_targets
 from fewstep.calibration.task import Task
 from fewstep.cli.outcome import counted
 from fewstep.graph.needs import duration
@@ -11,10 +12,11 @@ from fewstep.graph.needs import duration
 
 def budget(options: CalibrateOptions, task: Task) -> int:
     """The most evaluations of one sample that trials of all targets take."""
-    methods, biased = len(methods_of(options)), biased_targets(options)
-    tried = [target.name in biased for target in task.targets if methods > 1 or target.name in biased]
+    methods, thin, biased = len(methods_of(options)), thin_targets(options), biased_targets(options)
+    has_thin = bool(thin and thin_convolutions(task.prepared))
     size = (len(task.plan.steps), len(task.seeds))
-    return sum(most_evaluations(methods, has_bias, *size) for has_bias in tried)
+    ways = [(has_thin and target.name in thin, target.name in biased) for target in task.targets]
+    return sum(most_evaluations(methods, *each, *size) for each in ways if methods > 1 or any(each))
 
 
 def budget_lines(options: CalibrateOptions, task: Task, seconds: float) -> Iterator[str]:
@@ -24,6 +26,6 @@ def budget_lines(options: CalibrateOptions, task: Task, seconds: float) -> Itera
         choosing = min(CHOOSING, len(task.seeds))
         yield (
             f"would try {counted(len(methods_of(options)), 'method')} of ranges for each target on up to {choosing} "
-            f"seeds, and the best without the mean error of its output: at most {most} evaluations of one sample, "
-            f"{duration(most * seconds)} at float32's speed"
+            "seeds, then the best with thin convolutions in float, and the best without the mean error of its output: "
+            f"at most {most} evaluations of one sample, {duration(most * seconds)} at float32's speed"
         )

@@ -7,9 +7,10 @@ from fewstep.runtime.bundle.manifest import Trial
 
 
 def trial_line(trial: Trial) -> str:
+    left = f", {counted(len(trial.in_float), 'thin convolution')} in float" if trial.in_float else ""
     taken = ", mean error of the output taken out" if trial.has_bias else ""
     return (
-        f"{trial.ranges}{taken}: {trial.psnr:.1f} dB, 5th percentile {trial.p5:.1f} dB, "
+        f"{trial.ranges}{left}{taken}: {trial.psnr:.1f} dB, 5th percentile {trial.p5:.1f} dB, "
         f"{100 * trial.shift:.1f} % of the error constant, {counted(trial.seeds, 'seed')}{', kept' * trial.is_chosen}"
     )
 

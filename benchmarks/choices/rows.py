@@ -18,6 +18,7 @@ from choices.rescaling import dilation, reaches, rescaled_inputs, smoothing
 from choices.seen import LONG, Body, Seen
 from numpy.typing import NDArray
 
+from fewstep.calibration.choosing.thin import thin_convolutions
 from fewstep.calibration.choosing.trials import TRIED, open_trials, try_ways
 from fewstep.calibration.count import count_activations, count_progressively
 from fewstep.calibration.inputs import Distribution
@@ -84,7 +85,7 @@ def chosen(target: Target, seen: Seen) -> Body:
     task, edges = seen.task, seen.deployed.edges
     variants = {name: Variants(task.prepared, seen.table(seen.deployed, name), target) for name in TRIED}
     courses = open_trials(task.sampler, regroup(task.plan, edges), len(task.seeds), task.conditions)
-    return Body(try_ways(variants, True, courses).lowered.graph, edges)
+    return Body(try_ways(variants, thin_convolutions(task.prepared), True, courses).lowered.graph, edges)
 
 
 def one_scale(target: Target, seen: Seen) -> Body:

@@ -8,7 +8,8 @@ few ways are tried, and none longer than it takes to see that it loses.
 - All ways of all targets share float32's samples, which are made once.
 - A way that is behind the best one on the first half of the seeds gets no more of them (successive halving): it would
   have to be surely ahead on all.
-- The mean error of the output is measured for the best method only. Whether it is worth it shows in samples alone: an
+- Thin convolutions are tried in float with the best method only.
+- The mean error of the output is measured for the best of these only. Whether it is worth it shows in samples alone: an
   error with one sign changes what a sample becomes, and need not leave a constant behind. Each half of the seeds is
   judged with the mean error of the other half.
 - What was lowered to be tried is deployed as it is.
@@ -17,15 +18,17 @@ The first way is the usual one. It stays unless another one is surely better by 
 quarter, and surely worse by neither.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import repeat
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.calibration.choosing.opened import open_lowered
 from fewstep.calibration.choosing.output_error import corrected, mean_error
+from fewstep.calibration.choosing.thin import thin_convolutions
 from fewstep.calibration.conditions_file import ConditionRecords
 from fewstep.calibration.count import batch_of
 from fewstep.calibration.failed_bodies import Check, body_of
@@ -60,10 +63,12 @@ Float = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Way:
-    """How a body may be calibrated: the method of its ranges, and whether the mean error of its output is taken out."""
+    """How a body may be calibrated: the method of its ranges, whether the mean error of its output is taken out, and
+    the thin convolutions that stay in float."""
 
     ranges: Method
     has_bias: bool = False
+    in_float: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -103,19 +108,20 @@ def halves(trajectories: int) -> tuple[range, ...]:
     return (seeds[:first], seeds[first:])
 
 
-def most_evaluations(methods: int, tries_bias: bool, steps: int, trajectories: int) -> int:
+def most_evaluations(methods: int, tries_thin: bool, tries_bias: bool, steps: int, trajectories: int) -> int:
     """How often trying asks the bodies of one target for a sample. The samples of float32 that all are compared with
     are not among them: targets share those."""
-    return steps * min(CHOOSING, trajectories) * (methods + 2 * tries_bias)
+    return steps * min(CHOOSING, trajectories) * (methods + tries_thin + 2 * tries_bias)
 
 
 @dataclass(frozen=True)
 class Ways:
-    """The ways that bodies may take: ranges tables by method, the usual one first, and the names of targets that may
-    have the mean error of their output taken out. `in_files` writes the weights of a lowered graph, for the body of
-    that name, and returns the graph with them mapped; None keeps them in memory."""
+    """The ways that bodies may take: ranges tables by method, the usual one first, and the names of targets whose thin
+    convolutions may stay in float, and whose mean error may be taken out. `in_files` writes the weights of a lowered
+    graph, for the body of that name, and returns the graph with them mapped; None keeps them in memory."""
 
     tables: Mapping[Method, RangesTable]
+    thin: Collection[str] = ()
     biased: Collection[str] = ()
     in_files: Callable[[str, Graph], Graph] | None = None
 
@@ -138,7 +144,11 @@ def choose_each(
     `check` is what each body has to pass. Into `failed` go the errors of bodies that cannot be made. UserError if none
     can.
     """
-    is_tried = {target: len(ways.tables) > 1 or target.name in ways.biased for target in targets}
+    thin = thin_convolutions(task.prepared) if ways.thin else ()
+    in_float = {target: thin if target.name in ways.thin else () for target in targets}
+    is_tried = {
+        target: len(ways.tables) > 1 or target.name in ways.biased or bool(in_float[target]) for target in targets
+    }
     courses: tuple[Course, ...] = ()
     is_large = batch_of(task, [*next(iter(ways.tables.values())).tensors]) < BATCH
     if any(is_tried.values()):
@@ -150,7 +160,7 @@ def choose_each(
         name, variants = body_of(target), ways.variants(task.prepared, target)
         own, shown = courses if is_tried[target] else (), partial(_under, progress, target.name)
         try:
-            chosen = try_ways(variants, target.name in ways.biased, own, shown, is_large)
+            chosen = try_ways(variants, in_float[target], target.name in ways.biased, own, shown, is_large)
             check(name, chosen.lowered, target)
             found[name] = chosen
         except UserError as error:
@@ -182,44 +192,64 @@ def open_trials(
 
 def try_ways(
     variants: Mapping[Method, Variants],
+    thin: tuple[str, ...],
     tries_bias: bool,
     courses: Sequence[Course],
     progress: Progress = SILENT,
     by_rows: bool = False,
 ) -> Chosen:
-    """The best of these methods, each with the mean error of its output taken out too if that is tried. Nothing is
-    tried without courses: the first is taken. A large body sees the samples of a course one by one (`by_rows`)."""
+    """The best of these methods; then with the operations `thin` in float, if that is better; then with the mean error
+    of its output taken out, if that is tried and better. Nothing is tried without courses: the first method is taken.
+    A large body sees the samples of a course one by one (`by_rows`)."""
     if not courses:
         usual = next(iter(variants.values()))
         return Chosen(usual.lower(()), usual)
     found: list[Tried] = []
     known: set[bytes] = set()
-    kept: tuple[Lowered, LoadedGraph] | None = None  # what the best method so far was lowered to, and opened
+    kept: tuple[Lowered, LoadedGraph] | None = None  # what the best way so far was lowered to, and opened
+    stages = len(variants) + bool(thin) + tries_bias
     for done, (method, each) in enumerate(variants.items(), 1):
         made = lower_graph(each.prepared, each.table, each.target)
         if digest(made[0]) not in known:
             known.add(digest(made[0]))
-            network = open_lowered(made[0], each.target)
-            network = row_by_row(network, made[0].inputs) if by_rows else network
-            found.append(_run(Way(method), None, [network] * len(courses), courses, found))
+            network = _opened(made[0], each.target, by_rows)
+            found.append(_run(Way(method), None, repeat(network), courses, found))
             kept = (made, network) if choose(found) == len(found) - 1 else kept
             del network
-        progress("ways tried", done, len(variants))
-    assert kept is not None  # the first is the best until another is
-    made, network = kept
+        progress("ways tried", done, stages)
     best = found[choose(found)]
     usual = variants[best.way.ranges]
+    if thin:
+        made = lower_graph(usual.prepared, usual.table, usual.target, thin)
+        network = _opened(made[0], usual.target, by_rows)
+        found.append(_run(replace(best.way, in_float=thin), None, repeat(network), courses, [best]))
+        if choose([best, found[-1]]) == 1:
+            best, kept = found[-1], (made, network)
+        del network
+        progress("ways tried", len(variants) + 1, stages)
+    assert kept is not None  # the first is the best until another is
+    made, network = kept
     if tries_bias:
-        without = _corrected(best, made[0], len(usual.table.groups) + 1, network, courses)
-        found.append(without)
-        best = without if choose([best, without]) == 1 else best
+        found.append(_corrected(best, made[0], len(usual.table.groups) + 1, network, courses))
+        best = found[-1] if choose([best, found[-1]]) == 1 else best
+        progress("ways tried", stages, stages)
     del network, kept
     lowered = completed(usual.prepared, usual.table, usual.target, made, usual.keep)
-    usual = replace(usual, made=lowered)
+    if best.way.in_float:
+        count = len(best.way.in_float)
+        said = f"{count} thin {'convolution stays' if count == 1 else 'convolutions stay'} in float"
+        lowered = replace(lowered, notes=(*lowered.notes, said))
+    else:
+        usual = replace(usual, made=lowered)
     if best.bias is not None:
         said = f"the mean error of the output is taken out: up to {np.abs(best.bias).max():.2g}"
         lowered = replace(lowered, graph=with_output_bias(lowered.graph, best.bias), notes=(*lowered.notes, said))
     return Chosen(lowered, usual, tuple(_trial(each, each is best) for each in found))
+
+
+def _opened(graph: Graph, target: Target, by_rows: bool) -> LoadedGraph:
+    network = open_lowered(graph, target)
+    return row_by_row(network, graph.inputs) if by_rows else network
 
 
 def choose(found: Sequence[Tried]) -> int:
@@ -246,27 +276,32 @@ def _parts(psnr: Float) -> Float:
 
 
 def _corrected(best: Tried, graph: Graph, groups: int, network: LoadedGraph, courses: Sequence[Course]) -> Tried:
-    """The best way with the mean error of its output taken out: all of it in the end, that of the other courses where
-    one is run, so that no sample is judged with numbers that it gave."""
+    """The best way with the mean error of its output taken out: all of it in the end, that of the other half where one
+    is run, so that no sample is judged with numbers that it gave. Nothing more is measured of one that is behind."""
     axis, output = channel_axis(graph), graph.outputs[0].name
     groups = groups if GROUP in {value.name for value in graph.inputs} else 1
-    each = [mean_error(course, network, axis, groups) for course in courses]
-    others = [np.mean(each[:number] + each[number + 1 :], axis=0) for number in range(len(each))]
-    networks = [corrected(network, output, bias, axis) for bias in others]
-    return _run(Way(best.way.ranges, True), np.mean(each, axis=0), networks, courses, [best])
+    found: list[Float] = []
+
+    def networks() -> Iterator[LoadedGraph]:
+        for course in reversed(courses):
+            found.append(mean_error(course, network, axis, groups))
+            yield corrected(network, output, found[-1], axis)
+
+    tried = _run(replace(best.way, has_bias=True), None, networks(), courses, [best])
+    return replace(tried, bias=np.mean(found, axis=0))
 
 
 def _run(
     way: Way,
     bias: Float | None,
-    networks: Sequence[LoadedGraph],
+    networks: Iterable[LoadedGraph],
     courses: Sequence[Course],
     others: Sequence[Tried],
 ) -> Tried:
     """Samples of a way, each course with its network, until it is behind one of the others."""
     psnr: list[Float] = []
     errors: list[Float] = []
-    for network, course in zip(networks, courses, strict=True):
+    for network, course in zip(networks, courses, strict=False):  # any number of the same, or one made for each
         states = course.run([network] * course.groups)
         psnr.append(course.quality(states))
         errors.append(_end_error(course, states))
@@ -297,9 +332,8 @@ def constant_share(errors: Float) -> float:
 def _trial(each: Tried, is_chosen: bool) -> Trial:
     """As the manifest has it, to digits that are more than noise."""
     mean = round(float(each.psnr.mean()), 2)
-    return Trial(
-        each.way.ranges, each.way.has_bias, mean, round(each.p5, 2), round(each.shift, 3), len(each.psnr), is_chosen
-    )
+    way, p5, shift = each.way, round(each.p5, 2), round(each.shift, 3)
+    return Trial(way.ranges, way.has_bias, mean, p5, shift, len(each.psnr), is_chosen, way.in_float)
 
 
 def _under(progress: Progress, name: str, stage: str, done: int, total: int) -> None:

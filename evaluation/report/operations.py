@@ -1,6 +1,6 @@
 """Coverage operation by operation: what each does, how much of the work it is, and why it is not int8."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 from fewstep.calibration.bodies import ranges_file
 from fewstep.calibration.lowering.coverage import macs
@@ -8,20 +8,25 @@ from fewstep.calibration.lowering.selection import considered_ops
 from fewstep.calibration.ranges import table
 from fewstep.evaluation.results import BodyCoverage, Operation
 from fewstep.graph.graph import Graph, Node
-from fewstep.runtime.bundle.manifest import Body, Coverage
+from fewstep.runtime.bundle.manifest import Body, Coverage, Trial
 from fewstep.runtime.bundle.reading import Bundle
 
 ACTIVATIONS = "both factors are activations"
 NO_FORM = "has no int8 form here"
 MAPPED = "left in float by the precision map"
+BY_TRIAL = "left in float by trial: it is thin"
 UNSEEN = "its activations had no values in calibration"
 
 
-def operations(prepared: Graph, body: str, coverage: Coverage, unseen: Collection[str] = ()) -> BodyCoverage:
+def operations(
+    prepared: Graph, body: str, coverage: Coverage, unseen: Collection[str] = (), trials: Iterable[Trial] = ()
+) -> BodyCoverage:
     """The multiplying operations of the prepared graph in order, each with its fate in a lowered body.
 
-    `unseen` are the tensors of the prepared graph that had no values in calibration, as its ranges table names them.
+    `unseen` are the tensors of the prepared graph that had no values in calibration, as its ranges table names them;
+    `trials` are those of the body.
     """
+    thin = {name for trial in trials if trial.is_chosen for name in trial.in_float}
     work, int8 = macs(prepared), set(coverage.int8_ops)
     judged = {op.name: (op, reason) for op, reason in considered_ops(prepared)}
     made = []
@@ -37,14 +42,16 @@ def operations(prepared: Graph, body: str, coverage: Coverage, unseen: Collectio
                 channels=(op.channels_in, op.channels_out) if op else None,
                 macs=work[node.output],
                 precision="int8" if is_int8 else "float",
-                reason="" if is_int8 else reason or _left(node, unseen),
+                reason="" if is_int8 else reason or _left(node, unseen, thin),
             )
         )
     return BodyCoverage(body, coverage, tuple(made), coverage.int8_macs / max(coverage.total_macs, 1))
 
 
-def _left(node: Node, unseen: Collection[str]) -> str:
+def _left(node: Node, unseen: Collection[str], thin: Collection[str]) -> str:
     """Why an operation that the rule takes stays float."""
+    if node.output in thin:
+        return BY_TRIAL
     return MAPPED if {node.inputs[0], node.output}.isdisjoint(unseen) else UNSEEN
 
 

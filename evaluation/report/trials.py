@@ -7,7 +7,16 @@ from fewstep.runtime.bundle.manifest import Trial
 from fewstep.runtime.bundle.reading import Bundle
 
 Trials = Mapping[str, tuple[Trial, ...]]
-HEAD = ("ranges", "mean error of the output", "", "mean", "5th percentile", "constant part of the error", "seeds")
+HEAD = (
+    "ranges",
+    "thin convolutions",
+    "mean error",
+    "",
+    "mean",
+    "5th percentile",
+    "constant part of the error",
+    "seeds",
+)
 
 
 def shown_trials(bundle: Bundle, plan: str) -> Trials:
@@ -27,12 +36,13 @@ def trials_section(trials: Trials) -> Html:
 
 
 def _body(name: str, trials: tuple[Trial, ...]) -> Html:
-    return join([paragraph(Html("<b>"), name, Html("</b>")), table(HEAD, map(_row, trials), text_columns=3)])
+    return join([paragraph(Html("<b>"), name, Html("</b>")), table(HEAD, map(_row, trials), text_columns=4)])
 
 
 def _row(trial: Trial) -> tuple[Content, ...]:
     return (
         trial.ranges,
+        f"{len(trial.in_float)} in float" if trial.in_float else "int8",
         "taken out" if trial.has_bias else "left in",
         "deployed" if trial.is_chosen else "",
         decibel(trial.psnr),

@@ -51,9 +51,9 @@ class Stage(Strict, frozen=True):
 
 
 class Trial(Strict, frozen=True):
-    """A way to calibrate a body that was tried: the method of its ranges, and whether the mean error of its output is
-    taken out. `psnr` in dB against float32, the mean and the 5th percentile of samples of so many seeds; `shift`: the
-    share of their error's energy that is one number for each channel."""
+    """A way to calibrate a body that was tried: the method of its ranges, whether the mean error of its output is taken
+    out, and the convolutions that stay in float. `psnr` in dB against float32, the mean and the 5th percentile of
+    samples of so many seeds; `shift`: the share of their error's energy that is one number for each channel."""
 
     ranges: str
     has_bias: bool
@@ -62,6 +62,7 @@ class Trial(Strict, frozen=True):
     shift: float
     seeds: int
     is_chosen: bool = False
+    in_float: tuple[str, ...] = ()
 
 
 class Body(Strict, frozen=True):

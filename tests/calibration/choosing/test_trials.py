@@ -18,6 +18,8 @@ from fewstep.calibration.on_demand import OnDemand
 from fewstep.calibration.precision.closed_loop import JUDGE_SEEDS, SEARCH_SEEDS, SELECTION_SEEDS, Course
 from fewstep.calibration.ranges.table import load as load_table
 from fewstep.calibration.trajectories import HELD_OUT_SEEDS
+from fewstep.evaluation.contents import InspectOptions, inspect
+from fewstep.evaluation.report.operations import BY_TRIAL
 from fewstep.graph import io
 from fewstep.graph.graph import Graph
 from fewstep.graph.pack import PackOptions, pack
@@ -187,6 +189,41 @@ def test_each_body_keeps_the_ranges_that_it_was_lowered_by(bundle: Path, monkeyp
     assert kept and load_table(bundle.parent / "packed" / kept).method == "channels"
 
 
+def deeper() -> Graph:
+    """One more convolution between the outer ones."""
+    graph = denoiser()
+    (first, relu, second, *others) = graph.nodes
+    more = (replace(second, inputs=("a0", "w3"), outputs=("m0",)), replace(second, inputs=("m0", "w1")))
+    weights = {**graph.constants, "w3": graph.constants["w1"][::-1].copy()}
+    return replace(graph, nodes=(first, relu, *more, *others), constants=weights)
+
+
+def test_thin_operations_stay_in_float_where_samples_are_better(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trials, "thin_convolutions", lambda prepared: ("m0",))
+    made = run(write_bundle(tmp_path / "deep", deeper()), bias="none", thin="tried")
+    usual, left = tried_of(made)
+    assert (usual.in_float, left.in_float, left.is_chosen) == ((), ("m0",), True)
+    assert left.psnr > usual.psnr
+    body = made.manifest.bodies["int8-cpu-x86"]
+    assert body.coverage and body.coverage.int8_ops == ("h1",) and "m0" in body.coverage.float_ops
+    assert "1 thin convolution stays in float" in made.lowered["int8-cpu-x86"].notes
+    assert made.manifest.provenance.commands[-1].endswith("--seed 1000000 --thin tried --bias none")
+    contents = inspect(InspectOptions(tmp_path / "deep")).bodies["int8-cpu-x86"]
+    assert {each.name: each.reason for each in contents.multiplying}["m0"] == BY_TRIAL
+    real = trials._run
+
+    def worse(way: Way, *more: object) -> Tried:
+        found = real(way, *more)  # type: ignore[arg-type]
+        return replace(found, psnr=found.psnr - 20 * bool(way.in_float))
+
+    monkeypatch.setattr(trials, "_run", worse)
+    made = run(tmp_path / "deep", bias="none", thin="tried")
+    assert [each.is_chosen for each in tried_of(made)] == [True, False]
+    assert made.lowered["int8-cpu-x86"].coverage.int8_ops == ("m0", "h1")
+
+
 def test_one_way_is_not_tried(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trials, "open_trials", lambda *arguments: pytest.fail("nothing to choose from"))
     assert tried_of(run(bundle, bias="auto")) == ()
@@ -333,7 +370,7 @@ def test_a_way_that_is_behind_on_the_first_half_gets_no_more_seeds(
 def test_each_half_is_judged_with_the_mean_error_of_the_other(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Half of what is missing is found on the first half, all on the second: the second half of the samples is left
     with an error that the first has not. The body gets the mean."""
-    taken = iter([PLANTED / 2, PLANTED])
+    taken = iter([PLANTED, PLANTED / 2])  # the second half is measured first
     judged = []
     real = trials._run
 
@@ -359,9 +396,9 @@ def test_the_constant_part_of_an_error_is_counted_by_channel() -> None:
 
 
 def test_the_budget_counts_all_that_may_run() -> None:
-    assert most_evaluations(3, False, 8, 64) == 3 * 8 * trials.CHOOSING
-    assert most_evaluations(3, True, 8, 64) == (3 + 1 + 1) * 8 * trials.CHOOSING
-    assert most_evaluations(1, True, 4, 4) == 4 * 4 * (1 + 1 + 1)
+    assert most_evaluations(3, False, False, 8, 64) == 3 * 8 * trials.CHOOSING
+    assert most_evaluations(3, False, True, 8, 64) == (3 + 1 + 1) * 8 * trials.CHOOSING
+    assert most_evaluations(1, True, True, 4, 4) == 4 * 4 * (1 + 1 + 1 + 1)
 
 
 def test_the_seeds_of_trials_are_nobody_elses() -> None:

@@ -1,0 +1,44 @@
+"""Which convolutions are thin: the smallest ones, up to a share of the work, and never all."""
+
+import numpy as np
+import pytest
+
+from fewstep.calibration.choosing import thin
+from fewstep.calibration.choosing.thin import thin_convolutions
+from fewstep.calibration.lowering.coverage import macs
+from fewstep.graph.graph import BATCH, Graph, Node, Value
+
+WIDE, NARROW = 48, 16
+F32 = np.dtype(np.float32)
+
+
+def chain(*kinds: str) -> Graph:
+    """Convolutions one after the other: `wide` ones of 3x3 over 48 channels, and `thin` 1x1 pairs by way of 16."""
+    shapes = {"wide": [(WIDE, WIDE, 3)], "thin": [(NARROW, WIDE, 1), (WIDE, NARROW, 1)]}
+    layers = [(WIDE, 1, 1), *(layer for kind in kinds for layer in shapes[kind]), (1, WIDE, 1)]
+    weights = {f"w{i}": np.ones((out, into, size, size), np.float32) for i, (out, into, size) in enumerate(layers)}
+    names = ["x", *(f"h{i}" for i in range(len(layers) - 1)), "y"]
+    nodes = tuple(
+        Node("Conv", (names[i], f"w{i}"), (names[i + 1],), {"pads": [size // 2] * 4})
+        for i, (_, _, size) in enumerate(layers)
+    )
+    ends = [Value(name, F32, (BATCH, 1, 4, 4)) for name in ("x", "y")]
+    return Graph("chain", (ends[0],), (ends[1],), nodes, weights)
+
+
+def test_the_smallest_convolutions_are_thin(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = chain("wide", "thin", *["wide"] * 9)
+    work = macs(graph)
+    share = work["h2"] / sum(work.values())
+    assert share == work["h3"] / sum(work.values()) == pytest.approx(0.0037, abs=1e-4)
+    assert thin_convolutions(graph) == ("h2", "h3")
+    monkeypatch.setattr(thin, "MOST", 1.5 * share)
+    assert thin_convolutions(graph) == ("h2",)
+    monkeypatch.setattr(thin, "LARGEST", 0.9 * share)
+    assert thin_convolutions(graph) == ()
+
+
+def test_a_graph_of_nothing_else_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LARGEST", "MOST"):
+        monkeypatch.setattr(thin, name, 1.0)
+    assert thin_convolutions(chain("wide", "wide")) == ()
