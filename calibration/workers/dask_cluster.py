@@ -1,7 +1,8 @@
 """Workers of a Dask cluster, on any number of machines. Dask replaces those that die.
 
 Each thread of a worker does one item at a time, on as many threads as are asked for. Threads of a worker share the
-weights.
+weights. The order of a job, which may hold tables and samples, is sent to each worker once, and a new worker is sent it
+when it refuses an item.
 """
 
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import urlsplit
 
-from fewstep.calibration.workers.job import Done, Order, Refusal, do
+from fewstep.calibration.workers.job import Done, Order, Refusal, do_kept, is_kept, keep
 from fewstep.calibration.workers.sent_bundle import Piece, SentBundle, kept
 from fewstep.plans.errors import UserError
 
@@ -43,6 +44,7 @@ class DaskWorkers:
             self._close()
             raise UserError(f"no Dask cluster with workers at {cluster} ({_reason(error)})", START) from error
         self._executor = self._client.get_executor(pure=False)
+        self._told = ""  # the name of the order that was sent last
 
     @property
     def count(self) -> int:
@@ -51,21 +53,33 @@ class DaskWorkers:
             return max(1, sum(map(int, self._client.nthreads().values())))
 
     def submit(self, order: Order[Any, Any], item: Any) -> "Future[Done[Any] | Refusal]":
+        if order.name != self._told:
+            self._tell(order)
+            self._told = order.name
         with _reached():
-            asked: Future[Done[Any] | Refusal | Raised] = self._executor.submit(attempt, order, item)
+            asked: Future[Done[Any] | Refusal | Raised] = self._executor.submit(attempt, order.name, item)
         answer: Future[Done[Any] | Refusal] = Future()
         answer.add_done_callback(lambda _: asked.cancel() if answer.cancelled() else None)
         asked.add_done_callback(partial(_pass_on, answer))
         return answer
 
-    def deliver(self, bundle: SentBundle) -> None:
-        """Of the workers that lack it, one of each machine and cache folder is sent the files."""
+    def deliver(self, order: Order[Any, Any]) -> None:
+        """Of the workers that lack the bundle, one of each machine and cache folder is sent the files."""
+        self._tell(order)
+        bundle = order.job.bundle
         with _reached():
-            places = self._client.run(lacking, bundle)
+            places = self._client.run(missing, bundle, on_error="ignore")
         receivers = {(urlsplit(at).hostname, place): at for at, place in places.items() if place is not None}
         for piece in bundle.pieces() if receivers else ():
             with _reached():
-                self._client.run(keep, piece, workers=list(receivers.values()))
+                self._client.run(keep_piece, piece, workers=list(receivers.values()))
+
+    def _tell(self, order: Order[Any, Any]) -> None:
+        """Send an order to the workers that do not know it. One that does not answer fails with its next item."""
+        with _reached():
+            known = self._client.run(is_kept, order.name, on_error="ignore")
+            if untold := [at for at, knows in known.items() if not knows]:
+                self._client.run(keep, order, workers=untold, on_error="ignore")
 
     def __enter__(self) -> "DaskWorkers":
         return self
@@ -87,20 +101,20 @@ class Raised:
     error: Exception
 
 
-def attempt(order: Order[Any, Any], item: Any) -> Done[Any] | Refusal | Raised:
-    """What a worker does with an item."""
+def attempt(name: str, item: Any) -> Done[Any] | Refusal | Raised:
+    """What a worker does with an item of the order of that name."""
     try:
-        return do(order, item)
+        return do_kept(name, item)
     except Exception as error:
         return Raised(error)
 
 
-def lacking(bundle: SentBundle) -> str | None:
+def missing(bundle: SentBundle) -> str | None:
     """The folder in which a worker would keep a bundle, or None where it has the bundle."""
     return None if bundle.is_here() else str(kept(bundle.digest))
 
 
-def keep(piece: Piece) -> None:
+def keep_piece(piece: Piece) -> None:
     """What a worker does with a part of a file."""
     piece.keep()
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from fewstep.calibration.workers.job import Done, Order, Refusal, do
-from fewstep.calibration.workers.sent_bundle import SentBundle
 from fewstep.plans.errors import UserError
 
 
@@ -24,5 +23,7 @@ class ExecutorWorkers:
     def submit(self, order: Order[Any, Any], item: Any) -> "Future[Done[Any] | Refusal]":
         return self.executor.submit(do, order, item)
 
-    def deliver(self, bundle: SentBundle) -> None:
-        raise UserError(f"the workers of {self.executor} do not see {bundle.path}", "give a path that all workers see")
+    def deliver(self, order: Order[Any, Any]) -> None:
+        """An order goes with each item; a bundle is not sent."""
+        what = f"the workers of {self.executor} do not see {order.job.bundle.path}"
+        raise UserError(what, "give a path that all workers see")

@@ -12,7 +12,6 @@ from typing import Any, Protocol
 
 from fewstep.calibration.workers.job import Done, Item, Job, Order, Refusal, Result, order
 from fewstep.calibration.workers.kind import this_kind
-from fewstep.calibration.workers.sent_bundle import SentBundle
 from fewstep.plans.errors import UserError
 
 LOG = logging.getLogger("fewstep")
@@ -34,8 +33,8 @@ class Workers(Protocol):
     def submit(self, order: Order[Any, Any], item: Any) -> "Future[Done[Any] | Refusal]":
         """Let a worker `do` an item. The item of a worker that dies is done again by another."""
 
-    def deliver(self, bundle: SentBundle) -> None:
-        """Send a bundle to the workers that lack it. UserError where that cannot be."""
+    def deliver(self, order: Order[Any, Any]) -> None:
+        """Send an order, and its bundle, to the workers that lack them. UserError where that cannot be."""
 
 
 def in_order(job: Job[Item, Result], items: Iterable[Item], workers: Workers) -> Iterator[Result]:
@@ -47,9 +46,9 @@ def in_order(job: Job[Item, Result], items: Iterable[Item], workers: Workers) ->
         for item in items:
             asked.append((item, workers.submit(told, item)))
             if len(asked) >= AHEAD * workers.count:
-                yield _result(told, *asked.popleft(), workers)
+                yield _first(told, asked, workers)
         while asked:
-            yield _result(told, *asked.popleft(), workers)
+            yield _first(told, asked, workers)
     except (BrokenExecutor, CancelledError) as error:
         reason = str(error) or type(error).__name__
         raise UserError(f"the workers are gone ({reason})", "start them, and run the command again") from error
@@ -58,17 +57,28 @@ def in_order(job: Job[Item, Result], items: Iterable[Item], workers: Workers) ->
             answer.cancel()
 
 
-def _result(told: Order[Item, Result], item: Item, asked: "Future[Any]", workers: Workers) -> Result:
-    answer: Done[Result] | Refusal = asked.result()
+def _first(told: Order[Item, Result], asked: "deque[tuple[Item, Future[Any]]]", workers: Workers) -> Result:
+    """The result of the first item, which leaves `asked`. What was refused is asked for again, of all items that are
+    under way: else they would be done one after the other."""
     for _ in range(SENDING):
+        answer: Done[Result] | Refusal = asked[0][1].result()
         if isinstance(answer, Done):
+            asked.popleft()
             return answer.result
         if answer.kind is not None:
             raise UserError(
                 f"worker {answer.host} may give other bits than this machine: {this_kind().difference(answer.kind)}",
                 "use workers with the processor, fewstep and onnxruntime of this machine",
             )
-        LOG.info("the bundle is sent to %s", answer.host)
-        workers.deliver(told.job.bundle)
-        answer = workers.submit(told, item).result()
+        LOG.info("the job and its bundle are sent to %s", answer.host)
+        workers.deliver(told)
+        for number, (item, future) in enumerate(asked):
+            if _is_refused(future):
+                asked[number] = item, workers.submit(told, item)
     raise UserError(f"workers do not find the bundle {told.job.bundle.path}", "give it by a path that all workers see")
+
+
+def _is_refused(asked: "Future[Any]") -> bool:
+    if not asked.done() or asked.cancelled() or asked.exception() is not None:
+        return False
+    return isinstance(asked.result(), Refusal)

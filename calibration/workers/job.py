@@ -15,6 +15,8 @@ from typing import Any, Generic, Protocol, TypeVar
 from fewstep.calibration.workers.kind import Kind, this_kind
 from fewstep.calibration.workers.sent_bundle import NotHere, SentBundle
 
+KEPT = 8  # orders that a worker knows
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Taken = TypeVar("Taken", contravariant=True)
@@ -50,7 +52,7 @@ class Done(Generic[Result]):
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why a worker made nothing: it is of another `kind`, or, where that is None, it lacks the bundle."""
+    """Why a worker made nothing: it is of another `kind`, or, where that is None, it lacks the bundle or the order."""
 
     host: str
     kind: Kind | None
@@ -74,16 +76,23 @@ def do(order: Order[Item, Result], item: Item) -> Done[Result] | Refusal:
 
 def keep(order: Order[Any, Any]) -> None:
     """Know an order, in a worker that is then told its name alone: a job may hold tables and samples."""
-    _KEPT.clear()
     _KEPT[order.name] = order
+    for name in list(_KEPT)[:-KEPT]:
+        _KEPT.pop(name, None)
+
+
+def is_kept(name: str) -> bool:
+    """Whether this worker knows the order of that name."""
+    return name in _KEPT
 
 
 def do_kept(name: str, item: Any) -> Done[Any] | Refusal:
-    """Do one item of the order that was kept last, in a worker."""
-    return do(_KEPT[name], item)
+    """Do one item of an order that was kept, in a worker."""
+    order = _KEPT.get(name)
+    return Refusal(node(), None) if order is None else do(order, item)
 
 
-_KEPT: dict[str, Order[Any, Any]] = {}  # the last one
+_KEPT: dict[str, Order[Any, Any]] = {}  # the last ones: several commands may share a cluster
 _OPEN: dict[str, Callable[[Any], Any]] = {}  # the one job that this process has open, by the name of its order
 _LOCK = Lock()  # a worker of Dask has several threads, which share what is open
 

@@ -16,7 +16,6 @@ from typing import Any
 
 from fewstep.calibration.workers.job import Done, Order, Refusal, do_kept, keep
 from fewstep.calibration.workers.process import received, send
-from fewstep.calibration.workers.sent_bundle import SentBundle
 from fewstep.plans.errors import UserError
 
 LOG = logging.getLogger("fewstep")
@@ -47,9 +46,9 @@ class Processes:
         self._calls.put((answer, order, item))
         return answer
 
-    def deliver(self, bundle: SentBundle) -> None:
-        """They see what this process sees: where they miss the bundle, it was changed."""
-        raise UserError(f"{bundle.path} was changed meanwhile", "run the command again")
+    def deliver(self, order: Order[Any, Any]) -> None:
+        """They see what this process sees, and know their orders: where they miss the bundle, it was changed."""
+        raise UserError(f"{order.job.bundle.path} was changed meanwhile", "run the command again")
 
     def __enter__(self) -> "Processes":
         return self

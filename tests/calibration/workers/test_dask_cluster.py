@@ -1,6 +1,7 @@
 """A real cluster of Dask on this machine: its workers are processes, of which one is killed on the way."""
 
 import os
+import pickle
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -13,7 +14,8 @@ import pytest
 
 from fewstep.calibration import counting_job
 from fewstep.calibration.calibrate import calibrate
-from fewstep.calibration.workers.dask_cluster import DaskWorkers
+from fewstep.calibration.workers import job as jobs
+from fewstep.calibration.workers.dask_cluster import DaskWorkers, keep_piece, missing
 from fewstep.calibration.workers.in_order import in_order
 from fewstep.calibration.workers.job import order
 from fewstep.calibration.workers.sent_bundle import SentBundle, needed, sent
@@ -22,7 +24,7 @@ from fewstep.machine import cache
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import MANIFEST, open_bundle
 from tests.calibration.test_calibrate import contents
-from tests.calibration.workers.test_workers import NOWHERE, Square, options
+from tests.calibration.workers.test_workers import Square, options
 from tests.evaluation.report.test_report_workers import arrays, figures
 from tests.evaluation.report.test_report_workers import asked as report_options
 
@@ -116,7 +118,7 @@ def test_a_bundle_that_workers_do_not_see_is_sent_once(
 
 @pytest.mark.slow
 def test_errors_of_the_job_and_of_the_cluster_are_told_apart(cluster: Any, tmp_path: Path) -> None:
-    job = Square(str(tmp_path))
+    job = Square(str(tmp_path), sent(options(tmp_path / "bundle").bundle))
     with DaskWorkers(cluster.scheduler_address) as workers:
         with pytest.raises(UserError) as failure:
             list(in_order(job, [1, "fail", 2], workers))
@@ -145,7 +147,9 @@ class Client:
         return self.asked[-1]
 
     def run(self, *call: Any, **where: Any) -> Any:
-        raise self.error
+        if call[0] is missing:
+            raise self.error
+        return {}
 
     def nthreads(self) -> dict[str, int]:
         raise self.error
@@ -160,7 +164,7 @@ def test_what_a_cluster_raises_is_one_line() -> None:
     with DaskWorkers(client) as workers:
         said = "the Dask cluster failed .in <TCP>: Stream is closed.; read the workers' logs"
         with pytest.raises(UserError, match=said):
-            workers.deliver(NOWHERE)
+            workers.deliver(order(Square(""), 1))
         with pytest.raises(UserError, match=said):
             workers.count  # noqa: B018 - it asks the cluster
         answer, other = (workers.submit(order(Square(""), 1), item) for item in (1, 2))
@@ -175,20 +179,58 @@ def test_what_a_cluster_raises_is_one_line() -> None:
 
 def test_each_cache_folder_that_lacks_a_bundle_is_sent_it_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("distributed", reason="distributed is not installed")
-    bundle = sent(options(tmp_path / "bundle").bundle)
+    told = order(Square("", sent(options(tmp_path / "bundle").bundle)), 1)
     places = {"tcp://one:1": "/a", "tcp://one:2": "/b", "tcp://one:3": "/b", "tcp://two:1": "/a", "tcp://three:1": None}
     receivers = list[list[str]]()
 
-    def run(task: Callable[..., Any], *given: Any, workers: list[str] | None = None) -> Any:
-        if workers is not None:
+    def run(task: Callable[..., Any], *given: Any, workers: list[str] | None = None, on_error: str = "raise") -> Any:
+        if task is keep_piece:
+            assert workers is not None
             receivers.append(workers)
-        return places
+        return places if task is missing else {}
 
     client = Client(OSError())
     monkeypatch.setattr(client, "run", run)
     with DaskWorkers(client) as workers:
-        workers.deliver(bundle)
-    assert receivers == [["tcp://one:1", "tcp://one:3", "tcp://two:1"]] * len(list(bundle.pieces()))
+        workers.deliver(told)
+    assert receivers == [["tcp://one:1", "tcp://one:3", "tcp://two:1"]] * len(list(told.job.bundle.pieces()))
+
+
+class Counting(Client):
+    """A cluster of one worker, this process, that counts the bytes that reach it."""
+
+    def __init__(self) -> None:
+        super().__init__(OSError())
+        self.bytes = 0
+
+    def nthreads(self) -> dict[str, int]:
+        return {"tcp://one:1": 1}
+
+    def run(self, *call: Any, workers: list[str] | None = None, on_error: str = "raise") -> Any:
+        return {"tcp://one:1": self._done(call)}
+
+    def submit(self, *call: Any) -> "Future[Any]":
+        answer: Future[Any] = Future()
+        answer.set_result(self._done(call))
+        return answer
+
+    def _done(self, call: tuple[Any, ...]) -> Any:
+        self.bytes += len(content := pickle.dumps(call))
+        function, *given = pickle.loads(content)
+        return function(*given)
+
+
+def test_a_job_is_sent_once_and_again_to_a_worker_that_lost_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight items of a job that takes a megabyte cost one megabyte. A worker that starts again costs another one."""
+    pytest.importorskip("distributed", reason="distributed is not installed")
+    monkeypatch.setattr(jobs, "_KEPT", {})
+    client, job = Counting(), Square("/" * 10**6, sent(options(tmp_path / "bundle").bundle))
+    with DaskWorkers(client) as workers:
+        assert [square for square, _, _ in in_order(job, range(8), workers)] == [each**2 for each in range(8)]
+        assert 1e6 < client.bytes < 1.1e6
+        jobs._KEPT.clear()
+        assert [square for square, _, _ in in_order(job, range(8), workers)] == [each**2 for each in range(8)]
+        assert 2e6 < client.bytes < 2.2e6
 
 
 def test_a_client_that_finds_no_workers_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:

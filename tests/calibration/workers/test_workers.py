@@ -6,7 +6,7 @@ import re
 import signal
 import threading
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -220,3 +220,31 @@ def test_options_that_ask_for_nothing_are_refused(tmp_path: Path, changes: Any, 
 def test_a_bundle_that_workers_do_not_see_is_named(tmp_path: Path) -> None:
     with ThreadPoolExecutor(1) as pool, pytest.raises(UserError, match="do not see /nowhere"):
         list(in_order(Lost(str(tmp_path)), [1], ExecutorWorkers(pool, count=1)))
+
+
+class Forgetful:
+    """Four workers that lack an order until it is delivered."""
+
+    count, threads = 4, 1
+
+    def __init__(self) -> None:
+        self.delivered = list[str]()
+        self.under_way = list[int]()  # items that were asked again, and had no result yet
+
+    def submit(self, order: Order[Any, Any], item: Any) -> "Future[Any]":
+        answer: Future[Any] = Future()
+        answer.set_result(do(order, item) if self.delivered else Refusal("there", None))
+        self.under_way.append(item)
+        return answer
+
+    def deliver(self, order: Order[Any, Any]) -> None:
+        self.delivered.append(order.name)
+        self.under_way.clear()
+
+
+def test_all_that_was_refused_is_asked_again_at_once(tmp_path: Path) -> None:
+    workers = Forgetful()
+    results = in_order(Square(str(tmp_path)), range(8), workers)
+    assert next(results)[0] == 0 and workers.under_way == list(range(8))
+    assert [found for found, _, _ in results] == [each**2 for each in range(1, 8)]
+    assert workers.delivered == [order(Square(str(tmp_path)), 1).name]
