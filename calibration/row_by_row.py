@@ -58,6 +58,16 @@ def row_by_row(network: LoadedGraph, inputs: Iterable[Port]) -> LoadedGraph:
     return run
 
 
+def body_by_rows(sampler: Sampler) -> Sampler:
+    """The sampler, with a body that sees one row at a time, so that its activations are those of one row."""
+    stages = zip(sampler.stages, sampler.body.stages, strict=True)
+    return replace(
+        sampler,
+        denoiser=row_by_row(sampler.denoiser, sampler.body.graph.inputs),
+        stages=tuple(row_by_row(network, stage.graph.inputs) for network, stage in stages),
+    )
+
+
 def sampler_by_rows(sampler: Sampler) -> Sampler:
     """The sampler, with conditioner and prologue that see one row at a time, so that a trajectory's bits follow from
     its seed alone. Its denoiser is left as it is: counting opens its own."""

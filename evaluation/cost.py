@@ -9,13 +9,15 @@ from fewstep.calibration.trajectories import roll_out
 from fewstep.evaluation.sampling_job import FLOAT
 from fewstep.graph import io
 from fewstep.graph.graph import Graph
-from fewstep.graph.needs import Needs
+from fewstep.graph.needs import Needs, memory_free
 from fewstep.graph.types import infer_types
 from fewstep.plans.plan import Plan
 from fewstep.runtime.bundle.manifest import GraphEntry
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.sampler import Sampler
 
+BATCH = 16  # seeds at once: large enough to use the cores, small enough for the caches
+LARGEST = 2 * 10**9  # bytes that the activations of a batch may have: larger ones win no time
 ALONE = 200 * 10**6  # bytes of the command and its engines
 OPENED = 1.25  # times the weights of a body: those that an engine packs, and what it has mapped
 RUN = (
@@ -43,15 +45,36 @@ def sampling_needs(
     written: tuple[int, ...],
     workers: int = 0,
     dask: str | None = None,
+    by_rows: bool = False,
 ) -> Needs:
     """Of sampling a batch with float32 and some bodies, open together, by this process; or by `workers` of them, or a
-    cluster, beside this one, which keeps float32. `written` are bytes of the files that come out."""
-    prepared = io.load(bundle.graph(bundle.body(FLOAT).graph), root=bundle.path)
-    rows = batch * max(len(step.branches) for step in plan.steps)
-    sample, exact = RUN * rows * live_bytes(prepared), OPENED * body_bytes(bundle, FLOAT)
+    cluster, beside this one, which keeps float32. `written` are bytes of the files that come out. With `by_rows` the
+    bodies see one row at a time."""
+    sample = row_bytes(bundle) * (1 if by_rows else batch * branches(plan))
+    return Needs(round(_memory(bundle, bodies, sample, workers, dask)), sum(written), len(written))
+
+
+def sees_rows(bundle: Bundle, bodies: Iterable[str], plan: Plan, workers: int = 0, dask: str | None = None) -> bool:
+    """Whether bodies that are judged see the samples of a batch one by one: its activations are large, or the memory
+    that is free here is short. The batch itself stays as it is, and figures add up in the same order."""
+    sample, free = row_bytes(bundle) * BATCH * branches(plan), memory_free(bundle.path)
+    return sample > LARGEST or (free is not None and _memory(bundle, bodies, sample, workers, dask) > free)
+
+
+def _memory(bundle: Bundle, bodies: Iterable[str], sample: float, workers: int, dask: str | None) -> float:
+    exact = OPENED * body_bytes(bundle, FLOAT)
     process = exact + OPENED * sum(body_bytes(bundle, name) for name in bodies if name != FLOAT) + sample + ALONE
-    memory = process if not workers and dask is None else exact + sample + ALONE + workers * process
-    return Needs(round(memory), sum(written), len(written))
+    return process if not workers and dask is None else exact + sample + ALONE + workers * process
+
+
+def branches(plan: Plan) -> int:
+    """The most that a step has: rows for each sample."""
+    return max(len(step.branches) for step in plan.steps)
+
+
+def row_bytes(bundle: Bundle) -> float:
+    """The memory that float32's activations of one row take at once."""
+    return RUN * live_bytes(io.load(bundle.graph(bundle.body(FLOAT).graph), root=bundle.path))
 
 
 def live_bytes(graph: Graph) -> int:

@@ -1,15 +1,17 @@
 """Sampling as a job: the bodies of a bundle answer questions, such as the samples of a batch, in any worker."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from platform import node
 from threading import Lock
 from typing import Any, Protocol, TypeVar
 
+import numpy as np
 from numpy.typing import NDArray
 
 import fewstep.evaluation
 from fewstep.calibration.bodies import engine_and_version, open_body
+from fewstep.calibration.row_by_row import body_by_rows
 from fewstep.calibration.workers.in_order import Workers, in_order
 from fewstep.calibration.workers.sent_bundle import SentBundle, sent
 from fewstep.machine.code_digest import code_of
@@ -20,6 +22,7 @@ from fewstep.runtime.execute import Array
 from fewstep.runtime.sampler import Sampler
 
 FLOAT = "float32"  # the body that all are compared with
+FEW = 2  # seeds at once of a plan of many steps
 
 Answer = TypeVar("Answer")
 Made = TypeVar("Made", covariant=True)
@@ -39,7 +42,7 @@ class Batch:
 
     body: str
     plan: Plan
-    seeds: range
+    seeds: Sequence[int]
     conditions: Mapping[str, NDArray[Any]]
 
     def answer(self, bodies: Bodies) -> Array:
@@ -51,11 +54,13 @@ class SamplingJob:
     """The bundle whose bodies are asked. Made by `sampling_job`.
 
     engines: what computes each body where the job was made, by the body's name. code: a digest of the code there.
+    by_rows: whether bodies see one row at a time.
     """
 
     bundle: SentBundle
     engines: Mapping[str, str]
     code: str
+    by_rows: bool
 
     def open(self, threads: int) -> Callable[[Question[Any]], Any]:
         """UserError where another engine or other code would sample, under the name of the first."""
@@ -65,7 +70,7 @@ class SamplingJob:
         def opened(name: str) -> Sampler:
             with lock:
                 if name not in samplers:
-                    samplers[name] = open_body(bundle, name, threads)
+                    samplers[name] = open_judged(bundle, name, threads, self.by_rows)
                 return samplers[name]
 
         return lambda question: question.answer(opened)
@@ -84,11 +89,17 @@ class SamplingJob:
                 )
 
 
-def sampling_job(bundle: Bundle, bodies: Iterable[str]) -> SamplingJob:
+def open_judged(bundle: Bundle, name: str, threads: int, by_rows: bool) -> Sampler:
+    """A body as `open_body` opens it, which may see one row at a time."""
+    sampler = open_body(bundle, name, threads)
+    return body_by_rows(sampler) if by_rows else sampler
+
+
+def sampling_job(bundle: Bundle, bodies: Iterable[str], by_rows: bool = False) -> SamplingJob:
     """The job of sampling with bodies, and with float32, as this machine does."""
     names = tuple(bodies)
     engines = {name: engine_and_version(bundle.body(name)) for name in names}
-    return SamplingJob(sent(bundle.path, names), engines, _own_code())
+    return SamplingJob(sent(bundle.path, names), engines, _own_code(), by_rows)
 
 
 def _own_code() -> str:
@@ -111,3 +122,11 @@ class Sampling:
             return
         for question in questions:
             yield question.answer(self.samplers.__getitem__)
+
+    def few_by_few(self, plan: Plan, seeds: Sequence[int], conditions: Mapping[str, NDArray[Any]]) -> Array:
+        """float32's samples along a plan of many steps, [seeds, *x_shape]."""
+        parts = (slice(start, start + FEW) for start in range(0, len(seeds), FEW))
+        asked = (
+            Batch(FLOAT, plan, seeds[part], {name: each[part] for name, each in conditions.items()}) for part in parts
+        )
+        return np.concatenate(list(self.answers(asked)))

@@ -4,7 +4,7 @@ It is checked, not believed: on a few seeds its samples are compared with those 
 is that to the exact trajectory, but for the small rest that twice as many steps leave.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +29,7 @@ CHECKED = 4  # seeds of the check
 STRETCHED = ("ays_sd", "ays_sdxl", "ays_svd", "table")  # grids that interpolate a table of few steps
 
 Floats = NDArray[np.floating]
+Sample = Callable[[Plan, Sequence[int], ConditionRecords], Floats]  # float32's [seeds, *x_shape], conditions by name
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,10 @@ def checked_teacher(
     seeds: Sequence[int] = range(CHECKED),
     rows: ConditionRecords | None = None,
     progress: Progress = SILENT,
+    sample: Sample | None = None,
 ) -> Teacher:
-    """The teacher of `judged`, checked on `seeds`; `rows` are own conditions.
+    """The teacher of `judged`, checked on `seeds`; `rows` are own conditions. `sample` is who samples in the place of
+    `sampler`, such as workers.
 
     The default plan is doubled until it suffices, up to `LONGEST` steps. A plan that was asked for stays as it is.
     """
@@ -76,7 +79,7 @@ def checked_teacher(
 
     def sampled(plan: Plan) -> Floats:
         progress(f"checking the teacher: {plan.name}", 0, 1)
-        samples = sampler.sample(plan, seeds, held_out)
+        samples = (sample or sampler.sample)(plan, seeds, held_out)
         progress(f"checking the teacher: {plan.name}", 1, 1)
         return samples
 

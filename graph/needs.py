@@ -21,7 +21,7 @@ class Needs:
 
     def said(self, folder: Path) -> str:
         """One line, beside what is free."""
-        free = _memory_free(folder)
+        free = memory_free(folder)
         memory = "" if free is None else f" ({_gb(free)} free)"
         return (
             f"needs about {_gb(self.memory)} of memory{memory}, and {_gb(self.disk)} on disk "
@@ -37,7 +37,7 @@ def check_needs(needs: Needs, writer: Writer) -> None:
 
 def check_memory(needs: Needs, folder: Path) -> None:
     """A warning where memory is short on the machine of a folder."""
-    free = _memory_free(folder)
+    free = memory_free(folder)
     if free is not None and needs.memory > free:
         LOG.warning("this takes about %s of memory, and %s are free", _gb(needs.memory), _gb(free))
 
@@ -49,8 +49,8 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} minutes" if seconds < 90 * 60 else f"{seconds / 3600:.1f} hours"
 
 
-def _memory_free(folder: Path) -> int | None:
-    """What this process may have in all: it may hold a part already."""
+def memory_free(folder: Path) -> int | None:
+    """Bytes that this process may have in all, of which it may hold a part already; None if the system does not say."""
     free = this_space(folder, folder).memory_free
     return None if free is None else free + held()
 

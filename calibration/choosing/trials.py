@@ -39,7 +39,7 @@ from fewstep.calibration.on_demand import close
 from fewstep.calibration.precision.closed_loop import JUDGE_SEEDS, SELECTION_SEEDS, Course, open_course
 from fewstep.calibration.precision.variants import Variants
 from fewstep.calibration.ranges.table import Method, RangesTable
-from fewstep.calibration.row_by_row import row_by_row
+from fewstep.calibration.row_by_row import body_by_rows, row_by_row
 from fewstep.calibration.task import Task
 from fewstep.calibration.trajectories import BATCH
 from fewstep.graph.digest import digest
@@ -152,8 +152,9 @@ def choose_each(
     courses: tuple[Course, ...] = ()
     is_large = batch_of(task, [*next(iter(ways.tables.values())).tensors]) < BATCH
     if any(is_tried.values()):
+        sampler = body_by_rows(task.sampler) if is_large else task.sampler  # one by one, as counting has them
         shown = partial(_under, progress, "trials")
-        courses = open_trials(_spared(task.sampler, is_large), plan, len(task.seeds), task.conditions, shown)
+        courses = open_trials(sampler, plan, len(task.seeds), task.conditions, shown)
         close(task.sampler.denoiser)
     found = {}
     for done, target in enumerate(targets, 1):
@@ -169,13 +170,6 @@ def choose_each(
     if not found:
         raise next(iter(failed.values()))
     return found
-
-
-def _spared(sampler: Sampler, is_large: bool) -> Sampler:
-    """The sampler; one of a large body runs samples one by one, as counting does."""
-    if not is_large:
-        return sampler
-    return replace(sampler, denoiser=row_by_row(sampler.denoiser, sampler.body.graph.inputs))
 
 
 def open_trials(

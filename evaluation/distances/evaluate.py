@@ -28,14 +28,14 @@ from fewstep.calibration.bodies import (
 from fewstep.calibration.conditions_file import ConditionRecords
 from fewstep.calibration.held_out import APART, PAIRED, held_out_conditions
 from fewstep.calibration.prompts import HELD_OUT, given_rows
+from fewstep.calibration.row_by_row import body_by_rows
 from fewstep.calibration.workers.in_order import Workers
 from fewstep.calibration.workers.opening import check_workers, opened
-from fewstep.evaluation.cost import sampling_needs
+from fewstep.evaluation.cost import BATCH, sampling_needs, sees_rows
 from fewstep.evaluation.distances import distance
 from fewstep.evaluation.distances.features import Extractor, default_features, open_extractor
 from fewstep.evaluation.distances.references import References, open_references
 from fewstep.evaluation.distances.sample_sets import (
-    BATCH,
     Counts,
     Floats,
     Tally,
@@ -45,7 +45,7 @@ from fewstep.evaluation.distances.sample_sets import (
 )
 from fewstep.evaluation.output import check_writable, write_whole
 from fewstep.evaluation.results import SCHEMA, BodyEvaluation, Distance, EvaluationResults, Features, encode
-from fewstep.evaluation.sampling_job import FLOAT, Sampling, sampling_job
+from fewstep.evaluation.sampling_job import FLOAT, Sampling, open_judged, sampling_job
 from fewstep.evaluation.speed.machine import this_machine
 from fewstep.evaluation.teacher import CHECKED, checked_teacher, teacher_plan
 from fewstep.graph.commit import open_for_update
@@ -171,6 +171,7 @@ class EvaluationTask:
 
     bundle: Bundle
     reference: Sampler  # of the float32 body
+    by_rows: bool  # whether bodies see one row at a time
     bodies: Mapping[str, Body]  # that are evaluated; who samples opens them
     plan: Plan
     teacher: Plan  # to begin with
@@ -183,7 +184,7 @@ def open_task(options: EvaluateOptions) -> EvaluationTask:
     """Check everything that needs no other body than float32. UserError if it cannot be done."""
     bundle = open_bundle(options.bundle)
     names = _chosen(bundle, options.body)
-    reference = open_body(bundle, "float32", options.threads)
+    reference = open_body(bundle, FLOAT, options.threads)
     extractor, data = _open_features(bundle, options)
     body = bundle.body(names[0])
     plan = judged_plan(reference, body, options.plan, options.guidance)
@@ -197,9 +198,11 @@ def open_task(options: EvaluateOptions) -> EvaluationTask:
             writer.reserve(ROOM)  # and we may write, and nobody else is writing
     else:
         check_writable(options.output)
+    by_rows = sees_rows(bundle, names, plan, options.workers, options.dask)
     return EvaluationTask(
         bundle=bundle,
-        reference=reference,
+        reference=body_by_rows(reference) if by_rows else reference,
+        by_rows=by_rows,
         bodies={name: bundle.body(name) for name in names},
         plan=plan,
         teacher=teacher_plan(reference, options.teacher, plan),
@@ -211,7 +214,8 @@ def open_task(options: EvaluateOptions) -> EvaluationTask:
 
 def needs(task: EvaluationTask, options: EvaluateOptions) -> Needs:
     """Memory and disk space of an evaluation."""
-    return sampling_needs(task.bundle, task.bodies, task.plan, BATCH, (ROOM,), options.workers, options.dask)
+    workers = options.workers, options.dask
+    return sampling_needs(task.bundle, task.bodies, task.plan, BATCH, (ROOM,), *workers, by_rows=task.by_rows)
 
 
 def measure(
@@ -219,13 +223,16 @@ def measure(
 ) -> EvaluationResults:
     """All figures of an evaluation."""
     start = perf_counter()
-    here = {} if workers else {name: open_body(task.bundle, name, options.threads) for name in task.bodies}
+    held = () if workers else task.bodies  # by workers otherwise
+    here = {name: open_judged(task.bundle, name, options.threads, task.by_rows) for name in held}
+    job = sampling_job(task.bundle, task.bodies, task.by_rows)
+    sampling = Sampling(job, {FLOAT: task.reference, **here}, workers)
     plan, extractor, checked = task.plan, task.extractor, PAIRED[: min(CHECKED, options.taught)]
-    found = checked_teacher(task.reference, options.teacher, plan, checked, task.rows, progress)
+    sample = sampling.few_by_few
+    found = checked_teacher(task.reference, options.teacher, plan, checked, task.rows, progress, sample)
     teacher = found.plan
     counts = Counts(options.seeds, options.taught, options.samples if extractor else 0)
     conditions = partial(_held_out, task)
-    sampling = Sampling(sampling_job(task.bundle, task.bodies), {FLOAT: task.reference, **here}, workers)
     plans = plan, teacher
     floats, tallies = sample_pairs(sampling, plans, tuple(task.bodies), counts, extractor, conditions, progress)
     sets = {}

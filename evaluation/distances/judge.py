@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from fewstep.calibration.metrics import Energies
+from fewstep.evaluation.cost import BATCH
 from fewstep.evaluation.distances.comparison import compare
 from fewstep.evaluation.distances.judged_batch import (
     BodyMeasured,
@@ -19,12 +20,11 @@ from fewstep.evaluation.distances.judged_batch import (
     TeacherBatch,
 )
 from fewstep.evaluation.results import EndQuality, StepQuality
+from fewstep.evaluation.sampling_job import FEW
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan, regroup
 from fewstep.runtime.execute import Array
 from fewstep.runtime.progress import SILENT, Progress
-
-TAUGHT = 2  # seeds that the teacher samples at once: its many steps are many evaluations for each
 
 Ask = Callable[[Iterable[Any]], Iterator[Any]]  # answers of `TeacherBatch` and `JudgedBatch`, in order
 
@@ -39,7 +39,7 @@ class Setting:
     seeds: int
     x_shape: tuple[int, ...]
     conditions: Callable[[range], Conditions]
-    batch: int = 16
+    batch: int = BATCH
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def judge(setting: Setting, candidates: Sequence[Candidate], ask: Ask, progress:
         raise UserError(
             f"{setting.teacher_seeds} seeds for the teacher of {setting.seeds} in all", "give it at least 1 of them"
         )
-    lessons, batches = _cut(seeds[: setting.teacher_seeds], TAUGHT), _cut(seeds, setting.batch)
+    lessons, batches = _cut(seeds[: setting.teacher_seeds], FEW), _cut(seeds, setting.batch)
     answers = ask(
         chain((_taught(setting, part) for part in lessons), (_judged(setting, candidates, b) for b in batches))
     )

@@ -12,14 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.calibration.held_out import APART, PAIRED
+from fewstep.evaluation.cost import BATCH
 from fewstep.evaluation.distances.comparison import Comparison
 from fewstep.evaluation.distances.features import Extractor
 from fewstep.evaluation.distances.references import References
 from fewstep.evaluation.sampling_job import FLOAT, Batch, Sampling
 from fewstep.plans.plan import Plan
 from fewstep.runtime.progress import SILENT, Progress
-
-BATCH = 16  # samples at once: large enough to use the cores, small enough for the caches
 
 Floats = NDArray[np.floating]
 HeldOut = Callable[[range], Mapping[str, NDArray[Any]]]  # the conditions of seeds

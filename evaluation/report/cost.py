@@ -2,10 +2,9 @@
 
 from collections.abc import Iterable, Sequence
 
-from fewstep.evaluation.cost import sampling_needs
+from fewstep.evaluation.cost import BATCH, sampling_needs, sees_rows
 from fewstep.evaluation.distances.judged_batch import Candidate
 from fewstep.evaluation.remedies import changes
-from fewstep.evaluation.report.measure import BATCH
 from fewstep.evaluation.report.options import ReportOptions
 from fewstep.evaluation.teacher import CHECKED
 from fewstep.graph.needs import Needs
@@ -30,4 +29,6 @@ def evaluations(
 
 def needs(bundle: Bundle, bodies: Iterable[str], plan: Plan, options: ReportOptions) -> Needs:
     """Memory and disk space of a report: the page, its figures and its address."""
-    return sampling_needs(bundle, bodies, plan, BATCH, (ROOM, 0, 0), options.workers, options.dask)
+    names, workers = tuple(bodies), (options.workers, options.dask)
+    by_rows = sees_rows(bundle, names, plan, *workers)
+    return sampling_needs(bundle, names, plan, BATCH, (ROOM, 0, 0), *workers, by_rows=by_rows)

@@ -23,10 +23,11 @@ from fewstep.calibration.lowering.selection import selected_ops
 from fewstep.calibration.lowering.targets import targets_by_name
 from fewstep.calibration.prompts import HELD_OUT, given_rows
 from fewstep.calibration.ranges import table
+from fewstep.calibration.row_by_row import body_by_rows
 from fewstep.calibration.workers.in_order import Workers
 from fewstep.calibration.workers.opening import opened
 from fewstep.evaluation import results
-from fewstep.evaluation.cost import body_bytes
+from fewstep.evaluation.cost import BATCH, body_bytes, sees_rows
 from fewstep.evaluation.distances.judge import Setting, judge
 from fewstep.evaluation.distances.judged_batch import Candidate
 from fewstep.evaluation.remedies import remedies
@@ -34,7 +35,7 @@ from fewstep.evaluation.report.operations import layer, operations, unseen_tenso
 from fewstep.evaluation.report.options import ReportOptions
 from fewstep.evaluation.report.samples import Samples
 from fewstep.evaluation.results import BodyCoverage, Quality, RangeOverGroups, Results
-from fewstep.evaluation.sampling_job import FLOAT, Sampling, sampling_job
+from fewstep.evaluation.sampling_job import FLOAT, Sampling, open_judged, sampling_job
 from fewstep.evaluation.speed.benchmark_feeds import feeds
 from fewstep.evaluation.speed.machine import Machine, this_machine
 from fewstep.evaluation.speed.race import Contender, OnBackend, Race
@@ -52,7 +53,6 @@ from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sampler import Sampler
 
 LOG = logging.getLogger("fewstep")
-BATCH = 16  # samples at once: large enough to use the cores, small enough for the caches
 RANGES_SHOWN = 48  # activations in the heat map
 
 
@@ -79,8 +79,12 @@ def measure(
     rows = given_rows(bundle, options.conditions, options.prompts, HELD_OUT)
     taught = min(options.teacher_seeds, options.seeds)
     candidates = candidates_of(bodies, options)
+    by_rows = sees_rows(bundle, bodies, plan, options.workers, options.dask)
+    reference = body_by_rows(reference) if by_rows else reference
     with opened(options.workers, options.dask, workers, options.threads) as hands:
-        teacher = checked_teacher(reference, options.teacher, plan, range(min(CHECKED, taught)), rows, progress)
+        sampling = _sampling(reference, bodies, options.threads, hands, by_rows)
+        checked, sample = range(min(CHECKED, taught)), sampling.few_by_few
+        teacher = checked_teacher(reference, options.teacher, plan, checked, rows, progress, sample)
         setting = Setting(
             plan=plan,
             teacher=teacher.plan,
@@ -88,9 +92,8 @@ def measure(
             seeds=options.seeds,
             x_shape=bundle.manifest.x_shape,
             conditions=lambda seeds: held_out_conditions(takes, seeds, rows),
-            batch=BATCH,
         )
-        found = judge(setting, candidates, _sampling(reference, bodies, options.threads, hands).answers, progress)
+        found = judge(setting, candidates, sampling.answers, progress)
     qualities = tuple(
         Quality(
             body=candidate.name,
@@ -136,11 +139,13 @@ def measure(
     return measured, samples
 
 
-def _sampling(reference: Sampler, bodies: Iterable[str], threads: int, workers: Workers | None) -> Sampling:
+def _sampling(
+    reference: Sampler, bodies: Iterable[str], threads: int, workers: Workers | None, by_rows: bool
+) -> Sampling:
     """Who samples with float32 and some bodies, which this process opens only where no worker does."""
     bundle = reference.bundle
-    here = {} if workers else {name: open_body(bundle, name, threads) for name in bodies}
-    return Sampling(sampling_job(bundle, bodies), {FLOAT: reference, **here}, workers)
+    here = {} if workers else {name: open_judged(bundle, name, threads, by_rows) for name in bodies}
+    return Sampling(sampling_job(bundle, bodies, by_rows), {FLOAT: reference, **here}, workers)
 
 
 def races(

@@ -10,6 +10,7 @@ from fewstep.calibration.held_out import APART, PAIRED, held_out_conditions
 from fewstep.calibration.metrics import psnr
 from fewstep.calibration.trajectories import FIRST_SEED
 from fewstep.calibration.workers.processes import Processes
+from fewstep.evaluation import cost
 from fewstep.evaluation import results as forms
 from fewstep.evaluation.distances import evaluate as module
 from fewstep.evaluation.distances.distance import fit, frechet, kernel_distance
@@ -17,8 +18,10 @@ from fewstep.evaluation.distances.evaluate import EvaluateOptions, evaluate
 from fewstep.graph import commit
 from fewstep.graph.commit import open_for_update
 from fewstep.plans.errors import UserError
+from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.loading import load
+from fewstep.runtime.sampler import Sampler
 from tests.evaluation.extractors import write_extractor
 from tests.evaluation.judged_bundle import SHAPE, make_bundle
 
@@ -156,16 +159,38 @@ def test_conditions_of_ones_own_are_sampled(bundle, tmp_path):
 
 
 def test_workers_sample_bitwise_what_one_process_does(bundle, tmp_path, monkeypatch):
-    real = module.open_body
     asked = options(bundle, features=str(write_extractor(tmp_path / "mine.onnx", MATRIX)), output=tmp_path / "a.json")
     alone = evaluate(asked)
-    opened: list[str] = []
-    monkeypatch.setattr(module, "open_body", lambda bundle, name, *how: opened.append(name) or real(bundle, name, *how))
+    monkeypatch.setattr(module, "open_judged", lambda *_: pytest.fail("what is said to be held is float32 alone"))
+    monkeypatch.setattr(Sampler, "sample", lambda *_: pytest.fail("workers sample, for the teacher's check too"))
     with Processes(2) as workers:
         spread = evaluate(asked, workers=workers)
-    assert opened == ["float32"]  # what is said to be held: workers open the others
     assert len(alone.bodies[0].distances) == 1 and alone.bodies[0].against_float.seeds > 16
     assert msgspec.structs.replace(spread, seconds=0.0) == msgspec.structs.replace(alone, seconds=0.0)
+
+
+@pytest.mark.parametrize("short", ["activations", "memory"])
+def test_large_bodies_see_the_samples_of_a_batch_one_by_one_with_the_same_figures(bundle, monkeypatch, short):
+    """Two branches of 16 seeds are 32 rows, which the network sees at once, or one after the other."""
+    rows: list[int] = []
+    real = OnnxRuntime.load
+
+    def loaded(backend, bundle, name):
+        network = real(backend, bundle, name)
+        return lambda feeds: rows.append(len(feeds["x"])) or network(feeds) if "x" in feeds else network(feeds)
+
+    monkeypatch.setattr(OnnxRuntime, "load", loaded)
+    asked = options(bundle, samples=0)
+    whole = evaluate(asked)
+    assert max(rows) == 32
+    if short == "activations":
+        monkeypatch.setattr(cost, "LARGEST", 10**4)
+    else:
+        monkeypatch.setattr(cost, "memory_free", lambda _: 10**7)
+    rows.clear()
+    by_rows = evaluate(asked)
+    assert set(rows) == {1}
+    assert msgspec.structs.replace(by_rows, seconds=0.0) == msgspec.structs.replace(whole, seconds=0.0)
 
 
 def test_who_samples_is_no_part_of_the_command():

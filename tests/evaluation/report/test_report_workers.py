@@ -14,6 +14,7 @@ from fewstep.evaluation.report import measure as module
 from fewstep.evaluation.report.measure import measure
 from fewstep.evaluation.report.samples import Samples
 from fewstep.evaluation.results import Results
+from fewstep.evaluation.sampling_job import SamplingJob
 from fewstep.plans.errors import UserError
 from tests.evaluation.judged_bundle import add_stage, make_bundle
 
@@ -67,3 +68,22 @@ def test_workers_of_the_options_have_ended_when_bodies_are_timed(
 def test_workers_and_a_cluster_are_one_too_many() -> None:
     with pytest.raises(UserError, match="both --workers and --dask"):
         ReportOptions(Path("bundle"), workers=2, dask="tcp://here:8786")
+
+
+def test_the_bodies_of_workers_see_one_row_at_a_time_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a large network, with its stages. The figures are those of whole batches."""
+    options = asked(tmp_path / "tiny")
+    whole, sampled = measure(options)
+    monkeypatch.setattr("fewstep.evaluation.cost.LARGEST", 10**4)
+    real = module.sampling_job
+    jobs: list[SamplingJob] = []
+
+    def recorded(*given: Any) -> SamplingJob:
+        jobs.append(real(*given))
+        return jobs[-1]
+
+    monkeypatch.setattr(module, "sampling_job", recorded)
+    with Processes(1) as workers:
+        by_rows, others = measure(options, workers=workers)
+    assert [job.by_rows for job in jobs] == [True]
+    assert (figures(by_rows), arrays(others)) == (figures(whole), arrays(sampled))
