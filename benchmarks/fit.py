@@ -1,44 +1,54 @@
-"""Fitted plans of bundles beside the best plans without a fit, on the same held-out seeds.
+"""Fitted plans of bundles beside the best plans without a fit, on seeds that no fit and no gate has seen.
 
     fewstep fit bundle --steps 6 --guidance 2
-    python benchmarks/fit.py bundle --nominal-work nominal    # measures, and writes docs/measured/fitting.md
-    python benchmarks/fit.py                                  # writes the page from what was measured
+    python benchmarks/fit.py bundle --nominal-work nominal        # measures, and writes docs/measured/fitting.md
+    python benchmarks/fit.py bundle --steps 5 --leave-out 0,4,8   # fits without a class, judged on this class
+    python benchmarks/fit.py                                      # writes the page from what was measured
 
-Judgements are kept in docs/measured/fitting.json, and no plan is judged twice. PSNR in dB is against the float32
-teacher of the fit. Energy is the mean square of samples relative to the teacher's, of whole samples and of their top
-octave. The noise gain is the sum of the coefficients that a sample has over all predictions, without their signs. FD is
-taken between samples and those of the teacher, where --samples asks for it and an extractor knows the data. The folder
---nominal-work is of `benchmarks/nominal.py`: its best plan for each number of evaluations is judged too.
+Each figure is kept in docs/measured/fitting.json as soon as it is known, and no plan is judged twice: an interrupted
+call goes on. PSNR in dB is against the float32 teacher of the fit. Energy is the mean square of samples relative to the
+teacher's, of whole samples and of their top octave. The noise gain is the sum of the coefficients that a sample has
+over all predictions, without their signs. FD is taken between samples and those of the teacher from the same seeds,
+where an extractor knows the data and the seeds are enough. The folder --nominal-work is of `benchmarks/nominal.py`: its
+best plans for each number of evaluations are judged too.
 """
 
 import argparse
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
 
 import msgspec
 import numpy as np
-from fit_page import PAGE, Judged, Judgement, page
+from fit_classes import left_out
+from fit_judgement import GATED, Gate, Judged, Judgement
+from fit_page import PAGE, page
 from numpy.typing import NDArray
 
 from fewstep.calibration.bodies import open_body
 from fewstep.calibration.held_out import PAIRED
 from fewstep.calibration.metrics import psnr
 from fewstep.evaluation.distances import distance
-from fewstep.evaluation.distances.features import default_features, open_extractor
+from fewstep.evaluation.distances.features import Extractor, default_features, open_extractor
 from fewstep.evaluation.teacher import teacher_plan
-from fewstep.fitting.blocks import Block, blocks_of, sample
+from fewstep.fitting.blocks import blocks_of, sample
 from fewstep.fitting.recurrence import recurrence_of
 from fewstep.fitting.rollouts import Rollouts
 from fewstep.fitting.teacher import taught
+from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode, encode
-from fewstep.plans.guidance import describe
+from fewstep.plans.guidance import describe, weight_of
 from fewstep.plans.plan import Plan
+from fewstep.runtime.bundle.manifest import FittedPlan
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.sampler import Sampler
 
+JUDGES = PAIRED[GATED:]
 SEEDS = 256
+FEWEST = 128  # seeds that FD is taken of: two for each of 64 features
+RESAMPLES = 100
+CONTENDERS = 2  # plans without a fit for each number of evaluations, of a search that had fewer seeds
 KEPT = PAGE.with_suffix(".json")
 Array = NDArray[np.floating]
 
@@ -64,79 +74,120 @@ def top_octave(samples: Array) -> Array:
     return np.asarray(rest - low)
 
 
-def judged(
-    sampler: Sampler, plan: Plan, name: str, body: str, began: Plan | None, blocks: Sequence[Block], features: int
-) -> Judged:
-    """All figures of a plan, on blocks that know the teacher's samples. `began` is what a fitted plan began as."""
-    made = np.concatenate([sample(sampler, plan, block) for block in blocks])
-    exact = np.concatenate([block.taught for block in blocks])
-    octaves = [float(np.square(top_octave(each)).mean()) for each in (made, exact)]
-    manifest = sampler.bundle.manifest
-    extractor = open_extractor(default_features(manifest), manifest.x_shape, 0) if features else None
-    frechet = None
-    if extractor is not None:
-        seen = [distance.fit(extractor.extract(each[:features])) for each in (made, exact)]
-        frechet = distance.frechet(*seen)
-    return Judged(
-        plan=name,
-        body=body,
-        digest=_digest(plan),
-        began=None if began is None else began.name,
-        method=None if plan.fitted is None else plan.fitted.method,
-        evaluations=len(plan.steps),
-        psnr=tuple(round(float(each), 3) for each in psnr(made, exact)),
-        energy=float(np.square(made.astype(np.float64)).mean() / np.square(exact.astype(np.float64)).mean()),
-        octave=octaves[0] / octaves[1],
-        noise_gain=noise_gain(plan),
-        frechet=frechet,
-        told=tuple(step.time for step in plan.steps),
-        told_before=() if began is None else tuple(step.time for step in began.steps),
-    )
+def distances(extractor: Extractor, made: Array, exact: Array) -> tuple[float, ...]:
+    """FD of samples to others from the same seeds, then of RESAMPLES draws of the seeds, which are the same draws for
+    any two plans."""
+    features = [extractor.extract(each) for each in (made, exact)]
+    rng = np.random.default_rng(0)
+    draws = [np.arange(len(made)), *rng.integers(len(made), size=(RESAMPLES, len(made)))]
+    found = [distance.frechet(*(distance.fit(each[rows]) for each in features)) for rows in draws]
+    return tuple(round(each, 4) for each in found)
+
+
+class Judge:
+    """One bundle's bodies, and the samples of the teacher, for plans with the guidance of `like`."""
+
+    def __init__(self, bundle: Bundle, like: Plan, seeds: int, threads: int) -> None:
+        bodies = {"float32", *(entry.body for entry in bundle.manifest.fitted)}
+        self.samplers = {body: open_body(bundle, body, threads) for body in bodies}
+        reference = self.samplers["float32"]
+        self.teacher = teacher_plan(reference, None, like)
+        self.blocks = taught(Rollouts(reference, reference), self.teacher, blocks_of(reference, JUDGES[:seeds]))
+        self.exact = np.concatenate([block.taught for block in self.blocks])
+        self.extractor = None
+        if seeds >= FEWEST:
+            self.extractor = open_extractor(default_features(bundle.manifest), bundle.manifest.x_shape, threads)
+
+    def judged(self, plan: Plan, name: str, body: str, began: Plan | None, gate: Gate | None) -> Judged:
+        """All figures of a plan. `began` is what a fitted plan began as."""
+        sampler = self.samplers[body]
+        made = np.concatenate([sample(sampler, plan, block) for block in self.blocks])
+        octaves = [float(np.square(top_octave(each)).mean()) for each in (made, self.exact)]
+        return Judged(
+            plan=name,
+            body=body,
+            digest=self.digest(plan, body),
+            began=None if began is None else began.name,
+            method=None if plan.fitted is None else plan.fitted.method,
+            evaluations=len(plan.steps),
+            psnr=tuple(round(float(each), 3) for each in psnr(made, self.exact)),
+            energy=float(np.square(made.astype(np.float64)).mean() / np.square(self.exact.astype(np.float64)).mean()),
+            octave=octaves[0] / octaves[1],
+            noise_gain=noise_gain(plan),
+            frechet=() if self.extractor is None else distances(self.extractor, made, self.exact),
+            told=tuple(step.time for step in plan.steps),
+            told_before=() if began is None else tuple(step.time for step in began.steps),
+            gate=gate,
+        )
+
+    def digest(self, plan: Plan, body: str) -> str:
+        """Of all that the figures follow from. A plan's name, and the body that it was fitted to, are no part of it."""
+        numbers = encode(msgspec.structs.replace(plan, name="", fitted=None))
+        graph = _graph(self.samplers[body])
+        facts = (numbers, graph, encode(self.teacher), [block.seeds for block in self.blocks], self.extractor is None)
+        return sha256(repr(facts).encode()).hexdigest()[:16]
 
 
 def measure(
-    bundle: Bundle,
-    denoiser: str,
-    seeds: int,
-    features: int,
-    nominal: Iterable[str],
-    threads: int,
-    so_far: Judgement | None,
-) -> Judgement:
-    """All fitted plans of a bundle for one guidance, the plans that they began as, and others."""
+    bundle: Bundle, denoiser: str, seeds: int, nominal: Iterable[str], threads: int, so_far: Judgement | None
+) -> Iterator[Judgement]:
+    """What is known after each plan: all fitted plans of a bundle for one guidance, the plans that they began as, and
+    others."""
     entries = bundle.manifest.fitted
+    if not entries:
+        raise UserError(f"{denoiser} has no fitted plan", "make one: fewstep fit")
+    if any(entry.seeds > GATED for entry in entries):
+        raise UserError(f"a gate of {denoiser} has seen seeds of the verdict", f"fit with --judge-seeds up to {GATED}")
     plans = [decode(bundle.read(entry.file), entry.file) for entry in entries]
     guidance = plans[0].guidance
-    samplers = {body: open_body(bundle, body, threads) for body in {"float32", *(entry.body for entry in entries)}}
-    reference = samplers["float32"]
-    asked: list[tuple[str, Plan, str, Plan | None]] = []
+    judge = Judge(bundle, plans[0], seeds, threads)
+    asked: list[tuple[str, Plan, str, Plan | None, Gate | None]] = []
     for entry, plan in zip(entries, plans, strict=True):
         if plan.guidance == guidance:
-            sampler = samplers[entry.body]
+            sampler = judge.samplers[entry.body]
             began = sampler.compile(entry.nominal, guidance)
-            asked += [(entry.body, began, began.name, None), (entry.body, sampler.compile(plan), plan.name, began)]
-    asked += [("float32", plan, plan.name, None) for plan in (reference.compile(name, guidance) for name in nominal)]
-    teacher = teacher_plan(reference, None, plans[0])
-    blocks = taught(Rollouts(reference, reference), teacher, blocks_of(reference, PAIRED[:seeds]))
-    kept = () if so_far is None else tuple(each for each in so_far.plans if len(each.psnr) == seeds)
-    found = []
-    for body, plan, name, began in asked:
-        same = (each for each in kept if (each.body, each.plan, each.digest) == (body, name, _digest(plan)))
-        known = next(same, None) or judged(samplers[body], plan, name, body, began, blocks, features)
-        found.append(known)
-        print(f"{denoiser}, {body}: {name} {known.mean:.2f} dB", file=sys.stderr, flush=True)
-    plans_of = {(each.body, each.plan, each.method): each for each in (*kept, *found)}
+            asked.append((entry.body, began, began.name, None, None))
+            asked.append((entry.body, sampler.compile(plan), plan.name, began, _gate(entry)))
+    reference = judge.samplers["float32"]
+    asked += [("float32", plan, plan.name, None, None) for plan in (reference.compile(n, guidance) for n in nominal)]
     used = "no guidance" if guidance is None else f"guidance {describe(guidance)}"
-    return Judgement(denoiser, used, teacher.name, tuple(plans_of.values()))
+    found = Judgement(denoiser, used, judge.teacher.name, (), JUDGES.start)
+    if so_far is not None and msgspec.structs.replace(so_far, plans=(), left_out=()) == found:
+        found = msgspec.structs.replace(so_far, plans=tuple(p for p in so_far.plans if len(p.psnr) == seeds))
+    for body, plan, name, began, gate in asked:
+        digest = judge.digest(plan, body)
+        known = next(
+            (each for each in found.plans if (each.body, each.plan, each.digest) == (body, name, digest)), None
+        )
+        if known is None:
+            known = judge.judged(plan, name, body, began, gate)
+            others = (e for e in found.plans if (e.body, e.plan, e.method) != (body, name, known.method))
+            found = msgspec.structs.replace(found, plans=(*others, known))
+        print(f"{denoiser}, {body}: {name} {known.mean:.2f} dB", file=sys.stderr, flush=True)
+        yield found
+
+
+def measure_left_out(
+    path: Path, steps: int, values: Sequence[int], seeds: int, threads: int, so_far: Judgement
+) -> Iterator[Judgement]:
+    """What is known after each value that a fit did not see."""
+    bundle = open_bundle(path)
+    plan = decode(bundle.read(bundle.manifest.fitted[0].file), "a fitted plan")
+    weight, judges = weight_of(plan.guidance), JUDGES[:seeds]
+    for found in left_out(path, steps, weight, values, judges, threads):
+        others = (e for e in so_far.left_out if (e.value, e.evaluations) != (found.value, found.evaluations))
+        so_far = msgspec.structs.replace(so_far, left_out=(*others, found))
+        yield so_far
 
 
 def best_nominal(work: Path, denoiser: str) -> list[str]:
-    """The best plan for each number of evaluations, of a search by `benchmarks/nominal.py`."""
+    """The best plans for each number of evaluations, of a search by `benchmarks/nominal.py`."""
     names = []
     for file in sorted(work.glob(f"{denoiser}-*/found.json")):
         for found in msgspec.json.decode(file.read_bytes()).values():
             scores = [each for each in (*found["best"], *found["named"]) if each is not None]
-            names.append(max(scores, key=lambda each: float(each["psnr"]))["plan"])
+            best = dict.fromkeys(each["plan"] for each in sorted(scores, key=lambda each: -float(each["psnr"])))
+            names += list(best)[:CONTENDERS]
     return list(dict.fromkeys(names))
 
 
@@ -147,32 +198,47 @@ def judgements() -> dict[str, Judgement]:
     return {each.denoiser: each for each in msgspec.json.decode(KEPT.read_bytes(), type=list[Judgement])}
 
 
-def _digest(plan: Plan) -> str:
-    """Of a plan's numbers: its name, and the body that it was fitted to, are no part of them."""
-    return sha256(encode(msgspec.structs.replace(plan, name="", fitted=None))).hexdigest()[:16]
+def _keep(known: Iterable[Judgement]) -> None:
+    lines = b",\n".join(msgspec.json.encode(each) for each in known)
+    KEPT.write_bytes(b"[\n" + lines + b"\n]\n")
+
+
+def _gate(entry: FittedPlan) -> Gate:
+    return Gate(round(entry.psnr - entry.nominal_psnr, 3), entry.error, entry.seeds)
+
+
+def _graph(sampler: Sampler) -> str | None:
+    """The SHA-256 of a body's graph."""
+    return sampler.bundle.manifest.files.get(sampler.body.graph.file)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundles", nargs="*", type=Path, help="with plans that `fewstep fit` made")
-    parser.add_argument("--seeds", type=int, default=SEEDS, help="held-out seeds 0 .. seeds - 1")
-    parser.add_argument("--samples", type=int, default=0, help="of the seeds, for FD; 0 for none")
+    parser.add_argument("--seeds", type=int, default=SEEDS, help=f"held-out seeds from {GATED} on")
     parser.add_argument("--nominal", default="", help="other plans to show beside them, with semicolons")
     parser.add_argument("--nominal-work", type=Path, help="the --work of benchmarks/nominal.py")
+    parser.add_argument("--leave-out", default="", help="values of the condition, each of which a fit does not see")
+    parser.add_argument("--steps", type=int, default=5, help="evaluations of the fits that --leave-out makes")
     parser.add_argument("--threads", type=int, default=0, help="of one call")
     parser.add_argument("--print", action="store_true", dest="only_print", help="leave the docs as they are")
     options = parser.parse_args()
     known = judgements()
     for path in options.bundles:
-        bundle, denoiser = open_bundle(path), path.resolve().name
-        nominal = [name for name in options.nominal.split(";") if name]
-        if options.nominal_work is not None:
-            nominal += best_nominal(options.nominal_work, denoiser)
-        so_far = known.get(denoiser)
-        known[denoiser] = measure(bundle, denoiser, options.seeds, options.samples, nominal, options.threads, so_far)
-        if not options.only_print:
-            lines = b",\n".join(msgspec.json.encode(each) for each in known.values())
-            KEPT.write_bytes(b"[\n" + lines + b"\n]\n")
+        denoiser = path.resolve().name
+        if options.leave_out:
+            values = [int(value) for value in options.leave_out.split(",")]
+            found = measure_left_out(path, options.steps, values, options.seeds, options.threads, known[denoiser])
+        else:
+            nominal = [name for name in options.nominal.split(";") if name]
+            if options.nominal_work is not None:
+                nominal += best_nominal(options.nominal_work, denoiser)
+            bundle = open_bundle(path)
+            found = measure(bundle, denoiser, options.seeds, nominal, options.threads, known.get(denoiser))
+        for judgement in found:
+            known[denoiser] = judgement
+            if not options.only_print:
+                _keep(known.values())
     text = page(list(known.values()))
     print(text)
     if not options.only_print:

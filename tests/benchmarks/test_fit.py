@@ -7,12 +7,16 @@ import fit_page
 import numpy as np
 import pytest
 from fit import main, noise_gain, top_octave
-from fit_page import Judged, Judgement, page
+from fit_judgement import Gate, Judged, Judgement
+from fit_page import page
+from msgspec.structs import replace
 
 from fewstep.fitting.fit import fit
 from fewstep.fitting.options import FitOptions
 from fewstep.plans.compile import compile_plan
+from fewstep.plans.errors import UserError
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
+from fewstep.runtime.bundle.reading import open_bundle
 
 
 def test_a_fitted_plan_stands_beside_plans_without_a_fit(tiny_bundle, monkeypatch, tmp_path):
@@ -31,8 +35,9 @@ def test_a_fitted_plan_stands_beside_plans_without_a_fit(tiny_bundle, monkeypatc
     assert fitted.energy == pytest.approx(1, abs=0.05)
     written = (tmp_path / "page.md").read_text()
     assert f"| {fitted.mean:.1f} | {fit_page.over(fitted, began)} |" in written
+    assert fitted.gate.seeds == 8 and f"| {fitted.gate.gain:+.1f} ± {fitted.gate.error:.1f} | 8 |" in written
     # a second call measures nothing, and the page follows from what is kept
-    monkeypatch.setattr(benchmark, "judged", None)
+    monkeypatch.setattr(benchmark.Judge, "judged", None)
     assert main() == 0
     monkeypatch.setattr(sys, "argv", ["fit.py"])
     assert main() == 0
@@ -43,11 +48,11 @@ def test_the_page_is_the_one_of_what_was_measured():
     assert benchmark.PAGE.read_text() == page(benchmark.judgements().values())
 
 
-def judged(plan, evaluations, psnr, began=None, body="float32"):
+def judged(plan, evaluations, psnr, began=None, body="float32", frechet=()):
     times = (900.0,) * evaluations
     method = "end" if began else None
     return Judged(
-        plan, body, plan, began, method, evaluations, psnr, 1.0, 1.0, 1.0, None, times, times if began else ()
+        plan, body, plan, began, method, evaluations, psnr, 1.0, 1.0, 1.0, frechet, times, times if began else ()
     )
 
 
@@ -58,11 +63,57 @@ def test_gains_are_over_the_best_of_float32_seed_by_seed():
         judged("c:5", 5, (26.0, 35.0)),
         judged("d:6", 6, (29.0, 36.0)),
         judged("a:4", 4, (19.0, 30.0), body="int8"),
-        judged("fitted:4", 4, (28.0, 34.0), began="a:4", body="int8"),
+        replace(judged("fitted:4", 4, (28.0, 34.0), began="a:4", body="int8"), gate=Gate(7.0, 2.0, 8)),
     )
-    judgement = Judgement("denoiser", "no guidance", "teacher", plans)
+    judgement = Judgement("denoiser", "no guidance", "teacher", plans, benchmark.GATED)
     (row,) = [line for line in page([judgement]).splitlines() if "`int8`" in line and "`b:4`" in line]
-    assert "| 26.0 `b:4` | 24.5 `a:4` | 31.0 | +5.0 ± 1.0 | +6.5 ± 2.5 | 5 | 2 |" in row
+    assert "| 26.0 `b:4` | 31.0 | +5.0 ± 1.0 | 5 (4 5 6) | 2 |" in row
+    assert "| `a:4` | +6.5 ± 2.5 | +7.0 ± 2.0 | 8 |" in page([judgement])
+    of_the_gate = page([replace(judgement, first=0)])
+    assert "| 5 (4 5 6) | 2, of the gate |" in of_the_gate and "+7.0" not in of_the_gate
+
+
+def test_distances_are_beside_the_lowest_without_a_fit_draw_by_draw():
+    plans = (
+        judged("a:4", 4, (22.0, 30.0), frechet=(2.0, 2.0, 2.4)),
+        judged("b:4", 4, (20.0, 30.0), frechet=(1.0, 1.2, 1.4)),
+        judged("c:5", 5, (26.0, 35.0), frechet=(0.6, 0.7, 0.8)),
+        judged("d:6", 6, (27.0, 36.0), frechet=(0.4, 0.7, 0.8)),
+        judged("fitted:4", 4, (28.0, 34.0), began="a:4", frechet=(0.5, 0.5, 0.9)),
+    )
+    written = page([Judgement("denoiser", "no guidance", "teacher", plans, benchmark.GATED)])
+    assert "| 1.00 `b:4` | 0.50 | -0.50 ± 0.14 | 0.50 | 0.18 | 5 (4 5 6) | 2 |" in written
+    assert "Errors are by 2 draws" in written
+
+
+def test_fits_that_leave_a_class_out_are_judged_on_it(tiny_bundle, monkeypatch, tmp_path):
+    few = {"seeds": 8, "selection_seeds": 8, "judge_seeds": 8, "iterations": 1}
+    fit(FitOptions(tiny_bundle, steps=2, plan="dpmpp_2m:2", guidance=2.0, **few))
+    monkeypatch.setattr(benchmark, "PAGE", tmp_path / "page.md")
+    monkeypatch.setattr(benchmark, "KEPT", tmp_path / "page.json")
+    monkeypatch.setattr(sys, "argv", ["fit.py", str(tiny_bundle), "--seeds", "8", "--threads", "1"])
+    assert main() == 0
+    options = [str(tiny_bundle), "--seeds", "8", "--threads", "1", "--steps", "2", "--leave-out", "1"]
+    monkeypatch.setattr(sys, "argv", ["fit.py", *options])
+    assert main() == 0
+    (judgement,) = benchmark.judgements().values()
+    (found,) = judgement.left_out
+    assert len(judgement.plans) == 2 and found.evaluations == 2
+    assert np.mean(found.of_all) > np.mean(found.nominal) < np.mean(found.without)
+    assert f"| {found.value} |" in (tmp_path / "page.md").read_text()
+
+
+def test_what_a_gate_has_seen_is_no_verdict(tiny_bundle, monkeypatch):
+    few = {"seeds": 8, "selection_seeds": 8, "judge_seeds": 8, "iterations": 1}
+    fit(FitOptions(tiny_bundle, steps=2, plan="dpmpp_2m:2", guidance=2.0, **few))
+    monkeypatch.setattr(benchmark, "GATED", 7)
+    with pytest.raises(UserError, match="seen seeds of the verdict"):
+        list(benchmark.measure(open_bundle(tiny_bundle), "tiny", 8, [], 1, None))
+
+
+def test_a_bundle_without_fitted_plans_is_refused(tiny_bundle):
+    with pytest.raises(UserError, match="tiny has no fitted plan"):
+        list(benchmark.measure(open_bundle(tiny_bundle), "tiny", 8, [], 1, None))
 
 
 def test_the_noise_gain_of_a_plan_whose_predictions_are_weighed_by_shares_is_one():

@@ -1,0 +1,92 @@
+"""What is known of plans on one denoiser: figures seed by seed, and which plan they compare with."""
+
+import msgspec
+import numpy as np
+from fit_classes import LeftOut
+
+GATED = 10_000  # the first of the held-out seeds may be those of a gate
+
+
+class Gate(msgspec.Struct, frozen=True):
+    """The gain in dB that kept a fitted plan, its standard error, and the number of seeds."""
+
+    gain: float
+    error: float
+    seeds: int
+
+
+class Judged(msgspec.Struct, frozen=True):
+    """One plan on one body. psnr: of each held-out seed, in dB. began: the plan that a fitted one began as; None for
+    one without a fit. method: of the fit. frechet: FD, then that of each draw of the seeds; empty where no extractor
+    knows the data. told, told_before: the times that the network is told by both. gate: of a fitted plan."""
+
+    plan: str
+    body: str
+    digest: str
+    began: str | None
+    method: str | None
+    evaluations: int
+    psnr: tuple[float, ...]
+    energy: float
+    octave: float
+    noise_gain: float
+    frechet: tuple[float, ...]
+    told: tuple[float, ...]
+    told_before: tuple[float, ...]
+    gate: Gate | None = None
+
+    @property
+    def mean(self) -> float:
+        return float(np.mean(self.psnr))
+
+
+class Judgement(msgspec.Struct, frozen=True):
+    """The plans of one denoiser, at one guidance, all on the same seeds, from `first` on, against the same teacher."""
+
+    denoiser: str
+    guidance: str
+    teacher: str
+    plans: tuple[Judged, ...]
+    first: int
+    left_out: tuple[LeftOut, ...] = ()
+
+    @property
+    def is_apart(self) -> bool:
+        """Whether no gate has seen the seeds."""
+        return self.first >= GATED
+
+    def fitted(self, method: str = "end") -> list[Judged]:
+        found = [each for each in self.plans if each.method == method]
+        return sorted(found, key=lambda each: (each.body != "float32", each.body, each.evaluations))
+
+    def best(self, evaluations: int) -> Judged | None:
+        """The best plan of so many evaluations without a fit, in float32."""
+        known = [each for each in self._nominal if each.evaluations == evaluations]
+        return max(known, key=lambda each: each.mean, default=None)
+
+    def nearest(self, evaluations: int) -> Judged | None:
+        """The plan of so many evaluations without a fit whose FD is lowest, in float32."""
+        known = [each for each in self._nominal if each.evaluations == evaluations and each.frechet]
+        return min(known, key=lambda each: each.frechet[0], default=None)
+
+    def began(self, plan: Judged) -> Judged | None:
+        return next((each for each in self.plans if each.body == plan.body and each.plan == plan.began), None)
+
+    @property
+    def counts(self) -> list[int]:
+        """The numbers of evaluations at which there is a plan without a fit."""
+        return sorted({each.evaluations for each in self._nominal})
+
+    def reached(self, plan: Judged) -> int | None:
+        """The largest number of evaluations at which the plan is no worse than the best without a fit."""
+        known = ((count, self.best(count)) for count in self.counts)
+        return max((count for count, best in known if best and best.mean <= plan.mean), default=None)
+
+    def reached_in_distance(self, plan: Judged) -> int | None:
+        """The largest number of evaluations at which no plan without a fit has a lower FD."""
+        known = ((count, self.nearest(count)) for count in self.counts)
+        return max((count for count, best in known if best and best.frechet[0] >= plan.frechet[0]), default=None)
+
+    @property
+    def _nominal(self) -> list[Judged]:
+        return [each for each in self.plans if each.began is None and each.body == "float32"]
