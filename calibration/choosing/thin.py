@@ -8,21 +8,24 @@ price of one trial. Linear layers have no part in it: in float they won nothing.
 
 from fewstep.calibration.lowering.coverage import macs
 from fewstep.calibration.lowering.quantize import lowered_ops
+from fewstep.calibration.lowering.selection import considered_ops
 from fewstep.graph.graph import Graph
 
 LARGEST = 0.005  # of the multiply-accumulates, a thin convolution's share
-MOST = 0.04  # the share of all of them together
+LEAST = 0.95  # of the multiply-accumulates, the share that stays int8
 
 
 def thin_convolutions(prepared: Graph) -> tuple[str, ...]:
-    """The thin ones among the operations that a lowering replaces, the smallest first: as many as fit below `MOST`.
-    None where no other operation is left."""
+    """The thin ones among the operations that a lowering replaces, the smallest first: as many as leave `LEAST` of the
+    multiply-accumulates in int8. Products of two activations, which have no int8 form, count only where that can be."""
     work, operations = macs(prepared), lowered_ops(prepared)
-    total = sum(work.values())
-    found, share = [], 0.0
+    total, in_int8 = sum(work.values()), sum(work[op.name] for op in operations)
+    weighted = sum(work[op.name] for op, _ in considered_ops(prepared))
+    least = LEAST * (total if in_int8 >= LEAST * total else weighted)
+    found = []
     for name in sorted((op.name for op in operations if op.node.op == "Conv"), key=work.__getitem__):
-        share += work[name] / total
-        if work[name] > LARGEST * total or share > MOST:
+        in_int8 -= work[name]
+        if work[name] > LARGEST * total or in_int8 < least:
             break
         found.append(name)
-    return tuple(found) if len(found) < len(operations) else ()
+    return tuple(found)

@@ -32,13 +32,21 @@ def test_the_smallest_convolutions_are_thin(monkeypatch: pytest.MonkeyPatch) -> 
     share = work["h2"] / sum(work.values())
     assert share == work["h3"] / sum(work.values()) == pytest.approx(0.0037, abs=1e-4)
     assert thin_convolutions(graph) == ("h2", "h3")
-    monkeypatch.setattr(thin, "MOST", 1.5 * share)
+    monkeypatch.setattr(thin, "LEAST", 1 - 2 * share)  # the outer convolutions have a little too
     assert thin_convolutions(graph) == ("h2",)
     monkeypatch.setattr(thin, "LARGEST", 0.9 * share)
     assert thin_convolutions(graph) == ()
 
 
-def test_a_graph_of_nothing_else_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("LARGEST", "MOST"):
-        monkeypatch.setattr(thin, name, 1.0)
+def test_most_of_the_work_stays_int8(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(thin, "LARGEST", 1.0)
     assert thin_convolutions(chain("wide", "wide")) == ()
+    assert len(thin_convolutions(chain(*["wide"] * 24))) == 1
+
+
+@pytest.mark.parametrize(("products", "left"), [(0, 2), (50, 1), (120, 2)])
+def test_products_of_activations_count_where_the_rest_suffices(products: int, left: int) -> None:
+    """50 of them have 4 % of the work, which leaves no room for the second; 120 have 10 %, and are not counted."""
+    graph = chain("wide", "thin", *["wide"] * 9)
+    attention = [Node("MatMul", ("h5", "h5"), (f"p{i}",)) for i in range(products)]
+    assert thin_convolutions(graph.with_nodes([*graph.nodes, *attention])) == ("h2", "h3")[:left]
