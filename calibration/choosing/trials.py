@@ -14,8 +14,8 @@ few ways are tried, and none longer than it takes to see that it loses.
   judged with the mean error of the other half.
 - What was lowered to be tried is deployed as it is.
 
-The first way is the usual one. It stays unless another one is surely better by the mean of all samples and of the worst
-quarter, and surely worse by neither.
+The first way is the usual one. It stays unless another one is surely better by the mean of all samples and of the worse
+half, and surely worse by neither.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -55,7 +55,7 @@ from fewstep.runtime.sampler import Sampler
 TRIED: tuple[Method, ...] = ("channels", "channels-minmax")  # the usual one first
 CHOOSING = 8  # seeds that choose, in two halves; no more than there are trajectories
 FIRST = SELECTION_SEEDS.index(JUDGE_SEEDS.stop)  # precision maps have those before
-WORST = 0.25  # of the samples, whose mean counts as much as the mean of all
+WORSE = 0.5  # of the samples, whose mean counts as much as the mean of all; a smaller part of a few says less
 RESAMPLES = 256  # of the seeds, with replacement: differences between them have the error of the difference
 
 Float = NDArray[np.float64]
@@ -263,9 +263,9 @@ def _beats(other: Tried, usual: Tried) -> bool:
 
 
 def _parts(psnr: Float) -> Float:
-    """The mean of all samples, and of the worst quarter of them: [..., 2] from [..., seeds]."""
-    worst = np.sort(psnr, axis=-1)[..., : -(-psnr.shape[-1] // round(1 / WORST))]
-    parts: Float = np.stack([psnr.mean(axis=-1), worst.mean(axis=-1)], axis=-1)
+    """The mean of all samples, and of the worse half of them: [..., 2] from [..., seeds]."""
+    worse = np.sort(psnr, axis=-1)[..., : -(-psnr.shape[-1] // round(1 / WORSE))]
+    parts: Float = np.stack([psnr.mean(axis=-1), worse.mean(axis=-1)], axis=-1)
     return parts
 
 
