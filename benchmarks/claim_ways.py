@@ -151,7 +151,7 @@ def best_of(s: Setting, evaluations: int) -> Floats:
 
 def populated(s: Setting, **options: Any) -> Floats:
     plan = s.sampler.compile(f"ddpm:{STEPS}")
-    made = population(s.sampler, plan, Steering(s.reward, 1.0, STEPS), s.seeds, N, s.who, batch=BATCH, **options)
+    made = population(s.sampler, plan, Steering(s.reward, 1.0, plan), s.seeds, N, s.who, batch=BATCH, **options)
     return made.samples.reshape(-1, *made.samples.shape[2:])
 
 

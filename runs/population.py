@@ -17,6 +17,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -26,7 +27,7 @@ from fewstep.plans.plan import Plan, Step
 from fewstep.runs.resampling import Choice, Floats, ancestors, effective
 from fewstep.runtime import conditions
 from fewstep.runtime.execute import Array, Seen, StepNetwork, begin, combine, see, update
-from fewstep.runtime.finite import check_finite
+from fewstep.runtime.finite import OUTPUT, check_finite
 from fewstep.runtime.planning import PlanLike
 from fewstep.runtime.request import GivenTensors, check_given, check_seeds
 from fewstep.runtime.sampler import Sampler
@@ -143,6 +144,7 @@ def evolve(
     steps, groups = len(plan.steps), len(seeds)
     at = range(steps - 1) if at is None else at
     _check(plan, particles, at, choice)
+    _check_hook(weigh, plan)
 
     def draws(number: int) -> Array:
         return np.concatenate([noise.normals(seed, number, shape, particles) for seed in seeds])
@@ -153,12 +155,16 @@ def evolve(
         with np.errstate(all="ignore"):
             u = combine(step.input, state, np.float32)
             seen = see(plan, index, state, u, network(index, step, u))
-        log_weights = log_weights + _increments(weigh, seen, groups, particles)
+        for output in seen.outputs:
+            check_finite(output, OUTPUT, index, step, plan)
+        increments = _increments(weigh, seen, groups, particles)
+        with np.errstate(over="ignore"):
+            log_weights = log_weights + increments
         if (ended := np.isneginf(log_weights).all(1)).any():
             seed = seeds[int(ended.argmax())]
             raise UserError(
-                f"weigh has returned -inf for each particle of seed {seed}, at step {index} the last",
-                "leave one of them a finite weight, or give more particles",
+                f"the log weight of each particle of seed {seed} is -inf after step {index}",
+                "let weigh leave one of them a finite weight, or give more particles",
             )
         if index in at:
             wanted = effective(log_weights) < threshold * particles if choice == "systematic" else np.ones(groups, bool)
@@ -169,10 +175,26 @@ def evolve(
                 seen = _at(seen, flat)
                 if (follow := getattr(weigh, "follow", None)) is not None:
                     follow(flat)
-        state = update(plan, seen, draws)
+        with np.errstate(all="ignore"):
+            state = update(plan, seen, draws)
+        for row in state:
+            check_finite(row, "the sample", index, step, plan)
     x = combine(plan.output, state, np.float32)
     check_finite(x, "the sample", steps - 1, plan.steps[-1], plan)
     return Population(x.reshape(groups, particles, *shape), log_weights, tuple(kept), steps)
+
+
+def _check_hook(weigh: Weigh | Following, plan: Plan) -> None:
+    """A hook that was made for a plan weighs by its steps, whatever ranges they take."""
+    made_for = getattr(weigh, "plan", None)
+    if isinstance(made_for, Plan) and _without_groups(made_for) != _without_groups(plan):
+        raise UserError(
+            f"weigh was made for plan {made_for.name!r}, and plan {plan.name!r} runs", "make it for the plan that runs"
+        )
+
+
+def _without_groups(plan: Plan) -> list[Step]:
+    return [msgspec.structs.replace(step, group=0) for step in plan.steps]
 
 
 def _increments(weigh: Weigh | Following, seen: Seen, groups: int, particles: int) -> Floats:

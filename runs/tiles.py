@@ -8,10 +8,12 @@ All windows of a step look at one state, so that they agree after every step (Mu
 each axis in which the whole is larger: height and width of a picture, the frames of a recording.
 """
 
+import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -39,7 +41,7 @@ from fewstep.runtime.request import (
     until_cancelled,
 )
 from fewstep.runtime.sampler import Sampler
-from fewstep.runtime.sizes import sized
+from fewstep.runtime.sizes import ELEMENTS_LIMIT, sized
 
 if TYPE_CHECKING:
     from fewstep.runtime.execute import Hold
@@ -56,7 +58,8 @@ class Tiles:
         to its border counts for nothing. None is half of the overlap. A network that looks r elements far gives the
         outputs of the whole where 2 r <= overlap - blend.
     moves: the windows lie elsewhere at each step, so that seams do not add up (Any-Size-Diffusion: Zheng et al. 2023,
-        arXiv 2308.16582). Offsets are a function of the step.
+        arXiv 2308.16582). Offsets are a function of the steps that
+        are left, so that a tail's windows lie where the whole run's do.
     batch: windows in a call, of each sample.
     """
 
@@ -66,6 +69,8 @@ class Tiles:
     batch: int = 1
 
     def __post_init__(self) -> None:
+        if any(not isinstance(each, int) for each in (self.overlap, self.blend or 0, self.batch)):
+            raise UserError(f"{self} are no tiles", "give overlap, blend and batch as whole numbers")
         blend = self.overlap // 2 if self.blend is None else self.blend
         if self.overlap < 0 or not 0 <= blend <= self.overlap or self.batch < 1:
             raise UserError(f"{self} are no tiles", "give 0 <= blend <= overlap, and a batch from 1 on")
@@ -81,7 +86,7 @@ def sample_tiles(
 ) -> Float32:
     """Samples float32 [len(seeds), *shape]; arguments as of `tiled_steps`."""
     compiled = _compiled(sampler, plan, options.get("branches"), options.get("sizes"))
-    held = check_hold(options.get("hold"), compiled, tuple(shape), len(check_seeds(seeds)))
+    held = check_hold(options.get("hold"), compiled, _whole(shape), len(check_seeds(seeds)))
     states = tiled_steps(sampler, compiled, shape, tiles, seeds, **{**options, "hold": held})
     return finite_sample(compiled, states, held)
 
@@ -110,7 +115,7 @@ def tiled_steps(
         given: tensors [len(seeds), *shape], and so is what `hold` has.
         sizes: of a window, where the bundle has free sizes. Other arguments are those of `Sampler.sample`.
     """
-    shape, numbers, plan = tuple(shape), check_seeds(seeds), _compiled(sampler, plan, branches, sizes)
+    shape, numbers, plan = _whole(shape), check_seeds(seeds), _compiled(sampler, plan, branches, sizes)
     check_branches(branches, [plan], plan.guidance)
     check_tensors(plan, shape)
     tensors = check_given(plan.given, given, condition, shape, len(numbers))
@@ -122,6 +127,14 @@ def tiled_steps(
 
     states = execute(plan, network, draws, np.float32, tensors, held)
     return until_cancelled(finite_states(states, plan), len(plan.steps), cancel)
+
+
+def _whole(shape: Sequence[int]) -> tuple[int, ...]:
+    """The shape of a whole sample, if it is one."""
+    try:
+        return tuple(operator.index(size) for size in shape)
+    except TypeError:
+        raise UserError(f"samples of the shape {shape!r}", "give whole numbers, such as (3, 1024, 1024)") from None
 
 
 def _compiled(sampler: Sampler, plan: PlanLike, branches: Overrides | None, sizes: Mapping[str, int] | None) -> Plan:
@@ -153,6 +166,8 @@ class _Windows:
         whole_axes = len(shape) == len(window) and all(
             full == part or (full > part and part > tiles.overlap) for full, part in zip(shape, window, strict=True)
         )
+        if prod(shape) > ELEMENTS_LIMIT:
+            raise UserError(f"samples {list(shape)} have more than {ELEMENTS_LIMIT} elements", "give a smaller shape")
         if not whole_axes:
             raise UserError(
                 f"samples {list(shape)} in windows {list(window)} that overlap by {tiles.overlap}",
@@ -195,7 +210,7 @@ class _Windows:
 
     def _places(self, index: int) -> list[Place]:
         """The windows of a step."""
-        offset = index + 1 if self._tiles.moves else 0
+        offset = len(self._plan.steps) - index if self._tiles.moves else 0
         return covering(self._shape, self._window, self._tiles.overlap, self._multiple, offset)
 
     def _fed(self, places: Sequence[Place], index: int) -> Mapping[str, NDArray[Any]]:
@@ -251,7 +266,10 @@ class _Windows:
         entry = next((each for each in self._takes.conditions if each.name == name), None)
         if entry is None or not entry.shape or isinstance(value, str):
             return None
-        found = np.shape(value)[1:]
+        try:
+            found = np.shape(value)[1:]
+        except ValueError:  # values of several shapes, which the check of all conditions names
+            return None
         if found == tuple(entry.shape) or len(found) != len(entry.shape) or len(found) > len(self._shape):
             return None
         axes = zip(entry.shape, found, self._window[-len(found) :], self._shape[-len(found) :], strict=True)

@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,23 +26,30 @@ class Steering:
     last step takes out what the others put in, along the particle's own line.
 
     reward: of samples [P, *x_shape] -> [P].
-    steps: of the plan.
+    plan: the compiled one that `population` runs.
     at: the steps of `population` that resample; the reward is asked for there and at the last step alone. None is all.
     """
 
     reward: Callable[[Array], Any]
     strength: float
-    steps: int
+    plan: Plan
     kind: Kind = "difference"
     at: Collection[int] | None = None
     _value: Floats = field(default_factory=lambda: np.zeros(0))  # the reward before, its maximum or sum
     _given: Floats = field(default_factory=lambda: np.zeros(0))  # log potentials so far
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.plan, Plan):
+            raise UserError(f"steering along {self.plan!r}", "give a compiled plan: sampler.compile(...)")
+        if self.kind not in get_args(Kind):
+            raise UserError(f"steering of the kind {self.kind!r}", f"give one of {', '.join(get_args(Kind))}")
+
     def __call__(self, state: Seen) -> Floats:
+        last = len(self.plan.steps) - 1
         if state.index == 0:
             self._value = np.full(len(state.u), -np.inf if self.kind == "max" else 0.0)
             self._given = np.zeros(len(state.u))
-        if self.at is not None and state.index not in (*self.at, self.steps - 1):
+        if self.at is not None and state.index not in (*self.at, last):
             return np.zeros(len(state.u))
         reward = np.asarray(self.reward(state.x0), np.float64)
         if self.kind == "difference":
@@ -51,7 +58,7 @@ class Steering:
             self._value = np.maximum(self._value, reward) if self.kind == "max" else self._value + reward
             potential = self._value
         potential = self.strength * potential
-        if state.index == self.steps - 1:
+        if state.index == last:
             potential = self.strength * reward - self._given
         self._given = self._given + potential
         return potential
@@ -61,7 +68,18 @@ class Steering:
         self._value, self._given = self._value[ancestors], self._given[ancestors]
 
 
-def guidance_corrector(plan: Plan) -> Callable[[Seen], Floats]:
+@dataclass(frozen=True)
+class Correcting:
+    """A hook for one plan: `population` refuses it beside another one."""
+
+    plan: Plan
+    weigh: Callable[[Seen], Floats]
+
+    def __call__(self, state: Seen) -> Floats:
+        return self.weigh(state)
+
+
+def guidance_corrector(plan: Plan) -> Correcting:
     """A hook that corrects guided steps: samples of p_cond^w p_uncond^(1 - w), which guidance alone misses.
 
     Feynman-Kac correctors (Skreta et al. 2025, arXiv 2503.02819, classifier-free guidance):
@@ -95,7 +113,7 @@ def guidance_corrector(plan: Plan) -> Callable[[Seen], Floats]:
         gap = one * (state.outputs[cond] - state.outputs[uncond]).astype(np.float64) / rho[state.index]
         return np.asarray(w * (w - 1) * spans[state.index] * (gap**2).reshape(len(gap), -1).sum(1))
 
-    return corrector
+    return Correcting(plan, corrector)
 
 
 def trajectory_variance(states: Iterable[Seen], last: int) -> Floats:

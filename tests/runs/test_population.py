@@ -43,8 +43,8 @@ def test_steering_reaches_the_tilted_law_where_importance_weights_fail(steps: in
     one particle in a hundred."""
     plan, exact = compile_plan(f"ddpm:{steps}", FACTS), THREE.tilted_mean(1.0)
     assert exact == pytest.approx(1.031, abs=1e-3)
-    steered = evolve(plan, network(THREE), Steering(total, 1.0, steps), seeds, 512, (8,))
-    alone = evolve(plan, network(THREE), Steering(total, 1.0, steps), seeds, 512, (8,), at=[])
+    steered = evolve(plan, network(THREE), Steering(total, 1.0, plan), seeds, 512, (8,))
+    alone = evolve(plan, network(THREE), Steering(total, 1.0, plan), seeds, 512, (8,), at=[])
     means = weighted(steered, lambda x: x)
     assert abs(means.mean() - exact) <= 0.06
     assert abs(weighted(alone, lambda x: x).mean() - exact) > 0.15
@@ -56,7 +56,7 @@ def test_steering_reaches_the_tilted_law_where_importance_weights_fail(steps: in
 @pytest.mark.parametrize("kind", ["difference", "max", "sum"])
 def test_each_potential_tilts_by_the_reward(kind) -> None:
     plan, at = compile_plan("ddpm:48", FACTS), (12, 24, 36)
-    hook = Steering(total, 0.3, 48, kind, at)
+    hook = Steering(total, 0.3, plan, kind, at)
     made = evolve(plan, network(THREE), hook, range(6), 1024, (1,), at=at, threshold=1)
     assert len(made.ancestors) == 3
     assert weighted(made, lambda x: x).mean() == pytest.approx(THREE.tilted_mean(0.3), abs=0.06)
@@ -185,7 +185,7 @@ def test_a_seed_s_population_depends_on_nothing_else(sampler: Sampler) -> None:
     plan = sampler.compile("ddpm:5")
 
     def run(seeds, labels, batch=64):
-        hook = Steering(total, 2.0, 5)
+        hook = Steering(total, 2.0, plan)
         return population(sampler, plan, hook, seeds, 4, {"class": labels}, threshold=0.9, batch=batch)
 
     together, alone = run([3, 7, 1], [0, 2, 1]), run([7], [2])
@@ -215,8 +215,37 @@ def test_refusals(sampler: Sampler) -> None:
     for number in (np.nan, np.inf):
         with pytest.raises(UserError, match="with NaN or inf"):
             population(sampler, plan, lambda state: np.array([0, 0, 0, number]), [0], 4, label)  # noqa: B023
-    with pytest.raises(UserError, match="-inf for each particle of seed 3, at step 0"):
+    with pytest.raises(UserError, match="the log weight of each particle of seed 3 is -inf after step 0"):
         population(sampler, plan, lambda state: np.repeat([0, -np.inf], 2), [2, 3], 2, {"class": [0, 1]})
+
+
+def test_a_hook_of_another_plan_is_refused(sampler: Sampler) -> None:
+    """Its last step, or its noise levels, would be wrong without a word."""
+    plan, other, label = sampler.compile("ddpm:5"), sampler.compile("ddpm:4"), {"class": [0]}
+    with pytest.raises(UserError, match="weigh was made for plan 'ddpm:4', and plan 'ddpm:5' runs"):
+        population(sampler, plan, Steering(total, 1.0, other), [0], 4, label)
+    with pytest.raises(UserError, match="weigh was made for plan 'ddpm:5'"):
+        hook = guidance_corrector(sampler.compile("ddpm:5", 2.0))
+        population(sampler, sampler.compile("ddpm:4", 2.0), hook, [0], 4, label)
+    with pytest.raises(UserError, match="steering along 'ddpm:5'; give a compiled plan"):
+        Steering(total, 1.0, "ddpm:5")
+    with pytest.raises(UserError, match="steering of the kind 'min'; give one of difference, max, sum"):
+        Steering(total, 1.0, plan, "min")
+
+
+def test_steps_may_take_other_ranges_than_the_hook_s(sampler: Sampler, grouped: Sampler) -> None:
+    plan = sampler.compile("ddpm:4")
+    assert grouped.compile(plan).steps != plan.steps
+    population(grouped, plan, Steering(total, 1.0, plan), [0], 2, {"class": [0]})
+
+
+def test_an_overflow_is_the_network_s_and_told_at_its_step() -> None:
+    plan = compile_plan("ddpm:4", FACTS)
+    network = lambda index, step, u: [u * np.float32(np.inf if index == 2 else 1)]  # noqa: E731
+    with pytest.raises(UserError, match="the denoiser's output is not finite at step 3 of 4"):
+        evolve(plan, network, Steering(total, 1.0, plan), [0], 4, (2,))
+    with pytest.raises(UserError, match="-inf after step 1"):  # weights that add up beyond float64
+        evolve(plan, network, lambda state: np.full(len(state.u), -1e308), [0], 4, (2,), at=[])
 
 
 @pytest.mark.parametrize("choice", ["systematic", "one", "best"])

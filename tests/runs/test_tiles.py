@@ -10,6 +10,7 @@ import pytest
 
 import fewstep.runtime
 from fewstep.plans.plan import Tensor
+from fewstep.plans.transforms import as_given, tail
 from fewstep.runs import Tiles, sample_tiles, tiled_steps
 from fewstep.runtime import Hold, Sampler, UserError
 from tests.free_bundle import HEIGHT, WIDTH, free
@@ -71,6 +72,26 @@ def test_a_network_without_neighbours_gives_the_bits_of_the_whole(sampler: Sampl
     expected = sized(sampler, WHOLE).sample(plan, [3], LABEL)
     made = sample_tiles(sized(sampler, (1, 12, 12)), plan, WHOLE, Tiles(6), [3], condition=LABEL)
     np.testing.assert_array_equal(made, expected)
+
+
+@pytest.mark.parametrize("moves", [False, True])
+def test_a_tail_s_windows_lie_where_the_whole_run_s_do(sampler: Sampler, moves: bool) -> None:
+    """The network looks farther than windows overlap, so that another place is another sample."""
+    small, plan, tiles = sized(sampler, (1, 12, 12), reach=5), sampler.compile("dpmpp_2m:4"), Tiles(4, moves=moves)
+    whole = sample_tiles(small, plan, WHOLE, tiles, [3], condition=LABEL)
+    states = list(tiled_steps(small, plan, WHOLE, tiles, [3], LABEL))
+    for k in (1, 3):
+        given = as_given(states[k - 1].after)
+        rest = sample_tiles(small, tail(plan, k), WHOLE, tiles, [3], condition=LABEL, given=given)
+        np.testing.assert_array_equal(rest, whole)
+
+
+def test_values_of_two_sizes_are_one_line(free_pictures: Sampler) -> None:
+    pictures = [np.zeros((1, 18, 7), np.float32), np.zeros((1, 16, 4), np.float32)]
+    with pytest.raises(UserError, match="'picture'"):
+        sample_tiles(
+            free_pictures, "ddim:2", (1, 9, 7), Tiles(2), [0, 1], condition={"class": [1, 1], "picture": pictures}
+        )
 
 
 def test_windows_lie_in_time_too(sampler: Sampler) -> None:
@@ -178,6 +199,9 @@ def test_conditions_are_one_value_a_sample(sampler: Sampler, condition, line) ->
         ((8, 8), Tiles(1), "in windows"),
         ((1, 8, 8), Tiles(4), "overlap by 4"),
         ((2, 8, 8), Tiles(0), "in windows"),
+        ((1, 9999999, 9999999), Tiles(1), "more than 268435456 elements"),
+        (8, Tiles(1), "samples of the shape 8"),
+        ((1, 8.0, 8), Tiles(1), "samples of the shape"),
     ],
 )
 def test_shapes_that_cannot_be(sampler: Sampler, shape, tiles, line) -> None:
@@ -193,7 +217,10 @@ def test_a_branch_that_the_plan_does_not_have(sampler: Sampler, branch: str, fix
         tiled_steps(sampler, "ddim:2", (1, 8, 8), Tiles(2), condition=LABEL, branches={branch: {"class": [1]}})
 
 
-@pytest.mark.parametrize("arguments", [{"overlap": -1}, {"overlap": 2, "blend": 3}, {"overlap": 2, "batch": 0}])
+@pytest.mark.parametrize(
+    "arguments",
+    [{"overlap": -1}, {"overlap": 2, "blend": 3}, {"overlap": 2, "batch": 0}, {"overlap": 1.5}, {"overlap": "8"}],
+)
 def test_tiles_that_cannot_be(arguments) -> None:
     with pytest.raises(UserError, match="are no tiles"):
         Tiles(**arguments)
