@@ -111,8 +111,29 @@ class StepQuality(Strict, frozen=True):
     x: float
 
 
+class Clipped(Strict, frozen=True):
+    """An activation that leaves its range at a step, in words: the share of its energy that is lost, 0 to 1, along the
+    worst sample and along the median one."""
+
+    activation: str
+    step: int
+    worst: float
+    median: float
+
+
+class WorstSample(Strict, frozen=True):
+    """The held-out seeds with the lowest and the median PSNR against float32, in dB, and the activations that lose most
+    to clipping along the former, the largest loss first."""
+
+    seed: int
+    psnr: float
+    median: int
+    median_psnr: float
+    clipped: tuple[Clipped, ...]
+
+
 class Quality(Strict, frozen=True):
-    """One int8 body: how it was run, and how far it is from float32."""
+    """One int8 body: how it was run, and how far it is from float32. `worst` None: its ranges are not known."""
 
     body: str
     target: str
@@ -121,6 +142,7 @@ class Quality(Strict, frozen=True):
     against_teacher: EndQuality
     steps: tuple[StepQuality, ...]
     forced_seeds: int
+    worst: WorstSample | None = None
 
 
 class Operation(Strict, frozen=True):

@@ -34,6 +34,7 @@ from fewstep.evaluation.remedies import remedies
 from fewstep.evaluation.report.operations import layer, operations, unseen_tensors
 from fewstep.evaluation.report.options import ReportOptions
 from fewstep.evaluation.report.samples import Samples
+from fewstep.evaluation.report.worst import worst_sample
 from fewstep.evaluation.results import BodyCoverage, Quality, RangeOverGroups, Results
 from fewstep.evaluation.sampling_job import FLOAT, Sampling, open_judged, sampling_job
 from fewstep.evaluation.speed.benchmark_feeds import feeds
@@ -103,6 +104,14 @@ def measure(
             against_teacher=found.bodies[candidate.name].against_teacher,
             steps=found.bodies[candidate.name].steps,
             forced_seeds=candidate.forced_seeds,
+            worst=worst_sample(
+                reference,
+                prepared,
+                bodies[candidate.name],
+                plan,
+                found.bodies[candidate.name].against_float.values,
+                rows,
+            ),
         )
         for candidate in candidates
     )

@@ -33,6 +33,7 @@ from fewstep.evaluation.report.samples import Samples, samples_section
 from fewstep.evaluation.report.style import STYLE
 from fewstep.evaluation.report.trials import Trials, trials_section
 from fewstep.evaluation.report.verdict import warnings
+from fewstep.evaluation.report.worst import worst_section
 from fewstep.evaluation.results import BodyCoverage, EvaluationResults, Operation, Quality, Results
 from fewstep.runtime.bundle.platforms import ONNXRUNTIME
 
@@ -57,6 +58,7 @@ def page(
         remedies_section(results),
         *([] if evaluation is None else [distribution_section(evaluation)]),
         steps_section(results),
+        *filter(None, [worst_section(results.qualities)]),
         coverage_section(results),
         *([precision_section(maps)] if maps else []),
         *([trials_section(trials)] if trials else []),

@@ -1,0 +1,125 @@
+"""The worst sample of a body: which activations leave their ranges on its way, and at which steps.
+
+A range holds what calibration saw. A sample whose activations reach further is clipped, and clipping moves it the same
+way at every step. float32 is run once more along the worst sample and along the median one, and what the codes of the
+body cannot represent is taken from each activation. What both lose alike is the price of the ranges; what the worst
+loses more is why it is the worst, or nothing is: then rounding made it.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.calibration.bodies import ranges_file
+from fewstep.calibration.conditions_file import ConditionRecords
+from fewstep.calibration.held_out import held_out_conditions
+from fewstep.calibration.lowering.encoding import Encoding
+from fewstep.calibration.lowering.quantize import encodings_of, measured_ops
+from fewstep.calibration.lowering.targets import targets_by_name
+from fewstep.calibration.ranges import table as ranges_table
+from fewstep.calibration.ranges.observe import channel_axes, open_watched
+from fewstep.calibration.trajectories import roll_out
+from fewstep.evaluation.report.elements import Html, count, data, decibel, join, paragraph, percent, section, table
+from fewstep.evaluation.report.operations import layer
+from fewstep.evaluation.results import Clipped, Quality, WorstSample
+from fewstep.graph.graph import Graph
+from fewstep.plans.plan import Plan, group_of
+from fewstep.runtime.bundle.manifest import Body
+from fewstep.runtime.sampler import Sampler
+
+SHOWN = 5  # activations of a body
+LEAST = 1e-4  # of an activation's energy: less is no reason
+HEAD = ("activation", "step", "clipped of the worst sample", "of the median sample")
+
+Array = NDArray[np.floating]
+
+
+def worst_sample(
+    reference: Sampler, prepared: Graph, body: Body, plan: Plan, psnr: Sequence[float], rows: ConditionRecords | None
+) -> WorstSample | None:
+    """The seed with the lowest of `psnr` [seeds], and what its activations lose to clipping. None of a body that has no
+    ranges of its own, as in bundles of earlier versions.
+
+    reference: the float32 body. prepared: its graph. rows: conditions of one's own.
+    """
+    file, target = ranges_file(reference.bundle, body), targets_by_name().get(body.target)
+    if file is None or target is None or body.coverage is None:
+        return None
+    ranges = ranges_table.load(reference.bundle.file(file))
+    if (ranges.plan, ranges.groups) != (body.plan, body.groups):
+        return None
+    int8 = set(body.coverage.int8_ops)
+    ops = tuple(op for op in measured_ops(prepared, ranges, target.scheme) if op.name in int8)
+    if not ops:
+        return None
+    codes = encodings_of(prepared, ranges, ops, target.scheme)
+    order = np.argsort(psnr, kind="stable")
+    worst, median = int(order[0]), int(order[len(order) // 2])
+    watched = replace(reference, denoiser=open_watched(prepared, tuple(codes)))
+    lost = [_lost(watched, channel_axes(prepared), plan, codes, ranges.groups, seed, rows) for seed in (worst, median)]
+    words = {op.name: f"output of {layer(op.node)}" for op in ops} | {op.x: f"input of {layer(op.node)}" for op in ops}
+    most = sorted((key for key in lost[0] if lost[0][key] >= LEAST), key=lambda key: -lost[0][key])[:SHOWN]
+    clipped = tuple(Clipped(words[name], step, lost[0][name, step], lost[1][name, step]) for name, step in most)
+    return WorstSample(worst, float(psnr[worst]), median, float(psnr[median]), clipped)
+
+
+def _lost(
+    watched: Sampler,
+    axes: Mapping[str, int],
+    plan: Plan,
+    codes: Mapping[str, Encoding],
+    edges: tuple[float, ...],
+    seed: int,
+    rows: ConditionRecords | None,
+) -> dict[tuple[str, int], float]:
+    """By activation and step, the share of its energy that clipping takes along float32's trajectory of a seed."""
+    conditions = held_out_conditions(watched.bundle.manifest.conditions, [seed], rows)
+    found = {}
+    for call in roll_out(watched, plan, [seed], conditions=conditions):
+        held, group = {**call.feeds, **call.tensors}, group_of(call.state.step.lam, edges)
+        for name, code in codes.items():
+            found[name, call.state.index] = clipped_share(held[name], code, group, axes.get(name, -1))
+    return found
+
+
+def clipped_share(values: Array, code: Encoding, group: int, axis: int) -> float:
+    """The share of the energy of an activation that its code cannot represent, 0 to 1; channels lie along `axis`."""
+    limits, zero = np.iinfo(code.zero_point.dtype), int(code.zero_point)
+    scale = code.scales[group if len(code.scales) > 1 else 0]
+    low, high = scale * (limits.min - zero), scale * (limits.max - zero)
+    factors = np.ones(1) if code.multipliers is None else code.multipliers
+    made = np.moveaxis(values.astype(np.float64), axis, -1)
+    energy = float(np.square(made).sum())
+    over = (made * factors - np.clip(made * factors, low, high)) / factors
+    return float(np.square(over).sum()) / energy if energy else 0.0
+
+
+def worst_section(qualities: Iterable[Quality]) -> Html | None:
+    """A table for each body of which it is known; None if it is known of none."""
+    known = [(quality.body, quality.worst) for quality in qualities if quality.worst is not None]
+    if not known:
+        return None
+    lead = paragraph(
+        "float32 runs along the seed that int8 changed most, and along the median one. The activations that lose most "
+        "of their energy to the limits of their ranges are listed. Where the worst loses more than the median, follow "
+        "more trajectories; where it does not, rounding made it.",
+        kind="lead",
+    )
+    return section("The worst sample", lead, *(_body(name, worst) for name, worst in known))
+
+
+def _body(name: str, worst: WorstSample) -> Html:
+    seeds = join([f"seed {worst.seed} with ", decibel(worst.psnr), f", median seed {worst.median} with "])
+    said = paragraph(Html("<b>"), name, Html("</b>: "), seeds, decibel(worst.median_psnr))
+    if not worst.clipped:
+        return join([said, paragraph(f"No activation loses {LEAST:.2%} of its energy to clipping.", kind="note")])
+    rows = [
+        (each.activation, count(each.step + 1), _energy(each.worst), _energy(each.median)) for each in worst.clipped
+    ]
+    return join([said, table(HEAD, rows)])
+
+
+def _energy(share: float) -> Html:
+    return percent(share, 2) if share >= LEAST else data(share, "none")
