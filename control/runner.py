@@ -267,7 +267,8 @@ class PolicyRunner:
     def _source(self, chunk: Chunk) -> Source:
         if self._tick >= chunk.end:
             return "held"
-        return "late" if self._tick - chunk.origin >= self._period + self._expected else "planned"
+        due = max(self._period, self._expected) + self._expected  # a call begins when the last one has ended
+        return "late" if self._tick - chunk.origin >= due else "planned"
 
     def _begin(self) -> None:
         """Ask for the sequence from this tick on."""
@@ -308,8 +309,7 @@ class PolicyRunner:
         else:
             chunk, former = Chunk(made.actions, flight.origin), self._chunk
             self._joins = former is not None
-            delay = self._delay(flight.place)
-            self._period = max(self._execute - delay, delay, 1)  # where it is the delay, call follows call
+            self._period = max(self._execute - self._delay(flight.place), math.ceil(self._execute / 2))
             self._chunk = chunk if former is None else faded(chunk, former, self._tick, self._fade, self._discrete)
 
     def _delay(self, place: int) -> int:

@@ -113,6 +113,18 @@ def test_a_delay_makes_no_action_older_as_long_as_calls_can_follow_each_other(
     assert {each.source for each in actions} == {"planned"}
 
 
+def test_one_slow_call_makes_no_later_action_older(tiny_bundle: Path) -> None:
+    runner, network, clock = looping(tiny_bundle, plans=("ddim:1",), deadline=1.0)
+    runner.warm_up(SEEN)
+    network.seconds = 10 * TICK  # the delay that is expected from now on
+    for _ in range(20):
+        act(runner, clock)
+    network.seconds = 0.5 * TICK
+    actions = [act(runner, clock) for _ in range(40)][12:]
+    assert max(each.age for each in actions) < EXECUTED
+    assert {each.source for each in actions} == {"planned"}
+
+
 def test_a_fade_takes_over_in_a_line_and_changes_no_discrete_place(tiny_bundle: Path) -> None:
     """Joint 0 has the same ramp in each sequence. Joint 1 has the number of the call."""
     runner, network, clock = looping(tiny_bundle, plans=("ddim:1",), fade=3)
