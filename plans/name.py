@@ -14,7 +14,9 @@ A name is read by the grammar of Python's literals and never evaluated.
 
 import ast
 import inspect
+import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from types import ModuleType, UnionType
@@ -72,6 +74,14 @@ def parse_plan_name(name: str, default: str = TRAILING) -> PlanName:
     grid, grid_text = _call(where.strip() if at else own, name, "grid", grids)
     text = f"{solver_text}:{int(count)}" + ("" if grid_text == default == TRAILING else f"@{grid_text}")
     return PlanName(text, solver, int(count), grid)
+
+
+def is_plan_name(text: str) -> bool:
+    """Whether a plan can be had by this name. One such as "ddim:4 from step 1" tells of a transform and gives no plan;
+    those of a scheduler's plan and of a fitted one do, for the bundle that has them."""
+    with suppress(UserError):
+        return bool(parse_plan_name(text))
+    return re.fullmatch(r"\w+:\d+", text, re.ASCII) is not None
 
 
 def with_grid(text: str) -> str:

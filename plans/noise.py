@@ -9,6 +9,7 @@ The fourth word of a counter names its stream, so that drawings for different pu
 
 import math
 from collections.abc import Sequence
+from numbers import Integral
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,8 +70,8 @@ def normals(seed: int, draw: int, shape: tuple[int, ...], particles: int) -> NDA
     `normal`, particle p the stream PARTICLES + p."""
     if not 0 <= seed < 2**64:
         raise UserError(f"seed {seed} is outside 0 .. 2**64 - 1", "give seeds in that range")
-    if not 0 <= draw < DRAWS_LIMIT:
-        raise UserError(f"draw {draw} is outside 0 .. 2**32 - 1", "number the draws of a sample from 0")
+    if not isinstance(draw, Integral) or not 0 <= draw < DRAWS_LIMIT:
+        raise UserError(f"draw {draw} is no whole number in 0 .. 2**32 - 1", "number the draws of a sample from 0")
     count = math.prod(shape)
     each = np.arange((count + 3) // 4, dtype=np.uint64)
     blocks, words = np.tile(each, particles), np.repeat(_particle_streams(particles), len(each))

@@ -13,7 +13,7 @@ from fewstep.runtime.bundle.manifest import Body
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.feeds import Overrides
 from fewstep.runtime.fitted_plans import FITTED, check_fitted, find_fitted
-from fewstep.runtime.request import SCHEDULER, check_plan, denoiser_facts, read_plan, scheduler_plan
+from fewstep.runtime.request import SCHEDULER, by_name, check_plan, denoiser_facts, read_plan, scheduler_plan
 from fewstep.runtime.sizes import sized
 
 PlanLike = str | Path | Plan
@@ -55,5 +55,5 @@ def plan_for(
     check_plan(plan, guidance, strength, renoise, bundle)
     check_fitted(plan, bundle, body)
     if shaping is not None and {step.shaping for step in plan.steps if step.shaping is not None} != {shaping}:
-        raise UserError(f"plan {plan.name!r} was compiled without shaping {shaping}", "give the plan by its name")
+        raise UserError(f"plan {plan.name!r} was compiled without shaping {shaping}", by_name(plan))
     return regroup(plan, body.groups)

@@ -142,7 +142,7 @@ def check_given(
     """The tensors [samples, *x_shape] that a plan starts from; one that is not given may be a condition's."""
     if given is not None and not isinstance(given, Mapping):
         raise UserError(f"given is no mapping of names to arrays but {type(given).__name__}", "give {NAME: ARRAY}")
-    offered = {**(condition or {}), **(given or {})}
+    offered = {**conditions.by_name(condition), **(given or {})}
     for name in given or {}:
         if name not in names:
             takes = f"it takes {', '.join(map(repr, names))}" if names else "it takes none"
@@ -246,21 +246,19 @@ def check_plan(
     schedule = bundle.schedule.fingerprint
     if plan.schedule != schedule:
         has = f"{manifest.schedule.kind}-{manifest.schedule.timesteps} ({schedule})"
-        raise UserError(f"plan {plan.name!r} is for schedule {plan.schedule}, {bundle.path} has {has}", _by_name(plan))
+        raise UserError(f"plan {plan.name!r} is for schedule {plan.schedule}, {bundle.path} has {has}", by_name(plan))
     if plan.prediction != manifest.prediction:
         raise UserError(
             f"plan {plan.name!r} is for a denoiser that predicts {plan.prediction}, this one {manifest.prediction}",
-            _by_name(plan),
+            by_name(plan),
         )
     if guidance is not None and as_guidance(guidance) != plan.guidance:
         has, asked = describe(plan.guidance), describe(as_guidance(guidance))
-        raise UserError(f"plan {plan.name!r} was compiled with guidance {has}, not {asked}", _by_name(plan))
+        raise UserError(f"plan {plan.name!r} was compiled with guidance {has}, not {asked}", by_name(plan))
     if strength is not None and strength != plan.strength:
-        raise UserError(
-            f"plan {plan.name!r} was compiled with strength {plan.strength}, not {strength}", _by_name(plan)
-        )
+        raise UserError(f"plan {plan.name!r} was compiled with strength {plan.strength}, not {strength}", by_name(plan))
     if renoise is not None and renoise != plan.renoise:
-        raise UserError(f"plan {plan.name!r} was compiled with renoise {plan.renoise}, not {renoise}", _by_name(plan))
+        raise UserError(f"plan {plan.name!r} was compiled with renoise {plan.renoise}, not {renoise}", by_name(plan))
     if not manifest.sizes:  # else it depends on those of the run
         check_tensors(plan, manifest.x_shape)
     for index, step in enumerate(plan.steps):
@@ -271,13 +269,16 @@ def check_plan(
         if step.heads != manifest.heads:
             raise UserError(
                 f"plan {plan.name!r}: step {index} reads {step.heads} outputs of a denoiser that has {manifest.heads}",
-                _by_name(plan),
+                by_name(plan),
             )
 
 
-def _by_name(plan: Plan) -> str:
-    from fewstep.plans.name import with_grid  # all solvers and grids: not for who only runs plans
+def by_name(plan: Plan) -> str:
+    """How to have a plan otherwise, for this bundle."""
+    from fewstep.plans.name import is_plan_name, with_grid  # all solvers and grids: not for who only runs plans
 
+    if not is_plan_name(plan.name):
+        return "compile its original so for this bundle, and transform that again"
     return f"give the plan by its name, {with_grid(plan.name)!r}: it is then compiled for this bundle"
 
 
@@ -287,7 +288,7 @@ def check_tensors(plan: Plan, x_shape: Sequence[int]) -> None:
         if not _spreads(tensor.shape, x_shape):
             raise UserError(
                 f"plan {plan.name!r} holds a tensor {list(tensor.shape)} for samples {list(x_shape)}",
-                _by_name(plan),
+                by_name(plan),
             )
 
 

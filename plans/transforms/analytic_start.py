@@ -42,6 +42,7 @@ def analytic_first_step(plan: Plan, mean: ArrayLike = 0.0) -> Plan:
     start_terms, tensors = _constants(of_mean, np.asarray(mean, np.float64), plan.tensors)
     return msgspec.structs.replace(
         plan,
+        name=f"{plan.name} with an analytic first step",
         start=_rows(np.concatenate([begun, fresh], axis=1)),
         start_terms=start_terms,
         start_draws=(*plan.start_draws, *first.draws),
@@ -87,7 +88,8 @@ def gaussian_start(plan: Plan, schedule: NoiseSchedule, mean: ArrayLike, varianc
         start[row, 0] = 0.0
         terms = (*terms, Term(int(row), 0, len(tensors)))
         tensors = (*tensors, _tensor(spread * noisiest.sigma))
-    return msgspec.structs.replace(plan, start=_rows(start), start_terms=terms, tensors=tensors)
+    name = f"{plan.name} from a Gaussian start"
+    return msgspec.structs.replace(plan, name=name, start=_rows(start), start_terms=terms, tensors=tensors)
 
 
 def _constants(

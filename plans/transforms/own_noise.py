@@ -2,6 +2,7 @@
 
 import msgspec
 
+from fewstep.plans.arguments import check_compiled
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
 from fewstep.plans.tracer import NOISE
@@ -13,9 +14,11 @@ def own_noise(plan: Plan) -> Plan:
     The start may have another spectrum (the phase of a picture, as in NeuralRemaster), may be optimised, or shared by
     two samples. Later draws stay functions of the seed. So does the noise of a hold.
     """
+    check_compiled(plan)
     again = any(draw in plan.start_draws for step in plan.steps for draw in step.draws)
     if len(plan.start_draws) != 1 or again:
         raise UserError(
             f"plan {plan.name!r} does not start from one draw of its own", "take one that starts from noise"
         )
-    return msgspec.structs.replace(plan, given=(*plan.given, NOISE), start_draws=())
+    name = f"{plan.name} from own noise"
+    return msgspec.structs.replace(plan, name=name, given=(*plan.given, NOISE), start_draws=())

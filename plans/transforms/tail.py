@@ -5,7 +5,7 @@ from typing import TypeVar
 
 import msgspec
 
-from fewstep.plans.errors import UserError
+from fewstep.plans.arguments import check_compiled, whole
 from fewstep.plans.plan import Plan, row_names
 
 T = TypeVar("T")
@@ -19,8 +19,8 @@ def tail(plan: Plan, k: int) -> Plan:
     Args:
         k: in [0, number of steps). At 0 the run starts from given rows in place of noise.
     """
-    if not 0 <= k < len(plan.steps):
-        raise UserError(f"plan {plan.name!r} has no step {k}", f"give a step from 0 to {len(plan.steps) - 1}")
+    check_compiled(plan)
+    k = whole(f"plan {plan.name!r} has no step", k, 0, len(plan.steps) - 1)
     identity = tuple(tuple(float(row == column) for column in range(plan.rows)) for row in range(plan.rows))
     return msgspec.structs.replace(
         plan,

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import msgspec
 
+from fewstep.plans.arguments import check_compiled, whole
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan, Step
 
@@ -24,14 +25,14 @@ def time_travel(plan: Plan, repeats: int, jump: int = 1, between: tuple[int, int
         jump: steps of a block. Blocks are counted from the last step, which runs once.
         between: (first, end), steps [first, end) that are repeated; None repeats all but the last.
     """
+    check_compiled(plan)
     last = len(plan.steps) - 1
     first, end = (0, last) if between is None else between
     if plan.rows != 1 or any(step.terms for step in plan.steps):
         raise UserError(f"plan {plan.name!r} remembers earlier steps", "take a solver of one row, such as ddim or ddpm")
     if any(step.alpha is None or step.sigma is None for step in plan.steps):
         raise UserError(f"plan {plan.name!r} is of an older version", "compile it again")
-    if repeats < 1 or jump < 1:
-        raise UserError(f"blocks of {jump} steps, run {repeats} times", "give numbers from 1 on")
+    repeats, jump = whole("repeats", repeats, 1), whole("jump", jump, 1)
     if not 0 <= first < end <= last or jump > end - first:
         raise UserError(
             f"steps {first} to {end} of plan {plan.name!r} hold no block of {jump} steps to repeat",

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,9 @@ import numpy as np
 import pytest
 
 import fewstep.runtime
+from fewstep.plans.name import is_plan_name
+from fewstep.plans.plan import Plan
+from fewstep.plans.transforms import analytic_first_step, own_noise, tail, time_travel
 from fewstep.runtime import Hold, Sampler, UserError
 
 PICTURE = np.arange(32, dtype=np.uint8).reshape(2, 1, 4, 4) * 8
@@ -57,3 +61,50 @@ def test_samples_do_not_depend_on_how_a_call_is_cut(sampler: Sampler) -> None:
     whole = sampler.sample("ddim:4", range(10), {"class": [1] * 10}, guidance=2.0)
     parts = [sampler.sample("ddim:4", range(s, e), {"class": [1] * (e - s)}, 2.0) for s, e in ((0, 4), (4, 10))]
     np.testing.assert_array_equal(np.concatenate(parts), whole)
+
+
+TRANSFORMS = [
+    analytic_first_step,
+    own_noise,
+    lambda plan: tail(plan, 1),
+    lambda plan: time_travel(plan, 2),
+]
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS)
+def test_a_transformed_plan_is_to_be_transformed_again(sampler: Sampler, transform: Callable[[Plan], Plan]) -> None:
+    """Its name would compile another plan, or none."""
+    plan = transform(sampler.compile("ddim(eta=0.5):3"))
+    assert plan.name.startswith("ddim(eta=0.5):3") and not is_plan_name(plan.name)
+    with pytest.raises(UserError) as refused:
+        sampler.compile(plan, 2.0)
+    assert str(refused.value) == (
+        f"plan {plan.name!r} was compiled with guidance none, not 2; "
+        "compile its original so for this bundle, and transform that again"
+    )
+
+
+@pytest.mark.parametrize(
+    "name", ["ddim:4", "ddim(eta=0.5):10@karras(rho=5, sigma_min=0.1)", "scheduler:20", "fitted:4"]
+)
+def test_other_plans_are_to_be_given_by_their_names(name: str) -> None:
+    assert is_plan_name(name)
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda s: s.network("ddim:2", 1, {"class": [0]}), "plan 'ddim:2' is not compiled; give sampler.compile("),
+        (lambda s: s.feeds("ddim:2", 1, {"class": [0]}), "plan 'ddim:2' is not compiled; give sampler.compile("),
+        (lambda s: s.sample_each("ddim:2", [0], {"class": [0]}), "'ddim:2' is one plan; give a list with one for each"),
+        (
+            lambda s: s.sample_each(["ddim:2"], [0], {"class": [0]}, strenght=1),
+            "a run has no option 'strenght'; it has",
+        ),
+        (lambda s: s.draws([0])(0.5), "draw 0.5 is no whole number in 0 .. 2**32 - 1; number the draws"),
+    ],
+)
+def test_mistakes_of_a_call_are_told(sampler: Sampler, call: Callable[[Any], Any], said: str) -> None:
+    with pytest.raises(UserError) as refused:
+        call(sampler)
+    assert str(refused.value).startswith(said)

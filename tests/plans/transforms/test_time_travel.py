@@ -55,7 +55,7 @@ def test_x_is_noised_by_the_transition_of_the_schedule() -> None:
     ("name", "arguments", "line"),
     [
         ("dpmpp_2m:6", (2,), "remembers earlier steps"),
-        ("ddim:6", (0,), "blocks of 1 steps, run 0 times"),
+        ("ddim:6", (0,), "repeats 0; give a whole number from 1 up"),
         ("ddim:6", (2, 6), "hold no block of 6 steps"),
         ("ddim:6", (2, 1, (3, 6)), "steps 3 to 6"),
         ("ddim_inverse:6", (2,), "less noisy"),

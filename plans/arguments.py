@@ -1,0 +1,25 @@
+"""Checks of arguments that many functions take: a compiled plan, a whole number."""
+
+import operator
+from typing import Any
+
+from fewstep.plans.errors import UserError
+from fewstep.plans.plan import Plan
+
+
+def check_compiled(plan: Plan) -> None:
+    """Refuse the name of a plan where its numbers are needed, and a sampler is not there to compile it."""
+    if not isinstance(plan, Plan):
+        raise UserError(f"plan {plan!r} is not compiled", f"give sampler.compile({plan!r})")
+
+
+def whole(what: str, value: Any, low: int, high: int | None = None) -> int:
+    """A whole number from `low` up to and with `high`, of any integer type. The UserError begins with `what` and the
+    value."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or number < low or (high is not None and number > high):
+        raise UserError(f"{what} {value!r}", f"give a whole number from {low} {'up' if high is None else f'to {high}'}")
+    return number
