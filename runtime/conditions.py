@@ -51,11 +51,16 @@ def _fits(number: float, dtype: str) -> bool:
     return math.isfinite(number)
 
 
+def by_name(given: ConditionValues | None) -> ConditionValues:
+    """The values, which are none for None. UserError for what is no mapping."""
+    if given is not None and not isinstance(given, Mapping):
+        raise UserError(f"condition {given!r} is no mapping of names to values", "give condition={NAME: [VALUE, ...]}")
+    return given or {}
+
+
 def check(conditions: Sequence[Condition], given: ConditionValues | None, samples: int) -> dict[str, NDArray[Any]]:
     """Arrays [samples, *shape] under the names of the conditions. Labels may stand for their numbers."""
-    given = {} if given is None else given
-    if not isinstance(given, Mapping):
-        raise UserError(f"condition {given!r} is no mapping of names to values", "give condition={NAME: [VALUE, ...]}")
+    given = by_name(given)
     known = {condition.name: condition for condition in conditions}
     for name in given:
         if name not in known:

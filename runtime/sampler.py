@@ -11,12 +11,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fewstep.plans import noise
+from fewstep.plans.arguments import check_compiled
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance
 from fewstep.plans.plan import Plan, Step, group_of
@@ -161,6 +163,8 @@ class Sampler(AbstractContextManager["Sampler"]):
         request = self._request(seeds, condition, guidance, options)
         if options.get("hold") is not None:
             raise UserError("hold with a plan for each sample", "give one plan")
+        if isinstance(plans, str | Path | Plan):
+            raise UserError(f"{plans!r} is one plan", "give a list with one for each seed, or call `sample`")
         if len(plans) != len(request.seeds):
             raise UserError(f"{len(plans)} plans for {len(request.seeds)} seeds", "give one plan for each seed")
         compiled = self._compiled(request, plans)
@@ -298,7 +302,7 @@ class Sampler(AbstractContextManager["Sampler"]):
     ) -> Request:
         """A run's arguments, checked as far as no plan is needed for it."""
         if unknown := options.keys() - RunOptions.__annotations__.keys():
-            raise TypeError(f"a run has no option {min(unknown)!r}: it has {', '.join(RunOptions.__annotations__)}")
+            raise UserError(f"a run has no option {min(unknown)!r}", f"it has {', '.join(RunOptions.__annotations__)}")
         numbers, takes = check_seeds(seeds), sized(self.bundle.manifest, options.get("sizes"))
         values = branch_values(takes.conditions, condition, options.get("branches"), len(numbers), self.nulls)
         return Request(takes, numbers, values, condition, guidance, options)
@@ -361,6 +365,7 @@ class Sampler(AbstractContextManager["Sampler"]):
     def _feeds(
         self, plan: Plan, samples: int, values: Callable[[str], dict[str, NDArray[Any]]]
     ) -> Callable[[int], dict[str, NDArray[Any]]]:
+        check_compiled(plan)
         for has_second in {step.to is not None for step in plan.steps}:
             check_times(has_second, self.bundle, self.body)
         blocks = plan_blocks(plan, values, samples)

@@ -59,17 +59,6 @@ def sized(takes: T, given: Mapping[str, int] | None = None) -> T:
     return cast(T, made(takes, x_shape=tuple(x_shape), conditions=conditions))
 
 
-def parse_sizes(texts: Sequence[str]) -> dict[str, int]:
-    """ "height=96" to {"height": 96}."""
-    sizes = {}
-    for text in texts:
-        name, equals, number = text.partition("=")
-        if not equals or not NAME.fullmatch(name) or not _is_number(number):
-            raise UserError(f"size {text!r} is not NAME=NUMBER", "write it as --size height=96")
-        sizes[name] = int(number)
-    return sizes
-
-
 def sizes_of(x_shape: Sequence[int], takes: Takes) -> dict[str, int] | None:
     """The sizes that an x of this shape [*x_shape] has, whether they may be so or not; None if it is no x at all."""
     if len(x_shape) != len(takes.x_shape):

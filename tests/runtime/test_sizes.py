@@ -11,7 +11,7 @@ from fewstep.plans.noise import normal
 from fewstep.runtime import Hold, Sampler, UserError, load
 from fewstep.runtime.bundle.manifest import Manifest, Size
 from fewstep.runtime.bundle.reading import open_bundle
-from fewstep.runtime.sizes import dimension, parse_sizes, read_sizes, size_problem, sized, sizes_of, visits
+from fewstep.runtime.sizes import dimension, read_sizes, size_problem, sized, sizes_of, visits
 from tests.free_bundle import HEIGHT, WIDTH, free
 
 PLAN = "dpmpp_2m:3"
@@ -194,13 +194,6 @@ def test_what_is_no_dimension_is_refused(size: str) -> None:
 def test_sizes_are_read_off_a_shape() -> None:
     assert read_sizes(("batch", 3, "height*8", "width/2"), (2, 3, 512, 12)) == {"batch": 2, "height": 64, "width": 24}
     assert read_sizes(("batch", "height*width/4", 8), (2, 96, 8)) == {"batch": 2}
-
-
-def test_sizes_are_written_as_conditions_are() -> None:
-    assert parse_sizes(("height=96", "width=64")) == {"height": 96, "width": 64}
-    for text in ("height", "height=", "=4", "height=-4", "height=4.5", "height=a"):
-        with pytest.raises(UserError, match="is not NAME=NUMBER; write it as --size height=96"):
-            parse_sizes((text,))
 
 
 def test_verification_visits_the_default_the_ends_and_a_mixture(bundle: Path) -> None:
