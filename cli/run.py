@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from fewstep.cli.conditions import parse_conditions
 from fewstep.cli.outcome import Outcome, counted
 from fewstep.cli.run_backend import check_body, opened
-from fewstep.cli.run_plan import check_name, default_plan, unlike_calibration
+from fewstep.cli.run_plan import check_given_by_options, check_name, default_plan, unlike_calibration
 from fewstep.cli.run_tiles import Tiling, tiling
+from fewstep.cli.sizes import parse_sizes
 from fewstep.evaluation.output import check_folder, whole_file, write_whole
 from fewstep.machine.memory import peak
 from fewstep.plans.errors import UserError
@@ -32,7 +33,7 @@ from fewstep.runtime.finite import finite_sample
 from fewstep.runtime.options import Options
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.request import read_plan
-from fewstep.runtime.sizes import parse_sizes, sized
+from fewstep.runtime.sizes import sized
 from fewstep.runtime.text import load_text_encoder
 
 LOG = logging.getLogger("fewstep")
@@ -194,6 +195,7 @@ def _sampled(
     with opened(options.bundle, *how) as sampler:
         wanted = options.plan or default_plan(sampler, options.strength)
         plan = sampler.compile(wanted, options.guidance, strength=options.strength, branches=branches, sizes=sizes)
+        check_given_by_options(plan, {*values, *given})
         if branches and not any(UNCOND in step.branches for step in plan.steps):
             raise UserError("--negative without guidance has no effect", "give a weight: --guidance 7.5")
         if options.prompt and options.guidance is None and is_led_by_guidance(sampler.bundle.manifest.conditions):

@@ -1,11 +1,13 @@
 """Which plan `fewstep run` takes where none is named, and what there is to say of one that a body is not made for."""
 
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
 from fewstep.plans.errors import UserError
 from fewstep.plans.name import parse_plan_name, with_grid
 from fewstep.plans.plan import Plan
+from fewstep.plans.tracer import IMAGE
 from fewstep.runtime.bundle.calibrated_plan import MISFIT, along, calibrated_plan
 from fewstep.runtime.bundle.manifest import Body, Manifest
 from fewstep.runtime.fitted_plans import FITTED
@@ -21,6 +23,17 @@ def check_name(plan: str) -> None:
         read_plan(Path(plan))
     elif not plan.startswith((SCHEDULER, FITTED)):
         parse_plan_name(plan)
+
+
+def check_given_by_options(plan: Plan, offered: Collection[str]) -> None:
+    """Refuse a plan that starts from a tensor which the options cannot give: the rows of a tail, the caller's noise."""
+    if missing := [name for name in plan.given if name not in offered]:
+        fix = (
+            "give --image and --strength"
+            if missing[0] == IMAGE
+            else "run it by `Sampler.sample` with `given`, or bake it"
+        )
+        raise UserError(f"plan {plan.name!r} starts from {missing[0]!r}, which no option gives", fix)
 
 
 def default_plan(sampler: Sampler, strength: float | None = None) -> str | Path:

@@ -18,7 +18,7 @@ from fewstep.plans.spec import DenoiserFacts, Prediction, ScheduleSpec
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.execute import combine, execute
 from fewstep.runtime.options import Options
-from fewstep.runtime.request import denoiser_facts
+from fewstep.runtime.request import check_plan, denoiser_facts, read_plan
 
 Array = NDArray[np.float64]
 LAGS = 4  # outputs that a recurrence tells one by one, from the newest back
@@ -29,8 +29,8 @@ class PlanOptions(Options):
     """List the solvers and grids, or show or plot one compiled plan.
 
     list: List every solver with its paper, order and cost, and every grid. This is the default.
-    show: SOLVER:STEPS, or SOLVER:STEPS@GRID, to print as a table.
-    plot: SOLVER:STEPS, or SOLVER:STEPS@GRID, to draw with its times and its coefficients.
+    show: SOLVER:STEPS, SOLVER:STEPS@GRID, or the path of a plan's JSON, to print as a table.
+    plot: SOLVER:STEPS, SOLVER:STEPS@GRID, or the path of a plan's JSON, to draw with its times and its coefficients.
     bundle: Compile for the denoiser of this bundle. Default: --schedule and --prediction.
     schedule: Kind of noise schedule: linear, cosine, flow, ...
     prediction: Output of the denoiser: epsilon, sample, v, flow, ...
@@ -49,7 +49,9 @@ class PlanOptions(Options):
 
 
 def compiled(options: PlanOptions, name: str) -> Plan:
-    """The plan of that name for the denoiser that the options describe."""
+    """The plan of that name for the denoiser that the options describe, or the plan of a JSON file as it is."""
+    if name.endswith(".json"):
+        return _from_file(Path(name), options)
     if options.bundle is not None:
         return compile_plan(name, denoiser_facts(open_bundle(options.bundle).manifest), options.guidance)
     kinds = get_args(get_type_hints(ScheduleSpec)["kind"])
@@ -63,6 +65,15 @@ def compiled(options: PlanOptions, name: str) -> Plan:
     prediction = msgspec.convert(options.prediction, Prediction)
     denoiser = DenoiserFacts(spec, prediction, grid=default_grid(spec, prediction))
     return compile_plan(name, denoiser, options.guidance)
+
+
+def _from_file(path: Path, options: PlanOptions) -> Plan:
+    plan = read_plan(path)
+    if options.bundle is not None:
+        check_plan(plan, options.guidance, None, None, open_bundle(options.bundle))
+    elif options.guidance is not None:
+        raise UserError(f"plan file {path} has its own guidance", "leave --guidance out")
+    return plan
 
 
 def equations(plan: Plan, index: int) -> Iterator[str]:

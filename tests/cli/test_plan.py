@@ -13,8 +13,11 @@ from fewstep.evaluation.drawing.plan_view import LAGS, equations, linear, recurr
 from fewstep.plans import grids, solvers
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
+from fewstep.plans.file import encode
 from fewstep.plans.shaping import Clip
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
+from fewstep.plans.transforms import tail
+from fewstep.runtime import load
 
 LINEAR = DenoiserFacts(ScheduleSpec("linear"), "epsilon")
 
@@ -43,6 +46,20 @@ def test_a_plan_is_shown_for_a_bundle(tiny_bundle: Path, capsys: pytest.CaptureF
     assert main(["plan", "--show", "ddim:2", "--bundle", str(tiny_bundle), "--guidance", "2"]) == 0
     printed = capsys.readouterr().out
     assert "predicts v, guidance 2: 2 steps, 4 evaluations, 1 rows" in printed and "uncond" in printed
+
+
+@pytest.mark.parametrize("with_bundle", [False, True])
+def test_a_plan_of_a_file_is_shown_as_it_is(
+    tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], with_bundle: bool
+) -> None:
+    file = tmp_path / "tail.json"
+    file.write_bytes(encode(tail(load(tiny_bundle).compile("ddim:4"), 1)))
+    bundle = ["--bundle", str(tiny_bundle)] if with_bundle else []
+    assert main(["plan", "--show", str(file), *bundle]) == 0
+    assert "ddim:4 from step 1 for schedule" in (printed := capsys.readouterr().out) and "3 steps" in printed
+    assert main(["plan", "--show", str(file), "--guidance", "2", *bundle]) == 1
+    said = "was compiled with guidance none, not 2" if with_bundle else "has its own guidance; leave --guidance out"
+    assert said in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

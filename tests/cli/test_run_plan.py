@@ -9,9 +9,11 @@ import pytest
 
 import fewstep.runtime
 from fewstep.calibration.bodies import judged_plan
+from fewstep.cli.main import main
 from fewstep.cli.run_plan import check_name, default_plan, unlike_calibration
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import encode
+from fewstep.plans.transforms import tail
 from fewstep.runtime.sampler import PLAN, Sampler
 
 
@@ -101,3 +103,18 @@ def test_a_kept_plan_without_a_grid_is_the_calibrated_one_on_a_bundle_with_anoth
         assert judged_plan(new, new.body, guidance=2.0).name == "ddim:3@trailing"
         assert judged_plan(new, new.body).name == "ddim:3"
         assert judged_plan(new, new.body, "ddim:3").name == "ddim:3@arctan"
+
+
+@pytest.mark.parametrize(("plan", "tensor"), [("tail", "row0"), ("bdia_inverse:3", "x")])
+def test_a_plan_that_no_option_can_start_is_told_in_words_of_the_command_line(
+    tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], plan: str, tensor: str
+) -> None:
+    if plan == "tail":
+        plan = str(tmp_path / "tail.json")
+        Path(plan).write_bytes(encode(tail(fewstep.runtime.load(tiny_bundle).compile("ddim:4"), 1)))
+    assert (
+        main(["run", str(tiny_bundle), "-n", "1", "-c", "class=1", "--plan", plan, "-o", str(tmp_path / "x.npy")]) == 1
+    )
+    said = capsys.readouterr().err
+    assert f"starts from '{tensor}', which no option gives; run it by `Sampler.sample` with `given`, or bake it" in said
+    assert not (tmp_path / "x.npy").exists()

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from fewstep.cli.run import RunOptions, run
+from fewstep.cli.sizes import parse_sizes
 from fewstep.runtime import UserError, load
 from tests.free_bundle import free
 
@@ -25,6 +26,27 @@ def test_samples_have_the_sizes_that_were_asked_for(tiny_bundle: Path, tmp_path:
         plan, [0, 1], {"class": ["bag"] * 2, "picture": picture}, sizes={"height": 6, "width": 8}
     )
     assert np.array_equal(x, expected) and np.array_equal(np.load(asked.output), expected)
+
+
+def test_sizes_are_written_as_conditions_are() -> None:
+    assert parse_sizes(("height=96", "width=64")) == {"height": 96, "width": 64}
+    for text in ("height", "height=", "=4", "height=-4", "height=4.5", "height=a"):
+        with pytest.raises(UserError, match="is not NAME=NUMBER; write it as --size height=96"):
+            parse_sizes((text,))
+
+
+@pytest.mark.parametrize(
+    ("texts", "said"),
+    [
+        (("height=99999999999",), "size 'height=99999999999' is too large; give at most 16777216"),
+        (("height=" + "9" * 5000,), "99' is too large; give at most 16777216"),
+        (("height=8", "width=8", "height=9"), "size 'height' is given twice; leave one of them out"),
+    ],
+)
+def test_a_size_too_large_or_given_twice_is_told(texts: tuple[str, ...], said: str) -> None:
+    with pytest.raises(UserError) as caught:
+        parse_sizes(texts)
+    assert str(caught.value).endswith(said)
 
 
 @pytest.mark.parametrize(
