@@ -67,7 +67,7 @@ def save(
     The weight file of `g.onnx` is `g-<hash>.onnx.data`. The hash is of its content, so that a graph which is replaced
     later than its weights never reads others.
     """
-    if not _exceeds(graph, external_above):
+    if not exceeds(graph, external_above):
         path.write_bytes(_serialized(to_model(graph, also=also, metadata=metadata)))
         return (path,)
     draft, arrays = path.with_name(path.name + ".data"), weights.distinct(weights.large(graph).values())
@@ -89,7 +89,7 @@ def store(writer: "Writer", graph: Graph, name: str, external_above: int | None 
     """
     find = _finder(writer)
     shares = any(find(array) is not None for array in weights.large(graph).values())
-    if shares or _exceeds(graph, external_above):
+    if shares or exceeds(graph, external_above):
         (graph,) = keep(writer, graph)
         model = to_model(graph, find)
     else:
@@ -100,7 +100,7 @@ def store(writer: "Writer", graph: Graph, name: str, external_above: int | None 
 
 def unload(writer: "Writer", *graphs: Graph) -> tuple[Graph, ...]:
     """The graphs; if any would go to a file of its own, with all their weights in files already, and out of memory."""
-    return keep(writer, *graphs) if any(map(_exceeds, graphs)) else graphs
+    return keep(writer, *graphs) if any(map(exceeds, graphs)) else graphs
 
 
 def keep(writer: "Writer", *graphs: Graph) -> tuple[Graph, ...]:
@@ -142,7 +142,7 @@ def _finder(writer: "Writer") -> Find:
     return find
 
 
-def _exceeds(graph: Graph, limit: int | None = None) -> bool:
+def exceeds(graph: Graph, limit: int | None = None) -> bool:
     """Whether a graph is too large for one file."""
     return weights.weight_bytes(graph) > (EXTERNAL_ABOVE if limit is None else limit)
 

@@ -52,6 +52,7 @@ def open_session(
     options.log_severity_level = 4  # fatal only: what fails is raised as well, and told once
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # several sessions take turns with torch
     options.enable_cpu_mem_arena = arena
+    options.enable_mem_pattern = not io.exceeds(graph)  # as the runtime does for large networks
     options.intra_op_num_threads = threads
     levels = ort.GraphOptimizationLevel
     options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimize else levels.ORT_DISABLE_ALL

@@ -53,13 +53,13 @@ class OnnxRuntime:
 
     def load_graph(self, bundle: Bundle, graph: GraphEntry) -> "Session":
         """Any graph of a bundle, once it is what the manifest says."""
-        opened = self.open(bundle.graph(graph))
+        opened = self.open(bundle.graph(graph), has_own_weights=bool(graph.data))
         if found := difference(graph, opened.session):
             raise UserError(f"{bundle.path}: {found}", EXPORT_AGAIN)
         return opened
 
-    def open(self, graph: Path) -> "Session":
-        """Any graph from its file, which the caller has checked."""
+    def open(self, graph: Path, has_own_weights: bool = False) -> "Session":
+        """Any graph from its file, which the caller has checked; of a large one weights lie in other files."""
         onnxruntime = imported("onnxruntime", "no inference engine: onnxruntime", "pip install 'fewstep[cpu]'")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self.threads
@@ -67,6 +67,7 @@ class OnnxRuntime:
         options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
         options.log_severity_level = FATAL_ONLY
+        options.enable_mem_pattern = not has_own_weights  # which allocates all activations once more, beside the arena
         options.add_session_config_entry("session.intra_op.allow_spinning", "1" if self.spinning else "0")
         options.add_session_config_entry("session.disable_quant_qdq", "0" if self.fuse_qdq else "1")
         path = path_text(graph)

@@ -1,5 +1,6 @@
 """ONNX Runtime behind the backend protocol."""
 
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -8,9 +9,13 @@ import msgspec
 import numpy as np
 import pytest
 
+from fewstep.graph.graph import Graph, Node, Value
+from fewstep.graph.io import save
 from fewstep.machine.cpu import this_cpu
+from fewstep.machine.memory import peak
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
+from fewstep.runtime.bundle.reading import open_bundle
 
 
 def feeds(value: float) -> dict[str, np.ndarray]:
@@ -77,3 +82,54 @@ def test_int8_means_the_body_for_this_cpu_and_any_other_before_none(
     monkeypatch.setattr("platform.machine", lambda: machine)
     monkeypatch.setattr("fewstep.machine.cpu.this_cpu", lambda: seen)
     assert list(OnnxRuntime().bodies["int8"]) == [f"int8-{name}" for name in bodies]
+
+
+SECOND = """
+import sys
+from pathlib import Path
+import numpy as np
+from fewstep.machine.memory import peak
+from fewstep.runtime.backends.onnxruntime import OnnxRuntime
+
+network = OnnxRuntime(threads=1).open(Path(sys.argv[1]), has_own_weights=bool(int(sys.argv[2])))
+feeds, peaks = {"x": np.ones((1, 2000, 4), np.float32)}, []
+for _ in range(2):
+    network(feeds)
+    peaks.append(peak())
+print(peaks[1] - peaks[0])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(peak() is None, reason="the system does not say the peak of a process")
+def test_a_large_network_allocates_its_activations_once(tmp_path: Path) -> None:
+    """From the second call on onnxruntime's memory pattern is a block of all activations, which the arena lacks."""
+    nodes, before = [], "x"
+    for each in range(3):
+        nodes += [
+            Node("Transpose", (before,), (f"t{each}",), {"perm": [0, 2, 1]}),
+            Node("MatMul", (before, f"t{each}"), (f"scores{each}",)),
+            Node("Sin", (f"scores{each}",), (f"sin{each}",)),
+            Node("Mul", (f"scores{each}", f"sin{each}"), (f"weights{each}",)),
+            Node("MatMul", (f"weights{each}", before), (f"y{each}",)),
+        ]
+        before = f"y{each}"
+    shape, f32 = ("batch", 2000, 4), np.dtype(np.float32)
+    save(Graph("attention", (Value("x", f32, shape),), (Value(before, f32, shape),), tuple(nodes), {}), tmp_path / "a")
+
+    def more(is_large: bool) -> int:
+        command = [sys.executable, "-c", SECOND, str(tmp_path / "a"), str(int(is_large))]
+        return int(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
+
+    scores = 4 * 2000**2
+    assert more(is_large=True) < 0.1 * scores and more(is_large=False) > 2 * scores
+
+
+def test_weights_in_files_of_their_own_mark_a_large_network(tiny_bundle: Path) -> None:
+    bundle = open_bundle(tiny_bundle)
+    body = bundle.manifest.bodies["float32"].graph
+    large = msgspec.structs.replace(body, data=(body.file,))
+    opened = [OnnxRuntime().load_graph(bundle, graph) for graph in (body, large)]
+    assert [each.session.get_session_options().enable_mem_pattern for each in opened] == [True, False]
+    one, other = (each(feeds(4.0))["v"] for each in opened)
+    np.testing.assert_array_equal(one, other)
