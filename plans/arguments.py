@@ -1,16 +1,26 @@
-"""Checks of arguments that many functions take: a compiled plan, a whole number."""
+"""Checks of arguments that many functions take: a compiled plan, options of a run along it, a whole number."""
 
 import operator
+from collections.abc import Mapping
 from typing import Any
 
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
+
+COMPILED = ("guidance", "shaping", "strength", "renoise")  # into a plan
 
 
 def check_compiled(plan: Plan) -> None:
     """Refuse the name of a plan where its numbers are needed, and a sampler is not there to compile it."""
     if not isinstance(plan, Plan):
         raise UserError(f"plan {plan!r} is not compiled", f"give sampler.compile({plan!r})")
+
+
+def refuse_options(others: Mapping[str, Any]) -> None:
+    """Refuse options that a run does not have; for those of compiling, say where they are given."""
+    for name in others:
+        fix = f"compile the plan with it: sampler.compile(plan, {name}=...)" if name in COMPILED else "leave it out"
+        raise UserError(f"this run has no option {name!r}", fix)
 
 
 def whole(what: str, value: Any, low: int, high: int | None = None) -> int:

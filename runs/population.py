@@ -13,15 +13,17 @@ al. 2025, arXiv 2501.06848), FK correctors (Skreta et al. 2025, arXiv 2503.02819
 does not depend on the others of the call, nor on `batch`.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from numbers import Real
+from typing import Any, NoReturn, Protocol
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.plans import noise
+from fewstep.plans.arguments import refuse_options, whole
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan, Step
 from fewstep.runs.resampling import Choice, Floats, ancestors, effective
@@ -76,10 +78,11 @@ def population(
     condition: conditions.ConditionValues | None = None,
     *,
     given: GivenTensors | None = None,
-    at: Collection[int] | None = None,
+    at: Iterable[int] | None = None,
     threshold: float = 0.5,
     choice: Choice = "systematic",
     batch: int = 64,
+    **others: NoReturn,
 ) -> Population:
     """The particles of each seed.
 
@@ -95,13 +98,12 @@ def population(
         choice: "systematic" copies by weight; "one" and "best" let one particle go on, as SVDD does.
         batch: particles in a call of the network.
     """
+    refuse_options(others)
     numbers, plan = check_seeds(seeds), sampler.compile(plan)
-    takes = sampler.bundle.manifest
-    if batch < 1:
-        raise UserError(f"a batch of {batch} particles", "give 1 or more")
+    takes, particles, batch = sampler.bundle.manifest, whole("particles", particles, 1), whole("batch", batch, 1)
     values = conditions.check(takes.conditions, condition, len(numbers))
     tensors = check_given(plan.given, given, condition, takes.x_shape, len(numbers))
-    spread = {name: np.repeat(array, max(particles, 0), 0) for name, array in values.items()}
+    spread = {name: np.repeat(array, particles, 0) for name, array in values.items()}
     count = len(numbers) * particles
     parts = [range(start, min(start + batch, count)) for start in range(0, count, batch)]
     networks = [
@@ -136,14 +138,13 @@ def evolve(
     shape: tuple[int, ...],
     given: dict[str, Array] | None = None,
     *,
-    at: Collection[int] | None = None,
+    at: Iterable[int] | None = None,
     threshold: float = 0.5,
     choice: Choice = "systematic",
 ) -> Population:
     """The same along any network of all particles [P, *shape]; given tensors are [P, *shape]."""
     steps, groups = len(plan.steps), len(seeds)
-    at = range(steps - 1) if at is None else at
-    _check(plan, particles, at, choice)
+    at = _checked_steps(plan, particles, at, threshold, choice)
     _check_hook(weigh, plan)
 
     def draws(number: int) -> Array:
@@ -186,6 +187,8 @@ def evolve(
 
 def _check_hook(weigh: Weigh | Following, plan: Plan) -> None:
     """A hook that was made for a plan weighs by its steps, whatever ranges they take."""
+    if not callable(weigh):
+        raise UserError(f"weigh {weigh!r} is no function", "give weigh(state) -> increments [particles]")
     made_for = getattr(weigh, "plan", None)
     if isinstance(made_for, Plan) and _without_groups(made_for) != _without_groups(plan):
         raise UserError(
@@ -198,13 +201,14 @@ def _without_groups(plan: Plan) -> list[Step]:
 
 
 def _increments(weigh: Weigh | Following, seen: Seen, groups: int, particles: int) -> Floats:
-    made = np.asarray(weigh(seen), np.float64)
+    returned, fix = weigh(seen), f"return one number for each of the {groups * particles} particles; -inf ends one"
+    try:
+        made = np.asarray(returned, np.float64)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"weigh returned {returned!r} at step {seen.index}", fix) from error
     endless = bool((np.isnan(made) | np.isposinf(made)).any())
     if made.shape != (groups * particles,) or endless:
-        raise UserError(
-            f"weigh returned {list(made.shape)} at step {seen.index}" + " with NaN or inf" * endless,
-            f"return one number for each of the {groups * particles} particles; -inf ends one",
-        )
+        raise UserError(f"weigh returned {list(made.shape)} at step {seen.index}" + " with NaN or inf" * endless, fix)
     return made.reshape(groups, particles)
 
 
@@ -233,13 +237,22 @@ def _at(seen: Seen, places: NDArray[np.intp]) -> Seen:
     )
 
 
-def _check(plan: Plan, particles: int, at: Collection[int], choice: Choice) -> None:
-    if particles < 1 or choice not in ("systematic", "one", "best"):
-        raise UserError(f"{particles} particles, choice {choice!r}", "give 1 or more; systematic, one or best")
-    if wrong := [index for index in at if not 0 <= index < len(plan.steps)]:
-        raise UserError(f"plan {plan.name!r} has no step {wrong[0]}", f"give steps from 0 to {len(plan.steps) - 1}")
+def _checked_steps(
+    plan: Plan, particles: int, at: Iterable[int] | None, threshold: float, choice: Choice
+) -> Collection[int]:
+    """The steps that resample, where all can."""
+    particles = whole("particles", particles, 1)
+    if choice not in ("systematic", "one", "best"):
+        raise UserError(f"choice {choice!r}", "give systematic, one or best")
+    if not (isinstance(threshold, Real) and threshold >= 0):
+        raise UserError(f"threshold {threshold!r}", "give a share of the particles, from 0 to 1")
+    if not isinstance(at, Iterable | None):
+        raise UserError(f"at {at!r} is no list of steps", f"give at=[{at!r}]")
+    last = len(plan.steps) - 1
+    at = range(last) if at is None else [whole(f"plan {plan.name!r} has no step", index, 0, last) for index in at]
     if at and particles > 1 and not any(plan.steps[index].draws for index in range(min(at), len(plan.steps))):
         raise UserError(
             f"plan {plan.name!r} draws no noise after its start, so that copies of a particle stay equal",
             "take ddpm, dpmpp_2m_sde, renoise or flow_ancestral, or give at=[] for the best of N",
         )
+    return at

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fewstep.plans.arguments import whole
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance
 from fewstep.plans.shaping import Shaping
@@ -131,6 +132,8 @@ def stream(
     """
     if noise not in ("fixed", "fresh") or mode not in ("auto", "batch", "sequence"):
         raise UserError(f"noise {noise!r} and mode {mode!r}", "give fixed or fresh; auto, batch or sequence")
+    if not isinstance(similar, Similar | None):
+        raise UserError(f"similar {similar!r} is no filter", "give fewstep.runs.Similar(threshold=0.98)")
     (seed,) = check_seeds([seed])
     return Stream(sampler, sizes, noise, similar, mode, seed, clock, options)
 
@@ -177,9 +180,7 @@ class Stream:
                 None for plans that are given nothing.
             index: of the frame, for a source that counts and leaves some out. It is larger than those before.
         """
-        index = self.next_index if index is None else index
-        if index < self.next_index:
-            raise UserError(f"frame {index} after frame {self.next_index - 1}", "push frames in their order")
+        index = self.next_index if index is None else whole("the next frame is not", index, self.next_index)
         arrays = _arrays(frame)
         own = {each.name: arrays.pop(each.name)[None] for each in self._takes.conditions if each.name in arrays}
         condition = {**(self._options.get("condition") or {}), **own}
@@ -218,7 +219,10 @@ class Stream:
             if name not in FrameOptions.__annotations__:
                 raise UserError(f"a stream has no option {name!r}", f"give {', '.join(FrameOptions.__annotations__)}")
         options: FrameOptions = {**self._options, **changes}
-        branches, condition = options.get("branches"), options.get("condition") or {}
+        branches, condition = options.get("branches"), conditions.by_name(options.get("condition"))
+        known = [each.name for each in self._takes.conditions]
+        if unknown := [name for name in condition if name not in known]:
+            raise UserError(f"unknown condition {unknown[0]!r}", f"it takes {', '.join(map(repr, known)) or 'none'}")
         plan = self._sampler.compile(
             options.get("plan", PLAN),
             options.get("guidance"),
@@ -228,7 +232,7 @@ class Stream:
             sizes=self._sizes,
         )
         check_branches(branches, [plan], options.get("guidance"))
-        complete = all(each.name in condition for each in self._takes.conditions)
+        complete = all(name in condition for name in known)
         fed: Fed | None = cache(self._sampler.feeds(plan, 1, condition, branches, self._sizes)) if complete else None
         self._options, self._plan, self._feeds = options, plan, fed
         self._join = SteadyFeeds(self._shared, len({each.group for each in plan.steps}))

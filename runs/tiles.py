@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.plans import noise
+from fewstep.plans.arguments import refuse_options
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan, Step
 from fewstep.runs.windows import Place, covering, ramp
@@ -104,6 +105,7 @@ def tiled_steps(
     hold: "Hold | None" = None,
     sizes: Mapping[str, int] | None = None,
     cancel: Cancel | None = None,
+    **others: NoReturn,
 ) -> Iterator[StepState]:
     """The states of a run over windows, one per step.
 
@@ -115,6 +117,7 @@ def tiled_steps(
         given: tensors [len(seeds), *shape], and so is what `hold` has.
         sizes: of a window, where the bundle has free sizes. Other arguments are those of `Sampler.sample`.
     """
+    refuse_options(others)
     shape, numbers, plan = _whole(shape), check_seeds(seeds), _compiled(sampler, plan, branches, sizes)
     check_branches(branches, [plan], plan.guidance)
     check_tensors(plan, shape)

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from fewstep.plans.arguments import check_compiled, whole
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import COND, UNCOND, Cfg
 from fewstep.plans.plan import Plan
@@ -90,6 +91,7 @@ def guidance_corrector(plan: Plan) -> Correcting:
         plan: with guidance `Cfg`, of ddpm or, with less error of its own, dpmpp_2m_sde. Plans of schema 1 do not say
             alpha and sigma of their steps, and are refused.
     """
+    check_compiled(plan)
     if not isinstance(plan.guidance, Cfg) or any(step.heads > 1 or step.shaping is not None for step in plan.steps):
         raise UserError(
             f"plan {plan.name!r} has nothing to correct", "compile it with a weight of guidance, and without shaping"
@@ -125,5 +127,5 @@ def trajectory_variance(states: Iterable[Seen], last: int) -> Floats:
     Args:
         last: steps to look at, 2 or more.
     """
-    previews = np.stack([state.x0 for state in deque(states, maxlen=last)])
+    previews = np.stack([state.x0 for state in deque(states, maxlen=whole("last", last, 2))])
     return np.asarray(previews.var(axis=0, dtype=np.float64).reshape(previews.shape[1], -1).mean(axis=1))

@@ -206,9 +206,9 @@ def test_refusals(sampler: Sampler) -> None:
         population(sampler, sampler.compile("dpmpp_2m:8"), unweighted, [0], 4, label)
     with pytest.raises(UserError, match="has no step 5"):
         population(sampler, plan, unweighted, [0], 4, label, at=[5])
-    with pytest.raises(UserError, match="0 particles"):
+    with pytest.raises(UserError, match="particles 0; give a whole number from 1 up"):
         population(sampler, plan, unweighted, [0], 0, label)
-    with pytest.raises(UserError, match="a batch of 0"):
+    with pytest.raises(UserError, match="batch 0; give a whole number from 1 up"):
         population(sampler, plan, unweighted, [0], 4, label, batch=0)
     with pytest.raises(UserError, match=r"weigh returned \[1\] at step 0"):
         population(sampler, plan, lambda state: np.zeros(1), [0], 4, label)
@@ -283,3 +283,45 @@ def test_a_plan_runs_in_the_body_s_groups(sampler: Sampler, grouped: Sampler) ->
 def test_conditions_are_one_value_a_seed(sampler: Sampler, condition, line) -> None:
     with pytest.raises(UserError, match=line):
         population(sampler, sampler.compile("ddpm:4"), unweighted, [0, 1], 4, condition)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"guidance": 2.0}, r"no option 'guidance'; compile the plan with it: sampler.compile\(plan, guidance=...\)"),
+        ({"conditions": {}}, "no option 'conditions'; leave it out"),
+        ({"particles": 2.5}, "particles 2.5; give a whole number from 1 up"),
+        ({"choice": "top"}, "choice 'top'; give systematic, one or best"),
+        ({"threshold": np.nan}, "threshold nan; give a share of the particles, from 0 to 1"),
+        ({"threshold": -1}, "threshold -1; give a share"),
+        ({"at": 2}, r"at 2 is no list of steps; give at=\[2\]"),
+        ({"at": [1.5]}, "plan 'ddpm:4' has no step 1.5; give a whole number from 0 to 3"),
+        ({"weigh": 1.0}, "weigh 1.0 is no function"),
+        (
+            {"weigh": lambda state: ["a", "b"]},
+            r"weigh returned \['a', 'b'\] at step 0; return one number for each of the 2",
+        ),
+    ],
+)
+def test_a_wrong_argument_is_one_line(sampler: Sampler, wrong: dict, said: str) -> None:
+    run = {"plan": "ddpm:4", "weigh": unweighted, "particles": 2, "condition": {"class": [1]}}
+    with pytest.raises(UserError, match=said):
+        population(sampler, **run | wrong)
+
+
+@pytest.mark.parametrize("at", [np.array([1, 2]), {1, 2}, (index for index in (1, 2))])
+def test_steps_are_of_any_collection(sampler: Sampler, at) -> None:
+    run = {
+        "plan": "ddpm:4",
+        "weigh": lambda state: state.x0.sum((1, 2, 3)),
+        "particles": 3,
+        "condition": {"class": [1]},
+    }
+    made = population(sampler, **run, at=at, threshold=1)
+    np.testing.assert_array_equal(made.samples, population(sampler, **run, at=[1, 2], threshold=1).samples)
+    assert len(made.ancestors) == 2
+
+
+def test_the_name_of_a_plan_is_nothing_to_correct() -> None:
+    with pytest.raises(UserError, match="plan 'ddpm:4' is not compiled; give sampler.compile"):
+        guidance_corrector("ddpm:4")

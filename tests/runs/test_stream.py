@@ -177,6 +177,8 @@ def test_settings_that_are_wrong_change_nothing(sampler: Sampler) -> None:
     for wrong, line in [
         ({"plan": "nothing:4"}, "nothing"),
         ({"condition": {"class": ["cat"]}}, "cat"),
+        ({"condition": {"clas": [1]}}, "unknown condition 'clas'; it takes 'class'"),
+        ({"condition": [1]}, r"condition \[1\] is no mapping of names to values"),
         ({"strength": 2.0}, "strength"),
         ({"prompt": "a cat"}, "a stream has no option 'prompt'"),
         ({"branches": {"unkond": DRESS}}, "branches sets 'unkond'"),
@@ -203,7 +205,7 @@ def test_a_frame_that_is_wrong_is_refused_and_the_stream_goes_on(sampler: Sample
     ]:
         with pytest.raises(UserError, match=line):
             frames.push(wrong)
-    with pytest.raises(UserError, match="frame 0 after frame 0"):
+    with pytest.raises(UserError, match="the next frame is not 0; give a whole number from 1 up"):
         frames.push(FRAMES[1], index=0)
     out = [each for frame in FRAMES[1:4] for each in frames.push(frame)]
     assert [each.index for each in out] == [0] and frames.stats().frames == 4
@@ -384,3 +386,15 @@ def test_memory_is_flat(sampler: Sampler, count: int) -> None:
         frames.push(FRAMES[number % 40])
     gc.collect()
     assert sys.getallocatedblocks() - before < 300 and frames.stats().frames == count + 1100
+
+
+@pytest.mark.parametrize("index", [-1, 2.5, "1"])
+def test_the_index_of_a_frame_is_a_whole_number(sampler: Sampler, index: object) -> None:
+    with pytest.raises(UserError, match=f"the next frame is not {index!r}; give a whole number from 0 up"):
+        stream(sampler, **LCM, mode="batch").push(FRAMES[0], index=index)
+
+
+@pytest.mark.parametrize("similar", [0.98, True])
+def test_a_number_is_no_filter(sampler: Sampler, similar: object) -> None:
+    with pytest.raises(UserError, match=f"similar {similar!r} is no filter; give fewstep.runs.Similar"):
+        stream(sampler, **LCM, similar=similar)

@@ -224,3 +224,17 @@ def test_a_branch_that_the_plan_does_not_have(sampler: Sampler, branch: str, fix
 def test_tiles_that_cannot_be(arguments) -> None:
     with pytest.raises(UserError, match="are no tiles"):
         Tiles(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"guidance": 2.0}, "this run has no option 'guidance'; compile the plan with it"),
+        ({"strength": 0.5}, r"this run has no option 'strength'; compile .* sampler.compile\(plan, strength=...\)"),
+        ({"conditions": {}}, "this run has no option 'conditions'; leave it out"),
+        ({"condition": [1]}, r"condition \[1\] is no mapping of names to values"),
+    ],
+)
+def test_a_wrong_option_is_one_line(sampler: Sampler, wrong: dict, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        sample_tiles(sampler, "ddim:2", (1, 8, 8), Tiles(1), [3], **{"condition": LABEL} | wrong)

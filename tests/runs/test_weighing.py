@@ -1,8 +1,10 @@
 """The variance of a trajectory finds samples between the modes of the data."""
 
 import numpy as np
+import pytest
 
 from fewstep.plans.compile import compile_plan
+from fewstep.plans.errors import UserError
 from fewstep.plans.noise import normal
 from fewstep.runs import trajectory_variance
 from fewstep.runtime.execute import execute, finish
@@ -27,3 +29,9 @@ def test_samples_between_the_modes_vary_most() -> None:
     kept = variance <= np.quantile(variance, 0.96)
     assert between[kept].sum() <= 0.1 * between.sum()
     assert np.median(variance[between]) > 100 * np.median(variance[~between])
+
+
+@pytest.mark.parametrize("last", [1, 0, -1, 2.0])
+def test_a_variance_takes_two_steps_or_more(last) -> None:
+    with pytest.raises(UserError, match=f"last {last}; give a whole number from 2 up"):
+        trajectory_variance([], last)
