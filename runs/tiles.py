@@ -70,7 +70,7 @@ class Tiles:
     batch: int = 1
 
     def __post_init__(self) -> None:
-        if any(not isinstance(each, int) for each in (self.overlap, self.blend or 0, self.batch)):
+        if any(not isinstance(each, int | np.integer) for each in (self.overlap, self.blend or 0, self.batch)):
             raise UserError(f"{self} are no tiles", "give overlap, blend and batch as whole numbers")
         blend = self.overlap // 2 if self.blend is None else self.blend
         if self.overlap < 0 or not 0 <= blend <= self.overlap or self.batch < 1:

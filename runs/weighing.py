@@ -40,8 +40,7 @@ class Steering:
     _given: Floats = field(default_factory=lambda: np.zeros(0))  # log potentials so far
 
     def __post_init__(self) -> None:
-        if not isinstance(self.plan, Plan):
-            raise UserError(f"steering along {self.plan!r}", "give a compiled plan: sampler.compile(...)")
+        check_compiled(self.plan)
         if self.kind not in get_args(Kind):
             raise UserError(f"steering of the kind {self.kind!r}", f"give one of {', '.join(get_args(Kind))}")
 

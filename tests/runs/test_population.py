@@ -227,7 +227,7 @@ def test_a_hook_of_another_plan_is_refused(sampler: Sampler) -> None:
     with pytest.raises(UserError, match="weigh was made for plan 'ddpm:5'"):
         hook = guidance_corrector(sampler.compile("ddpm:5", 2.0))
         population(sampler, sampler.compile("ddpm:4", 2.0), hook, [0], 4, label)
-    with pytest.raises(UserError, match="steering along 'ddpm:5'; give a compiled plan"):
+    with pytest.raises(UserError, match="plan 'ddpm:5' is not compiled"):
         Steering(total, 1.0, "ddpm:5")
     with pytest.raises(UserError, match="steering of the kind 'min'; give one of difference, max, sum"):
         Steering(total, 1.0, plan, "min")

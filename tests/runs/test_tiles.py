@@ -55,7 +55,9 @@ def free_pictures(tiny_bundle: Path) -> Sampler:
     return replace(sampler, denoiser=network, bundle=replace(sampler.bundle, manifest=manifest))
 
 
-@pytest.mark.parametrize("tiles", [Tiles(4, 0), Tiles(6, 2), Tiles(6, 2, moves=True), Tiles(4, 0, batch=3)], ids=str)
+@pytest.mark.parametrize(
+    "tiles", [Tiles(4, 0), Tiles(np.int64(6), 2), Tiles(6, 2, moves=True), Tiles(4, 0, batch=3)], ids=str
+)
 @pytest.mark.parametrize("guidance", [None, 2.0])
 def test_windows_are_the_whole_where_the_network_looks_no_farther(sampler: Sampler, tiles: Tiles, guidance) -> None:
     plan = sampler.compile("dpmpp_2m:5", guidance)
