@@ -61,9 +61,8 @@ class DemoOptions(Options):
 
 def verb(options: DemoOptions, progress: Progress) -> Outcome:
     started = time.perf_counter()
-    results = demo(options, progress)
-    manifest = open_bundle(options.bundle).manifest
-    engines = manifest.engines
+    results, few = demo(options, progress)
+    engines = open_bundle(options.bundle).manifest.engines
     pictures = sorted(options.output.glob("samples-*.png"))
     page = options.bundle / "report" / "index.html"
     seconds = time.perf_counter() - started
@@ -74,7 +73,7 @@ def verb(options: DemoOptions, progress: Progress) -> Outcome:
             *warnings(results),
             *(f"{options.bundle / each.file}: engine for {each.device}, built and not run" for each in engines),
             *(f"{picture}: samples, one class a column" for picture in pictures),
-            *(_gain(each) for each in manifest.fitted if (options.output / _picture(each, "fitted")) in pictures),
+            *([] if few is None else [_gain(few)]),
             f"{page}: the report",
             f"{seconds:.0f} s in all",
         ),
@@ -95,8 +94,8 @@ def dry_run(options: DemoOptions) -> Outcome:
     return Outcome({"bundle": options.bundle, "would": verbs}, tuple(verbs))
 
 
-def demo(options: DemoOptions, progress: Progress = SILENT) -> Results:
-    """Make `options.bundle` and the pictures beside it; what the report measured."""
+def demo(options: DemoOptions, progress: Progress = SILENT) -> tuple[Results, FittedPlan | None]:
+    """Make `options.bundle` and the pictures beside it: what the report measured, and the fitted plan of a picture."""
     to_calibrate, to_build = _check(options)
     export(ExportOptions(source=options.source, output=options.bundle), under("export", progress))
     calibration = calibrate(to_calibrate, under("calibrate", progress))
@@ -111,7 +110,7 @@ def demo(options: DemoOptions, progress: Progress = SILENT) -> Results:
     if few is not None:
         for kind, plan in (("nominal", few.nominal), ("fitted", f"{FITTED}{few.evaluations}")):
             run(_grid(options, calibration.plan.guidance, plan, _picture(few, kind)), under(f"run {plan}", progress))
-    return report(ReportOptions(bundle=options.bundle), under("report", progress))
+    return report(ReportOptions(bundle=options.bundle), under("report", progress)), few
 
 
 def _check(options: DemoOptions) -> tuple[CalibrateOptions, BuildOptions | None]:

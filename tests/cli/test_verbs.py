@@ -207,14 +207,24 @@ def test_the_demo_ends_with_a_table_samples_and_a_report(
 
     def calibrated(options: CalibrateOptions, progress: Progress) -> Calibration:
         found = calibrate(options, progress)
-        give(options.bundle, source=open_bundle(options.bundle).manifest.provenance.source_sha256)
+        give(
+            options.bundle,
+            source=open_bundle(options.bundle).manifest.provenance.source_sha256,
+            numbers="ddim:3@karras",
+        )
         return found
 
     monkeypatch.setattr("fewstep.cli.demo.calibrate", calibrated)
     printed = said("demo", "--source", source, "--target", "cpu-x86", "-o", tmp_path / "demo")
     for expected in ("PSNR", "int8-cpu-x86", "samples-int8.png", "report/index.html", "fitted numbers are 24.0 dB"):
         assert expected in printed
-    fitted, nominal = (tmp_path / f"demo/samples-3-{kind}.png" for kind in ("fitted", "nominal"))
-    assert fitted.read_bytes() == nominal.read_bytes()  # nothing was fitted in this one
+    for kind, plan in (("fitted", "ddim:3@karras"), ("nominal", "dpmpp_2m:3")):
+        again = tmp_path / f"{kind}.png"
+        (classes,) = open_bundle(tmp_path / "demo/bundle").manifest.conditions
+        given = [f"--condition=class={label}" for label in classes.labels]
+        options = ["-n", "12", "--guidance", "2", "--columns", "3", "-o", again, *given]
+        said("run", tmp_path / "demo/bundle", "--plan", plan, *options)
+        assert (tmp_path / f"demo/samples-3-{kind}.png").read_bytes() == again.read_bytes()
+    assert again.read_bytes() != (tmp_path / "fitted.png").read_bytes()
     assert (tmp_path / "demo/bundle/report/index.html").is_file()
     assert Image.open(tmp_path / "demo/samples-int8.png").size == (3 * (3 * 9 - 1), 3 * (4 * 9 - 1))

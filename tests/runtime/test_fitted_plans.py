@@ -21,13 +21,13 @@ from fewstep.runtime.loading import load
 from fewstep.runtime.request import denoiser_facts
 
 
-def give(folder, body="float32", guidance=2.0, graph=None, source="0" * 64):
-    """Put a plan into a bundle as if it had been fitted to a body."""
+def give(folder, body="float32", guidance=2.0, graph=None, source="0" * 64, numbers="dpmpp_2m:3"):
+    """Put a plan into a bundle as if it had been fitted to a body, with the numbers of a named one."""
     with open_for_update(folder, must_exist=True) as writer:
         manifest = open_bundle(folder).manifest
         file = manifest.bodies[body].graph.file
         fitted = Fitted("dpmpp_2m:3", body, manifest.files[file] if graph is None else graph, source)
-        plan = compile_plan("dpmpp_2m:3", denoiser_facts(manifest), guidance)
+        plan = compile_plan(numbers, denoiser_facts(manifest), guidance)
         plan = msgspec.structs.replace(plan, name="fitted:3", fitted=fitted)
         stored = writer.add(encode(plan), "plans", "fitted", ".json")
         entry = FittedPlan(3, body, stored, "dpmpp_2m:3", "ddim:20", 20.0, 24.0, 0.1, 64)
