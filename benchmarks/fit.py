@@ -15,13 +15,13 @@ best plans for each number of evaluations are judged too.
 
 import argparse
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 
 import msgspec
 import numpy as np
-from fit_classes import left_out
+from fit_classes import Question, check_values, left_out
 from fit_judgement import GATED, Gate, Judged, Judgement
 from fit_page import PAGE, page
 from numpy.typing import NDArray
@@ -48,7 +48,6 @@ JUDGES = PAIRED[GATED:]
 SEEDS = 256
 FEWEST = 128  # seeds that FD is taken of: two for each of 64 features
 RESAMPLES = 100
-CONTENDERS = 2  # plans without a fit for each number of evaluations, of a search that had fewer seeds
 KEPT = PAGE.with_suffix(".json")
 Array = NDArray[np.floating]
 
@@ -149,18 +148,16 @@ def measure(
             asked.append((entry.body, began, began.name, None, None))
             asked.append((entry.body, sampler.compile(plan), plan.name, began, _gate(entry)))
     reference = judge.samplers["float32"]
-    asked += [("float32", plan, plan.name, None, None) for plan in (reference.compile(n, guidance) for n in nominal)]
+    asked += [("float32", each, each.name, None, None) for each in (reference.compile(n, guidance) for n in nominal)]
     used = "no guidance" if guidance is None else f"guidance {describe(guidance)}"
     found = Judgement(denoiser, used, judge.teacher.name, (), JUDGES.start)
     if so_far is not None and msgspec.structs.replace(so_far, plans=(), left_out=()) == found:
         found = msgspec.structs.replace(so_far, plans=tuple(p for p in so_far.plans if len(p.psnr) == seeds))
-    for body, plan, name, began, gate in asked:
-        digest = judge.digest(plan, body)
-        known = next(
-            (each for each in found.plans if (each.body, each.plan, each.digest) == (body, name, digest)), None
-        )
+    for body, asked_for, name, start, gate in asked:
+        key = body, name, judge.digest(asked_for, body)
+        known = next((each for each in found.plans if (each.body, each.plan, each.digest) == key), None)
         if known is None:
-            known = judge.judged(plan, name, body, began, gate)
+            known = judge.judged(asked_for, name, body, start, gate)
             others = (e for e in found.plans if (e.body, e.plan, e.method) != (body, name, known.method))
             found = msgspec.structs.replace(found, plans=(*others, known))
         print(f"{denoiser}, {body}: {name} {known.mean:.2f} dB", file=sys.stderr, flush=True)
@@ -172,22 +169,23 @@ def measure_left_out(
 ) -> Iterator[Judgement]:
     """What is known after each value that a fit did not see."""
     bundle = open_bundle(path)
+    check_values(bundle, values)
     plan = decode(bundle.read(bundle.manifest.fitted[0].file), "a fitted plan")
-    weight, judges = weight_of(plan.guidance), JUDGES[:seeds]
-    for found in left_out(path, steps, weight, values, judges, threads):
+    questions = [Question(path, steps, weight_of(plan.guidance), value, JUDGES[:seeds]) for value in values]
+    reference, known = open_body(bundle, "float32", threads), {each.digest for each in so_far.left_out}
+    for found in left_out([each for each in questions if each.digest(reference) not in known], threads):
         others = (e for e in so_far.left_out if (e.value, e.evaluations) != (found.value, found.evaluations))
         so_far = msgspec.structs.replace(so_far, left_out=(*others, found))
         yield so_far
 
 
 def best_nominal(work: Path, denoiser: str) -> list[str]:
-    """The best plans for each number of evaluations, of a search by `benchmarks/nominal.py`."""
+    """The best plan for each number of evaluations, of a search by `benchmarks/nominal.py`."""
     names = []
     for file in sorted(work.glob(f"{denoiser}-*/found.json")):
         for found in msgspec.json.decode(file.read_bytes()).values():
             scores = [each for each in (*found["best"], *found["named"]) if each is not None]
-            best = dict.fromkeys(each["plan"] for each in sorted(scores, key=lambda each: -float(each["psnr"])))
-            names += list(best)[:CONTENDERS]
+            names.append(max(scores, key=lambda each: float(each["psnr"]))["plan"])
     return list(dict.fromkeys(names))
 
 
@@ -224,26 +222,39 @@ def main() -> int:
     parser.add_argument("--print", action="store_true", dest="only_print", help="leave the docs as they are")
     options = parser.parse_args()
     known = judgements()
-    for path in options.bundles:
-        denoiser = path.resolve().name
-        if options.leave_out:
-            values = [int(value) for value in options.leave_out.split(",")]
-            found = measure_left_out(path, options.steps, values, options.seeds, options.threads, known[denoiser])
-        else:
-            nominal = [name for name in options.nominal.split(";") if name]
-            if options.nominal_work is not None:
-                nominal += best_nominal(options.nominal_work, denoiser)
-            bundle = open_bundle(path)
-            found = measure(bundle, denoiser, options.seeds, nominal, options.threads, known.get(denoiser))
-        for judgement in found:
+    try:
+        for denoiser, judgement in _measured(options, known):
             known[denoiser] = judgement
             if not options.only_print:
                 _keep(known.values())
+    except UserError as error:
+        parser.error(str(error))
     text = page(list(known.values()))
     print(text)
     if not options.only_print:
         PAGE.write_text(text)
     return 0
+
+
+def _measured(options: argparse.Namespace, known: Mapping[str, Judgement]) -> Iterator[tuple[str, Judgement]]:
+    """What is known of a denoiser after each figure that the options ask for."""
+    for path in options.bundles:
+        bundle, denoiser = open_bundle(path), path.resolve().name
+        if options.leave_out:
+            so_far = known.get(denoiser)
+            if so_far is None or not so_far.is_apart:
+                raise UserError(f"{denoiser} was not judged yet", "judge its plans first, without --leave-out")
+            words = options.leave_out.split(",")
+            if not all(word.isdecimal() for word in words):
+                raise UserError(f"--leave-out is {options.leave_out!r}", "give numbers of classes: 0,4,8")
+            values = [int(word) for word in words]
+            found = measure_left_out(path, options.steps, values, options.seeds, options.threads, so_far)
+        else:
+            nominal = [name for name in options.nominal.split(";") if name]
+            if options.nominal_work is not None:
+                nominal += best_nominal(options.nominal_work, denoiser)
+            found = measure(bundle, denoiser, options.seeds, nominal, options.threads, known.get(denoiser))
+        yield from ((denoiser, judgement) for judgement in found)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import sys
 
 import fit as benchmark
+import fit_classes
 import fit_page
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.runtime.bundle.reading import open_bundle
+from tests.runtime.test_fitted_plans import give
 
 
 def test_a_fitted_plan_stands_beside_plans_without_a_fit(tiny_bundle, monkeypatch, tmp_path):
@@ -101,6 +103,29 @@ def test_fits_that_leave_a_class_out_are_judged_on_it(tiny_bundle, monkeypatch, 
     assert len(judgement.plans) == 2 and found.evaluations == 2
     assert np.mean(found.of_all) > np.mean(found.nominal) < np.mean(found.without)
     assert f"| {found.value} |" in (tmp_path / "page.md").read_text()
+    monkeypatch.setattr(fit_classes, "_fitted", None)  # a second call fits nothing
+    assert main() == 0 and benchmark.judgements()["tiny"].left_out == (found,)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"), [("7", "there is no class 7; give 0 to 2"), ("x", "give numbers of classes")]
+)
+def test_classes_that_are_none_are_refused_before_the_fits(values, words, tiny_bundle, monkeypatch, tmp_path, capsys):
+    give(tiny_bundle)
+    judgement = Judgement("tiny", "guidance 2", "teacher", (), benchmark.GATED)
+    monkeypatch.setattr(benchmark, "judgements", lambda: {"tiny": judgement})
+    monkeypatch.setattr(sys, "argv", ["fit.py", str(tiny_bundle), "--print", "--leave-out", values])
+    with pytest.raises(SystemExit):
+        main()
+    assert words in capsys.readouterr().err
+
+
+def test_a_bundle_that_was_not_judged_leaves_no_class_out(tiny_bundle, monkeypatch, capsys):
+    monkeypatch.setattr(benchmark, "judgements", dict)
+    monkeypatch.setattr(sys, "argv", ["fit.py", str(tiny_bundle), "--print", "--leave-out", "1"])
+    with pytest.raises(SystemExit):
+        main()
+    assert "tiny was not judged yet" in capsys.readouterr().err
 
 
 def test_what_a_gate_has_seen_is_no_verdict(tiny_bundle, monkeypatch):
