@@ -19,13 +19,21 @@ BATCH = 4  # pieces at once
 
 
 def main(bundle: str, noisy_file: str, enhanced_file: str, plan: str = "sgmse:10@linspace") -> None:
-    with wave.open(noisy_file, "rb") as file:
-        parameters = file.getparams()
-        assert parameters.nchannels == 1 and parameters.sampwidth == 2, "one channel of 16 bits"
-        noisy = np.frombuffer(file.readframes(parameters.nframes), "<i2") / np.float32(32768)
+    try:
+        with wave.open(noisy_file, "rb") as file:
+            parameters = file.getparams()
+            noisy = np.frombuffer(file.readframes(parameters.nframes), "<i2") / np.float32(32768)
+    except (wave.Error, EOFError, ValueError) as error:
+        raise UserError(f"{noisy_file} is no WAV file ({error})", "give a recording") from error
+    if parameters.nchannels != 1 or parameters.sampwidth != 2:
+        raise UserError(f"{noisy_file} is not one channel of 16 bits", "convert it")
     with load(bundle) as sampler:
-        sound, (free,) = sampler.bundle.manifest.spectrogram, sampler.bundle.manifest.sizes
-        assert sound is not None and sound.rate == parameters.framerate, "the rate that the network was trained at"
+        sound, sizes = sampler.bundle.manifest.spectrogram, sampler.bundle.manifest.sizes
+        if sound is None or not sizes:
+            raise UserError(f"{bundle} does not sample sound of any length", "give the bundle of speech.py")
+        if sound.rate != parameters.framerate:
+            raise UserError(f"{noisy_file} has {parameters.framerate} Hz", f"give {sound.rate}, as in training")
+        (free,) = sizes
         count = max(free.low, min(frames(sound, len(noisy) + sound.hop - 1, free.multiple), free.high))
         length, plan_of_it = samples(sound, count), sampler.compile(plan)
         overlap, scale = length // 8, loudness(noisy)
@@ -46,5 +54,5 @@ if __name__ == "__main__":
         sys.exit("usage: python examples/enhance.py BUNDLE noisy.wav enhanced.wav [PLAN]")
     try:
         main(*sys.argv[1:])
-    except UserError as error:
+    except (OSError, UserError) as error:
         sys.exit(f"enhance: {error}")

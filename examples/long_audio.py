@@ -20,12 +20,20 @@ FRAMES, OVERLAP = 64, 16
 
 
 def main(bundle: str, noisy_file: str, enhanced_file: str, plan: str = "sgmse:10@linspace") -> None:
-    with wave.open(noisy_file, "rb") as file:
-        parameters = file.getparams()
-        noisy = np.frombuffer(file.readframes(parameters.nframes), "<i2") / np.float32(32768)
+    try:
+        with wave.open(noisy_file, "rb") as file:
+            parameters = file.getparams()
+            noisy = np.frombuffer(file.readframes(parameters.nframes), "<i2") / np.float32(32768)
+    except (wave.Error, EOFError, ValueError) as error:
+        raise UserError(f"{noisy_file} is no WAV file ({error})", "give a recording") from error
+    if parameters.nchannels != 1 or parameters.sampwidth != 2:
+        raise UserError(f"{noisy_file} is not one channel of 16 bits", "convert it")
     with load(bundle) as sampler:
         sound, scale = sampler.bundle.manifest.spectrogram, loudness(noisy)
-        assert sound is not None and sound.rate == parameters.framerate, "the rate that the network was trained at"
+        if sound is None:
+            raise UserError(f"{bundle} does not sample sound", "give the bundle of speech.py")
+        if sound.rate != parameters.framerate:
+            raise UserError(f"{noisy_file} has {parameters.framerate} Hz", f"give {sound.rate}, as in training")
         y = encode(sound, noisy / scale, FRAMES)[None]  # [1, 2, bins, frames]
         sizes, tiles = {"frames": FRAMES}, Tiles(OVERLAP)
         compiled = sampler.compile(plan, sizes=sizes)

@@ -4,11 +4,17 @@ import ast
 import runpy
 import sys
 import time
+import wave
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
+
+import fewstep.runtime
+from fewstep.runtime.bundle.manifest import Size, Spectrogram
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -119,3 +125,32 @@ def test_a_stream_of_a_file_and_of_a_camera(
     printed = run("stream.py", [str(tiny_bundle), str(film), str(out)], monkeypatch, capsys)
     assert np.load(out).shape == (6, 1, 4, 4)
     assert "file: Stats(frames=6, out=6" in printed and "frame 0: new" in printed and "camera: Stats(" in printed
+
+
+@pytest.mark.parametrize("script", ["long_audio.py", "enhance.py"])
+def test_a_recording_that_cannot_be_enhanced_is_told_in_one_line(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], script: str
+) -> None:
+    def told(rate: int, channels: int = 1, content: bytes | None = None) -> str:
+        with wave.open(str(tmp_path / "noisy.wav"), "wb") as file:
+            file.setparams((channels, 2, rate, 0, "NONE", ""))
+            file.writeframes(bytes(4000))
+        if content is not None:
+            (tmp_path / "noisy.wav").write_bytes(content)
+        with pytest.raises(SystemExit) as ended:
+            run(script, [str(tiny_bundle), str(tmp_path / "noisy.wav"), str(tmp_path / "out.wav")], monkeypatch, capsys)
+        assert isinstance(ended.value.code, str)  # printed, and the exit status is 1
+        return ended.value.code
+
+    assert "does not sample sound" in told(16000)
+    assert "noisy.wav is no WAV file" in told(16000, content=b"no sound at all") and "is no WAV" in told(
+        16000, content=b""
+    )
+    assert "noisy.wav is not one channel of 16 bits; convert it" in told(16000, channels=2)
+    real = fewstep.runtime.load(tiny_bundle)
+    manifest = msgspec.structs.replace(
+        real.bundle.manifest, spectrogram=Spectrogram(rate=16000), sizes=(Size("frames", 2, low=4, high=64),)
+    )
+    sound = replace(real, bundle=replace(real.bundle, manifest=manifest))
+    monkeypatch.setattr("fewstep.runtime.load", lambda bundle: sound)
+    assert "noisy.wav has 8000 Hz; give 16000, as in training" in told(8000)
