@@ -42,8 +42,9 @@ class CalibrateOptions(Options):
         finer than mse. channels-minmax does so if that is finer than minmax. The others give one scale to all
         channels: mse minimises the expected squared error, minmax clips nothing, percentile clips one in ten
         thousand, entropy clips as TensorRT's calibrator does.
-    thin: tried leaves thin convolutions in float, if samples are better so: at most 0.5 % of the multiply-accumulates
-        each, of which 95 % stay int8. int8 leaves none. auto is tried with ranges auto, else int8.
+    thin: tried leaves thin convolutions in float, if samples are better so: at most 64 products for a value, and 0.5 %
+        of the multiply-accumulates each, of which 95 % stay int8. int8 leaves none. auto is tried with ranges auto,
+        else int8.
     bias: measured takes the mean error of an int8 body's output out, if samples are better without it. none leaves it
         in. auto is measured with ranges auto, else none.
     groups: step gives each step of the plan its own ranges. pooled gives one range to all steps. merged gives one range

@@ -38,8 +38,15 @@ def test_the_smallest_convolutions_are_thin(monkeypatch: pytest.MonkeyPatch) -> 
     assert thin_convolutions(graph) == ()
 
 
+def test_a_convolution_that_sums_many_products_is_not_thin(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = chain("wide", "thin", *["wide"] * 9)  # by way of 16 channels: 48 products, and 16
+    monkeypatch.setattr(thin, "SUMMED", 47)
+    assert thin_convolutions(graph) == ("h3",)
+
+
 def test_most_of_the_work_stays_int8(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(thin, "LARGEST", 1.0)
+    for name in ("LARGEST", "SUMMED"):
+        monkeypatch.setattr(thin, name, 1e9)
     assert thin_convolutions(chain("wide", "wide")) == ()
     assert len(thin_convolutions(chain(*["wide"] * 24))) == 1
 
