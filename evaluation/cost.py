@@ -7,7 +7,7 @@ from fewstep.calibration.conditions_file import ConditionRecords
 from fewstep.calibration.held_out import PAIRED, held_out_conditions
 from fewstep.calibration.trajectories import roll_out
 from fewstep.evaluation.sampling_job import FLOAT
-from fewstep.graph import io
+from fewstep.graph import io, weights
 from fewstep.graph.graph import Graph
 from fewstep.graph.needs import Needs, memory_free
 from fewstep.graph.types import infer_types
@@ -96,7 +96,15 @@ def live_bytes(graph: Graph) -> int:
 
 
 def body_bytes(bundle: Bundle, name: str) -> int:
-    """Of the files of a body, each once."""
+    """Of the graphs of a body, and of the weights that they read from files of their own, each once. Bodies share such
+    files: int8 reads the little that stays float from float32's."""
     body = bundle.body(name)
     graphs: tuple[GraphEntry, ...] = (body.graph, *(stage.graph for stage in body.stages))
-    return sum((bundle.path / file).stat().st_size for file in {file for g in graphs for file in (g.file, *g.data)})
+    read = {
+        weights.place_of(array): array.nbytes
+        for graph in graphs
+        if graph.data
+        for array in weights.large(io.load(bundle.graph(graph), root=bundle.path)).values()
+    }
+    files = sum((bundle.path / file).stat().st_size for file in {graph.file for graph in graphs})
+    return files + sum(size for place, size in read.items() if place is not None)

@@ -4,8 +4,8 @@
 
 Each body whose engine is here is opened in a process of its own, one after the other. It evaluates one sample along the
 plan, `rounds` times. Prints processor seconds of one evaluation with all branches, the least of all but the first; how
-many times less that is than float32's; and the most memory that was resident, beside the files of the body. Seconds of
-the processor depend little on what else the machine does, as long as there is one thread. Linux only.
+many times less that is than float32's; the weights that the body reads; and the most memory that was resident. Seconds
+of the processor depend little on what else the machine does, as long as there is one thread. Linux only.
 """
 
 import argparse
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str]) -> None:
     bundle = open_bundle(given.bundle)
     graph = io.load(bundle.graph(bundle.body(FLOAT).graph), root=bundle.path)
     print(f"live activations of a row: {live_bytes(graph) / GB:.2f} GB")
-    print(f"{'':<16} {'processor s':>11} {'times':>6} {'files GB':>9} {'peak GB':>8}", flush=True)
+    print(f"{'':<16} {'processor s':>11} {'times':>6} {'reads GB':>9} {'peak GB':>8}", flush=True)
     exact = None
     for name in (FLOAT, *(name for name, body in int8_bodies(bundle).items() if is_native(body))):
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:

@@ -2,12 +2,15 @@
 
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
 from fewstep.evaluation import cost
 from fewstep.evaluation.cost import ALONE, BATCH, OPENED, RUN, body_bytes, live_bytes, sampling_needs, sees_rows
+from fewstep.graph.commit import open_for_update
 from fewstep.graph.graph import Graph, Node, Value
+from fewstep.graph.io import store
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.loading import load
 from tests.evaluation.judged_bundle import body, make_bundle
@@ -51,3 +54,31 @@ def test_a_body_that_sees_rows_has_the_activations_of_one(tmp_path: Path, monkey
         assert sees_rows(bundle, (), plan) is rows
     monkeypatch.setattr(cost, "LARGEST", RUN * 2 * 16 * live_bytes(body()) - 1)
     assert sees_rows(bundle, (), plan)
+
+
+def test_of_a_file_that_bodies_share_each_counts_what_it_reads(tmp_path: Path) -> None:
+    """float32 has two weights in its file. int8 reads one of them from there, and has one in a file of its own."""
+    folder = make_bundle(tmp_path / "tiny")
+    rng = np.random.default_rng(0)
+    a, b, c = (rng.normal(size=(64, 64)).astype(np.float32) for _ in range(3))
+    shape = ("batch", 64)
+
+    def product(*constants: str) -> Graph:
+        nodes = (Node("MatMul", ("x", constants[0]), ("h",)), Node("MatMul", ("h", constants[1]), ("y",)))
+        values = {"a": a, "b": b, "c": c}
+        own = {name: values[name] for name in constants}
+        return Graph("body", (Value("x", F32, shape),), (Value("y", F32, shape),), nodes, own)
+
+    sizes = {}
+    with open_for_update(folder, must_exist=True) as writer:
+        bodies = dict(writer.manifest.bodies)
+        for name, graph in (("float32", product("a", "b")), ("int8-cpu-x86", product("a", "c"))):
+            file, data = store(writer, graph, "body", external_above=0)
+            entry = msgspec.structs.replace(bodies[name].graph, file=file, data=data)
+            bodies[name] = msgspec.structs.replace(bodies[name], graph=entry)
+            sizes[name] = file
+        writer.commit(msgspec.structs.replace(writer.manifest, bodies=bodies))
+    bundle = open_bundle(folder)
+    assert set(bundle.body("float32").graph.data) < set(bundle.body("int8-cpu-x86").graph.data)
+    for name, file in sizes.items():
+        assert body_bytes(bundle, name) == (folder / file).stat().st_size + 2 * 4 * 64 * 64
