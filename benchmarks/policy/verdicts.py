@@ -25,8 +25,12 @@ class Contender(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def key(self) -> str:
-        facts = msgspec.json.encode(msgspec.structs.replace(self, name=""))
-        return f"{self.name}-{hashlib.sha256(facts).hexdigest()[:12]}"
+        """A file's name. What is as it is by default counts for nothing, so that a new fact leaves old keys alone."""
+        facts = {"name": ""}  # two that differ in it alone have the same verdicts
+        for each in msgspec.structs.fields(self)[1:]:
+            if (value := getattr(self, each.name)) != each.default:
+                facts[each.name] = value
+        return f"{self.name}-{hashlib.sha256(msgspec.json.encode(facts)).hexdigest()[:12]}"
 
 
 class Verdict(msgspec.Struct, frozen=True):

@@ -101,6 +101,8 @@ def test_a_run_that_was_stopped_goes_on_and_more_episodes_add_up(
     other = msgspec.structs.replace(contender, delay=1)
     assert rollouts.Ledger(tmp_path / "verdicts", other).verdicts == {}
     renamed = msgspec.structs.replace(contender, name="same")
+    split = msgspec.structs.replace(contender, continuity="hard or soft".split()[0])  # equal, and another object
+    assert split == contender and split.key == contender.key
     assert renamed.key.removeprefix("same") == contender.key.removeprefix("some")
 
 
