@@ -14,7 +14,7 @@ from fewstep.control.actions import Asked, Continuity, sample_actions, sample_se
 from fewstep.control.chunk import Chunk, padded, snapped, soft_mask
 from fewstep.control.clocks import Clock, VirtualClock, WallClock
 from fewstep.control.history import History, Window
-from fewstep.control.latency import LatencyWindow, choose_plan, ticks_of_delay
+from fewstep.control.latency import LatencyWindow, choose_plan, ticks_between, ticks_of_delay
 from fewstep.control.runner import Action, PolicyRunner
 from fewstep.control.statistics import Quantiles, Statistics
 
@@ -38,5 +38,6 @@ __all__ = [
     "sample_sequences",
     "snapped",
     "soft_mask",
+    "ticks_between",
     "ticks_of_delay",
 ]

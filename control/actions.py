@@ -55,7 +55,7 @@ def sample_actions(
         continuity: how the sequence continues the former one.
             "trained" gives the decided actions to a network that was trained to continue them, and holds them.
             "hard" holds the decided ones alone.
-            "soft" also holds those behind them, with weights that fall.
+            "soft" holds them, and mixes those behind them with the former sequence, with weights that fall.
             "none" holds nothing.
             None is "trained" for a network that was trained so, else "hard".
     """

@@ -41,6 +41,13 @@ def choose_plan(measured: Sequence[float], deadline: float) -> int:
     return len(measured) - 1
 
 
+def ticks_between(execute: int, delay: int) -> int:
+    """Ticks from one observation that is sampled from to the next, so that no action is `execute` ticks old when the
+    next sequence takes over. It is half of them at least, however long the delay is thought to be: a call begins when
+    the last one has ended in any case."""
+    return max(execute - delay, math.ceil(execute / 2))
+
+
 def ticks_of_delay(seconds: float, rate: float) -> int:
     """How many actions at `rate` Hz go by in so many seconds: those that are begun count."""
     return math.ceil(seconds * rate - 1e-9)

@@ -26,8 +26,9 @@ from fewstep.control.choice import PlanChoice, plans_of
 from fewstep.control.chunk import Chunk, Float32, faded
 from fewstep.control.clocks import Clock, Job, Made, Running, WallClock
 from fewstep.control.history import History, Window
-from fewstep.control.latency import ticks_of_delay
+from fewstep.control.latency import ticks_between, ticks_of_delay
 from fewstep.control.statistics import Record, Statistics
+from fewstep.plans.arguments import whole
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
 from fewstep.plans.shaping import Shaping
@@ -62,12 +63,13 @@ class Action:
 
 @dataclass(frozen=True)
 class _Flight:
-    """A job that runs: the tick of its observation, and which plan it takes."""
+    """A job that runs: the tick of its observation, which plan it takes, and the actions that it holds."""
 
     running: Running
     origin: int
     epoch: int
     place: int
+    decided: int
 
 
 class PolicyRunner:
@@ -116,18 +118,12 @@ class PolicyRunner:
         self._places = manifest.x_shape[0] - policy.first
         self._rate = _positive("rate", rate)
         self._deadline = 1 / self._rate if deadline is None else _positive("deadline", deadline)
-        self._execute = policy.actions if execute is None else execute
-        if not 1 <= self._execute <= self._places:
-            raise UserError(f"{execute} actions to execute, of {self._places}", f"give 1 to {self._places}")
-        if refresh is not None and refresh < 1:
-            raise UserError(f"refresh {refresh!r}", "give 1 or more sequences, or None for never")
+        self._execute = whole("execute", policy.actions if execute is None else execute, 1, self._places)
         if expected is not None and not 0 <= expected < math.inf:
             raise UserError(f"expected {expected!r}", "give seconds, 0 or more")
-        self._sampler, self._refresh = sampler, refresh
+        self._sampler, self._refresh = sampler, None if refresh is None else whole("refresh", refresh, 1)
         self._continuity = continuity_of(continuity, policy)
-        if fade < 0:
-            raise UserError(f"fade {fade!r}", "give ticks, 0 or more")
-        self._fade, self._discrete = fade, policy.discrete
+        self._fade, self._discrete = whole("fade", fade, 0), policy.discrete
         self._cold = plans_of(sampler, plans, shaping)
         self._warm = None if warm is None else plans_of(sampler, plans, shaping, warm, renoise)
         self._choice = PlanChoice(len(self._cold), self._deadline, expected or 0.0)
@@ -153,7 +149,7 @@ class PolicyRunner:
         self._conditions = {name: np.array(value) for name, value in (conditions or {}).items()}
         self._chunk: Chunk | None = None
         self._problem: str | None = None
-        self._joins = False
+        self._joins_at = -1
         self._history.clear()
         self._record.broken_off()
         self._began = self._clock.now()
@@ -209,8 +205,7 @@ class PolicyRunner:
             made = Action(value.copy(), source, age, problem)  # the worker reads the sequence itself meanwhile
             if source != "planned":
                 counts[source] += 1
-            self._record.acted(value, self._joins)
-            self._joins = False
+            self._record.acted(value, self._joins_at == self._tick)
         seconds = self._clock.now() - self._began
         if seconds < 0:
             counts["jumps"] += 1
@@ -289,7 +284,7 @@ class PolicyRunner:
         self._expected = decided
         self._record.plans[name] += 1
         running = self._clock.start(self._job(plan, asked))
-        self._flight = _Flight(running, self._tick, self._epoch, place)
+        self._flight = _Flight(running, self._tick, self._epoch, place, decided)
 
     def _collect(self) -> None:
         """Take the sequence that was made meanwhile, if it is still of use."""
@@ -308,9 +303,12 @@ class PolicyRunner:
             self._problem = f"a sequence came {self._tick - flight.origin} ticks after its observation"
         else:
             chunk, former = Chunk(made.actions, flight.origin), self._chunk
-            self._joins = former is not None
-            self._period = max(self._execute - self._delay(flight.place), math.ceil(self._execute / 2))
-            self._chunk = chunk if former is None else faded(chunk, former, self._tick, self._fade, self._discrete)
+            self._period = ticks_between(self._execute, self._delay(flight.place))
+            if former is not None:
+                held = 0 if self._continuity == "none" else flight.decided  # up to there they are alike
+                self._joins_at = max(self._tick, flight.origin + held)
+                chunk = faded(chunk, former, self._joins_at, self._fade, self._discrete)
+            self._chunk = chunk
 
     def _delay(self, place: int) -> int:
         """Ticks that go by while a plan is sampled."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from simulator import LONGEST, RATE, TASKS, Simulation, draw_knock
 from verdicts import Contender, Episode, Ledger, Verdict
 
-from fewstep.control import PolicyRunner, VirtualClock
+from fewstep.control import PolicyRunner, VirtualClock, ticks_between
 from fewstep.plans.shaping import Clip
 from fewstep.runtime import Sampler
 
@@ -82,10 +82,9 @@ def run(
     waiting, running = ledger.missing(episodes), list[Course]()
     idle: dict[str, list[Simulation]] = {task: [] for task in TASKS}
     tick = done = 0
+    every = max(ticks_between(contender.execute, contender.delay), contender.delay)
     while waiting or running:
-        if (
-            tick % max(contender.execute - contender.delay, contender.delay) == 0
-        ):  # so that all ask for sequences at the same ticks
+        if tick % every == 0:  # so that all ask for sequences at the same ticks
             while waiting and len(running) < LOCKSTEP:
                 running.append(_begin(contender, sampler, waiting.pop(0), idle, clock))
         for course in running:

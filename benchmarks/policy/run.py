@@ -126,6 +126,9 @@ def main() -> None:
     backend = OnnxRuntime(threads=1, spinning=False)  # two that spin on one core take twice its time
     samplers = {"float32": load(bundle, backend=backend), "int8": load(bundle, precision="int8", backend=backend)}
     rivals = contenders({precision: hash_of(sampler) for precision, sampler in samplers.items()}, given.quick)
+    names = [contender.name for contender, _ in rivals]
+    if unknown := [each for each in given.only or () if each not in names]:
+        parser.error(f"there is no contender {unknown[0]!r}: there are {'; '.join(names)}")
     wanted = 4 if given.quick else given.episodes
     for first in range(0, max(1, wanted), BLOCK):
         for contender, precision in rivals:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import msgspec
 
+LOOP = 2  # raised when a delay, a fade or "soft" makes the loop act otherwise: older verdicts count no more then
+
 
 class Contender(msgspec.Struct, frozen=True, omit_defaults=True):
     """Who acts, and how. `weights` are the hash of a bundle's body, None for the experts; a delay is in ticks.
@@ -26,10 +28,12 @@ class Contender(msgspec.Struct, frozen=True, omit_defaults=True):
     @property
     def key(self) -> str:
         """A file's name. What is as it is by default counts for nothing, so that a new fact leaves old keys alone."""
-        facts = {"name": ""}  # two that differ in it alone have the same verdicts
+        facts: dict[str, object] = {"name": ""}  # two that differ in it alone have the same verdicts
         for each in msgspec.structs.fields(self)[1:]:
             if (value := getattr(self, each.name)) != each.default:
                 facts[each.name] = value
+        if self.delay or self.fade or self.continuity == "soft":
+            facts["loop"] = LOOP
         return f"{self.name}-{hashlib.sha256(msgspec.json.encode(facts)).hexdigest()[:12]}"
 
 

@@ -94,7 +94,23 @@ def test_a_soft_hold_is_felt_the_same_in_any_number_of_steps(steps: int) -> None
     mask = soft_mask(0, FREE, HORIZON)
     moved = run(steps, former + 1, mask) - run(steps, former, mask)
     np.testing.assert_allclose(moved, np.broadcast_to(mask, moved.shape), atol=1e-6)
-    assert 0.2 < mask[4] < 0.5
+
+
+def test_a_state_that_is_held_in_part_is_held_wholly_by_a_hundred_steps() -> None:
+    former, mask = data(np.random.default_rng(7), CORRELATION), soft_mask(DECIDED, FREE, HORIZON)
+
+    def felt(steps: int) -> float:
+        plan = compile_plan(f"ddim:{steps}", FLOW)
+
+        def network(index: int, step: object, u: np.ndarray) -> list[np.ndarray]:
+            t = plan.steps[index].time
+            return [(u - exact_x0(u, t, CORRELATION, MIDDLE)) / t]
+
+        low, high = (sample(plan, network, draw, np.float64, {}, Hold(value, mask)) for value in (former, former + 1))
+        return float((high - low)[:, DECIDED].mean())
+
+    assert mask[DECIDED] == pytest.approx(0.71, abs=0.01)
+    assert felt(1) == pytest.approx(0.0, abs=1e-6) and felt(100) > 0.99
 
 
 def test_a_warm_start_with_a_soft_hold_keeps_the_route_and_a_cold_start_draws_it_anew() -> None:

@@ -14,9 +14,10 @@ from tests.control.tiny_policy import SEEN
     ("options", "said"),
     [
         ({"plans": ()}, "no plans"),
-        ({"execute": 17}, "17 actions to execute, of 16"),
+        ({"execute": 17}, "execute 17; give a whole number from 1 to 16"),
+        ({"fade": 1.5}, "fade 1.5; give a whole number from 0 up"),
         ({"deadline": 0.0}, "deadline 0.0"),
-        ({"refresh": 0}, "refresh 0; give 1 or more"),
+        ({"refresh": 0}, "refresh 0; give a whole number from 1 up"),
         ({"expected": float("nan")}, "expected nan; give seconds"),
         ({"expected": -0.1}, "expected -0.1; give seconds"),
         ({"expected": float("inf")}, "expected inf; give seconds"),
