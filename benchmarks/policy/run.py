@@ -5,11 +5,12 @@
 WORK gets the bundle, calibrated on what the deployed plan itself sees, and the verdict of every episode. The same
 command goes on where the last one stopped, and more episodes add to those that are there. `--quick` takes 4 episodes of
 each task and the main contenders. `--only` runs a few contenders further than the others. The result is WORK/table.md,
-and WORK/rows.json for policy_page.py: all verdicts that there are, written again after each block of episodes.
+and WORK/rows.json for policy_page.py: all whole blocks that there are, written again after each block of episodes.
 """
 
 import argparse
 import hashlib
+import itertools
 import os
 import shutil
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ import numpy as np
 from closed_loop import deviation, rows, watch
 from rollouts import episodes_of, run
 from simulator import KNOCKED, RATE, TASKS
-from table import markdown, row
+from table import Verdicts, markdown, row
 from verdicts import Contender, Ledger
 
 from fewstep.calibration.calibrate import calibrate
@@ -134,18 +135,28 @@ def main() -> None:
         for contender, precision in rivals:
             if given.only and contender.name not in given.only:
                 continue
-            tasks = KNOCKED if contender.knocked else TASKS
-            episodes = episodes_of(min(BLOCK, wanted - first), tasks, first)
+            episodes = episodes_of(min(BLOCK, wanted - first), tasks_of(contender), first)
             ledger = Ledger(given.work / VERDICTS, contender)
             run(contender, None if precision is None else samplers[precision], episodes, ledger, print)
         write(given.work, bundle, rivals)
 
 
+def tasks_of(contender: Contender) -> Sequence[str]:
+    return KNOCKED if contender.knocked else TASKS
+
+
+def in_whole_blocks(verdicts: Verdicts, tasks: Sequence[str]) -> Verdicts:
+    """Without those of a block that has not ended: what is solved ends first, and would count for too much."""
+    missing = next(seed for seed in itertools.count() if any((task, seed) not in verdicts for task in tasks))
+    end = missing if missing < BLOCK else missing // BLOCK * BLOCK
+    return {episode: verdict for episode, verdict in verdicts.items() if episode[1] < end}
+
+
 def write(work: Path, bundle: Path, rivals: Sequence[tuple[Contender, str | None]]) -> None:
-    """The table of all verdicts so far. The first policy is the reference."""
+    """The table of all whole blocks so far. The first policy is the reference."""
     reference, lines = None, []
     for contender, precision in rivals:
-        verdicts = Ledger(work / VERDICTS, contender).verdicts
+        verdicts = in_whole_blocks(Ledger(work / VERDICTS, contender).verdicts, tasks_of(contender))
         policy = precision is not None and not contender.knocked
         if verdicts:
             lines.append(row(contender, verdicts, reference if policy else None))

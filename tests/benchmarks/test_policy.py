@@ -1,6 +1,7 @@
 """The policy benchmark without its simulator: what it counts, its experts' routes, its network and its training."""
 
 import inspect
+import itertools
 import json
 import math
 from dataclasses import replace
@@ -253,7 +254,7 @@ def test_the_page_is_made_of_the_files_that_runs_leave(monkeypatch: pytest.Monke
     assert page.page(work, training).rstrip().endswith("## Latency\n\n- 48000 ticks")
 
 
-def test_the_table_has_all_verdicts_so_far_and_compares_those_that_two_have(
+def test_the_table_has_all_whole_blocks_so_far_and_compares_those_that_two_have(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.syspath_prepend(str(FOLDER))
@@ -265,13 +266,14 @@ def test_the_table_has_all_verdicts_so_far_and_compares_those_that_two_have(
     assert len({contender.key for contender, _ in rivals}) == len(rivals)
     (policy, _), (other, _) = rivals[1], rivals[3]
     assert (policy.name, other.name) == ("float32, 100 steps", "int8, 2 steps")
-    for contender, seeds, unsolved in ((policy, range(4), 3), (other, range(1, 6), 1)):
+    for contender, seeds, unsolved in ((policy, range(4), 3), (other, range(5), 1)):
         ledger = verdicts.Ledger(tmp_path / run.VERDICTS, contender)
-        for seed in seeds:
-            ledger.add(verdicts.Verdict("push", seed, None if seed == unsolved else 9))
+        for task, seed in itertools.product(run.TASKS, seeds):
+            ledger.add(verdicts.Verdict(task, seed, None if seed == unsolved else 9))
+        ledger.add(verdicts.Verdict("push", 99, 9))  # of a block that was stopped
     (tmp_path / "policy-1234.deviation").write_text("0.0123 0.0456\n")
     run.write(tmp_path, tmp_path / "policy-1234", rivals)
     lines = msgspec.json.decode((tmp_path / run.ROWS_FILE).read_bytes(), type=run.Rows).lines
-    assert [line[:3] for line in lines] == [(policy.name, "4", "75.0"), (other.name, "5", "80.0")]
+    assert [line[:3] for line in lines] == [(policy.name, "20", "75.0"), (other.name, "25", "80.0")]
     pairs = [line[table.HEAD.index("less reference (pairs, differ, at least, p)")] for line in lines]
-    assert pairs[0] == "" and pairs[1].startswith("+0.0 (3, 66.7 %,")
+    assert pairs[0] == "" and pairs[1].startswith("+0.0 (20, 50.0 %,")
