@@ -1,13 +1,13 @@
 """Workers of a Dask cluster, on any number of machines. Dask replaces those that die.
 
 Each thread of a worker does one item at a time, on as many threads as are asked for. Threads of a worker share the
-weights. The order of a job, which may hold tables and samples, is sent to each worker once, and a new worker is sent it
-when it refuses an item.
+weights. The order of a job, which may hold tables and samples, is sent to each worker once, and to a new one before its
+first item.
 """
 
 from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
@@ -18,6 +18,7 @@ from fewstep.calibration.workers.job import Done, Order, Refusal, do_kept, is_ke
 from fewstep.calibration.workers.sent_bundle import Piece, SentBundle, kept
 from fewstep.plans.errors import UserError
 
+PLUGIN = "fewstep-"  # with the name of an order: what workers run when they start
 SECONDS = 30  # to wait for a scheduler, and for its first worker
 START = "start it: dask scheduler, and on each machine dask worker ADDRESS"
 LOOK = (
@@ -37,6 +38,7 @@ class DaskWorkers:
         connect: Any = distributed.Client  # which has no types
         self._owns = isinstance(cluster, str)
         self._client: Any = None
+        self._told = ""  # the name of the order that was sent last
         try:
             self._client = connect(cluster, timeout=SECONDS) if self._owns else cluster
             self._client.wait_for_workers(1, timeout=SECONDS)
@@ -44,7 +46,6 @@ class DaskWorkers:
             self._close()
             raise UserError(f"no Dask cluster with workers at {cluster} ({_reason(error)})", START) from error
         self._executor = self._client.get_executor(pure=False)
-        self._told = ""  # the name of the order that was sent last
 
     @property
     def count(self) -> int:
@@ -55,7 +56,6 @@ class DaskWorkers:
     def submit(self, order: Order[Any, Any], item: Any) -> "Future[Done[Any] | Refusal]":
         if order.name != self._told:
             self._tell(order)
-            self._told = order.name
         with _reached():
             asked: Future[Done[Any] | Refusal | Raised] = self._executor.submit(attempt, order.name, item)
         answer: Future[Done[Any] | Refusal] = Future()
@@ -65,9 +65,10 @@ class DaskWorkers:
 
     def deliver(self, order: Order[Any, Any]) -> None:
         """Of the workers that lack the bundle, one of each machine and cache folder is sent the files."""
-        self._tell(order)
         bundle = order.job.bundle
         with _reached():
+            if not all(self._client.run(is_kept, order.name, on_error="ignore").values()):
+                self._tell(order)
             places = self._client.run(missing, bundle, on_error="ignore")
         receivers = {(urlsplit(at).hostname, place): at for at, place in places.items() if place is not None}
         for piece in bundle.pieces() if receivers else ():
@@ -75,11 +76,21 @@ class DaskWorkers:
                 self._client.run(keep_piece, piece, workers=list(receivers.values()))
 
     def _tell(self, order: Order[Any, Any]) -> None:
-        """Send an order to the workers that do not know it. One that does not answer fails with its next item."""
+        """Send an order to all workers, and let the scheduler send it to those that come."""
+        import distributed
+
+        self._forget()
+        knows: Any = type("Knows", (distributed.WorkerPlugin,), {"setup": lambda _, worker: keep(order)})
         with _reached():
-            known = self._client.run(is_kept, order.name, on_error="ignore")
-            if untold := [at for at, knows in known.items() if not knows]:
-                self._client.run(keep, order, workers=untold, on_error="ignore")
+            self._client.register_plugin(knows(), name=PLUGIN + order.name)
+        self._told = order.name
+
+    def _forget(self) -> None:
+        """Let the scheduler forget the last order; workers forget theirs as others come."""
+        if self._told:
+            with suppress(Exception):  # of a cluster that is gone
+                self._client.unregister_worker_plugin(PLUGIN + self._told)
+        self._told = ""
 
     def __enter__(self) -> "DaskWorkers":
         return self
@@ -90,6 +101,7 @@ class DaskWorkers:
         self._close()
 
     def _close(self) -> None:
+        self._forget()
         if self._owns and self._client is not None:
             self._client.close()
 

@@ -151,6 +151,9 @@ class Client:
             raise self.error
         return {}
 
+    def register_plugin(self, plugin: Any, name: str) -> None:
+        pass
+
     def nthreads(self) -> dict[str, int]:
         raise self.error
 
@@ -199,15 +202,19 @@ def test_each_cache_folder_that_lacks_a_bundle_is_sent_it_once(tmp_path: Path, m
 class Counting(Client):
     """A cluster of one worker, this process, that counts the bytes that reach it."""
 
-    def __init__(self) -> None:
+    def __init__(self, pickled: Callable[[Any], bytes]) -> None:
         super().__init__(OSError())
-        self.bytes = 0
+        self.pickled, self.bytes = pickled, 0
 
     def nthreads(self) -> dict[str, int]:
         return {"tcp://one:1": 1}
 
     def run(self, *call: Any, workers: list[str] | None = None, on_error: str = "raise") -> Any:
         return {"tcp://one:1": self._done(call)}
+
+    def register_plugin(self, plugin: Any, name: str) -> None:
+        self.bytes += len(content := self.pickled(plugin))
+        pickle.loads(content).setup(None)
 
     def submit(self, *call: Any) -> "Future[Any]":
         answer: Future[Any] = Future()
@@ -224,7 +231,8 @@ def test_a_job_is_sent_once_and_again_to_a_worker_that_lost_it(tmp_path: Path, m
     """Eight items of a job that takes a megabyte cost one megabyte. A worker that starts again costs another one."""
     pytest.importorskip("distributed", reason="distributed is not installed")
     monkeypatch.setattr(jobs, "_KEPT", {})
-    client, job = Counting(), Square("/" * 10**6, sent(options(tmp_path / "bundle").bundle))
+    cloudpickle = pytest.importorskip("cloudpickle")
+    client, job = Counting(cloudpickle.dumps), Square("/" * 10**6, sent(options(tmp_path / "bundle").bundle))
     with DaskWorkers(client) as workers:
         assert [square for square, _, _ in in_order(job, range(8), workers)] == [each**2 for each in range(8)]
         assert 1e6 < client.bytes < 1.1e6
