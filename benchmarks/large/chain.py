@@ -51,7 +51,8 @@ class Chain:
     def commands(self) -> Mapping[str, tuple[str, ...]]:
         """The arguments of each step, by its name, in order."""
         bundle, plan, names = str(self.bundle), self.plan, tuple(self.network.conditions)
-        sampled = ("--plan", plan, "-n", "1", *(w for n in names for w in ("-c", f"{n}=@{self.folder / n}.npy")))
+        values = {name: f"@{self.folder / name}.npy" for name in names} | dict(self.network.labels)
+        sampled = ("--plan", plan, "-n", "1", *(w for name, v in values.items() for w in ("-c", f"{name}={v}")))
         given = {part: ("--conditions", str(self.folder / f"{part}.npz")) if names else () for part in PARTS}
         measured = ("--plan", plan, *given["seen"])
         calibrated = ("--target", ",".join(self.targets), "--trajectories", str(self.trajectories))

@@ -12,7 +12,8 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Network:
-    """`make(width, latent)` gives the module; `conditions` are shapes of those that have to be given, by name."""
+    """`make(width, latent)` gives the module. `conditions` are shapes of those that have to be given, by name; `labels`
+    are values of others, which a sample needs too."""
 
     pipeline: str
     component: tuple[str, str]
@@ -20,6 +21,7 @@ class Network:
     latent: int
     make: Callable[[int, int], Any]
     conditions: Mapping[str, tuple[int, ...]]
+    labels: Mapping[str, int] = MappingProxyType({})
 
 
 def _sd15(width: int, latent: int) -> Any:
@@ -63,6 +65,6 @@ NETWORKS: Mapping[str, Network] = MappingProxyType(
         "sdxl": Network(
             "StableDiffusionXLPipeline", UNET, 320, 128, _sdxl, {"text": (77, 2048), "pooled_text": (1280,)}
         ),
-        "dit": Network("DiTPipeline", TRANSFORMER, 72, 32, _dit, {}),
+        "dit": Network("DiTPipeline", TRANSFORMER, 72, 32, _dit, {}, {"class": 0}),
     }
 )
