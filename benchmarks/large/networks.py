@@ -5,7 +5,7 @@ sd15: the U-Net of Stable Diffusion 1.5, 860 M weights. sdxl: that of Stable Dif
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
@@ -21,7 +21,7 @@ class Network:
     latent: int
     make: Callable[[int, int], Any]
     conditions: Mapping[str, tuple[int, ...]]
-    labels: Mapping[str, int] = MappingProxyType({})
+    labels: Mapping[str, int] = field(default_factory=dict)
 
 
 def _sd15(width: int, latent: int) -> Any:
