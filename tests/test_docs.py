@@ -20,6 +20,7 @@ ALL = [block for page in PAGES for block in blocks(page)]
 RUN = [page for page in PAGES if any(not block.mark for block in blocks(page))]
 LONG = {"lora.md", "policies.md", "cli.md", "export.md"}  # they export networks
 LONGEST = 35  # words of a sentence
+WIDTH = 100  # columns of a line of prose
 
 
 def name(page: Path) -> str:
@@ -65,6 +66,14 @@ def test_sentences_are_short(page: Path) -> None:
     assert found
     long = [f"{name(page)}:{each.line}: {each.words} words: {each.text}" for each in found if each.words > LONGEST]
     assert not long, "\n".join(long)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.parent.name != "measured"], ids=name)
+def test_prose_is_wrapped(page: Path) -> None:
+    """Tables, headings and blocks that run may be wider, and pages that benchmarks write."""
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    prose = (line for line in text.splitlines() if not line.startswith(("|", "#", "<!--", "    ")))
+    assert [line for line in prose if len(line) > WIDTH] == []
 
 
 def test_the_readme_shows_every_verb() -> None:

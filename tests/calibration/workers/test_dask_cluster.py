@@ -55,7 +55,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 def wait_for_both(cluster: Any) -> None:
     """A worker that replaces a killed one starts in the folder that the tests are in just then."""
     with cluster.get_client() as client:
-        client.wait_for_workers(2, timeout=60)
+        client.wait_for_workers(2, timeout=300)
 
 
 @pytest.mark.slow
