@@ -12,7 +12,7 @@ from fewstep.calibration import options as verb
 from fewstep.calibration.bodies import ranges_files
 from fewstep.calibration.calibrate import Calibration, calibrate
 from fewstep.calibration.choosing import trials
-from fewstep.calibration.choosing.trials import Tried, Way, choose, constant_share, most_evaluations
+from fewstep.calibration.choosing.trials import Tried, Way, most_evaluations
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.on_demand import OnDemand
 from fewstep.calibration.precision.closed_loop import JUDGE_SEEDS, SEARCH_SEEDS, SELECTION_SEEDS, Course
@@ -319,36 +319,6 @@ def test_trials_come_after_what_is_kept(bundle: Path, tmp_path: Path, monkeypatc
     assert again.manifest.files == whole.manifest.files and tried_of(again) == tried_of(whole)
 
 
-def found(psnr: Sequence[float], has_bias: bool = False) -> Tried:
-    return Tried(Way("channels", has_bias), None, np.array(psnr, float), 0.0)
-
-
-USUAL = [40.0, 42.0, 44.0, 46.0]
-
-
-@pytest.mark.parametrize(
-    ("others", "chosen"),
-    [
-        ([[41.0, 43.0, 45.0, 47.0]], 1),
-        ([[40.9, 43.1, 45.0, 47.0], [41.0, 43.2, 45.0, 47.0]], 2),  # the best mean of two
-        ([[40.0, 42.0, 44.0, 46.0]], 0),  # equal
-        ([[36.0, 42.0, 50.0, 52.0]], 0),  # the worse half loses
-        ([[40.0, 44.0, 41.0, 47.2]], 0),  # within the error of the difference
-        ([[50.0, 50.0]], 0),  # left on the way
-    ],
-)
-def test_the_usual_way_stays_unless_another_surely_beats_it(others: list[list[float]], chosen: int) -> None:
-    assert choose([found(USUAL), *map(found, others)]) == chosen
-
-
-def test_the_worst_samples_count_at_an_equal_mean() -> None:
-    """Of 32 samples 8 are bad: 4 dB more there, for 1.1 dB less of the others."""
-    usual = np.where(np.arange(32) % 4 == 0, 34.0, 44.0) + np.sin(np.arange(32))
-    other = usual + np.where(np.arange(32) % 4 == 0, 4.0, -1.1) + 0.1 * np.cos(np.arange(32))
-    assert choose([found(list(usual)), found(list(other))]) == 1
-    assert choose([found(list(other)), found(list(usual))]) == 0
-
-
 def test_what_won_is_lowered_once(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lowered = []
     real = trials.lower_graph
@@ -385,14 +355,6 @@ def test_each_half_is_judged_with_the_mean_error_of_the_other(bundle: Path, monk
     first, second = np.split(judged[-1].psnr, 2)
     assert first.mean() > second.mean() + 3
     np.testing.assert_allclose(stored_bias(bundle), 0.75 * PLANTED, rtol=1e-6)
-
-
-def test_the_constant_part_of_an_error_is_counted_by_channel() -> None:
-    rng = np.random.default_rng(0)
-    rough = np.resize([1.0, -1.0], (8, 2, 4, 4))
-    assert constant_share(rough) == 0 and constant_share(np.zeros((2, 1, 3))) == 0
-    assert constant_share(rough + np.array([1.0, -1.0]).reshape(1, 2, 1, 1)) == pytest.approx(0.5)
-    assert constant_share(rng.normal(size=(64, 1, 8, 8))) < 0.01
 
 
 def test_the_budget_counts_all_that_may_run() -> None:
