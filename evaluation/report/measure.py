@@ -111,6 +111,7 @@ def measure(
                 plan,
                 found.bodies[candidate.name].against_float.values,
                 rows,
+                options.threads,
             ),
         )
         for candidate in candidates

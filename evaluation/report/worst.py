@@ -1,12 +1,12 @@
 """The worst sample of a body: which activations leave their ranges on its way, and at which steps.
 
 A range holds what calibration saw. A sample whose activations reach further is clipped, and clipping moves it the same
-way at every step. float32 is run once more along the worst sample and along the median one, and what the codes of the
-body cannot represent is taken from each activation. What both lose alike is the price of the ranges; what the worst
-loses more is why it is the worst, or nothing is: then rounding made it.
+way at every step. float32 is run once more along the worst sample and along the median one, and the part that the
+codes of the body cannot represent is taken from each activation. Both lose the price of the ranges. An activation of
+which the worst loses more may be the reason; if there is none, rounding is left.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -37,12 +37,19 @@ Array = NDArray[np.floating]
 
 
 def worst_sample(
-    reference: Sampler, prepared: Graph, body: Body, plan: Plan, psnr: Sequence[float], rows: ConditionRecords | None
+    reference: Sampler,
+    prepared: Graph,
+    body: Body,
+    plan: Plan,
+    psnr: Sequence[float],
+    rows: ConditionRecords | None,
+    threads: int = 0,
 ) -> WorstSample | None:
     """The seed with the lowest of `psnr` [seeds], and what its activations lose to clipping. None of a body that has no
     ranges of its own, as in bundles of earlier versions.
 
-    reference: the float32 body. prepared: its graph. rows: conditions of one's own.
+    reference: the float32 body. prepared: its graph, which runs on so many threads (0: one for each core). rows:
+    conditions of one's own.
     """
     file, target = ranges_file(reference.bundle, body), targets_by_name().get(body.target)
     if file is None or target is None or body.coverage is None:
@@ -50,19 +57,29 @@ def worst_sample(
     ranges = ranges_table.load(reference.bundle.file(file))
     if (ranges.plan, ranges.groups) != (body.plan, body.groups):
         return None
-    int8 = set(body.coverage.int8_ops)
-    ops = tuple(op for op in measured_ops(prepared, ranges, target.scheme) if op.name in int8)
+    groups = range(len(ranges.groups) + 1)
+    int8 = [_int8_ops(body, group) for group in groups]
+    ops = tuple(op for op in measured_ops(prepared, ranges, target.scheme) if any(op.name in each for each in int8))
     if not ops:
         return None
+    coded = [{tensor for op in ops if op.name in int8[group] for tensor in (op.name, op.x)} for group in groups]
     codes = encodings_of(prepared, ranges, ops, target.scheme)
     order = np.argsort(psnr, kind="stable")
     worst, median = int(order[0]), int(order[len(order) // 2])
-    watched = replace(reference, denoiser=open_watched(prepared, tuple(codes)))
-    lost = [_lost(watched, channel_axes(prepared), plan, codes, ranges.groups, seed, rows) for seed in (worst, median)]
+    watched = replace(reference, denoiser=open_watched(prepared, tuple(codes), threads))
+    axes, edges = channel_axes(prepared), ranges.groups
+    lost = [_lost(watched, axes, plan, codes, coded, edges, seed, rows) for seed in (worst, median)]
     words = {op.name: f"output of {layer(op.node)}" for op in ops} | {op.x: f"input of {layer(op.node)}" for op in ops}
     most = sorted((key for key in lost[0] if lost[0][key] >= LEAST), key=lambda key: -lost[0][key])[:SHOWN]
     clipped = tuple(Clipped(words[name], step, lost[0][name, step], lost[1][name, step]) for name, step in most)
     return WorstSample(worst, float(psnr[worst]), median, float(psnr[median]), clipped)
+
+
+def _int8_ops(body: Body, group: int) -> tuple[str, ...]:
+    """The operations in int8 in the graph that runs a range group."""
+    stage = next((stage for stage in body.stages if group < stage.until), None)
+    coverage = body.coverage if stage is None else stage.coverage
+    return () if coverage is None else coverage.int8_ops
 
 
 def _lost(
@@ -70,16 +87,22 @@ def _lost(
     axes: Mapping[str, int],
     plan: Plan,
     codes: Mapping[str, Encoding],
+    coded: Sequence[Container[str]],
     edges: tuple[float, ...],
     seed: int,
     rows: ConditionRecords | None,
 ) -> dict[tuple[str, int], float]:
-    """By activation and step, the share of its energy that clipping takes along float32's trajectory of a seed."""
+    """By activation and step, the share of its energy that clipping takes along float32's trajectory of a seed.
+
+    coded: for each range group the activations that are in int8 there.
+    """
     conditions = held_out_conditions(watched.bundle.manifest.conditions, [seed], rows)
     found = {}
     for call in roll_out(watched, plan, [seed], conditions=conditions):
         held, group = {**call.feeds, **call.tensors}, group_of(call.state.step.lam, edges)
         for name, code in codes.items():
+            if name not in coded[group]:
+                continue
             found[name, call.state.index] = clipped_share(held[name], code, group, axes.get(name, -1))
     return found
 
@@ -103,8 +126,8 @@ def worst_section(qualities: Iterable[Quality]) -> Html | None:
         return None
     lead = paragraph(
         "float32 runs along the seed that int8 changed most, and along the median one. The activations that lose most "
-        "of their energy to the limits of their ranges are listed. Where the worst loses more than the median, follow "
-        "more trajectories; where it does not, rounding made it.",
+        "of their energy to the limits of their ranges are listed. Where the worst loses more than the median, ranges "
+        "of more trajectories may help; where it does not, rounding is left.",
         kind="lead",
     )
     return section("The worst sample", lead, *(_body(name, worst) for name, worst in known))

@@ -3,17 +3,18 @@
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.lowering.encoding import Encoding
-from fewstep.calibration.trajectories import HELD_OUT_SEEDS
 from fewstep.evaluation.report.elements import join
 from fewstep.evaluation.report.worst import clipped_share, worst_sample, worst_section
 from fewstep.evaluation.results import Clipped, Quality, WorstSample
 from fewstep.graph import io
-from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.plans.plan import group_of
+from fewstep.runtime.bundle.manifest import Coverage, Stage
 from fewstep.runtime.loading import load
 from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
 
@@ -48,7 +49,13 @@ def test_a_sample_beyond_what_calibration_saw_is_clipped(tmp_path: Path) -> None
     assert sum(each.worst for each in found.clipped) > 3 * sum(each.worst for each in seen.clipped)
     assert [each.worst for each in found.clipped] == sorted((each.worst for each in found.clipped), reverse=True)
     assert worst_sample(reference, prepared, made.manifest.bodies["float32"], made.plan, psnr, None) is None
-    assert max(HELD_OUT_SEEDS) > found.seed and open_bundle(bundle).manifest == made.manifest
+    staged = msgspec.structs.replace(
+        body, stages=(Stage(2, body.graph, Coverage(0, 1, (), ())),)
+    )  # whose first two range groups are in float
+    later = worst_sample(reference, loud, staged, made.plan, psnr, None)
+    early = {step for step in range(len(made.plan.steps)) if group_of(made.plan.steps[step].lam, body.groups) < 2}
+    assert later is not None and early and {each.step for each in found.clipped} & early
+    assert later.clipped and not {each.step for each in later.clipped} & early
 
 
 def test_the_page_says_what_is_clipped_or_that_nothing_is() -> None:
