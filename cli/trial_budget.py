@@ -24,8 +24,11 @@ def budget_lines(options: CalibrateOptions, task: Task, seconds: float) -> Itera
     most = budget(options, task)
     if most:
         choosing = min(CHOOSING, len(task.seeds))
+        methods = len(methods_of(options))
+        parts = [counted(methods, "method") + " of ranges"] if methods > 1 else []
+        parts += ["thin convolutions in float"] if thin_targets(options) else []
+        parts += ["the output without its mean error"] if biased_targets(options) else []
         yield (
-            f"would try {counted(len(methods_of(options)), 'method')} of ranges for each target on up to {choosing} "
-            "seeds, then the best with thin convolutions in float, and the best without the mean error of its output: "
+            f"would try for each target, on up to {choosing} seeds: {', '.join(parts)}; "
             f"at most {most} evaluations of one sample, {duration(most * seconds)} at float32's speed"
         )

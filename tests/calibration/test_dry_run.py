@@ -51,6 +51,8 @@ def test_what_trials_cost_is_told(bundle: Path, changes: dict[str, object], eval
     assert told.value["trial_evaluations"] == evaluations  # type: ignore[index]
     lines = [line for line in told.shown if isinstance(line, str) and line.startswith("would try")]
     assert len(lines) == (evaluations > 0) and all(f"at most {evaluations} evaluations" in line for line in lines)
+    assert all(("mean error" in line) == (changes.get("bias") != "none") for line in lines)
+    assert all(("2 methods of ranges" in line) == ("ranges" not in changes) for line in lines)
 
 
 def test_what_a_target_needs_is_asked_for_before_anything_is_measured(
