@@ -31,6 +31,7 @@ def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("policy") / "policy"
 
 
+@pytest.mark.slow
 def test_a_module_of_ones_own_becomes_a_policy_and_runs_in_a_loop(
     policy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -71,7 +71,8 @@ def test_infinite_values_are_the_same_where_they_are_the_same() -> None:
     assert differs(mask, np.float32([0, 0, 1]), 1e-4) and differs(mask, np.float32([0, -np.inf, np.nan]), 1e-4)
 
 
-@pytest.mark.parametrize("kind", ["exported", pytest.param("prepared", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["exported", "prepared"])
 def test_a_broken_node_is_named_wherever_it_is(unet: Exported, kind: str) -> None:
     """A pass that makes an addition of a multiplication: one node of each part of the network."""
     graph = unet.traced.graph
@@ -141,6 +142,7 @@ def test_the_origin_of_nan_in_an_onnx_file(tmp_path: Path) -> None:
         verify(replace(file.spec, output="end"), traced, prepare(traced.graph))
 
 
+@pytest.mark.slow
 def test_points_of_a_torch_reference_give_the_tensors_that_are_asked_for(unet: Exported) -> None:
     reference, point = unet.traced.reference, next(points(unet.source.spec))
     names = reference.tensors()

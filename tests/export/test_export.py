@@ -101,6 +101,7 @@ def test_a_bundle_holds_the_verified_denoiser(file: Path, exported: Path) -> Non
     np.testing.assert_allclose(output, expected.detach().numpy(), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_exporting_again_gives_the_same_files_and_says_how_far_it_is(
     file: Path, exported: Path, tmp_path: Path
 ) -> None:

@@ -91,6 +91,7 @@ def data_bytes(bundle: Path) -> int:
     return sum(path.stat().st_size for path in (bundle / "graphs").glob("*.data"))
 
 
+@pytest.mark.slow
 def test_it_samples_as_with_its_weights_inside(source: str, large: Path, tmp_path: Path) -> None:
     export(ExportOptions(source, tmp_path / "small"))
     one, files = open_bundle(tmp_path / "small").manifest, open_bundle(large).manifest

@@ -30,6 +30,7 @@ def start(sampler: Sampler) -> Tensor:
     return torch.from_numpy(np.stack([noise.normal(seed, 0, shape) for seed in SEEDS]))
 
 
+@pytest.mark.slow
 def test_a_policy_of_diffusion_policys_samples_as_its_ddim_loop(tmp_path: Path) -> None:
     from diffusers import DDIMScheduler
 

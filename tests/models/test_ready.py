@@ -62,7 +62,9 @@ def draw(sampler: Sampler, seeds: range, plan: str, guidance: float | None) -> n
     return sampler.sample(plan, seeds, condition, guidance)
 
 
-@pytest.mark.parametrize(("plan", "guidance"), [("dpmpp_2m:3", 2.0), ("ddim:1", None)])
+@pytest.mark.parametrize(
+    ("plan", "guidance"), [pytest.param("dpmpp_2m:3", 2.0, marks=pytest.mark.slow), ("ddim:1", None)]
+)
 def test_a_sample_is_bitwise_the_same_alone_and_in_any_batch(
     sampler: Sampler, plan: str, guidance: float | None
 ) -> None:

@@ -95,6 +95,7 @@ def test_the_next_report_shows_it(evaluated):
     assert 'id="distribution"' in text and repr(results.bodies[0].distances[0].frechet) in text
 
 
+@pytest.mark.slow
 def test_a_report_elsewhere_shows_it_too_along_the_same_plan_and_else_says_why_not(evaluated, tmp_path):
     bundle, results = evaluated
     few = {"seeds": 2, "forced_seeds": 1, "teacher_seeds": 1, "simulated_seeds": 1, "batches": (1,), "rounds": 1}
@@ -106,6 +107,7 @@ def test_a_report_elsewhere_shows_it_too_along_the_same_plan_and_else_says_why_n
         assert ('id="distribution"' in text) == shown == (told not in text) == (told not in measured.notes)
 
 
+@pytest.mark.slow
 def test_an_evaluation_of_another_plan_is_left_out_and_named(evaluated, tmp_path):
     """As of a body that was calibrated along another plan than the one that is judged."""
     bundle, results = evaluated

@@ -115,6 +115,7 @@ def test_what_export_reads_is_fetched_once_and_nothing_else(hub: tuple[str, list
     assert offline == [label, files]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "there",
     [

@@ -53,6 +53,7 @@ class Returning(Tiny):
         return torch.complex(h, h)
 
 
+@pytest.mark.slow
 def test_what_moves_complex_elements_is_exported() -> None:
     torch.manual_seed(0)
     module, batch = Moving().requires_grad_(False), {0: torch.export.Dim("batch")}
