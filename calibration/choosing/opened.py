@@ -17,7 +17,7 @@ from fewstep.calibration.lowering.agreement import as_deployed
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.lowering.targets.openvino import OPENVINO
 from fewstep.graph.graph import Array, Graph
-from fewstep.graph.io import save
+from fewstep.graph.io import exceeds, save
 from fewstep.graph.session import Session, open_session, open_with
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import LoadedGraph
@@ -34,6 +34,10 @@ def open_lowered(graph: Graph, target: Target) -> LoadedGraph:
     options.log_severity_level = 4
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.disable_quant_qdq", "1")
+    if exceeds(graph):  # folded, its integers would take as much as float32's weights, and packed twice as much
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        options.enable_cpu_mem_arena = options.enable_mem_pattern = False
+        options.add_session_config_entry("session.disable_prepacking", "1")
     return Session(open_with(graph, options))
 
 

@@ -213,21 +213,25 @@ def try_ways(
         progress("ways tried", done, stages)
     best = found[choose(found)]
     usual = variants[best.way.ranges]
+    assert kept is not None  # the first is the best until another is
+    made = kept[0]
+    best_network: LoadedGraph | None = kept[1]
     if thin:
-        made = lower_graph(usual.prepared, usual.table, usual.target, thin)
-        network = _opened(made[0], usual.target, by_rows)
+        kept = best_network = None  # two networks of large weights are too many
+        other = lower_graph(usual.prepared, usual.table, usual.target, thin)
+        network = _opened(other[0], usual.target, by_rows)
         found.append(_run(replace(best.way, in_float=thin), None, repeat(network), courses, [best]))
         if choose([best, found[-1]]) == 1:
-            best, kept = found[-1], (made, network)
-        del network
+            best, made, best_network = found[-1], other, network
+        del other, network
         progress("ways tried", len(variants) + 1, stages)
-    assert kept is not None  # the first is the best until another is
-    made, network = kept
     if tries_bias:
+        network = _opened(made[0], usual.target, by_rows) if best_network is None else best_network
         found.append(_corrected(best, made[0], len(usual.table.groups) + 1, network, courses))
         best = found[-1] if choose([best, found[-1]]) == 1 else best
+        del network
         progress("ways tried", stages, stages)
-    del network, kept
+    del best_network, kept
     lowered = completed(usual.prepared, usual.table, usual.target, made, usual.keep)
     if best.way.in_float:
         count = len(best.way.in_float)
