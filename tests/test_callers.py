@@ -33,8 +33,10 @@ def used(tree: ast.Module, known: Modules) -> Iterator[str]:
         elif isinstance(node, ast.Import):
             imported |= {alias.asname or alias.name: alias.name.removeprefix("fewstep.") for alias in node.names}
     for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute) and imported.get(ast.unparse(node.value)) in known:
-            yield f"{imported[ast.unparse(node.value)]}.{node.attr}"
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name | ast.Attribute):
+            owner = ast.unparse(node.value)
+            if imported.get(owner) in known:
+                yield f"{imported[owner]}.{node.attr}"
 
 
 def uncalled(known: Modules) -> set[str]:

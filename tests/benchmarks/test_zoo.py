@@ -76,6 +76,7 @@ def test_weights_are_small_float16_and_finite(member: Member) -> None:
     assert all(value.dtype == np.float16 and np.isfinite(value).all() for value in values)
 
 
+@pytest.mark.slow
 @each
 def test_it_was_trained(member: Member) -> None:
     recipe, limit = member.recipe(), LIMITS[member.name]

@@ -287,6 +287,7 @@ def test_solvers_that_draw_noise_are_calibrated_along_their_plans(bundle: Path, 
     assert {step.group for step in made.plan.steps} == set(range(len(table_of(made).groups) + 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", get_args(Method))
 def test_an_activation_that_float16_cannot_hold_is_refused_though_ranges_clip_it(bundle: Path, method: Method) -> None:
     """What it reaches is 1 % beyond the greatest number of float16, and some methods end its ranges below that."""

@@ -96,6 +96,7 @@ def test_it_goes_on_and_gives_the_same_bytes(
     assert "going on after 8 trajectories of a calibration that did not finish" in caplog.text and not kept()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("inputs", ["uniform", "normal", "interval"])
 def test_other_inputs_go_on_too(
     options: CalibrateOptions,
@@ -161,6 +162,7 @@ def more_tensors(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "observed_tensors", lambda graph: (*observed_tensors(graph), "m1"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change", [other_condition, other_prologue, other_processor, other_version, other_code, more_tensors]
 )

@@ -40,6 +40,7 @@ def test_a_module_of_ones_own_becomes_a_policy_and_runs_in_a_loop(
     assert printed.startswith("20 actions from ") and int(printed.split()[3]) >= 2
 
 
+@pytest.mark.slow
 def test_the_first_call_does_not_count_as_a_latency(
     policy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -99,6 +99,7 @@ def onnx_source(folder: Path, proto: onnx.ModelProto) -> OnnxSource:
     return OnnxSource(folder / "model.onnx", spec, "model.onnx", "0" * 64)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", [{}, {"opset": 17, "time": "scalar"}, {"batch": 2}, {"dtype": np.float16}], ids=str)
 def test_a_difference_from_an_onnx_file_is_named_by_its_own_tensors(tmp_path: Path, form: dict[str, object]) -> None:
     file = onnx_source(tmp_path, model(**form))  # type: ignore[arg-type]

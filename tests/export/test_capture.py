@@ -22,6 +22,7 @@ class Squeezed(nn.Module):
         return x.squeeze(1)[:, :, :1].squeeze(2) * 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", [Quotient(), Squeezed()], ids=lambda module: type(module).__name__)
 def test_what_onnx_has_otherwise_computes_what_torch_does(module: nn.Module) -> None:
     x = torch.randn(4, 3, 5)

@@ -18,6 +18,7 @@ IMAGE = Condition("image", "image", shape=(2, 4, 4), dtype="float32", low=-1, hi
 MASK = Condition("mask", "mask", shape=(1, 4, 4), dtype="bool")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "spec", "rows", "linear"),
     [

@@ -137,6 +137,7 @@ def test_a_mismatch_brings_it_back_and_names_the_node(
     assert contents(tmp_path / "b") == before
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("low_limit")
 def test_without_room_nothing_changes(
     source: str, large: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -150,6 +151,7 @@ def test_without_room_nothing_changes(
     assert contents(tmp_path / "old") == before and not (tmp_path / "new").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("low_limit")
 def test_int8_bodies_refer_to_the_float_weights_and_to_one_another(large: Path, tmp_path: Path) -> None:
     bundle = tmp_path / "b"

@@ -1,6 +1,7 @@
 """Where graphs are compared with their source."""
 
 import numpy as np
+import pytest
 
 from fewstep.export.points import BATCHES, SIZED_BATCH, TIMES, points
 from fewstep.export.spec import Spec
@@ -10,6 +11,7 @@ from fewstep.runtime.bundle.manifest import Condition, Size
 from tests.export.denoisers import Exported
 
 
+@pytest.mark.slow
 def test_points_cover_times_batches_and_conditions(unet: Exported) -> None:
     seen = list(points(unet.source.spec))
     assert {point.batch for point in seen} == set(BATCHES) and len({point.time for point in seen}) == TIMES

@@ -123,6 +123,7 @@ RANDOM = "; let it draw nothing at random: noise is the sampler's"
 NO_FORM = "; write it with other operations, or leave it to what runs before the network"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "says"),
     [
@@ -180,6 +181,7 @@ class WithComplex(Block):
         return torch.view_as_real(pairs * (1 + 1j)).reshape(x.shape)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", [WithFunction(), WithEinsum(), WithComplex()], ids=lambda block: type(block).__name__)
 def test_what_looks_as_if_it_could_not_but_can(block: nn.Module) -> None:
     made = source(Net(block))

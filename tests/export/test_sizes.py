@@ -85,6 +85,7 @@ def test_a_graph_knows_its_sizes_and_what_follows_from_them(exported: Path) -> N
     assert all(isinstance(dim, int) or dim == "batch" for value in at_sizes(body).inputs for dim in value.shape)
 
 
+@pytest.mark.slow
 def test_it_is_verified_at_several_sizes(exported: Path) -> None:
     bundle = open_bundle(exported)
     table = msgspec.json.decode(bundle.read(bundle.manifest.verification or ""), type=Verification)

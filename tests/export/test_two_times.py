@@ -63,6 +63,7 @@ def test_a_module_that_takes_one_time_is_named() -> None:
     assert "forward(x, time, to)" in error.value.fix
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [["n"], [], [1]], ids=["vector", "scalar", "one"])
 def test_an_onnx_file_names_its_second_time(shape: list[str | int], tmp_path: Path) -> None:
     """out = conv(x) * (s - t), both times cast, unsqueezed and reshaped as exporters do it."""

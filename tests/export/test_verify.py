@@ -35,6 +35,7 @@ def test_a_mismatch_with_torch_names_the_first_node_that_differs(unet: Exported)
     assert "\n" not in str(failure.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("weight", "node"),
     [("middle.conv1.weight", r"middle\.conv1/Conv"), ("time_mlp.2.weight", r"time_mlp\.2/Gemm")],
@@ -85,6 +86,7 @@ def test_an_operation_that_onnxruntime_lacks_is_one_line() -> None:
     assert "\n" not in str(failure.value)
 
 
+@pytest.mark.slow
 def test_a_module_without_conditions_is_verified_too() -> None:
     tiny = source(Tiny())
     traced = tiny.trace()
@@ -106,6 +108,7 @@ class Loud(Tiny):
         return torch.sqrt((h * 1e3) ** 2 + 1) * 1e-3
 
 
+@pytest.mark.slow
 def test_a_network_that_float16_cannot_hold_is_exported_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     loud = source(Loud())
     traced = loud.trace()
@@ -124,6 +127,7 @@ def test_a_quick_verification_compares_what_is_deployed_at_few_points(unet: Expo
     assert table.worst.relative < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("wrong", "said"), [("exported", "differs from torch from"), ("prepared", "prepared graph")])
 def test_it_names_the_graph_in_which_a_difference_begins(unet: Exported, wrong: str, said: str) -> None:
     """What is wrong in the exported graph is wrong in the prepared one, too."""
@@ -135,6 +139,7 @@ def test_it_names_the_graph_in_which_a_difference_begins(unet: Exported, wrong: 
         verify(unet.source.spec, traced, prepared, scope="quick")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("scope", "count"), [("full", 87), ("quick", 13)])
 def test_evaluations_are_counted_before_they_run(unet: Exported, scope: Scope, count: int) -> None:
     """Of torch at all points, the last one's samples alone, and together; of graphs at all points, the last one with

@@ -216,6 +216,7 @@ def test_two_fits_are_the_same_bit_by_bit(tiny_bundle):
     assert fit(options).plan == fit(options).plan
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["float32", "int8"])
 def test_workers_find_the_same_plan_bit_by_bit(tiny_bundle, tmp_path, monkeypatch, precision):
     found = []

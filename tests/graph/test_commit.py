@@ -245,6 +245,7 @@ for fatal in range(1, 1000):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="needs fork")
 @pytest.mark.parametrize("end", ["kill", "interrupt"])
 @pytest.mark.parametrize("old", ["", "old"])

@@ -17,6 +17,7 @@ def classifier(data):
     return Classifier(data.x_shape, data.classes, data.width).eval()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("data", (FASHION_MNIST, CIFAR10), ids=lambda data: data.name)
 def test_the_graph_is_the_network_for_any_batch(data, tmp_path):
     network = classifier(data)

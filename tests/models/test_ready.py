@@ -50,9 +50,10 @@ def test_six_lines_sample_it_without_torch() -> None:
     assert done.stdout == "(2, 1, 28, 28)\n", done.stderr
 
 
-@pytest.fixture(params=["int8-cpu-x86", "float32"])
-def sampler(request: pytest.FixtureRequest, exported_fashion_mnist: Path) -> Iterator[Sampler]:
-    bundle = exported_fashion_mnist if request.param == "float32" else ready.fashion_mnist()
+@pytest.fixture(params=["int8-cpu-x86", pytest.param("float32", marks=pytest.mark.slow)])
+def sampler(request: pytest.FixtureRequest) -> Iterator[Sampler]:
+    is_ready = request.param != "float32"
+    bundle: Path = ready.fashion_mnist() if is_ready else request.getfixturevalue("exported_fashion_mnist")
     with load(bundle, body=request.param, backend=OnnxRuntime(threads=1)) as opened:
         yield opened
 

@@ -145,6 +145,7 @@ def test_a_job_is_sent_to_a_process_once(tmp_path: Path) -> None:
     assert len(Pickled.times) == 2
 
 
+@pytest.mark.slow
 def test_what_does_not_travel_is_an_error_and_the_next_item_is_done(tmp_path: Path) -> None:
     told = order(Square(str(tmp_path)), 1)
     with Processes(1) as workers:

@@ -56,6 +56,7 @@ def verified(files: tuple[Path, Path]) -> tuple[OnnxSource, PreparedDenoiser, Ve
     return source, prepared, verify(source.spec, traced, prepared)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("form", "rows", "tolerance"),
     [
@@ -330,6 +331,7 @@ def test_a_node_that_makes_nothing_is_passed_over(tmp_path: Path) -> None:
     assert verified(written(tmp_path, proto))[2].worst.relative < 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_an_operation_that_onnx_does_not_define_is_no_traceback(
     dtype: Literal["float32", "float16"], tmp_path: Path, capsys: pytest.CaptureFixture[str]

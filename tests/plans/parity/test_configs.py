@@ -204,6 +204,7 @@ def test_every_class_is_swept():
     assert set(FIELDS) == set(SCHEDULERS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FIELDS)
 def test_plans_of_configs_are_what_the_schedulers_do(name):
     @settings(

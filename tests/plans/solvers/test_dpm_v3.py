@@ -88,6 +88,7 @@ def test_and_so_do_they_between_times_with_noise(order, known):
     assert samples[0] == pytest.approx(samples[1], abs=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("order", "corrector", "pseudo", "measured"),
     [

@@ -28,6 +28,7 @@ def test_the_page_lists_the_solvers():
     assert on_page("names") == named()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "make"), [("wide", lambda: measured(WIDE)), ("narrow", lambda: measured(NARROW)), ("noisy", noisy)]
 )

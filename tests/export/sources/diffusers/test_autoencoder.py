@@ -59,6 +59,7 @@ def run(source: AutoencoderSource, way: str, given: torch.Tensor) -> np.ndarray:
     return result
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("made", "scale"),
     [

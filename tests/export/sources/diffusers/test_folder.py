@@ -287,6 +287,7 @@ def test_a_pickle_is_refused(unet: Path, tmp_path: Path) -> None:
         load_source(str(tmp_path / "f"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "how", [{"variant": "fp16"}, {"max_shard_size": "20KB"}, {"max_shard_size": "20KB", "variant": "fp16"}]
 )
