@@ -11,6 +11,7 @@ import wave
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fewstep.runtime import UserError, load
 from fewstep.runtime.spectrogram import decode, encode, frames, joined, loudness, pieces, samples
@@ -18,21 +19,35 @@ from fewstep.runtime.spectrogram import decode, encode, frames, joined, loudness
 BATCH = 4  # pieces at once
 
 
-def main(bundle: str, noisy_file: str, enhanced_file: str, plan: str = "sgmse:10@linspace") -> None:
+def read_recording(path: str) -> tuple[NDArray[np.float32], int]:
+    """Its samples from -1 to 1, and how many there are in a second."""
     try:
-        with wave.open(noisy_file, "rb") as file:
+        with wave.open(path, "rb") as file:
             parameters = file.getparams()
-            noisy = np.frombuffer(file.readframes(parameters.nframes), "<i2") / np.float32(32768)
+            recording = np.frombuffer(file.readframes(parameters.nframes), "<i2") / np.float32(32768)
     except (wave.Error, EOFError, ValueError) as error:
-        raise UserError(f"{noisy_file} is no WAV file ({error})", "give a recording") from error
+        raise UserError(f"{path} is no WAV file ({error})", "give a recording") from error
     if parameters.nchannels != 1 or parameters.sampwidth != 2:
-        raise UserError(f"{noisy_file} is not one channel of 16 bits", "convert it")
+        raise UserError(f"{path} is not one channel of 16 bits", "convert it")
+    return recording, parameters.framerate
+
+
+def write_recording(path: str, recording: NDArray[np.float32], rate: int) -> None:
+    with wave.open(path, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes((recording * 32768).round().clip(-32768, 32767).astype("<i2").tobytes())
+
+
+def main(bundle: str, noisy_file: str, enhanced_file: str, plan: str = "sgmse:10@linspace") -> None:
+    noisy, rate = read_recording(noisy_file)
     with load(bundle) as sampler:
         sound, sizes = sampler.bundle.manifest.spectrogram, sampler.bundle.manifest.sizes
         if sound is None or not sizes:
             raise UserError(f"{bundle} does not sample sound of any length", "give the bundle of speech.py")
-        if sound.rate != parameters.framerate:
-            raise UserError(f"{noisy_file} has {parameters.framerate} Hz", f"give {sound.rate}, as in training")
+        if sound.rate != rate:
+            raise UserError(f"{noisy_file} has {rate} Hz", f"give {sound.rate}, as in training")
         (free,) = sizes
         count = max(free.low, min(frames(sound, len(noisy) + sound.hop - 1, free.multiple), free.high))
         length, plan_of_it = samples(sound, count), sampler.compile(plan)
@@ -43,9 +58,7 @@ def main(bundle: str, noisy_file: str, enhanced_file: str, plan: str = "sgmse:10
             x = sampler.sample(plan_of_it, seeds, condition={"y": y}, sizes={"frames": count})
             enhanced.extend(decode(sound, x, length))
     result = joined(enhanced, len(noisy), overlap) * scale
-    with wave.open(enhanced_file, "wb") as file:
-        file.setparams(parameters)
-        file.writeframes((result * 32768).round().clip(-32768, 32767).astype("<i2").tobytes())
+    write_recording(enhanced_file, result, rate)
     print(f"{Path(enhanced_file).name}: {len(result) / sound.rate:.2f} s in {len(parts)} pieces of {count} frames")
 
 

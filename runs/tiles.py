@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.plans import noise
-from fewstep.plans.arguments import refuse_options
+from fewstep.plans.arguments import refuse_options, whole
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan, Step
 from fewstep.runs.windows import Place, covering, ramp
@@ -59,8 +59,8 @@ class Tiles:
         to its border counts for nothing. None is half of the overlap. A network that looks r elements far gives the
         outputs of the whole where 2 r <= overlap - blend.
     moves: the windows lie elsewhere at each step, so that seams do not add up (Any-Size-Diffusion: Zheng et al. 2023,
-        arXiv 2308.16582). Offsets are a function of the steps that
-        are left, so that a tail's windows lie where the whole run's do.
+        arXiv 2308.16582). Offsets are a function of the steps that are left, so that a tail's windows lie where the
+        whole run's do.
     batch: windows in a call, of each sample.
     """
 
@@ -70,11 +70,10 @@ class Tiles:
     batch: int = 1
 
     def __post_init__(self) -> None:
-        if any(not isinstance(each, int | np.integer) for each in (self.overlap, self.blend or 0, self.batch)):
-            raise UserError(f"{self} are no tiles", "give overlap, blend and batch as whole numbers")
-        blend = self.overlap // 2 if self.blend is None else self.blend
-        if self.overlap < 0 or not 0 <= blend <= self.overlap or self.batch < 1:
-            raise UserError(f"{self} are no tiles", "give 0 <= blend <= overlap, and a batch from 1 on")
+        whole("overlap", self.overlap, 0)
+        whole("batch", self.batch, 1)
+        if self.blend is not None:
+            whole("blend", self.blend, 0, self.overlap)
 
     @property
     def margin(self) -> int:

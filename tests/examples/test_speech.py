@@ -23,6 +23,7 @@ STEPS, SNR = 3, 0.5
 
 def run(name: str, arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
     monkeypatch.setattr(sys, "argv", [name, *arguments])
+    monkeypatch.syspath_prepend(EXAMPLES)  # as `python FILE` does
     return runpy.run_path(str(EXAMPLES / name), run_name="__main__")
 
 

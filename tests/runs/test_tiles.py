@@ -224,7 +224,7 @@ def test_a_branch_that_the_plan_does_not_have(sampler: Sampler, branch: str, fix
     [{"overlap": -1}, {"overlap": 2, "blend": 3}, {"overlap": 2, "batch": 0}, {"overlap": 1.5}, {"overlap": "8"}],
 )
 def test_tiles_that_cannot_be(arguments) -> None:
-    with pytest.raises(UserError, match="are no tiles"):
+    with pytest.raises(UserError, match="^(overlap|blend|batch) .*; give a whole number from "):
         Tiles(**arguments)
 
 
