@@ -73,13 +73,13 @@ class Way:
 
 @dataclass(frozen=True)
 class Tried:
-    """A way, the bias that it adds to the output, the PSNR of its samples [seeds] in dB, and the share of the end
-    error's energy that is one number for each channel."""
+    """A way, the PSNR of its samples [seeds] in dB, the share of the end error's energy that is one number for each
+    channel, and the bias that it adds to the output."""
 
     way: Way
-    bias: Float | None
     psnr: Float
     shift: float
+    bias: Float | None = None
 
     @property
     def p5(self) -> float:
@@ -207,7 +207,7 @@ def try_ways(
         if digest(made[0]) not in known:
             known.add(digest(made[0]))
             network = _opened(made[0], each.target, by_rows)
-            found.append(_run(Way(method), None, repeat(network), courses, found))
+            found.append(_run(Way(method), repeat(network), courses, found))
             kept = (made, network) if choose(found) == len(found) - 1 else kept
             del network
         progress("ways tried", done, stages)
@@ -220,7 +220,7 @@ def try_ways(
         kept = best_network = None  # two networks of large weights are too many
         other = lower_graph(usual.prepared, usual.table, usual.target, thin)
         network = _opened(other[0], usual.target, by_rows)
-        found.append(_run(replace(best.way, in_float=thin), None, repeat(network), courses, [best]))
+        found.append(_run(replace(best.way, in_float=thin), repeat(network), courses, [best]))
         if choose([best, found[-1]]) == 1:
             best, made, best_network = found[-1], other, network
         del other, network
@@ -285,17 +285,11 @@ def _corrected(best: Tried, graph: Graph, groups: int, network: LoadedGraph, cou
             found.append(mean_error(course, network, axis, groups))
             yield corrected(network, output, found[-1], axis)
 
-    tried = _run(replace(best.way, has_bias=True), None, networks(), courses, [best])
+    tried = _run(replace(best.way, has_bias=True), networks(), courses, [best])
     return replace(tried, bias=np.mean(found, axis=0))
 
 
-def _run(
-    way: Way,
-    bias: Float | None,
-    networks: Iterable[LoadedGraph],
-    courses: Sequence[Course],
-    others: Sequence[Tried],
-) -> Tried:
+def _run(way: Way, networks: Iterable[LoadedGraph], courses: Sequence[Course], others: Sequence[Tried]) -> Tried:
     """Samples of a way, each course with its network, until it is behind one of the others."""
     psnr: list[Float] = []
     errors: list[Float] = []
@@ -305,7 +299,7 @@ def _run(
         errors.append(_end_error(course, states))
         if any(_is_behind(np.concatenate(psnr), each.psnr) for each in others):
             break
-    return Tried(way, bias, np.concatenate(psnr), constant_share(np.concatenate(errors)))
+    return Tried(way, np.concatenate(psnr), constant_share(np.concatenate(errors)))
 
 
 def _is_behind(psnr: Float, other: Float) -> bool:

@@ -9,7 +9,7 @@ from fewstep.calibration.choosing.trials import Tried, Way, choose, constant_sha
 
 
 def found(psnr: Sequence[float], has_bias: bool = False) -> Tried:
-    return Tried(Way("channels", has_bias), None, np.array(psnr, float), 0.0)
+    return Tried(Way("channels", has_bias), np.array(psnr, float), 0.0)
 
 
 USUAL = [40.0, 42.0, 44.0, 46.0]
