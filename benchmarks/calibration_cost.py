@@ -35,7 +35,7 @@ from fewstep.runtime.bundle.reading import open_bundle
 ARCHITECTURE = "ddpm_cifar10"  # the source that `fewstep export` knows
 PLAN = "dpmpp_2m:8"
 TRAJECTORIES = (16, 64, 256)
-LEAST = 4  # trajectories that `calibrate` takes
+LEAST = 4  # trajectories: with fewer, `calibrate` tries nothing
 WITHIN = 8  # trajectories, of the most that onnxruntime finishes
 RUNS = 3
 SHARE = 0.8  # of the free memory

@@ -27,6 +27,7 @@ from fewstep.calibration.options import (
     seeds_of,
     targets_of,
     thin_targets,
+    warn_of_few,
 )
 from fewstep.calibration.precision.closed_loop import Course, open_courses
 from fewstep.calibration.precision.native import searched_here
@@ -215,6 +216,7 @@ def _under(progress: Progress, name: str, stage: str, done: int, total: int) -> 
 
 def open_task(options: CalibrateOptions) -> Task:
     """Read the bundle and check everything that can be checked without sampling. UserError if it cannot be done."""
+    warn_of_few(options)
     sampler = load(options.bundle, body="float32", backend=OpeningOnDemand(threads=options.threads))
     prepared = io.load(sampler.bundle.graph(sampler.body.graph), root=options.bundle)
     plan = _plan(options, sampler)

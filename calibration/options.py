@@ -1,10 +1,11 @@
 """The options of `fewstep calibrate`, and what follows from them alone."""
 
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
-from fewstep.calibration.choosing.trials import TRIED
+from fewstep.calibration.choosing.trials import FEWEST, TRIED
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.lowering.targets import USUAL, target_names, targets_by_name
 from fewstep.calibration.precision.closed_loop import SELECTION_SEEDS
@@ -17,13 +18,14 @@ from fewstep.plans.errors import UserError
 from fewstep.runtime.backends.checks import check_threads
 from fewstep.runtime.options import Options
 
+LOG = logging.getLogger("fewstep")
+
 Groups = Literal["step", "merged", "pooled"]
 AnyMethod = Literal["auto", Method]
 Thin = Literal["auto", "tried", "int8"]
 Bias = Literal["auto", "measured", "none"]
 Inputs = Literal["deployed", "progressive", "uniform", "normal", "interval"]
 
-LEAST_TRAJECTORIES = 4  # fewer do not show the ends of a distribution
 MOST_TRAJECTORIES = 2**48
 
 
@@ -34,7 +36,7 @@ class CalibrateOptions(Options):
     bundle: The bundle to calibrate; int8 bodies, ranges and the plan are added to it.
     plan: SOLVER:STEPS, or the path of a plan's JSON.
     target: What to lower for.
-    trajectories: Number of samples to follow.
+    trajectories: Number of samples to follow. Ranges of fewer than 4 are warned of, and nothing is tried on samples.
     guidance: Weight of classifier-free guidance. Default: 2 if the denoiser has an unconditional form and does not take
         the weight itself as a condition; else none.
     ranges: auto tries channels and channels-minmax on samples, and keeps channels unless the other is surely better,
@@ -93,20 +95,39 @@ class CalibrateOptions(Options):
 
 def methods_of(options: CalibrateOptions) -> tuple[Method, ...]:
     """The methods whose ranges are tried, the usual one first."""
-    return TRIED if options.ranges == "auto" else (options.ranges,)
+    if options.ranges != "auto":
+        return (options.ranges,)
+    return TRIED if _has_trials(options) else TRIED[:1]
 
 
 def thin_targets(options: CalibrateOptions) -> tuple[str, ...]:
     """For which thin convolutions may stay in float. A precision map chooses what does itself."""
     is_tried = options.thin == "tried" or (options.thin == "auto" and options.ranges == "auto")
-    return _without_map(options) if is_tried else ()
+    return _without_map(options) if is_tried and _has_trials(options) else ()
 
 
 def biased_targets(options: CalibrateOptions) -> tuple[str, ...]:
     """For which the mean error of the output may be taken out. A precision map leaves parts in float, which changes
     that error: its bodies keep it."""
     is_tried = options.bias == "measured" or (options.bias == "auto" and options.ranges == "auto")
-    return _without_map(options) if is_tried else ()
+    return _without_map(options) if is_tried and _has_trials(options) else ()
+
+
+def warn_of_few(options: CalibrateOptions) -> None:
+    """A warning where the trajectories show little of the activations, with what follows from it."""
+    if _has_trials(options):
+        return
+    count = f"{options.trajectories} {'trajectory shows' if options.trajectories == 1 else 'trajectories show'}"
+    untried = f", and ranges are {TRIED[0]}, for trials need {FEWEST}" if options.ranges == "auto" else ""
+    LOG.warning(
+        "%s little of how far activations reach: int8 clips more of other samples%s; follow 64 (--trajectories 64)",
+        *(count, untried),
+    )
+
+
+def _has_trials(options: CalibrateOptions) -> bool:
+    """Whether ways may be tried on samples, of which there are no more than trajectories."""
+    return options.trajectories >= FEWEST
 
 
 def _without_map(options: CalibrateOptions) -> tuple[str, ...]:
@@ -151,6 +172,11 @@ def _check_choices(options: CalibrateOptions) -> None:
     ):
         if value not in choices:
             raise UserError(f"{option} cannot be {value!r}", f"choose from {', '.join(choices)}")
+    for option, value, asked in (("thin", options.thin, "tried"), ("bias", options.bias, "measured")):
+        if value == asked and not _has_trials(options):
+            raise UserError(
+                f"--{option} {asked} needs {FEWEST} trajectories", f"follow at least {FEWEST}, or leave it out"
+            )
     if options.inputs == "progressive" and options.groups == "pooled":
         raise UserError(
             "progressive inputs need the ranges of earlier steps, pooled ones come last", "choose groups step"
@@ -158,12 +184,9 @@ def _check_choices(options: CalibrateOptions) -> None:
 
 
 def seeds_of(options: CalibrateOptions) -> range:
-    """The seeds of the trajectories. UserError where they are too few, too many, or held out for others."""
-    if options.trajectories < LEAST_TRAJECTORIES:
-        raise UserError(
-            f"{options.trajectories} trajectories show too little of the activations",
-            f"follow at least {LEAST_TRAJECTORIES}, better 64",
-        )
+    """The seeds of the trajectories. UserError where there are none, too many, or they are held out for others."""
+    if options.trajectories < 1:
+        raise UserError(f"{options.trajectories} trajectories show nothing", "follow at least 1, better 64")
     if options.trajectories > MOST_TRAJECTORIES:
         raise UserError(f"{options.trajectories} trajectories never end", "follow 64, or some hundred")
     if not len(HELD_OUT_SEEDS) <= options.seed <= 2**64 - options.trajectories:

@@ -54,6 +54,7 @@ from fewstep.runtime.sampler import Sampler
 
 TRIED: tuple[Method, ...] = ("channels", "channels-minmax")  # the usual one first
 CHOOSING = 8  # seeds that choose, in two halves; no more than there are trajectories
+FEWEST = 4  # of these seeds: a half of one says nothing of its worse samples
 FIRST = SELECTION_SEEDS.index(JUDGE_SEEDS.stop)  # precision maps have those before
 WORSE = 0.5  # of the samples, whose mean counts as much as the mean of all; a smaller part of a few says less
 RESAMPLES = 256  # of the seeds, with replacement: differences between them have the error of the difference

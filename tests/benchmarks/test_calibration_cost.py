@@ -185,7 +185,7 @@ def test_both_calibrate_a_tiny_network(tmp_path: Path, capsys: pytest.CaptureFix
     assert {path.name for path in bundle.rglob("*")} == before  # a copy was calibrated
 
 
-def test_fewer_trajectories_than_calibrate_takes_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+def test_fewer_trajectories_than_calibrate_tries_ways_on_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--trajectories", "2"])
     assert "at least 4" in capsys.readouterr().err

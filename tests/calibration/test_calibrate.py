@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
@@ -16,6 +17,7 @@ from fewstep.calibration.options import CalibrateOptions
 from fewstep.calibration.ranges.merging import regrouped
 from fewstep.calibration.ranges.table import Method, RangesTable
 from fewstep.calibration.ranges.table import load as load_table
+from fewstep.cli.calibrate import dry_run
 from fewstep.graph import io
 from fewstep.graph.graph import BATCH, GROUP, Graph, Node, Value
 from fewstep.plans.compile import compile_plan
@@ -325,6 +327,41 @@ def test_a_dead_layer_is_named_once_however_many_passes_there_are(
 
 
 @pytest.mark.parametrize(
+    ("trajectories", "ranges", "said"),
+    [
+        (1, "auto", "1 trajectory shows little of how far activations reach: .*, and ranges are channels, for trials"),
+        (3, "auto", "3 trajectories show little"),
+        (2, "mse", r"int8 clips more of other samples; follow 64 \(--trajectories 64\)$"),
+    ],
+)
+def test_few_trajectories_are_warned_of_and_take_the_usual_way(
+    bundle: Path, caplog: pytest.LogCaptureFixture, trajectories: int, ranges: str, said: str
+) -> None:
+    made = run(bundle, trajectories=trajectories, ranges=ranges, target=("cpu-x86",))
+    (warning,) = [each for each in caplog.messages if "show" in each]
+    assert re.search(said, warning)
+    usual = "channels" if ranges == "auto" else ranges
+    assert table_of(made).method == usual
+    assert not made.manifest.bodies["int8-cpu-x86"].trials
+    caplog.clear()
+    told = dry_run(replace(FIRST, bundle=bundle, trajectories=trajectories, ranges=ranges))  # type: ignore[arg-type]
+    assert warning in caplog.messages
+    assert told.value["trial_evaluations"] == 0  # type: ignore[index]
+
+
+def test_four_trajectories_are_tried_and_not_warned_of(bundle: Path, caplog: pytest.LogCaptureFixture) -> None:
+    made = run(bundle, target=("cpu-x86",))
+    assert not [each for each in caplog.messages if "trajector" in each]
+    assert made.manifest.bodies["int8-cpu-x86"].trials
+
+
+@pytest.mark.parametrize("inputs", ["progressive", "uniform", "normal", "interval"])
+def test_one_trajectory_is_enough_for_any_inputs(bundle: Path, inputs: str) -> None:
+    made = run(bundle, trajectories=1, inputs=inputs, target=("cpu-x86",))
+    assert all(np.isfinite([each.low, each.high]).all() for each in table_of(made)["a1"].per_group)
+
+
+@pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"target": ("cpu-z80",)}, "unknown target 'cpu-z80'; choose from cpu-x86, cpu-x86-7bit, cpu-arm, tensorrt"),
@@ -339,7 +376,9 @@ def test_a_dead_layer_is_named_once_however_many_passes_there_are(
         ({"plan": "dpm:8"}, "unknown solver 'dpm'"),
         ({"plan": "ddim:101"}, "101 steps on schedule cosine-100"),
         ({"plan": "missing.json"}, "there is no plan file missing.json"),
-        ({"trajectories": 2}, "2 trajectories show too little"),
+        ({"trajectories": 0}, "0 trajectories show nothing; follow at least 1"),
+        ({"trajectories": 3, "thin": "tried"}, "--thin tried needs 4 trajectories"),
+        ({"trajectories": 3, "ranges": "mse", "bias": "measured"}, "--bias measured needs 4 trajectories"),
         ({"seed": 200}, "meet those held out"),
         ({"seed": 2**64}, "leave 64 bits"),
         ({"seed": 499_997}, "meet those that precision maps are judged on; start from 1000000"),
