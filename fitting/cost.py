@@ -38,7 +38,8 @@ def _of_the_search(task: FitTask, options: FitOptions) -> int:
     # a candidate that is overfitted is judged on the seeds of the fit, and the next one
     tried = len(RESTRAINTS) * (seeds + choices)
     columns = -(-calls(numbers_of(task, options)) // steps)
-    return BEGIN * BLOCK + seeds + choices + options.iterations * (seeds * columns + (1 + SECANTS) * tried)
+    energy = (seeds + choices) * (options.method == "end")
+    return BEGIN * BLOCK + seeds + choices + options.iterations * (seeds * columns + (1 + SECANTS) * tried) + energy
 
 
 def numbers_of(task: FitTask, options: FitOptions) -> list[int]:

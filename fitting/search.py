@@ -12,6 +12,7 @@ from fewstep.fitting.blocks import CHOICE_SEEDS, FIT_SEEDS, Block, blocks_of
 from fewstep.fitting.checkpoint import Checkpoint, checkpoint_of
 from fewstep.fitting.continuous import is_continuous
 from fewstep.fitting.endpoint import RESTRAINTS, SECANTS, Nominal, Refinement, Seeds, refine
+from fewstep.fitting.energy import with_energy
 from fewstep.fitting.free import Kind, Number, free_numbers
 from fewstep.fitting.olss import RIDGES, least_squares, lessons
 from fewstep.fitting.options import FitOptions
@@ -51,7 +52,8 @@ class Found:
 
 def search(task: FitTask, options: FitOptions, progress: Progress = SILENT) -> Iterator[Found]:
     """The numbers that a fit begins at, then better and better ones. Each is kept, so that an interrupted search goes
-    on from its best; its caller drops the checkpoint."""
+    on from its best; its caller drops the checkpoint. The last ones of `end` have the teacher's energy, at its price.
+    """
     rolled = task.rolled
     seeds = Seeds(
         taught(task, FIT_SEEDS[: options.seeds], task.rows.fit, "teacher of the fit", progress),
@@ -63,9 +65,13 @@ def search(task: FitTask, options: FitOptions, progress: Progress = SILENT) -> I
     before = Nominal(*(rolled.qualities(nominal, blocks) for blocks in (seeds.fit, seeds.selection)))
     origin = recurrence_of(begun, HISTORY)
     found = Found(origin, nominal, origin, seeds, before, 0, ())
-    yield from {"olss": _by_olss, "times": _by_times}.get(options.method, _by_refinement)(
-        task, options, found, progress
-    )
+    method = {"olss": _by_olss, "times": _by_times}.get(options.method, _by_refinement)
+    for best in method(task, options, found, progress):
+        yield best
+    if options.method == "end" and best.done > 0:
+        numbers = with_energy(rolled, best.numbers, seeds)
+        if numbers is not None:
+            yield replace(best, numbers=numbers)
 
 
 def _by_refinement(task: FitTask, options: FitOptions, found: Found, progress: Progress) -> Iterator[Found]:

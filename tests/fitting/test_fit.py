@@ -44,6 +44,17 @@ def test_a_plan_is_fitted_kept_and_found_again(tiny_bundle, tmp_path):
         np.testing.assert_array_equal(sampler.sample("fitted:2", [1], {"class": [0]}, 2.0), of_file)
 
 
+@pytest.mark.parametrize(("method", "is_restored"), [("end", True), ("rows", False)])
+def test_samples_of_a_fit_of_all_numbers_have_the_energy_of_the_teachers(tiny_bundle, method, is_restored):
+    options = FitOptions(tiny_bundle, guidance=2.0, method=method, **{**FEW, "iterations": 1})
+    task = open_task(options)
+    *_, found = search(task, options)
+    blocks = (*found.seeds.fit, *found.seeds.selection)
+    made = np.concatenate(list(task.rolled.samples(plan_of(found.numbers), blocks)))
+    ratio = np.square(made).sum() / np.square(np.concatenate([block.taught for block in blocks])).sum()
+    assert (abs(ratio - 1) < 1e-5) == is_restored
+
+
 def test_a_second_fit_for_the_same_use_takes_the_place_of_the_first(tiny_bundle):
     for guidance in (2.0, None, 2.0):
         fit(FitOptions(tiny_bundle, guidance=guidance, iterations=1, **FEW))
