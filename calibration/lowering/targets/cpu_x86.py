@@ -18,6 +18,7 @@ from fewstep.calibration.lowering.scheme import Form, Replacement, Scheme, Targe
 from fewstep.calibration.lowering.selection import WeightedOp
 from fewstep.calibration.weights import QuantizedWeight
 from fewstep.graph.graph import Array, Graph, Node
+from fewstep.graph.passes.mish import expand_mish
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle import platforms
 from fewstep.runtime.bundle.manifest import Coverage
@@ -87,7 +88,7 @@ CPU_X86 = Target(
         form=Form(quantize, operation, encodes_output=lambda op: op.node.op == "Conv"),
         least_gain=LEAST_GAIN,
     ),
-    passes=(),
+    passes=(expand_mish,),
     check=integer_kernels_run,
     engine=as_deployed,
     notes=("exact on x86 CPUs with VNNI: others add pairs of 8-bit products in 16 bits, and saturate",),
