@@ -19,12 +19,12 @@ from tempfile import gettempdir
 
 import numpy as np
 from ablation import BASE, Asked, Found, chosen, measure, page, positive
+from zoo.bundles import exported
 from zoo.members import BY_NAME, MEMBERS, Member
 
 from fewstep.calibration.lowering.targets.cpu_x86 import CPU_X86
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.cli.progress import ProgressDisplay
-from fewstep.export.export import ExportOptions, export
 from fewstep.plans.errors import UserError
 from fewstep.runtime.progress import Progress
 
@@ -42,9 +42,7 @@ def plan_of(member: Member, steps: int, grid: str | None) -> str:
 
 def measured(member: Member, names: Sequence[str], plan: str, trajectories: int, asked: Asked, show: Progress) -> Found:
     """The rows of one member along a plan."""
-    bundle = asked.work / member.name
-    if not (bundle / "manifest.json").exists():
-        export(ExportOptions(member.source, bundle))
+    bundle = exported(member, asked.work)
     options = CalibrateOptions(bundle, plan, (CPU_X86.name,), trajectories, member.guidance)
     rows = member.rows(trajectories, CALIBRATION)
     if rows is None:

@@ -1,12 +1,13 @@
 """What int8 by default is worth beside other tools on every denoiser of the zoo and the shipped ones, in one table.
 
-    python benchmarks/zoo_tools.py [--model NAME ...] [--seeds 64] [--python nncf_ptq=PATH] [--python modelopt_ptq=PATH]
+    python benchmarks/zoo_tools.py [--model NAME ...] [--seeds 64] [--first-seed 0] [--python nncf_ptq=PATH] ...
 
 Exports the members into the work folder, calibrates each as `fewstep calibrate` does by default, and compares it as
 `quantization/compare.py` does: the same float graph, trajectories, seeds and engines. onnxruntime's `quantize_static`
 is always compared; NNCF and ModelOpt where `--python` says which Python has them. All outcomes of the work folder go
-into docs/measured/zoo.md, as soon as each is there: an interrupted run goes on where it was. Building takes
-`--seeds 64`, a verdict `--seeds 256`.
+into docs/measured/zoo.md, as soon as each is there: an interrupted run goes on where it was. Ours with `--ranges
+channels`, which tries nothing, stands beside. Building takes `--seeds 64`, a verdict `--seeds 256`, and seeds that
+nothing was chosen on `--first-seed`.
 """
 
 import argparse
@@ -16,20 +17,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import gettempdir
 
+from msgspec.structs import replace
+
 sys.path.append(str(Path(__file__).parent / "quantization"))
 
 from ablation import positive
-from compare import compare, environments
-from contenders import OURS, TARGET_OF, TOOLS
+from compare import calibrated_plan, compare, environments, seeds_of
+from contenders import OURS, TARGET_OF, TOOLS, Contender
+from judging import Judge
+from material import Material
 from outcome import EQUAL_BAR, Outcome, Quality, save, saved
+from zoo.bundles import exported
 from zoo.members import MEMBERS, Member
 from zoo_choices import plan_of
 
 from fewstep.calibration.calibrate import calibrate
-from fewstep.calibration.options import CalibrateOptions
+from fewstep.calibration.options import AnyMethod, CalibrateOptions
 from fewstep.cli.progress import ProgressDisplay
-from fewstep.export.export import ExportOptions, export
+from fewstep.graph import io
 from fewstep.plans.errors import UserError
+from fewstep.runtime import load
 from fewstep.runtime.bundle.platforms import body_name
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.progress import SILENT, Progress
@@ -43,6 +50,10 @@ class Shipped(Member):
     def source(self) -> str:
         return self.name
 
+    @property
+    def weights(self) -> Path:
+        return Path(__file__).parent.parent / "models" / self.name / f"{self.name}.safetensors"
+
     def rows(self, count: int, seed: int) -> None:
         return None
 
@@ -52,20 +63,42 @@ BY_NAME = {member.name: member for member in ALL}
 PAGE = Path(__file__).parent.parent / "docs/measured/zoo.md"
 MARKERS = ("<!-- made by benchmarks/zoo_tools.py -->", "<!-- end of what benchmarks/zoo_tools.py makes -->")
 STEPS = (8, 4)
+PLAIN: AnyMethod = "channels"  # ranges that need no trial
 HEADER = (
-    "| denoiser | steps | engine | fewstep | kept | MACs in int8 | image | best other of the same | difference | bar |",
-    "|---|---|---|---|---|---|---|---|---|---|",
+    "| denoiser | steps | engine | fewstep | kept | without trials | MACs in int8 | image | best other of the same"
+    " | difference | bar |",
+    "|---|---|---|---|---|---|---|---|---|---|---|",
 )
 
 
-def calibrated(member: Member, steps: int, targets: Sequence[str], work: Path, progress: Progress = SILENT) -> Path:
-    """The member's bundle, calibrated by default along its plan for these targets; kept if it is there."""
-    plan, bundle = plan_of(member, steps, None), work / "bundles" / f"{member.name}-{steps}"
-    if not (bundle / "manifest.json").exists():
-        export(ExportOptions(member.source, bundle))
+def calibrated(
+    member: Member,
+    steps: int,
+    targets: Sequence[str],
+    work: Path,
+    progress: Progress = SILENT,
+    ranges: AnyMethod = CalibrateOptions.ranges,
+) -> Path:
+    """The member's bundle, calibrated along its plan for these targets; kept if it is there."""
+    plan = plan_of(member, steps, None)
+    bundle = exported(member, work / "bundles", plan, member.guidance, ranges)
     if not {body_name("int8", target) for target in targets} <= open_bundle(bundle).manifest.bodies.keys():
-        calibrate(CalibrateOptions(bundle, plan, tuple(targets), guidance=member.guidance), progress)
+        calibrate(CalibrateOptions(bundle, plan, tuple(targets), guidance=member.guidance, ranges=ranges), progress)
     return bundle
+
+
+def plain(
+    member: Member, steps: int, engines: Sequence[str], arguments: argparse.Namespace, progress: Progress
+) -> dict[str, Quality]:
+    """Ours without any trial, by engine."""
+    targets = [TARGET_OF[engine] for engine in engines]
+    bundle = calibrated(member, steps, targets, arguments.work, progress, ranges=PLAIN)
+    reference, lines = load(bundle, body="float32"), [Contender(engine) for engine in engines]
+    kept = arguments.work / PLAIN
+    kept.mkdir(exist_ok=True)
+    material = Material(kept, io.load(reference.bundle.graph(reference.body.graph), root=bundle))
+    judge = Judge(bundle, calibrated_plan(reference, lines), seeds_of(arguments), material, progress)
+    return {line.engine: judge(line) for line in lines}
 
 
 def best_other(outcome: Outcome, engine: str) -> tuple[str, Quality] | None:
@@ -83,7 +116,8 @@ def lines(outcome: Outcome) -> Iterator[str]:
             ours, best = row.quality, best_other(outcome, row.engine)
             image = "" if ours.image is None else f"{100 * ours.image:.1f} %"
             share = f"{100 * ours.coverage:.1f} %"
-            cells = [outcome.model, str(outcome.steps), row.engine, _figures(ours), row.chosen, share, image]
+            before = "" if row.plain is None else _figures(row.plain)
+            cells = [outcome.model, str(outcome.steps), row.engine, _figures(ours), row.chosen, before, share, image]
             if best is None:
                 yield _line([*cells, "none", "", ""])
                 continue
@@ -105,7 +139,7 @@ def described(outcomes: Sequence[Outcome]) -> str:
     """Markdown: the table, and below it the versions and seeds behind it."""
     known = [each for each in outcomes if each.model in BY_NAME]
     table = [*HEADER, *(line for outcome in known for line in lines(outcome))]
-    seeds = ", ".join(str(number) for number in sorted({each.seeds for each in known}))
+    seeds = ", ".join(f"{count} from {first}" for count, first in sorted({(each.seeds, each.first) for each in known}))
     made_by = {row.made_by for each in known for row in each.rows if row.made_by}
     versions = ", ".join(sorted({*made_by, *(version for each in known for version in each.versions)}))
     return "\n".join([*table, "", f"Held-out seeds: {seeds}. {versions}."])
@@ -133,6 +167,10 @@ def run(
             for count in steps:
                 bundle = calibrated(member, count, targets, arguments.work, progress)
                 outcome = compare(bundle, pythons, arguments, progress)
+                engines = [row.engine for row in outcome.rows if row.name == OURS]
+                found = plain(member, count, engines, arguments, progress)
+                ours = (replace(row, plain=found[row.engine]) if row.name == OURS else row for row in outcome.rows)
+                outcome = replace(outcome, rows=tuple(ours))
                 save(outcome, arguments.work)
                 yield outcome
 
@@ -143,7 +181,8 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument("--steps", action="append", type=positive, help="of the plan; several times for several")
     parser.add_argument("--python", action="append", default=[], metavar="TOOL=PATH", help="the Python that has a tool")
     parser.add_argument("--only", action="append", default=[], help="settings with this in their name")
-    parser.add_argument("--seeds", type=positive, default=64, help="held-out seeds, 0 and up")
+    parser.add_argument("--seeds", type=positive, default=64, help="held-out seeds")
+    parser.add_argument("--first-seed", type=int, default=0, help="the first of them")
     parser.add_argument("--work", type=Path, default=Path(gettempdir()) / "fewstep-zoo-tools", help="what is kept")
     arguments = parser.parse_args(given)
     arguments.no_speed, arguments.batch = True, 8

@@ -29,6 +29,7 @@ from material import calibrated_on, write_material
 from outcome import Outcome, Row, bars, described, is_met, page, save, saved
 
 from fewstep.calibration.bodies import judged_plan, open_body
+from fewstep.calibration.trajectories import HELD_OUT_SEEDS
 from fewstep.cli.progress import ProgressDisplay
 from fewstep.evaluation.speed.benchmark_feeds import feeds
 from fewstep.evaluation.speed.machine import this_machine
@@ -119,7 +120,7 @@ def compare(
     rows: dict[Contender, Row] = {}
     with TemporaryDirectory() as temporary:
         bundle = Path(shutil.copytree(path, Path(temporary) / "bundle"))
-        judge = Judge(bundle, plan, arguments.seeds, material, progress)
+        judge = Judge(bundle, plan, seeds_of(arguments), material, progress)
         for done, line in enumerate(lines, 1):
             rows[line] = (
                 Row(line.engine, line.name, quality=judge(line), chosen=kept_of(manifest.bodies[line.body]))
@@ -136,6 +137,7 @@ def compare(
         guidance=weight_of(plan.guidance),
         trajectories=len(seeds),
         seeds=arguments.seeds,
+        first=arguments.first_seed,
         batch=arguments.batch,
         processor=this_machine().processor,
         versions=versions(),
@@ -156,6 +158,14 @@ def other(judge: Judge, line: Contender, python: str) -> Row:
         return Row(line.engine, line.name, line.setting, reason=reason(error, here), made_by=made.version)
 
 
+def seeds_of(arguments: argparse.Namespace) -> range:
+    """The held-out seeds that judge. UserError for others."""
+    seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
+    if seeds.start < HELD_OUT_SEEDS.start or seeds.stop > HELD_OUT_SEEDS.stop:
+        raise UserError(f"seeds {seeds.start} to {seeds[-1]} are not held out", f"stay below {HELD_OUT_SEEDS.stop}")
+    return seeds
+
+
 def positive(text: str) -> int:
     """A number of things of which there must be some, as argparse reads it."""
     number = int(text)
@@ -171,7 +181,8 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--only", action="append", default=[], help="settings with this in their name, as nncf_ptq-tuned"
     )
-    parser.add_argument("--seeds", type=positive, default=256, help="held-out seeds, 0 and up")
+    parser.add_argument("--seeds", type=positive, default=256, help="held-out seeds")
+    parser.add_argument("--first-seed", type=int, default=0, help="the first of them")
     parser.add_argument("--batch", type=positive, default=8, help="samples of a timed call")
     parser.add_argument("--work", type=Path, default=Path(gettempdir()) / "fewstep-quantization", help="what is kept")
     parser.add_argument("--no-speed", action="store_true", help="judge only")

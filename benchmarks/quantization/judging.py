@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from outcome import Quality
 
 from fewstep.calibration.bodies import open_body
+from fewstep.calibration.code_digest import code
 from fewstep.calibration.held_out import held_out_conditions
 from fewstep.calibration.metrics import psnr
-from fewstep.calibration.trajectories import HELD_OUT_SEEDS
 from fewstep.evaluation.speed.machine import this_machine
 from fewstep.graph import io
 from fewstep.plans.plan import Plan
@@ -47,14 +47,14 @@ def opened(bundle: Path, contender: Contender) -> Sampler:
     return open_body(open_bundle(bundle), contender.body, threads=0)
 
 
-def sampled(sampler: Sampler, plan: Plan, count: int, told: Told) -> Samples:
-    """The first `count` held-out seeds along a plan: [count, *x_shape]."""
+def sampled(sampler: Sampler, plan: Plan, held_out: range, told: Told) -> Samples:
+    """These seeds along a plan: [seeds, *x_shape]."""
     parts = []
-    for start in range(0, count, BATCH):
-        seeds = HELD_OUT_SEEDS[start : min(start + BATCH, count)]
+    for done in range(0, len(held_out), BATCH):
+        seeds = held_out[done : done + BATCH]
         conditions = held_out_conditions(sampler.bundle.manifest.conditions, seeds)
         parts.append(sampler.sample(plan, seeds, conditions, plan.guidance))
-        told(seeds.stop, count)
+        told(done + len(seeds), len(held_out))
     return np.concatenate(parts)
 
 
@@ -74,7 +74,7 @@ class Judge:
 
     bundle: Path
     plan: Plan
-    seeds: int
+    seeds: range
     material: Material
     progress: Progress = SILENT
 
@@ -82,7 +82,7 @@ class Judge:
         """PSNR of each held-out seed against float32 along the same plan, and what ran in int8."""
         opened_bundle = open_bundle(self.bundle)
         file = opened_bundle.body(contender.body).graph.file
-        judged = (opened_bundle.manifest.files[file], contender.engine, self.seeds, versions())
+        judged = (opened_bundle.manifest.files[file], contender.engine, self.seeds, versions(), code())
         kept = self.material.folder / f"judged-{contender.body}-{sha256(repr(judged).encode()).hexdigest()[:12]}.json"
         if kept.exists():
             return msgspec.json.decode(kept.read_bytes(), type=Quality)

@@ -47,7 +47,7 @@ class Quality(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A contender and how it fared: `quality` None if it failed, which `reason` says. Ours has no `setting`; `chosen`
-    is what its trials kept."""
+    is what its trials kept, and `plain` is ours without any trial, with `--ranges channels`."""
 
     engine: str
     name: str
@@ -57,6 +57,7 @@ class Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     speed: float | None = None  # times as fast as float32 on its engine; None: not timed
     made_by: str = ""  # the tool and its version
     chosen: str = ""
+    plain: Quality | None = None
 
 
 class Outcome(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -72,6 +73,7 @@ class Outcome(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     processor: str
     versions: tuple[str, ...]  # of fewstep and the engines
     rows: tuple[Row, ...]
+    first: int = 0  # of the seeds
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,7 @@ def described(outcome: Outcome) -> str:
     times = f" Times: batch {outcome.batch}, {outcome.processor}." if timed else ""
     lines = [
         f"`{outcome.model}`, `{outcome.plan}`{guidance}: ranges from {outcome.trajectories} trajectories,"
-        f" {outcome.seeds} held-out seeds; {versions}.{times}",
+        f" {outcome.seeds} held-out seeds from {outcome.first}; {versions}.{times}",
         "",
         table(outcome.rows),
         "",

@@ -29,6 +29,11 @@ class Member:
         """The SOURCE that `fewstep export` takes."""
         return f"{FOLDER / self.name}.py:make"
 
+    @property
+    def weights(self) -> Path:
+        """The file of its trained weights."""
+        return FOLDER / f"{self.name}.safetensors"
+
     def recipe(self) -> ModuleType:
         """Its file as a module: SPEC, RECIPE, DATA, network, make. Torch comes with it."""
         if str(FOLDER) not in sys.path:

@@ -46,6 +46,7 @@ def test_each_member_is_measured_along_its_plan_and_kept(
     script = SCRIPT["main"].__globals__
     monkeypatch.setitem(script, "MEMBERS", (Tiny(),))
     monkeypatch.setitem(script, "PAGE", page)
+    monkeypatch.setitem(script, "exported", lambda member, work: work / member.name)
     arguments = [
         "--work",
         str(tmp_path),
