@@ -40,7 +40,7 @@ from fewstep.calibration.ranges.merging import merge_groups
 from fewstep.calibration.ranges.methods import lambda_edges
 from fewstep.calibration.ranges.observe import Counts
 from fewstep.calibration.ranges.table import RangesTable
-from fewstep.calibration.row_by_row import sampler_by_rows
+from fewstep.calibration.row_by_row import body_by_rows, sampler_by_rows
 from fewstep.calibration.task import Task
 from fewstep.calibration.trajectories import draw_condition, roll_out
 from fewstep.calibration.workers.in_order import Workers, in_order
@@ -120,7 +120,8 @@ def _one_of_each_group(task: Task, plan: Plan) -> dict[int, Arrays]:
     """What a body is fed at the first step of each range group, along the first trajectory. `plan` has the groups of
     the bodies, which may be fewer than the task's."""
     seen: dict[int, Arrays] = {}
-    for each in roll_out(task.sampler, plan, task.seeds[:1], conditions=task.conditions, sizes=task.sizes):
+    sampler = body_by_rows(task.sampler)  # of a large body the activations of one row at a time
+    for each in roll_out(sampler, plan, task.seeds[:1], conditions=task.conditions, sizes=task.sizes):
         group = plan.steps[each.state.index].group  # the float body, which runs here, has one group
         seen.setdefault(group, {**each.feeds, GROUP: np.array([group])})
     close(task.sampler.denoiser)

@@ -16,8 +16,9 @@ from fewstep.calibration.counting_job import counting
 from fewstep.calibration.inputs import Distribution, counted, evaluations, followed
 from fewstep.calibration.lowering.quantize import lower_graph
 from fewstep.calibration.ranges.growth import LEAST, reaches, still_growing
+from fewstep.calibration.ranges.measured_rows import MeasuredRows, open_counted, taken
 from fewstep.calibration.ranges.methods import ranges_by_method, tensor_ranges
-from fewstep.calibration.ranges.observe import Counts, batch_within, open_watched
+from fewstep.calibration.ranges.observe import Counts, batch_within
 from fewstep.calibration.ranges.readers import readers_of
 from fewstep.calibration.ranges.table import Method, Ranges, RangesTable
 from fewstep.calibration.row_by_row import row_by_row
@@ -98,15 +99,16 @@ def _count_here(
     own: Checkpoint | None,
     half: "Half",
 ) -> None:
-    """Count the trajectories behind the first `done`, in batches, each while the next one is evaluated."""
-    watched = open_watched(task.prepared, counts.tensors, task.threads)
+    """Count the trajectories behind the first `done`, in batches, each while the next one is evaluated, unless that is
+    large."""
+    watched = open_counted(task.prepared, counts, task.threads)
     steps = len(followed(task, inputs).steps)
 
     def count(evaluation: BodyCall) -> None:
         nonlocal done
         part = counted(evaluation, inputs, len(task.plan.steps), steps)
         if part.seeds:
-            counts.add(part)
+            counts.add(part, taken(watched))
         if evaluation.state.index == steps - 1:  # whether any seed sees it or not
             done += len(evaluation.seeds)
             half.see(counts, done)
@@ -114,7 +116,12 @@ def _count_here(
                 own.save(counts, done, is_last=done == len(task.seeds))
 
     batch = batch_of(task, counts.tensors)
-    while_the_next_comes(count, evaluations(task.after(done), watched, inputs, progress, batch))
+    every = evaluations(task.after(done), watched, inputs, progress, batch)
+    if isinstance(watched, MeasuredRows):
+        for evaluation in every:
+            count(evaluation)
+    else:
+        while_the_next_comes(count, every)
 
 
 def count_progressively(
@@ -132,7 +139,7 @@ def count_progressively(
     """
     total = len(task.edges) + 1
     counts = count_activations(task, "deployed", partial(_in_pass, progress, 1, total), kept, workers)
-    watched = open_watched(task.prepared, counts.tensors, task.threads)
+    watched = open_counted(task.prepared, counts, task.threads)
     groups = [task.group(step) for step in task.plan.steps]
     by_name = {target.name: target for target in task.targets}
     target = by_name[progressive_target(tuple(by_name))]
@@ -151,7 +158,7 @@ def count_progressively(
         batch, shown = batch_of(task, counts.tensors), partial(_in_pass, progress, 1 + group, total)
         for evaluation in roll_out(sampler, plan, task.seeds, shown, batch, task.conditions, networks, task.sizes):
             if groups[evaluation.state.index] == group:
-                fresh.add(evaluation)
+                fresh.add(evaluation, taken(watched))
         counts.histograms.update(fresh.histograms)
         if passes is not None:
             passes.save(counts, group, is_last=group == len(task.edges))

@@ -8,7 +8,8 @@ from fewstep.calibration.conditions_file import ConditionRecords
 from fewstep.calibration.inputs import Distribution, counted, evaluations, followed
 from fewstep.calibration.on_demand import OpeningOnDemand
 from fewstep.calibration.ranges.histogram import Histogram
-from fewstep.calibration.ranges.observe import Counts, open_watched
+from fewstep.calibration.ranges.measured_rows import open_counted, taken
+from fewstep.calibration.ranges.observe import Counts
 from fewstep.calibration.row_by_row import sampler_by_rows
 from fewstep.calibration.task import Task
 from fewstep.calibration.workers.sent_bundle import SentBundle, sent
@@ -44,7 +45,7 @@ class CountingJob:
         prepared = io.load(sampler.bundle.graph(sampler.body.graph), root=folder)
         counts = Counts.empty(prepared, self.edges, samples=1)
         task = Task(sampler_by_rows(sampler), prepared, self.plan, (), range(0), self.edges, (), None, self.sizes)
-        return partial(_count, task, open_watched(prepared, counts.tensors, threads), counts, self.inputs)
+        return partial(_count, task, open_counted(prepared, counts, threads), counts, self.inputs)
 
 
 def counting(task: Task, inputs: Distribution) -> tuple[CountingJob, Iterator[Trajectory]]:
@@ -65,5 +66,5 @@ def _count(task: Task, watched: LoadedGraph, empty: Counts, inputs: Distribution
     for evaluation in evaluations(own, watched, inputs):
         part = counted(evaluation, inputs, len(task.plan.steps), steps)
         if part.seeds:
-            counts.add(part)
+            counts.add(part, taken(watched))
     return counts.histograms

@@ -2,12 +2,12 @@
 
 from fewstep.calibration.count import batch_of
 from fewstep.calibration.lowering.scheme import Target
+from fewstep.calibration.ranges.measured_rows import LARGE, row_bytes
 from fewstep.calibration.ranges.observe import observed_tensors
 from fewstep.calibration.task import Task
 from fewstep.graph import io
 from fewstep.graph.graph import Graph
 from fewstep.graph.needs import Needs
-from fewstep.graph.types import infer_types
 from fewstep.graph.weights import weight_bytes
 from fewstep.runtime.bundle.reading import Bundle
 
@@ -20,10 +20,11 @@ def needs(task: Task, workers: int = 0) -> Needs:
     """The most that is held at once, with `workers` processes of this machine, and what all bodies take on disk."""
     weights = weight_bytes(task.prepared) + _ahead(task.sampler.bundle)
     tensors = observed_tensors(task.prepared)
-    types = infer_types(task.prepared)
-    branches = max(len(step.branches) for step in task.plan.steps)
-    sample = branches * sum(types.sample_bytes(name) or 0 for name in tensors)
-    own = BESIDE * weights + 2 * batch_of(task, tensors) * sample + ALONE  # one batch is counted, one evaluated
+    row = row_bytes(task.prepared, tensors)
+    rows = 1 if row > LARGE else max(len(step.branches) for step in task.plan.steps)  # of a sample, at once
+    sample = rows * row
+    batches = 1 if row > LARGE else 2 * batch_of(task, tensors)  # else one batch is counted, one evaluated
+    own = BESIDE * weights + batches * sample + ALONE
     others = workers * (WORKER * weights + sample + ALONE)
     bodies = [body_bytes(task.prepared, task.operations, target) for target in task.targets]
     files = sum(2 if size > io.EXTERNAL_ABOVE else 1 for size in bodies)

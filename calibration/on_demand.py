@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.runtime.backends import AHEAD, Arrays, LoadedGraph
+from fewstep.machine.memory import give_back
+from fewstep.runtime.backends import AHEAD, Arrays, LoadedGraph, graph_of
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle.reading import Bundle
 
@@ -16,11 +17,13 @@ class OnDemand:
 
     bundle: Bundle
     name: str
+    backend: OnnxRuntime
     _opened: LoadedGraph | None = field(default=None, init=False)
 
     def __call__(self, feeds: Arrays) -> dict[str, NDArray[np.float32]]:
         if self._opened is None:
-            self._opened = OnnxRuntime().load(self.bundle, self.name)
+            give_back()  # of the network before
+            self._opened = self.backend.load(self.bundle, self.name)
         return self._opened(feeds)
 
     def close(self) -> None:
@@ -33,7 +36,10 @@ class OpeningOnDemand(OnnxRuntime):
     """onnxruntime whose bodies are `OnDemand`; what runs ahead of the first step is small, and opened at once."""
 
     def load(self, bundle: Bundle, name: str) -> LoadedGraph:
-        return super().load(bundle, name) if name in AHEAD else OnDemand(bundle, name)
+        if name in AHEAD:
+            return super().load(bundle, name)
+        is_large = bool(graph_of(bundle, name).data)  # whose arena takes half as much again as its activations
+        return OnDemand(bundle, name, OnnxRuntime(threads=self.threads, arena=not is_large))
 
 
 def close(network: LoadedGraph) -> None:

@@ -12,6 +12,7 @@ import onnxruntime as ort
 
 from fewstep.graph import io, weights
 from fewstep.graph.graph import Array, Graph
+from fewstep.machine.memory import give_back
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends.checks import path_text
 
@@ -68,6 +69,8 @@ def open_with(graph: Graph, options: ort.SessionOptions, also: Iterable[str] = (
     as it neither fuses nor packs them. Others are copied.
     """
     graph = _without_unread(graph, also)
+    if io.exceeds(graph):
+        give_back()  # of the network before
     folder = _folder(graph)
     find = weights.in_folder(folder) if folder is not None else _nowhere
     if folder is not None:

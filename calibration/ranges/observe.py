@@ -21,6 +21,7 @@ from fewstep.runtime.backends import Arrays, LoadedGraph
 
 LOG = logging.getLogger("fewstep")
 CHECK_WEIGHTS = "check the weights that the denoiser was exported with"
+Measured = Mapping[str, Histogram | str]  # by tensor, as `measured` has it
 LISTED = 4  # names in a warning
 
 
@@ -77,6 +78,16 @@ def open_watched(graph: Graph, tensors: Sequence[str], threads: int = 0) -> Load
     return network
 
 
+def measured(values: NDArray[np.float32], axis: int | None) -> Histogram | str | None:
+    """The histogram of a tensor, or which values it has that cannot be counted; None where it has no values."""
+    if values.size == 0:
+        return None
+    try:
+        return measure(values, axis)
+    except ValueError as error:
+        return str(error)
+
+
 @dataclass
 class Counts:
     """Histograms of tensors by lambda group, growing with each evaluation. `edges` as in `manifest.Body.groups`; `axes`
@@ -95,25 +106,25 @@ class Counts:
         """Of what a lowering of a prepared graph may quantize."""
         return Counts(observed_tensors(graph), edges, axes=channel_axes(graph), samples=samples)
 
-    def add(self, evaluation: BodyCall) -> None:
+    def add(self, evaluation: BodyCall, seen: Measured | None = None) -> None:
         """Count what the tensors held; one without values, as of an expert that got no row, holds nothing to count.
-        UserError naming the tensor and the step if a value is not finite."""
+        `seen` is what the network measured itself. UserError naming the tensor and the step if a value is not
+        finite."""
         step = evaluation.state.step
         group = group_of(step.lam, self.edges)
         held = {**evaluation.feeds, **evaluation.tensors}
 
         for name in self.tensors:  # one by one: beside each other threads mostly wait for the interpreter (measured)
-            if held[name].size == 0:
+            found = measured(held[name], self.axes.get(name)) if seen is None else seen.get(name)
+            if found is None:
                 continue
-            try:
-                seen = measure(held[name], self.axes.get(name))
-            except ValueError as error:
+            if isinstance(found, str):
                 raise UserError(
-                    f"tensor {name!r} has {error} at step {evaluation.state.index + 1} (time {step.time:g})",
+                    f"tensor {name!r} has {found} at step {evaluation.state.index + 1} (time {step.time:g})",
                     CHECK_WEIGHTS,
-                ) from None
+                )
             before = self.histograms.get((name, group))
-            self.histograms[name, group] = seen if before is None else merge(before, seen)
+            self.histograms[name, group] = found if before is None else merge(before, found)
 
     def include(self, others: Mapping[tuple[str, int], Histogram]) -> None:
         """Take what another process counted of the same tensors."""

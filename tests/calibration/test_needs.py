@@ -8,6 +8,8 @@ import pytest
 
 from fewstep.calibration.calibrate import calibrate, open_task
 from fewstep.calibration.needs import ALONE, BESIDE, WORKER, needs
+from fewstep.calibration.ranges.measured_rows import row_bytes
+from fewstep.calibration.ranges.observe import observed_tensors
 from fewstep.graph.graph import Graph
 from fewstep.graph.weights import weight_bytes
 from fewstep.plans.errors import UserError
@@ -42,6 +44,16 @@ def test_each_worker_adds_its_weights(tmp_path: Path) -> None:
     weights = weight_bytes(task.prepared)
     assert alone > BESIDE * weights + ALONE
     assert (three - alone) / 3 > WORKER * weights + ALONE
+
+
+def test_large_rows_are_held_one_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small ones wait for two batches of 4 guided samples."""
+    task = open_task(replace(FIRST, bundle=write_bundle(tmp_path / "bundle", wide()), guidance=2.0))
+    row = row_bytes(task.prepared, observed_tensors(task.prepared))
+    monkeypatch.setattr("fewstep.calibration.count.BATCH", 4)
+    together = needs(task).memory
+    monkeypatch.setattr("fewstep.calibration.needs.LARGE", 0)
+    assert together - needs(task).memory == (2 * 4 * 2 - 1) * row > 0
 
 
 def test_a_full_disk_is_told_before_anything_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
