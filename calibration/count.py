@@ -16,7 +16,7 @@ from fewstep.calibration.counting_job import counting
 from fewstep.calibration.inputs import Distribution, counted, evaluations, followed
 from fewstep.calibration.lowering.quantize import lower_graph
 from fewstep.calibration.ranges.growth import LEAST, reaches, still_growing
-from fewstep.calibration.ranges.measured_rows import MeasuredRows, open_counted, taken
+from fewstep.calibration.ranges.measured_rows import MeasuredRows, are_large, open_counted, taken
 from fewstep.calibration.ranges.methods import ranges_by_method, tensor_ranges
 from fewstep.calibration.ranges.observe import Counts, batch_within
 from fewstep.calibration.ranges.readers import readers_of
@@ -225,6 +225,8 @@ def in_group(network: LoadedGraph, group: int) -> LoadedGraph:
 
 def batch_of(task: Task, tensors: Sequence[str]) -> int:
     """How many trajectories at once."""
+    if are_large(task.prepared, tensors):
+        return 1
     branches = max(len(step.branches) for step in task.plan.steps)
     usual = prod(task.sampler.bundle.manifest.x_shape)
     largest = max((prod(sized(task.sampler.bundle.manifest, sizes).x_shape) for sizes in task.sizes), default=usual)

@@ -2,7 +2,7 @@
 
 from fewstep.calibration.count import batch_of
 from fewstep.calibration.lowering.scheme import Target
-from fewstep.calibration.ranges.measured_rows import LARGE, row_bytes
+from fewstep.calibration.ranges.measured_rows import are_large, row_bytes
 from fewstep.calibration.ranges.observe import observed_tensors
 from fewstep.calibration.task import Task
 from fewstep.graph import io
@@ -20,10 +20,10 @@ def needs(task: Task, workers: int = 0) -> Needs:
     """The most that is held at once, with `workers` processes of this machine, and what all bodies take on disk."""
     weights = weight_bytes(task.prepared) + _ahead(task.sampler.bundle)
     tensors = observed_tensors(task.prepared)
-    row = row_bytes(task.prepared, tensors)
-    rows = 1 if row > LARGE else max(len(step.branches) for step in task.plan.steps)  # of a sample, at once
-    sample = rows * row
-    batches = 1 if row > LARGE else 2 * batch_of(task, tensors)  # else one batch is counted, one evaluated
+    is_large = are_large(task.prepared, tensors)
+    rows = 1 if is_large else max(len(step.branches) for step in task.plan.steps)  # of a sample, at once
+    sample = rows * row_bytes(task.prepared, tensors)
+    batches = 1 if is_large else 2 * batch_of(task, tensors)  # else one batch is counted, one evaluated
     own = BESIDE * weights + batches * sample + ALONE
     others = workers * (WORKER * weights + sample + ALONE)
     bodies = [body_bytes(task.prepared, task.operations, target) for target in task.targets]

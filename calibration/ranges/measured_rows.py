@@ -64,7 +64,12 @@ class MeasuredRows:
 def open_counted(graph: Graph, counts: Counts, threads: int = 0) -> LoadedGraph:
     """The float network that `counts` is to count, which measures its rows itself if they are large."""
     network = open_watched(graph, counts.tensors, threads)
-    return MeasuredRows(network, graph, counts) if row_bytes(graph, counts.tensors) > LARGE else network
+    return MeasuredRows(network, graph, counts) if are_large(graph, counts.tensors) else network
+
+
+def are_large(graph: Graph, tensors: Iterable[str]) -> bool:
+    """Whether rows measure themselves. Each evaluation is then of one trajectory: a histogram has no parts by seed."""
+    return row_bytes(graph, tensors) > LARGE
 
 
 def row_bytes(graph: Graph, tensors: Iterable[str]) -> int:

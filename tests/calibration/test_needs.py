@@ -52,7 +52,7 @@ def test_large_rows_are_held_one_at_a_time(tmp_path: Path, monkeypatch: pytest.M
     row = row_bytes(task.prepared, observed_tensors(task.prepared))
     monkeypatch.setattr("fewstep.calibration.count.BATCH", 4)
     together = needs(task).memory
-    monkeypatch.setattr("fewstep.calibration.needs.LARGE", 0)
+    monkeypatch.setattr("fewstep.calibration.ranges.measured_rows.LARGE", 0)
     assert together - needs(task).memory == (2 * 4 * 2 - 1) * row > 0
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fewstep.calibration import count
 from fewstep.calibration.calibrate import open_task
 from fewstep.calibration.count import count_activations, count_progressively
 from fewstep.calibration.inputs import Distribution, evaluations
@@ -31,7 +30,6 @@ def task(tmp_path: Path) -> Task:
 def large(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if a row were too large to be held beside the next."""
     monkeypatch.setattr(measured_rows, "LARGE", 0)
-    monkeypatch.setattr(count, "MEMORY", 1)
 
 
 def same(one: Counts, other: Counts) -> bool:
@@ -45,7 +43,7 @@ def same(one: Counts, other: Counts) -> bool:
     )
 
 
-@pytest.mark.parametrize("inputs", ["deployed", "uniform", "interval"])
+@pytest.mark.parametrize("inputs", ["deployed", "uniform", "normal", "interval"])
 def test_counts_are_bitwise_those_of_rows_held_together(
     task: Task, inputs: Distribution, request: pytest.FixtureRequest
 ) -> None:
