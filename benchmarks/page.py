@@ -109,8 +109,9 @@ def written(beside: dict[str, Any], speeds: Sequence[dict[str, Any]]) -> str:
     run_on = f"Machine: {machine['processor']}, {speeds[0]['races'][0]['threads']} threads, {features}; {versions}."
     compared = (
         f"The model is `{beside['model']}`, along the plan `{beside['plan']}` with guidance {beside['guidance']:g}."
-        f" PSNR is taken against float32 along the same plan, on {beside['seeds']} held-out seeds. All ranges come from"
-        f" the same {beside['trajectories']} trajectories. MACs are multiply-accumulates."
+        f" PSNR is taken against float32 along the same plan, on {beside['seeds']} held-out seeds from"
+        f" {beside['first']}. All ranges come from the same {beside['trajectories']} trajectories."
+        " MACs are multiply-accumulates."
     )
     return f"""# Shipped models
 

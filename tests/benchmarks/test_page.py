@@ -20,8 +20,8 @@ def test_every_contender_is_a_line_and_a_failed_one_says_why() -> None:
 def test_the_page_has_the_text_that_the_script_writes() -> None:
     machine = {"processor": "AMD EPYC", "int8_instructions": ["avx2"], "versions": {"numpy": "2.4.6"}}
     speeds = {"machine": machine, "model": "m", "races": [{"threads": 2, "batch": 1, "timings": []}]}
-    compared = {"model": "fashion_mnist", "plan": "dpmpp_2m:8", "guidance": 2.0, "seeds": 256, "trajectories": 64}
-    made = SCRIPT["written"](compared | {"rows": []}, [speeds, speeds])
+    compared = {"model": "fashion_mnist", "plan": "dpmpp_2m:8", "guidance": 2.0, "seeds": 256, "first": 0}
+    made = SCRIPT["written"](compared | {"trajectories": 64, "rows": []}, [speeds, speeds])
     made, page = (fixed(text) for text in (made, SCRIPT["PAGE"].read_text()))
     assert len(page) > 10
     assert page == made

@@ -157,6 +157,14 @@ def test_none_of_something_is_refused_in_one_line(option: str, capsys: pytest.Ca
     assert capsys.readouterr().err.splitlines()[-1].endswith(f"argument {option}: 0 is less than 1")
 
 
+def test_seeds_that_others_are_calibrated_on_judge_nobody() -> None:
+    given = SimpleNamespace(first_seed=1000, seeds=64)
+    assert compare.seeds_of(given) == range(1000, 1064)  # type: ignore[arg-type]
+    given.first_seed = 99_937
+    with pytest.raises(UserError, match="seeds 99937 to 100000 are not held out"):
+        compare.seeds_of(given)  # type: ignore[arg-type]
+
+
 def test_what_was_made_before_a_failure_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def made(path: Path, *given: object) -> Outcome:
         if path.name == "second":
