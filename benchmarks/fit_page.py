@@ -23,8 +23,9 @@ one. `python benchmarks/fit.py` writes this page.
 
 The settings of the fit were tuned on `dit_flow`, so that its rows are no test of the method. On the other
 denoisers nothing was chosen but the default grid and the list of plans that a fit may begin as. Both
-follow from the tables of nominal.md. The plans of 4 and 5 evaluations of `fashion_mnist` are of an older
-fit, on fewer seeds. That of `cifar10` is of 32 seeds of the fit.
+follow from the tables of nominal.md. The float32 plans of 4 and 5 evaluations of `fashion_mnist` are of an
+older fit, on fewer seeds. It did not yet try to begin at `unipc_2@arctan(power=1.5)`, which is the best
+plan without a fit there. The plan of `cifar10` is of 32 seeds of the fit.
 """
 
 GAINS = """## Gains
@@ -82,7 +83,8 @@ without their signs.
 
 TOLD = """## The times that the network is told
 
-Each time is of the plan that the fit began as, with what the fit added.
+Each time is of the plan in the column *begun at*, with the difference of the fitted plan. A fit to int8 may go
+on from the plan that was fitted to float32.
 
 {table}
 """
