@@ -23,9 +23,10 @@ one. `python benchmarks/fit.py` writes this page.
 
 The settings of the fit were tuned on `dit_flow`, so that its rows are no test of the method. On the other
 denoisers nothing was chosen but the default grid and the list of plans that a fit may begin as. Both
-follow from the tables of nominal.md. The float32 plans of 4 and 5 evaluations of `fashion_mnist` are of an
-older fit, on fewer seeds. It did not yet try to begin at `unipc_2@arctan(power=1.5)`, which is the best
-plan without a fit there. The plan of `cifar10` is of 32 seeds of the fit.
+follow from the tables of nominal.md. The float32 plan of 5 evaluations of `fashion_mnist` is of an older
+fit, on fewer seeds. It did not yet try to begin at `unipc_2@arctan(power=1.5)`, which is the best plan
+without a fit there. The plan of 4 is of 40 seeds and two measurements of the columns, and begins there. The
+plan of `cifar10` is of 32 seeds. The fits to int8 went on from older float32 plans.
 """
 
 GAINS = """## Gains
@@ -33,7 +34,8 @@ GAINS = """## Gains
 The best plan without a fit is that of float32, for all bodies. It is the best on the seeds of this page,
 of the plan that nominal.md found and of those that fits begin at. The last but one column is the largest
 number of evaluations at which the fitted plan is no worse than the best plan without a fit. The numbers
-that were tried are in brackets. The plan of 7 evaluations is of the search of nominal.md, on 16 seeds.
+that were tried are in brackets. Plans of 7 evaluations are of a search like that of
+nominal.md on 16 seeds, and of where a fit may begin.
 
 {table}
 """
