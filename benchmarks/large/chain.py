@@ -98,12 +98,12 @@ def run(chain: Chain, names: Sequence[str]) -> Iterator[tuple[str, Cost | str, i
             yield name, cost, _bytes(chain.folder / "device" if name == "pack" else chain.bundle)
 
 
-def line(name: str, cost: Cost | str, size: int) -> str:
+def line(name: str, cost: Cost | str, size: int | None = None) -> str:
     """A row of the table."""
     if isinstance(cost, str):
         return f"{name:<16} failed: {cost}"
     minutes = f"{cost.seconds / 60:8.1f} {cost.processor / 60:10.1f}"
-    return f"{name:<16} {minutes} {cost.peak / GB:9.2f} {size / GB:9.2f}"
+    return f"{name:<16} {minutes} {cost.peak / GB:9.2f}" + ("" if size is None else f" {size / GB:9.2f}")
 
 
 def _bytes(folder: Path) -> int:
@@ -111,7 +111,7 @@ def _bytes(folder: Path) -> int:
 
 
 @contextmanager
-def _folder(given: Path | None) -> Iterator[Path]:
+def work_folder(given: Path | None) -> Iterator[Path]:
     if given is not None:
         given.mkdir(parents=True, exist_ok=True)
         yield given
@@ -134,7 +134,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--work", type=Path, help="a folder that keeps everything")
     given = parser.parse_args(arguments)
     failed, network = 0, NETWORKS[given.network]
-    with _folder(given.work) as folder:
+    with work_folder(given.work) as folder:
         if not (folder / "pipeline/model_index.json").is_file():
             shutil.rmtree(folder / "pipeline", ignore_errors=True)
             count = write_pipeline(folder / "pipeline", network, given.channels, given.latent, given.dtype)
