@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.machine.memory import give_back
-from fewstep.runtime.backends import AHEAD, Arrays, LoadedGraph, graph_of
+from fewstep.runtime.backends import AHEAD, Arrays, LoadedGraph
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle.reading import Bundle
 
@@ -36,10 +36,8 @@ class OpeningOnDemand(OnnxRuntime):
     """onnxruntime whose bodies are `OnDemand`; what runs ahead of the first step is small, and opened at once."""
 
     def load(self, bundle: Bundle, name: str) -> LoadedGraph:
-        if name in AHEAD:
-            return super().load(bundle, name)
-        is_large = bool(graph_of(bundle, name).data)  # whose arena takes half as much again as its activations
-        return OnDemand(bundle, name, OnnxRuntime(threads=self.threads, arena=not is_large))
+        own = OnnxRuntime(threads=self.threads)
+        return own.load(bundle, name) if name in AHEAD else OnDemand(bundle, name, own)
 
 
 def close(network: LoadedGraph) -> None:

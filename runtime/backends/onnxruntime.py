@@ -28,13 +28,11 @@ class OnnxRuntime:
     threads: threads of one call; 0 means one per physical core.
     spinning: waiting threads spin, which is fastest; False leaves the cores to the other threads of a host program.
     fuse_qdq: False keeps Q/DQ pairs in float around float kernels: that is how TensorRT's numerics are simulated.
-    arena: keep what activations took for the next call, which is fastest; an arena grows by doubling.
     """
 
     threads: int = 0
     spinning: bool = True
     fuse_qdq: bool = True
-    arena: bool = True
 
     def __post_init__(self) -> None:
         check_threads(self.threads)
@@ -69,7 +67,6 @@ class OnnxRuntime:
         options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
         options.log_severity_level = FATAL_ONLY
-        options.enable_cpu_mem_arena = self.arena
         options.enable_mem_pattern = not has_own_weights  # which allocates all activations once more, beside the arena
         options.add_session_config_entry("session.intra_op.allow_spinning", "1" if self.spinning else "0")
         options.add_session_config_entry("session.disable_quant_qdq", "0" if self.fuse_qdq else "1")
@@ -106,4 +103,5 @@ class Session:
 
 def first_line(error: Exception) -> str:
     """What went wrong, without the pages that follow."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -14,7 +14,6 @@ import pytest
 
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.lowering.targets import TARGETS
-from fewstep.calibration.on_demand import OnDemand, OpeningOnDemand
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.evaluation.contents import InspectOptions, inspect
 from fewstep.evaluation.distances.evaluate import EvaluateOptions, evaluate
@@ -24,7 +23,6 @@ from fewstep.evaluation.report.write import report
 from fewstep.export.export import ExportOptions, export
 from fewstep.graph import io, weights
 from fewstep.graph.pack import PackOptions, pack
-from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.loading import load
 
@@ -104,20 +102,6 @@ def test_each_body_is_that_of_the_small_bundle_with_its_weights_in_files(small: 
     assert not any(array.nbytes >= APART for array in inside(large / files.graph.file))
     expected, found = (load(bundle, body=name).sample(PLAN, seeds=[0, 1]) for bundle in (small, large))
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
-
-
-def test_calibration_opens_a_large_body_without_an_arena_on_the_threads_that_were_asked_for(
-    small: Path, large: Path
-) -> None:
-    """And it makes the same samples."""
-    one, other = (OpeningOnDemand(threads=1).load(open_bundle(bundle), "float32") for bundle in (small, large))
-    assert isinstance(one, OnDemand) and one.backend == OnnxRuntime(threads=1, arena=True)
-    assert isinstance(other, OnDemand) and other.backend == OnnxRuntime(threads=1, arena=False)
-    expected, found = (
-        load(large, body="float32", backend=each).sample(PLAN, seeds=[0, 1])
-        for each in (OnnxRuntime(threads=1), OpeningOnDemand(threads=1))
-    )
-    assert np.array_equal(found, expected)
 
 
 def inside(path: Path) -> list[np.ndarray]:
