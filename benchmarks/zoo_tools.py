@@ -65,9 +65,9 @@ MARKERS = ("<!-- made by benchmarks/zoo_tools.py -->", "<!-- end of what benchma
 STEPS = (8, 4)
 PLAIN: AnyMethod = "channels"  # ranges that need no trial
 HEADER = (
-    "| denoiser | steps | engine | fewstep | kept | without trials | MACs in int8 | image | best other of the same"
-    " | difference | bar |",
-    "|---|---|---|---|---|---|---|---|---|---|---|",
+    "| denoiser | steps | seeds | engine | fewstep | kept | without trials | MACs in int8 | image"
+    " | best other of the same | difference | bar |",
+    "|---|---|---|---|---|---|---|---|---|---|---|---|",
 )
 
 
@@ -117,7 +117,9 @@ def lines(outcome: Outcome) -> Iterator[str]:
             image = "" if ours.image is None else f"{100 * ours.image:.1f} %"
             share = f"{100 * ours.coverage:.1f} %"
             before = "" if row.plain is None else _figures(row.plain)
-            cells = [outcome.model, str(outcome.steps), row.engine, _figures(ours), row.chosen, before, share, image]
+            seeds = f"{outcome.seeds} from {outcome.first}"
+            judged = [outcome.model, str(outcome.steps), seeds, row.engine]
+            cells = [*judged, _figures(ours), row.chosen, before, share, image]
             if best is None:
                 yield _line([*cells, "none", "", ""])
                 continue
@@ -136,13 +138,12 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def described(outcomes: Sequence[Outcome]) -> str:
-    """Markdown: the table, and below it the versions and seeds behind it."""
+    """Markdown: the table, and below it the versions behind it."""
     known = [each for each in outcomes if each.model in BY_NAME]
     table = [*HEADER, *(line for outcome in known for line in lines(outcome))]
-    seeds = ", ".join(f"{count} from {first}" for count, first in sorted({(each.seeds, each.first) for each in known}))
     made_by = {row.made_by for each in known for row in each.rows if row.made_by}
     versions = ", ".join(sorted({*made_by, *(version for each in known for version in each.versions)}))
-    return "\n".join([*table, "", f"Held-out seeds: {seeds}. {versions}."])
+    return "\n".join([*table, "", f"Made with {versions}."])
 
 
 def page(text: str, made: str) -> str:
