@@ -29,13 +29,13 @@ from typing import Any
 from bar import Bar
 from command_cost import Cost, TooLarge, Unfinished, measure
 
+from fewstep.calibration.choosing.trials import FEWEST  # with fewer trajectories nothing is tried
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import open_bundle
 
 ARCHITECTURE = "ddpm_cifar10"  # the source that `fewstep export` knows
 PLAN = "dpmpp_2m:8"
 TRAJECTORIES = (16, 64, 256)
-LEAST = 4  # trajectories: with fewer, `calibrate` tries nothing
 WITHIN = 8  # trajectories, of the most that onnxruntime finishes
 RUNS = 3
 SHARE = 0.8  # of the free memory
@@ -118,8 +118,9 @@ def typical(costs: Sequence[Cost]) -> Cost:
 
 
 def most_finished(run: Callable[[int], Cost], limit: int) -> dict[int, Cost | str]:
-    """What `run` costs by number of trajectories, or why it was killed: doubled from LEAST up to `limit` or until it is
-    TooLarge; then halfway between the most that it finished and the fewest that it did not, to WITHIN of each other."""
+    """What `run` costs by number of trajectories, or why it was killed: doubled from FEWEST up to `limit` or until it
+    is TooLarge; then halfway between the most that it finished and the fewest that it did not, to WITHIN of each
+    other."""
     found: dict[int, Cost | str] = {}
 
     def finishes(n: int) -> bool:
@@ -129,7 +130,7 @@ def most_finished(run: Callable[[int], Cost], limit: int) -> dict[int, Cost | st
             found[n] = str(error)
         return isinstance(found[n], Cost)
 
-    finished, n = 0, LEAST
+    finished, n = 0, FEWEST
     while finishes(n):
         if n == limit:
             return found
@@ -195,8 +196,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--memory", type=float, help="GB at most for onnxruntime")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     chosen = parser.parse_args(arguments)
-    if min(chosen.trajectories) < LEAST:
-        parser.error(f"at least {LEAST} trajectories")
+    if min(chosen.trajectories) < FEWEST:
+        parser.error(f"at least {FEWEST} trajectories")
     if chosen.runs < 1:
         parser.error("at least one run")
     memory = SHARE * free_memory() if chosen.memory is None else chosen.memory * GB

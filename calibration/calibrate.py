@@ -217,7 +217,6 @@ def _under(progress: Progress, name: str, stage: str, done: int, total: int) -> 
 
 def open_task(options: CalibrateOptions) -> Task:
     """Read the bundle and check everything that can be checked without sampling. UserError if it cannot be done."""
-    warn_of_few(options)
     sampler = load(options.bundle, body="float32", backend=OpeningOnDemand(threads=options.threads))
     prepared = io.load(sampler.bundle.graph(sampler.body.graph), root=options.bundle)
     plan = _plan(options, sampler)
@@ -237,6 +236,7 @@ def open_task(options: CalibrateOptions) -> Task:
     for target in task.targets:
         if target.tries is not None:
             target.tries(sampler.bundle)  # what an engine cannot run is told before hours of measuring
+    warn_of_few(options)
     return task
 
 

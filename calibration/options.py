@@ -36,7 +36,7 @@ class CalibrateOptions(Options):
     bundle: The bundle to calibrate; int8 bodies, ranges and the plan are added to it.
     plan: SOLVER:STEPS, or the path of a plan's JSON.
     target: What to lower for.
-    trajectories: Number of samples to follow. Ranges of fewer than 4 are warned of, and nothing is tried on samples.
+    trajectories: Number of samples to follow. Fewer than 4 cause a warning, and nothing is tried on samples.
     guidance: Weight of classifier-free guidance. Default: 2 if the denoiser has an unconditional form and does not take
         the weight itself as a condition; else none.
     ranges: auto tries channels and channels-minmax on samples, and keeps channels unless the other is surely better,

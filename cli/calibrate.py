@@ -85,8 +85,8 @@ def dry_run(options: CalibrateOptions) -> Outcome:
         },
         (
             headline(task.plan),
-            f"would follow {len(task.seeds)} trajectories and watch {len(tensors)} tensors in {len(task.edges) + 1} "
-            "groups",
+            f"would follow {_trajectories(len(task.seeds))} and watch {len(tensors)} tensors in "
+            f"{len(task.edges) + 1} groups",
             *_in_passes(passes),
             f"would lower {len(task.operations)} operations, to {', '.join(bodies)}",
             f"{evaluations} evaluations, each of a batch of up to {counted(len(first), 'sample')} (steps: "
@@ -97,6 +97,10 @@ def dry_run(options: CalibrateOptions) -> Outcome:
             needed.said(options.bundle),
         ),
     )
+
+
+def _trajectories(count: int) -> str:
+    return "1 trajectory" if count == 1 else f"{count} trajectories"
 
 
 def _in_passes(passes: Sequence[int]) -> Iterator[str]:
