@@ -73,7 +73,7 @@ class Tiles:
         whole("overlap", self.overlap, 0)
         whole("batch", self.batch, 1)
         if self.blend is not None:
-            whole("blend", self.blend, 0, self.overlap)
+            whole(f"overlap {self.overlap} and blend", self.blend, 0, self.overlap)
 
     @property
     def margin(self) -> int:

@@ -1,5 +1,7 @@
 """Mish with a sigmoid, beside the function itself in float64."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -42,6 +44,19 @@ def test_what_others_read_too_stays() -> None:
     after = expand_mish(twice)
     assert "Softplus" in after.ops() and "Tanh" not in after.ops()
     assert_same(twice, after, rtol=1e-6)
+
+
+def test_a_factor_that_the_graph_returns_stays() -> None:
+    y = FORMS["x tanh"]
+    before = replace(y, outputs=(*y.outputs, value("t", "batch", 64)))
+    after = expand_mish(before)
+    assert after.ops()[:2] == ("Softplus", "Tanh")
+    assert_same(before, after, rtol=1e-6)
+
+
+def test_an_operation_of_another_domain_stays() -> None:
+    before = graph(replace(node("Mish", "x", "y"), domain="com.example"))
+    assert expand_mish(before).nodes == before.nodes
 
 
 @pytest.mark.parametrize("other", ["t t", "p t"])
