@@ -27,7 +27,7 @@ from contenders import OURS, TARGET_OF, TOOLS, Contender
 from judging import Judge
 from material import Material
 from outcome import EQUAL_BAR, Outcome, Quality, save, saved
-from zoo.bundles import exported
+from zoo.bundles import CODE, exported
 from zoo.members import MEMBERS, Member
 from zoo_choices import plan_of
 
@@ -35,6 +35,7 @@ from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import AnyMethod, CalibrateOptions
 from fewstep.cli.progress import ProgressDisplay
 from fewstep.graph import io
+from fewstep.machine.code_digest import code_of
 from fewstep.plans.errors import UserError
 from fewstep.runtime import load
 from fewstep.runtime.bundle.platforms import body_name
@@ -69,6 +70,11 @@ HEADER = (
     " | best other of the same | difference | bar |",
     "|---|---|---|---|---|---|---|---|---|---|---|---|",
 )
+
+
+def own_code() -> str:
+    """A digest of the code that exports and calibrates."""
+    return code_of(CODE).hex()
 
 
 def calibrated(
@@ -138,8 +144,9 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def described(outcomes: Sequence[Outcome]) -> str:
-    """Markdown: the table, and below it the versions behind it."""
-    known = [each for each in outcomes if each.model in BY_NAME]
+    """Markdown: the table of what this code was judged on, and below it the versions behind it."""
+    code = own_code()
+    known = [each for each in outcomes if each.model in BY_NAME and each.code == code]
     table = [*HEADER, *(line for outcome in known for line in lines(outcome))]
     made_by = {row.made_by for each in known for row in each.rows if row.made_by}
     versions = ", ".join(sorted({*made_by, *(version for each in known for version in each.versions)}))
@@ -171,7 +178,7 @@ def run(
                 engines = [row.engine for row in outcome.rows if row.name == OURS]
                 found = plain(member, count, engines, arguments, progress)
                 ours = (replace(row, plain=found[row.engine]) if row.name == OURS else row for row in outcome.rows)
-                outcome = replace(outcome, rows=tuple(ours))
+                outcome = replace(outcome, rows=tuple(ours), code=own_code())
                 save(outcome, arguments.work)
                 yield outcome
 
@@ -189,6 +196,7 @@ def main(given: Sequence[str] | None = None) -> int:
     arguments.no_speed, arguments.batch = True, 8
     members = [member for member in ALL if not arguments.model or member.name in arguments.model]
     try:
+        seeds_of(arguments)
         pythons = environments(arguments.python)
         for _ in run(members, arguments.steps or STEPS, pythons, arguments):
             PAGE.write_text(page(PAGE.read_text(), described(saved(arguments.work))))

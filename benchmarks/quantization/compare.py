@@ -160,9 +160,9 @@ def other(judge: Judge, line: Contender, python: str) -> Row:
 
 def seeds_of(arguments: argparse.Namespace) -> range:
     """The held-out seeds that judge. UserError for others."""
-    seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
+    seeds, last = range(arguments.first_seed, arguments.first_seed + arguments.seeds), HELD_OUT_SEEDS[-1]
     if seeds.start < HELD_OUT_SEEDS.start or seeds.stop > HELD_OUT_SEEDS.stop:
-        raise UserError(f"seeds {seeds.start} to {seeds[-1]} are not held out", f"stay below {HELD_OUT_SEEDS.stop}")
+        raise UserError(f"seeds {seeds.start} to {seeds[-1]} are not held out", f"choose from 0 to {last}")
     return seeds
 
 
@@ -193,6 +193,7 @@ def main(given: Sequence[str] | None = None) -> int:
     try:
         if arguments.write and arguments.only:
             raise UserError("--write with --only", "the page shows all settings: leave one of them out")
+        seeds_of(arguments)
         pythons = environments(arguments.python)
         outcomes = []
         with ProgressDisplay() as progress:

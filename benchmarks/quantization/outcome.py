@@ -74,6 +74,7 @@ class Outcome(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     versions: tuple[str, ...]  # of fewstep and the engines
     rows: tuple[Row, ...]
     first: int = 0  # of the seeds
+    code: str = ""  # digest of the code that calibrated, where outcomes of earlier code are left out
 
 
 @dataclass(frozen=True)

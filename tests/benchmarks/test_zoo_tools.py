@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from fewstep.plans.errors import UserError
 
@@ -55,11 +56,15 @@ def test_an_engine_without_an_equal_says_so() -> None:
     assert line.endswith("| 96.0 % | 3.1 % | none |  |  |")
 
 
-def test_the_page_has_kept_outcomes_of_members_alone() -> None:
+def test_the_page_has_kept_outcomes_of_members_and_of_this_code_alone() -> None:
     start, end = SCRIPT["MARKERS"]
-    own, other = outcome(row("fewstep", quality(45.0, 40.0))), outcome(row("fewstep", quality(1.0, 1.0)), model="tiny")
-    text = SCRIPT["page"](f"before\n{start}\nold\n{end}\nafter", SCRIPT["described"]([own, other]))
+    by = {"code": SCRIPT["own_code"]()}
+    own = replace(outcome(row("fewstep", quality(45.0, 40.0))), **by)
+    other = replace(outcome(row("fewstep", quality(1.0, 1.0)), model="tiny"), **by)
+    earlier = replace(outcome(row("fewstep", quality(2.0, 2.0))), code="of an earlier version")
+    text = SCRIPT["page"](f"before\n{start}\nold\n{end}\nafter", SCRIPT["described"]([own, other, earlier]))
     assert text.startswith("before") and text.endswith("after") and "old" not in text and "tiny" not in text
+    assert "2.0 / 2.0" not in text
     assert "| dit_flow | 8 |" in text and "Made with fewstep 1." in text
     with pytest.raises(UserError, match="markers"):
         SCRIPT["page"]("nothing", "")
@@ -76,3 +81,9 @@ def test_a_member_with_conditions_of_its_own_is_left_out(
 
     assert list(SCRIPT["run"]([Speech()], [8], {}, None)) == []
     assert "speech needs conditions of its own" in capsys.readouterr().err
+
+
+def test_seeds_that_are_not_held_out_are_refused_before_anything_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        SCRIPT["main"](["--first-seed", "-5", "--model", "dit_flow"])
+    assert "seeds -5 to 58 are not held out; choose from 0 to " in capsys.readouterr().err

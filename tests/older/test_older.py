@@ -54,7 +54,7 @@ def test_a_plan_compiles_to_the_bytes_of_the_version_before(file: Path) -> None:
     assert encode(compile_plan(decode(kept, file.name).name, facts, 2.0)) == kept
 
 
-def test_the_ready_bundle_gives_the_samples_of_the_version_before() -> None:
+def test_the_ready_bundle_gives_the_samples_that_it_was_shipped_with() -> None:
     kept = np.load(HERE / "ready_fashion_mnist.npz")["x"]
     with fewstep.runtime.load(ready.fashion_mnist(), precision="int8", backend=OnnxRuntime(threads=1)) as sampler:
         made = sampler.sample("dpmpp_2m:8", seeds=[0, 1], condition={"class": ["dress", "bag"]}, guidance=2.0)
