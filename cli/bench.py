@@ -51,8 +51,8 @@ def _bundle(options: BenchOptions, progress: Progress) -> Iterator[Path]:
     with TemporaryDirectory() as folder:
         bundle = Path(folder) / options.arch
         export(ExportOptions(ARCHITECTURES[options.arch], bundle), under("export", progress))
-        # few trajectories: random weights have no quality to keep
-        few = CalibrateOptions(bundle, plan="dpmpp_2m:4", target=(CPU_X86.name,), trajectories=4)
+        # few trajectories and no trials: random weights have no quality to keep
+        few = CalibrateOptions(bundle, "dpmpp_2m:4", (CPU_X86.name,), trajectories=4, ranges="channels")
         calibrate(few, under("calibrate", progress))
         yield bundle
 

@@ -16,6 +16,7 @@ from fewstep.evaluation.results import TeacherCheck
 from fewstep.evaluation.teacher import CHECKED, Teacher, checked_teacher
 from fewstep.fitting.blocks import FIT_SEEDS
 from fewstep.fitting.endpoint import Gain
+from fewstep.fitting.energy import PRICE
 from fewstep.fitting.options import FitOptions
 from fewstep.fitting.recurrence import plan_of
 from fewstep.fitting.search import Found, checkpoint_of_search, search, taught
@@ -95,7 +96,8 @@ def _checked(task: FitTask, asked: str | None, plan: Plan, progress: Progress) -
 def _judged(
     task: FitTask, options: FitOptions, best: Found, check: TeacherCheck, started: float, progress: Progress
 ) -> FitResult:
-    """The gain on held-out seeds; without one that counts, or behind a former plan, there is no plan."""
+    """The gain on held-out seeds; without one that counts, or behind a former plan by more than the energy may cost,
+    there is no plan."""
     rolled, nominal, manifest = task.rolled, best.nominal, task.bundle.manifest
     judges = taught(task, PAIRED[: options.judge_seeds], task.rows.judge, "teacher of the judgement", progress)
     fitted = Fitted(nominal.name, task.body, task.graph, manifest.provenance.source_sha256, options.method)
@@ -105,7 +107,7 @@ def _judged(
     on_judge = Gain.of(found := rolled.qualities(plan, judges), was)
     former = _former(task, plan)
     over_former = None if former is None else Gain.of(found, rolled.qualities(former, judges))
-    is_kept = on_judge.counts and on_selection.counts and (over_former is None or over_former.mean >= 0)
+    is_kept = on_judge.counts and on_selection.counts and (over_former is None or over_former.mean >= -PRICE)
     return FitResult(
         bundle=manifest.name,
         body=task.body,

@@ -69,7 +69,7 @@ def search(task: FitTask, options: FitOptions, progress: Progress = SILENT) -> I
     for best in method(task, options, found, progress):
         yield best
     if options.method == "end" and best.done > 0:
-        numbers = with_energy(rolled, best.numbers, seeds)
+        numbers = with_energy(rolled, best.numbers, seeds, before)
         if numbers is not None:
             yield replace(best, numbers=numbers)
 

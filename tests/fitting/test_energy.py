@@ -5,14 +5,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from fewstep.calibration.metrics import psnr
 from fewstep.fitting.blocks import sample
-from fewstep.fitting.endpoint import Seeds
-from fewstep.fitting.energy import with_energy
+from fewstep.fitting.endpoint import Nominal, Seeds
+from fewstep.fitting.energy import PRICE, with_energy
 from fewstep.fitting.recurrence import plan_of, recurrence_of
 from fewstep.fitting.rollouts import Rollouts
 from fewstep.plans.compile import compile_plan
 from tests.fitting.analytic import Analytic, blocks, facts, mixture, taught
 
+WORSE = Nominal(np.zeros(1), np.arange(8.0))  # PSNRs of a nominal plan on the seeds of the choices
 SAMPLER = Analytic(facts("cosine", "v"), mixture)
 
 
@@ -29,7 +31,7 @@ def test_all_samples_together_get_the_energy_of_their_targets():
     numbers, seeds = numbers_and_seeds()
     targets = taught(SAMPLER, compile_plan("dpmpp_2m:60", SAMPLER.facts), blocks(range(24)))
     seeds = Seeds(targets[:2], targets[2:])
-    found = with_energy(Rollouts(SAMPLER, SAMPLER), numbers, seeds)
+    found = with_energy(Rollouts(SAMPLER, SAMPLER), numbers, seeds, WORSE)
     made = np.concatenate([sample(SAMPLER, plan_of(found), part) for part in targets])
     exact = np.concatenate([part.taught for part in targets])
     before = np.concatenate([sample(SAMPLER, plan_of(numbers), part) for part in targets])
@@ -41,15 +43,44 @@ def test_all_samples_together_get_the_energy_of_their_targets():
 
 def test_weak_samples_are_made_stronger_by_the_factor_that_they_lack():
     numbers, seeds = numbers_and_seeds(weaker=1.02, weaker_on_the_fit=1.02)
-    found = with_energy(Rollouts(SAMPLER, SAMPLER), numbers, seeds)
+    found = with_energy(Rollouts(SAMPLER, SAMPLER), numbers, seeds, WORSE)
     np.testing.assert_allclose(found.rows[-1], 1.02 * numbers.rows[-1], rtol=1e-6)
 
 
 def test_an_energy_that_costs_too_much_is_not_taken():
     numbers, seeds = numbers_and_seeds(weaker=1.0, weaker_on_the_fit=1.02)  # exact on the selection seeds
-    assert with_energy(Rollouts(SAMPLER, SAMPLER), numbers, seeds) is None
+    assert with_energy(Rollouts(SAMPLER, SAMPLER), numbers, seeds, WORSE) is None
 
 
 def test_samples_without_energy_stay_as_they_are():
     numbers, seeds = numbers_and_seeds(weaker=0.0, weaker_on_the_fit=0.0)
-    assert with_energy(Rollouts(SAMPLER, SAMPLER), numbers, seeds) is None
+    assert with_energy(Rollouts(SAMPLER, SAMPLER), numbers, seeds, WORSE) is None
+
+
+@pytest.mark.parametrize("share", [0.8, 1.2])
+def test_its_price_is_a_tenth_of_a_decibel(share):
+    """Samples that lie off their targets by noise, so that no factor costs infinitely much; all targets are stronger by
+    what costs the selection seeds a share of the price."""
+    numbers, seeds = numbers_and_seeds()
+    (chosen,) = seeds.selection
+    rng, made = np.random.default_rng(0), chosen.taught
+    target = made + rng.normal(0, 0.05, made.shape).astype(np.float32)
+
+    def price(factor):
+        return float((psnr(made, target) - psnr(np.float32(factor) * made, target)).mean())
+
+    factors = np.linspace(1.0, 1.2, 4001)
+    factor = factors[np.searchsorted([price(each) for each in factors], share * PRICE)]
+    blocks, selection = (*seeds.fit, chosen), (replace(chosen, target=target),)
+    energy = sum(float(np.square(each.taught).sum()) for each in blocks)
+    rest = factor**2 * energy - float(np.square(target).sum())  # what the seeds of the fit must have
+    given = np.sqrt(rest / sum(float(np.square(each.taught).sum()) for each in seeds.fit))
+    fit = tuple(replace(each, target=np.float32(given) * each.taught) for each in seeds.fit)
+    found = with_energy(Rollouts(SAMPLER, SAMPLER), numbers, Seeds(fit, selection), WORSE)
+    assert (found is not None) == (share < 1)
+
+
+def test_a_gain_that_would_no_longer_count_keeps_its_energy():
+    numbers, seeds = numbers_and_seeds(weaker=1.02, weaker_on_the_fit=1.02)
+    better = Nominal(np.zeros(1), np.full(8, 1000.0))
+    assert with_energy(Rollouts(SAMPLER, SAMPLER), numbers, seeds, better) is None
