@@ -28,8 +28,6 @@ from table import markdown
 
 from fewstep.control import Asked, PolicyRunner, sample_sequences
 from fewstep.control.statistics import quantiles
-from fewstep.graph import io
-from fewstep.graph.passes.mish import expand_mish
 from fewstep.runtime import Sampler, load
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 
@@ -62,7 +60,11 @@ def call_of(sampler: Sampler, steps: int) -> Call:
 
 
 def with_mish_of_int8(sampler: Sampler, backend: OnnxRuntime) -> Sampler:
-    """A float32 sampler whose graph has the form of Mish that int8 bodies have."""
+    """A float32 sampler whose graph has the form of Mish that int8 bodies have. onnx, which a device has not, is loaded
+    here, after the loop."""
+    from fewstep.graph import io
+    from fewstep.graph.passes.mish import expand_mish
+
     bundle = sampler.bundle
     graph = expand_mish(io.load(bundle.graph(sampler.body.graph), root=bundle.path))
     with tempfile.TemporaryDirectory() as folder:
