@@ -107,7 +107,8 @@ def _judged(
     on_judge = Gain.of(found := rolled.qualities(plan, judges), was)
     former = _former(task, plan)
     over_former = None if former is None else Gain.of(found, rolled.qualities(former, judges))
-    is_kept = on_judge.counts and on_selection.counts and (over_former is None or over_former.mean >= -PRICE)
+    price = PRICE if options.method == "end" else 0.0
+    is_kept = on_judge.counts and on_selection.counts and (over_former is None or over_former.mean >= -price)
     return FitResult(
         bundle=manifest.name,
         body=task.body,
