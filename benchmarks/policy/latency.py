@@ -32,12 +32,8 @@ from fewstep.runtime import Sampler, load
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 
 ALIKE = "float32, Mish as in int8"
-TURNS = {
-    "int8": 500,
-    "float32": 100,
-    ALIKE: 100,
-    "torch": 25,
-}  # calls before the next contender's: the first finds a cold cache
+# Calls before the next contender's: the first finds a cold cache.
+TURNS = {"int8": 500, "float32": 100, ALIKE: 100, "torch": 25}
 LATENCY = "latency.md"  # in WORK
 STEPS = (1, 2, 4)
 Call = Callable[[Mapping[str, NDArray[Any]]], Any]

@@ -201,24 +201,25 @@ def try_ways(
         return Chosen(usual.lower(()), usual)
     found: list[Tried] = []
     known: set[bytes] = set()
-    kept: tuple[Lowered, LoadedGraph] | None = None  # what the best way so far was lowered to, and opened
+    made: Lowered | None = None  # what the best way so far was lowered to
+    best_network: LoadedGraph | None = None  # and opened
     stages = len(variants) + bool(thin) + tries_bias
     for done, (method, each) in enumerate(variants.items(), 1):
-        made = lower_graph(each.prepared, each.table, each.target)
-        if digest(made[0]) not in known:
-            known.add(digest(made[0]))
-            network = _opened(made[0], each.target, by_rows)
+        other = lower_graph(each.prepared, each.table, each.target)
+        if digest(other[0]) not in known:
+            known.add(digest(other[0]))
+            network = _opened(other[0], each.target, by_rows)
             found.append(_run(Way(method), repeat(network), courses, found))
-            kept = (made, network) if choose(found) == len(found) - 1 else kept
+            if choose(found) == len(found) - 1:
+                made, best_network = other, network
             del network
+        del other
         progress("ways tried", done, stages)
     best = found[choose(found)]
     usual = variants[best.way.ranges]
-    assert kept is not None  # the first is the best until another is
-    made = kept[0]
-    best_network: LoadedGraph | None = kept[1]
+    assert made is not None  # the first is the best until another is
     if thin:
-        kept = best_network = None  # two networks of large weights are too many
+        best_network = None  # two networks of large weights are too many
         other = lower_graph(usual.prepared, usual.table, usual.target, thin)
         network = _opened(other[0], usual.target, by_rows)
         found.append(_run(replace(best.way, in_float=thin), repeat(network), courses, [best]))
@@ -232,7 +233,7 @@ def try_ways(
         best = found[-1] if choose([best, found[-1]]) == 1 else best
         del network
         progress("ways tried", stages, stages)
-    del best_network, kept
+    del best_network
     lowered = completed(usual.prepared, usual.table, usual.target, made, usual.keep)
     if best.way.in_float:
         count = len(best.way.in_float)
