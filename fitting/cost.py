@@ -6,12 +6,12 @@ from time import perf_counter
 from fewstep.evaluation.teacher import CHECKED
 from fewstep.fitting.blocks import BLOCK, FIT_SEEDS, blocks_of, sample
 from fewstep.fitting.endpoint import RESTRAINTS, SECANTS
-from fewstep.fitting.olss import RIDGES
 from fewstep.fitting.options import FitOptions
+from fewstep.fitting.published.olss import RIDGES
+from fewstep.fitting.published.times import trials
 from fewstep.fitting.search import BEGIN, HISTORY, KINDS
 from fewstep.fitting.tangents import calls
 from fewstep.fitting.task import FitTask
-from fewstep.fitting.times import trials
 
 CHECKS = 2  # of the teacher: beside a plan to begin at, and beside the best
 

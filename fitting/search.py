@@ -14,15 +14,15 @@ from fewstep.fitting.continuous import is_continuous
 from fewstep.fitting.endpoint import RESTRAINTS, SECANTS, Nominal, Refinement, Seeds, refine
 from fewstep.fitting.energy import with_energy
 from fewstep.fitting.free import Kind, Number, free_numbers
-from fewstep.fitting.olss import RIDGES, least_squares, lessons
 from fewstep.fitting.options import FitOptions
+from fewstep.fitting.published.olss import RIDGES, least_squares, lessons
+from fewstep.fitting.published.times import best_times, trials
 from fewstep.fitting.recurrence import Recurrence, plan_of, recurrence_of
 from fewstep.fitting.rollouts import Rollouts
 from fewstep.fitting.sensitivity import Sensitivity, join, norms
 from fewstep.fitting.start import best_start
 from fewstep.fitting.tangents import DIRECTIONS
 from fewstep.fitting.task import FitTask
-from fewstep.fitting.times import best_times, trials
 from fewstep.plans.compile import trace_plan
 from fewstep.plans.file import encode
 from fewstep.plans.name import parse_plan_name

@@ -8,10 +8,10 @@ from fewstep.evaluation.teacher import teacher_plan
 from fewstep.fitting.blocks import BLOCK, FIT_SEEDS, blocks_of
 from fewstep.fitting.continuous import is_continuous
 from fewstep.fitting.options import FitOptions
+from fewstep.fitting.published.teacher_states import check_states
 from fewstep.fitting.rollouts import RolloutJob, Rollouts, open_samplers
 from fewstep.fitting.rows import FitRows, fit_rows
 from fewstep.fitting.start import Starts, starts_of
-from fewstep.fitting.teacher_states import check_states
 from fewstep.graph.commit import open_for_update
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance, as_guidance

@@ -23,7 +23,7 @@ from fewstep.calibration.ranges import observe
 from fewstep.graph.graph import GROUP, Graph
 from fewstep.graph.session import open_session, run
 from fewstep.runtime.backends import LoadedGraph
-from tests.calibration.small_body import EDGES, SELECTED, body, feeds, table
+from tests.calibration.bodies.small_body import EDGES, SELECTED, body, feeds, table
 from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
 from tests.calibration.test_row_by_row import unsteady
 

@@ -25,7 +25,7 @@ from fewstep.calibration.ranges.table import Method, Range, Ranges, RangesTable
 from fewstep.graph.graph import BATCH, Graph, Node, Value
 from fewstep.graph.passes.concat import split_concat
 from fewstep.graph.session import run
-from tests.calibration.small_body import body, feeds, table
+from tests.calibration.bodies.small_body import body, feeds, table
 from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
 
 F32 = np.dtype(np.float32)

@@ -14,7 +14,7 @@ from fewstep.graph.index import index
 from fewstep.graph.passes.bias import separate_bias
 from fewstep.graph.session import run
 from fewstep.plans.errors import UserError
-from tests.calibration.small_body import body, feeds
+from tests.calibration.bodies.small_body import body, feeds
 from tests.calibration.test_calibrate import denoiser
 
 

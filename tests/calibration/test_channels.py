@@ -21,8 +21,18 @@ from fewstep.calibration.lowering.targets.tensorrt import TENSORRT
 from fewstep.calibration.ranges.observe import channel_axes
 from fewstep.graph.graph import BATCH, GROUP, Array, Graph, Node, Value
 from fewstep.graph.session import open_session, run
-from tests.calibration.small_body import EDGES, FACTORS, SELECTED, body, feeds, open_simulation, sqnr
-from tests.calibration.uneven_body import F32, REACH, given, layer, one_scale, products, result, seen, what_they_reach
+from tests.calibration.bodies.small_body import EDGES, FACTORS, SELECTED, body, feeds, open_simulation, sqnr
+from tests.calibration.bodies.uneven_body import (
+    F32,
+    REACH,
+    given,
+    layer,
+    one_scale,
+    products,
+    result,
+    seen,
+    what_they_reach,
+)
 
 KINDS = ("MatMul", "Gemm", "Gemm transB", "Conv", "grouped Conv")
 both = pytest.mark.parametrize("target", [CPU_X86, TENSORRT], ids=lambda target: target.name)

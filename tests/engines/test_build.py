@@ -25,7 +25,7 @@ from fewstep.runtime.bundle import engine_files
 from fewstep.runtime.bundle import manifest as form
 from fewstep.runtime.bundle.engine_key import EngineKey, Here, Sidecar
 from fewstep.runtime.bundle.reading import open_bundle
-from tests.calibration.small_body import EDGES, body, prologue, table
+from tests.calibration.bodies.small_body import EDGES, body, prologue, table
 
 needs_tensorrt_rtx = pytest.mark.skipif(
     importlib.util.find_spec("tensorrt_rtx") is None,

@@ -7,8 +7,8 @@ from fewstep.calibration.lowering.quantize import lower
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.graph.graph import GROUP
 from fewstep.graph.session import run
+from tests.calibration.bodies.small_body import EDGES, body, feeds, sqnr, table
 from tests.calibration.every_target import every_target
-from tests.calibration.small_body import EDGES, body, feeds, sqnr, table
 
 
 @every_target

@@ -24,7 +24,7 @@ from fewstep.calibration.trajectories import roll_out
 from fewstep.graph.graph import GROUP, Array, Graph
 from fewstep.graph.session import Session
 from fewstep.plans.errors import UserError
-from tests.calibration.small_body import EDGES, SELECTED, body, feeds, table
+from tests.calibration.bodies.small_body import EDGES, SELECTED, body, feeds, table
 from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
 
 

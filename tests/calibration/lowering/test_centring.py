@@ -15,7 +15,7 @@ from fewstep.calibration.weights import QuantizedWeight, quantize_weight
 from fewstep.graph.graph import BATCH, GROUP, Array, Graph, Node, Value
 from fewstep.graph.index import index
 from fewstep.graph.session import run
-from tests.calibration.small_body import body, feeds, open_simulation, sqnr, table
+from tests.calibration.bodies.small_body import body, feeds, open_simulation, sqnr, table
 
 UNCENTRED = replace(TENSORRT, scheme=replace(TENSORRT.scheme, encode=symmetric_int8))
 HALF = np.dtype(np.float16)

@@ -17,8 +17,8 @@ from fewstep.calibration.ranges.observe import observed_tensors
 from fewstep.calibration.ranges.table import ByChannel, Range, Ranges
 from fewstep.graph.graph import BATCH, Graph, Node, Value
 from fewstep.graph.session import run
-from tests.calibration.small_body import body, open_simulation, sqnr, table
-from tests.calibration.uneven_body import F32, REACH, given, layer, one_scale, products, result, seen
+from tests.calibration.bodies.small_body import body, open_simulation, sqnr, table
+from tests.calibration.bodies.uneven_body import F32, REACH, given, layer, one_scale, products, result, seen
 
 both = pytest.mark.parametrize("target", [CPU_X86, TENSORRT], ids=lambda target: target.name)
 

@@ -11,8 +11,8 @@ from fewstep.calibration.lowering.targets.tensorrt import TENSORRT
 from fewstep.graph.graph import BATCH, GROUP, Array, Graph, Node, Value
 from fewstep.graph.session import open_session, run
 from fewstep.plans.errors import UserError
+from tests.calibration.bodies.small_body import EDGES, FACTORS, feeds, sqnr, table
 from tests.calibration.every_target import every_target
-from tests.calibration.small_body import EDGES, FACTORS, feeds, sqnr, table
 
 RNG = np.random.default_rng(0)
 

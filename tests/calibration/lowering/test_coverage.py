@@ -6,7 +6,7 @@ import pytest
 from fewstep.calibration.lowering.coverage import count, integer_kernels, macs, optimized
 from fewstep.graph.graph import BATCH, Graph, Node, Value
 from fewstep.plans.errors import UserError
-from tests.calibration.small_body import SIZE, body
+from tests.calibration.bodies.small_body import SIZE, body
 
 F32 = np.dtype(np.float32)
 

@@ -14,7 +14,7 @@ from fewstep.calibration.ranges.table import Range, Ranges, RangesTable
 from fewstep.graph.graph import BATCH, GROUP, Array, Graph, Node, Value
 from fewstep.graph.index import index
 from fewstep.graph.session import run
-from tests.calibration.small_body import EDGES, FACTORS, body, feeds, open_simulation, table
+from tests.calibration.bodies.small_body import EDGES, FACTORS, body, feeds, open_simulation, table
 
 HALF, FLOAT = np.dtype(np.float16), np.dtype(np.float32)
 

@@ -11,8 +11,8 @@ from fewstep.calibration.lowering.quantize import lower
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.graph.graph import BATCH, GROUP, Graph, Node, Value
 from fewstep.graph.session import run
+from tests.calibration.bodies.small_body import EDGES, body, feeds, table
 from tests.calibration.every_target import every_target
-from tests.calibration.small_body import EDGES, body, feeds, table
 
 F32 = np.dtype(np.float32)
 BIAS = np.array([[0.5, -0.25, 0.125], [0.1, 0.2, 0.3], [-3.0, 2.0, 1.0]])  # [groups, channels]

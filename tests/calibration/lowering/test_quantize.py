@@ -15,8 +15,8 @@ from fewstep.calibration.ranges.observe import observed_tensors
 from fewstep.graph.graph import BATCH, GROUP, Graph, Node, Value
 from fewstep.graph.session import open_session, run
 from fewstep.plans.errors import UserError
+from tests.calibration.bodies.small_body import EDGES, FACTORS, SELECTED, body, feeds, sqnr, table, without
 from tests.calibration.every_target import every_target
-from tests.calibration.small_body import EDGES, FACTORS, SELECTED, body, feeds, sqnr, table, without
 
 
 def test_targets_are_values_with_names_of_their_own() -> None:

@@ -8,7 +8,7 @@ import pytest
 from fewstep.calibration.lowering.selection import selected_ops
 from fewstep.graph.graph import BATCH, Graph, Node, Value
 from fewstep.plans.errors import UserError
-from tests.calibration.small_body import SELECTED, body
+from tests.calibration.bodies.small_body import SELECTED, body
 
 F32 = np.dtype(np.float32)
 

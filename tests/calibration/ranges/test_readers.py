@@ -7,8 +7,8 @@ import pytest
 
 from fewstep.calibration.lowering.selection import selected_ops
 from fewstep.calibration.ranges.readers import readers_of
-from tests.calibration.small_body import body
-from tests.calibration.uneven_body import layer
+from tests.calibration.bodies.small_body import body
+from tests.calibration.bodies.uneven_body import layer
 
 
 def test_each_int8_operation_that_reads_a_tensor_is_one_of_its_readers() -> None:

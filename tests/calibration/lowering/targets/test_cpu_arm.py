@@ -11,7 +11,7 @@ from fewstep.calibration.lowering.targets.cpu_arm import CPU_ARM
 from fewstep.calibration.lowering.targets.cpu_x86 import CPU_X86
 from fewstep.graph.graph import GROUP
 from fewstep.graph.session import open_session, run
-from tests.calibration.small_body import EDGES, FACTORS, SELECTED, body, feeds, table
+from tests.calibration.bodies.small_body import EDGES, FACTORS, SELECTED, body, feeds, table
 
 
 @pytest.mark.parametrize("spatial", [1, 2])

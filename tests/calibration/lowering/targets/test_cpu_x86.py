@@ -11,7 +11,7 @@ from fewstep.calibration.weights import quantize_weight
 from fewstep.graph.graph import BATCH, GROUP, Graph, Node, Value
 from fewstep.graph.session import open_session, run
 from fewstep.plans.errors import UserError
-from tests.calibration.small_body import EDGES, FACTORS, SELECTED, body, feeds, table
+from tests.calibration.bodies.small_body import EDGES, FACTORS, SELECTED, body, feeds, table
 
 SCHEME = CPU_X86.scheme
 

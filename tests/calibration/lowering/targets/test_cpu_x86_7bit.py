@@ -9,7 +9,7 @@ from fewstep.calibration.lowering.quantize import lower
 from fewstep.calibration.lowering.targets.cpu_x86 import CPU_X86
 from fewstep.calibration.lowering.targets.cpu_x86_7bit import CPU_X86_7BIT
 from fewstep.graph.session import open_session, run
-from tests.calibration.small_body import EDGES, SELECTED, body, feeds, sqnr, table
+from tests.calibration.bodies.small_body import EDGES, SELECTED, body, feeds, sqnr, table
 
 GREATEST_ACTIVATION = np.iinfo(np.uint8).max
 GREATEST_SUM = np.iinfo(np.int16).max

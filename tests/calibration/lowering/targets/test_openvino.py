@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.calibration.small_body import EDGES, FACTORS, SELECTED, body, feeds, open_simulation, sqnr, table
+from tests.calibration.bodies.small_body import EDGES, FACTORS, SELECTED, body, feeds, open_simulation, sqnr, table
 
 pytest.importorskip("openvino", reason="openvino is not installed")
 

@@ -15,7 +15,7 @@ from fewstep.graph.passes.float16 import float32_tensors, to_float16
 from fewstep.graph.session import run
 from fewstep.graph.types import infer_types
 from fewstep.plans.errors import UserError
-from tests.calibration.small_body import EDGES, FACTORS, SELECTED, body, feeds, open_simulation, sqnr, table
+from tests.calibration.bodies.small_body import EDGES, FACTORS, SELECTED, body, feeds, open_simulation, sqnr, table
 
 
 def lowered(prepared: Graph) -> Graph:

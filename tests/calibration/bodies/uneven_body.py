@@ -15,7 +15,7 @@ from fewstep.calibration.ranges.observe import channel_axes, observed_tensors, w
 from fewstep.calibration.ranges.table import ByChannel, RangesTable
 from fewstep.graph.graph import BATCH, GROUP, Array, Graph, Node, Value
 from fewstep.graph.session import open_session, run
-from tests.calibration.small_body import open_simulation
+from tests.calibration.bodies.small_body import open_simulation
 
 F32 = np.dtype(np.float32)
 REACH = np.random.default_rng(2).permutation(2.0 ** -np.arange(6).repeat([2, 6, 6, 6, 6, 6]))  # of 32 channels

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fewstep.fitting.teacher_states import states_at
+from fewstep.fitting.published.teacher_states import states_at
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.schedule import NoiseSchedule

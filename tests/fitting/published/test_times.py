@@ -2,7 +2,7 @@
 
 import pytest
 
-from fewstep.fitting.times import best_times, trials
+from fewstep.fitting.published.times import best_times, trials
 from fewstep.plans.compile import trace_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.grids import linspace

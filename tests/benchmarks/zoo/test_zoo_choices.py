@@ -8,7 +8,7 @@ import pytest
 
 from tests.calibration.test_calibrate import denoiser, write_bundle
 
-SCRIPT = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks/zoo_choices.py"))
+SCRIPT = runpy.run_path(str(Path(__file__).parents[3] / "benchmarks/zoo_choices.py"))
 BASE = SCRIPT["BASE"]
 
 

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.fitting.blocks import Block
+from fewstep.fitting.published.teacher_states import states_at
 from fewstep.fitting.recurrence import Recurrence, plan_of
-from fewstep.fitting.teacher_states import states_at
 from fewstep.plans.plan import Plan
 from fewstep.runtime.execute import begin, combine, see
 from fewstep.runtime.sampler import Sampler

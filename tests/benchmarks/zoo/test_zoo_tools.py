@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from fewstep.plans.errors import UserError
 
-SCRIPT = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks/zoo_tools.py"))
+SCRIPT = runpy.run_path(str(Path(__file__).parents[3] / "benchmarks/zoo_tools.py"))
 TYPES = SCRIPT["save"].__globals__
 
 

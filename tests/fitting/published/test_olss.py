@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fewstep.fitting.blocks import run, sample_of
-from fewstep.fitting.olss import least_squares, lessons
+from fewstep.fitting.published.olss import least_squares, lessons
 from fewstep.fitting.recurrence import plan_of, recurrence_of
 from fewstep.plans.compile import compile_plan
 from tests.fitting.analytic import Analytic, blocks, facts, mean_psnr, mixture, taught
