@@ -10,6 +10,9 @@ from fewstep.cli.tables import figures
 from fewstep.evaluation.cost import sampling_needs
 from fewstep.fitting.blocks import BLOCK
 from fewstep.fitting.cost import column_bytes, evaluations, seconds
+from fewstep.fitting.ending.energy import Energy
+from fewstep.fitting.ending.sets import SetDistances
+from fewstep.fitting.ending.step_back import StepBack
 from fewstep.fitting.fit import FitResult, fit
 from fewstep.fitting.options import FitOptions
 from fewstep.fitting.task import ROOM, open_task
@@ -33,7 +36,10 @@ def verb(options: FitOptions, progress: Progress) -> Outcome:
         end = [f"told times less {than}: {', '.join(f'{shift:+.3g}' for shift in shifts)}"]
         end += [f"{options.output}: the plan"] * (options.output is not None)
         end.append(f"{options.bundle}: plan {FITTED}{options.steps} for {result.body}: {command_of(options, result)}")
-    return Outcome(result, (table(result), str(result.check), *end))
+    back = [] if result.back is None else [_back(result.back)]
+    energy = [] if result.energy is None else [_energy(result.energy)]
+    sets = [] if result.sets is None else [_sets(result.sets)]
+    return Outcome(result, (table(result), str(result.check), _span(result), *back, *energy, *sets, *end))
 
 
 def dry_run(options: FitOptions) -> Outcome:
@@ -81,6 +87,39 @@ def table(result: FitResult) -> Table:
 
 def _gain(result: FitResult) -> str:
     return f"{result.on_judge.mean:+.2f} ± {result.on_judge.error:.2f}"
+
+
+def _span(result: FitResult) -> str:
+    """How much of the error no coefficient can take away."""
+    return (
+        f"coefficients alone: at most {result.span_psnr:.1f} dB with these predictions, where the plan has "
+        f"{result.span_fitted:.1f} dB (the first judge seeds, with coefficients of each sample's own)"
+    )
+
+
+def _back(back: StepBack) -> str:
+    """How much of the corrections stays for the sake of features."""
+    if back.share == back.lean == 1:
+        return "features: all corrections stay"
+    apart = "" if back.lean == back.share else f", and {back.lean:.2f} of those to guidance weights"
+    stay = f"{back.share:.2f} of the corrections stay{apart}"
+    prices = f"{-back.price:+.2f} dB of PSNR and {back.gain:+.2f} dB of features"
+    return f"features: {stay}; {prices} on the seeds of the choices"
+
+
+def _energy(energy: Energy) -> str:
+    """What the last stage did, and its price."""
+    price = f"{-energy.price:+.2f} dB on the seeds of the choices"
+    if energy.is_taken:
+        return f"energy: as the teacher's, by a factor of {energy.factor:.4f} and {price}"
+    return f"energy: not the teacher's, which would take a factor of {energy.factor:.4f} and {price}"
+
+
+def _sets(found: SetDistances) -> str:
+    """How near the samples are as a set, with a warning where they are further than before."""
+    by = f"{found.fitted - found.nominal:+.2f} ± {found.error:.2f}"
+    line = f"FD({found.features}) to the teacher, same seeds: {found.nominal:.2f}, fitted {found.fitted:.2f} ({by})"
+    return f"{line}: as a set, these samples are further from the teacher's" if found.is_worse else line
 
 
 def command_of(options: FitOptions, result: FitResult) -> str:

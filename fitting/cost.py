@@ -5,7 +5,9 @@ from time import perf_counter
 
 from fewstep.evaluation.teacher import CHECKED
 from fewstep.fitting.blocks import BLOCK, FIT_SEEDS, blocks_of, sample
+from fewstep.fitting.ending.step_back import SHARES
 from fewstep.fitting.endpoint import RESTRAINTS, SECANTS
+from fewstep.fitting.fit import SPANNED
 from fewstep.fitting.options import FitOptions
 from fewstep.fitting.published.olss import RIDGES
 from fewstep.fitting.published.times import trials
@@ -23,7 +25,8 @@ def evaluations(task: FitTask, options: FitOptions) -> tuple[int, int]:
     long, plans = len(task.teacher.steps), len(task.starts.nominal) + len(task.starts.fitted) + 1
     body = plans * BEGIN * BLOCK * steps + 2 * BLOCK  # where the fit begins; are times continuous?
     body += (seeds + choices) * steps + _of_the_search(task, options) * steps  # of the nominal plan
-    body += (seeds + choices + 3 * judges) * steps  # the end: of the nominal, the fitted and a former plan
+    judged = 3 * judges + SPANNED * BLOCK  # of the nominal, fitted and a former plan
+    body += (seeds + choices + judged) * steps
     followed = seeds * long if options.method == "olss" else 0  # the teacher's states
     return body, followed + (seeds + choices + judges) * long + CHECKS * CHECKED * (steps + 3 * long)
 
@@ -38,8 +41,10 @@ def _of_the_search(task: FitTask, options: FitOptions) -> int:
     # a candidate that is overfitted is judged on the seeds of the fit, and the next one
     tried = len(RESTRAINTS) * (seeds + choices)
     columns = -(-calls(numbers_of(task, options)) // steps)
-    energy = (seeds + choices) * (options.method == "end")
-    return BEGIN * BLOCK + seeds + choices + options.iterations * (seeds * columns + (1 + SECANTS) * tried) + energy
+    ends = 0
+    if options.method == "end":
+        ends = seeds + choices + (0 if task.extractor is None else 2 * len(SHARES) * choices)  # energy, and features
+    return BEGIN * BLOCK + seeds + choices + options.iterations * (seeds * columns + (1 + SECANTS) * tried) + ends
 
 
 def numbers_of(task: FitTask, options: FitOptions) -> list[int]:

@@ -8,15 +8,21 @@ from dataclasses import dataclass, replace
 from time import perf_counter
 
 import msgspec
+import numpy as np
 
 from fewstep.calibration.held_out import PAIRED
+from fewstep.calibration.metrics import psnr
 from fewstep.calibration.workers.opening import opened
 from fewstep.evaluation.output import write_whole
 from fewstep.evaluation.results import TeacherCheck
 from fewstep.evaluation.teacher import CHECKED, Teacher, checked_teacher
-from fewstep.fitting.blocks import FIT_SEEDS
+from fewstep.fitting.blocks import BLOCK, FIT_SEEDS
+from fewstep.fitting.ending.energy import Energy
+from fewstep.fitting.ending.former import price_of_energy, price_of_features
+from fewstep.fitting.ending.sets import SetDistances, set_distances
+from fewstep.fitting.ending.span import span_psnr
+from fewstep.fitting.ending.step_back import StepBack
 from fewstep.fitting.endpoint import Gain
-from fewstep.fitting.energy import PRICE
 from fewstep.fitting.options import FitOptions
 from fewstep.fitting.recurrence import plan_of
 from fewstep.fitting.search import Found, checkpoint_of_search, search, taught
@@ -30,6 +36,8 @@ from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.fitted_plans import FITTED
 from fewstep.runtime.progress import SILENT, Progress
 
+SPANNED = 2  # blocks of the judge seeds that the limit of all coefficients is taken on
+
 
 @dataclass(frozen=True)
 class FitResult:
@@ -37,7 +45,11 @@ class FitResult:
 
     nominal_psnr: mean PSNR of the nominal plan against the teacher on the judge seeds, in dB. on_fit, on_selection,
     on_judge: what the fitted plan gains over it. over_former: what it gains on the judge seeds over the fitted plan
-        that the bundle has for the same use; None without one. told, nominal_told: the times that the network is told.
+        that the bundle has for the same use; None without one. back, energy: None for methods other than `end`, and
+        where nothing gained. sets: FD on the judge seeds. back, sets: None without an extractor.
+    span_psnr: a limit for all coefficients with the predictions of the fitted plan, in dB, on the first of the judge
+        seeds, where the plan itself has span_fitted.
+    told, nominal_told: the times that the network is told.
     """
 
     bundle: str
@@ -50,6 +62,11 @@ class FitResult:
     on_selection: Gain
     on_judge: Gain
     over_former: Gain | None
+    back: StepBack | None
+    energy: Energy | None
+    sets: SetDistances | None
+    span_fitted: float
+    span_psnr: float
     judge_seeds: int
     iterations: int
     numbers: int
@@ -96,18 +113,24 @@ def _checked(task: FitTask, asked: str | None, plan: Plan, progress: Progress) -
 def _judged(
     task: FitTask, options: FitOptions, best: Found, check: TeacherCheck, started: float, progress: Progress
 ) -> FitResult:
-    """The gain on held-out seeds; without one that counts, or behind a former plan by more than the energy may cost,
-    there is no plan."""
+    """The gain on held-out seeds; without one that counts, or behind a former plan by more than the price of stages
+    whose gain that one lacks, there is no plan."""
     rolled, nominal, manifest = task.rolled, best.nominal, task.bundle.manifest
     judges = taught(task, PAIRED[: options.judge_seeds], task.rows.judge, "teacher of the judgement", progress)
     fitted = Fitted(nominal.name, task.body, task.graph, manifest.provenance.source_sha256, options.method)
     plan = msgspec.structs.replace(plan_of(best.numbers, f"{FITTED}{options.steps}"), fitted=fitted)
-    was = rolled.qualities(nominal, judges)
+    exact = np.concatenate([block.taught for block in judges])
+    plain, made = (np.concatenate(list(rolled.samples(each, judges))) for each in (nominal, plan))
+    was, found = psnr(plain, exact), psnr(made, exact)
     on_selection = Gain.of(rolled.qualities(plan, best.seeds.selection), best.before.selection)
-    on_judge = Gain.of(found := rolled.qualities(plan, judges), was)
+    on_judge = Gain.of(found, was)
     former = _former(task, plan)
-    over_former = None if former is None else Gain.of(found, rolled.qualities(former, judges))
-    price = PRICE if options.method == "end" else 0.0
+    over_former, price = None, 0.0
+    if former is not None:
+        known = np.concatenate(list(rolled.samples(former, judges)))
+        over_former = Gain.of(found, psnr(known, exact))
+        price = price_of_features(best.back, task.extractor, known, made, exact)
+        price += price_of_energy(known, exact) if options.method == "end" else 0.0
     is_kept = on_judge.counts and on_selection.counts and (over_former is None or over_former.mean >= -price)
     return FitResult(
         bundle=manifest.name,
@@ -120,6 +143,11 @@ def _judged(
         on_selection=on_selection,
         on_judge=on_judge,
         over_former=over_former,
+        back=best.back,
+        energy=best.energy,
+        sets=None if task.extractor is None else set_distances(task.extractor, plain, made, exact),
+        span_fitted=float(found[: SPANNED * BLOCK].mean()),
+        span_psnr=span_psnr(task.sampler, plan, judges[:SPANNED]),
         judge_seeds=options.judge_seeds,
         iterations=best.done,
         numbers=len(best.free) or options.steps - 1,  # the inner times of a grid

@@ -33,6 +33,8 @@ class FitOptions(Options):
     selection_seeds: Number of other seeds; the choices of the fit are made on them.
     judge_seeds: Number of other seeds; the gain is measured on them.
     iterations: Most measurements of how the samples follow from the numbers.
+    features: fashion-mnist-cnn, cifar10-cnn, the path of an .onnx extractor, or none. Default: the extractor that knows
+        the data. Features of samples may cost a part of the gain.
     teacher: Plan of the float32 teacher. Default: dpmpp_2m:80@arctan, or more steps where they are needed.
     threads: Threads of one call; 0 for one per core, and for one in a worker.
     workers: Processes of this machine that roll samples out, with bitwise the same plan as one process with as many
@@ -53,6 +55,7 @@ class FitOptions(Options):
     selection_seeds: int = 24
     judge_seeds: int = 64
     iterations: int = 5
+    features: str = ""
     teacher: str = ""
     threads: int = 0
     workers: int = 0

@@ -11,8 +11,9 @@ from fewstep.fitting import teacher as teaching
 from fewstep.fitting.blocks import CHOICE_SEEDS, FIT_SEEDS, Block, blocks_of
 from fewstep.fitting.checkpoint import Checkpoint, checkpoint_of
 from fewstep.fitting.continuous import is_continuous
+from fewstep.fitting.ending.energy import Energy, energy_of, scaled
+from fewstep.fitting.ending.step_back import StepBack, between, step_back
 from fewstep.fitting.endpoint import RESTRAINTS, SECANTS, Nominal, Refinement, Seeds, refine
-from fewstep.fitting.energy import with_energy
 from fewstep.fitting.free import Kind, Number, free_numbers
 from fewstep.fitting.options import FitOptions
 from fewstep.fitting.published.olss import RIDGES, least_squares, lessons
@@ -38,8 +39,11 @@ KINDS: dict[str, tuple[Kind, ...]] = {"end": ("rows", "told", "lean"), "rows": (
 
 @dataclass(frozen=True)
 class Found:
-    """The best numbers, and those that the fit began at, with its seeds. `done` counts the iterations that gained;
-    `nominal` is the plan without fitted numbers that gains are over."""
+    """The best numbers, and those that the fit began at, with its seeds.
+
+    `done` counts the iterations that gained. `nominal` is the plan without fitted numbers that gains are over. `back`
+    and `energy` are of the last stages of `end`; None before them.
+    """
 
     numbers: Recurrence
     nominal: Plan
@@ -48,11 +52,14 @@ class Found:
     before: Nominal
     done: int
     free: tuple[Number, ...]
+    back: StepBack | None = None
+    energy: Energy | None = None
 
 
 def search(task: FitTask, options: FitOptions, progress: Progress = SILENT) -> Iterator[Found]:
     """The numbers that a fit begins at, then better and better ones. Each is kept, so that an interrupted search goes
-    on from its best; its caller drops the checkpoint. The last ones of `end` have the teacher's energy, at its price.
+    on from its best; its caller drops the checkpoint. The last ones of `end` step back for features where an extractor
+    knows the data, and have the teacher's energy, each at its price.
     """
     rolled = task.rolled
     seeds = Seeds(
@@ -69,9 +76,14 @@ def search(task: FitTask, options: FitOptions, progress: Progress = SILENT) -> I
     for best in method(task, options, found, progress):
         yield best
     if options.method == "end" and best.done > 0:
-        numbers = with_energy(rolled, best.numbers, seeds, before)
-        if numbers is not None:
-            yield replace(best, numbers=numbers)
+        if task.extractor is not None:
+            back = step_back(rolled, best.numbers, origin, seeds.selection, before.selection, task.extractor)
+            best = replace(best, numbers=between(origin, best.numbers, back.share, back.lean), back=back)
+            yield best
+        energy = energy_of(rolled, best.numbers, seeds, before)
+        if energy is not None:
+            numbers = scaled(best.numbers, energy.factor) if energy.is_taken else best.numbers
+            yield replace(best, numbers=numbers, energy=energy)
 
 
 def _by_refinement(task: FitTask, options: FitOptions, found: Found, progress: Progress) -> Iterator[Found]:

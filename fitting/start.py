@@ -23,7 +23,12 @@ STARTS = (  # solver, grid: some are far ahead on one denoiser, and none on all 
     ("dpmpp_2m", "quadratic"),
     ("gradient_estimation", "trailing"),
     ("gradient_estimation", "quadratic"),
+    ("gradient_estimation", "ays_svd"),
+    ("gradient_estimation", "arctan"),
+    ("ipndm", "ays_svd"),
+    ("ipndm", "arctan"),
     ("unipc_2", "ays_svd"),
+    ("unipc_2", "arctan"),
     ("unipc_2", "arctan(centre=2, power=1.5)"),
 )
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from fewstep.calibration.workers.sent_bundle import sent
+from fewstep.evaluation.distances.features import Extractor, default_features, open_extractor
 from fewstep.evaluation.output import check_writable
 from fewstep.evaluation.teacher import teacher_plan
 from fewstep.fitting.blocks import BLOCK, FIT_SEEDS, blocks_of
@@ -27,7 +28,7 @@ ROOM = 2**20  # bytes of a plan, which is seldom more
 
 @dataclass(frozen=True)
 class FitTask:
-    """`rows` are the conditions of each use."""
+    """`rows` are the conditions of each use. `extractor` compares features of samples, where one knows the data."""
 
     bundle: Bundle
     body: str
@@ -36,6 +37,7 @@ class FitTask:
     teacher: Plan
     rows: FitRows
     guidance: Guidance | None
+    extractor: Extractor | None
 
     @property
     def sampler(self) -> Sampler:
@@ -67,12 +69,14 @@ def open_task(options: FitOptions) -> FitTask:
     if options.method == "times" and not starts.is_asked:
         starts = Starts(starts.nominal)
     rows = fit_rows(bundle, options.conditions, options.prompts)
+    features = options.features or default_features(bundle.manifest)
+    extractor = open_extractor(features, bundle.manifest.x_shape, options.threads)
     if options.output is not None:
         check_writable(options.output)
     with open_for_update(options.bundle, must_exist=True) as writer:
         writer.reserve(ROOM)  # and we may write, and nobody else is writing
     teacher = teacher_plan(reference, options.teacher or None, starts.nominal[0])
-    task = FitTask(bundle, body, Rollouts(sampler, reference, job), starts, teacher, rows, guidance)
+    task = FitTask(bundle, body, Rollouts(sampler, reference, job), starts, teacher, rows, guidance, extractor)
     _check_method(task, options.method)
     return task
 

@@ -67,12 +67,34 @@ def test_gains_are_over_the_best_of_float32_seed_by_seed():
         judged("a:4", 4, (19.0, 30.0), body="int8"),
         replace(judged("fitted:4", 4, (28.0, 34.0), began="a:4", body="int8"), gate=Gate(7.0, 2.0, 8)),
     )
-    judgement = Judgement("denoiser", "no guidance", "teacher", plans, benchmark.GATED)
+    judgement = Judgement("cifar10", "no guidance", "teacher", plans, benchmark.GATED)
     (row,) = [line for line in page([judgement]).splitlines() if "`int8`" in line and "`b:4`" in line]
-    assert "| 26.0 `b:4` | 31.0 | +5.0 ± 1.0 | 5 (4 5 6) | 2 |" in row
+    assert "| 26.0 `b:4` | 31.0 | +5.0 ± 1.0 | +3: met | 5 (4 5 6) | 2 |" in row
     assert "| `a:4` | +6.5 ± 2.5 | +7.0 ± 2.0 | 8 |" in page([judgement])
     of_the_gate = page([replace(judgement, first=0)])
     assert "| 5 (4 5 6) | 2, of the gate |" in of_the_gate and "+7.0" not in of_the_gate
+
+
+@pytest.mark.parametrize(
+    ("denoiser", "evaluations", "gain", "aim"),
+    [
+        ("cifar10", 4, 4.5, "+4: met"),
+        ("cifar10", 4, 3.7, "+4: 0.3 short"),
+        ("cifar10", 10, 3.5, "+3: met"),
+        ("cifar10", 7, 3.5, ""),
+        ("kept_apart", 8, 1.5, "+2: 0.5 short"),
+        ("kept_apart", 6, 1.5, ""),
+        ("dit_flow", 8, 1.5, ""),
+    ],
+)
+def test_the_aim_of_a_gain_is_met_or_missed(denoiser, evaluations, gain, aim):
+    name = f"fitted:{evaluations}"
+    plans = (
+        judged("a", evaluations, (20.0, 30.0)),
+        judged(name, evaluations, (20.0 + gain, 30.0 + gain), began="a"),
+    )
+    written = page([Judgement(denoiser, "no guidance", "teacher", plans, benchmark.GATED)])
+    assert f"| {gain:+.1f} ± 0.0 | {aim} | {evaluations} ({evaluations}) |" in written
 
 
 def test_distances_are_beside_the_lowest_without_a_fit_draw_by_draw():

@@ -1,6 +1,7 @@
 """The lines that `fewstep fit` prints."""
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -9,6 +10,10 @@ import pytest
 from fewstep.cli.conditions import needed_words
 from fewstep.cli.fit import verb
 from fewstep.cli.main import main
+from fewstep.fitting.ending.energy import Energy
+from fewstep.fitting.ending.sets import SetDistances
+from fewstep.fitting.ending.step_back import StepBack
+from fewstep.fitting.fit import fit
 from fewstep.fitting.options import FitOptions
 from fewstep.runtime.bundle.manifest import Condition
 from fewstep.runtime.bundle.reading import open_bundle
@@ -30,6 +35,35 @@ def test_a_former_plan_that_is_better_is_named(tiny_bundle: Path) -> None:
     verb(FitOptions(tiny_bundle, plan="dpmpp_2m:2", guidance=2.0, **{**FEW, "iterations": 3}), SILENT)
     worse = FitOptions(tiny_bundle, plan="ddim:2", guidance=2.0, **FEW)
     assert str(verb(worse, SILENT).shown[-1]).startswith("the former fitted:2 is kept: the new plan is ")
+
+
+def test_lines_for_the_last_stages_and_for_the_distance_of_sets(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = FitOptions(tiny_bundle, plan="dpmpp_2m:2", guidance=2.0, **FEW)
+    known = fit(options)
+
+    def lines(back: StepBack | None, energy: Energy | None, sets: SetDistances | None) -> list[str]:
+        monkeypatch.setattr("fewstep.cli.fit.fit", lambda *_: replace(known, back=back, energy=energy, sets=sets))
+        return [str(each) for each in verb(options, SILENT).shown[3:-2]]
+
+    assert lines(None, None, None) == []
+    limit = f"at most {known.span_psnr:.1f} dB with these predictions, where the plan has {known.span_fitted:.1f} dB"
+    assert limit in str(verb(options, SILENT).shown[2])
+    assert lines(StepBack(1.0, 1.0, 0.0, 0.0), Energy(1.0123, 0.04, True), SetDistances("cnn", 23.4, 20.0, 2.0)) == [
+        "features: all corrections stay",
+        "energy: as the teacher's, by a factor of 1.0123 and -0.04 dB on the seeds of the choices",
+        "FD(cnn) to the teacher, same seeds: 23.40, fitted 20.00 (-3.40 ± 2.00)",
+    ]
+    assert lines(StepBack(0.85, 0.0, 0.4, 1.5), Energy(1.0123, 0.24, False), SetDistances("cnn", 23.4, 41.8, 7.0)) == [
+        "features: 0.85 of the corrections stay, and 0.00 of those to guidance weights; -0.40 dB of PSNR and +1.50 dB "
+        "of features on the seeds of the choices",
+        "energy: not the teacher's, which would take a factor of 1.0123 and -0.24 dB on the seeds of the choices",
+        "FD(cnn) to the teacher, same seeds: 23.40, fitted 41.80 (+18.40 ± 7.00): as a set, these samples are further "
+        "from the teacher's",
+    ]
+    (alike,) = lines(StepBack(0.85, 0.85, 0.4, 1.5), None, None)  # as without guidance
+    assert alike.startswith("features: 0.85 of the corrections stay; -0.40 dB of PSNR")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import replace
+from types import SimpleNamespace
 
 import msgspec
 import numpy as np
@@ -16,6 +17,9 @@ from fewstep.fitting import search as searching
 from fewstep.fitting import task as tasks
 from fewstep.fitting import teacher
 from fewstep.fitting.blocks import FIT_SEEDS
+from fewstep.fitting.ending import former
+from fewstep.fitting.ending.energy import PRICE
+from fewstep.fitting.ending.step_back import StepBack
 from fewstep.fitting.fit import fit
 from fewstep.fitting.options import FitOptions
 from fewstep.fitting.recurrence import plan_of, recurrence_of
@@ -53,6 +57,30 @@ def test_samples_of_a_fit_of_all_numbers_have_the_energy_of_the_teachers(tiny_bu
     made = np.concatenate(list(task.rolled.samples(plan_of(found.numbers), blocks)))
     ratio = np.square(made).sum() / np.square(np.concatenate([block.taught for block in blocks])).sum()
     assert (abs(ratio - 1) < 1e-5) == is_restored
+
+
+def test_a_result_has_the_price_of_the_energy(tiny_bundle):
+    options = {**FEW, "iterations": 1}
+    found = fit(FitOptions(tiny_bundle, guidance=2.0, **options))
+    assert found.energy.is_taken and found.energy.price <= PRICE
+    assert found.back is found.sets is None  # no extractor knows these data
+    assert fit(FitOptions(tiny_bundle, guidance=2.0, method="rows", **options)).energy is None
+
+
+def test_a_result_has_distances_of_sets_where_an_extractor_knows_the_data(tiny_bundle, monkeypatch):
+    asked = []
+
+    def opened(features, x_shape, threads):
+        asked.append((features, x_shape))
+        return SimpleNamespace(name="pixels", extract=lambda samples: samples.reshape(len(samples), -1)[:, :3])
+
+    monkeypatch.setattr(tasks, "open_extractor", opened)
+    found = fit(FitOptions(tiny_bundle, guidance=2.0, **{**FEW, "judge_seeds": 16}))
+    assert asked == [("none", open_bundle(tiny_bundle).manifest.x_shape)]
+    assert 0 < found.back.share <= 1 and found.back.gain >= found.back.price
+    assert found.sets.features == "pixels" and not found.sets.is_worse
+    assert found.span_psnr > found.span_fitted == pytest.approx(found.nominal_psnr + found.on_judge.mean)
+    assert 0 < found.sets.fitted < found.sets.nominal and found.sets.error > 0
 
 
 def test_a_second_fit_for_the_same_use_takes_the_place_of_the_first(tiny_bundle):
@@ -281,15 +309,40 @@ def test_the_plan_to_begin_at_is_the_best_of_known_ones(tiny_bundle):
 
 def test_a_better_former_plan_stays(tiny_bundle):
     better = {"guidance": 2.0, "iterations": 3, **FEW}
-    former = fit(FitOptions(tiny_bundle, **better))
-    assert former.over_former is None
+    first = fit(FitOptions(tiny_bundle, **better))
+    assert first.over_former is None
     manifest = open_bundle(tiny_bundle).manifest
     worse = fit(FitOptions(tiny_bundle, **{**better, "plan": "ddim:2", "iterations": 1}))
     assert worse.on_judge.counts and worse.over_former.mean < -1
     assert worse.plan is None
     assert open_bundle(tiny_bundle).manifest == manifest
     again = fit(FitOptions(tiny_bundle, **better))
-    assert (again.over_former.mean, again.plan) == (0, former.plan)
+    assert (again.over_former.mean, again.plan) == (0, first.plan)
+
+
+def test_a_former_plan_gives_way_to_the_energy_that_it_lacks(tiny_bundle, monkeypatch):
+    better = {"guidance": 2.0, "iterations": 3, **FEW}
+    fit(FitOptions(tiny_bundle, **better))
+    monkeypatch.setattr(verb, "price_of_energy", lambda *_: 1000.0)
+    worse = {**better, "plan": "ddim:2", "iterations": 1}
+    assert fit(FitOptions(tiny_bundle, **{**worse, "method": "rows"})).plan is None  # it has no such stage
+    assert fit(FitOptions(tiny_bundle, **worse)).plan is not None
+
+
+@pytest.mark.parametrize("is_nearer", [True, False])
+def test_a_former_plan_gives_way_to_a_step_back_only_where_features_gain(tiny_bundle, monkeypatch, is_nearer):
+    """Otherwise each fit with other options could lose the price of the step again."""
+    former_plan = fit(FitOptions(tiny_bundle, guidance=2.0, **FEW)).plan
+    pixels = SimpleNamespace(name="pixels", extract=lambda samples: samples.reshape(len(samples), -1)[:, :3])
+    monkeypatch.setattr(tasks, "open_extractor", lambda *_: pixels)
+    monkeypatch.setattr(searching, "step_back", lambda *_: StepBack(0.8, 0.8, 100.0, 101.0))
+    monkeypatch.setattr(former, "set_distances", lambda *_: SimpleNamespace(is_worse=is_nearer))
+    found = fit(FitOptions(tiny_bundle, guidance=2.0, **FEW))
+    assert -100 < found.over_former.mean < -1 and found.on_judge.counts
+    assert (found.plan is not None) == is_nearer and found.plan != former_plan
+    assert open_bundle(tiny_bundle).manifest.fitted[0].psnr == pytest.approx(
+        found.nominal_psnr + found.on_judge.mean - (0 if is_nearer else found.over_former.mean), abs=2e-3
+    )
 
 
 def test_the_teacher_is_checked_beside_the_fitted_plan(tiny_bundle):

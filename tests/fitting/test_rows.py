@@ -51,18 +51,18 @@ def test_prompts_that_come_with_fewstep_are_held_out_of_the_fit(tiny_bundle):
 def test_each_use_of_a_fit_has_its_part_and_its_seeds(tiny_bundle, tmp_path, monkeypatch):
     np.savez(tmp_path / "own.npz", **{"class": np.arange(24) % 3})
     checked, judged = [], []
-    teacher, qualities = verb.checked_teacher, Rollouts.qualities
+    teacher, samples = verb.checked_teacher, Rollouts.samples
 
     def check(sampler, asked, plan, seeds, rows, progress):
         checked.append((seeds, rows["class"].tolist()))
         return teacher(sampler, asked, plan, seeds, rows, progress)
 
-    def measured(rolled, plan, blocks):
+    def measured(rolled, plan, blocks, of_teacher=False):
         judged.append({int(value) for block in blocks for value in block.conditions["class"]})
-        return qualities(rolled, plan, blocks)
+        return samples(rolled, plan, blocks, of_teacher)
 
     monkeypatch.setattr(verb, "checked_teacher", check)
-    monkeypatch.setattr(Rollouts, "qualities", measured)
+    monkeypatch.setattr(Rollouts, "samples", measured)
     fit(FitOptions(tiny_bundle, guidance=2.0, conditions=tmp_path / "own.npz", iterations=1, **FEW))
     assert checked == [(FIT_SEEDS[:4], [0] * 8)] * 2  # row i has class i mod 3, and so each part one class
     assert {0} in judged and {1} in judged and {2} in judged and {0, 1, 2} not in judged

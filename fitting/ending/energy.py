@@ -2,10 +2,12 @@
 
 Least squares foretell the mean of what few steps cannot know, so that the nearest samples are a little weak. One factor
 of the last row makes all samples stronger or weaker, and gives their mean square back. It is the mean square about 0: a
-background far from 0 has most of it, and the rest then stays a little weak.
+background far from 0 has most of it, and the rest then stays a little weak. That is as good as a mean square about the
+teacher's mean sample: on fashion_mnist, whose background has most of it, the latter's factors are at most 0.4 % larger.
+They cost 0.01 to 0.03 dB more, and lower FD by a hundredth.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,11 +19,22 @@ from fewstep.fitting.rollouts import Rollouts
 PRICE = 0.1  # dB of the mean PSNR on the selection seeds that the energy may cost
 
 
-def with_energy(rolled: Rollouts, numbers: Recurrence, seeds: Seeds, before: Nominal) -> Recurrence | None:
-    """The numbers with a last row that gives samples of all seeds the mean square of their targets.
+@dataclass(frozen=True)
+class Energy:
+    """The factor of the last row that gives samples the teacher's energy, and whether a fit took it.
 
-    None if the mean PSNR on the selection seeds falls by more than PRICE, or its gain over `before` would no longer
-    count, or where samples are all zero.
+    price: what it costs on the selection seeds, in dB of their mean PSNR.
+    """
+
+    factor: float
+    price: float
+    is_taken: bool
+
+
+def energy_of(rolled: Rollouts, numbers: Recurrence, seeds: Seeds, before: Nominal) -> Energy | None:
+    """The factor that gives samples of all seeds the mean square of their targets; None where samples are all zero.
+
+    It is not to be taken if its price is over PRICE, or the gain over `before` would no longer count.
     """
     blocks = (*seeds.fit, *seeds.selection)
     made = list(rolled.samples(plan_of(numbers), blocks))
@@ -32,8 +45,12 @@ def with_energy(rolled: Rollouts, numbers: Recurrence, seeds: Seeds, before: Nom
     factor = float(np.sqrt(asked / energy))
     chosen = list(zip(made[len(seeds.fit) :], seeds.selection, strict=True))
     near, strong = (np.concatenate([psnr(share * each, b.taught) for each, b in chosen]) for share in (1.0, factor))
-    if (near - strong).mean() > PRICE or not Gain.of(strong, before.selection).counts:
-        return None
+    price = float((near - strong).mean())
+    return Energy(factor, price, price <= PRICE and Gain.of(strong, before.selection).counts)
+
+
+def scaled(numbers: Recurrence, factor: float) -> Recurrence:
+    """The numbers that make each sample `factor` times as large."""
     rows = numbers.rows.copy()
     rows[-1] *= factor
     return replace(numbers, rows=rows)

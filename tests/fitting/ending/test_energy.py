@@ -7,8 +7,8 @@ import pytest
 
 from fewstep.calibration.metrics import psnr
 from fewstep.fitting.blocks import sample
+from fewstep.fitting.ending.energy import PRICE, energy_of, scaled
 from fewstep.fitting.endpoint import Nominal, Seeds
-from fewstep.fitting.energy import PRICE, with_energy
 from fewstep.fitting.recurrence import plan_of, recurrence_of
 from fewstep.fitting.rollouts import Rollouts
 from fewstep.plans.compile import compile_plan
@@ -31,7 +31,9 @@ def test_all_samples_together_get_the_energy_of_their_targets():
     numbers, seeds = numbers_and_seeds()
     targets = taught(SAMPLER, compile_plan("dpmpp_2m:60", SAMPLER.facts), blocks(range(24)))
     seeds = Seeds(targets[:2], targets[2:])
-    found = with_energy(Rollouts(SAMPLER, SAMPLER), numbers, seeds, WORSE)
+    energy = energy_of(Rollouts(SAMPLER, SAMPLER), numbers, seeds, WORSE)
+    assert energy.is_taken
+    found = scaled(numbers, energy.factor)
     made = np.concatenate([sample(SAMPLER, plan_of(found), part) for part in targets])
     exact = np.concatenate([part.taught for part in targets])
     before = np.concatenate([sample(SAMPLER, plan_of(numbers), part) for part in targets])
@@ -43,18 +45,20 @@ def test_all_samples_together_get_the_energy_of_their_targets():
 
 def test_weak_samples_are_made_stronger_by_the_factor_that_they_lack():
     numbers, seeds = numbers_and_seeds(weaker=1.02, weaker_on_the_fit=1.02)
-    found = with_energy(Rollouts(SAMPLER, SAMPLER), numbers, seeds, WORSE)
-    np.testing.assert_allclose(found.rows[-1], 1.02 * numbers.rows[-1], rtol=1e-6)
+    energy = energy_of(Rollouts(SAMPLER, SAMPLER), numbers, seeds, WORSE)
+    assert energy.is_taken and energy.price < 0  # nearer than before
+    assert energy.factor == pytest.approx(1.02, rel=1e-6)
 
 
 def test_an_energy_that_costs_too_much_is_not_taken():
     numbers, seeds = numbers_and_seeds(weaker=1.0, weaker_on_the_fit=1.02)  # exact on the selection seeds
-    assert with_energy(Rollouts(SAMPLER, SAMPLER), numbers, seeds, WORSE) is None
+    energy = energy_of(Rollouts(SAMPLER, SAMPLER), numbers, seeds, WORSE)
+    assert not energy.is_taken and energy.price > PRICE
 
 
 def test_samples_without_energy_stay_as_they_are():
     numbers, seeds = numbers_and_seeds(weaker=0.0, weaker_on_the_fit=0.0)
-    assert with_energy(Rollouts(SAMPLER, SAMPLER), numbers, seeds, WORSE) is None
+    assert energy_of(Rollouts(SAMPLER, SAMPLER), numbers, seeds, WORSE) is None
 
 
 @pytest.mark.parametrize("share", [0.8, 1.2])
@@ -76,11 +80,12 @@ def test_its_price_is_a_tenth_of_a_decibel(share):
     rest = factor**2 * energy - float(np.square(target).sum())  # what the seeds of the fit must have
     given = np.sqrt(rest / sum(float(np.square(each.taught).sum()) for each in seeds.fit))
     fit = tuple(replace(each, target=np.float32(given) * each.taught) for each in seeds.fit)
-    found = with_energy(Rollouts(SAMPLER, SAMPLER), numbers, Seeds(fit, selection), WORSE)
-    assert (found is not None) == (share < 1)
+    energy = energy_of(Rollouts(SAMPLER, SAMPLER), numbers, Seeds(fit, selection), WORSE)
+    assert energy.price == pytest.approx(share * PRICE, rel=0.02)
+    assert energy.is_taken == (share < 1)
 
 
 def test_a_gain_that_would_no_longer_count_keeps_its_energy():
     numbers, seeds = numbers_and_seeds(weaker=1.02, weaker_on_the_fit=1.02)
     better = Nominal(np.zeros(1), np.full(8, 1000.0))
-    assert with_energy(Rollouts(SAMPLER, SAMPLER), numbers, seeds, better) is None
+    assert not energy_of(Rollouts(SAMPLER, SAMPLER), numbers, seeds, better).is_taken
