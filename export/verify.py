@@ -9,7 +9,7 @@ import logging
 import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Literal
 
@@ -31,6 +31,7 @@ from fewstep.export.points import Point, Scope, points
 from fewstep.export.spec import Reference, Source, Spec, TracedDenoiser
 from fewstep.graph.graph import OUTPUT, TIME, Array, Graph
 from fewstep.graph.needs import duration
+from fewstep.graph.passes.attention_in_parts import attention_in_parts
 from fewstep.graph.prologue import PreparedDenoiser
 from fewstep.graph.session import open_session
 from fewstep.plans.errors import UserError
@@ -144,6 +145,7 @@ def compare(
     """Run the exported graph, then the prepared one, then what float16 makes of that, at every point.
 
     A quick verification leaves the exported graph out, unless the prepared one differs: the latter is what is deployed.
+    Large attention is computed in parts, which are the same numbers: a batch's scores can outweigh the network.
 
     `half` is the prepared graph in float16, where a bundle is to have that. CPU kernels compute it in float32, so what
     float16 costs is shown by rounding each result as well, whether the bundle will compute in it or engines may.
@@ -167,16 +169,16 @@ def compare(
             progress(f"{stage} graph", done, len(expected.points))
 
     if expected.scope == "full":
-        run_all("exported", open_session(exported), expected.tolerance)
+        run_all("exported", open_session(attention_in_parts(exported)), expected.tolerance)
     gc.collect()  # one graph's weights at a time
-    deployed = run_prepared(prepared)
+    deployed = run_prepared(_in_parts(prepared))
     run_all("prepared", deployed, expected.tolerance)
     if expected.dependence is not None:
         raise expected.dependence
     _check_times(expected, prepared, deployed)
     del deployed
     if half is not None:
-        run_all("float16", run_prepared(half), FLOAT16_TOLERANCE)
+        run_all("float16", run_prepared(_in_parts(half)), FLOAT16_TOLERANCE)
     comparisons.extend(_rounded(expected, prepared, is_deployed=half is not None))
     return Verification(expected.tolerance, tuple(comparisons), expected.engine, expected.scope)
 
@@ -252,11 +254,15 @@ def _check_times(expected: ReferenceOutputs, prepared: PreparedDenoiser, run: Ru
         )
 
 
+def _in_parts(prepared: PreparedDenoiser) -> PreparedDenoiser:
+    return replace(prepared, body=attention_in_parts(prepared.body))
+
+
 def _rounded(expected: ReferenceOutputs, prepared: PreparedDenoiser, is_deployed: bool) -> Iterator[Comparison]:
     """What rounding each result to float16 costs, one sample at each time. Too much is an error where the bundle will
     compute in float16, and else a warning: engines may be made of it later.
     """
-    run = run_prepared(in_float16(prepared))
+    run = run_prepared(in_float16(_in_parts(prepared)))
     for point, output in zip(expected.points, expected.outputs, strict=True):
         if point.batch == 1:
             found = _compare("float16", expected.spec, point, output, run(point.feeds)[OUTPUT])

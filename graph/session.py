@@ -42,16 +42,23 @@ class Session:
 
 
 def open_session(
-    graph: Graph, also: Iterable[str] = (), optimize: bool = False, arena: bool = False, threads: int = 0
+    graph: Graph,
+    also: Iterable[str] = (),
+    optimize: bool = False,
+    arena: bool = False,
+    threads: int = 0,
+    fuse_qdq: bool = True,
 ) -> Session:
     """A session that returns the graph's outputs and the inner tensors `also`.
 
     It computes the graph as written; `optimize` lets onnxruntime fuse, as a deployed session does. `arena`: allocate as
     that does too, for times. An arena grows by doubling, and keeps what it has. `threads` 0: one for each core.
+    `fuse_qdq` False keeps Q/DQ pairs in float, as `OnnxRuntime` has it.
     """
     options = ort.SessionOptions()
     options.log_severity_level = 4  # fatal only: what fails is raised as well, and told once
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # several sessions take turns with torch
+    options.add_session_config_entry("session.disable_quant_qdq", "0" if fuse_qdq else "1")
     options.enable_cpu_mem_arena = arena
     options.enable_mem_pattern = not io.exceeds(graph)  # as the runtime does for large networks
     options.intra_op_num_threads = threads

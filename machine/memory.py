@@ -1,6 +1,7 @@
 """Memory and disk space that are free now, and the most memory of this process."""
 
 import ctypes
+import mmap
 import re
 import shutil
 from pathlib import Path
@@ -40,6 +41,14 @@ def give_back() -> None:
         ctypes.CDLL(None).malloc_trim(0)
     except (AttributeError, OSError, TypeError):  # musl and macOS; none; Windows
         return
+
+
+def drop_pages(address: int, size: int) -> None:
+    """Take what lies at an address out of memory: of a mapped file it is read again when needed, elsewhere it becomes
+    zeros. Whole pages within `size` bytes alone are dropped. Nothing happens on systems without such a call."""
+    start, end = -(-address // mmap.PAGESIZE) * mmap.PAGESIZE, (address + size) // mmap.PAGESIZE * mmap.PAGESIZE
+    if start < end and hasattr(mmap, "MADV_DONTNEED"):
+        ctypes.CDLL(None).madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), mmap.MADV_DONTNEED)
 
 
 def memory(meminfo: str, limit: str, used: str) -> tuple[int | None, int | None]:

@@ -6,7 +6,8 @@ A pipeline folder with random weights, of the sizes of Stable Diffusion 1.5 (net
 calibrated with a file of prompts, and run: latents of 64 x 64 are a picture of 512 x 512. Each row has minutes, minutes
 of the processor, and the most memory that was resident. The rows below `run` are its parts, each in a process of its
 own that has loaded nothing else. The autoencoder decodes the picture whole. The picture shows nothing, since the
-weights are random. --work keeps everything, and what is there is not done again. Linux only.
+weights are random. --work keeps everything, and what is there is not done again; a calibration only for the same plan
+and guidance. Linux only.
 """
 
 import argparse
@@ -16,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from time import perf_counter, process_time
+from urllib.parse import quote
 
 import numpy as np
 
@@ -86,9 +88,14 @@ def commands(folder: Path, plan: str, guidance: float) -> dict[str, tuple[Sequen
     drawn = ("--precision", "int8", "-p", PROMPT, "--scale", "1", "-o", str(picture))
     return {
         "export": (("export", str(folder / "pipeline"), "-o", str(bundle), "--verify", "quick"), bundle),
-        "calibrate": (("calibrate", str(bundle), *led, *calibrated), bundle / "ranges"),
+        "calibrate": (("calibrate", str(bundle), *led, *calibrated), calibration_mark(folder, plan, guidance)),
         "run": (("run", str(bundle), *led, *drawn), picture),
     }
+
+
+def calibration_mark(folder: Path, plan: str, guidance: float) -> Path:
+    """A file that says for which plan and guidance the bundle is calibrated."""
+    return folder / f"calibrated-{quote(plan, safe='')}-{guidance:g}"
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -117,6 +124,10 @@ def main(arguments: Sequence[str]) -> int:
             except Unfinished as error:
                 print(line(name, str(error)), flush=True)
                 return 1
+            if name == "calibrate":
+                for former in folder.glob("calibrated-*"):
+                    former.unlink()
+                made.touch()
         for name, cost in parts(folder, given.plan, given.guidance):
             print(line(name, cost), flush=True)
     return 0

@@ -12,8 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TorchSource:
-    """A module with its spec: a `Source`. `batch_limit` is for code that branches on the batch (see `trace`). `stored`
-    is the size of the files that the weights were read from, in bytes, 0 where they came otherwise."""
+    """A module with its spec: a `Source`. `batch_limit` is for code that branches on the batch (see `trace`)."""
 
     module: "torch.nn.Module"
     spec: Spec
@@ -22,7 +21,6 @@ class TorchSource:
     batch_limit: int | None = None
     scheduler: Mapping[str, Any] | None = None
     beside: CompanionSource | None = None
-    stored: int = 0
 
     def __post_init__(self) -> None:
         from fewstep.export.traceable import check_traceable  # torch takes seconds to load: not for --help

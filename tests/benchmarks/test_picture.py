@@ -22,3 +22,6 @@ def test_a_picture_is_made_and_its_parts_are_measured(tmp_path: Path, capsys: py
     assert [row[0] for row in rows] == ["export", "calibrate", "run", "text", "denoiser", "autoencoder"]
     assert all(float(row[-1]) > 0.05 for row in rows)  # GB at the peak
     assert np.abs(read(tmp_path / "parts.png", (3, 64, 64)) - read(tmp_path / "picture.png", (3, 64, 64))).max() == 0
+    for guidance, done in (("7.5", "run"), ("2", "calibrate")):
+        assert picture.main([*given, "--guidance", guidance]) == 0
+        assert capsys.readouterr().out.splitlines()[1].split()[0] == done

@@ -1,4 +1,4 @@
-"""What an export is said to take: its weights once in float32, what they were stored in, and the networks beside."""
+"""What an export is said to take: its weights once in float32, and the networks beside."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from fewstep.export.needs import ALONE, LOADING, needs
+from fewstep.export.needs import ALONE, needs
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.spec import Spec
 from fewstep.plans.spec import ScheduleSpec
@@ -16,24 +16,15 @@ WEIGHTS = 4 * (1000 * 1000 + 1000)
 SPEC = Spec("wide", (1, 4, 4), (), "v", ScheduleSpec("cosine"))
 
 
-def source(stored: int = 0, written: tuple[int, ...] = (), dtype: Any = torch.float32) -> TorchSource:
+def source(written: tuple[int, ...] = (), dtype: Any = torch.float32) -> TorchSource:
     beside: Any = SimpleNamespace(written=written)
-    return TorchSource(torch.nn.Linear(1000, 1000).to(dtype), SPEC, "wide", "0" * 64, beside=beside, stored=stored)
+    return TorchSource(torch.nn.Linear(1000, 1000).to(dtype), SPEC, "wide", "0" * 64, beside=beside)
 
 
 def test_weights_of_any_type_become_float32() -> None:
     for dtype in (torch.float32, torch.float16):
         found = needs(source(dtype=dtype))
         assert found is not None and (found.memory, found.disk, found.files) == (WEIGHTS + ALONE, WEIGHTS, 3)
-
-
-def test_half_weights_are_there_in_both_types_while_they_are_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
-    few = needs(source(stored=WEIGHTS // 2))
-    assert few is not None and few.memory == WEIGHTS + ALONE  # packages weigh more
-    monkeypatch.setattr("fewstep.export.needs.ALONE", LOADING)
-    found, mapped = needs(source(stored=WEIGHTS // 2)), needs(source(stored=WEIGHTS + 80))
-    assert found is not None and found.memory == WEIGHTS + WEIGHTS // 2 + LOADING
-    assert mapped is not None and mapped.memory == WEIGHTS + LOADING  # the module is what was mapped
 
 
 def test_networks_beside_come_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:

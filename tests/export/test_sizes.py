@@ -138,6 +138,16 @@ def test_sizes_to_calibrate_at_are_checked_before_anything_runs(exported: Path, 
         open_task(CalibrateOptions(exported, PLAN, size=(size,)))
 
 
+def test_sizes_that_no_trajectory_would_have_are_refused(exported: Path) -> None:
+    asked = CalibrateOptions(exported, PLAN, trajectories=4, size=("8x12", "16x16"))
+    said = r"4 trajectories cannot have all of --size 8x12,16x16; follow at least 5 \(--trajectories 5\), or name fewer"
+    with pytest.raises(UserError, match=said):
+        open_task(asked)
+    with pytest.raises(UserError, match="^1 trajectory cannot have all"):
+        open_task(replace(asked, trajectories=1))
+    assert len(open_task(replace(asked, trajectories=5)).sizes) == 2
+
+
 def test_each_seed_of_a_mixture_has_its_own_size(exported: Path) -> None:
     task = open_task(CalibrateOptions(exported, PLAN, trajectories=12, size=("8x12", "16x16")))
     found = {}

@@ -8,12 +8,14 @@ import torch
 from torch import Tensor
 
 from fewstep.export.points import BATCHES, QUICK, TIMES, Scope
-from fewstep.export.verify import samples, tell_time
-from fewstep.graph.graph import Graph
+from fewstep.export.verify import compare, expect, samples, tell_time
+from fewstep.graph.graph import Graph, Node
+from fewstep.graph.passes.attention_in_parts import attention_in_parts
+from fewstep.graph.passes.float16 import to_float16
 from fewstep.graph.prepare import prepare
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Condition
-from tests.export.denoisers import DoubleInside, Exported, Labelled, Mixing, Overflowing, Tiny, source
+from tests.export.denoisers import Attending, DoubleInside, Exported, Labelled, Mixing, Overflowing, Tiny, source
 from tests.export.verifying import verify
 
 
@@ -159,6 +161,57 @@ def test_evaluations_are_counted_before_they_run(unet: Exported, scope: Scope, c
     assert (
         sum(rows) + sum(each.batch for each in table.comparisons) + mixed == count == samples(unet.source.spec, scope)
     )
+
+
+@pytest.fixture(scope="module")
+def attending() -> Exported:
+    attending = source(Attending())
+    traced = attending.trace()
+    return Exported(attending, traced, prepare(traced.graph))
+
+
+@pytest.mark.parametrize(
+    ("scope", "in_half", "softmaxes"),
+    [("full", False, [1, 16, 16]), ("quick", False, [16, 16]), ("quick", True, [16, 8, 16])],
+    ids=["full", "quick", "float16"],
+)
+def test_large_attention_is_verified_in_parts(
+    attending: Exported, scope: Scope, in_half: bool, softmaxes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every graph that a verification runs: exported, prepared, in float16, and with each result rounded.
+
+    The exported graph's attention has three axes, so it stays whole. In float16 scores have half the bytes.
+    """
+
+    def in_parts(graph: Graph) -> Graph:
+        made.append(attention_in_parts(graph, 16 * 4))
+        return made[-1]
+
+    made: list[Graph] = []
+    monkeypatch.setattr("fewstep.export.verify.attention_in_parts", in_parts)
+    traced, prepared = attending.traced, attending.prepared
+    expected = expect(attending.source.spec, traced, scope=scope)
+    half = replace(prepared, body=to_float16(prepared.body)) if in_half else None
+    table = compare(expected, traced.graph, prepared, lambda: traced.reference, half=half)
+    assert [graph.ops().count("Softmax") for graph in made] == softmaxes
+    assert table.worst.relative < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("last", "said"),
+    [
+        (Node("ReduceMean", ("made", "axis"), ("output",), {"keepdims": 1}), "prepared graph differs .* batch 2"),
+        (Node("Reshape", ("made", "one"), ("output",)), "cannot run the graph: .*Reshape"),
+    ],
+    ids=["mixed", "frozen"],
+)
+def test_a_quick_verification_finds_a_wrong_batch_axis(attending: Exported, last: Node, said: str) -> None:
+    body = attending.prepared.body
+    nodes = [replace(n, outputs=("made",)) if n.output == "output" else n for n in body.nodes]
+    constants = {"axis": np.array([0], np.int64), "one": np.array([1, 2, 4, 4], np.int64)}
+    wrong = replace(attending.prepared, body=body.with_nodes([*nodes, last], constants))
+    with pytest.raises(UserError, match=said):
+        verify(attending.source.spec, attending.traced, wrong, "quick")
 
 
 def test_minutes_are_told_before_they_pass(unet: Exported, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,10 +1,14 @@
 """Free memory is the machine's, or a container's where that is less."""
 
 import ctypes
+import re
+import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 
-from fewstep.machine.memory import give_back, held, memory, peak
+from fewstep.machine.memory import STATUS, drop_pages, give_back, held, memory, peak
 
 
 def test_a_container_limits_memory() -> None:
@@ -29,3 +33,22 @@ def test_what_was_freed_below_something_held_is_given_back() -> None:
     before = held()
     give_back()
     assert held() < before - 40_000_000 and above
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc tells what is resident")
+def test_pages_of_a_file_are_dropped_and_read_again(tmp_path: Path) -> None:
+    content = np.resize(np.arange(251, dtype=np.uint8), 2**22)
+    content.tofile(tmp_path / "file")
+    mapped = np.memmap(tmp_path / "file", np.uint8, mode="r")
+
+    def resident() -> int:
+        found = re.search(r"^RssFile:\s+(\d+) kB", STATUS.read_text(), re.MULTILINE)
+        assert found
+        return 1024 * int(found[1])
+
+    assert mapped.sum() == content.sum()
+    before = resident()
+    drop_pages(mapped.ctypes.data + 1, mapped.nbytes - 1)
+    assert resident() < before - 2**21
+    np.testing.assert_array_equal(mapped, content)
+    drop_pages(mapped.ctypes.data + 1, 5)  # no page lies within

@@ -7,7 +7,7 @@ parent, as in a pipeline, or in a JSON file.
 from functools import cached_property
 from pathlib import Path
 
-from fewstep.export.sources.diffusers.files import CONFIG, INDEX, ONNX, Config, Folder, read_json, sha256, stored_bytes
+from fewstep.export.sources.diffusers.files import CONFIG, INDEX, ONNX, Config, Folder, read_json, sha256
 from fewstep.export.sources.diffusers.folder import BATCH_LIMIT, SCHEDULER, interface_of, onnx_network, scheduler_of
 from fewstep.export.sources.onnx_file import OnnxSource
 from fewstep.export.sources.spec_file import read_fields
@@ -64,5 +64,4 @@ def load_component(path: Path, spec_file: Path | None) -> TorchSource | OnnxSour
 
     network, files = load_network(path)
     digest = sha256([*read, *files])
-    stored = stored_bytes(files)
-    return TorchSource(denoiser(network, interface), spec, path.name, digest, BATCH_LIMIT, scheduler, stored=stored)
+    return TorchSource(denoiser(network, interface), spec, path.name, digest, BATCH_LIMIT, scheduler)

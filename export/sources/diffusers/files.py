@@ -136,11 +136,6 @@ def float_bytes(files: Iterable[Path], prefixes: tuple[str, ...] = ("",)) -> int
     return total
 
 
-def stored_bytes(files: Iterable[Path]) -> int:
-    """Bytes of files."""
-    return sum(file.stat().st_size for file in files)
-
-
 def index_name(stem: str, variant: str | None) -> str:
     """What the index of sharded weights is called."""
     return f"{stem}.safetensors.index{'' if variant is None else f'.{variant}'}.json"

@@ -19,7 +19,6 @@ from fewstep.export.sources.diffusers.files import (
     Folder,
     read_json,
     sha256,
-    stored_bytes,
 )
 from fewstep.export.sources.diffusers.interface import IMAGE, WRITE_IT, Interface
 from fewstep.export.sources.onnx_file import OnnxSource
@@ -65,10 +64,9 @@ def load_diffusers_folder(path: Path) -> TorchSource | OnnxSource:
     if control is not None:
         beside, more = load_network(path / control)
         module, files = ControlledUNet(network, beside, control, interface), [*files, path / control / CONFIG, *more]
-    stored = stored_bytes(files)
     pipeline = read_pipeline(folder, config["_class_name"], spec.x_shape, spec.conditions)
     files = [*files, *(() if pipeline is None else pipeline.files)]
-    return TorchSource(module, spec, name, sha256([*read, *files]), BATCH_LIMIT, scheduler, pipeline, stored)
+    return TorchSource(module, spec, name, sha256([*read, *files]), BATCH_LIMIT, scheduler, pipeline)
 
 
 def onnx_network(

@@ -1,13 +1,15 @@
 """A network of a diffusers folder, loaded with its weights."""
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from fewstep.export.sources.diffusers.files import CONFIG, COPY_AGAIN, GIVE_PIPELINE, read_json, weights
+from fewstep.machine.memory import drop_pages
 from fewstep.plans.errors import UserError
 
 
@@ -22,7 +24,7 @@ def load_network(home: Path) -> tuple[nn.Module, list[Path]]:
     if not hasattr(diffusers, class_name):
         raise UserError(f"diffusers {diffusers.__version__} has no {class_name}", "pip install -U diffusers")
     try:
-        with _quiet():
+        with _quiet(), _releasing():
             network, info = getattr(diffusers, class_name).from_pretrained(
                 home,
                 variant=found.variant,
@@ -40,6 +42,26 @@ def load_network(home: Path) -> tuple[nn.Module, list[Path]]:
     gc.collect()  # else the files that were read stay mapped
     module: nn.Module = network.requires_grad_(False)
     return module, list(found.files)
+
+
+@contextmanager
+def _releasing() -> Iterator[None]:
+    """Files of half precision are mapped, and copied to float32 layer by layer. What was copied leaves memory at once:
+    else both forms are there in the end."""
+    load = nn.Module._load_from_state_dict
+
+    def load_and_release(module: nn.Module, given: Mapping[str, Tensor], prefix: str, *more: Any) -> None:
+        load(module, given, prefix, *more)
+        for name, own in (*module._parameters.items(), *module._buffers.items()):
+            stored = given.get(prefix + name)
+            if own is not None and stored is not None and stored.dtype != own.dtype:
+                drop_pages(stored.data_ptr(), stored.nbytes)
+
+    nn.Module._load_from_state_dict = load_and_release  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        nn.Module._load_from_state_dict = load  # type: ignore[method-assign]
 
 
 @contextmanager

@@ -1,0 +1,121 @@
+"""Attention a few heads at a time, where the scores of all take much memory."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from math import ceil
+
+from fewstep.graph.additions import Additions
+from fewstep.graph.graph import Graph, Node
+from fewstep.graph.index import Index, index
+from fewstep.graph.types import Types, infer_types
+
+LARGE = 2**26  # bytes of the scores of one sample that are held at once; a softmax holds them twice
+HEADS, QUERIES = -3, -2  # axes of scores [batch, heads, queries, keys]
+SCALING = ("Mul", "Div", "Add", "Sub")  # what may stand between the product and the softmax: numbers, and masks
+
+
+@dataclass(frozen=True)
+class Attention:
+    """MatMul(Softmax(between(MatMul(q, k))), v). `scores` and `between` stand in order, the softmax last."""
+
+    scores: Node
+    between: tuple[Node, ...]
+    product: Node
+
+
+def attention_in_parts(graph: Graph, large: int | None = None) -> Graph:
+    """Compute attention some heads at a time where a sample's scores take more than `large` bytes (default: LARGE).
+
+        MatMul(Softmax(MatMul(q, k)), v)    ==>    Concat(MatMul(Softmax(MatMul(q_i, k_i)), v_i) for each part i)
+
+    Products and softmaxes treat each head by itself, so that the numbers are the same, whatever the leading axis is.
+    Attention of one head is taken apart by its queries, if their number is fixed.
+
+    Engines that have a kernel for attention recognize the whole form only, so this is for those that have none.
+    """
+    softmaxes = [node for node in graph.nodes if node.op == "Softmax" and not node.domain]
+    if not softmaxes:
+        return graph
+    idx, types, new = index(graph), infer_types(graph), Additions(graph)
+    changed: dict[str, tuple[Node, ...]] = {}
+    for softmax in softmaxes:
+        found = _attention(softmax, idx, types)
+        if found is not None:
+            nodes = tuple(_in_parts(found, graph, types, new, LARGE if large is None else large))
+            changed |= {node.output: () for node in (found.scores, *found.between)} if nodes else {}
+            changed |= {found.product.output: nodes} if nodes else {}
+    if not changed:
+        return graph
+    return graph.with_nodes((made for node in graph.nodes for made in changed.get(node.output, (node,))), new.constants)
+
+
+def _attention(softmax: Node, idx: Index, types: Types) -> Attention | None:
+    """The attention of a softmax over the last of four axes, if nothing else reads its inner tensors."""
+    if types.rank(softmax.output) != 4 or softmax.attributes.get("axis", -1) not in (-1, 3):
+        return None
+    between = [softmax]
+    while True:
+        source = idx.producers.get(between[0].inputs[0])
+        if source is None or source.domain or not idx.is_inner(source.output):
+            return None
+        if source.op == "MatMul":
+            break
+        if source.op not in SCALING or source.inputs[0] == source.inputs[1]:
+            return None
+        between.insert(0, source)
+    if not idx.is_inner(softmax.output):
+        return None
+    (product,) = idx.consumers[softmax.output]
+    if product.op != "MatMul" or product.domain or product.inputs[0] != softmax.output:
+        return None
+    return Attention(source, tuple(between), product)
+
+
+def _in_parts(found: Attention, graph: Graph, types: Types, new: Additions, large: int) -> Iterator[Node]:
+    """The nodes that take the place of an attention; none where it is small, or cannot be taken apart."""
+    size, shape = types.sample_bytes(found.scores.output), types.shape(found.scores.output)
+    if size is None or shape is None or size <= large:
+        return
+    axis = QUERIES if shape[HEADS] == 1 else HEADS
+    length = shape[axis]
+    if not isinstance(length, int):
+        return
+    parts = next((each for each in range(ceil(size / large), length) if length % each == 0), length)
+    q, k = found.scores.inputs
+    v = found.product.inputs[1]
+    others = [name for node in found.between for name in node.inputs[1:]]
+    along = {name: _axis(name, axis, length, graph, types) for name in (q, *others)}
+    along |= {name: None if axis == QUERIES else _axis(name, axis, length, graph, types) for name in (k, v)}
+    if any(place is UNKNOWN for place in along.values()):
+        return
+    pieces = {}
+    for name, place in along.items():
+        pieces[name] = [name] * parts
+        if place is not None:
+            pieces[name] = [new.name(f"{found.product.output}_{name}_{part}") for part in range(parts)]
+            attributes = {"axis": place, "num_outputs": parts}
+            yield Node("Split", (name,), tuple(pieces[name]), attributes, f"{found.product.output}_{name}_split")
+    made = []
+    for part in range(parts):
+        last = ""
+        for node in (found.scores, *found.between, found.product):
+            first = pieces[q][part] if node is found.scores else last
+            inputs = (first, *(pieces[name][part] for name in node.inputs[1:]))
+            last = new.name(f"{node.output}_{part}")
+            yield replace(node, inputs=inputs, outputs=(last,), name=f"{node.name or node.output}_{part}")
+        made.append(last)
+    yield Node("Concat", tuple(made), found.product.outputs, {"axis": 4 + axis}, found.product.name)
+
+
+UNKNOWN = -1  # no axis: those are counted from the front
+
+
+def _axis(name: str, axis: int, length: int, graph: Graph, types: Types) -> int | None:
+    """The axis of a tensor that goes along `axis` of the scores; None where it is the same for all parts."""
+    shape = graph.constants[name].shape if name in graph.constants else types.shape(name)
+    if shape is None:
+        return UNKNOWN
+    size = shape[axis] if len(shape) >= -axis else 1
+    if size == 1:
+        return None
+    return len(shape) + axis if size == length else UNKNOWN
