@@ -23,6 +23,7 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import UNCOND
 from fewstep.plans.plan import Plan
 from fewstep.plans.tracer import IMAGE
+from fewstep.runs.tiled_images import decode_tiles, tiled_image_shape
 from fewstep.runs.tiles import tiled_steps
 from fewstep.runtime.autoencoder import load_autoencoder
 from fewstep.runtime.bundle.companions import image_shape
@@ -133,15 +134,16 @@ def run(options: RunOptions, progress: Progress = SILENT) -> tuple[NDArray[np.fl
     bundle = replace(
         bundle, manifest=manifest if tiled is None else msgspec.structs.replace(manifest, x_shape=tiled.shape)
     )
-    _check_latents(options, bundle)
-    _check_picture(options, _drawn_shape(options, bundle))
+    _check_latents(options, bundle, tiled)
+    _check_picture(options, _drawn_shape(options, bundle, tiled))
     own = parse_conditions(options.condition, bundle.manifest.conditions, of_any_size=tiled is not None)
     values, negative = _with_prompts(options, bundle, own)
     given = {} if options.image is None else {IMAGE: _start(options.image, bundle, options.threads)}
     batch = _batch(options, bundle.manifest.x_shape)
     x, plan = _sampled(options, tiled or sizes, batch, values, {UNCOND: negative} if negative else {}, given, progress)
     if options.output.suffix == PICTURE and bundle.manifest.autoencoder is not None:
-        x = load_autoencoder(bundle, options.threads, encoder=False).decode(x)
+        decoder = load_autoencoder(bundle, options.threads, encoder=False)
+        x = decoder.decode(x) if tiled is None else decode_tiles(decoder, x, tiled.tiles)
     write(x, options.output, options.columns, options.scale)
     return x, plan
 
@@ -265,18 +267,25 @@ def _check(options: RunOptions) -> None:
         raise UserError(f"{alone} alone says too little", f"give {other} with it")
 
 
-def _drawn_shape(options: RunOptions, bundle: Bundle) -> tuple[int, ...]:
+def _drawn_shape(options: RunOptions, bundle: Bundle, tiled: Tiling | None) -> tuple[int, ...]:
     """The shape of a sample as it is drawn, or written as an array."""
-    return image_shape(bundle.manifest) if options.output.suffix == PICTURE else bundle.manifest.x_shape
+    described = bundle.manifest.autoencoder
+    if options.output.suffix != PICTURE:
+        return bundle.manifest.x_shape
+    if tiled is None or described is None:
+        return image_shape(bundle.manifest)
+    return tiled_image_shape(described, tiled.shape, tiled.tiles)
 
 
-def _check_latents(options: RunOptions, bundle: Bundle) -> None:
+def _check_latents(options: RunOptions, bundle: Bundle, tiled: Tiling | None) -> None:
     """Refuse, before sampling, latents of a size that the bundle's autoencoder does not take."""
     described = bundle.manifest.autoencoder
     if described is None or (options.output.suffix == ARRAY and options.image is None):
         return
     takes = described.decoder.inputs[0].shape[1:]
-    if takes != bundle.manifest.x_shape:
+    if tiled is not None and options.image is None:
+        tiled_image_shape(described, tiled.shape, tiled.tiles)
+    elif takes != bundle.manifest.x_shape:
         raise UserError(
             f"the autoencoder of {options.bundle} takes latents {list(takes)}, not {list(bundle.manifest.x_shape)}",
             "leave --size out, or write the latents as an array (.npy)",

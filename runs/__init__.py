@@ -9,6 +9,7 @@ from fewstep.runs.population import Population, evolve, population
 from fewstep.runs.similar import Similar
 from fewstep.runs.stats import Stats
 from fewstep.runs.stream import Stream, StreamedFrame, stream
+from fewstep.runs.tiled_images import decode_tiles
 from fewstep.runs.tiles import Tiles, sample_tiles, tiled_steps
 from fewstep.runs.weighing import Steering, guidance_corrector, trajectory_variance
 
@@ -20,6 +21,7 @@ __all__ = [
     "Stream",
     "StreamedFrame",
     "Tiles",
+    "decode_tiles",
     "evolve",
     "guidance_corrector",
     "latest",

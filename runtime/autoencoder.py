@@ -44,8 +44,8 @@ class Autoencoder:
         return image_shape(self.bundle.manifest)
 
     def decode(self, latents: ArrayLike) -> Float32:
-        """Images of latents [N, *x_shape]; their values may pass [-1, 1] by a little."""
-        shape = self.bundle.manifest.x_shape
+        """Images of latents [N, ...] in the decoder's own shape; their values may pass [-1, 1] by a little."""
+        shape = tuple(map(int, self.described.decoder.inputs[0].shape[1:]))
         return _one_by_one(self.decoder, self.described.decoder, _checked("latents", latents, shape))
 
     def encode(self, images: ArrayLike) -> Float32:

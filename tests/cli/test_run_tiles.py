@@ -44,6 +44,20 @@ def test_a_drawing_and_a_start_are_those_of_the_whole(tiny_bundle: Path, tmp_pat
     assert x.shape == (2, 1, 10, 8)
 
 
+def test_a_picture_of_latents_is_decoded_in_windows(tiny_bundle: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tokenizers")
+    from tests.runtime.text_bundle import with_companions
+
+    asked = options(tmp_path, with_companions(tiny_bundle), "height=10", "width=8")
+    shown = replace(asked, output=tmp_path / "x.png", prompt=("a cat",))
+    latents, _ = run(replace(asked, prompt=("a cat",)))
+    images, _ = run(shown)
+    assert images.shape == (2, 3, 20, 16) and shown.output.is_file()
+    np.testing.assert_allclose(images[:, 1, ::2, 1::2], 2 * latents[:, 0], rtol=1e-5)
+    with pytest.raises(UserError, match=r"takes latents \[1, 4, 4\], not \[1, 10, 8\]"):
+        run(replace(shown, image=tmp_path / "x.png", strength=0.5))
+
+
 def test_windows_of_free_sizes_and_a_picture_that_is_cut(tiny_bundle: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "picture.npy", np.zeros((1, 40, 4), np.float32))
     asked = options(tmp_path, free(tiny_bundle), "height=20", tiles="12:4")

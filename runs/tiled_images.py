@@ -1,0 +1,65 @@
+"""Images of latents that are larger than a bundle's decoder: it runs on overlapping windows, and the images blend.
+
+    x = sample_tiles(sampler, "dpmpp_2m:8", (4, 96, 96), tiles)
+    images = decode_tiles(load_autoencoder("bundle"), x, tiles)
+
+Memory is that of one window, and two arrays of the whole image.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fewstep.plans.errors import UserError
+from fewstep.runs.tiles import Tiles
+from fewstep.runs.windows import Place, covering, ramp
+from fewstep.runtime.autoencoder import Autoencoder
+from fewstep.runtime.bundle.manifest import AutoencoderEntry
+
+Float32 = NDArray[np.float32]
+
+
+def decode_tiles(autoencoder: Autoencoder, latents: ArrayLike, tiles: Tiles) -> Float32:
+    """Images float32 [N, channels, height, width] of latents [N, *shape], one window at a time.
+
+    Windows have the size that the decoder takes. `overlap` and `blend` of the tiles count latents, `moves` and `batch`
+    have no effect. A decoder that looks r latents far gives the image of the whole where 2 r <= overlap - blend.
+    UserError for latents that windows cannot cover.
+    """
+    given = np.asarray(latents, np.float32)
+    shape = tiled_image_shape(autoencoder.described, given.shape[1:], tiles)
+    window, scale = _window(autoencoder.described), shape[-1] // given.shape[-1]
+    images = np.zeros((len(given), *shape), np.float32)
+    weights = np.zeros(shape, np.float32)
+    for place in covering(given.shape[1:], window, tiles.overlap):
+        pixels: Place = (slice(0, shape[0]), *(slice(a.start * scale, a.stop * scale) for a in place[1:]))
+        weight = ramp(pixels, shape, tiles.margin * scale, tiles.overlap * scale).astype(np.float32)
+        weights[pixels] += weight
+        for image, latent in zip(images, given, strict=True):
+            image[pixels] += weight * autoencoder.decode(latent[place][None])[0]
+    images /= weights
+    return images
+
+
+def tiled_image_shape(described: AutoencoderEntry, shape: Sequence[int], tiles: Tiles) -> tuple[int, ...]:
+    """(channels, height, width) of the image of latents [*shape]. UserError where windows cannot cover them."""
+    window = _window(described)
+    fits = len(shape) == len(window) and all(
+        full == part or (full > part > tiles.overlap and axis > 0)
+        for axis, (full, part) in enumerate(zip(shape, window, strict=True))
+    )
+    if not fits:
+        raise UserError(
+            f"latents {list(shape)} for a decoder that takes {list(window)}, in windows that overlap by"
+            f" {tiles.overlap}",
+            "give as many channels, and a height and width of at least the decoder's, which are above the overlap",
+        )
+    channels, *sizes = (int(size) for size in described.decoder.outputs[0].shape[1:])
+    whole = (full * size // part for full, size, part in zip(shape[1:], sizes, window[1:], strict=True))
+    return (channels, *whole)
+
+
+def _window(described: AutoencoderEntry) -> tuple[int, ...]:
+    """The shape of the latents that the decoder takes."""
+    return tuple(int(size) for size in described.decoder.inputs[0].shape[1:])

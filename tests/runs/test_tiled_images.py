@@ -1,0 +1,80 @@
+"""The image of large latents, from windows of them."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("tokenizers")
+from fewstep.plans.errors import UserError
+from fewstep.runs import Tiles, decode_tiles
+from fewstep.runtime.autoencoder import Autoencoder, load_autoencoder
+from tests.runs.test_tiles import blur
+from tests.runtime.text_bundle import IMAGE, X_SHAPE, with_companions
+
+WHOLE = (1, 9, 7)
+
+
+def image(latents: np.ndarray, reach: int) -> np.ndarray:
+    """Three channels, twice as large, of what is blurred: linear, and it looks `reach` latents far."""
+    return np.repeat(blur(latents, reach), 3, axis=1).repeat(2, axis=2).repeat(2, axis=3).astype(np.float32)
+
+
+def blurring(bundle: Path, reach: int) -> Autoencoder:
+    autoencoder = load_autoencoder(with_companions(bundle), encoder=False)
+
+    def decoder(feeds):  # type: ignore[no-untyped-def]
+        assert feeds["latent"].shape == (1, *X_SHAPE)
+        return {"image": image(feeds["latent"], reach)}
+
+    return replace(autoencoder, decoder=decoder)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def latents() -> np.ndarray:
+    return np.random.default_rng(0).standard_normal((2, *WHOLE)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("reach", "tiles"), [(0, Tiles(2)), (0, Tiles(0)), (1, Tiles(2, 0)), (1, Tiles(3, 1))], ids=str
+)
+def test_windows_are_the_whole_where_the_decoder_looks_no_farther(
+    tiny_bundle: Path, latents: np.ndarray, reach: int, tiles: Tiles
+) -> None:
+    made = decode_tiles(blurring(tiny_bundle, reach), latents, tiles)
+    np.testing.assert_allclose(made, image(latents, reach), atol=1e-6)
+
+
+def test_a_seam_is_as_wide_as_the_decoder_looks(tiny_bundle: Path, latents: np.ndarray) -> None:
+    """Windows of 4 lie at rows 0, 4 and 5: what differs lies within one latent of their inner ends."""
+    made = decode_tiles(blurring(tiny_bundle, 1), latents, Tiles(0))
+    rows = np.abs(made - image(latents, 1)).max(axis=(0, 1))[:, :4].max(axis=1)[::2]
+    assert (rows > 0.01).tolist() == [False, False, False, True, True, True, False, True, False]
+
+
+def test_windows_fade_over_all_pixels_of_their_overlap(tiny_bundle: Path) -> None:
+    """Two windows of 4 rows share 2 of them, 4 pixels; the upper one is black, the lower one white."""
+    latents = np.zeros((1, 1, 6, 4), np.float32)
+    latents[:, :, -1] = 1
+
+    def decoder(feeds):  # type: ignore[no-untyped-def]
+        return {"image": np.full((1, 3, 8, 8), feeds["latent"].max(), np.float32)}
+
+    made = decode_tiles(replace(blurring(tiny_bundle, 0), decoder=decoder), latents, Tiles(2, 2))  # type: ignore[arg-type]
+    expected = [0, 0, 0, 0, 0.125, 0.375, 0.625, 0.875, 1, 1, 1, 1]
+    np.testing.assert_allclose(made, np.broadcast_to(np.reshape(expected, (-1, 1)), (1, 3, 12, 8)), atol=1e-6)
+
+
+def test_latents_of_the_decoder_s_size_are_decoded_whole(tiny_bundle: Path, latents: np.ndarray) -> None:
+    autoencoder = load_autoencoder(with_companions(tiny_bundle), encoder=False)
+    small = latents[:, :, :4, :4]
+    np.testing.assert_array_equal(decode_tiles(autoencoder, small, Tiles(2)), autoencoder.decode(small))
+    assert decode_tiles(autoencoder, latents, Tiles(2)).shape == (2, IMAGE[0], 18, 14)
+
+
+@pytest.mark.parametrize(("shape", "overlap"), [((1, 3, 9), 2), ((2, 9, 7), 2), ((1, 9, 7), 4), ((9, 7), 2)])
+def test_what_windows_cannot_cover_is_one_line(tiny_bundle: Path, shape: tuple[int, ...], overlap: int) -> None:
+    autoencoder = load_autoencoder(with_companions(tiny_bundle), encoder=False)
+    with pytest.raises(UserError, match=rf"for a decoder that takes \[1, 4, 4\], .* overlap by {overlap}"):
+        decode_tiles(autoencoder, np.zeros((1, *shape)), Tiles(overlap))
