@@ -3,19 +3,30 @@
 import shutil
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.calibration.bodies.small_body import EDGES, FACTORS, SELECTED, body, feeds, open_simulation, sqnr, table
+from tests.calibration.bodies.small_body import (
+    EDGES,
+    FACTORS,
+    SELECTED,
+    Builder,
+    body,
+    feeds,
+    open_simulation,
+    sqnr,
+    table,
+)
 
 pytest.importorskip("openvino", reason="openvino is not installed")
 
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.held_out import held_out_conditions
 from fewstep.calibration.lowering.executed import integer_operations
-from fewstep.calibration.lowering.quantize import lower
+from fewstep.calibration.lowering.quantize import lower, lower_graph
 from fewstep.calibration.lowering.selection import selected_ops
 from fewstep.calibration.lowering.targets.openvino import OPENVINO, integer_kernels_run
 from fewstep.calibration.metrics import psnr
@@ -52,6 +63,63 @@ def test_every_selected_operation_runs_in_integer_kernels(spatial: int, edges: t
     lowered = lower(prepared, table(prepared, edges), OPENVINO)
     assert set(lowered.coverage.int8_ops) == set(SELECTED)
     assert lowered.groups == edges
+
+
+def norms() -> Graph:
+    """Three convolutions, with a GroupNorm of 16 x 32 x 32 numbers and a SiLU between: the second one is int8."""
+    b = Builder(spatial=2)
+    sizes = {"grouped": [0, 4, -1], "image": [0, 16, 32, 32]}
+    b.constants |= {name: np.array(shape) for name, shape in sizes.items()}
+    b.constants |= {"scale": np.ones(4, np.float32), "shift": np.zeros(4, np.float32)}
+
+    def normal(x: str, name: str) -> str:
+        apart = b.add("Reshape", (x, "grouped"), f"{name}_grouped")
+        normal = b.add("InstanceNormalization", (apart, "scale", "shift"), f"{name}_normal")
+        return b.silu(b.add("Reshape", (normal, "image"), f"{name}_back"), name)
+
+    first = normal(b.conv("x", "h1", 3, 16), "a1")
+    b.add("Identity", (b.conv(normal(b.conv(first, "h2", 16, 16), "a2"), "h3", 16, 3),), "output")
+    pictures = (Value(name, np.dtype(np.float32), (BATCH, 3, 32, 32)) for name in ("x", "output"))
+    x, output = pictures
+    return Graph("norms", (x,), (output,), tuple(b.nodes), b.constants)
+
+
+def turned(graph: Graph, folder: Path) -> int:
+    """How many reorders OpenVINO puts between the convolutions, of all their channels."""
+    io.save(graph, folder / "graph.onnx")
+    backend = OpenVino()
+    core = backend.core()
+    shapes = {"x": [1, 3, 32, 32]} | ({GROUP: [1]} if GROUP in {v.name for v in graph.inputs} else {})
+    layers = backend.compile(core, read(core, folder / "graph.onnx"), graph.name, shapes).get_runtime_model().get_ops()
+    reorders = [each for each in layers if each.get_rt_info()["layerType"].astype(str) == "Reorder"]
+    return sum(list(each.output(0).shape) == [1, 16, 32, 32] for each in reorders)
+
+
+@pytest.mark.parametrize("edges", [EDGES, ()])
+def test_no_picture_changes_its_layout_between_convolutions(edges: tuple[float, ...], tmp_path: Path) -> None:
+    prepared = norms()
+    ranges = table(prepared, edges)
+    assert turned(lower_graph(prepared, ranges, replace(OPENVINO, forms=()))[0], tmp_path) >= 2
+    lowered = lower(prepared, ranges, OPENVINO)
+    assert turned(lowered.graph, tmp_path) == 0 and lowered.coverage.int8_ops
+    given = feeds(prepared) | ({GROUP: np.array([len(FACTORS) - 1])} if edges else {})
+    assert sqnr(run(prepared, feeds(prepared))["output"], on_openvino(lowered.graph, given, tmp_path)) > 30
+
+
+def test_a_linear_layer_whose_name_openvino_forgets_counts() -> None:
+    """Tokens of a picture without values below zero: OpenVINO 2026.4 calls the kernel after a product of its own."""
+    b = Builder(spatial=2)
+    b.constants |= {"flat": np.array([0, 64, 64]), "image": np.array([0, 64, 8, 8])}
+    flat = b.add("Reshape", (b.add("Relu", (b.conv("x", "h1", 3, 64),), "a1"), "flat"), "flattened")
+    tokens = b.add("Transpose", (flat,), "tokens", perm=[0, 2, 1])
+    product = b.add("MatMul", (tokens, b.random("inner.weight", 64, 64, scale=0.1)), "inner")
+    shifted = b.add("Relu", (b.add("Add", (product, "row"), "shifted"),), "a2")
+    image = b.add("Reshape", (b.add("Transpose", (shifted,), "back", perm=[0, 2, 1]), "image"), "unflattened")
+    b.add("Identity", (b.conv(image, "h2", 64, 3),), "output")
+    f32 = np.dtype(np.float32)
+    x, output = (Value(name, f32, (BATCH, 3, 8, 8)) for name in ("x", "output"))
+    prepared = Graph("linear", (x, Value("row", f32, (BATCH, 1, 64))), (output,), tuple(b.nodes), b.constants)
+    assert lower(prepared, table(prepared), OPENVINO).coverage.int8_ops == ("inner",)
 
 
 @pytest.mark.parametrize("edges", [EDGES, ()])

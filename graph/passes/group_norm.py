@@ -1,0 +1,84 @@
+"""GroupNorm in a form that keeps the layout of pictures."""
+
+import numpy as np
+
+from fewstep.graph.additions import Additions
+from fewstep.graph.graph import Graph, Node
+from fewstep.graph.index import Index, index
+from fewstep.graph.types import Types, infer_types
+
+LEAST = 12_000  # numbers of a sample: below, more nodes cost more than layouts
+
+
+def spread_group_norm(graph: Graph) -> Graph:
+    """Write each GroupNorm of large pictures (Wu and He 2018, arXiv 1803.08494) without a Reshape of them.
+
+        Reshape(InstanceNormalization(Reshape(x, [0, groups, -1])), shape of x)
+            ==>      d / Sqrt(g(d d) + epsilon)      with  d = x - g(x)
+
+    with g(x) the mean over positions, then over the channels of a group [B, C, 1, ...]. Engines that compute
+    convolutions with channels last, as OpenVINO 2026.4 does, turn a picture around for the Reshape and back again. The
+    mean is taken off before anything is squared, so nothing cancels. Equal up to the rounding of float32. Sequences,
+    which have one axis of positions, stay: there it takes longer.
+    """
+    idx, types, new = index(graph), infer_types(graph), Additions(graph)
+    changed: dict[str, tuple[Node, ...]] = {}
+    for node in graph.nodes:
+        if node.op == "InstanceNormalization" and not node.domain:
+            changed |= _spread(node, graph, idx, types, new)
+    return graph.with_nodes((made for node in graph.nodes for made in changed.get(node.output, (node,))), new.constants)
+
+
+def _spread(norm: Node, graph: Graph, idx: Index, types: Types, new: Additions) -> dict[str, tuple[Node, ...]]:
+    """What takes the place of its nodes, by their outputs: nothing if it is no GroupNorm without scale and shift."""
+    before = idx.producer(norm.inputs[0], "Reshape")
+    if before is None or not idx.is_inner(before.output) or not idx.is_inner(norm.output):
+        return {}
+    (after,) = idx.consumers[norm.output]
+    x, grouped, made = (types.shape(name) for name in (before.inputs[0], before.output, after.output))
+    if after.op != "Reshape" or x is None or grouped is None or x != made or len(x) < 4 or len(grouped) != 3:
+        return {}
+    if (types.sample_bytes(before.inputs[0]) or 0) < LEAST * np.dtype(np.float32).itemsize:
+        return {}
+    scale, shift = (graph.constants.get(name) for name in norm.inputs[1:])
+    if scale is None or shift is None or (scale != 1).any() or shift.any():
+        return {}
+    channels, groups = x[1], grouped[1]
+    if not isinstance(channels, int) or not isinstance(groups, int) or channels % groups or x[0] != grouped[0]:
+        return {}
+    return {
+        before.output: (),
+        norm.output: (),
+        after.output: _nodes(before.inputs[0], len(x), channels, groups, norm, after, new),
+    }
+
+
+def _nodes(x: str, rank: int, channels: int, groups: int, norm: Node, after: Node, new: Additions) -> tuple[Node, ...]:
+    y = after.output
+    positions = new.constant("positions", np.arange(2, rank))
+    epsilon = new.constant("epsilon", np.array(norm.attributes.get("epsilon", 1e-5), np.float32))
+
+    def mean(of: str, name: str) -> tuple[str, tuple[Node, ...]]:
+        """The mean [B, C, 1, ...] over positions, then over the channels of each group."""
+        parts = [new.name(f"{y}_{name}_{part}") for part in ("channels", "apart", "groups", "spread", "all")]
+        by_channel, apart, by_group, spread, result = parts
+        return result, (
+            Node("ReduceMean", (of, positions), (by_channel,), {"keepdims": 1}, by_channel),
+            Node("Reshape", (by_channel, new.constant("apart", np.array([0, groups, -1]))), (apart,)),
+            Node("ReduceMean", (apart, new.constant("last", np.array([2]))), (by_group,), {"keepdims": 1}, by_group),
+            Node("Expand", (by_group, new.constant("spread", np.array([1, groups, channels // groups]))), (spread,)),
+            Node("Reshape", (spread, new.constant("all", np.array([0, channels, *[1] * (rank - 2)]))), (result,)),
+        )
+
+    centre, centring = mean(x, "mean")
+    centred, squared, sum_, deviation = (new.name(f"{y}_{part}") for part in ("centred", "squared", "sum", "deviation"))
+    variance, varying = mean(squared, "variance")
+    return (
+        *centring,
+        Node("Sub", (x, centre), (centred,), {}, centred),
+        Node("Mul", (centred, centred), (squared,), {}, squared),
+        *varying,
+        Node("Add", (variance, epsilon), (sum_,), {}, sum_),
+        Node("Sqrt", (sum_,), (deviation,), {}, deviation),
+        Node("Div", (centred, deviation), (y,), {}, norm.name),
+    )

@@ -1,0 +1,107 @@
+"""GroupNorm without a Reshape of pictures, beside the one with it."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from fewstep.graph.graph import Extent, Graph
+from fewstep.graph.passes.group_norm import LEAST, spread_group_norm
+from fewstep.graph.session import run
+from tests.graph.small import assert_same, feeds, node, small, value
+
+SHAPE = (6, 40, 50)
+SPREAD = ("ReduceMean", "Reshape", "ReduceMean", "Expand", "Reshape")
+
+
+def group_norm(
+    shape: tuple[int | str, ...] = SHAPE, scale: float = 1.0, shift: float = 0.0, **attributes: float
+) -> Graph:
+    x = value("x", "batch", *shape)
+    back = node("Reshape", "normal shape", "y")
+    return small(
+        [x],
+        [replace(x, name="y")],
+        [
+            node("Reshape", "x groups", "grouped"),
+            node("InstanceNormalization", "grouped scales shifts", "normal", **attributes),
+            node("Shape", "x", "shape"),
+            back,
+        ],
+        groups=np.int64([0, 2, -1]),
+        scales=[float(scale)] * 2,
+        shifts=[float(shift)] * 2,
+    )
+
+
+@pytest.mark.parametrize("attributes", [{}, {"epsilon": 1e-2}], ids=str)
+@pytest.mark.parametrize("shape", [SHAPE, (4, 10, 20, 30)], ids=["picture", "volume"])
+def test_it_is_the_same_function(shape: tuple[int, ...], attributes: dict[str, float]) -> None:
+    before = group_norm(shape, **attributes)
+    after = spread_group_norm(before)
+    assert after.ops() == ("Shape", *SPREAD, "Sub", "Mul", *SPREAD, "Add", "Sqrt", "Div")
+    assert_same(before, after, rtol=1e-6)
+
+
+def test_a_mean_far_from_zero_costs_no_digits() -> None:
+    """x = 1000 + noise: squares before the mean is taken off would lose all of its variance."""
+    before = group_norm()
+    x = 1000 + feeds(before, 3)["x"]
+    found = run(spread_group_norm(before), {"x": x})["y"].astype(np.float64)
+    groups = x.astype(np.float64).reshape(3, 2, -1)
+    exact = (groups - groups.mean(2, keepdims=True)) / np.sqrt(groups.var(2, keepdims=True) + 1e-5)
+    np.testing.assert_allclose(found.reshape(groups.shape), exact, atol=2e-4)  # float32 holds 1000 to 3e-5
+
+
+def test_large_pictures_alone_are_spread() -> None:
+    largest_small = (6, 40, LEAST // 240 - 1)
+    for shape in (largest_small, (6, LEAST)):  # the second is a sequence
+        before = group_norm(shape)
+        assert spread_group_norm(before).nodes == before.nodes
+    assert "InstanceNormalization" not in spread_group_norm(group_norm((6, 40, LEAST // 240))).ops()
+
+
+def test_free_sizes_count_as_the_usual_ones() -> None:
+    extents = {"height": Extent(40, 8, 80, 8), "width": Extent(56, 8, 80, 8)}
+    before = replace(group_norm((6, "height", "width")), extents=extents)
+    after = spread_group_norm(before)
+    assert "InstanceNormalization" not in after.ops()
+    x = np.random.default_rng(0).standard_normal((2, 6, 16, 24)).astype(np.float32)
+    np.testing.assert_allclose(run(after, {"x": x})["y"], run(before, {"x": x})["y"], atol=1e-6)
+
+
+def test_one_with_a_scale_or_a_shift_of_its_own_stays() -> None:
+    for before in (group_norm(scale=2.0), group_norm(shift=0.5)):
+        assert spread_group_norm(before).nodes == before.nodes
+
+
+def test_one_whose_inner_tensors_others_read_stays() -> None:
+    before = group_norm()
+    for name in ("grouped", "normal"):
+        shown = replace(before, outputs=(*before.outputs, value(name, "batch", 2, 6000)))
+        assert spread_group_norm(shown).nodes == before.nodes
+
+
+def test_one_that_gives_another_shape_stays() -> None:
+    """As many numbers, but not the channels that it was given."""
+    before = group_norm()
+    turned = replace(
+        before,
+        outputs=(value("y", "batch", 12, 20, 50),),
+        constants={**before.constants, "other": np.array([0, 12, 20, 50])},
+        nodes=(*before.nodes[:2], node("Reshape", "normal other", "y")),
+    )
+    assert spread_group_norm(turned).nodes == turned.nodes
+
+
+@pytest.mark.parametrize("groups", [(0, 4, -1), (-1, 2, 3000)], ids=["split-channels", "split-samples"])
+def test_one_whose_groups_cut_channels_or_samples_stays(groups: tuple[int, int, int]) -> None:
+    """Both have groups of one and a half channels, of 2000 numbers each."""
+    before = group_norm()
+    ones = np.ones(groups[1], np.float32)
+    changed = {"groups": np.array(groups), "scales": ones, "shifts": 0 * ones}
+    before = replace(before, constants={**before.constants, **changed})
+    assert spread_group_norm(before).nodes == before.nodes
+    x = feeds(before, 2)["x"]
+    found = run(before, {"x": x})["y"].reshape(2, 4, 3000)
+    np.testing.assert_allclose(found.mean(2), np.zeros((2, 4)), atol=1e-5)
