@@ -40,9 +40,9 @@ from fewstep.calibration.ranges.merging import merge_groups
 from fewstep.calibration.ranges.methods import lambda_edges
 from fewstep.calibration.ranges.observe import Counts
 from fewstep.calibration.ranges.table import RangesTable
-from fewstep.calibration.row_by_row import body_by_rows, sampler_by_rows
+from fewstep.calibration.row_by_row import body_by_rows, rows, sampler_by_rows
 from fewstep.calibration.task import Task
-from fewstep.calibration.trajectories import draw_condition, roll_out
+from fewstep.calibration.trajectories import draw_condition, fewest_of_all, in_words, roll_out
 from fewstep.calibration.workers.in_order import Workers, in_order
 from fewstep.calibration.workers.opening import opened, threads_of
 from fewstep.calibration.workers.sent_bundle import sent
@@ -129,9 +129,11 @@ def _one_of_each_group(task: Task, plan: Plan) -> dict[int, Arrays]:
 
 
 def _check_kernels(seen: Mapping[int, Arrays], name: str, lowered: LoweredBody, target: Target) -> None:
-    """A warning where this CPU's integer kernels compute something else than their numbers stand for."""
+    """A warning where this CPU's integer kernels compute something else than their numbers stand for, row by row: all
+    that they make is held."""
     if target.engine is not None:
-        warn_of_disagreement(lowered.graph, list(seen.values()), name, target.engine)
+        fed = (row for feeds in seen.values() for row in rows(feeds, lowered.graph.inputs))
+        warn_of_disagreement(lowered.graph, fed, name, target.engine)
 
 
 def _check_stages(
@@ -266,6 +268,11 @@ def _sizes(options: CalibrateOptions, sampler: Sampler) -> tuple[dict[str, int],
     given = options.conditions is not None or options.prompts is not None
     if given and any(each.follows for each in manifest.conditions) and any(sizes != usual for sizes in chosen):
         raise UserError("--size with your own conditions, of which some follow x's size", "leave one of them out")
+    if chosen and options.trajectories < (fewest := fewest_of_all(options.seed, len(chosen))):
+        raise UserError(
+            f"{in_words(options.trajectories)} cannot have all of --size {','.join(options.size)}",
+            f"follow at least {fewest} (--trajectories {fewest}), or name fewer sizes",
+        )
     return tuple(chosen)
 
 

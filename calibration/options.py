@@ -12,7 +12,7 @@ from fewstep.calibration.precision.closed_loop import SELECTION_SEEDS
 from fewstep.calibration.precision.native import check_targets, searched_here
 from fewstep.calibration.precision.record import parse_bound
 from fewstep.calibration.ranges.table import Method
-from fewstep.calibration.trajectories import FIRST_SEED, HELD_OUT_SEEDS
+from fewstep.calibration.trajectories import FIRST_SEED, HELD_OUT_SEEDS, in_words
 from fewstep.calibration.workers.opening import check_workers
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends.checks import check_threads
@@ -61,8 +61,8 @@ class CalibrateOptions(Options):
         float as possible.
     conditions: A file of your own values of the conditions, .npz or .safetensors, with one array [N, *shape] for each
         by name. Default: random values.
-    size: Sizes of x that the trajectories have in turn, as 64x64,96x64 in the order of its free axes. Default: the
-        default size. int8 runs at any size all the same, because ranges belong to tensors.
+    size: Sizes of x that the trajectories have in turn, four each, as 64x64,96x64 in the order of its free axes.
+        Default: the default size. int8 runs at any size all the same, because ranges belong to tensors.
     prompts: A text file of your own prompts, one a line, for a bundle with a text encoder. Default: prompts that come
         with fewstep.
     workers: Processes of this machine that follow the trajectories and search a precision map, with bitwise the same
@@ -117,11 +117,11 @@ def warn_of_few(options: CalibrateOptions) -> None:
     """A warning where the trajectories show little of the activations, with what follows from it."""
     if _has_trials(options):
         return
-    count = f"{options.trajectories} {'trajectory shows' if options.trajectories == 1 else 'trajectories show'}"
     untried = f", and ranges are {TRIED[0]}, for trials need {FEWEST}" if options.ranges == "auto" else ""
     LOG.warning(
-        "%s little of how far activations reach: int8 clips more of other samples%s; follow 64 (--trajectories 64)",
-        *(count, untried),
+        "how far activations reach is little known after %s: int8 clips more of other samples%s; follow 64"
+        " (--trajectories 64)",
+        *(in_words(options.trajectories), untried),
     )
 
 

@@ -4,7 +4,7 @@ An engine may choose other kernels, and so another order of summing, for another
 kernels were not seen to do that on x86, but nothing says that they never will.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -33,7 +33,7 @@ def row_by_row(network: LoadedGraph, inputs: Iterable[Port]) -> LoadedGraph:
     Rows are those of the `inputs` whose first axis is the batch; the others, such as the range group, go to each call
     whole. At least one input has rows.
     """
-    batched = {each.name for each in inputs if each.shape[:1] == (BATCH,)}
+    batched = _batched(inputs)
 
     def run(feeds: Arrays) -> dict[str, NDArray[np.float32]]:
         count = next(len(value) for name, value in feeds.items() if name in batched)
@@ -41,8 +41,7 @@ def row_by_row(network: LoadedGraph, inputs: Iterable[Port]) -> LoadedGraph:
             return network(feeds)
         whole: dict[str, NDArray[np.float32]] = {}
         filled: dict[str, int] = {}
-        for row in range(count):
-            alone = {name: value[row : row + 1] if name in batched else value for name, value in feeds.items()}
+        for row, alone in enumerate(_rows(feeds, batched)):
             for name, made in network(alone).items():
                 size = len(made)  # more than 1 where heads or tokens are merged with the batch
                 start = filled.get(name, 0)
@@ -56,6 +55,21 @@ def row_by_row(network: LoadedGraph, inputs: Iterable[Port]) -> LoadedGraph:
         return {name: value[: filled[name]] for name, value in whole.items()}
 
     return run
+
+
+def rows(feeds: Arrays, inputs: Iterable[Port]) -> Iterator[Arrays]:
+    """The feeds of each row of a batch, as `row_by_row` has them."""
+    return _rows(feeds, _batched(inputs))
+
+
+def _batched(inputs: Iterable[Port]) -> frozenset[str]:
+    return frozenset(each.name for each in inputs if each.shape[:1] == (BATCH,))
+
+
+def _rows(feeds: Arrays, batched: Collection[str]) -> Iterator[Arrays]:
+    count = next(len(value) for name, value in feeds.items() if name in batched)
+    for row in range(count):
+        yield {name: value[row : row + 1] if name in batched else value for name, value in feeds.items()}
 
 
 def body_by_rows(sampler: Sampler) -> Sampler:

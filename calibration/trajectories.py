@@ -109,6 +109,16 @@ def count_batches(seeds: range, batch: int, sizes: Sequence[Mapping[str, int]] =
     return -(-begun // batch) + turns * -(-TURN // batch) - (-left // batch)
 
 
+def fewest_of_all(seed: int, sizes: int) -> int:
+    """The number of seeds from `seed` on with which each of so many sizes has its turn."""
+    return max(1, TURN * (sizes - 1) - seed % TURN + 1)
+
+
+def in_words(count: int) -> str:
+    """ "1 trajectory", "2 trajectories"."""
+    return "1 trajectory" if count == 1 else f"{count} trajectories"
+
+
 def _recorded(denoiser: LoadedGraph, calls: list[tuple[Arrays, Arrays]]) -> LoadedGraph:
     """The denoiser, leaving its inputs and outputs in `calls`."""
 

@@ -16,7 +16,7 @@ from fewstep.calibration.precision.search import JudgedQuality
 from fewstep.calibration.precision.search_cost import Effort, effort
 from fewstep.calibration.ranges.observe import observed_tensors
 from fewstep.calibration.task import Task
-from fewstep.calibration.trajectories import batches, count_batches, roll_out
+from fewstep.calibration.trajectories import batches, count_batches, in_words, roll_out
 from fewstep.cli.malloc_arenas import one_heap
 from fewstep.cli.outcome import Outcome, counted
 from fewstep.cli.trial_budget import budget, budget_lines
@@ -85,7 +85,7 @@ def dry_run(options: CalibrateOptions) -> Outcome:
         },
         (
             headline(task.plan),
-            f"would follow {_trajectories(len(task.seeds))} and watch {len(tensors)} tensors in "
+            f"would follow {in_words(len(task.seeds))} and watch {len(tensors)} tensors in "
             f"{len(task.edges) + 1} groups",
             *_in_passes(passes),
             f"would lower {len(task.operations)} operations, to {', '.join(bodies)}",
@@ -97,10 +97,6 @@ def dry_run(options: CalibrateOptions) -> Outcome:
             needed.said(options.bundle),
         ),
     )
-
-
-def _trajectories(count: int) -> str:
-    return "1 trajectory" if count == 1 else f"{count} trajectories"
 
 
 def _in_passes(passes: Sequence[int]) -> Iterator[str]:

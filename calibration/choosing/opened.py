@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from fewstep.calibration.lowering.agreement import as_deployed
@@ -18,7 +17,7 @@ from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.lowering.targets.openvino import OPENVINO
 from fewstep.graph.graph import Array, Graph
 from fewstep.graph.io import exceeds, save
-from fewstep.graph.session import Session, open_session, open_with
+from fewstep.graph.session import open_session
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import LoadedGraph
 from fewstep.runtime.backends.openvino import OpenVino, last_line, read, version
@@ -30,15 +29,8 @@ def open_lowered(graph: Graph, target: Target) -> LoadedGraph:
         return OnOpenVino(graph)
     if target.engine is as_deployed:
         return open_session(graph, optimize=True, arena=True)
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry("session.disable_quant_qdq", "1")
-    if exceeds(graph):  # folded, its integers would take as much as float32's weights, and packed twice as much
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        options.enable_cpu_mem_arena = options.enable_mem_pattern = False
-        options.add_session_config_entry("session.disable_prepacking", "1")
-    return Session(open_with(graph, options))
+    is_small = not exceeds(graph)  # a large one, folded, would take as much as float32's weights, packed twice as much
+    return open_session(graph, optimize=is_small, arena=is_small, fuse_qdq=False)
 
 
 class OnOpenVino:

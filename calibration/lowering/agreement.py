@@ -59,7 +59,7 @@ def agreements(lowered: Graph, feeds: Iterable[Feeds], engine: Engine = as_deplo
 
 
 def _agreements(lowered: Graph, feeds: Iterable[Feeds], engine: Engine) -> Iterator[Agreement]:
-    """Evaluation by evaluation, so that no more than two have their tensors held."""
+    """Evaluation by evaluation, so that one has its tensors held."""
     idx = index(lowered)
     simulations = {node.output: nodes for node in lowered.nodes if (nodes := _simulation(node, idx))}
     made, simulated = list(simulations), [each for nodes in simulations.values() for each in nodes]
@@ -77,7 +77,8 @@ def _agreements(lowered: Graph, feeds: Iterable[Feeds], engine: Engine) -> Itera
             graph = Graph(f"operations of {lowered.name}", inputs, outputs, tuple(simulated), lowered.constants)
             alone = open_session(graph)
         expected = alone(held)
-        yield from (_compare(name, held[name], expected[_simulated(name)]) for name in made)
+        yield from [_compare(name, held.pop(name), expected.pop(_simulated(name))) for name in made]
+        del held, expected  # before the next one is evaluated
 
 
 def warn_of_disagreement(lowered: Graph, feeds: Iterable[Feeds], body: str, engine: Engine = as_deployed) -> None:

@@ -39,7 +39,8 @@ def integer_operations(graph: Graph) -> frozenset[str]:
 
     def integer_layers(compiled: Any) -> list[str]:
         layers = compiled.get_runtime_model().get_ops()
-        own = [label for layer in layers if _is_integer(layer) for label in _sources(layer)]
+        integer = [layer for layer in layers if _is_integer(layer)]
+        own = [label for layer in integer for each in (layer, *_turned(layer)) for label in _sources(each)]
         return own + [name for layer in layers if _kind(layer)[0] == FUSED for name in _integer_constants(layer)]
 
     ran = _compiled(replace(graph, nodes=labelled), shapes, integer_layers)
@@ -120,6 +121,13 @@ def _kind(layer: Any) -> tuple[str, str]:
 def _is_integer(layer: Any) -> bool:
     kind, precision = _kind(layer)
     return kind in MULTIPLYING and precision in INTEGER
+
+
+def _turned(layer: Any) -> list[Any]:
+    """The layers that transpose what a layer reads: where OpenVINO forgot the name of an operation, that of its
+    transposed weight still has it."""
+    read = [each.get_source_output().get_node() for each in layer.inputs()]
+    return [each for each in read if _kind(each)[0] == "Transpose"]
 
 
 def _integer_constants(layer: Any) -> list[str]:

@@ -7,6 +7,9 @@ below 1, so that nothing overflows in float16 which did not without it. What the
 it loses float16's digits below factor / 16384 only, and a group more than a thousand times finer than another makes do
 with a coarser scale, as a note says. Dividing by a factor and multiplying by the same one, not by its reciprocal,
 leaves no gain behind where their last digits are rounded.
+
+Around a convolution a factor has as many axes as a picture, all of size 1. OpenVINO leaves the layout of its
+convolutions for a kernel whose inputs differ in their number of axes, at the price of two reorders of the picture.
 """
 
 from collections.abc import Mapping, Sequence
@@ -50,16 +53,17 @@ def factored(
     inner = {op.name: _inner(op, names[op.x]) for op in ops if op.x in factors}
     rows = gathered("factors()", np.stack(list(factors.values()), axis=1), [factor_of(x) for x in factors])
     selected = {op.name: op for op in ops}
-    nodes, divided = list(rows.nodes), set[str]()
+    nodes, made = list(rows.nodes), set[str]()
     for node in prepared.nodes:
         if node.output not in inner:
             nodes.append(node)
             continue
         op = selected[node.output]
-        if op.x not in divided:
-            nodes.append(Node("Div", (op.x, factor_of(op.x)), (names[op.x],), name=f"scale({op.x})"))
-            divided.add(op.x)
-        nodes.extend((inner[op.name].node, *_restored(op, prepared, new)))
+        factor, shaping = _shaped(op, prepared, new)
+        divided = Node("Div", (op.x, factor), (names[op.x],), name=f"scale({op.x})")
+        fresh = [each for each in (*shaping, divided) if each.output not in made]
+        made.update(each.output for each in fresh)
+        nodes.extend((*fresh, inner[op.name].node, *_restored(op, factor, prepared, new)))
     graph = replace(prepared, inputs=(*prepared.inputs, GROUP_INPUT))
     graph = graph.with_nodes(nodes, {**rows.constants, **new.constants})
     return graph, tuple(inner.get(op.name, op) for op in ops), single
@@ -97,10 +101,20 @@ def _inner(op: WeightedOp, x: str) -> WeightedOp:
     return replace(op, node=replace(op.node, inputs=(x, op.weight), outputs=(product_of(op.name),)))
 
 
-def _restored(op: WeightedOp, prepared: Graph, new: Additions) -> tuple[Node, ...]:
+def _shaped(op: WeightedOp, prepared: Graph, new: Additions) -> tuple[str, tuple[Node, ...]]:
+    """The factor of what an operation reads, with the axes of a picture around a convolution, and what makes it so."""
+    factor = factor_of(op.x)
+    if op.node.op != "Conv":
+        return factor, ()
+    axes = new.constant("picture", np.ones(prepared.constants[op.weight].ndim, np.int64))
+    shaped = f"shaped({factor})"
+    return shaped, (Node("Reshape", (factor, axes), (shaped,)),)
+
+
+def _restored(op: WeightedOp, factor: str, prepared: Graph, new: Additions) -> tuple[Node, ...]:
     """The product's own size, and behind it the bias that the operation had."""
     result = new.name(f"{op.name}_unbiased") if op.bias else op.name
-    restored = Node("Mul", (product_of(op.name), factor_of(op.x)), (result,), name=f"unscale({op.name})")
+    restored = Node("Mul", (product_of(op.name), factor), (result,), name=f"unscale({op.name})")
     if not op.bias:
         return (restored,)
     (bias,) = op.bias

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from fewstep.calibration.lowering.centring import centre
 from fewstep.calibration.lowering.channels import encoded, even_scales, even_weight, evened
+from fewstep.calibration.lowering.divided import with_free_divisions
 from fewstep.calibration.lowering.encoding import Encoding, scale_of, zero_point_of
 from fewstep.calibration.lowering.factors import coarsening, factored
 from fewstep.calibration.lowering.gathering import GROUP_INPUT, gathered
@@ -99,7 +100,8 @@ def lower_ops(
         return weight
 
     weights = side_by_side(made, ops)
-    base, inner, codes = _written_out(prepared, ops, encodings, weights, scheme)
+    formed = reduce(lambda graph, rewrite: rewrite(graph), target.forms, prepared)
+    base, inner, codes = _written_out(formed, ops, encodings, weights, scheme)
     base = _without_weights(base, inner)  # passes would convert them in vain
     base = reduce(lambda graph, rewrite: rewrite(graph), target.passes, base)
     return emit(base, inner, codes, _by_name(inner, weights), scheme), ops, encodings
@@ -173,13 +175,15 @@ def encodings_of(
 
 def _least_gains(prepared: Graph, scheme: Scheme) -> Callable[[str], float]:
     """What scales of channels must win for a tensor, in dB: `Scheme.least_gain` for the largest, and a smaller one in
-    proportion to its size where it is more than nothing, as its product takes time."""
+    proportion to its size where it is more than nothing, as its product takes time. One that is written takes none."""
     if scheme.least_gain <= 0:
         return lambda name: scheme.least_gain
+    selected = selected_ops(prepared)
+    written = {op.name for op in selected if scheme.form.encodes_output(op)}  # whose scales take the division
     types = infer_types(prepared)
-    sizes = {name: types.sample_bytes(name) or 0 for name in encoded_tensors(selected_ops(prepared), scheme)}
+    sizes = {name: types.sample_bytes(name) or 0 for name in encoded_tensors(selected, scheme)}
     largest = max(sizes.values(), default=0) or 1
-    return lambda name: scheme.least_gain * (sizes.get(name) or largest) / largest
+    return lambda name: 0.0 if name in written else scheme.least_gain * (sizes.get(name) or largest) / largest
 
 
 def encoded_tensors(ops: tuple[WeightedOp, ...], scheme: Scheme) -> tuple[str, ...]:
@@ -214,7 +218,8 @@ def emit(
         made.update(new.output for new in fresh)
         constants.update(emitted.constants)
     group = (GROUP_INPUT,) if groups > 1 else ()
-    return drop_unused(replace(base.with_nodes(nodes, constants), inputs=base.inputs + group))
+    graph = with_free_divisions(base.with_nodes(nodes, constants), encodings)
+    return drop_unused(replace(graph, inputs=base.inputs + group))
 
 
 def _codes(encodings: Mapping[str, Encoding], groups: int, dtype: np.dtype[Any]) -> Replacement:

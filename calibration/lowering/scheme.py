@@ -67,7 +67,9 @@ class Target:
     """What a graph is lowered for.
 
     platform: where its bodies run, and its name.
-    passes: rewrites of the prepared graph, before anything is quantized; they keep the names of tensors.
+    forms: rewrites of the prepared graph ahead of all else; they keep the names of the tensors that operations with
+        weights read and make.
+    passes: rewrites behind them, which do not see the weights that become integers; they keep the same names.
     check: counts what really runs in int8, given the prepared graph, the lowered one and the operations selected;
         UserError names an operation that does not.
     engine: opens the lowered graph as it is deployed, returning inner tensors too; None where this machine may have
@@ -91,6 +93,7 @@ class Target:
     version: Callable[[], str] | None = None
     tries: Callable[[Bundle], object] | None = None
     agrees: Callable[[Bundle], object] | None = None
+    forms: tuple[Callable[[Graph], Graph], ...] = ()
 
     @property
     def name(self) -> str:

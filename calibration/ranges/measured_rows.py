@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 from fewstep.calibration.ranges.histogram import Histogram, merge
 from fewstep.calibration.ranges.observe import Counts, Measured, measured, open_watched
 from fewstep.calibration.row_by_row import row_by_row
+from fewstep.graph import io
 from fewstep.graph.graph import Graph
 from fewstep.graph.types import infer_types
 from fewstep.runtime.backends import Arrays, LoadedGraph
 
 LARGE = 2**28  # bytes of a row's activations; below, they are counted while the next evaluation runs
+BESIDE_LARGE = 2**26  # the same, of a network whose weights lie in files: some rows at once weigh as much as those
 
 
 @dataclass
@@ -69,7 +71,7 @@ def open_counted(graph: Graph, counts: Counts, threads: int = 0) -> LoadedGraph:
 
 def are_large(graph: Graph, tensors: Iterable[str]) -> bool:
     """Whether rows measure themselves. Each evaluation is then of one trajectory: a histogram has no parts by seed."""
-    return row_bytes(graph, tensors) > LARGE
+    return row_bytes(graph, tensors) > (BESIDE_LARGE if io.exceeds(graph) else LARGE)
 
 
 def row_bytes(graph: Graph, tensors: Iterable[str]) -> int:

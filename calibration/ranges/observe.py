@@ -13,6 +13,7 @@ from fewstep.calibration.ranges.histogram import Histogram, measure, merge
 from fewstep.calibration.row_by_row import row_by_row
 from fewstep.calibration.trajectories import BodyCall
 from fewstep.graph.graph import Graph
+from fewstep.graph.passes.attention_in_parts import attention_in_parts
 from fewstep.graph.session import open_session
 from fewstep.graph.types import infer_types
 from fewstep.plans.errors import UserError
@@ -65,7 +66,8 @@ def batch_within(memory: int, graph: Graph, tensors: Iterable[str], branches: in
 def open_watched(graph: Graph, tensors: Sequence[str], threads: int = 0) -> LoadedGraph:
     """Run the graph row by row, on so many threads (0: one for each core), and return `tensors` too. UserError naming
     the first that overflows where the output does."""
-    session = row_by_row(open_session(watch(graph, tensors), optimize=True, threads=threads), graph.inputs)
+    watched = attention_in_parts(watch(graph, tensors))
+    session = row_by_row(open_session(watched, optimize=True, threads=threads), graph.inputs)
 
     def network(feeds: Arrays) -> dict[str, NDArray[np.float32]]:
         held = session(feeds)

@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from fewstep.calibration.lowering import quantize
 from fewstep.calibration.lowering.channels import even_weight, evened
 from fewstep.calibration.lowering.encoding import Encoding, even_of, integer_of, scale_of
 from fewstep.calibration.lowering.quantize import encoded_tensors, encodings_of, lower, lower_graph
@@ -161,7 +162,7 @@ def test_a_convolution_behind_another_reads_what_that_wrote() -> None:
     graph = outputs()
     ranges = seen(graph, given(graph), factors=what_they_reach)
     lowered = lower(graph, ranges, CPU_X86).graph
-    assert not products(lowered)  # nothing reads h itself
+    assert products(lowered) == Counter([even_of("b")])  # nothing reads h itself
     assert [node.inputs[0] for node in lowered.nodes if node.op == "QuantizeLinear"] == ["a"]
     assert [node.inputs[0] for node in lowered.nodes if node.op == "QLinearConv"] == [
         integer_of("a"),
@@ -228,3 +229,78 @@ def test_the_whole_body_is_near_float_in_the_widest_group(target: Target) -> Non
     fed = feeds(prepared) | {GROUP: np.array([len(FACTORS) - 1])}
     found = (open_session if target is CPU_X86 else open_simulation)(lowered.graph)(fed)["output"]
     assert sqnr(exact, found) > 30
+
+
+@pytest.mark.parametrize("groups", [1, len(FACTORS)])
+@pytest.mark.parametrize("spatial", [1, 2])
+def test_a_division_that_costs_nothing_is_the_product_it_replaces(
+    spatial: int, groups: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared = body(spatial)
+    ranges = seen(prepared, feeds(prepared), groups=groups, factors=what_they_reach)
+    joined = lower(prepared, ranges, CPU_X86).graph
+    monkeypatch.setattr(quantize, "with_free_divisions", lambda graph, encodings: graph)
+    apart = lower(prepared, ranges, CPU_X86).graph
+    written = {even_of(name) for name in ("h2", "shortcut", "h3")}
+    assert written <= products(apart).keys()
+    before, after = (Counter(node.op for node in graph.nodes) for graph in (apart, joined))
+    gone = before - after
+    if spatial == 1:
+        tables = 2 if groups > 1 else 0  # of 16 channels, and of 32
+        assert gone == Counter(Mul=3) and after - before == Counter(Gather=tables, Reshape=tables, Split=tables)
+    else:
+        assert gone == Counter(Mul=3, Add=3) and after - before == Counter(BatchNormalization=3)
+    for group in range(groups):
+        fed = feeds(prepared) | ({GROUP: np.array([group])} if groups > 1 else {})
+        found, expected = (open_session(graph, ["h3_biased"])(fed) for graph in (joined, apart))
+        for name in ("h3_biased", "output"):
+            if spatial == 1:
+                np.testing.assert_allclose(found[name], expected[name], rtol=2e-6, atol=1e-6)
+            else:
+                np.testing.assert_array_equal(found[name], expected[name])
+
+
+def test_a_product_without_a_bias_behind_it_is_joined_too() -> None:
+    """Behind the first convolution stands a sum with an activation, behind the second none."""
+    rng = np.random.default_rng(0)
+    weights = {name: rng.standard_normal((32, 32, 1, 1)).astype(np.float32) / 6 for name in ("first", "v", "w", "last")}
+    nodes = (
+        Node("Conv", ("x", "first"), ("a",)),
+        Node("Conv", ("a", "v"), ("h",)),
+        Node("Add", ("h", "a"), ("sum",)),
+        Node("Conv", ("sum", "w"), ("b",)),
+        Node("Sigmoid", ("b",), ("c",)),
+        Node("Conv", ("c", "last"), ("output",)),
+    )
+    x, y = (Value(name, F32, (BATCH, 32, 6, 6)) for name in ("x", "output"))
+    graph = Graph("sums", (x,), (y,), nodes, weights)
+    ranges = seen(graph, given(graph), factors=what_they_reach)
+    lowered = lower(graph, ranges, CPU_X86).graph
+    normalized = [node for node in lowered.nodes if node.op == "BatchNormalization"]
+    assert [node.output for node in normalized] == ["h", "b"]
+    assert [not lowered.constants[node.inputs[2]].any() for node in normalized] == [True, True]
+    exact = run(graph, given(graph))["output"]
+    assert sqnr(exact, open_session(lowered)(given(graph))["output"]) > 25
+
+
+def test_a_constant_along_another_axis_is_no_bias() -> None:
+    """It has as many numbers as there are channels, but lies along the last axis of a picture 6 x 32."""
+    rng = np.random.default_rng(0)
+    weights = {name: rng.standard_normal((32, 32, 1, 1)).astype(np.float32) / 6 for name in ("first", "v", "last")}
+    nodes = (
+        Node("Conv", ("x", "first"), ("a",)),
+        Node("Conv", ("a", "v"), ("h",)),
+        Node("Add", ("h", "columns"), ("sum",)),
+        Node("Sigmoid", ("sum",), ("s",)),
+        Node("Conv", ("s", "last"), ("output",)),
+    )
+    x, y = (Value(name, F32, (BATCH, 32, 6, 32)) for name in ("x", "output"))
+    columns = 3 * rng.standard_normal(32).astype(np.float32)
+    graph = Graph("columns", (x,), (y,), nodes, {**weights, "columns": columns})
+    ranges = seen(graph, given(graph, 4), factors=what_they_reach)
+    lowered = lower(graph, ranges, CPU_X86).graph
+    (normalized,) = (node for node in lowered.nodes if node.op == "BatchNormalization")
+    assert normalized.output == "h" and not lowered.constants[normalized.inputs[2]].any()
+    assert [node.inputs for node in lowered.nodes if node.output == "sum"] == [("h", "columns")]
+    exact = run(graph, given(graph, 4))["output"]
+    assert sqnr(exact, open_session(lowered)(given(graph, 4))["output"]) > 50

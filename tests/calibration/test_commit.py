@@ -89,8 +89,8 @@ def test_each_graph_of_a_map_is_checked_in_the_groups_it_serves(
         "warn_of_disagreement",
         lambda graph, feeds, body, _: checked.append((body, [int(each[GROUP][0]) for each in feeds])),
     )
-    calibrate(options)
-    assert checked == [(BODY, [0, 1, 2]), (f"{BODY}-1", [1]), (f"{BODY}-2", [2])]
+    calibrate(options)  # guided: a row of each branch, one after the other
+    assert checked == [(BODY, [0, 0, 1, 1, 2, 2]), (f"{BODY}-1", [1, 1]), (f"{BODY}-2", [2, 2])]
 
 
 def test_what_onnxruntime_runs_as_it_is_deployed_follows_from_the_targets() -> None:

@@ -19,6 +19,7 @@ from fewstep.calibration.trajectories import (
     batches,
     count_batches,
     draw_condition,
+    fewest_of_all,
     roll_out,
 )
 from fewstep.plans import noise
@@ -122,3 +123,13 @@ def test_batches_are_counted_without_a_list_of_them(sizes: tuple[dict[str, int],
             for batch in (1, 2, 3, 4, 8):
                 seeds = range(start, start + number)
                 assert count_batches(seeds, batch, sizes) == len(list(batches(seeds, batch, sizes)))
+
+
+@pytest.mark.parametrize("sizes", [1, 2, 3])
+def test_with_one_seed_fewer_a_size_has_no_turn(sizes: int) -> None:
+    named = [{"height": 8 * number} for number in range(1, sizes + 1)]
+    for start in range(1000, 1005):
+        fewest = fewest_of_all(start, sizes)
+        seen = [size for *_, size in batches(range(start, start + fewest), 1, named)]
+        assert all(each in seen for each in named)
+        assert fewest == 1 or not all(each in seen[:-1] for each in named)

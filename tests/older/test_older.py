@@ -3,12 +3,16 @@
 `schema_1` was written before plans had guidance forms, given tensors and draws, `schema_2` by the last version in which
 plans belonged to the runtime. Both hold the bundle of `tests.conftest`, which multiplies and adds only, so its bits
 are those of any CPU. `ready_fashion_mnist.npz` has samples of the ready bundle, from an x86 CPU with AVX512-VNNI.
+`integers` has a body of `QLinearConv` and `MatMulIntegerToFloat` for cpu-x86, with a row of ranges for each step, and
+its samples from such a CPU. `calibrate` made it of `tests.calibration.bodies.small_body` before the first release. Its
+float32 body is left out.
 """
 
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 import fewstep.runtime
 from fewstep.machine.cpu import this_cpu
@@ -58,6 +62,18 @@ def test_the_ready_bundle_gives_the_samples_that_it_was_shipped_with() -> None:
     kept = np.load(HERE / "ready_fashion_mnist.npz")["x"]
     with fewstep.runtime.load(ready.fashion_mnist(), precision="int8", backend=OnnxRuntime(threads=1)) as sampler:
         made = sampler.sample("dpmpp_2m:8", seeds=[0, 1], condition={"class": ["dress", "bag"]}, guidance=2.0)
+    assert_same_here(made, kept)
+
+
+@pytest.mark.parametrize("plan", ["dpmpp_2m:3", "ddim:5"])
+def test_a_body_of_integer_kernels_gives_the_samples_that_it_was_made_with(plan: str) -> None:
+    kept = np.load(HERE / "integers/samples.npz")[plan]
+    with fewstep.runtime.load(HERE / "integers/bundle", "int8", backend=OnnxRuntime(threads=1)) as sampler:
+        assert_same_here(sampler.sample(plan, seeds=[3, 2**40]), kept)
+
+
+def assert_same_here(made: NDArray[np.float32], kept: NDArray[np.float32]) -> None:
+    """Bitwise on CPUs like the one that `kept` is from."""
     if "avx512_vnni" in this_cpu().int8_instructions:
         np.testing.assert_array_equal(made, kept)
     else:  # other CPUs round float32 sums in another order, and an 8-bit number may fall to its neighbour

@@ -4,9 +4,9 @@ What shaped this form, measured in onnxruntime 1.31 on AVX512-VNNI (a 3.8 M para
 QLinearConv takes its scales at run time for nothing, but a zero point of x or a bias that isn't constant loses its
 fastest kernel (11 %), so zero points are shared by the groups and the bias is a float Add behind (2 %). Quantizing
 before a nearest-neighbour Resize loses too (5 %): on uint8 that has no fast kernel. A gathered scale in a
-QuantizeLinear-DequantizeLinear pair would leave the convolution in float. Scales of channels are products of their own,
-since those that QuantizeLinear takes make the step 2.5 times as long; around every operation products take 11 %, for
-1.5 dB, those that LEAST_GAIN leaves 2 %, for 1.0 dB.
+QuantizeLinear-DequantizeLinear pair would leave the convolution in float. Scales of channels in front of operations are
+products of their own, since those that QuantizeLinear takes make the step 2.5 times as long. LEAST_GAIN leaves those
+that win enough. Behind convolutions they cost nothing (`lowering/divided.py`).
 """
 
 import numpy as np
@@ -18,6 +18,7 @@ from fewstep.calibration.lowering.scheme import Form, Replacement, Scheme, Targe
 from fewstep.calibration.lowering.selection import WeightedOp
 from fewstep.calibration.weights import QuantizedWeight
 from fewstep.graph.graph import Array, Graph, Node
+from fewstep.graph.passes.attention_in_parts import attention_in_parts
 from fewstep.graph.passes.mish import expand_mish
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle import platforms
@@ -88,7 +89,7 @@ CPU_X86 = Target(
         form=Form(quantize, operation, encodes_output=lambda op: op.node.op == "Conv"),
         least_gain=LEAST_GAIN,
     ),
-    passes=(expand_mish,),
+    passes=(expand_mish, attention_in_parts),
     check=integer_kernels_run,
     engine=as_deployed,
     notes=("exact on x86 CPUs with VNNI: others add pairs of 8-bit products in 16 bits, and saturate",),

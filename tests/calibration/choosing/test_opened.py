@@ -1,10 +1,17 @@
 """Lowered graphs opened for trials: at any batch, on the engine or in its place."""
 
-import numpy as np
+from typing import Any
 
+import numpy as np
+import onnxruntime
+import pytest
+
+from fewstep.calibration.choosing import opened
 from fewstep.calibration.choosing.opened import open_lowered
 from fewstep.calibration.lowering.quantize import lower
 from fewstep.calibration.lowering.scheme import Target
+from fewstep.calibration.lowering.targets.tensorrt import TENSORRT
+from fewstep.graph import io
 from fewstep.graph.graph import GROUP
 from fewstep.graph.session import run
 from tests.calibration.bodies.small_body import EDGES, body, feeds, sqnr, table
@@ -19,3 +26,21 @@ def test_a_lowered_graph_takes_batches_of_any_size_and_more_feeds_than_it_has_in
         given = feeds(graph, batch)
         found = network({**given, GROUP: np.array([2]), "more": np.zeros(3, np.float32)})["output"]
         assert found.dtype == np.float32 and sqnr(run(graph, given)["output"], found) > 30
+
+
+@pytest.mark.parametrize("is_large", [False, True], ids=["small", "large"])
+def test_pairs_of_a_large_network_are_opened_without_an_arena(is_large: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, made = onnxruntime.SessionOptions, []
+
+    def recorded() -> Any:
+        made.append(real())
+        return made[-1]
+
+    graph = body()
+    lowered = lower(graph, table(graph, EDGES), TENSORRT).graph
+    monkeypatch.setattr(onnxruntime, "SessionOptions", recorded)
+    monkeypatch.setattr(opened, "exceeds", lambda graph: is_large)
+    monkeypatch.setattr(io, "exceeds", lambda graph: is_large)
+    open_lowered(lowered, TENSORRT)
+    (options,) = made
+    assert options.enable_cpu_mem_arena is options.enable_mem_pattern is not is_large

@@ -23,6 +23,9 @@ from tests.calibration.bodies.uneven_body import F32, REACH, given, layer, one_s
 both = pytest.mark.parametrize("target", [CPU_X86, TENSORRT], ids=lambda target: target.name)
 
 
+WRITTEN = {"h2", "shortcut", "h3"}  # by convolutions of `body`
+
+
 def channels_of(prepared: Graph) -> dict[str, int]:
     """Of what is observed in `body`."""
     return {name: 16 if name in ("a1", "h3") else 32 for name in observed_tensors(prepared)}
@@ -40,13 +43,12 @@ def winning(decibels: float, ranges: Ranges, channels: int) -> Ranges:
 @pytest.mark.parametrize(
     ("decibels", "chosen"),
     [
-        (0.7, set()),
-        (0.8, {"h3"}),  # an eighth of the largest
-        (2.9, {"h3"}),
-        (LEAST_GAIN / 2 + 0.01, {"h3", "a1"}),  # half of it
+        (0.1, WRITTEN),
+        (LEAST_GAIN / 2 - 0.01, WRITTEN),
+        (LEAST_GAIN / 2 + 0.01, {*WRITTEN, "a1"}),  # half of the largest
     ],
 )
-def test_a_smaller_activation_needs_to_win_less(decibels: float, chosen: set[str]) -> None:
+def test_a_smaller_activation_needs_to_win_less_and_a_written_one_anything(decibels: float, chosen: set[str]) -> None:
     prepared, ops = body(), selected_ops(body())
     plain, channels = table(prepared), channels_of(prepared)
     ranges = replace(plain, tensors={name: winning(decibels, plain[name], channels[name]) for name in channels})
@@ -59,7 +61,16 @@ def test_a_smaller_activation_needs_to_win_less(decibels: float, chosen: set[str
     assert multiplies(LEAST_GAIN) == chosen and CPU_X86.scheme.least_gain == LEAST_GAIN == 6.0
     assert Scheme.least_gain == 0.0  # of a target that says nothing
     every = set(encoded_tensors(ops, CPU_X86.scheme))
+    assert every >= WRITTEN
     assert multiplies(decibels - 0.01) == multiplies(0.0) == multiplies(-np.inf) == every
+
+
+def test_a_written_activation_that_channels_make_coarser_has_one_scale() -> None:
+    prepared = body()
+    plain, channels = table(prepared), channels_of(prepared)
+    ranges = replace(plain, tensors={name: wider(plain[name], channels[name], 1.01) for name in channels})
+    codes = encodings_of(prepared, ranges, selected_ops(prepared), CPU_X86.scheme)
+    assert not [name for name, code in codes.items() if code.multipliers is not None]
 
 
 def shrinking() -> Graph:
@@ -74,7 +85,7 @@ def shrinking() -> Graph:
 
 
 @pytest.mark.parametrize(
-    ("decibels", "chosen"), [(1.4, set()), (1.6, {"b_biased", "c"}), (6.1, {"a", "b_biased", "c"})]
+    ("decibels", "chosen"), [(1.4, {"c"}), (1.6, {"b_biased", "c"}), (6.1, {"a", "b_biased", "c"})]
 )
 def test_with_the_largest_operation_in_float_the_others_are_written_as_before(
     decibels: float, chosen: set[str]

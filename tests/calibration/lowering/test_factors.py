@@ -14,6 +14,7 @@ from fewstep.calibration.ranges.table import Range, Ranges, RangesTable
 from fewstep.graph.graph import BATCH, GROUP, Array, Graph, Node, Value
 from fewstep.graph.index import index
 from fewstep.graph.session import run
+from fewstep.graph.types import infer_types
 from tests.calibration.bodies.small_body import EDGES, FACTORS, body, feeds, open_simulation, table
 
 HALF, FLOAT = np.dtype(np.float16), np.dtype(np.float32)
@@ -61,6 +62,21 @@ def test_a_tensor_of_one_scale_stays_beside_one_of_several() -> None:
     (plain,) = (op for op in ops if op.x == "tokens")
     assert plain.name == "mixed" and single["tokens"] is mixed["tokens"]
     assert not any(factor_of("tokens") in node.outputs for node in graph.nodes)
+
+
+@pytest.mark.parametrize("spatial", [1, 2])
+def test_around_convolutions_factors_have_the_axes_of_a_picture(spatial: int) -> None:
+    prepared = body(spatial)
+    graph, ops, _ = factored(prepared, selected_ops(prepared), codes(prepared), FLOAT)
+    idx, types = index(graph), infer_types(graph)
+    axes = {"Conv": (1,) * (2 + spatial)}
+    for op in ops:
+        (product,) = idx.consumers[op.name]
+        division = idx.producers[op.node.inputs[0]]
+        assert (division.op, product.op) == ("Div", "Mul")
+        for factor in (division.inputs[1], product.inputs[1]):
+            assert types.shape(factor) == axes.get(op.node.op, (1,))
+    assert graph.ops().count("Reshape") - prepared.ops().count("Reshape") == 3  # the table, h1 and a1
 
 
 def test_a_bias_inside_goes_behind_the_factor() -> None:

@@ -10,9 +10,10 @@ from fewstep.calibration.calibrate import open_task
 from fewstep.calibration.count import count_activations, count_progressively
 from fewstep.calibration.inputs import Distribution, evaluations
 from fewstep.calibration.ranges import measured_rows
-from fewstep.calibration.ranges.measured_rows import MeasuredRows, open_counted, taken
+from fewstep.calibration.ranges.measured_rows import MeasuredRows, are_large, open_counted, row_bytes, taken
 from fewstep.calibration.ranges.observe import Counts, open_watched
 from fewstep.calibration.task import Task
+from fewstep.graph import io
 from fewstep.plans.errors import UserError
 from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
 
@@ -84,3 +85,17 @@ def test_what_is_no_number_is_named_with_its_step(task: Task, large: None) -> No
     with pytest.raises(UserError, match=r"tensor 'h1' has NaN at step 2 \("):
         for each in evaluations(task, watched, "deployed", batch=1):
             counts.add(each, watched.taken())
+
+
+@pytest.mark.parametrize(("external_above", "is_large"), [(0, True), (io.EXTERNAL_ABOVE, False)])
+def test_rows_beside_weights_in_files_are_large_sooner(
+    task: Task, external_above: int, is_large: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = Counts.empty(task.prepared, task.edges, 3)
+    size = row_bytes(task.prepared, counts.tensors)
+    monkeypatch.setattr(io, "EXTERNAL_ABOVE", external_above)
+    monkeypatch.setattr(measured_rows, "LARGE", size)
+    monkeypatch.setattr(measured_rows, "BESIDE_LARGE", size - 1)
+    assert are_large(task.prepared, counts.tensors) == is_large
+    monkeypatch.setattr(measured_rows, "BESIDE_LARGE", size)
+    assert not are_large(task.prepared, counts.tensors)

@@ -1,12 +1,20 @@
 """Watching a graph of two layers, whose activations are known."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from fewstep.calibration.ranges.histogram import measure
-from fewstep.calibration.ranges.observe import Counts, batch_within, channel_axes, observed_tensors, watch
+from fewstep.calibration.ranges.observe import (
+    Counts,
+    batch_within,
+    channel_axes,
+    observed_tensors,
+    open_watched,
+    watch,
+)
 from fewstep.calibration.trajectories import BodyCall
 from fewstep.graph.graph import BATCH, Graph, Node, Value
 from fewstep.graph.session import open_session
@@ -140,3 +148,35 @@ def test_values_that_are_not_finite_name_the_tensor_and_the_step(bad: float, wor
     values[0, 0, 0, 0] = bad
     with pytest.raises(UserError, match=f"tensor 'a' has {word} at step 4 .time 7."):
         Counts(("a",), ()).add(evaluation(0.0, a=values))
+
+
+def test_large_attention_is_counted_in_parts_and_bitwise_as_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scores of 4 heads among 6 tokens have 576 bytes; at most 300 are held, so there are two parts."""
+    rng = np.random.default_rng(0)
+    weights = {name: rng.standard_normal((8, 8)).astype(np.float32) for name in ("wq", "wk", "wv", "wo")}
+    nodes = (
+        *(Node("MatMul", ("x", f"w{name}"), (name,)) for name in "qkv"),
+        Node("Transpose", ("k",), ("columns",), {"perm": [0, 1, 3, 2]}),
+        Node("MatMul", ("q", "columns"), ("scores",)),
+        Node("Softmax", ("scores",), ("shares",)),
+        Node("MatMul", ("shares", "v"), ("attended",)),
+        Node("MatMul", ("attended", "wo"), ("output",)),
+    )
+    x, y = (Value(name, F32, (BATCH, 4, 6, 8)) for name in ("x", "output"))
+    graph = Graph("attention", (x,), (y,), nodes, weights)
+    fed = {"x": rng.standard_normal((3, 4, 6, 8)).astype(np.float32)}
+    opened: list[Graph] = []
+
+    def keeping(graph: Graph, **options: Any) -> Any:
+        opened.append(graph)
+        return open_session(graph, **options)
+
+    monkeypatch.setattr("fewstep.calibration.ranges.observe.open_session", keeping)
+    tensors = observed_tensors(graph)
+    whole = open_watched(graph, tensors)(fed)
+    monkeypatch.setattr("fewstep.graph.passes.attention_in_parts.LARGE", 300)
+    in_parts = open_watched(graph, tensors)(fed)
+    assert [each.ops().count("Softmax") for each in opened] == [1, 2]
+    assert set(tensors) == {"x", "q", "k", "v", "attended", "output"}
+    for name in set(tensors) - fed.keys():
+        np.testing.assert_array_equal(in_parts[name], whole[name])

@@ -11,7 +11,7 @@ from fewstep.calibration.weights import quantize_weight
 from fewstep.graph.graph import BATCH, GROUP, Graph, Node, Value
 from fewstep.graph.session import open_session, run
 from fewstep.plans.errors import UserError
-from tests.calibration.bodies.small_body import EDGES, FACTORS, SELECTED, body, feeds, table
+from tests.calibration.bodies.small_body import EDGES, FACTORS, SELECTED, Builder, body, feeds, table
 
 SCHEME = CPU_X86.scheme
 
@@ -111,3 +111,38 @@ def test_a_bias_inside_a_convolution_is_refused() -> None:
     biased = prepared.with_nodes(nodes, {"inner": np.ones(32, np.float32)})
     with pytest.raises(UserError, match="'h2' has a bias inside"):
         lower(biased, table(prepared), CPU_X86)
+
+
+def attending() -> Graph:
+    """x [B, 16, 8, 8] -> output: attention of four heads over the pixels, between convolutions."""
+    b = Builder(spatial=2)
+    b.constants |= {"flat": np.array([0, 32, 64]), "image": np.array([0, 32, 8, 8])}
+    b.constants |= {"heads": np.array([0, 64, 4, 8]), "merged": np.array([0, 64, 32])}
+    pixels = b.silu(b.conv("x", "h1", 16, 32), "a1")
+    tokens = b.add("Transpose", (b.add("Reshape", (pixels, "flat"), "flattened"),), "tokens", perm=[0, 2, 1])
+
+    def of_heads(name: str, perm: list[int]) -> str:
+        made = b.add("MatMul", (tokens, b.random(f"{name}.weight", 32, 32, scale=0.2)), name)
+        return b.add("Transpose", (b.add("Reshape", (made, "heads"), f"{name}_apart"),), f"{name}_heads", perm=perm)
+
+    scores = b.add("MatMul", (of_heads("q", [0, 2, 1, 3]), of_heads("k", [0, 2, 3, 1])), "scores")
+    weights = b.add("Softmax", (scores,), "weights", axis=-1)
+    seen = b.add("MatMul", (weights, of_heads("v", [0, 2, 1, 3])), "seen")
+    seen = b.add("Reshape", (b.add("Transpose", (seen,), "turned", perm=[0, 2, 1, 3]), "merged"), "joined")
+    mixed = b.add("MatMul", (seen, b.random("mixed.weight", 32, 32, scale=0.2)), "mixed")
+    mixed = b.add("Reshape", (b.add("Transpose", (mixed,), "back", perm=[0, 2, 1]), "image"), "unflattened")
+    b.add("Identity", (b.conv(b.add("Add", (mixed, pixels), "residual"), "h2", 32, 16),), "output")
+    x, output = (Value(name, np.dtype(np.float32), (BATCH, 16, 8, 8)) for name in ("x", "output"))
+    return Graph("attending", (x,), (output,), tuple(b.nodes), b.constants)
+
+
+def test_large_attention_is_computed_a_head_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    prepared = attending()
+    given, ranges = feeds(prepared), table(prepared)
+    whole = lower(prepared, ranges, CPU_X86)
+    monkeypatch.setattr("fewstep.graph.passes.attention_in_parts.LARGE", 64 * 64 * 4)
+    parts = lower(prepared, ranges, CPU_X86)
+    assert (whole.graph.ops().count("Softmax"), parts.graph.ops().count("Softmax")) == (1, 4)
+    assert parts.coverage == whole.coverage and {"q", "k", "v", "mixed"} <= set(parts.coverage.int8_ops)
+    one, other = (open_session(each.graph, optimize=True)(given)["output"] for each in (whole, parts))
+    np.testing.assert_allclose(other, one, rtol=0, atol=1e-6)
