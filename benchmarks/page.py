@@ -17,11 +17,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
+sys.path.append(str(Path(__file__).parent / "quantization"))
+
+from outcome import Outcome, Row
+
 from fewstep.cli.run import RunOptions, run
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import open_bundle
 
 HERE = Path(__file__).parent
+COMPARE = "quantization/compare.py"
 DOCS = HERE.parent / "docs"  # of the pictures
 PAGE = DOCS / "measured/shipped_models.md"
 WIDTH = 100  # of a line of text
@@ -63,18 +70,25 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def quality(found: dict[str, Any]) -> str:
-    rows = [(row["engine"], row["name"], *figures(row)) for row in found["rows"]]
+def outcome_of(found: dict[str, Any], source: str) -> Outcome:
+    """What compare.py printed of a bundle, or kept in a file of its work folder. UserError if it has another form."""
+    try:
+        return msgspec.convert({name: value for name, value in found.items() if name != "bars"}, Outcome)
+    except msgspec.ValidationError as error:
+        raise UserError(f"{source} is of an earlier form: {error}", f"run {COMPARE} again") from None
+
+
+def quality(found: Outcome) -> str:
+    rows = [(row.engine, row.name, *figures(row)) for row in found.rows]
     return table(("engine", "quantized by", "mean dB", "5th percentile", "worst", "MACs in int8"), rows)
 
 
-def figures(row: dict[str, Any]) -> tuple[str, ...]:
+def figures(row: Row) -> tuple[str, ...]:
     """A contender's PSNR and coverage in words, or why there is none."""
-    end = row["quality"]
+    end = row.quality
     if end is None:
-        return (f"failed: {row['reason']}", "", "", "")
-    coverage = f"{100 * end['int8_macs'] / end['total_macs']:.1f} %"
-    return (*(f"{end[part]:.1f}" for part in ("mean", "p5", "worst")), coverage)
+        return (f"failed: {row.reason}", "", "", "")
+    return (*(f"{value:.1f}" for value in (end.mean, end.p5, end.worst)), f"{100 * end.coverage:.1f} %")
 
 
 def speed(found: dict[str, Any]) -> str:
@@ -95,22 +109,23 @@ def speed(found: dict[str, Any]) -> str:
 def page(bundle: Path, pythons: Sequence[str], work: Path | None) -> str:
     others = [argument for python in pythons for argument in ("--python", python)]
     kept = [] if work is None else ["--work", str(work)]
-    (beside,) = benchmark("quantization/compare.py", str(bundle), "--no-speed", *kept, *others)["outcomes"]
+    (found,) = benchmark(COMPARE, str(bundle), "--no-speed", *kept, *others)["outcomes"]
+    beside = outcome_of(found, COMPARE)
     speeds = [benchmark("speed.py", str(bundle)), benchmark("speed.py", "--arch", "ddpm-cifar10")]
-    draw(bundle, beside["plan"], beside["guidance"])
+    draw(bundle, beside.plan, beside.guidance)
     return written(beside, speeds)
 
 
-def written(beside: dict[str, Any], speeds: Sequence[dict[str, Any]]) -> str:
+def written(beside: Outcome, speeds: Sequence[dict[str, Any]]) -> str:
     """The page, from what compare.py and speed.py printed."""
     machine = speeds[0]["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in sorted(machine["versions"].items()))
     features = ", ".join(machine["int8_instructions"])
     run_on = f"Machine: {machine['processor']}, {speeds[0]['races'][0]['threads']} threads, {features}; {versions}."
     compared = (
-        f"The model is `{beside['model']}`, along the plan `{beside['plan']}` with guidance {beside['guidance']:g}."
-        f" PSNR is taken against float32 along the same plan, on {beside['seeds']} held-out seeds from"
-        f" {beside['first']}. All ranges come from the same {beside['trajectories']} trajectories."
+        f"The model is `{beside.model}`, along the plan `{beside.plan}` with guidance {beside.guidance:g}."
+        f" PSNR is taken against float32 along the same plan, on {beside.seeds} held-out seeds from"
+        f" {beside.first}. All ranges come from the same {beside.trajectories} trajectories."
         " MACs are multiply-accumulates."
     )
     return f"""# Shipped models

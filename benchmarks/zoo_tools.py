@@ -4,32 +4,34 @@
 
 Exports the members into the work folder, calibrates each as `fewstep calibrate` does by default, and compares it as
 `quantization/compare.py` does: the same float graph, trajectories, seeds and engines. onnxruntime's `quantize_static`
-is always compared; NNCF and ModelOpt where `--python` says which Python has them. All outcomes of the work folder go
-into docs/measured/zoo.md, as soon as each is there: an interrupted run goes on where it was. Ours with `--ranges
-channels`, which tries nothing, stands beside. Building takes `--seeds 64`, a verdict `--seeds 256`, and seeds that
-nothing was chosen on `--first-seed`.
+is always compared; NNCF and ModelOpt where `--python` says which Python has them. The outcomes of the work folder go
+into docs/measured/zoo.md, as soon as each is there: an interrupted run goes on where it was. Those of other code or
+other seeds are left out, and counted. Ours with `--ranges channels`, which tries nothing, stands beside. Building takes
+`--seeds 64`, a verdict `--seeds 256`, and seeds that nothing was chosen on `--first-seed`. A member whose conditions
+nothing draws, such as noisy recordings, gives all contenders the same ones of its own.
 """
 
 import argparse
+import dataclasses
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import gettempdir
 
+import numpy as np
 from msgspec.structs import replace
 
 sys.path.append(str(Path(__file__).parent / "quantization"))
 
 from ablation import positive
 from compare import calibrated_plan, compare, environments, seeds_of
-from contenders import OURS, TARGET_OF, TOOLS, Contender
+from contenders import DEFAULTS, OURS, TARGET_OF, TOOLS, Contender
 from judging import Judge
-from material import Material
-from outcome import EQUAL_BAR, Outcome, Quality, save, saved
+from material import Material, OwnConditions
+from outcome import DEFAULTS_BAR, EQUAL_BAR, Outcome, Quality, save, saved
 from zoo.bundles import CODE, exported
 from zoo.members import MEMBERS, Member
-from zoo_choices import plan_of
+from zoo_choices import CALIBRATION, HELD_OUT, plan_of
 
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import AnyMethod, CalibrateOptions
@@ -43,7 +45,7 @@ from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.progress import SILENT, Progress
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Shipped(Member):
     """A denoiser that comes with fewstep, which `fewstep export` knows by name."""
 
@@ -67,14 +69,21 @@ STEPS = (8, 4)
 PLAIN: AnyMethod = "channels"  # ranges that need no trial
 HEADER = (
     "| denoiser | steps | seeds | engine | fewstep | kept | without trials | MACs in int8 | image"
-    " | best other of the same | difference | bar |",
-    "|---|---|---|---|---|---|---|---|---|---|---|---|",
+    " | best other of the same | difference | above defaults | missed |",
+    "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
 )
 
 
 def own_code() -> str:
     """A digest of the code that exports and calibrates."""
     return code_of(CODE).hex()
+
+
+def own_conditions(member: Member, seeds: range) -> OwnConditions | None:
+    """Those of a member that nothing draws, other ones for other held-out seeds; None for all others."""
+    followed = member.rows(CalibrateOptions.trajectories, CALIBRATION)
+    held_out = member.rows(len(seeds), HELD_OUT + seeds.start)
+    return None if followed is None or held_out is None else OwnConditions(followed, held_out)
 
 
 def calibrated(
@@ -84,26 +93,38 @@ def calibrated(
     work: Path,
     progress: Progress = SILENT,
     ranges: AnyMethod = CalibrateOptions.ranges,
+    own: OwnConditions | None = None,
 ) -> Path:
     """The member's bundle, calibrated along its plan for these targets; kept if it is there."""
     plan = plan_of(member, steps, None)
     bundle = exported(member, work / "bundles", plan, member.guidance, ranges)
     if not {body_name("int8", target) for target in targets} <= open_bundle(bundle).manifest.bodies.keys():
-        calibrate(CalibrateOptions(bundle, plan, tuple(targets), guidance=member.guidance, ranges=ranges), progress)
+        options = CalibrateOptions(bundle, plan, tuple(targets), guidance=member.guidance, ranges=ranges)
+        if own is not None:
+            conditions = work / f"{member.name}.npz"
+            np.savez(conditions, **own.followed)  # type: ignore[arg-type]
+            options = dataclasses.replace(options, conditions=conditions)
+        calibrate(options, progress)
     return bundle
 
 
 def plain(
-    member: Member, steps: int, engines: Sequence[str], arguments: argparse.Namespace, progress: Progress
+    member: Member,
+    steps: int,
+    engines: Sequence[str],
+    arguments: argparse.Namespace,
+    progress: Progress = SILENT,
+    own: OwnConditions | None = None,
 ) -> dict[str, Quality]:
     """Ours without any trial, by engine."""
     targets = [TARGET_OF[engine] for engine in engines]
-    bundle = calibrated(member, steps, targets, arguments.work, progress, ranges=PLAIN)
+    bundle = calibrated(member, steps, targets, arguments.work, progress, PLAIN, own)
     reference, lines = load(bundle, body="float32"), [Contender(engine) for engine in engines]
     kept = arguments.work / PLAIN
     kept.mkdir(exist_ok=True)
     material = Material(kept, io.load(reference.bundle.graph(reference.body.graph), root=bundle))
-    judge = Judge(bundle, calibrated_plan(reference, lines), seeds_of(arguments), material, progress)
+    rows = None if own is None else own.held_out
+    judge = Judge(bundle, calibrated_plan(reference, lines), seeds_of(arguments), material, progress, rows)
     return {line.engine: judge(line) for line in lines}
 
 
@@ -113,6 +134,12 @@ def best_other(outcome: Outcome, engine: str) -> tuple[str, Quality] | None:
     ours = set(here[OURS].int8_ops)
     equal = {name: quality for name, quality in here.items() if name != OURS and set(quality.int8_ops) == ours}
     return max(equal.items(), key=lambda item: item[1].mean, default=None)
+
+
+def above_defaults(outcome: Outcome, engine: str, ours: Quality) -> float | None:
+    """How far the mean is above a tool's that is only asked for int8, in dB; None where none was compared."""
+    others = [row.quality for row in outcome.rows if row.engine == engine and row.setting == DEFAULTS]
+    return min((ours.mean - other.mean for other in others if other is not None), default=None)
 
 
 def lines(outcome: Outcome) -> Iterator[str]:
@@ -126,13 +153,17 @@ def lines(outcome: Outcome) -> Iterator[str]:
             seeds = f"{outcome.seeds} from {outcome.first}"
             judged = [outcome.model, str(outcome.steps), seeds, row.engine]
             cells = [*judged, _figures(ours), row.chosen, before, share, image]
+            gain = above_defaults(outcome, row.engine, ours)
+            defaults = "" if gain is None else f"{gain:+.1f}"
+            missed = [f"{DEFAULTS_BAR:g} dB"] * (gain is not None and gain < DEFAULTS_BAR)
             if best is None:
-                yield _line([*cells, "none", "", ""])
+                yield _line([*cells, "none", "", defaults, ", ".join(["no equal", *missed])])
                 continue
             name, other = best
             gains = (ours.mean - other.mean, ours.p5 - other.p5)
-            verdict = "met" if min(gains) >= EQUAL_BAR else "missed"
-            yield _line([*cells, f"{_figures(other)} ({name})", f"{gains[0]:+.1f} / {gains[1]:+.1f}", verdict])
+            missed = [f"{EQUAL_BAR:g} dB"] * (min(gains) < EQUAL_BAR) + missed
+            difference = f"{gains[0]:+.1f} / {gains[1]:+.1f}"
+            yield _line([*cells, f"{_figures(other)} ({name})", difference, defaults, ", ".join(missed) or "none"])
 
 
 def _figures(quality: Quality) -> str:
@@ -143,13 +174,20 @@ def _line(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
+def comparable(outcomes: Sequence[Outcome], seeds: range) -> tuple[Outcome, ...]:
+    """Those that this code was judged on, by these held-out seeds. The rest is counted on stderr."""
+    code, known = own_code(), [each for each in outcomes if each.model in BY_NAME]
+    kept = tuple(each for each in known if (each.code, range(each.first, each.first + each.seeds)) == (code, seeds))
+    if left := len(known) - len(kept):
+        print(f"left out: {left} kept outcomes of other code or other held-out seeds", file=sys.stderr)
+    return kept
+
+
 def described(outcomes: Sequence[Outcome]) -> str:
-    """Markdown: the table of what this code was judged on, and below it the versions behind it."""
-    code = own_code()
-    known = [each for each in outcomes if each.model in BY_NAME and each.code == code]
-    table = [*HEADER, *(line for outcome in known for line in lines(outcome))]
-    made_by = {row.made_by for each in known for row in each.rows if row.made_by}
-    versions = ", ".join(sorted({*made_by, *(version for each in known for version in each.versions)}))
+    """Markdown: a table, and below it the versions behind it."""
+    table = [*HEADER, *(line for outcome in outcomes for line in lines(outcome))]
+    made_by = {row.made_by for each in outcomes for row in each.rows if row.made_by}
+    versions = ", ".join(sorted({*made_by, *(version for each in outcomes for version in each.versions)}))
     return "\n".join([*table, "", f"Made with {versions}."])
 
 
@@ -164,19 +202,16 @@ def page(text: str, made: str) -> str:
 def run(
     members: Sequence[Member], steps: Sequence[int], pythons: Mapping[str, str], arguments: argparse.Namespace
 ) -> Iterator[Outcome]:
-    """Each member along each plan, kept as soon as it is judged. One whose trajectories other tools cannot follow is
-    left out, with a line that says so."""
+    """Each member along each plan, kept as soon as it is judged."""
     targets = [TARGET_OF[tool.engine] for name, tool in TOOLS.items() if name in pythons]
     with ProgressDisplay() as progress:
         for member in members:
-            if member.rows(1, 0) is not None:
-                print(f"{member.name} needs conditions of its own, which other tools are not given", file=sys.stderr)
-                continue
+            own = own_conditions(member, seeds_of(arguments))
             for count in steps:
-                bundle = calibrated(member, count, targets, arguments.work, progress)
-                outcome = compare(bundle, pythons, arguments, progress)
+                bundle = calibrated(member, count, targets, arguments.work, progress, own=own)
+                outcome = compare(bundle, pythons, arguments, progress, own)
                 engines = [row.engine for row in outcome.rows if row.name == OURS]
-                found = plain(member, count, engines, arguments, progress)
+                found = plain(member, count, engines, arguments, progress, own)
                 ours = (replace(row, plain=found[row.engine]) if row.name == OURS else row for row in outcome.rows)
                 outcome = replace(outcome, rows=tuple(ours), code=own_code())
                 save(outcome, arguments.work)
@@ -199,8 +234,9 @@ def main(given: Sequence[str] | None = None) -> int:
         seeds_of(arguments)
         pythons = environments(arguments.python)
         for _ in run(members, arguments.steps or STEPS, pythons, arguments):
-            PAGE.write_text(page(PAGE.read_text(), described(saved(arguments.work))))
-        print(described(saved(arguments.work)))
+            made = described(comparable(saved(arguments.work), seeds_of(arguments)))
+            PAGE.write_text(page(PAGE.read_text(), made))
+        print(made)
     except UserError as error:
         parser.error(str(error))
     return 0

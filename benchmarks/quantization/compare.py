@@ -25,7 +25,7 @@ import msgspec
 from contenders import TARGET_OF, Contender, contenders
 from judging import Judge, versions
 from making import SCRIPTS, Made, add_body, quantize, reason
-from material import calibrated_on, write_material
+from material import OwnConditions, calibrated_on, write_material
 from outcome import Outcome, Row, bars, described, is_met, page, save, saved
 
 from fewstep.calibration.bodies import judged_plan, open_body
@@ -108,19 +108,28 @@ def speeds(
 
 
 def compare(
-    path: Path, pythons: Mapping[str, str], arguments: argparse.Namespace, progress: Progress = SILENT
+    path: Path,
+    pythons: Mapping[str, str],
+    arguments: argparse.Namespace,
+    progress: Progress = SILENT,
+    own: OwnConditions | None = None,
 ) -> Outcome:
-    """All contenders on one bundle, which is left as it is. A tool that fails, in any way, is a row that says so."""
+    """All contenders on one bundle, which is left as it is. A tool that fails, in any way, is a row that says so. `own`
+    are the conditions that the bundle was calibrated with, and that the held-out seeds have, where they are not drawn.
+    """
     lines = contenders(pythons, arguments.only)
     reference = load(path, body="float32")
     plan = calibrated_plan(reference, lines)
     manifest = reference.bundle.manifest
-    seeds = calibrated_on(manifest, [TARGET_OF[line.engine] for line in lines if line.tool is None])
-    material = write_material(reference, plan, seeds, arguments.work, in_int8(manifest, lines), progress)
+    targets = [TARGET_OF[line.engine] for line in lines if line.tool is None]
+    seeds = calibrated_on(manifest, targets, has_conditions=own is not None)
+    followed, held_out = (None, None) if own is None else (own.followed, own.held_out)
+    ours = in_int8(manifest, lines)
+    material = write_material(reference, plan, seeds, arguments.work, ours, progress, followed)
     rows: dict[Contender, Row] = {}
     with TemporaryDirectory() as temporary:
         bundle = Path(shutil.copytree(path, Path(temporary) / "bundle"))
-        judge = Judge(bundle, plan, seeds_of(arguments), material, progress)
+        judge = Judge(bundle, plan, seeds_of(arguments), material, progress, held_out)
         for done, line in enumerate(lines, 1):
             rows[line] = (
                 Row(line.engine, line.name, quality=judge(line), chosen=kept_of(manifest.bodies[line.body]))

@@ -10,16 +10,18 @@ import msgspec
 import numpy as np
 from contenders import Contender
 from counting import covered
-from material import Material
+from material import Material, digest_of
 from numpy.typing import NDArray
 from outcome import Quality
 
 from fewstep.calibration.bodies import open_body
 from fewstep.calibration.code_digest import code
+from fewstep.calibration.conditions_file import ConditionRecords
 from fewstep.calibration.held_out import held_out_conditions
 from fewstep.calibration.metrics import psnr
 from fewstep.evaluation.speed.machine import this_machine
 from fewstep.graph import io
+from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
 from fewstep.runtime import load
 from fewstep.runtime.backends.openvino import OpenVino
@@ -47,12 +49,12 @@ def opened(bundle: Path, contender: Contender) -> Sampler:
     return open_body(open_bundle(bundle), contender.body, threads=0)
 
 
-def sampled(sampler: Sampler, plan: Plan, held_out: range, told: Told) -> Samples:
-    """These seeds along a plan: [seeds, *x_shape]."""
+def sampled(sampler: Sampler, plan: Plan, held_out: range, told: Told, rows: ConditionRecords | None = None) -> Samples:
+    """These seeds along a plan: [seeds, *x_shape]. Conditions are drawn, or `rows` of one's own."""
     parts = []
     for done in range(0, len(held_out), BATCH):
         seeds = held_out[done : done + BATCH]
-        conditions = held_out_conditions(sampler.bundle.manifest.conditions, seeds)
+        conditions = held_out_conditions(sampler.bundle.manifest.conditions, seeds, rows)
         parts.append(sampler.sample(plan, seeds, conditions, plan.guidance))
         told(done + len(seeds), len(held_out))
     return np.concatenate(parts)
@@ -70,22 +72,28 @@ def constant_image(errors: NDArray[np.float64]) -> float:
 
 @dataclass(frozen=True)
 class Judge:
-    """Judges bodies of `bundle`, which may grow, along one plan; what it found is kept beside the tools' material."""
+    """Judges bodies of `bundle`, which may grow, along one plan; what it found is kept beside the tools' material.
+    `rows` are conditions of one's own, where seed i has row i mod N."""
 
     bundle: Path
     plan: Plan
     seeds: range
     material: Material
     progress: Progress = SILENT
+    rows: ConditionRecords | None = None
 
     def __call__(self, contender: Contender) -> Quality:
         """PSNR of each held-out seed against float32 along the same plan, and what ran in int8."""
         opened_bundle = open_bundle(self.bundle)
-        file = opened_bundle.body(contender.body).graph.file
-        judged = (opened_bundle.manifest.files[file], contender.engine, self.seeds, versions(), code())
+        content = opened_bundle.manifest.files[opened_bundle.body(contender.body).graph.file]
+        judged: tuple[object, ...] = (content, contender.engine, self.seeds, versions(), code())
+        judged += () if self.rows is None else (digest_of(self.rows),)
         kept = self.material.folder / f"judged-{contender.body}-{sha256(repr(judged).encode()).hexdigest()[:12]}.json"
         if kept.exists():
-            return msgspec.json.decode(kept.read_bytes(), type=Quality)
+            try:
+                return msgspec.json.decode(kept.read_bytes(), type=Quality)
+            except msgspec.DecodeError as error:
+                raise UserError(f"{kept}: {error}", "remove it, and judge again") from None
         found = self._measured(contender)
         partial = kept.with_suffix(".partial")
         partial.write_bytes(msgspec.json.encode(found))
@@ -95,7 +103,7 @@ class Judge:
     @cached_property
     def reference(self) -> Samples:
         """What float32 samples, in onnxruntime."""
-        return sampled(load(self.bundle, body="float32"), self.plan, self.seeds, self._told("float32"))
+        return sampled(load(self.bundle, body="float32"), self.plan, self.seeds, self._told("float32"), self.rows)
 
     def _measured(self, contender: Contender) -> Quality:
         sampler = opened(self.bundle, contender)
@@ -103,7 +111,7 @@ class Judge:
         coverage = body.coverage or covered(
             contender.engine, self.material.graph, io.load(path, root=sampler.bundle.path)
         )
-        samples = sampled(sampler, self.plan, self.seeds, self._told(contender.name))
+        samples = sampled(sampler, self.plan, self.seeds, self._told(contender.name), self.rows)
         values, errors = psnr(samples, self.reference), samples.astype(np.float64) - self.reference
         return Quality(
             mean=float(values.mean()),

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from biases import join_bias
 
+from fewstep.calibration.conditions_file import ConditionRecords
 from fewstep.calibration.lowering.selection import STILL, considered_ops, outer_ops
 from fewstep.calibration.trajectories import roll_out
 from fewstep.graph import io
@@ -44,10 +45,20 @@ class Material:
     graph: Graph
 
 
-def calibrated_on(manifest: Manifest, targets: Collection[str]) -> range:
+@dataclass(frozen=True)
+class OwnConditions:
+    """Conditions [N, *shape] by name that nothing draws: one row for each trajectory that is followed, and those of the
+    held-out seeds, where seed i has row i mod N."""
+
+    followed: ConditionRecords
+    held_out: ConditionRecords
+
+
+def calibrated_on(manifest: Manifest, targets: Collection[str], has_conditions: bool = False) -> range:
     """The seeds of the trajectories that a bundle's bodies for `targets` were calibrated on, by its recorded commands.
 
-    UserError unless one command made them all, from nothing but seeds.
+    UserError unless one command made them all, from nothing but seeds. `has_conditions`: and from conditions that the
+    caller has, and gives to everyone.
     """
     if manifest.text is not None:  # it is calibrated on prompts of its own
         raise UserError(f"{manifest.name} is told by texts", "compare a denoiser whose conditions are drawn")
@@ -58,7 +69,8 @@ def calibrated_on(manifest: Manifest, targets: Collection[str]) -> range:
     if len(last) != 1 or "" in last:
         raise UserError(f"{manifest.name} was not calibrated for {', '.join(targets)} by one command", again)
     (command,) = last
-    if own := [option for option in OF_ITS_OWN if f" {option} " in command]:
+    given = ("--conditions",) * has_conditions
+    if own := [option for option in OF_ITS_OWN if f" {option} " in command and option not in given]:
         raise UserError(f"{manifest.name} was calibrated with {own[0]}, which other tools have no like of", again)
     first = int(_option(command, "seed"))
     return range(first, first + int(_option(command, "trajectories")))
@@ -71,9 +83,11 @@ def write_material(
     work: Path,
     ours: Mapping[str, Sequence[str]],
     progress: Progress = SILENT,
+    conditions: ConditionRecords | None = None,
 ) -> Material:
     """Fill a folder of `work` from the float32 body of a bundle, run along `plan` once per seed; kept if it is there.
-    `ours` are the operations that ours runs in int8, by engine.
+    `ours` are the operations that ours runs in int8, by engine. `conditions` [len(seeds), *shape] belong to the seeds;
+    where there are none they are drawn.
 
     The folder is named after all that it follows from, so that what tools make there is theirs of this very material.
     """
@@ -84,7 +98,8 @@ def write_material(
     work.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=work) as temporary:
         written = io.save(joined, Path(temporary) / "float.onnx")
-        given = (*map(io.sha256, written), operations, *_sources(sampler), encode(plan), seeds)
+        given: tuple[object, ...] = (*map(io.sha256, written), operations, *_sources(sampler), encode(plan), seeds)
+        given += () if conditions is None else (digest_of(conditions),)
         folder = work / sha256(repr(given).encode()).hexdigest()[:12]
         complete = folder / "operations.json"
         if complete.exists():
@@ -92,7 +107,7 @@ def write_material(
         (folder / "feeds").mkdir(parents=True, exist_ok=True)
         for path in written:
             path.replace(folder / path.name)
-    for number, evaluation in enumerate(roll_out(sampler, plan, seeds, progress)):
+    for number, evaluation in enumerate(roll_out(sampler, plan, seeds, progress, conditions=conditions)):
         np.savez(folder / "feeds" / f"{number:05}.npz", **evaluation.feeds)  # type: ignore[arg-type]
     partial = complete.with_suffix(".partial")
     partial.write_text(operations)
@@ -108,6 +123,14 @@ def chosen_operations(graph: Graph, names: Sequence[str], ours: Mapping[str, Seq
         "outer": sorted(outer_ops(graph, moving)),
         "ours": {engine: list(operations) for engine, operations in sorted(ours.items())},
     }
+
+
+def digest_of(conditions: ConditionRecords) -> str:
+    """Of the names, the shapes and the values."""
+    known = sha256()
+    for name, rows in sorted(conditions.items()):
+        known.update(f"{name} {rows.dtype} {rows.shape}".encode() + np.ascontiguousarray(rows).tobytes())
+    return known.hexdigest()
 
 
 def _sources(sampler: Sampler) -> tuple[str, ...]:

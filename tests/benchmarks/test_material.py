@@ -41,6 +41,10 @@ def test_everyone_gets_the_trajectories_that_ours_was_calibrated_on(tmp_path: Pa
     for option in ("--quality 44dB", "--inputs progressive"):
         with pytest.raises(UserError, match=f"with {option.split()[0]}"):
             calibrated_on(calibrated(tiny, f"{last} {option}"), ["cpu-x86"])
+    own = calibrated(tiny, f"{last} --conditions FILE")
+    assert calibrated_on(own, ["cpu-x86"], has_conditions=True) == range(1000, 1064)
+    with pytest.raises(UserError, match="with --conditions"):
+        calibrated_on(own, ["cpu-x86"])
     told = msgspec.structs.replace(calibrated(tiny, last), text=SimpleNamespace())
     with pytest.raises(UserError, match="told by texts"):
         calibrated_on(told, ["cpu-x86"])
@@ -84,3 +88,16 @@ def test_material_is_named_after_all_that_is_in_it(tmp_path: Path, monkeypatch: 
     assert write_material(sampler, plan, range(1000, 1005), tmp_path / "work", OURS).folder != found.folder
     monkeypatch.setattr(material, "chosen_operations", lambda *given: operations | {"outer": []})
     assert write_material(sampler, plan, seeds, tmp_path / "work", OURS).folder != found.folder
+
+
+def test_conditions_that_nothing_draws_are_in_the_feeds(tmp_path: Path) -> None:
+    sampler = load(write_bundle(tmp_path / "bundle", denoiser()))
+    plan, seeds = sampler.compile("ddim:2", None), range(1000, 1004)
+    folders = {}
+    for labels in ([0, 1, 1, 0], [1, 1, 1, 0]):
+        own = {"class": np.array(labels)}
+        found = write_material(sampler, plan, seeds, tmp_path / "work", OURS, conditions=own)
+        row = np.load(min((found.folder / "feeds").glob("*.npz")))["row"].ravel()
+        np.testing.assert_allclose(row - row.min(), np.array(labels), atol=1e-5)
+        folders[found.folder] = labels
+    assert len(folders) == 2

@@ -3,16 +3,33 @@
 import runpy
 from pathlib import Path
 
+import pytest
+
+from fewstep.plans.errors import UserError
+
 SCRIPT = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks/page.py"))
+COMPARED = {
+    "model": "fashion_mnist",
+    "plan": "dpmpp_2m:8",
+    "steps": 8,
+    "guidance": 2.0,
+    "trajectories": 64,
+    "seeds": 256,
+    "batch": 8,
+    "processor": "a processor",
+    "versions": ["fewstep 1"],
+    "rows": [],
+}
 
 
 def test_every_contender_is_a_line_and_a_failed_one_says_why() -> None:
-    end = {"mean": 45.04, "p5": 39.7, "worst": 21.9, "int8_macs": 997, "total_macs": 1000}
+    end = {"mean": 45.04, "p5": 39.7, "worst": 21.9, "int8_macs": 997, "total_macs": 1000, "int8_ops": []}
     rows = [
         {"engine": "onnxruntime", "name": "fewstep", "quality": end},
         {"engine": "openvino", "name": "NNCF, tuned", "quality": None, "reason": "it broke"},
     ]
-    *_, first, second = SCRIPT["quality"]({"rows": rows}).split("\n")
+    found = SCRIPT["outcome_of"](COMPARED | {"rows": rows, "bars": []}, "compare.py")
+    *_, first, second = SCRIPT["quality"](found).split("\n")
     assert first == "| onnxruntime | fewstep | 45.0 | 39.7 | 21.9 | 99.7 % |"
     assert second == "| openvino | NNCF, tuned | failed: it broke |  |  |  |"
 
@@ -20,11 +37,17 @@ def test_every_contender_is_a_line_and_a_failed_one_says_why() -> None:
 def test_the_page_has_the_text_that_the_script_writes() -> None:
     machine = {"processor": "AMD EPYC", "int8_instructions": ["avx2"], "versions": {"numpy": "2.4.6"}}
     speeds = {"machine": machine, "model": "m", "races": [{"threads": 2, "batch": 1, "timings": []}]}
-    compared = {"model": "fashion_mnist", "plan": "dpmpp_2m:8", "guidance": 2.0, "seeds": 256, "first": 0}
-    made = SCRIPT["written"](compared | {"trajectories": 64, "rows": []}, [speeds, speeds])
+    made = SCRIPT["written"](SCRIPT["outcome_of"](COMPARED, "compare.py"), [speeds, speeds])
     made, page = (fixed(text) for text in (made, SCRIPT["PAGE"].read_text()))
     assert len(page) > 10
     assert page == made
+
+
+def test_an_outcome_of_an_earlier_form_is_named_with_the_fix() -> None:
+    earlier = {name: value for name, value in COMPARED.items() if name != "steps"}
+    said = "one.json is of an earlier form: Object missing required field `steps`; run quantization/compare.py again"
+    with pytest.raises(UserError, match=f"^{said}$"):
+        SCRIPT["outcome_of"](earlier, "one.json")
 
 
 def fixed(text: str) -> list[str]:

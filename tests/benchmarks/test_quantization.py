@@ -7,10 +7,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import compare
+import judging
 import numpy as np
 import pytest
-from contenders import TOOLS, contenders
-from judging import constant_image
+from contenders import TOOLS, Contender, contenders
+from judging import Judge, constant_image
+from material import Material
 from outcome import MARKERS, Outcome, Quality, Row, bars, is_met, page, save, saved, table
 
 from fewstep.calibration.calibrate import calibrate
@@ -205,6 +207,27 @@ def test_a_comparison_is_judged_once_and_leaves_the_bundle(
     compare.main(arguments)
     assert json.loads(capsys.readouterr().out)["outcomes"] == [found]
     assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("work/*/*") if path.is_file()} == kept
+
+
+def test_a_kept_judgement_is_of_this_code_and_of_these_conditions(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+    monkeypatch.setattr(Judge, "_measured", lambda self, contender: made.append(contender) or quality(40))
+
+    def judge(*rows: float) -> Quality:
+        own = {"class": np.array(rows)} if rows else None
+        return Judge(bundle, None, range(4), Material(tmp_path, None), rows=own)(Contender("onnxruntime"))  # type: ignore[arg-type]
+
+    assert judge() == judge() == quality(40) and len(made) == 1
+    monkeypatch.setattr(judging, "code", lambda: b"another")
+    assert judge() == judge() == quality(40) and len(made) == 2
+    assert judge(0, 1) == judge(0, 1) and len(made) == 3
+    assert judge(1, 0) and len(made) == 4
+    for kept in tmp_path.glob("judged-*.json"):
+        kept.write_text("{}")
+    with pytest.raises(UserError, match=r"judged-int8-cpu-x86-.*json: .*`mean`.*; remove it, and judge again"):
+        judge()
 
 
 def test_a_tool_that_fails_is_a_row_with_its_reason(
