@@ -7,10 +7,11 @@ CPUs compute exponentials and sums of float32 in other orders, so their last bit
 these bits as long as all its 8-bit numbers are the same. A number that stands at a half, up to these bits, is rounded
 up on one CPU and down on the other. All that follows then moves by as much as int8 differs from float32.
 
-How often: one evaluation has 1.7 million 8-bit numbers for each row. Of 16 seeds 13 agreed to 130 dB and three to
-47 dB (first step; x86 with onnxruntime 1.31.1, aarch64 with 1.23.0). The first difference was one code of 200704, 69
-and 68: its quotient was 49.500005 on x86 and 49.499993 on aarch64. Other arithmetic, such as sums that saturate, would
-move every seed. Hence at the first step most seeds have to agree to the bits, and all as far as finished samples do.
+How often: one evaluation has 1.7 million 8-bit numbers for each row, and a guided seed has two rows. Of 32 seeds 17
+agreed to 130 dB and 15 to 49 to 87 dB (first step; x86 with onnxruntime 1.31.1, aarch64 with 1.23.0). Of 64 rows 12 had
+a first difference of their own. Each was a code or two of a QuantizeLinear that moved by one; the layers before it had
+the same codes. Other arithmetic, such as sums that saturate, would move every seed. Hence at the first step a quarter
+of the seeds have to agree to the bits, and all as far as finished samples do.
 """
 
 import sys
@@ -24,10 +25,10 @@ from fewstep.runtime.execute import combine
 
 PLAN = "dpmpp_2m:8"
 SEEDS = range(4)  # of finished samples
-FIRST_SEEDS = range(8)  # of the first step
+FIRST_SEEDS = range(32)  # of the first step
 LABELS = (0, 3, 5, 8)  # of the seeds in turn
 BODIES = ("int8-cpu-x86", "int8-cpu-arm")
-BITS_LEAST = 90.0  # dB of PSNR (peak 2) of the predicted sample after one evaluation, for most seeds
+BITS_LEAST = 90.0  # dB of PSNR (peak 2) of the predicted sample after one evaluation, for a quarter of the seeds
 ROUNDED_LEAST = 40.0  # of every seed after one evaluation, and of the finished samples, their mean
 
 
@@ -60,7 +61,7 @@ def compare(here: str, there: str) -> int:
         found = psnr(one[name], other[name])
         same = int((found >= BITS_LEAST).sum())
         if name.endswith("first step"):
-            holds = same > len(found) / 2 and bool(found.min() >= ROUNDED_LEAST)
+            holds = same >= len(found) / 4 and bool(found.min() >= ROUNDED_LEAST)
         else:
             holds = bool(found.mean() >= ROUNDED_LEAST)
         said = f"{name}: PSNR {found.mean():.1f} dB, least {found.min():.1f}, {same} of {len(found)} agree to the bits"
