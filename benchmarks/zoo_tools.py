@@ -4,11 +4,12 @@
 
 Exports the members into the work folder, calibrates each as `fewstep calibrate` does by default, and compares it as
 `quantization/compare.py` does: the same float graph, trajectories, seeds and engines. onnxruntime's `quantize_static`
-is always compared; NNCF and ModelOpt where `--python` says which Python has them. The outcomes of the work folder go
-into docs/measured/zoo.md, as soon as each is there: an interrupted run goes on where it was. Those of other code or
-other seeds are left out, and counted. Ours with `--ranges channels`, which tries nothing, stands beside. Building takes
-`--seeds 64`, a verdict `--seeds 256`, and seeds that nothing was chosen on `--first-seed`. A member whose conditions
-nothing draws, such as noisy recordings, gives all contenders the same ones of its own.
+is always compared; NNCF and ModelOpt where `--python` says which Python has them. The outcomes go into
+docs/measured/zoo.json, and from there into the table of zoo.md, as soon as each is there: an interrupted run goes on
+where it was. Rows of earlier code stay until they are measured again (`zoo_rows.py`). Ours with `--ranges channels`,
+which tries nothing, stands beside, unless `--no-plain`. Building takes `--seeds 64`, a verdict `--seeds 256`, and seeds
+that nothing was chosen on `--first-seed`. `--only` leaves settings out, and engines that have none left. A member whose
+conditions nothing draws, such as noisy recordings, gives all contenders the same ones of its own.
 """
 
 import argparse
@@ -19,16 +20,17 @@ from pathlib import Path
 from tempfile import gettempdir
 
 import numpy as np
+import zoo_rows
 from msgspec.structs import replace
 
 sys.path.append(str(Path(__file__).parent / "quantization"))
 
 from ablation import positive
 from compare import calibrated_plan, compare, environments, seeds_of
-from contenders import DEFAULTS, OURS, TARGET_OF, TOOLS, Contender
+from contenders import OURS, TARGET_OF, Contender, contenders
 from judging import Judge
 from material import Material, OwnConditions
-from outcome import DEFAULTS_BAR, EQUAL_BAR, Outcome, Quality, save, saved
+from outcome import Outcome, Quality
 from zoo.bundles import CODE, exported
 from zoo.members import MEMBERS, Member
 from zoo_choices import CALIBRATION, HELD_OUT, plan_of
@@ -63,15 +65,9 @@ class Shipped(Member):
 
 ALL = (*MEMBERS, Shipped("fashion_mnist", "dpmpp_2m:8", 2.0), Shipped("cifar10", "dpmpp_2m:8", 2.0))
 BY_NAME = {member.name: member for member in ALL}
-PAGE = Path(__file__).parent.parent / "docs/measured/zoo.md"
 MARKERS = ("<!-- made by benchmarks/zoo_tools.py -->", "<!-- end of what benchmarks/zoo_tools.py makes -->")
 STEPS = (8, 4)
 PLAIN: AnyMethod = "channels"  # ranges that need no trial
-HEADER = (
-    "| denoiser | steps | seeds | engine | fewstep | kept | without trials | MACs in int8 | image"
-    " | best other of the same | difference | above defaults | missed |",
-    "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
-)
 
 
 def own_code() -> str:
@@ -128,74 +124,11 @@ def plain(
     return {line.engine: judge(line) for line in lines}
 
 
-def best_other(outcome: Outcome, engine: str) -> tuple[str, Quality] | None:
-    """Of all settings on an engine that run the very operations in int8 that ours does, the one with the best mean."""
-    here = {row.name: row.quality for row in outcome.rows if row.engine == engine and row.quality is not None}
-    ours = set(here[OURS].int8_ops)
-    equal = {name: quality for name, quality in here.items() if name != OURS and set(quality.int8_ops) == ours}
-    return max(equal.items(), key=lambda item: item[1].mean, default=None)
-
-
-def above_defaults(outcome: Outcome, engine: str, ours: Quality) -> float | None:
-    """How far the mean is above a tool's that is only asked for int8, in dB; None where none was compared."""
-    others = [row.quality for row in outcome.rows if row.engine == engine and row.setting == DEFAULTS]
-    return min((ours.mean - other.mean for other in others if other is not None), default=None)
-
-
-def lines(outcome: Outcome) -> Iterator[str]:
-    """A line of the table for each engine."""
-    for row in outcome.rows:
-        if row.name == OURS and row.quality is not None:
-            ours, best = row.quality, best_other(outcome, row.engine)
-            image = "" if ours.image is None else f"{100 * ours.image:.1f} %"
-            share = f"{100 * ours.coverage:.1f} %"
-            before = "" if row.plain is None else _figures(row.plain)
-            seeds = f"{outcome.seeds} from {outcome.first}"
-            judged = [outcome.model, str(outcome.steps), seeds, row.engine]
-            cells = [*judged, _figures(ours), row.chosen, before, share, image]
-            gain = above_defaults(outcome, row.engine, ours)
-            defaults = "" if gain is None else f"{gain:+.1f}"
-            missed = [f"{DEFAULTS_BAR:g} dB"] * (gain is not None and gain < DEFAULTS_BAR)
-            if best is None:
-                yield _line([*cells, "none", "", defaults, ", ".join(["no equal", *missed])])
-                continue
-            name, other = best
-            gains = (ours.mean - other.mean, ours.p5 - other.p5)
-            missed = [f"{EQUAL_BAR:g} dB"] * (min(gains) < EQUAL_BAR) + missed
-            difference = f"{gains[0]:+.1f} / {gains[1]:+.1f}"
-            yield _line([*cells, f"{_figures(other)} ({name})", difference, defaults, ", ".join(missed) or "none"])
-
-
-def _figures(quality: Quality) -> str:
-    return f"{quality.mean:.1f} / {quality.p5:.1f}"
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
-
-
-def comparable(outcomes: Sequence[Outcome], seeds: range) -> tuple[Outcome, ...]:
-    """Those that this code was judged on, by these held-out seeds. The rest is counted on stderr."""
-    code, known = own_code(), [each for each in outcomes if each.model in BY_NAME]
-    kept = tuple(each for each in known if (each.code, range(each.first, each.first + each.seeds)) == (code, seeds))
-    if left := len(known) - len(kept):
-        print(f"left out: {left} kept outcomes of other code or other held-out seeds", file=sys.stderr)
-    return kept
-
-
-def described(outcomes: Sequence[Outcome]) -> str:
-    """Markdown: a table, and below it the versions behind it."""
-    table = [*HEADER, *(line for outcome in outcomes for line in lines(outcome))]
-    made_by = {row.made_by for each in outcomes for row in each.rows if row.made_by}
-    versions = ", ".join(sorted({*made_by, *(version for each in outcomes for version in each.versions)}))
-    return "\n".join([*table, "", f"Made with {versions}."])
-
-
 def page(text: str, made: str) -> str:
     """A page with what stands between the markers replaced. UserError if it has none."""
     start, end = MARKERS
     if start not in text or end not in text:
-        raise UserError(f"{PAGE.name} has no markers for the table", f"put {start} and {end} into it")
+        raise UserError(f"{zoo_rows.PAGE.name} has no markers for the table", f"put {start} and {end} into it")
     return text[: text.index(start) + len(start)] + f"\n\n{made}\n\n" + text[text.index(end) :]
 
 
@@ -203,18 +136,17 @@ def run(
     members: Sequence[Member], steps: Sequence[int], pythons: Mapping[str, str], arguments: argparse.Namespace
 ) -> Iterator[Outcome]:
     """Each member along each plan, kept as soon as it is judged."""
-    targets = [TARGET_OF[tool.engine] for name, tool in TOOLS.items() if name in pythons]
+    engines = [line.engine for line in contenders(pythons, arguments.only) if line.tool is None]
+    targets = [TARGET_OF[engine] for engine in engines]
     with ProgressDisplay() as progress:
         for member in members:
             own = own_conditions(member, seeds_of(arguments))
             for count in steps:
                 bundle = calibrated(member, count, targets, arguments.work, progress, own=own)
                 outcome = compare(bundle, pythons, arguments, progress, own)
-                engines = [row.engine for row in outcome.rows if row.name == OURS]
-                found = plain(member, count, engines, arguments, progress, own)
-                ours = (replace(row, plain=found[row.engine]) if row.name == OURS else row for row in outcome.rows)
+                found = {} if arguments.no_plain else plain(member, count, engines, arguments, progress, own)
+                ours = (replace(row, plain=found.get(row.engine)) if row.name == OURS else row for row in outcome.rows)
                 outcome = replace(outcome, rows=tuple(ours), code=own_code())
-                save(outcome, arguments.work)
                 yield outcome
 
 
@@ -224,6 +156,7 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument("--steps", action="append", type=positive, help="of the plan; several times for several")
     parser.add_argument("--python", action="append", default=[], metavar="TOOL=PATH", help="the Python that has a tool")
     parser.add_argument("--only", action="append", default=[], help="settings with this in their name")
+    parser.add_argument("--no-plain", action="store_true", help="leave ours without trials out")
     parser.add_argument("--seeds", type=positive, default=64, help="held-out seeds")
     parser.add_argument("--first-seed", type=int, default=0, help="the first of them")
     parser.add_argument("--work", type=Path, default=Path(gettempdir()) / "fewstep-zoo-tools", help="what is kept")
@@ -233,10 +166,11 @@ def main(given: Sequence[str] | None = None) -> int:
     try:
         seeds_of(arguments)
         pythons = environments(arguments.python)
-        for _ in run(members, arguments.steps or STEPS, pythons, arguments):
-            made = described(comparable(saved(arguments.work), seeds_of(arguments)))
-            PAGE.write_text(page(PAGE.read_text(), made))
-        print(made)
+        for outcome in run(members, arguments.steps or STEPS, pythons, arguments):
+            rows = zoo_rows.joined(zoo_rows.read(), zoo_rows.measured(outcome))
+            zoo_rows.write(rows)
+            zoo_rows.PAGE.write_text(page(zoo_rows.PAGE.read_text(), zoo_rows.table(rows)))
+            print(*map(zoo_rows.line, zoo_rows.measured(outcome)), sep="\n", flush=True)
     except UserError as error:
         parser.error(str(error))
     return 0

@@ -55,7 +55,8 @@ class Contender:
 
 
 def contenders(tools: Collection[str], only: Sequence[str] = ()) -> tuple[Contender, ...]:
-    """Engine by engine, ours first, then the settings of the tools named; `only` keeps those with a part in the name.
+    """Engine by engine, ours first, then the settings of the tools named. `only` keeps those with a part in the
+    name, or the one of the name behind a "=", as =ort_static-tuned.
 
     UserError for a tool that there is none of, and if nothing is left beside ours.
     """
@@ -65,9 +66,13 @@ def contenders(tools: Collection[str], only: Sequence[str] = ()) -> tuple[Conten
     for engine in TARGET_OF:
         here = [tool for tool in TOOLS.values() if tool.id in tools and tool.engine == engine]
         theirs = [Contender(engine, tool, setting) for tool in here for setting in tool.settings]
-        kept = [line for line in theirs if not only or any(part in line.body for part in only)]
+        kept = [line for line in theirs if not only or any(_is_meant(part, line.body) for part in only)]
         if kept:
             found += [Contender(engine), *kept]
     if not found:
         raise UserError(f"no setting has {' or '.join(only)} in its name", "leave --only out to see all of them")
     return tuple(found)
+
+
+def _is_meant(part: str, name: str) -> bool:
+    return part[1:] == name if part.startswith("=") else part in name

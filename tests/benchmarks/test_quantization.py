@@ -37,6 +37,7 @@ def test_ours_is_first_on_each_engine_of_the_tools_that_are_there() -> None:
     assert [line.body for line in lines[:3]] == ["int8-cpu-x86", "ort_static-defaults", "ort_static-outer"]
     assert len({line.body for line in lines}) == len(lines) == 3 + sum(len(tool.settings) for tool in TOOLS.values())
     assert {line.engine for line in contenders(["ort_static"])} == {"onnxruntime"}
+    assert [line.name for line in contenders(TOOLS, ["=nncf_ptq-tuned"])] == ["fewstep", "NNCF, tuned"]
     assert [line.name for line in contenders(TOOLS, ["nncf_ptq-tuned"])] == [
         "fewstep",
         "NNCF, tuned",

@@ -1,0 +1,90 @@
+"""How far int8 moves the distribution of samples, beside the noise floor, of each denoiser whose data has an extractor.
+
+    python benchmarks/zoo_distances.py [--model NAME ...] [--samples 256] [--steps 8 ...] [--work FOLDER]
+
+Calibrates as `fewstep calibrate` does by default, and measures as `fewstep evaluate` does: FD of int8 samples to
+float32 samples of other seeds, against FD of float32 samples of int8's seeds. Prints a table of Markdown; each line is
+a file of the work folder, and one that is there is not measured again unless the bundle has changed.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from tempfile import gettempdir
+
+import msgspec
+from ablation import positive
+from zoo_tools import ALL, Member, calibrated
+
+from fewstep.cli.progress import ProgressDisplay
+from fewstep.evaluation.distances.evaluate import EvaluateOptions, evaluate
+from fewstep.evaluation.results import Distance
+from fewstep.runtime.bundle.platforms import CPU_X86, body_name
+
+BODY = body_name("int8", CPU_X86.name)
+TEACHER = "dpmpp_2m:20"  # of one seed, since nothing here is told by it
+EXTRACTORS = {  # of the data that members are trained on, as their cards say
+    "dit_flow": "fashion-mnist-cnn",
+    "unet_epsilon_linear": "fashion-mnist-cnn",
+    "convnext_v_cosine": "fashion-mnist-cnn",
+    "fashion_mnist": "fashion-mnist-cnn",
+    "unet_edm_cifar": "cifar10-cnn",
+    "cifar10": "cifar10-cnn",
+}
+HEADER = (
+    "| denoiser | steps | samples | FD of float32 | FD of int8 | difference | 95 % interval | noise floor |",
+    "|---|---|---|---|---|---|---|---|",
+)
+
+
+def measured(member: Member, steps: int, arguments: argparse.Namespace, show: ProgressDisplay) -> Distance:
+    """Of int8 and of float32 to float32 samples of other seeds."""
+    bundle = calibrated(member, steps, [CPU_X86.name], arguments.work, show)
+    kept = arguments.work / f"distance-{bundle.name}-{arguments.samples}.json"
+    if not kept.exists():
+        options = EvaluateOptions(
+            bundle,
+            output=arguments.work / f"evaluation-{bundle.name}.json",
+            body=(BODY,),
+            seeds=1,
+            samples=arguments.samples,
+            features=EXTRACTORS[member.name],
+            teacher=TEACHER,
+        )
+        (body,) = evaluate(options, show).bodies
+        kept.write_bytes(msgspec.json.encode(body.distances[0]))
+    return msgspec.json.decode(kept.read_bytes(), type=Distance)
+
+
+def line(name: str, steps: int, found: Distance) -> str:
+    """Of the table."""
+    figures = f"{found.frechet_float:.2f} | {found.frechet:.2f} | {found.difference:+.2f}"
+    interval = f"{found.low:+.2f} to {found.high:+.2f}"
+    return f"| {name} | {steps} | {found.samples} | {figures} | {interval} | {found.floor:.2f} |"
+
+
+def lines(arguments: argparse.Namespace) -> Iterator[str]:
+    """Of each denoiser along each plan, as soon as it is known."""
+    members = [each for each in ALL if each.name in EXTRACTORS and each.name in (arguments.model or EXTRACTORS)]
+    with ProgressDisplay() as show:
+        for member in members:
+            for steps in arguments.steps or (8,):
+                yield line(member.name, steps, measured(member, steps, arguments, show))
+
+
+def main(given: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--model", action="append", choices=list(EXTRACTORS), help="a denoiser; default: all")
+    parser.add_argument("--steps", action="append", type=positive, help="of the plan; several times for several")
+    parser.add_argument("--samples", type=positive, default=256, help="in each set")
+    parser.add_argument("--work", type=Path, default=Path(gettempdir()) / "fewstep-zoo-tools", help="what is kept")
+    arguments = parser.parse_args(given)
+    print(*HEADER, sep="\n")
+    for each in lines(arguments):
+        print(each, flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
