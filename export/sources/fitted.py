@@ -1,16 +1,18 @@
 """Plans that were fitted to a shipped denoiser come with its bundle.
 
 They lie beside the denoiser's weights, one file each, as `fewstep fit --output` and the manifest's entry of the plan
-have them. `.ci/fitted` makes them.
+have them. `.ci/fitted` makes those of float32, which an export puts in its bundle. Those of int8 are of the body that
+`.ci/ready` calibrates, and belong to the ready bundle.
 """
 
 import sys
 from importlib.resources import files
+from pathlib import Path
 
 import msgspec
 
 from fewstep.export.sources.shipped import NAMES
-from fewstep.graph.commit import Writer
+from fewstep.graph.commit import Writer, open_for_update
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode, encode
 from fewstep.plans.plan import Plan
@@ -19,6 +21,7 @@ from fewstep.runtime.bundle.reading import open_bundle
 
 FOLDER = "fitted"
 BODY = "float32"  # the only one that an export makes
+TWINS = {"int8-cpu-x86": "int8-cpu-arm"}  # of one calibration, with bitwise the same samples where products are exact
 
 
 class ShippedPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -44,29 +47,49 @@ def shipped_plans(name: str) -> tuple[tuple[FittedPlan, Plan], ...]:
 
 
 def with_fitted(writer: Writer, manifest: Manifest) -> Manifest:
-    """The manifest of a new bundle with the plans that were fitted to this very denoiser, if some are shipped."""
+    """The manifest of a new bundle with the plans that were fitted to this very denoiser, if some are shipped.
+
+    Plans of float32 belong to any export of the same weights, since they compute the same. Those of int8 belong to the
+    very graph that they were fitted to, and to its twin of the same calibration.
+    """
     source = manifest.provenance.source
-    body = manifest.bodies.get(BODY)
-    if body is None or source not in NAMES:
+    if source not in NAMES:
         return manifest
     kept = []
     for entry, plan in shipped_plans(source):
-        if plan.fitted is None or plan.fitted.source != manifest.provenance.source_sha256:
+        body, fitted = manifest.bodies.get(entry.body), plan.fitted
+        if body is None or fitted is None or fitted.source != manifest.provenance.source_sha256:
             continue
-        fitted = msgspec.structs.replace(plan.fitted, graph=writer.known[body.graph.file])
-        content = encode(msgspec.structs.replace(plan, fitted=fitted))
-        file = writer.add(content, "plans", f"fitted-{entry.evaluations}-{BODY}", ".json")
-        kept.append(msgspec.structs.replace(entry, file=file))
+        if entry.body != BODY and fitted.graph != writer.known[body.graph.file]:
+            continue
+        for name in (entry.body, TWINS.get(entry.body, "")):
+            if name in manifest.bodies:
+                graph = writer.known[manifest.bodies[name].graph.file]
+                own = msgspec.structs.replace(plan, fitted=msgspec.structs.replace(fitted, body=name, graph=graph))
+                file = writer.add(encode(own), "plans", f"fitted-{entry.evaluations}-{name}", ".json")
+                kept.append(msgspec.structs.replace(entry, body=name, file=file))
     return msgspec.structs.replace(manifest, fitted=tuple(kept))
 
 
-def shipped_file(bundle_path: str, evaluations: int) -> bytes:
+def add_fitted(bundle_path: str) -> int:
+    """Put the shipped plans of a bundle's bodies in it: for `.ci/ready`. Returns their number."""
+    with open_for_update(Path(bundle_path), must_exist=True) as writer:
+        made = with_fitted(writer, open_bundle(bundle_path).manifest)
+        writer.commit(made)
+    return len(made.fitted)
+
+
+def shipped_file(bundle_path: str, evaluations: int, body: str = BODY) -> bytes:
     """What is shipped of a plan in a bundle: for `.ci/fitted`."""
     bundle = open_bundle(bundle_path)
-    entry = next(e for e in bundle.manifest.fitted if (e.evaluations, e.body) == (evaluations, BODY))
+    entry = next(e for e in bundle.manifest.fitted if (e.evaluations, e.body) == (evaluations, body))
     plan = msgspec.Raw(bundle.read(entry.file))
     return msgspec.json.encode(ShippedPlan(msgspec.structs.replace(entry, file=""), plan))
 
 
-if __name__ == "__main__":  # BUNDLE EVALUATIONS
-    sys.stdout.write(shipped_file(sys.argv[1], int(sys.argv[2])).decode() + "\n")
+if __name__ == "__main__":  # BUNDLE EVALUATIONS [BODY] prints a plan; BUNDLE alone gets its plans
+    if len(sys.argv) == 2:
+        sys.stdout.write(f"{add_fitted(sys.argv[1])} fitted plans\n")
+    else:
+        path, count, *body = sys.argv[1:]
+        sys.stdout.write(shipped_file(path, int(count), *body).decode() + "\n")
