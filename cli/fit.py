@@ -110,9 +110,10 @@ def _back(back: StepBack) -> str:
 def _energy(energy: Energy) -> str:
     """What the last stage did, and its price."""
     price = f"{-energy.price:+.2f} dB on the seeds of the choices"
-    if energy.is_taken:
+    if energy.taken == energy.factor:
         return f"energy: as the teacher's, by a factor of {energy.factor:.4f} and {price}"
-    return f"energy: not the teacher's, which would take a factor of {energy.factor:.4f} and {price}"
+    part = "" if energy.taken == 1 else f"; a factor of {energy.taken:.4f} is taken"
+    return f"energy: not the teacher's, which would take a factor of {energy.factor:.4f} and {price}{part}"
 
 
 def _sets(found: SetDistances) -> str:

@@ -82,8 +82,7 @@ def search(task: FitTask, options: FitOptions, progress: Progress = SILENT) -> I
             yield best
         energy = energy_of(rolled, best.numbers, seeds, before)
         if energy is not None:
-            numbers = scaled(best.numbers, energy.factor) if energy.is_taken else best.numbers
-            yield replace(best, numbers=numbers, energy=energy)
+            yield replace(best, numbers=scaled(best.numbers, energy.taken), energy=energy)
 
 
 def _by_refinement(task: FitTask, options: FitOptions, found: Found, progress: Progress) -> Iterator[Found]:

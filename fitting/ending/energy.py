@@ -4,12 +4,14 @@ Least squares foretell the mean of what few steps cannot know, so that the neare
 of the last row makes all samples stronger or weaker, and gives their mean square back. It is the mean square about 0: a
 background far from 0 has most of it, and the rest then stays a little weak. That is as good as a mean square about the
 teacher's mean sample: on fashion_mnist, whose background has most of it, the latter's factors are at most 0.4 % larger.
-They cost 0.01 to 0.03 dB more, and lower FD by a hundredth.
+They cost 0.01 to 0.03 dB more, and lower FD by a hundredth. Where the whole factor costs too much, a part of it is
+taken: the last of it costs most.
 """
 
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fewstep.calibration.metrics import psnr
 from fewstep.fitting.endpoint import Gain, Nominal, Seeds
@@ -17,24 +19,26 @@ from fewstep.fitting.recurrence import Recurrence, plan_of
 from fewstep.fitting.rollouts import Rollouts
 
 PRICE = 0.1  # dB of the mean PSNR on the selection seeds that the energy may cost
+SHARES = tuple(1 - k / 20 for k in range(20))  # of the way to the whole factor, in the order in which they are tried
 
 
 @dataclass(frozen=True)
 class Energy:
-    """The factor of the last row that gives samples the teacher's energy, and whether a fit took it.
+    """The factor of the last row that gives samples the teacher's energy, and the one that a fit takes.
 
-    price: what it costs on the selection seeds, in dB of their mean PSNR.
+    price: what `factor` costs on the selection seeds, in dB of their mean PSNR.
+    taken: the nearest to `factor`, from 1 on, that costs no more than PRICE; 1 where a fit takes none.
     """
 
     factor: float
     price: float
-    is_taken: bool
+    taken: float
 
 
 def energy_of(rolled: Rollouts, numbers: Recurrence, seeds: Seeds, before: Nominal) -> Energy | None:
     """The factor that gives samples of all seeds the mean square of their targets; None where samples are all zero.
 
-    It is not to be taken if its price is over PRICE, or the gain over `before` would no longer count.
+    It is taken as far as the gain over `before` still counts, too.
     """
     blocks = (*seeds.fit, *seeds.selection)
     made = list(rolled.samples(plan_of(numbers), blocks))
@@ -44,9 +48,17 @@ def energy_of(rolled: Rollouts, numbers: Recurrence, seeds: Seeds, before: Nomin
         return None
     factor = float(np.sqrt(asked / energy))
     chosen = list(zip(made[len(seeds.fit) :], seeds.selection, strict=True))
-    near, strong = (np.concatenate([psnr(share * each, b.taught) for each, b in chosen]) for share in (1.0, factor))
-    price = float((near - strong).mean())
-    return Energy(factor, price, price <= PRICE and Gain.of(strong, before.selection).counts)
+
+    def qualities(times: float) -> NDArray[np.float64]:
+        return np.concatenate([psnr(times * each, block.taught) for each, block in chosen])
+
+    near = qualities(1.0)
+    for share in SHARES:
+        taken = factor if share == 1 else 1 + share * (factor - 1)
+        strong = qualities(taken)
+        if float((near - strong).mean()) <= PRICE and Gain.of(strong, before.selection).counts:
+            return Energy(factor, float((near - qualities(factor)).mean()), taken)
+    return Energy(factor, float((near - qualities(factor)).mean()), 1.0)
 
 
 def scaled(numbers: Recurrence, factor: float) -> Recurrence:

@@ -50,18 +50,20 @@ def test_lines_for_the_last_stages_and_for_the_distance_of_sets(
     assert lines(None, None, None) == []
     limit = f"at most {known.span_psnr:.1f} dB with these predictions, where the plan has {known.span_fitted:.1f} dB"
     assert limit in str(verb(options, SILENT).shown[2])
-    assert lines(StepBack(1.0, 1.0, 0.0, 0.0), Energy(1.0123, 0.04, True), SetDistances("cnn", 23.4, 20.0, 2.0)) == [
+    assert lines(StepBack(1.0, 1.0, 0.0, 0.0), Energy(1.0123, 0.04, 1.0123), SetDistances("cnn", 23.4, 20.0, 2.0)) == [
         "features: all corrections stay",
         "energy: as the teacher's, by a factor of 1.0123 and -0.04 dB on the seeds of the choices",
         "FD(cnn) to the teacher, same seeds: 23.40, fitted 20.00 (-3.40 ± 2.00)",
     ]
-    assert lines(StepBack(0.85, 0.0, 0.4, 1.5), Energy(1.0123, 0.24, False), SetDistances("cnn", 23.4, 41.8, 7.0)) == [
+    assert lines(StepBack(0.85, 0.0, 0.4, 1.5), Energy(1.0123, 0.24, 1.0), SetDistances("cnn", 23.4, 41.8, 7.0)) == [
         "features: 0.85 of the corrections stay, and 0.00 of those to guidance weights; -0.40 dB of PSNR and +1.50 dB "
         "of features on the seeds of the choices",
         "energy: not the teacher's, which would take a factor of 1.0123 and -0.24 dB on the seeds of the choices",
         "FD(cnn) to the teacher, same seeds: 23.40, fitted 41.80 (+18.40 ± 7.00): as a set, these samples are further "
         "from the teacher's",
     ]
+    (nearer,) = lines(None, Energy(1.0123, 0.24, 1.0077), None)
+    assert nearer.endswith("-0.24 dB on the seeds of the choices; a factor of 1.0077 is taken")
     (alike,) = lines(StepBack(0.85, 0.85, 0.4, 1.5), None, None)  # as without guidance
     assert alike.startswith("features: 0.85 of the corrections stay; -0.40 dB of PSNR")
 

@@ -62,7 +62,7 @@ def test_samples_of_a_fit_of_all_numbers_have_the_energy_of_the_teachers(tiny_bu
 def test_a_result_has_the_price_of_the_energy(tiny_bundle):
     options = {**FEW, "iterations": 1}
     found = fit(FitOptions(tiny_bundle, guidance=2.0, **options))
-    assert found.energy.is_taken and found.energy.price <= PRICE
+    assert found.energy.taken == found.energy.factor and found.energy.price <= PRICE
     assert found.back is found.sets is None  # no extractor knows these data
     assert fit(FitOptions(tiny_bundle, guidance=2.0, method="rows", **options)).energy is None
 

@@ -32,7 +32,7 @@ def test_all_samples_together_get_the_energy_of_their_targets():
     targets = taught(SAMPLER, compile_plan("dpmpp_2m:60", SAMPLER.facts), blocks(range(24)))
     seeds = Seeds(targets[:2], targets[2:])
     energy = energy_of(Rollouts(SAMPLER, SAMPLER), numbers, seeds, WORSE)
-    assert energy.is_taken
+    assert energy.taken == energy.factor
     found = scaled(numbers, energy.factor)
     made = np.concatenate([sample(SAMPLER, plan_of(found), part) for part in targets])
     exact = np.concatenate([part.taught for part in targets])
@@ -46,14 +46,14 @@ def test_all_samples_together_get_the_energy_of_their_targets():
 def test_weak_samples_are_made_stronger_by_the_factor_that_they_lack():
     numbers, seeds = numbers_and_seeds(weaker=1.02, weaker_on_the_fit=1.02)
     energy = energy_of(Rollouts(SAMPLER, SAMPLER), numbers, seeds, WORSE)
-    assert energy.is_taken and energy.price < 0  # nearer than before
-    assert energy.factor == pytest.approx(1.02, rel=1e-6)
+    assert energy.price < 0  # nearer than before
+    assert energy.taken == energy.factor == pytest.approx(1.02, rel=1e-6)
 
 
 def test_an_energy_that_costs_too_much_is_not_taken():
     numbers, seeds = numbers_and_seeds(weaker=1.0, weaker_on_the_fit=1.02)  # exact on the selection seeds
     energy = energy_of(Rollouts(SAMPLER, SAMPLER), numbers, seeds, WORSE)
-    assert not energy.is_taken and energy.price > PRICE
+    assert energy.taken == 1 and energy.price > PRICE
 
 
 def test_samples_without_energy_stay_as_they_are():
@@ -62,7 +62,7 @@ def test_samples_without_energy_stay_as_they_are():
 
 
 @pytest.mark.parametrize("share", [0.8, 1.2])
-def test_its_price_is_a_tenth_of_a_decibel(share):
+def test_it_is_taken_as_far_as_it_costs_a_tenth_of_a_decibel(share):
     """Samples that lie off their targets by noise, so that no factor costs infinitely much; all targets are stronger by
     what costs the selection seeds a share of the price."""
     numbers, seeds = numbers_and_seeds()
@@ -82,10 +82,14 @@ def test_its_price_is_a_tenth_of_a_decibel(share):
     fit = tuple(replace(each, target=np.float32(given) * each.taught) for each in seeds.fit)
     energy = energy_of(Rollouts(SAMPLER, SAMPLER), numbers, Seeds(fit, selection), WORSE)
     assert energy.price == pytest.approx(share * PRICE, rel=0.02)
-    assert energy.is_taken == (share < 1)
+    assert (energy.taken == energy.factor) == (share < 1)
+    assert 1 < energy.taken <= energy.factor
+    assert price(energy.taken) <= PRICE
+    if share > 1:  # a further twentieth of the way would cost too much
+        assert price(energy.taken + 0.05 * (energy.factor - 1)) > PRICE
 
 
 def test_a_gain_that_would_no_longer_count_keeps_its_energy():
     numbers, seeds = numbers_and_seeds(weaker=1.02, weaker_on_the_fit=1.02)
     better = Nominal(np.zeros(1), np.full(8, 1000.0))
-    assert not energy_of(Rollouts(SAMPLER, SAMPLER), numbers, seeds, better).is_taken
+    assert energy_of(Rollouts(SAMPLER, SAMPLER), numbers, seeds, better).taken == 1
