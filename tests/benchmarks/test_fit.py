@@ -110,6 +110,22 @@ def test_distances_are_beside_the_lowest_without_a_fit_draw_by_draw():
     assert "Errors are by 2 draws" in written
 
 
+def test_a_fitted_plan_stands_beside_those_of_more_evaluations():
+    plans = (
+        judged("a:4", 4, (22.0, 30.0), frechet=(2.0, 2.0, 2.4)),
+        judged("b:5", 5, (26.0, 35.0), frechet=(0.6, 0.7, 0.8)),
+        judged("c:5", 5, (25.0, 35.0), frechet=(0.4, 0.7, 0.8)),
+        judged("fitted:4", 4, (28.0, 34.0), began="a:4", frechet=(0.5, 0.5, 0.9)),
+    )
+    (row,) = [
+        line
+        for line in page([Judgement("cifar10", "no guidance", "teacher", plans, benchmark.GATED)]).splitlines()
+        if "`b:5`" in line
+    ]
+    assert "| 4 | 5 | 30.5 `b:5` | +0.5 ± 1.5 | 0.40 `c:5` | +0.10 ± 0.21 | 0.10 short in FD |" in row
+    assert "Fewer" not in page([Judgement("other", "no guidance", "teacher", plans, benchmark.GATED)])
+
+
 def test_fits_that_leave_a_class_out_are_judged_on_it(tiny_bundle, monkeypatch, tmp_path):
     few = {"seeds": 8, "selection_seeds": 8, "judge_seeds": 8, "iterations": 1}
     fit(FitOptions(tiny_bundle, steps=2, plan="dpmpp_2m:2", guidance=2.0, **few))
