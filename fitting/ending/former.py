@@ -32,8 +32,9 @@ def price_of_features(
 ) -> float:
     """The price of a step back, in dB, where samples `made` after it have a lower FD than a former plan's.
 
-    It has to be lower by more than chance. All samples are [seeds, *x_shape], row by row from the same seeds.
+    It has to be lower by more than chance. A step back that gained PSNR has no price: it grants 0. All samples are
+    [seeds, *x_shape], row by row from the same seeds.
     """
-    if back is None or extractor is None or back.price == 0:
+    if back is None or extractor is None or back.price <= 0:
         return 0.0
     return back.price if set_distances(extractor, made, former, taught).is_worse else 0.0

@@ -1,5 +1,6 @@
 """A former fitted plan beside a new one, which may be behind it by a price that the former has not paid."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -42,3 +43,4 @@ def test_features_are_granted_their_price_only_where_their_distance_falls():
     assert price_of_features(BACK, PIXELS, nearer, further, TAUGHT) == 0
     assert price_of_features(BACK, PIXELS, nearer, nearer, TAUGHT) == 0
     assert price_of_features(None, PIXELS, further, nearer, TAUGHT) == 0
+    assert price_of_features(replace(BACK, price=-0.2), PIXELS, further, nearer, TAUGHT) == 0  # it gained PSNR too
