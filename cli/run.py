@@ -286,9 +286,10 @@ def _check_latents(options: RunOptions, bundle: Bundle, tiled: Tiling | None) ->
     if tiled is not None and options.image is None:
         tiled_image_shape(described, tiled.shape, tiled.tiles)
     elif takes != bundle.manifest.x_shape:
+        array = "" if options.image is not None else ", or write the latents as an array (.npy)"
         raise UserError(
             f"the autoencoder of {options.bundle} takes latents {list(takes)}, not {list(bundle.manifest.x_shape)}",
-            "leave --size out, or write the latents as an array (.npy)",
+            f"leave --size out{array}",
         )
 
 

@@ -14,10 +14,12 @@ from numpy.typing import ArrayLike, NDArray
 from fewstep.plans.errors import UserError
 from fewstep.runs.tiles import Tiles
 from fewstep.runs.windows import Place, covering, ramp
+from fewstep.runtime.arrays import as_float32, in_model_range
 from fewstep.runtime.autoencoder import Autoencoder
 from fewstep.runtime.bundle.manifest import AutoencoderEntry
 
 Float32 = NDArray[np.float32]
+FIX = "give finite numbers [N, channels, height, width]"
 
 
 def decode_tiles(autoencoder: Autoencoder, latents: ArrayLike, tiles: Tiles) -> Float32:
@@ -25,9 +27,12 @@ def decode_tiles(autoencoder: Autoencoder, latents: ArrayLike, tiles: Tiles) -> 
 
     Windows have the size that the decoder takes. `overlap` and `blend` of the tiles count latents, `moves` and `batch`
     have no effect. A decoder that looks r latents far gives the image of the whole where 2 r <= overlap - blend.
-    UserError for latents that windows cannot cover.
+    UserError for latents that windows cannot cover, and for what `Autoencoder.decode` refuses.
     """
-    given = np.asarray(latents, np.float32)
+    in_model_range(latents, "latents")
+    given = as_float32(latents, "latents are no array of numbers", FIX)
+    if given.ndim == 0 or not len(given):
+        raise UserError(f"latents have the shape {list(given.shape)}", FIX)
     shape = tiled_image_shape(autoencoder.described, given.shape[1:], tiles)
     window, scale = _window(autoencoder.described), shape[-1] // given.shape[-1]
     images = np.zeros((len(given), *shape), np.float32)
@@ -53,7 +58,7 @@ def tiled_image_shape(described: AutoencoderEntry, shape: Sequence[int], tiles: 
         raise UserError(
             f"latents {list(shape)} for a decoder that takes {list(window)}, in windows that overlap by"
             f" {tiles.overlap}",
-            "give as many channels, and a height and width of at least the decoder's, which are above the overlap",
+            "give as many channels, at least the decoder's height and width, and an overlap below these",
         )
     channels, *sizes = (int(size) for size in described.decoder.outputs[0].shape[1:])
     whole = (full * size // part for full, size, part in zip(shape[1:], sizes, window[1:], strict=True))

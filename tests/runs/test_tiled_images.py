@@ -78,3 +78,20 @@ def test_what_windows_cannot_cover_is_one_line(tiny_bundle: Path, shape: tuple[i
     autoencoder = load_autoencoder(with_companions(tiny_bundle), encoder=False)
     with pytest.raises(UserError, match=rf"for a decoder that takes \[1, 4, 4\], .* overlap by {overlap}"):
         decode_tiles(autoencoder, np.zeros((1, *shape)), Tiles(overlap))
+
+
+@pytest.mark.parametrize(
+    ("latents", "said"),
+    [
+        ([[1], [2, 3]], "latents are no array of numbers"),
+        (np.zeros((0, 1, 9, 7)), r"latents have the shape \[0, 1, 9, 7\]"),
+        (np.float32(1), r"latents have the shape \[\]"),
+        (np.full((1, 1, 9, 7), 200, np.uint8), "latents: bytes up to 200"),
+        (np.full((1, 1, 9, 7), 1e300), "latents hold a number that is not finite"),
+    ],
+    ids=["ragged", "none", "a-number", "bytes", "infinite"],
+)
+def test_what_is_no_batch_of_latents_is_one_line(tiny_bundle: Path, latents: object, said: str) -> None:
+    autoencoder = load_autoencoder(with_companions(tiny_bundle), encoder=False)
+    with pytest.raises(UserError, match=said):
+        decode_tiles(autoencoder, latents, Tiles(2))  # type: ignore[arg-type]
