@@ -47,8 +47,8 @@ class FitResult:
     on_judge: what the fitted plan gains over it. over_former: what it gains on the judge seeds over the fitted plan
         that the bundle has for the same use; None without one. back, energy: None for methods other than `end`, and
         where nothing gained. sets: FD on the judge seeds. back, sets: None without an extractor.
-    span_psnr: a limit for all coefficients with the predictions of the fitted plan, in dB, on the first of the judge
-        seeds, where the plan itself has span_fitted.
+    span_psnr: a limit for all coefficients with the predictions of the fitted plan, in dB. It is taken on the first of
+        the judge seeds, where the plan itself has span_fitted.
     told, nominal_told: the times that the network is told.
     """
 
@@ -113,8 +113,8 @@ def _checked(task: FitTask, asked: str | None, plan: Plan, progress: Progress) -
 def _judged(
     task: FitTask, options: FitOptions, best: Found, check: TeacherCheck, started: float, progress: Progress
 ) -> FitResult:
-    """The gain on held-out seeds; without one that counts, or behind a former plan by more than the price of stages
-    whose gain that one lacks, there is no plan."""
+    """The gain on held-out seeds. There is no plan without a gain that counts. Nor is there one that is behind a former
+    plan by more than the price of stages whose gain that one lacks."""
     rolled, nominal, manifest = task.rolled, best.nominal, task.bundle.manifest
     judges = taught(task, PAIRED[: options.judge_seeds], task.rows.judge, "teacher of the judgement", progress)
     fitted = Fitted(nominal.name, task.body, task.graph, manifest.provenance.source_sha256, options.method)

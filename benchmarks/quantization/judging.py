@@ -72,7 +72,7 @@ def constant_image(errors: NDArray[np.float64]) -> float:
 
 @dataclass(frozen=True)
 class Judge:
-    """Judges bodies of `bundle`, which may grow, along one plan; what it found is kept beside the tools' material.
+    """Judges bodies of `bundle`, which may grow, along one plan. Its findings are kept beside the tools' material.
     `rows` are conditions of one's own, where seed i has row i mod N."""
 
     bundle: Path

@@ -47,8 +47,8 @@ class Material:
 
 @dataclass(frozen=True)
 class OwnConditions:
-    """Conditions [N, *shape] by name that nothing draws: one row for each trajectory that is followed, and those of the
-    held-out seeds, where seed i has row i mod N."""
+    """Conditions [N, *shape] by name that nothing draws. `followed` has one row for each trajectory. Of `held_out`, seed
+    i has row i mod N."""
 
     followed: ConditionRecords
     held_out: ConditionRecords

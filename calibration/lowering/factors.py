@@ -8,8 +8,8 @@ it loses float16's digits below factor / 16384 only, and a group more than a tho
 with a coarser scale, as a note says. Dividing by a factor and multiplying by the same one, not by its reciprocal,
 leaves no gain behind where their last digits are rounded.
 
-Around a convolution a factor has as many axes as a picture, all of size 1. OpenVINO leaves the layout of its
-convolutions for a kernel whose inputs differ in their number of axes, at the price of two reorders of the picture.
+Around a convolution a factor has as many axes as a picture, all of size 1. For a kernel whose inputs differ in their
+number of axes, OpenVINO leaves the layout of its convolutions. That takes two reorders of the picture.
 """
 
 from collections.abc import Mapping, Sequence

@@ -3,9 +3,9 @@
 Least squares foretell the mean of what few steps cannot know, so that the nearest samples are a little weak. One factor
 of the last row makes all samples stronger or weaker, and gives their mean square back. It is the mean square about 0: a
 background far from 0 has most of it, and the rest then stays a little weak. That is as good as a mean square about the
-teacher's mean sample: on fashion_mnist, whose background has most of it, the latter's factors are at most 0.4 % larger.
-They cost 0.01 to 0.03 dB more, and lower FD by a hundredth. Where the whole factor costs too much, a part of it is
-taken: the last of it costs most.
+teacher's mean sample. The background of fashion_mnist has most of it, and the latter's factors are at most 0.4 % larger
+there. They cost 0.01 to 0.03 dB more, and lower FD by a hundredth of itself. Where the whole factor costs too much, a
+part of it is taken: the last of it costs most.
 """
 
 from dataclasses import dataclass, replace

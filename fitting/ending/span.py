@@ -11,11 +11,11 @@ from fewstep.runtime.sampler import Sampler
 
 
 def span_psnr(sampler: Sampler, plan: Plan, blocks: Sequence[Block]) -> float:
-    """Mean PSNR of the points nearest to the targets among all combinations of the first x, of the given tensors and of
-    all predictions, in dB.
+    """Mean PSNR in dB of the points nearest to the targets.
 
-    Each sample has its own combination, so that no plan reaches it: a plan has one for all samples. It is a limit for
-    these predictions alone, since told times, guidance weights and earlier rows make others.
+    The points are all combinations of the first x, of the given tensors and of all predictions. Each sample has its
+    own combination, so that no plan reaches it: a plan has one for all samples. It is a limit for these predictions
+    alone, since told times, guidance weights and earlier rows make others.
     """
     found = []
     for block in blocks:
