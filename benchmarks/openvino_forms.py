@@ -5,8 +5,8 @@
 The bundle is calibrated for openvino. Its ranges are lowered again: as they are deployed, and with GroupNorm as it was
 exported. `--beside` adds a graph of another tool, which was made of the same float32 body. A row has the median of the
 processor's time of a call, on one thread, and its share of the first row's. It also has the number of reorders of large
-pictures that OpenVINO puts between layers. The processor's time depends little on other programs. The machine should do nothing
-else all the same.
+pictures that OpenVINO puts between layers. The processor's time depends little on other programs. The machine should do
+nothing else all the same.
 """
 
 import argparse

@@ -3,8 +3,8 @@
     python benchmarks/zoo_distances.py [--model NAME ...] [--samples 256] [--steps 8 ...] [--work FOLDER]
 
 Calibrates as `fewstep calibrate` does by default, and measures as `fewstep evaluate` does. FD of int8 samples to
-float32 samples of other seeds stands beside FD of float32 samples of int8's seeds. Prints a table of Markdown. Each line
-is a file of the work folder, and is measured again only where the bundle has changed.
+float32 samples of other seeds stands beside FD of float32 samples of int8's seeds. Prints a table of Markdown. Each
+line is a file of the work folder, and is measured again only where the bundle has changed.
 """
 
 import argparse

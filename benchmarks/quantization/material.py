@@ -47,8 +47,8 @@ class Material:
 
 @dataclass(frozen=True)
 class OwnConditions:
-    """Conditions [N, *shape] by name that nothing draws. `followed` has one row for each trajectory. Of `held_out`, seed
-    i has row i mod N."""
+    """Conditions [N, *shape] by name that nothing draws. `followed` has one row for each trajectory. Held-out seed i
+    has row i mod N of `held_out`."""
 
     followed: ConditionRecords
     held_out: ConditionRecords
