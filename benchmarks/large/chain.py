@@ -1,13 +1,14 @@
 """What each verb costs at a size that people have: `python benchmarks/large/chain.py`.
 
     python benchmarks/large/chain.py [--network sd15|sdxl|dit] [--channels N] [--latent N] [--dtype float32|float16]
-        [--plan ddim:2] [--target cpu-x86,openvino,tensorrt] [--trajectories 4] [--ranges auto|channels]
-        [--verify full|quick] [--verbs export,calibrate,...] [--work FOLDER]
+        [--free 64:96:8] [--plan ddim:2] [--target cpu-x86,openvino,tensorrt] [--trajectories 4]
+        [--ranges auto|channels] [--verify full|quick] [--verbs export,calibrate,...] [--work FOLDER]
 
 A pipeline folder with random weights (networks.py; by default the U-Net of Stable Diffusion 1.5, 860 M weights) goes
 through the verbs, each in a process of its own. The table has, for each, minutes, minutes of the processors, the most
 memory that was resident (pages mapped from files count, though the system could drop them), and what its bundle takes
-on disk behind it. --work keeps what was made there, so that another call may go on with other --verbs. Linux only.
+on disk behind it. --work keeps what was made there, so that another call may go on with other --verbs. With --free
+height and width have a range of sizes, and all verbs behind export use its largest. Linux only.
 """
 
 import argparse
@@ -30,6 +31,7 @@ from pipeline import write_pipeline
 GB = 1e9
 RECORDS = 8  # values of the conditions, of which samples take the first, calibration and evaluation one after another
 PARTS = ("seen", "held")  # of calibration, and of evaluation
+FREE = ("height", "width")
 CLI = (sys.executable, "-m", "fewstep.cli")
 
 
@@ -44,23 +46,34 @@ class Chain:
     ranges: str
     network: Network
     verify: str
+    free: str = ""
 
     @property
     def bundle(self) -> Path:
         return self.folder / "bundle"
 
+    def _sizes(self) -> tuple[tuple[str, ...], ...]:
+        """What export, run and calibrate are told of free sizes: nothing where none are asked for."""
+        if not self.free:
+            return (), (), ()
+        largest = self.free.split(":")[1]
+        freed = tuple(word for name in FREE for word in ("--size", f"{name}={self.free}"))
+        sampled = tuple(word for name in FREE for word in ("--size", f"{name}={largest}"))
+        return freed, sampled, ("--size", "x".join([largest] * len(FREE)))
+
     def commands(self) -> Mapping[str, tuple[str, ...]]:
         """The arguments of each step, by its name, in order."""
         bundle, plan, names = str(self.bundle), self.plan, tuple(self.network.conditions)
+        freed, sized, counted_at = self._sizes()
         values = {name: f"@{self.folder / name}.npy" for name in names} | dict(self.network.labels)
-        sampled = ("--plan", plan, "-n", "1", *(w for name, v in values.items() for w in ("-c", f"{name}={v}")))
+        sampled = ("--plan", plan, "-n", "1", *sized, *(w for name, v in values.items() for w in ("-c", f"{name}={v}")))
         given = {part: ("--conditions", str(self.folder / f"{part}.npz")) if names else () for part in PARTS}
-        measured = ("--plan", plan, *given["seen"])
+        measured = ("--plan", plan, *given["seen"], *counted_at)
         counted = ("--trajectories", str(self.trajectories), "--ranges", self.ranges)
         calibrated = ("--target", ",".join(self.targets), *counted)
         judged = ("--seeds", "2", "--samples", "0", "--teacher", plan, *given["held"])
         steps = {
-            "export": ("export", str(self.folder / "pipeline"), "-o", bundle, "--verify", self.verify),
+            "export": ("export", str(self.folder / "pipeline"), "-o", bundle, "--verify", self.verify, *freed),
             "run float32": ("run", bundle, *sampled, "-o", str(self.folder / "float32.npy")),
             "calibrate": ("calibrate", bundle, *measured, *calibrated),
             "inspect": ("inspect", bundle),
@@ -127,6 +140,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--network", choices=tuple(NETWORKS), default="sd15")
     parser.add_argument("--channels", type=int, help="as pipeline.py has it")
     parser.add_argument("--latent", type=int, help="height and width of x")
+    parser.add_argument("--free", default="", metavar="LOW:HIGH:MULTIPLE", help="sizes that height and width may have")
     parser.add_argument("--verify", choices=("full", "quick"), default="full")
     parser.add_argument("--dtype", choices=("float32", "float16"), default="float32", help="of the source")
     parser.add_argument("--plan", default="ddim:2")
@@ -146,7 +160,7 @@ def main(arguments: Sequence[str]) -> int:
             write_conditions(network, folder)
         print(f"{'':<16} {'minutes':>8} {'processor':>10} {'peak GB':>9} {'disk GB':>9}", flush=True)
         how = tuple(given.target.split(",")), given.trajectories, given.ranges
-        chain = Chain(folder, given.plan, *how, network, given.verify)
+        chain = Chain(folder, given.plan, *how, network, given.verify, given.free)
         for found in run(chain, given.verbs.split(",") if given.verbs else ()):
             failed += isinstance(found[1], str)
             print(line(*found), flush=True)

@@ -6,6 +6,7 @@ import pytest
 
 pytest.importorskip("diffusers", reason="diffusers is not installed")
 
+from chain import Chain
 from companions import write_companions
 from networks import NETWORKS
 from pipeline import write_pipeline
@@ -42,3 +43,10 @@ def test_companions_make_a_source_that_takes_prompts(tmp_path: Path) -> None:
     assert beside is not None
     sizes = {part: (folder / part / name).stat().st_size for part, name in WEIGHTS.items()}
     assert 175e6 < sizes["text_encoder"] < 185e6 and 10e6 < sizes["vae"] < 30e6
+
+
+def test_verbs_behind_an_export_of_free_sizes_use_the_largest() -> None:
+    asked = Chain(Path("work"), "ddim:2", ("cpu-x86",), 1, "auto", NETWORKS["sd15"], "quick", "64:96:8").commands()
+    assert "height=64:96:8" in asked["export"] and "width=64:96:8" in asked["export"]
+    assert all("height=96" in asked[name] and "width=96" in asked[name] for name in ("run float32", "run cpu-x86"))
+    assert "96x96" in asked["calibrate"]
