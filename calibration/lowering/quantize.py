@@ -15,6 +15,7 @@ from fewstep.calibration.lowering.divided import with_free_divisions
 from fewstep.calibration.lowering.encoding import Encoding, scale_of, zero_point_of
 from fewstep.calibration.lowering.factors import coarsening, factored
 from fewstep.calibration.lowering.gathering import GROUP_INPUT, gathered
+from fewstep.calibration.lowering.multiplied import with_free_products
 from fewstep.calibration.lowering.scheme import Replacement, Scheme, Target
 from fewstep.calibration.lowering.selection import LEAST_CHANNELS, WeightedOp, considered_ops, selected_ops
 from fewstep.calibration.ranges.table import RangesTable
@@ -104,7 +105,11 @@ def lower_ops(
     base, inner, codes = _written_out(formed, ops, encodings, weights, scheme)
     base = _without_weights(base, inner)  # passes would convert them in vain
     base = reduce(lambda graph, rewrite: rewrite(graph), target.passes, base)
-    return emit(base, inner, codes, _by_name(inner, weights), scheme), ops, encodings
+    lowered = emit(base, inner, codes, _by_name(inner, weights), scheme)
+    if target.finish:
+        types = infer_types(prepared)
+        lowered = drop_unused(reduce(lambda graph, rewrite: rewrite(graph, types), target.finish, lowered))
+    return lowered, ops, encodings
 
 
 def lowered_ops(prepared: Graph) -> tuple[WeightedOp, ...]:
@@ -219,6 +224,7 @@ def emit(
         constants.update(emitted.constants)
     group = (GROUP_INPUT,) if groups > 1 else ()
     graph = with_free_divisions(base.with_nodes(nodes, constants), encodings)
+    graph = with_free_products(graph, encodings)
     return drop_unused(replace(graph, inputs=base.inputs + group))
 
 

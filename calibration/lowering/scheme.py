@@ -12,6 +12,7 @@ from fewstep.calibration.lowering.selection import WeightedOp
 from fewstep.calibration.ranges.table import LARGEST_WEIGHT, Ranges
 from fewstep.calibration.weights import QuantizedWeight
 from fewstep.graph.graph import Array, Graph, Node
+from fewstep.graph.types import Types
 from fewstep.runtime.bundle.manifest import Coverage
 from fewstep.runtime.bundle.platforms import Platform
 from fewstep.runtime.bundle.reading import Bundle
@@ -49,7 +50,7 @@ class Scheme:
     constant_scales: whether engines take constant scales only: those of groups are then factors in the graph.
     centred: whether engines take no zero points: the graph then moves activations by them.
     least_gain: what scales of channels must win over one (`ranges.channels.gain`, in dB) where an activation is the
-        graph's largest, and a smaller one in proportion to its size: their product takes time. A negative
+        graph's largest, and a smaller one in proportion to its size: their product may take time. A negative
         one is for engines that fuse the product, and is the same for all sizes.
     """
 
@@ -70,6 +71,7 @@ class Target:
     forms: rewrites of the prepared graph ahead of all else; they keep the names of the tensors that operations with
         weights read and make.
     passes: rewrites behind them, which do not see the weights that become integers; they keep the same names.
+    finish: rewrites of the lowered graph, given the types of the prepared one.
     check: counts what really runs in int8, given the prepared graph, the lowered one and the operations selected;
         UserError names an operation that does not.
     engine: opens the lowered graph as it is deployed, returning inner tensors too; None where this machine may have
@@ -94,6 +96,7 @@ class Target:
     tries: Callable[[Bundle], object] | None = None
     agrees: Callable[[Bundle], object] | None = None
     forms: tuple[Callable[[Graph], Graph], ...] = ()
+    finish: tuple[Callable[[Graph, Types], Graph], ...] = ()
 
     @property
     def name(self) -> str:

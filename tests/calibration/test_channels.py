@@ -106,7 +106,8 @@ def test_in_float_the_graph_computes_the_same(target: Target, spatial: int) -> N
 
 
 @both
-def test_what_several_operations_read_is_multiplied_once(target: Target) -> None:
+def test_what_several_operations_read_is_multiplied_once(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quantize, "with_free_products", lambda graph, encodings: graph)
     prepared = body()
     always = replace(target, scheme=replace(target.scheme, least_gain=-np.inf))
     graph = lower(prepared, seen(prepared, feeds(prepared)), always).graph

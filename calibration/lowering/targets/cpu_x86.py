@@ -2,16 +2,19 @@
 
 What shaped this form, measured in onnxruntime 1.31 on AVX512-VNNI (a 3.8 M parameter UNet; percent of a step):
 QLinearConv takes its scales at run time for nothing, but a zero point of x or a bias that isn't constant loses its
-fastest kernel (11 %), so zero points are shared by the groups and the bias is a float Add behind (2 %). Quantizing
+fastest kernel (11 %), so zero points are shared by the groups and the bias is a float sum behind (2 %). Quantizing
 before a nearest-neighbour Resize loses too (5 %): on uint8 that has no fast kernel. A gathered scale in a
-QuantizeLinear-DequantizeLinear pair would leave the convolution in float. Scales of channels in front of operations are
-products of their own, since those that QuantizeLinear takes make the step 2.5 times as long. LEAST_GAIN leaves those
-that win enough. Behind convolutions they cost nothing (`lowering/divided.py`).
+QuantizeLinear-DequantizeLinear pair would leave the convolution in float. Scales of channels in front of a convolution
+are those of QuantizeLinear (`lowering/multiplied.py`), in front of a product of matrices a product of their own.
+LEAST_GAIN leaves those that win enough: more of them lose quality on some denoisers. Behind convolutions they cost
+nothing (`lowering/divided.py`). What is left between two convolutions goes over a picture as seldom as it can
+(`lowering/channelwise.py`).
 """
 
 import numpy as np
 
 from fewstep.calibration.lowering.agreement import as_deployed
+from fewstep.calibration.lowering.channelwise import channelwise
 from fewstep.calibration.lowering.coverage import complete, integer_kernels
 from fewstep.calibration.lowering.encoding import asymmetric_uint8, integer_of, scale_of, zero_point_of
 from fewstep.calibration.lowering.scheme import Form, Replacement, Scheme, Target
@@ -90,6 +93,7 @@ CPU_X86 = Target(
         least_gain=LEAST_GAIN,
     ),
     passes=(expand_mish, attention_in_parts),
+    finish=(channelwise,),
     check=integer_kernels_run,
     engine=as_deployed,
     notes=("exact on x86 CPUs with VNNI: others add pairs of 8-bit products in 16 bits, and saturate",),
