@@ -20,11 +20,11 @@ from pathlib import Path
 from tempfile import gettempdir
 
 import numpy as np
-import zoo_rows
 from msgspec.structs import replace
 
 sys.path.append(str(Path(__file__).parent / "quantization"))
 
+import zoo_rows
 from ablation import positive
 from compare import calibrated_plan, compare, environments, seeds_of
 from contenders import OURS, TARGET_OF, Contender, contenders
