@@ -11,7 +11,7 @@ pytest.importorskip("openvino", reason="openvino is not installed")
 from fewstep.calibration.lowering import float_parts
 from fewstep.calibration.lowering.float_parts import parts_agree
 from fewstep.calibration.lowering.targets import openvino as target
-from fewstep.graph.graph import Graph
+from fewstep.graph.graph import Graph, Node
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from tests.calibration.test_calibrate import denoiser, write_bundle
@@ -27,7 +27,16 @@ def opened(folder: Path, body: Graph) -> Bundle:
     return open_bundle(write_bundle(folder / "bundle", body))
 
 
-@pytest.mark.parametrize("body", [denoiser(), with_fourier()])
+def with_shape() -> Graph:
+    """The denoiser with a Reshape late in it, to a shape of its beginning."""
+    body = denoiser()
+    first, middle, (last,) = body.nodes[:2], body.nodes[2:5], body.nodes[5:]
+    shape = Node("Shape", ("a0",), ("shape",))
+    reshape = Node("Reshape", ("a1", "shape"), ("shaped",))
+    return body.with_nodes((*first, shape, *middle, reshape, replace(last, inputs=("shaped", "w2"))))
+
+
+@pytest.mark.parametrize("body", [denoiser(), with_fourier(), with_shape()])
 def test_what_openvino_computes_as_onnxruntime_does_passes(tmp_path: Path, body: Graph) -> None:
     bundle = opened(tmp_path, body)
     parts_agree(bundle, bundle.manifest.bodies["float32"].graph)
