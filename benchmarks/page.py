@@ -22,6 +22,7 @@ import msgspec
 sys.path.append(str(Path(__file__).parent / "quantization"))
 
 from outcome import Outcome, Row
+from solvers_on_model import table
 
 from fewstep.cli.run import RunOptions, run
 from fewstep.plans.errors import UserError
@@ -63,11 +64,6 @@ def draw(bundle: Path, plan: str, guidance: float | None) -> None:
                 scale=2,
             )
         )
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def outcome_of(found: dict[str, Any], source: str) -> Outcome:
