@@ -188,7 +188,7 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument("bundle", type=Path, nargs="+", help="one for each model and plan")
     parser.add_argument("--python", action="append", default=[], metavar="TOOL=PATH", help="the Python that has a tool")
     parser.add_argument(
-        "--only", action="append", default=[], help="settings with this in their name, as nncf_ptq-tuned"
+        "--only", action="append", default=[], help="settings with this in their name, or =NAME, as =nncf_ptq-defaults"
     )
     parser.add_argument("--seeds", type=positive, default=256, help="held-out seeds")
     parser.add_argument("--first-seed", type=int, default=0, help="the first of them")
