@@ -39,9 +39,10 @@ class CalibrateOptions(Options):
     trajectories: Number of samples to follow. Fewer than 4 cause a warning, and nothing is tried on samples.
     guidance: Weight of classifier-free guidance. Default: 2 if the denoiser has an unconditional form and does not take
         the weight itself as a condition; else none.
-    ranges: auto tries channels and channels-minmax on samples, and keeps channels unless the other is surely better,
+    ranges: auto tries channels and channels-balanced on samples, and keeps channels unless the other is surely better,
         for each target. channels gives each channel of an activation its own scale, through the weights, if that is
-        finer than mse. channels-minmax does so if that is finer than minmax. The others give one scale to all
+        finer than mse. channels-balanced is channels with weights whose rounding errors nearly cancel.
+        channels-minmax is channels with minmax in the place of mse. The others give one scale to all
         channels: mse minimises the expected squared error, minmax clips nothing, percentile clips one in ten
         thousand, entropy clips as TensorRT's calibrator does.
     thin: tried leaves thin convolutions in float, if samples are better so: at most 64 products for a value, and 0.5 %

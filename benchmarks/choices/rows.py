@@ -55,7 +55,8 @@ UNCENTRED = replace(TENSORRT, scheme=replace(TENSORRT.scheme, encode=symmetric_i
 
 
 def ranges(method: Method, seen: Seen) -> Body:
-    return seen.lowered(replace(seen.table(seen.deployed, method), method=seen.usual.method))  # weights as usual
+    weights = method if method == "channels-balanced" else seen.usual.method
+    return seen.lowered(replace(seen.table(seen.deployed, method), method=weights))
 
 
 def along(inputs: Distribution, seen: Seen) -> Body:

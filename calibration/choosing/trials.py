@@ -52,7 +52,7 @@ from fewstep.runtime.execute import StepState, finish
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sampler import Sampler
 
-TRIED: tuple[Method, ...] = ("channels", "channels-minmax")  # the usual one first
+TRIED: tuple[Method, ...] = ("channels", "channels-balanced")  # the usual one first
 CHOOSING = 8  # seeds that choose, in two halves; no more than there are trajectories
 FEWEST = 4  # of these seeds: a half of one says nothing of its worse samples
 FIRST = SELECTION_SEEDS.index(JUDGE_SEEDS.stop)  # precision maps have those before

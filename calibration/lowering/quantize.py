@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fewstep.calibration.lowering.balance import balanced
 from fewstep.calibration.lowering.centring import centre
 from fewstep.calibration.lowering.channels import encoded, even_scales, even_weight, evened
 from fewstep.calibration.lowering.divided import with_free_divisions
@@ -267,9 +268,10 @@ def _represented(table: RangesTable) -> dict[str, float]:
 
 def _quantized(table: RangesTable, scheme: Scheme, op: WeightedOp, weight: NDArray[np.float32]) -> QuantizedWeight:
     try:
-        return quantize_weight(weight, op.axis, table.method, scheme.scale_dtype, scheme.largest_weight)
+        found = quantize_weight(weight, op.axis, table.method, scheme.scale_dtype, scheme.largest_weight)
     except ValueError as error:
         raise UserError(f"weight {op.weight!r} has {error}", "export a checkpoint whose weights are finite") from None
+    return balanced(found, weight, scheme.largest_weight) if table.method == "channels-balanced" else found
 
 
 def _by_channel(encodings: Mapping[str, Encoding]) -> tuple[str, ...]:

@@ -79,7 +79,12 @@ def ranges_by_method(
     """`tensor_ranges` of several methods, which share scales of channels."""
     each, whole = [Density.of([histogram]) for histogram in groups], Density.of(groups)
     own = by_channel(groups, samples, readers) if any(method in BY_CHANNEL for method in methods) else None
-    return {method: _ranges(each, whole, method, own if method in BY_CHANNEL else None) for method in methods}
+    found: dict[Method, Ranges] = {}
+    for method in methods:
+        like = ALIKE.get(method, method)
+        known = found.get(like)
+        found[method] = known or _ranges(each, whole, like, own if method in BY_CHANNEL else None)
+    return found
 
 
 def _ranges(each: Sequence["Density"], whole: "Density", method: Method, own: ByChannel | None) -> Ranges:
@@ -269,10 +274,12 @@ def _minimise(error: Error, is_free: Sequence[bool]) -> tuple[float, ...]:
 
 METHODS: dict[Method, tuple[Callable[[Density], Range], Callable[[Density], float]]] = {
     "channels": (partial(mse_range, clipped=CLIPPED), partial(mse_amax, clipped=CLIPPED)),
+    "channels-balanced": (partial(mse_range, clipped=CLIPPED), partial(mse_amax, clipped=CLIPPED)),
     "channels-minmax": (minmax_range, minmax_amax),
     "mse": (mse_range, mse_amax),
     "minmax": (minmax_range, minmax_amax),
     "percentile": (percentile_range, percentile_amax),
     "entropy": (entropy_range, entropy_amax),
 }
-BY_CHANNEL: tuple[Method, ...] = ("channels", "channels-minmax")
+ALIKE: dict[Method, Method] = {"channels-balanced": "channels"}  # whose ranges are those of another; weights differ
+BY_CHANNEL: tuple[Method, ...] = ("channels", "channels-balanced", "channels-minmax")

@@ -30,7 +30,7 @@ HEADER = "fewstep.ranges"  # one key only: safetensors writes several in an arbi
 RECALIBRATE = "run `fewstep calibrate` again"
 
 Array = NDArray[Any]
-Method = Literal["channels", "channels-minmax", "mse", "minmax", "percentile", "entropy"]
+Method = Literal["channels", "channels-balanced", "channels-minmax", "mse", "minmax", "percentile", "entropy"]
 
 
 @dataclass(frozen=True)

@@ -332,7 +332,8 @@ def test_a_dead_layer_is_named_once_however_many_passes_there_are(
         ({"target": ()}, "no target to lower for"),
         (
             {"ranges": "max"},
-            "ranges cannot be 'max'; choose from auto, channels, channels-minmax, mse, minmax, percentile, entropy",
+            "ranges cannot be 'max'; choose from auto, channels, channels-balanced, channels-minmax, mse, minmax, "
+            "percentile, entropy",
         ),
         ({"groups": "steps"}, "groups cannot be 'steps'; choose from step, merged, pooled"),
         ({"inputs": "all"}, "inputs cannot be 'all'; choose from deployed, progressive, uniform, normal, interval"),

@@ -140,13 +140,19 @@ def test_auto_tries_methods_and_says_so(bundle: Path) -> None:
     made = run(bundle, ranges="auto", bias="none", target=("cpu-x86", "tensorrt"))
     for name in ("int8-cpu-x86", "int8-tensorrt"):
         found = tried_of(made, name)
-        methods = trials.TRIED if name == "int8-cpu-x86" else trials.TRIED[:1]  # of one graph, where all have channels
-        assert tuple(each.ranges for each in found) == methods
+        assert tuple(each.ranges for each in found) == trials.TRIED
         assert sum(each.is_chosen for each in found) == 1 and not any(each.has_bias for each in found)
     assert made.manifest.provenance.commands[-1].endswith("--ranges auto --groups step --seed 1000000 --bias none")
     chosen = next(each for each in tried_of(made) if each.is_chosen)
     assert table_of(made).method == chosen.ranges
     assert run(bundle, ranges="auto", bias="none", target=("cpu-x86", "tensorrt")).manifest == made.manifest
+
+
+def test_a_candidate_with_the_graph_of_another_is_left_out(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where all activations have scales of channels, nothing is left for min-max."""
+    monkeypatch.setattr("fewstep.calibration.options.TRIED", ("channels", "channels-minmax"))
+    made = run(bundle, ranges="auto", bias="none", target=("tensorrt",))
+    assert [each.ranges for each in tried_of(made, "int8-tensorrt")] == ["channels"]
 
 
 def test_a_better_method_is_deployed(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,16 +183,16 @@ def test_each_body_keeps_the_ranges_that_it_was_lowered_by(bundle: Path, monkeyp
         bodies = {name: body for name, body in open_bundle(bundle).manifest.bodies.items() if body.ranges}
         return {name: load_table(bundle / str(body.ranges)).method for name, body in bodies.items()}
 
-    run(bundle, ranges="auto", bias="none")
-    assert methods() == {"int8-cpu-x86": "channels"}
+    run(bundle, ranges="channels", bias="none")
+    usual = "channels"
     with monkeypatch.context() as patched:
         patched.setattr(trials, "_run", worse)
         run(bundle, ranges="auto", bias="none", target=("cpu-x86-7bit",))
-    assert methods() == {"int8-cpu-x86": "channels", "int8-cpu-x86-7bit": "channels-minmax"}
+    assert methods() == {"int8-cpu-x86": usual, "int8-cpu-x86-7bit": "channels-balanced"}
     assert len(set(ranges_files(open_bundle(bundle)))) == 2
     packed = pack(PackOptions(bundle, bundle.parent / "packed", body=("int8-cpu-x86",)))
     kept = packed.bodies["int8-cpu-x86"].ranges
-    assert kept and load_table(bundle.parent / "packed" / kept).method == "channels"
+    assert kept and load_table(bundle.parent / "packed" / kept).method == usual
 
 
 def deeper() -> Graph:
