@@ -12,11 +12,17 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.lowering.selection import WeightedOp
 from fewstep.graph.graph import GROUP, Array, Graph, Node
 from fewstep.graph.index import Index, index
 
 Corrections = Mapping[str, NDArray[np.float64]]  # by operation [groups, channels]: what to add to its output
+
+
+def with_sums(target: Target) -> Target:
+    """The target without rewrites of what is lowered, which join the sums that take corrections with their products."""
+    return replace(target, finish=())
 
 
 def correct(graph: Graph, ops: Sequence[WeightedOp], corrections: Corrections) -> Graph:

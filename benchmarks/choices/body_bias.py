@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from choices.bias import Corrections, correct
+from choices.bias import Corrections, correct, with_sums
 from choices.shifts import Shifts
 
 from fewstep.calibration.count import batch_of, in_group
@@ -25,7 +25,7 @@ def body_corrections(task: Task, table: RangesTable, target: Target, progress: P
 
     PASSES of them: the second measures what is left once earlier layers are corrected.
     """
-    lowered, ops, _ = lower_graph(task.prepared, table, target)
+    lowered, ops, _ = lower_graph(task.prepared, table, with_sums(target))
     names = tuple(op.name for op in ops)
     exact, edged = open_watched(task.prepared, names), replace(task, edges=table.groups)
     corrections: Corrections = {}

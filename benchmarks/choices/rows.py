@@ -7,7 +7,7 @@ from typing import get_args
 
 import numpy as np
 from choices.adaround import adaround
-from choices.bias import Corrections, correct
+from choices.bias import Corrections, correct, with_sums
 from choices.body_bias import body_corrections
 from choices.gptq import gptq
 from choices.hessians import as_rows
@@ -95,7 +95,7 @@ def one_scale(target: Target, seen: Seen) -> Body:
 
 
 def corrected(measure: Measure, target: Target, seen: Seen) -> Body:
-    body = seen.lowered(seen.usual, target)
+    body = seen.lowered(seen.usual, with_sums(target))
     corrections = measure(seen.task, seen.usual, target, seen.progress)
     return replace(body, graph=correct(body.graph, seen.ops, corrections))
 

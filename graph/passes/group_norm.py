@@ -1,5 +1,7 @@
 """GroupNorm in a form that keeps the layout of pictures."""
 
+from math import prod
+
 import numpy as np
 
 from fewstep.graph.additions import Additions
@@ -16,7 +18,8 @@ def spread_group_norm(graph: Graph) -> Graph:
         Reshape(InstanceNormalization(Reshape(x, [0, groups, -1])), shape of x)
             ==>      d / Sqrt(g(d d) + epsilon)      with  d = x - g(x)
 
-    with g(x) the mean over positions, then over the channels of a group [B, C, 1, ...]. Engines that compute
+    with g(x) the mean over positions, then over the channels of a group [B, C, 1, ...]. Where the number of positions
+    is known, ReduceL2 gives the mean of d d over them, and d d itself is never written. Engines that compute
     convolutions with channels last, as OpenVINO 2026.4 does, turn a picture around for the Reshape and back again. The
     mean is taken off before anything is squared, so nothing cancels. Equal up to the rounding of float32. Sequences,
     which have one axis of positions, stay: there it takes longer.
@@ -49,34 +52,56 @@ def _spread(norm: Node, graph: Graph, idx: Index, types: Types, new: Additions) 
     return {
         before.output: (),
         norm.output: (),
-        after.output: _nodes(before.inputs[0], len(x), channels, groups, norm, after, new),
+        after.output: _nodes(before.inputs[0], x, channels, groups, norm, after, new),
     }
 
 
-def _nodes(x: str, rank: int, channels: int, groups: int, norm: Node, after: Node, new: Additions) -> tuple[Node, ...]:
-    y = after.output
+def _nodes(
+    x: str, shape: tuple[int | str, ...], channels: int, groups: int, norm: Node, after: Node, new: Additions
+) -> tuple[Node, ...]:
+    y, rank = after.output, len(shape)
     positions = new.constant("positions", np.arange(2, rank))
     epsilon = new.constant("epsilon", np.array(norm.attributes.get("epsilon", 1e-5), np.float32))
 
-    def mean(of: str, name: str) -> tuple[str, tuple[Node, ...]]:
-        """The mean [B, C, 1, ...] over positions, then over the channels of each group."""
-        parts = [new.name(f"{y}_{name}_{part}") for part in ("channels", "apart", "groups", "spread", "all")]
-        by_channel, apart, by_group, spread, result = parts
+    def spread(by_channel: str, name: str) -> tuple[str, tuple[Node, ...]]:
+        """The mean [B, C, 1, ...] over the channels of each group."""
+        parts = [new.name(f"{y}_{name}_{part}") for part in ("apart", "groups", "spread", "all")]
+        apart, by_group, spread, result = parts
         return result, (
-            Node("ReduceMean", (of, positions), (by_channel,), {"keepdims": 1}, by_channel),
             Node("Reshape", (by_channel, new.constant("apart", np.array([0, groups, -1]))), (apart,)),
             Node("ReduceMean", (apart, new.constant("last", np.array([2]))), (by_group,), {"keepdims": 1}, by_group),
             Node("Expand", (by_group, new.constant("spread", np.array([1, groups, channels // groups]))), (spread,)),
             Node("Reshape", (spread, new.constant("all", np.array([0, channels, *[1] * (rank - 2)]))), (result,)),
         )
 
-    centre, centring = mean(x, "mean")
-    centred, squared, sum_, deviation = (new.name(f"{y}_{part}") for part in ("centred", "squared", "sum", "deviation"))
-    variance, varying = mean(squared, "variance")
+    def over_positions(op: str, of: str, name: str) -> Node:
+        made = new.name(f"{y}_{name}_channels")
+        return Node(op, (of, positions), (made,), {"keepdims": 1}, made)
+
+    def squares(of: str) -> tuple[Node, ...]:
+        """The mean of squares over positions."""
+        squared = new.name(f"{y}_squared")
+        sizes = [size for size in shape[2:] if isinstance(size, int)]
+        if len(sizes) < rank - 2:
+            return Node("Mul", (of, of), (squared,), {}, squared), over_positions("ReduceMean", squared, "variance")
+        length, by_channel = over_positions("ReduceL2", of, "length"), new.name(f"{y}_variance_channels")
+        share = new.constant(f"share({prod(sizes)})", np.array(1 / prod(sizes), np.float32))
+        return (
+            length,
+            Node("Mul", (length.output, length.output), (squared,), {}, squared),
+            Node("Mul", (squared, share), (by_channel,), {}, by_channel),
+        )
+
+    average = over_positions("ReduceMean", x, "mean")
+    centre, centring = spread(average.output, "mean")
+    centred, sum_, deviation = (new.name(f"{y}_{part}") for part in ("centred", "sum", "deviation"))
+    squaring = squares(centred)
+    variance, varying = spread(squaring[-1].output, "variance")
     return (
+        average,
         *centring,
         Node("Sub", (x, centre), (centred,), {}, centred),
-        Node("Mul", (centred, centred), (squared,), {}, squared),
+        *squaring,
         *varying,
         Node("Add", (variance, epsilon), (sum_,), {}, sum_),
         Node("Sqrt", (sum_,), (deviation,), {}, deviation),

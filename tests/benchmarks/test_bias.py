@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from choices import body_bias
-from choices.bias import correct
+from choices.bias import correct, with_sums
 from choices.body_bias import body_corrections
 from choices.shifts import Shifts
 
@@ -41,7 +41,7 @@ def test_corrections_of_a_group_are_added_behind_the_operation(spatial: int, edg
     prepared = body(spatial)
     groups = len(edges) + 1
     given = feeds(prepared)
-    plain, ops, _ = lower_graph(prepared, table(prepared, edges), CPU_X86)
+    plain, ops, _ = lower_graph(prepared, table(prepared, edges), with_sums(CPU_X86))
     for name, behind in BEHIND.items():
         rng = np.random.default_rng(0)
         corrections = {name: rng.standard_normal((groups, channels(prepared, name)))}
@@ -58,7 +58,7 @@ def test_corrections_of_a_group_are_added_behind_the_operation(spatial: int, edg
 def test_a_corrected_body_keeps_its_integer_kernels_and_its_operations(target: Target) -> None:
     prepared = body()
     corrections = {name: np.ones((3, channels(prepared, name))) for name in SELECTED}
-    plain, ops, _ = lower_graph(prepared, table(prepared, EDGES), target)
+    plain, ops, _ = lower_graph(prepared, table(prepared, EDGES), with_sums(target))
     corrected = correct(plain, ops, corrections)
     coverage = target.check(prepared, corrected, ops)
     assert coverage == target.check(prepared, plain, ops) and set(coverage.int8_ops) == set(SELECTED)
