@@ -1,5 +1,5 @@
-"""Rounding errors of a weight that nearly cancel: their sum over each kernel, and over each output channel, is at most
-half a step, where nearest integers leave more.
+"""Rounding errors of a weight that nearly cancel: their sum over an output channel is at most half a step, and over
+most kernels, where nearest integers leave more. The channel comes last, and moves the sums of some kernels again.
 
 Rounding a weight shifts all that it multiplies. Behind a SiLU activations have one sign, so an output channel whose
 rounding errors have a sum is shifted everywhere, at every step of a plan. The integers nearest to the other side are
