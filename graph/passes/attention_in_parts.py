@@ -29,7 +29,7 @@ def attention_in_parts(graph: Graph, large: int | None = None) -> Graph:
         MatMul(Softmax(MatMul(q, k)), v)    ==>    Concat(MatMul(Softmax(MatMul(q_i, k_i)), v_i) for each part i)
 
     Products and softmaxes treat each head by itself, so that the numbers are the same, whatever the leading axis is.
-    Attention of one head is taken apart by its queries, if their number is fixed.
+    Attention of one head is taken apart by its queries, if their number is fixed. Its products then differ by rounding.
 
     Engines that have a kernel for attention recognize the whole form only, so this is for those that have none.
     """
@@ -68,6 +68,8 @@ def _attention(softmax: Node, idx: Index, types: Types) -> Attention | None:
     (product,) = idx.consumers[softmax.output]
     if product.op != "MatMul" or product.domain or product.inputs[0] != softmax.output:
         return None
+    if types.rank(product.output) != 4:
+        return None
     return Attention(source, tuple(between), product)
 
 
@@ -85,9 +87,10 @@ def _in_parts(found: Attention, graph: Graph, types: Types, new: Additions, larg
     v = found.product.inputs[1]
     others = [name for node in found.between for name in node.inputs[1:]]
     along = {name: _axis(name, axis, length, graph, types) for name in (q, *others)}
-    along |= {name: None if axis == QUERIES else _axis(name, axis, length, graph, types) for name in (k, v)}
-    if any(place is UNKNOWN for place in along.values()):
-        return
+    whole = {name: None if axis == QUERIES else _axis(name, axis, length, graph, types) for name in (k, v)}
+    if UNKNOWN in (along | whole).values() or any(along[name] != whole[name] for name in along.keys() & whole.keys()):
+        return  # one tensor in two roles, of which one needs all of it
+    along |= whole
     pieces = {}
     for name, place in along.items():
         pieces[name] = [name] * parts

@@ -67,3 +67,19 @@ def test_what_cannot_be_taken_apart_stays(before: Graph) -> None:
 def test_small_networks_stay_as_they_are() -> None:
     before = attention(node("Softmax", "s", "w"))
     assert SCORES < LARGE and attention_in_parts(before) is before
+
+
+@pytest.mark.parametrize("mixed", ["w q", "w v"])
+def test_one_head_stays_whole_where_a_tensor_has_two_roles(mixed: str) -> None:
+    """The queries of a part are some rows, and its values all of them. So are rows of a mask."""
+    given = [value("q", "batch", 1, 10, 4), value("k", "batch", 1, 4, 10), value("v", "batch", 1, 10, 10)]
+    mask = [node("Add", "s v", "masked"), node("Softmax", "masked", "w")]
+    nodes = [node("MatMul", "q k", "s"), *mask, node("MatMul", mixed, "y")]
+    assert parts(small(given, [value("y", "batch", 1, 10, 4 if mixed == "w q" else 10)], nodes), 80) == 1
+
+
+def test_values_of_five_axes_leave_attention_whole() -> None:
+    values = np.random.default_rng(0).standard_normal((2, 1, 6, 10, 3)).astype(np.float32)
+    given = [value("q", "batch", 6, 10, 4), value("k", "batch", 6, 4, 10)]
+    nodes = [node("MatMul", "q k", "s"), node("Softmax", "s", "w"), node("MatMul", "w values", "y")]
+    assert parts(small(given, [value("y", 2, "batch", 6, 10, 3)], nodes, values=values), SCORES // 3) == 1
