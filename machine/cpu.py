@@ -45,6 +45,13 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
+def physical_cores() -> int:
+    """Cores of the machine that have execution units of their own; 0 where the system does not say."""
+    text = CPUINFO.read_text(errors="replace") if CPUINFO.exists() else ""
+    places = ((_field(part, "physical id"), _field(part, "core id")) for part in text.split("\n\n"))
+    return len({place for place in places if place[1]})
+
+
 def cpu_quota(text: str) -> float | None:
     """Cores of a control group's cpu.max, "QUOTA PERIOD" in microseconds; None for no limit."""
     quota, _, period = text.strip().partition(" ")

@@ -63,6 +63,7 @@ def times(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     monkeypatch.setattr(fastest, "named", lambda name, threads: engines[name](threads))
     cpu = msgspec.structs.replace(fastest.this_cpu(), cores=2)
     monkeypatch.setattr(fastest, "this_cpu", lambda: cpu)
+    monkeypatch.setattr(fastest, "physical_cores", lambda: 1)
 
     def race(calls: list[Callable[[], object]]) -> list[float]:
         for call in calls:
@@ -246,12 +247,30 @@ def test_a_second_onnxruntime_is_opened_for_another_body_alone(
 
 def test_slow_calls_are_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fastest, "SECONDS", -1.0)
+    monkeypatch.setattr(fastest, "QUIET", 0.0)
     order: list[str] = []
     assert len(fastest._race([lambda: order.append("a"), lambda: order.append("b")])) == 2
     assert order == ["a", "b"]
 
 
-def test_calls_take_turns() -> None:
+def test_calls_take_turns_and_the_first_of_a_turn_are_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[str] = []
+
+    def taken(call: Callable[[], object]) -> float:
+        call()
+        return 30.0 if order[-3:] != [order[-1]] * 3 else 20.0  # the first two of a turn fill its first moment
+
+    monkeypatch.setattr(fastest, "_milliseconds", taken)
     medians = fastest._race([lambda: order.append("a"), lambda: order.append("b")])
-    assert len(medians) == 2 and order[:6] == ["a", "b", "a", "b", "a", "b"]
+    assert medians == [20.0, 20.0]
+    assert order[:10] == ["a"] * (2 + fastest.CALLS) + ["b"] * (2 + fastest.CALLS)
+
+
+def test_cores_are_tried_twice_where_threads_share_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu = msgspec.structs.replace(fastest.this_cpu(), cores=4)
+    monkeypatch.setattr(fastest, "this_cpu", lambda: cpu)
+    monkeypatch.setattr(fastest, "NAMED", ("onnxruntime", "tensorrt"))
+    for cores, expected in ((2, [0, 4]), (4, [0]), (0, [0, 4])):
+        monkeypatch.setattr(fastest, "physical_cores", lambda cores=cores: cores)
+        assert [threads for name, threads in fastest._candidates(0) if name == "onnxruntime"] == expected
+    assert list(fastest._candidates(3)) == [("onnxruntime", 3), ("tensorrt", 0)]

@@ -1,0 +1,165 @@
+"""DDPM's network on CIFAR-10 beside its peers on this CPU: onnxruntime, OpenVINO, and diffusers in torch.
+
+    python benchmarks/races/ddpm.py [--threads 1] [--batches 1,8] [--rounds 15] [--bundle KEPT]
+
+Weights are random: time depends on shapes. The bundle is exported, and calibrated on few trajectories for cpu-x86 and
+openvino; `--bundle` keeps it in a folder, and takes it from there the next time. diffusers' UNet2DModel has the layers
+of `google/ddpm-cifar10-32`. A row has the median of a call in milliseconds, by wall time and by the processor's time.
+Behind them are the speeds relative to float32 on onnxruntime and to diffusers. The bars of the best body are 2.8 and 6.
+The last lines have the share of a run that is not spent in the network (bar: 1 %). Needs torch and diffusers, and
+fewstep[export,calibration,openvino].
+"""
+
+import argparse
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from turns import Call, Opener, Times, in_turns
+
+from fewstep.calibration.bodies import judged_plan, open_body
+from fewstep.calibration.calibrate import calibrate
+from fewstep.calibration.options import CalibrateOptions
+from fewstep.evaluation.speed.benchmark_feeds import feeds
+from fewstep.export.export import ExportOptions, export
+from fewstep.plans.errors import UserError
+from fewstep.runtime.backends import Arrays, LoadedGraph
+from fewstep.runtime.backends.named import named
+from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.runtime.loading import load
+
+PLAN = "dpmpp_2m:4"
+BODIES = {
+    "onnxruntime": ("float32", "int8-cpu-x86"),
+    "openvino": ("float32", "int8-openvino"),
+}
+FIRST = "float32, onnxruntime"
+DIFFUSERS = "float32, diffusers in torch"
+UNET = {  # of google/ddpm-cifar10-32
+    "sample_size": 32,
+    "block_out_channels": (128, 256, 256, 256),
+    "layers_per_block": 2,
+    "down_block_types": ("DownBlock2D", "AttnDownBlock2D", "DownBlock2D", "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", "UpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
+    "downsample_padding": 0,
+    "flip_sin_to_cos": False,
+    "freq_shift": 1,
+    "norm_eps": 1e-6,
+    "attention_head_dim": None,
+}
+
+
+def made(folder: Path) -> Path:
+    """The bundle in a folder, made there if it is not."""
+    if not folder.exists():
+        export(ExportOptions("ddpm_cifar10", folder))
+        calibrate(CalibrateOptions(folder, PLAN, ("cpu-x86", "openvino"), trajectories=4, ranges="channels"))
+    return folder
+
+
+def on_backend(bundle: Path, backend: str, body: str, threads: int, batch: int) -> Call:
+    """One call of a body as it is deployed, fed what it meets in the middle of its plan."""
+    opened = open_bundle(bundle)
+    with open_body(opened, "int8-cpu-x86", threads) as sampler:
+        given = feeds(sampler, judged_plan(sampler, opened.body("int8-cpu-x86"), PLAN), batch)
+    network = named(backend, threads).load(opened, body)
+    fed = {value.name: given[value.name] for value in opened.body(body).graph.inputs}
+    return lambda: network(fed)
+
+
+def in_diffusers(threads: int, batch: int) -> Call:
+    """One call of diffusers' model, eager."""
+    import torch
+    from diffusers.models.unets.unet_2d import UNet2DModel
+
+    torch.set_num_threads(threads)
+    model: Any = UNet2DModel(**UNET).eval()
+    x, time = torch.randn(batch, 3, 32, 32), torch.full((batch,), 500)
+
+    def call() -> object:
+        with torch.inference_mode():
+            return model(x, time).sample
+
+    return call
+
+
+def contenders(bundle: Path, threads: int, batch: int) -> dict[str, Opener]:
+    ours: dict[str, Opener] = {
+        f"{body}, {backend}": partial(on_backend, bundle, backend, body, threads, batch)
+        for backend, bodies in BODIES.items()
+        for body in bodies
+    }
+    return ours | {DIFFUSERS: partial(in_diffusers, threads, batch)}
+
+
+@dataclass
+class Timed:
+    """A network that adds up the seconds of its calls."""
+
+    network: LoadedGraph
+    seconds: float = 0.0
+
+    def __call__(self, feeds: Arrays) -> dict[str, NDArray[np.float32]]:
+        began = perf_counter()
+        try:
+            return self.network(feeds)
+        finally:
+            self.seconds += perf_counter() - began
+
+
+def rows(found: Mapping[str, Times], batch: int) -> Iterator[str]:
+    first, peer = found[FIRST], found[DIFFUSERS]
+    yield "| contender | samples | ms | ms of processor | x float32 | by processor | x diffusers | by processor |"
+    yield "|---|---|---|---|---|---|---|---|"
+    for name, times in found.items():
+        milliseconds = (1e3 * median(times.wall), 1e3 * median(times.processor))
+        cells = [f"{value:.1f}" for value in milliseconds]
+        cells += [f"{value:.2f}" for value in (*times.against(first), *times.against(peer))]
+        yield f"| {name} | {batch} | {' | '.join(cells)} |"
+
+
+def host_share(bundle: Path, backend: str, body: str, threads: int, batch: int, runs: int) -> float:
+    """The median share of a run's wall time that neither the network nor its prologue takes."""
+    shares = []
+    with load(bundle, body=body, backend=named(backend, threads)) as opened:
+        assert opened.prologue is not None  # of the time
+        network, prologue = Timed(opened.denoiser), Timed(opened.prologue)
+        sampler = replace(opened, denoiser=network, prologue=prologue)
+        plan = sampler.compile(PLAN)
+        for first in range(runs + 1):
+            network.seconds, prologue.seconds, began = 0.0, 0.0, perf_counter()
+            sampler.sample(plan, range(first, first + batch))
+            shares.append(1 - (network.seconds + prologue.seconds) / (perf_counter() - began))
+    return median(shares[1:])
+
+
+def main(given: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--batches", default="1,8")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--turn-seconds", type=float, default=1.0)
+    parser.add_argument("--bundle", type=Path, help="a folder that keeps the bundle")
+    options = parser.parse_args(given)
+    try:
+        with TemporaryDirectory() as folder:
+            bundle = made(options.bundle or Path(folder) / "bundle")
+            for batch in map(int, options.batches.split(",")):
+                found = in_turns(contenders(bundle, options.threads, batch), options.rounds, options.turn_seconds)
+                print("\n".join(rows(found, batch)), end="\n\n", flush=True)
+                for backend, bodies in BODIES.items():
+                    share = host_share(bundle, backend, bodies[-1], options.threads, batch, options.rounds)
+                    print(f"{bodies[-1]}, {backend}, {batch} samples: {100 * share:.2f} % of a run is not the network")
+    except UserError as error:
+        parser.error(str(error))
+
+
+if __name__ == "__main__":
+    main()
