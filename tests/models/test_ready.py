@@ -43,6 +43,19 @@ def test_it_is_whole_small_and_holds_what_a_cpu_runs() -> None:
     assert bodies["int8-cpu-x86"].graph.data == bodies["int8-cpu-arm"].graph.data  # the weights, once
 
 
+@pytest.mark.parametrize("cpu", ["x86", "arm"])
+def test_each_body_has_plans_that_were_fitted_to_it(cpu: str, caplog: pytest.LogCaptureFixture) -> None:
+    body = f"int8-cpu-{cpu}"
+    fitted = open_bundle(ready.fashion_mnist()).manifest.fitted
+    assert sorted(entry.evaluations for entry in fitted if entry.body == body) == [4, 5, 6, 8]
+    with load(ready.fashion_mnist(), body=body) as sampler:
+        for entry in fitted:
+            plan = sampler.compile(f"fitted:{entry.evaluations}", 2.0)
+            assert plan.fitted is not None and plan.fitted.body == body
+            assert len(plan.steps) == entry.evaluations
+    assert not caplog.records  # no word of another calibration
+
+
 def test_six_lines_sample_it_without_torch() -> None:
     lines = (ready.__doc__ or "").partition("\n\n")[2]
     code = f"{lines}\nimport sys\nassert 'torch' not in sys.modules and 'onnx' not in sys.modules\nprint(x.shape)"
