@@ -64,8 +64,6 @@ COMPARED = (  # all but those that count the trajectories again, or take minutes
     "weights: one scale, not one a channel",
     "weights: 7 bits (cpu-x86-7bit)",
     "weights: 4 bits",
-    "bias correction, 8 bits",
-    "bias correction of each layer alone, 8 bits",
 )
 
 Float = NDArray[np.float64]
