@@ -13,7 +13,7 @@ from pathlib import Path
 def fashion_mnist() -> Path:
     """The Fashion-MNIST denoiser in int8, for x86 and ARM CPUs, calibrated along dpmpp_2m:8 with guidance 2.
 
-    fitted:4, fitted:5, fitted:6 and fitted:8 are plans of few evaluations for these bodies, at guidance 2.
+    fitted:4, fitted:5, fitted:6, fitted:8 and fitted:10 are plans of few evaluations for these bodies, at guidance 2.
     `.ci/ready` makes it from the shipped weights.
     """
     # an editable installation may link every file to the source tree, and a bundle's files lie in one folder
