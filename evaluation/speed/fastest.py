@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from statistics import median
 
 import msgspec
 
@@ -39,20 +38,21 @@ from fewstep.runtime.request import denoiser_facts
 from fewstep.runtime.sizes import defaults, sized
 
 LOG = logging.getLogger("fewstep")
-SCHEMA = 2  # of what is kept
+SCHEMA = 3  # of what is kept, and how it is measured
 AUTO = "auto"
 REFERENCE = "onnxruntime"  # the backend that others are compared with
 LARGEST = {"float32": 1e-3, "float16": 2e-2, "int8": 0.1}  # difference from onnxruntime, of the largest output
 ROUNDS = 50
-SECONDS = 2.0  # of measuring, after which no round begins; one is always measured
-CALLS = 3  # of a backend in its turn, beside those that are not counted
-QUIET = 50.0  # ms from the begin of a turn, in which threads of the backend before may still spin
+SECONDS = 3.0  # of measuring, after which no round begins; one is always measured
+CALLS = 5  # of a backend in its turn, beside those that are not counted
+QUIET = 150.0  # ms from the begin of a turn, in which threads of the backend before may still spin
 KIND: cache.Kind = "fastest"
 PACKAGES = (fewstep.machine, fewstep.plans, fewstep.runtime)  # whose code a choice follows from
 
 
 class Timed(Strict, frozen=True):
-    """A backend with its body. milliseconds: the median of its calls, None where `reason` says why it cannot be.
+    """A backend with its body. milliseconds: the lower quartile of its calls, None where `reason` says why it cannot
+    be.
 
     may_pass: it loaded and its call failed, or it lacked memory to load: the next time it may not.
     """
@@ -104,7 +104,7 @@ def fastest(
             these differ.
         sizes: of x, where the bundle has free ones; each other one has its default.
 
-    The first call on a machine loads every backend, calls each and measures for about two seconds, or for one round
+    The first call on a machine loads every backend, calls each and measures for about three seconds, or for one round
     where that takes longer. Later ones read what was kept. Nothing is kept where a failure may pass. UserError where
     nothing runs the bundle.
     """
@@ -176,8 +176,8 @@ def _measure(bundle: Bundle, precision: str, plan: str | None, batch: int, threa
     if not loaded:
         reasons = "; ".join(dict.fromkeys(f"{each.backend}: {each.reason}" for each in timed))
         raise UserError(f"nothing here runs {bundle.path} in {precision} ({reasons})", "see fewstep doctor")
-    medians = _race([_call(*each) for each in loaded.values()])
-    timed += [Timed(*key, milliseconds) for key, milliseconds in zip(loaded, medians, strict=True)]
+    measured = _race([_call(*each) for each in loaded.values()])
+    timed += [Timed(*key, milliseconds) for key, milliseconds in zip(loaded, measured, strict=True)]
     order = sorted(timed, key=lambda each: (each.milliseconds is None, each.milliseconds or 0.0))
     day = time.strftime("%Y-%m-%d")
     return Kept(SCHEMA, _machine(), bundle.manifest.name, precision, batch, sizes, day, tuple(order))
@@ -226,7 +226,8 @@ def _call(network: LoadedGraph, feeds: Arrays) -> Callable[[], object]:
 
 
 def _race(calls: list[Callable[[], object]]) -> list[float]:
-    """Median milliseconds of each call. They take turns. Each ran once before, which is not counted."""
+    """Milliseconds of each call: the lower quartile, which other programs move less than the median. They take turns.
+    Each ran once before, which is not counted."""
     times: list[list[float]] = [[] for _ in calls]
     until = time.perf_counter() + SECONDS
     for number in range(ROUNDS):
@@ -234,7 +235,7 @@ def _race(calls: list[Callable[[], object]]) -> list[float]:
             break
         for place, call in enumerate(calls):
             times[place] += _turn(call)
-    return [median(each) for each in times]
+    return [sorted(each)[len(each) // 4] for each in times]
 
 
 def _turn(call: Callable[[], object]) -> list[float]:
