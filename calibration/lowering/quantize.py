@@ -102,7 +102,7 @@ def lower_ops(
         return weight
 
     weights = side_by_side(made, ops)
-    formed = reduce(lambda graph, rewrite: rewrite(graph), target.forms, prepared)
+    formed = reduce(lambda graph, rewrite: rewrite(graph), target.rewrites, prepared)
     base, inner, codes = _written_out(formed, ops, encodings, weights, scheme)
     base = _without_weights(base, inner)  # passes would convert them in vain
     base = reduce(lambda graph, rewrite: rewrite(graph), target.passes, base)

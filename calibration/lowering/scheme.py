@@ -68,7 +68,7 @@ class Target:
     """What a graph is lowered for.
 
     platform: where its bodies run, and its name.
-    forms: rewrites of the prepared graph ahead of all else; they keep the names of the tensors that operations with
+    rewrites: rewrites of the prepared graph ahead of all else; they keep the names of the tensors that operations with
         weights read and make.
     passes: rewrites behind them, which do not see the weights that become integers; they keep the same names.
     finish: rewrites of the lowered graph, given the types of the prepared one.
@@ -95,7 +95,7 @@ class Target:
     version: Callable[[], str] | None = None
     tries: Callable[[Bundle], object] | None = None
     agrees: Callable[[Bundle], object] | None = None
-    forms: tuple[Callable[[Graph], Graph], ...] = ()
+    rewrites: tuple[Callable[[Graph], Graph], ...] = ()
     finish: tuple[Callable[[Graph, Types], Graph], ...] = ()
 
     @property

@@ -71,7 +71,7 @@ OPENVINO = Target(
         constant_scales=True,
         least_gain=LEAST_GAIN_FUSED,
     ),
-    forms=(spread_group_norm,),
+    rewrites=(spread_group_norm,),
     passes=(),
     check=integer_kernels_run,
     engine=as_compiled,

@@ -99,7 +99,7 @@ def turned(graph: Graph, folder: Path) -> int:
 def test_no_picture_changes_its_layout_between_convolutions(edges: tuple[float, ...], tmp_path: Path) -> None:
     prepared = norms()
     ranges = table(prepared, edges)
-    assert turned(lower_graph(prepared, ranges, replace(OPENVINO, forms=()))[0], tmp_path) >= 2
+    assert turned(lower_graph(prepared, ranges, replace(OPENVINO, rewrites=()))[0], tmp_path) >= 2
     lowered = lower(prepared, ranges, OPENVINO)
     assert turned(lowered.graph, tmp_path) == 0 and lowered.coverage.int8_ops
     given = feeds(prepared) | ({GROUP: np.array([len(FACTORS) - 1])} if edges else {})

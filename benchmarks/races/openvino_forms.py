@@ -1,6 +1,6 @@
 """What the forms of an OpenVINO body save: the same ranges lowered with and without them, timed in turns on this CPU.
 
-    python benchmarks/openvino_forms.py BUNDLE [--samples 1,8] [--rounds 30] [--beside GRAPH.onnx]
+    python benchmarks/races/openvino_forms.py BUNDLE [--samples 1,8] [--rounds 30] [--beside GRAPH.onnx]
 
 The bundle is calibrated for openvino. Its ranges are lowered again: as they are deployed, and with GroupNorm as it was
 exported. `--beside` adds a graph of another tool, which was made of the same float32 body. A row has the median of the
@@ -33,7 +33,7 @@ from fewstep.runtime.backends.openvino import OpenVino, read
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 
 BODY = "int8-openvino"
-FORMS: Mapping[str, Target] = {"as deployed": OPENVINO, "GroupNorm as exported": replace(OPENVINO, forms=())}
+FORMS: Mapping[str, Target] = {"as deployed": OPENVINO, "GroupNorm as exported": replace(OPENVINO, rewrites=())}
 
 
 def written(bundle: Bundle, folder: Path) -> dict[str, Path]:
