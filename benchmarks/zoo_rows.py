@@ -12,6 +12,8 @@ import msgspec
 from contenders import DEFAULTS, OURS
 from outcome import DEFAULTS_BAR, EQUAL_BAR, Outcome, Quality, Row
 
+from fewstep.plans.errors import UserError
+
 PAGE = Path(__file__).parent.parent / "docs/measured/zoo.md"
 KEPT = PAGE.with_suffix(".json")
 DIGITS = 6  # of a digest that are shown
@@ -108,8 +110,11 @@ def joined(known: Iterable[Measured], new: Iterable[Measured]) -> tuple[Measured
 
 
 def read(path: Path = KEPT) -> tuple[Measured, ...]:
-    """What was measured so far."""
-    return msgspec.json.decode(path.read_bytes(), type=tuple[Measured, ...]) if path.exists() else ()
+    """What was measured so far. UserError where the file has rows of another form."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=tuple[Measured, ...]) if path.exists() else ()
+    except msgspec.DecodeError as error:
+        raise UserError(f"{path} has a row of another form: {error}", f"git checkout {path.name}") from error
 
 
 def write(rows: Iterable[Measured], path: Path = KEPT) -> None:

@@ -166,6 +166,7 @@ def main(given: Sequence[str] | None = None) -> int:
     try:
         seeds_of(arguments)
         pythons = environments(arguments.python)
+        page(zoo_rows.PAGE.read_text(), zoo_rows.table(zoo_rows.read()))  # either may be refused, before hours of work
         for outcome in run(members, arguments.steps or STEPS, pythons, arguments):
             rows = zoo_rows.joined(zoo_rows.read(), zoo_rows.measured(outcome))
             zoo_rows.write(rows)

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from fewstep.plans.errors import UserError
+
 FOLDER = Path(__file__).parents[3] / "benchmarks"
 TOOLS = runpy.run_path(str(FOLDER / "zoo_tools.py"))  # which knows where its parts lie
 ROWS = TOOLS["zoo_rows"]
@@ -85,3 +87,10 @@ def test_the_page_shows_every_row_that_is_kept() -> None:
     assert len(rows) >= 25 and ROWS.table(rows) in (DATA / "zoo.md").read_text()
     for each in rows:
         assert each.denoiser in TOOLS["BY_NAME"] and each.ours.p5 <= each.ours.mean
+
+
+def test_a_row_of_another_form_is_told_in_one_line(tmp_path: Path) -> None:
+    kept = tmp_path / "zoo.json"
+    kept.write_text('[{"denoiser": "dit_flow"}]')
+    with pytest.raises(UserError, match=r"zoo.json has a row of another form: .*steps"):
+        ROWS.read(kept)
