@@ -2,7 +2,7 @@
 
 A row is one denoiser along one plan on one engine, judged on one range of held-out seeds. It has the digest of the code
 that calibrated it, so rows of earlier code stay, and can be told from others. The same row of a later measurement takes
-its place; settings of other tools that only the earlier one had stay if both are of one code.
+its place. Settings of other tools that only the earlier one had stay if both are of one code.
 """
 
 from collections.abc import Iterable, Iterator
@@ -48,9 +48,9 @@ class Other(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Measured(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A row. `lead` is the difference to the best other setting of the same operations, `above` that of the means to
-    the tool's defaults; both are None where there is none. They are kept, since rows that were copied from a page have
-    rounded figures: these have no `code`, and of `others` the best one alone."""
+    """A row. `lead` is the difference to the best other setting of the same operations. `above` is the lead of the
+    means over the tool's defaults. Both are None where there is none. They are kept, since rows that were copied from a
+    page have rounded figures: these have no `code`, and of `others` the best one alone."""
 
     denoiser: str
     steps: int

@@ -5,9 +5,9 @@
 The bundle is calibrated for cpu-x86. Its ranges are lowered again: as they are deployed, with each scale and shift of
 channels apart (`lowering/channelwise.py`), and with scales of channels as products as well (`lowering/multiplied.py`).
 `--beside` adds a graph of another tool, which was made of the same float32 body. Each contender runs in a process of
-its own, and they take turns. A row has the medians of a call by wall time and by the processor's time, on one thread,
-and the processor's time relative to the first row. `--profile` prints the time of each kind of operation instead, as
-onnxruntime's profiler has it.
+its own, and they take turns. A row has the medians of a call on one thread, by wall time and by the processor's time.
+Behind them stands the processor's time relative to the first row. `--profile` prints the time of each kind of operation
+instead, as onnxruntime's profiler has it.
 """
 
 import argparse

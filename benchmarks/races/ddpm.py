@@ -3,7 +3,7 @@
     python benchmarks/races/ddpm.py [--threads 1] [--batches 1,8] [--rounds 15] [--bundle KEPT]
 
 Weights are random: time depends on shapes. The bundle is exported, and calibrated on few trajectories for cpu-x86 and
-openvino; `--bundle` keeps it in a folder, and takes it from there the next time. diffusers' UNet2DModel has the layers
+openvino. `--bundle` keeps it in a folder, and takes it from there the next time. diffusers' UNet2DModel has the layers
 of `google/ddpm-cifar10-32`. A row has the median of a call in milliseconds, by wall time and by the processor's time.
 Behind them are the speeds relative to float32 on onnxruntime and to diffusers. The bars of the best body are 2.8 and 6.
 The last lines have the share of a run that is not spent in the network (bar: 1 %). Needs torch and diffusers, and

@@ -1,10 +1,10 @@
 """Rounding errors of a weight that nearly cancel: their sum over an output channel is at most half a step, and over
 most kernels, where nearest integers leave more. The channel comes last, and moves the sums of some kernels again.
 
-Rounding a weight shifts all that it multiplies. Behind a SiLU activations have one sign, so an output channel whose
-rounding errors have a sum is shifted everywhere, at every step of a plan. The integers nearest to the other side are
-taken, as few as bring the sum down (SQuant, Guo et al. 2022, arXiv 2202.07471). Nothing is measured for it. Channels of
-an activation have unlike means, so it does not always help: samples decide.
+Rounding a weight shifts all that it multiplies. Behind a SiLU activations have one sign. An output channel whose
+rounding errors have a sum is then shifted everywhere, at every step of a plan. The integers nearest to the other side
+are taken, as few as bring the sum down (SQuant, Guo et al. 2022, arXiv 2202.07471). Nothing is measured for it.
+Channels of an activation have unlike means, so it does not always help: samples decide.
 """
 
 from dataclasses import replace

@@ -1,9 +1,9 @@
 """x86 CPUs through onnxruntime: uint8 activations, int8 weights per channel, integer kernels emitted directly.
 
 What shaped this form, measured in onnxruntime 1.31 on AVX512-VNNI (a 3.8 M parameter UNet; percent of a step):
-QLinearConv takes its scales at run time for nothing, but a zero point of x or a bias that isn't constant loses its
-fastest kernel (11 %), so zero points are shared by the groups and the bias is a float sum behind (2 %). Quantizing
-before a nearest-neighbour Resize loses too (5 %): on uint8 that has no fast kernel. A gathered scale in a
+QLinearConv takes its scales at run time for nothing. A zero point of x or a bias that isn't constant loses its fastest
+kernel (11 %). Hence groups share zero points, and the bias is a float sum behind (2 %). Quantizing before a
+nearest-neighbour Resize loses too (5 %): on uint8 that has no fast kernel. A gathered scale in a
 QuantizeLinear-DequantizeLinear pair would leave the convolution in float. Scales of channels in front of a convolution
 are those of QuantizeLinear (`lowering/multiplied.py`), in front of a product of matrices a product of their own.
 LEAST_GAIN leaves those that win enough: more of them lose quality on some denoisers. Behind convolutions they cost

@@ -1,14 +1,13 @@
 """OpenVINO's CPU plugin: uint8 activations, int8 weights per channel, QuantizeLinear-DequantizeLinear pairs in float32.
 
 What shaped this form, measured in OpenVINO 2026.4 on AVX512-VNNI (the shipped model; percent of a step): pairs on the
-inputs of weighted operations are enough for int8 kernels throughout. Pairs on their outputs too are 3 % slower, and
-3 dB further from float, for what operations return is rounded once more. uint8 and int8 activations take the same time;
+inputs of weighted operations are enough for int8 kernels throughout. Pairs on their outputs too are 3 % slower, and 3
+dB further from float, for what operations return is rounded once more. uint8 and int8 activations take the same time;
 symmetric ones are 3 dB worse, as SiLU leaves little below zero. Norms and SiLU stay in float32.
 
 The plugin takes constant scales only. Scales of groups are therefore factors in the graph (`lowering/factors.py`); the
-operation stays int8. Leaving out those that win less than 1 dB of a tensor's error saves 1 to 3 % of a step, and loses
-up to 1.6 dB on denoisers of the zoo. The product for scales of channels in front of them is fused, for no measurable
-time.
+operation stays int8. Without those that win less than 1 dB of a tensor's error, a step takes 1 to 3 % less. Denoisers
+of the zoo then lose up to 1.6 dB. The product for scales of channels in front of them is fused, for no measurable time.
 
 Kernels of int8 convolutions have channels last. What stands between keeps that layout if nothing reshapes pictures and
 all inputs of a fused kernel have as many axes. So GroupNorm is spread (`graph/passes/group_norm.py`), and factors have
