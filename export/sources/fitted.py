@@ -17,11 +17,14 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode, encode
 from fewstep.plans.plan import Plan
 from fewstep.runtime.bundle.manifest import FittedPlan, Manifest
+from fewstep.runtime.bundle.platforms import CPU_ARM, CPU_X86, body_name
 from fewstep.runtime.bundle.reading import open_bundle
 
 FOLDER = "fitted"
 BODY = "float32"  # the only one that an export makes
-TWINS = {"int8-cpu-x86": "int8-cpu-arm"}  # of one calibration, with bitwise the same samples where products are exact
+TWINS = {  # of one calibration, with bitwise the same samples where products are exact
+    body_name("int8", CPU_X86.name): body_name("int8", CPU_ARM.name)
+}
 
 
 class ShippedPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

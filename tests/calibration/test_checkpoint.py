@@ -276,7 +276,7 @@ def test_an_interrupted_calibration_has_the_scales_of_channels_of_a_whole_one(
     expected = table_of(calibrate(replace(options, bundle=write_bundle(tmp_path / "other", denoiser()))))
     interrupt(options, monkeypatch)
     found = table_of(calibrate(options))
-    assert found.method == "channels" and found == expected
+    assert found.method.startswith("channels") and found == expected
     own = found["a1"].by_channel
     assert own is not None and len(own.factors) == 16 and len(set(own.factors)) > 8
 
