@@ -44,6 +44,7 @@ from fewstep.calibration.task import Task
 from fewstep.calibration.trajectories import BATCH
 from fewstep.graph.digest import digest
 from fewstep.graph.graph import GROUP, Graph
+from fewstep.graph.io import exceeds
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
 from fewstep.runtime.backends import LoadedGraph
@@ -205,6 +206,8 @@ def try_ways(
     best_network: LoadedGraph | None = None  # and opened
     stages = len(variants) + bool(thin) + tries_bias
     for done, (method, each) in enumerate(variants.items(), 1):
+        if made is not None and exceeds(made[0]):
+            made = best_network = None  # two networks of large weights are too many: it is made again if it stays
         other = lower_graph(each.prepared, each.table, each.target)
         if digest(other[0]) not in known:
             known.add(digest(other[0]))
@@ -217,9 +220,10 @@ def try_ways(
         progress("ways tried", done, stages)
     best = found[choose(found)]
     usual = variants[best.way.ranges]
-    assert made is not None  # the first is the best until another is
+    if made is None:
+        made = lower_graph(usual.prepared, usual.table, usual.target)
     if thin:
-        best_network = None  # two networks of large weights are too many
+        best_network = None  # as above, for any size
         other = lower_graph(usual.prepared, usual.table, usual.target, thin)
         network = _opened(other[0], usual.target, by_rows)
         found.append(_run(replace(best.way, in_float=thin), repeat(network), courses, [best]))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from fewstep.calibration.weights import QuantizedWeight
 
-BLOCK = 1 << 20  # weights whose errors are held at once
+BLOCK = 1 << 16  # weights at once; each holds some 100 bytes while it is moved
 
 Float = NDArray[np.float64]
 
