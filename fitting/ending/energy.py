@@ -52,13 +52,14 @@ def energy_of(rolled: Rollouts, numbers: Recurrence, seeds: Seeds, before: Nomin
     def qualities(times: float) -> NDArray[np.float64]:
         return np.concatenate([psnr(times * each, block.taught) for each, block in chosen])
 
-    near = qualities(1.0)
+    near, whole = qualities(1.0), qualities(factor)
+    price = float((near - whole).mean())
     for share in SHARES:
         taken = factor if share == 1 else 1 + share * (factor - 1)
-        strong = qualities(taken)
+        strong = whole if share == 1 else qualities(taken)
         if float((near - strong).mean()) <= PRICE and Gain.of(strong, before.selection).counts:
-            return Energy(factor, float((near - qualities(factor)).mean()), taken)
-    return Energy(factor, float((near - qualities(factor)).mean()), 1.0)
+            return Energy(factor, price, taken)
+    return Energy(factor, price, 1.0)
 
 
 def scaled(numbers: Recurrence, factor: float) -> Recurrence:
