@@ -3,6 +3,7 @@ symmetric and the range survives a negation).
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -73,17 +74,21 @@ def _scales(
     magnitude = np.abs(rows).max(axis=1)
     magnitude[magnitude == 0] = largest
     best = np.full(len(rows), np.inf)
-    numbers = np.finfo(np.dtype(dtype))
     scales = np.empty(len(rows), np.float32)
     for factor in factors:
-        wanted = np.clip(factor * magnitude / largest, numbers.tiny, numbers.max)
-        candidate = wanted.astype(dtype).astype(np.float32)
+        candidate = representable(factor * magnitude / largest, dtype).astype(np.float32)
         if np.all(np.square(magnitude - largest * candidate.astype(np.float64)) >= best):
             break
         error = np.square(_round(rows, candidate, largest) * candidate[:, None] - rows).sum(axis=1)
         scales = np.where(error < best, candidate, scales)
         best = np.minimum(error, best)
     return scales
+
+
+def representable(scales: NDArray[np.float64], dtype: DTypeLike) -> NDArray[Any]:
+    """The scales as numbers of `dtype`, none of them zero or infinite."""
+    numbers = np.finfo(np.dtype(dtype))
+    return scales.clip(numbers.tiny, numbers.max).astype(dtype)
 
 
 def _round(rows: NDArray[np.float64], scales: NDArray[np.float32], largest: int) -> NDArray[np.float64]:

@@ -13,13 +13,14 @@ Scales that change with the range group are rows of one packed table for each nu
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from fewstep.calibration.lowering.encoding import Encoding, integer_of, scale_of, zero_point_of
-from fewstep.calibration.lowering.gathering import gathered
+from fewstep.calibration.lowering.gathering import ChannelCode, gathered_by_channel
 from fewstep.calibration.lowering.scheme import Replacement
+from fewstep.calibration.weights import representable
 from fewstep.graph.graph import Array, Graph, Node
 from fewstep.graph.index import Index, index
 
@@ -68,32 +69,24 @@ def _divisions(graph: Graph, idx: Index, encodings: Mapping[str, Encoding]) -> I
 
 def _in_scales(found: Sequence[Division], graph: Graph) -> Replacement:
     """Scales for each channel, and the nodes that read them."""
-    nodes: list[Node] = []
-    constants: dict[str, Array] = {}
-    for channels in sorted({len(each.numbers) for each in found}):
-        alike = [each for each in found if len(each.numbers) == channels]
-        names = [scale_of(each.product.output) for each in alike]
-        scales = [_scales(each) for each in alike]
-        if len(scales[0]) == 1:
-            constants |= {name: own[0] for name, own in zip(names, scales, strict=True)}
-        else:
-            rows = gathered(f"scales({channels})", np.concatenate(scales, axis=1), names)
-            nodes += rows.nodes
-            constants |= rows.constants
-        for each in alike:
-            made = each.product.output
-            code = scale_of(made), zero_point_of(made)
-            constants[code[1]] = np.full(channels, graph.constants[each.dequantize.inputs[2]])
-            integers = each.dequantize.inputs[0]
-            nodes.append(Node("DequantizeLinear", (integers, *code), (made,), {"axis": 1}, each.dequantize.name))
-    return Replacement(tuple(nodes), constants)
+    codes = [_channel_code(each, graph) for each in found]
+    rows = gathered_by_channel("scales", codes)
+    made = (
+        replace(
+            each.dequantize,
+            inputs=(each.dequantize.inputs[0], code.scale, code.zero_point),
+            outputs=each.product.outputs,
+            attributes={"axis": 1},
+        )
+        for each, code in zip(found, codes, strict=True)
+    )
+    return Replacement((*rows.nodes, *made), rows.constants)
 
 
-def _scales(division: Division) -> Array:
-    """[groups, channels]"""
-    dtype = division.numbers.dtype
-    limits = np.finfo(dtype)  # neither a scale of zero nor an infinite one
-    return (division.code.scales[:, None] * division.numbers).clip(limits.tiny, limits.max).astype(dtype)
+def _channel_code(division: Division, graph: Graph) -> ChannelCode:
+    made, zero = division.product.output, graph.constants[division.dequantize.inputs[2]]
+    scales = representable(division.code.scales[:, None] * division.numbers, division.numbers.dtype)
+    return ChannelCode(scale_of(made), zero_point_of(made), scales, zero)
 
 
 def _normalization(division: Division, bias: tuple[Node, Array] | None) -> Replacement:

@@ -12,50 +12,33 @@ Scales that change with the range group are rows of one packed table for each nu
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from fewstep.calibration.lowering.encoding import Encoding, integer_of
-from fewstep.calibration.lowering.gathering import gathered
-from fewstep.graph.graph import Array, Graph, Node
+from fewstep.calibration.lowering.gathering import ChannelCode, gathered_by_channel
+from fewstep.calibration.weights import representable
+from fewstep.graph.graph import Graph, Node
 from fewstep.graph.index import Index, index
 
 
 @dataclass(frozen=True)
 class Multiplied:
-    """A product and what writes it. `scales` [groups, channels] are those of x."""
+    """A product, what writes it, and the code of x for each channel."""
 
     product: Node
     quantize: Node
-    scales: Array
-
-    @property
-    def channels(self) -> int:
-        return int(self.scales.shape[1])
+    code: ChannelCode
 
 
 def with_free_products(graph: Graph, encodings: Mapping[str, Encoding]) -> Graph:
     """The lowered graph without such products. `encodings` are those of its integers, by tensor."""
     found = list(_multiplied(graph, index(graph), encodings))
-    head: list[Node] = []
-    constants: dict[str, Array] = {}
+    rows = gathered_by_channel("channels", [each.code for each in found])
     made: dict[str, Node] = {}
-    for channels in sorted({each.channels for each in found}):
-        alike = [each for each in found if each.channels == channels]
-        names = [f"channels({each.quantize.inputs[1]})" for each in alike]
-        if len(alike[0].scales) == 1:
-            constants |= {name: each.scales[0] for name, each in zip(names, alike, strict=True)}
-        else:
-            rows = gathered(f"channels({channels})", np.concatenate([each.scales for each in alike], axis=1), names)
-            head += rows.nodes
-            constants |= rows.constants
-        for name, each in zip(names, alike, strict=True):
-            zero = f"channels({each.quantize.inputs[2]})"
-            constants[zero] = np.full(channels, graph.constants[each.quantize.inputs[2]])
-            inputs = (each.product.inputs[0], name, zero)
-            made[each.quantize.output] = replace(each.quantize, inputs=inputs, attributes={"axis": 1})
+    for each in found:
+        inputs = (each.product.inputs[0], each.code.scale, each.code.zero_point)
+        made[each.quantize.output] = replace(each.quantize, inputs=inputs, attributes={"axis": 1})
     gone = {each.product.output for each in found}
     nodes = [made.get(node.output, node) for node in graph.nodes if node.output not in gone]
-    return graph.with_nodes([*head, *nodes], constants)
+    return graph.with_nodes([*rows.nodes, *nodes], rows.constants)
 
 
 def _multiplied(graph: Graph, idx: Index, encodings: Mapping[str, Encoding]) -> Iterator[Multiplied]:
@@ -69,11 +52,8 @@ def _multiplied(graph: Graph, idx: Index, encodings: Mapping[str, Encoding]) -> 
         readers = idx.consumers.get(node.output, ())
         if not all(each.op == "QLinearConv" and graph.constants[each.inputs[3]].ndim > 3 for each in readers):
             continue
-        code, numbers = codes[node.output], graph.constants[product.inputs[1]].reshape(-1)
-        yield Multiplied(product, node, _scales(code, numbers))
-
-
-def _scales(code: Encoding, numbers: Array) -> Array:
-    """[groups, channels]"""
-    limits = np.finfo(numbers.dtype)  # neither a scale of zero nor an infinite one
-    return (code.scales[:, None] / numbers).clip(limits.tiny, limits.max).astype(numbers.dtype)
+        _, scale, zero = node.inputs
+        numbers = graph.constants[product.inputs[1]].reshape(-1)
+        scales = representable(codes[node.output].scales[:, None] / numbers, numbers.dtype)
+        own = ChannelCode(f"channels({scale})", f"channels({zero})", scales, graph.constants[zero])
+        yield Multiplied(product, node, own)

@@ -21,7 +21,7 @@ from fewstep.calibration.lowering.scheme import Replacement, Scheme, Target
 from fewstep.calibration.lowering.selection import LEAST_CHANNELS, WeightedOp, considered_ops, selected_ops
 from fewstep.calibration.ranges.table import RangesTable
 from fewstep.calibration.threads import side_by_side
-from fewstep.calibration.weights import QuantizedWeight, quantize_weight
+from fewstep.calibration.weights import QuantizedWeight, quantize_weight, representable
 from fewstep.graph.graph import Array, Graph
 from fewstep.graph.passes.constants import drop_unused
 from fewstep.graph.types import infer_types
@@ -232,10 +232,7 @@ def emit(
 def _codes(encodings: Mapping[str, Encoding], groups: int, dtype: np.dtype[Any]) -> Replacement:
     """Zero points, and scales: constants, or rows of one packed table [groups, tensors] gathered by "group"."""
     constants: dict[str, Array] = {zero_point_of(name): np.asarray(code.zero_point) for name, code in encodings.items()}
-    numbers = np.finfo(dtype)  # neither a scale of zero nor an infinite one
-    scales = (
-        np.stack([code.scales for code in encodings.values()], axis=1).clip(numbers.tiny, numbers.max).astype(dtype)
-    )
+    scales = representable(np.stack([code.scales for code in encodings.values()], axis=1), dtype)
     names = tuple(scale_of(name) for name in encodings)
     if groups == 1:
         return Replacement((), constants | {name: scales[0, i] for i, name in enumerate(names)})
