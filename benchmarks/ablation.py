@@ -25,6 +25,7 @@ import numpy as np
 import onnxruntime
 from choices.rows import BASE, ROWS
 from choices.seen import Body, Seen
+from counts import positive
 from numpy.typing import NDArray
 
 from fewstep.calibration import code_digest
@@ -104,14 +105,6 @@ def chosen(only: Sequence[str]) -> tuple[str, ...]:
     if any("openvino" in name for name in names):
         openvino.module()
     return names
-
-
-def positive(text: str) -> int:
-    """A number of things of which there must be some, as argparse reads it."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is less than 1")
-    return number
 
 
 def code() -> str:

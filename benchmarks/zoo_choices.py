@@ -18,7 +18,8 @@ from pathlib import Path
 from tempfile import gettempdir
 
 import numpy as np
-from ablation import BASE, Asked, Found, chosen, measure, page, positive
+from ablation import BASE, Asked, Found, chosen, measure, page
+from counts import positive
 from zoo.bundles import exported
 from zoo.members import BY_NAME, MEMBERS, Member
 

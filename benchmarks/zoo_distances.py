@@ -14,7 +14,7 @@ from pathlib import Path
 from tempfile import gettempdir
 
 import msgspec
-from ablation import positive
+from counts import positive
 from zoo_tools import ALL, Member, calibrated
 
 from fewstep.cli.progress import ProgressDisplay

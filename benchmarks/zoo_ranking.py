@@ -24,9 +24,10 @@ from pathlib import Path
 from tempfile import gettempdir
 
 import numpy as np
-from ablation import code, positive
+from ablation import code
 from choices.rows import ROWS
 from choices.seen import Seen
+from counts import positive
 from numpy.typing import NDArray
 from zoo.bundles import exported
 from zoo.members import BY_NAME, MEMBERS, Member

@@ -25,9 +25,9 @@ from msgspec.structs import replace
 sys.path.append(str(Path(__file__).parent / "quantization"))
 
 import zoo_rows
-from ablation import positive
 from compare import calibrated_plan, compare, environments, seeds_of
 from contenders import OURS, TARGET_OF, Contender, contenders
+from counts import positive
 from judging import Judge
 from material import Material, OwnConditions
 from outcome import Outcome, Quality

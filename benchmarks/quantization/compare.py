@@ -22,7 +22,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
 
 import msgspec
+
+sys.path.insert(0, str(Path(__file__).parent.parent))  # where the tools of all benchmarks lie
+
 from contenders import TARGET_OF, Contender, contenders
+from counts import positive
 from judging import Judge, versions
 from making import SCRIPTS, Made, add_body, quantize, reason
 from material import OwnConditions, calibrated_on, write_material
@@ -173,14 +177,6 @@ def seeds_of(arguments: argparse.Namespace) -> range:
     if seeds.start < HELD_OUT_SEEDS.start or seeds.stop > HELD_OUT_SEEDS.stop:
         raise UserError(f"seeds {seeds.start} to {seeds[-1]} are not held out", f"choose from 0 to {last}")
     return seeds
-
-
-def positive(text: str) -> int:
-    """A number of things of which there must be some, as argparse reads it."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is less than 1")
-    return number
 
 
 def main(given: Sequence[str] | None = None) -> int:

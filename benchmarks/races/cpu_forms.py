@@ -12,6 +12,7 @@ instead, as onnxruntime's profiler has it.
 
 import argparse
 import json
+import sys
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
@@ -23,17 +24,21 @@ from typing import Any
 from unittest.mock import patch
 
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parent.parent))  # where the tools of all benchmarks lie
+
+from counts import several
+from lowered import calibrated, written
 from turns import Call, Opener, in_turns
 
 from fewstep.calibration.bodies import judged_plan, open_body
 from fewstep.calibration.lowering import quantize
 from fewstep.calibration.lowering.targets.cpu_x86 import CPU_X86
-from fewstep.calibration.ranges.table import RangesTable, load
+from fewstep.calibration.ranges.table import RangesTable
 from fewstep.evaluation.speed.benchmark_feeds import feeds
-from fewstep.graph import io
 from fewstep.graph.graph import Array, Graph
 from fewstep.plans.errors import UserError
-from fewstep.runtime.bundle.reading import Bundle, open_bundle
+from fewstep.runtime.bundle.reading import open_bundle
 
 BODY = "int8-cpu-x86"
 CALLS = 30  # of a profile
@@ -48,18 +53,6 @@ def forms(prepared: Graph, table: RangesTable) -> Mapping[str, Graph]:
         "scale and shift apart": quantize.lower_graph(prepared, table, apart)[0],
         "and channels as products": products,
     }
-
-
-def written(bundle: Bundle, folder: Path) -> dict[str, Path]:
-    """The graph of each form, in a file."""
-    if bundle.manifest.ranges is None:
-        raise UserError(f"{bundle.path} is not calibrated", "run fewstep calibrate BUNDLE --target cpu-x86")
-    prepared = io.load(bundle.graph(bundle.body("float32").graph), root=bundle.path)
-    paths = {}
-    for place, (name, graph) in enumerate(forms(prepared, load(bundle.file(bundle.manifest.ranges))).items()):
-        paths[name] = folder / f"{place}.onnx"
-        io.save(graph, paths[name])
-    return paths
 
 
 def opened(path: Path, fed: Mapping[str, Array], profile: Path | None = None) -> Any:
@@ -101,7 +94,9 @@ def profile(path: Path, fed: Mapping[str, Array], folder: Path) -> list[tuple[st
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("bundle", type=Path)
-    parser.add_argument("--samples", default="1,8", help="of one call, several with commas; a guided one is two rows")
+    parser.add_argument(
+        "--samples", type=several, default="1,8", help="of one call, several with commas; a guided one is two rows"
+    )
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--turn-seconds", type=float, default=0.5)
     parser.add_argument("--beside", type=Path, action="append", default=[], help="graph of another tool")
@@ -112,8 +107,8 @@ def main() -> None:
         with open_body(bundle, BODY, 1) as sampler, TemporaryDirectory() as name:
             folder = Path(name)
             plan = judged_plan(sampler, bundle.body(BODY))
-            paths = written(bundle, folder) | {path.name: path for path in options.beside}
-            for samples in map(int, options.samples.split(",")):
+            paths = written(forms(*calibrated(bundle, CPU_X86)), folder) | {path.name: path for path in options.beside}
+            for samples in options.samples:
                 fed: dict[str, Any] = dict(feeds(sampler, plan, samples))
                 print(f"{samples} samples:")
                 if options.profile:

@@ -11,6 +11,7 @@ fewstep[export,calibration,openvino].
 """
 
 import argparse
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,6 +23,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+sys.path.insert(0, str(Path(__file__).parent.parent))  # where the tools of all benchmarks lie
+
+from counts import several
 from turns import Call, Opener, Times, in_turns
 
 from fewstep.calibration.bodies import judged_plan, open_body
@@ -143,7 +148,7 @@ def host_share(bundle: Path, backend: str, body: str, threads: int, batch: int, 
 def main(given: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--batches", default="1,8")
+    parser.add_argument("--batches", type=several, default="1,8")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--turn-seconds", type=float, default=1.0)
     parser.add_argument("--bundle", type=Path, help="a folder that keeps the bundle")
@@ -151,7 +156,7 @@ def main(given: Sequence[str] | None = None) -> None:
     try:
         with TemporaryDirectory() as folder:
             bundle = made(options.bundle or Path(folder) / "bundle")
-            for batch in map(int, options.batches.split(",")):
+            for batch in options.batches:
                 found = in_turns(contenders(bundle, options.threads, batch), options.rounds, options.turn_seconds)
                 print("\n".join(rows(found, batch)), end="\n\n", flush=True)
                 for backend, bodies in BODIES.items():

@@ -10,6 +10,7 @@ nothing else all the same.
 """
 
 import argparse
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -19,34 +20,29 @@ from typing import Any
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).parent.parent))  # where the tools of all benchmarks lie
+
+from counts import several
+from lowered import calibrated, written
+
 from fewstep.calibration.bodies import judged_plan, open_body
 from fewstep.calibration.lowering.quantize import lower_graph
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.lowering.targets.openvino import OPENVINO
-from fewstep.calibration.ranges.table import load
+from fewstep.calibration.ranges.table import RangesTable
 from fewstep.evaluation.speed.benchmark_feeds import feeds
-from fewstep.graph import io
-from fewstep.graph.graph import Array
+from fewstep.graph.graph import Array, Graph
 from fewstep.graph.passes.group_norm import LEAST
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends.openvino import OpenVino, read
-from fewstep.runtime.bundle.reading import Bundle, open_bundle
+from fewstep.runtime.bundle.reading import open_bundle
 
 BODY = "int8-openvino"
 FORMS: Mapping[str, Target] = {"as deployed": OPENVINO, "GroupNorm as exported": replace(OPENVINO, rewrites=())}
 
 
-def written(bundle: Bundle, folder: Path) -> dict[str, Path]:
-    """The graph of each form, in a file."""
-    if bundle.manifest.ranges is None:
-        raise UserError(f"{bundle.path} is not calibrated", "run fewstep calibrate BUNDLE --target openvino")
-    prepared = io.load(bundle.graph(bundle.body("float32").graph), root=bundle.path)
-    table = load(bundle.file(bundle.manifest.ranges))
-    paths = {}
-    for place, (name, target) in enumerate(FORMS.items()):
-        paths[name] = folder / f"{place}.onnx"
-        io.save(lower_graph(prepared, table, target)[0], paths[name])
-    return paths
+def forms(prepared: Graph, table: RangesTable) -> Mapping[str, Graph]:
+    return {name: lower_graph(prepared, table, target)[0] for name, target in FORMS.items()}
 
 
 def opened(path: Path, fed: Mapping[str, Array]) -> tuple[Callable[[], object], int]:
@@ -65,7 +61,9 @@ def opened(path: Path, fed: Mapping[str, Array]) -> tuple[Callable[[], object], 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("bundle", type=Path)
-    parser.add_argument("--samples", default="1,8", help="of one call, several with commas; a guided one is two rows")
+    parser.add_argument(
+        "--samples", type=several, default="1,8", help="of one call, several with commas; a guided one is two rows"
+    )
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--beside", type=Path, action="append", default=[], help="graph of another tool")
     options = parser.parse_args()
@@ -73,8 +71,10 @@ def main() -> None:
         bundle = open_bundle(options.bundle)
         with open_body(bundle, BODY, 1) as sampler, TemporaryDirectory() as folder:
             plan = judged_plan(sampler, bundle.body(BODY))
-            paths = written(bundle, Path(folder)) | {path.name: path for path in options.beside}
-            for samples in map(int, options.samples.split(",")):
+            paths = written(forms(*calibrated(bundle, OPENVINO)), Path(folder)) | {
+                path.name: path for path in options.beside
+            }
+            for samples in options.samples:
                 fed = feeds(sampler, plan, samples)
                 calls = {name: opened(path, fed) for name, path in paths.items()}
                 seconds: dict[str, list[float]] = {name: [] for name in calls}

@@ -1,4 +1,4 @@
-"""benchmarks/fit.py: a fitted plan beside the nominal one, on a tiny bundle."""
+"""benchmarks/fits/fit.py: a fitted plan beside the nominal one, on a tiny bundle."""
 
 import sys
 

@@ -7,7 +7,7 @@ import pytest
 
 from tests.benchmarks.conftest import BENCHMARKS
 
-FOLDERS = ("", "large/", "quantization/", "races/")
+FOLDERS = ("", "fits/", "large/", "quantization/", "races/")
 FILES = sorted(path for folder in FOLDERS for path in BENCHMARKS.glob(f"{folder}*.py"))
 STARTED = [str(path.relative_to(BENCHMARKS)) for path in FILES if "argparse.ArgumentParser(" in path.read_text()]
 
