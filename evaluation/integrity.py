@@ -220,7 +220,7 @@ def _opened(bundle: Bundle, name: str, graph: GraphEntry) -> Iterator[Damage]:
             "pip install --upgrade onnxruntime, or copy the bundle again",
         )
         return
-    if found := difference(graph, session):
+    if found := difference(graph, session.get_inputs, session.get_outputs):
         yield Damage(f"{name}: {found}", EXPORT_AGAIN)
 
 

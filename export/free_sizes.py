@@ -13,11 +13,12 @@ from typing import Any
 import torch
 
 from fewstep.export.error_text import module_name
+from fewstep.export.points import visits
 from fewstep.export.reference import call
 from fewstep.export.spec import Spec
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Size
-from fewstep.runtime.sizes import defaults, free_shape, free_x_shape, parsed, sized, visits
+from fewstep.runtime.sizes import defaults, free_shape, free_x_shape, parsed, sized
 
 LEAST_STEPS = 3  # of a size while tracing, if its range allows: torch.export takes an axis of 1 for a constant
 WITHOUT = "give no sizes, or export that size only"

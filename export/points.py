@@ -14,8 +14,9 @@ from fewstep.plans.grids import trailing
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.runtime.bundle.manifest import Condition
 from fewstep.runtime.conditions import drawn_range
-from fewstep.runtime.sizes import sized, visits
+from fewstep.runtime.sizes import Takes, defaults, sized
 
+VISIT_LIMIT = 4  # times the elements of the default shape: larger ones are not verified, which would take long
 TIMES = 3  # noise levels, from pure noise towards the data
 BATCHES = (1, 3, 4)
 SIZED_BATCH = 2  # of x in other sizes than the default
@@ -91,3 +92,21 @@ def _values(condition: Condition, batch: int, number: int, rng: np.random.Genera
     if condition.null is not None and number % 2:
         values[-1] = condition.null
     return values.astype(condition.dtype)
+
+
+def visits(takes: Takes) -> list[dict[str, int]]:
+    """Choices of all sizes at which a graph is verified: the default first, then the least, the greatest, and for
+    several sizes one where they differ. What has more than VISIT_LIMIT times the default's elements is left out."""
+    usual = defaults(takes.x_shape, takes.sizes)
+    least, greatest = ({size.name: getattr(size, end) for size in takes.sizes} for end in ("low", "high"))
+    mixed = {
+        size.name: greatest[size.name] if number % 2 else least[size.name] for number, size in enumerate(takes.sizes)
+    }
+    found = [usual]
+    for choice in (least, mixed, greatest):
+        if choice not in found and math.prod(choice.values()) <= VISIT_LIMIT * math.prod(usual.values()):
+            found.append(choice)
+    if len(found) == 1 and takes.sizes:  # a wide range: a step upwards, then
+        ups = {size.name: min(usual[size.name] + size.multiple, size.high) for size in takes.sizes}
+        found += [ups] * (ups != usual)
+    return found

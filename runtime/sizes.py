@@ -9,6 +9,7 @@ import operator
 import re
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
+from functools import lru_cache
 from math import prod
 from typing import Any, Protocol, TypeVar, cast
 
@@ -22,7 +23,6 @@ NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 RESERVED = "batch"
 LARGEST = 2**24  # of one size
 ELEMENTS_LIMIT = 2**28  # of one sample: beyond it a shape is damage, not a model
-VISIT_LIMIT = 4  # times the elements of the default shape: larger ones are not verified, which would take long
 
 
 class Takes(Protocol):
@@ -97,7 +97,7 @@ def read_sizes(named: Sequence[Dimension], shape: Sequence[int]) -> dict[str, in
         if isinstance(size, str):
             factor, names = parsed(size)
             if len(names) == 1:
-                told[names[0]] = int(found / factor)
+                told[names[0]] = found * factor.denominator // factor.numerator
     return told
 
 
@@ -161,25 +161,8 @@ def dimension_problem(size: Dimension, sizes: Sequence[Size]) -> str | None:
     return None
 
 
-def visits(takes: Takes) -> list[dict[str, int]]:
-    """Choices of all sizes at which a graph is verified: the default first, then the least, the greatest, and for
-    several sizes one where they differ. What has more than VISIT_LIMIT times the default's elements is left out."""
-    usual = defaults(takes.x_shape, takes.sizes)
-    least, greatest = ({size.name: getattr(size, end) for size in takes.sizes} for end in ("low", "high"))
-    mixed = {
-        size.name: greatest[size.name] if number % 2 else least[size.name] for number, size in enumerate(takes.sizes)
-    }
-    found = [usual]
-    for choice in (least, mixed, greatest):
-        if choice not in found and prod(choice.values()) <= VISIT_LIMIT * prod(usual.values()):
-            found.append(choice)
-    if len(found) == 1 and takes.sizes:  # a wide range: a step upwards, then
-        ups = {size.name: min(usual[size.name] + size.multiple, size.high) for size in takes.sizes}
-        found += [ups] * (ups != usual)
-    return found
-
-
-def parsed(text: str) -> tuple[Fraction, list[str]]:
+@lru_cache(256)
+def parsed(text: str) -> tuple[Fraction, tuple[str, ...]]:
     """A product of numbers and names, over a number -> (the numbers, the names). ValueError for anything else."""
     above, slash, below = text.partition("/")
     factors = above.split("*")
@@ -187,7 +170,7 @@ def parsed(text: str) -> tuple[Fraction, list[str]]:
     numbers = [int(factor) for factor in factors if factor not in names and _is_number(factor)]
     if not names or len(names) + len(numbers) < len(factors) or (slash and not _is_number(below)):
         raise ValueError(f"{text!r} is no dimension")
-    return Fraction(prod(numbers), int(below) if slash else 1), names
+    return Fraction(prod(numbers), int(below) if slash else 1), tuple(names)
 
 
 def _condition_at(condition: Condition, values: Mapping[str, int]) -> Condition:

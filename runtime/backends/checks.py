@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fewstep.plans.errors import UserError
+from fewstep.runtime.backends import Arrays
 
 
 def imported(module: str, said: str, install: str) -> Any:
@@ -25,6 +26,15 @@ def path_text(path: Path) -> str:
         return os.fsencode(path).decode()
     except UnicodeDecodeError as error:
         raise UserError(f"the path {path} is not in UTF-8, and engines take no other", "rename the folder") from error
+
+
+def failed(graph: str, feeds: Arrays, said: str) -> UserError:
+    """A call that an engine refused, in its words."""
+    return UserError(f"{graph} failed on inputs {shapes(feeds)}: {said}", "check their shapes and types")
+
+
+def shapes(feeds: Arrays) -> str:
+    return ", ".join(f"{name} {list(value.shape)}" for name, value in feeds.items())
 
 
 def check_contexts(contexts: int) -> None:

@@ -1,8 +1,11 @@
 """Does a graph have the inputs and outputs that the manifest says? Asked before anything is allocated by its shapes."""
 
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 from fewstep.runtime.bundle.manifest import GraphEntry, TensorEntry
+
+Ports = Callable[[], Sequence[Any]]
 
 TYPES = {  # onnxruntime's name of a type -> ours
     "tensor(float)": "float32",
@@ -15,12 +18,17 @@ TYPES = {  # onnxruntime's name of a type -> ours
 }
 
 
-def difference(graph: GraphEntry, session: Any) -> str | None:
-    """Where an `onnxruntime.InferenceSession` has other inputs or outputs than `graph` says; None if nowhere."""
-    for kind, told, found in (
-        ("inputs", graph.inputs, session.get_inputs),
-        ("outputs", graph.outputs, session.get_outputs),
-    ):
+class Port(NamedTuple):
+    """An input or output in the words of onnxruntime."""
+
+    name: str
+    type: str
+    shape: tuple[int | str, ...]
+
+
+def difference(graph: GraphEntry, inputs: Ports, outputs: Ports) -> str | None:
+    """Where an engine has other ports than `graph` says, as Port or onnxruntime's own; None if nowhere."""
+    for kind, told, found in (("inputs", graph.inputs, inputs), ("outputs", graph.outputs, outputs)):
         try:
             described, real = sorted(map(_described, told)), sorted(map(_real, found()))
         except UnicodeDecodeError:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import Arrays, LoadedGraph, graph_of
-from fewstep.runtime.backends.checks import check_threads, imported, path_text
+from fewstep.runtime.backends.checks import check_threads, failed, imported, path_text
 from fewstep.runtime.backends.interface import difference
 from fewstep.runtime.bundle.manifest import GraphEntry
 from fewstep.runtime.bundle.platforms import ONNXRUNTIME, body_name, cpu_kind, preferred
@@ -54,7 +54,7 @@ class OnnxRuntime:
     def load_graph(self, bundle: Bundle, graph: GraphEntry) -> "Session":
         """Any graph of a bundle, once it is what the manifest says."""
         opened = self.open(bundle.graph(graph), has_own_weights=bool(graph.data))
-        if found := difference(graph, opened.session):
+        if found := difference(graph, opened.session.get_inputs, opened.session.get_outputs):
             raise UserError(f"{bundle.path}: {found}", EXPORT_AGAIN)
         return opened
 
@@ -94,10 +94,7 @@ class Session:
         try:
             values = self.session.run(self.outputs, feeds)
         except Exception as error:
-            shapes = ", ".join(f"{name} {list(value.shape)}" for name, value in feeds.items())
-            raise UserError(
-                f"{self.graph} failed on inputs {shapes}: {first_line(error)}", "check their shapes and types"
-            ) from error
+            raise failed(self.graph, feeds, first_line(error)) from error
         return dict(zip(self.outputs, values, strict=True))
 
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import Arrays, LoadedGraph, graph_of
-from fewstep.runtime.backends.checks import check_contexts, imported, path_text
+from fewstep.runtime.backends.checks import check_contexts, failed, imported, path_text
 from fewstep.runtime.backends.interface import TYPES, difference
 from fewstep.runtime.backends.lanes import Lanes
 from fewstep.runtime.backends.onnxruntime import FATAL_ONLY, first_line
@@ -63,7 +63,7 @@ class OnnxRuntimeCuda:
             )
         _find_libraries(onnxruntime)
         session = open_session(onnxruntime, file, (PROVIDER, provider_settings(self.device)))
-        if found := difference(graph, session):
+        if found := difference(graph, session.get_inputs, session.get_outputs):
             raise UserError(f"{bundle.path}: {found}", EXPORT_AGAIN)
         return bind(onnxruntime, session, file.name, ("cuda", self.device), self.contexts)
 
@@ -113,10 +113,7 @@ class _Bound:
             except UserError:
                 raise
             except Exception as error:
-                shapes = ", ".join(f"{name} {list(value.shape)}" for name, value in feeds.items())
-                raise UserError(
-                    f"{self.graph} failed on inputs {shapes}: {first_line(error)}", "check their shapes and types"
-                ) from error
+                raise failed(self.graph, feeds, first_line(error)) from error
 
 
 class _Lane:

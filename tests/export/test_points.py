@@ -1,14 +1,18 @@
 """Where graphs are compared with their source."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from fewstep.export.points import BATCHES, SIZED_BATCH, TIMES, points
+from fewstep.export.points import BATCHES, SIZED_BATCH, TIMES, points, visits
 from fewstep.export.spec import Spec
 from fewstep.models.fashion_mnist.unet import NULL_CLASS
 from fewstep.plans.spec import ScheduleSpec
 from fewstep.runtime.bundle.manifest import Condition, Size
+from fewstep.runtime.bundle.reading import open_bundle
 from tests.export.denoisers import Exported
+from tests.free_bundle import free
 
 
 @pytest.mark.slow
@@ -49,3 +53,12 @@ def test_single_samples_come_first_and_a_quick_one_takes_few() -> None:
     assert quick[0].time == full[0].time == max(point.time for point in full)
     assert quick[1].time == min(point.time for point in full)
     assert quick[2].sizes == full[TIMES * len(BATCHES)].sizes != full[0].sizes
+
+
+def test_verification_visits_the_default_the_ends_and_a_mixture(tiny_bundle: Path) -> None:
+    manifest = open_bundle(free(tiny_bundle)).manifest
+    found = visits(manifest)
+    assert found[0] == {"height": 4, "width": 4}
+    assert {"height": 2, "width": 4} in found and {"height": 2, "width": 8} in found
+    assert {"height": 12, "width": 8} not in found  # six times the elements of the default
+    assert visits(manifest)[1:] == found[1:]

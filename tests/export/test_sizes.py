@@ -20,6 +20,7 @@ from fewstep.calibration.trajectories import roll_out
 from fewstep.engines.build import BuildOptions, build
 from fewstep.export import Condition, ScheduleSpec, Size, Spec, free_sizes
 from fewstep.export.export import ExportOptions, export
+from fewstep.export.points import visits
 from fewstep.export.size_option import with_sizes
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.trace import trace
@@ -33,7 +34,6 @@ from fewstep.runtime import UserError, load
 from fewstep.runtime.bundle import engine_files
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.execute import combine
-from fewstep.runtime.sizes import visits
 
 PLAN = "dpmpp_2m:2"
 SIZES = (Size("height", 1, low=8, high=32, multiple=8), Size("width", 2, low=8, high=32, multiple=8))

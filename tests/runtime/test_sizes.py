@@ -11,7 +11,7 @@ from fewstep.plans.noise import normal
 from fewstep.runtime import Hold, Sampler, UserError, load
 from fewstep.runtime.bundle.manifest import Manifest, Size
 from fewstep.runtime.bundle.reading import open_bundle
-from fewstep.runtime.sizes import dimension, read_sizes, size_problem, sized, sizes_of, visits
+from fewstep.runtime.sizes import dimension, read_sizes, size_problem, sized, sizes_of
 from tests.free_bundle import HEIGHT, WIDTH, free
 
 PLAN = "dpmpp_2m:3"
@@ -194,14 +194,6 @@ def test_what_is_no_dimension_is_refused(size: str) -> None:
 def test_sizes_are_read_off_a_shape() -> None:
     assert read_sizes(("batch", 3, "height*8", "width/2"), (2, 3, 512, 12)) == {"batch": 2, "height": 64, "width": 24}
     assert read_sizes(("batch", "height*width/4", 8), (2, 96, 8)) == {"batch": 2}
-
-
-def test_verification_visits_the_default_the_ends_and_a_mixture(bundle: Path) -> None:
-    found = visits(open_bundle(bundle).manifest)
-    assert found[0] == {"height": 4, "width": 4}
-    assert {"height": 2, "width": 4} in found and {"height": 2, "width": 8} in found
-    assert {"height": 12, "width": 8} not in found  # six times the elements of the default
-    assert visits(open_bundle(bundle).manifest)[1:] == found[1:]
 
 
 def test_two_sizes_of_one_name_or_axis_are_a_problem() -> None:

@@ -62,10 +62,16 @@ def test_a_missing_input_is_an_error_and_not_that_of_the_last_call(tiny_bundle: 
 def test_wrong_shapes_are_named(tiny_bundle: Path) -> None:
     network = OpenVino().load(open_bundle(tiny_bundle), "float32")
     with pytest.raises(
-        UserError, match=r"failed on inputs x \[2, 1, 3, 3\], row \[2, 1\]: .*got \[2,1,3,3\]"
+        UserError, match=r"failed on inputs x \[2, 1, 3, 3\], row \[2, 1\]: x takes \[2, 1, 4, 4\] of float32"
     ) as failure:
         network(feeds(1.0) | {"x": np.zeros((2, 1, 3, 3), np.float32)})
     assert "\n" not in str(failure.value)
+
+
+def test_numbers_of_another_type_are_not_rounded(tiny_bundle: Path) -> None:
+    network = OpenVino().load(open_bundle(tiny_bundle), "float32")
+    with pytest.raises(UserError, match=r"x takes \[2, 1, 4, 4\] of float32; check their shapes and types"):
+        network({name: value.astype(np.float64) for name, value in feeds(1.0).items()})
 
 
 def test_what_was_compiled_is_kept_for_the_next_time(tiny_bundle: Path) -> None:
