@@ -14,8 +14,9 @@ from pathlib import Path
 from tempfile import gettempdir
 
 import msgspec
+import numpy as np
 from counts import positive
-from zoo_tools import ALL, Member, calibrated
+from zoo_tools import ALL, Member, calibrated, own_conditions
 
 from fewstep.cli.progress import ProgressDisplay
 from fewstep.evaluation.distances.evaluate import EvaluateOptions, evaluate
@@ -24,10 +25,12 @@ from fewstep.runtime.bundle.platforms import CPU_X86, body_name
 
 BODY = body_name("int8", CPU_X86.name)
 TEACHER = "dpmpp_2m:20"  # of one seed, since nothing here is told by it
+ROWS = 1_024  # of conditions that nothing draws
 EXTRACTORS = {  # of the data that members are trained on, as their cards say
     "dit_flow": "fashion-mnist-cnn",
     "unet_epsilon_linear": "fashion-mnist-cnn",
     "convnext_v_cosine": "fashion-mnist-cnn",
+    "nafnet_residual": "fashion-mnist-cnn",
     "fashion_mnist": "fashion-mnist-cnn",
     "unet_edm_cifar": "cifar10-cnn",
     "cifar10": "cifar10-cnn",
@@ -40,7 +43,8 @@ HEADER = (
 
 def measured(member: Member, steps: int, arguments: argparse.Namespace, show: ProgressDisplay) -> Distance:
     """Of int8 and of float32 to float32 samples of other seeds."""
-    bundle = calibrated(member, steps, [CPU_X86.name], arguments.work, show)
+    own = own_conditions(member, range(ROWS))
+    bundle = calibrated(member, steps, [CPU_X86.name], arguments.work, show, own=own)
     kept = arguments.work / f"distance-{bundle.name}-{arguments.samples}.json"
     if not kept.exists():
         options = EvaluateOptions(
@@ -51,7 +55,10 @@ def measured(member: Member, steps: int, arguments: argparse.Namespace, show: Pr
             samples=arguments.samples,
             features=EXTRACTORS[member.name],
             teacher=TEACHER,
+            conditions=None if own is None else arguments.work / f"held-out-{member.name}.npz",
         )
+        if own is not None and options.conditions is not None:
+            np.savez(options.conditions, **own.held_out)  # type: ignore[arg-type]
         (body,) = evaluate(options, show).bodies
         kept.write_bytes(msgspec.json.encode(body.distances[0]))
     return msgspec.json.decode(kept.read_bytes(), type=Distance)

@@ -82,7 +82,9 @@ def problem(spec: Spec, batch: Batch, times: list[float], noise: Tensor) -> Prob
     answer = (batch.x0 - a * noisy) / b
     if spec.towards is not None:
         names = [condition.name for condition in spec.conditions]
-        noisy = noisy + (1 - alpha) * batch.conditions[names.index(spec.towards)]
+        reverts_to = batch.conditions[names.index(spec.towards)]
+        noisy = noisy + (1 - alpha) * reverts_to
+        answer = answer + reverts_to if spec.prediction == "residual" else answer
     scale = column([input_scale(spec.prediction, point, spec.schedule) for point in points])
     return Problem(scale * noisy, answer, _weight(spec, alpha, sigma))
 
