@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
@@ -63,13 +62,14 @@ class Contender:
 
 @dataclass(frozen=True)
 class Found:
-    """A contender's PSNR to the CPU's float32 samples (mean and least, dB), and milliseconds of a call by batch."""
+    """A contender's PSNR to the CPU's float32 samples (mean and least, dB), and milliseconds of a call by batch:
+    the median and the 99th percentile."""
 
     name: str
     precision: str
     mean: float = float("nan")
     least: float = float("nan")
-    milliseconds: tuple[float, ...] = ()
+    milliseconds: tuple[tuple[float, float], ...] = ()
     reason: str = ""
 
 
@@ -166,7 +166,7 @@ def measure(each: Contender, expected: np.ndarray, batches: Sequence[int] = BATC
         sample = each.open()
         size, count = max(batches), len(expected)
         made = np.concatenate([sample(range(at, min(at + size, count))) for at in range(0, count, size)])
-        times = tuple(1000 * _seconds(sample, range(batch)) for batch in batches)
+        times = tuple(_milliseconds(sample, range(batch)) for batch in batches)
     except Exception as error:  # engines and torch share no base class but Exception
         lines = str(error).strip().splitlines()
         return Found(each.name, each.precision, reason=lines[0] if lines else type(error).__name__)
@@ -174,8 +174,8 @@ def measure(each: Contender, expected: np.ndarray, batches: Sequence[int] = BATC
     return Found(each.name, each.precision, float(decibels.mean()), float(decibels.min()), times)
 
 
-def _seconds(sample: Sample, seeds: Sequence[int]) -> float:
-    """The median of calls, after three that are not counted."""
+def _milliseconds(sample: Sample, seeds: Sequence[int]) -> tuple[float, float]:
+    """The median and the 99th percentile of calls, after three that are not counted."""
     for _ in range(3):
         sample(seeds)
     times: list[float] = []
@@ -184,7 +184,7 @@ def _seconds(sample: Sample, seeds: Sequence[int]) -> float:
         started = time.perf_counter()
         sample(seeds)
         times.append(time.perf_counter() - started)
-    return median(times)
+    return 1e3 * float(np.median(times)), 1e3 * float(np.percentile(times, 99))
 
 
 def prepared(model: str, folder: Path, name: str) -> Path:
@@ -216,7 +216,7 @@ def page(machine: Sequence[str], found: dict[str, list[Found]]) -> str:
 
 `python benchmarks/gpu.py` wrote this page. Samples follow {PLAN} with guidance {GUIDANCE:g}. PSNR is to the
 samples of ONNX Runtime on the CPU in float32, over {SEEDS} seeds. Times are milliseconds of one call, with
-noise and results on the host: the median.
+noise and results on the host: the median, and the 99th percentile behind it.
 """
     parts = [head, "\n".join(f"- {line}" for line in machine)]
     for model, rows in found.items():
@@ -230,7 +230,7 @@ noise and results on the host: the median.
 def _row(found: Found) -> tuple[str, ...]:
     if found.reason:
         return (found.name, found.precision, "failed", *[""] * (1 + len(BATCHES)))
-    figures = (f"{found.mean:.1f}", f"{found.least:.1f}", *(f"{each:.2f}" for each in found.milliseconds))
+    figures = (f"{found.mean:.1f}", f"{found.least:.1f}", *(f"{half:.2f}, {most:.2f}" for half, most in found.milliseconds))
     return (found.name, found.precision, *figures)
 
 
@@ -263,7 +263,9 @@ def main(given: Sequence[str] | None = None) -> int:
             found[model] = [measure(each, expected) for each in contenders(bundle, model, name, has_torch)]
     packages = ("tensorrt", "tensorrt-rtx", "cuda-bindings", "onnxruntime", "onnxruntime-gpu", "torch")
     versions = ", ".join(f"{each} {version}" for each in packages if (version := version_of(each)) is not None)
-    machine = (f"{gpu.name} ({gpu.sm}), driver {gpu.driver}", versions, time.strftime("measured on %Y-%m-%d"))
+    memory = "" if gpu.free_mib is None else f", {gpu.free_mib} of {gpu.memory_mib} MiB free at the start"
+    named = f"{gpu.name} ({gpu.sm}), driver {gpu.driver}{memory}"
+    machine = (named, versions, time.strftime("measured on %Y-%m-%d"))
     arguments.output.write_text(page(machine, found))
     print(f"wrote {arguments.output}")
     return 0

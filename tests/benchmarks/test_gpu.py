@@ -54,6 +54,7 @@ def test_engines_on_doubles_agree_and_what_fails_is_a_row(
     ]
     assert [each.least > 120 for each in rows] == [True, True, False]
     assert [len(each.milliseconds) for each in rows] == [2, 2, 0]
+    assert all(0 < half <= most for each in rows for half, most in each.milliseconds)
     page = SCRIPT["page"](("a GPU", "today"), {"tiny": rows})
     assert "| broken | int8 | failed |" in page and "- broken, int8: there is no engine; build one" in page
     assert page.count("| tensorrt | float32 |") == 1 and page.startswith("# On an NVIDIA GPU\n")
@@ -74,7 +75,7 @@ def test_a_model_that_cannot_be_prepared_is_a_row(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(SCRIPT["main"].__globals__, "these_gpus", lambda: (gpu,))
     assert SCRIPT["main"](["--model", "foo", "--output", str(tmp_path / "gpu.md")]) == 0
     page = (tmp_path / "gpu.md").read_text()
-    assert "- a GPU (sm90), driver 580.65" in page and "- all, : there is no file or folder 'foo'" in page
+    assert "- a GPU (sm90), driver 580.65, 1024 of 1024 MiB free at the start\n" in page and "- all, : there is no file or folder 'foo'" in page
 
 
 @pytest.mark.slow
