@@ -230,8 +230,8 @@ noise and results on the host: the median, and the 99th percentile behind it.
 def _row(found: Found) -> tuple[str, ...]:
     if found.reason:
         return (found.name, found.precision, "failed", *[""] * (1 + len(BATCHES)))
-    figures = (f"{found.mean:.1f}", f"{found.least:.1f}", *(f"{half:.2f}, {most:.2f}" for half, most in found.milliseconds))
-    return (found.name, found.precision, *figures)
+    times = (f"{half:.2f}, {most:.2f}" for half, most in found.milliseconds)
+    return (found.name, found.precision, f"{found.mean:.1f}", f"{found.least:.1f}", *times)
 
 
 def seen() -> Gpu | None:
