@@ -6,6 +6,7 @@ in the order of the blocks. Workers that share the blocks therefore find the sam
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any
 
 import msgspec
@@ -52,6 +53,15 @@ class Block:
         return sampler.network(plan, len(self.seeds), self.conditions)
 
 
+def digest(block: Block) -> bytes:
+    """Of a block's seeds and conditions."""
+    known = sha256(repr((block.seeds, block.x_shape)).encode())
+    for name, array in sorted(block.conditions.items()):
+        known.update(f"{name} {array.dtype} {array.shape}".encode())
+        known.update(np.ascontiguousarray(array).tobytes())
+    return known.digest()
+
+
 def blocks_of(sampler: Sampler, seeds: range, rows: ConditionRecords | None = None) -> tuple[Block, ...]:
     """The seeds in blocks, in order, with the conditions that belong to them; without targets.
 
@@ -74,7 +84,12 @@ def sample_of(plan: Plan, states: Sequence[StepState]) -> Array:
 
 def sample(sampler: Sampler, plan: Plan, block: Block) -> Array:
     """A plan's samples of a block."""
-    return sample_of(plan, run(plan, block, block.network(sampler, plan)))
+    return sample_by(block.network(sampler, plan), plan, block)
+
+
+def sample_by(network: StepNetwork, plan: Plan, block: Block) -> Array:
+    """The same by a network that is open."""
+    return sample_of(plan, run(plan, block, network))
 
 
 def told_apart(plan: Plan, times: Iterable[float]) -> Plan:

@@ -15,12 +15,10 @@ from fewstep.fitting.search import BEGIN, HISTORY, KINDS
 from fewstep.fitting.tangents import calls
 from fewstep.fitting.task import FitTask
 
-CHECKS = 2  # of the teacher: beside a plan to begin at, and beside the best
-
 
 def evaluations(task: FitTask, options: FitOptions) -> tuple[int, int]:
     """The most evaluations of one sample: of the body, and of the float32 body by the teacher and its checks, if the
-    first teacher suffices."""
+    first teacher suffices. It is checked beside a plan to begin at, then beside the best."""
     steps, seeds, choices, judges = options.steps, options.seeds, options.selection_seeds, options.judge_seeds
     long, plans = len(task.teacher.steps), len(task.starts.nominal) + len(task.starts.fitted) + 1
     body = plans * BEGIN * BLOCK * steps + 2 * BLOCK  # where the fit begins; are times continuous?
@@ -28,7 +26,7 @@ def evaluations(task: FitTask, options: FitOptions) -> tuple[int, int]:
     judged = 3 * judges + SPANNED * BLOCK  # of the nominal, fitted and a former plan
     body += (seeds + choices + judged) * steps
     followed = seeds * long if options.method == "olss" else 0  # the teacher's states
-    return body, followed + (seeds + choices + judges) * long + CHECKS * CHECKED * (steps + 3 * long)
+    return body, followed + (seeds + choices + judges) * long + CHECKED * (2 * steps + 3 * long)
 
 
 def _of_the_search(task: FitTask, options: FitOptions) -> int:
@@ -44,7 +42,7 @@ def _of_the_search(task: FitTask, options: FitOptions) -> int:
     ends = 0
     if options.method == "end":
         ends = seeds + choices + (0 if task.extractor is None else 2 * len(SHARES) * choices)  # energy, and features
-    return BEGIN * BLOCK + seeds + choices + options.iterations * (seeds * columns + (1 + SECANTS) * tried) + ends
+    return BEGIN * BLOCK + choices + options.iterations * (seeds * columns + (1 + SECANTS) * tried) + ends
 
 
 def numbers_of(task: FitTask, options: FitOptions) -> list[int]:

@@ -71,13 +71,18 @@ class Nominal:
 
 
 @dataclass(frozen=True)
-class Iterate:
-    """The numbers after a step, with what they gain over the nominal plan, and how the step was chosen. `samples`
-    [seeds, *x_shape] are those of the fit's seeds."""
+class Stand:
+    """Numbers with what they gain over the nominal plan on the selection seeds: where a step begins."""
 
     numbers: Recurrence
-    on_fit: Gain
     on_selection: Gain
+
+
+@dataclass(frozen=True)
+class Iterate(Stand):
+    """Numbers after a step, and how it was chosen. `samples` [seeds, *x_shape] are those of the fit's seeds."""
+
+    on_fit: Gain
     damping: float
     anchor: float
     samples: NDArray[np.floating]
@@ -124,11 +129,12 @@ class Refinement:
     def sizes(self) -> Array:
         return np.array([number.size for number in self.free])
 
-    def judged(self, numbers: Recurrence) -> Iterate:
-        """Numbers with their gains; UserError if they leave the numbers."""
-        return self._judged(numbers, self.rolled.qualities(plan_of(numbers), self.seeds.selection))
+    def stand(self, numbers: Recurrence) -> Stand:
+        """UserError if their samples are not finite."""
+        on_selection = self.rolled.qualities(plan_of(numbers), self.seeds.selection)
+        return Stand(numbers, Gain.of(on_selection, self.nominal.selection))
 
-    def stepped(self, now: Iterate, found: Sensitivity, energies: Array) -> Iterate | None:
+    def stepped(self, now: Stand, found: Sensitivity, energies: Array) -> Iterate | None:
         """The best of the steps that gain on the selection seeds and hold on those of the fit; None without one."""
         so_far = difference(now.numbers, self.origin, self.free) / self.sizes
         steps = [step_of(found, energies, so_far, damping, anchor) for damping, anchor in RESTRAINTS]
@@ -147,11 +153,11 @@ class Refinement:
                 return judged
         return None
 
-    def _judged(self, numbers: Recurrence, on_selection: Array, damping: float = 0.0, anchor: float = 0.0) -> Iterate:
+    def _judged(self, numbers: Recurrence, on_selection: Array, damping: float, anchor: float) -> Iterate:
         plan = plan_of(numbers)
         samples = np.concatenate(list(self.rolled.samples(plan, self.seeds.fit)))
         on_fit = psnr(samples, np.concatenate([block.taught for block in self.seeds.fit]))
-        gains = Gain.of(on_fit, self.nominal.fit), Gain.of(on_selection, self.nominal.selection)
+        gains = Gain.of(on_selection, self.nominal.selection), Gain.of(on_fit, self.nominal.fit)
         return Iterate(numbers, *gains, damping, anchor, samples)
 
 
@@ -161,7 +167,7 @@ def refine(work: Refinement, begin: Recurrence, iterations: int, measured: int) 
     Columns are measured on `measured` blocks at first, and on twice as many in each later iteration. Between two
     measurements up to SECANTS steps correct the columns by what the step before did, which costs no calls of their own.
     """
-    now = work.judged(begin)
+    now = work.stand(begin)
     energies: Array | None = None
     count = measured
     for _ in range(iterations):

@@ -4,18 +4,20 @@ Nothing is trained and no gradient is needed: the deployed graph is called along
 fit, of its choices and of its judgement are disjoint. The nominal plan is kept where the gain does not count.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from time import perf_counter
 
 import msgspec
 import numpy as np
 
+from fewstep.calibration.conditions_file import ConditionRecords
 from fewstep.calibration.held_out import PAIRED
 from fewstep.calibration.metrics import psnr
 from fewstep.calibration.workers.opening import opened
 from fewstep.evaluation.output import write_whole
 from fewstep.evaluation.results import TeacherCheck
-from fewstep.evaluation.teacher import CHECKED, Teacher, checked_teacher
+from fewstep.evaluation.teacher import CHECKED, Sample, Teacher, checked_teacher
 from fewstep.fitting.blocks import BLOCK, FIT_SEEDS
 from fewstep.fitting.ending.energy import Energy
 from fewstep.fitting.ending.former import price_of_energy, price_of_features
@@ -33,8 +35,10 @@ from fewstep.plans.file import decode, encode
 from fewstep.plans.plan import Fitted, Plan
 from fewstep.runtime.bundle.manifest import FittedPlan
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
+from fewstep.runtime.execute import Array
 from fewstep.runtime.fitted_plans import FITTED
 from fewstep.runtime.progress import SILENT, Progress
+from fewstep.runtime.sampler import Sampler
 
 SPANNED = 2  # blocks of the judge seeds that the limit of all coefficients is taken on
 
@@ -89,13 +93,14 @@ def fit(options: FitOptions, progress: Progress = SILENT) -> FitResult:
 
 
 def _fitted(task: FitTask, options: FitOptions, started: float, progress: Progress) -> FitResult:
-    teacher = _checked(task, options.teacher or None, task.starts.nominal[0], progress)
+    sampled = _once(task.reference)
+    teacher = _checked(task, options.teacher or None, task.starts.nominal[0], sampled, progress)
     task = replace(task, teacher=teacher.plan)
     for found in search(task, options, progress):
         best = found
     check = teacher.check
     if check.exactness is not None:  # it was chosen before anything was near it: is it nearer than the best plan too?
-        check = _checked(task, teacher.plan.name, plan_of(best.numbers), progress).check
+        check = _checked(task, teacher.plan.name, plan_of(best.numbers), sampled, progress).check
     result = _judged(task, options, best, check, started, progress)
     if result.plan is not None:
         _commit(task, options, result)
@@ -105,9 +110,22 @@ def _fitted(task: FitTask, options: FitOptions, started: float, progress: Progre
     return result
 
 
-def _checked(task: FitTask, asked: str | None, plan: Plan, progress: Progress) -> Teacher:
+def _checked(task: FitTask, asked: str | None, plan: Plan, sampled: Sample, progress: Progress) -> Teacher:
     """The teacher beside a plan, on seeds of the fit: none of the judge's."""
-    return checked_teacher(task.reference, asked, plan, FIT_SEEDS[:CHECKED], task.rows.fit, progress)
+    return checked_teacher(task.reference, asked, plan, FIT_SEEDS[:CHECKED], task.rows.fit, progress, sampled)
+
+
+def _once(sampler: Sampler) -> Sample:
+    """Samples of a few seeds, which are the same at each call: those of a plan are made once."""
+    made: dict[bytes, Array] = {}
+
+    def sampled(plan: Plan, seeds: Sequence[int], conditions: ConditionRecords) -> Array:
+        key = encode(plan)
+        if key not in made:
+            made[key] = sampler.sample(plan, seeds, conditions)
+        return made[key]
+
+    return sampled
 
 
 def _judged(

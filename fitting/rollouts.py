@@ -4,7 +4,7 @@ A rollout is a function of a body, a plan and a block. Results come in the order
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from fewstep.calibration.metrics import psnr
 from fewstep.calibration.workers.in_order import Workers, in_order
 from fewstep.calibration.workers.sent_bundle import SentBundle
-from fewstep.fitting.blocks import Block, sample
+from fewstep.fitting.blocks import Block, sample, sample_by
 from fewstep.fitting.free import Number
+from fewstep.fitting.kept import Kept, rollout_key, with_first_kept
 from fewstep.fitting.recurrence import Recurrence
 from fewstep.fitting.sensitivity import Sensitivity
 from fewstep.fitting.tangents import sensitivity
@@ -59,8 +60,8 @@ class RolloutJob:
     backend: str
 
     def open(self, threads: int) -> Callable[[Item], Result]:
-        samplers = open_samplers(self.bundle.found(), self.precision, self.backend, threads)
-        return lambda item: _rolled(*samplers, item)
+        samplers, firsts = open_samplers(self.bundle.found(), self.precision, self.backend, threads), Kept()
+        return lambda item: _rolled(*samplers, firsts, item)
 
 
 def open_samplers(path: Path, precision: str, backend: str, threads: int) -> tuple[Sampler, Sampler]:
@@ -73,12 +74,14 @@ def open_samplers(path: Path, precision: str, backend: str, threads: int) -> tup
 @dataclass(frozen=True)
 class Rollouts:
     """`sampler` runs the body that is fitted to, `reference` the float32 body, for the teacher. Workers do the job in
-    their place, if there are some."""
+    their place, if there are some. `kept` has samples of the body, `firsts` first evaluations of this process."""
 
     sampler: Sampler
     reference: Sampler
     job: RolloutJob | None = None
     workers: Workers | None = None
+    kept: Kept = field(default_factory=Kept)
+    firsts: Kept = field(default_factory=Kept)
 
     def samples(self, plan: Plan, blocks: Sequence[Block], of_teacher: bool = False) -> Iterator[Array]:
         """Samples [seeds, *x_shape] of each block; UserError if they leave the numbers."""
@@ -108,17 +111,36 @@ class Rollouts:
             yield found
 
     def _each(self, items: Iterable[Item]) -> Iterator[Result]:
+        """What items ask for, in their order. What is kept is not made again."""
+        keyed = [(item, _key(item)) for item in items]
+        known = [None if key is None else self.kept.get(key) for _, key in keyed]
+        made = self._made([item for (item, _), had in zip(keyed, known, strict=True) if had is None])
+        for (_, key), had in zip(keyed, known, strict=True):
+            found = next(made) if had is None else had[0]
+            if key is not None and isinstance(found, np.ndarray):
+                self.kept.put(key, [found])
+            yield found
+
+    def _made(self, items: Sequence[Item]) -> Iterator[Result]:
         if self.workers is not None and self.job is not None:
             return in_order(self.job, items, self.workers)
-        return (_rolled(self.sampler, self.reference, item) for item in items)
+        return (_rolled(self.sampler, self.reference, self.firsts, item) for item in items)
 
 
-def _rolled(sampler: Sampler, reference: Sampler, item: Item) -> Result:
+def _key(item: Item) -> bytes | None:
+    """None for what no fit asks for twice."""
+    return rollout_key(item.plan, item.block) if isinstance(item, Asked) and not item.of_teacher else None
+
+
+def _rolled(sampler: Sampler, reference: Sampler, firsts: Kept, item: Item) -> Result:
     """What an item asks for. A plan that leaves the numbers is a result: it must not end what others asked for."""
     try:
         if isinstance(item, Measured):
-            return sensitivity(sampler, item.numbers, item.free, item.block)
-        return sample(reference if item.of_teacher else sampler, item.plan, item.block)
+            return sensitivity(sampler, item.numbers, item.free, item.block, firsts)
+        if item.of_teacher:
+            return sample(reference, item.plan, item.block)
+        network = with_first_kept(item.block.network(sampler, item.plan), item.block, firsts)
+        return sample_by(network, item.plan, item.block)
     except UserError as error:
         return error
 

@@ -8,7 +8,7 @@ from math import inf
 
 from fewstep.calibration.conditions_file import ConditionRecords
 from fewstep.fitting import teacher as teaching
-from fewstep.fitting.blocks import CHOICE_SEEDS, FIT_SEEDS, Block, blocks_of
+from fewstep.fitting.blocks import CHOICE_SEEDS, FIT_SEEDS, Block, blocks_of, digest
 from fewstep.fitting.checkpoint import Checkpoint, checkpoint_of
 from fewstep.fitting.continuous import is_continuous
 from fewstep.fitting.ending.energy import Energy, energy_of, scaled
@@ -161,7 +161,7 @@ def checkpoint_of_search(task: FitTask, options: FitOptions, found: Found) -> Ch
         encode(found.nominal),
         encode(task.teacher),
         repr((options.method, KINDS, HISTORY, RESTRAINTS, DIRECTIONS)).encode(),
-        *(teaching.digest(block) for block in (*found.seeds.fit, *found.seeds.selection)),
+        *(digest(block) for block in (*found.seeds.fit, *found.seeds.selection)),
     )
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from fewstep.fitting.blocks import Block, flat, run, sample_of, told_apart
 from fewstep.fitting.free import Number, moved
+from fewstep.fitting.kept import Kept, with_first_kept
 from fewstep.fitting.recurrence import Recurrence, plan_of
 from fewstep.fitting.sensitivity import Sensitivity
 from fewstep.plans.plan import Plan
@@ -30,8 +31,10 @@ NUDGE = 1e-2  # of x, in its root mean square: the length of a difference
 NOTHING = 1e-30  # a length that is none
 
 
-def sensitivity(sampler: Sampler, numbers: Recurrence, free: Sequence[Number], block: Block) -> Sensitivity:
-    """The columns of all free numbers on one block."""
+def sensitivity(
+    sampler: Sampler, numbers: Recurrence, free: Sequence[Number], block: Block, firsts: Kept | None = None
+) -> Sensitivity:
+    """The columns of all free numbers on one block. `firsts` has first evaluations that are known."""
     plan, count = plan_of(numbers), numbers.steps
     nudged = numbers.told.copy()
     for number in free:
@@ -41,6 +44,8 @@ def sensitivity(sampler: Sampler, numbers: Recurrence, free: Sequence[Number], b
     leaned = plan_of(moved(numbers, leans, np.array([number.size for number in leans])))
     both = told_apart(plan, nudged)
     network = block.network(sampler, both)
+    if firsts is not None:
+        network = with_first_kept(network, block, firsts)
     states = run(plan, block, network)
     seeds, base = len(block.seeds), sample_of(plan, states)
     of_x = np.zeros((seeds, len(free), base[0].size))

@@ -10,7 +10,7 @@ import numpy as np
 
 import fewstep.fitting
 from fewstep.calibration.workers.kind import this_kind
-from fewstep.fitting.blocks import Block
+from fewstep.fitting.blocks import Block, digest
 from fewstep.fitting.rollouts import Rollouts
 from fewstep.machine import cache
 from fewstep.machine.code_digest import code_of
@@ -49,15 +49,6 @@ def identity(sampler: Sampler) -> bytes:
     hashes = [manifest.files.get(file) for file in files]
     known = (manifest.x_shape, manifest.conditions, hashes, this_kind(), code_of(PACKAGES))
     return sha256(repr(known).encode()).digest()
-
-
-def digest(block: Block) -> bytes:
-    """Of a block's seeds and conditions."""
-    known = sha256(repr((block.seeds, block.x_shape)).encode())
-    for name, array in sorted(block.conditions.items()):
-        known.update(f"{name} {array.dtype} {array.shape}".encode())
-        known.update(np.ascontiguousarray(array).tobytes())
-    return known.digest()
 
 
 def _kept(sampler: Sampler, plan: Plan, block: Block) -> Array | None:
