@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fewstep.calibration.lowering.balance import balanced
+from fewstep.calibration.lowering.balance import _most, balanced
 from fewstep.calibration.weights import quantize_weight
 
 WEIGHT = np.random.default_rng(0).standard_normal((24, 16, 3, 3)).astype(np.float32)
@@ -55,3 +55,12 @@ def test_exact_weights_stay() -> None:
     weight = np.array([[127.0, -3.0, 4.0], [0.0, 0.0, 0.0]], np.float32)
     nearest = quantize_weight(weight, 0, "minmax")
     assert np.array_equal(balanced(nearest, weight, 127).values, nearest.values)
+
+
+@pytest.mark.parametrize("count", [0, 1, 7, 40, 64])
+@pytest.mark.parametrize("has_equal", [False, True])
+def test_the_greatest_numbers_are_those_of_a_whole_sort(count: int, has_equal: bool) -> None:
+    worth = np.random.default_rng(count).standard_normal((32, 64))
+    worth = np.round(worth) if has_equal else worth
+    worth[3, 10:30] = -np.inf
+    assert np.array_equal(_most(worth, count), np.argsort(-worth, axis=1, kind="stable")[:, :count])
