@@ -12,22 +12,22 @@ few ways are tried, and none longer than it takes to see that it loses.
 - The mean error of the output is measured for the best of these only. Whether it is worth it shows in samples alone: an
   error with one sign changes what a sample becomes, and need not leave a constant behind. Each half of the seeds is
   judged with the mean error of the other half.
+- Where the end error has one image, the mean error of each position is measured, on more seeds than choose. It is taken
+  out unless samples are surely worse: what it wins is less than samples differ by chance (docs/measured/trials.md).
 - What was lowered to be tried is deployed as it is.
-
-The first way is the usual one. It stays unless another one is surely better by the mean of all samples and of the worse
-half, and surely worse by neither.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from itertools import repeat
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fewstep.calibration.choosing.evidence import Tried, Way, choose, constant_share, image_share, is_behind
 from fewstep.calibration.choosing.opened import open_lowered
-from fewstep.calibration.choosing.output_error import corrected, mean_error
+from fewstep.calibration.choosing.output_error import corrected, errors, mean_error, mean_image
 from fewstep.calibration.choosing.thin import thin_convolutions
 from fewstep.calibration.conditions_file import ConditionRecords
 from fewstep.calibration.count import batch_of
@@ -55,42 +55,13 @@ from fewstep.runtime.sampler import Sampler
 
 TRIED: tuple[Method, ...] = ("channels", "channels-balanced")  # the usual one first
 CHOOSING = 8  # seeds that choose, in two halves; no more than there are trajectories
+MEASURING = 24  # more seeds, on which an image is measured where there is one; no more than there are trajectories
+LEAST_IMAGE = 0.03  # of the end error's energy: where an image has surely less, it is not worth their time
+AGAINST = 2.0  # standard errors by which samples must be worse for an image to stay
 FEWEST = 4  # of these seeds: a half of one says nothing of its worse samples
 FIRST = SELECTION_SEEDS.index(JUDGE_SEEDS.stop)  # precision maps have those before
-WORSE = 0.5  # of the samples, whose mean counts as much as the mean of all; a smaller part of a few says less
-RESAMPLES = 256  # of the seeds, with replacement: differences between them have the error of the difference
 
 Float = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Way:
-    """How a body may be calibrated: the method of its ranges, whether the mean error of its output is taken out, and
-    the thin convolutions that stay in float."""
-
-    ranges: Method
-    has_bias: bool = False
-    in_float: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Tried:
-    """A way, the PSNR of its samples [seeds] in dB, the share of the end error's energy that is one number for each
-    channel, and the bias that it adds to the output."""
-
-    way: Way
-    psnr: Float
-    shift: float
-    bias: Float | None = None
-
-    @property
-    def p5(self) -> float:
-        return float(np.percentile(self.psnr, 5))
-
-    @property
-    def quality(self) -> float:
-        """What ways are chosen by, in dB."""
-        return float(_parts(self.psnr).mean())
 
 
 @dataclass(frozen=True)
@@ -110,10 +81,20 @@ def halves(trajectories: int) -> tuple[range, ...]:
     return (seeds[:first], seeds[first:])
 
 
+def measuring(trajectories: int) -> tuple[range, ...]:
+    """The seeds that measure an image beside those that choose, as many at once as these."""
+    seeds, at_once = (
+        SELECTION_SEEDS[FIRST + CHOOSING :][: max(0, min(MEASURING, trajectories - CHOOSING))],
+        CHOOSING // 2,
+    )
+    return tuple(seeds[start : start + at_once] for start in range(0, len(seeds), at_once))
+
+
 def most_evaluations(methods: int, tries_thin: bool, tries_bias: bool, steps: int, trajectories: int) -> int:
     """How often trying asks the bodies of one target for a sample. The samples of float32 that all are compared with
     are not among them: targets share those."""
-    return steps * min(CHOOSING, trajectories) * (methods + tries_thin + 2 * tries_bias)
+    more = sum(map(len, measuring(trajectories))) * tries_bias
+    return steps * (min(CHOOSING, trajectories) * (methods + tries_thin + 2 * tries_bias) + more)
 
 
 @dataclass(frozen=True)
@@ -152,18 +133,21 @@ def choose_each(
         target: len(ways.tables) > 1 or target.name in ways.biased or bool(in_float[target]) for target in targets
     }
     courses: tuple[Course, ...] = ()
+    more: Callable[[], tuple[Course, ...]] | None = None
     is_large = batch_of(task, [*next(iter(ways.tables.values())).tensors]) < BATCH
     if any(is_tried.values()):
         sampler = body_by_rows(task.sampler) if is_large else task.sampler  # one by one, as counting has them
         shown = partial(_under, progress, "trials")
         courses = open_trials(sampler, plan, len(task.seeds), task.conditions, shown)
         close(task.sampler.denoiser)
+        if not is_large and not exceeds(task.prepared):  # else float32 beside an int8 body is too much
+            more = _opened_once(task, plan, progress)
     found = {}
     for done, target in enumerate(targets, 1):
         name, variants = body_of(target), ways.variants(task.prepared, target)
         own, shown = courses if is_tried[target] else (), partial(_under, progress, target.name)
         try:
-            chosen = try_ways(variants, in_float[target], target.name in ways.biased, own, shown, is_large)
+            chosen = try_ways(variants, in_float[target], target.name in ways.biased, own, shown, is_large, more)
             check(name, chosen.lowered, target)
             found[name] = chosen
         except UserError as error:
@@ -179,11 +163,29 @@ def open_trials(
 ) -> tuple[Course, ...]:
     """What ways are tried on: a course of each half of the seeds that choose, for the sampler of the float32 body,
     along the plan in the range groups of the bodies."""
-    parts = halves(trajectories)
+    return _open_parts(sampler, plan, halves(trajectories), rows, progress)
+
+
+def _open_parts(
+    sampler: Sampler, plan: Plan, parts: Sequence[range], rows: ConditionRecords | None, progress: Progress
+) -> tuple[Course, ...]:
     return tuple(
         open_course(sampler, plan, seeds, rows, partial(_of_parts, progress, number, len(parts)))
         for number, seeds in enumerate(parts)
     )
+
+
+def _opened_once(task: Task, plan: Plan, progress: Progress) -> Callable[[], tuple[Course, ...]]:
+    """Courses of the seeds that measure an image, which all targets share; made when first asked for."""
+
+    @cache
+    def opened() -> tuple[Course, ...]:
+        shown = partial(_under, progress, "trials")
+        courses = _open_parts(task.sampler, plan, measuring(len(task.seeds)), task.conditions, shown)
+        close(task.sampler.denoiser)
+        return courses
+
+    return opened
 
 
 def try_ways(
@@ -193,10 +195,11 @@ def try_ways(
     courses: Sequence[Course],
     progress: Progress = SILENT,
     by_rows: bool = False,
+    more: Callable[[], tuple[Course, ...]] | None = None,
 ) -> Chosen:
     """The best of these methods; then with the operations `thin` in float, if that is better; then with the mean error
     of its output taken out, if that is tried and better. Nothing is tried without courses: the first method is taken.
-    A large body sees the samples of a course one by one (`by_rows`)."""
+    A large body sees the samples of a course one by one (`by_rows`). `more` are courses to measure an image on."""
     if not courses:
         usual = next(iter(variants.values()))
         return Chosen(usual.lower(()), usual)
@@ -233,8 +236,14 @@ def try_ways(
         progress("ways tried", len(variants) + 1, stages)
     if tries_bias:
         network = _opened(made[0], usual.target, by_rows) if best_network is None else best_network
-        found.append(_corrected(best, made[0], len(usual.table.groups) + 1, network, courses))
-        best = found[-1] if choose([best, found[-1]]) == 1 else best
+        groups = len(usual.table.groups) + 1
+        if more is not None and best.image > LEAST_IMAGE and _has_one_shape(made[0]):
+            found.append(_without_image(best, made[0], groups, network, courses, more()))
+            is_better = choose([found[-1], best], AGAINST) == 0  # two measurements speak for it
+        else:
+            found.append(_corrected(best, made[0], groups, network, courses))
+            is_better = choose([best, found[-1]]) == 1
+        best = found[-1] if is_better else best
         del network
         progress("ways tried", stages, stages)
     del best_network
@@ -246,7 +255,8 @@ def try_ways(
     else:
         usual = replace(usual, made=lowered)
     if best.bias is not None:
-        said = f"the mean error of the output is taken out: up to {np.abs(best.bias).max():.2g}"
+        where = " at each position" * (best.bias.ndim > 2)
+        said = f"the mean error of the output is taken out{where}: up to {np.abs(best.bias).max():.2g}"
         lowered = replace(lowered, graph=with_output_bias(lowered.graph, best.bias), notes=(*lowered.notes, said))
     return Chosen(lowered, usual, tuple(_trial(each, each is best) for each in found))
 
@@ -256,34 +266,10 @@ def _opened(graph: Graph, target: Target, by_rows: bool) -> LoadedGraph:
     return row_by_row(network, graph.inputs) if by_rows else network
 
 
-def choose(found: Sequence[Tried]) -> int:
-    """The number of the best way: the first, or one that surely beats it."""
-    usual = found[0]
-    better = [number for number, each in enumerate(found) if _beats(each, usual)]
-    return max(better, key=lambda number: found[number].quality, default=0)
-
-
-def _beats(other: Tried, usual: Tried) -> bool:
-    if len(other.psnr) < len(usual.psnr):  # it was left on the way
-        return False
-    seeds = np.random.default_rng(0).integers(0, len(usual.psnr), (RESAMPLES, len(usual.psnr)))
-    drawn = _parts(other.psnr[seeds]) - _parts(usual.psnr[seeds])  # [resamples, 2]
-    wins = _parts(other.psnr) - _parts(usual.psnr)
-    return bool(wins.mean() > drawn.mean(axis=1).std() and (wins >= -drawn.std(axis=0)).all())
-
-
-def _parts(psnr: Float) -> Float:
-    """The mean of all samples, and of the worse half of them: [..., 2] from [..., seeds]."""
-    worse = np.sort(psnr, axis=-1)[..., : -(-psnr.shape[-1] // round(1 / WORSE))]
-    parts: Float = np.stack([psnr.mean(axis=-1), worse.mean(axis=-1)], axis=-1)
-    return parts
-
-
 def _corrected(best: Tried, graph: Graph, groups: int, network: LoadedGraph, courses: Sequence[Course]) -> Tried:
     """The best way with the mean error of its output taken out: all of it in the end, that of the other half where one
     is run, so that no sample is judged with numbers that it gave. Nothing more is measured of one that is behind."""
-    axis, output = channel_axis(graph), graph.outputs[0].name
-    groups = groups if GROUP in {value.name for value in graph.inputs} else 1
+    axis, output, groups = channel_axis(graph), graph.outputs[0].name, _told_apart(graph, groups)
     found: list[Float] = []
 
     def networks() -> Iterator[LoadedGraph]:
@@ -295,36 +281,52 @@ def _corrected(best: Tried, graph: Graph, groups: int, network: LoadedGraph, cou
     return replace(tried, bias=np.mean(found, axis=0))
 
 
+def _without_image(
+    best: Tried,
+    graph: Graph,
+    groups: int,
+    network: LoadedGraph,
+    courses: Sequence[Course],
+    more: Sequence[Course],
+) -> Tried:
+    """The same with the mean error at each position, which the courses `more` measure as well. All seeds are run."""
+    axis, output, groups = channel_axis(graph), graph.outputs[0].name, _told_apart(graph, groups)
+    steps = courses[0].plan.steps
+    beside, each_half = ([errors(course, network) for course in each] for each in (more, courses))
+    images = [mean_image(steps, [*beside, half], axis, groups) for half in reversed(each_half)]
+    networks = [corrected(network, output, image, axis) for image in images]
+    tried = _run(replace(best.way, has_bias=True), networks, courses, ())
+    return replace(tried, bias=mean_image(steps, [*beside, *each_half], axis, groups))
+
+
+def _told_apart(graph: Graph, groups: int) -> int:
+    """The groups that a lowered graph tells apart, of those that its ranges have."""
+    return groups if GROUP in {value.name for value in graph.inputs} else 1
+
+
+def _has_one_shape(graph: Graph) -> bool:
+    """False if sizes are free: positions are those of one size."""
+    return all(isinstance(each, int) for each in graph.outputs[0].shape[1:])
+
+
 def _run(way: Way, networks: Iterable[LoadedGraph], courses: Sequence[Course], others: Sequence[Tried]) -> Tried:
     """Samples of a way, each course with its network, until it is behind one of the others."""
     psnr: list[Float] = []
-    errors: list[Float] = []
+    ends: list[Float] = []
     for network, course in zip(networks, courses, strict=False):  # any number of the same, or one made for each
         states = course.run([network] * course.groups)
         psnr.append(course.quality(states))
-        errors.append(_end_error(course, states))
-        if any(_is_behind(np.concatenate(psnr), each.psnr) for each in others):
+        ends.append(_end_error(course, states))
+        if any(is_behind(np.concatenate(psnr), each.psnr) for each in others):
             break
-    return Tried(way, np.concatenate(psnr), constant_share(np.concatenate(errors)))
-
-
-def _is_behind(psnr: Float, other: Float) -> bool:
-    """On the seeds that both have."""
-    both = min(len(psnr), len(other))
-    return bool(_parts(psnr[:both]).mean() < _parts(other[:both]).mean())
+    end = np.concatenate(ends)
+    return Tried(way, np.concatenate(psnr), constant_share(end), image_share(end))
 
 
 def _end_error(course: Course, states: Sequence[StepState]) -> Float:
     made, wanted = (finish(course.plan, each[-1:]).astype(np.float64) for each in (states, course.reference))
     error: Float = made - wanted
     return error
-
-
-def constant_share(errors: Float) -> float:
-    """The share of the energy of errors [B, C, ...] that is one number for each channel."""
-    inner = tuple(range(2, errors.ndim))
-    energy = float(np.square(errors).mean())
-    return float(np.square(errors.mean(axis=(0, *inner))).mean()) / energy if energy > 0 else 0.0
 
 
 def _trial(each: Tried, is_chosen: bool) -> Trial:

@@ -1,4 +1,4 @@
-"""A constant added to the output of a lowered body: one number for each range group and channel.
+"""A constant added to the output of a lowered body: one number for each range group, and each channel or position.
 
 It stands behind all else, in float32, so that every engine has it and no operation in int8 changes. A body of one group
 whose output is a sum with one number for each channel takes it into those numbers, for no operation at all.
@@ -19,16 +19,20 @@ SAME_AXES = ("Add", "Sub", "Mul", "Div", "Cast", "Identity")  # of what they rea
 
 
 def with_output_bias(graph: Graph, bias: Float) -> Graph:
-    """The graph with `bias` [groups, channels] added to its output. Several groups need its input "group".
+    """The graph with `bias` added to its output, [groups, channels] or [groups, *x_shape]. Several groups need its
+    input "group".
 
-    ValueError if the output has another number of channels, or the graph does not tell groups apart.
+    ValueError if the output has another number of channels or another shape, or the graph does not tell groups apart.
     """
     output, axis = graph.outputs[0], channel_axis(graph)
-    if bias.shape[1] != output.shape[axis]:
-        raise ValueError(f"{bias.shape[1]} numbers for an output of shape {output.shape}")
+    is_image = bias.ndim > 2
+    if (bias.shape[1:] != output.shape[1:]) if is_image else (bias.shape[1] != output.shape[axis]):
+        numbers = " x ".join(map(str, bias.shape[1:]))
+        raise ValueError(f"{numbers} numbers for an output of shape {output.shape}")
     if len(bias) > 1 and GROUP not in {value.name for value in graph.inputs}:
         raise ValueError(f"{len(bias)} groups for a graph without the input {GROUP!r}")
-    table = bias.astype(output.dtype).reshape([len(bias), *(-1 if each == axis else 1 for each in _inner_axes(graph))])
+    axes = [-1 if each == axis else 1 for each in _inner_axes(graph)]
+    table = bias.astype(output.dtype).reshape(bias.shape if is_image else [len(bias), *axes])
     folded = _folded(graph, table) if len(bias) == 1 else None
     return folded or _added(graph, table)
 

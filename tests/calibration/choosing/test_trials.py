@@ -12,7 +12,8 @@ from fewstep.calibration import options as verb
 from fewstep.calibration.bodies import ranges_files
 from fewstep.calibration.calibrate import Calibration, calibrate
 from fewstep.calibration.choosing import trials
-from fewstep.calibration.choosing.trials import Tried, Way, most_evaluations
+from fewstep.calibration.choosing.evidence import Tried, Way
+from fewstep.calibration.choosing.trials import measuring, most_evaluations
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.on_demand import OnDemand
 from fewstep.calibration.precision.closed_loop import JUDGE_SEEDS, SEARCH_SEEDS, SELECTION_SEEDS, Course
@@ -64,6 +65,12 @@ def plant(monkeypatch: pytest.MonkeyPatch, error: float) -> None:
     monkeypatch.setattr(trials, "open_lowered", opened)
 
 
+@pytest.fixture
+def by_channel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error that is one number is measured by channel, on the seeds that choose alone."""
+    monkeypatch.setattr(trials, "LEAST_IMAGE", 1.0)
+
+
 def the_wrong_way(course: object, network: object, axis: int, groups: int) -> NDArray[np.float64]:
     """In the place of a measured mean error: as large, and with the other sign."""
     return np.full((groups, 1), -PLANTED)
@@ -75,6 +82,7 @@ def stored_bias(bundle: Path) -> NDArray[np.float32]:
     return graph.constants["output_bias"]
 
 
+@pytest.mark.usefixtures("by_channel")
 def test_a_planted_error_is_found_taken_out_and_told(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own = trials.mean_error
     found = []
@@ -106,6 +114,7 @@ def test_a_planted_error_is_found_taken_out_and_told(bundle: Path, monkeypatch: 
     )
 
 
+@pytest.mark.usefixtures("by_channel")
 def test_a_correction_that_does_not_win_is_refused(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plant(monkeypatch, PLANTED)
     monkeypatch.setattr(trials, "mean_error", the_wrong_way)
@@ -121,6 +130,7 @@ def test_a_mean_error_is_tried_whatever_is_left_of_it_in_samples(bundle: Path, m
     assert ways(tried_of(run(bundle))) == [("channels", False), ("channels", True)]
 
 
+@pytest.mark.usefixtures("by_channel")
 def test_the_planted_error_is_gone_from_samples_of_the_deployed_body(
     bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -235,6 +245,7 @@ def test_one_way_is_not_tried(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert tried_of(run(bundle, bias="auto")) == ()
 
 
+@pytest.mark.usefixtures("by_channel")
 def test_the_float_session_is_closed_before_each_target(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[OnDemand] = []
     was_open: list[bool] = []
@@ -259,6 +270,7 @@ def test_the_float_session_is_closed_before_each_target(bundle: Path, monkeypatc
     assert opened[0]._opened is None
 
 
+@pytest.mark.usefixtures("by_channel")
 def test_a_large_body_sees_one_sample_at_a_time(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And the samples are those of a small one."""
     sizes: list[int] = []
@@ -334,6 +346,7 @@ def test_what_won_is_lowered_once(bundle: Path, monkeypatch: pytest.MonkeyPatch)
     assert len(lowered) == len(trials.TRIED)
 
 
+@pytest.mark.usefixtures("by_channel")
 def test_a_way_that_is_behind_on_the_first_half_gets_no_more_seeds(
     bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -343,6 +356,7 @@ def test_a_way_that_is_behind_on_the_first_half_gets_no_more_seeds(
     assert (off.seeds, on.seeds) == (trials.CHOOSING, trials.CHOOSING // 2)
 
 
+@pytest.mark.usefixtures("by_channel")
 def test_each_half_is_judged_with_the_mean_error_of_the_other(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Half of what is missing is found on the first half, all on the second: the second half of the samples is left
     with an error that the first has not. The body gets the mean."""
@@ -363,9 +377,68 @@ def test_each_half_is_judged_with_the_mean_error_of_the_other(bundle: Path, monk
     np.testing.assert_allclose(stored_bias(bundle), 0.75 * PLANTED, rtol=1e-6)
 
 
+WAVE = np.float32(PLANTED) * np.sin(np.arange(64, dtype=np.float32)).reshape(8, 8)
+
+
+def plant_image(monkeypatch: pytest.MonkeyPatch, sizes: list[int]) -> None:
+    """Every int8 body has one image in the error of all that it makes. `sizes` gets the rows of each call."""
+
+    def opened(graph: Graph, target: Target) -> LoadedGraph:
+        network = REAL(graph, target)
+        return lambda feeds: (sizes.append(len(feeds["x"])), {"v": network(feeds)["v"] - WAVE})[1]
+
+    monkeypatch.setattr(trials, "open_lowered", opened)
+
+
+def test_an_image_is_found_on_more_seeds_and_taken_out(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    plant_image(monkeypatch, sizes)
+    made = run(bundle, trajectories=64, target=("cpu-x86", "cpu-x86-7bit"))
+    for name in ("int8-cpu-x86", "int8-cpu-x86-7bit"):
+        off, on = tried_of(made, name)
+        assert ways([off, on]) == [("channels", False), ("channels", True)] and on.is_chosen
+        assert on.psnr > off.psnr + 3
+        assert any("taken out at each position" in note for note in made.lowered[name].notes)
+    stored = stored_bias(bundle)
+    assert stored.shape == (3, 1, 8, 8)
+    np.testing.assert_allclose(stored[:, 0], np.broadcast_to(WAVE, (3, 8, 8)), atol=0.3 * PLANTED)
+    samples = 3 * trials.CHOOSING + trials.MEASURING  # run as it is and without the image, and measured
+    assert sum(sizes) == 2 * 3 * 2 * samples  # targets, steps, branches
+    assert set(sizes) == {trials.CHOOSING}  # the two branches of half of those that choose
+
+
+def test_an_image_stays_where_samples_are_surely_worse_without_it(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And goes where they do not tell, as its measurement does."""
+    real = trials.mean_image
+    plant_image(monkeypatch, [])
+    for share, is_gone in ((-1.0, False), (0.0, True)):
+        monkeypatch.setattr(trials, "mean_image", lambda *given, share=share: share * real(*given))
+        off, on = tried_of(run(bundle, trajectories=64))
+        assert (off.is_chosen, on.is_chosen) == (not is_gone, is_gone) and on.seeds == off.seeds == trials.CHOOSING
+
+
+def test_sizes_that_are_free_have_no_positions(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant_image(monkeypatch, [])
+    monkeypatch.setattr(trials, "_has_one_shape", lambda graph: False)
+    run(bundle, trajectories=64)
+    with pytest.raises(KeyError):
+        stored_bias(bundle)  # the mean of a channel wins nothing here
+
+
+def test_few_trajectories_measure_no_more_seeds_than_they_are() -> None:
+    assert [len(part) for part in measuring(64)] == [4] * 6
+    assert [len(part) for part in measuring(13)] == [4, 1] and measuring(8) == ()
+    own = {seed for part in measuring(1000) for seed in part}
+    assert len(own) == trials.MEASURING and own < set(SELECTION_SEEDS)
+    assert not own & {*SEARCH_SEEDS, *JUDGE_SEEDS, *trials.halves(64)[0], *trials.halves(64)[1]}
+
+
 def test_the_budget_counts_all_that_may_run() -> None:
     assert most_evaluations(3, False, False, 8, 64) == 3 * 8 * trials.CHOOSING
-    assert most_evaluations(3, False, True, 8, 64) == (3 + 1 + 1) * 8 * trials.CHOOSING
+    assert most_evaluations(3, False, True, 8, 64) == 8 * ((3 + 1 + 1) * trials.CHOOSING + trials.MEASURING)
+    assert most_evaluations(3, False, True, 8, 8) == 8 * (3 + 1 + 1) * trials.CHOOSING
     assert most_evaluations(1, True, True, 4, 4) == 4 * 4 * (1 + 1 + 1 + 1)
 
 

@@ -1,0 +1,104 @@
+"""When a way to calibrate has surely won: by the samples that were made with it, and by those of the usual one.
+
+The usual way stays unless another one is surely better by the mean of all samples and of the worse half, and surely
+worse by neither. The PSNR of a sample also moves by chance, by some decibels: rounding is chaotic. So where other
+evidence speaks for a way, that one is the usual one.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.calibration.ranges.table import Method
+
+WORSE = 0.5  # of the samples, whose mean counts as much as the mean of all; a smaller part of a few says less
+SURE = 1.0  # standard errors of a difference
+RESAMPLES = 256  # of the seeds, with replacement: differences between them have the error of the difference
+
+Float = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a body may be calibrated: the method of its ranges, whether the mean error of its output is taken out, and
+    the thin convolutions that stay in float."""
+
+    ranges: Method
+    has_bias: bool = False
+    in_float: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A way, the PSNR of its samples [seeds] in dB, the shares of the end error's energy that are one number for each
+    channel and one image, and the bias that the way adds to the output."""
+
+    way: Way
+    psnr: Float
+    shift: float
+    image: float = 0.0
+    bias: Float | None = None
+
+    @property
+    def p5(self) -> float:
+        return float(np.percentile(self.psnr, 5))
+
+    @property
+    def quality(self) -> float:
+        """What ways are chosen by, in dB."""
+        return float(_parts(self.psnr).mean())
+
+
+def choose(found: Sequence[Tried], sure: float = SURE) -> int:
+    """The number of the best way: the first, or one that beats it by `sure` standard errors."""
+    usual = found[0]
+    better = [number for number, each in enumerate(found) if _beats(each, usual, sure)]
+    return max(better, key=lambda number: found[number].quality, default=0)
+
+
+def _beats(other: Tried, usual: Tried, sure: float) -> bool:
+    if len(other.psnr) < len(usual.psnr):  # it was left on the way
+        return False
+    seeds = np.random.default_rng(0).integers(0, len(usual.psnr), (RESAMPLES, len(usual.psnr)))
+    drawn = _parts(other.psnr[seeds]) - _parts(usual.psnr[seeds])  # [resamples, 2]
+    wins = _parts(other.psnr) - _parts(usual.psnr)
+    return bool(wins.mean() > sure * drawn.mean(axis=1).std() and (wins >= -drawn.std(axis=0)).all())
+
+
+def _parts(psnr: Float) -> Float:
+    """The mean of all samples, and of the worse half of them: [..., 2] from [..., seeds]."""
+    worse = np.sort(psnr, axis=-1)[..., : -(-psnr.shape[-1] // round(1 / WORSE))]
+    parts: Float = np.stack([psnr.mean(axis=-1), worse.mean(axis=-1)], axis=-1)
+    return parts
+
+
+def is_behind(psnr: Float, other: Float) -> bool:
+    """On the seeds that both have."""
+    both = min(len(psnr), len(other))
+    return bool(_parts(psnr[:both]).mean() < _parts(other[:both]).mean())
+
+
+def constant_share(ends: Float) -> float:
+    """The share of the energy of errors [B, C, ...] that is one number for each channel."""
+    inner = tuple(range(2, ends.ndim))
+    energy = float(np.square(ends).mean())
+    return float(np.square(ends.mean(axis=(0, *inner))).mean()) / energy if energy > 0 else 0.0
+
+
+def image_share(ends: Float) -> float:
+    """The share of the energy of errors [B, ...] that is one image, the same for all, beyond the one that unlike errors
+    have by chance; by as much more as a standard error of it (jackknife). Few samples of few numbers show it badly."""
+    samples = len(ends)
+    if samples <= 2:
+        return 0.0
+    left = np.array([_image(np.delete(ends, each, axis=0)) for each in range(samples)])
+    return max(0.0, _image(ends)) + float(left.std()) * float(np.sqrt(samples - 1))
+
+
+def _image(ends: Float) -> float:
+    """Below 0 where the image is smaller than by chance."""
+    energy, samples = float(np.square(ends).mean()), len(ends)
+    share = float(np.square(ends.mean(axis=0)).mean()) / energy if energy > 0 else 0.0
+    return (samples * share - 1) / (samples - 1) if energy > 0 else 0.0
