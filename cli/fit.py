@@ -11,6 +11,7 @@ from fewstep.evaluation.cost import sampling_needs
 from fewstep.fitting.blocks import BLOCK
 from fewstep.fitting.cost import column_bytes, evaluations, seconds
 from fewstep.fitting.ending.energy import Energy
+from fewstep.fitting.ending.residual import FeatureResidual
 from fewstep.fitting.ending.sets import SetDistances
 from fewstep.fitting.ending.step_back import StepBack
 from fewstep.fitting.fit import FitResult, fit
@@ -37,9 +38,10 @@ def verb(options: FitOptions, progress: Progress) -> Outcome:
         end += [f"{options.output}: the plan"] * (options.output is not None)
         end.append(f"{options.bundle}: plan {FITTED}{options.steps} for {result.body}: {command_of(options, result)}")
     back = [] if result.back is None else [_back(result.back)]
+    residual = [] if result.residual is None else [_residual(result.residual)]
     energy = [] if result.energy is None else [_energy(result.energy)]
     sets = [] if result.sets is None else [_sets(result.sets)]
-    return Outcome(result, (table(result), str(result.check), _span(result), *back, *energy, *sets, *end))
+    return Outcome(result, (table(result), str(result.check), _span(result), *back, *residual, *energy, *sets, *end))
 
 
 def dry_run(options: FitOptions) -> Outcome:
@@ -105,6 +107,14 @@ def _back(back: StepBack) -> str:
     stay = f"{back.share:.2f} of the corrections stay{apart}"
     prices = f"{-back.price:+.2f} dB of PSNR and {back.gain:+.2f} dB of features"
     return f"features: {stay}; {prices} on the seeds of the choices"
+
+
+def _residual(found: FeatureResidual) -> str:
+    """What the steps for pixels and features together did."""
+    if found.weight == 0:
+        return "feature residual: none"
+    prices = f"{-found.price:+.2f} dB of PSNR and {found.gain:+.2f} dB of features"
+    return f"feature residual: weight {found.weight:g}; {prices} on the seeds of the choices"
 
 
 def _energy(energy: Energy) -> str:

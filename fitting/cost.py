@@ -5,6 +5,7 @@ from time import perf_counter
 
 from fewstep.evaluation.teacher import CHECKED
 from fewstep.fitting.blocks import BLOCK, FIT_SEEDS, blocks_of, sample
+from fewstep.fitting.ending.residual import WEIGHTS
 from fewstep.fitting.ending.step_back import SHARES
 from fewstep.fitting.endpoint import RESTRAINTS, SECANTS
 from fewstep.fitting.fit import SPANNED
@@ -41,7 +42,11 @@ def _of_the_search(task: FitTask, options: FitOptions) -> int:
     columns = -(-calls(numbers_of(task, options)) // steps)
     ends = 0
     if options.method == "end":
-        ends = seeds + choices + (0 if task.extractor is None else 2 * len(SHARES) * choices)  # energy, and features
+        ends = seeds + choices  # energy
+    if options.method == "end" and task.extractor is not None:
+        steps_taken = len(WEIGHTS) * (1 + SECANTS)
+        ends += 2 * len(SHARES) * choices  # a step back
+        ends += seeds * columns + choices + steps_taken * (len(RESTRAINTS) * choices + seeds)  # the feature residual
     return BEGIN * BLOCK + choices + options.iterations * (seeds * columns + (1 + SECANTS) * tried) + ends
 
 

@@ -21,6 +21,7 @@ from fewstep.evaluation.teacher import CHECKED, Sample, Teacher, checked_teacher
 from fewstep.fitting.blocks import BLOCK, FIT_SEEDS
 from fewstep.fitting.ending.energy import Energy
 from fewstep.fitting.ending.former import price_of_energy, price_of_features
+from fewstep.fitting.ending.residual import FeatureResidual
 from fewstep.fitting.ending.sets import SetDistances, set_distances
 from fewstep.fitting.ending.span import span_psnr
 from fewstep.fitting.ending.step_back import StepBack
@@ -67,6 +68,7 @@ class FitResult:
     on_judge: Gain
     over_former: Gain | None
     back: StepBack | None
+    residual: FeatureResidual | None
     energy: Energy | None
     sets: SetDistances | None
     span_fitted: float
@@ -147,7 +149,7 @@ def _judged(
     if former is not None:
         known = np.concatenate(list(rolled.samples(former, judges)))
         over_former = Gain.of(found, psnr(known, exact))
-        price = price_of_features(best.back, task.extractor, known, made, exact)
+        price = price_of_features(best.price, task.extractor, known, made, exact)
         price += price_of_energy(known, exact) if options.method == "end" else 0.0
     is_kept = on_judge.counts and on_selection.counts and (over_former is None or over_former.mean >= -price)
     return FitResult(
@@ -162,6 +164,7 @@ def _judged(
         on_judge=on_judge,
         over_former=over_former,
         back=best.back,
+        residual=best.residual,
         energy=best.energy,
         sets=None if task.extractor is None else set_distances(task.extractor, plain, made, exact),
         span_fitted=float(found[: SPANNED * BLOCK].mean()),

@@ -32,7 +32,8 @@ class FitOptions(Options):
     seeds: Number of seeds that the numbers are fitted on.
     selection_seeds: Number of other seeds; the choices of the fit are made on them.
     judge_seeds: Number of other seeds; the gain is measured on them.
-    iterations: Most measurements of how the samples follow from the numbers.
+    iterations: Most measurements of how the samples follow from the numbers. 0 leaves all to the last stages, which
+        come near to features and energy.
     features: fashion-mnist-cnn, cifar10-cnn, the path of an .onnx extractor, or none. Default: the extractor that knows
         the data. Features of samples may cost a part of the gain.
     teacher: Plan of the float32 teacher. Default: dpmpp_2m:80@arctan, or more steps where they are needed.
@@ -70,8 +71,9 @@ class FitOptions(Options):
                 fix = f"give {BLOCK} to {len(most)}"
                 raise UserError(f"--{name.replace('_', '-')} is {getattr(self, name)}", fix)
         check_workers(self.workers, None)
-        if self.iterations < 1:
-            raise UserError(f"--iterations is {self.iterations}", "give at least 1")
+        least = 0 if self.method == "end" else 1
+        if self.iterations < least:
+            raise UserError(f"--iterations is {self.iterations}", f"give at least {least}")
         if self.output is not None and self.output.suffix != ".json":
             raise UserError(f"a plan is JSON, not {str(self.output)!r}", "name a file that ends in .json")
 

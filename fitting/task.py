@@ -70,7 +70,7 @@ def open_task(options: FitOptions) -> FitTask:
         starts = Starts(starts.nominal)
     rows = fit_rows(bundle, options.conditions, options.prompts)
     features = options.features or default_features(bundle.manifest)
-    extractor = open_extractor(features, bundle.manifest.x_shape, options.threads)
+    extractor = open_extractor(features, bundle.manifest.x_shape, 1)  # more threads might move its bits
     if options.output is not None:
         check_writable(options.output)
     with open_for_update(options.bundle, must_exist=True) as writer:

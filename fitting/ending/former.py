@@ -10,7 +10,7 @@ from fewstep.calibration.metrics import psnr
 from fewstep.evaluation.distances.features import Extractor
 from fewstep.fitting.ending.energy import PRICE
 from fewstep.fitting.ending.sets import set_distances
-from fewstep.fitting.ending.step_back import StepBack
+from fewstep.fitting.endpoint import Gain
 from fewstep.runtime.execute import Array
 
 
@@ -27,14 +27,16 @@ def price_of_energy(former: Array, taught: Array) -> float:
     return min(max(price, 0.0), PRICE)
 
 
-def price_of_features(
-    back: StepBack | None, extractor: Extractor | None, former: Array, made: Array, taught: Array
-) -> float:
-    """The price of a step back, in dB, where samples `made` after it have a lower FD than a former plan's.
+def price_of_features(price: float, extractor: Extractor | None, former: Array, made: Array, taught: Array) -> float:
+    """The price of the stages for features, in dB, where features of samples `made` are nearer than a former plan's.
 
-    It has to be lower by more than chance. A step back that gained PSNR has no price: it grants 0. All samples are
-    [seeds, *x_shape], row by row from the same seeds.
+    Their mean squared distance has to be smaller by more than chance, and FD no larger: of 64 seeds, FD alone is too
+    uncertain. Stages that gained PSNR have no price: they grant 0. All samples are [seeds, *x_shape], row by row from
+    the same seeds.
     """
-    if back is None or extractor is None or back.price <= 0:
+    if extractor is None or price <= 0:
         return 0.0
-    return back.price if set_distances(extractor, made, former, taught).is_worse else 0.0
+    apart = [np.square(np.subtract(*map(extractor.extract, (each, taught)))).sum(axis=1) for each in (former, made)]
+    nearer = Gain.of(*apart)
+    sets = set_distances(extractor, former, made, taught)
+    return price if nearer.counts and sets.fitted <= sets.nominal else 0.0

@@ -11,6 +11,7 @@ from fewstep.cli.conditions import needed_words
 from fewstep.cli.fit import verb
 from fewstep.cli.main import main
 from fewstep.fitting.ending.energy import Energy
+from fewstep.fitting.ending.residual import FeatureResidual
 from fewstep.fitting.ending.sets import SetDistances
 from fewstep.fitting.ending.step_back import StepBack
 from fewstep.fitting.fit import fit
@@ -64,6 +65,13 @@ def test_lines_for_the_last_stages_and_for_the_distance_of_sets(
     ]
     (nearer,) = lines(None, Energy(1.0123, 0.24, 1.0077), None)
     assert nearer.endswith("-0.24 dB on the seeds of the choices; a factor of 1.0077 is taken")
+    known = replace(known, residual=FeatureResidual(3.0, 0.31, 2.04))
+    assert lines(None, None, None) == [
+        "feature residual: weight 3; -0.31 dB of PSNR and +2.04 dB of features on the seeds of the choices"
+    ]
+    known = replace(known, residual=FeatureResidual(0.0, 0.0, 0.0))
+    assert lines(None, None, None) == ["feature residual: none"]
+    known = replace(known, residual=None)
     (alike,) = lines(StepBack(0.85, 0.85, 0.4, 1.5), None, None)  # as without guidance
     assert alike.startswith("features: 0.85 of the corrections stay; -0.40 dB of PSNR")
 

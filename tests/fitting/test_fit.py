@@ -17,8 +17,8 @@ from fewstep.fitting import search as searching
 from fewstep.fitting import task as tasks
 from fewstep.fitting import teacher
 from fewstep.fitting.blocks import FIT_SEEDS
-from fewstep.fitting.ending import former
 from fewstep.fitting.ending.energy import PRICE
+from fewstep.fitting.ending.residual import COST
 from fewstep.fitting.ending.step_back import StepBack
 from fewstep.fitting.fit import fit
 from fewstep.fitting.options import FitOptions
@@ -63,7 +63,7 @@ def test_a_result_has_the_price_of_the_energy(tiny_bundle):
     options = {**FEW, "iterations": 1}
     found = fit(FitOptions(tiny_bundle, guidance=2.0, **options))
     assert found.energy.taken == found.energy.factor and found.energy.price <= PRICE
-    assert found.back is found.sets is None  # no extractor knows these data
+    assert found.back is found.residual is found.sets is None  # no extractor knows these data
     assert fit(FitOptions(tiny_bundle, guidance=2.0, method="rows", **options)).energy is None
 
 
@@ -78,9 +78,23 @@ def test_a_result_has_distances_of_sets_where_an_extractor_knows_the_data(tiny_b
     found = fit(FitOptions(tiny_bundle, guidance=2.0, **{**FEW, "judge_seeds": 16}))
     assert asked == [("none", open_bundle(tiny_bundle).manifest.x_shape)]
     assert 0 < found.back.share <= 1 and found.back.gain >= found.back.price
+    assert found.residual.gain > 0 and found.residual.price <= COST
     assert found.sets.features == "pixels" and not found.sets.is_worse
     assert found.span_psnr > found.span_fitted == pytest.approx(found.nominal_psnr + found.on_judge.mean)
     assert 0 < found.sets.fitted < found.sets.nominal and found.sets.error > 0
+
+
+def test_without_iterations_the_last_stages_go_on_from_a_fitted_plan(tiny_bundle, monkeypatch):
+    former_plan = fit(FitOptions(tiny_bundle, guidance=2.0, **FEW)).plan
+    halves = SimpleNamespace(name="halves", extract=lambda samples: samples.reshape(len(samples), 2, -1).mean(axis=2))
+    monkeypatch.setattr(tasks, "open_extractor", lambda *_: halves)
+    options = FitOptions(tiny_bundle, guidance=2.0, **{**FEW, "plan": "fitted:2", "iterations": 0})
+    *_, found = search(open_task(options), options)
+    np.testing.assert_allclose(plan_of(found.origin).steps[0].update, former_plan.steps[0].update)
+    assert (found.done, found.back.share, found.back.price) == (0, 1, 0)
+    assert found.residual.gain > 0.1 and found.residual.price <= COST
+    with pytest.raises(UserError, match="give at least 1"):
+        FitOptions(tiny_bundle, method="rows", iterations=0)
 
 
 def test_a_second_fit_for_the_same_use_takes_the_place_of_the_first(tiny_bundle):
@@ -288,7 +302,7 @@ def test_a_bundle_that_changes_meanwhile_is_not_written(tiny_bundle, monkeypatch
     [
         ({"steps": 0}, "--steps is 0"),
         ({"seeds": 3}, "--seeds is 3"),
-        ({"iterations": 0}, "--iterations is 0"),
+        ({"iterations": -1}, "--iterations is -1"),
         ({"workers": -1}, "--workers is -1"),
         ({"output": "plan.txt"}, "a plan is JSON"),
         ({"plan": "dpmpp_2m:3"}, "has 3 evaluations, and --steps is 2"),
@@ -336,7 +350,7 @@ def test_a_former_plan_gives_way_to_a_step_back_only_where_features_gain(tiny_bu
     pixels = SimpleNamespace(name="pixels", extract=lambda samples: samples.reshape(len(samples), -1)[:, :3])
     monkeypatch.setattr(tasks, "open_extractor", lambda *_: pixels)
     monkeypatch.setattr(searching, "step_back", lambda *_: StepBack(0.8, 0.8, 100.0, 101.0))
-    monkeypatch.setattr(former, "set_distances", lambda *_: SimpleNamespace(is_worse=is_nearer))
+    monkeypatch.setattr(verb, "price_of_features", lambda price, *_: price * is_nearer)
     found = fit(FitOptions(tiny_bundle, guidance=2.0, **FEW))
     assert -100 < found.over_former.mean < -1 and found.on_judge.counts
     assert (found.plan is not None) == is_nearer and found.plan != former_plan

@@ -1,6 +1,5 @@
 """A former fitted plan beside a new one, which may be behind it by a price that the former has not paid."""
 
-from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,13 +7,11 @@ import pytest
 
 from fewstep.fitting.ending.energy import PRICE
 from fewstep.fitting.ending.former import price_of_energy, price_of_features
-from fewstep.fitting.ending.step_back import StepBack
 
 RNG = np.random.default_rng(0)
 TAUGHT = RNG.normal(size=(64, 1, 2, 2)).astype(np.float32)
 NOISE = RNG.normal(size=TAUGHT.shape).astype(np.float32)
 PIXELS = SimpleNamespace(name="pixels", extract=lambda samples: samples.reshape(len(samples), -1))
-BACK = StepBack(0.8, 0.8, 0.4, 1.0)
 
 
 def nearest(noise):
@@ -39,8 +36,9 @@ def test_the_energy_is_granted_its_limit_at_most():
 def test_features_are_granted_their_price_only_where_their_distance_falls():
     further = 0.5 * TAUGHT
     nearer = 0.95 * TAUGHT
-    assert price_of_features(BACK, PIXELS, further, nearer, TAUGHT) == BACK.price
-    assert price_of_features(BACK, PIXELS, nearer, further, TAUGHT) == 0
-    assert price_of_features(BACK, PIXELS, nearer, nearer, TAUGHT) == 0
-    assert price_of_features(None, PIXELS, further, nearer, TAUGHT) == 0
-    assert price_of_features(replace(BACK, price=-0.2), PIXELS, further, nearer, TAUGHT) == 0  # it gained PSNR too
+    assert price_of_features(0.4, PIXELS, further, nearer, TAUGHT) == 0.4
+    assert price_of_features(0.4, PIXELS, nearer, further, TAUGHT) == 0
+    assert price_of_features(0.4, PIXELS, nearer, nearer, TAUGHT) == 0
+    assert price_of_features(0.4, PIXELS, TAUGHT[::-1], nearer, TAUGHT) == 0  # row by row far, and no FD at all
+    assert price_of_features(0.4, None, further, nearer, TAUGHT) == 0
+    assert price_of_features(-0.2, PIXELS, further, nearer, TAUGHT) == 0  # they gained PSNR too
