@@ -59,18 +59,22 @@ def remedies(
 
 
 def changes(sampler: Sampler, plan: Plan) -> Iterator[tuple[Change, Plan]]:
-    """Changes of a plan that its name allows; a plan of a scheduler or a fit has no grid of a name."""
+    """Changes of a plan that its name allows: one of a scheduler has none. A fitted plan gives way to the plan that it
+    began as, and has times of its own in the place of a grid."""
     manifest = sampler.bundle.manifest
-    name, _, rest = plan.name.partition(":")
+    is_fitted = plan.name.startswith(FITTED)
+    began = {f"{FITTED}{each.evaluations}": each.nominal for each in manifest.fitted}
+    nominal = began.get(plan.name, "") if is_fitted else plan.name
+    name, _, rest = nominal.partition(":")
     steps = rest.partition("@")[0]
     if not steps.isdecimal():
         return
-    tried: list[tuple[Change, str, Guidance | None]] = [
-        ("steps", with_steps(plan.name, 2 * int(steps)), plan.guidance),
-        ("grid", f"{name}:{steps}@{default_grid(manifest.schedule, manifest.prediction)}", plan.guidance),
-    ]
+    tried: list[tuple[Change, str, Guidance | None]] = [("steps", with_steps(nominal, 2 * int(steps)), plan.guidance)]
+    if not is_fitted:
+        grid = default_grid(manifest.schedule, manifest.prediction)
+        tried.append(("grid", f"{name}:{steps}@{grid}", plan.guidance))
     if plan.guidance is not None:
-        tried.append(("guidance", plan.name, None))
+        tried.append(("guidance", nominal, None))
     for change, text, guidance in tried:
         try:
             changed = _compiled(sampler, text, guidance, plan)
@@ -78,7 +82,8 @@ def changes(sampler: Sampler, plan: Plan) -> Iterator[tuple[Change, Plan]]:
             continue
         if changed.steps != plan.steps:
             yield change, changed
-    yield from _fitted(sampler, plan)
+    if not is_fitted:
+        yield from _fitted(sampler, plan)
 
 
 def _fitted(sampler: Sampler, plan: Plan) -> Iterator[tuple[Change, Plan]]:

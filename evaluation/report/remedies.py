@@ -43,7 +43,9 @@ def verdict(results: Results) -> str:
     gains |= {NAMES[each.change]: each.psnr - floats for each in results.remedies}
     best = max(gains, key=gains.__getitem__)
     if not gains[best] >= WORTH:
-        return f"None of these changes wins {WORTH:g} dB: what is left is the denoiser's own."
+        has_steps = any(each.change == "steps" for each in results.remedies)
+        left = "what is left is the denoiser's own" if has_steps else "more steps were not tried"
+        return f"None of these changes wins {WORTH:g} dB: {left}."
     return f"The largest gain is {gains[best]:.1f} dB: {best}."
 
 

@@ -15,6 +15,7 @@ from fewstep.evaluation.report.remedies import remedies_section, verdict
 from fewstep.evaluation.results import Remedy
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode, encode
+from fewstep.plans.name import with_steps
 from fewstep.runtime.loading import load
 from fewstep.runtime.sampler import Sampler
 from tests.runtime.test_fitted_plans import give
@@ -79,6 +80,14 @@ def test_a_fitted_plan_of_no_more_evaluations_is_tried(
         assert found[-1].psnr == same.psnr
 
 
+def test_a_fitted_plan_gives_way_to_more_steps_of_the_plan_that_it_began_as(tiny_bundle: Path) -> None:
+    give(tiny_bundle)
+    found = tried(load(tiny_bundle), "fitted:3", 2.0)
+    began = load(tiny_bundle).bundle.manifest.fitted[0].nominal
+    assert [each.change for each in found] == ["steps", "guidance"]
+    assert found[0].plan == with_steps(began, 6) and found[1].plan == began
+
+
 def test_a_kept_plan_without_a_grid_is_changed_on_its_own_grid(sampler: Sampler) -> None:
     kept, manifest = sampler.compile("ddim:3", 2.0), msgspec.structs.replace(sampler.bundle.manifest, grid="arctan")
     teacher = sampler.compile("ddim:9", 2.0)
@@ -115,4 +124,9 @@ def test_the_page_names_the_largest_gain() -> None:
 
 def test_small_gains_are_none() -> None:
     figures: Any = Figures((Remedy("steps", "ddim:8@trailing", 30.9, 3),))
-    assert verdict(figures).startswith("None of these changes wins 1 dB")
+    assert verdict(figures) == "None of these changes wins 1 dB: what is left is the denoiser's own."
+
+
+def test_without_more_steps_nothing_is_said_of_the_denoiser() -> None:
+    figures: Any = Figures(())
+    assert verdict(figures) == "None of these changes wins 1 dB: more steps were not tried."
