@@ -4,7 +4,7 @@ from pathlib import Path
 
 from fewstep.cli.outcome import Outcome
 from fewstep.engines.build import BuildOptions, build, by_hand, intended
-from fewstep.evaluation.output import check_folder, write_whole
+from fewstep.evaluation.output import check_writable, write_whole
 from fewstep.runtime.backends import AHEAD, graph_of
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.progress import Progress
@@ -12,7 +12,7 @@ from fewstep.runtime.progress import Progress
 
 def verb(options: BuildOptions, progress: Progress) -> Outcome:
     if options.script is not None:
-        check_folder(options.script)
+        check_writable(options.script)
         write_whole(options.script, by_hand(options).encode())
         return Outcome({"script": options.script}, (f"{options.script}: run it in {options.bundle}, on the device",))
     made = build(options, progress)

@@ -5,9 +5,10 @@ from pathlib import Path
 import msgspec
 
 from fewstep.cli.outcome import Outcome
-from fewstep.export.export import ExportOptions, check, export
+from fewstep.export.export import ExportOptions, check, export, made_from
 from fewstep.graph.needs import duration
-from fewstep.runtime.bundle.reading import MANIFEST, Bundle
+from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.reading import MANIFEST, Bundle, open_bundle
 from fewstep.runtime.progress import Progress
 
 
@@ -38,8 +39,12 @@ def dry_run(options: ExportOptions) -> Outcome:
     time = "" if seconds is None else f", about {duration(count * seconds)} here"
     spec = source.spec
     conditions = ", ".join(condition.name for condition in spec.conditions) or "none"
-    is_bundle = (options.output / MANIFEST).is_file()  # a killed export leaves a folder without one
-    there = f"would replace the bundle {options.output}" if is_bundle else f"would make {options.output}"
+    there = f"would make {options.output}"
+    if (options.output / MANIFEST).is_file():  # a killed export leaves a folder without one
+        gone = _made_there(options.output)
+        there = f"would replace the bundle {options.output}" + (
+            f", and drop what was made from it ({gone})" if gone else ""
+        )
     return Outcome(
         {
             "bundle": options.output,
@@ -57,6 +62,14 @@ def dry_run(options: ExportOptions) -> Outcome:
             *(() if needed is None else (needed.said(_existing(options.output)),)),
         ),
     )
+
+
+def _made_there(folder: Path) -> str:
+    """What was made from the bundle that would go; nothing for one that cannot be read, which goes as well."""
+    try:
+        return made_from(open_bundle(folder).manifest)
+    except UserError:
+        return ""
 
 
 def _existing(folder: Path) -> Path:

@@ -17,7 +17,7 @@ from fewstep.cli.run_backend import check_body, opened
 from fewstep.cli.run_plan import check_given_by_options, check_name, default_plan, unlike_calibration
 from fewstep.cli.run_tiles import Tiling, tiling
 from fewstep.cli.sizes import parse_sizes
-from fewstep.evaluation.output import check_folder, whole_file, write_whole
+from fewstep.evaluation.output import check_writable, whole_file, write_whole
 from fewstep.machine.memory import peak
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import UNCOND
@@ -256,7 +256,7 @@ def _check(options: RunOptions) -> None:
         raise UserError(f"{options.count} samples in one file", f"ask for 1 to {LIMIT}")
     if options.output.suffix not in (PICTURE, ARRAY):
         raise UserError(f"cannot write {options.output}", "name a .png (a grid of images) or a .npy (an array)")
-    check_folder(options.output)
+    check_writable(options.output)
     for name, value in (("columns", options.columns), ("scale", options.scale)):
         if value is not None and value < 1:
             raise UserError(f"--{name} {value}", "give at least 1")
@@ -294,10 +294,13 @@ def _check_latents(options: RunOptions, bundle: Bundle, tiled: Tiling | None) ->
 
 
 def _check_picture(options: RunOptions, shape: tuple[int, ...]) -> None:
-    """Refuse, before sampling, a picture that would be too large. Gaps between samples are not counted."""
+    """Refuse, before sampling, what is no picture, or too large for one. Gaps between samples are not counted."""
     if options.output.suffix != PICTURE:
         return
-    height, width = shape[-2:] if len(shape) > 1 else (1, 1)
+    from fewstep.evaluation.drawing import pictures
+
+    pictures.check_shape(shape)
+    height, width = shape[-2:]
     columns = min(options.columns or _columns(options.count), options.count)
     rows, scale = -(-options.count // columns), options.scale or _scale(shape)
     height, width = rows * height * scale, columns * width * scale

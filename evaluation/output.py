@@ -10,15 +10,10 @@ from typing import IO
 from fewstep.plans.errors import UserError
 
 
-def check_folder(path: Path) -> None:
-    """UserError unless the folder is there that `path` shall lie in."""
-    if not path.absolute().parent.is_dir():
-        raise UserError(f"there is no folder {path.parent}", "make it first, or write elsewhere")
-
-
 def check_writable(path: Path) -> None:
     """UserError unless a file can be made where `path` shall lie: found out before hours of work, not after."""
-    check_folder(path)
+    if not path.absolute().parent.is_dir():
+        raise UserError(f"there is no folder {path.parent}", "make it first, or write elsewhere")
     if path.is_dir():
         raise UserError(f"{path} is a folder", "give the path of a file")
     try:

@@ -31,6 +31,7 @@ from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle import manifest
 from fewstep.runtime.bundle.manifest import SCHEMA, Body, Manifest, Provenance
 from fewstep.runtime.bundle.platforms import PORTABLE, body_name
+from fewstep.runtime.fitted_plans import FITTED
 from fewstep.runtime.options import Options
 from fewstep.runtime.progress import SILENT, Progress
 
@@ -117,9 +118,6 @@ def export(options: ExportOptions, progress: Progress = SILENT) -> Manifest:
         }
         content = msgspec.json.format(msgspec.json.encode(verification))
         table = writer.add(content, folder="report", name="verification", suffix=".json")
-        former = writer.manifest
-        if former is not None and len(former.bodies) > 1:
-            LOG.warning("%s is new: what was made from the former one is gone (%s)", options.output, _made(former))
         scheduler = None
         if origin.scheduler is not None:
             content = msgspec.json.format(msgspec.json.encode(origin.scheduler))
@@ -127,6 +125,8 @@ def export(options: ExportOptions, progress: Progress = SILENT) -> Manifest:
         licence = licence_of(options.source if fetched is None else str(fetched.folder))
         made = msgspec.structs.replace(_manifest(options, origin, loras, graphs, table, licence), scheduler=scheduler)
         made = with_fitted(writer, made)
+        if writer.manifest is not None and (gone := made_from(writer.manifest, made)):
+            LOG.warning("%s is new: what was made from the former one is gone (%s)", options.output, gone)
         if origin.beside is not None:
             made = origin.beside.add(writer, made, progress)
         return writer.commit(made)
@@ -171,11 +171,14 @@ def _source(options: ExportOptions, loras: Sequence[Lora], fetched: hub.Fetched 
     return with_nulls(with_sizes(source, options.size), options.null)
 
 
-def _made(former: Manifest) -> str:
-    """What other verbs had added to a bundle."""
+def made_from(former: Manifest, new: Manifest | None = None) -> str:
+    """What other verbs have added to a bundle, and a new one has not: nothing if that is nothing but a report."""
     bodies = [name for name in former.bodies if name != "float32"]
     engines = [engine.file for engine in former.engines]
-    return ", ".join([*bodies, *engines, *["the report"] * (former.report is not None)])
+    kept = () if new is None else new.fitted
+    fitted = [f"{FITTED}{each.evaluations} for {each.body}" for each in former.fitted if each not in kept]
+    added = list(dict.fromkeys([*bodies, *engines, *fitted]))
+    return ", ".join([*added, *["the report"] * (former.report is not None)]) if added else ""
 
 
 def load_source(text: str, spec: Path | None = None) -> Source:

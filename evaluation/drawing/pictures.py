@@ -18,15 +18,19 @@ GAP = 1  # pixels of the samples' own size between two of them
 GAP_SHADE = 128  # neither black nor white: the border of a black picture shows
 
 
+def check_shape(shape: Sequence[int]) -> None:
+    """UserError unless a sample of this shape can be drawn: [C, H, W] with 1 or 3 channels."""
+    if len(shape) != 3 or shape[0] not in (1, 3):
+        raise UserError(
+            f"a picture has 1 or 3 channels, these samples have shape {list(shape)}", "save them as an array (.npy)"
+        )
+
+
 def grid(samples: NDArray[np.floating], columns: int, scale: int = 1) -> "Image":
     """A picture of `columns` samples a row, in the order of the array, each pixel drawn `scale` times enlarged."""
     from PIL import Image
 
-    if samples.ndim != 4 or samples.shape[1] not in (1, 3):
-        raise UserError(
-            f"a picture has 1 or 3 channels, these samples have shape {list(samples.shape[1:])}",
-            "save them as an array (.npy)",
-        )
+    check_shape(samples.shape[1:])
     if not len(samples):
         raise ValueError("a grid needs at least one sample")
     pixels = to_pixels(samples).transpose(0, 2, 3, 1)  # [N, H, W, C]

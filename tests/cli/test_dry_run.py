@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from fewstep.cli.export import dry_run
-from fewstep.export.export import ExportOptions, export
-from fewstep.runtime.bundle.reading import LOCK, MANIFEST
+from fewstep.export.export import ExportOptions, export, made_from
+from fewstep.runtime.bundle.reading import LOCK, MANIFEST, open_bundle
+from tests.runtime.test_fitted_plans import give
 
 SOURCE = """
 import torch
@@ -33,3 +34,8 @@ def test_a_folder_that_a_killed_export_left_is_no_bundle(tmp_path: Path) -> None
     export(options)
     assert (options.output / MANIFEST).is_file() and not (options.output / LOCK).exists()
     assert f"would replace the bundle {options.output};" in str(dry_run(options).shown[1])
+    give(options.output, guidance=None)
+    gone = f"would replace the bundle {options.output}, and drop what was made from it (fitted:3 for float32);"
+    assert gone in str(dry_run(options).shown[1])
+    former = open_bundle(options.output).manifest
+    assert made_from(former) == "fitted:3 for float32" and made_from(former, former) == ""
