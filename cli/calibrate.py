@@ -154,7 +154,7 @@ def _lines(options: CalibrateOptions, calibration: Calibration) -> Iterator[str]
         refined = calibration.refined.get(name)
         if refined is not None:
             yield f"  graphs: {1 + len(body.stages)}; {_found(refined, options.quality is not None)}"
-        yield from trial_lines(body.trials)
+        yield from (f"  tried {line}" for line in trial_lines(body.trials))
         for note in lowered.notes:
             yield f"  {note}"
 

@@ -7,7 +7,7 @@ from rich.markup import escape
 from rich.tree import Tree
 
 from fewstep.cli.outcome import Outcome
-from fewstep.cli.trials import trial_line
+from fewstep.cli.trials import trial_lines
 from fewstep.evaluation.contents import BodyContents, Contents, GraphContents, InspectOptions, Share, inspect
 from fewstep.runtime.bundle.manifest import Condition, TensorEntry
 from fewstep.runtime.progress import Progress
@@ -118,8 +118,8 @@ def _add_body(branch: Tree, body: BodyContents, lists_operations: bool) -> None:
     branch.add(escape(f"{body.precision} for {body.target}{calibrated}{groups}"))
     if body.trials:
         tried = branch.add("chosen by samples of calibration")
-        for trial in body.trials:
-            tried.add(escape(trial_line(trial)))
+        for line in trial_lines(body.trials):
+            tried.add(escape(line))
     if body.stages:
         branch.add(f"its own graph runs the steps of groups from {body.stages[-1].until}")
     _add_graph(branch, body.graph)

@@ -7,7 +7,7 @@ import pytest
 
 from fewstep.cli.inspect import verb as inspect_verb
 from fewstep.cli.tables import show
-from fewstep.cli.trials import trial_line
+from fewstep.cli.trials import trial_lines
 from fewstep.evaluation.contents import InspectOptions, inspect
 from fewstep.evaluation.report import ReportOptions, report
 from fewstep.evaluation.report.trials import shown_trials, trials_section
@@ -33,11 +33,12 @@ def test_each_trial_is_a_row_and_the_deployed_one_is_marked() -> None:
 
 
 def test_a_line_says_what_was_tried_and_how_good_it_was() -> None:
-    assert trial_line(TRIALS[1]) == (
+    _, kept, behind = trial_lines(TRIALS)
+    assert kept == (
         "channels, mean error of the output taken out: 46.0 dB, 5th percentile 40.2 dB, 2.0 % of the error constant, "
         "32 seeds, kept"
     )
-    assert trial_line(TRIALS[2]).startswith("minmax: 38.0 dB") and trial_line(TRIALS[2]).endswith("16 seeds")
+    assert behind == "minmax: 38.0 dB on the first 16 seeds, where it was behind"
 
 
 def test_report_and_inspect_show_the_trials_of_the_bundle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
