@@ -76,9 +76,23 @@ def open_task(options: FitOptions) -> FitTask:
     with open_for_update(options.bundle, must_exist=True) as writer:
         writer.reserve(ROOM)  # and we may write, and nobody else is writing
     teacher = teacher_plan(reference, options.teacher or None, starts.nominal[0])
+    _check_teacher(teacher, options.steps)
     task = FitTask(bundle, body, Rollouts(sampler, reference, job), starts, teacher, rows, guidance, extractor)
     _check_method(task, options.method)
     return task
+
+
+def _check_teacher(teacher: Plan, steps: int) -> None:
+    """UserError for a plan that stands for no exact trajectory, whatever its check would say."""
+    what = f"the teacher {teacher.name} is no teacher"
+    if teacher.fitted is not None:
+        raise UserError(f"{what}: its numbers were fitted", "leave --teacher out, or name SOLVER:STEPS of many steps")
+    if any(step.draws for step in teacher.steps):
+        raise UserError(f"{what}: it draws noise on the way", "leave --teacher out, or name another solver")
+    if (own := len(teacher.steps)) <= steps:
+        many = "1 evaluation" if own == 1 else f"{own} evaluations"
+        fix = f"name one of many more than {steps}, leave --teacher out, or give fewer --steps"
+        raise UserError(f"{what}: it has {many}, and the plan has {steps}", fix)
 
 
 def _check_method(task: FitTask, method: str) -> None:

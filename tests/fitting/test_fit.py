@@ -257,9 +257,9 @@ def test_what_another_fewstep_engine_or_processor_left_is_not_taken(tiny_bundle,
     assert len(made) == 2 * blocks and "going on" not in caplog.text
 
 
-def test_without_a_gain_the_nominal_plan_is_kept(tiny_bundle):
-    teacher = {**FEW, "teacher": "dpmpp_2m:2"}  # nothing to come nearer to
-    result = fit(FitOptions(tiny_bundle, guidance=2.0, iterations=1, **teacher))
+def test_without_a_gain_the_nominal_plan_is_kept(tiny_bundle, monkeypatch):
+    monkeypatch.setattr(searching, "refine", lambda *_: iter(()))
+    result = fit(FitOptions(tiny_bundle, guidance=2.0, iterations=1, **FEW))
     assert result.plan is None
     assert open_bundle(tiny_bundle).manifest.fitted == ()
 
@@ -308,11 +308,21 @@ def test_a_bundle_that_changes_meanwhile_is_not_written(tiny_bundle, monkeypatch
         ({"plan": "dpmpp_2m:3"}, "has 3 evaluations, and --steps is 2"),
         ({"plan": "ddim(eta=1):2"}, "draws noise on the way"),
         ({"guidance": 2.0, "precision": "float16"}, "has no float16"),
+        ({"teacher": "dpmpp_2m:2"}, "no teacher: it has 2 evaluations, and the plan has 2; name one of many more"),
+        ({"teacher": "dpmpp_2m:1"}, "no teacher: it has 1 evaluation, and the plan has 2"),
+        ({"teacher": "ddpm:20"}, "the teacher ddpm:20 is no teacher: it draws noise on the way; leave --teacher out"),
     ],
 )
 def test_what_cannot_be_done_is_said_before_any_work(tiny_bundle, changed, words):
     with pytest.raises(UserError, match=words):
         open_task(FitOptions(tiny_bundle, **{**FEW, **changed}))
+
+
+def test_a_fitted_plan_is_no_teacher(tiny_bundle):
+    fit(FitOptions(tiny_bundle, guidance=2.0, iterations=1, **FEW))
+    given = {**FEW, "steps": 1, "plan": "ddim:1", "teacher": "fitted:2"}
+    with pytest.raises(UserError, match="the teacher fitted:2 is no teacher: its numbers were fitted"):
+        open_task(FitOptions(tiny_bundle, guidance=2.0, **given))
 
 
 def test_the_plan_to_begin_at_is_the_best_of_known_ones(tiny_bundle):

@@ -53,9 +53,9 @@ def test_each_use_of_a_fit_has_its_part_and_its_seeds(tiny_bundle, tmp_path, mon
     checked, judged = [], []
     teacher, samples = verb.checked_teacher, Rollouts.samples
 
-    def check(sampler, asked, plan, seeds, rows, progress):
+    def check(sampler, asked, plan, seeds, rows, *rest):
         checked.append((seeds, rows["class"].tolist()))
-        return teacher(sampler, asked, plan, seeds, rows, progress)
+        return teacher(sampler, asked, plan, seeds, rows, *rest)
 
     def measured(rolled, plan, blocks, of_teacher=False):
         judged.append({int(value) for block in blocks for value in block.conditions["class"]})
