@@ -69,4 +69,5 @@ def _load(path: Path) -> dict[str, NDArray[Any]]:
         return dict(load_file(path))
     except Exception as error:  # of damage numpy, zipfile and zlib make errors of a dozen unrelated classes
         reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = "it holds no arrays alone" if "pickle" in reason else reason  # numpy would tell how to run it
         raise UserError(f"{path.name} cannot be read ({reason})", fix) from error

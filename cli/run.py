@@ -242,9 +242,11 @@ def _in_turn(values: Values, places: Sequence[int]) -> dict[str, list[Any]]:
 def _sample(states: Iterator[StepState], plan: Plan, seeds: Sequence[int], progress: Progress) -> NDArray[np.float32]:
     """The sample that a run ends with, with progress after each step."""
 
+    which = f"seeds {seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else f"seed {seeds[0]}"
+
     def told() -> Iterator[StepState]:
         for state in states:
-            progress(f"seeds {seeds[0]} to {seeds[-1]}", state.index + 1, len(plan.steps))
+            progress(which, state.index + 1, len(plan.steps))
             yield state
 
     return finite_sample(plan, told())

@@ -159,7 +159,8 @@ def _array(condition: Condition, values: Sequence[Any] | NDArray[Any], samples: 
         raise UserError(f"condition {name!r}: one value has the shape {list(array.shape[1:])}", fix)
     bad = ~_held(array, np.dtype(condition.dtype))
     if bad.any():
-        raise UserError(f"condition {name!r}: {array[bad].tolist()[0]!r} is no finite {condition.dtype}", fix)
+        kind = "finite" if condition.dtype.startswith("float") else "whole number of type"
+        raise UserError(f"condition {name!r}: {array[bad].tolist()[0]!r} is no {kind} {condition.dtype}", fix)
     outside = np.zeros(array.shape, bool)
     if condition.low is not None:
         outside |= array < condition.low
