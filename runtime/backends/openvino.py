@@ -194,7 +194,7 @@ class _Compiled:
         """A request of its own. Arrays go into its memory, since OpenVINO takes 45 us to wrap each one."""
         request = compiled.create_infer_request()
         if self._is_open:  # memory changes with the shapes
-            return partial(_wrapped, request, self._outputs)
+            return partial(_wrapped, request, self._graph)
         memory = {name: request.get_tensor(name).data for name in (*self._inputs, *self._outputs)}
 
         def call(feeds: Arrays) -> dict[str, NDArray[np.float32]]:
@@ -210,10 +210,13 @@ class _Compiled:
         return call
 
 
-def _wrapped(request: Any, outputs: Sequence[str], feeds: Arrays) -> dict[str, NDArray[np.float32]]:
+def _wrapped(request: Any, graph: GraphEntry, feeds: Arrays) -> dict[str, NDArray[np.float32]]:
     """A call with any shapes: OpenVINO reads the arrays where they are, and copies its results."""
+    for tensor in graph.inputs:
+        if feeds[tensor.name].dtype != tensor.dtype:  # OpenVINO would round it
+            raise ValueError(f"{tensor.name} takes {tensor.dtype}")
     results = request.infer(dict(feeds), share_inputs=True)
-    return {name: results[name] for name in outputs}
+    return {tensor.name: results[tensor.name] for tensor in graph.outputs}
 
 
 def _ports(ports: Sequence[Any], told: Sequence[TensorEntry]) -> list[Port]:

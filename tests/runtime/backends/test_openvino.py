@@ -74,6 +74,15 @@ def test_numbers_of_another_type_are_not_rounded(tiny_bundle: Path) -> None:
         network({name: value.astype(np.float64) for name, value in feeds(1.0).items()})
 
 
+@pytest.mark.parametrize(("name", "dtype"), [("time", np.float64), ("label", np.int32)])
+def test_nor_are_those_of_what_runs_ahead(tiny_bundle: Path, name: str, dtype: type) -> None:
+    network = OpenVino().load(open_bundle(tiny_bundle), "prologue")
+    given = {"time": np.full(3, 10.0, np.float32), "label": np.array([0, 1, 2])}
+    assert network(given)["row"].shape == (3, 1)
+    with pytest.raises(UserError, match=rf"failed on inputs .*: {name} takes {given[name].dtype}; check their shapes"):
+        network(given | {name: given[name].astype(dtype)})
+
+
 def test_what_was_compiled_is_kept_for_the_next_time(tiny_bundle: Path) -> None:
     OpenVino(cached=False).load(open_bundle(tiny_bundle), "float32")
     assert not cache.path("openvino", "").exists()
