@@ -31,7 +31,7 @@ from fewstep.calibration.bodies import judged_plan
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.choosing.opened import open_lowered
 from fewstep.calibration.choosing.output_error import Float, corrected, errors, mean_image
-from fewstep.calibration.choosing.trials import FIRST
+from fewstep.calibration.choosing.trials import CHOOSING, FIRST, MEASURING
 from fewstep.calibration.lowering.output_bias import channel_axis
 from fewstep.calibration.lowering.targets import targets_by_name
 from fewstep.calibration.options import CalibrateOptions
@@ -47,7 +47,7 @@ from fewstep.runtime.execute import finish
 
 JUDGES = 1000  # the first of the seeds that judge
 AT_ONCE = 16
-MEASURED = (8, 32)
+MEASURED = (CHOOSING, CHOOSING + MEASURING)  # seeds, as calibration has them
 TARGETS = ("cpu-x86", "openvino", "tensorrt")
 
 
@@ -80,29 +80,27 @@ def lines(member: Member, steps: int, targets: Sequence[str], seeds: int, work: 
             np.savez(work / f"{member.name}.npz", **own.followed)  # type: ignore[arg-type]
         with ProgressDisplay() as progress:
             calibrate(options, progress)
-    sampler, rows = load(bundle, body="float32"), None if own is None else own.held_out
+    sampler = load(bundle, body="float32")
+    followed, held_out = (None, None) if own is None else (own.followed, own.held_out)
     for target in targets:
         body = sampler.bundle.manifest.bodies[body_name("int8", target)]
         grouped = regroup(judged_plan(sampler, body), body.groups)
 
-        def courses(first: range, grouped=grouped) -> list[Course]:  # type: ignore[no-untyped-def]
-            parts = [first[start : start + AT_ONCE] for start in range(0, len(first), AT_ONCE)]
+        def courses(seeds: range, rows, grouped=grouped) -> list[Course]:  # type: ignore[no-untyped-def]
+            parts = [seeds[start : start + AT_ONCE] for start in range(0, len(seeds), AT_ONCE)]
             return [open_course(sampler, grouped, part, rows) for part in parts]
 
         graph = io.load(sampler.bundle.graph(body.graph), root=bundle)
-        network, axis, groups = (
-            open_lowered(graph, targets_by_name()[target]),
-            channel_axis(graph),
-            len(body.groups) + 1,
-        )
-        judges = courses(HELD_OUT_SEEDS[JUDGES : JUDGES + seeds])
+        network, axis = open_lowered(graph, targets_by_name()[target]), channel_axis(graph)
+        judges = courses(HELD_OUT_SEEDS[JUDGES : JUDGES + seeds], held_out)
         usual, ends = judged(judges, network)
         start = f"| {member.name} | {steps} | {target} |"
         yield f"{start} left in | {shown(usual)} | | {100 * constant_image(ends):.1f} % |"
-        found = [errors(each, network) for each in courses(SELECTION_SEEDS[FIRST:][: max(MEASURED)])]
+        measuring = courses(SELECTION_SEEDS[FIRST:][: max(MEASURED)], followed)
+        found = [errors(each, network) for each in measuring]
         together = [np.concatenate(parts) for parts in zip(*found, strict=True)]
         for count in MEASURED:
-            images = mean_image(grouped.steps, [[each[:count] for each in together]], axis, groups)
+            images = mean_image(grouped.steps, [[each[:count] for each in together]], axis, len(body.groups) + 1)
             for name, numbers in (("channel", by_channel(images, axis)), ("position", images)):
                 psnr, ends = judged(judges, corrected(network, graph.outputs[0].name, numbers, axis))
                 won = psnr - usual
