@@ -48,8 +48,8 @@ class CalibrateOptions(Options):
     thin: tried leaves thin convolutions in float, if samples are better so: at most 64 products for a value, and 0.5 %
         of the multiply-accumulates each, of which 95 % stay int8. int8 leaves none. auto is tried with ranges auto,
         else int8.
-    bias: measured takes the mean error of an int8 body's output out, if samples are better without it. none leaves it
-        in. auto is measured with ranges auto, else none.
+    bias: measured takes the mean error of an int8 body's output out, if samples are better without it. Where it is an
+        image, samples need only be no worse. none leaves it in. auto is measured with ranges auto, else none.
     groups: step gives each step of the plan its own ranges. pooled gives one range to all steps. merged gives one range
         to neighbours where this costs nothing.
     inputs: Inputs of the denoiser during calibration. deployed: the plan itself. progressive: the plan with the steps

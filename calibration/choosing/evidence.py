@@ -46,6 +46,11 @@ class Tried:
         return float(np.percentile(self.psnr, 5))
 
     @property
+    def is_finite(self) -> bool:
+        """False if a sample left the numbers on the way."""
+        return bool(np.isfinite(self.psnr).all())
+
+    @property
     def quality(self) -> float:
         """What ways are chosen by, in dB."""
         return float(_parts(self.psnr).mean())
@@ -61,6 +66,8 @@ def choose(found: Sequence[Tried], sure: float = SURE) -> int:
 def _beats(other: Tried, usual: Tried, sure: float) -> bool:
     if len(other.psnr) < len(usual.psnr):  # it was left on the way
         return False
+    if not (other.is_finite and usual.is_finite):
+        return other.is_finite
     seeds = np.random.default_rng(0).integers(0, len(usual.psnr), (RESAMPLES, len(usual.psnr)))
     drawn = _parts(other.psnr[seeds]) - _parts(usual.psnr[seeds])  # [resamples, 2]
     wins = _parts(other.psnr) - _parts(usual.psnr)

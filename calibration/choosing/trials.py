@@ -55,7 +55,7 @@ from fewstep.runtime.sampler import Sampler
 
 TRIED: tuple[Method, ...] = ("channels", "channels-balanced")  # the usual one first
 CHOOSING = 8  # seeds that choose, in two halves; no more than there are trajectories
-MEASURING = 24  # more seeds, on which an image is measured where there is one; no more than there are trajectories
+MEASURING = 24  # more seeds, on which an image is measured where there is one and so many trajectories are followed
 LEAST_IMAGE = 0.03  # of the end error's energy: where an image has surely less, it is not worth their time
 AGAINST = 2.0  # standard errors by which samples must be worse for an image to stay
 FEWEST = 4  # of these seeds: a half of one says nothing of its worse samples
@@ -82,11 +82,11 @@ def halves(trajectories: int) -> tuple[range, ...]:
 
 
 def measuring(trajectories: int) -> tuple[range, ...]:
-    """The seeds that measure an image beside those that choose, as many at once as these."""
-    seeds, at_once = (
-        SELECTION_SEEDS[FIRST + CHOOSING :][: max(0, min(MEASURING, trajectories - CHOOSING))],
-        CHOOSING // 2,
-    )
+    """The seeds that measure an image beside those that choose, as many at once as these. None if both are more than
+    the trajectories: of fewer samples, a mean at each position has as much noise as it takes out."""
+    seeds, at_once = SELECTION_SEEDS[FIRST + CHOOSING :][:MEASURING], CHOOSING // 2
+    if trajectories < CHOOSING + MEASURING:
+        return ()
     return tuple(seeds[start : start + at_once] for start in range(0, len(seeds), at_once))
 
 
@@ -140,7 +140,8 @@ def choose_each(
         shown = partial(_under, progress, "trials")
         courses = open_trials(sampler, plan, len(task.seeds), task.conditions, shown)
         close(task.sampler.denoiser)
-        if not is_large and not exceeds(task.prepared):  # else float32 beside an int8 body is too much
+        # float32 beside a large int8 body is too much
+        if measuring(len(task.seeds)) and not is_large and not exceeds(task.prepared):
             more = _opened_once(task, plan, progress)
     found = {}
     for done, target in enumerate(targets, 1):
@@ -247,6 +248,9 @@ def try_ways(
         del network
         progress("ways tried", stages, stages)
     del best_network
+    if not best.is_finite:
+        what = f"samples in int8 for {usual.target.name} are not finite"
+        raise UserError(what, "calibrate with other --ranges, or for another --target")
     lowered = completed(usual.prepared, usual.table, usual.target, made, usual.keep)
     if best.way.in_float:
         count = len(best.way.in_float)
@@ -258,7 +262,7 @@ def try_ways(
         where = " at each position" * (best.bias.ndim > 2)
         said = f"the mean error of the output is taken out{where}: up to {np.abs(best.bias).max():.2g}"
         lowered = replace(lowered, graph=with_output_bias(lowered.graph, best.bias), notes=(*lowered.notes, said))
-    return Chosen(lowered, usual, tuple(_trial(each, each is best) for each in found))
+    return Chosen(lowered, usual, tuple(_trial(each, each is best) for each in found if each.is_finite))
 
 
 def _opened(graph: Graph, target: Target, by_rows: bool) -> LoadedGraph:

@@ -61,3 +61,10 @@ def test_a_way_that_is_the_usual_one_for_other_reasons_stays_longer() -> None:
     usual = [40.0, 42.0, 44.0, 46.0]
     found_pair = [found(usual), found([41.5, 42.1, 45.9, 46.4])]
     assert choose(found_pair) == 1 and choose(found_pair, sure=4.0) == 0
+
+
+def test_samples_that_are_no_numbers_never_win() -> None:
+    fine, none = found([40.0, 42.0, 44.0, 46.0]), found([40.0, 42.0, np.nan, 46.0])
+    assert choose([fine, none]) == 0 and choose([none, fine]) == 1
+    assert choose([none, fine], sure=2.0) == 1 and choose([none, none]) == 0
+    assert choose([found([-np.inf, 42.0, 44.0, 46.0]), fine]) == 1  # a sample is infinite
