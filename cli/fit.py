@@ -4,11 +4,12 @@ from dataclasses import replace
 
 from rich.table import Table
 
+from fewstep.calibration.held_out import PAIRED
 from fewstep.cli.conditions import needed_words
 from fewstep.cli.outcome import Outcome, counted
 from fewstep.cli.tables import figures
 from fewstep.evaluation.cost import sampling_needs
-from fewstep.fitting.blocks import BLOCK
+from fewstep.fitting.blocks import BLOCK, CHOICE_SEEDS
 from fewstep.fitting.cost import column_bytes, evaluations, seconds
 from fewstep.fitting.ending.energy import Energy
 from fewstep.fitting.ending.residual import FeatureResidual
@@ -26,11 +27,8 @@ from fewstep.runtime.progress import Progress
 
 def verb(options: FitOptions, progress: Progress) -> Outcome:
     result = fit(options, progress)
-    if result.plan is None and result.over_former is not None and result.over_former.mean < 0:
-        behind = f"{-result.over_former.mean:.2f} ± {result.over_former.error:.2f} dB"
-        end = [f"the former {FITTED}{options.steps} is kept: the new plan is {behind} behind it on the judge seeds"]
-    elif result.plan is None:
-        end = [f"{result.nominal} is kept: the gain of {_gain(result)} dB is under two standard errors"]
+    if result.plan is None:
+        end = [_rejection(options, result)]
     else:
         shifts = [after - before for after, before in zip(result.told, result.nominal_told, strict=True)]
         than = "nominal times" if options.method == "times" else "those of the nominal plan"
@@ -85,6 +83,25 @@ def table(result: FitResult) -> Table:
         f"was fitted or chosen on, and the gain with its standard error. The gain is {result.on_fit.mean:+.2f} on the "
         f"seeds of the fit, and {result.on_selection.mean:+.2f} on those of its choices.",
     )
+
+
+def _rejection(options: FitOptions, result: FitResult) -> str:
+    """The gain that decided against the plan, and its seeds."""
+    kept = result.nominal if result.over_former is None else f"the former {FITTED}{options.steps}"
+    gates = (
+        (result.on_selection, "the seeds of the choices", "--selection-seeds", options.selection_seeds, CHOICE_SEEDS),
+        (result.on_judge, "the judge seeds", "--judge-seeds", options.judge_seeds, PAIRED),
+    )
+    for gain, where, option, seeds, most in gates:
+        if gain.mean == gain.error == 0:
+            return f"{kept} is kept: no change was found better"
+        if not gain.counts:
+            advice = f"; more {option} may decide" if gain.mean > 0 and seeds < len(most) else ""
+            said = f"{gain.mean:+.2f} ± {gain.error:.2f} dB"
+            return f"{kept} is kept: the gain of {said} on {where} is under two standard errors{advice}"
+    assert result.over_former is not None
+    behind = f"{-result.over_former.mean:.2f} ± {result.over_former.error:.2f} dB"
+    return f"{kept} is kept: the new plan is {behind} behind it on the judge seeds"
 
 
 def _gain(result: FitResult) -> str:

@@ -10,10 +10,12 @@ import pytest
 from fewstep.cli.conditions import needed_words
 from fewstep.cli.fit import verb
 from fewstep.cli.main import main
+from fewstep.fitting.blocks import CHOICE_SEEDS
 from fewstep.fitting.ending.energy import Energy
 from fewstep.fitting.ending.residual import FeatureResidual
 from fewstep.fitting.ending.sets import SetDistances
 from fewstep.fitting.ending.step_back import StepBack
+from fewstep.fitting.endpoint import Gain
 from fewstep.fitting.fit import fit
 from fewstep.fitting.options import FitOptions
 from fewstep.runtime.bundle.manifest import Condition
@@ -36,6 +38,32 @@ def test_a_former_plan_that_is_better_is_named(tiny_bundle: Path) -> None:
     verb(FitOptions(tiny_bundle, plan="dpmpp_2m:2", guidance=2.0, **{**FEW, "iterations": 3}), SILENT)
     worse = FitOptions(tiny_bundle, plan="ddim:2", guidance=2.0, **FEW)
     assert str(verb(worse, SILENT).shown[-1]).startswith("the former fitted:2 is kept: the new plan is ")
+
+
+def test_the_gain_that_decided_against_a_plan_is_named_with_its_seeds(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = FitOptions(tiny_bundle, plan="dpmpp_2m:2", guidance=2.0, **FEW)
+    known = replace(fit(options), plan=None)
+    few, many, none = Gain(1.23, 1.04), Gain(2.51, 0.53), Gain(0.0, 0.0)
+
+    def line(chosen: Gain, judged: Gain, former: Gain | None = None, seeds: int = 8) -> str:
+        found = replace(known, on_selection=chosen, on_judge=judged, over_former=former)
+        monkeypatch.setattr("fewstep.cli.fit.fit", lambda *_: found)
+        return str(verb(replace(options, selection_seeds=seeds), SILENT).shown[-1])
+
+    weak = "dpmpp_2m:2 is kept: the gain of +1.23 ± 1.04 dB on the {} is under two standard errors"
+    assert line(few, many) == f"{weak.format('seeds of the choices')}; more --selection-seeds may decide"
+    assert line(few, many, seeds=len(CHOICE_SEEDS)) == weak.format("seeds of the choices")
+    assert line(many, few) == f"{weak.format('judge seeds')}; more --judge-seeds may decide"
+    assert line(none, none) == "dpmpp_2m:2 is kept: no change was found better"
+    lost = line(many, Gain(-0.3, 0.2), many)
+    assert (
+        lost
+        == "the former fitted:2 is kept: the gain of -0.30 ± 0.20 dB on the judge seeds is under two standard errors"
+    )
+    behind = line(many, many, Gain(-0.3, 0.2))
+    assert behind == "the former fitted:2 is kept: the new plan is 0.30 ± 0.20 dB behind it on the judge seeds"
 
 
 def test_lines_for_the_last_stages_and_for_the_distance_of_sets(
