@@ -14,13 +14,15 @@ from fewstep.fitting.rollouts import RolloutJob, Rollouts, open_samplers
 from fewstep.fitting.rows import FitRows, fit_rows
 from fewstep.fitting.start import Starts, starts_of
 from fewstep.graph.commit import open_for_update
+from fewstep.plans.compile import check_guidance
 from fewstep.plans.errors import UserError
-from fewstep.plans.guidance import Guidance, as_guidance
+from fewstep.plans.guidance import Guidance
 from fewstep.plans.name import parse_plan_name
 from fewstep.plans.plan import Plan
 from fewstep.runtime.backends.named import named
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.loading import choose_body
+from fewstep.runtime.request import denoiser_facts
 from fewstep.runtime.sampler import Sampler
 
 ROOM = 2**20  # bytes of a plan, which is seldom more
@@ -64,7 +66,7 @@ def open_task(options: FitOptions) -> FitTask:
         raise UserError(what, "fit in the bundle that this was packed from, and pack it again")
     sampler, reference = open_samplers(options.bundle, options.precision, options.backend, options.threads)
     job = RolloutJob(sent(options.bundle, (body,)), options.precision, options.backend)
-    guidance = as_guidance(options.guidance)
+    guidance = check_guidance(options.guidance, denoiser_facts(bundle.manifest))
     starts = starts_of(sampler, options.plan, options.steps, guidance)
     if options.method == "times" and not starts.is_asked:
         starts = Starts(starts.nominal)

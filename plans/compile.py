@@ -64,7 +64,7 @@ def trace_plan(
     if len(times) < 2:
         raise UserError(f"plan {name!r} has {len(times)} times", "give two or more, from noisy to clean")
     check_times(times)
-    guidance = _check_guidance(guidance, denoiser)
+    guidance = check_guidance(guidance, denoiser)
     shaping = as_shaping(shaping)
     schedule = NoiseSchedule(denoiser.schedule)
     tracer = Tracer(
@@ -138,7 +138,8 @@ def _traced(name: str, solver: Solver, tracer: Tracer, times: Sequence[Time]) ->
         ) from error
 
 
-def _check_guidance(guidance: float | Guidance | None, denoiser: DenoiserFacts) -> Guidance | None:
+def check_guidance(guidance: float | Guidance | None, denoiser: DenoiserFacts) -> Guidance | None:
+    """The form of guidance. UserError for one that the denoiser has no outputs for."""
     form = guide.as_guidance(guidance)
     if guide.needs_null(form) and not denoiser.guided:
         raise UserError(

@@ -318,6 +318,17 @@ def test_what_cannot_be_done_is_said_before_any_work(tiny_bundle, changed, words
         open_task(FitOptions(tiny_bundle, **{**FEW, **changed}))
 
 
+@pytest.mark.parametrize("plan", ["", "dpmpp_2m:2"])
+def test_guidance_without_an_unconditional_form_is_refused(tiny_bundle, plan):
+    manifest = open_bundle(tiny_bundle).manifest
+    unguided = msgspec.structs.replace(manifest.conditions[0], null=None)
+    manifest = msgspec.structs.replace(manifest, conditions=(unguided,))
+    (tiny_bundle / "manifest.json").write_bytes(msgspec.json.encode(manifest))
+    words = "guidance 2.0 for a denoiser without an unconditional form; leave guidance out"
+    with pytest.raises(UserError, match=words):
+        open_task(FitOptions(tiny_bundle, guidance=2.0, **{**FEW, "plan": plan}))
+
+
 def test_a_fitted_plan_is_no_teacher(tiny_bundle):
     fit(FitOptions(tiny_bundle, guidance=2.0, iterations=1, **FEW))
     given = {**FEW, "steps": 1, "plan": "ddim:1", "teacher": "fitted:2"}
