@@ -159,7 +159,7 @@ def _array(condition: Condition, values: Sequence[Any] | NDArray[Any], samples: 
         raise UserError(f"condition {name!r}: one value has the shape {list(array.shape[1:])}", fix)
     bad = ~_held(array, np.dtype(condition.dtype))
     if bad.any():
-        kind = "finite" if condition.dtype.startswith("float") else "whole number of type"
+        kind = {"f": "finite", "b": "truth value of type"}.get(condition.dtype[0], "whole number of type")
         raise UserError(f"condition {name!r}: {array[bad].tolist()[0]!r} is no {kind} {condition.dtype}", fix)
     outside = np.zeros(array.shape, bool)
     if condition.low is not None:

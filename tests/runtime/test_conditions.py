@@ -48,7 +48,8 @@ def test_a_value_that_fits_is_taken_as_it_is(dtype: DType, value: Any) -> None:
     ],
 )
 def test_a_value_that_does_not_fit_is_named(dtype: DType, value: Any) -> None:
-    with pytest.raises(UserError, match=r"condition 'c': .* is no finite") as failure:
+    kind = {"f": "finite", "b": "truth value of type"}.get(dtype[0], "whole number of type")
+    with pytest.raises(UserError, match=rf"condition 'c': .* is no {kind} {dtype}") as failure:
         check([Condition("c", "c", dtype=dtype)], {"c": [value]}, 1)
     assert repr(value) in str(failure.value)
 
