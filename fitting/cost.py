@@ -5,6 +5,7 @@ from time import perf_counter
 
 from fewstep.evaluation.teacher import CHECKED
 from fewstep.fitting.blocks import BLOCK, FIT_SEEDS, blocks_of, sample
+from fewstep.fitting.ending.residual import SHARES as PARTS
 from fewstep.fitting.ending.residual import WEIGHTS
 from fewstep.fitting.ending.step_back import SHARES
 from fewstep.fitting.endpoint import RESTRAINTS, SECANTS
@@ -47,6 +48,7 @@ def _of_the_search(task: FitTask, options: FitOptions) -> int:
         steps_taken = len(WEIGHTS) * (1 + SECANTS)
         ends += 2 * len(SHARES) * choices  # a step back
         ends += seeds * columns + choices + steps_taken * (len(RESTRAINTS) * choices + seeds)  # the feature residual
+        ends += len(WEIGHTS) * len(PARTS) * choices
     return BEGIN * BLOCK + choices + options.iterations * (seeds * columns + (1 + SECANTS) * tried) + ends
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from fewstep.calibration.metrics import psnr
 from fewstep.evaluation.distances.features import Extractor
+from fewstep.fitting.ending.step_back import between
 from fewstep.fitting.endpoint import ENOUGH, RESTRAINTS, SECANTS, SINGULAR, Gain, Refinement, energies_of, weights_of
 from fewstep.fitting.free import difference, moved
 from fewstep.fitting.recurrence import Recurrence, plan_of
@@ -24,6 +25,7 @@ Samples = NDArray[np.floating]
 
 WEIGHTS = (1.0, 3.0)  # of the features' logarithm, each by itself
 COST = 0.5  # dB of the mean PSNR on the selection seeds
+SHARES = (0.75, 0.5, 0.25)  # of a step that costs too much
 NUDGE = 1e-2  # of a sample, in its root mean square: the length of a difference
 NOTHING = 1e-20  # a squared distance of features that are the teacher's, and a length that is none
 
@@ -101,12 +103,24 @@ def feature_residual(work: Refinement, extractor: Extractor, cost: float = COST)
     if begin is None:
         raise UserError("samples of the numbers so far are not finite", "fit with --features none")
     found = work.measure(work.origin, work.seeds.fit)
+
+    def allowed(place: Place) -> bool:
+        is_cheap = float((begin.pixels - place.pixels).mean()) <= cost
+        return is_cheap and Gain.of(place.pixels, work.nominal.selection).counts
+
     best, taken = begin, 0.0
     for weight in WEIGHTS:
+        last = begin
         for place in _steps(work, extractor, found, begin, weight):
-            is_cheap = float((begin.pixels - place.pixels).mean()) <= cost
-            if is_cheap and Gain.of(place.pixels, work.nominal.selection).counts and place.features > best.features:
-                best, taken = place, weight
+            ways = [] if allowed(place) else [between(last.numbers, place.numbers, each, each) for each in SHARES]
+            reached = [place, *(_at(work, extractor, way) for way in ways)]
+            best, taken = max(
+                ((best, taken), *((each, weight) for each in reached if each is not None and allowed(each))),
+                key=lambda known: known[0].features,
+            )
+            if not allowed(place):
+                break
+            last = place
     price = float((begin.pixels - best.pixels).mean())
     return best.numbers, FeatureResidual(taken, price, best.features - begin.features)
 

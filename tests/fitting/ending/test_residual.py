@@ -8,6 +8,7 @@ import pytest
 from fewstep.calibration.metrics import psnr
 from fewstep.fitting import endpoint
 from fewstep.fitting.blocks import sample
+from fewstep.fitting.ending import residual
 from fewstep.fitting.ending.residual import WEIGHTS, FeatureColumns, feature_columns, feature_residual, step_of
 from fewstep.fitting.endpoint import Nominal, Refinement, Seeds, energies_of, refine
 from fewstep.fitting.free import free_numbers
@@ -115,3 +116,17 @@ def test_numbers_stay_where_nothing_may_be_paid():
     work, _ = fitted_to_pixels()
     numbers, found = feature_residual(work, SimpleNamespace(extract=of_the_mean), cost=-100.0)
     assert numbers is work.origin and (found.weight, found.price, found.gain) == (0, 0, 0)
+
+
+def test_a_step_that_costs_too_much_is_taken_in_part(monkeypatch):
+    """Features of the teacher's samples lie aside, and weigh so much that they cost PSNR."""
+    monkeypatch.setattr(residual, "WEIGHTS", (100.0,))
+    work, _ = fitted_to_pixels()
+    sets = (work.seeds.fit, work.seeds.selection)
+    exact = {np.concatenate([block.target for block in parts]).tobytes() for parts in sets}
+    aside = SimpleNamespace(extract=lambda samples: of_the_mean(samples) + 0.1 * (samples.tobytes() in exact))
+    _, whole = feature_residual(work, aside, cost=100.0)
+    numbers, found = feature_residual(work, aside, cost=whole.price / 2)
+    assert found.weight == 100 and 0 < found.price <= whole.price / 2
+    assert 0 < found.gain < whole.gain
+    assert not np.array_equal(numbers.rows, work.origin.rows)
