@@ -62,15 +62,13 @@ def changes(sampler: Sampler, plan: Plan) -> Iterator[tuple[Change, Plan]]:
     """Changes of a plan that its name allows: one of a scheduler has none. A fitted plan gives way to the plan that it
     began as, and has times of its own in the place of a grid."""
     manifest = sampler.bundle.manifest
-    is_fitted = plan.name.startswith(FITTED)
-    began = {f"{FITTED}{each.evaluations}": each.nominal for each in manifest.fitted}
-    nominal = began.get(plan.name, "") if is_fitted else plan.name
+    nominal = plan.name if plan.fitted is None else plan.fitted.nominal
     name, _, rest = nominal.partition(":")
     steps = rest.partition("@")[0]
     if not steps.isdecimal():
         return
     tried: list[tuple[Change, str, Guidance | None]] = [("steps", with_steps(nominal, 2 * int(steps)), plan.guidance)]
-    if not is_fitted:
+    if plan.fitted is None:
         grid = default_grid(manifest.schedule, manifest.prediction)
         tried.append(("grid", f"{name}:{steps}@{grid}", plan.guidance))
     if plan.guidance is not None:
@@ -82,7 +80,7 @@ def changes(sampler: Sampler, plan: Plan) -> Iterator[tuple[Change, Plan]]:
             continue
         if changed.steps != plan.steps:
             yield change, changed
-    if not is_fitted:
+    if plan.fitted is None:
         yield from _fitted(sampler, plan)
 
 

@@ -13,9 +13,11 @@ from fewstep.calibration.metrics import psnr
 from fewstep.evaluation.remedies import remedies
 from fewstep.evaluation.report.remedies import remedies_section, verdict
 from fewstep.evaluation.results import Remedy
+from fewstep.graph.commit import open_for_update
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode, encode
 from fewstep.plans.name import with_steps
+from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.loading import load
 from fewstep.runtime.sampler import Sampler
 from tests.runtime.test_fitted_plans import give
@@ -86,6 +88,15 @@ def test_a_fitted_plan_gives_way_to_more_steps_of_the_plan_that_it_began_as(tiny
     began = load(tiny_bundle).bundle.manifest.fitted[0].nominal
     assert [each.change for each in found] == ["steps", "guidance"]
     assert found[0].plan == with_steps(began, 6) and found[1].plan == began
+
+
+def test_a_fitted_plan_gives_way_to_its_own_beginning_whatever_others_began_as(tiny_bundle: Path) -> None:
+    give(tiny_bundle)
+    with open_for_update(tiny_bundle, must_exist=True) as writer:
+        manifest = open_bundle(tiny_bundle).manifest
+        other = msgspec.structs.replace(manifest.fitted[0], body="int8-cpu-x86", nominal="ddim:3")
+        writer.commit(msgspec.structs.replace(manifest, fitted=(*manifest.fitted, other)))
+    assert tried(load(tiny_bundle), "fitted:3", 2.0)[0].plan.startswith("dpmpp_2m:6")
 
 
 def test_a_kept_plan_without_a_grid_is_changed_on_its_own_grid(sampler: Sampler) -> None:
