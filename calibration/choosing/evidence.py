@@ -33,13 +33,14 @@ class Way:
 @dataclass(frozen=True)
 class Tried:
     """A way, the PSNR of its samples [seeds] in dB, the shares of the end error's energy that are one number for each
-    channel and one image, and the bias that the way adds to the output."""
+    channel and one image, the bias that the way adds to the output, and the output at the first step of each course."""
 
     way: Way
     psnr: Float
     shift: float
     image: float = 0.0
     bias: Float | None = None
+    first: tuple[NDArray[np.floating], ...] = ()
 
     @property
     def p5(self) -> float:

@@ -38,7 +38,7 @@ def mean_error(course: Course, network: LoadedGraph, axis: int, groups: int) -> 
     """
     found: list[list[Float]] = [[] for _ in range(groups)]
     for state in course.reference:
-        wanted, made = _joined(state.outputs, state.step), course.call(network, state.index, state.u)
+        wanted, made = joined(state.outputs, state.step), course.call(network, state.index, state.u)
         mean = weights(state.step) @ _by_branch(wanted, made, state.step, axis)  # [channels]
         found[state.step.group if groups > 1 else 0].append(mean)
     return np.array([np.mean(each, axis=0) if each else np.zeros_like(found[0][0]) for each in found])
@@ -48,7 +48,7 @@ def errors(course: Course, network: LoadedGraph) -> list[Float]:
     """What the output of a lowered body lacks at each step, [samples, *x_shape], its branches weighed as above."""
     found = []
     for state in course.reference:
-        error = _joined(state.outputs, state.step).astype(np.float64) - course.call(network, state.index, state.u)
+        error = joined(state.outputs, state.step).astype(np.float64) - course.call(network, state.index, state.u)
         shares = weights(state.step)
         found.append(np.tensordot(shares, error.reshape(len(shares), -1, *error.shape[1:]), 1))
     return found
@@ -82,6 +82,16 @@ def shrunken(error: Float, axis: int) -> Float:
     return whole
 
 
+def after_first(network: LoadedGraph, output: str, first: NDArray[np.floating]) -> LoadedGraph:
+    """The network, of which the first call's output is known: at the first step all runs of a course see its noise."""
+    known = [first]
+
+    def run(feeds: Arrays) -> dict[str, NDArray[np.float32]]:
+        return {output: known.pop().astype(np.float32)} if known else network(feeds)
+
+    return run
+
+
 def corrected(network: LoadedGraph, output: str, bias: Float, axis: int) -> LoadedGraph:
     """The network with `bias` added to its output, [groups, channels] or [groups, *x_shape], as `with_output_bias`
     writes it."""
@@ -109,7 +119,7 @@ def weights(step: Step) -> Float:
     return share
 
 
-def _joined(outputs: Sequence[NDArray[np.floating]], step: Step) -> NDArray[np.floating]:
+def joined(outputs: Sequence[NDArray[np.floating]], step: Step) -> NDArray[np.floating]:
     """The outputs of all branches and heads as one call has them: the inverse of `split_outputs`."""
     branches = [outputs[start : start + step.heads] for start in range(0, len(outputs), step.heads)]
     return np.concatenate([np.concatenate(heads, axis=1) for heads in branches])

@@ -14,6 +14,7 @@ few ways are tried, and none longer than it takes to see that it loses.
   judged with the mean error of the other half.
 - Where the end error has one image, the mean error of each position is measured, on more seeds than choose. It is taken
   out unless samples are surely worse: what it wins is less than samples differ by chance (docs/measured/trials.md).
+- The first step of all runs of a seed has the same noise: there a mean error needs no evaluation of its own.
 - What was lowered to be tried is deployed as it is.
 """
 
@@ -27,7 +28,7 @@ from numpy.typing import NDArray
 
 from fewstep.calibration.choosing.evidence import Tried, Way, choose, constant_share, image_share, is_behind
 from fewstep.calibration.choosing.opened import open_lowered
-from fewstep.calibration.choosing.output_error import corrected, errors, mean_error, mean_image
+from fewstep.calibration.choosing.output_error import after_first, corrected, errors, joined, mean_error, mean_image
 from fewstep.calibration.choosing.thin import thin_convolutions
 from fewstep.calibration.conditions_file import ConditionRecords
 from fewstep.calibration.count import batch_of
@@ -93,8 +94,9 @@ def measuring(trajectories: int) -> tuple[range, ...]:
 def most_evaluations(methods: int, tries_thin: bool, tries_bias: bool, steps: int, trajectories: int) -> int:
     """How often trying asks the bodies of one target for a sample. The samples of float32 that all are compared with
     are not among them: targets share those."""
-    more = sum(map(len, measuring(trajectories))) * tries_bias
-    return steps * (min(CHOOSING, trajectories) * (methods + tries_thin + 2 * tries_bias) + more)
+    seeds, more = min(CHOOSING, trajectories), sum(map(len, measuring(trajectories)))
+    without_error = 2 * seeds * (steps - 1) + more * steps  # the first step is known
+    return steps * seeds * (methods + tries_thin) + tries_bias * without_error
 
 
 @dataclass(frozen=True)
@@ -277,9 +279,9 @@ def _corrected(best: Tried, graph: Graph, groups: int, network: LoadedGraph, cou
     found: list[Float] = []
 
     def networks() -> Iterator[LoadedGraph]:
-        for course in reversed(courses):
-            found.append(mean_error(course, network, axis, groups))
-            yield corrected(network, output, found[-1], axis)
+        for own, other, first in zip(best.first, reversed(courses), reversed(best.first), strict=True):
+            found.append(mean_error(other, after_first(network, output, first), axis, groups))
+            yield corrected(after_first(network, output, own), output, found[-1], axis)
 
     tried = _run(replace(best.way, has_bias=True), networks(), courses, [best])
     return replace(tried, bias=np.mean(found, axis=0))
@@ -296,9 +298,11 @@ def _without_image(
     """The same with the mean error at each position, which the courses `more` measure as well. All seeds are run."""
     axis, output, groups = channel_axis(graph), graph.outputs[0].name, _told_apart(graph, groups)
     steps = courses[0].plan.steps
-    beside, each_half = ([errors(course, network) for course in each] for each in (more, courses))
+    known = [partial(after_first, network, output, first) for first in best.first]
+    beside = [errors(course, network) for course in more]
+    each_half = [errors(course, make()) for course, make in zip(courses, known, strict=True)]
     images = [mean_image(steps, [*beside, half], axis, groups) for half in reversed(each_half)]
-    networks = [corrected(network, output, image, axis) for image in images]
+    networks = [corrected(make(), output, image, axis) for make, image in zip(known, images, strict=True)]
     tried = _run(replace(best.way, has_bias=True), networks, courses, ())
     return replace(tried, bias=mean_image(steps, [*beside, *each_half], axis, groups))
 
@@ -317,14 +321,16 @@ def _run(way: Way, networks: Iterable[LoadedGraph], courses: Sequence[Course], o
     """Samples of a way, each course with its network, until it is behind one of the others."""
     psnr: list[Float] = []
     ends: list[Float] = []
+    first = []
     for network, course in zip(networks, courses, strict=False):  # any number of the same, or one made for each
         states = course.run([network] * course.groups)
         psnr.append(course.quality(states))
         ends.append(_end_error(course, states))
+        first.append(joined(states[0].outputs, states[0].step))
         if any(is_behind(np.concatenate(psnr), each.psnr) for each in others):
             break
     end = np.concatenate(ends)
-    return Tried(way, np.concatenate(psnr), constant_share(end), image_share(end))
+    return Tried(way, np.concatenate(psnr), constant_share(end), image_share(end), first=tuple(first))
 
 
 def _end_error(course: Course, states: Sequence[StepState]) -> Float:

@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fewstep.calibration.choosing.output_error import corrected, errors, mean_error, mean_image, shrunken, weights
+from fewstep.calibration.choosing.output_error import (
+    after_first,
+    corrected,
+    errors,
+    joined,
+    mean_error,
+    mean_image,
+    shrunken,
+    weights,
+)
 from fewstep.calibration.precision.closed_loop import Course, open_course
 from fewstep.graph.graph import GROUP
 from fewstep.plans.compile import DenoiserFacts, compile_plan
@@ -97,6 +106,20 @@ def test_float32_is_not_asked_again(sampler) -> None:  # type: ignore[no-untyped
     np.testing.assert_array_equal(mean_error(course, body, 1, 3), np.zeros((3, 1)))
     for seen, state in zip(inputs, course.reference, strict=True):
         np.testing.assert_array_equal(seen, state.u)
+
+
+def test_a_first_output_that_is_known_is_not_asked_for(sampler) -> None:  # type: ignore[no-untyped-def]
+    course, body = course_of(sampler, [0, 1, 2]), off_by(exact_of(sampler), PLANTED)
+    calls = []
+
+    def counted(feeds: Arrays) -> dict[str, NDArray[np.float32]]:
+        calls.append(int(feeds[GROUP][0]))
+        return body(feeds)
+
+    first = course.run([body] * 3)[0]
+    known = after_first(counted, "v", joined(first.outputs, first.step))
+    np.testing.assert_array_equal(mean_error(course, known, 1, 3), mean_error(course, body, 1, 3))
+    assert calls == [1, 2]
 
 
 def test_weights_that_cancel_are_alike_and_a_shaping_does_not_hide_them() -> None:
