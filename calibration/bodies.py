@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
+from fewstep.calibration.calibrated_plan import calibrated_plan
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.lowering.targets import targets_by_name
 from fewstep.plans.errors import UserError
@@ -17,7 +18,6 @@ from fewstep.plans.name import with_grid
 from fewstep.plans.plan import Plan
 from fewstep.runtime.backends.named import named
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
-from fewstep.runtime.bundle.calibrated_plan import calibrated_plan
 from fewstep.runtime.bundle.manifest import Body
 from fewstep.runtime.bundle.platforms import ONNXRUNTIME, PORTABLE
 from fewstep.runtime.bundle.reading import Bundle, open_bundle

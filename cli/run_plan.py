@@ -4,11 +4,11 @@ from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
+from fewstep.calibration.calibrated_plan import MISFIT, along, calibrated_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.name import parse_plan_name, with_grid
 from fewstep.plans.plan import Plan
 from fewstep.plans.tracer import IMAGE
-from fewstep.runtime.bundle.calibrated_plan import MISFIT, along, calibrated_plan
 from fewstep.runtime.bundle.manifest import Body, Manifest
 from fewstep.runtime.fitted_plans import FITTED
 from fewstep.runtime.request import SCHEDULER, read_plan

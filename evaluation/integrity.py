@@ -21,6 +21,7 @@ from fewstep.runtime.backends import AHEAD
 from fewstep.runtime.backends.checks import path_text
 from fewstep.runtime.backends.interface import difference
 from fewstep.runtime.bundle.companions import companions
+from fewstep.runtime.bundle.fit_command import fit_command, weight_of_fit
 from fewstep.runtime.bundle.manifest import EngineEntry, GraphEntry
 from fewstep.runtime.bundle.reading import EXPORT_AGAIN, MANIFEST, Bundle, open_bundle
 from fewstep.runtime.options import Options
@@ -146,18 +147,20 @@ def _plans(bundle: Bundle, sound: Iterable[str]) -> Iterator[Damage]:
     """Plans that cannot be read, or are for another schedule or prediction."""
     manifest = bundle.manifest
     fingerprint = NoiseSchedule(manifest.schedule).fingerprint
-    again = {file: f"calibrate {bundle.path} --plan {name}" for name, file in manifest.plans.items()}
-    again |= {each.file: f"fit {bundle.path} --steps {each.evaluations}" for each in manifest.fitted}
+    again = {file: f"fewstep calibrate {bundle.path} --plan {name}" for name, file in manifest.plans.items()}
+    for each in manifest.fitted:
+        weight = weight_of_fit(bundle.path, manifest, each)
+        again[each.file] = fit_command(bundle.path, manifest, each.evaluations, each.body, weight)
     for file, command in again.items():
         if file not in sound:
             continue
         try:
             plan = decode((bundle.path / file).read_bytes(), file)
         except UserError as error:
-            yield Damage(error.what, f"fewstep {command}")
+            yield Damage(error.what, command)
             continue
         if (plan.schedule, plan.prediction) != (fingerprint, manifest.prediction):
-            yield Damage(f"{file} is a plan for another denoiser", f"fewstep {command}")
+            yield Damage(f"{file} is a plan for another denoiser", command)
 
 
 def _others(bundle: Bundle, sound: Iterable[str]) -> Iterator[Damage]:

@@ -32,12 +32,14 @@ from fewstep.fitting.search import Found, checkpoint_of_search, search, taught
 from fewstep.fitting.task import FitTask, open_task
 from fewstep.graph.commit import Writer, open_for_update
 from fewstep.plans.errors import UserError
-from fewstep.plans.file import decode, encode
+from fewstep.plans.file import encode
+from fewstep.plans.guidance import as_guidance
 from fewstep.plans.plan import Fitted, Plan
+from fewstep.runtime.bundle.fit_command import weight_of_fit
 from fewstep.runtime.bundle.manifest import FittedPlan
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.execute import Array
-from fewstep.runtime.fitted_plans import FITTED
+from fewstep.runtime.fitted_plans import FITTED, readable
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sampler import Sampler
 
@@ -181,10 +183,9 @@ def _judged(
 
 def _former(task: FitTask, plan: Plan) -> Plan | None:
     """The plan that was fitted to this very graph for the same use."""
-    for entry in task.bundle.manifest.fitted:
-        known = decode(task.bundle.read(entry.file), entry.file)
-        fits = entry.body == task.body and known.fitted is not None and known.fitted.graph == task.graph
-        if fits and _use(known) == _use(plan):
+    own = (entry for entry in task.bundle.manifest.fitted if entry.body == task.body)
+    for known in readable(task.bundle, own)[0]:
+        if known.fitted is not None and known.fitted.graph == task.graph and _use(known) == _use(plan):
             return known
     return None
 
@@ -214,11 +215,7 @@ def keep(writer: Writer, bundle: Bundle, result: FitResult, plan: Plan, command:
         error=round(result.on_judge.error, 3),
         seeds=result.judge_seeds,
     )
-    others = (
-        each
-        for each in manifest.fitted
-        if each.body != entry.body or _use(decode(bundle.read(each.file), each.file)) != _use(plan)
-    )
+    others = (each for each in manifest.fitted if each.body != entry.body or _use_of(bundle, each) != _use(plan))
     commands = (*(each for each in manifest.provenance.commands if each != command), command)
     provenance = msgspec.structs.replace(manifest.provenance, commands=commands)
     writer.commit(msgspec.structs.replace(manifest, fitted=(*others, entry), provenance=provenance))
@@ -227,3 +224,10 @@ def keep(writer: Writer, bundle: Bundle, result: FitResult, plan: Plan, command:
 def _use(plan: Plan) -> tuple[object, ...]:
     """All that a caller asks for who finds a fitted plan of a body."""
     return len(plan.steps), plan.guidance, plan.strength, {step.shaping for step in plan.steps}
+
+
+def _use_of(bundle: Bundle, entry: FittedPlan) -> tuple[object, ...]:
+    """That of a plan in a bundle; of one whose file is lost, as far as is known."""
+    plans, lost = readable(bundle, [entry])
+    weight = weight_of_fit(bundle.path, bundle.manifest, entry) if lost else None
+    return (entry.evaluations, as_guidance(weight), None, {None}) if lost else _use(plans[0])

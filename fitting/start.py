@@ -9,10 +9,9 @@ from fewstep.fitting.blocks import Block
 from fewstep.fitting.recurrence import recurrence_of
 from fewstep.fitting.rollouts import Rollouts
 from fewstep.plans.errors import UserError
-from fewstep.plans.file import decode
 from fewstep.plans.guidance import Guidance, describe
 from fewstep.plans.plan import Plan
-from fewstep.runtime.fitted_plans import FITTED
+from fewstep.runtime.fitted_plans import FITTED, readable
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sampler import Sampler
 
@@ -77,13 +76,13 @@ def starts_of(sampler: Sampler, asked: str, steps: int, guidance: Guidance | Non
 def fitted_plans(sampler: Sampler, steps: int, guidance: Guidance | None, is_own: bool) -> tuple[Plan, ...]:
     """The plans that were fitted to this body of the bundle, or to the other ones, for the same use."""
     bundle = sampler.bundle
-    found = []
-    for entry in bundle.manifest.fitted:
-        if entry.evaluations == steps and (bundle.manifest.bodies[entry.body] == sampler.body) == is_own:
-            plan = decode(bundle.read(entry.file), entry.file)
-            if plan.guidance == guidance and plan.strength is None and {each.shaping for each in plan.steps} == {None}:
-                found.append(_unmarked(sampler, plan))
-    return tuple(found)
+    bodies, fitted = bundle.manifest.bodies, bundle.manifest.fitted
+    entries = [each for each in fitted if each.evaluations == steps and (bodies[each.body] == sampler.body) == is_own]
+    return tuple(
+        _unmarked(sampler, plan)
+        for plan in readable(bundle, entries)[0]
+        if plan.guidance == guidance and plan.strength is None and {each.shaping for each in plan.steps} == {None}
+    )
 
 
 def _unmarked(sampler: Sampler, plan: Plan) -> Plan:

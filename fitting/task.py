@@ -1,5 +1,6 @@
 """What a fit is asked to do: all that is opened, and checked, before the first call."""
 
+import logging
 from dataclasses import dataclass
 
 from fewstep.calibration.workers.sent_bundle import sent
@@ -16,15 +17,18 @@ from fewstep.fitting.start import Starts, starts_of
 from fewstep.graph.commit import open_for_update
 from fewstep.plans.compile import check_guidance
 from fewstep.plans.errors import UserError
-from fewstep.plans.guidance import Guidance
+from fewstep.plans.guidance import Guidance, as_guidance
 from fewstep.plans.name import parse_plan_name
 from fewstep.plans.plan import Plan
 from fewstep.runtime.backends.named import named
+from fewstep.runtime.bundle.fit_command import weight_of_fit
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
+from fewstep.runtime.fitted_plans import readable
 from fewstep.runtime.loading import choose_body
 from fewstep.runtime.request import denoiser_facts
 from fewstep.runtime.sampler import Sampler
 
+LOG = logging.getLogger("fewstep")
 ROOM = 2**20  # bytes of a plan, which is seldom more
 
 
@@ -67,6 +71,7 @@ def open_task(options: FitOptions) -> FitTask:
     sampler, reference = open_samplers(options.bundle, options.precision, options.backend, options.threads)
     job = RolloutJob(sent(options.bundle, (body,)), options.precision, options.backend)
     guidance = check_guidance(options.guidance, denoiser_facts(bundle.manifest))
+    _tell_of_lost(bundle, body, options.steps, guidance)
     starts = starts_of(sampler, options.plan, options.steps, guidance)
     if options.method == "times" and not starts.is_asked:
         starts = Starts(starts.nominal)
@@ -95,6 +100,16 @@ def _check_teacher(teacher: Plan, steps: int) -> None:
         many = "1 evaluation" if own == 1 else f"{own} evaluations"
         fix = f"name one of many more than {steps}, leave --teacher out, or give fewer --steps"
         raise UserError(f"{what}: it has {many}, and the plan has {steps}", fix)
+
+
+def _tell_of_lost(bundle: Bundle, body: str, steps: int, guidance: Guidance | None) -> None:
+    """Warn of each fitted plan whose file cannot be read. A plan for the same use takes its place; others leave it."""
+    for entry in bundle.manifest.fitted:
+        for error in readable(bundle, [entry])[1]:
+            weight = weight_of_fit(bundle.path, bundle.manifest, entry)
+            is_made = (entry.body, entry.evaluations, as_guidance(weight)) == (body, steps, guidance)
+            ending = "this fit makes it again" if is_made else f"this fit leaves it; {error.fix}"
+            LOG.warning("%s; %s", error.what, ending)
 
 
 def _check_method(task: FitTask, method: str) -> None:

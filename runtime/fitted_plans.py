@@ -5,23 +5,21 @@ the denoiser and from the rounding of the body, so that elsewhere another plan i
 """
 
 import logging
-from collections.abc import Sequence
-
-import msgspec
+from collections.abc import Iterable
 
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode
-from fewstep.plans.guidance import COND, UNCOND, Cfg, Guidance, as_guidance, describe, weight_of
-from fewstep.plans.plan import Plan, Row, Step
-from fewstep.plans.shaping import Rescale, Shaping
+from fewstep.plans.guidance import Guidance, as_guidance, describe, weight_of
+from fewstep.plans.plan import Plan
+from fewstep.plans.shaping import Shaping
+from fewstep.runtime.bundle.fit_command import fit_command
 from fewstep.runtime.bundle.manifest import Body, FittedPlan
 from fewstep.runtime.bundle.reading import Bundle
 
 LOG = logging.getLogger("fewstep")
 
 FITTED = "fitted:"  # of a plan's name
-NEAR = 0.1  # of a guidance weight: how far another weight may be from the one of the fit
-ROUNDING = 1e-9
+NEAR = 0.1 + 1e-9  # of a guidance weight: how far another weight may be from the one of the fit
 
 
 def find_fitted(
@@ -42,14 +40,39 @@ def find_fitted(
         raise UserError(f"plan {name!r} does not say how many evaluations", f"write {FITTED}6")
     body_name = next((known for known, each in bundle.manifest.bodies.items() if each == body), "")
     own = [each for each in bundle.manifest.fitted if each.evaluations == int(count) and each.body == body_name]
-    plans = [decode(bundle.read(each.file), each.file) for each in own]
+    plans, lost = readable(bundle, own)
     asked = as_guidance(guidance)
     for plan in sorted(plans, key=lambda known: _distance(known.guidance, asked)):
         shapes = {step.shaping for step in plan.steps}
-        if plan.strength == strength and shapes == {shaping} and _distance(plan.guidance, asked) <= NEAR + ROUNDING:
+        if plan.strength == strength and shapes == {shaping} and _distance(plan.guidance, asked) <= NEAR:
+            from fewstep.plans.transforms.reguide import reguided  # and all transforms: for this alone
+
             weight = weight_of(asked)
             return plan if weight is None or asked == plan.guidance else reguided(plan, weight)
-    raise _none(name, bundle, body_name, asked, shaping, strength, own, plans)
+    if lost:
+        raise lost[0]
+    fit = fit_command(bundle.path, bundle.manifest, int(count), body_name, weight_of(asked))
+    if plans:
+        have = ", ".join(sorted({describe(plan.guidance) for plan in plans}))
+        wanted = f"guidance {describe(asked)}" + ("" if shaping is None else f", {shaping}")
+        wanted += "" if strength is None else f", strength {strength:g}"
+        what = f"plan {name!r} of {body_name} is fitted for guidance {have}, not for {wanted}"
+        fix = f"give that guidance, run {own[0].nominal}, or fit it: {fit}"
+        raise UserError(what, fix if (shaping, strength) == (None, None) else f"no fit has these: run {own[0].nominal}")
+    counts = sorted({each.evaluations for each in bundle.manifest.fitted if each.body == body_name})
+    others = f"; it has {', '.join(f'{FITTED}{each}' for each in counts)}" if counts else ""
+    raise UserError(f"{bundle.path} has no plan {name!r} for {body_name}{others}", f"fit it: {fit}")
+
+
+def readable(bundle: Bundle, entries: Iterable[FittedPlan]) -> tuple[list[Plan], list[UserError]]:
+    """The plans whose files can be read, and what there is to say of the others."""
+    plans, lost = [], []
+    for each in entries:
+        try:
+            plans.append(decode(bundle.read(each.file), each.file))
+        except UserError as error:
+            lost.append(error)
+    return plans, lost
 
 
 def check_fitted(plan: Plan, bundle: Bundle, body: Body) -> None:
@@ -73,43 +96,6 @@ def check_fitted(plan: Plan, bundle: Bundle, body: Body) -> None:
         )
 
 
-def reguided(plan: Plan, weight: float) -> Plan:
-    """A plan of classifier-free guidance at another weight: the difference is added to the share of the conditional
-    branch in each prediction, and taken from the unconditional one."""
-    form = plan.guidance
-    known = weight_of(form)
-    if known is None or not isinstance(form, Cfg):
-        raise UserError(f"plan {plan.name!r} has no one guidance weight to change", "run it as it was fitted")
-    steps = tuple(_leaning(step, weight - known) for step in plan.steps)
-    return msgspec.structs.replace(plan, steps=steps, guidance=Cfg(weight))
-
-
-def _leaning(step: Step, by: float) -> Step:
-    """A step whose prediction weighs its branches otherwise: wherever outputs are read, both are."""
-    if UNCOND not in step.branches:
-        return step
-    K = len(step.input)
-    cond, uncond = (K + step.branches.index(branch) * step.heads for branch in (COND, UNCOND))
-
-    def lean(row: Row) -> Row:
-        numbers = list(row)
-        total = numbers[cond] + numbers[uncond]
-        numbers[cond] += total * by
-        numbers[uncond] -= total * by
-        return tuple(numbers)
-
-    shaping_of: Sequence[Row] = step.shaping_of
-    if shaping_of:
-        alone = 1 if isinstance(step.shaping, Rescale) else len(shaping_of)  # behind it: the conditional output
-        shaping_of = [lean(row) if place < alone else row for place, row in enumerate(shaping_of)]
-    return msgspec.structs.replace(
-        step,
-        shaping_of=tuple(shaping_of),
-        x0=lean(step.x0),
-        update=tuple(lean(row) for row in step.update),
-    )
-
-
 def _distance(fitted: Guidance | None, asked: Guidance | None) -> float:
     """How far a guidance is from the one of a fit, relative to it; infinite where they have no weights to compare."""
     if fitted == asked:
@@ -118,29 +104,3 @@ def _distance(fitted: Guidance | None, asked: Guidance | None) -> float:
     if known is None or wanted is None or known == 0:
         return float("inf")
     return abs(wanted - known) / abs(known)
-
-
-def _none(
-    name: str,
-    bundle: Bundle,
-    body: str,
-    asked: Guidance | None,
-    shaping: Shaping | None,
-    strength: float | None,
-    own: Sequence[FittedPlan],
-    plans: Sequence[Plan],
-) -> UserError:
-    """Why there is no such plan: the nearest thing that the bundle has."""
-    count = name.removeprefix(FITTED)
-    fit = f"fewstep fit {bundle.path} --steps {count}"
-    weight = weight_of(asked)
-    fit += f" --guidance {weight:g}" if weight is not None else ""
-    if plans:
-        have = ", ".join(sorted({describe(plan.guidance) for plan in plans}))
-        wanted = f"guidance {describe(asked)}" + ("" if shaping is None else f", {shaping}")
-        wanted += "" if strength is None else f", strength {strength:g}"
-        what = f"plan {name!r} of {body} is fitted for guidance {have}, not for {wanted}"
-        return UserError(what, f"give that guidance, run {own[0].nominal}, or fit it: {fit}")
-    counts = sorted({each.evaluations for each in bundle.manifest.fitted if each.body == body})
-    others = f"; it has {', '.join(f'{FITTED}{each}' for each in counts)}" if counts else ""
-    return UserError(f"{bundle.path} has no plan {name!r} for {body}{others}", f"fit it: {fit}")

@@ -3,6 +3,7 @@
 - `analytic_first_step`: the first evaluation replaced by what is known of it.
 - `gaussian_start`: the way from pure noise to the plan's first time taken in one step, as Gaussian data have it.
 - `own_noise`: a start from noise of the caller.
+- `reguided`: another weight of classifier-free guidance.
 - `scale_noise`: predicted noise divided by a factor for each step (epsilon scaling).
 - `shift_times`: the network told other times (time shift), from `measured_shift`.
 - `tail`: the rest of a plan, from rows of its state.
@@ -13,6 +14,7 @@
 from fewstep.plans.transforms.analytic_start import analytic_first_step, gaussian_start
 from fewstep.plans.transforms.noise_scale import scale_noise
 from fewstep.plans.transforms.own_noise import own_noise
+from fewstep.plans.transforms.reguide import reguided
 from fewstep.plans.transforms.tail import as_given, tail
 from fewstep.plans.transforms.time_shift import measured_shift, shift_times
 from fewstep.plans.transforms.time_travel import time_travel
@@ -24,6 +26,7 @@ __all__ = [
     "gaussian_start",
     "measured_shift",
     "own_noise",
+    "reguided",
     "scale_noise",
     "shift_times",
     "tail",

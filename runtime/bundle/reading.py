@@ -19,6 +19,7 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.runtime.bundle.companions import companions
 from fewstep.runtime.bundle.consistency import graphs, problems
+from fewstep.runtime.bundle.fit_command import fit_command, weight_of_fit
 from fewstep.runtime.bundle.manifest import SCHEMA, Body, Condition, GraphEntry, Manifest
 from fewstep.runtime.bundle.onnx_references import referred_files
 from fewstep.runtime.conditions import read_null
@@ -46,12 +47,13 @@ class Bundle:
         expected = self.manifest.files.get(name)
         if expected is None:
             raise UserError(f"{self.path}: the manifest records no file {name!r}", EXPORT_AGAIN)
-        path, fix = _confined(self.path, name), _make_again(self.manifest, name, self.path)
+        path = _confined(self.path, name)
         with _readable(path):
-            if not path.is_file():
-                raise UserError(f"{self.path}: file {name} is missing", fix)
-            if file_sha256(path) != expected:
-                raise UserError(f"{self.path}: file {name} is damaged or was edited (its sha256 differs)", fix)
+            fault = "is missing"
+            if path.is_file():
+                fault = "" if file_sha256(path) == expected else "is damaged or was edited (its sha256 differs)"
+        if fault:
+            raise UserError(f"{self.path}: file {name} {fault}", _make_again(self.manifest, name, self.path))
         return path
 
     def read(self, name: str) -> bytes:
@@ -201,15 +203,14 @@ def _make_again(manifest: Manifest, name: str, path: Path) -> str:
         "build": {file for engine in manifest.engines for file in (engine.file, engine.sidecar)},
         "report": {manifest.report, manifest.results},
         "evaluate": {manifest.evaluation},
-        "fit": {fitted.file for fitted in manifest.fitted},
         "calibrate": {manifest.ranges, manifest.precision, *manifest.plans.values()}
         | {body.ranges for body in int8}
         | {file for graph in lowered for file in (graph.file, *graph.data)},
     }
-    for verb, files in made.items():
-        if name in files:
-            return f"copy the bundle again, or make that file again: fewstep {verb} {path}"
-    return EXPORT_AGAIN
+    commands = [f"fewstep {verb} {path}" for verb, files in made.items() if name in files]
+    for entry in (each for each in manifest.fitted if each.file == name):
+        commands = [fit_command(path, manifest, entry.evaluations, entry.body, weight_of_fit(path, manifest, entry))]
+    return f"copy the bundle again, or make that file again: {commands[0]}" if commands else EXPORT_AGAIN
 
 
 def _confined(folder: Path, name: str) -> Path:

@@ -14,9 +14,9 @@ from fewstep.plans.file import encode
 from fewstep.plans.guidance import Cfg, CfgPlusPlus
 from fewstep.plans.plan import Fitted
 from fewstep.plans.shaping import Clip
+from fewstep.plans.transforms import reguided
 from fewstep.runtime.bundle.manifest import FittedPlan
 from fewstep.runtime.bundle.reading import open_bundle
-from fewstep.runtime.fitted_plans import reguided
 from fewstep.runtime.loading import load
 from fewstep.runtime.request import denoiser_facts
 
