@@ -7,15 +7,18 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO
 
+from fewstep.graph.commit import refuse_in_bundle
 from fewstep.plans.errors import UserError
 
 
 def check_writable(path: Path) -> None:
-    """UserError unless a file can be made where `path` shall lie: found out before hours of work, not after."""
+    """UserError unless a file can be made where `path` shall lie, and takes the place of none of a bundle: found out
+    before hours of work, not after."""
     if not path.absolute().parent.is_dir():
         raise UserError(f"there is no folder {path.parent}", "make it first, or write elsewhere")
     if path.is_dir():
         raise UserError(f"{path} is a folder", "give the path of a file")
+    refuse_in_bundle(path)
     try:
         with TemporaryFile(dir=Path(os.path.realpath(path)).parent):  # of a link, where it leads
             pass

@@ -29,6 +29,24 @@ BLOCK = 2**24  # bytes that are copied at a time
 CONTENT_NAME = re.compile(r".+-([0-9a-f]{12})(?:\.\w+)+")  # what `add` calls a file
 
 
+def refuse_in_bundle(path: Path) -> None:
+    """UserError for the path of a file that a bundle has: what a user asks for beside it never takes its place."""
+    whole = Path(os.path.realpath(path))  # of a link, where it leads
+    for folder in whole.parents:
+        if (folder / MANIFEST).is_file():
+            name = whole.relative_to(folder).as_posix()
+            if name == MANIFEST or name in _named(folder):
+                raise UserError(f"{path} is a file of the bundle {folder}", "write elsewhere")
+
+
+def _named(folder: Path) -> Collection[str]:
+    """Files of a bundle; none of one that cannot be read."""
+    try:
+        return open_bundle(folder).manifest.files
+    except UserError:
+        return ()
+
+
 class Draft:
     """A file in the making, which is hashed while it is written. `Writer.add` takes it into the bundle.
 

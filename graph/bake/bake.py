@@ -13,6 +13,7 @@ from fewstep.graph.bake.assemble import Parts, Run, assemble
 from fewstep.graph.bake.hold import Kind
 from fewstep.graph.bake.loop import Network
 from fewstep.graph.bake.metadata import Baked, described, encoded
+from fewstep.graph.commit import refuse_in_bundle
 from fewstep.graph.graph import Graph
 from fewstep.graph.shaping import check_shaping
 from fewstep.plans.errors import UserError
@@ -122,6 +123,7 @@ def _check(options: BakeOptions, bundle: Bundle, plan: Plan) -> None:
     """Raises UserError for what cannot be baked."""
     if options.output.suffix != SUFFIX:
         raise UserError(f"output {options.output} is no ONNX file", f"give a name that ends in {SUFFIX}")
+    refuse_in_bundle(options.output)
     if options.batch is not None and options.batch < 1:
         raise UserError(f"batch {options.batch} is no number of samples", "give 1 or more")
     for step in plan.steps:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from fewstep.graph import graph, io
-from fewstep.graph.commit import open_for_update
+from fewstep.graph.commit import open_for_update, refuse_in_bundle
 from fewstep.plans.errors import UserError
 from fewstep.plans.spec import ScheduleSpec
 from fewstep.runtime.bundle.manifest import SCHEMA, Body, GraphEntry, Manifest, Provenance, TensorEntry
@@ -172,6 +172,17 @@ def test_a_disk_without_locks_is_not_blamed_on_another_process(tmp_path: Path, m
         write(tmp_path, b"one")
 
 
+def test_a_file_of_a_bundle_is_no_place_for_another(tiny_bundle: Path, tmp_path: Path) -> None:
+    body = tiny_bundle / open_bundle(tiny_bundle).manifest.bodies["float32"].graph.file
+    link = tmp_path / "link.onnx"
+    link.symlink_to(body)
+    for path in (body, link, tiny_bundle / "manifest.json"):
+        with pytest.raises(UserError, match="is a file of the bundle .*; write elsewhere"):
+            refuse_in_bundle(path)
+    for path in (tiny_bundle / "grid.png", tiny_bundle / "graphs/new.onnx", tmp_path / "manifest.json"):
+        refuse_in_bundle(path)
+
+
 def test_one_writer_at_a_time(tmp_path: Path) -> None:
     write(tmp_path / "b", b"one")
     with open_for_update(tmp_path / "b", must_exist=True) as writer:
@@ -265,7 +276,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from tests.graph.test_commit import content_of, files_of, weighted, write
 from fewstep.graph import io
-from fewstep.graph.commit import open_for_update
+from fewstep.graph.commit import open_for_update, refuse_in_bundle
 from fewstep.plans.errors import UserError
 
 bundle = Path(sys.argv[2])

@@ -280,6 +280,14 @@ def test_what_cannot_be_is_said_in_one_line(tiny_bundle: Path, tmp_path: Path, c
     assert not list(tmp_path.glob("**/*.onnx.data")) and not (tmp_path / "s.onnx").exists()
 
 
+def test_a_bundle_is_no_place_for_what_is_baked_from_it(tiny_bundle: Path) -> None:
+    body = tiny_bundle / open_bundle(tiny_bundle).manifest.bodies["float32"].graph.file
+    content = body.read_bytes()
+    with pytest.raises(UserError, match="is a file of the bundle"):
+        bake(BakeOptions(tiny_bundle, "ddim:2", body))
+    assert body.read_bytes() == content
+
+
 def test_a_branch_that_has_no_form_is_named(tiny_bundle: Path, tmp_path: Path) -> None:
     branched = written(tiny_bundle, "ddim:2", Branches({"cond": 2.0, "other": -1.0}))
     with pytest.raises(UserError, match="branch 'other', whose conditions only a caller knows"):
