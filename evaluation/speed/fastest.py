@@ -11,7 +11,7 @@ onnxruntime there is nothing to compare with, and a warning says so.
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -31,6 +31,7 @@ from fewstep.plans.spec import Strict
 from fewstep.runtime.backends import Arrays, Backend, LoadedGraph, graph_of
 from fewstep.runtime.backends.named import NAMED, named
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
+from fewstep.runtime.backends.openvino import OpenVino
 from fewstep.runtime.backends.openvino_agreement import drawn, largest
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.loading import choose_body
@@ -100,14 +101,17 @@ def fastest(
 
     Args:
         plan: bodies that were calibrated along another plan are left out, where one was along this.
+        batch: at least 1. OpenVINO compiles for it while it loads.
         threads: of a call on the CPU; 0 tries one per physical core, and one per core that this process may use where
             these differ.
         sizes: of x, where the bundle has free ones; each other one has its default.
 
     The first call on a machine loads every backend, calls each and measures for about three seconds, or for one round
     where that takes longer. Later ones read what was kept. Nothing is kept where a failure may pass. UserError where
-    nothing runs the bundle.
+    nothing runs the bundle, or for a batch below 1.
     """
+    if batch < 1:
+        raise UserError(f"a batch of {batch}", "give at least 1")
     bundle = open_bundle(path)
     at = defaults(sized(bundle.manifest, sizes).x_shape, bundle.manifest.sizes)
     key = _key(bundle, precision, plan, batch, threads, at)
@@ -117,7 +121,7 @@ def fastest(
         if not any(each.may_pass for each in kept.timed):
             cache.store(KIND, key, msgspec.json.encode(kept))
     best = kept.timed[0]
-    return Choice(named(best.backend, best.threads), best.body, kept)
+    return Choice(_backend(best.backend, best.threads, batch), best.body, kept)
 
 
 def kept_here() -> tuple[Kept, ...]:
@@ -151,7 +155,7 @@ def _measure(bundle: Bundle, precision: str, plan: str | None, batch: int, threa
     if not is_compared:
         LOG.warning("onnxruntime is not installed, or not importable: no other engine is compared with it")
     for name, count in _candidates(threads):
-        backend = named(name, count)
+        backend = _backend(name, count, batch)
         body, network = "", None
         try:
             body = _body(bundle, precision, plan, backend)
@@ -191,6 +195,12 @@ def _candidates(threads: int) -> Iterator[tuple[str, int]]:
         yield name, threads if on_cpu else 0
         if on_cpu and not threads and cores > 1 and cores != physical_cores():
             yield name, cores
+
+
+def _backend(name: str, threads: int, batch: int) -> Backend:
+    """The backend of that name. One that compiles for a batch while it loads compiles for this one alone."""
+    backend = named(name, threads)
+    return replace(backend, batch=batch) if isinstance(backend, OpenVino) else backend
 
 
 def _body(bundle: Bundle, precision: str, plan: str | None, backend: Backend) -> str:

@@ -17,6 +17,7 @@ from fewstep.plans.errors import UserError
 from fewstep.runtime import load
 from fewstep.runtime.backends import Arrays, LoadedGraph
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
+from fewstep.runtime.backends.openvino import OpenVino
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.sampler import Sampler
 from tests.free_bundle import free
@@ -84,6 +85,32 @@ def test_the_fastest_that_is_right_is_chosen(tiny_bundle: Path, times: list[floa
     assert refused["missing"] == "this engine is not installed; pip install engine"
     with load(tiny_bundle, body=choice.body, backend=choice.backend) as sampler:
         assert sampler.sample("ddim:2", [0], {"class": [0]}).shape == (1, 1, 4, 4)
+
+
+def test_the_choice_is_compiled_for_its_batch(
+    tiny_bundle: Path, times: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Measured, and read from what was kept."""
+    loaded: list[int] = []
+
+    class Compiled(OpenVino):
+        def load(self, bundle: Bundle, name: str) -> LoadedGraph:
+            loaded.append(self.batch)
+            return OnnxRuntime().load(bundle, name)
+
+    engines = {"onnxruntime": OnnxRuntime(), "openvino": Compiled()}
+    monkeypatch.setattr(fastest, "NAMED", engines)
+    monkeypatch.setattr(fastest, "named", lambda name, threads: engines[name])
+    times[:] = [5.0, 6.0, 2.0, 3.0]
+    for _ in range(2):
+        assert fastest.fastest(tiny_bundle, batch=4).backend == Compiled(batch=4)
+    assert loaded == [4, 4]  # with its two counts of threads
+
+
+@pytest.mark.parametrize("batch", [0, -1])
+def test_a_batch_below_one_is_refused(tiny_bundle: Path, batch: int) -> None:
+    with pytest.raises(UserError, match=f"^a batch of {batch}; give at least 1$"):
+        fastest.fastest(tiny_bundle, batch=batch)
 
 
 def test_a_choice_is_kept_for_the_machine_the_body_and_the_batch(tiny_bundle: Path, times: list[float]) -> None:
