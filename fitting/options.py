@@ -9,9 +9,8 @@ from fewstep.calibration.held_out import PAIRED
 from fewstep.calibration.workers.opening import check_workers
 from fewstep.fitting.blocks import BLOCK, CHOICE_SEEDS, FIT_SEEDS
 from fewstep.plans.errors import UserError
+from fewstep.runtime.fitted_plans import LARGEST
 from fewstep.runtime.options import Options
-
-LARGEST = 64  # evaluations: beyond, a plan is its own teacher
 
 
 @dataclass(frozen=True)

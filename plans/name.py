@@ -34,6 +34,7 @@ Value = bool | int | float | tuple[float, ...]
 DIGITS = 9  # of a number of steps: far more than any plan has
 LENGTH = 4000  # characters of a name: some hundreds of custom times
 LARGEST = 1e300  # of a parameter
+FITTED = "fitted"  # in the place of a solver: plans of `fewstep fit`
 TRAILING = "trailing"  # the grid of names without one, where a denoiser says no other
 NUMBERS = tuple[float, ...]
 WORDS: dict[Any, str] = {
@@ -109,7 +110,11 @@ def parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 
 
 def _refuse_other_tools(what: str, count: str, where: str, name: str) -> None:
-    """A solver's name that another tool has is told in ours."""
+    """A solver's name that another tool has is told in ours; that of fitted plans is none."""
+    if what == FITTED and count.isdecimal():
+        raise UserError(f"plan '{name}' has fitted numbers, which belong to a body of a bundle", "name a solver")
+    if what == FITTED:
+        raise UserError(f"plan '{name}' does not say how many evaluations", f"write {FITTED}:6")
     if what in solvers.__all__ or what in solvers.ALIASES or "(" in what:
         return
     from fewstep.plans.other_names import translated  # for this message alone
@@ -134,7 +139,7 @@ def _call(text: str, name: str, kind: str, there: ModuleType) -> tuple[Any, str]
     if called not in there.__all__:
         from difflib import get_close_matches  # for this message alone: importing it takes milliseconds
 
-        all_names = [*there.__all__, *aliases]
+        all_names = [*there.__all__, *aliases, *([FITTED] if kind == "solver" else [])]
         near = get_close_matches(called, all_names)
         if kind == "solver" and not near:
             near = get_close_matches(called, all_names, cutoff=0.0)  # some sixty would fill the screen

@@ -19,6 +19,7 @@ from fewstep.runtime.bundle.reading import Bundle
 LOG = logging.getLogger("fewstep")
 
 FITTED = "fitted:"  # of a plan's name
+LARGEST = 64  # evaluations: beyond, a plan is its own teacher
 NEAR = 0.1 + 1e-9  # of a guidance weight: how far another weight may be from the one of the fit
 
 
@@ -35,9 +36,13 @@ def find_fitted(
     A weight of up to NEAR beside the weight of the fit is folded into the fitted numbers. Raises UserError, with the
     command that fits such a plan, where there is none.
     """
-    count = name.removeprefix(FITTED)
+    count, at, _ = name.removeprefix(FITTED).partition("@")
     if not (count.isascii() and count.isdecimal()) or len(count) > 6:
         raise UserError(f"plan {name!r} does not say how many evaluations", f"write {FITTED}6")
+    if at:
+        raise UserError(f"plan {name!r} names a grid, and a fitted plan has none to choose", f"write {FITTED}{count}")
+    if not 0 < int(count) <= LARGEST:
+        raise UserError(f"plan {name!r} has {int(count)} evaluations", f"fitted plans have 1 to {LARGEST}")
     body_name = next((known for known, each in bundle.manifest.bodies.items() if each == body), "")
     own = [each for each in bundle.manifest.fitted if each.evaluations == int(count) and each.body == body_name]
     plans, lost = readable(bundle, own)
@@ -75,21 +80,23 @@ def readable(bundle: Bundle, entries: Iterable[FittedPlan]) -> tuple[list[Plan],
     return plans, lost
 
 
-def check_fitted(plan: Plan, bundle: Bundle, body: Body) -> None:
-    """Refuse a plan that was fitted to another denoiser; warn of one that was fitted to another body of this one."""
+def check_fitted(plan: Plan, bundle: Bundle, body: Body, guidance: float | Guidance | None = None) -> None:
+    """Refuse a plan that was fitted to another denoiser or for another guidance; warn of one for another body."""
     if plan.fitted is None:
         return
     manifest = bundle.manifest
+    here = next((name for name, each in manifest.bodies.items() if each == body), "another body")
+    asked = plan.guidance if guidance is None else as_guidance(guidance)
+    fit = fit_command(bundle.path, manifest, len(plan.steps), here, weight_of(asked))
+    fault = f"for guidance {describe(plan.guidance)}, not for {describe(asked)}" if asked != plan.guidance else ""
     if plan.fitted.source != manifest.provenance.source_sha256:
-        raise UserError(
-            f"plan {plan.name!r} was fitted to another denoiser than {bundle.path} holds",
-            f"run {plan.fitted.nominal}, or fit one: fewstep fit {bundle.path} --steps {len(plan.steps)}",
-        )
+        fault = f"to another denoiser than {bundle.path} holds"
+    if fault:
+        raise UserError(f"plan {plan.name!r} was fitted {fault}", f"run {plan.fitted.nominal}, or fit one: {fit}")
     if manifest.files.get(body.graph.file) == plan.fitted.graph:
         return
-    here = next((name for name, each in manifest.bodies.items() if each == body), "another body")
     if here == plan.fitted.body:
-        LOG.warning("plan %s was fitted to a former %s: fit it again to have its full gain", plan.name, here)
+        LOG.warning("plan %s was fitted to a former %s; fit it again to have its full gain: %s", plan.name, here, fit)
     else:
         LOG.warning(
             "plan %s was fitted to %s, and runs on %s: its gain may be smaller", plan.name, plan.fitted.body, here

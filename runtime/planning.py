@@ -52,8 +52,8 @@ def plan_for(
         plan = scheduler_plan(plan, guidance, known.guided, bundle, takes.x_shape, strength)
     if isinstance(plan, str):
         return compile_plan(plan, known, guidance, shaping, body.groups, strength, renoise)
+    check_fitted(plan, bundle, body, guidance)  # first: no name compiles such a plan
     check_plan(plan, guidance, strength, renoise, bundle)
-    check_fitted(plan, bundle, body)
     if shaping is not None and {step.shaping for step in plan.steps if step.shaping is not None} != {shaping}:
         raise UserError(f"plan {plan.name!r} was compiled without shaping {shaping}", by_name(plan))
     return regroup(plan, body.groups)

@@ -277,6 +277,8 @@ def by_name(plan: Plan) -> str:
     """How to have a plan otherwise, for this bundle."""
     from fewstep.plans.name import is_plan_name, with_grid  # all solvers and grids: not for who only runs plans
 
+    if plan.fitted is not None:
+        return f"no name compiles fitted numbers: run {plan.fitted.nominal}"
     if not is_plan_name(plan.name):
         return "compile its original so for this bundle, and transform that again"
     return f"give the plan by its name, {with_grid(plan.name)!r}: it is then compiled for this bundle"

@@ -15,9 +15,11 @@ from fewstep.plans.default_grid import default_grid
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan, Row, Step, Term
 from fewstep.plans.spec import DenoiserFacts, Prediction, ScheduleSpec
-from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.execute import combine, execute
+from fewstep.runtime.fitted_plans import FITTED
 from fewstep.runtime.options import Options
+from fewstep.runtime.planning import plan_for
 from fewstep.runtime.request import check_plan, denoiser_facts, read_plan
 
 Array = NDArray[np.float64]
@@ -53,7 +55,12 @@ def compiled(options: PlanOptions, name: str) -> Plan:
     if name.endswith(".json"):
         return _from_file(Path(name), options)
     if options.bundle is not None:
-        return compile_plan(name, denoiser_facts(open_bundle(options.bundle).manifest), options.guidance)
+        bundle = open_bundle(options.bundle)
+        if name.startswith(FITTED):
+            return _fitted(name, bundle, options.guidance)
+        return compile_plan(name, denoiser_facts(bundle.manifest), options.guidance)
+    if name.startswith(FITTED):
+        raise UserError(f"plan {name!r} has fitted numbers, which belong to a bundle", "name it by --bundle")
     kinds = get_args(get_type_hints(ScheduleSpec)["kind"])
     for option, value, known in (
         ("schedule", options.schedule, kinds),
@@ -65,6 +72,18 @@ def compiled(options: PlanOptions, name: str) -> Plan:
     prediction = msgspec.convert(options.prediction, Prediction)
     denoiser = DenoiserFacts(spec, prediction, grid=default_grid(spec, prediction))
     return compile_plan(name, denoiser, options.guidance)
+
+
+def _fitted(name: str, bundle: Bundle, guidance: float | None) -> Plan:
+    """That of the float32 body, or else of the first body that has one."""
+    bodies = sorted(bundle.manifest.bodies.values(), key=lambda body: body.precision != "float32")
+    errors = []
+    for body in bodies:
+        try:
+            return plan_for(bundle, body, name, guidance)
+        except UserError as error:
+            errors.append(error)
+    raise errors[0]
 
 
 def _from_file(path: Path, options: PlanOptions) -> Plan:

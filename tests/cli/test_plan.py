@@ -18,6 +18,7 @@ from fewstep.plans.shaping import Clip
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.plans.transforms import tail
 from fewstep.runtime import load
+from tests.runtime.test_fitted_plans import give
 
 LINEAR = DenoiserFacts(ScheduleSpec("linear"), "epsilon")
 
@@ -46,6 +47,24 @@ def test_a_plan_is_shown_for_a_bundle(tiny_bundle: Path, capsys: pytest.CaptureF
     assert main(["plan", "--show", "ddim:2", "--bundle", str(tiny_bundle), "--guidance", "2"]) == 0
     printed = capsys.readouterr().out
     assert "predicts v, guidance 2: 2 steps, 4 evaluations, 1 rows" in printed and "uncond" in printed
+
+
+@pytest.mark.parametrize("body", ["float32", "int8-cpu-x86"])
+def test_a_fitted_plan_is_shown_and_drawn_as_any_other(
+    tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], body: str
+) -> None:
+    give(tiny_bundle, body=body)
+    of = ["--bundle", str(tiny_bundle), "--guidance", "2"]
+    assert main(["plan", "--show", "fitted:3", *of]) == 0
+    shown = capsys.readouterr().out.replace("fitted:3", "dpmpp_2m:3")
+    assert main(["plan", "--show", "dpmpp_2m:3@trailing", *of]) == 0
+    assert shown.splitlines()[1:] == capsys.readouterr().out.splitlines()[1:] and "3 steps" in shown
+    assert main(["plan", "--plot", "fitted:3", *of, "-o", str(tmp_path / "plan.svg")]) == 0
+    assert "fitted:3 for schedule" in capsys.readouterr().out and (tmp_path / "plan.svg").is_file()
+    assert main(["plan", "--show", "fitted:4", *of]) == 1
+    assert "has no plan 'fitted:4' for float32" in capsys.readouterr().err
+    assert main(["plan", "--show", "fitted:3"]) == 1
+    assert "has fitted numbers, which belong to a bundle; name it by --bundle" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("with_bundle", [False, True])

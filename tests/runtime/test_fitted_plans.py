@@ -49,6 +49,9 @@ def test_it_is_found_by_evaluations_body_and_guidance(tiny_bundle):
         ("fitted:3", None, "fitted for guidance 2, not for guidance none"),
         ("fitted:3", CfgPlusPlus(0.5), "fitted for guidance 2"),
         ("fitted:x", 2.0, "how many evaluations"),
+        ("fitted:0", 2.0, "plan 'fitted:0' has 0 evaluations; fitted plans have 1 to 64$"),
+        ("fitted:65", 2.0, "plan 'fitted:65' has 65 evaluations; fitted plans have 1 to 64$"),
+        ("fitted:3@arctan", 2.0, "names a grid, and a fitted plan has none to choose; write fitted:3$"),
     ],
 )
 def test_where_there_is_none_one_line_says_what_there_is(tiny_bundle, name, guidance, words):
@@ -57,12 +60,41 @@ def test_where_there_is_none_one_line_says_what_there_is(tiny_bundle, name, guid
         sampler.compile(name, guidance)
 
 
+def test_the_command_fits_to_the_body_that_was_asked_for(tiny_bundle):
+    give(tiny_bundle, body="int8-cpu-x86")
+    command = f"fit it: fewstep fit {tiny_bundle} --steps "
+    with load(tiny_bundle, "int8") as sampler:
+        with pytest.raises(UserError, match=f"{command}7 --precision int8 --guidance 2$"):
+            sampler.compile("fitted:7", 2.0)
+        with pytest.raises(UserError, match=f"run dpmpp_2m:3, or {command}3 --precision int8 --guidance 4$"):
+            sampler.compile("fitted:3", 4.0)
+
+
+def test_a_file_for_another_guidance_or_denoiser_names_the_command_that_fits_one(tiny_bundle):
+    plan = give(tiny_bundle)
+    command = f"; run dpmpp_2m:3, or fit one: fewstep fit {tiny_bundle} --steps 3"
+    (entry,) = open_bundle(tiny_bundle).manifest.fitted
+    with load(tiny_bundle) as sampler:
+        with pytest.raises(UserError, match=f"fitted for guidance 2, not for 4{command} --guidance 4$"):
+            sampler.compile(tiny_bundle / entry.file, 4.0)
+        with pytest.raises(UserError, match=f"fitted for guidance 2, not for none{command}$"):
+            sampler.compile(plan, 1.0)
+        with pytest.raises(UserError, match="compiled without shaping .*; no name compiles fitted numbers: run dpmpp"):
+            sampler.compile(plan, shaping=Clip(-1, 1))
+    other = msgspec.structs.replace(
+        plan, fitted=msgspec.structs.replace(plan.fitted, source="1" * 64), schedule="of it"
+    )
+    words = f"to another denoiser than .*{command} --precision int8 --guidance 2$"
+    with load(tiny_bundle, "int8") as sampler, pytest.raises(UserError, match=words):
+        sampler.compile(other)
+
+
 def test_another_shaping_or_strength_is_refused(tiny_bundle):
     give(tiny_bundle)
     with load(tiny_bundle) as sampler:
         with pytest.raises(UserError, match=r"not for guidance 2, Clip"):
             sampler.compile("fitted:3", 2.0, shaping=Clip(-1, 1))
-        with pytest.raises(UserError, match=r"strength 0.5"):
+        with pytest.raises(UserError, match=r"strength 0.5; no fit has these: run dpmpp_2m:3"):
             sampler.compile("fitted:3", 2.0, strength=0.5)
 
 
@@ -95,7 +127,8 @@ def test_after_another_calibration_it_runs_with_a_warning(tiny_bundle, caplog):
     give(tiny_bundle, body="int8-cpu-x86", graph="1" * 64)
     with load(tiny_bundle, "int8") as sampler, caplog.at_level(logging.WARNING, "fewstep"):
         sampler.compile("fitted:3", 2.0)
-    assert "fitted to a former int8-cpu-x86" in caplog.text
+    command = f"fewstep fit {tiny_bundle} --steps 3 --precision int8 --guidance 2"
+    assert f"fitted to a former int8-cpu-x86; fit it again to have its full gain: {command}" in caplog.text
 
 
 def test_of_another_denoiser_it_is_refused(tiny_bundle):
