@@ -1,14 +1,21 @@
 """`fewstep bake`: say what the file takes and what it gives."""
 
+import logging
+
 from rich.filesize import decimal
 
 from fewstep.cli.outcome import Outcome
-from fewstep.graph.bake.bake import BakeOptions, bake
+from fewstep.cli.run_plan import unlike_calibration
+from fewstep.graph.bake.bake import BakeOptions, bake, planned
 from fewstep.graph.bake.metadata import BakedPort
 from fewstep.runtime.progress import Progress
 
+LOG = logging.getLogger("fewstep")
+
 
 def verb(options: BakeOptions, progress: Progress) -> Outcome:
+    if (unlike := unlike_calibration(*planned(options))) is not None:
+        LOG.warning("%s", unlike)
     baked, files = bake(options)
     sizes = ", ".join(f"{file} ({decimal(file.stat().st_size)})" for file in files)
     takes = "; ".join(map(_told, baked.inputs))

@@ -202,7 +202,7 @@ def _sampled(
             raise UserError("--negative without guidance has no effect", "give a weight: --guidance 7.5")
         if options.prompt and options.guidance is None and is_led_by_guidance(sampler.bundle.manifest.conditions):
             LOG.warning("no --guidance: most models follow a prompt closely at 4 to 8 only, distilled ones without it")
-        if (unlike := unlike_calibration(sampler, plan)) is not None:
+        if (unlike := unlike_calibration(sampler.bundle, sampler.body, plan)) is not None:
             LOG.warning("%s", unlike)
         for start in range(0, count, batch):
             places = range(start, min(start + batch, count))

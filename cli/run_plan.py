@@ -10,6 +10,7 @@ from fewstep.plans.name import parse_plan_name, with_grid
 from fewstep.plans.plan import Plan
 from fewstep.plans.tracer import IMAGE
 from fewstep.runtime.bundle.manifest import Body, Manifest
+from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.fitted_plans import FITTED
 from fewstep.runtime.request import SCHEDULER, read_plan
 from fewstep.runtime.sampler import PLAN, Sampler
@@ -61,11 +62,11 @@ def _calibrated(manifest: Manifest, body: Body) -> str | None:
     return next((each.plan for each in (body, *manifest.bodies.values()) if each.plan is not None), None)
 
 
-def unlike_calibration(sampler: Sampler, plan: Plan) -> str | None:
+def unlike_calibration(bundle: Bundle, body: Body, plan: Plan) -> str | None:
     """A line that names both where a plan, or its guidance, is not the one that the int8 body was calibrated along."""
     if plan.fitted is not None:  # to a body: the sampler says where it runs on another
         return None
-    if sampler.body.precision != "int8" or (calibrated := calibrated_plan(sampler.bundle, sampler.body)) is None:
+    if body.precision != "int8" or (calibrated := calibrated_plan(bundle, body)) is None:
         return None
     if (with_grid(plan.name), plan.guidance) == (with_grid(calibrated.name), calibrated.guidance):
         return None

@@ -116,7 +116,7 @@ def resident(
     bundle: Path | str,
     plan: str,
     place: Place,
-    precision: str = "float32",
+    precision: str | None = None,
     body: str | None = None,
     guidance: float | None = None,
 ) -> Resident:

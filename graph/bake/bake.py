@@ -39,8 +39,8 @@ class BakeOptions(Options):
     bundle: The bundle to take from; it stays unchanged.
     plan: SOLVER:STEPS, scheduler:STEPS, or the path of a plan's JSON.
     output: The file to write. Weights above 256 MB, or 8 MB of float weights, go to a file beside it.
-    precision: float32 or int8.
-    body: Name of a body of that precision, such as int8-tensorrt. Default: the one that onnxruntime runs best here.
+    precision: float32 or int8. Default: that of --body, or float32.
+    body: Name of a body, such as int8-tensorrt. Default: the one of the precision that onnxruntime runs best here.
     guidance: Weight of classifier-free guidance. Default: only the conditional branch runs.
     strength: Share of the plan's steps that are run from an image, above 0 and up to 1. The file then takes the image.
     hold: Take a part of the sample as the inputs `held` and `held_mask`, and keep it where that is 1. noised: at the
@@ -54,7 +54,7 @@ class BakeOptions(Options):
     bundle: Path
     plan: str
     output: Path = field(metadata={"short": "-o"})
-    precision: str = "float32"
+    precision: str | None = None
     body: str | None = None
     guidance: float | None = None
     strength: float | None = None
@@ -73,13 +73,21 @@ def bake(options: BakeOptions) -> tuple[Baked, tuple[Path, ...]]:
 
 def assembled(options: BakeOptions) -> tuple[Run, Baked]:
     """The run as a graph, and its description; nothing is written."""
-    bundle = open_bundle(options.bundle)
-    name = options.body or choose_body(bundle, options.precision, OnnxRuntime())
-    body = bundle.body(name)
-    plan = plan_for(bundle, body, options.plan, options.guidance, strength=options.strength)
+    bundle, body, plan = planned(options)
     _check(options, bundle, plan)
     run = assemble(bundle.manifest, plan, _parts(bundle, body, options), options.batch, options.unroll, options.hold)
     return run, described(bundle.manifest, body, plan, run.inputs, run.output, run.draws)
+
+
+def planned(options: BakeOptions) -> tuple[Bundle, Body, Plan]:
+    """The bundle, and the body and plan that are baked. UserError where the body is of another precision."""
+    bundle = open_bundle(options.bundle)
+    name = options.body or choose_body(bundle, options.precision or "float32", OnnxRuntime())
+    body = bundle.body(name)
+    if options.precision not in (None, body.precision):
+        fix = f"leave precision out, or give {body.precision} (--precision on the command line)"
+        raise UserError(f"body {name!r} is {body.precision}, not {options.precision}", fix)
+    return bundle, body, plan_for(bundle, body, options.plan, options.guidance, strength=options.strength)
 
 
 def _write(graph: Graph, options: BakeOptions, baked: Baked) -> tuple[Path, ...]:

@@ -77,10 +77,10 @@ def test_int8_away_from_its_calibration_is_told(
         (tiny_bundle / "plan.json").write_bytes(content)
         sampler.bundle.manifest.files["plan.json"] = sha256(content).hexdigest()
         calibrated = calibrated_along(sampler, "ddim:3", **{"ddim:3": "plan.json"})
-        line = unlike_calibration(calibrated, calibrated.compile(plan, guidance))
+        line = unlike_calibration(calibrated.bundle, calibrated.body, calibrated.compile(plan, guidance))
         assert line is None if said is None else line is not None and said in line
         in_float = replace(calibrated, body=msgspec.structs.replace(calibrated.body, precision="float32"))
-        assert unlike_calibration(in_float, calibrated.compile(plan, guidance)) is None
+        assert unlike_calibration(in_float.bundle, in_float.body, calibrated.compile(plan, guidance)) is None
 
 
 def test_a_name_that_no_denoiser_has_is_refused_before_one_is_opened(tmp_path: Path) -> None:
@@ -98,8 +98,8 @@ def test_a_kept_plan_without_a_grid_is_the_calibrated_one_on_a_bundle_with_anoth
         kept = calibrated_along(sampler, "ddim:3", **{"ddim:3": "plan.json"})
         manifest = msgspec.structs.replace(kept.bundle.manifest, grid="arctan")
         new = replace(kept, bundle=replace(kept.bundle, manifest=manifest))
-        assert unlike_calibration(new, new.compile("ddim:3@trailing")) is None
-        assert "runs along ddim:3@arctan" in str(unlike_calibration(new, new.compile("ddim:3")))
+        assert unlike_calibration(new.bundle, new.body, new.compile("ddim:3@trailing")) is None
+        assert "runs along ddim:3@arctan" in str(unlike_calibration(new.bundle, new.body, new.compile("ddim:3")))
         assert judged_plan(new, new.body, guidance=2.0).name == "ddim:3@trailing"
         assert judged_plan(new, new.body).name == "ddim:3"
         assert judged_plan(new, new.body, "ddim:3").name == "ddim:3@arctan"

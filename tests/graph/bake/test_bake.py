@@ -55,7 +55,7 @@ def assert_bitwise(bundle: Path, options: BakeOptions, given: dict[str, np.ndarr
     """At several batches, or at the fixed one."""
     bake(options)
     batches = (1, 2, 5) if options.batch is None else (options.batch,)
-    with fewstep.runtime.load(bundle, options.precision) as sampler:
+    with fewstep.runtime.load(bundle, options.precision or "float32") as sampler:
         for batch in batches:
             seeds, labels = range(batch), LABELS[:batch]
             part = {name: array[:batch] for name, array in (given or {}).items()}
@@ -268,8 +268,10 @@ def test_the_file_says_what_it_holds(tiny_bundle: Path, tmp_path: Path) -> None:
         ({"batch": 0}, "batch 0 is no number of samples"),
         ({"output": Path("missing/s.onnx")}, "missing/s.onnx cannot be written"),
         ({"precision": "int4"}, "unknown precision"),
+        ({"precision": "int8", "body": "float32"}, "body 'float32' is float32, not int8; leave precision out, or give"),
+        ({"precision": "float32", "body": "int8-cpu-x86"}, "body 'int8-cpu-x86' is int8, not float32"),
     ],
-    ids=["suffix", "batch", "folder", "precision"],
+    ids=["suffix", "batch", "folder", "precision", "float32 body", "int8 body"],
 )
 def test_what_cannot_be_is_said_in_one_line(tiny_bundle: Path, tmp_path: Path, change: dict, message: str) -> None:
     if "output" in change:
@@ -286,6 +288,12 @@ def test_a_bundle_is_no_place_for_what_is_baked_from_it(tiny_bundle: Path) -> No
     with pytest.raises(UserError, match="is a file of the bundle"):
         bake(BakeOptions(tiny_bundle, "ddim:2", body))
     assert body.read_bytes() == content
+
+
+@pytest.mark.parametrize(("body", "precision"), [("int8-cpu-x86", "int8"), ("float32", "float32"), (None, "float32")])
+def test_a_body_implies_its_precision(tiny_bundle: Path, tmp_path: Path, body: str | None, precision: str) -> None:
+    made, _ = bake(BakeOptions(tiny_bundle, "ddim:2", tmp_path / "s.onnx", body=body))
+    assert made.precision == precision
 
 
 def test_a_branch_that_has_no_form_is_named(tiny_bundle: Path, tmp_path: Path) -> None:

@@ -1,0 +1,44 @@
+"""`fewstep bake` tells of a plan that the int8 body was not calibrated along."""
+
+from hashlib import sha256
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from fewstep.cli.main import main
+from fewstep.plans.compile import compile_plan
+from fewstep.plans.file import encode
+from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.runtime.request import denoiser_facts
+
+
+def calibrate_along(bundle: Path, name: str, guidance: float) -> None:
+    """Let the manifest name a plan that the int8 body was calibrated along."""
+    content = encode(compile_plan(name, denoiser_facts(open_bundle(bundle).manifest), guidance))
+    (bundle / "plan.json").write_bytes(content)
+    path = bundle / "manifest.json"
+    manifest = msgspec.json.decode(path.read_bytes())
+    manifest["files"]["plan.json"] = sha256(content).hexdigest()
+    manifest["plans"] = {name: "plan.json"}
+    manifest["bodies"]["int8-cpu-x86"]["plan"] = name
+    path.write_bytes(msgspec.json.encode(manifest))
+
+
+@pytest.mark.parametrize(
+    ("plan", "given", "said"),
+    [
+        ("ddim:3", ("--guidance", "2", "--body", "int8-cpu-x86"), False),
+        ("ddim:3", ("--precision", "int8"), True),
+        ("ddim:4", ("--guidance", "2", "--precision", "int8"), True),
+        ("ddim:4", (), False),  # float32
+    ],
+)
+def test_int8_away_from_its_calibration_is_told(
+    tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], plan: str, given: tuple[str, ...], said: bool
+) -> None:
+    calibrate_along(tiny_bundle, "ddim:3", 2.0)
+    assert main(["bake", str(tiny_bundle), "--plan", plan, *given, "-o", str(tmp_path / "s.onnx")]) == 0
+    told = capsys.readouterr().err
+    assert ("int8 was calibrated along ddim:3, guidance 2, and runs along" in told) is said
+    assert ("its ranges may not fit" in told) is said
