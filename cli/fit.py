@@ -34,7 +34,12 @@ def verb(options: FitOptions, progress: Progress) -> Outcome:
         than = "nominal times" if options.method == "times" else "those of the nominal plan"
         end = [f"told times less {than}: {', '.join(f'{shift:+.3g}' for shift in shifts)}"]
         end += [f"{options.output}: the plan"] * (options.output is not None)
-        end.append(f"{options.bundle}: plan {FITTED}{options.steps} for {result.body}: {command_of(options, result)}")
+        if not result.is_kept:
+            end.append(f"{options.bundle}: no plan is kept: {result.weak_teacher}")
+        else:
+            end.append(
+                f"{options.bundle}: plan {FITTED}{options.steps} for {result.body}: {command_of(options, result)}"
+            )
     back = [] if result.back is None else [_back(result.back)]
     residual = [] if result.residual is None else [_residual(result.residual)]
     energy = [] if result.energy is None else [_energy(result.energy)]

@@ -9,7 +9,7 @@ from fewstep.fitting.ending.residual import SHARES as PARTS
 from fewstep.fitting.ending.residual import WEIGHTS
 from fewstep.fitting.ending.step_back import SHARES
 from fewstep.fitting.endpoint import RESTRAINTS, SECANTS
-from fewstep.fitting.fit import SPANNED
+from fewstep.fitting.fit import SPANNED, former_plan
 from fewstep.fitting.options import FitOptions
 from fewstep.fitting.published.olss import RIDGES
 from fewstep.fitting.published.times import trials
@@ -20,7 +20,7 @@ from fewstep.fitting.task import FitTask
 
 def evaluations(task: FitTask, options: FitOptions) -> tuple[int, int]:
     """The most evaluations of one sample: of the body, and of the float32 body by the teacher and its checks, if the
-    first teacher suffices. It is checked beside a plan to begin at, then beside the best."""
+    first teacher suffices. It is checked beside a plan to begin at, a former plan and the best."""
     steps, seeds, choices, judges = options.steps, options.seeds, options.selection_seeds, options.judge_seeds
     long, plans = len(task.teacher.steps), len(task.starts.nominal) + len(task.starts.fitted) + 1
     body = plans * BEGIN * BLOCK * steps + 2 * BLOCK  # where the fit begins; are times continuous?
@@ -28,7 +28,8 @@ def evaluations(task: FitTask, options: FitOptions) -> tuple[int, int]:
     judged = 3 * judges + SPANNED * BLOCK  # of the nominal, fitted and a former plan
     body += (seeds + choices + judged) * steps
     followed = seeds * long if options.method == "olss" else 0  # the teacher's states
-    return body, followed + (seeds + choices + judges) * long + CHECKED * (2 * steps + 3 * long)
+    beside = 2 if former_plan(task, task.starts.nominal[0]) is None else 3  # plans beside the teacher
+    return body, followed + (seeds + choices + judges) * long + CHECKED * (beside * steps + 3 * long)
 
 
 def _of_the_search(task: FitTask, options: FitOptions) -> int:

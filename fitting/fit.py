@@ -17,7 +17,7 @@ from fewstep.calibration.metrics import psnr
 from fewstep.calibration.workers.opening import opened
 from fewstep.evaluation.output import write_whole
 from fewstep.evaluation.results import TeacherCheck
-from fewstep.evaluation.teacher import CHECKED, Sample, Teacher, checked_teacher
+from fewstep.evaluation.teacher import CHECKED, Sample, Teacher, checked_teacher, teacher_plan
 from fewstep.fitting.blocks import BLOCK, FIT_SEEDS
 from fewstep.fitting.ending.energy import Energy
 from fewstep.fitting.ending.former import price_of_energy, price_of_features
@@ -34,6 +34,7 @@ from fewstep.graph.commit import Writer, open_for_update
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import encode
 from fewstep.plans.guidance import as_guidance
+from fewstep.plans.name import with_steps
 from fewstep.plans.plan import Fitted, Plan
 from fewstep.runtime.bundle.fit_command import weight_of_fit
 from fewstep.runtime.bundle.manifest import FittedPlan
@@ -43,6 +44,7 @@ from fewstep.runtime.fitted_plans import FITTED, readable
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sampler import Sampler
 
+CHANCE = 1.0  # dB between means over the seeds of a check that may be chance
 SPANNED = 2  # blocks of the judge seeds that the limit of all coefficients is taken on
 
 
@@ -57,6 +59,7 @@ class FitResult:
     span_psnr: a limit for all coefficients with the predictions of the fitted plan, in dB. It is taken on the first of
         the judge seeds, where the plan itself has span_fitted.
     told, nominal_told: the times that the network is told.
+    weak_teacher: the reason why the bundle does not keep the plan, with the teacher to take; None where it suffices.
     """
 
     bundle: str
@@ -82,10 +85,19 @@ class FitResult:
     told: tuple[float, ...]
     nominal_told: tuple[float, ...]
     plan: Plan | None
+    weak_teacher: str | None = None
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether the plan is in the bundle."""
+        return self.plan is not None and self.weak_teacher is None
 
 
 def fit(options: FitOptions, progress: Progress = SILENT) -> FitResult:
     """Fit a plan and keep it in its bundle.
+
+    A teacher that was asked for has to be nearer to the exact trajectory than the plan that a new one would replace.
+    Without an output that is a UserError before the fit; with one the plan is written there, and not kept.
 
     An interrupted fit goes on from its best numbers when the same command comes again. The work does not hold the
     bundle's lock; if the body changes meanwhile, nothing is written.
@@ -97,21 +109,58 @@ def fit(options: FitOptions, progress: Progress = SILENT) -> FitResult:
 
 
 def _fitted(task: FitTask, options: FitOptions, started: float, progress: Progress) -> FitResult:
-    sampled = _once(task.reference)
-    teacher = _checked(task, options.teacher or None, task.starts.nominal[0], sampled, progress)
-    task = replace(task, teacher=teacher.plan)
+    sampled, nominal = _once(task.reference), task.starts.nominal[0]
+    first = _checked(task, options.teacher or None, nominal, sampled, progress)
+    task = replace(task, teacher=first.plan)
+    replaced, known = nominal.name, first.check  # the plan whose place a new one takes, beside the teacher
+    former = former_plan(task, nominal)
+    if former is not None and known.exactness is not None:
+        plain = msgspec.structs.replace(former, fitted=None)  # the float32 body runs it, with nothing to warn of
+        replaced, known = former.name, _checked(task, first.plan.name, plain, sampled, progress).check
+    weak = None
+    if options.teacher and _fails(first.check):
+        weak = _weak(task, options, nominal.name, first.check)
+    elif options.teacher and _fails(known):
+        weak = _weak(task, options, replaced, known)
+    if weak is not None and options.output is None:
+        raise UserError(*weak)
     for found in search(task, options, progress):
         best = found
-    check = teacher.check
+    check = first.check
     if check.exactness is not None:  # it was chosen before anything was near it: is it nearer than the best plan too?
-        check = _checked(task, teacher.plan.name, plan_of(best.numbers), sampled, progress).check
-    result = _judged(task, options, best, check, started, progress)
-    if result.plan is not None:
+        check = _checked(task, first.plan.name, plan_of(best.numbers), sampled, progress).check
+    if weak is None and _fails(check) and _is_behind(check, known):
+        weak = _weak(task, options, replaced, known)
+    result = replace(
+        _judged(task, options, best, check, started, progress), weak_teacher=None if weak is None else "; ".join(weak)
+    )
+    if result.is_kept:
         _commit(task, options, result)
-        if options.output is not None:
-            write_whole(options.output, encode(result.plan))
+    if result.plan is not None and options.output is not None:
+        write_whole(options.output, encode(result.plan))
     checkpoint_of_search(task, options, best).drop()
     return result
+
+
+def _fails(check: TeacherCheck) -> bool:
+    """Whether twice as many steps showed that the teacher is too near to the plan beside it."""
+    return check.exactness is not None and not check.suffices
+
+
+def _is_behind(check: TeacherCheck, known: TeacherCheck) -> bool:
+    """Whether a plan is further from twice the teacher's steps than the known one, by more than chance."""
+    return check.judged is not None and known.judged is not None and check.judged + CHANCE < known.judged
+
+
+def _weak(task: FitTask, options: FitOptions, replaced: str, known: TeacherCheck) -> tuple[str, str]:
+    """The weakness of the teacher beside the plan that would be replaced, and the teacher to take."""
+    steps = f"{known.exactness:.1f} dB from twice as many steps, where {replaced} has {known.judged:.1f} dB"
+    name = teacher_plan(task.reference, None, task.starts.nominal[0]).name
+    if options.teacher and name != known.teacher:
+        fix = f"leave --teacher out, which takes {name} or more steps"
+    else:
+        fix = f"give --teacher {with_steps(known.teacher, 2 * len(task.teacher.steps))}"
+    return f"the teacher {known.teacher} is too inexact: {steps}", fix
 
 
 def _checked(task: FitTask, asked: str | None, plan: Plan, sampled: Sample, progress: Progress) -> Teacher:
@@ -146,7 +195,7 @@ def _judged(
     was, found = psnr(plain, exact), psnr(made, exact)
     on_selection = Gain.of(rolled.qualities(plan, best.seeds.selection), best.before.selection)
     on_judge = Gain.of(found, was)
-    former = _former(task, plan)
+    former = former_plan(task, plan)
     over_former, price = None, 0.0
     if former is not None:
         known = np.concatenate(list(rolled.samples(former, judges)))
@@ -181,7 +230,7 @@ def _judged(
     )
 
 
-def _former(task: FitTask, plan: Plan) -> Plan | None:
+def former_plan(task: FitTask, plan: Plan) -> Plan | None:
     """The plan that was fitted to this very graph for the same use."""
     own = (entry for entry in task.bundle.manifest.fitted if entry.body == task.body)
     for known in readable(task.bundle, own)[0]:

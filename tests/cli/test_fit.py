@@ -22,7 +22,7 @@ from fewstep.runtime.bundle.manifest import Condition
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.progress import SILENT
 
-FEW = {"steps": 2, "seeds": 8, "selection_seeds": 8, "judge_seeds": 8, "teacher": "ddim:20", "iterations": 1}
+FEW = {"steps": 2, "seeds": 8, "selection_seeds": 8, "judge_seeds": 8, "iterations": 1}
 
 
 def test_the_command_that_it_names_runs(tiny_bundle: Path, tmp_path: Path) -> None:
@@ -64,6 +64,15 @@ def test_the_gain_that_decided_against_a_plan_is_named_with_its_seeds(
     )
     behind = line(many, many, Gain(-0.3, 0.2))
     assert behind == "the former fitted:2 is kept: the new plan is 0.30 ± 0.20 dB behind it on the judge seeds"
+
+
+def test_a_plan_of_a_weak_teacher_is_written_and_not_kept(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = FitOptions(tiny_bundle, plan="dpmpp_2m:2", guidance=2.0, **FEW)
+    weak = replace(fit(options), weak_teacher="the teacher ddim:3 is too inexact; leave --teacher out")
+    monkeypatch.setattr("fewstep.cli.fit.fit", lambda *_: weak)
+    end = [str(each) for each in verb(replace(options, output=Path("plan.json")), SILENT).shown[-2:]]
+    reason = "no plan is kept: the teacher ddim:3 is too inexact; leave --teacher out"
+    assert end == ["plan.json: the plan", f"{tiny_bundle}: {reason}"]
 
 
 def test_lines_for_the_last_stages_and_for_the_distance_of_sets(

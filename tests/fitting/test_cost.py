@@ -42,3 +42,10 @@ def test_a_fit_takes_no_more_evaluations_than_told(tiny_bundle, monkeypatch, met
     fit(options)
     assert body / 8 < counted["int8"] <= body  # what is kept is evaluated once
     assert counted["float32"] == teacher
+
+
+def test_a_former_plan_is_checked_beside_the_teacher_too(tiny_bundle):
+    options = FitOptions(tiny_bundle, guidance=2.0, iterations=1, **FEW)
+    before = evaluations(open_task(options), options)
+    assert fit(options).is_kept
+    assert evaluations(open_task(options), options) == (before[0], before[1] + 4 * 2)
