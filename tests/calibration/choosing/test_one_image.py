@@ -11,13 +11,16 @@ from fewstep.calibration.choosing import trials
 from fewstep.calibration.choosing.trials import measuring
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.precision.closed_loop import JUDGE_SEEDS, SEARCH_SEEDS, SELECTION_SEEDS
+from fewstep.graph import io
 from fewstep.graph.bake.bake import BakeOptions, bake
 from fewstep.graph.graph import Graph
 from fewstep.runtime.backends import LoadedGraph
+from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.loading import load
 from tests.calibration.choosing import test_trials
 from tests.calibration.choosing.test_trials import PLANTED, REAL, stored_bias, tried_of, ways
 from tests.calibration.test_calibrate import denoiser, write_bundle
+from tests.free_bundle import free
 from tests.graph.bake.run_baked import sampled
 
 OPTIONS = replace(test_trials.OPTIONS, trajectories=32)
@@ -73,6 +76,13 @@ def test_an_image_stays_where_samples_are_surely_worse_without_it(
         monkeypatch.setattr(trials, "mean_image", lambda *given, share=share: share * real(*given))
         off, on = tried_of(run(bundle))
         assert (off.is_chosen, on.is_chosen) == (not is_gone, is_gone) and on.seeds == off.seeds == trials.CHOOSING
+
+
+def test_a_graph_has_one_shape_unless_sizes_are_free(tiny_bundle: Path) -> None:
+    for folder, is_one in ((lambda: tiny_bundle, True), (lambda: free(tiny_bundle), False)):
+        opened = open_bundle(folder())
+        graph = io.load(opened.graph(opened.body("float32").graph), root=opened.path)
+        assert trials._has_one_shape(graph) is is_one
 
 
 def test_sizes_that_are_free_have_no_positions(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
