@@ -3,6 +3,7 @@
 import logging
 from dataclasses import dataclass
 
+from fewstep.calibration.calibrated_plan import MISFIT, calibrated_plan
 from fewstep.calibration.workers.sent_bundle import sent
 from fewstep.evaluation.distances.features import Extractor, default_features, open_extractor
 from fewstep.evaluation.output import check_writable
@@ -17,11 +18,12 @@ from fewstep.fitting.start import Starts, starts_of
 from fewstep.graph.commit import open_for_update
 from fewstep.plans.compile import check_guidance
 from fewstep.plans.errors import UserError
-from fewstep.plans.guidance import Guidance, as_guidance
+from fewstep.plans.guidance import Guidance, as_guidance, describe
 from fewstep.plans.name import parse_plan_name
 from fewstep.plans.plan import Plan
 from fewstep.runtime.backends.named import named
 from fewstep.runtime.bundle.fit_command import weight_of_fit
+from fewstep.runtime.bundle.manifest import Body
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.fitted_plans import readable
 from fewstep.runtime.loading import choose_body
@@ -84,9 +86,19 @@ def open_task(options: FitOptions) -> FitTask:
         writer.reserve(ROOM)  # and we may write, and nobody else is writing
     teacher = teacher_plan(reference, options.teacher or None, starts.nominal[0])
     _check_teacher(teacher, options.steps)
+    _tell_of_guidance(bundle, bundle.manifest.bodies[body], guidance)
     task = FitTask(bundle, body, Rollouts(sampler, reference, job), starts, teacher, rows, guidance, extractor)
     _check_method(task, options.method)
     return task
+
+
+def _tell_of_guidance(bundle: Bundle, body: Body, guidance: Guidance | None) -> None:
+    """Warn where int8 was calibrated with other guidance: calibration has a default weight, and a fit has none."""
+    if body.precision != "int8" or (calibrated := calibrated_plan(bundle, body)) is None:
+        return
+    if calibrated.guidance != guidance:
+        known, asked = describe(calibrated.guidance), describe(guidance)
+        LOG.warning("int8 was calibrated with guidance %s, and the fit has guidance %s: its %s", known, asked, MISFIT)
 
 
 def _check_teacher(teacher: Plan, steps: int) -> None:

@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import replace
+from hashlib import sha256
 from types import SimpleNamespace
 
 import msgspec
@@ -154,6 +155,12 @@ def test_a_fit_begins_at_the_plan_of_another_body(tiny_bundle):
     assert found.on_judge.mean > 3
     with load(tiny_bundle, "int8") as sampler:
         assert sampler.compile("fitted:2", 2.0) == found.plan
+
+
+def test_a_fit_to_float32_also_tries_the_plan_of_int8(tiny_bundle):
+    of_int8 = fit(FitOptions(tiny_bundle, precision="int8", guidance=2.0, **FEW))
+    (start,) = open_task(FitOptions(tiny_bundle, guidance=2.0, **{**FEW, "plan": ""})).starts.fitted
+    assert start.steps == of_int8.plan.steps and start.fitted is None
 
 
 def test_gains_are_over_the_best_plan_without_a_fit_wherever_a_fit_begins(tiny_bundle):
@@ -331,6 +338,28 @@ def test_guidance_without_an_unconditional_form_is_refused(tiny_bundle, plan):
     words = "guidance 2.0 for a denoiser without an unconditional form; leave guidance out"
     with pytest.raises(UserError, match=words):
         open_task(FitOptions(tiny_bundle, guidance=2.0, **{**FEW, "plan": plan}))
+
+
+@pytest.mark.parametrize(
+    ("precision", "guidance", "is_told"), [("int8", None, True), ("int8", 2.0, False), ("float32", None, False)]
+)
+def test_a_fit_at_another_guidance_than_the_calibrations_is_told(tiny_bundle, caplog, precision, guidance, is_told):
+    with load(tiny_bundle) as sampler:
+        content = encode(sampler.compile("ddim:3", 2.0))
+        manifest = sampler.bundle.manifest
+    (tiny_bundle / "plan.json").write_bytes(content)
+    int8 = msgspec.structs.replace(manifest.bodies["int8-cpu-x86"], plan="ddim:3")
+    manifest = msgspec.structs.replace(
+        manifest,
+        bodies={**manifest.bodies, "int8-cpu-x86": int8},
+        plans={"ddim:3": "plan.json"},
+        files={**manifest.files, "plan.json": sha256(content).hexdigest()},
+    )
+    (tiny_bundle / "manifest.json").write_bytes(msgspec.json.encode(manifest))
+    with caplog.at_level(logging.WARNING, "fewstep"):
+        open_task(FitOptions(tiny_bundle, precision=precision, guidance=guidance, **FEW))
+    line = "int8 was calibrated with guidance 2, and the fit has guidance none: its ranges may not fit"
+    assert [each.getMessage() for each in caplog.records] == [line] * is_told
 
 
 def test_a_fitted_plan_is_no_teacher(tiny_bundle):
