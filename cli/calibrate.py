@@ -21,6 +21,7 @@ from fewstep.cli.malloc_arenas import one_heap
 from fewstep.cli.outcome import Outcome, counted
 from fewstep.cli.trial_budget import budget, budget_lines
 from fewstep.cli.trials import trial_lines
+from fewstep.evaluation.contents import fitted_contents
 from fewstep.evaluation.drawing.plan_view import headline
 from fewstep.evaluation.speed.staged import int8_share
 from fewstep.graph.commit import open_for_update
@@ -28,6 +29,8 @@ from fewstep.graph.needs import duration
 from fewstep.plans.guidance import describe
 from fewstep.plans.plan import regroup
 from fewstep.runtime.bundle.platforms import body_name
+from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.runtime.fitted_plans import FITTED
 from fewstep.runtime.progress import Progress
 
 
@@ -157,6 +160,16 @@ def _lines(options: CalibrateOptions, calibration: Calibration) -> Iterator[str]
         yield from (f"  tried {line}" for line in trial_lines(body.trials))
         for note in lowered.notes:
             yield f"  {note}"
+        yield from _left_behind(options, name)
+
+
+def _left_behind(options: CalibrateOptions, body: str) -> Iterator[str]:
+    """A line for the plans that were fitted to the body's former graph."""
+    fitted = fitted_contents(open_bundle(options.bundle))
+    if left := [each for each in fitted if each.body == body and each.is_left_behind]:
+        names = ", ".join(dict.fromkeys(f"{FITTED}{each.evaluations}" for each in left))
+        how = "fit it again: " if len(left) == 1 else "fit each again, the first by: "
+        yield f"  {names}: fitted to the former {body}; {how}{left[0].command}"
 
 
 def _judged(refined: SearchResult | None) -> dict[str, float | None]:

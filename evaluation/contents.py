@@ -20,9 +20,10 @@ from fewstep.graph.engine_operations import needed_version, text, unparsed
 from fewstep.graph.graph import Graph
 from fewstep.graph.quantized import CONTRIB
 from fewstep.plans.file import decode
-from fewstep.plans.guidance import describe
+from fewstep.plans.guidance import describe, weight_of
 from fewstep.plans.spec import ScheduleSpec
 from fewstep.runtime.bundle.companions import companions
+from fewstep.runtime.bundle.fit_command import fit_command
 from fewstep.runtime.bundle.manifest import (
     Body,
     Condition,
@@ -38,6 +39,7 @@ from fewstep.runtime.bundle.manifest import (
 from fewstep.runtime.bundle.manifest import GraphEntry as GraphFile
 from fewstep.runtime.bundle.platforms import PORTABLE, TENSORRT
 from fewstep.runtime.bundle.reading import MANIFEST, Bundle, open_bundle
+from fewstep.runtime.fitted_plans import readable
 from fewstep.runtime.options import Options
 
 NCHWC = f"{CONTRIB}.nchwc"
@@ -145,6 +147,15 @@ class RangesContents(Struct, frozen=True):
     groups: int
 
 
+class FittedContents(FittedPlan, frozen=True):
+    """A fitted plan, with its guidance in words and the command that fits it again. `is_left_behind` says whether its
+    body has another graph now, as after another calibration."""
+
+    guidance: str
+    command: str
+    is_left_behind: bool
+
+
 class _Comparison(msgspec.Struct, frozen=True):
     stage: str
     time: float
@@ -174,7 +185,7 @@ class Contents(Struct, frozen=True):
     verified: tuple[VerifiedStage, ...]
     bodies: dict[str, BodyContents]
     plans: dict[str, PlanContents]
-    fitted: tuple[FittedPlan, ...]
+    fitted: tuple[FittedContents, ...]
     ranges: tuple[RangesContents, ...]
     engines: tuple[EngineEntry, ...]
     files: dict[str, int]
@@ -205,7 +216,7 @@ def inspect(options: InspectOptions) -> Contents:
         verified=_verified(bundle),
         bodies={name: _body(bundle, name, body, prepared) for name, body in manifest.bodies.items()},
         plans={name: _plan(bundle, file) for name, file in manifest.plans.items()},
-        fitted=manifest.fitted,
+        fitted=fitted_contents(bundle),
         ranges=_ranges(bundle),
         engines=manifest.engines,
         files=files,
@@ -214,6 +225,19 @@ def inspect(options: InspectOptions) -> Contents:
         companions={field: _graph(bundle, graph, runs_here=True)[0] for field, graph in companions(manifest)},
         prompts=() if manifest.text is None else manifest.text.tokens,
     )
+
+
+def fitted_contents(bundle: Bundle) -> tuple[FittedContents, ...]:
+    """The fitted plans of a bundle; those whose files cannot be read are left out."""
+    manifest, found = bundle.manifest, []
+    for each in manifest.fitted:
+        for plan in readable(bundle, [each])[0]:
+            graph = manifest.files[manifest.bodies[each.body].graph.file]
+            command = fit_command(bundle.path, manifest, each.evaluations, each.body, weight_of(plan.guidance))
+            is_left = plan.fitted is not None and plan.fitted.graph != graph
+            entry, said = msgspec.structs.asdict(each), describe(plan.guidance)
+            found.append(FittedContents(**entry, guidance=said, command=command, is_left_behind=is_left))
+    return tuple(found)
 
 
 def _ahead(bundle: Bundle, graph: GraphFile | None) -> GraphContents | None:
