@@ -21,16 +21,16 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import msgspec
 from turns import Call, in_turns
 
+from fewstep.evaluation.speed.fastest import Timed, backend_of
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import graph_of
-from fewstep.runtime.backends.named import named
 from fewstep.runtime.backends.openvino_agreement import drawn
 from fewstep.runtime.bundle.reading import open_bundle
 
 BAR = 1.03
-Candidate = tuple[str, int, str]  # backend, threads, body
 
 CHOOSE = """
 import json, sys
@@ -55,23 +55,21 @@ def chosen(options: argparse.Namespace) -> list[dict[str, Any]]:
     return found
 
 
-def opened(path: Path, candidate: Candidate, rows: int) -> Call:
-    backend, threads, body = candidate
+def opened(path: Path, candidate: Timed, rows: int) -> Call:
     bundle = open_bundle(path)
-    network = named(backend, threads).load(bundle, body)
-    fed = drawn(graph_of(bundle, body), {"batch": rows}, 0)
+    network = backend_of(candidate, rows).load(bundle, candidate.body)
+    fed = drawn(graph_of(bundle, candidate.body), {"batch": rows}, 0)
     return lambda: network(fed)
 
 
-def called(candidate: Candidate) -> str:
-    backend, threads, _ = candidate
-    return f"{backend}/{threads or 'cores'}"
+def called(candidate: Timed) -> str:
+    return f"{candidate.backend}/{candidate.threads or 'cores'}{'' if candidate.spinning else '/sleeping'}"
 
 
 def trial(options: argparse.Namespace) -> tuple[bool, str]:
     """Whether the choice holds, and a line."""
     timed = [each for each in chosen(options) if each["milliseconds"] is not None]
-    candidates: list[Candidate] = [(each["backend"], each["threads"], each["body"]) for each in timed]
+    candidates = [msgspec.convert(each, Timed) for each in timed]
     openers = {called(each): partial(opened, options.bundle, each, options.rows) for each in candidates}
     found = in_turns(openers, options.rounds, options.turn_seconds)
     first = found[called(candidates[0])]

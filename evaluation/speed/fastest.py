@@ -3,9 +3,10 @@
     choice = fastest("bundle", "int8", batch=16)
     sampler = load("bundle", body=choice.body, backend=choice.backend)
 
-Every backend that is installed runs the network in turns, so that what else the machine does falls on all alike. Before
-that, one call of each is compared with onnxruntime's of the same body: a wrong engine is never chosen. Without
-onnxruntime there is nothing to compare with, and a warning says so.
+Every backend that is installed is tried, those on the CPU also with one thread: beside other programs two threads may
+take longer than one. The best so far and the next run the network in turns, so that other programs delay both alike.
+The slower one is closed. Before that, one call of each is compared with onnxruntime's of the same body: a wrong engine
+is never chosen. Without onnxruntime there is nothing to compare with, and a warning says so.
 """
 
 import logging
@@ -39,12 +40,15 @@ from fewstep.runtime.request import denoiser_facts
 from fewstep.runtime.sizes import defaults, sized
 
 LOG = logging.getLogger("fewstep")
-SCHEMA = 3  # of what is kept, and how it is measured
+SCHEMA = 4  # of what is kept, and how it is measured
 AUTO = "auto"
 REFERENCE = "onnxruntime"  # the backend that others are compared with
 LARGEST = {"float32": 1e-3, "float16": 2e-2, "int8": 0.1}  # difference from onnxruntime, of the largest output
+ON_CPU = ("onnxruntime", "openvino")  # backends that have threads
 ROUNDS = 50
-SECONDS = 3.0  # of measuring, after which no round begins; one is always measured
+SECONDS = 2.0  # of measuring two, after which no round begins; one is always measured
+CLEAR = 1.5  # times as slow: such a backend is given up
+SURE = 2  # rounds before that
 CALLS = 5  # of a backend in its turn, beside those that are not counted
 QUIET = 150.0  # ms from the begin of a turn, in which threads of the backend before may still spin
 KIND: cache.Kind = "fastest"
@@ -55,6 +59,7 @@ class Timed(Strict, frozen=True):
     """A backend with its body. milliseconds: the lower quartile of its calls, None where `reason` says why it cannot
     be.
 
+    threads: of a call on the CPU; 0 for one per physical core. spinning: False where waiting threads sleep.
     may_pass: it loaded and its call failed, or it lacked memory to load: the next time it may not.
     """
 
@@ -64,6 +69,18 @@ class Timed(Strict, frozen=True):
     milliseconds: float | None
     reason: str = ""
     may_pass: bool = False
+    spinning: bool = True
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """A backend that has loaded its body, and may be called."""
+
+    timed: Timed
+    call: Callable[[], object]
+
+    def taking(self, milliseconds: float) -> "_Ready":
+        return _Ready(msgspec.structs.replace(self.timed, milliseconds=milliseconds), self.call)
 
 
 class Kept(Strict, frozen=True):
@@ -102,13 +119,13 @@ def fastest(
     Args:
         plan: bodies that were calibrated along another plan are left out, where one was along this.
         batch: at least 1. OpenVINO compiles for it while it loads.
-        threads: of a call on the CPU; 0 tries one per physical core, and one per core that this process may use where
-            these differ.
+        threads: of a call on the CPU; 0 tries one per physical core, one per core that this process may use where
+            these differ, and one alone. It also tries onnxruntime with waiting threads that sleep.
         sizes: of x, where the bundle has free ones; each other one has its default.
 
-    The first call on a machine loads every backend, calls each and measures for about three seconds, or for one round
-    where that takes longer. Later ones read what was kept. Nothing is kept where a failure may pass. UserError where
-    nothing runs the bundle, or for a batch below 1.
+    The first call on a machine loads every backend and measures each but the first for up to two seconds, or for one
+    round where that takes longer. At most two are loaded at once. Later ones read what was kept. Nothing is kept where
+    a failure may pass. UserError where nothing runs the bundle, or for a batch below 1.
     """
     if batch < 1:
         raise UserError(f"a batch of {batch}", "give at least 1")
@@ -121,7 +138,7 @@ def fastest(
         if not any(each.may_pass for each in kept.timed):
             cache.store(KIND, key, msgspec.json.encode(kept))
     best = kept.timed[0]
-    return Choice(_backend(best.backend, best.threads, batch), best.body, kept)
+    return Choice(backend_of(best, batch), best.body, kept)
 
 
 def kept_here() -> tuple[Kept, ...]:
@@ -142,65 +159,98 @@ def told(kept: Kept) -> str:
     return f"{_called(best)}" + (f"; beside it {beside}" if beside else "")
 
 
+def backend_of(timed: Timed, batch: int) -> Backend:
+    """The backend that was timed. One that compiles for a batch while it loads compiles for this one alone."""
+    backend = named(timed.backend, timed.threads)
+    if not timed.spinning and isinstance(backend, OnnxRuntime):
+        return replace(backend, spinning=False)
+    return replace(backend, batch=batch) if isinstance(backend, OpenVino) else backend
+
+
 def _called(timed: Timed) -> str:
-    threads = f", {timed.threads} threads" if timed.threads else ""
-    return f"{timed.backend}{threads} with {timed.body} {timed.milliseconds:.2f} ms a call"
+    threads = f", {timed.threads} thread{'s' * (timed.threads > 1)}" if timed.threads else ""
+    spinning = "" if timed.spinning else " without spinning"
+    return f"{timed.backend}{threads}{spinning} with {timed.body} {timed.milliseconds:.2f} ms a call"
 
 
 def _measure(bundle: Bundle, precision: str, plan: str | None, batch: int, threads: int, sizes: dict[str, int]) -> Kept:
-    timed, loaded = [], {}
+    """The best so far meets each other candidate; whichever is slower is closed before the next one is loaded."""
+    refused: dict[str, Timed] = {}  # by the backend: its other settings would fail too
+    slower: list[Timed] = []
     expected: dict[str, Arrays] = {}  # of a body: onnxruntime's outputs
     engine = this_engine()
     is_compared = engine is not None and not engine.error
     if not is_compared:
         LOG.warning("onnxruntime is not installed, or not importable: no other engine is compared with it")
-    for name, count in _candidates(threads):
-        backend = _backend(name, count, batch)
-        body, network = "", None
-        try:
-            body = _body(bundle, precision, plan, backend)
-            network = backend.load(bundle, body)
-            feeds = drawn(graph_of(bundle, body), {"batch": batch, **sizes}, 0)
-            found = network(feeds)
-        except UserError as error:
-            may_pass = network is not None or "memory" in str(error)
-            timed.append(Timed(name, count, body, None, str(error), may_pass))
+    best: _Ready | None = None
+    for candidate in _candidates(threads):
+        if candidate.backend in refused:
             continue
-        try:
-            if name == REFERENCE:
-                expected.setdefault(body, found)
-            elif is_compared:
-                if body not in expected:
-                    expected[body] = OnnxRuntime().load(bundle, body)(feeds)
-                _check(precision, expected[body], found)
-        except UserError as error:
-            timed.append(Timed(name, count, body, None, str(error)))
-            continue
-        loaded[name, count, body] = (network, feeds)
-    if not loaded:
-        reasons = "; ".join(dict.fromkeys(f"{each.backend}: {each.reason}" for each in timed))
+        found = _opened(bundle, precision, plan, candidate, {"batch": batch, **sizes}, expected, is_compared)
+        if isinstance(found, Timed):
+            refused[found.backend] = found
+        elif best is None:
+            best = found
+        else:
+            old, new = _race([best.call, found.call])
+            best, found = best.taking(old), found.taking(new)
+            if new < old:
+                best, found = found, best
+            slower.append(found.timed)
+        del found  # which closes what lost
+    if best is None:
+        reasons = "; ".join(dict.fromkeys(f"{each.backend}: {each.reason}" for each in refused.values()))
         raise UserError(f"nothing here runs {bundle.path} in {precision} ({reasons})", "see fewstep doctor")
-    measured = _race([_call(*each) for each in loaded.values()])
-    timed += [Timed(*key, milliseconds) for key, milliseconds in zip(loaded, measured, strict=True)]
-    order = sorted(timed, key=lambda each: (each.milliseconds is None, each.milliseconds or 0.0))
+    if best.timed.milliseconds is None:
+        best = best.taking(*_race([best.call]))
+    timed = (best.timed, *sorted(slower, key=lambda each: each.milliseconds or 0.0), *refused.values())
     day = time.strftime("%Y-%m-%d")
-    return Kept(SCHEMA, _machine(), bundle.manifest.name, precision, batch, sizes, day, tuple(order))
+    return Kept(SCHEMA, _machine(), bundle.manifest.name, precision, batch, sizes, day, timed)
 
 
-def _candidates(threads: int) -> Iterator[tuple[str, int]]:
-    """Backends with their threads. Which are installed shows when they load."""
-    cores = this_cpu().cores
+def _opened(
+    bundle: Bundle,
+    precision: str,
+    plan: str | None,
+    candidate: Timed,
+    sizes: dict[str, int],
+    expected: dict[str, Arrays],
+    is_compared: bool,
+) -> _Ready | Timed:
+    """A candidate that was called once, or why it is left out. `expected` gets onnxruntime's outputs of its body."""
+    backend = backend_of(candidate, sizes["batch"])
+    body, network = "", None
+    try:
+        body = _body(bundle, precision, plan, backend)
+        network = backend.load(bundle, body)
+        feeds = drawn(graph_of(bundle, body), sizes, 0)
+        found = network(feeds)
+    except UserError as error:
+        may_pass = network is not None or "memory" in str(error)
+        return msgspec.structs.replace(candidate, body=body, reason=str(error), may_pass=may_pass)
+    try:
+        if candidate.backend == REFERENCE:
+            expected.setdefault(body, found)
+        elif is_compared:
+            if body not in expected:
+                expected[body] = OnnxRuntime().load(bundle, body)(feeds)
+            _check(precision, expected[body], found)
+    except UserError as error:
+        return msgspec.structs.replace(candidate, body=body, reason=str(error))
+    return _Ready(msgspec.structs.replace(candidate, body=body), _call(network, feeds))
+
+
+def _candidates(threads: int) -> Iterator[Timed]:
+    """Backends with their threads, yet without a body. Which are installed shows when they load."""
+    cores, physical = this_cpu().cores, physical_cores()
+    counts, whole = [threads], 0
+    if not threads and cores > 1:
+        counts += [cores] * (cores != physical) + [1] * (physical != 1)
+        whole = cores if physical == 1 else 0
     for name in NAMED:
-        on_cpu = name in ("onnxruntime", "openvino")
-        yield name, threads if on_cpu else 0
-        if on_cpu and not threads and cores > 1 and cores != physical_cores():
-            yield name, cores
-
-
-def _backend(name: str, threads: int, batch: int) -> Backend:
-    """The backend of that name. One that compiles for a batch while it loads compiles for this one alone."""
-    backend = named(name, threads)
-    return replace(backend, batch=batch) if isinstance(backend, OpenVino) else backend
+        yield from (Timed(name, count, "", None) for count in (counts if name in ON_CPU else (0,)))
+        if name == REFERENCE and len(counts) > 1:  # one thread alone waits for none
+            yield Timed(name, whole, "", None, spinning=False)
 
 
 def _body(bundle: Bundle, precision: str, plan: str | None, backend: Backend) -> str:
@@ -236,16 +286,21 @@ def _call(network: LoadedGraph, feeds: Arrays) -> Callable[[], object]:
 
 
 def _race(calls: list[Callable[[], object]]) -> list[float]:
-    """Milliseconds of each call: the lower quartile, which other programs move less than the median. They take turns.
-    Each ran once before, which is not counted."""
+    """Milliseconds of each call: the lower quartile, which other programs move less than the median. They take turns,
+    until one is clearly slower. Each ran once before, which is not counted."""
     times: list[list[float]] = [[] for _ in calls]
     until = time.perf_counter() + SECONDS
     for number in range(ROUNDS):
-        if number > 0 and time.perf_counter() > until:
+        found = [_quartile(each) for each in times] if number >= SURE else []
+        if (number > 0 and time.perf_counter() > until) or (found and max(found) > CLEAR * min(found)):
             break
         for place, call in enumerate(calls):
             times[place] += _turn(call)
-    return [sorted(each)[len(each) // 4] for each in times]
+    return [_quartile(each) for each in times]
+
+
+def _quartile(milliseconds: list[float]) -> float:
+    return sorted(milliseconds)[len(milliseconds) // 4]
 
 
 def _turn(call: Callable[[], object]) -> list[float]:

@@ -30,8 +30,9 @@ def test_each_contender_has_a_time_of_each_turn() -> None:
 @pytest.mark.parametrize("slower, holds", [(1.02, True), (1.05, False)])
 def test_a_choice_holds_within_three_percent(slower: float, holds: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     timed = [{"backend": name, "threads": 0, "body": "int8", "milliseconds": 1.0} for name in ("chosen", "other")]
+    timed[1]["spinning"] = False
     timed.append({"backend": "missing", "threads": 0, "body": "", "milliseconds": None})
-    found = {"chosen/cores": Times((slower,), (1.0,)), "other/cores": Times((1.0,), (1.0,))}
+    found = {"chosen/cores": Times((slower,), (1.0,)), "other/cores/sleeping": Times((1.0,), (1.0,))}
     monkeypatch.setattr(auto, "chosen", lambda options: timed)
     monkeypatch.setattr(auto, "in_turns", lambda openers, rounds, seconds: {name: found[name] for name in openers})
     given = argparse.Namespace(bundle=Path("bundle"), rows=2, rounds=1, turn_seconds=0.1)
