@@ -10,16 +10,11 @@ import numpy as np
 import pytest
 
 import fewstep.runtime
-from fewstep.calibration.held_out import held_out_conditions
-from fewstep.calibration.metrics import psnr
 from fewstep.evaluation.integrity import VerifyOptions, verify
-from fewstep.evaluation.results import TeacherCheck
-from fewstep.evaluation.teacher import Teacher
 from fewstep.fitting import fit as verb
 from fewstep.fitting import search as searching
 from fewstep.fitting import task as tasks
 from fewstep.fitting import teacher
-from fewstep.fitting.blocks import FIT_SEEDS
 from fewstep.fitting.ending.energy import PRICE
 from fewstep.fitting.ending.residual import COST
 from fewstep.fitting.ending.step_back import StepBack
@@ -29,13 +24,12 @@ from fewstep.fitting.recurrence import plan_of, recurrence_of
 from fewstep.fitting.search import search
 from fewstep.fitting.task import open_task
 from fewstep.plans.errors import UserError
-from fewstep.plans.file import decode, encode
+from fewstep.plans.file import encode
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.loading import load
 from fewstep.runtime.sampler import Sampler
 
 FEW = {"steps": 2, "plan": "dpmpp_2m:2", "seeds": 8, "selection_seeds": 8, "judge_seeds": 8}
-
 HALVES = SimpleNamespace(name="halves", extract=lambda samples: samples.reshape(len(samples), 2, -1).mean(axis=2))
 
 
@@ -362,13 +356,6 @@ def test_a_fit_at_another_guidance_than_the_calibrations_is_told(tiny_bundle, ca
     assert [each.getMessage() for each in caplog.records] == [line] * is_told
 
 
-def test_a_fitted_plan_is_no_teacher(tiny_bundle):
-    fit(FitOptions(tiny_bundle, guidance=2.0, iterations=1, **FEW))
-    given = {**FEW, "steps": 1, "plan": "ddim:1", "teacher": "fitted:2"}
-    with pytest.raises(UserError, match="the teacher fitted:2 is no teacher: its numbers were fitted"):
-        open_task(FitOptions(tiny_bundle, guidance=2.0, **given))
-
-
 def test_the_plan_to_begin_at_is_the_best_of_known_ones(tiny_bundle):
     task = open_task(FitOptions(tiny_bundle, **{**FEW, "plan": "", "guidance": 2.0}))
     assert len(task.starts.nominal) > 3
@@ -411,61 +398,3 @@ def test_a_former_plan_gives_way_to_a_step_back_only_where_features_gain(tiny_bu
     assert open_bundle(tiny_bundle).manifest.fitted[0].psnr == pytest.approx(
         found.nominal_psnr + found.on_judge.mean - (0 if is_nearer else found.over_former.mean), abs=2e-3
     )
-
-
-def test_the_teacher_is_checked_beside_the_fitted_plan(tiny_bundle):
-    result = fit(FitOptions(tiny_bundle, guidance=2.0, **FEW))
-    assert result.check.teacher == result.teacher == "dpmpp_2m:80@arctan"
-    with load(tiny_bundle) as sampler:
-        held_out = held_out_conditions(sampler.bundle.manifest.conditions, FIT_SEEDS[:4])
-        of = {
-            name: sampler.sample(name, FIT_SEEDS[:4], held_out, 2.0)
-            for name in ("fitted:2", "dpmpp_2m:2", "dpmpp_2m:160@arctan")
-        }
-    assert result.check.judged == pytest.approx(psnr(of["fitted:2"], of["dpmpp_2m:160@arctan"]).mean(), abs=1e-3)
-    assert result.check.judged > psnr(of["dpmpp_2m:2"], of["dpmpp_2m:160@arctan"]).mean() + 1
-
-
-def test_a_teacher_that_is_too_near_to_the_nominal_plan_is_refused_before_the_fit(tiny_bundle, tmp_path, monkeypatch):
-    given = {**FEW, "teacher": "ddim:3"}
-    monkeypatch.setattr(verb, "search", lambda *_: pytest.fail("it was fitted"))
-    words = (
-        "ddim:3 is too inexact: .* dB from twice as many steps, where dpmpp_2m:2 has .* dB; leave --teacher out, which "
-    )
-    with pytest.raises(UserError, match=words + "takes dpmpp_2m:80@arctan or more steps"):
-        fit(FitOptions(tiny_bundle, guidance=2.0, **given))
-    monkeypatch.setattr(verb, "search", search)
-    result = fit(FitOptions(tiny_bundle, guidance=2.0, output=tmp_path / "plan.json", **given))
-    assert result.on_judge.mean > 10 and not result.is_kept and "ddim:3 is too inexact" in result.weak_teacher
-    assert decode((tmp_path / "plan.json").read_bytes(), "") == result.plan
-    assert open_bundle(tiny_bundle).manifest.fitted == ()
-
-
-def test_a_teacher_that_is_behind_a_former_plan_does_not_replace_it(tiny_bundle):
-    fit(FitOptions(tiny_bundle, guidance=2.0, **FEW))
-    manifest = open_bundle(tiny_bundle).manifest
-    with pytest.raises(UserError, match=r"the teacher ddim:20 is too inexact: 42\.5 dB .* where fitted:2 has 41\.5 dB"):
-        fit(FitOptions(tiny_bundle, guidance=2.0, **{**FEW, "teacher": "ddim:20"}))
-    assert open_bundle(tiny_bundle).manifest == manifest
-
-
-@pytest.mark.parametrize(("ends_at", "is_kept"), [(56.0, False), (57.5, True), (49.0, True)])
-@pytest.mark.parametrize("has_former", [True, False])
-def test_a_teacher_that_fails_its_check_after_the_fit_keeps_no_plan_that_is_behind(
-    tiny_bundle, monkeypatch, ends_at, is_kept, has_former
-):
-    """One that suffices may bring a plan that is behind on the few seeds of the check."""
-    if has_former:
-        fit(FitOptions(tiny_bundle, guidance=2.0, iterations=1, **FEW))
-    before = open_bundle(tiny_bundle).manifest
-    plan = open_task(FitOptions(tiny_bundle, guidance=2.0, **FEW)).teacher
-    checks = [TeacherCheck("dpmpp_2m:80@arctan", 60.0, at, 4) for at in (12.0, *([58.0] * has_former), ends_at)]
-    monkeypatch.setattr(verb, "checked_teacher", lambda *_: Teacher(plan, checks.pop(0)))
-    result = fit(FitOptions(tiny_bundle, guidance=2.0, **{**FEW, "teacher": ""}))
-    assert result.plan is not None and result.is_kept == (is_kept or not has_former)
-    assert (open_bundle(tiny_bundle).manifest == before) == (not result.is_kept)
-    if not result.is_kept:
-        words = (
-            "is too inexact: 60.0 dB from twice as many steps, where fitted:2 has 58.0 dB; give --teacher dpmpp_2m:160"
-        )
-        assert result.weak_teacher == f"the teacher dpmpp_2m:80@arctan {words}@arctan"
