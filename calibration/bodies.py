@@ -5,25 +5,31 @@ onnxruntime computes all other bodies with their Q/DQ pairs kept in float: the 8
 float32.
 """
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from pathlib import Path
+
+import msgspec
 
 from fewstep.calibration.calibrated_plan import calibrated_plan
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.lowering.targets import targets_by_name
 from fewstep.plans.errors import UserError
-from fewstep.plans.guidance import as_guidance
+from fewstep.plans.guidance import Guidance, as_guidance
 from fewstep.plans.name import with_grid
-from fewstep.plans.plan import Plan
+from fewstep.plans.plan import Plan, regroup
 from fewstep.runtime.backends.named import named
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle.manifest import Body
 from fewstep.runtime.bundle.platforms import ONNXRUNTIME, PORTABLE
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
+from fewstep.runtime.fitted_plans import FITTED
 from fewstep.runtime.loading import load
+from fewstep.runtime.planning import plan_for
 from fewstep.runtime.sampler import PLAN, Sampler
 
+LOG = logging.getLogger("fewstep")
 SIMULATION = "onnxruntime: 8-bit rounding simulated, the rest float32"  # of any other engine's body
 
 
@@ -155,8 +161,16 @@ def open_body(bundle: Bundle, name: str, threads: int) -> Sampler:
 
 
 def judged_plan(reference: Sampler, body: Body, plan: str = "", guidance: float | None = None) -> Plan:
-    """The plan asked for, or else the one that the body was calibrated along, guidance included."""
+    """The plan asked for, or else the one that the body was calibrated along, guidance included.
+
+    `fitted:N` is the plan that was fitted to the body, and float32 is compared along the same. A body without one takes
+    that of float32.
+    """
     calibrated = calibrated_plan(reference.bundle, body)
+    if plan.startswith(FITTED):
+        return _fitted(
+            reference, body, plan, guidance if calibrated is None or guidance is not None else calibrated.guidance
+        )
     if calibrated is None:
         return reference.compile(plan or body.plan or PLAN, guidance)
     asked = calibrated.guidance if guidance is None else as_guidance(guidance)
@@ -165,3 +179,23 @@ def judged_plan(reference: Sampler, body: Body, plan: str = "", guidance: float 
     if plan in own and asked == calibrated.guidance:
         return reference.compile(calibrated)
     return reference.compile(plan or name, asked)
+
+
+def _fitted(reference: Sampler, body: Body, name: str, guidance: float | Guidance | None) -> Plan:
+    try:
+        return regroup(plan_for(reference.bundle, body, name, guidance), reference.body.groups)
+    except UserError as error:
+        try:
+            return reference.compile(name, guidance)
+        except UserError:
+            raise error from None
+
+
+def unmarked(plan: Plan, judged: Iterable[str]) -> Plan:
+    """A plan for bodies that are compared along it: one warning names those that it was not fitted to."""
+    if plan.fitted is None:
+        return plan
+    if others := [name for name in judged if name not in (plan.fitted.body, "float32")]:
+        told = plan.name, plan.fitted.body, ", ".join(others)
+        LOG.warning("plan %s was fitted to %s, and is judged on %s: its gain may be smaller", *told)
+    return msgspec.structs.replace(plan, fitted=None)

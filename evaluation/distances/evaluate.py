@@ -24,6 +24,7 @@ from fewstep.calibration.bodies import (
     judged_plan,
     not_judged,
     open_body,
+    unmarked,
 )
 from fewstep.calibration.conditions_file import ConditionRecords
 from fewstep.calibration.held_out import APART, PAIRED, held_out_conditions
@@ -198,6 +199,7 @@ def open_task(options: EvaluateOptions) -> EvaluationTask:
             writer.reserve(ROOM)  # and we may write, and nobody else is writing
     else:
         check_writable(options.output)
+    plan = unmarked(plan, names)
     by_rows = sees_rows(bundle, names, plan, options.workers, options.dask)
     return EvaluationTask(
         bundle=bundle,

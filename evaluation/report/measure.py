@@ -15,6 +15,7 @@ from fewstep.calibration.bodies import (
     not_judged,
     open_body,
     ranges_file,
+    unmarked,
 )
 from fewstep.calibration.comparable import judged_unlike
 from fewstep.calibration.conditions_file import ConditionRecords
@@ -75,7 +76,8 @@ def measure(
         LOG.warning("%s", said)
     reference = open_body(bundle, FLOAT, options.threads)
     prepared = io.load(bundle.graph(reference.body.graph), root=bundle.path)
-    plan = judged_plan(reference, next(iter(bodies.values())), options.plan, options.guidance)
+    judged = judged_plan(reference, next(iter(bodies.values())), options.plan, options.guidance)
+    plan = unmarked(judged, bodies)
     takes = bundle.manifest.conditions
     rows = given_rows(bundle, options.conditions, options.prompts, HELD_OUT)
     taught = min(options.teacher_seeds, options.seeds)
@@ -135,7 +137,7 @@ def measure(
         seconds=perf_counter() - start,
         notes=(*notes(bodies.values(), this_machine()), *left_out),
         teacher_check=teacher.check,
-        remedies=remedies(reference, plan, teacher.plan, found.teacher, rows, progress),
+        remedies=remedies(reference, judged, teacher.plan, found.teacher, rows, progress),
         unlike=judged_unlike(bundle, plan),
     )
     samples = Samples(

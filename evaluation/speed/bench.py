@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from fewstep.calibration.bodies import is_run_by_onnxruntime, judged_plan, open_body
+from fewstep.calibration.bodies import is_run_by_onnxruntime, judged_plan, open_body, unmarked
 from fewstep.calibration.prompts import HELD_OUT, prompt_rows
 from fewstep.evaluation.speed.benchmark_feeds import feeds
 from fewstep.evaluation.speed.machine import Machine, this_machine
@@ -139,7 +139,7 @@ def _plan(bundle: Bundle, samplers: dict[str, Sampler], options: BenchOptions) -
     """The plan asked for, or the one that the first int8 body was calibrated along."""
     calibrated = [body for body in bundle.manifest.bodies.values() if body.plan is not None]
     reference = next(iter(samplers.values()))
-    return judged_plan(reference, (calibrated or [reference.body])[0], options.plan)
+    return unmarked(judged_plan(reference, (calibrated or [reference.body])[0], options.plan), samplers)
 
 
 def _elsewhere(bundle: Bundle, backends: Sequence[str]) -> Iterator[tuple[str, str]]:

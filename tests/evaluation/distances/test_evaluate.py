@@ -1,6 +1,7 @@
 """Evaluating a tiny bundle whose int8 body is off by a known factor."""
 
 import errno
+import logging
 
 import msgspec
 import numpy as np
@@ -24,6 +25,7 @@ from fewstep.runtime.loading import load
 from fewstep.runtime.sampler import Sampler
 from tests.evaluation.extractors import write_extractor
 from tests.evaluation.judged_bundle import SHAPE, make_bundle
+from tests.runtime.test_fitted_plans import give
 
 BODY = "int8-cpu-x86"
 PLAN = "dpmpp_2m:4"
@@ -198,3 +200,28 @@ def test_who_samples_is_no_part_of_the_command():
     assert asked.command == "fewstep evaluate BUNDLE --seeds 8"
     with pytest.raises(UserError, match="both --workers and --dask"):
         EvaluateOptions("bundle", workers=2, dask="tcp://here:8786")
+
+
+def test_a_plan_that_was_fitted_to_the_body_is_run_on_both(bundle, tmp_path, caplog):
+    give(bundle)
+    give(bundle, body=BODY, numbers="ddim:3@quadratic")
+    asked = options(bundle, plan="fitted:3", output=tmp_path / "found.json", body=BODY)
+    with caplog.at_level(logging.WARNING, "fewstep"):
+        results = evaluate(asked)
+    assert "fitted" not in caplog.text and results.plan == "fitted:3"
+    conditions = held_out_conditions(open_bundle(bundle).manifest.conditions, PAIRED[:20])
+    given = "ddim:3@quadratic", PAIRED[:20], conditions, 2.0
+    exact, int8 = (load(bundle, body=body).sample(*given) for body in ("float32", BODY))
+    assert results.bodies[0].against_float.values == pytest.approx(psnr(int8, exact))
+
+
+def test_a_body_without_a_fitted_plan_takes_the_one_of_float32_with_one_warning(bundle, tmp_path, caplog):
+    give(bundle)
+    asked = options(bundle, plan="fitted:3", output=tmp_path / "found.json", body=BODY)
+    with caplog.at_level(logging.WARNING, "fewstep"):
+        evaluate(asked)
+    told = [record.getMessage() for record in caplog.records if "fitted" in record.getMessage()]
+    assert told == [f"plan fitted:3 was fitted to float32, and is judged on {BODY}: its gain may be smaller"]
+    command = "fit it: fewstep fit .* --steps 4 --precision int8 --guidance 2$"
+    with pytest.raises(UserError, match=f"no plan 'fitted:4' for {BODY}; {command}"):
+        evaluate(options(bundle, plan="fitted:4", output=tmp_path / "found.json", body=BODY))
