@@ -4,6 +4,7 @@ import importlib
 import inspect
 import io
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -34,6 +35,9 @@ def run(arguments: list[str], manner: Manner) -> int:
     asked = next((argument for argument in arguments if not argument.startswith("-")), None)
     if asked is not None and asked not in VERBS:
         raise WrongLine(f"unknown verb {asked!r}", f"give one of {', '.join(VERBS)}")
+    if manner.quiet or manner.json:  # read when a library is imported that fetches models
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+        os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     outcomes: list[Outcome] = []
     with _heard(manner), ProgressDisplay(manner.quiet) as progress:
         app = typer.Typer(

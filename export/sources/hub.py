@@ -5,15 +5,20 @@ safetensors only, and nothing that could run code. The library keeps files in it
 fetched again, and HF_HUB_OFFLINE=1 uses nothing else. HF_ENDPOINT names another server.
 """
 
+import logging
 import os
 import re
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from fewstep.export.sources.checkpoint import PICKLES
 from fewstep.export.sources.diffusers.control import ADAPTER, CONTROLNET
 from fewstep.export.sources.diffusers.files import CONFIG, FP16, INDEX, WEIGHTS, index_name, read_json, shard_names
+from fewstep.export.sources.hub_failure import failure
 from fewstep.export.sources.lerobot.statistics import state_files
 from fewstep.export.spec import Source
 from fewstep.plans.errors import UserError
@@ -25,7 +30,8 @@ NETWORKS = ("unet", "transformer", "vae", CONTROLNET, ADAPTER)  # components of 
 ENCODER, ENCODER_WEIGHTS = "text_encoder", "model"  # how their folders begin, and their files
 POLICY, POLICY_WEIGHTS = "pretrained_model", "model.safetensors"  # the folder that a checkpoint of LeRobot may have
 FILES = (".py", ".onnx", ".json", ".safetensors", ".bin", ".ckpt", ".pt", ".pth", ".pkl", ".zip")
-FIX = "check the name and the network; a folder that was downloaded before works too"
+COMMIT = re.compile(r"[0-9a-f]{40}")
+LOG = logging.getLogger("fewstep")
 
 
 @dataclass(frozen=True)
@@ -60,22 +66,32 @@ def fetch(text: str) -> Fetched:
     if match is None:
         raise UserError(f"{text!r} is no name of a model", "give ORG/NAME, or ORG/NAME@REVISION")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # read when it is imported
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     hub = imported("huggingface_hub", f"{text} is fetched by huggingface_hub, which", "pip install 'fewstep[hub]'")
     model, revision = match["model"], match["revision"]
-    folder = _snapshot(hub.snapshot_download, text, model, revision, DESCRIPTIONS)
+    unanswered = _unanswered(hub, model, revision)
+    download = partial(_snapshot, hub, unanswered, model)
+    folder = download(revision, DESCRIPTIONS)
     commit = folder.name
+    if unanswered is not None and not hub.constants.HF_HUB_OFFLINE:
+        why = failure(hub, unanswered, model, revision).what
+        LOG.warning("%s comes from the cache, at commit %s, which may not be the newest: %s", text, commit, why)
     homes = _homes(folder)
     lacking = homes
     for variant in (None, FP16):  # the second for networks that the hub does not have in full precision
         wanted = {home: _wanted(folder, home, stem, variant) for home, stem in lacking.items()}
         if wanted:
             names = [name for files in wanted.values() for name in files]
-            folder = _snapshot(hub.snapshot_download, text, model, commit, (*DESCRIPTIONS, *names))
+            folder = download(commit, (*DESCRIPTIONS, *names))
         lacking = {home: homes[home] for home, files in wanted.items() if not _are_there(folder, files)}
     if not homes:
         home = f"{POLICY}/" if (folder / POLICY / CONFIG).is_file() else ""
         weights = [f"{home}{name}" for name in (POLICY_WEIGHTS, *state_files(folder / home))]
-        folder = _snapshot(hub.snapshot_download, text, model, commit, (*DESCRIPTIONS, *weights))
+        folder = download(commit, (*DESCRIPTIONS, *weights))
+        lacking = {} if (folder / weights[0]).is_file() else {home: ""}
+    if lacking and unanswered is None:
+        _refuse_pickles(hub, model, commit, lacking)
     return Fetched(folder, model, commit)
 
 
@@ -102,13 +118,45 @@ def _are_there(folder: Path, files: Sequence[str]) -> bool:
     return all((folder / name).is_file() for name in files)
 
 
-def _snapshot(
-    download: Callable[..., Any], text: str, model: str, revision: str | None, patterns: Sequence[str]
-) -> Path:
+def _unanswered(hub: Any, model: str, revision: str | None) -> Exception | None:
+    """Why the hub does not say which commit a revision is, if so. UserError where it has no such revision.
+
+    The library asks again, and keeps its answer in the cache; where it gets none it takes the cache's without a word.
+    """
+    if revision is not None and COMMIT.fullmatch(revision):  # nothing to ask, and what is in the cache is that
+        return None
     try:
-        return Path(download(model, revision=revision, allow_patterns=[*patterns]))
+        hub.HfApi().model_info(model, revision=revision, timeout=10)
+    except hub.errors.RevisionNotFoundError as error:
+        raise failure(hub, error, model, revision) from error
     except Exception as error:  # the library's own, its network library's, and those of the system
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        said = lines[0] if lines else "it says nothing"
-        what = f"there is no folder {text}, and no model of that name can be fetched"
-        raise UserError(f"{what}: {type(error).__name__}: {said}", FIX) from error
+        return error
+    return None
+
+
+def _snapshot(
+    hub: Any, unanswered: Exception | None, model: str, revision: str | None, patterns: Sequence[str]
+) -> Path:
+    """The folder of a commit; where the hub did not answer, as the cache has it."""
+    download: Callable[..., Any] = hub.snapshot_download
+    try:
+        is_local = unanswered is not None
+        return Path(download(model, revision=revision, allow_patterns=[*patterns], local_files_only=is_local))
+    except Exception as error:  # as above
+        raise failure(hub, unanswered or error, model, revision) from error
+
+
+def _refuse_pickles(hub: Any, model: str, commit: str, lacking: Mapping[str, str]) -> None:
+    """UserError where a network's weights are on the hub as pickles alone, which are not fetched."""
+    try:
+        names = sorted(hub.HfApi().list_repo_files(model, revision=commit))
+    except Exception as error:
+        LOG.debug("the files of %s are not known: %s", model, error)
+        return
+    for home in lacking:
+        inside = [Path(name) for name in names if Path(name).parent == Path(home)]
+        if any(each.suffix == ".safetensors" for each in inside):
+            continue
+        if pickled := [each.as_posix() for each in inside if each.suffix in PICKLES]:
+            what = f"{model} has its weights as pickles alone ({pickled[0]}), and reading one may run any code"
+            raise UserError(what, "ask its makers for safetensors, or name a revision that has them")

@@ -54,7 +54,10 @@ def ddpm_cifar10() -> TorchSource:
 SHIPPED = (fashion_mnist, cifar10, ddpm_cifar10)
 NAMES = tuple(source.__name__ for source in SHIPPED)
 KNOWN = ", ".join(NAMES)
-GIVE_SOURCE = f"give a folder of diffusers or LeRobot, FILE.py:FUNCTION, FILE.onnx with --spec, or one of {KNOWN}"
+GIVE_SOURCE = (
+    "give ORG/NAME of a hub, a folder of diffusers or LeRobot, FILE.py:FUNCTION, FILE.onnx with --spec, or one of "
+    + KNOWN
+)
 
 
 def load_shipped(name: str) -> TorchSource:
@@ -63,5 +66,6 @@ def load_shipped(name: str) -> TorchSource:
         if source.__name__ == name:
             return source()
     raise UserError(
-        f"there is no file or folder {name!r}, no shipped model has that name, and nothing is downloaded", GIVE_SOURCE
+        f"there is no file or folder {name!r}, no shipped model has that name, and models of a hub are ORG/NAME",
+        GIVE_SOURCE,
     )

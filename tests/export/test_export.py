@@ -140,7 +140,11 @@ def test_a_failure_leaves_the_old_bundle_or_none(
 @pytest.mark.parametrize(
     ("text", "content", "says"),
     [
-        ("nothing", "", "no file or folder 'nothing', .* nothing is downloaded; give .* or one of fashion_mnist"),
+        (
+            "nothing",
+            "",
+            "no file or folder 'nothing', .* are ORG/NAME; give ORG/NAME of .* or one of fashion_mnist",
+        ),
         ("FILE", "", "is not FILE.py:FUNCTION"),
         ("FILE:", "", "is not FILE.py:FUNCTION"),
         ("absent.py:make", "", "there is no file absent.py"),

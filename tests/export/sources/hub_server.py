@@ -13,8 +13,11 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 @contextmanager
-def served(models: dict[str, Path]) -> Iterator[tuple[str, list[str]]]:
-    """The address of a hub that has these folders under ORG/NAME, and the files that were fetched from it."""
+def served(models: dict[str, Path], gated: str = "") -> Iterator[tuple[str, list[str]]]:
+    """The address of a hub that has these folders under ORG/NAME, and the files that were fetched from it.
+
+    gated: a name that it gives to nobody.
+    """
     fetched: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -31,6 +34,10 @@ def served(models: dict[str, Path]) -> Iterator[tuple[str, list[str]]]:
 
         def _answer(self, with_body: bool) -> None:
             path = unquote(self.path.partition("?")[0]).strip("/")
+            if gated and gated in path:
+                return self._send(b"{}", with_body, status=403, code="GatedRepo")
+            if "/revision/" in path and not path.endswith(("/main", COMMIT)):
+                return self._send(b"{}", with_body, status=404, code="RevisionNotFound")
             for name, folder in models.items():
                 if path.startswith(f"api/models/{name}"):
                     return self._send(_described(name, folder, path), with_body)
@@ -39,16 +46,16 @@ def served(models: dict[str, Path]) -> Iterator[tuple[str, list[str]]]:
                     if with_body:
                         fetched.append(file)
                     return self._send((folder / file).read_bytes(), with_body, file)
-            return self._send(b'{"error": "Repository not found"}', with_body, status=404)
+            return self._send(b'{"error": "Repository not found"}', with_body, status=404, code="RepoNotFound")
 
-        def _send(self, content: bytes, with_body: bool, file: str = "", status: int = 200) -> None:
+        def _send(self, content: bytes, with_body: bool, file: str = "", status: int = 200, code: str = "") -> None:
             self.send_response(status)
             self.send_header("Content-Length", str(len(content)))
             self.send_header("X-Repo-Commit", COMMIT)
             self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
             self.send_header("Content-Type", "application/octet-stream" if file else "application/json")
-            if status == 404:
-                self.send_header("X-Error-Code", "RepoNotFound")
+            if code:
+                self.send_header("X-Error-Code", code)
             self.end_headers()
             if with_body:
                 self.wfile.write(content)

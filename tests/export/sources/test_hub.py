@@ -202,10 +202,56 @@ def test_export_names_the_commit_and_the_licence(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_had_is_one_line(hub: tuple[str, list[str]], tmp_path: Path) -> None:
-    missing = fetched("org/other", hub[0], tmp_path / "cache")
-    assert str(missing).startswith("there is no folder org/other, and no model of that name can be fetched: Repository")
-    offline = fetched("org/model", hub[0], tmp_path / "cache", HF_HUB_OFFLINE="1")
-    assert "no model of that name can be fetched" in str(offline) and "\n" not in str(offline)
+    cache = tmp_path / "cache"
+    assert str(fetched("org/other", hub[0], cache)).startswith(
+        "there is no folder org/other, and the hub has no model of that name, or a private one; check the name"
+    )
+    assert str(fetched("org/model@v9", hub[0], cache)) == (
+        "org/model has no revision 'v9'; check the text after @, or leave it out"
+    )
+    offline = str(fetched("org/model", hub[0], cache, HF_HUB_OFFLINE="1"))
+    assert "is not in the cache" in offline and "unset HF_HUB_OFFLINE" in offline and "\n" not in offline
+    down = str(fetched("org/model", "http://127.0.0.1:9", cache))
+    assert down.startswith("http://127.0.0.1:9 cannot be reached for org/model, which the cache lacks: Connect")
+    assert "check the network" in down and "\n" not in down
+    (tmp_path / "file").write_text("")
+    unwritable = str(fetched("org/model", hub[0], tmp_path / "file/cache"))
+    assert unwritable.startswith("the cache of huggingface_hub cannot be written: ") and "HF_HOME" in unwritable
+
+
+def test_a_gated_model_is_told_apart(pipeline: Path, tmp_path: Path) -> None:
+    with served({"org/model": pipeline}, gated="org/model") as (address, _):
+        said = str(fetched("org/model", address, tmp_path / "cache"))
+    assert said.startswith("org/model is gated") and "accept its terms" in said and "hf auth login" in said
+
+
+@pytest.mark.parametrize("name", ["diffusion_pytorch_model.bin", "pytorch_model.bin"])
+def test_pickles_alone_are_refused(tmp_path: Path, name: str) -> None:
+    write(tmp_path / "made", {"config.json": json.dumps({"_class_name": "UNet2DModel"}), name: "pickle"})
+    with served({"org/model": tmp_path / "made"}) as (address, requests):
+        said = str(fetched("org/model", address, tmp_path / "cache"))
+    assert said.startswith(f"org/model has its weights as pickles alone ({name})") and "safetensors" in said
+    assert requests == ["config.json"]
+
+
+def test_a_cached_commit_is_told_when_the_hub_is_down(hub: tuple[str, list[str]], tmp_path: Path) -> None:
+    fetched("org/model", hub[0], tmp_path / "cache")
+    settings = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path / "cache")}
+    done = subprocess.run([sys.executable, "-c", FETCH, "org/model"], env=settings, capture_output=True, text=True)
+    assert json.loads(done.stdout)[0] == f"org/model@{COMMIT}"
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"org/model comes from the cache, at commit {COMMIT}, which may not be the newest: http:")
+
+
+@pytest.mark.parametrize("flag", ["-q", "--json", None])
+def test_progress_bars_are_for_terminals(hub: tuple[str, list[str]], tmp_path: Path, flag: str | None) -> None:
+    """What is fetched here is no denoiser: export says so, and the library says nothing."""
+    settings = {**os.environ, "HF_ENDPOINT": hub[0], "HF_HOME": str(tmp_path / "cache")}
+    command = [sys.executable, "-m", "fewstep.cli", "export", "org/model", "-o", str(tmp_path / "bundle")]
+    done = subprocess.run([*command, *([] if flag is None else [flag])], env=settings, capture_output=True, text=True)
+    assert hub[1] and done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("fewstep: ") and "Fetching" not in line
 
 
 @pytest.mark.parametrize(
