@@ -6,7 +6,7 @@ from rich.filesize import decimal
 
 from fewstep.cli.outcome import Outcome
 from fewstep.evaluation.diagnosis import Diagnosis, DoctorOptions, diagnose
-from fewstep.evaluation.speed.fastest import told
+from fewstep.evaluation.speed.fastest import kept_in, told
 from fewstep.machine.packages import EXTRAS
 from fewstep.runtime.progress import Progress
 
@@ -52,6 +52,8 @@ def _facts(seen: Diagnosis) -> Iterator[tuple[str, str]]:
     for kept in seen.choices:
         sizes = "".join(f", {name} {size}" for name, size in kept.sizes.items())
         yield "auto", f"{kept.name} in {kept.precision}, batch {kept.batch}{sizes}, {kept.day}: {told(kept)}"
+    if seen.choices:
+        yield "", f"to have one measured again, delete its file in {kept_in()}"
     if seen.engine is not None and not seen.engine.error:
         yield "providers", ", ".join(seen.engine.providers)
     yield "packages", ", ".join(f"{name} {version}" for name, version in seen.packages.items())

@@ -18,6 +18,7 @@ from fewstep.cli.run_plan import check_given_by_options, check_name, default_pla
 from fewstep.cli.run_tiles import Tiling, tiling
 from fewstep.cli.sizes import parse_sizes
 from fewstep.evaluation.output import check_writable, whole_file, write_whole
+from fewstep.evaluation.speed.fastest import Kept
 from fewstep.machine.memory import peak
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import UNCOND
@@ -107,19 +108,25 @@ class RunOptions(Options):
 
 def verb(options: RunOptions, progress: Progress) -> Outcome:
     started = time.perf_counter()
-    x, plan = run(options, progress)
+    x, plan, choice = _run(options, progress)
     seconds, samples = time.perf_counter() - started, counted(len(x), "sample")
     most = peak() if options.tiles else None
     memory = "" if most is None else f", {most >> 20} MiB at its peak"
     made = {"output": options.output, "shape": x.shape, "plan": plan, "seconds": seconds}
+    told = ({} if most is None else {"peak_bytes": most}) | ({} if choice is None else {"choice": choice})
     return Outcome(
-        made if most is None else made | {"peak_bytes": most},
+        made | told,
         (f"{options.output}: {samples} of {plan} in {options.precision}, {seconds:.1f} s with loading{memory}",),
     )
 
 
 def run(options: RunOptions, progress: Progress = SILENT) -> tuple[NDArray[np.float32], str]:
-    """The samples [N, C, H, W] that were written, and the name of the plan that made them.
+    """The samples [N, C, H, W] that were written, and the name of the plan that made them."""
+    return _run(options, progress)[:2]
+
+
+def _run(options: RunOptions, progress: Progress) -> tuple[NDArray[np.float32], str, Kept | None]:
+    """The same, with the choice of `--backend auto`.
 
     Text encoder, denoiser and decoder are loaded one after the other: together they may be more than memory holds.
     """
@@ -140,12 +147,13 @@ def run(options: RunOptions, progress: Progress = SILENT) -> tuple[NDArray[np.fl
     values, negative = _with_prompts(options, bundle, own)
     given = {} if options.image is None else {IMAGE: _start(options.image, bundle, options.threads)}
     batch = _batch(options, bundle.manifest.x_shape)
-    x, plan = _sampled(options, tiled or sizes, batch, values, {UNCOND: negative} if negative else {}, given, progress)
+    branches = {UNCOND: negative} if negative else {}
+    x, plan, choice = _sampled(options, tiled or sizes, batch, values, branches, given, progress)
     if options.output.suffix == PICTURE and bundle.manifest.autoencoder is not None:
         decoder = load_autoencoder(bundle, options.threads, encoder=False)
         x = decoder.decode(x) if tiled is None else decode_tiles(decoder, x, tiled.tiles)
     write(x, options.output, options.columns, options.scale)
-    return x, plan
+    return x, plan, choice
 
 
 def _with_prompts(options: RunOptions, bundle: Bundle, values: Values) -> tuple[Values, Values]:
@@ -188,13 +196,14 @@ def _sampled(
     branches: Mapping[str, Values],
     given: Mapping[str, NDArray[np.float32]],
     progress: Progress,
-) -> tuple[NDArray[np.float32], str]:
-    """The samples [N, *x_shape], `batch` at a time, and the plan's name; `shape` has the sizes of a sample, or says how
-    it is tiled."""
+) -> tuple[NDArray[np.float32], str, Kept | None]:
+    """The samples [N, *x_shape], `batch` at a time, the plan's name, and the choice of `--backend auto`. `shape` has
+    the sizes of a sample, or says how it is tiled."""
     count, parts = options.count, []
     sizes = shape.sizes if isinstance(shape, Tiling) else shape
     how = (options.precision, options.backend, options.threads, options.plan, batch * _branches(options), sizes)
-    with opened(options.bundle, *how) as sampler:
+    ready, choice = opened(options.bundle, *how)
+    with ready as sampler:
         wanted = options.plan or default_plan(sampler, options.strength)
         plan = sampler.compile(wanted, options.guidance, strength=options.strength, branches=branches, sizes=sizes)
         check_given_by_options(plan, {*values, *given})
@@ -219,7 +228,7 @@ def _sampled(
                 else sampler.steps(plan, seeds, **asked)
             )
             parts.append(_sample(states, plan, seeds, progress))
-    return np.concatenate(parts), plan.name
+    return np.concatenate(parts), plan.name, choice
 
 
 def _batch(options: RunOptions, x_shape: Sequence[int]) -> int:

@@ -60,7 +60,8 @@ class Timed(Strict, frozen=True):
     be.
 
     threads: of a call on the CPU; 0 for one per physical core. spinning: False where waiting threads sleep.
-    may_pass: it loaded and its call failed, or it lacked memory to load: the next time it may not.
+    may_pass: it loaded and its call failed, its graph is damaged, or it lacked memory to load. The next time it may
+        not.
     """
 
     backend: str
@@ -99,11 +100,13 @@ class Kept(Strict, frozen=True):
 
 @dataclass(frozen=True)
 class Choice:
-    """A backend that is ready to load the body; `kept` has what else was measured."""
+    """A backend that is ready to load the body; `kept` has what else was measured. file: where that lies, None where
+    it is not kept; without it the next call measures again."""
 
     backend: Backend
     body: str
     kept: Kept
+    file: Path | None = None
 
 
 def fastest(
@@ -125,11 +128,13 @@ def fastest(
 
     The first call on a machine loads every backend and measures each but the first for up to two seconds, or for one
     round where that takes longer. At most two are loaded at once. Later ones read what was kept. Nothing is kept where
-    a failure may pass. UserError where nothing runs the bundle, or for a batch below 1.
+    a failure may pass. UserError where nothing runs the bundle, for a precision that it has no body of, or for a batch
+    below 1.
     """
     if batch < 1:
         raise UserError(f"a batch of {batch}", "give at least 1")
     bundle = open_bundle(path)
+    check_precision(bundle, precision)
     at = defaults(sized(bundle.manifest, sizes).x_shape, bundle.manifest.sizes)
     key = _key(bundle, precision, plan, batch, threads, at)
     kept = _read(key)
@@ -138,18 +143,36 @@ def fastest(
         if not any(each.may_pass for each in kept.timed):
             cache.store(KIND, key, msgspec.json.encode(kept))
     best = kept.timed[0]
-    return Choice(backend_of(best, batch), best.body, kept)
+    return Choice(backend_of(best, batch), best.body, kept, None if _read(key) is None else cache.path(KIND, key))
+
+
+def check_precision(bundle: Bundle, precision: str) -> None:
+    """UserError where no engine could run the bundle in a precision: it has no such body."""
+    if precision not in LARGEST:
+        raise UserError(f"unknown precision {precision!r}", f"choose one of {', '.join(LARGEST)}")
+    have = sorted({body.precision for body in bundle.manifest.bodies.values()})
+    if precision not in have:
+        makes = "calibrate {}" if precision == "int8" else "build {} --precision float16"
+        fix = f"fewstep {makes.format(bundle.path)}"
+        if "float32" not in have:  # nothing to make it from
+            fix = f"choose precision {' or '.join(have)} (--precision on the command line)"
+        raise UserError(f"{bundle.path} has no {precision} body", fix)
 
 
 def kept_here() -> tuple[Kept, ...]:
     """Every choice that was made on this machine with what is installed now, the latest last."""
     try:
-        files = sorted((cache.folder() / KIND).glob("[0-9a-f]*"), key=lambda file: file.stat().st_mtime)
+        files = sorted(kept_in().glob("[0-9a-f]*"), key=lambda file: file.stat().st_mtime)
     except OSError:
         return ()
     here = _machine()
     found = (_read(file.name) for file in files)
     return tuple(each for each in found if each is not None and each.machine == here)
+
+
+def kept_in() -> Path:
+    """The folder of all choices. OSError where the user has no home."""
+    return cache.folder() / KIND
 
 
 def told(kept: Kept) -> str:
@@ -226,7 +249,10 @@ def _opened(
         feeds = drawn(graph_of(bundle, body), sizes, 0)
         found = network(feeds)
     except UserError as error:
-        may_pass = network is not None or "memory" in str(error)
+        is_damaged = bool(body) and network is None and _is_damaged(bundle, body)
+        if is_damaged:
+            LOG.warning("%s is left out: %s", candidate.backend, error)
+        may_pass = network is not None or is_damaged or "memory" in str(error)
         return msgspec.structs.replace(candidate, body=body, reason=str(error), may_pass=may_pass)
     try:
         if candidate.backend == REFERENCE:
@@ -238,6 +264,15 @@ def _opened(
     except UserError as error:
         return msgspec.structs.replace(candidate, body=body, reason=str(error))
     return _Ready(msgspec.structs.replace(candidate, body=body), _call(network, feeds))
+
+
+def _is_damaged(bundle: Bundle, body: str) -> bool:
+    """Whether the graph of a body that an engine did not load is another than the manifest records."""
+    try:
+        bundle.graph(graph_of(bundle, body))
+    except UserError:
+        return True
+    return False
 
 
 def _candidates(threads: int) -> Iterator[Timed]:

@@ -195,9 +195,54 @@ def test_a_body_of_another_plan_is_left_out_where_one_is_of_this(tiny_bundle: Pa
     assert fastest.fastest(tiny_bundle, "int8", plan="dpmpp_2m:3").body == "int8-cpu-x86"
 
 
-def test_what_nothing_runs_is_one_line(tiny_bundle: Path, times: list[float]) -> None:
-    with pytest.raises(UserError, match=r"nothing here runs .*tiny in float16 \(onnxruntime: .*has no float16"):
-        fastest.fastest(tiny_bundle, "float16")
+def test_a_precision_without_a_body_is_one_line_with_its_command(tiny_bundle: Path, times: list[float]) -> None:
+    path = tiny_bundle / "manifest.json"
+    manifest = msgspec.json.decode(path.read_bytes())
+    path.write_bytes(msgspec.json.encode(manifest | {"bodies": {"float32": manifest["bodies"]["float32"]}}))
+    for precision, fix in (("int8", "calibrate {}"), ("float16", "build {} --precision float16")):
+        with pytest.raises(UserError) as caught:
+            fastest.fastest(tiny_bundle, precision)
+        assert str(caught.value) == f"{tiny_bundle} has no {precision} body; fewstep {fix.format(tiny_bundle)}"
+    with pytest.raises(UserError, match="^unknown precision 'int4'; choose one of float32, float16, int8$"):
+        fastest.fastest(tiny_bundle, "int4")
+
+
+def test_a_bundle_without_float32_is_asked_for_the_precision_that_it_has(tiny_bundle: Path) -> None:
+    path = tiny_bundle / "manifest.json"
+    manifest = msgspec.json.decode(path.read_bytes())
+    del manifest["bodies"]["float32"]
+    path.write_bytes(msgspec.json.encode(manifest))
+    with pytest.raises(UserError, match=r"has no float32 body; choose precision int8 \(--precision"):
+        fastest.fastest(tiny_bundle)
+
+
+def test_a_damaged_graph_of_one_engine_is_named_each_time(
+    tiny_bundle: Path, times: list[float], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others are measured; nothing is kept."""
+
+    class Other(Engine):
+        @property
+        def bodies(self) -> Mapping[str, tuple[str, ...]]:
+            return {"int8": ("int8-openvino",)}
+
+    path = tiny_bundle / "manifest.json"
+    manifest = msgspec.json.decode(path.read_bytes())
+    body = manifest["bodies"]["int8-cpu-x86"]
+    graph = body["graph"] | {"file": "other.onnx"}
+    manifest["bodies"]["int8-openvino"] = body | {"target": "openvino", "graph": graph}
+    manifest["files"]["other.onnx"] = "0" * 64
+    path.write_bytes(msgspec.json.encode(manifest))
+    (tiny_bundle / "other.onnx").write_bytes(b"damaged")
+    engines = {"onnxruntime": OnnxRuntime(), "fast": Other()}
+    monkeypatch.setattr(fastest, "NAMED", engines)
+    monkeypatch.setattr(fastest, "named", lambda name, threads: engines[name])
+    for _ in range(2):
+        caplog.clear()
+        choice = fastest.fastest(tiny_bundle, "int8")
+        assert choice.kept.timed[0].backend == "onnxruntime" and choice.file is None
+        assert "fast is left out" in caplog.text and "other.onnx is damaged" in caplog.text
+    assert kept_here() == ()
 
 
 def test_without_onnxruntime_the_others_are_measured(
@@ -224,10 +269,29 @@ def test_run_and_doctor_say_what_was_chosen(
     line = ["run", str(tiny_bundle), "--backend", "auto", "-n", "2", "-c", "class=bag", "-v"]
     assert main([*line, "-o", str(tmp_path / "samples.npy")]) == 0
     (kept,) = kept_here()
-    assert f"backend: {told(kept)}" in capsys.readouterr().err
+    said = capsys.readouterr()
+    (file,) = fastest.kept_in().iterdir()
+    assert f"backend: {told(kept)}" in said.err and f"to measure again, delete {file}" in said.err
     assert told(kept).startswith("fast with float32 2.00 ms a call; beside it onnxruntime with float32 5.00 ms")
     main(["doctor"])
-    assert f"auto       tiny in float32, batch 2, {kept.day}: fast" in capsys.readouterr().out
+    assert f"auto       tiny in float32, batch 2, {kept.day}: fast" in (listed := capsys.readouterr().out)
+    assert f"delete its file in {file.parent}" in listed
+
+
+def test_the_document_of_a_run_has_the_choice(
+    tiny_bundle: Path, times: list[float], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["run", str(tiny_bundle), "-n", "2", "-c", "class=bag", "--json", "-o", str(tmp_path / "samples.npy")]
+    assert main([*line, "--backend", "auto"]) == 0
+    (kept,) = kept_here()
+    assert msgspec.json.decode(capsys.readouterr().out)["choice"] == msgspec.json.decode(msgspec.json.encode(kept))
+    assert main(line) == 0
+    assert "choice" not in msgspec.json.decode(capsys.readouterr().out)
+
+
+def test_auto_is_among_the_backends_of_a_wrong_name(tiny_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", str(tiny_bundle), "--backend", "Auto"]) != 0
+    assert "unknown backend 'Auto'; choose one of auto, onnxruntime, onnxruntime-cuda" in capsys.readouterr().err
 
 
 def test_what_is_measured_is_the_batch_that_runs(
