@@ -1,10 +1,11 @@
 // The page: asks the worker for samples, one after the other, and draws each when it comes.
 
 const COLUMNS = 4, COUNT = COLUMNS * COLUMNS;
+const LARGEST = Number.MAX_SAFE_INTEGER - COUNT; // of the first seed: those of all pictures are exact
 const element = (id) => document.getElementById(id);
 const context = element("picture").getContext("2d");
 const worker = new Worker("worker.mjs", { type: "module" });
-let started = 0;
+let started = 0, ready = false;
 
 function draw(values, place, [height, width]) {
   const image = context.createImageData(width, height);
@@ -18,6 +19,7 @@ function draw(values, place, [height, width]) {
 const heard = {
   loading: ({ share }) => { element("progress").value = share; },
   ready: ({ labels }) => {
+    ready = true;
     element("class").replaceChildren(...labels.map((label, number) => new Option(label, number)));
     element("sample").disabled = false;
     element("status").textContent = "Ready.";
@@ -36,15 +38,29 @@ const heard = {
     element("status").textContent = `${COUNT} samples in ${seconds.toFixed(1)} s.`;
     element("sample").disabled = false;
   },
-  failed: ({ message }) => { element("status").textContent = message; },
+  failed: ({ message }) => {
+    element("status").textContent = message;
+    element("sample").disabled = !ready; // a failed run may be asked for again, a model that is not there may not
+  },
 };
 worker.onmessage = ({ data }) => heard[data.kind](data);
+// A worker whose imports are missing never runs, and its error names no file.
+worker.onerror = () => {
+  element("status").textContent =
+    "The worker cannot be loaded: the folder ort/ with onnxruntime-web is missing, or not whole. " +
+    "examples/baked/web.py makes it.";
+};
 
 element("sample").onclick = () => {
+  const text = element("seed").value.trim();
+  if (!/^\d+$/.test(text) || Number(text) > LARGEST) {
+    element("status").textContent = `The seed is a whole number from 0 to ${LARGEST}.`;
+    return;
+  }
   element("sample").disabled = true;
   element("status").textContent = "Sampling.";
   element("progress").value = 0;
   started = performance.now();
-  const [seed, label] = [Number(element("seed").value), Number(element("class").value)];
+  const [seed, label] = [Number(text), Number(element("class").value)];
   worker.postMessage({ seed, label, count: COUNT });
 };

@@ -8,10 +8,15 @@ import { createRequire } from "node:module";
 import { join } from "node:path";
 import { normal } from "../../docs/web/noise.mjs";
 
+const [file, output, label, ...seeds] = process.argv.slice(2);
+if (!seeds.length) {
+  console.error("usage: node sample.mjs FILE OUTPUT CLASS SEED...");
+  process.exit(2);
+}
+
 const require = createRequire(join(process.cwd(), "package.json")); // the packages of the folder it is started in
 const { InferenceSession, Tensor } = require("onnxruntime-node");
 
-const [file, output, label, ...seeds] = process.argv.slice(2);
 const session = await InferenceSession.create(file, { intraOpNumThreads: 1 });
 const shape = session.inputMetadata.find((each) => each.name === "noise").shape.slice(1);
 const size = shape.reduce((all, each) => all * each, 1);

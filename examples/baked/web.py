@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from fewstep.graph.bake.bake import BakeOptions, bake
+from fewstep.plans.errors import UserError
 from fewstep.runtime import load
 
 PAGE = Path(__file__).parents[2] / "docs/web"
@@ -21,11 +22,12 @@ SEEDS, LABELS = (0, 1, 2, 3), (0, 3, 7, 9)
 
 
 def main(bundle: Path, node_modules: Path, folder: Path) -> None:
+    runtime = runtime_files(node_modules)
     (folder / "ort").mkdir(parents=True, exist_ok=True)
     for name in ("index.html", "page.mjs", "worker.mjs", "noise.mjs"):
         shutil.copyfile(PAGE / name, folder / name)
-    for name in RUNTIME:
-        shutil.copyfile(node_modules / "onnxruntime-web/dist" / name, folder / "ort" / name)
+    for file in runtime:
+        shutil.copyfile(file, folder / "ort" / file.name)
     bake(BakeOptions(bundle, PLAN, folder / "sampler.onnx", "int8", BODY, GUIDANCE))
     with load(bundle, "int8", body=BODY) as sampler:
         samples = sampler.sample(PLAN, SEEDS, {"class": LABELS}, GUIDANCE)
@@ -40,5 +42,18 @@ def main(bundle: Path, node_modules: Path, folder: Path) -> None:
     (folder / "expected.json").write_text(json.dumps(expected))
 
 
+def runtime_files(node_modules: Path) -> tuple[Path, ...]:
+    """The files of onnxruntime-web; the program ends in one line where one is missing."""
+    folder = node_modules / "onnxruntime-web/dist"
+    if missing := [name for name in RUNTIME if not (folder / name).is_file()]:
+        sys.exit(f"{folder} has no {missing[0]}; give the folder in which npm install onnxruntime-web put it")
+    return tuple(folder / name for name in RUNTIME)
+
+
 if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:]))
+    if len(sys.argv) != 4:
+        sys.exit("usage: python examples/baked/web.py BUNDLE NODE_MODULES FOLDER")
+    try:
+        main(*map(Path, sys.argv[1:]))
+    except UserError as error:
+        sys.exit(str(error))

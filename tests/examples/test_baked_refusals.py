@@ -1,0 +1,76 @@
+"""The page and the programs of baked files say what is wrong: a folder, a seed, or an argument."""
+
+import http.server
+import json
+import shutil
+import subprocess
+import sys
+import threading
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES, PAGE = ROOT / "examples/baked", ROOT / "docs/web"
+NODE = shutil.which("node")
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+WITH_A_FALSE_PAGE = """
+const made = {};
+const told = [];
+globalThis.document = {
+  getElementById: (id) => (made[id] ??= { value: "0", dataset: {}, getContext: () => ({}), replaceChildren() {} }),
+};
+globalThis.Option = class {};
+globalThis.Worker = class { constructor() { made.worker = this; } postMessage(asked) { told.push(asked.seed); } };
+await import(process.argv[1]);
+made.worker.onmessage({ data: { kind: "ready", labels: ["dress"] } });
+for (const seed of ["-1", "1.5", "", "9007199254740992", "7"]) {
+  document.getElementById("seed").value = seed;
+  made.sample.onclick();
+  told.push(made.status.textContent);
+}
+made.worker.onerror({});
+told.push(made.status.textContent);
+console.log(JSON.stringify(told));
+"""
+
+
+@pytest.mark.skipif(NODE is None, reason="there is no node")
+def test_seeds_that_are_no_whole_numbers_are_refused_by_the_page() -> None:
+    command = [str(NODE), "--input-type=module", "-e", WITH_A_FALSE_PAGE, (PAGE / "page.mjs").as_uri()]
+    *refused, drawn, sampling, failed = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+    assert refused == ["The seed is a whole number from 0 to 9007199254740975."] * 4
+    assert (drawn, sampling) == (7, "Sampling.")
+    assert "the folder ort/ with onnxruntime-web is missing" in failed
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium")
+def test_the_page_without_its_runtime_says_so(tmp_path: Path) -> None:
+    shutil.copytree(PAGE, tmp_path / "web")
+    handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path / "web"))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}/index.html"
+        how = ["--headless", "--no-sandbox", f"--user-data-dir={tmp_path}/user", "--virtual-time-budget=8000"]
+        done = subprocess.run([str(CHROMIUM), *how, "--dump-dom", address], check=True, capture_output=True, text=True)
+        server.shutdown()
+    assert "the folder ort/ with onnxruntime-web is missing" in done.stdout
+
+
+def test_the_maker_of_the_page_ends_in_one_line(tmp_path: Path) -> None:
+    program = [sys.executable, str(EXAMPLES / "web.py")]
+    bare = subprocess.run(program, capture_output=True, text=True)
+    assert (bare.returncode, bare.stderr) == (1, "usage: python examples/baked/web.py BUNDLE NODE_MODULES FOLDER\n")
+    command = [*program, "bundle", str(tmp_path), str(tmp_path / "page")]
+    wrong = subprocess.run(command, capture_output=True, text=True)
+    (line,) = wrong.stderr.splitlines()
+    assert wrong.returncode == 1 and "has no ort.wasm.min.mjs; give the folder in which npm install" in line
+    assert not (tmp_path / "page").exists()
+
+
+@pytest.mark.skipif(NODE is None, reason="there is no node")
+def test_the_program_of_node_ends_in_one_line() -> None:
+    done = subprocess.run([str(NODE), str(EXAMPLES / "sample.mjs")], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (2, "usage: node sample.mjs FILE OUTPUT CLASS SEED...\n")
