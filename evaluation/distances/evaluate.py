@@ -74,7 +74,8 @@ class EvaluateOptions(Options):
     output: A JSON file for the figures instead; the bundle stays unchanged. A plan or a guidance other than the
         calibrated one needs this option, because the bundle keeps the figures of the calibrated plan.
     body: Names of int8 bodies. Default: those that run here natively; others are simulated, slowly.
-    plan: SOLVER:STEPS, or the path of a plan's JSON. Default: the plan along which the body was calibrated.
+    plan: SOLVER:STEPS, fitted:STEPS, or the path of a plan's JSON. Default: the plan along which the body was
+        calibrated.
     guidance: Weight of classifier-free guidance. Default: the weight of the calibrated plan.
     seeds: Number of held-out seeds that are compared one by one.
     samples: Samples in each set of a distribution; 0 for none.

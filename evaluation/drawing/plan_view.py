@@ -31,8 +31,9 @@ class PlanOptions(Options):
     """List the solvers and grids, or show or plot one compiled plan.
 
     list: List every solver with its paper, order and cost, and every grid. This is the default.
-    show: SOLVER:STEPS, SOLVER:STEPS@GRID, or the path of a plan's JSON, to print as a table.
-    plot: SOLVER:STEPS, SOLVER:STEPS@GRID, or the path of a plan's JSON, to draw with its times and its coefficients.
+    show: SOLVER:STEPS, SOLVER:STEPS@GRID, fitted:STEPS of a bundle, or the path of a plan's JSON, to print as a table.
+    plot: SOLVER:STEPS, SOLVER:STEPS@GRID, fitted:STEPS of a bundle, or the path of a plan's JSON, to draw with its
+        times and its coefficients.
     bundle: Compile for the denoiser of this bundle. Default: --schedule and --prediction.
     schedule: Kind of noise schedule: linear, cosine, flow, ...
     prediction: Output of the denoiser: epsilon, sample, v, flow, ...

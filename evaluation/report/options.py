@@ -19,7 +19,8 @@ class ReportOptions(Options):
     output: An HTML file to write instead, with its figures as JSON beside it; the bundle stays unchanged. A plan or a
         guidance other than the calibrated one needs this option, because the bundle keeps one report, of the calibrated
         plan.
-    plan: SOLVER:STEPS, or the path of a plan's JSON. Default: the plan along which the int8 body was calibrated.
+    plan: SOLVER:STEPS, fitted:STEPS, or the path of a plan's JSON. Default: the plan along which the int8 body was
+        calibrated.
     guidance: Weight of classifier-free guidance. Default: the weight of the calibrated plan.
     conditions: A file of your own values of the conditions, as calibrate takes it, with values other than those of the
         calibration. Default: random values.

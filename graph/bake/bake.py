@@ -37,7 +37,7 @@ class BakeOptions(Options):
     """Write a whole run as one ONNX file: noise and conditions in, samples out.
 
     bundle: The bundle to take from; it stays unchanged.
-    plan: SOLVER:STEPS, scheduler:STEPS, or the path of a plan's JSON.
+    plan: SOLVER:STEPS, scheduler:STEPS, fitted:STEPS for a plan that `fewstep fit` made, or the path of a plan's JSON.
     output: The file to write. Weights above 256 MB, or 8 MB of float weights, go to a file beside it.
     precision: float32 or int8. Default: that of --body, or float32.
     body: Name of a body, such as int8-tensorrt. Default: the one of the precision that onnxruntime runs best here.
