@@ -16,7 +16,7 @@ from fewstep.calibration.held_out import PAIRED
 from fewstep.calibration.metrics import psnr
 from fewstep.calibration.workers.opening import opened
 from fewstep.evaluation.output import write_whole
-from fewstep.evaluation.results import TeacherCheck
+from fewstep.evaluation.results import TEACHER_MARGIN, TeacherCheck
 from fewstep.evaluation.teacher import CHECKED, Sample, Teacher, checked_teacher, teacher_plan
 from fewstep.fitting.blocks import BLOCK, FIT_SEEDS
 from fewstep.fitting.ending.energy import Energy
@@ -154,13 +154,13 @@ def _is_behind(check: TeacherCheck, known: TeacherCheck) -> bool:
 
 def _weak(task: FitTask, options: FitOptions, replaced: str, known: TeacherCheck) -> tuple[str, str]:
     """The weakness of the teacher beside the plan that would be replaced, and the teacher to take."""
-    steps = f"{known.exactness:.1f} dB from twice as many steps, where {replaced} has {known.judged:.1f} dB"
+    nearer = f"less than {TEACHER_MARGIN:g} dB nearer than {replaced} with {known.judged:.1f} dB"
     name = teacher_plan(task.reference, None, task.starts.nominal[0]).name
     if options.teacher and name != known.teacher:
         fix = f"leave --teacher out, which takes {name} or more steps"
     else:
         fix = f"give --teacher {with_steps(known.teacher, 2 * len(task.teacher.steps))}"
-    return f"the teacher {known.teacher} is too inexact: {steps}", fix
+    return f"the teacher {known.teacher} is {known.exactness:.1f} dB from twice as many steps, {nearer}", fix
 
 
 def _checked(task: FitTask, asked: str | None, plan: Plan, sampled: Sample, progress: Progress) -> Teacher:

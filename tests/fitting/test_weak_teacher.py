@@ -42,14 +42,12 @@ def test_the_teacher_is_checked_beside_the_fitted_plan(tiny_bundle):
 def test_a_teacher_that_is_too_near_to_the_nominal_plan_is_refused_before_the_fit(tiny_bundle, tmp_path, monkeypatch):
     given = {**FEW, "teacher": "ddim:3"}
     monkeypatch.setattr(verb, "search", lambda *_: pytest.fail("it was fitted"))
-    words = (
-        "ddim:3 is too inexact: .* dB from twice as many steps, where dpmpp_2m:2 has .* dB; leave --teacher out, which "
-    )
-    with pytest.raises(UserError, match=words + "takes dpmpp_2m:80@arctan or more steps"):
+    words = "ddim:3 is .* dB from twice as many steps, less than 10 dB nearer than dpmpp_2m:2 with .* dB; "
+    with pytest.raises(UserError, match=words + "leave --teacher out, which takes dpmpp_2m:80@arctan or more steps"):
         fit(FitOptions(tiny_bundle, guidance=2.0, **given))
     monkeypatch.setattr(verb, "search", search)
     result = fit(FitOptions(tiny_bundle, guidance=2.0, output=tmp_path / "plan.json", **given))
-    assert result.on_judge.mean > 10 and not result.is_kept and "ddim:3 is too inexact" in result.weak_teacher
+    assert result.on_judge.mean > 10 and not result.is_kept and "the teacher ddim:3 is " in result.weak_teacher
     assert decode((tmp_path / "plan.json").read_bytes(), "") == result.plan
     assert open_bundle(tiny_bundle).manifest.fitted == ()
 
@@ -57,7 +55,7 @@ def test_a_teacher_that_is_too_near_to_the_nominal_plan_is_refused_before_the_fi
 def test_a_teacher_that_is_behind_a_former_plan_does_not_replace_it(tiny_bundle):
     fit(FitOptions(tiny_bundle, guidance=2.0, **FEW))
     manifest = open_bundle(tiny_bundle).manifest
-    with pytest.raises(UserError, match=r"the teacher ddim:20 is too inexact: 42\.5 dB .* where fitted:2 has 41\.5 dB"):
+    with pytest.raises(UserError, match=r"the teacher ddim:20 is 42\.5 dB .* nearer than fitted:2 with 41\.5 dB"):
         fit(FitOptions(tiny_bundle, guidance=2.0, **{**FEW, "teacher": "ddim:20"}))
     assert open_bundle(tiny_bundle).manifest == manifest
 
@@ -78,7 +76,6 @@ def test_a_teacher_that_fails_its_check_after_the_fit_keeps_no_plan_that_is_behi
     assert result.plan is not None and result.is_kept == (is_kept or not has_former)
     assert (open_bundle(tiny_bundle).manifest == before) == (not result.is_kept)
     if not result.is_kept:
-        words = (
-            "is too inexact: 60.0 dB from twice as many steps, where fitted:2 has 58.0 dB; give --teacher dpmpp_2m:160"
-        )
-        assert result.weak_teacher == f"the teacher dpmpp_2m:80@arctan {words}@arctan"
+        words = "60.0 dB from twice as many steps, less than 10 dB nearer than fitted:2 with 58.0 dB"
+        fix = "give --teacher dpmpp_2m:160@arctan"
+        assert result.weak_teacher == f"the teacher dpmpp_2m:80@arctan is {words}; {fix}"
