@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -160,3 +162,39 @@ def test_a_wheel_for_one_platform_is_refused(tmp_path: Path) -> None:
     made = wheel(tmp_path / "fewstep-0-cp311-cp311-linux_x86_64.whl")
     done = subprocess.run([sys.executable, str(CHECK), str(made)], capture_output=True, text=True)
     assert done.returncode == 1 and "is not pure Python" in done.stderr
+
+
+@pytest.fixture
+def release(tmp_path: Path) -> Path:
+    """A repository with the script of a release, and a version that the changelog has no date for."""
+    (tmp_path / ".ci").mkdir()
+    shutil.copy(ROOT / ".ci/release", tmp_path / ".ci/release")
+    (tmp_path / "pyproject.toml").write_text('version = "0.1.0"\n')
+    (tmp_path / "CHANGELOG.md").write_text("## [Unreleased]\n")
+    for name, code in (("whole", 0), ("bare", 1)):
+        (tmp_path / name).write_text(f"#!/bin/sh\nexit {code}\n")
+        (tmp_path / name).chmod(0o755)
+    name = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
+    for command in (["init", "-q"], ["add", "-A"], [*name, "commit", "-qm", "all"]):
+        subprocess.run(["git", *command], cwd=tmp_path, check=True)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "python", "code", "said"),
+    [
+        (["--help"], "bare", 0, "Builds and checks what a release uploads: .ci/release FOLDER"),
+        ([], "bare", 2, "give the folder for the wheel and the sdist: .ci/release FOLDER"),
+        (["dist"], "bare", 1, "bare has no build; "),
+        (["dist"], "whole", 1, "CHANGELOG.md has no dated section for 0.1.0; rename [Unreleased] to [0.1.0] - 20"),
+    ],
+    ids=["help", "no folder", "no build", "no date"],
+)
+def test_a_release_tells_of_a_lack_before_it_works(
+    release: Path, arguments: list[str], python: str, code: int, said: str
+) -> None:
+    environment = {**os.environ, "PYTHON": str(release / python)}
+    command = ["bash", str(release / ".ci/release"), *arguments]
+    done = subprocess.run(command, env=environment, cwd=release, capture_output=True, text=True)
+    assert done.returncode == code and said in done.stdout + done.stderr
+    assert not (release / "dist").exists()
