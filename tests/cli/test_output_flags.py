@@ -58,11 +58,11 @@ def test_help_is_a_document_too(capsys: pytest.CaptureFixture[str]) -> None:
 def test_what_a_verb_prints_on_the_way_stays_out_of_the_document(
     tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def talkative(*_: object) -> "tuple[np.ndarray[Any, Any], str]":
+    def talkative(*_: object) -> "tuple[np.ndarray[Any, Any], str, None]":
         sys.stdout.write("loading weights\n")
-        return np.zeros((1, 1, 4, 4), np.float32), "ddim:2"
+        return np.zeros((1, 1, 4, 4), np.float32), "ddim:2", None
 
-    monkeypatch.setattr("fewstep.cli.run.run", talkative)
+    monkeypatch.setattr("fewstep.cli.run._run", talkative)
     assert main(["run", str(tiny_bundle), "--json"]) == 0
     printed, said = capsys.readouterr()
     assert json.loads(printed)["shape"] == [1, 1, 4, 4] and said == "loading weights\n"
@@ -79,7 +79,7 @@ def test_an_interrupt_and_a_bug_are_documents_too(
         def broken(*_: object, raised: BaseException = raised) -> None:
             raise raised
 
-        monkeypatch.setattr("fewstep.cli.run.run", broken)
+        monkeypatch.setattr("fewstep.cli.run._run", broken)
         assert said in documents(capsys, "run", tiny_bundle, "--json", code=code)["error"]
 
 
@@ -95,12 +95,12 @@ def test_quiet_is_silent_unless_something_fails(
 def test_what_the_library_logs_is_heard_as_loudly_as_asked(
     tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def chatty(*_: object) -> "tuple[np.ndarray[Any, Any], str]":
+    def chatty(*_: object) -> "tuple[np.ndarray[Any, Any], str, None]":
         for level in (logging.DEBUG, logging.INFO, logging.WARNING):
             logging.getLogger("fewstep").log(level, "at %d", level)
-        return np.zeros((1, 1, 4, 4), np.float32), "ddim:2"
+        return np.zeros((1, 1, 4, 4), np.float32), "ddim:2", None
 
-    monkeypatch.setattr("fewstep.cli.run.run", chatty)
+    monkeypatch.setattr("fewstep.cli.run._run", chatty)
     for flags, heard in (((), [30]), (("-v",), [20, 30]), (("--debug",), [10, 20, 30]), (("-q",), [])):
         assert main(["run", str(tiny_bundle), *flags]) == 0
         assert capsys.readouterr().err.splitlines() == [f"fewstep: at {level}" for level in heard]
