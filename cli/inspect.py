@@ -52,7 +52,7 @@ def tree(contents: Contents, lists_operations: bool) -> Tree:
     for name, plan in contents.plans.items():
         guidance = "" if plan.guidance is None else f", guidance {plan.guidance}"
         noise = ", stochastic" if plan.is_stochastic else ""
-        cost = f"{plan.steps} steps, {plan.evaluations} evaluations, {plan.rows} rows"
+        cost = f"{plan.evaluations} evaluations, {plan.branches} branches, {plan.rows} rows"
         root.add(escape(f"plan {name}: {cost}{guidance}{noise}"))
     for fitted in contents.fitted:
         gain = (

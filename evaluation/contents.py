@@ -129,7 +129,8 @@ class PlanContents(Struct, frozen=True):
 
     file: str
     steps: int
-    evaluations: int  # of the denoiser, a guided step counts two
+    evaluations: int  # calls of the network, each with all its branches
+    branches: int  # of all evaluations: a guided one has two
     rows: int
     guidance: str | None  # the weight, or the form with its numbers
     is_stochastic: bool
@@ -370,7 +371,8 @@ def _plan(bundle: Bundle, file: str) -> PlanContents:
     return PlanContents(
         file=file,
         steps=len(plan.steps),
-        evaluations=sum(len(step.branches) for step in plan.steps),
+        evaluations=len(plan.steps),
+        branches=sum(len(step.branches) for step in plan.steps),
         rows=plan.rows,
         guidance=None if plan.guidance is None else describe(plan.guidance),
         is_stochastic=any(step.draws for step in plan.steps),

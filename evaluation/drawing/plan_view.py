@@ -198,10 +198,10 @@ def _x0_coefficients(step: Step, rows: int) -> tuple[float, float]:
 
 def headline(plan: Plan) -> str:
     """A plan in one line."""
-    evaluations = sum(len(step.branches) for step in plan.steps)
+    branches = sum(len(step.branches) for step in plan.steps)
     guidance = "" if plan.guidance is None else f", guidance {guidances.describe(plan.guidance)}"
     noise = ", stochastic" if any(step.draws for step in plan.steps) else ""
     return (
         f"{plan.name} for schedule {plan.schedule}, predicts {plan.prediction}{guidance}{noise}: "
-        f"{len(plan.steps)} steps, {evaluations} evaluations, {plan.rows} rows"
+        f"{len(plan.steps)} evaluations, {branches} branches, {plan.rows} rows"
     )

@@ -31,7 +31,7 @@ class ReportOptions(Options):
     teacher: Plan of the float32 teacher. Default: dpmpp_2m:80@arctan, doubled until it is exact enough.
     teacher_seeds: Number of seeds that the teacher samples; the page shows the same seeds.
     simulated_seeds: Number of seeds for bodies of other engines, whose numerics are simulated slowly.
-    batches: Samples in one timed call of the body; a guided sample is a batch of two.
+    batches: Samples in one timed call of the body; a guided plan doubles its rows.
     threads: Threads of one call, on which last bits may depend; 0 for all cores that this process may use, or, where
         workers sample, one.
     workers: Processes of this machine that sample, with bitwise the same result for any number of them. Each has the

@@ -38,7 +38,7 @@ class BenchOptions(Options):
     backend: Also time the float and int8 bodies that these backends run: onnxruntime-cuda, openvino, tensorrt,
         tensorrt-rtx.
     plan: SOLVER:STEPS; its middle step feeds the bodies. Default: the plan along which int8 was calibrated.
-    batches: Samples in one call; a guided sample is a batch of two.
+    batches: Samples in one call; a guided plan doubles its rows.
     threads: Threads of one call; 0 for all cores that this process may use.
     rounds: Turns that each contender takes.
     turn_seconds: Length of a turn in seconds.

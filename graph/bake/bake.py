@@ -48,7 +48,7 @@ class BakeOptions(Options):
     batch: Number of samples of one call. Default: any number.
     latents: Return latents, and take the denoiser's own conditions, where the bundle has companions.
     unroll: Write every step out, for inference engines that have no Loop.
-    one_file: Keep all weights in the file, up to 2 GB. A float network then takes half as much memory again.
+    one_file: Keep all weights in the file, up to 2 GB. A float network then takes some 70 % more memory.
     """
 
     bundle: Path

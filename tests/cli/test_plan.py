@@ -46,7 +46,7 @@ def test_every_solver_and_every_grid_is_listed_with_what_may_be_set(
 def test_a_plan_is_shown_for_a_bundle(tiny_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "--show", "ddim:2", "--bundle", str(tiny_bundle), "--guidance", "2"]) == 0
     printed = capsys.readouterr().out
-    assert "predicts v, guidance 2: 2 steps, 4 evaluations, 1 rows" in printed and "uncond" in printed
+    assert "predicts v, guidance 2: 2 evaluations, 4 branches, 1 rows" in printed and "uncond" in printed
 
 
 @pytest.mark.parametrize("body", ["float32", "int8-cpu-x86"])
@@ -58,7 +58,7 @@ def test_a_fitted_plan_is_shown_and_drawn_as_any_other(
     assert main(["plan", "--show", "fitted:3", *of]) == 0
     shown = capsys.readouterr().out.replace("fitted:3", "dpmpp_2m:3")
     assert main(["plan", "--show", "dpmpp_2m:3@trailing", *of]) == 0
-    assert shown.splitlines()[1:] == capsys.readouterr().out.splitlines()[1:] and "3 steps" in shown
+    assert shown.splitlines()[1:] == capsys.readouterr().out.splitlines()[1:] and "3 evaluations" in shown
     assert main(["plan", "--plot", "fitted:3", *of, "-o", str(tmp_path / "plan.svg")]) == 0
     assert "fitted:3 for schedule" in capsys.readouterr().out and (tmp_path / "plan.svg").is_file()
     assert main(["plan", "--show", "fitted:4", *of]) == 1
@@ -75,7 +75,7 @@ def test_a_plan_of_a_file_is_shown_as_it_is(
     file.write_bytes(encode(tail(load(tiny_bundle).compile("ddim:4"), 1)))
     bundle = ["--bundle", str(tiny_bundle)] if with_bundle else []
     assert main(["plan", "--show", str(file), *bundle]) == 0
-    assert "ddim:4 from step 1 for schedule" in (printed := capsys.readouterr().out) and "3 steps" in printed
+    assert "ddim:4 from step 1 for schedule" in (printed := capsys.readouterr().out) and "3 evaluations" in printed
     assert main(["plan", "--show", str(file), "--guidance", "2", *bundle]) == 1
     said = "was compiled with guidance none, not 2" if with_bundle else "has its own guidance; leave --guidance out"
     assert said in capsys.readouterr().err
