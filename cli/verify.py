@@ -13,16 +13,19 @@ def verb(options: VerifyOptions, progress: Progress) -> Outcome:
     files, plans, graphs = counted(found.files, "file"), counted(found.plans, "plan"), counted(found.graphs, "graph")
     checked = f"{files} ({decimal(found.bytes)}), {plans}, {graphs} opened"
     verdict = "whole" if found.is_whole else f"damaged in {counted(len(found.damages), 'place')}"
+    differing = list(dict.fromkeys(each.backend for each in found.engines if not each.agrees))
+    if differing:
+        verdict = f"{verdict}, but {' and '.join(differing)} computes it otherwise than onnxruntime"
     return Outcome(
         found,
         (
-            *(f"{damage.what}; {damage.fix}" for damage in found.damages),
+            *(f"{damage.what}; {damage.fix}" for damage in (*found.damages, *found.differing)),
             *(f"note: {name} is not part of the bundle" for name in found.unnamed),
             *(f"note: {note}" for note in found.notes),
             *(_agreeing(each) for each in found.engines if each.agrees),
             f"{options.bundle}: {verdict}; {checked}",
         ),
-        code=0 if found.is_whole else 1,
+        code=0 if found.is_whole and not differing else 1,
     )
 
 

@@ -46,7 +46,7 @@ class VerifyOptions(Options):
 
 
 class Damage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One thing that is wrong with a bundle, and how to mend it."""
+    """One thing that is wrong with a bundle, or with an engine for it, and how to mend it."""
 
     what: str
     fix: str
@@ -65,6 +65,7 @@ class Integrity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     unnamed: tuple[str, ...]
     notes: tuple[str, ...]
     engines: tuple[Beside, ...] = ()
+    differing: tuple[Damage, ...] = ()  # engines that compute something else, whose bundle may be whole
 
     @property
     def is_whole(self) -> bool:
@@ -91,7 +92,6 @@ def verify(options: VerifyOptions, progress: Progress = SILENT) -> Integrity:
     compared: tuple[Beside, ...] = ()
     if options.engines and not damages:
         compared = tuple(_beside(bundle, progress, notes))
-        damages += [_other(each) for each in compared if not each.agrees]
     elif options.engines:
         notes.append("engines were not compared: the bundle is damaged; mend it, and verify it again")
     return Integrity(
@@ -105,6 +105,7 @@ def verify(options: VerifyOptions, progress: Progress = SILENT) -> Integrity:
         unnamed=tuple(_unnamed(bundle)),
         notes=tuple(notes),
         engines=compared,
+        differing=tuple(_other(each) for each in compared if not each.agrees),
     )
 
 

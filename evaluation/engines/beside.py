@@ -18,6 +18,7 @@ from fewstep.evaluation.engines.narrowing import first_difference, inner_of
 from fewstep.evaluation.speed.fastest import LARGEST, REFERENCE
 from fewstep.graph import io
 from fewstep.graph.graph import Graph
+from fewstep.machine.gpu import these_gpus, this_jetson
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import AHEAD, Arrays, Backend, LoadedGraph, graph_of
 from fewstep.runtime.backends.checks import imported
@@ -32,6 +33,7 @@ from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sizes import defaults
 
 INSTALL = "pip install polygraphy; 'fewstep[tensorrt]' brings it too"
+CUDA = "onnxruntime-cuda"
 CALLS = 2  # of different inputs, and range groups from the first to the last
 ROWS = 2  # of a call, where the engine prefers no other number
 
@@ -49,10 +51,16 @@ def beside(bundle: Bundle, progress: Progress = SILENT) -> Iterator[Beside | Not
                 if not isinstance(network, Session):  # else it has no engine of this graph, and the CPU runs it
                     yield _compared(bundle, name, backend, graph, network, compare)
             except UserError as error:
-                if str(error) not in told:  # what a backend lacks is said once, not for each graph
-                    yield NotCompared(name, str(error))
-                told.add(str(error))
+                reason = str(error) if name != CUDA or _has_gpu() else f"{error.what}, and nvidia-smi lists no GPU"
+                if reason not in told:  # what a backend lacks is said once, not for each graph
+                    yield NotCompared(name, reason)
+                told.add(reason)
         progress("engines", done, len(others))
+
+
+def _has_gpu() -> bool:
+    """Whether packages for a GPU are worth their installation here."""
+    return bool(these_gpus()) or this_jetson() is not None
 
 
 def _graphs(bundle: Bundle, backend: Backend) -> Iterator[str]:

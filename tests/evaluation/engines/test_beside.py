@@ -73,6 +73,7 @@ def test_a_mismatch_is_narrowed_to_the_first_layer(wrong: Path, capsys: pytest.C
     assert main(["verify", str(wrong), "--engines"]) == 1
     said = capsys.readouterr().out
     assert "tensorrt computes float32 otherwise than onnxruntime" in said and "first in Mul 'halved', by 0.2" in said
+    assert f"{wrong}: whole, but tensorrt computes it otherwise than onnxruntime; " in said and "damaged" not in said
 
 
 def test_one_that_fusions_alone_make_is_found_by_halves(wrong: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,8 +95,10 @@ def test_a_mismatch_stays_one_where_the_layer_cannot_be_found(wrong: Path, monke
         raise UserError("tensorrt cannot build it", "free memory")
 
     monkeypatch.setattr(built, "run_worker", fail)
-    (damage,) = verify(VerifyOptions(wrong, engines=True)).damages
-    assert "its first layer is not known: tensorrt cannot build it; free memory" in damage.what
+    found = verify(VerifyOptions(wrong, engines=True))
+    (differing,) = found.differing
+    assert found.is_whole
+    assert "its first layer is not known: tensorrt cannot build it; free memory" in differing.what
 
 
 def test_what_openvino_computes_wrong_is_the_layer_that_is_known_for_it(
@@ -137,6 +140,20 @@ def test_engines_of_a_damaged_bundle_are_left_out_with_a_note(
     assert found.notes == ("engines were not compared: the bundle is damaged; mend it, and verify it again",)
     assert main(["verify", str(tiny_bundle), "--engines"]) == 1
     assert "engines were not compared" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("gpus", [(), ("a GPU",)])
+def test_packages_for_gpus_are_advised_where_there_is_one(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, gpus: tuple[str, ...]
+) -> None:
+    only(monkeypatch, "onnxruntime-cuda")
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CPUExecutionProvider"])
+    monkeypatch.setattr("fewstep.evaluation.engines.beside.these_gpus", lambda: gpus)
+    monkeypatch.setattr("fewstep.evaluation.engines.beside.this_jetson", lambda: None)
+    (note,) = beside(open_bundle(tiny_bundle))
+    assert isinstance(note, NotCompared)
+    assert ("fewstep[gpu]" in note.reason) is bool(gpus)
+    assert note.reason.endswith("and nvidia-smi lists no GPU") is not bool(gpus)
 
 
 def test_what_is_missing_is_a_note_and_polygraphy_one_line(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
