@@ -188,7 +188,7 @@ def test_a_folder_is_a_folder_whatever_its_name(tmp_path: Path, monkeypatch: pyt
 
 def test_a_file_that_is_there_is_not_said_to_be_missing(tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("hello")
-    with pytest.raises(UserError, match=r"text\.txt is no file that holds a denoiser; give a folder of diffusers"):
+    with pytest.raises(UserError, match=r"text\.txt is no file that holds a denoiser; give ORG/NAME of a hub"):
         load_source(str(tmp_path / "text.txt"))
 
 
