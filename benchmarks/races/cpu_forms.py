@@ -4,10 +4,10 @@
 
 The bundle is calibrated for cpu-x86. Its ranges are lowered again: as they are deployed, with each scale and shift of
 channels apart (`lowering/channelwise.py`), and with scales of channels as products as well (`lowering/multiplied.py`).
-`--beside` adds a graph of another tool, which was made of the same float32 body. Each contender runs in a process of
-its own, and they take turns. A row has the medians of a call on one thread, by wall time and by the processor's time.
-Behind them stands the processor's time relative to the first row. `--profile` prints the time of each kind of operation
-instead, as onnxruntime's profiler has it.
+The float32 body takes part. `--beside` adds a graph of another tool, which was made of that body. Each contender runs
+in a process of its own, and they take turns. A row has the medians of a call on one thread, by wall time and by the
+processor's time. Behind them stands the processor's time relative to the first row. `--profile` prints the time of each
+kind of operation instead, as onnxruntime's profiler has it.
 """
 
 import argparse
@@ -108,6 +108,7 @@ def main() -> None:
             folder = Path(name)
             plan = judged_plan(sampler, bundle.body(BODY))
             paths = written(forms(*calibrated(bundle, CPU_X86)), folder) | {path.name: path for path in options.beside}
+            paths["float32"] = bundle.graph(bundle.body("float32").graph)
             for samples in options.samples:
                 fed: dict[str, Any] = dict(feeds(sampler, plan, samples))
                 print(f"{samples} samples:")
