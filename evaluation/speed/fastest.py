@@ -138,12 +138,14 @@ def fastest(
     at = defaults(sized(bundle.manifest, sizes).x_shape, bundle.manifest.sizes)
     key = _key(bundle, precision, plan, batch, threads, at)
     kept = _read(key)
+    is_kept = kept is not None
     if kept is None:
         kept = _measure(bundle, precision, plan, batch, threads, at)
         if not any(each.may_pass for each in kept.timed):
             cache.store(KIND, key, msgspec.json.encode(kept))
+            is_kept = _read(key) is not None  # a cache that cannot be written says nothing
     best = kept.timed[0]
-    return Choice(backend_of(best, batch), best.body, kept, None if _read(key) is None else cache.path(KIND, key))
+    return Choice(backend_of(best, batch), best.body, kept, cache.path(KIND, key) if is_kept else None)
 
 
 def check_precision(bundle: Bundle, precision: str) -> None:
