@@ -107,6 +107,11 @@ def step_of(found: Sensitivity, energies: Array, so_far: Array, damping: float, 
     """
     weights = weights_of(found)
     H, slope = np.tensordot(weights, found.gram, 1), weights @ found.slope
+    return restrained(H, slope, energies, so_far, damping, anchor)
+
+
+def restrained(H: Array, slope: Array, energies: Array, so_far: Array, damping: float, anchor: float) -> Array:
+    """The d of `step_of`, from H [P, P] and g [P]."""
     restraint = damping * np.diag(H) + anchor * energies + SINGULAR * np.trace(H)
     return np.asarray(np.linalg.solve(H + np.diag(restraint), slope - anchor * energies * so_far))
 

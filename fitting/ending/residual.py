@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from fewstep.calibration.metrics import psnr
 from fewstep.evaluation.distances.features import Extractor
 from fewstep.fitting.ending.step_back import between
-from fewstep.fitting.endpoint import ENOUGH, RESTRAINTS, SECANTS, SINGULAR, Gain, Refinement, energies_of, weights_of
+from fewstep.fitting.endpoint import ENOUGH, RESTRAINTS, SECANTS, Gain, Refinement, energies_of, restrained, weights_of
 from fewstep.fitting.free import difference, moved
 from fewstep.fitting.recurrence import Recurrence, plan_of
 from fewstep.fitting.sensitivity import Sensitivity
@@ -83,15 +83,13 @@ def step_of(
     found: Sensitivity, seen: FeatureColumns, weight: float, energies: Array, so_far: Array, by: tuple[float, float]
 ) -> Array:
     """`fewstep.fitting.endpoint.step_of` with features beside pixels; `by` are damping and anchor."""
-    damping, anchor = by
     shares = weights_of(found)
     scale = weight / max(float(np.square(seen.residual).sum()), NOTHING)
     scale *= len(found.error) / float((1 / np.maximum(found.error, NOTHING)).sum())
     gram = np.tensordot(shares, found.gram, 1) + scale * sum(each @ each.T for each in seen.columns)
     slope = shares @ found.slope
     slope += scale * sum(each @ left for each, left in zip(seen.columns, seen.residual, strict=True))
-    restraint = damping * np.diag(gram) + anchor * energies + SINGULAR * np.trace(gram)
-    return np.asarray(np.linalg.solve(gram + np.diag(restraint), slope - anchor * energies * so_far))
+    return restrained(gram, slope, energies, so_far, *by)
 
 
 def feature_residual(work: Refinement, extractor: Extractor, cost: float = COST) -> tuple[Recurrence, FeatureResidual]:
