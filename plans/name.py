@@ -24,6 +24,7 @@ from typing import Any, get_args, get_type_hints
 
 from fewstep.plans import grids, solvers
 from fewstep.plans.errors import UserError
+from fewstep.plans.plan import FITTED
 from fewstep.plans.schedule import NoiseSchedule, Time
 from fewstep.plans.solvers.published import facts_of, orders_of
 from fewstep.plans.tracer import Solver
@@ -34,7 +35,6 @@ Value = bool | int | float | tuple[float, ...]
 DIGITS = 9  # of a number of steps: far more than any plan has
 LENGTH = 4000  # characters of a name: some hundreds of custom times
 LARGEST = 1e300  # of a parameter
-FITTED = "fitted"  # in the place of a solver: plans of `fewstep fit`
 TRAILING = "trailing"  # the grid of names without one, where a denoiser says no other
 NUMBERS = tuple[float, ...]
 WORDS: dict[Any, str] = {

@@ -23,6 +23,7 @@ from fewstep.plans.shaping import Shaping
 from fewstep.plans.spec import Prediction, Strict
 
 SCHEMA = 2
+FITTED = "fitted"  # in the place of a solver, in the name of a plan of `fewstep fit`
 DENOISER = "denoiser"  # the network of a step, unless a plan has several
 AXES_LIMIT = 32  # of a tensor: what every version of numpy takes
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode
 from fewstep.plans.guidance import Guidance, as_guidance, describe, weight_of
+from fewstep.plans.plan import FITTED as SOLVER
 from fewstep.plans.plan import Plan
 from fewstep.plans.shaping import Shaping
 from fewstep.runtime.bundle.fit_command import fit_command
@@ -18,7 +19,7 @@ from fewstep.runtime.bundle.reading import Bundle
 
 LOG = logging.getLogger("fewstep")
 
-FITTED = "fitted:"  # of a plan's name
+FITTED = f"{SOLVER}:"  # of a plan's name
 LARGEST = 64  # evaluations: beyond, a plan is its own teacher
 NEAR = 0.1 + 1e-9  # of a guidance weight: how far another weight may be from the one of the fit
 

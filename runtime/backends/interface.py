@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 from fewstep.runtime.bundle.manifest import GraphEntry, TensorEntry
 
 Ports = Callable[[], Sequence[Any]]
-
 TYPES = {  # onnxruntime's name of a type -> ours
     "tensor(float)": "float32",
     "tensor(float16)": "float16",
