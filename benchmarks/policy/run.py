@@ -6,6 +6,7 @@ WORK gets the bundle, calibrated on what the deployed plan itself sees, and the 
 command goes on where the last one stopped, and more episodes add to those that are there. `--quick` takes 4 episodes of
 each task and the main contenders. `--only` runs a few contenders further than the others. The result is WORK/table.md,
 and WORK/rows.json for policy_page.py: all whole blocks that there are, written again after each block of episodes.
+The verdicts that the repository has count from the start, and `--keep` adds those of WORK to them.
 """
 
 import argparse
@@ -13,13 +14,15 @@ import hashlib
 import itertools
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
 import numpy as np
 from closed_loop import deviation, rows, watch
+from kept import keep, read
 from rollouts import episodes_of, run
 from simulator import KNOCKED, RATE, TASKS
 from table import Verdicts, markdown, row
@@ -48,11 +51,10 @@ class Rows(msgspec.Struct, frozen=True):
     lines: list[tuple[str, ...]]
 
 
-def contenders(weights: dict[str, str], quick: bool) -> list[tuple[Contender, str | None]]:
-    """All rows of the table with the precision that each runs in, None for the experts; the first policy is the
-    reference."""
+def contenders(weights: str, quick: bool) -> list[Contender]:
+    """All rows of the table, for the hash of a checkpoint; the first policy is the reference."""
 
-    def of(precision: str, steps: int, warm: bool = False, **options: Any) -> tuple[Contender, str]:
+    def of(precision: str, steps: int, warm: bool = False, **options: Any) -> Contender:
         delay, fade, continuity = (options.get(each) for each in ("delay", "fade", "continuity"))
         name = f"{precision}, {steps} steps" + ", warm" * warm
         name += "" if continuity is None else f", {continuity}"
@@ -60,10 +62,10 @@ def contenders(weights: dict[str, str], quick: bool) -> list[tuple[Contender, st
         name += "" if delay is None else f", {1e3 * delay / RATE:g} ms late"
         name += ", knocked" * options.get("knocked", False)
         plan = f"ddim:{steps}" if steps >= 10 else f"dpmpp_2m:{steps}"
-        return Contender(name, weights[precision], plan, WARM if warm else None, **options), precision
+        return Contender(name, weights, plan, WARM if warm else None, precision=precision, **options)
 
-    main: list[tuple[Contender, str | None]] = [
-        (Contender("experts"), None),
+    main = [
+        Contender("experts"),
         of("float32", 10 if quick else 100),
         of("int8", 2, warm=True),
         of("int8", 2),
@@ -78,17 +80,17 @@ def contenders(weights: dict[str, str], quick: bool) -> list[tuple[Contender, st
     for warm in (False, True):
         main += [of("int8", 2, warm, continuity="trained", delay=delay) for delay in DELAYS]
     main += [of("int8", 2, continuity=each, delay=delay) for each in ("none", "hard") for delay in DELAYS[1:3]]
-    main.append((Contender("experts, knocked", knocked=True), None))
+    main.append(Contender("experts, knocked", knocked=True))
     main += [of("int8", 2, warm, knocked=True) for warm in (False, True)]
     main.append(of("float32", 4, knocked=True))
-    seldom = Contender("int8, 2 steps, each 24 ticks, knocked", weights["int8"], "dpmpp_2m:2", execute=24, knocked=True)
-    main.append((seldom, "int8"))
+    seldom, plan = "int8, 2 steps, each 24 ticks, knocked", "dpmpp_2m:2"
+    main.append(Contender(seldom, weights, plan, execute=24, knocked=True, precision="int8"))
     return main
 
 
 def prepare(work: Path, weights: Path) -> Path:
     """The bundle of the weights, with an int8 body that was calibrated closed loop."""
-    digest = hashlib.sha256(weights.read_bytes()).hexdigest()[:12]
+    digest = hash_of(weights)
     bundle, done = work / f"policy-{digest}", work / f"policy-{digest}{DEVIATION}"
     if done.exists():
         return bundle
@@ -106,7 +108,12 @@ def prepare(work: Path, weights: Path) -> Path:
     return bundle
 
 
-def hash_of(sampler: Sampler) -> str:
+def hash_of(weights: Path) -> str:
+    """Of a checkpoint."""
+    return hashlib.sha256(weights.read_bytes()).hexdigest()[:12]
+
+
+def body_of(sampler: Sampler) -> str:
     """What decides the samples of a body, beside the machine: its files, whose names hold the hash of each."""
     manifest, graph = sampler.bundle.manifest, sampler.body.graph
     ahead = [each.file for each in (manifest.conditioner, manifest.prologue) if each is not None]
@@ -119,6 +126,8 @@ def main() -> None:
     parser.add_argument("work", type=Path)
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--episodes", type=int, default=100, help="of each task")
+    parser.add_argument("--first", type=int, default=0, help="seed to begin at; several runs may share WORK")
+    parser.add_argument("--keep", action="store_true", help="add the verdicts to those in the repository")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--only", action="append", help="run contenders of this name alone; may be given again")
     given = parser.parse_args()
@@ -126,19 +135,26 @@ def main() -> None:
     bundle = prepare(given.work, given.weights)
     backend = OnnxRuntime(threads=1, spinning=False)  # two that spin on one core take twice its time
     samplers = {"float32": load(bundle, backend=backend), "int8": load(bundle, precision="int8", backend=backend)}
-    rivals = contenders({precision: hash_of(sampler) for precision, sampler in samplers.items()}, given.quick)
-    names = [contender.name for contender, _ in rivals]
+    bodies, kept = {precision: body_of(sampler) for precision, sampler in samplers.items()}, read()
+    rivals = contenders(hash_of(given.weights), given.quick)
+    names = [contender.name for contender in rivals]
     if unknown := [each for each in given.only or () if each not in names]:
         parser.error(f"there is no contender {unknown[0]!r}: there are {'; '.join(names)}")
     wanted = 4 if given.quick else given.episodes
-    for first in range(0, max(1, wanted), BLOCK):
-        for contender, precision in rivals:
+    for first in range(given.first, max(given.first + 1, wanted), BLOCK):
+        for contender in rivals:
             if given.only and contender.name not in given.only:
                 continue
             episodes = episodes_of(min(BLOCK, wanted - first), tasks_of(contender), first)
-            ledger = Ledger(given.work / VERDICTS, contender)
-            run(contender, None if precision is None else samplers[precision], episodes, ledger, print)
-        write(given.work, bundle, rivals)
+            known = kept.get(contender.digest)
+            if contender.precision is None:
+                run(contender, None, episodes, Ledger(given.work / VERDICTS, contender, kept=known), print)
+            else:
+                ledger = Ledger(given.work / VERDICTS, contender, bodies[contender.precision], known)
+                run(contender, samplers[contender.precision], episodes, ledger, print)
+        write(given.work, bundle, rivals, kept)
+    if given.keep:
+        keep((each, verdicts_of(given.work, each, kept)) for each in rivals)
 
 
 def tasks_of(contender: Contender) -> Sequence[str]:
@@ -152,12 +168,22 @@ def in_whole_blocks(verdicts: Verdicts, tasks: Sequence[str]) -> Verdicts:
     return {episode: verdict for episode, verdict in verdicts.items() if episode[1] < end}
 
 
-def write(work: Path, bundle: Path, rivals: Sequence[tuple[Contender, str | None]]) -> None:
+def verdicts_of(work: Path, contender: Contender, kept: Mapping[str, Verdicts]) -> Verdicts:
+    """Those of WORK and of the repository."""
+    return Ledger(work / VERDICTS, contender, kept=kept.get(contender.digest)).verdicts
+
+
+def write(
+    work: Path,
+    bundle: Path,
+    rivals: Sequence[Contender],
+    kept: Mapping[str, Verdicts] = MappingProxyType({}),
+) -> None:
     """The table of all whole blocks so far. The first policy is the reference."""
     reference, lines = None, []
-    for contender, precision in rivals:
-        verdicts = in_whole_blocks(Ledger(work / VERDICTS, contender).verdicts, tasks_of(contender))
-        policy = precision is not None and not contender.knocked
+    for contender in rivals:
+        verdicts = in_whole_blocks(verdicts_of(work, contender, kept), tasks_of(contender))
+        policy = contender.precision is not None and not contender.knocked
         if verdicts:
             lines.append(row(contender, verdicts, reference if policy else None))
         if policy and reference is None:

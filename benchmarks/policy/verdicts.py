@@ -1,7 +1,7 @@
 """What became of episodes, kept by contender and seed, so that runs add up and a stopped one goes on."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -10,9 +10,9 @@ LOOP = 2  # raised when a delay, a fade or "soft" makes the loop act otherwise: 
 
 
 class Contender(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Who acts, and how. `weights` are the hash of a bundle's body, None for the experts; a delay is in ticks.
+    """Who acts, and how. `weights` are the hash of a checkpoint, None for the experts; a delay is in ticks.
 
-    Two that are equal have the same verdicts, on any machine that computes alike.
+    Two that are equal have the same verdicts, on any machine that computes alike and has the same body of them.
     """
 
     name: str
@@ -24,22 +24,28 @@ class Contender(msgspec.Struct, frozen=True, omit_defaults=True):
     execute: int = 8
     knocked: bool = False
     fade: int = 0
+    precision: str | None = None
 
     @property
     def key(self) -> str:
-        """A file's name. What is as it is by default counts for nothing, so that a new fact leaves old keys alone."""
+        """A file's name."""
+        return f"{self.name}-{self.digest}"
+
+    @property
+    def digest(self) -> str:
+        """Of all but the name. Defaults count for nothing, so that a new fact leaves those of others alone."""
         facts: dict[str, object] = {"name": ""}  # two that differ in it alone have the same verdicts
         for each in msgspec.structs.fields(self)[1:]:
             if (value := getattr(self, each.name)) != each.default:
                 facts[each.name] = value
         if self.delay or self.fade or self.continuity == "soft":
             facts["loop"] = LOOP
-        return f"{self.name}-{hashlib.sha256(msgspec.json.encode(facts)).hexdigest()[:12]}"
+        return hashlib.sha256(msgspec.json.encode(facts)).hexdigest()[:12]
 
 
 class Verdict(msgspec.Struct, frozen=True):
     """An episode: the tick at which it was solved, and the route past the wall. Seam and jerk contrast are those of
-    the runner's statistics, None where an episode has too few sequences."""
+    the runner's statistics, None where an episode has too few sequences. `body` is the hash of the bundle's body."""
 
     task: str
     seed: int
@@ -47,18 +53,21 @@ class Verdict(msgspec.Struct, frozen=True):
     route: str | None = None
     seam: float | None = None
     jerk_contrast: float | None = None
+    body: str | None = None
 
 
 Episode = tuple[str, int]  # task and seed
 
 
 class Ledger:
-    """The verdicts of one contender in a file, a line each."""
+    """The verdicts of one contender in a file, a line each, on top of those that were kept from earlier runs."""
 
-    def __init__(self, folder: Path, contender: Contender) -> None:
+    def __init__(
+        self, folder: Path, contender: Contender, body: str | None = None, kept: Mapping[Episode, Verdict] | None = None
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._file = folder / f"{contender.key}.jsonl"
-        self.verdicts: dict[Episode, Verdict] = {}
+        self._file, self._body = folder / f"{contender.key}.jsonl", body
+        self.verdicts: dict[Episode, Verdict] = dict(kept or {})
         if self._file.exists():
             lines = self._file.read_bytes()
             if lines and not lines.endswith(b"\n"):
@@ -74,6 +83,7 @@ class Ledger:
         return [episode for episode in episodes if episode not in self.verdicts]
 
     def add(self, verdict: Verdict) -> None:
+        verdict = msgspec.structs.replace(verdict, body=self._body)
         self.verdicts[verdict.task, verdict.seed] = verdict
         with self._file.open("ab") as file:
             file.write(msgspec.json.encode(verdict) + b"\n")

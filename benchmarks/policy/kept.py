@@ -1,0 +1,105 @@
+"""The verdicts that the repository keeps, so that runs of other days and machines add up: `verdicts.jsonl`.
+
+A line has the episodes of one contender, one task and one body. Contenders that agree in checkpoint, precision, plan
+and loop are one, whatever their bodies: another calibration of the same weights is another draw of the same recipe.
+`run.py` begins with these verdicts, and adds its own with `--keep`.
+"""
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from itertools import groupby
+from pathlib import Path
+
+import msgspec
+from experts import ROUTES
+from verdicts import Contender, Episode, Verdict
+
+KEPT = Path(__file__).with_name("verdicts.jsonl")
+Verdicts = Mapping[Episode, Verdict]
+LETTERS = {None: "-", **{route: route[0] for route in ROUTES}}
+NAMES = {letter: route for route, letter in LETTERS.items()}
+HUNDREDTHS = 100  # seams and jerk contrasts are rounded to them
+
+
+class Line(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Verdicts by seed: `seeds` are ranges [first, end); the others have an entry for each seed of them in order.
+
+    `solved` are ticks, `routes` letters, seam and jerk hundredths; None and "-" stand for none.
+    """
+
+    who: str
+    digest: str
+    weights: str | None
+    task: str
+    body: str | None
+    seeds: list[tuple[int, int]]
+    solved: list[int | None]
+    routes: str
+    seam: list[int | None]
+    jerk: list[int | None]
+
+
+def read(file: Path = KEPT) -> dict[str, dict[Episode, Verdict]]:
+    """All verdicts by the digest of their contender."""
+    found: dict[str, dict[Episode, Verdict]] = defaultdict(dict)
+    for text in file.read_bytes().splitlines() if file.exists() else ():
+        line = msgspec.json.decode(text, type=Line)
+        seeds = [seed for first, end in line.seeds for seed in range(first, end)]
+        columns = (line.solved, line.routes, line.seam, line.jerk)
+        for seed, solved, route, seam, jerk in zip(seeds, *columns, strict=True):
+            verdict = Verdict(line.task, seed, solved, NAMES[route], _exact(seam), _exact(jerk), line.body)
+            found[line.digest][line.task, seed] = verdict
+    return found
+
+
+def keep(made: Iterable[tuple[Contender, Verdicts]], file: Path = KEPT) -> None:
+    """Put verdicts into the file, beside those of others that are there."""
+    lines = {_place(line): line for line in _lines_of(file)}
+    for contender, verdicts in made:
+        lines = {place: line for place, line in lines.items() if line.digest != contender.digest}
+        by_line = sorted(verdicts.values(), key=lambda each: (each.task, each.body or "", each.seed))
+        for (task, body), group in groupby(by_line, lambda each: (each.task, each.body)):
+            line = _line(contender, task, body, list(group))
+            lines[_place(line)] = line
+    partial = file.with_name(f"partial-{file.name}")
+    partial.write_bytes(b"".join(msgspec.json.encode(lines[place]) + b"\n" for place in sorted(lines)))
+    os.replace(partial, file)
+
+
+def _lines_of(file: Path) -> list[Line]:
+    return [msgspec.json.decode(text, type=Line) for text in file.read_bytes().splitlines()] if file.exists() else []
+
+
+def _place(line: Line) -> tuple[str, ...]:
+    return line.weights or "", line.who, line.digest, line.task, line.body or ""
+
+
+def _line(contender: Contender, task: str, body: str | None, verdicts: list[Verdict]) -> Line:
+    """Of verdicts in the order of their seeds."""
+    seeds = list[tuple[int, int]]()
+    for verdict in verdicts:
+        if seeds and seeds[-1][1] == verdict.seed:
+            seeds[-1] = seeds[-1][0], verdict.seed + 1
+        else:
+            seeds.append((verdict.seed, verdict.seed + 1))
+    return Line(
+        contender.name,
+        contender.digest,
+        contender.weights,
+        task,
+        body,
+        seeds,
+        [each.solved for each in verdicts],
+        "".join(LETTERS[each.route] for each in verdicts),
+        [_rounded(each.seam) for each in verdicts],
+        [_rounded(each.jerk_contrast) for each in verdicts],
+    )
+
+
+def _rounded(value: float | None) -> int | None:
+    return None if value is None else round(HUNDREDTHS * value)
+
+
+def _exact(value: int | None) -> float | None:
+    return None if value is None else value / HUNDREDTHS
