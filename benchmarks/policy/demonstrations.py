@@ -10,11 +10,12 @@ import argparse
 import hashlib
 import json
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from experts import ROUTES, WALL, expert_of, route_of
+from experts import ROUTES, WALL, Expert, Float64, expert_of, route_of
 from numpy.typing import NDArray
 from simulator import KNOCKED, LONGEST, TASKS, Simulation, draw_knock
 
@@ -39,13 +40,25 @@ class Episode:
 def run_expert(task: Simulation, seed: int, route: str | None, noise: float, knocked: bool) -> Episode:
     """One episode of the expert."""
     generator = np.random.default_rng(seed)
-    expert = expert_of(task.task, route)
-    observation, solved = task.reset(seed), None
-    knock_tick, shift = draw_knock(generator) if knocked else (-1, np.zeros(2))
+    knock = draw_knock(generator) if knocked else (-1, np.zeros(2))
+    return follow(task, expert_of(task.task, route), task.reset(seed), generator, noise, knock)
+
+
+def follow(
+    task: Simulation,
+    expert: Expert,
+    observation: Float64,
+    generator: np.random.Generator,
+    noise: float,
+    knock: tuple[int, Float64],
+    ticks: int = LONGEST,
+) -> Episode:
+    """The expert from an observation on, for so many ticks at most. The tick of the knock is counted from there."""
+    solved = None
     seen, done = [], []
-    for tick in range(LONGEST):
-        if tick == knock_tick:
-            task.knock(shift)
+    for tick in range(ticks):
+        if tick == knock[0]:
+            task.knock(knock[1])
         action = expert(observation)
         seen.append(observation)
         done.append(action)
@@ -92,6 +105,13 @@ def record(episodes: int) -> tuple[dict[str, NDArray[np.generic]], dict[str, obj
         name = task_name if route is None else f"{task_name} {route}"
         tried[name] = count
         print(f"{name}: {count[1]} kept of {count[0]}", flush=True)
+    return packed(kept, tasks, tried)
+
+
+def packed(
+    kept: Sequence[Episode], tasks: Sequence[int], tried: Mapping[str, Sequence[int]]
+) -> tuple[dict[str, NDArray[np.generic]], dict[str, object]]:
+    """Episodes as arrays, and their card. `tried` has the episodes that were tried and kept, by name."""
     lengths = np.array([len(each.seen) for each in kept])
     arrays: dict[str, NDArray[np.generic]] = {
         "seen": np.concatenate([each.seen for each in kept]),
@@ -124,11 +144,16 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=EPISODES, help="of each task, and of each route past the wall")
     given = parser.parse_args()
     arrays, card = record(given.episodes)
-    given.folder.mkdir(parents=True, exist_ok=True)
-    partial = given.folder / f"partial-{FILE}"
+    write(given.folder, arrays, card)
+
+
+def write(folder: Path, arrays: dict[str, NDArray[np.generic]], card: dict[str, object]) -> None:
+    """Put episodes into a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / f"partial-{FILE}"
     np.savez(partial, **arrays)  # type: ignore[arg-type]
-    os.replace(partial, given.folder / FILE)
-    (given.folder / CARD).write_text(json.dumps(card, indent=1) + "\n")
+    os.replace(partial, folder / FILE)
+    (folder / CARD).write_text(json.dumps(card, indent=1) + "\n")
     print(f"{card['ticks']} ticks, sha256 {card['sha256']}")
 
 

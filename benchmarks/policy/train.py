@@ -1,12 +1,16 @@
 """Train the policy on a CPU: `python benchmarks/policy/train.py --work FOLDER --data DEMONSTRATIONS [--minutes 60]`.
 
+The second stage goes on from the weights of the first, half of it on hand-overs:
+
+    python benchmarks/policy/train.py --work FOLDER --data DEMONSTRATIONS --handovers FOLDER --weights FILE
+
 The same command goes on where the last one stopped. Conditional flow matching (Lipman et al. 2023, arXiv 2210.02747)
 with prefixes of 0 to 8 decided actions; the loss is of the others. The rest is `fewstep.models.training`.
 """
 
 import argparse
 import json
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +21,10 @@ from simulator import TASKS
 from torch import Tensor, nn
 
 from fewstep.models.training import Loss, Recipe, train
+from fewstep.models.weights import load_weights
 
 RECIPE = Recipe(steps=24_000, batch=128, rate=6e-4, seed=0)
+SECOND = Recipe(steps=8_000, batch=128, rate=3e-4, seed=1)  # on demonstrations and hand-overs
 UNDELAYED = 0.5  # of the sequences: they have no prefix
 WEIGHTS = "policy.safetensors"
 
@@ -43,7 +49,21 @@ class Demonstrations:
         return self.seen[places][:, None], task, self.done[places[:, None] + torch.arange(HORIZON)]
 
 
-def flow_loss(data: Demonstrations, count: int) -> Loss:
+@dataclass(frozen=True)
+class Halves:
+    """Half of each batch from the one, half from the other."""
+
+    one: Demonstrations
+    other: Demonstrations
+
+    def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """As of `Demonstrations`."""
+        drawn = [self.one.draw(count - count // 2, generator), self.other.draw(count // 2, generator)]
+        seen, task, actions = (torch.cat(both) for both in zip(*drawn, strict=True))
+        return seen, task, actions
+
+
+def flow_loss(data: Demonstrations | Halves, count: int) -> Loss:
     """Mean squared error of the velocity, over the actions that are not decided."""
 
     def loss(network: nn.Module, generator: torch.Generator) -> Tensor:
@@ -68,14 +88,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="folder of the checkpoint, the loss and the weights")
     parser.add_argument("--data", type=Path, required=True, help="folder that demonstrations.py wrote")
+    parser.add_argument("--handovers", type=Path, help="folder that handovers.py wrote: the second stage")
+    parser.add_argument("--weights", type=Path, help="of the first stage, for the second")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="stop then, to go on another time")
     parser.add_argument("--threads", type=int, default=2)
     given = parser.parse_args()
+    if (given.handovers is None) != (given.weights is None):
+        parser.error("the second stage takes --handovers and --weights")
     torch.set_num_threads(given.threads)
-    data = Demonstrations(given.data)
-    arguments = argparse.Namespace(work=given.work, device="cpu", checkpoint_minutes=4, **asdict(RECIPE))
-    torch.manual_seed(RECIPE.seed)
-    train(Network(data.low, data.high), flow_loss(data, RECIPE.batch), arguments, WEIGHTS, given.minutes)
+    recipe = RECIPE if given.handovers is None else SECOND
+    demonstrations = Demonstrations(given.data)
+    torch.manual_seed(recipe.seed)
+    network = Network(demonstrations.low, demonstrations.high)
+    data: Demonstrations | Halves = demonstrations
+    if given.handovers is not None:
+        load_weights(network, given.weights).train().requires_grad_(True)
+        data = Halves(demonstrations, Demonstrations(given.handovers))
+    arguments = argparse.Namespace(work=given.work, device="cpu", checkpoint_minutes=4, **asdict(recipe))
+    train(network, flow_loss(data, recipe.batch), arguments, WEIGHTS, given.minutes)
 
 
 if __name__ == "__main__":

@@ -110,6 +110,61 @@ def test_a_run_that_was_stopped_goes_on_and_more_episodes_add_up(
     assert renamed.key.removeprefix("same") == contender.key.removeprefix("some")
 
 
+def test_kept_verdicts_add_up_over_runs_and_bodies(rollouts: ModuleType, tmp_path: Path) -> None:
+    import kept
+
+    file, contender = tmp_path / "verdicts.jsonl", rollouts.Contender("one", "w", "ddim:1", precision="int8")
+    assert kept.read(file) == {}
+    ledger = rollouts.Ledger(tmp_path / "work", contender, "first")
+    for seed in (0, 1, 4):
+        ledger.add(rollouts.Verdict("push", seed, None if seed == 1 else 30, seam=1.234, jerk_contrast=-0.05))
+    ledger.add(rollouts.Verdict("pick-place-wall", 0, 80, "left"))
+    other = rollouts.Contender("experts")
+    kept.keep([(contender, ledger.verdicts), (other, {("push", 0): rollouts.Verdict("push", 0, 60)})], file)
+    again = kept.read(file)[contender.digest]
+    assert again.keys() == ledger.verdicts.keys()
+    assert again["push", 4] == rollouts.Verdict("push", 4, 30, None, 1.23, -0.05, "first")
+    assert again["pick-place-wall", 0].route == "left" and again["push", 1].solved is None
+    elsewhere = rollouts.Ledger(tmp_path / "elsewhere", msgspec.structs.replace(contender, name="new"), "second", again)
+    assert elsewhere.missing([("push", seed) for seed in range(6)]) == [("push", 2), ("push", 3), ("push", 5)]
+    elsewhere.add(rollouts.Verdict("push", 2, 31))
+    kept.keep([(contender, elsewhere.verdicts)], file)
+    once = file.read_bytes()
+    kept.keep([(contender, elsewhere.verdicts)], file)
+    assert file.read_bytes() == once and len(once.splitlines()) == 4  # two tasks, push of two bodies, and the experts
+    assert len(kept.read(file)[contender.digest]) == 5 and len(kept.read(file)[other.digest]) == 1
+
+
+def test_the_policy_hands_over_to_the_expert_at_the_tick_that_is_drawn(
+    rollouts: ModuleType, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import handovers
+
+    class Return(Line):
+        """It is to come to -0.2: forward is the wrong way."""
+
+        def step(self, action: np.ndarray) -> tuple[np.ndarray, bool]:
+            return super().step(action)[0], self.x < -0.2
+
+    back = np.array([-1.0, 0.0, 0.0, 0.5])
+    monkeypatch.setattr(handovers, "expert_of", lambda task: lambda observation: back)
+    clock, sampler = rollouts.VirtualClock(), forward(tiny_bundle)
+    courses = [handovers.begin(Return("assembly"), sampler, clock, seed) for seed in range(60)]
+    assert all(course.knock[0] == -1 for course in courses)  # no puck lies free there
+    assert 0.5 < np.mean([course.handover < handovers.EARLY[1] for course in courses]) < 0.9
+    courses = [handovers.begin(Return("push"), sampler, clock, seed) for seed in range(60)]
+    knocked = [course for course in courses if course.knock[0] > 0]
+    assert 0.4 < len(knocked) / 60 < 0.8 and all(course.handover > course.knock[0] for course in knocked)
+    monkeypatch.setattr(handovers, "EARLY", (5, 6))
+    monkeypatch.setattr(handovers, "LATER", 0.0)
+    for episode in handovers.together([Return("assembly"), Return("assembly")], sampler, 1):
+        assert episode.seen[0, 0] == np.float32(0.25)  # the policy went on for five ticks
+        assert (episode.done == back).all() and episode.solved is not None
+        assert 6 <= episode.solved <= 12 and len(episode.seen) == episode.solved + 1 + 32
+    monkeypatch.setattr(handovers, "EARLY", (500, 501))
+    assert handovers.together([Line("assembly")], sampler, 1) == []  # the policy solves it before
+
+
 def test_a_knock_comes_once_and_costs_ticks(
     rollouts: ModuleType, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -262,9 +317,9 @@ def test_the_table_has_all_whole_blocks_so_far_and_compares_those_that_two_have(
     import table
     import verdicts
 
-    rivals = run.contenders({"float32": "f", "int8": "i"}, quick=False)
-    assert len({contender.key for contender, _ in rivals}) == len(rivals)
-    (policy, _), (other, _) = rivals[1], rivals[3]
+    rivals = run.contenders("w", quick=False)
+    assert len({contender.digest for contender in rivals}) == len(rivals)
+    policy, other = rivals[1], rivals[3]
     assert (policy.name, other.name) == ("float32, 100 steps", "int8, 2 steps")
     for contender, seeds, unsolved in ((policy, range(4), 3), (other, range(5), 1)):
         ledger = verdicts.Ledger(tmp_path / run.VERDICTS, contender)
