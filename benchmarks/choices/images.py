@@ -19,6 +19,7 @@ import numpy as np
 
 sys.path.append(str(Path(__file__).parents[1]))
 sys.path.append(str(Path(__file__).parents[1] / "quantization"))
+sys.path.append(str(Path(__file__).parents[1] / "on_zoo"))
 
 from counts import positive
 from judging import constant_image

@@ -1,4 +1,4 @@
-"""The ways that benchmarks/claims.py compares: published systems as runs of fewstep, plain runs, and their scores."""
+"""The ways that claims.py compares: published systems as runs of fewstep, plain runs, and their scores."""
 
 import time
 from dataclasses import dataclass

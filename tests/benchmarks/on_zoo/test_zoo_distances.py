@@ -1,4 +1,4 @@
-"""benchmarks/zoo_distances.py: a line for each denoiser whose data has an extractor."""
+"""zoo_distances.py: a line for each denoiser whose data has an extractor."""
 
 import runpy
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from fewstep.evaluation.distances.features import NAMED
 from fewstep.evaluation.results import Distance
 
-SCRIPT = runpy.run_path(str(Path(__file__).parents[3] / "benchmarks/zoo_distances.py"))
+SCRIPT = runpy.run_path(str(Path(__file__).parents[3] / "benchmarks/on_zoo/zoo_distances.py"))
 
 
 def test_a_line_has_the_difference_beside_the_floor() -> None:

@@ -1,4 +1,4 @@
-"""benchmarks/claims.py: it runs, and its verdict needs both comparisons; figures are not for a test to judge."""
+"""claims.py: it runs, and its verdict needs both comparisons; figures are not for a test to judge."""
 
 import runpy
 from pathlib import Path
@@ -14,8 +14,8 @@ from fewstep.models import ready
 from fewstep.runtime import load
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks/claims.py"
-PAGE = Path(__file__).parents[2] / "docs/compose.md"
+SCRIPT = Path(__file__).parents[3] / "benchmarks/claims/claims.py"
+PAGE = Path(__file__).parents[3] / "docs/compose.md"
 WITHOUT_LONGER = {"StreamDiffusion batch", "StreamDiffusion filter"}  # figures that more evaluations do not change
 QUICK = {"illustration sequences"}
 

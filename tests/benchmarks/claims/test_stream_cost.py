@@ -1,4 +1,4 @@
-"""benchmarks/stream_cost.py: all of it on a tiny bundle; the figures of time are not for a test to judge."""
+"""stream_cost.py: all of it on a tiny bundle; the figures of time are not for a test to judge."""
 
 from pathlib import Path
 

@@ -1,6 +1,6 @@
 """Whether an objective ranks ways to calibrate as finished samples of other seeds do, pair by pair.
 
-    python benchmarks/zoo_ranking.py [--model NAME ...] [--steps 8 ...] [--seeds 64] [--work FOLDER]
+    python benchmarks/on_zoo/zoo_ranking.py [--model NAME ...] [--steps 8 ...] [--seeds 64] [--work FOLDER]
 
 Rows of `ablation.py` are lowered for cpu-x86 from one calibration. The judge is the mean PSNR of finished samples, on
 held-out seeds from 1000. The objectives see the eight seeds of the trials, each by the mean of all and the worse half:
@@ -24,11 +24,14 @@ from pathlib import Path
 from tempfile import gettempdir
 
 import numpy as np
+from numpy.typing import NDArray
+
+sys.path.insert(0, str(Path(__file__).parent.parent))  # where the tools of all benchmarks lie
+
 from ablation import code
 from choices.rows import ROWS
 from choices.seen import Seen
 from counts import positive
-from numpy.typing import NDArray
 from zoo.bundles import exported
 from zoo.members import BY_NAME, MEMBERS, Member
 from zoo_choices import CALIBRATION, HELD_OUT, SURE, plan_of

@@ -1,6 +1,6 @@
 """What int8 by default is worth beside other tools on every denoiser of the zoo and the shipped ones, in one table.
 
-    python benchmarks/zoo_tools.py [--model NAME ...] [--seeds 64] [--first-seed 0] [--python nncf_ptq=PATH] ...
+    python benchmarks/on_zoo/zoo_tools.py [--model NAME ...] [--seeds 64] [--first-seed 0] [--python nncf_ptq=PATH] ...
 
 Exports the members into the work folder, calibrates each as `fewstep calibrate` does by default, and compares it as
 `quantization/compare.py` does: the same float graph, trajectories, seeds and engines. onnxruntime's `quantize_static`
@@ -22,7 +22,8 @@ from tempfile import gettempdir
 import numpy as np
 from msgspec.structs import replace
 
-sys.path.append(str(Path(__file__).parent / "quantization"))
+sys.path.insert(0, str(Path(__file__).parent.parent))  # where the tools of all benchmarks lie
+sys.path.append(str(Path(__file__).parent.parent / "quantization"))
 
 import zoo_rows
 from compare import calibrated_plan, compare, environments, seeds_of
@@ -57,7 +58,7 @@ class Shipped(Member):
 
     @property
     def weights(self) -> Path:
-        return Path(__file__).parent.parent / "models" / self.name / f"{self.name}.safetensors"
+        return Path(__file__).parents[2] / "models" / self.name / f"{self.name}.safetensors"
 
     def rows(self, count: int, seed: int) -> None:
         return None
@@ -65,7 +66,10 @@ class Shipped(Member):
 
 ALL = (*MEMBERS, Shipped("fashion_mnist", "dpmpp_2m:8", 2.0), Shipped("cifar10", "dpmpp_2m:8", 2.0))
 BY_NAME = {member.name: member for member in ALL}
-MARKERS = ("<!-- made by benchmarks/zoo_tools.py -->", "<!-- end of what benchmarks/zoo_tools.py makes -->")
+MARKERS = (
+    "<!-- made by benchmarks/on_zoo/zoo_tools.py -->",
+    "<!-- end of what benchmarks/on_zoo/zoo_tools.py makes -->",
+)
 STEPS = (8, 4)
 PLAIN: AnyMethod = "channels"  # ranges that need no trial
 

@@ -1,7 +1,7 @@
 """Published systems that are composed from runs: what each claims, and what it is worth on the shipped models.
 
-    python benchmarks/claims.py --page                   # all of it, into docs/measured/claims.md
-    python benchmarks/claims.py --model fashion_mnist --seeds 16 --only SVDD
+    python benchmarks/claims/claims.py --page                   # all of it, into docs/measured/claims.md
+    python benchmarks/claims/claims.py --model fashion_mnist --seeds 16 --only SVDD
 
 A line has the system's figure beside the plain way at equal evaluations of the network, and at equal milliseconds: the
 plain way gets as many evaluations as take as long. A system pays if it is better at both, by twice the deviation of the
@@ -24,6 +24,9 @@ from statistics import median
 from tempfile import TemporaryDirectory
 
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parent.parent))  # where the tools of all benchmarks lie
+
 import stream_cost
 from claim_lines import Line, Longer, gain, written
 from claim_ways import (
@@ -64,7 +67,7 @@ from fewstep.runs import Similar
 from fewstep.runtime import UserError, load
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 
-PAGE = Path(__file__).parent.parent / "docs/measured/claims.md"
+PAGE = Path(__file__).parents[2] / "docs/measured/claims.md"
 FIRST_SEED = 10_000
 MOST = 8  # times the evaluations, at equal time
 TIMED = 8  # seeds

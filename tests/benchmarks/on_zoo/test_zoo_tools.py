@@ -1,4 +1,4 @@
-"""benchmarks/zoo_tools.py: each member is judged with its trials and without, beside the tools that are asked for."""
+"""zoo_tools.py: each member is judged with its trials and without, beside the tools that are asked for."""
 
 import runpy
 import sys
@@ -15,7 +15,7 @@ from fewstep.calibration.calibrate import calibrate
 from fewstep.plans.errors import UserError
 from tests.calibration.test_calibrate import denoiser, write_bundle
 
-SCRIPT = runpy.run_path(str(Path(__file__).parents[3] / "benchmarks/zoo_tools.py"))
+SCRIPT = runpy.run_path(str(Path(__file__).parents[3] / "benchmarks/on_zoo/zoo_tools.py"))
 
 
 def test_the_page_has_the_table_between_its_markers() -> None:

@@ -1,4 +1,4 @@
-"""What benchmarks/claims.py found: a line for each system, and the page of all of them."""
+"""What benchmarks/claims/claims.py found: a line for each system, and the page of all of them."""
 
 import math
 import textwrap
@@ -116,7 +116,7 @@ def written(lines: Sequence[Line], reasons: Mapping[str, str], seeds: int, strea
     )
     return f"""# Claims of published systems
 
-`benchmarks/claims.py --page` writes this page. [compose.md](../compose.md) has the systems.
+`benchmarks/claims/claims.py --page` writes this page. [compose.md](../compose.md) has the systems.
 
 {textwrap.fill(run_on, WIDTH)}
 
@@ -126,7 +126,8 @@ def written(lines: Sequence[Line], reasons: Mapping[str, str], seeds: int, strea
 
 ## Streams
 
-`benchmarks/stream_cost.py` prints this table: the host's time beside the network, and what stays.
+`benchmarks/claims/stream_cost.py` prints this table: the host's time beside the network, and what
+stays.
 
 {costs}
 

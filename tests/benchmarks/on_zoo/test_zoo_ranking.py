@@ -1,4 +1,4 @@
-"""benchmarks/zoo_ranking.py: pairs that are surely apart, and the errors that a plan adds up."""
+"""zoo_ranking.py: pairs that are surely apart, and the errors that a plan adds up."""
 
 import runpy
 from pathlib import Path
@@ -12,7 +12,7 @@ from fewstep.calibration.options import CalibrateOptions
 from fewstep.calibration.precision.closed_loop import SELECTION_SEEDS, open_course
 from tests.calibration.test_calibrate import denoiser, write_bundle
 
-SCRIPT = runpy.run_path(str(Path(__file__).parents[3] / "benchmarks/zoo_ranking.py"))
+SCRIPT = runpy.run_path(str(Path(__file__).parents[3] / "benchmarks/on_zoo/zoo_ranking.py"))
 
 
 def way(mean: float, trials: float, others: float = 30.0) -> Any:

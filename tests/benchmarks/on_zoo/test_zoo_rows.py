@@ -1,4 +1,4 @@
-"""benchmarks/zoo_rows.py: a row for each engine, against the best tool of the same operations; kept, and shown."""
+"""zoo_rows.py: a row for each engine, against the best tool of the same operations; kept, and shown."""
 
 import runpy
 from pathlib import Path
@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from fewstep.plans.errors import UserError
 
 FOLDER = Path(__file__).parents[3] / "benchmarks"
-TOOLS = runpy.run_path(str(FOLDER / "zoo_tools.py"))  # which knows where its parts lie
+TOOLS = runpy.run_path(str(FOLDER / "on_zoo/zoo_tools.py"))  # which knows where its parts lie
 ROWS = TOOLS["zoo_rows"]
 DATA = Path(__file__).parents[3] / "docs/measured"
 

@@ -1,6 +1,6 @@
 """What each choice of calibration wins or loses on every denoiser of the zoo, in one table.
 
-    python benchmarks/zoo_choices.py [--model NAME ...] [--only ROW ...] [--steps 8 ...] [--seeds 64] [--work FOLDER]
+    python benchmarks/on_zoo/zoo_choices.py [--model NAME ...] [--only ROW ...] [--steps 8 ...] [--seeds 64] [--work W]
 
 Exports the members into the work folder, and measures the rows of `ablation.py` on each: one calibration, PSNR against
 float32 along the same plan, on held-out seeds. Each result is a file of the work folder, and one that is there is not
@@ -18,6 +18,9 @@ from pathlib import Path
 from tempfile import gettempdir
 
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parent.parent))  # where the tools of all benchmarks lie
+
 from ablation import BASE, Asked, Found, chosen, measure, page
 from counts import positive
 from zoo.bundles import exported
@@ -29,7 +32,7 @@ from fewstep.cli.progress import ProgressDisplay
 from fewstep.plans.errors import UserError
 from fewstep.runtime.progress import Progress
 
-PAGE = Path(__file__).parent.parent / "docs/measured/zoo.md"
+PAGE = Path(__file__).parents[2] / "docs/measured/zoo.md"
 SURE = 2.0  # standard errors of the difference: what is further away is a win or a loss
 STEPS = (8, 4)
 CALIBRATION, HELD_OUT = 0, 1  # seeds of a member's own conditions

@@ -14,7 +14,7 @@ from outcome import DEFAULTS_BAR, EQUAL_BAR, Outcome, Quality, Row
 
 from fewstep.plans.errors import UserError
 
-PAGE = Path(__file__).parent.parent / "docs/measured/zoo.md"
+PAGE = Path(__file__).parents[2] / "docs/measured/zoo.md"
 KEPT = PAGE.with_suffix(".json")
 DIGITS = 6  # of a digest that are shown
 SIMULATED = ("tensorrt",)  # engines whose rounding is computed in float

@@ -1,4 +1,4 @@
-"""benchmarks/zoo_choices.py: one table of wins and losses, and a member that is a bundle of three convolutions."""
+"""zoo_choices.py: one table of wins and losses, and a member that is a bundle of three convolutions."""
 
 import runpy
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import pytest
 
 from tests.calibration.test_calibrate import denoiser, write_bundle
 
-SCRIPT = runpy.run_path(str(Path(__file__).parents[3] / "benchmarks/zoo_choices.py"))
+SCRIPT = runpy.run_path(str(Path(__file__).parents[3] / "benchmarks/on_zoo/zoo_choices.py"))
 BASE = SCRIPT["BASE"]
 
 
