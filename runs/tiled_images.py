@@ -34,12 +34,13 @@ def decode_tiles(autoencoder: Autoencoder, latents: ArrayLike, tiles: Tiles) -> 
     if given.ndim == 0 or not len(given):
         raise UserError(f"latents have the shape {list(given.shape)}", FIX)
     shape = tiled_image_shape(autoencoder.described, given.shape[1:], tiles)
-    window, scale = _window(autoencoder.described), shape[-1] // given.shape[-1]
+    window, scales = _window(autoencoder.described), _scales(autoencoder.described)
     images = np.zeros((len(given), *shape), np.float32)
     weights = np.zeros(shape, np.float32)
     for place in covering(given.shape[1:], window, tiles.overlap):
-        pixels: Place = (slice(0, shape[0]), *(slice(a.start * scale, a.stop * scale) for a in place[1:]))
-        weight = ramp(pixels, shape, tiles.margin * scale, tiles.overlap * scale).astype(np.float32)
+        enlarged = (slice(a.start * scale, a.stop * scale) for a, scale in zip(place[1:], scales, strict=True))
+        pixels: Place = (slice(0, shape[0]), *enlarged)
+        weight = ramp(pixels, shape, tiles.margin, tiles.overlap, (1, *scales)).astype(np.float32)
         weights[pixels] += weight
         for image, latent in zip(images, given, strict=True):
             image[pixels] += weight * autoencoder.decode(latent[place][None])[0]
@@ -60,9 +61,19 @@ def tiled_image_shape(described: AutoencoderEntry, shape: Sequence[int], tiles: 
             f" {tiles.overlap}",
             "give as many channels, at least the decoder's height and width, and an overlap below these",
         )
-    channels, *sizes = (int(size) for size in described.decoder.outputs[0].shape[1:])
-    whole = (full * size // part for full, size, part in zip(shape[1:], sizes, window[1:], strict=True))
-    return (channels, *whole)
+    whole = (full * scale for full, scale in zip(shape[1:], _scales(described), strict=True))
+    return (int(described.decoder.outputs[0].shape[1]), *whole)
+
+
+def _scales(described: AutoencoderEntry) -> tuple[int, ...]:
+    """How many pixels a latent has along height, and along width. UserError where that is no whole number."""
+    parts, sizes = _window(described)[1:], [int(size) for size in described.decoder.outputs[0].shape[2:]]
+    if any(size % part for size, part in zip(sizes, parts, strict=True)):
+        what = f"the decoder makes an image of {sizes} of latents of {list(parts)}"
+        raise UserError(
+            what, "windows need a whole number of pixels a latent: decode a sample of the decoder's own size"
+        )
+    return tuple(size // part for size, part in zip(sizes, parts, strict=True))
 
 
 def _window(described: AutoencoderEntry) -> tuple[int, ...]:

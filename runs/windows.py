@@ -39,14 +39,17 @@ def _starts(full: int, part: int, overlap: int, multiple: int, offset: int) -> l
     return [0, *inner, full - part]
 
 
-def ramp(place: Place, shape: Sequence[int], margin: int, overlap: int) -> NDArray[np.float64]:
+def ramp(
+    place: Place, shape: Sequence[int], margin: int, overlap: int, scales: Sequence[int] = ()
+) -> NDArray[np.float64]:
     """The weights of a window's elements: 1 in the middle and at the array's own borders, 0 on `margin` elements at an
-    inner border, and between them a slope that ends where the overlap does, `margin` before its end."""
+    inner border, and between them a slope that ends where the overlap does, `margin` before its end. Both are times the
+    scale of each axis, 1 where none is given."""
     weights = np.ones(())
-    for along, full in zip(place, shape, strict=True):
+    for along, full, scale in zip(place, shape, scales or (1,) * len(shape), strict=True):
         size = along.stop - along.start
         inside = np.arange(size) + 0.5
-        rise = np.clip((inside - margin) / max(overlap - 2 * margin, 1e-9), 0, 1)
+        rise = np.clip((inside - margin * scale) / max((overlap - 2 * margin) * scale, 1e-9), 0, 1)
         one = np.ones(size)
         if along.start > 0:
             one = one * rise

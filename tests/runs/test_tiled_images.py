@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -64,6 +65,36 @@ def test_windows_fade_over_all_pixels_of_their_overlap(tiny_bundle: Path) -> Non
     made = decode_tiles(replace(blurring(tiny_bundle, 0), decoder=decoder), latents, Tiles(2, 2))  # type: ignore[arg-type]
     expected = [0, 0, 0, 0, 0.125, 0.375, 0.625, 0.875, 1, 1, 1, 1]
     np.testing.assert_allclose(made, np.broadcast_to(np.reshape(expected, (-1, 1)), (1, 3, 12, 8)), atol=1e-6)
+
+
+def enlarging(bundle: Path, height: int, width: int) -> Autoencoder:
+    """Each latent becomes a patch of one number in each of three channels, in images of this size for latents of 4."""
+    autoencoder = load_autoencoder(with_companions(bundle), encoder=False)
+    described = autoencoder.described
+    (made,) = described.decoder.outputs
+    image = msgspec.structs.replace(made, shape=("batch", 3, height, width))
+    graph = msgspec.structs.replace(described.decoder, outputs=(image,))
+
+    def decoder(feeds):  # type: ignore[no-untyped-def]
+        rows = np.repeat(feeds["latent"], 3, axis=1)
+        return {"image": rows.repeat(height // 4, axis=2).repeat(width // 4, axis=3)}
+
+    return replace(autoencoder, described=msgspec.structs.replace(described, decoder=graph), decoder=decoder)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("height", "width"), [(8, 16), (16, 4)])
+def test_height_and_width_have_scales_of_their_own(
+    tiny_bundle: Path, latents: np.ndarray, height: int, width: int
+) -> None:
+    """As where a spectrogram has more columns to a latent than rows."""
+    made = decode_tiles(enlarging(tiny_bundle, height, width), latents, Tiles(2))
+    expected = latents.repeat(3, axis=1).repeat(height // 4, axis=2).repeat(width // 4, axis=3)
+    np.testing.assert_allclose(made, expected, atol=1e-6)
+
+
+def test_part_of_a_pixel_a_latent_is_refused(tiny_bundle: Path, latents: np.ndarray) -> None:
+    with pytest.raises(UserError, match=r"makes an image of \[8, 9\] of latents of \[4, 4\]"):
+        decode_tiles(enlarging(tiny_bundle, 8, 9), latents, Tiles(2))
 
 
 def test_latents_of_the_decoder_s_size_are_decoded_whole(tiny_bundle: Path, latents: np.ndarray) -> None:
