@@ -1,6 +1,7 @@
 """A body that is opened when it is first run, and can be closed: of a large network two sessions are too many."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +10,18 @@ from fewstep.machine.memory import give_back
 from fewstep.runtime.backends import AHEAD, Arrays, LoadedGraph
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle.reading import Bundle
+
+
+@dataclass(frozen=True)
+class CheckedOnce(Bundle):
+    """A bundle that nobody else writes: each of its files is hashed once."""
+
+    _checked: dict[str, Path] = field(default_factory=dict, init=False, compare=False)
+
+    def file(self, name: str) -> Path:
+        if name not in self._checked:
+            self._checked[name] = super().file(name)
+        return self._checked[name]
 
 
 @dataclass
@@ -37,7 +50,9 @@ class OpeningOnDemand(OnnxRuntime):
 
     def load(self, bundle: Bundle, name: str) -> LoadedGraph:
         own = OnnxRuntime(threads=self.threads)
-        return own.load(bundle, name) if name in AHEAD else OnDemand(bundle, name, own)
+        if name in AHEAD:
+            return own.load(bundle, name)
+        return OnDemand(CheckedOnce(bundle.path, bundle.manifest), name, own)
 
 
 def close(network: LoadedGraph) -> None:
