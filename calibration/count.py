@@ -23,7 +23,7 @@ from fewstep.calibration.ranges.readers import readers_of
 from fewstep.calibration.ranges.table import Method, Ranges, RangesTable
 from fewstep.calibration.row_by_row import row_by_row
 from fewstep.calibration.task import Task
-from fewstep.calibration.threads import while_the_next_comes
+from fewstep.calibration.threads import one_after_another, while_the_next_comes
 from fewstep.calibration.trajectories import BATCH, BodyCall, roll_out
 from fewstep.calibration.workers.in_order import Workers, in_order
 from fewstep.graph.graph import GROUP, Graph
@@ -191,8 +191,13 @@ def tabulate(
             LOG.warning("activation %r is always %g: a layer there may be dead", name, groups[0].low)
     tensors: dict[Method, dict[str, Ranges]] = {method: {} for method in methods}
     readers = readers_of(prepared)
-    for done, name in enumerate(counts.tensors, 1):
-        for method, found in ranges_by_method(counts.of(name), methods, counts.samples, readers(name)).items():
+
+    def searched(name: str) -> dict[Method, Ranges]:
+        return ranges_by_method(counts.of(name), methods, counts.samples, readers(name))
+
+    every = zip(counts.tensors, one_after_another(searched, counts.tensors), strict=True)
+    for done, (name, by_method) in enumerate(every, 1):
+        for method, found in by_method.items():
             tensors[method][name] = found
         progress("ranges", done, len(counts.tensors))
     return {

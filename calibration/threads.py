@@ -1,6 +1,6 @@
 """Work on arrays beside other work: numpy, for the most part, and engines compute without holding the interpreter."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -12,8 +12,13 @@ Result = TypeVar("Result")
 
 def side_by_side(work: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
     """What `work` makes of each item, in their order; raises what the first of them raises."""
+    return list(one_after_another(work, items))
+
+
+def one_after_another(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """The same, each result as soon as it and those before it are there."""
     with ThreadPoolExecutor(usable_cores()) as threads:
-        return list(threads.map(work, items))
+        yield from threads.map(work, items)
 
 
 def while_the_next_comes(work: Callable[[Item], object], items: Iterable[Item]) -> None:

@@ -108,9 +108,10 @@ def _factors(lows: Float, highs: Float, room: float) -> Float:
     the range goes below: behind a SiLU quiet channels have nothing but what is there.
     """
     best, found = np.inf, np.ones(lows.shape[1])
+    lowest, highest = lows.min(axis=0), highs.max(axis=0)
     for below in BELOW_ZERO:
         with np.errstate(divide="ignore", invalid="ignore"):
-            needed = np.maximum(highs, np.where(lows < 0, -lows / below, 0.0)).max(axis=0)
+            needed = np.maximum(highest, np.where(lowest < 0, -lowest / below, 0.0))
         if not np.isfinite(needed).all() or not needed.any():
             continue
         factors = needed / needed.max() + room

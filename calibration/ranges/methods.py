@@ -33,6 +33,7 @@ FINE = np.linspace(-1.0, 1.0, 2 * ZOOM + 1)
 PERCENTILE = 99.99  # of the values stay inside; half of the others lie on each side
 SAME_LAMBDA = 1e-6  # a noise level that a plan comes back to differs by some 1e-11, its steps by 1e-4 or more
 CLIPPED = 4.0  # times that the squared error of a clipped value counts in the method "channels"
+ROUNDING = 1e-9  # of the mean square: sums that give errors are nearer to them than this
 AMAX_OF_ZEROS = 1.0  # a tensor that was always zero is exact under any scale; this one cannot underflow
 
 Error = Callable[[NDArray[np.float64]], NDArray[np.float64]]  # of shrink factors [K, ends] -> [K]
@@ -253,8 +254,20 @@ def mse_range(density: Density, clipped: float = 1.0) -> Range:
 def _weighed(
     density: Density, scale: NDArray[np.float64], least: NDArray[np.float64], clipped: float
 ) -> NDArray[np.float64]:
-    error = density.error(scale, least)
-    return error if clipped == 1 else error + (clipped - 1) * density.clipped(scale, least)
+    """The error of each quantizer [K]; infinite for those that surely are not the best: what they clip is more than all
+    the error of another one. That is told of most by their two ends."""
+    outside = clipped * density.clipped(scale, least)
+
+    def whole(which: NDArray[np.intp]) -> NDArray[np.float64]:
+        error = density.error(scale[which], least[which])
+        return error if clipped == 1 else error + (clipped - 1) * density.clipped(scale[which], least[which])
+
+    likely = np.argmin(outside + np.square(scale) / 12).reshape(1)  # as if values were spread evenly within a step
+    rounding = ROUNDING * density.moments[2, -1]
+    possible = np.flatnonzero(outside <= whole(likely) + rounding)
+    error = np.full(len(scale), np.inf)
+    error[possible] = whole(possible)
+    return error
 
 
 def _minimise(error: Error, is_free: Sequence[bool]) -> tuple[float, ...]:

@@ -66,6 +66,14 @@ def _readers(graph: Graph, ops: Sequence[WeightedOp]) -> tuple[Reader, ...]:
             part = rows[group * outputs : (group + 1) * outputs]
             squares = np.square(part, dtype=np.float64).sum(axis=(0, 2))
             read = slice(group * channels, (group + 1) * channels)
-            found.append(Reader(read, squares, np.abs(part).max(axis=2), part.shape[2]))
+            found.append(Reader(read, squares, _largest(part), part.shape[2]))
         release_array(graph.constants[op.weight])
     return tuple(found)
+
+
+def _largest(part: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The greatest magnitude along the last axis, which is short: numpy is several times slower over such an axis."""
+    found = np.abs(part[..., 0])
+    for tap in range(1, part.shape[-1]):
+        np.maximum(found, np.abs(part[..., tap]), out=found)
+    return found

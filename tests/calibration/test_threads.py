@@ -5,11 +5,19 @@ from collections.abc import Iterator
 
 import pytest
 
-from fewstep.calibration.threads import side_by_side, while_the_next_comes
+from fewstep.calibration.threads import one_after_another, side_by_side, while_the_next_comes
 
 
 def test_results_come_in_the_order_of_their_items() -> None:
     assert side_by_side(lambda n: n * n, range(100)) == [n * n for n in range(100)]
+
+
+def test_a_result_comes_before_those_behind_it_are_made() -> None:
+    is_asked = threading.Event()
+    results = one_after_another(lambda n: n if n < 5 else is_asked.wait(10), range(10))
+    assert [next(results) for _ in range(5)] == [0, 1, 2, 3, 4]
+    is_asked.set()
+    assert list(results) == [True] * 5
 
 
 def test_the_first_error_in_the_order_of_items_is_raised() -> None:

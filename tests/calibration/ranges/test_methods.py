@@ -8,8 +8,9 @@ from typing import get_args
 import numpy as np
 import pytest
 
+from fewstep.calibration.ranges import methods
 from fewstep.calibration.ranges.histogram import measure, merge
-from fewstep.calibration.ranges.methods import CLIPPED, lambda_edges, tensor_ranges
+from fewstep.calibration.ranges.methods import CLIPPED, Density, lambda_edges, mse_amax, mse_range, tensor_ranges
 from fewstep.calibration.ranges.table import Method, Range
 from fewstep.plans import solvers
 from fewstep.plans.compile import compile_plan
@@ -198,3 +199,30 @@ def test_a_percentile_that_leaves_only_the_bins_beside_zero_is_min_max() -> None
     found = tensor_ranges([measure(values)], "percentile")
     assert found.pooled == Range(float(np.float32(-0.3)), float(np.float32(0.9)))
     assert found.pooled_symmetric == float(np.float32(0.9))
+
+
+@pytest.mark.parametrize("clipped", [1.0, CLIPPED])
+def test_quantizers_that_are_left_out_are_none_of_the_best(
+    x: np.ndarray, clipped: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bit for bit the ranges of a search through all of them; most are left out."""
+    computed: list[int] = []
+    real = Density.error
+
+    def counted(density: Density, scale: np.ndarray, least: np.ndarray) -> np.ndarray:
+        computed.append(len(scale))
+        return real(density, scale, least)
+
+    def everywhere(density: Density, scale: np.ndarray, least: np.ndarray, clipped: float) -> np.ndarray:
+        computed.append(len(scale))
+        outside = density.clipped(scale, least)
+        return real(density, scale, least) + (clipped - 1) * outside if clipped != 1 else real(density, scale, least)
+
+    monkeypatch.setattr(Density, "error", counted)
+    density = Density.of([measure(x), measure(x[:1000] * 3)])
+    some = mse_range(density, clipped), mse_amax(density, clipped)
+    few = sum(computed)
+    computed.clear()
+    monkeypatch.setattr(methods, "_weighed", everywhere)
+    assert (mse_range(density, clipped), mse_amax(density, clipped)) == some
+    assert few < 0.8 * sum(computed)
