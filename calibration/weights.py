@@ -71,7 +71,8 @@ def _scales(
     The greatest magnitude of a row is cut at `largest` scales: once that term alone is no less than the best error of
     each row, no smaller factor wins, since the term only grows.
     """
-    magnitude = np.abs(rows).max(axis=1)
+    held = np.abs(rows)  # in which all is computed: it stays in the cache
+    magnitude = held.max(axis=1)
     magnitude[magnitude == 0] = largest
     best = np.full(len(rows), np.inf)
     scales = np.empty(len(rows), np.float32)
@@ -79,7 +80,10 @@ def _scales(
         candidate = representable(factor * magnitude / largest, dtype).astype(np.float32)
         if np.all(np.square(magnitude - largest * candidate.astype(np.float64)) >= best):
             break
-        error = np.square(_round(rows, candidate, largest) * candidate[:, None] - rows).sum(axis=1)
+        _round(rows, candidate, largest, held)
+        held *= candidate[:, None]
+        held -= rows
+        error = np.square(held, out=held).sum(axis=1)
         scales = np.where(error < best, candidate, scales)
         best = np.minimum(error, best)
     return scales
@@ -91,7 +95,10 @@ def representable(scales: NDArray[np.float64], dtype: DTypeLike) -> NDArray[Any]
     return scales.clip(numbers.tiny, numbers.max).astype(dtype)
 
 
-def _round(rows: NDArray[np.float64], scales: NDArray[np.float32], largest: int) -> NDArray[np.float64]:
-    """To the nearest integer, ties to even, as ONNX QuantizeLinear."""
-    rounded: NDArray[np.float64] = np.clip(np.rint(rows / scales[:, None].astype(np.float64)), -largest, largest)
-    return rounded
+def _round(
+    rows: NDArray[np.float64], scales: NDArray[np.float32], largest: int, made: NDArray[np.float64] | None = None
+) -> NDArray[np.float64]:
+    """To the nearest integer, ties to even, as ONNX QuantizeLinear; into `made`, if given."""
+    rounded: NDArray[np.float64] = np.divide(rows, scales[:, None].astype(np.float64), out=made)
+    np.rint(rounded, out=rounded)
+    return np.clip(rounded, -largest, largest, out=rounded)
