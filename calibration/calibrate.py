@@ -4,21 +4,23 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from math import inf
 
-import numpy as np
-
 from fewstep.calibration.checkpoint import Checkpoint, checkpoint_of
-from fewstep.calibration.choosing.trials import Chosen, Ways, choose_each
-from fewstep.calibration.commit import commit, in_files
+from fewstep.calibration.choosing.first_inputs import FirstInputs, first_inputs
+from fewstep.calibration.choosing.thin import thin_convolutions
+from fewstep.calibration.choosing.trials import Chosen, Ways, choose_each, courses_for
+from fewstep.calibration.commit import commit
 from fewstep.calibration.conditions_file import ConditionRecords, deal
 from fewstep.calibration.count import count_activations, count_progressively, tabulate
 from fewstep.calibration.failed_bodies import body_of, overflowing, some_failed
 from fewstep.calibration.lowering.agreement import warn_of_disagreement
+from fewstep.calibration.lowering.files import Files
 from fewstep.calibration.lowering.quantize import LoweredBody, lowered_ops
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.needs import needs
-from fewstep.calibration.on_demand import OpeningOnDemand, close
+from fewstep.calibration.on_demand import OnDemand, OpeningOnDemand, close
 from fewstep.calibration.options import (
     CalibrateOptions,
     biased_targets,
@@ -28,6 +30,7 @@ from fewstep.calibration.options import (
     targets_of,
     thin_targets,
     warn_of_few,
+    ways_of,
 )
 from fewstep.calibration.precision.closed_loop import Course, open_courses
 from fewstep.calibration.precision.native import searched_here
@@ -39,21 +42,19 @@ from fewstep.calibration.prompts import CALIBRATION, given_rows
 from fewstep.calibration.ranges.merging import merge_groups
 from fewstep.calibration.ranges.methods import lambda_edges
 from fewstep.calibration.ranges.observe import Counts
-from fewstep.calibration.ranges.table import RangesTable
-from fewstep.calibration.row_by_row import body_by_rows, rows, sampler_by_rows
+from fewstep.calibration.ranges.table import Method, RangesTable
+from fewstep.calibration.row_by_row import sampler_by_rows
 from fewstep.calibration.task import Task
-from fewstep.calibration.trajectories import draw_condition, fewest_of_all, in_words, roll_out
+from fewstep.calibration.trajectories import draw_condition, fewest_of_all, in_words
 from fewstep.calibration.workers.in_order import Workers, in_order
 from fewstep.calibration.workers.opening import opened, threads_of
 from fewstep.calibration.workers.sent_bundle import sent
 from fewstep.graph import io
-from fewstep.graph.commit import open_for_update
-from fewstep.graph.graph import GROUP
+from fewstep.graph.commit import Writer, open_for_update
 from fewstep.graph.needs import check_needs
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import weight_of
 from fewstep.plans.plan import Plan, regroup
-from fewstep.runtime.backends import Arrays
 from fewstep.runtime.bundle.manifest import Manifest
 from fewstep.runtime.bundle.platforms import body_name
 from fewstep.runtime.conditions import is_led_by_guidance
@@ -87,7 +88,7 @@ def calibrate(options: CalibrateOptions, progress: Progress = SILENT, workers: W
     check_options(options)
     with open_for_update(options.bundle, must_exist=True) as writer:
         task = open_task(options)
-        check_needs(needs(task, options.workers), writer)
+        check_needs(needs(task, options.workers, ways_of(options)), writer)
         sampler = task.sampler
         digest = io.sha256(sampler.bundle.graph(sampler.body.graph))
         with opened(options.workers, options.dask, workers, options.threads) as hands:
@@ -96,11 +97,11 @@ def calibrate(options: CalibrateOptions, progress: Progress = SILENT, workers: W
         failed = overflowing(task.targets, counts.reached())
         by_method = tabulate(counts, task.prepared, digest, task.plan.name, methods_of(options), progress)
         plan = regroup(task.plan, counts.edges)
-        seen = _one_of_each_group(task, plan)
         possible = [target for target in task.targets if body_of(target) not in failed]
-        files = partial(in_files, writer) if sampler.body.graph.data else None
-        ways = Ways(by_method, thin_targets(options), biased_targets(options), files)
-        chosen = choose_each(task, plan, possible, ways, partial(_check_kernels, seen), failed, progress)
+        ways = _ways(options, task, by_method, writer)
+        courses = courses_for(task, plan, possible, ways, progress)
+        seen = first_inputs(task, plan, courses)
+        chosen = choose_each(task, plan, possible, ways, courses, partial(_check_kernels, seen), failed, progress)
         refined = _refine(options, task, plan, chosen, seen, failed, progress, workers)
         chosen = {name: each for name, each in chosen.items() if name not in failed}
         lowered = {name: each.lowered for name, each in chosen.items()}
@@ -116,29 +117,21 @@ def calibrate(options: CalibrateOptions, progress: Progress = SILENT, workers: W
     return Calibration(manifest, plan, tables, lowered, refined)
 
 
-def _one_of_each_group(task: Task, plan: Plan) -> dict[int, Arrays]:
-    """What a body is fed at the first step of each range group, along the first trajectory. `plan` has the groups of
-    the bodies, which may be fewer than the task's."""
-    seen: dict[int, Arrays] = {}
-    sampler = body_by_rows(task.sampler)  # of a large body the activations of one row at a time
-    for each in roll_out(sampler, plan, task.seeds[:1], conditions=task.conditions, sizes=task.sizes):
-        group = plan.steps[each.state.index].group  # the float body, which runs here, has one group
-        seen.setdefault(group, {**each.feeds, GROUP: np.array([group])})
-    close(task.sampler.denoiser)
-    return seen
+def _ways(options: CalibrateOptions, task: Task, tables: Mapping[Method, RangesTable], writer: Writer) -> Ways:
+    """What is asked to be tried. Weights of large bodies are written before they are run."""
+    thin = thin_convolutions(task.prepared) if thin_targets(options) else ()
+    in_float = dict.fromkeys(thin_targets(options), thin)
+    return Ways(tables, in_float, biased_targets(options), Files(writer) if task.sampler.body.graph.data else None)
 
 
-def _check_kernels(seen: Mapping[int, Arrays], name: str, lowered: LoweredBody, target: Target) -> None:
+def _check_kernels(seen: FirstInputs, name: str, lowered: LoweredBody, target: Target) -> None:
     """A warning where this CPU's integer kernels compute something else than their numbers stand for, row by row: all
     that they make is held."""
     if target.engine is not None:
-        fed = (row for feeds in seen.values() for row in rows(feeds, lowered.graph.inputs))
-        warn_of_disagreement(lowered.graph, fed, name, target.engine)
+        warn_of_disagreement(lowered.graph, chain.from_iterable(seen.values()), name, target.engine)
 
 
-def _check_stages(
-    name: str, refined: SearchResult, known: LoweredBody, target: Target, seen: Mapping[int, Arrays]
-) -> None:
+def _check_stages(name: str, refined: SearchResult, known: LoweredBody, target: Target, seen: FirstInputs) -> None:
     """The same for each graph of a precision map, in the groups it serves; `known` was checked before."""
     served = 0
     for number, (until, lowered) in enumerate(refined.stages):
@@ -165,7 +158,7 @@ def _refine(
     task: Task,
     plan: Plan,
     chosen: Mapping[str, Chosen],
-    seen: Mapping[int, Arrays],
+    seen: FirstInputs,
     failed: dict[str, UserError],
     progress: Progress,
     workers: Workers | None,
@@ -220,6 +213,8 @@ def _under(progress: Progress, name: str, stage: str, done: int, total: int) -> 
 def open_task(options: CalibrateOptions) -> Task:
     """Read the bundle and check everything that can be checked without sampling. UserError if it cannot be done."""
     sampler = load(options.bundle, body="float32", backend=OpeningOnDemand(threads=options.threads))
+    if isinstance(sampler.denoiser, OnDemand):
+        sampler = replace(sampler, bundle=sampler.denoiser.bundle)  # whose files are hashed once
     prepared = io.load(sampler.bundle.graph(sampler.body.graph), root=options.bundle)
     plan = _plan(options, sampler)
     edges = lambda_edges([-inf if step.lam is None else step.lam for step in plan.steps])

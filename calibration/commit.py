@@ -13,9 +13,9 @@ from fewstep.calibration.precision.record import decode as decode_maps
 from fewstep.calibration.precision.record import encode as encode_maps
 from fewstep.calibration.precision.refine import Bound, SearchResult
 from fewstep.calibration.ranges.table import RangesTable
-from fewstep.graph import io, weights
+from fewstep.graph import io
 from fewstep.graph.commit import Writer
-from fewstep.graph.graph import GROUP, Graph
+from fewstep.graph.graph import GROUP
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import encode
 from fewstep.plans.plan import Plan
@@ -118,11 +118,3 @@ def _staged(writer: Writer, name: str, refined: SearchResult, manifest: Manifest
     stages = tuple(Stage(until, body.graph, body.coverage) for until, body in bodies[:-1] if body.coverage)
     groups = next((body.groups for _, body in bodies if body.groups), ())
     return msgspec.structs.replace(bodies[-1][1], target=target_of(name), groups=groups, stages=stages)
-
-
-def in_files(writer: Writer, name: str, graph: Graph) -> Graph:
-    """A lowered graph in the bundle already, with its weights mapped from there: only one is in memory at a time."""
-    (kept,) = io.keep(writer, graph)
-    io.store(writer, kept, name)  # where the next one finds the weights that it shares
-    weights.release(kept)
-    return kept

@@ -107,6 +107,11 @@ def thin_targets(options: CalibrateOptions) -> tuple[str, ...]:
     return _without_map(options) if is_tried and _has_trials(options) else ()
 
 
+def ways_of(options: CalibrateOptions) -> int:
+    """How often a body is lowered, at most."""
+    return len(methods_of(options)) + bool(thin_targets(options))
+
+
 def biased_targets(options: CalibrateOptions) -> tuple[str, ...]:
     """For which the mean error of the output may be taken out. A precision map leaves parts in float, which changes
     that error: its bodies keep it."""

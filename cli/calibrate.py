@@ -7,7 +7,7 @@ from fewstep.calibration.calibrate import Calibration, calibrate, open_task
 from fewstep.calibration.count import batch_of, later_passes
 from fewstep.calibration.inputs import long_plan
 from fewstep.calibration.needs import needs
-from fewstep.calibration.options import CalibrateOptions, check_options
+from fewstep.calibration.options import CalibrateOptions, check_options, ways_of
 from fewstep.calibration.precision.closed_loop import AT_ONCE, JUDGE_SEEDS
 from fewstep.calibration.precision.native import searched_here
 from fewstep.calibration.precision.record import parse_bound
@@ -71,7 +71,7 @@ def dry_run(options: CalibrateOptions) -> Outcome:
     each = _evaluation_seconds(task, batch)
     seconds = evaluations * each
     search = _search(options, task)
-    needed = needs(task, options.workers)
+    needed = needs(task, options.workers, ways_of(options))
     bodies = [body_name("int8", target.name) for target in task.targets]
     return Outcome(
         {

@@ -19,7 +19,7 @@ few ways are tried, and none longer than it takes to see that it loses.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from itertools import repeat
 
@@ -29,12 +29,14 @@ from numpy.typing import NDArray
 from fewstep.calibration.choosing.evidence import Tried, Way, choose, constant_share, image_share, is_behind
 from fewstep.calibration.choosing.opened import open_lowered
 from fewstep.calibration.choosing.output_error import after_first, corrected, errors, joined, mean_error, mean_image
-from fewstep.calibration.choosing.thin import thin_convolutions
 from fewstep.calibration.conditions_file import ConditionRecords
 from fewstep.calibration.count import batch_of
 from fewstep.calibration.failed_bodies import Check, body_of
+from fewstep.calibration.lowering.agreement import as_deployed
+from fewstep.calibration.lowering.files import Files
 from fewstep.calibration.lowering.output_bias import channel_axis, with_output_bias
 from fewstep.calibration.lowering.quantize import Lowered, LoweredBody, as_it_is, completed, lower_graph
+from fewstep.calibration.lowering.rounded import Rounded
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.on_demand import close
 from fewstep.calibration.precision.closed_loop import JUDGE_SEEDS, SELECTION_SEEDS, Course, open_course
@@ -101,18 +103,34 @@ def most_evaluations(methods: int, tries_thin: bool, tries_bias: bool, steps: in
 
 @dataclass(frozen=True)
 class Ways:
-    """The ways that bodies may take: ranges tables by method, the usual one first, and the names of targets whose thin
-    convolutions may stay in float, and whose mean error may be taken out. `in_files` writes the weights of a lowered
-    graph, for the body of that name, and returns the graph with them mapped; None keeps them in memory."""
+    """The ways that bodies may take: ranges tables by method, the usual one first; by the name of a target, the thin
+    convolutions that may stay in float; and the names of targets whose mean error may be taken out. Weights of bodies
+    lie in `files`; None keeps them in memory."""
 
     tables: Mapping[Method, RangesTable]
-    thin: Collection[str] = ()
+    thin: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     biased: Collection[str] = ()
-    in_files: Callable[[str, Graph], Graph] | None = None
+    files: Files | None = None
 
     def variants(self, prepared: Graph, target: Target) -> dict[Method, Variants]:
-        keep = as_it_is if self.in_files is None else partial(self.in_files, body_of(target))
+        keep = as_it_is if self.files is None else partial(self.files.keep, body_of(target))
         return {method: Variants(prepared, table, target, keep) for method, table in self.tables.items()}
+
+    def tries(self, target: Target) -> bool:
+        return len(self.tables) > 1 or target.name in self.biased or bool(self.thin.get(target.name))
+
+
+def courses_for(
+    task: Task, plan: Plan, targets: Sequence[Target], ways: Ways, progress: Progress = SILENT
+) -> tuple[Course, ...]:
+    """What the ways of these targets are tried on. Nothing where there is one way."""
+    if not any(map(ways.tries, targets)):
+        return ()
+    sampler = body_by_rows(task.sampler) if _is_large(task, ways) else task.sampler  # as counting has them
+    shown = partial(_under, progress, "trials")
+    courses = open_trials(sampler, plan, len(task.seeds), task.conditions, shown)
+    close(task.sampler.denoiser)  # float32 beside a large int8 body is too much
+    return courses
 
 
 def choose_each(
@@ -120,37 +138,28 @@ def choose_each(
     plan: Plan,
     targets: Sequence[Target],
     ways: Ways,
+    courses: tuple[Course, ...],
     check: Check,
     failed: dict[str, UserError],
     progress: Progress = SILENT,
 ) -> dict[str, Chosen]:
-    """The best way for each of a task's targets, by the name of its body. `plan` has the range groups of the tables.
+    """The best way for each of a task's targets, by the name of its body. `plan` has the range groups of the tables,
+    `courses` are those of `courses_for`.
 
     `check` is what each body has to pass. Into `failed` go the errors of bodies that cannot be made. UserError if none
     can.
     """
-    thin = thin_convolutions(task.prepared) if ways.thin else ()
-    in_float = {target: thin if target.name in ways.thin else () for target in targets}
-    is_tried = {
-        target: len(ways.tables) > 1 or target.name in ways.biased or bool(in_float[target]) for target in targets
-    }
-    courses: tuple[Course, ...] = ()
+    is_large = _is_large(task, ways)
     more: Callable[[], tuple[Course, ...]] | None = None
-    is_large = batch_of(task, [*next(iter(ways.tables.values())).tensors]) < BATCH
-    if any(is_tried.values()):
-        sampler = body_by_rows(task.sampler) if is_large else task.sampler  # one by one, as counting has them
-        shown = partial(_under, progress, "trials")
-        courses = open_trials(sampler, plan, len(task.seeds), task.conditions, shown)
-        close(task.sampler.denoiser)
-        # float32 beside a large int8 body is too much
-        if measuring(len(task.seeds)) and not is_large and not exceeds(task.prepared):
-            more = _opened_once(task, plan, progress)
+    if courses and measuring(len(task.seeds)) and not is_large and not exceeds(task.prepared):
+        more = _opened_once(task, plan, progress)
     found = {}
     for done, target in enumerate(targets, 1):
         name, variants = body_of(target), ways.variants(task.prepared, target)
-        own, shown = courses if is_tried[target] else (), partial(_under, progress, target.name)
+        own, shown = courses if ways.tries(target) else (), partial(_under, progress, target.name)
+        thin, tries_bias = ways.thin.get(target.name, ()), target.name in ways.biased
         try:
-            chosen = try_ways(variants, in_float[target], target.name in ways.biased, own, shown, is_large, more)
+            chosen = try_ways(variants, thin, tries_bias, own, shown, is_large, more, ways.files)
             check(name, chosen.lowered, target)
             found[name] = chosen
         except UserError as error:
@@ -161,11 +170,16 @@ def choose_each(
     return found
 
 
+def _is_large(task: Task, ways: Ways) -> bool:
+    """Whether the activations of a sample are."""
+    return batch_of(task, [*next(iter(ways.tables.values())).tensors]) < BATCH
+
+
 def open_trials(
     sampler: Sampler, plan: Plan, trajectories: int, rows: ConditionRecords | None = None, progress: Progress = SILENT
 ) -> tuple[Course, ...]:
-    """What ways are tried on: a course of each half of the seeds that choose, for the sampler of the float32 body,
-    along the plan in the range groups of the bodies."""
+    """A course of each half of the seeds that choose, for the sampler of the float32 body, along the plan in the range
+    groups of the bodies."""
     return _open_parts(sampler, plan, halves(trajectories), rows, progress)
 
 
@@ -199,10 +213,12 @@ def try_ways(
     progress: Progress = SILENT,
     by_rows: bool = False,
     more: Callable[[], tuple[Course, ...]] | None = None,
+    files: Files | None = None,
 ) -> Chosen:
     """The best of these methods; then with the operations `thin` in float, if that is better; then with the mean error
     of its output taken out, if that is tried and better. Nothing is tried without courses: the first method is taken.
-    A large body sees the samples of a course one by one (`by_rows`). `more` are courses to measure an image on."""
+    A large body sees the samples of a course one by one (`by_rows`). `more` are courses to measure an image on. In
+    `files` lie the weights of what is tried."""
     if not courses:
         usual = next(iter(variants.values()))
         return Chosen(usual.lower(()), usual)
@@ -211,12 +227,15 @@ def try_ways(
     made: Lowered | None = None  # what the best way so far was lowered to
     best_network: LoadedGraph | None = None  # and opened
     stages = len(variants) + bool(thin) + tries_bias
+    rounded = Rounded() if files is None else files.rounded()
+    lowered_by = partial(_lowered, rounded if stages - tries_bias > 1 else None, files)
     for done, (method, each) in enumerate(variants.items(), 1):
-        if made is not None and exceeds(made[0]):
-            made = best_network = None  # two networks of large weights are too many: it is made again if it stays
-        other = lower_graph(each.prepared, each.table, each.target)
-        if digest(other[0]) not in known:
-            known.add(digest(other[0]))
+        if made is not None and not _are_two_possible(made[0], each.target):
+            best_network = None  # opened again if it stays
+        other = lowered_by(each)
+        content = digest(other[0])
+        if content not in known:
+            known.add(content)
             network = _opened(other[0], each.target, by_rows)
             found.append(_run(Way(method), repeat(network), courses, found))
             if choose(found) == len(found) - 1:
@@ -226,11 +245,10 @@ def try_ways(
         progress("ways tried", done, stages)
     best = found[choose(found)]
     usual = variants[best.way.ranges]
-    if made is None:
-        made = lower_graph(usual.prepared, usual.table, usual.target)
+    assert made is not None, "the first way is the best so far"
     if thin:
         best_network = None  # as above, for any size
-        other = lower_graph(usual.prepared, usual.table, usual.target, thin)
+        other = lowered_by(usual, thin)
         network = _opened(other[0], usual.target, by_rows)
         found.append(_run(replace(best.way, in_float=thin), repeat(network), courses, [best]))
         if choose([best, found[-1]]) == 1:
@@ -253,6 +271,7 @@ def try_ways(
     if not best.is_finite:
         what = f"samples in int8 for {usual.target.name} are not finite"
         raise UserError(what, "calibrate with other --ranges, or for another --target")
+    del rounded, lowered_by
     lowered = completed(usual.prepared, usual.table, usual.target, made, usual.keep)
     if best.way.in_float:
         count = len(best.way.in_float)
@@ -265,6 +284,18 @@ def try_ways(
         said = f"the mean error of the output is taken out{where}: up to {np.abs(best.bias).max():.2g}"
         lowered = replace(lowered, graph=with_output_bias(lowered.graph, best.bias), notes=(*lowered.notes, said))
     return Chosen(lowered, usual, tuple(_trial(each, each is best) for each in found if each.is_finite))
+
+
+def _lowered(rounded: Rounded | None, files: Files | None, way: Variants, in_float: tuple[str, ...] = ()) -> Lowered:
+    """A graph to be tried, that of large weights with them mapped from files."""
+    graph, ops, encodings = lower_graph(way.prepared, way.table, way.target, in_float, rounded)
+    return files.draft(graph) if files is not None and exceeds(graph) else graph, ops, encodings
+
+
+def _are_two_possible(graph: Graph, target: Target) -> bool:
+    """Whether a network of such weights may be open beside another one: of large ones only those of onnxruntime, which
+    holds them once and in 8 bits."""
+    return target.engine is as_deployed or not exceeds(graph)
 
 
 def _opened(graph: Graph, target: Target, by_rows: bool) -> LoadedGraph:

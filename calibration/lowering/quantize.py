@@ -17,8 +17,10 @@ from fewstep.calibration.lowering.encoding import Encoding, scale_of, zero_point
 from fewstep.calibration.lowering.factors import coarsening, factored
 from fewstep.calibration.lowering.gathering import GROUP_INPUT, gathered
 from fewstep.calibration.lowering.multiplied import with_free_products
+from fewstep.calibration.lowering.rounded import Rounded
 from fewstep.calibration.lowering.scheme import Replacement, Scheme, Target
 from fewstep.calibration.lowering.selection import LEAST_CHANNELS, WeightedOp, considered_ops, selected_ops
+from fewstep.calibration.ranges.methods import ALIKE
 from fewstep.calibration.ranges.table import RangesTable
 from fewstep.calibration.threads import side_by_side
 from fewstep.calibration.weights import QuantizedWeight, quantize_weight, representable
@@ -82,10 +84,12 @@ def lower_graph(
     table: RangesTable,
     target: Target,
     in_float: Collection[str] = (),
+    rounded: Rounded | None = None,
 ) -> Lowered:
-    """The int8 graph alone, not checked on an engine: with its operations, and how activations are encoded."""
+    """The int8 graph alone, not checked on an engine: with its operations, and how activations are encoded. `rounded`
+    are weights of other lowerings."""
     ops = tuple(op for op in measured_ops(prepared, table, target.scheme) if op.name not in in_float)
-    return lower_ops(prepared, table, target, ops, partial(_quantized, table, target.scheme))
+    return lower_ops(prepared, table, target, ops, partial(_quantized, table, target.scheme, rounded))
 
 
 def lower_ops(
@@ -263,12 +267,21 @@ def _represented(table: RangesTable) -> dict[str, float]:
     }
 
 
-def _quantized(table: RangesTable, scheme: Scheme, op: WeightedOp, weight: NDArray[np.float32]) -> QuantizedWeight:
+def _quantized(
+    table: RangesTable, scheme: Scheme, rounded: Rounded | None, op: WeightedOp, weight: NDArray[np.float32]
+) -> QuantizedWeight:
+    like = ALIKE.get(table.method, table.method)
+    how = (op.axis, like, scheme.scale_dtype, scheme.largest_weight)
+    make = partial(quantize_weight, weight, *how)
     try:
-        found = quantize_weight(weight, op.axis, table.method, scheme.scale_dtype, scheme.largest_weight)
+        found = make() if rounded is None else rounded.of(weight, how, make)
     except ValueError as error:
         raise UserError(f"weight {op.weight!r} has {error}", "export a checkpoint whose weights are finite") from None
-    return balanced(found, weight, scheme.largest_weight) if table.method == "channels-balanced" else found
+    if table.method != "channels-balanced":
+        return found
+    moved = balanced(found, weight, scheme.largest_weight)
+    release_array(found.values)
+    return moved
 
 
 def _by_channel(encodings: Mapping[str, Encoding]) -> tuple[str, ...]:

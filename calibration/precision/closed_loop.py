@@ -59,10 +59,13 @@ class Course:
         shares: NDArray[np.float64] = np.bincount([step.group for step in self.plan.steps]) / len(self.plan.steps)
         return shares
 
+    def fed(self, index: int, u: Array) -> Feeds:
+        """All that a body is given at a step, for all branches one after the other."""
+        return {**self.feeds[index], self.ports[0]: np.concatenate([u] * len(self.plan.steps[index].branches))}
+
     def call(self, network: LoadedGraph, index: int, u: Array) -> Array:
         """The network's output at a step, for all branches one after the other."""
-        x, output = self.ports
-        return network({**self.feeds[index], x: np.concatenate([u] * len(self.plan.steps[index].branches))})[output]
+        return network(self.fed(index, u))[self.ports[1]]
 
     def run(
         self, networks: Sequence[LoadedGraph], along: Sequence[StepState] = (), first_group: int = 0

@@ -104,6 +104,15 @@ def test_each_body_is_that_of_the_small_bundle_with_its_weights_in_files(small: 
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
+def test_nothing_stays_of_the_ways_that_were_tried(large: Path) -> None:
+    """Neither their weights nor those that lowerings share."""
+    manifest = open_bundle(large).manifest
+    bodies = [body for name, body in manifest.bodies.items() if body.precision == "int8"]
+    assert bodies and all(len(body.trials) > 1 for body in bodies)
+    found = {path.relative_to(large).as_posix() for path in large.rglob("*") if path.is_file()}
+    assert found == {*manifest.files, "manifest.json"}
+
+
 def inside(path: Path) -> list[np.ndarray]:
     """The constants that a graph holds itself."""
     constants = io.load(path, root=path.parent.parent).constants.values()

@@ -8,8 +8,10 @@ import pytest
 
 from fewstep.calibration.calibrate import calibrate, open_task
 from fewstep.calibration.needs import ALONE, BESIDE, WORKER, needs
+from fewstep.calibration.options import ways_of
 from fewstep.calibration.ranges.measured_rows import row_bytes
 from fewstep.calibration.ranges.observe import observed_tensors
+from fewstep.graph import io
 from fewstep.graph.graph import Graph
 from fewstep.graph.weights import weight_bytes
 from fewstep.plans.errors import UserError
@@ -36,6 +38,17 @@ def test_disk_is_what_the_bodies_take(tmp_path: Path, target: str) -> None:
     made = [path for path in bundle.rglob("*") if path.is_file() and path not in before]
     assert len(made) == told.files
     assert 0.9 < sum(path.stat().st_size for path in made if path.suffix == ".onnx") / told.disk < 1.1
+
+
+def test_ways_to_lower_a_large_body_lie_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three that may be tried, and the rounded weights that they share."""
+    options = replace(FIRST, bundle=write_bundle(tmp_path / "bundle", wide()), target=("cpu-x86",), ranges="auto")
+    assert ways_of(options) == 3  # thin convolutions are one more
+    task = open_task(options)
+    small = needs(task).disk
+    assert needs(task, ways=3).disk == small
+    monkeypatch.setattr(io, "EXTERNAL_ABOVE", 0)
+    assert needs(task).disk == small and needs(task, ways=3).disk == 4 * small
 
 
 def test_each_worker_adds_its_weights(tmp_path: Path) -> None:

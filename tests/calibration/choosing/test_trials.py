@@ -217,7 +217,7 @@ def deeper() -> Graph:
 def test_thin_operations_stay_in_float_where_samples_are_better(
     bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trials, "thin_convolutions", lambda prepared: ("m0",))
+    monkeypatch.setattr("fewstep.calibration.calibrate.thin_convolutions", lambda prepared: ("m0",))
     made = run(write_bundle(tmp_path / "deep", deeper()), bias="none", thin="tried")
     usual, left = tried_of(made)
     assert (usual.in_float, left.in_float, left.is_chosen) == ((), ("m0",), True)

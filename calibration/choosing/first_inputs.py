@@ -1,0 +1,45 @@
+"""The inputs of a body at the first step of each range group, for one sample: what its integer kernels are checked on.
+
+Samples of trials have them already. Otherwise the first trajectory is run, by the float body.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from fewstep.calibration.on_demand import close
+from fewstep.calibration.precision.closed_loop import Course
+from fewstep.calibration.row_by_row import body_by_rows, rows
+from fewstep.calibration.task import Task
+from fewstep.calibration.trajectories import roll_out
+from fewstep.graph.graph import GROUP
+from fewstep.plans.plan import Plan
+from fewstep.runtime.backends import Arrays
+
+FirstInputs = Mapping[int, Sequence[Arrays]]  # by range group, the feeds of each row
+
+
+def first_inputs(task: Task, plan: Plan, courses: Sequence[Course] = ()) -> FirstInputs:
+    """Of the first sample of these courses, or else of the first trajectory. `plan` has the groups of the bodies, which
+    may be fewer than the task's."""
+    seen: dict[int, list[Arrays]] = {}
+    for group, found in _of_course(task, courses[0]) if courses else _of_trajectory(task, plan):
+        seen.setdefault(group, found)
+    return seen
+
+
+def _of_course(task: Task, course: Course) -> Iterator[tuple[int, list[Arrays]]]:
+    """At each step. The rows of a branch are those of all samples, one after the other."""
+    for state in course.reference:
+        feeds = course.fed(state.index, state.u)
+        yield state.step.group, list(rows(feeds, task.sampler.body.graph.inputs))[:: len(state.u)]
+
+
+def _of_trajectory(task: Task, plan: Plan) -> Iterator[tuple[int, list[Arrays]]]:
+    """At each step."""
+    sampler = body_by_rows(task.sampler)  # of a large body the activations of one row at a time
+    for each in roll_out(sampler, plan, task.seeds[:1], conditions=task.conditions, sizes=task.sizes):
+        group = plan.steps[each.state.index].group  # the float body, which runs here, has one group
+        feeds = {**each.feeds, GROUP: np.array([group])}
+        yield group, list(rows(feeds, task.sampler.body.graph.inputs))
+    close(task.sampler.denoiser)
