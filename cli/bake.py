@@ -6,7 +6,7 @@ from rich.filesize import decimal
 
 from fewstep.cli.outcome import Outcome
 from fewstep.cli.run_plan import unlike_calibration
-from fewstep.graph.bake.bake import BakeOptions, bake, planned
+from fewstep.graph.bake.bake import BakeOptions, bake, plan_of
 from fewstep.graph.bake.metadata import BakedPort
 from fewstep.runtime.progress import Progress
 
@@ -14,9 +14,10 @@ LOG = logging.getLogger("fewstep")
 
 
 def verb(options: BakeOptions, progress: Progress) -> Outcome:
-    if (unlike := unlike_calibration(*planned(options))) is not None:
+    planned = plan_of(options)
+    if (unlike := unlike_calibration(*planned)) is not None:
         LOG.warning("%s", unlike)
-    baked, files = bake(options)
+    baked, files = bake(options, planned)
     sizes = ", ".join(f"{file} ({decimal(file.stat().st_size)})" for file in files)
     takes = "; ".join(map(_told, baked.inputs))
     return Outcome(

@@ -27,6 +27,8 @@ from fewstep.runtime.options import Options
 from fewstep.runtime.planning import plan_for
 from fewstep.runtime.sizes import free_x_shape
 
+Planned = tuple[Bundle, Body, Plan]  # what options of baking name
+
 SUFFIX = ".onnx"
 MESSAGE_LIMIT = 2**31 - 2**24  # bytes: of weights in one ONNX file, with room for the graph
 BESIDE_ABOVE = 2**23  # bytes of weights inside loops: more go to a file beside, since onnxruntime holds others twice
@@ -65,21 +67,21 @@ class BakeOptions(Options):
     one_file: bool = False
 
 
-def bake(options: BakeOptions) -> tuple[Baked, tuple[Path, ...]]:
+def bake(options: BakeOptions, planned: Planned | None = None) -> tuple[Baked, tuple[Path, ...]]:
     """Write the file; returns its description, which its metadata has too, and the files written."""
-    run, baked = assembled(options)
+    run, baked = assembled(options, planned)
     return baked, _write(run.graph, options, baked)
 
 
-def assembled(options: BakeOptions) -> tuple[Run, Baked]:
+def assembled(options: BakeOptions, planned: Planned | None = None) -> tuple[Run, Baked]:
     """The run as a graph, and its description; nothing is written."""
-    bundle, body, plan = planned(options)
+    bundle, body, plan = planned or plan_of(options)
     _check(options, bundle, plan)
     run = assemble(bundle.manifest, plan, _parts(bundle, body, options), options.batch, options.unroll, options.hold)
     return run, described(bundle.manifest, body, plan, run.inputs, run.output, run.draws)
 
 
-def planned(options: BakeOptions) -> tuple[Bundle, Body, Plan]:
+def plan_of(options: BakeOptions) -> Planned:
     """The bundle, and the body and plan that are baked. UserError where the body is of another precision."""
     bundle = open_bundle(options.bundle)
     name = options.body or choose_body(bundle, options.precision or "float32", OnnxRuntime())

@@ -7,9 +7,12 @@ import msgspec
 import pytest
 
 from fewstep.cli.main import main
+from fewstep.graph.bake import bake
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.file import encode
+from fewstep.plans.plan import Plan
 from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.runtime.planning import plan_for
 from fewstep.runtime.request import denoiser_facts
 
 
@@ -42,3 +45,15 @@ def test_int8_away_from_its_calibration_is_told(
     told = capsys.readouterr().err
     assert ("int8 was calibrated along ddim:3, guidance 2, and runs along" in told) is said
     assert ("its ranges may not fit" in told) is said
+
+
+def test_the_plan_is_compiled_once(tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled = []
+
+    def counted(*given: object, **named: object) -> Plan:
+        compiled.append(given)
+        return plan_for(*given, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(bake, "plan_for", counted)
+    assert main(["bake", str(tiny_bundle), "--plan", "ddim:3", "-o", str(tmp_path / "s.onnx")]) == 0
+    assert len(compiled) == 1
