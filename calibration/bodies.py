@@ -6,7 +6,8 @@ float32.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -191,11 +192,28 @@ def _fitted(reference: Sampler, body: Body, name: str, guidance: float | Guidanc
             raise error from None
 
 
-def unmarked(plan: Plan, judged: Iterable[str]) -> Plan:
-    """A plan for bodies that are compared along it: one warning names those that it was not fitted to."""
-    if plan.fitted is None:
-        return plan
-    if others := [name for name in judged if name not in (plan.fitted.body, "float32")]:
-        told = plan.name, plan.fitted.body, ", ".join(others)
+def judged_plans(
+    reference: Sampler, bodies: Mapping[str, Body], plan: str = "", guidance: float | None = None
+) -> dict[str, Plan]:
+    """The plan of each body that is judged, the first body's `judged_plan` or, of `fitted:N`, its own at that guidance.
+
+    Bodies that run plans which were fitted to another one are named in a warning.
+    """
+    first = judged_plan(reference, next(iter(bodies.values())), plan, guidance)
+    found = dict.fromkeys(bodies, first)
+    if first.fitted is None:
+        return found
+    for name, body in bodies.items() if plan.startswith(FITTED) else ():
+        with suppress(UserError):  # it has none
+            own = _fitted(reference, body, plan, first.guidance)
+            if own.fitted is not None and own.fitted.body == name:
+                found[name] = own
+    if others := [name for name, each in found.items() if each is first and name != first.fitted.body]:
+        told = first.name, first.fitted.body, ", ".join(others)
         LOG.warning("plan %s was fitted to %s, and is judged on %s: its gain may be smaller", *told)
+    return found
+
+
+def unmarked(plan: Plan) -> Plan:
+    """A plan for float32 and a body that are compared along it, neither of which warns that it is another's."""
     return msgspec.structs.replace(plan, fitted=None)

@@ -22,6 +22,7 @@ from fewstep.calibration.bodies import (
     int8_bodies,
     is_native,
     judged_plan,
+    judged_plans,
     not_judged,
     open_body,
     unmarked,
@@ -200,7 +201,11 @@ def open_task(options: EvaluateOptions) -> EvaluationTask:
             writer.reserve(ROOM)  # and we may write, and nobody else is writing
     else:
         check_writable(options.output)
-    plan = unmarked(plan, names)
+    plans = judged_plans(reference, {name: bundle.body(name) for name in names}, options.plan, options.guidance)
+    if own := [name for name, each in plans.items() if each != plan]:
+        others = ", ".join(own)
+        raise UserError(f"plan {plan.name} is another one for {others}", f"evaluate bodies one by one: --body {own[0]}")
+    plan = unmarked(plan)
     by_rows = sees_rows(bundle, names, plan, options.workers, options.dask)
     return EvaluationTask(
         bundle=bundle,

@@ -44,12 +44,13 @@ class Setting:
 
 @dataclass(frozen=True)
 class Judgement:
-    """One candidate's quality; `samples` [seeds, *x_shape] are its own."""
+    """One candidate's quality; `samples` [seeds, *x_shape] are its own, `reference` those of float32 along its plan."""
 
     against_float: EndQuality
     against_teacher: EndQuality
     steps: tuple[StepQuality, ...]
     samples: Array
+    reference: Array
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,9 @@ def judge(setting: Setting, candidates: Sequence[Candidate], ask: Ask, progress:
         taught.append(next(answers))
         progress(f"teacher {setting.teacher.name}", part.stop, setting.teacher_seeds)
     references: list[Array] = []
-    tallies = {candidate.name: _Tally.of(regroup(setting.plan, candidate.groups)) for candidate in candidates}
+    tallies = {
+        candidate.name: _Tally.of(regroup(candidate.plan or setting.plan, candidate.groups)) for candidate in candidates
+    }
     for batch in batches:
         found: Measured = next(answers)
         references.append(found.reference)
@@ -93,7 +96,7 @@ def judge(setting: Setting, candidates: Sequence[Candidate], ask: Ask, progress:
         teacher=teacher,
         reference=floats,
         float_against_teacher=compare(floats[: len(teacher)], teacher, f"float32, {setting.teacher.name}"),
-        bodies={name: tally.judgement(setting, floats, teacher) for name, tally in tallies.items()},
+        bodies={name: tally.judgement(setting, teacher) for name, tally in tallies.items()},
     )
 
 
@@ -119,6 +122,7 @@ class _Tally:
     x0: list[Energies]
     x: list[Energies]
     samples: list[Array] = field(default_factory=list)
+    reference: list[Array] = field(default_factory=list)
 
     @classmethod
     def of(cls, plan: Plan) -> "_Tally":
@@ -127,20 +131,22 @@ class _Tally:
 
     def add(self, part: BodyMeasured) -> None:
         self.samples.append(part.samples)
+        self.reference.append(part.reference)
         for sums, found in ((self.forced, part.forced), (self.x0, part.x0), (self.x, part.x)):
             for total, energies in zip(sums, found, strict=False):  # single steps are of fewer batches
                 total.include(energies)
 
-    def judgement(self, setting: Setting, floats: Array, teacher: Array) -> Judgement:
-        samples = np.concatenate(self.samples)
+    def judgement(self, setting: Setting, teacher: Array) -> Judgement:
+        samples, floats = np.concatenate(self.samples), np.concatenate(self.reference)
         taught = min(len(samples), len(teacher))
         steps = zip(self.plan.steps, self.forced, self.x0, self.x, strict=True)
         return Judgement(
-            against_float=compare(samples, floats[: len(samples)], f"float32, {setting.plan.name}"),
+            against_float=compare(samples, floats, f"float32, {self.plan.name}"),
             against_teacher=compare(samples[:taught], teacher[:taught], f"float32, {setting.teacher.name}"),
             steps=tuple(
                 StepQuality(i, step.time, step.lam, step.group, forced.sqnr, x0.sqnr, x.sqnr)
                 for i, (step, forced, x0, x) in enumerate(steps)
             ),
             samples=samples,
+            reference=floats,
         )

@@ -36,12 +36,16 @@ Denoisers = Callable[[str], Denoiser]  # by the name of the body
 
 @dataclass(frozen=True)
 class Candidate:
-    """A body to be judged, on the first `seeds` seeds; its single steps on the first `forced_seeds` of them."""
+    """A body to be judged, on the first `seeds` seeds; its single steps on the first `forced_seeds` of them.
+
+    plan: its own, along which float32 is compared with it; None is the plan of the judgement.
+    """
 
     name: str
     groups: tuple[float, ...]
     seeds: int
     forced_seeds: int
+    plan: Plan | None = None
 
 
 @dataclass(frozen=True)
@@ -77,17 +81,20 @@ class JudgedBatch:
 
     def answer(self, bodies: Denoisers) -> "Measured":
         exact = trajectory(self.plan, bodies(FLOAT), self.seeds)
-        return Measured(
-            exact.sample, {each.name: _found(self, each, bodies(each.name), exact) for each in self.candidates}
-        )
+        found = {}
+        for each in self.candidates:
+            floats = exact if each.plan is None else trajectory(each.plan, bodies(FLOAT), self.seeds)
+            found[each.name] = _found(self, each, bodies(each.name), floats)
+        return Measured(exact.sample, found)
 
 
 @dataclass(frozen=True)
 class BodyMeasured:
-    """One candidate in one batch: its samples, and energies at each step: forced on the float trajectory, and of x0 and
-    x along its own."""
+    """One candidate in one batch: its samples, float32's of the same seeds along its plan, and energies at each step:
+    forced on the float trajectory, and of x0 and x along its own."""
 
     samples: Array
+    reference: Array
     forced: tuple[Energies, ...]
     x0: tuple[Energies, ...]
     x: tuple[Energies, ...]
@@ -143,13 +150,14 @@ def _run(plan: Plan, denoiser: Denoiser, seeds: Seeds) -> Iterator[StepState]:
 
 def _found(asked: JudgedBatch, candidate: Candidate, denoiser: Denoiser, exact: Trajectory) -> BodyMeasured:
     """One batch of one candidate: its own trajectory, and its single steps on the float trajectory."""
-    plan, start = regroup(asked.plan, candidate.groups), asked.seeds.numbers.start
+    plan, start = regroup(candidate.plan or asked.plan, candidate.groups), asked.seeds.numbers.start
     seeds = asked.seeds.first(candidate.seeds - start)
     count = len(seeds.numbers)
     own = trajectory(plan, denoiser, seeds)
     forced = asked.seeds.first(max(candidate.forced_seeds - start, 0))
     return BodyMeasured(
         own.sample,
+        exact.sample[:count],
         tuple(_single_steps(plan, denoiser, forced, exact)),
         tuple(_energies(x0, reference[:count]) for x0, reference in zip(own.x0, exact.x0, strict=True)),
         tuple(_energies(x, reference[:count]) for x, reference in zip(own.x, exact.x, strict=True)),

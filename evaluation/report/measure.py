@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from time import perf_counter
+from types import MappingProxyType
 
 import msgspec
 
@@ -12,6 +13,7 @@ from fewstep.calibration.bodies import (
     int8_bodies,
     is_native,
     judged_plan,
+    judged_plans,
     not_judged,
     open_body,
     ranges_file,
@@ -77,11 +79,14 @@ def measure(
     reference = open_body(bundle, FLOAT, options.threads)
     prepared = io.load(bundle.graph(reference.body.graph), root=bundle.path)
     judged = judged_plan(reference, next(iter(bodies.values())), options.plan, options.guidance)
-    plan = unmarked(judged, bodies)
+    plans = {
+        name: unmarked(each) for name, each in judged_plans(reference, bodies, options.plan, options.guidance).items()
+    }
+    plan = unmarked(judged)
     takes = bundle.manifest.conditions
     rows = given_rows(bundle, options.conditions, options.prompts, HELD_OUT)
     taught = min(options.teacher_seeds, options.seeds)
-    candidates = candidates_of(bodies, options)
+    candidates = candidates_of(bodies, options, plans)
     by_rows = sees_rows(bundle, bodies, plan, options.workers, options.dask)
     reference = body_by_rows(reference) if by_rows else reference
     with opened(options.workers, options.dask, workers, options.threads) as hands:
@@ -110,7 +115,7 @@ def measure(
                 reference,
                 prepared,
                 bodies[candidate.name],
-                plan,
+                plans[candidate.name],
                 found.bodies[candidate.name].against_float.values,
                 rows,
                 options.threads,
@@ -127,15 +132,15 @@ def measure(
         batch=BATCH,
         float_against_teacher=found.float_against_teacher,
         qualities=qualities,
-        covered=tuple(covered(bundle, prepared, plan)),
+        covered=tuple(covered(bundle, prepared, plans)),
         ranges=ranges_over_groups(bundle, prepared, next(iter(bodies.values()))),
-        races=tuple(races(bundle, plan, options, rows, progress)),
+        races=tuple(races(bundle, {FLOAT: plan, **plans}, options, rows, progress)),
         sizes={name: body_bytes(bundle, name) for name in bundle.manifest.bodies},
         machine=this_machine(),
         command=options.command,
         made=bundle.manifest.provenance.commands,
         seconds=perf_counter() - start,
-        notes=(*notes(bodies.values(), this_machine()), *left_out),
+        notes=(*notes(bodies.values(), this_machine()), *_own_plans(plans), *left_out),
         teacher_check=teacher.check,
         remedies=remedies(reference, judged, teacher.plan, found.teacher, rows, progress),
         unlike=judged_unlike(bundle, plan),
@@ -144,6 +149,7 @@ def measure(
         teacher=found.teacher,
         reference=found.reference,
         bodies={name: judgement.samples for name, judgement in found.bodies.items()},
+        references={name: judgement.reference for name, judgement in found.bodies.items()},
         labels=[label(takes, seed, rows) for seed in range(options.seeds)],
         teacher_name=setting.teacher.name,
         plan_name=plan.name,
@@ -162,14 +168,14 @@ def _sampling(
 
 def races(
     bundle: Bundle,
-    plan: Plan,
+    plans: Mapping[str, Plan],
     options: ReportOptions,
     rows: ConditionRecords | None = None,
     progress: Progress = SILENT,
 ) -> list[Race]:
     """float32 on onnxruntime against the int8 bodies that run here, each on its engine, at each batch size, fed as in
-    the middle of the plan."""
-    names = ["float32", *(name for name, body in int8_bodies(bundle).items() if is_native(body))]
+    the middle of its plan. `plans` are by body."""
+    names = [FLOAT, *(name for name, body in int8_bodies(bundle).items() if is_native(body))]
     if len(names) < 2:
         return []
     opened = {name: open_body(bundle, name, options.threads) for name in names}
@@ -178,13 +184,13 @@ def races(
     samplers = {name: sampler for name, sampler in opened.items() if name not in elsewhere}
     found = []
     for batch in options.batches:
-        fed = {name: feeds(sampler, plan, batch, rows) for name, sampler in opened.items()}
+        fed = {name: feeds(sampler, plans[name], batch, rows) for name, sampler in opened.items()}
         others = [
             Contender(name, OnBackend(backends[name], bundle.path, name), taken(opened[name].body.graph, fed[name]))
             for name in elsewhere
         ]
         timing = (options.threads, options.rounds, options.turn_seconds, progress)
-        found.append(race_bodies(samplers, plan, fed, others, *timing))
+        found.append(race_bodies(samplers, plans, fed, others, *timing))
     return found
 
 
@@ -213,13 +219,14 @@ def ranges_over_groups(bundle: Bundle, prepared: Graph, body: Body) -> tuple[Ran
     return tuple(RangeOverGroups(said, widths[name]) for name, said in names.items() if name in most)
 
 
-def covered(bundle: Bundle, prepared: Graph, plan: Plan) -> list[BodyCoverage]:
-    """Coverage of each int8 body, as calibration counted it, with what the prepared graph says of each operation."""
+def covered(bundle: Bundle, prepared: Graph, plans: Mapping[str, Plan]) -> list[BodyCoverage]:
+    """Coverage of each int8 body along its plan, as calibration counted it, with what the prepared graph says of each
+    operation."""
     found = []
     for name, body in int8_bodies(bundle).items():
         if body.coverage is not None and body.coverage.total_macs > 0:  # else it was edited
             own = operations(prepared, name, body.coverage, unseen_tensors(bundle, body), body.trials)
-            share = int8_share(body, plan)
+            share = int8_share(body, plans[name])
             found.append(own if share is None else msgspec.structs.replace(own, share=share))
     return found
 
@@ -235,12 +242,24 @@ def notes(bodies: Iterable[Body], machine: Machine) -> Iterator[str]:
             yield f"{target.name}: no VNNI was seen on this machine, so its int8 figures may include saturation."
 
 
-def candidates_of(bodies: Mapping[str, Body], options: ReportOptions) -> list[Candidate]:
-    """The bodies that are judged, and on how many seeds each: fewer where its numerics are simulated."""
-    found = []
+def _own_plans(plans: Mapping[str, Plan]) -> Iterator[str]:
+    """What a reader must know of the plans, by body, where they differ."""
+    first = next(iter(plans.values()))
+    if own := [name for name, plan in plans.items() if plan != first]:
+        others = ", ".join(own)
+        yield f"{others}: {first.name} is the plan that was fitted to each, and float32 runs it beside the body."
+
+
+def candidates_of(
+    bodies: Mapping[str, Body], options: ReportOptions, plans: Mapping[str, Plan] = MappingProxyType({})
+) -> list[Candidate]:
+    """The bodies that are judged, and on how many seeds each: fewer where its numerics are simulated. `plans` are those
+    of the bodies, of which all run the first but those that have another."""
+    found, first = [], next(iter(plans.values()), None)
     for name, body in bodies.items():
         native = is_native(body)
         seeds = options.seeds if native else min(options.seeds, options.simulated_seeds)
         forced = min(seeds, options.forced_seeds if native else options.forced_seeds // 2 or 1)
-        found.append(Candidate(name, body.groups, seeds, forced))
+        own = plans.get(name)
+        found.append(Candidate(name, body.groups, seeds, forced, None if own == first else own))
     return found

@@ -1,7 +1,7 @@
 """The page's pictures: the same seeds by every body, what int8 changed, and the samples it changed most."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import floor, log2
 
 import numpy as np
@@ -38,6 +38,7 @@ class Samples:
     labels: Sequence[str]
     teacher_name: str
     plan_name: str
+    references: Mapping[str, Array] = field(default_factory=dict)  # of float32 along each body's plan, by body
 
 
 def samples_section(samples: Samples) -> Html:
@@ -63,7 +64,7 @@ def samples_section(samples: Samples) -> Html:
 
 def _worst(samples: Samples, name: str, own: Array) -> Html:
     """The seeds with the lowest PSNR: float32, int8 and the enlarged difference."""
-    reference = samples.reference[: len(own)]
+    reference = samples.references.get(name, samples.reference)[: len(own)]
     quality = psnr(own, reference)
     worst = np.argsort(quality)[:COLUMNS]
     gain = _gain(own[worst] - reference[worst])

@@ -6,11 +6,12 @@ the loop around it costs the same in every precision.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 import msgspec
 
-from fewstep.calibration.bodies import is_run_by_onnxruntime, judged_plan, open_body, unmarked
+from fewstep.calibration.bodies import is_run_by_onnxruntime, judged_plans, open_body, unmarked
 from fewstep.calibration.prompts import HELD_OUT, prompt_rows
 from fewstep.evaluation.speed.benchmark_feeds import feeds
 from fewstep.evaluation.speed.machine import Machine, this_machine
@@ -92,7 +93,9 @@ def bench(options: BenchOptions, progress: Progress = SILENT) -> Benchmark:
     bundle = open_bundle(options.bundle)
     names = contenders_here(bundle)
     samplers = {name: open_body(bundle, name, options.threads) for name in names}
-    plan = _plan(bundle, samplers, options)
+    elsewhere = list(_elsewhere(bundle, options.backend))
+    plans = _plans(bundle, samplers, [body for _, body in elsewhere], options.plan)
+    plan = plans[names[0]]
     notes = [] if options.backend else [FLOAT16]
     if all(bundle.manifest.bodies[name].precision != "int8" for name in names):
         notes.append(f"there is no int8 body to time: fewstep calibrate {bundle.path}")
@@ -101,7 +104,6 @@ def bench(options: BenchOptions, progress: Progress = SILENT) -> Benchmark:
         for name in names
         if bundle.manifest.bodies[name].stages
     ]
-    elsewhere = list(_elsewhere(bundle, options.backend))
     notes += [
         f"{backend}: nothing to time, the bundle has no body for it"
         for backend in options.backend
@@ -111,9 +113,10 @@ def bench(options: BenchOptions, progress: Progress = SILENT) -> Benchmark:
     rows = None if bundle.manifest.text is None else prompt_rows(bundle, prompts)
     races = []
     for batch in options.batches:
-        fed = {name: feeds(sampler, plan, batch, rows) for name, sampler in samplers.items()}
-        imitated = {body for _, body in elsewhere if bundle.body(body).groups} - fed.keys()  # that take a group, too
-        fed |= {body: feeds(open_body(bundle, body, options.threads), plan, batch, rows) for body in imitated}
+        fed = {name: feeds(sampler, plans[name], batch, rows) for name, sampler in samplers.items()}
+        own = {body for _, body in elsewhere if bundle.body(body).groups or plans[body] != plan}
+        imitated = own - fed.keys()  # for a group, or a plan of their own
+        fed |= {body: feeds(open_body(bundle, body, options.threads), plans[body], batch, rows) for body in imitated}
         others = [
             Contender(
                 f"{body}, {backend}",
@@ -123,7 +126,7 @@ def bench(options: BenchOptions, progress: Progress = SILENT) -> Benchmark:
             for backend, body in elsewhere
         ]
         timing = (options.threads, options.rounds, options.turn_seconds, progress, options.spinning)
-        races.append(race_bodies(samplers, plan, fed, others, *timing))
+        races.append(race_bodies(samplers, plans, fed, others, *timing))
     return Benchmark(bundle.manifest.name, plan.name, options.spinning, this_machine(), tuple(races), tuple(notes))
 
 
@@ -135,11 +138,14 @@ def contenders_here(bundle: Bundle) -> list[str]:
     return sorted(names, key=lambda name: name != "float32")
 
 
-def _plan(bundle: Bundle, samplers: dict[str, Sampler], options: BenchOptions) -> Plan:
-    """The plan asked for, or the one that the first int8 body was calibrated along."""
-    calibrated = [body for body in bundle.manifest.bodies.values() if body.plan is not None]
-    reference = next(iter(samplers.values()))
-    return unmarked(judged_plan(reference, (calibrated or [reference.body])[0], options.plan), samplers)
+def _plans(bundle: Bundle, samplers: dict[str, Sampler], elsewhere: Sequence[str], plan: str) -> dict[str, Plan]:
+    """By body the plan asked for, or the one that the first int8 body was calibrated along: of those timed, if any."""
+    bodies, reference = bundle.manifest.bodies, next(iter(samplers.values()))
+    calibrated = {name: body for name, body in bodies.items() if body.plan is not None}
+    timed = {name: body for name, body in calibrated.items() if name in samplers or name in elsewhere}
+    found = judged_plans(reference, timed or dict(islice(calibrated.items(), 1)) or {"": reference.body}, plan)
+    first = next(iter(found.values()))
+    return {name: unmarked(found.get(name, first)) for name in bodies}
 
 
 def _elsewhere(bundle: Bundle, backends: Sequence[str]) -> Iterator[tuple[str, str]]:

@@ -42,7 +42,7 @@ def _parts(body: Body, plan: Plan) -> list[tuple[GraphEntry, Coverage | None, fl
 
 def race_bodies(
     samplers: Mapping[str, Sampler],
-    plan: Plan,
+    plans: Mapping[str, Plan],
     feeds: Mapping[str, Arrays],
     others: Sequence[Contender] = (),
     threads: int = 0,
@@ -51,11 +51,11 @@ def race_bodies(
     progress: Progress = SILENT,
     spinning: bool = True,
 ) -> Race:
-    """`speed.race` of loaded bodies, and of other contenders behind them: a timing for each, a mean step of the plan.
+    """`speed.race` of loaded bodies, and of other contenders behind them: a timing for each, a mean step of its plan.
 
-    `feeds` are by body; a graph is fed those of its own inputs.
+    `plans` and `feeds` are by body; a graph is fed those of its own inputs.
     """
-    graphs = [(name, *part) for name, sampler in samplers.items() for part in shares(sampler.body, plan)]
+    graphs = [(name, *part) for name, sampler in samplers.items() for part in shares(sampler.body, plans[name])]
     contenders = [
         Contender(f"{name}, {graph.file}", samplers[name].bundle.graph(graph), taken(graph, feeds[name]))
         for name, graph, _ in graphs

@@ -215,6 +215,15 @@ def test_a_plan_that_was_fitted_to_the_body_is_run_on_both(bundle, tmp_path, cap
     assert results.bodies[0].against_float.values == pytest.approx(psnr(int8, exact))
 
 
+def test_bodies_with_plans_of_their_own_are_evaluated_one_by_one(bundle, tmp_path):
+    give(bundle, body=BODY)
+    other = next(name for name, body in open_bundle(bundle).manifest.bodies.items() if name != BODY and body.plan)
+    give(bundle, body=other, numbers="ddim:3")
+    asked = options(bundle, plan="fitted:3", output=tmp_path / "found.json", body=(BODY, other))
+    with pytest.raises(UserError, match=f"plan fitted:3 is another one for {other}; .* --body {other}$"):
+        evaluate(asked)
+
+
 def test_a_body_without_a_fitted_plan_takes_the_one_of_float32_with_one_warning(bundle, tmp_path, caplog):
     give(bundle)
     asked = options(bundle, plan="fitted:3", output=tmp_path / "found.json", body=BODY)

@@ -1,12 +1,19 @@
 """Racing the bodies of a tiny bundle: what is timed, and what is refused."""
 
+import msgspec
+import numpy as np
 import pytest
 
 from fewstep.evaluation.speed import staged
 from fewstep.evaluation.speed.bench import BenchOptions, bench
+from fewstep.evaluation.speed.benchmark_feeds import feeds
 from fewstep.evaluation.speed.race import Race, Timing
+from fewstep.graph.commit import open_for_update
 from fewstep.plans.errors import UserError
+from fewstep.runtime import load
+from fewstep.runtime.bundle.reading import open_bundle
 from tests.evaluation.judged_bundle import add_stage, make_bundle
+from tests.runtime.test_fitted_plans import give
 
 QUICK = {"batches": (1,), "rounds": 1, "turn_seconds": 0.001, "threads": 1}
 
@@ -30,6 +37,28 @@ def test_a_body_with_stages_is_one_contender_whose_mean_step_is_timed(tmp_path, 
         ("int8-cpu-x86", pytest.approx((4 + 3 * 2) / 4)),
     ]
     assert any("several graphs run the steps" in note for note in found.notes)
+
+
+def test_each_body_is_fed_along_the_plan_that_was_fitted_to_it(tmp_path, monkeypatch):
+    path, raced = make_bundle(tmp_path / "tiny"), []
+    with open_for_update(path, must_exist=True) as writer:
+        manifest = open_bundle(path).manifest
+        arm = msgspec.structs.replace(manifest.bodies["int8-cpu-x86"], target="cpu-arm")
+        writer.commit(msgspec.structs.replace(manifest, bodies={**manifest.bodies, "int8-cpu-arm": arm}))
+    give(path, body="int8-cpu-x86", numbers="ddim:3")
+    give(path, body="int8-cpu-arm")
+
+    def race(contenders, *_):
+        raced.extend(contenders)
+        return Race(2, 1, 1, tuple(Timing(each.name, *[1.0] * 4, 1, *[1.0] * 3, 0, 0) for each in contenders))
+
+    monkeypatch.setattr(staged, "race", race)
+    bench(BenchOptions(path, plan="fitted:3", **QUICK))
+    fed = {contender.name.partition(",")[0]: contender.feeds["x"] for contender in raced}
+    for body, plan in (("float32", "ddim:3"), ("int8-cpu-x86", "ddim:3"), ("int8-cpu-arm", "dpmpp_2m:3")):
+        with load(path, body=body) as sampler:
+            expected = feeds(sampler, sampler.compile(plan, 2.0), 1)
+        np.testing.assert_array_equal(fed[body], expected["x"])
 
 
 def test_graphs_are_really_run(tmp_path):
