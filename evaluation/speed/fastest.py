@@ -4,9 +4,9 @@
     sampler = load("bundle", body=choice.body, backend=choice.backend)
 
 Every backend that is installed is tried, those on the CPU also with one thread: beside other programs two threads may
-take longer than one. The best so far and the next run the network in turns, so that other programs delay both alike.
-The slower one is closed. Before that, one call of each is compared with onnxruntime's of the same body: a wrong engine
-is never chosen. Without onnxruntime there is nothing to compare with, and a warning says so.
+take longer than one. The best so far and the next run the network in turns (`duel.py`), and the slower one is closed.
+Before that, one call of each is compared with onnxruntime's of the same body: a wrong engine is never chosen. Without
+onnxruntime there is nothing to compare with, and a warning says so.
 """
 
 import logging
@@ -15,12 +15,14 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
+from typing import cast
 
 import msgspec
 
 import fewstep.machine
 import fewstep.plans
 import fewstep.runtime
+from fewstep.evaluation.speed.duel import duel, milliseconds
 from fewstep.machine import cache
 from fewstep.machine.code_digest import code_of
 from fewstep.machine.cpu import physical_cores, this_cpu
@@ -40,23 +42,17 @@ from fewstep.runtime.request import denoiser_facts
 from fewstep.runtime.sizes import defaults, sized
 
 LOG = logging.getLogger("fewstep")
-SCHEMA = 4  # of what is kept, and how it is measured
+SCHEMA = 5  # of what is kept, and how it is measured
 AUTO = "auto"
 REFERENCE = "onnxruntime"  # the backend that others are compared with
 LARGEST = {"float32": 1e-3, "float16": 2e-2, "int8": 0.1}  # difference from onnxruntime, of the largest output
 ON_CPU = ("onnxruntime", "openvino")  # backends that have threads
-ROUNDS = 50
-SECONDS = 2.0  # of measuring two, after which no round begins; one is always measured
-CLEAR = 1.5  # times as slow: such a backend is given up
-SURE = 2  # rounds before that
-CALLS = 5  # of a backend in its turn, beside those that are not counted
-QUIET = 150.0  # ms from the begin of a turn, in which threads of the backend before may still spin
 KIND: cache.Kind = "fastest"
 PACKAGES = (fewstep.machine, fewstep.plans, fewstep.runtime)  # whose code a choice follows from
 
 
 class Timed(Strict, frozen=True):
-    """A backend with its body. milliseconds: the lower quartile of its calls, None where `reason` says why it cannot
+    """A backend with its body. milliseconds: the median of its calls, None where `reason` says why it cannot
     be.
 
     threads: of a call on the CPU; 0 for one per physical core. spinning: False where waiting threads sleep.
@@ -126,10 +122,10 @@ def fastest(
             these differ, and one alone. It also tries onnxruntime with waiting threads that sleep.
         sizes: of x, where the bundle has free ones; each other one has its default.
 
-    The first call on a machine loads every backend and measures each but the first for up to two seconds, or for one
-    round where that takes longer. At most two are loaded at once. Later ones read what was kept. Nothing is kept where
-    a failure may pass. UserError where nothing runs the bundle, for a precision that it has no body of, or for a batch
-    below 1.
+    The first call on a machine loads every backend and measures each but the first until it is known to be faster or
+    slower, for up to eight seconds, or for one round where that takes longer. At most two are loaded at once. Later
+    ones read what was kept. Nothing is kept where a failure may pass. UserError where nothing runs the bundle, for a
+    precision that it has no body of, or for a batch below 1.
     """
     if batch < 1:
         raise UserError(f"a batch of {batch}", "give at least 1")
@@ -185,10 +181,13 @@ def told(kept: Kept) -> str:
 
 
 def backend_of(timed: Timed, batch: int) -> Backend:
-    """The backend that was timed. One that compiles for a batch while it loads compiles for this one alone."""
-    backend = named(timed.backend, timed.threads)
-    if not timed.spinning and isinstance(backend, OnnxRuntime):
-        return replace(backend, spinning=False)
+    """The backend that was timed, for calls of so many rows."""
+    backend = for_rows(named(timed.backend, timed.threads), batch)
+    return backend if timed.spinning else replace(cast(OnnxRuntime, backend), spinning=False)
+
+
+def for_rows(backend: Backend, batch: int) -> Backend:
+    """The backend for calls on so many rows: one that compiles while it loads compiles for these alone."""
     return replace(backend, batch=batch) if isinstance(backend, OpenVino) else backend
 
 
@@ -217,9 +216,9 @@ def _measure(bundle: Bundle, precision: str, plan: str | None, batch: int, threa
         elif best is None:
             best = found
         else:
-            old, new = _race([best.call, found.call])
-            best, found = best.taking(old), found.taking(new)
-            if new < old:
+            met = duel(best.call, found.call)
+            best, found = best.taking(met.first), found.taking(met.second)
+            if met.ratio < 1:
                 best, found = found, best
             slower.append(found.timed)
         del found  # which closes what lost
@@ -227,7 +226,7 @@ def _measure(bundle: Bundle, precision: str, plan: str | None, batch: int, threa
         reasons = "; ".join(dict.fromkeys(f"{each.backend}: {each.reason}" for each in refused.values()))
         raise UserError(f"nothing here runs {bundle.path} in {precision} ({reasons})", "see fewstep doctor")
     if best.timed.milliseconds is None:
-        best = best.taking(*_race([best.call]))
+        best = best.taking(milliseconds(best.call))
     timed = (best.timed, *sorted(slower, key=lambda each: each.milliseconds or 0.0), *refused.values())
     day = time.strftime("%Y-%m-%d")
     return Kept(SCHEMA, _machine(), bundle.manifest.name, precision, batch, sizes, day, timed)
@@ -320,43 +319,6 @@ def _check(precision: str, expected: Arrays, found: Arrays) -> None:
 
 def _call(network: LoadedGraph, feeds: Arrays) -> Callable[[], object]:
     return lambda: network(feeds)
-
-
-def _race(calls: list[Callable[[], object]]) -> list[float]:
-    """Milliseconds of each call: the lower quartile, which other programs move less than the median. They take turns,
-    until one is clearly slower. Each ran once before, which is not counted."""
-    times: list[list[float]] = [[] for _ in calls]
-    until = time.perf_counter() + SECONDS
-    for number in range(ROUNDS):
-        found = [_quartile(each) for each in times] if number >= SURE else []
-        if (number > 0 and time.perf_counter() > until) or (found and max(found) > CLEAR * min(found)):
-            break
-        for place, call in enumerate(calls):
-            times[place] += _turn(call)
-    return [_quartile(each) for each in times]
-
-
-def _quartile(milliseconds: list[float]) -> float:
-    return sorted(milliseconds)[len(milliseconds) // 4]
-
-
-def _turn(call: Callable[[], object]) -> list[float]:
-    """Milliseconds of the calls of a turn. Those of its first moment are not counted, unless one fills it.
-
-    onnxruntime's threads spin for some 20 ms behind a call, and OpenVINO took twice its time beside them. Caches hold
-    other numbers, too.
-    """
-    passed = found = 0.0
-    while passed <= QUIET:
-        found = _milliseconds(call)
-        passed += found
-    return [found] if found > QUIET else [_milliseconds(call) for _ in range(CALLS)]
-
-
-def _milliseconds(call: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    call()
-    return 1000 * (time.perf_counter() - started)
 
 
 def _read(key: str) -> Kept | None:

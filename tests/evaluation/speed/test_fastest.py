@@ -13,6 +13,7 @@ import pytest
 from fewstep.cli import run as cli_run
 from fewstep.cli.main import main
 from fewstep.evaluation.speed import fastest
+from fewstep.evaluation.speed.duel import Duel
 from fewstep.evaluation.speed.fastest import kept_here, told
 from fewstep.plans.errors import UserError
 from fewstep.runtime import load
@@ -72,16 +73,18 @@ def times(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
     raced: list[Callable[[], object]] = []
 
-    def race(calls: list[Callable[[], object]]) -> list[float]:
+    def met(*calls: Callable[[], object]) -> Duel:
         if calls[0] not in raced:
             raced.clear()
         for call in calls:
             call()
             if call not in raced:
                 raced.append(call)
-        return [found[raced.index(call)] for call in calls]
+        first, second = (found[raced.index(call)] for call in calls)
+        return Duel(first, second, second / first)
 
-    monkeypatch.setattr(fastest, "_race", race)
+    monkeypatch.setattr(fastest, "duel", met)
+    monkeypatch.setattr(fastest, "milliseconds", lambda call: found[0])
     return found
 
 
@@ -376,12 +379,12 @@ def test_what_is_slower_is_closed_before_the_next_is_loaded(
             networks.append(weakref.ref(network))
             return network
 
-    speeds = iter([[5.0, 6.0], [5.0, 4.0], [4.0, 9.0]])
+    speeds = iter([Duel(5.0, 6.0, 1.2), Duel(5.0, 4.0, 0.8), Duel(4.0, 9.0, 2.25)])
     engines = {"onnxruntime": Watched(), "openvino": Watched()}
     monkeypatch.setattr(fastest, "NAMED", engines)
     monkeypatch.setattr(fastest, "named", lambda name, threads: engines[name])
     monkeypatch.setattr(fastest, "_candidates", lambda threads: iter([*CANDIDATES]))
-    monkeypatch.setattr(fastest, "_race", lambda calls: next(speeds))
+    monkeypatch.setattr(fastest, "duel", lambda *calls: next(speeds))
     kept = fastest.fastest(tiny_bundle).kept
     assert alive == [[], [0], [0], [2]]
     assert [each.milliseconds for each in kept.timed] == [4.0, 5.0, 6.0, 9.0]

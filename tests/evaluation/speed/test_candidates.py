@@ -1,0 +1,31 @@
+"""Which backends `--backend auto` tries."""
+
+import msgspec
+import pytest
+
+from fewstep.evaluation.speed import fastest
+
+
+@pytest.mark.parametrize(
+    "cores, physical, expected",
+    [
+        (2, 2, [(0, True), (1, True), (0, False)]),
+        (4, 2, [(0, True), (4, True), (1, True), (0, False)]),  # two threads of the processor share a core
+        (4, 0, [(0, True), (4, True), (1, True), (0, False)]),
+        (2, 1, [(0, True), (2, True), (2, False)]),
+        (1, 1, [(0, True)]),
+    ],
+)
+def test_all_cores_and_one_are_tried(
+    cores: int, physical: int, expected: list[tuple[int, bool]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cpu = msgspec.structs.replace(fastest.this_cpu(), cores=cores)
+    monkeypatch.setattr(fastest, "this_cpu", lambda: cpu)
+    monkeypatch.setattr(fastest, "physical_cores", lambda: physical)
+    monkeypatch.setattr(fastest, "NAMED", ("onnxruntime", "openvino", "tensorrt"))
+    tried = [*fastest._candidates(0)]
+    assert [(each.threads, each.spinning) for each in tried if each.backend == "onnxruntime"] == expected
+    assert [each.threads for each in tried if each.backend == "openvino"] == [n for n, spins in expected if spins]
+    assert [each.threads for each in tried if each.backend == "tensorrt"] == [0]
+    given = [(each.backend, each.threads, each.spinning) for each in fastest._candidates(3)]
+    assert given == [("onnxruntime", 3, True), ("openvino", 3, True), ("tensorrt", 0, True)]
