@@ -4,7 +4,7 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 
-from fewstep.evaluation.speed.fastest import AUTO, Kept, check_precision, fastest, told
+from fewstep.evaluation.speed.fastest import AUTO, Kept, check_precision, fastest, for_rows, told
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends.named import NAMED, named
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
@@ -30,7 +30,7 @@ def opened(
     """The bundle, ready to run calls of the network on `batch` rows of x at these sizes, and the choice of `auto`.
     `plan`: the one that is asked for."""
     if backend != AUTO:
-        return load(path, precision, backend=named(backend, threads)), None
+        return load(path, precision, backend=for_rows(named(backend, threads), batch)), None
     bodies = open_bundle(path).manifest.bodies.values()
     along = plan or next((each.plan for each in bodies if each.precision == precision and each.plan), None)
     choice = fastest(path, precision, along, batch, threads, sizes)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import fewstep.runtime
+from fewstep.cli.main import main
 from fewstep.machine import cache
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends.named import named
@@ -43,6 +44,22 @@ def test_threads_of_any_batch_compute_what_they_were_given(tiny_bundle: Path, co
     with ThreadPoolExecutor(8) as pool:
         for (value, batch), made in zip(jobs, pool.map(lambda job: network(feeds(*job)), jobs), strict=True):
             np.testing.assert_array_equal(made["v"], np.full((batch, 1, 4, 4), value / 2 + 1, np.float32))
+
+
+def test_the_command_line_compiles_a_body_for_its_own_batch_alone(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shapes, compile_model = [], OpenVino.compile
+
+    def counted(backend: OpenVino, core: Any, model: Any, file: str, given: Any = None) -> Any:
+        shapes.append(given)
+        return compile_model(backend, core, model, file, given)
+
+    OpenVino().check(open_bundle(tiny_bundle))  # which is asked once on a machine, in calls of its own
+    monkeypatch.setattr(OpenVino, "compile", counted)
+    line = ["run", str(tiny_bundle), "--backend", "openvino", "-n", "2", "-c", "class=bag", "--guidance", "2"]
+    assert main([*line, "--plan", "ddim:2", "-o", str(tmp_path / "samples.npy")]) == 0
+    assert [each["x"] for each in shapes if each] == [[4, 1, 4, 4]]
 
 
 def test_outputs_are_the_callers_to_keep(tiny_bundle: Path) -> None:
