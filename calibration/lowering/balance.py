@@ -7,6 +7,7 @@ are taken, as few as bring the sum down (SQuant, Guo et al. 2022, arXiv 2202.074
 Channels of an activation have unlike means, so it does not always help: samples decide.
 """
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -45,16 +46,23 @@ def _balanced(values: Float, weight: NDArray[np.float32], scales: Float, largest
 
 def _moved(values: Float, errors: Float, largest: int) -> tuple[Float, Float]:
     """Integers [rows, n] and their errors, with those moved by one that have the largest errors of the sum's sign."""
-    excess = np.rint(errors.sum(axis=1, keepdims=True))
-    sign = np.sign(excess)
-    # of a row that stays, too: equal numbers would have to be put in order
-    worth = np.where(np.abs(values - sign) <= largest, errors * np.where(sign == 0, 1, sign), -np.inf)
+    excess = np.rint(errors.sum(axis=1))
     moves = np.zeros(values.shape)
-    chosen = _most(worth, int(np.abs(excess).max()))
-    is_moved = np.arange(chosen.shape[1]) < np.abs(excess)
-    np.put_along_axis(moves, chosen, is_moved.astype(np.float64), axis=1)
-    moves *= sign * (worth > 0)
+    for rows, count in _alike(np.abs(excess)):
+        sign = np.sign(excess[rows])[:, None]
+        worth = np.where(np.abs(values[rows] - sign) <= largest, errors[rows] * sign, -np.inf)
+        chosen = _most(worth, count)
+        is_wanted = np.arange(chosen.shape[1]) < np.abs(excess[rows])[:, None]
+        is_moved = is_wanted & (np.take_along_axis(worth, chosen, axis=1) > 0)
+        moves[rows[:, None], chosen] = sign * is_moved
     return values - moves, errors - moves
+
+
+def _alike(counts: Float) -> Iterator[tuple[NDArray[np.intp], int]]:
+    """The rows with one move, which most have that have any, and those with more; the most that one of them has."""
+    for rows in (np.flatnonzero(counts == 1), np.flatnonzero(counts > 1)):
+        if len(rows):
+            yield rows, int(counts[rows].max())
 
 
 def _most(worth: Float, count: int) -> NDArray[np.intp]:
@@ -62,6 +70,9 @@ def _most(worth: Float, count: int) -> NDArray[np.intp]:
 
     Numbers below the last one are not put in order: sorting whole rows takes three times as long.
     """
+    if count == 1:
+        greatest: NDArray[np.intp] = np.argmax(worth, axis=1)[:, None]
+        return greatest
     if 0 < count < worth.shape[1] // 2:
         last = np.partition(worth, -count, axis=1)[:, -count, None]
         is_among = worth >= last
