@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from numbers import Integral
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from fewstep.plans.errors import UserError
 
@@ -23,25 +23,29 @@ CONDITIONS = 1  # conditions that calibration draws
 STEPS = 2  # steps that calibration draws of a long trajectory
 PARTICLES = 2**16  # + p: the noise of particle p, from 1 on
 CHANCES = 2**32 - 1  # of `uniform`
-_MULTIPLIERS = np.array([[0xD2511F53], [0xCD9E8D57]], np.uint64)  # of words 0 and 2
-_WEYL = (0x9E3779B9, 0xBB67AE85)
+AT_ONCE = 2**12  # blocks of four elements: what is made of them fits the cache of a core
+_MULTIPLIERS = np.array([0xD2511F53, 0xCD9E8D57], np.uint64)
 _LOW = np.uint64(0xFFFFFFFF)
 _SHIFT = np.uint64(32)
+_WEYL = np.arange(10, dtype=np.uint64)[:, None] * np.array([0x9E3779B9, 0xBB67AE85], np.uint64)  # by round
 
 
-def philox(counter: NDArray[np.uint64], key: tuple[int, int]) -> NDArray[np.uint64]:
-    """Ten rounds over counters [4, N] of 32-bit words (held in uint64), with a key of two 32-bit words -> [4, N].
-
-    Words 0 and 2 go together, and so do 1 and 3. A few numbers cost as many calls of numpy as a million.
-    """
-    k0, k1 = key
-    turns = ((k1 + turn * _WEYL[1], k0 + turn * _WEYL[0]) for turn in range(10))
-    keys = np.array([(odd & 0xFFFFFFFF, even & 0xFFFFFFFF) for odd, even in turns], np.uint64)
-    even, odd = counter[::2], counter[1::2]
-    for here in keys[:, :, None]:
-        product = even * _MULTIPLIERS
-        even, odd = ((product >> _SHIFT) ^ odd[::-1] ^ here)[::-1], (product & _LOW)[::-1]
-    return np.stack([even[0], odd[0], even[1], odd[1]])
+def philox(counter: NDArray[np.uint64], key: ArrayLike) -> NDArray[np.uint64]:
+    """Ten rounds over counters [4, ...] of 32-bit words (held in uint64) -> [4, ...]. The key has two 32-bit words, or
+    two arrays of them that broadcast over the counters."""
+    ones = (1,) * (counter.ndim - 1)
+    start = np.asarray(key, np.uint64)
+    keys = (start.reshape(2, *(start.shape[1:] or ones)) + _WEYL.reshape(10, 2, *ones)) & _LOW
+    even, odd = counter[0::2].copy(), counter[1::2].copy()  # (c0, c2) and (c1, c3)
+    multipliers, product = _MULTIPLIERS.reshape(2, *ones), np.empty_like(even)
+    other = product[::-1]  # of the pair (c0, c2), the other one's
+    for key_of_round in keys:
+        np.multiply(even, multipliers, out=product)
+        np.right_shift(other, _SHIFT, out=even)
+        even ^= odd
+        even ^= key_of_round
+        np.bitwise_and(other, _LOW, out=odd)
+    return np.stack([even, odd], 1).reshape(counter.shape)
 
 
 def normal(seed: int, draw: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
@@ -55,45 +59,57 @@ def normal(seed: int, draw: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
     (seed mod 2**32, seed div 2**32): words w0..w3, u = (w + 1/2) / 2**32, and the pairs (u0, u1), (u2, u3) give
     sqrt(-2 ln u) cos(2 pi u'), sqrt(-2 ln u) sin(2 pi u').
     """
-    (alone,) = normals(seed, draw, shape, 1)
-    return np.asarray(alone)
+    return np.asarray(stacked([seed], draw, shape)[0])
 
 
 def stacked(seeds: Sequence[int], draw: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
     """`normal` of each seed, [len(seeds), *shape]: what the executor draws for a batch."""
-    return np.stack([normal(seed, draw, shape) for seed in seeds])
+    return _drawn(seeds, np.full(len(seeds), NORMALS, np.uint64), draw, shape)
 
 
 def normals(seed: int, draw: int, shape: tuple[int, ...], particles: int) -> NDArray[np.float32]:
     """The same for particles 0 to `particles` - 1 of one seed, [particles, *shape]. Particle 0 has the noise of
     `normal`, particle p the stream PARTICLES + p."""
-    if not 0 <= seed < 2**64:
-        raise UserError(f"seed {seed} is outside 0 .. 2**64 - 1", "give seeds in that range")
+    streams = np.arange(PARTICLES, PARTICLES + particles, dtype=np.uint64)
+    streams[:1] = NORMALS
+    return _drawn([seed] * particles, streams, draw, shape)
+
+
+def _drawn(seeds: Sequence[int], streams: NDArray[np.uint64], draw: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """The noise of each seed in its stream, [len(seeds), *shape]. Few are made at once, none of whose values depends
+    on the others."""
+    for seed in seeds:
+        if not 0 <= seed < 2**64:
+            raise UserError(f"seed {seed} is outside 0 .. 2**64 - 1", "give seeds in that range")
     if not isinstance(draw, Integral) or not 0 <= draw < DRAWS_LIMIT:
         raise UserError(f"draw {draw} is no whole number in 0 .. 2**32 - 1", "number the draws of a sample from 0")
     count = math.prod(shape)
-    each = np.arange((count + 3) // 4, dtype=np.uint64)
-    blocks, words = np.tile(each, particles), np.repeat(_particle_streams(particles), len(each))
-    counter = np.stack([blocks & _LOW, blocks >> _SHIFT, np.full_like(blocks, draw), words])
-    uniform = (philox(counter, _key(seed)).astype(np.float64) + 0.5) * 2.0**-32
-    radius = np.sqrt(-2.0 * np.log(uniform[0::2]))  # [2, blocks]
+    blocks, numbers = np.arange((count + 3) // 4, dtype=np.uint64), np.array(seeds, np.uint64)
+    keys = np.stack([numbers & _LOW, numbers >> _SHIFT])[:, :, None]
+    made = np.empty((len(seeds), count), np.float32)
+    size = max(1, AT_ONCE // max(1, len(blocks)))
+    for start in range(0, len(seeds), size):
+        some = slice(start, start + size)
+        counter = np.empty((4, len(made[some]), len(blocks)), np.uint64)
+        counter[0], counter[1], counter[2], counter[3] = blocks & _LOW, blocks >> _SHIFT, draw, streams[some, None]
+        made[some] = _box_muller(philox(counter, keys[:, some]))[:, :count]
+    return made.reshape(len(seeds), *shape)
+
+
+def _box_muller(words: NDArray[np.uint64]) -> NDArray[np.float32]:
+    """The normals of words [4, samples, blocks], as `normal` says -> [samples, 4 * blocks]."""
+    uniform = words.astype(np.float64)
+    uniform += 0.5
+    uniform *= 2.0**-32
+    radius = np.sqrt(-2.0 * np.log(uniform[0::2]))  # [2, samples, blocks]
     angle = (2.0 * math.pi) * uniform[1::2]
-    pairs = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)  # [2, 2, blocks]
-    flat: NDArray[np.float32] = pairs.reshape(4, -1).T.reshape(particles, -1)[:, :count].astype(np.float32)
-    return flat.reshape(particles, *shape)
-
-
-def _particle_streams(particles: int) -> NDArray[np.uint64]:
-    streams = np.arange(PARTICLES, PARTICLES + particles, dtype=np.uint64)
-    streams[:1] = NORMALS
-    return streams
+    values = np.empty((*words.shape[1:], 4), np.float32)
+    values[..., 0::2] = (radius * np.cos(angle)).transpose(1, 2, 0)
+    values[..., 1::2] = (radius * np.sin(angle)).transpose(1, 2, 0)
+    return values.reshape(len(values), -1)
 
 
 def uniform(seed: int, number: int) -> float:
     """A chance in (0, 1), for decisions of a run such as a resampling: no sample's noise comes from these counters."""
     words = np.array([[number & 0xFFFFFFFF], [number >> 32], [0], [CHANCES]], np.uint64)
-    return (float(philox(words, _key(seed))[0, 0]) + 0.5) * 2.0**-32
-
-
-def _key(seed: int) -> tuple[int, int]:
-    return seed & 0xFFFFFFFF, seed >> 32
+    return (float(philox(words, (seed & 0xFFFFFFFF, seed >> 32))[0, 0]) + 0.5) * 2.0**-32

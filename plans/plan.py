@@ -139,6 +139,8 @@ def group_of(lam: float | None, groups: Sequence[float]) -> int:
 
 
 def regroup(plan: Plan, groups: Sequence[float]) -> Plan:
-    """The same plan with its steps assigned to other lambda groups."""
+    """The same plan with its steps assigned to other lambda groups: itself where they are in those."""
+    if all(step.group == group_of(step.lam, groups) for step in plan.steps):
+        return plan
     steps = tuple(msgspec.structs.replace(step, group=group_of(step.lam, groups)) for step in plan.steps)
     return msgspec.structs.replace(plan, steps=steps)

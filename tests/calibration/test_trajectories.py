@@ -1,6 +1,7 @@
 """Rollouts of a bundle that can be computed by hand."""
 
 import weakref
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -98,13 +99,13 @@ def test_calibration_never_sees_a_held_out_seed(tmp_path: Path, monkeypatch: pyt
     """Every trajectory starts from the noise of its seed: those that are counted, those that methods are tried on, and
     those that a map is judged on."""
     seen: set[int] = set()
-    real = noise.normal
+    real = noise.stacked
 
-    def recorded(seed: int, *more: Any) -> Any:
-        seen.add(int(seed))
-        return real(seed, *more)
+    def recorded(seeds: Sequence[int], *more: Any) -> Any:
+        seen.update(map(int, seeds))
+        return real(seeds, *more)
 
-    monkeypatch.setattr(noise, "normal", recorded)
+    monkeypatch.setattr(noise, "stacked", recorded)
     options = replace(FIRST, bundle=write_bundle(tmp_path / "bundle", denoiser()), target=searched_here()[:1])
     calibrate(options)
     tried = set(SELECTION_SEEDS[trials.FIRST :][: options.trajectories])

@@ -36,6 +36,16 @@ def test_first_values_are_pinned():
     assert normal(2**40 + 1, 3, (4,)) == pytest.approx([-0.43954358, -0.47504342, 1.0640838, 1.0932572], abs=1e-7)
 
 
+@pytest.mark.parametrize(("samples", "shape"), [(1, (1,)), (3, (7,)), (5, (3, 32, 32)), (2, (3, 130, 130))])
+def test_a_batch_has_the_noise_of_each_seed(samples, shape):
+    """Also where only some of them are made at once, and where one has more than that."""
+    seeds = [0, 2**64 - 1, 2**40 + 1, 3, 4][:samples]
+    made = noise.stacked(seeds, 2, shape)
+    assert made.shape == (samples, *shape) and made.dtype == np.float32
+    for seed, each in zip(seeds, made, strict=True):
+        np.testing.assert_array_equal(each, normal(seed, 2, shape))
+
+
 def test_moments_are_those_of_a_standard_normal():
     x = normal(123, 0, (1_000_000,)).astype(np.float64)
     assert x.mean() == pytest.approx(0, abs=4e-3)
@@ -53,7 +63,9 @@ def test_a_seed_outside_64_bits_is_refused():
 def test_streams_share_no_counter(monkeypatch):
     """The fourth words of the particles of a large population, beside those of all other drawings."""
     seen = []
-    monkeypatch.setattr(noise, "philox", lambda counter, key: seen.extend(counter[3].tolist()) or philox(counter, key))
+    monkeypatch.setattr(
+        noise, "philox", lambda counter, key: seen.extend(counter[3].ravel().tolist()) or philox(counter, key)
+    )
     normals(7, 0, (1,), 100_000)
     particles = set(seen)
     assert len(particles) == 100_000 and noise.NORMALS in particles
