@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from fewstep.plans.compile import compile_plan
+from fewstep.plans.compile import check_guidance, compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import UNCOND, Guidance
 from fewstep.plans.plan import Plan, regroup
@@ -43,6 +43,7 @@ def plan_for(
         raise UserError(f"plan {plan!r} is no plan", fix)
     if not isinstance(plan, Plan) and (isinstance(plan, Path) or plan.endswith(".json")):
         plan = read_plan(Path(plan))
+    check_guidance(guidance, known)  # first: no plan has one that the denoiser cannot have
     if isinstance(plan, str) and plan.startswith(FITTED):
         plan = find_fitted(plan, bundle, body, guidance, shaping, strength)
         guidance = None  # as the plan has it

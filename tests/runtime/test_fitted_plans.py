@@ -1,6 +1,7 @@
 """Fitted plans are found for what they were fitted to, and nothing else."""
 
 import logging
+from dataclasses import replace
 
 import msgspec
 import numpy as np
@@ -87,6 +88,18 @@ def test_a_file_for_another_guidance_or_denoiser_names_the_command_that_fits_one
     words = f"to another denoiser than .*{command} --precision int8 --guidance 2$"
     with load(tiny_bundle, "int8") as sampler, pytest.raises(UserError, match=words):
         sampler.compile(other)
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_no_fit_is_told_for_a_guidance_that_the_denoiser_cannot_have(tiny_bundle, named):
+    plan = give(tiny_bundle, guidance=None)
+    sampler = load(tiny_bundle)
+    bare = msgspec.structs.replace(sampler.bundle.manifest.conditions[0], null=None)
+    manifest = msgspec.structs.replace(sampler.bundle.manifest, conditions=(bare,))
+    unguided = replace(sampler, bundle=replace(sampler.bundle, manifest=manifest))
+    words = "guidance 4.0 for a denoiser without an unconditional form; leave guidance out"
+    with pytest.raises(UserError, match=words):
+        unguided.compile("fitted:3" if named else plan, 4.0)
 
 
 def test_another_shaping_or_strength_is_refused(tiny_bundle):
