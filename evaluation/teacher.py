@@ -19,7 +19,6 @@ from fewstep.plans.name import with_steps
 from fewstep.plans.plan import Plan
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.shaping import Shaping
-from fewstep.runtime.feeds import told_two_times
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sampler import Sampler
 
@@ -49,7 +48,7 @@ def teacher_plan(sampler: Sampler, asked: str | None, judged: Plan) -> Plan:
     """
     if asked is None:
         timesteps = NoiseSchedule(sampler.bundle.manifest.schedule).timesteps or STEPS
-        solver = "ctm" if told_two_times(sampler.bundle, sampler.body) else "dpmpp_2m"
+        solver = "ctm" if sampler.inputs.has_second_time else "dpmpp_2m"
         asked = f"{solver}:{STEPS}@arctan" if timesteps >= STEPS else f"{solver}:{timesteps}@trailing"
     plan = sampler.compile(asked, judged.guidance, shaping=None if _is_file(asked) else shaping_of(judged))
     grid = plan.name.partition("@")[2].partition("(")[0]

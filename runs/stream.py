@@ -33,7 +33,7 @@ from fewstep.runs.stats import Counter, Mode, Stats
 from fewstep.runs.steady_feeds import SteadyFeeds
 from fewstep.runtime import conditions
 from fewstep.runtime.conditions import ConditionValues
-from fewstep.runtime.feeds import Overrides, shared_inputs
+from fewstep.runtime.feeds import Overrides
 from fewstep.runtime.finite import finite_sample
 from fewstep.runtime.mixed_plans import Cohort, Feeds, step
 from fewstep.runtime.planning import PlanLike
@@ -154,7 +154,7 @@ class Stream:
     ) -> None:
         self._sampler, self._sizes, self._noise, self._similar, self._mode = sampler, sizes, noise, similar, mode
         self._seed, self._clock = seed, clock
-        self._shared = shared_inputs(sampler.body)
+        self._shared = sampler.inputs.groups
         self._takes = sized(sampler.bundle.manifest, sizes)
         self._draws = cache(sampler.draws([seed], sizes))
         self._lanes: deque[Lane] = deque()

@@ -8,8 +8,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
@@ -50,8 +50,7 @@ class Hold:
         return self.value[index] if isinstance(self.value, tuple) else self.value
 
 
-@dataclass(frozen=True)
-class Seen:
+class Seen(msgspec.Struct, frozen=True):
     """An evaluation before its update. `before` are the rows of the state, `u` is the network's input."""
 
     index: int
@@ -72,8 +71,7 @@ class Seen:
         return combine(self.step.x0, self.columns, self.u.dtype)
 
 
-@dataclass(frozen=True)
-class StepState(Seen):
+class StepState(Seen, frozen=True):
     """What one step saw and made. `after` are the rows of the state after it."""
 
     after: Sequence[Array]
@@ -81,17 +79,18 @@ class StepState(Seen):
 
 def combine(row: Row, arrays: Sequence[Array], dtype: DTypeLike) -> Array:
     """sum_j row[j] * arrays[j]; zero coefficients are skipped (their arrays may hold anything)."""
-    scalar: Any = np.dtype(dtype).type
     total: Array | None = None
     own = False  # whether the total is an array of its own, which may be added to
     for coefficient, column in zip(row, arrays, strict=True):
         if coefficient != 0.0:
-            term = column if coefficient == 1.0 else column * scalar(coefficient)
+            term = column if coefficient == 1.0 else column * coefficient
             if total is None:
                 total, own = term, term is not column
+            elif own and total.shape == term.shape:
+                total += term
             else:
-                total, own = np.add(total, term, out=total if own and total.shape == term.shape else None), True
-    return np.zeros_like(arrays[0], dtype=dtype) if total is None else total
+                total, own = total + term, True
+    return np.zeros(arrays[0].shape, dtype) if total is None else total
 
 
 def make_rows(

@@ -1,8 +1,8 @@
 """Collect the body's inputs for each call: times, conditions, prologue rows and the range group."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +12,9 @@ from fewstep.plans.guidance import COND, UNCOND
 from fewstep.plans.plan import Plan
 from fewstep.runtime import conditions
 from fewstep.runtime.backends import LoadedGraph
-from fewstep.runtime.bundle.manifest import Body, Condition, GraphEntry, Role, TensorEntry
+from fewstep.runtime.bundle.manifest import Body, Condition, GraphEntry, Role
 from fewstep.runtime.bundle.reading import Bundle
-from fewstep.runtime.prologues import TIME, TO, Arrays, dealt_rows
+from fewstep.runtime.prologues import TIME, TIMES, TO, Arrays, dealt_rows
 
 Overrides = Mapping[str, Mapping[str, Any]]  # branch -> condition -> values, None for the null value
 
@@ -80,49 +80,49 @@ def plan_blocks(
     return blocks
 
 
+class BodyInputs(NamedTuple):
+    """What a body takes beside x, by name: values of a block under their keys, range groups, and prologue rows."""
+
+    direct: Mapping[str, str]
+    groups: tuple[str, ...]
+    rows: tuple[str, ...]
+    has_second_time: bool  # it, or the prologue, is told where to go
+
+    @classmethod
+    def of(cls, bundle: Bundle, body: Body) -> "BodyInputs":
+        """Its stages may take what its own graph, all in float, does not, such as the group."""
+        by_input = {each.input: each.name for each in bundle.manifest.conditions}
+        graphs = [body.graph, *(stage.graph for stage in body.stages)]
+        roles = {each.name: each.role for graph in graphs for each in graph.inputs}
+        keys = {name: by_input[name] if role == "condition" else TIMES.get(role) for name, role in roles.items()}
+        direct = {name: key for name, key in keys.items() if key is not None}
+        groups, rows = (tuple(name for name, own in roles.items() if own == role) for role in ("group", "row"))
+        ahead = () if bundle.manifest.prologue is None else bundle.manifest.prologue.inputs
+        return cls(direct, groups, rows, TO in direct.values() or any(each.role == "to" for each in ahead))
+
+
 def feeds(
     bundle: Bundle,
-    body: Body,
+    inputs: BodyInputs,
     prologue: LoadedGraph | None,
     blocks: Sequence[Arrays],
     groups: Sequence[int],
     conditioner: LoadedGraph | None = None,
 ) -> Callable[[int], dict[str, NDArray[Any]]]:
     """The inputs of the body but x for each block of values; `groups` are the range groups of the blocks."""
-    by_input = {each.input: each.name for each in bundle.manifest.conditions}
-    tensors = taken(body)
-    group_names = shared_inputs(body)
     direct = [
-        _inputs(tensors.values(), block, by_input) | {name: np.array([group], np.int64) for name in group_names}
+        {name: block[key] for name, key in inputs.direct.items()}
+        | {name: np.array([group], np.int64) for name in inputs.groups}
         for block, group in zip(blocks, groups, strict=True)
     ]
-    rows = [name for name, tensor in tensors.items() if tensor.role == "row"]
-    if not rows:
+    if not inputs.rows:
         return direct.__getitem__
-    dealt = dealt_rows(bundle, conditioner, prologue, blocks, rows)
+    dealt = dealt_rows(bundle, conditioner, prologue, blocks, inputs.rows)
     return lambda index: direct[index] | dealt(index)
 
 
-def taken(body: Body) -> dict[str, TensorEntry]:
-    """What a body takes, by name: its stages may take what its own graph, all in float, does not, such as the group."""
-    graphs = (body.graph, *(stage.graph for stage in body.stages))
-    return {tensor.name: tensor for graph in graphs for tensor in graph.inputs}
-
-
-def shared_inputs(body: Body) -> list[str]:
-    """Inputs that all samples of a call have in common: the range group."""
-    return [name for name, tensor in taken(body).items() if tensor.role == "group"]
-
-
-def told_two_times(bundle: Bundle, body: Body) -> bool:
-    """Whether the network takes a second time: where to. A conditioner takes none."""
-    prologue = () if bundle.manifest.prologue is None else bundle.manifest.prologue.inputs
-    return any(tensor.role == "to" for tensor in (*taken(body).values(), *prologue))
-
-
-def check_times(has_second: bool, bundle: Bundle, body: Body) -> None:
+def check_times(has_second: bool, told: bool) -> None:
     """A network that is told two times needs a plan that names both, and the other way round."""
-    told = told_two_times(bundle, body)
     if told and not has_second:
         raise UserError("this denoiser is told two times, and is given one", "use a solver such as ctm, or give to=")
     if has_second and not told:
@@ -132,20 +132,3 @@ def check_times(has_second: bool, bundle: Bundle, body: Body) -> None:
 def tensor_name(graph: GraphEntry, role: Role) -> str:
     """The name of the graph's input or output of a role."""
     return next(tensor.name for tensor in (*graph.inputs, *graph.outputs) if tensor.role == role)
-
-
-def _fed(tensors: Iterable[TensorEntry]) -> Iterator[TensorEntry]:
-    """Those that take times and conditions."""
-    return (tensor for tensor in tensors if tensor.role in ("time", "to", "condition"))
-
-
-def _key(tensor: TensorEntry, by_input: Mapping[str, str]) -> str:
-    """Where the values of such an input stand in a block."""
-    if tensor.role == "condition":
-        return by_input[tensor.name]
-    return TIME if tensor.role == "time" else TO
-
-
-def _inputs(tensors: Iterable[TensorEntry], values: Arrays, by_input: Mapping[str, str]) -> dict[str, NDArray[Any]]:
-    """The time and condition inputs of a graph, under its own names."""
-    return {tensor.name: values[_key(tensor, by_input)] for tensor in _fed(tensors)}

@@ -88,6 +88,8 @@ def _step(cohorts: Sequence[Cohort], call: Call, join: Join) -> None:
 
 def split_outputs(result: Array, step: Step) -> list[Array]:
     """The outputs [B, *x_shape] of a call, head by head within branch by branch."""
+    if len(step.branches) == step.heads == 1:
+        return [result]
     samples, channels = len(result) // len(step.branches), result.shape[1] // step.heads
     return [
         result[branch * samples : (branch + 1) * samples, head * channels : (head + 1) * channels]

@@ -6,6 +6,7 @@ each distinct pair of time and condition. Each call of the body gets its rows wh
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,7 @@ def dealt_rows(
     graphs = [graph for graph in (manifest.conditioner, manifest.prologue) if graph is not None]
     taken = {named[each.name] for graph in graphs for each in graph.inputs if each.role == "condition"}
     values, places = _conditions(blocks, sorted(taken))
-    count = 1 + max(int(place.max()) for place in places)
+    count = len(next(iter(values.values()), "1"))
     seen: dict[str, NDArray[Any]] = {}
     if conditioner is not None and manifest.conditioner is not None:
         given = {each.name: values[named[each.name]] for each in manifest.conditioner.inputs}
@@ -45,18 +46,20 @@ def dealt_rows(
     if prologue is not None and manifest.prologue is not None:
         times = {each.name: TIMES[each.role] for each in manifest.prologue.inputs if each.role in TIMES}
         distinct, pairs = _pairs(blocks, places, sorted(set(times.values())))
-        of_pair = distinct[PLACE]
+        condition = distinct[PLACE]
         given = {name: distinct[key] for name, key in times.items()}
         for each in manifest.prologue.inputs:
             if each.name not in times:
                 known = values[named[each.name]] if each.role == "condition" else seen[each.name]
-                given[each.name] = known[of_pair]
-        made = _run(prologue, PROLOGUE, given, len(of_pair), bundle)
+                given[each.name] = known[condition]
+        made = _run(prologue, PROLOGUE, given, len(condition), bundle)
+
+    seen, made = ({name: each for name, each in known.items() if name in wanted} for known in (seen, made))
 
     def rows(index: int) -> dict[str, NDArray[Any]]:
         place, pair = _in_order(places[index]), _in_order(pairs[index])
-        of_condition = {name: row[place] for name, row in seen.items() if name in wanted}
-        return of_condition | {name: row[pair] for name, row in made.items() if name in wanted}
+        of_condition = {name: row[place] for name, row in seen.items()}
+        return of_condition | {name: row[pair] for name, row in made.items()}
 
     return rows
 
@@ -64,7 +67,8 @@ def dealt_rows(
 def _in_order(places: NDArray[np.intp]) -> NDArray[np.intp] | slice:
     """Places that follow one another, as a slice: it copies no rows, and a step may have dozens."""
     first, count = int(places[0]), len(places)
-    return slice(first, first + count) if (places == np.arange(first, first + count)).all() else places
+    is_in_order = count == 1 or bool((places == np.arange(first, first + count)).all())
+    return slice(first, first + count) if is_in_order else places
 
 
 def _run(network: LoadedGraph, name: str, given: Arrays, count: int, bundle: Bundle) -> dict[str, NDArray[Any]]:
@@ -104,16 +108,15 @@ def _pairs(
 
 
 def _split(place: NDArray[np.intp], sizes: Sequence[int]) -> list[NDArray[np.intp]]:
-    return np.split(place, np.cumsum(sizes)[:-1])
+    return [place[end - size : end] for size, end in zip(sizes, accumulate(sizes), strict=True)]
 
 
 def _distinct(values: Arrays) -> tuple[dict[str, NDArray[Any]], NDArray[np.intp]]:
     """The distinct rows over all arrays [N, ...] together -> [U, ...], and for each of the N its place among them."""
     count = len(next(iter(values.values())))
-    if count == 1:
-        return dict(values), np.zeros(1, np.intp)
-    flat = [np.ascontiguousarray(array).reshape(count, -1).view(np.uint8) for array in values.values()]
-    rows = np.ascontiguousarray(np.concatenate(flat, 1))
-    opaque = rows.view(np.dtype((np.void, rows.shape[1]))).reshape(-1)  # axis=0 would make one field of each byte
-    _, first, place = np.unique(opaque, return_index=True, return_inverse=True)
-    return {name: array[first] for name, array in values.items()}, place.reshape(-1)
+    contents = [(content := array.tobytes(), len(content) // count) for array in values.values()]
+    rows = [b"".join([content[at * size : (at + 1) * size] for content, size in contents]) for at in range(count)]
+    first = dict(zip(reversed(rows), range(count - 1, -1, -1), strict=True))
+    number = {row: place for place, row in enumerate(sorted(first))}
+    taken = [first[row] for row in number]
+    return {name: array[taken] for name, array in values.items()}, np.array([number[row] for row in rows], np.intp)

@@ -289,8 +289,7 @@ def check_tensors(plan: Plan, x_shape: Sequence[int]) -> None:
     for tensor in plan.tensors:
         if not _spreads(tensor.shape, x_shape):
             raise UserError(
-                f"plan {plan.name!r} holds a tensor {list(tensor.shape)} for samples {list(x_shape)}",
-                by_name(plan),
+                f"plan {plan.name!r} holds a tensor {list(tensor.shape)} for samples {list(x_shape)}", by_name(plan)
             )
 
 

@@ -10,7 +10,7 @@ never on its neighbours in the batch.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -25,12 +25,12 @@ from fewstep.plans.plan import Plan, Step, group_of
 from fewstep.plans.shaping import Shaping
 from fewstep.runtime import conditions, mixed_plans, units
 from fewstep.runtime.backends import LoadedGraph
-from fewstep.runtime.bundle.manifest import Body
+from fewstep.runtime.bundle.manifest import Body, GraphEntry
 from fewstep.runtime.bundle.reading import EXPORT_AGAIN, Bundle
 from fewstep.runtime.execute import Draws, Hold, StepNetwork, StepState, execute
-from fewstep.runtime.feeds import Overrides, branch_values, check_times, feeds, plan_blocks, shared_inputs
+from fewstep.runtime.feeds import BodyInputs, Overrides, branch_values, check_times, feeds, plan_blocks
 from fewstep.runtime.feeds import tensor_name as name_of
-from fewstep.runtime.finite import OUTPUT, check_finite, finite_sample, finite_states
+from fewstep.runtime.finite import OUTPUT, check_finite, checked, finite_sample, finite_states
 from fewstep.runtime.planning import PlanLike, plan_for
 from fewstep.runtime.prologues import TIME, TO, Arrays
 from fewstep.runtime.request import (
@@ -54,6 +54,9 @@ if TYPE_CHECKING:
 Array = NDArray[np.floating[Any]]
 Float32 = NDArray[np.float32]
 PLAN = "dpmpp_2m:8"
+RUN_OPTIONS = RunOptions.__annotations__.keys()
+NOTHING_SAID: Mapping[str, None] = dict.fromkeys(("shaping", "strength", "renoise", "branches", "sizes"))  # of a plan
+PLANS_KEPT = 64
 
 
 @dataclass(frozen=True, repr=False)
@@ -130,7 +133,7 @@ class Sampler(AbstractContextManager["Sampler"]):
         )
         request = self._request(seeds, condition, guidance, options)
         compiled, held = self._one_plan(request, plan)
-        return finite_sample(compiled, self._run(request, compiled, held), held)
+        return finite_sample(compiled, checked(self._run(request, compiled, held), compiled), held)
 
     def steps(
         self,
@@ -143,7 +146,8 @@ class Sampler(AbstractContextManager["Sampler"]):
         """The same run, one state per evaluation (`index`, `u`, `x0`): for previews, progress, measuring; stop
         iterating to cancel. Arguments as of `sample`."""
         request = self._request(seeds, condition, guidance, options)
-        return self._run(request, *self._one_plan(request, plan))
+        compiled, held = self._one_plan(request, plan)
+        return finite_states(self._run(request, compiled, held), compiled)
 
     def sample_each(
         self,
@@ -174,7 +178,7 @@ class Sampler(AbstractContextManager["Sampler"]):
             if each not in compiled[:place]
         ]
         longest = max(len(each.steps) for each in compiled)
-        join = partial(mixed_plans.joined, shared=shared_inputs(self.body))
+        join = partial(mixed_plans.joined, shared=self.inputs.groups)
         for _ in until_cancelled(mixed_plans.run(cohorts, self.call, join), longest, options.get("cancel")):
             pass
         return mixed_plans.collect(cohorts, len(request.seeds))
@@ -201,7 +205,7 @@ class Sampler(AbstractContextManager["Sampler"]):
             to: the second time, for a network that is told two.
         """
         x, takes = check_x(x, self.bundle.manifest)
-        check_times(to is not None, self.bundle, self.body)
+        check_times(to is not None, self.inputs.has_second_time)
         times = check_network_time(time, len(x))
         schedule = self.bundle.schedule
         groups = np.array([group_of(schedule.time(float(t)).lam, self.body.groups) for t in times])
@@ -213,7 +217,7 @@ class Sampler(AbstractContextManager["Sampler"]):
         for group in np.unique(groups):  # one call has one range group
             places = np.flatnonzero(groups == group)
             part = {name: values[places] for name, values in block.items()}
-            fed = feeds(self.bundle, self.body, self.prologue, [part], [int(group)], self.conditioner)(0)
+            fed = feeds(self.bundle, self.inputs, self.prologue, [part], [int(group)], self.conditioner)(0)
             outputs.append((places, self.call(x[places], fed, int(group))))
         result = np.empty((len(x), *outputs[0][1].shape[1:]), np.float32)
         for places, output in outputs:
@@ -231,7 +235,14 @@ class Sampler(AbstractContextManager["Sampler"]):
         """The denoiser along a compiled plan, as the executor calls it: for those who bring their own x."""
         takes = sized(self.bundle.manifest, sizes)
         values = branch_values(takes.conditions, condition, branches, samples, self.nulls)
-        return self._network(plan, samples, values)
+        network = self._network(plan, samples, values)
+
+        def finite(index: int, step: Step, u: Array) -> Sequence[Array]:
+            for output in (outputs := network(index, step, u)):
+                check_finite(output, OUTPUT, index, step, plan)
+            return outputs
+
+        return finite
 
     def feeds(
         self,
@@ -252,18 +263,26 @@ class Sampler(AbstractContextManager["Sampler"]):
 
     def call(self, x: Array, fed: Arrays, group: int) -> Float32:
         """The denoiser on [N, *x_shape] -> [N, heads * C, ...], as the steps of a range group run it."""
-        graph, network = self.body.graph, self.denoiser
-        for stage, opened in zip(self.body.stages, self.stages, strict=True):
-            if group < stage.until:
-                graph, network = stage.graph, opened
-                break
-        given = {tensor.name: fed[tensor.name] for tensor in graph.inputs if tensor.name in fed}
-        outputs = network({name_of(graph, "x"): np.ascontiguousarray(x, np.float32), **given})
-        output = outputs.get(name_of(graph, "output"))
-        heads = self.bundle.manifest.heads
-        if output is None or output.shape != (len(x), heads * x.shape[1], *x.shape[2:]):
+        _, network, graph, given, made, takes = next(each for each in self._graphs if group < each[0])
+        others = fed if len(self._graphs) == 1 else {name: fed[name] for name in takes if name in fed}
+        output = network({given: np.ascontiguousarray(x, np.float32), **others}).get(made)
+        if output is None or output.shape != (len(x), self.bundle.manifest.heads * x.shape[1], *x.shape[2:]):
             raise UserError(f"{self.bundle.path}: {graph.file} is not what the manifest says", EXPORT_AGAIN)
         return output
+
+    @cached_property
+    def inputs(self) -> BodyInputs:
+        """What the body takes beside x."""
+        return BodyInputs.of(self.bundle, self.body)
+
+    @cached_property
+    def _graphs(self) -> list[tuple[float, LoadedGraph, GraphEntry, str, str, list[str]]]:
+        """Stages and the body's own graph: until which group they run, the names of x, the output and all inputs."""
+        stages = [(each.until, one, each.graph) for each, one in zip(self.body.stages, self.stages, strict=True)]
+        return [
+            (until, network, graph, name_of(graph, "x"), name_of(graph, "output"), [each.name for each in graph.inputs])
+            for until, network, graph in (*stages, (np.inf, self.denoiser, self.body.graph))
+        ]
 
     def compile(
         self,
@@ -281,17 +300,18 @@ class Sampler(AbstractContextManager["Sampler"]):
         Arguments as of `sample`; `branches` matters where a condition has no null value: who says what "uncond" is
         can be guided all the same; `sizes` where the plan of a scheduler follows from them.
         """
-        return plan_for(
-            self.bundle,
-            self.body,
-            plan,
-            guidance,
-            shaping=shaping,
-            strength=strength,
-            renoise=renoise,
-            branches=branches,
-            sizes=sizes,
-        )
+        said = {"shaping": shaping, "strength": strength, "renoise": renoise, "branches": branches, "sizes": sizes}
+        if guidance is None and said == NOTHING_SAID and (known := self._made.get(id(plan))) and known is plan:
+            return known
+        made = plan_for(self.bundle, self.body, plan, guidance, **said)  # type: ignore[arg-type]
+        if len(self._made) == PLANS_KEPT:
+            self._made.clear()
+        return self._made.setdefault(id(made), made)
+
+    @cached_property
+    def _made(self) -> dict[int, Plan]:
+        """The last plans that were compiled and checked, by identity: each call would check them again."""
+        return {}
 
     def _request(
         self,
@@ -301,26 +321,16 @@ class Sampler(AbstractContextManager["Sampler"]):
         options: RunOptions,
     ) -> Request:
         """A run's arguments, checked as far as no plan is needed for it."""
-        if unknown := options.keys() - RunOptions.__annotations__.keys():
-            raise UserError(f"a run has no option {min(unknown)!r}", f"it has {', '.join(RunOptions.__annotations__)}")
+        if unknown := options.keys() - RUN_OPTIONS:
+            raise UserError(f"a run has no option {min(unknown)!r}", f"it has {', '.join(RUN_OPTIONS)}")
         numbers, takes = check_seeds(seeds), sized(self.bundle.manifest, options.get("sizes"))
         values = branch_values(takes.conditions, condition, options.get("branches"), len(numbers), self.nulls)
         return Request(takes, numbers, values, condition, guidance, options)
 
     def _compiled(self, request: Request, plans: Sequence[PlanLike]) -> list[Plan]:
         options = request.options
-        made = [
-            self.compile(
-                plan,
-                request.guidance,
-                shaping=options.get("shaping"),
-                strength=options.get("strength"),
-                renoise=options.get("renoise"),
-                branches=options.get("branches"),
-                sizes=options.get("sizes"),
-            )
-            for plan in plans
-        ]
+        said: Any = {name: options.get(name) for name in NOTHING_SAID}
+        made = [self.compile(plan, request.guidance, **said) for plan in plans]
         check_branches(options.get("branches"), made, request.guidance)
         for plan in made:
             check_tensors(plan, request.takes.x_shape)
@@ -336,7 +346,7 @@ class Sampler(AbstractContextManager["Sampler"]):
         network = self._network(plan, len(request.seeds), request.values)
         draws = self.draws(request.seeds, request.options.get("sizes"))
         states = execute(plan, network, draws, np.float32, request.tensors(plan), hold)
-        return until_cancelled(finite_states(states, plan), len(plan.steps), request.options.get("cancel"))
+        return until_cancelled(states, len(plan.steps), request.options.get("cancel"))
 
     def _cohort(self, request: Request, plan: Plan, places: list[int]) -> mixed_plans.Cohort:
         """The samples of a batch that follow one plan."""
@@ -356,9 +366,8 @@ class Sampler(AbstractContextManager["Sampler"]):
         fed = self._feeds(plan, samples, values)
 
         def evaluate(index: int, step: Step, u: Array) -> list[Array]:
-            result = self.call(np.concatenate([u] * len(step.branches)), fed(index), plan.steps[index].group)
-            check_finite(result, OUTPUT, index, step, plan)
-            return mixed_plans.split_outputs(result, step)
+            x = u if len(step.branches) == 1 else np.concatenate([u] * len(step.branches))
+            return mixed_plans.split_outputs(self.call(x, fed(index), plan.steps[index].group), step)
 
         return evaluate
 
@@ -367,7 +376,7 @@ class Sampler(AbstractContextManager["Sampler"]):
     ) -> Callable[[int], dict[str, NDArray[Any]]]:
         check_compiled(plan)
         for has_second in {step.to is not None for step in plan.steps}:
-            check_times(has_second, self.bundle, self.body)
+            check_times(has_second, self.inputs.has_second_time)
         blocks = plan_blocks(plan, values, samples)
         groups = [step.group for step in plan.steps]
-        return feeds(self.bundle, self.body, self.prologue, blocks, groups, self.conditioner)
+        return feeds(self.bundle, self.inputs, self.prologue, blocks, groups, self.conditioner)

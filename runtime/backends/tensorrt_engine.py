@@ -86,9 +86,7 @@ def read_tensors(trt: Any, engine: Any, graph: GraphEntry, what: str, build: str
         least, preferred, greatest = zip(*each, strict=True)
         profile[size] = (max(least), min(preferred), min(greatest))
     return Tensors(
-        tuple(each for each in found if each.is_input),
-        tuple(each for each in found if not each.is_input),
-        profile,
+        tuple(each for each in found if each.is_input), tuple(each for each in found if not each.is_input), profile
     )
 
 

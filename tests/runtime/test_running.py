@@ -19,6 +19,8 @@ from fewstep.plans.plan import Step, Tensor, Term
 from fewstep.plans.shaping import Clip, Rescale
 from fewstep.plans.transforms import as_given, own_noise, tail
 from fewstep.runtime import Cancelled, Hold, Sampler, UserError
+from fewstep.runtime import sampler as running
+from fewstep.runtime.planning import plan_for
 from tests.plans.execution import sample
 
 X_SHAPE = (1, 4, 4)
@@ -285,6 +287,20 @@ def test_who_says_what_uncond_is_needs_no_null_value(tiny_bundle: Path) -> None:
     np.testing.assert_array_equal(sampler.sample_each(["ddim:4"] * 2, **GIVEN, guidance=2.0, branches=null), expected)
     with pytest.raises(UserError, match="without an unconditional form"):
         sampler.sample("ddim:4", **GIVEN, guidance=2.0)
+
+
+def test_a_compiled_plan_is_checked_once(sampler: Sampler, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each call of a robot's policy runs the same one; a copy is another."""
+    plan = sampler.compile("ddim:4", 2.0)
+    checked: list[Any] = []
+    monkeypatch.setattr(running, "plan_for", lambda *given, **named: checked.append(given) or plan_for(*given, **named))
+    first = sampler.sample(plan, **GIVEN)
+    np.testing.assert_array_equal(sampler.sample(plan, **GIVEN), first)
+    assert not checked
+    np.testing.assert_array_equal(sampler.sample(msgspec.structs.replace(plan), **GIVEN), first)
+    with pytest.raises(UserError, match="was compiled with guidance 2, not 3"):
+        sampler.sample(plan, **GIVEN, guidance=3.0)
+    assert len(checked) == 2
 
 
 def test_a_plan_is_asked_for_with_the_shape_it_has(sampler: Sampler) -> None:
