@@ -13,7 +13,7 @@ import msgspec
 from latency import LATENCY
 from run import DEVIATION, ROWS_FILE, Rows
 from table import HEAD, markdown
-from train import RECIPE, WEIGHTS
+from train import SECOND, WEIGHTS
 
 PAGE = Path(__file__).parents[2] / "docs/measured/policy.md"
 WIDTH = 100  # of a line of text
@@ -25,9 +25,9 @@ ticks a second, episodes in lockstep under a virtual clock. All contenders begin
 seeds of noise, and some have more. No seed of the demonstrations or of the calibration is among them.
 """
 PAIRS = """
-The reference is the first row of a policy. A difference to it is in points, on the same episodes. Behind it stand
-the number of pairs, the share of pairs that differ, the least difference (one-sided, 95 %), and the p-value of
-McNemar's exact test.
+Experts made the demonstrations; rescuers are those that hand-overs were made to. The reference is the first row of a
+policy. A difference to it is in points, on the same episodes. Behind it stand the number of pairs, the share of pairs
+that differ, the least difference (one-sided, 95 %), and the p-value of McNemar's exact test.
 """
 MOTION = """
 Ticks are the median until success. Routes are the shares of over, left and right among the successes past the wall.
@@ -40,7 +40,7 @@ elsewhere.
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path, help="folder of run.py and latency.py")
-    parser.add_argument("--training", type=Path, required=True, help="folder of train.py")
+    parser.add_argument("--training", type=Path, required=True, help="folder of the second stage")
     given = parser.parse_args()
     PAGE.write_text(page(given.work, given.training))
 
@@ -70,8 +70,8 @@ def _training(folder: Path) -> str:
     with (folder / "loss.csv").open() as file:
         *_, last = csv.DictReader(file)
     return (
-        f"The training took {last['step']} of {RECIPE.steps} steps and ended at a loss of {float(last['loss']):.4f}. "
-        f"The hash of its weights begins with `{digest[:16]}`."
+        f"The second stage of the training took {last['step']} of {SECOND.steps} steps and ended at a loss of "
+        f"{float(last['loss']):.4f}. The hash of its weights begins with `{digest[:16]}`."
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from experts import ROUTES, WALL, Expert, expert_of, route_of
+from experts import ROUTES, WALL, Expert, expert_of, rescuer_of, route_of
 from numpy.typing import NDArray
 from simulator import LONGEST, RATE, TASKS, Simulation, draw_knock
 from verdicts import Contender, Episode, Ledger, Verdict
@@ -114,7 +114,7 @@ def _begin(
     runner, expert = None, None
     if sampler is None:
         route = ROUTES[int(np.random.default_rng([seed, 3]).integers(len(ROUTES)))] if task == WALL else None
-        expert = expert_of(task, route)
+        expert = rescuer_of(task) if contender.rescuers and task != WALL else expert_of(task, route)
     else:
         runner = runner_of(contender, sampler, clock)
         runner.reset(seed, {"task": one_hot(task)})

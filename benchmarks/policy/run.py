@@ -38,7 +38,8 @@ SOURCE = Path(__file__).with_name("network.py")
 CALIBRATED = "dpmpp_2m:4"  # its last two steps are those of two warm ones
 WATCHED, ROWS = 4, 256  # episodes of each task that are watched, and observations that are calibrated on
 DELAYS = (1, 2, 4, 8)  # ticks of 12.5 ms
-FADE = 3  # ticks
+FADE = 4  # ticks
+OFTEN = 4  # ticks that are executed where sequences are sampled twice as often
 WARM = 0.5  # strength
 BLOCK = 20  # episodes of each task that all contenders run before any runs more
 ROWS_FILE, DEVIATION, VERDICTS = "rows.json", ".deviation", "verdicts"
@@ -55,8 +56,9 @@ def contenders(weights: str, quick: bool) -> list[Contender]:
     """All rows of the table, for the hash of a checkpoint; the first policy is the reference."""
 
     def of(precision: str, steps: int, warm: bool = False, **options: Any) -> Contender:
-        delay, fade, continuity = (options.get(each) for each in ("delay", "fade", "continuity"))
+        delay, fade, continuity, execute = (options.get(each) for each in ("delay", "fade", "continuity", "execute"))
         name = f"{precision}, {steps} steps" + ", warm" * warm
+        name += "" if execute is None else f", each {execute} ticks"
         name += "" if continuity is None else f", {continuity}"
         name += "" if fade is None else f", fade {fade}"
         name += "" if delay is None else f", {1e3 * delay / RATE:g} ms late"
@@ -70,6 +72,7 @@ def contenders(weights: str, quick: bool) -> list[Contender]:
         of("int8", 2, warm=True),
         of("int8", 2),
         of("float32", 2, warm=True),
+        of("int8", 2, warm=True, fade=FADE),
         of("int8", 2, fade=FADE),
     ]
     if quick:
@@ -80,11 +83,14 @@ def contenders(weights: str, quick: bool) -> list[Contender]:
     for warm in (False, True):
         main += [of("int8", 2, warm, continuity="trained", delay=delay) for delay in DELAYS]
     main += [of("int8", 2, continuity=each, delay=delay) for each in ("none", "hard") for delay in DELAYS[1:3]]
-    main.append(Contender("experts, knocked", knocked=True))
+    main.append(of("int8", 2, continuity="trained", delay=DELAYS[2], fade=FADE))
+    main += [of("int8", 2, execute=OFTEN), of("int8", 2, execute=OFTEN, fade=FADE)]
+    main.append(Contender("rescuers", rescuers=True))
+    main += [Contender("experts, knocked", knocked=True), Contender("rescuers, knocked", knocked=True, rescuers=True)]
     main += [of("int8", 2, warm, knocked=True) for warm in (False, True)]
-    main.append(of("float32", 4, knocked=True))
-    seldom, plan = "int8, 2 steps, each 24 ticks, knocked", "dpmpp_2m:2"
-    main.append(Contender(seldom, weights, plan, execute=24, knocked=True, precision="int8"))
+    main += [of("int8", 2, warm, fade=FADE, knocked=True) for warm in (False, True)]
+    main += [of("int8", 2, execute=OFTEN, knocked=True), of("int8", 2, execute=OFTEN, fade=FADE, knocked=True)]
+    main += [of("float32", 4, knocked=True), of("int8", 2, execute=24, knocked=True)]
     return main
 
 

