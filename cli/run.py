@@ -78,8 +78,8 @@ class RunOptions(Options):
     columns: Samples in a row of the grid. Default: a square grid.
     scale: Enlargement of each pixel. Default: 3 for samples of up to 64 pixels, else none.
     threads: Threads on the CPU, for onnxruntime and openvino; 0 for one per physical core.
-    backend: The engine that runs the bundle: onnxruntime, onnxruntime-cuda, openvino, tensorrt, tensorrt-rtx; or auto,
-        which measures those that are installed and keeps the fastest for this machine.
+    backend: The engine that runs the bundle: onnxruntime, onnxruntime-cuda, openvino, openvino-bf16, tensorrt,
+        tensorrt-rtx; or auto, which measures those that are installed and keeps the fastest for this machine.
     """
 
     bundle: Path

@@ -23,7 +23,8 @@ class FitOptions(Options):
     method: What is fitted: end, all numbers to the sample; rows or told, these alone; olss, rows to the teacher's
         states; times, the grid. See docs/fitting.md.
     precision: Precision of the body: float32, int8, or on a GPU float16.
-    backend: The engine that runs the body: onnxruntime, onnxruntime-cuda, openvino, tensorrt, tensorrt-rtx.
+    backend: The engine that runs the body: onnxruntime, onnxruntime-cuda, openvino, openvino-bf16, tensorrt,
+        tensorrt-rtx.
     guidance: Weight of classifier-free guidance. Default: only the conditional branch runs.
     conditions: A file of your own values of the conditions, as calibrate takes it. Default: random values.
     prompts: A text file of your own prompts, one a line. Default: prompts that come with fewstep.

@@ -2,12 +2,12 @@
 
     python benchmarks/races/ddpm.py [--threads 1] [--batches 1,8] [--rounds 15] [--bundle KEPT]
 
-Weights are random: time depends on shapes. The bundle is exported, and calibrated on few trajectories for cpu-x86 and
-openvino. `--bundle` keeps it in a folder, and takes it from there the next time. diffusers' UNet2DModel has the layers
-of `google/ddpm-cifar10-32`. A row has the median of a call in milliseconds, by wall time and by the processor's time.
-Behind them are the speeds relative to float32 on onnxruntime and to diffusers. The bars of the best body are 2.8 and 6.
-The last lines have the share of a run that is not spent in the network (bar: 1 %). Needs torch and diffusers, and
-fewstep[export,calibration,openvino].
+Weights are random: time depends on shapes. The bundle is exported, and calibrated on few trajectories for cpu-x86,
+openvino and openvino-bf16. `--bundle` keeps it in a folder, and takes it from there the next time. diffusers'
+UNet2DModel has the layers of `google/ddpm-cifar10-32`. A row has the median of a call in milliseconds, by wall time and
+by the processor's time. Behind them are the speeds relative to float32 on onnxruntime and to diffusers. The bars of the
+best body are 2.8 and 6. The last lines have the share of a run that is not spent in the network (bar: 1 %). Needs torch
+and diffusers, and fewstep[export,calibration,openvino].
 """
 
 import argparse
@@ -37,6 +37,7 @@ from fewstep.export.export import ExportOptions, export
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import Arrays, LoadedGraph
 from fewstep.runtime.backends.named import named
+from fewstep.runtime.bundle.platforms import target_of
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.loading import load
 
@@ -44,6 +45,7 @@ PLAN = "dpmpp_2m:4"
 BODIES = {
     "onnxruntime": ("float32", "int8-cpu-x86"),
     "openvino": ("float32", "int8-openvino"),
+    "openvino-bf16": ("float32", "int8-openvino-bf16"),
 }
 FIRST = "float32, onnxruntime"
 DIFFUSERS = "float32, diffusers in torch"
@@ -65,7 +67,10 @@ def made(folder: Path) -> Path:
     """The bundle in a folder, made there if it is not."""
     if not folder.exists():
         export(ExportOptions("ddpm_cifar10", folder))
-        calibrate(CalibrateOptions(folder, PLAN, ("cpu-x86", "openvino"), trajectories=4, ranges="channels"))
+    there, wanted = open_bundle(folder).manifest.bodies, {body for bodies in BODIES.values() for body in bodies}
+    targets = tuple(sorted(target_of(body) for body in wanted - {"float32", *there}))
+    if targets:
+        calibrate(CalibrateOptions(folder, PLAN, targets, trajectories=4, ranges="channels"))
     return folder
 
 

@@ -6,6 +6,7 @@ onnxruntime with their pairs left where they stand: their 8-bit rounding, and fl
 
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +15,19 @@ from numpy.typing import NDArray
 
 from fewstep.calibration.lowering.agreement import as_deployed
 from fewstep.calibration.lowering.scheme import Target
-from fewstep.calibration.lowering.targets.openvino import OPENVINO
 from fewstep.graph.graph import Array, Graph
 from fewstep.graph.io import exceeds, save
 from fewstep.graph.session import open_session
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import LoadedGraph
+from fewstep.runtime.backends.named import named
 from fewstep.runtime.backends.openvino import OpenVino, last_line, read, version
 
 
 def open_lowered(graph: Graph, target: Target) -> LoadedGraph:
     """The graph of this target, which takes no notice of feeds that it has no input for."""
-    if target.name == OPENVINO.name:
-        return OnOpenVino(graph)
+    if isinstance(backend := named(target.platform.backend), OpenVino):
+        return OnOpenVino(graph, backend)
     if target.engine is as_deployed:
         return open_session(graph, optimize=True, arena=True)
     is_small = not exceeds(graph)  # a large one, folded, would take as much as float32's weights, packed twice as much
@@ -36,8 +37,8 @@ def open_lowered(graph: Graph, target: Target) -> LoadedGraph:
 class OnOpenVino:
     """A graph on OpenVINO's CPU plugin, compiled for each batch that it meets: trials have one or two."""
 
-    def __init__(self, graph: Graph) -> None:
-        self._name = graph.name
+    def __init__(self, graph: Graph, backend: OpenVino) -> None:
+        self._name, self._backend = graph.name, replace(backend, cached=False)
         self._folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)  # which what is compiled reads from
         self._path = Path(self._folder.name) / "graph.onnx"
         save(graph, self._path)
@@ -60,6 +61,5 @@ class OnOpenVino:
         return {name: np.array(results[name]) for name in self._outputs}
 
     def _compiled(self, shapes: Mapping[str, list[int]]) -> Any:
-        backend = OpenVino(cached=False)
-        core = backend.core()
-        return backend.compile(core, read(core, self._path), self._name, shapes).create_infer_request()
+        core = self._backend.core()
+        return self._backend.compile(core, read(core, self._path), self._name, shapes).create_infer_request()

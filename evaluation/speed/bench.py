@@ -36,8 +36,8 @@ class BenchOptions(Options):
     bundle: The bundle's folder.
     arch: Instead of a bundle, a known architecture with random weights: ddpm-cifar10. It is exported and calibrated
         first, and not kept.
-    backend: Also time the float and int8 bodies that these backends run: onnxruntime-cuda, openvino, tensorrt,
-        tensorrt-rtx.
+    backend: Also time the float and int8 bodies that these backends run: onnxruntime-cuda, openvino, openvino-bf16,
+        tensorrt, tensorrt-rtx.
     plan: SOLVER:STEPS; its middle step feeds the bodies. Default: the plan along which int8 was calibrated.
     batches: Samples in one call; a guided plan doubles its rows.
     threads: Threads of one call; 0 for all cores that this process may use.

@@ -47,6 +47,7 @@ AUTO = "auto"
 REFERENCE = "onnxruntime"  # the backend that others are compared with
 LARGEST = {"float32": 1e-3, "float16": 2e-2, "int8": 0.1}  # difference from onnxruntime, of the largest output
 ON_CPU = ("onnxruntime", "openvino")  # backends that have threads
+COARSER = ("openvino-bf16",)  # its float is not the precision that was asked for
 KIND: cache.Kind = "fastest"
 PACKAGES = (fewstep.machine, fewstep.plans, fewstep.runtime)  # whose code a choice follows from
 
@@ -283,7 +284,7 @@ def _candidates(threads: int) -> Iterator[Timed]:
     if not threads and cores > 1:
         counts += [cores] * (cores != physical) + [1] * (physical != 1)
         whole = cores if physical == 1 else 0
-    for name in NAMED:
+    for name in (name for name in NAMED if name not in COARSER):
         yield from (Timed(name, count, "", None) for count in (counts if name in ON_CPU else (0,)))
         if name == REFERENCE and len(counts) > 1:  # one thread alone waits for none
             yield Timed(name, whole, "", None, spinning=False)

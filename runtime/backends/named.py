@@ -13,6 +13,7 @@ NAMED: dict[str, Callable[[int], Backend]] = {
     "onnxruntime": lambda threads: OnnxRuntime(threads=threads),
     "onnxruntime-cuda": lambda threads: OnnxRuntimeCuda(),
     "openvino": lambda threads: OpenVino(threads=threads),
+    "openvino-bf16": lambda threads: OpenVino(threads=threads, float_type="bf16"),
     "tensorrt": lambda threads: TensorRt("tensorrt"),
     "tensorrt-rtx": lambda threads: TensorRt("tensorrt-rtx"),
 }

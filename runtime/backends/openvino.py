@@ -34,15 +34,12 @@ from fewstep.runtime.backends.openvino_agreement import check
 from fewstep.runtime.backends.openvino_forms import readable
 from fewstep.runtime.bundle.manifest import GraphEntry, TensorEntry
 from fewstep.runtime.bundle.onnx_references import referred_files
-from fewstep.runtime.bundle.platforms import OPENVINO, body_name
+from fewstep.runtime.bundle.platforms import OPENVINO, OPENVINO_BF16, body_name
 from fewstep.runtime.bundle.reading import EXPORT_AGAIN, Bundle
 from fewstep.runtime.sizes import Dimension, defaults, dimension, parsed, read_sizes
 
 FloatType = Literal["f32", "bf16", "f16"]
 
-BODIES: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {"float32": (body_name("float32"),), "int8": (body_name("int8", OPENVINO.name),)}
-)
 BATCHES = 4  # for so many shapes (of batch and sizes) a body stays compiled
 TYPES = {  # OpenVINO's name of a type -> onnxruntime's
     "f32": "tensor(float)",
@@ -83,7 +80,8 @@ class OpenVino:
 
     @property
     def bodies(self) -> Mapping[str, tuple[str, ...]]:
-        return BODIES
+        int8 = OPENVINO_BF16 if self.float_type == "bf16" else OPENVINO
+        return MappingProxyType({"float32": (body_name("float32"),), "int8": (body_name("int8", int8.name),)})
 
     def load(self, bundle: Bundle, name: str) -> LoadedGraph:
         """UserError also for a graph that OpenVINO computes otherwise than onnxruntime, asked once on each machine

@@ -36,8 +36,9 @@ CPU_X86_7BIT = replace(CPU_X86, name="cpu-x86-7bit", saturates=False)
 CPU_ARM = replace(CPU_X86_7BIT, name="cpu-arm", cpu="arm")
 TENSORRT = Platform("tensorrt", "tensorrt", "TensorRT")
 OPENVINO = Platform("openvino", "openvino", "OpenVINO")
+OPENVINO_BF16 = Platform("openvino-bf16", "openvino-bf16", "OpenVINO in bf16")
 
-PLATFORMS = (CPU_X86, CPU_X86_7BIT, CPU_ARM, TENSORRT, OPENVINO)
+PLATFORMS = (CPU_X86, CPU_X86_7BIT, CPU_ARM, TENSORRT, OPENVINO, OPENVINO_BF16)
 
 
 def platform_of(target: str) -> Platform | None:

@@ -6,7 +6,7 @@ import pytest
 
 from fewstep.calibration.lowering.targets import TARGETS
 
-ENGINES = {"openvino": "openvino"}  # target -> the package that checks it, beside onnxruntime
+ENGINES = dict.fromkeys(("openvino", "openvino-bf16"), "openvino")  # target -> what checks it, beside onnxruntime
 
 
 def _skipped(name: str) -> list[pytest.MarkDecorator]:

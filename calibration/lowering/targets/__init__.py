@@ -9,9 +9,10 @@ from fewstep.calibration.lowering.targets.cpu_arm import CPU_ARM
 from fewstep.calibration.lowering.targets.cpu_x86 import CPU_X86
 from fewstep.calibration.lowering.targets.cpu_x86_7bit import CPU_X86_7BIT
 from fewstep.calibration.lowering.targets.openvino import OPENVINO
+from fewstep.calibration.lowering.targets.openvino_bf16 import OPENVINO_BF16
 from fewstep.calibration.lowering.targets.tensorrt import TENSORRT
 
-TARGETS = (CPU_X86, CPU_X86_7BIT, CPU_ARM, TENSORRT, OPENVINO)
+TARGETS = (CPU_X86, CPU_X86_7BIT, CPU_ARM, TENSORRT, OPENVINO, OPENVINO_BF16)
 USUAL = (CPU_X86.name, TENSORRT.name)  # what is lowered for unless others are asked for
 
 

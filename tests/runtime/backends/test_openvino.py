@@ -147,6 +147,15 @@ def test_a_graph_with_other_inputs_than_the_manifest_says_is_refused(tiny_bundle
         OpenVino().load(open_bundle(tiny_bundle), "float32")
 
 
+def test_bf16_asks_for_a_body_of_its_own_and_is_asked_for_by_name(tiny_bundle: Path) -> None:
+    backend = named("openvino-bf16", threads=1)
+    assert backend == OpenVino(threads=1, float_type="bf16")
+    assert backend.bodies == {"float32": ("float32",), "int8": ("int8-openvino-bf16",)}
+    expected = fewstep.runtime.load(tiny_bundle).sample("dpmpp_2m:8", **SAMPLES)
+    with fewstep.runtime.load(tiny_bundle, backend=backend) as sampler:
+        np.testing.assert_allclose(sampler.sample("dpmpp_2m:8", **SAMPLES), expected, atol=0.1)
+
+
 def test_int8_asks_for_its_own_body(tiny_bundle: Path) -> None:
     with pytest.raises(UserError, match="no int8-openvino body.*fewstep calibrate .* --target openvino"):
         fewstep.runtime.load(tiny_bundle, "int8", backend=OpenVino())
