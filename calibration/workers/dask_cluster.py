@@ -5,11 +5,11 @@ weights. The order of a job, which may hold tables and samples, is sent to each 
 first item.
 """
 
-from collections.abc import Iterator
-from concurrent.futures import Future
+from asyncio import CancelledError as AsyncCancelledError
+from collections.abc import Awaitable, Iterator
+from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
 from types import TracebackType
 from typing import Any
 from urllib.parse import urlsplit
@@ -45,7 +45,6 @@ class DaskWorkers:
         except Exception as error:
             self._close()
             raise UserError(f"no Dask cluster with workers at {cluster} ({_reason(error)})", START) from error
-        self._executor = self._client.get_executor(pure=False)
 
     @property
     def count(self) -> int:
@@ -57,10 +56,10 @@ class DaskWorkers:
         if order.name != self._told:
             self._tell(order)
         with _reached():
-            asked: Future[Done[Any] | Refusal | Raised] = self._executor.submit(attempt, order.name, item)
+            asked = self._client.submit(attempt, order.name, item, pure=False)
         answer: Future[Done[Any] | Refusal] = Future()
         answer.add_done_callback(lambda _: asked.cancel() if answer.cancelled() else None)
-        asked.add_done_callback(partial(_pass_on, answer))
+        self._client.loop.add_callback(_pass_on, asked, answer)
         return answer
 
     def deliver(self, order: Order[Any, Any]) -> None:
@@ -131,17 +130,23 @@ def keep_piece(piece: Piece) -> None:
     piece.keep()
 
 
-def _pass_on(answer: "Future[Done[Any] | Refusal]", asked: "Future[Done[Any] | Refusal | Raised]") -> None:
-    """Answer with what a worker made, the job's error, or the cluster's in one line."""
-    if asked.cancelled():
-        answer.cancel()
-    if not answer.set_running_or_notify_cancel():
-        return
+async def _pass_on(asked: Awaitable[Done[Any] | Refusal | Raised], answer: "Future[Done[Any] | Refusal]") -> None:
+    """Answer with what a worker made, the job's error, or the cluster's in one line.
+
+    The executor of distributed (2026.8) is no help here. It reads the status of a future after its result: where the
+    worker that held the result dies in between, the result is taken for an error.
+    """
+    made: Done[Any] | Refusal | Raised
     try:
         with _reached():
-            made = asked.result()
+            made = await asked
+    except (CancelledError, AsyncCancelledError):
+        answer.cancel()
+        answer.set_running_or_notify_cancel()
+        return
     except UserError as error:
-        answer.set_exception(error)
+        made = Raised(error)
+    if not answer.set_running_or_notify_cancel():
         return
     if isinstance(made, Raised):
         answer.set_exception(made.error)
@@ -154,7 +159,7 @@ def _reached() -> Iterator[None]:
     """UserError for a cluster that fails: workers lost each time, a closed connection, a scheduler without fewstep."""
     try:
         yield
-    except UserError:
+    except (UserError, CancelledError):
         raise
     except Exception as error:
         raise UserError(f"the Dask cluster failed ({_reason(error)})", LOOK) from error

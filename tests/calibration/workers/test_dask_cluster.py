@@ -1,10 +1,11 @@
 """A real cluster of Dask on this machine: its workers are processes, of which one is killed on the way."""
 
+import asyncio
 import os
 import pickle
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
@@ -128,22 +129,58 @@ def test_errors_of_the_job_and_of_the_cluster_are_told_apart(cluster: Any, tmp_p
         assert [square for square, _, _ in in_order(job, [3, 4], workers)] == [9, 16]
 
 
+@pytest.mark.slow
+def test_a_worker_that_dies_once_its_result_is_fetched_changes_nothing(
+    cluster: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The scheduler then calls the result lost, between its arrival and the reading of its status."""
+    lost = list[Any]()
+    with cluster.get_client() as client:
+        real = client._gather
+
+        async def gathered(futures: Any, *given: Any, **named: Any) -> Any:
+            results = await real(futures, *given, **named)
+            for future in futures:
+                client._handle_lost_data(future.key)
+                lost.append(future.status)
+            return results
+
+        monkeypatch.setattr(client, "_gather", gathered)
+        with DaskWorkers(client) as workers:
+            assert [square for square, _, _ in in_order(Square(""), [3, 4], workers)] == [9, 16]
+    assert set(lost) == {"lost"}
+
+
+class Asked(Future[Any]):
+    """A future of Dask is awaited."""
+
+    def __await__(self) -> Generator[None, None, Any]:
+        yield from ()
+        return self.result()
+
+
+class Loop:
+    """Calls back once the future is done."""
+
+    def add_callback(self, function: Callable[..., Any], asked: Asked, answer: "Future[Any]") -> None:
+        asked.add_done_callback(lambda _: asyncio.run(function(asked, answer)))
+
+
 class Client:
     """A cluster that fails at all it is asked."""
 
+    loop = Loop()
+
     def __init__(self, error: Exception, waits: bool = True) -> None:
         self.error, self.waits, self.closed = error, waits, False
-        self.asked = list[Future[Any]]()
+        self.asked = list[Asked]()
 
     def wait_for_workers(self, count: int, timeout: float) -> None:
         if not self.waits:
             raise self.error
 
-    def get_executor(self, pure: bool) -> "Client":
-        return self
-
-    def submit(self, *call: Any) -> "Future[Any]":
-        self.asked.append(Future())
+    def submit(self, *call: Any, pure: bool) -> Asked:
+        self.asked.append(Asked())
         return self.asked[-1]
 
     def run(self, *call: Any, **where: Any) -> Any:
@@ -216,8 +253,8 @@ class Counting(Client):
         self.bytes += len(content := self.pickled(plugin))
         pickle.loads(content).setup(None)
 
-    def submit(self, *call: Any) -> "Future[Any]":
-        answer: Future[Any] = Future()
+    def submit(self, *call: Any, pure: bool) -> Asked:
+        answer = Asked()
         answer.set_result(self._done(call))
         return answer
 
