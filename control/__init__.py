@@ -13,7 +13,7 @@ a window that does not change. The next sequence continues the former one: `form
 from fewstep.control.actions import Asked, Continuity, sample_actions, sample_sequences
 from fewstep.control.chunk import Chunk, padded, snapped, soft_mask
 from fewstep.control.clocks import Clock, VirtualClock, WallClock
-from fewstep.control.history import History, Window
+from fewstep.control.history import History, Unusable, Window
 from fewstep.control.latency import LatencyWindow, choose_plan, ticks_between, ticks_of_delay
 from fewstep.control.runner import Action, PolicyRunner
 from fewstep.control.statistics import Quantiles, Statistics
@@ -29,6 +29,7 @@ __all__ = [
     "PolicyRunner",
     "Quantiles",
     "Statistics",
+    "Unusable",
     "VirtualClock",
     "WallClock",
     "Window",

@@ -1,17 +1,25 @@
 """The last observations of a policy, as a window that does not change when more is seen."""
 
+import math
 from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.manifest import Condition
 from fewstep.runtime.policies import policy_of
 from fewstep.runtime.sampler import Sampler
 
 Window = Mapping[str, NDArray[Any]]
+KINDS = {"f": "iuf", "b": "b"}  # of numpy, that values of a condition may have; others are whole numbers
+
+
+class Unusable(UserError):
+    """An observation of the right form without usable values: a sensor that dropped out. It may come at any tick."""
 
 
 class History:
@@ -25,12 +33,12 @@ class History:
         manifest = sampler.bundle.manifest
         policy = policy_of(manifest)
         count, decided = policy.observations, (policy.prefix, policy.delay)
-        self._shapes = {
-            each.name: each.shape[1:]
+        self._takes = {
+            each.name: msgspec.structs.replace(each, shape=each.shape[1:])
             for each in manifest.conditions
             if each.shape[:1] == (count,) and each.name not in decided
         }
-        if not self._shapes:
+        if not self._takes:
             raise UserError(
                 f"bundle {manifest.name!r} has no condition of {count} observations",
                 f"let the shape of what is observed begin with {count}, or the policy's observations be as many",
@@ -40,27 +48,18 @@ class History:
     def add(self, observation: Mapping[str, ArrayLike]) -> None:
         """What is seen now: for each condition of the policy one value, e.g. numbers [n] or a picture [3, H, W].
 
-        What else a robot measures may be among it, and is left out.
+        What else a robot measures may be among it, and is left out. UserError where one is missing, or has another
+        shape or kind of values. `Unusable` where values are None, not finite in the condition's type, or out of range.
         """
-        self.keep(self.arrays(observation))
-
-    def arrays(self, observation: Mapping[str, ArrayLike]) -> dict[str, NDArray[Any]]:
-        """An observation as arrays of its own, each of its condition's shape. Nothing is kept."""
-        arrays: dict[str, NDArray[Any]] = {}
-        for name, shape in self._shapes.items():
+        fix = f"give {', '.join(self._takes)}"
+        if observation is None:
+            raise Unusable("the observation is None", fix)
+        if not isinstance(observation, Mapping):
+            raise UserError(f"the observation {observation!r} is no mapping of names to values", fix)
+        for name in self._takes:
             if name not in observation:
-                raise UserError(f"the observation has no {name!r}", f"give {', '.join(self._shapes)}")
-            try:
-                arrays[name] = np.array(observation[name])  # a copy: the caller may reuse its buffers
-            except (TypeError, ValueError) as error:
-                raise UserError(f"observation {name!r} is no array ({error})", f"give {list(shape)}") from error
-            if arrays[name].shape != shape:
-                raise UserError(f"observation {name!r} has the shape {list(arrays[name].shape)}", f"give {list(shape)}")
-        return arrays
-
-    def keep(self, arrays: dict[str, NDArray[Any]]) -> None:
-        """Add what `arrays` returned."""
-        self._latest.append(arrays)
+                raise UserError(f"the observation has no {name!r}", fix)
+        self._latest.append({name: _array(condition, observation[name]) for name, condition in self._takes.items()})
 
     def window(self) -> Window:
         """Arrays [observations, ...] by name, the latest last. They do not change when more is added."""
@@ -68,8 +67,49 @@ class History:
             raise UserError("nothing has been observed", "add an observation first")
         missing = (self._latest.maxlen or 0) - len(self._latest)
         seen = [self._latest[0]] * missing + list(self._latest)
-        return {name: np.concatenate([each[name][None] for each in seen]) for name in self._shapes}
+        return {name: np.concatenate([each[name][None] for each in seen]) for name in self._takes}
 
     def clear(self) -> None:
         """Forget everything: at the start of an episode."""
         self._latest.clear()
+
+
+def _array(condition: Condition, value: ArrayLike) -> NDArray[Any]:
+    """A value of one tick, copied: the caller may reuse its buffers."""
+    said = f"observation {condition.name!r}"
+    fix = f"give {condition.dtype} values {list(condition.shape)}"
+    if value is None:
+        raise Unusable(f"{said} is None", fix)
+    try:
+        array = np.array(value)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{said} is no array ({error})", fix) from error
+    if array.shape != condition.shape:
+        raise UserError(f"{said} has the shape {list(array.shape)}", fix)
+    if array.dtype == object and any(each is None for each in array.flat):
+        raise Unusable(f"{said} holds None", fix)
+    dtype = np.dtype(condition.dtype)
+    if array.dtype.kind not in KINDS.get(dtype.kind, "iu"):
+        raise UserError(f"{said} holds values of type {array.dtype}", fix)
+    if dtype.kind == "f":
+        with np.errstate(all="ignore"):  # of numbers beyond the type, and said below
+            array = array.astype(dtype, copy=False)
+    least, most = array.min(), array.max()  # NaN if there is one
+    if not (np.isfinite(least) and np.isfinite(most)):
+        raise Unusable(f"{said} holds a number that is not finite in {dtype}", fix)
+    low, high = _bounds(condition)
+    if least < low or most > high:
+        raise Unusable(f"{said} holds {least if least < low else most}, which is not from {low:g} to {high:g}", fix)
+    return array.astype(dtype, copy=False)
+
+
+def _bounds(condition: Condition) -> tuple[float, float]:
+    """Of the values that the sampler takes: the condition's own, and those of a type of whole numbers."""
+    low, high = [-math.inf], [math.inf]
+    if np.issubdtype(condition.dtype, np.integer):
+        low.append(np.iinfo(condition.dtype).min)
+        high.append(np.iinfo(condition.dtype).max)
+    if condition.null is None:  # the null value may lie outside
+        low += [] if condition.low is None else [condition.low]
+        high += [] if condition.high is None else [condition.high]
+    return max(low), min(high)

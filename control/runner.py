@@ -25,7 +25,7 @@ from fewstep.control.actions import Asked, Continuity, continuity_of
 from fewstep.control.choice import PlanChoice, plans_of
 from fewstep.control.chunk import Chunk, Float32, faded
 from fewstep.control.clocks import Clock, Job, Made, Running, WallClock
-from fewstep.control.history import History, Window
+from fewstep.control.history import History, Unusable
 from fewstep.control.latency import ticks_between, ticks_of_delay
 from fewstep.control.statistics import Record, Statistics
 from fewstep.plans.arguments import whole
@@ -175,19 +175,23 @@ class PolicyRunner:
         return self.action()
 
     def observe(self, observation: Observation) -> None:
-        """The first half of `act`: what is seen at the next tick. A new sequence is begun where it is time."""
+        """The first half of `act`: what is seen at the next tick. A new sequence is begun where it is time.
+
+        An observation without usable values (`Unusable`, as of `History.add`) is rejected: the present sequence goes
+        on, and the action says so.
+        """
         if self._closed:
             raise UserError("the runner is closed", "make a new one")
         self._began = self._clock.now()
         self._tick += 1
         self._record.counts["ticks"] += 1
         self._collect()
-        seen = self._history.arrays(observation)
-        if bad := _not_finite(seen):
+        try:
+            self._history.add(observation)
+        except Unusable as error:
             self._record.counts["rejected"] += 1
-            self._problem = f"observation {bad!r} holds a number that is not finite"
+            self._problem = error.what
             return
-        self._history.keep(seen)
         if self._flight is None and (self._chunk is None or self._tick - self._chunk.origin >= self._period):
             self._begin()
 
@@ -356,11 +360,3 @@ def _idle(given: ArrayLike, shape: tuple[int, ...]) -> Float32:
     if idle.shape != shape or not np.isfinite(idle).all():
         raise UserError(f"idle {given!r}", fix)
     return idle
-
-
-def _not_finite(observation: Window) -> str | None:
-    """The first observation that holds NaN or infinity."""
-    for name, array in observation.items():
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            return name
-    return None

@@ -33,7 +33,7 @@ class Statistics:
     ticks: all; by the source of their action: `late`, `held` (starved) and `waiting` ones.
     overrun: ticks of `run` that began late by more than a tenth of a tick.
     dropped: sequences that came too late, or after the end of their episode.
-    failed: calls without a sequence. rejected: observations that were not finite. jumps: of the clock.
+    failed: calls without a sequence. rejected: observations without usable values. jumps: of the clock.
     plans, steps: how often each plan and each number of steps was used; plans that started from the former sequence are
         named "PLAN warm".
     seam: the change of the actions where sequences meet, over that elsewhere: 1 is none. NaN before there are both.

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import fewstep.runtime
-from fewstep.control import Asked, History, sample_actions, sample_sequences, soft_mask
+from fewstep.control import Asked, History, Unusable, sample_actions, sample_sequences, soft_mask
 from fewstep.runtime import Sampler, UserError
 from fewstep.runtime.bundle.manifest import Condition, Policy, TensorEntry
 from fewstep.runtime.policies import policy_problem
@@ -80,10 +80,37 @@ def test_what_is_missing_or_of_another_shape_is_named(sampler: Sampler) -> None:
     history = History(seeing(sampler))
     with pytest.raises(UserError, match="the observation has no 'state'"):
         history.add({"stat": [1.0, 2.0]})
-    with pytest.raises(UserError, match=r"observation 'state' has the shape \[3\]; give \[2\]"):
+    with pytest.raises(UserError, match=r"observation 'state' has the shape \[3\]; give float32 values \[2\]"):
         history.add({"state": [1.0, 2.0, 3.0]})
     with pytest.raises(UserError, match="observation 'state' is no array"):
         history.add({"state": [1.0, [2.0]]})
+
+
+@pytest.mark.parametrize("values", [["a", "b"], [1j, 0.0], [True, False], np.array(["2020", "2021"], "M8[Y]")])
+def test_values_of_another_kind_are_no_observation(sampler: Sampler, values: list[object]) -> None:
+    history = History(seeing(sampler))
+    with pytest.raises(UserError, match=r"observation 'state' holds values of type .*; give float32 values \[2\]"):
+        history.add({"state": values})  # type: ignore[dict-item]
+    with pytest.raises(UserError, match="the observation 3 is no mapping"):
+        history.add(3)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="nothing has been observed"):
+        history.window()
+
+
+def test_a_window_has_the_types_of_the_bundle(sampler: Sampler) -> None:
+    policy = seeing(sampler)
+    manifest = policy.bundle.manifest
+    camera = Condition("camera", "camera", (2, 1, 2), "uint8", low=0, high=255)
+    manifest = msgspec.structs.replace(manifest, conditions=(*manifest.conditions, camera))
+    history = History(replace(policy, bundle=replace(policy.bundle, manifest=manifest)))
+    history.add({"state": [1, 0.1], "camera": [[0, 255]]})
+    window = history.window()
+    assert {name: str(array.dtype) for name, array in window.items()} == {"state": "float32", "camera": "uint8"}
+    assert window["state"].tolist() == [[1.0, np.float32(0.1)]] * 2 and window["camera"].max() == 255
+    with pytest.raises(Unusable, match="observation 'camera' holds 256, which is not from 0 to 255"):
+        history.add({"state": [1.0, 2.0], "camera": [[0, 256]]})
+    with pytest.raises(UserError, match="observation 'camera' holds values of type float64"):
+        history.add({"state": [1.0, 2.0], "camera": [[0.0, 0.5]]})
 
 
 def test_a_condition_that_is_not_observed_at_each_tick_is_left_to_the_caller(sampler: Sampler) -> None:
@@ -218,7 +245,7 @@ def test_decided_actions_are_given_to_a_network_that_was_trained_to_continue_the
     assert seen[-1]["decided"].tolist() == [[0.0]]  # "soft" does not tell it
     sample_actions(policy, "ddim:1", window, former=former, decided=2)
     assert seen[-1]["decided"].tolist() == [[2.0]]  # the default of a network that was trained so
-    assert list(History(policy)._shapes) == ["state"]
+    assert list(History(policy)._takes) == ["state"]
 
 
 def test_a_policy_that_observes_nothing_of_that_length_has_no_history(sampler: Sampler) -> None:

@@ -41,6 +41,8 @@ def test_what_a_runner_cannot_do_is_one_line(tiny_bundle: Path, options: dict[st
         ({"state": [0.0, [1.0]]}, "observation 'state' is no array"),
         ({"state": [np.nan]}, r"observation 'state' has the shape \[1\]"),
         ({}, "the observation has no 'state'"),
+        ({"state": ["a", "b"]}, "observation 'state' holds values of type"),
+        ([0.0, 0.0], "no mapping of names"),
     ],
 )
 def test_an_observation_of_another_shape_is_one_line(
