@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+import msgspec
 import numpy as np
 
 from fewstep.plans.plan import Row, Tensor, Term
@@ -10,16 +11,14 @@ from fewstep.plans.symbol import Coefficient, Lin, is_zero
 from fewstep.plans.tracer import Draw, Given, Ones, Predicted, Stored, Tracer
 
 
-@dataclass(frozen=True)
-class Table:
+class Table(msgspec.Struct, frozen=True):
     """Lines of numbers, one for each row made, and the terms whose coefficient is a tensor."""
 
     rows: tuple[Row, ...]
     terms: tuple[Term, ...]
 
 
-@dataclass(frozen=True)
-class StepTable:
+class StepTable(msgspec.Struct, frozen=True):
     """Numbers of one evaluation and the update after it.
 
     Columns of `shaping_of`: state rows, outputs. Of `x0`: those and what the shaping makes, if there is one. Of
@@ -33,8 +32,7 @@ class StepTable:
     draws: tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class Tables:
+class Tables(msgspec.Struct, frozen=True):
     """A whole traced solver: `start` gives the first state over `given`, then `start_draws`; the sample is `output` .
     last state. `given` is all that the solver asked for, read or not: at pure noise an image has the coefficient 0."""
 

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import msgspec
 import numpy as np
 
 from fewstep.plans import guidance as guide
@@ -24,35 +25,30 @@ IMAGE = "image"  # the given tensor that a solver starts from instead of pure no
 NOISE = "noise"  # the given tensor that stands for the first draw, where the caller brings the noise
 
 
-@dataclass(frozen=True)
-class Draw:
+class Draw(msgspec.Struct, frozen=True):
     """Noise number `draw`, standard normal, made anew wherever it is read."""
 
     draw: int
 
 
-@dataclass(frozen=True)
-class Given:
+class Given(msgspec.Struct, frozen=True):
     """A tensor that the caller brings, shaped as x: read at the start only, kept as a row where it is needed later."""
 
     name: str
 
 
-@dataclass(frozen=True)
-class Ones:
+class Ones(msgspec.Struct, frozen=True):
     """All ones: what a tensor that is added by itself multiplies."""
 
 
-@dataclass(frozen=True)
-class Stored:
+class Stored(msgspec.Struct, frozen=True):
     """A state row written after `ready` evaluations (0: at the start); `value` is over earlier buffers."""
 
     ready: int
     value: Lin
 
 
-@dataclass(frozen=True)
-class Output:
+class Output(msgspec.Struct, frozen=True):
     """Raw network output of one evaluation, branch and head; gone after that evaluation's update."""
 
     evaluation: int
@@ -60,15 +56,13 @@ class Output:
     head: int
 
 
-@dataclass(frozen=True)
-class Shaped:
+class Shaped(msgspec.Struct, frozen=True):
     """What an evaluation's shaping made of its prediction."""
 
     evaluation: int
 
 
-@dataclass(frozen=True)
-class Predicted:
+class Predicted(msgspec.Struct, frozen=True):
     """Something that an evaluation makes, such as its x0 prediction: `value` is over rows before it and its outputs."""
 
     evaluation: int
@@ -78,8 +72,7 @@ class Predicted:
 Buffer = Draw | Given | Ones | Stored | Output | Shaped | Predicted
 
 
-@dataclass(frozen=True)
-class Evaluation:
+class Evaluation(msgspec.Struct, frozen=True):
     """One call of the network on `input`, a combination of rows. `outputs` are buffers, head by head within branch by
     branch; `shaped` is the buffer of the shaping if there is one, made of the values `shaping_of`; `x0` is the
     prediction over rows, the outputs and it."""

@@ -54,7 +54,6 @@ if TYPE_CHECKING:
 Array = NDArray[np.floating[Any]]
 Float32 = NDArray[np.float32]
 PLAN = "dpmpp_2m:8"
-RUN_OPTIONS = RunOptions.__annotations__.keys()
 NOTHING_SAID: Mapping[str, None] = dict.fromkeys(("shaping", "strength", "renoise", "branches", "sizes"))  # of a plan
 PLANS_KEPT = 64
 
@@ -321,8 +320,8 @@ class Sampler(AbstractContextManager["Sampler"]):
         options: RunOptions,
     ) -> Request:
         """A run's arguments, checked as far as no plan is needed for it."""
-        if unknown := options.keys() - RUN_OPTIONS:
-            raise UserError(f"a run has no option {min(unknown)!r}", f"it has {', '.join(RUN_OPTIONS)}")
+        if unknown := options.keys() - RunOptions.__annotations__.keys():
+            raise UserError(f"a run has no option {min(unknown)!r}", f"it has {', '.join(RunOptions.__annotations__)}")
         numbers, takes = check_seeds(seeds), sized(self.bundle.manifest, options.get("sizes"))
         values = branch_values(takes.conditions, condition, options.get("branches"), len(numbers), self.nulls)
         return Request(takes, numbers, values, condition, guidance, options)

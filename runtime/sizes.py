@@ -8,7 +8,6 @@ import dataclasses
 import operator
 import re
 from collections.abc import Mapping, Sequence
-from fractions import Fraction
 from functools import lru_cache
 from math import prod
 from typing import Any, Protocol, TypeVar, cast
@@ -162,8 +161,10 @@ def dimension_problem(size: Dimension, sizes: Sequence[Size]) -> str | None:
 
 
 @lru_cache(256)
-def parsed(text: str) -> tuple[Fraction, tuple[str, ...]]:
-    """A product of numbers and names, over a number -> (the numbers, the names). ValueError for anything else."""
+def parsed(text: str) -> tuple[Any, tuple[str, ...]]:
+    """A product of numbers and names, over a number -> (a Fraction, the names). ValueError for anything else."""
+    from fractions import Fraction  # and decimal with it: not for who only imports the runtime
+
     above, slash, below = text.partition("/")
     factors = above.split("*")
     names = [factor for factor in factors if NAME.fullmatch(factor)]
