@@ -38,7 +38,7 @@ SOURCE = Path(__file__).with_name("network.py")
 CALIBRATED = "dpmpp_2m:4"  # its last two steps are those of two warm ones
 WATCHED, ROWS = 4, 256  # episodes of each task that are watched, and observations that are calibrated on
 DELAYS = (1, 2, 4, 8)  # ticks of 12.5 ms
-FADE = 4  # ticks
+FADE, LONG_FADE = 4, 6  # ticks
 OFTEN = 4  # ticks that are executed where sequences are sampled twice as often
 WARM = 0.5  # strength
 BLOCK = 20  # episodes of each task that all contenders run before any runs more
@@ -84,12 +84,17 @@ def contenders(weights: str, quick: bool) -> list[Contender]:
         main += [of("int8", 2, warm, continuity="trained", delay=delay) for delay in DELAYS]
     main += [of("int8", 2, continuity=each, delay=delay) for each in ("none", "hard") for delay in DELAYS[1:3]]
     main.append(of("int8", 2, continuity="trained", delay=DELAYS[2], fade=FADE))
-    main += [of("int8", 2, execute=OFTEN), of("int8", 2, execute=OFTEN, fade=FADE)]
+    main.append(of("int8", 2, execute=OFTEN))
+    main += [of("int8", 2, warm, execute=OFTEN, fade=FADE) for warm in (False, True)]
+    main.append(of("int8", 2, execute=OFTEN, fade=FADE, continuity="trained", delay=DELAYS[2]))
+    main.append(of("int8", 2, execute=OFTEN, fade=LONG_FADE))
     main.append(Contender("rescuers", rescuers=True))
     main += [Contender("experts, knocked", knocked=True), Contender("rescuers, knocked", knocked=True, rescuers=True)]
     main += [of("int8", 2, warm, knocked=True) for warm in (False, True)]
     main += [of("int8", 2, warm, fade=FADE, knocked=True) for warm in (False, True)]
-    main += [of("int8", 2, execute=OFTEN, knocked=True), of("int8", 2, execute=OFTEN, fade=FADE, knocked=True)]
+    main.append(of("int8", 2, execute=OFTEN, knocked=True))
+    main += [of("int8", 2, warm, execute=OFTEN, fade=FADE, knocked=True) for warm in (False, True)]
+    main.append(of("int8", 2, execute=OFTEN, fade=LONG_FADE, knocked=True))
     main += [of("float32", 4, knocked=True), of("int8", 2, execute=24, knocked=True)]
     return main
 
