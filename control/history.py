@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fewstep.plans.errors import UserError
+from fewstep.runtime import conditions
 from fewstep.runtime.bundle.manifest import Condition
 from fewstep.runtime.policies import policy_of
 from fewstep.runtime.sampler import Sampler
@@ -43,7 +44,28 @@ class History:
                 f"bundle {manifest.name!r} has no condition of {count} observations",
                 f"let the shape of what is observed begin with {count}, or the policy's observations be as many",
             )
+        self._others = [each for each in manifest.conditions if each.name not in {*self._takes, *decided}]
         self._latest: deque[dict[str, NDArray[Any]]] = deque(maxlen=count)
+
+    def fixed(self, given: Mapping[str, ArrayLike]) -> Window:
+        """The conditions that are not observed at each tick, those of an episode, as arrays of their own. UserError
+        where there is no such condition, one without a default is missing, or a value is none of its condition's."""
+        if not isinstance(given, Mapping):
+            raise UserError(f"conditions {given!r} are no mapping of names to values", "give {NAME: VALUE}")
+        names = ", ".join(each.name for each in self._others)
+        for name in given:
+            if name in self._takes:
+                raise UserError(f"condition {name!r} is observed at each tick", "leave it out of conditions")
+            if name not in {each.name for each in self._others}:
+                has = f"an episode has {names}" if names else "leave it out: all conditions are observed at each tick"
+                raise UserError(f"unknown condition {name!r}", has)
+        for each in self._others:
+            if each.name not in given and each.default is None:
+                raise UserError(
+                    f"condition {each.name!r} of the episode is missing", f"reset(conditions=) takes {names}"
+                )
+        arrays = conditions.check(self._others, {name: [value] for name, value in given.items()}, 1)
+        return {name: arrays[name][0].copy() for name in given}
 
     def add(self, observation: Mapping[str, ArrayLike]) -> None:
         """What is seen now: for each condition of the policy one value, e.g. numbers [n] or a picture [3, H, W].

@@ -25,7 +25,7 @@ from fewstep.control.actions import Asked, Continuity, continuity_of
 from fewstep.control.choice import PlanChoice, plans_of
 from fewstep.control.chunk import Chunk, Float32, faded
 from fewstep.control.clocks import Clock, Job, Made, Running, WallClock
-from fewstep.control.history import History, Unusable
+from fewstep.control.history import History, Unusable, Window
 from fewstep.control.latency import ticks_between, ticks_of_delay
 from fewstep.control.statistics import Record, Statistics
 from fewstep.plans.arguments import whole
@@ -132,21 +132,26 @@ class PolicyRunner:
         self._history, self._record = History(sampler), Record(policy.discrete)
         self._epoch, self._closed = 0, False
         self._flight: _Flight | None = None
-        self.reset()
+        self._begin_episode(0, None)
 
     def reset(self, seed: int = 0, conditions: Observation | None = None) -> None:
         """Begin an episode. What still runs for the last one is dropped when it ends.
 
         Args:
             seed: of all its noise, 0 to 2^40 - 1.
-            conditions: values of the policy's conditions that are not observed at each tick, such as a task.
+            conditions: values of the policy's conditions that are not observed at each tick, such as a task. UserError
+                where one without a default is missing, and for others.
         """
         if not 0 <= seed < 2 ** (64 - EPISODE_BITS):
             raise UserError(f"seed {seed} of an episode", f"give 0 to 2^{64 - EPISODE_BITS} - 1")
+        self._begin_episode(seed, self._history.fixed({} if conditions is None else conditions))
+
+    def _begin_episode(self, seed: int, fixed: Window | None) -> None:
+        """Without the fixed conditions: they were not given yet."""
         self._epoch += 1
         self._seed, self._calls, self._tick = seed, 0, -1
         self._period, self._expected = self._execute, 0
-        self._conditions = {name: np.array(value) for name, value in (conditions or {}).items()}
+        self._fixed = fixed
         self._chunk: Chunk | None = None
         self._problem: str | None = None
         self._joins_at = -1
@@ -159,7 +164,7 @@ class PolicyRunner:
         plan is not counted. Call `reset` after it."""
         self.reset(0, conditions)
         self._history.add(observation)
-        window = {**self._history.window(), **self._conditions}
+        window = {**self._history.window(), **(self._fixed or {})}
         for place, cold in enumerate(self._cold):
             asked = Asked(window, 0)
             actions, _ = self._run(cold, asked)
@@ -167,7 +172,7 @@ class PolicyRunner:
             asked = Asked(window, 0, actions, min(1, len(actions)))
             self._run(plan, asked)
             self._choice.begin(place, [self._run(plan, asked)[1] for _ in range(WARM_UP_CALLS)])
-        self.reset()
+        self._begin_episode(0, None)
 
     def act(self, observation: Observation) -> Action:
         """The action of this tick. Does not wait."""
@@ -182,6 +187,8 @@ class PolicyRunner:
         """
         if self._closed:
             raise UserError("the runner is closed", "make a new one")
+        if self._fixed is None:
+            self._fixed = self._history.fixed({})  # says which are missing
         self._began = self._clock.now()
         self._tick += 1
         self._record.counts["ticks"] += 1
@@ -282,7 +289,7 @@ class PolicyRunner:
             is_warm = False
         plan = self._warm[place] if self._warm is not None and is_warm else self._cold[place]
         name = self._cold[place].name + (" warm" if is_warm else "")
-        window = {**self._history.window(), **self._conditions}
+        window = {**self._history.window(), **(self._fixed or {})}
         asked = Asked(window, (self._seed << EPISODE_BITS) | self._calls, former, decided)
         self._calls += 1
         self._expected = decided

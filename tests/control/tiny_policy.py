@@ -16,11 +16,13 @@ SEEN = {"state": [0.0, 0.0]}
 Network = Callable[[np.ndarray], np.ndarray]  # x [B, 16, 2] -> x0
 
 
-def tiny_policy(bundle: Path, network: Network, policy: Policy | None = None) -> Sampler:
+def tiny_policy(
+    bundle: Path, network: Network, policy: Policy | None = None, others: tuple[Condition, ...] = ()
+) -> Sampler:
     sampler = fewstep.runtime.load(bundle)
     manifest = msgspec.structs.replace(
         sampler.bundle.manifest,
-        conditions=(Condition("state", "state", (1, 2), "float32", typical=(0.0, 1.0)),),
+        conditions=(Condition("state", "state", (1, 2), "float32", typical=(0.0, 1.0)), *others),
         prologue=None,
         prediction="sample",
         x_shape=(HORIZON, 2),
