@@ -17,6 +17,7 @@ from fewstep.calibration.precision.search_cost import Effort, effort
 from fewstep.calibration.ranges.observe import observed_tensors
 from fewstep.calibration.task import Task
 from fewstep.calibration.trajectories import batches, count_batches, in_words, roll_out
+from fewstep.calibration.workers.opening import warn_of_workers
 from fewstep.cli.malloc_arenas import one_heap
 from fewstep.cli.outcome import Outcome, counted
 from fewstep.cli.trial_budget import budget, budget_lines
@@ -25,7 +26,7 @@ from fewstep.evaluation.contents import fitted_contents
 from fewstep.evaluation.drawing.plan_view import headline
 from fewstep.evaluation.speed.staged import int8_share
 from fewstep.graph.commit import open_for_update
-from fewstep.graph.needs import duration
+from fewstep.graph.needs import check_needs, duration
 from fewstep.plans.guidance import describe
 from fewstep.plans.plan import regroup
 from fewstep.runtime.bundle.platforms import body_name
@@ -59,8 +60,11 @@ def verb(options: CalibrateOptions, progress: Progress) -> Outcome:
 
 def dry_run(options: CalibrateOptions) -> Outcome:
     check_options(options)
-    with open_for_update(options.bundle, must_exist=True):
+    with open_for_update(options.bundle, must_exist=True) as writer:
         task = open_task(options)
+        needed = needs(task, options.workers, ways_of(options))
+        check_needs(needed, writer)
+    warn_of_workers(options.workers, options.threads)
     followed = task.plan if options.inputs in ("deployed", "progressive") else long_plan(task)
     tensors = observed_tensors(task.prepared)
     batch = batch_of(task, tensors)
@@ -71,7 +75,6 @@ def dry_run(options: CalibrateOptions) -> Outcome:
     each = _evaluation_seconds(task, batch)
     seconds = evaluations * each
     search = _search(options, task)
-    needed = needs(task, options.workers, ways_of(options))
     bodies = [body_name("int8", target.name) for target in task.targets]
     return Outcome(
         {

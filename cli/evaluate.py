@@ -2,6 +2,7 @@
 
 from rich.table import Table
 
+from fewstep.calibration.workers.opening import warn_of_workers
 from fewstep.cli.outcome import Outcome
 from fewstep.cli.tables import figures
 from fewstep.evaluation.cost import seconds_of_one
@@ -10,7 +11,7 @@ from fewstep.evaluation.drawing.plan_view import headline
 from fewstep.evaluation.report.quality import NO_SSIM, NONE
 from fewstep.evaluation.report.verdict import distant, verdicts
 from fewstep.evaluation.results import EvaluationResults
-from fewstep.graph.needs import duration
+from fewstep.graph.needs import check_memory, duration
 from fewstep.plans.plan import Plan
 from fewstep.runtime.progress import Progress
 
@@ -32,6 +33,8 @@ def dry_run(options: EvaluateOptions) -> Outcome:
     also = f", and {options.samples} others in float32, for FD({task.extractor.name})" if task.extractor else ""
     count, each = evaluations(task, options), seconds_of_one(task.reference, timed_plan(task), task.rows)
     needed = needs(task, options)
+    check_memory(needed, options.bundle)
+    warn_of_workers(options.workers, options.threads)
     value = {
         "evaluations": count,
         "seconds": count * each,

@@ -6,7 +6,8 @@ import msgspec
 
 from fewstep.cli.outcome import Outcome
 from fewstep.export.export import ExportOptions, check, export, made_from
-from fewstep.graph.needs import duration
+from fewstep.graph.commit import check_room, existing
+from fewstep.graph.needs import check_memory, duration
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import MANIFEST, Bundle, open_bundle
 from fewstep.runtime.progress import Progress
@@ -34,8 +35,11 @@ def dry_run(options: ExportOptions) -> Outcome:
     from fewstep.export.needs import needs
     from fewstep.export.verify import one_sample, samples  # onnxruntime is not for --help
 
+    folder = existing(options.output)
+    if (needed := needs(source, options.dtype)) is not None:
+        check_room(options.output, needed.disk)
+        check_memory(needed, folder)
     count, seconds = samples(source.spec, options.verify), one_sample(source)
-    needed = needs(source, options.dtype)
     time = "" if seconds is None else f", about {duration(count * seconds)} here"
     spec = source.spec
     conditions = ", ".join(condition.name for condition in spec.conditions) or "none"
@@ -59,7 +63,7 @@ def dry_run(options: ExportOptions) -> Outcome:
             f"{source.label}: {spec.name}, x {list(spec.x_shape)}, predicts {spec.prediction}, "
             f"schedule {spec.schedule.kind}, conditions: {conditions}",
             f"{there}; verifying takes {count} evaluations of one sample{time}, and tracing comes before it",
-            *(() if needed is None else (needed.said(_existing(options.output)),)),
+            *(() if needed is None else (needed.said(folder),)),
         ),
     )
 
@@ -70,8 +74,3 @@ def _made_there(folder: Path) -> str:
         return made_from(open_bundle(folder).manifest)
     except UserError:
         return ""
-
-
-def _existing(folder: Path) -> Path:
-    """The first folder above that exists: its disk has to hold what is written."""
-    return next(each for each in (folder, *folder.absolute().parents) if each.exists())

@@ -5,6 +5,7 @@ from dataclasses import replace
 from rich.table import Table
 
 from fewstep.calibration.held_out import PAIRED
+from fewstep.calibration.workers.opening import warn_of_workers
 from fewstep.cli.conditions import needed_words
 from fewstep.cli.outcome import Outcome, counted
 from fewstep.cli.tables import figures
@@ -53,6 +54,7 @@ def dry_run(options: FitOptions) -> Outcome:
     time = seconds(task, options)
     needed = sampling_needs(task.bundle, (task.body,), task.teacher, BLOCK, (ROOM,), options.workers)
     needed = replace(needed, memory=needed.memory + column_bytes(task, options))
+    warn_of_workers(options.workers, options.threads)
     names = [plan.name for plan in task.starts.plans]
     begin = names[0] if len(names) == 1 else f"the best of {counted(len(names), 'plan')}"
     if_it_suffices = "" if options.teacher else ", if this teacher suffices"

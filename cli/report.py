@@ -5,6 +5,7 @@ from rich.table import Table
 
 from fewstep.calibration.bodies import int8_bodies, is_native, open_body
 from fewstep.calibration.prompts import HELD_OUT, given_rows
+from fewstep.calibration.workers.opening import warn_of_workers
 from fewstep.cli.outcome import Outcome
 from fewstep.cli.tables import figures
 from fewstep.evaluation.cost import seconds_of_one
@@ -16,7 +17,7 @@ from fewstep.evaluation.report.verdict import warnings
 from fewstep.evaluation.results import Quality, Results
 from fewstep.evaluation.sampling_job import FLOAT
 from fewstep.evaluation.teacher import teacher_plan
-from fewstep.graph.needs import duration
+from fewstep.graph.needs import check_memory, duration
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.progress import Progress
 
@@ -39,6 +40,8 @@ def dry_run(options: ReportOptions) -> Outcome:
     count = evaluations(reference, plan, teacher, candidates, options)
     seconds = count * seconds_of_one(reference, plan if len(plan.steps) > 1 else teacher, rows)
     needed = needs(bundle, bodies, plan, options)
+    check_memory(needed, options.bundle)
+    warn_of_workers(options.workers, options.threads)
     return Outcome(
         {
             "bundle": options.bundle,

@@ -112,10 +112,7 @@ class Writer:
 
     def reserve(self, size: int) -> None:
         """UserError if the disk has no room for `size` more bytes: said before hours of work, not behind them."""
-        free = shutil.disk_usage(self.bundle).free
-        if size > free:
-            what = f"{self.bundle} needs {_amount(size)} more, and its disk has {_amount(free)} free"
-            raise UserError(what, f"free space or {self.instead}")
+        check_room(self.bundle, size, self.instead)
 
     def add(self, content: bytes | Path | Draft, folder: str, name: str, suffix: str) -> str:
         """Add a file as <folder>/<name>-<sha256[:12]><suffix>; returns that path. A Path or a Draft is moved."""
@@ -213,6 +210,19 @@ def open_for_update(bundle: Path, must_exist: bool, instead: str = ANOTHER_PATH)
         with suppress(OSError):
             for folder in made:
                 folder.rmdir()  # succeeds only if nothing was left in it
+
+
+def check_room(bundle: Path, size: int, instead: str = ANOTHER_PATH) -> None:
+    """UserError if the disk of a bundle, which may be yet to be made, has no room for `size` more bytes."""
+    free = shutil.disk_usage(existing(bundle)).free
+    if size > free:
+        what = f"{bundle} needs {_amount(size)} more, and its disk has {_amount(free)} free"
+        raise UserError(what, f"free space or {instead}")
+
+
+def existing(folder: Path) -> Path:
+    """The first folder above that exists: its disk has to hold what is written."""
+    return next(each for each in (folder, *folder.absolute().parents) if each.exists())
 
 
 @contextmanager

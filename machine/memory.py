@@ -23,8 +23,11 @@ class Space(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def this_space(folder: Path, temporary: Path) -> Space:
-    """Free memory, and free space where `folder` and temporary files lie."""
+    """Free memory, and free space where `folder` and temporary files lie. `ulimit -v` limits each process alone: free
+    is then no more than this one can still map."""
     total, free = memory(MEMINFO.read_text() if MEMINFO.exists() else "", _read("memory.max"), _read("memory.current"))
+    if (limit := _address_limit()) is not None:
+        total, free = _within(total, free, limit, _mapped())
     return Space(total, free, shutil.disk_usage(folder).free, shutil.disk_usage(temporary).free)
 
 
@@ -56,10 +59,30 @@ def memory(meminfo: str, limit: str, used: str) -> tuple[int | None, int | None]
     sizes = {name: 1024 * int(kib) for name, kib in re.findall(r"^(\w+):\s+(\d+) kB", meminfo, re.MULTILINE)}
     total, free = sizes.get("MemTotal"), sizes.get("MemAvailable")
     if limit.isdigit() and used.isdigit():
-        total = min(int(limit), total or int(limit))
-        left = max(int(limit) - int(used), 0)
-        free = min(left, free if free is not None else left)
+        total, free = _within(total, free, int(limit), int(used))
     return total, free
+
+
+def _within(total: int | None, free: int | None, limit: int, used: int) -> tuple[int, int]:
+    """(total, free) bytes, or less where a limit allows less."""
+    left = max(limit - used, 0)
+    return min(limit, total or limit), min(left, left if free is None else free)
+
+
+def _address_limit() -> int | None:
+    """Bytes of addresses that this process may have; None without a limit, and on Windows."""
+    try:
+        import resource
+    except ModuleNotFoundError:
+        return None
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    return None if limit == resource.RLIM_INFINITY else limit
+
+
+def _mapped() -> int:
+    """Bytes of addresses that this process has; 0 where the system does not say."""
+    found = re.search(r"^VmSize:\s+(\d+) kB", STATUS.read_text() if STATUS.exists() else "", re.MULTILINE)
+    return 1024 * int(found[1]) if found else 0
 
 
 def peak(status: str | None = None) -> int | None:

@@ -29,8 +29,7 @@ def opened(count: int, dask: str | None, given: Workers | None = None, threads: 
         with DaskWorkers(dask, threads or THREADS) as cluster:
             yield cluster
     elif count:
-        if 2 * count * (threads or THREADS) <= usable_cores():
-            _say_idle(count, threads or THREADS)
+        warn_of_workers(count, threads)
         with Processes(count, threads or THREADS) as processes:
             yield processes
     else:
@@ -40,6 +39,20 @@ def opened(count: int, dask: str | None, given: Workers | None = None, threads: 
 def threads_of(workers: Workers | None, threads: int) -> int:
     """Of one evaluation: by workers, or by this process, where 0 stands for one for each core."""
     return threads if workers is None else workers.threads
+
+
+def warn_of_workers(count: int, threads: int = 0) -> None:
+    """A warning where processes of this machine leave half of its cores idle, or wait for each other. `threads` are
+    those of an item, 0 for `THREADS`."""
+    busy = count * (threads or THREADS)
+    if count and 2 * busy <= usable_cores():
+        _say_idle(count, threads or THREADS)
+    elif count > 1 and busy > usable_cores():
+        best = max(1, usable_cores() // (threads or THREADS))
+        LOG.warning(
+            "%d workers of %d thread%s wait for each other on %d core%s: --workers %d is as fast, in less memory",
+            *(count, threads or THREADS, "s" * (threads > 1), usable_cores(), "s" * (usable_cores() > 1), best),
+        )
 
 
 def _say_idle(count: int, threads: int) -> None:

@@ -1,9 +1,11 @@
 """`fewstep calibrate --dry-run`: it follows what calibrate would follow."""
 
+import logging
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import numpy as np
@@ -34,6 +36,24 @@ def test_a_dry_run_takes_conditions_from_the_file_that_calibrate_takes_them_from
         dry_run(replace(own, conditions=None))
     assert dry_run(own).value["evaluations"] == 2 * 3  # batches of 8, steps
     assert calibrate(own).lowered
+
+
+def test_a_dry_run_refuses_and_warns_as_calibrate_does(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = replace(FIRST, bundle=bundle, workers=200)
+    monkeypatch.setattr("fewstep.calibration.workers.opening.usable_cores", lambda: 2)
+    monkeypatch.setattr("fewstep.graph.needs.memory_free", lambda _: 10**9)
+    with caplog.at_level(logging.WARNING, "fewstep"):
+        dry_run(options)
+    assert [said for said in caplog.messages if "trajectories" not in said] == [
+        "this takes about 40.2 GB of memory, and 1.0 GB are free",
+        "200 workers of 1 thread wait for each other on 2 cores: --workers 2 is as fast, in less memory",
+    ]
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
+    for verb in (dry_run, calibrate):
+        with pytest.raises(UserError, match=r"needs 5.* kB more, and its disk has 1 kB free; free space or"):
+            verb(replace(options, workers=0))
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,14 @@
 """What a dry run of export says of the folder that it would write."""
 
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from fewstep.cli.export import dry_run
 from fewstep.export.export import ExportOptions, export, made_from
+from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import LOCK, MANIFEST, open_bundle
 from tests.runtime.test_fitted_plans import give
 
@@ -24,7 +27,7 @@ def make():
 
 
 @pytest.mark.slow
-def test_a_folder_that_a_killed_export_left_is_no_bundle(tmp_path: Path) -> None:
+def test_a_folder_that_a_killed_export_left_is_no_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("torch")
     (tmp_path / "tiny.py").write_text(SOURCE)
     options = ExportOptions(f"{tmp_path / 'tiny.py'}:make", tmp_path / "tiny")
@@ -37,5 +40,12 @@ def test_a_folder_that_a_killed_export_left_is_no_bundle(tmp_path: Path) -> None
     give(options.output, guidance=None)
     gone = f"would replace the bundle {options.output}, and drop what was made from it (fitted:3 for float32);"
     assert gone in str(dry_run(options).shown[1])
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=-1))  # it has no weights
+    for verb in (dry_run, export):
+        with pytest.raises(UserError, match=r"needs 0 kB more, and its disk has .* kB free; free space or"):
+            verb(options)
+        with pytest.raises(UserError, match="needs 0 kB more"):
+            verb(replace(options, output=tmp_path / "folder" / "new"))
+    assert not (tmp_path / "folder").exists()
     former = open_bundle(options.output).manifest
     assert made_from(former) == "fitted:3 for float32" and made_from(former, former) == ""

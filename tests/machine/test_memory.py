@@ -2,6 +2,7 @@
 
 import ctypes
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -16,6 +17,19 @@ def test_a_container_limits_memory() -> None:
     assert memory(meminfo, "max", "5") == (16_384_000_000, 8_192_000_000)
     assert memory(meminfo, "1000000000", "400000000") == (1_000_000_000, 600_000_000)
     assert memory("", "", "") == (None, None)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc tells what is mapped")
+def test_ulimit_limits_memory() -> None:
+    limit = 2 * 10**9
+    code = (
+        "import resource; from pathlib import Path; from fewstep.machine.memory import this_space\n"
+        f"resource.setrlimit(resource.RLIMIT_AS, ({limit}, {limit})); here = Path()\n"
+        "space = this_space(here, here); print(space.memory_total, space.memory_free)"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    total, free = map(int, said.split())
+    assert total == limit and 0 < free < limit - 10**7  # Python itself takes more
 
 
 def test_a_process_knows_its_peak() -> None:

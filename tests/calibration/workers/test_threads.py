@@ -80,14 +80,15 @@ def test_an_item_has_one_thread_unless_more_are_asked_for(
 ) -> None:
     monkeypatch.setattr(opening, "usable_cores", lambda: 64)
     asked = []
-    for count, threads in ((2, 0), (64, 0), (8, 0), (8, 8)):
+    for count, threads in ((2, 0), (64, 0), (8, 0), (8, 8), (9, 8)):
         with opened(count, None, None, threads) as workers:
             assert workers is not None
             asked.append((workers.count, workers.threads, threads_of(workers, threads)))
-    assert asked == [(2, 1, 1), (64, 1, 1), (8, 1, 1), (8, 8, 8)]
+    assert asked == [(2, 1, 1), (64, 1, 1), (8, 1, 1), (8, 8, 8), (9, 8, 8)]
     assert [said.partition(":")[0] for said in caplog.messages] == [
         "2 workers of 1 thread keep at most 2 of 64 cores busy",
         "8 workers of 1 thread keep at most 8 of 64 cores busy",
+        "9 workers of 8 threads wait for each other on 64 cores",
     ]
     assert "--workers 64 uses all with the same result, --threads 32 with less memory" in caplog.messages[0]
 
