@@ -11,7 +11,7 @@ from numpy.typing import DTypeLike, NDArray
 from fewstep.calibration.ranges.table import LARGEST_WEIGHT, Method
 
 FACTORS = np.linspace(1.0, 0.4, 61)  # of the channel's largest magnitude; 1 first: it wins ties
-BLOCK = 1 << 15  # weights that are searched at once: what is made of them stays in the second-level cache
+BLOCK = 1 << 16  # weights that are searched at once: what is made of them stays in the second-level cache
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def _scales(
         if np.all(np.square(magnitude - largest * candidate.astype(np.float64)) >= best):
             break
         _round(rows, candidate, largest, held)
-        held *= candidate[:, None]
+        held *= candidate[:, None].astype(np.float64)
         held -= rows
         error = np.square(held, out=held).sum(axis=1)
         scales = np.where(error < best, candidate, scales)
