@@ -55,7 +55,7 @@ Array = NDArray[np.floating[Any]]
 Float32 = NDArray[np.float32]
 PLAN = "dpmpp_2m:8"
 NOTHING_SAID: Mapping[str, None] = dict.fromkeys(("shaping", "strength", "renoise", "branches", "sizes"))  # of a plan
-PLANS_KEPT = 64
+PLANS_KEPT = 16
 
 
 @dataclass(frozen=True, repr=False)
