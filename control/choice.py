@@ -4,10 +4,11 @@ import math
 from collections.abc import Sequence
 from statistics import median
 
+from fewstep.control.arguments import share
 from fewstep.control.latency import LatencyWindow, choose_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
-from fewstep.plans.shaping import Shaping
+from fewstep.plans.shaping import Shaping, as_shaping
 from fewstep.runtime.request import SCHEDULER
 from fewstep.runtime.sampler import Sampler
 
@@ -66,20 +67,34 @@ class PlanChoice:
 
 def plans_of(
     sampler: Sampler,
-    names: Sequence[str],
+    names: Sequence[str] | str,
     shaping: Shaping | None,
     warm: float | None = None,
     renoise: float | None = None,
 ) -> list[Plan]:
-    """Plans compiled for a sampler. With a strength `warm` each starts from the former sequence, and keeps its number
-    of evaluations."""
+    """Plans compiled for a sampler; a string is one plan. With a strength `warm` each starts from the former sequence,
+    and keeps its number of evaluations."""
+    names = [names] if isinstance(names, str) else names
     if not names:
         raise UserError("no plans", "give one or more, best first, such as ('dpmpp_2m:4', 'dpmpp_2m:2')")
     if warm is None:
-        return [sampler.compile(name, shaping=shaping) for name in names]
-    if not 0 < warm <= 1:
-        raise UserError(f"warm {warm!r} is not in (0, 1]", "give the strength of starts from the former sequence")
+        return [_cold(sampler, name, shaping) for name in names]
+    warm = share("warm", warm, "give the strength of starts from the former sequence", least=False)
+    if renoise is not None:
+        renoise = share("renoise", renoise, "give the share of the noise of a warm start", least=True)
     return [sampler.compile(_longer(name, warm), shaping=shaping, strength=warm, renoise=renoise) for name in names]
+
+
+def _cold(sampler: Sampler, name: str, shaping: Shaping | None) -> Plan:
+    """The plan of that name. A scheduler's plan has the shaping of its configuration, which may be the one given."""
+    if shaping is None or not isinstance(name, str) or not name.startswith(SCHEDULER):
+        return sampler.compile(name, shaping=shaping)
+    plan = sampler.compile(name)
+    own = {step.shaping for step in plan.steps if step.shaping is not None}
+    if own != {as_shaping(shaping)}:
+        does = "shapes nothing" if not own else f"has {', '.join(map(str, own))} by itself"
+        raise UserError(f"plan {name!r} {does}, not {shaping}", "leave shaping out, or give SOLVER:STEPS")
+    return plan
 
 
 def _longer(name: str, strength: float) -> str:

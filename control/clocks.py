@@ -3,6 +3,7 @@
 Under the virtual clock nothing depends on the speed of a machine. Runners that share one are sampled as one batch.
 """
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,6 +11,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from fewstep.control.actions import Asked, Continuity, sample_sequences
+from fewstep.control.arguments import is_number
+from fewstep.control.arguments import seconds as seconds_of
 from fewstep.control.chunk import Float32
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
@@ -99,10 +102,11 @@ class WallClock:
 
 class VirtualClock:
     """Time that passes when it is told to. A job takes `delay` seconds, and those that `spend` adds while it runs;
-    the first sequence of an episode takes none of the delay, since a robot stands still until it is there."""
+    the first sequence of an episode takes none of the delay, since a robot stands still until it is there. No deadline
+    cuts the delay."""
 
     def __init__(self, delay: float = 0.0) -> None:
-        self.delay = delay
+        self.delay = seconds_of("delay", delay)
         self._now = 0.0
         self._spent = 0.0
         self._queue: list[VirtualRun] = []
@@ -112,6 +116,8 @@ class VirtualClock:
 
     def advance(self, seconds: float) -> None:
         """Let time pass between two ticks; a clock that is set back gives a negative number."""
+        if not is_number(seconds) or not math.isfinite(seconds):
+            raise UserError(f"{seconds!r} seconds to advance", "give a finite number")
         self._now += seconds
 
     def wait(self, until: float) -> None:
@@ -140,6 +146,15 @@ class VirtualClock:
                 delay = 0.0 if run.job.asked.former is None else self.delay
                 run.made = Made(made.actions, made.steps, made.seconds + delay, made.failure)
             self._spent = 0.0
+
+
+def clock_of(given: Clock | None) -> Clock:
+    """The clock itself; that of the wall for None."""
+    if given is None:
+        return WallClock()
+    if not all(callable(getattr(given, name, None)) for name in ("now", "wait", "start", "close")):
+        raise UserError(f"clock {given!r} is none", "give WallClock(), VirtualClock(delay=SECONDS), or leave it out")
+    return given
 
 
 def _alike(one: Job, other: Job) -> bool:

@@ -18,13 +18,14 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal
 
-import numpy as np
 from numpy.typing import ArrayLike
 
+from fewstep.control import arguments
 from fewstep.control.actions import Asked, Continuity, continuity_of
+from fewstep.control.arguments import idle_of, positive
 from fewstep.control.choice import PlanChoice, plans_of
 from fewstep.control.chunk import Chunk, Float32, faded
-from fewstep.control.clocks import Clock, Job, Made, Running, WallClock
+from fewstep.control.clocks import Clock, Job, Made, Running, VirtualClock, clock_of
 from fewstep.control.history import History, Unusable, Window
 from fewstep.control.latency import ticks_between, ticks_of_delay
 from fewstep.control.statistics import Record, Statistics
@@ -77,20 +78,22 @@ class PolicyRunner:
 
     Args:
         rate: ticks a second.
-        plans: names of plans, best first. The first whose measured 99th percentile keeps the deadline is used.
+        plans: names of plans, best first, or one. The first whose measured 99th percentile keeps the deadline is used.
             One that makes no sequence is left out for 200 others.
         deadline: seconds that a call of the sampler may take; None is one tick. At the deadline the call ends with
             what the network predicts.
         execute: actions of a sequence, from its observation on, until the next one takes over; None is the manifest's.
             The next one is begun earlier by its delay. Where that is more than half of them, call follows call.
         continuity: how a sequence continues the former one, as of `sample_actions`.
-        fade: ticks over which a sequence takes over from the former one; 0 is at once.
+        fade: ticks over which a sequence takes over from the former one, up to the actions of a sequence from its
+            observation on; 0 is at once.
         warm: strength in (0, 1] of plans that start from the former sequence; None starts from noise. A plan keeps its
             number of evaluations.
         renoise: of those starts, as of `Sampler.sample`.
         refresh: every so many sequences, one starts from noise all the same; None is never.
         shaping: of the plans, such as `Clip(-1, 1)`.
-        expected: seconds that a call is thought to take before one was measured; None is no time. `warm_up` measures.
+        expected: seconds that a call is thought to take before one was measured; None is the delay of a virtual clock,
+            else no time. `warm_up` measures.
         idle: the action in units that is sent while there is none; None says that there is none.
         clock: `WallClock` (None is the same) or a `VirtualClock`.
     """
@@ -99,7 +102,7 @@ class PolicyRunner:
         self,
         sampler: Sampler,
         rate: float,
-        plans: Sequence[str] = ("dpmpp_2m:4", "dpmpp_2m:2", "dpmpp_2m:1"),
+        plans: Sequence[str] | str = ("dpmpp_2m:4", "dpmpp_2m:2", "dpmpp_2m:1"),
         *,
         deadline: float | None = None,
         execute: int | None = None,
@@ -116,19 +119,22 @@ class PolicyRunner:
         manifest = sampler.bundle.manifest
         policy = policy_of(manifest)
         self._places = manifest.x_shape[0] - policy.first
-        self._rate = _positive("rate", rate)
-        self._deadline = 1 / self._rate if deadline is None else _positive("deadline", deadline)
+        self._rate = positive("rate", rate)
+        self._deadline = 1 / self._rate if deadline is None else positive("deadline", deadline)
         self._execute = whole("execute", policy.actions if execute is None else execute, 1, self._places)
-        if expected is not None and not 0 <= expected < math.inf:
-            raise UserError(f"expected {expected!r}", "give seconds, 0 or more")
+        self._clock = clock_of(clock)
+        if expected is None:
+            expected = self._clock.delay if isinstance(self._clock, VirtualClock) else 0.0
+        expected = arguments.seconds("expected", expected)
         self._sampler, self._refresh = sampler, None if refresh is None else whole("refresh", refresh, 1)
         self._continuity = continuity_of(continuity, policy)
-        self._fade, self._discrete = whole("fade", fade, 0), policy.discrete
+        self._fade, self._discrete = whole("fade", fade, 0, self._places), policy.discrete
         self._cold = plans_of(sampler, plans, shaping)
+        if warm is None and renoise is not None:
+            raise UserError(f"renoise {renoise!r} without warm", "give warm=STRENGTH, or leave renoise out")
         self._warm = None if warm is None else plans_of(sampler, plans, shaping, warm, renoise)
-        self._choice = PlanChoice(len(self._cold), self._deadline, expected or 0.0)
-        self._idle = None if idle is None else _idle(idle, manifest.x_shape[1:])
-        self._clock: Clock = WallClock() if clock is None else clock
+        self._choice = PlanChoice(len(self._cold), self._deadline, expected)
+        self._idle = None if idle is None else idle_of(idle, manifest.x_shape[1:])
         self._history, self._record = History(sampler), Record(policy.discrete)
         self._epoch, self._closed = 0, False
         self._flight: _Flight | None = None
@@ -142,8 +148,7 @@ class PolicyRunner:
             conditions: values of the policy's conditions that are not observed at each tick, such as a task. UserError
                 where one without a default is missing, and for others.
         """
-        if not 0 <= seed < 2 ** (64 - EPISODE_BITS):
-            raise UserError(f"seed {seed} of an episode", f"give 0 to 2^{64 - EPISODE_BITS} - 1")
+        seed = whole("seed", seed, 0, 2 ** (64 - EPISODE_BITS) - 1)
         self._begin_episode(seed, self._history.fixed({} if conditions is None else conditions))
 
     def _begin_episode(self, seed: int, fixed: Window | None) -> None:
@@ -233,8 +238,8 @@ class PolicyRunner:
     ) -> Statistics:
         """Tick at the rate for so long, or until `stop` says so: what `observe` returns goes to `act`, and each action
         that there is goes to `send`. A tick that began late does not hurry those after it. `seconds` may be inf."""
-        if not seconds >= 0:
-            raise UserError(f"seconds {seconds!r}", "give 0 or more; infinite ones last until `stop` says so")
+        fix = "give 0 or more; infinite ones last until `stop` says so"
+        seconds = arguments.seconds("seconds", seconds, fix, infinite=True)
         tick = 1 / self._rate
         due = self._clock.now()
         for _ in itertools.count() if math.isinf(seconds) else range(round(seconds * self._rate)):
@@ -349,21 +354,3 @@ class PolicyRunner:
         if made.actions is None:
             raise UserError(f"plan {plan.name!r} made no sequence: {made.failure}", "try it with `sample_actions`")
         return made.actions, made.seconds
-
-
-def _positive(name: str, value: float) -> float:
-    if not (math.isfinite(value) and value > 0):
-        raise UserError(f"{name} {value!r}", "give a number above 0")
-    return float(value)
-
-
-def _idle(given: ArrayLike, shape: tuple[int, ...]) -> Float32:
-    """The idle action as an array of its own."""
-    fix = f"give one action {list(shape)} of finite numbers"
-    try:
-        idle = np.array(given, np.float32)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"idle is no array of numbers ({error})", fix) from error
-    if idle.shape != shape or not np.isfinite(idle).all():
-        raise UserError(f"idle {given!r}", fix)
-    return idle

@@ -1,6 +1,45 @@
 """Which plan is taken, by what was measured."""
 
-from fewstep.control.choice import PATIENCE, PlanChoice
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fewstep.control.choice import PATIENCE, PlanChoice, plans_of
+from fewstep.plans.errors import UserError
+from fewstep.plans.plan import Plan
+from fewstep.plans.shaping import Clip, Shaping
+from fewstep.runtime import Sampler
+from tests.control.tiny_policy import ramp, tiny_policy
+
+
+@dataclass(frozen=True)
+class WithScheduler:
+    """A sampler whose scheduler's plan clips to [-1, 1], or does not."""
+
+    sampler: Sampler
+    clips: bool = True
+
+    def compile(self, plan: str, *, shaping: Shaping | None = None) -> Plan:
+        if plan.startswith("scheduler:"):
+            assert shaping is None  # the sampler refuses one
+            plan, shaping = "ddim:6", Clip(-1.0, 1.0) if self.clips else None
+        return self.sampler.compile(plan, shaping=shaping)
+
+
+def test_a_plan_of_the_scheduler_keeps_its_own_clipping(tiny_bundle: Path) -> None:
+    sampler: Any = WithScheduler(tiny_policy(tiny_bundle, ramp))
+    for clip in (Clip(-1.0, 1.0), Clip(-1, 1)):
+        made = plans_of(sampler, ("scheduler:6", "ddim:2"), clip)
+        assert [len(plan.steps) for plan in made] == [6, 2]
+        assert all(plan.steps[0].shaping == Clip(-1.0, 1.0) for plan in made)
+    with pytest.raises(
+        UserError, match=r"'scheduler:6' has Clip\(low=-1.0, high=1.0\) by itself, .*; leave shaping out"
+    ):
+        plans_of(sampler, ("scheduler:6",), Clip(-2.0, 2.0))
+    with pytest.raises(UserError, match="'scheduler:6' shapes nothing, not Clip"):
+        plans_of(WithScheduler(sampler.sampler, clips=False), ("scheduler:6",), Clip(-1.0, 1.0))  # type: ignore[arg-type]
 
 
 def test_a_plan_that_was_not_measured_is_hoped_for_and_its_first_call_is_not_counted() -> None:

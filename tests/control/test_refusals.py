@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fewstep.control import PolicyRunner, VirtualClock
 from fewstep.runtime import UserError
 from tests.control.looping import act, looping
-from tests.control.tiny_policy import SEEN
+from tests.control.tiny_policy import SEEN, ramp, tiny_policy
 
 
 @pytest.mark.parametrize(
@@ -15,7 +16,7 @@ from tests.control.tiny_policy import SEEN
     [
         ({"plans": ()}, "no plans"),
         ({"execute": 17}, "execute 17; give a whole number from 1 to 16"),
-        ({"fade": 1.5}, "fade 1.5; give a whole number from 0 up"),
+        ({"fade": 1.5}, "fade 1.5; give a whole number from 0 to 16"),
         ({"deadline": 0.0}, "deadline 0.0"),
         ({"refresh": 0}, "refresh 0; give a whole number from 1 up"),
         ({"expected": float("nan")}, "expected nan; give seconds"),
@@ -27,12 +28,56 @@ from tests.control.tiny_policy import SEEN
         ({"idle": [0.0, float("nan")]}, "of finite numbers"),
         ({"idle": [0.0, [1.0]]}, "idle is no array of numbers"),
         ({"warm": 1.5}, "warm 1.5 is not in"),
+        ({"warm": "x"}, "warm 'x' is not in"),
+        ({"warm": 0.5, "renoise": 2}, r"renoise 2 is not in \[0, 1\]; give the share"),
+        ({"warm": 0.5, "renoise": -1}, r"renoise -1 is not in \[0, 1\]"),
+        ({"renoise": 0.5}, "renoise 0.5 without warm; give warm=STRENGTH"),
+        ({"deadline": "0.1"}, "deadline '0.1'; give a number above 0"),
+        ({"expected": "x"}, "expected 'x'; give seconds"),
+        ({"fade": 17}, "fade 17; give a whole number from 0 to 16"),
         ({"plans": ("scheduler:4",), "warm": 0.5}, "starts? from the former sequence|no scheduler of its own"),
     ],
 )
 def test_what_a_runner_cannot_do_is_one_line(tiny_bundle: Path, options: dict[str, object], said: str) -> None:
     with pytest.raises(UserError, match=said):
         looping(tiny_bundle, **options)
+
+
+def test_a_rate_and_a_clock_are_what_they_are(tiny_bundle: Path) -> None:
+    sampler = tiny_policy(tiny_bundle, ramp)
+    for rate in ("20", None, 0, True, float("nan")):
+        with pytest.raises(UserError, match="rate .*; give a number above 0"):
+            PolicyRunner(sampler, rate)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="clock 'x' is none; give WallClock"):
+        PolicyRunner(sampler, 20, clock="x")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("delay", [-1, float("nan"), float("inf"), "x", None])
+def test_a_delay_is_a_number_of_seconds(delay: object) -> None:
+    with pytest.raises(UserError, match="delay .*; give seconds, 0 or more"):
+        VirtualClock(delay)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("seconds", [float("nan"), float("inf"), "x"])
+def test_a_virtual_clock_advances_by_a_number(seconds: object) -> None:
+    clock = VirtualClock()
+    with pytest.raises(UserError, match="to advance; give a finite number"):
+        clock.advance(seconds)  # type: ignore[arg-type]
+    clock.advance(-1.0)  # set back
+    assert clock.now() == -1.0
+
+
+@pytest.mark.parametrize("seed", [1.5, "a", None, -1, 2**40])
+def test_a_seed_of_an_episode_is_a_whole_number(tiny_bundle: Path, seed: object) -> None:
+    runner, _, _ = looping(tiny_bundle)
+    with pytest.raises(UserError, match="seed .*; give a whole number from 0 to 1099511627775"):
+        runner.reset(seed)  # type: ignore[arg-type]
+
+
+def test_a_string_is_one_plan(tiny_bundle: Path) -> None:
+    runner, _, clock = looping(tiny_bundle, plans="ddim:2")
+    act(runner, clock)
+    assert dict(runner.statistics.plans) == {"ddim:2": 1}
 
 
 @pytest.mark.parametrize(
@@ -58,7 +103,7 @@ def test_a_run_of_infinite_seconds_ends_where_its_caller_says_so(tiny_bundle: Pa
     runner, _, _ = looping(tiny_bundle)
     sent: list[np.ndarray] = []
     assert runner.run(lambda: SEEN, sent.append, float("inf"), stop=lambda: len(sent) >= 7).ticks == 7
-    for seconds in (float("nan"), -1.0, float("-inf")):
+    for seconds in (float("nan"), -1.0, float("-inf"), "2", None):
         with pytest.raises(UserError, match="give 0 or more"):
-            runner.run(lambda: SEEN, sent.append, seconds)
+            runner.run(lambda: SEEN, sent.append, seconds)  # type: ignore[arg-type]
     assert len(sent) == 7

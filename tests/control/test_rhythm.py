@@ -58,7 +58,10 @@ def test_a_fade_takes_over_in_a_line_and_changes_no_discrete_place(tiny_bundle: 
     assert {each.source for each in actions} == {"planned"}
 
 
-def test_the_delay_that_is_expected_is_held_from_the_first_sequence_on(tiny_bundle: Path) -> None:
+@pytest.mark.parametrize("expected", [3 * TICK, None])  # a virtual clock knows its delay
+def test_the_delay_that_is_expected_is_held_from_the_first_sequence_on(
+    tiny_bundle: Path, expected: float | None
+) -> None:
     clock = VirtualClock(delay=3 * TICK)
     decided = []
     start = clock.start
@@ -69,7 +72,7 @@ def test_the_delay_that_is_expected_is_held_from_the_first_sequence_on(tiny_bund
 
     clock.start = watching  # type: ignore[method-assign]
     sampler = tiny_policy(tiny_bundle, ramp)
-    runner = PolicyRunner(sampler, RATE, ("ddim:1",), deadline=1.0, expected=3 * TICK, clock=clock)
+    runner = PolicyRunner(sampler, RATE, ("ddim:1",), deadline=1.0, expected=expected, clock=clock)
     for _ in range(20):
         assert act(runner, clock).source == "planned"
     assert decided == [0, 3, 3, 3, 3, 3, 3]  # more than half of the four: call follows call
@@ -88,3 +91,12 @@ def test_a_fade_of_a_sequence_that_came_early_begins_behind_the_actions_that_wer
     calls = [round(1000 * float(each.value[1]), 2) for each in actions]
     assert [each.age for each in actions] == [0, 1, 0, 1, 0]
     assert calls == ([1, 1, 1, 1, 1.5] if continuity == "hard" else [1, 1, 1.5, 2, 2.5])
+
+
+def test_no_deadline_cuts_the_delay_of_a_virtual_clock(tiny_bundle: Path) -> None:
+    clock = VirtualClock(delay=2 * TICK)
+    runner = PolicyRunner(tiny_policy(tiny_bundle, ramp), RATE, ("ddim:2",), deadline=TICK, clock=clock)
+    for _ in range(20):
+        act(runner, clock)
+    found = runner.statistics
+    assert found.missed == found.sampling.count - 1 > 4 and found.cut == 0  # the first one takes no delay

@@ -1,0 +1,47 @@
+"""Checks of a runner's arguments, each of which is one line."""
+
+import math
+from numbers import Real
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fewstep.control.chunk import Float32
+from fewstep.plans.errors import UserError
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool | np.bool_)
+
+
+def seconds(name: str, value: Any, fix: str = "give seconds, 0 or more", infinite: bool = False) -> float:
+    """A number of seconds, 0 or more."""
+    if not is_number(value) or not value >= 0 or (value == math.inf and not infinite):
+        raise UserError(f"{name} {value!r}", fix)
+    return float(value)
+
+
+def positive(name: str, value: Any) -> float:
+    if not (is_number(value) and math.isfinite(value) and value > 0):
+        raise UserError(f"{name} {value!r}", "give a number above 0")
+    return float(value)
+
+
+def share(name: str, value: Any, fix: str, least: bool) -> float:
+    """A number from 0 up to and with 1; 0 itself where it is the `least`."""
+    if not is_number(value) or not 0 <= value <= 1 or (value == 0 and not least):
+        raise UserError(f"{name} {value!r} is not in {'[' if least else '('}0, 1]", fix)
+    return float(value)
+
+
+def idle_of(given: ArrayLike, shape: tuple[int, ...]) -> Float32:
+    """The idle action as an array of its own."""
+    fix = f"give one action {list(shape)} of finite numbers"
+    try:
+        idle = np.array(given, np.float32)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"idle is no array of numbers ({error})", fix) from error
+    if idle.shape != shape or not np.isfinite(idle).all():
+        raise UserError(f"idle {given!r}", fix)
+    return idle
