@@ -74,6 +74,7 @@ def contenders(weights: str, quick: bool) -> list[Contender]:
         of("float32", 2, warm=True),
         of("int8", 2, warm=True, fade=FADE),
         of("int8", 2, fade=FADE),
+        *[of("int8", 2, warm, execute=OFTEN, fade=FADE) for warm in (False, True)],
     ]
     if quick:
         return main
@@ -85,7 +86,6 @@ def contenders(weights: str, quick: bool) -> list[Contender]:
     main += [of("int8", 2, continuity=each, delay=delay) for each in ("none", "hard") for delay in DELAYS[1:3]]
     main.append(of("int8", 2, continuity="trained", delay=DELAYS[2], fade=FADE))
     main.append(of("int8", 2, execute=OFTEN))
-    main += [of("int8", 2, warm, execute=OFTEN, fade=FADE) for warm in (False, True)]
     main.append(of("int8", 2, execute=OFTEN, fade=FADE, continuity="trained", delay=DELAYS[2]))
     main.append(of("int8", 2, execute=OFTEN, fade=LONG_FADE))
     main.append(Contender("rescuers", rescuers=True))
