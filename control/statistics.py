@@ -23,6 +23,13 @@ class Quantiles:
     p999: float
     most: float
 
+    def __str__(self) -> str:
+        """In milliseconds."""
+        if not self.count:
+            return "none"
+        p50, p99, most = (f"{1e3 * seconds:.1f}" for seconds in (self.p50, self.p99, self.most))
+        return f"{p50} ms (p50), {p99} ms (p99), {most} ms at most"
+
 
 @dataclass(frozen=True)
 class Statistics:
@@ -37,7 +44,7 @@ class Statistics:
     plans, steps: how often each plan and each number of steps was used; plans that started from the former sequence are
         named "PLAN warm".
     seam: the change of the actions where sequences meet, over that elsewhere: 1 is none. NaN before there are both.
-    jerk_contrast: the second difference of the actions where sequences meet, less that elsewhere.
+    jerk_contrast: the second difference of the actions where sequences meet, less that elsewhere, in units.
     """
 
     sampling: Quantiles
@@ -57,6 +64,20 @@ class Statistics:
     steps: Mapping[int, int]
     seam: float
     jerk_contrast: float
+
+    def __str__(self) -> str:
+        """A few lines; seconds in milliseconds."""
+        planned = self.ticks - self.late - self.held - self.waiting
+        plans = ", ".join(f"{count} of {name}" for name, count in self.plans.items()) or "none"
+        return (
+            f"ticks: {self.ticks}, of them {planned} planned, {self.late} late, {self.held} held, "
+            f"{self.waiting} waiting; "
+            f"{self.overrun} overrun, {self.rejected} rejected, {self.jumps} jumps of the clock\n"
+            f"calls: {plans}; {self.missed} missed, {self.cut} cut, {self.dropped} dropped, {self.failed} failed\n"
+            f"sampling: {self.sampling}\n"
+            f"acting: {self.acting}\n"
+            f"seam: {self.seam:.3g}, contrast of jerk: {self.jerk_contrast:.3g}"
+        )
 
 
 class Record:
