@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fewstep.control.chunk import Float32, padded, snapped, soft_mask
 from fewstep.control.history import Window
+from fewstep.plans.arguments import refuse_options
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
 from fewstep.plans.tracer import IMAGE
@@ -44,6 +45,7 @@ def sample_actions(
     former: ArrayLike | None = None,
     decided: int = 0,
     continuity: Continuity | None = None,
+    **others: Any,
 ) -> Float32:
     """Actions [n, ...] in units, from the tick of the window on. The manifest's `policy.actions` of them are meant to
     be executed; the others are what the policy expects beyond.
@@ -59,6 +61,7 @@ def sample_actions(
             "none" holds nothing.
             None is "trained" for a network that was trained so, else "hard".
     """
+    refuse_options(others)
     manifest = sampler.bundle.manifest
     places = manifest.x_shape[0] - policy_of(manifest).first
     checked = None if former is None else _former(former, places, manifest.x_shape[1:], decided)

@@ -159,6 +159,12 @@ def test_a_former_sequence_that_cannot_be_is_one_line(sampler: Sampler) -> None:
         sample_actions(policy, policy.compile("ddim:4", strength=0.5), window)
 
 
+@pytest.mark.parametrize("option", ["renoise", "strength", "shaping"])
+def test_what_is_compiled_into_a_plan_is_no_option_of_a_sequence(sampler: Sampler, option: str) -> None:
+    with pytest.raises(UserError, match=rf"no option '{option}'; .* sampler.compile\(plan, {option}=...\)"):
+        sample_actions(seeing(sampler), "ddim:2", {"state": np.zeros((2, 2))}, **{option: 0.5})  # type: ignore[arg-type]
+
+
 def test_the_former_sequence_is_held_less_and_less(sampler: Sampler) -> None:
     policy = rhythm(seeing(sampler), Policy(2, 0, 1))
     window, former = {"state": np.zeros((2, 2))}, np.full((4, 3), SHIFT + SCALE, np.float32)
