@@ -66,8 +66,10 @@ def tree(contents: Contents, lists_operations: bool) -> Tree:
         how = f"along {ranges.plan}, {ranges.method}, {groups}"
         root.add(escape(f"ranges of {ranges.tensors} tensors {how}: {', '.join(ranges.bodies)}"))
     for engine in contents.engines:
-        size = decimal(contents.files[engine.file])
+        size = decimal(contents.files.get(engine.file, 0))
         root.add(escape(f"engine for {engine.device}, {engine.backend}, of body {engine.body}: {size}"))
+    for said in contents.unreadable.values():
+        root.add(escape(said))
     root.add(escape(f"report: {contents.report or 'none; ' + _without_report(contents)}"))
     made = root.add(escape(f"from {contents.provenance.source} {contents.provenance.source_sha256[:12]}"))
     made.add(escape(f"licence: {contents.provenance.licence or 'none that the source names'}"))

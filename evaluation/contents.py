@@ -1,7 +1,7 @@
 """What is in a bundle: graphs and how they run here, which operations are int8, half or float and why, plans, sizes."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,16 +9,18 @@ import msgspec
 import numpy as np
 import onnx
 
-from fewstep.calibration.bodies import is_run_by_onnxruntime, ranges_files
+from fewstep.calibration.bodies import is_run_by_onnxruntime, ranges_file, ranges_files
 from fewstep.calibration.lowering.coverage import macs, optimized
 from fewstep.calibration.lowering.targets import targets_by_name
 from fewstep.calibration.ranges import table
 from fewstep.evaluation.report.operations import operations, unseen_tensors
 from fewstep.evaluation.results import Operation
+from fewstep.evaluation.verified import VerifiedStage, verified_stages
 from fewstep.graph import io
 from fewstep.graph.engine_operations import needed_version, text, unparsed
 from fewstep.graph.graph import Graph
 from fewstep.graph.quantized import CONTRIB
+from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode
 from fewstep.plans.guidance import describe, weight_of
 from fewstep.plans.spec import ScheduleSpec
@@ -78,16 +80,6 @@ class GraphContents(Struct, frozen=True):
     optimized: dict[str, int] | None
     fused: dict[str, int]
     engine: str | None
-
-
-class VerifiedStage(Struct, frozen=True):
-    """What was compared with the denoiser as it was given, at one stage: the largest difference of all points."""
-
-    stage: str
-    points: int
-    relative: float
-    time: float
-    batch: int
 
 
 class Share(Struct, frozen=True):
@@ -157,19 +149,6 @@ class FittedContents(FittedPlan, frozen=True):
     is_left_behind: bool
 
 
-class _Comparison(msgspec.Struct, frozen=True):
-    stage: str
-    time: float
-    batch: int
-    relative: float
-
-
-class _Table(msgspec.Struct, frozen=True):
-    """Of the table of `export`, what is shown; a stage that it did not name is not there."""
-
-    comparisons: tuple[_Comparison, ...]
-
-
 class Contents(Struct, frozen=True):
     """A bundle. Sizes in bytes."""
 
@@ -194,6 +173,7 @@ class Contents(Struct, frozen=True):
     provenance: Provenance
     companions: dict[str, GraphContents]
     prompts: tuple[Tokens, ...]  # how a prompt becomes inputs of the text encoder
+    unreadable: dict[str, str]  # of files that are missing or damaged, what to do
 
 
 def inspect(options: InspectOptions) -> Contents:
@@ -202,7 +182,7 @@ def inspect(options: InspectOptions) -> Contents:
     manifest = bundle.manifest
     base = manifest.bodies.get("float32")
     prepared = None if base is None else io.load(bundle.graph(base.graph), root=bundle.path)
-    files = {name: bundle.file(name).stat().st_size for name in manifest.files}
+    files, unreadable = _files(bundle)
     return Contents(
         path=str(options.bundle),
         name=manifest.name,
@@ -214,18 +194,31 @@ def inspect(options: InspectOptions) -> Contents:
         conditions=manifest.conditions,
         conditioner=_ahead(bundle, manifest.conditioner),
         prologue=_ahead(bundle, manifest.prologue),
-        verified=_verified(bundle),
-        bodies={name: _body(bundle, name, body, prepared) for name, body in manifest.bodies.items()},
-        plans={name: _plan(bundle, file) for name, file in manifest.plans.items()},
+        verified=() if manifest.verification in unreadable else verified_stages(bundle),
+        bodies={name: _body(bundle, name, body, prepared, unreadable) for name, body in manifest.bodies.items()},
+        plans={name: _plan(bundle, file) for name, file in manifest.plans.items() if file not in unreadable},
         fitted=fitted_contents(bundle),
-        ranges=_ranges(bundle),
+        ranges=_ranges(bundle, unreadable),
         engines=manifest.engines,
         files=files,
         report=manifest.report,
         provenance=manifest.provenance,
         companions={field: _graph(bundle, graph, runs_here=True)[0] for field, graph in companions(manifest)},
         prompts=() if manifest.text is None else manifest.text.tokens,
+        unreadable=unreadable,
     )
+
+
+def _files(bundle: Bundle) -> tuple[dict[str, int], dict[str, str]]:
+    """The sizes of the files that can be read; and of the others, what is wrong and what to do. UserError for one that
+    every other thing is told from: a graph."""
+    sizes, unreadable = dict[str, int](), dict[str, str]()
+    for name in bundle.manifest.files:
+        try:
+            sizes[name] = bundle.file(name).stat().st_size
+        except UserError as error:
+            unreadable[name] = str(error)
+    return sizes, unreadable
 
 
 def fitted_contents(bundle: Bundle) -> tuple[FittedContents, ...]:
@@ -275,23 +268,7 @@ def _engine(graph: Graph) -> str:
     return f"TensorRT {text(version)}" if version else "; ".join(map(str, unparsed(graph)))
 
 
-def _verified(bundle: Bundle) -> tuple[VerifiedStage, ...]:
-    """The bundle's table, a line a stage."""
-    file = bundle.manifest.verification
-    if file is None:
-        return ()
-    table = msgspec.json.decode(bundle.read(file), type=_Table)
-    by_stage: dict[str, list[_Comparison]] = {}
-    for each in table.comparisons:
-        by_stage.setdefault(each.stage, []).append(each)
-    worst = {stage: max(own, key=lambda each: each.relative) for stage, own in by_stage.items()}
-    return tuple(
-        VerifiedStage(stage, len(by_stage[stage]), each.relative, each.time, each.batch)
-        for stage, each in worst.items()
-    )
-
-
-def _body(bundle: Bundle, name: str, body: Body, prepared: Graph | None) -> BodyContents:
+def _body(bundle: Bundle, name: str, body: Body, prepared: Graph | None, unreadable: Collection[str]) -> BodyContents:
     runs_here = is_run_by_onnxruntime(body)
     contents, lowered = _graph(bundle, body.graph, runs_here, _is_for_engines(body))
     stages = tuple(
@@ -304,7 +281,7 @@ def _body(bundle: Bundle, name: str, body: Body, prepared: Graph | None) -> Body
     work = macs(prepared)
     outputs = [node.output for node in prepared.nodes if node.output in work]
     none = Coverage(int8_macs=0, total_macs=sum(work.values()), int8_ops=(), float_ops=tuple(outputs))
-    unseen = unseen_tensors(bundle, body)
+    unseen = () if ranges_file(bundle, body) in unreadable else unseen_tensors(bundle, body)
     made = operations(prepared, name, body.coverage or none, unseen, body.trials).operations
     if body.coverage is None:  # a body that is float anyway: nothing was decided of its operations
         made = tuple(msgspec.structs.replace(operation, reason="") for operation in made)
@@ -379,9 +356,11 @@ def _plan(bundle: Bundle, file: str) -> PlanContents:
     )
 
 
-def _ranges(bundle: Bundle) -> tuple[RangesContents, ...]:
+def _ranges(bundle: Bundle, unreadable: Collection[str]) -> tuple[RangesContents, ...]:
     found = []
     for file, bodies in ranges_files(bundle).items():
+        if file in unreadable:
+            continue
         own = table.load(bundle.file(file))
         found.append(RangesContents(bodies, file, own.plan, own.method, len(own.tensors), len(own.groups) + 1))
     return tuple(found)

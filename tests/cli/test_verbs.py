@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import shutil
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from functools import partial
@@ -144,6 +145,26 @@ def test_inspect_says_what_runs_in_which_type_and_why(bundle: Path, document: Do
     printed = " ".join(re.sub("[│├└─]", " ", said("inspect", bundle, "--operations")).split())
     for expected in ("body int8-cpu-x86", "middle", "fewer than 16 channels", "fewstep calibrate BUNDLE --plan ddim:4"):
         assert expected in printed, expected
+
+
+def test_inspect_names_a_file_that_is_missing_and_shows_the_rest(
+    bundle: Path, tmp_path: Path, document: Document, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "500")
+    whole, there = document("inspect", bundle), tmp_path / "bundle"
+    shutil.copytree(bundle, there)
+    manifest = open_bundle(there).manifest
+    gone = [name for name in manifest.files if name.startswith(("report/verification", "ranges/", "plans/"))]
+    for name in gone:
+        (there / name).unlink()
+    found = document("inspect", there)
+    assert len(gone) >= 3 and sorted(found["unreadable"]) == sorted(gone)
+    assert (found["verified"], found["plans"], found["ranges"]) == ([], {}, [])
+    assert found["bodies"]["int8-cpu-x86"]["shares"] == whole["bodies"]["int8-cpu-x86"]["shares"]
+    printed = " ".join(re.sub("[│├└─]", " ", said("inspect", there)).split())
+    assert f"{there}: file {gone[0]} is missing; " in printed and "body float32" in printed
+    (there / manifest.bodies["float32"].graph.file).unlink()
+    assert main(["inspect", str(there)]) == 1
 
 
 def test_a_packed_bundle_can_be_inspected(bundle: Path, tmp_path: Path, document: Document) -> None:
