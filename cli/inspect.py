@@ -1,16 +1,17 @@
 """`fewstep inspect`: a bundle as a tree."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from rich.filesize import decimal
 from rich.markup import escape
 from rich.tree import Tree
 
-from fewstep.cli.outcome import Outcome
+from fewstep.cli.outcome import Outcome, counted
 from fewstep.cli.trials import trial_lines
 from fewstep.evaluation.contents import BodyContents, Contents, GraphContents, InspectOptions, Share, inspect
-from fewstep.runtime.bundle.manifest import Condition, TensorEntry
+from fewstep.runtime.bundle.manifest import Affine, Condition, Policy, TensorEntry
 from fewstep.runtime.progress import Progress
+from fewstep.runtime.request import SCHEDULER
 from fewstep.runtime.sizes import described, free_shape
 
 COMPANIONS = {
@@ -19,6 +20,7 @@ COMPANIONS = {
     "autoencoder.encoder": "encoder of images",
 }
 OPERATIONS_SHOWN = 6  # kinds of nodes named in a line
+NUMBERS_SHOWN = 16
 
 
 def verb(options: InspectOptions, progress: Progress) -> Outcome:
@@ -31,6 +33,12 @@ def tree(contents: Contents, lists_operations: bool) -> Tree:
     root = Tree(escape(f"{contents.path}: {contents.name}, {decimal(contents.bytes)}"), highlight=False)
     schedule = contents.schedule
     root.add(escape(f"x {list(contents.x_shape)}, predicts {contents.prediction}, schedule {schedule.kind}"))
+    if contents.policy is not None:
+        root.add(escape(f"policy: {_rhythm(contents.policy, contents.x_shape[0])}"))
+    if contents.units is not None:
+        root.add(escape(f"units: {_units(contents.units)}"))
+    if contents.scheduler is not None:
+        root.add(escape(f"scheduler: {contents.scheduler}, of the plan {SCHEDULER}STEPS"))
     if contents.sizes:
         root.add(escape(f"free sizes: {described(contents.sizes)}"))
     for condition in contents.conditions:
@@ -97,6 +105,28 @@ def _condition(condition: Condition) -> str:
     elif condition.shared:
         guided = " (the same in all branches)"
     return f"{condition.name}, {condition.dtype}{shape}{labels}{guided}"
+
+
+def _rhythm(policy: Policy, horizon: int) -> str:
+    said = (
+        f"sees {counted(policy.observations, 'observation')}, executes {policy.actions} of {horizon} actions from "
+        f"place {policy.first}, counted from 0"
+    )
+    if policy.prefix is not None:
+        said += f"; continues up to {policy.most_delay} decided actions ({policy.prefix}, {policy.delay})"
+    for place, values in policy.discrete.items():
+        said += f"; action[{place}] is one of {_numbers(values)}"
+    return said
+
+
+def _units(units: Affine) -> str:
+    return f"scale * x + shift along axis {units.axis}; scale {_numbers(units.scale)}; shift {_numbers(units.shift)}"
+
+
+def _numbers(values: Sequence[float]) -> str:
+    shown = ", ".join(f"{value:.4g}" for value in values[:NUMBERS_SHOWN])
+    more = len(values) - NUMBERS_SHOWN
+    return shown + (f" and {more} more" if more > 0 else "")
 
 
 def _ports(tensors: Iterable[TensorEntry]) -> str:

@@ -27,11 +27,13 @@ from fewstep.plans.spec import ScheduleSpec
 from fewstep.runtime.bundle.companions import companions
 from fewstep.runtime.bundle.fit_command import fit_command
 from fewstep.runtime.bundle.manifest import (
+    Affine,
     Body,
     Condition,
     Coverage,
     EngineEntry,
     FittedPlan,
+    Policy,
     Provenance,
     Size,
     TensorEntry,
@@ -173,6 +175,9 @@ class Contents(Struct, frozen=True):
     provenance: Provenance
     companions: dict[str, GraphContents]
     prompts: tuple[Tokens, ...]  # how a prompt becomes inputs of the text encoder
+    policy: Policy | None
+    units: Affine | None
+    scheduler: str | None  # the class of diffusers that came with the denoiser
     unreadable: dict[str, str]  # of files that are missing or damaged, what to do
 
 
@@ -205,6 +210,9 @@ def inspect(options: InspectOptions) -> Contents:
         provenance=manifest.provenance,
         companions={field: _graph(bundle, graph, runs_here=True)[0] for field, graph in companions(manifest)},
         prompts=() if manifest.text is None else manifest.text.tokens,
+        policy=manifest.policy,
+        units=manifest.units,
+        scheduler=None if manifest.scheduler in unreadable else _scheduler(bundle),
         unreadable=unreadable,
     )
 
@@ -219,6 +227,13 @@ def _files(bundle: Bundle) -> tuple[dict[str, int], dict[str, str]]:
         except UserError as error:
             unreadable[name] = str(error)
     return sizes, unreadable
+
+
+def _scheduler(bundle: Bundle) -> str | None:
+    """The class that a scheduler config names, if the bundle has one."""
+    file = bundle.manifest.scheduler
+    config = None if file is None else msgspec.json.decode(bundle.read(file))
+    return str(config.get("_class_name")) if isinstance(config, dict) else None
 
 
 def fitted_contents(bundle: Bundle) -> tuple[FittedContents, ...]:

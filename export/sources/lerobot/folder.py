@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 CHECKPOINT = "pretrained_model"  # the folder inside a training checkpoint that holds the policy
+CHECKPOINTS = "checkpoints"  # the folder of a run of training that holds its checkpoints, by their number
 STATE, ACTION = "observation.state", "action"
 WRITE_IT = "write a function that returns (module, Spec), and give FILE.py:FUNCTION (docs/policies.md)"
 NETWORK = "diffusion."  # in front of the network's weights
@@ -69,7 +70,7 @@ def load_lerobot_folder(folder: Path) -> TorchSource:
     if given["type"] != "diffusion":
         raise UserError(f"{folder}: its policy is of type {given['type']!r}, and fewstep reads 'diffusion'", WRITE_IT)
     try:
-        return _source(home, {**LATER, **given}, folder.resolve().name)
+        return _source(home, {**LATER, **given}, _name(folder.resolve()))
     except KeyError as error:
         raise UserError(f"{home / CONFIG} has no {error.args[0]!r}", RETRAINED) from error
     except (IndexError, ArithmeticError, TypeError, ValueError, RuntimeError) as error:  # what torch says of a number
@@ -78,6 +79,13 @@ def load_lerobot_folder(folder: Path) -> TorchSource:
 
 def _home(folder: Path) -> Path:
     return folder if (folder / CONFIG).is_file() else folder / CHECKPOINT
+
+
+def _name(folder: Path) -> str:
+    """The folder's name, or the run's of one of its checkpoints: those are numbers, or "last"."""
+    checkpoint = folder.parent if folder.name == CHECKPOINT else folder
+    run = checkpoint.parent.parent.name if checkpoint.parent.name == CHECKPOINTS else ""
+    return run or folder.name
 
 
 def _source(home: Path, config: Config, name: str) -> TorchSource:

@@ -52,6 +52,16 @@ def seeing(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, LeRobotDiffu
     )
 
 
+def test_a_checkpoint_has_the_name_of_its_run(tmp_path: Path) -> None:
+    run, plain = tmp_path / "push", tmp_path / "policy"
+    write_policy(run / "checkpoints" / "000200" / "pretrained_model", environment=2, down_dims=[16])
+    (run / "checkpoints" / "last").symlink_to("000200")
+    write_policy(plain, environment=2, down_dims=[16])
+    last = run / "checkpoints" / "last"
+    names = [load_lerobot_folder(folder).spec.name for folder in (last, last / "pretrained_model", plain)]
+    assert names == ["push", "push", "policy"]
+
+
 def observed(samples: int, cameras: int = 0, environment: int = 0) -> Observations:
     """Raw observations, as a robot has them."""
     rng = np.random.default_rng(0)

@@ -1,0 +1,44 @@
+"""`inspect` tells the rhythm and the units of a policy, and the scheduler that came with a denoiser."""
+
+import json
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from fewstep.cli.inspect import tree
+from fewstep.evaluation.contents import InspectOptions, inspect
+from fewstep.graph.commit import open_for_update
+from fewstep.runtime.bundle.manifest import Affine, Policy
+from fewstep.runtime.bundle.reading import open_bundle
+from tests.cli.test_fitted_plans_shown import lines
+
+
+def test_a_policy_is_told_by_its_rhythm_units_and_scheduler(
+    tiny_bundle: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = open_bundle(tiny_bundle).manifest
+    high, width = manifest.x_shape[0], manifest.x_shape[-1]
+    policy = Policy(2, 0, 1)
+    units = Affine((2.0,) * width, (0.5,) * width)
+    with open_for_update(tiny_bundle, must_exist=True) as writer:
+        config = json.dumps({"_class_name": "DDIMScheduler"}).encode()
+        file = writer.add(config, folder="plans", name="scheduler", suffix=".json")
+        writer.commit(msgspec.structs.replace(manifest, policy=policy, units=units, scheduler=file))
+    printed = lines(capsys, monkeypatch, "inspect", str(tiny_bundle))
+    scale, shift = ", ".join(["2"] * width), ", ".join(["0.5"] * width)
+    assert [line for line in printed if line.startswith(("policy", "units", "scheduler"))] == [
+        f"policy: sees 2 observations, executes 1 of {high} actions from place 0, counted from 0",
+        f"units: scale * x + shift along axis -1; scale {scale}; shift {shift}",
+        "scheduler: DDIMScheduler, of the plan scheduler:STEPS",
+    ]
+    found = json.loads("".join(lines(capsys, monkeypatch, "inspect", str(tiny_bundle), "--json")))
+    assert found["policy"]["observations"] == 2 and found["units"]["scale"] == [2.0] * width
+    assert found["scheduler"] == "DDIMScheduler"
+    known = inspect(InspectOptions(tiny_bundle))
+    policy = Policy(1, 1, 8, "former", "delay", 4, {2: (-1.0, 1.0)})
+    shown = tree(msgspec.structs.replace(known, policy=policy, x_shape=(16, 3)), lists_operations=False)
+    assert (
+        "policy: sees 1 observation, executes 8 of 16 actions from place 1, counted from 0; continues up to 4 decided "
+        "actions (former, delay); action[2] is one of -1, 1"
+    ) in [str(child.label) for child in shown.children]
