@@ -32,7 +32,6 @@ from fewstep.calibration.choosing.output_error import after_first, corrected, er
 from fewstep.calibration.conditions_file import ConditionRecords
 from fewstep.calibration.count import batch_of
 from fewstep.calibration.failed_bodies import Check, body_of
-from fewstep.calibration.lowering.agreement import as_deployed
 from fewstep.calibration.lowering.files import Files
 from fewstep.calibration.lowering.output_bias import channel_axis, with_output_bias
 from fewstep.calibration.lowering.quantize import Lowered, LoweredBody, as_it_is, completed, lower_graph
@@ -48,6 +47,7 @@ from fewstep.calibration.trajectories import BATCH
 from fewstep.graph.digest import digest
 from fewstep.graph.graph import GROUP, Graph
 from fewstep.graph.io import exceeds
+from fewstep.graph.weights import release
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
 from fewstep.runtime.backends import LoadedGraph
@@ -230,10 +230,11 @@ def try_ways(
     rounded = Rounded() if files is None else files.rounded()
     lowered_by = partial(_lowered, rounded if stages - tries_bias > 1 else None, files)
     for done, (method, each) in enumerate(variants.items(), 1):
-        if made is not None and not _are_two_possible(made[0], each.target):
-            best_network = None  # opened again if it stays
+        if made is not None and exceeds(made[0]):
+            best_network = None  # two networks of large weights are too many: it is opened again if it stays
         other = lowered_by(each)
         content = digest(other[0])
+        release(other[0])  # which was read for it
         if content not in known:
             known.add(content)
             network = _opened(other[0], each.target, by_rows)
@@ -290,12 +291,6 @@ def _lowered(rounded: Rounded | None, files: Files | None, way: Variants, in_flo
     """A graph to be tried, that of large weights with them mapped from files."""
     graph, ops, encodings = lower_graph(way.prepared, way.table, way.target, in_float, rounded)
     return files.draft(graph) if files is not None and exceeds(graph) else graph, ops, encodings
-
-
-def _are_two_possible(graph: Graph, target: Target) -> bool:
-    """Whether a network of such weights may be open beside another one: of large ones only those of onnxruntime, which
-    holds them once and in 8 bits."""
-    return target.engine is as_deployed or not exceeds(graph)
 
 
 def _opened(graph: Graph, target: Target, by_rows: bool) -> LoadedGraph:

@@ -22,6 +22,7 @@ from fewstep.evaluation.report.options import ReportOptions
 from fewstep.evaluation.report.write import report
 from fewstep.export.export import ExportOptions, export
 from fewstep.graph import io, weights
+from fewstep.graph.graph import Graph
 from fewstep.graph.pack import PackOptions, pack
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.loading import load
@@ -111,6 +112,23 @@ def test_nothing_stays_of_the_ways_that_were_tried(large: Path) -> None:
     assert bodies and all(len(body.trials) > 1 for body in bodies)
     found = {path.relative_to(large).as_posix() for path in large.rglob("*") if path.is_file()}
     assert found == {*manifest.files, "manifest.json"}
+
+
+def test_a_small_body_of_a_large_network_shares_its_rounded_weights_too(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The float weights are beyond the limit, those of int8 are not: trials map nothing but what lowerings share."""
+    monkeypatch.setattr(weights, "LARGE", APART)
+    monkeypatch.setattr(io, "EXTERNAL_ABOVE", weights.weight_bytes(float_body(small)) // 2)
+    export(ExportOptions(f"{small.parent / 'denoiser.py'}:make", tmp_path / "bundle"))
+    calibrate(CalibrateOptions(tmp_path / "bundle", PLAN, target=("cpu-x86",), trajectories=4))
+    one, between = (load(bundle, body="int8-cpu-x86") for bundle in (small, tmp_path / "bundle"))
+    assert between.body.graph.data and between.body.trials == one.body.trials
+    np.testing.assert_allclose(between.sample(PLAN, seeds=[0]), one.sample(PLAN, seeds=[0]), rtol=1e-5, atol=1e-5)
+
+
+def float_body(bundle: Path) -> Graph:
+    return io.load(bundle / open_bundle(bundle).manifest.bodies["float32"].graph.file, root=bundle)
 
 
 def inside(path: Path) -> list[np.ndarray]:
