@@ -19,7 +19,7 @@ from fewstep.calibration.lowering.targets import targets_by_name
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance, as_guidance
 from fewstep.plans.name import with_grid
-from fewstep.plans.plan import Plan, regroup
+from fewstep.plans.plan import Plan, regroup, shaping_of
 from fewstep.runtime.backends.named import named
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle.manifest import Body
@@ -28,6 +28,7 @@ from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.fitted_plans import FITTED
 from fewstep.runtime.loading import load
 from fewstep.runtime.planning import plan_for
+from fewstep.runtime.request import SCHEDULER
 from fewstep.runtime.sampler import PLAN, Sampler
 
 LOG = logging.getLogger("fewstep")
@@ -162,7 +163,7 @@ def open_body(bundle: Bundle, name: str, threads: int) -> Sampler:
 
 
 def judged_plan(reference: Sampler, body: Body, plan: str = "", guidance: float | None = None) -> Plan:
-    """The plan asked for, or else the one that the body was calibrated along, guidance included.
+    """The plan asked for, or else the one that the body was calibrated along, guidance and shaping included.
 
     `fitted:N` is the plan that was fitted to the body, and float32 is compared along the same. A body without one takes
     that of float32.
@@ -179,7 +180,8 @@ def judged_plan(reference: Sampler, body: Body, plan: str = "", guidance: float 
     own = ("", name, calibrated.name) if reference.bundle.manifest.grid is None else ("", name)
     if plan in own and asked == calibrated.guidance:
         return reference.compile(calibrated)
-    return reference.compile(plan or name, asked)
+    shaping = None if plan.endswith(".json") or (plan or name).startswith(SCHEDULER) else shaping_of(calibrated)
+    return reference.compile(plan or name, asked, shaping=shaping)
 
 
 def _fitted(reference: Sampler, body: Body, name: str, guidance: float | Guidance | None) -> Plan:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
@@ -54,13 +55,15 @@ from fewstep.graph.commit import Writer, open_for_update
 from fewstep.graph.needs import check_needs
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import weight_of
-from fewstep.plans.plan import Plan, regroup
+from fewstep.plans.plan import Plan, regroup, shaping_of
+from fewstep.plans.shaping import Clip, clip_to
 from fewstep.runtime.bundle.manifest import Manifest
 from fewstep.runtime.bundle.platforms import body_name
 from fewstep.runtime.conditions import is_led_by_guidance
 from fewstep.runtime.execute import finish
 from fewstep.runtime.loading import load
 from fewstep.runtime.progress import SILENT, Progress
+from fewstep.runtime.request import SCHEDULER
 from fewstep.runtime.sampler import Sampler
 from fewstep.runtime.sizes import defaults, sized
 
@@ -275,13 +278,33 @@ def _plan(options: CalibrateOptions, sampler: Sampler) -> Plan:
     """The plan, one lambda group for now. A plan's file brings its own guidance."""
     guided = is_led_by_guidance(sampler.bundle.manifest.conditions)
     default = GUIDANCE if guided and not options.plan.endswith(".json") else None
-    return sampler.compile(options.plan, default if options.guidance is None else options.guidance)
+    weight = default if options.guidance is None else options.guidance
+    plan = sampler.compile(options.plan, weight, shaping=clip_to(options.clip))
+    clip = _own_clip(sampler)
+    if clip is not None and shaping_of(plan) is None:
+        LOG.warning(
+            "the model's own scheduler clips predictions to [%g, %g], and this plan does not: if your program clips, "
+            "give --clip %g, so that ranges fit",
+            *(clip.low, clip.high, clip.high),
+        )
+    return plan
+
+
+def _own_clip(sampler: Sampler) -> Clip | None:
+    """That of the scheduler which came with the denoiser."""
+    if sampler.bundle.manifest.scheduler is None:
+        return None
+    with suppress(UserError):
+        found = shaping_of(sampler.compile(f"{SCHEDULER}2"))
+        return found if isinstance(found, Clip) else None
+    return None
 
 
 def _command(options: CalibrateOptions, plan: Plan) -> str:
     """The command that does this again, without anybody's paths."""
     weight = weight_of(plan.guidance)
     guidance = "" if weight is None else f" --guidance {weight:g}"
+    guidance += "" if options.clip is None else f" --clip {options.clip:g}"
     target = ",".join(options.target)
     conditions = "" if options.conditions is None else " --conditions FILE"
     conditions += "" if options.prompts is None else " --prompts FILE"

@@ -2,7 +2,8 @@
 
 from fewstep.plans.file import decode
 from fewstep.plans.guidance import describe
-from fewstep.plans.plan import Plan
+from fewstep.plans.plan import Plan, shaping_of
+from fewstep.plans.shaping import described
 from fewstep.runtime.bundle.manifest import Body
 from fewstep.runtime.bundle.reading import Bundle
 
@@ -16,5 +17,7 @@ def calibrated_plan(bundle: Bundle, body: Body) -> Plan | None:
 
 
 def along(plan: Plan) -> str:
-    """A plan in words, with its guidance: "dpmpp_2m:8, guidance 2"."""
-    return f"{plan.name}, guidance {describe(plan.guidance)}"
+    """A plan in words, with its guidance and shaping: "dpmpp_2m:8, guidance 2, clipped to [-1, 1]"."""
+    shaping = shaping_of(plan)
+    shaped = "" if shaping is None else f", {described(shaping)}"
+    return f"{plan.name}, guidance {describe(plan.guidance)}{shaped}"

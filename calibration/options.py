@@ -39,6 +39,8 @@ class CalibrateOptions(Options):
     trajectories: Number of samples to follow. Fewer than 4 cause a warning, and nothing is tried on samples.
     guidance: Weight of classifier-free guidance. Default: 2 if the denoiser has an unconditional form and does not take
         the weight itself as a condition; else none.
+    clip: Clip each prediction of the clean sample to [-CLIP, CLIP], as a program does with `Clip`. Ranges then fit
+        such runs. Default: the plan as it is.
     ranges: auto tries channels and channels-balanced on samples, and keeps channels unless the other is surely better,
         for each target. channels gives each channel of an activation its own scale, through the weights, if that is
         finer than mse. channels-balanced is channels with weights whose rounding errors nearly cancel.
@@ -78,6 +80,7 @@ class CalibrateOptions(Options):
     target: tuple[str, ...] = field(default=USUAL, metadata={"choices": target_names})
     trajectories: int = 64
     guidance: float | None = None
+    clip: float | None = None
     ranges: AnyMethod = "auto"
     thin: Thin = "auto"
     bias: Bias = "auto"

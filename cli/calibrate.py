@@ -1,5 +1,6 @@
 """`fewstep calibrate`: say what became int8."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from time import perf_counter
 
@@ -24,6 +25,7 @@ from fewstep.cli.trial_budget import budget, budget_lines
 from fewstep.cli.trials import trial_lines
 from fewstep.evaluation.contents import fitted_contents
 from fewstep.evaluation.drawing.plan_view import headline
+from fewstep.evaluation.report.verdict import LEAST_PSNR, only
 from fewstep.evaluation.speed.staged import int8_share
 from fewstep.graph.commit import open_for_update
 from fewstep.graph.needs import check_needs, duration
@@ -34,10 +36,16 @@ from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.fitted_plans import FITTED
 from fewstep.runtime.progress import Progress
 
+LOG = logging.getLogger("fewstep")
+
 
 def verb(options: CalibrateOptions, progress: Progress) -> Outcome:
     one_heap()
     calibration = calibrate(options, progress)
+    for name, body in calibration.manifest.bodies.items():
+        kept = next((each for each in body.trials if each.is_chosen), None) if name in calibration.lowered else None
+        if kept is not None and not kept.psnr >= LEAST_PSNR:
+            LOG.warning("%s", only(name, kept.psnr).rstrip("."))
     value = {
         "bundle": options.bundle,
         "plan": calibration.plan.name,

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from fewstep.cli.conditions import parse_conditions
 from fewstep.cli.outcome import Outcome, counted
 from fewstep.cli.run_backend import check_body, opened
-from fewstep.cli.run_plan import check_given_by_options, check_name, default_plan, unlike_calibration
+from fewstep.cli.run_plan import check_given_by_options, check_name, default_plan, default_shaping, unlike_calibration
 from fewstep.cli.run_tiles import Tiling, tiling
 from fewstep.cli.sizes import parse_sizes
 from fewstep.evaluation.output import check_writable, whole_file, write_whole
@@ -23,6 +23,7 @@ from fewstep.machine.memory import peak
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import UNCOND
 from fewstep.plans.plan import Plan
+from fewstep.plans.shaping import clip_to
 from fewstep.plans.tracer import IMAGE
 from fewstep.runs.tiled_images import decode_tiles, tiled_image_shape
 from fewstep.runs.tiles import tiled_steps
@@ -68,6 +69,8 @@ class RunOptions(Options):
     condition: NAME=VALUE, NAME=LABEL, or NAME=@FILE.npy for one array or an array of them. Given several times for one
         name, the samples take the values in turn.
     guidance: Weight of classifier-free guidance. Default: only the conditional branch runs.
+    clip: Clip each prediction of the clean sample to [-CLIP, CLIP]. Default: as the calibrated plan does, if no --plan
+        is given.
     size: NAME=NUMBER for a free size of the bundle, as height=96. Each other free size has its default. With --tiles
         it is the whole sample's, and a bundle of one size takes height and width too, or length.
     tiles: WINDOW:OVERLAP, as 256:64: the network runs on overlapping windows of a larger sample.
@@ -90,6 +93,7 @@ class RunOptions(Options):
     negative: tuple[str, ...] = field(default=(), metadata={"whole": True})
     condition: tuple[str, ...] = field(default=(), metadata={"short": "-c"})
     guidance: float | None = None
+    clip: float | None = None
     size: tuple[str, ...] = ()
     tiles: str | None = None
     image: Path | None = None
@@ -206,7 +210,15 @@ def _sampled(
     ready, choice = opened(options.bundle, *how)
     with ready as sampler:
         wanted = options.plan or default_plan(sampler, options.strength)
-        plan = sampler.compile(wanted, options.guidance, strength=options.strength, branches=branches, sizes=sizes)
+        shaping = default_shaping(sampler, wanted) if options.plan is None else None
+        plan = sampler.compile(
+            wanted,
+            options.guidance,
+            shaping=clip_to(options.clip) or shaping,
+            strength=options.strength,
+            branches=branches,
+            sizes=sizes,
+        )
         check_given_by_options(plan, {*values, *given})
         if branches and not any(UNCOND in step.branches for step in plan.steps):
             raise UserError("--negative without guidance has no effect", "give a weight: --guidance 7.5")

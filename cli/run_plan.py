@@ -6,8 +6,10 @@ from pathlib import Path
 
 from fewstep.calibration.calibrated_plan import MISFIT, along, calibrated_plan
 from fewstep.plans.errors import UserError
+from fewstep.plans.guidance import Guidance
 from fewstep.plans.name import parse_plan_name, with_grid
-from fewstep.plans.plan import Plan
+from fewstep.plans.plan import Plan, shaping_of
+from fewstep.plans.shaping import Shaping
 from fewstep.plans.tracer import IMAGE
 from fewstep.runtime.bundle.manifest import Body, Manifest
 from fewstep.runtime.bundle.reading import Bundle
@@ -56,18 +58,32 @@ def default_plan(sampler: Sampler, strength: float | None = None) -> str | Path:
     return PLAN if manifest.scheduler is None else OWN_PLAN
 
 
+def default_shaping(sampler: Sampler, plan: str | Path) -> Shaping | None:
+    """The shaping of the calibrated plan, for a plan that `default_plan` names and that is none of a scheduler's."""
+    if isinstance(plan, Path) or plan.startswith(SCHEDULER):
+        return None
+    bodies = (sampler.body, *sampler.bundle.manifest.bodies.values())
+    found = (calibrated_plan(sampler.bundle, body) for body in bodies)
+    calibrated = next((each for each in found if each is not None), None)
+    return None if calibrated is None else shaping_of(calibrated)
+
+
 def _calibrated(manifest: Manifest, body: Body) -> str | None:
     """The name of the plan that a body was calibrated along. One that was not, such as float32, takes that of the
     first that was: bodies of one bundle sample the same by default."""
     return next((each.plan for each in (body, *manifest.bodies.values()) if each.plan is not None), None)
 
 
+def _what_ranges_follow(plan: Plan) -> tuple[str, Guidance | None, Shaping | None]:
+    return with_grid(plan.name), plan.guidance, shaping_of(plan)
+
+
 def unlike_calibration(bundle: Bundle, body: Body, plan: Plan) -> str | None:
-    """A line that names both where a plan, or its guidance, is not the one that the int8 body was calibrated along."""
+    """A line that names both where a plan, its guidance or its shaping is not that of the int8 body's calibration."""
     if plan.fitted is not None:  # to a body: the sampler says where it runs on another
         return None
     if body.precision != "int8" or (calibrated := calibrated_plan(bundle, body)) is None:
         return None
-    if (with_grid(plan.name), plan.guidance) == (with_grid(calibrated.name), calibrated.guidance):
+    if _what_ranges_follow(plan) == _what_ranges_follow(calibrated):
         return None
     return f"int8 was calibrated along {along(calibrated)}, and runs along {along(plan)}: its {MISFIT}"

@@ -16,9 +16,8 @@ from fewstep.calibration.metrics import psnr
 from fewstep.evaluation.results import TeacherCheck
 from fewstep.plans.errors import UserError
 from fewstep.plans.name import with_steps
-from fewstep.plans.plan import Plan
+from fewstep.plans.plan import Plan, shaping_of
 from fewstep.plans.schedule import NoiseSchedule
-from fewstep.plans.shaping import Shaping
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sampler import Sampler
 
@@ -94,11 +93,6 @@ def checked_teacher(
             break
         plan, coarse, finer = finer, fine, _twice(sampler, finer, judged)
     return Teacher(plan, check)
-
-
-def shaping_of(plan: Plan) -> Shaping | None:
-    """That of its steps, of which some may have none."""
-    return next((step.shaping for step in plan.steps if step.shaping is not None), None)
 
 
 def _twice(sampler: Sampler, plan: Plan, judged: Plan) -> Plan | None:

@@ -138,6 +138,11 @@ def group_of(lam: float | None, groups: Sequence[float]) -> int:
     return 0 if lam is None else sum(lam >= edge for edge in groups)
 
 
+def shaping_of(plan: Plan) -> Shaping | None:
+    """That of its steps, of which some may have none."""
+    return next((step.shaping for step in plan.steps if step.shaping is not None), None)
+
+
 def regroup(plan: Plan, groups: Sequence[float]) -> Plan:
     """The same plan with its steps assigned to other lambda groups: itself where they are in those."""
     if all(step.group == group_of(step.lam, groups) for step in plan.steps):

@@ -71,6 +71,24 @@ def as_shaping(given: Shaping | None) -> Shaping | None:
     return shaping
 
 
+def clip_to(most: float | None) -> Clip | None:
+    """The Clip to [-most, most] that an option --clip asks for; None asks for none."""
+    if most is None:
+        return None
+    if not 0 < most < math.inf:
+        raise UserError(f"--clip {most:g}", "give the largest value of a sample, above 0, such as 1")
+    return Clip(-most, most)
+
+
+def described(shaping: Shaping) -> str:
+    """In words, behind the name of a plan: "clipped to [-1, 1]"."""
+    if isinstance(shaping, Clip):
+        return f"clipped to [{shaping.low:g}, {shaping.high:g}]"
+    if isinstance(shaping, Threshold):
+        return f"thresholded at quantile {shaping.quantile:g}"
+    return f"rescaled with phi {shaping.phi:g}"
+
+
 def values_wanted(shaping: Shaping) -> int:
     """How many values the shaping reads: x0, or the guided and the conditional output."""
     return 2 if isinstance(shaping, Rescale) else 1

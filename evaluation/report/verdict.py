@@ -25,7 +25,12 @@ def distant(bodies: Iterable[Quality | BodyEvaluation]) -> Iterator[str]:
     for body in bodies:
         end = body.against_float
         if not end.mean >= LEAST_PSNR:  # a NaN is no quality either
-            yield f"{body.body} is only {end.mean:.1f} dB from float32: look at the samples before deploying it."
+            yield only(body.body, end.mean)
+
+
+def only(body: str, psnr: float) -> str:
+    """The sentence for a body whose samples differ visibly from float32's; `psnr` in dB."""
+    return f"{body} is only {psnr:.1f} dB from float32: look at the samples before deploying it."
 
 
 def verdicts(results: EvaluationResults) -> Iterator[str]:

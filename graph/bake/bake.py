@@ -18,6 +18,7 @@ from fewstep.graph.graph import Graph
 from fewstep.graph.shaping import check_shaping
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
+from fewstep.plans.shaping import clip_to
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle.manifest import Body, GraphEntry
 from fewstep.runtime.bundle.onnx_references import referred_files
@@ -44,6 +45,7 @@ class BakeOptions(Options):
     precision: float32 or int8. Default: that of --body, or float32.
     body: Name of a body, such as int8-tensorrt. Default: the one of the precision that onnxruntime runs best here.
     guidance: Weight of classifier-free guidance. Default: only the conditional branch runs.
+    clip: Clip each prediction of the clean sample to [-CLIP, CLIP].
     strength: Share of the plan's steps that are run from an image, above 0 and up to 1. The file then takes the image.
     hold: Take a part of the sample as the inputs `held` and `held_mask`, and keep it where that is 1. noised: at the
         noise of each step, one draw for all. fresh: with a draw for each step. clean: as it is.
@@ -59,6 +61,7 @@ class BakeOptions(Options):
     precision: str | None = None
     body: str | None = None
     guidance: float | None = None
+    clip: float | None = None
     strength: float | None = None
     hold: Kind = "none"
     batch: int | None = None
@@ -89,7 +92,9 @@ def plan_of(options: BakeOptions) -> Planned:
     if options.precision not in (None, body.precision):
         fix = f"leave precision out, or give {body.precision} (--precision on the command line)"
         raise UserError(f"body {name!r} is {body.precision}, not {options.precision}", fix)
-    return bundle, body, plan_for(bundle, body, options.plan, options.guidance, strength=options.strength)
+    shaping = clip_to(options.clip)
+    planned = plan_for(bundle, body, options.plan, options.guidance, shaping=shaping, strength=options.strength)
+    return bundle, body, planned
 
 
 def _write(graph: Graph, options: BakeOptions, baked: Baked) -> tuple[Path, ...]:

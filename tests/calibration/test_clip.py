@@ -1,0 +1,109 @@
+"""Calibration along a plan that clips its predictions, and the runs that follow it."""
+
+import json
+import logging
+from hashlib import sha256
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from fewstep.calibration.bodies import judged_plan
+from fewstep.calibration.calibrated_plan import along
+from fewstep.cli.main import main
+from fewstep.cli.run_plan import unlike_calibration
+from fewstep.plans.errors import UserError
+from fewstep.plans.plan import shaping_of
+from fewstep.plans.shaping import Clip, Rescale, Threshold, clip_to, described
+from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.runtime.loading import load
+from tests.calibration.test_calibrate import denoiser, run, write_bundle
+
+LOUD = 40.0  # scale of the network, whose predictions then reach beyond the clip
+CLIP = 0.5
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    return write_bundle(tmp_path / "bundle", denoiser(LOUD))
+
+
+def with_scheduler(bundle: Path, **settings: object) -> Path:
+    """The bundle with a scheduler of its own."""
+    config = {"_class_name": "DDIMScheduler", "num_train_timesteps": 100, "beta_schedule": "squaredcos_cap_v2"}
+    config |= {"prediction_type": "sample", **settings}
+    (bundle / "scheduler.json").write_text(json.dumps(config))
+    manifest = open_bundle(bundle).manifest
+    files = manifest.files | {"scheduler.json": sha256((bundle / "scheduler.json").read_bytes()).hexdigest()}
+    changed = msgspec.structs.replace(manifest, scheduler="scheduler.json", files=files)
+    (bundle / "manifest.json").write_bytes(msgspec.json.encode(changed))
+    return bundle
+
+
+def test_the_plan_of_a_clipped_calibration_clips(bundle: Path) -> None:
+    made = run(bundle, clip=CLIP, target=("cpu-x86",))
+    assert shaping_of(made.plan) == Clip(-CLIP, CLIP)
+    assert " --clip 0.5 " in made.manifest.provenance.commands[-1]
+
+
+def test_int8_is_nearer_where_its_ranges_are_of_clipped_runs(bundle: Path, tmp_path: Path) -> None:
+    """The state after a clipped prediction is a tenth of that after an unclipped one."""
+    errors = []
+    for folder, clip in ((bundle, CLIP), (write_bundle(tmp_path / "other", denoiser(LOUD)), None)):
+        run(folder, clip=clip, target=("cpu-x86",))
+        given = {"seeds": range(8), "condition": {"class": [0, 1] * 4}, "guidance": 2.0, "shaping": Clip(-CLIP, CLIP)}
+        exact, made = (load(folder, precision).sample("ddim:3", **given) for precision in ("float32", "int8"))
+        errors.append(float(np.square(made - exact).mean()))
+    assert errors[0] < 0.5 * errors[1]
+
+
+def test_runs_and_judgements_without_a_plan_clip_as_the_calibration_did(bundle: Path, tmp_path: Path) -> None:
+    run(bundle, clip=CLIP, target=("cpu-x86",))
+    out = tmp_path / "x.npy"
+    command = ["run", str(bundle), "-n", "2", "-o", str(out), "-c", "class=1", "--guidance", "2"]
+    assert main(command) == 0
+    assert np.abs(np.load(out)).max() <= CLIP
+    assert main([*command, "--plan", "ddim:3"]) == 0
+    assert np.abs(np.load(out)).max() > CLIP
+    assert main([*command, "--plan", "ddim:4", "--clip", "0.25"]) == 0
+    assert np.abs(np.load(out)).max() == 0.25
+    with load(bundle) as sampler:
+        body = sampler.bundle.body("int8-cpu-x86")
+        for name in ("", "ddim:3", "ddim:5"):
+            assert shaping_of(judged_plan(sampler, body, name)) == Clip(-CLIP, CLIP)
+
+
+def test_a_run_that_does_not_clip_is_told_of_a_calibration_that_did(bundle: Path) -> None:
+    made = run(bundle, clip=CLIP, target=("cpu-x86",))
+    with load(bundle, "int8") as sampler:
+        told = unlike_calibration(sampler.bundle, sampler.body, sampler.compile("ddim:3", 2.0))
+        assert told is not None and "guidance 2, clipped to [-0.5, 0.5], and runs along ddim:3" in told
+        assert unlike_calibration(sampler.bundle, sampler.body, sampler.compile(made.plan)) is None
+
+
+def test_a_model_whose_own_scheduler_clips_is_told_of_the_option(
+    bundle: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, "fewstep"):
+        run(with_scheduler(bundle, clip_sample=True, clip_sample_range=2.0), target=("cpu-x86",))
+    assert sum("give --clip 2" in each for each in caplog.messages) == 1
+    caplog.clear()
+    with caplog.at_level(logging.WARNING, "fewstep"):
+        run(bundle, clip=2.0, target=("cpu-x86",))
+        run(with_scheduler(bundle, clip_sample=False), target=("cpu-x86",))
+    assert not any("--clip" in each for each in caplog.messages)
+
+
+@pytest.mark.parametrize("number", [0.0, -1.0, float("inf"), float("nan")])
+def test_a_clip_is_above_zero(number: float) -> None:
+    with pytest.raises(UserError, match="give the largest value of a sample"):
+        clip_to(number)
+
+
+def test_shapings_in_words(bundle: Path) -> None:
+    assert clip_to(None) is None and clip_to(1.0) == Clip(-1.0, 1.0)
+    assert described(Threshold(0.99)) == "thresholded at quantile 0.99"
+    assert described(Rescale()) == "rescaled with phi 0.7"
+    with load(bundle) as sampler:
+        assert along(sampler.compile("ddim:3")) == "ddim:3, guidance none"
