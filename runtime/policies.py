@@ -22,8 +22,9 @@ def policy_problem(
     policy: Policy, x_shape: tuple[int, ...], units: Affine | None = None, conditions: Sequence[Condition] = ()
 ) -> str | None:
     """What is wrong with a policy's rhythm for action sequences [horizon, ...] in such units, or None."""
-    if policy.observations < 1 or policy.actions < 1 or policy.first < 0:
-        return "it counts at least one observation and one action"
+    for field, least in (("observations", 1), ("actions", 1), ("first", 0)):
+        if getattr(policy, field) < least:
+            return f"{field}={getattr(policy, field)}, and at least {least} is needed"
     if not x_shape or policy.first + policy.actions > x_shape[0]:
         return f"actions {policy.first} .. {policy.first + policy.actions - 1} of samples {list(x_shape)}"
     if units is not None and units.axis in (0, -len(x_shape)):
@@ -36,14 +37,13 @@ def _continuation_problem(policy: Policy, x_shape: tuple[int, ...], conditions: 
         return None if policy.most_delay == 0 else "it has a most_delay without prefix and delay"
     if policy.prefix is None or policy.delay is None:
         return "prefix and delay go together"
-    if policy.first != 0 or not 1 <= policy.most_delay <= x_shape[0] - policy.actions:
-        most = x_shape[0] - policy.actions
-        return f"with a prefix first is 0, and most_delay from 1 to {most}, its horizon less the actions executed"
-    shapes = {condition.name: condition.shape for condition in conditions}
-    for name, wanted in ((policy.prefix, x_shape), (policy.delay, (1,))):
-        if shapes.get(name) != wanted:
-            return f"it needs a condition {name!r} of the shape {list(wanted)}"
-    return None
+    if policy.first != 0:
+        return f"its first is {policy.first}, and with a prefix it is 0"
+    if not 1 <= policy.most_delay <= (most := x_shape[0] - policy.actions):
+        return f"its most_delay is {policy.most_delay}, and from 1 to {most}, its horizon less the actions executed"
+    given = {(each.name, each.shape) for each in conditions}
+    missing = [need for need in ((policy.prefix, x_shape), (policy.delay, (1,))) if need not in given]
+    return f"it needs a condition {missing[0][0]!r} of the shape {list(missing[0][1])}" if missing else None
 
 
 def _discrete_problem(policy: Policy, x_shape: tuple[int, ...]) -> str | None:

@@ -7,7 +7,12 @@ DECIDED = (Condition("prefix", "prefix", SEQUENCE, "float32"), Condition("delay"
 
 def test_a_rhythm_that_does_not_fit_is_named() -> None:
     assert "actions 1 .. 8 of samples [8, 3]" in (policy_problem(Policy(2, 1, 8), SEQUENCE) or "")
-    assert "at least one" in (policy_problem(Policy(2, 1, 0), SEQUENCE) or "")
+    for policy, said in (
+        (Policy(2, 1, 0), "actions=0, and at least 1 is needed"),
+        (Policy(0, 1, 2), "observations=0, and at least 1 is needed"),
+        (Policy(2, -1, 2), "first=-1, and at least 0 is needed"),
+    ):
+        assert policy_problem(policy, SEQUENCE) == said
     assert policy_problem(Policy(2, 1, 7), SEQUENCE) is None
     across = Affine((1.0,) * 8, (0.0,) * 8, axis=-2)
     assert "axis -2 of samples [8, 3]" in (policy_problem(Policy(2, 1, 7), SEQUENCE, across) or "")
@@ -18,8 +23,12 @@ def test_decided_actions_are_two_conditions_and_fit_between_the_executed_ones() 
         return policy_problem(policy, SEQUENCE, None, conditions) or ""
 
     assert wrong(Policy(1, 0, 4, prefix="prefix", delay="delay", most_delay=4)) == ""
-    assert "most_delay from 1 to 4" in wrong(Policy(1, 0, 4, prefix="prefix", delay="delay", most_delay=5))
-    assert "first is 0" in wrong(Policy(1, 1, 4, prefix="prefix", delay="delay", most_delay=3))
+    assert "its most_delay is 5, and from 1 to 4, its horizon less" in wrong(
+        Policy(1, 0, 4, prefix="prefix", delay="delay", most_delay=5)
+    )
+    assert "its first is 1, and with a prefix it is 0" in wrong(
+        Policy(1, 1, 4, prefix="prefix", delay="delay", most_delay=3)
+    )
     assert "go together" in wrong(Policy(1, 0, 4, prefix="prefix", most_delay=3))
     assert "without prefix and delay" in wrong(Policy(1, 0, 4, most_delay=3))
     whole = Policy(1, 0, 4, prefix="prefix", delay="delay", most_delay=4)
