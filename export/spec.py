@@ -39,7 +39,7 @@ FIELDS: dict[str, tuple[Any, str]] = {  # of a Spec: type, and what to give
     "sizes": (tuple[Size, ...], "give a tuple of Size(name, axis, low, high, multiple)"),
     "towards": (str | None, "give the name of the degraded sample that noising reverts to, or leave it out"),
     "units": (Affine | None, "give Affine(scale, shift) with one number for each place along an axis of x"),
-    "policy": (Policy | None, "give Policy(observations, first, actions)"),
+    "policy": (Policy | None, "give Policy(observations, first, actions, discrete={PLACE: (VALUE, VALUE)})"),
     "spectrogram": (
         Spectrogram | None,
         "give Spectrogram(rate, n_fft, hop, exponent, factor) of samples [2, bins, frames]",
@@ -103,6 +103,7 @@ class Spec:
                 object.__setattr__(self, field, msgspec.convert(msgspec.to_builtins(given), kind))
             except (msgspec.ValidationError, TypeError) as error:
                 reason = " ".join(str(error).split()).replace("$", field)  # it may quote a name with a line break
+                reason = reason.replace("`object`", "`dict`").replace("`array`", "`tuple`")  # the words of JSON
                 raise UserError(f"field {field!r} of spec {self.name!r} is wrong: {reason}", fix) from None
         for name in (self.name, *(name for condition in self.conditions for name in (condition.name, condition.input))):
             if not name.strip() or not name.isprintable():
@@ -152,7 +153,8 @@ class Spec:
             "spectrogram": None if self.spectrogram is None else spectrogram_problem(self.spectrogram, self.x_shape),
             "policy": None
             if self.policy is None
-            else policy_problem(self.policy, self.x_shape, self.units, self.conditions),
+            else policy_problem(self.policy, self.x_shape, self.units, self.conditions)
+            or _stacking_problem(self.policy, self.conditions),
         }
         for field, wrong in problems.items():
             if wrong:
@@ -165,6 +167,17 @@ class Spec:
                 "and the noise says nothing of x0",
                 "use a denoiser that predicts flow or sample",
             )
+
+
+def _stacking_problem(policy: Policy, conditions: tuple[Condition, ...]) -> str | None:
+    """What is wrong with conditions none of which can hold the observations, or None. Numbers in one row may hold all
+    of them, and a single observation need not be stacked."""
+    seen = [each for each in conditions if each.shape and each.name not in (policy.prefix, policy.delay)]
+    count = policy.observations
+    if count == 1 or not seen or any(len(each.shape) == 1 or each.shape[:1] == (count,) for each in seen):
+        return None
+    shapes = ", ".join(f"{each.name!r} {list(each.shape)}" for each in seen)
+    return f"no condition has {count} observations along its first axis: {shapes}"
 
 
 def _lies_within(typical: tuple[Any, Any], condition: Condition) -> bool:
