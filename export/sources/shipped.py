@@ -53,7 +53,7 @@ def ddpm_cifar10() -> TorchSource:
 
 SHIPPED = (fashion_mnist, cifar10, ddpm_cifar10)
 NAMES = tuple(source.__name__ for source in SHIPPED)
-KNOWN = ", ".join(NAMES)
+KNOWN = f"{', '.join(NAMES)} (of random weights, for timing)"
 GIVE_SOURCE = (
     "give ORG/NAME of a hub, a folder of diffusers or LeRobot, FILE.py:FUNCTION, FILE.onnx with --spec, or one of "
     + KNOWN
