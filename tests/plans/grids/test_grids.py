@@ -1,6 +1,7 @@
 """Each grid against its paper's formula, and what is wrong use."""
 
 import math
+from contextlib import nullcontext
 from functools import partial
 from itertools import pairwise
 
@@ -8,11 +9,12 @@ import numpy as np
 import pytest
 
 from fewstep.plans import grids
+from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.grids.beta_quantile import beta_quantile, incomplete_beta
 from fewstep.plans.name import parse_plan_name
 from fewstep.plans.schedule import CLEAN, NoiseSchedule
-from fewstep.plans.spec import ScheduleSpec
+from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 
 LINEAR, COSINE, FLOW, EDM, VE, OU = (
     NoiseSchedule(ScheduleSpec(kind)) for kind in ("linear", "cosine", "flow", "edm", "exploding", "ou")
@@ -231,3 +233,16 @@ def test_wrong_use_is_one_clear_line(grid, schedule, steps, message):
     with pytest.raises(UserError, match=message) as caught:
         grid(schedule, steps)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("grid", "is_refused"),
+    [
+        *((name, True) for name in ("trailing", "leading", "linspace", "quadratic", "lcm")),
+        *((name, False) for name in ("arctan", "karras", "exponential", "beta", "uniform_lambda")),
+    ],
+)
+def test_grids_of_timesteps_alone_run_out_of_them(grid: str, is_refused: bool) -> None:
+    facts = DenoiserFacts(ScheduleSpec("cosine", timesteps=100), "epsilon")
+    with pytest.raises(UserError, match="1000 steps on .* has 100 timesteps") if is_refused else nullcontext():
+        assert len(compile_plan(f"ddim:1000@{grid}", facts).steps) == 1000
