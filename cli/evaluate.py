@@ -13,9 +13,11 @@ from fewstep.evaluation.report.verdict import distant, verdicts
 from fewstep.evaluation.results import EvaluationResults
 from fewstep.graph.needs import check_memory, duration
 from fewstep.plans.plan import Plan
+from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.progress import Progress
 
 NO_FEATURES = "no distances between distributions: give --features FILE.onnx, an extractor that knows the data"
+IMAGE_AXES = 3  # channels, height, width
 
 
 def verb(options: EvaluateOptions, progress: Progress) -> Outcome:
@@ -24,7 +26,9 @@ def verb(options: EvaluateOptions, progress: Progress) -> Outcome:
     end = f"{where}: the figures, measured in {results.seconds:.0f} s"
     teacher = () if results.teacher_check is None else (str(results.teacher_check),)
     lacking = () if results.features or not options.samples else (NO_FEATURES,)
-    return Outcome(results, (table(results), *teacher, *distant(results.bodies), *verdicts(results), *lacking, end))
+    is_image = len(open_bundle(options.bundle).manifest.x_shape) == IMAGE_AXES
+    told = (*teacher, *distant(results.bodies), *verdicts(results), *lacking, end)
+    return Outcome(results, (table(results, is_image), *told))
 
 
 def dry_run(options: EvaluateOptions) -> Outcome:
@@ -72,8 +76,8 @@ def timed_plan(task: EvaluationTask) -> Plan:
     return task.plan if len(task.plan.steps) > 1 else task.teacher
 
 
-def table(results: EvaluationResults) -> Table:
-    """A line for each body."""
+def table(results: EvaluationResults, is_image: bool = True) -> Table:
+    """A line for each body. SSIM is explained to those who have images."""
     headings = ("PSNR", "p5", "SSIM", "p5", *(["FD", "FD of float32"] if results.features else []))
     rows = []
     for body in results.bodies:
@@ -82,13 +86,13 @@ def table(results: EvaluationResults) -> Table:
         ssim = (f"{end.ssim.mean:.4f}", f"{end.ssim.p5:.4f}") if end.ssim else (NONE, NONE)
         distances = (f"{first.frechet:.3g}", f"{first.frechet_float:.3g}") if first else (NONE, NONE)
         rows.append((body.body, *psnr, *ssim, *(distances if results.features else ())))
-    return figures(f"{results.bundle}, {results.plan}", headings, rows, _caption(results))
+    return figures(f"{results.bundle}, {results.plan}", headings, rows, _caption(results, is_image))
 
 
-def _caption(results: EvaluationResults) -> str:
+def _caption(results: EvaluationResults, is_image: bool) -> str:
     seeds = results.bodies[0].against_float.seeds
     text = f"PSNR in dB and SSIM against float32 along the same plan, {seeds} seeds, mean and 5th percentile."
-    if results.bodies[0].against_float.ssim is None:
+    if is_image and results.bodies[0].against_float.ssim is None:
         text += f" {NO_SSIM}"
     if results.features and results.bodies[0].distances:
         text += (
