@@ -242,7 +242,7 @@ def _last_times(config: Config, recipe: Recipe, request: ScheduleRequest, streng
     if config.scheduler not in FROM_IMAGES or recipe.scale != 1:
         raise UserError(
             f"strength with {config.scheduler}, whose steps depend on those before",
-            f"give SOLVER:STEPS with a strength, or one of {', '.join(FROM_IMAGES)}",
+            "leave --plan out, or name a solver, such as dpmpp_2m:20",
         )
     if request.strength < 1:
         return recipe.times

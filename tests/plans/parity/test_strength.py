@@ -112,5 +112,6 @@ def test_strengths_that_cannot_be() -> None:
     for strength in (0, 1.5, "half", float("nan")):
         with pytest.raises(UserError, match="leaves a step"):
             plan_from_scheduler_config(config, steps=6, strength=strength, pipeline=pipeline)
-    with pytest.raises(UserError, match="strength with PNDMScheduler"):
+    fix = "leave --plan out, or name a solver, such as dpmpp_2m:20$"
+    with pytest.raises(UserError, match=f"strength with PNDMScheduler, .*; {fix}"):
         plan_from_scheduler_config({"_class_name": "PNDMScheduler", "skip_prk_steps": True}, steps=10, strength=0.5)
