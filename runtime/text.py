@@ -29,6 +29,7 @@ BATCH = 8  # prompts of one run: more would only cost memory
 SHOWN = 80  # characters of what is told of a prompt
 
 Ids = NDArray[np.int64]
+Cut = tuple[int, int, str]  # tokens dropped, tokens kept, the text dropped
 
 
 @dataclass(frozen=True, repr=False)
@@ -62,27 +63,26 @@ class TextEncoder:
     def ids(self, prompts: Sequence[str]) -> dict[str, Ids]:
         """The inputs [len(prompts), length] of the network: token ids, and masks where it takes them."""
         fed: dict[str, Ids] = {}
-        dropped: dict[str, str] = {}  # of each prompt the most that a tokenizer has dropped
+        dropped: dict[str, Cut] = {}  # of each prompt the most that a tokenizer has dropped
         for tokens, tokenizer in zip(self.tokens, self.tokenizers, strict=True):
             with _sound(self.bundle, tokens):
                 made = token_ids(prompts, tokenizer, tokens.length, tokens.pad)
             fed[tokens.input] = made.ids
             if tokens.mask is not None:
                 fed[tokens.mask] = made.mask
-            dropped |= {prompt: max(dropped.get(prompt, ""), text, key=len) for prompt, text in made.dropped.items()}
-        for prompt, text in dropped.items():
-            LOG.warning("prompt %s is too long: %s is dropped", _shown(prompt), _shown(text))
+            dropped |= {prompt: max(dropped.get(prompt, cut), cut) for prompt, cut in made.dropped.items()}
+        for prompt, (lost, kept, text) in dropped.items():
+            LOG.warning("prompt %s is too long: %d tokens stay, %d go: %s", _shown(prompt), kept, lost, _shown(text))
         return fed
 
 
 @dataclass(frozen=True)
 class TokenIds:
-    """Ids [N, length] of N prompts, `mask` 1 where they are the prompt's and 0 behind it; what was `dropped` of prompts
-    that are too long."""
+    """Ids [N, length] of N prompts, `mask` 1 where they are the prompt's, 0 behind; what is `dropped` of long ones."""
 
     ids: Ids
     mask: Ids
-    dropped: Mapping[str, str]
+    dropped: Mapping[str, Cut]
 
 
 def token_ids(prompts: Sequence[str], tokenizer: Any, length: int, pad: int) -> TokenIds:
@@ -94,7 +94,7 @@ def token_ids(prompts: Sequence[str], tokenizer: Any, length: int, pad: int) -> 
     for index, prompt in enumerate(prompts):
         whole = tokenizer.encode(prompt, add_special_tokens=False)
         if len(whole.ids) > room:
-            dropped[prompt] = prompt[whole.offsets[room][0] :].strip()
+            dropped[prompt] = (len(whole.ids) - room, room, prompt[whole.offsets[room][0] :].strip())
             whole.truncate(room)
         row = tokenizer.post_process(whole).ids
         ids[index, : len(row)], mask[index, : len(row)] = row, 1
