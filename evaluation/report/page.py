@@ -54,7 +54,7 @@ def page(
         headline(results),
         *(paragraph(warning, kind="lead") for warning in warnings(results)),
         samples_section(samples),
-        end_section(results),
+        end_section(results, is_image=samples.reference.ndim == 4),
         remedies_section(results),
         *([] if evaluation is None else [distribution_section(evaluation)]),
         steps_section(results),

@@ -26,8 +26,8 @@ NO_SSIM = f"No SSIM: it compares images of at least {WINDOW} pixels a side."
 HEAD = ["mean", "5th percentile", "worst", "std. error", "SSIM", "5th percentile", "seeds"]
 
 
-def end_section(results: Results) -> Html:
-    """Finished samples, against each reference in a table of its own."""
+def end_section(results: Results, is_image: bool = True) -> Html:
+    """Finished samples, against each reference in a table of its own. Small images are told why they have no SSIM."""
     against_float = table(
         ["int8 against float32, same plan", "computed by", *HEAD],
         [[q.body, q.engine, *_cells(q.against_float)] for q in results.qualities],
@@ -50,7 +50,7 @@ def end_section(results: Results) -> Html:
             kind="lead",
         ),
         against_float,
-        *([] if has_ssim else [paragraph(NO_SSIM, kind="note")]),
+        *([] if has_ssim or not is_image else [paragraph(NO_SSIM, kind="note")]),
         distribution,
         table([f"against the float32 teacher, {results.teacher}", *HEAD], rows),
         *([] if results.teacher_check is None else [paragraph(str(results.teacher_check), kind="note")]),

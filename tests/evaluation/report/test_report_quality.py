@@ -69,6 +69,7 @@ def test_samples_that_have_no_ssim_show_a_dash_and_one_note():
     text = end_section(results).markup
     assert text.count("\N{EN DASH}") == 6 and text.count("No SSIM: it compares images of at least 11 pixels") == 1
     assert "No SSIM" not in end_section(Results(IMAGES)).markup
+    assert "No SSIM" not in end_section(results, is_image=False).markup
 
 
 def test_one_channel_needs_no_table_of_channels():
