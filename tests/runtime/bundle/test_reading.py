@@ -91,7 +91,7 @@ def test_a_newer_schema_asks_for_a_newer_fewstep(tiny_bundle: Path) -> None:
             },
             "its input 'label' has the role 'time'",
         ),
-        ("policy", {"observations": 0, "first": 0, "actions": 1}, "field policy: it counts at least one"),
+        ("policy", {"observations": 0, "first": 0, "actions": 1}, "observations=0, and at least 1 is needed"),
     ],
 )
 def test_a_wrong_field_is_named(tiny_bundle: Path, field: str, value: object, named: str) -> None:
