@@ -303,7 +303,7 @@ class Sampler(AbstractContextManager["Sampler"]):
         if guidance is None and said == NOTHING_SAID and (known := self._made.get(id(plan))) and known is plan:
             return known
         made = plan_for(self.bundle, self.body, plan, guidance, **said)  # type: ignore[arg-type]
-        if len(self._made) == PLANS_KEPT:
+        if len(self._made) >= PLANS_KEPT:
             self._made.clear()
         return self._made.setdefault(id(made), made)
 
