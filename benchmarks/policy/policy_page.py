@@ -22,7 +22,7 @@ NAME, TICKS = 0, HEAD.index("ticks")  # columns: who, and the first that is no s
 INTRODUCTION = """
 The policy of [benchmarks/policy](../../benchmarks/policy/README.md) in its simulator: five tasks of Meta-World, 80
 ticks a second, episodes in lockstep under a virtual clock. All contenders begin with the same episodes and the same
-seeds of noise, and some have more. No seed of the demonstrations or of the calibration is among them.
+seeds of noise, and some have more. No seed of the demonstrations, the hand-overs or the calibration is among them.
 """
 PAIRS = """
 Experts made the demonstrations; rescuers are those that hand-overs were made to. The reference is the first row of a

@@ -1,4 +1,4 @@
-"""The whole training from nothing: `python benchmarks/policy/recipe.py WORK`, under 4 hours on two cores.
+"""The whole training from nothing: `python benchmarks/policy/recipe.py WORK`. The README has its time.
 
 Demonstrations, the first stage on them, hand-overs from its policy to the experts, and the second stage on both. The
 same command goes on where the last one stopped. WORK/second/policy.safetensors has the weights.

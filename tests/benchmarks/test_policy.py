@@ -327,7 +327,7 @@ def test_the_page_is_made_of_the_files_that_runs_leave(monkeypatch: pytest.Monke
     (training / "policy.safetensors").write_bytes(b"weights")
     (training / "loss.csv").write_text("step,loss\n50,1.0\n9,0.0314\n")
     text = page.page(work, training)
-    assert "steps and ended at a loss of 0.0314" in " ".join(text.split())
+    assert "took 9 of 3000 steps and ended at a loss of 0.0314" in " ".join(text.split())
     assert "0.0123" in text and "0.0456" in text and "Latency" not in text
     cells = [cell.strip() for line in text.splitlines() if line.startswith("| policy") for cell in line.split("|")]
     assert sorted({*cells} - {""}) == sorted(lines[1])  # each figure stands in one of the two tables
