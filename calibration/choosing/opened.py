@@ -27,7 +27,7 @@ from fewstep.runtime.backends.openvino import OpenVino, last_line, read, version
 def open_lowered(graph: Graph, target: Target) -> LoadedGraph:
     """The graph of this target, which takes no notice of feeds that it has no input for."""
     if isinstance(backend := named(target.platform.backend), OpenVino):
-        return OnOpenVino(graph, backend)
+        return OnOpenVino(graph, backend, target.name)
     if target.engine is as_deployed:
         return open_session(graph, optimize=True, arena=True)
     is_small = not exceeds(graph)  # a large one, folded, would take as much as float32's weights, packed twice as much
@@ -37,8 +37,8 @@ def open_lowered(graph: Graph, target: Target) -> LoadedGraph:
 class OnOpenVino:
     """A graph on OpenVINO's CPU plugin, compiled for each batch that it meets: trials have one or two."""
 
-    def __init__(self, graph: Graph, backend: OpenVino) -> None:
-        self._name, self._backend = graph.name, replace(backend, cached=False)
+    def __init__(self, graph: Graph, backend: OpenVino, target: str) -> None:
+        self._name, self._backend, self._target = graph.name, replace(backend, cached=False), target
         self._folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)  # which what is compiled reads from
         self._path = Path(self._folder.name) / "graph.onnx"
         save(graph, self._path)
@@ -56,7 +56,7 @@ class OnOpenVino:
         except Exception as error:  # its errors share no base class but Exception
             raise UserError(
                 f"OpenVINO {version()} failed on graph {self._name!r}: {last_line(error)}",
-                "pip install --upgrade openvino, or calibrate without target openvino",
+                f"pip install --upgrade openvino, or calibrate without target {self._target}",
             ) from error
         return {name: np.array(results[name]) for name in self._outputs}
 
