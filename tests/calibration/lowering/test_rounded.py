@@ -1,7 +1,9 @@
 """Lowerings of one target share rounded weights, and are the same as apart."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from threading import Barrier
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from fewstep.calibration.lowering.quantize import lower_graph
 from fewstep.calibration.lowering.rounded import Rounded
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.ranges.table import Method
-from fewstep.calibration.weights import quantize_weight
+from fewstep.calibration.weights import QuantizedWeight, quantize_weight
 from fewstep.graph.digest import digest
 from tests.calibration.bodies.small_body import body, table
 from tests.calibration.every_target import every_target
@@ -49,3 +51,19 @@ def test_another_weight_or_axis_or_type_is_another() -> None:
 
     assert [found(weight, 0, 127), found(weight.copy(), 0, 127), found(weight, 1, 127)] == [1, 1, 2]
     assert [found(weight, 1, 63), found(weight + 1, 1, 63), found(weight.T, 1, 63)] == [3, 4, 5]
+
+
+def test_threads_that_ask_for_one_weight_at_once_write_files_of_their_own(tmp_path: Path) -> None:
+    """Two operations may have one weight. A file that is mapped is never cut off."""
+    weight = np.random.default_rng(0).standard_normal((64, 64)).astype(np.float32)
+    rounded, both = Rounded(lambda name: tmp_path / name), Barrier(2)
+
+    def made() -> QuantizedWeight:
+        both.wait(10)
+        return quantize_weight(weight, 0, "channels", np.float32, 127)
+
+    with ThreadPoolExecutor(2) as threads:
+        asked = [threads.submit(rounded.of, weight, (0,), made) for _ in range(2)]
+    one, other = (each.result().values for each in asked)
+    assert len(list(tmp_path.glob("rounded-*"))) == 2
+    np.testing.assert_array_equal(one, other)
