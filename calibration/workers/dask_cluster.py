@@ -58,7 +58,7 @@ class DaskWorkers:
         with _reached():
             asked = self._client.submit(attempt, order.name, item, pure=False)
         answer: Future[Done[Any] | Refusal] = Future()
-        answer.add_done_callback(lambda _: asked.cancel() if answer.cancelled() else None)
+        answer.add_done_callback(lambda _: asked.cancel() if answer.cancelled() and not asked.cancelled() else None)
         self._client.loop.add_callback(_pass_on, asked, answer)
         return answer
 
