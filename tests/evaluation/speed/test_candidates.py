@@ -29,3 +29,9 @@ def test_all_cores_and_one_are_tried(
     assert [each.threads for each in tried if each.backend == "tensorrt"] == [0]
     given = [(each.backend, each.threads, each.spinning) for each in fastest._candidates(3)]
     assert given == [("onnxruntime", 3, True), ("openvino", 3, True), ("tensorrt", 0, True)]
+
+
+def test_a_float_of_less_precision_than_was_asked_for_is_none_of_them() -> None:
+    """bf16 would win over float32 without a word on its samples."""
+    tried = {each.backend for each in fastest._candidates(0)}
+    assert tried == set(fastest.NAMED) - {"openvino-bf16"}
