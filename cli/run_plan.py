@@ -80,10 +80,10 @@ def _what_ranges_follow(plan: Plan) -> tuple[str, Guidance | None, Shaping | Non
 
 def unlike_calibration(bundle: Bundle, body: Body, plan: Plan) -> str | None:
     """A line that names both where a plan, its guidance or its shaping is not that of the int8 body's calibration."""
-    if plan.fitted is not None:  # to a body: the sampler says where it runs on another
-        return None
     if body.precision != "int8" or (calibrated := calibrated_plan(bundle, body)) is None:
         return None
+    if plan.fitted is not None and shaping_of(plan) == shaping_of(calibrated):
+        return None  # the sampler says where it runs on another body than it was fitted to
     if _what_ranges_follow(plan) == _what_ranges_follow(calibrated):
         return None
     return f"int8 was calibrated along {along(calibrated)}, and runs along {along(plan)}: its {MISFIT}"

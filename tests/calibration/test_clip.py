@@ -14,7 +14,7 @@ from fewstep.calibration.calibrated_plan import along
 from fewstep.cli.main import main
 from fewstep.cli.run_plan import unlike_calibration
 from fewstep.plans.errors import UserError
-from fewstep.plans.plan import shaping_of
+from fewstep.plans.plan import Fitted, shaping_of
 from fewstep.plans.shaping import Clip, Rescale, Threshold, clip_to, described
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.loading import load
@@ -80,6 +80,11 @@ def test_a_run_that_does_not_clip_is_told_of_a_calibration_that_did(bundle: Path
         told = unlike_calibration(sampler.bundle, sampler.body, sampler.compile("ddim:3", 2.0))
         assert told is not None and "guidance 2, clipped to [-0.5, 0.5], and runs along ddim:3" in told
         assert unlike_calibration(sampler.bundle, sampler.body, sampler.compile(made.plan)) is None
+        to = Fitted("ddim:3", "int8-cpu-x86", "0" * 64, "0" * 64)
+        fitted = msgspec.structs.replace(sampler.compile("ddim:3", 2.0), fitted=to)
+        assert unlike_calibration(sampler.bundle, sampler.body, fitted) is not None
+        clipped = msgspec.structs.replace(made.plan, fitted=to)
+        assert unlike_calibration(sampler.bundle, sampler.body, clipped) is None
 
 
 def test_a_model_whose_own_scheduler_clips_is_told_of_the_option(
