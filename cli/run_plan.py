@@ -43,7 +43,8 @@ def default_plan(sampler: Sampler, strength: float | None = None) -> str | Path:
     """The plan that the bundle was calibrated along: its name, or its file where no name says it. Else that of the
     scheduler which came with the denoiser. With a strength it has to be one that starts from an image: `PLAN`."""
     manifest = sampler.bundle.manifest
-    name = _calibrated(manifest, sampler.body)
+    calibrated = _calibrated(manifest, sampler.body)
+    name = None if calibrated is None else calibrated.plan
     file = None if name is None else manifest.plans.get(name)
     if name is not None:
         with suppress(UserError):  # none of a solver
@@ -62,16 +63,15 @@ def default_shaping(sampler: Sampler, plan: str | Path) -> Shaping | None:
     """The shaping of the calibrated plan, for a plan that `default_plan` names and that is none of a scheduler's."""
     if isinstance(plan, Path) or plan.startswith(SCHEDULER):
         return None
-    bodies = (sampler.body, *sampler.bundle.manifest.bodies.values())
-    found = (calibrated_plan(sampler.bundle, body) for body in bodies)
-    calibrated = next((each for each in found if each is not None), None)
+    body = _calibrated(sampler.bundle.manifest, sampler.body)
+    calibrated = None if body is None else calibrated_plan(sampler.bundle, body)
     return None if calibrated is None else shaping_of(calibrated)
 
 
-def _calibrated(manifest: Manifest, body: Body) -> str | None:
-    """The name of the plan that a body was calibrated along. One that was not, such as float32, takes that of the
-    first that was: bodies of one bundle sample the same by default."""
-    return next((each.plan for each in (body, *manifest.bodies.values()) if each.plan is not None), None)
+def _calibrated(manifest: Manifest, body: Body) -> Body | None:
+    """The body whose plan is a body's own. For one that was not calibrated, such as float32, it is the first that was:
+    bodies of one bundle sample the same by default."""
+    return next((each for each in (body, *manifest.bodies.values()) if each.plan is not None), None)
 
 
 def _what_ranges_follow(plan: Plan) -> tuple[str, Guidance | None, Shaping | None]:
