@@ -7,7 +7,7 @@ from statistics import median
 from fewstep.control.arguments import share
 from fewstep.control.latency import LatencyWindow, choose_plan
 from fewstep.plans.errors import UserError
-from fewstep.plans.plan import Plan
+from fewstep.plans.plan import Plan, shaping_of
 from fewstep.plans.shaping import Shaping, as_shaping
 from fewstep.runtime.request import SCHEDULER
 from fewstep.runtime.sampler import Sampler
@@ -90,9 +90,9 @@ def _cold(sampler: Sampler, name: str, shaping: Shaping | None) -> Plan:
     if shaping is None or not isinstance(name, str) or not name.startswith(SCHEDULER):
         return sampler.compile(name, shaping=shaping)
     plan = sampler.compile(name)
-    own = {step.shaping for step in plan.steps if step.shaping is not None}
-    if own != {as_shaping(shaping)}:
-        does = "shapes nothing" if not own else f"has {', '.join(map(str, own))} by itself"
+    own = shaping_of(plan)
+    if own != as_shaping(shaping):
+        does = "shapes nothing" if own is None else f"has {own} by itself"
         raise UserError(f"plan {name!r} {does}, not {shaping}", "leave shaping out, or give SOLVER:STEPS")
     return plan
 
