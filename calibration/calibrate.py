@@ -280,8 +280,8 @@ def _plan(options: CalibrateOptions, sampler: Sampler) -> Plan:
     default = GUIDANCE if guided and not options.plan.endswith(".json") else None
     weight = default if options.guidance is None else options.guidance
     plan = sampler.compile(options.plan, weight, shaping=clip_to(options.clip))
-    clip = _own_clip(sampler)
-    if clip is not None and shaping_of(plan) is None:
+    clip = _own_clip(sampler) if shaping_of(plan) is None else None
+    if clip is not None:
         LOG.warning(
             "the model's own scheduler clips predictions to [%g, %g], and this plan does not: if your program clips, "
             "give --clip %g, so that ranges fit",

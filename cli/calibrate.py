@@ -42,10 +42,10 @@ LOG = logging.getLogger("fewstep")
 def verb(options: CalibrateOptions, progress: Progress) -> Outcome:
     one_heap()
     calibration = calibrate(options, progress)
-    for name, body in calibration.manifest.bodies.items():
-        kept = next((each for each in body.trials if each.is_chosen), None) if name in calibration.lowered else None
-        if kept is not None and not kept.psnr >= LEAST_PSNR:
-            LOG.warning("%s", only(name, kept.psnr).rstrip("."))
+    for name in calibration.lowered:
+        for trial in calibration.manifest.bodies[name].trials:
+            if trial.is_chosen and not trial.psnr >= LEAST_PSNR:
+                LOG.warning("%s", only(name, trial.psnr).rstrip("."))
     value = {
         "bundle": options.bundle,
         "plan": calibration.plan.name,
