@@ -43,8 +43,7 @@ class Line(msgspec.Struct, frozen=True, omit_defaults=True):
 def read(file: Path = KEPT) -> dict[str, dict[Episode, Verdict]]:
     """All verdicts by the digest of their contender."""
     found: dict[str, dict[Episode, Verdict]] = defaultdict(dict)
-    for text in file.read_bytes().splitlines() if file.exists() else ():
-        line = msgspec.json.decode(text, type=Line)
+    for line in _lines_of(file):
         seeds = [seed for first, end in line.seeds for seed in range(first, end)]
         columns = (line.solved, line.routes, line.seam, line.jerk)
         for seed, solved, route, seam, jerk in zip(seeds, *columns, strict=True):
