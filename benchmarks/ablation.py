@@ -28,22 +28,22 @@ from choices.seen import Body, Seen
 from counts import positive
 from numpy.typing import NDArray
 
-from fewstep.calibration import code_digest
 from fewstep.calibration.calibrate import open_task
-from fewstep.calibration.conditions_file import ConditionRecords
 from fewstep.calibration.count import in_group
-from fewstep.calibration.held_out import held_out_conditions
-from fewstep.calibration.lowering.targets.cpu_x86 import CPU_X86
-from fewstep.calibration.metrics import psnr
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.calibration.task import Task
-from fewstep.calibration.trajectories import FIRST_SEED, HELD_OUT_SEEDS, roll_out
 from fewstep.cli.progress import ProgressDisplay
+from fewstep.lowering.targets.cpu_x86 import CPU_X86
 from fewstep.plans.errors import UserError
+from fewstep.rollouts.conditions_file import ConditionRecords
+from fewstep.rollouts.held_out import held_out_conditions
+from fewstep.rollouts.metrics import psnr
+from fewstep.rollouts.trajectories import FIRST_SEED, HELD_OUT_SEEDS, roll_out
 from fewstep.runtime.backends import LoadedGraph, openvino
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.execute import finish
 from fewstep.runtime.progress import SILENT, Progress
+from fewstep.workers import code_digest
 
 PAGE = Path(__file__).parent.parent / "docs/measured/choices.md"
 PLANS = ("dpmpp_2m:8", "dpmpp_2m:4")

@@ -21,7 +21,6 @@ import numpy as np
 from page import table
 
 from fewstep.calibration.calibrate import calibrate
-from fewstep.calibration.metrics import psnr
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.engines.build import BuildOptions, build
 from fewstep.engines.resident.run import resident
@@ -33,6 +32,7 @@ from fewstep.machine.packages import version_of
 from fewstep.plans import noise
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan, Row
+from fewstep.rollouts.metrics import psnr
 from fewstep.runtime.backends import Backend
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.backends.onnxruntime_cuda import OnnxRuntimeCuda

@@ -17,14 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 from zoo.members import FOLDER, Member
 
-from fewstep.calibration.conditions_file import ConditionRecords
-from fewstep.calibration.held_out import held_out_conditions
-from fewstep.calibration.metrics import psnr
 from fewstep.evaluation.results import TeacherCheck
 from fewstep.evaluation.teacher import checked_teacher
 from fewstep.export.export import ExportOptions, export
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
+from fewstep.rollouts.conditions_file import ConditionRecords
+from fewstep.rollouts.held_out import held_out_conditions
+from fewstep.rollouts.metrics import psnr
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.loading import load
 from fewstep.runtime.sampler import Sampler

@@ -19,8 +19,6 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from fewstep.calibration.held_out import held_out_conditions
-from fewstep.calibration.metrics import Floats, psnr
 from fewstep.evaluation.distances import distance
 from fewstep.evaluation.distances.features import Extractor, open_extractor
 from fewstep.evaluation.drawing.plan_plot import stacked
@@ -31,6 +29,8 @@ from fewstep.plans import grids
 from fewstep.plans.errors import UserError
 from fewstep.plans.listing import solver_listings
 from fewstep.plans.name import TRAILING
+from fewstep.rollouts.held_out import held_out_conditions
+from fewstep.rollouts.metrics import Floats, psnr
 from fewstep.runtime.loading import load
 from fewstep.runtime.sampler import Sampler
 

@@ -18,11 +18,8 @@ from tempfile import TemporaryDirectory
 
 from choices.rows import ALL_CHANNELS
 
-from fewstep.calibration.bodies import judged_plan, open_body
 from fewstep.calibration.calibrate import calibrate
-from fewstep.calibration.lowering.quantize import lower_graph
 from fewstep.calibration.options import CalibrateOptions
-from fewstep.calibration.ranges.table import load
 from fewstep.cli.outcome import Outcome, tell
 from fewstep.cli.output_flags import Manner
 from fewstep.cli.progress import ProgressDisplay
@@ -30,8 +27,11 @@ from fewstep.evaluation.speed.benchmark_feeds import feeds
 from fewstep.evaluation.speed.race import Contender, OnBackend, race
 from fewstep.evaluation.speed.staged import taken
 from fewstep.graph import io
+from fewstep.lowering.bodies import judged_plan, open_body
+from fewstep.lowering.quantize import lower_graph
 from fewstep.machine.packages import version_of
 from fewstep.plans.errors import UserError
+from fewstep.ranges.table import load
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.progress import Progress
 

@@ -13,15 +13,9 @@ from fewstep.calibration.choosing.first_inputs import FirstInputs, first_inputs
 from fewstep.calibration.choosing.thin import thin_convolutions
 from fewstep.calibration.choosing.trials import Chosen, Ways, choose_each, courses_for
 from fewstep.calibration.commit import commit
-from fewstep.calibration.conditions_file import ConditionRecords, deal
 from fewstep.calibration.count import count_activations, count_progressively, tabulate
 from fewstep.calibration.failed_bodies import body_of, overflowing, some_failed
-from fewstep.calibration.lowering.agreement import warn_of_disagreement
-from fewstep.calibration.lowering.files import Files
-from fewstep.calibration.lowering.quantize import LoweredBody, lowered_ops
-from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.needs import needs
-from fewstep.calibration.on_demand import OnDemand, OpeningOnDemand, close
 from fewstep.calibration.options import (
     CalibrateOptions,
     biased_targets,
@@ -33,30 +27,33 @@ from fewstep.calibration.options import (
     warn_of_few,
     ways_of,
 )
-from fewstep.calibration.precision.closed_loop import Course, open_courses
 from fewstep.calibration.precision.native import searched_here
 from fewstep.calibration.precision.record import describe, parse_bound
 from fewstep.calibration.precision.refine import SearchResult, refine
 from fewstep.calibration.precision.search_job import Ask, SearchJob
 from fewstep.calibration.precision.variants import Variants
-from fewstep.calibration.prompts import CALIBRATION, given_rows
-from fewstep.calibration.ranges.merging import merge_groups
-from fewstep.calibration.ranges.methods import lambda_edges
-from fewstep.calibration.ranges.observe import Counts
-from fewstep.calibration.ranges.table import Method, RangesTable
-from fewstep.calibration.row_by_row import sampler_by_rows
 from fewstep.calibration.task import Task
-from fewstep.calibration.trajectories import draw_condition, fewest_of_all, in_words
-from fewstep.calibration.workers.in_order import Workers, in_order
-from fewstep.calibration.workers.opening import opened, threads_of
-from fewstep.calibration.workers.sent_bundle import sent
 from fewstep.graph import io
 from fewstep.graph.commit import Writer, open_for_update
 from fewstep.graph.needs import check_needs
+from fewstep.lowering.agreement import warn_of_disagreement
+from fewstep.lowering.files import Files
+from fewstep.lowering.quantize import LoweredBody, lowered_ops
+from fewstep.lowering.scheme import Target
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import weight_of
 from fewstep.plans.plan import Plan, regroup, shaping_of
 from fewstep.plans.shaping import Clip, clip_to
+from fewstep.ranges.merging import merge_groups
+from fewstep.ranges.methods import lambda_edges
+from fewstep.ranges.observe import Counts
+from fewstep.ranges.table import Method, RangesTable
+from fewstep.rollouts.closed_loop import Course, open_courses
+from fewstep.rollouts.conditions_file import ConditionRecords, deal
+from fewstep.rollouts.on_demand import OnDemand, OpeningOnDemand, close
+from fewstep.rollouts.prompts import CALIBRATION, given_rows
+from fewstep.rollouts.row_by_row import sampler_by_rows
+from fewstep.rollouts.trajectories import draw_condition, fewest_of_all, in_words
 from fewstep.runtime.bundle.manifest import Manifest
 from fewstep.runtime.bundle.platforms import body_name
 from fewstep.runtime.conditions import is_led_by_guidance
@@ -66,6 +63,9 @@ from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.request import SCHEDULER
 from fewstep.runtime.sampler import Sampler
 from fewstep.runtime.sizes import defaults, sized
+from fewstep.workers.in_order import Workers, in_order
+from fewstep.workers.opening import opened, threads_of
+from fewstep.workers.sent_bundle import sent
 
 LOG = logging.getLogger("fewstep")
 GUIDANCE = 2.0

@@ -15,13 +15,13 @@ import msgspec
 import numpy as np
 import onnxruntime
 
-from fewstep.calibration.code_digest import code
-from fewstep.calibration.ranges.histogram import Histogram
-from fewstep.calibration.ranges.observe import Counts, observed_tensors
 from fewstep.calibration.task import Task
 from fewstep.machine import cache
 from fewstep.machine.cpu import this_cpu, usable_cores
 from fewstep.plans.file import encode
+from fewstep.ranges.histogram import Histogram
+from fewstep.ranges.observe import Counts, observed_tensors
+from fewstep.workers.code_digest import code
 
 LOG = logging.getLogger("fewstep")
 SCHEMA = 5

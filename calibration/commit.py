@@ -7,18 +7,18 @@ from collections.abc import Mapping
 import msgspec
 
 from fewstep.calibration.comparable import kept_unlike
-from fewstep.calibration.lowering.quantize import LoweredBody
 from fewstep.calibration.precision.record import PrecisionMap, record
 from fewstep.calibration.precision.record import decode as decode_maps
 from fewstep.calibration.precision.record import encode as encode_maps
 from fewstep.calibration.precision.refine import Bound, SearchResult
-from fewstep.calibration.ranges.table import RangesTable
 from fewstep.graph import io
 from fewstep.graph.commit import Writer
 from fewstep.graph.graph import GROUP
+from fewstep.lowering.quantize import LoweredBody
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import encode
 from fewstep.plans.plan import Plan
+from fewstep.ranges.table import RangesTable
 from fewstep.runtime.bundle.manifest import Body, Manifest, Stage, TensorEntry, Trial
 from fewstep.runtime.bundle.manifest import GraphEntry as GraphFile
 from fewstep.runtime.bundle.platforms import target_of

@@ -12,10 +12,10 @@ the first in the bundle, and is not told from it but by other groups of ranges.
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from fewstep.calibration.bodies import int8_bodies, progressive_target
-from fewstep.calibration.calibrated_plan import MISFIT, along, calibrated_plan
+from fewstep.lowering.bodies import int8_bodies, progressive_target
 from fewstep.plans.guidance import weight_of
 from fewstep.plans.plan import Plan
+from fewstep.rollouts.calibrated_plan import MISFIT, along, calibrated_plan
 from fewstep.runtime.bundle.manifest import Body
 from fewstep.runtime.bundle.reading import Bundle
 

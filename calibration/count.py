@@ -10,27 +10,27 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.calibration.bodies import progressive_target
 from fewstep.calibration.checkpoint import Checkpoint
 from fewstep.calibration.counting_job import counting
 from fewstep.calibration.inputs import Distribution, counted, evaluations, followed
-from fewstep.calibration.lowering.quantize import lower_graph
-from fewstep.calibration.ranges.growth import LEAST, reaches, still_growing
-from fewstep.calibration.ranges.measured_rows import MeasuredRows, are_large, open_counted, taken
-from fewstep.calibration.ranges.methods import ranges_by_method, tensor_ranges
-from fewstep.calibration.ranges.observe import Counts, batch_within
-from fewstep.calibration.ranges.readers import readers_of
-from fewstep.calibration.ranges.table import Method, Ranges, RangesTable
-from fewstep.calibration.row_by_row import row_by_row
 from fewstep.calibration.task import Task
-from fewstep.calibration.threads import one_after_another, while_the_next_comes
-from fewstep.calibration.trajectories import BATCH, BodyCall, roll_out
-from fewstep.calibration.workers.in_order import Workers, in_order
 from fewstep.graph.graph import GROUP, Graph
 from fewstep.graph.session import open_session
+from fewstep.lowering.bodies import progressive_target
+from fewstep.lowering.quantize import lower_graph
+from fewstep.machine.threads import one_after_another, while_the_next_comes
+from fewstep.ranges.growth import LEAST, reaches, still_growing
+from fewstep.ranges.measured_rows import MeasuredRows, are_large, open_counted, taken
+from fewstep.ranges.methods import ranges_by_method, tensor_ranges
+from fewstep.ranges.observe import Counts, batch_within
+from fewstep.ranges.readers import readers_of
+from fewstep.ranges.table import Method, Ranges, RangesTable
+from fewstep.rollouts.row_by_row import row_by_row
+from fewstep.rollouts.trajectories import BATCH, BodyCall, roll_out
 from fewstep.runtime.backends import Arrays, LoadedGraph
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sizes import sized
+from fewstep.workers.in_order import Workers, in_order
 
 LOG = logging.getLogger("fewstep")
 MEMORY = 2**26  # bytes of activations held at once: rows are run one by one, so holding more wins nothing

@@ -4,19 +4,19 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
-from fewstep.calibration.conditions_file import ConditionRecords
 from fewstep.calibration.inputs import Distribution, counted, evaluations, followed
-from fewstep.calibration.on_demand import OpeningOnDemand
-from fewstep.calibration.ranges.histogram import Histogram
-from fewstep.calibration.ranges.measured_rows import open_counted, taken
-from fewstep.calibration.ranges.observe import Counts
-from fewstep.calibration.row_by_row import sampler_by_rows
 from fewstep.calibration.task import Task
-from fewstep.calibration.workers.sent_bundle import SentBundle, sent
 from fewstep.graph import io
 from fewstep.plans.plan import Plan
+from fewstep.ranges.histogram import Histogram
+from fewstep.ranges.measured_rows import open_counted, taken
+from fewstep.ranges.observe import Counts
+from fewstep.rollouts.conditions_file import ConditionRecords
+from fewstep.rollouts.on_demand import OpeningOnDemand
+from fewstep.rollouts.row_by_row import sampler_by_rows
 from fewstep.runtime.backends import LoadedGraph
 from fewstep.runtime.loading import load
+from fewstep.workers.sent_bundle import SentBundle, sent
 
 Histograms = Mapping[tuple[str, int], Histogram]
 

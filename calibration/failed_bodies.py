@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 
-from fewstep.calibration.lowering.quantize import LoweredBody, refuse_overflow
-from fewstep.calibration.lowering.scheme import Target
+from fewstep.lowering.quantize import LoweredBody, refuse_overflow
+from fewstep.lowering.scheme import Target
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.platforms import body_name
 

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.calibration.task import Task
-from fewstep.calibration.trajectories import BATCH, BodyCall, roll_out, uniform
 from fewstep.plans import noise
 from fewstep.plans.plan import Plan
+from fewstep.rollouts.trajectories import BATCH, BodyCall, roll_out, uniform
 from fewstep.runtime.backends import LoadedGraph
 from fewstep.runtime.progress import SILENT, Progress
 

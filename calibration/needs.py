@@ -1,14 +1,14 @@
 """What a calibration takes of memory and disk, from the task alone."""
 
 from fewstep.calibration.count import batch_of
-from fewstep.calibration.lowering.scheme import Target
-from fewstep.calibration.ranges.measured_rows import are_large, row_bytes
-from fewstep.calibration.ranges.observe import observed_tensors
 from fewstep.calibration.task import Task
 from fewstep.graph import io
 from fewstep.graph.graph import Graph
 from fewstep.graph.needs import Needs
 from fewstep.graph.weights import weight_bytes
+from fewstep.lowering.scheme import Target
+from fewstep.ranges.measured_rows import are_large, row_bytes
+from fewstep.ranges.observe import observed_tensors
 from fewstep.runtime.bundle.reading import Bundle
 
 ALONE = 200 * 10**6  # bytes of the command and its engines

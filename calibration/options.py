@@ -6,17 +6,17 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from fewstep.calibration.choosing.trials import FEWEST, TRIED
-from fewstep.calibration.lowering.scheme import Target
-from fewstep.calibration.lowering.targets import USUAL, target_names, targets_by_name
-from fewstep.calibration.precision.closed_loop import SELECTION_SEEDS
 from fewstep.calibration.precision.native import check_targets, searched_here
 from fewstep.calibration.precision.record import parse_bound
-from fewstep.calibration.ranges.table import Method
-from fewstep.calibration.trajectories import FIRST_SEED, HELD_OUT_SEEDS, in_words
-from fewstep.calibration.workers.opening import check_workers
+from fewstep.lowering.scheme import Target
+from fewstep.lowering.targets import USUAL, target_names, targets_by_name
 from fewstep.plans.errors import UserError
+from fewstep.ranges.table import Method
+from fewstep.rollouts.closed_loop import SELECTION_SEEDS
+from fewstep.rollouts.trajectories import FIRST_SEED, HELD_OUT_SEEDS, in_words
 from fewstep.runtime.backends.checks import check_threads
 from fewstep.runtime.options import Options
+from fewstep.workers.opening import check_workers
 
 LOG = logging.getLogger("fewstep")
 

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from fewstep.calibration.conditions_file import ConditionRecords
-from fewstep.calibration.lowering.scheme import Target
 from fewstep.graph.graph import Graph
+from fewstep.lowering.scheme import Target
 from fewstep.plans.plan import Plan, Step, group_of
+from fewstep.rollouts.conditions_file import ConditionRecords
 from fewstep.runtime.sampler import Sampler
 
 

@@ -9,16 +9,12 @@ from fewstep.calibration.count import batch_of, later_passes
 from fewstep.calibration.inputs import long_plan
 from fewstep.calibration.needs import needs
 from fewstep.calibration.options import CalibrateOptions, check_options, ways_of
-from fewstep.calibration.precision.closed_loop import AT_ONCE, JUDGE_SEEDS
 from fewstep.calibration.precision.native import searched_here
 from fewstep.calibration.precision.record import parse_bound
 from fewstep.calibration.precision.refine import SearchResult
 from fewstep.calibration.precision.search import JudgedQuality
 from fewstep.calibration.precision.search_cost import Effort, effort
-from fewstep.calibration.ranges.observe import observed_tensors
 from fewstep.calibration.task import Task
-from fewstep.calibration.trajectories import batches, count_batches, in_words, roll_out
-from fewstep.calibration.workers.opening import warn_of_workers
 from fewstep.cli.malloc_arenas import one_heap
 from fewstep.cli.outcome import Outcome, counted
 from fewstep.cli.trial_budget import budget, budget_lines
@@ -31,10 +27,14 @@ from fewstep.graph.commit import open_for_update
 from fewstep.graph.needs import check_needs, duration
 from fewstep.plans.guidance import describe
 from fewstep.plans.plan import regroup
+from fewstep.ranges.observe import observed_tensors
+from fewstep.rollouts.closed_loop import AT_ONCE, JUDGE_SEEDS
+from fewstep.rollouts.trajectories import batches, count_batches, in_words, roll_out
 from fewstep.runtime.bundle.platforms import body_name
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.fitted_plans import FITTED
 from fewstep.runtime.progress import Progress
+from fewstep.workers.opening import warn_of_workers
 
 LOG = logging.getLogger("fewstep")
 

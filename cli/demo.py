@@ -6,9 +6,7 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
-from fewstep.calibration.bodies import native_targets
 from fewstep.calibration.calibrate import calibrate
-from fewstep.calibration.lowering.targets import USUAL
 from fewstep.calibration.options import CalibrateOptions, check_options
 from fewstep.cli.outcome import Outcome, counted
 from fewstep.cli.progress import under
@@ -22,6 +20,8 @@ from fewstep.evaluation.report.verdict import warnings
 from fewstep.evaluation.results import Results
 from fewstep.export.export import ExportOptions, export
 from fewstep.export.export import check as check_export
+from fewstep.lowering.bodies import native_targets
+from fewstep.lowering.targets import USUAL
 from fewstep.plans.file import decode
 from fewstep.plans.guidance import Guidance, weight_of
 from fewstep.plans.name import parse_plan_name

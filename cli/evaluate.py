@@ -2,7 +2,6 @@
 
 from rich.table import Table
 
-from fewstep.calibration.workers.opening import warn_of_workers
 from fewstep.cli.outcome import Outcome
 from fewstep.cli.tables import figures
 from fewstep.evaluation.cost import seconds_of_one
@@ -15,6 +14,7 @@ from fewstep.graph.needs import check_memory, duration
 from fewstep.plans.plan import Plan
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.progress import Progress
+from fewstep.workers.opening import warn_of_workers
 
 NO_FEATURES = "no distances between distributions: give --features FILE.onnx, an extractor that knows the data"
 IMAGE_AXES = 3  # channels, height, width

@@ -4,8 +4,6 @@ from dataclasses import replace
 
 from rich.table import Table
 
-from fewstep.calibration.held_out import PAIRED
-from fewstep.calibration.workers.opening import warn_of_workers
 from fewstep.cli.conditions import needed_words
 from fewstep.cli.outcome import Outcome, counted
 from fewstep.cli.tables import figures
@@ -21,9 +19,11 @@ from fewstep.fitting.options import FitOptions
 from fewstep.fitting.task import ROOM, open_task
 from fewstep.graph.needs import duration
 from fewstep.plans.guidance import weight_of
+from fewstep.rollouts.held_out import PAIRED
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.fitted_plans import FITTED
 from fewstep.runtime.progress import Progress
+from fewstep.workers.opening import warn_of_workers
 
 
 def verb(options: FitOptions, progress: Progress) -> Outcome:

@@ -3,9 +3,6 @@
 from rich.filesize import decimal
 from rich.table import Table
 
-from fewstep.calibration.bodies import int8_bodies, is_native, open_body
-from fewstep.calibration.prompts import HELD_OUT, given_rows
-from fewstep.calibration.workers.opening import warn_of_workers
 from fewstep.cli.outcome import Outcome
 from fewstep.cli.tables import figures
 from fewstep.evaluation.cost import seconds_of_one
@@ -18,8 +15,11 @@ from fewstep.evaluation.results import Quality, Results
 from fewstep.evaluation.sampling_job import FLOAT
 from fewstep.evaluation.teacher import teacher_plan
 from fewstep.graph.needs import check_memory, duration
+from fewstep.lowering.bodies import int8_bodies, is_native, open_body
+from fewstep.rollouts.prompts import HELD_OUT, given_rows
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.progress import Progress
+from fewstep.workers.opening import warn_of_workers
 
 
 def verb(options: ReportOptions, progress: Progress) -> Outcome:

@@ -4,13 +4,13 @@ from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
-from fewstep.calibration.calibrated_plan import MISFIT, along, calibrated_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance
 from fewstep.plans.name import parse_plan_name, with_grid
 from fewstep.plans.plan import Plan, shaping_of
 from fewstep.plans.shaping import Shaping
 from fewstep.plans.tracer import IMAGE
+from fewstep.rollouts.calibrated_plan import MISFIT, along, calibrated_plan
 from fewstep.runtime.bundle.manifest import Body, Manifest
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.fitted_plans import FITTED

@@ -9,10 +9,6 @@ import msgspec
 import numpy as np
 import onnx
 
-from fewstep.calibration.bodies import is_run_by_onnxruntime, ranges_file, ranges_files
-from fewstep.calibration.lowering.coverage import macs, optimized
-from fewstep.calibration.lowering.targets import targets_by_name
-from fewstep.calibration.ranges import table
 from fewstep.evaluation.report.operations import operations, unseen_tensors
 from fewstep.evaluation.results import Operation
 from fewstep.evaluation.verified import VerifiedStage, verified_stages
@@ -20,10 +16,14 @@ from fewstep.graph import io
 from fewstep.graph.engine_operations import needed_version, text, unparsed
 from fewstep.graph.graph import Graph
 from fewstep.graph.quantized import CONTRIB
+from fewstep.lowering.bodies import is_run_by_onnxruntime, ranges_file, ranges_files
+from fewstep.lowering.coverage import macs, optimized
+from fewstep.lowering.targets import targets_by_name
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode
 from fewstep.plans.guidance import describe, weight_of
 from fewstep.plans.spec import ScheduleSpec
+from fewstep.ranges import table
 from fewstep.runtime.bundle.companions import companions
 from fewstep.runtime.bundle.fit_command import fit_command
 from fewstep.runtime.bundle.manifest import (

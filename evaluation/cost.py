@@ -3,15 +3,15 @@
 from collections.abc import Iterable
 from time import perf_counter
 
-from fewstep.calibration.conditions_file import ConditionRecords
-from fewstep.calibration.held_out import PAIRED, held_out_conditions
-from fewstep.calibration.trajectories import roll_out
 from fewstep.evaluation.sampling_job import FLOAT
 from fewstep.graph import io, weights
 from fewstep.graph.graph import Graph
 from fewstep.graph.needs import Needs, memory_free
 from fewstep.graph.types import infer_types
 from fewstep.plans.plan import Plan
+from fewstep.rollouts.conditions_file import ConditionRecords
+from fewstep.rollouts.held_out import PAIRED, held_out_conditions
+from fewstep.rollouts.trajectories import roll_out
 from fewstep.runtime.bundle.manifest import GraphEntry
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.sampler import Sampler

@@ -10,15 +10,15 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.calibration.conditions_file import ConditionRecords
-from fewstep.calibration.held_out import held_out_conditions
-from fewstep.calibration.metrics import psnr
 from fewstep.evaluation.results import Change, Remedy
 from fewstep.plans.default_grid import default_grid
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance
 from fewstep.plans.name import with_grid, with_steps
 from fewstep.plans.plan import Plan, shaping_of
+from fewstep.rollouts.conditions_file import ConditionRecords
+from fewstep.rollouts.held_out import held_out_conditions
+from fewstep.rollouts.metrics import psnr
 from fewstep.runtime.fitted_plans import FITTED
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sampler import Sampler

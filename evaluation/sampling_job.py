@@ -10,16 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 import fewstep.evaluation
-from fewstep.calibration.bodies import engine_and_version, open_body
-from fewstep.calibration.row_by_row import body_by_rows
-from fewstep.calibration.workers.in_order import Workers, in_order
-from fewstep.calibration.workers.sent_bundle import SentBundle, sent
+from fewstep.lowering.bodies import engine_and_version, open_body
 from fewstep.machine.code_digest import code_of
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
+from fewstep.rollouts.row_by_row import body_by_rows
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.execute import Array
 from fewstep.runtime.sampler import Sampler
+from fewstep.workers.in_order import Workers, in_order
+from fewstep.workers.sent_bundle import SentBundle, sent
 
 FLOAT = "float32"  # the body that all are compared with
 FEW = 2  # seeds at once of a plan of many steps

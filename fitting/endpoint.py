@@ -13,12 +13,12 @@ from math import sqrt
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.calibration.metrics import psnr
 from fewstep.fitting.blocks import Block
 from fewstep.fitting.free import Number, difference, moved
 from fewstep.fitting.recurrence import Recurrence, plan_of
 from fewstep.fitting.rollouts import Rollouts
 from fewstep.fitting.sensitivity import Sensitivity
+from fewstep.rollouts.metrics import psnr
 
 Array = NDArray[np.float64]
 

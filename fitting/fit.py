@@ -11,10 +11,6 @@ from time import perf_counter
 import msgspec
 import numpy as np
 
-from fewstep.calibration.conditions_file import ConditionRecords
-from fewstep.calibration.held_out import PAIRED
-from fewstep.calibration.metrics import psnr
-from fewstep.calibration.workers.opening import opened
 from fewstep.evaluation.output import write_whole
 from fewstep.evaluation.results import TEACHER_MARGIN, TeacherCheck
 from fewstep.evaluation.teacher import CHECKED, Sample, Teacher, checked_teacher, teacher_plan
@@ -36,6 +32,9 @@ from fewstep.plans.file import encode
 from fewstep.plans.guidance import as_guidance
 from fewstep.plans.name import with_steps
 from fewstep.plans.plan import Fitted, Plan
+from fewstep.rollouts.conditions_file import ConditionRecords
+from fewstep.rollouts.held_out import PAIRED
+from fewstep.rollouts.metrics import psnr
 from fewstep.runtime.bundle.fit_command import weight_of_fit
 from fewstep.runtime.bundle.manifest import FittedPlan
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
@@ -43,6 +42,7 @@ from fewstep.runtime.execute import Array
 from fewstep.runtime.fitted_plans import FITTED, readable
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sampler import Sampler
+from fewstep.workers.opening import opened
 
 CHANCE = 1.0  # dB between means over the seeds of a check that may be chance
 SPANNED = 2  # blocks of the judge seeds that the limit of all coefficients is taken on

@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from fewstep.calibration.held_out import PAIRED
-from fewstep.calibration.workers.opening import check_workers
 from fewstep.fitting.blocks import BLOCK, CHOICE_SEEDS, FIT_SEEDS
 from fewstep.plans.errors import UserError
+from fewstep.rollouts.held_out import PAIRED
 from fewstep.runtime.fitted_plans import LARGEST
 from fewstep.runtime.options import Options
+from fewstep.workers.opening import check_workers
 
 
 @dataclass(frozen=True)

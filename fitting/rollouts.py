@@ -10,9 +10,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.calibration.metrics import psnr
-from fewstep.calibration.workers.in_order import Workers, in_order
-from fewstep.calibration.workers.sent_bundle import SentBundle
 from fewstep.fitting.blocks import Block, sample, sample_by
 from fewstep.fitting.free import Number
 from fewstep.fitting.kept import Kept, rollout_key, with_first_kept
@@ -21,10 +18,13 @@ from fewstep.fitting.sensitivity import Sensitivity
 from fewstep.fitting.tangents import sensitivity
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
+from fewstep.rollouts.metrics import psnr
 from fewstep.runtime.backends.named import named
 from fewstep.runtime.execute import Array
 from fewstep.runtime.loading import load
 from fewstep.runtime.sampler import Sampler
+from fewstep.workers.in_order import Workers, in_order
+from fewstep.workers.sent_bundle import SentBundle
 
 CPU = "onnxruntime"  # of the teacher
 

@@ -4,9 +4,9 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from fewstep.calibration.conditions_file import ConditionRecords
-from fewstep.calibration.prompts import CALIBRATION, HELD_OUT, given_rows, prompt_rows
 from fewstep.fitting.blocks import BLOCK
+from fewstep.rollouts.conditions_file import ConditionRecords
+from fewstep.rollouts.prompts import CALIBRATION, HELD_OUT, given_rows, prompt_rows
 from fewstep.runtime.bundle.reading import Bundle
 
 LOG = logging.getLogger("fewstep")

@@ -6,7 +6,6 @@ from functools import partial
 from itertools import count
 from math import inf
 
-from fewstep.calibration.conditions_file import ConditionRecords
 from fewstep.fitting import teacher as teaching
 from fewstep.fitting.blocks import CHOICE_SEEDS, FIT_SEEDS, Block, blocks_of, digest
 from fewstep.fitting.checkpoint import Checkpoint, checkpoint_of
@@ -30,6 +29,7 @@ from fewstep.plans.file import encode
 from fewstep.plans.name import parse_plan_name
 from fewstep.plans.plan import Plan
 from fewstep.plans.schedule import NoiseSchedule, Time
+from fewstep.rollouts.conditions_file import ConditionRecords
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.request import denoiser_facts
 

@@ -3,8 +3,6 @@
 import logging
 from dataclasses import dataclass
 
-from fewstep.calibration.calibrated_plan import MISFIT, calibrated_plan
-from fewstep.calibration.workers.sent_bundle import sent
 from fewstep.evaluation.distances.features import Extractor, default_features, open_extractor
 from fewstep.evaluation.output import check_writable
 from fewstep.evaluation.teacher import teacher_plan
@@ -21,6 +19,7 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance, as_guidance, describe
 from fewstep.plans.name import parse_plan_name
 from fewstep.plans.plan import Plan
+from fewstep.rollouts.calibrated_plan import MISFIT, calibrated_plan
 from fewstep.runtime.backends.named import named
 from fewstep.runtime.bundle.fit_command import weight_of_fit
 from fewstep.runtime.bundle.manifest import Body
@@ -29,6 +28,7 @@ from fewstep.runtime.fitted_plans import readable
 from fewstep.runtime.loading import choose_body
 from fewstep.runtime.request import denoiser_facts
 from fewstep.runtime.sampler import Sampler
+from fewstep.workers.sent_bundle import sent
 
 LOG = logging.getLogger("fewstep")
 ROOM = 2**20  # bytes of a plan, which is seldom more

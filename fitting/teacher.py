@@ -9,7 +9,6 @@ from hashlib import sha256
 import numpy as np
 
 import fewstep.fitting
-from fewstep.calibration.workers.kind import this_kind
 from fewstep.fitting.blocks import Block, digest
 from fewstep.fitting.rollouts import Rollouts
 from fewstep.machine import cache
@@ -20,6 +19,7 @@ from fewstep.plans.plan import Plan
 from fewstep.runtime.execute import Array
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sampler import Sampler
+from fewstep.workers.kind import this_kind
 
 LOG = logging.getLogger("fewstep")
 PACKAGES = (fewstep.fitting,)  # whose code a fit follows from, beside the packages of `this_kind`

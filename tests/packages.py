@@ -9,9 +9,13 @@ PACKAGES = (
     "export",
     "fitting",
     "graph",
+    "lowering",
     "machine",
     "models",
     "plans",
+    "ranges",
+    "rollouts",
     "runs",
     "runtime",
+    "workers",
 )

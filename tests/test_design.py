@@ -9,7 +9,6 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs/design.md").read_text()
-LAYOUT = PAGE.partition("\n## The layout\n")[2].partition("\n## ")[0]
 WORDS = re.findall(r"^\| ([^|`]+) \| [^|]+ \| `([\w.]+)` \|$", PAGE.partition("\n## Words\n")[2], re.MULTILINE)
 
 
@@ -43,13 +42,6 @@ def test_a_word_of_the_glossary_is_in_the_code(name: str) -> None:
 def test_a_name_that_is_not_there_is_found_out() -> None:
     assert not exists("plans.plan.Plan.colour")
     assert not exists("plans.plan.Colour")
-
-
-@pytest.mark.parametrize(("folder", "contents"), re.findall(r"^\| `([\w/]+)/` \| (.*) \|$", LAYOUT, re.MULTILINE))
-def test_the_layout_is_that_of_the_tree(folder: str, contents: str) -> None:
-    assert (ROOT / folder).is_dir()
-    for name in re.findall(r"`([\w/]+(?:\.py|/))`", contents):
-        assert any((ROOT / folder).rglob(name.rstrip("/"))) or (ROOT / name).exists(), name
 
 
 def test_paths_in_the_text_are_there() -> None:

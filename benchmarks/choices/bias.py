@@ -12,10 +12,10 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.calibration.lowering.scheme import Target
-from fewstep.calibration.lowering.selection import WeightedOp
 from fewstep.graph.graph import GROUP, Array, Graph, Node
 from fewstep.graph.index import Index, index
+from fewstep.graph.selection import WeightedOp
+from fewstep.lowering.scheme import Target
 
 Corrections = Mapping[str, NDArray[np.float64]]  # by operation [groups, channels]: what to add to its output
 

@@ -7,13 +7,13 @@ from choices.shifts import Shifts
 
 from fewstep.calibration.count import batch_of, in_group
 from fewstep.calibration.inputs import evaluations
-from fewstep.calibration.lowering.quantize import lower_graph
-from fewstep.calibration.lowering.scheme import Target
-from fewstep.calibration.ranges.observe import open_watched
-from fewstep.calibration.ranges.table import RangesTable
-from fewstep.calibration.row_by_row import row_by_row
 from fewstep.calibration.task import Task
 from fewstep.graph.session import open_session
+from fewstep.lowering.quantize import lower_graph
+from fewstep.lowering.scheme import Target
+from fewstep.ranges.observe import open_watched
+from fewstep.ranges.table import RangesTable
+from fewstep.rollouts.row_by_row import row_by_row
 from fewstep.runtime.progress import SILENT, Progress
 
 PASSES = 2

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from fewstep.calibration.count import batch_of
 from fewstep.calibration.inputs import evaluations
-from fewstep.calibration.lowering.selection import WeightedOp
-from fewstep.calibration.ranges.observe import open_watched
 from fewstep.calibration.task import Task
 from fewstep.graph.graph import Array
+from fewstep.graph.selection import WeightedOp
+from fewstep.ranges.observe import open_watched
 from fewstep.runtime.progress import SILENT, Progress
 
 POSITIONS = 1024  # of one evaluation of a layer: pixels are alike, and steps and samples are many

@@ -28,19 +28,19 @@ from zoo.members import BY_NAME, Member
 from zoo_choices import plan_of
 from zoo_tools import own_conditions
 
-from fewstep.calibration.bodies import judged_plan
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.choosing.opened import open_lowered
 from fewstep.calibration.choosing.output_error import Float, corrected, errors, mean_image
 from fewstep.calibration.choosing.trials import CHOOSING, FIRST, MEASURING
-from fewstep.calibration.lowering.output_bias import channel_axis
-from fewstep.calibration.lowering.targets import targets_by_name
 from fewstep.calibration.options import CalibrateOptions
-from fewstep.calibration.precision.closed_loop import SELECTION_SEEDS, Course, open_course
-from fewstep.calibration.trajectories import HELD_OUT_SEEDS
 from fewstep.cli.progress import ProgressDisplay
 from fewstep.graph import io
+from fewstep.lowering.bodies import judged_plan
+from fewstep.lowering.output_bias import channel_axis
+from fewstep.lowering.targets import targets_by_name
 from fewstep.plans.plan import regroup
+from fewstep.rollouts.closed_loop import SELECTION_SEEDS, Course, open_course
+from fewstep.rollouts.trajectories import HELD_OUT_SEEDS
 from fewstep.runtime import load
 from fewstep.runtime.backends import LoadedGraph
 from fewstep.runtime.bundle.platforms import body_name

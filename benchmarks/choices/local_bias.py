@@ -14,15 +14,15 @@ from choices.shifts import Shifts
 
 from fewstep.calibration.count import batch_of
 from fewstep.calibration.inputs import evaluations
-from fewstep.calibration.lowering.quantize import lower_graph
-from fewstep.calibration.lowering.scheme import Target
-from fewstep.calibration.lowering.selection import WeightedOp
-from fewstep.calibration.ranges.observe import open_watched
-from fewstep.calibration.ranges.table import RangesTable
 from fewstep.calibration.task import Task
 from fewstep.graph.graph import GROUP, Graph, Node, rename_inputs
+from fewstep.graph.selection import WeightedOp
 from fewstep.graph.session import open_session
 from fewstep.graph.types import infer_types
+from fewstep.lowering.quantize import lower_graph
+from fewstep.lowering.scheme import Target
+from fewstep.ranges.observe import open_watched
+from fewstep.ranges.table import RangesTable
 from fewstep.runtime.progress import SILENT, Progress
 
 

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from fewstep.calibration.count import batch_of
 from fewstep.calibration.inputs import evaluations
-from fewstep.calibration.lowering.selection import WeightedOp
-from fewstep.calibration.ranges.observe import open_watched
 from fewstep.calibration.task import Task
 from fewstep.graph.graph import Graph, Node
+from fewstep.graph.selection import WeightedOp
+from fewstep.ranges.observe import open_watched
 from fewstep.runtime.progress import SILENT, Progress
 
 LEAST = 1e-6  # of the largest channel: one that is always zero is not scaled up without end

@@ -22,22 +22,22 @@ from fewstep.calibration.choosing.thin import thin_convolutions
 from fewstep.calibration.choosing.trials import TRIED, open_trials, try_ways
 from fewstep.calibration.count import count_activations, count_progressively
 from fewstep.calibration.inputs import Distribution
-from fewstep.calibration.lowering.encoding import Encoding, asymmetric_uint8, symmetric_int8
-from fewstep.calibration.lowering.pairs import pairs
-from fewstep.calibration.lowering.quantize import encodings_of
-from fewstep.calibration.lowering.scheme import Target
-from fewstep.calibration.lowering.selection import FEW_CHANNELS, OUTER, WeightedOp, considered_ops
-from fewstep.calibration.lowering.targets.cpu_x86 import CPU_X86
-from fewstep.calibration.lowering.targets.cpu_x86_7bit import CPU_X86_7BIT
-from fewstep.calibration.lowering.targets.openvino import OPENVINO
-from fewstep.calibration.lowering.targets.tensorrt import TENSORRT
 from fewstep.calibration.precision.variants import Variants
-from fewstep.calibration.ranges.merging import merge_groups, regrouped
-from fewstep.calibration.ranges.table import LARGEST_WEIGHT, Method, Range, Ranges, RangesTable
 from fewstep.calibration.task import Task
-from fewstep.calibration.weights import QuantizedWeight, quantize_weight
 from fewstep.graph.graph import Graph
+from fewstep.graph.selection import FEW_CHANNELS, OUTER, WeightedOp, considered_ops
+from fewstep.lowering.encoding import Encoding, asymmetric_uint8, symmetric_int8
+from fewstep.lowering.pairs import pairs
+from fewstep.lowering.quantize import encodings_of
+from fewstep.lowering.scheme import Target
+from fewstep.lowering.targets.cpu_x86 import CPU_X86
+from fewstep.lowering.targets.cpu_x86_7bit import CPU_X86_7BIT
+from fewstep.lowering.targets.openvino import OPENVINO
+from fewstep.lowering.targets.tensorrt import TENSORRT
+from fewstep.lowering.weights import QuantizedWeight, quantize_weight
 from fewstep.plans.plan import regroup
+from fewstep.ranges.merging import merge_groups, regrouped
+from fewstep.ranges.table import LARGEST_WEIGHT, Method, Range, Ranges, RangesTable
 from fewstep.runtime.backends import LoadedGraph
 from fewstep.runtime.progress import Progress
 

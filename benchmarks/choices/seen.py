@@ -9,15 +9,15 @@ from choices.opening import deployed
 
 from fewstep.calibration.count import batch_of, count_activations, ranges_table
 from fewstep.calibration.inputs import Distribution, long_plan, taken
-from fewstep.calibration.lowering.quantize import Quantizer, lower_graph, lower_ops, lowered_ops
-from fewstep.calibration.lowering.scheme import Target
-from fewstep.calibration.lowering.selection import WeightedOp
-from fewstep.calibration.lowering.targets.cpu_x86 import CPU_X86
-from fewstep.calibration.ranges.observe import Counts, open_watched
-from fewstep.calibration.ranges.table import Method, RangesTable
 from fewstep.calibration.task import Task
-from fewstep.calibration.trajectories import roll_out
 from fewstep.graph.graph import Graph
+from fewstep.graph.selection import WeightedOp
+from fewstep.lowering.quantize import Quantizer, lower_graph, lower_ops, lowered_ops
+from fewstep.lowering.scheme import Target
+from fewstep.lowering.targets.cpu_x86 import CPU_X86
+from fewstep.ranges.observe import Counts, open_watched
+from fewstep.ranges.table import Method, RangesTable
+from fewstep.rollouts.trajectories import roll_out
 from fewstep.runtime.backends import LoadedGraph
 from fewstep.runtime.progress import SILENT, Progress
 

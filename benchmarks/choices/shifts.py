@@ -7,8 +7,8 @@ import numpy as np
 from choices.bias import Corrections
 from numpy.typing import NDArray
 
-from fewstep.calibration.lowering.selection import WeightedOp
 from fewstep.graph.graph import Array
+from fewstep.graph.selection import WeightedOp
 
 ONE = 2.0**40  # fixed point: sums of whole numbers depend on neither order nor batch
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from bar import Bar
 from page import WIDTH, table
 
-from fewstep.calibration.metrics import Floats
 from fewstep.evaluation.speed.machine import this_machine
+from fewstep.rollouts.metrics import Floats
 
 HOW = (
     "Each system stands beside the plain way at equal evaluations of the network, and at equal milliseconds: there the"

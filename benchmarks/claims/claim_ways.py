@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.calibration.metrics import Floats, psnr
 from fewstep.evaluation.distances.features import Extractor
 from fewstep.plans.guidance import Residual
 from fewstep.plans.transforms import as_given, own_noise, tail, time_travel
+from fewstep.rollouts.metrics import Floats, psnr
 from fewstep.runs import Similar, Steering, Tiles, population, sample_tiles, stream, trajectory_variance
 from fewstep.runtime import Hold, Sampler
 from fewstep.runtime.execute import Seen, begin, combine, see, update

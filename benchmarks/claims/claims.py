@@ -60,9 +60,9 @@ from claim_ways import (
     wide,
 )
 
-from fewstep.calibration.metrics import Floats
 from fewstep.evaluation.distances.features import NAMED, open_extractor
 from fewstep.export.export import ExportOptions, export
+from fewstep.rollouts.metrics import Floats
 from fewstep.runs import Similar
 from fewstep.runtime import UserError, load
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime

@@ -29,9 +29,6 @@ from fit_classes import Question, check_values, left_out
 from fit_judgement import GATED, Gate, Judged, Judgement
 from fit_page import PAGE, page
 
-from fewstep.calibration.bodies import open_body
-from fewstep.calibration.held_out import PAIRED
-from fewstep.calibration.metrics import psnr
 from fewstep.evaluation.distances import distance
 from fewstep.evaluation.distances.features import Extractor, default_features, open_extractor
 from fewstep.evaluation.teacher import teacher_plan
@@ -39,10 +36,13 @@ from fewstep.fitting.blocks import blocks_of, sample
 from fewstep.fitting.recurrence import recurrence_of
 from fewstep.fitting.rollouts import Rollouts
 from fewstep.fitting.teacher import taught
+from fewstep.lowering.bodies import open_body
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode, encode
 from fewstep.plans.guidance import describe, weight_of
 from fewstep.plans.plan import Plan
+from fewstep.rollouts.held_out import PAIRED
+from fewstep.rollouts.metrics import psnr
 from fewstep.runtime.bundle.manifest import FittedPlan
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.sampler import Sampler

@@ -21,7 +21,7 @@ import numpy as np
 from fewstep.calibration.calibrate import open_task
 from fewstep.calibration.inputs import evaluations
 from fewstep.calibration.options import CalibrateOptions
-from fewstep.calibration.ranges.observe import Counts, open_watched
+from fewstep.ranges.observe import Counts, open_watched
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.conditions import drawn_range
 

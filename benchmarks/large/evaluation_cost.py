@@ -19,13 +19,13 @@ from time import process_time
 
 from counting_share import drawn
 
-from fewstep.calibration.bodies import int8_bodies, is_native, open_body
-from fewstep.calibration.conditions_file import deal, read_arrays
-from fewstep.calibration.trajectories import roll_out
 from fewstep.evaluation.cost import body_bytes, live_bytes
 from fewstep.evaluation.sampling_job import FLOAT
 from fewstep.graph import io
+from fewstep.lowering.bodies import int8_bodies, is_native, open_body
 from fewstep.machine.memory import peak
+from fewstep.rollouts.conditions_file import deal, read_arrays
+from fewstep.rollouts.trajectories import roll_out
 from fewstep.runtime.bundle.reading import open_bundle
 
 GB = 1e9

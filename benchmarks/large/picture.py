@@ -29,8 +29,8 @@ from companions import WIDTH, write_companions
 from networks import NETWORKS
 from pipeline import write_pipeline
 
-from fewstep.calibration.bodies import open_body
 from fewstep.evaluation.drawing.pictures import grid, png
+from fewstep.lowering.bodies import open_body
 from fewstep.machine.memory import peak
 from fewstep.runtime.autoencoder import load_autoencoder
 from fewstep.runtime.bundle.reading import open_bundle

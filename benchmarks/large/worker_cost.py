@@ -20,7 +20,7 @@ from counting_share import LEAST, drawn, measure
 from fewstep.calibration.calibrate import open_task
 from fewstep.calibration.count import count_activations
 from fewstep.calibration.options import CalibrateOptions
-from fewstep.calibration.workers.opening import opened
+from fewstep.workers.opening import opened
 
 
 def processor() -> float:

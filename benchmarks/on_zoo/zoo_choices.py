@@ -26,9 +26,9 @@ from counts import positive
 from zoo.bundles import exported
 from zoo.members import BY_NAME, MEMBERS, Member
 
-from fewstep.calibration.lowering.targets.cpu_x86 import CPU_X86
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.cli.progress import ProgressDisplay
+from fewstep.lowering.targets.cpu_x86 import CPU_X86
 from fewstep.plans.errors import UserError
 from fewstep.runtime.progress import Progress
 

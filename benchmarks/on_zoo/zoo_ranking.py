@@ -38,14 +38,14 @@ from zoo_choices import CALIBRATION, HELD_OUT, SURE, plan_of
 
 from fewstep.calibration.calibrate import open_task
 from fewstep.calibration.choosing.trials import open_trials
-from fewstep.calibration.lowering.targets.cpu_x86 import CPU_X86
-from fewstep.calibration.metrics import PEAK
 from fewstep.calibration.options import CalibrateOptions
-from fewstep.calibration.precision.closed_loop import Course, Feeds, open_course
-from fewstep.calibration.trajectories import HELD_OUT_SEEDS
 from fewstep.cli.progress import ProgressDisplay
 from fewstep.graph.graph import GROUP
+from fewstep.lowering.targets.cpu_x86 import CPU_X86
 from fewstep.plans.plan import regroup
+from fewstep.rollouts.closed_loop import Course, Feeds, open_course
+from fewstep.rollouts.metrics import PEAK
+from fewstep.rollouts.trajectories import HELD_OUT_SEEDS
 from fewstep.runtime.backends import LoadedGraph
 from fewstep.runtime.execute import finish
 

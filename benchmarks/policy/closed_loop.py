@@ -10,7 +10,6 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 from numpy.typing import NDArray
-from rollouts import episodes_of, run
 from verdicts import Contender, Ledger
 
 from fewstep.control import Asked, VirtualClock, padded, sample_sequences
@@ -18,6 +17,7 @@ from fewstep.control.clocks import Job, VirtualRun
 from fewstep.plans.plan import Plan
 from fewstep.runtime import Sampler
 from fewstep.runtime.policies import policy_of
+from rollouts import episodes_of, run
 
 FIRST_SEED = 500_000  # of these episodes; evaluation has those from 0 on
 

@@ -22,7 +22,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rollouts import LIMITS
 from simulator import RATE
 from table import markdown
 
@@ -30,6 +29,7 @@ from fewstep.control import Asked, PolicyRunner, sample_sequences
 from fewstep.control.statistics import quantiles
 from fewstep.runtime import Sampler, load
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
+from rollouts import LIMITS
 
 ALIKE = "float32, Mish as in int8"
 # Calls before the next contender's: the first finds a cold cache.

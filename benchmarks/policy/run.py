@@ -23,7 +23,6 @@ import msgspec
 import numpy as np
 from closed_loop import deviation, rows, watch
 from kept import keep, read
-from rollouts import episodes_of, run
 from simulator import KNOCKED, RATE, TASKS
 from table import Verdicts, markdown, row
 from verdicts import Contender, Ledger
@@ -33,6 +32,7 @@ from fewstep.calibration.options import CalibrateOptions
 from fewstep.export.export import ExportOptions, export
 from fewstep.runtime import Sampler, load
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
+from rollouts import episodes_of, run
 
 SOURCE = Path(__file__).with_name("network.py")
 CALIBRATED = "dpmpp_2m:4"  # its last two steps are those of two warm ones

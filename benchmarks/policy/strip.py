@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 from experts import ROUTES, WALL, expert_of
 from PIL import Image
-from rollouts import one_hot, runner_of
 from simulator import LONGEST, RATE, TASKS, Simulation
 from verdicts import Contender
 
 from fewstep.control import VirtualClock
 from fewstep.runtime import load
+from rollouts import one_hot, runner_of
 
 PICTURES, SIZE = 8, 240
 

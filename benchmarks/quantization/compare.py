@@ -32,17 +32,17 @@ from making import SCRIPTS, Made, add_body, quantize, reason
 from material import OwnConditions, calibrated_on, write_material
 from outcome import Outcome, Row, bars, described, is_met, page, save, saved
 
-from fewstep.calibration.bodies import judged_plan, open_body
-from fewstep.calibration.trajectories import HELD_OUT_SEEDS
 from fewstep.cli.progress import ProgressDisplay
 from fewstep.evaluation.speed.benchmark_feeds import feeds
 from fewstep.evaluation.speed.machine import this_machine
 from fewstep.evaluation.speed.race import Contender as Timed
 from fewstep.evaluation.speed.race import OnBackend, race
 from fewstep.evaluation.speed.staged import taken
+from fewstep.lowering.bodies import judged_plan, open_body
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import weight_of
 from fewstep.plans.plan import Plan
+from fewstep.rollouts.trajectories import HELD_OUT_SEEDS
 from fewstep.runtime import load
 from fewstep.runtime.bundle.manifest import Body, Manifest
 from fewstep.runtime.progress import SILENT, Progress

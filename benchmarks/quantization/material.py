@@ -21,14 +21,14 @@ from typing import Any
 import numpy as np
 from biases import join_bias
 
-from fewstep.calibration.conditions_file import ConditionRecords
-from fewstep.calibration.lowering.selection import STILL, considered_ops, outer_ops
-from fewstep.calibration.trajectories import roll_out
 from fewstep.graph import io
 from fewstep.graph.graph import Graph
+from fewstep.graph.selection import STILL, considered_ops, outer_ops
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import encode
 from fewstep.plans.plan import Plan
+from fewstep.rollouts.conditions_file import ConditionRecords
+from fewstep.rollouts.trajectories import roll_out
 from fewstep.runtime.bundle.manifest import Manifest
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sampler import Sampler

@@ -31,13 +31,13 @@ from counts import several
 from lowered import calibrated, written
 from turns import Call, Opener, in_turns
 
-from fewstep.calibration.bodies import judged_plan, open_body
-from fewstep.calibration.lowering import quantize
-from fewstep.calibration.lowering.targets.cpu_x86 import CPU_X86
-from fewstep.calibration.ranges.table import RangesTable
 from fewstep.evaluation.speed.benchmark_feeds import feeds
 from fewstep.graph.graph import Array, Graph
+from fewstep.lowering import quantize
+from fewstep.lowering.bodies import judged_plan, open_body
+from fewstep.lowering.targets.cpu_x86 import CPU_X86
 from fewstep.plans.errors import UserError
+from fewstep.ranges.table import RangesTable
 from fewstep.runtime.bundle.reading import open_bundle
 
 BODY = "int8-cpu-x86"

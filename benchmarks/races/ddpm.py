@@ -29,11 +29,11 @@ sys.path.insert(0, str(Path(__file__).parent.parent))  # where the tools of all 
 from counts import several
 from turns import Call, Opener, Times, in_turns
 
-from fewstep.calibration.bodies import judged_plan, open_body
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.evaluation.speed.benchmark_feeds import feeds
 from fewstep.export.export import ExportOptions, export
+from fewstep.lowering.bodies import judged_plan, open_body
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import Arrays, LoadedGraph
 from fewstep.runtime.backends.named import named

@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from fewstep.calibration.lowering.scheme import Target
-from fewstep.calibration.ranges.table import RangesTable, load
 from fewstep.graph import io
 from fewstep.graph.graph import Graph
+from fewstep.lowering.scheme import Target
 from fewstep.plans.errors import UserError
+from fewstep.ranges.table import RangesTable, load
 from fewstep.runtime.bundle.reading import Bundle
 
 

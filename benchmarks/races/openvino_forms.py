@@ -25,15 +25,15 @@ sys.path.insert(0, str(Path(__file__).parent.parent))  # where the tools of all 
 from counts import several
 from lowered import calibrated, written
 
-from fewstep.calibration.bodies import judged_plan, open_body
-from fewstep.calibration.lowering.quantize import lower_graph
-from fewstep.calibration.lowering.scheme import Target
-from fewstep.calibration.lowering.targets.openvino import OPENVINO
-from fewstep.calibration.ranges.table import RangesTable
 from fewstep.evaluation.speed.benchmark_feeds import feeds
 from fewstep.graph.graph import Array, Graph
 from fewstep.graph.passes.group_norm import LEAST
+from fewstep.lowering.bodies import judged_plan, open_body
+from fewstep.lowering.quantize import lower_graph
+from fewstep.lowering.scheme import Target
+from fewstep.lowering.targets.openvino import OPENVINO
 from fewstep.plans.errors import UserError
+from fewstep.ranges.table import RangesTable
 from fewstep.runtime.backends.openvino import OpenVino, read
 from fewstep.runtime.bundle.reading import open_bundle
 

@@ -7,10 +7,10 @@ from zoo.members import FOLDER, Member
 
 import fewstep.export
 import fewstep.models
-from fewstep.calibration.code_digest import PACKAGES
 from fewstep.export.export import ExportOptions, export
 from fewstep.machine.code_digest import code_of
 from fewstep.machine.packages import installed
+from fewstep.workers.code_digest import PACKAGES
 
 CODE = (*PACKAGES, fewstep.export, fewstep.models)  # what exports and calibrates
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.calibration.ranges.table import Method
+from fewstep.ranges.table import Method
 
 WORSE = 0.5  # of the samples, whose mean counts as much as the mean of all; a smaller part of a few says less
 SURE = 1.0  # standard errors of a difference

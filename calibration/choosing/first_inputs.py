@@ -7,13 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from fewstep.calibration.on_demand import close
-from fewstep.calibration.precision.closed_loop import Course
-from fewstep.calibration.row_by_row import body_by_rows, rows
 from fewstep.calibration.task import Task
-from fewstep.calibration.trajectories import roll_out
 from fewstep.graph.graph import GROUP
 from fewstep.plans.plan import Plan
+from fewstep.rollouts.closed_loop import Course
+from fewstep.rollouts.on_demand import close
+from fewstep.rollouts.row_by_row import body_by_rows, rows
+from fewstep.rollouts.trajectories import roll_out
 from fewstep.runtime.backends import Arrays
 
 FirstInputs = Mapping[int, Sequence[Arrays]]  # by range group, the feeds of each row

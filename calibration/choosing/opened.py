@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.calibration.lowering.agreement import as_deployed
-from fewstep.calibration.lowering.scheme import Target
 from fewstep.graph.graph import Array, Graph
 from fewstep.graph.io import exceeds, save
 from fewstep.graph.session import open_session
+from fewstep.lowering.agreement import as_deployed
+from fewstep.lowering.scheme import Target
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import LoadedGraph
 from fewstep.runtime.backends.named import named

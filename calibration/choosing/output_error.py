@@ -15,9 +15,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.calibration.precision.closed_loop import Course
 from fewstep.graph.graph import GROUP
 from fewstep.plans.plan import Step
+from fewstep.rollouts.closed_loop import Course
 from fewstep.runtime.backends import Arrays, LoadedGraph
 
 Float = NDArray[np.float64]

@@ -6,10 +6,10 @@ matter depends on the denoiser, so samples decide. A precision map chooses singl
 together, for the price of one trial. Linear layers have no part in it: in float they won nothing.
 """
 
-from fewstep.calibration.lowering.coverage import macs
-from fewstep.calibration.lowering.quantize import lowered_ops
-from fewstep.calibration.lowering.selection import considered_ops
 from fewstep.graph.graph import Graph
+from fewstep.graph.selection import considered_ops
+from fewstep.lowering.coverage import macs
+from fewstep.lowering.quantize import lowered_ops
 
 LARGEST = 0.005  # of the multiply-accumulates, a thin convolution's share
 SUMMED = 64  # products for a value, at most: with 96 and more, float took 5 % longer for a whole body (measured)

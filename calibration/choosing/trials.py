@@ -29,27 +29,27 @@ from numpy.typing import NDArray
 from fewstep.calibration.choosing.evidence import Tried, Way, choose, constant_share, image_share, is_behind
 from fewstep.calibration.choosing.opened import open_lowered
 from fewstep.calibration.choosing.output_error import after_first, corrected, errors, joined, mean_error, mean_image
-from fewstep.calibration.conditions_file import ConditionRecords
 from fewstep.calibration.count import batch_of
 from fewstep.calibration.failed_bodies import Check, body_of
-from fewstep.calibration.lowering.files import Files
-from fewstep.calibration.lowering.output_bias import channel_axis, with_output_bias
-from fewstep.calibration.lowering.quantize import Lowered, LoweredBody, as_it_is, completed, lower_graph
-from fewstep.calibration.lowering.rounded import Rounded
-from fewstep.calibration.lowering.scheme import Target
-from fewstep.calibration.on_demand import close
-from fewstep.calibration.precision.closed_loop import JUDGE_SEEDS, SELECTION_SEEDS, Course, open_course
 from fewstep.calibration.precision.variants import Variants
-from fewstep.calibration.ranges.table import Method, RangesTable
-from fewstep.calibration.row_by_row import body_by_rows, row_by_row
 from fewstep.calibration.task import Task
-from fewstep.calibration.trajectories import BATCH
 from fewstep.graph.digest import digest
 from fewstep.graph.graph import GROUP, Graph
 from fewstep.graph.io import exceeds
 from fewstep.graph.weights import release
+from fewstep.lowering.files import Files
+from fewstep.lowering.output_bias import channel_axis, with_output_bias
+from fewstep.lowering.quantize import Lowered, LoweredBody, as_it_is, completed, lower_graph
+from fewstep.lowering.rounded import Rounded
+from fewstep.lowering.scheme import Target
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
+from fewstep.ranges.table import Method, RangesTable
+from fewstep.rollouts.closed_loop import JUDGE_SEEDS, SELECTION_SEEDS, Course, open_course
+from fewstep.rollouts.conditions_file import ConditionRecords
+from fewstep.rollouts.on_demand import close
+from fewstep.rollouts.row_by_row import body_by_rows, row_by_row
+from fewstep.rollouts.trajectories import BATCH
 from fewstep.runtime.backends import LoadedGraph
 from fewstep.runtime.bundle.manifest import Trial
 from fewstep.runtime.execute import StepState, finish

@@ -4,7 +4,7 @@ import logging
 import platform
 from collections.abc import Sequence
 
-from fewstep.calibration.bodies import native_targets
+from fewstep.lowering.bodies import native_targets
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.platforms import cpu_kind
 

@@ -15,8 +15,6 @@ from itertools import groupby
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.calibration.lowering.quantize import LoweredBody
-from fewstep.calibration.precision.closed_loop import Course
 from fewstep.calibration.precision.search import (
     Choice,
     JudgedQuality,
@@ -33,7 +31,9 @@ from fewstep.calibration.precision.search_cache import SearchCache, kept_of, key
 from fewstep.calibration.precision.search_job import Ask, runs_here
 from fewstep.calibration.precision.sensitivity import Sensitivity, measure, slowdown
 from fewstep.calibration.precision.variants import Variants
+from fewstep.lowering.quantize import LoweredBody
 from fewstep.plans.errors import UserError
+from fewstep.rollouts.closed_loop import Course
 from fewstep.runtime.progress import SILENT, Progress
 
 STAGES = 3  # graphs of a body at most: each is loaded

@@ -10,21 +10,21 @@ from functools import cached_property
 
 import numpy as np
 
-from fewstep.calibration.conditions_file import ConditionRecords
-from fewstep.calibration.lowering.targets import targets_by_name
-from fewstep.calibration.metrics import psnr
-from fewstep.calibration.on_demand import OpeningOnDemand
-from fewstep.calibration.precision.closed_loop import SEARCH_SEEDS, Course, open_course, without_network
 from fewstep.calibration.precision.search import Choice
 from fewstep.calibration.precision.variants import Variants
-from fewstep.calibration.ranges.table import RangesTable
-from fewstep.calibration.row_by_row import sampler_by_rows
-from fewstep.calibration.workers.sent_bundle import SentBundle
 from fewstep.graph import io
+from fewstep.lowering.targets import targets_by_name
 from fewstep.plans.plan import Plan
+from fewstep.ranges.table import RangesTable
+from fewstep.rollouts.closed_loop import SEARCH_SEEDS, Course, open_course, without_network
+from fewstep.rollouts.conditions_file import ConditionRecords
+from fewstep.rollouts.metrics import psnr
+from fewstep.rollouts.on_demand import OpeningOnDemand
+from fewstep.rollouts.row_by_row import sampler_by_rows
 from fewstep.runtime.backends import LoadedGraph
 from fewstep.runtime.execute import Array, StepState, finish
 from fewstep.runtime.loading import load
+from fewstep.workers.sent_bundle import SentBundle
 
 Choices = tuple[Choice, ...]  # that share graphs, and are run one after the other
 Qualities = tuple[float, ...]  # mean PSNR of each in dB

@@ -12,11 +12,11 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.calibration.precision.closed_loop import Course
 from fewstep.calibration.precision.search import scaled
 from fewstep.calibration.precision.search_cache import SearchCache
 from fewstep.calibration.precision.search_job import Ask
 from fewstep.calibration.precision.variants import Variants
+from fewstep.rollouts.closed_loop import Course
 from fewstep.runtime.backends import LoadedGraph
 from fewstep.runtime.progress import SILENT, Progress
 

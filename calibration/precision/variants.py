@@ -4,12 +4,12 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import cached_property
 
-from fewstep.calibration.lowering.coverage import count
-from fewstep.calibration.lowering.quantize import LoweredBody, as_it_is, lower, lower_graph, measured_ops
-from fewstep.calibration.lowering.scheme import Target
-from fewstep.calibration.ranges.table import RangesTable
 from fewstep.graph.graph import Graph
 from fewstep.graph.session import Session, open_session
+from fewstep.lowering.coverage import count
+from fewstep.lowering.quantize import LoweredBody, as_it_is, lower, lower_graph, measured_ops
+from fewstep.lowering.scheme import Target
+from fewstep.ranges.table import RangesTable
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,9 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.calibration.metrics import has_ssim, psnr, ssim
 from fewstep.evaluation.distances.drift import Moments, drift
 from fewstep.evaluation.results import EndQuality, end_quality
+from fewstep.rollouts.metrics import has_ssim, psnr, ssim
 
 Floats = NDArray[np.floating]
 

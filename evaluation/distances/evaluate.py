@@ -16,23 +16,6 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.calibration.bodies import (
-    engine_of,
-    graph_files,
-    int8_bodies,
-    is_native,
-    judged_plan,
-    judged_plans,
-    not_judged,
-    open_body,
-    unmarked,
-)
-from fewstep.calibration.conditions_file import ConditionRecords
-from fewstep.calibration.held_out import APART, PAIRED, held_out_conditions
-from fewstep.calibration.prompts import HELD_OUT, given_rows
-from fewstep.calibration.row_by_row import body_by_rows
-from fewstep.calibration.workers.in_order import Workers
-from fewstep.calibration.workers.opening import check_workers, opened
 from fewstep.evaluation.cost import BATCH, sampling_needs, sees_rows
 from fewstep.evaluation.distances import distance
 from fewstep.evaluation.distances.features import Extractor, default_features, open_extractor
@@ -52,14 +35,31 @@ from fewstep.evaluation.speed.machine import this_machine
 from fewstep.evaluation.teacher import CHECKED, checked_teacher, teacher_plan
 from fewstep.graph.commit import open_for_update
 from fewstep.graph.needs import Needs, check_memory
+from fewstep.lowering.bodies import (
+    engine_of,
+    graph_files,
+    int8_bodies,
+    is_native,
+    judged_plan,
+    judged_plans,
+    not_judged,
+    open_body,
+    unmarked,
+)
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import describe
 from fewstep.plans.plan import Plan
+from fewstep.rollouts.conditions_file import ConditionRecords
+from fewstep.rollouts.held_out import APART, PAIRED, held_out_conditions
+from fewstep.rollouts.prompts import HELD_OUT, given_rows
+from fewstep.rollouts.row_by_row import body_by_rows
 from fewstep.runtime.bundle.manifest import Body
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.options import Options
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sampler import Sampler
+from fewstep.workers.in_order import Workers
+from fewstep.workers.opening import check_workers, opened
 
 LEAST_SAMPLES = 100  # of a distance: fewer are nothing but noise
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from fewstep.calibration.metrics import Energies
 from fewstep.evaluation.cost import BATCH
 from fewstep.evaluation.distances.comparison import compare
 from fewstep.evaluation.distances.judged_batch import (
@@ -23,6 +22,7 @@ from fewstep.evaluation.results import EndQuality, StepQuality
 from fewstep.evaluation.sampling_job import FEW
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan, regroup
+from fewstep.rollouts.metrics import Energies
 from fewstep.runtime.execute import Array
 from fewstep.runtime.progress import SILENT, Progress
 

@@ -11,11 +11,11 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.calibration.metrics import Energies
 from fewstep.evaluation.sampling_job import FLOAT
 from fewstep.plans import guidance
 from fewstep.plans.noise import stacked
 from fewstep.plans.plan import Plan, regroup
+from fewstep.rollouts.metrics import Energies
 from fewstep.runtime.execute import Array, StepNetwork, StepState, combine, execute, finish
 from fewstep.runtime.request import check_given
 

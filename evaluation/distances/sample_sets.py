@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.calibration.held_out import APART, PAIRED
 from fewstep.evaluation.cost import BATCH
 from fewstep.evaluation.distances.comparison import Comparison
 from fewstep.evaluation.distances.features import Extractor
 from fewstep.evaluation.distances.references import References
 from fewstep.evaluation.sampling_job import FLOAT, Batch, Sampling
 from fewstep.plans.plan import Plan
+from fewstep.rollouts.held_out import APART, PAIRED
 from fewstep.runtime.progress import SILENT, Progress
 
 Floats = NDArray[np.floating]

@@ -12,12 +12,12 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from fewstep.calibration.bodies import is_run_by_onnxruntime
 from fewstep.evaluation.engines.found import Beside, Layer, NotCompared
 from fewstep.evaluation.engines.narrowing import first_difference, inner_of
 from fewstep.evaluation.speed.fastest import LARGEST, REFERENCE
 from fewstep.graph import io
 from fewstep.graph.graph import Graph
+from fewstep.lowering.bodies import is_run_by_onnxruntime
 from fewstep.machine.gpu import these_gpus, this_jetson
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import AHEAD, Arrays, Backend, LoadedGraph, graph_of

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 import msgspec
 
-from fewstep.calibration.bodies import graph_files
 from fewstep.evaluation.report.elements import Content, Html, count, join, paragraph, plain, section, table
 from fewstep.evaluation.report.verdict import verdict
 from fewstep.evaluation.results import Distance, EvaluationResults, decode
+from fewstep.lowering.bodies import graph_files
 from fewstep.runtime.bundle.reading import Bundle
 
 LOG = logging.getLogger("fewstep")

@@ -7,28 +7,7 @@ from types import MappingProxyType
 
 import msgspec
 
-from fewstep.calibration.bodies import (
-    backend_of,
-    engine_of,
-    int8_bodies,
-    is_native,
-    judged_plan,
-    judged_plans,
-    not_judged,
-    open_body,
-    ranges_file,
-    unmarked,
-)
 from fewstep.calibration.comparable import judged_unlike
-from fewstep.calibration.conditions_file import ConditionRecords
-from fewstep.calibration.held_out import held_out_conditions, label
-from fewstep.calibration.lowering.selection import selected_ops
-from fewstep.calibration.lowering.targets import targets_by_name
-from fewstep.calibration.prompts import HELD_OUT, given_rows
-from fewstep.calibration.ranges import table
-from fewstep.calibration.row_by_row import body_by_rows
-from fewstep.calibration.workers.in_order import Workers
-from fewstep.calibration.workers.opening import opened
 from fewstep.evaluation import results
 from fewstep.evaluation.cost import BATCH, body_bytes, sees_rows
 from fewstep.evaluation.distances.judge import Setting, judge
@@ -47,14 +26,35 @@ from fewstep.evaluation.speed.staged import int8_share, race_bodies, taken
 from fewstep.evaluation.teacher import CHECKED, checked_teacher
 from fewstep.graph import io
 from fewstep.graph.graph import Graph
+from fewstep.graph.selection import selected_ops
+from fewstep.lowering.bodies import (
+    backend_of,
+    engine_of,
+    int8_bodies,
+    is_native,
+    judged_plan,
+    judged_plans,
+    not_judged,
+    open_body,
+    ranges_file,
+    unmarked,
+)
+from fewstep.lowering.targets import targets_by_name
 from fewstep.machine.cpu import EXACT
 from fewstep.plans.guidance import describe
 from fewstep.plans.plan import Plan
+from fewstep.ranges import table
+from fewstep.rollouts.conditions_file import ConditionRecords
+from fewstep.rollouts.held_out import held_out_conditions, label
+from fewstep.rollouts.prompts import HELD_OUT, given_rows
+from fewstep.rollouts.row_by_row import body_by_rows
 from fewstep.runtime.bundle.manifest import Body
 from fewstep.runtime.bundle.platforms import ONNXRUNTIME, cpu_kind
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sampler import Sampler
+from fewstep.workers.in_order import Workers
+from fewstep.workers.opening import opened
 
 LOG = logging.getLogger("fewstep")
 RANGES_SHOWN = 48  # activations in the heat map

@@ -2,12 +2,12 @@
 
 from collections.abc import Collection, Iterable
 
-from fewstep.calibration.bodies import ranges_file
-from fewstep.calibration.lowering.coverage import macs
-from fewstep.calibration.lowering.selection import considered_ops
-from fewstep.calibration.ranges import table
 from fewstep.evaluation.results import BodyCoverage, Operation
 from fewstep.graph.graph import Graph, Node
+from fewstep.graph.selection import considered_ops
+from fewstep.lowering.bodies import ranges_file
+from fewstep.lowering.coverage import macs
+from fewstep.ranges import table
 from fewstep.runtime.bundle.manifest import Body, Coverage, Trial
 from fewstep.runtime.bundle.reading import Bundle
 

@@ -4,11 +4,11 @@ import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fewstep.calibration.held_out import PAIRED
-from fewstep.calibration.workers.opening import check_workers
 from fewstep.evaluation.speed.race import LONGEST_TURN, check_batches
 from fewstep.plans.errors import UserError
+from fewstep.rollouts.held_out import PAIRED
 from fewstep.runtime.options import Options
+from fewstep.workers.opening import check_workers
 
 
 @dataclass(frozen=True)

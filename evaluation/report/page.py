@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from html import escape
 
-from fewstep.calibration.bodies import SIMULATION
 from fewstep.evaluation.drawing import plots
 from fewstep.evaluation.drawing.plots import Series
 from fewstep.evaluation.report.distribution import distribution_section
@@ -35,6 +34,7 @@ from fewstep.evaluation.report.trials import Trials, trials_section
 from fewstep.evaluation.report.verdict import warnings
 from fewstep.evaluation.report.worst import worst_section
 from fewstep.evaluation.results import BodyCoverage, EvaluationResults, Operation, Quality, Results
+from fewstep.lowering.bodies import SIMULATION
 from fewstep.runtime.bundle.platforms import ONNXRUNTIME
 
 

@@ -3,9 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fewstep.calibration.lowering.selection import selected_ops
-from fewstep.calibration.metrics import CEILING
-from fewstep.calibration.precision.closed_loop import JUDGE_SEEDS, SEARCH_SEEDS
 from fewstep.calibration.precision.record import FrontierPoint, PrecisionMap, decode
 from fewstep.evaluation.drawing import plots
 from fewstep.evaluation.drawing.plots import Series
@@ -24,7 +21,10 @@ from fewstep.evaluation.report.elements import (
 from fewstep.evaluation.report.groups import AXIS, heads
 from fewstep.evaluation.report.operations import layer
 from fewstep.graph import io
+from fewstep.graph.selection import selected_ops
 from fewstep.plans.file import decode as decode_plan
+from fewstep.rollouts.closed_loop import JUDGE_SEEDS, SEARCH_SEEDS
+from fewstep.rollouts.metrics import CEILING
 from fewstep.runtime.bundle.reading import Bundle
 
 SHOWN = 24  # operations in the heat map: those that matter most

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-from fewstep.calibration.metrics import WINDOW
 from fewstep.evaluation.distances.drift import BANDS
 from fewstep.evaluation.drawing import plots
 from fewstep.evaluation.drawing.plots import Series
@@ -20,6 +19,7 @@ from fewstep.evaluation.report.elements import (
     table,
 )
 from fewstep.evaluation.results import EndQuality, Quality, Results
+from fewstep.rollouts.metrics import WINDOW
 
 NONE = "\N{EN DASH}"
 NO_SSIM = f"No SSIM: it compares images of at least {WINDOW} pixels a side."

@@ -7,7 +7,6 @@ from math import floor, log2
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.calibration.metrics import psnr
 from fewstep.evaluation.drawing import pictures
 from fewstep.evaluation.report.elements import (
     Content,
@@ -21,6 +20,7 @@ from fewstep.evaluation.report.elements import (
     section,
 )
 from fewstep.plans.errors import UserError
+from fewstep.rollouts.metrics import psnr
 
 COLUMNS = 10
 SCALE_TO = 96  # pixels: small samples are enlarged by a whole factor to about this, so that browsers do not blur them

@@ -12,20 +12,20 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.calibration.bodies import ranges_file
-from fewstep.calibration.conditions_file import ConditionRecords
-from fewstep.calibration.held_out import held_out_conditions
-from fewstep.calibration.lowering.encoding import Encoding
-from fewstep.calibration.lowering.quantize import encodings_of, measured_ops
-from fewstep.calibration.lowering.targets import targets_by_name
-from fewstep.calibration.ranges import table as ranges_table
-from fewstep.calibration.ranges.observe import channel_axes, open_watched
-from fewstep.calibration.trajectories import roll_out
 from fewstep.evaluation.report.elements import Html, count, data, decibel, join, paragraph, percent, section, table
 from fewstep.evaluation.report.operations import layer
 from fewstep.evaluation.results import Clipped, Quality, WorstSample
 from fewstep.graph.graph import Graph
+from fewstep.lowering.bodies import ranges_file
+from fewstep.lowering.encoding import Encoding
+from fewstep.lowering.quantize import encodings_of, measured_ops
+from fewstep.lowering.targets import targets_by_name
 from fewstep.plans.plan import Plan, group_of
+from fewstep.ranges import table as ranges_table
+from fewstep.ranges.observe import channel_axes, open_watched
+from fewstep.rollouts.conditions_file import ConditionRecords
+from fewstep.rollouts.held_out import held_out_conditions
+from fewstep.rollouts.trajectories import roll_out
 from fewstep.runtime.bundle.manifest import Body
 from fewstep.runtime.sampler import Sampler
 

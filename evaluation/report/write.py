@@ -10,8 +10,6 @@ from typing import TypeVar
 
 import msgspec
 
-from fewstep.calibration.bodies import int8_bodies, judged_plan, open_body
-from fewstep.calibration.workers.in_order import Workers
 from fewstep.evaluation import results
 from fewstep.evaluation.output import check_writable, write_whole
 from fewstep.evaluation.report.cost import ROOM, needs
@@ -25,11 +23,13 @@ from fewstep.evaluation.results import EvaluationResults, Results
 from fewstep.evaluation.teacher import teacher_plan
 from fewstep.graph.commit import open_for_update
 from fewstep.graph.needs import check_memory
+from fewstep.lowering.bodies import int8_bodies, judged_plan, open_body
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import describe
 from fewstep.plans.plan import Plan
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.progress import SILENT, Progress
+from fewstep.workers.in_order import Workers
 
 ADDRESS = "report/index.html"
 ELSEWHERE = "give --output FILE.html"

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import msgspec
 
-from fewstep.calibration.bodies import is_run_by_onnxruntime, judged_plans, open_body, unmarked
-from fewstep.calibration.prompts import HELD_OUT, prompt_rows
 from fewstep.evaluation.speed.benchmark_feeds import feeds
 from fewstep.evaluation.speed.machine import Machine, this_machine
 from fewstep.evaluation.speed.race import LONGEST_TURN, Contender, OnBackend, Race, check_batches
 from fewstep.evaluation.speed.staged import race_bodies, taken
+from fewstep.lowering.bodies import is_run_by_onnxruntime, judged_plans, open_body, unmarked
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
+from fewstep.rollouts.prompts import HELD_OUT, prompt_rows
 from fewstep.runtime.backends.named import named
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.options import Options

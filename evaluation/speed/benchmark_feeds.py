@@ -1,9 +1,9 @@
 """What a body is timed on."""
 
-from fewstep.calibration.conditions_file import ConditionRecords
-from fewstep.calibration.held_out import held_out_conditions
-from fewstep.calibration.trajectories import roll_out
 from fewstep.plans.plan import Plan
+from fewstep.rollouts.conditions_file import ConditionRecords
+from fewstep.rollouts.held_out import held_out_conditions
+from fewstep.rollouts.trajectories import roll_out
 from fewstep.runtime.backends import Arrays
 from fewstep.runtime.sampler import Sampler
 

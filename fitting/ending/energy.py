@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.calibration.metrics import psnr
 from fewstep.fitting.endpoint import Gain, Nominal, Seeds
 from fewstep.fitting.recurrence import Recurrence, plan_of
 from fewstep.fitting.rollouts import Rollouts
+from fewstep.rollouts.metrics import psnr
 
 PRICE = 0.1  # dB of the mean PSNR on the selection seeds that the energy may cost
 SHARES = tuple(1 - k / 20 for k in range(20))  # of the way to the whole factor, in the order in which they are tried

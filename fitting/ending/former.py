@@ -6,11 +6,11 @@ them again. So a new plan may be behind by a price only where the former lacks t
 
 import numpy as np
 
-from fewstep.calibration.metrics import psnr
 from fewstep.evaluation.distances.features import Extractor
 from fewstep.fitting.ending.energy import PRICE
 from fewstep.fitting.ending.sets import set_distances
 from fewstep.fitting.endpoint import Gain
+from fewstep.rollouts.metrics import psnr
 from fewstep.runtime.execute import Array
 
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.calibration.metrics import psnr
 from fewstep.evaluation.distances.features import Extractor
 from fewstep.fitting.ending.step_back import between
 from fewstep.fitting.endpoint import ENOUGH, RESTRAINTS, SECANTS, Gain, Refinement, energies_of, restrained, weights_of
@@ -19,6 +18,7 @@ from fewstep.fitting.free import difference, moved
 from fewstep.fitting.recurrence import Recurrence, plan_of
 from fewstep.fitting.sensitivity import Sensitivity
 from fewstep.plans.errors import UserError
+from fewstep.rollouts.metrics import psnr
 
 Array = NDArray[np.float64]
 Samples = NDArray[np.floating]

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fewstep.calibration.metrics import psnr
 from fewstep.fitting.blocks import Block, flat, run
 from fewstep.plans.plan import Plan
+from fewstep.rollouts.metrics import psnr
 from fewstep.runtime.sampler import Sampler
 
 

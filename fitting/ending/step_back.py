@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.calibration.metrics import psnr
 from fewstep.evaluation.distances.features import Extractor
 from fewstep.fitting.blocks import Block
 from fewstep.fitting.endpoint import Gain
 from fewstep.fitting.recurrence import Recurrence, plan_of
 from fewstep.fitting.rollouts import Rollouts
+from fewstep.rollouts.metrics import psnr
 
 COST = 0.5  # dB of the mean PSNR on the selection seeds that features may cost
 SHARES = tuple(1 - k / 20 for k in range(11))  # of the corrections that stay, in the order in which they are tried

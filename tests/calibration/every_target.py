@@ -4,7 +4,7 @@ import importlib.util
 
 import pytest
 
-from fewstep.calibration.lowering.targets import TARGETS
+from fewstep.lowering.targets import TARGETS
 
 ENGINES = dict.fromkeys(("openvino", "openvino-bf16"), "openvino")  # target -> what checks it, beside onnxruntime
 

@@ -15,18 +15,19 @@ import numpy as np
 import pytest
 
 from fewstep.calibration import calibrate as verb
-from fewstep.calibration import checkpoint, code_digest, count
+from fewstep.calibration import checkpoint, count
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.inputs import LONG
 from fewstep.calibration.options import CalibrateOptions, Inputs
-from fewstep.calibration.ranges import observe
-from fewstep.calibration.ranges.histogram import measure
-from fewstep.calibration.ranges.observe import Counts, observed_tensors
-from fewstep.calibration.trajectories import BodyCall
 from fewstep.graph import io
 from fewstep.machine import cache
 from fewstep.machine import code_digest as machine_digest
+from fewstep.ranges import observe
+from fewstep.ranges.histogram import measure
+from fewstep.ranges.observe import Counts, observed_tensors
+from fewstep.rollouts.trajectories import BodyCall
 from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.workers import code_digest
 from tests.calibration.copied_sources import copied_sources
 from tests.calibration.test_calibrate import FIRST, denoiser, prologue, table_of, write_bundle
 

@@ -10,7 +10,6 @@ import msgspec
 import pytest
 
 from fewstep.calibration import calibrate as verb
-from fewstep.calibration.bodies import native_targets
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.calibration.precision.native import searched_here
@@ -19,6 +18,7 @@ from fewstep.calibration.precision.refine import SearchResult
 from fewstep.evaluation.report.precision import stored_maps
 from fewstep.graph.commit import open_for_update
 from fewstep.graph.graph import GROUP
+from fewstep.lowering.bodies import native_targets
 from fewstep.runtime.bundle.reading import open_bundle
 from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
 

@@ -13,10 +13,10 @@ from fewstep.calibration import calibrate as calibrating
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.comparable import calibrated as how
 from fewstep.calibration.comparable import judged_unlike
-from fewstep.calibration.ranges.merging import regrouped
 from fewstep.cli.report import verb
 from fewstep.evaluation.report import ReportOptions
 from fewstep.graph.commit import open_for_update
+from fewstep.ranges.merging import regrouped
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.loading import load
 from fewstep.runtime.progress import SILENT

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from fewstep.calibration.calibrate import calibrate
-from fewstep.calibration.lowering import targets
-from fewstep.calibration.lowering.scheme import Target
-from fewstep.calibration.lowering.targets import CPU_X86, TENSORRT
+from fewstep.lowering import targets
+from fewstep.lowering.scheme import Target
+from fewstep.lowering.targets import CPU_X86, TENSORRT
 from fewstep.machine import cache
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import open_bundle

@@ -10,9 +10,9 @@ from fewstep.calibration.calibrate import calibrate, open_task
 from fewstep.calibration.count import count_activations, count_progressively, ranges_table
 from fewstep.calibration.inputs import LONG, Distribution, chosen, counted, evaluations, long_plan
 from fewstep.calibration.options import CalibrateOptions
-from fewstep.calibration.ranges.observe import open_watched
 from fewstep.calibration.task import Task
 from fewstep.graph.graph import Array
+from fewstep.ranges.observe import open_watched
 from fewstep.runtime.backends import Arrays
 from fewstep.runtime.loading import load
 from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle

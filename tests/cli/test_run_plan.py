@@ -8,9 +8,9 @@ import msgspec
 import pytest
 
 import fewstep.runtime
-from fewstep.calibration.bodies import judged_plan
 from fewstep.cli.main import main
 from fewstep.cli.run_plan import check_name, default_plan, unlike_calibration
+from fewstep.lowering.bodies import judged_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import encode
 from fewstep.plans.transforms import tail

@@ -10,14 +10,14 @@ from types import ModuleType
 import msgspec
 import pytest
 
-from fewstep.calibration.lowering.quantize import lower
-from fewstep.calibration.lowering.targets.tensorrt import TENSORRT
 from fewstep.engines import build_engine
 from fewstep.engines.build import Build, BuildOptions, EngineRequest, build, intended
 from fewstep.engines.builders import TENSORRT_RTX, Builder
 from fewstep.graph import io
 from fewstep.graph.commit import open_for_update
 from fewstep.graph.graph import Graph
+from fewstep.lowering.quantize import lower
+from fewstep.lowering.targets.tensorrt import TENSORRT
 from fewstep.machine import cache
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import cuda
@@ -25,7 +25,7 @@ from fewstep.runtime.bundle import engine_files
 from fewstep.runtime.bundle import manifest as form
 from fewstep.runtime.bundle.engine_key import EngineKey, Here, Sidecar
 from fewstep.runtime.bundle.reading import open_bundle
-from tests.calibration.bodies.small_body import EDGES, body, prologue, table
+from tests.lowering.bodies.small_body import EDGES, body, prologue, table
 
 needs_tensorrt_rtx = pytest.mark.skipif(
     importlib.util.find_spec("tensorrt_rtx") is None,

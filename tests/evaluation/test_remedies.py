@@ -8,8 +8,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from fewstep.calibration.held_out import held_out_conditions
-from fewstep.calibration.metrics import psnr
 from fewstep.evaluation.remedies import remedies
 from fewstep.evaluation.report.remedies import remedies_section, verdict
 from fewstep.evaluation.results import Remedy
@@ -17,6 +15,8 @@ from fewstep.graph.commit import open_for_update
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode, encode
 from fewstep.plans.name import with_steps
+from fewstep.rollouts.held_out import held_out_conditions
+from fewstep.rollouts.metrics import psnr
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.loading import load
 from fewstep.runtime.sampler import Sampler

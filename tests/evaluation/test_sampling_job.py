@@ -9,10 +9,10 @@ import msgspec
 import numpy as np
 import pytest
 
-from fewstep.calibration import bodies
-from fewstep.calibration.lowering.targets import targets_by_name
 from fewstep.evaluation import sampling_job as module
 from fewstep.evaluation.sampling_job import Batch, SamplingJob, sampling_job
+from fewstep.lowering import bodies
+from fewstep.lowering.targets import targets_by_name
 from fewstep.machine.code_digest import code_of
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import open_bundle

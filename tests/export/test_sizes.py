@@ -16,7 +16,6 @@ from torch import nn
 
 from fewstep.calibration.calibrate import calibrate, open_task
 from fewstep.calibration.options import CalibrateOptions
-from fewstep.calibration.trajectories import roll_out
 from fewstep.engines.build import BuildOptions, build
 from fewstep.export import Condition, ScheduleSpec, Size, Spec, free_sizes
 from fewstep.export.export import ExportOptions, export
@@ -30,6 +29,7 @@ from fewstep.graph.extents import at_sizes
 from fewstep.graph.graph import Extent
 from fewstep.graph.step import fuse_step
 from fewstep.graph.types import infer_types
+from fewstep.rollouts.trajectories import roll_out
 from fewstep.runtime import UserError, load
 from fewstep.runtime.bundle import engine_files
 from fewstep.runtime.bundle.reading import open_bundle

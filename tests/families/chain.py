@@ -26,9 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.calibration.calibrate import calibrate
-from fewstep.calibration.lowering.coverage import macs
 from fewstep.calibration.options import CalibrateOptions
-from fewstep.calibration.trajectories import draw_condition
 from fewstep.engines.build import BuildOptions, build
 from fewstep.export import export as verb
 from fewstep.export.export import ExportOptions, export
@@ -37,6 +35,8 @@ from fewstep.graph import io
 from fewstep.graph.commit import open_for_update
 from fewstep.graph.describe import describe
 from fewstep.graph.graph import Graph
+from fewstep.lowering.coverage import macs
+from fewstep.rollouts.trajectories import draw_condition
 from fewstep.runtime.backends import AHEAD
 from fewstep.runtime.backends.openvino import OpenVino
 from fewstep.runtime.bundle.engine_key import Sidecar

@@ -6,12 +6,12 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from fewstep.calibration.metrics import psnr
 from fewstep.fitting.blocks import Block, sample
 from fewstep.plans.plan import Plan
 from fewstep.plans.prediction import input_scale, x0_coefficients
 from fewstep.plans.schedule import CLEAN, NoiseSchedule, Time
 from fewstep.plans.spec import DenoiserFacts, Prediction, ScheduleSpec
+from fewstep.rollouts.metrics import psnr
 
 X_SHAPE = (1, 4, 4)
 

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from fewstep.calibration.prompts import CALIBRATION, HELD_OUT
 from fewstep.fitting import fit as verb
 from fewstep.fitting.blocks import FIT_SEEDS
 from fewstep.fitting.fit import fit
 from fewstep.fitting.options import FitOptions
 from fewstep.fitting.rollouts import Rollouts
 from fewstep.fitting.rows import fit_rows
+from fewstep.rollouts.prompts import CALIBRATION, HELD_OUT
 from fewstep.runtime.bundle.reading import open_bundle
 from tests.fitting.test_fit import FEW
 

@@ -2,8 +2,6 @@
 
 import pytest
 
-from fewstep.calibration.held_out import held_out_conditions
-from fewstep.calibration.metrics import psnr
 from fewstep.evaluation.results import TeacherCheck
 from fewstep.evaluation.teacher import Teacher
 from fewstep.fitting import fit as verb
@@ -14,6 +12,8 @@ from fewstep.fitting.search import search
 from fewstep.fitting.task import open_task
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode
+from fewstep.rollouts.held_out import held_out_conditions
+from fewstep.rollouts.metrics import psnr
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.loading import load
 from tests.fitting.test_fit import FEW

@@ -14,18 +14,18 @@ from choices.shifts import Shifts
 from fewstep.calibration import count
 from fewstep.calibration.calibrate import open_task
 from fewstep.calibration.count import count_activations, ranges_table
-from fewstep.calibration.lowering.quantize import lower_graph
-from fewstep.calibration.lowering.scheme import Target
-from fewstep.calibration.lowering.selection import selected_ops
-from fewstep.calibration.lowering.targets.cpu_x86 import CPU_X86
-from fewstep.calibration.lowering.targets.tensorrt import TENSORRT
-from fewstep.calibration.ranges import observe
 from fewstep.graph.graph import GROUP, Graph
+from fewstep.graph.selection import selected_ops
 from fewstep.graph.session import open_session, run
+from fewstep.lowering.quantize import lower_graph
+from fewstep.lowering.scheme import Target
+from fewstep.lowering.targets.cpu_x86 import CPU_X86
+from fewstep.lowering.targets.tensorrt import TENSORRT
+from fewstep.ranges import observe
 from fewstep.runtime.backends import LoadedGraph
-from tests.calibration.bodies.small_body import EDGES, SELECTED, body, feeds, table
 from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
-from tests.calibration.test_row_by_row import unsteady
+from tests.lowering.bodies.small_body import EDGES, SELECTED, body, feeds, table
+from tests.rollouts.test_row_by_row import unsteady
 
 BEHIND = {"h2": "h2_biased", "shortcut": "shortcut_biased", "mixed": "mixed_biased", "h3": "h3_biased"}
 

@@ -17,16 +17,16 @@ from choices.seen import Seen
 
 from fewstep.calibration.calibrate import open_task
 from fewstep.calibration.count import count_activations, ranges_table
-from fewstep.calibration.lowering.quantize import lower_graph
-from fewstep.calibration.lowering.selection import selected_ops, weighted_op
-from fewstep.calibration.lowering.targets.cpu_x86 import CPU_X86
-from fewstep.calibration.ranges.observe import Counts
-from fewstep.calibration.ranges.table import Method, Range, Ranges, RangesTable
 from fewstep.graph.graph import BATCH, Graph, Node, Value
 from fewstep.graph.passes.concat import split_concat
+from fewstep.graph.selection import selected_ops, weighted_op
 from fewstep.graph.session import run
-from tests.calibration.bodies.small_body import body, feeds, table
+from fewstep.lowering.quantize import lower_graph
+from fewstep.lowering.targets.cpu_x86 import CPU_X86
+from fewstep.ranges.observe import Counts
+from fewstep.ranges.table import Method, Range, Ranges, RangesTable
 from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
+from tests.lowering.bodies.small_body import body, feeds, table
 
 F32 = np.dtype(np.float32)
 

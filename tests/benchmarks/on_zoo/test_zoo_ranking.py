@@ -9,7 +9,7 @@ import pytest
 
 from fewstep.calibration.calibrate import open_task
 from fewstep.calibration.options import CalibrateOptions
-from fewstep.calibration.precision.closed_loop import SELECTION_SEEDS, open_course
+from fewstep.rollouts.closed_loop import SELECTION_SEEDS, open_course
 from tests.calibration.test_calibrate import denoiser, write_bundle
 
 SCRIPT = runpy.run_path(str(Path(__file__).parents[3] / "benchmarks/on_zoo/zoo_ranking.py"))

@@ -9,11 +9,11 @@ import pytest
 from fewstep.calibration.calibrate import Calibration, calibrate
 from fewstep.calibration.choosing import trials
 from fewstep.calibration.choosing.trials import measuring
-from fewstep.calibration.lowering.scheme import Target
-from fewstep.calibration.precision.closed_loop import JUDGE_SEEDS, SEARCH_SEEDS, SELECTION_SEEDS
 from fewstep.graph import io
 from fewstep.graph.bake.bake import BakeOptions, bake
 from fewstep.graph.graph import Graph
+from fewstep.lowering.scheme import Target
+from fewstep.rollouts.closed_loop import JUDGE_SEEDS, SEARCH_SEEDS, SELECTION_SEEDS
 from fewstep.runtime.backends import LoadedGraph
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.loading import load

@@ -8,14 +8,14 @@ import pytest
 
 from fewstep.calibration.choosing import opened
 from fewstep.calibration.choosing.opened import open_lowered
-from fewstep.calibration.lowering.quantize import lower
-from fewstep.calibration.lowering.scheme import Target
-from fewstep.calibration.lowering.targets.tensorrt import TENSORRT
 from fewstep.graph import io
 from fewstep.graph.graph import GROUP
 from fewstep.graph.session import run
-from tests.calibration.bodies.small_body import EDGES, body, feeds, sqnr, table
+from fewstep.lowering.quantize import lower
+from fewstep.lowering.scheme import Target
+from fewstep.lowering.targets.tensorrt import TENSORRT
 from tests.calibration.every_target import every_target
+from tests.lowering.bodies.small_body import EDGES, body, feeds, sqnr, table
 
 
 @every_target

@@ -18,11 +18,11 @@ from fewstep.calibration.choosing.output_error import (
     shrunken,
     weights,
 )
-from fewstep.calibration.precision.closed_loop import Course, open_course
 from fewstep.graph.graph import GROUP
 from fewstep.plans.compile import DenoiserFacts, compile_plan
 from fewstep.plans.plan import Plan
 from fewstep.plans.shaping import Clip
+from fewstep.rollouts.closed_loop import Course, open_course
 from fewstep.runtime.backends import Arrays, LoadedGraph
 from fewstep.runtime.loading import load
 from tests.calibration.test_calibrate import SCHEDULE, denoiser, write_bundle

@@ -5,8 +5,8 @@ import pytest
 
 from fewstep.calibration.choosing import thin
 from fewstep.calibration.choosing.thin import thin_convolutions
-from fewstep.calibration.lowering.coverage import macs
 from fewstep.graph.graph import BATCH, Graph, Node, Value
+from fewstep.lowering.coverage import macs
 
 WIDE, NARROW = 48, 16
 F32 = np.dtype(np.float32)

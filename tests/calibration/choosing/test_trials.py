@@ -9,23 +9,23 @@ import pytest
 from numpy.typing import NDArray
 
 from fewstep.calibration import options as verb
-from fewstep.calibration.bodies import ranges_files
 from fewstep.calibration.calibrate import Calibration, calibrate
 from fewstep.calibration.choosing import trials
 from fewstep.calibration.choosing.evidence import Tried, Way
 from fewstep.calibration.choosing.trials import most_evaluations
-from fewstep.calibration.lowering.scheme import Target
-from fewstep.calibration.on_demand import OnDemand
-from fewstep.calibration.precision.closed_loop import JUDGE_SEEDS, SEARCH_SEEDS, SELECTION_SEEDS, Course
-from fewstep.calibration.ranges.table import load as load_table
-from fewstep.calibration.trajectories import HELD_OUT_SEEDS
 from fewstep.evaluation.contents import InspectOptions, inspect
 from fewstep.evaluation.report.operations import BY_TRIAL
 from fewstep.graph import io
 from fewstep.graph.graph import Graph
 from fewstep.graph.pack import PackOptions, pack
+from fewstep.lowering.bodies import ranges_files
+from fewstep.lowering.scheme import Target
 from fewstep.machine import cache
 from fewstep.plans.errors import UserError
+from fewstep.ranges.table import load as load_table
+from fewstep.rollouts.closed_loop import JUDGE_SEEDS, SEARCH_SEEDS, SELECTION_SEEDS, Course
+from fewstep.rollouts.on_demand import OnDemand
+from fewstep.rollouts.trajectories import HELD_OUT_SEEDS
 from fewstep.runtime.backends import LoadedGraph
 from fewstep.runtime.bundle.manifest import Trial
 from fewstep.runtime.bundle.reading import open_bundle
@@ -331,7 +331,7 @@ def test_trials_come_after_what_is_kept(bundle: Path, tmp_path: Path, monkeypatc
     assert "int8-cpu-x86" not in open_bundle(bundle).manifest.bodies
     assert list((cache.folder() / "calibration").glob("*"))
     with monkeypatch.context() as patched:
-        patched.setattr("fewstep.calibration.ranges.observe.Counts.add", killed)
+        patched.setattr("fewstep.ranges.observe.Counts.add", killed)
         again = run(bundle, ranges="auto")
     whole = run(write_bundle(tmp_path / "other", denoiser()), ranges="auto")
     assert again.manifest.files == whole.manifest.files and tried_of(again) == tried_of(whole)
@@ -341,7 +341,7 @@ def test_what_won_is_lowered_once(bundle: Path, monkeypatch: pytest.MonkeyPatch)
     lowered = []
     real = trials.lower_graph
     monkeypatch.setattr(trials, "lower_graph", lambda *given: lowered.append(given) or real(*given))
-    monkeypatch.setattr("fewstep.calibration.lowering.quantize.lower_graph", lambda *given: pytest.fail("once more"))
+    monkeypatch.setattr("fewstep.lowering.quantize.lower_graph", lambda *given: pytest.fail("once more"))
     run(bundle, ranges="auto")
     assert len(lowered) == len(trials.TRIED)
 

@@ -11,11 +11,8 @@ import numpy as np
 import pytest
 
 from fewstep.calibration.calibrate import Calibration, calibrate
-from fewstep.calibration.lowering.quantize import LoweredBody
-from fewstep.calibration.metrics import psnr
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.calibration.precision import refine
-from fewstep.calibration.precision.closed_loop import JUDGE_SEEDS
 from fewstep.calibration.precision.record import FrontierPoint, PrecisionMap, decode, encode, parse_bound
 from fewstep.calibration.precision.refine import Bound, Search
 from fewstep.calibration.precision.search import Choice, Point
@@ -23,7 +20,10 @@ from fewstep.calibration.precision.search_cache import SearchCache, key
 from fewstep.calibration.precision.sensitivity import Sensitivity
 from fewstep.calibration.precision.variants import Variants
 from fewstep.graph.graph import BATCH, Graph, Node, Value
+from fewstep.lowering.quantize import LoweredBody
 from fewstep.plans.errors import UserError
+from fewstep.rollouts.closed_loop import JUDGE_SEEDS
+from fewstep.rollouts.metrics import psnr
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.loading import load
 from tests.calibration.precision.faked_times import Clock

@@ -8,13 +8,14 @@ import msgspec
 import numpy as np
 import pytest
 
-from fewstep.calibration import code_digest
-from fewstep.calibration.precision import closed_loop, sensitivity, variants
 from fewstep.calibration.precision import search_cache as kept_module
+from fewstep.calibration.precision import sensitivity, variants
 from fewstep.calibration.precision.search import JudgedQuality
 from fewstep.calibration.precision.search_cache import Figures, SearchCache, key
 from fewstep.machine import cache
 from fewstep.machine import code_digest as machine_digest
+from fewstep.rollouts import closed_loop
+from fewstep.workers import code_digest
 from tests.calibration.copied_sources import copied_sources
 from tests.calibration.precision.faked_times import Clock
 from tests.calibration.precision.test_refine import LAYERS, deep, run

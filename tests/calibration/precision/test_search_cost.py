@@ -9,13 +9,13 @@ import pytest
 
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
-from fewstep.calibration.precision import closed_loop
-from fewstep.calibration.precision.closed_loop import Course
 from fewstep.calibration.precision.native import searched_here
 from fewstep.calibration.precision.search_cost import TIMED
-from fewstep.calibration.ranges.merging import regrouped
-from fewstep.calibration.trajectories import BodyCall, roll_out
 from fewstep.cli.calibrate import dry_run, verb
+from fewstep.ranges.merging import regrouped
+from fewstep.rollouts import closed_loop
+from fewstep.rollouts.closed_loop import Course
+from fewstep.rollouts.trajectories import BodyCall, roll_out
 from fewstep.runtime.progress import SILENT
 from tests.calibration.precision.faked_times import Clock
 from tests.calibration.precision.test_refine import deep

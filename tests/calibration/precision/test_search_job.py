@@ -11,23 +11,23 @@ import numpy as np
 import pytest
 
 from fewstep.calibration.calibrate import calibrate
-from fewstep.calibration.lowering.targets import targets_by_name
-from fewstep.calibration.on_demand import OpeningOnDemand
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.calibration.precision import refine as refine_module
 from fewstep.calibration.precision import sensitivity
-from fewstep.calibration.precision.closed_loop import SEARCH_SEEDS, open_course
 from fewstep.calibration.precision.refine import Bound
 from fewstep.calibration.precision.search import Choice
 from fewstep.calibration.precision.search_job import SearchJob, runs_here
 from fewstep.calibration.precision.variants import Variants
-from fewstep.calibration.row_by_row import sampler_by_rows
-from fewstep.calibration.workers.processes import Processes
-from fewstep.calibration.workers.sent_bundle import sent
+from fewstep.lowering.targets import targets_by_name
 from fewstep.machine import cache
 from fewstep.plans.errors import UserError
+from fewstep.rollouts.closed_loop import SEARCH_SEEDS, open_course
+from fewstep.rollouts.on_demand import OpeningOnDemand
+from fewstep.rollouts.row_by_row import sampler_by_rows
 from fewstep.runtime.execute import finish
 from fewstep.runtime.loading import load
+from fewstep.workers.processes import Processes
+from fewstep.workers.sent_bundle import sent
 from tests.calibration.precision.test_refine import LAYERS, deep
 from tests.calibration.test_calibrate import contents, table_of, write_bundle
 

@@ -7,10 +7,6 @@ import msgspec
 import numpy as np
 import pytest
 
-from fewstep.calibration.held_out import APART, PAIRED, held_out_conditions
-from fewstep.calibration.metrics import psnr
-from fewstep.calibration.trajectories import FIRST_SEED
-from fewstep.calibration.workers.processes import Processes
 from fewstep.evaluation import cost
 from fewstep.evaluation import results as forms
 from fewstep.evaluation.distances import evaluate as module
@@ -19,10 +15,14 @@ from fewstep.evaluation.distances.evaluate import EvaluateOptions, evaluate
 from fewstep.graph import commit
 from fewstep.graph.commit import open_for_update
 from fewstep.plans.errors import UserError
+from fewstep.rollouts.held_out import APART, PAIRED, held_out_conditions
+from fewstep.rollouts.metrics import psnr
+from fewstep.rollouts.trajectories import FIRST_SEED
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.loading import load
 from fewstep.runtime.sampler import Sampler
+from fewstep.workers.processes import Processes
 from tests.evaluation.extractors import write_extractor
 from tests.evaluation.judged_bundle import SHAPE, make_bundle
 from tests.runtime.test_fitted_plans import give

@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fewstep.calibration.metrics import CEILING
 from fewstep.evaluation.distances import judge as judging
 from fewstep.evaluation.distances.judge import Setting
 from fewstep.evaluation.distances.judged_batch import Candidate, guided
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
+from fewstep.rollouts.metrics import CEILING
 
 DENOISING = DenoiserFacts(ScheduleSpec("linear"), "epsilon")
 SHAPE = (1, 4, 4)

@@ -12,8 +12,6 @@ import msgspec
 import numpy as np
 import pytest
 
-from fewstep.calibration.metrics import CEILING, psnr
-from fewstep.calibration.ranges.table import Range, Ranges, RangesTable
 from fewstep.evaluation import results as forms
 from fewstep.evaluation.report import ReportOptions, report, write
 from fewstep.evaluation.report.measure import notes, ranges_over_groups
@@ -27,6 +25,8 @@ from fewstep.graph import commit
 from fewstep.graph.commit import open_for_update
 from fewstep.graph.graph import Graph, Node, Value
 from fewstep.plans.errors import UserError
+from fewstep.ranges.table import Range, Ranges, RangesTable
+from fewstep.rollouts.metrics import CEILING, psnr
 from fewstep.runtime.bundle.reading import MANIFEST, named_files, open_bundle
 from fewstep.runtime.loading import load
 from tests.evaluation.judged_bundle import ERROR, add_stage, make_bundle

@@ -8,14 +8,14 @@ import msgspec
 import numpy as np
 import pytest
 
-from fewstep.calibration import bodies
-from fewstep.calibration.bodies import SIMULATION, engine_of, int8_bodies
-from fewstep.calibration.lowering.targets import OPENVINO
 from fewstep.cli.report import dry_run
 from fewstep.evaluation.distances.evaluate import EvaluateOptions, open_task
 from fewstep.evaluation.report import ReportOptions, report
 from fewstep.evaluation.results import Results
 from fewstep.graph.commit import open_for_update
+from fewstep.lowering import bodies
+from fewstep.lowering.bodies import SIMULATION, engine_of, int8_bodies
+from fewstep.lowering.targets import OPENVINO
 from fewstep.runtime.backends.openvino import OpenVino, module
 from fewstep.runtime.bundle.reading import open_bundle
 from tests.evaluation.judged_bundle import ERROR, make_bundle

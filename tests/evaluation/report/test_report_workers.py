@@ -8,7 +8,6 @@ import msgspec
 import numpy as np
 import pytest
 
-from fewstep.calibration.workers.processes import Processes
 from fewstep.evaluation.report import ReportOptions
 from fewstep.evaluation.report import measure as module
 from fewstep.evaluation.report.measure import measure
@@ -16,6 +15,7 @@ from fewstep.evaluation.report.samples import Samples
 from fewstep.evaluation.results import Results
 from fewstep.evaluation.sampling_job import SamplingJob
 from fewstep.plans.errors import UserError
+from fewstep.workers.processes import Processes
 from tests.evaluation.judged_bundle import add_stage, make_bundle
 
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from fewstep.calibration.calibrate import calibrate
-from fewstep.calibration.lowering.encoding import Encoding
 from fewstep.evaluation.report.elements import join
 from fewstep.evaluation.report.worst import clipped_share, worst_sample, worst_section
 from fewstep.evaluation.results import Clipped, Quality, WorstSample
 from fewstep.graph import io
+from fewstep.lowering.encoding import Encoding
 from fewstep.plans.plan import group_of
 from fewstep.runtime.bundle.manifest import Coverage, Stage
 from fewstep.runtime.loading import load

@@ -5,13 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fewstep.calibration.metrics import psnr
 from fewstep.fitting.blocks import sample
 from fewstep.fitting.ending.energy import PRICE, energy_of, scaled
 from fewstep.fitting.endpoint import Nominal, Seeds
 from fewstep.fitting.recurrence import plan_of, recurrence_of
 from fewstep.fitting.rollouts import Rollouts
 from fewstep.plans.compile import compile_plan
+from fewstep.rollouts.metrics import psnr
 from tests.fitting.analytic import Analytic, blocks, facts, mixture, taught
 
 WORSE = Nominal(np.zeros(1), np.arange(8.0))  # PSNRs of a nominal plan on the seeds of the choices

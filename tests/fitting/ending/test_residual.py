@@ -5,7 +5,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from fewstep.calibration.metrics import psnr
 from fewstep.fitting import endpoint
 from fewstep.fitting.blocks import sample
 from fewstep.fitting.ending import residual
@@ -16,6 +15,7 @@ from fewstep.fitting.recurrence import plan_of, recurrence_of
 from fewstep.fitting.rollouts import Rollouts
 from fewstep.fitting.sensitivity import Sensitivity, join, norms
 from fewstep.plans.compile import compile_plan
+from fewstep.rollouts.metrics import psnr
 from tests.fitting.analytic import X_SHAPE, Analytic, blocks, facts, mixture, taught
 
 RNG = np.random.default_rng(0)

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from fewstep.calibration.metrics import psnr
 from fewstep.fitting.blocks import sample
 from fewstep.fitting.ending.span import span_psnr
 from fewstep.plans.compile import compile_plan
+from fewstep.rollouts.metrics import psnr
 from tests.fitting.analytic import Analytic, blocks, facts, gaussian, mixture, taught
 
 

@@ -6,13 +6,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from fewstep.calibration.metrics import psnr
 from fewstep.fitting.blocks import sample
 from fewstep.fitting.ending import step_back as module
 from fewstep.fitting.ending.step_back import COST, between, step_back
 from fewstep.fitting.recurrence import plan_of, recurrence_of
 from fewstep.fitting.rollouts import Rollouts
 from fewstep.plans.compile import compile_plan
+from fewstep.rollouts.metrics import psnr
 from tests.fitting.analytic import Analytic, blocks, facts, mixture, taught
 
 SAMPLER = Analytic(facts("cosine", "v"), mixture)

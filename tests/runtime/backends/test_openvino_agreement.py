@@ -14,14 +14,14 @@ from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
 pytest.importorskip("openvino", reason="openvino is not installed")
 
 from fewstep.calibration import calibrate as verb
-from fewstep.calibration.bodies import int8_bodies, not_judged
 from fewstep.calibration.calibrate import calibrate
-from fewstep.calibration.metrics import psnr
 from fewstep.evaluation.report import ReportOptions, report
 from fewstep.graph.graph import Array, Graph, Node
 from fewstep.graph.index import in_topological_order
+from fewstep.lowering.bodies import int8_bodies, not_judged
 from fewstep.machine import cache
 from fewstep.plans.errors import UserError
+from fewstep.rollouts.metrics import psnr
 from fewstep.runtime.backends import openvino_agreement
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.backends.openvino import OpenVino

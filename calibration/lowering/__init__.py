@@ -1,1 +1,0 @@
-"""Lowering rewrites the prepared graph in int8, for each target."""

@@ -1,1 +1,0 @@
-"""Ranges are taken from watched activations: histograms, methods that clip them, and the resulting table."""

@@ -1,0 +1,98 @@
+"""Activations in 8 bits: real = scale * (integer - zero_point), with one scale per lambda group for all channels, which
+the graph may have multiplied before (`channels.py`)."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.ranges.table import LEVELS, Range, Ranges
+
+LEAST_FINER = 1.25
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How a target writes one tensor: `scales` float64 [groups], or [1] if pooled; one zero point for all groups.
+
+    `widening` [groups]: how much coarser each scale is than it would be with a zero point of its own. `multipliers`
+    [channels]: what the graph multiplies each channel by before it is written, if channels have scales of their own.
+    """
+
+    scales: NDArray[np.float64]
+    zero_point: np.integer[Any]
+    widening: NDArray[np.float64]
+    multipliers: NDArray[np.float64] | None = None
+
+
+def asymmetric_uint8(ranges: Ranges, grouped: bool) -> Encoding:
+    """uint8, the whole of each range representable.
+
+    The zero point is the one that coarsens the groups' scales least (sum of logarithms): as a constant it lets engines
+    choose kernels by it, while scales may change at run time.
+    """
+    low, high = _ends(ranges.per_group if grouped else (ranges.pooled,))
+    candidates = np.arange(LEVELS + 1, dtype=np.float64)[:, None]  # [256, 1] against [groups]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        below = np.where(low < 0, -low / candidates, 0.0)  # zero point 0 leaves nothing for negative values
+        above = np.where(high > 0, high / (LEVELS - candidates), 0.0)
+    needed = np.maximum(below, above)  # [256, groups]
+    best = int(np.argmin(np.log(needed).sum(axis=1)))
+    return Encoding(needed[best], np.uint8(best), needed[best] / needed.min(axis=0))
+
+
+def asymmetric_int8(ranges: Ranges, grouped: bool) -> Encoding:
+    """`asymmetric_uint8` shifted by 128: the same scales, the same numbers represented."""
+    code = asymmetric_uint8(ranges, grouped)
+    return replace(code, zero_point=np.int8(int(code.zero_point) - 128))
+
+
+def symmetric_int8(ranges: Ranges, grouped: bool) -> Encoding:
+    """int8 around zero: [-amax, amax] to [-127, 127]."""
+    amax = np.array(ranges.per_group_symmetric if grouped else [ranges.pooled_symmetric])
+    return Encoding(amax / 127, np.int8(0), np.ones(len(amax)))
+
+
+def centred_int8(ranges: Ranges, grouped: bool) -> Encoding:
+    """`asymmetric_int8` where its scales are finer than those of `symmetric_int8` by LEAST_FINER on the geometric mean:
+    behind a SiLU, say, which leaves little below zero; else `symmetric_int8`.
+
+    For targets where a zero point costs operations: sums of residuals lie around zero, and would win nothing by one.
+    """
+    moved, symmetric = asymmetric_int8(ranges, grouped), symmetric_int8(ranges, grouped)
+    gain = np.exp(np.log(symmetric.scales / moved.scales).mean())
+    return moved if gain >= LEAST_FINER else symmetric
+
+
+def _ends(ranges: tuple[Range, ...]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    return np.array([r.low for r in ranges]), np.array([r.high for r in ranges])
+
+
+# Names of what a lowering adds beside a tensor. No tensor of an exported graph contains parentheses.
+
+
+def scale_of(tensor: str) -> str:
+    return f"scale({tensor})"
+
+
+def zero_point_of(tensor: str) -> str:
+    return f"zero_point({tensor})"
+
+
+def integer_of(tensor: str) -> str:
+    return f"int8({tensor})"
+
+
+def factor_of(tensor: str) -> str:
+    return f"factor({tensor})"
+
+
+def even_of(tensor: str) -> str:
+    """A tensor whose channels have been multiplied."""
+    return f"even({tensor})"
+
+
+def product_of(op: str) -> str:
+    """What an operation makes of codes whose scale is not yet that of its group."""
+    return f"product({op})"

@@ -1,0 +1,142 @@
+"""What really runs in int8, told by OpenVINO of the graph that its CPU plugin makes of the one it is given."""
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from fewstep.graph.extents import at_sizes
+from fewstep.graph.graph import BATCH, Array, Graph, Node
+from fewstep.graph.index import index
+from fewstep.graph.io import save
+from fewstep.lowering.coverage import MULTIPLY
+from fewstep.plans.errors import UserError
+from fewstep.ranges.observe import watch
+from fewstep.runtime.backends.openvino import OpenVino, last_line, read, version
+from fewstep.runtime.bundle.platforms import OPENVINO
+
+MULTIPLYING = ("Convolution", "FullyConnected", "MatMul")  # its kinds of layers that have integer kernels
+FUSED = "Subgraph"  # a kernel of several operations, products among them where OpenVINO has one thread
+INTEGER = ("u8", "i8")
+FILE = "graph.onnx"  # in a temporary folder
+
+Answer = TypeVar("Answer")
+
+
+def integer_operations(graph: Graph) -> frozenset[str]:
+    """Names of the tensors that integer kernels make, in a graph compiled for one usual sample on this CPU.
+
+    What is fused into a kernel counts for that kernel: the names are those of the multiplying operations themselves.
+    """
+    weighted = {f"weighted{i}": node.output for i, node in enumerate(graph.nodes) if node.op in MULTIPLY}
+    labels = {made: label for label, made in weighted.items()}
+    known = weighted | _by_weight(graph)
+    labelled = tuple(replace(node, name=labels.get(node.output, node.name)) for node in graph.nodes)
+    shapes = {v.name: [1 if size == BATCH else int(size) for size in v.shape] for v in at_sizes(graph).inputs}
+
+    def integer_layers(compiled: Any) -> list[str]:
+        layers = compiled.get_runtime_model().get_ops()
+        integer = [layer for layer in layers if _is_integer(layer)]
+        own = [label for layer in integer for each in (layer, *_turned(layer)) for label in _sources(each)]
+        return own + [name for layer in layers if _kind(layer)[0] == FUSED for name in _integer_constants(layer)]
+
+    ran = _compiled(replace(graph, nodes=labelled), shapes, integer_layers)
+    return frozenset(known[label] for label in ran if label in known)
+
+
+def as_compiled(graph: Graph, tensors: Sequence[str]) -> Callable[[Mapping[str, Array]], dict[str, Array]]:
+    """A graph that returns inner `tensors` too: an `agreement.Engine`. It is compiled once for all evaluations of the
+    same shapes; what was compiled for others goes before. UserError if the plugin fails on them."""
+    shown = watched(graph, tensors)
+    folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)  # read by what is compiled, until both go
+    save(shown, Path(folder.name) / FILE)
+    backend = OpenVino(cached=False)
+    core = backend.core()
+    held: dict[tuple[tuple[int, ...], ...], Any] = {}
+
+    def run(feeds: Mapping[str, Array]) -> dict[str, Array]:
+        given = {value.name: feeds[value.name] for value in graph.inputs}
+        key = tuple(value.shape for value in given.values())
+        if key not in held:
+            held.clear()
+            shapes = {name: list(value.shape) for name, value in given.items()}
+            held[key] = backend.compile(core, read(core, Path(folder.name) / FILE), graph.name, shapes)
+        try:
+            found = held[key](given)
+        except Exception as error:  # its errors share no base class but Exception
+            raise UserError(
+                f"OpenVINO {version()} failed on graph {graph.name!r}: {last_line(error)}",
+                f"pip install --upgrade openvino, or calibrate without target {OPENVINO.name}",
+            ) from error
+        made = {value.name: np.array(found[value.name]) for value in shown.outputs}
+        return made | {name: -made[_negated(name)] for name in tensors if name not in made}
+
+    return run
+
+
+def _compiled(graph: Graph, shapes: Mapping[str, list[int]], ask: Callable[[Any], Answer]) -> Answer:
+    """What `ask` makes of the `openvino.CompiledModel` of a graph, for these shapes of its inputs. It must keep nothing
+    of it: until it goes it reads a file that is then removed."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / FILE
+        save(graph, path)
+        backend = OpenVino(cached=False)
+        core = backend.core()
+        return ask(backend.compile(core, read(core, path), graph.name, shapes))
+
+
+def watched(graph: Graph, tensors: Sequence[str]) -> Graph:
+    """The graph with `tensors` among its outputs; of what multiplying operations make its negative, for the plugin
+    leaves an operation in float whose own result is an output (measured)."""
+    products = [node.output for node in graph.nodes if node.op in MULTIPLY and node.output in tensors]
+    negatives = tuple(Node("Neg", (name,), (_negated(name),)) for name in products)
+    longer = replace(graph, nodes=graph.nodes + negatives)
+    return watch(longer, [_negated(name) if name in products else name for name in tensors])
+
+
+def _negated(name: str) -> str:
+    return f"negated({name})"
+
+
+def _by_weight(graph: Graph) -> dict[str, str]:
+    """The products by the int8 constants that they read through a DequantizeLinear."""
+    idx = index(graph)
+    found = {}
+    for node in graph.nodes:
+        pair = idx.producer(node.inputs[1], "DequantizeLinear") if node.op in MULTIPLY else None
+        if pair is not None:
+            found[pair.inputs[0]] = node.output
+    return found
+
+
+def _kind(layer: Any) -> tuple[str, str]:
+    """The kind of a layer, and the type that it runs in."""
+    told = layer.get_rt_info()
+    return told["layerType"].astype(str), told["runtimePrecision"].astype(str)
+
+
+def _is_integer(layer: Any) -> bool:
+    kind, precision = _kind(layer)
+    return kind in MULTIPLYING and precision in INTEGER
+
+
+def _turned(layer: Any) -> list[Any]:
+    """The layers that transpose what a layer reads: where OpenVINO forgot the name of an operation, that of its
+    transposed weight still has it."""
+    read = [each.get_source_output().get_node() for each in layer.inputs()]
+    return [each for each in read if _kind(each)[0] == "Transpose"]
+
+
+def _integer_constants(layer: Any) -> list[str]:
+    """The names of the int8 constants that a layer reads. A fused kernel that kept one multiplies it as it is: sums
+    that cancel come out exact (measured in OpenVINO 2026.4)."""
+    read = [each.get_source_output().get_node() for each in layer.inputs()]
+    return [each.get_friendly_name() for each in read if _kind(each)[0] == "Const" and _kind(each)[1] == "i8"]
+
+
+def _sources(layer: Any) -> Iterator[str]:
+    """The names of the operations that went into a layer; OpenVINO marks parts of one behind a slash."""
+    yield from (name.partition("/")[0] for name in layer.get_rt_info()["originalLayersNames"].astype(str).split(","))

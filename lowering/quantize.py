@@ -1,0 +1,301 @@
+"""From the prepared graph and its ranges to an int8 graph for one target."""
+
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial, reduce
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.graph.graph import Array, Graph
+from fewstep.graph.passes.constants import drop_unused
+from fewstep.graph.selection import LEAST_CHANNELS, WeightedOp, considered_ops, selected_ops
+from fewstep.graph.types import infer_types
+from fewstep.graph.weights import release_array
+from fewstep.lowering.balance import balanced
+from fewstep.lowering.centring import centre
+from fewstep.lowering.channels import encoded, even_scales, even_weight, evened
+from fewstep.lowering.divided import with_free_divisions
+from fewstep.lowering.encoding import Encoding, scale_of, zero_point_of
+from fewstep.lowering.factors import coarsening, factored
+from fewstep.lowering.gathering import GROUP_INPUT, gathered
+from fewstep.lowering.multiplied import with_free_products
+from fewstep.lowering.rounded import Rounded
+from fewstep.lowering.scheme import Replacement, Scheme, Target
+from fewstep.lowering.weights import QuantizedWeight, quantize_weight, representable
+from fewstep.machine.threads import side_by_side
+from fewstep.plans.errors import UserError
+from fewstep.ranges.methods import ALIKE
+from fewstep.ranges.table import RangesTable
+from fewstep.runtime.bundle.manifest import Coverage
+
+Lowered = tuple[Graph, tuple[WeightedOp, ...], dict[str, Encoding]]  # graph, operations in int8, codes of activations
+Quantizer = Callable[[WeightedOp, NDArray[np.float32]], QuantizedWeight]  # of an operation and the weight it reads
+
+
+@dataclass(frozen=True)
+class LoweredBody:
+    """An int8 body. `groups` are the edges of lambda between its groups: none if its scales are constant."""
+
+    graph: Graph
+    coverage: Coverage
+    groups: tuple[float, ...]
+    notes: tuple[str, ...]
+
+
+def as_it_is(graph: Graph) -> Graph:
+    """A lowered graph that stays in memory."""
+    return graph
+
+
+def lower(
+    prepared: Graph,
+    table: RangesTable,
+    target: Target,
+    in_float: Collection[str] = (),
+    keep: Callable[[Graph], Graph] = as_it_is,
+) -> LoweredBody:
+    """Lower a prepared float32 body for a target, but for the operations named in `in_float`.
+
+    `keep` may write the weights of the lowered graph to files, and return it with them mapped from there: it is called
+    before the check on an engine, which has another copy of them. UserError if a tensor has no range, or nothing can be
+    quantized.
+    """
+    return completed(prepared, table, target, lower_graph(prepared, table, target, in_float), keep)
+
+
+def completed(
+    prepared: Graph, table: RangesTable, target: Target, made: Lowered, keep: Callable[[Graph], Graph] = as_it_is
+) -> LoweredBody:
+    """The body of what `lower_graph` made of the same: kept, and checked on an engine."""
+    graph, ops, encodings = made
+    graph = keep(graph)
+    groups = table.groups if GROUP_INPUT in graph.inputs else ()
+    notes = target.notes + _by_channel(encodings) + _widening(encodings)
+    if target.scheme.constant_scales:
+        notes += coarsening(encodings, target.scheme.scale_dtype)
+    return LoweredBody(graph, target.check(prepared, graph, ops), groups, notes)
+
+
+def lower_graph(
+    prepared: Graph,
+    table: RangesTable,
+    target: Target,
+    in_float: Collection[str] = (),
+    rounded: Rounded | None = None,
+) -> Lowered:
+    """The int8 graph alone, not checked on an engine: with its operations, and how activations are encoded. `rounded`
+    are weights of other lowerings."""
+    ops = tuple(op for op in measured_ops(prepared, table, target.scheme) if op.name not in in_float)
+    return lower_ops(prepared, table, target, ops, partial(_quantized, table, target.scheme, rounded))
+
+
+def lower_ops(
+    prepared: Graph, table: RangesTable, target: Target, ops: tuple[WeightedOp, ...], quantize: Quantizer
+) -> Lowered:
+    """`lower_graph` of these operations, with what `quantize` makes of their weights."""
+    scheme = target.scheme
+    refuse_overflow(_represented(table), target)
+    encodings = encodings_of(prepared, table, ops, scheme)
+
+    def made(op: WeightedOp) -> QuantizedWeight:
+        weight = even_scales(quantize(op, even_weight(op, prepared, encodings)), op, encodings, scheme)
+        release_array(prepared.constants[op.weight])
+        return weight
+
+    weights = side_by_side(made, ops)
+    formed = reduce(lambda graph, rewrite: rewrite(graph), target.rewrites, prepared)
+    base, inner, codes = _written_out(formed, ops, encodings, weights, scheme)
+    base = _without_weights(base, inner)  # passes would convert them in vain
+    base = reduce(lambda graph, rewrite: rewrite(graph), target.passes, base)
+    lowered = emit(base, inner, codes, _by_name(inner, weights), scheme)
+    if target.finish:
+        types = infer_types(prepared)
+        lowered = drop_unused(reduce(lambda graph, rewrite: rewrite(graph, types), target.finish, lowered))
+    return lowered, ops, encodings
+
+
+def lowered_ops(prepared: Graph) -> tuple[WeightedOp, ...]:
+    """The operations that a lowering replaces. UserError if there are none: worth asking before all the measuring."""
+    ops = selected_ops(prepared)
+    if not ops:
+        raise UserError(
+            f"no operation of graph {prepared.name!r} can run in int8",
+            f"int8 needs inner Conv, MatMul or Gemm layers with {LEAST_CHANNELS} channels or more; use float",
+        )
+    return ops
+
+
+def measured_ops(prepared: Graph, table: RangesTable, scheme: Scheme) -> tuple[WeightedOp, ...]:
+    """Those whose activations had values, at some step, while they were measured. UserError if there are none."""
+    unseen = frozenset(table.unseen)
+    ops = tuple(op for op in lowered_ops(prepared) if unseen.isdisjoint(encoded_tensors((op,), scheme)))
+    if not ops:
+        raise UserError(
+            f"no activation of graph {prepared.name!r} that int8 needs had a value",
+            "calibrate with more trajectories, or use float",
+        )
+    return ops
+
+
+def _written_out(
+    prepared: Graph,
+    ops: tuple[WeightedOp, ...],
+    encodings: dict[str, Encoding],
+    weights: Sequence[QuantizedWeight],
+    scheme: Scheme,
+) -> tuple[Graph, tuple[WeightedOp, ...], dict[str, Encoding]]:
+    """The graph with what engines do not take of the codes written out in it; its operations, and their codes."""
+    graph, inner, codes = evened(prepared, ops, encodings, scheme)
+    if scheme.constant_scales:
+        graph, inner, codes = factored(graph, inner, codes, scheme.scale_dtype)
+    if scheme.centred:
+        graph, inner, codes = centre(graph, inner, codes, _by_name(inner, weights), scheme.scale_dtype)
+    return graph, inner, codes
+
+
+def _without_weights(base: Graph, ops: Sequence[WeightedOp]) -> Graph:
+    """The graph without the weights that nothing but `ops` reads: `emit` puts integers in their place."""
+    lowered = {op.name: op.weight for op in ops}
+    others = {name for node in base.nodes for name in node.inputs if name != lowered.get(node.output)}
+    gone = set(lowered.values()) - others
+    return replace(base, constants={name: array for name, array in base.constants.items() if name not in gone})
+
+
+def _by_name(ops: Sequence[WeightedOp], weights: Sequence[QuantizedWeight]) -> dict[str, QuantizedWeight]:
+    return {op.name: weight for op, weight in zip(ops, weights, strict=True)}
+
+
+def encodings_of(
+    prepared: Graph, table: RangesTable, ops: tuple[WeightedOp, ...], scheme: Scheme
+) -> dict[str, Encoding]:
+    """How every activation is written: the same whatever other operations are lowered. Where several have one weight,
+    channels cannot have scales of their own, for it would have to take back the factors of each."""
+    weighted = [op for op, _ in considered_ops(prepared)]
+    readers = Counter(op.weight for op in weighted)
+    alike = {name for op in weighted if readers[op.weight] > 1 for name in (op.x, op.name)}
+    names = encoded_tensors(ops, scheme)
+    one_scale = {name: replace(table[name], by_channel=None) for name in alike.intersection(names)}
+    ranges = {name: table[name] for name in names} | one_scale
+    least = _least_gains(prepared, scheme)
+    return {name: encoded(ranges[name], bool(table.groups), scheme, least(name)) for name in names}
+
+
+def _least_gains(prepared: Graph, scheme: Scheme) -> Callable[[str], float]:
+    """What scales of channels must win for a tensor, in dB: `Scheme.least_gain` for the largest, and a smaller one in
+    proportion to its size where it is more than nothing, as its product takes time. One that is written takes none."""
+    if scheme.least_gain <= 0:
+        return lambda name: scheme.least_gain
+    selected = selected_ops(prepared)
+    written = {op.name for op in selected if scheme.form.encodes_output(op)}  # whose scales take the division
+    types = infer_types(prepared)
+    sizes = {name: types.sample_bytes(name) or 0 for name in encoded_tensors(selected, scheme)}
+    largest = max(sizes.values(), default=0) or 1
+    return lambda name: 0.0 if name in written else scheme.least_gain * (sizes.get(name) or largest) / largest
+
+
+def encoded_tensors(ops: tuple[WeightedOp, ...], scheme: Scheme) -> tuple[str, ...]:
+    """Names of the tensors whose ranges a lowering needs."""
+    outputs = (op.name for op in ops if scheme.form.encodes_output(op))
+    return tuple(dict.fromkeys((*(op.x for op in ops), *outputs)))
+
+
+def emit(
+    base: Graph,
+    ops: tuple[WeightedOp, ...],
+    encodings: Mapping[str, Encoding],
+    weights: Mapping[str, QuantizedWeight],
+    scheme: Scheme,
+) -> Graph:
+    """`base` with each operation replaced by its int8 form. Encodings of several groups make the input "group"."""
+    selected = {op.name: op for op in ops}
+    groups = max(len(encoding.scales) for encoding in encodings.values())
+    form = scheme.form
+    sources = _codes(encodings, groups, scheme.scale_dtype)
+    nodes, constants = list(sources.nodes), dict(sources.constants)
+    made: set[str] = set()  # an activation or a weight that several operations read is quantized once
+    for node in base.nodes:
+        op = selected.get(node.output)
+        if op is None:
+            nodes.append(node)
+            continue
+        renamed = replace(node, inputs=(op.x, op.weight, *node.inputs[2:]))  # passes may give constants other names
+        emitted = form.operation(replace(op, node=renamed), weights[op.name])
+        fresh = [new for new in (*form.quantize(op.x), *emitted.nodes) if new.output not in made]
+        nodes.extend(fresh)
+        made.update(new.output for new in fresh)
+        constants.update(emitted.constants)
+    group = (GROUP_INPUT,) if groups > 1 else ()
+    graph = with_free_divisions(base.with_nodes(nodes, constants), encodings)
+    graph = with_free_products(graph, encodings)
+    return drop_unused(replace(graph, inputs=base.inputs + group))
+
+
+def _codes(encodings: Mapping[str, Encoding], groups: int, dtype: np.dtype[Any]) -> Replacement:
+    """Zero points, and scales: constants, or rows of one packed table [groups, tensors] gathered by "group"."""
+    constants: dict[str, Array] = {zero_point_of(name): np.asarray(code.zero_point) for name, code in encodings.items()}
+    scales = representable(np.stack([code.scales for code in encodings.values()], axis=1), dtype)
+    names = tuple(scale_of(name) for name in encodings)
+    if groups == 1:
+        return Replacement((), constants | {name: scales[0, i] for i, name in enumerate(names)})
+    rows = gathered("scales()", scales, names)
+    return Replacement(rows.nodes, constants | rows.constants)
+
+
+def refuse_overflow(reached: Mapping[str, float], target: Target) -> None:
+    """UserError naming an activation that what is not int8 cannot hold: in an engine it would be infinite.
+
+    `reached` is the greatest magnitude of each. Ranges do not tell it where they clip, so ask with what was counted
+    (`Counts.reached`) before anything is lowered.
+    """
+    dtype = target.scheme.scale_dtype
+    for name, magnitude in reached.items():
+        if magnitude > float(np.finfo(dtype).max):
+            raise UserError(
+                f"activation {name!r} reaches {magnitude:g}, beyond {dtype}",
+                f"calibrate without target {target.name}, or export a denoiser with smaller activations",
+            )
+
+
+def _represented(table: RangesTable) -> dict[str, float]:
+    """The greatest magnitude that the ranges of each tensor represent: it had this one, if not a greater one."""
+    return {
+        name: max(max(-each.low, each.high) for each in (ranges.pooled, *ranges.per_group))
+        for name, ranges in table.tensors.items()
+    }
+
+
+def _quantized(
+    table: RangesTable, scheme: Scheme, rounded: Rounded | None, op: WeightedOp, weight: NDArray[np.float32]
+) -> QuantizedWeight:
+    like = ALIKE.get(table.method, table.method)
+    how = (op.axis, like, scheme.scale_dtype, scheme.largest_weight)
+    make = partial(quantize_weight, weight, *how)
+    try:
+        found = make() if rounded is None else rounded.of(weight, how, make)
+    except ValueError as error:
+        raise UserError(f"weight {op.weight!r} has {error}", "export a checkpoint whose weights are finite") from None
+    if table.method != "channels-balanced":
+        return found
+    moved = balanced(found, weight, scheme.largest_weight)
+    release_array(found.values)
+    return moved
+
+
+def _by_channel(encodings: Mapping[str, Encoding]) -> tuple[str, ...]:
+    found = sum(code.multipliers is not None for code in encodings.values())
+    return (f"{found} of {len(encodings)} activations have a scale for each channel",) if found else ()
+
+
+def _widening(encodings: Mapping[str, Encoding]) -> tuple[str, ...]:
+    """What one zero point for all groups costs."""
+    worst = max(encodings, key=lambda name: float(encodings[name].widening.max()))
+    typical = float(np.median(np.concatenate([code.widening for code in encodings.values()])))
+    if encodings[worst].widening.max() < 1.01:
+        return ()
+    return (
+        f"one zero point for all groups makes scales {100 * (typical - 1):.1f} % coarser at the median,"
+        f" {100 * (float(encodings[worst].widening.max()) - 1):.0f} % at most ({worst})",
+    )

@@ -1,0 +1,103 @@
+"""What a graph is lowered for, as values: a Target says everything that differs between targets."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fewstep.graph.graph import Array, Graph, Node
+from fewstep.graph.selection import WeightedOp
+from fewstep.graph.types import Types
+from fewstep.lowering.agreement import Engine
+from fewstep.lowering.encoding import Encoding
+from fewstep.lowering.weights import QuantizedWeight
+from fewstep.ranges.table import LARGEST_WEIGHT, Ranges
+from fewstep.runtime.bundle.manifest import Coverage
+from fewstep.runtime.bundle.platforms import Platform
+from fewstep.runtime.bundle.reading import Bundle
+
+
+@dataclass(frozen=True)
+class Replacement:
+    """Nodes that take the place of one operation, and the constants they need beside the scales of activations."""
+
+    nodes: tuple[Node, ...]
+    constants: dict[str, Array]
+
+
+@dataclass(frozen=True)
+class Form:
+    """How 8 bits are written as ONNX.
+
+    quantize: the nodes that make what operations read from an activation; made once per tensor.
+    operation: the nodes that take the place of a weighted operation.
+    encodes_output: whether an operation also needs the scale of what it makes.
+    """
+
+    quantize: Callable[[str], tuple[Node, ...]]
+    operation: Callable[[WeightedOp, QuantizedWeight], Replacement]
+    encodes_output: Callable[[WeightedOp], bool]
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """How numbers are represented.
+
+    encode: the code of an activation from its ranges, per lambda group or pooled.
+    scale_dtype: of all scales; also what is computed in where not in int8.
+    largest_weight: the greatest magnitude of a weight's integers.
+    constant_scales: whether engines take constant scales only: those of groups are then factors in the graph.
+    centred: whether engines take no zero points: the graph then moves activations by them.
+    least_gain: what scales of channels must win over one (`ranges.channels.gain`, in dB) where an activation is the
+        graph's largest, and a smaller one in proportion to its size: their product may take time. A negative
+        one is for engines that fuse the product, and is the same for all sizes.
+    """
+
+    encode: Callable[[Ranges, bool], Encoding]
+    scale_dtype: np.dtype[Any]
+    form: Form
+    largest_weight: int = LARGEST_WEIGHT
+    constant_scales: bool = False
+    centred: bool = False
+    least_gain: float = 0.0
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a graph is lowered for.
+
+    platform: where its bodies run, and its name.
+    rewrites: rewrites of the prepared graph ahead of all else; they keep the names of the tensors that operations with
+        weights read and make.
+    passes: rewrites behind them, which do not see the weights that become integers; they keep the same names.
+    finish: rewrites of the lowered graph, given the types of the prepared one.
+    check: counts what really runs in int8, given the prepared graph, the lowered one and the operations selected;
+        UserError names an operation that does not.
+    engine: opens the lowered graph as it is deployed, returning inner tensors too; None where this machine may have
+        none that does.
+    notes: what a user of the lowered graph must know.
+    requires: imports what `check` and `engine` need beside what calibrates; UserError if it is not there.
+    version: of what it imports, which the results of the bodies follow from.
+    tries: loads the float graphs of a bundle on the engine, before anything is measured; UserError if it runs them not
+        at all, or wrong.
+    agrees: UserError if the engine computes the float32 body of a bundle wrong; loads it only if this machine has not
+        compared it before.
+    """
+
+    platform: Platform
+    scheme: Scheme
+    passes: tuple[Callable[[Graph], Graph], ...]
+    check: Callable[[Graph, Graph, tuple[WeightedOp, ...]], Coverage]
+    engine: Engine | None = None
+    notes: tuple[str, ...] = ()
+    requires: Callable[[], object] | None = None
+    version: Callable[[], str] | None = None
+    tries: Callable[[Bundle], object] | None = None
+    agrees: Callable[[Bundle], object] | None = None
+    rewrites: tuple[Callable[[Graph], Graph], ...] = ()
+    finish: tuple[Callable[[Graph, Types], Graph], ...] = ()
+
+    @property
+    def name(self) -> str:
+        return self.platform.name

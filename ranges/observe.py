@@ -1,0 +1,197 @@
+"""Watch a prepared graph run: which activations matter, how to see them, and what was counted, group by group."""
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import reduce
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.graph.graph import Graph
+from fewstep.graph.passes.attention_in_parts import attention_in_parts
+from fewstep.graph.selection import weighted_op
+from fewstep.graph.session import open_session
+from fewstep.graph.types import infer_types
+from fewstep.plans.errors import UserError
+from fewstep.plans.plan import group_of
+from fewstep.ranges.histogram import Histogram, measure, merge
+from fewstep.rollouts.row_by_row import row_by_row
+from fewstep.rollouts.trajectories import BodyCall
+from fewstep.runtime.backends import Arrays, LoadedGraph
+
+LOG = logging.getLogger("fewstep")
+CHECK_WEIGHTS = "check the weights that the denoiser was exported with"
+Measured = Mapping[str, Histogram | str]  # by tensor, as `measured` has it
+LISTED = 4  # names in a warning
+
+
+def observed_tensors(graph: Graph) -> tuple[str, ...]:
+    """Inputs and outputs of every Conv, MatMul and Gemm with a constant weight: what a lowering may quantize."""
+    ops = (weighted_op(node, graph) for node in graph.nodes)
+    return tuple(dict.fromkeys(name for op in ops if op for name in (op.x, op.name)))
+
+
+def channel_axes(graph: Graph) -> dict[str, int]:
+    """By tensor, the axis along which its channels lie, of those that `observed_tensors` names. A tensor that two
+    operations read along different axes has none, nor has one that is transposed first."""
+    axes: dict[str, set[int]] = {}
+    for op in filter(None, (weighted_op(node, graph) for node in graph.nodes)):
+        if op.node.attributes.get("transA"):
+            axes.setdefault(op.x, set()).update((0, op.channel_axis))
+            continue
+        for name in (op.x, op.name):
+            axes.setdefault(name, set()).add(op.channel_axis)
+    return {name: found.pop() for name, found in axes.items() if len(found) == 1}
+
+
+def watch(graph: Graph, tensors: Iterable[str]) -> Graph:
+    """The graph with `tensors` among its outputs. Its inputs among them need no output: they are in the feeds."""
+    known = {value.name for value in (*graph.inputs, *graph.outputs)}
+    types = infer_types(graph).values
+    added = [name for name in dict.fromkeys(tensors) if name not in known]
+    for name in added:
+        if name not in types:
+            raise UserError(f"the type of tensor {name!r} cannot be inferred", "export the denoiser again")
+    return replace(graph, outputs=graph.outputs + tuple(types[name] for name in added))
+
+
+def batch_within(memory: int, graph: Graph, tensors: Iterable[str], branches: int) -> int:
+    """How many trajectories at once keep all of `tensors` within `memory` bytes; at least one."""
+    types = infer_types(graph)
+    trajectory = branches * sum(types.sample_bytes(name) or 0 for name in tensors)
+    return max(1, memory // max(1, trajectory))
+
+
+def open_watched(graph: Graph, tensors: Sequence[str], threads: int = 0) -> LoadedGraph:
+    """Run the graph row by row, on so many threads (0: one for each core), and return `tensors` too. UserError naming
+    the first that overflows where the output does."""
+    watched = attention_in_parts(watch(graph, tensors))
+    session = row_by_row(open_session(watched, optimize=True, threads=threads), graph.inputs)
+
+    def network(feeds: Arrays) -> dict[str, NDArray[np.float32]]:
+        held = session(feeds)
+        if not all(np.isfinite(held[value.name]).all() for value in graph.outputs):
+            for name in tensors:
+                if name in held and not np.isfinite(held[name]).all():
+                    raise UserError(f"tensor {name!r} of the float denoiser is not finite", CHECK_WEIGHTS)
+        return held
+
+    return network
+
+
+def measured(values: NDArray[np.float32], axis: int | None) -> Histogram | str | None:
+    """The histogram of a tensor, or which values it has that cannot be counted; None where it has no values."""
+    if values.size == 0:
+        return None
+    try:
+        return measure(values, axis)
+    except ValueError as error:
+        return str(error)
+
+
+@dataclass
+class Counts:
+    """Histograms of tensors by lambda group, growing with each evaluation. `edges` as in `manifest.Body.groups`; `axes`
+    as `channel_axes` has them: of other tensors channels are not told apart. `samples`: how many trajectories there
+    are, once all are counted. `unseen`: further tensors, which never had a value."""
+
+    tensors: tuple[str, ...]
+    edges: tuple[float, ...]
+    histograms: dict[tuple[str, int], Histogram] = field(default_factory=dict)
+    axes: Mapping[str, int] = field(default_factory=dict)
+    samples: int = 1
+    unseen: tuple[str, ...] = ()
+
+    @staticmethod
+    def empty(graph: Graph, edges: tuple[float, ...], samples: int) -> "Counts":
+        """Of what a lowering of a prepared graph may quantize."""
+        return Counts(observed_tensors(graph), edges, axes=channel_axes(graph), samples=samples)
+
+    def add(self, evaluation: BodyCall, seen: Measured | None = None) -> None:
+        """Count what the tensors held; one without values, as of an expert that got no row, holds nothing to count.
+        `seen` is what the network measured itself. UserError naming the tensor and the step if a value is not
+        finite."""
+        step = evaluation.state.step
+        group = group_of(step.lam, self.edges)
+        held = {**evaluation.feeds, **evaluation.tensors}
+
+        for name in self.tensors:  # one by one: beside each other threads mostly wait for the interpreter (measured)
+            found = measured(held[name], self.axes.get(name)) if seen is None else seen.get(name)
+            if found is None:
+                continue
+            if isinstance(found, str):
+                raise UserError(
+                    f"tensor {name!r} has {found} at step {evaluation.state.index + 1} (time {step.time:g})",
+                    CHECK_WEIGHTS,
+                )
+            before = self.histograms.get((name, group))
+            self.histograms[name, group] = found if before is None else merge(before, found)
+
+    def include(self, others: Mapping[tuple[str, int], Histogram]) -> None:
+        """Take what another process counted of the same tensors."""
+        for key, seen in others.items():
+            before = self.histograms.get(key)
+            self.histograms[key] = seen if before is None else merge(before, seen)
+
+    def filled(self) -> "Counts":
+        """A group without data takes that of the nearest group that has some, and is named in a warning.
+
+        So it goes where inputs are not those of the plan itself: one of its steps may be seen by chance, or never.
+        """
+        seen = sorted({group for _, group in self.histograms})
+        missing = [group for group in range(len(self.edges) + 1) if group not in seen]
+        if not missing or not seen:
+            return self
+        LOG.warning("lambda groups %s saw no inputs, and take the ranges of their neighbours", missing)
+        nearest = {group: seen[int(np.argmin([abs(other - group) for other in seen]))] for group in missing}
+        taken = {
+            (name, group): self.histograms[name, other]
+            for group, other in nearest.items()
+            for name in self.tensors
+            if (name, other) in self.histograms  # a tensor without values there is left to `completed`
+        }
+        return replace(self, histograms=self.histograms | taken)
+
+    def completed(self) -> "Counts":
+        """A tensor without values in some groups takes there what it held in the others. One that never had a value
+        is dropped, and what reads it stays in float. A warning names them."""
+        groups = range(len(self.edges) + 1)
+        seen = {name: [group for group in groups if (name, group) in self.histograms] for name in self.tensors}
+        partly = {name: found for name, found in seen.items() if 0 < len(found) < len(groups)}
+        never = tuple(name for name, found in seen.items() if not found)
+        if partly:
+            LOG.warning(
+                "activations without values at some steps take the ranges of the others: %s", _listed(tuple(partly))
+            )
+        if never:
+            LOG.warning("activations without values at any step, and what reads them in float: %s", _listed(never))
+        taken: dict[tuple[str, int], Histogram] = {}
+        for name, found in partly.items():
+            whole = reduce(merge, (self.histograms[name, group] for group in found))
+            taken |= {(name, group): whole for group in groups if group not in found}
+        kept = tuple(name for name in self.tensors if name not in never)
+        return replace(self, tensors=kept, unseen=never, histograms=self.histograms | taken)
+
+    def reached(self) -> dict[str, float]:
+        """The greatest magnitude that each tensor had, which ranges may clip."""
+        reached = dict.fromkeys(self.tensors, 0.0)
+        for (name, _), histogram in self.histograms.items():
+            reached[name] = max(reached[name], -histogram.low, histogram.high)
+        return reached
+
+    def of(self, tensor: str) -> tuple[Histogram, ...]:
+        """One histogram per group. UserError if the tensor was never seen in one of them."""
+        groups = range(len(self.edges) + 1)
+        for group in groups:
+            if (tensor, group) not in self.histograms:
+                raise UserError(
+                    f"tensor {tensor!r} has no data in lambda group {group} of {len(groups)}",
+                    "follow more trajectories, along the plan itself (--inputs deployed)",
+                )
+        return tuple(self.histograms[tensor, group] for group in groups)
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(map(repr, names[:LISTED]))
+    return shown if len(names) <= LISTED else f"{shown} and {len(names) - LISTED} more"

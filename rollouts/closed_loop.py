@@ -1,0 +1,148 @@
+"""The same seeds along the same plan, with any graph at any range group: how good a choice of graphs is.
+
+What is compared is the sample that comes out, against float32 from the same noise: errors of single steps neither add
+up nor keep their order on the way (closed loop).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import takewhile
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.graph.graph import GROUP
+from fewstep.plans.plan import Plan
+from fewstep.rollouts.conditions_file import ConditionRecords
+from fewstep.rollouts.held_out import held_out_conditions
+from fewstep.rollouts.metrics import psnr
+from fewstep.runtime.backends import LoadedGraph
+from fewstep.runtime.execute import Array, StepState, advance, begin, combine, execute, finish
+from fewstep.runtime.feeds import tensor_name
+from fewstep.runtime.mixed_plans import split_outputs
+from fewstep.runtime.progress import SILENT, Progress
+from fewstep.runtime.request import check_given
+from fewstep.runtime.sampler import Sampler
+
+SELECTION_SEEDS = range(500_000, 600_000)  # neither calibration's nor the held-out ones
+SEARCH_SEEDS = SELECTION_SEEDS[:16]  # that a map is chosen on: the best of many choices flatters itself there
+JUDGE_SEEDS = SELECTION_SEEDS[16:80]  # that only what may be deployed is run on; for a quality, it must pass there
+AT_ONCE = len(SEARCH_SEEDS)  # samples: judging takes no more memory than searching
+
+Feeds = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Course:
+    """A plan with range groups and samples of it to be. Made by `open_course`.
+
+    feeds: what a body is given at each step beside x, its range group among it. ports: names of the body's x and
+    output. given: the tensors that the plan starts from. reference: float32's states.
+    """
+
+    plan: Plan
+    draws: Callable[[int], Array]
+    feeds: tuple[Feeds, ...]
+    ports: tuple[str, str]
+    given: Mapping[str, Array]
+    reference: tuple[StepState, ...]
+
+    @property
+    def groups(self) -> int:
+        return 1 + max(step.group for step in self.plan.steps)
+
+    @property
+    def shares(self) -> NDArray[np.float64]:
+        """The share of the steps that each group has, [groups]: not the same where groups were merged."""
+        shares: NDArray[np.float64] = np.bincount([step.group for step in self.plan.steps]) / len(self.plan.steps)
+        return shares
+
+    def fed(self, index: int, u: Array) -> Feeds:
+        """All that a body is given at a step, for all branches one after the other."""
+        return {**self.feeds[index], self.ports[0]: np.concatenate([u] * len(self.plan.steps[index].branches))}
+
+    def call(self, network: LoadedGraph, index: int, u: Array) -> Array:
+        """The network's output at a step, for all branches one after the other."""
+        return network(self.fed(index, u))[self.ports[1]]
+
+    def run(
+        self, networks: Sequence[LoadedGraph], along: Sequence[StepState] = (), first_group: int = 0
+    ) -> list[StepState]:
+        """Every state of a run; `networks` has one for each group. Steps before the first of `first_group` are taken
+        from `along`, a run that was the same so far."""
+        # a plan whose times go up comes back to earlier groups
+        states = list(takewhile(lambda state: state.step.group < first_group, along))
+        rows: Sequence[Array] = states[-1].after if states else begin(self.plan, self.draws, np.float32, self.given)
+        for index in range(len(states), len(self.plan.steps)):
+            step = self.plan.steps[index]
+            u = combine(step.input, rows, np.float32)
+            outputs = split_outputs(self.call(networks[step.group], index, u), step)
+            states.append(advance(self.plan, index, rows, u, outputs, self.draws, np.float32))
+            rows = states[-1].after
+        return states
+
+    def quality(self, states: Sequence[StepState]) -> NDArray[np.float64]:
+        """PSNR of each sample against float32's, in dB."""
+        return psnr(finish(self.plan, states[-1:]), finish(self.plan, self.reference[-1:]))
+
+
+def open_courses(
+    sampler: Sampler, plan: Plan, rows: ConditionRecords | None = None, progress: Progress = SILENT
+) -> tuple[Course, tuple[Course, ...]]:
+    """The course that a map is searched on, and those that what is found is judged on."""
+    parts = [SEARCH_SEEDS, *(JUDGE_SEEDS[start : start + AT_ONCE] for start in range(0, len(JUDGE_SEEDS), AT_ONCE))]
+    search, *judges = [
+        open_course(sampler, plan, seeds, rows, partial(_of_all, progress, number, len(parts)))
+        for number, seeds in enumerate(parts)
+    ]
+    return search, tuple(judges)
+
+
+def without_network(sampler: Sampler) -> Sampler:
+    """The sampler with zeros for a network: for courses whose float32 samples are known, or not asked for. What a body
+    is given beside x does not follow from them."""
+    output, (x,) = sampler.body.graph.outputs[0], [each for each in sampler.body.graph.inputs if each.role == "x"]
+
+    def zeros(feeds: Feeds) -> dict[str, NDArray[np.float32]]:
+        return {output.name: np.concatenate([np.zeros_like(feeds[x.name])] * heads, axis=1)}
+
+    heads = sampler.bundle.manifest.heads
+    return replace(sampler, denoiser=zeros)
+
+
+def _of_all(progress: Progress, number: int, courses: int, stage: str, done: int, total: int) -> None:
+    progress(stage, number * total + done, courses * total)
+
+
+def open_course(
+    sampler: Sampler,
+    plan: Plan,
+    seeds: Sequence[int],
+    rows: ConditionRecords | None = None,
+    progress: Progress = SILENT,
+) -> Course:
+    """A course of some seeds for the float32 body's sampler; the plan's steps are in range groups already.
+
+    rows: conditions [N, *shape] of one's own, those of seed i being i mod N.
+    """
+    manifest = sampler.bundle.manifest
+    conditions = held_out_conditions(manifest.conditions, seeds, rows)
+    given = check_given(plan.given, None, conditions, manifest.x_shape, len(seeds))
+    ports = (tensor_name(sampler.body.graph, "x"), tensor_name(sampler.body.graph, "output"))
+    recorded: list[Feeds] = []
+
+    def recording(feeds: Feeds) -> dict[str, NDArray[np.float32]]:
+        group = np.array([plan.steps[len(recorded)].group], np.int64)
+        recorded.append({name: value for name, value in feeds.items() if name != ports[0]} | {GROUP: group})
+        return sampler.denoiser(feeds)
+
+    draws = sampler.draws(seeds)
+
+    network = replace(sampler, denoiser=recording).network(plan, len(seeds), conditions)
+    reference = []
+    for state in execute(plan, network, draws, given=given):
+        reference.append(state)
+        progress("steps of float32", len(reference), len(plan.steps))
+    return Course(plan, draws, tuple(recorded), ports, given, tuple(reference))

@@ -1,0 +1,163 @@
+"""Trajectories of a denoiser along the plan it will be deployed with: where ranges and fits are measured.
+
+The runtime's own sampler runs them, so the body sees exactly the deployed inputs, all branches included. They are
+streamed a batch at a time: memory depends on the batch, never on the number of trajectories. A trajectory is its seed:
+noise and conditions follow from it, whatever else is in the batch.
+
+Seeds are disjoint by purpose: 0 .. 99 999 are held out for evaluation, 500 000 .. 599 999 for the search of precision
+maps (`precision.course`), calibration starts at 1 000 000 by default.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.plans import noise
+from fewstep.plans.errors import UserError
+from fewstep.plans.plan import Plan
+from fewstep.rollouts.conditions_file import ConditionRecords
+from fewstep.runtime.backends import Arrays, LoadedGraph
+from fewstep.runtime.bundle.manifest import Condition
+from fewstep.runtime.conditions import drawn_range
+from fewstep.runtime.execute import StepState
+from fewstep.runtime.progress import SILENT, Progress
+from fewstep.runtime.sampler import Sampler
+from fewstep.runtime.sizes import sized
+
+HELD_OUT_SEEDS = range(100_000)
+FIRST_SEED = 1_000_000
+BATCH = 8  # trajectories at once
+TURN = 4  # trajectories of one size, where there are several
+
+
+@dataclass(frozen=True)
+class BodyCall:
+    """One call of the body for a batch of trajectories.
+
+    `feeds` and `tensors` are its inputs and outputs by name, [branches * B, ...]: the branches of `state.step`, in
+    order, one after the other.
+    """
+
+    state: StepState
+    seeds: Sequence[int]
+    feeds: Arrays
+    tensors: Arrays
+
+
+def roll_out(
+    sampler: Sampler,
+    plan: Plan,
+    seeds: Sequence[int],
+    progress: Progress = SILENT,
+    batch: int = BATCH,
+    conditions: ConditionRecords | None = None,
+    networks: Sequence[LoadedGraph] | None = None,
+    sizes: Sequence[Mapping[str, int]] = (),
+) -> Iterator[BodyCall]:
+    """Run `plan` once per seed; yields every evaluation, in batches of trajectories.
+
+    `conditions` [len(seeds), *shape] belong to the seeds; where there are none they are drawn, each by its seed. The
+    sampler's denoiser may return more tensors than the body's output (see `observe.watch`). `networks`, one for each
+    step of the plan, are run in its place. Where there are several `sizes` of x, each seed has its own.
+    """
+    for start, part, size in batches(seeds, batch, sizes):
+        takes = sized(sampler.bundle.manifest, size).conditions
+        if conditions is None:
+            values = {
+                each.name: np.stack([draw_condition(each, number, seed) for seed in part])
+                for number, each in enumerate(takes)
+            }
+        else:
+            values = {name: rows[start : start + len(part)] for name, rows in conditions.items()}
+        calls: list[tuple[Arrays, Arrays]] = []
+        chain = sampler if networks is None else replace(sampler, denoiser=_in_turn(networks), stages=())
+        recording = replace(
+            chain,
+            denoiser=_recorded(chain.denoiser, calls),
+            stages=tuple(_recorded(stage, calls) for stage in chain.stages),
+        )
+        for state in recording.steps(plan, part, values, plan.guidance, sizes=size):
+            feeds, tensors = calls.pop()
+            yield BodyCall(state, part, feeds, tensors)
+        progress("trajectories", start + len(part), len(seeds))
+
+
+def batches(
+    seeds: Sequence[int], batch: int, sizes: Sequence[Mapping[str, int]] = ()
+) -> Iterator[tuple[int, Sequence[int], Mapping[str, int] | None]]:
+    """The seeds, in order and at most `batch` at once: the place of the first, the seeds, and the sizes that x has.
+
+    Sizes take turns every TURN seeds, so that a seed's follow from the seed, however many are run at once.
+    """
+    start = 0
+    while start < len(seeds):
+        count = batch if len(sizes) < 2 else min(batch, TURN - seeds[start] % TURN)
+        part = seeds[start : start + count]
+        yield start, part, sizes[part[0] // TURN % len(sizes)] if sizes else None
+        start += len(part)
+
+
+def count_batches(seeds: range, batch: int, sizes: Sequence[Mapping[str, int]] = ()) -> int:
+    """How many `batches` there are, for seeds one after the other."""
+    if len(sizes) < 2:
+        return -(-len(seeds) // batch)
+    begun = min(-seeds.start % TURN, len(seeds))  # the rest of a turn
+    turns, left = divmod(len(seeds) - begun, TURN)
+    return -(-begun // batch) + turns * -(-TURN // batch) - (-left // batch)
+
+
+def fewest_of_all(seed: int, sizes: int) -> int:
+    """The number of seeds from `seed` on with which each of so many sizes has its turn."""
+    return max(1, TURN * (sizes - 1) - seed % TURN + 1)
+
+
+def in_words(count: int) -> str:
+    """ "1 trajectory", "2 trajectories"."""
+    return "1 trajectory" if count == 1 else f"{count} trajectories"
+
+
+def _recorded(denoiser: LoadedGraph, calls: list[tuple[Arrays, Arrays]]) -> LoadedGraph:
+    """The denoiser, leaving its inputs and outputs in `calls`."""
+
+    def record(feeds: Arrays) -> dict[str, NDArray[np.float32]]:
+        tensors = denoiser(feeds)
+        calls.append((feeds, tensors))
+        return tensors
+
+    return record
+
+
+def _in_turn(networks: Sequence[LoadedGraph]) -> LoadedGraph:
+    """One network after the other, a call each."""
+    turn = iter(networks)
+    return lambda feeds: next(turn)(feeds)
+
+
+def uniform(seed: int, number: int, stream: int, count: int) -> NDArray[np.float64]:
+    """`count` numbers in (0, 1), fixed by the seed, the number of the drawing and the stream, one of `plans.noise`."""
+    counter = np.zeros((4, count), np.uint64)
+    counter[0], counter[2], counter[3] = np.arange(count), number, stream
+    drawn: NDArray[np.float64] = (noise.philox(counter, (seed & 0xFFFFFFFF, seed >> 32))[0] + 0.5) * 2.0**-32
+    return drawn
+
+
+def draw_condition(condition: Condition, number: int, seed: int) -> NDArray[Any]:
+    """A value of condition number `number`, uniform in its range (both ends included if whole), fixed by the seed."""
+    drawn = drawn_range(condition)
+    if drawn is None:
+        raise UserError(
+            f"nothing says what values condition {condition.name!r} has",
+            "give some (--conditions FILE), or `typical` in the spec and export again",
+        )
+    low, high = drawn
+    count = int(np.prod(condition.shape, dtype=np.int64))
+    drawn_at = uniform(seed, number, noise.CONDITIONS, count).reshape(condition.shape)
+    if np.dtype(condition.dtype).kind in "iub":
+        values = np.floor(low + drawn_at * (high - low + 1))
+    else:
+        values = low + drawn_at * (high - low)
+    value: NDArray[Any] = np.asarray(values, condition.dtype)
+    return value

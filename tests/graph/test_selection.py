@@ -1,0 +1,97 @@
+"""The rule of what runs in int8."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from fewstep.graph.graph import BATCH, Graph, Node, Value
+from fewstep.graph.selection import selected_ops
+from fewstep.plans.errors import UserError
+from tests.lowering.bodies.small_body import SELECTED, body
+
+F32 = np.dtype(np.float32)
+
+
+def chain(*nodes: Node, **shapes: tuple[int, ...]) -> Graph:
+    """x -> first -> the nodes (reading "a", making "b") -> last -> y."""
+    first = Node("Conv", ("x", "w_first"), ("a",))
+    last = Node("Conv", ("b", "w_last"), ("y",))
+    shapes |= {"w_first": (32, 3, 1, 1), "w_last": (3, 32, 1, 1)}
+    value = Value("x", F32, (BATCH, 3, 4, 4))
+    constants = {name: np.ones(shape, np.float32) for name, shape in shapes.items()}
+    return Graph("chain", (value,), (Value("y", F32, value.shape),), (first, *nodes, last), constants)
+
+
+def names(graph: Graph) -> list[str]:
+    return [op.name for op in selected_ops(graph)]
+
+
+def test_inner_layers_are_selected_and_the_first_and_the_last_are_not() -> None:
+    assert names(body()) == ["shortcut", "h2", "mixed", "h3"]
+    assert set(names(body())) == set(SELECTED)
+
+
+@pytest.mark.parametrize("channels, is_selected", [(15, False), (16, True)])
+def test_sixteen_channels_on_both_sides(channels: int, is_selected: bool) -> None:
+    narrow = Node("Conv", ("a", "w"), ("n",))
+    wide = Node("Conv", ("n", "v"), ("b",))
+    found = names(chain(narrow, wide, w=(channels, 32, 1, 1), v=(32, channels, 1, 1)))
+    assert found == (["n", "b"] if is_selected else [])
+
+
+def test_depthwise_convolutions_stay_float() -> None:
+    assert names(chain(Node("Conv", ("a", "w"), ("b",), {"group": 32}), w=(32, 1, 3, 3))) == []
+
+
+def test_a_layer_beside_a_transposed_convolution_is_neither_first_nor_last() -> None:
+    first = Node("ConvTranspose", ("x", "w_first"), ("a",))
+    inner = Node("Conv", ("a", "w"), ("b",))
+    last = Node("ConvTranspose", ("b", "w_last"), ("y",))
+    shapes = {"w_first": (3, 32, 1, 1), "w": (32, 32, 1, 1), "w_last": (32, 3, 1, 1)}
+    constants = {name: np.ones(shape, np.float32) for name, shape in shapes.items()}
+    graph = replace(chain(), nodes=(first, inner, last), constants=constants)
+    assert names(graph) == ["b"]
+
+
+def test_a_layer_that_also_sees_x_is_a_first_layer() -> None:
+    both = Node("Concat", ("a", "x"), ("both",), {"axis": 1})
+    assert names(chain(both, Node("Conv", ("both", "w"), ("b",)), w=(32, 35, 1, 1))) == []
+
+
+def test_what_does_not_depend_on_x_stays_float() -> None:
+    graph = chain(
+        Node("Conv", ("time", "w"), ("t",)), Node("Conv", ("t", "v"), ("u",)), Node("Add", ("a", "u"), ("b",)),
+        w=(32, 32, 1, 1), v=(32, 32, 1, 1),
+    )  # fmt: skip
+    assert names(replace(graph, inputs=(*graph.inputs, Value("time", F32, (BATCH, 32, 1, 1))))) == []
+
+
+@pytest.mark.parametrize(
+    "attributes, is_selected", [({}, True), ({"transB": 1}, True), ({"alpha": 0.5}, False), ({"transA": 1}, False)]
+)
+def test_only_plain_products_are_selected(attributes: dict[str, float], is_selected: bool) -> None:
+    gemm = Node("Gemm", ("a", "w", "bias"), ("b",), attributes)
+    assert names(chain(gemm, w=(32, 32), bias=(32,))) == (["b"] if is_selected else [])
+
+
+@pytest.mark.parametrize("op", ["QuantizeLinear", "QLinearConv", "MatMulInteger"])
+def test_a_quantized_graph_is_refused_by_name(op: str) -> None:
+    graph = chain(Node(op, ("a", "s", "z"), ("b",), name="already"), s=(), z=())
+    with pytest.raises(UserError, match=f"quantized already: 'already' is a {op}; export the float denoiser that"):
+        selected_ops(graph)
+
+
+@pytest.mark.parametrize(
+    ("op", "domain", "says"),
+    [
+        ("QGemm", "com.microsoft", "quantized already"),
+        ("Gelu", "com.microsoft", "of onnxruntime's own"),
+        ("Conv", "com.microsoft.nchwc", "of onnxruntime's own"),
+    ],
+)
+def test_what_onnxruntime_added_is_refused_as_what_it_is(op: str, domain: str, says: str) -> None:
+    graph = chain(Node(op, ("a",), ("b",), name="added", domain=domain))
+    with pytest.raises(UserError, match=f"'added' is a {op}") as failure:
+        selected_ops(graph)
+    assert says in failure.value.what

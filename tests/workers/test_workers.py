@@ -1,0 +1,251 @@
+"""Many processes calibrate as one does: the same bytes, whoever follows which trajectory, and whoever dies."""
+
+import os
+import pickle
+import re
+import signal
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from fewstep.calibration.calibrate import calibrate
+from fewstep.calibration.options import CalibrateOptions, Inputs
+from fewstep.plans.errors import UserError
+from fewstep.workers import in_order as in_order_module
+from fewstep.workers import job as jobs
+from fewstep.workers.executor import ExecutorWorkers
+from fewstep.workers.in_order import in_order
+from fewstep.workers.job import Done, Order, Refusal, do, order
+from fewstep.workers.kind import this_kind
+from fewstep.workers.processes import TRIES, Processes
+from fewstep.workers.sent_bundle import SentBundle
+from tests.calibration.test_calibrate import FIRST, contents, denoiser, write_bundle
+
+NOWHERE = SentBundle(Path("/nowhere"), "0" * 64)
+
+
+def options(folder: Path, **changes: Any) -> CalibrateOptions:
+    bundle = write_bundle(folder, denoiser())
+    return replace(FIRST, bundle=bundle, target=("cpu-x86",), trajectories=5, **changes)
+
+
+def calibrated(folder: Path, workers: Any = None, **changes: Any) -> dict[str, bytes]:
+    asked = options(folder, **changes)
+    calibrate(asked, workers=workers)
+    return contents(asked.bundle)
+
+
+class TwoArguments(Exception):
+    """It is pickled, but what is pickled makes no error: only the message stands there."""
+
+    def __init__(self, first: str, second: str) -> None:
+        super().__init__(first + second)
+
+
+@dataclass(frozen=True)
+class Square:
+    """Items are numbers, or what else to do with the process."""
+
+    folder: str
+    bundle: SentBundle = NOWHERE
+
+    def open(self, threads: int) -> Callable[[Any], Any]:
+        def run(item: Any) -> Any:
+            if item == "fail":
+                raise UserError("this fails", "do not")
+            if item == "die" or (item == "die once" and not os.path.exists(f"{self.folder}/died")):
+                Path(self.folder, "died").touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            if item == "raise":
+                raise TwoArguments("of two", "arguments")
+            os.write(1, b"what libraries print is no answer")
+            return (0 if isinstance(item, str) else item**2, threads, os.getpid())
+
+        return run
+
+
+@dataclass(frozen=True)
+class Pickled(Square):
+    """Counts how often it is pickled."""
+
+    times: ClassVar[list[int]] = []
+
+    def __getstate__(self) -> dict[str, Any]:
+        self.times.append(1)
+        return dict(vars(self))
+
+
+@dataclass(frozen=True)
+class Lost(Square):
+    def open(self, threads: int) -> Callable[[Any], Any]:
+        self.bundle.found()
+        return super().open(threads)
+
+
+def test_workers_give_bitwise_what_one_process_gives(tmp_path: Path) -> None:
+    alone = calibrated(tmp_path / "alone")
+    with ThreadPoolExecutor(3) as threads:
+        assert calibrated(tmp_path / "threads", ExecutorWorkers(threads, count=3)) == alone
+    with Processes(2) as processes:
+        assert calibrated(tmp_path / "processes", processes) == alone
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [1, 4])
+@pytest.mark.parametrize("inputs", ["deployed", "uniform", "progressive"])
+def test_any_number_of_workers_on_any_inputs(tmp_path: Path, count: int, inputs: Inputs) -> None:
+    alone = calibrated(tmp_path / "alone", inputs=inputs)
+    asked = options(tmp_path / "by_option", inputs=inputs)
+    calibrate(replace(asked, workers=count))
+    assert contents(asked.bundle) == alone
+
+
+@pytest.mark.slow
+def test_the_standard_pool_of_processes_does_it_too(tmp_path: Path) -> None:
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        assert calibrated(tmp_path / "pool", ExecutorWorkers(pool, count=1)) == calibrated(tmp_path / "alone")
+
+
+def test_results_come_in_order_and_one_that_dies_costs_its_item_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    items = [3, "die once", 4, 5, 6, 7]
+    with Processes(2) as workers:
+        found = list(in_order(Square(str(tmp_path)), items, workers))
+    assert [square for square, _, _ in found] == [9, 0, 16, 25, 36, 49]
+    assert {threads for _, threads, _ in found} == {workers.threads}
+    assert len({process for _, _, process in found}) <= 3  # two, and one in the place of the one that died
+    assert caplog.messages == ["a worker was killed (signal 9): another one takes its place, and what it was doing"]
+
+
+@pytest.mark.slow
+def test_an_item_that_kills_each_worker_is_an_error(tmp_path: Path) -> None:
+    with Processes(1) as workers, pytest.raises(UserError, match=f"killed .signal 9., {TRIES} times at the same place"):
+        list(in_order(Square(str(tmp_path)), [1, "die", 2], workers))
+
+
+def test_an_error_of_the_job_is_raised_as_it_is(tmp_path: Path) -> None:
+    with Processes(1) as workers, pytest.raises(UserError) as failure:
+        list(in_order(Square(str(tmp_path)), [1, "fail", 2], workers))
+    assert (failure.value.what, failure.value.fix) == ("this fails", "do not")
+
+
+def test_a_job_is_sent_to_a_process_once(tmp_path: Path) -> None:
+    """It may hold a table of ranges and samples. Once more it is pickled for its name."""
+    Pickled.times.clear()
+    with Processes(1) as workers:
+        assert [found[0] for found in in_order(Pickled(str(tmp_path)), range(5), workers)] == [0, 1, 4, 9, 16]
+        assert [found[0] for found in in_order(Square(str(tmp_path)), [6], workers)] == [36]
+    assert len(Pickled.times) == 2
+
+
+@pytest.mark.slow
+def test_what_does_not_travel_is_an_error_and_the_next_item_is_done(tmp_path: Path) -> None:
+    told = order(Square(str(tmp_path)), 1)
+    with Processes(1) as workers:
+        with pytest.raises((AttributeError, pickle.PicklingError), match="lambda"):
+            workers.submit(told, lambda: None).result(timeout=60)
+        with pytest.raises(TypeError, match="second"):
+            workers.submit(told, "raise").result(timeout=60)
+        answer = workers.submit(told, 3).result(timeout=60)
+    assert isinstance(answer, Done) and answer.result[0] == 9
+
+
+def test_workers_that_do_not_start_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.executable", str(tmp_path / "no python"))
+    with Processes(1) as workers:
+        answer = workers.submit(order(Square(str(tmp_path)), 1), 2)
+        with pytest.raises(UserError, match="a worker does not start .No such file or directory.; give fewer workers"):
+            answer.result(timeout=60)
+
+
+@pytest.mark.slow
+def test_a_pool_that_breaks_is_one_line(tmp_path: Path) -> None:
+    with (
+        ProcessPoolExecutor(1, get_context("spawn")) as pool,
+        pytest.raises(UserError, match=r"the workers are gone .*; start them, and run the command again"),
+    ):
+        list(in_order(Square(str(tmp_path)), ["die", 1], ExecutorWorkers(pool, count=1)))
+
+
+def test_what_is_begun_ends_with_the_block(tmp_path: Path) -> None:
+    before = threading.active_count()
+    with Processes(1) as workers:
+        answers = [workers.submit(order(Square(str(tmp_path)), 1), number) for number in range(2000)]
+        answers[0].result()
+    assert answers[-1].cancelled()
+    assert threading.active_count() == before
+
+
+def test_a_worker_of_another_kind_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before it opens anything, and the difference is said."""
+    real, other = jobs.order, replace(this_kind(), processor="another")
+
+    def from_elsewhere(*given: Any) -> Order[Any, Any]:
+        return replace(real(*given), kind=other)
+
+    told = from_elsewhere(Square(str(tmp_path)), 1)
+    assert isinstance(do(told, 2), Refusal)
+    monkeypatch.setattr(in_order_module, "order", from_elsewhere)
+    monkeypatch.setattr(in_order_module, "this_kind", lambda: other)
+    said = f"may give other bits than this machine: processor another here, {this_kind().processor} there"
+    with ThreadPoolExecutor(1) as pool, pytest.raises(UserError, match=re.escape(said)):
+        list(in_order(Square(str(tmp_path)), [1], ExecutorWorkers(pool, count=1)))
+
+
+def test_kinds_differ_in_the_first_field_that_is_said() -> None:
+    other = replace(this_kind(), onnxruntime="1.0", int8_instructions=())
+    assert this_kind().difference(other) == f"onnxruntime {this_kind().onnxruntime} here, 1.0 there"
+
+
+def test_an_error_travels_between_processes() -> None:
+    error = pickle.loads(pickle.dumps(UserError("what", "fix")))
+    assert (error.what, error.fix, str(error)) == ("what", "fix", "what; fix")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [({"workers": -1}, "--workers is -1"), ({"workers": 2, "dask": "tcp://here:1"}, "both --workers and --dask")],
+)
+def test_options_that_ask_for_nothing_are_refused(tmp_path: Path, changes: Any, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        calibrate(replace(options(tmp_path / "bundle"), **changes))
+
+
+def test_a_bundle_that_workers_do_not_see_is_named(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(1) as pool, pytest.raises(UserError, match="do not see /nowhere"):
+        list(in_order(Lost(str(tmp_path)), [1], ExecutorWorkers(pool, count=1)))
+
+
+class Forgetful:
+    """Four workers that lack an order until it is delivered."""
+
+    count, threads = 4, 1
+
+    def __init__(self) -> None:
+        self.delivered = list[str]()
+        self.under_way = list[int]()  # items that were asked again, and had no result yet
+
+    def submit(self, order: Order[Any, Any], item: Any) -> "Future[Any]":
+        answer: Future[Any] = Future()
+        answer.set_result(do(order, item) if self.delivered else Refusal("there", None))
+        self.under_way.append(item)
+        return answer
+
+    def deliver(self, order: Order[Any, Any]) -> None:
+        self.delivered.append(order.name)
+        self.under_way.clear()
+
+
+def test_all_that_was_refused_is_asked_again_at_once(tmp_path: Path) -> None:
+    workers = Forgetful()
+    results = in_order(Square(str(tmp_path)), range(8), workers)
+    assert next(results)[0] == 0 and workers.under_way == list(range(8))
+    assert [found for found, _, _ in results] == [each**2 for each in range(1, 8)]
+    assert workers.delivered == [order(Square(str(tmp_path)), 1).name]

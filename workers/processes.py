@@ -1,0 +1,176 @@
+"""Workers that are processes of this machine, each for one item at a time. One that dies is replaced."""
+
+import json
+import logging
+import pickle
+import subprocess
+import sys
+from concurrent.futures import Future
+from contextlib import suppress
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from tempfile import TemporaryFile
+from threading import Thread
+from types import TracebackType
+from typing import Any
+
+from fewstep.plans.errors import UserError
+from fewstep.workers.job import Done, Order, Refusal, do_kept, keep
+from fewstep.workers.process import received, send
+
+LOG = logging.getLogger("fewstep")
+PROCESS = Path(__file__).with_name("process.py")
+TRIES = 3  # of one item, whose worker died
+ENDING = 5.0  # seconds that a worker has to end when it is told so
+
+Answer = Done[Any] | Refusal
+Call = tuple["Future[Answer]", Order[Any, Any], Any]
+
+
+class Processes:
+    """`count` workers, each with so many `threads`: how many workers there are changes no sum. They start with their
+    first items, and end with the `with` block."""
+
+    def __init__(self, count: int, threads: int = 1) -> None:
+        self.count = count
+        self.threads = threads
+        self._calls: SimpleQueue[Call | None] = SimpleQueue()
+        self._children: set[_Child] = set()
+        self._is_open = True
+        self._servers = [Thread(target=self._serve, daemon=True) for _ in range(count)]
+        for server in self._servers:
+            server.start()
+
+    def submit(self, order: Order[Any, Any], item: Any) -> "Future[Answer]":
+        answer: Future[Answer] = Future()
+        self._calls.put((answer, order, item))
+        return answer
+
+    def deliver(self, order: Order[Any, Any]) -> None:
+        """They see what this process sees, and know their orders: where they miss the bundle, it was changed."""
+        raise UserError(f"{order.job.bundle.path} was changed meanwhile", "run the command again")
+
+    def __enter__(self) -> "Processes":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._is_open = False
+        try:
+            while (call := self._calls.get_nowait()) is not None:
+                call[0].cancel()
+        except Empty:
+            pass
+        for child in tuple(self._children):
+            child.kill()
+        for _ in self._servers:
+            self._calls.put(None)
+        for server in self._servers:
+            server.join()
+
+    def _serve(self) -> None:
+        """What one worker is asked, one call after the other."""
+        child: _Child | None = None
+        while (call := self._calls.get()) is not None:
+            answer, order, item = call
+            if answer.set_running_or_notify_cancel():
+                child = self._answered(answer, order, item, child)
+        if child is not None:
+            self._end(child)
+
+    def _answered(
+        self, answer: "Future[Answer]", order: Order[Any, Any], item: Any, child: "_Child | None"
+    ) -> "_Child | None":
+        """Answer a call, whatever happens: nobody else would. The process that is ready for the next one."""
+        why = ""
+        for _ in range(TRIES):
+            if not self._is_open:
+                break
+            try:
+                if child is None:
+                    child = _started()
+                    self._children.add(child)
+                is_done, made = child.ask(order, item)
+            except Exception as error:
+                if child is None or not isinstance(error, EOFError | OSError):
+                    answer.set_exception(error)
+                    if child is not None:  # it may be in the midst of a message
+                        self._end(child)
+                    return None
+                why, child = self._end(child), None
+                if self._is_open:
+                    LOG.warning("a worker %s: another one takes its place, and what it was doing", why)
+                continue
+            if is_done:
+                answer.set_result(made)
+            else:
+                answer.set_exception(made)
+            return child
+        fix = "give fewer workers, if memory is short; else do without --workers to see the error"
+        answer.set_exception(UserError(f"a worker {why}, {TRIES} times at the same place", fix))
+        return child
+
+    def _end(self, child: "_Child") -> str:
+        self._children.discard(child)
+        return child.end()
+
+
+def _started() -> "_Child":
+    """A new worker. UserError where the machine starts none."""
+    try:
+        return _Child()
+    except OSError as error:
+        fix = "give fewer workers, or check the room for temporary files and the limit of processes"
+        raise UserError(f"a worker does not start ({error.strerror or error})", fix) from error
+
+
+class _Child:
+    """A running `process.py`."""
+
+    def __init__(self) -> None:
+        command, pipe = [sys.executable, str(PROCESS), json.dumps(sys.path)], subprocess.PIPE
+        self._kept: str | None = None  # the name of the order that it knows
+        self._errors = TemporaryFile()  # noqa: SIM115 - closed by `end`; no pipe, for nobody reads it meanwhile
+        # a session of its own: an interrupt on the terminal reaches the parent alone, which ends its children
+        try:
+            self._process = subprocess.Popen(
+                command, stdin=pipe, stdout=pipe, stderr=self._errors, start_new_session=True
+            )
+        except BaseException:
+            self._errors.close()
+            raise
+
+    def ask(self, order: Order[Any, Any], item: Any) -> tuple[bool, Any]:
+        """What `do` returned, or raised. The order is sent before its first item. EOFError or OSError if the process
+        died."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        if self._kept != order.name:
+            send(self._process.stdin, (keep, (order,)))
+            is_kept, error = pickle.loads(received(self._process.stdout))
+            if not is_kept:
+                return False, error
+            self._kept = order.name
+        send(self._process.stdin, (do_kept, (order.name, item)))
+        answer: tuple[bool, Any] = pickle.loads(received(self._process.stdout))
+        return answer
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def end(self) -> str:
+        """End it, and say how it ended."""
+        assert self._process.stdin is not None
+        with suppress(OSError):  # it is dead already
+            self._process.stdin.close()
+        try:
+            how = self._process.wait(ENDING)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            how = self._process.wait()
+        self._errors.seek(0)
+        said = self._errors.read().decode(errors="replace").strip().splitlines()
+        self._errors.close()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+        return f"was killed (signal {-how})" if how < 0 else f"ended ({said[-1] if said else f'exit code {how}'})"
