@@ -1,4 +1,4 @@
-"""A constant added to the output of a lowered body: one number for each range group, and each channel or position.
+"""A constant added to the output of a lowered body: one number for each range group, and each channel.
 
 It stands behind all else, in float32, so that every engine has it and no operation in int8 changes. A body of one group
 whose output is a sum with one number for each channel takes it into those numbers, for no operation at all.
@@ -19,20 +19,17 @@ SAME_AXES = ("Add", "Sub", "Mul", "Div", "Cast", "Identity")  # of what they rea
 
 
 def with_output_bias(graph: Graph, bias: Float) -> Graph:
-    """The graph with `bias` added to its output, [groups, channels] or [groups, *x_shape]. Several groups need its
-    input "group".
+    """The graph with `bias` [groups, channels] added to its output. Several groups need its input "group".
 
-    ValueError if the output has another number of channels or another shape, or the graph does not tell groups apart.
+    ValueError if the output has another number of channels, or the graph does not tell groups apart.
     """
     output, axis = graph.outputs[0], channel_axis(graph)
-    is_image = bias.ndim > 2
-    if (bias.shape[1:] != output.shape[1:]) if is_image else (bias.shape[1] != output.shape[axis]):
-        numbers = " x ".join(map(str, bias.shape[1:]))
-        raise ValueError(f"{numbers} numbers for an output of shape {output.shape}")
+    if bias.shape[1] != output.shape[axis]:
+        raise ValueError(f"{bias.shape[1]} numbers for an output of shape {output.shape}")
     if len(bias) > 1 and GROUP not in {value.name for value in graph.inputs}:
         raise ValueError(f"{len(bias)} groups for a graph without the input {GROUP!r}")
-    axes = [-1 if each == axis else 1 for each in _inner_axes(graph)]
-    table = bias.astype(output.dtype).reshape(bias.shape if is_image else [len(bias), *axes])
+    axes = [-1 if each == axis else 1 for each in range(1, len(output.shape))]
+    table = bias.astype(output.dtype).reshape([len(bias), *axes])
     folded = _folded(graph, table) if len(bias) == 1 else None
     return folded or _added(graph, table)
 
@@ -68,10 +65,6 @@ def _channels_made(idx: Index, name: str) -> int | None:
             return None
         name = moving[0]
     return None
-
-
-def _inner_axes(graph: Graph) -> range:
-    return range(1, len(graph.outputs[0].shape))
 
 
 def _folded(graph: Graph, table: Array) -> Graph | None:

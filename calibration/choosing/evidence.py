@@ -1,8 +1,7 @@
 """When a way to calibrate has surely won: by the samples that were made with it, and by those of the usual one.
 
 The usual way stays unless another one is surely better by the mean of all samples and of the worse half, and surely
-worse by neither. The PSNR of a sample also moves by chance, by some decibels: rounding is chaotic. So where other
-evidence speaks for a way, that one is the usual one.
+worse by neither. The PSNR of a sample also moves by chance, by some decibels: rounding is chaotic.
 """
 
 from collections.abc import Sequence
@@ -32,13 +31,12 @@ class Way:
 
 @dataclass(frozen=True)
 class Tried:
-    """A way, the PSNR of its samples [seeds] in dB, the shares of the end error's energy that are one number for each
-    channel and one image, the bias that the way adds to the output, and the output at the first step of each course."""
+    """A way, the PSNR of its samples [seeds] in dB, the share of the end error's energy that is one number for each
+    channel, the bias that the way adds to the output, and the output at the first step of each course."""
 
     way: Way
     psnr: Float
     shift: float
-    image: float = 0.0
     bias: Float | None = None
     first: tuple[NDArray[np.floating], ...] = ()
 
@@ -57,14 +55,14 @@ class Tried:
         return float(_parts(self.psnr).mean())
 
 
-def choose(found: Sequence[Tried], sure: float = SURE) -> int:
-    """The number of the best way: the first, or one that beats it by `sure` standard errors."""
+def choose(found: Sequence[Tried]) -> int:
+    """The number of the best way: the first, or one that beats it by SURE standard errors."""
     usual = found[0]
-    better = [number for number, each in enumerate(found) if _beats(each, usual, sure)]
+    better = [number for number, each in enumerate(found) if _beats(each, usual)]
     return max(better, key=lambda number: found[number].quality, default=0)
 
 
-def _beats(other: Tried, usual: Tried, sure: float) -> bool:
+def _beats(other: Tried, usual: Tried) -> bool:
     if len(other.psnr) < len(usual.psnr):  # it was left on the way
         return False
     if not (other.is_finite and usual.is_finite):
@@ -72,7 +70,7 @@ def _beats(other: Tried, usual: Tried, sure: float) -> bool:
     seeds = np.random.default_rng(0).integers(0, len(usual.psnr), (RESAMPLES, len(usual.psnr)))
     drawn = _parts(other.psnr[seeds]) - _parts(usual.psnr[seeds])  # [resamples, 2]
     wins = _parts(other.psnr) - _parts(usual.psnr)
-    return bool(wins.mean() > sure * drawn.mean(axis=1).std() and (wins >= -drawn.std(axis=0)).all())
+    return bool(wins.mean() > SURE * drawn.mean(axis=1).std() and (wins >= -drawn.std(axis=0)).all())
 
 
 def _parts(psnr: Float) -> Float:
@@ -93,20 +91,3 @@ def constant_share(ends: Float) -> float:
     inner = tuple(range(2, ends.ndim))
     energy = float(np.square(ends).mean())
     return float(np.square(ends.mean(axis=(0, *inner))).mean()) / energy if energy > 0 else 0.0
-
-
-def image_share(ends: Float) -> float:
-    """The share of the energy of errors [B, ...] that is one image, the same for all, beyond the one that unlike errors
-    have by chance; by as much more as a standard error of it (jackknife). Few samples of few numbers show it badly."""
-    samples = len(ends)
-    if samples <= 2:
-        return 0.0
-    left = np.array([_image(np.delete(ends, each, axis=0)) for each in range(samples)])
-    return max(0.0, _image(ends)) + float(left.std()) * float(np.sqrt(samples - 1))
-
-
-def _image(ends: Float) -> float:
-    """Below 0 where the image is smaller than by chance."""
-    energy, samples = float(np.square(ends).mean()), len(ends)
-    share = float(np.square(ends.mean(axis=0)).mean()) / energy if energy > 0 else 0.0
-    return (samples * share - 1) / (samples - 1) if energy > 0 else 0.0

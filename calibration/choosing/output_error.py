@@ -5,9 +5,6 @@ inputs of float32's own trajectory, whose outputs are known: they cost float32 n
 2305.10657). The mean difference over samples and pixels is one number for each step and channel. Its inputs differ from
 those of the deployed body by that body's error alone: measured along the body's own trajectory the numbers were the
 same within their noise, and so was their worth.
-
-Where the end error of samples shows one image, a number for each position has more to take out. Few samples tell it
-badly, so more are measured, and it is shrunken by the share of it that is their noise (James & Stein 1961).
 """
 
 from collections.abc import Sequence
@@ -44,44 +41,6 @@ def mean_error(course: Course, network: LoadedGraph, axis: int, groups: int) -> 
     return np.array([np.mean(each, axis=0) if each else np.zeros_like(found[0][0]) for each in found])
 
 
-def errors(course: Course, network: LoadedGraph) -> list[Float]:
-    """What the output of a lowered body lacks at each step, [samples, *x_shape], its branches weighed as above."""
-    found = []
-    for state in course.reference:
-        error = joined(state.outputs, state.step).astype(np.float64) - course.call(network, state.index, state.u)
-        shares = weights(state.step)
-        found.append(np.tensordot(shares, error.reshape(len(shares), -1, *error.shape[1:]), 1))
-    return found
-
-
-def mean_image(steps: Sequence[Step], found: Sequence[Sequence[Float]], axis: int, groups: int) -> Float:
-    """What to add to the output of a lowered body at each position, [groups, *x_shape].
-
-    Args:
-        steps: of the plan.
-        found: the `errors` of each course.
-        axis: of the output, along which channels lie.
-        groups: that the body tells apart: 1, or those of the plan. A group of several steps has their mean.
-    """
-    by_group: list[list[Float]] = [[] for _ in range(groups)]
-    for step, *parts in zip(steps, *found, strict=True):
-        by_group[step.group if groups > 1 else 0].append(shrunken(np.concatenate(parts), axis))
-    return np.array([np.mean(each, axis=0) if each else np.zeros_like(by_group[0][0]) for each in by_group])
-
-
-def shrunken(error: Float, axis: int) -> Float:
-    """The mean of errors [samples, *x_shape] at each position: that of each channel whole, and the rest of it times the
-    share of its energy that is more than the noise of the mean of so many samples."""
-    inner = tuple(each for each in range(1, error.ndim) if each != axis)
-    rough = error - error.mean(axis=inner, keepdims=True)  # of each sample, beside the mean of its channels
-    image = rough.mean(axis=0)
-    energy, samples = float(np.square(image).mean()), len(error)
-    noise = float(np.square(rough - image).mean()) / max(samples - 1, 1)
-    share = max(0.0, 1 - noise / energy) if energy > 0 and samples > 1 else 0.0
-    whole: Float = error.mean(axis=(0, *inner), keepdims=True)[0] + share * image
-    return whole
-
-
 def after_first(network: LoadedGraph, output: str, first: NDArray[np.floating]) -> LoadedGraph:
     """The network, of which the first call's output is known: at the first step all runs of a course see its noise."""
     known = [first]
@@ -93,15 +52,13 @@ def after_first(network: LoadedGraph, output: str, first: NDArray[np.floating]) 
 
 
 def corrected(network: LoadedGraph, output: str, bias: Float, axis: int) -> LoadedGraph:
-    """The network with `bias` added to its output, [groups, channels] or [groups, *x_shape], as `with_output_bias`
-    writes it."""
+    """The network with `bias` [groups, channels] added to its output, as `with_output_bias` writes it."""
     numbers = bias.astype(np.float32)
 
     def run(feeds: Arrays) -> dict[str, NDArray[np.float32]]:
         made = network(feeds)[output]
         row = numbers[int(feeds[GROUP][0]) if len(numbers) > 1 else 0]
-        is_image = numbers.ndim > 2
-        return {output: made + (row if is_image else row.reshape([-1 if n == axis else 1 for n in range(made.ndim)]))}
+        return {output: made + row.reshape([-1 if n == axis else 1 for n in range(made.ndim)])}
 
     return run
 

@@ -12,23 +12,21 @@ few ways are tried, and none longer than it takes to see that it loses.
 - The mean error of the output is measured for the best of these only. Whether it is worth it shows in samples alone: an
   error with one sign changes what a sample becomes, and need not leave a constant behind. Each half of the seeds is
   judged with the mean error of the other half.
-- Where the end error has one image, the mean error of each position is measured, on more seeds than choose. It is taken
-  out unless samples are surely worse: what it wins is less than samples differ by chance (docs/measured/trials.md).
 - The first step of all runs of a seed has the same noise: there a mean error needs no evaluation of its own.
 - What was lowered to be tried is deployed as it is.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache, partial
+from functools import partial
 from itertools import repeat
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.calibration.choosing.evidence import Tried, Way, choose, constant_share, image_share, is_behind
+from fewstep.calibration.choosing.evidence import Tried, Way, choose, constant_share, is_behind
 from fewstep.calibration.choosing.opened import open_lowered
-from fewstep.calibration.choosing.output_error import after_first, corrected, errors, joined, mean_error, mean_image
+from fewstep.calibration.choosing.output_error import after_first, corrected, joined, mean_error
 from fewstep.calibration.count import batch_of
 from fewstep.calibration.failed_bodies import Check, body_of
 from fewstep.calibration.precision.variants import Variants
@@ -58,9 +56,6 @@ from fewstep.runtime.sampler import Sampler
 
 TRIED: tuple[Method, ...] = ("channels", "channels-balanced")  # the usual one first
 CHOOSING = 8  # seeds that choose, in two halves; no more than there are trajectories
-MEASURING = 24  # more seeds, on which an image is measured where there is one and so many trajectories are followed
-LEAST_IMAGE = 0.03  # of the end error's energy: where an image has surely less, it is not worth their time
-AGAINST = 2.0  # standard errors by which samples must be worse for an image to stay
 FEWEST = 4  # of these seeds: a half of one says nothing of its worse samples
 FIRST = SELECTION_SEEDS.index(JUDGE_SEEDS.stop)  # precision maps have those before
 
@@ -84,20 +79,11 @@ def halves(trajectories: int) -> tuple[range, ...]:
     return (seeds[:first], seeds[first:])
 
 
-def measuring(trajectories: int) -> tuple[range, ...]:
-    """The seeds that measure an image beside those that choose, as many at once as these. None if both are more than
-    the trajectories: of fewer samples, a mean at each position has as much noise as it takes out."""
-    seeds, at_once = SELECTION_SEEDS[FIRST + CHOOSING :][:MEASURING], CHOOSING // 2
-    if trajectories < CHOOSING + MEASURING:
-        return ()
-    return tuple(seeds[start : start + at_once] for start in range(0, len(seeds), at_once))
-
-
 def most_evaluations(methods: int, tries_thin: bool, tries_bias: bool, steps: int, trajectories: int) -> int:
     """How often trying asks the bodies of one target for a sample. The samples of float32 that all are compared with
     are not among them: targets share those."""
-    seeds, more = min(CHOOSING, trajectories), sum(map(len, measuring(trajectories)))
-    without_error = 2 * seeds * (steps - 1) + more * steps  # the first step is known
+    seeds = min(CHOOSING, trajectories)
+    without_error = 2 * seeds * (steps - 1)  # the first step is known
     return steps * seeds * (methods + tries_thin) + tries_bias * without_error
 
 
@@ -150,16 +136,13 @@ def choose_each(
     can.
     """
     is_large = _is_large(task, ways)
-    more: Callable[[], tuple[Course, ...]] | None = None
-    if courses and measuring(len(task.seeds)) and not is_large and not exceeds(task.prepared):
-        more = _opened_once(task, plan, progress)
     found = {}
     for done, target in enumerate(targets, 1):
         name, variants = body_of(target), ways.variants(task.prepared, target)
         own, shown = courses if ways.tries(target) else (), partial(_under, progress, target.name)
         thin, tries_bias = ways.thin.get(target.name, ()), target.name in ways.biased
         try:
-            chosen = try_ways(variants, thin, tries_bias, own, shown, is_large, more, ways.files)
+            chosen = try_ways(variants, thin, tries_bias, own, shown, is_large, ways.files)
             check(name, chosen.lowered, target)
             found[name] = chosen
         except UserError as error:
@@ -180,29 +163,11 @@ def open_trials(
 ) -> tuple[Course, ...]:
     """A course of each half of the seeds that choose, for the sampler of the float32 body, along the plan in the range
     groups of the bodies."""
-    return _open_parts(sampler, plan, halves(trajectories), rows, progress)
-
-
-def _open_parts(
-    sampler: Sampler, plan: Plan, parts: Sequence[range], rows: ConditionRecords | None, progress: Progress
-) -> tuple[Course, ...]:
+    parts = halves(trajectories)
     return tuple(
         open_course(sampler, plan, seeds, rows, partial(_of_parts, progress, number, len(parts)))
         for number, seeds in enumerate(parts)
     )
-
-
-def _opened_once(task: Task, plan: Plan, progress: Progress) -> Callable[[], tuple[Course, ...]]:
-    """Courses of the seeds that measure an image, which all targets share; made when first asked for."""
-
-    @cache
-    def opened() -> tuple[Course, ...]:
-        shown = partial(_under, progress, "trials")
-        courses = _open_parts(task.sampler, plan, measuring(len(task.seeds)), task.conditions, shown)
-        close(task.sampler.denoiser)
-        return courses
-
-    return opened
 
 
 def try_ways(
@@ -212,13 +177,11 @@ def try_ways(
     courses: Sequence[Course],
     progress: Progress = SILENT,
     by_rows: bool = False,
-    more: Callable[[], tuple[Course, ...]] | None = None,
     files: Files | None = None,
 ) -> Chosen:
     """The best of these methods; then with the operations `thin` in float, if that is better; then with the mean error
     of its output taken out, if that is tried and better. Nothing is tried without courses: the first method is taken.
-    A large body sees the samples of a course one by one (`by_rows`). `more` are courses to measure an image on. In
-    `files` lie the weights of what is tried."""
+    A large body sees the samples of a course one by one (`by_rows`). In `files` lie the weights of what is tried."""
     if not courses:
         usual = next(iter(variants.values()))
         return Chosen(usual.lower(()), usual)
@@ -259,13 +222,8 @@ def try_ways(
     if tries_bias:
         network = _opened(made[0], usual.target, by_rows) if best_network is None else best_network
         groups = len(usual.table.groups) + 1
-        if more is not None and best.image > LEAST_IMAGE and _has_one_shape(made[0]):
-            found.append(_without_image(best, made[0], groups, network, courses, more()))
-            is_better = choose([found[-1], best], AGAINST) == 0  # two measurements speak for it
-        else:
-            found.append(_corrected(best, made[0], groups, network, courses))
-            is_better = choose([best, found[-1]]) == 1
-        best = found[-1] if is_better else best
+        found.append(_corrected(best, made[0], groups, network, courses))
+        best = found[-1] if choose([best, found[-1]]) == 1 else best
         del network
         progress("ways tried", stages, stages)
     del best_network
@@ -281,8 +239,7 @@ def try_ways(
     else:
         usual = replace(usual, made=lowered)
     if best.bias is not None:
-        where = " at each position" * (best.bias.ndim > 2)
-        said = f"the mean error of the output is taken out{where}: up to {np.abs(best.bias).max():.2g}"
+        said = f"the mean error of the output is taken out: up to {np.abs(best.bias).max():.2g}"
         lowered = replace(lowered, graph=with_output_bias(lowered.graph, best.bias), notes=(*lowered.notes, said))
     return Chosen(lowered, usual, tuple(_trial(each, each is best) for each in found if each.is_finite))
 
@@ -313,34 +270,9 @@ def _corrected(best: Tried, graph: Graph, groups: int, network: LoadedGraph, cou
     return replace(tried, bias=np.mean(found, axis=0))
 
 
-def _without_image(
-    best: Tried,
-    graph: Graph,
-    groups: int,
-    network: LoadedGraph,
-    courses: Sequence[Course],
-    more: Sequence[Course],
-) -> Tried:
-    """The same with the mean error at each position, which the courses `more` measure as well. All seeds are run."""
-    axis, output, groups = channel_axis(graph), graph.outputs[0].name, _told_apart(graph, groups)
-    steps = courses[0].plan.steps
-    known = [partial(after_first, network, output, first) for first in best.first]
-    beside = [errors(course, network) for course in more]
-    each_half = [errors(course, make()) for course, make in zip(courses, known, strict=True)]
-    images = [mean_image(steps, [*beside, half], axis, groups) for half in reversed(each_half)]
-    networks = [corrected(make(), output, image, axis) for make, image in zip(known, images, strict=True)]
-    tried = _run(replace(best.way, has_bias=True), networks, courses, ())
-    return replace(tried, bias=mean_image(steps, [*beside, *each_half], axis, groups))
-
-
 def _told_apart(graph: Graph, groups: int) -> int:
     """The groups that a lowered graph tells apart, of those that its ranges have."""
     return groups if GROUP in {value.name for value in graph.inputs} else 1
-
-
-def _has_one_shape(graph: Graph) -> bool:
-    """False if sizes are free: positions are those of one size."""
-    return all(isinstance(each, int) for each in graph.outputs[0].shape[1:])
 
 
 def _run(way: Way, networks: Iterable[LoadedGraph], courses: Sequence[Course], others: Sequence[Tried]) -> Tried:
@@ -356,7 +288,7 @@ def _run(way: Way, networks: Iterable[LoadedGraph], courses: Sequence[Course], o
         if any(is_behind(np.concatenate(psnr), each.psnr) for each in others):
             break
     end = np.concatenate(ends)
-    return Tried(way, np.concatenate(psnr), constant_share(end), image_share(end), first=tuple(first))
+    return Tried(way, np.concatenate(psnr), constant_share(end), first=tuple(first))
 
 
 def _end_error(course: Course, states: Sequence[StepState]) -> Float:

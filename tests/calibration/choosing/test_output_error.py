@@ -11,11 +11,8 @@ from numpy.typing import NDArray
 from fewstep.calibration.choosing.output_error import (
     after_first,
     corrected,
-    errors,
     joined,
     mean_error,
-    mean_image,
-    shrunken,
     weights,
 )
 from fewstep.graph.graph import GROUP
@@ -133,36 +130,3 @@ def test_weights_that_cancel_are_alike_and_a_shaping_does_not_hide_them() -> Non
         step, shaping=Clip(-1.0, 1.0), shaping_of=(step.x0,), x0=(*[0.0] * (rows + 2), 1.0)
     )
     np.testing.assert_allclose(weights(clipped), [3.0, -2.0])
-
-
-def test_an_image_is_found_in_each_group_and_taken_out(sampler) -> None:  # type: ignore[no-untyped-def]
-    """Branches count as guidance counts them: 2 * 1.0 - 0.5."""
-    course, exact = course_of(sampler, [0, 1, 2], 2.0), exact_of(sampler)
-    image = np.sin(np.arange(64.0)).reshape(1, 8, 8)
-
-    def planted(feeds: Arrays) -> dict[str, NDArray[np.float32]]:
-        output = exact(feeds)["v"]
-        parts = np.repeat([1.0, 0.5], len(output) // 2).reshape(-1, 1, 1, 1)
-        return {"v": (output - PLANTED[int(feeds[GROUP][0])] * parts * image).astype(np.float32)}
-
-    found = mean_image(course.plan.steps, [errors(course, planted)], 1, 3)
-    np.testing.assert_allclose(found, 1.5 * PLANTED.reshape(3, 1, 1, 1) * image, atol=1e-5)
-    pooled = mean_image(course.plan.steps, [errors(course, planted)], 1, 1)
-    np.testing.assert_allclose(pooled, 1.5 * PLANTED.mean() * image[None], atol=1e-5)
-    made = corrected(planted, "v", found, 1)
-    assert course.quality(course.run([made] * 3)).min() > course.quality(course.run([planted] * 3)).max() + 10
-
-
-def test_a_mean_is_shrunken_by_its_noise() -> None:
-    """Of 16 samples with noise of deviation 1 the mean has 1 / 16 of its energy: an image of energy 1 / 8 keeps two
-    thirds of what is seen, one of noise alone next to nothing, and the mean of a channel all of it."""
-    rng = np.random.default_rng(0)
-    noise = rng.normal(size=(16, 3, 4000))
-    image = np.sqrt(1 / 8) * np.resize([1.0, -1.0], 4000)
-    seen = (image + noise).mean(axis=0)
-    flat = seen.mean(axis=1, keepdims=True)
-    np.testing.assert_allclose(shrunken(image + noise, 1), flat + 2 / 3 * (seen - flat), atol=0.02)
-    assert np.abs(shrunken(5 + noise, 1) - 5).max() < 0.1
-    np.testing.assert_allclose(shrunken(noise[:1], 1), np.broadcast_to(noise[0].mean(1, keepdims=True), (3, 4000)))
-    vectors = noise[:, :, 0]
-    np.testing.assert_allclose(shrunken(vectors, 1), vectors.mean(axis=0))

@@ -65,12 +65,6 @@ def plant(monkeypatch: pytest.MonkeyPatch, error: float) -> None:
     monkeypatch.setattr(trials, "open_lowered", opened)
 
 
-@pytest.fixture
-def by_channel(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An error that is one number is measured by channel, on the seeds that choose alone."""
-    monkeypatch.setattr(trials, "LEAST_IMAGE", 1.0)
-
-
 def the_wrong_way(course: object, network: object, axis: int, groups: int) -> NDArray[np.float64]:
     """In the place of a measured mean error: as large, and with the other sign."""
     return np.full((groups, 1), -PLANTED)
@@ -82,7 +76,6 @@ def stored_bias(bundle: Path) -> NDArray[np.float32]:
     return graph.constants["output_bias"]
 
 
-@pytest.mark.usefixtures("by_channel")
 def test_a_planted_error_is_found_taken_out_and_told(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own = trials.mean_error
     found = []
@@ -114,7 +107,6 @@ def test_a_planted_error_is_found_taken_out_and_told(bundle: Path, monkeypatch: 
     )
 
 
-@pytest.mark.usefixtures("by_channel")
 def test_a_correction_that_does_not_win_is_refused(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plant(monkeypatch, PLANTED)
     monkeypatch.setattr(trials, "mean_error", the_wrong_way)
@@ -130,7 +122,6 @@ def test_a_mean_error_is_tried_whatever_is_left_of_it_in_samples(bundle: Path, m
     assert ways(tried_of(run(bundle))) == [("channels", False), ("channels", True)]
 
 
-@pytest.mark.usefixtures("by_channel")
 def test_the_planted_error_is_gone_from_samples_of_the_deployed_body(
     bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -245,7 +236,6 @@ def test_one_way_is_not_tried(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert tried_of(run(bundle, bias="auto")) == ()
 
 
-@pytest.mark.usefixtures("by_channel")
 def test_the_float_session_is_closed_before_each_target(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[OnDemand] = []
     was_open: list[bool] = []
@@ -270,7 +260,6 @@ def test_the_float_session_is_closed_before_each_target(bundle: Path, monkeypatc
     assert opened[0]._opened is None
 
 
-@pytest.mark.usefixtures("by_channel")
 def test_a_large_body_sees_one_sample_at_a_time(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And the samples are those of a small one."""
     sizes: list[int] = []
@@ -346,7 +335,6 @@ def test_what_won_is_lowered_once(bundle: Path, monkeypatch: pytest.MonkeyPatch)
     assert len(lowered) == len(trials.TRIED)
 
 
-@pytest.mark.usefixtures("by_channel")
 def test_a_way_that_is_behind_on_the_first_half_gets_no_more_seeds(
     bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -356,7 +344,6 @@ def test_a_way_that_is_behind_on_the_first_half_gets_no_more_seeds(
     assert (off.seeds, on.seeds) == (trials.CHOOSING, trials.CHOOSING // 2)
 
 
-@pytest.mark.usefixtures("by_channel")
 def test_each_half_is_judged_with_the_mean_error_of_the_other(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Half of what is missing is found on the first half, all on the second: the second half of the samples is left
     with an error that the first has not. The body gets the mean."""
@@ -386,8 +373,7 @@ def test_a_body_without_finite_samples_is_not_made(bundle: Path, monkeypatch: py
 def test_the_budget_counts_all_that_may_run() -> None:
     assert most_evaluations(3, False, False, 8, 64) == 3 * 8 * trials.CHOOSING
     known = 2 * trials.CHOOSING  # at the first step, of what is measured and of what is run
-    assert most_evaluations(3, False, True, 8, 64) == 8 * ((3 + 1 + 1) * trials.CHOOSING + trials.MEASURING) - known
-    assert most_evaluations(3, False, True, 8, 31) == 8 * (3 + 1 + 1) * trials.CHOOSING - known
+    assert most_evaluations(3, False, True, 8, 64) == 8 * (3 + 1 + 1) * trials.CHOOSING - known
     assert most_evaluations(1, True, True, 4, 4) == 4 * 4 * (1 + 1 + 1 + 1) - 2 * 4
 
 
