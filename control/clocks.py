@@ -67,17 +67,21 @@ class Clock(Protocol):
 
 
 def make(jobs: Sequence[Job], now: Callable[[], float]) -> list[Made]:
-    """Jobs that differ in what is asked alone, as one batch."""
+    """Jobs that differ in what is asked alone, as one batch.
+
+    No failure of a job leaves this function: it would end the control loop of a moving robot.
+    """
     first, began = jobs[0], now()
     asked = [job.asked for job in jobs]
     try:
         sequences, steps = sample_sequences(
             first.sampler, first.plan, asked, first.continuity, lambda: now() - began >= first.deadline
         )
-    except UserError as error:
+    except Exception as error:
         if len(jobs) > 1:  # one of them need not fail the others
             return [made for job in jobs for made in make([job], now)]
-        return [Made(None, 0, now() - began, str(error))]
+        failure = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        return [Made(None, 0, now() - began, failure)]
     return [Made(actions, steps, now() - began) for actions in sequences]
 
 

@@ -16,10 +16,13 @@ class Slow:
 
     def __init__(self, clock: VirtualClock, seconds: float = 0.0) -> None:
         self.clock, self.seconds, self.calls, self.fails = clock, seconds, 0, False
+        self.error: Exception | None = None
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         self.clock.spend(self.seconds)
         self.calls += 1
+        if self.error is not None:
+            raise self.error
         made = ramp(x).copy()
         made[..., 1] = np.nan if self.fails else self.calls / 1000
         return made

@@ -152,6 +152,19 @@ def test_a_sample_that_is_not_finite_is_told_and_the_former_one_goes_on(tiny_bun
     assert act(runner, clock).age == 0 and runner.statistics.failed == 1
 
 
+@pytest.mark.parametrize("error", [RuntimeError("out of luck"), MemoryError("out of luck")])
+def test_any_failure_of_a_network_leaves_the_loop_running(tiny_bundle: Path, error: Exception) -> None:
+    runner, network, clock = looping(tiny_bundle)
+    for _ in range(EXECUTED):
+        act(runner, clock)
+    network.error = error
+    action = act(runner, clock)
+    assert action.source == "late" and action.problem == f"{type(error).__name__}: out of luck"
+    assert runner.statistics.failed == 1
+    network.error = None
+    assert act(runner, clock).age == 0
+
+
 def test_a_plan_that_fails_is_no_fast_one_and_the_next_one_is_taken(tiny_bundle: Path) -> None:
     runner, network, clock = looping(tiny_bundle)
     act(runner, clock)
