@@ -140,7 +140,8 @@ def plan_from_scheduler_config(
         guided: whether the denoiser has an unconditional form.
         x_shape: [channels, height, width]: a pipeline's dynamic shift follows from it, where `arguments` has none.
         strength: in (0, 1]: from the given "image", as StableDiffusionImg2ImgPipeline starts: int(steps x strength)
-            steps. With pipeline "LatentConsistencyModelImg2ImgPipeline" all steps run, below the noise of the strength.
+            steps. Pipelines of FLUX and Stable Diffusion 3 round up. With pipeline
+            "LatentConsistencyModelImg2ImgPipeline" all steps run, below the noise of the strength.
     """
     scheduler, read_config = _open(config, pipeline)
     if compat not in get_args(Compat):
@@ -164,7 +165,8 @@ def plan_from_scheduler_config(
     check_runs(read_config, request)
     denoising = DenoiserFacts(recipe.spec, recipe.prediction, guided, heads=recipe.heads)
     name = f"{read_config.scheduler}:{steps}"
-    times = recipe.times if strength is None else _last_times(read_config, recipe, request, strength)
+    rounds_up = pipeline is not None and PIPELINES[pipeline].rounds_up
+    times = recipe.times if strength is None else _last_times(read_config, recipe, request, strength, rounds_up)
     plan = trace_plan(name, recipe.solver, times, denoising, guidance, recipe.shaping.shaping, strength=strength)
     return _started(plan, recipe)
 
@@ -237,8 +239,10 @@ def _passed_strength(config: Config, pipeline: str | None, strength: float, own:
     return float(strength) if passes else 1.0
 
 
-def _last_times(config: Config, recipe: Recipe, request: ScheduleRequest, strength: float) -> Sequence[Time]:
-    """The times that an image-to-image pipeline runs: it rounds down."""
+def _last_times(
+    config: Config, recipe: Recipe, request: ScheduleRequest, strength: float, rounds_up: bool
+) -> Sequence[Time]:
+    """The times that an image-to-image pipeline runs."""
     if config.scheduler not in FROM_IMAGES or recipe.scale != 1:
         raise UserError(
             f"strength with {config.scheduler}, whose steps depend on those before",
@@ -246,9 +250,11 @@ def _last_times(config: Config, recipe: Recipe, request: ScheduleRequest, streng
         )
     if request.strength < 1:
         return recipe.times
-    if int(request.steps * strength) < 1:
+    run = request.steps * strength
+    first = int(request.steps - run) if rounds_up else request.steps - int(run)
+    if first == request.steps:
         raise UserError(f"strength {strength!r} of {request.steps} steps", "give one in (0, 1] that leaves a step")
-    return recipe.times[request.steps - int(request.steps * strength) :]
+    return recipe.times[first:]
 
 
 def _started(plan: Plan, recipe: Recipe) -> Plan:

@@ -1,4 +1,4 @@
-"""What the pipelines of diffusers make of their scheduler, beside calling it with a number of steps."""
+"""What the pipelines of diffusers do with their scheduler, apart from a call with a number of steps."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,20 +12,26 @@ FLOW = "FlowMatchEulerDiscreteScheduler"  # the class that takes sigmas and a sh
 
 @dataclass(frozen=True)
 class Pipeline:
-    """`changes` are fields of the config that it silently sets; `even`: it gives a flow its sigmas, 1 .. 1 / N, which
-    are then shifted once; `patch`: pixels of x in a token along each axis, of which a dynamic shift takes the count;
-    `shortens`: all steps run whatever the strength, which shortens the distillation's timesteps that they are of."""
+    """The rules of a pipeline.
+
+    changes: fields of the config that the pipeline silently sets.
+    even: the pipeline gives a flow its sigmas, 1 .. 1 / N, which are then shifted once.
+    patch: pixels of x in a token along each axis. A dynamic shift follows from the number of tokens.
+    shortens: all steps run whatever the strength, which shortens the distillation's timesteps.
+    rounds_up: a strength of N steps runs N - int(N - N x strength) of them, in the place of int(N x strength).
+    """
 
     changes: Mapping[str, Any] = field(default_factory=dict)
     even: bool = False
     patch: int | None = None
     shortens: bool = False
+    rounds_up: bool = False
 
 
 STABLE_DIFFUSION = Pipeline({"steps_offset": 1, "clip_sample": False})
-STABLE_DIFFUSION_3 = Pipeline(patch=2)
+STABLE_DIFFUSION_3 = Pipeline(patch=2, rounds_up=True)
 LATENT_CONSISTENCY = Pipeline(shortens=True)
-FLUX = Pipeline(even=True, patch=2)
+FLUX = Pipeline(even=True, patch=2, rounds_up=True)
 PIPELINES: Mapping[str, Pipeline] = {
     "StableDiffusionPipeline": STABLE_DIFFUSION,
     "StableDiffusionImg2ImgPipeline": STABLE_DIFFUSION,

@@ -1,6 +1,7 @@
 """Image-to-image of scheduler configs: the samples of diffusers' loop from a noised image."""
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -99,6 +100,23 @@ def test_all_steps_run_in_the_pipeline_of_latent_consistency(
             {"_class_name": name}, timesteps=[999, 759, 499, 259], strength=0.5, pipeline=pipeline
         )
         assert [step.time for step in cut.steps] == [499, 259]
+
+
+@pytest.mark.parametrize("pipeline", ["FluxImg2ImgPipeline", "FluxPipeline", "StableDiffusion3Img2ImgPipeline"])
+def test_flux_and_stable_diffusion_3_round_up(pipeline: str) -> None:
+    """The timesteps of the pipeline's own get_timesteps, called with each strength of 20ths."""
+    theirs = getattr(diffusers, pipeline.replace("FluxPipeline", "FluxImg2ImgPipeline"))
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)
+    config = {**scheduler.config, "_class_name": "FlowMatchEulerDiscreteScheduler"}
+    for steps in (1, 4, 28, 50):
+        if "Flux" in pipeline:
+            scheduler.set_timesteps(sigmas=np.linspace(1.0, 1 / steps, steps))
+        else:
+            scheduler.set_timesteps(steps)
+        for strength in np.arange(1, 21) / 20:
+            expected, _ = theirs.get_timesteps(SimpleNamespace(scheduler=scheduler), steps, strength, "cpu")
+            plan = plan_from_scheduler_config(config, steps=steps, strength=strength, pipeline=pipeline)
+            np.testing.assert_allclose([step.time for step in plan.steps], expected, rtol=1e-5)
 
 
 def test_strengths_that_cannot_be() -> None:
