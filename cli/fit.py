@@ -32,8 +32,7 @@ def verb(options: FitOptions, progress: Progress) -> Outcome:
         end = [_rejection(options, result)]
     else:
         shifts = [after - before for after, before in zip(result.told, result.nominal_told, strict=True)]
-        than = "nominal times" if options.method == "times" else "those of the nominal plan"
-        end = [f"told times less {than}: {', '.join(f'{shift:+.3g}' for shift in shifts)}"]
+        end = [f"times of the network less the nominal plan's: {', '.join(f'{shift:+.3g}' for shift in shifts)}"]
         end += [f"{options.output}: the plan"] * (options.output is not None)
         if not result.is_kept:
             end.append(f"{options.bundle}: no plan is kept: {result.weak_teacher}")

@@ -11,8 +11,6 @@ from fewstep.fitting.ending.step_back import SHARES
 from fewstep.fitting.endpoint import RESTRAINTS, SECANTS
 from fewstep.fitting.fit import SPANNED, former_plan
 from fewstep.fitting.options import FitOptions
-from fewstep.fitting.published.olss import RIDGES
-from fewstep.fitting.published.times import trials
 from fewstep.fitting.search import BEGIN, HISTORY, KINDS
 from fewstep.fitting.tangents import calls
 from fewstep.fitting.task import FitTask
@@ -27,18 +25,13 @@ def evaluations(task: FitTask, options: FitOptions) -> tuple[int, int]:
     body += (seeds + choices) * steps + _of_the_search(task, options) * steps  # of the nominal plan
     judged = 3 * judges + SPANNED * BLOCK  # of the nominal, fitted and a former plan
     body += (seeds + choices + judged) * steps
-    followed = seeds * long if options.method == "olss" else 0  # the teacher's states
     beside = 2 if former_plan(task, task.starts.nominal[0]) is None else 3  # plans beside the teacher
-    return body, followed + (seeds + choices + judges) * long + CHECKED * (beside * steps + 3 * long)
+    return body, (seeds + choices + judges) * long + CHECKED * (beside * steps + 3 * long)
 
 
 def _of_the_search(task: FitTask, options: FitOptions) -> int:
     """The most rollouts of one sample, or as many evaluations."""
     steps, seeds, choices = options.steps, options.seeds, options.selection_seeds
-    if options.method == "olss":
-        return len(RIDGES) * seeds + (1 + len(RIDGES)) * choices + BEGIN * BLOCK
-    if options.method == "times":
-        return trials(steps) * BEGIN * BLOCK + 2 * choices
     # a candidate that is overfitted is judged on the seeds of the fit, and the next one
     tried = len(RESTRAINTS) * (seeds + choices)
     columns = -(-calls(numbers_of(task, options)) // steps)
@@ -56,15 +49,13 @@ def _of_the_search(task: FitTask, options: FitOptions) -> int:
 def numbers_of(task: FitTask, options: FitOptions) -> list[int]:
     """The most free numbers of each step."""
     given = max(len(plan.given) for plan in task.starts.plans)
-    kinds = KINDS.get(options.method, ("rows",))
+    kinds = KINDS[options.method]
     own = ("told" in kinds) + ("lean" in kinds and task.guidance is not None)
-    return [own + (min(i + 2, HISTORY + 1) + given if "rows" in kinds else 0) for i in range(options.steps)]
+    return [own + min(i + 2, HISTORY + 1) + given for i in range(options.steps)]
 
 
 def column_bytes(task: FitTask, options: FitOptions) -> int:
     """The memory of all columns, those that a step corrects and the corrected ones."""
-    if options.method not in KINDS:
-        return 0
     return 2 * 4 * options.seeds * sum(numbers_of(task, options)) * prod(task.bundle.manifest.x_shape)
 
 

@@ -222,7 +222,7 @@ def _judged(
         span_psnr=span_psnr(task.sampler, plan, judges[:SPANNED]),
         judge_seeds=options.judge_seeds,
         iterations=best.done,
-        numbers=len(best.free) or options.steps - 1,  # the inner times of a grid
+        numbers=len(best.free),
         seconds=perf_counter() - started,
         told=tuple(best.numbers.told.tolist()),
         nominal_told=tuple(step.time for step in nominal.steps),

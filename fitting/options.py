@@ -20,8 +20,7 @@ class FitOptions(Options):
     bundle: The bundle; the plan is kept in it, and `fitted:STEPS` names it.
     steps: Evaluations of the plan.
     plan: SOLVER:STEPS@GRID that the fit begins at, fitted:STEPS or a file. Default: the best of some known ones.
-    method: What is fitted: end, all numbers to the sample; rows or told, these alone; olss, rows to the teacher's
-        states; times, the grid. See docs/fitting.md.
+    method: The numbers that are fitted: end, all of them; rows, the coefficients alone. See docs/fitting.md.
     precision: Precision of the body: float32, int8, or on a GPU float16.
     backend: The engine that runs the body: onnxruntime, onnxruntime-cuda, openvino, openvino-bf16, tensorrt,
         tensorrt-rtx.
@@ -45,7 +44,7 @@ class FitOptions(Options):
     bundle: Path
     steps: int = 6
     plan: str = ""
-    method: Literal["end", "rows", "told", "olss", "times"] = "end"
+    method: Literal["end", "rows"] = "end"
     precision: str = "float32"
     backend: str = "onnxruntime"
     guidance: float | None = None

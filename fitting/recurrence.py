@@ -8,7 +8,7 @@ are added to the solver's own numbers, so that a fit of nothing is the solver.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import msgspec
 import numpy as np
@@ -120,15 +120,6 @@ def plan_of(numbers: Recurrence, name: str | None = None) -> Plan:
         output=_line(np.eye(K)[0]),
         tensors=(),
     )
-
-
-def with_history(numbers: Recurrence, history: int) -> Recurrence:
-    """The same numbers with room for more predictions."""
-    more = history - numbers.history
-    if more <= 0:
-        return numbers
-    rows = np.insert(numbers.rows, [1 + numbers.history] * more, 0.0, axis=1)
-    return replace(numbers, rows=rows)
 
 
 def _step(numbers: Recurrence, i: int, K: int) -> Step:

@@ -1,10 +1,8 @@
-"""Search the best numbers of a plan for a body: all of them together at the end, or as a published method does."""
+"""Search the best numbers of a plan for a body: all of them together, by the sample at the end."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import count
-from math import inf
 
 from fewstep.fitting import teacher as teaching
 from fewstep.fitting.blocks import CHOICE_SEEDS, FIT_SEEDS, Block, blocks_of, digest
@@ -16,26 +14,20 @@ from fewstep.fitting.ending.step_back import StepBack, between, step_back
 from fewstep.fitting.endpoint import RESTRAINTS, SECANTS, Nominal, Refinement, Seeds, refine
 from fewstep.fitting.free import Kind, Number, free_numbers
 from fewstep.fitting.options import FitOptions
-from fewstep.fitting.published.olss import RIDGES, least_squares, lessons
-from fewstep.fitting.published.times import best_times, trials
-from fewstep.fitting.recurrence import Recurrence, plan_of, recurrence_of
+from fewstep.fitting.recurrence import Recurrence, recurrence_of
 from fewstep.fitting.rollouts import Rollouts
 from fewstep.fitting.sensitivity import Sensitivity, join, norms
 from fewstep.fitting.start import best_start
 from fewstep.fitting.tangents import DIRECTIONS
 from fewstep.fitting.task import FitTask
-from fewstep.plans.compile import trace_plan
 from fewstep.plans.file import encode
-from fewstep.plans.name import parse_plan_name
 from fewstep.plans.plan import Plan
-from fewstep.plans.schedule import NoiseSchedule, Time
 from fewstep.rollouts.conditions_file import ConditionRecords
 from fewstep.runtime.progress import SILENT, Progress
-from fewstep.runtime.request import denoiser_facts
 
 HISTORY = 3  # predictions that a row reads
 BEGIN = 2  # blocks that nominal plans are compared on, and that the first columns are measured on
-KINDS: dict[str, tuple[Kind, ...]] = {"end": ("rows", "told", "lean"), "rows": ("rows",), "told": ("told",)}
+KINDS: dict[str, tuple[Kind, ...]] = {"end": ("rows", "told", "lean"), "rows": ("rows",)}
 
 
 @dataclass(frozen=True)
@@ -79,8 +71,7 @@ def search(task: FitTask, options: FitOptions, progress: Progress = SILENT) -> I
     before = Nominal(*(rolled.qualities(nominal, blocks) for blocks in (seeds.fit, seeds.selection)))
     origin = recurrence_of(begun, HISTORY)
     found = Found(origin, nominal, origin, seeds, before, 0, ())
-    method = {"olss": _by_olss, "times": _by_times}.get(options.method, _by_refinement)
-    for best in method(task, options, found, progress):
+    for best in _by_refinement(task, options, found, progress):
         yield best
     if options.method == "end" and (best.done > 0 or options.iterations == 0):
         if task.extractor is not None:
@@ -114,47 +105,6 @@ def _by_refinement(task: FitTask, options: FitOptions, found: Found, progress: P
         checkpoint.save(best, done)
         progress(f"steps so far, the gain is {iterate.on_selection.mean:.2f} dB", done, most)
         yield replace(found, numbers=best, done=done, free=free)
-
-
-def _by_olss(task: FitTask, options: FitOptions, found: Found, progress: Progress) -> Iterator[Found]:
-    """Rows by least squares on the teacher's states; the ridge is the best on the selection seeds."""
-    yield found
-    known = lessons(task.reference, task.teacher, found.origin, found.seeds.fit)
-    tried = []
-    for ridge in RIDGES:
-        tried.append(least_squares(task.sampler, found.origin, found.seeds.fit, known, ridge))
-        progress("ridges", len(tried), len(RIDGES))
-    free = free_numbers(found.origin, norms(task.sampler, found.origin, found.seeds.fit[:BEGIN]), ("rows",))
-    yield from _better(task, replace(found, free=free), tried)
-
-
-def _by_times(task: FitTask, options: FitOptions, found: Found, progress: Progress) -> Iterator[Found]:
-    """The solver as it is, over other times."""
-    yield found
-    blocks, tried = found.seeds.fit[:BEGIN], count(1)
-
-    def quality(plan: Plan) -> float | None:
-        progress("times that were tried", next(tried), trials(options.steps))
-        (qualities,) = task.rolled.tried([plan], blocks)
-        return None if qualities is None else float(qualities.mean())
-
-    facts = denoiser_facts(task.bundle.manifest)
-    name, schedule = parse_plan_name(found.nominal.name, facts.grid), NoiseSchedule(facts.schedule)
-
-    def compiled(times: Sequence[Time]) -> Plan:
-        return task.sampler.compile(trace_plan(found.nominal.name, name.solver, times, facts, task.guidance))
-
-    plan = best_times(name.grid(schedule, name.steps), schedule, compiled, quality)
-    yield from _better(task, found, [recurrence_of(plan, HISTORY)])
-
-
-def _better(task: FitTask, found: Found, tried: Sequence[Recurrence]) -> Iterator[Found]:
-    """The best of the numbers that were tried, if it is better than where the fit began, on the selection seeds."""
-    qualities = task.rolled.tried([plan_of(each) for each in (found.origin, *tried)], found.seeds.selection)
-    means = [-inf if each is None else float(each.mean()) for each in qualities]
-    best = max(range(len(means)), key=means.__getitem__)
-    if best > 0:
-        yield replace(found, numbers=tried[best - 1], done=1)
 
 
 def taught(

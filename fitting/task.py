@@ -6,10 +6,7 @@ from dataclasses import dataclass
 from fewstep.evaluation.distances.features import Extractor, default_features, open_extractor
 from fewstep.evaluation.output import check_writable
 from fewstep.evaluation.teacher import teacher_plan
-from fewstep.fitting.blocks import BLOCK, FIT_SEEDS, blocks_of
-from fewstep.fitting.continuous import is_continuous
 from fewstep.fitting.options import FitOptions
-from fewstep.fitting.published.teacher_states import check_states
 from fewstep.fitting.rollouts import RolloutJob, Rollouts, open_samplers
 from fewstep.fitting.rows import FitRows, fit_rows
 from fewstep.fitting.start import Starts, starts_of
@@ -17,7 +14,6 @@ from fewstep.graph.commit import open_for_update
 from fewstep.plans.compile import check_guidance
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance, as_guidance, describe
-from fewstep.plans.name import parse_plan_name
 from fewstep.plans.plan import Plan
 from fewstep.rollouts.calibrated_plan import MISFIT, calibrated_plan
 from fewstep.runtime.backends.named import named
@@ -75,8 +71,6 @@ def open_task(options: FitOptions) -> FitTask:
     guidance = check_guidance(options.guidance, denoiser_facts(bundle.manifest))
     _tell_of_lost(bundle, body, options.steps, guidance)
     starts = starts_of(sampler, options.plan, options.steps, guidance)
-    if options.method == "times" and not starts.is_asked:
-        starts = Starts(starts.nominal)
     rows = fit_rows(bundle, options.conditions, options.prompts)
     features = options.features or default_features(bundle.manifest)
     extractor = open_extractor(features, bundle.manifest.x_shape, 1)  # more threads might move its bits
@@ -87,9 +81,7 @@ def open_task(options: FitOptions) -> FitTask:
     teacher = teacher_plan(reference, options.teacher or None, starts.nominal[0])
     _check_teacher(teacher, options.steps)
     _tell_of_guidance(bundle, bundle.manifest.bodies[body], guidance)
-    task = FitTask(bundle, body, Rollouts(sampler, reference, job), starts, teacher, rows, guidance, extractor)
-    _check_method(task, options.method)
-    return task
+    return FitTask(bundle, body, Rollouts(sampler, reference, job), starts, teacher, rows, guidance, extractor)
 
 
 def _tell_of_guidance(bundle: Bundle, body: Body, guidance: Guidance | None) -> None:
@@ -122,18 +114,3 @@ def _tell_of_lost(bundle: Bundle, body: str, steps: int, guidance: Guidance | No
             is_made = (entry.body, entry.evaluations, as_guidance(weight)) == (body, steps, guidance)
             ending = "this fit makes it again" if is_made else f"this fit leaves it; {error.fix}"
             LOG.warning("%s; %s", error.what, ending)
-
-
-def _check_method(task: FitTask, method: str) -> None:
-    """UserError for what a method cannot fit, before the teacher samples for minutes."""
-    if method == "told":
-        (block,) = blocks_of(task.sampler, FIT_SEEDS[:BLOCK], task.rows.fit)
-        if not is_continuous(task.sampler, task.starts.plans[0], block):
-            raise UserError("the network looks its times up in a table", "choose another --method")
-    if method == "olss":
-        check_states(task.teacher)
-    if method == "times":
-        if task.starts.fitted:
-            raise UserError("the grid of a fitted plan is no solver's", "name SOLVER:STEPS@GRID by --plan")
-        for plan in task.starts.nominal:
-            parse_plan_name(plan.name)

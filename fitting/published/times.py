@@ -15,21 +15,24 @@ TRIES = 4  # of one time in one direction
 LONGEST = 2.0  # of such a gap in lambda: those to the ends may be infinite
 
 
-def trials(steps: int) -> int:
-    """The most plans that a search asks the quality of."""
-    return 1 + len(MOVES) * (steps - 1) * 2 * TRIES
-
-
-def best_times(
+def fit_times(
     times: Sequence[Time],
     schedule: NoiseSchedule,
     compiled: Callable[[Sequence[Time]], Plan],
     quality: Callable[[Plan], float | None],
 ) -> Plan:
-    """The best plan over such times between the same ends. quality: of a plan, more is better; None for none."""
+    """The best plan over times between the same ends.
+
+    Args:
+        times: of N steps and the end, to begin at.
+        compiled: the solver's plan over other times; UserError where there is none.
+        quality: of a plan, more is better; None for one whose samples are not finite. It is asked for at most
+            1 + 16 (N - 1) plans.
+    """
     best, times = compiled(times), list(times)
-    found = quality(best)
-    assert found is not None, "a search begins at a plan that samples"
+    highest = quality(best)
+    if highest is None:
+        raise UserError(f"the samples of {best.name} are not finite", "begin at other times")
     for share in MOVES:
         for i in range(1, len(times) - 1):
             for way in (1, -1):
@@ -41,7 +44,7 @@ def best_times(
                     except UserError:  # two times are one
                         break
                     new = quality(plan)
-                    if new is None or new <= found:
+                    if new is None or new <= highest:
                         break
-                    best, found, times = plan, new, moved
+                    best, highest, times = plan, new, moved
     return best

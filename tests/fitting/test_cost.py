@@ -14,7 +14,7 @@ FEW = {"steps": 2, "plan": "dpmpp_2m:2", "seeds": 8, "selection_seeds": 8, "judg
 
 @pytest.mark.parametrize(
     ("method", "is_overfitted"),
-    [("end", True), ("end", False), ("rows", False), ("told", False), ("olss", False), ("times", False)],
+    [("end", True), ("end", False), ("rows", False)],
 )
 def test_a_fit_takes_no_more_evaluations_than_told(tiny_bundle, monkeypatch, method, is_overfitted):
     """Where all candidates are overfitted, each is judged: that takes more than a fit that takes the first."""

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fewstep.fitting.blocks import sample
-from fewstep.fitting.recurrence import plan_of, recurrence_of, with_history
+from fewstep.fitting.recurrence import plan_of, recurrence_of
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Cfg, CfgPlusPlus
@@ -64,14 +64,6 @@ def test_history_has_as_many_predictions_as_the_solver_reads():
         name: recurrence_of(compile_plan(name, denoising)).history for name in ("ddim:4", "dpmpp_2m:4", "unipc_2:5")
     }
     assert read == {"ddim:4": 1, "dpmpp_2m:4": 2, "unipc_2:5": 3}
-
-
-def test_more_history_changes_no_sample():
-    sampler = Analytic(facts("flow", "flow"), mixture)
-    numbers = recurrence_of(compile_plan("dpmpp_2m:4", sampler.facts))
-    more = with_history(numbers, 4)
-    assert more.rows.shape == (4, 5)
-    np.testing.assert_array_equal(sample(sampler, plan_of(more), BLOCK), sample(sampler, plan_of(numbers), BLOCK))
 
 
 def test_a_lean_is_a_change_of_the_weight_of_its_step():

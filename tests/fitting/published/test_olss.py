@@ -1,49 +1,71 @@
-"""Rows by least squares on a teacher's states."""
+"""Rows by least squares on a teacher's states, which are the exact trajectory's between its own steps."""
 
 import numpy as np
 import pytest
 
 from fewstep.fitting.blocks import run, sample_of
-from fewstep.fitting.published.olss import least_squares, lessons
+from fewstep.fitting.published.olss import fit_rows, teacher_states
 from fewstep.fitting.recurrence import plan_of, recurrence_of
 from fewstep.plans.compile import compile_plan
-from tests.fitting.analytic import Analytic, blocks, facts, mean_psnr, mixture, taught
+from fewstep.plans.errors import UserError
+from fewstep.plans.schedule import NoiseSchedule
+from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
+from tests.fitting.analytic import Analytic, blocks, facts, gaussian, mean_psnr, mixture, taught
 
 FAMILIES = [("cosine", "v"), ("flow", "flow"), ("edm", "edm")]
 
 
-def known(kind, prediction, guidance=None):
+def opened(kind, prediction, guidance=None):
     sampler = Analytic(facts(kind, prediction), mixture)
     teacher = compile_plan("dpmpp_2m:80@arctan", sampler.facts, guidance)
-    plan = compile_plan("dpmpp_2m:4@arctan", sampler.facts, guidance)
-    return sampler, teacher, plan, taught(sampler, teacher, blocks(range(32)))
+    return sampler, teacher, compile_plan("dpmpp_2m:4@arctan", sampler.facts, guidance)
 
 
 @pytest.mark.parametrize(("kind", "prediction"), FAMILIES)
 def test_samples_of_other_seeds_come_nearer_to_the_teacher(kind, prediction):
-    sampler, teacher, plan, parts = known(kind, prediction, 1.5)
-    numbers = recurrence_of(plan, 3)
-    found = least_squares(sampler, numbers, parts[:2], lessons(sampler, teacher, numbers, parts[:2]), 1e-5)
-    assert mean_psnr(sampler, plan_of(found), parts[2:]) > mean_psnr(sampler, plan, parts[2:]) + 1
-    np.testing.assert_array_equal(found.told, numbers.told)
+    sampler, teacher, plan = opened(kind, prediction, 1.5)
+    fitted = fit_rows(sampler, sampler, plan, teacher, blocks(range(16)), 1e-5)
+    judges = taught(sampler, teacher, blocks(range(16, 32)))
+    assert mean_psnr(sampler, fitted, judges) > mean_psnr(sampler, plan, judges) + 1
+    assert [step.time for step in fitted.steps] == [step.time for step in plan.steps]
 
 
 def test_each_step_is_the_least_squares_of_its_own_columns():
-    sampler, teacher, plan, parts = known("cosine", "v")
-    numbers = recurrence_of(plan, 3)
-    wanted = lessons(sampler, teacher, numbers, parts[:1])
-    found = plan_of(least_squares(sampler, numbers, parts[:1], wanted, 0.0))
-    states = run(found, parts[0], parts[0].network(sampler, found))
+    sampler, teacher, plan = opened("cosine", "v")
+    (block,) = blocks(range(8))
+    wanted = teacher_states(sampler, teacher, block, plan.steps[1:])
+    fitted = fit_rows(sampler, sampler, plan, teacher, [block], 0.0)
+    states = run(fitted, block, block.network(sampler, fitted))
     columns = [states[1].before[0], states[1].x0, states[0].x0]
-    rows, *_ = np.linalg.lstsq(np.stack([each.ravel() for each in columns], 1).astype(float), wanted[0][1].ravel())
-    made = sum(number * each for number, each in zip(rows, columns, strict=True))
-    np.testing.assert_allclose(states[2].before[0], made, atol=1e-4)
-    lacks = sample_of(found, states).reshape(8, -1) - wanted[0][3]
-    np.testing.assert_allclose(np.sum(lacks * states[3].x0.reshape(8, -1)), 0, atol=1e-2)  # nothing is left along it
+    rows, *_ = np.linalg.lstsq(np.stack([each.ravel() for each in columns], 1).astype(float), wanted[1].ravel())
+    nearest = sum(number * each for number, each in zip(rows, columns, strict=True))
+    np.testing.assert_allclose(states[2].before[0], nearest, atol=1e-4)
+    residual = sample_of(fitted, states).reshape(8, -1) - wanted[3]
+    np.testing.assert_allclose(np.sum(residual * states[3].x0.reshape(8, -1)), 0, atol=1e-2)  # nothing is left along it
 
 
 def test_a_strong_ridge_keeps_the_solver():
-    sampler, teacher, plan, parts = known("cosine", "v")
-    numbers = recurrence_of(plan, 3)
-    found = least_squares(sampler, numbers, parts[:1], lessons(sampler, teacher, numbers, parts[:1]), 1e9)
-    np.testing.assert_allclose(found.rows, numbers.rows, atol=1e-6)
+    sampler, teacher, plan = opened("cosine", "v")
+    fitted = recurrence_of(fit_rows(sampler, sampler, plan, teacher, blocks(range(8)), 1e9), 3)
+    np.testing.assert_allclose(fitted.rows, recurrence_of(plan_of(recurrence_of(plan, 3)), 3).rows, atol=1e-6)
+
+
+@pytest.mark.parametrize(("kind", "prediction"), FAMILIES)
+def test_states_of_gaussian_data_are_the_closed_form(kind, prediction):
+    sampler = Analytic(facts(kind, prediction), gaussian())
+    (block,) = blocks(range(8))
+    steps = compile_plan("ddim:5@arctan", sampler.facts).steps[1:]
+    first = NoiseSchedule(sampler.facts.schedule).noisiest
+    *states, _ = teacher_states(sampler, compile_plan("dpmpp_2m:80@arctan", sampler.facts), block, steps)
+    for step, state in zip(steps, states, strict=True):
+        spread = np.sqrt((step.alpha**2 * 0.25**2 + step.sigma**2) / (first.alpha**2 * 0.25**2 + first.sigma**2))
+        wanted = step.alpha * 0.4 + spread * (first.sigma * block.draws(0) - first.alpha * 0.4)
+        wanted = wanted.reshape(8, -1)
+        np.testing.assert_allclose(state, wanted, atol=0.01 * np.sqrt(np.square(wanted).mean()))
+
+
+def test_a_state_with_more_than_signal_and_noise_is_refused():
+    sampler = Analytic(DenoiserFacts(ScheduleSpec("ou"), "score", towards="y"), mixture)
+    plan = compile_plan("dpmpp_2m:4", sampler.facts)
+    with pytest.raises(UserError, match="have other parts than x0 and noise"):
+        teacher_states(sampler, plan, blocks(range(8))[0], plan.steps)

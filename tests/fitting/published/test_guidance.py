@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from fewstep.fitting.guidance import Outputs, adaptive, collect, linear, similarity
+from fewstep.fitting.published.guidance import Outputs, adaptive, collect, linear, similarity
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Cfg
