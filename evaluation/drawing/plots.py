@@ -18,9 +18,10 @@ SWATCH, LEGEND_LINE = 18, 20  # of the legend, which stands above the drawing
 
 PALETTE = """
 :root { color-scheme: light dark; --page: #ffffff; --panel: #f6f7f9; --text: #16181d; --muted: #5c6470; --line: #e2e5ea;
-  --c0: #2563eb; --c1: #dd6b20; --c2: #0f8f83; --c3: #9333ea; --c4: #b7791f; --c5: #64748b; }
+  --shadow: #00000033; --c0: #2563eb; --c1: #dd6b20; --c2: #0f8f83; --c3: #9333ea; --c4: #b7791f; --c5: #64748b; }
 @media (prefers-color-scheme: dark) { :root { --page: #111317; --panel: #1a1d23; --text: #e8eaee; --muted: #9aa3b0;
-  --line: #2c313a; --c0: #6ea8fe; --c1: #f6a55c; --c2: #4fd1c5; --c3: #c99cf9; --c4: #ecc94b; --c5: #a3b1c6; } }
+  --line: #2c313a; --shadow: #ffffff40;
+  --c0: #6ea8fe; --c1: #f6a55c; --c2: #4fd1c5; --c3: #c99cf9; --c4: #ecc94b; --c5: #a3b1c6; } }
 """
 
 STYLE = """
@@ -249,5 +250,8 @@ def _svg(
 ) -> str:
     drawn, above = _legend(legend)
     box = f"0 {-above} {size[0]} {size[1] + above}"
-    head = f'<svg class="plot" viewBox="{box}" role="img" aria-label="{escape(title)}">'
+    kind = (
+        "plot wide" if size[0] == WIDTH else "plot"
+    )  # a narrow page scrolls a wide one rather than shrink its letters
+    head = f'<svg class="{kind}" viewBox="{box}" role="img" aria-label="{escape(title)}">'
     return head + "".join((*drawn, *parts)) + "</svg>"

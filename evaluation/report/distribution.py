@@ -52,9 +52,9 @@ def distribution_section(evaluation: EvaluationResults) -> Html:
             "Noise floor: ",
             plain(first.floor),
             f"; theory expects {features.bias:.3g} for two sets of {first.samples} independent samples of a "
-            f"{features.size}-dimensional Gaussian, and less where classes are taken in turn. Brackets hold the 95 % "
-            "bootstrap interval over the paired seeds. KD is the kernel distance, around 0 for independent sets of one "
-            "distribution and below it for sets balanced by class. Measured before this report, by: "
+            f"{features.size}-dimensional Gaussian, and less where classes are taken in turn. Brackets hold the "
+            "95\u00a0% bootstrap interval over the paired seeds. KD is the kernel distance, around 0 for independent "
+            "sets of one distribution and below it for sets balanced by class. Measured before this report, by: "
             f"{evaluation.command}",
             kind="note",
         )

@@ -92,7 +92,10 @@ def picture(png: bytes, description: str) -> Html:
 
 
 def figure(content: Html, caption: Content) -> Html:
-    return Html(f"<figure>{content.markup}<figcaption>{markup(caption)}</figcaption></figure>")
+    """What is wider than the page scrolls, and its caption stays."""
+    return Html(
+        f'<figure><div class="scroll">{content.markup}</div><figcaption>{markup(caption)}</figcaption></figure>'
+    )
 
 
 def details(summary: str, content: Html) -> Html:

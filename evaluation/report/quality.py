@@ -74,8 +74,8 @@ def _statistics(qualities: Sequence[Quality]) -> list[Html]:
     parts = [
         table(head, rows),
         paragraph(
-            "Energy is the ratio of variances, detail that of the energies above half of Nyquist: below 100 % int8 "
-            "softens. Saturation is the share of values outside model range, int8 minus float32.",
+            "Energy is the ratio of variances, detail that of the energies above half of Nyquist: below 100\u00a0% "
+            "int8 softens. Saturation is the share of values outside model range, int8 minus float32.",
             kind="note",
         ),
     ]
@@ -94,7 +94,7 @@ def _statistics(qualities: Sequence[Quality]) -> list[Html]:
     ]
     if curves:
         drawn = plots.line_plot(curves, "frequency, 1 is Nyquist: from coarse to fine", "energy, % of float32")
-        caption = "Where in the spectrum int8 loses energy (below 100 %: softer) or adds some (above: noise)."
+        caption = "Where in the spectrum int8 loses energy (below 100\u00a0%: softer) or adds some (above: noise)."
         parts.append(figure(Html(drawn), caption))
     return parts
 

@@ -11,12 +11,12 @@ from fewstep.evaluation.drawing import pictures
 from fewstep.evaluation.report.elements import (
     Content,
     Html,
-    decibel,
     details,
     figure,
     join,
     paragraph,
     picture,
+    plain,
     section,
 )
 from fewstep.plans.errors import UserError
@@ -69,7 +69,10 @@ def _worst(samples: Samples, name: str, own: Array) -> Html:
     worst = np.argsort(quality)[:COLUMNS]
     gain = _gain(own[worst] - reference[worst])
     strips = [
-        _strip("", _labels([join([f"seed {i}", Html("<br>"), decibel(float(quality[i]))]) for i in worst])),
+        _strip(
+            "seed, and its PSNR in dB",
+            _labels([join([str(i), Html("<br>"), plain(float(quality[i]), 1)]) for i in worst]),
+        ),
         _strip(f"float32, {samples.plan_name}", _row(reference[worst])),
         _strip(f"{name}, {samples.plan_name}", _row(own[worst])),
         _strip(f"difference × {gain}", _row(pictures.difference(own[worst], reference[worst], gain))),

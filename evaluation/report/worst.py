@@ -137,7 +137,9 @@ def _body(name: str, worst: WorstSample) -> Html:
     seeds = join([f"seed {worst.seed} with ", decibel(worst.psnr), f", median seed {worst.median} with "])
     said = paragraph(Html("<b>"), name, Html("</b>: "), seeds, decibel(worst.median_psnr))
     if not worst.clipped:
-        return join([said, paragraph(f"No activation loses {LEAST:.2%} of its energy to clipping.", kind="note")])
+        return join(
+            [said, paragraph("No activation loses ", percent(LEAST, 2), " of its energy to clipping.", kind="note")]
+        )
     rows = [
         (each.activation, count(each.step + 1), _energy(each.worst), _energy(each.median)) for each in worst.clipped
     ]

@@ -85,6 +85,17 @@ def test_the_page_needs_nothing_else(made):
         ElementTree.fromstring(svg)
 
 
+def test_nothing_is_cut_off_or_covered_on_a_narrow_page(made):
+    """Names of rows break and take their own width, what is wide scrolls, and a figure keeps its unit."""
+    _, _, text = made
+    (strip,) = re.findall(r"\.strip {([^}]*)}", text)[:1]
+    assert "fit-content(170px) minmax(0, 1fr)" in strip and "overflow-wrap: anywhere" in strip
+    shown = re.sub(r"<details>.*?</details>", "", text.partition("</style>")[2], flags=re.DOTALL)
+    assert shown.count("<figure>") == shown.count('<figure><div class="scroll">') > 3
+    assert shown.count("<table>") == shown.count('<div class="scroll"><table>')
+    assert not re.findall(r"\d%", re.sub(r"<[^>]*>", "", shown))
+
+
 def test_every_figure_that_was_measured_is_on_the_page(made):
     _, measured, text = made
     figures = Page(text).figures

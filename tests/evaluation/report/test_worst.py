@@ -67,5 +67,5 @@ def test_the_page_says_what_is_clipped_or_that_nothing_is() -> None:
     assert shown is not None
     text = join([shown]).markup
     assert "input of a/Conv" in text and ">25.00 %<" in text and ">none<" in text and "seed 7 with" in text
-    assert text.count("No activation loses 0.01%") == 1 and "<b>c</b>" not in text
+    assert text.count(">0.01 %</data> of its energy to clipping") == 1 and "<b>c</b>" not in text
     assert worst_section([quality("c", None)]) is None
