@@ -89,7 +89,7 @@ def calibrate(options: CalibrateOptions, progress: Progress = SILENT, workers: W
     `workers` of the caller follow trajectories in the place of those that the options name.
     """
     check_options(options)
-    with open_for_update(options.bundle, must_exist=True) as writer:
+    with open_for_update(options.bundle, must_exist=True, verb="calibrate") as writer:
         task = open_task(options)
         check_needs(needs(task, options.workers, ways_of(options)), writer)
         sampler = task.sampler

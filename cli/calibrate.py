@@ -68,7 +68,7 @@ def verb(options: CalibrateOptions, progress: Progress) -> Outcome:
 
 def dry_run(options: CalibrateOptions) -> Outcome:
     check_options(options)
-    with open_for_update(options.bundle, must_exist=True) as writer:
+    with open_for_update(options.bundle, must_exist=True, verb="calibrate") as writer:
         task = open_task(options)
         needed = needs(task, options.workers, ways_of(options))
         check_needs(needed, writer)

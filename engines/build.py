@@ -98,7 +98,7 @@ class EngineRequest:
 def build(options: BuildOptions, progress: Progress = SILENT) -> Build:
     """Build the engines that are missing, and commit them all at once. UserError if one cannot be built."""
     builder = check_options(options)
-    with open_for_update(options.bundle, must_exist=True) as writer:
+    with open_for_update(options.bundle, must_exist=True, verb="build") as writer:
         bundle = open_bundle(options.bundle)
         name, body = _body(options, builder, bundle) or _add_float16(bundle, writer)
         orders = _orders(options, builder, bundle, name, body, {**bundle.manifest.files, **writer.files})

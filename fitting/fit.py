@@ -242,7 +242,7 @@ def former_plan(task: FitTask, plan: Plan) -> Plan | None:
 def _commit(task: FitTask, options: FitOptions, result: FitResult) -> None:
     """Keep the plan in the bundle."""
     assert result.plan is not None
-    with open_for_update(options.bundle, must_exist=True) as writer:
+    with open_for_update(options.bundle, must_exist=True, verb="fit") as writer:
         bundle = open_bundle(options.bundle)
         body = bundle.manifest.bodies.get(task.body)
         if body is None or bundle.manifest.files[body.graph.file] != task.graph:

@@ -76,7 +76,7 @@ def open_task(options: FitOptions) -> FitTask:
     extractor = open_extractor(features, bundle.manifest.x_shape, 1)  # more threads might move its bits
     if options.output is not None:
         check_writable(options.output)
-    with open_for_update(options.bundle, must_exist=True) as writer:
+    with open_for_update(options.bundle, must_exist=True, verb="fit") as writer:
         writer.reserve(ROOM)  # and we may write, and nobody else is writing
     teacher = teacher_plan(reference, options.teacher or None, starts.nominal[0])
     _check_teacher(teacher, options.steps)

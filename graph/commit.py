@@ -7,6 +7,7 @@ removes. The lock belongs to the operating system, so it ends with the process t
 
 import errno
 import hashlib
+import logging
 import os
 import re
 import shutil
@@ -20,10 +21,20 @@ import msgspec
 
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Manifest
-from fewstep.runtime.bundle.reading import LOCK, MANIFEST, check_manifest, file_sha256, named_files, open_bundle
+from fewstep.runtime.bundle.reading import (
+    LOCK,
+    MANIFEST,
+    check_manifest,
+    check_present,
+    file_sha256,
+    named_files,
+    open_bundle,
+)
 
+LOG = logging.getLogger("fewstep")
 SCRATCH = ".fewstep-scratch"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of the disk, the user's share of it, one file
+REPORTS = ("report", "results", "evaluation")  # fields of a manifest
 ANOTHER_PATH = "give another path"
 BLOCK = 2**24  # bytes that are copied at a time
 CONTENT_NAME = re.compile(r".+-([0-9a-f]{12})(?:\.\w+)+")  # what `add` calls a file
@@ -146,6 +157,7 @@ class Writer:
         `files` lists what the manifest refers to, each with the hash that `add` found or that it already had. What
         readers would refuse is refused here. What no longer belongs to the bundle is removed when the writer closes.
         """
+        manifest = self._without_lost_reports(manifest)
         known = {**self.known, **manifest.files, **self.files}
         files = {path: known[path] for path in sorted(set(named_files(manifest)))}
         manifest = msgspec.structs.replace(manifest, files=files)
@@ -155,12 +167,22 @@ class Writer:
             draft = self.scratch(MANIFEST)
             draft.write_bytes(content)
             _sync(draft)
-            for folder in {self.bundle, *((self.bundle / path).parent for path in files)}:
+            for folder in {self.bundle, *((self.bundle / path).parent for path in files if self._has(path))}:
                 _sync(folder)
             os.replace(draft, self.bundle / MANIFEST)
             _sync(self.bundle)
         self.manifest = manifest
         return manifest
+
+    def _without_lost_reports(self, manifest: Manifest) -> Manifest:
+        """The manifest without reports that somebody has deleted: nothing else follows from those."""
+        lost = {field: name for field in REPORTS if (name := getattr(manifest, field)) and not self._has(name)}
+        for name in lost.values():
+            LOG.warning("%s: file %s is missing, and the manifest names it no longer", self.bundle, name)
+        return msgspec.structs.replace(manifest, **dict.fromkeys(lost))
+
+    def _has(self, name: str) -> bool:
+        return (self.bundle / name).is_file()
 
     def close(self) -> None:
         """Remove what no manifest names: former files after a commit, new ones after a failure.
@@ -176,13 +198,14 @@ class Writer:
 
 
 @contextmanager
-def open_for_update(bundle: Path, must_exist: bool, instead: str = ANOTHER_PATH) -> Iterator[Writer]:
+def open_for_update(bundle: Path, must_exist: bool, instead: str = ANOTHER_PATH, *, verb: str = "") -> Iterator[Writer]:
     """Take the bundle's lock for as long as the block runs. What is not committed by its end is as if never written.
 
-    `instead` is what people can do about a bundle that cannot be written.
+    `instead` is what people can do about a bundle that cannot be written. Files that a bundle has lost are a UserError
+    here, and not after hours of work: but for reports, and for what `verb` makes again.
     """
     if must_exist:
-        open_bundle(bundle)  # says what is wrong with it before a lock or a folder is made
+        check_present(open_bundle(bundle), verb)  # before a lock or a folder is made
     if bundle.exists() and not bundle.is_dir():
         raise UserError(f"{bundle} is a file, not a folder", "give another path for the bundle")
     if _is_foreign(bundle / MANIFEST):

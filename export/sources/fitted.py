@@ -76,7 +76,7 @@ def with_fitted(writer: Writer, manifest: Manifest) -> Manifest:
 
 def add_fitted(bundle_path: str) -> int:
     """Put the shipped plans of a bundle's bodies in it: for `.ci/ready`. Returns their number."""
-    with open_for_update(Path(bundle_path), must_exist=True) as writer:
+    with open_for_update(Path(bundle_path), must_exist=True, verb="fit") as writer:
         made = with_fitted(writer, open_bundle(bundle_path).manifest)
         writer.commit(made)
     return len(made.fitted)

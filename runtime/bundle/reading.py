@@ -195,19 +195,37 @@ def _in_plain_words(reason: str) -> str:
     return reason if reason[1:2].isupper() else reason[:1].lower() + reason[1:]
 
 
-def _make_again(manifest: Manifest, name: str, path: Path) -> str:
-    """How to get a file of a bundle back: by copying, or with the verb that made it."""
+def made_by(manifest: Manifest) -> dict[str, set[str | None]]:
+    """The files of a bundle that a verb makes again, by verb; None stands for a file that the bundle does not have."""
     int8 = [body for body in manifest.bodies.values() if body.precision == "int8"]
     lowered = [graph for body in int8 for graph in (body.graph, *(stage.graph for stage in body.stages))]
-    made: dict[str, set[str | None]] = {
+    float32 = manifest.bodies.get("float32")
+    exported: set[str] = set() if float32 is None else {float32.graph.file, *float32.graph.data}
+    return {
         "build": {file for engine in manifest.engines for file in (engine.file, engine.sidecar)},
         "report": {manifest.report, manifest.results},
         "evaluate": {manifest.evaluation},
         "calibrate": {manifest.ranges, manifest.precision, *manifest.plans.values()}
         | {body.ranges for body in int8}
-        | {file for graph in lowered for file in (graph.file, *graph.data)},
+        | {file for graph in lowered for file in (graph.file, *graph.data)} - exported,  # int8 shares its weights
+        "fit": {entry.file for entry in manifest.fitted},
     }
-    commands = [f"fewstep {verb} {path}" for verb, files in made.items() if name in files]
+
+
+def check_present(bundle: Bundle, verb: str = "") -> None:
+    """UserError for the first file that is missing, but for reports and for what `verb` makes again itself. A file
+    that is there is not read."""
+    makers = made_by(bundle.manifest)
+    optional = set().union(*(makers.get(each, set()) for each in ("report", "evaluate", verb)))
+    for name in bundle.manifest.files:
+        if name not in optional and not _confined(bundle.path, name).is_file():
+            fix = _make_again(bundle.manifest, name, bundle.path)
+            raise UserError(f"{bundle.path}: file {name} is missing", fix)
+
+
+def _make_again(manifest: Manifest, name: str, path: Path) -> str:
+    """How to get a file of a bundle back: by copying, or with the verb that made it."""
+    commands = [f"fewstep {verb} {path}" for verb, files in made_by(manifest).items() if name in files]
     for entry in (each for each in manifest.fitted if each.file == name):
         commands = [fit_command(path, manifest, entry.evaluations, entry.body, weight_of_fit(path, manifest, entry))]
     return f"copy the bundle again, or make that file again: {commands[0]}" if commands else EXPORT_AGAIN

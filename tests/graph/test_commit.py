@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ from fewstep.graph import graph, io
 from fewstep.graph.commit import open_for_update, refuse_in_bundle
 from fewstep.plans.errors import UserError
 from fewstep.plans.spec import ScheduleSpec
-from fewstep.runtime.bundle.manifest import SCHEMA, Body, GraphEntry, Manifest, Provenance, TensorEntry
+from fewstep.runtime.bundle.manifest import SCHEMA, Body, EngineEntry, GraphEntry, Manifest, Provenance, TensorEntry
 from fewstep.runtime.bundle.reading import open_bundle
 
 
@@ -315,3 +316,25 @@ def test_a_full_disk_leaves_the_old_bundle_and_says_so(tmp_path: Path) -> None:
         [sys.executable, "-c", FULL, str(ROOT), str(tmp_path / "bundle")], capture_output=True, text=True
     )
     assert process.stdout == "whole\n", process.stderr
+
+
+def test_files_that_a_bundle_has_lost_are_named_at_the_start_and_its_reports_dropped(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with open_for_update(tmp_path, must_exist=False) as writer:
+        graph = writer.add(b"one", folder="graphs", name="body", suffix=".onnx")
+        engine = writer.add(b"engine", folder="engines", name="engine", suffix=".engine")
+        page = writer.add(b"page", folder="report", name="index", suffix=".html")
+        entry = EngineEntry(engine, engine, "float32", "tensorrt-rtx", "sm89", "key")
+        whole = writer.commit(msgspec.structs.replace(manifest(graph), report=page, results=page, engines=(entry,)))
+    shutil.rmtree(tmp_path / "report")
+    with open_for_update(tmp_path, must_exist=True) as writer:
+        assert writer.commit(whole).report is None and page in caplog.text
+    shutil.rmtree(tmp_path / "engines")
+    with pytest.raises(UserError, match=f"{engine} is missing.*fewstep build"), open_for_update(tmp_path, True):
+        raise AssertionError("the work begins")
+    with open_for_update(tmp_path, must_exist=True, verb="build") as writer:
+        assert writer.commit(msgspec.structs.replace(whole, engines=())).files.keys() == {graph}
+    (tmp_path / graph).unlink()
+    with pytest.raises(UserError, match=f"{graph} is missing"), open_for_update(tmp_path, True, verb="calibrate"):
+        raise AssertionError("the work begins")
