@@ -1,5 +1,6 @@
 """The entry point. It imports next to nothing, so that an interrupt is one line of text whenever it comes."""
 
+import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -11,6 +12,7 @@ STOPPED = ("interrupted", "bundles are whole: run the same command again", 130) 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line; the exit code."""
+    _open_closed_streams()
     try:
         with _noticed() as interrupts:
             from fewstep.cli.line import run_line
@@ -21,6 +23,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with suppress(OSError):  # nobody is left to read it
             sys.stderr.write(f"fewstep: {what}; {fix}\n")
         return code
+
+
+def _open_closed_streams() -> None:
+    """Lead streams that the caller has closed nowhere. They are None else, and a bundle's file gets their number."""
+    for name, way in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, way, encoding="utf-8"))  # noqa: SIM115 - for as long as it runs
 
 
 @contextmanager

@@ -261,6 +261,15 @@ def test_a_full_stdout_is_one_line(argument: str) -> None:
     assert done.stderr.startswith("fewstep: output cannot be written") and done.stderr.count("\n") == 1
 
 
+@pytest.mark.skipif(os.name == "nt", reason="needs a shell that closes streams")
+@pytest.mark.parametrize("closed", ["2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_change_nothing(tiny_bundle: Path, tmp_path: Path, closed: str) -> None:
+    """Services run so. A file that is opened then must not take the number of stderr, where libraries write."""
+    command = f"run {tiny_bundle} --plan ddim:2 -n 1 -c class=1 -o {tmp_path / 'x.npy'}"
+    done = subprocess.run(f"{sys.executable} -m fewstep.cli {command} {closed}", shell=True)
+    assert done.returncode == 0 and np.load(tmp_path / "x.npy").shape[0] == 1
+
+
 def test_the_module_of_the_command_runs_too(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-m", "fewstep.cli.main", "--version"], capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout.startswith("fewstep ")
