@@ -67,9 +67,10 @@ def path(kind: Kind, name: str) -> Path:
 
 
 def read(kind: Kind, name: str) -> bytes | None:
-    """What was stored, or None."""
+    """What was stored, or None. Only a regular file is read: a pipe would be waited for."""
     try:
-        return path(kind, name).read_bytes()
+        file = path(kind, name)
+        return file.read_bytes() if file.is_file() else None
     except OSError:
         return None
 

@@ -92,3 +92,11 @@ def test_drafts_do_not_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         os.utime(folder / name, (time() - age * 3600,) * 2)
     cache.store("timing", "a.cache", b"one")
     assert {path.name for path in folder.iterdir()} == {"a.cache", ".a.cache.2", ".b.cache.1"}
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes with a name")
+def test_a_pipe_in_the_folder_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    cache.store("fitting", "a.npy", b"one")
+    os.mkfifo(tmp_path / "fewstep/fitting/b.npy")
+    assert cache.read("fitting", "b.npy") is None
