@@ -163,15 +163,14 @@ def _run(options: RunOptions, progress: Progress) -> tuple[NDArray[np.float32], 
 
 def _with_prompts(options: RunOptions, bundle: Bundle, values: Values) -> tuple[Values, Values]:
     """The conditions with those that the prompts are, and the conditions of the unconditional branch."""
+    described = bundle.manifest.text
+    worded = set() if described is None else {tensor.name for tensor in described.graph.outputs}
+    if not options.prompt and not worded <= set(values):
+        raise UserError(f"{options.bundle} takes in words what to show", 'say what: --prompt "..."')
     if not options.prompt and not options.negative:
-        if bundle.manifest.text is None:
-            return values, {}
-        made = {tensor.name for tensor in bundle.manifest.text.graph.outputs}
-        if made <= set(values):
-            return values, {}
-        raise UserError(f"{options.bundle} is told what to show in words", 'say what: --prompt "..."')
+        return values, {}
     text = load_text_encoder(bundle, options.threads)
-    positive = {name: list(rows) for name, rows in text.encode(options.prompt or ("",)).items()}
+    positive = {name: list(rows) for name, rows in text.encode(options.prompt).items()} if options.prompt else {}
     twice = sorted(set(positive) & set(values))
     if twice:
         raise UserError(f"condition {twice[0]!r} is given, and the prompts set it too", "leave one of them out")
