@@ -4,7 +4,6 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -13,7 +12,7 @@ import msgspec
 from fewstep.export.changes import changed, flags
 from fewstep.export.licence import licence_of
 from fewstep.export.lora.merge import Lora, read_lora
-from fewstep.export.null_option import with_nulls
+from fewstep.export.null_option import add_null_files, with_nulls, without_folder
 from fewstep.export.points import Scope
 from fewstep.export.portable import warn_of_operations
 from fewstep.export.size_option import with_sizes
@@ -26,6 +25,7 @@ from fewstep.graph.passes.constants import drop_unused
 from fewstep.graph.passes.float16 import to_float16
 from fewstep.graph.prologue import PreparedDenoiser
 from fewstep.graph.weights import place_of, release
+from fewstep.machine.packages import version_of
 from fewstep.plans.default_grid import default_grid
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle import manifest
@@ -65,7 +65,7 @@ class ExportOptions(Options):
         large networks. A bundle of the same graphs at the output, made by the same fewstep, was verified before and is
         not again.
     null: NAME=VALUE, as class=10: the value of a condition that stands for none, if the source does not have it.
-        Guidance needs one for each condition.
+        NAME=@FILE.npy for an array. Guidance needs one for each condition.
     """
 
     source: str
@@ -129,7 +129,7 @@ def export(options: ExportOptions, progress: Progress = SILENT) -> Manifest:
             LOG.warning("%s is new: what was made from the former one is gone (%s)", options.output, gone)
         if origin.beside is not None:
             made = origin.beside.add(writer, made, progress)
-        return writer.commit(made)
+        return writer.commit(add_null_files(writer, made, options.null))
 
 
 def _in_float16(writer: Writer, prepared: PreparedDenoiser) -> PreparedDenoiser:
@@ -257,7 +257,8 @@ def _command(options: ExportOptions, origin: "Origin", loras: Sequence[Lora]) ->
     """The command that does this again, without anybody's paths."""
     dtype = "" if options.dtype == "float32" else f" --dtype {options.dtype}"
     dtype += "" if options.verify == "full" else f" --verify {options.verify}"
-    sizes = "".join(f" --size {text}" for text in options.size) + "".join(f" --null {text}" for text in options.null)
+    sizes = "".join(f" --size {text}" for text in options.size)
+    sizes += "".join(f" --null {without_folder(text)}" for text in options.null)
     spec = "" if options.spec is None else f" --spec {options.spec.name}"
     changes = flags(loras, options.skip_scale, options.freeu)
     return f"fewstep export {origin.label} -o BUNDLE{spec}{dtype}{sizes}{changes}"
@@ -265,11 +266,4 @@ def _command(options: ExportOptions, origin: "Origin", loras: Sequence[Lora]) ->
 
 def _versions() -> dict[str, str]:
     """Of the packages that make and verify graphs."""
-    return {package: found for package in PACKAGES if (found := _version(package))}
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:  # run from a checkout
-        return None
+    return {package: version for package in PACKAGES if (version := version_of(package))}

@@ -1,20 +1,28 @@
-"""`fewstep export --null class=10`: the value that stands for "none", where a source does not say it."""
+"""`fewstep export --null class=10`: the value that stands for "none", where a source does not say it.
+
+A value that is an array comes from a file, as `--null text=@null.npy`.
+"""
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast
 
 import msgspec
 
 from fewstep.export.spec import Source
+from fewstep.graph.commit import Writer
 from fewstep.plans.errors import UserError
-from fewstep.runtime.bundle.manifest import Condition
+from fewstep.runtime.bundle.manifest import Condition, Manifest
+from fewstep.runtime.conditions import read_null
 
-FIX = "write NAME=VALUE, as --null class=10: a condition's name, and a number"
+FILE = "@"  # before the path of a .npy file
+FIX = "write NAME=VALUE, as --null class=10: a condition's name, and a number, or @FILE.npy for an array"
 
 
 def with_nulls(source: Source, texts: Sequence[str]) -> Source:
-    """The source with these null values of its conditions, in the place of any that its spec has."""
+    """The source with these null values of its conditions, in the place of any that its spec has. A value in a file is
+    checked here, and `add_null_files` brings it into the bundle."""
     if not texts:
         return source
     conditions = {condition.name: condition for condition in source.spec.conditions}
@@ -23,10 +31,46 @@ def with_nulls(source: Source, texts: Sequence[str]) -> Source:
         if name not in conditions:
             has = f"; it has {', '.join(conditions)}" if conditions else ""
             raise UserError(f"--null {text!r}: {source.label} has no condition {name!r}{has}", FIX)
-        conditions[name] = _with_null(conditions[name], value, text)
+        if value.startswith(FILE):
+            _checked_file(conditions[name], value, text)
+            conditions[name] = msgspec.structs.replace(conditions[name], null=None, null_file=None)
+        else:
+            conditions[name] = _with_null(conditions[name], value, text)
     spec = replace(source.spec, conditions=tuple(conditions.values()))
-    given: Any = replace(cast(Any, source), spec=spec)
-    return cast(Source, given)
+    return cast(Source, replace(cast(Any, source), spec=spec))
+
+
+def add_null_files(writer: Writer, manifest: Manifest, texts: Sequence[str]) -> Manifest:
+    """The manifest with the null values that are arrays, each a file of the bundle."""
+    values = dict(text.split("=", 1) for text in texts)
+    paths = {name: value.removeprefix(FILE) for name, value in values.items() if value.startswith(FILE)}
+    conditions = (
+        msgspec.structs.replace(each, null_file=writer.add_copy(Path(path), "graphs", f"null-{each.name}", ".npy"))
+        if (path := paths.get(each.name)) is not None
+        else each
+        for each in manifest.conditions
+    )
+    return msgspec.structs.replace(manifest, conditions=tuple(conditions))
+
+
+def without_folder(text: str) -> str:
+    """The option as a command shows it that is given away: a file by its name alone."""
+    name, _, value = text.partition("=")
+    return f"{name}={FILE}{Path(value.removeprefix(FILE)).name}" if value.startswith(FILE) else text
+
+
+def _checked_file(condition: Condition, value: str, text: str) -> None:
+    """UserError where the file holds no null value of the condition."""
+    path = Path(value.removeprefix(FILE))
+    if condition.follows:
+        what = f"--null {text!r}: {condition.name!r} has a shape that follows --size, and an array has one shape"
+        raise UserError(what, "leave --size out, or give a number")
+    try:
+        read_null(condition, path.read_bytes())
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        fix = f"write one {condition.dtype} {list(condition.shape)} with numpy.save"
+        raise UserError(f"--null {text!r}: {path} cannot be read ({reason})", fix) from None
 
 
 def _with_null(condition: Condition, value: str, text: str) -> Condition:

@@ -1,11 +1,18 @@
 """`--null class=10`: what stands for none, where a source does not say it."""
 
+from pathlib import Path
+
+import msgspec
+import numpy as np
 import pytest
 
-from fewstep.export.null_option import with_nulls
+from fewstep.export.null_option import add_null_files, with_nulls, without_folder
+from fewstep.graph.commit import open_for_update
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Condition
+from fewstep.runtime.bundle.reading import Bundle
 from tests.export.denoisers import Labelled, source
+from tests.graph.test_commit import manifest
 
 CLASS = Condition("class", "label", low=0, high=10)
 TEXT = Condition("text", "text", (4,), "float32")
@@ -47,3 +54,19 @@ def test_the_others_stay() -> None:
 def test_a_wrong_one_is_named(text: str, says: str) -> None:
     with pytest.raises(UserError, match=says):
         with_nulls(source(Labelled(), CLASS), [text])
+
+
+def test_an_array_comes_from_a_file_and_lies_in_the_bundle(tmp_path: Path) -> None:
+    empty, texts = np.arange(4, dtype=np.float32), [f"text=@{tmp_path / 'null.npy'}"]
+    np.save(tmp_path / "null.npy", empty)
+    conditions = with_nulls(source(Labelled(), CLASS, msgspec.structs.replace(TEXT, null=0.0)), texts).spec.conditions
+    assert conditions == (CLASS, TEXT) and without_folder(texts[0]) == "text=@null.npy"
+    with open_for_update(tmp_path / "b", must_exist=False) as writer:
+        file = writer.add(b"graph", "graphs", "body", ".onnx")
+        written = writer.commit(
+            add_null_files(writer, msgspec.structs.replace(manifest(file), conditions=(TEXT,)), texts)
+        )
+        np.testing.assert_array_equal(Bundle(tmp_path / "b", written).null(written.conditions[0]), empty)
+    np.save(tmp_path / "null.npy", empty[:3])
+    with pytest.raises(UserError, match=r"no float32 \[4\]"):
+        with_nulls(source(Labelled(), TEXT), texts)
