@@ -51,7 +51,10 @@ def _run(arguments: list[str], manner: Manner, was_interrupted: Callable[[], boo
 
     try:
         if arguments == ["--version"]:
-            print(json.dumps({"fewstep": _version()}) if manner.json else f"fewstep {_version()}")
+            from fewstep.machine.packages import version_of
+
+            version = version_of("fewstep") or "(not installed)"
+            print(json.dumps({"fewstep": version}) if manner.json else f"fewstep {version}")
             code = 0
         else:
             from fewstep.cli.app import run
@@ -113,12 +116,3 @@ def _discard_stdout() -> None:
     """What is still buffered for a stdout that fails goes nowhere, so that ending does not fail again."""
     with suppress(OSError, ValueError):  # a stdout that is no file
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("fewstep")
-    except PackageNotFoundError:
-        return "(not installed)"

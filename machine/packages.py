@@ -2,7 +2,7 @@
 
 import importlib
 import importlib.util
-from importlib.metadata import PackageNotFoundError, version
+from importlib import metadata
 
 import msgspec
 
@@ -35,7 +35,7 @@ class Engine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def installed() -> dict[str, str]:
     """Version of every package that fewstep can use and that is there."""
     names = dict.fromkeys((*BASE, *(name for _, packages in EXTRAS.values() for name in packages)))
-    return {name: found for name in names if (found := version_of(name)) is not None}
+    return {name: version for name in names if (version := version_of(name)) is not None}
 
 
 def missing(packages: dict[str, str]) -> dict[str, tuple[str, ...]]:
@@ -46,9 +46,10 @@ def missing(packages: dict[str, str]) -> dict[str, tuple[str, ...]]:
 
 
 def version_of(package: str) -> str | None:
+    """The version of an installed package; None for fewstep too where it runs from a checkout."""
     try:
-        return version(package)
-    except PackageNotFoundError:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
         return None
 
 
