@@ -42,7 +42,7 @@ def plan_for(
             fix = "`sample_each` takes a plan for each sample"
         raise UserError(f"plan {plan!r} is no plan", fix)
     if not isinstance(plan, Plan) and (isinstance(plan, Path) or plan.endswith(".json")):
-        plan = read_plan(Path(plan))
+        plan = read_plan(bundle.checked(Path(plan)))
     check_guidance(guidance, known)  # first: no plan has one that the denoiser cannot have
     if isinstance(plan, str) and plan.startswith(FITTED):
         plan = find_fitted(plan, bundle, body, guidance, shaping, strength)

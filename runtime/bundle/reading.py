@@ -56,6 +56,12 @@ class Bundle:
             raise UserError(f"{self.path}: file {name} {fault}", _make_again(self.manifest, name, self.path))
         return path
 
+    def checked(self, path: Path) -> Path:
+        """A path of any file, once that has the recorded sha256 if it is one of the bundle's."""
+        whole, folder = path.resolve(), self.path.resolve()
+        name = whole.relative_to(folder).as_posix() if whole.is_relative_to(folder) else ""
+        return self.file(name) if name in self.manifest.files else path
+
     def read(self, name: str) -> bytes:
         """The checked content of a (small) file of the bundle."""
         return self.file(name).read_bytes()

@@ -159,3 +159,14 @@ def test_it_is_packed_with_its_body(tiny_bundle, tmp_path, caplog):
     with load(tmp_path / "packed", "int8") as sampler, caplog.at_level(logging.WARNING, "fewstep"):
         sampler.compile("fitted:3", 2.0)
     assert caplog.text == ""
+
+
+def test_a_plan_of_the_bundle_that_was_edited_is_refused_by_its_path_too(tiny_bundle):
+    give(tiny_bundle)
+    (entry,) = open_bundle(tiny_bundle).manifest.fitted
+    file = tiny_bundle / entry.file
+    with load(tiny_bundle) as sampler:
+        assert sampler.compile(file).name == "fitted:3"
+        file.write_bytes(file.read_bytes().replace(b"1", b"2", 3))
+        with pytest.raises(UserError, match=f"{entry.file} is damaged or was edited"):
+            sampler.compile(str(file))
