@@ -3,6 +3,7 @@
 import json
 import logging
 import pickle
+import select
 import subprocess
 import sys
 from concurrent.futures import Future
@@ -12,7 +13,7 @@ from queue import Empty, SimpleQueue
 from tempfile import TemporaryFile
 from threading import Thread
 from types import TracebackType
-from typing import Any
+from typing import IO, Any
 
 from fewstep.plans.errors import UserError
 from fewstep.workers.job import Done, Order, Refusal, do_kept, keep
@@ -21,6 +22,7 @@ from fewstep.workers.process import received, send
 LOG = logging.getLogger("fewstep")
 PROCESS = Path(__file__).with_name("process.py")
 TRIES = 3  # of one item, whose worker died
+PATIENCE = 120.0  # seconds of one item after which a line says which worker is at it; then twice as long, and so on
 ENDING = 5.0  # seconds that a worker has to end when it is told so
 
 Answer = Done[Any] | Refusal
@@ -28,20 +30,21 @@ Call = tuple["Future[Answer]", Order[Any, Any], Any]
 
 
 class Processes:
-    """`count` workers, each with so many `threads`: how many workers there are changes no sum. They start with their
-    first items, and end with the `with` block."""
+    """Up to `count` workers, each with so many `threads`: how many workers there are changes no sum. They start with
+    their first items, and end with the `with` block."""
 
-    def __init__(self, count: int, threads: int = 1) -> None:
+    def __init__(self, count: int, threads: int = 1, patience: float = PATIENCE) -> None:
         self.count = count
         self.threads = threads
+        self._patience = patience
         self._calls: SimpleQueue[Call | None] = SimpleQueue()
         self._children: set[_Child] = set()
         self._is_open = True
-        self._servers = [Thread(target=self._serve, daemon=True) for _ in range(count)]
-        for server in self._servers:
-            server.start()
+        self._servers: list[Thread] = []
 
     def submit(self, order: Order[Any, Any], item: Any) -> "Future[Answer]":
+        if len(self._servers) < self.count:
+            self._start_server()
         answer: Future[Answer] = Future()
         self._calls.put((answer, order, item))
         return answer
@@ -69,6 +72,20 @@ class Processes:
         for server in self._servers:
             server.join()
 
+    def _start_server(self) -> None:
+        """One more thread that asks a worker. Where the machine starts no more, there are fewer workers."""
+        server = Thread(target=self._serve, daemon=True)
+        try:
+            server.start()
+        except RuntimeError as error:
+            if not self._servers:
+                raise UserError(f"no worker starts ({error})", "check the limits of threads and memory") from None
+            what = "this machine starts no more threads than for %d of %d workers, which do all the work"
+            LOG.warning(what, len(self._servers), self.count)
+            self.count = len(self._servers)
+            return
+        self._servers.append(server)
+
     def _serve(self) -> None:
         """What one worker is asked, one call after the other."""
         child: _Child | None = None
@@ -89,7 +106,7 @@ class Processes:
                 break
             try:
                 if child is None:
-                    child = _started()
+                    child = _started(self._patience)
                     self._children.add(child)
                 is_done, made = child.ask(order, item)
             except Exception as error:
@@ -116,10 +133,10 @@ class Processes:
         return child.end()
 
 
-def _started() -> "_Child":
+def _started(patience: float) -> "_Child":
     """A new worker. UserError where the machine starts none."""
     try:
-        return _Child()
+        return _Child(patience)
     except OSError as error:
         fix = "give fewer workers, or check the room for temporary files and the limit of processes"
         raise UserError(f"a worker does not start ({error.strerror or error})", fix) from error
@@ -128,7 +145,8 @@ def _started() -> "_Child":
 class _Child:
     """A running `process.py`."""
 
-    def __init__(self) -> None:
+    def __init__(self, patience: float) -> None:
+        self._patience = patience
         command, pipe = [sys.executable, str(PROCESS), json.dumps(sys.path)], subprocess.PIPE
         self._kept: str | None = None  # the name of the order that it knows
         self._errors = TemporaryFile()  # noqa: SIM115 - closed by `end`; no pipe, for nobody reads it meanwhile
@@ -152,8 +170,22 @@ class _Child:
                 return False, error
             self._kept = order.name
         send(self._process.stdin, (do_kept, (order.name, item)))
+        self._wait(self._process.stdout)
         answer: tuple[bool, Any] = pickle.loads(received(self._process.stdout))
         return answer
+
+    def _wait(self, stream: IO[bytes]) -> None:
+        """Wait for an answer, with a line now and then. Windows cannot wait for a pipe with a limit."""
+        if not hasattr(select, "poll"):
+            return
+        ready, patience = select.poll(), self._patience
+        ready.register(stream, select.POLLIN)
+        while not ready.poll(1000 * patience):
+            LOG.warning(
+                "worker %d is at one item for %.0f seconds; if it hangs, end it (kill -9 %d): another takes its place",
+                *(self._process.pid, patience, self._process.pid),
+            )
+            patience *= 2
 
     def kill(self) -> None:
         self._process.kill()

@@ -5,6 +5,7 @@ import pickle
 import re
 import signal
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -62,6 +63,8 @@ class Square:
             if item == "die" or (item == "die once" and not os.path.exists(f"{self.folder}/died")):
                 Path(self.folder, "died").touch()
                 os.kill(os.getpid(), signal.SIGKILL)
+            if item == "sleep":
+                time.sleep(0.5)
             if item == "raise":
                 raise TwoArguments("of two", "arguments")
             os.write(1, b"what libraries print is no answer")
@@ -166,6 +169,30 @@ def test_workers_that_do_not_start_are_one_line(tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.slow
+def test_more_workers_than_the_machine_has_threads_are_fewer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    start, left = threading.Thread.start, [1]
+
+    def limited(self: threading.Thread) -> None:
+        if self.name.endswith("(_serve)") and not left.pop():
+            raise RuntimeError("can't start new thread")
+        left.append(0)
+        start(self)
+
+    monkeypatch.setattr(threading.Thread, "start", limited)
+    with Processes(20_000) as workers:
+        assert [each for each, *_ in in_order(Square(str(tmp_path)), (2, 3), workers)] == [4, 9] and workers.count == 1
+    assert "for 1 of 20000 workers" in caplog.text
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows cannot wait for a pipe with a limit")
+def test_a_worker_that_hangs_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with Processes(1, patience=0.2) as workers:
+        ((_, _, pid),) = in_order(Square(str(tmp_path)), ("sleep",), workers)
+    assert f"worker {pid} is at one item for 0 seconds; if it hangs, end it" in caplog.text
+
+
 def test_a_pool_that_breaks_is_one_line(tmp_path: Path) -> None:
     with (
         ProcessPoolExecutor(1, get_context("spawn")) as pool,
