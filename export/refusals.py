@@ -15,6 +15,7 @@ from fewstep.export.tracing.complex_pairs import on_complex
 from fewstep.plans.errors import UserError
 
 ON_VALUES = ("data-dependent", "unbacked")  # of torch's messages about branches and loops
+NO_GRADIENT = "does not support automatic differentiation for outputs with complex dtype"  # behind the operation's name
 SYMBOLS = ("'SymInt'", "'SymFloat'")  # what sizes are while torch traces; numpy calls their methods
 CHOOSE = "compute both ways and choose with torch.where, or fix the number of rounds"
 NO_NUMPY = "compute with operations of torch"
@@ -83,6 +84,9 @@ def refusal(error: BaseException, watch: Watch, captured: torch.export.ExportedP
         return _without_form(str(root).split("op='")[-1].split("'")[0], watch, captured)
     if "Constraints violated" in str(error) and watch.fixed_by is not None:
         return UserError(f"{watch.named(watch.fixed_by)} fixes the batch", "use x.shape[0] instead of a number")
+    if NO_GRADIENT in str(root) and captured is not None:  # torch writes into a complex tensor, which changes it
+        with torch.no_grad():
+            return _without_form(f"aten.{str(root).split()[0]}", watch, captured)
     who = f"{watch.named(watch.innermost)} cannot be exported"
     if any(word in str(root) for word in ON_VALUES):
         return UserError(f"{who}: it branches or loops on values{where}", CHOOSE)
