@@ -7,7 +7,7 @@ says otherwise. Writes a table for each plan into docs/measured/choices.md; tabl
 file of the work folder, and one that is there is not measured again, unless the code of calibration has changed: an
 interrupted run goes on where it was. Takes an hour or two on two idle cores for the shipped denoiser; fewer `--seeds`
 and `--calibrations`, or `--only` some rows, make it shorter. Memory: about 1 GB, most of it the second moments of
-layers' inputs that GPTQ and AdaRound read. The rows are in `choices/rows.py`.
+layers' inputs that GPTQ reads. The rows are in `choices/rows.py`.
 """
 
 import argparse

@@ -6,7 +6,7 @@
 So stand scale and shift behind a GroupNorm, adaptive ones and those of the bias and the time behind a convolution. In
 2-D the result is bitwise the same on x86; a processor that rounds product and sum once gives others. With channels and
 samples as one axis the picture itself stays where it is. On the shipped denoisers a step takes 0.87 to 0.90 of the time
-(`benchmarks/races/cpu_forms.py`). A bias straight behind DequantizeLinear is such a sum too: onnxruntime would put it
+(docs/quantization.md, "cpu-x86"). A bias straight behind DequantizeLinear is such a sum too: onnxruntime would put it
 before the way back to channels first, and then turn around floats in the place of codes.
 
 In 1-D, where channels are short, this takes longer.

@@ -1,20 +1,14 @@
 """The rows of the ablation: each takes one calibration and gives an int8 body with one choice changed."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import get_args
 
 import numpy as np
-from choices.adaround import adaround
-from choices.bias import Corrections, correct, with_sums
-from choices.body_bias import body_corrections
 from choices.gptq import gptq
 from choices.hessians import as_rows
-from choices.joining import join_concat
-from choices.local_bias import local_corrections
 from choices.opening import on_openvino, simulated
-from choices.rescaling import dilation, reaches, rescaled_inputs, smoothing
 from choices.seen import LONG, Body, Seen
 from numpy.typing import NDArray
 
@@ -23,7 +17,6 @@ from fewstep.calibration.choosing.trials import TRIED, open_trials, try_ways
 from fewstep.calibration.count import count_activations, count_progressively
 from fewstep.calibration.inputs import Distribution
 from fewstep.calibration.precision.variants import Variants
-from fewstep.calibration.task import Task
 from fewstep.graph.graph import Graph
 from fewstep.graph.selection import FEW_CHANNELS, OUTER, WeightedOp, considered_ops
 from fewstep.lowering.encoding import Encoding, asymmetric_uint8, symmetric_int8
@@ -37,13 +30,10 @@ from fewstep.lowering.targets.tensorrt import TENSORRT
 from fewstep.lowering.weights import QuantizedWeight, quantize_weight
 from fewstep.plans.plan import regroup
 from fewstep.ranges.merging import merge_groups, regrouped
-from fewstep.ranges.table import LARGEST_WEIGHT, Method, Range, Ranges, RangesTable
+from fewstep.ranges.table import LARGEST_WEIGHT, Method, Range, Ranges
 from fewstep.runtime.backends import LoadedGraph
-from fewstep.runtime.progress import Progress
 
 Row = Callable[[Seen], Body]
-Measure = Callable[[Task, RangesTable, Target, Progress], Corrections]
-Rounding = Callable[[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], int], NDArray[np.float64]]
 
 FOUR_BITS = 7  # the greatest magnitude of a 4-bit weight
 # int8 containers with 4-bit numbers: it saves neither time nor memory on a CPU, and shows what the bits are worth
@@ -94,12 +84,6 @@ def one_scale(target: Target, seen: Seen) -> Body:
     return seen.lowered(seen.table(seen.deployed, "mse"), target)
 
 
-def corrected(measure: Measure, target: Target, seen: Seen) -> Body:
-    body = seen.lowered(seen.usual, with_sums(target))
-    corrections = measure(seen.task, seen.usual, target, seen.progress)
-    return replace(body, graph=correct(body.graph, seen.ops, corrections))
-
-
 def symmetric(seen: Seen) -> Body:
     scheme = replace(CPU_X86.scheme, encode=around_128)
     return seen.lowered(seen.usual, replace(CPU_X86, scheme=scheme))
@@ -142,7 +126,7 @@ def one_scale_a_weight(seen: Seen) -> Body:
     return seen.with_weights(quantize)
 
 
-def second_order(rounding: Rounding, largest: int, seen: Seen) -> Body:
+def second_order(largest: int, seen: Seen) -> Body:
     """Weights rounded by what their error does to a layer's output; scales as usual."""
     codes = encodings_of(seen.task.prepared, seen.usual, seen.ops, CPU_X86.scheme)
 
@@ -154,40 +138,12 @@ def second_order(rounding: Rounding, largest: int, seen: Seen) -> Body:
         if multipliers is not None:  # what the weight reads is multiplied
             taps = multipliers.repeat(len(hessian) // len(multipliers))
             hessian = hessian * np.outer(taps, taps)
-        rows = rounding(as_rows(op, weight), nearest.scales.astype(np.float64), hessian, largest)
+        rows = gptq(as_rows(op, weight), nearest.scales.astype(np.float64), hessian, largest)
         shape = (weight.shape[op.axis], *np.delete(weight.shape, op.axis))
         values = np.moveaxis(rows.astype(np.int8).reshape(shape), 0, op.axis)
         return replace(nearest, values=np.ascontiguousarray(values))
 
     return seen.with_weights(quantize)
-
-
-def joined(seen: Seen) -> Body:
-    return _as_usual(seen, join_concat(seen.task.prepared))
-
-
-def dilated(seen: Seen) -> Body:
-    prepared = seen.task.prepared
-    factors = {op.name: dilation(op, prepared) for op in seen.ops}
-    return _as_usual(seen, rescaled_inputs(prepared, seen.ops, factors), "mse")
-
-
-def smoothed(only: Sequence[str], seen: Seen) -> Body:
-    """Inputs and weights of operations of these types reach equally far, channel by channel."""
-    prepared = seen.task.prepared
-    ops = [op for op in seen.ops if op.node.op in only and op.node.attributes.get("group", 1) == 1]
-    if not ops:
-        return one_scale(CPU_X86, seen)
-    reach = reaches(seen.task, ops, seen.progress)
-    factors = {op.name: smoothing(op, prepared, reach[op.name]) for op in ops}
-    return _as_usual(seen, rescaled_inputs(prepared, ops, factors), "mse")
-
-
-def _as_usual(seen: Seen, prepared: Graph, method: Method = "channels") -> Body:
-    """The default choices on another graph, whose activations are counted anew. Scales of channels would take back what
-    a graph does to its channels."""
-    again = seen.of(prepared)
-    return again.lowered(again.table(again.deployed, method))
 
 
 def _nearest(seen: Seen, largest: int, op: WeightedOp, weight: NDArray[np.float32]) -> QuantizedWeight:
@@ -211,23 +167,12 @@ ROWS: dict[str, Row] = {
     "zero points: in the middle, not chosen": symmetric,
     "outputs: not rounded (simulated)": _run_by(simulated, partial(lowered_for, UNROUNDED)),
     "operations: the first and the last in int8 too": outer_too,
-    "operations: one for all sources of a concat": joined,
-    "ranges: mse, with weight dilation": dilated,
-    "ranges: mse, with smoothing of linear layers": partial(smoothed, ("MatMul", "Gemm")),
-    "ranges: mse, with smoothing of all layers": partial(smoothed, ("MatMul", "Gemm", "Conv")),
     "weights: min-max, not mse": unclipped_weights,
     "weights: one scale, not one a channel": one_scale_a_weight,
-    "weights: GPTQ": partial(second_order, gptq, LARGEST_WEIGHT),
-    "weights: AdaRound": partial(second_order, adaround, LARGEST_WEIGHT),
+    "weights: GPTQ": partial(second_order, LARGEST_WEIGHT),
     "weights: 7 bits (cpu-x86-7bit)": partial(lowered_for, CPU_X86_7BIT),
     "weights: 4 bits": partial(lowered_for, CPU_X86_4BIT),
-    "weights: 4 bits, GPTQ": partial(second_order, gptq, FOUR_BITS),
-    "weights: 4 bits, AdaRound": partial(second_order, adaround, FOUR_BITS),
-    "bias correction, 8 bits": partial(corrected, body_corrections, CPU_X86),
-    "bias correction, 7 bits": partial(corrected, body_corrections, CPU_X86_7BIT),
-    "bias correction, 4 bits": partial(corrected, body_corrections, CPU_X86_4BIT),
-    "bias correction of each layer alone, 8 bits": partial(corrected, local_corrections, CPU_X86),
-    "bias correction of each layer alone, 4 bits": partial(corrected, local_corrections, CPU_X86_4BIT),
+    "weights: 4 bits, GPTQ": partial(second_order, FOUR_BITS),
     "target: openvino": _run_by(on_openvino, partial(lowered_for, OPENVINO)),
     "target: openvino, ranges auto": _run_by(on_openvino, partial(chosen, OPENVINO)),
     "target: openvino, ranges mse": _run_by(on_openvino, partial(one_scale, OPENVINO)),

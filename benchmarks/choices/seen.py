@@ -74,10 +74,6 @@ class Seen:
     def usual(self) -> RangesTable:
         return self.table(self.deployed)
 
-    def of(self, prepared: Graph) -> "Seen":
-        """The same trajectories of another graph that computes the same."""
-        return replace(self, task=replace(self.task, prepared=prepared))
-
     def lowered(self, table: RangesTable, target: Target = CPU_X86) -> Body:
         graph, _, _ = lower_graph(self.task.prepared, table, target)
         return Body(graph, table.groups)
