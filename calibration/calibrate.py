@@ -1,12 +1,13 @@
 """`fewstep calibrate`: measure a bundle along the plan it will run, and lower its body to int8 for each target."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 from math import inf
+from pathlib import Path
 
 from fewstep.calibration.checkpoint import Checkpoint, checkpoint_of
 from fewstep.calibration.choosing.first_inputs import FirstInputs, first_inputs
@@ -110,8 +111,7 @@ def calibrate(options: CalibrateOptions, progress: Progress = SILENT, workers: W
         lowered = {name: each.lowered for name, each in chosen.items()}
         tables = {name: each.variants.table for name, each in chosen.items()}
         bound = parse_bound(options.quality, options.speed)
-        made = tuple(name for name in options.target if body_name("int8", name) in lowered)
-        command = _command(replace(options, target=made), plan)
+        command = _command(options, plan, lowered)
         trials = {name: each.trials for name, each in chosen.items()}
         manifest = commit(writer, sampler.bundle, plan, tables, lowered, refined, bound, command, trials)
         if failed:
@@ -300,23 +300,15 @@ def _own_clip(sampler: Sampler) -> Clip | None:
     return None
 
 
-def _command(options: CalibrateOptions, plan: Plan) -> str:
-    """The command that does this again, without anybody's paths."""
-    weight = weight_of(plan.guidance)
-    guidance = "" if weight is None else f" --guidance {weight:g}"
-    guidance += "" if options.clip is None else f" --clip {options.clip:g}"
-    target = ",".join(options.target)
-    conditions = "" if options.conditions is None else " --conditions FILE"
-    conditions += "" if options.prompts is None else " --prompts FILE"
-    conditions += f" --size {','.join(options.size)}" if options.size else ""
-    bound = "" if options.quality is None else f" --quality {options.quality}"
-    bound += "" if options.speed is None else f" --speed {options.speed}"
-    measured = f"--ranges {options.ranges} --groups {options.groups} --seed {options.seed}"
-    measured += "" if options.thin == "auto" else f" --thin {options.thin}"
-    measured += "" if options.bias == "auto" else f" --bias {options.bias}"
-    measured += "" if options.inputs == "deployed" else f" --inputs {options.inputs}"
-    measured += f" --threads {options.threads}" if options.threads else ""
-    return (
-        f"fewstep calibrate BUNDLE --plan {plan.name}{guidance} --target {target}"
-        f" --trajectories {options.trajectories} {measured}{conditions}{bound}"
+def _command(options: CalibrateOptions, plan: Plan, made: Collection[str]) -> str:
+    """The command that does this again for the targets that were `made`, without anybody's paths. `comparable` reads
+    it."""
+    recorded = replace(
+        options,
+        plan=plan.name,
+        guidance=weight_of(plan.guidance),
+        target=tuple(name for name in options.target if body_name("int8", name) in made),
+        conditions=options.conditions and Path("FILE"),
+        prompts=options.prompts and Path("FILE"),
     )
+    return recorded.command("calibrate", always=("plan", "target", "trajectories", "ranges", "groups", "seed"))

@@ -14,9 +14,7 @@ from fewstep.plans.errors import UserError
 from fewstep.ranges.table import Method
 from fewstep.rollouts.closed_loop import SELECTION_SEEDS
 from fewstep.rollouts.trajectories import FIRST_SEED, HELD_OUT_SEEDS, in_words
-from fewstep.runtime.backends.checks import check_threads
-from fewstep.runtime.options import Options
-from fewstep.workers.opening import check_workers
+from fewstep.workers.options import SamplingOptions
 
 LOG = logging.getLogger("fewstep")
 
@@ -30,7 +28,7 @@ MOST_TRAJECTORIES = 2**48
 
 
 @dataclass(frozen=True)
-class CalibrateOptions(Options):
+class CalibrateOptions(SamplingOptions):
     """Measure a bundle along the plan it will run, and lower it to int8.
 
     bundle: The bundle to calibrate; int8 bodies, ranges and the plan are added to it.
@@ -62,17 +60,8 @@ class CalibrateOptions(Options):
         little float as possible.
     speed: Search a precision map that is this many times as fast as float32, as 1.5x (x may be left out), with as much
         float as possible.
-    conditions: A file of your own values of the conditions, .npz or .safetensors, with one array [N, *shape] for each
-        by name. Default: random values.
     size: Sizes of x that the trajectories have in turn, four each, as 64x64,96x64 in the order of its free axes.
         Default: the default size. int8 runs at any size all the same, because ranges belong to tensors.
-    prompts: A text file of your own prompts, one a line, for a bundle with a text encoder. Default: prompts that come
-        with fewstep.
-    workers: Processes of this machine that follow the trajectories and search a precision map, with bitwise the same
-        result for any number of them. Each has the weights in memory. 0 for this process alone.
-    dask: Address of a Dask scheduler, as tcp://host:8786, whose workers do so.
-    threads: Threads of one evaluation, on which its last bits may depend. 0 for one per worker, or, without workers,
-        one for each core.
     """
 
     bundle: Path
@@ -87,14 +76,9 @@ class CalibrateOptions(Options):
     groups: Groups = "step"
     inputs: Inputs = "deployed"
     seed: int = FIRST_SEED
-    conditions: Path | None = None
-    prompts: Path | None = None
     size: tuple[str, ...] = ()
     quality: str | None = None
     speed: str | None = None
-    workers: int = 0
-    dask: str | None = None
-    threads: int = 0
 
 
 def methods_of(options: CalibrateOptions) -> tuple[Method, ...]:
@@ -155,8 +139,6 @@ def check_options(options: CalibrateOptions) -> None:
         if target.requires is not None:
             target.requires()
     seeds_of(options)
-    check_workers(options.workers, options.dask)
-    check_threads(options.threads)
 
 
 def targets_of(options: CalibrateOptions) -> tuple[Target, ...]:

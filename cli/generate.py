@@ -3,9 +3,10 @@
 Every command takes the flags of `manner` too, on which `main` acts, and --dry-run where the verb has one.
 
 The first field without a default is the command's argument, every other field an option. Help comes from lines
-`name: text` of the class docstring, a short flag from the field's metadata: `field(metadata={"short": "-o"})`. A field
-of type `tuple[str, ...]` takes its values with commas, or the option several times; `metadata={"whole": True}` says
-that commas are part of a value. `metadata={"choices": names}`, a function, ends the help with the names it returns.
+`name: text` of the docstrings of the class and its bases, a short flag from the field's metadata:
+`field(metadata={"short": "-o"})`. A field of type `tuple[str, ...]` takes its values with commas, or the option several
+times; `metadata={"whole": True}` says that commas are part of a value. `metadata={"choices": names}`, a function, ends
+the help with the names it returns.
 """
 
 import dataclasses
@@ -20,6 +21,7 @@ import typer
 from fewstep.cli import output_flags
 from fewstep.cli.outcome import Outcome
 from fewstep.plans.errors import UserError
+from fewstep.runtime.options import option_fields
 from fewstep.runtime.progress import Progress
 
 DRY_RUN_HELP = "Check everything and print the work to do, without doing it."
@@ -36,7 +38,7 @@ def command(
     """
     options_type = options_of(verb)
     hints, texts = get_type_hints(options_type), field_help(options_type)
-    fields = dataclasses.fields(options_type)
+    fields = option_fields(options_type)
     argument = next((field.name for field in fields if is_argument(field)), None)
     parameters = [
         _parameter(field, hints[field.name], texts.get(field.name, ""), field.name == argument) for field in fields
@@ -76,12 +78,22 @@ def flag(name: str, flags: tuple[str, ...], text: str) -> inspect.Parameter:
 
 
 def field_help(options_type: type) -> dict[str, str]:
-    """`name: text` lines of a docstring; a text goes on over lines that are indented further."""
-    lines = inspect.cleandoc(options_type.__doc__ or "").splitlines()
+    """`name: text` lines of the docstrings of a class and its bases; a text goes on over lines that are indented
+    further."""
     names = {field.name for field in dataclasses.fields(options_type)}
     texts: dict[str, str] = {}
+    for each in reversed(options_type.__mro__[:-1]):
+        texts |= _texts_in(inspect.cleandoc(each.__doc__ or ""), names)
+    for field in dataclasses.fields(options_type):
+        if field.name in texts and "choices" in field.metadata:
+            texts[field.name] = f"{texts[field.name].removesuffix('.')}: {', '.join(field.metadata['choices']())}."
+    return texts
+
+
+def _texts_in(document: str, names: Collection[str]) -> dict[str, str]:
+    texts: dict[str, str] = {}
     name = None
-    for line in lines:
+    for line in document.splitlines():
         match = re.match(r"\s*(\w+): +(.*)", line)
         if match and match[1] in names:
             name = match[1]
@@ -90,9 +102,6 @@ def field_help(options_type: type) -> dict[str, str]:
             texts[name] += " " + line.strip()
         else:
             name = None
-    for field in dataclasses.fields(options_type):
-        if field.name in texts and "choices" in field.metadata:
-            texts[field.name] = f"{texts[field.name].removesuffix('.')}: {', '.join(field.metadata['choices']())}."
     return texts
 
 

@@ -104,7 +104,7 @@ def fit(options: FitOptions, progress: Progress = SILENT) -> FitResult:
     """
     started = perf_counter()
     task = open_task(options)
-    with opened(options.workers, None, threads=options.threads) as workers:
+    with opened(options.workers, options.dask, threads=options.threads) as workers:
         return _fitted(replace(task, rolled=replace(task.rolled, workers=workers)), options, started, progress)
 
 
@@ -247,7 +247,7 @@ def _commit(task: FitTask, options: FitOptions, result: FitResult) -> None:
         body = bundle.manifest.bodies.get(task.body)
         if body is None or bundle.manifest.files[body.graph.file] != task.graph:
             raise UserError(f"{task.body} of {options.bundle} was changed while a plan was fitted", "fit it again")
-        keep(writer, bundle, result, result.plan, options.command)
+        keep(writer, bundle, result, result.plan, options.command("fit"))
 
 
 def keep(writer: Writer, bundle: Bundle, result: FitResult, plan: Plan, command: str) -> None:

@@ -1,6 +1,5 @@
 """What can be asked of a fit."""
 
-import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -9,12 +8,11 @@ from fewstep.fitting.blocks import BLOCK, CHOICE_SEEDS, FIT_SEEDS
 from fewstep.plans.errors import UserError
 from fewstep.rollouts.held_out import PAIRED
 from fewstep.runtime.fitted_plans import LARGEST
-from fewstep.runtime.options import Options
-from fewstep.workers.opening import check_workers
+from fewstep.workers.options import SamplingOptions
 
 
 @dataclass(frozen=True)
-class FitOptions(Options):
+class FitOptions(SamplingOptions):
     """Fit the numbers of a plan to a body of a bundle, so that few evaluations come nearest to many.
 
     bundle: The bundle; the plan is kept in it, and `fitted:STEPS` names it.
@@ -25,8 +23,6 @@ class FitOptions(Options):
     backend: The engine that runs the body: onnxruntime, onnxruntime-cuda, openvino, openvino-bf16, tensorrt,
         tensorrt-rtx.
     guidance: Weight of classifier-free guidance. Default: only the conditional branch runs.
-    conditions: A file of your own values of the conditions, as calibrate takes it. Default: random values.
-    prompts: A text file of your own prompts, one a line. Default: prompts that come with fewstep.
     output: A JSON file for the plan as well.
     seeds: Number of seeds that the numbers are fitted on.
     selection_seeds: Number of other seeds; the choices of the fit are made on them.
@@ -36,9 +32,6 @@ class FitOptions(Options):
     features: fashion-mnist-cnn, cifar10-cnn, the path of an .onnx extractor, or none. Default: the extractor that knows
         the data. Features of samples may cost a part of the gain.
     teacher: Plan of the float32 teacher. Default: dpmpp_2m:80@arctan, or more steps where they are needed.
-    threads: Threads of one call; 0 for one per core, and for one in a worker.
-    workers: Processes of this machine that roll samples out, with bitwise the same plan as one process with as many
-        threads per call. Each has the weights in memory. 0 for this process alone, on all cores.
     """
 
     bundle: Path
@@ -48,8 +41,6 @@ class FitOptions(Options):
     precision: str = "float32"
     backend: str = "onnxruntime"
     guidance: float | None = None
-    conditions: Path | None = None
-    prompts: Path | None = None
     output: Path | None = field(default=None, metadata={"short": "-o"})
     seeds: int = 48
     selection_seeds: int = 24
@@ -57,8 +48,6 @@ class FitOptions(Options):
     iterations: int = 5
     features: str = ""
     teacher: str = ""
-    threads: int = 0
-    workers: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -69,19 +58,8 @@ class FitOptions(Options):
             if not BLOCK <= getattr(self, name) <= len(most):
                 fix = f"give {BLOCK} to {len(most)}"
                 raise UserError(f"--{name.replace('_', '-')} is {getattr(self, name)}", fix)
-        check_workers(self.workers, None)
         least = 0 if self.method == "end" else 1
         if self.iterations < least:
             raise UserError(f"--iterations is {self.iterations}", f"give at least {least}")
         if self.output is not None and self.output.suffix != ".json":
             raise UserError(f"a plan is JSON, not {str(self.output)!r}", "name a file that ends in .json")
-
-    @property
-    def command(self) -> str:
-        """The command line that asks for this: options that differ from their defaults, and nobody's folders."""
-        words = ["fewstep fit BUNDLE"]
-        for option in dataclasses.fields(self)[1:]:
-            value = getattr(self, option.name)
-            if value != option.default and option.name != "workers":  # which change nothing
-                words += [f"--{option.name.replace('_', '-')}", Path(str(value)).name]
-        return " ".join(words)

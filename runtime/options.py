@@ -1,5 +1,7 @@
-"""The base of all verbs' options converts a caller's texts, paths and lists to the declared types."""
+"""The base of all verbs' options: conversion to the declared types, and the command line that asks for the same."""
 
+import dataclasses
+from collections.abc import Collection
 from os import PathLike, fspath
 from pathlib import Path
 from types import UnionType
@@ -13,6 +15,32 @@ class Options:
     def __post_init__(self) -> None:
         for name, hint in get_type_hints(type(self)).items():
             object.__setattr__(self, name, _as(getattr(self, name), hint))
+
+    def command(self, verb: str, always: Collection[str] = ()) -> str:
+        """The command line of these options: those in `always`, and those that differ from their defaults.
+
+        A path becomes its last name, since folders are private. An option with `metadata={"unrecorded": True}` changes
+        no result, and is left out.
+        """
+        words = [f"fewstep {verb} BUNDLE"]
+        for field in option_fields(type(self))[1:]:
+            value = getattr(self, field.name)
+            if field.name in always or (value != field.default and not field.metadata.get("unrecorded")):
+                words += [f"--{field.name.replace('_', '-')}", _text(value)]
+        return " ".join(words)
+
+
+def option_fields(kind: type) -> "tuple[dataclasses.Field[Any], ...]":
+    """The fields of an options class in the order of its constructor: keywords, which verbs share, come last."""
+    return tuple(sorted(dataclasses.fields(kind), key=lambda field: field.kw_only is True))
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    if isinstance(value, float):
+        return f"{value:g}" if float(f"{value:g}") == value else repr(value)
+    return Path(str(value)).name
 
 
 def _as(value: Any, hint: Any) -> Any:

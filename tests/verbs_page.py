@@ -10,6 +10,7 @@ from typing import Any
 from fewstep.cli import output_flags
 from fewstep.cli.generate import DRY_RUN_HELP, field_help, is_argument, options_of
 from fewstep.cli.verbs import VERBS
+from fewstep.runtime.options import option_fields
 
 PAGE = Path(__file__).parent.parent / "docs/cli.md"
 
@@ -27,7 +28,7 @@ def options(verb: str) -> str:
     kind = options_of(module.verb)
     texts = field_help(kind)
     rows = []
-    for option in fields(kind):
+    for option in option_fields(kind):
         named = f"`{option.name.upper()}`" if is_argument(option) else ", ".join(f"`{n}`" for n in _names(option)[:2])
         rows.append((named, _default(option), texts[option.name]))
     if hasattr(module, "dry_run"):

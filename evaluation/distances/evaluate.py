@@ -4,7 +4,6 @@ Comparisons that are never mixed: the same seeds by int8 and by float32 along on
 of many steps; the distributions of both against other float32 samples, and against data.
 """
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -55,11 +54,11 @@ from fewstep.rollouts.prompts import HELD_OUT, given_rows
 from fewstep.rollouts.row_by_row import body_by_rows
 from fewstep.runtime.bundle.manifest import Body
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
-from fewstep.runtime.options import Options
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sampler import Sampler
 from fewstep.workers.in_order import Workers
-from fewstep.workers.opening import check_workers, opened
+from fewstep.workers.opening import opened
+from fewstep.workers.options import SamplingOptions
 
 LEAST_SAMPLES = 100  # of a distance: fewer are nothing but noise
 
@@ -68,7 +67,7 @@ TAUGHT = 32  # seeds that the teacher samples, unless others are asked for
 
 
 @dataclass(frozen=True)
-class EvaluateOptions(Options):
+class EvaluateOptions(SamplingOptions):
     """Compare int8 samples with float32 ones: seed by seed, and as a distribution.
 
     bundle: The bundle; the figures are stored in it, and the next report shows them.
@@ -82,18 +81,10 @@ class EvaluateOptions(Options):
     samples: Samples in each set of a distribution; 0 for none.
     features: fashion-mnist-cnn, cifar10-cnn, the path of an .onnx extractor, or none. Default: the extractor that knows
         the data.
-    conditions: A file of your own values of the conditions, as calibrate takes it, with values other than those of the
-        calibration. Default: random values.
-    prompts: A text file of your own prompts, one a line, other than those of the calibration. Default: prompts that
-        come with fewstep.
     data: An array of real samples (.npy, uint8, or float in model range), for a comparison with them as well.
     teacher: Plan of the float32 teacher. Default: dpmpp_2m:80@arctan, doubled until it is exact enough.
     teacher_seeds: Number of seeds that the teacher samples. Default: 32, or all seeds if there are fewer.
     resamples: Number of resamples of the bootstrap for each interval.
-    threads: Threads of one call, on which last bits may depend; 0 for one per core, or one per worker.
-    workers: Processes of this machine that sample, with bitwise the same result for any number of them. Each has the
-        weights in memory. 0 for this process alone.
-    dask: Address of a Dask scheduler, as tcp://host:8786, whose workers sample.
     """
 
     bundle: Path
@@ -104,15 +95,10 @@ class EvaluateOptions(Options):
     seeds: int = 256
     samples: int = 2000
     features: str = ""
-    conditions: Path | None = None
-    prompts: Path | None = None
     data: Path | None = None
     teacher: str | None = None
     teacher_seeds: int | None = None
     resamples: int = distance.RESAMPLES
-    threads: int = 0
-    workers: int = 0
-    dask: str | None = None
 
     @property
     def taught(self) -> int:
@@ -128,20 +114,8 @@ class EvaluateOptions(Options):
         if self.samples and not LEAST_SAMPLES <= self.samples <= len(APART):
             fix = f"give {LEAST_SAMPLES} to {len(APART)}, or 0 for no distances"
             raise UserError(f"--samples is {self.samples}", fix)
-        check_workers(self.workers, self.dask)
         if self.resamples < 20:
             raise UserError(f"--resamples is {self.resamples}", "give at least 20")
-
-    @property
-    def command(self) -> str:
-        """The command line that asks for this: options that differ from their defaults, and nobody's folders."""
-        words = ["fewstep evaluate BUNDLE"]
-        for option in dataclasses.fields(self)[1:]:
-            value = getattr(self, option.name)
-            if value != option.default and option.name not in ("workers", "dask"):  # whose number changes no figure
-                text = ",".join(value) if isinstance(value, tuple) else str(value)
-                words += [f"--{option.name.replace('_', '-')}", Path(text).name]
-        return " ".join(words)
 
 
 def evaluate(
@@ -270,7 +244,7 @@ def measure(
         ),
         features=_described(extractor, floats),
         machine=this_machine(),
-        command=options.command,
+        command=options.command("evaluate"),
         seconds=perf_counter() - start,
         teacher_check=found.check,
     )

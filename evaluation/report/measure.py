@@ -137,7 +137,7 @@ def measure(
         races=tuple(races(bundle, {FLOAT: plan, **plans}, options, rows, progress)),
         sizes={name: body_bytes(bundle, name) for name in bundle.manifest.bodies},
         machine=this_machine(),
-        command=options.command,
+        command=options.command("report"),
         made=bundle.manifest.provenance.commands,
         seconds=perf_counter() - start,
         notes=(*notes(bodies.values(), this_machine()), *_own_plans(plans), *left_out),

@@ -154,7 +154,7 @@ def test_pooled_ranges_need_no_groups(bundle: Path) -> None:
 def test_the_command_is_recorded_without_paths(bundle: Path) -> None:
     (*_, command) = run(bundle, target=("cpu-x86",)).manifest.provenance.commands
     assert command == (
-        "fewstep calibrate BUNDLE --plan ddim:3 --guidance 2 --target cpu-x86 --trajectories 4"
+        "fewstep calibrate BUNDLE --plan ddim:3 --target cpu-x86 --trajectories 4 --guidance 2"
         " --ranges auto --groups step --seed 1000000"
     )
 

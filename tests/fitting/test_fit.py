@@ -117,7 +117,7 @@ def test_rows_alone_leave_times_and_weights(tiny_bundle):
     np.testing.assert_array_equal(found.numbers.lean, found.origin.lean)
     gained = open_task(options).rolled.qualities(plan_of(found.numbers), found.seeds.selection) - found.before.selection
     assert gained.mean() > 0
-    assert "--method rows" in options.command
+    assert "--method rows" in options.command("fit")
 
 
 def test_a_fit_begins_at_the_plan_of_another_body(tiny_bundle):

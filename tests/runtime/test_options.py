@@ -1,6 +1,6 @@
 """What the options of a verb take from a program."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -11,6 +11,7 @@ from fewstep.cli.verbs import VERBS
 from fewstep.evaluation.integrity import VerifyOptions, verify
 from fewstep.evaluation.report import ReportOptions
 from fewstep.export.export import ExportOptions
+from fewstep.fitting.options import FitOptions
 from fewstep.plans.errors import UserError
 from fewstep.runtime.options import Options
 
@@ -24,6 +25,7 @@ class Some(Options):
     batches: tuple[int, ...] = (1, 8)
     names: tuple[str, ...] | None = None
     rounds: int = 1
+    workers: int = field(default=0, metadata={"unrecorded": True})
 
 
 def test_a_text_stands_for_a_path_and_a_path_for_a_text() -> None:
@@ -36,6 +38,17 @@ def test_one_value_or_a_list_stands_for_a_tuple() -> None:
     made = Some("own", target="cpu-x86", batches=4, names=["a", "b"])  # type: ignore[arg-type]
     assert (made.target, made.batches, made.names, made.rounds) == (("cpu-x86",), (4,), ("a", "b"), 1)
     assert Some("own").names is None and Some("own", target=("a", "b")).target == ("a", "b")  # type: ignore[arg-type]
+
+
+def test_a_command_has_what_differs_and_nobodys_folders() -> None:
+    asked = Some(Path("own"), plan="mine/plan.json", batches=(2, 4), rounds=3, workers=7)
+    assert asked.command("try") == "fewstep try BUNDLE --plan plan.json --batches 2,4 --rounds 3"
+    assert Some(Path("own")).command("try", always=("plan",)) == "fewstep try BUNDLE --plan ddim:2"
+
+
+@pytest.mark.parametrize(("guidance", "words"), [(2.0, "2"), (0.5, "0.5"), (7.1234567, "7.1234567")])
+def test_a_number_in_a_command_is_the_same_number(guidance: float, words: str) -> None:
+    assert FitOptions("own", guidance=guidance).command("fit").endswith(f" --guidance {words}")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -16,6 +16,8 @@ import pytest
 from fewstep.calibration import counting_job
 from fewstep.calibration.calibrate import calibrate
 from fewstep.evaluation.report.measure import measure
+from fewstep.fitting.fit import fit
+from fewstep.fitting.options import FitOptions
 from fewstep.machine import cache
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import MANIFEST, open_bundle
@@ -91,6 +93,15 @@ def test_batches_of_a_report_survive_their_worker_too(cluster: Any, tmp_path: Pa
     spread, others = measure(replace(asked, dask=cluster.scheduler_address), progress)
     assert killed and (figures(spread), arrays(others)) == (figures(alone), arrays(samples))
     wait_for_both(cluster)
+
+
+@pytest.mark.slow
+def test_a_cluster_fits_the_same_plan(cluster: Any, tiny_bundle: Path, tmp_path: Path) -> None:
+    few = {"steps": 2, "seeds": 16, "selection_seeds": 16, "judge_seeds": 16, "iterations": 1, "threads": 1}
+    alone = FitOptions(tiny_bundle, guidance=2.0, output=tmp_path / "alone.json", **few)  # type: ignore[arg-type]
+    spread = replace(alone, output=tmp_path / "spread.json", dask=cluster.scheduler_address)
+    assert fit(alone).plan == fit(spread).plan is not None
+    assert (tmp_path / "alone.json").read_bytes() == (tmp_path / "spread.json").read_bytes()
 
 
 @pytest.mark.slow

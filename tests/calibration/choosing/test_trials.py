@@ -143,7 +143,7 @@ def test_auto_tries_methods_and_says_so(bundle: Path) -> None:
         found = tried_of(made, name)
         assert tuple(each.ranges for each in found) == trials.TRIED
         assert sum(each.is_chosen for each in found) == 1 and not any(each.has_bias for each in found)
-    assert made.manifest.provenance.commands[-1].endswith("--ranges auto --groups step --seed 1000000 --bias none")
+    assert made.manifest.provenance.commands[-1].endswith("--ranges auto --bias none --groups step --seed 1000000")
     chosen = next(each for each in tried_of(made) if each.is_chosen)
     assert table_of(made).method == chosen.ranges
     assert run(bundle, ranges="auto", bias="none", target=("cpu-x86", "tensorrt")).manifest == made.manifest
@@ -216,7 +216,7 @@ def test_thin_operations_stay_in_float_where_samples_are_better(
     body = made.manifest.bodies["int8-cpu-x86"]
     assert body.coverage and body.coverage.int8_ops == ("h1",) and "m0" in body.coverage.float_ops
     assert "1 thin convolution stays in float" in made.lowered["int8-cpu-x86"].notes
-    assert made.manifest.provenance.commands[-1].endswith("--seed 1000000 --thin tried --bias none")
+    assert made.manifest.provenance.commands[-1].endswith(" --thin tried --bias none --groups step --seed 1000000")
     contents = inspect(InspectOptions(tmp_path / "deep")).bodies["int8-cpu-x86"]
     assert {each.name: each.reason for each in contents.multiplying}["m0"] == BY_TRIAL
     real = trials._run
