@@ -78,8 +78,10 @@ def test_what_moves_complex_elements_is_exported() -> None:
     ("network", "said"), [(Powers(), "aten.exp of a complex tensor in Powers"), (Writing(), "aten.slice_scatter of a")]
 )
 def test_what_has_no_form_says_that_it_is_complex(network: Tiny, said: str) -> None:
+    made = source(network)
+    network.requires_grad_(True)  # as in training
     with pytest.raises(UserError) as failure:
-        source(network).trace()
+        made.trace()
     assert said in failure.value.what and "has no ONNX form (test_complex_pairs.py:" in failure.value.what
     assert "docs/speech.md" in failure.value.fix
 
