@@ -20,14 +20,13 @@ from fewstep.plans.compile import trace_plan
 from fewstep.plans.configs import continuous, diffusion, discrete, dpm, k_diffusion
 from fewstep.plans.configs.config import Config, read, resolve
 from fewstep.plans.configs.discrete import OTHER_SIGMAS
-from fewstep.plans.configs.pipelines import FLOW, PIPELINES, tokens
+from fewstep.plans.configs.pipelines import FLOW, PIPELINES, Pipeline, tokens
 from fewstep.plans.configs.recipe import MOST, Compat, Recipe, ScheduleRequest, check_numbers
 from fewstep.plans.configs.unrunnable import check_runs
 from fewstep.plans.errors import UserError
 from fewstep.plans.grids.ends import STEPS_LIMIT
 from fewstep.plans.guidance import Guidance
 from fewstep.plans.plan import Plan
-from fewstep.plans.schedule import Time
 from fewstep.plans.spec import DenoiserFacts, Prediction, ScheduleSpec
 
 Schedule = Callable[[Config], tuple[ScheduleSpec, Prediction]]
@@ -87,6 +86,7 @@ OWN_TIMES = {  # arguments of set_timesteps, and the classes that take them
     ),
     "sigmas": ("EulerDiscreteScheduler", FLOW),
 }
+GRIDS_OF_STEPS = ("use_lu_lambdas", "use_flow_sigmas")  # laid by the number of steps, whatever times a caller has
 DISTILLED = ("LCMScheduler", "TCDScheduler")  # set_timesteps takes a strength
 FROM_IMAGES = (  # classes whose plans start in the middle as their pipelines do
     "DDIMParallelScheduler",
@@ -160,13 +160,12 @@ def plan_from_scheduler_config(
     request = _request(read_config, int(steps), compat, given, pipeline, x_shape)
     request = replace(request, timesteps=own.get("timesteps"), sigmas=own.get("sigmas"))
     if strength is not None:
-        request = replace(request, strength=_passed_strength(read_config, pipeline, strength, own))
+        request = _from_image(read_config, request, strength, pipeline)
     recipe = scheduler.recipe(read_config, request)
     check_runs(read_config, request)
     denoising = DenoiserFacts(recipe.spec, recipe.prediction, guided, heads=recipe.heads)
     name = f"{read_config.scheduler}:{steps}"
-    rounds_up = pipeline is not None and PIPELINES[pipeline].rounds_up
-    times = recipe.times if strength is None else _last_times(read_config, recipe, request, strength, rounds_up)
+    times = recipe.times[request.skipped :]
     plan = trace_plan(name, recipe.solver, times, denoising, guidance, recipe.shaping.shaping, strength=strength)
     return _started(plan, recipe)
 
@@ -213,8 +212,10 @@ def _own_numbers(config: Config, name: str, given: Sequence[float]) -> tuple[flo
     """The times that a caller brings, if this class takes them and they fall."""
     if config.scheduler not in OWN_TIMES[name]:
         raise UserError(f"{config.scheduler} with {name}", f"they are for {', '.join(OWN_TIMES[name])}")
-    if others := [field for field in OTHER_SIGMAS if config.fields.get(field)]:
+    if others := [field for field in (*OTHER_SIGMAS, *GRIDS_OF_STEPS) if config.fields.get(field)]:
         raise config.refuse(others[0], f"it excludes {name}", f"leave {name} out")
+    if name == "timesteps" and k_diffusion.has_edm_times(config):
+        raise config.refuse("timestep_type", "the network is passed log(sigma) / 4", "give sigmas")
     fix = "give numbers from noisy to clean, each smaller"
     numbers = tuple(given) if isinstance(given, Iterable) else ()
     if not numbers or not all(isinstance(each, Real) and not isinstance(each, bool) for each in numbers):
@@ -231,30 +232,24 @@ def _own_numbers(config: Config, name: str, given: Sequence[float]) -> tuple[flo
     return tuple(map(float, numbers))
 
 
-def _passed_strength(config: Config, pipeline: str | None, strength: float, own: Mapping[str, Any]) -> float:
-    """The strength that the pipeline passes on to set_timesteps, which shortens no times of a caller by it."""
+def _from_image(config: Config, request: ScheduleRequest, strength: float, pipeline: str | None) -> ScheduleRequest:
+    """The request of an image-to-image pipeline: it passes the strength on to set_timesteps, or skips first steps."""
     if not isinstance(strength, Real) or not 0 < strength <= 1:
         raise UserError(f"strength {strength!r}", "give one in (0, 1] that leaves a step")
-    passes = pipeline is not None and PIPELINES[pipeline].shortens and config.scheduler in DISTILLED and not own
-    return float(strength) if passes else 1.0
-
-
-def _last_times(
-    config: Config, recipe: Recipe, request: ScheduleRequest, strength: float, rounds_up: bool
-) -> Sequence[Time]:
-    """The times that an image-to-image pipeline runs."""
-    if config.scheduler not in FROM_IMAGES or recipe.scale != 1:
+    if config.scheduler not in FROM_IMAGES:
         raise UserError(
             f"strength with {config.scheduler}, whose steps depend on those before",
             "leave --plan out, or name a solver, such as dpmpp_2m:20",
         )
-    if request.strength < 1:
-        return recipe.times
+    rules = Pipeline() if pipeline is None else PIPELINES[pipeline]
+    has_own_times = request.timesteps is not None or request.sigmas is not None  # no strength shortens those
+    if rules.shortens and config.scheduler in DISTILLED and not has_own_times and strength < 1:
+        return replace(request, strength=float(strength))
     run = request.steps * strength
-    first = int(request.steps - run) if rounds_up else request.steps - int(run)
-    if first == request.steps:
+    skipped = int(request.steps - run) if rules.rounds_up else request.steps - int(run)
+    if skipped == request.steps:
         raise UserError(f"strength {strength!r} of {request.steps} steps", "give one in (0, 1] that leaves a step")
-    return recipe.times[first:]
+    return replace(request, skipped=skipped)
 
 
 def _started(plan: Plan, recipe: Recipe) -> Plan:

@@ -122,6 +122,8 @@ def pndm(config: Config, request: ScheduleRequest) -> Recipe:
         end = _points(config, request, spec, np.array([points[-1].network - stride]))[0]
     on_v = request.as_diffusers and config["prediction_type"] == "v_prediction"  # it adds up v of different times
     solver = call("pndm" if config["skip_prk_steps"] else "f_pndm", on_v=on_v or None)
+    if request.as_diffusers and request.steps == 1:
+        solver = named("ddim")  # it evaluates once; its start of two evaluations needs a second timestep
     return _recipe(config, request, ended([*points, end], request), solver)
 
 

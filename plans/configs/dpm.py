@@ -168,7 +168,10 @@ def unipc(config: Config, request: ScheduleRequest) -> Recipe:
         bh1=(config["solver_type"] == "bh1") or None,
         on_noise=(not config["predict_x0"]) or None,
         lower_order_final=config["lower_order_final"] or None,
-        uncorrected=tuple(step for step in uncorrected if step < request.steps - 1) or None,  # the last has none
+        uncorrected=tuple(  # the last step has no corrector; diffusers counts those that a strength skips
+            step - request.skipped for step in uncorrected if request.skipped <= step < request.steps - 1
+        )
+        or None,
     )
     if not config["predict_x0"]:  # thresholding is of x0, which it then does not make
         config = Config(config.source, config.scheduler, {**config.fields, "thresholding": False})

@@ -98,7 +98,8 @@ def _times(config: Config, request: ScheduleRequest, table: Table, whole_karras:
     fields = config.fields
     if request.sigmas is not None:
         *given, last = request.sigmas
-        pairs = zip(table.timesteps(np.array(given)), given, strict=True)
+        told = np.log(given) / 4 if has_edm_times(config) else table.timesteps(np.array(given))
+        pairs = zip(told, given, strict=True)
         return ended([*(preserving(float(t), rho) for t, rho in pairs), preserving(0.0, last)], request)
     told = spaced(config, request.steps, whole=False) if request.timesteps is None else np.array(request.timesteps)
     rhos = table.at(told)
@@ -115,11 +116,16 @@ def _times(config: Config, request: ScheduleRequest, table: Table, whole_karras:
         rhos, told = other, table.timesteps(other)
         if whole_karras and fields["use_karras_sigmas"]:
             told = told.round()
-    if fields.get("timestep_type") == "continuous" and config["prediction_type"] == "v_prediction":
+    if has_edm_times(config):
         told = np.log(rhos) / 4
     end = float(table.rhos[0]) if fields.get("final_sigmas_type") == "sigma_min" else 0.0
     times = [preserving(float(t), float(rho)) for t, rho in zip(told, rhos, strict=True)]
     return ended([*times, preserving(0.0, end)], request)
+
+
+def has_edm_times(config: Config) -> bool:
+    """Whether the network is passed log(sigma) / 4, as EDM's is."""
+    return config.fields.get("timestep_type") == "continuous" and config["prediction_type"] == "v_prediction"
 
 
 def _refuse_sample(config: Config) -> None:

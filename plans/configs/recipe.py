@@ -22,10 +22,14 @@ LOWERED_BELOW = 15  # steps, from where on diffusers leaves lower_order_final un
 
 @dataclass(frozen=True)
 class ScheduleRequest:
-    """What a plan is wanted for. `arguments` are those a pipeline passes to the scheduler: of `step` (eta, s_churn,
-    order) and of `set_timesteps` (mu). `even`: it also passes the sigmas of a flow, before their shift. `timesteps` and
-    `sigmas`: those that a caller passes, for the steps. `strength`: the share of a distillation's timesteps, from the
-    clean end, that the steps are of."""
+    """What a plan is wanted for.
+
+    arguments: what a pipeline passes to the scheduler: to `step` (eta, order) and to `set_timesteps` (mu).
+    even: the pipeline also passes the sigmas of a flow, before their shift.
+    timesteps, sigmas: the times that a caller passes, one for each step.
+    strength: the steps are laid over this share of a distillation's timesteps, counted from the clean end.
+    skipped: the first steps, which do not run because a run starts from an image.
+    """
 
     steps: int
     compat: Compat
@@ -34,6 +38,7 @@ class ScheduleRequest:
     timesteps: tuple[float, ...] | None = None
     sigmas: tuple[float, ...] | None = None
     strength: float = 1.0
+    skipped: int = 0
 
     @property
     def as_diffusers(self) -> bool:

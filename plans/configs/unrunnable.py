@@ -22,6 +22,8 @@ def _problem(config: Config, request: ScheduleRequest) -> Problem | None:
     fields, name = config.fields, config.scheduler
     if fields.get("beta_schedule") == "sigmoid" and fields["trained_betas"] is None and not name.startswith("DDPM"):
         return "beta_schedule", "the class does not have it", "set linear"
+    if str(fields.get("variance_type")).startswith("learned") and fields["prediction_type"] != "epsilon":
+        return "variance_type", f"the class does not cut it off a {fields['prediction_type']}", "leave it out"
     if name == "UniPCMultistepScheduler":
         return _unipc(config, request)
     if name.endswith(("DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler")):

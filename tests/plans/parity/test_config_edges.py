@@ -113,6 +113,24 @@ def test_pndm_ends_at_a_timestep_where_its_stride_takes_it_there():
     )
 
 
+def test_pndm_in_one_step_evaluates_once():
+    config = {**STABLE_DIFFUSION, "skip_prk_steps": True, "set_alpha_to_one": False, "steps_offset": 1}
+    for prediction in ("epsilon", "v_prediction"):
+        compare("PNDMScheduler", {**config, "prediction_type": prediction}, 1)
+
+
+@pytest.mark.parametrize("name", ["DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler", "SASolverScheduler"])
+@pytest.mark.parametrize("prediction", ["sample", "v_prediction"])
+def test_a_learned_variance_is_cut_off_a_predicted_noise_alone(name, prediction):
+    config = {"variance_type": "learned_range", "prediction_type": prediction}
+    scheduler, written = made(name, config)
+    scheduler.set_timesteps(4)
+    with pytest.raises(RuntimeError):
+        scheduler.step(torch.zeros(1, 6, 2, 2), scheduler.timesteps[0], torch.zeros(1, 3, 2, 2))
+    with pytest.raises(UserError, match=f"variance_type .*: the class does not cut it off a {prediction}; leave it"):
+        plan_from_scheduler_config(written, steps=4)
+
+
 CUT = [name for name in SCHEDULERS if "use_flow_sigmas" in SCHEDULERS[name].defaults]
 STABLE_DIFFUSION = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
 FLOWS = [{"use_flow_sigmas": True, "prediction_type": "flow_prediction", "flow_shift": shift} for shift in (1.0, 3.0)]

@@ -25,6 +25,11 @@ CASES = [
     ("TCDScheduler", {}, {"timesteps": TIMESTEPS}),
     ("TCDScheduler", {}, {"timesteps": np.array(TIMESTEPS)}),
     ("EulerDiscreteScheduler", {}, {"sigmas": [120.0, 30.0, 8.0, 2.0, 0.5, 0.0]}),
+    (
+        "EulerDiscreteScheduler",
+        {"timestep_type": "continuous", "prediction_type": "v_prediction"},
+        {"sigmas": [10.0, 1.0, 0.0]},
+    ),
     ("FlowMatchEulerDiscreteScheduler", {"shift": 3.0}, {"sigmas": [1.0, 0.7, 0.5, 0.2]}),
 ]
 
@@ -79,5 +84,27 @@ def test_samples_are_those_of_the_scheduler(
 def test_times_that_cannot_be(name: str, own: dict, line: str) -> None:
     with pytest.raises(UserError, match=line):
         plan_from_scheduler_config({"_class_name": name}, **own)
-    with pytest.raises(UserError, match="it excludes timesteps"):
-        plan_from_scheduler_config({"_class_name": CASES[0][0], "use_karras_sigmas": True}, timesteps=TIMESTEPS)
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "line"),
+    [
+        ("DPMSolverMultistepScheduler", {"use_karras_sigmas": True}, "use_karras_sigmas .*: it excludes timesteps"),
+        ("DPMSolverMultistepScheduler", {"use_lu_lambdas": True}, "use_lu_lambdas .*: it excludes timesteps"),
+        (
+            "DPMSolverMultistepScheduler",
+            {"use_flow_sigmas": True, "prediction_type": "flow_prediction"},
+            "use_flow_sigmas .*: it excludes timesteps",
+        ),
+        (
+            "EulerDiscreteScheduler",
+            {"timestep_type": "continuous", "prediction_type": "v_prediction"},
+            r"the network is passed log\(sigma\) / 4; give sigmas",
+        ),
+    ],
+)
+def test_configs_that_exclude_timesteps_of_a_caller(name: str, config: dict, line: str) -> None:
+    with pytest.raises((ValueError, TypeError)):
+        getattr(diffusers, name)(**config).set_timesteps(timesteps=TIMESTEPS)
+    with pytest.raises(UserError, match=line):
+        plan_from_scheduler_config({"_class_name": name, **config}, timesteps=TIMESTEPS)

@@ -53,9 +53,17 @@ def by_latent_consistency(scheduler, steps: int, strength: float, loop: Loop) ->
     return loop(scheduler, timesteps)
 
 
-def compare(name: str, steps: int, strength: float, theirs, monkeypatch: pytest.MonkeyPatch, **ours: Any) -> Plan:
+def compare(
+    name: str,
+    steps: int,
+    strength: float,
+    theirs,
+    monkeypatch: pytest.MonkeyPatch,
+    changes: dict[str, Any] | None = None,
+    **ours: Any,
+) -> Plan:
     """Our sample is theirs, and each draw comes where theirs does."""
-    scheduler = getattr(diffusers, name)(**CONFIGS.get(name, {}))
+    scheduler = getattr(diffusers, name)(**(CONFIGS.get(name, {}) | (changes or {})))
     begin = count_their_draws(scheduler, monkeypatch)
 
     def loop(scheduler, timesteps) -> np.ndarray:
@@ -84,6 +92,21 @@ def test_samples_are_those_of_the_pipeline_s_loop(name: str, strength: float, mo
     plan = compare(name, 10, strength, by_stable_diffusion, monkeypatch)
     if strength == 0.65 and name in ("DDPMScheduler", "LCMScheduler", "EulerAncestralDiscreteScheduler"):
         assert [step.draws for step in plan.steps] == [(1,), (2,), (3,), (4,), (5,), ()]
+
+
+@pytest.mark.parametrize("strength", [0.3, 1.0])
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("EulerDiscreteScheduler", {"final_sigmas_type": "sigma_min"}),
+        ("UniPCMultistepScheduler", {"disable_corrector": [0, 1, 8]}),
+        ("UniPCMultistepScheduler", {"disable_corrector": [0, 7, 50]}),
+    ],
+)
+def test_ends_and_correctors_are_those_of_the_whole_grid(
+    name: str, changes: dict[str, Any], strength: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compare(name, 10, strength, by_stable_diffusion, monkeypatch, changes)
 
 
 @pytest.mark.parametrize("strength", [0.2, 0.5, 0.77, 1.0])
