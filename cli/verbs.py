@@ -26,5 +26,6 @@ VERBS = {  # each is a module of this package, with a function `verb(options, pr
     "bench": Verb("Race the bodies of a bundle against each other.", "calibration"),
     "plan": Verb("List solvers and grids, show and plot compiled plans."),
     "doctor": Verb("Check this machine, and show how to get the missing parts."),
+    "cache": Verb("Show what the cache folder of this user holds, and empty it."),
     "demo": Verb("Run every verb in turn, on a shipped model.", "export,calibration"),
 }

@@ -1,18 +1,7 @@
 """The cache folder of this user holds what belongs to this machine and never to a bundle.
 
-    engines/      one small file for each engine that was built here, named by the engine's sha256
-    timing/       measurements of TensorRT's builder on this GPU
-    jit/          code that TensorRT-RTX compiled on this GPU
-    openvino/     code that OpenVINO compiled on this machine
-    calibration/  counts of interrupted calibrations
-    precision/    measurements of searches for precision maps
-    programs/     engines of single graphs that a program built on this GPU
-    fitting/      samples of teachers, and fits that were interrupted
-    agreement/    the graphs on which an engine agrees with onnxruntime on this machine
-    fastest/      the fastest backend of a bundle on this machine
-    bundles/      bundles that were sent to workers on this machine
-
-All of it may be deleted. The next run then takes longer, and engines that this machine built need `trust_engines`.
+`cache_contents.PURPOSES` says what each kind is. All of it may be deleted. The next run then takes longer, and engines
+that this machine built need `trust_engines`.
 """
 
 import errno

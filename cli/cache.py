@@ -1,0 +1,77 @@
+"""`fewstep cache`: what the cache folder of this user holds, and how to empty it."""
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+
+from rich.filesize import decimal
+from rich.table import Table
+
+from fewstep.cli.outcome import Outcome, counted
+from fewstep.cli.tables import plain
+from fewstep.machine.cache import folder
+from fewstep.machine.cache_contents import PURPOSES, Content, clear, contents
+from fewstep.plans.errors import UserError
+from fewstep.runtime.options import Options
+from fewstep.runtime.progress import Progress
+
+ALL = "all"
+
+
+@dataclass(frozen=True)
+class CacheOptions(Options):
+    """Show what the cache folder of this user holds, and empty it.
+
+    clear: Kinds to remove, as engines,jit, or all. Commands then take longer once.
+    """
+
+    clear: tuple[str, ...] = ()
+
+
+def verb(options: CacheOptions, progress: Progress) -> Outcome:
+    content, removed = _read(options)
+    try:
+        clear(each.kind for each in removed)
+    except OSError as error:
+        raise UserError(f"{error.filename} cannot be removed ({error.strerror})", "check its permissions") from error
+    return _outcome(content, removed, "removed")
+
+
+def dry_run(options: CacheOptions) -> Outcome:
+    return _outcome(*_read(options), "would remove")
+
+
+def _read(options: CacheOptions) -> tuple[Sequence[Content], Sequence[Content]]:
+    """All content of the folder, and what the options name of it."""
+    try:
+        content = contents()
+    except OSError as error:
+        raise UserError(f"the cache folder cannot be read ({error})", "set XDG_CACHE_HOME to another folder") from error
+    names = {ALL, *PURPOSES, *(each.kind for each in content)}
+    for kind in options.clear:
+        if kind not in names:
+            raise UserError(f"the cache folder has no kind {kind!r}", f"give some of {', '.join(sorted(names))}")
+    return content, [each for each in content if {ALL, each.kind} & set(options.clear)]
+
+
+def _outcome(content: Sequence[Content], removed: Sequence[Content], did: str) -> Outcome:
+    """`removed` is the part of the content that goes, or would go."""
+    value = {"folder": folder(), "content": content, did.replace(" ", "_"): [each.kind for each in removed]}
+    return Outcome(value, (_table(content), *_lines(removed, did)) if content else (f"{folder()}: empty",))
+
+
+def _table(content: Collection[Content]) -> Table:
+    table = plain(f"{folder()}: {decimal(sum(each.bytes for each in content))}")
+    for heading, side in (("kind", "left"), ("files", "right"), ("size", "right"), ("days", "right"), ("what", "left")):
+        table.add_column(heading, justify="right" if side == "right" else "left")
+    for each in content:
+        latest, earliest = (f"{days:.0f}" for days in each.days)
+        days = latest if latest == earliest else f"{latest} to {earliest}"
+        what = each.purpose or "not of this version of fewstep"
+        table.add_row(each.kind, str(each.files), decimal(each.bytes), days, what)
+    return table
+
+
+def _lines(removed: Sequence[Content], did: str) -> Iterator[str]:
+    if removed:
+        files, size = sum(each.files for each in removed), decimal(sum(each.bytes for each in removed))
+        yield f"{did} {', '.join(each.kind for each in removed)}: {counted(files, 'file')}, {size}"

@@ -1,0 +1,72 @@
+"""What the cache folder holds: its folders with their number of files, bytes and age, and how to empty them."""
+
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from time import time
+
+import msgspec
+
+from fewstep.machine import cache
+
+PURPOSES: dict[str, str] = {
+    "engines": "records of the engines that were built here; without them, such engines need trust_engines",
+    "timing": "measurements of TensorRT's builder on this GPU",
+    "jit": "code that TensorRT-RTX compiled on this GPU",
+    "openvino": "code that OpenVINO compiled on this machine",
+    "calibration": "counts of interrupted calibrations",
+    "precision": "measurements of searches for precision maps",
+    "programs": "engines of single graphs that a program built on this GPU",
+    "fitting": "samples of teachers, and fits that were interrupted",
+    "agreement": "graphs on which an engine agrees with onnxruntime on this machine",
+    "fastest": "the fastest backend of a bundle on this machine",
+    "bundles": "bundles that were sent to workers on this machine",
+}
+
+
+class Content(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A folder, or a single file, in the cache folder. `days` have passed since the latest and the earliest write.
+    `purpose` is empty for what this version of fewstep does not write."""
+
+    kind: str
+    purpose: str
+    files: int
+    bytes: int
+    days: tuple[float, float]
+
+
+def contents() -> tuple[Content, ...]:
+    """All that lies in the cache folder, known kinds first. OSError where the folder cannot be read."""
+    folder = cache.folder()
+    names = sorted(os.listdir(folder)) if folder.is_dir() else []
+    order = {kind: number for number, kind in enumerate(PURPOSES)}
+    return tuple(_content(folder / name) for name in sorted(names, key=lambda name: order.get(name, len(order))))
+
+
+def clear(kinds: Iterable[str]) -> None:
+    """Remove folders and files of the cache folder, by name. A link goes, and what it leads to stays. Another process
+    may write meanwhile, and what it has just written may stay. OSError where something cannot be removed."""
+    for name in kinds:
+        path = cache.folder() / name
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _content(path: Path) -> Content:
+    entries = [file.lstat() for file in _files(path)]
+    now, times = time(), [entry.st_mtime for entry in entries] or [path.lstat().st_mtime]
+    days = (now - max(times)) / 86400, (now - min(times)) / 86400
+    return Content(path.name, PURPOSES.get(path.name, ""), len(entries), sum(entry.st_size for entry in entries), days)
+
+
+def _files(path: Path) -> Iterator[Path]:
+    """All that is no folder, without following links."""
+    if not path.is_dir() or path.is_symlink():
+        yield path
+        return
+    for folder, folders, files in os.walk(path):
+        yield from (Path(folder, name) for name in files)
+        yield from (link for name in folders if (link := Path(folder, name)).is_symlink())

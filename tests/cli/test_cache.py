@@ -1,0 +1,60 @@
+"""The cache folder is shown with its sizes, and emptied by kind."""
+
+import json
+import os
+from pathlib import Path
+from time import time
+
+import pytest
+
+from fewstep.cli.main import main
+from fewstep.machine import cache
+from fewstep.machine.cache_contents import PURPOSES
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    cache.store("engines", "a.json", b"12345")
+    cache.store("fitting", "b.npy", b"123")
+    os.utime(tmp_path / "fewstep/fitting/b.npy", (0, time() - 3 * 86400))
+    (tmp_path / "fewstep/of-another-version/inner").mkdir(parents=True)
+    (tmp_path / "fewstep/of-another-version/inner/file").write_bytes(b"1234567")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/file").write_bytes(b"1")
+    (tmp_path / "fewstep/link").symlink_to(tmp_path / "mine")
+    return tmp_path / "fewstep"
+
+
+def shown(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict:
+    assert main(["cache", "--json", *arguments]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_each_kind_has_its_number_size_and_age(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    content = {each["kind"]: each for each in shown(capsys)["content"]}
+    assert list(content) == ["engines", "fitting", "link", "of-another-version"]
+    assert [(each["files"], each["bytes"]) for each in content.values()][::3] == [(1, 5), (1, 7)]
+    assert content["fitting"]["days"] == [pytest.approx(3, abs=0.01)] * 2
+    assert content["fitting"]["purpose"] and not content["link"]["purpose"]
+    assert main(["cache"]) == 0
+    assert "not of this version" in capsys.readouterr().out
+
+
+def test_kinds_are_removed_and_what_links_lead_to_stays(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert shown(capsys, "--clear", "engines,jit", "--dry-run")["would_remove"] == ["engines"]
+    assert cache.read("engines", "a.json") == b"12345"
+    assert shown(capsys, "--clear", "engines,jit")["removed"] == ["engines"]
+    assert cache.read("engines", "a.json") is None and cache.read("fitting", "b.npy") == b"123"
+    assert shown(capsys, "--clear", "all")["removed"] == ["fitting", "link", "of-another-version"]
+    assert list(folder.iterdir()) == [] and (folder.parent / "mine/file").exists()
+    assert main(["cache"]) == 0 and "empty" in capsys.readouterr().out
+
+
+def test_a_kind_that_is_none_is_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["cache", "--clear", "../mine"]) == 1
+    assert "has no kind '../mine'; give some of" in capsys.readouterr().err
+
+
+def test_each_kind_says_its_purpose() -> None:
+    assert set(PURPOSES) == set(cache.Kind.__args__)
