@@ -29,12 +29,13 @@ from counts import positive
 from numpy.typing import NDArray
 
 from fewstep.calibration.calibrate import open_task
-from fewstep.calibration.count import in_group
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.calibration.task import Task
 from fewstep.cli.progress import ProgressDisplay
+from fewstep.graph.graph import GROUP
 from fewstep.lowering.targets.cpu_x86 import CPU_X86
 from fewstep.plans.errors import UserError
+from fewstep.plans.plan import group_of
 from fewstep.rollouts.conditions_file import ConditionRecords
 from fewstep.rollouts.held_out import held_out_conditions
 from fewstep.rollouts.metrics import psnr
@@ -82,9 +83,8 @@ def samples(
 def judge(task: Task, body: Body, reference: Array, given: ConditionRecords | None = None) -> dict[str, Any]:
     """PSNR of each seed, in dB; its mean and 5th percentile; and the share of the errors' energy that is one image, the
     same for all seeds."""
-    edged = replace(task, edges=body.edges)
     network = body.open(body.graph)
-    networks = [in_group(network, edged.group(step)) for step in task.plan.steps]
+    networks = [in_group(network, group_of(step.lam, body.edges)) for step in task.plan.steps]
     made = samples(task, len(reference), networks, given)
     quality, errors = psnr(made, reference), made - reference
     energy = float(np.square(errors).mean())
@@ -94,6 +94,12 @@ def judge(task: Task, body: Body, reference: Array, given: ConditionRecords | No
         "image": float(np.square(errors.mean(axis=0)).mean()) / energy if energy else 0.0,
         "psnr": [round(float(each), 3) for each in quality],
     }
+
+
+def in_group(network: LoadedGraph, group: int) -> LoadedGraph:
+    """A lowered body at one of its range groups; one without groups takes no notice."""
+    number = np.array([group], np.int64)
+    return lambda feeds: network({**feeds, GROUP: number})
 
 
 def chosen(only: Sequence[str]) -> tuple[str, ...]:

@@ -9,12 +9,12 @@ from itertools import chain
 from math import inf
 from pathlib import Path
 
-from fewstep.calibration.checkpoint import Checkpoint, checkpoint_of
+from fewstep.calibration.checkpoint import checkpoint_of
 from fewstep.calibration.choosing.first_inputs import FirstInputs, first_inputs
 from fewstep.calibration.choosing.thin import thin_convolutions
 from fewstep.calibration.choosing.trials import Chosen, Ways, choose_each, courses_for
 from fewstep.calibration.commit import commit
-from fewstep.calibration.count import count_activations, count_progressively, tabulate
+from fewstep.calibration.count import count_activations, tabulate
 from fewstep.calibration.failed_bodies import body_of, overflowing, some_failed
 from fewstep.calibration.needs import needs
 from fewstep.calibration.options import (
@@ -45,9 +45,7 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import weight_of
 from fewstep.plans.plan import Plan, regroup, shaping_of
 from fewstep.plans.shaping import Clip, clip_to
-from fewstep.ranges.merging import merge_groups
 from fewstep.ranges.methods import lambda_edges
-from fewstep.ranges.observe import Counts
 from fewstep.ranges.table import Method, RangesTable
 from fewstep.rollouts.closed_loop import Course, open_courses
 from fewstep.rollouts.conditions_file import ConditionRecords, deal
@@ -97,7 +95,7 @@ def calibrate(options: CalibrateOptions, progress: Progress = SILENT, workers: W
         digest = io.sha256(sampler.bundle.graph(sampler.body.graph))
         with opened(options.workers, options.dask, workers, options.threads) as hands:
             kept = checkpoint_of(task, digest, threads_of(hands, options.threads))
-            counts = count(task, options, kept, progress, hands)
+            counts = count_activations(task, progress, kept, hands)
         failed = overflowing(task.targets, counts.reached())
         by_method = tabulate(counts, task.prepared, digest, task.plan.name, methods_of(options), progress)
         plan = regroup(task.plan, counts.edges)
@@ -141,19 +139,6 @@ def _check_stages(name: str, refined: SearchResult, known: LoweredBody, target: 
         if lowered is not known:
             _check_kernels({g: seen[g] for g in range(served, until) if g in seen}, f"{name}-{number}", lowered, target)
         served = until
-
-
-def count(
-    task: Task, options: CalibrateOptions, kept: Checkpoint, progress: Progress, workers: Workers | None
-) -> Counts:
-    """What the activations hold on the inputs that were asked for, in the groups that were asked for."""
-    usual = methods_of(options)[0]
-    if options.inputs == "progressive":
-        counts = count_progressively(task, usual, progress, kept, workers)
-    else:
-        counts = count_activations(task, options.inputs, progress, kept, workers)
-    has_symmetric = any(target.scheme.centred for target in task.targets)
-    return merge_groups(counts, usual, has_symmetric) if options.groups == "merged" else counts
 
 
 def _refine(

@@ -47,15 +47,10 @@ class Header(msgspec.Struct, frozen=True):
 
 @dataclass
 class Checkpoint:
-    """Where the counts of one task are kept, and how many of what are in them. Made by `checkpoint_of`."""
+    """Where the counts of one task are kept. Made by `checkpoint_of`."""
 
     name: str
-    unit: str = "trajectories"
     written: float = field(default_factory=monotonic)
-
-    def part(self, what: str, unit: str) -> "Checkpoint":
-        """For counts that follow from those of this task and from `what`; it goes when this one does."""
-        return Checkpoint(f"{self.name}-{sha256(what.encode()).hexdigest()[:8]}", unit)
 
     def load(self, empty: Counts) -> tuple[Counts, int]:
         """What was counted before, and how far: `empty`, and 0, if there is no file."""
@@ -68,7 +63,7 @@ class Checkpoint:
         except ValueError as error:
             LOG.warning("what an earlier calibration left cannot be read (%s): it starts anew", error)
             return empty, 0
-        LOG.warning("going on after %d %s of a calibration that did not finish", header.done, self.unit)
+        LOG.warning("going on after %d trajectories of a calibration that did not finish", header.done)
         return replace(empty, histograms=histograms), header.done
 
     def save(self, counts: Counts, done: int, is_last: bool = False) -> None:
@@ -78,7 +73,7 @@ class Checkpoint:
             self.written = monotonic()
 
     def drop(self) -> None:
-        """The bundle is written: nothing to go on with, not even with parts that another process made."""
+        """The bundle is written: nothing to go on with."""
         try:
             for path in (cache.folder() / "calibration").glob(f"*{self.name}*"):  # drafts of killed writes, too
                 path.unlink(missing_ok=True)

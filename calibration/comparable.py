@@ -1,9 +1,8 @@
 """Which int8 bodies were calibrated alike, as far as the manifest tells: figures of others do not compare targets.
 
 A bundle keeps the commands that made it. The last one that lowered for a target says how that target's body was
-calibrated, but for what is its own matter: a bound, and which other targets there were. Of those, the ranges may follow
-where `--groups merged` merges by the codes of all, which the groups show, and where `--inputs progressive` runs the
-int8 steps of one of them.
+calibrated. A bound is a matter of each body alone. So are the other targets, unless an earlier version merged groups by
+the codes of all: then the groups differ.
 
 Plans are compared by name and by the weight of guidance. A later plan that has both and other steps takes the place of
 the first in the bundle, and is not told from it but by other groups of ranges.
@@ -12,7 +11,7 @@ the first in the bundle, and is not told from it but by other groups of ranges.
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from fewstep.lowering.bodies import int8_bodies, progressive_target
+from fewstep.lowering.bodies import int8_bodies
 from fewstep.plans.guidance import weight_of
 from fewstep.plans.plan import Plan
 from fewstep.rollouts.calibrated_plan import MISFIT, along, calibrated_plan
@@ -35,8 +34,8 @@ class CalibrationRecord:
         """In words, what is otherwise than in the other one, beside the plan; empty if nothing is."""
         changed = []
         if self.options is not None and other.options is not None:
-            own, others = _shared(self.options), _shared(other.options)
-            names = [name for name in {**own, **others} if own.get(name) != others.get(name)]
+            own, others = self.options, other.options
+            names = [name for name in {**own, **others} if name not in OWN and own.get(name) != others.get(name)]
             changed = [f"--{name} {own[name]}" if name in own else f"no --{name}" for name in names]
         if not changed and self.groups is not None and other.groups is not None and self.groups != other.groups:
             changed = ["other groups of ranges"]
@@ -60,14 +59,6 @@ def _groups(body: Body) -> tuple[float, ...] | None:
     """The edges of its range groups; None where nothing is in int8, so that there are none whatever the ranges."""
     coverages = (body.coverage, *(stage.coverage for stage in body.stages))
     return body.groups if any(each is None or each.int8_ops for each in coverages) else None
-
-
-def _shared(options: Mapping[str, str]) -> dict[str, str]:
-    """The options that bodies share: with progressive inputs also whose int8 steps were watched."""
-    shared = {name: value for name, value in options.items() if name not in OWN}
-    if shared.get("inputs") == "progressive":
-        shared["inputs"] += f" on int8 steps of {progressive_target(options.get('target', '').split(','))}"
-    return shared
 
 
 def options_of(command: str) -> dict[str, str]:

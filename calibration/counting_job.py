@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
-from fewstep.calibration.inputs import Distribution, counted, evaluations, followed
 from fewstep.calibration.task import Task
 from fewstep.graph import io
 from fewstep.plans.plan import Plan
@@ -37,7 +36,6 @@ class CountingJob:
     plan: Plan
     edges: tuple[float, ...]
     sizes: tuple[Mapping[str, int], ...]
-    inputs: Distribution
 
     def open(self, threads: int) -> Callable[[Trajectory], Histograms]:
         folder = self.bundle.found()
@@ -45,12 +43,12 @@ class CountingJob:
         prepared = io.load(sampler.bundle.graph(sampler.body.graph), root=folder)
         counts = Counts.empty(prepared, self.edges, samples=1)
         task = Task(sampler_by_rows(sampler), prepared, self.plan, (), range(0), self.edges, (), None, self.sizes)
-        return partial(_count, task, open_counted(prepared, counts, threads), counts, self.inputs)
+        return partial(_count, task, open_counted(prepared, counts, threads), counts)
 
 
-def counting(task: Task, inputs: Distribution) -> tuple[CountingJob, Iterator[Trajectory]]:
+def counting(task: Task) -> tuple[CountingJob, Iterator[Trajectory]]:
     """A task as a job, and its trajectories in order."""
-    job = CountingJob(sent(task.sampler.bundle.path), task.plan, task.edges, task.sizes, inputs)
+    job = CountingJob(sent(task.sampler.bundle.path), task.plan, task.edges, task.sizes)
     every = (task.after(number) for number in range(len(task.seeds)))
     return job, (Trajectory(each.seeds[:1], _first(each.conditions)) for each in every)
 
@@ -59,12 +57,9 @@ def _first(conditions: ConditionRecords | None) -> ConditionRecords | None:
     return None if conditions is None else {name: rows[:1] for name, rows in conditions.items()}
 
 
-def _count(task: Task, watched: LoadedGraph, empty: Counts, inputs: Distribution, trajectory: Trajectory) -> Histograms:
+def _count(task: Task, watched: LoadedGraph, empty: Counts, trajectory: Trajectory) -> Histograms:
     counts = replace(empty, histograms={})
     own = replace(task, seeds=trajectory.seeds, conditions=trajectory.conditions)
-    steps = len(followed(own, inputs).steps)
-    for evaluation in evaluations(own, watched, inputs):
-        part = counted(evaluation, inputs, len(task.plan.steps), steps)
-        if part.seeds:
-            counts.add(part, taken(watched))
+    for evaluation in own.evaluations(watched):
+        counts.add(evaluation, taken(watched))
     return counts.histograms

@@ -18,11 +18,10 @@ from fewstep.workers.options import SamplingOptions
 
 LOG = logging.getLogger("fewstep")
 
-Groups = Literal["step", "merged", "pooled"]
+Groups = Literal["step", "pooled"]
 AnyMethod = Literal["auto", Method]
 Thin = Literal["auto", "tried", "int8"]
 Bias = Literal["auto", "measured", "none"]
-Inputs = Literal["deployed", "progressive", "uniform", "normal", "interval"]
 
 MOST_TRAJECTORIES = 2**48
 
@@ -41,19 +40,14 @@ class CalibrateOptions(SamplingOptions):
         such runs. Default: the plan as it is.
     ranges: auto tries channels and channels-balanced on samples, and keeps channels unless the other is surely better,
         for each target. channels gives each channel of an activation its own scale, through the weights, if that is
-        finer than mse. channels-balanced is channels with weights whose rounding errors nearly cancel.
-        channels-minmax is channels with minmax in the place of mse. The others give one scale to all
-        channels: mse minimises the expected squared error, minmax clips nothing, percentile clips one in ten
-        thousand, entropy clips as TensorRT's calibrator does.
+        finer than mse. channels-balanced is channels with weights whose rounding errors nearly cancel. The others
+        give one scale to all channels: mse minimises the expected squared error, minmax clips nothing.
     thin: tried leaves thin convolutions in float, if samples are better so: at most 64 products for a value, and 0.5 %
         of the multiply-accumulates each, of which 95 % stay int8. int8 leaves none. auto is tried with ranges auto,
         else int8.
     bias: measured takes the mean error of an int8 body's output out, if samples are better without it. Where it is an
         image, samples need only be no worse. none leaves it in. auto is measured with ranges auto, else none.
-    groups: step gives each step of the plan its own ranges. pooled gives one range to all steps. merged gives one range
-        to neighbours where this costs nothing.
-    inputs: Inputs of the denoiser during calibration. deployed: the plan itself. progressive: the plan with the steps
-        before already in int8. uniform, normal or interval: a long trajectory, for comparison.
+    groups: step gives each step of the plan its own ranges. pooled gives one range to all steps.
     seed: Seed of the first trajectory. Seeds 0 to 99999 are held out for evaluation, 500000 to 599999 for precision
         maps.
     quality: Search a precision map that reaches this mean PSNR against float32, as 44dB (dB may be left out), with as
@@ -74,7 +68,6 @@ class CalibrateOptions(SamplingOptions):
     thin: Thin = "auto"
     bias: Bias = "auto"
     groups: Groups = "step"
-    inputs: Inputs = "deployed"
     seed: int = FIRST_SEED
     size: tuple[str, ...] = ()
     quality: str | None = None
@@ -159,7 +152,6 @@ def _check_choices(options: CalibrateOptions) -> None:
         ("thin", options.thin, get_args(Thin)),
         ("bias", options.bias, get_args(Bias)),
         ("groups", options.groups, get_args(Groups)),
-        ("inputs", options.inputs, get_args(Inputs)),
     ):
         if value not in choices:
             raise UserError(f"{option} cannot be {value!r}", f"choose from {', '.join(choices)}")
@@ -168,10 +160,6 @@ def _check_choices(options: CalibrateOptions) -> None:
             raise UserError(
                 f"--{option} {asked} needs {FEWEST} trajectories", f"follow at least {FEWEST}, or leave it out"
             )
-    if options.inputs == "progressive" and options.groups == "pooled":
-        raise UserError(
-            "progressive inputs need the ranges of earlier steps, pooled ones come last", "choose groups step"
-        )
 
 
 def seeds_of(options: CalibrateOptions) -> range:

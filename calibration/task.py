@@ -1,12 +1,15 @@
 """What a calibration is asked to do: all that is known, and checked, before the first trajectory."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from fewstep.graph.graph import Graph
 from fewstep.lowering.scheme import Target
-from fewstep.plans.plan import Plan, Step, group_of
+from fewstep.plans.plan import Plan
 from fewstep.rollouts.conditions_file import ConditionRecords
+from fewstep.rollouts.trajectories import BATCH, BodyCall, roll_out
+from fewstep.runtime.backends import LoadedGraph
+from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sampler import Sampler
 
 
@@ -30,6 +33,7 @@ class Task:
         left = None if self.conditions is None else {name: rows[done:] for name, rows in self.conditions.items()}
         return replace(self, seeds=self.seeds[done:], conditions=left)
 
-    def group(self, step: Step) -> int:
-        """The lambda group of a step, of this plan or another."""
-        return group_of(step.lam, self.edges)
+    def evaluations(self, network: LoadedGraph, progress: Progress = SILENT, batch: int = BATCH) -> Iterator[BodyCall]:
+        """Every evaluation of the plan along the trajectories, of a network in the place of the float denoiser."""
+        sampler = replace(self.sampler, denoiser=network)
+        return roll_out(sampler, self.plan, self.seeds, progress, batch, self.conditions, sizes=self.sizes)

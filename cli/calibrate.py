@@ -1,12 +1,11 @@
 """`fewstep calibrate`: say what became int8."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from time import perf_counter
 
 from fewstep.calibration.calibrate import Calibration, calibrate, open_task
-from fewstep.calibration.count import batch_of, later_passes
-from fewstep.calibration.inputs import long_plan
+from fewstep.calibration.count import batch_of
 from fewstep.calibration.needs import needs
 from fewstep.calibration.options import CalibrateOptions, check_options, ways_of
 from fewstep.calibration.precision.native import searched_here
@@ -73,13 +72,11 @@ def dry_run(options: CalibrateOptions) -> Outcome:
         needed = needs(task, options.workers, ways_of(options))
         check_needs(needed, writer)
     warn_of_workers(options.workers, options.threads)
-    followed = task.plan if options.inputs in ("deployed", "progressive") else long_plan(task)
     tensors = observed_tensors(task.prepared)
     batch = batch_of(task, tensors)
     _, first, _ = next(batches(task.seeds, batch, task.sizes))
     count = count_batches(task.seeds, batch, task.sizes)
-    passes = later_passes(task) if options.inputs == "progressive" else ()
-    evaluations = (len(followed.steps) + sum(passes)) * count
+    evaluations = len(task.plan.steps) * count
     each = _evaluation_seconds(task, batch)
     seconds = evaluations * each
     search = _search(options, task)
@@ -101,10 +98,9 @@ def dry_run(options: CalibrateOptions) -> Outcome:
             headline(task.plan),
             f"would follow {in_words(len(task.seeds))} and watch {len(tensors)} tensors in "
             f"{len(task.edges) + 1} groups",
-            *_in_passes(passes),
             f"would lower {len(task.operations)} operations, to {', '.join(bodies)}",
             f"{evaluations} evaluations, each of a batch of up to {counted(len(first), 'sample')} (steps: "
-            f"{len(followed.steps) + sum(passes)}, batches: {count}), take {duration(seconds)} here in float32; "
+            f"{len(task.plan.steps)}, batches: {count}), take {duration(seconds)} here in float32; "
             "measuring them takes longer",
             *budget_lines(options, task, each / len(first)),
             *_searched(search, each * AT_ONCE / len(first)),
@@ -113,23 +109,13 @@ def dry_run(options: CalibrateOptions) -> Outcome:
     )
 
 
-def _in_passes(passes: Sequence[int]) -> Iterator[str]:
-    if passes:
-        yield (
-            f"would follow them {counted(len(passes), 'time')} more, with the steps before each group in int8: "
-            f"{', '.join(map(str, passes))} steps"
-        )
-
-
 def _search(options: CalibrateOptions, task: Task) -> Effort | None:
-    """That of all bodies that a bound is for. The courses of float32 are shared, which is little. Groups that will be
-    merged may be one in the end."""
+    """That of all bodies that a bound is for. The courses of float32 are shared, which is little."""
     if parse_bound(options.quality, options.speed) is None:
         return None
-    fewest = () if options.groups == "merged" else task.edges
-    least, most = (effort(regroup(task.plan, edges), len(task.operations)) for edges in (fewest, task.edges))
+    one = effort(regroup(task.plan, task.edges), len(task.operations))
     bodies = sum(target.name in searched_here() for target in task.targets)
-    return Effort(bodies * least.least, bodies * most.most)
+    return Effort(bodies * one.least, bodies * one.most)
 
 
 def _searched(search: Effort | None, seconds: float) -> Iterator[str]:

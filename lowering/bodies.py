@@ -6,7 +6,7 @@ float32.
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -43,12 +43,6 @@ def native_targets() -> dict[str, Target]:
 def is_run_by_onnxruntime(body: Body) -> bool:
     """True for bodies that onnxruntime runs as they are deployed, float32 too."""
     return body.target == PORTABLE or body.target in native_targets()
-
-
-def progressive_target(names: Sequence[str]) -> str:
-    """Of the targets of one calibration, the one whose int8 steps its progressive inputs come from: the first that
-    onnxruntime runs as it is deployed."""
-    return next((name for name in names if name in native_targets()), names[0])
 
 
 def engine_of(body: Body) -> str:

@@ -27,7 +27,6 @@ from fewstep.lowering.scheme import Replacement, Scheme, Target
 from fewstep.lowering.weights import QuantizedWeight, quantize_weight, representable
 from fewstep.machine.threads import side_by_side
 from fewstep.plans.errors import UserError
-from fewstep.ranges.methods import ALIKE
 from fewstep.ranges.table import RangesTable
 from fewstep.runtime.bundle.manifest import Coverage
 
@@ -270,7 +269,7 @@ def _represented(table: RangesTable) -> dict[str, float]:
 def _quantized(
     table: RangesTable, scheme: Scheme, rounded: Rounded | None, op: WeightedOp, weight: NDArray[np.float32]
 ) -> QuantizedWeight:
-    like = ALIKE.get(table.method, table.method)
+    like = "minmax" if table.method == "minmax" else "mse"  # weights know no other
     how = (op.axis, like, scheme.scale_dtype, scheme.largest_weight)
     make = partial(quantize_weight, weight, *how)
     try:

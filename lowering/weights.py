@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from fewstep.ranges.table import LARGEST_WEIGHT, Method
+from fewstep.ranges.table import LARGEST_WEIGHT
 
 FACTORS = np.linspace(1.0, 0.4, 61)  # of the channel's largest magnitude; 1 first: it wins ties
 BLOCK = 1 << 16  # weights that are searched at once: what is made of them stays in the second-level cache
@@ -31,7 +31,7 @@ class QuantizedWeight:
 def quantize_weight(
     weight: NDArray[np.float32],
     axis: int,
-    method: Method,
+    method: str,
     scale_dtype: DTypeLike = np.float32,
     largest: int = LARGEST_WEIGHT,
 ) -> QuantizedWeight:
@@ -40,7 +40,7 @@ def quantize_weight(
     Args:
         weight: any shape; Conv has its output channels on axis 0, MatMul on the last, Gemm on 1 (0 if transB).
         method: "minmax" keeps each channel's largest magnitude; every other tries to shrink it and keeps the least
-            squared error (a channel has too few weights for a percentile or an entropy).
+            squared error.
         scale_dtype: the type that the scales will be written in. They are numbers of it: integers fit what is read.
         largest: the greatest magnitude of an integer.
 

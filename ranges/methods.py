@@ -1,6 +1,5 @@
-"""Ranges of activations from histograms, by four methods: the clipping with the least expected squared error, none at
-all, a percentile, or the clipping that keeps most of the distribution's information (entropy). The method "channels"
-finds those of the first, where a clipped value counts CLIPPED times, and beside them ranges with a scale for each
+"""Ranges of activations from histograms. "mse" clips with the least expected squared error, and "minmax" clips nothing.
+"channels" is "mse" with the error of a clipped value counted CLIPPED times. It also has ranges with a scale for each
 channel (`channels.py`), for lowerings to choose from.
 
 Rounding has no direction, so its errors average out over a sum and over the steps of a plan. Clipping always pulls
@@ -21,7 +20,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.ranges.channels import by_channel
-from fewstep.ranges.entropy import least_divergent
 from fewstep.ranges.histogram import BINS, Histogram, coarsen
 from fewstep.ranges.readers import Reader
 from fewstep.ranges.table import LEVELS, ByChannel, Method, Range, Ranges
@@ -30,7 +28,6 @@ COARSE = np.geomspace(0.05, 1.0, 16)  # shrink factors tried first; 8 bits rarel
 REFINEMENTS = 3  # grids around the best factors so far, each reaching as far as the last one's neighbours
 ZOOM = 4
 FINE = np.linspace(-1.0, 1.0, 2 * ZOOM + 1)
-PERCENTILE = 99.99  # of the values stay inside; half of the others lie on each side
 SAME_LAMBDA = 1e-6  # a noise level that a plan comes back to differs by some 1e-11, its steps by 1e-4 or more
 CLIPPED = 4.0  # times that the squared error of a clipped value counts in the method "channels"
 ROUNDING = 1e-9  # of the mean square: sums that give errors are nearer to them than this
@@ -128,20 +125,6 @@ class Density:
         np.cumsum([weight, weight * centre, weight * centre**2], axis=1, out=moments[:, 1:])
         return Density(width, moments, min(h.low for h in histograms), max(h.high for h in histograms))
 
-    def magnitudes(self) -> NDArray[np.float64]:
-        """Mass by bin of magnitude, from zero up to the bin that holds the greatest one."""
-        mass = np.diff(self.moments[0])
-        folded = mass[BINS:] + mass[BINS - 1 :: -1]
-        filled: NDArray[np.float64] = folded[: np.flatnonzero(folded)[-1] + 1]
-        return filled
-
-    def quantile(self, share: float) -> float:
-        """The least bin edge with at least this share of the values below it, within the extremes; for small shares the
-        greatest with no more than it below."""
-        below, wanted = self.moments[0], share * self.moments[0, -1]
-        edge = np.searchsorted(below, wanted, "right") - 1 if share < 0.5 else np.searchsorted(below, wanted, "left")
-        return float(np.clip((edge - BINS) * self.width, self.low, self.high))
-
     def error(self, scale: NDArray[np.float64], least: NDArray[np.float64]) -> NDArray[np.float64]:
         """Expected squared error [K] of K quantizers with 256 values scale * (least + 0 .. 255), clipping outside.
 
@@ -182,42 +165,6 @@ def minmax_range(density: Density) -> Range:
 
 def minmax_amax(density: Density) -> float:
     return max(-density.low, density.high) or AMAX_OF_ZEROS
-
-
-def percentile_range(density: Density) -> Range:
-    """The values but for the outermost 0.005 % on each side, zero included.
-
-    The extremes if nothing is left beyond the bins beside zero, which cannot be told from zeros: as the range, those
-    bins would clip the extremes to 1/2048 of themselves or less. Unless these are rarer than one in four million
-    values, that costs more squared error than min-max, which rounds all that is in those bins to zero.
-    """
-    low, high = density.quantile((1 - PERCENTILE / 100) / 2), density.quantile((1 + PERCENTILE / 100) / 2)
-    low, high = min(low, 0.0), max(high, 0.0)
-    is_zero = -density.width <= low and high <= density.width
-    return minmax_range(density) if is_zero else Range(low, high)
-
-
-def percentile_amax(density: Density) -> float:
-    """PERCENTILE of the magnitudes; the greatest if nothing is left beyond the bin beside zero."""
-    largest = minmax_amax(density)
-    if density.low == density.high:
-        return largest
-    inside = int(np.searchsorted(np.cumsum(density.magnitudes()), PERCENTILE / 100 * density.moments[0, -1]))
-    return min((inside + 1) * density.width, largest) if inside > 0 else largest
-
-
-def entropy_range(density: Density) -> Range:
-    """The extremes, cut at the threshold that is best for magnitudes."""
-    amax, largest = entropy_amax(density), minmax_range(density)
-    return Range(max(largest.low, -amax), min(largest.high, amax))
-
-
-def entropy_amax(density: Density) -> float:
-    """The threshold of TensorRT's entropy calibrator (`entropy.py`)."""
-    largest = minmax_amax(density)
-    if density.low == density.high:  # a constant is exact at the end of its range
-        return largest
-    return min(least_divergent(density.magnitudes()) * density.width, largest)
 
 
 def mse_amax(density: Density, clipped: float = 1.0) -> float:
@@ -288,11 +235,8 @@ def _minimise(error: Error, is_free: Sequence[bool]) -> tuple[float, ...]:
 METHODS: dict[Method, tuple[Callable[[Density], Range], Callable[[Density], float]]] = {
     "channels": (partial(mse_range, clipped=CLIPPED), partial(mse_amax, clipped=CLIPPED)),
     "channels-balanced": (partial(mse_range, clipped=CLIPPED), partial(mse_amax, clipped=CLIPPED)),
-    "channels-minmax": (minmax_range, minmax_amax),
     "mse": (mse_range, mse_amax),
     "minmax": (minmax_range, minmax_amax),
-    "percentile": (percentile_range, percentile_amax),
-    "entropy": (entropy_range, entropy_amax),
 }
 ALIKE: dict[Method, Method] = {"channels-balanced": "channels"}  # whose ranges are those of another; weights differ
-BY_CHANNEL: tuple[Method, ...] = ("channels", "channels-balanced", "channels-minmax")
+BY_CHANNEL: tuple[Method, ...] = ("channels", "channels-balanced")

@@ -134,25 +134,6 @@ class Counts:
             before = self.histograms.get(key)
             self.histograms[key] = seen if before is None else merge(before, seen)
 
-    def filled(self) -> "Counts":
-        """A group without data takes that of the nearest group that has some, and is named in a warning.
-
-        So it goes where inputs are not those of the plan itself: one of its steps may be seen by chance, or never.
-        """
-        seen = sorted({group for _, group in self.histograms})
-        missing = [group for group in range(len(self.edges) + 1) if group not in seen]
-        if not missing or not seen:
-            return self
-        LOG.warning("lambda groups %s saw no inputs, and take the ranges of their neighbours", missing)
-        nearest = {group: seen[int(np.argmin([abs(other - group) for other in seen]))] for group in missing}
-        taken = {
-            (name, group): self.histograms[name, other]
-            for group, other in nearest.items()
-            for name in self.tensors
-            if (name, other) in self.histograms  # a tensor without values there is left to `completed`
-        }
-        return replace(self, histograms=self.histograms | taken)
-
     def completed(self) -> "Counts":
         """A tensor without values in some groups takes there what it held in the others. One that never had a value
         is dropped, and what reads it stays in float. A warning names them."""
@@ -187,7 +168,7 @@ class Counts:
             if (tensor, group) not in self.histograms:
                 raise UserError(
                     f"tensor {tensor!r} has no data in lambda group {group} of {len(groups)}",
-                    "follow more trajectories, along the plan itself (--inputs deployed)",
+                    "follow more trajectories",
                 )
         return tuple(self.histograms[tensor, group] for group in groups)
 

@@ -30,7 +30,8 @@ HEADER = "fewstep.ranges"  # one key only: safetensors writes several in an arbi
 RECALIBRATE = "run `fewstep calibrate` again"
 
 Array = NDArray[Any]
-Method = Literal["channels", "channels-balanced", "channels-minmax", "mse", "minmax", "percentile", "entropy"]
+Method = Literal["channels", "channels-balanced", "mse", "minmax"]
+Recorded = Literal[Method, "channels-minmax", "percentile", "entropy"]  # the last three by earlier versions
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     graph_sha256: str
     plan: str
     groups: tuple[float, ...]
-    method: Method
+    method: Recorded
     unseen: tuple[str, ...] = ()
 
 
@@ -79,14 +80,14 @@ class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
 class RangesTable:
     """Ranges of a prepared graph's tensors, measured along one plan.
 
-    `groups` are the increasing edges of lambda = log(alpha / sigma) between groups: k edges, k + 1 groups. `unseen` are
-    tensors that never had a value, as of an expert that got no row: they have no ranges.
+    `groups` are the increasing edges of lambda = log(alpha / sigma) between groups: k edges, k + 1 groups.
+    `unseen` are tensors that never had a value, as of an expert that got no row: they have no ranges.
     """
 
     graph_sha256: str
     plan: str
     groups: tuple[float, ...]
-    method: Method
+    method: Recorded
     tensors: Mapping[str, Ranges]
     unseen: tuple[str, ...] = ()
 

@@ -126,7 +126,7 @@ def stream(
         mode: "batch" joins the lanes' calls. "sequence" takes each frame to its end before the next one. "auto" times
             both, and again where `set` changes the range groups or branches of the steps. It takes batches where they
             are 1.2 times faster. An int8 body on a CPU has one range group a
-            call, so that batches join little there unless it was calibrated with merged groups.
+            call, so that batches join little there unless it was calibrated with pooled groups.
         clock: seconds, for latencies.
         options: `FrameOptions`, which `Stream.set` changes. Frames bring the conditions that are not given here.
     """

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.calibration.count import batch_of
-from fewstep.calibration.inputs import evaluations
 from fewstep.calibration.task import Task
 from fewstep.graph.graph import Array
 from fewstep.graph.selection import WeightedOp
@@ -33,7 +32,7 @@ def layer_hessians(task: Task, ops: Sequence[WeightedOp], progress: Progress = S
     rows = dict.fromkeys(sums, 0)
     names = tuple(dict.fromkeys(op.x for op in plain))
     watched = open_watched(task.prepared, names)
-    for evaluation in evaluations(task, watched, "deployed", progress, batch_of(task, names)):
+    for evaluation in task.evaluations(watched, progress, batch_of(task, names)):
         held = {**evaluation.feeds, **evaluation.tensors}
         rng = np.random.default_rng([evaluation.seeds[0], evaluation.state.index])
         for op in plain:

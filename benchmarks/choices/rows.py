@@ -8,14 +8,14 @@ from typing import get_args
 import numpy as np
 from choices.gptq import gptq
 from choices.hessians import as_rows
+from choices.normal_times import count_at_normal_times
 from choices.opening import on_openvino, simulated
-from choices.seen import LONG, Body, Seen
+from choices.seen import Body, Seen
 from numpy.typing import NDArray
 
 from fewstep.calibration.choosing.thin import thin_convolutions
 from fewstep.calibration.choosing.trials import TRIED, open_trials, try_ways
-from fewstep.calibration.count import count_activations, count_progressively
-from fewstep.calibration.inputs import Distribution
+from fewstep.calibration.count import count_activations
 from fewstep.calibration.precision.variants import Variants
 from fewstep.graph.graph import Graph
 from fewstep.graph.selection import FEW_CHANNELS, OUTER, WeightedOp, considered_ops
@@ -29,7 +29,6 @@ from fewstep.lowering.targets.openvino import OPENVINO
 from fewstep.lowering.targets.tensorrt import TENSORRT
 from fewstep.lowering.weights import QuantizedWeight, quantize_weight
 from fewstep.plans.plan import regroup
-from fewstep.ranges.merging import merge_groups, regrouped
 from fewstep.ranges.table import LARGEST_WEIGHT, Method, Range, Ranges
 from fewstep.runtime.backends import LoadedGraph
 
@@ -49,22 +48,13 @@ def ranges(method: Method, seen: Seen) -> Body:
     return seen.lowered(replace(seen.table(seen.deployed, method), method=weights))
 
 
-def along(inputs: Distribution, seen: Seen) -> Body:
-    return seen.lowered(seen.table(seen.elsewhere[inputs]))
-
-
-def progressive(seen: Seen) -> Body:
-    return seen.lowered(seen.table(count_progressively(seen.task, "channels", seen.progress)))
+def normal_times(seen: Seen) -> Body:
+    return seen.lowered(seen.table(count_at_normal_times(seen.task, seen.progress)))
 
 
 def pooled(seen: Seen, target: Target = CPU_X86) -> Body:
     """One histogram for all steps, as a tool without groups sees it."""
-    return seen.lowered(seen.table(regrouped(seen.deployed, [(0, len(seen.task.edges) + 1)])), target)
-
-
-def merged(seen: Seen) -> Body:
-    """As lowered below: for a target that has the asymmetric code only."""
-    return seen.lowered(seen.table(merge_groups(seen.deployed, "channels", has_symmetric=False)))
+    return seen.lowered(seen.table(seen.pooled), target)
 
 
 def lowered_for(target: Target, seen: Seen) -> Body:
@@ -160,9 +150,7 @@ ROWS: dict[str, Row] = {
     "ranges: auto, not channels": partial(chosen, CPU_X86),
     "ranges: channels of every activation": partial(lowered_for, ALL_CHANNELS),
     "groups: pooled, not step": pooled,
-    "groups: merged, not step": merged,
-    **{f"inputs: {name}, not deployed": partial(along, name) for name in LONG},
-    "inputs: progressive, not deployed": progressive,
+    "inputs: normal, not deployed": normal_times,
     "trajectories: a quarter of them": fewer,
     "zero points: in the middle, not chosen": symmetric,
     "outputs: not rounded (simulated)": _run_by(simulated, partial(lowered_for, UNROUNDED)),

@@ -20,7 +20,7 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.file import encode
 from fewstep.plans.guidance import Cfg
 from fewstep.plans.spec import DenoiserFacts
-from fewstep.ranges.merging import regrouped
+from fewstep.ranges.methods import lambda_edges
 from fewstep.ranges.table import Method, RangesTable
 from fewstep.ranges.table import load as load_table
 from fewstep.runtime.bundle import manifest as form
@@ -252,30 +252,21 @@ def test_a_plan_file_brings_its_guidance_and_must_fit_the_schedule(bundle: Path,
         run(bundle, plan=str(path))
 
 
-@pytest.mark.parametrize(("target", "has_symmetric"), [("cpu-x86", False), ("tensorrt", True)])
-def test_groups_are_merged_by_the_ranges_and_codes_that_are_asked_for(
-    bundle: Path, monkeypatch: pytest.MonkeyPatch, target: str, has_symmetric: bool
-) -> None:
-    asked = []
-    monkeypatch.setattr(verb, "merge_groups", lambda counts, *by: asked.append(by) or counts)
-    run(bundle, groups="merged", ranges="minmax", target=(target,))
-    assert asked == [("minmax", has_symmetric)]
-
-
 def test_kernels_are_compared_in_each_group_that_the_body_has(
     bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A plan that begins at its cleanest time, which is in the last group: of three, merged to two. The second run is
+    """A plan that begins at its cleanest time, which is in the last group: of two. The second run is
     guided, and has two rows of each."""
     path = tmp_path / "plan.json"
     compared: list[list[int]] = []
     plan = compile_plan("ddim:3", DenoiserFacts(SCHEDULE, "sample"))
     path.write_bytes(encode(msgspec.structs.replace(plan, steps=plan.steps[::-1])))
-    monkeypatch.setattr(verb, "merge_groups", lambda counts, *_: regrouped(counts, [(0, 1), (1, 3)]))
     monkeypatch.setattr(
         verb, "warn_of_disagreement", lambda _, feeds, *more: compared.append([int(each[GROUP][0]) for each in feeds])
     )
-    made = run(bundle, plan=str(path), groups="merged", target=("cpu-x86",))
+    with monkeypatch.context() as patched:
+        patched.setattr(verb, "lambda_edges", lambda lams: lambda_edges(lams)[:1])
+        made = run(bundle, plan=str(path), target=("cpu-x86",))
     assert len(table_of(made).groups) == 1 and compared == [[1, 0]]
     run(bundle, target=("cpu-x86", "tensorrt", "cpu-arm"))
     assert compared[1:] == [[0, 0, 1, 1, 2, 2]] * 2
@@ -300,7 +291,7 @@ def test_an_activation_that_float16_cannot_hold_is_refused_though_ranges_clip_it
     wide = write_bundle(bundle.parent / "wide", replace(graph, constants=graph.constants | constants))
     ranges = table_of(run(wide, target=("cpu-x86",), ranges=method, trajectories=16))["a1"]
     is_clipped = max(found.high for found in (ranges.pooled, *ranges.per_group)) < greatest
-    assert is_clipped == (method in ("mse", "percentile", "entropy"))
+    assert is_clipped == (method == "mse")
     with pytest.raises(UserError, match=r"'a1' reaches 66\d{3}.*, beyond float16; calibrate without target tensorrt"):
         run(wide, target=("cpu-x86", "tensorrt"), ranges=method, trajectories=16)
 
@@ -314,30 +305,13 @@ def test_a_dead_layer_is_a_warning_with_its_name(tmp_path: Path, caplog: pytest.
     assert "activation 'h1' is always 0" in caplog.text
 
 
-def test_a_dead_layer_is_named_once_however_many_passes_there_are(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    graph = denoiser()
-    constants = {**graph.constants, "w1": np.zeros_like(graph.constants["w1"])}
-    bundle = write_bundle(tmp_path / "bundle", replace(graph, constants=constants))
-    with caplog.at_level(logging.WARNING, "fewstep"):
-        run(bundle, inputs="progressive", target=("cpu-x86",))
-    assert caplog.text.count("activation 'h1' is always 0") == 1
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"target": ("cpu-z80",)}, "unknown target 'cpu-z80'; choose from cpu-x86, cpu-x86-7bit, cpu-arm, tensorrt"),
         ({"target": ()}, "no target to lower for"),
-        (
-            {"ranges": "max"},
-            "ranges cannot be 'max'; choose from auto, channels, channels-balanced, channels-minmax, mse, minmax, "
-            "percentile, entropy",
-        ),
-        ({"groups": "steps"}, "groups cannot be 'steps'; choose from step, merged, pooled"),
-        ({"inputs": "all"}, "inputs cannot be 'all'; choose from deployed, progressive, uniform, normal, interval"),
-        ({"inputs": "progressive", "groups": "pooled"}, "progressive inputs need the ranges of earlier steps"),
+        ({"ranges": "max"}, "ranges cannot be 'max'; choose from auto, channels, channels-balanced, mse, minmax"),
+        ({"groups": "steps"}, "groups cannot be 'steps'; choose from step, pooled"),
         ({"plan": "dpm:8"}, "unknown solver 'dpm'"),
         ({"plan": "ddim:101"}, "101 steps on schedule cosine-100"),
         ({"plan": "missing.json"}, "there is no plan file missing.json"),

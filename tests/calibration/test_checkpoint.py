@@ -17,8 +17,8 @@ import pytest
 from fewstep.calibration import calibrate as verb
 from fewstep.calibration import checkpoint, count
 from fewstep.calibration.calibrate import calibrate
-from fewstep.calibration.inputs import LONG
-from fewstep.calibration.options import CalibrateOptions, Inputs
+from fewstep.calibration.options import CalibrateOptions
+from fewstep.calibration.task import Task
 from fewstep.graph import io
 from fewstep.machine import cache
 from fewstep.machine import code_digest as machine_digest
@@ -53,7 +53,7 @@ def kept() -> list[Path]:
 
 def interrupt(options: CalibrateOptions, monkeypatch: pytest.MonkeyPatch, last: int = 2) -> None:
     """Kill it in the batch after the first INTERRUPTED trajectories, whose last step has this number."""
-    real = count.evaluations
+    real = Task.evaluations
 
     def dying(*arguments: object, **more: object):  # type: ignore[no-untyped-def]
         done = 0
@@ -65,21 +65,21 @@ def interrupt(options: CalibrateOptions, monkeypatch: pytest.MonkeyPatch, last: 
             yield evaluation
 
     with monkeypatch.context() as patched, pytest.raises(Killed):
-        patched.setattr(count, "evaluations", dying)
+        patched.setattr(Task, "evaluations", dying)
         calibrate(options)
 
 
 def seeds_seen(monkeypatch: pytest.MonkeyPatch) -> set[int]:
     """Fills with the seeds of all that is counted from now on."""
     seen: set[int] = set()
-    real = count.evaluations
+    real = Task.evaluations
 
     def counting(*arguments: object, **more: object):  # type: ignore[no-untyped-def]
         for evaluation in real(*arguments, **more):
             seen.update(evaluation.seeds)
             yield evaluation
 
-    monkeypatch.setattr(count, "evaluations", counting)
+    monkeypatch.setattr(Task, "evaluations", counting)
     return seen
 
 
@@ -95,28 +95,6 @@ def test_it_goes_on_and_gives_the_same_bytes(
         assert calibrate(options).manifest.files == expected.files
     assert seen == set(range(options.seed + INTERRUPTED, options.seed + WHOLE))
     assert "going on after 8 trajectories of a calibration that did not finish" in caplog.text and not kept()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("inputs", ["uniform", "normal", "interval"])
-def test_other_inputs_go_on_too(
-    options: CalibrateOptions,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-    inputs: Inputs,
-) -> None:
-    """Of a long trajectory, most of whose steps no seed sees, the last one often among them."""
-    asked = replace(options, inputs=inputs)
-    expected = calibrate(replace(asked, bundle=write_bundle(tmp_path / "other", denoiser()))).manifest
-    interrupt(asked, monkeypatch, LONG - 1)
-    assert len(kept()) == 1
-    interrupt(options, monkeypatch)
-    assert "going on" not in caplog.text and len(kept()) == 2
-    seen = seeds_seen(monkeypatch)
-    assert calibrate(asked).manifest.files == expected.files
-    assert seen == set(range(options.seed + INTERRUPTED, options.seed + WHOLE))
-    assert "going on after 8 trajectories" in caplog.text and not kept()
 
 
 @pytest.mark.parametrize("changes", [{"plan": "ddim:4"}, {"seed": 2_000_000}, {"trajectories": 16}, {"guidance": 3.0}])
@@ -306,44 +284,3 @@ def test_what_comes_after_the_counting_does_not_count_again(
         calibrate(options)
     assert calibrate(options).manifest.files == expected.files
     assert "going on after 12 trajectories" in caplog.text and not kept()
-
-
-def test_progressive_passes_that_are_done_are_not_done_again(
-    options: CalibrateOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Three groups: two passes after the first counting, of which the second is killed."""
-    asked = replace(options, inputs="progressive")
-    expected = calibrate(replace(asked, bundle=write_bundle(tmp_path / "other", denoiser()))).manifest
-    with monkeypatch.context() as patched, pytest.raises(Killed):
-        patched.setattr(count, "roll_out", Counted(count.roll_out, calls=1))
-        calibrate(asked)
-    passes = Counted(count.roll_out)
-    monkeypatch.setattr(count, "roll_out", passes)
-    assert calibrate(asked).manifest.files == expected.files and passes.made == 1
-    assert "going on after 12 trajectories" in caplog.text and "going on after 1 passes" in caplog.text and not kept()
-
-
-def test_the_last_pass_is_kept_though_another_was_a_moment_ago(
-    options: CalibrateOptions, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(checkpoint, "SECONDS", 1e9)
-    asked = replace(options, inputs="progressive")
-    with monkeypatch.context() as patched, pytest.raises(Killed):
-        patched.setattr(verb, "tabulate", Counted(verb.tabulate, calls=0))
-        calibrate(asked)
-    passes = Counted(count.roll_out)
-    monkeypatch.setattr(count, "roll_out", passes)
-    calibrate(asked)
-    assert "going on after 2 passes" in caplog.text and passes.made == 0 and not kept()
-
-
-def test_passes_of_other_ranges_go_with_the_counts_they_follow_from(
-    options: CalibrateOptions, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked = replace(options, inputs="progressive")
-    with monkeypatch.context() as patched, pytest.raises(Killed):
-        patched.setattr(count, "roll_out", Counted(count.roll_out, calls=1))
-        calibrate(asked)
-    assert len(kept()) == 2
-    calibrate(replace(asked, ranges="minmax"))
-    assert not kept()

@@ -9,14 +9,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from fewstep.calibration import calibrate as calibrating
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.comparable import calibrated as how
 from fewstep.calibration.comparable import judged_unlike
 from fewstep.cli.report import verb
 from fewstep.evaluation.report import ReportOptions
 from fewstep.graph.commit import open_for_update
-from fewstep.ranges.merging import regrouped
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.loading import load
 from fewstep.runtime.progress import SILENT
@@ -56,9 +54,9 @@ def calibrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "Calibrated otherwise than int8-cpu-x86: int8-tensorrt (--ranges auto, --seed 1000000).",
         ),
         (
-            {"inputs": "uniform"},
-            "otherwise than this time: int8-tensorrt (no --inputs)",
-            "Calibrated otherwise than int8-cpu-x86: int8-tensorrt (no --inputs).",
+            {"threads": 1},
+            "otherwise than this time: int8-tensorrt (no --threads)",
+            "Calibrated otherwise than int8-cpu-x86: int8-tensorrt (no --threads).",
         ),
         ({}, None, None),
         ({"quality": "20dB"}, None, None),  # the same ranges
@@ -82,25 +80,6 @@ def test_bodies_that_stay_are_told_if_they_were_calibrated_otherwise(
     assert judged_unlike(open_bundle(bundle), made.plan) == (() if told is None else (told,))
 
 
-def test_groups_that_were_merged_otherwise_are_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """They follow from the codes of all targets: without tensorrt no activation is symmetric."""
-    runs = {True: [(0, 1), (1, 3)], False: [(0, 2), (2, 3)]}
-    monkeypatch.setattr(
-        calibrating, "merge_groups", lambda counts, method, has_symmetric: regrouped(counts, runs[has_symmetric])
-    )
-    both = replace(BOTH, bundle=write_bundle(tmp_path / "bundle", denoiser()), groups="merged")
-    plan = calibrate(both).plan
-    assert judged_unlike(open_bundle(both.bundle), plan) == ()
-    plan = calibrate(replace(both, target=("tensorrt",))).plan
-    assert "bodies of other targets stay" not in caplog.text and judged_unlike(open_bundle(both.bundle), plan) == ()
-    plan = calibrate(replace(both, target=("cpu-x86",))).plan
-    assert "stay, calibrated otherwise than this time: int8-tensorrt (other groups of ranges)" in caplog.text
-    told = "Calibrated otherwise than int8-cpu-x86: int8-tensorrt (other groups of ranges)."
-    assert judged_unlike(open_bundle(both.bundle), plan) == (told,)
-
-
 def test_a_body_that_runs_nothing_in_int8_has_no_groups_to_compare(calibrated: Path) -> None:
     bundle = open_bundle(calibrated)
     body = bundle.body("int8-tensorrt")
@@ -109,22 +88,6 @@ def test_a_body_that_runs_nothing_in_int8_has_no_groups_to_compare(calibrated: P
     other = msgspec.structs.replace(body, groups=())
     assert how(bundle, other).differences(first) == "other groups of ranges"
     assert how(bundle, msgspec.structs.replace(other, coverage=none)).differences(first) == ""
-
-
-def test_progressive_inputs_of_another_targets_int8_steps_are_told(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    both = replace(BOTH, bundle=write_bundle(tmp_path / "bundle", denoiser()), inputs="progressive")
-    calibrate(both)
-    calibrate(replace(both, target=("cpu-x86",)))  # whose steps they were
-    assert "bodies of other targets stay" not in caplog.text
-    plan = calibrate(replace(both, target=("tensorrt",))).plan
-    assert (
-        "otherwise than this time: int8-cpu-x86 (--inputs progressive on int8 steps of cpu-x86); calibrate all"
-        in caplog.text
-    )
-    told = "Calibrated otherwise than int8-cpu-x86: int8-tensorrt (--inputs progressive on int8 steps of tensorrt)."
-    assert judged_unlike(open_bundle(both.bundle), plan) == (told,)
 
 
 def test_the_report_says_it_on_the_page_on_the_terminal_and_as_json(tmp_path: Path) -> None:

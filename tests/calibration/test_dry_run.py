@@ -61,8 +61,8 @@ def test_a_dry_run_refuses_and_warns_as_calibrate_does(
     [
         ({"ranges": "channels"}, 0),
         ({"bias": "none"}, 3 * 8 * 2),  # steps, seeds, methods
-        ({}, 3 * (8 * (2 + 2) + 24) - 16),  # and the mean error, on more seeds too; the first step is known
-        ({"ranges": "mse", "bias": "measured", "target": ("cpu-x86", "cpu-arm")}, 2 * (3 * (8 * (1 + 2) + 24) - 16)),
+        ({}, 3 * 8 * (2 + 2) - 16),  # and the mean error; the first step is known
+        ({"ranges": "mse", "bias": "measured", "target": ("cpu-x86", "cpu-arm")}, 2 * (3 * 8 * (1 + 2) - 16)),
     ],
 )
 def test_what_trials_cost_is_told(bundle: Path, changes: dict[str, object], evaluations: int) -> None:
@@ -94,7 +94,7 @@ def test_a_dry_run_counts_the_batches_that_memory_leaves(bundle: Path, monkeypat
             yield each
 
     monkeypatch.setattr("fewstep.calibration.count.MEMORY", 1)  # one trajectory at once
-    monkeypatch.setattr("fewstep.calibration.inputs.roll_out", counting)
+    monkeypatch.setattr("fewstep.calibration.task.roll_out", counting)
     options = replace(FIRST, bundle=bundle, trajectories=12)
     found = dry_run(options)
     assert found.value["evaluations"] == 12 * 3

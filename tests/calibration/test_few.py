@@ -4,7 +4,6 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from fewstep.cli.calibrate import dry_run
@@ -49,9 +48,3 @@ def test_four_trajectories_are_tried_and_not_warned_of(bundle: Path, caplog: pyt
     made = run(bundle, target=("cpu-x86",))
     assert not [each for each in caplog.messages if "trajector" in each]
     assert made.manifest.bodies["int8-cpu-x86"].trials
-
-
-@pytest.mark.parametrize("inputs", ["progressive", "uniform", "normal", "interval"])
-def test_one_trajectory_is_enough_for_any_inputs(bundle: Path, inputs: str) -> None:
-    made = run(bundle, trajectories=1, inputs=inputs, target=("cpu-x86",))
-    assert all(np.isfinite([each.low, each.high]).all() for each in table_of(made)["a1"].per_group)

@@ -174,11 +174,11 @@ def test_every_verb_takes_it(large: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("low_limits")
-def test_a_precision_map_is_searched_and_progressive_inputs_are_watched(large: Path, tmp_path: Path) -> None:
+def test_a_precision_map_is_searched(large: Path, tmp_path: Path) -> None:
     bundle = tmp_path / "bundle"
     shutil.copytree(large, bundle)
     calibrate(
-        CalibrateOptions(bundle, PLAN, target="cpu-x86", trajectories=4, inputs="progressive", quality="10dB"),  # type: ignore[arg-type]
+        CalibrateOptions(bundle, PLAN, target="cpu-x86", trajectories=4, quality="10dB"),  # type: ignore[arg-type]
     )
     assert open_bundle(bundle).manifest.precision is not None
     assert verify(VerifyOptions(bundle)).is_whole

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fewstep.calibration import calibrate as verb
-from fewstep.calibration import inputs
+from fewstep.calibration import task
 from fewstep.rollouts.trajectories import BodyCall
 from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
 
@@ -25,8 +25,8 @@ def test_no_four_numbers_of_a_trajectory_are_in_the_bundle(tmp_path: Path, monke
             seen.extend(np.asarray(array) for array in evaluation.tensors.values())
             yield evaluation
 
-    real = inputs.roll_out
-    monkeypatch.setattr(inputs, "roll_out", spied)
+    real = task.roll_out
+    monkeypatch.setattr(task, "roll_out", spied)
     bundle = write_bundle(tmp_path / "bundle", denoiser())
     before = set(bundle.rglob("*"))
     manifest = verb.calibrate(replace(FIRST, bundle=bundle)).manifest

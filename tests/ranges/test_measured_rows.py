@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from fewstep.calibration.calibrate import open_task
-from fewstep.calibration.count import count_activations, count_progressively
-from fewstep.calibration.inputs import Distribution, evaluations
+from fewstep.calibration.count import count_activations
 from fewstep.calibration.task import Task
 from fewstep.graph import io
 from fewstep.plans.errors import UserError
@@ -44,26 +43,17 @@ def same(one: Counts, other: Counts) -> bool:
     )
 
 
-@pytest.mark.parametrize("inputs", ["deployed", "uniform", "normal", "interval"])
-def test_counts_are_bitwise_those_of_rows_held_together(
-    task: Task, inputs: Distribution, request: pytest.FixtureRequest
-) -> None:
-    expected = count_activations(task, inputs)
+def test_counts_are_bitwise_those_of_rows_held_together(task: Task, request: pytest.FixtureRequest) -> None:
+    expected = count_activations(task)
     request.getfixturevalue("large")
     assert isinstance(open_counted(task.prepared, expected), MeasuredRows)
-    assert same(count_activations(task, inputs), expected)
-
-
-def test_so_are_those_of_a_progressive_calibration(task: Task, request: pytest.FixtureRequest) -> None:
-    expected = count_progressively(task, "minmax")
-    request.getfixturevalue("large")
-    assert same(count_progressively(task, "minmax"), expected)
+    assert same(count_activations(task), expected)
 
 
 def test_an_evaluation_holds_the_output_alone(task: Task, large: None) -> None:
     counts = Counts.empty(task.prepared, task.edges, 3)
     watched = open_counted(task.prepared, counts)
-    held = [(set(each.tensors), taken(watched)) for each in evaluations(task, watched, "deployed", batch=1)]
+    held = [(set(each.tensors), taken(watched)) for each in task.evaluations(watched, batch=1)]
     assert len(held) == 3 * 3 and all(tensors == {"v"} for tensors, _ in held)
     assert all(seen is not None and seen.keys() == set(counts.tensors) for _, seen in held)
 
@@ -83,7 +73,7 @@ def test_what_is_no_number_is_named_with_its_step(task: Task, large: None) -> No
     calls: list[int] = []
     watched = MeasuredRows(broken, task.prepared, counts)
     with pytest.raises(UserError, match=r"tensor 'h1' has NaN at step 2 \("):
-        for each in evaluations(task, watched, "deployed", batch=1):
+        for each in task.evaluations(watched, batch=1):
             counts.add(each, watched.taken())
 
 

@@ -93,28 +93,6 @@ def test_the_pooled_range_weights_groups_equally() -> None:
     assert once.per_group[0].high < once.pooled.high <= once.per_group[1].high * 1.1
 
 
-def test_the_percentile_range_leaves_one_in_twenty_thousand_outside_on_each_side(x: np.ndarray) -> None:
-    """Of 100 000 values five, which the next bin inside would exceed."""
-    ranges = tensor_ranges([measure(x)], "percentile")
-    low, high, amax = ranges.pooled.low, ranges.pooled.high, ranges.pooled_symmetric
-    width = 2.0 ** measure(x).exponent
-    assert (x < low).sum() <= 5 and (low == 0 or (x < low + width).sum() >= 5)
-    assert (x > high).sum() <= 5 and (high == 0 or (x > high - width).sum() >= 5)
-    assert (np.abs(x) > amax).sum() <= 10 <= (np.abs(x) > amax - width).sum()
-
-
-def test_entropy_cuts_heavy_tails_and_leaves_what_fills_its_range() -> None:
-    even = np.linspace(-1, 1, 100_000, dtype=np.float32)
-    assert tensor_ranges([measure(even)], "entropy").pooled_symmetric == 1.0
-    heavy = ACTIVATIONS["heavy tails"].astype(np.float32)
-    found = tensor_ranges([measure(heavy)], "entropy")
-    largest = float(np.abs(heavy).max())
-    assert 3 < found.pooled_symmetric < largest / 2
-    assert found.pooled == Range(
-        max(float(heavy.min()), -found.pooled_symmetric), min(float(heavy.max()), found.pooled_symmetric)
-    )
-
-
 @pytest.mark.parametrize("method", get_args(Method))
 def test_ranges_do_not_depend_on_order_or_batch(x: np.ndarray, method: Method) -> None:
     shuffled = np.random.default_rng(2).permutation(x)
@@ -167,38 +145,6 @@ def test_each_noise_level_of_a_plan_has_a_group_and_each_group_a_step(name: str,
         assert set(groups) == set(range(len(edges) + 1))
         for (level, group), (following, next_group) in pairwise(sorted(zip(levels, groups, strict=True))):
             assert (group == next_group) == (level == following or following - level < 1e-9)
-
-
-@pytest.mark.parametrize("sign", [1, -1])
-def test_a_percentile_that_leaves_only_zeros_is_min_max(sign: int) -> None:
-    """30 of a million values are inside (0, 1); between 0 and 1 / 4096 all of them would be clipped."""
-    values = np.zeros(1_000_000, np.float32)
-    values[:30] = sign * np.linspace(0.1, 0.9, 30)
-    end = float(np.float32(0.9))
-    found = tensor_ranges([measure(values)], "percentile")
-    assert found.pooled == (Range(0.0, end) if sign > 0 else Range(-end, 0.0)) and found.pooled_symmetric == end
-    values[:300] = sign * np.linspace(0.1, 0.9, 300)  # more than one in ten thousand: they are not all left out
-    found = tensor_ranges([measure(values)], "percentile")
-    assert 0.1 < max(-found.pooled.low, found.pooled.high) < end and 0.1 < found.pooled_symmetric < end
-
-
-def test_one_value_far_out_makes_a_percentile_min_max_which_costs_less() -> None:
-    """All others are in the bins beside zero, and min-max rounds them to it; a range of those bins clips the one."""
-    values = np.append(NORMAL, 20_000).astype(np.float32)
-    found, width = tensor_ranges([measure(values)], "percentile"), 2.0 ** measure(values).exponent
-    assert np.abs(NORMAL).max() < width == 8
-    assert found.pooled == Range(float(values.min()), 20_000) and found.pooled_symmetric == 20_000
-    assert uint8_error(values, found.pooled.low, found.pooled.high) < uint8_error(values, -width, width) / 1000
-    assert int8_error(values, found.pooled_symmetric) < int8_error(values, width) / 1000
-
-
-def test_a_percentile_that_leaves_only_the_bins_beside_zero_is_min_max() -> None:
-    """As far below zero a SiLU leaves values that are zero but for their sign."""
-    values = np.full(1_000_000, -1e-9, np.float32)
-    values[:30] = np.linspace(-0.3, 0.9, 30)
-    found = tensor_ranges([measure(values)], "percentile")
-    assert found.pooled == Range(float(np.float32(-0.3)), float(np.float32(0.9)))
-    assert found.pooled_symmetric == float(np.float32(0.9))
 
 
 @pytest.mark.parametrize("clipped", [1.0, CLIPPED])

@@ -119,3 +119,8 @@ def test_damaged_scales_of_channels_are_refused(changes: dict[str, np.ndarray | 
     arrays = {name: array for name, array in {**load_tensors(data), **changes}.items() if array is not None}
     with pytest.raises(ValueError, match=reason):
         decode(save_tensors(arrays, metadata=header))
+
+
+def test_a_table_of_a_former_method_still_opens() -> None:
+    former = replace(TABLE, method="entropy")
+    assert decode(former.encode()) == former

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from choices.gptq import gptq
 from choices.hessians import as_rows, drawn_patches, layer_hessians
+from choices.normal_times import LONG, count_at_normal_times, drawn_steps
 from choices.rows import around_128
 
 from fewstep.calibration.calibrate import open_task
@@ -81,3 +82,15 @@ def test_a_code_around_the_middle_reaches_as_far_as_the_further_end() -> None:
     ranges = Ranges(Range(-1.0, 3.0), (Range(-1.0, 3.0),), 3.0, (3.0,))
     code = around_128(ranges, True)
     assert int(code.zero_point) in (127, 128) and np.isclose(code.scales[0], 3 / 127, rtol=0.01)
+
+
+def test_normal_times_lean_to_the_clean_end_and_each_sample_counts_at_its_own(tmp_path: Path) -> None:
+    """What falls outside [0, 1] goes to the ends: 16 % to the clean one."""
+    index = np.array([step for seed in range(400) for step in drawn_steps(seed, 8, LONG)])
+    inner = index[(index > 0) & (index < LONG - 1)]
+    assert 1 - inner.mean() / LONG == pytest.approx(0.44, abs=0.03)
+    assert (index == LONG - 1).sum() > (index == 0).sum() > 0
+    task = open_task(replace(FIRST, bundle=write_bundle(tmp_path / "bundle", denoiser()), guidance=2.0))
+    one = replace(task, edges=())
+    drawn = sum(len(drawn_steps(seed, len(task.plan.steps), LONG)) for seed in task.seeds)
+    assert count_at_normal_times(one).of("x")[0].stored.sum() == drawn * 2 * 64  # branches, numbers of x

@@ -1,7 +1,6 @@
 """What `calibrate` says before and after a search: how much it takes, and what was found."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,8 @@ from fewstep.calibration.options import CalibrateOptions
 from fewstep.calibration.precision.native import searched_here
 from fewstep.calibration.precision.search_cost import TIMED
 from fewstep.cli.calibrate import dry_run, verb
-from fewstep.ranges.merging import regrouped
 from fewstep.rollouts import closed_loop
 from fewstep.rollouts.closed_loop import Course
-from fewstep.rollouts.trajectories import BodyCall, roll_out
 from fewstep.runtime.progress import SILENT
 from tests.calibration.precision.faked_times import Clock
 from tests.calibration.precision.test_refine import deep
@@ -35,26 +32,6 @@ def printed(outcome: Any) -> str:
     return "\n".join(map(str, outcome.shown))
 
 
-def test_a_dry_run_counts_the_passes_of_progressive_inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three steps of three groups: all of them, then to the second, then to the third, in two batches each."""
-    options = asked(tmp_path, inputs="progressive")
-    found, calls = dry_run(options), [0]
-    assert found.value["evaluations"] == 2 * (3 + 2 + 3) and found.value["search_evaluations"] is None
-    assert "follow them 2 times more, with the steps before each group in int8: 2, 3 steps" in printed(found)
-    assert "16 evaluations, each of a batch of up to 8 samples (steps: 8, batches: 2), take" in printed(found)
-    assert "times more" not in printed(dry_run(asked(tmp_path)))
-
-    def counting(*arguments: Any, **more: Any) -> Iterator[BodyCall]:
-        for each in roll_out(*arguments, **more):
-            calls[0] += 1
-            yield each
-
-    monkeypatch.setattr("fewstep.calibration.inputs.roll_out", counting)
-    monkeypatch.setattr("fewstep.calibration.count.roll_out", counting)
-    calibrate(options)
-    assert calls[0] == found.value["evaluations"]
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("bound", "shared"),
@@ -62,16 +39,13 @@ def test_a_dry_run_counts_the_passes_of_progressive_inputs(tmp_path: Path, monke
         ({"quality": "20dB"}, 3 + 2 + 1),  # steps that follow from the first of each group
         ({"quality": "35dB"}, 3 + 2 + 1),
         ({"speed": "1.05x"}, 3 + 2 + 1),
-        ({"quality": "20dB", "groups": "merged"}, 3),
-        ({"speed": "1.05x", "groups": "merged"}, 3),
     ],
 )
 def test_a_search_runs_no_more_and_no_less_than_a_dry_run_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock, bound: dict[str, str], shared: int
 ) -> None:
-    """Against the evaluations of the search itself. Merging makes one group of all."""
+    """Against the evaluations of the search itself."""
     clock.time = lambda floats: 1 + 0.06 * len(floats)
-    monkeypatch.setattr("fewstep.calibration.calibrate.merge_groups", lambda counts, *_: regrouped(counts, [(0, 3)]))
     options = asked(tmp_path, **bound)
     would = dry_run(options)
     least, most = would.value["search_evaluations"]

@@ -15,7 +15,7 @@ from fewstep.evaluation.report import ReportOptions
 from fewstep.evaluation.report.measure import measure
 from fewstep.evaluation.report.page import page
 from fewstep.lowering import targets
-from fewstep.lowering.bodies import backend_of, engine_of, is_native, native_targets, open_body, progressive_target
+from fewstep.lowering.bodies import backend_of, engine_of, is_native, native_targets, open_body
 from fewstep.lowering.scheme import Target
 from fewstep.lowering.targets import CPU_X86, TENSORRT
 from fewstep.plans.errors import UserError
@@ -75,7 +75,6 @@ def test_help_and_messages_name_it(fake: Target) -> None:
 def test_a_bound_holds_for_it_on_every_cpu(fake: Target) -> None:
     assert "fake" in native_targets() and searched_here()[-1] == "fake"
     check_targets(("fake",))
-    assert progressive_target(("tensorrt", "fake")) == "fake"
 
 
 def test_an_engine_of_its_own_opens_its_body(bundle: Path, fake: Target, monkeypatch: pytest.MonkeyPatch) -> None:
