@@ -87,15 +87,16 @@ def _compared(
         precision, simulated = body.precision, not is_run_by_onnxruntime(body)
     calls = [_feeds(bundle, entry, network, seed) for seed in range(CALLS)]
     reference = OnnxRuntime(fuse_qdq=not simulated).load_graph(bundle, entry)
-    difference = compare(entry, reference.session, network, name, calls, LARGEST[precision])
-    found = Beside(name, graph, len(calls), difference, LARGEST[precision])
-    if found.agrees:
-        return found
+    is_bf16 = isinstance(backend, OpenVino) and backend.float_type == "bf16"
+    limit = LARGEST["int8" if is_bf16 else precision]  # both types have 8 bits
+    comparison = Beside(name, graph, len(calls), compare(entry, reference.session, network, name, calls, limit), limit)
+    if comparison.agrees:
+        return comparison
     try:
-        layer, unknown = _narrowed(io.load(bundle.graph(entry), root=bundle.path), backend, calls, found.limit)
+        layer, unknown = _narrowed(io.load(bundle.graph(entry), root=bundle.path), backend, calls, limit)
     except UserError as error:  # an engine of all its tensors is another engine, which may fail
         layer, unknown = None, str(error)
-    return msgspec.structs.replace(found, layer=layer, unknown=unknown)
+    return msgspec.structs.replace(comparison, layer=layer, unknown=unknown)
 
 
 def _narrowed(graph: Graph, backend: Backend, calls: Sequence[Arrays], limit: float) -> tuple[Layer | None, str]:

@@ -114,6 +114,16 @@ def test_what_openvino_computes_wrong_is_the_layer_that_is_known_for_it(
     assert (body.layer.operation, body.layer.tensor) == ("Resize", "small")
 
 
+def test_bf16_may_round_to_its_eight_bits(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The shipped model is 0.0058 of the largest output off there, which is rounding; a fifth is not."""
+    pytest.importorskip("openvino")
+    only(monkeypatch, "openvino-bf16")
+    for off, agrees in ((0.0058, True), (0.2, False)):
+        monkeypatch.setattr("fewstep.evaluation.engines.beside._comparison", lambda off=off: lambda *_: off)
+        graphs = [each for each in beside(open_bundle(tiny_bundle)) if isinstance(each, Beside)]
+        assert graphs and all(each.agrees is agrees and each.limit == 0.1 for each in graphs)
+
+
 def test_the_cuda_provider_gives_its_inner_tensors(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On the CPU provider, in its place."""
     from fewstep.evaluation.engines.narrowing import first_difference, inner_of
