@@ -18,6 +18,8 @@ from fewstep.runtime.bundle.manifest import Condition, GraphEntry, Manifest
 from fewstep.runtime.conditions import has_null
 from fewstep.runtime.prologues import Arrays
 
+INT64 = 7  # of ONNX
+
 
 @dataclass(frozen=True)
 class Ahead:
@@ -65,6 +67,30 @@ def lay_ahead(
         given = _of_pairs(outer, batch, manifest.prologue, by_branch, {"time": times, "to": to}, places)
         by_pair = outer.place(graphs["prologue"], given, "prologue", batch="pairs")
     return Ahead(branches, by_branch, by_pair, first_pair)
+
+
+def checked(outer: Builder, condition: Condition, own: str) -> str:
+    """The condition [B, ...], times a one that stands at place 0 of a table and is looked for at 1 for a wrong value.
+
+    ONNX has no operation that refuses a value. onnxruntime refuses a place beyond a table, and names the node, which
+    says the limits. Without this, a class of -1 counts from the end of the network's table.
+    """
+    limits = [("GreaterOrEqual", condition.low), ("LessOrEqual", condition.high)]
+    tests = [
+        outer.node(op, (own, outer.constant(np.asarray(limit, condition.dtype), f"{condition.name}_{op}_than")),
+                   f"{condition.name}_{op}")
+        for op, limit in limits
+        if limit is not None
+    ]  # fmt: skip
+    if not tests:
+        return own
+    is_right = tests[0] if len(tests) == 1 else outer.node("And", tests, f"{condition.name}_is_within")
+    is_wrong = outer.node("Not", (is_right,), f"{condition.name}_is_wrong")
+    place = outer.node("Cast", (is_wrong,), f"{condition.name}_place", to=INT64)
+    table = outer.constant(np.ones(1, condition.dtype), f"{condition.name}_one")
+    said = "_to_".join("any" if limit is None else f"{limit:g}" for _, limit in limits)
+    one = outer.node("Gather", (table, place), f"{condition.name}_is_from_{said}", axis=0)
+    return outer.node("Mul", (own, one), f"{condition.name}_checked")
 
 
 def check_branches(manifest: Manifest, plan: Plan) -> None:

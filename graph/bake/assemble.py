@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 import msgspec
 import numpy as np
 
-from fewstep.graph.bake.ahead import lay_ahead
+from fewstep.graph.bake.ahead import checked, lay_ahead
 from fewstep.graph.bake.aligned import stretches
 from fewstep.graph.bake.batch import Batch
 from fewstep.graph.bake.draws import DRAWS, NOISE, Draws, draws_of
@@ -79,6 +79,8 @@ def assemble(manifest: Manifest, plan: Plan, parts: Parts, batch_size: int | Non
         known |= outer.place(
             parts.text, {value.name: known[value.name] for value in parts.text.inputs}, "text", batch=BATCH
         )
+    for condition in manifest.conditions:
+        known[condition.name] = checked(outer, condition, known[condition.name])
     ahead = lay_ahead(outer, batch, manifest, parts.ahead, plan, known, parts.nulls)
     state = _start(outer, plan, draws, known)
     if unroll:
