@@ -1,13 +1,14 @@
 """`fewstep bake`: say what the file takes and what it gives."""
 
 import logging
+from pathlib import Path
 
 from rich.filesize import decimal
 
 from fewstep.cli.outcome import Outcome
 from fewstep.cli.run_plan import unlike_calibration
 from fewstep.graph.bake.bake import BakeOptions, bake, plan_of
-from fewstep.graph.bake.metadata import BakedPort
+from fewstep.graph.bake.metadata import NO_CHECKSUM, Baked, BakedPort
 from fewstep.runtime.progress import Progress
 
 LOG = logging.getLogger("fewstep")
@@ -19,12 +20,25 @@ def verb(options: BakeOptions, progress: Progress) -> Outcome:
         LOG.warning("%s", unlike)
     baked, files = bake(options, planned)
     sizes = ", ".join(f"{file} ({decimal(file.stat().st_size)})" for file in files)
-    takes = "; ".join(map(_told, baked.inputs))
-    return Outcome(
-        {"files": files, "holds": baked},
-        (f"{sizes}: {baked.plan} in {baked.precision}", f"takes {takes}", f"returns {_told(baked.output)}"),
+    return Outcome({"files": files, "holds": baked}, (f"{sizes}: {baked.plan} in {baked.precision}", *_ports(baked)))
+
+
+def baked_lines(file: Path, baked: Baked) -> tuple[str, ...]:
+    """What a baked file says of itself."""
+    whole = "with a checksum" if baked.file_sha256 != NO_CHECKSUM else "without a checksum"
+    tested = "with a test vector" if baked.sample is not None else "without a test vector"
+    guidance = "no guidance" if baked.guidance == "None" else f"guidance {baked.guidance}"
+    return (
+        f"{file}: a baked file of {baked.model}, not a bundle; {whole}, {tested}",
+        f"{baked.plan}, {baked.evaluations} evaluations, {guidance}, {baked.precision} for {baked.target}",
+        *_ports(baked),
+        f"licence: {baked.licence or 'none that the source names'}",
     )
 
 
-def _told(port: BakedPort) -> str:
+def _ports(baked: Baked) -> tuple[str, ...]:
+    return f"takes {'; '.join(map(_port, baked.inputs))}", f"returns {_port(baked.output)}"
+
+
+def _port(port: BakedPort) -> str:
     return f"{port.name} {port.dtype} [{', '.join(map(str, port.shape))}]"

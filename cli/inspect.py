@@ -6,9 +6,12 @@ from rich.filesize import decimal
 from rich.markup import escape
 from rich.tree import Tree
 
+from fewstep.cli.bake import baked_lines
 from fewstep.cli.outcome import Outcome, counted
 from fewstep.cli.trials import trial_lines
 from fewstep.evaluation.contents import BodyContents, Contents, GraphContents, InspectOptions, Share, inspect
+from fewstep.evaluation.integrity import is_baked
+from fewstep.graph.bake.sealed import described_by
 from fewstep.runtime.bundle.manifest import Affine, Condition, Policy, TensorEntry
 from fewstep.runtime.progress import Progress
 from fewstep.runtime.request import SCHEDULER
@@ -24,6 +27,9 @@ NUMBERS_SHOWN = 16
 
 
 def verb(options: InspectOptions, progress: Progress) -> Outcome:
+    if is_baked(options.bundle):
+        baked = described_by(options.bundle)
+        return Outcome(baked, baked_lines(options.bundle, baked))
     contents = inspect(options)
     return Outcome(contents, (tree(contents, options.operations),))
 

@@ -4,11 +4,13 @@ from rich.filesize import decimal
 
 from fewstep.cli.outcome import Outcome, counted
 from fewstep.evaluation.engines.found import Beside
-from fewstep.evaluation.integrity import VerifyOptions, verify
+from fewstep.evaluation.integrity import VerifyOptions, is_baked, verify
 from fewstep.runtime.progress import Progress
 
 
 def verb(options: VerifyOptions, progress: Progress) -> Outcome:
+    if is_baked(options.bundle):
+        return _of_baked(options)
     found = verify(options, progress)
     files, plans, graphs = counted(found.files, "file"), counted(found.plans, "plan"), counted(found.graphs, "graph")
     checked = f"{files} ({decimal(found.bytes)}), {plans}, {graphs} opened"
@@ -27,6 +29,15 @@ def verb(options: VerifyOptions, progress: Progress) -> Outcome:
         ),
         code=0 if found.is_whole and not differing else 1,
     )
+
+
+def _of_baked(options: VerifyOptions) -> Outcome:
+    from fewstep.evaluation.baked import verify_baked  # onnxruntime is for who has such a file
+
+    integrity = verify_baked(options.bundle, options.graphs)
+    lines = (*(f"{damage.what}; {damage.fix}" for damage in integrity.damages), integrity.sample)
+    verdict = "whole" if integrity.is_whole else f"damaged in {counted(len(integrity.damages), 'place')}"
+    return Outcome(integrity, (*filter(None, lines), f"{options.bundle}: {verdict}"), int(not integrity.is_whole))
 
 
 def _agreeing(found: Beside) -> str:

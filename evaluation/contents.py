@@ -54,7 +54,7 @@ LAYOUT = ("nchwc.ReorderInput", "nchwc.ReorderOutput")  # fuse nothing
 class InspectOptions(Options):
     """Show what is in a bundle: graphs, plans, engines, sizes, and which operations run in which type, and why.
 
-    bundle: The bundle's folder.
+    bundle: The bundle's folder, or a file of `fewstep bake`.
     operations: List every operation that multiplies, instead of their number alone.
     """
 

@@ -34,8 +34,8 @@ FATAL_ONLY = 4
 class VerifyOptions(Options):
     """Check that a bundle is whole: its schema, the hash of each file, its plans, and that each graph opens.
 
-    bundle: The bundle's folder.
-    graphs: Also open the graphs in onnxruntime, if it is installed.
+    bundle: The bundle's folder, or a file of `fewstep bake`, of which checksum and test vector are checked.
+    graphs: Also open the graphs in onnxruntime, if it is installed; of a baked file, run it.
     engines: Also run the graphs in each other engine of this machine, beside onnxruntime on equal inputs, through
         Polygraphy. Where one differs, the first layer that does is named.
     """
@@ -70,6 +70,11 @@ class Integrity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def is_whole(self) -> bool:
         return not self.damages
+
+
+def is_baked(path: Path) -> bool:
+    """Whether a path in the place of a bundle is a single ONNX file."""
+    return path.suffix == ".onnx" and path.is_file()
 
 
 def verify(options: VerifyOptions, progress: Progress = SILENT) -> Integrity:

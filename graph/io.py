@@ -81,6 +81,14 @@ def save(
     return (path, data)
 
 
+def set_metadata(path: Path, metadata: Mapping[str, str]) -> None:
+    """Give entries of a written file's metadata other texts."""
+    model = parse(path)
+    for entry in model.metadata_props:
+        entry.value = metadata.get(entry.key, entry.value)
+    path.write_bytes(_serialized(model))
+
+
 def store(writer: "Writer", graph: Graph, name: str, external_above: int | None = None) -> tuple[str, tuple[str, ...]]:
     """Add a graph to a bundle under a content-hashed name; returns its path and those of its weight files.
 

@@ -16,6 +16,7 @@ from fewstep.plans.errors import UserError
 from fewstep.runtime import load
 
 PAGE = Path(__file__).parents[2] / "docs/web"
+NOISE = Path(__file__).with_name("noise.mjs")
 RUNTIME = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
 BODY, PLAN, GUIDANCE = "int8-cpu-x86-7bit", "dpmpp_2m:8", 2.0
 SEEDS, LABELS = (0, 1, 2, 3), (0, 3, 7, 9)
@@ -24,8 +25,8 @@ SEEDS, LABELS = (0, 1, 2, 3), (0, 3, 7, 9)
 def main(bundle: Path, node_modules: Path, folder: Path) -> None:
     runtime = runtime_files(node_modules)
     (folder / "ort").mkdir(parents=True, exist_ok=True)
-    for name in ("index.html", "page.mjs", "worker.mjs", "noise.mjs"):
-        shutil.copyfile(PAGE / name, folder / name)
+    for file in (*(PAGE / name for name in ("index.html", "page.mjs", "worker.mjs")), NOISE):
+        shutil.copyfile(file, folder / file.name)
     for file in runtime:
         shutil.copyfile(file, folder / "ort" / file.name)
     bake(BakeOptions(bundle, PLAN, folder / "sampler.onnx", "int8", BODY, GUIDANCE))

@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,8 +14,9 @@ from fewstep.graph.bake.assemble import Parts, Run, assemble
 from fewstep.graph.bake.hold import Kind
 from fewstep.graph.bake.loop import Network
 from fewstep.graph.bake.metadata import Baked, described, encoded
+from fewstep.graph.bake.seal import seal
 from fewstep.graph.commit import refuse_in_bundle
-from fewstep.graph.graph import Graph
+from fewstep.graph.graph import BATCH, Graph
 from fewstep.graph.shaping import check_shaping
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
@@ -26,7 +28,7 @@ from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.loading import choose_body
 from fewstep.runtime.options import Options
 from fewstep.runtime.planning import plan_for
-from fewstep.runtime.sizes import free_x_shape
+from fewstep.runtime.sizes import defaults, free_x_shape
 
 Planned = tuple[Bundle, Body, Plan]  # what options of baking name
 
@@ -71,9 +73,12 @@ class BakeOptions(Options):
 
 
 def bake(options: BakeOptions, planned: Planned | None = None) -> tuple[Baked, tuple[Path, ...]]:
-    """Write the file; returns its description, which its metadata has too, and the files written."""
+    """Write the file, and run it once for its test vector; returns its description, which its metadata has too, and the
+    files written."""
+    bundle, body, plan = planned = planned or plan_of(options)
     run, baked = assembled(options, planned)
-    return baked, _write(run.graph, options, baked)
+    sizes = {BATCH: options.batch or 1, **defaults(bundle.manifest.x_shape, bundle.manifest.sizes)}
+    return _write(run.graph, options, baked, sizes)
 
 
 def assembled(options: BakeOptions, planned: Planned | None = None) -> tuple[Run, Baked]:
@@ -97,16 +102,24 @@ def plan_of(options: BakeOptions) -> Planned:
     return bundle, body, planned
 
 
-def _write(graph: Graph, options: BakeOptions, baked: Baked) -> tuple[Path, ...]:
-    """The files. Until the graph is in its place, the former graph is there with all its weights."""
+def _write(
+    graph: Graph, options: BakeOptions, baked: Baked, sizes: Mapping[str, int]
+) -> tuple[Baked, tuple[Path, ...]]:
+    """The sealed description and the files.
+
+    Until the graph is in its place, the former graph is there with all its weights.
+    """
     folder = options.output.parent
     try:
         with TemporaryDirectory(dir=folder, prefix=".fewstep-bake-") as scratch:
-            made = io.save(graph, Path(scratch) / options.output.name, _limit(graph, options), metadata=encoded(baked))
+            written = io.save(
+                graph, Path(scratch) / options.output.name, _limit(graph, options), metadata=encoded(baked)
+            )
+            baked = seal(written[0], baked, sizes)
             former = _weight_files(options.output)
-            for file in reversed(made):  # the graph last: it names the others
+            for file in reversed(written):  # the graph last: it names the others
                 os.replace(file, folder / file.name)
-        for name in former - {file.name for file in made}:
+        for name in former - {file.name for file in written}:
             with suppress(OSError):  # a program on Windows may have it open
                 (folder / name).unlink()
     except OSError as error:
@@ -114,7 +127,7 @@ def _write(graph: Graph, options: BakeOptions, baked: Baked) -> tuple[Path, ...]
             f"{options.output} cannot be written ({error.strerror or error})",
             "check its folder, the permissions and the space left, or give another path",
         ) from None
-    return tuple(folder / file.name for file in made)
+    return baked, tuple(folder / file.name for file in written)
 
 
 def _weight_files(output: Path) -> frozenset[str]:

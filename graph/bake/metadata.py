@@ -13,6 +13,7 @@ from fewstep.plans.spec import Strict
 from fewstep.runtime.bundle.manifest import Affine, Body, Condition, Manifest, Policy, Spectrogram
 
 KEY = "fewstep"
+NO_CHECKSUM = "0" * 64
 
 
 class BakedPort(Strict, frozen=True):
@@ -25,14 +26,32 @@ class BakedPort(Strict, frozen=True):
     dtype: str
 
 
-class Baked(Strict, frozen=True):
+class BakedSample(Strict, frozen=True):
+    """A test vector: a sample that the file computed where it was baked.
+
+    seed: of the first row's noise, whose draws have the numbers that the file names; the next row has the next seed.
+    sizes: of the call, by the names of free axes. inputs: the number of which each other input is full. sha256: of the
+    sample's float32 bytes. values: of 64 of its numbers, at equal distances from the first on.
+    """
+
+    seed: int
+    sizes: dict[str, int]
+    inputs: dict[str, float]
+    sha256: str
+    values: tuple[float, ...]
+
+
+class Baked(Strict, frozen=True, kw_only=True):
     """What a baked file holds.
 
+    file_sha256: of the file, in which these 64 digits are zeros. sample: None where onnxruntime could not run the file.
     plan: its name; guidance: in words. evaluations: of the network, each with all its branches.
     draws: the numbers of the plan's draws in the input `draws`, in its order; the input `noise` is draw 0.
     range: the model range of a sample, or of the picture that the file returns. units: from there to a robot's units.
     """
 
+    file_sha256: str = NO_CHECKSUM  # the first field, so that programs without a parser find it
+    sample: BakedSample | None = None
     model: str
     plan: str
     guidance: str

@@ -117,7 +117,8 @@ def open_bundle(path: Path | str) -> Bundle:
             raise UserError(f"there is no bundle {path}", f"make one: fewstep export SOURCE -o {path}")
         if path.is_file():
             folder = str(path.parent) if path.name == MANIFEST else f"that holds {MANIFEST}"
-            raise UserError(f"{path} is a file, and a bundle is a folder", f"give the folder {folder}")
+            baked = f"; fewstep inspect {path} describes a baked file" if path.suffix == ".onnx" else ""
+            raise UserError(f"{path} is a file, and a bundle is a folder", f"give the folder {folder}{baked}")
         if not manifest_path.is_file() and (path / LOCK).is_file():
             fix = "wait until that has ended, or run it again"
             raise UserError(f"{path} is no bundle yet: the command that makes it is at work, or was killed", fix)

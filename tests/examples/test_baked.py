@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -56,6 +57,11 @@ def run(command: list[str | Path], expected: np.ndarray, output: Path, **how: ob
     return np.fromfile(output, np.float32).reshape(expected.shape)
 
 
+def checked(command: list[str | Path], **how: Any) -> str:
+    """What a program says of the file's test vector."""
+    return str(subprocess.run([*map(str, command)], check=True, capture_output=True, text=True, **how).stdout)
+
+
 def test_python_alone(baked: Path, expected: np.ndarray) -> None:
     found = sampled(baked, SEEDS, **{"class": [LABEL] * len(SEEDS)})
     np.testing.assert_array_equal(found, expected)
@@ -70,6 +76,7 @@ def test_cpp(baked: Path, expected: np.ndarray, tmp_path: Path) -> None:
     paths = {**os.environ, "LD_LIBRARY_PATH": f"{archive}/lib"}
     found = run([program, baked, output, str(LABEL)], expected, output, env=paths)
     np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE)
+    assert "the same: " in checked([program, "--check", baked], env=paths)
 
 
 def test_node(baked: Path, expected: np.ndarray, tmp_path: Path) -> None:
@@ -77,6 +84,7 @@ def test_node(baked: Path, expected: np.ndarray, tmp_path: Path) -> None:
     output = tmp_path / "samples.f32"
     found = run(["node", EXAMPLES / "sample.mjs", baked, output, str(LABEL)], expected, output, cwd=packages)
     np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE)
+    assert "whole, and its sample is " in checked(["node", EXAMPLES / "sample.mjs", "--check", baked], cwd=packages)
 
 
 @pytest.fixture

@@ -73,4 +73,5 @@ def test_the_maker_of_the_page_ends_in_one_line(tmp_path: Path) -> None:
 @pytest.mark.skipif(NODE is None, reason="there is no node")
 def test_the_program_of_node_ends_in_one_line() -> None:
     done = subprocess.run([str(NODE), str(EXAMPLES / "sample.mjs")], capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (2, "usage: node sample.mjs FILE OUTPUT CLASS SEED...\n")
+    assert done.returncode == 2
+    assert done.stderr.startswith("usage: node sample.mjs FILE OUTPUT CLASS SEED...\n       node sample.mjs --check")

@@ -1,0 +1,71 @@
+"""Verify a file of `fewstep bake`: its checksum, its weight files, and its test vector on this machine."""
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from fewstep.evaluation.integrity import Damage
+from fewstep.graph.bake.metadata import Baked
+from fewstep.graph.bake.sealed import BAKE_AGAIN, computed, damaged_weights, described_by, digest, is_whole, stored
+from fewstep.plans.errors import UserError
+from fewstep.rollouts.metrics import psnr
+
+LEAST = {"float32": 70.0, "float16": 40.0, "int8": 30.0}  # dB: other kernels round to more, another body does not
+
+
+class BakedIntegrity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What was checked of a baked file.
+
+    sample: what its test vector says, in words; empty where the file was not run. psnr: to the stored numbers, in dB;
+    None where the sample is bitwise the stored one, or was not computed.
+    """
+
+    file: str
+    holds: Baked
+    damages: tuple[Damage, ...]
+    sample: str = ""
+    psnr: float | None = None
+
+    @property
+    def is_whole(self) -> bool:
+        return not self.damages
+
+
+def verify_baked(file: Path, runs: bool = True) -> BakedIntegrity:
+    """Check a baked file. UserError for another file, and for one that was baked without a checksum."""
+    baked = described_by(file)
+    damages = []
+    if not is_whole(file):
+        damages.append(Damage(f"{file} is not what was baked: its checksum differs", BAKE_AGAIN))
+    for name in damaged_weights(file):
+        damages.append(Damage(f"{name}, the weights of {file}, is missing or damaged", BAKE_AGAIN))
+    integrity = BakedIntegrity(str(file), baked, tuple(damages))
+    if damages or not runs:
+        return integrity
+    if baked.sample is None:
+        return msgspec.structs.replace(integrity, sample="note: it has no test vector, so it was not run")
+    try:
+        return _tested(integrity, file, baked)
+    except UserError as error:
+        return msgspec.structs.replace(integrity, damages=(Damage(error.what, error.fix),))
+
+
+def _tested(integrity: BakedIntegrity, file: Path, baked: Baked) -> BakedIntegrity:
+    """The same, with what the test vector says of this machine."""
+    assert baked.sample is not None
+    output = computed(file, baked)
+    if digest(output) == baked.sample.sha256:
+        return msgspec.structs.replace(integrity, sample="its test vector is bitwise the sample of where it was baked")
+    numbers = stored(output).astype("f4")[None]
+    near = float(psnr(numbers, np.array([baked.sample.values], "f4"))[0])
+    least = LEAST[baked.precision]
+    said = f"{near:.1f} dB from the sample of where it was baked, at {numbers.size} of its numbers"
+    if near >= least:
+        rounding = "kernels of this processor, or of this onnxruntime, round otherwise"
+        return msgspec.structs.replace(integrity, sample=f"its test vector is {said}: {rounding}", psnr=near)
+    fix = f"bake a body for this machine (--body; this one is {baked.precision} for {baked.target}), or try another "
+    damage = Damage(
+        f"{file} computes another sample here: {said}, and rounding leaves {least:g} or more", f"{fix}onnxruntime"
+    )
+    return msgspec.structs.replace(integrity, damages=(damage,), psnr=near)

@@ -1,0 +1,51 @@
+"""Seal a baked file: run it once for a test vector, and write that and a checksum into its metadata."""
+
+import logging
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from fewstep.graph import io
+from fewstep.graph.bake.draws import DRAWS, NOISE
+from fewstep.graph.bake.metadata import NO_CHECKSUM, Baked, BakedPort, BakedSample, encoded
+from fewstep.graph.bake.sealed import MARK, computed, digest, stored
+from fewstep.plans.errors import UserError
+
+LOG = logging.getLogger("fewstep")
+
+FILL = 0.5  # of inputs that are no noise and no integers
+SEED = 0  # of the first row
+
+
+def seal(file: Path, baked: Baked, sizes: Mapping[str, int]) -> Baked:
+    """Run a file that has just been written, and write its sample and its checksum into its metadata; returns that.
+
+    sizes: of one call, by the names of free axes.
+    """
+    fills = {port.name: _fill(port, baked) for port in baked.inputs if port.meaning not in (NOISE, DRAWS)}
+    vector = BakedSample(SEED, dict(sizes), fills, "", ())
+    try:
+        output = computed(file, msgspec.structs.replace(baked, sample=vector))
+        values = tuple(float(f"{value:.7g}") for value in stored(output))
+        vector = msgspec.structs.replace(vector, sha256=digest(output), values=values)
+        baked = msgspec.structs.replace(baked, sample=vector)
+    except UserError as error:  # such as operations of another engine
+        LOG.warning("the file has no test vector: %s", error.what)
+    io.set_metadata(file, encoded(baked))
+    content = file.read_bytes()
+    checksum = sha256(content).hexdigest()
+    zeros, digits = (MARK + digits.encode() for digits in (NO_CHECKSUM, checksum))
+    file.write_bytes(content.replace(zeros, digits, 1))
+    return msgspec.structs.replace(baked, file_sha256=checksum)
+
+
+def _fill(port: BakedPort, baked: Baked) -> float:
+    """The number of which an input is full: the lowest of integers, else FILL, within the limits of a condition."""
+    condition = next((each for each in baked.conditions if each.name == port.name), None)
+    low, high = (None, None) if condition is None else (condition.low, condition.high)
+    if np.issubdtype(port.dtype, np.integer):
+        return float(port.meaning == "mask") if low is None else low
+    return float(np.clip(FILL, -np.inf if low is None else low, np.inf if high is None else high))

@@ -1,0 +1,111 @@
+"""A baked file knows its bytes, a sample of its own, and the limits of its conditions."""
+
+import json
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import onnx
+import pytest
+
+from fewstep.cli.main import main
+from fewstep.evaluation.baked import verify_baked
+from fewstep.graph import io
+from fewstep.graph.bake import sealed
+from fewstep.graph.bake.bake import BakeOptions, bake
+from fewstep.graph.bake.metadata import encoded
+from fewstep.graph.bake.sealed import described_by, is_whole
+from fewstep.plans.errors import UserError
+from tests.graph.bake.run_baked import open_baked, sampled
+
+
+@pytest.fixture
+def file(tiny_bundle: Path, tmp_path: Path) -> Path:
+    bake(BakeOptions(tiny_bundle, "ddim(eta=1):3", tmp_path / "s.onnx", "int8", guidance=2.0))
+    return tmp_path / "s.onnx"
+
+
+def test_the_test_vector_is_a_sample_of_the_file(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    baked = described_by(file)
+    assert baked == open_baked(file)[1] and baked.sample is not None
+    assert (baked.sample.seed, baked.sample.sizes, baked.sample.inputs) == (0, {"batch": 1}, {"class": 0.0})
+    np.testing.assert_allclose(baked.sample.values, sampled(file, [0], **{"class": [0]}).reshape(-1), rtol=1e-6)
+    assert main(["verify", str(file)]) == 0
+    assert "is bitwise the sample of where it was baked" in capsys.readouterr().out
+    assert main(["inspect", str(file)]) == 0
+    assert "a baked file of tiny, not a bundle; with a checksum, with a test vector" in capsys.readouterr().out
+
+
+def test_every_changed_byte_is_found(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    content = file.read_bytes()
+    for at in range(0, len(content), len(content) // 40):
+        file.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+        with suppress(UserError):  # where the description itself is damaged
+            assert not verify_baked(file).is_whole
+    file.write_bytes(content + b" ")
+    assert main(["verify", str(file)]) == 1
+    assert "its checksum differs; copy it again, or bake it again" in capsys.readouterr().out
+    for damaged in (b"", b"no protobuf"):
+        file.write_bytes(damaged)
+        with pytest.raises(UserError, match="is damaged, or no file of `fewstep bake`"):
+            verify_baked(file)
+
+
+def test_weights_beside_the_file_are_checked(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests.graph.bake.test_bake import scale_by_a_large_table
+
+    monkeypatch.setattr("fewstep.graph.bake.bake.BESIDE_ABOVE", -1)
+    scale_by_a_large_table(tiny_bundle, 0.5)
+    _, (file, data) = bake(BakeOptions(tiny_bundle, "ddim:3", tmp_path / "s.onnx"))
+    assert verify_baked(file).is_whole
+    data.write_bytes(data.read_bytes()[:-1] + b"x")
+    assert [damage.what for damage in verify_baked(file).damages] == [
+        f"{data.name}, the weights of {file}, is missing or damaged"
+    ]
+
+
+@pytest.mark.parametrize(("off", "said"), [(0.02, "round otherwise"), (0.5, "computes another sample here: 12.")])
+def test_another_machine_may_round_but_not_compute_another_sample(
+    file: Path, monkeypatch: pytest.MonkeyPatch, off: float, said: str
+) -> None:
+    """PSNR has peak 2: 0.02 everywhere is 40 dB, 0.5 is 12.04 dB."""
+    computed = sealed.computed
+    monkeypatch.setattr("fewstep.evaluation.baked.computed", lambda *of: computed(*of) + np.float32(off))
+    integrity = verify_baked(file)
+    assert integrity.psnr == pytest.approx(20 * np.log10(2 / off), abs=1e-3) and integrity.is_whole is (off < 0.1)
+    assert said in "".join([integrity.sample, *(damage.what for damage in integrity.damages)])
+
+
+def test_a_file_that_was_baked_before_checksums_opens_and_says_so(file: Path) -> None:
+    baked = msgspec.to_builtins(described_by(file))
+    former = {name: value for name, value in baked.items() if name not in ("file_sha256", "sample")}
+    io.set_metadata(file, {"fewstep": json.dumps(former, separators=(",", ":"))})
+    assert described_by(file).plan == "ddim(eta=1):3" and "fewstep" in encoded(described_by(file))
+    with pytest.raises(UserError, match="was baked without a checksum; bake it again"):
+        is_whole(file)
+
+
+@pytest.mark.parametrize("batch", [None, 1])
+@pytest.mark.parametrize("value", [-1, -4, 77])
+def test_values_beyond_the_limits_of_a_condition_are_refused(
+    tiny_bundle: Path, tmp_path: Path, value: int, batch: int | None
+) -> None:
+    bake(BakeOptions(tiny_bundle, "ddim:2", tmp_path / "s.onnx", guidance=2.0, batch=batch))
+    with pytest.raises(Exception, match="class_is_from_0_to_"):  # onnxruntime's exceptions share no class
+        sampled(tmp_path / "s.onnx", [0], **{"class": [value]})
+
+
+def test_a_file_that_onnxruntime_cannot_run_has_a_checksum_alone(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> None:
+        raise UserError("onnxruntime cannot run it", "")
+
+    monkeypatch.setattr("fewstep.graph.bake.seal.computed", fail)
+    baked, (file,) = bake(BakeOptions(tiny_bundle, "ddim:2", tmp_path / "s.onnx"))
+    assert baked.sample is None and is_whole(file) and "has no test vector: onnxruntime cannot run it" in caplog.text
+    assert verify_baked(file).sample == "note: it has no test vector, so it was not run"
+    onnx.checker.check_model(onnx.load(file))
