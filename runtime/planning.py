@@ -1,6 +1,5 @@
 """The plan that a caller means, for one bundle and the range groups of one body: compiled, or checked."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,15 +7,23 @@ from fewstep.plans.compile import check_guidance, compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import UNCOND, Guidance
 from fewstep.plans.plan import Plan, regroup
-from fewstep.plans.shaping import Shaping, as_shaping
+from fewstep.plans.shaping import as_shaping
 from fewstep.runtime.bundle.manifest import Body
 from fewstep.runtime.bundle.reading import Bundle
-from fewstep.runtime.feeds import Overrides
 from fewstep.runtime.fitted_plans import FITTED, check_fitted, find_fitted
-from fewstep.runtime.request import SCHEDULER, by_name, check_plan, denoiser_facts, read_plan, scheduler_plan
+from fewstep.runtime.request import (
+    SCHEDULER,
+    PlanSettings,
+    by_name,
+    check_plan,
+    denoiser_facts,
+    read_plan,
+    scheduler_plan,
+)
 from fewstep.runtime.sizes import sized
 
 PlanLike = str | Path | Plan
+NO_SETTINGS = PlanSettings()
 
 
 def plan_for(
@@ -24,18 +31,13 @@ def plan_for(
     body: Body,
     plan: PlanLike,
     guidance: float | Guidance | None = None,
-    *,
-    shaping: Shaping | None = None,
-    strength: float | None = None,
-    renoise: float | None = None,
-    branches: Overrides | None = None,
-    sizes: Mapping[str, int] | None = None,
+    settings: PlanSettings = NO_SETTINGS,
 ) -> Plan:
     """The plan for a body, its steps in the body's range groups. Arguments as of `Sampler.compile`."""
-    known, takes = denoiser_facts(bundle.manifest), sized(bundle.manifest, sizes)
-    if UNCOND in (branches or {}):
-        known = replace(known, guided=True)
-    shaping = as_shaping(shaping)
+    shaping, strength, renoise = as_shaping(settings.get("shaping")), settings.get("strength"), settings.get("renoise")
+    facts, takes = denoiser_facts(bundle.manifest), sized(bundle.manifest, settings.get("sizes"))
+    if UNCOND in (settings.get("branches") or {}):
+        facts = replace(facts, guided=True)
     if not isinstance(plan, str | Path | Plan):
         fix = "give SOLVER:STEPS such as 'dpmpp_2m:8', or a plan's path"
         if isinstance(plan, list | tuple):
@@ -43,16 +45,16 @@ def plan_for(
         raise UserError(f"plan {plan!r} is no plan", fix)
     if not isinstance(plan, Plan) and (isinstance(plan, Path) or plan.endswith(".json")):
         plan = read_plan(bundle.checked(Path(plan)))
-    check_guidance(guidance, known)  # first: no plan has one that the denoiser cannot have
+    check_guidance(guidance, facts)  # first: no plan has one that the denoiser cannot have
     if isinstance(plan, str) and plan.startswith(FITTED):
         plan = find_fitted(plan, bundle, body, guidance, shaping, strength)
         guidance = None  # as the plan has it
     if isinstance(plan, str) and plan.startswith(SCHEDULER):
         if renoise is not None or shaping is not None:
             raise UserError(f"plan {plan!r} takes no renoise and no shaping", "give SOLVER:STEPS for those")
-        plan = scheduler_plan(plan, guidance, known.guided, bundle, takes.x_shape, strength)
+        plan = scheduler_plan(plan, guidance, facts.guided, bundle, takes.x_shape, strength)
     if isinstance(plan, str):
-        return compile_plan(plan, known, guidance, shaping, body.groups, strength, renoise)
+        return compile_plan(plan, facts, guidance, shaping, body.groups, strength, renoise)
     check_fitted(plan, bundle, body, guidance)  # first: no name compiles such a plan
     check_plan(plan, guidance, strength, renoise, bundle)
     if shaping is not None and {step.shaping for step in plan.steps if step.shaping is not None} != {shaping}:

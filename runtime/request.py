@@ -37,35 +37,47 @@ SAMPLES_LIMIT = 2**20  # of a call
 PLAN_LIMIT = 64 * 2**20  # bytes of a plan file; thousands of steps have a few MB
 
 
-class RunOptions(TypedDict, total=False):
-    """Options of every run; `Sampler.sample` documents them."""
+class PlanSettings(TypedDict, total=False):
+    """What a plan is compiled with, beside its name and guidance; `Sampler.sample` documents each."""
 
     shaping: Shaping | None
-    branches: Overrides | None
-    given: GivenTensors | None
     strength: float | None
     renoise: float | None
-    hold: Hold | None
+    branches: Overrides | None
     sizes: Mapping[str, int] | None
+
+
+class RunSettings(PlanSettings, total=False):
+    """Settings of every run; `Sampler.sample` documents each."""
+
+    given: GivenTensors | None
+    hold: Hold | None
     cancel: Cancel | None
 
 
 @dataclass(frozen=True)
 class Request:
     """A checked request for a run. `takes` has the shapes of x and conditions as they are in this run; `values` gives
-    the conditions [samples, *shape] of a branch; `condition`, `guidance` and `options` are the caller's."""
+    the conditions [samples, *shape] of a branch; `condition`, `guidance` and `settings` are the caller's."""
 
     takes: Manifest
     seeds: Sequence[int]
     values: Callable[[str], dict[str, NDArray[Any]]]
     condition: conditions.ConditionValues | None
     guidance: float | Guidance | None
-    options: RunOptions
+    settings: RunSettings
 
     def tensors(self, plan: Plan) -> dict[str, Float32]:
         """The given tensors that the plan starts from."""
-        given = self.options.get("given")
+        given = self.settings.get("given")
         return check_given(plan.given, given, self.condition, self.takes.x_shape, len(self.seeds))
+
+
+def check_settings(settings: Mapping[str, Any], kind: type[PlanSettings]) -> None:
+    """UserError for a setting that `kind` does not have."""
+    if settings and (unknown := settings.keys() - kind.__annotations__.keys()):
+        noun = "run" if kind is RunSettings else "plan"
+        raise UserError(f"a {noun} has no option {min(unknown)!r}", f"it has {', '.join(kind.__annotations__)}")
 
 
 def denoiser_facts(manifest: Manifest) -> DenoiserFacts:

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,7 +22,6 @@ from fewstep.plans.arguments import check_compiled
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance
 from fewstep.plans.plan import Plan, Step, group_of
-from fewstep.plans.shaping import Shaping
 from fewstep.runtime import conditions, mixed_plans, units
 from fewstep.runtime.backends import LoadedGraph
 from fewstep.runtime.bundle.manifest import Body, GraphEntry
@@ -34,14 +33,14 @@ from fewstep.runtime.finite import OUTPUT, check_finite, checked, finite_sample,
 from fewstep.runtime.planning import PlanLike, plan_for
 from fewstep.runtime.prologues import TIME, TO, Arrays
 from fewstep.runtime.request import (
-    Cancel,
-    GivenTensors,
+    PlanSettings,
     Request,
-    RunOptions,
+    RunSettings,
     check_branches,
     check_hold,
     check_network_time,
     check_seeds,
+    check_settings,
     check_tensors,
     check_x,
     until_cancelled,
@@ -54,7 +53,6 @@ if TYPE_CHECKING:
 Array = NDArray[np.floating[Any]]
 Float32 = NDArray[np.float32]
 PLAN = "dpmpp_2m:8"
-NOTHING_SAID: Mapping[str, None] = dict.fromkeys(("shaping", "strength", "renoise", "branches", "sizes"))  # of a plan
 PLANS_KEPT = 16
 
 
@@ -89,15 +87,7 @@ class Sampler(AbstractContextManager["Sampler"]):
         seeds: Sequence[int] = (0,),
         condition: conditions.ConditionValues | None = None,
         guidance: float | Guidance | None = None,
-        *,
-        shaping: Shaping | None = None,
-        branches: Overrides | None = None,
-        given: GivenTensors | None = None,
-        strength: float | None = None,
-        renoise: float | None = None,
-        hold: Hold | None = None,
-        sizes: Mapping[str, int] | None = None,
-        cancel: Cancel | None = None,
+        **settings: "Unpack[RunSettings]",
     ) -> Float32:
         """Samples float32 [len(seeds), *x_shape] in model range.
 
@@ -120,17 +110,7 @@ class Sampler(AbstractContextManager["Sampler"]):
                 not given has its default, and x_shape stands for the shape that follows.
             cancel: an event, or a function, that is looked at before each evaluation; once set, `Cancelled` is raised.
         """
-        options = RunOptions(
-            shaping=shaping,
-            branches=branches,
-            given=given,
-            strength=strength,
-            renoise=renoise,
-            hold=hold,
-            sizes=sizes,
-            cancel=cancel,
-        )
-        request = self._request(seeds, condition, guidance, options)
+        request = self._request(seeds, condition, guidance, settings)
         compiled, held = self._one_plan(request, plan)
         return finite_sample(compiled, checked(self._run(request, compiled, held), compiled), held)
 
@@ -140,11 +120,11 @@ class Sampler(AbstractContextManager["Sampler"]):
         seeds: Sequence[int] = (0,),
         condition: conditions.ConditionValues | None = None,
         guidance: float | Guidance | None = None,
-        **options: "Unpack[RunOptions]",
+        **settings: "Unpack[RunSettings]",
     ) -> Iterator[StepState]:
         """The same run, one state per evaluation (`index`, `u`, `x0`): for previews, progress, measuring; stop
         iterating to cancel. Arguments as of `sample`."""
-        request = self._request(seeds, condition, guidance, options)
+        request = self._request(seeds, condition, guidance, settings)
         compiled, held = self._one_plan(request, plan)
         return finite_states(self._run(request, compiled, held), compiled)
 
@@ -154,7 +134,7 @@ class Sampler(AbstractContextManager["Sampler"]):
         seeds: Sequence[int] = (0,),
         condition: conditions.ConditionValues | None = None,
         guidance: float | Guidance | None = None,
-        **options: "Unpack[RunOptions]",
+        **settings: "Unpack[RunSettings]",
     ) -> Float32:
         """Samples float32 [len(seeds), *x_shape], each along a plan of its own; their evaluations share batches.
 
@@ -163,8 +143,8 @@ class Sampler(AbstractContextManager["Sampler"]):
 
         The other arguments are those of `sample`, but `hold`, which takes one plan for all.
         """
-        request = self._request(seeds, condition, guidance, options)
-        if options.get("hold") is not None:
+        request = self._request(seeds, condition, guidance, settings)
+        if settings.get("hold") is not None:
             raise UserError("hold with a plan for each sample", "give one plan")
         if isinstance(plans, str | Path | Plan):
             raise UserError(f"{plans!r} is one plan", "give a list with one for each seed, or call `sample`")
@@ -178,7 +158,7 @@ class Sampler(AbstractContextManager["Sampler"]):
         ]
         longest = max(len(each.steps) for each in compiled)
         join = partial(mixed_plans.joined, shared=self.inputs.groups)
-        for _ in until_cancelled(mixed_plans.run(cohorts, self.call, join), longest, options.get("cancel")):
+        for _ in until_cancelled(mixed_plans.run(cohorts, self.call, join), longest, settings.get("cancel")):
             pass
         return mixed_plans.collect(cohorts, len(request.seeds))
 
@@ -262,11 +242,11 @@ class Sampler(AbstractContextManager["Sampler"]):
 
     def call(self, x: Array, fed: Arrays, group: int) -> Float32:
         """The denoiser on [N, *x_shape] -> [N, heads * C, ...], as the steps of a range group run it."""
-        _, network, graph, given, made, takes = next(each for each in self._graphs if group < each[0])
-        others = fed if len(self._graphs) == 1 else {name: fed[name] for name in takes if name in fed}
-        output = network({given: np.ascontiguousarray(x, np.float32), **others}).get(made)
+        stage = next(each for each in self._networks if group < each.until)
+        others = fed if len(self._networks) == 1 else {name: fed[name] for name in stage.inputs if name in fed}
+        output = stage.network({stage.x: np.ascontiguousarray(x, np.float32), **others}).get(stage.output)
         if output is None or output.shape != (len(x), self.bundle.manifest.heads * x.shape[1], *x.shape[2:]):
-            raise UserError(f"{self.bundle.path}: {graph.file} is not what the manifest says", EXPORT_AGAIN)
+            raise UserError(f"{self.bundle.path}: {stage.graph.file} is not what the manifest says", EXPORT_AGAIN)
         return output
 
     @cached_property
@@ -275,40 +255,36 @@ class Sampler(AbstractContextManager["Sampler"]):
         return BodyInputs.of(self.bundle, self.body)
 
     @cached_property
-    def _graphs(self) -> list[tuple[float, LoadedGraph, GraphEntry, str, str, list[str]]]:
-        """Stages and the body's own graph: until which group they run, the names of x, the output and all inputs."""
+    def _networks(self) -> list["_Network"]:
+        """The networks of the stages, and the body's own one for the groups behind them."""
         stages = [(each.until, one, each.graph) for each, one in zip(self.body.stages, self.stages, strict=True)]
-        return [
-            (until, network, graph, name_of(graph, "x"), name_of(graph, "output"), [each.name for each in graph.inputs])
-            for until, network, graph in (*stages, (np.inf, self.denoiser, self.body.graph))
-        ]
+        return [_Network.of(*each) for each in (*stages, (np.inf, self.denoiser, self.body.graph))]
 
     def compile(
         self,
         plan: PlanLike,
         guidance: float | Guidance | None = None,
-        *,
-        shaping: Shaping | None = None,
-        strength: float | None = None,
-        renoise: float | None = None,
-        branches: Overrides | None = None,
-        sizes: Mapping[str, int] | None = None,
+        **settings: "Unpack[PlanSettings]",
     ) -> Plan:
         """The plan for this sampler: compiled if it is a name, checked if it is not, its steps in the body's groups.
 
-        Arguments as of `sample`; `branches` matters where a condition has no null value: who says what "uncond" is
-        can be guided all the same; `sizes` where the plan of a scheduler follows from them.
+        Arguments as of `sample`. `branches` matters where a condition has no null value: a caller who gives "uncond"
+        can guide all the same. `sizes` matters where the plan of a scheduler follows from them.
         """
-        said = {"shaping": shaping, "strength": strength, "renoise": renoise, "branches": branches, "sizes": sizes}
-        if guidance is None and said == NOTHING_SAID and (known := self._made.get(id(plan))) and known is plan:
-            return known
-        made = plan_for(self.bundle, self.body, plan, guidance, **said)  # type: ignore[arg-type]
-        if len(self._made) >= PLANS_KEPT:
-            self._made.clear()
-        return self._made.setdefault(id(made), made)
+        check_settings(settings, PlanSettings)
+        return self._plan(plan, guidance, settings)
+
+    def _plan(self, plan: PlanLike, guidance: float | Guidance | None, settings: PlanSettings) -> Plan:
+        asks_nothing = not settings or all(settings.get(name) is None for name in PlanSettings.__annotations__)
+        if asks_nothing and guidance is None and isinstance(plan, Plan) and self._plans.get(id(plan)) is plan:
+            return plan
+        compiled = plan_for(self.bundle, self.body, plan, guidance, settings)
+        if len(self._plans) >= PLANS_KEPT:
+            self._plans.clear()
+        return self._plans.setdefault(id(compiled), compiled)
 
     @cached_property
-    def _made(self) -> dict[int, Plan]:
+    def _plans(self) -> dict[int, Plan]:
         """The last plans that were compiled and checked, by identity: each call would check them again."""
         return {}
 
@@ -317,35 +293,32 @@ class Sampler(AbstractContextManager["Sampler"]):
         seeds: Sequence[int],
         condition: conditions.ConditionValues | None,
         guidance: float | Guidance | None,
-        options: RunOptions,
+        settings: RunSettings,
     ) -> Request:
         """A run's arguments, checked as far as no plan is needed for it."""
-        if unknown := options.keys() - RunOptions.__annotations__.keys():
-            raise UserError(f"a run has no option {min(unknown)!r}", f"it has {', '.join(RunOptions.__annotations__)}")
-        numbers, takes = check_seeds(seeds), sized(self.bundle.manifest, options.get("sizes"))
-        values = branch_values(takes.conditions, condition, options.get("branches"), len(numbers), self.nulls)
-        return Request(takes, numbers, values, condition, guidance, options)
+        check_settings(settings, RunSettings)
+        numbers, takes = check_seeds(seeds), sized(self.bundle.manifest, settings.get("sizes"))
+        values = branch_values(takes.conditions, condition, settings.get("branches"), len(numbers), self.nulls)
+        return Request(takes, numbers, values, condition, guidance, settings)
 
     def _compiled(self, request: Request, plans: Sequence[PlanLike]) -> list[Plan]:
-        options = request.options
-        said: Any = {name: options.get(name) for name in NOTHING_SAID}
-        made = [self.compile(plan, request.guidance, **said) for plan in plans]
-        check_branches(options.get("branches"), made, request.guidance)
-        for plan in made:
+        compiled = [self._plan(plan, request.guidance, request.settings) for plan in plans]
+        check_branches(request.settings.get("branches"), compiled, request.guidance)
+        for plan in compiled:
             check_tensors(plan, request.takes.x_shape)
-        return made
+        return compiled
 
     def _one_plan(self, request: Request, plan: PlanLike) -> tuple[Plan, Hold | None]:
         """The plan of all samples, and the part of them to hold."""
         (compiled,) = self._compiled(request, [plan])
-        return compiled, check_hold(request.options.get("hold"), compiled, request.takes.x_shape, len(request.seeds))
+        return compiled, check_hold(request.settings.get("hold"), compiled, request.takes.x_shape, len(request.seeds))
 
     def _run(self, request: Request, plan: Plan, hold: Hold | None) -> Iterator[StepState]:
         """One plan for all samples."""
         network = self._network(plan, len(request.seeds), request.values)
-        draws = self.draws(request.seeds, request.options.get("sizes"))
+        draws = self.draws(request.seeds, request.settings.get("sizes"))
         states = execute(plan, network, draws, np.float32, request.tensors(plan), hold)
-        return until_cancelled(states, len(plan.steps), request.options.get("cancel"))
+        return until_cancelled(states, len(plan.steps), request.settings.get("cancel"))
 
     def _cohort(self, request: Request, plan: Plan, places: list[int]) -> mixed_plans.Cohort:
         """The samples of a batch that follow one plan."""
@@ -356,7 +329,7 @@ class Sampler(AbstractContextManager["Sampler"]):
         return mixed_plans.Cohort(
             plan,
             places,
-            self.draws([request.seeds[place] for place in places], request.options.get("sizes")),
+            self.draws([request.seeds[place] for place in places], request.settings.get("sizes")),
             {name: tensor[places] for name, tensor in request.tensors(plan).items()},
             self._feeds(plan, len(places), here),
         )
@@ -379,3 +352,19 @@ class Sampler(AbstractContextManager["Sampler"]):
         blocks = plan_blocks(plan, values, samples)
         groups = [step.group for step in plan.steps]
         return feeds(self.bundle, self.inputs, self.prologue, blocks, groups, self.conditioner)
+
+
+class _Network(NamedTuple):
+    """The network of the range groups below `until`, and the names of its inputs and its output."""
+
+    until: float
+    network: LoadedGraph
+    graph: GraphEntry
+    x: str
+    output: str
+    inputs: tuple[str, ...]
+
+    @classmethod
+    def of(cls, until: float, network: LoadedGraph, graph: GraphEntry) -> "_Network":
+        inputs = tuple(each.name for each in graph.inputs)
+        return cls(until, network, graph, name_of(graph, "x"), name_of(graph, "output"), inputs)

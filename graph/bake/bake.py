@@ -28,6 +28,7 @@ from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.loading import choose_body
 from fewstep.runtime.options import Options
 from fewstep.runtime.planning import plan_for
+from fewstep.runtime.request import PlanSettings
 from fewstep.runtime.sizes import defaults, free_x_shape
 
 Planned = tuple[Bundle, Body, Plan]  # what options of baking name
@@ -97,8 +98,8 @@ def plan_of(options: BakeOptions) -> Planned:
     if options.precision not in (None, body.precision):
         fix = f"leave precision out, or give {body.precision} (--precision on the command line)"
         raise UserError(f"body {name!r} is {body.precision}, not {options.precision}", fix)
-    shaping = clip_to(options.clip)
-    planned = plan_for(bundle, body, options.plan, options.guidance, shaping=shaping, strength=options.strength)
+    settings: PlanSettings = {"shaping": clip_to(options.clip), "strength": options.strength}
+    planned = plan_for(bundle, body, options.plan, options.guidance, settings)
     return bundle, body, planned
 
 

@@ -369,5 +369,5 @@ def test_a_negative_condition_without_guidance_is_refused(sampler: Sampler) -> N
 
 
 def test_a_misspelled_option_is_refused(sampler: Sampler) -> None:
-    with pytest.raises(UserError, match="a run has no option 'shape'; it has shaping, branches, given"):
+    with pytest.raises(UserError, match="a run has no option 'shape'; it has shaping, strength, renoise"):
         sampler.steps("ddim:2", **GIVEN, shape=Clip(-1, 1))  # type: ignore[call-arg]
