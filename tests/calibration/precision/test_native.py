@@ -40,7 +40,7 @@ def test_the_other_kind_of_cpu_is_refused_with_the_way_out(machine: str) -> None
 def test_nothing_is_measured_before_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = write_bundle(tmp_path / "deep", deep())
     before = (bundle / "manifest.json").read_bytes()
-    monkeypatch.setattr(calibrate, "count", lambda *_: pytest.fail("it counts"))
+    monkeypatch.setattr(calibrate, "count_activations", lambda *_: pytest.fail("it counts"))
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
     for bound in ({"quality": "36dB"}, {"speed": "1.5x"}):
         with pytest.raises(UserError, match="on an ARM CPU"):

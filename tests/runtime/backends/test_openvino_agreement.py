@@ -105,7 +105,7 @@ def test_a_denoiser_with_a_fourier_transform_runs_on_openvino_in_float_and_in_in
 def test_what_it_computes_wrong_is_refused_before_anything_is_measured(
     resizing: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(verb, "count", never)
+    monkeypatch.setattr(verb, "count_activations", never)
     with pytest.raises(UserError, match=WRONG + ".*; run the bundle on onnxruntime") as failure:
         calibrate(replace(FIRST, bundle=resizing, target=("cpu-x86", "openvino")))
     assert "\n" not in str(failure.value) and set(open_bundle(resizing).manifest.bodies) == {"float32"}
@@ -118,7 +118,7 @@ def test_one_that_it_cannot_compile_is_refused_as_early(tmp_path: Path, monkeypa
         raise UserError("OpenVINO 1 cannot compile graphs/body.onnx for CPU: no", "run the bundle on onnxruntime")
 
     monkeypatch.setattr(OpenVino, "compile", failing)
-    monkeypatch.setattr(verb, "count", never)
+    monkeypatch.setattr(verb, "count_activations", never)
     with pytest.raises(UserError, match="cannot compile graphs/body.onnx"):
         calibrate(replace(FIRST, bundle=bundle, target=("cpu-x86", "openvino")))
 
