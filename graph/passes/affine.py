@@ -1,4 +1,4 @@
-"""Scales and shifts: at most one Mul and one Add behind each normalisation."""
+"""Join scales and shifts, so that at most one Mul and one Add follow each normalisation."""
 
 from dataclasses import replace
 
@@ -9,41 +9,42 @@ from fewstep.graph.types import Types, infer_types
 
 
 def merge_affine(graph: Graph, x: str = X) -> Graph:
-    """Join factors and terms that do not depend on x, where the prologue can compute them.
+    """Join factors and terms that do not depend on x: the prologue then computes their product or sum.
 
         (n * a) * c      ==>      n * (a * c)
         (n * a + b) * c  ==>      n * (a * c) + b * c
         (n + b) + d      ==>      n + (b + d)
 
-    A GroupNorm's own scale and shift and the adaptive ones behind it so become one Mul and one Add. Equal up to the
-    rounding of float32.
+    The scale and shift of a GroupNorm and the adaptive ones behind it become one Mul and one Add. The result is equal
+    up to the rounding of float32.
     """
     idx, types, new = index(graph), infer_types(graph), Additions(graph)
     moving = idx.reachable([x])
     # what a rewrite bypasses stays until `drop_unused`, so rewrites that overlap are valid too
-    return graph.with_nodes(made for node in graph.nodes for made in _rewrite(node, idx, types, moving, new) or (node,))
+    return graph.with_nodes(each for node in graph.nodes for each in _rewrite(node, idx, types, moving, new) or (node,))
 
 
 def _rewrite(node: Node, idx: Index, types: Types, moving: frozenset[str], new: Additions) -> tuple[Node, ...]:
+    """The nodes that replace one, or none where it stays. `moving` are the tensors that depend on x."""
     if node.op not in ("Mul", "Add") or node.domain:
         return ()
-    main, given = _sides(node, moving)
+    main, term = _sides(node, moving)
     inner = idx.producers.get(main)
     if not main or inner is None or inner.op not in ("Mul", "Add") or inner.domain or not idx.is_inner(main):
         return ()
-    inner_main, inner_given = _sides(inner, moving)
-    if not inner_main or not _fits(inner_given, given, types):
+    inner_main, inner_term = _sides(inner, moving)
+    if not inner_main or not _fits(inner_term, term, types):
         return ()
     if inner.op == node.op:
         joined = new.name(f"{node.output}_{node.op.lower()}")
-        return (Node(node.op, (inner_given, given), (joined,)), replace(node, inputs=(inner_main, joined)))
+        return (Node(node.op, (inner_term, term), (joined,)), replace(node, inputs=(inner_main, joined)))
     base = idx.producer(inner_main, "Mul") if node.op == "Mul" else None
     if base is None or not idx.is_inner(inner_main) or not _sides(base, moving)[0]:
         return ()  # (n + b) * c gains nothing unless a factor of n takes up c
     scaled, joined = new.name(f"{node.output}_scaled"), new.name(f"{node.output}_mul")
     return (
-        Node("Mul", (inner_main, given), (scaled,)),
-        Node("Mul", (inner_given, given), (joined,)),
+        Node("Mul", (inner_main, term), (scaled,)),
+        Node("Mul", (inner_term, term), (joined,)),
         Node("Add", (scaled, joined), node.outputs, name=node.name),
     )
 

@@ -1,4 +1,4 @@
-"""Attention: queries, keys and values taken apart, and scaled, with the fewest operations."""
+"""Split queries, keys and values of attention, and scale them, with the fewest operations."""
 
 from dataclasses import replace
 
@@ -11,14 +11,14 @@ from fewstep.graph.types import Types, infer_types
 
 
 def simplify_attention(graph: Graph) -> Graph:
-    """Write attention as two MatMuls around a Softmax, with the layout operations it needs and no others.
+    """Write attention as two MatMuls around a Softmax, with no layout operations but those that it needs.
 
         Squeeze(Slice(qkv, i : i + 1))                                ==>      Gather(qkv, i)
         Reshape(Transpose(Reshape(k, [-1, n, d]), 021), [b, h, d, n])  ==>      Transpose(k, 0132)
         MatMul(q * a, k * b)                                          ==>      MatMul(q * (a * b), k)
 
-    The last holds for numbers a and b, also where they divide; torch gives each of q and k the square root of the
-    attention's scale.
+    In the last line a and b are numbers; q / a and k / b are rewritten too. torch scales q and k each by the square
+    root of the attention's scale.
     """
     idx, types, new = index(graph), infer_types(graph), Additions(graph)
     nodes: list[Node] = []
@@ -35,14 +35,14 @@ def simplify_attention(graph: Graph) -> Graph:
 
 
 def _one_of(squeeze: Node, graph: Graph, idx: Index, new: Additions) -> Node | None:
-    """Gather for a Slice of length 1 whose axis a Squeeze then drops."""
+    """The Gather that replaces a Slice of length 1 and the Squeeze of its axis; None where there is no such pair."""
     part = idx.producer(squeeze.inputs[0], "Slice")
     if part is None or len(part.inputs) < 4 or len(squeeze.inputs) < 2:
         return None
-    known = [graph.constants.get(name) for name in (*part.inputs[1:], squeeze.inputs[1])]
-    if any(value is None or value.size != 1 for value in known):
+    numbers = [graph.constants.get(name) for name in (*part.inputs[1:], squeeze.inputs[1])]
+    if any(value is None or value.size != 1 for value in numbers):
         return None
-    start, end, axis, *step, squeezed = (int(value.reshape(())) for value in known if value is not None)
+    start, end, axis, *step, squeezed = (int(value.reshape(())) for value in numbers if value is not None)
     if end != start + 1 or axis != squeezed or start < 0 or axis < 0 or step not in ([], [1]):
         return None
     name = new.constant(f"index_{start}", np.asarray(start, np.int64))
@@ -50,7 +50,7 @@ def _one_of(squeeze: Node, graph: Graph, idx: Index, new: Additions) -> Node | N
 
 
 def _transposed_keys(reshape: Node, idx: Index, types: Types) -> Node | None:
-    """One Transpose of the last two axes, where the leading ones were merged around it."""
+    """The Transpose of the last two axes that replaces a Reshape; None unless the leading axes were merged for it."""
     inner = idx.producer(reshape.inputs[0], "Transpose")
     merge = idx.producer(inner.inputs[0], "Reshape") if inner else None
     if inner is None or merge is None or list(inner.attributes.get("perm", ())) != [0, 2, 1]:
@@ -66,7 +66,7 @@ def _transposed_keys(reshape: Node, idx: Index, types: Types) -> Node | None:
 
 
 def _scaled_once(matmul: Node, graph: Graph, idx: Index, new: Additions) -> tuple[Node, ...]:
-    """The product with one scale on its left, where both factors were scaled by a number."""
+    """The product with one scale on its left; nothing unless a number scales both factors."""
     left, right = (_number_times(name, graph, idx) for name in matmul.inputs)
     if left is None or right is None:
         return ()

@@ -1,8 +1,8 @@
-"""Attention in the form that engines make one kernel of: [batch, heads, tokens, width], weights times values.
+"""Write attention in the form that engines compute in one kernel: [batch, heads, tokens, width], weights times values.
 
-TensorRT-RTX 1.7 (read in the program text of its engines) has one kernel for the two products and the softmax between,
-from a width of 16 on, where they stand like that. It has none for values times transposed weights, nor where heads were
-merged with the batch; and no engine has to turn weights [tokens, tokens] around.
+TensorRT-RTX 1.7 has one kernel for both products and the softmax between them, if the tensors have these four axes and
+the width is 16 or more. The program text of its engines shows this. It has no such kernel for values times transposed
+weights, and none where heads are merged with the batch. In this form no engine transposes weights [tokens, tokens].
 """
 
 from dataclasses import replace
@@ -24,7 +24,7 @@ def form_attention(graph: Graph) -> Graph:
         MatMul(v, Transpose(w))                 ==>      Transpose(MatMul(w, Transpose(v)))
         MatMul(Softmax(MatMul(q, k)), v) [b, n, d]   ==>      Squeeze(MatMul(Softmax(MatMul(q', k')), v')) [b, 1, n, d]
 
-    with w the result of a Softmax over its last axis, and q', k', v' the tensors with an axis for one head.
+    Here w is the result of a Softmax over its last axis, and q', k', v' are q, k, v with an axis for one head.
     """
     idx, types, new = index(graph), infer_types(graph), Additions(graph)
     changed: dict[str, tuple[Node, ...]] = {}
@@ -34,11 +34,12 @@ def form_attention(graph: Graph) -> Graph:
         if softmax.attributes.get("axis", -1) not in (-1, (types.rank(softmax.output) or 0) - 1):
             continue
         changed |= _weights_first(softmax, idx, new) or _four_axes(softmax, graph, idx, types, new)
-    return graph.with_nodes((made for node in graph.nodes for made in changed.get(node.output, (node,))), new.constants)
+    return graph.with_nodes((each for node in graph.nodes for each in changed.get(node.output, (node,))), new.constants)
 
 
 def _weights_first(softmax: Node, idx: Index, new: Additions) -> dict[str, tuple[Node, ...]]:
-    """The product with the weights on its left, in place of that with their transpose on its right."""
+    """The nodes of the product with the weights on its left, by the outputs that they replace; nothing unless the
+    product has the transposed weights on its right."""
     (turned,) = idx.consumers[softmax.output]
     perm = list(turned.attributes.get("perm", ())) if turned.op == "Transpose" and not turned.domain else []
     if (
@@ -50,18 +51,19 @@ def _weights_first(softmax: Node, idx: Index, new: Additions) -> dict[str, tuple
     (product,) = idx.consumers[turned.output]
     if product.op != "MatMul" or product.domain or product.inputs[1] != turned.output:
         return {}
-    values, made = new.name(f"{product.output}_values"), new.name(f"{product.output}_transposed")
+    values, transposed = new.name(f"{product.output}_values"), new.name(f"{product.output}_transposed")
     turn = {"perm": perm}
     nodes = (
         Node("Transpose", (product.inputs[0],), (values,), turn, f"{product.name}_values"),
-        replace(product, inputs=(softmax.output, values), outputs=(made,)),
-        Node("Transpose", (made,), product.outputs, turn, turned.name),
+        replace(product, inputs=(softmax.output, values), outputs=(transposed,)),
+        Node("Transpose", (transposed,), product.outputs, turn, turned.name),
     )
     return {turned.output: (), product.output: nodes}
 
 
 def _four_axes(softmax: Node, graph: Graph, idx: Index, types: Types, new: Additions) -> dict[str, tuple[Node, ...]]:
-    """The attention of three axes with one more, of one head. A number may scale its scores."""
+    """The nodes of an attention of three axes with a fourth axis, for one head, by the outputs that they replace. A
+    number may scale the scores."""
     (product,) = idx.consumers[softmax.output]
     if product.op != "MatMul" or product.domain or product.inputs[0] != softmax.output:
         return {}
@@ -75,43 +77,43 @@ def _four_axes(softmax: Node, graph: Graph, idx: Index, types: Types, new: Addit
         if source.op not in ("Mul", "Div") or not _is_number(source.inputs[1], graph):
             return {}
         between.insert(0, source)
-    given = (*source.inputs, product.inputs[1])
-    if any(types.rank(name) != 3 or graph.is_constant(name) for name in given):
+    operands = (*source.inputs, product.inputs[1])  # q, k and v
+    if any(types.rank(name) != 3 or graph.is_constant(name) for name in operands):
         return {}
     axis, nodes = new.constant("axis_of_heads", np.array([HEADS], np.int64)), list[Node]()
 
-    def made(node: Node, inputs: tuple[str, ...], attributes: dict[str, object] | None = None) -> str:
+    def add(node: Node, inputs: tuple[str, ...], attributes: dict[str, object] | None = None) -> str:
+        """The output of a copy of a node with other inputs."""
         output = new.name(f"{node.output}_of_heads")
-        given = node.attributes if attributes is None else attributes
-        nodes.append(replace(node, inputs=inputs, outputs=(output,), attributes=given))
+        nodes.append(replace(node, inputs=inputs, outputs=(output,), attributes=attributes or node.attributes))
         return output
 
     def headed(name: str) -> str:
-        """The tensor with an axis for one head, added in front of what only turns and scales it: else no kernel."""
+        """The tensor with an axis for one head. The axis comes before Transposes and scales, or no kernel is used."""
         node = idx.producers.get(name)
         if node is not None and idx.is_inner(name) and _turns(node):
-            return made(node, (headed(node.inputs[0]),), TURNED)
+            return add(node, (headed(node.inputs[0]),), TURNED)
         if node is not None and idx.is_inner(name) and node.op in ("Mul", "Div") and _is_number(node.inputs[1], graph):
-            return made(node, (headed(node.inputs[0]), node.inputs[1]))
+            return add(node, (headed(node.inputs[0]), node.inputs[1]))
         output = new.name(f"{name}_of_heads")
         nodes.append(Node("Unsqueeze", (name, axis), (output,), name=output))
         return output
 
-    last = made(source, (headed(source.inputs[0]), headed(source.inputs[1])))
+    last = add(source, (headed(source.inputs[0]), headed(source.inputs[1])))
     for node in between:
-        last = made(node, (last, *node.inputs[1:]), {"axis": -1} if node is softmax else None)
-    last = made(product, (last, headed(product.inputs[1])))
+        last = add(node, (last, *node.inputs[1:]), {"axis": -1} if node is softmax else None)
+    last = add(product, (last, headed(product.inputs[1])))
     end = product
     readers = idx.consumers.get(product.output, ())
     if idx.is_inner(product.output) and _turns(readers[0]):
         end = readers[0]
-        last = made(end, (last,), TURNED)
+        last = add(end, (last,), TURNED)
     nodes.append(Node("Squeeze", (last, axis), end.outputs, name=f"{product.name}_squeeze"))
     return {node.output: () for node in (source, *between, product)} | {end.output: tuple(nodes)}
 
 
 def _turns(node: Node) -> bool:
-    """Whether a node turns the last two of three axes around."""
+    """Whether a node swaps the last two of three axes."""
     return node.op == "Transpose" and not node.domain and list(node.attributes.get("perm", ())) == [0, 2, 1]
 
 

@@ -1,4 +1,4 @@
-"""Attention a few heads at a time, where the scores of all take much memory."""
+"""Compute attention a few heads at a time, where the scores of all heads take much memory."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -15,8 +15,9 @@ SCALING = ("Mul", "Div", "Add", "Sub")  # what may stand between the product and
 
 
 @dataclass(frozen=True)
-class Attention:
-    """MatMul(Softmax(between(MatMul(q, k))), v). `scores` and `between` stand in order, the softmax last."""
+class AttentionNodes:
+    """The nodes of MatMul(Softmax(between(MatMul(q, k))), v): `scores` is the first product, `product` the second, and
+    `between` are the nodes between them in order, the softmax last."""
 
     scores: Node
     between: tuple[Node, ...]
@@ -24,14 +25,15 @@ class Attention:
 
 
 def attention_in_parts(graph: Graph, large: int | None = None) -> Graph:
-    """Compute attention some heads at a time where a sample's scores take more than `large` bytes (default: LARGE).
+    """Compute attention some heads at a time where the scores of a sample take more than `large` bytes.
 
         MatMul(Softmax(MatMul(q, k)), v)    ==>    Concat(MatMul(Softmax(MatMul(q_i, k_i)), v_i) for each part i)
 
-    Products and softmaxes treat each head by itself, so that the numbers are the same, whatever the leading axis is.
-    Attention of one head is taken apart by its queries, if their number is fixed. Its products then differ by rounding.
+    The default of `large` is LARGE. Products and softmaxes treat each head by itself, so the numbers are the same,
+    whatever the leading axis is. An attention of one head is split by its queries, if their number is fixed. Its
+    products then differ by rounding.
 
-    Engines that have a kernel for attention recognize the whole form only, so this is for those that have none.
+    An engine with a kernel for attention recognizes the whole form only. The pass is for engines without such a kernel.
     """
     softmaxes = [node for node in graph.nodes if node.op == "Softmax" and not node.domain]
     if not softmaxes:
@@ -39,17 +41,17 @@ def attention_in_parts(graph: Graph, large: int | None = None) -> Graph:
     idx, types, new = index(graph), infer_types(graph), Additions(graph)
     changed: dict[str, tuple[Node, ...]] = {}
     for softmax in softmaxes:
-        found = _attention(softmax, idx, types)
-        if found is not None:
-            nodes = tuple(_in_parts(found, graph, types, new, LARGE if large is None else large))
-            changed |= {node.output: () for node in (found.scores, *found.between)} if nodes else {}
-            changed |= {found.product.output: nodes} if nodes else {}
+        attention = _attention(softmax, idx, types)
+        if attention is not None:
+            nodes = tuple(_in_parts(attention, graph, types, new, LARGE if large is None else large))
+            changed |= {node.output: () for node in (attention.scores, *attention.between)} if nodes else {}
+            changed |= {attention.product.output: nodes} if nodes else {}
     if not changed:
         return graph
-    return graph.with_nodes((made for node in graph.nodes for made in changed.get(node.output, (node,))), new.constants)
+    return graph.with_nodes((each for node in graph.nodes for each in changed.get(node.output, (node,))), new.constants)
 
 
-def _attention(softmax: Node, idx: Index, types: Types) -> Attention | None:
+def _attention(softmax: Node, idx: Index, types: Types) -> AttentionNodes | None:
     """The attention of a softmax over the last of four axes, if nothing else reads its inner tensors."""
     if types.rank(softmax.output) != 4 or softmax.attributes.get("axis", -1) not in (-1, 3):
         return None
@@ -70,12 +72,12 @@ def _attention(softmax: Node, idx: Index, types: Types) -> Attention | None:
         return None
     if types.rank(product.output) != 4:
         return None
-    return Attention(source, tuple(between), product)
+    return AttentionNodes(source, tuple(between), product)
 
 
-def _in_parts(found: Attention, graph: Graph, types: Types, new: Additions, large: int) -> Iterator[Node]:
-    """The nodes that take the place of an attention; none where it is small, or cannot be taken apart."""
-    size, shape = types.sample_bytes(found.scores.output), types.shape(found.scores.output)
+def _in_parts(attention: AttentionNodes, graph: Graph, types: Types, new: Additions, large: int) -> Iterator[Node]:
+    """The nodes that replace an attention; none where it is small, or cannot be split."""
+    size, shape = types.sample_bytes(attention.scores.output), types.shape(attention.scores.output)
     if size is None or shape is None or size <= large:
         return
     axis = QUERIES if shape[HEADS] == 1 else HEADS
@@ -83,9 +85,9 @@ def _in_parts(found: Attention, graph: Graph, types: Types, new: Additions, larg
     if not isinstance(length, int):
         return
     parts = next((each for each in range(ceil(size / large), length) if length % each == 0), length)
-    q, k = found.scores.inputs
-    v = found.product.inputs[1]
-    others = [name for node in found.between for name in node.inputs[1:]]
+    q, k = attention.scores.inputs
+    v = attention.product.inputs[1]
+    others = [name for node in attention.between for name in node.inputs[1:]]
     along = {name: _axis(name, axis, length, graph, types) for name in (q, *others)}
     whole = {name: None if axis == QUERIES else _axis(name, axis, length, graph, types) for name in (k, v)}
     if UNKNOWN in (along | whole).values() or any(along[name] != whole[name] for name in along.keys() & whole.keys()):
@@ -95,26 +97,26 @@ def _in_parts(found: Attention, graph: Graph, types: Types, new: Additions, larg
     for name, place in along.items():
         pieces[name] = [name] * parts
         if place is not None:
-            pieces[name] = [new.name(f"{found.product.output}_{name}_{part}") for part in range(parts)]
+            pieces[name] = [new.name(f"{attention.product.output}_{name}_{part}") for part in range(parts)]
             attributes = {"axis": place, "num_outputs": parts}
-            yield Node("Split", (name,), tuple(pieces[name]), attributes, f"{found.product.output}_{name}_split")
-    made = []
+            yield Node("Split", (name,), tuple(pieces[name]), attributes, f"{attention.product.output}_{name}_split")
+    results = []
     for part in range(parts):
         last = ""
-        for node in (found.scores, *found.between, found.product):
-            first = pieces[q][part] if node is found.scores else last
+        for node in (attention.scores, *attention.between, attention.product):
+            first = pieces[q][part] if node is attention.scores else last
             inputs = (first, *(pieces[name][part] for name in node.inputs[1:]))
             last = new.name(f"{node.output}_{part}")
             yield replace(node, inputs=inputs, outputs=(last,), name=f"{node.name or node.output}_{part}")
-        made.append(last)
-    yield Node("Concat", tuple(made), found.product.outputs, {"axis": 4 + axis}, found.product.name)
+        results.append(last)
+    yield Node("Concat", tuple(results), attention.product.outputs, {"axis": 4 + axis}, attention.product.name)
 
 
 UNKNOWN = -1  # no axis: those are counted from the front
 
 
 def _axis(name: str, axis: int, length: int, graph: Graph, types: Types) -> int | None:
-    """The axis of a tensor that goes along `axis` of the scores; None where it is the same for all parts."""
+    """The axis of a tensor that corresponds to `axis` of the scores; None where all parts read the whole tensor."""
     shape = graph.constants[name].shape if name in graph.constants else types.shape(name)
     if shape is None:
         return UNKNOWN

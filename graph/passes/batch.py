@@ -1,4 +1,4 @@
-"""A fixed batch: made dynamic."""
+"""Make a fixed batch dynamic."""
 
 from dataclasses import replace
 
@@ -15,8 +15,8 @@ def free_batch(graph: Graph) -> Graph:
 
     x [1, 64, 784] -> Reshape(x, [1, 64, 28, 28])      ==>      x [batch, 64, 784] -> Reshape(x, [-1, 64, 28, 28])
 
-    Right where the batch leads every tensor or is part of its leading axis, as in all networks that treat samples
-    alike. Nothing here can tell, so whoever calls this compares the result with the graph it was given.
+    The result is right where the batch leads every tensor or is part of its leading axis, as in all networks that treat
+    samples alike. The pass cannot check that, so its caller compares the result with the graph from before.
     """
     types, idx, new = infer_types(graph), index(graph), Additions(graph)
     moving = idx.reachable(value.name for value in graph.inputs)

@@ -1,4 +1,4 @@
-"""Bias of convolutions as an operation of its own."""
+"""Make the bias of each convolution an operation of its own."""
 
 from dataclasses import replace
 
@@ -13,9 +13,9 @@ def separate_bias(graph: Graph) -> Graph:
 
         Conv(x, W, b)      ==>      Conv(x, W) + b[:, None, None]
 
-    An int8 convolution returns 8 bits of what it computes. With the bias outside, those bits and the range measured are
-    those of the products, and the bias stays float; an int32 bias would have to change with the scales of each group.
-    Engines join the two again where both are float.
+    An int8 convolution returns 8 bits of its sums. With the bias outside, the measured range and these bits describe
+    the products alone, and the bias stays float. An int32 bias would have to change with the scales of each range
+    group. Engines join the two again where both are float.
     """
     new = Additions(graph)
     nodes: list[Node] = []

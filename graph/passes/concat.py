@@ -1,4 +1,4 @@
-"""Concat in front of weights: one operation per source, so that each source may have its own range."""
+"""Split operations with weights that read a Concat, so that each source of the Concat may have its own range."""
 
 from dataclasses import replace
 
@@ -11,13 +11,13 @@ from fewstep.graph.types import Types, infer_types
 
 
 def split_concat(graph: Graph) -> Graph:
-    """Split an operation with weights, fed by a Concat, into one per source, summed in float.
+    """Split an operation with weights that reads a Concat into one operation per source; float Adds sum their results.
 
         Conv(Concat(a, b), W, bias)    ==>      Conv(a, W[:, :Ca], bias) + Conv(b, W[:, Ca:])
         MatMul(Concat(a, b), W)        ==>      MatMul(a, W[:Ca]) + MatMul(b, W[Ca:])
 
-    Sources of different range would otherwise share one scale, or leave the operation in float. Only a direct Concat is
-    split: behind a normalisation both sources have the same range, and splitting would cost an Add for nothing.
+    Without the split, sources of different range share one scale, or leave the operation in float. The pass splits a
+    direct Concat only. Behind a normalisation both sources have the same range, and the Add would gain nothing.
     """
     idx, types, new = index(graph), infer_types(graph), Additions(graph)
     nodes: list[Node] = []

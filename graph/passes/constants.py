@@ -1,4 +1,4 @@
-"""Constants: computed once, here, instead of at every step."""
+"""Compute constants once, here, instead of at every step, and drop what no output needs."""
 
 from dataclasses import replace
 
@@ -13,28 +13,29 @@ RANDOM = ("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLik
 
 
 def fold_constants(graph: Graph) -> Graph:
-    """Replace what depends on constants only by its value.
+    """Replace nodes that depend on constants only by their values.
 
     y = Mul(Range(0, 4), c)      ==>      constant y
 
-    Transposed weights become views: they stay where they lie, in memory or in a file.
+    Transposed weights become views of the weights, which stay in memory or in a file. A result of more than
+    GROWTH_LIMIT bytes that is larger than its inputs stays a computation.
     """
     moved = _views(graph)
     if moved:
         left = (node for node in graph.nodes if moved.keys().isdisjoint(node.outputs))
         graph = graph.with_nodes(left, moved)
-    known = set(graph.constants) | {""}
+    constant = set(graph.constants) | {""}
     candidates = []
     for node in graph.nodes:
-        if node.op not in RANDOM and known.issuperset(node.inputs):
-            known.update(node.outputs)
+        if node.op not in RANDOM and constant.issuperset(node.inputs):
+            constant.update(node.outputs)
             candidates.append(node)
     if not candidates:
         return graph
     # onnxruntime computes them: its kernels are the ones that would have run
-    made = [output for node in candidates for output in node.outputs if output]
+    wanted = [output for node in candidates for output in node.outputs if output]
     read = {name: graph.constants[name] for node in candidates for name in node.inputs if name in graph.constants}
-    values = run(Graph("constants", (), (), tuple(candidates), read), {}, also=made)
+    values = run(Graph("constants", (), (), tuple(candidates), read), {}, also=wanted)
     sizes = {name: array.nbytes for name, array in (read | values).items()} | {"": 0}
     folded: dict[str, Array] = {}
     for node in candidates:
@@ -45,14 +46,14 @@ def fold_constants(graph: Graph) -> Graph:
 
 
 def _views(graph: Graph) -> dict[str, Array]:
-    """What transposes make of constants."""
-    made: dict[str, Array] = {}
+    """The results of Transposes of constants, by name."""
+    views: dict[str, Array] = {}
     for node in graph.nodes:
         if node.op == "Transpose" and not node.domain:
-            given = made.get(node.inputs[0], graph.constants.get(node.inputs[0]))
-            if given is not None:
-                made[node.output] = np.transpose(given, node.attributes.get("perm"))
-    return made
+            array = views.get(node.inputs[0], graph.constants.get(node.inputs[0]))
+            if array is not None:
+                views[node.output] = np.transpose(array, node.attributes.get("perm"))
+    return views
 
 
 def drop_unused(graph: Graph) -> Graph:

@@ -1,4 +1,4 @@
-"""The float16 base of targets whose engines are strongly typed."""
+"""Write a graph in float16, for targets whose engines are strongly typed."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,13 +17,13 @@ HALF = "tensor(float16)"
 
 
 def to_float16(graph: Graph) -> Graph:
-    """Compute in float16 between float32 inputs and outputs; inner tensors keep their names.
+    """Compute in float16 between float32 inputs and outputs. Inner tensors keep their names.
 
         f(x, W)      ==>      Cast(f(Cast(x), float16(W)))
 
-    Weights beyond the range of float16 become its greatest number, and a single number below it its least positive: as
-    the epsilon of a norm it must not become zero. What an operation takes in float32 only (the scales
-    of a Resize) stays float32.
+    A weight beyond the range of float16 becomes its greatest number. A single number that would become zero, as the
+    epsilon of a norm, becomes the least positive one. An input that its operation takes in float32 only, such as the
+    scales of a Resize, stays float32.
     """
     inputs = {v.name: _half_of(v.name) for v in graph.inputs if v.dtype == np.float32}
     outputs = {v.name: _half_of(v.name) for v in graph.outputs if v.dtype == np.float32}
@@ -39,14 +39,14 @@ def to_float16(graph: Graph) -> Graph:
                 if value.dtype == np.float32 and takes_half(node, position):
                     constants[_half_of(name)] = rounded(value)
                     names[position] = _half_of(name)
-        made = tuple(outputs.get(name, name) for name in node.outputs)
-        nodes.append(replace(node, inputs=tuple(names), outputs=made, attributes=_attributes(node)))
+        results = tuple(outputs.get(name, name) for name in node.outputs)
+        nodes.append(replace(node, inputs=tuple(names), outputs=results, attributes=_attributes(node)))
     nodes.extend(_cast(half, name, TensorProto.FLOAT) for name, half in outputs.items())
     return graph.with_nodes(nodes, constants)
 
 
 def float32_tensors(graph: Graph) -> Iterator[Value]:
-    """What a graph with cast edges still computes in float32, by ONNX's type inference."""
+    """The inner tensors that a graph of `to_float16` still computes in float32, by ONNX's type inference."""
     edges = {value.name for value in (*graph.inputs, *graph.outputs)}
     types = infer_types(graph)
     for name in (output for node in graph.nodes for output in node.outputs):
@@ -56,7 +56,7 @@ def float32_tensors(graph: Graph) -> Iterator[Value]:
 
 
 def rounded(value: Array) -> Array:
-    """A weight in float16, as `to_float16` has it."""
+    """A weight in float16, by the rules of `to_float16`."""
     half: Array = np.clip(value, -LARGEST, LARGEST).astype(np.float16)
     if value.size == 1:
         half = np.where((half == 0) & (value != 0), np.copysign(LEAST, value), half).astype(np.float16)
@@ -72,7 +72,7 @@ def _cast(name: str, result: str, to: int) -> Node:
 
 
 def _attributes(node: Node) -> dict[str, object]:
-    """Its attributes; a Cast to float32 becomes one to float16."""
+    """The attributes of a node. A Cast to float32 becomes a Cast to float16."""
     attributes = dict(node.attributes)
     if node.op == "Cast" and attributes.get("to") == TensorProto.FLOAT:
         attributes["to"] = TensorProto.FLOAT16
@@ -80,9 +80,10 @@ def _attributes(node: Node) -> dict[str, object]:
 
 
 def takes_half(node: Node, position: int) -> bool:
-    """Whether the operation's definition allows float16 there.
+    """Whether an operation may read float16 at an input position, by its definition.
 
-    onnx does not define what onnxruntime adds: of that it is taken to, as its weights mostly have the type of x.
+    onnx does not define the operations that onnxruntime adds. They count as allowing it, since their weights mostly
+    have the type of x.
     """
     try:
         schema = onnx.defs.get_schema(node.op, OPSET, node.domain)

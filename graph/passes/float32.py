@@ -1,4 +1,4 @@
-"""Half precision: gone. Everything is measured and lowered from float32, and weights keep their values."""
+"""Write a float16 graph in float32, in which everything is measured and from which everything is lowered."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -15,7 +15,7 @@ TYPE_ATTRIBUTES = {"Cast": "to", "EyeLike": "dtype"}
 
 
 def to_float32(graph: Graph) -> Graph:
-    """Compute in float32 what a graph computes in float16.
+    """Compute in float32 what a graph computes in float16. Weights keep their values.
 
     x (float16) -> Conv(W as float16) -> y (float16)      ==>      x -> Conv(W as float32) -> y, all float32
     """

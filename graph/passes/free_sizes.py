@@ -1,4 +1,4 @@
-"""Shape arithmetic of graphs whose sizes are free: read off x, and in operations that shape inference follows."""
+"""Read the sizes of a graph with free sizes off x, by operations that shape inference follows."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,7 +17,7 @@ def read_sizes_off_x(graph: Graph) -> Graph:
         Shape(time, start=0, end=1)      ==>      Shape(x, start=0, end=1)
         Reshape(n, [-1])                 ==>      Unsqueeze(n, 0)              for a number n
 
-    What is read off another input would hold the prologue up, which carries no integers.
+    A Shape of another input would keep its readers out of the prologue, whose rows are no integers.
     """
     port = next((value for value in graph.inputs if value.name == X), None)
     if not graph.extents or port is None:
@@ -37,11 +37,12 @@ def read_sizes_off_x(graph: Graph) -> Graph:
 
 
 def _off_x(node: Node, types: Types, axes: dict[int | str, int], new: Additions, is_moving: bool) -> Iterator[Node]:
-    """The dimensions of another tensor, as x has them; what also depends on x stays as it is where it has several."""
+    """The nodes that read the dimensions of another tensor off x. The node stays where x lacks one of them, and where
+    the tensor depends on x and several dimensions are read."""
     dims = types.shape(node.inputs[0])
     wanted = None if dims is None else dims[node.attributes.get("start", 0) : node.attributes.get("end", len(dims))]
-    known = wanted is not None and all(isinstance(size, int) or size in axes for size in wanted)
-    if wanted is None or not wanted or not known or (is_moving and len(wanted) > 1):
+    are_in_x = wanted is not None and all(isinstance(size, int) or size in axes for size in wanted)
+    if wanted is None or not wanted or not are_in_x or (is_moving and len(wanted) > 1):
         yield node
         return
     parts = []
@@ -57,7 +58,7 @@ def _off_x(node: Node, types: Types, axes: dict[int | str, int], new: Additions,
 
 
 def _lengthens_number(node: Node, graph: Graph, types: Types) -> bool:
-    """Whether a node makes [n] of a number n by a Reshape."""
+    """Whether a node is a Reshape of a number n to [n]."""
     target = graph.constants.get(node.inputs[1]) if node.op == "Reshape" and not node.domain else None
     return target is not None and target.tolist() in ([-1], [1]) and types.shape(node.inputs[0]) == ()
 

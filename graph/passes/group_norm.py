@@ -1,4 +1,4 @@
-"""GroupNorm in a form that keeps the layout of pictures."""
+"""Write GroupNorm in a form that keeps the layout of pictures."""
 
 from math import prod
 
@@ -9,7 +9,7 @@ from fewstep.graph.graph import Graph, Node
 from fewstep.graph.index import Index, index
 from fewstep.graph.types import Types, infer_types
 
-LEAST = 12_000  # numbers of a sample: below, more nodes cost more than layouts
+LEAST = 12_000  # numbers of a sample: below this, more nodes cost more than changes of the layout
 
 
 def spread_group_norm(graph: Graph) -> Graph:
@@ -18,28 +18,29 @@ def spread_group_norm(graph: Graph) -> Graph:
         Reshape(InstanceNormalization(Reshape(x, [0, groups, -1])), shape of x)
             ==>      d / Sqrt(g(d d) + epsilon)      with  d = x - g(x)
 
-    with g(x) the mean over positions, then over the channels of a group [B, C, 1, ...]. Where the number of positions
-    is known, ReduceL2 gives the mean of d d over them, and d d itself is never written. Engines that compute
-    convolutions with channels last, as OpenVINO 2026.4 does, turn a picture around for the Reshape and back again. The
-    mean is taken off before anything is squared, so nothing cancels. Equal up to the rounding of float32. Sequences,
-    which have one axis of positions, stay: there it takes longer.
+    Here g(x) [B, C, 1, ...] is the mean over positions, then over the channels of a group. Where the number of
+    positions is fixed, ReduceL2 gives the mean of d d over them, and no tensor holds d d itself. An engine that
+    computes convolutions with channels last, as OpenVINO 2026.4 does, changes the layout of a picture for the Reshape,
+    and back again. The mean is subtracted before the square, so nothing cancels. The result is equal up to the rounding
+    of float32. A sequence, which has one axis of positions, stays: this form takes longer there.
     """
     idx, types, new = index(graph), infer_types(graph), Additions(graph)
     changed: dict[str, tuple[Node, ...]] = {}
     for node in graph.nodes:
         if node.op == "InstanceNormalization" and not node.domain:
             changed |= _spread(node, graph, idx, types, new)
-    return graph.with_nodes((made for node in graph.nodes for made in changed.get(node.output, (node,))), new.constants)
+    return graph.with_nodes((each for node in graph.nodes for each in changed.get(node.output, (node,))), new.constants)
 
 
 def _spread(norm: Node, graph: Graph, idx: Index, types: Types, new: Additions) -> dict[str, tuple[Node, ...]]:
-    """What takes the place of its nodes, by their outputs: nothing if it is no GroupNorm without scale and shift."""
+    """The nodes that replace those of a GroupNorm, by their outputs; nothing where `norm` is in no large GroupNorm
+    whose own scale and shift are 1 and 0."""
     before = idx.producer(norm.inputs[0], "Reshape")
     if before is None or not idx.is_inner(before.output) or not idx.is_inner(norm.output):
         return {}
     (after,) = idx.consumers[norm.output]
-    x, grouped, made = (types.shape(name) for name in (before.inputs[0], before.output, after.output))
-    if after.op != "Reshape" or x is None or grouped is None or x != made or len(x) < 4 or len(grouped) != 3:
+    x, grouped, result = (types.shape(name) for name in (before.inputs[0], before.output, after.output))
+    if after.op != "Reshape" or x is None or grouped is None or x != result or len(x) < 4 or len(grouped) != 3:
         return {}
     if (types.sample_bytes(before.inputs[0]) or 0) < LEAST * np.dtype(np.float32).itemsize:
         return {}
@@ -75,11 +76,11 @@ def _nodes(
         )
 
     def over_positions(op: str, of: str, name: str) -> Node:
-        made = new.name(f"{y}_{name}_channels")
-        return Node(op, (of, positions), (made,), {"keepdims": 1}, made)
+        by_channel = new.name(f"{y}_{name}_channels")
+        return Node(op, (of, positions), (by_channel,), {"keepdims": 1}, by_channel)
 
     def squares(of: str) -> tuple[Node, ...]:
-        """The mean of squares over positions."""
+        """The nodes of the mean of squares over positions, its result last."""
         squared = new.name(f"{y}_squared")
         sizes = [size for size in shape[2:] if isinstance(size, int)]
         if len(sizes) < rank - 2:

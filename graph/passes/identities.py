@@ -1,4 +1,4 @@
-"""Operations that change nothing, or only undo or repeat one another."""
+"""Remove operations that change nothing, and join those that undo or repeat one another."""
 
 from dataclasses import replace
 
@@ -31,11 +31,12 @@ def drop_identities(graph: Graph) -> Graph:
 
 
 def drop_expands(graph: Graph) -> Graph:
-    """Let an operation broadcast what it was given expanded, where the other operand has that shape already.
+    """Let an operation read a tensor from before its Expand, where the other operand has the expanded shape.
 
     Mul(time, Expand(1, Shape(x)[:1]))      ==>      Mul(time, 1)
 
-    Networks make a vector of ones from the batch of x, so that all that follows would seem to depend on x.
+    The operation broadcasts the tensor itself. A vector of ones that a network makes from the batch of x would
+    otherwise make all that follows depend on x.
     """
     idx, types = index(graph), infer_types(graph)
 
@@ -45,8 +46,8 @@ def drop_expands(graph: Graph) -> Graph:
         shape = types.shape(node.output)
         for position, other in ((0, 1), (1, 0)):
             expand = idx.producer(node.inputs[position], "Expand")
-            given = types.shape(node.inputs[other])
-            if expand is not None and shape is not None and given == shape and "?" not in shape:
+            is_whole = types.shape(node.inputs[other]) == shape
+            if expand is not None and shape is not None and is_whole and "?" not in shape:
                 inputs = list(node.inputs)
                 inputs[position] = expand.inputs[0]
                 return replace(node, inputs=tuple(inputs))
@@ -56,7 +57,7 @@ def drop_expands(graph: Graph) -> Graph:
 
 
 def merge_layout(graph: Graph) -> Graph:
-    """Make one of two Reshapes or two Transposes in a row.
+    """Join two Reshapes, or two Transposes, in a row to one.
 
     Reshape(Reshape(x, a), b)        ==>      Reshape(x, b)
     Transpose(Transpose(x, p), q)    ==>      Transpose(x, p[q])
@@ -66,7 +67,7 @@ def merge_layout(graph: Graph) -> Graph:
 
 
 def _unchanged(node: Node, graph: Graph, types: Types) -> str | None:
-    """The input that a node returns as it is, or None."""
+    """The input that a node returns without a change, or None."""
     if node.domain:
         return None
     source = node.inputs[0] if node.inputs else ""
@@ -89,8 +90,8 @@ def _unchanged(node: Node, graph: Graph, types: Types) -> str | None:
     pairs = [node.inputs] if node.op in ("Div", "Sub") else [node.inputs, node.inputs[::-1]]
     for kept, constant in pairs:
         value = types.values.get(kept)
-        known = graph.constants.get(constant)
-        if value and value.shape == after.shape and known is not None and np.all(known == neutral):
+        factor = graph.constants.get(constant)
+        if value and value.shape == after.shape and factor is not None and np.all(factor == neutral):
             return kept
     return None
 

@@ -1,4 +1,4 @@
-"""What a graph loses in float16, shown where no kernel computes in float16."""
+"""Round a float32 graph as float16 would, to show the loss on engines without float16 kernels."""
 
 from dataclasses import replace
 
@@ -18,9 +18,9 @@ def round_to_float16(graph: Graph) -> Graph:
 
         f(x, W)      ==>      r(f(r(x), r(W)))  with  r(x) = Cast(Cast(x, float16), float32)
 
-    ONNX Runtime's CPU provider computes float16 graphs in float32 and rounds where it happens to; so a tensor that
-    overflows in an engine would not do so there. Sums inside an operation are float32, as in engines. Weights that are
-    mapped from files, as those of large networks are, stay as they are: onnxruntime would hold all of them rounded.
+    ONNX Runtime's CPU provider computes a float16 graph in float32, and rounds some tensors only. A tensor that
+    overflows in an engine would then stay finite. Sums inside an operation are float32, as in engines. Weights that are
+    mapped from files, as in large networks, are not rounded: onnxruntime would hold a rounded copy of each.
     """
     types, inputs = infer_types(graph), {value.name for value in graph.inputs if value.dtype == np.float32}
     names, constants = {name: f"rounded({name})" for name in inputs}, dict[str, Array]()

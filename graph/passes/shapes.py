@@ -1,4 +1,4 @@
-"""Shape arithmetic: gone, given that the batch is the only dimension that may change."""
+"""Replace shape arithmetic by constants, since the batch is the only dimension that may change."""
 
 from dataclasses import replace
 from typing import Any
@@ -22,11 +22,11 @@ def fold_shapes(graph: Graph) -> Graph:
     """
     types, idx, new = infer_types(graph), index(graph), Additions(graph)
     nodes: list[Node] = []
-    known: dict[str, Array] = {}
+    constants: dict[str, Array] = {}
     for node in graph.nodes:
         value = _known_dims(node, graph, idx, types)
         if value is not None:
-            known[node.output] = value
+            constants[node.output] = value
             continue
         if _only_leads(node, graph, idx, types):
             node = replace(node, op="Expand")
@@ -35,11 +35,11 @@ def fold_shapes(graph: Graph) -> Graph:
             shape = new.constant("shape_" + "x".join(map(str, dims)), np.asarray(dims, np.int64))
             node = replace(node, inputs=(node.inputs[0], shape), attributes={})
         nodes.append(node)
-    return graph.with_nodes(nodes, known | new.constants)
+    return graph.with_nodes(nodes, constants | new.constants)
 
 
 def _target(node: Node, types: Types) -> tuple[int, ...] | None:
-    """The constant second input of a Reshape or Expand, if one says it."""
+    """The constant that may be the second input of a Reshape or Expand; None where no constant says the same."""
     if node.op not in ("Reshape", "Expand") or node.domain:
         return None
     before, after = types.shape(node.inputs[0]), types.shape(node.output)
@@ -62,7 +62,8 @@ def _target(node: Node, types: Types) -> tuple[int, ...] | None:
 
 
 def _target_of_batch(node: Node, graph: Graph, idx: Index, types: Types) -> tuple[int, ...] | None:
-    """The target of a Reshape that keeps the batch and leaves one dimension open, which inference does not find."""
+    """The target of a Reshape that keeps the batch and leaves one dimension open: shape inference does not follow
+    it."""
     concat = idx.producer(node.inputs[1], "Concat") if node.op == "Reshape" and not node.domain else None
     before = types.shape(node.inputs[0])
     if concat is None or not before or not _is_batch(concat.inputs[0], graph, idx, types):
@@ -79,7 +80,7 @@ def _target_of_batch(node: Node, graph: Graph, idx: Index, types: Types) -> tupl
 
 
 def _only_leads(node: Node, graph: Graph, idx: Index, types: Types) -> bool:
-    """Whether a Tile repeats an axis of 1, the leading one, and no other."""
+    """Whether a Tile repeats the leading axis alone, and that axis has the size 1."""
     concat = idx.producer(node.inputs[1], "Concat") if node.op == "Tile" and not node.domain else None
     if concat is None or (types.shape(node.inputs[0]) or ())[:1] != (1,) or types.shape(concat.inputs[0]) != (1,):
         return False
@@ -88,7 +89,7 @@ def _only_leads(node: Node, graph: Graph, idx: Index, types: Types) -> bool:
 
 
 def _is_batch(name: str, graph: Graph, idx: Index, types: Types) -> bool:
-    """Whether a tensor holds [batch], read off the shape of another."""
+    """Whether a tensor is [batch], read off the shape of another tensor."""
     unsqueeze = idx.producer(name, "Unsqueeze")
     gather = idx.producer(unsqueeze.inputs[0], "Gather") if unsqueeze else None
     shape = idx.producer(gather.inputs[0], "Shape") if gather else None
@@ -118,6 +119,6 @@ def _known_dims(node: Node, graph: Graph, idx: Index, types: Types) -> Array | N
 
 
 def _dims(shape: Node, types: Types) -> tuple[int | str, ...] | None:
-    """What a Shape node returns, as far as known."""
+    """The dimensions that a Shape node returns, a name for each that is free; None where they are unknown."""
     dims = types.shape(shape.inputs[0])
     return None if dims is None else dims[shape.attributes.get("start", 0) : shape.attributes.get("end", len(dims))]

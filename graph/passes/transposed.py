@@ -1,4 +1,4 @@
-"""Transposed convolutions as convolutions, which engines have integer kernels for."""
+"""Write transposed convolutions as convolutions, for which engines have integer kernels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,9 +18,9 @@ def write_transposed(graph: Graph) -> Graph:
 
         ConvTranspose(x, W)      ==>      crop(DepthToSpace(Conv(x, phases of W)))
 
-    Of a stride s, each place of x makes s x s places, and a phase takes every s-th tap of W. The products are as many
-    as before, and a border more. int8 needs the form: neither onnxruntime nor OpenVINO has integer kernels for the
-    other. In one dimension, Reshape and Transpose stand in the place of DepthToSpace.
+    With stride s each place of x makes s x s places, and each phase has every s-th tap of W. There are as many products
+    as before, and those of a border. int8 needs this form: neither onnxruntime nor OpenVINO has integer kernels for a
+    ConvTranspose. In one dimension, Reshape and Transpose replace DepthToSpace.
     """
     new = Additions(graph)
     nodes: list[Node] = []
@@ -34,7 +34,7 @@ def write_transposed(graph: Graph) -> Graph:
 
 @dataclass(frozen=True)
 class Phases:
-    """By spatial axis: the stride, the taps of each phase, and the places to cut off at the start and at the end."""
+    """The stride, the taps of each phase, and the places to cut off at the start and at the end, by spatial axis."""
 
     strides: tuple[int, ...]
     taps: tuple[int, ...]
@@ -43,7 +43,7 @@ class Phases:
 
 
 def _phases(node: Node, weight: Array) -> Phases | None:
-    """None where the form does not hold: groups, dilation, padding by name, another number of axes than 1 or 2."""
+    """The phases of a ConvTranspose; None for one with groups, dilation, padding by name, or more than two axes."""
     attributes, axes = node.attributes, weight.ndim - 2
     is_plain = all(attributes.get(name, value) == value for name, value in PLAIN.items())
     is_dilated = any(each != 1 for each in attributes.get("dilations", ()))
@@ -51,42 +51,43 @@ def _phases(node: Node, weight: Array) -> Phases | None:
         return None
     strides = tuple(attributes.get("strides", [1] * axes))
     if axes == 2 and strides[0] != strides[1]:
-        return None  # which DepthToSpace does not know
+        return None  # DepthToSpace has one stride for both axes
     pads, longer = attributes.get("pads", [0] * 2 * axes), attributes.get("output_padding", [0] * axes)
     taps = tuple(-(-kernel // stride) for kernel, stride in zip(weight.shape[2:], strides, strict=True))
-    # phases make (n - 1 + taps) * stride places of n, and (n - 1) * stride + kernel are there before any is cut
+    # n places become (n - 1 + taps) * stride by phases, and (n - 1) * stride + kernel in a ConvTranspose without pads
     spare = (tap * stride - kernel for tap, stride, kernel in zip(taps, strides, weight.shape[2:], strict=True))
     ends = tuple(more + pad - out for more, pad, out in zip(spare, pads[axes:], longer, strict=True))
     return None if min(ends) < 0 else Phases(strides, taps, tuple(pads[:axes]), ends)
 
 
 def _written(node: Node, weight: Array, bias: Sequence[Array], phases: Phases, new: Additions) -> list[Node]:
+    """The nodes that replace a ConvTranspose of this weight, and of no bias or one."""
     called, axes, stride = node.name or node.output, len(phases.taps), phases.strides[0]
     inputs = (node.inputs[0], new.constant(f"{node.inputs[1]}_phases", _split(weight, phases)))
-    made = new.name(f"{node.output}_phases")
+    result = new.name(f"{node.output}_phases")
     attributes = {"kernel_shape": list(phases.taps), "pads": [tap - 1 for tap in phases.taps] * 2}
-    nodes = [Node("Conv", inputs, (made,), attributes, called)]
+    nodes = [Node("Conv", inputs, (result,), attributes, called)]
     if stride > 1:
         spread = new.name(f"{node.output}_spread")
-        nodes += _spread(made, spread, weight.shape[1], stride, axes, called, new)
-        made = spread
+        nodes += _spread(result, spread, weight.shape[1], stride, axes, called, new)
+        result = spread
     if any(phases.starts) or any(phases.ends):
         cut = new.name(f"{node.output}_cut")
         last = [-end if end else np.iinfo(np.int64).max for end in phases.ends]
         limits = (("starts", phases.starts), ("ends", last), ("axes", range(2, 2 + axes)))
         names = [new.constant(f"{node.output}_cut_{name}", np.array(values, np.int64)) for name, values in limits]
-        nodes.append(Node("Slice", (made, *names), (cut,), name=f"{called}_cut"))
-        made = cut
+        nodes.append(Node("Slice", (result, *names), (cut,), name=f"{called}_cut"))
+        result = cut
     for shifts in bias:
         shift = new.constant(f"{node.output}_bias", np.ascontiguousarray(shifts.reshape(1, -1, *[1] * axes)))
-        nodes.append(Node("Add", (made, shift), node.outputs, name=f"{called}_bias"))
+        nodes.append(Node("Add", (result, shift), node.outputs, name=f"{called}_bias"))
     nodes[-1] = replace(nodes[-1], outputs=node.outputs)
     return nodes
 
 
 def _split(weight: Array, phases: Phases) -> Array:
-    """The weight [in, out, *kernel] as that of a convolution, [out * phases, in, *taps]; taps that a phase has not are
-    zero."""
+    """The weight [in, out, *kernel] as the weight [out * phases, in, *taps] of a convolution; taps that a phase lacks
+    are zero."""
     inputs, outputs = weight.shape[:2]
     whole = [tap * stride for tap, stride in zip(phases.taps, phases.strides, strict=True)]
     padded = np.zeros((inputs, outputs, *whole), weight.dtype)
@@ -101,7 +102,7 @@ def _split(weight: Array, phases: Phases) -> Array:
 
 
 def _spread(x: str, y: str, channels: int, stride: int, axes: int, called: str, new: Additions) -> list[Node]:
-    """Channels [B, C * phases, ...] to places [B, C, ... * stride]."""
+    """The nodes that move channels [B, C * phases, ...] to places [B, C, ... * stride]."""
     if axes == 2:
         return [Node("DepthToSpace", (x,), (y,), {"blocksize": stride, "mode": b"CRD"}, f"{called}_spread")]
     apart, turned = new.name(f"{y}_apart"), new.name(f"{y}_turned")
