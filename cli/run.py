@@ -11,12 +11,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.cli.conditions import parse_conditions
+from fewstep.cli.conditions import parse_conditions, parse_sizes
 from fewstep.cli.outcome import Outcome, counted
 from fewstep.cli.run_backend import check_body, opened
 from fewstep.cli.run_plan import check_given_by_options, check_name, default_plan, default_shaping, unlike_calibration
 from fewstep.cli.run_tiles import Tiling, tiling
-from fewstep.cli.sizes import parse_sizes
 from fewstep.evaluation.output import check_writable, whole_file, write_whole
 from fewstep.evaluation.speed.fastest import Kept
 from fewstep.machine.memory import peak

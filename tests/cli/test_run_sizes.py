@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fewstep.cli.conditions import parse_sizes
 from fewstep.cli.run import RunOptions, run
-from fewstep.cli.sizes import parse_sizes
 from fewstep.runtime import UserError, load
 from tests.free_bundle import free
 
