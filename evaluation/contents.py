@@ -15,7 +15,7 @@ from fewstep.evaluation.verified import VerifiedStage, verified_stages
 from fewstep.graph import io
 from fewstep.graph.engine_operations import needed_version, text, unparsed
 from fewstep.graph.graph import Graph
-from fewstep.graph.quantized import CONTRIB
+from fewstep.graph.selection import CONTRIB
 from fewstep.lowering.bodies import is_run_by_onnxruntime, ranges_file, ranges_files
 from fewstep.lowering.coverage import macs, optimized
 from fewstep.lowering.targets import targets_by_name

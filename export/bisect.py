@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from fewstep.export.points import Point
+from fewstep.export.points import ComparisonPoint
 from fewstep.export.spec import Reference
 from fewstep.graph.graph import OUTPUT, Array, Graph, X
 from fewstep.graph.index import Index, index
@@ -94,7 +94,7 @@ def _below(name: str, idx: Index, candidates: Collection[str], told: Mapping[str
     return found
 
 
-def where_exported_differs(reference: Reference, exported: Graph, point: Point) -> str:
+def where_exported_differs(reference: Reference, exported: Graph, point: ComparisonPoint) -> str:
     """The node of the exported graph whose value first differs from the reference, in words; "" if only the output can
     be compared."""
 
@@ -106,7 +106,9 @@ def where_exported_differs(reference: Reference, exported: Graph, point: Point) 
     )
 
 
-def where_prepared_differs(reference: Reference, exported: Graph, prepared: PreparedDenoiser, point: Point) -> str:
+def where_prepared_differs(
+    reference: Reference, exported: Graph, prepared: PreparedDenoiser, point: ComparisonPoint
+) -> str:
     """The node of the exported graph that the prepared one first computes differently, in words."""
     graphs = [graph for graph in (prepared.conditioner, prepared.prologue, prepared.body) if graph is not None]
     kept = {output for graph in graphs for node in graph.nodes for output in node.outputs}
@@ -123,7 +125,7 @@ def where_prepared_differs(reference: Reference, exported: Graph, prepared: Prep
 def mismatch(
     is_prepared: bool,
     relative: float,
-    point: Point,
+    point: ComparisonPoint,
     expected: Array,
     reference: Reference,
     exported: Graph,
@@ -141,7 +143,7 @@ def mismatch(
     return UserError(f"{what}{place}: {relative:.2g} at {point}", fix)
 
 
-def draws_at_random(reference: Reference, point: Point) -> UserError:
+def draws_at_random(reference: Reference, point: ComparisonPoint) -> UserError:
     return UserError(
         f"{reference.name} gives another output each time{reference.draws()}, at {point}",
         "let it draw nothing at random: noise is the sampler's",
@@ -160,7 +162,7 @@ def where_samples_mix(reference: Reference, exported: Graph, feeds: Mapping[str,
     return f", from {_node(exported, first_wrong(exported, set(reference.tensors()), wrong))} on"
 
 
-def differs_in_float16(relative: float, point: Point, name: str, prepared: PreparedDenoiser) -> str:
+def differs_in_float16(relative: float, point: ComparisonPoint, name: str, prepared: PreparedDenoiser) -> str:
     """What is said of a graph that loses too much in float16, and from which node on."""
 
     def exact(names: Collection[str]) -> Mapping[str, Array]:
@@ -180,7 +182,7 @@ def in_float16(prepared: PreparedDenoiser) -> PreparedDenoiser:
     return replace(prepared, body=round_to_float16(prepared.body))
 
 
-def not_finite(reference: Reference, exported: Graph, point: Point) -> UserError:
+def not_finite(reference: Reference, exported: Graph, point: ComparisonPoint) -> UserError:
     """The error that names the first tensor of the reference that is not finite, though what it is made from is."""
 
     def wrong(names: Collection[str]) -> dict[str, bool]:

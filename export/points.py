@@ -26,7 +26,7 @@ Scope = Literal["full", "quick"]
 
 
 @dataclass(frozen=True)
-class Point:
+class ComparisonPoint:
     """Inputs of one comparison, by graph input name; `sizes` are those of x where they may be chosen."""
 
     time: float
@@ -42,7 +42,7 @@ class Point:
         return f"time {self.time:g}, batch {self.batch}{sizes}"
 
 
-def points(spec: Spec, scope: Scope = "full") -> Iterator[Point]:
+def points(spec: Spec, scope: Scope = "full") -> Iterator[ComparisonPoint]:
     """Each batch size at each time, single samples first; then each other size of x, at one time. Conditions walk
     through their values, the null value among them.
 
@@ -59,7 +59,7 @@ def points(spec: Spec, scope: Scope = "full") -> Iterator[Point]:
     visited += [(times[number % len(times)], SIZED_BATCH, sizes) for number, sizes in enumerate(others)]
     for number, (time, batch, sizes) in enumerate(visited):
         cleaner = [*times[times.index(time) + 1 :], schedule.cleanest.network]
-        yield Point(time, _feeds(sized(spec, sizes), time, cleaner, batch, number), sizes)
+        yield ComparisonPoint(time, _feeds(sized(spec, sizes), time, cleaner, batch, number), sizes)
 
 
 def _feeds(spec: Spec, time: float, cleaner: Sequence[float], batch: int, number: int) -> dict[str, Array]:

@@ -27,7 +27,7 @@ from fewstep.export.bisect import (
     run_prepared,
     where_samples_mix,
 )
-from fewstep.export.points import Point, Scope, points
+from fewstep.export.points import ComparisonPoint, Scope, points
 from fewstep.export.spec import Reference, Source, Spec, TracedDenoiser
 from fewstep.graph.graph import OUTPUT, TIME, Array, Graph
 from fewstep.graph.needs import duration
@@ -45,7 +45,7 @@ LOG = logging.getLogger("fewstep")
 Stage = Literal["exported", "prepared", "float16"]
 
 
-class Comparison(msgspec.Struct, frozen=True):
+class PointComparison(msgspec.Struct, frozen=True):
     """The reference against a graph at one point. `relative` is max |difference| over max |output of the reference|."""
 
     stage: Stage
@@ -62,13 +62,13 @@ class Verification(msgspec.Struct, frozen=True):
     graphs takes it over."""
 
     tolerance: float
-    comparisons: tuple[Comparison, ...]
+    comparisons: tuple[PointComparison, ...]
     reference: str = "torch"  # what ran the denoiser as it was given
     scope: Scope = "full"
     verified: str = ""
 
     @property
-    def worst(self) -> Comparison:
+    def worst(self) -> PointComparison:
         """The largest difference in float32."""
         return max(
             (each for each in self.comparisons if each.stage != "float16"), key=lambda comparison: comparison.relative
@@ -89,7 +89,7 @@ class ReferenceOutputs:
     name: str
     engine: str
     tolerance: float
-    points: tuple[Point, ...]
+    points: tuple[ComparisonPoint, ...]
     outputs: tuple[Array, ...]
     mixed: tuple[Mapping[str, Array], Array]
     dependence: UserError | None
@@ -151,9 +151,9 @@ def compare(
     float16 costs is shown by rounding each result as well, whether the bundle will compute in it or engines may.
     UserError at the first mismatch; `again` gives the reference back, to find the node where it begins.
     """
-    comparisons: list[Comparison] = []
+    comparisons: list[PointComparison] = []
 
-    def exported_agrees(point: Point, output: Array) -> bool:
+    def exported_agrees(point: ComparisonPoint, output: Array) -> bool:
         found = open_session(exported)(point.feeds)[OUTPUT]
         return _compare("exported", expected.spec, point, output, found).relative <= expected.tolerance
 
@@ -217,13 +217,13 @@ def one_sample(source: Source) -> float | None:
     return perf_counter() - started
 
 
-def _mixed(point: Point, times: Sequence[float]) -> dict[str, Array]:
+def _mixed(point: ComparisonPoint, times: Sequence[float]) -> dict[str, Array]:
     """The feeds of a point with another time for each sample."""
     return {**point.feeds, TIME: np.resize(np.unique(np.asarray(times, np.float32)), point.batch)}
 
 
 def _each_alone(
-    reference: Reference, exported: Graph, point: Point, feeds: Mapping[str, Array]
+    reference: Reference, exported: Graph, point: ComparisonPoint, feeds: Mapping[str, Array]
 ) -> tuple[Array, UserError | None]:
     """What the reference makes of each sample alone, and the error that it depends on the other samples of its batch,
     if it does: no graph shows that.
@@ -258,7 +258,7 @@ def _in_parts(prepared: PreparedDenoiser) -> PreparedDenoiser:
     return replace(prepared, body=attention_in_parts(prepared.body))
 
 
-def _rounded(expected: ReferenceOutputs, prepared: PreparedDenoiser, is_deployed: bool) -> Iterator[Comparison]:
+def _rounded(expected: ReferenceOutputs, prepared: PreparedDenoiser, is_deployed: bool) -> Iterator[PointComparison]:
     """What rounding each result to float16 costs, one sample at each time. Too much is an error where the bundle will
     compute in float16, and else a warning: engines may be made of it later.
     """
@@ -280,9 +280,9 @@ def _number(difference: float) -> float:
     return difference if difference < LARGEST else LARGEST
 
 
-def _compare(stage: Stage, spec: Spec, point: Point, expected: Array, found: Array) -> Comparison:
+def _compare(stage: Stage, spec: Spec, point: ComparisonPoint, expected: Array, found: Array) -> PointComparison:
     error = float(np.max(np.abs(expected - found))) if expected.shape == found.shape else math.inf
     scale = float(np.max(np.abs(expected)))
     scalars = {c.name: point.feeds[c.input].astype(float).tolist() for c in spec.conditions if not c.shape}
     relative = error / scale if scale else error
-    return Comparison(stage, point.time, point.batch, scalars, error, relative, dict(point.sizes))
+    return PointComparison(stage, point.time, point.batch, scalars, error, relative, dict(point.sizes))

@@ -7,9 +7,8 @@ from fewstep.graph.extents import of_inputs
 from fewstep.graph.graph import TIME, TO, Graph
 from fewstep.graph.index import index
 from fewstep.graph.passes.constants import drop_unused
-from fewstep.graph.prologue import can_be_row
+from fewstep.graph.prologue import can_be_row, work
 from fewstep.graph.types import infer_types
-from fewstep.graph.work import work
 
 WORTH = 10**6  # multiply-accumulates of one condition: below it a graph of its own costs more than it saves
 

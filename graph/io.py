@@ -31,7 +31,7 @@ EXTERNAL_ABOVE = 256 * 2**20  # bytes of weights: more than this go to a file of
 WRITE_AGAIN = "copy or write the bundle again"
 GRAPHS = "graphs"  # the folder of a bundle that holds them and their weights
 
-Find = Callable[[Array], weights.Place | None]
+Find = Callable[[Array], weights.FilePlace | None]
 
 
 # Writing
@@ -75,7 +75,7 @@ def save(
         offsets = weights.write(stream, arrays)
     data = draft.replace(path.with_name(f"{path.stem}-{file_sha256(draft)[:12]}{path.suffix}.data"))
     places = {
-        weights.identity(array): weights.Place(data, offset) for array, offset in zip(arrays, offsets, strict=True)
+        weights.identity(array): weights.FilePlace(data, offset) for array, offset in zip(arrays, offsets, strict=True)
     }
     path.write_bytes(_serialized(to_model(graph, lambda array: places[weights.identity(array)], also, metadata)))
     return (path, data)
@@ -143,7 +143,7 @@ def _finder(writer: "Writer") -> Find:
     """A function like `place_of` for the files of a writer's bundle. Others may lie beside them: an export's source."""
     inside = weights.in_folder(writer.bundle / GRAPHS)
 
-    def find(array: Array) -> weights.Place | None:
+    def find(array: Array) -> weights.FilePlace | None:
         place = inside(array)
         return place if place is not None and f"{GRAPHS}/{place.file.name}" in writer.known else None
 

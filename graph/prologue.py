@@ -1,15 +1,15 @@
 """The prologue: what does not depend on x, cut off to run once per call instead of once per step."""
 
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 
 from fewstep.graph.extents import is_named, of_inputs
-from fewstep.graph.graph import BATCH, Graph, Value, X
+from fewstep.graph.graph import BATCH, Graph, Node, Value, X
 from fewstep.graph.index import Index, index
 from fewstep.graph.passes.constants import drop_unused
 from fewstep.graph.types import Types, infer_types
-from fewstep.graph.work import work
 
 ROW_LIMIT = 2**20  # bytes of one sample of one row: more than this cost more to carry than they save
 WORK_LIMIT = 100  # multiply-accumulates for a byte saved: more take longer than the byte, on CPUs and GPUs alike
@@ -105,3 +105,16 @@ def _upstream(row: str, idx: Index, types: Types, limit: int) -> frozenset[str]:
             carried[name] = source
     arithmetic = sum(work(node, types) for node in idx.graph.nodes if node.output in made)
     return frozenset(made) if arithmetic <= WORK_LIMIT * (size - sum(carried.values())) else frozenset()
+
+
+def work(node: Node, types: Types) -> int:
+    """About how many multiply-accumulates of one sample, at the usual sizes: one for each element made and summed."""
+    if node.op not in ("Conv", "Gemm", "MatMul"):
+        return 0
+    made, weight = (_sizes(name, types) for name in (node.output, node.inputs[1]))
+    return prod(made) * prod(weight[1:] if node.op == "Conv" else _sizes(node.inputs[0], types)[-1:])
+
+
+def _sizes(name: str, types: Types) -> tuple[int, ...]:
+    value = types.usual.get(name)
+    return () if value is None else tuple(size if isinstance(size, int) else 1 for size in value.shape)

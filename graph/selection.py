@@ -1,13 +1,19 @@
-"""Which operations are lowered to int8, until a measured precision map says so."""
+"""Which operations are lowered to int8, until a measured precision map says so, and which are quantized already."""
 
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
 
 from fewstep.graph.graph import Graph, Node, X
 from fewstep.graph.index import Index, index
-from fewstep.graph.quantized import CONTRIB, is_quantized
 from fewstep.plans.errors import UserError
 
+CONTRIB = "com.microsoft"  # domain of onnxruntime's own operations
+DOMAINS = ("", "ai.onnx", CONTRIB)  # ONNX's own goes by two names
+OPERATIONS = re.compile(  # how their names begin; a QuickGelu is none
+    "Q(Linear|Gemm|Attention|MoE|Ordered|EmbedLayer)|(Dynamic)?Quantize|Dequantize|(MatMul|Conv)Integer"
+    "|MatMul(NBits|Bnb4|FpQ4)|GatherBlockQuantized"
+)
 LEAST_CHANNELS = 16  # below, int8 kernels pad to this many and win nothing
 FEW_CHANNELS = f"fewer than {LEAST_CHANNELS} channels on one side"
 OUTER = "first or last layer: its error reaches the sample undamped"
@@ -159,3 +165,8 @@ def _reaching_without(graph: Graph, ops: Collection[str]) -> frozenset[str]:
         else:
             needed.update(node.inputs)
     return frozenset(found)
+
+
+def is_quantized(op: str, domain: str) -> bool:
+    """Whether an operation takes or makes quantized numbers, as both halves of a QDQ pair do."""
+    return domain in DOMAINS and OPERATIONS.match(op) is not None

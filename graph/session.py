@@ -25,7 +25,7 @@ def run(graph: Graph, feeds: Mapping[str, Array], also: Iterable[str] = ()) -> d
     return open_session(graph, also)(feeds)
 
 
-class Session:
+class GraphSession:
     """A graph opened once and run many times, on the CPU."""
 
     def __init__(self, session: ort.InferenceSession) -> None:
@@ -48,7 +48,7 @@ def open_session(
     arena: bool = False,
     threads: int = 0,
     fuse_qdq: bool = True,
-) -> Session:
+) -> GraphSession:
     """A session that returns the graph's outputs and the inner tensors `also`.
 
     It computes the graph as written; `optimize` lets onnxruntime fuse, as a deployed session does. `arena`: allocate as
@@ -66,7 +66,7 @@ def open_session(
     options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimize else levels.ORT_DISABLE_ALL
     if not optimize:
         options.add_session_config_entry("session.disable_prepacking", "1")  # a packed weight is a second one
-    return Session(open_with(graph, options, also))
+    return GraphSession(open_with(graph, options, also))
 
 
 def open_with(graph: Graph, options: ort.SessionOptions, also: Iterable[str] = ()) -> ort.InferenceSession:
@@ -85,7 +85,7 @@ def open_with(graph: Graph, options: ort.SessionOptions, also: Iterable[str] = (
     rest = {name: array for name, array in weights.large(graph).items() if find(array) is None}
     if sum(array.nbytes for array in rest.values()) <= io.EXTERNAL_ABOVE:
         rest = {}
-    given = {weights.identity(array): weights.Place(IN_MEMORY, 0) for array in rest.values()}
+    given = {weights.identity(array): weights.FilePlace(IN_MEMORY, 0) for array in rest.values()}
     with explained("load the graph"):
         values = [
             ort.OrtValue.ortvalue_from_numpy(np.require(array, requirements=["C", "A"])) for array in rest.values()
@@ -111,7 +111,7 @@ def _folder(graph: Graph) -> Path | None:
     return sizes.most_common(1)[0][0] if sizes else None
 
 
-def _nowhere(array: Array) -> weights.Place | None:
+def _nowhere(array: Array) -> weights.FilePlace | None:
     """Where an array lies, of which no file is known."""
     return None
 

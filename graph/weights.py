@@ -24,7 +24,7 @@ BLOCK = 2**24  # bytes that are copied at a time
 
 
 @dataclass(frozen=True)
-class Place:
+class FilePlace:
     """Where the bytes of an array begin: a file, and an offset in it."""
 
     file: Path
@@ -42,12 +42,12 @@ def view(file: Array, offset: int, dtype: np.dtype[Any], shape: Sequence[int]) -
     return np.asarray(file[offset : offset + size]).view(dtype).reshape(shape)
 
 
-def place_of(array: Array) -> Place | None:
+def place_of(array: Array) -> FilePlace | None:
     """Where a mapped array lies; None where its memory is no file's, or it lies there in another order."""
     root = _root(array)
     if not isinstance(root, np.memmap) or root.filename is None or root.mode != "r" or not array.flags.c_contiguous:
         return None
-    return Place(Path(root.filename), _address(array) - _address(root) + root.offset)
+    return FilePlace(Path(root.filename), _address(array) - _address(root) + root.offset)
 
 
 def release(graph: Graph) -> None:
@@ -117,11 +117,11 @@ def mapped(graph: Graph, found: Mapping[tuple[object, ...], Array]) -> Graph:
     return replace(graph, constants={name: moved(array) for name, array in graph.constants.items()})
 
 
-def in_folder(folder: Path) -> Callable[[Array], Place | None]:
+def in_folder(folder: Path) -> Callable[[Array], FilePlace | None]:
     """A function like `place_of` for files of one folder only."""
     home = folder.resolve()
 
-    def find(array: Array) -> Place | None:
+    def find(array: Array) -> FilePlace | None:
         place = place_of(array)
         return place if place is not None and place.file.parent.resolve() == home else None
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from fewstep.graph.graph import Array, Graph, Node, Value
 from fewstep.graph.index import Index, index
-from fewstep.graph.session import Session, open_session
+from fewstep.graph.session import GraphSession, open_session
 from fewstep.lowering.coverage import MULTIPLY
 from fewstep.ranges.table import LEVELS
 from fewstep.runtime.bundle.platforms import ONNXRUNTIME, preferred
@@ -43,7 +43,7 @@ class Agreement:
         return self.steps <= 1 and self.off <= max(FEW, TIES * self.size)
 
 
-def as_deployed(lowered: Graph, tensors: Sequence[str]) -> Session:
+def as_deployed(lowered: Graph, tensors: Sequence[str]) -> GraphSession:
     """A graph that returns inner `tensors` too, as onnxruntime's own kernels compute them: an `Engine`."""
     return open_session(lowered, tensors, optimize=True)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from fewstep.graph.graph import Graph
-from fewstep.graph.session import Session, open_session
+from fewstep.graph.session import GraphSession, open_session
 from fewstep.lowering.coverage import count
 from fewstep.lowering.quantize import LoweredBody, as_it_is, lower, lower_graph, measured_ops
 from fewstep.lowering.scheme import Target
@@ -30,7 +30,7 @@ class Variants:
         """What may be int8 or float, by name, in the graph's order."""
         return tuple(op.name for op in measured_ops(self.prepared, self.table, self.target.scheme))
 
-    def open(self, in_float: Collection[str] = ()) -> Session:
+    def open(self, in_float: Collection[str] = ()) -> GraphSession:
         """As it is deployed, but with threads that do not spin: several are open at once."""
         return open_session(self.graph(in_float), optimize=True, arena=True, threads=self.threads)
 

@@ -19,7 +19,7 @@ NEEDED = (("up", "down"), ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"), 
 
 
 @dataclass(frozen=True)
-class Scale:
+class AlphaScale:
     """alpha / r, from the configuration, for a file without an `alpha` of its own. alpha None stands for r."""
 
     alpha: float | None = None
@@ -45,7 +45,7 @@ def is_whole(parts: Parts) -> bool:
     return len(forms) + kronecker == 1 or not forms and not kronecker and "diff_b" in parts
 
 
-def delta(parts: Parts, scale: Scale) -> Tensor:
+def delta(parts: Parts, scale: AlphaScale) -> Tensor:
     """The update of the weight, [out, ...] in as many dimensions as its factors show, without magnitudes.
 
     ValueError or RuntimeError where the factors do not fit one another.
@@ -66,7 +66,7 @@ def delta(parts: Parts, scale: Scale) -> Tensor:
     return factor * (up.flatten(1) @ down.flatten(1)).reshape(up.shape[0], *down.shape[1:])
 
 
-def updated(weight: Tensor, parts: Parts, scale: Scale, strength: float) -> Tensor:
+def updated(weight: Tensor, parts: Parts, scale: AlphaScale, strength: float) -> Tensor:
     """The weight with the update, `strength` of the way from what it was. Float32, in the weight's shape.
 
     ValueError saying what shape the update has, where it is not the weight's.

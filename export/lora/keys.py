@@ -79,7 +79,7 @@ def flat(name: str) -> str:
     return name.replace(".", "_")
 
 
-class Layers:
+class NamedLayers:
     """The layers of a network by every name that a file may have for them."""
 
     def __init__(self, names: Collection[str], root: str = "") -> None:
@@ -100,11 +100,11 @@ class Layers:
         return ()
 
 
-def layers_of(names: Collection[str], wanted: Iterable[str]) -> Layers:
-    """The Layers that know most of the `wanted` names, whatever module the network lies in."""
-    given = tuple(wanted)
+def layers_of(names: Collection[str], wanted: Iterable[str]) -> NamedLayers:
+    """The layers of the module in which most of the `wanted` names are found."""
+    wanted = tuple(wanted)
     return max(
-        (Layers(names, root) for root in _roots(names)), key=lambda layers: sum(bool(layers.find(n)) for n in given)
+        (NamedLayers(names, root) for root in _roots(names)), key=lambda each: sum(map(bool, map(each.find, wanted)))
     )
 
 

@@ -16,7 +16,7 @@ from fewstep.runtime.bundle.reading import file_sha256
 if TYPE_CHECKING:
     import torch
 
-    from fewstep.export.lora.delta import Parts, Scale
+    from fewstep.export.lora.delta import AlphaScale, Parts
 
 CONFIG = "adapter_config.json"  # as peft writes it beside adapter_model.safetensors
 METADATA = "lora_adapter_metadata"  # as diffusers writes it into the file: fields, mostly behind the network's name
@@ -30,7 +30,7 @@ KNOWN = "fewstep reads LoRA, LoCon, LoHa, LoKr and DoRA: docs/export/lora.md"
 
 
 @dataclass(frozen=True)
-class Config:
+class AdapterConfig:
     """What is said of a file beside its tensors. `alphas`: by a pattern that matches a layer's name."""
 
     alpha: float | None = None
@@ -38,12 +38,12 @@ class Config:
     alphas: Mapping[re.Pattern[str], float | None] = field(default_factory=dict)
     is_stabilized: bool = False
 
-    def scale(self, layer: str) -> "Scale":
+    def scale(self, layer: str) -> "AlphaScale":
         """Of the layer that the file calls so."""
-        from fewstep.export.lora.delta import Scale
+        from fewstep.export.lora.delta import AlphaScale
 
         own = next((alpha for pattern, alpha in self.alphas.items() if pattern.match(layer)), None)
-        return Scale(self.alpha if own is None else own, self.rank, self.is_stabilized)
+        return AlphaScale(self.alpha if own is None else own, self.rank, self.is_stabilized)
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Lora:
     sha256: str
     strength: float
     updates: Mapping[tuple[Component, str], "Parts"]
-    config: Config = Config()
+    config: AdapterConfig = AdapterConfig()
 
     def layers(self, component: Component) -> tuple[str, ...]:
         """Names of the layers that it changes in a network."""
@@ -126,10 +126,10 @@ def _found(module: "torch.nn.Module", lora: Lora, component: Component) -> "dict
 
 def _check_fit(lora: Lora, layer: str, layers: "Sequence[Any]", parts: "Parts") -> None:
     """UserError where an update has not the shape of the layers that it is for."""
-    from fewstep.export.lora.delta import Scale
+    from fewstep.export.lora.delta import AlphaScale
 
     try:
-        _updated(layers, {part: tensor.to("meta") for part, tensor in parts.items() if part != "alpha"}, Scale())
+        _updated(layers, {part: tensor.to("meta") for part, tensor in parts.items() if part != "alpha"}, AlphaScale())
     except (ValueError, IndexError, RuntimeError) as error:
         shapes = ", ".join(str(list(each.weight.shape)) for each in layers)
         given = ", ".join(f"{part} {list(tensor.shape)}" for part, tensor in parts.items() if part != "alpha")
@@ -139,7 +139,7 @@ def _check_fit(lora: Lora, layer: str, layers: "Sequence[Any]", parts: "Parts") 
 
 
 def _updated(
-    layers: "Sequence[Any]", parts: "Parts", scale: "Scale", strength: float = 1.0
+    layers: "Sequence[Any]", parts: "Parts", scale: "AlphaScale", strength: float = 1.0
 ) -> "list[tuple[torch.nn.Parameter, torch.Tensor]]":
     """(parameter, what it becomes) of layers whose outputs lie one after the other in the file."""
     import torch
@@ -220,7 +220,7 @@ def _read(file: Path) -> "tuple[dict[str, torch.Tensor], Mapping[str, str]]":
     return tensors, metadata
 
 
-def _config(file: Path, is_folder: bool, metadata: Mapping[str, str]) -> Config:
+def _config(file: Path, is_folder: bool, metadata: Mapping[str, str]) -> AdapterConfig:
     """peft's configuration, from the file beside this one or from within it."""
     beside = file.with_name(CONFIG)
     fields: Any = {}
@@ -237,7 +237,7 @@ def _config(file: Path, is_folder: bool, metadata: Mapping[str, str]) -> Config:
         if fields.get("fan_in_fan_out"):
             raise UserError(f"{file.name} was trained on transposed weights (fan_in_fan_out)", OTHER_NETWORK)
         alphas = dict(fields.get("alpha_pattern") or {})
-        return Config(
+        return AdapterConfig(
             _number("alpha", fields.get("lora_alpha", fields.get("alpha"))),
             _number("r", fields.get("r") or None),
             {re.compile(rf"(.*\.)?({pattern})$"): _number(pattern, alpha) for pattern, alpha in alphas.items()},

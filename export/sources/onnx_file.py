@@ -18,7 +18,7 @@ from fewstep.graph.graph import Array, Graph, X
 from fewstep.graph.passes.batch import free_batch
 from fewstep.graph.passes.constants import RANDOM, fold_constants
 from fewstep.graph.passes.float32 import is_half, to_float32
-from fewstep.graph.quantized import is_quantized
+from fewstep.graph.selection import is_quantized
 from fewstep.graph.session import FOLDER, explained
 from fewstep.graph.upgrade import to_opset
 from fewstep.plans.errors import UserError

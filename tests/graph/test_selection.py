@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fewstep.graph.graph import BATCH, Graph, Node, Value
-from fewstep.graph.selection import selected_ops
+from fewstep.graph.selection import is_quantized, selected_ops
 from fewstep.plans.errors import UserError
 from tests.lowering.bodies.small_body import SELECTED, body
 
@@ -95,3 +95,28 @@ def test_what_onnxruntime_added_is_refused_as_what_it_is(op: str, domain: str, s
     with pytest.raises(UserError, match=f"'added' is a {op}") as failure:
         selected_ops(graph)
     assert says in failure.value.what
+
+
+@pytest.mark.parametrize(
+    ("domain", "ops"),
+    [
+        (
+            "",
+            "QuantizeLinear DequantizeLinear DynamicQuantizeLinear QLinearConv QLinearMatMul MatMulInteger ConvInteger",
+        ),
+        (
+            "com.microsoft",
+            "QuantizeLinear DequantizeLinear QGemm QAttention QLinearAdd QLinearSoftmax QMoE QOrderedMatMul "
+            "QEmbedLayerNormalization DynamicQuantizeMatMul DynamicQuantizeLSTM MatMulIntegerToFloat MatMulNBits "
+            "GatherBlockQuantized",
+        ),
+    ],
+)
+def test_integer_operations_are_known_in_both_domains(domain: str, ops: str) -> None:
+    assert [op for op in ops.split() if not is_quantized(op, domain)] == []
+
+
+def test_float_operations_are_none_of_them() -> None:
+    assert not any(is_quantized(op, "") for op in ("Conv", "Gemm", "MatMul", "Cast", "Gather"))
+    assert not any(is_quantized(op, "com.microsoft") for op in ("QuickGelu", "Gelu", "FusedConv", "Attention"))
+    assert not is_quantized("QuantizeLinear", "somebody.else")

@@ -71,9 +71,9 @@ def test_a_mapped_array_knows_where_it_lies(tmp_path: Path) -> None:
     path.write_bytes(bytes(4096) + random(64, 64).tobytes())
     array = weights.view(weights.map_file(path), 4096, np.dtype(np.float32), (64, 64))
     np.testing.assert_array_equal(array, random(64, 64))
-    assert weights.place_of(array) == weights.Place(path, 4096)
-    assert weights.place_of(array[2:]) == weights.Place(path, 4096 + 2 * 256)
-    assert weights.place_of(array.reshape(32, 128)) == weights.Place(path, 4096)
+    assert weights.place_of(array) == weights.FilePlace(path, 4096)
+    assert weights.place_of(array[2:]) == weights.FilePlace(path, 4096 + 2 * 256)
+    assert weights.place_of(array.reshape(32, 128)) == weights.FilePlace(path, 4096)
     for other in (array.T, array[:, 1:], array + 0, random(2, 2), np.asfortranarray(array)):
         assert weights.place_of(other) is None
     with pytest.raises(ValueError, match="read-only"):

@@ -13,7 +13,7 @@ from fewstep.calibration.calibrate import calibrate, open_task
 from fewstep.calibration.count import count_activations, tabulate
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.graph.graph import GROUP, Array, Graph
-from fewstep.graph.session import Session
+from fewstep.graph.session import GraphSession
 from fewstep.lowering import agreement
 from fewstep.lowering.agreement import agreements, as_deployed, warn_of_disagreement
 from fewstep.lowering.quantize import lower_graph
@@ -110,7 +110,7 @@ def test_the_kernel_that_saturates_is_named_and_no_other(
     """A double of a CPU whose sums of one operation stop at 60; what follows it reads what it made."""
 
     def saturating(graph: Graph, also: Any = (), optimize: bool = False) -> Any:
-        session: Session = opened(graph, also, optimize)
+        session: GraphSession = opened(graph, also, optimize)
 
         def run(given: Mapping[str, Array]) -> dict[str, Array]:
             values = session(given)
@@ -136,7 +136,7 @@ def test_a_kernel_that_is_wrong_in_one_group_alone_is_named(
     made = []
 
     def saturating(graph: Graph, also: Any = (), optimize: bool = False) -> Any:
-        session: Session = opened(graph, also, optimize)
+        session: GraphSession = opened(graph, also, optimize)
         made.append(graph.name)
 
         def run(given: Mapping[str, Array]) -> dict[str, Array]:

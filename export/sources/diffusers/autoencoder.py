@@ -12,7 +12,7 @@ from torch import nn
 from fewstep.export.companions import Companion
 from fewstep.export.sources.diffusers.files import CONFIG, GIVE_PIPELINE, Folder, float_bytes, read_json, weights
 from fewstep.export.sources.diffusers.loading import load_network
-from fewstep.export.sources.diffusers.text_modules import Decoder, Encoder, Scale
+from fewstep.export.sources.diffusers.text_modules import Decoder, Encoder, LatentScale
 from fewstep.graph.graph import Array
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import TensorEntry
@@ -56,8 +56,8 @@ def read_autoencoder(folder: Folder, x_shape: tuple[int, ...]) -> AutoencoderSou
     x = TensorEntry(LATENT, "latent", ("batch", *x_shape))
     pixels = TensorEntry(IMAGE, "image", ("batch", *image))
 
-    def way(make: Callable[[nn.Module, Scale], nn.Module]) -> Callable[[], nn.Module]:
-        return lambda: make(load_network(home)[0], Scale(config))
+    def way(make: Callable[[nn.Module, LatentScale], nn.Module]) -> Callable[[], nn.Module]:
+        return lambda: make(load_network(home)[0], LatentScale(config))
 
     def latents(batch: int) -> Mapping[str, Array]:
         return {LATENT: _normal(batch, x_shape)}

@@ -13,7 +13,7 @@ TEXT = "encoder_hidden_states"
 HUNYUAN_LATENT = 64  # of a picture of 512 pixels, to whose places those of other sizes are fitted
 
 
-class Denoiser(nn.Module):
+class ConditionedNetwork(nn.Module):
     """Gives the network its conditions under its own names, and returns the first channels of its output, as many as x
     has. What comes behind those is a learned variance.
     """
@@ -41,7 +41,7 @@ class Denoiser(nn.Module):
         return prediction
 
 
-class ControlledUNet(Denoiser):
+class ControlledUNet(ConditionedNetwork):
     """A U-Net to whose inner tensors a ControlNet (Zhang et al. 2023) or a T2I-Adapter (Mou et al. 2023) adds its own.
 
     A ControlNet sees x and time too, but for its first layers: it runs at each step. An adapter sees its picture only.
@@ -64,7 +64,7 @@ class ControlledUNet(Denoiser):
         return super().predict(x, time, given)
 
 
-class Flux(Denoiser):
+class Flux(ConditionedNetwork):
     """FLUX.1, whose tokens are squares of 2 by 2 of a latent, each at a place that the network is told."""
 
     def predict(self, x: Tensor, time: Tensor, given: NetworkArguments) -> Tensor:
@@ -85,7 +85,7 @@ class Flux(Denoiser):
         return _unpacked(output, rows, columns)
 
 
-class HunyuanDiT(Denoiser):
+class HunyuanDiT(ConditionedNetwork):
     """HunyuanDiT, which is given its rotary embedding."""
 
     def predict(self, x: Tensor, time: Tensor, given: NetworkArguments) -> Tensor:
@@ -103,12 +103,12 @@ class HunyuanDiT(Denoiser):
         return super().predict(x, time, given)
 
 
-OTHERS: dict[str, type[Denoiser]] = {"FluxTransformer2DModel": Flux, "HunyuanDiT2DModel": HunyuanDiT}
+OTHERS: dict[str, type[ConditionedNetwork]] = {"FluxTransformer2DModel": Flux, "HunyuanDiT2DModel": HunyuanDiT}
 
 
-def denoiser(network: nn.Module, interface: Interface) -> Denoiser:
+def denoiser(network: nn.Module, interface: Interface) -> ConditionedNetwork:
     """The network behind fewstep's interface."""
-    return OTHERS.get(type(network).__name__, Denoiser)(network, interface)
+    return OTHERS.get(type(network).__name__, ConditionedNetwork)(network, interface)
 
 
 def _packed(x: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ FOLDER = "graphs"
 
 
 @dataclass(frozen=True)
-class Pipeline:
+class PipelineNetworks:
     """The networks beside a denoiser that is trained on encoded texts and latents."""
 
     text: TextSource | None
@@ -48,7 +48,7 @@ class Pipeline:
         """The components that are text encoders, such as "text_encoder_2"."""
         return self.text.encoders if self.text else ()
 
-    def with_loras(self, loras: Sequence[Lora]) -> "Pipeline":
+    def with_loras(self, loras: Sequence[Lora]) -> "PipelineNetworks":
         """The same, its text encoders with the low-rank updates that are for them."""
         return self if self.text is None else dataclasses.replace(self, text=self.text.with_loras(loras))
 
@@ -94,9 +94,9 @@ def _described(writer: Writer, tokens: TokenInput) -> Tokens:
 
 def read_pipeline(
     folder: Folder, denoiser: str, x_shape: tuple[int, ...], conditions: Sequence[Condition]
-) -> Pipeline | None:
+) -> PipelineNetworks | None:
     """What is there beside a denoiser of that class. None where there is nothing that fewstep knows."""
     text, autoencoder = read_text(folder, denoiser, conditions), read_autoencoder(folder, x_shape)
     if text is None and autoencoder is None:
         return None
-    return Pipeline(text, autoencoder, bool(folder.index.get(ZEROS_FOR_NONE)))
+    return PipelineNetworks(text, autoencoder, bool(folder.index.get(ZEROS_FOR_NONE)))

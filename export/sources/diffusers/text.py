@@ -1,7 +1,7 @@
 """The text encoders and tokenizers of a diffusers folder: what makes the denoiser's conditions of a prompt.
 
-Which encoders a pipeline has, and what it takes of them, is a `Recipe`, chosen by the denoiser and the encoders that
-are in the folder. A folder with others keeps its denoiser: the bundle then takes encoded texts.
+A `TextRecipe` says which encoders a pipeline has, and what it takes of them. The denoiser and the encoders in the
+folder choose the recipe. A folder with other encoders keeps its denoiser: the bundle then takes encoded texts.
 """
 
 import logging
@@ -37,7 +37,7 @@ TRIED = (
 
 
 @dataclass(frozen=True)
-class Recipe:
+class TextRecipe:
     """What a pipeline makes of its text encoders.
 
     `encoders` are the classes of the components, in order; `makes` names the conditions that come out. `lengths` are
@@ -167,31 +167,31 @@ FIRST: Component = "text_encoder"
 SECOND: Component = "text_encoder_2"
 THIRD: Component = "text_encoder_3"
 RECIPES = (
-    Recipe(UNET, {FIRST: CLIP}, (TEXT,), (None,), _last_hidden),  # Stable Diffusion 1 and 2, LCM
-    Recipe(UNET, {FIRST: CLIP, SECOND: PROJECTED}, (TEXT, POOLED), (None, None), _penultimate),  # XL
-    Recipe(UNET, {SECOND: PROJECTED}, (TEXT, POOLED), (None,), _penultimate),  # its refiner
-    Recipe(UNET, {FIRST: T5}, (TEXT,), (None,), _unpadded, masked=True, lower=True),  # DeepFloyd IF
-    Recipe(
+    TextRecipe(UNET, {FIRST: CLIP}, (TEXT,), (None,), _last_hidden),  # Stable Diffusion 1 and 2, LCM
+    TextRecipe(UNET, {FIRST: CLIP, SECOND: PROJECTED}, (TEXT, POOLED), (None, None), _penultimate),  # XL
+    TextRecipe(UNET, {SECOND: PROJECTED}, (TEXT, POOLED), (None,), _penultimate),  # its refiner
+    TextRecipe(UNET, {FIRST: T5}, (TEXT,), (None,), _unpadded, masked=True, lower=True),  # DeepFloyd IF
+    TextRecipe(
         SD3,
         {FIRST: PROJECTED, SECOND: PROJECTED, THIRD: T5},
         (TEXT, POOLED),
         (CLIP_LENGTH, CLIP_LENGTH, -CLIP_LENGTH),
         _three,
     ),
-    Recipe(SD3, {FIRST: PROJECTED, SECOND: PROJECTED}, (TEXT, POOLED), (CLIP_LENGTH, CLIP_LENGTH), _three),
-    Recipe(FLUX, {FIRST: CLIP, SECOND: T5}, (TEXT, POOLED), (CLIP_LENGTH, None), _pooled_and_tokens),
-    Recipe("PixArtTransformer2DModel", {FIRST: T5}, (TEXT, MASK), (None,), _masked, masked=True, lower=True),
-    Recipe("AuraFlowTransformer2DModel", {FIRST: UMT5}, (TEXT,), (None,), _zeroed, masked=True),
+    TextRecipe(SD3, {FIRST: PROJECTED, SECOND: PROJECTED}, (TEXT, POOLED), (CLIP_LENGTH, CLIP_LENGTH), _three),
+    TextRecipe(FLUX, {FIRST: CLIP, SECOND: T5}, (TEXT, POOLED), (CLIP_LENGTH, None), _pooled_and_tokens),
+    TextRecipe("PixArtTransformer2DModel", {FIRST: T5}, (TEXT, MASK), (None,), _masked, masked=True, lower=True),
+    TextRecipe("AuraFlowTransformer2DModel", {FIRST: UMT5}, (TEXT,), (None,), _zeroed, masked=True),
 )
 
 
-def _suits(recipe: Recipe, denoiser: str, there: Mapping[str, str], takes: Mapping[str, Condition]) -> bool:
+def _suits(recipe: TextRecipe, denoiser: str, there: Mapping[str, str], takes: Mapping[str, Condition]) -> bool:
     """Whether a recipe is for that denoiser and those encoders, and makes all of its conditions that are texts."""
     texts = {name for name in (TEXT, MASK, POOLED) if name in takes}
     return (recipe.denoiser, recipe.encoders, set(recipe.makes)) == (denoiser, there, texts)
 
 
-def _load(folder: Folder, recipe: Recipe, text: tuple[int, ...], loras: Sequence[Lora] = ()) -> nn.Module:
+def _load(folder: Folder, recipe: TextRecipe, text: tuple[int, ...], loras: Sequence[Lora] = ()) -> nn.Module:
     """The encoders as one module."""
     loaded = []
     for component, kind in recipe.encoders.items():
@@ -203,7 +203,7 @@ def _load(folder: Folder, recipe: Recipe, text: tuple[int, ...], loras: Sequence
     return recipe.make(loaded, text)
 
 
-def _tokens(folder: Folder, recipe: Recipe, text: tuple[int, ...]) -> Iterator[TokenInput]:
+def _tokens(folder: Folder, recipe: TextRecipe, text: tuple[int, ...]) -> Iterator[TokenInput]:
     """The inputs of the text encoders, in order. Masks follow their ids."""
     for number, (component, length) in enumerate(zip(recipe.encoders, recipe.lengths, strict=True), 1):
         tokenizer = read_tokenizer(folder.path / _tokenizer_of(component), recipe.lower)

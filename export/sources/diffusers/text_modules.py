@@ -94,7 +94,7 @@ class ZeroedHidden(nn.Module):
 class Decoder(nn.Module):
     """x to an image: the scaling that latents have where they are sampled is taken off first."""
 
-    def __init__(self, autoencoder: Any, scale: "Scale") -> None:
+    def __init__(self, autoencoder: Any, scale: "LatentScale") -> None:
         super().__init__()
         self.autoencoder, self.scale = autoencoder, scale
 
@@ -105,7 +105,7 @@ class Decoder(nn.Module):
 class Encoder(nn.Module):
     """An image to x: the mean of the distribution, where there is one."""
 
-    def __init__(self, autoencoder: Any, scale: "Scale") -> None:
+    def __init__(self, autoencoder: Any, scale: "LatentScale") -> None:
         super().__init__()
         self.autoencoder, self.scale = autoencoder, scale
 
@@ -114,7 +114,7 @@ class Encoder(nn.Module):
         return (self.scale.on(encoded if isinstance(encoded, Tensor) else encoded.mode()),)
 
 
-class Scale(nn.Module):
+class LatentScale(nn.Module):
     """Between an autoencoder's latents z and x = (z - shift) * factor; both may differ by channel."""
 
     factor: Tensor

@@ -15,8 +15,8 @@ from fewstep.export.sources.lerobot.statistics import (
     AFTER,
     BEFORE,
     RETRAINED,
+    FeatureStatistics,
     Normaliser,
-    Statistics,
     normaliser,
     read_tensors,
 )
@@ -193,13 +193,13 @@ def _load(network: "LeRobotDiffusion", weights: Mapping[str, Any], path: Path) -
     network.load_state_dict(given)
 
 
-def _statistics(known: Normaliser, name: str, kind: str, shape: tuple[int, ...]) -> Statistics:
+def _statistics(known: Normaliser, name: str, kind: str, shape: tuple[int, ...]) -> FeatureStatistics:
     if kind != "VISUAL" and len(shape) != 1:
         raise UserError(f"feature {name} is {list(shape)}, not a list of numbers", WRITE_IT)
     return known.of(name, kind, shape[0])
 
 
-def _condition(name: str, shape: tuple[int, ...], statistics: Statistics) -> Condition:
+def _condition(name: str, shape: tuple[int, ...], statistics: FeatureStatistics) -> Condition:
     """An observation as it is measured: pictures as cameras give them, numbers in the robot's units."""
     tensor = re.sub(r"\W", "_", name)
     if len(shape) > 2:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from torch import Tensor, nn
 
-from fewstep.export.sources.lerobot.statistics import Statistics
+from fewstep.export.sources.lerobot.statistics import FeatureStatistics
 from fewstep.models.policies.lerobot import LeRobotDiffusion
 from fewstep.models.policies.normalise import Normalise
 
@@ -13,7 +13,7 @@ class RawPolicy(nn.Module):
     """Normalises its observations, one set of statistics for each in order: the state, the cameras, the environment."""
 
     def __init__(
-        self, network: LeRobotDiffusion, statistics: Iterable[Statistics], *, cameras: int, environment: bool
+        self, network: LeRobotDiffusion, statistics: Iterable[FeatureStatistics], *, cameras: int, environment: bool
     ) -> None:
         super().__init__()
         self.network, self.cameras, self.environment = network, cameras, environment

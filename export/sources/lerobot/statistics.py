@@ -27,7 +27,7 @@ Features = Mapping[str, Mapping[str, Any]]  # name -> {"type": ..., "shape": ...
 
 
 @dataclass(frozen=True)
-class Place:
+class StatisticsPlace:
     """Where statistics are: in the state of a step of a pipeline in `file`, or before there were any in buffers."""
 
     file: str
@@ -35,12 +35,12 @@ class Place:
     buffers: str
 
 
-BEFORE = Place("policy_preprocessor.json", "normalizer_processor", "normalize_inputs")
-AFTER = Place("policy_postprocessor.json", "unnormalizer_processor", "unnormalize_outputs")
+BEFORE = StatisticsPlace("policy_preprocessor.json", "normalizer_processor", "normalize_inputs")
+AFTER = StatisticsPlace("policy_postprocessor.json", "unnormalizer_processor", "unnormalize_outputs")
 
 
 @dataclass(frozen=True)
-class Statistics:
+class FeatureStatistics:
     """Of one feature: normalised = (raw - centre) * scale + base, each with one number per element, or per channel.
 
     A scale of 0 is a feature's that never changed in the data: LeRobot divides by 1e-8 there, so that what it was
@@ -69,7 +69,7 @@ class Normaliser:
     numbers: Mapping[tuple[str, str], tuple[float, ...]]
     where: str  # for messages
 
-    def of(self, feature: str, kind: str, count: int) -> Statistics:
+    def of(self, feature: str, kind: str, count: int) -> FeatureStatistics:
         """Statistics of a feature with `count` elements or channels. UserError where they are missing or not finite."""
         mode = self.modes.get(kind, "IDENTITY")
         known = {statistic for name, statistic in self.numbers if name == feature}
@@ -77,7 +77,7 @@ class Normaliser:
             LOG.warning("%s has no statistics of %s: it is taken as it is, as LeRobot does", self.where, feature)
         if mode == "IDENTITY" or not known:
             ones, zeros = (1.0,) * count, (0.0,) * count
-            return Statistics(zeros, ones, zeros, self._seen(feature, count) or ((-1.0,) * count, ones))
+            return FeatureStatistics(zeros, ones, zeros, self._seen(feature, count) or ((-1.0,) * count, ones))
         if mode == "MEAN_STD":
             mean, std = (self._number(feature, statistic, count) for statistic in ("mean", "std"))
             scale = tuple(1 / (each + SMALL) if each else 0.0 for each in std)
@@ -85,12 +85,12 @@ class Normaliser:
                 tuple(m - 2 * s for m, s in zip(mean, std, strict=True)),
                 tuple(m + 2 * s for m, s in zip(mean, std, strict=True)),
             )
-            return Statistics(mean, scale, (0.0,) * count, self._seen(feature, count) or spread)
+            return FeatureStatistics(mean, scale, (0.0,) * count, self._seen(feature, count) or spread)
         if mode not in ENDS:
             raise UserError(f"{self.where} normalises {feature} by {mode!r}", f"choose MEAN_STD or {', '.join(ENDS)}")
         low, high = (self._number(feature, statistic, count) for statistic in ENDS[mode])
         scale = tuple(2 / (h - b) if h > b else 0.0 for b, h in zip(low, high, strict=True))
-        return Statistics(low, scale, (-1.0,) * count, self._seen(feature, count) or (low, high))
+        return FeatureStatistics(low, scale, (-1.0,) * count, self._seen(feature, count) or (low, high))
 
     def _number(self, feature: str, statistic: str, count: int) -> tuple[float, ...]:
         numbers = self.numbers.get((feature, statistic))
@@ -110,7 +110,7 @@ class Normaliser:
 
 
 def normaliser(
-    folder: Path, place: Place, config: Mapping[str, Any], features: Features, weights: Weights
+    folder: Path, place: StatisticsPlace, config: Mapping[str, Any], features: Features, weights: Weights
 ) -> Normaliser:
     """What the file of a place says; without one, the buffers among the weights."""
     if (folder / place.file).is_file():
@@ -128,7 +128,7 @@ def normaliser(
     return Normaliser(modes, numbers, str(folder))
 
 
-def _from_processor(folder: Path, place: Place) -> Normaliser:
+def _from_processor(folder: Path, place: StatisticsPlace) -> Normaliser:
     file = folder / place.file
     step = next((step for step in _steps(file) if step.get("registry_name") == place.step), None)
     if step is None:  # nothing is normalised

@@ -6,7 +6,7 @@ import pytest
 
 from fewstep.calibration.precision import refine, sensitivity
 from fewstep.calibration.precision.variants import Variants
-from fewstep.graph.session import Session
+from fewstep.graph.session import GraphSession
 
 Floats = frozenset[str]  # names of operations in float
 BORDER, FLOAT = 0.1, 0.06  # what a step takes longer for each run of operations in float, and for each operation
@@ -31,13 +31,13 @@ class Clock:
         """In the place of the real measurement, wherever a search asks for it."""
         opened = Variants.open
 
-        def named(variants: Variants, in_float: Collection[str] = ()) -> Session:
+        def named(variants: Variants, in_float: Collection[str] = ()) -> GraphSession:
             session = opened(variants, in_float)
             self.operations = variants.operations
             session.in_float = frozenset(in_float)  # type: ignore[attr-defined]
             return session
 
-        def slowdown(course: object, base: Session, other: Session, rounds: int = 0) -> float:
+        def slowdown(course: object, base: GraphSession, other: GraphSession, rounds: int = 0) -> float:
             assert not base.in_float  # type: ignore[attr-defined]
             self.timed.append(other.in_float)  # type: ignore[attr-defined]
             return self.time(self.timed[-1])

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from fewstep.export.lora.keys import Layers, layers_of
+from fewstep.export.lora.keys import NamedLayers, layers_of
 from fewstep.export.lora.merge import merge, read_lora
 from tests.export.lora import lora_files
 from tests.export.lora.lora_files import ALPHA, RANK, Wrapped, assert_same, expected, updates, write
@@ -166,7 +166,7 @@ def names(module: nn.Module) -> list[str]:
 
 @pytest.mark.parametrize("name", SDXL)
 def test_sdxl_in_the_names_of_its_first_code(name: str, sdxl: nn.Module) -> None:
-    layers = Layers(names(sdxl))
+    layers = NamedLayers(names(sdxl))
     for form in (f"lora_unet_{name}", f"diffusion_model.{name}", SDXL[name], f"unet.{SDXL[name]}"):
         assert layers.find(form) == (SDXL[name],)
 
@@ -174,11 +174,11 @@ def test_sdxl_in_the_names_of_its_first_code(name: str, sdxl: nn.Module) -> None
 def test_stable_diffusion_1_has_its_deepest_upsampler_where_no_attention_is() -> None:
     """Blocks without attention count one module less."""
     given = ["down_blocks.0.resnets.0.conv1", "down_blocks.0.resnets.1.conv1", "up_blocks.0.upsamplers.0.conv"]
-    assert Layers(given).find("lora_unet_output_blocks_2_1_conv") == ("up_blocks.0.upsamplers.0.conv",)
+    assert NamedLayers(given).find("lora_unet_output_blocks_2_1_conv") == ("up_blocks.0.upsamplers.0.conv",)
 
 
 def test_two_layers_of_one_flat_name_are_told_apart_by_their_own() -> None:
-    layers = Layers(["a.b_c", "a_b.c"])
+    layers = NamedLayers(["a.b_c", "a_b.c"])
     assert [layers.find(name) for name in ("a.b_c", "a_b.c", "a_b_c")] == [("a.b_c",), ("a_b.c",), ()]
 
 

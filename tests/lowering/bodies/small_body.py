@@ -10,7 +10,7 @@ import onnxruntime as ort
 
 from fewstep.graph.graph import BATCH, Array, Graph, Node, Value
 from fewstep.graph.io import save
-from fewstep.graph.session import Session, run
+from fewstep.graph.session import GraphSession, run
 from fewstep.ranges.observe import observed_tensors, watch
 from fewstep.ranges.table import Range, Ranges, RangesTable
 
@@ -108,7 +108,7 @@ def without(ranges: RangesTable, tensor: str) -> RangesTable:
     return replace(ranges, tensors={name: r for name, r in ranges.tensors.items() if name != tensor})
 
 
-def open_simulation(graph: Graph, also: Iterable[str] = ()) -> Session:
+def open_simulation(graph: Graph, also: Iterable[str] = ()) -> GraphSession:
     """A session that rounds where Q/DQ pairs stand and nowhere else; it returns the inner tensors `also` too."""
     options = ort.SessionOptions()
     options.log_severity_level = 3
@@ -116,7 +116,7 @@ def open_simulation(graph: Graph, also: Iterable[str] = ()) -> Session:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "graph.onnx"
         save(graph, path, also=also)
-        return Session(ort.InferenceSession(path, options, providers=["CPUExecutionProvider"]))
+        return GraphSession(ort.InferenceSession(path, options, providers=["CPUExecutionProvider"]))
 
 
 def sqnr(expected: Array, found: Array) -> float:
