@@ -12,8 +12,8 @@ import os
 import shutil
 import tempfile
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache as called_once
 from functools import partial
 from pathlib import Path
@@ -30,7 +30,7 @@ from fewstep.runtime.backends import AHEAD, Arrays, LoadedGraph, graph_of
 from fewstep.runtime.backends.checks import check_contexts, check_threads, failed, imported, path_text, shapes
 from fewstep.runtime.backends.interface import Port, difference
 from fewstep.runtime.backends.lanes import Lanes
-from fewstep.runtime.backends.openvino_agreement import check
+from fewstep.runtime.backends.openvino_agreement import ComparedEngine, check
 from fewstep.runtime.backends.openvino_forms import readable
 from fewstep.runtime.bundle.manifest import GraphEntry, TensorEntry
 from fewstep.runtime.bundle.onnx_references import referred_files
@@ -87,12 +87,24 @@ class OpenVino:
         """UserError also for a graph that OpenVINO computes otherwise than onnxruntime, asked once on each machine
         where that is installed, or that has an operation known to be computed wrong, where it is not."""
         opened = called_once(partial(self.open, bundle, name))
-        check(self, version(), bundle, name, opened)
+        check(self._compared(bundle, {name: opened} if self.float_type == "f32" else {}), bundle, name)
         return opened()
 
     def check(self, bundle: Bundle) -> None:
         """UserError where loading the float32 body is one; it is loaded only if this machine has not done so before."""
-        check(self, version(), bundle, "float32")
+        check(self._compared(bundle, {}), bundle, "float32")
+
+    def _compared(self, bundle: Bundle, opened: Mapping[str, Callable[[], LoadedGraph]]) -> ComparedEngine:
+        """This device in float32, beside onnxruntime. Graphs that are `opened` are not compiled a second time."""
+        exact = replace(self, float_type="f32")
+        return ComparedEngine(
+            version=version(),
+            device=self.device,
+            threads=self.threads,
+            batch=self.batch,
+            is_cached=self.cached,
+            open=lambda name: opened[name]() if name in opened else exact.open(bundle, name),
+        )
 
     def open(self, bundle: Bundle, name: str) -> LoadedGraph:
         """The network, whatever it computes."""

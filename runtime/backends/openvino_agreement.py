@@ -7,10 +7,9 @@ are refused by name.
 
 import logging
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass
 from hashlib import sha256
 from math import inf
-from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
@@ -25,9 +24,6 @@ from fewstep.runtime.bundle.manifest import GraphEntry, TensorEntry
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.sizes import defaults, dimension
 
-if TYPE_CHECKING:
-    from fewstep.runtime.backends.openvino import OpenVino
-
 LOG = logging.getLogger("fewstep")
 SCHEMA = 1  # of what is kept
 FLOAT = "float32"  # the body that is compared, for int8 bodies too
@@ -39,34 +35,42 @@ FIX = "run the bundle on onnxruntime (--backend onnxruntime), or write the opera
 Feeds = dict[str, NDArray[np.generic]]
 
 
-def check(
-    backend: "OpenVino", version: str, bundle: Bundle, name: str, load: Callable[[], LoadedGraph] | None = None
-) -> None:
-    """UserError if the float graph behind the body `name`, or behind what runs ahead, is computed wrong. `load` gives
-    what is loaded under that name, `version` is OpenVINO's.
+@dataclass(frozen=True)
+class ComparedEngine:
+    """What is compared: a version of OpenVINO on a device, at a batch. `open` loads a graph by its name in float32, and
+    `threads` are those of onnxruntime beside it. `is_cached` says whether the answer is kept."""
+
+    version: str
+    device: str
+    threads: int
+    batch: int
+    is_cached: bool
+    open: Callable[[str], LoadedGraph]
+
+
+def check(engine: ComparedEngine, bundle: Bundle, name: str) -> None:
+    """UserError if the float graph behind the body `name`, or behind what runs ahead, is computed wrong.
 
     An int8 body is judged by the float32 body that it was made from; where the bundle has none, by its operations.
     """
     is_float = name in AHEAD or bundle.body(name.partition("/")[0]).precision == FLOAT
     judged = FLOAT if not is_float and FLOAT in bundle.manifest.bodies else name
     graph = graph_of(bundle, judged)
-    key = _key(backend, version, bundle, graph)
+    key = _key(engine, bundle, graph)
     if cache.read("agreement", key) is not None:
         return
     wrong = computed_wrong(bundle.graph(graph))
-    found = None
-    if is_float or judged == FLOAT:
-        found = _difference(backend, bundle, judged, load if judged == name else None)
-    if found is None:
+    difference = _difference(engine, bundle, judged) if is_float or judged == FLOAT else None
+    if difference is None:
         _refuse_by_name(graph, wrong)
-    elif found <= LARGEST:
-        if backend.cached:
-            cache.store("agreement", key, b"%.3g" % found)
+    elif difference <= LARGEST:
+        if engine.is_cached:
+            cache.store("agreement", key, b"%.3g" % difference)
     else:
         said = f", probably in {_listed(wrong)}" if wrong else ""
         raise UserError(
-            f"OpenVINO {version} computes {graph.file} wrong{said}: it differs from onnxruntime by {found:.2g} of the"
-            " largest output",
+            f"OpenVINO {engine.version} computes {graph.file} wrong{said}: it differs from onnxruntime by"
+            f" {difference:.2g} of the largest output",
             FIX,
         )
 
@@ -79,35 +83,32 @@ def _refuse_by_name(graph: GraphEntry, wrong: tuple[str, ...]) -> None:
         )
 
 
-def _difference(backend: "OpenVino", bundle: Bundle, name: str, load: Callable[[], LoadedGraph] | None) -> float | None:
+def _difference(engine: ComparedEngine, bundle: Bundle, name: str) -> float | None:
     """The largest difference from onnxruntime over the largest output, of the call that is nearer; None if it cannot
     be told: onnxruntime is not there or cannot load the graph, or its output is not finite."""
     graph = graph_of(bundle, name)
-    sizes = {"batch": backend.batch, **defaults(bundle.manifest.x_shape, bundle.manifest.sizes)}
+    sizes = {"batch": engine.batch, **defaults(bundle.manifest.x_shape, bundle.manifest.sizes)}
     calls = [drawn(graph, sizes, seed) for seed in range(CALLS)]
     try:
-        expected = _expected(backend, bundle, graph, calls)
+        expected = _expected(engine.threads, bundle, graph, calls)
     except UserError as error:
         LOG.debug("not compared with onnxruntime: %s", error)
         return None
-    network = replace(backend, float_type="f32").open(bundle, name) if load is None or is_coarse(backend) else load()
+    network = engine.open(name)
     finite = [all(np.isfinite(value).all() for value in each.values()) for each in expected]
-    found = [
-        largest(made, network(feeds)) for made, feeds, is_told in zip(expected, calls, finite, strict=True) if is_told
+    differences = [
+        largest(outputs, network(feeds))
+        for outputs, feeds, is_finite in zip(expected, calls, finite, strict=True)
+        if is_finite
     ]
-    return min(found, default=None)
+    return min(differences, default=None)
 
 
-def is_coarse(backend: "OpenVino") -> bool:
-    """Whether a backend computes float32 graphs in another type."""
-    return backend.float_type != "f32"
-
-
-def _expected(backend: "OpenVino", bundle: Bundle, graph: GraphEntry, calls: list[Feeds]) -> list[Arrays]:
+def _expected(threads: int, bundle: Bundle, graph: GraphEntry, calls: list[Feeds]) -> list[Arrays]:
     """What onnxruntime makes of the calls. Its session goes before OpenVINO opens the graph."""
     from fewstep.runtime.backends.onnxruntime import OnnxRuntime  # imported where it is asked for alone
 
-    reference = OnnxRuntime(threads=backend.threads).load_graph(bundle, graph)
+    reference = OnnxRuntime(threads=threads).load_graph(bundle, graph)
     return [reference(feeds) for feeds in calls]
 
 
@@ -136,11 +137,11 @@ def largest(expected: Arrays, found: Arrays) -> float:
     return max(differences, default=0.0) if np.isfinite(differences).all() else inf
 
 
-def _key(backend: "OpenVino", version: str, bundle: Bundle, graph: GraphEntry) -> str:
+def _key(engine: ComparedEngine, bundle: Bundle, graph: GraphEntry) -> str:
     """The name under which an answer is kept."""
     hashes = [bundle.manifest.files.get(file) for file in (graph.file, *graph.data)]
-    known = (SCHEMA, hashes, version, backend.device, this_cpu(), bundle.manifest.sizes)
-    return sha256(msgspec.json.encode(known)).hexdigest()[:32]
+    facts = (SCHEMA, hashes, engine.version, engine.device, this_cpu(), bundle.manifest.sizes)
+    return sha256(msgspec.json.encode(facts)).hexdigest()[:32]
 
 
 def _listed(wrong: tuple[str, ...]) -> str:
