@@ -28,7 +28,7 @@ from choices.seen import Body, Seen
 from counts import positive
 from numpy.typing import NDArray
 
-from fewstep.calibration.calibrate import open_task
+from fewstep.calibration.opening import open_task
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.calibration.task import Task
 from fewstep.cli.progress import ProgressDisplay

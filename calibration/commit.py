@@ -6,11 +6,13 @@ from collections.abc import Mapping
 
 import msgspec
 
+from fewstep.calibration.choosing.trials import Chosen
 from fewstep.calibration.comparable import kept_unlike
 from fewstep.calibration.precision.record import PrecisionMap, record
 from fewstep.calibration.precision.record import decode as decode_maps
 from fewstep.calibration.precision.record import encode as encode_maps
-from fewstep.calibration.precision.refine import Bound, SearchResult
+from fewstep.calibration.precision.refine import SearchResult
+from fewstep.calibration.task import Task
 from fewstep.graph import io
 from fewstep.graph.commit import Writer
 from fewstep.graph.graph import GROUP
@@ -19,7 +21,7 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.file import encode
 from fewstep.plans.plan import Plan
 from fewstep.ranges.table import RangesTable
-from fewstep.runtime.bundle.manifest import Body, Manifest, Stage, TensorEntry, Trial
+from fewstep.runtime.bundle.manifest import Body, Manifest, Stage, TensorEntry
 from fewstep.runtime.bundle.manifest import GraphEntry as GraphFile
 from fewstep.runtime.bundle.platforms import target_of
 from fewstep.runtime.bundle.reading import Bundle
@@ -28,28 +30,24 @@ LOG = logging.getLogger("fewstep")
 
 
 def commit(
-    writer: Writer,
-    bundle: Bundle,
-    plan: Plan,
-    tables: Mapping[str, RangesTable],
-    lowered: Mapping[str, LoweredBody],
-    refined: Mapping[str, SearchResult],
-    bound: Bound | None,
-    command: str,
-    trials: Mapping[str, tuple[Trial, ...]] | None = None,
+    writer: Writer, task: Task, plan: Plan, chosen: Mapping[str, Chosen], refined: Mapping[str, SearchResult]
 ) -> Manifest:
-    """Add everything to the bundle; `tables` are the ranges of each body. What was made from bodies that change
-    (engines, the report) goes, and is named."""
+    """Add the chosen bodies, their ranges, the plan and precision maps to the task's bundle.
+
+    Engines and a report that were made from bodies which change are removed, and named in a warning.
+    """
+    bundle = task.sampler.bundle
     manifest = bundle.manifest
-    bodies = {name: _body(writer, name, body, manifest, plan) for name, body in lowered.items()}
-    bodies |= {name: _staged(writer, name, found, manifest, plan) for name, found in refined.items()}
-    for name, body in bodies.items():
-        file = writer.add(tables[name].encode(), "ranges", "ranges", ".safetensors")
-        bodies[name] = msgspec.structs.replace(body, trials=(trials or {}).get(name, ()), ranges=file)
-    first = next(iter(tables))
+    command = task.command([each.variants.target.name for each in chosen.values()])
+    bodies = {name: _body(writer, name, each.lowered, manifest, plan) for name, each in chosen.items()}
+    bodies |= {name: _staged(writer, name, result, manifest, plan) for name, result in refined.items()}
+    for name, each in chosen.items():
+        file = writer.add(each.variants.table.encode(), "ranges", "ranges", ".safetensors")
+        bodies[name] = msgspec.structs.replace(bodies[name], trials=each.trials, ranges=file)
+    first = next(iter(chosen))
     maps = [each for each in _maps(bundle) if each.body in manifest.bodies and each.body not in bodies]
-    maps += [record(name, plan.name, bound, found) for name, found in refined.items() if bound]
-    _warn_of_kept(bundle, bodies, plan, command, tables[first])
+    maps += [record(name, plan.name, task.bound, result) for name, result in refined.items() if task.bound]
+    _warn_of_kept(bundle, bodies, plan, command, chosen[first].variants.table)
     plan_file = writer.add(encode(plan), "plans", re.sub(r"[^\w.-]+", "-", plan.name), ".json")
     before = (each for each in manifest.provenance.commands if each != command)  # once, at its latest place
     provenance = msgspec.structs.replace(manifest.provenance, commands=(*before, command))

@@ -16,9 +16,11 @@ BESIDE = 1.5  # times the float weights, at the largest: while a graph is lowere
 WORKER = 1.25  # times the float weights: those that onnxruntime packs, and what it has mapped
 
 
-def needs(task: Task, workers: int = 0, ways: int = 1) -> Needs:
-    """The most that is held at once, with `workers` processes of this machine, and what all bodies take on disk, with
-    so many ways to lower each: of large ones all that are tried lie there, and the weights that they share."""
+def needs(task: Task, workers: int = 0) -> Needs:
+    """The most memory that is held at once, and the disk that all bodies take.
+
+    `workers`: processes of this machine. The trials of a large body all lie on disk until one is chosen.
+    """
     weights = weight_bytes(task.prepared) + _ahead(task.sampler.bundle)
     tensors = observed_tensors(task.prepared)
     is_large = are_large(task.prepared, tensors)
@@ -29,7 +31,7 @@ def needs(task: Task, workers: int = 0, ways: int = 1) -> Needs:
     others = workers * (WORKER * weights + sample + ALONE)
     bodies = [body_bytes(task.prepared, task.operations, target) for target in task.targets]
     files = sum(2 if size > io.EXTERNAL_ABOVE else 1 for size in bodies)
-    tried = ways * sum(size for size in bodies if size > io.EXTERNAL_ABOVE) if ways > 1 else 0
+    tried = task.ways * sum(size for size in bodies if size > io.EXTERNAL_ABOVE) if task.ways > 1 else 0
     return Needs(round(own + others), sum(bodies) + tried, files + 2)  # ranges and plan
 
 

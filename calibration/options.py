@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from fewstep.calibration.choosing.trials import FEWEST, TRIED
-from fewstep.calibration.precision.native import check_targets, searched_here
+from fewstep.calibration.precision.native import check_targets
 from fewstep.calibration.precision.record import parse_bound
 from fewstep.lowering.scheme import Target
 from fewstep.lowering.targets import USUAL, target_names, targets_by_name
@@ -20,8 +20,6 @@ LOG = logging.getLogger("fewstep")
 
 Groups = Literal["step", "pooled"]
 AnyMethod = Literal["auto", Method]
-Thin = Literal["auto", "tried", "int8"]
-Bias = Literal["auto", "measured", "none"]
 
 MOST_TRAJECTORIES = 2**48
 
@@ -42,11 +40,6 @@ class CalibrateOptions(SamplingOptions):
         for each target. channels gives each channel of an activation its own scale, through the weights, if that is
         finer than mse. channels-balanced is channels with weights whose rounding errors nearly cancel. The others
         give one scale to all channels: mse minimises the expected squared error, minmax clips nothing.
-    thin: tried leaves thin convolutions in float, if samples are better so: at most 64 products for a value, and 0.5 %
-        of the multiply-accumulates each, of which 95 % stay int8. int8 leaves none. auto is tried with ranges auto,
-        else int8.
-    bias: measured takes the mean error of an int8 body's output out, if samples are better without it. Where it is an
-        image, samples need only be no worse. none leaves it in. auto is measured with ranges auto, else none.
     groups: step gives each step of the plan its own ranges. pooled gives one range to all steps.
     seed: Seed of the first trajectory. Seeds 0 to 99999 are held out for evaluation, 500000 to 599999 for precision
         maps.
@@ -65,8 +58,6 @@ class CalibrateOptions(SamplingOptions):
     guidance: float | None = None
     clip: float | None = None
     ranges: AnyMethod = "auto"
-    thin: Thin = "auto"
-    bias: Bias = "auto"
     groups: Groups = "step"
     seed: int = FIRST_SEED
     size: tuple[str, ...] = ()
@@ -75,33 +66,20 @@ class CalibrateOptions(SamplingOptions):
 
 
 def methods_of(options: CalibrateOptions) -> tuple[Method, ...]:
-    """The methods whose ranges are tried, the usual one first."""
+    """The methods whose ranges are tried, the default first."""
     if options.ranges != "auto":
         return (options.ranges,)
-    return TRIED if _has_trials(options) else TRIED[:1]
+    return TRIED if has_trials(options) else TRIED[:1]
 
 
-def thin_targets(options: CalibrateOptions) -> tuple[str, ...]:
-    """For which thin convolutions may stay in float. A precision map chooses what does itself."""
-    is_tried = options.thin == "tried" or (options.thin == "auto" and options.ranges == "auto")
-    return _without_map(options) if is_tried and _has_trials(options) else ()
-
-
-def ways_of(options: CalibrateOptions) -> int:
-    """How often a body is lowered, at most."""
-    return len(methods_of(options)) + bool(thin_targets(options))
-
-
-def biased_targets(options: CalibrateOptions) -> tuple[str, ...]:
-    """For which the mean error of the output may be taken out. A precision map leaves parts in float, which changes
-    that error: its bodies keep it."""
-    is_tried = options.bias == "measured" or (options.bias == "auto" and options.ranges == "auto")
-    return _without_map(options) if is_tried and _has_trials(options) else ()
+def has_trials(options: CalibrateOptions) -> bool:
+    """Whether ways are tried on samples: with ranges auto, and enough trajectories."""
+    return options.ranges == "auto" and options.trajectories >= FEWEST
 
 
 def warn_of_few(options: CalibrateOptions) -> None:
     """A warning where the trajectories show little of the activations, with what follows from it."""
-    if _has_trials(options):
+    if options.trajectories >= FEWEST:
         return
     untried = f", and ranges are {TRIED[0]}, for trials need {FEWEST}" if options.ranges == "auto" else ""
     LOG.warning(
@@ -109,16 +87,6 @@ def warn_of_few(options: CalibrateOptions) -> None:
         " (--trajectories 64)",
         *(in_words(options.trajectories), untried),
     )
-
-
-def _has_trials(options: CalibrateOptions) -> bool:
-    """Whether ways may be tried on samples, of which there are no more than trajectories."""
-    return options.trajectories >= FEWEST
-
-
-def _without_map(options: CalibrateOptions) -> tuple[str, ...]:
-    mapped = () if parse_bound(options.quality, options.speed) is None else searched_here()
-    return tuple(name for name in options.target if name not in mapped)
 
 
 def check_options(options: CalibrateOptions) -> None:
@@ -149,17 +117,10 @@ def _check_choices(options: CalibrateOptions) -> None:
     """What the command line checks, for callers of the function."""
     for option, value, choices in (
         ("ranges", options.ranges, get_args(AnyMethod)),
-        ("thin", options.thin, get_args(Thin)),
-        ("bias", options.bias, get_args(Bias)),
         ("groups", options.groups, get_args(Groups)),
     ):
         if value not in choices:
             raise UserError(f"{option} cannot be {value!r}", f"choose from {', '.join(choices)}")
-    for option, value, asked in (("thin", options.thin, "tried"), ("bias", options.bias, "measured")):
-        if value == asked and not _has_trials(options):
-            raise UserError(
-                f"--{option} {asked} needs {FEWEST} trajectories", f"follow at least {FEWEST}, or leave it out"
-            )
 
 
 def seeds_of(options: CalibrateOptions) -> range:

@@ -1,11 +1,15 @@
 """What a calibration is asked to do: all that is known, and checked, before the first trajectory."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
+from fewstep.calibration.precision.native import searched_here
+from fewstep.calibration.precision.refine import Bound
 from fewstep.graph.graph import Graph
 from fewstep.lowering.scheme import Target
+from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
+from fewstep.ranges.table import Method
 from fewstep.rollouts.conditions_file import ConditionRecords
 from fewstep.rollouts.trajectories import BATCH, BodyCall, roll_out
 from fewstep.runtime.backends import LoadedGraph
@@ -15,18 +19,50 @@ from fewstep.runtime.sampler import Sampler
 
 @dataclass(frozen=True)
 class Task:
-    """A bundle's float denoiser, the plan it will run, and what to follow along it."""
+    """A bundle's float denoiser, the plan it will run, what to follow along it, and what to make of it.
 
-    sampler: Sampler  # of the float32 body
+    Attributes:
+        sampler: of the float32 body.
+        prepared: its graph.
+        plan: one range group for now.
+        targets: the targets to lower for.
+        seeds: a trajectory each.
+        edges: of lambda, between the range groups.
+        operations: names of the operations that will be lowered.
+        conditions: one row for each seed, if they are given; else they are drawn.
+        sizes: of x, which the seeds have in turn; none for the default size.
+        threads: of one evaluation; 0 for one for each core, or one for each of the workers.
+        methods: the methods of ranges that are tried, the default first.
+        thin: the convolutions that are tried in float.
+        bound: what a precision map has to reach.
+        command: gives the command line that does this again for targets of these names.
+        refused: errors of bodies that cannot be made, by name.
+    """
+
+    sampler: Sampler
     prepared: Graph
     plan: Plan
     targets: tuple[Target, ...]
     seeds: range
-    edges: tuple[float, ...]  # of the lambda groups
-    operations: tuple[str, ...]  # that will be lowered
-    conditions: ConditionRecords | None  # one row for each seed, if they are given
-    sizes: tuple[Mapping[str, int], ...] = ()  # of x, which the seeds have in turn; none: the default
-    threads: int = 0  # of one evaluation in this process; 0: one for each core
+    edges: tuple[float, ...]
+    operations: tuple[str, ...]
+    conditions: ConditionRecords | None
+    sizes: tuple[Mapping[str, int], ...] = ()
+    threads: int = 0
+    methods: tuple[Method, ...] = ("channels",)
+    thin: tuple[str, ...] = ()
+    bound: Bound | None = None
+    command: Callable[[Sequence[str]], str] = ",".join
+    refused: Mapping[str, UserError] = field(default_factory=dict)
+
+    def thin_of(self, target: Target) -> tuple[str, ...]:
+        """The convolutions that are tried in float for a target. A precision map chooses single operations itself."""
+        return () if self.bound is not None and target.name in searched_here() else self.thin
+
+    @property
+    def ways(self) -> int:
+        """How often a body is lowered, at most."""
+        return len(self.methods) + bool(any(map(self.thin_of, self.targets)))
 
     def after(self, done: int) -> "Task":
         """What is left of the trajectories."""

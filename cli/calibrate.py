@@ -4,12 +4,12 @@ import logging
 from collections.abc import Iterator
 from time import perf_counter
 
-from fewstep.calibration.calibrate import Calibration, calibrate, open_task
+from fewstep.calibration.calibrate import Calibration, calibrate
 from fewstep.calibration.count import batch_of
 from fewstep.calibration.needs import needs
-from fewstep.calibration.options import CalibrateOptions, check_options, ways_of
+from fewstep.calibration.opening import open_task
+from fewstep.calibration.options import CalibrateOptions, check_options
 from fewstep.calibration.precision.native import searched_here
-from fewstep.calibration.precision.record import parse_bound
 from fewstep.calibration.precision.refine import SearchResult
 from fewstep.calibration.precision.search import JudgedQuality
 from fewstep.calibration.precision.search_cost import Effort, effort
@@ -69,7 +69,7 @@ def dry_run(options: CalibrateOptions) -> Outcome:
     check_options(options)
     with open_for_update(options.bundle, must_exist=True, verb="calibrate") as writer:
         task = open_task(options)
-        needed = needs(task, options.workers, ways_of(options))
+        needed = needs(task, options.workers)
         check_needs(needed, writer)
     warn_of_workers(options.workers, options.threads)
     tensors = observed_tensors(task.prepared)
@@ -79,7 +79,7 @@ def dry_run(options: CalibrateOptions) -> Outcome:
     evaluations = len(task.plan.steps) * count
     each = _evaluation_seconds(task, batch)
     seconds = evaluations * each
-    search = _search(options, task)
+    search = _search(task)
     bodies = [body_name("int8", target.name) for target in task.targets]
     return Outcome(
         {
@@ -87,7 +87,7 @@ def dry_run(options: CalibrateOptions) -> Outcome:
             "plan": task.plan.name,
             "trajectories": len(task.seeds),
             "evaluations": evaluations,
-            "trial_evaluations": budget(options, task),
+            "trial_evaluations": budget(task),
             "search_evaluations": None if search is None else [search.least, search.most],
             "at_least_seconds": seconds,
             "bodies": bodies,
@@ -102,16 +102,17 @@ def dry_run(options: CalibrateOptions) -> Outcome:
             f"{evaluations} evaluations, each of a batch of up to {counted(len(first), 'sample')} (steps: "
             f"{len(task.plan.steps)}, batches: {count}), take {duration(seconds)} here in float32; "
             "measuring them takes longer",
-            *budget_lines(options, task, each / len(first)),
+            *budget_lines(task, each / len(first)),
+            *(f"would not make {name}: {error}" for name, error in task.refused.items()),
             *_searched(search, each * AT_ONCE / len(first)),
             needed.said(options.bundle),
         ),
     )
 
 
-def _search(options: CalibrateOptions, task: Task) -> Effort | None:
+def _search(task: Task) -> Effort | None:
     """That of all bodies that a bound is for. The courses of float32 are shared, which is little."""
-    if parse_bound(options.quality, options.speed) is None:
+    if task.bound is None:
         return None
     one = effort(regroup(task.plan, task.edges), len(task.operations))
     bodies = sum(target.name in searched_here() for target in task.targets)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from itertools import count
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,13 @@ class Rounded:
     path: Callable[[str], Path] | None = None
     _found: dict[Key, QuantizedWeight] = field(default_factory=dict, init=False)
     _numbers: Iterator[int] = field(default_factory=count, init=False)  # of files, none of which is written twice
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Weights that no graph holds are given back."""
+        self._found.clear()
 
     def of(self, weight: NDArray[np.float32], how: Key, make: Callable[[], QuantizedWeight]) -> QuantizedWeight:
         """What `make` makes of a weight; `how` are the other numbers that this follows from."""

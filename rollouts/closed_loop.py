@@ -93,11 +93,22 @@ def open_courses(
 ) -> tuple[Course, tuple[Course, ...]]:
     """The course that a map is searched on, and those that what is found is judged on."""
     parts = [SEARCH_SEEDS, *(JUDGE_SEEDS[start : start + AT_ONCE] for start in range(0, len(JUDGE_SEEDS), AT_ONCE))]
-    search, *judges = [
+    search, *judges = open_each(sampler, plan, parts, rows, progress)
+    return search, tuple(judges)
+
+
+def open_each(
+    sampler: Sampler,
+    plan: Plan,
+    parts: Sequence[Sequence[int]],
+    rows: ConditionRecords | None = None,
+    progress: Progress = SILENT,
+) -> tuple[Course, ...]:
+    """A course of each part of some seeds."""
+    return tuple(
         open_course(sampler, plan, seeds, rows, partial(_of_all, progress, number, len(parts)))
         for number, seeds in enumerate(parts)
-    ]
-    return search, tuple(judges)
+    )
 
 
 def without_network(sampler: Sampler) -> Sampler:

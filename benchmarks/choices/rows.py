@@ -62,11 +62,11 @@ def lowered_for(target: Target, seen: Seen) -> Body:
 
 
 def chosen(target: Target, seen: Seen) -> Body:
-    """As `--ranges auto` has it: by trials of its own, among them the mean error of the output taken out."""
+    """As `--ranges auto` has it: by trials of its own."""
     task, edges = seen.task, seen.deployed.edges
     variants = {name: Variants(task.prepared, seen.table(seen.deployed, name), target) for name in TRIED}
     courses = open_trials(task.sampler, regroup(task.plan, edges), len(task.seeds), task.conditions)
-    return Body(try_ways(variants, thin_convolutions(task.prepared), True, courses).lowered.graph, edges)
+    return Body(try_ways(variants, thin_convolutions(task.prepared), courses).lowered.graph, edges)
 
 
 def one_scale(target: Target, seen: Seen) -> Body:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from material import write_material
 
-from fewstep.calibration.calibrate import open_task
+from fewstep.calibration.opening import open_task
 from fewstep.calibration.options import CalibrateOptions
 
 

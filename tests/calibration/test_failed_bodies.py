@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from fewstep.calibration.calibrate import calibrate
+from fewstep.cli.calibrate import dry_run
 from fewstep.lowering import targets
 from fewstep.lowering.scheme import Target
 from fewstep.lowering.targets import CPU_X86, TENSORRT
@@ -73,3 +74,19 @@ def test_an_activation_beyond_float16_costs_the_body_for_tensorrt_alone(bundle: 
     with pytest.raises(UserError, match=r"int8-tensorrt was not made: activation .* beyond float16; calibrate without"):
         calibrate(replace(FIRST, bundle=path, target=BOTH))
     assert set(open_bundle(path).manifest.bodies) == {"float32", "int8-cpu-x86"}
+
+
+def test_a_target_whose_engine_computes_float32_wrong_costs_the_others_nothing(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def tries(_: object) -> None:
+        raise UserError("it computes Resize wrong", "leave it out")
+
+    monkeypatch.setattr(targets, "TARGETS", (CPU_X86, replace(TENSORRT, tries=tries)))
+    both = replace(FIRST, bundle=bundle, target=BOTH)
+    assert "would not make int8-tensorrt: it computes Resize wrong; leave it out" in dry_run(both).shown
+    with pytest.raises(UserError, match="^int8-tensorrt was not made: it computes Resize wrong; leave it out"):
+        calibrate(both)
+    assert set(open_bundle(bundle).manifest.bodies) == {"float32", "int8-cpu-x86"}
+    with pytest.raises(UserError, match="^it computes Resize wrong; leave it out$"):
+        calibrate(replace(both, target=("tensorrt",)))

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fewstep.calibration.calibrate import calibrate, open_task
+from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.needs import ALONE, BESIDE, WORKER, needs
-from fewstep.calibration.options import ways_of
+from fewstep.calibration.opening import open_task
 from fewstep.graph import io
 from fewstep.graph.graph import Graph
 from fewstep.graph.weights import weight_bytes
@@ -41,14 +41,14 @@ def test_disk_is_what_the_bodies_take(tmp_path: Path, target: str) -> None:
 
 
 def test_ways_to_lower_a_large_body_lie_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three that may be tried, and the rounded weights that they share."""
+    """Two that are tried, and the rounded weights that they share."""
     options = replace(FIRST, bundle=write_bundle(tmp_path / "bundle", wide()), target=("cpu-x86",), ranges="auto")
-    assert ways_of(options) == 3  # thin convolutions are one more
-    task = open_task(options)
-    small = needs(task).disk
-    assert needs(task, ways=3).disk == small
+    task, one = open_task(options), open_task(replace(options, ranges="channels"))
+    assert (task.ways, one.ways) == (2, 1)
+    small = needs(one).disk
+    assert needs(task).disk == small
     monkeypatch.setattr(io, "EXTERNAL_ABOVE", 0)
-    assert needs(task).disk == small and needs(task, ways=3).disk == 4 * small
+    assert needs(one).disk == small and needs(task).disk == 3 * small
 
 
 def test_each_worker_adds_its_weights(tmp_path: Path) -> None:
@@ -76,6 +76,6 @@ def test_a_full_disk_is_told_before_anything_is_measured(tmp_path: Path, monkeyp
         raise UserError(f"{size} more", "free space")
 
     monkeypatch.setattr("fewstep.graph.commit.Writer.reserve", lambda _, size: no_room(size))
-    monkeypatch.setattr("fewstep.calibration.calibrate.count", lambda *_: pytest.fail("it was measured"))
+    monkeypatch.setattr("fewstep.calibration.calibrate.count_activations", lambda *_: pytest.fail("it was measured"))
     with pytest.raises(UserError, match=r"\d{6} more"):
         calibrate(replace(FIRST, bundle=bundle, target=("cpu-x86",)))

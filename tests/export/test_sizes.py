@@ -14,7 +14,8 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
-from fewstep.calibration.calibrate import calibrate, open_task
+from fewstep.calibration.calibrate import calibrate
+from fewstep.calibration.opening import open_task
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.engines.build import BuildOptions, build
 from fewstep.export import Condition, ScheduleSpec, Size, Spec, free_sizes

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fewstep.calibration.calibrate import calibrate, open_task
+from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.count import count_activations, tabulate
+from fewstep.calibration.opening import open_task
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.graph.graph import GROUP, Array, Graph
 from fewstep.graph.session import GraphSession

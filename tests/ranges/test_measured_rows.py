@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fewstep.calibration.calibrate import open_task
 from fewstep.calibration.count import count_activations
+from fewstep.calibration.opening import open_task
 from fewstep.calibration.task import Task
 from fewstep.graph import io
 from fewstep.plans.errors import UserError

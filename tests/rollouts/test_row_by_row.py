@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fewstep.calibration import calibrate as verb
-from fewstep.calibration import count
-from fewstep.calibration.calibrate import open_task
+from fewstep.calibration import count, opening
 from fewstep.calibration.count import count_activations, tabulate
+from fewstep.calibration.opening import open_task
 from fewstep.calibration.task import Task
 from fewstep.graph.graph import BATCH, Array, Graph, Value
 from fewstep.graph.session import open_session
@@ -46,7 +45,7 @@ def fickle(monkeypatch: pytest.MonkeyPatch) -> None:
         assert sampler.prologue is not None
         return replace(sampler, prologue=unsteady(sampler.prologue, "time"))
 
-    monkeypatch.setattr(verb, "load", loaded)
+    monkeypatch.setattr(opening, "load", loaded)
     monkeypatch.setattr(observe, "open_session", opened)
 
 

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fewstep.calibration.calibrate import calibrate, open_task
+from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.checkpoint import checkpoint_of
+from fewstep.calibration.opening import open_task
 from fewstep.graph.graph import Graph, Node
 from fewstep.plans.errors import UserError
 from fewstep.workers import opening

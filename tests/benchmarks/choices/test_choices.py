@@ -10,7 +10,7 @@ from choices.hessians import as_rows, drawn_patches, layer_hessians
 from choices.normal_times import LONG, count_at_normal_times, drawn_steps
 from choices.rows import around_128
 
-from fewstep.calibration.calibrate import open_task
+from fewstep.calibration.opening import open_task
 from fewstep.graph.selection import selected_ops
 from fewstep.graph.session import run
 from fewstep.ranges.table import Range, Ranges

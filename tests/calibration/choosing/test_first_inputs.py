@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from fewstep.calibration import calibrate as verb
-from fewstep.calibration.calibrate import open_task
 from fewstep.calibration.choosing.first_inputs import first_inputs
 from fewstep.calibration.choosing.trials import open_trials
+from fewstep.calibration.opening import open_task
 from fewstep.graph.graph import GROUP
 from fewstep.plans.plan import regroup
 from fewstep.rollouts.trajectories import roll_out

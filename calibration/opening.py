@@ -1,0 +1,159 @@
+"""From the options of `fewstep calibrate` to its task. All that needs no sampling is checked here."""
+
+import logging
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from math import inf
+from pathlib import Path
+
+from fewstep.calibration.choosing.thin import thin_convolutions
+from fewstep.calibration.failed_bodies import body_of
+from fewstep.calibration.options import CalibrateOptions, has_trials, methods_of, seeds_of, targets_of, warn_of_few
+from fewstep.calibration.precision.record import parse_bound
+from fewstep.calibration.task import Task
+from fewstep.graph import io
+from fewstep.lowering.quantize import lowered_ops
+from fewstep.lowering.scheme import Target
+from fewstep.plans.errors import UserError
+from fewstep.plans.guidance import weight_of
+from fewstep.plans.plan import Plan, shaping_of
+from fewstep.plans.shaping import Clip, clip_to
+from fewstep.ranges.methods import lambda_edges
+from fewstep.rollouts.conditions_file import ConditionRecords, deal
+from fewstep.rollouts.on_demand import OnDemand, OpeningOnDemand
+from fewstep.rollouts.prompts import CALIBRATION, given_rows
+from fewstep.rollouts.row_by_row import sampler_by_rows
+from fewstep.rollouts.trajectories import draw_condition, fewest_of_all, in_words
+from fewstep.runtime.bundle.reading import Bundle
+from fewstep.runtime.conditions import is_led_by_guidance
+from fewstep.runtime.loading import load
+from fewstep.runtime.request import SCHEDULER
+from fewstep.runtime.sampler import Sampler
+from fewstep.runtime.sizes import defaults, sized
+
+LOG = logging.getLogger("fewstep")
+GUIDANCE = 2.0
+
+
+def open_task(options: CalibrateOptions) -> Task:
+    """What the options ask for. UserError if it cannot be done.
+
+    A target whose engine computes the float32 body wrong is refused for itself, unless it is the only one.
+    """
+    sampler = load(options.bundle, body="float32", backend=OpeningOnDemand(threads=options.threads))
+    if isinstance(sampler.denoiser, OnDemand):
+        sampler = replace(sampler, bundle=sampler.denoiser.bundle)  # whose files are hashed once
+    prepared = io.load(sampler.bundle.graph(sampler.body.graph), root=options.bundle)
+    plan = _plan(options, sampler)
+    targets, refused = _usable(targets_of(options), sampler.bundle)
+    edges = lambda_edges([-inf if step.lam is None else step.lam for step in plan.steps])
+    task = Task(
+        sampler=sampler_by_rows(sampler),
+        prepared=prepared,
+        plan=plan,
+        targets=targets,
+        seeds=seeds_of(options),
+        edges=() if options.groups == "pooled" else edges,
+        operations=tuple(op.name for op in lowered_ops(prepared)),
+        conditions=_conditions(options, sampler),
+        sizes=_sizes(options, sampler),
+        threads=options.threads,
+        methods=methods_of(options),
+        thin=thin_convolutions(prepared) if has_trials(options) else (),
+        bound=parse_bound(options.quality, options.speed),
+        command=lambda names: _command(options, plan, names),
+        refused=refused,
+    )
+    warn_of_few(options)
+    return task
+
+
+def _usable(targets: Sequence[Target], bundle: Bundle) -> tuple[tuple[Target, ...], dict[str, UserError]]:
+    """The targets whose engines compute the float32 body right, and the errors of the others' bodies by name. UserError
+    if no target is left."""
+    usable: list[Target] = []
+    refused: dict[str, UserError] = {}
+    for target in targets:
+        try:
+            if target.tries is not None:
+                target.tries(bundle)
+            usable.append(target)
+        except UserError as error:
+            refused[body_of(target)] = error
+    if not usable:
+        raise next(iter(refused.values()))
+    return tuple(usable), refused
+
+
+def _conditions(options: CalibrateOptions, sampler: Sampler) -> ConditionRecords | None:
+    """A row for each trajectory, of a file or of prompts. Without either, that every condition can be drawn."""
+    rows = given_rows(sampler.bundle, options.conditions, options.prompts, CALIBRATION)
+    if rows is not None:
+        return deal(rows, options.trajectories)
+    for number, condition in enumerate(sampler.bundle.manifest.conditions):
+        draw_condition(condition, number, options.seed)
+    return None
+
+
+def _sizes(options: CalibrateOptions, sampler: Sampler) -> tuple[dict[str, int], ...]:
+    """The sizes that are asked for, each a choice of all free axes."""
+    manifest, chosen = sampler.bundle.manifest, []
+    names = [size.name for size in manifest.sizes]
+    for text in options.size:
+        numbers = text.split("x")
+        if len(numbers) != len(names) or not all(each.isascii() and each.isdecimal() for each in numbers):
+            form = "x".join(name.upper() for name in names)
+            fix = f"write {form} for each" if names else "leave it out: x has one shape"
+            raise UserError(f"--size {text!r}", fix)
+        chosen.append({name: int(number) for name, number in zip(names, numbers, strict=True)})
+        sized(manifest, chosen[-1])
+    usual = defaults(manifest.x_shape, manifest.sizes)
+    given = options.conditions is not None or options.prompts is not None
+    if given and any(each.follows for each in manifest.conditions) and any(sizes != usual for sizes in chosen):
+        raise UserError("--size with your own conditions, of which some follow x's size", "leave one of them out")
+    if chosen and options.trajectories < (fewest := fewest_of_all(options.seed, len(chosen))):
+        raise UserError(
+            f"{in_words(options.trajectories)} cannot have all of --size {','.join(options.size)}",
+            f"follow at least {fewest} (--trajectories {fewest}), or name fewer sizes",
+        )
+    return tuple(chosen)
+
+
+def _plan(options: CalibrateOptions, sampler: Sampler) -> Plan:
+    """The plan, one lambda group for now. A plan's file brings its own guidance."""
+    guided = is_led_by_guidance(sampler.bundle.manifest.conditions)
+    default = GUIDANCE if guided and not options.plan.endswith(".json") else None
+    weight = default if options.guidance is None else options.guidance
+    plan = sampler.compile(options.plan, weight, shaping=clip_to(options.clip))
+    clip = _own_clip(sampler) if shaping_of(plan) is None else None
+    if clip is not None:
+        LOG.warning(
+            "the model's own scheduler clips predictions to [%g, %g], and this plan does not: if your program clips, "
+            "give --clip %g, so that ranges fit",
+            *(clip.low, clip.high, clip.high),
+        )
+    return plan
+
+
+def _own_clip(sampler: Sampler) -> Clip | None:
+    """That of the scheduler which came with the denoiser."""
+    if sampler.bundle.manifest.scheduler is None:
+        return None
+    with suppress(UserError):
+        found = shaping_of(sampler.compile(f"{SCHEDULER}2"))
+        return found if isinstance(found, Clip) else None
+    return None
+
+
+def _command(options: CalibrateOptions, plan: Plan, targets: Sequence[str]) -> str:
+    """The command that does this again for some of the targets, without anybody's paths. `comparable` reads it."""
+    recorded = replace(
+        options,
+        plan=plan.name,
+        guidance=weight_of(plan.guidance),
+        target=tuple(targets),
+        conditions=options.conditions and Path("FILE"),
+        prompts=options.prompts and Path("FILE"),
+    )
+    return recorded.command("calibrate", always=("plan", "target", "trajectories", "ranges", "groups", "seed"))
