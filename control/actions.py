@@ -13,6 +13,7 @@ from fewstep.plans.arguments import refuse_options
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
 from fewstep.plans.tracer import IMAGE
+from fewstep.runtime.arrays import unmasked
 from fewstep.runtime.bundle.manifest import Policy
 from fewstep.runtime.execute import Hold, StepState, execute, finish
 from fewstep.runtime.finite import check_finite, finite_states
@@ -179,7 +180,7 @@ def _former(given: ArrayLike, places: int, shape: tuple[int, ...], decided: int)
     """The former sequence as an array; None where it is empty."""
     fix = f"give [k, {', '.join(map(str, shape))}], at most {places} of them, from the tick of the window on"
     try:
-        former = np.asarray(given, np.float32)
+        former = np.asarray(unmasked(given), np.float32)
     except (TypeError, ValueError) as error:
         raise UserError(f"former actions are no array of numbers ({error})", fix) from error
     if not former.size:

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 
 from fewstep.control.chunk import Float32
 from fewstep.plans.errors import UserError
+from fewstep.runtime.arrays import unmasked
 
 
 def is_number(value: Any) -> bool:
@@ -39,7 +40,7 @@ def idle_of(given: ArrayLike, shape: tuple[int, ...]) -> Float32:
     """The idle action as an array of its own."""
     fix = f"give one action {list(shape)} of finite numbers"
     try:
-        idle = np.array(given, np.float32)
+        idle = np.array(unmasked(given), np.float32)
     except (TypeError, ValueError) as error:
         raise UserError(f"idle is no array of numbers ({error})", fix) from error
     if idle.shape != shape or not np.isfinite(idle).all():

@@ -1,7 +1,7 @@
 """Which plan the next sequence takes, by what each of them was measured to take."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from statistics import median
 
 from fewstep.control.arguments import share
@@ -75,6 +75,8 @@ def plans_of(
     """Plans compiled for a sampler; a string is one plan. With a strength `warm` each starts from the former sequence,
     and keeps its number of evaluations."""
     names = [names] if isinstance(names, str) else names
+    if not isinstance(names, Iterable):
+        raise UserError(f"plans {names!r}", "give one or more, best first, such as ('dpmpp_2m:4', 'dpmpp_2m:2')")
     if not names:
         raise UserError("no plans", "give one or more, best first, such as ('dpmpp_2m:4', 'dpmpp_2m:2')")
     if warm is None:

@@ -102,9 +102,11 @@ def _array(condition: Condition, value: ArrayLike) -> NDArray[Any]:
     fix = f"give {condition.dtype} values {list(condition.shape)}"
     if value is None:
         raise Unusable(f"{said} is None", fix)
+    if np.ma.is_masked(value):
+        raise Unusable(f"{said} holds masked values", fix)
     try:
         array = np.array(value)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:  # the last of a torch tensor that requires grad
         raise UserError(f"{said} is no array ({error})", fix) from error
     if array.shape != condition.shape:
         raise UserError(f"{said} has the shape {list(array.shape)}", fix)

@@ -136,7 +136,7 @@ class PolicyRunner:
         self._choice = PlanChoice(len(self._cold), self._deadline, expected)
         self._idle = None if idle is None else idle_of(idle, manifest.x_shape[1:])
         self._history, self._record = History(sampler), Record(policy.discrete)
-        self._epoch, self._closed = 0, False
+        self._epoch, self._closed, self._latest = 0, False, -math.inf
         self._flight: _Flight | None = None
         self._begin_episode(0, None)
 
@@ -162,7 +162,7 @@ class PolicyRunner:
         self._joins_at = -1
         self._history.clear()
         self._record.broken_off()
-        self._began = self._clock.now()
+        self._began = self._now()
 
     def warm_up(self, observation: Observation, conditions: Observation | None = None) -> None:
         """Run each plan before the robot moves, and measure it. Takes as long as its calls. The first, slower call of a
@@ -194,7 +194,7 @@ class PolicyRunner:
             raise UserError("the runner is closed", "make a new one")
         if self._fixed is None:
             self._fixed = self._history.fixed({})  # says which are missing
-        self._began = self._clock.now()
+        self._began = self._now()
         self._tick += 1
         self._record.counts["ticks"] += 1
         self._collect()
@@ -222,10 +222,8 @@ class PolicyRunner:
             if source != "planned":
                 counts[source] += 1
             self._record.acted(value, self._joins_at == self._tick)
-        seconds = self._clock.now() - self._began
-        if seconds < 0:
-            counts["jumps"] += 1
-        else:
+        seconds = self._now() - self._began
+        if seconds >= 0:
             self._record.acting.append(seconds)
         return made
 
@@ -241,12 +239,15 @@ class PolicyRunner:
         fix = "give 0 or more; infinite ones last until `stop` says so"
         seconds = arguments.seconds("seconds", seconds, fix, infinite=True)
         tick = 1 / self._rate
-        due = self._clock.now()
+        due = self._now()
         for _ in itertools.count() if math.isinf(seconds) else range(round(seconds * self._rate)):
             if stop is not None and stop():
                 break
+            now = self._now()
+            if not due - now <= (1 + LATE) * tick:  # the clock was set back
+                due = now
             self._clock.wait(due)
-            behind = self._clock.now() - due
+            behind = self._now() - due
             if behind > LATE * tick:
                 self._record.counts["overrun"] += 1
                 due += behind
@@ -274,6 +275,13 @@ class PolicyRunner:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _now(self) -> float:
+        """The clock's time. A clock that runs backwards is counted."""
+        now = self._clock.now()
+        self._record.counts["jumps"] += not now >= self._latest
+        self._latest = now
+        return now
 
     def _source(self, chunk: Chunk) -> Source:
         if self._tick >= chunk.end:

@@ -4,16 +4,20 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from threading import Condition, Thread
 
+import numpy as np
+
 from fewstep.plans.errors import UserError
-from fewstep.runs.stream import Frame, Stream, StreamedFrame
+from fewstep.runs.stream import Frame, Stream, StreamedFrame, arrays_of
 
 
 def latest(stream: Stream, source: Iterable[Frame], queue: int = 1) -> Iterator[StreamedFrame]:
     """The frames of a camera-like source through a stream.
 
-    A frame that waits while `queue` newer ones come is dropped, and `Stream.stats` counts it. Indices are those of the
-    source, after the frames that the stream had before. An error of the source is raised here, once the frames before
-    it are out. The thread begins with the first frame that is asked for, and ends with its source.
+    A frame that waits while `queue` newer ones come is dropped, as is a frame that holds NaN or infinity, and
+    `Stream.stats` counts both. The source counts the indices, which go on after the stream's former frames. An error of
+    the source is raised here, once the frames before it are out. A frame of another shape is a mistake of the program:
+    it ends the run with a UserError, and `Stream.flush` has the frames on their way. The thread begins with the first
+    frame that is asked for, and ends with its source.
 
     Args:
         source: yields arrays that stay as they are; a camera that reuses its buffer yields copies.
@@ -28,11 +32,17 @@ def _taken(stream: Stream, newest: "_Newest") -> Iterator[StreamedFrame]:
     first = stream.next_index
     try:
         for index, frame in newest.frames():
-            yield from stream.push(frame, first + index)
+            if _is_finite(frame):  # else its index is missing, which `push` counts as dropped
+                yield from stream.push(frame, first + index)
         yield from stream.flush()
         newest.check()
     finally:
         newest.stop()
+
+
+def _is_finite(frame: Frame) -> bool:
+    arrays = arrays_of(frame).values()
+    return all(array.dtype.kind != "f" or bool(np.isfinite(array).all()) for array in arrays)
 
 
 class _Newest:

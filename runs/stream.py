@@ -32,6 +32,7 @@ from fewstep.runs.similar import Similar
 from fewstep.runs.stats import Counter, Mode, Stats
 from fewstep.runs.steady_feeds import SteadyFeeds
 from fewstep.runtime import conditions
+from fewstep.runtime.arrays import unmasked
 from fewstep.runtime.conditions import ConditionValues
 from fewstep.runtime.feeds import Overrides
 from fewstep.runtime.finite import finite_sample
@@ -181,7 +182,7 @@ class Stream:
             index: of the frame, for a source that counts and leaves some out. It is larger than those before.
         """
         index = self.next_index if index is None else whole("the next frame is not", index, self.next_index)
-        arrays = _arrays(frame)
+        arrays = arrays_of(frame)
         own = {each.name: arrays.pop(each.name)[None] for each in self._takes.conditions if each.name in arrays}
         condition = {**(self._options.get("condition") or {}), **own}
         given = check_given(self._plan.given, arrays, condition, self._takes.x_shape, 1)
@@ -302,10 +303,10 @@ class Stream:
         return out
 
 
-def _arrays(frame: Frame) -> dict[str, NDArray[Any]]:
+def arrays_of(frame: Frame) -> dict[str, NDArray[Any]]:
     """The arrays of a frame by name."""
     named = {} if frame is None else dict(frame) if isinstance(frame, Mapping) else {IMAGE: frame}
     try:
-        return {name: np.asarray(value) for name, value in named.items()}
+        return {name: np.asarray(unmasked(value)) for name, value in named.items()}
     except ValueError as error:
         raise UserError(f"a frame is no array of numbers ({error})", "give arrays in model range") from error

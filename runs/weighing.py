@@ -51,7 +51,7 @@ class Steering:
             self._given = np.zeros(len(state.u))
         if self.at is not None and state.index not in (*self.at, last):
             return np.zeros(len(state.u))
-        reward = np.asarray(self.reward(state.x0), np.float64)
+        reward = self._reward_of(state)
         if self.kind == "difference":
             potential, self._value = reward - self._value, reward
         else:
@@ -62,6 +62,17 @@ class Steering:
             potential = self.strength * reward - self._given
         self._given = self._given + potential
         return potential
+
+    def _reward_of(self, state: Seen) -> Floats:
+        returned, samples = self.reward(state.x0), len(state.u)
+        fix = f"return one number for each of the {samples} samples"
+        try:
+            reward = np.asarray(returned, np.float64)
+        except (TypeError, ValueError, RuntimeError) as error:  # the last of a torch tensor that requires grad
+            raise UserError(f"the reward at step {state.index} is no array of numbers ({error})", fix) from error
+        if reward.shape != (samples,):
+            raise UserError(f"the reward at step {state.index} has the shape {list(reward.shape)}", fix)
+        return reward
 
     def follow(self, ancestors: NDArray[np.intp]) -> None:
         """Each particle continues another one, and has its past."""

@@ -150,6 +150,8 @@ def _array(condition: Condition, values: Sequence[Any] | NDArray[Any], samples: 
         raise UserError(f"condition {name!r} is {values!r}, not one value per sample", f"{fix} for each sample")
     if len(values) != samples:
         raise UserError(f"condition {name!r} has {len(values)} values for {samples} samples", "give one per sample")
+    if any(map(np.ma.is_masked, values)):
+        raise UserError(f"condition {name!r} has masked values", fix)
     numbers = [_number(condition, value) if isinstance(value, str) else value for value in values]
     try:
         array = np.asarray(numbers)

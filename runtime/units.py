@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fewstep.plans.errors import UserError
+from fewstep.runtime.arrays import unmasked
 from fewstep.runtime.bundle.manifest import Affine, Manifest
 
 Float32 = NDArray[np.float32]
@@ -38,7 +39,7 @@ def _prepared(
         raise UserError(f"bundle {manifest.name!r} does not say in which units its samples are", EXPORT_WITH_UNITS)
     fix = f"give [..., {', '.join(map(str, shape))}]"
     try:
-        values = np.asarray(given, np.float64)
+        values = np.asarray(unmasked(given), np.float64)
     except (TypeError, ValueError) as error:
         raise UserError(f"samples that are no array of numbers ({error})", fix) from error
     if values.ndim < len(shape) or values.shape[-len(shape) :][units.axis] != len(units.scale):  # others may be free

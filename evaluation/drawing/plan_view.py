@@ -17,7 +17,7 @@ from fewstep.plans.plan import Plan, Row, Step, Term
 from fewstep.plans.spec import DenoiserFacts, Prediction, ScheduleSpec
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.execute import combine, execute
-from fewstep.runtime.fitted_plans import FITTED
+from fewstep.runtime.fitted_plans import FITTED, readable
 from fewstep.runtime.options import Options
 from fewstep.runtime.planning import plan_for
 from fewstep.runtime.request import check_plan, denoiser_facts, read_plan
@@ -76,7 +76,14 @@ def compiled(options: PlanOptions, name: str) -> Plan:
 
 
 def _fitted(name: str, bundle: Bundle, guidance: float | None) -> Plan:
-    """That of the float32 body, or else of the first body that has one."""
+    """The plan of the float32 body, or else of the first body that has one. Without a guidance it is the plan's own,
+    where all fits of that name have the same."""
+    if guidance is None:
+        entries = [each for each in bundle.manifest.fitted if f"{FITTED}{each.evaluations}" == name]
+        entries.sort(key=lambda each: bundle.manifest.bodies[each.body].precision != "float32")
+        plans, _ = readable(bundle, entries)
+        if plans and all(plan.guidance == plans[0].guidance for plan in plans):
+            return plans[0]
     bodies = sorted(bundle.manifest.bodies.values(), key=lambda body: body.precision != "float32")
     errors = []
     for body in bodies:

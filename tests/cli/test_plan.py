@@ -59,6 +59,8 @@ def test_a_fitted_plan_is_shown_and_drawn_as_any_other(
     shown = capsys.readouterr().out.replace("fitted:3", "dpmpp_2m:3")
     assert main(["plan", "--show", "dpmpp_2m:3@trailing", *of]) == 0
     assert shown.splitlines()[1:] == capsys.readouterr().out.splitlines()[1:] and "3 evaluations" in shown
+    assert main(["plan", "--show", "fitted:3", *of[:2]]) == 0
+    assert "guidance 2" in capsys.readouterr().out
     assert main(["plan", "--plot", "fitted:3", *of, "-o", str(tmp_path / "plan.svg")]) == 0
     assert "fitted:3 for schedule" in capsys.readouterr().out and (tmp_path / "plan.svg").is_file()
     assert main(["plan", "--show", "fitted:4", *of]) == 1

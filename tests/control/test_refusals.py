@@ -11,10 +11,18 @@ from tests.control.looping import act, looping
 from tests.control.tiny_policy import SEEN, ramp, tiny_policy
 
 
+class Learned:
+    """A stand-in for a torch tensor that requires grad."""
+
+    def __array__(self, dtype: object = None, copy: object = None) -> np.ndarray:
+        raise RuntimeError("Can't call numpy() on Tensor that requires grad")
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
         ({"plans": ()}, "no plans"),
+        ({"plans": 5}, "plans 5; give one or more, best first"),
         ({"execute": 17}, "execute 17; give a whole number from 1 to 16"),
         ({"fade": 1.5}, "fade 1.5; give a whole number from 0 to 16"),
         ({"deadline": 0.0}, "deadline 0.0"),
@@ -86,6 +94,7 @@ def test_a_string_is_one_plan(tiny_bundle: Path) -> None:
         ({"state": [0.0, [1.0]]}, "observation 'state' is no array"),
         ({"state": [np.nan]}, r"observation 'state' has the shape \[1\]"),
         ({}, "the observation has no 'state'"),
+        ({"state": Learned()}, "observation 'state' is no array .*requires grad"),
         ({"state": ["a", "b"]}, "observation 'state' holds values of type"),
         ([0.0, 0.0], "no mapping of names"),
     ],

@@ -117,6 +117,7 @@ def test_an_observation_that_is_not_finite_is_told_and_never_sampled_from(tiny_b
         (None, "the observation is None"),
         ({"state": None}, "observation 'state' is None"),
         ({"state": [0.0, None]}, "observation 'state' holds None"),
+        ({"state": np.ma.masked_all(2)}, "observation 'state' holds masked values"),
         ({"state": [0.0, 1e300]}, "observation 'state' holds a number that is not finite in float32"),
         ({"state": [0.0, -np.inf]}, "observation 'state' holds a number that is not finite in float32"),
     ],
@@ -245,6 +246,21 @@ def test_a_clock_that_jumps_is_counted_and_changes_no_action(tiny_bundle: Path) 
     back, runner = run(-100.0)
     assert back == still and runner.statistics.jumps >= 1
     assert run(1e6)[0] == still
+
+
+def test_a_run_goes_on_at_its_rate_when_the_clock_is_set_back(tiny_bundle: Path) -> None:
+    runner, network, clock = looping(tiny_bundle)
+    times: list[float] = []
+
+    def observe() -> dict[str, list[float]]:
+        times.append(clock.now())
+        if len(times) == 5:
+            clock.advance(-5.0)
+        return SEEN
+
+    statistics = runner.run(observe, lambda action: None, 10 * TICK)
+    np.testing.assert_allclose(np.diff(times), [TICK] * 4 + [-5.0] + [TICK] * 4, atol=1e-9)
+    assert statistics.jumps == 1 and statistics.overrun == 0
 
 
 def test_a_warm_plan_starts_from_the_former_sequence_with_as_many_evaluations(tiny_bundle: Path) -> None:

@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator
 from threading import Event
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from fewstep.runs import latest, stream
+from fewstep.runs.newest import _taken
 from fewstep.runtime import Sampler, UserError
 
 OPTIONS = {"plan": "lcm:7", "strength": 0.6, "condition": {"class": [1]}, "mode": "sequence"}
@@ -43,6 +45,16 @@ def test_an_error_of_the_source_comes_after_its_frames(sampler: Sampler) -> None
         for out in latest(stream(sampler, **{**OPTIONS, "mode": "batch"}), camera()):
             seen.append(out.index)
     assert seen == [0]
+
+
+def test_frames_that_are_not_finite_are_dropped_and_a_mistake_leaves_frames_to_flush(sampler: Sampler) -> None:
+    masked = np.ma.array(FRAMES[3], mask=FRAMES[3] == FRAMES[3].max())
+    source = [FRAMES[0], np.full((1, 4, 4), np.nan), masked, FRAMES[4], FRAMES[5], np.zeros((1, 4, 5))]
+    newest = SimpleNamespace(frames=lambda: enumerate(source), check=lambda: None, stop=lambda: None)
+    frames = stream(sampler, **{**OPTIONS, "plan": "lcm:5", "mode": "batch"})
+    with pytest.raises(UserError, match="given 'image' does not have the shape"):
+        list(_taken(frames, newest))  # type: ignore[arg-type]
+    assert [out.index for out in frames.flush()] == [3, 4] and frames.stats().dropped == 2
 
 
 def test_a_reader_that_leaves_ends_the_thread(sampler: Sampler) -> None:

@@ -219,6 +219,13 @@ def test_refusals(sampler: Sampler) -> None:
         population(sampler, plan, lambda state: np.repeat([0, -np.inf], 2), [2, 3], 2, {"class": [0, 1]})
 
 
+def test_a_reward_is_one_number_for_each_sample(sampler: Sampler) -> None:
+    plan, label = sampler.compile("ddpm:2"), {"class": [0]}
+    for reward, said in ((lambda x: x, r"has the shape \[4, 1, 4, 4\]"), (lambda x: "good", "is no array of numbers")):
+        with pytest.raises(UserError, match=f"the reward at step 0 {said}.*; return one number for each of the 4"):
+            population(sampler, plan, Steering(reward, 1.0, plan), [0], 4, label)
+
+
 def test_a_hook_of_another_plan_is_refused(sampler: Sampler) -> None:
     """Its last step, or its noise levels, would be wrong without a word."""
     plan, other, label = sampler.compile("ddpm:5"), sampler.compile("ddpm:4"), {"class": [0]}

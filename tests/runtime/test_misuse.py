@@ -46,7 +46,21 @@ def test_what_the_conversion_makes_is_taken_and_a_mask_of_bytes_too(sampler: Sam
     mask[:, :2] = 1
     held = sampler.sample(**RUN, hold=Hold(SCALED, mask))
     np.testing.assert_array_equal(held[:, :, :2], SCALED[:, :, :2])
-    assert sampler.sample(**RUN, given={"image": mask}, strength=0.5).shape == PICTURE.shape
+
+
+def test_the_darkest_picture_is_bytes_too(sampler: Sampler) -> None:
+    with pytest.raises(UserError, match="given 'image': bytes up to 0, "):
+        sampler.sample(**RUN, given={"image": np.zeros_like(PICTURE)}, strength=0.5)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int64])
+def test_masked_values_are_not_read_through_their_mask(sampler: Sampler, dtype: type) -> None:
+    masked = np.ma.array(np.zeros(PICTURE.shape, dtype), mask=PICTURE == 248)
+    with pytest.raises(UserError, match="given 'image' holds a number that is not finite"):
+        sampler.sample(**RUN, given={"image": masked}, strength=0.5)
+    with pytest.raises(UserError, match="condition 'class' has masked values; give 0 shirt"):
+        sampler.sample(**{**RUN, "condition": {"class": [0, np.ma.masked]}})
+    assert sampler.sample(**RUN, given={"image": np.ma.array(SCALED)}, strength=0.5).shape == PICTURE.shape
 
 
 @pytest.mark.parametrize("of", [pickle.dumps, copy.deepcopy])
