@@ -10,25 +10,25 @@ Sampling takes time, and a robot does not wait. While one sequence is executed t
 a window that does not change. The next sequence continues the former one: `former` and `decided` of `sample_actions`.
 """
 
-from fewstep.control.actions import Asked, Continuity, sample_actions, sample_sequences
+from fewstep.control.actions import Continuity, SequenceRequest, sample_actions, sample_sequences
 from fewstep.control.chunk import Chunk, padded, snapped, soft_mask
 from fewstep.control.clocks import Clock, VirtualClock, WallClock
 from fewstep.control.history import History, Unusable, Window
 from fewstep.control.latency import LatencyWindow, choose_plan, ticks_between, ticks_of_delay
 from fewstep.control.runner import Action, PolicyRunner
-from fewstep.control.statistics import Quantiles, Statistics
+from fewstep.control.statistics import LoopStatistics, Quantiles
 
 __all__ = [
     "Action",
-    "Asked",
     "Chunk",
     "Clock",
     "Continuity",
     "History",
     "LatencyWindow",
+    "LoopStatistics",
     "PolicyRunner",
     "Quantiles",
-    "Statistics",
+    "SequenceRequest",
     "Unusable",
     "VirtualClock",
     "WallClock",

@@ -25,7 +25,7 @@ Continuity = Literal["none", "hard", "soft", "trained"]
 
 
 @dataclass(frozen=True)
-class Asked:
+class SequenceRequest:
     """A request for a sequence from the tick of the window on.
 
     `former` are the actions [k, ...] of the former sequence from the same tick on, in units; None at the start of an
@@ -68,7 +68,7 @@ def sample_actions(
     checked = None if former is None else _former(former, places, manifest.x_shape[1:], decided)
     if checked is None and decided:
         raise UserError(f"{decided} actions are decided, of no former sequence", "give former=[k, ...] too")
-    actions, _ = sample_sequences(sampler, plan, [Asked(window, seed, checked, decided)], continuity)
+    actions, _ = sample_sequences(sampler, plan, [SequenceRequest(window, seed, checked, decided)], continuity)
     one: Float32 = actions[0]
     return one
 
@@ -76,7 +76,7 @@ def sample_actions(
 def sample_sequences(
     sampler: Sampler,
     plan: Plan | str,
-    asked: Sequence[Asked],
+    asked: Sequence[SequenceRequest],
     continuity: Continuity | None = None,
     enough: Callable[[], bool] | None = None,
 ) -> tuple[Float32, int]:
@@ -145,7 +145,7 @@ def continuity_of(continuity: Continuity | None, policy: Policy) -> Continuity:
 
 
 def _continued(
-    sampler: Sampler, policy: Policy, asked: Sequence[Asked], continuity: Continuity
+    sampler: Sampler, policy: Policy, asked: Sequence[SequenceRequest], continuity: Continuity
 ) -> tuple[Float32, Float32]:
     """The former sequences [B, *x_shape] in model range, and the weights that hold them."""
     manifest = sampler.bundle.manifest
@@ -166,7 +166,7 @@ def _continued(
     return value, mask
 
 
-def _weights(policy: Policy, asked: Asked, continuity: Continuity, places: int) -> Float32:
+def _weights(policy: Policy, asked: SequenceRequest, continuity: Continuity, places: int) -> Float32:
     """How much of the former sequence is held [places]."""
     assert asked.former is not None
     if continuity == "none":

@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
 
-from fewstep.control.actions import Asked, Continuity, sample_sequences
+from fewstep.control.actions import Continuity, SequenceRequest, sample_sequences
 from fewstep.control.arguments import is_number
 from fewstep.control.arguments import seconds as seconds_of
 from fewstep.control.chunk import Float32
@@ -20,12 +20,12 @@ from fewstep.runtime.sampler import Sampler
 
 
 @dataclass(frozen=True)
-class Job:
+class SequenceJob:
     """A sequence to sample. Its work ends after `deadline` seconds with what is predicted by then."""
 
     sampler: Sampler
     plan: Plan
-    asked: Asked
+    asked: SequenceRequest
     continuity: Continuity
     deadline: float
 
@@ -59,14 +59,14 @@ class Clock(Protocol):
     def wait(self, until: float) -> None:
         """Let time pass up to a moment; at once if that is over."""
 
-    def start(self, job: Job) -> Running:
+    def start(self, job: SequenceJob) -> Running:
         """Begin a job. One at a time for each caller."""
 
     def close(self) -> None:
         """Wait for what was started."""
 
 
-def make(jobs: Sequence[Job], now: Callable[[], float]) -> list[Made]:
+def make(jobs: Sequence[SequenceJob], now: Callable[[], float]) -> list[Made]:
     """Jobs that differ in what is asked alone, as one batch.
 
     No failure of a job leaves this function: it would end the control loop of a moving robot.
@@ -97,7 +97,7 @@ class WallClock:
     def wait(self, until: float) -> None:
         time.sleep(max(0.0, until - time.perf_counter()))
 
-    def start(self, job: Job) -> Future[Made]:
+    def start(self, job: SequenceJob) -> Future[Made]:
         return self._worker.submit(lambda: make([job], self.now)[0])
 
     def close(self) -> None:
@@ -131,7 +131,7 @@ class VirtualClock:
         """Let time pass within a job: for networks that pretend to be slow."""
         self._spent += seconds
 
-    def start(self, job: Job) -> "VirtualRun":
+    def start(self, job: SequenceJob) -> "VirtualRun":
         run = VirtualRun(self, job, self._now)
         self._queue.append(run)
         return run
@@ -161,7 +161,7 @@ def clock_of(given: Clock | None) -> Clock:
     return given
 
 
-def _alike(one: Job, other: Job) -> bool:
+def _alike(one: SequenceJob, other: SequenceJob) -> bool:
     same = one.sampler is other.sampler and one.plan == other.plan
     return same and (one.continuity, one.deadline) == (other.continuity, other.deadline)
 
@@ -171,7 +171,7 @@ class VirtualRun:
     """A job under the virtual clock."""
 
     clock: VirtualClock
-    job: Job
+    job: SequenceJob
     began: float
     made: Made | None = None
 

@@ -21,14 +21,14 @@ from typing import Literal
 from numpy.typing import ArrayLike
 
 from fewstep.control import arguments
-from fewstep.control.actions import Asked, Continuity, continuity_of
+from fewstep.control.actions import Continuity, SequenceRequest, continuity_of
 from fewstep.control.arguments import idle_of, positive
 from fewstep.control.choice import PlanChoice, plans_of
 from fewstep.control.chunk import Chunk, Float32, faded
-from fewstep.control.clocks import Clock, Job, Made, Running, VirtualClock, clock_of
+from fewstep.control.clocks import Clock, Made, Running, SequenceJob, VirtualClock, clock_of
 from fewstep.control.history import History, Unusable, Window
 from fewstep.control.latency import ticks_between, ticks_of_delay
-from fewstep.control.statistics import Record, Statistics
+from fewstep.control.statistics import LoopStatistics, Record
 from fewstep.plans.arguments import whole
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
@@ -171,10 +171,10 @@ class PolicyRunner:
         self._history.add(observation)
         window = {**self._history.window(), **(self._fixed or {})}
         for place, cold in enumerate(self._cold):
-            asked = Asked(window, 0)
+            asked = SequenceRequest(window, 0)
             actions, _ = self._run(cold, asked)
             plan = cold if self._warm is None else self._warm[place]
-            asked = Asked(window, 0, actions, min(1, len(actions)))
+            asked = SequenceRequest(window, 0, actions, min(1, len(actions)))
             self._run(plan, asked)
             self._choice.begin(place, [self._run(plan, asked)[1] for _ in range(WARM_UP_CALLS)])
         self._begin_episode(0, None)
@@ -233,7 +233,7 @@ class PolicyRunner:
         send: Callable[[Float32], None],
         seconds: float,
         stop: Callable[[], bool] | None = None,
-    ) -> Statistics:
+    ) -> LoopStatistics:
         """Tick at the rate for so long, or until `stop` says so: what `observe` returns goes to `act`, and each action
         that there is goes to `send`. A tick that began late does not hurry those after it. `seconds` may be inf."""
         fix = "give 0 or more; infinite ones last until `stop` says so"
@@ -258,7 +258,7 @@ class PolicyRunner:
         return self.statistics
 
     @property
-    def statistics(self) -> Statistics:
+    def statistics(self) -> LoopStatistics:
         """Of all ticks so far; warming up is no part of them."""
         return self._record.summary()
 
@@ -303,7 +303,7 @@ class PolicyRunner:
         plan = self._warm[place] if self._warm is not None and is_warm else self._cold[place]
         name = self._cold[place].name + (" warm" if is_warm else "")
         window = {**self._history.window(), **(self._fixed or {})}
-        asked = Asked(window, (self._seed << EPISODE_BITS) | self._calls, former, decided)
+        asked = SequenceRequest(window, (self._seed << EPISODE_BITS) | self._calls, former, decided)
         self._calls += 1
         self._expected = decided
         self._record.plans[name] += 1
@@ -352,10 +352,10 @@ class PolicyRunner:
         counts["missed"] += made.seconds > self._deadline
         counts["cut"] += made.steps < len(self._cold[place].steps)
 
-    def _job(self, plan: Plan, asked: Asked) -> Job:
-        return Job(self._sampler, plan, asked, self._continuity, self._deadline)
+    def _job(self, plan: Plan, asked: SequenceRequest) -> SequenceJob:
+        return SequenceJob(self._sampler, plan, asked, self._continuity, self._deadline)
 
-    def _run(self, plan: Plan, asked: Asked) -> tuple[Float32, float]:
+    def _run(self, plan: Plan, asked: SequenceRequest) -> tuple[Float32, float]:
         """The actions and the seconds of a call that is waited for, and not cut."""
         job = dataclasses.replace(self._job(plan, asked), deadline=math.inf)
         made = self._clock.start(job).result()

@@ -32,7 +32,7 @@ class Quantiles:
 
 
 @dataclass(frozen=True)
-class Statistics:
+class LoopStatistics:
     """A summary of a runner's ticks since it was made.
 
     sampling, acting: seconds of the calls of the sampler that made a sequence, and of `act`.
@@ -103,10 +103,10 @@ class Record:
         self._actions.append(None)
         self._joins.append(False)
 
-    def summary(self) -> Statistics:
+    def summary(self) -> LoopStatistics:
         counts = self.counts
         seam, contrast = smoothness(list(self._actions), list(self._joins), self._discrete)
-        return Statistics(
+        return LoopStatistics(
             sampling=quantiles(self.sampling),
             acting=quantiles(self.acting),
             plans=dict(self.plans),

@@ -16,8 +16,8 @@ from typing import Literal
 import msgspec
 
 from fewstep.engines.batches import BATCH, profile_of, read_sizes
-from fewstep.engines.build_engine import Order, build_engine
-from fewstep.engines.builders import STRICT, Builder, Flags, builder_of
+from fewstep.engines.build_engine import BuildOrder, build_engine
+from fewstep.engines.builders import STRICT, EngineBuilder, Flags, builder_of
 from fewstep.engines.by_hand import script
 from fewstep.graph import io
 from fewstep.graph.commit import Writer, open_for_update
@@ -146,7 +146,7 @@ def by_hand(options: BuildOptions) -> str:
     return script(graphs, body, bundle.manifest.conditions, profile, _flags(options))
 
 
-def check_options(options: BuildOptions) -> Builder:
+def check_options(options: BuildOptions) -> EngineBuilder:
     """What can be refused before the bundle is opened or a builder imported; the builder that is asked for."""
     builder = builder_of(options.backend)
     for device in options.device:
@@ -179,7 +179,7 @@ def _flags(options: BuildOptions) -> Flags:
     return flags
 
 
-def _body(options: BuildOptions, builder: Builder, bundle: Bundle) -> tuple[str, Body] | None:
+def _body(options: BuildOptions, builder: EngineBuilder, bundle: Bundle) -> tuple[str, Body] | None:
     """The body to build, its files checked, and its name; None: the float16 one, which is not there yet."""
     name = builder.bodies[options.precision]
     body = bundle.manifest.bodies.get(name)
@@ -204,8 +204,8 @@ def _add_float16(bundle: Bundle, writer: Writer) -> tuple[str, Body]:
 
 
 def _orders(
-    options: BuildOptions, builder: Builder, bundle: Bundle, name: str, body: Body, hashes: dict[str, str]
-) -> tuple[Order, ...]:
+    options: BuildOptions, builder: EngineBuilder, bundle: Bundle, name: str, body: Body, hashes: dict[str, str]
+) -> tuple[BuildOrder, ...]:
     """Every engine that is wanted: for each device those of the prologue, the body and its stages."""
     if builder.module is None:
         return ()
@@ -229,14 +229,14 @@ def _orders(
     return tuple(orders)
 
 
-def _order(name: str, graph: GraphFile, key: EngineKey, hashes: dict[str, str], is_reduced: bool = False) -> Order:
+def _order(name: str, graph: GraphFile, key: EngineKey, hashes: dict[str, str], is_reduced: bool = False) -> BuildOrder:
     weights = tuple(hashes[file] for file in graph.data)
     taken = {
         name for tensor in graph.inputs for size in tensor.shape if isinstance(size, str) for name in parsed(size)[1]
     }
     sizes = {name: ends for name, ends in key.sizes.items() if name in taken}
     own = msgspec.structs.replace(key, graph=hashes[graph.file], weights=weights, sizes=sizes)
-    return Order(name, graph, is_reduced, own)
+    return BuildOrder(name, graph, is_reduced, own)
 
 
 def _profile(options: BuildOptions, graph: GraphFile, manifest: Manifest) -> dict[str, tuple[int, int, int]]:

@@ -15,7 +15,7 @@ import msgspec
 
 from fewstep.engines import engine_layers, engine_program
 from fewstep.engines.batches import BATCH
-from fewstep.engines.builders import Builder
+from fewstep.engines.builders import EngineBuilder
 from fewstep.graph.commit import Writer
 from fewstep.machine import cache
 from fewstep.plans.errors import UserError
@@ -30,7 +30,7 @@ OTHER, LONGER = "try another --precision or an older --device", "give a longer -
 
 
 @dataclass(frozen=True)
-class Order:
+class BuildOrder:
     """An engine that is wanted. `is_reduced`: no convolution of it may compute in float32."""
 
     body: str
@@ -39,7 +39,9 @@ class Order:
     key: EngineKey
 
 
-def build_engine(writer: Writer, builder: Builder, order: Order, bundle: Path, timeout: float) -> EngineEntry:
+def build_engine(
+    writer: Writer, builder: EngineBuilder, order: BuildOrder, bundle: Path, timeout: float
+) -> EngineEntry:
     """Build an engine, record that this machine did, and add it to the bundle with its side-car."""
     key = order.key
     name = f"{order.body}-{key.device}".replace("/", "-stage").replace("+", "-up")
@@ -70,7 +72,7 @@ def build_engine(writer: Writer, builder: Builder, order: Order, bundle: Path, t
     )
 
 
-def _request(builder: Builder, order: Order, timing: Path, layers: Path) -> dict[str, object]:
+def _request(builder: EngineBuilder, order: BuildOrder, timing: Path, layers: Path) -> dict[str, object]:
     """What the child process is asked for."""
     key = order.key
     ends = [
@@ -90,7 +92,7 @@ def _request(builder: Builder, order: Order, timing: Path, layers: Path) -> dict
     }
 
 
-def _checked_types(order: Order, program: bytes, layers: Path) -> dict[str, int]:
+def _checked_types(order: BuildOrder, program: bytes, layers: Path) -> dict[str, int]:
     """How many convolutions of an engine multiply in which type, as far as it can be told.
 
     Its program text is certain, so a float32 that should not be there is an error. What an inspector calls a layer

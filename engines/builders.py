@@ -28,7 +28,7 @@ COMPATIBLE = frozenset({"version_compatible", "hardware_compatible"})
 
 
 @dataclass(frozen=True)
-class Builder:
+class EngineBuilder:
     """A compiler of engines, or a backend that needs a body of its own and compiles at run time.
 
     name: of the backend that runs what is made.
@@ -89,7 +89,7 @@ class Builder:
         return {AMPERE_ON: None}
 
 
-TENSORRT_RTX = Builder(
+TENSORRT_RTX = EngineBuilder(
     name="tensorrt-rtx",
     module="tensorrt_rtx",
     install=INSTALL["tensorrt-rtx"],
@@ -98,7 +98,7 @@ TENSORRT_RTX = Builder(
     usual=("sm86", "sm89", "sm120"),
     no_float32=frozenset({"sm75"}),  # tensorrt-rtx 1.7: "FP32 GEMM is not supported"
 )
-TENSORRT = Builder(
+TENSORRT = EngineBuilder(
     name="tensorrt",
     module="tensorrt",
     install=INSTALL["tensorrt"],
@@ -107,7 +107,7 @@ TENSORRT = Builder(
     options=COMPATIBLE | {"dla"},
     sees_gpu=True,
 )
-ONNXRUNTIME_CUDA = Builder(
+ONNXRUNTIME_CUDA = EngineBuilder(
     name="onnxruntime-cuda",
     module=None,
     install="pip install 'fewstep[gpu]'",
@@ -116,7 +116,7 @@ ONNXRUNTIME_CUDA = Builder(
 BUILDERS = (TENSORRT_RTX, TENSORRT, ONNXRUNTIME_CUDA)
 
 
-def builder_of(name: str) -> Builder:
+def builder_of(name: str) -> EngineBuilder:
     for builder in BUILDERS:
         if builder.name == name:
             return builder

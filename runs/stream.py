@@ -84,7 +84,7 @@ class FrameOptions(TypedDict, total=False):
 
 
 @dataclass
-class Lane:
+class FrameLane:
     """A frame on its way. A skipped one has no cohort, and waits for those before it."""
 
     index: int
@@ -158,7 +158,7 @@ class Stream:
         self._shared = sampler.inputs.groups
         self._takes = sized(sampler.bundle.manifest, sizes)
         self._draws = cache(sampler.draws([seed], sizes))
-        self._lanes: deque[Lane] = deque()
+        self._lanes: deque[FrameLane] = deque()
         self.next_index = 0  # of the frame that is pushed next
         self._latest: Float32 | None = None  # the last fresh sample that came out
         self._counter = Counter()
@@ -202,7 +202,7 @@ class Stream:
             draws = self._draws if self._noise == "fixed" else self._sampler.draws([seed], self._sizes)
             kept = {name: np.array(tensor) for name, tensor in given.items()}  # the caller may reuse its buffers
             cohort = Cohort(self._plan, [0], draws, kept, fed)
-        self._lanes.append(Lane(index, seed, now, cohort))
+        self._lanes.append(FrameLane(index, seed, now, cohort))
         self._pump(to_the_end=not self._batches)
         return self._ready()
 

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from verdicts import Contender, Ledger
 
-from fewstep.control import Asked, VirtualClock, padded, sample_sequences
-from fewstep.control.clocks import Job, VirtualRun
+from fewstep.control import SequenceRequest, VirtualClock, padded, sample_sequences
+from fewstep.control.clocks import SequenceJob, VirtualRun
 from fewstep.plans.plan import Plan
 from fewstep.runtime import Sampler
 from fewstep.runtime.policies import policy_of
@@ -27,14 +27,14 @@ class Watching(VirtualClock):
 
     def __init__(self, delay: float) -> None:
         super().__init__(delay)
-        self.jobs: list[Job] = []
+        self.jobs: list[SequenceJob] = []
 
-    def start(self, job: Job) -> VirtualRun:
+    def start(self, job: SequenceJob) -> VirtualRun:
         self.jobs.append(job)
         return super().start(job)
 
 
-def watch(contender: Contender, sampler: Sampler, per_task: int) -> list[Job]:
+def watch(contender: Contender, sampler: Sampler, per_task: int) -> list[SequenceJob]:
     """All that a contender asks for in so many episodes of each task."""
     clocks: list[Watching] = []
 
@@ -48,7 +48,7 @@ def watch(contender: Contender, sampler: Sampler, per_task: int) -> list[Job]:
     return clocks[0].jobs
 
 
-def rows(jobs: Sequence[Job], sampler: Sampler, count: int, seed: int = 0) -> dict[str, NDArray[np.float32]]:
+def rows(jobs: Sequence[SequenceJob], sampler: Sampler, count: int, seed: int = 0) -> dict[str, NDArray[np.float32]]:
     """Conditions [count, ...] by name, of jobs drawn at random: a file for `fewstep calibrate --conditions`."""
     manifest = sampler.bundle.manifest
     policy = policy_of(manifest)
@@ -75,7 +75,7 @@ class Deviation:
     p99: float
 
 
-def deviation(jobs: Sequence[Job], one: Sampler, other: Sampler, count: int = 256, seed: int = 1) -> Deviation:
+def deviation(jobs: Sequence[SequenceJob], one: Sampler, other: Sampler, count: int = 256, seed: int = 1) -> Deviation:
     """Of two samplers that are asked alike."""
     chosen = np.random.default_rng(seed).permutation(len(jobs))[:count]
     executed = policy_of(one.bundle.manifest).actions
@@ -87,7 +87,7 @@ def deviation(jobs: Sequence[Job], one: Sampler, other: Sampler, count: int = 25
     return Deviation(float(np.sqrt(np.mean(squares))), float(np.quantile(largest, 0.99)))
 
 
-def _actions(sampler: Sampler, plan: Plan, asked: Asked, job: Job) -> NDArray[np.float32]:
+def _actions(sampler: Sampler, plan: Plan, asked: SequenceRequest, job: SequenceJob) -> NDArray[np.float32]:
     (actions,), _ = sample_sequences(sampler, plan, [asked], job.continuity)
     made: NDArray[np.float32] = actions
     return made

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from simulator import RATE
 from table import markdown
 
-from fewstep.control import Asked, PolicyRunner, sample_sequences
+from fewstep.control import PolicyRunner, SequenceRequest, sample_sequences
 from fewstep.control.statistics import quantiles
 from fewstep.runtime import Sampler, load
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
@@ -52,7 +52,7 @@ def windows(work: Path) -> Iterator[dict[str, NDArray[Any]]]:
 
 def call_of(sampler: Sampler, steps: int) -> Call:
     plan = sampler.compile(f"dpmpp_2m:{steps}", shaping=LIMITS)
-    return lambda window: sample_sequences(sampler, plan, [Asked(window, 0)])
+    return lambda window: sample_sequences(sampler, plan, [SequenceRequest(window, 0)])
 
 
 def with_mish_of_int8(sampler: Sampler, backend: OnnxRuntime) -> Sampler:

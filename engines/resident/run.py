@@ -34,7 +34,7 @@ Stepper = Callable[[Sequence[Array], Arrays], list[Array]]  # the state before a
 Shapes = tuple[tuple[int, ...], ...]
 
 
-class Place(Protocol):
+class StepDevice(Protocol):
     """Where steps run: an engine and its device."""
 
     def open(self, steps: Steps, graph: Graph) -> Stepper:
@@ -49,7 +49,7 @@ class Resident:
     conditions: of the bundle. inputs: what a call takes. draws: the numbers of the draws in its input `draws`.
     """
 
-    place: Place
+    place: StepDevice
     parts: Cut
     conditions: tuple[Condition, ...]
     inputs: tuple[BakedPort, ...]
@@ -115,7 +115,7 @@ class Resident:
 def resident(
     bundle: Path | str,
     plan: str,
-    place: Place,
+    place: StepDevice,
     precision: str | None = None,
     body: str | None = None,
     guidance: float | None = None,

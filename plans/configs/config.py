@@ -45,7 +45,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
 
 
 @dataclass(frozen=True)
-class Config:
+class SchedulerConfig:
     """Every field of one scheduler class. `source` names it in errors."""
 
     source: str
@@ -84,7 +84,7 @@ def read(given: str | Path | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     return str(path), fields
 
 
-def resolve(source: str, given: Mapping[str, Any], scheduler: str, defaults: Mapping[str, Any]) -> Config:
+def resolve(source: str, given: Mapping[str, Any], scheduler: str, defaults: Mapping[str, Any]) -> SchedulerConfig:
     """The class's fields. Those that were saved as defaults of another class (`_use_default_values`) count as absent,
     and so do fields the class does not have: diffusers does both when it changes a pipeline's scheduler."""
     absent = given.get("_use_default_values", [])
@@ -94,7 +94,7 @@ def resolve(source: str, given: Mapping[str, Any], scheduler: str, defaults: Map
     for name, default in defaults.items():
         if name in given and name not in absent:
             fields[name] = _checked(source, scheduler, name, given[name], default)
-    return Config(source, scheduler, fields)
+    return SchedulerConfig(source, scheduler, fields)
 
 
 def _checked(source: str, scheduler: str, name: str, value: Any, default: Any) -> Any:

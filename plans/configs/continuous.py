@@ -5,13 +5,13 @@ from typing import Any
 
 import numpy as np
 
-from fewstep.plans.configs.config import Config
+from fewstep.plans.configs.config import SchedulerConfig
 from fewstep.plans.configs.discrete import OTHER_SIGMAS, THRESHOLDING, exponential, karras, respaced, stretched
 from fewstep.plans.configs.dpm import multistep_solver
 from fewstep.plans.configs.recipe import (
-    Recipe,
     ScaledShaping,
     ScheduleRequest,
+    SchedulerRecipe,
     check_arguments,
     checked,
     checked_shift,
@@ -73,7 +73,7 @@ FLOW_EULER = {
 }
 
 
-def edm_schedule(config: Config) -> tuple[ScheduleSpec, Prediction]:
+def edm_schedule(config: SchedulerConfig) -> tuple[ScheduleSpec, Prediction]:
     """EDM's preconditioned network, or with v_prediction minus it."""
     fields = config.fields
     spec = ScheduleSpec(
@@ -85,13 +85,13 @@ def edm_schedule(config: Config) -> tuple[ScheduleSpec, Prediction]:
     return checked(spec), predictions[fields["prediction_type"]]
 
 
-def edm_euler(config: Config, request: ScheduleRequest) -> Recipe:
+def edm_euler(config: SchedulerConfig, request: ScheduleRequest) -> SchedulerRecipe:
     """EDMEulerScheduler."""
     check_arguments(config, request)
     return _edm(config, request, named("ddim"))
 
 
-def edm_multistep(config: Config, request: ScheduleRequest) -> Recipe:
+def edm_multistep(config: SchedulerConfig, request: ScheduleRequest) -> SchedulerRecipe:
     """EDMDPMSolverMultistepScheduler."""
     check_arguments(config, request)
     if config["algorithm_type"] not in ("dpmsolver++", "sde-dpmsolver++", "deis"):
@@ -99,7 +99,7 @@ def edm_multistep(config: Config, request: ScheduleRequest) -> Recipe:
     return _edm(config, request, multistep_solver(config, request))
 
 
-def _edm(config: Config, request: ScheduleRequest, solver: Solver) -> Recipe:
+def _edm(config: SchedulerConfig, request: ScheduleRequest, solver: Solver) -> SchedulerRecipe:
     spec, prediction = edm_schedule(config)
     low, high = float(config["sigma_min"]), float(config["sigma_max"])
     place: Any = karras if config["sigma_schedule"] == "karras" else exponential
@@ -114,10 +114,10 @@ def _edm(config: Config, request: ScheduleRequest, solver: Solver) -> Recipe:
     end = least if config["final_sigmas_type"] == "sigma_min" else 0.0
     times = ended([*times, exploding(0.0, end)], request)
     # the deviation of data of deviation 1 with the noise of sigma_max
-    return Recipe(spec, prediction, times, solver, start=(high**2 + 1) ** 0.5, shaping=shaping_of(config))
+    return SchedulerRecipe(spec, prediction, times, solver, start=(high**2 + 1) ** 0.5, shaping=shaping_of(config))
 
 
-def consistency_schedule(config: Config) -> tuple[ScheduleSpec, Prediction]:
+def consistency_schedule(config: SchedulerConfig) -> tuple[ScheduleSpec, Prediction]:
     """What the network is told is 250 log sigma."""
     fields = config.fields
     low, high, data = (float(fields[name]) for name in ("sigma_min", "sigma_max", "sigma_data"))
@@ -125,7 +125,7 @@ def consistency_schedule(config: Config) -> tuple[ScheduleSpec, Prediction]:
     return checked(spec), "consistency"
 
 
-def consistency(config: Config, request: ScheduleRequest) -> Recipe:
+def consistency(config: SchedulerConfig, request: ScheduleRequest) -> SchedulerRecipe:
     """CMStochasticIterativeScheduler: the first of the noisiest of T Karras sigmas, T // N apart."""
     check_arguments(config, request)
     spec, prediction = consistency_schedule(config)
@@ -140,22 +140,22 @@ def consistency(config: Config, request: ScheduleRequest) -> Recipe:
     times = [exploding(250 * log(sigma), float(sigma)) for sigma in sigmas]
     times = ended([*times, exploding(0.0, low)], request)
     shaping = ScaledShaping(Clip(-1.0, 1.0) if config["clip_denoised"] else None)
-    return Recipe(spec, prediction, times, named("consistency"), shaping=shaping)
+    return SchedulerRecipe(spec, prediction, times, named("consistency"), shaping=shaping)
 
 
-def _rho(config: Config) -> float:
+def _rho(config: SchedulerConfig) -> float:
     rho = float(config["rho"])
     if not 0.01 <= rho <= 100:
         raise config.refuse("rho", "sigmas are laid even in sigma^(1 / rho)", "give a number in 0.01 .. 100")
     return rho
 
 
-def flow_schedule(config: Config) -> tuple[ScheduleSpec, Prediction]:
+def flow_schedule(config: SchedulerConfig) -> tuple[ScheduleSpec, Prediction]:
     """A straight path, its velocity predicted."""
     return checked(ScheduleSpec("flow", config["num_train_timesteps"])), "flow"
 
 
-def flow_euler(config: Config, request: ScheduleRequest) -> Recipe:
+def flow_euler(config: SchedulerConfig, request: ScheduleRequest) -> SchedulerRecipe:
     """FlowMatchEulerDiscreteScheduler, called with a number of steps: diffusers then shifts twice, correct is once.
 
     With use_dynamic_shifting `mu` is an argument, or `tokens`, the image's sequence length, from which it follows.
@@ -171,13 +171,13 @@ def flow_euler(config: Config, request: ScheduleRequest) -> Recipe:
     return _flow(config, request, sigmas if other is None else other, solver)
 
 
-def flow_heun(config: Config, request: ScheduleRequest) -> Recipe:
+def flow_heun(config: SchedulerConfig, request: ScheduleRequest) -> SchedulerRecipe:
     """FlowMatchHeunDiscreteScheduler: shifted twice as well, and even in sigma from 1 down to the least."""
     check_arguments(config, request)
     return _flow(config, request, _shifted(config, request, dynamic=False), "heun")
 
 
-def _shifted(config: Config, request: ScheduleRequest, *, dynamic: bool) -> Array:
+def _shifted(config: SchedulerConfig, request: ScheduleRequest, *, dynamic: bool) -> Array:
     T, steps, shift = flow_schedule(config)[0].timesteps, request.steps, checked_shift(config, "shift", config["shift"])
     even = np.linspace(1.0, 1 / steps, steps)
     if dynamic:
@@ -192,7 +192,7 @@ def _shifted(config: Config, request: ScheduleRequest, *, dynamic: bool) -> Arra
     return np.asarray(shift * even / (1 - even + shift * even))  # in this form exactly 1 where it is 1
 
 
-def _mu(config: Config, request: ScheduleRequest) -> float:
+def _mu(config: SchedulerConfig, request: ScheduleRequest) -> float:
     if "mu" in request.arguments:
         return request.arguments["mu"]
     if "tokens" not in request.arguments:
@@ -208,7 +208,7 @@ def _mu(config: Config, request: ScheduleRequest) -> float:
     return float(config["base_shift"] + slope * (tokens - few))
 
 
-def _flow(config: Config, request: ScheduleRequest, sigmas: Array, solver: str) -> Recipe:
+def _flow(config: SchedulerConfig, request: ScheduleRequest, sigmas: Array, solver: str) -> SchedulerRecipe:
     spec, prediction = flow_schedule(config)
     times: list[Time] = [straight(spec.timesteps * float(sigma), float(sigma)) for sigma in sigmas]
-    return Recipe(spec, prediction, [*times, straight(0.0, 0.0)], named(solver), start=1.0)
+    return SchedulerRecipe(spec, prediction, [*times, straight(0.0, 0.0)], named(solver), start=1.0)

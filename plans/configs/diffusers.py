@@ -18,10 +18,10 @@ import msgspec
 
 from fewstep.plans.compile import trace_plan
 from fewstep.plans.configs import continuous, diffusion, discrete, dpm, k_diffusion
-from fewstep.plans.configs.config import Config, read, resolve
+from fewstep.plans.configs.config import SchedulerConfig, read, resolve
 from fewstep.plans.configs.discrete import OTHER_SIGMAS
-from fewstep.plans.configs.pipelines import FLOW, PIPELINES, Pipeline, tokens
-from fewstep.plans.configs.recipe import MOST, Compat, Recipe, ScheduleRequest, check_numbers
+from fewstep.plans.configs.pipelines import FLOW, PIPELINES, PipelineRules, tokens
+from fewstep.plans.configs.recipe import MOST, Compat, ScheduleRequest, SchedulerRecipe, check_numbers
 from fewstep.plans.configs.unrunnable import check_runs
 from fewstep.plans.errors import UserError
 from fewstep.plans.grids.ends import STEPS_LIMIT
@@ -29,7 +29,7 @@ from fewstep.plans.guidance import Guidance
 from fewstep.plans.plan import Plan
 from fewstep.plans.spec import DenoiserFacts, Prediction, ScheduleSpec
 
-Schedule = Callable[[Config], tuple[ScheduleSpec, Prediction]]
+Schedule = Callable[[SchedulerConfig], tuple[ScheduleSpec, Prediction]]
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Scheduler:
     """A class of diffusers: the defaults of its fields, and what they mean."""
 
     defaults: Mapping[str, Any]
-    recipe: Callable[[Config, ScheduleRequest], Recipe]
+    recipe: Callable[[SchedulerConfig, ScheduleRequest], SchedulerRecipe]
     schedule: Schedule = discrete.schedule
 
 
@@ -178,7 +178,7 @@ def schedule_from_scheduler_config(
     return scheduler.schedule(read_config)
 
 
-def _open(given: str | Path | Mapping[str, Any], pipeline: str | None) -> tuple[Scheduler, Config]:
+def _open(given: str | Path | Mapping[str, Any], pipeline: str | None) -> tuple[Scheduler, SchedulerConfig]:
     source, fields = read(given)
     name = fields.get("_class_name")
     if not isinstance(name, str) or name not in SCHEDULERS:
@@ -191,7 +191,7 @@ def _open(given: str | Path | Mapping[str, Any], pipeline: str | None) -> tuple[
 
 
 def _request(
-    config: Config,
+    config: SchedulerConfig,
     steps: int,
     compat: Compat,
     arguments: Mapping[str, float],
@@ -208,7 +208,7 @@ def _request(
     return ScheduleRequest(steps, compat, arguments, known.even)
 
 
-def _own_numbers(config: Config, name: str, given: Sequence[float]) -> tuple[float, ...]:
+def _own_numbers(config: SchedulerConfig, name: str, given: Sequence[float]) -> tuple[float, ...]:
     """The times that a caller brings, if this class takes them and they fall."""
     if config.scheduler not in OWN_TIMES[name]:
         raise UserError(f"{config.scheduler} with {name}", f"they are for {', '.join(OWN_TIMES[name])}")
@@ -232,7 +232,9 @@ def _own_numbers(config: Config, name: str, given: Sequence[float]) -> tuple[flo
     return tuple(map(float, numbers))
 
 
-def _from_image(config: Config, request: ScheduleRequest, strength: float, pipeline: str | None) -> ScheduleRequest:
+def _from_image(
+    config: SchedulerConfig, request: ScheduleRequest, strength: float, pipeline: str | None
+) -> ScheduleRequest:
     """The request of an image-to-image pipeline: it passes the strength on to set_timesteps, or skips first steps."""
     if not isinstance(strength, Real) or not 0 < strength <= 1:
         raise UserError(f"strength {strength!r}", "give one in (0, 1] that leaves a step")
@@ -241,7 +243,7 @@ def _from_image(config: Config, request: ScheduleRequest, strength: float, pipel
             f"strength with {config.scheduler}, whose steps depend on those before",
             "leave --plan out, or name a solver, such as dpmpp_2m:20",
         )
-    rules = Pipeline() if pipeline is None else PIPELINES[pipeline]
+    rules = PipelineRules() if pipeline is None else PIPELINES[pipeline]
     has_own_times = request.timesteps is not None or request.sigmas is not None  # no strength shortens those
     if rules.shortens and config.scheduler in DISTILLED and not has_own_times and strength < 1:
         return replace(request, strength=float(strength))
@@ -252,7 +254,7 @@ def _from_image(config: Config, request: ScheduleRequest, strength: float, pipel
     return replace(request, skipped=skipped)
 
 
-def _started(plan: Plan, recipe: Recipe) -> Plan:
+def _started(plan: Plan, recipe: SchedulerRecipe) -> Plan:
     """The plan with its first draw, what its shape reads and its sample scaled as the recipe says."""
     factor = 1.0 if recipe.start is None or plan.strength is not None else recipe.start / recipe.times[0].sigma
     start = tuple((row[0] * factor, *row[1:]) for row in plan.start)

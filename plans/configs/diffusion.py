@@ -12,9 +12,17 @@ from typing import Any
 import numpy as np
 
 from fewstep.plans.configs import tables
-from fewstep.plans.configs.config import Config
+from fewstep.plans.configs.config import SchedulerConfig
 from fewstep.plans.configs.discrete import BETAS, THRESHOLDING, schedule, spaced
-from fewstep.plans.configs.recipe import Recipe, ScheduleRequest, call, check_arguments, ended, named, shaping_of
+from fewstep.plans.configs.recipe import (
+    ScheduleRequest,
+    SchedulerRecipe,
+    call,
+    check_arguments,
+    ended,
+    named,
+    shaping_of,
+)
 from fewstep.plans.errors import UserError
 from fewstep.plans.schedule import CLEAN, NoiseSchedule, Time
 from fewstep.plans.solvers.exponential import predicted_noise
@@ -41,7 +49,7 @@ TCD = {
 LCM = {**TCD, **THRESHOLDING, **CLIPPING, "clip_sample": False, "timestep_scaling": 10.0}
 
 
-def ddim(config: Config, request: ScheduleRequest) -> Recipe:
+def ddim(config: SchedulerConfig, request: ScheduleRequest) -> SchedulerRecipe:
     """DDIMScheduler; `eta` is an argument of its step. The noise put back is the network's, not a clipped x0's."""
     check_arguments(config, request, "eta")
     eta = request.argument("eta", 0.0)
@@ -79,7 +87,7 @@ def _unchained(targets: Sequence[Time] | None, eta: float) -> Solver:
     return solver
 
 
-def ddpm(config: Config, request: ScheduleRequest) -> Recipe:
+def ddpm(config: SchedulerConfig, request: ScheduleRequest) -> SchedulerRecipe:
     """DDPMScheduler with a fixed variance. With the large one diffusers adds noise in the last step too, unless that
     starts at timestep 0."""
     check_arguments(config, request)
@@ -103,7 +111,7 @@ def _noisy_to_the_end(solver: Solver) -> Solver:
     return noisy
 
 
-def pndm(config: Config, request: ScheduleRequest) -> Recipe:
+def pndm(config: SchedulerConfig, request: ScheduleRequest) -> SchedulerRecipe:
     """PNDMScheduler: PLMS with skip_prk_steps, else with a Runge-Kutta start."""
     check_arguments(config, request)
     if config["prediction_type"] not in ("epsilon", "v_prediction"):
@@ -127,7 +135,7 @@ def pndm(config: Config, request: ScheduleRequest) -> Recipe:
     return _recipe(config, request, ended([*points, end], request), solver)
 
 
-def lcm(config: Config, request: ScheduleRequest) -> Recipe:
+def lcm(config: SchedulerConfig, request: ScheduleRequest) -> SchedulerRecipe:
     """LCMScheduler, on the timesteps of the distillation whatever the spacing says."""
     check_arguments(config, request)
     spec, _ = schedule(config)
@@ -136,7 +144,7 @@ def lcm(config: Config, request: ScheduleRequest) -> Recipe:
     return _recipe(config, request, [*points, CLEAN], solver)
 
 
-def tcd(config: Config, request: ScheduleRequest) -> Recipe:
+def tcd(config: SchedulerConfig, request: ScheduleRequest) -> SchedulerRecipe:
     """TCDScheduler; `eta`, an argument of its step (0.3), is the paper's gamma. It ends at timestep 0."""
     check_arguments(config, request, "eta")
     spec, _ = schedule(config)
@@ -154,7 +162,7 @@ def _own(request: ScheduleRequest, usual: Callable[[], Any]) -> Any:
     return np.array(request.timesteps)
 
 
-def _distilled(config: Config, request: ScheduleRequest) -> Any:
+def _distilled(config: SchedulerConfig, request: ScheduleRequest) -> Any:
     original, T = config["original_inference_steps"], config["num_train_timesteps"]
     left = int(original * request.strength)
     if not 1 <= request.steps <= left <= original <= T:
@@ -166,7 +174,7 @@ def _distilled(config: Config, request: ScheduleRequest) -> Any:
     return trained[np.floor(np.linspace(0, left, request.steps, endpoint=False)).astype(int)].astype(np.float64)
 
 
-def _points(config: Config, request: ScheduleRequest, spec: ScheduleSpec, told: Any) -> list[Time]:
+def _points(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec, told: Any) -> list[Time]:
     bars = tables.alpha_bars(spec, request.as_diffusers)
     if told.min() < 0 or told.max() >= len(bars):
         why = f"timesteps {told.min():g} .. {told.max():g} are beyond the table of {len(bars)}"
@@ -174,12 +182,14 @@ def _points(config: Config, request: ScheduleRequest, spec: ScheduleSpec, told: 
     return [Time(float(t), sqrt(bars[int(t)]), sqrt(1 - bars[int(t)])) for t in told]
 
 
-def _recipe(config: Config, request: ScheduleRequest, times: Sequence[Time], solver: Solver) -> Recipe:
+def _recipe(
+    config: SchedulerConfig, request: ScheduleRequest, times: Sequence[Time], solver: Solver
+) -> SchedulerRecipe:
     spec, prediction = schedule(config)
-    return Recipe(spec, prediction, times, solver, start=1.0, shaping=shaping_of(config))
+    return SchedulerRecipe(spec, prediction, times, solver, start=1.0, shaping=shaping_of(config))
 
 
-def ipndm(config: Config, request: ScheduleRequest) -> Recipe:
+def ipndm(config: SchedulerConfig, request: ScheduleRequest) -> SchedulerRecipe:
     """IPNDMScheduler: v of a trigonometric schedule, sigma = sin^2 of even steps. Its first step, from pure noise,
     divides what it should by 0 and keeps x for its noise."""
     check_arguments(config, request)
@@ -190,7 +200,7 @@ def ipndm(config: Config, request: ScheduleRequest) -> Recipe:
     path = NoiseSchedule(spec)
     times = [path.noisiest, *(path.at_rho(sigma / sqrt(1 - sigma**2)) for sigma in sigmas[1:]), CLEAN]
     solver = _ipndm if request.as_diffusers else named("ipndm")
-    return Recipe(spec, "v", times, solver, start=1.0)
+    return SchedulerRecipe(spec, "v", times, solver, start=1.0)
 
 
 def _ipndm(trace: Tracer, times: Sequence[Time]) -> Lin:

@@ -6,7 +6,7 @@ from math import inf, log
 import numpy as np
 
 from fewstep.plans.configs import tables
-from fewstep.plans.configs.config import Config
+from fewstep.plans.configs.config import SchedulerConfig
 from fewstep.plans.configs.recipe import ScheduleRequest, checked, checked_shift, dynamic_shift
 from fewstep.plans.configs.tables import Array
 from fewstep.plans.errors import UserError
@@ -39,7 +39,7 @@ PREDICTIONS: dict[str, Prediction] = {
 }
 
 
-def schedule(config: Config) -> tuple[ScheduleSpec, Prediction]:
+def schedule(config: SchedulerConfig) -> tuple[ScheduleSpec, Prediction]:
     """The table of timesteps, or the flow that `use_flow_sigmas` makes of it, and what the network predicts."""
     prediction = PREDICTIONS[config["prediction_type"]]
     T = config["num_train_timesteps"]
@@ -59,14 +59,14 @@ def schedule(config: Config) -> tuple[ScheduleSpec, Prediction]:
 
 
 @dataclass(frozen=True)
-class Table:
+class SigmaTable:
     """sigma / alpha at t = 0 .. T - 1, and their logarithms; `single` rounds those to float32, as diffusers does."""
 
     rhos: Array
     single: bool
 
     @classmethod
-    def of(cls, spec: ScheduleSpec, request: ScheduleRequest) -> "Table":
+    def of(cls, spec: ScheduleSpec, request: ScheduleRequest) -> "SigmaTable":
         """That of a schedule, as diffusers has it or exactly."""
         return cls(tables.rhos(spec, request.as_diffusers), request.as_diffusers)
 
@@ -96,7 +96,7 @@ class Table:
         return timesteps
 
 
-def spaced(config: Config, steps: int, *, extra: int = 0, whole: bool, last: int | None = None) -> Array:
+def spaced(config: SchedulerConfig, steps: int, *, extra: int = 0, whole: bool, last: int | None = None) -> Array:
     """`steps` timesteps, noisiest first: the first of `steps + extra` that reach from `last` - 1 down."""
     T = config["num_train_timesteps"]
     if not 1 <= steps <= T:
@@ -113,7 +113,7 @@ def spaced(config: Config, steps: int, *, extra: int = 0, whole: bool, last: int
     return down - 1.0
 
 
-def respaced(config: Config, high: float, low: float, steps: int) -> Array | None:
+def respaced(config: SchedulerConfig, high: float, low: float, steps: int) -> Array | None:
     """Karras, exponential or beta sigmas from high to low, or None where the config has the timesteps' own."""
     fields = config.fields
     chosen = [name for name in OTHER_SIGMAS if fields.get(name)]
@@ -133,7 +133,7 @@ def respaced(config: Config, high: float, low: float, steps: int) -> Array | Non
     return None
 
 
-def check_ends(config: Config, field: str, high: float, low: float) -> None:
+def check_ends(config: SchedulerConfig, field: str, high: float, low: float) -> None:
     """Sigmas can be laid between these two."""
     if not 0 < low <= high < inf:
         fix = "leave it out, or rescale_betas_zero_snr" if high == inf else "mend sigma_min and sigma_max"
@@ -151,7 +151,7 @@ def exponential(high: float, low: float, steps: int) -> Array:
     return np.exp(np.linspace(log(high), log(low), steps))
 
 
-def flow_sigmas(config: Config, request: ScheduleRequest) -> Array:
+def flow_sigmas(config: SchedulerConfig, request: ScheduleRequest) -> Array:
     """Those of `use_flow_sigmas`: from nearly 1 down, shifted; the end is left out."""
     if "mu" in request.arguments:
         shift = dynamic_shift(config, request.arguments["mu"])
@@ -161,7 +161,7 @@ def flow_sigmas(config: Config, request: ScheduleRequest) -> Array:
     return np.asarray(shift * sigmas / (1 + (shift - 1) * sigmas))
 
 
-def stretched(config: Config, sigmas: Array) -> Array:
+def stretched(config: SchedulerConfig, sigmas: Array) -> Array:
     """Flow sigmas, 1 - sigma stretched to end at shift_terminal. The order of operations is that of diffusers, which
     cuts what the network is told to whole numbers."""
     terminal = config["shift_terminal"]

@@ -8,12 +8,12 @@ from math import inf
 
 import numpy as np
 
-from fewstep.plans.configs.config import Config
+from fewstep.plans.configs.config import SchedulerConfig
 from fewstep.plans.configs.discrete import (
     BETAS,
     OTHER_SIGMAS,
     THRESHOLDING,
-    Table,
+    SigmaTable,
     check_ends,
     flow_sigmas,
     respaced,
@@ -22,8 +22,8 @@ from fewstep.plans.configs.discrete import (
     stretched,
 )
 from fewstep.plans.configs.recipe import (
-    Recipe,
     ScheduleRequest,
+    SchedulerRecipe,
     call,
     check_arguments,
     checked_shift,
@@ -78,7 +78,7 @@ SA = {
 }
 
 
-def multistep(config: Config, request: ScheduleRequest) -> Recipe:
+def multistep(config: SchedulerConfig, request: ScheduleRequest) -> SchedulerRecipe:
     """DPMSolverMultistepScheduler."""
     _check_mu(config, request)
     _check_algorithm(config, "dpmsolver++", "dpmsolver", "sde-dpmsolver++", "sde-dpmsolver", "deis")
@@ -86,7 +86,7 @@ def multistep(config: Config, request: ScheduleRequest) -> Recipe:
     return _recipe(config, request, multistep_solver(config, request), last=last)
 
 
-def multistep_solver(config: Config, request: ScheduleRequest) -> Solver:
+def multistep_solver(config: SchedulerConfig, request: ScheduleRequest) -> Solver:
     """The solver of DPMSolverMultistepScheduler and its EDM form."""
     order = _order(config, "solver_order", 3)
     algorithm = config["algorithm_type"].replace("deis", "dpmsolver++")
@@ -110,7 +110,7 @@ def multistep_solver(config: Config, request: ScheduleRequest) -> Solver:
     return call(name, midpoint=midpoint, lower_order_final=lower or None, diffusers_sign=wrong or None)
 
 
-def singlestep(config: Config, request: ScheduleRequest) -> Recipe:
+def singlestep(config: SchedulerConfig, request: ScheduleRequest) -> SchedulerRecipe:
     """DPMSolverSinglestepScheduler: always the spacing `linspace`; blocks of its order, shorter ones at the end."""
     _check_mu(config, request)
     _check_algorithm(config, "dpmsolver++", "dpmsolver", "sde-dpmsolver++", "deis")
@@ -131,11 +131,11 @@ def singlestep(config: Config, request: ScheduleRequest) -> Recipe:
         solver = call(
             family, order=order, midpoint=midpoint, lower_order_final=lower, eta=eta, diffusers_sign=wrong or None
         )
-    even = Config(config.source, config.scheduler, {**config.fields, "timestep_spacing": "linspace"})
+    even = SchedulerConfig(config.source, config.scheduler, {**config.fields, "timestep_spacing": "linspace"})
     return _recipe(even, request, solver, last=_last_timestep(config, request), karras_whole=True)
 
 
-def deis(config: Config, request: ScheduleRequest) -> Recipe:
+def deis(config: SchedulerConfig, request: ScheduleRequest) -> SchedulerRecipe:
     """DEISMultistepScheduler, which always ends at timestep 0's sigma, or at its last one's."""
     _check_mu(config, request)
     _check_algorithm(config, "deis", "dpmsolver++", "dpmsolver")
@@ -145,7 +145,7 @@ def deis(config: Config, request: ScheduleRequest) -> Recipe:
     return _recipe(config, request, solver, ends="last", karras_whole=True)
 
 
-def unipc(config: Config, request: ScheduleRequest) -> Recipe:
+def unipc(config: SchedulerConfig, request: ScheduleRequest) -> SchedulerRecipe:
     """UniPCMultistepScheduler."""
     check_arguments(config, request, "mu")
     if config["use_dynamic_shifting"] and "mu" not in request.arguments:
@@ -174,11 +174,11 @@ def unipc(config: Config, request: ScheduleRequest) -> Recipe:
         or None,
     )
     if not config["predict_x0"]:  # thresholding is of x0, which it then does not make
-        config = Config(config.source, config.scheduler, {**config.fields, "thresholding": False})
+        config = SchedulerConfig(config.source, config.scheduler, {**config.fields, "thresholding": False})
     return _recipe(config, request, solver, ends="own", karras_whole=True)
 
 
-def sa_solver(config: Config, request: ScheduleRequest) -> Recipe:
+def sa_solver(config: SchedulerConfig, request: ScheduleRequest) -> SchedulerRecipe:
     """SASolverScheduler with its own tau: 1 at timesteps 200 .. 800, 0 elsewhere."""
     check_arguments(config, request)
     if config["tau_func"] is not None:
@@ -201,14 +201,14 @@ def sa_solver(config: Config, request: ScheduleRequest) -> Recipe:
 
 
 def _recipe(
-    config: Config,
+    config: SchedulerConfig,
     request: ScheduleRequest,
     solver: Solver,
     *,
     ends: str = "table",
     karras_whole: bool | None = None,
     last: int | None = None,
-) -> Recipe:
+) -> SchedulerRecipe:
     """`ends`: with final_sigmas_type sigma_min (DEIS and SA-Solver know no other) respaced grids end at the table's
     least sigma ("table") or stay at their own ("own", "last"). `karras_whole` None: unless the betas are cosine."""
     spec, prediction = schedule(config)
@@ -219,17 +219,22 @@ def _recipe(
             raise config.refuse("use_flow_sigmas", "with other sigmas diffusers mixes two schedules", "set one")
         times = _flow_times(config, request, to_clean, ends)
     else:
-        table = Table.of(spec, request)
+        table = SigmaTable.of(spec, request)
         told, rhos, end = _grid(config, request, table, ends, karras_whole, last)
         told = np.trunc(told) if request.as_diffusers else told
         times = [preserving(float(t), float(rho)) for t, rho in zip(told, rhos, strict=True)]
         times = ended([*times, preserving(0.0, 0.0 if to_clean else end)], request)
     heads = 2 if str(fields.get("variance_type")).startswith("learned") else 1
-    return Recipe(spec, prediction, times, solver, start=1.0, shaping=shaping_of(config), heads=heads)
+    return SchedulerRecipe(spec, prediction, times, solver, start=1.0, shaping=shaping_of(config), heads=heads)
 
 
 def _grid(
-    config: Config, request: ScheduleRequest, table: Table, ends: str, karras_whole: bool | None, last: int | None
+    config: SchedulerConfig,
+    request: ScheduleRequest,
+    table: SigmaTable,
+    ends: str,
+    karras_whole: bool | None,
+    last: int | None,
 ) -> tuple[Array, Array, float]:
     """Timesteps told, sigma / alpha there, and the sigma that follows if it is not 0."""
     low, high = float(table.rhos[0]), float(table.rhos[-1])
@@ -252,7 +257,7 @@ def _grid(
     return told, other, low if ends == "table" else float(other[-1])
 
 
-def _flow_times(config: Config, request: ScheduleRequest, to_clean: bool, ends: str) -> list[Time]:
+def _flow_times(config: SchedulerConfig, request: ScheduleRequest, to_clean: bool, ends: str) -> list[Time]:
     T = config["num_train_timesteps"]
     if ends == "own":  # UniPC's are sigmas from 1 down, the first a little less
         sigmas = np.linspace(1, 1 / T, request.steps + 1)[:-1]
@@ -277,12 +282,12 @@ def _flow_times(config: Config, request: ScheduleRequest, to_clean: bool, ends: 
     return ended([*times, straight(0.0, 0.0 if to_clean else float(sigmas[-1]))], request)
 
 
-def _check_algorithm(config: Config, *known: str) -> None:
+def _check_algorithm(config: SchedulerConfig, *known: str) -> None:
     if config["algorithm_type"] not in known:
         raise config.refuse("algorithm_type", "the class does not have it", f"set {known[0]}")
 
 
-def _check_mu(config: Config, request: ScheduleRequest) -> None:
+def _check_mu(config: SchedulerConfig, request: ScheduleRequest) -> None:
     """Of all classes here but UniPC: mu is their one argument, and they shift by e^mu alone."""
     check_arguments(config, request, "mu")
     if "mu" not in request.arguments:
@@ -293,16 +298,16 @@ def _check_mu(config: Config, request: ScheduleRequest) -> None:
         raise config.refuse("time_shift_type", "the class shifts by e^mu", "set exponential")
 
 
-def _last_timestep(config: Config, request: ScheduleRequest) -> int:
+def _last_timestep(config: SchedulerConfig, request: ScheduleRequest) -> int:
     """One more than the noisiest timestep whose lambda is at least lambda_min_clipped."""
     spec, _ = schedule(config)
     if spec.kind == "flow":
         return int(config["num_train_timesteps"])
-    lams = -np.log(Table.of(spec, request).rhos)
+    lams = -np.log(SigmaTable.of(spec, request).rhos)
     return len(lams) - int(np.searchsorted(lams[::-1], config["lambda_min_clipped"]))
 
 
-def _order(config: Config, field: str, most: int) -> int:
+def _order(config: SchedulerConfig, field: str, most: int) -> int:
     order = int(config[field])
     if not 1 <= order <= most:
         raise config.refuse(field, "the class does not have it", f"set 1 .. {most}")

@@ -6,9 +6,17 @@ deviation 1 as the network sees it.
 
 import numpy as np
 
-from fewstep.plans.configs.config import Config
-from fewstep.plans.configs.discrete import BETAS, OTHER_SIGMAS, Table, respaced, schedule, spaced
-from fewstep.plans.configs.recipe import Recipe, ScheduleRequest, call, check_arguments, ended, preserving, shaping_of
+from fewstep.plans.configs.config import SchedulerConfig
+from fewstep.plans.configs.discrete import BETAS, OTHER_SIGMAS, SigmaTable, respaced, schedule, spaced
+from fewstep.plans.configs.recipe import (
+    ScheduleRequest,
+    SchedulerRecipe,
+    call,
+    check_arguments,
+    ended,
+    preserving,
+    shaping_of,
+)
 from fewstep.plans.errors import UserError
 from fewstep.plans.schedule import Time
 
@@ -29,47 +37,47 @@ LMS = {**BETAS, **OTHER_SIGMAS}
 SDE = {**KDPM2, "noise_sampler_seed": None}
 
 
-def euler(config: Config, request: ScheduleRequest) -> Recipe:
+def euler(config: SchedulerConfig, request: ScheduleRequest) -> SchedulerRecipe:
     """EulerDiscreteScheduler."""
     check_arguments(config, request)
     return _recipe(config, request, "ddim")
 
 
-def euler_ancestral(config: Config, request: ScheduleRequest) -> Recipe:
+def euler_ancestral(config: SchedulerConfig, request: ScheduleRequest) -> SchedulerRecipe:
     """EulerAncestralDiscreteScheduler."""
     check_arguments(config, request)
     _refuse_sample(config)
     return _recipe(config, request, "ddim", eta=1.0)
 
 
-def heun(config: Config, request: ScheduleRequest) -> Recipe:
+def heun(config: SchedulerConfig, request: ScheduleRequest) -> SchedulerRecipe:
     """HeunDiscreteScheduler."""
     check_arguments(config, request)
     return _recipe(config, request, "edm_heun")
 
 
-def kdpm2(config: Config, request: ScheduleRequest) -> Recipe:
+def kdpm2(config: SchedulerConfig, request: ScheduleRequest) -> SchedulerRecipe:
     """KDPM2DiscreteScheduler, whose Karras timesteps are whole."""
     check_arguments(config, request)
     _refuse_sample(config)
     return _recipe(config, request, "dpm_2", whole_karras=True)
 
 
-def kdpm2_ancestral(config: Config, request: ScheduleRequest) -> Recipe:
+def kdpm2_ancestral(config: SchedulerConfig, request: ScheduleRequest) -> SchedulerRecipe:
     """KDPM2AncestralDiscreteScheduler."""
     check_arguments(config, request)
     _refuse_sample(config)
     return _recipe(config, request, "dpm_2", whole_karras=True, eta=1.0)
 
 
-def sde(config: Config, request: ScheduleRequest) -> Recipe:
+def sde(config: SchedulerConfig, request: ScheduleRequest) -> SchedulerRecipe:
     """DPMSolverSDEScheduler. Its noise is one Brownian motion, drawn as a tree; that of plans has the same law."""
     check_arguments(config, request)
     _refuse_sample(config)
     return _recipe(config, request, "dpmpp_sde")
 
 
-def lms(config: Config, request: ScheduleRequest) -> Recipe:
+def lms(config: SchedulerConfig, request: ScheduleRequest) -> SchedulerRecipe:
     """LMSDiscreteScheduler; `order` is an argument of its step, 4 unless given."""
     check_arguments(config, request, "order")
     order = request.argument("order", 4)
@@ -79,11 +87,16 @@ def lms(config: Config, request: ScheduleRequest) -> Recipe:
 
 
 def _recipe(
-    config: Config, request: ScheduleRequest, solver: str, *, whole_karras: bool = False, eta: float | None = None
-) -> Recipe:
+    config: SchedulerConfig,
+    request: ScheduleRequest,
+    solver: str,
+    *,
+    whole_karras: bool = False,
+    eta: float | None = None,
+) -> SchedulerRecipe:
     spec, prediction = schedule(config)
-    times = _times(config, request, Table.of(spec, request), whole_karras)
-    return Recipe(
+    times = _times(config, request, SigmaTable.of(spec, request), whole_karras)
+    return SchedulerRecipe(
         spec=spec,
         prediction=prediction,
         times=times,
@@ -94,7 +107,7 @@ def _recipe(
     )
 
 
-def _times(config: Config, request: ScheduleRequest, table: Table, whole_karras: bool) -> list[Time]:
+def _times(config: SchedulerConfig, request: ScheduleRequest, table: SigmaTable, whole_karras: bool) -> list[Time]:
     fields = config.fields
     if request.sigmas is not None:
         *given, last = request.sigmas
@@ -123,11 +136,11 @@ def _times(config: Config, request: ScheduleRequest, table: Table, whole_karras:
     return ended([*times, preserving(0.0, end)], request)
 
 
-def has_edm_times(config: Config) -> bool:
+def has_edm_times(config: SchedulerConfig) -> bool:
     """Whether the network is passed log(sigma) / 4, as EDM's is."""
     return config.fields.get("timestep_type") == "continuous" and config["prediction_type"] == "v_prediction"
 
 
-def _refuse_sample(config: Config) -> None:
+def _refuse_sample(config: SchedulerConfig) -> None:
     if config["prediction_type"] == "sample":
         raise config.refuse("prediction_type", "the class does not have it", "use EulerDiscreteScheduler")

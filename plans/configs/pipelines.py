@@ -11,7 +11,7 @@ FLOW = "FlowMatchEulerDiscreteScheduler"  # the class that takes sigmas and a sh
 
 
 @dataclass(frozen=True)
-class Pipeline:
+class PipelineRules:
     """The rules of a pipeline.
 
     changes: fields of the config that the pipeline silently sets.
@@ -28,15 +28,15 @@ class Pipeline:
     rounds_up: bool = False
 
 
-STABLE_DIFFUSION = Pipeline({"steps_offset": 1, "clip_sample": False})
-STABLE_DIFFUSION_3 = Pipeline(patch=2, rounds_up=True)
-LATENT_CONSISTENCY = Pipeline(shortens=True)
-FLUX = Pipeline(even=True, patch=2, rounds_up=True)
-PIPELINES: Mapping[str, Pipeline] = {
+STABLE_DIFFUSION = PipelineRules({"steps_offset": 1, "clip_sample": False})
+STABLE_DIFFUSION_3 = PipelineRules(patch=2, rounds_up=True)
+LATENT_CONSISTENCY = PipelineRules(shortens=True)
+FLUX = PipelineRules(even=True, patch=2, rounds_up=True)
+PIPELINES: Mapping[str, PipelineRules] = {
     "StableDiffusionPipeline": STABLE_DIFFUSION,
     "StableDiffusionImg2ImgPipeline": STABLE_DIFFUSION,
     "StableDiffusionPAGPipeline": STABLE_DIFFUSION,
-    "StableDiffusionInpaintPipeline": Pipeline({"steps_offset": 1, "skip_prk_steps": True}),
+    "StableDiffusionInpaintPipeline": PipelineRules({"steps_offset": 1, "skip_prk_steps": True}),
     "StableDiffusion3Pipeline": STABLE_DIFFUSION_3,
     "StableDiffusion3Img2ImgPipeline": STABLE_DIFFUSION_3,
     "LatentConsistencyModelPipeline": LATENT_CONSISTENCY,
@@ -48,7 +48,7 @@ PIPELINES: Mapping[str, Pipeline] = {
 }
 
 
-def tokens(pipeline: Pipeline, x_shape: Sequence[int]) -> int | None:
+def tokens(pipeline: PipelineRules, x_shape: Sequence[int]) -> int | None:
     """How many tokens the pipeline's network makes of x [channels, height, width]; None where no shift asks for it."""
     if pipeline.patch is None:
         return None

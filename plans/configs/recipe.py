@@ -6,7 +6,7 @@ from math import exp, inf, sqrt
 from numbers import Real
 from typing import Any, Literal
 
-from fewstep.plans.configs.config import Config
+from fewstep.plans.configs.config import SchedulerConfig
 from fewstep.plans.errors import UserError
 from fewstep.plans.name import parse_plan_name
 from fewstep.plans.schedule import CLEAN, NoiseSchedule, Time
@@ -57,7 +57,7 @@ class ScaledShaping:
 
 
 @dataclass(frozen=True)
-class Recipe:
+class SchedulerRecipe:
     """`start`: standard deviation of the first x, None the schedule's sigma there. `scale`: what the sample is
     multiplied by, for schedulers whose x is x / alpha of ours."""
 
@@ -76,7 +76,7 @@ def checked(spec: ScheduleSpec) -> ScheduleSpec:
     return NoiseSchedule(spec).spec
 
 
-def checked_shift(config: Config, field: str, shift: float) -> float:
+def checked_shift(config: SchedulerConfig, field: str, shift: float) -> float:
     """By what a flow's sigmas are shifted, if they stay sigmas of a flow."""
     if not 1e-3 <= shift <= 1e3:
         raise config.refuse(field, f"a shift by {shift:g}", "give a shift in 0.001 .. 1000")
@@ -88,7 +88,7 @@ def e_to(mu: float) -> float:
     return exp(min(mu, 700.0))
 
 
-def dynamic_shift(config: Config, mu: float) -> float:
+def dynamic_shift(config: SchedulerConfig, mu: float) -> float:
     """By how much `use_dynamic_shifting` shifts a flow's sigmas: e^mu, or with time_shift_type linear mu itself."""
     linear = config["time_shift_type"] == "linear"
     if linear and mu <= 0:
@@ -135,7 +135,7 @@ def ended(times: list[Time], request: ScheduleRequest) -> list[Time]:
     return [*times[:-1], Time(t.network, s.alpha * (1 + NOWHERE * s.sigma**2), s.sigma * (1 - NOWHERE * s.alpha**2))]
 
 
-def shaping_of(config: Config) -> ScaledShaping:
+def shaping_of(config: SchedulerConfig) -> ScaledShaping:
     """Dynamic thresholding goes before clipping, as in diffusers.
 
     It divides by a quantile within 1 .. sample_max_value, which is sample_max_value itself where that is below 1.
@@ -153,7 +153,7 @@ def shaping_of(config: Config) -> ScaledShaping:
     return ScaledShaping()
 
 
-def lowers(config: Config, request: ScheduleRequest) -> bool:
+def lowers(config: SchedulerConfig, request: ScheduleRequest) -> bool:
     """diffusers heeds lower_order_final only where steps are few."""
     return bool(config["lower_order_final"]) and (request.steps < LOWERED_BELOW or not request.as_diffusers)
 
@@ -168,7 +168,7 @@ def check_numbers(source: str, arguments: Mapping[str, float] | None) -> Mapping
     return arguments or {}
 
 
-def check_arguments(config: Config, request: ScheduleRequest, *known: str) -> None:
+def check_arguments(config: SchedulerConfig, request: ScheduleRequest, *known: str) -> None:
     """No argument that the class does not take."""
     for name in request.arguments:
         if name not in known:

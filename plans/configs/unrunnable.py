@@ -3,14 +3,14 @@
 They are refused where diffusers is followed. What no class or method has is refused where it is read.
 """
 
-from fewstep.plans.configs.config import Config
+from fewstep.plans.configs.config import SchedulerConfig
 from fewstep.plans.configs.discrete import OTHER_SIGMAS
 from fewstep.plans.configs.recipe import LOWERED_BELOW, ScheduleRequest
 
 Problem = tuple[str, str, str]  # field, why, fix
 
 
-def check_runs(config: Config, request: ScheduleRequest) -> None:
+def check_runs(config: SchedulerConfig, request: ScheduleRequest) -> None:
     """Raises UserError where diffusers is to be followed and has no sample."""
     problem = _problem(config, request) if request.as_diffusers else None
     if problem is not None:
@@ -18,7 +18,7 @@ def check_runs(config: Config, request: ScheduleRequest) -> None:
         raise config.refuse(field, why, f'{fix}, or use compat="correct"')
 
 
-def _problem(config: Config, request: ScheduleRequest) -> Problem | None:
+def _problem(config: SchedulerConfig, request: ScheduleRequest) -> Problem | None:
     fields, name = config.fields, config.scheduler
     if fields.get("beta_schedule") == "sigmoid" and fields["trained_betas"] is None and not name.startswith("DDPM"):
         return "beta_schedule", "the class does not have it", "set linear"
@@ -31,7 +31,7 @@ def _problem(config: Config, request: ScheduleRequest) -> Problem | None:
     return None
 
 
-def _dpm(config: Config, request: ScheduleRequest) -> Problem | None:
+def _dpm(config: SchedulerConfig, request: ScheduleRequest) -> Problem | None:
     algorithm, ends_clean = config["algorithm_type"], config["final_sigmas_type"] == "zero"
     if algorithm == "deis" and ends_clean:  # it becomes dpmsolver++, but only after it was checked
         return "algorithm_type", "the class takes it with final_sigmas_type sigma_min only", "set dpmsolver++"
@@ -45,7 +45,7 @@ def _dpm(config: Config, request: ScheduleRequest) -> Problem | None:
     return None
 
 
-def _unipc(config: Config, request: ScheduleRequest) -> Problem | None:
+def _unipc(config: SchedulerConfig, request: ScheduleRequest) -> Problem | None:
     if config["final_sigmas_type"] == "zero":
         if config["solver_type"] == "bh1":
             return "solver_type", "its B(h) is infinite at sigma 0", "set bh2"

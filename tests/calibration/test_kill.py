@@ -17,7 +17,7 @@ verb, folder = sys.argv[2], Path(sys.argv[3])
 
 from fewstep.engines import build_engine
 from fewstep.engines.build import BuildOptions, build
-from fewstep.engines.builders import Builder
+from fewstep.engines.builders import EngineBuilder
 from fewstep.calibration.calibrate import calibrate
 from tests.killing import outcomes
 from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
@@ -25,7 +25,7 @@ from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
 bundle = write_bundle(folder / "bundle", denoiser())
 build_engine.WORKER = folder / "worker.py"
 build_engine.WORKER.write_text("import sys, shutil; shutil.copy(sys.argv[3], sys.argv[2])")
-Builder.version = lambda self: "1.0"
+EngineBuilder.version = lambda self: "1.0"
 verbs = {
     "calibrate": lambda: calibrate(replace(FIRST, bundle=bundle)),
     "build": lambda: build(BuildOptions(bundle, device=("sm86", "sm89"), precision="float16")),

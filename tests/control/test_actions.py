@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import fewstep.runtime
-from fewstep.control import Asked, History, Unusable, sample_actions, sample_sequences, soft_mask
+from fewstep.control import History, SequenceRequest, Unusable, sample_actions, sample_sequences, soft_mask
 from fewstep.runtime import Sampler, UserError
 from fewstep.runtime.bundle.manifest import Condition, Policy, TensorEntry
 from fewstep.runtime.policies import policy_problem
@@ -197,9 +197,9 @@ def test_a_warm_start_begins_with_the_former_sequence_and_its_last_action(sample
 def test_a_sequence_depends_on_its_own_request_alone(sampler: Sampler) -> None:
     policy, former = seeing(sampler), np.full((3, 3), SHIFT, np.float32)
     asked = [
-        Asked({"state": np.zeros((2, 2))}, 0),
-        Asked({"state": np.zeros((2, 2))}, 1, former, 2),
-        Asked({"state": np.zeros((2, 2))}, 2, former[:2], 0),
+        SequenceRequest({"state": np.zeros((2, 2))}, 0),
+        SequenceRequest({"state": np.zeros((2, 2))}, 1, former, 2),
+        SequenceRequest({"state": np.zeros((2, 2))}, 2, former[:2], 0),
     ]
     together, steps = sample_sequences(policy, "ddim:3", asked)
     alone = [sample_sequences(policy, "ddim:3", [each])[0][0] for each in asked]
@@ -207,7 +207,7 @@ def test_a_sequence_depends_on_its_own_request_alone(sampler: Sampler) -> None:
 
 
 def test_enough_is_a_sequence_of_fewer_steps(sampler: Sampler) -> None:
-    policy, asked = seeing(sampler), [Asked({"state": np.zeros((2, 2))}, 0)]
+    policy, asked = seeing(sampler), [SequenceRequest({"state": np.zeros((2, 2))}, 0)]
     made, steps = sample_sequences(policy, "ddim:8", asked, enough=lambda: True)
     assert steps == 1
     np.testing.assert_allclose(made[0, :, 0], SHIFT + SCALE * np.float32([0.1, 0.2, 0.3]), rtol=1e-5)

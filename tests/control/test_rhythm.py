@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fewstep.control import PolicyRunner, VirtualClock
-from fewstep.control.clocks import Job, VirtualRun
+from fewstep.control.clocks import SequenceJob, VirtualRun
 from tests.control.looping import RATE, TICK, act, looping
 from tests.control.tiny_policy import EXECUTED, SEEN, ramp, tiny_policy
 
@@ -66,7 +66,7 @@ def test_the_delay_that_is_expected_is_held_from_the_first_sequence_on(
     decided = []
     start = clock.start
 
-    def watching(job: Job) -> VirtualRun:
+    def watching(job: SequenceJob) -> VirtualRun:
         decided.append(job.asked.decided)
         return start(job)
 

@@ -12,7 +12,7 @@ import pytest
 
 from fewstep.engines import build_engine
 from fewstep.engines.build import Build, BuildOptions, EngineRequest, build, intended
-from fewstep.engines.builders import TENSORRT_RTX, Builder
+from fewstep.engines.builders import TENSORRT_RTX, EngineBuilder
 from fewstep.graph import io
 from fewstep.graph.commit import open_for_update
 from fewstep.graph.graph import Graph
@@ -81,7 +81,7 @@ def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A double of the builder's process, to be written by the test."""
     script = tmp_path / "worker.py"
     monkeypatch.setattr(build_engine, "WORKER", script)
-    monkeypatch.setattr(Builder, "version", lambda self: "11.0")
+    monkeypatch.setattr(EngineBuilder, "version", lambda self: "11.0")
     return script
 
 

@@ -11,7 +11,7 @@ import fewstep.runtime
 from fewstep.engines import built
 from fewstep.engines.build import BuildOptions, build
 from fewstep.engines.resident.onnxruntime import OnOnnxRuntime
-from fewstep.engines.resident.run import Place, resident
+from fewstep.engines.resident.run import StepDevice, resident
 from fewstep.engines.resident.tensorrt import OnTensorRt
 from fewstep.machine import cache
 from fewstep.plans.errors import UserError
@@ -23,7 +23,9 @@ from tests.runtime.backends.cuda_double import CudaDouble
 LABELS = [0, 2, 1]
 
 
-def assert_bitwise(bundle: Path, place: Place, plan: str, seeds: Sequence[int], guidance: float | None = 2.0) -> Any:
+def assert_bitwise(
+    bundle: Path, place: StepDevice, plan: str, seeds: Sequence[int], guidance: float | None = 2.0
+) -> Any:
     """Also the second time, when a run may be a recording; returns what runs the steps of the last call."""
     with fewstep.runtime.load(bundle, "int8") as sampler:
         expected = sampler.sample(plan, seeds, {"class": LABELS[: len(seeds)]}, guidance)
