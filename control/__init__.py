@@ -1,13 +1,13 @@
 """Run a policy in a control loop: observations go in, actions in the robot's units come out.
 
-`PolicyRunner` is a whole loop; its parts stand alone:
+`PolicyRunner` is a whole loop. Its parts work alone too:
 
     history = History(sampler)
     history.add({"observation.state": joints})                       # at every tick
     actions = sample_actions(sampler, plan, history.window(), seed)  # actions[0] is for the tick of that window
 
-Sampling takes time, and a robot does not wait. While one sequence is executed the next is made in another thread, from
-a window that does not change. The next sequence continues the former one: `former` and `decided` of `sample_actions`.
+Sampling takes time, and a robot does not wait. While one sequence is executed, another thread samples the next
+one, from a window that does not change. `former` and `decided` of `sample_actions` make it continue the former one.
 """
 
 from fewstep.control.actions import Continuity, SequenceRequest, sample_actions, sample_sequences

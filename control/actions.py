@@ -26,10 +26,10 @@ Continuity = Literal["none", "hard", "soft", "trained"]
 
 @dataclass(frozen=True)
 class SequenceRequest:
-    """A request for a sequence from the tick of the window on.
+    """A request for a sequence that begins at the tick of the window.
 
     `former` are the actions [k, ...] of the former sequence from the same tick on, in units; None at the start of an
-    episode. The first `decided` of them are executed while this one is made.
+    episode. The robot executes the first `decided` of them while this sequence is sampled.
     """
 
     window: Window
@@ -48,17 +48,17 @@ def sample_actions(
     continuity: Continuity | None = None,
     **others: Any,
 ) -> Float32:
-    """Actions [n, ...] in units, from the tick of the window on. The manifest's `policy.actions` of them are meant to
-    be executed; the others are what the policy expects beyond.
+    """Actions [n, ...] in units, from the tick of the window on. A robot executes the manifest's `policy.actions` of
+    them. The others are what the policy expects beyond.
 
     Args:
         former: the actions [k, ...] of the former sequence from this tick on, in units. A plan that was compiled with a
             `strength` starts from them.
-        decided: how many of them will be executed, whatever is sampled.
+        decided: how many of the former actions will be executed, whatever is sampled.
         continuity: how the sequence continues the former one.
             "trained" gives the decided actions to a network that was trained to continue them, and holds them.
-            "hard" holds the decided ones alone.
-            "soft" holds them, and mixes those behind them with the former sequence, with weights that fall.
+            "hard" holds the decided actions alone.
+            "soft" holds the decided actions, and mixes later ones with the former sequence, with falling weights.
             "none" holds nothing.
             None is "trained" for a network that was trained so, else "hard".
     """
@@ -76,38 +76,38 @@ def sample_actions(
 def sample_sequences(
     sampler: Sampler,
     plan: Plan | str,
-    asked: Sequence[SequenceRequest],
+    requests: Sequence[SequenceRequest],
     continuity: Continuity | None = None,
     enough: Callable[[], bool] | None = None,
 ) -> tuple[Float32, int]:
-    """Sequences [len(asked), n, ...] in units, as one batch, and how many steps were made.
+    """Sequences [len(requests), n, ...] in units, sampled as one batch, and the number of steps.
 
-    `enough` is asked after each step. Once it says so, the sequences are what the network predicted there.
+    `enough` is called after each step. Once it returns True, the sequences are what the network predicted there.
     """
     manifest = sampler.bundle.manifest
     policy = policy_of(manifest)
     continuity = continuity_of(continuity, policy)
     compiled = sampler.compile(plan)
-    value, weights = _continued(sampler, policy, asked, continuity)
+    value, weights = _continued(sampler, policy, requests, continuity)
     decided = np.floor(weights)
     hold = Hold(value, decided) if decided.any() else None
     seen: dict[str, NDArray[Any]] = {
-        name: np.stack([np.asarray(each.window[name]) for each in asked]) for name in asked[0].window
+        name: np.stack([np.asarray(each.window[name]) for each in requests]) for name in requests[0].window
     }
     if policy.prefix is not None and policy.delay is not None:
         counts = [
-            each.decided if continuity == "trained" and each.decided <= policy.most_delay else 0 for each in asked
+            each.decided if continuity == "trained" and each.decided <= policy.most_delay else 0 for each in requests
         ]
         seen |= {policy.prefix: value, policy.delay: np.array(counts, np.float32)[:, None]}
-    if IMAGE in compiled.given and any(each.former is None for each in asked):
+    if IMAGE in compiled.given and any(each.former is None for each in requests):
         raise UserError(
             f"plan {compiled.name!r} starts from the former sequence, and there is none",
             "give former=, or a plan that was compiled without a strength",
         )
-    network, draws = sampler.network(compiled, len(asked), seen), sampler.draws([each.seed for each in asked])
+    network, draws = sampler.network(compiled, len(requests), seen), sampler.draws([each.seed for each in requests])
     former = {IMAGE: value} if IMAGE in compiled.given else None
-    given = check_given(compiled.given, former, seen, manifest.x_shape, len(asked))
-    states = execute(compiled, network, draws, given=given, hold=hold)
+    tensors = check_given(compiled.given, former, seen, manifest.x_shape, len(requests))
+    states = execute(compiled, network, draws, given=tensors, hold=hold)
     last: StepState | None = None
     early = False
     for last in finite_states(states, compiled):
@@ -123,15 +123,15 @@ def sample_sequences(
 
 
 def blended(x: NDArray[Any], former: NDArray[Any], weights: NDArray[Any]) -> NDArray[Any]:
-    """What was sampled, with the former sequence at its weights. It is blended once, so that the weights mean the same
-    in any number of steps. A state that is blended before each step keeps the more of the former sequence the more
-    steps there are, as the network takes up what it is shown."""
-    mixed: NDArray[Any] = weights * former + (1 - weights) * x
-    return mixed
+    """The sample mixed with the former sequence at its weights. The mixture is made once, so that the weights mean the
+    same in any number of steps. A state that is mixed before each step keeps more of the former sequence the more
+    steps there are: the network takes up what it is shown."""
+    mixture: NDArray[Any] = weights * former + (1 - weights) * x
+    return mixture
 
 
 def continuity_of(continuity: Continuity | None, policy: Policy) -> Continuity:
-    """How sequences of a policy are continued: where nothing is given, decided actions are held and no others."""
+    """The checked continuity; None is "trained" for a policy with a prefix, else "hard"."""
     if continuity is None:
         return "hard" if policy.prefix is None else "trained"
     if continuity not in get_args(Continuity):
@@ -145,42 +145,42 @@ def continuity_of(continuity: Continuity | None, policy: Policy) -> Continuity:
 
 
 def _continued(
-    sampler: Sampler, policy: Policy, asked: Sequence[SequenceRequest], continuity: Continuity
+    sampler: Sampler, policy: Policy, requests: Sequence[SequenceRequest], continuity: Continuity
 ) -> tuple[Float32, Float32]:
     """The former sequences [B, *x_shape] in model range, and the weights that hold them."""
     manifest = sampler.bundle.manifest
     places = manifest.x_shape[0] - policy.first
-    value = np.zeros((len(asked), *manifest.x_shape), np.float32)
+    value = np.zeros((len(requests), *manifest.x_shape), np.float32)
     mask = np.zeros_like(value)
-    for row, each in enumerate(asked):
+    for row, each in enumerate(requests):
         if each.former is None:
             continue
         value[row, policy.first :] = padded(each.former, places)
         value[row, : policy.first] = each.former[0]
         weights = _weights(policy, each, continuity, places)
         mask[row, policy.first :] = weights.reshape(-1, *[1] * (value.ndim - 2))
-        for place in policy.discrete:  # between two of their values there is none
+        for place in policy.discrete:  # no value lies between two levels
             mask[row, policy.first :, place] = np.floor(weights)
     if manifest.units is not None:
         value = sampler.from_units(value)
     return value, mask
 
 
-def _weights(policy: Policy, asked: SequenceRequest, continuity: Continuity, places: int) -> Float32:
-    """How much of the former sequence is held [places]."""
-    assert asked.former is not None
+def _weights(policy: Policy, request: SequenceRequest, continuity: Continuity, places: int) -> Float32:
+    """The weights [places] of the former sequence."""
+    assert request.former is not None
     if continuity == "none":
         return np.zeros(places, np.float32)
     if continuity != "soft":
-        return soft_mask(asked.decided, asked.decided, places)
-    return soft_mask(asked.decided, min(places - policy.actions, len(asked.former)), places)
+        return soft_mask(request.decided, request.decided, places)
+    return soft_mask(request.decided, min(places - policy.actions, len(request.former)), places)
 
 
-def _former(given: ArrayLike, places: int, shape: tuple[int, ...], decided: int) -> Float32 | None:
+def _former(actions: ArrayLike, places: int, shape: tuple[int, ...], decided: int) -> Float32 | None:
     """The former sequence as an array; None where it is empty."""
     fix = f"give [k, {', '.join(map(str, shape))}], at most {places} of them, from the tick of the window on"
     try:
-        former = np.asarray(unmasked(given), np.float32)
+        former = np.asarray(unmasked(actions), np.float32)
     except (TypeError, ValueError) as error:
         raise UserError(f"former actions are no array of numbers ({error})", fix) from error
     if not former.size:

@@ -1,4 +1,4 @@
-"""Checks of a runner's arguments, each of which is one line."""
+"""Checks of a runner's arguments; each failure is one line."""
 
 import math
 from numbers import Real
@@ -30,19 +30,19 @@ def positive(name: str, value: Any) -> float:
 
 
 def share(name: str, value: Any, fix: str, least: bool) -> float:
-    """A number from 0 up to and with 1; 0 itself where it is the `least`."""
+    """A number above 0 and up to 1; `least` allows 0 too."""
     if not is_number(value) or not 0 <= value <= 1 or (value == 0 and not least):
         raise UserError(f"{name} {value!r} is not in {'[' if least else '('}0, 1]", fix)
     return float(value)
 
 
-def idle_of(given: ArrayLike, shape: tuple[int, ...]) -> Float32:
-    """The idle action as an array of its own."""
+def idle_of(action: ArrayLike, shape: tuple[int, ...]) -> Float32:
+    """A copy of the idle action as an array."""
     fix = f"give one action {list(shape)} of finite numbers"
     try:
-        idle = np.array(unmasked(given), np.float32)
+        idle = np.array(unmasked(action), np.float32)
     except (TypeError, ValueError) as error:
         raise UserError(f"idle is no array of numbers ({error})", fix) from error
     if idle.shape != shape or not np.isfinite(idle).all():
-        raise UserError(f"idle {given!r}", fix)
+        raise UserError(f"idle {action!r}", fix)
     return idle

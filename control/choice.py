@@ -1,4 +1,4 @@
-"""Which plan the next sequence takes, by what each of them was measured to take."""
+"""Choose the plan of the next sequence by the measured time of each plan."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -12,15 +12,18 @@ from fewstep.plans.shaping import Shaping, as_shaping
 from fewstep.runtime.request import SCHEDULER
 from fewstep.runtime.sampler import Sampler
 
-PATIENCE = 200  # calls after which a plan that was too slow is thought of as it usually is
+PATIENCE = 200  # calls after which a plan that was too slow is taken to be as fast as when it began
 
 
 class PlanChoice:
-    """The best of `count` plans that keeps the deadline, the best first. Before it was measured each is thought to take
-    `expected` seconds. The first call of a plan that was not warmed up is not counted: it is slower than all others.
+    """Chooses the best of `count` plans that keeps the deadline; plans are in order, best first.
 
-    A plan that was not chosen for PATIENCE calls is thought to take the median of its beginning. The quantile of so few
-    calls is their slowest, and one slow call would leave out a plan for good."""
+    A plan without measured calls is assumed to take `expected` seconds. The first call of a plan that was not warmed up
+    does not count: it is slower than all others.
+
+    A plan that was not chosen for PATIENCE calls is assumed to take the median of its first calls again. Its quantile
+    is that of few calls, and so their slowest: one slow call would exclude a plan for good.
+    """
 
     def __init__(self, count: int, deadline: float, expected: float = 0.0) -> None:
         self._deadline = deadline
@@ -32,7 +35,7 @@ class PlanChoice:
             self._renew(place, [expected])
 
     def begin(self, place: int, seconds: Sequence[float]) -> None:
-        """What the calls of a plan took while warming up, one or more: the first that are looked back on."""
+        """Seconds of a plan's calls during warm-up, one or more: the first of its window."""
         self._usual[place], self._warm[place] = median(seconds), True
         self._renew(place, seconds)
 
@@ -42,11 +45,11 @@ class PlanChoice:
         self._warm[place], self._failed[place] = True, False
 
     def failed(self, place: int) -> None:
-        """A call of a plan made nothing: the plan is left out as one that is too slow."""
+        """A call of a plan failed: the plan is skipped as if it were too slow."""
         self._failed[place] = True
 
     def seconds(self, place: int) -> float:
-        """What a call of a plan takes."""
+        """Seconds of a plan's call, the quantile of its window."""
         return self._windows[place].seconds
 
     def choose(self) -> int:
@@ -72,8 +75,8 @@ def plans_of(
     warm: float | None = None,
     renoise: float | None = None,
 ) -> list[Plan]:
-    """Plans compiled for a sampler; a string is one plan. With a strength `warm` each starts from the former sequence,
-    and keeps its number of evaluations."""
+    """Plans compiled for a sampler; a string is one plan. With a strength `warm` each plan starts from the former
+    sequence, and keeps its number of evaluations."""
     names = [names] if isinstance(names, str) else names
     if not isinstance(names, Iterable):
         raise UserError(f"plans {names!r}", "give one or more, best first, such as ('dpmpp_2m:4', 'dpmpp_2m:2')")
@@ -88,7 +91,7 @@ def plans_of(
 
 
 def _cold(sampler: Sampler, name: str, shaping: Shaping | None) -> Plan:
-    """The plan of that name. A scheduler's plan has the shaping of its configuration, which may be the one given."""
+    """The plan of that name. A scheduler's plan has the shaping of its configuration, which `shaping` may repeat."""
     if shaping is None or not isinstance(name, str) or not name.startswith(SCHEDULER):
         return sampler.compile(name, shaping=shaping)
     plan = sampler.compile(name)
@@ -100,7 +103,7 @@ def _cold(sampler: Sampler, name: str, shaping: Shaping | None) -> Plan:
 
 
 def _longer(name: str, strength: float) -> str:
-    """The name of the plan whose last steps, this share of them, are as many as those of the plan that is named."""
+    """The name of a longer plan, whose last steps at this strength are as many as the named plan has."""
     solver, _, rest = name.partition(":")
     steps, at, grid = rest.partition("@")
     if name.startswith(SCHEDULER) or not steps.strip().isdecimal():

@@ -23,7 +23,7 @@ class Chunk:
 
     @property
     def end(self) -> int:
-        """The first tick that it has no action of its own for."""
+        """The first tick beyond the actions."""
         return self.origin + len(self.actions)
 
     def at(self, tick: int) -> Float32:
@@ -37,8 +37,8 @@ class Chunk:
 
 
 def faded(new: Chunk, former: Chunk, tick: int, count: int, discrete: Collection[int] = ()) -> Chunk:
-    """A sequence that takes over from the former one at a tick, over so many ticks: actions go in a line from the one's
-    to the other's. Discrete places change at once."""
+    """The new sequence, which takes over from the former one over `count` ticks from `tick` on. Actions go linearly
+    from the former values to the new ones. Discrete places change at once."""
     start = max(tick - new.origin, 0)
     end = min(start + count, len(new.actions))
     if start >= end:
@@ -53,7 +53,7 @@ def faded(new: Chunk, former: Chunk, tick: int, count: int, discrete: Collection
 
 
 def padded(actions: Float32, count: int) -> Float32:
-    """So many actions [count, ...]: the first of them, or with the last one repeated."""
+    """Actions [count, ...]: the first ones, or all with the last one repeated."""
     missing = count - len(actions)
     return actions[:count] if missing <= 0 else np.concatenate([actions, np.repeat(actions[-1:], missing, axis=0)])
 
@@ -72,11 +72,11 @@ def soft_mask(decided: int, free: int, count: int, fall: Fall = "exponential") -
 
 
 def snapped(actions: Float32, discrete: Mapping[int, tuple[float, ...]]) -> Float32:
-    """Actions [..., places], in which those that are discrete have the nearest of their values."""
+    """Actions [..., places] with discrete places rounded to the nearest of their levels."""
     if not discrete:
         return actions
-    made = actions.copy()
+    rounded = actions.copy()
     for place, levels in discrete.items():
         values = np.asarray(levels, np.float32)
-        made[..., place] = values[np.abs(made[..., place, None] - values).argmin(axis=-1)]
-    return made
+        rounded[..., place] = values[np.abs(rounded[..., place, None] - values).argmin(axis=-1)]
+    return rounded

@@ -1,13 +1,13 @@
-"""Two clocks run the same control loop: the wall's, with a thread that samples, and a virtual one, for simulations.
+"""Two clocks run the same control loop: the wall clock, with a thread that samples, and a virtual one for simulations.
 
-Under the virtual clock nothing depends on the speed of a machine. Runners that share one are sampled as one batch.
+Under the virtual clock nothing depends on the speed of a machine. Runners that share it are sampled as one batch.
 """
 
 import math
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from fewstep.control.actions import Continuity, SequenceRequest, sample_sequences
@@ -21,18 +21,18 @@ from fewstep.runtime.sampler import Sampler
 
 @dataclass(frozen=True)
 class SequenceJob:
-    """A sequence to sample. Its work ends after `deadline` seconds with what is predicted by then."""
+    """A sequence to sample. After `deadline` seconds the sample is what the network predicts at that step."""
 
     sampler: Sampler
     plan: Plan
-    asked: SequenceRequest
+    request: SequenceRequest
     continuity: Continuity
     deadline: float
 
 
 @dataclass(frozen=True)
-class Made:
-    """What became of a job: actions [n, ...], or the `failure` that there are none; `seconds` from its start on."""
+class SequenceResult:
+    """The outcome of a job: actions [n, ...], or the `failure` in their place; `seconds` since its start."""
 
     actions: Float32 | None
     steps: int
@@ -44,49 +44,49 @@ class Running(Protocol):
     """A job that was started."""
 
     def done(self) -> bool:
-        """Whether it is made. Does not wait."""
+        """Whether the job has ended; returns at once."""
 
-    def result(self) -> Made:
-        """What it made. Waits for it."""
+    def result(self) -> SequenceResult:
+        """The outcome; waits for the end of the job."""
 
 
 class Clock(Protocol):
-    """Where time comes from, and who samples meanwhile."""
+    """The source of time, and the worker that samples."""
 
     def now(self) -> float:
-        """Seconds since any moment."""
+        """Seconds since some fixed moment."""
 
     def wait(self, until: float) -> None:
-        """Let time pass up to a moment; at once if that is over."""
+        """Return at this moment, or at once if it is past."""
 
     def start(self, job: SequenceJob) -> Running:
-        """Begin a job. One at a time for each caller."""
+        """Begin a job. Each caller runs one at a time."""
 
     def close(self) -> None:
-        """Wait for what was started."""
+        """Wait for the jobs that run."""
 
 
-def make(jobs: Sequence[SequenceJob], now: Callable[[], float]) -> list[Made]:
-    """Jobs that differ in what is asked alone, as one batch.
+def sample_jobs(jobs: Sequence[SequenceJob], now: Callable[[], float]) -> list[SequenceResult]:
+    """The results of jobs that differ in their requests alone, sampled as one batch.
 
     No failure of a job leaves this function: it would end the control loop of a moving robot.
     """
     first, began = jobs[0], now()
-    asked = [job.asked for job in jobs]
+    requests = [job.request for job in jobs]
     try:
         sequences, steps = sample_sequences(
-            first.sampler, first.plan, asked, first.continuity, lambda: now() - began >= first.deadline
+            first.sampler, first.plan, requests, first.continuity, lambda: now() - began >= first.deadline
         )
     except Exception as error:
         if len(jobs) > 1:  # one of them need not fail the others
-            return [made for job in jobs for made in make([job], now)]
+            return [result for job in jobs for result in sample_jobs([job], now)]
         failure = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-        return [Made(None, 0, now() - began, failure)]
-    return [Made(actions, steps, now() - began) for actions in sequences]
+        return [SequenceResult(None, 0, now() - began, failure)]
+    return [SequenceResult(actions, steps, now() - began) for actions in sequences]
 
 
 class WallClock:
-    """The time of the machine; jobs run in one thread."""
+    """The machine's time; jobs run in one thread."""
 
     def __init__(self) -> None:
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="policy")
@@ -97,16 +97,16 @@ class WallClock:
     def wait(self, until: float) -> None:
         time.sleep(max(0.0, until - time.perf_counter()))
 
-    def start(self, job: SequenceJob) -> Future[Made]:
-        return self._worker.submit(lambda: make([job], self.now)[0])
+    def start(self, job: SequenceJob) -> Future[SequenceResult]:
+        return self._worker.submit(lambda: sample_jobs([job], self.now)[0])
 
     def close(self) -> None:
         self._worker.shutdown(wait=True)
 
 
 class VirtualClock:
-    """Time that passes when it is told to. A job takes `delay` seconds, and those that `spend` adds while it runs;
-    the first sequence of an episode takes none of the delay, since a robot stands still until it is there. No deadline
+    """Time that `advance` and `wait` move. A job takes `delay` seconds, and those that `spend` adds while it runs. The
+    first sequence of an episode takes none of the delay: a robot stands still until that sequence exists. No deadline
     cuts the delay."""
 
     def __init__(self, delay: float = 0.0) -> None:
@@ -119,7 +119,7 @@ class VirtualClock:
         return self._now + self._spent
 
     def advance(self, seconds: float) -> None:
-        """Let time pass between two ticks; a clock that is set back gives a negative number."""
+        """Let time pass between two ticks; a negative number sets the clock back."""
         if not is_number(seconds) or not math.isfinite(seconds):
             raise UserError(f"{seconds!r} seconds to advance", "give a finite number")
         self._now += seconds
@@ -128,7 +128,7 @@ class VirtualClock:
         self.advance(max(0.0, until - self._now))
 
     def spend(self, seconds: float) -> None:
-        """Let time pass within a job: for networks that pretend to be slow."""
+        """Let time pass within a job, for a network that pretends to be slow."""
         self._spent += seconds
 
     def start(self, job: SequenceJob) -> "VirtualRun":
@@ -140,25 +140,25 @@ class VirtualClock:
         self.work()
 
     def work(self) -> None:
-        """Make all that was started, in batches of jobs that share sampler, plan and continuity."""
+        """Run the jobs that were started, in batches that share sampler, plan and continuity."""
         queue, self._queue = self._queue, []
         while queue:
             first = queue[0].job
             alike = [run for run in queue if _alike(run.job, first)]
             queue = [run for run in queue if not _alike(run.job, first)]
-            for run, made in zip(alike, make([run.job for run in alike], self.now), strict=True):
-                delay = 0.0 if run.job.asked.former is None else self.delay
-                run.made = Made(made.actions, made.steps, made.seconds + delay, made.failure)
+            for run, result in zip(alike, sample_jobs([run.job for run in alike], self.now), strict=True):
+                delay = 0.0 if run.job.request.former is None else self.delay
+                run.outcome = replace(result, seconds=result.seconds + delay)
             self._spent = 0.0
 
 
-def clock_of(given: Clock | None) -> Clock:
-    """The clock itself; that of the wall for None."""
-    if given is None:
+def clock_of(clock: Clock | None) -> Clock:
+    """The clock itself; a WallClock for None."""
+    if clock is None:
         return WallClock()
-    if not all(callable(getattr(given, name, None)) for name in ("now", "wait", "start", "close")):
-        raise UserError(f"clock {given!r} is none", "give WallClock(), VirtualClock(delay=SECONDS), or leave it out")
-    return given
+    if not all(callable(getattr(clock, name, None)) for name in ("now", "wait", "start", "close")):
+        raise UserError(f"clock {clock!r} is none", "give WallClock(), VirtualClock(delay=SECONDS), or leave it out")
+    return clock
 
 
 def _alike(one: SequenceJob, other: SequenceJob) -> bool:
@@ -173,17 +173,13 @@ class VirtualRun:
     clock: VirtualClock
     job: SequenceJob
     began: float
-    made: Made | None = None
+    outcome: SequenceResult | None = None
 
     def done(self) -> bool:
-        made = self._made()
-        return self.clock.now() >= self.began + made.seconds - 1e-9
+        return self.clock.now() >= self.began + self.result().seconds - 1e-9
 
-    def result(self) -> Made:
-        return self._made()
-
-    def _made(self) -> Made:
-        if self.made is None:
+    def result(self) -> SequenceResult:
+        if self.outcome is None:
             self.clock.work()
-        assert self.made is not None
-        return self.made
+        assert self.outcome is not None
+        return self.outcome

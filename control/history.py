@@ -16,18 +16,19 @@ from fewstep.runtime.policies import policy_of
 from fewstep.runtime.sampler import Sampler
 
 Window = Mapping[str, NDArray[Any]]
-KINDS = {"f": "iuf", "b": "b"}  # of numpy, that values of a condition may have; others are whole numbers
+KINDS = {"f": "iuf", "b": "b"}  # of a condition's dtype: the kinds of values it takes; others take whole numbers
 
 
 class Unusable(UserError):
-    """An observation of the right form without usable values: a sensor that dropped out. It may come at any tick."""
+    """An observation of the right form without usable values, from a sensor that dropped out. This may happen at any
+    tick."""
 
 
 class History:
-    """The last observations, as many as the policy looks at. The first one stands for those before it.
+    """The last observations, as many as the policy looks at. The first observation stands for earlier ones.
 
-    It keeps the conditions [observations, ...]. Others, such as the number of a task, are not observed at each tick:
-    whoever samples adds them to the window.
+    A history keeps the conditions [observations, ...]. Other conditions, such as the number of a task, are not observed
+    at each tick: the caller adds them to the window.
     """
 
     def __init__(self, sampler: Sampler) -> None:
@@ -47,31 +48,31 @@ class History:
         self._others = [each for each in manifest.conditions if each.name not in {*self._takes, *decided}]
         self._latest: deque[dict[str, NDArray[Any]]] = deque(maxlen=count)
 
-    def fixed(self, given: Mapping[str, ArrayLike]) -> Window:
-        """The conditions that are not observed at each tick, those of an episode, as arrays of their own. UserError
-        where there is no such condition, one without a default is missing, or a value is none of its condition's."""
-        if not isinstance(given, Mapping):
-            raise UserError(f"conditions {given!r} are no mapping of names to values", "give {NAME: VALUE}")
+    def fixed(self, values: Mapping[str, ArrayLike]) -> Window:
+        """Copies of an episode's conditions, which are not observed at each tick. UserError for an unknown condition, a
+        missing one without a default, or a value that the condition does not take."""
+        if not isinstance(values, Mapping):
+            raise UserError(f"conditions {values!r} are no mapping of names to values", "give {NAME: VALUE}")
         names = ", ".join(each.name for each in self._others)
-        for name in given:
+        for name in values:
             if name in self._takes:
                 raise UserError(f"condition {name!r} is observed at each tick", "leave it out of conditions")
             if name not in {each.name for each in self._others}:
                 has = f"an episode has {names}" if names else "leave it out: all conditions are observed at each tick"
                 raise UserError(f"unknown condition {name!r}", has)
         for each in self._others:
-            if each.name not in given and each.default is None:
+            if each.name not in values and each.default is None:
                 raise UserError(
                     f"condition {each.name!r} of the episode is missing", f"reset(conditions=) takes {names}"
                 )
-        arrays = conditions.check(self._others, {name: [value] for name, value in given.items()}, 1)
-        return {name: arrays[name][0].copy() for name in given}
+        arrays = conditions.check(self._others, {name: [value] for name, value in values.items()}, 1)
+        return {name: arrays[name][0].copy() for name in values}
 
     def add(self, observation: Mapping[str, ArrayLike]) -> None:
-        """What is seen now: for each condition of the policy one value, e.g. numbers [n] or a picture [3, H, W].
+        """Add an observation: one value for each condition of the policy, e.g. numbers [n] or a picture [3, H, W].
 
-        What else a robot measures may be among it, and is left out. UserError where one is missing, or has another
-        shape or kind of values. `Unusable` where values are None, not finite in the condition's type, or out of range.
+        Other measurements of a robot are left out. UserError for a missing value, and for another shape or kind of
+        values. `Unusable` for values that are None, masked, not finite in the condition's type, or out of range.
         """
         fix = f"give {', '.join(self._takes)}"
         if observation is None:
@@ -84,7 +85,7 @@ class History:
         self._latest.append({name: _array(condition, observation[name]) for name, condition in self._takes.items()})
 
     def window(self) -> Window:
-        """Arrays [observations, ...] by name, the latest last. They do not change when more is added."""
+        """Arrays [observations, ...] by name, the latest last. A later `add` does not change them."""
         if not self._latest:
             raise UserError("nothing has been observed", "add an observation first")
         missing = (self._latest.maxlen or 0) - len(self._latest)
@@ -92,43 +93,43 @@ class History:
         return {name: np.concatenate([each[name][None] for each in seen]) for name in self._takes}
 
     def clear(self) -> None:
-        """Forget everything: at the start of an episode."""
+        """Forget all observations, at the start of an episode."""
         self._latest.clear()
 
 
 def _array(condition: Condition, value: ArrayLike) -> NDArray[Any]:
-    """A value of one tick, copied: the caller may reuse its buffers."""
-    said = f"observation {condition.name!r}"
+    """A copy of the value of one tick: the caller may reuse its buffers."""
+    subject = f"observation {condition.name!r}"
     fix = f"give {condition.dtype} values {list(condition.shape)}"
     if value is None:
-        raise Unusable(f"{said} is None", fix)
+        raise Unusable(f"{subject} is None", fix)
     if np.ma.is_masked(value):
-        raise Unusable(f"{said} holds masked values", fix)
+        raise Unusable(f"{subject} holds masked values", fix)
     try:
         array = np.array(value)
     except (TypeError, ValueError, RuntimeError) as error:  # the last of a torch tensor that requires grad
-        raise UserError(f"{said} is no array ({error})", fix) from error
+        raise UserError(f"{subject} is no array ({error})", fix) from error
     if array.shape != condition.shape:
-        raise UserError(f"{said} has the shape {list(array.shape)}", fix)
+        raise UserError(f"{subject} has the shape {list(array.shape)}", fix)
     if array.dtype == object and any(each is None for each in array.flat):
-        raise Unusable(f"{said} holds None", fix)
+        raise Unusable(f"{subject} holds None", fix)
     dtype = np.dtype(condition.dtype)
     if array.dtype.kind not in KINDS.get(dtype.kind, "iu"):
-        raise UserError(f"{said} holds values of type {array.dtype}", fix)
+        raise UserError(f"{subject} holds values of type {array.dtype}", fix)
     if dtype.kind == "f":
-        with np.errstate(all="ignore"):  # of numbers beyond the type, and said below
+        with np.errstate(all="ignore"):  # numbers beyond the type are refused below
             array = array.astype(dtype, copy=False)
     least, most = array.min(), array.max()  # NaN if there is one
     if not (np.isfinite(least) and np.isfinite(most)):
-        raise Unusable(f"{said} holds a number that is not finite in {dtype}", fix)
+        raise Unusable(f"{subject} holds a number that is not finite in {dtype}", fix)
     low, high = _bounds(condition)
     if least < low or most > high:
-        raise Unusable(f"{said} holds {least if least < low else most}, which is not from {low:g} to {high:g}", fix)
+        raise Unusable(f"{subject} holds {least if least < low else most}, which is not from {low:g} to {high:g}", fix)
     return array.astype(dtype, copy=False)
 
 
 def _bounds(condition: Condition) -> tuple[float, float]:
-    """Of the values that the sampler takes: the condition's own, and those of a type of whole numbers."""
+    """The least and greatest value that the sampler takes: those of the condition, and of a type of whole numbers."""
     low, high = [-math.inf], [math.inf]
     if np.issubdtype(condition.dtype, np.integer):
         low.append(np.iinfo(condition.dtype).min)

@@ -1,13 +1,14 @@
 """A policy in a control loop: an observation goes in at each tick, and an action comes out at once.
 
-    runner = PolicyRunner(sampler, rate=80.0, plans=("dpmpp_2m:4", "dpmpp_2m:2"), warm=0.5)
+    runner = PolicyRunner(sampler, rate=80.0, plans="dpmpp_2m:2", execute=4, fade=4)
     with runner:
         runner.warm_up(observation)
         runner.reset(seed=0)
         runner.run(robot.observe, robot.move, seconds=60)  # or `runner.act(observation)` at each tick
 
-A thread samples the next sequence while the present one is executed. Nothing waits for it: where it is late the present
-one goes on, and each action says so. The same code runs under a `VirtualClock`, for simulations that repeat exactly.
+A thread samples the next sequence while the present one is executed. The loop never waits for it: if it is late, the
+present sequence goes on, and each action says so. Under a `VirtualClock` the same code runs simulations that repeat
+exactly.
 """
 
 import dataclasses
@@ -25,7 +26,7 @@ from fewstep.control.actions import Continuity, SequenceRequest, continuity_of
 from fewstep.control.arguments import idle_of, positive
 from fewstep.control.choice import PlanChoice, plans_of
 from fewstep.control.chunk import Chunk, Float32, faded
-from fewstep.control.clocks import Clock, Made, Running, SequenceJob, VirtualClock, clock_of
+from fewstep.control.clocks import Clock, Running, SequenceJob, SequenceResult, VirtualClock, clock_of
 from fewstep.control.history import History, Unusable, Window
 from fewstep.control.latency import ticks_between, ticks_of_delay
 from fewstep.control.statistics import LoopStatistics, Record
@@ -38,22 +39,22 @@ from fewstep.runtime.sampler import Sampler
 
 Observation = Mapping[str, ArrayLike]
 Source = Literal["planned", "late", "held", "waiting"]
-LATE = 0.1  # of a tick: one that begins later than that is overrun
+LATE = 0.1  # ticks: a tick that begins later than this is overrun
 WARM_UP_CALLS = 20  # measured calls of each plan
-EPISODE_BITS = 24  # of a noise seed count the calls of an episode
+EPISODE_BITS = 24  # bits of a noise seed that count the calls of an episode
 
 
 @dataclass(frozen=True)
 class Action:
     """What to do at a tick.
 
-    value: in units, an array of the caller's own; None where there is no action: `source` is "waiting" and no `idle`
-        action was given.
-    source: "planned" as the policy meant it; "late" where the next sequence is overdue and the present one goes on;
-        "held" where the present one has ended and its last action is repeated; "waiting" where there is none yet.
+    value: in units, a copy that the caller may change. It is None while `source` is "waiting" and the runner has no
+        `idle` action.
+    source: "planned": the policy meant the action for this tick. "late": the next sequence is overdue, and the present
+        one goes on. "held": the present sequence has ended, and its last action is repeated. "waiting": no sequence
+        exists yet.
     age: ticks since the observation that the action follows from.
-    problem: why nothing newer could follow from this tick's observation or the last sample; None where nothing is
-        wrong.
+    problem: why this tick's observation or the last sample was not used; None where nothing is wrong.
     """
 
     value: Float32 | None
@@ -64,7 +65,7 @@ class Action:
 
 @dataclass(frozen=True)
 class _Flight:
-    """A job that runs: the tick of its observation, which plan it takes, and the actions that it holds."""
+    """A job that runs: the tick of its observation, the place of its plan, and the number of decided actions."""
 
     running: Running
     origin: int
@@ -74,28 +75,29 @@ class _Flight:
 
 
 class PolicyRunner:
-    """One robot's loop. All methods are called from one thread.
+    """The loop of one robot. All methods are called from one thread.
 
     Args:
         rate: ticks a second.
-        plans: names of plans, best first, or one. The first whose measured 99th percentile keeps the deadline is used.
-            One that makes no sequence is left out for 200 others.
+        plans: names of plans, best first, or one name. The runner takes the first plan whose measured 99th percentile
+            keeps the deadline. A plan that fails is skipped for 200 sequences.
         deadline: seconds that a call of the sampler may take; None is one tick. At the deadline the call ends with
             what the network predicts.
-        execute: actions of a sequence, from its observation on, until the next one takes over; None is the manifest's.
-            The next one is begun earlier by its delay. Where that is more than half of them, call follows call.
-        continuity: how a sequence continues the former one, as of `sample_actions`.
-        fade: ticks over which a sequence takes over from the former one, up to the actions of a sequence from its
-            observation on; 0 is at once.
+        execute: how many actions of a sequence are used, counted from its observation, before the next sequence takes
+            over; None is the manifest's number. The next call begins earlier by its delay. If the delay is more than
+            half of them, one call follows the other.
+        continuity: how a sequence continues the former one, as in `sample_actions`.
+        fade: ticks over which a sequence takes over from the former one; 0 is at once. At most the length of a
+            sequence, counted from its observation.
         warm: strength in (0, 1] of plans that start from the former sequence; None starts from noise. A plan keeps its
             number of evaluations.
-        renoise: of those starts, as of `Sampler.sample`.
-        refresh: every so many sequences, one starts from noise all the same; None is never.
-        shaping: of the plans, such as `Clip(-1, 1)`.
-        expected: seconds that a call is thought to take before one was measured; None is the delay of a virtual clock,
-            else no time. `warm_up` measures.
-        idle: the action in units that is sent while there is none; None says that there is none.
-        clock: `WallClock` (None is the same) or a `VirtualClock`.
+        renoise: share of the noise in those starts, as in `Sampler.sample`.
+        refresh: one sequence in so many starts from noise in spite of `warm`; None is never.
+        shaping: applied to each prediction of the plans, such as `Clip(-1, 1)`.
+        expected: seconds assumed for a call until one is measured; None is the delay of a virtual clock, else 0.
+            `warm_up` measures.
+        idle: the action in units that is sent while no sequence exists; None sends nothing.
+        clock: a `WallClock` (None is the same) or a `VirtualClock`.
     """
 
     def __init__(
@@ -141,18 +143,18 @@ class PolicyRunner:
         self._begin_episode(0, None)
 
     def reset(self, seed: int = 0, conditions: Observation | None = None) -> None:
-        """Begin an episode. What still runs for the last one is dropped when it ends.
+        """Begin an episode. A call that still runs for the last episode is dropped when it ends.
 
         Args:
-            seed: of all its noise, 0 to 2^40 - 1.
+            seed: seed of the episode's noise, 0 to 2^40 - 1.
             conditions: values of the policy's conditions that are not observed at each tick, such as a task. UserError
-                where one without a default is missing, and for others.
+                for a missing condition without a default, and for an unknown one.
         """
         seed = whole("seed", seed, 0, 2 ** (64 - EPISODE_BITS) - 1)
         self._begin_episode(seed, self._history.fixed({} if conditions is None else conditions))
 
     def _begin_episode(self, seed: int, fixed: Window | None) -> None:
-        """Without the fixed conditions: they were not given yet."""
+        """`fixed` are the conditions of the episode; None until `reset` has them."""
         self._epoch += 1
         self._seed, self._calls, self._tick = seed, 0, -1
         self._period, self._expected = self._execute, 0
@@ -165,35 +167,34 @@ class PolicyRunner:
         self._began = self._now()
 
     def warm_up(self, observation: Observation, conditions: Observation | None = None) -> None:
-        """Run each plan before the robot moves, and measure it. Takes as long as its calls. The first, slower call of a
-        plan is not counted. Call `reset` after it."""
+        """Run and measure each plan before the robot moves. This waits for 22 calls of each plan, of which the first,
+        slower ones are not counted. Call `reset` afterwards."""
         self.reset(0, conditions)
         self._history.add(observation)
         window = {**self._history.window(), **(self._fixed or {})}
         for place, cold in enumerate(self._cold):
-            asked = SequenceRequest(window, 0)
-            actions, _ = self._run(cold, asked)
+            actions, _ = self._run(cold, SequenceRequest(window, 0))
             plan = cold if self._warm is None else self._warm[place]
-            asked = SequenceRequest(window, 0, actions, min(1, len(actions)))
-            self._run(plan, asked)
-            self._choice.begin(place, [self._run(plan, asked)[1] for _ in range(WARM_UP_CALLS)])
+            request = SequenceRequest(window, 0, actions, min(1, len(actions)))
+            self._run(plan, request)
+            self._choice.begin(place, [self._run(plan, request)[1] for _ in range(WARM_UP_CALLS)])
         self._begin_episode(0, None)
 
     def act(self, observation: Observation) -> Action:
-        """The action of this tick. Does not wait."""
+        """The action of this tick, at once."""
         self.observe(observation)
         return self.action()
 
     def observe(self, observation: Observation) -> None:
-        """The first half of `act`: what is seen at the next tick. A new sequence is begun where it is time.
+        """The first half of `act`: take the observation of the next tick, and begin a sequence if one is due.
 
-        An observation without usable values (`Unusable`, as of `History.add`) is rejected: the present sequence goes
+        An observation without usable values (`History.add` raises `Unusable`) is rejected: the present sequence goes
         on, and the action says so.
         """
         if self._closed:
             raise UserError("the runner is closed", "make a new one")
         if self._fixed is None:
-            self._fixed = self._history.fixed({})  # says which are missing
+            self._fixed = self._history.fixed({})  # names the missing conditions
         self._began = self._now()
         self._tick += 1
         self._record.counts["ticks"] += 1
@@ -214,18 +215,18 @@ class PolicyRunner:
         counts = self._record.counts
         if self._chunk is None:
             counts["waiting"] += 1
-            made = Action(None if self._idle is None else self._idle.copy(), "waiting", 0, problem)
+            action = Action(None if self._idle is None else self._idle.copy(), "waiting", 0, problem)
         else:
             source, age = self._source(self._chunk), self._tick - self._chunk.origin
             value = self._chunk.at(self._tick)
-            made = Action(value.copy(), source, age, problem)  # the worker reads the sequence itself meanwhile
+            action = Action(value.copy(), source, age, problem)  # the worker reads the sequence itself meanwhile
             if source != "planned":
                 counts[source] += 1
             self._record.acted(value, self._joins_at == self._tick)
         seconds = self._now() - self._began
         if seconds >= 0:
             self._record.acting.append(seconds)
-        return made
+        return action
 
     def run(
         self,
@@ -234,9 +235,10 @@ class PolicyRunner:
         seconds: float,
         stop: Callable[[], bool] | None = None,
     ) -> LoopStatistics:
-        """Tick at the rate for so long, or until `stop` says so: what `observe` returns goes to `act`, and each action
-        that there is goes to `send`. A tick that began late does not hurry those after it. `seconds` may be inf."""
-        fix = "give 0 or more; infinite ones last until `stop` says so"
+        """Tick at the rate for `seconds`, or until `stop` returns True. Each tick gives the value of `observe` to `act`
+        and the action to `send`, unless there is none. A tick that begins late does not hurry the next ones. `seconds`
+        may be inf."""
+        fix = "give 0 or more; inf lasts until `stop` returns True"
         seconds = arguments.seconds("seconds", seconds, fix, infinite=True)
         tick = 1 / self._rate
         due = self._now()
@@ -259,11 +261,11 @@ class PolicyRunner:
 
     @property
     def statistics(self) -> LoopStatistics:
-        """Of all ticks so far; warming up is no part of them."""
+        """A summary of all ticks so far, without `warm_up`."""
         return self._record.summary()
 
     def close(self) -> None:
-        """Wait for the call that runs. There are no actions after it."""
+        """Wait for the call that runs. The runner gives no actions afterwards."""
         if not self._closed:
             self._closed = True
             self._clock.close()
@@ -290,7 +292,7 @@ class PolicyRunner:
         return "late" if self._tick - chunk.origin >= due else "planned"
 
     def _begin(self) -> None:
-        """Ask for the sequence from this tick on."""
+        """Start to sample the sequence that begins at this tick."""
         place = self._choice.choose()
         former, decided = None, 0
         if self._chunk is not None:
@@ -303,62 +305,62 @@ class PolicyRunner:
         plan = self._warm[place] if self._warm is not None and is_warm else self._cold[place]
         name = self._cold[place].name + (" warm" if is_warm else "")
         window = {**self._history.window(), **(self._fixed or {})}
-        asked = SequenceRequest(window, (self._seed << EPISODE_BITS) | self._calls, former, decided)
+        request = SequenceRequest(window, (self._seed << EPISODE_BITS) | self._calls, former, decided)
         self._calls += 1
         self._expected = decided
         self._record.plans[name] += 1
-        running = self._clock.start(self._job(plan, asked))
+        running = self._clock.start(self._job(plan, request))
         self._flight = _Flight(running, self._tick, self._epoch, place, decided)
 
     def _collect(self) -> None:
-        """Take the sequence that was made meanwhile, if it is still of use."""
+        """Take a finished sequence, unless it comes too late."""
         if self._flight is None or not self._flight.running.done():
             return
         flight, self._flight = self._flight, None
-        made, counts = flight.running.result(), self._record.counts
-        self._measured(flight.place, made)
+        result, counts = flight.running.result(), self._record.counts
+        self._measure(flight.place, result)
         if flight.epoch != self._epoch:
             counts["dropped"] += 1
-        elif made.actions is None:
+        elif result.actions is None:
             counts["failed"] += 1
-            self._problem = made.failure
-        elif self._tick - flight.origin >= len(made.actions):
+            self._problem = result.failure
+        elif self._tick - flight.origin >= len(result.actions):
             counts["dropped"] += 1
             self._problem = f"a sequence came {self._tick - flight.origin} ticks after its observation"
         else:
-            chunk, former = Chunk(made.actions, flight.origin), self._chunk
+            chunk, former = Chunk(result.actions, flight.origin), self._chunk
             self._period = ticks_between(self._execute, self._delay(flight.place))
             if former is not None:
-                held = 0 if self._continuity == "none" else flight.decided  # up to there they are alike
+                held = 0 if self._continuity == "none" else flight.decided  # the two sequences share these
                 self._joins_at = max(self._tick, flight.origin + held)
                 chunk = faded(chunk, former, self._joins_at, self._fade, self._discrete)
             self._chunk = chunk
 
     def _delay(self, place: int) -> int:
-        """Ticks that go by while a plan is sampled."""
+        """Ticks that pass while a plan is sampled."""
         return ticks_of_delay(self._choice.seconds(place), self._rate)
 
-    def _measured(self, place: int, made: Made) -> None:
+    def _measure(self, place: int, result: SequenceResult) -> None:
         counts = self._record.counts
-        if made.actions is None:
+        if result.actions is None:
             self._choice.failed(place)
             return
-        if not (math.isfinite(made.seconds) and made.seconds >= 0):
+        if not (math.isfinite(result.seconds) and result.seconds >= 0):
             counts["jumps"] += 1
             return
-        self._choice.measured(place, made.seconds)
-        self._record.sampling.append(made.seconds)
-        self._record.steps[made.steps] += 1
-        counts["missed"] += made.seconds > self._deadline
-        counts["cut"] += made.steps < len(self._cold[place].steps)
+        self._choice.measured(place, result.seconds)
+        self._record.sampling.append(result.seconds)
+        self._record.steps[result.steps] += 1
+        counts["missed"] += result.seconds > self._deadline
+        counts["cut"] += result.steps < len(self._cold[place].steps)
 
-    def _job(self, plan: Plan, asked: SequenceRequest) -> SequenceJob:
-        return SequenceJob(self._sampler, plan, asked, self._continuity, self._deadline)
+    def _job(self, plan: Plan, request: SequenceRequest) -> SequenceJob:
+        return SequenceJob(self._sampler, plan, request, self._continuity, self._deadline)
 
-    def _run(self, plan: Plan, asked: SequenceRequest) -> tuple[Float32, float]:
-        """The actions and the seconds of a call that is waited for, and not cut."""
-        job = dataclasses.replace(self._job(plan, asked), deadline=math.inf)
-        made = self._clock.start(job).result()
-        if made.actions is None:
-            raise UserError(f"plan {plan.name!r} made no sequence: {made.failure}", "try it with `sample_actions`")
-        return made.actions, made.seconds
+    def _run(self, plan: Plan, request: SequenceRequest) -> tuple[Float32, float]:
+        """The actions and the seconds of a call. This waits for the call, which has no deadline."""
+        job = dataclasses.replace(self._job(plan, request), deadline=math.inf)
+        result = self._clock.start(job).result()
+        if result.actions is None:
+            raise UserError(f"plan {plan.name!r} made no sequence: {result.failure}", "try it with `sample_actions`")
+        return result.actions, result.seconds

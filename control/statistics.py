@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 
 from fewstep.control.chunk import Float32
 
-KEPT = 100_000  # ticks and calls that figures are made of
+WINDOW = 100_000  # the last ticks and calls, which all figures are made of
 
 
 @dataclass(frozen=True)
 class Quantiles:
-    """Of seconds; NaN where there are none."""
+    """Quantiles of `count` durations in seconds; NaN for none."""
 
     count: int
     p50: float
@@ -33,18 +33,21 @@ class Quantiles:
 
 @dataclass(frozen=True)
 class LoopStatistics:
-    """A summary of a runner's ticks since it was made.
+    """A summary of all ticks of a runner.
 
-    sampling, acting: seconds of the calls of the sampler that made a sequence, and of `act`.
-    missed: calls of `sampling` that took longer than the deadline; `cut` of them ended with a prediction.
-    ticks: all; by the source of their action: `late`, `held` (starved) and `waiting` ones.
+    sampling: durations of the sampler's calls that gave a sequence. acting: durations of `act`.
+    ticks: all ticks. late, held, waiting: ticks by the source of their action.
     overrun: ticks of `run` that began late by more than a tenth of a tick.
+    missed: calls that took longer than the deadline. cut: missed calls that ended with a prediction.
     dropped: sequences that came too late, or after the end of their episode.
-    failed: calls without a sequence. rejected: observations without usable values. jumps: of the clock.
-    plans, steps: how often each plan and each number of steps was used; plans that started from the former sequence are
+    failed: calls without a sequence.
+    rejected: observations without usable values.
+    jumps: times at which the clock ran backwards.
+    plans, steps: how often each plan and each number of steps was used. A plan that started from the former sequence is
         named "PLAN warm".
-    seam: the change of the actions where sequences meet, over that elsewhere: 1 is none. NaN before there are both.
-    jerk_contrast: the second difference of the actions where sequences meet, less that elsewhere, in units.
+    seam: the change of the actions where sequences meet, divided by the change elsewhere; 1 is no seam. NaN as long as
+        either is missing.
+    jerk_contrast: the second difference of the actions where sequences meet, minus the one elsewhere, in units.
     """
 
     sampling: Quantiles
@@ -81,25 +84,25 @@ class LoopStatistics:
 
 
 class Record:
-    """What statistics are made of: the last KEPT ticks and calls."""
+    """The last WINDOW ticks and calls, from which `summary` makes the statistics."""
 
     def __init__(self, discrete: Collection[int] = ()) -> None:
-        self.sampling: deque[float] = deque(maxlen=KEPT)
-        self.acting: deque[float] = deque(maxlen=KEPT)
+        self.sampling: deque[float] = deque(maxlen=WINDOW)
+        self.acting: deque[float] = deque(maxlen=WINDOW)
         self.counts: Counter[str] = Counter()
         self.plans: Counter[str] = Counter()
         self.steps: Counter[int] = Counter()
         self._discrete = discrete
-        self._actions: deque[Float32 | None] = deque(maxlen=KEPT)  # None between two episodes
-        self._joins: deque[bool] = deque(maxlen=KEPT)
+        self._actions: deque[Float32 | None] = deque(maxlen=WINDOW)  # None between two episodes
+        self._joins: deque[bool] = deque(maxlen=WINDOW)
 
     def acted(self, action: Float32, joins: bool) -> None:
-        """An action that was sent; `joins` where it is the first one of its sequence, behind another."""
+        """Record an action that was sent; `joins`: it is the first of its sequence and follows another sequence."""
         self._actions.append(action)
         self._joins.append(joins)
 
     def broken_off(self) -> None:
-        """What follows does not continue what was."""
+        """Record the end of an episode: the next action does not continue the last one."""
         self._actions.append(None)
         self._joins.append(False)
 
@@ -129,11 +132,11 @@ def quantiles(seconds: Collection[float]) -> Quantiles:
 
 
 def smoothness(actions: list[Float32 | None], joins: list[bool], discrete: Collection[int] = ()) -> tuple[float, float]:
-    """(seam, jerk contrast) of actions in order; a None breaks them off.
+    """(seam, jerk contrast) of actions in order; None stands between two episodes.
 
-    The seam is the root mean square of the change where sequences meet over that elsewhere, each place of an action
-    over its own. The jerk contrast is of the norm of second differences (arXiv 2603.11642). Discrete places are left
-    out.
+    The seam is the root mean square of the change where sequences meet, divided by the one elsewhere, for each place of
+    an action by itself. The jerk contrast compares norms of second differences (arXiv 2603.11642). Discrete places are
+    left out.
     """
     changes: dict[bool, list[NDArray[np.float64]]] = {True: [], False: []}
     jerks: dict[bool, list[float]] = {True: [], False: []}

@@ -55,14 +55,14 @@ def rows(jobs: Sequence[SequenceJob], sampler: Sampler, count: int, seed: int = 
     chosen = np.random.default_rng(seed).permutation(len(jobs))[:count]
     made: dict[str, list[NDArray[np.float32]]] = {each.name: [] for each in manifest.conditions}
     for job in (jobs[place] for place in chosen):
-        told = job.continuity == "trained" and job.asked.former is not None
-        for name, value in job.asked.window.items():
+        told = job.continuity == "trained" and job.request.former is not None
+        for name, value in job.request.window.items():
             made[name].append(np.asarray(value, np.float32))
         if policy.prefix is not None and policy.delay is not None:
-            former = job.asked.former if told else None
+            former = job.request.former if told else None
             none = np.zeros(manifest.x_shape, np.float32)
             made[policy.prefix].append(none if former is None else padded(former, len(none)))
-            made[policy.delay].append(np.array([job.asked.decided if told else 0], np.float32))
+            made[policy.delay].append(np.array([job.request.decided if told else 0], np.float32))
     return {name: np.stack(values) for name, values in made.items()}
 
 
@@ -81,7 +81,7 @@ def deviation(jobs: Sequence[SequenceJob], one: Sampler, other: Sampler, count: 
     executed = policy_of(one.bundle.manifest).actions
     squares, largest = [], []
     for job in (jobs[place] for place in chosen):
-        a, b = (_actions(each, job.plan, job.asked, job)[:executed] for each in (one, other))
+        a, b = (_actions(each, job.plan, job.request, job)[:executed] for each in (one, other))
         squares.append(float(np.square(a - b).mean()))
         largest.append(float(np.abs(a - b).max()))
     return Deviation(float(np.sqrt(np.mean(squares))), float(np.quantile(largest, 0.99)))

@@ -67,7 +67,7 @@ def test_the_delay_that_is_expected_is_held_from_the_first_sequence_on(
     start = clock.start
 
     def watching(job: SequenceJob) -> VirtualRun:
-        decided.append(job.asked.decided)
+        decided.append(job.request.decided)
         return start(job)
 
     clock.start = watching  # type: ignore[method-assign]
