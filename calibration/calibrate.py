@@ -78,8 +78,8 @@ def _calibrate(task: Task, writer: Writer, progress: Progress, workers: Workers 
     tables = tabulate(counts, task.prepared, digest, task.plan.name, task.methods, progress)
     plan = regroup(task.plan, counts.edges)
     files = Files(writer) if task.sampler.body.graph.data else None  # large weights are written before they are run
-    candidates = Candidates(tables, {target.name: task.thin_of(target) for target in targets}, files)
-    courses = courses_for(task, plan, targets, candidates, progress)
+    candidates = Candidates(tables, files)
+    courses = courses_for(task, plan, candidates, progress)
     seen = first_inputs(task, plan, courses)
     chosen = choose_each(task, plan, targets, candidates, courses, partial(_check_kernels, seen), failed, progress)
     refined = {} if task.bound is None else _refine(task, task.bound, plan, chosen, seen, failed, progress, workers)

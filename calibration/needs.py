@@ -29,9 +29,9 @@ def needs(task: Task, workers: int = 0) -> Needs:
     batches = 1 if is_large else 2 * batch_of(task, tensors)  # else one batch is counted, one evaluated
     own = BESIDE * weights + batches * sample + ALONE
     others = workers * (WORKER * weights + sample + ALONE)
-    bodies = [body_bytes(task.prepared, task.operations, target) for target in task.targets]
+    methods, bodies = len(task.methods), [body_bytes(task.prepared, task.operations, target) for target in task.targets]
     files = sum(2 if size > io.EXTERNAL_ABOVE else 1 for size in bodies)
-    tried = task.ways * sum(size for size in bodies if size > io.EXTERNAL_ABOVE) if task.ways > 1 else 0
+    tried = methods * sum(size for size in bodies if size > io.EXTERNAL_ABOVE) if methods > 1 else 0
     return Needs(round(own + others), sum(bodies) + tried, files + 2)  # ranges and plan
 
 

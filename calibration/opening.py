@@ -7,9 +7,8 @@ from dataclasses import replace
 from math import inf
 from pathlib import Path
 
-from fewstep.calibration.choosing.thin import thin_convolutions
 from fewstep.calibration.failed_bodies import body_of
-from fewstep.calibration.options import CalibrateOptions, has_trials, methods_of, seeds_of, targets_of, warn_of_few
+from fewstep.calibration.options import CalibrateOptions, methods_of, seeds_of, targets_of, warn_of_few
 from fewstep.calibration.precision.record import parse_bound
 from fewstep.calibration.task import Task
 from fewstep.graph import io
@@ -60,7 +59,6 @@ def open_task(options: CalibrateOptions) -> Task:
         sizes=_sizes(options, sampler),
         threads=options.threads,
         methods=methods_of(options),
-        thin=thin_convolutions(prepared) if has_trials(options) else (),
         bound=parse_bound(options.quality, options.speed),
         command=lambda names: _command(options, plan, names),
         refused=refused,

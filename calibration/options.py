@@ -66,15 +66,10 @@ class CalibrateOptions(SamplingOptions):
 
 
 def methods_of(options: CalibrateOptions) -> tuple[Method, ...]:
-    """The methods whose ranges are tried, the default first."""
+    """The methods whose ranges are tried, the default first. A trial needs samples, no more than trajectories."""
     if options.ranges != "auto":
         return (options.ranges,)
-    return TRIED if has_trials(options) else TRIED[:1]
-
-
-def has_trials(options: CalibrateOptions) -> bool:
-    """Whether ways are tried on samples: with ranges auto, and enough trajectories."""
-    return options.ranges == "auto" and options.trajectories >= FEWEST
+    return TRIED if options.trajectories >= FEWEST else TRIED[:1]
 
 
 def warn_of_few(options: CalibrateOptions) -> None:

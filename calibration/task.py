@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from fewstep.calibration.precision.native import searched_here
 from fewstep.calibration.precision.refine import Bound
 from fewstep.graph.graph import Graph
 from fewstep.lowering.scheme import Target
@@ -33,7 +32,6 @@ class Task:
         sizes: of x, which the seeds have in turn; none for the default size.
         threads: of one evaluation; 0 for one for each core, or one for each of the workers.
         methods: the methods of ranges that are tried, the default first.
-        thin: the convolutions that are tried in float.
         bound: what a precision map has to reach.
         command: gives the command line that does this again for targets of these names.
         refused: errors of bodies that cannot be made, by name.
@@ -50,19 +48,9 @@ class Task:
     sizes: tuple[Mapping[str, int], ...] = ()
     threads: int = 0
     methods: tuple[Method, ...] = ("channels",)
-    thin: tuple[str, ...] = ()
     bound: Bound | None = None
     command: Callable[[Sequence[str]], str] = ",".join
     refused: Mapping[str, UserError] = field(default_factory=dict)
-
-    def thin_of(self, target: Target) -> tuple[str, ...]:
-        """The convolutions that are tried in float for a target. A precision map chooses single operations itself."""
-        return () if self.bound is not None and target.name in searched_here() else self.thin
-
-    @property
-    def ways(self) -> int:
-        """How often a body is lowered, at most."""
-        return len(self.methods) + bool(any(map(self.thin_of, self.targets)))
 
     def after(self, done: int) -> "Task":
         """What is left of the trajectories."""

@@ -297,7 +297,7 @@ def _body(bundle: Bundle, name: str, body: Body, prepared: Graph | None, unreada
     outputs = [node.output for node in prepared.nodes if node.output in work]
     none = Coverage(int8_macs=0, total_macs=sum(work.values()), int8_ops=(), float_ops=tuple(outputs))
     unseen = () if ranges_file(bundle, body) in unreadable else unseen_tensors(bundle, body)
-    made = operations(prepared, name, body.coverage or none, unseen, body.trials).operations
+    made = operations(prepared, name, body.coverage or none, unseen).operations
     if body.coverage is None:  # a body that is float anyway: nothing was decided of its operations
         made = tuple(msgspec.structs.replace(operation, reason="") for operation in made)
     is_half = any(array.dtype == np.float16 for array in lowered.constants.values())  # a graph has one float type

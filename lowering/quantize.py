@@ -24,6 +24,7 @@ from fewstep.lowering.gathering import GROUP_INPUT, gathered
 from fewstep.lowering.multiplied import with_free_products
 from fewstep.lowering.rounded import Rounded
 from fewstep.lowering.scheme import Replacement, Scheme, Target
+from fewstep.lowering.thin import thin_convolutions
 from fewstep.lowering.weights import QuantizedWeight, quantize_weight, representable
 from fewstep.machine.threads import side_by_side
 from fewstep.plans.errors import UserError
@@ -124,7 +125,8 @@ def lowered_ops(prepared: Graph) -> tuple[WeightedOp, ...]:
             f"no operation of graph {prepared.name!r} can run in int8",
             f"int8 needs inner Conv, MatMul or Gemm layers with {LEAST_CHANNELS} channels or more; use float",
         )
-    return ops
+    thin = frozenset(thin_convolutions(prepared, ops))
+    return tuple(op for op in ops if op.name not in thin)
 
 
 def measured_ops(prepared: Graph, table: RangesTable, scheme: Scheme) -> tuple[WeightedOp, ...]:

@@ -13,8 +13,7 @@ from choices.opening import on_openvino, simulated
 from choices.seen import Body, Seen
 from numpy.typing import NDArray
 
-from fewstep.calibration.choosing.thin import thin_convolutions
-from fewstep.calibration.choosing.trials import TRIED, open_trials, try_ways
+from fewstep.calibration.choosing.trials import TRIED, open_trials, try_methods
 from fewstep.calibration.count import count_activations
 from fewstep.calibration.precision.variants import Variants
 from fewstep.graph.graph import Graph
@@ -66,7 +65,7 @@ def chosen(target: Target, seen: Seen) -> Body:
     task, edges = seen.task, seen.deployed.edges
     variants = {name: Variants(task.prepared, seen.table(seen.deployed, name), target) for name in TRIED}
     courses = open_trials(task.sampler, regroup(task.plan, edges), len(task.seeds), task.conditions)
-    return Body(try_ways(variants, thin_convolutions(task.prepared), courses).lowered.graph, edges)
+    return Body(try_methods(variants, courses).lowered.graph, edges)
 
 
 def one_scale(target: Target, seen: Seen) -> Body:

@@ -225,7 +225,7 @@ def covered(bundle: Bundle, prepared: Graph, plans: Mapping[str, Plan]) -> list[
     found = []
     for name, body in int8_bodies(bundle).items():
         if body.coverage is not None and body.coverage.total_macs > 0:  # else it was edited
-            own = operations(prepared, name, body.coverage, unseen_tensors(bundle, body), body.trials)
+            own = operations(prepared, name, body.coverage, unseen_tensors(bundle, body))
             share = int8_share(body, plans[name])
             found.append(own if share is None else msgspec.structs.replace(own, share=share))
     return found

@@ -1,32 +1,30 @@
 """Coverage operation by operation: what each does, how much of the work it is, and why it is not int8."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 
 from fewstep.evaluation.results import BodyCoverage, Operation
 from fewstep.graph.graph import Graph, Node
-from fewstep.graph.selection import considered_ops
+from fewstep.graph.selection import considered_ops, selected_ops
 from fewstep.lowering.bodies import ranges_file
 from fewstep.lowering.coverage import macs
+from fewstep.lowering.thin import thin_convolutions
 from fewstep.ranges import table
-from fewstep.runtime.bundle.manifest import Body, Coverage, Trial
+from fewstep.runtime.bundle.manifest import Body, Coverage
 from fewstep.runtime.bundle.reading import Bundle
 
 ACTIVATIONS = "both factors are activations"
 NO_FORM = "has no int8 form here"
 MAPPED = "left in float by the precision map"
-BY_TRIAL = "left in float by trial: it is thin"
+THIN = "thin: int8 wins little time in it, and loses much"
 UNSEEN = "its activations had no values in calibration"
 
 
-def operations(
-    prepared: Graph, body: str, coverage: Coverage, unseen: Collection[str] = (), trials: Iterable[Trial] = ()
-) -> BodyCoverage:
+def operations(prepared: Graph, body: str, coverage: Coverage, unseen: Collection[str] = ()) -> BodyCoverage:
     """The multiplying operations of the prepared graph in order, each with its fate in a lowered body.
 
-    `unseen` are the tensors of the prepared graph that had no values in calibration, as its ranges table names them;
-    `trials` are those of the body.
+    `unseen` are the tensors of the prepared graph that had no values in calibration, as its ranges table names them.
     """
-    thin = {name for trial in trials if trial.is_chosen for name in trial.in_float}
+    thin = thin_convolutions(prepared, selected_ops(prepared))
     work, int8 = macs(prepared), set(coverage.int8_ops)
     judged = {op.name: (op, reason) for op, reason in considered_ops(prepared)}
     made = []
@@ -51,7 +49,7 @@ def operations(
 def _left(node: Node, unseen: Collection[str], thin: Collection[str]) -> str:
     """Why an operation that the rule takes stays float."""
     if node.output in thin:
-        return BY_TRIAL
+        return THIN
     return MAPPED if {node.inputs[0], node.output}.isdisjoint(unseen) else UNSEEN
 
 

@@ -64,7 +64,7 @@ def test_what_trials_cost_is_said(bundle: Path) -> None:
         assert would.value["trial_evaluations"] == evaluations  # type: ignore[index]
         lines = [line for line in would.shown if isinstance(line, str) and line.startswith("would try")]
         assert len(lines) == (evaluations > 0) and all(
-            "8 seeds: 2 methods of ranges; at most" in each for each in lines
+            "8 seeds: channels and channels-balanced; at most" in each for each in lines
         )
 
 

@@ -8,16 +8,14 @@ import pytest
 
 from fewstep.calibration.calibrate import Calibration, calibrate
 from fewstep.calibration.choosing import trials
-from fewstep.calibration.choosing.trials import Result, Way, most_evaluations
-from fewstep.calibration.opening import open_task
-from fewstep.evaluation.contents import InspectOptions, inspect
-from fewstep.evaluation.report.operations import BY_TRIAL
+from fewstep.calibration.choosing.trials import Result, most_evaluations
 from fewstep.graph.graph import Graph
 from fewstep.graph.pack import PackOptions, pack
 from fewstep.lowering.bodies import ranges_files
 from fewstep.lowering.scheme import Target
 from fewstep.machine import cache
 from fewstep.plans.errors import UserError
+from fewstep.ranges.table import Method
 from fewstep.ranges.table import load as load_table
 from fewstep.rollouts.closed_loop import JUDGE_SEEDS, SEARCH_SEEDS, SELECTION_SEEDS, Course
 from fewstep.rollouts.on_demand import OnDemand
@@ -79,10 +77,10 @@ def test_a_better_method_is_deployed(bundle: Path, monkeypatch: pytest.MonkeyPat
     """The usual one is made worse on samples, and the body has the ranges of another."""
     real, seen = trials._run, []
 
-    def worse(way: Way, *more: object) -> Result:
-        found = real(way, *more)  # type: ignore[arg-type]
-        seen.append(way.ranges)
-        return replace(found, psnr=found.psnr - 20 * (way.ranges == "channels"))
+    def worse(method: Method, *more: object) -> Result:
+        found = real(method, *more)  # type: ignore[arg-type]
+        seen.append(method)
+        return replace(found, psnr=found.psnr - 20 * (method == "channels"))
 
     monkeypatch.setattr(trials, "_run", worse)
     made = run(bundle)
@@ -95,9 +93,9 @@ def test_each_body_keeps_the_ranges_that_it_was_lowered_by(bundle: Path, monkeyp
     both."""
     real = trials._run
 
-    def worse(way: Way, *more: object) -> Result:
-        found = real(way, *more)  # type: ignore[arg-type]
-        return replace(found, psnr=found.psnr - 20 * (way.ranges == "channels"))
+    def worse(method: Method, *more: object) -> Result:
+        found = real(method, *more)  # type: ignore[arg-type]
+        return replace(found, psnr=found.psnr - 20 * (method == "channels"))
 
     def methods() -> dict[str, str]:
         bodies = {name: body for name, body in open_bundle(bundle).manifest.bodies.items() if body.ranges}
@@ -115,40 +113,6 @@ def test_each_body_keeps_the_ranges_that_it_was_lowered_by(bundle: Path, monkeyp
     assert kept and load_table(bundle.parent / "packed" / kept).method == usual
 
 
-def deeper() -> Graph:
-    """One more convolution between the outer ones."""
-    graph = denoiser()
-    (first, relu, second, *others) = graph.nodes
-    more = (replace(second, inputs=("a0", "w3"), outputs=("m0",)), replace(second, inputs=("m0", "w1")))
-    weights = {**graph.constants, "w3": graph.constants["w1"][::-1].copy()}
-    return replace(graph, nodes=(first, relu, *more, *others), constants=weights)
-
-
-def test_thin_operations_stay_in_float_where_samples_are_better(
-    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("fewstep.calibration.opening.thin_convolutions", lambda prepared: ("m0",))
-    made = run(write_bundle(tmp_path / "deep", deeper()))
-    usual, *_, left = tried_of(made)
-    assert (usual.in_float, left.in_float, left.is_chosen) == ((), ("m0",), True)
-    assert left.psnr > usual.psnr
-    body = made.manifest.bodies["int8-cpu-x86"]
-    assert body.coverage and body.coverage.int8_ops == ("h1",) and "m0" in body.coverage.float_ops
-    assert "1 thin convolution stays in float" in made.lowered["int8-cpu-x86"].notes
-    contents = inspect(InspectOptions(tmp_path / "deep")).bodies["int8-cpu-x86"]
-    assert {each.name: each.reason for each in contents.multiplying}["m0"] == BY_TRIAL
-    real = trials._run
-
-    def worse(way: Way, *more: object) -> Result:
-        found = real(way, *more)  # type: ignore[arg-type]
-        return replace(found, psnr=found.psnr - 20 * bool(way.in_float))
-
-    monkeypatch.setattr(trials, "_run", worse)
-    made = run(tmp_path / "deep")
-    assert not tried_of(made)[-1].is_chosen
-    assert made.lowered["int8-cpu-x86"].coverage.int8_ops == ("m0", "h1")
-
-
 def test_one_way_is_not_tried(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trials, "open_trials", lambda *arguments: pytest.fail("nothing to choose from"))
     assert tried_of(run(bundle, ranges="channels")) == ()
@@ -157,14 +121,14 @@ def test_one_way_is_not_tried(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_the_float_session_is_closed_before_each_target(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[OnDemand] = []
     was_open: list[bool] = []
-    real_open, real_try = trials.open_trials, trials.try_ways
+    real_open, real_try = trials.open_trials, trials.try_methods
 
     def open_trials(sampler: Sampler, *more: object) -> tuple[Course, ...]:
         assert isinstance(sampler.denoiser, OnDemand)
         opened.append(sampler.denoiser)
         return real_open(sampler, *more)  # type: ignore[arg-type]
 
-    def try_ways(*arguments: object) -> trials.Chosen:
+    def try_methods(*arguments: object) -> trials.Chosen:
         was_open.append(opened[0]._opened is not None)
         found = real_try(*arguments)  # type: ignore[arg-type]
         was_open.append(opened[0]._opened is not None)
@@ -172,7 +136,7 @@ def test_the_float_session_is_closed_before_each_target(bundle: Path, monkeypatc
 
     plant(monkeypatch, PLANTED)
     monkeypatch.setattr(trials, "open_trials", open_trials)
-    monkeypatch.setattr(trials, "try_ways", try_ways)
+    monkeypatch.setattr(trials, "try_methods", try_methods)
     run(bundle, target=("cpu-x86", "cpu-x86-7bit"))
     assert was_open == [False] * 4  # nor opened by a mean error
     assert opened[0]._opened is None
@@ -197,12 +161,6 @@ def test_a_large_body_sees_one_sample_at_a_time(bundle: Path, monkeypatch: pytes
         assert a.psnr == pytest.approx(b.psnr, abs=0.5) and a.seeds == b.seeds
 
 
-def test_a_map_has_no_trial_of_thin_convolutions(bundle: Path) -> None:
-    both = replace(OPTIONS, bundle=bundle, quality="30dB", target=("cpu-x86", "tensorrt"))
-    task = replace(open_task(both), thin=("m0",))
-    assert [task.thin_of(target) for target in task.targets] == [(), ("m0",)] and task.ways == 3
-
-
 def test_trials_come_after_what_is_kept(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed while it tries, it does not count again, and gives the bytes of one that was not killed."""
 
@@ -213,7 +171,7 @@ def test_trials_come_after_what_is_kept(bundle: Path, tmp_path: Path, monkeypatc
         raise Killed
 
     with monkeypatch.context() as patched, pytest.raises(Killed):
-        patched.setattr(trials, "try_ways", killed)
+        patched.setattr(trials, "try_methods", killed)
         run(bundle)
     assert "int8-cpu-x86" not in open_bundle(bundle).manifest.bodies
     assert list((cache.folder() / "calibration").glob("*"))
@@ -227,7 +185,7 @@ def test_trials_come_after_what_is_kept(bundle: Path, tmp_path: Path, monkeypatc
 def test_what_won_is_lowered_once(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lowered = []
     real = trials.lower_graph
-    monkeypatch.setattr(trials, "lower_graph", lambda *given: lowered.append(given) or real(*given))
+    monkeypatch.setattr(trials, "lower_graph", lambda *given, **more: lowered.append(given) or real(*given, **more))
     monkeypatch.setattr("fewstep.lowering.quantize.lower_graph", lambda *given: pytest.fail("once more"))
     run(bundle)
     assert len(lowered) == len(trials.TRIED)
