@@ -28,27 +28,19 @@ MOST_TRAJECTORIES = 2**48
 class CalibrateOptions(SamplingOptions):
     """Measure a bundle along the plan it will run, and lower it to int8.
 
-    bundle: The bundle to calibrate; int8 bodies, ranges and the plan are added to it.
+    bundle: Bundle that gets int8 bodies, their ranges and the plan.
     plan: SOLVER:STEPS, or the path of a plan's JSON.
     target: What to lower for.
-    trajectories: Number of samples to follow. Fewer than 4 cause a warning, and nothing is tried on samples.
-    guidance: Weight of classifier-free guidance. Default: 2 if the denoiser has an unconditional form and does not take
-        the weight itself as a condition; else none.
-    clip: Clip each prediction of the clean sample to [-CLIP, CLIP], as a program does with `Clip`. Ranges then fit
-        such runs. Default: the plan as it is.
-    ranges: auto tries channels and channels-balanced on samples, and keeps channels unless the other is surely better,
-        for each target. channels gives each channel of an activation its own scale, through the weights, if that is
-        finer than mse. channels-balanced is channels with weights whose rounding errors nearly cancel. The others
-        give one scale to all channels: mse minimises the expected squared error, minmax clips nothing.
-    groups: step gives each step of the plan its own ranges. pooled gives one range to all steps.
-    seed: Seed of the first trajectory. Seeds 0 to 99999 are held out for evaluation, 500000 to 599999 for precision
-        maps.
-    quality: Search a precision map that reaches this mean PSNR against float32, as 44dB (dB may be left out), with as
-        little float as possible.
-    speed: Search a precision map that is this many times as fast as float32, as 1.5x (x may be left out), with as much
-        float as possible.
-    size: Sizes of x that the trajectories have in turn, four each, as 64x64,96x64 in the order of its free axes.
-        Default: the default size. int8 runs at any size all the same, because ranges belong to tensors.
+    trajectories: Samples to follow. With fewer than 4 nothing is tried.
+    guidance: Weight of classifier-free guidance. Default: 2, or none where the denoiser cannot be guided.
+    clip: Clip each prediction of the clean sample to [-CLIP, CLIP], as the program does that will run the plan.
+    ranges: auto tries channels and channels-balanced. channels has a scale for each channel, channels-balanced also
+        balances the errors of weights. mse and minmax have one scale for all channels, and minmax clips nothing.
+    groups: step gives each step of the plan its own ranges, pooled gives all steps one range.
+    seed: Seed of the first trajectory. Seeds 0 to 99999 and 500000 to 599999 are held out.
+    quality: Keep operations in float until the mean PSNR against float32 is this, as 44dB.
+    speed: Keep operations in float as long as int8 is this many times as fast as float32, as 1.5x.
+    size: Sizes of x that the trajectories have in turn, as 64x64,96x64. Default: the default size.
     """
 
     bundle: Path
