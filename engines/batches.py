@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import GraphEntry, Size
 from fewstep.runtime.sizes import dimension
-from fewstep.runtime.sizes import read_sizes as told_sizes
+from fewstep.runtime.sizes import read_sizes as sizes_of_shape
 
 BATCH = "batch"
-USUAL_BATCH = 4  # that an engine is fastest at
+USUAL_BATCH = 4  # the preferred batch by default
 LARGEST = 10**9
 IN_ORDER = "give --min-batch, --opt-batch and --max-batch in this order"
 SHAPE = re.compile(r"\s*([^\s:,\[\]]+)\s*:\s*(?:\[([\d\s,]+)\]|(\d+(?:x\d+)*))\s*(?:,|$)", re.ASCII)
@@ -18,37 +18,37 @@ FORMS = "write a number, or shapes such as x:4x1x28x28 or x:[4,1,28,28]"
 
 
 def read_sizes(text: str, graph: GraphEntry, option: str) -> dict[str, int]:
-    """The batch that `text` means, and the free sizes that it names: {"batch": 4, "height": 96}.
+    """The batch and the free sizes in a text: {"batch": 4, "height": 96}.
 
-    A number is a batch. Shapes of inputs, in trtexec's or polygraphy's form, with commas, must agree with the graph in
-    all that is not free.
+    A number is a batch. Shapes of inputs, in trtexec's or Polygraphy's form, with commas, must agree with the graph in
+    all fixed sizes.
     """
     if NUMBER.fullmatch(text):
         return {BATCH: int(text)}
     shapes = _shapes(text, option)
-    known = {tensor.name: tensor.shape for tensor in graph.inputs}
-    found: dict[str, set[int]] = {BATCH: set()}
+    inputs = {tensor.name: tensor.shape for tensor in graph.inputs}
+    choices: dict[str, set[int]] = {BATCH: set()}
     for name, sizes in shapes.items():
-        if name not in known:
-            raise UserError(f"{option}: the graph has no input {name!r}", f"choose from {', '.join(known)}")
-        shape = known[name]
-        told = told_sizes(shape, sizes)
-        if len(sizes) != len(shape) or not all(map(_agrees, shape, sizes, [told] * len(shape))):
+        if name not in inputs:
+            raise UserError(f"{option}: the graph has no input {name!r}", f"choose from {', '.join(inputs)}")
+        shape = inputs[name]
+        free_sizes = sizes_of_shape(shape, sizes)
+        if len(sizes) != len(shape) or not all(map(_agrees, shape, sizes, [free_sizes] * len(shape))):
             free = sorted({own for own in shape if isinstance(own, str)} - {BATCH})
             fix = f"batch, {', '.join(free)} can be chosen" if free else "only the batch can be chosen"
             raise UserError(f"{option}: {name} is {list(shape)}, not {list(sizes)}", fix)
-        for size, value in told.items():
-            found.setdefault(size, set()).add(value)
-    for size, values in found.items():
+        for size, value in free_sizes.items():
+            choices.setdefault(size, set()).add(value)
+    for size, values in choices.items():
         if len(values) != 1:
             raise UserError(f"{option} {text!r} means no single {size}", FORMS)
-    return {size: values.pop() for size, values in found.items()}
+    return {size: values.pop() for size, values in choices.items()}
 
 
-def _agrees(own: int | str, size: int, told: Mapping[str, int]) -> bool:
-    """Whether a size may stand where the graph has `own`; what follows from several sizes is left to the builder."""
+def _agrees(own: int | str, size: int, free_sizes: Mapping[str, int]) -> bool:
+    """Whether a size may stand where the graph has `own`; the builder judges sizes that follow from several others."""
     try:
-        return dimension(own, told) == size
+        return dimension(own, free_sizes) == size
     except KeyError:
         return True
 
@@ -60,17 +60,17 @@ def profile_of(
     sizes: Sequence[Size],
     x_shape: Sequence[int],
 ) -> dict[str, tuple[int, int, int]]:
-    """(least, preferred, greatest) batch and sizes, from what was written for each. What was not is the whole range of
-    a size, best at its default, and a preferred batch of USUAL_BATCH, or as close to it as the others allow."""
+    """(least, preferred, greatest) batch and sizes. By default a size has its whole range and its own default as the
+    preferred value, and the preferred batch is USUAL_BATCH, or as close to it as the others allow."""
     ranges = {BATCH: (1, USUAL_BATCH, LARGEST, 1)}
     ranges |= {size.name: (size.low, x_shape[size.axis], size.high, size.multiple) for size in sizes}
     profile = {}
     for name, (low, usual, high, multiple) in ranges.items():
         first, last = least.get(name, low), greatest.get(name, high)
         best = (preferred or {}).get(name, max(first, min(usual, last)))
-        said = "batches" if name == BATCH else f"{name}s"
+        plural = "batches" if name == BATCH else f"{name}s"
         if not first <= best <= last or first < 1:
-            raise UserError(f"{said} {first}, {best}, {last} are not 1 <= min <= opt <= max", IN_ORDER)
+            raise UserError(f"{plural} {first}, {best}, {last} are not 1 <= min <= opt <= max", IN_ORDER)
         for value in (first, best, last):
             if not low <= value <= high or value % multiple:
                 raise UserError(f"{name} {value} in an engine", f"choose multiples of {multiple} from {low} to {high}")

@@ -1,10 +1,10 @@
 """`fewstep build`: make a bundle ready for GPUs, with engines ahead of time or on the device itself.
 
-TensorRT-RTX compiles for a GPU it doesn't see; TensorRT for the one that is here. Nothing here runs an engine: what can
-be checked without one is that it was built, and in which types its convolutions multiply. One engine per device, not
-one for all: a device is shipped its own code only, adding one rebuilds nothing, and an operation that one generation
-lacks costs the others nothing. What runs before the first step gets engines too, in float32, so that a device needs
-one runtime: but for Turing, for which TensorRT-RTX multiplies no float32 matrices.
+TensorRT-RTX compiles for a GPU that it does not see, TensorRT for the GPU of this machine. `build` runs no engine. It
+checks that the engine was built, and in which types its convolutions multiply. Each device gets an engine of its own:
+a device is shipped its own code only, a further device rebuilds nothing, and an operation that one generation lacks
+costs the others nothing. The graphs that run before the first step get engines too, in float32, so that a device needs
+one runtime. Turing gets none: TensorRT-RTX multiplies no float32 matrices there.
 """
 
 import logging
@@ -88,7 +88,7 @@ class Build:
 
 @dataclass(frozen=True)
 class EngineRequest:
-    """An engine that `build` would make, or find up to date."""
+    """An engine that `build` makes, unless it is up to date."""
 
     body: str
     device: str
@@ -96,7 +96,7 @@ class EngineRequest:
 
 
 def build(options: BuildOptions, progress: Progress = SILENT) -> Build:
-    """Build the engines that are missing, and commit them all at once. UserError if one cannot be built."""
+    """Build the missing engines, and commit them all at once. UserError if one cannot be built."""
     builder = check_options(options)
     with open_for_update(options.bundle, must_exist=True, verb="build") as writer:
         bundle = open_bundle(options.bundle)
@@ -121,11 +121,11 @@ def intended(options: BuildOptions) -> tuple[EngineRequest, ...]:
     """What `build` would do, without doing it."""
     builder = check_options(options)
     bundle = open_bundle(options.bundle)
-    found = _body(options, builder, bundle)
-    if found is None:  # the body would be made first, so no engine of it can be there
+    name_and_body = _body(options, builder, bundle)
+    if name_and_body is None:  # the body would be made first, so that it has no engine yet
         devices = builder.targets(options.device, _flags(options)) if builder.module else {}
         return tuple(EngineRequest(FLOAT16, device, False) for device in devices)
-    orders = _orders(options, builder, bundle, *found, bundle.manifest.files)
+    orders = _orders(options, builder, bundle, *name_and_body, bundle.manifest.files)
     return tuple(EngineRequest(each.body, each.key.device, _present(bundle, each.key) is not None) for each in orders)
 
 
@@ -135,11 +135,11 @@ def by_hand(options: BuildOptions) -> str:
     if builder.name != "tensorrt":
         raise UserError(f"there are no commands for {builder.name}", "--script is for --backend tensorrt")
     bundle = open_bundle(options.bundle)
-    found = _body(options, builder, bundle)
-    if found is None:
+    name_and_body = _body(options, builder, bundle)
+    if name_and_body is None:
         fix = f"fewstep build {options.bundle} --backend onnxruntime-cuda --precision float16 makes it"
         raise UserError(f"{options.bundle} has no body {FLOAT16!r}", fix)
-    name, body = found
+    name, body = name_and_body
     graphs = {each: graph for each in AHEAD if (graph := getattr(bundle.manifest, each)) is not None}
     graphs |= {name: body.graph} | {f"{name}/{number}": stage.graph for number, stage in enumerate(body.stages)}
     profile = _profile(options, body.graph, bundle.manifest)
@@ -147,7 +147,7 @@ def by_hand(options: BuildOptions) -> str:
 
 
 def check_options(options: BuildOptions) -> EngineBuilder:
-    """What can be refused before the bundle is opened or a builder imported; the builder that is asked for."""
+    """The builder that the options name. UserError for options that need neither the bundle nor TensorRT to refuse."""
     builder = builder_of(options.backend)
     for device in options.device:
         if builder.devices and device not in builder.devices:
@@ -180,7 +180,7 @@ def _flags(options: BuildOptions) -> Flags:
 
 
 def _body(options: BuildOptions, builder: EngineBuilder, bundle: Bundle) -> tuple[str, Body] | None:
-    """The body to build, its files checked, and its name; None: the float16 one, which is not there yet."""
+    """The name of the body to build and the body, with its files checked; None for a float16 body not made yet."""
     name = builder.bodies[options.precision]
     body = bundle.manifest.bodies.get(name)
     if body is not None:
@@ -196,7 +196,7 @@ def _body(options: BuildOptions, builder: EngineBuilder, bundle: Bundle) -> tupl
 
 
 def _add_float16(bundle: Bundle, writer: Writer) -> tuple[str, Body]:
-    """The float16 body, made from the float32 one the first time it is asked for."""
+    """The float16 body, made from the float32 body for its first engine."""
     base = bundle.body("float32").graph
     prepared = io.load(bundle.graph(base), root=bundle.path)
     file, data = io.store(writer, drop_unused(to_float16(prepared)), FLOAT16, external_above=0 if base.data else None)
@@ -206,7 +206,7 @@ def _add_float16(bundle: Bundle, writer: Writer) -> tuple[str, Body]:
 def _orders(
     options: BuildOptions, builder: EngineBuilder, bundle: Bundle, name: str, body: Body, hashes: dict[str, str]
 ) -> tuple[BuildOrder, ...]:
-    """Every engine that is wanted: for each device those of the prologue, the body and its stages."""
+    """All engines to build: for each device the engines of the prologue, the body and its stages."""
     if builder.module is None:
         return ()
     flags = _flags(options)
@@ -219,8 +219,8 @@ def _orders(
         key = msgspec.structs.replace(common, device=device, multiprocessors=multiprocessors)
         for each, graph in ahead.items() if device not in builder.no_float32 else ():
             bundle.graph(graph)
-            any_rows = (1, *key.batches[1:])  # it is called with any number of them
-            on_gpu = {flag: value for flag, value in flags.items() if flag != "dla"}  # float32 is nothing for a DLA
+            any_rows = (1, *key.batches[1:])  # calls have any number of rows
+            on_gpu = {flag: value for flag, value in flags.items() if flag != "dla"}  # a DLA has no float32
             own = msgspec.structs.replace(key, batches=any_rows, flags=on_gpu)
             orders.append(_order(each, graph, own, hashes))
         stages = ((f"{name}/{number}", stage.graph) for number, stage in enumerate(body.stages))
@@ -265,7 +265,7 @@ def _present(bundle: Bundle, key: EngineKey) -> EngineEntry | None:
 def _commit(
     writer: Writer, manifest: Manifest, options: BuildOptions, name: str, body: Body, engines: Sequence[EngineEntry]
 ) -> Manifest:
-    """Put the new engines in the place of those of the same body and device."""
+    """Commit the new engines, which replace engines of the same body and device."""
     new = {(engine.body, engine.backend, engine.device) for engine in engines}
     others = (engine for engine in manifest.engines if (engine.body, engine.backend, engine.device) not in new)
     provenance = manifest.provenance
@@ -281,7 +281,7 @@ def _commit(
 
 
 def _command(options: BuildOptions, devices: tuple[str, ...]) -> str:
-    """The command that does this again, without anybody's paths."""
+    """The command that repeats this build, without paths."""
     parts = [f"fewstep build BUNDLE --backend {options.backend}"]
     if devices:
         parts.append(f"--device {','.join(devices)}")

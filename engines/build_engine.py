@@ -1,4 +1,4 @@
-"""One engine: built by a child process, checked, and added to the bundle."""
+"""Build one engine in a child process, check it, and add it to the bundle."""
 
 import hashlib
 import json
@@ -31,7 +31,7 @@ OTHER, LONGER = "try another --precision or an older --device", "give a longer -
 
 @dataclass(frozen=True)
 class BuildOrder:
-    """An engine that is wanted. `is_reduced`: no convolution of it may compute in float32."""
+    """An engine to build. `is_reduced`: none of its convolutions may compute in float32."""
 
     body: str
     graph: GraphEntry
@@ -42,10 +42,10 @@ class BuildOrder:
 def build_engine(
     writer: Writer, builder: EngineBuilder, order: BuildOrder, bundle: Path, timeout: float
 ) -> EngineEntry:
-    """Build an engine, record that this machine did, and add it to the bundle with its side-car."""
+    """Build an engine, remember that this machine built it, and add it to the bundle with its side-car."""
     key = order.key
     name = f"{order.body}-{key.device}".replace("/", "-stage").replace("+", "-up")
-    # named by this process: the builder of one that was killed may still be at work, and must not write over ours
+    # the process id is in the names: the builder of a killed process may still run, and must not write over ours
     draft, request, timing, layers = (
         writer.scratch(f"{name}-{os.getpid()}{suffix}") for suffix in (".engine", ".json", ".timing", ".layers")
     )
@@ -73,7 +73,7 @@ def build_engine(
 
 
 def _request(builder: EngineBuilder, order: BuildOrder, timing: Path, layers: Path) -> dict[str, object]:
-    """What the child process is asked for."""
+    """The request to the child process."""
     key = order.key
     ends = [
         {BATCH: batch, **{name: sizes[end] for name, sizes in key.sizes.items()}}
@@ -93,10 +93,10 @@ def _request(builder: EngineBuilder, order: BuildOrder, timing: Path, layers: Pa
 
 
 def _checked_types(order: BuildOrder, program: bytes, layers: Path) -> dict[str, int]:
-    """How many convolutions of an engine multiply in which type, as far as it can be told.
+    """How many convolutions of an engine multiply in each type, as far as the engine shows it.
 
-    Its program text is certain, so a float32 that should not be there is an error. What an inspector calls a layer
-    differs between versions, so from there it is a warning.
+    The program text is certain, so that a wrong float32 in it is an error. An inspector's names of layers differ
+    between versions, so that a float32 among them is a warning.
     """
     types = engine_program.convolutions(program)
     for convolution, kind in types.items():
@@ -117,7 +117,7 @@ def run_worker(
 ) -> None:
     """Run the builder to its end. UserError in one line if it fails, hangs or dies.
 
-    other: what the caller's user may try instead. longer: what to do where the time is up.
+    other: the fix for a builder that fails. longer: the fix for a builder that exceeds `timeout` seconds.
     """
     try:
         child = subprocess.run(
@@ -134,7 +134,7 @@ def run_worker(
 
 
 def _reason(output: str) -> str:
-    """The first line that the builder marked as an error, or the last line there is."""
+    """The first line that the builder marked as an error, or else the last line."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     marked = [line.partition("[E]")[2].strip() for line in lines if "[E]" in line]
     return (marked or lines[-1:] or ["it says nothing"])[0]

@@ -2,12 +2,12 @@
 
     python build_worker.py GRAPH ENGINE REQUEST.json
 
-Imports TensorRT and nothing of fewstep. Exit code 0 means that ENGINE was written; what went wrong is on stderr, its
-reason marked [E]. One builder API serves TensorRT 10.3 to 11 and TensorRT-RTX; where they differ:
+The script imports TensorRT and nothing of fewstep. Exit code 0 means that ENGINE was written. Otherwise stderr has the
+reason, marked [E]. One builder API serves TensorRT 10.3 to 11 and TensorRT-RTX, which differ:
 
 - 11 knows only strongly typed networks and ignores the flag that asks 10 for one;
-- compute capabilities other than the present GPU's are TensorRT-RTX's; timing caches, DLA cores and an inspector that
-  sees the GPU are TensorRT's.
+- TensorRT-RTX alone compiles for GPUs that are not here; TensorRT alone has timing caches, DLA cores and an inspector
+  that sees the GPU.
 """
 
 import importlib
@@ -51,7 +51,7 @@ def main(graph: str, engine: str, request_path: str) -> None:
     if timing_cache is not None:
         timing_cache.write_bytes(config.get_timing_cache().serialize())
     if layers is not None:
-        del builder, network, parser, config, profile, program  # on a Jetson they share the memory of what comes now
+        del builder, network, parser, config, profile, program  # on a Jetson they share memory with the inspector
         _inspect(trt, logger, Path(engine), layers)
 
 
@@ -73,7 +73,7 @@ def _set_flags(trt: Any, builder: Any, config: Any, flags: dict[str, bool | int]
 
 
 def _use_timing_cache(config: Any, path: Path) -> None:
-    """Start from what was measured before. What another GPU or version measured is left out, and measured again."""
+    """Start from earlier measurements. The builder repeats measurements of another GPU or version."""
     for content in (path.read_bytes(), b"") if path.exists() else (b"",):
         cache = config.create_timing_cache(content)
         if cache is not None and config.set_timing_cache(cache, ignore_mismatch=False):
@@ -81,7 +81,7 @@ def _use_timing_cache(config: Any, path: Path) -> None:
 
 
 def _inspect(trt: Any, logger: Any, engine: Path, layers: Path) -> None:
-    """Write what the inspector says of each layer, which takes the GPU that the engine was built on."""
+    """Write the inspector's description of each layer. The inspector needs the GPU that the engine was built on."""
     runtime = trt.Runtime(logger)
     runtime.engine_host_code_allowed = True  # it was built a moment ago, here
     loaded = runtime.deserialize_cuda_engine(engine.read_bytes())

@@ -1,4 +1,4 @@
-"""What `fewstep build` makes a bundle ready for. A new one is a value, named in BUILDERS."""
+"""The builders of `fewstep build`. A new builder is a value in BUILDERS."""
 
 import re
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from fewstep.runtime.bundle.platforms import body_name
 
 Flags = dict[str, bool | int]
 
-STRICT: Flags = {"strongly_typed": True, "tf32": False}  # of every engine: it computes in the types its graph names
+STRICT: Flags = {"strongly_typed": True, "tf32": False}  # every engine computes in the types of its graph
 COMPILED = MappingProxyType(
     {
         "int8": body_name("int8", TENSORRT_PLATFORM.name),
@@ -31,16 +31,16 @@ COMPATIBLE = frozenset({"version_compatible", "hardware_compatible"})
 class EngineBuilder:
     """A compiler of engines, or a backend that needs a body of its own and compiles at run time.
 
-    name: of the backend that runs what is made.
-    module: its Python module; None if there is nothing to compile.
-    install: the command that brings it.
-    bodies: per precision the body that is compiled.
-    oldest: the least version whose API is this one.
-    devices: compute capabilities it compiles for without seeing the GPU; none: for the GPU of this machine only.
-    usual: those it is asked for by default.
-    options: the flags it takes beside the workspace.
-    sees_gpu: whether it builds on the GPU itself: it times kernels there, and can load and inspect what it built.
-    no_float32: devices that it cannot multiply float32 matrices on; the prologue then runs on the CPU.
+    name: name of the backend that runs the engines.
+    module: its Python module; None for a backend that compiles at run time.
+    install: the command that installs the module.
+    bodies: the body to compile for each precision.
+    oldest: the first version with this API.
+    devices: compute capabilities that it compiles for without their GPU; empty: for the GPU of this machine only.
+    usual: the devices by default.
+    options: the flags that it takes, apart from the workspace.
+    sees_gpu: whether it builds on the GPU itself, where it times kernels, and can load and inspect an engine.
+    no_float32: devices without float32 matrix products; the prologue then runs on the CPU.
     """
 
     name: str
@@ -67,7 +67,7 @@ class EngineBuilder:
         return imported(self.module or "", f"{self.name} cannot build here: {self.module}", self.install)
 
     def targets(self, devices: tuple[str, ...], flags: Flags) -> dict[str, int | None]:
-        """Per device to build for its number of multiprocessors, None where that doesn't matter."""
+        """The number of multiprocessors of each device to build for; None if it does not matter."""
         if self.devices:
             for device in devices:
                 if device not in self.devices:

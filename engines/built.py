@@ -1,4 +1,4 @@
-"""The program of one graph of fixed shapes for this machine's GPU, built here and kept in the user's cache folder."""
+"""Build the program of one graph of fixed shapes for this machine's GPU, and keep it in the user's cache folder."""
 
 import json
 import tempfile
@@ -13,24 +13,25 @@ from fewstep.graph.io import save
 from fewstep.machine import cache
 from fewstep.runtime.backends.tensorrt import TensorRt
 
-TIMEOUT, KEPT = 3600.0, 32  # seconds, programs
+TIMEOUT, PROGRAMS = 3600.0, 32  # seconds, programs
 OTHER = "run it on another backend"
 GRAPH, ENGINE, REQUEST = "graph.onnx", "graph.engine", "graph.json"
 
 
-def built(backend: TensorRt, graph: Graph, is_kept: bool = True, anew: bool = False) -> bytes:
+def built(backend: TensorRt, graph: Graph, is_kept: bool = True, rebuild: bool = False) -> bytes:
     """The program of a graph whose inputs have fixed shapes. UserError if it cannot be built.
 
-    Only what this user's cache folder holds is taken in its place: an engine is native code. anew: not even that. The
-    folder keeps the last `KEPT` programs.
+    is_kept: read the program from this user's cache folder, and keep it there. A program is native code, and is read
+        from nowhere else. The folder keeps the last `PROGRAMS` programs.
+    rebuild: build the program even if the folder has it.
     """
     builder, here = builder_of(backend.name), backend.here()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         files = save(graph, folder / GRAPH)
         content = sha256(b"".join(sha256(file.read_bytes()).digest() for file in files)).hexdigest()[:32]
-        kept = f"{content}-{here.backend}-{here.backend_version}-{here.device}-{here.multiprocessors}"
-        if is_kept and not anew and (program := cache.read("programs", kept)) is not None:
+        key = f"{content}-{here.backend}-{here.backend_version}-{here.device}-{here.multiprocessors}"
+        if is_kept and not rebuild and (program := cache.read("programs", key)) is not None:
             return program
         request = {
             "module": builder.module,
@@ -45,14 +46,14 @@ def built(backend: TensorRt, graph: Graph, is_kept: bool = True, anew: bool = Fa
         run_worker(arguments, f"{graph.name!r} for {here.device}", TIMEOUT, builder.name, OTHER, OTHER)
         program = (folder / ENGINE).read_bytes()
     if is_kept:
-        cache.store("programs", kept, program)
+        cache.store("programs", key, program)
         _drop_old()
     return program
 
 
 def _drop_old() -> None:
-    """Remove all programs but the last."""
+    """Remove all programs but the last `PROGRAMS`."""
     with suppress(OSError):  # another process may remove them too
         files = sorted(cache.path("programs", "").iterdir(), key=lambda file: file.stat().st_mtime)
-        for file in files[:-KEPT]:
+        for file in files[:-PROGRAMS]:
             file.unlink(missing_ok=True)

@@ -1,8 +1,8 @@
 """The commands of NVIDIA's own tools that build the engines of a bundle and compare them, as a shell script.
 
-trtexec builds what `fewstep build --backend tensorrt` builds, and times it. Polygraphy runs the graph in TensorRT and
-in onnxruntime on equal inputs, and compares their outputs. Both take shapes and flags that fewstep knows and a reader
-of a bundle would have to look up.
+trtexec builds the engines of `fewstep build --backend tensorrt`, and times them. Polygraphy runs the graph in TensorRT
+and in onnxruntime on equal inputs, and compares their outputs. Both take shapes and flags that a reader of a bundle
+would have to look up.
 """
 
 import shlex
@@ -21,13 +21,13 @@ mkdir -p by_hand
 TOLERANCE = {"float32": (1e-4, 1e-3), "float16": (2e-2, 2e-2), "int8": (5e-2, 5e-2)}  # absolute and relative
 ENDS = ("min", "opt", "max")
 
-Profile = dict[str, tuple[int, int, int]]  # of the batch and of each free size: least, preferred, greatest
+Profile = dict[str, tuple[int, int, int]]  # (least, preferred, greatest) batch and free sizes
 
 
 def script(
     graphs: dict[str, GraphEntry], body: Body, conditions: Sequence[Condition], profile: Profile, flags: Flags
 ) -> str:
-    """The script for these graphs, by the names that engines have. `profile`: see `batches.profile_of`."""
+    """The script for these graphs, by the names of their engines. `profile`: see `batches.profile_of`."""
     return HEAD + "".join(
         f"\n# {name}\n{_line(command)}\n"
         for name, graph in graphs.items()
@@ -59,7 +59,7 @@ def _trtexec(name: str, graph: GraphEntry, profile: Profile, flags: Flags) -> It
 def _polygraphy(
     name: str, graph: GraphEntry, body: Body, conditions: Sequence[Condition], profile: Profile, flags: Flags
 ) -> Iterator[str]:
-    """TensorRT beside onnxruntime, at the preferred shapes. TF32 is off unless Polygraphy is asked for it."""
+    """TensorRT and onnxruntime compared at the preferred shapes. Polygraphy leaves TF32 off by default."""
     yield from ("polygraphy", "run", graph.file, "--trt", "--onnxrt", "--strongly-typed")
     for end, word in enumerate(ENDS):
         yield f"--trt-{word}-shapes"
@@ -77,7 +77,7 @@ def _polygraphy(
 
 
 def _range(tensor: TensorEntry, body: Body, conditions: Sequence[Condition]) -> Iterator[tuple[int, int]]:
-    """The values of an input of whole numbers that the graph takes."""
+    """The range of an input of whole numbers."""
     if tensor.role == "group":
         yield 0, len(body.groups)
     for condition in conditions:
@@ -100,5 +100,5 @@ def _file(name: str) -> str:
 
 
 def _line(command: Iterator[str]) -> str:
-    """A command, an argument a line."""
+    """A command with one argument a line."""
     return " \\\n    ".join(map(shlex.quote, command))

@@ -1,8 +1,8 @@
-"""Read from TensorRT's engine inspector what the convolutions of an engine multiply.
+"""Read from TensorRT's engine inspector which types the convolutions of an engine multiply.
 
-TensorRT 10 tells format and type of a tensor in one text ("... row major Int8 format"), 11 in two fields, and either
-may say that it doesn't know while shapes are dynamic. The type of a layer's weights is told always, and is what it
-multiplies. Read in NVIDIA's documentation: what isn't found is left out, so an empty answer means unknown, not none.
+TensorRT 10 has format and type of a tensor in one text ("... row major Int8 format"), 11 in two fields. Either may be
+unknown while shapes are dynamic. The type of a layer's weights is always there, and the layer multiplies in it. The
+format is from NVIDIA's documentation. Layers without a type are left out: an empty answer means unknown, not none.
 """
 
 import re
@@ -21,13 +21,13 @@ def convolutions(layers: bytes) -> dict[str, str]:
         read = msgspec.json.decode(layers)
     except msgspec.DecodeError:
         return {}
-    found: dict[str, str] = {}
+    kinds: dict[str, str] = {}
     for layer in read.get("Layers", ()) if isinstance(read, dict) else ():
         if isinstance(layer, dict) and "Convolution" in (layer.get("ParameterType") or layer.get("LayerType") or ""):
             kind = _type_of(layer)
             if kind is not None:
-                found[str(layer.get("Name", len(found)))] = kind
-    return found
+                kinds[str(layer.get("Name", len(kinds)))] = kind
+    return kinds
 
 
 def _type_of(layer: Mapping[str, Any]) -> str | None:

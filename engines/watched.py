@@ -1,4 +1,4 @@
-"""A graph of any outputs in an engine of this GPU, built to look at it and then thrown away."""
+"""Engines of this GPU that show a graph's inner tensors; they are built for one look and not kept."""
 
 import tempfile
 from collections.abc import Callable
@@ -19,7 +19,7 @@ GRAPH, AGAIN = "watched.onnx", "fewstep verify --engines"
 
 
 def on_tensorrt(backend: TensorRt, graph: Graph) -> LoadedGraph:
-    """The graph, whose inputs have fixed shapes, as an engine of TensorRT. UserError if it cannot be built."""
+    """The graph as an engine of TensorRT; its inputs have fixed shapes. UserError if it cannot be built."""
     program = built(backend, graph, is_kept=False)
     return backend.open(program, describe(graph, GRAPH), graph.name, backend.here().device, AGAIN, is_kept=False)
 

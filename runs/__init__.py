@@ -1,7 +1,7 @@
 """Runs that compose: streams of frames, tiles of a large sample, populations that are weighed on the way.
 
 A run is a value: its plan, the rows of its state and its draws. Each module here is a function of a sampler and a plan,
-over `steps`, `tail` and `draws`, and none of them is needed to sample.
+over `steps`, `tail` and `draws`. Plain sampling needs none of them.
 """
 
 from fewstep.runs.newest import latest

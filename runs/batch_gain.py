@@ -1,4 +1,4 @@
-"""Is one call for all steps of a plan faster than a call for each? Measured, since engines and CPUs differ."""
+"""Measure whether one call for all steps of a plan is faster than a call for each: engines and CPUs differ."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -20,10 +20,10 @@ def batch_gain(
     shared: Sequence[str],
     clock: Callable[[], float] = time.perf_counter,
 ) -> float:
-    """Seconds of all steps of a plan in calls of their own, over those of the same steps in joined calls.
+    """Seconds of a plan's steps in single calls, divided by their seconds in joined calls.
 
-    Steps of different range groups are in different calls in both cases. An engine that refuses joined calls, since it
-    was built for fewer samples, gains 0.
+    Steps of different range groups are in different calls in both cases. The gain is 0 for an engine that refuses
+    joined calls because it was built for fewer samples.
     """
     x = [np.zeros((len(step.branches), *shape), np.float32) for step in plan.steps]
     groups: dict[int, list[int]] = {}

@@ -1,4 +1,4 @@
-"""Frames of a source that does not wait: a thread reads it, and of the frames that nobody took the newest stay."""
+"""Frames of a source that does not wait: a thread reads the source and keeps the newest frames that nobody took."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -21,7 +21,7 @@ def latest(stream: Stream, source: Iterable[Frame], queue: int = 1) -> Iterator[
 
     Args:
         source: yields arrays that stay as they are; a camera that reuses its buffer yields copies.
-        queue: frames that wait at most, 1 or 2. More would only be older when they are shown.
+        queue: frames that wait at most, 1 or 2. Frames of a longer queue would be older when they are shown.
     """
     if queue not in (1, 2):
         raise UserError(f"a queue of {queue} frames", "give 1 or 2: what waits longer is shown late")
@@ -56,7 +56,7 @@ class _Newest:
         self._thread = Thread(target=self._read, args=(source,), daemon=True)
 
     def frames(self) -> Iterator[tuple[int, Frame]]:
-        """Indices and frames, as they come, from when the first is asked for."""
+        """Indices and frames as they come. The first call starts the thread."""
         self._thread.start()
         while True:
             with self._changed:
@@ -72,7 +72,7 @@ class _Newest:
             raise self._error
 
     def stop(self) -> None:
-        """Read no more; the frame that the source is at is its last."""
+        """End the thread once the source yields its next frame."""
         with self._changed:
             self._ended = True
 

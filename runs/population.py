@@ -3,11 +3,11 @@
     def weigh(state):  # -> increments of the log weights, one per particle
         return 4.0 * brightness(state.x0)
 
-    made = population(sampler, plan, weigh, seeds=[0], particles=8, condition={"class": [3]})
-    x = made.best()
+    particles = population(sampler, plan, weigh, seeds=[0], particles=8, condition={"class": [3]})
+    x = particles.best()
 
-The hook `weigh` sees an evaluation before its update: rows, outputs, x0. Resampling happens there, so that copies part
-by their next draw, and no evaluation is lost. With particles, groups and a choice one loop is FK steering (Singhal et
+The hook `weigh` sees an evaluation before its update: rows, outputs, x0. Resampling happens there, so that the next
+draw parts copies, and no evaluation is lost. With particles, groups and a choice one loop is FK steering (Singhal et
 al. 2025, arXiv 2501.06848), FK correctors (Skreta et al. 2025, arXiv 2503.02819), SVDD (Li et al. 2024, arXiv
 2408.08252) and the best of N. Noise is a function of the seed, the draw and the particle's place: a seed's population
 does not depend on the others of the call, nor on `batch`.
@@ -38,7 +38,7 @@ Weigh = Callable[[Seen], Any]
 
 
 class Following(Protocol):
-    """A hook with a memory of each particle: `follow` tells it which particle each one continues, [P]."""
+    """A hook with a memory of each particle: `follow` takes the particle that each one continues, [P]."""
 
     def __call__(self, state: Seen) -> Any: ...
     def follow(self, ancestors: NDArray[np.intp]) -> None: ...
@@ -50,7 +50,7 @@ class Population:
 
     log_weights: [G, M], up to a constant for each seed.
     ancestors: for each resampling the particle [G, M] that each one continued.
-    evaluations: of the network, for one particle.
+    evaluations: number of evaluations of the network for one particle.
     """
 
     samples: Array
@@ -64,7 +64,7 @@ class Population:
         return heaviest
 
     def weights(self) -> Floats:
-        """[G, M], of sum 1 for each seed."""
+        """Weights [G, M], which sum to 1 for each seed."""
         w = np.exp(self.log_weights - self.log_weights.max(1, keepdims=True))
         return np.asarray(w / w.sum(1, keepdims=True))
 
@@ -87,15 +87,15 @@ def population(
     """The particles of each seed.
 
     Args:
-        plan: as of `Sampler.sample`; guidance comes with a compiled one.
+        plan: as in `Sampler.sample`; a compiled plan brings its guidance.
         weigh: `weigh(state)` -> increments [P] of log weights, P = seeds x particles, seed by seed. -inf ends a
             particle, as long as its seed has another.
         condition: one value per seed, for each condition. given: tensors [len(seeds), *x_shape].
-        at: steps at whose evaluation particles are resampled; None is all but the last. [] only weighs, as for the
-            best of N.
-        threshold: a seed's particles are resampled where their effective number is below this share of them; 1 does it
-            at each of the steps.
-        choice: "systematic" copies by weight; "one" and "best" let one particle go on, as SVDD does.
+        at: steps at whose evaluation particles are resampled; None is all but the last. [] only weighs, for the best
+            of N.
+        threshold: a seed's particles are resampled while their effective number is below this share of them; 1
+            resamples at each of the steps.
+        choice: "systematic" copies by weight; "one" and "best" continue a single particle, as SVDD does.
         batch: particles in a call of the network.
     """
     refuse_options(others)
@@ -112,8 +112,8 @@ def population(
     ]
 
     def network(index: int, step: Step, u: Array) -> list[Array]:
-        made = [each(index, step, u[part.start : part.stop]) for each, part in zip(networks, parts, strict=True)]
-        return [np.concatenate(outputs) for outputs in zip(*made, strict=True)]
+        batches = [each(index, step, u[part.start : part.stop]) for each, part in zip(networks, parts, strict=True)]
+        return [np.concatenate(outputs) for outputs in zip(*batches, strict=True)]
 
     return evolve(
         plan,
@@ -142,7 +142,7 @@ def evolve(
     threshold: float = 0.5,
     choice: Choice = "systematic",
 ) -> Population:
-    """The same along any network of all particles [P, *shape]; given tensors are [P, *shape]."""
+    """`population` with any network of all particles [P, *shape]; `given` holds tensors [P, *shape]."""
     steps, groups = len(plan.steps), len(seeds)
     at = _checked_steps(plan, particles, at, threshold, choice)
     _check_hook(weigh, plan)
@@ -186,7 +186,7 @@ def evolve(
 
 
 def _check_hook(weigh: Weigh | Following, plan: Plan) -> None:
-    """A hook that was made for a plan weighs by its steps, whatever ranges they take."""
+    """Refuse a hook of another plan: it weighs by the steps of its own. Their ranges may differ."""
     if not callable(weigh):
         raise UserError(f"weigh {weigh!r} is no function", "give weigh(state) -> increments [particles]")
     made_for = getattr(weigh, "plan", None)
@@ -203,19 +203,21 @@ def _without_groups(plan: Plan) -> list[Step]:
 def _increments(weigh: Weigh | Following, seen: Seen, groups: int, particles: int) -> Floats:
     returned, fix = weigh(seen), f"return one number for each of the {groups * particles} particles; -inf ends one"
     try:
-        made = np.asarray(returned, np.float64)
+        increments = np.asarray(returned, np.float64)
     except (TypeError, ValueError) as error:
         raise UserError(f"weigh returned {returned!r} at step {seen.index}", fix) from error
-    endless = bool((np.isnan(made) | np.isposinf(made)).any())
-    if made.shape != (groups * particles,) or endless:
-        raise UserError(f"weigh returned {list(made.shape)} at step {seen.index}" + " with NaN or inf" * endless, fix)
-    return made.reshape(groups, particles)
+    endless = bool((np.isnan(increments) | np.isposinf(increments)).any())
+    if increments.shape != (groups * particles,) or endless:
+        raise UserError(
+            f"weigh returned {list(increments.shape)} at step {seen.index}" + " with NaN or inf" * endless, fix
+        )
+    return increments.reshape(groups, particles)
 
 
 def _resampled(
     log_weights: Floats, wanted: NDArray[np.bool_], choice: Choice, seeds: Sequence[int], index: int
 ) -> tuple[NDArray[np.intp], Floats]:
-    """Ancestors [G, M], and the weights after: all alike where a group was resampled."""
+    """Ancestors [G, M], and the log weights afterwards: all 0 in a resampled group."""
     count = log_weights.shape[1]
     chosen = np.tile(np.arange(count), (len(seeds), 1))
     after = log_weights.copy()
@@ -226,7 +228,7 @@ def _resampled(
 
 
 def _at(seen: Seen, places: NDArray[np.intp]) -> Seen:
-    """The evaluation with particle i that of places[i]."""
+    """The evaluation with particle places[i] at place i."""
     return Seen(
         seen.index,
         seen.step,
@@ -240,7 +242,7 @@ def _at(seen: Seen, places: NDArray[np.intp]) -> Seen:
 def _checked_steps(
     plan: Plan, particles: int, at: Iterable[int] | None, threshold: float, choice: Choice
 ) -> Collection[int]:
-    """The steps that resample, where all can."""
+    """The steps that resample. UserError for steps after which copies would stay equal."""
     particles = whole("particles", particles, 1)
     if choice not in ("systematic", "one", "best"):
         raise UserError(f"choice {choice!r}", "give systematic, one or best")

@@ -1,4 +1,4 @@
-"""Which particles of a population go on: by their weights, in each group alone."""
+"""Resampling: which particles of a group go on, chosen by their weights."""
 
 from typing import Literal
 
@@ -16,10 +16,10 @@ def effective(log_weights: Floats) -> Floats:
 
 
 def ancestors(log_weights: Floats, choice: Choice, chance: float) -> NDArray[np.intp]:
-    """For each particle of one group the particle that it continues, of log weights [M].
+    """The particle that each particle of a group continues [M], for log weights [M].
 
-    systematic: as many copies as the weight says, rounded by one chance for all (Kitagawa 1996). one: all continue one
-    particle, drawn by its weight. best: all continue the heaviest.
+    systematic: copies in proportion to the weight, rounded by one uniform number for all (Kitagawa 1996). one: all
+    continue one particle, drawn by its weight. best: all continue the heaviest.
     """
     count = len(log_weights)
     if choice == "best":

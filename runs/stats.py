@@ -7,17 +7,17 @@ from typing import Literal
 import numpy as np
 
 Mode = Literal["auto", "batch", "sequence"]
-LATENCIES = 1024  # that the percentiles look back on
+LATENCIES = 1024  # frames that the percentiles look back on
 
 
 @dataclass(frozen=True)
 class Stats:
-    """Counts since a stream began. Percentiles are of the last 1024 frames that came out.
+    """Counts since a stream began. Percentiles are over the last 1024 frames that came out.
 
-    frames: pushed.
-    out: come out, of which `skipped` by the filter.
-    dropped: never sampled: left out by their source, or on their way when `set(now=True)` or an error came.
-    calls: of the network, also those that mode "auto" times.
+    frames: frames that were pushed.
+    out: frames that came out. skipped: the part of `out` that the filter skipped.
+    dropped: frames that were never sampled: their source left them out, or `set(now=True)` or an error came first.
+    calls: calls of the network, with those that mode "auto" times.
     fps: frames out per second, from the first push to the last frame out.
     mode: "batch" or "sequence"; "auto" before it is timed.
     """
@@ -36,7 +36,7 @@ class Stats:
 
 @dataclass
 class Counter:
-    """What a stream counts."""
+    """The counts of a stream while it runs."""
 
     frames: int = 0
     out: int = 0

@@ -1,4 +1,4 @@
-"""The body's inputs that lanes share: in a steady stream they are the same ones at each frame, and joined once."""
+"""The body's inputs that lanes share: a steady stream has the same inputs at each frame, and joins them once."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -7,17 +7,17 @@ from fewstep.runtime.mixed_plans import Feeds, joined
 
 
 class SteadyFeeds:
-    """Joins the inputs of lanes, and keeps the last results: as many as a pump of all lanes has calls."""
+    """Joins the inputs of lanes, and keeps as many results as a pump of all lanes has calls."""
 
     def __init__(self, shared: Sequence[str], calls: int) -> None:
         self._shared = shared
         self._kept: deque[tuple[Sequence[Feeds], Feeds]] = deque(maxlen=calls)
 
     def __call__(self, fed: Sequence[Feeds]) -> Feeds:
-        """Inputs are known by their identity: whoever makes them never changes them."""
-        for known, made in self._kept:
-            if len(known) == len(fed) and all(one is other for one, other in zip(known, fed, strict=True)):
-                return made
-        made = joined(fed, self._shared)
-        self._kept.append((fed, made))
-        return made
+        """The joined inputs. Identity tells inputs apart: their makers never change them."""
+        for parts, whole in self._kept:
+            if len(parts) == len(fed) and all(one is other for one, other in zip(parts, fed, strict=True)):
+                return whole
+        whole = joined(fed, self._shared)
+        self._kept.append((fed, whole))
+        return whole

@@ -58,11 +58,11 @@ GAIN = 1.2  # of joined calls, below which "auto" takes single ones: they show a
 class StreamedFrame:
     """What a stream makes of one frame.
 
-    index: of the frame, counted from 0 unless its source counts.
+    index: number of the frame, counted from 0 unless its source counts.
     sample: float32 [*x_shape], in model range.
     fresh: False where the frame was skipped; the sample is then the one of the last processed frame.
     latency_s: seconds from its push to its return.
-    seed: of its noise.
+    seed: seed of its noise.
     """
 
     index: int
@@ -73,7 +73,7 @@ class StreamedFrame:
 
 
 class FrameOptions(TypedDict, total=False):
-    """How the frames that enter a stream are sampled; arguments as of `Sampler.sample`, for one sample."""
+    """How a stream samples the frames that enter; the arguments are those of `Sampler.sample` for one sample."""
 
     plan: PlanLike
     condition: ConditionValues | None
@@ -85,7 +85,7 @@ class FrameOptions(TypedDict, total=False):
 
 @dataclass
 class FrameLane:
-    """A frame on its way. A skipped one has no cohort, and waits for those before it."""
+    """A frame on its way. A skipped frame has no cohort, and waits for earlier frames."""
 
     index: int
     seed: int
@@ -119,11 +119,11 @@ def stream(
     """A stream of frames through a sampler.
 
     Args:
-        sizes: of x's free axes, for all frames.
+        sizes: sizes of x's free axes, for all frames.
         noise: "fixed" gives all frames the noise of `seed`, so that a still scene stays still; "fresh" gives the frame
             of index i the noise of seed + i.
-        similar: a filter that skips frames which resemble the one before, and bring the same conditions. A skipped
-            frame still moves others on.
+        similar: a filter that skips frames which resemble the last one and bring the same conditions. A skipped frame
+            still moves others on.
         mode: "batch" joins the lanes' calls. "sequence" takes each frame to its end before the next one. "auto" times
             both, and again where `set` changes the range groups or branches of the steps. It takes batches where they
             are 1.2 times faster. An int8 body on a CPU has one range group a
@@ -179,7 +179,7 @@ class Stream:
         Args:
             frame: the given image [*x_shape] in model range, or arrays by the names of given tensors and conditions;
                 None for plans that are given nothing.
-            index: of the frame, for a source that counts and leaves some out. It is larger than those before.
+            index: number of the frame, from a source that counts and leaves frames out. Indices grow.
         """
         index = self.next_index if index is None else whole("the next frame is not", index, self.next_index)
         arrays = arrays_of(frame)
@@ -214,16 +214,16 @@ class Stream:
     def set(self, *, now: bool = False, **changes: "Unpack[FrameOptions]") -> None:
         """Change options for frames that enter from now on. The next frame is processed, however similar it is.
 
-        With `now` frames on their way are dropped. Otherwise they keep the plan and conditions that they entered with.
+        `now` drops the frames on their way. Otherwise they keep the plan and conditions that they entered with.
         """
         for name in changes:
             if name not in FrameOptions.__annotations__:
                 raise UserError(f"a stream has no option {name!r}", f"give {', '.join(FrameOptions.__annotations__)}")
         options: FrameOptions = {**self._options, **changes}
         branches, condition = options.get("branches"), conditions.by_name(options.get("condition"))
-        known = [each.name for each in self._takes.conditions]
-        if unknown := [name for name in condition if name not in known]:
-            raise UserError(f"unknown condition {unknown[0]!r}", f"it takes {', '.join(map(repr, known)) or 'none'}")
+        names = [each.name for each in self._takes.conditions]
+        if unknown := [name for name in condition if name not in names]:
+            raise UserError(f"unknown condition {unknown[0]!r}", f"it takes {', '.join(map(repr, names)) or 'none'}")
         plan = self._sampler.compile(
             options.get("plan", PLAN),
             options.get("guidance"),
@@ -233,7 +233,7 @@ class Stream:
             sizes=self._sizes,
         )
         check_branches(branches, [plan], options.get("guidance"))
-        complete = all(name in condition for name in known)
+        complete = all(name in condition for name in names)
         fed: Fed | None = cache(self._sampler.feeds(plan, 1, condition, branches, self._sizes)) if complete else None
         self._options, self._plan, self._feeds = options, plan, fed
         self._join = SteadyFeeds(self._shared, len({each.group for each in plan.steps}))
@@ -250,8 +250,8 @@ class Stream:
         return self._counter.stats(len(self._lanes), mode)
 
     def _skips(self, given: Mapping[str, Float32], own: Mapping[str, NDArray[Any]], index: int) -> bool:
-        """Whether the filter leaves a frame out; it remembers those that it lets through. Given tensors may resemble
-        each other. A frame's own conditions must be equal: two labels that are close are still two classes."""
+        """Whether the filter skips a frame; it remembers the last frame that passed. Given tensors may resemble each
+        other. A frame's own conditions must be equal: two labels that are close are still two classes."""
         if self._similar is None:
             return False
         exact = [each for each in self._takes.conditions if each.name in own and each.name not in given]
@@ -288,7 +288,7 @@ class Stream:
         self._passed = None
 
     def _ready(self) -> list[StreamedFrame]:
-        """The frames at the head of the stream that are done. Those behind a slower one wait for it."""
+        """The finished frames at the head of the stream. Frames behind a slower one wait for it."""
         out = []
         while self._lanes and ((cohort := self._lanes[0].cohort) is None or cohort.done):
             lane = self._lanes.popleft()

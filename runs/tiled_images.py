@@ -1,9 +1,9 @@
-"""Images of latents that are larger than a bundle's decoder: it runs on overlapping windows, and the images blend.
+"""Decode latents that are larger than a bundle's decoder: it runs on overlapping windows, and the images blend.
 
     x = sample_tiles(sampler, "dpmpp_2m:8", (4, 96, 96), tiles)
     images = decode_tiles(load_autoencoder("bundle"), x, tiles)
 
-Memory is that of one window, and two arrays of the whole image.
+The memory is that of one window and of two arrays of the whole image.
 """
 
 from collections.abc import Sequence
@@ -25,24 +25,24 @@ FIX = "give finite numbers [N, channels, height, width]"
 def decode_tiles(autoencoder: Autoencoder, latents: ArrayLike, tiles: Tiles) -> Float32:
     """Images float32 [N, channels, height, width] of latents [N, *shape], one window at a time.
 
-    Windows have the size that the decoder takes. `overlap` and `blend` of the tiles count latents, `moves` and `batch`
-    have no effect. A decoder that looks r latents far gives the image of the whole where 2 r <= overlap - blend.
+    Windows have the size that the decoder takes. `overlap` and `blend` of the tiles count latents; `moves` and `batch`
+    have no effect. A decoder that looks r latents far gives the image of the whole if 2 r <= overlap - blend.
     UserError for latents that windows cannot cover, and for what `Autoencoder.decode` refuses.
     """
     in_model_range(latents, "latents")
-    given = as_float32(latents, "latents are no array of numbers", FIX)
-    if given.ndim == 0 or not len(given):
-        raise UserError(f"latents have the shape {list(given.shape)}", FIX)
-    shape = tiled_image_shape(autoencoder.described, given.shape[1:], tiles)
+    array = as_float32(latents, "latents are no array of numbers", FIX)
+    if array.ndim == 0 or not len(array):
+        raise UserError(f"latents have the shape {list(array.shape)}", FIX)
+    shape = tiled_image_shape(autoencoder.described, array.shape[1:], tiles)
     window, scales = _window(autoencoder.described), _scales(autoencoder.described)
-    images = np.zeros((len(given), *shape), np.float32)
+    images = np.zeros((len(array), *shape), np.float32)
     weights = np.zeros(shape, np.float32)
-    for place in covering(given.shape[1:], window, tiles.overlap):
+    for place in covering(array.shape[1:], window, tiles.overlap):
         enlarged = (slice(a.start * scale, a.stop * scale) for a, scale in zip(place[1:], scales, strict=True))
         pixels: Place = (slice(0, shape[0]), *enlarged)
         weight = ramp(pixels, shape, tiles.margin, tiles.overlap, (1, *scales)).astype(np.float32)
         weights[pixels] += weight
-        for image, latent in zip(images, given, strict=True):
+        for image, latent in zip(images, array, strict=True):
             image[pixels] += weight * autoencoder.decode(latent[place][None])[0]
     images /= weights
     return images
@@ -66,7 +66,7 @@ def tiled_image_shape(described: AutoencoderEntry, shape: Sequence[int], tiles: 
 
 
 def _scales(described: AutoencoderEntry) -> tuple[int, ...]:
-    """How many pixels a latent has along height, and along width. UserError where that is no whole number."""
+    """Pixels of a latent along height and width. UserError if a number is not whole."""
     parts, sizes = _window(described)[1:], [int(size) for size in described.decoder.outputs[0].shape[2:]]
     if any(size % part for size, part in zip(sizes, parts, strict=True)):
         what = f"the decoder makes an image of {sizes} of latents of {list(parts)}"

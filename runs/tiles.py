@@ -1,4 +1,4 @@
-"""Sample what is larger than the engine: the network runs on overlapping windows, and their outputs are averaged.
+"""Sample arrays larger than the engine: the network runs on overlapping windows, and their outputs are averaged.
 
     plan = sampler.compile("dpmpp_2m:8")
     x = sample_tiles(sampler, plan, (3, 1024, 1024), Tiles(overlap=64), seeds=[0])
@@ -55,13 +55,12 @@ class Tiles:
     """How windows lie and how their outputs are joined.
 
     overlap: elements that neighbours share, along each axis.
-    blend: of these, the middle ones over which one window's output passes into the next one's. Outside, a window close
-        to its border counts for nothing. None is half of the overlap. A network that looks r elements far gives the
-        outputs of the whole where 2 r <= overlap - blend.
-    moves: the windows lie elsewhere at each step, so that seams do not add up (Any-Size-Diffusion: Zheng et al. 2023,
-        arXiv 2308.16582). Offsets are a function of the steps that are left, so that a tail's windows lie where the
-        whole run's do.
-    batch: windows in a call, of each sample.
+    blend: the middle elements of the overlap, over which one window's output passes into its neighbour's. Elements
+        closer to a window's border have weight 0. None is half of the overlap. A network that looks r elements far
+        gives the outputs of the whole if 2 r <= overlap - blend.
+    moves: the windows move at each step, so that seams do not add up (Any-Size-Diffusion: Zheng et al. 2023, arXiv
+        2308.16582). Offsets are a function of the steps that are left: a tail has the windows of the whole run.
+    batch: windows of each sample in a call.
     """
 
     overlap: int
@@ -77,14 +76,14 @@ class Tiles:
 
     @property
     def margin(self) -> int:
-        """Elements at a window's inner border that count for nothing."""
+        """Elements of weight 0 at a window's inner border."""
         return (self.overlap - (self.overlap // 2 if self.blend is None else self.blend)) // 2
 
 
 def sample_tiles(
     sampler: Sampler, plan: PlanLike, shape: Sequence[int], tiles: Tiles, seeds: Sequence[int] = (0,), **options: Any
 ) -> Float32:
-    """Samples float32 [len(seeds), *shape]; arguments as of `tiled_steps`."""
+    """Samples float32 [len(seeds), *shape]; the arguments are those of `tiled_steps`."""
     compiled = _compiled(sampler, plan, options.get("branches"), options.get("sizes"))
     held = check_hold(options.get("hold"), compiled, _whole(shape), len(check_seeds(seeds)))
     states = tiled_steps(sampler, compiled, shape, tiles, seeds, **{**options, "hold": held})
@@ -109,12 +108,12 @@ def tiled_steps(
     """The states of a run over windows, one per step.
 
     Args:
-        plan: as of `Sampler.sample`; guidance comes with a compiled one.
-        shape: of a whole sample [*x_shape], larger than the sampler's along some axes.
-        condition: for each condition one value per sample. One that follows x has the size of the whole, or the same
-            share of it as of a window, and is cut as x is.
-        given: tensors [len(seeds), *shape], and so is what `hold` has.
-        sizes: of a window, where the bundle has free sizes. Other arguments are those of `Sampler.sample`.
+        plan: as in `Sampler.sample`; a compiled plan brings its guidance.
+        shape: shape of a whole sample [*x_shape], larger than the sampler's along some axes.
+        condition: for each condition one value per sample. A condition that follows x has the size of the whole, or the
+            share of it that it has of a window, and is cut as x is.
+        given: tensors [len(seeds), *shape]; `hold` has arrays of that shape too.
+        sizes: free sizes of a window. Other arguments are those of `Sampler.sample`.
     """
     refuse_options(others)
     shape, numbers, plan = _whole(shape), check_seeds(seeds), _compiled(sampler, plan, branches, sizes)
@@ -140,7 +139,7 @@ def _whole(shape: Sequence[int]) -> tuple[int, ...]:
 
 
 def _compiled(sampler: Sampler, plan: PlanLike, branches: Overrides | None, sizes: Mapping[str, int] | None) -> Plan:
-    """The plan for this sampler. Its tensors have the shape of the whole, and are checked against that."""
+    """The plan for this sampler. Its tensors have the shape of the whole, which `tiled_steps` checks."""
     if not isinstance(plan, Plan):
         return sampler.compile(plan, branches=branches, sizes=sizes)
     checked = sampler.compile(msgspec.structs.replace(plan, tensors=()), branches=branches, sizes=sizes)
@@ -177,15 +176,15 @@ class _Windows:
             )
         follows = [self._ratios(name, value) for name, value in self._values()]
         first: list[Place] = [tuple(slice(0, size) for size in window)]  # refuses wrong values before the first step
-        given = self._condition_in(first), self._overrides(first)
-        branch_values(self._takes.conditions, *given, samples, sampler.nulls)
+        condition_values, overrides = self._condition_in(first), self._overrides(first)
+        branch_values(self._takes.conditions, condition_values, overrides, samples, sampler.nulls)
         self._cut = any(ratios is not None for ratios in follows)
         steps = [ratio.denominator for ratios in follows for ratio in ratios or () if ratio]
         self._multiple = int(np.lcm.reduce([1, *steps]))  # where windows may begin
         self._whole_feeds = cache(self._feeds_of_count)
 
     def network(self) -> StepNetwork:
-        """As the executor calls it, on the whole state [B, *shape]."""
+        """The network of the executor, on the whole state [B, *shape]."""
 
         def evaluate(index: int, step: Step, u: Array) -> list[Array]:
             places = self._places(index)
@@ -225,7 +224,7 @@ class _Windows:
         return self._sampler.feeds(step, count, condition, self._overrides(places), self._sizes)(0)
 
     def _feeds_of_count(self, windows: int) -> Callable[[int], Mapping[str, NDArray[Any]]]:
-        """Where no condition follows x: the same rows for all windows, made once."""
+        """The inputs if no condition follows x: the same rows for all windows, made once."""
         places: list[Place] = [tuple(slice(0, size) for size in self._window)] * windows
         condition = self._condition_in(places)
         count = self._samples * windows
@@ -263,24 +262,24 @@ class _Windows:
         return np.concatenate(cut)
 
     def _ratios(self, name: str, value: Any) -> tuple[Fraction, ...] | None:
-        """For each axis of a condition that follows x, its elements for one of x, 0 where the axis has the window's
-        size; None for a condition that does not follow x."""
+        """For each axis of a condition that follows x, the number of elements for one element of x; 0 for an axis of
+        the window's size. None for a condition that does not follow x."""
         entry = next((each for each in self._takes.conditions if each.name == name), None)
         if entry is None or not entry.shape or isinstance(value, str):
             return None
         try:
-            found = np.shape(value)[1:]
+            sizes = np.shape(value)[1:]
         except ValueError:  # values of several shapes, which the check of all conditions names
             return None
-        if found == tuple(entry.shape) or len(found) != len(entry.shape) or len(found) > len(self._shape):
+        if sizes == tuple(entry.shape) or len(sizes) != len(entry.shape) or len(sizes) > len(self._shape):
             return None
-        axes = zip(entry.shape, found, self._window[-len(found) :], self._shape[-len(found) :], strict=True)
+        axes = zip(entry.shape, sizes, self._window[-len(sizes) :], self._shape[-len(sizes) :], strict=True)
         ratios = [Fraction(0 if part == full else part, window) for part, full, window, _ in axes]
         if any(
-            ratio and ratio * whole != full for ratio, full, whole in zip(ratios, found, self._shape[-len(found) :])
+            ratio and ratio * whole != full for ratio, full, whole in zip(ratios, sizes, self._shape[-len(sizes) :])
         ):
             raise UserError(
-                f"condition {name!r} has the shape {list(found)} for samples {list(self._shape)}",
+                f"condition {name!r} has the shape {list(sizes)} for samples {list(self._shape)}",
                 f"give {list(entry.shape)} for all windows, or the same share of the whole as a window has",
             )
         return tuple(ratios)

@@ -1,4 +1,4 @@
-"""Hooks of a population, and a figure of trajectories: what makes a particle heavy."""
+"""Hooks that weigh the particles of a population, and a figure of trajectories."""
 
 from collections import deque
 from collections.abc import Callable, Collection, Iterable
@@ -22,13 +22,13 @@ Kind = Literal["difference", "max", "sum"]
 class Steering:
     """Potentials of Feynman-Kac steering (Singhal et al. 2025, arXiv 2501.06848, section 3.2).
 
-    The final weights tilt samples by exp(strength x reward). On the way a particle is weighed by the reward of its x0:
-    its growth since the step before ("difference"), its largest value so far ("max"), or its sum so far ("sum"). The
-    last step takes out what the others put in, along the particle's own line.
+    The final weights tilt samples by exp(strength x reward). On the way the reward of x0 weighs a particle: by its
+    growth since the step before ("difference"), its largest value so far ("max"), or its sum so far ("sum"). The last
+    step takes the earlier potentials out again, along the particle's own line.
 
-    reward: of samples [P, *x_shape] -> [P].
-    plan: the compiled one that `population` runs.
-    at: the steps of `population` that resample; the reward is asked for there and at the last step alone. None is all.
+    reward: samples [P, *x_shape] -> rewards [P].
+    plan: the compiled plan that `population` runs.
+    at: the steps of `population` that resample. The reward is computed there and at the last step alone; None is all.
     """
 
     reward: Callable[[Array], Any]
@@ -75,13 +75,13 @@ class Steering:
         return reward
 
     def follow(self, ancestors: NDArray[np.intp]) -> None:
-        """Each particle continues another one, and has its past."""
+        """Each particle takes over the past of the one that it continues."""
         self._value, self._given = self._value[ancestors], self._given[ancestors]
 
 
 @dataclass(frozen=True)
 class Correcting:
-    """A hook for one plan: `population` refuses it beside another one."""
+    """A hook for one plan: `population` refuses it with another plan."""
 
     plan: Plan
     weigh: Callable[[Seen], Floats]
@@ -95,10 +95,10 @@ def guidance_corrector(plan: Plan) -> Correcting:
 
     Feynman-Kac correctors (Skreta et al. 2025, arXiv 2503.02819, classifier-free guidance):
     d log weight = w (w - 1) |eps_cond - eps_uncond|^2 |d log rho|, along the reverse SDE that puts all noise back. The
-    integral is taken by the trapezoidal rule, which needs a quarter of the steps of the rule of its left ends.
+    trapezoidal rule integrates, in a quarter of the steps that left ends need.
 
     Args:
-        plan: with guidance `Cfg`, of ddpm or, with less error of its own, dpmpp_2m_sde. Plans of schema 1 do not say
+        plan: a plan with guidance `Cfg` of ddpm or, with less error of its own, dpmpp_2m_sde. Plans of schema 1 lack
             alpha and sigma of their steps, and are refused.
     """
     check_compiled(plan)
@@ -111,7 +111,7 @@ def guidance_corrector(plan: Plan) -> Correcting:
     rho = np.array([(step.sigma or 0) / step.alpha if step.alpha else np.inf for step in plan.steps])
     with np.errstate(all="ignore"):
         between = -np.diff(np.log(rho)) / 2
-    between[~np.isfinite(between)] = 0.5  # from pure noise, where x0 is one guess: the whole integral of 1 / rho^2
+    between[~np.isfinite(between)] = 0.5  # from pure noise, with one guess of x0: the whole integral of 1 / rho^2
     after = np.append(between, 0.5)  # to the end, where the gap shrinks as rho does
     spans = after + np.append(0.0, between)
 

@@ -1,4 +1,4 @@
-"""Where overlapping windows of one size lie in a larger array, and how much each of their elements counts."""
+"""Where overlapping windows of one size lie in a larger array, and the weight of each of their elements."""
 
 from collections.abc import Sequence
 from itertools import product
@@ -16,8 +16,7 @@ def covering(
 ) -> list[Place]:
     """Windows that cover an array, neighbours of which overlap by `overlap` or more.
 
-    They begin at multiples of `multiple`. With an `offset` above 0 inner windows lie elsewhere, for each offset at
-    another place.
+    Windows begin at multiples of `multiple`. An `offset` above 0 moves the inner windows, each offset to another place.
     """
     axes = [_starts(full, part, overlap, multiple, offset) for full, part in zip(shape, window, strict=True)]
     return [tuple(slice(at, at + part) for at, part in zip(start, window, strict=True)) for start in product(*axes)]
@@ -43,8 +42,8 @@ def ramp(
     place: Place, shape: Sequence[int], margin: int, overlap: int, scales: Sequence[int] = ()
 ) -> NDArray[np.float64]:
     """The weights of a window's elements: 1 in the middle and at the array's own borders, 0 on `margin` elements at an
-    inner border, and between them a slope that ends where the overlap does, `margin` before its end. Both are times the
-    scale of each axis, 1 where none is given."""
+    inner border, and a slope between them, which ends `margin` before the overlap does. `margin` and `overlap` are
+    multiplied by the scale of each axis, 1 by default."""
     weights = np.ones(())
     for along, full, scale in zip(place, shape, scales or (1,) * len(shape), strict=True):
         size = along.stop - along.start

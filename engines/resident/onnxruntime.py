@@ -1,4 +1,4 @@
-"""Steps in ONNX Runtime: state and inputs in bound memory, the state in two places that take turns."""
+"""Steps in ONNX Runtime: state and inputs lie in bound memory, and two copies of the state take turns."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ CPU = "CPUExecutionProvider"
 
 @dataclass(frozen=True)
 class OnOnnxRuntime:
-    """A provider and the memory that it computes in. The default is the CPU's; `on_gpu` gives the CUDA provider's."""
+    """A provider and the memory that it computes in. The default is the CPU; `on_gpu` gives the CUDA provider."""
 
     provider: str = CPU
     settings: tuple[tuple[str, str], ...] = ()
@@ -46,8 +46,8 @@ def on_gpu(device: int = 0) -> OnOnnxRuntime:
 
 
 class _Steps:
-    """The memory of a run, and two bindings: even steps read the first state and write the second, odd ones the other
-    way round. A number of a step lies there for each step."""
+    """The memory of a run, and two bindings: even steps read the first state and write the second, odd steps the other
+    way round. The memory holds the number of each step."""
 
     def __init__(self, values: Any, session: Any, steps: Steps, graph: Graph, memory: tuple[str, int]) -> None:
         self._session, self._steps = session, steps

@@ -3,8 +3,8 @@
     run = resident("bundle", "dpmpp_2m:8", OnOnnxRuntime(), guidance=2.0)
     x = run(seeds=[0, 1], condition={"class": [3, 5]})
 
-The run is the one that `fewstep bake` writes, cut in three. What is ahead of the steps, and what is behind them, runs
-once in onnxruntime on the CPU.
+The run is the one that `fewstep bake` writes, cut in three. The parts before and after the steps run once in
+onnxruntime on the CPU.
 """
 
 from collections import OrderedDict
@@ -28,17 +28,17 @@ from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.conditions import check
 from fewstep.runtime.request import check_seeds
 
-BATCHES = 4  # for so many shapes the steps stay open
-GIVEN = ("given", "held", "hold")  # the meanings of inputs beside noise and conditions
-Stepper = Callable[[Sequence[Array], Arrays], list[Array]]  # the state before and what is fixed -> the state behind
+BATCHES = 4  # shapes for which the steps stay open
+GIVEN = ("given", "held", "hold")  # the meanings of inputs that are neither noise nor conditions
+Stepper = Callable[[Sequence[Array], Arrays], list[Array]]  # (state, fixed inputs) -> the next state
 Shapes = tuple[tuple[int, ...], ...]
 
 
 class StepDevice(Protocol):
-    """Where steps run: an engine and its device."""
+    """The engine and the device that run the steps."""
 
     def open(self, steps: Steps, graph: Graph) -> Stepper:
-        """All steps of a stretch, whose graph has fixed shapes."""
+        """A function that runs all steps of a stretch; its graph has fixed shapes."""
         ...
 
 
@@ -46,7 +46,7 @@ class StepDevice(Protocol):
 class Resident:
     """A run of any number of samples; steps are opened once for each number. One call at a time.
 
-    conditions: of the bundle. inputs: what a call takes. draws: the numbers of the draws in its input `draws`.
+    conditions: the bundle's conditions. inputs: inputs of a call. draws: numbers of the draws in its input `draws`.
     """
 
     place: StepDevice
@@ -61,9 +61,9 @@ class Resident:
     def __call__(
         self, seeds: Sequence[int], condition: Mapping[str, Any] | None = None, given: Arrays | None = None
     ) -> Array:
-        """Samples of seeds, [B, ...].
+        """Samples [B, ...], one for each seed.
 
-        condition: values or labels by name, as `Sampler.sample` takes them. given: other inputs [B, ...] by name.
+        condition: values or labels by name, as in `Sampler.sample`. given: other inputs [B, ...] by name.
         """
         numbers, given = check_seeds(seeds), given or {}
         named = {**check(self.conditions, condition, len(numbers)), **given}
@@ -75,23 +75,23 @@ class Resident:
         return self.run({port.name: self._input(port, numbers, named) for port in self.inputs})
 
     def run(self, feeds: Arrays) -> Array:
-        """The output of the inputs of a baked run."""
+        """The output of a baked run for its inputs."""
         values: dict[str, Array] = {**feeds, **self.ahead(feeds)}
         state = [values[name] for name in self.parts.start]
         for steps, stepper in zip(self.parts.steps, self._steppers(state, values), strict=True):
             state = stepper(state, {name: values[name] for name in steps.fixed})
             values |= dict(zip(steps.behind, state, strict=True))
-        (made,) = self.behind(values).values()
-        return made
+        (samples,) = self.behind(values).values()
+        return samples
 
     def _steppers(self, state: Sequence[Array], values: Arrays) -> list[Stepper]:
-        """Those for a state of these shapes."""
+        """The open steps for a state of these shapes."""
         shapes = tuple(row.shape for row in state)
         if shapes not in self._open:
             opened = []
             for steps in self.parts.steps:
-                given = {name: values[name] for name in steps.fixed} | dict(zip(steps.state, state, strict=True))
-                opened.append(self.place.open(steps, at_shapes(steps, given)))
+                inputs = {name: values[name] for name in steps.fixed} | dict(zip(steps.state, state, strict=True))
+                opened.append(self.place.open(steps, at_shapes(steps, inputs)))
             self._open[shapes] = opened
             if len(self._open) > BATCHES:
                 self._open.popitem(last=False)
@@ -120,7 +120,8 @@ def resident(
     body: str | None = None,
     guidance: float | None = None,
 ) -> Resident:
-    """A run along a plan, its state in `place`. UserError for what `fewstep bake` refuses, and for free sizes."""
+    """A run along a plan with its state in `place`. UserError for options that `fewstep bake` refuses, and for free
+    sizes."""
     options = BakeOptions(Path(bundle), plan, Path("resident.onnx"), precision, body, guidance, latents=True)
     manifest = open_bundle(bundle).manifest
     if manifest.sizes:

@@ -1,9 +1,9 @@
-"""Steps in TensorRT: the whole loop as one CUDA graph, where the engine lets itself be recorded.
+"""Steps in TensorRT: the whole loop as one CUDA graph, if the engine can be recorded.
 
-Even steps read the first state and write the second, odd ones the other way round; the number of each step lies on the
+Even steps read the first state and write the second, odd steps the other way round; the number of each step lies on the
 device. So the addresses of a step are known before the loop begins, and one recording holds all steps with the copies
-before and behind them. An engine of TensorRT-RTX that cannot be recorded records each step by itself, for which its
-addresses must stay: the state and the number are then copied on the device between two steps.
+before and after them. An engine of TensorRT-RTX that cannot be recorded records each step by itself, with addresses
+that stay: the state and the number are then copied on the device between two steps.
 """
 
 import logging
@@ -26,7 +26,7 @@ from fewstep.runtime.backends.tensorrt_engine import ALIGNMENT, EngineTensor, Si
 from fewstep.runtime.backends.tensorrt_log import logger, reason
 
 LOG = logging.getLogger("fewstep")
-NUMBERS = "the numbers of all steps"  # a tensor beside those of the engine
+NUMBERS = "the numbers of all steps"  # a tensor that the engine does not have
 NUMBER = np.dtype(np.int64)
 BUILD = "run it on another backend: it was built here a moment ago"
 
@@ -40,8 +40,8 @@ class OnTensorRt:
     def open(self, steps: Steps, graph: Graph) -> Stepper:
         try:
             return _Steps(self.backend, steps, graph, built(self.backend, graph))
-        except Refused:  # what was kept: the driver may be another, or the file damaged
-            return _Steps(self.backend, steps, graph, built(self.backend, graph, anew=True))
+        except Refused:  # the kept program: another driver made it, or the file is damaged
+            return _Steps(self.backend, steps, graph, built(self.backend, graph, rebuild=True))
 
 
 class Refused(UserError):
@@ -105,7 +105,7 @@ class _Steps:
         return [last.views[name].copy() for name in names]
 
     def _enqueue(self) -> bool:
-        """Give the stream the whole run: what it reads there, all steps, the last state back."""
+        """Enqueue the whole run on the stream: its inputs, all steps, and the copy of the last state."""
         self._first.memory.send(self._first.size, self._stream)
         steps = all(self._stay(i) if self._stays else self._turn(i) for i in range(self._steps.count))
         last, names = self._last()
@@ -114,7 +114,7 @@ class _Steps:
         return steps
 
     def _turn(self, number: int) -> bool:
-        """One step from one state to the other."""
+        """Enqueue a step from one state to the other."""
         even = (self._steps.state, self._steps.made)
         read, written = even if number % 2 == 0 else even[::-1]
         addresses = {name: self._at[name] for name in self._steps.fixed}
@@ -124,11 +124,11 @@ class _Steps:
         return self._execute(addresses)
 
     def _stay(self, number: int) -> bool:
-        """One step whose addresses are those of all others."""
+        """Enqueue a step at addresses that all steps share."""
         self._copy(self._at[NUMBERS] + number * ALIGNMENT, self._at[self._steps.number], NUMBER.itemsize)
         done = self._execute({name: at for name, at in self._at.items() if name != NUMBERS})
-        for made, name in zip(self._steps.made, self._steps.state, strict=True):
-            self._copy(self._at[made], self._at[name], self._second.views[made].nbytes)
+        for written, name in zip(self._steps.made, self._steps.state, strict=True):
+            self._copy(self._at[written], self._at[name], self._second.views[written].nbytes)
         return done
 
     def _execute(self, addresses: dict[str, int]) -> bool:
@@ -136,17 +136,17 @@ class _Steps:
         return placed and bool(self._context.execute_async_v3(int(self._stream)))
 
     def _copy(self, source: int, to: int, size: int) -> None:
-        """Within the device."""
+        """Copy within the device."""
         kind = cuda.api().cudaMemcpyKind.cudaMemcpyDeviceToDevice
         cuda.call("cudaMemcpyAsync", to, source, size, kind, self._stream.handle)
 
     def _last(self) -> tuple[Side, tuple[str, ...]]:
-        """Where the last state lies."""
+        """The memory of the last state, and the names of its rows."""
         is_first = self._stays or self._steps.count % 2 == 0
         return (self._first, self._steps.state) if is_first else (self._second, self._steps.made)
 
     def _record(self) -> None:
-        """Record the run once it has run as it is: what is set up then cannot be recorded."""
+        """Record the run after its first call, whose set-up cannot be recorded."""
         if self._records and self._recording is None:
             try:
                 self._recording = Recording(self._stream, self._enqueue)

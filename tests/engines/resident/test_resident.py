@@ -74,7 +74,7 @@ def test_a_kept_engine_that_is_refused_is_built_anew(tiny_bundle: Path, tensorrt
 def test_the_last_engines_alone_are_kept(
     tiny_bundle: Path, tensorrt: Any, builds: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(built, "KEPT", 2)
+    monkeypatch.setattr(built, "PROGRAMS", 2)
     run = resident(tiny_bundle, "ddim:2", OnTensorRt(TensorRt()))
     for batch in (1, 2, 3):
         run(range(batch), {"class": [0] * batch})
