@@ -6,7 +6,7 @@
 Kernels know one scale for a whole activation. Numbers m are those of the type that the graph computes in, and weights
 are divided by those very numbers before they become integers, so that nothing but their own rounding is between both.
 The integers of W and n W are the same: n goes into the scales of weights. The division by n is a product here;
-`divided.py` joins it with its neighbours.
+`channel_forms.py` joins it with its neighbours.
 """
 
 from collections.abc import Mapping, Sequence

@@ -17,11 +17,9 @@ from fewstep.graph.weights import release_array
 from fewstep.lowering.balance import balanced
 from fewstep.lowering.centring import centre
 from fewstep.lowering.channels import encoded, even_scales, even_weight, evened
-from fewstep.lowering.divided import with_free_divisions
 from fewstep.lowering.encoding import Encoding, scale_of, zero_point_of
 from fewstep.lowering.factors import coarsening, factored
 from fewstep.lowering.gathering import GROUP_INPUT, gathered
-from fewstep.lowering.multiplied import with_free_products
 from fewstep.lowering.rounded import Rounded
 from fewstep.lowering.scheme import Replacement, Scheme, Target
 from fewstep.lowering.thin import thin_convolutions
@@ -113,7 +111,7 @@ def lower_ops(
     lowered = emit(base, inner, codes, _by_name(inner, weights), scheme)
     if target.finish:
         types = infer_types(prepared)
-        lowered = drop_unused(reduce(lambda graph, rewrite: rewrite(graph, types), target.finish, lowered))
+        lowered = drop_unused(reduce(lambda graph, rewrite: rewrite(graph, types, codes), target.finish, lowered))
     return lowered, ops, encodings
 
 
@@ -229,9 +227,7 @@ def emit(
         made.update(new.output for new in fresh)
         constants.update(emitted.constants)
     group = (GROUP_INPUT,) if groups > 1 else ()
-    graph = with_free_divisions(base.with_nodes(nodes, constants), encodings)
-    graph = with_free_products(graph, encodings)
-    return drop_unused(replace(graph, inputs=base.inputs + group))
+    return drop_unused(replace(base.with_nodes(nodes, constants), inputs=base.inputs + group))
 
 
 def _codes(encodings: Mapping[str, Encoding], groups: int, dtype: np.dtype[Any]) -> Replacement:

@@ -1,6 +1,6 @@
 """What a graph is lowered for, as values: a Target says everything that differs between targets."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,7 +71,7 @@ class Target:
     rewrites: rewrites of the prepared graph ahead of all else; they keep the names of the tensors that operations with
         weights read and make.
     passes: rewrites behind them, which do not see the weights that become integers; they keep the same names.
-    finish: rewrites of the lowered graph, given the types of the prepared one.
+    finish: rewrites of the lowered graph, given the types of the prepared one and the codes of activations.
     check: counts what really runs in int8, given the prepared graph, the lowered one and the operations selected;
         UserError names an operation that does not.
     engine: opens the lowered graph as it is deployed, returning inner tensors too; None where this machine may have
@@ -96,7 +96,7 @@ class Target:
     tries: Callable[[Bundle], object] | None = None
     agrees: Callable[[Bundle], object] | None = None
     rewrites: tuple[Callable[[Graph], Graph], ...] = ()
-    finish: tuple[Callable[[Graph, Types], Graph], ...] = ()
+    finish: tuple[Callable[[Graph, Types, Mapping[str, Encoding]], Graph], ...] = ()
 
     @property
     def name(self) -> str:

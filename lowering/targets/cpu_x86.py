@@ -4,11 +4,10 @@ What shaped this form, measured in onnxruntime 1.31 on AVX512-VNNI (a 3.8 M para
 QLinearConv takes its scales at run time for nothing. A zero point of x or a bias that isn't constant loses its fastest
 kernel (11 %). Hence groups share zero points, and the bias is a float sum behind (2 %). Quantizing before a
 nearest-neighbour Resize loses too (5 %): on uint8 that has no fast kernel. A gathered scale in a
-QuantizeLinear-DequantizeLinear pair would leave the convolution in float. Scales of channels in front of a convolution
-are those of QuantizeLinear (`lowering/multiplied.py`), in front of a product of matrices a product of their own.
-LEAST_GAIN leaves those that win enough: more of them lose quality on some denoisers. Behind convolutions they cost
-nothing (`lowering/divided.py`). What is left between two convolutions goes over a picture as seldom as it can
-(`lowering/channelwise.py`).
+QuantizeLinear-DequantizeLinear pair would leave the convolution in float. QuantizeLinear takes the scales of channels
+in front of a convolution; in front of a product of matrices they are a product of their own. LEAST_GAIN leaves those
+that win enough: more of them lose quality on some denoisers. Behind convolutions they cost nothing. What is left
+between two convolutions goes over a picture as seldom as it can (`lowering/channel_forms.py`).
 """
 
 import numpy as np
@@ -18,7 +17,7 @@ from fewstep.graph.passes.attention_in_parts import attention_in_parts
 from fewstep.graph.passes.mish import expand_mish
 from fewstep.graph.selection import WeightedOp
 from fewstep.lowering.agreement import as_deployed
-from fewstep.lowering.channelwise import channelwise
+from fewstep.lowering.channel_forms import channel_forms
 from fewstep.lowering.coverage import complete, integer_kernels
 from fewstep.lowering.encoding import asymmetric_uint8, integer_of, scale_of, zero_point_of
 from fewstep.lowering.scheme import Form, Replacement, Scheme, Target
@@ -93,7 +92,7 @@ CPU_X86 = Target(
         least_gain=LEAST_GAIN,
     ),
     passes=(expand_mish, attention_in_parts),
-    finish=(channelwise,),
+    finish=(channel_forms,),
     check=integer_kernels_run,
     engine=as_deployed,
     notes=("exact on x86 CPUs with VNNI: others add pairs of 8-bit products in 16 bits, and saturate",),

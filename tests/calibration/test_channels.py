@@ -14,7 +14,7 @@ import pytest
 from fewstep.graph.graph import BATCH, GROUP, Array, Graph, Node, Value
 from fewstep.graph.selection import WeightedOp, selected_ops
 from fewstep.graph.session import open_session, run
-from fewstep.lowering import quantize
+from fewstep.lowering import channel_forms
 from fewstep.lowering.channels import even_weight, evened
 from fewstep.lowering.encoding import Encoding, even_of, integer_of, scale_of
 from fewstep.lowering.quantize import encoded_tensors, encodings_of, lower, lower_graph
@@ -107,7 +107,7 @@ def test_in_float_the_graph_computes_the_same(target: Target, spatial: int) -> N
 
 @both
 def test_what_several_operations_read_is_multiplied_once(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quantize, "with_free_products", lambda graph, encodings: graph)
+    monkeypatch.setattr(channel_forms, "_quantized", lambda *_: ())
     prepared = body()
     always = replace(target, scheme=replace(target.scheme, least_gain=-np.inf))
     graph = lower(prepared, seen(prepared, feeds(prepared)), always).graph
@@ -239,9 +239,9 @@ def test_a_division_that_costs_nothing_is_the_product_it_replaces(
 ) -> None:
     prepared = body(spatial)
     ranges = seen(prepared, feeds(prepared), groups=groups, factors=what_they_reach)
+    monkeypatch.setattr(channel_forms, "_quantized", lambda *_: ())
     joined = lower(prepared, ranges, CPU_X86).graph
-    monkeypatch.setattr(quantize, "with_free_divisions", lambda graph, encodings: graph)
-    apart = lower(prepared, ranges, CPU_X86).graph
+    apart = lower(prepared, ranges, replace(CPU_X86, finish=())).graph
     written = {even_of(name) for name in ("h2", "shortcut", "h3")}
     assert written <= products(apart).keys()
     before, after = (Counter(node.op for node in graph.nodes) for graph in (apart, joined))

@@ -7,7 +7,7 @@ import pytest
 
 from fewstep.graph.graph import GROUP, Graph
 from fewstep.graph.session import open_session
-from fewstep.lowering import quantize
+from fewstep.lowering import channel_forms
 from fewstep.lowering.encoding import even_of
 from fewstep.lowering.quantize import lower
 from fewstep.lowering.targets.cpu_x86 import CPU_X86
@@ -19,7 +19,7 @@ def both(kind: str, groups: int, monkeypatch: pytest.MonkeyPatch) -> tuple[Graph
     prepared = layer(kind)
     ranges = seen(prepared, given(prepared), groups=groups)
     joined = lower(prepared, ranges, CPU_X86).graph
-    monkeypatch.setattr(quantize, "with_free_products", lambda graph, encodings: graph)
+    monkeypatch.setattr(channel_forms, "_quantized", lambda *_: ())
     return joined, lower(prepared, ranges, CPU_X86).graph
 
 

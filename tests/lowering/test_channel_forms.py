@@ -10,7 +10,7 @@ from fewstep.graph.graph import BATCH, Array, Graph, Node, Value
 from fewstep.graph.passes.constants import drop_unused
 from fewstep.graph.session import run
 from fewstep.graph.types import infer_types
-from fewstep.lowering.channelwise import channelwise
+from fewstep.lowering.channel_forms import channel_forms
 
 F32 = np.dtype(np.float32)
 CHANNELS, PICTURE = 32, (5, 6)
@@ -47,7 +47,7 @@ def feeds(graph: Graph, batch: int = 3) -> dict[str, Array]:
 
 
 def joined(graph: Graph) -> Graph:
-    return drop_unused(channelwise(graph, infer_types(graph)))
+    return drop_unused(channel_forms(graph, infer_types(graph), {}))
 
 
 @pytest.mark.parametrize("shift", ["row", "column"])
