@@ -9,6 +9,7 @@ import logging
 import os
 import sys
 from contextlib import suppress
+from hashlib import sha256
 from pathlib import Path
 from time import time
 from typing import Literal
@@ -28,6 +29,8 @@ Kind = Literal[
 ]
 
 LONGEST_WRITE = 3600.0  # seconds after which a draft is nobody's
+
+DIGEST = 32  # bytes
 
 LOG = logging.getLogger("fewstep")
 _WARNED: set[tuple[str, int | None]] = set()  # cache folders, and what kept this process from writing there
@@ -62,6 +65,23 @@ def read(kind: Kind, name: str) -> bytes | None:
         return file.read_bytes() if file.is_file() else None
     except OSError:
         return None
+
+
+def read_intact(kind: Kind, name: str) -> bytes | None:
+    """What `store_intact` stored; None, with a warning, where it was damaged since."""
+    content = read(kind, name)
+    if content is None:
+        return None
+    digest, content = content[:DIGEST], content[DIGEST:]
+    if sha256(content).digest() == digest:
+        return content
+    LOG.warning("%s is damaged, and is made again", path(kind, name))
+    return None
+
+
+def store_intact(kind: Kind, name: str, content: bytes) -> None:
+    """`store` after the SHA-256 of the content."""
+    store(kind, name, sha256(content).digest() + content)
 
 
 def store(kind: Kind, name: str, content: bytes) -> None:

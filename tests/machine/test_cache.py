@@ -21,6 +21,31 @@ def test_what_is_stored_is_read_back_from_the_users_folder(tmp_path: Path, monke
     assert [path.name for path in (tmp_path / "fewstep/timing").iterdir()] == ["a.cache"]  # no drafts
 
 
+def test_damage_is_no_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    cache.store_intact("fitting", "a.npy", b"numbers")
+    assert cache.read_intact("fitting", "a.npy") == b"numbers"
+    file = cache.path("fitting", "a.npy")
+    for damaged in (file.read_bytes()[:-1] + b"z", file.read_bytes()[:-2], b"", b"numbers"):
+        caplog.clear()
+        file.write_bytes(damaged)
+        assert cache.read_intact("fitting", "a.npy") is None
+        assert f"{file} is damaged, and is made again" in caplog.text
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes in folders")
+def test_nobody_waits_for_a_pipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    file = cache.path("fitting", "a.npy")
+    file.parent.mkdir(parents=True)
+    os.mkfifo(file)
+    assert cache.read("fitting", "a.npy") is None
+    cache.store("fitting", "a.npy", b"one")
+    assert cache.read("fitting", "a.npy") == b"one"
+
+
 def test_without_the_variable_it_is_in_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("XDG_CACHE_HOME", "LOCALAPPDATA"):
         monkeypatch.delenv(name, raising=False)
