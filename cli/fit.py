@@ -10,13 +10,11 @@ from fewstep.cli.tables import figures
 from fewstep.evaluation.cost import sampling_needs
 from fewstep.fitting.blocks import BLOCK, CHOICE_SEEDS
 from fewstep.fitting.cost import column_bytes, evaluations, seconds
-from fewstep.fitting.ending.energy import Energy
-from fewstep.fitting.ending.residual import FeatureResidual
-from fewstep.fitting.ending.sets import SetDistances
-from fewstep.fitting.ending.step_back import StepBack
 from fewstep.fitting.fit import FitResult, fit
+from fewstep.fitting.judgement import SetDistances
 from fewstep.fitting.options import FitOptions
 from fewstep.fitting.task import ROOM, open_task
+from fewstep.fitting.trade import Trade
 from fewstep.graph.needs import duration
 from fewstep.plans.guidance import weight_of
 from fewstep.rollouts.held_out import PAIRED
@@ -31,7 +29,7 @@ def verb(options: FitOptions, progress: Progress) -> Outcome:
     if result.plan is None:
         end = [_rejection(options, result)]
     else:
-        shifts = [after - before for after, before in zip(result.told, result.nominal_told, strict=True)]
+        shifts = [after - before for after, before in zip(result.times, result.nominal_times, strict=True)]
         end = [f"times of the network less the nominal plan's: {', '.join(f'{shift:+.3g}' for shift in shifts)}"]
         end += [f"{options.output}: the plan"] * (options.output is not None)
         if not result.is_kept:
@@ -40,11 +38,9 @@ def verb(options: FitOptions, progress: Progress) -> Outcome:
             end.append(
                 f"{options.bundle}: plan {FITTED}{options.steps} for {result.body}: {command_of(options, result)}"
             )
-    back = [] if result.back is None else [_back(result.back)]
-    residual = [] if result.residual is None else [_residual(result.residual)]
-    energy = [] if result.energy is None else [_energy(result.energy)]
+    trade = [] if result.trade is None else [_trade(result.trade)]
     sets = [] if result.sets is None else [_sets(result.sets)]
-    return Outcome(result, (table(result), str(result.check), _span(result), *back, *residual, *energy, *sets, *end))
+    return Outcome(result, (table(result), str(result.check), _span(result), *trade, *sets, *end))
 
 
 def dry_run(options: FitOptions) -> Outcome:
@@ -79,7 +75,7 @@ def dry_run(options: FitOptions) -> Outcome:
 
 
 def table(result: FitResult) -> Table:
-    """The nominal plan beside the fitted one."""
+    """The nominal plan and the fitted one."""
     fitted = f"{result.nominal_psnr + result.on_judge.mean:.2f}"
     return figures(
         f"{result.bundle}, {result.body}",
@@ -87,7 +83,7 @@ def table(result: FitResult) -> Table:
         [(result.nominal, f"{result.nominal_psnr:.2f}", ""), ("fitted", fitted, _gain(result))],
         f"PSNR in dB against the float32 teacher {result.teacher}, mean over {result.judge_seeds} seeds that nothing "
         f"was fitted or chosen on, and the gain with its standard error. The gain is {result.on_fit.mean:+.2f} on the "
-        f"seeds of the fit, and {result.on_selection.mean:+.2f} on those of its choices.",
+        f"seeds of the fit, and {result.on_selection.mean:+.2f} on the seeds of its choices.",
     )
 
 
@@ -122,38 +118,19 @@ def _span(result: FitResult) -> str:
     )
 
 
-def _back(back: StepBack) -> str:
-    """How much of the corrections stays for the sake of features."""
-    if back.share == back.lean == 1:
-        return "features: all corrections stay"
-    apart = "" if back.lean == back.share else f", and {back.lean:.2f} of those to guidance weights"
-    stay = f"{back.share:.2f} of the corrections stay{apart}"
-    prices = f"{-back.price:+.2f} dB of PSNR and {back.gain:+.2f} dB of features"
-    return f"features: {stay}; {prices} on the seeds of the choices"
+def _trade(trade: Trade) -> str:
+    """What the end of the fit gave up, and for what."""
+    features = f"{trade.features:+.2f} dB of features at weight {trade.weight:g}, and " if trade.weight else ""
+    energy = f"a factor of {trade.factor:.4f} for the teacher's energy"
+    part = "" if trade.factor == trade.energy else f", which would take {trade.energy:.4f}"
+    return f"trade: {-trade.price:+.2f} dB of PSNR on the seeds of the choices for {features}{energy}{part}"
 
 
-def _residual(found: FeatureResidual) -> str:
-    """What the steps for pixels and features together did."""
-    if found.weight == 0:
-        return "feature residual: none"
-    prices = f"{-found.price:+.2f} dB of PSNR and {found.gain:+.2f} dB of features"
-    return f"feature residual: weight {found.weight:g}; {prices} on the seeds of the choices"
-
-
-def _energy(energy: Energy) -> str:
-    """What the last stage did, and its price."""
-    price = f"{-energy.price:+.2f} dB on the seeds of the choices"
-    if energy.taken == energy.factor:
-        return f"energy: as the teacher's, by a factor of {energy.factor:.4f} and {price}"
-    part = "" if energy.taken == 1 else f"; a factor of {energy.taken:.4f} is taken"
-    return f"energy: not the teacher's, which would take a factor of {energy.factor:.4f} and {price}{part}"
-
-
-def _sets(found: SetDistances) -> str:
+def _sets(sets: SetDistances) -> str:
     """How near the samples are as a set, with a warning where they are further than before."""
-    by = f"{found.fitted - found.nominal:+.2f} ± {found.error:.2f}"
-    line = f"FD({found.features}) to the teacher, same seeds: {found.nominal:.2f}, fitted {found.fitted:.2f} ({by})"
-    return f"{line}: as a set, these samples are further from the teacher's" if found.is_worse else line
+    by = f"{sets.fitted - sets.nominal:+.2f} ± {sets.error:.2f}"
+    line = f"FD({sets.features}) to the teacher, same seeds: {sets.nominal:.2f}, fitted {sets.fitted:.2f} ({by})"
+    return f"{line}: as a set, these samples are further from the teacher's" if sets.is_worse else line
 
 
 def command_of(options: FitOptions, result: FitResult) -> str:

@@ -1,7 +1,7 @@
 """Blocks of seeds, and rollouts of a plan on them.
 
-A rollout is a function of a sampler, a plan and a block, and of nothing else. Sums over blocks are made in float64 and
-in the order of the blocks. Workers that share the blocks therefore find the same numbers.
+A rollout is a function of a sampler, a plan and a block, and of nothing else. Sums over blocks are in float64 and in
+the order of the blocks, so that workers that share the blocks find the same numbers.
 """
 
 from collections.abc import Iterable, Sequence
@@ -39,7 +39,7 @@ class Block:
     @property
     def taught(self) -> Array:
         """The target, where there is one."""
-        assert self.target is not None, "a block is taught before samples are compared"
+        assert self.target is not None, "the teacher samples before samples are compared"
         return self.target
 
     def draws(self, number: int) -> Array:
@@ -54,18 +54,18 @@ class Block:
 
 
 def digest(block: Block) -> bytes:
-    """Of a block's seeds and conditions."""
-    known = sha256(repr((block.seeds, block.x_shape)).encode())
+    """A digest of a block's seeds and conditions."""
+    facts = sha256(repr((block.seeds, block.x_shape)).encode())
     for name, array in sorted(block.conditions.items()):
-        known.update(f"{name} {array.dtype} {array.shape}".encode())
-        known.update(np.ascontiguousarray(array).tobytes())
-    return known.digest()
+        facts.update(f"{name} {array.dtype} {array.shape}".encode())
+        facts.update(np.ascontiguousarray(array).tobytes())
+    return facts.digest()
 
 
 def blocks_of(sampler: Sampler, seeds: range, rows: ConditionRecords | None = None) -> tuple[Block, ...]:
     """The seeds in blocks, in order, with the conditions that belong to them; without targets.
 
-    rows: conditions [N, *shape] of one's own, those of seed i being i mod N.
+    rows: own conditions [N, *shape]; seed i takes row i mod N.
     """
     manifest = sampler.bundle.manifest
     parts = [seeds[start : start + BLOCK] for start in range(0, len(seeds), BLOCK)]
@@ -88,12 +88,12 @@ def sample(sampler: Sampler, plan: Plan, block: Block) -> Array:
 
 
 def sample_by(network: StepNetwork, plan: Plan, block: Block) -> Array:
-    """The same by a network that is open."""
+    """A plan's samples of a block, by a network that is open."""
     return sample_of(plan, run(plan, block, network))
 
 
-def told_apart(plan: Plan, times: Iterable[float]) -> Plan:
-    """A plan of steps to call the network at: those of `plan`, then the same ones told `times`."""
+def with_other_times(plan: Plan, times: Iterable[float]) -> Plan:
+    """The steps to call a network at: those of `plan`, then the same ones with other times of the network."""
     others = (msgspec.structs.replace(step, time=float(time)) for step, time in zip(plan.steps, times, strict=True))
     return msgspec.structs.replace(plan, steps=(*plan.steps, *others))
 

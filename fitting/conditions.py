@@ -14,7 +14,7 @@ USES = 3
 
 
 @dataclass(frozen=True)
-class FitRows:
+class FitConditions:
     """Rows [N, *shape] of each condition for the fit, for its choices and for its judgement. None: the values are drawn
     by the seed."""
 
@@ -23,17 +23,17 @@ class FitRows:
     judge: ConditionRecords | None
 
 
-def fit_rows(bundle: Bundle, conditions: Path | None, prompts: Path | None) -> FitRows:
-    """Own rows in three parts, or the prompts that come with fewstep: those of calibration for the fit and its choices,
-    the held-out ones for the judgement.
+def fit_conditions(bundle: Bundle, conditions: Path | None, prompts: Path | None) -> FitConditions:
+    """Own rows in three parts, or the prompts that come with fewstep: calibration's for the fit and its choices, the
+    held-out ones for the judgement.
 
     Fewer own rows than a block for each use serve all three, with a warning.
     """
     own = given_rows(bundle, conditions, prompts, CALIBRATION)
     if own is None:
-        return FitRows(None, None, None)
+        return FitConditions(None, None, None)
     if conditions is None and prompts is None:
-        return FitRows(own, own, prompt_rows(bundle, HELD_OUT))
+        return FitConditions(own, own, prompt_rows(bundle, HELD_OUT))
     count = min(map(len, own.values()), default=0)
     if count < USES * BLOCK:
         LOG.warning(
@@ -41,5 +41,5 @@ def fit_rows(bundle: Bundle, conditions: Path | None, prompts: Path | None) -> F
             count,
             USES * BLOCK,
         )
-        return FitRows(own, own, own)
-    return FitRows(*({name: array[part::USES] for name, array in own.items()} for part in range(USES)))
+        return FitConditions(own, own, own)
+    return FitConditions(*({name: array[part::USES] for name, array in own.items()} for part in range(USES)))

@@ -1,32 +1,31 @@
-"""What a fit will cost, told before it begins."""
+"""What a fit will cost, before it begins."""
 
 from math import prod
 from time import perf_counter
 
 from fewstep.evaluation.teacher import CHECKED
 from fewstep.fitting.blocks import BLOCK, FIT_SEEDS, blocks_of, sample
-from fewstep.fitting.ending.residual import SHARES as PARTS
-from fewstep.fitting.ending.residual import WEIGHTS
-from fewstep.fitting.ending.step_back import SHARES
 from fewstep.fitting.endpoint import RESTRAINTS, SECANTS
-from fewstep.fitting.fit import SPANNED, former_plan
+from fewstep.fitting.gate import former_fit
+from fewstep.fitting.judgement import SPANNED
 from fewstep.fitting.options import FitOptions
 from fewstep.fitting.search import BEGIN, HISTORY, KINDS
 from fewstep.fitting.tangents import calls
 from fewstep.fitting.task import FitTask
+from fewstep.fitting.trade import SHARES, WEIGHTS
 
 
 def evaluations(task: FitTask, options: FitOptions) -> tuple[int, int]:
     """The most evaluations of one sample: of the body, and of the float32 body by the teacher and its checks, if the
-    first teacher suffices. It is checked beside a plan to begin at, a former plan and the best."""
+    first teacher suffices. Its checks are against a plan to begin at, a former plan and the best."""
     steps, seeds, choices, judges = options.steps, options.seeds, options.selection_seeds, options.judge_seeds
     long, plans = len(task.teacher.steps), len(task.starts.nominal) + len(task.starts.fitted) + 1
     body = plans * BEGIN * BLOCK * steps + 2 * BLOCK  # where the fit begins; are times continuous?
     body += (seeds + choices) * steps + _of_the_search(task, options) * steps  # of the nominal plan
     judged = 3 * judges + SPANNED * BLOCK  # of the nominal, fitted and a former plan
     body += (seeds + choices + judged) * steps
-    beside = 2 if former_plan(task, task.starts.nominal[0]) is None else 3  # plans beside the teacher
-    return body, (seeds + choices + judges) * long + CHECKED * (beside * steps + 3 * long)
+    compared = 2 if former_fit(task, task.starts.nominal[0]) is None else 3  # plans, with the teacher
+    return body, (seeds + choices + judges) * long + CHECKED * (compared * steps + 3 * long)
 
 
 def _of_the_search(task: FitTask, options: FitOptions) -> int:
@@ -35,22 +34,21 @@ def _of_the_search(task: FitTask, options: FitOptions) -> int:
     # a candidate that is overfitted is judged on the seeds of the fit, and the next one
     tried = len(RESTRAINTS) * (seeds + choices)
     columns = -(-calls(numbers_of(task, options)) // steps)
-    ends = 0
+    trade = 0
     if options.method == "end":
-        ends = seeds + choices  # energy
+        trade = choices + seeds + choices + len(SHARES) * choices  # where it begins, and the energy
     if options.method == "end" and task.extractor is not None:
         steps_taken = len(WEIGHTS) * (1 + SECANTS)
-        ends += 2 * len(SHARES) * choices  # a step back
-        ends += seeds * columns + choices + steps_taken * (len(RESTRAINTS) * choices + seeds)  # the feature residual
-        ends += len(WEIGHTS) * len(PARTS) * choices
-    return BEGIN * BLOCK + choices + options.iterations * (seeds * columns + (1 + SECANTS) * tried) + ends
+        trade += seeds * columns + steps_taken * (len(RESTRAINTS) * choices + seeds)
+        trade += len(WEIGHTS) * (len(SHARES) - 1) * choices
+    return BEGIN * BLOCK + choices + options.iterations * (seeds * columns + (1 + SECANTS) * tried) + trade
 
 
 def numbers_of(task: FitTask, options: FitOptions) -> list[int]:
     """The most free numbers of each step."""
     given = max(len(plan.given) for plan in task.starts.plans)
     kinds = KINDS[options.method]
-    own = ("told" in kinds) + ("lean" in kinds and task.guidance is not None)
+    own = ("times" in kinds) + ("lean" in kinds and task.guidance is not None)
     return [own + min(i + 2, HISTORY + 1) + given for i in range(options.steps)]
 
 
@@ -70,7 +68,7 @@ def seconds(task: FitTask, options: FitOptions) -> float:
 def _seconds_of_one(task: FitTask, is_teacher: bool) -> float:
     """Seconds of one evaluation of one sample."""
     sampler = task.reference if is_teacher else task.sampler
-    (block,) = blocks_of(sampler, FIT_SEEDS[:BLOCK], task.rows.fit)
+    (block,) = blocks_of(sampler, FIT_SEEDS[:BLOCK], task.conditions.fit)
     plan = task.starts.plans[0]
     sample(sampler, plan, block)  # engines are slow at their first call
     started = perf_counter()

@@ -1,7 +1,7 @@
 """Damped least squares on the sample that comes out, over all free numbers together (Levenberg 1944, Marquardt 1963).
 
 Errors of single steps neither add up nor keep their order on the way, so the end alone is compared with the teacher.
-The objective is the mean PSNR: each seed's squared error is weighed by its inverse, anew in every iteration. Damping
+The objective is the mean PSNR: each iteration weighs a seed's squared error by its inverse. Damping
 keeps a step small, the anchor keeps all steps together near the plan that they began at. Both are chosen by rollouts on
 seeds that no column was measured on, and a candidate that gains there much less than on its own seeds is no candidate.
 """
@@ -15,15 +15,15 @@ from numpy.typing import NDArray
 
 from fewstep.fitting.blocks import Block
 from fewstep.fitting.free import Number, difference, moved
+from fewstep.fitting.jacobian import Jacobian
 from fewstep.fitting.recurrence import Recurrence, plan_of
 from fewstep.fitting.rollouts import Rollouts
-from fewstep.fitting.sensitivity import Sensitivity
 from fewstep.rollouts.metrics import psnr
 
 Array = NDArray[np.float64]
 
 RESTRAINTS = ((1e-5, 1e-5), (1e-3, 1e-4), (3e-2, 1e-3), (1.0, 1e-2))  # damping and anchor, of the columns' energies
-GAP = 0.5  # dB by which a gain may be smaller on the selection seeds than on those of the fit
+GAP = 0.5  # dB by which a gain may be smaller on the selection seeds than on the seeds of the fit
 ERRORS = 2.0  # standard errors, both of that gap and of a gain that counts
 SINGULAR = 1e-12  # of all columns' energy: two numbers may do the same
 SECANTS = 3  # steps between two measurements of the columns
@@ -49,13 +49,13 @@ class Gain:
 
 
 def is_overfitted(on_fit: Gain, on_selection: Gain) -> bool:
-    """Whether the selection seeds gain less than those of the fit by more than GAP and chance."""
+    """Whether the selection seeds gain less than the fit's by more than GAP and chance."""
     gap = on_fit.mean - on_selection.mean
     return gap > GAP and gap > ERRORS * sqrt(on_fit.error**2 + on_selection.error**2)
 
 
 @dataclass(frozen=True)
-class Seeds:
+class FitSeeds:
     """The blocks that columns are measured on, and those that damping and anchor are chosen on."""
 
     fit: tuple[Block, ...]
@@ -80,7 +80,7 @@ class Stand:
 
 @dataclass(frozen=True)
 class Iterate(Stand):
-    """Numbers after a step, and how it was chosen. `samples` [seeds, *x_shape] are those of the fit's seeds."""
+    """Numbers after a step, and how it was chosen. `samples` [seeds, *x_shape] are of the fit's seeds."""
 
     on_fit: Gain
     damping: float
@@ -88,30 +88,29 @@ class Iterate(Stand):
     samples: NDArray[np.floating]
 
 
-def weights_of(found: Sensitivity) -> Array:
+def weights_of(jacobian: Jacobian) -> Array:
     """Of each seed: the inverse of its squared error, so that least squares raise the mean PSNR. They sum to 1."""
-    weights = 1 / np.maximum(found.error, max(1e-12 * found.error.max(), NOTHING))
+    weights = 1 / np.maximum(jacobian.error, max(1e-12 * jacobian.error.max(), NOTHING))
     return np.asarray(weights / weights.sum())
 
 
-def energies_of(found: Sensitivity) -> Array:
+def energies_of(jacobian: Jacobian) -> Array:
     """Of each column, [P]: the scale of a restraint."""
-    return np.asarray(weights_of(found) @ np.diagonal(found.gram, axis1=1, axis2=2))
+    return np.asarray(weights_of(jacobian) @ np.diagonal(jacobian.gram, axis1=1, axis2=2))
 
 
-def step_of(found: Sensitivity, energies: Array, so_far: Array, damping: float, anchor: float) -> Array:
-    """A step in the numbers' sizes.
+def equations(jacobian: Jacobian) -> tuple[Array, Array]:
+    """H [P, P] and g [P] of a step: the weighed means of the seeds' Gram matrices and slopes."""
+    weights = weights_of(jacobian)
+    return np.tensordot(weights, jacobian.gram, 1), weights @ jacobian.slope
 
-    Solves (H + damping diag H + anchor E) d = g - anchor E (theta - theta_0), with H and g the weighed means of the
-    seeds' Gram matrices and slopes, E the energies of the columns at the origin, and theta - theta_0 the way so far.
+
+def step_of(H: Array, slope: Array, energies: Array, so_far: Array, damping: float, anchor: float) -> Array:
+    """A step in the numbers' sizes, [P].
+
+    Solves (H + damping diag H + anchor E) d = g - anchor E (theta - theta_0), with E the energies of the columns at the
+    origin, and theta - theta_0 the way so far.
     """
-    weights = weights_of(found)
-    H, slope = np.tensordot(weights, found.gram, 1), weights @ found.slope
-    return restrained(H, slope, energies, so_far, damping, anchor)
-
-
-def restrained(H: Array, slope: Array, energies: Array, so_far: Array, damping: float, anchor: float) -> Array:
-    """The d of `step_of`, from H [P, P] and g [P]."""
     restraint = damping * np.diag(H) + anchor * energies + SINGULAR * np.trace(H)
     return np.asarray(np.linalg.solve(H + np.diag(restraint), slope - anchor * energies * so_far))
 
@@ -126,9 +125,9 @@ class Refinement:
     rolled: Rollouts
     origin: Recurrence
     free: Sequence[Number]
-    seeds: Seeds
+    seeds: FitSeeds
     nominal: Nominal
-    measure: Callable[[Recurrence, tuple[Block, ...]], Sensitivity]
+    measure: Callable[[Recurrence, tuple[Block, ...]], Jacobian]
 
     @property
     def sizes(self) -> Array:
@@ -139,18 +138,21 @@ class Refinement:
         on_selection = self.rolled.qualities(plan_of(numbers), self.seeds.selection)
         return Stand(numbers, Gain.of(on_selection, self.nominal.selection))
 
-    def stepped(self, now: Stand, found: Sensitivity, energies: Array) -> Iterate | None:
-        """The best of the steps that gain on the selection seeds and hold on those of the fit; None without one."""
+    def stepped(self, now: Stand, jacobian: Jacobian, energies: Array) -> Iterate | None:
+        """The best of the steps that gain on the selection seeds and hold on the seeds of the fit; None without one."""
         so_far = difference(now.numbers, self.origin, self.free) / self.sizes
-        steps = [step_of(found, energies, so_far, damping, anchor) for damping, anchor in RESTRAINTS]
-        numbers_of = [moved(now.numbers, self.free, by * self.sizes) for by in steps]
-        tried = self.rolled.tried([plan_of(numbers) for numbers in numbers_of], self.seeds.selection)
+        joint = equations(jacobian)
+        steps = [step_of(*joint, energies, so_far, *restraint) for restraint in RESTRAINTS]
+        ways = [moved(now.numbers, self.free, by * self.sizes) for by in steps]
+        tried = self.rolled.tried([plan_of(numbers) for numbers in ways], self.seeds.selection)
         candidates = [
             (on_selection, *restraint, numbers)
-            for on_selection, restraint, numbers in zip(tried, RESTRAINTS, numbers_of, strict=True)
+            for on_selection, restraint, numbers in zip(tried, RESTRAINTS, ways, strict=True)
             if on_selection is not None
         ]
-        for on_selection, damping, anchor, numbers in sorted(candidates, key=lambda known: -float(known[0].mean())):
+        for on_selection, damping, anchor, numbers in sorted(
+            candidates, key=lambda candidate: -float(candidate[0].mean())
+        ):
             if Gain.of(on_selection, self.nominal.selection).mean <= now.on_selection.mean:
                 return None
             judged = self._judged(numbers, on_selection, damping, anchor)
@@ -178,11 +180,11 @@ def refine(work: Refinement, begin: Recurrence, iterations: int, measured: int) 
     for _ in range(iterations):
         blocks = work.seeds.fit[:count]
         seeds, is_whole = sum(len(block.seeds) for block in blocks), count >= len(work.seeds.fit)
-        found = work.measure(now.numbers, blocks)
-        energies = energies_of(found) if energies is None else energies
+        jacobian = work.measure(now.numbers, blocks)
+        energies = energies_of(jacobian) if energies is None else energies
         before = now.on_selection.mean
         for _ in range(1 + SECANTS):
-            taken = work.stepped(now, found, energies)
+            taken = work.stepped(now, jacobian, energies)
             if taken is None:
                 break
             step = difference(taken.numbers, now.numbers, work.free) / work.sizes
@@ -190,7 +192,7 @@ def refine(work: Refinement, begin: Recurrence, iterations: int, measured: int) 
             yield now
             if gained < ENOUGH:
                 break
-            found = found.after(step, taken.samples[:seeds])
+            jacobian = jacobian.after(step, taken.samples[:seeds])
         if is_whole and now.on_selection.mean - before < ENOUGH:
             return
         count = min(2 * count, len(work.seeds.fit))

@@ -7,16 +7,20 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from fewstep.fitting.blocks import Block, with_other_times
 from fewstep.fitting.recurrence import Recurrence
 from fewstep.plans.guidance import COND, UNCOND
+from fewstep.plans.plan import Plan
+from fewstep.runtime.sampler import Sampler
 
 Array = NDArray[np.float64]
-Kind = Literal["rows", "told", "lean"]
+Kind = Literal["rows", "times", "lean"]
 
 NUDGE = 1e-2  # of the next x: how far a difference moves it
-TOLD_SHARE = 0.004  # of the range of times: how far a difference moves a told time
-GAP_SHARE = 0.1  # of the smaller of the gaps to the told times beside it, and no further
+TIME_SHARE = 0.004  # of the range of times: how far a difference moves a time
+GAP_SHARE = 0.1  # of the smaller gap to a neighbouring time, and no further
 LEAN_NUDGE = 0.02  # of a guidance weight
+PART = 0.3  # of a timestep, or of a thousandth of the times where there are no timesteps
 
 
 @dataclass(frozen=True)
@@ -35,34 +39,34 @@ def free_numbers(numbers: Recurrence, norms: Array, kinds: Sequence[Kind]) -> tu
     norms: [N + 1, 1 + history + given] of x and of the sample at the end in column 0, then of each step's columns: the
         predictions from the newest on, the given tensors; root mean squares over rollouts.
     """
-    found: list[Number] = []
-    span = float(np.ptp(numbers.told)) or 1.0
+    free: list[Number] = []
+    span = float(np.ptp(numbers.times)) or 1.0
     for i in range(numbers.steps):
-        if "told" in kinds:
-            gaps = np.abs(np.diff(numbers.told))[max(i - 1, 0) : i + 1]
-            found.append(Number("told", i, 0, min(TOLD_SHARE * span, GAP_SHARE * float(gaps.min(initial=span)))))
+        if "times" in kinds:
+            gaps = np.abs(np.diff(numbers.times))[max(i - 1, 0) : i + 1]
+            free.append(Number("times", i, 0, min(TIME_SHARE * span, GAP_SHARE * float(gaps.min(initial=span)))))
         step = numbers.nominal.steps[i]
         if "lean" in kinds and sorted(step.branches) == sorted((COND, UNCOND)):
-            found.append(Number("lean", i, 0, LEAN_NUDGE))
+            free.append(Number("lean", i, 0, LEAN_NUDGE))
         if "rows" in kinds:
             for column in range(numbers.rows.shape[1]):
-                is_there = column <= i + 1 or column > numbers.history  # predictions so far
-                if is_there and norms[i, column] > 0:
-                    found.append(Number("rows", i, column, NUDGE * float(norms[i + 1, 0] / norms[i, column])))
-    return tuple(found)
+                exists = column <= i + 1 or column > numbers.history  # predictions so far
+                if exists and norms[i, column] > 0:
+                    free.append(Number("rows", i, column, NUDGE * float(norms[i + 1, 0] / norms[i, column])))
+    return tuple(free)
 
 
 def moved(numbers: Recurrence, free: Sequence[Number], by: Array) -> Recurrence:
     """The recurrence with `by` [numbers], in their own units, added to the free numbers."""
-    told, lean, rows = numbers.told.copy(), numbers.lean.copy(), numbers.rows.copy()
+    times, lean, rows = numbers.times.copy(), numbers.lean.copy(), numbers.rows.copy()
     for number, change in zip(free, by, strict=True):
         if number.kind == "rows":
             rows[number.step, number.column] += change
-        elif number.kind == "told":
-            told[number.step] += change
+        elif number.kind == "times":
+            times[number.step] += change
         else:
             lean[number.step] += change
-    return replace(numbers, told=told, lean=lean, rows=rows)
+    return replace(numbers, times=times, lean=lean, rows=rows)
 
 
 def difference(numbers: Recurrence, origin: Recurrence, free: Sequence[Number]) -> Array:
@@ -71,6 +75,22 @@ def difference(numbers: Recurrence, origin: Recurrence, free: Sequence[Number]) 
     def value(of: Recurrence, number: Number) -> float:
         if number.kind == "rows":
             return float(of.rows[number.step, number.column])
-        return float((of.told if number.kind == "told" else of.lean)[number.step])
+        return float((of.times if number.kind == "times" else of.lean)[number.step])
 
     return np.array([value(numbers, number) - value(origin, number) for number in free])
+
+
+def is_continuous(sampler: Sampler, plan: Plan, block: Block) -> bool:
+    """True if the network's output changes with a part of a timestep. A network that rounds its time, or looks it up in
+    a table, gives the same bits."""
+    timesteps = sampler.bundle.manifest.schedule.timesteps
+    times = np.array([step.time for step in plan.steps])
+    span = float(np.ptp(times)) or 1.0
+    part = PART * (1.0 if times.max() > 1 and timesteps else span / 1000)
+    middle = len(times) // 2
+    others = times.copy()
+    others[middle] += part if np.floor(times[middle] + part) == np.floor(times[middle]) else -part
+    network = block.network(sampler, with_other_times(plan, others))
+    step, u = plan.steps[middle], block.draws(0)
+    before, after = network(middle, step, u), network(middle + len(times), step, u)
+    return not all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))

@@ -16,7 +16,7 @@ Float64 = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Sensitivity:
+class Jacobian:
     """How the samples of some seeds change with each number, in the numbers' sizes: all that a step needs.
 
     columns: [seeds, P, elements]. samples, targets: [seeds, elements]. Sums over elements are made in float64, seed by
@@ -40,7 +40,7 @@ class Sensitivity:
 
     @cached_property
     def slope(self) -> Float64:
-        """Their products with the residual, [seeds, P]."""
+        """The columns' products with the residual, [seeds, P]."""
         pairs = zip(self.columns, self.residual, strict=True)
         return np.stack([each.astype(np.float64) @ left for each, left in pairs])
 
@@ -49,19 +49,19 @@ class Sensitivity:
         """The squared residual, [seeds]."""
         return np.asarray(np.square(self.residual).sum(axis=1))
 
-    def after(self, step: Float64, samples: Array) -> "Sensitivity":
+    def after(self, step: Float64, samples: Array) -> "Jacobian":
         """The columns corrected by what a step in the numbers' sizes did to the samples (Broyden 1965): the least
-        change with which they would have foretold it."""
+        change with which they predict it."""
         samples = samples.reshape(self.samples.shape)
         surprise = samples.astype(np.float64) - self.samples - np.einsum("spd,p->sd", self.columns, step)
         share = (step / (step @ step))[:, None]
         columns = [(old + share * lacks).astype(np.float32) for old, lacks in zip(self.columns, surprise, strict=True)]
-        return Sensitivity(np.stack(columns), samples, self.targets)
+        return Jacobian(np.stack(columns), samples, self.targets)
 
 
-def join(parts: Sequence[Sensitivity]) -> Sensitivity:
-    """Those of several blocks, in their order."""
-    return Sensitivity(
+def join(parts: Sequence[Jacobian]) -> Jacobian:
+    """The Jacobian of several blocks, in their order."""
+    return Jacobian(
         np.concatenate([part.columns for part in parts]),
         np.concatenate([part.samples for part in parts]),
         np.concatenate([part.targets for part in parts]),
@@ -77,7 +77,7 @@ def norms(sampler: Sampler, numbers: Recurrence, blocks: Sequence[Block]) -> Flo
         states = run(plan, block, block.network(sampler, plan))
         count += sample_of(plan, states).size
         for i, state in enumerate(states):
-            kept = [state.before[0], state.x0, *state.before[1:]]
-            squares[i] += [float(np.square(each.astype(np.float64)).sum()) for each in kept]
+            columns = [state.before[0], state.x0, *state.before[1:]]
+            squares[i] += [float(np.square(each.astype(np.float64)).sum()) for each in columns]
         squares[-1, 0] += float(np.square(sample_of(plan, states).astype(np.float64)).sum())
     return np.asarray(np.sqrt(squares / count))

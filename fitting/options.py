@@ -27,8 +27,8 @@ class FitOptions(SamplingOptions):
     seeds: Number of seeds that the numbers are fitted on.
     selection_seeds: Number of other seeds; the choices of the fit are made on them.
     judge_seeds: Number of other seeds; the gain is measured on them.
-    iterations: Most measurements of how the samples follow from the numbers. 0 leaves all to the last stages, which
-        come near to features and energy.
+    iterations: Most measurements of how the samples follow from the numbers. 0 leaves all to the trade for features
+        and energy.
     features: fashion-mnist-cnn, cifar10-cnn, the path of an .onnx extractor, or none. Default: the extractor that knows
         the data. Features of samples may cost a part of the gain.
     teacher: Plan of the float32 teacher. Default: dpmpp_2m:80@arctan, or more steps where they are needed.

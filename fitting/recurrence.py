@@ -26,26 +26,26 @@ NEGLIGIBLE = 1e-9  # of a row's largest coefficient: what rounding leaves
 class Recurrence:
     """The numbers of a plan of N steps. Everything that is not here is as in `nominal`, the plan that it came from.
 
-    told: [N], the times that the network is told.
+    times: [N], the times that the network sees.
     lean: [N], added to the weight of the conditional branch and taken from the unconditional one.
     rows: [N, 1 + history + given], the coefficients of x, of the predictions from the newest on, of the given tensors.
     start: [given + 1], the first x over the given tensors and the first draw.
     scales: [N], of x where the network sees it. shown: [N, given], what the network's input has of the given tensors.
-    known: [N, 1 + given], what each prediction has of x and of the given tensors before any output is added.
+    base: [N, 1 + given], what each prediction has of x and of the given tensors before any output is added.
     """
 
     nominal: Plan
-    told: Array
+    times: Array
     lean: Array
     rows: Array
     start: Array
     scales: Array
     shown: Array
-    known: Array
+    base: Array
 
     @property
     def steps(self) -> int:
-        return len(self.told)
+        return len(self.times)
 
     @property
     def history(self) -> int:
@@ -64,21 +64,21 @@ def recurrence_of(plan: Plan, history: int = 1) -> Recurrence:
     state = np.zeros((plan.rows, width))
     state[:, : given + 1] = np.array(plan.start)
     units = np.eye(width)
-    xs, scales, shown, known = [], [], [], []
+    xs, scales, shown, base = [], [], [], []
     for i, step in enumerate(plan.steps):
-        scale, x, beside = _seen(plan, step, state, units[:given])
-        made = _prediction(step)
+        scale, x, of_given = _seen(plan, step, state, units[:given])
+        prediction = np.array(step.x0[len(step.input) :])  # what it reads of the outputs, and of their shaping
         ahead = np.array(step.x0[: plan.rows]) @ state
         unshaped = np.array(step.shaping_of[0][: plan.rows]) @ state if step.shaping_of else 0.0
         xs.append(x)
         scales.append(scale)
-        shown.append(beside)
-        known.append(_known(plan, ahead + unshaped, x, units[:given]))  # one of the two is 0
+        shown.append(of_given)
+        base.append(_base(plan, ahead + unshaped, x, units[:given]))  # one of the two is 0
         update = np.array(step.update)
         reads = update[:, plan.rows :]
-        shares = reads @ made / (made @ made)
-        if np.abs(reads - np.outer(shares, made)).max() > NEGLIGIBLE * np.abs(reads).max(initial=1.0):
-            raise _unfit(plan, "reads outputs of the network beside its prediction")
+        shares = reads @ prediction / (prediction @ prediction)
+        if np.abs(reads - np.outer(shares, prediction)).max() > NEGLIGIBLE * np.abs(reads).max(initial=1.0):
+            raise _unfit(plan, "reads outputs of the network and its prediction")
         state = update[:, : plan.rows] @ state + np.outer(shares, units[given + 1 + i] - ahead)
     xs.append(np.array(plan.output) @ state)
     columns = [_combination(before, after, given) for before, after in zip(xs, xs[1:], strict=False)]
@@ -92,84 +92,84 @@ def recurrence_of(plan: Plan, history: int = 1) -> Recurrence:
         rows[i, 1 + history :] = numbers[1 : 1 + given]
     return Recurrence(
         nominal=plan,
-        told=np.array([step.time for step in plan.steps]),
+        times=np.array([step.time for step in plan.steps]),
         lean=np.zeros(steps),
         rows=rows,
         start=xs[0][: given + 1],
         scales=np.array(scales),
         shown=np.array(shown).reshape(steps, given),
-        known=np.array(known).reshape(steps, 1 + given),
+        base=np.array(base).reshape(steps, 1 + given),
     )
 
 
 def plan_of(numbers: Recurrence, name: str | None = None) -> Plan:
     """The plan with these numbers: rows of the state are x, the predictions that are kept, and the given tensors."""
     plan, history, given = numbers.nominal, numbers.history, len(numbers.nominal.given)
-    K = history + given
-    start = np.zeros((K, given + 1))
+    start = np.zeros((history + given, given + 1))
     start[0] = numbers.start
     start[history:, :given] = np.eye(given)
-    steps = tuple(_step(numbers, i, K) for i in range(numbers.steps))
     return msgspec.structs.replace(
         plan,
         name=plan.name if name is None else name,
-        rows=K,
+        rows=history + given,
         start=_lines(start),
         start_terms=(),
-        steps=steps,
-        output=_line(np.eye(K)[0]),
+        steps=tuple(_step(numbers, i) for i in range(numbers.steps)),
+        output=_line(np.eye(history + given)[0]),
         tensors=(),
     )
 
 
-def _step(numbers: Recurrence, i: int, K: int) -> Step:
-    step, history, given = numbers.nominal.steps[i], numbers.history, len(numbers.nominal.given)
-    outputs = len(step.branches) * step.heads
-    is_shaped = step.shaping is not None
+def _step(numbers: Recurrence, i: int) -> Step:
+    """Step i over the rows of `plan_of`."""
+    step, old_rows = numbers.nominal.steps[i], numbers.nominal.rows
+    base, lean = _over_state(numbers, numbers.base[i]), _lean(step, numbers.lean[i])
 
-    def over_state(of_x: float, of_given: Array) -> Array:
-        line = np.zeros(K)
-        line[0], line[history:] = of_x, of_given
-        return line
+    def line(reads: Row, leans: bool) -> Array:
+        """What a line of the nominal step reads, over the new state and the outputs."""
+        of_state, of_outputs = np.array(reads[:old_rows]), np.array(reads[old_rows:])
+        leaning = of_outputs.sum() * lean if leans else 0.0
+        return np.concatenate([base * np.any(of_state), of_outputs + leaning])
 
-    lean = np.zeros(outputs)
-    if numbers.lean[i]:
-        lean[step.branches.index(COND) * step.heads] = numbers.lean[i]
-        lean[step.branches.index(UNCOND) * step.heads] = -numbers.lean[i]
-    made = np.array(step.x0[numbers.nominal.rows :])
-    shaping_of = []
-    for number, line in enumerate(step.shaping_of):
-        reads = np.array(line[numbers.nominal.rows :])
-        of_outputs = reads + (reads.sum() * lean if number == 0 else 0.0)
-        has_state = np.any(np.array(line[: numbers.nominal.rows]))  # it is x0 before shaping, or outputs alone
-        shaping_of.append(np.concatenate([over_state(*_split(numbers.known[i])) * has_state, of_outputs]))
-    if not is_shaped:
-        made = made + made.sum() * lean
-        x0 = np.concatenate([over_state(*_split(numbers.known[i])), made])
-    else:
-        kept = np.any(np.array(step.x0[: numbers.nominal.rows]))
-        x0 = np.concatenate([over_state(*_split(numbers.known[i])) * kept, made])
-    update = np.zeros((K, len(x0)))
-    update[0] = numbers.rows[i, 1] * x0
-    update[0, 0] += numbers.rows[i, 0]
-    update[0, 1:history] += numbers.rows[i, 2 : 1 + history]
-    update[0, history:K] += numbers.rows[i, 1 + history :]
-    if i + 1 < numbers.steps:
-        if history > 1:
-            update[1] = x0
-        for kept_row in range(2, history):
-            update[kept_row, kept_row - 1] = 1.0
-    for number in range(given):
-        update[history + number, history + number] = 1.0
+    x0 = line(step.x0, leans=step.shaping is None)
     return msgspec.structs.replace(
         step,
-        time=float(numbers.told[i]),
-        input=_line(over_state(float(numbers.scales[i]), numbers.shown[i])),
-        shaping_of=_lines(shaping_of),
+        time=float(numbers.times[i]),
+        input=_line(_over_state(numbers, [numbers.scales[i], *numbers.shown[i]])),
+        shaping_of=_lines([line(reads, leans=number == 0) for number, reads in enumerate(step.shaping_of)]),
         x0=_line(x0),
-        update=_lines(update),
+        update=_lines(_update(numbers, i, x0)),
         terms=(),
     )
+
+
+def _over_state(numbers: Recurrence, shares: Sequence[float] | Array) -> Array:
+    """Shares of x and of the given tensors, over all rows of the state."""
+    return np.concatenate([shares[:1], np.zeros(numbers.history - 1), shares[1:]])
+
+
+def _lean(step: Step, by: float) -> Array:
+    """What a change of the guidance weight adds to the shares of a step's outputs."""
+    lean = np.zeros(len(step.branches) * step.heads)
+    if by:
+        lean[step.branches.index(COND) * step.heads] = by
+        lean[step.branches.index(UNCOND) * step.heads] = -by
+    return lean
+
+
+def _update(numbers: Recurrence, i: int, x0: Array) -> Array:
+    """The new rows after step i, whose prediction is `x0`: each prediction moves a row on, and given tensors stay."""
+    history, row = numbers.history, numbers.rows[i]
+    rows = history + len(numbers.nominal.given)
+    update = np.zeros((rows, len(x0)))
+    update[0] = row[1] * x0
+    update[0, 0] += row[0]
+    update[0, 1:rows] += row[2:]
+    if history > 1 and i + 1 < numbers.steps:
+        update[1] = x0
+        update[range(2, history), range(1, history - 1)] = 1.0
+    update[range(history, rows), range(history, rows)] = 1.0
+    return update
 
 
 def _check(plan: Plan) -> None:
@@ -193,22 +193,17 @@ def _seen(plan: Plan, step: Step, state: Array, units: Array) -> tuple[float, Ar
     rows = [row for row, number in enumerate(step.input) if number]
     held = {row: k for row in rows for k, unit in enumerate(units) if np.array_equal(state[row], unit)}
     moving = [row for row in rows if row not in held]
-    beside = np.zeros(len(units))
+    of_given = np.zeros(len(units))
     for row, k in held.items():
-        beside[k] += step.input[row]
+        of_given[k] += step.input[row]
     if not moving:
         raise _unfit(plan, "shows the network nothing but what is given")
     scale = step.input[moving[0]] if len(moving) == 1 else 1.0
     x = np.array([step.input[row] for row in moving]) @ state[moving] / scale
-    return scale, x, beside
+    return scale, x, of_given
 
 
-def _prediction(step: Step) -> Array:
-    """What the prediction reads of the outputs, and of their shaping."""
-    return np.array(step.x0[len(step.input) :])
-
-
-def _known(plan: Plan, ahead: Array, x: Array, units: Array) -> Array:
+def _base(plan: Plan, ahead: Array, x: Array, units: Array) -> Array:
     """(of x, of each given tensor) with ahead = of_x x + of_given . y."""
     given = len(units)
     free = slice(given, None)
@@ -229,12 +224,8 @@ def _combination(before: Array, after: Array, given: int) -> Array:
 
 def _first(numbers: Array) -> int:
     """The index of the first number that is not 0."""
-    found = np.flatnonzero(numbers)
-    return int(found[0]) if len(found) else len(numbers)
-
-
-def _split(known: Array) -> tuple[float, Array]:
-    return float(known[0]), known[1:]
+    places = np.flatnonzero(numbers)
+    return int(places[0]) if len(places) else len(numbers)
 
 
 def _line(numbers: Array) -> Row:

@@ -1,6 +1,6 @@
-"""Who rolls plans out: the samplers of this process, or workers, which find the same bits.
+"""Who rolls plans out: the samplers of this process, or workers, with the same bits.
 
-A rollout is a function of a body, a plan and a block. Results come in the order in which they are asked.
+A rollout is a function of a body, a plan and a block. Results come in the order of the items.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from fewstep.fitting.blocks import Block, sample, sample_by
 from fewstep.fitting.free import Number
-from fewstep.fitting.kept import Kept, rollout_key, with_first_kept
+from fewstep.fitting.jacobian import Jacobian
+from fewstep.fitting.memory import ArrayMemory, rollout_key, with_first_stored
 from fewstep.fitting.recurrence import Recurrence
-from fewstep.fitting.sensitivity import Sensitivity
-from fewstep.fitting.tangents import sensitivity
+from fewstep.fitting.tangents import jacobian
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
 from fewstep.rollouts.metrics import psnr
@@ -30,7 +30,7 @@ CPU = "onnxruntime"  # of the teacher
 
 
 @dataclass(frozen=True)
-class Asked:
+class RolloutItem:
     """Samples of a block along a plan, by the body of the fit or by the teacher's."""
 
     plan: Plan
@@ -39,7 +39,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Measured:
+class JacobianItem:
     """The columns of some numbers on a block."""
 
     numbers: Recurrence
@@ -47,8 +47,8 @@ class Measured:
     block: Block
 
 
-Item = Asked | Measured
-Result = Array | Sensitivity | UserError
+Item = RolloutItem | JacobianItem
+Result = Array | Jacobian | UserError
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class RolloutJob:
     backend: str
 
     def open(self, threads: int) -> Callable[[Item], Result]:
-        samplers, firsts = open_samplers(self.bundle.found(), self.precision, self.backend, threads), Kept()
+        samplers, firsts = open_samplers(self.bundle.found(), self.precision, self.backend, threads), ArrayMemory()
         return lambda item: _rolled(*samplers, firsts, item)
 
 
@@ -74,54 +74,52 @@ def open_samplers(path: Path, precision: str, backend: str, threads: int) -> tup
 @dataclass(frozen=True)
 class Rollouts:
     """`sampler` runs the body that is fitted to, `reference` the float32 body, for the teacher. Workers do the job in
-    their place, if there are some. `kept` has samples of the body, `firsts` first evaluations of this process."""
+    their place, if there are some. `memory` holds samples of the body, `firsts` first evaluations of this process."""
 
     sampler: Sampler
     reference: Sampler
     job: RolloutJob | None = None
     workers: Workers | None = None
-    kept: Kept = field(default_factory=Kept)
-    firsts: Kept = field(default_factory=Kept)
+    memory: ArrayMemory = field(default_factory=ArrayMemory)
+    firsts: ArrayMemory = field(default_factory=ArrayMemory)
 
     def samples(self, plan: Plan, blocks: Sequence[Block], of_teacher: bool = False) -> Iterator[Array]:
-        """Samples [seeds, *x_shape] of each block; UserError if they leave the numbers."""
-        for found in self._each(Asked(plan, replace(block, target=None), of_teacher) for block in blocks):
-            if isinstance(found, UserError):
-                raise found
-            assert isinstance(found, np.ndarray)
-            yield found
+        """Samples [seeds, *x_shape] of each block; UserError where they are not finite."""
+        for result in self._results(RolloutItem(plan, replace(block, target=None), of_teacher) for block in blocks):
+            yield _array(result)
 
     def qualities(self, plan: Plan, blocks: Sequence[Block]) -> NDArray[np.float64]:
         """PSNR of each sample against its target, in dB: [seeds]."""
         pairs = zip(self.samples(plan, blocks), blocks, strict=True)
-        return np.concatenate([psnr(made, block.taught) for made, block in pairs])
+        return np.concatenate([psnr(samples, block.taught) for samples, block in pairs])
 
     def tried(self, plans: Sequence[Plan], blocks: Sequence[Block]) -> list[NDArray[np.float64] | None]:
         """The qualities of several plans; None for one whose samples are not finite."""
         with np.errstate(all="ignore"):
-            found = self._each(Asked(plan, replace(block, target=None)) for plan in plans for block in blocks)
-            return [_finite([(next(found), block) for block in blocks]) for _ in plans]
+            items = (RolloutItem(plan, replace(block, target=None)) for plan in plans for block in blocks)
+            results = self._results(items)
+            return [_finite([(next(results), block) for block in blocks]) for _ in plans]
 
-    def columns(self, numbers: Recurrence, free: Sequence[Number], blocks: Sequence[Block]) -> Iterator[Sensitivity]:
+    def columns(self, numbers: Recurrence, free: Sequence[Number], blocks: Sequence[Block]) -> Iterator[Jacobian]:
         """The columns of all free numbers on each block."""
-        for found in self._each(Measured(numbers, tuple(free), block) for block in blocks):
-            if isinstance(found, UserError):
-                raise found
-            assert isinstance(found, Sensitivity)
-            yield found
+        for result in self._results(JacobianItem(numbers, tuple(free), block) for block in blocks):
+            if isinstance(result, UserError):
+                raise result
+            assert isinstance(result, Jacobian)
+            yield result
 
-    def _each(self, items: Iterable[Item]) -> Iterator[Result]:
-        """What items ask for, in their order. What is kept is not made again."""
+    def _results(self, items: Iterable[Item]) -> Iterator[Result]:
+        """The results of items, in their order. What the memory holds is not sampled again."""
         keyed = [(item, _key(item)) for item in items]
-        known = [None if key is None else self.kept.get(key) for _, key in keyed]
-        made = self._made([item for (item, _), had in zip(keyed, known, strict=True) if had is None])
-        for (_, key), had in zip(keyed, known, strict=True):
-            found = next(made) if had is None else had[0]
-            if key is not None and isinstance(found, np.ndarray):
-                self.kept.put(key, [found])
-            yield found
+        stored = [None if key is None else self.memory.get(key) for _, key in keyed]
+        fresh = self._fresh([item for (item, _), arrays in zip(keyed, stored, strict=True) if arrays is None])
+        for (_, key), arrays in zip(keyed, stored, strict=True):
+            result = next(fresh) if arrays is None else arrays[0]
+            if key is not None and isinstance(result, np.ndarray):
+                self.memory.put(key, [result])
+            yield result
 
-    def _made(self, items: Sequence[Item]) -> Iterator[Result]:
+    def _fresh(self, items: Sequence[Item]) -> Iterator[Result]:
         if self.workers is not None and self.job is not None:
             return in_order(self.job, items, self.workers)
         return (_rolled(self.sampler, self.reference, self.firsts, item) for item in items)
@@ -129,27 +127,32 @@ class Rollouts:
 
 def _key(item: Item) -> bytes | None:
     """None for what no fit asks for twice."""
-    return rollout_key(item.plan, item.block) if isinstance(item, Asked) and not item.of_teacher else None
+    return rollout_key(item.plan, item.block) if isinstance(item, RolloutItem) and not item.of_teacher else None
 
 
-def _rolled(sampler: Sampler, reference: Sampler, firsts: Kept, item: Item) -> Result:
-    """What an item asks for. A plan that leaves the numbers is a result: it must not end what others asked for."""
+def _rolled(sampler: Sampler, reference: Sampler, firsts: ArrayMemory, item: Item) -> Result:
+    """The result of an item. An error is a result, too: it must not end the other items."""
     try:
-        if isinstance(item, Measured):
-            return sensitivity(sampler, item.numbers, item.free, item.block, firsts)
+        if isinstance(item, JacobianItem):
+            return jacobian(sampler, item.numbers, item.free, item.block, firsts)
         if item.of_teacher:
             return sample(reference, item.plan, item.block)
-        network = with_first_kept(item.block.network(sampler, item.plan), item.block, firsts)
+        network = with_first_stored(item.block.network(sampler, item.plan), item.block, firsts)
         return sample_by(network, item.plan, item.block)
     except UserError as error:
         return error
 
 
+def _array(result: Result) -> Array:
+    if isinstance(result, UserError):
+        raise result
+    assert isinstance(result, np.ndarray)
+    return result
+
+
 def _finite(pairs: Sequence[tuple[Result, Block]]) -> NDArray[np.float64] | None:
-    qualities = []
-    for made, block in pairs:
-        if not isinstance(made, np.ndarray):
-            return None
-        qualities.append(psnr(made, block.taught))
-    found = np.concatenate(qualities)
-    return found if np.isfinite(found).all() else None
+    """The PSNRs [seeds] of the samples of some blocks."""
+    if not all(isinstance(result, np.ndarray) for result, _ in pairs):
+        return None
+    qualities = np.concatenate([psnr(_array(result), block.taught) for result, block in pairs])
+    return qualities if np.isfinite(qualities).all() else None

@@ -36,7 +36,7 @@ STARTS = (  # solver, grid: some are far ahead on one denoiser, and none on all 
 class Starts:
     """What a fit may begin as.
 
-    nominal: plans without fitted numbers; gains are over the best of them. fitted: those of earlier fits. The fit
+    nominal: plans without fitted numbers; gains are over the best of them. fitted: plans of earlier fits. The fit
     begins as the best of all, or as the first of `fitted` if that was asked for.
     """
 
@@ -50,19 +50,18 @@ class Starts:
 
 
 def starts_of(sampler: Sampler, asked: str, steps: int, guidance: Guidance | None) -> Starts:
-    """The plan of a name or of a file; without one, the known plans and those that were fitted to other bodies.
+    """The plan of a name or of a file; without one, the known plans and the plans that were fitted to other bodies.
 
-    `fitted:N` is that of this body, else that of another one. Raises UserError for a plan that no fit can begin as.
+    `fitted:N` is this body's plan, else another body's. Raises UserError for a plan that no fit can begin as.
     """
     if not asked:
         return Starts(candidates(sampler, steps, guidance), fitted_plans(sampler, steps, guidance, is_own=False))
     if asked.startswith(FITTED):
-        known = (fitted_plans(sampler, steps, guidance, is_own) for is_own in (True, False))
-        found = tuple(plan for plans in known for plan in plans)
-        if asked != f"{FITTED}{steps}" or not found:
+        own, others = (fitted_plans(sampler, steps, guidance, is_own) for is_own in (True, False))
+        if asked != f"{FITTED}{steps}" or not (own or others):
             where, of = sampler.bundle.path, f"{steps} evaluations for guidance {describe(guidance)}"
             raise UserError(f"{where} has no plan {asked!r} of {of}", "name SOLVER:STEPS@GRID, or leave --plan out")
-        return Starts(candidates(sampler, steps, guidance), found[:1], is_asked=True)
+        return Starts(candidates(sampler, steps, guidance), (*own, *others)[:1], is_asked=True)
     plan = sampler.compile(asked, guidance)
     recurrence_of(plan)  # refuses what cannot be fitted
     if len(plan.steps) != steps:
@@ -92,7 +91,7 @@ def _unmarked(sampler: Sampler, plan: Plan) -> Plan:
 
 def candidates(sampler: Sampler, steps: int, guidance: Guidance | None) -> tuple[Plan, ...]:
     """The plans of STARTS that this schedule has, with so many evaluations, and that a fit can begin at."""
-    found = []
+    plans = []
     for solver, grid in STARTS:
         try:
             plan = sampler.compile(f"{solver}:{steps}@{grid}", guidance)
@@ -100,20 +99,20 @@ def candidates(sampler: Sampler, steps: int, guidance: Guidance | None) -> tuple
         except UserError:
             continue
         if len(plan.steps) == steps:
-            found.append(plan)
-    if not found:
+            plans.append(plan)
+    if not plans:
         raise UserError("no known plan suits this denoiser", "name one to begin at: --plan SOLVER:STEPS")
-    return tuple(found)
+    return tuple(plans)
 
 
 def best_start(rolled: Rollouts, plans: Sequence[Plan], blocks: Sequence[Block], progress: Progress = SILENT) -> Plan:
     """The plan with the highest mean PSNR on some blocks, of those whose samples are finite. UserError without one."""
-    found = []
-    for plan, qualities in zip(plans, rolled.tried(plans, blocks), strict=True):
-        found.append((None if qualities is None else float(qualities.mean()), plan))
-        progress("nominal plans", len(found), len(plans))
-    finite = [(quality, plan) for quality, plan in found if quality is not None]
+    finite = []
+    for count, (plan, qualities) in enumerate(zip(plans, rolled.tried(plans, blocks), strict=True)):
+        if qualities is not None:
+            finite.append((float(qualities.mean()), plan))
+        progress("nominal plans", count + 1, len(plans))
     if not finite:
         what = f"no sample of {', '.join(plan.name for plan in plans)} is finite"
         raise UserError(what, "name another plan to begin at: --plan SOLVER:STEPS@GRID")
-    return max(finite, key=lambda known: known[0])[1]
+    return max(finite, key=lambda pair: pair[0])[1]

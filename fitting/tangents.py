@@ -2,7 +2,7 @@
 
 A change of a number moves the next x. From there on, changes follow the recurrence of the plan itself:
 
-    dx_{i+1} = rows[i, 0] dx_i + sum_j rows[i, 1 + j] dp_{i-j} + the change of row i,    dp_i = D_i dx_i + that of p_i
+    dx_{i+1} = rows[i, 0] dx_i + sum_j rows[i, 1 + j] dp_{i-j} + the change of row i,   dp_i = D_i dx_i + its own change
 
 Only D_i, the derivative of a prediction with respect to x, asks the network. It is linear, and the dx_i of the many
 numbers lie near a few directions of each sample. So D_i is measured along the DIRECTIONS strongest of them. What they
@@ -14,11 +14,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.fitting.blocks import Block, flat, run, sample_of, told_apart
+from fewstep.fitting.blocks import Block, flat, run, sample_of, with_other_times
 from fewstep.fitting.free import Number, moved
-from fewstep.fitting.kept import Kept, with_first_kept
+from fewstep.fitting.jacobian import Jacobian
+from fewstep.fitting.memory import ArrayMemory, with_first_stored
 from fewstep.fitting.recurrence import Recurrence, plan_of
-from fewstep.fitting.sensitivity import Sensitivity
 from fewstep.plans.plan import Plan
 from fewstep.runtime.execute import StepNetwork, StepState, combine, see
 from fewstep.runtime.sampler import Sampler
@@ -31,44 +31,44 @@ NUDGE = 1e-2  # of x, in its root mean square: the length of a difference
 NOTHING = 1e-30  # a length that is none
 
 
-def sensitivity(
-    sampler: Sampler, numbers: Recurrence, free: Sequence[Number], block: Block, firsts: Kept | None = None
-) -> Sensitivity:
-    """The columns of all free numbers on one block. `firsts` has first evaluations that are known."""
+def jacobian(
+    sampler: Sampler, numbers: Recurrence, free: Sequence[Number], block: Block, firsts: ArrayMemory | None = None
+) -> Jacobian:
+    """The columns of all free numbers on one block. `firsts` holds first evaluations."""
     plan, count = plan_of(numbers), numbers.steps
-    nudged = numbers.told.copy()
+    nudged = numbers.times.copy()
     for number in free:
-        if number.kind == "told":
+        if number.kind == "times":
             nudged[number.step] += number.size
     leans = [number for number in free if number.kind == "lean"]
     leaned = plan_of(moved(numbers, leans, np.array([number.size for number in leans])))
-    both = told_apart(plan, nudged)
+    both = with_other_times(plan, nudged)
     network = block.network(sampler, both)
     if firsts is not None:
-        network = with_first_kept(network, block, firsts)
+        network = with_first_stored(network, block, firsts)
     states = run(plan, block, network)
     seeds, base = len(block.seeds), sample_of(plan, states)
     of_x = np.zeros((seeds, len(free), base[0].size))
-    made: list[Float64] = []  # the changes of predictions, the newest first
+    of_ps: list[Float64] = []  # the changes of predictions, the newest first
     for k, state in enumerate(states):
         of_p = np.zeros_like(of_x)
         moving = [place for place, number in enumerate(free) if number.step < k]
         if moving:
             of_p[:, moving] = _derivative(plan, state, network, of_x[:, moving])
         for place, number in enumerate(free):
-            if number.step == k and number.kind == "told":
-                told = network(k + count, both.steps[k + count], state.u)
-                of_p[:, place] = flat(see(plan, k, state.before, state.u, told).x0) - flat(state.x0)
+            if number.step == k and number.kind == "times":
+                outputs = network(k + count, both.steps[k + count], state.u)
+                of_p[:, place] = flat(see(plan, k, state.before, state.u, outputs).x0) - flat(state.x0)
             elif number.step == k and number.kind == "lean":
                 other = see(leaned, k, state.before, state.u, state.outputs)
                 of_p[:, place] = flat(other.x0) - flat(state.x0)
-        made = [of_p, *made[: numbers.history - 1]]
-        of_x = numbers.rows[k, 0] * of_x + sum(c * each for c, each in zip(numbers.rows[k, 1:], made, strict=False))
+        of_ps = [of_p, *of_ps[: numbers.history - 1]]
+        of_x = numbers.rows[k, 0] * of_x + sum(c * each for c, each in zip(numbers.rows[k, 1:], of_ps, strict=False))
         columns = [state.before[0], state.x0, *state.before[1:]]
         for place, number in enumerate(free):
             if number.step == k and number.kind == "rows":
                 of_x[:, place] += number.size * flat(columns[number.column])
-    return Sensitivity(
+    return Jacobian(
         columns=of_x.astype(np.float32),
         samples=base.reshape(seeds, -1),
         targets=block.taught.reshape(seeds, -1),
@@ -92,7 +92,7 @@ def _derivative(plan: Plan, state: StepState, network: StepNetwork, of_x: Float6
     shares = mixes[:, :, :needed] * lengths[:, :, None]
     x, p = flat(state.before[0]), flat(state.x0)
     reach = NUDGE * np.sqrt(np.einsum("se,se->s", x, x))[:, None]
-    found, rest, slope = np.zeros_like(of_x), of_x.copy(), np.zeros((seeds, 1))
+    derivative, rest, slope = np.zeros_like(of_x), of_x.copy(), np.zeros((seeds, 1))
     for j in range(needed):
         direction = np.einsum("sm,sme->se", mixes[:, :, j], units)
         length = np.maximum(np.sqrt(np.einsum("se,se->s", direction, direction)), NOTHING)[:, None]
@@ -102,7 +102,7 @@ def _derivative(plan: Plan, state: StepState, network: StepNetwork, of_x: Float6
         seen = see(plan, state.index, before, u, network(state.index, state.step, u))
         change = (flat(seen.x0) - p) / np.maximum(reach, NOTHING)
         share = shares[:, :, j, None] * length[:, :, None]
-        found += share * change[:, None, :]
+        derivative += share * change[:, None, :]
         rest -= share * direction[:, None, :]
         slope = np.einsum("se,se->s", change, direction)[:, None]
-    return np.asarray(found + slope[:, :, None] * rest)
+    return np.asarray(derivative + slope[:, :, None] * rest)

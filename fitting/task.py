@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from fewstep.evaluation.distances.features import Extractor, default_features, open_extractor
 from fewstep.evaluation.output import check_writable
 from fewstep.evaluation.teacher import teacher_plan
+from fewstep.fitting.conditions import FitConditions, fit_conditions
 from fewstep.fitting.options import FitOptions
 from fewstep.fitting.rollouts import RolloutJob, Rollouts, open_samplers
-from fewstep.fitting.rows import FitRows, fit_rows
 from fewstep.fitting.start import Starts, starts_of
 from fewstep.graph.commit import open_for_update
 from fewstep.plans.compile import check_guidance
@@ -32,14 +32,14 @@ ROOM = 2**20  # bytes of a plan, which is seldom more
 
 @dataclass(frozen=True)
 class FitTask:
-    """`rows` are the conditions of each use. `extractor` compares features of samples, where one knows the data."""
+    """`conditions` are the rows of each use. `extractor` compares features of samples, where one knows the data."""
 
     bundle: Bundle
     body: str
     rolled: Rollouts
     starts: Starts
     teacher: Plan
-    rows: FitRows
+    conditions: FitConditions
     guidance: Guidance | None
     extractor: Extractor | None
 
@@ -69,9 +69,9 @@ def open_task(options: FitOptions) -> FitTask:
     sampler, reference = open_samplers(options.bundle, options.precision, options.backend, options.threads)
     job = RolloutJob(sent(options.bundle, (body,)), options.precision, options.backend)
     guidance = check_guidance(options.guidance, denoiser_facts(bundle.manifest))
-    _tell_of_lost(bundle, body, options.steps, guidance)
+    _warn_of_lost(bundle, body, options.steps, guidance)
     starts = starts_of(sampler, options.plan, options.steps, guidance)
-    rows = fit_rows(bundle, options.conditions, options.prompts)
+    conditions = fit_conditions(bundle, options.conditions, options.prompts)
     features = options.features or default_features(bundle.manifest)
     extractor = open_extractor(features, bundle.manifest.x_shape, 1)  # more threads might move its bits
     if options.output is not None:
@@ -80,17 +80,17 @@ def open_task(options: FitOptions) -> FitTask:
         writer.reserve(ROOM)  # and we may write, and nobody else is writing
     teacher = teacher_plan(reference, options.teacher or None, starts.nominal[0])
     _check_teacher(teacher, options.steps)
-    _tell_of_guidance(bundle, bundle.manifest.bodies[body], guidance)
-    return FitTask(bundle, body, Rollouts(sampler, reference, job), starts, teacher, rows, guidance, extractor)
+    _warn_of_guidance(bundle, bundle.manifest.bodies[body], guidance)
+    return FitTask(bundle, body, Rollouts(sampler, reference, job), starts, teacher, conditions, guidance, extractor)
 
 
-def _tell_of_guidance(bundle: Bundle, body: Body, guidance: Guidance | None) -> None:
+def _warn_of_guidance(bundle: Bundle, body: Body, guidance: Guidance | None) -> None:
     """Warn where int8 was calibrated with other guidance: calibration has a default weight, and a fit has none."""
     if body.precision != "int8" or (calibrated := calibrated_plan(bundle, body)) is None:
         return
     if calibrated.guidance != guidance:
-        known, asked = describe(calibrated.guidance), describe(guidance)
-        LOG.warning("int8 was calibrated with guidance %s, and the fit has guidance %s: its %s", known, asked, MISFIT)
+        own, asked = describe(calibrated.guidance), describe(guidance)
+        LOG.warning("int8 was calibrated with guidance %s, and the fit has guidance %s: its %s", own, asked, MISFIT)
 
 
 def _check_teacher(teacher: Plan, steps: int) -> None:
@@ -106,11 +106,11 @@ def _check_teacher(teacher: Plan, steps: int) -> None:
         raise UserError(f"{what}: it has {many}, and the plan has {steps}", fix)
 
 
-def _tell_of_lost(bundle: Bundle, body: str, steps: int, guidance: Guidance | None) -> None:
+def _warn_of_lost(bundle: Bundle, body: str, steps: int, guidance: Guidance | None) -> None:
     """Warn of each fitted plan whose file cannot be read. A plan for the same use takes its place; others leave it."""
     for entry in bundle.manifest.fitted:
         for error in readable(bundle, [entry])[1]:
             weight = weight_of_fit(bundle.path, bundle.manifest, entry)
-            is_made = (entry.body, entry.evaluations, as_guidance(weight)) == (body, steps, guidance)
-            ending = "this fit makes it again" if is_made else f"this fit leaves it; {error.fix}"
+            is_same = (entry.body, entry.evaluations, as_guidance(weight)) == (body, steps, guidance)
+            ending = "this fit makes it again" if is_same else f"this fit leaves it; {error.fix}"
             LOG.warning("%s; %s", error.what, ending)

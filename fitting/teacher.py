@@ -1,7 +1,6 @@
-"""The samples of a fit's teacher, block by block, kept for the next run."""
+"""The samples of a fit's teacher, block by block, in the user's cache folder for the next run."""
 
 import io
-import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from hashlib import sha256
@@ -21,22 +20,25 @@ from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sampler import Sampler
 from fewstep.workers.kind import this_kind
 
-LOG = logging.getLogger("fewstep")
-PACKAGES = (fewstep.fitting,)  # whose code a fit follows from, beside the packages of `this_kind`
+PACKAGES = (fewstep.fitting,)  # whose code a fit follows from, with the packages of `this_kind`
 
 
 def taught(
     rolled: Rollouts, plan: Plan, blocks: Sequence[Block], stage: str = "teacher", progress: Progress = SILENT
 ) -> tuple[Block, ...]:
-    """The blocks with the teacher's samples as their targets."""
-    known = [_kept(rolled.reference, plan, block) for block in blocks]
-    made = rolled.samples(plan, [b for b, kept in zip(blocks, known, strict=True) if kept is None], of_teacher=True)
-    found: list[Block] = []
-    for block, kept in zip(blocks, known, strict=True):
-        target = kept if kept is not None else _keep(rolled.reference, plan, block, next(made))
-        found.append(replace(block, target=target))
-        progress(stage, len(found), len(blocks))
-    return tuple(found)
+    """The blocks with the teacher's samples as their targets. UserError where they are not finite."""
+    names = [_file_name(rolled.reference, plan, block) for block in blocks]
+    files = [cache.read_intact("fitting", name) for name in names]
+    missing = [block for block, file in zip(blocks, files, strict=True) if file is None]
+    fresh = rolled.samples(plan, missing, of_teacher=True)
+    complete: list[Block] = []
+    for block, name, file in zip(blocks, names, files, strict=True):
+        samples = next(fresh) if file is None else np.load(io.BytesIO(file), allow_pickle=False)
+        if file is None:
+            _store(name, plan, samples)
+        complete.append(replace(block, target=samples))
+        progress(stage, len(complete), len(blocks))
+    return tuple(complete)
 
 
 def identity(sampler: Sampler) -> bytes:
@@ -47,32 +49,17 @@ def identity(sampler: Sampler) -> bytes:
     files = [file for graph in graphs if graph is not None for file in (graph.file, *graph.data)]
     files += [condition.null_file for condition in manifest.conditions if condition.null_file is not None]
     hashes = [manifest.files.get(file) for file in files]
-    known = (manifest.x_shape, manifest.conditions, hashes, this_kind(), code_of(PACKAGES))
-    return sha256(repr(known).encode()).digest()
+    facts = (manifest.x_shape, manifest.conditions, hashes, this_kind(), code_of(PACKAGES))
+    return sha256(repr(facts).encode()).digest()
 
 
-def _kept(sampler: Sampler, plan: Plan, block: Block) -> Array | None:
-    """The teacher's samples of a block from the cache folder, if they are there."""
-    content = cache.read("fitting", _name(sampler, plan, block))
-    if content is None:
-        return None
-    try:
-        array = np.load(io.BytesIO(content), allow_pickle=False)
-        if array.shape == (len(block.seeds), *block.x_shape) and array.dtype == np.float32:
-            return np.asarray(array)
-    except (ValueError, EOFError, OSError) as error:
-        LOG.warning("a teacher's samples of an earlier fit cannot be read (%s): they are made again", error)
-    return None
-
-
-def _keep(sampler: Sampler, plan: Plan, block: Block, made: Array) -> Array:
-    if not np.isfinite(made).all():
-        raise UserError(f"the teacher {plan.name} left the numbers", "give another one: --teacher SOLVER:STEPS")
+def _store(name: str, plan: Plan, samples: Array) -> None:
+    if not np.isfinite(samples).all():
+        raise UserError(f"samples of the teacher {plan.name} are not finite", "give --teacher SOLVER:STEPS of another")
     buffer = io.BytesIO()
-    np.save(buffer, made)
-    cache.store("fitting", _name(sampler, plan, block), buffer.getvalue())
-    return made
+    np.save(buffer, samples)
+    cache.store_intact("fitting", name, buffer.getvalue())
 
 
-def _name(sampler: Sampler, plan: Plan, block: Block) -> str:
+def _file_name(sampler: Sampler, plan: Plan, block: Block) -> str:
     return sha256(identity(sampler) + encode(plan) + digest(block)).hexdigest()[:32] + ".npy"

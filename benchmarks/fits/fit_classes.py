@@ -10,9 +10,9 @@ import msgspec
 import numpy as np
 
 from fewstep.fitting.blocks import blocks_of
+from fewstep.fitting.conditions import USES
 from fewstep.fitting.options import FitOptions
 from fewstep.fitting.recurrence import plan_of
-from fewstep.fitting.rows import USES
 from fewstep.fitting.search import checkpoint_of_search, search
 from fewstep.fitting.task import FitTask, open_task
 from fewstep.fitting.teacher import identity, taught

@@ -58,6 +58,6 @@ def estimate_ems(
     moving = np.gradient(f, lams, axis=0, edge_order=2)
     centred = f - f.mean(axis=1, keepdims=True)
     spread = (centred**2).mean(axis=1)
-    known = spread > (NEGLIGIBLE * np.abs(f).max()) ** 2
-    s = np.where(known, (centred * moving).mean(axis=1) / np.where(known, spread, 1.0), 0.0)
+    is_spread = spread > (NEGLIGIBLE * np.abs(f).max()) ** 2
+    s = np.where(is_spread, (centred * moving).mean(axis=1) / np.where(is_spread, spread, 1.0), 0.0)
     return Ems(lams, np.array(diagonals), s, moving.mean(axis=1) - s * f.mean(axis=1))

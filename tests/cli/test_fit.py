@@ -11,13 +11,11 @@ from fewstep.cli.conditions import needed_words
 from fewstep.cli.fit import verb
 from fewstep.cli.main import main
 from fewstep.fitting.blocks import CHOICE_SEEDS
-from fewstep.fitting.ending.energy import Energy
-from fewstep.fitting.ending.residual import FeatureResidual
-from fewstep.fitting.ending.sets import SetDistances
-from fewstep.fitting.ending.step_back import StepBack
 from fewstep.fitting.endpoint import Gain
 from fewstep.fitting.fit import fit
+from fewstep.fitting.judgement import SetDistances
 from fewstep.fitting.options import FitOptions
+from fewstep.fitting.trade import Trade
 from fewstep.runtime.bundle.manifest import Condition
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.progress import SILENT
@@ -75,42 +73,27 @@ def test_a_plan_of_a_weak_teacher_is_written_and_not_kept(tiny_bundle: Path, mon
     assert end == ["plan.json: the plan", f"{tiny_bundle}: {reason}"]
 
 
-def test_lines_for_the_last_stages_and_for_the_distance_of_sets(
-    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_lines_for_the_trade_and_for_the_distance_of_sets(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options = FitOptions(tiny_bundle, plan="dpmpp_2m:2", guidance=2.0, **FEW)
-    known = fit(options)
+    result = fit(options)
 
-    def lines(back: StepBack | None, energy: Energy | None, sets: SetDistances | None) -> list[str]:
-        monkeypatch.setattr("fewstep.cli.fit.fit", lambda *_: replace(known, back=back, energy=energy, sets=sets))
+    def lines(trade: Trade | None, sets: SetDistances | None) -> list[str]:
+        monkeypatch.setattr("fewstep.cli.fit.fit", lambda *_: replace(result, trade=trade, sets=sets))
         return [str(each) for each in verb(options, SILENT).shown[3:-2]]
 
-    assert lines(None, None, None) == []
-    limit = f"at most {known.span_psnr:.1f} dB with these predictions, where the plan has {known.span_fitted:.1f} dB"
+    assert lines(None, None) == []
+    limit = f"at most {result.span_psnr:.1f} dB with these predictions, where the plan has {result.span_fitted:.1f} dB"
     assert limit in str(verb(options, SILENT).shown[2])
-    assert lines(StepBack(1.0, 1.0, 0.0, 0.0), Energy(1.0123, 0.04, 1.0123), SetDistances("cnn", 23.4, 20.0, 2.0)) == [
-        "features: all corrections stay",
-        "energy: as the teacher's, by a factor of 1.0123 and -0.04 dB on the seeds of the choices",
+    assert lines(Trade(0.04, 0.0, 0.0, 1.0123, 1.0123), SetDistances("cnn", 23.4, 20.0, 2.0)) == [
+        "trade: -0.04 dB of PSNR on the seeds of the choices for a factor of 1.0123 for the teacher's energy",
         "FD(cnn) to the teacher, same seeds: 23.40, fitted 20.00 (-3.40 ± 2.00)",
     ]
-    assert lines(StepBack(0.85, 0.0, 0.4, 1.5), Energy(1.0123, 0.24, 1.0), SetDistances("cnn", 23.4, 41.8, 7.0)) == [
-        "features: 0.85 of the corrections stay, and 0.00 of those to guidance weights; -0.40 dB of PSNR and +1.50 dB "
-        "of features on the seeds of the choices",
-        "energy: not the teacher's, which would take a factor of 1.0123 and -0.24 dB on the seeds of the choices",
+    assert lines(Trade(0.4, 3.0, 1.5, 1.0, 1.0123), SetDistances("cnn", 23.4, 41.8, 7.0)) == [
+        "trade: -0.40 dB of PSNR on the seeds of the choices for +1.50 dB of features at weight 3, and a factor of "
+        "1.0000 for the teacher's energy, which would take 1.0123",
         "FD(cnn) to the teacher, same seeds: 23.40, fitted 41.80 (+18.40 ± 7.00): as a set, these samples are further "
         "from the teacher's",
     ]
-    (nearer,) = lines(None, Energy(1.0123, 0.24, 1.0077), None)
-    assert nearer.endswith("-0.24 dB on the seeds of the choices; a factor of 1.0077 is taken")
-    known = replace(known, residual=FeatureResidual(3.0, 0.31, 2.04))
-    assert lines(None, None, None) == [
-        "feature residual: weight 3; -0.31 dB of PSNR and +2.04 dB of features on the seeds of the choices"
-    ]
-    known = replace(known, residual=FeatureResidual(0.0, 0.0, 0.0))
-    assert lines(None, None, None) == ["feature residual: none"]
-    known = replace(known, residual=None)
-    (alike,) = lines(StepBack(0.85, 0.85, 0.4, 1.5), None, None)  # as without guidance
-    assert alike.startswith("features: 0.85 of the corrections stay; -0.40 dB of PSNR")
 
 
 @pytest.mark.parametrize(

@@ -3,19 +3,19 @@
 import numpy as np
 import pytest
 
-from fewstep.fitting import fit as verb
+from fewstep.fitting import gate
 from fewstep.fitting.blocks import FIT_SEEDS
+from fewstep.fitting.conditions import fit_conditions
 from fewstep.fitting.fit import fit
 from fewstep.fitting.options import FitOptions
 from fewstep.fitting.rollouts import Rollouts
-from fewstep.fitting.rows import fit_rows
 from fewstep.rollouts.prompts import CALIBRATION, HELD_OUT
 from fewstep.runtime.bundle.reading import open_bundle
 from tests.fitting.test_fit import FEW
 
 
 def test_values_of_no_file_are_drawn_by_the_seed(tiny_bundle):
-    rows = fit_rows(open_bundle(tiny_bundle), None, None)
+    rows = fit_conditions(open_bundle(tiny_bundle), None, None)
     assert (rows.fit, rows.selection, rows.judge) == (None, None, None)
 
 
@@ -23,7 +23,7 @@ def test_values_of_no_file_are_drawn_by_the_seed(tiny_bundle):
 def test_own_rows_are_divided(tiny_bundle, tmp_path, count, caplog):
     own = np.arange(count) % 3
     np.savez(tmp_path / "own.npz", **{"class": own})
-    rows = fit_rows(open_bundle(tiny_bundle), tmp_path / "own.npz", None)
+    rows = fit_conditions(open_bundle(tiny_bundle), tmp_path / "own.npz", None)
     for part, found in enumerate((rows.fit, rows.selection, rows.judge)):
         np.testing.assert_array_equal(found["class"], own[part::3])
     assert caplog.text == ""
@@ -31,7 +31,7 @@ def test_own_rows_are_divided(tiny_bundle, tmp_path, count, caplog):
 
 def test_few_own_rows_are_shared_and_a_line_says_so(tiny_bundle, tmp_path, caplog):
     np.savez(tmp_path / "own.npz", **{"class": np.arange(23) % 3})
-    rows = fit_rows(open_bundle(tiny_bundle), tmp_path / "own.npz", None)
+    rows = fit_conditions(open_bundle(tiny_bundle), tmp_path / "own.npz", None)
     assert rows.fit is rows.selection is rows.judge and len(rows.fit["class"]) == 23
     assert "share 23 rows of conditions; from 24 rows on each has its own" in caplog.text
 
@@ -42,7 +42,7 @@ def test_prompts_that_come_with_fewstep_are_held_out_of_the_fit(tiny_bundle):
     from tests.runtime.text_bundle import with_companions
 
     bundle = open_bundle(with_companions(tiny_bundle))
-    rows, encoder = fit_rows(bundle, None, None), load_text_encoder(bundle)
+    rows, encoder = fit_conditions(bundle, None, None), load_text_encoder(bundle)
     np.testing.assert_array_equal(rows.fit["text"], encoder.encode(CALIBRATION)["text"])
     np.testing.assert_array_equal(rows.selection["text"], rows.fit["text"])
     np.testing.assert_array_equal(rows.judge["text"], encoder.encode(HELD_OUT)["text"])
@@ -51,7 +51,7 @@ def test_prompts_that_come_with_fewstep_are_held_out_of_the_fit(tiny_bundle):
 def test_each_use_of_a_fit_has_its_part_and_its_seeds(tiny_bundle, tmp_path, monkeypatch):
     np.savez(tmp_path / "own.npz", **{"class": np.arange(24) % 3})
     checked, judged = [], []
-    teacher, samples = verb.checked_teacher, Rollouts.samples
+    teacher, samples = gate.checked_teacher, Rollouts.samples
 
     def check(sampler, asked, plan, seeds, rows, *rest):
         checked.append((seeds, rows["class"].tolist()))
@@ -61,7 +61,7 @@ def test_each_use_of_a_fit_has_its_part_and_its_seeds(tiny_bundle, tmp_path, mon
         judged.append({int(value) for block in blocks for value in block.conditions["class"]})
         return samples(rolled, plan, blocks, of_teacher)
 
-    monkeypatch.setattr(verb, "checked_teacher", check)
+    monkeypatch.setattr(gate, "checked_teacher", check)
     monkeypatch.setattr(Rollouts, "samples", measured)
     fit(FitOptions(tiny_bundle, guidance=2.0, conditions=tmp_path / "own.npz", iterations=1, **FEW))
     assert checked == [(FIT_SEEDS[:4], [0] * 8)] * 2  # row i has class i mod 3, and so each part one class

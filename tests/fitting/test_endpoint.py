@@ -6,11 +6,21 @@ import numpy as np
 import pytest
 
 from fewstep.fitting.blocks import sample
-from fewstep.fitting.endpoint import Gain, Nominal, Refinement, Seeds, energies_of, is_overfitted, refine, step_of
+from fewstep.fitting.endpoint import (
+    FitSeeds,
+    Gain,
+    Nominal,
+    Refinement,
+    energies_of,
+    equations,
+    is_overfitted,
+    refine,
+    step_of,
+)
 from fewstep.fitting.free import free_numbers
+from fewstep.fitting.jacobian import Jacobian, join, norms
 from fewstep.fitting.recurrence import plan_of, recurrence_of
 from fewstep.fitting.rollouts import Rollouts
-from fewstep.fitting.sensitivity import Sensitivity, join, norms
 from fewstep.plans.compile import compile_plan, trace_plan
 from fewstep.plans.schedule import CLEAN, NoiseSchedule
 from fewstep.plans.solvers import ddim
@@ -20,7 +30,7 @@ from tests.fitting.analytic import X_SHAPE, Analytic, at, blocks, facts, flow_ma
 FAMILIES = [("linear", "epsilon"), ("cosine", "v"), ("flow", "flow"), ("edm", "edm")]
 
 
-def fitted(sampler, plan, fit_blocks, selection, kinds=("rows", "told"), iterations=6, history=3):
+def fitted(sampler, plan, fit_blocks, selection, kinds=("rows", "times"), iterations=6, history=3):
     """The best numbers, with every iteration."""
     origin = recurrence_of(plan, history)
     free = free_numbers(origin, norms(sampler, origin, fit_blocks), kinds)
@@ -30,7 +40,7 @@ def fitted(sampler, plan, fit_blocks, selection, kinds=("rows", "told"), iterati
     def measure(numbers, parts):
         return join(list(rolled.columns(numbers, free, parts)))
 
-    work = Refinement(rolled, origin, free, Seeds(fit_blocks, selection), nominal, measure)
+    work = Refinement(rolled, origin, free, FitSeeds(fit_blocks, selection), nominal, measure)
     return list(refine(work, origin, iterations, measured=2))
 
 
@@ -87,25 +97,25 @@ def test_restoration_is_fitted_with_its_degraded_sample():
     assert np.abs(found.rows - origin.rows)[:, -1].max() > 1e-3
 
 
-def sensitivity_of(matrix, residual):
-    return Sensitivity(matrix[None], np.zeros((1, len(residual))), residual[None])
+def jacobian_of(matrix, residual):
+    return Jacobian(matrix[None], np.zeros((1, len(residual))), residual[None])
 
 
 def step(found, so_far, damping, anchor):
-    return step_of(found, energies_of(found), so_far, damping, anchor)
+    return step_of(*equations(found), energies_of(found), so_far, damping, anchor)
 
 
 def test_without_damping_a_step_solves_a_linear_problem():
     rng = np.random.default_rng(0)
     matrix, truth = rng.standard_normal((3, 20)), np.array([0.5, -1.0, 2.0])
-    found = step(sensitivity_of(matrix, truth @ matrix), np.zeros(3), damping=0.0, anchor=0.0)
+    found = step(jacobian_of(matrix, truth @ matrix), np.zeros(3), damping=0.0, anchor=0.0)
     np.testing.assert_allclose(found, truth, rtol=1e-6)
 
 
 def test_the_anchor_pulls_towards_the_origin_and_damping_towards_where_it_is():
     rng = np.random.default_rng(1)
     matrix = rng.standard_normal((3, 20))
-    nothing_to_gain = sensitivity_of(matrix, np.full(20, 1e-12))
+    nothing_to_gain = jacobian_of(matrix, np.full(20, 1e-12))
     so_far = np.array([0.5, -1.0, 2.0])
     back = step(nothing_to_gain, so_far, damping=0.0, anchor=1e6)
     np.testing.assert_allclose(back, -so_far, rtol=1e-4)
@@ -116,7 +126,7 @@ def test_the_anchor_pulls_towards_the_origin_and_damping_towards_where_it_is():
 def test_columns_learn_from_a_step():
     rng = np.random.default_rng(3)
     truth, step_made = rng.standard_normal((3, 20)), np.array([0.3, 0.0, -0.2])
-    guess = Sensitivity(truth[None] + 0.1 * rng.standard_normal((1, 3, 20)), np.zeros((1, 20)), np.ones((1, 20)))
+    guess = Jacobian(truth[None] + 0.1 * rng.standard_normal((1, 3, 20)), np.zeros((1, 20)), np.ones((1, 20)))
     learned = guess.after(step_made, (step_made @ truth)[None])
     np.testing.assert_allclose(step_made @ learned.columns[0], step_made @ truth, atol=1e-6)
     np.testing.assert_allclose(learned.columns[0][1], guess.columns[0][1], atol=1e-6)  # the step did not touch it

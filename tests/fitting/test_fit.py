@@ -12,17 +12,16 @@ import pytest
 import fewstep.runtime
 from fewstep.evaluation.integrity import VerifyOptions, verify
 from fewstep.fitting import fit as verb
+from fewstep.fitting import judgement, teacher
 from fewstep.fitting import search as searching
 from fewstep.fitting import task as tasks
-from fewstep.fitting import teacher
-from fewstep.fitting.ending.energy import PRICE
-from fewstep.fitting.ending.residual import COST
-from fewstep.fitting.ending.step_back import StepBack
 from fewstep.fitting.fit import fit
 from fewstep.fitting.options import FitOptions
 from fewstep.fitting.recurrence import plan_of
 from fewstep.fitting.search import search
 from fewstep.fitting.task import open_task
+from fewstep.fitting.trade import COST, ENERGY_PART, Trade, Trader
+from fewstep.machine import cache
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import encode
 from fewstep.runtime.bundle.reading import open_bundle
@@ -60,10 +59,10 @@ def test_samples_of_a_fit_of_all_numbers_have_the_energy_of_the_teachers(tiny_bu
 
 def test_a_result_has_the_price_of_the_energy(tiny_bundle):
     options = {**FEW, "iterations": 1}
-    found = fit(FitOptions(tiny_bundle, guidance=2.0, **options))
-    assert found.energy.taken == found.energy.factor and found.energy.price <= PRICE
-    assert found.back is found.residual is found.sets is None  # no extractor knows these data
-    assert fit(FitOptions(tiny_bundle, guidance=2.0, method="rows", **options)).energy is None
+    result = fit(FitOptions(tiny_bundle, guidance=2.0, **options))
+    assert result.trade.factor == result.trade.energy and result.trade.price <= ENERGY_PART * COST
+    assert (result.trade.weight, result.trade.features, result.sets) == (0, 0, None)  # no extractor knows these data
+    assert fit(FitOptions(tiny_bundle, guidance=2.0, method="rows", **options)).trade is None
 
 
 def test_a_result_has_distances_of_sets_where_an_extractor_knows_the_data(tiny_bundle, monkeypatch):
@@ -76,21 +75,19 @@ def test_a_result_has_distances_of_sets_where_an_extractor_knows_the_data(tiny_b
     monkeypatch.setattr(tasks, "open_extractor", opened)
     found = fit(FitOptions(tiny_bundle, guidance=2.0, **{**FEW, "judge_seeds": 16}))
     assert asked == [("none", open_bundle(tiny_bundle).manifest.x_shape)]
-    assert 0 < found.back.share <= 1 and found.back.gain >= found.back.price
-    assert found.residual.gain > 0 and found.residual.price <= COST
+    assert found.trade.features > 0 and found.trade.price <= COST
     assert found.sets.features == "pixels" and not found.sets.is_worse
     assert found.span_psnr > found.span_fitted == pytest.approx(found.nominal_psnr + found.on_judge.mean)
     assert 0 < found.sets.fitted < found.sets.nominal and found.sets.error > 0
 
 
-def test_without_iterations_the_last_stages_go_on_from_a_fitted_plan(tiny_bundle, monkeypatch):
+def test_without_iterations_the_trade_goes_on_from_a_fitted_plan(tiny_bundle, monkeypatch):
     former_plan = fit(FitOptions(tiny_bundle, guidance=2.0, **FEW)).plan
     monkeypatch.setattr(tasks, "open_extractor", lambda *_: HALVES)
     options = FitOptions(tiny_bundle, guidance=2.0, **{**FEW, "plan": "fitted:2", "iterations": 0})
     *_, found = search(open_task(options), options)
     np.testing.assert_allclose(plan_of(found.origin).steps[0].update, former_plan.steps[0].update)
-    assert (found.done, found.back.share, found.back.price) == (0, 1, 0)
-    assert found.residual.gain > 0.1 and found.residual.price <= COST
+    assert found.done == 0 and found.trade.features > 0.1 and found.trade.price <= COST
     with pytest.raises(UserError, match="give at least 1"):
         FitOptions(tiny_bundle, method="rows", iterations=0)
 
@@ -113,7 +110,7 @@ def test_the_body_that_is_deployed_is_the_one_that_is_fitted_to(tiny_bundle):
 def test_rows_alone_leave_times_and_weights(tiny_bundle):
     options = FitOptions(tiny_bundle, guidance=2.0, method="rows", **{**FEW, "iterations": 1})
     *_, found = search(open_task(options), options)
-    np.testing.assert_array_equal(found.numbers.told, found.origin.told)
+    np.testing.assert_array_equal(found.numbers.times, found.origin.times)
     np.testing.assert_array_equal(found.numbers.lean, found.origin.lean)
     gained = open_task(options).rolled.qualities(plan_of(found.numbers), found.seeds.selection) - found.before.selection
     assert gained.mean() > 0
@@ -175,9 +172,9 @@ def test_an_interrupted_fit_goes_on_from_its_best(tiny_bundle, caplog):
     states.close()
     with caplog.at_level(logging.WARNING, "fewstep"):
         again = next(search(task, options))
-    assert "going on after 1 iterations" in caplog.text
+    assert "going on after 1 steps" in caplog.text
     np.testing.assert_array_equal(again.numbers.rows, first.numbers.rows)
-    np.testing.assert_array_equal(again.numbers.told, first.numbers.told)
+    np.testing.assert_array_equal(again.numbers.times, first.numbers.times)
 
 
 def other_runtime(monkeypatch):
@@ -198,15 +195,15 @@ def other_code(monkeypatch):
 @pytest.mark.parametrize("change", [other_runtime, other_processor, other_code])
 def test_what_another_fewstep_engine_or_processor_left_is_not_taken(tiny_bundle, monkeypatch, caplog, change):
     options = FitOptions(tiny_bundle, guidance=2.0, iterations=1, **FEW)
-    task, made, real = open_task(options), [], teacher._keep
-    monkeypatch.setattr(teacher, "_keep", lambda *given: made.append(given) or real(*given))
+    task, made, real = open_task(options), [], teacher._store
+    monkeypatch.setattr(teacher, "_store", lambda *given: made.append(given) or real(*given))
     states = search(task, options)
     next(states)
     next(states)
     states.close()
     blocks = len(made)
     next(search(task, options))
-    assert len(made) == blocks > 0 and "going on after 1 iterations" in caplog.text
+    assert len(made) == blocks > 0 and "going on after 1 steps" in caplog.text
     change(monkeypatch)
     caplog.clear()
     next(search(task, options))
@@ -327,26 +324,30 @@ def test_a_better_former_plan_stays(tiny_bundle):
     assert (again.over_former.mean, again.plan) == (0, first.plan)
 
 
-def test_a_former_plan_gives_way_to_the_energy_that_it_lacks(tiny_bundle, monkeypatch):
+@pytest.mark.parametrize("price", [0.0, 100.0])
+def test_a_former_plan_gives_way_to_features_that_it_lacks_only_at_their_price(tiny_bundle, monkeypatch, price):
+    """Otherwise each fit with other options could lose the price of the trade again."""
     better = {"guidance": 2.0, "iterations": 3, **FEW}
-    fit(FitOptions(tiny_bundle, **better))
-    monkeypatch.setattr(verb, "price_of_energy", lambda *_: 1000.0)
-    worse = {**better, "plan": "ddim:2", "iterations": 1}
-    assert fit(FitOptions(tiny_bundle, **{**worse, "method": "rows"})).plan is None  # it has no such stage
-    assert fit(FitOptions(tiny_bundle, **worse)).plan is not None
+    former = fit(FitOptions(tiny_bundle, **better))
+    monkeypatch.setattr(tasks, "open_extractor", lambda *_: HALVES)
+    monkeypatch.setattr(judgement, "are_nearer", lambda *_: True)
+    monkeypatch.setattr(Trader, "trade", lambda trader: (trader.work.origin, Trade(price, 1.0, 1.0, 1.0, 1.0)))
+    worse = fit(FitOptions(tiny_bundle, **{**better, "plan": "ddim:2", "iterations": 1}))
+    assert -100 < worse.over_former.mean < -1 and worse.on_judge.counts
+    assert (worse.plan is not None) == (price > 0)
+    (entry,) = open_bundle(tiny_bundle).manifest.fitted
+    kept = worse if worse.plan is not None else former
+    assert entry.psnr == pytest.approx(kept.nominal_psnr + kept.on_judge.mean, abs=2e-3)
 
 
-@pytest.mark.parametrize("is_nearer", [True, False])
-def test_a_former_plan_gives_way_to_a_step_back_only_where_features_gain(tiny_bundle, monkeypatch, is_nearer):
-    """Otherwise each fit with other options could lose the price of the step again."""
-    former_plan = fit(FitOptions(tiny_bundle, guidance=2.0, **FEW)).plan
-    pixels = SimpleNamespace(name="pixels", extract=lambda samples: samples.reshape(len(samples), -1)[:, :3])
-    monkeypatch.setattr(tasks, "open_extractor", lambda *_: pixels)
-    monkeypatch.setattr(searching, "step_back", lambda *_: StepBack(0.8, 0.8, 100.0, 101.0))
-    monkeypatch.setattr(verb, "price_of_features", lambda price, *_: price * is_nearer)
-    found = fit(FitOptions(tiny_bundle, guidance=2.0, **FEW))
-    assert -100 < found.over_former.mean < -1 and found.on_judge.counts
-    assert (found.plan is not None) == is_nearer and found.plan != former_plan
-    assert open_bundle(tiny_bundle).manifest.fitted[0].psnr == pytest.approx(
-        found.nominal_psnr + found.on_judge.mean - (0 if is_nearer else found.over_former.mean), abs=2e-3
-    )
+def test_damage_to_the_teachers_samples_is_no_part_of_a_fit(tiny_bundle, caplog):
+    options = FitOptions(tiny_bundle, guidance=2.0, **FEW)
+    plan = fit(options).plan
+    (first, *_) = files = sorted(cache.path("fitting", "").glob("*.npy"))
+    assert len(files) == 3  # a block of each use
+    content = bytearray(first.read_bytes())
+    content[-64:] = bytes(64)
+    first.write_bytes(content)
+    assert fit(options).plan == plan
+    assert f"{first} is damaged, and is made again" in caplog.text
+    assert first.read_bytes() != content

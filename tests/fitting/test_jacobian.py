@@ -5,8 +5,8 @@ import numpy as np
 from fewstep.fitting import tangents
 from fewstep.fitting.blocks import run, sample
 from fewstep.fitting.free import difference, free_numbers, moved
+from fewstep.fitting.jacobian import join, norms
 from fewstep.fitting.recurrence import plan_of, recurrence_of
-from fewstep.fitting.sensitivity import join, norms
 from fewstep.plans.compile import compile_plan
 from tests.fitting.analytic import Analytic, blocks, facts, mixture, taught
 
@@ -14,14 +14,14 @@ SAMPLER = Analytic(facts("cosine", "v"), mixture)
 PLAN = compile_plan("dpmpp_2m:4", SAMPLER.facts, 2.0)
 NUMBERS = recurrence_of(PLAN, history=3)
 BLOCKS = taught(SAMPLER, compile_plan("dpmpp_2m:60@uniform_lambda", SAMPLER.facts, 2.0), blocks(range(8), size=4))
-FREE = free_numbers(NUMBERS, norms(SAMPLER, NUMBERS, BLOCKS), ("rows", "told", "lean"))
+FREE = free_numbers(NUMBERS, norms(SAMPLER, NUMBERS, BLOCKS), ("rows", "times", "lean"))
 
 
 def test_numbers_are_those_that_a_step_has():
     kinds = [(each.kind, each.step, each.column) for each in FREE]
     assert [column for kind, step, column in kinds if (kind, step) == ("rows", 0)] == [0, 1]
     assert [column for kind, step, column in kinds if (kind, step) == ("rows", 3)] == [0, 1, 2, 3]
-    assert [step for kind, step, _ in kinds if kind == "told"] == [0, 1, 2, 3]
+    assert [step for kind, step, _ in kinds if kind == "times"] == [0, 1, 2, 3]
     assert [step for kind, step, _ in kinds if kind == "lean"] == [0, 1, 2, 3]
 
 
@@ -53,7 +53,7 @@ def error_of(columns, exact):
 
 def test_columns_are_those_of_whole_rollouts(monkeypatch):
     monkeypatch.setattr(tangents, "DIRECTIONS", len(FREE))
-    found = tangents.sensitivity(SAMPLER, NUMBERS, FREE, BLOCKS[0])
+    found = tangents.jacobian(SAMPLER, NUMBERS, FREE, BLOCKS[0])
     base, whole = whole_columns(BLOCKS[0])
     assert error_of(found.columns, whole).max() < 0.1  # differences that long are no derivatives
     residual = BLOCKS[0].target.reshape(4, -1) - base
@@ -66,20 +66,20 @@ def test_few_directions_tell_most_of_the_columns(monkeypatch):
     errors = []
     for count in (2, 4, 8):
         monkeypatch.setattr(tangents, "DIRECTIONS", count)
-        found = tangents.sensitivity(SAMPLER, NUMBERS, FREE, BLOCKS[0])
+        found = tangents.jacobian(SAMPLER, NUMBERS, FREE, BLOCKS[0])
         errors.append(float(np.median(error_of(found.columns, exact))))
     assert errors[2] < errors[1] < errors[0] < 0.5
 
 
 def test_columns_cost_the_directions_and_the_told_times():
     SAMPLER.calls.clear()
-    tangents.sensitivity(SAMPLER, NUMBERS, FREE, BLOCKS[0])
+    tangents.jacobian(SAMPLER, NUMBERS, FREE, BLOCKS[0])
     assert 4 + 4 < len(SAMPLER.calls) <= tangents.calls([4, 5, 6, 6]) == 4 + 4 + 4 + 8 + 8
 
 
 def test_a_block_gives_the_same_bits_whatever_ran_before():
-    together = join([tangents.sensitivity(SAMPLER, NUMBERS, FREE, block) for block in BLOCKS])
-    alone = tangents.sensitivity(SAMPLER, NUMBERS, FREE, BLOCKS[1])
+    together = join([tangents.jacobian(SAMPLER, NUMBERS, FREE, block) for block in BLOCKS])
+    alone = tangents.jacobian(SAMPLER, NUMBERS, FREE, BLOCKS[1])
     np.testing.assert_array_equal(together.gram[4:], alone.gram)
     np.testing.assert_array_equal(together.slope[4:], alone.slope)
 

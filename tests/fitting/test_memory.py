@@ -6,10 +6,10 @@ import numpy as np
 
 from fewstep.fitting.blocks import sample
 from fewstep.fitting.free import free_numbers
-from fewstep.fitting.kept import Kept, rollout_key
+from fewstep.fitting.jacobian import norms
+from fewstep.fitting.memory import ArrayMemory, rollout_key
 from fewstep.fitting.recurrence import plan_of, recurrence_of
 from fewstep.fitting.rollouts import Rollouts
-from fewstep.fitting.sensitivity import norms
 from fewstep.plans.compile import compile_plan
 from tests.fitting.analytic import Analytic, blocks, facts, mixture, taught
 
@@ -51,10 +51,10 @@ def test_another_told_time_another_start_or_another_block_is_evaluated():
     sampler, rolled, numbers = opened()
     list(rolled.samples(plan_of(numbers), PARTS[:1]))
     sampler.calls.clear()
-    told, weaker = numbers.told.copy(), 0.9 * numbers.start
+    told, weaker = numbers.times.copy(), 0.9 * numbers.start
     told[0] -= 1
     for other, parts in (
-        (replace(numbers, told=told), PARTS[:1]),
+        (replace(numbers, times=told), PARTS[:1]),
         (replace(numbers, start=weaker), PARTS[:1]),
         (numbers, PARTS[1:]),
     ):
@@ -85,7 +85,7 @@ def test_conditions_are_part_of_what_samples_follow_from():
 
 
 def test_the_arrays_that_were_asked_for_the_longest_ago_give_way():
-    kept, kilobyte = Kept(most=3000), np.zeros(1000, np.uint8)
+    kept, kilobyte = ArrayMemory(most=3000), np.zeros(1000, np.uint8)
     for name in (b"a", b"b", b"c"):
         kept.put(name, [kilobyte])
     assert kept.get(b"a") is not None

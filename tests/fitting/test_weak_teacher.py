@@ -5,6 +5,7 @@ import pytest
 from fewstep.evaluation.results import TeacherCheck
 from fewstep.evaluation.teacher import Teacher
 from fewstep.fitting import fit as verb
+from fewstep.fitting import gate
 from fewstep.fitting.blocks import FIT_SEEDS
 from fewstep.fitting.fit import fit
 from fewstep.fitting.options import FitOptions
@@ -60,6 +61,14 @@ def test_a_teacher_that_is_behind_a_former_plan_does_not_replace_it(tiny_bundle)
     assert open_bundle(tiny_bundle).manifest == manifest
 
 
+def test_the_same_fit_keeps_its_plan_twice(tiny_bundle):
+    """The teacher is hardly nearer than the first plan, but it is the judge of both."""
+    options = FitOptions(tiny_bundle, guidance=2.0, **{**FEW, "teacher": "ddim:20"})
+    first, second = fit(options), fit(options)
+    assert first.is_kept and not first.check.suffices
+    assert second.is_kept and second.over_former.mean == 0 and second.plan == first.plan
+
+
 @pytest.mark.parametrize(("ends_at", "is_kept"), [(56.0, False), (57.5, True), (49.0, True)])
 @pytest.mark.parametrize("has_former", [True, False])
 def test_a_teacher_that_fails_its_check_after_the_fit_keeps_no_plan_that_is_behind(
@@ -71,7 +80,7 @@ def test_a_teacher_that_fails_its_check_after_the_fit_keeps_no_plan_that_is_behi
     before = open_bundle(tiny_bundle).manifest
     plan = open_task(FitOptions(tiny_bundle, guidance=2.0, **FEW)).teacher
     checks = [TeacherCheck("dpmpp_2m:80@arctan", 60.0, at, 4) for at in (12.0, *([58.0] * has_former), ends_at)]
-    monkeypatch.setattr(verb, "checked_teacher", lambda *_: Teacher(plan, checks.pop(0)))
+    monkeypatch.setattr(gate, "checked_teacher", lambda *_: Teacher(plan, checks.pop(0)))
     result = fit(FitOptions(tiny_bundle, guidance=2.0, **{**FEW, "teacher": ""}))
     assert result.plan is not None and result.is_kept == (is_kept or not has_former)
     assert (open_bundle(tiny_bundle).manifest == before) == (not result.is_kept)

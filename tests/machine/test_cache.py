@@ -35,17 +35,6 @@ def test_damage_is_no_content(
         assert f"{file} is damaged, and is made again" in caplog.text
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes in folders")
-def test_nobody_waits_for_a_pipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    file = cache.path("fitting", "a.npy")
-    file.parent.mkdir(parents=True)
-    os.mkfifo(file)
-    assert cache.read("fitting", "a.npy") is None
-    cache.store("fitting", "a.npy", b"one")
-    assert cache.read("fitting", "a.npy") == b"one"
-
-
 def test_without_the_variable_it_is_in_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("XDG_CACHE_HOME", "LOCALAPPDATA"):
         monkeypatch.delenv(name, raising=False)

@@ -1,0 +1,131 @@
+"""The gate of a fit: the teacher is checked before the search, and once more with the fitted plan.
+
+A teacher suffices where twice its steps are TEACHER_MARGIN dB nearer to it than to the plan it judges. A teacher that
+does not may still bring a plan that is nearer to twice its steps than the plan it replaces.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from fewstep.evaluation.results import TEACHER_MARGIN, TeacherCheck
+from fewstep.evaluation.teacher import CHECKED, Teacher, checked_teacher, teacher_plan
+from fewstep.fitting.blocks import FIT_SEEDS
+from fewstep.fitting.options import FitOptions
+from fewstep.fitting.task import FitTask
+from fewstep.plans.errors import UserError
+from fewstep.plans.file import encode
+from fewstep.plans.guidance import as_guidance
+from fewstep.plans.name import with_steps
+from fewstep.plans.plan import Plan
+from fewstep.rollouts.conditions_file import ConditionRecords
+from fewstep.runtime.bundle.fit_command import weight_of_fit
+from fewstep.runtime.bundle.manifest import FittedPlan
+from fewstep.runtime.bundle.reading import Bundle
+from fewstep.runtime.execute import Array
+from fewstep.runtime.fitted_plans import readable
+from fewstep.runtime.progress import Progress
+
+CHANCE = 1.0  # dB between means over the seeds of a check that may be chance
+
+
+@dataclass(frozen=True)
+class TeacherGate:
+    """A teacher that was checked on a few seeds of the fit, none of the judge's.
+
+    replaced: the name of the plan whose place a new one takes: the former fitted plan, or else the nominal one. before:
+    the teacher's check against it. is_shut: whether the bundle keeps no plan of this teacher. fix: what to do then.
+    checked: the teacher's check against any other plan.
+    """
+
+    teacher: Plan
+    replaced: str
+    before: TeacherCheck
+    is_shut: bool
+    fix: str
+    checked: Callable[[Plan], TeacherCheck]
+
+    @property
+    def reason(self) -> str:
+        """Why it is shut."""
+        nearer = f"less than {TEACHER_MARGIN:g} dB nearer than {self.replaced} with {self.before.judged:.1f} dB"
+        return f"the teacher {self.teacher.name} is {self.before.exactness:.1f} dB from twice as many steps, {nearer}"
+
+    def is_shut_after(self, after: TeacherCheck) -> bool:
+        """Whether it is shut for a fitted plan: a teacher that is too near to it may leave it behind the replaced."""
+        return self.is_shut or (_fails(after) and _is_behind(after, self.before))
+
+
+def check_teacher(task: FitTask, options: FitOptions, progress: Progress) -> TeacherGate:
+    """The gate before the search. UserError for a teacher of `--teacher` that fails, unless a file takes the plan.
+
+    The default teacher gets more steps until it suffices. A former plan that the same teacher judged does not shut the
+    gate: both plans stand before one judge.
+    """
+    nominal, sampled = task.starts.nominal[0], _memory_of(task)
+
+    def checked(name: str | None, plan: Plan) -> Teacher:
+        return checked_teacher(task.reference, name, plan, FIT_SEEDS[:CHECKED], task.conditions.fit, progress, sampled)
+
+    first = checked(options.teacher or None, nominal)
+    teacher, replaced, before, former = first.plan, nominal, first.check, former_fit(task, nominal)
+    if former is not None and before.exactness is not None:
+        replaced = msgspec.structs.replace(former[1], fitted=None)  # the float32 body runs it, with nothing to warn of
+        before = checked(teacher.name, replaced).check
+    has_same_judge = former is not None and former[0].teacher == teacher.name
+    default = teacher_plan(task.reference, None, nominal).name
+    if options.teacher and default != teacher.name:
+        fix = f"leave --teacher out, which takes {default} or more steps"
+    else:
+        fix = f"give --teacher {with_steps(teacher.name, 2 * len(teacher.steps))}"
+    is_shut = bool(options.teacher) and _fails(before) and not has_same_judge
+    gate = TeacherGate(teacher, replaced.name, before, is_shut, fix, lambda plan: checked(teacher.name, plan).check)
+    if is_shut and options.output is None:
+        raise UserError(gate.reason, gate.fix)
+    return gate
+
+
+def former_fit(task: FitTask, plan: Plan) -> tuple[FittedPlan, Plan] | None:
+    """The plan that was fitted to this very graph for the same use, and its entry in the manifest."""
+    for entry in task.bundle.manifest.fitted:
+        plans, _ = readable(task.bundle, [entry] if entry.body == task.body else [])
+        for former in plans:
+            if former.fitted is not None and former.fitted.graph == task.graph and use_of(former) == use_of(plan):
+                return entry, former
+    return None
+
+
+def use_of(plan: Plan) -> tuple[object, ...]:
+    """All that a caller asks for who finds a fitted plan of a body."""
+    return len(plan.steps), plan.guidance, plan.strength, {step.shaping for step in plan.steps}
+
+
+def use_of_entry(bundle: Bundle, entry: FittedPlan) -> tuple[object, ...]:
+    """The use of a plan in a bundle; where its file is lost, as far as the manifest says."""
+    plans, lost = readable(bundle, [entry])
+    weight = weight_of_fit(bundle.path, bundle.manifest, entry) if lost else None
+    return (entry.evaluations, as_guidance(weight), None, {None}) if lost else use_of(plans[0])
+
+
+def _memory_of(task: FitTask) -> Callable[[Plan, Sequence[int], ConditionRecords], Array]:
+    """Who samples for the checks: all have the same seeds, so that a plan is sampled once."""
+    samples: dict[bytes, Array] = {}
+
+    def sampled(plan: Plan, seeds: Sequence[int], conditions: ConditionRecords) -> Array:
+        key = encode(plan)
+        if key not in samples:
+            samples[key] = task.reference.sample(plan, seeds, conditions)
+        return samples[key]
+
+    return sampled
+
+
+def _fails(check: TeacherCheck) -> bool:
+    """Whether twice as many steps showed that the teacher is too near to the plan."""
+    return check.exactness is not None and not check.suffices
+
+
+def _is_behind(check: TeacherCheck, before: TeacherCheck) -> bool:
+    """Whether a plan is further from twice the teacher's steps than the one before, by more than chance."""
+    return check.judged is not None and before.judged is not None and check.judged + CHANCE < before.judged

@@ -1,0 +1,132 @@
+"""The judgement of a fitted plan, on seeds that no number and no choice of the fit has seen."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.evaluation.distances import distance
+from fewstep.evaluation.distances.features import Extractor
+from fewstep.fitting.blocks import BLOCK, Block, flat, run
+from fewstep.fitting.endpoint import ERRORS, Gain
+from fewstep.fitting.rollouts import Rollouts
+from fewstep.fitting.trade import feature_distances
+from fewstep.plans.plan import Plan
+from fewstep.rollouts.metrics import psnr
+from fewstep.runtime.execute import Array
+from fewstep.runtime.sampler import Sampler
+
+RESAMPLES = 100  # draws of the seeds
+SPANNED = 2  # blocks of the judge seeds that the limit of all coefficients is taken on
+
+
+@dataclass(frozen=True)
+class SetDistances:
+    """FD in the features of an extractor, between samples of a plan and the teacher's from the same seeds.
+
+    nominal, fitted: of the plan without fitted numbers, and of the fitted one. error: the standard error of their
+    difference, by draws of the seeds that are the same for both.
+    """
+
+    features: str
+    nominal: float
+    fitted: float
+    error: float
+
+    @property
+    def is_worse(self) -> bool:
+        """Whether the fitted plan is further from the teacher by more than chance."""
+        return self.fitted - self.nominal > ERRORS * self.error
+
+
+@dataclass(frozen=True)
+class FitJudgement:
+    """nominal_psnr: mean PSNR of the nominal plan in dB. gain: the fitted plan's over it. over_former: its gain over a
+    former plan; None without one. is_behind_former: by more than the price of features that the former lacks.
+    sets: None without an extractor. span_psnr, span_fitted: the limit of all coefficients, and the fitted plan there.
+    """
+
+    nominal_psnr: float
+    gain: Gain
+    over_former: Gain | None
+    is_behind_former: bool
+    sets: SetDistances | None
+    span_psnr: float
+    span_fitted: float
+
+
+def judge(
+    rolled: Rollouts,
+    extractor: Extractor | None,
+    blocks: Sequence[Block],
+    nominal: Plan,
+    fitted: Plan,
+    former: Plan | None,
+    price: float,
+) -> FitJudgement:
+    """The fitted plan against the nominal and a former one. price: dB of PSNR that the fit gave up for features."""
+    targets = np.concatenate([block.taught for block in blocks])
+    plain, samples = (np.concatenate(list(rolled.samples(plan, blocks))) for plan in (nominal, fitted))
+    before, after = psnr(plain, targets), psnr(samples, targets)
+    over_former, is_behind = None, False
+    if former is not None:
+        others = np.concatenate(list(rolled.samples(former, blocks)))
+        over_former = Gain.of(after, psnr(others, targets))
+        has_nearer = extractor is not None and price > 0 and are_nearer(extractor, samples, others, targets)
+        is_behind = over_former.mean < -(price if has_nearer else 0.0)
+    return FitJudgement(
+        nominal_psnr=float(before.mean()),
+        gain=Gain.of(after, before),
+        over_former=over_former,
+        is_behind_former=is_behind,
+        sets=None if extractor is None else set_distances(extractor, plain, samples, targets),
+        span_psnr=span_psnr(rolled.sampler, fitted, blocks[:SPANNED]),
+        span_fitted=float(after[: SPANNED * BLOCK].mean()),
+    )
+
+
+def are_nearer(extractor: Extractor, samples: Array, others: Array, targets: Array) -> bool:
+    """Whether features of samples are nearer to their targets' than other samples' from the same seeds.
+
+    Their mean squared distance has to be smaller by more than chance, and FD no larger: FD of 64 seeds alone is too
+    uncertain.
+    """
+    nearer = Gain.of(feature_distances(extractor, others, targets), feature_distances(extractor, samples, targets))
+    sets = set_distances(extractor, others, samples, targets)
+    return nearer.counts and sets.fitted <= sets.nominal
+
+
+def set_distances(extractor: Extractor, nominal: Array, fitted: Array, targets: Array) -> SetDistances:
+    """Of samples [seeds, *x_shape], row by row from the same seeds; at least 2 of them."""
+    features = [extractor.extract(each) for each in (nominal, fitted, targets)]
+    rng = np.random.default_rng(0)
+    count = len(targets)
+    draws = [np.arange(count), *rng.integers(count, size=(RESAMPLES, count))]
+    distances = np.array([_distances(features, rows) for rows in draws])
+    error = float(np.std(distances[1:, 1] - distances[1:, 0], ddof=1))
+    return SetDistances(extractor.name, float(distances[0, 0]), float(distances[0, 1]), error)
+
+
+def span_psnr(sampler: Sampler, plan: Plan, blocks: Sequence[Block]) -> float:
+    """Mean PSNR in dB of the points nearest to the targets: further, only other predictions lead.
+
+    The points are all combinations of the first x, of the given tensors and of all predictions. Each sample has its
+    own combination, so that no plan reaches it: a plan has one for all samples. It is a limit for these predictions
+    alone, since other times, guidance weights and earlier rows make others.
+    """
+    qualities = []
+    for block in blocks:
+        states = run(plan, block, block.network(sampler, plan))
+        given = block.given(plan).values()
+        parts = [flat(each) for each in (states[0].before[0], *given, *(state.x0 for state in states))]
+        for seed, target in enumerate(flat(block.taught)):
+            basis = np.stack([part[seed] for part in parts], axis=1)
+            nearest = basis @ np.linalg.lstsq(basis, target, rcond=None)[0]
+            qualities.append(psnr(nearest[None], target[None]))
+    return float(np.concatenate(qualities).mean())
+
+
+def _distances(features: list[NDArray[np.float32]], rows: NDArray[np.int64]) -> tuple[float, float]:
+    nominal, fitted, taught = (distance.fit(each[rows]) for each in features)
+    return distance.frechet(nominal, taught), distance.frechet(fitted, taught)
