@@ -1,6 +1,6 @@
 """What each choice of calibration wins or costs: every one of them changed alone, over several calibration seeds.
 
-    python benchmarks/ablation.py BUNDLE [--plan dpmpp_2m:8 ...] [--seeds 128] [--calibrations 3] [--work FOLDER]
+    python -m benchmarks.ablation BUNDLE [--plan dpmpp_2m:8 ...] [--seeds 128] [--calibrations 3] [--work FOLDER]
 
 PSNR against float32 along the same plan, on held-out seeds, with the body for this CPU as it is deployed, unless a row
 says otherwise. Writes a table for each plan into docs/measured/choices.md; tables of other plans stay. Each result is a
@@ -23,11 +23,11 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
-from choices.rows import BASE, ROWS
-from choices.seen import Body, Seen
-from counts import positive
 from numpy.typing import NDArray
 
+from benchmarks.choices.rows import BASE, ROWS
+from benchmarks.choices.seen import Body, Seen
+from benchmarks.counts import positive
 from fewstep.calibration.opening import open_task
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.calibration.task import Task

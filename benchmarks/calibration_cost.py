@@ -1,6 +1,6 @@
-"""What calibrating costs beside onnxruntime's percentile calibration: `python benchmarks/calibration_cost.py`.
+"""What calibrating costs beside onnxruntime's percentile calibration: `python -m benchmarks.calibration_cost`.
 
-    python benchmarks/calibration_cost.py [BUNDLE] [--trajectories 16 64 256] [--runs 3] [--memory GB] [--json]
+    python -m benchmarks.calibration_cost [BUNDLE] [--trajectories 16 64 256] [--runs 3] [--memory GB] [--json]
 
 Without BUNDLE, the DDPM CIFAR-10 architecture with random weights, 35.7 M parameters. Ours is the whole command
 `fewstep calibrate` for cpu-x86, with no counts kept from before. onnxruntime's is `quantize_static` of the same float
@@ -26,9 +26,8 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from bar import Bar
-from command_cost import Cost, TooLarge, Unfinished, measure
-
+from benchmarks.bar import Bar
+from benchmarks.command_cost import Cost, TooLarge, Unfinished, measure
 from fewstep.calibration.choosing.trials import FEWEST  # with fewer trajectories nothing is tried
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import open_bundle
@@ -43,7 +42,7 @@ PEAK_BAR = 3.0  # GB
 SPREAD_BAR = 5.0  # percent, the largest peak over the smallest
 TIME_BAR = 0.5  # of onnxruntime's
 GB = 1e9
-TOOLS = Path(__file__).parent / "quantization"
+SCRIPTS = Path(__file__).parent / "quantization/tools"
 CLI = (sys.executable, "-m", "fewstep.cli")
 
 
@@ -100,10 +99,10 @@ def ours(bundle: Path, trajectories: int) -> Cost:
 def theirs(bundle: Path, trajectories: int, memory: float) -> Cost:
     """onnxruntime's calibration and quantization alone. TooLarge if it takes more than `memory` bytes."""
     with TemporaryDirectory() as folder:
-        make = [sys.executable, str(TOOLS / "write_material.py"), str(bundle), PLAN, str(trajectories), folder]
-        measure(make)
+        write = [sys.executable, "-m", "benchmarks.quantization.write_material", str(bundle), PLAN]
+        measure([*write, str(trajectories), folder])
         (material,) = Path(folder).iterdir()
-        tool = [sys.executable, str(TOOLS / "tools" / "ort_static.py"), str(material), "tuned-percentile"]
+        tool = [sys.executable, str(SCRIPTS / "ort_static.py"), str(material), "tuned-percentile"]
         # what it leaves behind when it is killed goes with the folder
         return measure([*tool, f"{folder}/int8.onnx"], memory, {"TMPDIR": folder})
 

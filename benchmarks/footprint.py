@@ -1,4 +1,4 @@
-"""What the runtime costs a device, against bars it must stay under: `python benchmarks/footprint.py`.
+"""What the runtime costs a device, against bars it must stay under: `python -m benchmarks.footprint`.
 
 Size on disk, seconds to import and to the first sample, resident memory; each figure from processes of their own, on
 the bundle that comes with fewstep, in int8. Exits with 1 if a bar is missed. Run it on an idle machine. Modules are
@@ -15,9 +15,8 @@ from importlib.metadata import distribution
 from pathlib import Path
 from statistics import median
 
-from bar import Bar
-
 import fewstep.runtime
+from benchmarks.bar import Bar
 from fewstep.models import ready
 from fewstep.runtime.bundle.reading import open_bundle
 

@@ -1,6 +1,6 @@
 """float16 and int8 on this machine's NVIDIA GPU: agreement with the CPU's samples, and times beside torch's.
 
-    python benchmarks/gpu.py [--model fashion_mnist] [--model cifar10]
+    python -m benchmarks.gpu [--model fashion_mnist] [--model cifar10]
 
 One command: it exports and calibrates the shipped models, builds engines of TensorRT, or of TensorRT-RTX where that is
 what is installed, samples, compares and times, and writes docs/measured/gpu.md. A machine without an NVIDIA GPU is told
@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from page import table
 
+from benchmarks.page import table
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.engines.build import BuildOptions, build
@@ -214,7 +214,7 @@ def page(machine: Sequence[str], found: dict[str, list[Found]]) -> str:
     """The page of the measurements."""
     head = f"""# On an NVIDIA GPU
 
-`python benchmarks/gpu.py` wrote this page. Samples follow {PLAN} with guidance {GUIDANCE:g}. PSNR is to the
+`python -m benchmarks.gpu` wrote this page. Samples follow {PLAN} with guidance {GUIDANCE:g}. PSNR is to the
 samples of ONNX Runtime on the CPU in float32, over {SEEDS} seeds. Times are milliseconds of one call, with
 noise and results on the host: the median, and the 99th percentile behind it.
 """

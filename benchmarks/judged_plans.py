@@ -15,8 +15,8 @@ from pathlib import Path
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from zoo.members import FOLDER, Member
 
+from benchmarks.zoo.members import FOLDER, Member
 from fewstep.evaluation.results import TeacherCheck
 from fewstep.evaluation.teacher import checked_teacher
 from fewstep.export.export import ExportOptions, export

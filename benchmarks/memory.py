@@ -1,6 +1,6 @@
-"""What exporting a large network costs in memory, against a bar it must stay under: `python benchmarks/memory.py`.
+"""What exporting a large network costs in memory, against a bar it must stay under: `python -m benchmarks.memory`.
 
-A network of random weights (3 GB by default; `python benchmarks/memory.py 0.5` for half a GB) goes through the whole
+A network of random weights (3 GB by default; `python -m benchmarks.memory 0.5` for half a GB) goes through the whole
 command `fewstep export`, verification included. Every resident page of the process counts, those mapped from files too,
 which the system could drop at any time; beside it stands what is the process's own. Linux only. Exits with 1 if the bar
 is missed. It needs twice the weights on disk, and leaves nothing there.

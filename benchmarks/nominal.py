@@ -1,7 +1,7 @@
 """The best plan without a fit: every deterministic solver on every grid, at equal evaluations, on trained denoisers.
 
-    python benchmarks/nominal.py                     # writes docs/measured/nominal.md: an hour on two idle cores
-    python benchmarks/nominal.py fashion_mnist dit_flow --print
+    python -m benchmarks.nominal                     # writes docs/measured/nominal.md: an hour on two idle cores
+    python -m benchmarks.nominal fashion_mnist dit_flow --print
 
 Quality is the PSNR of float32 samples to those of the teacher (`fewstep.evaluation.teacher`), which is checked. Not
 every plan gets all seeds: `SCHEME` eliminates most of them on few. What was measured is kept in --work, and a second
@@ -17,10 +17,10 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
-from judged_plans import Judge, opened
-from solvers_on_model import EVALUATIONS, solver_names, table
-from zoo.members import MEMBERS, Member
 
+from benchmarks.judged_plans import Judge, opened
+from benchmarks.solvers_on_model import EVALUATIONS, solver_names, table
+from benchmarks.zoo.members import MEMBERS, Member
 from fewstep.plans import grids
 from fewstep.plans.default_grid import default_grid
 from fewstep.plans.errors import UserError
@@ -67,7 +67,7 @@ INTRODUCTION = """# The best plans without a fit
 A nominal plan is a published solver on a grid: no number of it is fitted to a network. The tables
 have the best of them at equal [evaluations](../design.md#words), over all deterministic solvers and
 all grids. Figures are the mean PSNR in dB, and its standard error, of float32 samples to those of
-the [teacher](../design.md#words). `python benchmarks/nominal.py` writes this page.
+the [teacher](../design.md#words). `python -m benchmarks.nominal` writes this page.
 
 Not every plan gets all seeds. The search eliminates plans, for each denoiser and each number of
 evaluations:

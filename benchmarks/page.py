@@ -2,7 +2,7 @@
 
 No figure there is typed in by hand:
 
-    fewstep demo && python benchmarks/page.py fewstep-demo/bundle
+    fewstep demo && python -m benchmarks.page fewstep-demo/bundle
 
 int8 of other tools is compared where --python says what has them (quantization/README.md). Takes half an hour; the
 machine should do nothing else.
@@ -19,18 +19,15 @@ from typing import Any
 
 import msgspec
 
-sys.path.append(str(Path(__file__).parent / "quantization"))
-
-from outcome import Outcome, Row
-from solvers_on_model import table
-
+from benchmarks.quantization.outcome import Outcome, Row
+from benchmarks.solvers_on_model import table
 from fewstep.cli.run import RunOptions, run
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import open_bundle
 
-HERE = Path(__file__).parent
-COMPARE = "quantization/compare.py"
-DOCS = HERE.parent / "docs"  # of the pictures
+ROOT = Path(__file__).parents[1]
+COMPARE = "quantization.compare"
+DOCS = ROOT / "docs"  # of the pictures
 PAGE = DOCS / "measured/shipped_models.md"
 WIDTH = 100  # of a line of text
 COLUMNS = 10
@@ -39,7 +36,7 @@ COLUMNS = 10
 def benchmark(script: str, *arguments: str) -> dict[str, Any]:
     """What a benchmark prints with --json. One that misses its bar returns 1 and is shown all the same."""
     process = subprocess.run(
-        [sys.executable, str(HERE / script), *arguments, "--json"], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", f"benchmarks.{script}", *arguments, "--json"], stdout=subprocess.PIPE, text=True
     )
     if process.returncode not in (0, 1):
         raise SystemExit(process.returncode)
@@ -107,7 +104,7 @@ def page(bundle: Path, pythons: Sequence[str], work: Path | None) -> str:
     kept = [] if work is None else ["--work", str(work)]
     (found,) = benchmark(COMPARE, str(bundle), "--no-speed", *kept, *others)["outcomes"]
     beside = outcome_of(found, COMPARE)
-    speeds = [benchmark("speed.py", str(bundle)), benchmark("speed.py", "--arch", "ddpm-cifar10")]
+    speeds = [benchmark("speed", str(bundle)), benchmark("speed", "--arch", "ddpm-cifar10")]
     draw(bundle, beside.plan, beside.guidance)
     return written(beside, speeds)
 
@@ -126,7 +123,7 @@ def written(beside: Outcome, speeds: Sequence[dict[str, Any]]) -> str:
     )
     return f"""# Shipped models
 
-`fewstep demo && python benchmarks/page.py fewstep-demo/bundle` writes this page.
+`fewstep demo && python -m benchmarks.page fewstep-demo/bundle` writes this page.
 [quantization.md](../quantization.md) explains the words.
 
 {textwrap.fill(run_on, WIDTH)}
@@ -159,8 +156,8 @@ These commands print the tables:
 
 <!-- by hand: benchmarks take minutes on a machine that does nothing else -->
 
-    python benchmarks/speed.py bundle
-    python benchmarks/speed.py --arch ddpm-cifar10
+    python -m benchmarks.speed bundle
+    python -m benchmarks.speed --arch ddpm-cifar10
 """
 
 

@@ -1,6 +1,6 @@
 """What a plan costs: compiling one of 50 steps, and the executor's own time in a step of a 3x32x32 state.
 
-    python benchmarks/plans.py [--json]
+    python -m benchmarks.plans [--json]
 
 Every solver, on the cosine schedule unless it is made for another. Bars: 10 ms to compile, 50 microseconds a step
 beyond the network (which here answers at once; its noise is drawn beforehand, and timed by itself). The exit code is 0

@@ -1,6 +1,6 @@
 """Which solver and which grid on a trained denoiser: every deterministic solver on every grid, at equal evaluations.
 
-    python benchmarks/solvers_on_model.py            # the shipped model: a quarter of an hour on two idle cores
+    python -m benchmarks.solvers_on_model            # the shipped model: a quarter of an hour on two idle cores
 
 Quality is the PSNR to the end of the exact trajectory from the same noise, which a solver of high order with 200 steps
 stands for; then, for a few plans, FD(fashion-mnist-cnn) to images that nobody was trained on. Writes its part of
@@ -212,7 +212,7 @@ def part(
 noise, mean over {seeds} held-out seeds. The exact trajectory is `{TEACHER}` with {TEACHER_STEPS} steps,
 {exactness:.0f} dB from itself with twice as many. Columns are numbers of evaluations; each plan takes as many
 steps as they allow. Grids that start below the noisiest time start another trajectory, and their
-figures suffer for it. `python benchmarks/solvers_on_model.py` writes this part.
+figures suffer for it. `python -m benchmarks.solvers_on_model` writes this part.
 
 ![PSNR over evaluations](solvers-on-model.svg)
 

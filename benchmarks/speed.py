@@ -1,7 +1,7 @@
 """Does int8 win enough? `fewstep bench`, held against a bar: 1.4x for fashion_mnist, 1.8x for ddpm-cifar10.
 
-    python benchmarks/speed.py BUNDLE [--json]
-    python benchmarks/speed.py --arch ddpm-cifar10 [--json]
+    python -m benchmarks.speed BUNDLE [--json]
+    python -m benchmarks.speed --arch ddpm-cifar10 [--json]
 
 The exit code is 0 if the bar is met where int8 wins least, 1 if not.
 """

@@ -6,13 +6,13 @@ from functools import partial
 from typing import get_args
 
 import numpy as np
-from choices.gptq import gptq
-from choices.hessians import as_rows
-from choices.normal_times import count_at_normal_times
-from choices.opening import on_openvino, simulated
-from choices.seen import Body, Seen
 from numpy.typing import NDArray
 
+from benchmarks.choices.gptq import gptq
+from benchmarks.choices.hessians import as_rows
+from benchmarks.choices.normal_times import count_at_normal_times
+from benchmarks.choices.opening import on_openvino, simulated
+from benchmarks.choices.seen import Body, Seen
 from fewstep.calibration.choosing.trials import TRIED, open_trials, try_methods
 from fewstep.calibration.count import count_activations
 from fewstep.calibration.precision.variants import Variants

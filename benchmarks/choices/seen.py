@@ -4,9 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property, reduce
 
-from choices.hessians import Hessians, layer_hessians
-from choices.opening import deployed
-
+from benchmarks.choices.hessians import Hessians, layer_hessians
+from benchmarks.choices.opening import deployed
 from fewstep.calibration.count import count_activations, tabulate
 from fewstep.calibration.task import Task
 from fewstep.graph.graph import Graph

@@ -5,9 +5,8 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from bar import Bar
-from page import WIDTH, table
-
+from benchmarks.bar import Bar
+from benchmarks.page import WIDTH, table
 from fewstep.evaluation.speed.machine import this_machine
 from fewstep.rollouts.metrics import Floats
 

@@ -1,7 +1,7 @@
 """Published systems that are composed from runs: what each claims, and what it is worth on the shipped models.
 
-    python benchmarks/claims/claims.py --page                   # all of it, into docs/measured/claims.md
-    python benchmarks/claims/claims.py --model fashion_mnist --seeds 16 --only SVDD
+    python -m benchmarks.claims.claims --page                   # all of it, into docs/measured/claims.md
+    python -m benchmarks.claims.claims --model fashion_mnist --seeds 16 --only SVDD
 
 A line has the system's figure beside the plain way at equal evaluations of the network, and at equal milliseconds: the
 plain way gets as many evaluations as take as long. A system pays if it is better at both, by twice the deviation of the
@@ -25,11 +25,9 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parent.parent))  # where the tools of all benchmarks lie
-
-import stream_cost
-from claim_lines import Line, Longer, gain, written
-from claim_ways import (
+from benchmarks.claims import stream_cost
+from benchmarks.claims.claim_lines import Line, Longer, gain, written
+from benchmarks.claims.claim_ways import (
     SEARCH,
     Setting,
     alike,
@@ -59,7 +57,6 @@ from claim_ways import (
     value,
     wide,
 )
-
 from fewstep.evaluation.distances.features import NAMED, open_extractor
 from fewstep.export.export import ExportOptions, export
 from fewstep.rollouts.metrics import Floats

@@ -1,6 +1,6 @@
 """What a stream costs beside its network: CPU time of a frame, calls on a still scene, objects that stay.
 
-    python benchmarks/claims/stream_cost.py BUNDLE [--rows 4,64,64] [--frames 100000] [--json]
+    python -m benchmarks.claims.stream_cost BUNDLE [--rows 4,64,64] [--frames 100000] [--json]
 
 The bundle's prologue runs as it is. Its body is replaced by one multiplication, whose time is taken out. Four frames
 are on their way. CPU time is the median of five runs on one thread. Returns 1 if a figure misses its bar. The machine
@@ -22,10 +22,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-sys.path.insert(0, str(Path(__file__).parent.parent))  # where the tools of all benchmarks lie
-
-from bar import Bar
-
+from benchmarks.bar import Bar
 from fewstep.plans.guidance import Residual
 from fewstep.runs import Similar, Stream, stream
 from fewstep.runtime import Sampler, UserError, load

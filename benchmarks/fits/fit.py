@@ -1,9 +1,9 @@
 """Fitted plans of bundles beside the best plans without a fit, on seeds that no fit and no gate has seen.
 
     fewstep fit bundle --steps 6 --guidance 2
-    python benchmarks/fits/fit.py bundle --nominal-work nominal        # measures, and writes docs/measured/fitting.md
-    python benchmarks/fits/fit.py bundle --steps 5 --leave-out 0,4,8   # fits without a class, judged on this class
-    python benchmarks/fits/fit.py                                      # writes the page from what was measured
+    python -m benchmarks.fits.fit bundle --nominal-work nominal        # measures, and writes docs/measured/fitting.md
+    python -m benchmarks.fits.fit bundle --steps 5 --leave-out 0,4,8   # fits without a class, judged on this class
+    python -m benchmarks.fits.fit                                      # writes the page from what was measured
 
 Each figure is kept in docs/measured/fitting.json as soon as it is known, and no plan is judged twice: an interrupted
 call goes on. PSNR in dB is against the float32 teacher of the fit. Energy is the mean square of samples relative to the
@@ -23,12 +23,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-sys.path.insert(0, str(Path(__file__).parent.parent))  # where the tools of all benchmarks lie
-
-from fit_classes import Question, check_values, left_out
-from fit_judgement import GATED, Gate, Judged, Judgement
-from fit_page import PAGE, page
-
+from benchmarks.fits.fit_classes import Question, check_values, left_out
+from benchmarks.fits.fit_judgement import GATED, Gate, Judged, Judgement
+from benchmarks.fits.fit_page import PAGE, page
 from fewstep.evaluation.distances import distance
 from fewstep.evaluation.distances.features import Extractor, default_features, open_extractor
 from fewstep.evaluation.teacher import teacher_plan

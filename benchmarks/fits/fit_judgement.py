@@ -2,7 +2,8 @@
 
 import msgspec
 import numpy as np
-from fit_classes import LeftOut
+
+from benchmarks.fits.fit_classes import LeftOut
 
 GATED = 10_000  # the first of the held-out seeds may be those of a gate
 

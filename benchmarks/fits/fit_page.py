@@ -4,8 +4,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
-from fit_judgement import Judged, Judgement
-from solvers_on_model import table
+
+from benchmarks.fits.fit_judgement import Judged, Judgement
+from benchmarks.solvers_on_model import table
 
 PAGE = Path(__file__).parents[2] / "docs/measured/fitting.md"
 OTHERS = ("rows", "told", "olss", "times")  # methods that are not the default
@@ -28,7 +29,7 @@ INTRODUCTION = """# Fitted plans
 the mean PSNR in dB of samples to those of the float32 [teacher](../design.md#words). No number and no
 choice of a fit has seen the seeds of these figures, except the step back of plans marked *step back seen*.
 No gate has seen them either, except where the number of seeds is marked. Errors are standard errors. Those
-of gains are smaller, since seeds are compared one by one. `python benchmarks/fits/fit.py` writes this page.
+of gains are smaller, since seeds are compared one by one. `python -m benchmarks.fits.fit` writes this page.
 
 The settings of the fit were tuned on `dit_flow`, so that its rows are no test of the method. Three things
 were chosen on the other denoisers: the default grid, the plans that a fit may begin as, and the step back

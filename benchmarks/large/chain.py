@@ -1,6 +1,6 @@
-"""What each verb costs at a size that people have: `python benchmarks/large/chain.py`.
+"""What each verb costs at a size that people have: `python -m benchmarks.large.chain`.
 
-    python benchmarks/large/chain.py [--network sd15|sdxl|dit] [--channels N] [--latent N] [--dtype float32|float16]
+    python -m benchmarks.large.chain [--network sd15|sdxl|dit] [--channels N] [--latent N] [--dtype float32|float16]
         [--free 64:96:8] [--plan ddim:2] [--target cpu-x86,openvino,tensorrt] [--trajectories 4]
         [--ranges auto|channels] [--verify full|quick] [--verbs export,calibrate,...] [--work FOLDER]
 
@@ -22,11 +22,9 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parent.parent))  # where the tools of all benchmarks lie
-
-from command_cost import Cost, Unfinished, measure
-from networks import NETWORKS, Network
-from pipeline import write_pipeline
+from benchmarks.command_cost import Cost, Unfinished, measure
+from benchmarks.large.networks import NETWORKS, Network
+from benchmarks.large.pipeline import write_pipeline
 
 GB = 1e9
 RECORDS = 8  # values of the conditions, of which samples take the first, calibration and evaluation one after another

@@ -1,6 +1,6 @@
-"""A picture from a prompt, in int8 on the CPU, and what each part costs: `python benchmarks/large/picture.py`.
+"""A picture from a prompt, in int8 on the CPU, and what each part costs: `python -m benchmarks.large.picture`.
 
-    python benchmarks/large/picture.py [--channels N] [--latent 64] [--plan ddim:4] [--guidance 7.5] [--work FOLDER]
+    python -m benchmarks.large.picture [--channels N] [--latent 64] [--plan ddim:4] [--guidance 7.5] [--work FOLDER]
 
 A pipeline folder with random weights, of the sizes of Stable Diffusion 1.5 (networks.py, companions.py), is exported,
 calibrated with a file of prompts, and run: latents of 64 x 64 are a picture of 512 x 512. Each row has minutes, minutes
@@ -21,14 +21,11 @@ from urllib.parse import quote
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parent.parent))  # where the tools of all benchmarks lie
-
-from chain import CLI, line, work_folder
-from command_cost import Cost, Unfinished, measure
-from companions import WIDTH, write_companions
-from networks import NETWORKS
-from pipeline import write_pipeline
-
+from benchmarks.command_cost import Cost, Unfinished, measure
+from benchmarks.large.chain import CLI, line, work_folder
+from benchmarks.large.companions import WIDTH, write_companions
+from benchmarks.large.networks import NETWORKS
+from benchmarks.large.pipeline import write_pipeline
 from fewstep.evaluation.drawing.pictures import grid, png
 from fewstep.lowering.bodies import open_body
 from fewstep.machine.memory import peak

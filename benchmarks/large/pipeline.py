@@ -1,6 +1,6 @@
-"""A pipeline folder of a size that people have, with random weights: `python benchmarks/large/pipeline.py FOLDER`.
+"""A pipeline folder of a size that people have, with random weights: `python -m benchmarks.large.pipeline FOLDER`.
 
-    python benchmarks/large/pipeline.py FOLDER [--network sd15|sdxl|dit] [--channels N] [--latent N]
+    python -m benchmarks.large.pipeline FOLDER [--network sd15|sdxl|dit] [--channels N] [--latent N]
         [--dtype float32|float16]
 
 By default the U-Net of Stable Diffusion 1.5 (networks.py has all). The weights are those that torch begins training
@@ -13,7 +13,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from networks import NETWORKS, Network
+from benchmarks.large.networks import NETWORKS, Network
 
 Dtype = Literal["float32", "float16"]
 SCHEDULER: dict[str, Any] = {

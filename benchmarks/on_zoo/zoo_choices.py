@@ -1,6 +1,6 @@
 """What each choice of calibration wins or loses on every denoiser of the zoo, in one table.
 
-    python benchmarks/on_zoo/zoo_choices.py [--model NAME ...] [--only ROW ...] [--steps 8 ...] [--seeds 64] [--work W]
+    python -m benchmarks.on_zoo.zoo_choices [--model NAME ...] [--only ROW ...] [--steps 8 ...] [--seeds 64] [--work W]
 
 Exports the members into the work folder, and measures the rows of `ablation.py` on each: one calibration, PSNR against
 float32 along the same plan, on held-out seeds. Each result is a file of the work folder, and one that is there is not
@@ -19,13 +19,10 @@ from tempfile import gettempdir
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parent.parent))  # where the tools of all benchmarks lie
-
-from ablation import BASE, Asked, Found, chosen, measure, page
-from counts import positive
-from zoo.bundles import exported
-from zoo.members import BY_NAME, MEMBERS, Member
-
+from benchmarks.ablation import BASE, Asked, Found, chosen, measure, page
+from benchmarks.counts import positive
+from benchmarks.zoo.bundles import exported
+from benchmarks.zoo.members import BY_NAME, MEMBERS, Member
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.cli.progress import ProgressDisplay
 from fewstep.lowering.targets.cpu_x86 import CPU_X86

@@ -1,6 +1,6 @@
 """How far int8 moves the distribution of samples, beside the noise floor, of each denoiser whose data has an extractor.
 
-    python benchmarks/on_zoo/zoo_distances.py [--model NAME ...] [--samples 256] [--steps 8 ...] [--work FOLDER]
+    python -m benchmarks.on_zoo.zoo_distances [--model NAME ...] [--samples 256] [--steps 8 ...] [--work FOLDER]
 
 Calibrates as `fewstep calibrate` does by default, and measures as `fewstep evaluate` does. FD of int8 samples to
 float32 samples of other seeds stands beside FD of float32 samples of int8's seeds. Prints a table of Markdown. Each
@@ -16,11 +16,8 @@ from tempfile import gettempdir
 import msgspec
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parent.parent))  # where the tools of all benchmarks lie
-
-from counts import positive
-from zoo_tools import ALL, Member, calibrated, own_conditions
-
+from benchmarks.counts import positive
+from benchmarks.on_zoo.zoo_tools import ALL, Member, calibrated, own_conditions
 from fewstep.cli.progress import ProgressDisplay
 from fewstep.evaluation.distances.evaluate import EvaluateOptions, evaluate
 from fewstep.evaluation.results import Distance

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import msgspec
-from contenders import DEFAULTS, OURS
-from outcome import DEFAULTS_BAR, EQUAL_BAR, Outcome, Quality, Row
 
+from benchmarks.quantization.contenders import DEFAULTS, OURS
+from benchmarks.quantization.outcome import DEFAULTS_BAR, EQUAL_BAR, Outcome, Quality, Row
 from fewstep.plans.errors import UserError
 
 PAGE = Path(__file__).parents[2] / "docs/measured/zoo.md"

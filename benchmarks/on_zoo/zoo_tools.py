@@ -1,6 +1,6 @@
 """What int8 by default is worth beside other tools on every denoiser of the zoo and the shipped ones, in one table.
 
-    python benchmarks/on_zoo/zoo_tools.py [--model NAME ...] [--seeds 64] [--first-seed 0] [--python nncf_ptq=PATH] ...
+    python -m benchmarks.on_zoo.zoo_tools [--model NAME ...] [--seeds 64] [--first-seed 0] [--python nncf_ptq=PATH] ...
 
 Exports the members into the work folder, calibrates each as `fewstep calibrate` does by default, and compares it as
 `quantization/compare.py` does: the same float graph, trajectories, seeds and engines. onnxruntime's `quantize_static`
@@ -22,20 +22,16 @@ from tempfile import gettempdir
 import numpy as np
 from msgspec.structs import replace
 
-sys.path.insert(0, str(Path(__file__).parent.parent))  # where the tools of all benchmarks lie
-sys.path.append(str(Path(__file__).parent.parent / "quantization"))
-
-import zoo_rows
-from compare import calibrated_plan, compare, environments, seeds_of
-from contenders import OURS, TARGET_OF, Contender, contenders
-from counts import positive
-from judging import Judge
-from material import Material, OwnConditions
-from outcome import Outcome, Quality
-from zoo.bundles import CODE, exported
-from zoo.members import MEMBERS, Member
-from zoo_choices import CALIBRATION, HELD_OUT, plan_of
-
+from benchmarks.counts import positive
+from benchmarks.on_zoo import zoo_rows
+from benchmarks.on_zoo.zoo_choices import CALIBRATION, HELD_OUT, plan_of
+from benchmarks.quantization.compare import calibrated_plan, compare, environments, seeds_of
+from benchmarks.quantization.contenders import OURS, TARGET_OF, Contender, contenders
+from benchmarks.quantization.judging import Judge
+from benchmarks.quantization.material import Material, OwnConditions
+from benchmarks.quantization.outcome import Outcome, Quality
+from benchmarks.zoo.bundles import CODE, exported
+from benchmarks.zoo.members import MEMBERS, Member
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import AnyMethod, CalibrateOptions
 from fewstep.cli.progress import ProgressDisplay

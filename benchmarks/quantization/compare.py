@@ -1,6 +1,6 @@
 """What fewstep's int8 is worth beside other tools': the same float graph, trajectories, seeds, engines and machine.
 
-    python benchmarks/quantization/compare.py BUNDLE ... [--python nncf_ptq=PATH] [--python modelopt_ptq=PATH] [--write]
+    python -m benchmarks.quantization.compare BUNDLE ... [--python nncf_ptq=PATH] [--python modelopt_ptq=PATH] [--write]
 
 BUNDLE is calibrated for cpu-x86, and for openvino and tensorrt where NNCF and ModelOpt are compared. onnxruntime's
 `quantize_static` runs in this Python, the two others where --python says; README.md beside this file says how to make
@@ -23,15 +23,12 @@ from tempfile import TemporaryDirectory, gettempdir
 
 import msgspec
 
-sys.path.insert(0, str(Path(__file__).parent.parent))  # where the tools of all benchmarks lie
-
-from contenders import TARGET_OF, Contender, contenders
-from counts import positive
-from judging import Judge, versions
-from making import SCRIPTS, Made, add_body, quantize, reason
-from material import OwnConditions, calibrated_on, write_material
-from outcome import Outcome, Row, bars, described, is_met, page, save, saved
-
+from benchmarks.counts import positive
+from benchmarks.quantization.contenders import TARGET_OF, Contender, contenders
+from benchmarks.quantization.judging import Judge, versions
+from benchmarks.quantization.making import SCRIPTS, Made, add_body, quantize, reason
+from benchmarks.quantization.material import OwnConditions, calibrated_on, write_material
+from benchmarks.quantization.outcome import Outcome, Row, bars, described, is_met, page, save, saved
 from fewstep.cli.progress import ProgressDisplay
 from fewstep.evaluation.speed.benchmark_feeds import feeds
 from fewstep.evaluation.speed.machine import this_machine

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
-from contenders import Contender
-from counting import covered
-from material import Material, digest_of
 from numpy.typing import NDArray
-from outcome import Quality
 
+from benchmarks.quantization.contenders import Contender
+from benchmarks.quantization.counting import covered
+from benchmarks.quantization.material import Material, digest_of
+from benchmarks.quantization.outcome import Quality
 from fewstep.evaluation.speed.machine import this_machine
 from fewstep.graph import io
 from fewstep.lowering.bodies import open_body

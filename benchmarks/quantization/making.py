@@ -9,9 +9,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import msgspec
-from contenders import TARGET_OF, Contender
-from material import Material
 
+from benchmarks.quantization.contenders import TARGET_OF, Contender
+from benchmarks.quantization.material import Material
 from fewstep.graph import io
 from fewstep.graph.commit import open_for_update
 from fewstep.graph.describe import describe

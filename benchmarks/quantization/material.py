@@ -19,8 +19,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-from biases import join_bias
 
+from benchmarks.quantization.biases import join_bias
 from fewstep.graph import io
 from fewstep.graph.graph import Graph
 from fewstep.graph.selection import STILL, considered_ops, outer_ops

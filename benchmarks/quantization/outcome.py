@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
-from contenders import DEFAULTS
 
+from benchmarks.quantization.contenders import DEFAULTS
 from fewstep.plans.errors import UserError
 
 EQUAL_BAR, DEFAULTS_BAR = 2.0, 10.0  # dB of the mean

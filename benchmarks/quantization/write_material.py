@@ -1,10 +1,9 @@
-"""Material of a bundle that is not calibrated yet: `python write_material.py BUNDLE PLAN TRAJECTORIES FOLDER`."""
+"""Material of a bundle that is not calibrated yet: BUNDLE PLAN TRAJECTORIES FOLDER."""
 
 import sys
 from pathlib import Path
 
-from material import write_material
-
+from benchmarks.quantization.material import write_material
 from fewstep.calibration.opening import open_task
 from fewstep.calibration.options import CalibrateOptions
 

@@ -1,6 +1,6 @@
 """`--backend auto` from cold: how often it is within 3 % of the fastest way to run a bundle on this machine.
 
-    python benchmarks/races/auto.py BUNDLE [--precision int8] [--rows 2] [--trials 20] [--threads 0]
+    python -m benchmarks.races.auto BUNDLE [--precision int8] [--rows 2] [--trials 20] [--threads 0]
 
 Each trial is a process of its own with an empty cache. It chooses among what is installed. All candidates are then
 called in turns, each in a process of its own. A trial passes where the chosen one is at most 3 % slower than the
@@ -22,8 +22,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import msgspec
-from turns import Call, in_turns
 
+from benchmarks.races.turns import Call, in_turns
 from fewstep.evaluation.speed.fastest import Timed, backend_of
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import graph_of

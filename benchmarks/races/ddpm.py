@@ -1,6 +1,6 @@
 """DDPM's network on CIFAR-10 beside its peers on this CPU: onnxruntime, OpenVINO, and diffusers in torch.
 
-    python benchmarks/races/ddpm.py [--threads 1] [--batches 1,8] [--rounds 15] [--bundle KEPT]
+    python -m benchmarks.races.ddpm [--threads 1] [--batches 1,8] [--rounds 15] [--bundle KEPT]
 
 Weights are random: time depends on shapes. The bundle is exported, and calibrated on few trajectories for cpu-x86,
 openvino and openvino-bf16. `--bundle` keeps it in a folder, and takes it from there the next time. diffusers'
@@ -11,7 +11,6 @@ and diffusers, and fewstep[export,calibration,openvino].
 """
 
 import argparse
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -24,11 +23,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-sys.path.insert(0, str(Path(__file__).parent.parent))  # where the tools of all benchmarks lie
-
-from counts import several
-from turns import Call, Opener, Times, in_turns
-
+from benchmarks.counts import several
+from benchmarks.races.turns import Call, Opener, Times, in_turns
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.evaluation.speed.benchmark_feeds import feeds

@@ -3,10 +3,9 @@
 from hashlib import sha256
 from pathlib import Path
 
-from zoo.members import FOLDER, Member
-
 import fewstep.export
 import fewstep.models
+from benchmarks.zoo.members import FOLDER, Member
 from fewstep.export.export import ExportOptions, export
 from fewstep.machine.code_digest import code_of
 from fewstep.machine.packages import installed

@@ -11,9 +11,9 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from calibration_cost import Measured, bars, main, most_finished, table, typical
-from command_cost import Cost, TooLarge, Unfinished, measure
 
+from benchmarks.calibration_cost import Measured, bars, main, most_finished, table, typical
+from benchmarks.command_cost import Cost, TooLarge, Unfinished, measure
 from tests.calibration.test_calibrate import denoiser, write_bundle
 
 MB = 10**6
@@ -24,7 +24,7 @@ GROWS = "import time; held = []\nwhile True: held.append(bytearray(b'x') * 10_00
 # measures a command that sleeps, of which only the command's own line has the mark in it
 MEASURES = """
 import os, sys
-from command_cost import measure
+from benchmarks.command_cost import measure
 measure([sys.executable, "-c", "import time; time.sleep(600)  # " + os.environ["MARK"]])
 """
 

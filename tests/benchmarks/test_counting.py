@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from biases import join_bias
-from counting import covered, in_float, multiplying, paired
 
+from benchmarks.quantization.biases import join_bias
+from benchmarks.quantization.counting import covered, in_float, multiplying, paired
 from fewstep.graph.graph import Graph, Node
 from fewstep.graph.index import index
 from fewstep.graph.passes.bias import separate_bias

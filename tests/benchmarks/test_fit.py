@@ -2,16 +2,15 @@
 
 import sys
 
-import fit as benchmark
-import fit_classes
-import fit_page
 import numpy as np
 import pytest
-from fit import main, noise_gain, top_octave
-from fit_judgement import Gate, Judged, Judgement
-from fit_page import page
 from msgspec.structs import replace
 
+from benchmarks.fits import fit as benchmark
+from benchmarks.fits import fit_classes, fit_page
+from benchmarks.fits.fit import main, noise_gain, top_octave
+from benchmarks.fits.fit_judgement import Gate, Judged, Judgement
+from benchmarks.fits.fit_page import page
 from fewstep.fitting.fit import fit
 from fewstep.fitting.options import FitOptions
 from fewstep.plans.compile import compile_plan

@@ -6,11 +6,10 @@ import pytest
 
 pytest.importorskip("diffusers", reason="diffusers is not installed")
 
-from chain import Chain
-from companions import write_companions
-from networks import NETWORKS
-from pipeline import write_pipeline
-
+from benchmarks.large.chain import Chain
+from benchmarks.large.companions import write_companions
+from benchmarks.large.networks import NETWORKS
+from benchmarks.large.pipeline import write_pipeline
 from fewstep.export.export import load_source
 from fewstep.runtime.conditions import drawn_range
 

@@ -5,14 +5,13 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-import compare
-import making
 import numpy as np
 import pytest
-from contenders import TOOLS, Contender
-from making import quantize, reason
-from material import Material
 
+from benchmarks.quantization import compare, making
+from benchmarks.quantization.contenders import TOOLS, Contender
+from benchmarks.quantization.making import quantize, reason
+from benchmarks.quantization.material import Material
 from fewstep.plans.errors import UserError
 from tests.calibration.test_calibrate import denoiser
 

@@ -5,12 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
-import material
 import msgspec
 import numpy as np
 import pytest
-from material import calibrated_on, write_material
 
+from benchmarks.quantization import material
+from benchmarks.quantization.material import calibrated_on, write_material
 from fewstep.calibration.calibrate import calibrate
 from fewstep.graph import io
 from fewstep.graph.graph import Node

@@ -3,10 +3,10 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-import nominal
 import numpy as np
 import pytest
 
+from benchmarks import nominal
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.plan import Plan
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec

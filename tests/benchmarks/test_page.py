@@ -28,7 +28,7 @@ def test_every_contender_is_a_line_and_a_failed_one_says_why() -> None:
         {"engine": "onnxruntime", "name": "fewstep", "quality": end},
         {"engine": "openvino", "name": "NNCF, tuned", "quality": None, "reason": "it broke"},
     ]
-    found = SCRIPT["outcome_of"](COMPARED | {"rows": rows, "bars": []}, "compare.py")
+    found = SCRIPT["outcome_of"](COMPARED | {"rows": rows, "bars": []}, "quantization.compare")
     *_, first, second = SCRIPT["quality"](found).split("\n")
     assert first == "| onnxruntime | fewstep | 45.0 | 39.7 | 21.9 | 99.7 % |"
     assert second == "| openvino | NNCF, tuned | failed: it broke |  |  |  |"
@@ -37,7 +37,7 @@ def test_every_contender_is_a_line_and_a_failed_one_says_why() -> None:
 def test_the_page_has_the_text_that_the_script_writes() -> None:
     machine = {"processor": "AMD EPYC", "int8_instructions": ["avx2"], "versions": {"numpy": "2.4.6"}}
     speeds = {"machine": machine, "model": "m", "races": [{"threads": 2, "batch": 1, "timings": []}]}
-    made = SCRIPT["written"](SCRIPT["outcome_of"](COMPARED, "compare.py"), [speeds, speeds])
+    made = SCRIPT["written"](SCRIPT["outcome_of"](COMPARED, "quantization.compare"), [speeds, speeds])
     made, page = (fixed(text) for text in (made, SCRIPT["PAGE"].read_text()))
     assert len(page) > 10
     assert page == made
@@ -45,7 +45,7 @@ def test_the_page_has_the_text_that_the_script_writes() -> None:
 
 def test_an_outcome_of_an_earlier_form_is_named_with_the_fix() -> None:
     earlier = {name: value for name, value in COMPARED.items() if name != "steps"}
-    said = "one.json is of an earlier form: Object missing required field `steps`; run quantization/compare.py again"
+    said = "one.json is of an earlier form: Object missing required field `steps`; run quantization.compare again"
     with pytest.raises(UserError, match=f"^{said}$"):
         SCRIPT["outcome_of"](earlier, "one.json")
 

@@ -8,8 +8,7 @@ import pytest
 pytest.importorskip("diffusers", reason="diffusers is not installed")
 pytest.importorskip("transformers", reason="transformers is not installed")
 
-import picture
-
+from benchmarks.large import picture
 from fewstep.evaluation.drawing.pictures import read
 
 

@@ -12,8 +12,8 @@ import msgspec
 import numpy as np
 import pytest
 import torch
-from policy import intervals
 
+from benchmarks.policy import intervals
 from fewstep.runtime import Sampler
 from fewstep.runtime.bundle.manifest import Condition, Policy
 from fewstep.runtime.policies import policy_problem

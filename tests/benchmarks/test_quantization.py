@@ -6,15 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
-import compare
-import judging
 import numpy as np
 import pytest
-from contenders import TOOLS, Contender, contenders
-from judging import Judge, constant_image
-from material import Material
-from outcome import MARKERS, Outcome, Quality, Row, bars, is_met, page, save, saved, table
 
+from benchmarks.quantization import compare, judging
+from benchmarks.quantization.contenders import TOOLS, Contender, contenders
+from benchmarks.quantization.judging import Judge, constant_image
+from benchmarks.quantization.material import Material
+from benchmarks.quantization.outcome import MARKERS, Outcome, Quality, Row, bars, is_met, page, save, saved, table
 from fewstep.calibration.calibrate import calibrate
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import open_bundle

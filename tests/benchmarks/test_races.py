@@ -4,10 +4,10 @@ import argparse
 from functools import partial
 from pathlib import Path
 
-import auto
-import ddpm
 import pytest
-from turns import Call, Times, in_turns
+
+from benchmarks.races import auto, ddpm
+from benchmarks.races.turns import Call, Times, in_turns
 
 
 def counting(start: int) -> Call:

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from choices.gptq import gptq
-from choices.hessians import as_rows, drawn_patches, layer_hessians
-from choices.normal_times import LONG, count_at_normal_times, drawn_steps
-from choices.rows import around_128
 
+from benchmarks.choices.gptq import gptq
+from benchmarks.choices.hessians import as_rows, drawn_patches, layer_hessians
+from benchmarks.choices.normal_times import LONG, count_at_normal_times, drawn_steps
+from benchmarks.choices.rows import around_128
 from fewstep.calibration.opening import open_task
 from fewstep.graph.selection import selected_ops
 from fewstep.graph.session import run

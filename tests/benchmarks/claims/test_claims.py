@@ -6,9 +6,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from bar import Bar
-from claim_lines import Gain, Line, Longer, gain, written
 
+from benchmarks.bar import Bar
+from benchmarks.claims.claim_lines import Gain, Line, Longer, gain, written
 from fewstep.evaluation.distances.features import open_extractor
 from fewstep.models import ready
 from fewstep.runtime import load

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-import stream_cost
 
 import fewstep.runtime
+from benchmarks.claims import stream_cost
 
 
 @pytest.mark.slow

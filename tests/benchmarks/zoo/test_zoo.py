@@ -9,8 +9,8 @@ import onnxruntime
 import pytest
 import torch
 from safetensors import safe_open
-from zoo.members import BY_NAME, FOLDER, MEMBERS, Member
 
+from benchmarks.zoo.members import BY_NAME, FOLDER, MEMBERS, Member
 from fewstep.export.sources.python_file import load_python_file
 from fewstep.graph import io
 

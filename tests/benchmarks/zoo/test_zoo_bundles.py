@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from zoo import bundles
-from zoo.members import Member
 
+from benchmarks.zoo import bundles
+from benchmarks.zoo.members import Member
 from fewstep.export.export import ExportOptions
 
 
