@@ -14,7 +14,6 @@ Bars: resident at most 3 GB, and the same within 5 %, for any number of trajecto
 Returns 1 if one is missed. Linux only; run it on a machine that does nothing else.
 """
 
-import argparse
 import json
 import shutil
 import sys
@@ -26,6 +25,7 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from benchmarks import options
 from benchmarks.bar import Bar
 from benchmarks.command_cost import Cost, TooLarge, Unfinished, measure
 from fewstep.calibration.choosing.trials import FEWEST  # with fewer trajectories nothing is tried
@@ -188,12 +188,12 @@ def encoded(measured: Measured, held: Sequence[Bar], memory: float) -> dict[str,
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """0 if all bars are met, 1 if not."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = options.parser_of(__doc__)
     parser.add_argument("bundle", type=Path, nargs="?", help="not calibrated yet; by default an untrained network")
     parser.add_argument("--trajectories", type=int, nargs="+", default=TRAJECTORIES, help="for the bars of memory")
     parser.add_argument("--runs", type=int, default=RUNS, help="of ours for each number of them")
     parser.add_argument("--memory", type=float, help="GB at most for onnxruntime")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    options.add_json(parser)
     chosen = parser.parse_args(arguments)
     if min(chosen.trajectories) < FEWEST:
         parser.error(f"at least {FEWEST} trajectories")

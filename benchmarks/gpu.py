@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.page import table
+from benchmarks.markdown import table
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.engines.build import BuildOptions, build
@@ -61,7 +61,7 @@ class Contender:
 
 
 @dataclass(frozen=True)
-class Found:
+class GpuRow:
     """A contender's PSNR to the CPU's float32 samples (mean and least, dB), and milliseconds of a call by batch:
     the median and the 99th percentile."""
 
@@ -160,7 +160,7 @@ def contenders(bundle: Path, model: str, name: str, has_torch: bool) -> Iterator
             yield Contender(f"torch, {said}", dtype, in_torch(bundle, model, "cuda", dtype, is_compiled))
 
 
-def measure(each: Contender, expected: np.ndarray, batches: Sequence[int] = BATCHES) -> Found:
+def measure(each: Contender, expected: np.ndarray, batches: Sequence[int] = BATCHES) -> GpuRow:
     """One contender's samples beside the expected ones, of the seeds from 0 on, and its times."""
     try:
         sample = each.open()
@@ -169,9 +169,9 @@ def measure(each: Contender, expected: np.ndarray, batches: Sequence[int] = BATC
         times = tuple(_milliseconds(sample, range(batch)) for batch in batches)
     except Exception as error:  # engines and torch share no base class but Exception
         lines = str(error).strip().splitlines()
-        return Found(each.name, each.precision, reason=lines[0] if lines else type(error).__name__)
+        return GpuRow(each.name, each.precision, reason=lines[0] if lines else type(error).__name__)
     decibels = psnr(made, expected)
-    return Found(each.name, each.precision, float(decibels.mean()), float(decibels.min()), times)
+    return GpuRow(each.name, each.precision, float(decibels.mean()), float(decibels.min()), times)
 
 
 def _milliseconds(sample: Sample, seeds: Sequence[int]) -> tuple[float, float]:
@@ -210,7 +210,7 @@ def expected_samples(bundle: Path, seeds: int = SEEDS) -> np.ndarray:
         return np.asarray(sampler.sample(PLAN, range(seeds), given, GUIDANCE))
 
 
-def page(machine: Sequence[str], found: dict[str, list[Found]]) -> str:
+def page(machine: Sequence[str], found: dict[str, list[GpuRow]]) -> str:
     """The page of the measurements."""
     head = f"""# On an NVIDIA GPU
 
@@ -227,7 +227,7 @@ noise and results on the host: the median, and the 99th percentile behind it.
     return "\n".join(parts) + "\n"
 
 
-def _row(found: Found) -> tuple[str, ...]:
+def _row(found: GpuRow) -> tuple[str, ...]:
     if found.reason:
         return (found.name, found.precision, "failed", *[""] * (1 + len(BATCHES)))
     times = (f"{half:.2f}, {most:.2f}" for half, most in found.milliseconds)
@@ -251,14 +251,14 @@ def main(given: Sequence[str] | None = None) -> int:
         return 0
     name = next((each for each in ("tensorrt", "tensorrt-rtx") if find_spec(each.replace("-", "_"))), "")
     has_torch = bool(find_spec("torch")) and _torch_sees_it()
-    found: dict[str, list[Found]] = {}
+    found: dict[str, list[GpuRow]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for model in arguments.model or ("fashion_mnist", "cifar10"):
             try:
                 bundle = prepared(model, Path(folder), name)
                 expected = expected_samples(bundle)
             except UserError as error:
-                found[model] = [Found("all", "", reason=str(error))]
+                found[model] = [GpuRow("all", "", reason=str(error))]
                 continue
             found[model] = [measure(each, expected) for each in contenders(bundle, model, name, has_torch)]
     packages = ("tensorrt", "tensorrt-rtx", "cuda-bindings", "onnxruntime", "onnxruntime-gpu", "torch")

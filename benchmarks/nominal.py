@@ -8,7 +8,6 @@ every plan gets all seeds: `SCHEME` eliminates most of them on few. What was mea
 call goes on from there.
 """
 
-import argparse
 import sys
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,8 +17,10 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from benchmarks import options
 from benchmarks.judged_plans import Judge, opened
-from benchmarks.solvers_on_model import EVALUATIONS, solver_names, table
+from benchmarks.markdown import table
+from benchmarks.solvers_on_model import EVALUATIONS, solver_names
 from benchmarks.zoo.members import MEMBERS, Member
 from fewstep.plans import grids
 from fewstep.plans.default_grid import default_grid
@@ -53,7 +54,7 @@ class Score(msgspec.Struct, frozen=True):
     error: float
 
 
-class Found(msgspec.Struct, frozen=True):
+class Finalists(msgspec.Struct, frozen=True):
     """The finalists at one number of evaluations, best first, and the plans of `NAMED`, None where there is none."""
 
     count: int
@@ -118,7 +119,7 @@ def affordable(judge: Judge, solver: str, grid: str, evaluations: int) -> str | 
     return None
 
 
-def search(judge: Judge, count: int, seeds: int) -> Found:
+def search(judge: Judge, count: int, seeds: int) -> Finalists:
     """The best plans of `count` evaluations, by the elimination of `SCHEME`; the finalists have so many seeds."""
     over = [grid for grid in grid_names() if affordable(judge, "ddim", grid, count)]
     by_grid = {
@@ -131,7 +132,7 @@ def search(judge: Judge, count: int, seeds: int) -> Found:
         best = sorted(means, key=means.__getitem__, reverse=True)[:survivors]
     scores = sorted((_score(judge, plan, seeds) for plan in best), key=lambda score: -score.psnr)
     named = [affordable(judge, solver, grid, count) for solver, grid in NAMED]
-    return Found(
+    return Finalists(
         count, seeds, tuple(scores), tuple(None if plan is None else _score(judge, plan, seeds) for plan in named)
     )
 
@@ -158,10 +159,10 @@ def _score(judge: Judge, plan: str, seeds: int) -> Score:
     return Score(plan, float(values.mean()), float(values.std(ddof=1) / len(values) ** 0.5))
 
 
-def kept(judge: Judge) -> dict[int, Found]:
+def kept(judge: Judge) -> dict[int, Finalists]:
     """What earlier searches found for a denoiser, by the number of evaluations."""
     file = judge.folder / "found.json"
-    return msgspec.json.decode(file.read_bytes(), type=dict[int, Found]) if file.exists() else {}
+    return msgspec.json.decode(file.read_bytes(), type=dict[int, Finalists]) if file.exists() else {}
 
 
 def page(work: Path) -> str:
@@ -173,7 +174,7 @@ def page(work: Path) -> str:
     return INTRODUCTION.format(scheme=scheme) + "\n\n".join(parts) + "\n"
 
 
-def _rule(found: Mapping[str, tuple[Judge, Mapping[int, Found]]]) -> str:
+def _rule(found: Mapping[str, tuple[Judge, Mapping[int, Finalists]]]) -> str:
     """What the default grid wins over trailing, by denoiser and number of evaluations."""
     counts = sorted({count for _, each in found.values() for count in each})
     rows = []
@@ -196,14 +197,14 @@ def _default(judge: Judge) -> str:
     return default_grid(manifest.schedule, manifest.prediction)
 
 
-def _gain(found: Found) -> str:
+def _gain(found: Finalists) -> str:
     trailing, arctan = (
         next(each for each in found.named if each and grid in each.plan) for grid in ("trailing", "arctan")
     )
     return f"{arctan.psnr - trailing.psnr:+.1f}"
 
 
-def _part(judge: Judge, found: Sequence[Found]) -> str:
+def _part(judge: Judge, found: Sequence[Finalists]) -> str:
     """The table of one denoiser."""
     facts = judge.sampler.bundle.manifest
     head = ["evaluations", "best", "second", "third", *(f"`{solver}@{grid}`" for solver, grid in NAMED)]
@@ -230,11 +231,11 @@ def _cell(score: Score) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options.parser_of(__doc__)
     parser.add_argument("names", nargs="*", help=f"of {', '.join(MODELS)}; all if left out; none for the page alone")
     parser.add_argument("--evaluations", default=",".join(map(str, COUNTS)))
     parser.add_argument("--seeds", type=int, default=64, help="of the finalists: 8 to 64 in eights")
-    parser.add_argument("--work", type=Path, default=Path("nominal"), help="folder of bundles and figures so far")
+    options.add_work(parser, "nominal")
     parser.add_argument("--print", action="store_true", dest="only_print", help="leave the docs as they are")
     arguments = parser.parse_args()
     if unknown := set(arguments.names) - {*MODELS, "none"}:

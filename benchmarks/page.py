@@ -19,8 +19,8 @@ from typing import Any
 
 import msgspec
 
+from benchmarks.markdown import table
 from benchmarks.quantization.outcome import Outcome, Row
-from benchmarks.solvers_on_model import table
 from fewstep.cli.run import RunOptions, run
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import open_bundle

@@ -7,7 +7,6 @@ beyond the network (which here answers at once; its noise is drawn beforehand, a
 if all solvers meet both. The machine should do nothing else.
 """
 
-import argparse
 import json
 import sys
 import time
@@ -19,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import options
 from fewstep.plans import noise, solvers
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.plan import Plan
@@ -86,9 +86,9 @@ def table(costs: list[Cost], draw: float) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = options.parser_of(__doc__)
     parser.add_argument("solvers", nargs="*", default=solvers.__all__, help="all by default")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    options.add_json(parser)
     arguments = parser.parse_args()
     costs = [measure(name) for name in arguments.solvers]
     draw = seconds(lambda: noise.normal(0, 0, SHAPE))

@@ -8,9 +8,7 @@ docs/samplers.md and docs/solvers-on-model.svg. Reduce it with --seeds, --evalua
 what was measured is kept in --work, and a second call goes on from there.
 """
 
-import argparse
 import json
-import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +17,8 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
+from benchmarks import options
+from benchmarks.markdown import table, with_part
 from fewstep.evaluation.distances import distance
 from fewstep.evaluation.distances.features import Extractor, open_extractor
 from fewstep.evaluation.drawing.plan_plot import stacked
@@ -35,6 +35,7 @@ from fewstep.runtime.loading import load
 from fewstep.runtime.sampler import Sampler
 
 DOCS = Path(__file__).parent.parent / "docs"
+SCRIPT = "benchmarks/solvers_on_model.py"
 PAGE, PLOT = DOCS / "samplers.md", DOCS / "solvers-on-model.svg"
 MODEL, EXTRACTOR = "fashion_mnist", "fashion-mnist-cnn"
 GUIDANCE = 2.0
@@ -96,7 +97,7 @@ def measure(
     for done, key in enumerate(asked, 1):
         plan = affordable(setting.sampler, *key)
         if plan is not None:
-            entry = f"{plan}, {len(setting.seeds)} seeds"
+            entry = f"{plan}, {len(setting.seeds)} seeds from {setting.seeds.start}"
             if entry not in known:
                 known[entry] = score(setting, plan)
                 work.write_text(json.dumps(known, indent=1))
@@ -139,11 +140,6 @@ def distances(setting: Setting, plans: Sequence[str], count: int) -> dict[str, f
 
 def features(images: Floats, extractor: Extractor) -> Floats:
     return np.concatenate([extractor.extract(images[start : start + 256]) for start in range(0, len(images), 256)])
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def best(found: dict[Key, float], count: int) -> list[tuple[float, str, str]]:
@@ -240,27 +236,28 @@ to the 10 000 test images does. The images of the training set are the closest p
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options.parser_of(__doc__)
     parser.add_argument("bundle", type=Path, nargs="?", help="of the shipped model; made if it is left out")
-    parser.add_argument("--seeds", type=int, default=4, help="held-out seeds 0 .. seeds - 1")
+    options.add_seeds(parser, 4)
     parser.add_argument("--evaluations", default="3,4,5,6,8,12,20")
     parser.add_argument("--solvers", default="", help="some of them, with commas; all if it is left out")
     parser.add_argument("--grids", default="", help="likewise")
     parser.add_argument("--samples", type=int, default=2_000, help="of a distance; 0 for none")
-    parser.add_argument("--work", type=Path, default=Path("solvers-on-model.json"), help="what was measured so far")
+    options.add_work(parser, "solvers-on-model")
     parser.add_argument("--print", action="store_true", dest="only_print", help="leave the docs as they are")
     arguments = parser.parse_args()
     counts = [int(text) for text in arguments.evaluations.split(",")]
     solvers = arguments.solvers.split(",") if arguments.solvers else solver_names()
     over = arguments.grids.split(",") if arguments.grids else list(grids.__all__)
-    with TemporaryDirectory() as folder:
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    with options.refusing(parser), TemporaryDirectory() as folder:
         bundle = arguments.bundle or Path(folder) / "bundle"
         if arguments.bundle is None:
             export(ExportOptions(MODEL, bundle))
-        seeds, sampler = range(arguments.seeds), load(bundle)
+        seeds, sampler = options.seeds_of(arguments), load(bundle)
         exact, twice = (sample(sampler, f"{TEACHER}:{n * TEACHER_STEPS}", seeds) for n in (1, 2))
         setting = Setting(sampler, seeds, exact)
-        found = measure(setting, solvers, over, counts, arguments.work)
+        found = measure(setting, solvers, over, counts, arguments.work / "psnr.json")
         noted = plans_of_note(setting, found, counts[-1]) if arguments.samples else []
         fd = distances(setting, noted, arguments.samples) if noted else {}
     text = part(found, counts, arguments.seeds, float(psnr(exact, twice).mean()), fd, arguments.samples)
@@ -272,11 +269,7 @@ def main() -> int:
 
 def write(text: str, drawing: str) -> None:
     """Put the part into its place in the page."""
-    place = re.compile(r"(?<=<!-- measured on the model -->\n).*?(?=<!-- end of measured -->)", re.DOTALL)
-    page = PAGE.read_text()
-    if not place.search(page):
-        raise SystemExit(f"{PAGE} has no place for what was measured")
-    PAGE.write_text(place.sub(lambda _: text, page))
+    PAGE.write_text(with_part(PAGE.read_text(), SCRIPT, text.strip()))
     PLOT.write_text(drawing)
 
 

@@ -6,11 +6,11 @@
 The exit code is 0 if the bar is met where int8 wins least, 1 if not.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks import options
 from fewstep.cli.bench import verb
 from fewstep.cli.outcome import tell
 from fewstep.cli.output_flags import Manner
@@ -31,10 +31,10 @@ def check(bundle: Path) -> None:
 
 
 def main(given: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = options.parser_of(__doc__)
     parser.add_argument("bundle", type=Path, nargs="?")
     parser.add_argument("--arch", help="an architecture with random weights instead: ddpm-cifar10")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    options.add_json(parser)
     arguments = parser.parse_args(given)
     try:
         if arguments.bundle is not None:

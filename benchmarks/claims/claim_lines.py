@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from benchmarks.bar import Bar
-from benchmarks.page import WIDTH, table
+from benchmarks.markdown import table
+from benchmarks.page import WIDTH
 from fewstep.evaluation.speed.machine import this_machine
 from fewstep.rollouts.metrics import Floats
 

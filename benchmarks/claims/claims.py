@@ -13,7 +13,6 @@ timed before and after. If it changed by more than a tenth, the timing is repeat
 still unsteady says so. All times come before the figures; until then the machine should do nothing else.
 """
 
-import argparse
 import json
 import sys
 import time
@@ -57,6 +56,7 @@ from benchmarks.claims.claim_ways import (
     value,
     wide,
 )
+from benchmarks.options import add_json, add_seeds, parser_of, seeds_of
 from fewstep.evaluation.distances.features import NAMED, open_extractor
 from fewstep.export.export import ExportOptions, export
 from fewstep.rollouts.metrics import Floats
@@ -235,18 +235,18 @@ def opened(model: str, folder: Path, seeds: range, threads: int) -> Setting:
 
 def main() -> int:
     models = [each.source for each in NAMED]
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--model", action="append", choices=models, help="default: all")
-    parser.add_argument("--seeds", type=int, default=64)
+    add_seeds(parser, 64, FIRST_SEED)
     parser.add_argument("--only", default="", help="systems whose name has this in it")
     parser.add_argument("--threads", type=int, default=0)
-    parser.add_argument("--json", action="store_true")
+    add_json(parser)
     parser.add_argument("--page", action="store_true", help="write docs/measured/claims.md")
     options = parser.parse_args()
     if options.page and (options.model or options.only):
         parser.error("--page has all models and all systems: leave --model and --only out")
     wanted = [claim for claim in CLAIMS if options.only.lower() in claim.system.lower()]
-    seeds = range(FIRST_SEED, FIRST_SEED + options.seeds)
+    seeds = seeds_of(options)
     log = sys.stderr if options.json else sys.stdout
     with TemporaryDirectory() as folder:
         settings = {model: opened(model, Path(folder), seeds, options.threads) for model in options.model or models}

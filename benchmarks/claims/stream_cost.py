@@ -7,7 +7,6 @@ are on their way. CPU time is the median of five runs on one thread. Returns 1 i
 should do nothing else.
 """
 
-import argparse
 import gc
 import json
 import statistics
@@ -23,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.bar import Bar
+from benchmarks.options import add_json, parser_of
 from fewstep.plans.guidance import Residual
 from fewstep.runs import Similar, Stream, stream
 from fewstep.runtime import Sampler, UserError, load
@@ -115,11 +115,11 @@ def measure(sampler: Sampler, shape: tuple[int, ...] = SHAPE, count: int = LONG)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--rows", default=",".join(map(str, SHAPE)), help="shape of a sample (default %(default)s)")
     parser.add_argument("--frames", type=int, default=LONG, help="of the test of memory")
-    parser.add_argument("--json", action="store_true")
+    add_json(parser)
     options = parser.parse_args()
     shape = tuple(int(size) for size in options.rows.split(","))
     bars = measure(load(options.bundle, "float32"), shape, options.frames)

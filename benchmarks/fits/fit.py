@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from benchmarks.fits.fit_classes import Question, check_values, left_out
 from benchmarks.fits.fit_judgement import GATED, Gate, Judged, Judgement
 from benchmarks.fits.fit_page import PAGE, page
+from benchmarks.options import parser_of, refusing
 from fewstep.evaluation.distances import distance
 from fewstep.evaluation.distances.features import Extractor, default_features, open_extractor
 from fewstep.evaluation.teacher import teacher_plan
@@ -211,7 +212,7 @@ def _graph(sampler: Sampler) -> str | None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("bundles", nargs="*", type=Path, help="with plans that `fewstep fit` made")
     parser.add_argument("--seeds", type=int, default=SEEDS, help=f"held-out seeds from {GATED} on")
     parser.add_argument("--nominal", default="", help="other plans to show beside them, with semicolons")
@@ -222,13 +223,11 @@ def main() -> int:
     parser.add_argument("--print", action="store_true", dest="only_print", help="leave the docs as they are")
     options = parser.parse_args()
     known = judgements()
-    try:
+    with refusing(parser):
         for denoiser, judgement in _measured(options, known):
             known[denoiser] = judgement
             if not options.only_print:
                 _keep(known.values())
-    except UserError as error:
-        parser.error(str(error))
     text = page(list(known.values()))
     print(text)
     if not options.only_print:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.fits.fit_judgement import Judged, Judgement
-from benchmarks.solvers_on_model import table
+from benchmarks.markdown import table
 
 PAGE = Path(__file__).parents[2] / "docs/measured/fitting.md"
 OTHERS = ("rows", "told", "olss", "times")  # methods that are not the default

@@ -11,7 +11,6 @@ on disk behind it. --work keeps what was made there, so that another call may go
 height and width have a range of sizes, and all verbs behind export use its largest. Linux only.
 """
 
-import argparse
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,6 +24,7 @@ import numpy as np
 from benchmarks.command_cost import Cost, Unfinished, measure
 from benchmarks.large.networks import NETWORKS, Network
 from benchmarks.large.pipeline import write_pipeline
+from benchmarks.options import add_work, parser_of
 
 GB = 1e9
 RECORDS = 8  # values of the conditions, of which samples take the first, calibration and evaluation one after another
@@ -134,7 +134,7 @@ def work_folder(given: Path | None) -> Iterator[Path]:
 
 
 def main(arguments: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__)
     parser.add_argument("--network", choices=tuple(NETWORKS), default="sd15")
     parser.add_argument("--channels", type=int, help="as pipeline.py has it")
     parser.add_argument("--latent", type=int, help="height and width of x")
@@ -146,7 +146,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--trajectories", type=int, default=4)
     parser.add_argument("--ranges", default="auto", help="of calibrate: a method in the place of auto tries nothing")
     parser.add_argument("--verbs", default="", help="some of the steps, as calibrate,run")
-    parser.add_argument("--work", type=Path, help="a folder that keeps everything")
+    add_work(parser)
     given = parser.parse_args(arguments)
     failed, network = 0, NETWORKS[given.network]
     with work_folder(given.work) as folder:

@@ -10,7 +10,6 @@ weights are random. --work keeps everything, and what is there is not done again
 and guidance. Linux only.
 """
 
-import argparse
 import multiprocessing
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -26,6 +25,7 @@ from benchmarks.large.chain import CLI, line, work_folder
 from benchmarks.large.companions import WIDTH, write_companions
 from benchmarks.large.networks import NETWORKS
 from benchmarks.large.pipeline import write_pipeline
+from benchmarks.options import add_work, parser_of
 from fewstep.evaluation.drawing.pictures import grid, png
 from fewstep.lowering.bodies import open_body
 from fewstep.machine.memory import peak
@@ -96,14 +96,14 @@ def calibration_mark(folder: Path, plan: str, guidance: float) -> Path:
 
 
 def main(arguments: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__)
     parser.add_argument(
         "--channels", type=int, help="of the U-Net's first block, a multiple of 32; all follows from it"
     )
     parser.add_argument("--latent", type=int, default=64, help="height and width of x")
     parser.add_argument("--plan", default="ddim:4")
     parser.add_argument("--guidance", type=float, default=7.5)
-    parser.add_argument("--work", type=Path, help="a folder that keeps everything")
+    add_work(parser)
     given = parser.parse_args(arguments)
     with work_folder(given.work) as folder:
         pipeline = folder / "pipeline"

@@ -9,24 +9,21 @@ it writes a table for each number of steps into docs/measured/zoo.md. Some rows 
 leaves the others out, in the table too.
 """
 
-import argparse
 import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from tempfile import gettempdir
 
 import numpy as np
 
-from benchmarks.ablation import BASE, Asked, Found, chosen, measure, page
-from benchmarks.counts import positive
+from benchmarks import options
+from benchmarks.ablation import BASE, Results, Scope, chosen, measure, page
 from benchmarks.zoo.bundles import exported
 from benchmarks.zoo.members import BY_NAME, MEMBERS, Member
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.cli.progress import ProgressDisplay
 from fewstep.lowering.targets.cpu_x86 import CPU_X86
-from fewstep.plans.errors import UserError
 from fewstep.runtime.progress import Progress
 
 PAGE = Path(__file__).parents[2] / "docs/measured/zoo.md"
@@ -41,20 +38,22 @@ def plan_of(member: Member, steps: int, grid: str | None) -> str:
     return plan if grid is None or "@" in plan else f"{plan}@{grid}"
 
 
-def measured(member: Member, names: Sequence[str], plan: str, trajectories: int, asked: Asked, show: Progress) -> Found:
+def measured(
+    member: Member, names: Sequence[str], plan: str, trajectories: int, scope: Scope, show: Progress
+) -> Results:
     """The rows of one member along a plan."""
-    bundle = exported(member, asked.work)
-    options = CalibrateOptions(bundle, plan, (CPU_X86.name,), trajectories, member.guidance)
+    bundle = exported(member, scope.work)
+    settings = CalibrateOptions(bundle, plan, (CPU_X86.name,), trajectories, member.guidance)
     rows = member.rows(trajectories, CALIBRATION)
     if rows is None:
-        return measure(options, names, asked, show)
-    conditions = asked.work / f"{member.name}.npz"
+        return measure(settings, names, scope, show)
+    conditions = scope.work / f"{member.name}.npz"
     np.savez(conditions, **rows)  # type: ignore[arg-type]
-    given = member.rows(asked.seeds, HELD_OUT)
-    return measure(replace(options, conditions=conditions), names, asked, show, given)
+    given = member.rows(len(scope.seeds), HELD_OUT + scope.seeds.start)
+    return measure(replace(settings, conditions=conditions), names, scope, show, given)
 
 
-def table(found: Mapping[str, Found]) -> str:
+def table(found: Mapping[str, Results]) -> str:
     """Markdown: a line a choice, a column a member. The first has its own figures; the others the difference to it,
     in bold where it is sure."""
     head = ["choice", *found]
@@ -79,35 +78,34 @@ def _difference(result: Mapping[str, Sequence[float]], base: Mapping[str, Sequen
 
 
 def main(given: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--model", action="append", choices=list(BY_NAME), help="a member of the zoo; default: all")
-    parser.add_argument("--steps", action="append", type=positive, help="of the plan; several times for several")
+    parser = options.parser_of(__doc__)
+    options.add_denoisers(parser, BY_NAME)
     parser.add_argument("--grid", help="of plans that name none; default: that of the exported bundle")
-    parser.add_argument("--seeds", type=positive, default=64, help="held-out seeds, 0 and up")
-    parser.add_argument("--trajectories", type=positive, default=CalibrateOptions.trajectories)
-    parser.add_argument("--work", type=Path, default=Path(gettempdir()) / "fewstep-zoo", help="bundles and results")
-    parser.add_argument("--only", action="append", default=[], help="rows with this in their name, beside the default")
+    options.add_seeds(parser, 64)
+    parser.add_argument("--trajectories", type=options.positive, default=CalibrateOptions.trajectories)
+    options.add_work(parser, "zoo")
+    options.add_only(parser, "rows")
     arguments = parser.parse_args(given)
     members = [member for member in MEMBERS if not arguments.model or member.name in arguments.model]
-    try:
-        names, asked = chosen(arguments.only), Asked(arguments.seeds, 1, arguments.work)
-        asked.work.mkdir(parents=True, exist_ok=True)
+    with options.refusing(parser):
+        names, scope = chosen(arguments.only), Scope(options.seeds_of(arguments), 1, arguments.work)
+        scope.work.mkdir(parents=True, exist_ok=True)
         tables = {}
         with ProgressDisplay() as progress:
             for steps in arguments.steps or STEPS:
                 found = {
                     member.name: measured(
-                        member, names, plan_of(member, steps, arguments.grid), arguments.trajectories, asked, progress
+                        member, names, plan_of(member, steps, arguments.grid), arguments.trajectories, scope, progress
                     )
                     for member in members
                 }
                 grid = f" on the grid {arguments.grid}" if arguments.grid else ""
-                said = f"{arguments.trajectories} trajectories, {arguments.seeds} held-out seeds."
-                tables[f"{steps} steps{grid}"] = f"`{steps} steps{grid}`: {said}\n\n{table(found)}"
+                seeds = f"{arguments.seeds} held-out seeds from {arguments.first_seed}."
+                tables[f"{steps} steps{grid}"] = (
+                    f"`{steps} steps{grid}`: {arguments.trajectories} trajectories, {seeds}\n\n{table(found)}"
+                )
         if len(members) == len(MEMBERS):
             PAGE.write_text(page(PAGE.read_text(), tables))
-    except UserError as error:
-        parser.error(str(error))
     print("\n\n".join(tables.values()))
     return 0
 

@@ -10,13 +10,11 @@ line is a file of the work folder, and is measured again only where the bundle h
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from tempfile import gettempdir
 
 import msgspec
 import numpy as np
 
-from benchmarks.counts import positive
+from benchmarks import options
 from benchmarks.on_zoo.zoo_tools import ALL, Member, calibrated, own_conditions
 from fewstep.cli.progress import ProgressDisplay
 from fewstep.evaluation.distances.evaluate import EvaluateOptions, evaluate
@@ -81,11 +79,10 @@ def lines(arguments: argparse.Namespace) -> Iterator[str]:
 
 
 def main(given: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--model", action="append", choices=list(EXTRACTORS), help="a denoiser; default: all")
-    parser.add_argument("--steps", action="append", type=positive, help="of the plan; several times for several")
-    parser.add_argument("--samples", type=positive, default=256, help="in each set")
-    parser.add_argument("--work", type=Path, default=Path(gettempdir()) / "fewstep-zoo-tools", help="what is kept")
+    parser = options.parser_of(__doc__)
+    options.add_denoisers(parser, EXTRACTORS)
+    parser.add_argument("--samples", type=options.positive, default=256, help="in each set")
+    options.add_work(parser, "zoo-tools")
     arguments = parser.parse_args(given)
     print(*HEADER, sep="\n")
     for each in lines(arguments):

@@ -17,15 +17,15 @@ import dataclasses
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from tempfile import gettempdir
 
 import numpy as np
 from msgspec.structs import replace
 
-from benchmarks.counts import positive
+from benchmarks import options
+from benchmarks.markdown import part_of, with_part
 from benchmarks.on_zoo import zoo_rows
 from benchmarks.on_zoo.zoo_choices import CALIBRATION, HELD_OUT, plan_of
-from benchmarks.quantization.compare import calibrated_plan, compare, environments, seeds_of
+from benchmarks.quantization.compare import calibrated_plan, compare, environments
 from benchmarks.quantization.contenders import OURS, TARGET_OF, Contender, contenders
 from benchmarks.quantization.judging import Judge
 from benchmarks.quantization.material import Material, OwnConditions
@@ -37,7 +37,6 @@ from fewstep.calibration.options import AnyMethod, CalibrateOptions
 from fewstep.cli.progress import ProgressDisplay
 from fewstep.graph import io
 from fewstep.machine.code_digest import code_of
-from fewstep.plans.errors import UserError
 from fewstep.runtime import load
 from fewstep.runtime.bundle.platforms import body_name
 from fewstep.runtime.bundle.reading import open_bundle
@@ -62,10 +61,7 @@ class Shipped(Member):
 
 ALL = (*MEMBERS, Shipped("fashion_mnist", "dpmpp_2m:8", 2.0), Shipped("cifar10", "dpmpp_2m:8", 2.0))
 BY_NAME = {member.name: member for member in ALL}
-MARKERS = (
-    "<!-- made by benchmarks/on_zoo/zoo_tools.py -->",
-    "<!-- end of what benchmarks/on_zoo/zoo_tools.py makes -->",
-)
+SCRIPT = "benchmarks/on_zoo/zoo_tools.py"
 STEPS = (8, 4)
 PLAIN: AnyMethod = "channels"  # ranges that need no trial
 
@@ -95,12 +91,12 @@ def calibrated(
     plan = plan_of(member, steps, None)
     bundle = exported(member, work / "bundles", plan, member.guidance, ranges)
     if not {body_name("int8", target) for target in targets} <= open_bundle(bundle).manifest.bodies.keys():
-        options = CalibrateOptions(bundle, plan, tuple(targets), guidance=member.guidance, ranges=ranges)
+        settings = CalibrateOptions(bundle, plan, tuple(targets), guidance=member.guidance, ranges=ranges)
         if own is not None:
             conditions = work / f"{member.name}.npz"
             np.savez(conditions, **own.followed)  # type: ignore[arg-type]
-            options = dataclasses.replace(options, conditions=conditions)
-        calibrate(options, progress)
+            settings = dataclasses.replace(settings, conditions=conditions)
+        calibrate(settings, progress)
     return bundle
 
 
@@ -120,16 +116,8 @@ def plain(
     kept.mkdir(exist_ok=True)
     material = Material(kept, io.load(reference.bundle.graph(reference.body.graph), root=bundle))
     rows = None if own is None else own.held_out
-    judge = Judge(bundle, calibrated_plan(reference, lines), seeds_of(arguments), material, progress, rows)
+    judge = Judge(bundle, calibrated_plan(reference, lines), options.seeds_of(arguments), material, progress, rows)
     return {line.engine: judge(line) for line in lines}
-
-
-def page(text: str, made: str) -> str:
-    """A page with what stands between the markers replaced. UserError if it has none."""
-    start, end = MARKERS
-    if start not in text or end not in text:
-        raise UserError(f"{zoo_rows.PAGE.name} has no markers for the table", f"put {start} and {end} into it")
-    return text[: text.index(start) + len(start)] + f"\n\n{made}\n\n" + text[text.index(end) :]
 
 
 def run(
@@ -140,7 +128,7 @@ def run(
     targets = [TARGET_OF[engine] for engine in engines]
     with ProgressDisplay() as progress:
         for member in members:
-            own = own_conditions(member, seeds_of(arguments))
+            own = own_conditions(member, options.seeds_of(arguments))
             for count in steps:
                 bundle = calibrated(member, count, targets, arguments.work, progress, own=own)
                 outcome = compare(bundle, pythons, arguments, progress, own)
@@ -151,29 +139,26 @@ def run(
 
 
 def main(given: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--model", action="append", choices=list(BY_NAME), help="a denoiser; default: all")
-    parser.add_argument("--steps", action="append", type=positive, help="of the plan; several times for several")
+    parser = options.parser_of(__doc__)
+    options.add_denoisers(parser, BY_NAME)
     parser.add_argument("--python", action="append", default=[], metavar="TOOL=PATH", help="the Python that has a tool")
-    parser.add_argument("--only", action="append", default=[], help="settings with this in their name")
+    options.add_only(parser, "settings")
     parser.add_argument("--no-plain", action="store_true", help="leave ours without trials out")
-    parser.add_argument("--seeds", type=positive, default=64, help="held-out seeds")
-    parser.add_argument("--first-seed", type=int, default=0, help="the first of them")
-    parser.add_argument("--work", type=Path, default=Path(gettempdir()) / "fewstep-zoo-tools", help="what is kept")
+    options.add_seeds(parser, 64)
+    options.add_work(parser, "zoo-tools")
     arguments = parser.parse_args(given)
     arguments.no_speed, arguments.batch = True, 8
     members = [member for member in ALL if not arguments.model or member.name in arguments.model]
-    try:
-        seeds_of(arguments)
+    with options.refusing(parser):
+        options.seeds_of(arguments)
         pythons = environments(arguments.python)
-        page(zoo_rows.PAGE.read_text(), zoo_rows.table(zoo_rows.read()))  # either may be refused, before hours of work
+        part_of(zoo_rows.PAGE.read_text(), SCRIPT)
+        zoo_rows.read()  # either may be refused, before hours of work
         for outcome in run(members, arguments.steps or STEPS, pythons, arguments):
             rows = zoo_rows.joined(zoo_rows.read(), zoo_rows.measured(outcome))
             zoo_rows.write(rows)
-            zoo_rows.PAGE.write_text(page(zoo_rows.PAGE.read_text(), zoo_rows.table(rows)))
+            zoo_rows.PAGE.write_text(with_part(zoo_rows.PAGE.read_text(), SCRIPT, zoo_rows.table(rows)))
             print(*map(zoo_rows.line, zoo_rows.measured(outcome)), sep="\n", flush=True)
-    except UserError as error:
-        parser.error(str(error))
     return 0
 
 

@@ -19,16 +19,17 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from tempfile import TemporaryDirectory, gettempdir
+from tempfile import TemporaryDirectory
 
 import msgspec
 
-from benchmarks.counts import positive
+from benchmarks import options
+from benchmarks.markdown import with_part
 from benchmarks.quantization.contenders import TARGET_OF, Contender, contenders
 from benchmarks.quantization.judging import Judge, versions
-from benchmarks.quantization.making import SCRIPTS, Made, add_body, quantize, reason
+from benchmarks.quantization.making import SCRIPTS, QuantizedFile, add_body, quantize, reason
 from benchmarks.quantization.material import OwnConditions, calibrated_on, write_material
-from benchmarks.quantization.outcome import Outcome, Row, bars, described, is_met, page, save, saved
+from benchmarks.quantization.outcome import Outcome, Row, bars, described, is_met, save, saved
 from fewstep.cli.progress import ProgressDisplay
 from fewstep.evaluation.speed.benchmark_feeds import feeds
 from fewstep.evaluation.speed.machine import this_machine
@@ -39,13 +40,13 @@ from fewstep.lowering.bodies import judged_plan, open_body
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import weight_of
 from fewstep.plans.plan import Plan
-from fewstep.rollouts.trajectories import HELD_OUT_SEEDS
 from fewstep.runtime import load
 from fewstep.runtime.bundle.manifest import Body, Manifest
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sampler import Sampler
 
 PAGE = Path(__file__).parents[2] / "docs/measured/other_tools.md"
+SCRIPT = "benchmarks/quantization/compare.py"
 TIMED = ("onnxruntime", "openvino")  # engines that run on the CPU
 THIS = "ort_static"  # the tool that this Python has
 
@@ -130,7 +131,7 @@ def compare(
     rows: dict[Contender, Row] = {}
     with TemporaryDirectory() as temporary:
         bundle = Path(shutil.copytree(path, Path(temporary) / "bundle"))
-        judge = Judge(bundle, plan, seeds_of(arguments), material, progress, held_out)
+        judge = Judge(bundle, plan, options.seeds_of(arguments), material, progress, held_out)
         for done, line in enumerate(lines, 1):
             rows[line] = (
                 Row(line.engine, line.name, quality=judge(line), chosen=kept_of(manifest.bodies[line.body]))
@@ -157,7 +158,7 @@ def compare(
 
 def other(judge: Judge, line: Contender, python: str) -> Row:
     """Another tool's row: it quantizes, and what it made is judged. What fails is its result, whatever was raised."""
-    made = Made(Path(), "")
+    made = QuantizedFile(Path(), "")
     try:
         made = quantize(line, judge.material, python)
         add_body(judge.bundle, line, made, judge.material)
@@ -168,34 +169,25 @@ def other(judge: Judge, line: Contender, python: str) -> Row:
         return Row(line.engine, line.name, line.setting, reason=reason(error, here), made_by=made.version)
 
 
-def seeds_of(arguments: argparse.Namespace) -> range:
-    """The held-out seeds that judge. UserError for others."""
-    seeds, last = range(arguments.first_seed, arguments.first_seed + arguments.seeds), HELD_OUT_SEEDS[-1]
-    if seeds.start < HELD_OUT_SEEDS.start or seeds.stop > HELD_OUT_SEEDS.stop:
-        raise UserError(f"seeds {seeds.start} to {seeds[-1]} are not held out", f"choose from 0 to {last}")
-    return seeds
-
-
 def main(given: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = options.parser_of(__doc__)
     parser.add_argument("bundle", type=Path, nargs="+", help="one for each model and plan")
     parser.add_argument("--python", action="append", default=[], metavar="TOOL=PATH", help="the Python that has a tool")
     parser.add_argument(
         "--only", action="append", default=[], help="settings with this in their name, or =NAME, as =nncf_ptq-defaults"
     )
-    parser.add_argument("--seeds", type=positive, default=256, help="held-out seeds")
-    parser.add_argument("--first-seed", type=int, default=0, help="the first of them")
-    parser.add_argument("--batch", type=positive, default=8, help="samples of a timed call")
-    parser.add_argument("--work", type=Path, default=Path(gettempdir()) / "fewstep-quantization", help="what is kept")
+    options.add_seeds(parser, 256)
+    parser.add_argument("--batch", type=options.positive, default=8, help="samples of a timed call")
+    options.add_work(parser, "quantization")
     parser.add_argument("--no-speed", action="store_true", help="judge only")
     parser.add_argument("--write", action="store_true", help="keep the outcomes, and put all kept ones into the page")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    options.add_json(parser)
     arguments = parser.parse_args(given)
     logging.getLogger().setLevel(logging.ERROR)
-    try:
+    with options.refusing(parser):
         if arguments.write and arguments.only:
             raise UserError("--write with --only", "the page shows all settings: leave one of them out")
-        seeds_of(arguments)
+        options.seeds_of(arguments)
         pythons = environments(arguments.python)
         outcomes = []
         with ProgressDisplay() as progress:
@@ -204,9 +196,7 @@ def main(given: Sequence[str] | None = None) -> int:
                 if arguments.write:
                     save(outcomes[-1], arguments.work)  # now: what comes after it may fail
         if arguments.write:
-            PAGE.write_text(page(PAGE.read_text(), "\n\n".join(map(described, saved(arguments.work)))))
-    except UserError as error:
-        parser.error(str(error))
+            PAGE.write_text(with_part(PAGE.read_text(), SCRIPT, "\n\n".join(map(described, saved(arguments.work)))))
     if arguments.json:
         found = [
             {**msgspec.to_builtins(each), "bars": [asdict(bar) | {"met": bar.met} for bar in bars(each.rows)]}

@@ -24,14 +24,14 @@ PRIVATE = {"NNCF_CI": "1"}  # NNCF's telemetry is off
 
 
 @dataclass(frozen=True)
-class Made:
+class QuantizedFile:
     """What a tool made, and the tool's own name and version."""
 
     path: Path
     version: str
 
 
-def quantize(contender: Contender, material: Material, python: str) -> Made:
+def quantize(contender: Contender, material: Material, python: str) -> QuantizedFile:
     """Run a tool in its own environment; what it made is kept. UserError, `what` its last line, if it fails.
 
     What is kept is named after the tool's script as well: another setting there is another result.
@@ -41,17 +41,17 @@ def quantize(contender: Contender, material: Material, python: str) -> Made:
     kept = material.folder / f"{contender.body}-{sha256(script.read_bytes()).hexdigest()[:12]}.onnx"
     version = kept.with_suffix(".version")
     if kept.exists():
-        return Made(kept, version.read_text())
+        return QuantizedFile(kept, version.read_text())
     with TemporaryDirectory(dir=material.folder) as folder:  # tools leave files of their own where they work
         output = Path(folder) / "int8.onnx"
         command = [python, str(script), str(material.folder.absolute()), contender.setting, str(output.absolute())]
         said = _run(command, folder, f"give the Python that has it: --python {contender.tool.id}=PATH")
         version.write_text(said)
         output.replace(kept)
-    return Made(kept, said)
+    return QuantizedFile(kept, said)
 
 
-def add_body(bundle: Path, contender: Contender, made: Made, material: Material) -> None:
+def add_body(bundle: Path, contender: Contender, made: QuantizedFile, material: Material) -> None:
     """Put what a tool made into a bundle, with inputs and outputs as in the graph it was given (tools rename sizes)."""
     given = material.graph
     graph = replace(io.load(made.path), name=given.name, inputs=given.inputs, outputs=given.outputs)

@@ -16,10 +16,6 @@ from fewstep.plans.errors import UserError
 EQUAL_BAR, DEFAULTS_BAR = 2.0, 10.0  # dB of the mean
 LEAST_COVERAGE = 0.95  # of multiply-accumulates in int8
 OUTCOMES = "outcomes"
-MARKERS = (
-    "<!-- made by benchmarks/quantization/compare.py -->",
-    "<!-- end of what benchmarks/quantization/compare.py makes -->",
-)
 HEADER = (
     "| engine | quantized by | mean dB | 5th percentile | MACs in int8 | times as fast as float32 |",
     "|---|---|---|---|---|---|",
@@ -168,14 +164,6 @@ def saved(work: Path) -> tuple[Outcome, ...]:
         except msgspec.DecodeError as error:
             raise UserError(f"{path}: {error}", "remove it, and compare again") from None
     return tuple(sorted(found, key=lambda each: (each.model, -each.steps, each.plan)))
-
-
-def page(text: str, made: str) -> str:
-    """A page with what stands between its markers replaced. UserError if it has none."""
-    start, end = MARKERS
-    if start not in text or end not in text:
-        raise UserError("the page has no markers for the tables", f"put {start} and {end} into it")
-    return text[: text.index(start) + len(start)] + f"\n\n{made}\n\n" + text[text.index(end) :]
 
 
 def _is_equal(quality: Quality, ours: Quality) -> bool:

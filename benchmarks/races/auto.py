@@ -23,6 +23,7 @@ from typing import Any
 
 import msgspec
 
+from benchmarks.options import add_turns, parser_of, refusing
 from benchmarks.races.turns import Call, in_turns
 from fewstep.evaluation.speed.fastest import Timed, backend_of
 from fewstep.plans.errors import UserError
@@ -85,23 +86,19 @@ def trial(options: argparse.Namespace) -> tuple[bool, str]:
 
 
 def main(given: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = parser_of(__doc__)
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--precision", default="int8")
     parser.add_argument("--rows", type=int, default=2, help="of x in a call; a guided sample is two")
     parser.add_argument("--trials", type=int, default=20)
-    parser.add_argument("--threads", type=int, default=0)
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--turn-seconds", type=float, default=0.3)
+    add_turns(parser, threads=0, rounds=9, seconds=0.3)
     options = parser.parse_args(given)
     held = 0
-    try:
+    with refusing(parser):
         for number in range(1, options.trials + 1):
             holds, line = trial(options)
             held += holds
             print(f"{number:2d} {'held' if holds else 'MISSED'} {line}", flush=True)
-    except UserError as error:
-        parser.error(str(error))
     print(f"{held} of {options.trials} within {100 * (BAR - 1):.0f} %")
     return 0 if held == options.trials else 1
 

@@ -10,7 +10,6 @@ best body are 2.8 and 6. The last lines have the share of a run that is not spen
 and diffusers, and fewstep[export,calibration,openvino].
 """
 
-import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -23,14 +22,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.counts import several
+from benchmarks.options import add_turns, parser_of, refusing, several
 from benchmarks.races.turns import Call, Opener, Times, in_turns
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.evaluation.speed.benchmark_feeds import feeds
 from fewstep.export.export import ExportOptions, export
 from fewstep.lowering.bodies import judged_plan, open_body
-from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import Arrays, LoadedGraph
 from fewstep.runtime.backends.named import named
 from fewstep.runtime.bundle.platforms import target_of
@@ -147,24 +145,19 @@ def host_share(bundle: Path, backend: str, body: str, threads: int, batch: int, 
 
 
 def main(given: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--threads", type=int, default=1)
+    parser = parser_of(__doc__)
     parser.add_argument("--batches", type=several, default="1,8")
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--turn-seconds", type=float, default=1.0)
+    add_turns(parser, threads=1, rounds=15, seconds=1.0)
     parser.add_argument("--bundle", type=Path, help="a folder that keeps the bundle")
     options = parser.parse_args(given)
-    try:
-        with TemporaryDirectory() as folder:
-            bundle = made(options.bundle or Path(folder) / "bundle")
-            for batch in options.batches:
-                found = in_turns(contenders(bundle, options.threads, batch), options.rounds, options.turn_seconds)
-                print("\n".join(rows(found, batch)), end="\n\n", flush=True)
-                for backend, bodies in BODIES.items():
-                    share = host_share(bundle, backend, bodies[-1], options.threads, batch, options.rounds)
-                    print(f"{bodies[-1]}, {backend}, {batch} samples: {100 * share:.2f} % of a run is not the network")
-    except UserError as error:
-        parser.error(str(error))
+    with refusing(parser), TemporaryDirectory() as folder:
+        bundle = made(options.bundle or Path(folder) / "bundle")
+        for batch in options.batches:
+            found = in_turns(contenders(bundle, options.threads, batch), options.rounds, options.turn_seconds)
+            print("\n".join(rows(found, batch)), end="\n\n", flush=True)
+            for backend, bodies in BODIES.items():
+                share = host_share(bundle, backend, bodies[-1], options.threads, batch, options.rounds)
+                print(f"{bodies[-1]}, {backend}, {batch} samples: {100 * share:.2f} % of a run is not the network")
 
 
 if __name__ == "__main__":

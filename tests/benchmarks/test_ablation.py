@@ -67,14 +67,15 @@ def test_the_table_takes_differences_calibration_by_calibration() -> None:
 
 
 def test_a_plans_table_takes_the_place_of_its_own_and_others_stay() -> None:
-    start, end = SCRIPT["MARKERS"]
+    script = SCRIPT["SCRIPT"]
+    start, end = f"<!-- made by {script} -->", f"<!-- end of what {script} makes -->"
     text = f"before\n{start}\n\n`ddim:8`, old\n\n| a |\n\n`ddim:4`, old\n\n| b |\n\n{end}\nafter"
     once = SCRIPT["page"](text, {"ddim:4": "`ddim:4`, new\n\n| c |"})
     kept = f"before\n{start}\n\n`ddim:8`, old\n\n| a |"
     assert once == f"{kept}\n\n`ddim:4`, new\n\n| c |\n\n{end}\nafter"
     twice = SCRIPT["page"](once, {"ddim:2": "`ddim:2`, new\n\n| d |"})
     assert twice == f"{kept}\n\n`ddim:4`, new\n\n| c |\n\n`ddim:2`, new\n\n| d |\n\n{end}\nafter"
-    with pytest.raises(UserError, match="has no markers"):
+    with pytest.raises(UserError, match="no place for what benchmarks/ablation.py makes"):
         SCRIPT["page"]("nothing", {})
     page = SCRIPT["PAGE"].read_text()
     assert SCRIPT["page"](page, {}) == page

@@ -16,7 +16,7 @@ from tests.engines.resident.conftest import tensorrt as tensorrt
 from tests.runtime.backends.built import add_engine
 
 SCRIPT = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks/gpu.py"))
-Contender, Found, measure = SCRIPT["Contender"], SCRIPT["Found"], SCRIPT["measure"]
+Contender, GpuRow, measure = SCRIPT["Contender"], SCRIPT["GpuRow"], SCRIPT["measure"]
 
 
 @pytest.fixture(autouse=True)

@@ -9,11 +9,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from benchmarks.options import seeds_of
 from benchmarks.quantization import compare, judging
 from benchmarks.quantization.contenders import TOOLS, Contender, contenders
 from benchmarks.quantization.judging import Judge, constant_image
 from benchmarks.quantization.material import Material
-from benchmarks.quantization.outcome import MARKERS, Outcome, Quality, Row, bars, is_met, page, save, saved, table
+from benchmarks.quantization.outcome import Outcome, Quality, Row, bars, is_met, save, saved, table
 from fewstep.calibration.calibrate import calibrate
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import open_bundle
@@ -109,19 +110,11 @@ def test_the_latest_outcome_of_each_model_and_plan_is_kept(tmp_path: Path) -> No
     assert saved(tmp_path) == (other, new, four)
 
 
-def test_only_what_stands_between_the_markers_is_replaced() -> None:
-    start, end = MARKERS
-    assert page(f"before\n{start}\nold\n{end}\nafter", "new") == f"before\n{start}\n\nnew\n\n{end}\nafter"
-    with pytest.raises(UserError, match="has no markers"):
-        page("nothing", "new")
-    assert start in compare.PAGE.read_text() and end in compare.PAGE.read_text()
-
-
 def test_written_outcomes_stand_in_the_page_beside_earlier_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "page.md"
-    path.write_text("\n".join(("# Title", *MARKERS)))
+    path.write_text(f"# Title\n<!-- made by {compare.SCRIPT} -->\n<!-- end of what {compare.SCRIPT} makes -->")
     row = Row("openvino", "fewstep", quality=quality(47.04))
     monkeypatch.setattr(compare, "PAGE", path)
     save(outcome(row, steps=4), tmp_path)
@@ -161,10 +154,10 @@ def test_none_of_something_is_refused_in_one_line(option: str, capsys: pytest.Ca
 
 def test_seeds_that_others_are_calibrated_on_judge_nobody() -> None:
     given = SimpleNamespace(first_seed=1000, seeds=64)
-    assert compare.seeds_of(given) == range(1000, 1064)  # type: ignore[arg-type]
+    assert seeds_of(given) == range(1000, 1064)  # type: ignore[arg-type]
     given.first_seed = 99_937
     with pytest.raises(UserError, match="seeds 99937 to 100000 are not held out"):
-        compare.seeds_of(given)  # type: ignore[arg-type]
+        seeds_of(given)  # type: ignore[arg-type]
 
 
 def test_what_was_made_before_a_failure_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

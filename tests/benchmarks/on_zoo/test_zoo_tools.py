@@ -12,18 +12,9 @@ import numpy as np
 import pytest
 
 from fewstep.calibration.calibrate import calibrate
-from fewstep.plans.errors import UserError
 from tests.calibration.test_calibrate import denoiser, write_bundle
 
 SCRIPT = runpy.run_path(str(Path(__file__).parents[3] / "benchmarks/on_zoo/zoo_tools.py"))
-
-
-def test_the_page_has_the_table_between_its_markers() -> None:
-    start, end = SCRIPT["MARKERS"]
-    text = SCRIPT["page"](f"before\n{start}\nold\n{end}\nafter", "| new |")
-    assert text == f"before\n{start}\n\n| new |\n\n{end}\nafter"
-    with pytest.raises(UserError, match="markers"):
-        SCRIPT["page"]("nothing", "")
 
 
 class Small:

@@ -1,0 +1,82 @@
+"""The options that scripts share: one name means the same in each."""
+
+import argparse
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import gettempdir
+
+from fewstep.plans.errors import UserError
+from fewstep.rollouts.trajectories import HELD_OUT_SEEDS
+
+
+def parser_of(doc: str | None) -> argparse.ArgumentParser:
+    """A parser of a script's options. The first line of the script's docstring describes it."""
+    return argparse.ArgumentParser(description=(doc or "").splitlines()[0])
+
+
+def add_seeds(parser: argparse.ArgumentParser, count: int, first: int = 0) -> None:
+    """`--seeds` and `--first-seed`: the held-out seeds that judge, by default `count` of them from `first` on."""
+    parser.add_argument("--seeds", type=positive, default=count, help="held-out seeds (default %(default)s)")
+    parser.add_argument("--first-seed", type=int, default=first, help="the first of them (default %(default)s)")
+
+
+def seeds_of(arguments: argparse.Namespace) -> range:
+    """The seeds of `add_seeds`. UserError for others than held-out ones."""
+    seeds, last = range(arguments.first_seed, arguments.first_seed + arguments.seeds), HELD_OUT_SEEDS[-1]
+    if seeds.start < HELD_OUT_SEEDS.start or seeds.stop > HELD_OUT_SEEDS.stop:
+        raise UserError(f"seeds {seeds.start} to {seeds[-1]} are not held out", f"choose from 0 to {last}")
+    return seeds
+
+
+def add_work(parser: argparse.ArgumentParser, name: str | None = None) -> None:
+    """`--work`: the folder whose results an interrupted run goes on from. Without a `name` the default is None, and a
+    script takes a temporary folder."""
+    default = None if name is None else Path(gettempdir()) / f"fewstep-{name}"
+    kept = "a folder that keeps everything" if name is None else "folder of what is kept (default %(default)s)"
+    parser.add_argument("--work", type=Path, default=default, help=kept)
+
+
+def add_denoisers(parser: argparse.ArgumentParser, names: Iterable[str]) -> None:
+    """`--model` and `--steps`: which denoisers, along plans of how many steps; None for all."""
+    parser.add_argument("--model", action="append", choices=list(names), help="a denoiser (default: all)")
+    parser.add_argument("--steps", action="append", type=positive, help="of the plan; several times for several")
+
+
+def add_only(parser: argparse.ArgumentParser, what: str) -> None:
+    """`--only`: parts of the names of what is measured; none for all."""
+    parser.add_argument("--only", action="append", default=[], help=f"{what} with this in their name")
+
+
+def add_turns(parser: argparse.ArgumentParser, threads: int, rounds: int, seconds: float) -> None:
+    """`--threads`, `--rounds` and `--turn-seconds` of contenders that take turns."""
+    parser.add_argument("--threads", type=int, default=threads, help="of a call; 0 for all cores")
+    parser.add_argument("--rounds", type=positive, default=rounds, help="turns of each (default %(default)s)")
+    parser.add_argument("--turn-seconds", type=float, default=seconds, help="of a turn (default %(default)s)")
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """`--json`: one JSON object on stdout in the place of text."""
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def positive(text: str) -> int:
+    """A number of things of which there must be some."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is less than 1")
+    return number
+
+
+def several(text: str) -> tuple[int, ...]:
+    """Positive numbers with commas between them."""
+    return tuple(map(positive, text.split(",")))
+
+
+@contextmanager
+def refusing(parser: argparse.ArgumentParser) -> Iterator[None]:
+    """A UserError ends the script with its usage and one line, exit code 2."""
+    try:
+        yield
+    except UserError as error:
+        parser.error(str(error))
