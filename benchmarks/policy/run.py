@@ -136,12 +136,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path)
     parser.add_argument("--weights", type=Path, required=True)
-    parser.add_argument("--episodes", type=int, default=100, help="of each task")
+    parser.add_argument("--episodes", type=int, default=100, help="of each task, from --first on")
     parser.add_argument("--first", type=int, default=0, help="seed to begin at; several runs may share WORK")
     parser.add_argument("--keep", action="store_true", help="add the verdicts to those in the repository")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--only", action="append", help="run contenders of this name alone; may be given again")
     given = parser.parse_args()
+    if given.episodes < 1 or given.first < 0:
+        parser.error(f"--episodes {given.episodes} --first {given.first}: run one episode or more, from seed 0 on")
     given.work.mkdir(parents=True, exist_ok=True)
     bundle = prepare(given.work, given.weights)
     backend = OnnxRuntime(threads=1, spinning=False)  # two that spin on one core take twice its time
@@ -151,12 +153,11 @@ def main() -> None:
     names = [contender.name for contender in rivals]
     if unknown := [each for each in given.only or () if each not in names]:
         parser.error(f"there is no contender {unknown[0]!r}: there are {'; '.join(names)}")
-    wanted = 4 if given.quick else given.episodes
-    for first in range(given.first, max(given.first + 1, wanted), BLOCK):
+    for block in blocks(given.first, 4 if given.quick else given.episodes):
         for contender in rivals:
             if given.only and contender.name not in given.only:
                 continue
-            episodes = episodes_of(min(BLOCK, wanted - first), tasks_of(contender), first)
+            episodes = episodes_of(len(block), tasks_of(contender), block.start)
             known = kept.get(contender.digest)
             if contender.precision is None:
                 run(contender, None, episodes, Ledger(given.work / VERDICTS, contender, kept=known), print)
@@ -166,6 +167,12 @@ def main() -> None:
         write(given.work, bundle, rivals, kept)
     if given.keep:
         keep((each, verdicts_of(given.work, each, kept)) for each in rivals)
+
+
+def blocks(first: int, episodes: int) -> list[range]:
+    """Seeds of so many episodes from the first on, in blocks that all contenders run before any runs more."""
+    seeds = range(first, first + episodes)
+    return [seeds[start : start + BLOCK] for start in range(0, episodes, BLOCK)]
 
 
 def tasks_of(contender: Contender) -> Sequence[str]:

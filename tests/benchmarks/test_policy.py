@@ -335,6 +335,14 @@ def test_the_page_is_made_of_the_files_that_runs_leave(monkeypatch: pytest.Monke
     assert page.page(work, training).rstrip().endswith("## Latency\n\n- 48000 ticks")
 
 
+def test_episodes_are_counted_from_the_first_seed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    import run
+
+    assert run.blocks(0, 4) == [range(4)]
+    assert run.blocks(5_000, 45) == [range(5_000, 5_020), range(5_020, 5_040), range(5_040, 5_045)]
+
+
 def test_the_table_has_all_whole_blocks_so_far_and_compares_those_that_two_have(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
