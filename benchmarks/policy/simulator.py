@@ -24,19 +24,12 @@ KNOCK_TICKS = (10, 30)  # when a knock comes, the last excluded
 
 
 class Simulation:
-    """One task. Its state is a function of the seed and the actions since `reset`, whatever ran before.
+    """One task. Its state is a function of the seed and the actions since `reset`, whatever ran before."""
 
-    `pictures` is the side of those that `picture` makes, in pixels; None for none.
-    """
-
-    def __init__(self, task: str, pictures: int | None = None) -> None:
+    def __init__(self, task: str) -> None:
         environments = import_module("metaworld").env_dict.ALL_V3_ENVIRONMENTS
         self.task = task
-        shown = {} if pictures is None else {"render_mode": "rgb_array", "camera_name": "corner2"}
-        self._environment: Any = environments[f"{task}-v3"](**shown)
-        if pictures is not None:
-            renderer = self._environment.mujoco_renderer
-            renderer.width = renderer.height = pictures
+        self._environment: Any = environments[f"{task}-v3"]()
         self._environment._partially_observable = False  # the goal is seen
         self._environment.__dict__.pop("sawyer_observation_space", None)  # cached while the goal was hidden
         self._environment._freeze_rand_vec = False
@@ -53,10 +46,6 @@ class Simulation:
         """The next observation, and whether the task is solved there."""
         observation, _, _, _, facts = self._environment.step(np.clip(action, -1.0, 1.0).astype(np.float32))
         return np.asarray(observation, np.float64), bool(facts["success"])
-
-    def picture(self) -> NDArray[np.uint8]:
-        """What the camera sees [side, side, 3]."""
-        return np.asarray(self._environment.render(), np.uint8)[::-1]  # this camera is upside down
 
     def knock(self, shift: NDArray[np.float64]) -> None:
         """Move the puck by `shift` [2] metres; the next observation shows it."""
