@@ -99,7 +99,7 @@ def ours(bundle: Path, trajectories: int) -> Cost:
 def theirs(bundle: Path, trajectories: int, memory: float) -> Cost:
     """onnxruntime's calibration and quantization alone. TooLarge if it takes more than `memory` bytes."""
     with TemporaryDirectory() as folder:
-        write = [sys.executable, "-m", "benchmarks.quantization.write_material", str(bundle), PLAN]
+        write = [sys.executable, "-m", "benchmarks.quantization.material", str(bundle), PLAN]
         measure([*write, str(trajectories), folder])
         (material,) = Path(folder).iterdir()
         tool = [sys.executable, str(SCRIPTS / "ort_static.py"), str(material), "tuned-percentile"]

@@ -20,11 +20,10 @@ import numpy as np
 from benchmarks import options
 from benchmarks.judged_plans import Judge, opened
 from benchmarks.markdown import table
-from benchmarks.solvers_on_model import EVALUATIONS, solver_names
+from benchmarks.solvers_on_model import affordable, solver_names
 from benchmarks.zoo.members import MEMBERS, Member
 from fewstep.plans import grids
 from fewstep.plans.default_grid import default_grid
-from fewstep.plans.errors import UserError
 from fewstep.plans.name import parameters
 
 PAGE = Path(__file__).parent.parent / "docs/measured/nominal.md"
@@ -106,22 +105,9 @@ def grid_names() -> list[str]:
     ]
 
 
-def affordable(judge: Judge, solver: str, grid: str, evaluations: int) -> str | None:
-    """The plan with the most steps that so many evaluations pay for; None where the grid or the solver has none."""
-    at = f"@{grid}" if grid else ""
-    for steps in range(min(evaluations, evaluations // EVALUATIONS[solver] + 2), 0, -1):
-        name = f"{solver}:{steps}{at}"
-        try:
-            if len(judge.compiled(name).steps) <= evaluations:
-                return name
-        except UserError:
-            continue
-    return None
-
-
 def search(judge: Judge, count: int, seeds: int) -> Finalists:
     """The best plans of `count` evaluations, by the elimination of `SCHEME`; the finalists have so many seeds."""
-    over = [grid for grid in grid_names() if affordable(judge, "ddim", grid, count)]
+    over = [grid for grid in grid_names() if affordable(judge.compiled, "ddim", grid, count)]
     by_grid = {
         grid: max(_means(judge, _plans(judge, SCOUTS, [grid], count), 1).values(), default=-inf) for grid in over
     }
@@ -131,7 +117,7 @@ def search(judge: Judge, count: int, seeds: int) -> Finalists:
         means = _means(judge, best, few)
         best = sorted(means, key=means.__getitem__, reverse=True)[:survivors]
     scores = sorted((_score(judge, plan, seeds) for plan in best), key=lambda score: -score.psnr)
-    named = [affordable(judge, solver, grid, count) for solver, grid in NAMED]
+    named = [affordable(judge.compiled, solver, grid, count) for solver, grid in NAMED]
     return Finalists(
         count, seeds, tuple(scores), tuple(None if plan is None else _score(judge, plan, seeds) for plan in named)
     )
@@ -142,7 +128,7 @@ def _plans(judge: Judge, solvers: Iterable[str], over: Iterable[str], count: int
     found: dict[bytes, str] = {}
     for grid in over:
         for solver in solvers:
-            plan = affordable(judge, solver, grid, count)
+            plan = affordable(judge.compiled, solver, grid, count)
             if plan is not None:
                 found.setdefault(judge.numbers(plan), plan)
     return list(found.values())

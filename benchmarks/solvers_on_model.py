@@ -10,7 +10,7 @@ what was measured is kept in --work, and a second call goes on from there.
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -29,6 +29,7 @@ from fewstep.plans import grids
 from fewstep.plans.errors import UserError
 from fewstep.plans.listing import solver_listings
 from fewstep.plans.name import TRAILING
+from fewstep.plans.plan import Plan
 from fewstep.rollouts.held_out import held_out_conditions
 from fewstep.rollouts.metrics import Floats, psnr
 from fewstep.runtime.loading import load
@@ -57,6 +58,9 @@ class Setting:
     seeds: range
     reference: Floats
 
+    def compiled(self, plan: str) -> Plan:
+        return self.sampler.compile(plan, GUIDANCE)
+
     def sample(self, plan: str, seeds: range | None = None) -> Floats:
         """Samples of a plan by its name, with the held-out condition of each seed."""
         return sample(self.sampler, plan, self.seeds if seeds is None else seeds)
@@ -74,13 +78,13 @@ def solver_names() -> list[str]:
     return [each.name for each in solver_listings() if each.order and not each.is_stochastic and not each.given]
 
 
-def affordable(sampler: Sampler, solver: str, grid: str, evaluations: int) -> str | None:
+def affordable(compiled: Callable[[str], Plan], solver: str, grid: str, evaluations: int) -> str | None:
     """The plan with the most steps that so many evaluations pay for; None where the grid or the solver has none."""
     inner = EVALUATIONS[solver]
     for steps in range(min(evaluations, evaluations // inner + 2), 0, -1):  # the first and the last may take fewer
         name = f"{solver}:{steps}@{grid}"
         try:
-            if len(sampler.compile(name, GUIDANCE).steps) <= evaluations:
+            if len(compiled(name).steps) <= evaluations:
                 return name
         except UserError:
             continue
@@ -95,7 +99,7 @@ def measure(
     asked = [(solver, grid, count) for solver in solvers for grid in over for count in counts]
     found = {}
     for done, key in enumerate(asked, 1):
-        plan = affordable(setting.sampler, *key)
+        plan = affordable(setting.compiled, *key)
         if plan is not None:
             entry = f"{plan}, {len(setting.seeds)} seeds from {setting.seeds.start}"
             if entry not in known:
@@ -120,7 +124,7 @@ def plans_of_note(setting: Setting, found: dict[Key, float], most: int) -> list[
     count = min(AT, most)
     keys = [("ddim", TRAILING, count), ("dpmpp_2m", TRAILING, count)]
     keys += [(solver, grid, count) for _, solver, grid in best(found, count)[:1]]
-    plans = [affordable(setting.sampler, *key) for key in keys]
+    plans = [affordable(setting.compiled, *key) for key in keys]
     return list(dict.fromkeys(plan for plan in plans if plan is not None))
 
 

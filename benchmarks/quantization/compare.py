@@ -7,7 +7,8 @@ BUNDLE is calibrated for cpu-x86, and for openvino and tensorrt where NNCF and M
 these environments and what each setting is. Every body samples along the plan that ours was calibrated along, on the
 engine it was made for; TensorRT's 8-bit rounding is simulated. Bars: ours is 2 dB above the best at equal coverage, and
 10 dB above what each tool does by default. What tools made and what was judged stays in the work folder: an interrupted
-run goes on where it was. Returns 1 if a bar is missed or a tool fails.
+run goes on where it was. A bundle that was calibrated with `--conditions FILE`, such as a text denoiser's, is compared
+with the same option; `--held-out` names other conditions to judge on. Returns 1 if a bar is missed or a tool fails.
 """
 
 import argparse
@@ -40,8 +41,10 @@ from fewstep.lowering.bodies import judged_plan, open_body
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import weight_of
 from fewstep.plans.plan import Plan
+from fewstep.rollouts.conditions_file import deal, read_conditions
 from fewstep.runtime import load
 from fewstep.runtime.bundle.manifest import Body, Manifest
+from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sampler import Sampler
 
@@ -70,6 +73,17 @@ def calibrated_plan(reference: Sampler, lines: Sequence[Contender]) -> Plan:
     if len({bodies[name].plan for name in names}) != 1:
         raise UserError(f"{', '.join(names)} were calibrated along different plans", again)
     return judged_plan(reference, bodies[names[0]])
+
+
+def own_conditions(bundle: Path, arguments: argparse.Namespace) -> OwnConditions | None:
+    """Those of the files behind --conditions and --held-out, checked against a bundle. None without files."""
+    if arguments.conditions is None:
+        if arguments.held_out is not None:
+            raise UserError("--held-out without --conditions", "give the file that BUNDLE was calibrated with too")
+        return None
+    takes = open_bundle(bundle).manifest.conditions
+    followed = read_conditions(arguments.conditions, takes)
+    return OwnConditions(followed, read_conditions(arguments.held_out, takes) if arguments.held_out else followed)
 
 
 def in_int8(manifest: Manifest, lines: Sequence[Contender]) -> dict[str, tuple[str, ...]]:
@@ -125,7 +139,7 @@ def compare(
     manifest = reference.bundle.manifest
     targets = [TARGET_OF[line.engine] for line in lines if line.tool is None]
     seeds = calibrated_on(manifest, targets, has_conditions=own is not None)
-    followed, held_out = (None, None) if own is None else (own.followed, own.held_out)
+    followed, held_out = (None, None) if own is None else (deal(own.followed, len(seeds)), own.held_out)
     ours = in_int8(manifest, lines)
     material = write_material(reference, plan, seeds, arguments.work, ours, progress, followed)
     rows: dict[Contender, Row] = {}
@@ -178,6 +192,8 @@ def main(given: Sequence[str] | None = None) -> int:
     )
     options.add_seeds(parser, 256)
     parser.add_argument("--batch", type=options.positive, default=8, help="samples of a timed call")
+    parser.add_argument("--conditions", type=Path, metavar="FILE", help="that BUNDLE was calibrated with")
+    parser.add_argument("--held-out", type=Path, metavar="FILE", help="conditions that judge (default: --conditions)")
     options.add_work(parser, "quantization")
     parser.add_argument("--no-speed", action="store_true", help="judge only")
     parser.add_argument("--write", action="store_true", help="keep the outcomes, and put all kept ones into the page")
@@ -190,9 +206,10 @@ def main(given: Sequence[str] | None = None) -> int:
         options.seeds_of(arguments)
         pythons = environments(arguments.python)
         outcomes = []
+        conditions = [own_conditions(path, arguments) for path in arguments.bundle]
         with ProgressDisplay() as progress:
-            for path in arguments.bundle:
-                outcomes.append(compare(path, pythons, arguments, progress))
+            for path, own in zip(arguments.bundle, conditions, strict=True):
+                outcomes.append(compare(path, pythons, arguments, progress, own))
                 if arguments.write:
                     save(outcomes[-1], arguments.work)  # now: what comes after it may fail
         if arguments.write:

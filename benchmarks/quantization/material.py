@@ -11,6 +11,7 @@ A tool runs in an environment of its own (their pins exclude each other), so eve
 
 import json
 import re
+import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -21,6 +22,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.quantization.biases import join_bias
+from fewstep.calibration.opening import open_task
+from fewstep.calibration.options import CalibrateOptions
 from fewstep.graph import io
 from fewstep.graph.graph import Graph
 from fewstep.graph.selection import STILL, considered_ops, outer_ops
@@ -47,8 +50,8 @@ class Material:
 
 @dataclass(frozen=True)
 class OwnConditions:
-    """Conditions [N, *shape] by name that nothing draws. `followed` has one row for each trajectory. Held-out seed i
-    has row i mod N of `held_out`."""
+    """Conditions [N, *shape] by name that nothing draws. Trajectories follow rows spread evenly over `followed`, as
+    `fewstep calibrate --conditions` deals them. Held-out seed i has row i mod N of `held_out`."""
 
     followed: ConditionRecords
     held_out: ConditionRecords
@@ -60,8 +63,8 @@ def calibrated_on(manifest: Manifest, targets: Collection[str], has_conditions: 
     UserError unless one command made them all, from nothing but seeds. `has_conditions`: and from conditions that the
     caller has, and gives to everyone.
     """
-    if manifest.text is not None:  # it is calibrated on prompts of its own
-        raise UserError(f"{manifest.name} is told by texts", "compare a denoiser whose conditions are drawn")
+    if manifest.text is not None and not has_conditions:  # it is calibrated on prompts of its own
+        raise UserError(f"{manifest.name} takes texts", "calibrate it with --conditions FILE, and give this file here")
     commands = [command for command in manifest.provenance.commands if command.startswith("fewstep calibrate ")]
     made = {target: [each for each in commands if target in _option(each, "target").split(",")] for target in targets}
     last = {each[-1] if each else "" for each in made.values()}
@@ -69,9 +72,12 @@ def calibrated_on(manifest: Manifest, targets: Collection[str], has_conditions: 
     if len(last) != 1 or "" in last:
         raise UserError(f"{manifest.name} was not calibrated for {', '.join(targets)} by one command", again)
     (command,) = last
-    given = ("--conditions",) * has_conditions
-    if own := [option for option in OF_ITS_OWN if f" {option} " in command and option not in given]:
-        raise UserError(f"{manifest.name} was calibrated with {own[0]}, which other tools have no like of", again)
+    shared = ("--conditions",) * has_conditions
+    if own := [option for option in OF_ITS_OWN if f" {option} " in command and option not in shared]:
+        fix = "give that file to --conditions here" if own[0] == "--conditions" else again
+        raise UserError(f"{manifest.name} was calibrated with {own[0]}, which other tools have no like of", fix)
+    if has_conditions and " --conditions " not in command:
+        raise UserError(f"{manifest.name} was calibrated without --conditions", f"{again} --conditions FILE")
     first = int(_option(command, "seed"))
     return range(first, first + int(_option(command, "trajectories")))
 
@@ -144,3 +150,13 @@ def _option(command: str, name: str) -> str:
     """The value of an option in a command that calibrate recorded; "" if it has none."""
     found = re.search(rf" --{name} (\S+)", command)
     return found[1] if found else ""
+
+
+def main(bundle: Path, plan: str, trajectories: int, folder: Path) -> None:
+    """Material of a bundle that is not calibrated yet, for onnxruntime."""
+    task = open_task(CalibrateOptions(bundle, plan, ("cpu-x86",), trajectories))
+    write_material(task.sampler, task.plan, task.seeds, folder, {"onnxruntime": task.operations})
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), Path(sys.argv[4]))

@@ -45,8 +45,11 @@ def test_everyone_gets_the_trajectories_that_ours_was_calibrated_on(tmp_path: Pa
     assert calibrated_on(own, ["cpu-x86"], has_conditions=True) == range(1000, 1064)
     with pytest.raises(UserError, match="with --conditions"):
         calibrated_on(own, ["cpu-x86"])
+    with pytest.raises(UserError, match="without --conditions"):
+        calibrated_on(calibrated(tiny, last), ["cpu-x86"], has_conditions=True)
     told = msgspec.structs.replace(calibrated(tiny, last), text=SimpleNamespace())
-    with pytest.raises(UserError, match="told by texts"):
+    assert calibrated_on(msgspec.structs.replace(own, text=SimpleNamespace()), ["cpu-x86"], True) == range(1000, 1064)
+    with pytest.raises(UserError, match="takes texts; calibrate it with --conditions FILE"):
         calibrated_on(told, ["cpu-x86"])
 
 

@@ -40,9 +40,9 @@ def oracle(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_a_plan_takes_as_many_steps_as_its_evaluations_pay_for(oracle: Any) -> None:
-    assert nominal.affordable(oracle, "ddim", "trailing", 4) == "ddim:4@trailing"
-    assert nominal.affordable(oracle, "heun", "karras", 5) == "heun:3@karras"
-    assert nominal.affordable(oracle, "ddim", "ays_sd", 4) is None  # a grid of timesteps, on a flow
+    assert nominal.affordable(oracle.compiled, "ddim", "trailing", 4) == "ddim:4@trailing"
+    assert nominal.affordable(oracle.compiled, "heun", "karras", 5) == "heun:3@karras"
+    assert nominal.affordable(oracle.compiled, "ddim", "ays_sd", 4) is None  # a grid of timesteps, on a flow
 
 
 def test_the_best_plan_survives_and_few_plans_get_all_seeds(oracle: Any) -> None:

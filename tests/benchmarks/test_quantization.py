@@ -233,6 +233,24 @@ def test_a_tool_that_fails_is_a_row_with_its_reason(
     assert theirs["reason"] == "its Python does not start: No such file or directory"
 
 
+def test_everyone_follows_the_conditions_that_ours_was_calibrated_with(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, file = write_bundle(tmp_path / "bundle", denoiser()), tmp_path / "own.npz"
+    np.savez(file, **{"class": np.array([1, 0, 1])})
+    calibrate(replace(FIRST, bundle=path, target=("cpu-x86",), conditions=file))
+    arguments = [str(path), "--work", str(tmp_path / "work"), *SHORT]
+    with pytest.raises(SystemExit):
+        compare.main(arguments)
+    assert "give that file to --conditions here" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        compare.main([*arguments, "--held-out", str(file)])
+    assert "--held-out without --conditions" in capsys.readouterr().err
+    compare.main([*arguments, "--conditions", str(file)])
+    (outcome,) = json.loads(capsys.readouterr().out)["outcomes"]
+    assert outcome["trajectories"] == 4 and all(row["quality"]["mean"] > 10 for row in outcome["rows"])
+
+
 def test_a_bundle_without_our_body_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write_bundle(tmp_path / "bundle", denoiser())
     with pytest.raises(SystemExit):
