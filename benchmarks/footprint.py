@@ -43,7 +43,7 @@ print(json.dumps([seconds, kib * 1024]))
 
 
 def installed_bytes() -> int:
-    """Of fewstep without its weights, and of what it brings beside numpy and onnxruntime. Bytecode is not counted."""
+    """The size of fewstep without weights and bytecode, and of what it brings beside numpy and onnxruntime."""
     root = Path(fewstep.runtime.__file__).parent.parent
     packages = [typed.parent for typed in root.glob("*/py.typed")]  # each package has one
     own = (path for package in packages for path in package.rglob("*") if not _is_weights(path))
@@ -76,7 +76,7 @@ def first_sample(bundle: Path, processes: int = PROCESSES) -> tuple[float, float
 
 
 def weight_bytes(bundle: Path) -> int:
-    """Of what `load` opens in int8: a body and the prologue."""
+    """The size of what `load` opens in int8: a body and the prologue."""
     manifest = open_bundle(bundle).manifest
     graphs = [manifest.bodies["int8-cpu-x86"].graph, *([manifest.prologue] if manifest.prologue else [])]
     return sum((bundle / name).stat().st_size for graph in graphs for name in (graph.file, *graph.data))

@@ -204,7 +204,7 @@ def prepared(model: str, folder: Path, name: str) -> Path:
 
 
 def expected_samples(bundle: Path, seeds: int = SEEDS) -> np.ndarray:
-    """Those of onnxruntime on the CPU, in float32."""
+    """The samples of onnxruntime on the CPU, in float32."""
     with load(bundle, body="float32", backend=OnnxRuntime()) as sampler:
         given = labels(sampler.bundle.manifest.conditions, range(seeds))
         return np.asarray(sampler.sample(PLAN, range(seeds), given, GUIDANCE))

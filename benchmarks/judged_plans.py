@@ -59,7 +59,7 @@ class Judge:
 
     @cached_property
     def check(self) -> TeacherCheck:
-        """Of the teacher, kept as the figures are."""
+        """The check of the teacher, kept as the figures are."""
         file = self._file("teacher.json")
         if not file.exists():
             checks = []
@@ -80,7 +80,7 @@ class Judge:
         return hashlib.sha256(msgspec.json.encode(msgspec.structs.replace(self.compiled(plan), name=""))).digest()[:12]
 
     def psnr(self, plan: str, seeds: int) -> NDArray[np.float64]:
-        """Of the samples of the first seeds to the teacher's, in dB, [seeds]. NaN where a sample left the numbers."""
+        """PSNR in dB of the first seeds' samples to the teacher's, [seeds]. NaN where a sample is not finite."""
         if seeds not in BLOCKS:
             raise ValueError(f"{seeds} seeds end inside a block")
         parts: list[list[float]] = []
@@ -115,7 +115,7 @@ class Judge:
 
     @cached_property
     def folder(self) -> Path:
-        """Of this denoiser's files, and of no other's."""
+        """The folder of this denoiser's files alone."""
         content = msgspec.json.encode(self.sampler.bundle.manifest.files)
         folder = self.work / f"{self.name}-{hashlib.sha256(content).hexdigest()[:12]}"
         folder.mkdir(exist_ok=True)
@@ -123,7 +123,7 @@ class Judge:
 
     @property
     def _figures_file(self) -> Path:
-        """Of this teacher."""
+        """The file of figures to this teacher."""
         return self._file(f"figures-{self.numbers(self.check.teacher).hex()}.json")
 
     def _file(self, name: str) -> Path:

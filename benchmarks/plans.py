@@ -46,7 +46,7 @@ class Cost:
 
 
 def seconds(run: Callable[[], object]) -> float:
-    """Of the processor, so that other work does not count: median over rounds, after one that is not counted."""
+    """Seconds of the processor, which other work does not add to: the median over rounds behind a first one."""
     run()
     taken = []
     for _ in range(ROUNDS):

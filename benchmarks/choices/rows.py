@@ -61,7 +61,7 @@ def lowered_for(target: Target, seen: Seen) -> Body:
 
 
 def chosen(target: Target, seen: Seen) -> Body:
-    """As `--ranges auto` has it: by trials of its own."""
+    """The body of `--ranges auto`, by trials of its own."""
     task, edges = seen.task, seen.deployed.edges
     variants = {name: Variants(task.prepared, seen.table(seen.deployed, name), target) for name in TRIED}
     courses = open_trials(task.sampler, regroup(task.plan, edges), len(task.seeds), task.conditions)

@@ -82,7 +82,7 @@ def reward(s: Setting, x: Floats) -> Floats:
 
 
 def best_reward(s: Setting, x: Floats) -> Floats:
-    """Of the best of each seed's samples."""
+    """The reward of the best of each seed's samples."""
     return np.asarray(s.reward(x).reshape(len(s.seeds), -1).max(1))
 
 
@@ -96,7 +96,7 @@ def layout(s: Setting, x: Floats) -> Floats:
 
 
 def alike(s: Setting, x: Floats) -> Floats:
-    """Of each picture with all."""
+    """The mean correlation of each picture with all."""
     return np.asarray(np.corrcoef(x.reshape(len(x), -1)).mean(1))
 
 
@@ -142,7 +142,7 @@ SEARCH = N * STEPS
 
 
 def best_of(s: Setting, evaluations: int) -> Floats:
-    """As many samples of each seed, seed by seed."""
+    """Samples of each seed, as many as the evaluations pay for, seed by seed."""
     count = max(evaluations // STEPS, 1)
     seeds = [seed * 64 + n for seed in s.seeds for n in range(count)]
     who = {s.condition: [label for label in s.labels for _ in range(count)]}

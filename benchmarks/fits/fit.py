@@ -121,7 +121,7 @@ class Judge:
         )
 
     def digest(self, plan: Plan, body: str) -> str:
-        """Of all that the figures follow from. A plan's name, and the body that it was fitted to, are no part of it."""
+        """A hash of all that the figures follow from, without a plan's name and the body that it was fitted to."""
         numbers = encode(msgspec.structs.replace(plan, name="", fitted=None))
         graph = _graph(self.samplers[body])
         facts = (numbers, graph, encode(self.teacher), [block.seeds for block in self.blocks], self.extractor is None)

@@ -57,7 +57,7 @@ class Question:
         return self.condition.labels[self.value] if self.condition.labels else str(self.value)
 
     def digest(self, sampler: Sampler) -> str:
-        """Of the float32 body, of fewstep's code, of the question and of the fits' sizes."""
+        """A hash of the float32 body, fewstep's code, the question and the fits' sizes."""
         asked = (identity(sampler), self.steps, self.weight, self.value, self.judges, SEEDS, SELECTION, ITERATIONS)
         return sha256(repr(asked).encode()).hexdigest()[:16]
 

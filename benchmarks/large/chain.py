@@ -35,7 +35,7 @@ CLI = (sys.executable, "-m", "fewstep.cli")
 
 @dataclass(frozen=True)
 class Chain:
-    """Where everything lies, and what is asked of the verbs."""
+    """The folder of everything, and what is asked of the verbs."""
 
     folder: Path
     plan: str

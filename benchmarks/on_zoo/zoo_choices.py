@@ -69,7 +69,7 @@ def _figures(result: Mapping[str, float]) -> str:
 
 
 def _difference(result: Mapping[str, Sequence[float]], base: Mapping[str, Sequence[float]]) -> str:
-    """Of the means, over the same seeds; then of the 5th percentiles."""
+    """The difference of the means over the same seeds, then of the 5th percentiles."""
     gains = np.array(result["psnr"]) - np.array(base["psnr"])
     tail = float(np.quantile(result["psnr"], 0.05) - np.quantile(base["psnr"], 0.05))
     error = gains.std(ddof=1) / len(gains) ** 0.5 if len(gains) > 1 else np.inf

@@ -40,7 +40,7 @@ HEADER = (
 
 
 def measured(member: Member, steps: int, arguments: argparse.Namespace, show: ProgressDisplay) -> Distance:
-    """Of int8 and of float32 to float32 samples of other seeds."""
+    """FD of int8, and of float32, to float32 samples of other seeds."""
     own = own_conditions(member, range(ROWS))
     bundle = calibrated(member, steps, [CPU_X86.name], arguments.work, show, own=own)
     kept = arguments.work / f"distance-{bundle.name}-{arguments.samples}.json"
@@ -63,14 +63,14 @@ def measured(member: Member, steps: int, arguments: argparse.Namespace, show: Pr
 
 
 def line(name: str, steps: int, found: Distance) -> str:
-    """Of the table."""
+    """A line of the table."""
     figures = f"{found.frechet_float:.2f} | {found.frechet:.2f} | {found.difference:+.2f}"
     interval = f"{found.low:+.2f} to {found.high:+.2f}"
     return f"| {name} | {steps} | {found.samples} | {figures} | {interval} | {found.floor:.2f} |"
 
 
 def lines(arguments: argparse.Namespace) -> Iterator[str]:
-    """Of each denoiser along each plan, as soon as it is known."""
+    """The line of each denoiser along each plan, as soon as it is known."""
     members = [each for each in ALL if each.name in EXTRACTORS and each.name in (arguments.model or EXTRACTORS)]
     with ProgressDisplay() as show:
         for member in members:

@@ -166,7 +166,7 @@ def _judged(row: Measured) -> Measured:
 
 
 def _best(row: Measured) -> Other | None:
-    """Of all settings that run the very operations of ours, the one with the best mean."""
+    """The setting with the best mean, of all that run the very operations of ours."""
     same = [(each.quality.mean, each) for each in row.others if each.same and each.quality is not None]
     return max(same, key=lambda pair: pair[0])[1] if same else None
 

@@ -72,7 +72,7 @@ def own_code() -> str:
 
 
 def own_conditions(member: Member, seeds: range) -> OwnConditions | None:
-    """Those of a member that nothing draws, other ones for other held-out seeds; None for all others."""
+    """Conditions of a member that nothing draws, others for other held-out seeds. None for all other members."""
     followed = member.rows(CalibrateOptions.trajectories, CALIBRATION)
     held_out = member.rows(len(seeds), HELD_OUT + seeds.start)
     return None if followed is None or held_out is None else OwnConditions(followed, held_out)

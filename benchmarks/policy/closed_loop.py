@@ -76,7 +76,7 @@ class Deviation:
 
 
 def deviation(jobs: Sequence[SequenceJob], one: Sampler, other: Sampler, count: int = 256, seed: int = 1) -> Deviation:
-    """Of two samplers that are asked alike."""
+    """The deviation of two samplers that are asked alike."""
     chosen = np.random.default_rng(seed).permutation(len(jobs))[:count]
     executed = policy_of(one.bundle.manifest).actions
     squares, largest = [], []

@@ -90,7 +90,7 @@ def past_the_wall(observation: Float64, route: str) -> Float64:
 
 
 def _take(hand: Float64, gripper: float, puck: Float64) -> tuple[Float64, float]:
-    """Where the hand goes to take the puck, and the gripper."""
+    """The place where the hand goes to take the puck, and the gripper."""
     place = puck + [-0.005, 0.0, 0.0]
     if np.linalg.norm(hand[:2] - place[:2]) > 0.02:
         return place + [0.0, 0.0, 0.1], -1.0
@@ -100,7 +100,7 @@ def _take(hand: Float64, gripper: float, puck: Float64) -> tuple[Float64, float]
 
 
 def _carry(hand: Float64, goal: Float64, route: str) -> tuple[Float64, float]:
-    """Where the hand goes with the puck, and the gripper."""
+    """The place where the hand goes with the puck, and the gripper."""
     if hand[1] > BEHIND:
         return goal, 1.0
     if route == "over":

@@ -75,7 +75,7 @@ def _place(line: Line) -> tuple[str, ...]:
 
 
 def _line(contender: Contender, task: str, body: str | None, verdicts: list[Verdict]) -> Line:
-    """Of verdicts in the order of their seeds."""
+    """A line of verdicts in the order of their seeds."""
     seeds = list[tuple[int, int]]()
     for verdict in verdicts:
         if seeds and seeds[-1][1] == verdict.seed:

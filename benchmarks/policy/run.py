@@ -120,7 +120,7 @@ def prepare(work: Path, weights: Path) -> Path:
 
 
 def hash_of(weights: Path) -> str:
-    """Of a checkpoint."""
+    """A hash of a checkpoint."""
     return hashlib.sha256(weights.read_bytes()).hexdigest()[:12]
 
 
@@ -187,7 +187,7 @@ def in_whole_blocks(verdicts: Verdicts, tasks: Sequence[str]) -> Verdicts:
 
 
 def verdicts_of(work: Path, contender: Contender, kept: Mapping[str, Verdicts]) -> Verdicts:
-    """Those of WORK and of the repository."""
+    """The verdicts of WORK and of the repository."""
     return Ledger(work / VERDICTS, contender, kept=kept.get(contender.digest)).verdicts
 
 

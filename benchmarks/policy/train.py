@@ -62,7 +62,7 @@ class Halves:
     other: Demonstrations
 
     def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """As of `Demonstrations`."""
+        """A batch as `Demonstrations.draw` has it."""
         drawn = [self.one.draw(count - count // 2, generator), self.other.draw(count // 2, generator)]
         seen, task, actions = (torch.cat(both) for both in zip(*drawn, strict=True))
         return seen, task, actions

@@ -35,7 +35,7 @@ class Contender(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def digest(self) -> str:
-        """Of all but the name. Defaults count for nothing, so that a new fact leaves those of others alone."""
+        """A hash of all but the name. Defaults count for nothing, so that a new fact leaves those of others alone."""
         facts: dict[str, object] = {"name": ""}  # two that differ in it alone have the same verdicts
         for each in msgspec.structs.fields(self)[1:]:
             if (value := getattr(self, each.name)) != each.default:

@@ -76,7 +76,7 @@ def calibrated_plan(reference: Sampler, lines: Sequence[Contender]) -> Plan:
 
 
 def own_conditions(bundle: Path, arguments: argparse.Namespace) -> OwnConditions | None:
-    """Those of the files behind --conditions and --held-out, checked against a bundle. None without files."""
+    """Conditions of the files behind --conditions and --held-out, checked against a bundle. None without files."""
     if arguments.conditions is None:
         if arguments.held_out is not None:
             raise UserError("--held-out without --conditions", "give the file that BUNDLE was calibrated with too")

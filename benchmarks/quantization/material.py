@@ -132,7 +132,7 @@ def chosen_operations(graph: Graph, names: Sequence[str], ours: Mapping[str, Seq
 
 
 def digest_of(conditions: ConditionRecords) -> str:
-    """Of the names, the shapes and the values."""
+    """A hash of the names, the shapes and the values."""
     known = sha256()
     for name, rows in sorted(conditions.items()):
         known.update(f"{name} {rows.dtype} {rows.shape}".encode() + np.ascontiguousarray(rows).tobytes())

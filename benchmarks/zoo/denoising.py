@@ -33,7 +33,7 @@ Draw = Callable[[int, torch.Generator], Batch]  # so many samples, drawn from th
 
 @dataclass(frozen=True)
 class Data:
-    """Where a member's samples come from: `description` for its card, and `open(folder, split)`, split being "train" or
+    """The source of a member's samples: `description` for its card, and `open(folder, split)`, split being "train" or
     "test". `folder` is where files usually are, if that is known."""
 
     description: str

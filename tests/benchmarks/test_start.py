@@ -1,4 +1,4 @@
-"""Each benchmark starts by its own file: it finds what lies beside it without the paths of the tests."""
+"""Each benchmark starts from the root of a clone, as a module."""
 
 import subprocess
 import sys
@@ -7,13 +7,13 @@ import pytest
 
 from tests.benchmarks.conftest import BENCHMARKS
 
-FOLDERS = ("", "fits/", "large/", "quantization/", "races/")
-FILES = sorted(path for folder in FOLDERS for path in BENCHMARKS.glob(f"{folder}*.py"))
-STARTED = [str(path.relative_to(BENCHMARKS)) for path in FILES if "argparse.ArgumentParser(" in path.read_text()]
+ROOT = BENCHMARKS.parent
+FILES = [path for path in sorted(BENCHMARKS.rglob("*.py")) if "parser_of(" in path.read_text()]
+MODULES = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in FILES]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", STARTED)
+@pytest.mark.parametrize("name", [name for name in MODULES if name != "benchmarks.options"])
 def test_a_benchmark_says_how_it_is_called(name: str) -> None:
-    said = subprocess.run([sys.executable, str(BENCHMARKS / name), "--help"], capture_output=True, text=True)
+    said = subprocess.run([sys.executable, "-m", name, "--help"], cwd=ROOT, capture_output=True, text=True)
     assert said.returncode == 0 and said.stdout.startswith("usage: "), said.stderr
