@@ -32,11 +32,10 @@ from benchmarks.quantization.making import SCRIPTS, QuantizedFile, add_body, qua
 from benchmarks.quantization.material import OwnConditions, calibrated_on, write_material
 from benchmarks.quantization.outcome import Outcome, Row, bars, described, is_met, save, saved
 from fewstep.cli.progress import ProgressDisplay
-from fewstep.evaluation.speed.benchmark_feeds import feeds
 from fewstep.evaluation.speed.machine import this_machine
 from fewstep.evaluation.speed.race import Contender as Timed
 from fewstep.evaluation.speed.race import OnBackend, race
-from fewstep.evaluation.speed.staged import taken
+from fewstep.evaluation.speed.staged import middle_feeds, taken
 from fewstep.lowering.bodies import judged_plan, open_body
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import weight_of
@@ -111,8 +110,8 @@ def speeds(
         racing = [line for line in lines if line.engine == engine]
         if not racing:
             continue
-        theirs = feeds(reference, plan, batch)
-        ours = feeds(open_body(reference.bundle, Contender(engine).body, threads=0), plan, batch)
+        theirs = middle_feeds(reference, plan, batch)
+        ours = middle_feeds(open_body(reference.bundle, Contender(engine).body, threads=0), plan, batch)
         runners = []
         for body in ("float32", *(line.body for line in racing)):
             graph = reference.bundle.body(body).graph

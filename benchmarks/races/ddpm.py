@@ -26,7 +26,7 @@ from benchmarks.options import add_turns, parser_of, refusing, several
 from benchmarks.races.turns import Call, Opener, Times, in_turns
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
-from fewstep.evaluation.speed.benchmark_feeds import feeds
+from fewstep.evaluation.speed.staged import middle_feeds
 from fewstep.export.export import ExportOptions, export
 from fewstep.lowering.bodies import judged_plan, open_body
 from fewstep.runtime.backends import Arrays, LoadedGraph
@@ -72,7 +72,7 @@ def on_backend(bundle: Path, backend: str, body: str, threads: int, batch: int) 
     """One call of a body as it is deployed, fed what it meets in the middle of its plan."""
     opened = open_bundle(bundle)
     with open_body(opened, "int8-cpu-x86", threads) as sampler:
-        given = feeds(sampler, judged_plan(sampler, opened.body("int8-cpu-x86"), PLAN), batch)
+        given = middle_feeds(sampler, judged_plan(sampler, opened.body("int8-cpu-x86"), PLAN), batch)
     network = named(backend, threads).load(opened, body)
     fed = {value.name: given[value.name] for value in opened.body(body).graph.inputs}
     return lambda: network(fed)

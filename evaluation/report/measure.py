@@ -1,7 +1,8 @@
 """A bundle's figures: which bodies are compared, how each is run, and everything the page needs."""
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from time import perf_counter
 from types import MappingProxyType
 
@@ -10,7 +11,7 @@ import msgspec
 from fewstep.calibration.comparable import judged_unlike
 from fewstep.evaluation import results
 from fewstep.evaluation.cost import BATCH, body_bytes, sees_rows
-from fewstep.evaluation.distances.judge import Setting, judge
+from fewstep.evaluation.distances.judge import Judgement, Judgements, Setting, judge
 from fewstep.evaluation.distances.judged_batch import Candidate
 from fewstep.evaluation.remedies import remedies
 from fewstep.evaluation.report.operations import layer, operations, unseen_tensors
@@ -19,11 +20,10 @@ from fewstep.evaluation.report.samples import Samples
 from fewstep.evaluation.report.worst import worst_sample
 from fewstep.evaluation.results import BodyCoverage, Quality, RangeOverGroups, Results
 from fewstep.evaluation.sampling_job import FLOAT, Sampling, open_judged, sampling_job
-from fewstep.evaluation.speed.benchmark_feeds import feeds
 from fewstep.evaluation.speed.machine import Machine, this_machine
 from fewstep.evaluation.speed.race import Contender, OnBackend, Race
-from fewstep.evaluation.speed.staged import int8_share, race_bodies, taken
-from fewstep.evaluation.teacher import CHECKED, checked_teacher
+from fewstep.evaluation.speed.staged import int8_share, middle_feeds, race_bodies, taken
+from fewstep.evaluation.teacher import CHECKED, Teacher, checked_teacher
 from fewstep.graph import io
 from fewstep.graph.graph import Graph
 from fewstep.graph.selection import selected_ops
@@ -60,101 +60,140 @@ LOG = logging.getLogger("fewstep")
 RANGES_SHOWN = 48  # activations in the heat map
 
 
+@dataclass(frozen=True)
+class Judged:
+    """The bodies of a report, and all that judges them.
+
+    reference: float32, which sees one row at a time where `by_rows`. prepared: its graph. plan: the judged one. plans:
+    of the bodies, by name, as calibration's marks leave them. rows: conditions of one's own. left_out: sentences on
+    the bodies that are not judged.
+    """
+
+    reference: Sampler
+    prepared: Graph
+    by_rows: bool
+    bodies: Mapping[str, Body]
+    plan: Plan
+    plans: Mapping[str, Plan]
+    rows: ConditionRecords | None
+    left_out: tuple[str, ...]
+
+    @property
+    def bundle(self) -> Bundle:
+        return self.reference.bundle
+
+
 def measure(
     options: ReportOptions, progress: Progress = SILENT, workers: Workers | None = None
 ) -> tuple[Results, Samples]:
     """All figures of a bundle's report, and the samples behind them.
 
-    `workers` of the caller sample in the place of those that the options name, which end before bodies are timed.
+    `workers` of the caller sample in the place of the options' own, which end before bodies are timed.
     """
     start = perf_counter()
-    bundle = open_bundle(options.bundle)
-    bodies = int8_bodies(bundle)
-    left_out = [
-        f"Not judged: {name}, since {error.what.replace(f'{bundle.path}: ', '')}."  # a page may be shown to others
-        for name, error in not_judged(bundle).items()
-    ]
-    for said in left_out:
-        LOG.warning("%s", said)
-    reference = open_body(bundle, FLOAT, options.threads)
-    prepared = io.load(bundle.graph(reference.body.graph), root=bundle.path)
-    judged = judged_plan(reference, next(iter(bodies.values())), options.plan, options.guidance)
-    plans = {
-        name: unmarked(each) for name, each in judged_plans(reference, bodies, options.plan, options.guidance).items()
-    }
-    plan = unmarked(judged)
-    takes = bundle.manifest.conditions
-    rows = given_rows(bundle, options.conditions, options.prompts, HELD_OUT)
-    taught = min(options.teacher_seeds, options.seeds)
-    candidates = candidates_of(bodies, options, plans)
-    by_rows = sees_rows(bundle, bodies, plan, options.workers, options.dask)
-    reference = body_by_rows(reference) if by_rows else reference
-    with opened(options.workers, options.dask, workers, options.threads) as hands:
-        sampling = _sampling(reference, bodies, options.threads, hands, by_rows)
-        checked, sample = range(min(CHECKED, taught)), sampling.few_by_few
-        teacher = checked_teacher(reference, options.teacher, plan, checked, rows, progress, sample)
-        setting = Setting(
-            plan=plan,
-            teacher=teacher.plan,
-            teacher_seeds=taught,
-            seeds=options.seeds,
-            x_shape=bundle.manifest.x_shape,
-            conditions=lambda seeds: held_out_conditions(takes, seeds, rows),
-        )
-        found = judge(setting, candidates, sampling.answers, progress)
-    qualities = tuple(
-        Quality(
-            body=candidate.name,
-            target=bodies[candidate.name].target,
-            engine=engine_of(bodies[candidate.name]),
-            against_float=found.bodies[candidate.name].against_float,
-            against_teacher=found.bodies[candidate.name].against_teacher,
-            steps=found.bodies[candidate.name].steps,
-            forced_seeds=candidate.forced_seeds,
-            worst=worst_sample(
-                reference,
-                prepared,
-                bodies[candidate.name],
-                plans[candidate.name],
-                found.bodies[candidate.name].against_float.values,
-                rows,
-                options.threads,
-            ),
-        )
-        for candidate in candidates
-    )
+    judged = _opened(options)
+    candidates = candidates_of(judged.bodies, options, judged.plans)
+    teacher, judgements = _judgements(judged, candidates, options, progress, workers)
+    bundle, plan = judged.bundle, unmarked(judged.plan)
     measured = Results(
         schema=results.SCHEMA,
         bundle=bundle.manifest.name,
         plan=plan.name,
         guidance=None if plan.guidance is None else describe(plan.guidance),
-        teacher=setting.teacher.name,
+        teacher=teacher.plan.name,
         batch=BATCH,
-        float_against_teacher=found.float_against_teacher,
-        qualities=qualities,
-        covered=tuple(covered(bundle, prepared, plans)),
-        ranges=ranges_over_groups(bundle, prepared, next(iter(bodies.values()))),
-        races=tuple(races(bundle, {FLOAT: plan, **plans}, options, rows, progress)),
+        float_against_teacher=judgements.float_against_teacher,
+        qualities=tuple(_quality(judged, each, judgements.bodies[each.name], options.threads) for each in candidates),
+        covered=tuple(covered(bundle, judged.prepared, judged.plans)),
+        ranges=ranges_over_groups(bundle, judged.prepared, next(iter(judged.bodies.values()))),
+        races=tuple(races(bundle, {FLOAT: plan, **judged.plans}, options, judged.rows, progress)),
         sizes={name: body_bytes(bundle, name) for name in bundle.manifest.bodies},
         machine=this_machine(),
         command=options.command("report"),
         made=bundle.manifest.provenance.commands,
         seconds=perf_counter() - start,
-        notes=(*notes(bodies.values(), this_machine()), *_own_plans(plans), *left_out),
+        notes=(*notes(judged.bodies.values(), this_machine()), *_own_plans(judged.plans), *judged.left_out),
         teacher_check=teacher.check,
-        remedies=remedies(reference, judged, teacher.plan, found.teacher, rows, progress),
+        remedies=remedies(judged.reference, judged.plan, teacher.plan, judgements.teacher, judged.rows, progress),
         unlike=judged_unlike(bundle, plan),
     )
     samples = Samples(
-        teacher=found.teacher,
-        reference=found.reference,
-        bodies={name: judgement.samples for name, judgement in found.bodies.items()},
-        references={name: judgement.reference for name, judgement in found.bodies.items()},
-        labels=[label(takes, seed, rows) for seed in range(options.seeds)],
-        teacher_name=setting.teacher.name,
+        teacher=judgements.teacher,
+        reference=judgements.reference,
+        bodies={name: body.samples for name, body in judgements.bodies.items()},
+        references={name: body.reference for name, body in judgements.bodies.items()},
+        labels=[label(bundle.manifest.conditions, seed, judged.rows) for seed in range(options.seeds)],
+        teacher_name=teacher.plan.name,
         plan_name=plan.name,
     )
     return measured, samples
+
+
+def _opened(options: ReportOptions) -> Judged:
+    """The bundle's int8 bodies with their plans, and float32. UserError where there is nothing to judge."""
+    bundle = open_bundle(options.bundle)
+    bodies = int8_bodies(bundle)
+    left_out = tuple(
+        f"Not judged: {name}, since {error.what.replace(f'{bundle.path}: ', '')}."  # a page may be shown to others
+        for name, error in not_judged(bundle).items()
+    )
+    for sentence in left_out:
+        LOG.warning("%s", sentence)
+    reference = open_body(bundle, FLOAT, options.threads)
+    plan = judged_plan(reference, next(iter(bodies.values())), options.plan, options.guidance)
+    plans = judged_plans(reference, bodies, options.plan, options.guidance)
+    by_rows = sees_rows(bundle, bodies, unmarked(plan), options.workers, options.dask)
+    return Judged(
+        reference=body_by_rows(reference) if by_rows else reference,
+        prepared=io.load(bundle.graph(reference.body.graph), root=bundle.path),
+        by_rows=by_rows,
+        bodies=bodies,
+        plan=plan,
+        plans={name: unmarked(each) for name, each in plans.items()},
+        rows=given_rows(bundle, options.conditions, options.prompts, HELD_OUT),
+        left_out=left_out,
+    )
+
+
+def _judgements(
+    judged: Judged,
+    candidates: Sequence[Candidate],
+    options: ReportOptions,
+    progress: Progress,
+    workers: Workers | None,
+) -> tuple[Teacher, Judgements]:
+    """The checked teacher, and every candidate's samples with the teacher's and float32's."""
+    manifest, rows = judged.bundle.manifest, judged.rows
+    taught = min(options.teacher_seeds, options.seeds)
+    with opened(options.workers, options.dask, workers, options.threads) as hands:
+        sampling = _sampling(judged.reference, judged.bodies, options.threads, hands, judged.by_rows)
+        checked, sample = range(min(CHECKED, taught)), sampling.few_by_few
+        plan = unmarked(judged.plan)
+        teacher = checked_teacher(judged.reference, options.teacher, plan, checked, rows, progress, sample)
+        setting = Setting(
+            plan=plan,
+            teacher=teacher.plan,
+            teacher_seeds=taught,
+            seeds=options.seeds,
+            x_shape=manifest.x_shape,
+            conditions=lambda seeds: held_out_conditions(manifest.conditions, seeds, rows),
+        )
+        return teacher, judge(setting, candidates, sampling.answers, progress)
+
+
+def _quality(judged: Judged, candidate: Candidate, judgement: Judgement, threads: int) -> Quality:
+    body, psnr = judged.bodies[candidate.name], judgement.against_float.values
+    plan = judged.plans[candidate.name]
+    return Quality(
+        body=candidate.name,
+        target=body.target,
+        engine=engine_of(body),
+        against_float=judgement.against_float,
+        against_teacher=judgement.against_teacher,
+        steps=judgement.steps,
+        forced_seeds=candidate.forced_seeds,
+        worst=worst_sample(judged.reference, judged.prepared, body, plan, psnr, judged.rows, threads),
+    )
 
 
 def _sampling(
@@ -182,16 +221,16 @@ def races(
     backends = {name: backend_of(sampler.body) for name, sampler in opened.items()}
     elsewhere = [name for name in names if backends[name] != ONNXRUNTIME]
     samplers = {name: sampler for name, sampler in opened.items() if name not in elsewhere}
-    found = []
+    timed = []
     for batch in options.batches:
-        fed = {name: feeds(sampler, plans[name], batch, rows) for name, sampler in opened.items()}
+        fed = {name: middle_feeds(sampler, plans[name], batch, rows) for name, sampler in opened.items()}
         others = [
             Contender(name, OnBackend(backends[name], bundle.path, name), taken(opened[name].body.graph, fed[name]))
             for name in elsewhere
         ]
         timing = (options.threads, options.rounds, options.turn_seconds, progress)
-        found.append(race_bodies(samplers, plans, fed, others, *timing))
-    return found
+        timed.append(race_bodies(samplers, plans, fed, others, *timing))
+    return timed
 
 
 def ranges_over_groups(bundle: Bundle, prepared: Graph, body: Body) -> tuple[RangeOverGroups, ...]:
@@ -222,19 +261,19 @@ def ranges_over_groups(bundle: Bundle, prepared: Graph, body: Body) -> tuple[Ran
 def covered(bundle: Bundle, prepared: Graph, plans: Mapping[str, Plan]) -> list[BodyCoverage]:
     """Coverage of each int8 body along its plan, as calibration counted it, with what the prepared graph says of each
     operation."""
-    found = []
+    coverages = []
     for name, body in int8_bodies(bundle).items():
         if body.coverage is not None and body.coverage.total_macs > 0:  # else it was edited
             own = operations(prepared, name, body.coverage, unseen_tensors(bundle, body))
             share = int8_share(body, plans[name])
-            found.append(own if share is None else msgspec.structs.replace(own, share=share))
-    return found
+            coverages.append(own if share is None else msgspec.structs.replace(own, share=share))
+    return coverages
 
 
 def notes(bodies: Iterable[Body], machine: Machine) -> Iterator[str]:
     """What a reader must know of the bodies, and of this machine, to believe the figures."""
-    known = targets_by_name()
-    for target in (known[body.target] for body in bodies if body.target in known):
+    targets = targets_by_name()
+    for target in (targets[body.target] for body in bodies if body.target in targets):
         for note in target.notes:
             yield f"{target.name}: {note}."
         is_x86 = cpu_kind(machine.system.rpartition(" ")[2]) == "x86"
@@ -253,13 +292,13 @@ def _own_plans(plans: Mapping[str, Plan]) -> Iterator[str]:
 def candidates_of(
     bodies: Mapping[str, Body], options: ReportOptions, plans: Mapping[str, Plan] = MappingProxyType({})
 ) -> list[Candidate]:
-    """The bodies that are judged, and on how many seeds each: fewer where its numerics are simulated. `plans` are those
-    of the bodies, of which all run the first but those that have another."""
-    found, first = [], next(iter(plans.values()), None)
+    """The bodies that are judged, and on how many seeds each: fewer where its numerics are simulated. `plans` are the
+    bodies' own: all run the first plan but a body that has another."""
+    candidates, first = [], next(iter(plans.values()), None)
     for name, body in bodies.items():
         native = is_native(body)
         seeds = options.seeds if native else min(options.seeds, options.simulated_seeds)
         forced = min(seeds, options.forced_seeds if native else options.forced_seeds // 2 or 1)
         own = plans.get(name)
-        found.append(Candidate(name, body.groups, seeds, forced, None if own == first else own))
-    return found
+        candidates.append(Candidate(name, body.groups, seeds, forced, None if own == first else own))
+    return candidates

@@ -11,10 +11,9 @@ from pathlib import Path
 
 import msgspec
 
-from fewstep.evaluation.speed.benchmark_feeds import feeds
 from fewstep.evaluation.speed.machine import Machine, this_machine
 from fewstep.evaluation.speed.race import LONGEST_TURN, Contender, OnBackend, Race, check_batches
-from fewstep.evaluation.speed.staged import race_bodies, taken
+from fewstep.evaluation.speed.staged import middle_feeds, race_bodies, taken
 from fewstep.lowering.bodies import is_run_by_onnxruntime, judged_plans, open_body, unmarked
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
@@ -113,10 +112,12 @@ def bench(options: BenchOptions, progress: Progress = SILENT) -> Benchmark:
     rows = None if bundle.manifest.text is None else prompt_rows(bundle, prompts)
     races = []
     for batch in options.batches:
-        fed = {name: feeds(sampler, plans[name], batch, rows) for name, sampler in samplers.items()}
+        fed = {name: middle_feeds(sampler, plans[name], batch, rows) for name, sampler in samplers.items()}
         own = {body for _, body in elsewhere if bundle.body(body).groups or plans[body] != plan}
         imitated = own - fed.keys()  # for a group, or a plan of their own
-        fed |= {body: feeds(open_body(bundle, body, options.threads), plans[body], batch, rows) for body in imitated}
+        fed |= {
+            body: middle_feeds(open_body(bundle, body, options.threads), plans[body], batch, rows) for body in imitated
+        }
         others = [
             Contender(
                 f"{body}, {backend}",
@@ -143,9 +144,9 @@ def _plans(bundle: Bundle, samplers: dict[str, Sampler], elsewhere: Sequence[str
     bodies, reference = bundle.manifest.bodies, next(iter(samplers.values()))
     calibrated = {name: body for name, body in bodies.items() if body.plan is not None}
     timed = {name: body for name, body in calibrated.items() if name in samplers or name in elsewhere}
-    found = judged_plans(reference, timed or dict(islice(calibrated.items(), 1)) or {"": reference.body}, plan)
-    first = next(iter(found.values()))
-    return {name: unmarked(found.get(name, first)) for name in bodies}
+    by_body = judged_plans(reference, timed or dict(islice(calibrated.items(), 1)) or {"": reference.body}, plan)
+    first = next(iter(by_body.values()))
+    return {name: unmarked(by_body.get(name, first)) for name in bodies}
 
 
 def _elsewhere(bundle: Bundle, backends: Sequence[str]) -> Iterator[tuple[str, str]]:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 Call = Callable[[], object]
 
-CALLS = 5  # of a turn, beside those that are not counted
+CALLS = 5  # of a turn that are counted
 QUIET = 150.0  # ms from the begin of a turn, in which threads of the other one may still spin
 CLEAR = 1.5  # times as slow: such a call is given up
 FEWEST = 2  # rounds before that
@@ -44,16 +44,16 @@ def duel(first: Call, second: Call) -> Duel:
 
 
 def milliseconds(call: Call) -> float:
-    """A turn: the median of its calls. Those of its first moment are not counted, unless one fills it.
+    """A turn: the median of its calls. Calls of its first moment are not counted, unless one fills it.
 
-    onnxruntime's threads spin for some 20 ms behind a call, and OpenVINO took twice its time beside them. Caches hold
+    onnxruntime's threads spin for some 20 ms behind a call, and OpenVINO took twice its time meanwhile. Caches hold
     other numbers, too.
     """
-    passed = found = 0.0
+    passed = seconds = 0.0
     while passed <= QUIET:
-        found = _of_one(call)
-        passed += found
-    return found if found > QUIET else median(_of_one(call) for _ in range(CALLS))
+        seconds = _of_one(call)
+        passed += seconds
+    return seconds if seconds > QUIET else median(_of_one(call) for _ in range(CALLS))
 
 
 def _is_known(logarithms: Sequence[float]) -> bool:
@@ -71,13 +71,13 @@ def _is_known(logarithms: Sequence[float]) -> bool:
 
 def _left_out(count: int) -> int | None:
     """How many of so many rounds may be left out at each end of an interval that has the median; None for too few."""
-    chance, found = 0.0, None
+    chance, outside = 0.0, None
     for place in range(count // 2):
         chance += math.comb(count, place) / 2**count
         if 2 * chance > DOUBT:
             break
-        found = place
-    return found
+        outside = place
+    return outside
 
 
 def _of_one(call: Call) -> float:

@@ -81,7 +81,7 @@ class _Ready:
         return _Ready(msgspec.structs.replace(self.timed, milliseconds=milliseconds), self.call)
 
 
-class Kept(Strict, frozen=True):
+class KeptChoice(Strict, frozen=True):
     """What was measured on this machine, the chosen one first. name: of the bundle; sizes: of x, where they are free;
     day: in the form of ISO 8601."""
 
@@ -102,7 +102,7 @@ class Choice:
 
     backend: Backend
     body: str
-    kept: Kept
+    kept: KeptChoice
     file: Path | None = None
 
 
@@ -158,15 +158,15 @@ def check_precision(bundle: Bundle, precision: str) -> None:
         raise UserError(f"{bundle.path} has no {precision} body", fix)
 
 
-def kept_here() -> tuple[Kept, ...]:
+def kept_here() -> tuple[KeptChoice, ...]:
     """Every choice that was made on this machine with what is installed now, the latest last."""
     try:
         files = sorted(kept_in().glob("[0-9a-f]*"), key=lambda file: file.stat().st_mtime)
     except OSError:
         return ()
     here = _machine()
-    found = (_read(file.name) for file in files)
-    return tuple(each for each in found if each is not None and each.machine == here)
+    choices = (_read(file.name) for file in files)
+    return tuple(each for each in choices if each is not None and each.machine == here)
 
 
 def kept_in() -> Path:
@@ -174,11 +174,11 @@ def kept_in() -> Path:
     return cache.folder() / KIND
 
 
-def told(kept: Kept) -> str:
+def told(kept: KeptChoice) -> str:
     """A choice in one line."""
     best, *others = kept.timed
-    beside = ", ".join(_called(each) for each in others if each.milliseconds is not None)
-    return f"{_called(best)}" + (f"; beside it {beside}" if beside else "")
+    rest = ", ".join(_called(each) for each in others if each.milliseconds is not None)
+    return f"{_called(best)}" + (f"; then {rest}" if rest else "")
 
 
 def backend_of(timed: Timed, batch: int) -> Backend:
@@ -198,7 +198,9 @@ def _called(timed: Timed) -> str:
     return f"{timed.backend}{threads}{spinning} with {timed.body} {timed.milliseconds:.2f} ms a call"
 
 
-def _measure(bundle: Bundle, precision: str, plan: str | None, batch: int, threads: int, sizes: dict[str, int]) -> Kept:
+def _measure(
+    bundle: Bundle, precision: str, plan: str | None, batch: int, threads: int, sizes: dict[str, int]
+) -> KeptChoice:
     """The best so far meets each other candidate; whichever is slower is closed before the next one is loaded."""
     refused: dict[str, Timed] = {}  # by the backend: its other settings would fail too
     slower: list[Timed] = []
@@ -211,18 +213,18 @@ def _measure(bundle: Bundle, precision: str, plan: str | None, batch: int, threa
     for candidate in _candidates(threads):
         if candidate.backend in refused:
             continue
-        found = _opened(bundle, precision, plan, candidate, {"batch": batch, **sizes}, expected, is_compared)
-        if isinstance(found, Timed):
-            refused[found.backend] = found
+        rival = _opened(bundle, precision, plan, candidate, {"batch": batch, **sizes}, expected, is_compared)
+        if isinstance(rival, Timed):
+            refused[rival.backend] = rival
         elif best is None:
-            best = found
+            best = rival
         else:
-            met = duel(best.call, found.call)
-            best, found = best.taking(met.first), found.taking(met.second)
+            met = duel(best.call, rival.call)
+            best, rival = best.taking(met.first), rival.taking(met.second)
             if met.ratio < 1:
-                best, found = found, best
-            slower.append(found.timed)
-        del found  # which closes what lost
+                best, rival = rival, best
+            slower.append(rival.timed)
+        del rival  # which closes what lost
     if best is None:
         reasons = "; ".join(dict.fromkeys(f"{each.backend}: {each.reason}" for each in refused.values()))
         raise UserError(f"nothing here runs {bundle.path} in {precision} ({reasons})", "see fewstep doctor")
@@ -230,7 +232,7 @@ def _measure(bundle: Bundle, precision: str, plan: str | None, batch: int, threa
         best = best.taking(milliseconds(best.call))
     timed = (best.timed, *sorted(slower, key=lambda each: each.milliseconds or 0.0), *refused.values())
     day = time.strftime("%Y-%m-%d")
-    return Kept(SCHEMA, _machine(), bundle.manifest.name, precision, batch, sizes, day, timed)
+    return KeptChoice(SCHEMA, _machine(), bundle.manifest.name, precision, batch, sizes, day, timed)
 
 
 def _opened(
@@ -249,7 +251,7 @@ def _opened(
         body = _body(bundle, precision, plan, backend)
         network = backend.load(bundle, body)
         feeds = drawn(graph_of(bundle, body), sizes, 0)
-        found = network(feeds)
+        outputs = network(feeds)
     except UserError as error:
         is_damaged = bool(body) and network is None and _is_damaged(bundle, body)
         if is_damaged:
@@ -258,11 +260,11 @@ def _opened(
         return msgspec.structs.replace(candidate, body=body, reason=str(error), may_pass=may_pass)
     try:
         if candidate.backend == REFERENCE:
-            expected.setdefault(body, found)
+            expected.setdefault(body, outputs)
         elif is_compared:
             if body not in expected:
                 expected[body] = OnnxRuntime().load(bundle, body)(feeds)
-            _check(precision, expected[body], found)
+            _check(precision, expected[body], outputs)
     except UserError as error:
         return msgspec.structs.replace(candidate, body=body, reason=str(error))
     return _Ready(msgspec.structs.replace(candidate, body=body), _call(network, feeds))
@@ -311,9 +313,9 @@ def _same(plan: str, kept: str, bundle: Bundle) -> bool:
         return plan == kept
 
 
-def _check(precision: str, expected: Arrays, found: Arrays) -> None:
+def _check(precision: str, expected: Arrays, outputs: Arrays) -> None:
     """UserError where outputs differ from onnxruntime's."""
-    difference = largest(expected, found)
+    difference = largest(expected, outputs)
     if difference > LARGEST[precision]:
         raise UserError(f"it differs from onnxruntime by {difference:.2g} of the largest output", "use another backend")
 
@@ -322,11 +324,11 @@ def _call(network: LoadedGraph, feeds: Arrays) -> Callable[[], object]:
     return lambda: network(feeds)
 
 
-def _read(key: str) -> Kept | None:
+def _read(key: str) -> KeptChoice | None:
     """What was kept; None where nothing was, or nothing that this version reads."""
     content = cache.read(KIND, key)
     try:
-        kept = None if content is None else msgspec.json.decode(content, type=Kept)
+        kept = None if content is None else msgspec.json.decode(content, type=KeptChoice)
     except msgspec.DecodeError:
         return None
     return (
@@ -336,11 +338,11 @@ def _read(key: str) -> Kept | None:
 
 def _machine() -> str:
     """Processor, GPUs, the versions of engines and fewstep's code: another of these measures again."""
-    known = (this_cpu(), [(gpu.name, gpu.driver) for gpu in these_gpus()], installed(), code_of(PACKAGES))
-    return sha256(msgspec.json.encode(known)).hexdigest()[:32]
+    facts = (this_cpu(), [(gpu.name, gpu.driver) for gpu in these_gpus()], installed(), code_of(PACKAGES))
+    return sha256(msgspec.json.encode(facts)).hexdigest()[:32]
 
 
 def _key(bundle: Bundle, precision: str, plan: str | None, batch: int, threads: int, sizes: dict[str, int]) -> str:
     """The name under which a choice is kept."""
-    known = (SCHEMA, _machine(), bundle.manifest.files, bundle.manifest.sizes, precision, plan, batch, threads, sizes)
-    return sha256(msgspec.json.encode(known)).hexdigest()[:32]
+    facts = (SCHEMA, _machine(), bundle.manifest.files, bundle.manifest.sizes, precision, plan, batch, threads, sizes)
+    return sha256(msgspec.json.encode(facts)).hexdigest()[:32]

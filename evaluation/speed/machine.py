@@ -39,4 +39,4 @@ def this_machine() -> Machine:
 
 
 def _installed() -> dict[str, str]:
-    return {package: found for package in PACKAGES if (found := version_of(package)) is not None}
+    return {package: version for package in PACKAGES if (version := version_of(package)) is not None}

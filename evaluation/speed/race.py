@@ -79,8 +79,8 @@ class Race(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def check_batches(batches: Sequence[int]) -> None:
     """UserError for sizes of a timed call that are none, or that no memory holds."""
     if not batches or not all(1 <= size <= LARGEST_BATCH for size in batches):
-        given = ",".join(map(str, batches)) or "empty"
-        raise UserError(f"--batches is {given}", f"give numbers from 1 to {LARGEST_BATCH}, as --batches 1,8")
+        listed = ",".join(map(str, batches)) or "empty"
+        raise UserError(f"--batches is {listed}", f"give numbers from 1 to {LARGEST_BATCH}, as --batches 1,8")
 
 
 def race(

@@ -6,6 +6,9 @@ import msgspec
 
 from fewstep.evaluation.speed.race import Contender, Race, Timing, race
 from fewstep.plans.plan import Plan, regroup
+from fewstep.rollouts.conditions_file import ConditionRecords
+from fewstep.rollouts.held_out import held_out_conditions
+from fewstep.rollouts.trajectories import roll_out
 from fewstep.runtime.backends import Arrays
 from fewstep.runtime.bundle.manifest import Body, Coverage, GraphEntry
 from fewstep.runtime.progress import SILENT, Progress
@@ -53,7 +56,7 @@ def race_bodies(
 ) -> Race:
     """`speed.race` of loaded bodies, and of other contenders behind them: a timing for each, a mean step of its plan.
 
-    `plans` and `feeds` are by body; a graph is fed those of its own inputs.
+    `plans` and `feeds` are by body; a graph is fed its own inputs.
     """
     graphs = [(name, *part) for name, sampler in samplers.items() for part in shares(sampler.body, plans[name])]
     contenders = [
@@ -69,13 +72,20 @@ def race_bodies(
     return msgspec.structs.replace(run, timings=(*means, *run.timings[len(contenders) :]))
 
 
+def middle_feeds(sampler: Sampler, plan: Plan, samples: int, rows: ConditionRecords | None = None) -> Arrays:
+    """What the body is fed at the middle step of a plan: every branch of `samples` samples."""
+    own = None if rows is None else held_out_conditions(sampler.bundle.manifest.conditions, range(samples), rows)
+    evaluations = roll_out(sampler, plan, range(samples), batch=samples, conditions=own)
+    return next(e.feeds for e in evaluations if e.state.index == len(plan.steps) // 2)
+
+
 def taken(graph: GraphEntry, feeds: Arrays) -> Arrays:
     """What is fed, as far as a graph takes it: graphs of one body may take different inputs."""
     return {tensor.name: feeds[tensor.name] for tensor in graph.inputs if tensor.name in feeds}
 
 
 def mean_timing(name: str, timings: Sequence[Timing], weights: Sequence[float]) -> Timing:
-    """A mean step of a body: times of its graphs weighted by how often they run; ratios are those of such means."""
+    """A mean step of a body: times of its graphs weighted by how often they run; ratios are of such means."""
 
     def mean(field: str) -> float:
         return float(sum(w * getattr(timing, field) for w, timing in zip(weights, timings, strict=True)))

@@ -6,8 +6,8 @@ import pytest
 
 from fewstep.evaluation.speed import staged
 from fewstep.evaluation.speed.bench import BenchOptions, bench
-from fewstep.evaluation.speed.benchmark_feeds import feeds
 from fewstep.evaluation.speed.race import Race, Timing
+from fewstep.evaluation.speed.staged import middle_feeds
 from fewstep.graph.commit import open_for_update
 from fewstep.plans.errors import UserError
 from fewstep.runtime import load
@@ -57,7 +57,7 @@ def test_each_body_is_fed_along_the_plan_that_was_fitted_to_it(tmp_path, monkeyp
     fed = {contender.name.partition(",")[0]: contender.feeds["x"] for contender in raced}
     for body, plan in (("float32", "ddim:3"), ("int8-cpu-x86", "ddim:3"), ("int8-cpu-arm", "dpmpp_2m:3")):
         with load(path, body=body) as sampler:
-            expected = feeds(sampler, sampler.compile(plan, 2.0), 1)
+            expected = middle_feeds(sampler, sampler.compile(plan, 2.0), 1)
         np.testing.assert_array_equal(fed[body], expected["x"])
 
 

@@ -275,7 +275,7 @@ def test_run_and_doctor_say_what_was_chosen(
     said = capsys.readouterr()
     (file,) = fastest.kept_in().iterdir()
     assert f"backend: {told(kept)}" in said.err and f"to measure again, delete {file}" in said.err
-    assert told(kept).startswith("fast with float32 2.00 ms a call; beside it onnxruntime with float32 5.00 ms")
+    assert told(kept).startswith("fast with float32 2.00 ms a call; then onnxruntime with float32 5.00 ms")
     main(["doctor"])
     assert f"auto       tiny in float32, batch 2, {kept.day}: fast" in (listed := capsys.readouterr().out)
     assert f"delete its file in {file.parent}" in listed
