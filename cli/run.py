@@ -17,7 +17,7 @@ from fewstep.cli.run_backend import check_body, opened
 from fewstep.cli.run_plan import check_given_by_options, check_name, default_plan, default_shaping, unlike_calibration
 from fewstep.cli.run_tiles import Tiling, tiling
 from fewstep.evaluation.output import check_writable, whole_file, write_whole
-from fewstep.evaluation.speed.fastest import Kept
+from fewstep.evaluation.speed.fastest import KeptChoice
 from fewstep.machine.memory import peak
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import UNCOND
@@ -129,7 +129,7 @@ def run(options: RunOptions, progress: Progress = SILENT) -> tuple[NDArray[np.fl
     return _run(options, progress)[:2]
 
 
-def _run(options: RunOptions, progress: Progress) -> tuple[NDArray[np.float32], str, Kept | None]:
+def _run(options: RunOptions, progress: Progress) -> tuple[NDArray[np.float32], str, KeptChoice | None]:
     """The same, with the choice of `--backend auto`.
 
     Text encoder, denoiser and decoder are loaded one after the other: together they may be more than memory holds.
@@ -199,7 +199,7 @@ def _sampled(
     branches: Mapping[str, Values],
     given: Mapping[str, NDArray[np.float32]],
     progress: Progress,
-) -> tuple[NDArray[np.float32], str, Kept | None]:
+) -> tuple[NDArray[np.float32], str, KeptChoice | None]:
     """The samples [N, *x_shape], `batch` at a time, the plan's name, and the choice of `--backend auto`. `shape` has
     the sizes of a sample, or says how it is tiled."""
     count, parts = options.count, []

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 
-from fewstep.evaluation.speed.fastest import AUTO, Kept, check_precision, fastest, for_rows, told
+from fewstep.evaluation.speed.fastest import AUTO, KeptChoice, check_precision, fastest, for_rows, told
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends.named import NAMED, named
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
@@ -26,7 +26,7 @@ def check_body(bundle: Bundle, precision: str, backend: str, threads: int) -> No
 
 def opened(
     path: Path, precision: str, backend: str, threads: int, plan: str | None, batch: int, sizes: Mapping[str, int]
-) -> tuple[Sampler, Kept | None]:
+) -> tuple[Sampler, KeptChoice | None]:
     """The bundle, ready to run calls of the network on `batch` rows of x at these sizes, and the choice of `auto`.
     `plan`: the one that is asked for."""
     if backend != AUTO:

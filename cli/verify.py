@@ -3,7 +3,7 @@
 from rich.filesize import decimal
 
 from fewstep.cli.outcome import Outcome, counted
-from fewstep.evaluation.engines.found import Beside
+from fewstep.evaluation.engines.differences import EngineComparison
 from fewstep.evaluation.integrity import VerifyOptions, is_baked, verify
 from fewstep.runtime.progress import Progress
 
@@ -40,6 +40,6 @@ def _of_baked(options: VerifyOptions) -> Outcome:
     return Outcome(integrity, (*filter(None, lines), f"{options.bundle}: {verdict}"), int(not integrity.is_whole))
 
 
-def _agreeing(found: Beside) -> str:
+def _agreeing(found: EngineComparison) -> str:
     limit = f"at most {found.limit:g} of the largest output"
     return f"{found.backend} computes {found.graph} as onnxruntime does: {found.difference:.1e} off, {limit}"

@@ -52,7 +52,7 @@ def verify_baked(file: Path, runs: bool = True) -> BakedIntegrity:
 
 
 def _tested(integrity: BakedIntegrity, file: Path, baked: Baked) -> BakedIntegrity:
-    """The same, with what the test vector says of this machine."""
+    """The integrity, with the verdict of the test vector on this machine."""
     assert baked.sample is not None
     output = computed(file, baked)
     if digest(output) == baked.sample.sha256:

@@ -218,8 +218,8 @@ def inspect(options: InspectOptions) -> Contents:
 
 
 def _files(bundle: Bundle) -> tuple[dict[str, int], dict[str, str]]:
-    """The sizes of the files that can be read; and of the others, what is wrong and what to do. UserError for one that
-    every other thing is told from: a graph."""
+    """The sizes of the files that can be read; and of the others, what is wrong and what to do. UserError for a graph,
+    which most of the contents are read from."""
     sizes, unreadable = dict[str, int](), dict[str, str]()
     for name in bundle.manifest.files:
         try:
@@ -238,15 +238,15 @@ def _scheduler(bundle: Bundle) -> str | None:
 
 def fitted_contents(bundle: Bundle) -> tuple[FittedContents, ...]:
     """The fitted plans of a bundle; those whose files cannot be read are left out."""
-    manifest, found = bundle.manifest, []
+    manifest, entries = bundle.manifest, []
     for each in manifest.fitted:
         for plan in readable(bundle, [each])[0]:
             graph = manifest.files[manifest.bodies[each.body].graph.file]
             command = fit_command(bundle.path, manifest, each.evaluations, each.body, weight_of(plan.guidance))
             is_left = plan.fitted is not None and plan.fitted.graph != graph
             entry, said = msgspec.structs.asdict(each), describe(plan.guidance)
-            found.append(FittedContents(**entry, guidance=said, command=command, is_left_behind=is_left))
-    return tuple(found)
+            entries.append(FittedContents(**entry, guidance=said, command=command, is_left_behind=is_left))
+    return tuple(entries)
 
 
 def _ahead(bundle: Bundle, graph: GraphFile | None) -> GraphContents | None:
@@ -274,7 +274,7 @@ def _graph(bundle: Bundle, graph: GraphFile, runs_here: bool, parsed: bool = Tru
 
 
 def _kind(node: onnx.NodeProto) -> str:
-    """The operation of an optimized graph; convolutions in onnxruntime's own layout are told from the others."""
+    """The operation of an optimized graph; convolutions in onnxruntime's own layout are a kind of their own."""
     return f"nchwc.{node.op_type}" if node.domain == NCHWC else str(node.op_type)
 
 
@@ -297,19 +297,19 @@ def _body(bundle: Bundle, name: str, body: Body, prepared: Graph | None, unreada
     outputs = [node.output for node in prepared.nodes if node.output in work]
     none = Coverage(int8_macs=0, total_macs=sum(work.values()), int8_ops=(), float_ops=tuple(outputs))
     unseen = () if ranges_file(bundle, body) in unreadable else unseen_tensors(bundle, body)
-    made = operations(prepared, name, body.coverage or none, unseen).operations
+    multiplying = operations(prepared, name, body.coverage or none, unseen).operations
     if body.coverage is None:  # a body that is float anyway: nothing was decided of its operations
-        made = tuple(msgspec.structs.replace(operation, reason="") for operation in made)
+        multiplying = tuple(msgspec.structs.replace(operation, reason="") for operation in multiplying)
     is_half = any(array.dtype == np.float16 for array in lowered.constants.values())  # a graph has one float type
-    types = tuple("int8" if op.precision == "int8" else "float16" if is_half else "float32" for op in made)
+    types = tuple("int8" if op.precision == "int8" else "float16" if is_half else "float32" for op in multiplying)
     return BodyContents(
         precision=body.precision,
         target=body.target,
         plan=body.plan,
         groups=body.groups,
         graph=contents,
-        shares=tuple(_shares(made, types)),
-        multiplying=made,
+        shares=tuple(_shares(multiplying, types)),
+        multiplying=multiplying,
         types=types,
         stages=stages,
         trials=body.trials,
@@ -348,10 +348,10 @@ def _uncounted_body(
     )
 
 
-def _shares(made: Iterable[Operation], types: Iterable[str]) -> Iterator[Share]:
+def _shares(multiplying: Iterable[Operation], types: Iterable[str]) -> Iterator[Share]:
     """Operations by type, int8 first."""
     by_type: dict[str, list[Operation]] = {}
-    for operation, kind in zip(made, types, strict=True):
+    for operation, kind in zip(multiplying, types, strict=True):
         by_type.setdefault(kind, []).append(operation)
     for kind, own in sorted(by_type.items(), key=lambda item: item[0] != "int8"):
         reasons = Counter(operation.reason for operation in own if operation.reason)
@@ -372,10 +372,10 @@ def _plan(bundle: Bundle, file: str) -> PlanContents:
 
 
 def _ranges(bundle: Bundle, unreadable: Collection[str]) -> tuple[RangesContents, ...]:
-    found = []
+    tables = []
     for file, bodies in ranges_files(bundle).items():
         if file in unreadable:
             continue
         own = table.load(bundle.file(file))
-        found.append(RangesContents(bodies, file, own.plan, own.method, len(own.tensors), len(own.groups) + 1))
-    return tuple(found)
+        tables.append(RangesContents(bodies, file, own.plan, own.method, len(own.tensors), len(own.groups) + 1))
+    return tuple(tables)

@@ -1,4 +1,4 @@
-"""The time and memory that sampling with a bundle's bodies takes, told before it begins."""
+"""The time and memory that sampling with a bundle's bodies takes, estimated before it begins."""
 
 from collections.abc import Iterable
 from time import perf_counter
@@ -26,8 +26,10 @@ RUN = (
 
 
 def seconds_of_one(reference: Sampler, plan: Plan, rows: ConditionRecords | None = None) -> float:
-    """Of one evaluation of one sample in float32, with all branches: the second, since the first allocates. `plan` has
-    two steps or more."""
+    """Seconds of one evaluation of one sample in float32, with all branches: the second, since the first allocates.
+
+    `plan` has two steps or more.
+    """
     seeds = PAIRED[:1]
     conditions = held_out_conditions(reference.bundle.manifest.conditions, seeds, rows)
     steps = roll_out(reference, plan, seeds, conditions=conditions)
@@ -47,9 +49,11 @@ def sampling_needs(
     dask: str | None = None,
     by_rows: bool = False,
 ) -> Needs:
-    """Of sampling a batch with float32 and some bodies, open together, by this process; or by `workers` of them, or a
-    cluster, beside this one, which keeps float32. `written` are bytes of the files that come out. With `by_rows` the
-    bodies see one row at a time."""
+    """The needs of sampling a batch with float32 and some bodies, open together.
+
+    This process samples, or `workers` processes or a cluster do, and this one keeps float32. `written` are bytes of the
+    files that come out. With `by_rows` the bodies see one row at a time.
+    """
     sample = row_bytes(bundle) * (1 if by_rows else batch * branches(plan))
     return Needs(round(_memory(bundle, bodies, sample, workers, dask)), sum(written), len(written))
 
@@ -85,19 +89,21 @@ def live_bytes(graph: Graph) -> int:
         last.update(dict.fromkeys(node.inputs, number))
     last.update(dict.fromkeys((value.name for value in graph.outputs), len(graph.nodes)))
     held, most = dict[str, int](), 0
-    given = sum(types.sample_bytes(value.name) or 0 for value in graph.inputs)
+    input_bytes = sum(types.sample_bytes(value.name) or 0 for value in graph.inputs)
     for number, node in enumerate(graph.nodes):
         held.update((name, types.sample_bytes(name) or 0) for name in node.outputs if name in last)
         most = max(most, sum(held.values()))
         for name in set(node.inputs) & held.keys():
             if last[name] == number:
                 del held[name]
-    return given + most
+    return input_bytes + most
 
 
 def body_bytes(bundle: Bundle, name: str) -> int:
-    """Of the graphs of a body, and of the weights that they read from files of their own, each once. Bodies share such
-    files: int8 reads the little that stays float from float32's."""
+    """Bytes of the graphs of a body, and of the weights that they read from files, each once.
+
+    Bodies share such files: int8 reads the little that stays float from float32's.
+    """
     body = bundle.body(name)
     graphs: tuple[GraphEntry, ...] = (body.graph, *(stage.graph for stage in body.stages))
     read = {

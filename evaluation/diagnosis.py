@@ -11,7 +11,7 @@ from typing import Literal
 
 import msgspec
 
-from fewstep.evaluation.speed.fastest import Kept, kept_here
+from fewstep.evaluation.speed.fastest import KeptChoice, kept_here
 from fewstep.machine.cpu import EXACT, Cpu, this_cpu
 from fewstep.machine.gpu import Gpu, Jetson, gpu_of, these_gpus, this_jetson
 from fewstep.machine.memory import Space, this_space
@@ -25,7 +25,7 @@ LEAST_MEMORY = 2 * 2**30  # bytes that calibrating a small denoiser takes
 LEAST_DISK = 2**30
 
 TENSORRTS = ("tensorrt", "tensorrt-rtx")
-CUDA = "cuda-bindings"  # what running their engines takes beside them
+CUDA = "cuda-bindings"  # what running their engines takes as well
 
 Level = Literal["problem", "missing", "note"]
 
@@ -62,7 +62,7 @@ class Diagnosis(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     engine: Engine | None
     backends: tuple[str, ...]
     missing: dict[str, tuple[str, ...]]  # extra -> packages
-    choices: tuple[Kept, ...]  # of the fastest backend, that were measured here
+    choices: tuple[KeptChoice, ...]  # of the fastest backend, that were measured here
     findings: tuple[Finding, ...]
 
     @property
@@ -94,11 +94,11 @@ def diagnose(options: DoctorOptions) -> Diagnosis:
         choices=kept_here(),
         findings=(),
     )
-    found = [*findings(seen)]
+    all_findings = [*findings(seen)]
     if folder != wanted:
         said = f"there is no folder {options.folder}: the space is that of {folder}, where it would be made"
-        found.append(Finding("note", said, f"mkdir -p {shlex.quote(str(options.folder))}, or check the path"))
-    return msgspec.structs.replace(seen, findings=tuple(found))
+        all_findings.append(Finding("note", said, f"mkdir -p {shlex.quote(str(options.folder))}, or check the path"))
+    return msgspec.structs.replace(seen, findings=tuple(all_findings))
 
 
 def findings(seen: Diagnosis) -> Iterator[Finding]:
@@ -126,7 +126,7 @@ def _backends(engine: Engine | None, gpus: tuple[Gpu, ...], packages: dict[str, 
 
 
 def _engine_findings(seen: Diagnosis) -> Iterator[Finding]:
-    """Of onnxruntime, without which nothing runs."""
+    """Findings on onnxruntime, without which nothing runs."""
     both = [name for name in RUNTIMES if name in seen.packages]
     extra = "gpu" if seen.gpus else "cpu"
     if len(both) == 2:
@@ -152,7 +152,7 @@ def _engine_findings(seen: Diagnosis) -> Iterator[Finding]:
 
 
 def _gpu_findings(seen: Diagnosis) -> Iterator[Finding]:
-    """Of a GPU that nothing here would use, and of a TensorRT that does not fit its JetPack."""
+    """Findings on a GPU that nothing here would use, and on a TensorRT that does not fit its JetPack."""
     engines = [name for name in TENSORRTS if name in seen.packages]
     if seen.gpus and engines and CUDA not in seen.packages:
         fix = f"pip install '{CUDA}=={seen.gpus[0].cuda}.*'"
@@ -174,7 +174,7 @@ def _gpu_findings(seen: Diagnosis) -> Iterator[Finding]:
 
 
 def _machine_findings(seen: Diagnosis) -> Iterator[Finding]:
-    """Of the processor and of space."""
+    """Findings on the processor and on space."""
     cpu, space = seen.cpu, seen.space
     if cpu.architecture in ("x86_64", "AMD64") and EXACT.isdisjoint(cpu.int8_instructions):
         target = preferred(ONNXRUNTIME, "x86", saturating=True)[0].name

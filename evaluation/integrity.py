@@ -13,7 +13,7 @@ import msgspec
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from fewstep.evaluation.engines.found import Beside, NotCompared
+from fewstep.evaluation.engines.differences import EngineComparison, NotCompared
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode
 from fewstep.plans.schedule import NoiseSchedule
@@ -36,8 +36,8 @@ class VerifyOptions(Options):
 
     bundle: The bundle's folder, or a file of `fewstep bake`, of which checksum and test vector are checked.
     graphs: Also open the graphs in onnxruntime, if it is installed; of a baked file, run it.
-    engines: Also run the graphs in each other engine of this machine, beside onnxruntime on equal inputs, through
-        Polygraphy. Where one differs, the first layer that does is named.
+    engines: Also run the graphs in each other engine of this machine, and compare with onnxruntime on equal inputs,
+        through Polygraphy. Where one differs, the first layer that does is named.
     """
 
     bundle: Path
@@ -64,7 +64,7 @@ class Integrity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     damages: tuple[Damage, ...]
     unnamed: tuple[str, ...]
     notes: tuple[str, ...]
-    engines: tuple[Beside, ...] = ()
+    engines: tuple[EngineComparison, ...] = ()
     differing: tuple[Damage, ...] = ()  # engines that compute something else, whose bundle may be whole
 
     @property
@@ -81,9 +81,9 @@ def verify(options: VerifyOptions, progress: Progress = SILENT) -> Integrity:
     """Check everything, and go on behind the first damage. UserError only if there is no manifest to go by."""
     bundle = open_bundle(options.bundle)
     manifest = bundle.manifest
-    found = list(_hashes(bundle, progress))
-    sound = {name for name, damage in found if damage is None}
-    damages = [damage for _, damage in found if damage is not None]
+    checks = list(_hashes(bundle, progress))
+    sound = {name for name, damage in checks if damage is None}
+    damages = [damage for _, damage in checks if damage is not None]
     damages += _plans(bundle, sound)
     damages += _others(bundle, sound)
     graphs = {name: graph for name, graph in _graphs(bundle) if {graph.file, *graph.data} <= sound}
@@ -94,7 +94,7 @@ def verify(options: VerifyOptions, progress: Progress = SILENT) -> Integrity:
     for done, (name, graph) in enumerate(opened.items(), 1):
         damages += _opened(bundle, name, graph)
         progress("graphs", done, len(opened))
-    compared: tuple[Beside, ...] = ()
+    compared: tuple[EngineComparison, ...] = ()
     if options.engines and not damages:
         compared = tuple(_beside(bundle, progress, notes))
     elif options.engines:
@@ -114,8 +114,8 @@ def verify(options: VerifyOptions, progress: Progress = SILENT) -> Integrity:
     )
 
 
-def _beside(bundle: Bundle, progress: Progress, notes: list[str]) -> Iterator[Beside]:
-    """Each engine beside onnxruntime. What could not be compared is a note."""
+def _beside(bundle: Bundle, progress: Progress, notes: list[str]) -> Iterator[EngineComparison]:
+    """Each engine compared with onnxruntime. What could not be compared is a note."""
     from fewstep.evaluation.engines.beside import beside  # Polygraphy and onnx are for who asks
 
     for each in beside(bundle, progress):
@@ -125,17 +125,16 @@ def _beside(bundle: Bundle, progress: Progress, notes: list[str]) -> Iterator[Be
             yield each
 
 
-def _other(found: Beside) -> Damage:
+def _other(comparison: EngineComparison) -> Damage:
     """An engine that computes something else."""
-    first = f"; its first layer is not known: {found.unknown}"
-    if found.layer is not None:
-        layer = found.layer
+    first = f"; its first layer is not known: {comparison.unknown}"
+    if comparison.layer is not None:
+        layer = comparison.layer
         fused = ", in a fusion: it agrees when all tensors are returned" * layer.alone
         first = f"; first in {layer.operation} {layer.tensor!r}, by {layer.difference:.2g} of its largest value{fused}"
-    what = (
-        f"{found.backend} computes {found.graph} otherwise than onnxruntime, by {found.difference:.2g} of the largest"
-    )
-    return Damage(f"{what} output{first}", "run it on onnxruntime, or report the layer to the engine's makers")
+    engine, graph = comparison.backend, comparison.graph
+    what = f"{engine} computes {graph} otherwise than onnxruntime, by {comparison.difference:.2g} of the largest output"
+    return Damage(f"{what}{first}", "run it on onnxruntime, or report the layer to the engine's makers")
 
 
 def _hashes(bundle: Bundle, progress: Progress) -> Iterator[tuple[str, Damage | None]]:
@@ -170,7 +169,7 @@ def _plans(bundle: Bundle, sound: Iterable[str]) -> Iterator[Damage]:
 
 
 def _others(bundle: Bundle, sound: Iterable[str]) -> Iterator[Damage]:
-    """Ranges that are no table of tensors, null values of another shape, side-cars that tell of another engine."""
+    """Ranges that are no table of tensors, null values of another shape, side-cars of another engine."""
     manifest = bundle.manifest
     for file in dict.fromkeys((manifest.ranges, *(body.ranges for body in manifest.bodies.values()))):
         if file is not None and file in sound:
@@ -185,19 +184,19 @@ def _others(bundle: Bundle, sound: Iterable[str]) -> Iterator[Damage]:
             except UserError as error:
                 yield Damage(error.what, error.fix)
     for engine in manifest.engines:
-        if engine.sidecar in sound and not _tells_of(bundle, engine):
+        if engine.sidecar in sound and not _is_of(bundle, engine):
             again = f"fewstep build {bundle.path} --backend {engine.backend} --device {engine.device}"
             yield Damage(f"{engine.sidecar} tells of another engine than {engine.file}", again)
 
 
-def _tells_of(bundle: Bundle, engine: EngineEntry) -> bool:
+def _is_of(bundle: Bundle, engine: EngineEntry) -> bool:
     try:
-        told = json.loads((bundle.path / engine.sidecar).read_bytes())
+        sidecar = json.loads((bundle.path / engine.sidecar).read_bytes())
     except (ValueError, RecursionError):
         return False
-    if not isinstance(told, dict):
+    if not isinstance(sidecar, dict):
         return False
-    return told.get("key") == engine.key and told.get("sha256") == bundle.manifest.files.get(engine.file)
+    return sidecar.get("key") == engine.key and sidecar.get("sha256") == bundle.manifest.files.get(engine.file)
 
 
 def _graphs(bundle: Bundle) -> Iterator[tuple[str, GraphEntry]]:
@@ -229,8 +228,8 @@ def _opened(bundle: Bundle, name: str, graph: GraphEntry) -> Iterator[Damage]:
             "pip install --upgrade onnxruntime, or copy the bundle again",
         )
         return
-    if found := difference(graph, session.get_inputs, session.get_outputs):
-        yield Damage(f"{name}: {found}", EXPORT_AGAIN)
+    if problem := difference(graph, session.get_inputs, session.get_outputs):
+        yield Damage(f"{name}: {problem}", EXPORT_AGAIN)
 
 
 def _unnamed(bundle: Bundle) -> Iterator[str]:

@@ -42,7 +42,7 @@ def remedies(
     """
     seeds = range(len(lessons))
     held_out = held_out_conditions(sampler.bundle.manifest.conditions, seeds, rows)
-    found = []
+    gains = []
     for change, changed in changes(sampler, plan):
         progress(f"trying {changed.name}", 0, len(changed.steps))
         references = lessons
@@ -52,9 +52,9 @@ def remedies(
             samples = sampler.sample(changed, seeds, held_out)
         except UserError:  # not finite: no remedy
             continue
-        found.append(Remedy(change, changed.name, float(psnr(samples, references).mean()), len(seeds)))
+        gains.append(Remedy(change, changed.name, float(psnr(samples, references).mean()), len(seeds)))
         progress(f"trying {changed.name}", len(changed.steps), len(changed.steps))
-    return tuple(found)
+    return tuple(gains)
 
 
 def changes(sampler: Sampler, plan: Plan) -> Iterator[tuple[Change, Plan]]:
@@ -88,11 +88,13 @@ def _fitted(sampler: Sampler, plan: Plan) -> Iterator[tuple[Change, Plan]]:
     counts = {each.evaluations for each in sampler.bundle.manifest.fitted if each.evaluations <= len(plan.steps)}
     for count in sorted(counts, reverse=True):
         try:
-            found = sampler.compile(f"{FITTED}{count}", plan.guidance, shaping=shaping_of(plan), strength=plan.strength)
+            fitted = sampler.compile(
+                f"{FITTED}{count}", plan.guidance, shaping=shaping_of(plan), strength=plan.strength
+            )
         except UserError:  # of another body or guidance
             continue
-        if found.steps != plan.steps:
-            yield "fit", found
+        if fitted.steps != plan.steps:
+            yield "fit", fitted
         return
 
 

@@ -103,7 +103,7 @@ def sampling_job(bundle: Bundle, bodies: Iterable[str], by_rows: bool = False) -
 
 
 def _own_code() -> str:
-    """Of this package: the kind of a worker has the code below it."""
+    """The digest of this package. The kind of a worker has the digest of the code below it."""
     return code_of((fewstep.evaluation,)).hex()[:12]
 
 

@@ -1,7 +1,7 @@
 """The float32 teacher of a judgement or a fit: the plan whose end stands for the exact trajectory from the same noise.
 
-It is checked, not believed: on a few seeds its samples are compared with those of twice as many steps. The difference
-is that to the exact trajectory, but for the small rest that twice as many steps leave.
+It is checked, not believed: on a few seeds its samples are compared with the samples of twice as many steps,
+which stand for the exact trajectory but for a small rest.
 """
 
 from collections.abc import Callable, Sequence
@@ -41,7 +41,7 @@ class Teacher:
 def teacher_plan(sampler: Sampler, asked: str | None, judged: Plan) -> Plan:
     """The plan to begin with: `asked`, or the default, with the guidance and the shaping of the judged plan.
 
-    The default is `dpmpp_2m` in 80 steps over `arctan`, or `ctm` for a network that is told two times. A network of
+    The default is `dpmpp_2m` in 80 steps over `arctan`, or `ctm` for a network that takes two times. A network of
     fewer timesteps knows no others, and all are taken. Raises UserError for a grid that interpolates a table of few
     steps: many steps on it are as uneven as the table.
     """

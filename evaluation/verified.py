@@ -23,7 +23,7 @@ class _Comparison(msgspec.Struct, frozen=True):
 
 
 class _Table(msgspec.Struct, frozen=True):
-    """Of the table of `export`, what is shown; a stage that it did not name is not there."""
+    """The part of the table of `export` that is shown; a stage that it did not name is not there."""
 
     comparisons: tuple[_Comparison, ...]
 

@@ -82,6 +82,6 @@ class _Steps:
             binding.bind_ortvalue_input(name, self._first[name])
         for name, row in zip(self._steps.state, read, strict=True):
             binding.bind_ortvalue_input(name, row)
-        for name, row in zip(self._steps.made, written, strict=True):
+        for name, row in zip(self._steps.nexts, written, strict=True):
             binding.bind_ortvalue_output(name, row)
         return binding

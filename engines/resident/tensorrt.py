@@ -65,7 +65,7 @@ class _Steps:
         numbers = EngineTensor(NUMBERS, True, (steps.count, ALIGNMENT // NUMBER.itemsize), NUMBER)
         number = EngineTensor(steps.number, True, (), NUMBER)
         sent = [named[name] for name in steps.fixed] + [numbers, number] + [named[name] for name in steps.state]
-        self._first, self._second = Side(tuple(sent), {}), Side(tuple(named[name] for name in steps.made), {})
+        self._first, self._second = Side(tuple(sent), {}), Side(tuple(named[name] for name in steps.nexts), {})
         self._at = self._first.place({}) | self._second.place({})
         self._first.views[NUMBERS][:, 0] = np.arange(steps.count)
         self._stream = cuda.Stream()
@@ -115,19 +115,19 @@ class _Steps:
 
     def _turn(self, number: int) -> bool:
         """Enqueue a step from one state to the other."""
-        even = (self._steps.state, self._steps.made)
+        even = (self._steps.state, self._steps.nexts)
         read, written = even if number % 2 == 0 else even[::-1]
         addresses = {name: self._at[name] for name in self._steps.fixed}
         addresses[self._steps.number] = self._at[NUMBERS] + number * ALIGNMENT
         addresses |= {name: self._at[place] for name, place in zip(self._steps.state, read, strict=True)}
-        addresses |= {name: self._at[place] for name, place in zip(self._steps.made, written, strict=True)}
+        addresses |= {name: self._at[place] for name, place in zip(self._steps.nexts, written, strict=True)}
         return self._execute(addresses)
 
     def _stay(self, number: int) -> bool:
         """Enqueue a step at addresses that all steps share."""
         self._copy(self._at[NUMBERS] + number * ALIGNMENT, self._at[self._steps.number], NUMBER.itemsize)
         done = self._execute({name: at for name, at in self._at.items() if name != NUMBERS})
-        for written, name in zip(self._steps.made, self._steps.state, strict=True):
+        for written, name in zip(self._steps.nexts, self._steps.state, strict=True):
             self._copy(self._at[written], self._at[name], self._second.views[written].nbytes)
         return done
 
@@ -143,7 +143,7 @@ class _Steps:
     def _last(self) -> tuple[Side, tuple[str, ...]]:
         """The memory of the last state, and the names of its rows."""
         is_first = self._stays or self._steps.count % 2 == 0
-        return (self._first, self._steps.state) if is_first else (self._second, self._steps.made)
+        return (self._first, self._steps.state) if is_first else (self._second, self._steps.nexts)
 
     def _record(self) -> None:
         """Record the run after its first call, whose set-up cannot be recorded."""

@@ -1,4 +1,4 @@
-"""Finished samples beside their references, batch by batch: memory holds a figure a sample, never the samples."""
+"""Finished samples compared with references, batch by batch: memory holds a figure a sample, never the samples."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +10,7 @@ from fewstep.rollouts.metrics import has_ssim, psnr, ssim
 Floats = NDArray[np.floating]
 
 
-class Comparison:
+class PairedSamples:
     """A stream of samples [B, *x_shape] and references, row by row of the same seed."""
 
     def __init__(self) -> None:
@@ -35,7 +35,7 @@ class Comparison:
 
 
 def compare(samples: Floats, references: Floats, reference: str) -> EndQuality:
-    """The same of arrays that are at hand."""
-    comparison = Comparison()
+    """The figures of samples [N, *x_shape] that are at hand, row by row against references."""
+    comparison = PairedSamples()
     comparison.add(samples, references)
     return comparison.quality(reference)

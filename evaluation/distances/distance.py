@@ -78,18 +78,18 @@ def difference_interval(
 ) -> tuple[float, float]:
     """95 % bootstrap interval of frechet(candidate, reference) - frechet(paired, reference).
 
-    Rows of `candidate` and `paired` [N, D] come from the same seeds and are drawn together; those of `reference` [M, D]
-    by themselves. The interval is centred on the measured difference, since resampled sets, which hold duplicates,
-    shift it.
+    Rows of `candidate` and `paired` [N, D] come from the same seeds and are drawn together; rows of `reference` [M, D]
+    are drawn by themselves. The interval is centred on the measured difference, since resampled sets, which hold
+    duplicates, shift it.
     """
     rng = np.random.default_rng(seed)
     measured = _difference(candidate, paired, fit(reference))
-    found = []
+    differences = []
     for _ in range(resamples):
         rows = rng.integers(len(candidate), size=len(candidate))
         others = reference[rng.integers(len(reference), size=len(reference))]
-        found.append(_difference(candidate[rows], paired[rows], fit(others)))
-    deviations = np.array(found) - np.mean(found)
+        differences.append(_difference(candidate[rows], paired[rows], fit(others)))
+    deviations = np.array(differences) - np.mean(differences)
     low, high = np.quantile(deviations, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return measured + float(low), measured + float(high)
 

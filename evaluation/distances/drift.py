@@ -16,7 +16,7 @@ Floats = NDArray[np.floating]
 
 @dataclass(frozen=True)
 class Channel:
-    """One channel of the samples beside that of the references."""
+    """One channel of the samples, compared with the same channel of the references."""
 
     mean: float  # mean(samples) - mean(references), in units of model range
     std: float  # ratio of the standard deviations
@@ -24,7 +24,7 @@ class Channel:
 
 @dataclass(frozen=True)
 class Drift:
-    """Statistics of samples beside those of references: neutral (0, 1, 1, 0, all 1) where they are alike."""
+    """Statistics of samples, compared with references: neutral (0, 1, 1, 0, all 1) where they are alike."""
 
     mean: float  # mean(samples) - mean(references), in units of model range
     energy: float  # ratio of the variances about the mean, over all elements
@@ -82,7 +82,7 @@ class Moments:
 
 
 def drift(samples: Moments, references: Moments) -> Drift:
-    """The moments of samples against those of references."""
+    """Statistics of samples, by the moments of samples and references."""
     high = slice(BANDS // 2, None)
     stds = zip(np.sqrt(samples.variances), np.sqrt(references.variances), strict=True)
     shifts = samples.means - references.means

@@ -20,8 +20,8 @@ from fewstep.evaluation.distances import distance
 from fewstep.evaluation.distances.features import Extractor, default_features, open_extractor
 from fewstep.evaluation.distances.references import References, open_references
 from fewstep.evaluation.distances.sample_sets import (
-    Counts,
     Floats,
+    SeedCounts,
     Tally,
     features_apart,
     features_of,
@@ -211,9 +211,9 @@ def measure(
     sampling = Sampling(job, {FLOAT: task.reference, **here}, workers)
     plan, extractor, checked = task.plan, task.extractor, PAIRED[: min(CHECKED, options.taught)]
     sample = sampling.few_by_few
-    found = checked_teacher(task.reference, options.teacher, plan, checked, task.rows, progress, sample)
-    teacher = found.plan
-    counts = Counts(options.seeds, options.taught, options.samples if extractor else 0)
+    checked_plan = checked_teacher(task.reference, options.teacher, plan, checked, task.rows, progress, sample)
+    teacher = checked_plan.plan
+    counts = SeedCounts(options.seeds, options.taught, options.samples if extractor else 0)
     conditions = partial(_held_out, task)
     plans = plan, teacher
     floats, tallies = sample_pairs(sampling, plans, tuple(task.bodies), counts, extractor, conditions, progress)
@@ -246,7 +246,7 @@ def measure(
         machine=this_machine(),
         command=options.command("evaluate"),
         seconds=perf_counter() - start,
-        teacher_check=found.check,
+        teacher_check=checked_plan.check,
     )
 
 
@@ -256,15 +256,15 @@ def _held_out(task: EvaluationTask, seeds: range) -> Mapping[str, NDArray[Any]]:
 
 def _chosen(bundle: Bundle, asked: Sequence[str]) -> list[str]:
     """Names of the bodies to evaluate."""
-    found = int8_bodies(bundle)
+    bodies = int8_bodies(bundle)
     if not asked:
-        natives = [name for name, body in found.items() if is_native(body)]
-        return natives or list(found)
+        natives = [name for name, body in bodies.items() if is_native(body)]
+        return natives or list(bodies)
     for name in asked:
         if name in (refused := not_judged(bundle)):
             raise refused[name]
-        if name not in found:
-            raise UserError(f"{bundle.path} has no int8 body {name!r}", f"give some of {', '.join(found)}")
+        if name not in bodies:
+            raise UserError(f"{bundle.path} has no int8 body {name!r}", f"give some of {', '.join(bodies)}")
     return list(asked)
 
 
@@ -293,8 +293,8 @@ def _described(extractor: Extractor | None, floats: Tally) -> Features | None:
 def _distances(
     floats: Tally, tallies: Mapping[str, Tally], sets: Mapping[str, Floats], resamples: int, progress: Progress
 ) -> dict[str, tuple[Distance, ...]]:
-    """Of each body, its distance to each set of references. The first set is float32's own, so it gives the floor."""
-    found: dict[str, list[Distance]] = {name: [] for name in tallies}
+    """The distance of each body to each set of references. The first set is float32's own, so it gives the floor."""
+    distances: dict[str, list[Distance]] = {name: [] for name in tallies}
     floor: float | None = None
     for label, reference in sets.items():
         own = np.concatenate(floats.features)
@@ -305,7 +305,7 @@ def _distances(
             features = np.concatenate(tally.features)
             far = distance.frechet(distance.fit(features), fitted)
             low, high = distance.difference_interval(features, own, reference, resamples)
-            found[name].append(
+            distances[name].append(
                 Distance(
                     reference=label,
                     samples=len(features),
@@ -321,5 +321,5 @@ def _distances(
                     kernel_float=kernel,
                 )
             )
-            progress("distances", sum(map(len, found.values())), len(sets) * len(tallies))
-    return {name: tuple(each) for name, each in found.items()}
+            progress("distances", sum(map(len, distances.values())), len(sets) * len(tallies))
+    return {name: tuple(each) for name, each in distances.items()}

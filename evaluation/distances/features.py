@@ -75,8 +75,8 @@ def open_extractor(features: str, x_shape: tuple[int, ...], threads: int = 0) ->
         with as_file(files(__package__) / "extractors" / named.file) as path:
             return _open(path, named.name, x_shape, threads)
     if not features.endswith(".onnx"):
-        known = ", ".join([*(each.name for each in NAMED), NONE])
-        raise UserError(f"unknown features {features!r}", f"give one of {known}, or the path of an .onnx extractor")
+        names = ", ".join([*(each.name for each in NAMED), NONE])
+        raise UserError(f"unknown features {features!r}", f"give one of {names}, or the path of an .onnx extractor")
     if not Path(features).is_file():
         raise UserError(f"there is no extractor {features}", "check the path")
     return _open(Path(features), Path(features).stem, x_shape, threads)

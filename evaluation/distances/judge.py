@@ -14,8 +14,8 @@ from fewstep.evaluation.distances.judged_batch import (
     Candidate,
     Conditions,
     JudgedBatch,
-    Measured,
-    Seeds,
+    MeasuredBatch,
+    SeedBatch,
     TeacherBatch,
 )
 from fewstep.evaluation.results import EndQuality, StepQuality
@@ -44,7 +44,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Judgement:
-    """One candidate's quality; `samples` [seeds, *x_shape] are its own, `reference` those of float32 along its plan."""
+    """One candidate's quality; `samples` [seeds, *x_shape] are its own, `reference` are float32's along its plan."""
 
     against_float: EndQuality
     against_teacher: EndQuality
@@ -86,9 +86,9 @@ def judge(setting: Setting, candidates: Sequence[Candidate], ask: Ask, progress:
         candidate.name: _Tally.of(regroup(candidate.plan or setting.plan, candidate.groups)) for candidate in candidates
     }
     for batch in batches:
-        found: Measured = next(answers)
-        references.append(found.reference)
-        for name, own in found.bodies.items():
+        measured: MeasuredBatch = next(answers)
+        references.append(measured.reference)
+        for name, own in measured.bodies.items():
             tallies[name].add(own)
         progress("judging", batch.stop, len(seeds))
     teacher, floats = np.concatenate(taught), np.concatenate(references)
@@ -105,12 +105,12 @@ def _cut(seeds: range, size: int) -> list[range]:
 
 
 def _taught(setting: Setting, seeds: range) -> TeacherBatch:
-    return TeacherBatch(setting.teacher, Seeds(seeds, setting.x_shape, setting.conditions(seeds)))
+    return TeacherBatch(setting.teacher, SeedBatch(seeds, setting.x_shape, setting.conditions(seeds)))
 
 
 def _judged(setting: Setting, candidates: Sequence[Candidate], seeds: range) -> JudgedBatch:
     own = tuple(each for each in candidates if seeds.start < each.seeds)
-    return JudgedBatch(setting.plan, own, Seeds(seeds, setting.x_shape, setting.conditions(seeds)))
+    return JudgedBatch(setting.plan, own, SeedBatch(seeds, setting.x_shape, setting.conditions(seeds)))
 
 
 @dataclass(frozen=True)
@@ -132,8 +132,8 @@ class _Tally:
     def add(self, part: BodyMeasured) -> None:
         self.samples.append(part.samples)
         self.reference.append(part.reference)
-        for sums, found in ((self.forced, part.forced), (self.x0, part.x0), (self.x, part.x)):
-            for total, energies in zip(sums, found, strict=False):  # single steps are of fewer batches
+        for sums, parts in ((self.forced, part.forced), (self.x0, part.x0), (self.x, part.x)):
+            for total, energies in zip(sums, parts, strict=False):  # single steps are of fewer batches
                 total.include(energies)
 
     def judgement(self, setting: Setting, teacher: Array) -> Judgement:

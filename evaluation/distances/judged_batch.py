@@ -22,7 +22,7 @@ from fewstep.runtime.request import check_given
 Conditions = Mapping[str, NDArray[np.generic]]
 
 
-class Denoiser(Protocol):
+class JudgedBody(Protocol):
     """A body, as far as it is judged; `Sampler` is one. `network` is of a compiled plan, the samples of a batch, and
     the values of the conditions for each."""
 
@@ -31,7 +31,7 @@ class Denoiser(Protocol):
     def network(self, plan: Plan, samples: int, conditions: Conditions, /) -> StepNetwork: ...
 
 
-Denoisers = Callable[[str], Denoiser]  # by the name of the body
+JudgedBodies = Callable[[str], JudgedBody]  # by the name of the body
 
 
 @dataclass(frozen=True)
@@ -49,15 +49,17 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Seeds:
+class SeedBatch:
     """Samples to be: their seeds and shape, and a value of each condition for each."""
 
     numbers: range
     x_shape: tuple[int, ...]
     conditions: Conditions
 
-    def first(self, count: int) -> "Seeds":
-        return Seeds(self.numbers[:count], self.x_shape, {name: each[:count] for name, each in self.conditions.items()})
+    def first(self, count: int) -> "SeedBatch":
+        return SeedBatch(
+            self.numbers[:count], self.x_shape, {name: each[:count] for name, each in self.conditions.items()}
+        )
 
 
 @dataclass(frozen=True)
@@ -65,9 +67,9 @@ class TeacherBatch:
     """The teacher's samples [seeds, *x_shape], asked of float32."""
 
     plan: Plan
-    seeds: Seeds
+    seeds: SeedBatch
 
-    def answer(self, bodies: Denoisers) -> Array:
+    def answer(self, bodies: JudgedBodies) -> Array:
         return finish(self.plan, _run(self.plan, bodies(FLOAT), self.seeds))
 
 
@@ -77,15 +79,15 @@ class JudgedBatch:
 
     plan: Plan
     candidates: tuple[Candidate, ...]
-    seeds: Seeds
+    seeds: SeedBatch
 
-    def answer(self, bodies: Denoisers) -> "Measured":
+    def answer(self, bodies: JudgedBodies) -> "MeasuredBatch":
         exact = trajectory(self.plan, bodies(FLOAT), self.seeds)
-        found = {}
+        bodies_measured = {}
         for each in self.candidates:
             floats = exact if each.plan is None else trajectory(each.plan, bodies(FLOAT), self.seeds)
-            found[each.name] = _found(self, each, bodies(each.name), floats)
-        return Measured(exact.sample, found)
+            bodies_measured[each.name] = _found(self, each, bodies(each.name), floats)
+        return MeasuredBatch(exact.sample, bodies_measured)
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ class BodyMeasured:
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredBatch:
     """A batch's samples by float32, and what was found of each candidate."""
 
     reference: Array
@@ -109,7 +111,7 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Trajectory:
+class BatchTrajectory:
     """One batch along one plan: per step the network's input, its guided output, x0, and x after the step."""
 
     u: list[Array]
@@ -122,11 +124,11 @@ class Trajectory:
         return self.x[-1]
 
 
-def trajectory(plan: Plan, denoiser: Denoiser, seeds: Seeds) -> Trajectory:
+def trajectory(plan: Plan, denoiser: JudgedBody, seeds: SeedBatch) -> BatchTrajectory:
     """Sample a batch of seeds and keep what every step saw and made."""
     states = list(_run(plan, denoiser, seeds))
     nexts = [*(step.input for step in plan.steps[1:]), plan.output]
-    return Trajectory(
+    return BatchTrajectory(
         u=[state.u for state in states],
         guided=[guided(state.outputs, plan, state.index) for state in states],
         x0=[state.x0 for state in states],
@@ -141,14 +143,14 @@ def guided(outputs: Sequence[Array], plan: Plan, index: int) -> Array:
     return combine(tuple(weights[branch] for branch in step.branches), outputs[:: step.heads], np.float32)
 
 
-def _run(plan: Plan, denoiser: Denoiser, seeds: Seeds) -> Iterator[StepState]:
+def _run(plan: Plan, denoiser: JudgedBody, seeds: SeedBatch) -> Iterator[StepState]:
     network = denoiser.network(denoiser.compile(plan), len(seeds.numbers), seeds.conditions)
     # a degraded sample is a condition
-    given = check_given(plan.given, None, seeds.conditions, seeds.x_shape, len(seeds.numbers))
-    return execute(plan, network, lambda number: stacked(seeds.numbers, number, seeds.x_shape), given=given)
+    inputs = check_given(plan.given, None, seeds.conditions, seeds.x_shape, len(seeds.numbers))
+    return execute(plan, network, lambda number: stacked(seeds.numbers, number, seeds.x_shape), given=inputs)
 
 
-def _found(asked: JudgedBatch, candidate: Candidate, denoiser: Denoiser, exact: Trajectory) -> BodyMeasured:
+def _found(asked: JudgedBatch, candidate: Candidate, denoiser: JudgedBody, exact: BatchTrajectory) -> BodyMeasured:
     """One batch of one candidate: its own trajectory, and its single steps on the float trajectory."""
     plan, start = regroup(candidate.plan or asked.plan, candidate.groups), asked.seeds.numbers.start
     seeds = asked.seeds.first(candidate.seeds - start)
@@ -164,8 +166,8 @@ def _found(asked: JudgedBatch, candidate: Candidate, denoiser: Denoiser, exact: 
     )
 
 
-def _single_steps(plan: Plan, denoiser: Denoiser, seeds: Seeds, exact: Trajectory) -> Iterator[Energies]:
-    """Of each step on the float trajectory; nothing without seeds."""
+def _single_steps(plan: Plan, denoiser: JudgedBody, seeds: SeedBatch, exact: BatchTrajectory) -> Iterator[Energies]:
+    """The energies of each step on the float trajectory; nothing without seeds."""
     if not (count := len(seeds.numbers)):
         return
     network = denoiser.network(denoiser.compile(plan), count, seeds.conditions)

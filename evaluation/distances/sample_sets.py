@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.evaluation.cost import BATCH
-from fewstep.evaluation.distances.comparison import Comparison
+from fewstep.evaluation.distances.comparison import PairedSamples
 from fewstep.evaluation.distances.features import Extractor
 from fewstep.evaluation.distances.references import References
 from fewstep.evaluation.sampling_job import FLOAT, Batch, Sampling
@@ -25,7 +25,7 @@ HeldOut = Callable[[range], Mapping[str, NDArray[Any]]]  # the conditions of see
 
 
 @dataclass(frozen=True)
-class Counts:
+class SeedCounts:
     """How many seeds: compared with float32 one by one, sampled by the teacher, and in a set of a distribution."""
 
     paired: int
@@ -37,8 +37,8 @@ class Counts:
 class Tally:
     """What is kept of one body's samples. `features` are [B, D] each."""
 
-    against_float: Comparison = field(default_factory=Comparison)
-    against_teacher: Comparison = field(default_factory=Comparison)
+    against_float: PairedSamples = field(default_factory=PairedSamples)
+    against_teacher: PairedSamples = field(default_factory=PairedSamples)
     features: list[Floats] = field(default_factory=list)
 
 
@@ -46,7 +46,7 @@ def sample_pairs(
     sampling: Sampling,
     plans: tuple[Plan, Plan],
     bodies: Sequence[str],
-    counts: Counts,
+    counts: SeedCounts,
     extractor: Extractor | None,
     conditions: HeldOut,
     progress: Progress = SILENT,

@@ -6,7 +6,7 @@ from html import escape
 import numpy as np
 
 from fewstep.evaluation.drawing import plots
-from fewstep.evaluation.drawing.plan_view import Recurrence, headline, recurrence
+from fewstep.evaluation.drawing.plan_view import X0Recurrence, headline, recurrence
 from fewstep.evaluation.drawing.plots import Series
 from fewstep.plans.plan import Plan
 
@@ -49,14 +49,14 @@ def _grid(plan: Plan) -> str:
     )
 
 
-def _coefficients(found: Recurrence) -> str:
+def _coefficients(numbers: X0Recurrence) -> str:
     """What each step keeps of its input, and what it adds of the predicted x0 and of fresh noise."""
-    at = range(1, len(found.keep) + 1)
+    at = range(1, len(numbers.keep) + 1)
     curves = [
-        ("input kept", found.keep),
-        *zip(LAG_NAMES, found.lags, strict=True),
-        ("fresh noise", found.noise),
-        (EARLIER, found.earlier),
+        ("input kept", numbers.keep),
+        *zip(LAG_NAMES, numbers.lags, strict=True),
+        ("fresh noise", numbers.noise),
+        (EARLIER, numbers.earlier),
     ]
     largest = max(float(np.abs(values).max()) for _, values in curves) or 1.0
     series = [

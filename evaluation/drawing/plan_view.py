@@ -63,12 +63,12 @@ def compiled(options: PlanOptions, name: str) -> Plan:
     if name.startswith(FITTED):
         raise UserError(f"plan {name!r} has fitted numbers, which belong to a bundle", "name it by --bundle")
     kinds = get_args(get_type_hints(ScheduleSpec)["kind"])
-    for option, value, known in (
+    for option, value, names in (
         ("schedule", options.schedule, kinds),
         ("prediction", options.prediction, get_args(Prediction)),
     ):
-        if value not in known:
-            raise UserError(f"unknown {option} {value!r}", f"choose one of {', '.join(known)}")
+        if value not in names:
+            raise UserError(f"unknown {option} {value!r}", f"choose one of {', '.join(names)}")
     spec = msgspec.convert({"kind": options.schedule}, ScheduleSpec)
     prediction = msgspec.convert(options.prediction, Prediction)
     denoiser = DenoiserFacts(spec, prediction, grid=default_grid(spec, prediction))
@@ -116,9 +116,9 @@ def equations(plan: Plan, index: int) -> Iterator[str]:
     columns += [f"z{draw}" for draw in step.draws]
     for row, coefficients in enumerate(step.update):
         tensors = [term for term in step.terms if term.row == row]
-        made = linear(coefficients, columns, tensors)
-        if made != state[row]:
-            yield f"{state[row]}' = {made}"
+        equation = linear(coefficients, columns, tensors)
+        if equation != state[row]:
+            yield f"{state[row]}' = {equation}"
 
 
 def outputs(step: Step) -> list[str]:
@@ -140,7 +140,7 @@ def linear(row: Row, names: Sequence[str], tensors: Sequence[Term] = ()) -> str:
 
 
 @dataclass(frozen=True)
-class Recurrence:
+class X0Recurrence:
     """A plan without its rows, by evaluation i: the next network input (at the end the sample) as
 
         keep[i] u_i + sum_k lags[k][i] x0_{i-k} + noise[i] z
@@ -156,7 +156,7 @@ class Recurrence:
     noise: Array
 
 
-def recurrence(plan: Plan) -> Recurrence:
+def recurrence(plan: Plan) -> X0Recurrence:
     """Run the plan on basis vectors: what every prediction and every draw becomes is read off the result.
 
     UserError for a plan that is no linear recurrence of numbers: one with shapes, or with tensors for coefficients.
@@ -177,8 +177,8 @@ def recurrence(plan: Plan) -> Recurrence:
         of_input, of_outputs = _x0_coefficients(step, plan.rows)
         return [(basis(index) - of_input * u) / of_outputs] * (len(step.branches) * step.heads)
 
-    given = {name: np.zeros(width) for name in plan.given}
-    states = list(execute(plan, network, lambda draw: basis(place[draw]), np.float64, given))
+    zeros = {name: np.zeros(width) for name in plan.given}
+    states = list(execute(plan, network, lambda draw: basis(place[draw]), np.float64, zeros))
     inputs = [np.asarray(state.u, np.float64) for state in states]
     final = np.asarray(combine(plan.output, states[-1].after, np.float64), np.float64)
     nexts = [*inputs[1:], final]
@@ -186,7 +186,7 @@ def recurrence(plan: Plan) -> Recurrence:
     keep = np.array([n[first] / u[first] if u[first] else 0.0 for u, n in zip(inputs, nexts, strict=True)])
     rest = np.array([n - k * u for k, u, n in zip(keep, inputs, nexts, strict=True)])
     fresh = np.delete(rest[:, count:], first - count, axis=1)
-    return Recurrence(
+    return X0Recurrence(
         keep=keep,
         lags=tuple(np.array([rest[i, i - k] if i >= k else 0.0 for i in range(count)]) for k in range(LAGS)),
         earlier=np.array([np.abs(rest[i, : max(i - LAGS + 1, 0)]).sum() for i in range(count)]),

@@ -1,1 +1,1 @@
-"""Engines of this machine beside onnxruntime: whether they compute the same, and the first layer where they do not."""
+"""Engines of this machine compared with onnxruntime, and the first layer where they differ."""

@@ -1,4 +1,4 @@
-"""Each engine of this machine beside onnxruntime, on equal inputs, through Polygraphy's runners and comparator.
+"""Each engine of this machine compared with onnxruntime, on equal inputs, through Polygraphy's runners and comparator.
 
 Polygraphy is the tool in which TensorRT's users compare engines. The engines run here as the runtime loads them, so
 that what is compared is what a product calls.
@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from fewstep.evaluation.engines.found import Beside, Layer, NotCompared
+from fewstep.evaluation.engines.differences import DifferentLayer, EngineComparison, NotCompared
 from fewstep.evaluation.engines.narrowing import first_difference, inner_of
 from fewstep.evaluation.speed.fastest import LARGEST, REFERENCE
 from fewstep.graph import io
@@ -38,13 +38,13 @@ CALLS = 2  # of different inputs, and range groups from the first to the last
 ROWS = 2  # of a call, where the engine prefers no other number
 
 
-def beside(bundle: Bundle, progress: Progress = SILENT) -> Iterator[Beside | NotCompared]:
+def beside(bundle: Bundle, progress: Progress = SILENT) -> Iterator[EngineComparison | NotCompared]:
     """Every graph of the bundle in every other engine that this machine has. UserError without Polygraphy."""
     compare = _comparison()
     others = [name for name in NAMED if name != REFERENCE]
     for done, name in enumerate(others, 1):
         backend = named(name)
-        told: set[str] = set()
+        reasons: set[str] = set()
         for graph in _graphs(bundle, backend):
             try:
                 network = _opened(backend, bundle, graph)
@@ -52,9 +52,9 @@ def beside(bundle: Bundle, progress: Progress = SILENT) -> Iterator[Beside | Not
                     yield _compared(bundle, name, backend, graph, network, compare)
             except UserError as error:
                 reason = str(error) if name != CUDA or _has_gpu() else f"{error.what}, and nvidia-smi lists no GPU"
-                if reason not in told:  # what a backend lacks is said once, not for each graph
+                if reason not in reasons:  # what a backend lacks is said once, not for each graph
                     yield NotCompared(name, reason)
-                told.add(reason)
+                reasons.add(reason)
         progress("engines", done, len(others))
 
 
@@ -79,7 +79,7 @@ def _opened(backend: Backend, bundle: Bundle, name: str) -> LoadedGraph:
 
 def _compared(
     bundle: Bundle, name: str, backend: Backend, graph: str, network: LoadedGraph, compare: "Comparison"
-) -> Beside:
+) -> EngineComparison:
     entry = graph_of(bundle, graph)
     precision, simulated = "float32", False
     if graph not in AHEAD:
@@ -89,7 +89,8 @@ def _compared(
     reference = OnnxRuntime(fuse_qdq=not simulated).load_graph(bundle, entry)
     is_bf16 = isinstance(backend, OpenVino) and backend.float_type == "bf16"
     limit = LARGEST["int8" if is_bf16 else precision]  # both types have 8 bits
-    comparison = Beside(name, graph, len(calls), compare(entry, reference.session, network, name, calls, limit), limit)
+    difference = compare(entry, reference.session, network, name, calls, limit)
+    comparison = EngineComparison(name, graph, len(calls), difference, limit)
     if comparison.agrees:
         return comparison
     try:
@@ -99,7 +100,9 @@ def _compared(
     return msgspec.structs.replace(comparison, layer=layer, unknown=unknown)
 
 
-def _narrowed(graph: Graph, backend: Backend, calls: Sequence[Arrays], limit: float) -> tuple[Layer | None, str]:
+def _narrowed(
+    graph: Graph, backend: Backend, calls: Sequence[Arrays], limit: float
+) -> tuple[DifferentLayer | None, str]:
     """The first layer that differs in any of the calls, or why there is none."""
     inner = inner_of(backend)
     if inner is None:
@@ -161,9 +164,9 @@ def _comparison() -> Comparison:
 
         def infer_impl(self, feed_dict: Arrays) -> Arrays:
             started = time.perf_counter()
-            made = self.network(feed_dict)
+            outputs = self.network(feed_dict)
             self.inference_time = time.perf_counter() - started
-            return made
+            return outputs
 
     def compared(
         entry: GraphEntry, session: Any, network: LoadedGraph, name: str, calls: Sequence[Arrays], limit: float
@@ -174,7 +177,7 @@ def _comparison() -> Comparison:
                 results = comparator.Comparator.run(runners, data_loader=[dict(call) for call in calls])
             except UserError:
                 raise
-            except Exception as error:  # its own, and those of engines
+            except Exception as error:  # its own, and errors of engines
                 raise UserError(f"{name} fails: {str(error).strip().splitlines()[-1]}", "see fewstep doctor") from error
             (_, expected), _ = results.items()
             scales = {
@@ -184,7 +187,7 @@ def _comparison() -> Comparison:
             judge = comparator.SimpleCompareFunc(atol=limits, rtol=0.0, check_error_stat="max")
             (judged,) = comparator.Comparator.compare_accuracy(results, compare_func=judge)
         (iterations,) = judged.values()
-        found = [float(each[out].max_absdiff) / scales[out] for each in iterations for out in scales]
-        return max((each if isfinite(each) else float("inf") for each in found), default=0.0)
+        differences = [float(each[out].max_absdiff) / scales[out] for each in iterations for out in scales]
+        return max((each if isfinite(each) else float("inf") for each in differences), default=0.0)
 
     return compared

@@ -12,7 +12,7 @@ from functools import partial
 import numpy as np
 
 from fewstep.engines.watched import on_cuda, on_tensorrt
-from fewstep.evaluation.engines.found import Layer
+from fewstep.evaluation.engines.differences import DifferentLayer
 from fewstep.graph.graph import Array, Graph, Value
 from fewstep.graph.session import open_session
 from fewstep.graph.types import infer_types
@@ -38,32 +38,32 @@ def inner_of(backend: Backend) -> Inner | None:
     return None
 
 
-def first_difference(graph: Graph, inner: Inner, feeds: Arrays, limit: float) -> Layer | None:
+def first_difference(graph: Graph, inner: Inner, feeds: Arrays, limit: float) -> DifferentLayer | None:
     """The first operation, in the graph's order, whose result differs by more than `limit` of its largest value; None
     where none does."""
     fixed = _fixed(graph, feeds)
     types = infer_types(fixed).values
-    made = [each for node in fixed.nodes for each in node.outputs if each in types and types[each].dtype.kind == "f"]
-    expected = {**open_session(fixed, made)(feeds)}
-    fixed = _told(fixed, expected)
-    found = inner(fixed, made)(feeds)
-    for name in made:
-        if (difference := _difference(expected, found, name)) > limit:
+    tensors = [each for node in fixed.nodes for each in node.outputs if each in types and types[each].dtype.kind == "f"]
+    expected = {**open_session(fixed, tensors)(feeds)}
+    fixed = _with_shapes(fixed, expected)
+    values = inner(fixed, tensors)(feeds)
+    for name in tensors:
+        if (difference := _difference(expected, values, name)) > limit:
             return _layer(fixed, name, difference, alone=False)
     ask = partial(_alone, fixed, inner, feeds, expected)
-    if not any(ask(value.name) > limit for value in fixed.outputs if value.name in made):
+    if not any(ask(value.name) > limit for value in fixed.outputs if value.name in tensors):
         return None
-    first = _first_alone(fixed, made, lambda name: ask(name) > limit)
+    first = _first_alone(fixed, tensors, lambda name: ask(name) > limit)
     return _layer(fixed, first, ask(first), alone=True)
 
 
-def _first_alone(graph: Graph, made: Sequence[str], is_wrong: Callable[[str], bool]) -> str:
+def _first_alone(graph: Graph, tensors: Sequence[str], is_wrong: Callable[[str], bool]) -> str:
     """The tensor in which a difference begins. It shows in all that is made of that tensor: each answer leaves the
     tensors that one was made of, or those that it was not, and the next question halves them."""
     before: dict[str, frozenset[str]] = {}  # of each tensor: itself and those that it is made of
     for node in graph.nodes:
-        known = frozenset().union(*(before.get(name, ()) for name in node.inputs))
-        before |= {name: known | ({name} & {*made}) for name in node.outputs}
+        sources = frozenset().union(*(before.get(name, ()) for name in node.inputs))
+        before |= {name: sources | ({name} & {*tensors}) for name in node.outputs}
     left = frozenset().union(*(before[value.name] for value in graph.outputs))
     while len(left) > 1:
         middle = min(sorted(left), key=lambda name: abs(2 * len(before[name] & left) - len(left)))
@@ -76,7 +76,7 @@ def _fixed(graph: Graph, feeds: Mapping[str, Array]) -> Graph:
     return replace(graph, inputs=tuple(replace(v, shape=feeds[v.name].shape) for v in graph.inputs), described=())
 
 
-def _told(graph: Graph, values: Arrays) -> Graph:
+def _with_shapes(graph: Graph, values: Arrays) -> Graph:
     """The graph with the shapes that its tensors had, where no inference finds them."""
     shapes = {name: Value(name, value.dtype, value.shape) for name, value in values.items()}
     outputs = tuple(shapes[value.name] for value in graph.outputs)
@@ -89,10 +89,10 @@ def _alone(graph: Graph, inner: Inner, feeds: Arrays, expected: Arrays, name: st
     return _difference(expected, inner(graph, [name])(feeds), name)
 
 
-def _difference(expected: Arrays, found: Arrays, name: str) -> float:
-    return largest({name: np.asarray(expected[name], np.float32)}, {name: np.asarray(found[name])})
+def _difference(expected: Arrays, values: Arrays, name: str) -> float:
+    return largest({name: np.asarray(expected[name], np.float32)}, {name: np.asarray(values[name])})
 
 
-def _layer(graph: Graph, tensor: str, difference: float, alone: bool) -> Layer:
+def _layer(graph: Graph, tensor: str, difference: float, alone: bool) -> DifferentLayer:
     node = next(node for node in graph.nodes if tensor in node.outputs)
-    return Layer(node.op, tensor, difference, alone)
+    return DifferentLayer(node.op, tensor, difference, alone)

@@ -1,4 +1,4 @@
-"""What a report takes, told before it begins."""
+"""The time and memory that a report takes, estimated before it begins."""
 
 from collections.abc import Iterable, Sequence
 

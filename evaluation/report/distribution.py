@@ -39,7 +39,7 @@ def distribution_section(evaluation: EvaluationResults) -> Html:
         paragraph(
             f"FD({features.name}) is the Fréchet distance between the features of two sets of samples. Even two of "
             "float32 samples are not at 0 from each other, since they are finite: that is the noise floor, and a "
-            "difference between int8 and float32 that stays inside it cannot be told from chance. Distances of other "
+            "difference between int8 and float32 that stays inside it may be chance. Distances of other "
             "extractors, of other numbers of samples, or in papers cannot be compared with these.",
             kind="lead",
         )
@@ -64,11 +64,11 @@ def distribution_section(evaluation: EvaluationResults) -> Html:
 
 def _against(evaluation: EvaluationResults, index: int, reference: str) -> Html:
     """One table, and in words what each of its lines amounts to."""
-    found = [(each.body, each.distances[index]) for each in evaluation.bodies]
-    rows: list[Sequence[Content]] = [["float32", *_cells(found[0][1], is_float=True)]]
-    rows += [[body, *_cells(distance, is_float=False)] for body, distance in found]
+    distances = [(each.body, each.distances[index]) for each in evaluation.bodies]
+    rows: list[Sequence[Content]] = [["float32", *_cells(distances[0][1], is_float=True)]]
+    rows += [[body, *_cells(distance, is_float=False)] for body, distance in distances]
     head = [f"against {reference}", "FD", "int8 minus float32", "KD", "samples", "references"]
-    sentences = [paragraph(Html("<b>"), body, Html("</b>: "), f"{verdict(distance)}.") for body, distance in found]
+    sentences = [paragraph(Html("<b>"), body, Html("</b>: "), f"{verdict(distance)}.") for body, distance in distances]
     return join([table(head, rows), *sentences])
 
 

@@ -26,5 +26,5 @@ def heads(steps: Iterable[InGroup], groups: int) -> list[str]:
 
 
 def _head(lams: list[float | None]) -> str:
-    found = [lam for lam in lams if lam is not None]
-    return f"{median(found):.2f}" if len(found) == len(lams) else "noise"
+    finite = [lam for lam in lams if lam is not None]
+    return f"{median(finite):.2f}" if len(finite) == len(lams) else "noise"

@@ -27,13 +27,13 @@ def operations(prepared: Graph, body: str, coverage: Coverage, unseen: Collectio
     thin = thin_convolutions(prepared, selected_ops(prepared))
     work, int8 = macs(prepared), set(coverage.int8_ops)
     judged = {op.name: (op, reason) for op, reason in considered_ops(prepared)}
-    made = []
+    rows = []
     for node in prepared.nodes:
         if node.output not in work:
             continue
         op, reason = judged.get(node.output, (None, _reason(node, prepared)))
         is_int8 = node.output in int8
-        made.append(
+        rows.append(
             Operation(
                 name=layer(node),
                 kind=node.op,
@@ -43,7 +43,7 @@ def operations(prepared: Graph, body: str, coverage: Coverage, unseen: Collectio
                 reason="" if is_int8 else reason or _left(node, unseen, thin),
             )
         )
-    return BodyCoverage(body, coverage, tuple(made), coverage.int8_macs / max(coverage.total_macs, 1))
+    return BodyCoverage(body, coverage, tuple(rows), coverage.int8_macs / max(coverage.total_macs, 1))
 
 
 def _left(node: Node, unseen: Collection[str], thin: Collection[str]) -> str:

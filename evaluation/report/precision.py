@@ -34,7 +34,7 @@ SHOWN = 24  # operations in the heat map: those that matter most
 class ShownMap:
     """A search as the page has it: `operations` by the names of their modules, `heads` of its range groups."""
 
-    found: PrecisionMap
+    precision_map: PrecisionMap
     operations: tuple[str, ...]
     heads: tuple[str, ...]
 
@@ -48,7 +48,7 @@ def stored_maps(bundle: Bundle) -> tuple[PrecisionMap, ...]:
 
 
 def shown_maps(bundle: Bundle) -> tuple[ShownMap, ...]:
-    """Those, with the names that the bundle's float graph and plans have. A map has those of tensors."""
+    """The stored maps, with the names of the bundle's float graph and plans. A map itself names tensors."""
     maps = stored_maps(bundle)
     if not maps:
         return ()
@@ -59,9 +59,9 @@ def shown_maps(bundle: Bundle) -> tuple[ShownMap, ...]:
     )
 
 
-def _heads(bundle: Bundle, found: PrecisionMap) -> tuple[str, ...]:
+def _heads(bundle: Bundle, precision_map: PrecisionMap) -> tuple[str, ...]:
     """Lambda of each range group; their numbers where the plan has other groups, from a later calibration."""
-    groups, file = len(found.gains[0]), bundle.manifest.plans.get(found.plan)
+    groups, file = len(precision_map.gains[0]), bundle.manifest.plans.get(precision_map.plan)
     steps = () if file is None else decode_plan(bundle.read(file), file).steps
     fits = {step.group for step in steps} == {*range(groups)}
     return tuple(heads(steps if fits else (), groups))
@@ -82,55 +82,55 @@ def precision_section(maps: Sequence[ShownMap]) -> Html:
 
 
 def _map(shown: ShownMap) -> Html:
-    found = shown.found
-    deployed = found.deployed
+    precision_map = shown.precision_map
+    deployed = precision_map.deployed
     sentence = paragraph(
         Html("<b>"),
-        found.body,
+        precision_map.body,
         Html("</b>"),
-        f" along {found.plan}, asked for {found.asked}: ",
+        f" along {precision_map.plan}, asked for {precision_map.asked}: ",
         _quality(deployed.quality, deployed.standard_error),
         f" on {_seeds(deployed)} at ",
-        times(found.float_time / deployed.time),
+        times(precision_map.float_time / deployed.time),
         f" the speed of float32 ({_known(deployed)}); all int8 would be ",
-        _quality(found.all_int8, found.all_int8_error),
+        _quality(precision_map.all_int8, precision_map.all_int8_error),
         " at ",
-        times(found.float_time),
+        times(precision_map.float_time),
         ".",
     )
-    points = [point for point in found.frontier if point.quality < CEILING] or [*found.frontier]
-    speeds = [found.float_time / point.time for point in points]
+    points = [point for point in precision_map.frontier if point.quality < CEILING] or [*precision_map.frontier]
+    speeds = [precision_map.float_time / point.time for point in points]
     curves = [Series("frontier, on the seeds of the search", speeds, [_searched(point) for point in points], 0)]
-    if deployed.quality < CEILING or len(points) == len(found.frontier):
-        at = [found.float_time / deployed.time]
+    if deployed.quality < CEILING or len(points) == len(precision_map.frontier):
+        at = [precision_map.float_time / deployed.time]
         curves.append(Series(f"deployed, on {_seeds(deployed)}", at, [deployed.quality], 1))
     frontier = figure(
         Html(plots.line_plot(curves, "times as fast as float32", "PSNR (dB)")),
         "Each point is a choice of what stays float; no other one that was tried is both faster and better. "
-        + "Float32 itself, which is equal, is not drawn. " * (len(points) < len(found.frontier))
+        + "Float32 itself, which is equal, is not drawn. " * (len(points) < len(precision_map.frontier))
         + "fewstep calibrate with --quality or --speed deploys another point, and times no operation again.",
     )
     rows: list[Sequence[Content]] = [
         [
-            _words(found, point),
+            _words(precision_map, point),
             "deployed" if point.in_float == deployed.in_float else "",
             _quality(point.quality, point.standard_error),
             _seeds(point),
-            times(found.float_time / point.time),
+            times(precision_map.float_time / point.time),
             _known(point),
         ]
-        for point in _with_deployed(found)
+        for point in _with_deployed(precision_map)
     ]
     head = ["in float, by range group", "", "PSNR", "on", "speed", "which is"]
     folded = details("The frontier as a table", table(head, rows, text_columns=2))
     return join([sentence, frontier, folded, _sensitivity(shown)])
 
 
-def _with_deployed(found: PrecisionMap) -> list[FrontierPoint]:
+def _with_deployed(precision_map: PrecisionMap) -> list[FrontierPoint]:
     """The frontier, the fastest first, with the point that is deployed: another may beat it in what is known of both,
     but have missed the bound where it was judged."""
-    others = [point for point in found.frontier if point.in_float != found.deployed.in_float]
-    return sorted([*others, found.deployed], key=lambda point: point.time)
+    others = [point for point in precision_map.frontier if point.in_float != precision_map.deployed.in_float]
+    return sorted([*others, precision_map.deployed], key=lambda point: point.time)
 
 
 def _quality(value: float, error: float | None) -> Html:
@@ -148,22 +148,26 @@ def _seeds(point: FrontierPoint) -> str:
 
 def _sensitivity(shown: ShownMap) -> Html:
     """Gains of the operations that matter most, over the range groups; framed: float in what is deployed."""
-    found = shown.found
-    most = sorted(range(len(found.operations)), key=lambda op: -max(found.gains[op]))[:SHOWN]
-    floats = [[group for group, ops in enumerate(found.deployed.in_float) if op in ops] for op in most]
+    precision_map = shown.precision_map
+    most = sorted(range(len(precision_map.operations)), key=lambda op: -max(precision_map.gains[op]))[:SHOWN]
+    floats = [[group for group, ops in enumerate(precision_map.deployed.in_float) if op in ops] for op in most]
     drawn = plots.heat_map(
         [shown.operations[op] for op in most],
-        [found.gains[op] for op in most],
+        [precision_map.gains[op] for op in most],
         floats,
         AXIS,
         "dB",
         shown.heads,
     )
-    part = f"the {len(most)} that add most, of {len(found.operations)}" if len(most) < len(found.operations) else "all"
+    part = (
+        f"the {len(most)} that add most, of {len(precision_map.operations)}"
+        if len(most) < len(precision_map.operations)
+        else "all"
+    )
     caption = (
         "What an operation in float adds, in one range group, everything else int8: the darker, the more dB of the "
-        f"finished sample, at most {max(map(max, found.gains)):.2g}. Framed cells are in float in what is deployed. "
-        f"Operations shown: {part}."
+        f"finished sample, at most {max(map(max, precision_map.gains)):.2g}. Framed cells are in float in "
+        f"what is deployed. Operations shown: {part}."
     )
     return figure(Html(drawn), caption)
 
@@ -173,6 +177,6 @@ def _known(point: FrontierPoint) -> str:
     return "measured" if point.time_is_measured else "estimated"
 
 
-def _words(found: PrecisionMap, point: FrontierPoint) -> str:
+def _words(precision_map: PrecisionMap, point: FrontierPoint) -> str:
     counts = [len(ops) for ops in point.in_float]
-    return f"{', '.join(map(str, counts))} of {len(found.operations)} operations" if any(counts) else "none"
+    return f"{', '.join(map(str, counts))} of {len(precision_map.operations)} operations" if any(counts) else "none"

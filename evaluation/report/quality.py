@@ -27,7 +27,7 @@ HEAD = ["mean", "5th percentile", "worst", "std. error", "SSIM", "5th percentile
 
 
 def end_section(results: Results, is_image: bool = True) -> Html:
-    """Finished samples, against each reference in a table of its own. Small images are told why they have no SSIM."""
+    """Finished samples, against each reference in a table of its own. A sentence says why small images have no SSIM."""
     against_float = table(
         ["int8 against float32, same plan", "computed by", *HEAD],
         [[q.body, q.engine, *_cells(q.against_float)] for q in results.qualities],
@@ -59,7 +59,7 @@ def end_section(results: Results, is_image: bool = True) -> Html:
 
 
 def _statistics(qualities: Sequence[Quality]) -> list[Html]:
-    """Moments and spectrum of int8 samples beside those of float32 ones."""
+    """Moments and spectrum of int8 samples, compared with float32 samples."""
     rows: list[Sequence[Content]] = [
         [
             q.body,
@@ -70,11 +70,11 @@ def _statistics(qualities: Sequence[Quality]) -> list[Html]:
         ]
         for q in qualities
     ]
-    head = ["statistics of int8 beside float32", "shift of the mean", "energy", "detail", "saturation"]
+    head = ["statistics of int8 against float32", "shift of the mean", "energy", "detail", "saturation"]
     parts = [
         table(head, rows),
         paragraph(
-            "Energy is the ratio of variances, detail that of the energies above half of Nyquist: below 100\u00a0% "
+            "Energy is the ratio of variances, detail the ratio of energies above half of Nyquist: below 100\u00a0% "
             "int8 softens. Saturation is the share of values outside model range, int8 minus float32.",
             kind="note",
         ),

@@ -27,8 +27,8 @@ def remedies_section(results: Results) -> Html:
         [NAMES[each.change], each.plan, decibel(each.psnr), _gain(each.psnr - floats)] for each in results.remedies
     ]
     lead = (
-        "Each line makes one change, and the last column is its gain: that of float32 over int8, then those of other "
-        "plans over this one in float32. Gains of two changes do not add up."
+        "Each line makes one change, and the last column is its gain: float32 over int8, then other plans over "
+        "this one in float32. Gains of two changes do not add up."
     )
     head = ["change", "plan", "mean PSNR to the teacher", "gain"]
     return section(

@@ -20,7 +20,7 @@ HEAD = (
 
 
 def shown_trials(bundle: Bundle, plan: str) -> Trials:
-    """By body, the trials of those that were calibrated along this plan."""
+    """The trials of the bodies that were calibrated along this plan, by body."""
     bodies = bundle.manifest.bodies.items()
     return {name: body.trials for name, body in bodies if body.trials and body.plan == plan}
 

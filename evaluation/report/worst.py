@@ -97,14 +97,14 @@ def _lost(
     coded: for each range group the activations that are in int8 there.
     """
     conditions = held_out_conditions(watched.bundle.manifest.conditions, [seed], rows)
-    found = {}
+    shares = {}
     for call in roll_out(watched, plan, [seed], conditions=conditions):
         held, group = {**call.feeds, **call.tensors}, group_of(call.state.step.lam, edges)
         for name, code in codes.items():
             if name not in coded[group]:
                 continue
-            found[name, call.state.index] = clipped_share(held[name], code, group, axes.get(name, -1))
-    return found
+            shares[name, call.state.index] = clipped_share(held[name], code, group, axes.get(name, -1))
+    return shares
 
 
 def clipped_share(values: Array, code: Encoding, group: int, axis: int) -> float:
@@ -113,16 +113,16 @@ def clipped_share(values: Array, code: Encoding, group: int, axis: int) -> float
     scale = code.scales[group if len(code.scales) > 1 else 0]
     low, high = scale * (limits.min - zero), scale * (limits.max - zero)
     factors = np.ones(1) if code.multipliers is None else code.multipliers
-    made = np.moveaxis(values.astype(np.float64), axis, -1)
-    energy = float(np.square(made).sum())
-    over = (made * factors - np.clip(made * factors, low, high)) / factors
+    activation = np.moveaxis(values.astype(np.float64), axis, -1)
+    energy = float(np.square(activation).sum())
+    over = (activation * factors - np.clip(activation * factors, low, high)) / factors
     return float(np.square(over).sum()) / energy if energy else 0.0
 
 
 def worst_section(qualities: Iterable[Quality]) -> Html | None:
     """A table for each body of which it is known; None if it is known of none."""
-    known = [(quality.body, quality.worst) for quality in qualities if quality.worst is not None]
-    if not known:
+    worst_samples = [(quality.body, quality.worst) for quality in qualities if quality.worst is not None]
+    if not worst_samples:
         return None
     lead = paragraph(
         "float32 runs along the seed that int8 changed most, and along the median one. The activations that lose most "
@@ -130,7 +130,7 @@ def worst_section(qualities: Iterable[Quality]) -> Html | None:
         "of more trajectories may help; where it does not, rounding is left.",
         kind="lead",
     )
-    return section("The worst sample", lead, *(_body(name, worst) for name, worst in known))
+    return section("The worst sample", lead, *(_body(name, worst) for name, worst in worst_samples))
 
 
 def _body(name: str, worst: WorstSample) -> Html:

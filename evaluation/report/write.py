@@ -103,17 +103,17 @@ def _kept(bundle: Bundle, options: ReportOptions) -> StoredFigures:
             evaluation = None
     shown = []
     for each in maps:
-        calibrated = judged_plan(reference, bundle.body(each.found.body))
-        if each.found.plan == calibrated.name and calibrated == judged:
+        calibrated = judged_plan(reference, bundle.body(each.precision_map.body))
+        if each.precision_map.plan == calibrated.name and calibrated == judged:
             shown.append(each)
         else:
-            said = _said(*_named(calibrated)) if each.found.plan == calibrated.name else each.found.plan
-            left_out.append(f"Not shown: the precision map of {each.found.body}, which is of {said}.")
+            said = _said(*_named(calibrated)) if each.precision_map.plan == calibrated.name else each.precision_map.plan
+            left_out.append(f"Not shown: the precision map of {each.precision_map.body}, which is of {said}.")
     return StoredFigures(evaluation, tuple(shown), tuple(left_out))
 
 
 def _read(bundle: Bundle, what: str, stored: Callable[[Bundle], T], left_out: list[str]) -> T | None:
-    """What is stored, or None, and a note in `left_out` that it cannot be read, to which no judging is lost."""
+    """What is stored, or None, and a note in `left_out` that it cannot be read. The judging goes on."""
     try:
         return stored(bundle)
     except UserError as error:

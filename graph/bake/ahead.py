@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fewstep.graph.bake.batch import Batch
+from fewstep.graph.bake.batch import RunBatch
 from fewstep.graph.builder import Builder
 from fewstep.graph.graph import Graph
 from fewstep.plans.errors import UserError
@@ -37,7 +37,7 @@ class Ahead:
 
 def lay_ahead(
     outer: Builder,
-    batch: Batch,
+    batch: RunBatch,
     manifest: Manifest,
     graphs: Mapping[str, Graph],
     plan: Plan,
@@ -55,8 +55,8 @@ def lay_ahead(
         for each in manifest.conditions
     }
     if manifest.conditioner is not None:
-        given = {tensor.name: by_branch[tensor.name] for tensor in manifest.conditioner.inputs}
-        by_branch |= outer.place(graphs["conditioner"], given, "conditioner", batch="branches")
+        feeds = {tensor.name: by_branch[tensor.name] for tensor in manifest.conditioner.inputs}
+        by_branch |= outer.place(graphs["conditioner"], feeds, "conditioner", batch="branches")
     counts = [len(step.branches) for step in plan.steps]
     first_pair = tuple(int(at) for at in np.cumsum([0, *counts[:-1]]))
     by_pair: dict[str, str] = {}
@@ -64,8 +64,8 @@ def lay_ahead(
         times = [step.time for step in plan.steps for _ in step.branches]
         to = [0.0 if step.to is None else step.to for step in plan.steps for _ in step.branches]
         places = [branches.index(branch) for step in plan.steps for branch in step.branches]
-        given = _of_pairs(outer, batch, manifest.prologue, by_branch, {"time": times, "to": to}, places)
-        by_pair = outer.place(graphs["prologue"], given, "prologue", batch="pairs")
+        feeds = _of_pairs(outer, batch, manifest.prologue, by_branch, {"time": times, "to": to}, places)
+        by_pair = outer.place(graphs["prologue"], feeds, "prologue", batch="pairs")
     return Ahead(branches, by_branch, by_pair, first_pair)
 
 
@@ -130,7 +130,7 @@ def _join(outer: Builder, tensors: Sequence[str], name: str) -> str:
 
 def _of_pairs(
     outer: Builder,
-    batch: Batch,
+    batch: RunBatch,
     prologue: GraphEntry,
     by_branch: Mapping[str, str],
     times: Mapping[str, Sequence[float]],
@@ -140,18 +140,18 @@ def _of_pairs(
     pairs = len(places)
     shape = batch.pair(pairs)
     flat = outer.constant(np.array([-1], np.int64), "flat")
-    given = {}
+    feeds = {}
     where = ""
     for tensor in prologue.inputs:
         if tensor.role in times:
             column = outer.constant(np.array(times[tensor.role], np.float32)[:, None], f"{tensor.role}_of_steps")
             spread = outer.node("Expand", (column, shape), f"{tensor.role}_of_pairs")
-            given[tensor.name] = outer.node("Reshape", (spread, flat), f"{tensor.role}_flat")
+            feeds[tensor.name] = outer.node("Reshape", (spread, flat), f"{tensor.role}_flat")
             continue
         if not where:
             column = outer.constant(np.array(places, np.int64)[:, None], "branch_of_pairs")
             start = outer.node("Mul", (column, batch.size), "start_of_pairs")
             every = outer.node("Add", (start, batch.places(1)), "place_of_pairs")
             where = outer.node("Reshape", (every, flat), "place_flat")
-        given[tensor.name] = outer.node("Gather", (by_branch[tensor.name], where), f"{tensor.name}_of_pairs", axis=0)
-    return given
+        feeds[tensor.name] = outer.node("Gather", (by_branch[tensor.name], where), f"{tensor.name}_of_pairs", axis=0)
+    return feeds

@@ -2,7 +2,7 @@
 
 The columns of an aligned step are the rows of the state, the outputs of every branch that any step evaluates, the
 result of the shaping, and as many draws as any step takes. Where a step has no such column its coefficient is zero. The
-order of the columns is that of every step, so sums are made in the same order.
+order of the columns is the same in every step, so sums are made in the same order.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ NO_TENSOR = -1
 class Aligned:
     """Consecutive steps of a plan. S steps, K rows, C columns in the order rows, outputs, shaping, draws.
 
-    branches: those of all steps; step s evaluates `count[s]` of them, from `first[s]` on.
+    branches: of all steps; step s evaluates `count[s]` of them, from `first[s]` on.
     input [S, K]; shaping_of [S, values, C]; update [S, K, C]: the coefficients.
     bounds [S, 2]: of a clip. draws [S, D]: the numbers of the plan's draws that are read, 0 where the step reads none.
     terms: (row, column) of coefficients that are tensors; tensor_of [S, terms]: their numbers, or NO_TENSOR.
@@ -105,7 +105,7 @@ def stretches(plan: Plan, breaks: Sequence[bool]) -> list[Aligned]:
 
 
 def _aligned(plan: Plan, steps: list[Step]) -> list[Aligned]:
-    """One stretch, or those of both halves. A step alone is aligned with itself."""
+    """One stretch, or the stretches of both halves. A step alone is aligned with itself."""
     whole = align(plan, steps)
     if whole is not None:
         return [whole]

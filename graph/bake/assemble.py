@@ -8,7 +8,7 @@ import numpy as np
 
 from fewstep.graph.bake.ahead import checked, lay_ahead
 from fewstep.graph.bake.aligned import stretches
-from fewstep.graph.bake.batch import Batch
+from fewstep.graph.bake.batch import RunBatch
 from fewstep.graph.bake.draws import DRAWS, NOISE, Draws, draws_of
 from fewstep.graph.bake.hold import HELD, MASK, Held, Kind, held_along
 from fewstep.graph.bake.loop import Network, lay_loop
@@ -46,7 +46,7 @@ class Parts:
 
 
 @dataclass(frozen=True)
-class Run:
+class BakedRun:
     """The graph of a run with what its inputs mean."""
 
     graph: Graph
@@ -55,7 +55,9 @@ class Run:
     draws: tuple[int, ...]
 
 
-def assemble(manifest: Manifest, plan: Plan, parts: Parts, batch_size: int | None, unroll: bool, hold: Kind) -> Run:
+def assemble(
+    manifest: Manifest, plan: Plan, parts: Parts, batch_size: int | None, unroll: bool, hold: Kind
+) -> BakedRun:
     """The run of a plan as one graph. `batch_size`: None leaves it free. `unroll`: every step is written out."""
     held = held_along(plan, hold)
     outer, draws = Builder("run"), draws_of(plan, () if held is None else held.draws)
@@ -66,23 +68,23 @@ def assemble(manifest: Manifest, plan: Plan, parts: Parts, batch_size: int | Non
     if parts.decoder is not None:
         output = BakedPort(PICTURE, PICTURE, (BATCH, *parts.decoder.outputs[0].shape[1:]), "float32")
     _check_names((*ports, output))
-    known = {port.name: port.name for port in ports}
+    tensors = {port.name: port.name for port in ports}
     is_hidden = batch_size is not None and not unroll
     if is_hidden:
-        known = _hide(outer, [_value(port) for port in ports])
-        draws = replace(draws, noise=known.get(NOISE, ""), rest=known.get(DRAWS, ""))
+        tensors = _hide(outer, [_value(port) for port in ports])
+        draws = replace(draws, noise=tensors.get(NOISE, ""), rest=tensors.get(DRAWS, ""))
     if held is not None:
-        held = replace(held, value=known[HELD], mask=known[MASK])
-    source = known[next(port.name for port in ports if port.meaning != DRAWS)]
-    batch = Batch(outer, None if is_hidden else batch_size, source)
+        held = replace(held, value=tensors[HELD], mask=tensors[MASK])
+    source = tensors[next(port.name for port in ports if port.meaning != DRAWS)]
+    batch = RunBatch(outer, None if is_hidden else batch_size, source)
     if parts.text is not None:
-        known |= outer.place(
-            parts.text, {value.name: known[value.name] for value in parts.text.inputs}, "text", batch=BATCH
+        tensors |= outer.place(
+            parts.text, {value.name: tensors[value.name] for value in parts.text.inputs}, "text", batch=BATCH
         )
     for condition in manifest.conditions:
-        known[condition.name] = checked(outer, condition, known[condition.name])
-    ahead = lay_ahead(outer, batch, manifest, parts.ahead, plan, known, parts.nulls)
-    state = _start(outer, plan, draws, known)
+        tensors[condition.name] = checked(outer, condition, tensors[condition.name])
+    ahead = lay_ahead(outer, batch, manifest, parts.ahead, plan, tensors, parts.nulls)
+    state = _start(outer, plan, draws, tensors)
     if unroll:
         state = lay_unrolled(outer, batch, plan, parts.networks, parts.network_of, ahead, draws, held, state)
     else:
@@ -94,16 +96,16 @@ def assemble(manifest: Manifest, plan: Plan, parts: Parts, batch_size: int | Non
             network = parts.networks[networks[at]]
             state = lay_loop(outer, batch, plan, stretch, at, network, ahead, draws, held, state, f"steps_from_{at}")
             at += len(stretch.steps)
-    made = outer.combine(plan.output, state, "sample")
+    result = outer.combine(plan.output, state, "sample")
     if held is not None:
-        made = held.finish(outer, made)
+        result = held.finish(outer, result)
     if parts.decoder is not None:
-        (made,) = outer.place(parts.decoder, {parts.decoder.inputs[0].name: made}, "decoder", batch=BATCH).values()
-    outer.nodes.append(Node("Identity", (made,), (output.name,)))
+        (result,) = outer.place(parts.decoder, {parts.decoder.inputs[0].name: result}, "decoder", batch=BATCH).values()
+    outer.nodes.append(Node("Identity", (result,), (output.name,)))
     inputs = tuple(_with_batch(port, batch_size) for port in ports)
     output = _with_batch(output, batch_size)
     graph = outer.graph([*map(_value, inputs)], [_value(output)], parts.networks[0].graph.extents)
-    return Run(graph, inputs, output, draws.later)
+    return BakedRun(graph, inputs, output, draws.later)
 
 
 def _ports(
@@ -113,16 +115,16 @@ def _ports(
     ports = [BakedPort(NOISE, NOISE, sample, "float32")] if draws.has_noise else []
     if draws.later:
         ports.append(BakedPort(DRAWS, DRAWS, (len(draws.later), *sample), "float32"))
-    made = set() if parts.text is None else {value.name for value in parts.text.outputs}
+    encoded = set() if parts.text is None else {value.name for value in parts.text.outputs}
     for each in manifest.conditions:
-        if each.name not in made:
+        if each.name not in encoded:
             shape = (sample[0], *free_shape(each.shape, each.follows))
             ports.append(BakedPort(each.name, "condition", shape, each.dtype))
-    if manifest.text is not None and made:
+    if manifest.text is not None and encoded:
         for tensor in manifest.text.graph.inputs:
             ports.append(BakedPort(tensor.name, tensor.role, (sample[0], *tensor.shape[1:]), tensor.dtype))
-    known = {each.name for each in manifest.conditions} | made
-    ports += [BakedPort(name, "given", sample, "float32") for name in plan.given if name not in known]
+    conditions = {each.name for each in manifest.conditions} | encoded
+    ports += [BakedPort(name, "given", sample, "float32") for name in plan.given if name not in conditions]
     if held is not None:
         ports += [BakedPort(HELD, "held", sample, "float32"), BakedPort(MASK, "hold", sample, "float32")]
     return tuple(ports)
@@ -140,9 +142,9 @@ def _check_names(ports: Sequence[BakedPort]) -> None:
             )
 
 
-def _start(outer: Builder, plan: Plan, draws: Draws, known: Mapping[str, str]) -> list[str]:
+def _start(outer: Builder, plan: Plan, draws: Draws, tensors: Mapping[str, str]) -> list[str]:
     """The state before the first step, as `runtime.execute.begin` has it."""
-    columns = [known[name] for name in plan.given] + [draws.lay(outer, number) for number in plan.start_draws]
+    columns = [tensors[name] for name in plan.given] + [draws.lay(outer, number) for number in plan.start_draws]
     state = [outer.combine(row, columns, f"start_{k}") for k, row in enumerate(plan.start)]
     for i, term in enumerate(plan.start_terms):
         tensor = outer.tensor(plan.tensors[term.tensor], term.tensor)
@@ -155,18 +157,18 @@ def _start(outer: Builder, plan: Plan, draws: Draws, known: Mapping[str, str]) -
 def _hide(outer: Builder, values: Sequence[Value]) -> dict[str, str]:
     """The inputs of a fixed batch behind a Loop of one round, where their batch is not known ahead; by name.
 
-    An engine folds and fuses more where it knows the batch, and then its bits are not those of the bundle's graphs.
+    An engine folds and fuses more where it knows the batch, and then its bits differ from the bundle's graphs.
     """
     inner, flag = Builder("given"), np.dtype(bool)
     rows = [replace(value, name=f"given/{value.name}_in") for value in values]
-    made = [
+    inputs = [
         replace(value, name=inner.node("Identity", (row.name,), value.name))
         for row, value in zip(rows, values, strict=True)
     ]
     goes_on = inner.node("Identity", ("given/goes_on",), "still_goes_on")
     body = inner.graph(
         [Value("given/number", np.dtype(np.int64), ()), Value("given/goes_on", flag, ()), *rows],
-        [Value(goes_on, flag, ()), *made],
+        [Value(goes_on, flag, ()), *inputs],
         {},
     )
     once, true = outer.constant(np.array(1, np.int64), "once"), outer.constant(np.array(True), "goes_on")

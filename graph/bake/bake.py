@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 
 from fewstep.graph import io, weights
 from fewstep.graph.bake.ahead import check_branches
-from fewstep.graph.bake.assemble import Parts, Run, assemble
+from fewstep.graph.bake.assemble import BakedRun, Parts, assemble
 from fewstep.graph.bake.hold import Kind
 from fewstep.graph.bake.loop import Network
 from fewstep.graph.bake.metadata import Baked, described, encoded
@@ -45,7 +45,7 @@ class BakeOptions(Options):
     bundle: The bundle to take from; it stays unchanged.
     plan: SOLVER:STEPS, scheduler:STEPS, fitted:STEPS for a plan that `fewstep fit` made, or the path of a plan's JSON.
     output: The file to write. Weights above 256 MB, or 8 MB of float weights, go to a file beside it.
-    precision: float32 or int8. Default: that of --body, or float32.
+    precision: float32 or int8. Default: the precision of --body, or float32.
     body: Name of a body, such as int8-tensorrt. Default: the one of the precision that onnxruntime runs best here.
     guidance: Weight of classifier-free guidance. Default: only the conditional branch runs.
     clip: Clip each prediction of the clean sample to [-CLIP, CLIP].
@@ -82,7 +82,7 @@ def bake(options: BakeOptions, planned: Planned | None = None) -> tuple[Baked, t
     return _write(run.graph, options, baked, sizes)
 
 
-def assembled(options: BakeOptions, planned: Planned | None = None) -> tuple[Run, Baked]:
+def assembled(options: BakeOptions, planned: Planned | None = None) -> tuple[BakedRun, Baked]:
     """The run as a graph, and its description; nothing is written."""
     bundle, body, plan = planned or plan_of(options)
     _check(options, bundle, plan)

@@ -8,7 +8,7 @@ from fewstep.graph.builder import Builder
 
 
 @dataclass
-class Batch:
+class RunBatch:
     """Tensors that follow from the batch, each added to a graph when it is first asked for.
 
     fixed: the batch, if it is a number. source: a tensor whose first axis is the batch.

@@ -8,7 +8,7 @@ is given nothing between two steps but a number that may lie there too.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from fewstep.graph.bake.assemble import Run
+from fewstep.graph.bake.assemble import BakedRun
 from fewstep.graph.graph import Array, Graph, Node, Value
 from fewstep.graph.passes.constants import drop_unused
 from fewstep.graph.types import infer_types
@@ -17,9 +17,9 @@ from fewstep.plans.errors import UserError
 
 @dataclass(frozen=True)
 class Steps:
-    """Consecutive steps of a run. graph: inputs `number`, `state` and what is the same in each step; outputs `made`.
+    """Consecutive steps of a run. graph: inputs `number`, `state` and what is the same in each step; outputs `nexts`.
 
-    number: int64 [], 0 for the first of `count` steps. state and made: names of the K rows of the state [B, ...].
+    number: int64 [], 0 for the first of `count` steps. state and nexts: names of the K rows of the state [B, ...].
     behind: what the run calls those rows behind the last step.
     """
 
@@ -27,7 +27,7 @@ class Steps:
     count: int
     number: str
     state: tuple[str, ...]
-    made: tuple[str, ...]
+    nexts: tuple[str, ...]
     behind: tuple[str, ...]
 
     @property
@@ -50,7 +50,7 @@ class Cut:
     behind: Graph
 
 
-def cut(run: Run) -> Cut:
+def cut(run: BakedRun) -> Cut:
     """The parts of a run of any batch with Loops. UserError for one that is unrolled or has a fixed batch."""
     graph = run.graph
     loops = [node for node in graph.nodes if node.op == "Loop"]
@@ -58,9 +58,9 @@ def cut(run: Run) -> Cut:
         raise UserError("an unrolled run has no step that repeats", "bake without --unroll")
     if any(not any(isinstance(size, str) for size in value.shape) for value in graph.inputs):
         raise UserError("a run of a fixed batch is cut by no Loop", "leave the batch free")
-    found = infer_types(replace(graph, nodes=_without(graph.nodes, loops), outputs=())).values
+    inferred = infer_types(replace(graph, nodes=_without(graph.nodes, loops), outputs=())).values
     described = {value.name: value for value in (*graph.inputs, *graph.described)}
-    types = {name: _named(value) for name, value in {**found, **described}.items()}
+    types = {name: _named(value) for name, value in {**inferred, **described}.items()}
     steps = tuple(_steps(graph, node, types) for node in loops)
     first, last = loops[0], loops[-1]
     start = first.inputs[2:]
@@ -84,7 +84,7 @@ def at_shapes(steps: Steps, values: Mapping[str, Array]) -> Graph:
     makes has the shapes of the state."""
     graph = steps.graph
     inputs = tuple(replace(v, shape=values[v.name].shape) if v.name in values else v for v in graph.inputs)
-    shapes = {made: values[name].shape for made, name in zip(steps.made, steps.state, strict=True)}
+    shapes = {after: values[name].shape for after, name in zip(steps.nexts, steps.state, strict=True)}
     return replace(
         graph, inputs=inputs, described=(), outputs=tuple(replace(v, shape=shapes[v.name]) for v in graph.outputs)
     )
@@ -100,22 +100,22 @@ def _steps(graph: Graph, loop: Node, types: Mapping[str, Value]) -> Steps:
     """The body of a Loop on its own."""
     body: Graph = loop.attributes["body"]
     number, goes_on, *rows = body.inputs
-    made = body.outputs[1:]
-    nodes = _back(body.nodes, {value.name for value in made}, set())
+    nexts = body.outputs[1:]
+    nodes = _back(body.nodes, {value.name for value in nexts}, set())
     read = _free(nodes, body.constants) - {value.name for value in body.inputs}
     constants = {name: graph.constants[name] for name in read if name in graph.constants}
     outer = [types[name] for name in sorted(read) if name not in constants]
     alone = Graph(
         name=loop.name or "step",
         inputs=(number, *rows, *outer),
-        outputs=tuple(made),
+        outputs=tuple(nexts),
         nodes=nodes,
         constants={**body.constants, **constants},
         extents=body.extents,
         described=body.described,
     )
     count = int(graph.constants[loop.inputs[0]])
-    return Steps(alone, count, number.name, tuple(v.name for v in rows), tuple(v.name for v in made), loop.outputs)
+    return Steps(alone, count, number.name, tuple(v.name for v in rows), tuple(v.name for v in nexts), loop.outputs)
 
 
 def _without(nodes: Iterable[Node], left_out: Sequence[Node]) -> tuple[Node, ...]:
@@ -130,21 +130,21 @@ def _without(nodes: Iterable[Node], left_out: Sequence[Node]) -> tuple[Node, ...
     return tuple(kept)
 
 
-def _between(graph: Graph, given: set[str], wanted: Iterable[str]) -> tuple[Node, ...]:
+def _between(graph: Graph, sources: set[str], wanted: Iterable[str]) -> tuple[Node, ...]:
     """The nodes that make `wanted` of what is given, of the inputs and of constants."""
-    return _back(graph.nodes, {*wanted}, given | {value.name for value in graph.inputs})
+    return _back(graph.nodes, {*wanted}, sources | {value.name for value in graph.inputs})
 
 
-def _back(nodes: Sequence[Node], wanted: set[str], given: set[str]) -> tuple[Node, ...]:
-    needed, kept = wanted - given, []
+def _back(nodes: Sequence[Node], wanted: set[str], sources: set[str]) -> tuple[Node, ...]:
+    needed, kept = wanted - sources, []
     for node in reversed(nodes):
         if needed & {*node.outputs}:
             kept.append(node)
-            needed |= {*node.inputs} - given
+            needed |= {*node.inputs} - sources
     return tuple(reversed(kept))
 
 
 def _free(nodes: Sequence[Node], constants: Mapping[str, Array]) -> set[str]:
     """What nodes read and neither make nor find among the constants."""
-    made = {name for node in nodes for name in node.outputs}
-    return {name for node in nodes for name in node.inputs if name} - made - {*constants}
+    outputs = {name for node in nodes for name in node.outputs}
+    return {name for node in nodes for name in node.inputs if name} - outputs - {*constants}

@@ -43,12 +43,12 @@ class Draws:
     def places(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
         """Where draws of these numbers stand among all; what a step does not read stands anywhere."""
         order = [START, *self.later] if self.is_again else [*self.later]
-        found = [order.index(number) if number in order else 0 for number in numbers.reshape(-1).tolist()]
-        return np.array(found, np.int64).reshape(numbers.shape)
+        order_places = [order.index(number) if number in order else 0 for number in numbers.reshape(-1).tolist()]
+        return np.array(order_places, np.int64).reshape(numbers.shape)
 
 
 def draws_of(plan: Plan, held: Sequence[int] = ()) -> Draws:
-    """The draws that a plan reads, and those of what is held."""
+    """The draws that a plan reads, and the draws of what is held."""
     by_steps = {number for step in plan.steps for number in step.draws} | {*held}
     numbers = by_steps | set(plan.start_draws)
     return Draws(START in numbers, tuple(sorted(numbers - {START})), START in by_steps)

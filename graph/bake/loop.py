@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from fewstep.graph import weights
 from fewstep.graph.bake.ahead import Ahead
 from fewstep.graph.bake.aligned import NO_TENSOR, Aligned
-from fewstep.graph.bake.batch import Batch
+from fewstep.graph.bake.batch import RunBatch
 from fewstep.graph.bake.draws import Draws
 from fewstep.graph.bake.hold import Held
 from fewstep.graph.builder import Builder, Coefficient
@@ -38,7 +38,7 @@ class Network:
 
 def lay_loop(
     outer: Builder,
-    batch: Batch,
+    batch: RunBatch,
     plan: Plan,
     stretch: Aligned,
     at: int,
@@ -55,8 +55,8 @@ def lay_loop(
     """
     inner = Builder(name)
     rows = [f"{name}/state_{k}" for k in range(plan.rows)]
-    step = _Step(outer, inner, Batch(inner, None, rows[0]), plan, stretch, at, network, ahead)
-    made = step.advance(rows, draws, held)
+    step = _Step(outer, inner, RunBatch(inner, None, rows[0]), plan, stretch, at, network, ahead)
+    nexts = step.advance(rows, draws, held)
     inner.nodes[:0] = step.look_up()
     outer.constants |= _codes(inner)
     goes_on = inner.node("Identity", (f"{name}/goes_on",), "still_goes_on")
@@ -69,7 +69,7 @@ def lay_loop(
             Value(f"{name}/goes_on", flag, ()),
             *(replace(sample, name=row) for row in rows),
         ],
-        [Value(goes_on, flag, ()), *(replace(sample, name=row) for row in made)],
+        [Value(goes_on, flag, ()), *(replace(sample, name=row) for row in nexts)],
         network.graph.extents,
     )
     count = outer.constant(np.array(len(stretch.steps), np.int64), f"{name}_steps")
@@ -102,7 +102,7 @@ class _Step:
 
     outer: Builder
     inner: Builder
-    batch: Batch
+    batch: RunBatch
     plan: Plan
     stretch: Aligned
     at: int
@@ -136,7 +136,7 @@ class _Step:
         noise = draws.lay_all(self.outer) if stretch.draws.size else ""
         for d, numbers in enumerate(draws.places(stretch.draws).T):
             columns.append(inner.node("Gather", (noise, self._scalar(numbers)), f"draw_{d}", axis=0))
-        made = []
+        nexts = []
         for k in range(len(rows)):
             row = inner.combine(self._row(stretch.update[:, k], len(rows)), columns, f"row_{k}")
             for i, (_, column) in enumerate(term for term in stretch.terms if term[0] == k):
@@ -144,11 +144,11 @@ class _Step:
                 if column is not None:
                     tensor = inner.node("Mul", (tensor, columns[column]), f"row_{k}_tensor_{i}")
                 row = inner.node("Add", (row, tensor), f"row_{k}_with_tensor_{i}")
-            made.append(inner.node("Identity", (row,), f"next_{k}"))
-        return made
+            nexts.append(inner.node("Identity", (row,), f"next_{k}"))
+        return nexts
 
     def _held(self, rows: Sequence[str], draws: Draws, held: Held) -> list[str]:
-        """The rows with that of x held."""
+        """The rows, of which the row of x is held."""
         steps = slice(self.at, self.at + len(self.stretch.steps))
         scales, noise = [], ""
         if held.draws:
@@ -183,10 +183,10 @@ class _Step:
             zero = inner.constant(np.array([0], np.int64), "zero")
             places = inner.node("Slice", (places, zero, here, zero), "places")
             stacked = inner.node("Gather", (stacked, places), "u_evaluated", axis=0)
-        given = {
+        feeds = {
             tensor.name: self._input(tensor.name, tensor.role, places, stacked) for tensor in self.network.entry.inputs
         }
-        (result,) = inner.place(self.network.graph, given, inner.prefix, self.network.name, evaluated).values()
+        (result,) = inner.place(self.network.graph, feeds, inner.prefix, self.network.name, evaluated).values()
         if uneven:
             results = [self._branch(result, branch) for branch in range(count)]
         elif count > 1:

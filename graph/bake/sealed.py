@@ -47,7 +47,7 @@ def described_by(file: Path) -> Baked:
 
 
 def is_whole(file: Path) -> bool:
-    """Whether the bytes of a baked file are those that were written. UserError for one without a checksum."""
+    """Whether the bytes of a baked file are as they were written. UserError for one without a checksum."""
     with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
         at = data.find(MARK) + len(MARK)
         if at < len(MARK):

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from fewstep.graph.bake.ahead import Ahead
-from fewstep.graph.bake.batch import Batch
+from fewstep.graph.bake.batch import RunBatch
 from fewstep.graph.bake.draws import Draws
 from fewstep.graph.bake.hold import Held
 from fewstep.graph.bake.loop import Network
@@ -18,7 +18,7 @@ from fewstep.plans.plan import Plan, Step
 
 def lay_unrolled(
     outer: Builder,
-    batch: Batch,
+    batch: RunBatch,
     plan: Plan,
     networks: Sequence[Network],
     network_of: Callable[[int], int],
@@ -34,18 +34,18 @@ def lay_unrolled(
         if held is not None:
             rows[held.rows[number]] = _held(outer, held, number, draws, rows[held.rows[number]])
         fused = fuse_step(network.graph, step, plan.tensors)
-        given = {STATE.format(k): row for k, row in enumerate(rows)}
-        given |= {DRAW.format(each): draws.lay(outer, each) for each in step.draws}
+        feeds = {STATE.format(k): row for k, row in enumerate(rows)}
+        feeds |= {DRAW.format(each): draws.lay(outer, each) for each in step.draws}
         for tensor in network.entry.inputs:
             if tensor.role not in ("x", "group"):
-                given[tensor.name] = _input(outer, batch, step, number, tensor.name, tensor.role, ahead)
+                feeds[tensor.name] = _input(outer, batch, step, number, tensor.name, tensor.role, ahead)
         under = f"step_{number}"
         if GROUP in fused.constants:  # the one number that differs from step to step
-            given[GROUP] = f"{under}/{GROUP}"
-            outer.constants[given[GROUP]] = fused.constants[GROUP]
+            feeds[GROUP] = f"{under}/{GROUP}"
+            outer.constants[feeds[GROUP]] = fused.constants[GROUP]
             fused = _with_group_as_input(fused)
-        made = outer.place(fused, given, under, network.name, batch=f"batch_{len(step.branches)}")
-        rows = [made[NEXT.format(k)] for k in range(plan.rows)]
+        outputs = outer.place(fused, feeds, under, network.name, batch=f"batch_{len(step.branches)}")
+        rows = [outputs[NEXT.format(k)] for k in range(plan.rows)]
     return rows
 
 
@@ -62,7 +62,7 @@ def _with_group_as_input(graph: Graph) -> Graph:
     return replace(graph, inputs=(*graph.inputs, group), constants=rest)
 
 
-def _input(outer: Builder, batch: Batch, step: Step, number: int, name: str, role: str, ahead: Ahead) -> str:
+def _input(outer: Builder, batch: RunBatch, step: Step, number: int, name: str, role: str, ahead: Ahead) -> str:
     """What the network reads at an input in a step."""
     count = len(step.branches)
     if role in ("time", "to"):

@@ -12,7 +12,7 @@ pytest.importorskip("polygraphy", reason="polygraphy is not installed")
 from fewstep.cli.main import main
 from fewstep.engines import built, watched
 from fewstep.evaluation.engines.beside import beside
-from fewstep.evaluation.engines.found import Beside, NotCompared
+from fewstep.evaluation.engines.differences import EngineComparison, NotCompared
 from fewstep.evaluation.integrity import VerifyOptions, verify
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import named
@@ -57,7 +57,7 @@ def test_an_engine_that_agrees_is_said_to(
     add_engine(tiny_bundle, "float32")
     add_engine(tiny_bundle, "prologue")
     found = [*beside(open_bundle(tiny_bundle))]
-    assert [(each.graph, each.calls, each.agrees) for each in found if isinstance(each, Beside)] == [
+    assert [(each.graph, each.calls, each.agrees) for each in found if isinstance(each, EngineComparison)] == [
         ("prologue", 2, True),
         ("float32", 2, True),
     ]
@@ -67,7 +67,7 @@ def test_an_engine_that_agrees_is_said_to(
 
 def test_a_mismatch_is_narrowed_to_the_first_layer(wrong: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (found,) = beside(open_bundle(wrong))
-    assert isinstance(found, Beside) and not found.agrees and found.layer is not None
+    assert isinstance(found, EngineComparison) and not found.agrees and found.layer is not None
     assert (found.layer.operation, found.layer.tensor, found.layer.alone) == ("Mul", "halved", False)
     assert found.layer.difference == pytest.approx(0.2, rel=1e-3)
     assert main(["verify", str(wrong), "--engines"]) == 1
@@ -86,7 +86,7 @@ def test_one_that_fusions_alone_make_is_found_by_halves(wrong: Path, monkeypatch
 
     monkeypatch.setattr(built, "run_worker", build)
     (found,) = beside(open_bundle(wrong))
-    assert isinstance(found, Beside) and found.layer is not None
+    assert isinstance(found, EngineComparison) and found.layer is not None
     assert (found.layer.tensor, found.layer.alone) == ("halved", True)
 
 
@@ -109,7 +109,7 @@ def test_what_openvino_computes_wrong_is_the_layer_that_is_known_for_it(
 
     only(monkeypatch, "openvino")
     bundle = open_bundle(write_bundle(tmp_path / "bundle", with_resize()))
-    body = next(each for each in beside(bundle) if isinstance(each, Beside) and each.graph == "float32")
+    body = next(each for each in beside(bundle) if isinstance(each, EngineComparison) and each.graph == "float32")
     assert not body.agrees and body.layer is not None
     assert (body.layer.operation, body.layer.tensor) == ("Resize", "small")
 
@@ -120,7 +120,7 @@ def test_bf16_may_round_to_its_eight_bits(tiny_bundle: Path, monkeypatch: pytest
     only(monkeypatch, "openvino-bf16")
     for off, agrees in ((0.0058, True), (0.2, False)):
         monkeypatch.setattr("fewstep.evaluation.engines.beside._comparison", lambda off=off: lambda *_: off)
-        graphs = [each for each in beside(open_bundle(tiny_bundle)) if isinstance(each, Beside)]
+        graphs = [each for each in beside(open_bundle(tiny_bundle)) if isinstance(each, EngineComparison)]
         assert graphs and all(each.agrees is agrees and each.limit == 0.1 for each in graphs)
 
 

@@ -108,7 +108,7 @@ def test_operations_and_groups_have_the_names_of_the_other_sections(tmp_path):
     run(bundle, quality="20dB")
     opened = open_bundle(bundle)
     (shown,) = shown_maps(opened)
-    assert shown.found.operations == ("h1", "h2", "h3", "h4")
+    assert shown.precision_map.operations == ("h1", "h2", "h3", "h4")
     assert shown.operations == tuple(f"layer.h{i}/Conv" for i in range(1, 5))
     plan = decode_plan(opened.read(opened.manifest.plans["ddim:3"]))
     lams = [step.lam for step in plan.steps]

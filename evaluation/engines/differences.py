@@ -1,9 +1,9 @@
-"""What is found of engines beside onnxruntime, as values. Imports nothing heavy."""
+"""Differences between engines and onnxruntime, as values. This module imports nothing heavy."""
 
 from fewstep.plans.spec import Strict
 
 
-class Layer(Strict, frozen=True):
+class DifferentLayer(Strict, frozen=True):
     """An operation of the graph, and the tensor that it makes. difference: of the largest value of that tensor. alone:
     the engine agrees when all tensors are returned; the difference came of a fusion around this one."""
 
@@ -13,7 +13,7 @@ class Layer(Strict, frozen=True):
     alone: bool
 
 
-class Beside(Strict, frozen=True):
+class EngineComparison(Strict, frozen=True):
     """One graph in one engine.
 
     difference: the largest from onnxruntime, of the largest output, at any call. limit: the largest that is rounding.
@@ -25,7 +25,7 @@ class Beside(Strict, frozen=True):
     calls: int
     difference: float
     limit: float
-    layer: Layer | None = None
+    layer: DifferentLayer | None = None
     unknown: str = ""
 
     @property
