@@ -4,7 +4,7 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 
-from fewstep.evaluation.speed.fastest import AUTO, KeptChoice, check_precision, fastest, for_rows, told
+from fewstep.evaluation.speed.fastest import AUTO, KeptChoice, check_precision, choice_line, fastest, for_rows
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends.named import NAMED, named
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
@@ -34,7 +34,7 @@ def opened(
     bodies = open_bundle(path).manifest.bodies.values()
     along = plan or next((each.plan for each in bodies if each.precision == precision and each.plan), None)
     choice = fastest(path, precision, along, batch, threads, sizes)
-    LOG.info("backend: %s", told(choice.kept))
+    LOG.info("backend: %s", choice_line(choice.kept))
     if choice.file is not None:
         LOG.info("this choice is kept; to measure again, delete %s", choice.file)
     for each in choice.kept.timed:

@@ -86,7 +86,7 @@ class JudgedBatch:
         bodies_measured = {}
         for each in self.candidates:
             floats = exact if each.plan is None else trajectory(each.plan, bodies(FLOAT), self.seeds)
-            bodies_measured[each.name] = _found(self, each, bodies(each.name), floats)
+            bodies_measured[each.name] = _measured(self, each, bodies(each.name), floats)
         return MeasuredBatch(exact.sample, bodies_measured)
 
 
@@ -150,7 +150,7 @@ def _run(plan: Plan, denoiser: JudgedBody, seeds: SeedBatch) -> Iterator[StepSta
     return execute(plan, network, lambda number: stacked(seeds.numbers, number, seeds.x_shape), given=inputs)
 
 
-def _found(asked: JudgedBatch, candidate: Candidate, denoiser: JudgedBody, exact: BatchTrajectory) -> BodyMeasured:
+def _measured(asked: JudgedBatch, candidate: Candidate, denoiser: JudgedBody, exact: BatchTrajectory) -> BodyMeasured:
     """One batch of one candidate: its own trajectory, and its single steps on the float trajectory."""
     plan, start = regroup(candidate.plan or asked.plan, candidate.groups), asked.seeds.numbers.start
     seeds = asked.seeds.first(candidate.seeds - start)

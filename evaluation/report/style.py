@@ -46,7 +46,8 @@ footer { margin-top: 72px; border-top: 1px solid var(--line); padding-top: 12px;
 @media (max-width: 520px) { main { padding: 28px 16px 64px; } .two, .strip { grid-template-columns: minmax(0, 1fr); }
   .card { padding: 12px; } .card dd { font-size: 24px; } .card .note { font-size: 12px; }
   .strip .columns { font-size: 11px; } table { font-size: 13px; } th, td { padding-right: 8px; } }
-@media print { main { max-width: none; padding: 0; } section { break-inside: avoid; } }
+@media print { main { max-width: none; padding: 0; } section { break-inside: avoid; }
+  .scroll { overflow: visible; background: none; } table { font-size: 10px; } th, td { padding-right: 6px; } }
 """
 
 STYLE = plots.PALETTE + PAGE + plots.STYLE

@@ -174,7 +174,7 @@ def kept_in() -> Path:
     return cache.folder() / KIND
 
 
-def told(kept: KeptChoice) -> str:
+def choice_line(kept: KeptChoice) -> str:
     """A choice in one line."""
     best, *others = kept.timed
     rest = ", ".join(_called(each) for each in others if each.milliseconds is not None)

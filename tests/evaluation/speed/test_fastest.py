@@ -14,7 +14,7 @@ from fewstep.cli import run as cli_run
 from fewstep.cli.main import main
 from fewstep.evaluation.speed import fastest
 from fewstep.evaluation.speed.duel import Duel
-from fewstep.evaluation.speed.fastest import kept_here, told
+from fewstep.evaluation.speed.fastest import choice_line, kept_here
 from fewstep.plans.errors import UserError
 from fewstep.runtime import load
 from fewstep.runtime.backends import Arrays, LoadedGraph
@@ -274,8 +274,8 @@ def test_run_and_doctor_say_what_was_chosen(
     (kept,) = kept_here()
     said = capsys.readouterr()
     (file,) = fastest.kept_in().iterdir()
-    assert f"backend: {told(kept)}" in said.err and f"to measure again, delete {file}" in said.err
-    assert told(kept).startswith("fast with float32 2.00 ms a call; then onnxruntime with float32 5.00 ms")
+    assert f"backend: {choice_line(kept)}" in said.err and f"to measure again, delete {file}" in said.err
+    assert choice_line(kept).startswith("fast with float32 2.00 ms a call; then onnxruntime with float32 5.00 ms")
     main(["doctor"])
     assert f"auto       tiny in float32, batch 2, {kept.day}: fast" in (listed := capsys.readouterr().out)
     assert f"delete its file in {file.parent}" in listed
@@ -362,7 +362,7 @@ def test_the_threads_that_are_fastest_are_chosen_and_kept(
     for _ in range(2):
         choice = fastest.fastest(tiny_bundle)
         assert choice.backend == chosen
-        assert told(choice.kept).startswith(said)
+        assert choice_line(choice.kept).startswith(said)
 
 
 def test_what_is_slower_is_closed_before_the_next_is_loaded(
