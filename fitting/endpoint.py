@@ -56,7 +56,7 @@ def is_overfitted(on_fit: Gain, on_selection: Gain) -> bool:
 
 @dataclass(frozen=True)
 class FitSeeds:
-    """The blocks that columns are measured on, and those that damping and anchor are chosen on."""
+    """The blocks for the columns, and the blocks for the choice of damping and anchor."""
 
     fit: tuple[Block, ...]
     selection: tuple[Block, ...]
@@ -71,31 +71,23 @@ class Nominal:
 
 
 @dataclass(frozen=True)
-class Stand:
-    """Numbers with what they gain over the nominal plan on the selection seeds: where a step begins."""
+class Iterate:
+    """Numbers after a step, with what they gain over the nominal plan on the selection seeds. samples: [seeds,
+    *x_shape], of the fit's seeds."""
 
     numbers: Recurrence
     on_selection: Gain
-
-
-@dataclass(frozen=True)
-class Iterate(Stand):
-    """Numbers after a step, and how it was chosen. `samples` [seeds, *x_shape] are of the fit's seeds."""
-
-    on_fit: Gain
-    damping: float
-    anchor: float
     samples: NDArray[np.floating]
 
 
 def weights_of(jacobian: Jacobian) -> Array:
-    """Of each seed: the inverse of its squared error, so that least squares raise the mean PSNR. They sum to 1."""
+    """The inverse of each seed's squared error, so that least squares raise the mean PSNR. They sum to 1."""
     weights = 1 / np.maximum(jacobian.error, max(1e-12 * jacobian.error.max(), NOTHING))
     return np.asarray(weights / weights.sum())
 
 
 def energies_of(jacobian: Jacobian) -> Array:
-    """Of each column, [P]: the scale of a restraint."""
+    """The energy of each column, [P]: the scale of a restraint."""
     return np.asarray(weights_of(jacobian) @ np.diagonal(jacobian.gram, axis1=1, axis2=2))
 
 
@@ -133,39 +125,27 @@ class Refinement:
     def sizes(self) -> Array:
         return np.array([number.size for number in self.free])
 
-    def stand(self, numbers: Recurrence) -> Stand:
-        """UserError if their samples are not finite."""
-        on_selection = self.rolled.qualities(plan_of(numbers), self.seeds.selection)
-        return Stand(numbers, Gain.of(on_selection, self.nominal.selection))
-
-    def stepped(self, now: Stand, jacobian: Jacobian, energies: Array) -> Iterate | None:
-        """The best of the steps that gain on the selection seeds and hold on the seeds of the fit; None without one."""
-        so_far = difference(now.numbers, self.origin, self.free) / self.sizes
+    def stepped(self, now: Recurrence, least: float, jacobian: Jacobian, energies: Array) -> Iterate | None:
+        """The best of the steps that gain more than `least` dB on the selection seeds and hold on the seeds of the fit;
+        None without one."""
+        so_far = difference(now, self.origin, self.free) / self.sizes
         joint = equations(jacobian)
         steps = [step_of(*joint, energies, so_far, *restraint) for restraint in RESTRAINTS]
-        ways = [moved(now.numbers, self.free, by * self.sizes) for by in steps]
+        ways = [moved(now, self.free, step * self.sizes) for step in steps]
         tried = self.rolled.tried([plan_of(numbers) for numbers in ways], self.seeds.selection)
-        candidates = [
-            (on_selection, *restraint, numbers)
-            for on_selection, restraint, numbers in zip(tried, RESTRAINTS, ways, strict=True)
-            if on_selection is not None
+        gains = [
+            (Gain.of(qualities, self.nominal.selection), numbers)
+            for qualities, numbers in zip(tried, ways, strict=True)
+            if qualities is not None
         ]
-        for on_selection, damping, anchor, numbers in sorted(
-            candidates, key=lambda candidate: -float(candidate[0].mean())
-        ):
-            if Gain.of(on_selection, self.nominal.selection).mean <= now.on_selection.mean:
+        targets = np.concatenate([block.taught for block in self.seeds.fit])
+        for on_selection, numbers in sorted(gains, key=lambda pair: -pair[0].mean):
+            if on_selection.mean <= least:
                 return None
-            judged = self._judged(numbers, on_selection, damping, anchor)
-            if not is_overfitted(judged.on_fit, judged.on_selection):
-                return judged
+            samples = np.concatenate(list(self.rolled.samples(plan_of(numbers), self.seeds.fit)))
+            if not is_overfitted(Gain.of(psnr(samples, targets), self.nominal.fit), on_selection):
+                return Iterate(numbers, on_selection, samples)
         return None
-
-    def _judged(self, numbers: Recurrence, on_selection: Array, damping: float, anchor: float) -> Iterate:
-        plan = plan_of(numbers)
-        samples = np.concatenate(list(self.rolled.samples(plan, self.seeds.fit)))
-        on_fit = psnr(samples, np.concatenate([block.taught for block in self.seeds.fit]))
-        gains = Gain.of(on_selection, self.nominal.selection), Gain.of(on_fit, self.nominal.fit)
-        return Iterate(numbers, *gains, damping, anchor, samples)
 
 
 def refine(work: Refinement, begin: Recurrence, iterations: int, measured: int) -> Iterator[Iterate]:
@@ -174,25 +154,25 @@ def refine(work: Refinement, begin: Recurrence, iterations: int, measured: int) 
     Columns are measured on `measured` blocks at first, and on twice as many in each later iteration. Between two
     measurements up to SECANTS steps correct the columns by what the step before did, which costs no calls of their own.
     """
-    now = work.stand(begin)
+    now, gain = begin, Gain.of(work.rolled.qualities(plan_of(begin), work.seeds.selection), work.nominal.selection).mean
     energies: Array | None = None
     count = measured
     for _ in range(iterations):
         blocks = work.seeds.fit[:count]
         seeds, is_whole = sum(len(block.seeds) for block in blocks), count >= len(work.seeds.fit)
-        jacobian = work.measure(now.numbers, blocks)
+        jacobian = work.measure(now, blocks)
         energies = energies_of(jacobian) if energies is None else energies
-        before = now.on_selection.mean
+        before = gain
         for _ in range(1 + SECANTS):
-            taken = work.stepped(now, jacobian, energies)
+            taken = work.stepped(now, gain, jacobian, energies)
             if taken is None:
                 break
-            step = difference(taken.numbers, now.numbers, work.free) / work.sizes
-            gained, now = taken.on_selection.mean - now.on_selection.mean, taken
-            yield now
+            yield taken
+            step, gained = difference(taken.numbers, now, work.free) / work.sizes, taken.on_selection.mean - gain
+            now, gain = taken.numbers, taken.on_selection.mean
             if gained < ENOUGH:
                 break
             jacobian = jacobian.after(step, taken.samples[:seeds])
-        if is_whole and now.on_selection.mean - before < ENOUGH:
+        if is_whole and gain - before < ENOUGH:
             return
         count = min(2 * count, len(work.seeds.fit))
