@@ -361,7 +361,7 @@ def test_a_run_ticks_at_the_rate_and_a_late_tick_does_not_hurry_the_others(tiny_
 
 @pytest.mark.slow
 def test_a_long_run_keeps_no_more_than_its_record(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(statistics, "KEPT", 50)
+    monkeypatch.setattr(statistics, "WINDOW", 50)
     runner, network, clock = looping(tiny_bundle, plans=("ddim:1",))
     held = []
     tracemalloc.start()
