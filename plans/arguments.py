@@ -11,21 +11,21 @@ COMPILED = ("guidance", "shaping", "strength", "renoise")  # into a plan
 
 
 def check_compiled(plan: Plan) -> None:
-    """Refuse the name of a plan where its numbers are needed, and a sampler is not there to compile it."""
+    """Refuse the name of a plan where its numbers are needed and no sampler can compile it."""
     if not isinstance(plan, Plan):
         raise UserError(f"plan {plan!r} is not compiled", f"give sampler.compile({plan!r})")
 
 
 def refuse_options(others: Mapping[str, Any]) -> None:
-    """Refuse options that a run does not have; for those of compiling, say where they are given."""
+    """Refuse options that a run does not have. For options of compiling the fix says where they belong."""
     for name in others:
         fix = f"compile the plan with it: sampler.compile(plan, {name}=...)" if name in COMPILED else "leave it out"
         raise UserError(f"this run has no option {name!r}", fix)
 
 
 def whole(what: str, value: Any, low: int, high: int | None = None) -> int:
-    """A whole number from `low` up to and with `high`, of any integer type. The UserError begins with `what` and the
-    value."""
+    """A whole number from `low` to `high`, both included, of any integer type. The UserError begins with `what` and
+    the value."""
     try:
         number = operator.index(value)
     except TypeError:

@@ -10,10 +10,10 @@ T = TypeVar("T", bound=msgspec.Struct)
 
 
 def canonical(value: T, fix: str) -> T:
-    """The same with its fields as declared: 2.0 for 2, a tuple for a list, Python's numbers for numpy's.
+    """The value with its fields as declared: 2.0 for 2, a tuple for a list, Python's numbers for numpy's.
 
-    Python checks nothing when a class is made, and a plan with a list in it would differ from what its file gives back.
-    Raises UserError, which names the field, for what is none of these.
+    Python checks nothing when a class is made, and a plan with a list in it would differ from the plan of its file.
+    Raises UserError, which names the field, for any other value.
     """
     try:
         return msgspec.convert(msgspec.to_builtins(value, enc_hook=_plain), type(value))

@@ -30,8 +30,8 @@ def compile_plan(
     Args:
         guidance: a form of `plans.guidance`, or the weight w of classifier-free guidance; None (or 1) evaluates the
             conditional branch alone.
-        shaping: what is done to each prediction: `Clip`, `Threshold`, `Rescale`.
-        groups: increasing edges of lambda; gives each step the range group it falls in (`manifest.Body.groups`).
+        shaping: applied to each prediction: `Clip`, `Threshold`, `Rescale`.
+        groups: increasing edges of lambda, which give each step its range group (`manifest.Body.groups`).
         strength: in (0, 1]: start from the given "image", noised to where this share of the steps is left. A name
             without a grid is then on `trailing`, where the share of the steps is that of the training's time.
         renoise: in [0, 1]: how much of that noise the image is given (`Tracer.start`); None is 1, all of it.
@@ -42,7 +42,9 @@ def compile_plan(
     times = parsed.grid(NoiseSchedule(denoiser.schedule), parsed.steps)
     if strength is not None:
         times = times[-_steps_left(strength, len(times) - 1) - 1 :]
-    text = parsed.text if denoiser.grid == TRAILING else with_grid(parsed.text)  # without it, it is another plan's name
+    text = (
+        parsed.text if denoiser.grid == TRAILING else with_grid(parsed.text)
+    )  # without its grid the name means another plan
     return trace_plan(text, parsed.solver, times, denoiser, guidance, shaping, groups, strength, renoise)
 
 
@@ -85,7 +87,7 @@ def trace_plan(
         Step(
             network=DENOISER,
             time=evaluation.time.network,
-            to=None if evaluation.to is None else _told(evaluation.to, schedule),
+            to=None if evaluation.to is None else _second_time(evaluation.to, schedule),
             lam=None if math.isinf(evaluation.time.lam) else evaluation.time.lam,
             alpha=evaluation.time.alpha,
             sigma=evaluation.time.sigma,
@@ -121,8 +123,8 @@ def trace_plan(
     )
 
 
-def _told(to: Time, schedule: NoiseSchedule) -> float:
-    """The second time as the network knows it: the clean end is the cleanest time, sigma_min where that is not 0."""
+def _second_time(to: Time, schedule: NoiseSchedule) -> float:
+    """The network's second time: for the clean end it is the cleanest time, or sigma_min where that is not 0."""
     return to.network if to.sigma > 0 else schedule.cleanest.network
 
 
@@ -139,7 +141,7 @@ def _traced(name: str, solver: Solver, tracer: Tracer, times: Sequence[Time]) ->
 
 
 def check_guidance(guidance: float | Guidance | None, denoiser: DenoiserFacts) -> Guidance | None:
-    """The form of guidance. UserError for one that the denoiser has no outputs for."""
+    """The form of guidance. UserError for a form that needs outputs which the denoiser lacks."""
     form = guide.as_guidance(guidance)
     if guide.needs_null(form) and not denoiser.guided:
         raise UserError(
@@ -171,7 +173,7 @@ def _shaping_of(shaping: Shaping | None, evaluation: Evaluation) -> Shaping | No
 
 
 def _steps_left(strength: float, steps: int) -> int:
-    """Steps of a grid that an image-to-image run takes: its last ones, at least one."""
+    """The number of steps of an image-to-image run, which are the grid's last ones; at least 1."""
     if not (isinstance(strength, Real) and 0 < strength <= 1):
         raise UserError(f"strength {strength!r} is not in (0, 1]", "give the share of the steps to run, such as 0.6")
     return max(1, round(strength * steps))

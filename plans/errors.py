@@ -1,7 +1,7 @@
 """The two exceptions for callers, `UserError` and `Cancelled`, and the cleaning of text before it is printed."""
 
 LONGEST = 2000  # characters of a printed text: the names of a bundle may have millions
-END = 400  # of them are the end of the text, where a message says what is wrong
+END = 400  # characters kept at the end of the text, where a message says what is wrong
 
 
 class UserError(Exception):
@@ -22,8 +22,8 @@ class Cancelled(Exception):
 
 
 def printable(text: str) -> str:
-    """Text as it may reach a terminal: what is not printable (line ends, escape sequences) is escaped, and of a long
-    text the middle is left out. Whatever comes from a bundle, a file or a name of a file is printed through this."""
+    """Text that is safe for a terminal: unprintable characters (line ends, escape sequences) are escaped, and a long
+    text loses its middle. All text from a bundle, a file or a file's name is printed through this."""
     if len(text) > LONGEST:
         left_out = f" [{len(text) - LONGEST} characters left out] "
         text = text[: LONGEST - END] + left_out + text[-END:]

@@ -65,7 +65,7 @@ def _from_schema_1(raw: dict[str, Any]) -> dict[str, Any]:
 
 
 def _problem(plan: Plan) -> str | None:
-    """What is wrong with a plan's tables, or None."""
+    """The problem with a plan's tables, or None."""
     K = plan.rows
     if not plan.steps:
         return "it has no steps"
@@ -133,7 +133,7 @@ def _step_shapes(step: Step, rows: int) -> Iterator[tuple[str, Sequence[Row], in
 
 def _terms_problem(name: str, terms: Sequence[Term], rows: int, columns: int, tensors: int) -> str | None:
     for term in terms:
-        known = 0 <= term.row < rows and 0 <= term.tensor < tensors
-        if not (known and (term.column is None or 0 <= term.column < columns)):
+        exists = 0 <= term.row < rows and 0 <= term.tensor < tensors
+        if not (exists and (term.column is None or 0 <= term.column < columns)):
             return f"{name} has a term for row {term.row}, column {term.column} and tensor {term.tensor}"
     return None

@@ -27,7 +27,7 @@ class Cfg(Strict, frozen=True, tag="cfg"):
     """Classifier-free guidance (Ho & Salimans 2022, arXiv 2207.12598): o = o_uncond + w (o_cond - o_uncond).
 
     weight: w, or one for each evaluation in turn, the last for all that follow. 1 evaluates the conditional branch
-        alone, so (7.5, 7.5, 7.5, 1.0) is guidance that ends after three (Castillo et al. 2023, arXiv 2312.12487).
+        alone: (7.5, 7.5, 7.5, 1.0) is guidance that ends after three (Castillo et al. 2023, arXiv 2312.12487).
     interval: guide only where low <= lambda < high (Kynkaanniemi et al. 2024, arXiv 2404.07724), w = 1 elsewhere.
     """
 
@@ -90,25 +90,25 @@ class Residual(Strict, frozen=True, tag="residual"):
 Guidance = Cfg | CfgPlusPlus | Branches | LinearAg | Residual
 
 
-def as_guidance(given: float | Guidance | None) -> Guidance | None:
-    """A number stands for `Cfg(number)`; None and 1 for the conditional branch alone.
+def as_guidance(value: float | Guidance | None) -> Guidance | None:
+    """The form of guidance: a number stands for `Cfg(number)`, None and 1 for the conditional branch alone.
 
-    Raises UserError for what is no guidance, or whose numbers make no sense.
+    Raises UserError for another value, and for a form whose numbers make no sense.
     """
-    if given is None:
+    if value is None:
         return None
-    if isinstance(given, Guidance):
-        form = canonical(given, FIX)
+    if isinstance(value, Guidance):
+        form = canonical(value, FIX)
         if wrong := problem(form):
             raise UserError(f"the guidance {form} {wrong}", FIX)
         return form
-    if isinstance(given, bool) or not (isinstance(given, Real) and abs(given) <= sys.float_info.max):
-        raise UserError(f"guidance {given!r} is no finite number", "give a weight such as 2.0, or leave it out")
-    return None if given == 1 else Cfg(float(given))
+    if isinstance(value, bool) or not (isinstance(value, Real) and abs(value) <= sys.float_info.max):
+        raise UserError(f"guidance {value!r} is no finite number", "give a weight such as 2.0, or leave it out")
+    return None if value == 1 else Cfg(float(value))
 
 
 def problem(guidance: Guidance) -> str | None:
-    """What is wrong with the numbers of a guidance, or None."""
+    """The problem with the numbers of a guidance, or None."""
     if not all(map(isfinite, _numbers(guidance))):
         return "holds a number that is not finite"
     if isinstance(guidance, Branches):
@@ -131,7 +131,7 @@ def problem(guidance: Guidance) -> str | None:
 
 
 def describe(guidance: Guidance | None) -> str:
-    """In words: the weight alone, where that says it all."""
+    """The guidance in words: the weight alone for `Cfg` with one weight."""
     if guidance is None:
         return "none"
     weight = weight_of(guidance)
@@ -139,8 +139,8 @@ def describe(guidance: Guidance | None) -> str:
 
 
 def weight_of(guidance: Guidance | None) -> float | None:
-    """The weight that a caller would write for this guidance; None for the conditional branch alone, and for every form
-    that one number does not say."""
+    """The weight that stands for this guidance; None for the conditional branch alone, and for every form that needs
+    more than one number."""
     if isinstance(guidance, Cfg) and not isinstance(guidance.weight, tuple) and guidance.interval is None:
         return guidance.weight
     return None
@@ -159,25 +159,25 @@ def needs_null(guidance: Guidance | None) -> bool:
 
 
 def is_estimated(guidance: Guidance | None, evaluation: int) -> bool:
-    """Whether the unconditional output of an evaluation is made of other numbers, in place of a branch."""
+    """Whether other numbers replace the unconditional branch in an evaluation."""
     if isinstance(guidance, Residual):
         return guidance.kind == "self" or evaluation > 0
     return isinstance(guidance, LinearAg) and evaluation >= guidance.after
 
 
 def weights(guidance: Guidance | None, evaluation: int, lam: float) -> dict[str, float]:
-    """Branches and their weights in the guided output of an evaluation, which is at `lam`. What has weight 0 is left
-    out, except where a form reads it for more than the sum."""
+    """Branches and their weights in the guided output of an evaluation at `lam`. A branch of weight 0 is left out,
+    unless the form reads it for more than the sum."""
     if guidance is None:
         return {COND: 1.0}
     if isinstance(guidance, Branches):
-        given = dict(guidance.weights)
+        shares = dict(guidance.weights)
     else:
         w = _weight(guidance, evaluation, lam)
-        given = {COND: w, UNCOND: 1 - w}
+        shares = {COND: w, UNCOND: 1 - w}
         if isinstance(guidance, CfgPlusPlus | LinearAg | Residual):
-            return given  # both, whatever the weight: more than the weighted sum is made of them
-    return {branch: weight for branch, weight in given.items() if weight != 0}
+            return shares  # both, whatever the weight: the form needs more than their sum
+    return {branch: weight for branch, weight in shares.items() if weight != 0}
 
 
 def _weight(guidance: Cfg | CfgPlusPlus | LinearAg | Residual, evaluation: int, lam: float) -> float:

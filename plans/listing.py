@@ -1,4 +1,4 @@
-"""The choice there is: every solver with its paper, order and cost, and every grid with its parameters."""
+"""List every solver with its paper, order and cost, and every grid with its parameters."""
 
 import inspect
 import re
@@ -18,8 +18,9 @@ ANY = DenoiserFacts(ScheduleSpec("linear"), "sample")
 
 @dataclass(frozen=True)
 class SolverListing:
-    """`evaluations` of the denoiser in an inner step; `rows` K of the state, each the size of a sample; `parameters`
-    with their defaults, by name; `given` tensors that the caller brings; `aliases` are plan names of the literature."""
+    """A solver. `evaluations` counts calls of the denoiser in an inner step; `rows` is K, rows of the state of a
+    sample's size; `parameters` are defaults by name; `given` names tensors that the caller brings; `aliases` are plan
+    names of the literature."""
 
     name: str
     paper: str
@@ -56,8 +57,8 @@ def _solver_listing(name: str) -> SolverListing:
 
 @dataclass(frozen=True)
 class GridListing:
-    """`about` is the first sentence of its documentation; `parameters` with their defaults, by name, None where the
-    schedule says; `needs` are those without a default. `is_default`: what a plan's name without a grid means."""
+    """A grid. `about` is the first sentence of its documentation; `parameters` are defaults by name, None where the
+    schedule decides; `needs` names parameters without a default. `is_default`: names without a grid mean this one."""
 
     name: str
     about: str

@@ -2,8 +2,8 @@
 
     SOLVER[(parameter=value, ...)]:STEPS[@GRID[(parameter=value, ...)]]
 
-A name without a grid has that of its denoiser (`DenoiserFacts.grid`), or the times of the distillation, as well as even
-steps come near them, for a solver of distilled denoisers.
+A name without a grid has the grid of its denoiser (`DenoiserFacts.grid`). For a solver of distilled denoisers it has
+even steps, which come near the times of the distillation.
 
 e.g. "dpmpp_2m:8", "ddim(eta=0.5):10@karras(rho=5)", "ddim:4@flow_shift(shift=3)". Solvers are the functions of
 `fewstep.plans.solvers`, grids the functions of `fewstep.plans.grids`. The parentheses set their parameters after the
@@ -47,9 +47,9 @@ WORDS: dict[Any, str] = {
 
 @dataclass(frozen=True)
 class PlanName:
-    """A name that was read. `solver` and `grid` have their parameters bound; `text` is the name in canonical form:
-    parameters sorted and those at their defaults left out. The grid is left out where both it and the denoiser's are
-    `trailing`: so did versions that knew no other default, and their names keep their meaning."""
+    """A parsed name. `solver` and `grid` have their parameters bound. `text` is the name in canonical form, with sorted
+    parameters and without defaults. The grid is left out where both it and the denoiser's are `trailing`: names of
+    versions with no other default keep their meaning."""
 
     text: str
     solver: Solver
@@ -58,8 +58,8 @@ class PlanName:
 
 
 def parse_plan_name(name: str, default: str = TRAILING) -> PlanName:
-    """Read a plan's name; `default` is the grid where it says none. A wrong name is a UserError of one line, which says
-    the names that there are."""
+    """Parse a plan's name; `default` is the grid of a name without one. A wrong name is a UserError of one line, which
+    lists the names."""
     if len(name) > LENGTH:
         raise UserError(f"a plan's name has {len(name)} characters", f"use at most {LENGTH}")
     what, _, rest = name.partition(":")
@@ -78,15 +78,15 @@ def parse_plan_name(name: str, default: str = TRAILING) -> PlanName:
 
 
 def is_plan_name(text: str) -> bool:
-    """Whether a plan can be had by this name. One such as "ddim:4 from step 1" tells of a transform and gives no plan;
-    those of a scheduler's plan and of a fitted one do, for the bundle that has them."""
+    """Whether the name compiles to a plan. A name such as "ddim:4 from step 1" describes a transform and does not.
+    Names of a scheduler's plan and of a fitted plan do, for the bundle that has them."""
     with suppress(UserError):
         return bool(parse_plan_name(text))
     return re.fullmatch(r"\w+:\d+", text, re.ASCII) is not None
 
 
 def with_grid(text: str) -> str:
-    """A canonical name with its grid in any case: one that a bundle or a plan file keeps without it means trailing.
+    """A canonical name with its grid: in a bundle or a plan file a name without a grid means trailing.
 
     The name of a scheduler's plan, or of a fitted one, has no grid and stays as it is.
     """
@@ -95,22 +95,22 @@ def with_grid(text: str) -> str:
 
 
 def with_steps(name: str, steps: int) -> str:
-    """The same solver and grid in so many steps: ("heun:4@karras", 8) -> "heun:8@karras"."""
+    """The name of the same solver and grid with other steps: ("heun:4@karras", 8) -> "heun:8@karras"."""
     solver, _, rest = name.partition(":")
     _, at, grid = rest.partition("@")
     return f"{solver}:{steps}{at}{grid}"
 
 
 def parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """What a name's parentheses may set of a solver or grid: its parameters after the first two, but for those that
-    the name of a family's order settles."""
+    """The parameters of a solver or grid that a name may set: those after the first two, without those that the order
+    in a family's name settles."""
     settled = {*function.keywords, *facts_of(function).lacks} if isinstance(function, partial) else set()
     after = list(inspect.signature(function).parameters.items())[2:]
     return {name: parameter for name, parameter in after if name not in settled}
 
 
 def _refuse_other_tools(what: str, count: str, where: str, name: str) -> None:
-    """A solver's name that another tool has is told in ours; that of fitted plans is none."""
+    """Refuse the name of a fitted plan, and a solver's name of another tool, for which the fix has the name here."""
     if what == FITTED and count.isdecimal():
         raise UserError(f"plan '{name}' has fitted numbers, which belong to a body of a bundle", "name a solver")
     if what == FITTED:
@@ -129,7 +129,7 @@ def _refuse_other_tools(what: str, count: str, where: str, name: str) -> None:
 
 
 def _call(text: str, name: str, kind: str, there: ModuleType) -> tuple[Any, str]:
-    """A function of a module with the parameters that `text` gives it, and `text` in canonical form."""
+    """The function that `text` names, with its parameters bound, and `text` in canonical form."""
     called, given = _read(text, name)
     aliases: Mapping[str, str] = getattr(there, "ALIASES", {})
     if called in aliases:
@@ -210,7 +210,7 @@ def _value(node: ast.expr) -> Value:
 
 
 def _checked(value: Value, hint: Any, where: str, name: str) -> Value:
-    """The value as its parameter's annotation has it."""
+    """The value in the type of its parameter's annotation."""
     kinds = get_args(hint) if isinstance(hint, UnionType) else (hint,)
     if all(abs(number) <= LARGEST for number in (value if isinstance(value, tuple) else (value,))):
         for kind in kinds:
@@ -223,7 +223,7 @@ def _checked(value: Value, hint: Any, where: str, name: str) -> Value:
 
 
 def _written(value: Value) -> str:
-    """As short as it can be read back."""
+    """The shortest text that reads back as the value."""
     if isinstance(value, tuple):
         return f"[{', '.join(_written(each) for each in value)}]"
     if isinstance(value, float):

@@ -23,7 +23,7 @@ CONDITIONS = 1  # conditions that calibration draws
 STEPS = 2  # steps that calibration draws of a long trajectory
 PARTICLES = 2**16  # + p: the noise of particle p, from 1 on
 CHANCES = 2**32 - 1  # of `uniform`
-AT_ONCE = 2**12  # blocks of four elements: what is made of them fits the cache of a core
+AT_ONCE = 2**12  # blocks of four elements: their numbers fit the cache of a core
 _MULTIPLIERS = np.array([0xD2511F53, 0xCD9E8D57], np.uint64)
 _LOW = np.uint64(0xFFFFFFFF)
 _SHIFT = np.uint64(32)
@@ -63,12 +63,12 @@ def normal(seed: int, draw: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
 
 
 def stacked(seeds: Sequence[int], draw: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """`normal` of each seed, [len(seeds), *shape]: what the executor draws for a batch."""
+    """`normal` of each seed, [len(seeds), *shape]: the executor's draw for a batch."""
     return _drawn(seeds, np.full(len(seeds), NORMALS, np.uint64), draw, shape)
 
 
 def normals(seed: int, draw: int, shape: tuple[int, ...], particles: int) -> NDArray[np.float32]:
-    """The same for particles 0 to `particles` - 1 of one seed, [particles, *shape]. Particle 0 has the noise of
+    """The noise of particles 0 to `particles` - 1 of one seed, [particles, *shape]. Particle 0 has the noise of
     `normal`, particle p the stream PARTICLES + p."""
     streams = np.arange(PARTICLES, PARTICLES + particles, dtype=np.uint64)
     streams[:1] = NORMALS
@@ -76,8 +76,8 @@ def normals(seed: int, draw: int, shape: tuple[int, ...], particles: int) -> NDA
 
 
 def _drawn(seeds: Sequence[int], streams: NDArray[np.uint64], draw: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """The noise of each seed in its stream, [len(seeds), *shape]. Few are made at once, none of whose values depends
-    on the others."""
+    """The noise of each seed in its stream, [len(seeds), *shape]. The loop makes a few seeds at once; none depends on
+    the others."""
     for seed in seeds:
         if not 0 <= seed < 2**64:
             raise UserError(f"seed {seed} is outside 0 .. 2**64 - 1", "give seeds in that range")
@@ -86,18 +86,18 @@ def _drawn(seeds: Sequence[int], streams: NDArray[np.uint64], draw: int, shape: 
     count = math.prod(shape)
     blocks, numbers = np.arange((count + 3) // 4, dtype=np.uint64), np.array(seeds, np.uint64)
     keys = np.stack([numbers & _LOW, numbers >> _SHIFT])[:, :, None]
-    made = np.empty((len(seeds), count), np.float32)
+    values = np.empty((len(seeds), count), np.float32)
     size = max(1, AT_ONCE // max(1, len(blocks)))
     for start in range(0, len(seeds), size):
         some = slice(start, start + size)
-        counter = np.empty((4, len(made[some]), len(blocks)), np.uint64)
+        counter = np.empty((4, len(values[some]), len(blocks)), np.uint64)
         counter[0], counter[1], counter[2], counter[3] = blocks & _LOW, blocks >> _SHIFT, draw, streams[some, None]
-        made[some] = _box_muller(philox(counter, keys[:, some]))[:, :count]
-    return made.reshape(len(seeds), *shape)
+        values[some] = _box_muller(philox(counter, keys[:, some]))[:, :count]
+    return values.reshape(len(seeds), *shape)
 
 
 def _box_muller(words: NDArray[np.uint64]) -> NDArray[np.float32]:
-    """The normals of words [4, samples, blocks], as `normal` says -> [samples, 4 * blocks]."""
+    """The normals [samples, 4 * blocks] of words [4, samples, blocks], by the formula of `normal`."""
     uniform = words.astype(np.float64)
     uniform += 0.5
     uniform *= 2.0**-32

@@ -8,8 +8,8 @@ import re
 
 from fewstep.plans import grids, solvers
 
-WORDS = ("k_", "sample_", "_gpu", "_cfg_pp", "_scheduler", "_discrete", "_multistep")  # which change no arithmetic
-GRIDS = ("karras", "exponential", "beta", "linspace")  # as they stand behind a solver's name
+WORDS = ("k_", "sample_", "_gpu", "_cfg_pp", "_scheduler", "_discrete", "_multistep")  # these change no arithmetic
+GRIDS = ("karras", "exponential", "beta", "linspace")  # endings of a solver's name
 ELSEWHERE = {
     "deis": "deis_log_rho_2",
     "dpm2": "dpm_2",
@@ -36,7 +36,7 @@ ELSEWHERE = {
 
 
 def translated(name: str) -> tuple[str, str] | None:
-    """(solver, grid) that another tool's name stands for, the grid "" where it says none; None if it is not known."""
+    """(solver, grid) of another tool's name; the grid is "" in a name without one. None for an unknown name."""
     text = re.sub(r"(?<=[a-z0-9])(?=[A-Z][a-z])|(?<=[a-z])(?=[A-Z])", "_", name.replace("++", "pp"))
     plain = re.sub(r"[\s_-]+", "_", text).strip("_").lower()
     grid = next((grid for grid in GRIDS if plain.endswith(f"_{grid}") and grid in grids.__all__), "")
@@ -49,7 +49,7 @@ def translated(name: str) -> tuple[str, str] | None:
 
 
 def _without(plain: str) -> str:
-    """The name without what changes no arithmetic."""
+    """The name without the words that change no arithmetic."""
     for word in WORDS:
         plain = plain.removeprefix(word) if word.endswith("_") else plain.replace(word, "")
     return plain

@@ -22,7 +22,7 @@ from fewstep.plans.spec import ScheduleSpec
 
 @dataclass(frozen=True)
 class Time:
-    """A point of the schedule. `network` is what the network is told; the coefficients come from alpha and sigma."""
+    """A point of the schedule. `network` is the network's time; the coefficients come from alpha and sigma."""
 
     network: float
     alpha: float
@@ -40,11 +40,11 @@ TIMESTEPS_LIMIT = 1_000_000  # of a table; trainings use 1000
 BETA_LEAST = 1e-12  # below it nothing is noise, and lambda leaves the range of exp
 LARGEST = 1e6  # of sigma and of scales
 CLEAN = Time(network=0.0, alpha=1.0, sigma=0.0)  # where every grid ends; no network is evaluated here
-ALWAYS = ("kind", "timesteps", "beta_start", "beta_end")  # what every fingerprint is made of
+ALWAYS = ("kind", "timesteps", "beta_start", "beta_end")  # fields in every fingerprint
 
 
 def spec_problem(spec: ScheduleSpec) -> tuple[str, str] | None:
-    """(field, what is wrong with it) of a spec that describes no schedule, or None."""
+    """(field, its problem) of a spec that describes no schedule, or None."""
     if not 1 <= spec.timesteps <= TIMESTEPS_LIMIT:
         return "timesteps", f"{spec.timesteps} is not in 1 .. {TIMESTEPS_LIMIT}"
     if not BETA_LEAST <= spec.beta_start < 1:
@@ -90,7 +90,7 @@ class NoiseSchedule:
 
     @cached_property
     def fingerprint(self) -> str:
-        """16 hex digits that name the schedule; plans carry it, so that none runs on another schedule."""
+        """16 hex digits that name the schedule; plans carry them, so that none runs on another schedule."""
         import hashlib  # OpenSSL: not for who only imports the runtime
 
         named: dict[str, object] = {name: getattr(self.spec, name) for name in ALWAYS}
@@ -102,7 +102,7 @@ class NoiseSchedule:
 
     @property
     def name(self) -> str:
-        """For messages, e.g. "cosine-1000"."""
+        """The name in messages, e.g. "cosine-1000"."""
         return (
             f"{self.spec.kind}-{self.spec.timesteps}" if self.timesteps or self.spec.kind == "flow" else self.spec.kind
         )
@@ -114,7 +114,7 @@ class NoiseSchedule:
 
     @property
     def timesteps(self) -> int | None:
-        """How many whole timesteps the network was trained on; None where time is continuous."""
+        """The number of whole timesteps in training; None where time is continuous."""
         return self.path.timesteps
 
     def time(self, t: float) -> Time:
@@ -146,7 +146,7 @@ class NoiseSchedule:
 
     @cached_property
     def noisiest(self) -> Time:
-        """Where sampling starts."""
+        """The time at which sampling starts."""
         return self.time(self.path.last)
 
     @cached_property
@@ -165,7 +165,7 @@ class NoiseSchedule:
 
 
 def check_times(times: Sequence[Time]) -> None:
-    """Times must lose noise at every step; equal or rising ones would make a silent identity or a division by zero."""
+    """UserError unless times lose noise at every step: others would be an identity or a division by zero."""
     for s, t in pairwise(times):
         if not t.lam > s.lam:
             raise UserError(

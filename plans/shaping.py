@@ -47,32 +47,32 @@ Shaping = Clip | Threshold | Rescale
 
 
 def problem(shaping: Shaping) -> str | None:
-    """What is wrong with the numbers of a shaping, or None."""
+    """The problem with the numbers of a shaping, or None."""
     if isinstance(shaping, Clip):
-        fine, said = -math.inf < shaping.low < shaping.high < math.inf, f"clips to [{shaping.low}, {shaping.high}]"
+        fine, numbers = -math.inf < shaping.low < shaping.high < math.inf, f"clips to [{shaping.low}, {shaping.high}]"
     elif isinstance(shaping, Threshold):
         fine = 0 < shaping.quantile <= 1 and (shaping.most is None or 1 <= shaping.most < math.inf)
-        said = f"thresholds at quantile {shaping.quantile} up to {shaping.most}"
+        numbers = f"thresholds at quantile {shaping.quantile} up to {shaping.most}"
     else:
-        fine, said = 0 <= shaping.phi <= 1, f"rescales with phi {shaping.phi}"
-    return None if fine else said
+        fine, numbers = 0 <= shaping.phi <= 1, f"rescales with phi {shaping.phi}"
+    return None if fine else numbers
 
 
-def as_shaping(given: Shaping | None) -> Shaping | None:
-    """A shaping as a caller made it. Raises UserError for what is none, or whose numbers make no sense."""
-    if given is None:
+def as_shaping(value: Shaping | None) -> Shaping | None:
+    """A caller's shaping, checked. Raises UserError for another value, and for numbers that make no sense."""
+    if value is None:
         return None
-    if not isinstance(given, Shaping):
-        raise UserError(f"shaping {given!r} is no shaping", "give Clip(-1, 1) or another of fewstep.plans.shaping")
+    if not isinstance(value, Shaping):
+        raise UserError(f"shaping {value!r} is no shaping", "give Clip(-1, 1) or another of fewstep.plans.shaping")
     fix = "give finite low < high, 0 < quantile <= 1 <= most, or phi from 0 to 1"
-    shaping = canonical(given, fix)
+    shaping = canonical(value, fix)
     if wrong := problem(shaping):
         raise UserError(f"the shaping {shaping} {wrong}", fix)
     return shaping
 
 
 def clip_to(most: float | None) -> Clip | None:
-    """The Clip to [-most, most] that an option --clip asks for; None asks for none."""
+    """The Clip to [-most, most] of an option --clip; None for no clipping."""
     if most is None:
         return None
     if not 0 < most < math.inf:
@@ -81,7 +81,7 @@ def clip_to(most: float | None) -> Clip | None:
 
 
 def described(shaping: Shaping) -> str:
-    """In words, behind the name of a plan: "clipped to [-1, 1]"."""
+    """The shaping in words, to follow the name of a plan: "clipped to [-1, 1]"."""
     if isinstance(shaping, Clip):
         return f"clipped to [{shaping.low:g}, {shaping.high:g}]"
     if isinstance(shaping, Threshold):
@@ -90,7 +90,7 @@ def described(shaping: Shaping) -> str:
 
 
 def values_wanted(shaping: Shaping) -> int:
-    """How many values the shaping reads: x0, or the guided and the conditional output."""
+    """The number of values that the shaping reads: x0, or the guided and the conditional output."""
     return 2 if isinstance(shaping, Rescale) else 1
 
 
@@ -107,8 +107,8 @@ def _quantile(values: Array, quantile: float) -> Array:
     before, behind, part = quantile_place(quantile, flat.shape[1])
     ordered = np.partition(flat, (before, behind), axis=1)
     low, high = ordered[:, before], ordered[:, behind]
-    made = low + (high - low) * part if part < 0.5 else high - (high - low) * (1 - part)
-    return made.reshape(len(values), *(1,) * (values.ndim - 1))
+    quantiles = low + (high - low) * part if part < 0.5 else high - (high - low) * (1 - part)
+    return quantiles.reshape(len(values), *(1,) * (values.ndim - 1))
 
 
 def apply(shaping: Shaping, values: Sequence[Array]) -> Array:

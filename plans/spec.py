@@ -58,10 +58,10 @@ Prediction = Literal["epsilon", "sample", "v", "flow", "score", "edm", "consiste
 
 @dataclass(frozen=True)
 class DenoiserFacts:
-    """What a plan has to know of a denoiser: its schedule, what it predicts, whether it has an unconditional branch,
-    how many outputs it gives (the first is the prediction; a learned variance would be a second), and for restoration
-    the name of the given tensor that noising reverts to (`Tracer.start`). `grid` is that of plan names without one;
-    `plans.default_grid` chooses it for new bundles."""
+    """A denoiser's facts for a plan: its schedule, its prediction, whether it has an unconditional branch (`guided`),
+    and the number of its outputs (`heads`; the first is the prediction, a learned variance would be a second). For
+    restoration `towards` names the given tensor that noising reverts to (`Tracer.start`). `grid` is the grid of plan
+    names without one; `plans.default_grid` chooses it for new bundles."""
 
     schedule: ScheduleSpec
     prediction: Prediction

@@ -12,7 +12,7 @@ from fewstep.plans.errors import UserError
 SIZE_LIMIT = 2**20  # bytes of a file; trained betas of a thousand timesteps have 20 000
 FILE = "scheduler_config.json"
 
-# What a field may say, where not anything of its type
+# The values of fields that do not take all values of their type
 CHOICES: dict[str, tuple[Any, ...]] = {
     "beta_schedule": ("linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid"),
     "timestep_spacing": ("linspace", "leading", "trailing"),
@@ -60,14 +60,14 @@ class SchedulerConfig:
         return UserError(f"{self.source}: {field} {self.fields[field]!r} of {self.scheduler}: {why}", fix)
 
 
-def read(given: str | Path | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+def read(config: str | Path | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """(name for errors, raw fields) of a file, of a folder that holds one (a pipeline's too), or of a mapping."""
-    if isinstance(given, Mapping):
-        return "scheduler config", dict(given)
-    if not isinstance(given, str | PathLike):
+    if isinstance(config, Mapping):
+        return "scheduler config", dict(config)
+    if not isinstance(config, str | PathLike):
         fix = f"give a {FILE}, the folder that holds it, or a dict of its fields"
-        raise UserError(f"a scheduler config cannot be {given!r}", fix)
-    path = Path(given)
+        raise UserError(f"a scheduler config cannot be {config!r}", fix)
+    path = Path(config)
     if path.is_dir():
         inside = [path / FILE, path / "scheduler" / FILE]
         path = next((each for each in inside if each.is_file()), inside[0])
@@ -84,16 +84,16 @@ def read(given: str | Path | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     return str(path), fields
 
 
-def resolve(source: str, given: Mapping[str, Any], scheduler: str, defaults: Mapping[str, Any]) -> SchedulerConfig:
-    """The class's fields. Those that were saved as defaults of another class (`_use_default_values`) count as absent,
-    and so do fields the class does not have: diffusers does both when it changes a pipeline's scheduler."""
-    absent = given.get("_use_default_values", [])
+def resolve(source: str, raw: Mapping[str, Any], scheduler: str, defaults: Mapping[str, Any]) -> SchedulerConfig:
+    """The class's fields. Fields that were saved as defaults of another class (`_use_default_values`) count as absent,
+    and so do fields that the class does not have: diffusers does both when it changes a pipeline's scheduler."""
+    absent = raw.get("_use_default_values", [])
     if not isinstance(absent, list | tuple):
         raise UserError(f"{source}: _use_default_values {absent!r} is not a list of fields", "mend the file")
     fields = dict(defaults)
     for name, default in defaults.items():
-        if name in given and name not in absent:
-            fields[name] = _checked(source, scheduler, name, given[name], default)
+        if name in raw and name not in absent:
+            fields[name] = _checked(source, scheduler, name, raw[name], default)
     return SchedulerConfig(source, scheduler, fields)
 
 

@@ -118,7 +118,7 @@ def _edm(config: SchedulerConfig, request: ScheduleRequest, solver: Solver) -> S
 
 
 def consistency_schedule(config: SchedulerConfig) -> tuple[ScheduleSpec, Prediction]:
-    """What the network is told is 250 log sigma."""
+    """A consistency model's schedule; the network's time is 250 log sigma."""
     fields = config.fields
     low, high, data = (float(fields[name]) for name in ("sigma_min", "sigma_max", "sigma_data"))
     spec = ScheduleSpec("edm", sigma_min=low, sigma_max=high, sigma_data=data, time_scale=1000.0)

@@ -3,8 +3,8 @@
     plan = plan_from_scheduler_config("model/scheduler", steps=20)
     spec, prediction = schedule_from_scheduler_config("model/scheduler")
 
-`compat="diffusers"` gives the samples its schedulers give, what is wrong in them included; `compat="correct"` mends
-that. docs/schedules.md lists the differences.
+`compat="diffusers"` gives the samples of its schedulers with their mistakes; `compat="correct"` mends those.
+docs/schedules.md lists the differences.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -88,7 +88,7 @@ OWN_TIMES = {  # arguments of set_timesteps, and the classes that take them
 }
 GRIDS_OF_STEPS = ("use_lu_lambdas", "use_flow_sigmas")  # laid by the number of steps, whatever times a caller has
 DISTILLED = ("LCMScheduler", "TCDScheduler")  # set_timesteps takes a strength
-FROM_IMAGES = (  # classes whose plans start in the middle as their pipelines do
+FROM_IMAGES = (  # classes whose plans start in the middle of the grid, as in their image-to-image pipelines
     "DDIMParallelScheduler",
     "DDIMScheduler",
     "DDPMParallelScheduler",
@@ -146,18 +146,18 @@ def plan_from_scheduler_config(
     scheduler, read_config = _open(config, pipeline)
     if compat not in get_args(Compat):
         raise UserError(f"compat {compat!r}", f"choose one of {', '.join(get_args(Compat))}")
-    brought = {name: given for name, given in (("timesteps", timesteps), ("sigmas", sigmas)) if given is not None}
+    brought = {name: times for name, times in (("timesteps", timesteps), ("sigmas", sigmas)) if times is not None}
     if len(brought) + (steps is not None) > 1:
         raise UserError(f"{read_config.source}: steps, timesteps and sigmas", "give one of them")
-    own = {name: _own_numbers(read_config, name, given) for name, given in brought.items()}
-    for name, numbers in own.items():
-        steps = len(numbers) - (name == "sigmas" and read_config.scheduler != FLOW)
+    own = {name: _own_numbers(read_config, name, times) for name, times in brought.items()}
+    for name, times in own.items():
+        steps = len(times) - (name == "sigmas" and read_config.scheduler != FLOW)
     if isinstance(steps, bool) or not isinstance(steps, Integral):
         raise UserError(f"steps={steps!r} is no whole number", f"ask for 1 .. {STEPS_LIMIT}")
     if not 1 <= steps <= STEPS_LIMIT:
         raise UserError(f"{steps} steps make no sample", f"ask for 1 .. {STEPS_LIMIT}")
-    given = check_numbers(read_config.source, arguments)
-    request = _request(read_config, int(steps), compat, given, pipeline, x_shape)
+    numbers = check_numbers(read_config.source, arguments)
+    request = _request(read_config, int(steps), compat, numbers, pipeline, x_shape)
     request = replace(request, timesteps=own.get("timesteps"), sigmas=own.get("sigmas"))
     if strength is not None:
         request = _from_image(read_config, request, strength, pipeline)
@@ -178,8 +178,8 @@ def schedule_from_scheduler_config(
     return scheduler.schedule(read_config)
 
 
-def _open(given: str | Path | Mapping[str, Any], pipeline: str | None) -> tuple[Scheduler, SchedulerConfig]:
-    source, fields = read(given)
+def _open(config: str | Path | Mapping[str, Any], pipeline: str | None) -> tuple[Scheduler, SchedulerConfig]:
+    source, fields = read(config)
     name = fields.get("_class_name")
     if not isinstance(name, str) or name not in SCHEDULERS:
         raise UserError(f"{source}: unknown scheduler class {name!r}", f"choose one of {', '.join(SCHEDULERS)}")
@@ -198,18 +198,18 @@ def _request(
     pipeline: str | None,
     x_shape: Sequence[int] | None,
 ) -> ScheduleRequest:
-    """What the pipeline asks of its scheduler."""
+    """The pipeline's request to its scheduler."""
     if pipeline is None or config.scheduler != FLOW:
         return ScheduleRequest(steps, compat, arguments)
-    known = PIPELINES[pipeline]
+    rules = PIPELINES[pipeline]
     if config["use_dynamic_shifting"] and x_shape is not None and not {"mu", "tokens"} & set(arguments):
-        count = tokens(known, x_shape)
+        count = tokens(rules, x_shape)
         arguments = {**arguments, **({} if count is None else {"tokens": count})}
-    return ScheduleRequest(steps, compat, arguments, known.even)
+    return ScheduleRequest(steps, compat, arguments, rules.even)
 
 
-def _own_numbers(config: SchedulerConfig, name: str, given: Sequence[float]) -> tuple[float, ...]:
-    """The times that a caller brings, if this class takes them and they fall."""
+def _own_numbers(config: SchedulerConfig, name: str, times: Sequence[float]) -> tuple[float, ...]:
+    """A caller's own times. UserError if the class takes none, or if they do not fall."""
     if config.scheduler not in OWN_TIMES[name]:
         raise UserError(f"{config.scheduler} with {name}", f"they are for {', '.join(OWN_TIMES[name])}")
     if others := [field for field in (*OTHER_SIGMAS, *GRIDS_OF_STEPS) if config.fields.get(field)]:
@@ -217,9 +217,9 @@ def _own_numbers(config: SchedulerConfig, name: str, given: Sequence[float]) -> 
     if name == "timesteps" and k_diffusion.has_edm_times(config):
         raise config.refuse("timestep_type", "the network is passed log(sigma) / 4", "give sigmas")
     fix = "give numbers from noisy to clean, each smaller"
-    numbers = tuple(given) if isinstance(given, Iterable) else ()
+    numbers = tuple(times) if isinstance(times, Iterable) else ()
     if not numbers or not all(isinstance(each, Real) and not isinstance(each, bool) for each in numbers):
-        raise UserError(f"{config.source}: {name} {given!r:.80} are no list of numbers", fix)
+        raise UserError(f"{config.source}: {name} {times!r:.80} are no list of numbers", fix)
     if not all(s > t for s, t in pairwise(numbers)) or not 0 <= numbers[-1] <= numbers[0] <= MOST:
         raise UserError(f"{config.source}: {name} {list(numbers)[:8]}", fix)
     if config.scheduler == FLOW and numbers[0] > 1:
@@ -255,7 +255,7 @@ def _from_image(
 
 
 def _started(plan: Plan, recipe: SchedulerRecipe) -> Plan:
-    """The plan with its first draw, what its shape reads and its sample scaled as the recipe says."""
+    """The plan with its first draw, the input of its shaping and its sample scaled as the recipe says."""
     factor = 1.0 if recipe.start is None or plan.strength is not None else recipe.start / recipe.times[0].sigma
     start = tuple((row[0] * factor, *row[1:]) for row in plan.start)
     output = tuple(recipe.scale * number for number in plan.output)

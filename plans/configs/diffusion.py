@@ -55,12 +55,12 @@ def ddim(config: SchedulerConfig, request: ScheduleRequest) -> SchedulerRecipe:
     eta = request.argument("eta", 0.0)
     check_share("eta", eta)
     spec, _ = schedule(config)
-    told = spaced(config, request.steps, whole=True)
-    points = _points(config, request, spec, told)
+    timesteps = spaced(config, request.steps, whole=True)
+    points = _points(config, request, spec, timesteps)
     end = CLEAN if config["set_alpha_to_one"] else _points(config, request, spec, np.zeros(1))[0]
     if request.as_diffusers:
         stride = config["num_train_timesteps"] // request.steps
-        reached = [*_points(config, request, spec, np.maximum(told - stride, 0.0))]
+        reached = [*_points(config, request, spec, np.maximum(timesteps - stride, 0.0))]
         reached = [t if s.network >= stride else end for s, t in zip(points, reached)]
         targets = [t if t.lam > s.lam else ended([s, t], request)[-1] for s, t in zip(points, reached)]
         return _recipe(config, request, [*points, targets[-1]], _unchained(targets, eta))
@@ -69,7 +69,7 @@ def ddim(config: SchedulerConfig, request: ScheduleRequest) -> SchedulerRecipe:
 
 def _unchained(targets: Sequence[Time] | None, eta: float) -> Solver:
     """DDIM from each time to its target, which need not be the next time (None: it is), and with the network's noise
-    where x0 is clipped. The targets are those of all times."""
+    where x0 is clipped. `targets` has one for each time of the whole grid."""
 
     def solver(trace: Tracer, times: Sequence[Time]) -> Lin:
         x = trace.start()
@@ -154,7 +154,7 @@ def tcd(config: SchedulerConfig, request: ScheduleRequest) -> SchedulerRecipe:
 
 
 def _own(request: ScheduleRequest, usual: Callable[[], Any]) -> Any:
-    """The timesteps that a caller brings, or else the usual ones."""
+    """A caller's own timesteps, or else the usual ones."""
     if request.timesteps is None:
         return usual()
     if any(number % 1 for number in request.timesteps):
@@ -174,12 +174,12 @@ def _distilled(config: SchedulerConfig, request: ScheduleRequest) -> Any:
     return trained[np.floor(np.linspace(0, left, request.steps, endpoint=False)).astype(int)].astype(np.float64)
 
 
-def _points(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec, told: Any) -> list[Time]:
+def _points(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec, timesteps: Any) -> list[Time]:
     bars = tables.alpha_bars(spec, request.as_diffusers)
-    if told.min() < 0 or told.max() >= len(bars):
-        why = f"timesteps {told.min():g} .. {told.max():g} are beyond the table of {len(bars)}"
+    if timesteps.min() < 0 or timesteps.max() >= len(bars):
+        why = f"timesteps {timesteps.min():g} .. {timesteps.max():g} are beyond the table of {len(bars)}"
         raise config.refuse("steps_offset", why, "ask for fewer steps")
-    return [Time(float(t), sqrt(bars[int(t)]), sqrt(1 - bars[int(t)])) for t in told]
+    return [Time(float(t), sqrt(bars[int(t)]), sqrt(1 - bars[int(t)])) for t in timesteps]
 
 
 def _recipe(

@@ -1,4 +1,4 @@
-"""What schedulers over a table of timesteps share: betas, what the network predicts, and which times they visit."""
+"""Common parts of schedulers over a table of timesteps: betas, the network's prediction, and the times they visit."""
 
 from dataclasses import dataclass
 from math import inf, log
@@ -67,7 +67,7 @@ class SigmaTable:
 
     @classmethod
     def of(cls, spec: ScheduleSpec, request: ScheduleRequest) -> "SigmaTable":
-        """That of a schedule, as diffusers has it or exactly."""
+        """The table of a schedule, as diffusers has it or exactly."""
         return cls(tables.rhos(spec, request.as_diffusers), request.as_diffusers)
 
     def at(self, timesteps: Array) -> Array:
@@ -82,8 +82,8 @@ class SigmaTable:
     def timesteps(self, rhos: Array) -> Array:
         """The way back, linear in the logarithm, within the table.
 
-        Where told times are cut to whole numbers, rounding decides them at the table's own sigmas. So operations are
-        those of diffusers: the logarithm of rho in float64, those of the table and their differences in float32.
+        Where times are cut to whole numbers, rounding decides at the table's own sigmas. So the operations are those of
+        diffusers: the logarithm of rho in float64, the logarithms of the table and their differences in float32.
         """
         logs, wanted = self.logs, np.log(rhos)
         least = np.minimum.accumulate(logs[::-1])[::-1]  # of this timestep and noisier ones: float32 tables may fall
@@ -152,18 +152,20 @@ def exponential(high: float, low: float, steps: int) -> Array:
 
 
 def flow_sigmas(config: SchedulerConfig, request: ScheduleRequest) -> Array:
-    """Those of `use_flow_sigmas`: from nearly 1 down, shifted; the end is left out."""
+    """The sigmas of `use_flow_sigmas`: from nearly 1 down, shifted, without the end."""
     if "mu" in request.arguments:
         shift = dynamic_shift(config, request.arguments["mu"])
     else:
         shift = checked_shift(config, "flow_shift", config["flow_shift"])
-    sigmas = (1 - np.linspace(1, 1 / config["num_train_timesteps"], request.steps + 1))[:0:-1]  # told times are cut
+    sigmas = (1 - np.linspace(1, 1 / config["num_train_timesteps"], request.steps + 1))[
+        :0:-1
+    ]  # the times that follow are cut
     return np.asarray(shift * sigmas / (1 + (shift - 1) * sigmas))
 
 
 def stretched(config: SchedulerConfig, sigmas: Array) -> Array:
-    """Flow sigmas, 1 - sigma stretched to end at shift_terminal. The order of operations is that of diffusers, which
-    cuts what the network is told to whole numbers."""
+    """Flow sigmas, 1 - sigma stretched to end at shift_terminal. The operations are in diffusers' order, which cuts
+    the network's times to whole numbers."""
     terminal = config["shift_terminal"]
     if not 0 < terminal < 1:
         raise config.refuse("shift_terminal", "it is the last sigma", "give a number between 0 and 1")

@@ -1,7 +1,7 @@
 """Multistep and singlestep solvers in lambda: DPM-Solver, DPM-Solver++, DEIS, UniPC, SA-Solver.
 
 They lay a grid of one more point than there are steps and leave its last out, keep x as it is, and start at deviation
-1. What the network is told is cut to a whole timestep, also where the sigma belongs to none.
+1. The network is passed a whole timestep, cut off, also where the sigma belongs to none.
 """
 
 from math import inf
@@ -155,7 +155,7 @@ def unipc(config: SchedulerConfig, request: ScheduleRequest) -> SchedulerRecipe:
     if not all(isinstance(step, int) and not isinstance(step, bool) and step >= 0 for step in uncorrected):
         raise config.refuse("disable_corrector", "it is a list of steps, counted from 0", "mend the file")
     if config["shift_terminal"] is not None and not config["use_flow_sigmas"]:
-        raise config.refuse("shift_terminal", "it is that of a flow", "leave it out, or set use_flow_sigmas")
+        raise config.refuse("shift_terminal", "it belongs to a flow", "leave it out, or set use_flow_sigmas")
     if config.fields.get("solver_p") is not None:
         raise config.refuse("solver_p", "plans have one solver", "leave it out")
     if not config["lower_order_final"] and config["final_sigmas_type"] == "zero" and order > 1:
@@ -220,9 +220,9 @@ def _recipe(
         times = _flow_times(config, request, to_clean, ends)
     else:
         table = SigmaTable.of(spec, request)
-        told, rhos, end = _grid(config, request, table, ends, karras_whole, last)
-        told = np.trunc(told) if request.as_diffusers else told
-        times = [preserving(float(t), float(rho)) for t, rho in zip(told, rhos, strict=True)]
+        timesteps, rhos, end = _grid(config, request, table, ends, karras_whole, last)
+        timesteps = np.trunc(timesteps) if request.as_diffusers else timesteps
+        times = [preserving(float(t), float(rho)) for t, rho in zip(timesteps, rhos, strict=True)]
         times = ended([*times, preserving(0.0, 0.0 if to_clean else end)], request)
     heads = 2 if str(fields.get("variance_type")).startswith("learned") else 1
     return SchedulerRecipe(spec, prediction, times, solver, start=1.0, shaping=shaping_of(config), heads=heads)
@@ -236,25 +236,25 @@ def _grid(
     karras_whole: bool | None,
     last: int | None,
 ) -> tuple[Array, Array, float]:
-    """Timesteps told, sigma / alpha there, and the sigma that follows if it is not 0."""
+    """The network's timesteps, sigma / alpha there, and the sigma that follows if it is not 0."""
     low, high = float(table.rhos[0]), float(table.rhos[-1])
     if config.fields.get("use_lu_lambdas") and not config["use_karras_sigmas"]:
         check_ends(config, "use_lu_lambdas", high, low)
         first, last = table.logs[-1], table.logs[0]
         rhos = np.exp(first + np.linspace(0, 1, request.steps) * (last - first))
-        told = table.timesteps(rhos)
-        return (told if config["beta_schedule"] == "squaredcos_cap_v2" else told.round()), rhos, low
+        timesteps = table.timesteps(rhos)
+        return (timesteps if config["beta_schedule"] == "squaredcos_cap_v2" else timesteps.round()), rhos, low
     other = respaced(config, high, low, request.steps)
     if other is None:
-        given = request.timesteps
-        told = spaced(config, request.steps, extra=1, whole=True, last=last) if given is None else np.array(given)
-        return told, table.at(told), low
-    told = table.timesteps(other)
+        own = request.timesteps
+        timesteps = spaced(config, request.steps, extra=1, whole=True, last=last) if own is None else np.array(own)
+        return timesteps, table.at(timesteps), low
+    timesteps = table.timesteps(other)
     if karras_whole is None:
         karras_whole = config["beta_schedule"] != "squaredcos_cap_v2"
     if config["use_karras_sigmas"] and karras_whole:
-        told = told.round()
-    return told, other, low if ends == "table" else float(other[-1])
+        timesteps = timesteps.round()
+    return timesteps, other, low if ends == "table" else float(other[-1])
 
 
 def _flow_times(config: SchedulerConfig, request: ScheduleRequest, to_clean: bool, ends: str) -> list[Time]:
@@ -274,26 +274,26 @@ def _flow_times(config: SchedulerConfig, request: ScheduleRequest, to_clean: boo
         sigmas = flow_sigmas(config, request)
     if ends == "table" and not to_clean:
         raise config.refuse("final_sigmas_type", "a flow has no least sigma", "set zero")
-    told = sigmas * T
+    timesteps = sigmas * T
     if request.as_diffusers:
-        told = np.trunc(told)
+        timesteps = np.trunc(timesteps)
         sigmas = sigmas.astype(np.float32).astype(np.float64)  # near 1 the rounding shows in alpha = 1 - sigma
-    times = [straight(float(t), float(sigma)) for t, sigma in zip(told, sigmas, strict=True)]
+    times = [straight(float(t), float(sigma)) for t, sigma in zip(timesteps, sigmas, strict=True)]
     return ended([*times, straight(0.0, 0.0 if to_clean else float(sigmas[-1]))], request)
 
 
-def _check_algorithm(config: SchedulerConfig, *known: str) -> None:
-    if config["algorithm_type"] not in known:
-        raise config.refuse("algorithm_type", "the class does not have it", f"set {known[0]}")
+def _check_algorithm(config: SchedulerConfig, *algorithms: str) -> None:
+    if config["algorithm_type"] not in algorithms:
+        raise config.refuse("algorithm_type", "the class does not have it", f"set {algorithms[0]}")
 
 
 def _check_mu(config: SchedulerConfig, request: ScheduleRequest) -> None:
-    """Of all classes here but UniPC: mu is their one argument, and they shift by e^mu alone."""
+    """All classes here but UniPC take the one argument mu, and shift by e^mu."""
     check_arguments(config, request, "mu")
     if "mu" not in request.arguments:
         return
     if not config["use_dynamic_shifting"]:
-        raise config.refuse("use_dynamic_shifting", "mu is that of a dynamic shift", "set it, or leave mu out")
+        raise config.refuse("use_dynamic_shifting", "mu belongs to a dynamic shift", "set it, or leave mu out")
     if config["time_shift_type"] != "exponential":
         raise config.refuse("time_shift_type", "the class shifts by e^mu", "set exponential")
 

@@ -1,7 +1,7 @@
 """Schedulers that came from k-diffusion: Euler, Heun, DPM2, their ancestral forms, LMS.
 
-Their x is x / alpha of ours, and what the network sees is x; they start at the first sigma, or with `leading` at
-deviation 1 as the network sees it.
+Their x is x / alpha of ours, and the network sees our x. They start at the first sigma, or with `leading` at deviation
+1 as the network sees it.
 """
 
 import numpy as np
@@ -71,14 +71,14 @@ def kdpm2_ancestral(config: SchedulerConfig, request: ScheduleRequest) -> Schedu
 
 
 def sde(config: SchedulerConfig, request: ScheduleRequest) -> SchedulerRecipe:
-    """DPMSolverSDEScheduler. Its noise is one Brownian motion, drawn as a tree; that of plans has the same law."""
+    """DPMSolverSDEScheduler. Its noise is one Brownian motion, drawn as a tree; the noise of plans has the same law."""
     check_arguments(config, request)
     _refuse_sample(config)
     return _recipe(config, request, "dpmpp_sde")
 
 
 def lms(config: SchedulerConfig, request: ScheduleRequest) -> SchedulerRecipe:
-    """LMSDiscreteScheduler; `order` is an argument of its step, 4 unless given."""
+    """LMSDiscreteScheduler; `order` is an argument of its step, 4 by default."""
     check_arguments(config, request, "order")
     order = request.argument("order", 4)
     if order not in (1, 2, 3, 4):
@@ -110,12 +110,12 @@ def _recipe(
 def _times(config: SchedulerConfig, request: ScheduleRequest, table: SigmaTable, whole_karras: bool) -> list[Time]:
     fields = config.fields
     if request.sigmas is not None:
-        *given, last = request.sigmas
-        told = np.log(given) / 4 if has_edm_times(config) else table.timesteps(np.array(given))
-        pairs = zip(told, given, strict=True)
+        *sigmas, last = request.sigmas
+        timesteps = np.log(sigmas) / 4 if has_edm_times(config) else table.timesteps(np.array(sigmas))
+        pairs = zip(timesteps, sigmas, strict=True)
         return ended([*(preserving(float(t), rho) for t, rho in pairs), preserving(0.0, last)], request)
-    told = spaced(config, request.steps, whole=False) if request.timesteps is None else np.array(request.timesteps)
-    rhos = table.at(told)
+    timesteps = spaced(config, request.steps, whole=False) if request.timesteps is None else np.array(request.timesteps)
+    rhos = table.at(timesteps)
     if fields.get("interpolation_type") == "log_linear":
         # from timestep 0's sigma up to the noisiest: one more than there are steps, in diffusers
         ends = np.log(table.rhos[-1]), np.log(table.rhos[0])
@@ -126,13 +126,13 @@ def _times(config: SchedulerConfig, request: ScheduleRequest, table: SigmaTable,
             )
     other = respaced(config, float(rhos[0]), float(rhos[-1]), request.steps)
     if other is not None:
-        rhos, told = other, table.timesteps(other)
+        rhos, timesteps = other, table.timesteps(other)
         if whole_karras and fields["use_karras_sigmas"]:
-            told = told.round()
+            timesteps = timesteps.round()
     if has_edm_times(config):
-        told = np.log(rhos) / 4
+        timesteps = np.log(rhos) / 4
     end = float(table.rhos[0]) if fields.get("final_sigmas_type") == "sigma_min" else 0.0
-    times = [preserving(float(t), float(rho)) for t, rho in zip(told, rhos, strict=True)]
+    times = [preserving(float(t), float(rho)) for t, rho in zip(timesteps, rhos, strict=True)]
     return ended([*times, preserving(0.0, end)], request)
 
 

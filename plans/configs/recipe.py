@@ -1,4 +1,4 @@
-"""What every scheduler class comes down to: a schedule, times, a solver, and how a run starts and ends."""
+"""The recipe of a scheduler class: a schedule, times, a solver, and how a run starts and ends."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ LOWERED_BELOW = 15  # steps, from where on diffusers leaves lower_order_final un
 
 @dataclass(frozen=True)
 class ScheduleRequest:
-    """What a plan is wanted for.
+    """The request of a pipeline to its scheduler.
 
     arguments: what a pipeline passes to the scheduler: to `step` (eta, order) and to `set_timesteps` (mu).
     even: the pipeline also passes the sigmas of a flow, before their shift.
@@ -50,7 +50,7 @@ class ScheduleRequest:
 
 @dataclass(frozen=True)
 class ScaledShaping:
-    """What is done to each predicted x0: it is multiplied by `gain`, then shaped."""
+    """The shaping of each predicted x0, after a multiplication by `gain`."""
 
     shaping: Shaping | None = None
     gain: float = 1.0
@@ -58,8 +58,11 @@ class ScaledShaping:
 
 @dataclass(frozen=True)
 class SchedulerRecipe:
-    """`start`: standard deviation of the first x, None the schedule's sigma there. `scale`: what the sample is
-    multiplied by, for schedulers whose x is x / alpha of ours."""
+    """The plan of a scheduler, before it is traced.
+
+    start: standard deviation of the first x; None is the schedule's sigma there.
+    scale: factor of the sample, for schedulers whose x is x / alpha of ours.
+    """
 
     spec: ScheduleSpec
     prediction: Prediction
@@ -77,19 +80,19 @@ def checked(spec: ScheduleSpec) -> ScheduleSpec:
 
 
 def checked_shift(config: SchedulerConfig, field: str, shift: float) -> float:
-    """By what a flow's sigmas are shifted, if they stay sigmas of a flow."""
+    """The shift of a flow's sigmas. UserError if they would not stay sigmas of a flow."""
     if not 1e-3 <= shift <= 1e3:
         raise config.refuse(field, f"a shift by {shift:g}", "give a shift in 0.001 .. 1000")
     return float(shift)
 
 
 def e_to(mu: float) -> float:
-    """e^mu, or a number that is out of every range where that is too large for one."""
+    """e^mu; for a large mu a number that is beyond every range."""
     return exp(min(mu, 700.0))
 
 
 def dynamic_shift(config: SchedulerConfig, mu: float) -> float:
-    """By how much `use_dynamic_shifting` shifts a flow's sigmas: e^mu, or with time_shift_type linear mu itself."""
+    """The shift of `use_dynamic_shifting`: e^mu, or mu itself with time_shift_type linear."""
     linear = config["time_shift_type"] == "linear"
     if linear and mu <= 0:
         raise config.refuse("time_shift_type", f"a shift by mu = {mu:g}", "give a positive mu")
@@ -102,31 +105,32 @@ def named(text: str) -> Solver:
 
 
 def call(solver: str, **parameters: Any) -> Solver:
-    """A solver by name with those of its parameters that are given (None is not)."""
-    given = ", ".join(f"{name}={value!r}" for name, value in parameters.items() if value is not None)
-    return named(f"{solver}({given})" if given else solver)
+    """A solver by name with parameters; None leaves a parameter at its default."""
+    text = ", ".join(f"{name}={value!r}" for name, value in parameters.items() if value is not None)
+    return named(f"{solver}({text})" if text else solver)
 
 
-def preserving(told: float, rho: float) -> Time:
+def preserving(network: float, rho: float) -> Time:
     """A time of a variance-preserving schedule by sigma / alpha."""
     if rho == 0:
         return CLEAN
-    return Time(told, 0.0, 1.0) if rho == inf else Time(told, 1 / sqrt(1 + rho * rho), rho / sqrt(1 + rho * rho))
+    return Time(network, 0.0, 1.0) if rho == inf else Time(network, 1 / sqrt(1 + rho * rho), rho / sqrt(1 + rho * rho))
 
 
-def straight(told: float, sigma: float) -> Time:
+def straight(network: float, sigma: float) -> Time:
     """A time of a flow by sigma."""
-    return CLEAN if sigma == 0 else Time(told, 1 - sigma, sigma)
+    return CLEAN if sigma == 0 else Time(network, 1 - sigma, sigma)
 
 
-def exploding(told: float, sigma: float) -> Time:
+def exploding(network: float, sigma: float) -> Time:
     """A time of a schedule with alpha = 1 by sigma."""
-    return CLEAN if sigma == 0 else Time(told, 1.0, sigma)
+    return CLEAN if sigma == 0 else Time(network, 1.0, sigma)
 
 
 def ended(times: list[Time], request: ScheduleRequest) -> list[Time]:
-    """Some schedulers end with a step to where they are: it costs an evaluation and changes nothing, but counts where
-    the order falls in the last steps. As diffusers has it, it goes a hair's breadth; correct is to drop it."""
+    """The times with a correct end. Some schedulers end with a step to where they are: it costs an evaluation and
+    changes nothing, but counts where the order falls in the last steps. As in diffusers it goes a hair's breadth;
+    "correct" drops it."""
     s, t = times[-2:]
     if abs(t.lam - s.lam) > 1e-5:
         return times
@@ -159,7 +163,7 @@ def lowers(config: SchedulerConfig, request: ScheduleRequest) -> bool:
 
 
 def check_numbers(source: str, arguments: Mapping[str, float] | None) -> Mapping[str, float]:
-    """What a pipeline passes on, if each is a finite number."""
+    """The arguments that a pipeline passes on. UserError if one is no finite number."""
     if arguments is not None and not isinstance(arguments, Mapping):
         raise UserError(f"{source}: arguments {arguments!r} are no names and numbers", 'give {"eta": 0.5}')
     for name, value in (arguments or {}).items():
@@ -168,9 +172,9 @@ def check_numbers(source: str, arguments: Mapping[str, float] | None) -> Mapping
     return arguments or {}
 
 
-def check_arguments(config: SchedulerConfig, request: ScheduleRequest, *known: str) -> None:
-    """No argument that the class does not take."""
+def check_arguments(config: SchedulerConfig, request: ScheduleRequest, *names: str) -> None:
+    """UserError for an argument that the class does not take."""
     for name in request.arguments:
-        if name not in known:
-            takes = f"it takes {', '.join(known)}" if known else "it takes none"
+        if name not in names:
+            takes = f"it takes {', '.join(names)}" if names else "it takes none"
             raise UserError(f"{config.source}: {config.scheduler} has no argument {name!r}", takes)

@@ -1,6 +1,6 @@
 """Configs that diffusers 0.42 gives no sample for, by an exception or NaN, though their method has one.
 
-They are refused where diffusers is followed. What no class or method has is refused where it is read.
+They are refused where diffusers is followed. Values that no class or method has are refused where they are read.
 """
 
 from fewstep.plans.configs.config import SchedulerConfig

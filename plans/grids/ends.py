@@ -1,4 +1,4 @@
-"""What all grids share: how many steps there may be, and where a grid ends."""
+"""Common parts of all grids: the number of steps and the end."""
 
 import math
 from collections.abc import Sequence
@@ -10,7 +10,8 @@ STEPS_LIMIT = 10_000  # continuous time has no timesteps to run out of
 
 
 def check_steps(schedule: NoiseSchedule, steps: int, *, distinct: bool = True) -> None:
-    """Positive, and no more than there are timesteps (`distinct`: the grid visits each once at most)."""
+    """UserError unless steps are positive, and with `distinct`, for grids that visit a timestep once, no more than the
+    timesteps."""
     if steps < 1:
         raise UserError(f"{steps} steps make no sample", "ask for at least 1")
     if steps > STEPS_LIMIT:
@@ -23,7 +24,7 @@ def check_steps(schedule: NoiseSchedule, steps: int, *, distinct: bool = True) -
 
 
 def ended(schedule: NoiseSchedule, times: Sequence[Time], final_sigma: float | None) -> tuple[Time, ...]:
-    """The times, then the clean end, or the point where sigma / alpha is `final_sigma`. Checked to lose noise."""
+    """The times, and then the clean end, or the point where sigma / alpha is `final_sigma`. They must lose noise."""
     if final_sigma is not None and not 0 <= final_sigma < math.inf:
         raise UserError(f"a grid cannot end at sigma {final_sigma:g}", "give a positive number, or leave it out")
     end = schedule.at_rho(final_sigma) if final_sigma else CLEAN

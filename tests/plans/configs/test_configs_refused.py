@@ -124,7 +124,7 @@ from fewstep.plans.errors import UserError
         (
             {"_class_name": "DPMSolverMultistepScheduler"},
             {"arguments": {"mu": 1.0}},
-            "use_dynamic_shifting False .*: mu is that of a dynamic shift",
+            "use_dynamic_shifting False .*: mu belongs to a dynamic shift",
         ),
         (
             {"_class_name": "DEISMultistepScheduler", "use_dynamic_shifting": True, "time_shift_type": "linear"},
