@@ -7,7 +7,6 @@ what is installed, samples, compares and times, and writes docs/measured/gpu.md.
 so in one line. What fails is a row that says why. Torch takes part where it sees the GPU. Takes half an hour.
 """
 
-import argparse
 import sys
 import tempfile
 import time
@@ -19,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import options
 from benchmarks.markdown import table
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
@@ -241,7 +241,7 @@ def seen() -> Gpu | None:
 
 
 def main(given: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = options.parser_of(__doc__)
     parser.add_argument("--model", action="append", help="a shipped model; by default fashion_mnist and cifar10")
     parser.add_argument("--output", type=Path, default=PAGE, help="the page to write")
     arguments = parser.parse_args(given)

@@ -8,7 +8,6 @@ int8 of other tools is compared where --python says what has them (quantization/
 machine should do nothing else.
 """
 
-import argparse
 import json
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from typing import Any
 
 import msgspec
 
+from benchmarks import options
 from benchmarks.markdown import table
 from benchmarks.quantization.outcome import Outcome, Row
 from fewstep.cli.run import RunOptions, run
@@ -162,16 +162,13 @@ These commands print the tables:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = options.parser_of(__doc__)
     parser.add_argument("bundle", type=Path, help="that `fewstep demo` made")
     parser.add_argument("--python", action="append", default=[], metavar="TOOL=PATH", help="as compare.py has it")
     parser.add_argument("--work", type=Path, help="what compare.py keeps; by default its own folder")
     arguments = parser.parse_args()
-    try:
-        text = page(arguments.bundle, arguments.python, arguments.work)
-    except UserError as error:
-        parser.error(str(error))
-    PAGE.write_text(text)
+    with options.refusing(parser):
+        PAGE.write_text(page(arguments.bundle, arguments.python, arguments.work))
 
 
 if __name__ == "__main__":

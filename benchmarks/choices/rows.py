@@ -17,8 +17,8 @@ from fewstep.calibration.choosing.trials import TRIED, open_trials, try_methods
 from fewstep.calibration.count import count_activations
 from fewstep.calibration.precision.variants import Variants
 from fewstep.graph.graph import Graph
-from fewstep.graph.selection import FEW_CHANNELS, OUTER, WeightedOp, considered_ops
-from fewstep.lowering.encoding import Encoding, asymmetric_uint8, symmetric_int8
+from fewstep.graph.selection import WeightedOp
+from fewstep.lowering.encoding import symmetric_int8
 from fewstep.lowering.pairs import pairs
 from fewstep.lowering.quantize import encodings_of
 from fewstep.lowering.scheme import Target
@@ -28,14 +28,11 @@ from fewstep.lowering.targets.openvino import OPENVINO
 from fewstep.lowering.targets.tensorrt import TENSORRT
 from fewstep.lowering.weights import QuantizedWeight, quantize_weight
 from fewstep.plans.plan import regroup
-from fewstep.ranges.table import LARGEST_WEIGHT, Method, Range, Ranges
+from fewstep.ranges.table import LARGEST_WEIGHT, Method
 from fewstep.runtime.backends import LoadedGraph
 
 Row = Callable[[Seen], Body]
 
-FOUR_BITS = 7  # the greatest magnitude of a 4-bit weight
-# int8 containers with 4-bit numbers: it saves neither time nor memory on a CPU, and shows what the bits are worth
-CPU_X86_4BIT = replace(CPU_X86, scheme=replace(CPU_X86.scheme, largest_weight=FOUR_BITS))
 # pairs on what operations read, none on what they make: what no kernel of onnxruntime does as fast
 UNROUNDED = replace(CPU_X86, scheme=replace(CPU_X86.scheme, form=pairs(np.dtype(np.float32))))
 ALL_CHANNELS = replace(CPU_X86, scheme=replace(CPU_X86.scheme, least_gain=-np.inf))
@@ -73,70 +70,29 @@ def one_scale(target: Target, seen: Seen) -> Body:
     return seen.lowered(seen.table(seen.deployed, "mse"), target)
 
 
-def symmetric(seen: Seen) -> Body:
-    scheme = replace(CPU_X86.scheme, encode=around_128)
-    return seen.lowered(seen.usual, replace(CPU_X86, scheme=scheme))
-
-
-def around_128(table: Ranges, grouped: bool) -> Encoding:
-    """uint8 with the zero point in the middle, as a symmetric code has it."""
-
-    def widened(found: Range) -> Range:
-        reach = max(-found.low, found.high)
-        return Range(-reach, reach)
-
-    return asymmetric_uint8(
-        replace(table, pooled=widened(table.pooled), per_group=tuple(map(widened, table.per_group))), grouped
-    )
-
-
-def outer_too(seen: Seen) -> Body:
-    """The first layers, the last, and narrow ones between them in int8 as well."""
-    ops = tuple(op for op, reason in considered_ops(seen.task.prepared) if reason in ("", OUTER, FEW_CHANNELS))
-    return seen.with_weights(partial(_nearest, seen, LARGEST_WEIGHT), ops=ops)
-
-
 def fewer(seen: Seen) -> Body:
     few = replace(seen.task, seeds=seen.task.seeds[: len(seen.task.seeds) // 4])
     return seen.lowered(seen.table(count_activations(few)))
 
 
-def unclipped_weights(seen: Seen) -> Body:
-    return seen.lowered(replace(seen.usual, method="minmax"))
-
-
-def one_scale_a_weight(seen: Seen) -> Body:
-    """Every weight with one scale for all its output channels."""
-
-    def quantize(op: WeightedOp, weight: NDArray[np.float32]) -> QuantizedWeight:
-        whole = quantize_weight(weight.reshape(1, -1), 0, seen.usual.method)
-        return QuantizedWeight(whole.values.reshape(weight.shape), whole.scales.repeat(weight.shape[op.axis]), op.axis)
-
-    return seen.with_weights(quantize)
-
-
-def second_order(largest: int, seen: Seen) -> Body:
+def second_order(seen: Seen) -> Body:
     """Weights rounded by what their error does to a layer's output; scales as usual."""
     codes = encodings_of(seen.task.prepared, seen.usual, seen.ops, CPU_X86.scheme)
 
     def quantize(op: WeightedOp, weight: NDArray[np.float32]) -> QuantizedWeight:
-        nearest = _nearest(seen, largest, op, weight)
+        nearest = quantize_weight(weight, op.axis, seen.usual.method)
         if op.name not in seen.hessians:
             return nearest
         hessian, multipliers = seen.hessians[op.name], codes[op.x].multipliers
         if multipliers is not None:  # what the weight reads is multiplied
             taps = multipliers.repeat(len(hessian) // len(multipliers))
             hessian = hessian * np.outer(taps, taps)
-        rows = gptq(as_rows(op, weight), nearest.scales.astype(np.float64), hessian, largest)
+        rows = gptq(as_rows(op, weight), nearest.scales.astype(np.float64), hessian, LARGEST_WEIGHT)
         shape = (weight.shape[op.axis], *np.delete(weight.shape, op.axis))
         values = np.moveaxis(rows.astype(np.int8).reshape(shape), 0, op.axis)
         return replace(nearest, values=np.ascontiguousarray(values))
 
     return seen.with_weights(quantize)
-
-
-def _nearest(seen: Seen, largest: int, op: WeightedOp, weight: NDArray[np.float32]) -> QuantizedWeight:
-    return quantize_weight(weight, op.axis, seen.usual.method, largest=largest)
 
 
 def _run_by(opened: Callable[[Graph], LoadedGraph], row: Row) -> Row:
@@ -151,15 +107,9 @@ ROWS: dict[str, Row] = {
     "groups: pooled, not step": pooled,
     "inputs: normal, not deployed": normal_times,
     "trajectories: a quarter of them": fewer,
-    "zero points: in the middle, not chosen": symmetric,
     "outputs: not rounded (simulated)": _run_by(simulated, partial(lowered_for, UNROUNDED)),
-    "operations: the first and the last in int8 too": outer_too,
-    "weights: min-max, not mse": unclipped_weights,
-    "weights: one scale, not one a channel": one_scale_a_weight,
-    "weights: GPTQ": partial(second_order, LARGEST_WEIGHT),
+    "weights: GPTQ": second_order,
     "weights: 7 bits (cpu-x86-7bit)": partial(lowered_for, CPU_X86_7BIT),
-    "weights: 4 bits": partial(lowered_for, CPU_X86_4BIT),
-    "weights: 4 bits, GPTQ": partial(second_order, FOUR_BITS),
     "target: openvino": _run_by(on_openvino, partial(lowered_for, OPENVINO)),
     "target: openvino, ranges auto": _run_by(on_openvino, partial(chosen, OPENVINO)),
     "target: openvino, ranges mse": _run_by(on_openvino, partial(one_scale, OPENVINO)),

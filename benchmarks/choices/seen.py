@@ -65,9 +65,7 @@ class Seen:
         graph, _, _ = lower_graph(self.task.prepared, table, target)
         return Body(graph, table.groups)
 
-    def with_weights(
-        self, quantize: Quantizer, target: Target = CPU_X86, ops: tuple[WeightedOp, ...] | None = None
-    ) -> Body:
-        """Lowered as usual, but for how weights become integers, or which operations are lowered."""
-        graph, _, _ = lower_ops(self.task.prepared, self.usual, target, self.ops if ops is None else ops, quantize)
+    def with_weights(self, quantize: Quantizer) -> Body:
+        """Lowered as usual, but for how weights become integers."""
+        graph, _, _ = lower_ops(self.task.prepared, self.usual, CPU_X86, self.ops, quantize)
         return Body(graph, self.usual.groups)

@@ -8,11 +8,11 @@ with: every layer keeps its activations near the size of its inputs, and norms s
 the others, so that the output is not zero. There is no text encoder: texts are conditions.
 """
 
-import argparse
 import json
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from benchmarks import options
 from benchmarks.large.networks import NETWORKS, Network
 
 Dtype = Literal["float32", "float16"]
@@ -54,7 +54,7 @@ def write_pipeline(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = options.parser_of(__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--network", choices=tuple(NETWORKS), default="sd15")
     parser.add_argument(

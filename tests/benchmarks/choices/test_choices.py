@@ -1,4 +1,4 @@
-"""What the ablation compares with: rounding by second moments, and a code around the middle."""
+"""What the ablation compares with: rounding by second moments."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -9,11 +9,9 @@ import pytest
 from benchmarks.choices.gptq import gptq
 from benchmarks.choices.hessians import as_rows, drawn_patches, layer_hessians
 from benchmarks.choices.normal_times import LONG, count_at_normal_times, drawn_steps
-from benchmarks.choices.rows import around_128
 from fewstep.calibration.opening import open_task
 from fewstep.graph.selection import selected_ops
 from fewstep.graph.session import run
-from fewstep.ranges.table import Range, Ranges
 from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
 from tests.lowering.bodies.small_body import body, feeds
 
@@ -76,12 +74,6 @@ def test_second_moments_are_means_over_the_plan(tmp_path: Path) -> None:
     hessian = layer_hessians(task, [op])[op.name]
     assert hessian.shape == (16 * 9, 16 * 9) and np.array_equal(hessian, hessian.T)
     assert np.linalg.eigvalsh(hessian).min() > -1e-6 * hessian.max()
-
-
-def test_a_code_around_the_middle_reaches_as_far_as_the_further_end() -> None:
-    ranges = Ranges(Range(-1.0, 3.0), (Range(-1.0, 3.0),), 3.0, (3.0,))
-    code = around_128(ranges, True)
-    assert int(code.zero_point) in (127, 128) and np.isclose(code.scales[0], 3 / 127, rtol=0.01)
 
 
 def test_normal_times_lean_to_the_clean_end_and_each_sample_counts_at_its_own(tmp_path: Path) -> None:
