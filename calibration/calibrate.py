@@ -45,7 +45,7 @@ LOG = logging.getLogger("fewstep")
 
 @dataclass(frozen=True)
 class Calibration:
-    """What was measured and made. `tables` and `lowered` are by body name, e.g. "int8-cpu-x86". `refined` has the
+    """The outcome of a calibration. `tables` and `lowered` are by body name, e.g. "int8-cpu-x86". `refined` has the
     precision map of a body, if a bound was given."""
 
     manifest: Manifest
@@ -99,11 +99,11 @@ def _check_kernels(seen: FirstInputs, name: str, lowered: LoweredBody, target: T
         warn_of_disagreement(lowered.graph, chain.from_iterable(seen.values()), name, target.engine)
 
 
-def _check_stages(name: str, refined: SearchResult, known: LoweredBody, target: Target, seen: FirstInputs) -> None:
-    """The same for each graph of a precision map, in the groups it serves; `known` was checked before."""
+def _check_stages(name: str, refined: SearchResult, checked: LoweredBody, target: Target, seen: FirstInputs) -> None:
+    """A warning for each graph of a precision map, in the groups it serves, but for the one that was checked before."""
     served = 0
     for number, (until, lowered) in enumerate(refined.stages):
-        if lowered is not known:
+        if lowered is not checked:
             _check_kernels({g: seen[g] for g in range(served, until) if g in seen}, f"{name}-{number}", lowered, target)
         served = until
 

@@ -1,7 +1,7 @@
-"""What a calibration has counted so far, in the user's cache until its bundle is written: an interrupted one goes on.
+"""The counts of a calibration in the user's cache, until its bundle is written: an interrupted calibration goes on.
 
-Histograms merge exactly, so a calibration that was interrupted gives the same bytes as one that was not. It is kept
-under the hash of everything that the counts follow from, and with a hash of its own: a damaged file is no file.
+Histograms merge exactly, so an interrupted calibration gives the same bytes as any other. The file is named by the hash
+of all that the counts follow from. It has a hash of its own, and a damaged file is ignored.
 """
 
 import io
@@ -53,7 +53,7 @@ class Checkpoint:
     written: float = field(default_factory=monotonic)
 
     def load(self, empty: Counts) -> tuple[Counts, int]:
-        """What was counted before, and how far: `empty`, and 0, if there is no file."""
+        """The counts and the number of trajectories in them: `empty` and 0 if there is no file."""
         content = cache.read("calibration", self.name)
         if content is None:
             return empty, 0
@@ -82,22 +82,24 @@ class Checkpoint:
 
 
 def checkpoint_of(task: Task, graph_sha256: str, threads: int) -> Checkpoint:
-    """Of the float denoiser with this hash along the task, evaluated on so many threads (0: one for each core), whose
-    number changes sums. Of others, those that were long abandoned are removed."""
+    """The checkpoint of a task, whose float denoiser has this hash.
+
+    `threads` of an evaluation change its sums; 0 stands for one for each core. Abandoned checkpoints are removed.
+    """
     _remove_abandoned()
-    known = sha256(encode(task.plan))
-    known.update(repr((SCHEMA, graph_sha256, task.seeds, task.edges, task.sizes)).encode())
-    known.update(code())
-    known.update(repr(observed_tensors(task.prepared)).encode())
-    known.update(msgspec.json.encode((_around(task), _engine(), threads or (os.cpu_count(), usable_cores()))))
+    sha = sha256(encode(task.plan))
+    sha.update(repr((SCHEMA, graph_sha256, task.seeds, task.edges, task.sizes)).encode())
+    sha.update(code())
+    sha.update(repr(observed_tensors(task.prepared)).encode())
+    sha.update(msgspec.json.encode((_around(task), _engine(), threads or (os.cpu_count(), usable_cores()))))
     for name, rows in sorted((task.conditions or {}).items()):
-        known.update(f"{name} {rows.dtype} {rows.shape}".encode())
-        known.update(np.ascontiguousarray(rows).tobytes())
-    return Checkpoint(known.hexdigest()[:32])
+        sha.update(f"{name} {rows.dtype} {rows.shape}".encode())
+        sha.update(np.ascontiguousarray(rows).tobytes())
+    return Checkpoint(sha.hexdigest()[:32])
 
 
 def _remove_abandoned() -> None:
-    """What nobody has written to for so long, drafts of killed writes among it."""
+    """Remove files that nobody has written to for `ABANDONED` seconds, drafts of killed writes too."""
     try:
         for path in (cache.folder() / "calibration").glob("*"):
             if time() - path.stat().st_mtime > ABANDONED:
@@ -107,7 +109,7 @@ def _remove_abandoned() -> None:
 
 
 def _around(task: Task) -> tuple[object, ...]:
-    """What the body's inputs follow from beside the plan: x, conditions, and the hashes of what makes rows of them."""
+    """What decides on the body's inputs, besides the plan: x, conditions, and hashes of the graphs that encode them."""
     manifest = task.sampler.bundle.manifest
     graphs = [graph for graph in (manifest.conditioner, manifest.prologue) if graph is not None]
     files = [file for graph in graphs for file in (graph.file, *graph.data)]
@@ -117,13 +119,13 @@ def _around(task: Task) -> tuple[object, ...]:
 
 
 def _engine() -> tuple[object, ...]:
-    """What the order of its sums follows from beside its threads: its version and the instructions it may choose."""
+    """What decides on the order of onnxruntime's sums, other than threads: its version, and the CPU's instructions."""
     cpu = this_cpu()
     return onnxruntime.__version__, cpu.name, cpu.int8_instructions, cpu.has_avx512
 
 
 def _check(header: Header, empty: Counts) -> None:
-    """ValueError if a tensor was not watched: it could never be made up for. One that was may have had no values."""
+    """ValueError if a tensor was not watched. A watched tensor may have had no values."""
     for name in empty.tensors:
         if name not in header.tensors:
             raise ValueError(f"it has no tensor {name!r}")

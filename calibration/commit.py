@@ -1,4 +1,4 @@
-"""What a calibration adds to its bundle, all at once: int8 bodies, ranges, the plan, and what a search found."""
+"""Add to a bundle what a calibration makes, all at once: int8 bodies, ranges, the plan, and precision maps."""
 
 import logging
 import re
@@ -73,17 +73,17 @@ def commit(
     )
 
 
-def _warn_of_kept(bundle: Bundle, made: Mapping[str, Body], plan: Plan, command: str, table: RangesTable) -> None:
+def _warn_of_kept(bundle: Bundle, new: Mapping[str, Body], plan: Plan, command: str, table: RangesTable) -> None:
     """A warning for bodies that stay and were calibrated otherwise. Nothing of the work is lost to a damaged one."""
     try:
-        for said in kept_unlike(bundle, made, plan, command, table.groups):
+        for said in kept_unlike(bundle, new, plan, command, table.groups):
             LOG.warning("bodies of other targets stay, %s; calibrate all targets in one run to compare them", said)
     except UserError as error:
         LOG.warning("bodies of other targets stay, and how they were calibrated cannot be told: %s", error.what)
 
 
 def _maps(bundle: Bundle) -> tuple[PrecisionMap, ...]:
-    """What earlier searches found; a file that cannot be read is left behind with a warning."""
+    """The precision maps of earlier searches. A file that cannot be read is left behind with a warning."""
     file = bundle.manifest.precision
     try:
         return () if file is None else decode_maps(bundle.read(file), file)

@@ -1,11 +1,11 @@
-"""Which int8 bodies were calibrated alike, as far as the manifest tells: figures of others do not compare targets.
+"""Say which int8 bodies were calibrated alike, as far as the manifest shows. Figures of others do not compare targets.
 
 A bundle keeps the commands that made it. The last one that lowered for a target says how that target's body was
 calibrated. A bound is a matter of each body alone. So are the other targets, unless an earlier version merged groups by
 the codes of all: then the groups differ.
 
 Plans are compared by name and by the weight of guidance. A later plan that has both and other steps takes the place of
-the first in the bundle, and is not told from it but by other groups of ranges.
+the first in the bundle. Only other groups of ranges show it then.
 """
 
 from collections.abc import Collection, Mapping
@@ -31,7 +31,7 @@ class CalibrationRecord:
     groups: tuple[float, ...] | None = None  # None: not to be compared
 
     def differences(self, other: "CalibrationRecord") -> str:
-        """In words, what is otherwise than in the other one, beside the plan; empty if nothing is."""
+        """The options or groups that differ from another record, in words; empty if none differ. Plans do not count."""
         changed = []
         if self.options is not None and other.options is not None:
             own, others = self.options, other.options
@@ -44,8 +44,9 @@ class CalibrationRecord:
 
 def calibrated(bundle: Bundle, body: Body) -> CalibrationRecord:
     """How one int8 body of a bundle was calibrated."""
-    made = (options_of(command) for command in bundle.manifest.provenance.commands if command.startswith(CALIBRATE))
-    own = [options for options in made if body.target in options.get("target", "").split(",")]
+    commands = bundle.manifest.provenance.commands
+    calibrations = (options_of(command) for command in commands if command.startswith(CALIBRATE))
+    own = [options for options in calibrations if body.target in options.get("target", "").split(",")]
     options = own[-1] if own and own[-1].get("plan") == body.plan else None  # else commands were edited
     plan = calibrated_plan(bundle, body)
     said = f"{body.plan}" if plan is None else along(plan)
@@ -94,10 +95,10 @@ def judged_unlike(bundle: Bundle, plan: Plan) -> tuple[str, ...]:
 
 
 def kept_unlike(
-    bundle: Bundle, made: Collection[str], plan: Plan, command: str, groups: tuple[float, ...]
+    bundle: Bundle, new: Collection[str], plan: Plan, command: str, groups: tuple[float, ...]
 ) -> tuple[str, ...]:
     """What a calibration along `plan`, with ranges in these groups, must say of the int8 bodies that are in the bundle
-    and not among those `made`. UserError if the plan of one cannot be read."""
+    and not among those `new`. UserError if the plan of one cannot be read."""
     there = {name: body for name, body in bundle.manifest.bodies.items() if body.precision == "int8" and body.plan}
-    kept = {name: calibrated(bundle, body) for name, body in there.items() if name not in made}
+    kept = {name: calibrated(bundle, body) for name, body in there.items() if name not in new}
     return unlike(kept, CalibrationRecord(along(plan), options_of(command), groups), "this time")

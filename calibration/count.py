@@ -31,8 +31,9 @@ MEMORY = 2**26  # bytes of activations held at once: rows are run one by one, so
 def count_activations(
     task: Task, progress: Progress = SILENT, kept: Checkpoint | None = None, workers: Workers | None = None
 ) -> Counts:
-    """What the activations of the prepared graph hold, counted by lambda group. `kept` is the task's. `workers` follow
-    a trajectory each; without them this process follows all.
+    """Count what the activations of the prepared graph hold, by lambda group.
+
+    `kept` is the task's checkpoint. `workers` follow a trajectory each; without them this process follows all.
 
     Evaluations of a caller's own are counted by `Counts.empty`, `add` and `completed`.
     """
@@ -57,8 +58,10 @@ def count_activations(
 
 @dataclass
 class Half:
-    """What activations reached in the first `number` trajectories, for a warning of those that still grew. Where a
-    calibration goes on behind them it is what they reached a little later, and less is said."""
+    """The reach of activations in the first `number` trajectories, for a warning of activations that still grew.
+
+    A calibration that goes on behind them takes the reach a little later, and warns less.
+    """
 
     number: int
     reached: Mapping[tuple[str, int], NDArray[np.float32]] | None = None
@@ -125,17 +128,17 @@ def tabulate(
 
     every = zip(counts.tensors, one_after_another(searched, counts.tensors), strict=True)
     for done, (name, by_method) in enumerate(every, 1):
-        for method, found in by_method.items():
-            tensors[method][name] = found
+        for method, ranges in by_method.items():
+            tensors[method][name] = ranges
         progress("ranges", done, len(counts.tensors))
     return {
-        method: RangesTable(graph_sha256, plan, counts.edges, method, found, counts.unseen)
-        for method, found in tensors.items()
+        method: RangesTable(graph_sha256, plan, counts.edges, method, ranges, counts.unseen)
+        for method, ranges in tensors.items()
     }
 
 
 def batch_of(task: Task, tensors: Sequence[str]) -> int:
-    """How many trajectories at once."""
+    """The number of trajectories that run at once."""
     if are_large(task.prepared, tensors):
         return 1
     branches = max(len(step.branches) for step in task.plan.steps)

@@ -30,7 +30,7 @@ class Trajectory:
 
 @dataclass(frozen=True)
 class CountingJob:
-    """What all trajectories of a task share."""
+    """All that the trajectories of a task share."""
 
     bundle: SentBundle
     plan: Plan

@@ -28,8 +28,8 @@ def overflowing(targets: Sequence[Target], reached: Mapping[str, float]) -> dict
     return failed
 
 
-def some_failed(failed: Mapping[str, UserError], made: Collection[str]) -> UserError:
+def some_failed(failed: Mapping[str, UserError], written: Collection[str]) -> UserError:
     """One line for all that failed, to be raised when the other bodies are in the bundle."""
     (name, first), *others = failed.items()
     also = "".join(f"; nor was {other}: {error.what}" for other, error in others)
-    return UserError(f"{name} was not made: {first.what}", f"{first.fix}{also} (in the bundle: {', '.join(made)})")
+    return UserError(f"{name} was not made: {first.what}", f"{first.fix}{also} (in the bundle: {', '.join(written)})")

@@ -1,4 +1,4 @@
-"""What a calibration takes of memory and disk, from the task alone."""
+"""The memory and disk that a calibration takes, estimated from its task."""
 
 from fewstep.calibration.count import batch_of
 from fewstep.calibration.task import Task

@@ -1,4 +1,4 @@
-"""From the options of `fewstep calibrate` to its task. All that needs no sampling is checked here."""
+"""Make the task of a calibration from its options. All that needs no sampling is checked here."""
 
 import logging
 from collections.abc import Sequence
@@ -107,8 +107,8 @@ def _sizes(options: CalibrateOptions, sampler: Sampler) -> tuple[dict[str, int],
         chosen.append({name: int(number) for name, number in zip(names, numbers, strict=True)})
         sized(manifest, chosen[-1])
     usual = defaults(manifest.x_shape, manifest.sizes)
-    given = options.conditions is not None or options.prompts is not None
-    if given and any(each.follows for each in manifest.conditions) and any(sizes != usual for sizes in chosen):
+    has_own = options.conditions is not None or options.prompts is not None
+    if has_own and any(each.follows for each in manifest.conditions) and any(sizes != usual for sizes in chosen):
         raise UserError("--size with your own conditions, of which some follow x's size", "leave one of them out")
     if chosen and options.trajectories < (fewest := fewest_of_all(options.seed, len(chosen))):
         raise UserError(
@@ -135,12 +135,12 @@ def _plan(options: CalibrateOptions, sampler: Sampler) -> Plan:
 
 
 def _own_clip(sampler: Sampler) -> Clip | None:
-    """That of the scheduler which came with the denoiser."""
+    """The clip of the scheduler that came with the denoiser, if it has one."""
     if sampler.bundle.manifest.scheduler is None:
         return None
     with suppress(UserError):
-        found = shaping_of(sampler.compile(f"{SCHEDULER}2"))
-        return found if isinstance(found, Clip) else None
+        shaping = shaping_of(sampler.compile(f"{SCHEDULER}2"))
+        return shaping if isinstance(shaping, Clip) else None
     return None
 
 

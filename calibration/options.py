@@ -91,17 +91,17 @@ def check_options(options: CalibrateOptions) -> None:
 
 def targets_of(options: CalibrateOptions) -> tuple[Target, ...]:
     """The targets by their names, each once. UserError for an unknown one, or none."""
-    names, known = options.target, targets_by_name()
+    names, targets = options.target, targets_by_name()
     for name in names:
-        if name not in known:
-            raise UserError(f"unknown target {name!r}", f"choose from {', '.join(known)}")
+        if name not in targets:
+            raise UserError(f"unknown target {name!r}", f"choose from {', '.join(targets)}")
     if not names:
-        raise UserError("no target to lower for", f"choose from {', '.join(known)}")
-    return tuple(known[name] for name in dict.fromkeys(names))
+        raise UserError("no target to lower for", f"choose from {', '.join(targets)}")
+    return tuple(targets[name] for name in dict.fromkeys(names))
 
 
 def _check_choices(options: CalibrateOptions) -> None:
-    """What the command line checks, for callers of the function."""
+    """UserError for a word that an option does not take. The command line checks it too."""
     for option, value, choices in (
         ("ranges", options.ranges, get_args(AnyMethod)),
         ("groups", options.groups, get_args(Groups)),

@@ -1,4 +1,4 @@
-"""What a calibration is asked to do: all that is known, and checked, before the first trajectory."""
+"""The task of a calibration: all that is known, and checked, before the first trajectory."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -53,7 +53,7 @@ class Task:
     refused: Mapping[str, UserError] = field(default_factory=dict)
 
     def after(self, done: int) -> "Task":
-        """What is left of the trajectories."""
+        """The task with the trajectories behind the first `done`."""
         left = None if self.conditions is None else {name: rows[done:] for name, rows in self.conditions.items()}
         return replace(self, seeds=self.seeds[done:], conditions=left)
 

@@ -48,14 +48,14 @@ def by_channel(groups: Sequence[Histogram], samples: int, readers: Sequence[Read
         return None
     seen, live = alive.any(axis=1), alive.any(axis=0)
     room = max(ROOM / samples, LEAST_ROOM)
-    found = _factors(lows[seen][:, live], highs[seen][:, live], room)
+    own = _factors(lows[seen][:, live], highs[seen][:, live], room)
     if readers:
-        tempered = _tempered(found, lows[seen], highs[seen], np.asarray(live), channel_power(groups)[seen], readers)
+        tempered = _tempered(own, lows[seen], highs[seen], np.asarray(live), channel_power(groups)[seen], readers)
         if tempered is None:
             return None
-        found = tempered
-    factors = np.full(lows.shape[1], np.sqrt(np.square(found).mean()))
-    factors[live] = found
+        own = tempered
+    factors = np.full(lows.shape[1], np.sqrt(np.square(own).mean()))
+    factors[live] = own
     low, high = (lows / factors).min(axis=1), (highs / factors).max(axis=1)
     pooled = Range(float(low.min()), float(high.max()))
     each = tuple(Range(float(a), float(b)) if a < b else pooled for a, b in zip(low, high, strict=True))
@@ -73,14 +73,14 @@ def channel_power(groups: Sequence[Histogram]) -> Float:
 
 
 def _tempered(
-    found: Float, lows: Float, highs: Float, live: NDArray[np.bool_], power: Float, readers: Sequence[Reader]
+    full: Float, lows: Float, highs: Float, live: NDArray[np.bool_], power: Float, readers: Sequence[Reader]
 ) -> Float | None:
     """The power of the factors [live channels] with the least error in what readers make, on the geometric mean over
     groups; None if that is 0. The loudest channel reaches as far as before."""
     best, chosen = np.inf, None
     factors = np.ones(len(live))
     for exponent in (*POWERS, 0.0):
-        factors[live] = found**exponent
+        factors[live] = full**exponent
         factors[~live] = np.sqrt(np.square(factors[live]).mean())
         low, high = (lows / factors).min(axis=1), (highs / factors).max(axis=1)
         error = float(np.log(sum(each.error(factors, (high - low) / LEVELS, power) for each in readers)).mean())
@@ -91,8 +91,8 @@ def _tempered(
 
 
 def gain(ranges: Ranges) -> float:
-    """How much finer the steps of 8 bits are by channel than with one scale, in dB over channels and groups; 0 if there
-    is no such choice. That one scale clips counts for it, and what it clips not against it."""
+    """How much finer the steps of 8 bits are with a scale for each channel than with one scale, in dB over channels and
+    groups; 0 without such a choice. That one scale clips counts for it, and what it clips not against it."""
     own = ranges.by_channel
     if own is None:
         return 0.0
@@ -107,7 +107,7 @@ def _factors(lows: Float, highs: Float, room: float) -> Float:
     Each channel fills the range, above zero or below, whichever it reaches further into. What is searched is how far
     the range goes below: behind a SiLU quiet channels have nothing but what is there.
     """
-    best, found = np.inf, np.ones(lows.shape[1])
+    best, chosen = np.inf, np.ones(lows.shape[1])
     lowest, highest = lows.min(axis=0), highs.max(axis=0)
     for below in BELOW_ZERO:
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -118,9 +118,9 @@ def _factors(lows: Float, highs: Float, room: float) -> Float:
         low, high = (lows / factors).min(axis=1), (highs / factors).max(axis=1)
         error = 2 * float(np.log(high - low).mean()) + float(np.log(np.square(factors).mean()))
         if error < best:
-            best, found = error, factors * max(-low.min(), high.max()) / max(-lows.min(), highs.max())
-    return found
+            best, chosen = error, factors * max(-low.min(), high.max()) / max(-lows.min(), highs.max())
+    return chosen
 
 
-def _amax(found: Range) -> float:
-    return max(-found.low, found.high)
+def _amax(ends: Range) -> float:
+    return max(-ends.low, ends.high)

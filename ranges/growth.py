@@ -1,4 +1,4 @@
-"""Whether more trajectories would have reached further: channels whose extremes still grew in the last half.
+"""Channels whose extremes still grew in the last half of the trajectories: more trajectories would reach further.
 
 Of the extremes of n trajectories, those of n more go beyond with a chance of one half, whatever is followed. How far is
 the question: a light tail adds some percent, a heavy one as much as there was. So the reach after half of the
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from fewstep.ranges.histogram import Histogram
 
-GREW = 0.5  # of the reach of the activation in its group: more is told
+GREW = 0.5  # of the reach of the activation in its group: more growth is worth a warning
 LEAST = 16  # trajectories: of fewer, half shows nothing
 
 Key = tuple[str, int]  # tensor and range group
@@ -44,7 +44,7 @@ def still_growing(half: Mapping[Key, Reach], histograms: Mapping[Key, Histogram]
         if before is None or not reach.max() > 0:
             continue
         shares = (reach - before) / reach.max()
-        found = Growth(name, group, int(shares.argmax()), float(shares.max()))
-        if found.share > GREW and (name not in most or found.share > most[name].share):
-            most[name] = found
+        growth = Growth(name, group, int(shares.argmax()), float(shares.max()))
+        if growth.share > GREW and (name not in most or growth.share > most[name].share):
+            most[name] = growth
     return tuple(sorted(most.values(), key=lambda each: -each.share))

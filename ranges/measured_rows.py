@@ -1,4 +1,4 @@
-"""A watched network of large activations: those of a row are measured before the next row is evaluated.
+"""A watched network of large activations: a row is measured before the next row is evaluated.
 
 The activations of one row that calibration counts have 1.7 GB in the U-Net of Stable Diffusion 1.5. Held for each row,
 and for the evaluation before, they outweigh the network. Histograms merge exactly, so counts are bitwise the same.
@@ -30,29 +30,29 @@ class MeasuredRows:
     network: LoadedGraph  # as `open_watched` opens it
     graph: Graph
     counts: Counts
-    _found: dict[str, Histogram | str] = field(default_factory=dict, init=False)
+    _histograms: dict[str, Histogram | str] = field(default_factory=dict, init=False)
 
     def __call__(self, feeds: Arrays) -> dict[str, NDArray[np.float32]]:
         seen = {name: self._measured(name, feeds[name]) for name in self._fed(feeds)}
-        self._found = {name: found for name, found in seen.items() if found is not None}
+        self._histograms = {name: each for name, each in seen.items() if each is not None}
         return row_by_row(self._row, self.graph.inputs)(feeds)
 
     def taken(self) -> Measured:
-        """What the last evaluation held, by tensor."""
-        return self._found
+        """The histograms of the last evaluation, by tensor."""
+        return self._histograms
 
     def _row(self, feeds: Arrays) -> dict[str, NDArray[np.float32]]:
         held = self.network(feeds)
         returned = {value.name: held[value.name] for value in self.graph.outputs}
         fed = self._fed(feeds)
         for name in (each for each in self.counts.tensors if each not in fed):
-            before, seen = self._found.get(name), self._measured(name, held.pop(name))
+            before, seen = self._histograms.get(name), self._measured(name, held.pop(name))
             if isinstance(before, Histogram) and isinstance(seen, Histogram):
                 seen = merge(before, seen)
             elif before is not None:
                 seen = before if seen is None or isinstance(before, str) else seen  # the first fault stays
             if seen is not None:
-                self._found[name] = seen
+                self._histograms[name] = seen
         return returned
 
     def _fed(self, feeds: Arrays) -> set[str]:
@@ -75,11 +75,11 @@ def are_large(graph: Graph, tensors: Iterable[str]) -> bool:
 
 
 def row_bytes(graph: Graph, tensors: Iterable[str]) -> int:
-    """Of one row, bytes of those of `tensors` whose sizes are known."""
+    """The bytes of one row of `tensors`. A tensor of unknown size counts nothing."""
     types = infer_types(graph)
     return sum(types.sample_bytes(name) or 0 for name in tensors)
 
 
 def taken(network: LoadedGraph) -> Measured | None:
-    """What a network has measured itself."""
+    """The histograms of the last evaluation, of a network that measures itself."""
     return network.taken() if isinstance(network, MeasuredRows) else None

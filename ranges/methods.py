@@ -77,16 +77,15 @@ def ranges_by_method(
     """`tensor_ranges` of several methods, which share scales of channels."""
     each, whole = [Density.of([histogram]) for histogram in groups], Density.of(groups)
     own = by_channel(groups, samples, readers) if any(method in BY_CHANNEL for method in methods) else None
-    found: dict[Method, Ranges] = {}
+    ranges: dict[Method, Ranges] = {}
     for method in methods:
         like = ALIKE.get(method, method)
-        known = found.get(like)
-        found[method] = known or _ranges(each, whole, like, own if method in BY_CHANNEL else None)
-    return found
+        ranges[method] = ranges.get(like) or _ranges(each, whole, like, own if method in BY_CHANNEL else None)
+    return ranges
 
 
 def _ranges(each: Sequence["Density"], whole: "Density", method: Method, own: ByChannel | None) -> Ranges:
-    """From the density of each group and that of all."""
+    """The ranges of one tensor, from the density of each group and the density of all."""
     find, find_symmetric = METHODS[method]
     is_zero = [density.low == density.high == 0 for density in each]
     pooled, pooled_symmetric = find(whole), find_symmetric(whole)
@@ -202,7 +201,7 @@ def _weighed(
     density: Density, scale: NDArray[np.float64], least: NDArray[np.float64], clipped: float
 ) -> NDArray[np.float64]:
     """The error of each quantizer [K]; infinite for those that surely are not the best: what they clip is more than all
-    the error of another one. That is told of most by their two ends."""
+    the error of another one. The two ends of most show it."""
     outside = clipped * density.clipped(scale, least)
 
     def whole(which: NDArray[np.intp]) -> NDArray[np.float64]:
@@ -238,5 +237,5 @@ METHODS: dict[Method, tuple[Callable[[Density], Range], Callable[[Density], floa
     "mse": (mse_range, mse_amax),
     "minmax": (minmax_range, minmax_amax),
 }
-ALIKE: dict[Method, Method] = {"channels-balanced": "channels"}  # whose ranges are those of another; weights differ
+ALIKE: dict[Method, Method] = {"channels-balanced": "channels"}  # they share ranges; weights differ
 BY_CHANNEL: tuple[Method, ...] = ("channels", "channels-balanced")

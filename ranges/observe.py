@@ -42,14 +42,14 @@ def channel_axes(graph: Graph) -> dict[str, int]:
             continue
         for name in (op.x, op.name):
             axes.setdefault(name, set()).add(op.channel_axis)
-    return {name: found.pop() for name, found in axes.items() if len(found) == 1}
+    return {name: places.pop() for name, places in axes.items() if len(places) == 1}
 
 
 def watch(graph: Graph, tensors: Iterable[str]) -> Graph:
     """The graph with `tensors` among its outputs. Its inputs among them need no output: they are in the feeds."""
-    known = {value.name for value in (*graph.inputs, *graph.outputs)}
+    ports = {value.name for value in (*graph.inputs, *graph.outputs)}
     types = infer_types(graph).values
-    added = [name for name in dict.fromkeys(tensors) if name not in known]
+    added = [name for name in dict.fromkeys(tensors) if name not in ports]
     for name in added:
         if name not in types:
             raise UserError(f"the type of tensor {name!r} cannot be inferred", "export the denoiser again")
@@ -57,7 +57,7 @@ def watch(graph: Graph, tensors: Iterable[str]) -> Graph:
 
 
 def batch_within(memory: int, graph: Graph, tensors: Iterable[str], branches: int) -> int:
-    """How many trajectories at once keep all of `tensors` within `memory` bytes; at least one."""
+    """The number of trajectories whose `tensors` stay within `memory` bytes at once; at least one."""
     types = infer_types(graph)
     trajectory = branches * sum(types.sample_bytes(name) or 0 for name in tensors)
     return max(1, memory // max(1, trajectory))
@@ -105,7 +105,7 @@ class Counts:
 
     @staticmethod
     def empty(graph: Graph, edges: tuple[float, ...], samples: int) -> "Counts":
-        """Of what a lowering of a prepared graph may quantize."""
+        """No counts yet, of the tensors that a lowering of a prepared graph may quantize."""
         return Counts(observed_tensors(graph), edges, axes=channel_axes(graph), samples=samples)
 
     def add(self, evaluation: BodyCall, seen: Measured | None = None) -> None:
@@ -116,17 +116,17 @@ class Counts:
         group = group_of(step.lam, self.edges)
         held = {**evaluation.feeds, **evaluation.tensors}
 
-        for name in self.tensors:  # one by one: beside each other threads mostly wait for the interpreter (measured)
-            found = measured(held[name], self.axes.get(name)) if seen is None else seen.get(name)
-            if found is None:
+        for name in self.tensors:  # one by one: several threads mostly wait for the interpreter (measured)
+            counted = measured(held[name], self.axes.get(name)) if seen is None else seen.get(name)
+            if counted is None:
                 continue
-            if isinstance(found, str):
+            if isinstance(counted, str):
                 raise UserError(
-                    f"tensor {name!r} has {found} at step {evaluation.state.index + 1} (time {step.time:g})",
+                    f"tensor {name!r} has {counted} at step {evaluation.state.index + 1} (time {step.time:g})",
                     CHECK_WEIGHTS,
                 )
             before = self.histograms.get((name, group))
-            self.histograms[name, group] = found if before is None else merge(before, found)
+            self.histograms[name, group] = counted if before is None else merge(before, counted)
 
     def include(self, others: Mapping[tuple[str, int], Histogram]) -> None:
         """Take what another process counted of the same tensors."""
@@ -139,8 +139,8 @@ class Counts:
         is dropped, and what reads it stays in float. A warning names them."""
         groups = range(len(self.edges) + 1)
         seen = {name: [group for group in groups if (name, group) in self.histograms] for name in self.tensors}
-        partly = {name: found for name, found in seen.items() if 0 < len(found) < len(groups)}
-        never = tuple(name for name, found in seen.items() if not found)
+        partly = {name: at_groups for name, at_groups in seen.items() if 0 < len(at_groups) < len(groups)}
+        never = tuple(name for name, at_groups in seen.items() if not at_groups)
         if partly:
             LOG.warning(
                 "activations without values at some steps take the ranges of the others: %s", _listed(tuple(partly))
@@ -148,9 +148,9 @@ class Counts:
         if never:
             LOG.warning("activations without values at any step, and what reads them in float: %s", _listed(never))
         taken: dict[tuple[str, int], Histogram] = {}
-        for name, found in partly.items():
-            whole = reduce(merge, (self.histograms[name, group] for group in found))
-            taken |= {(name, group): whole for group in groups if group not in found}
+        for name, at_groups in partly.items():
+            whole = reduce(merge, (self.histograms[name, group] for group in at_groups))
+            taken |= {(name, group): whole for group in groups if group not in at_groups}
         kept = tuple(name for name in self.tensors if name not in never)
         return replace(self, tensors=kept, unseen=never, histograms=self.histograms | taken)
 

@@ -48,7 +48,7 @@ class Reader:
 
 
 def readers_of(graph: Graph) -> Callable[[str], tuple[Reader, ...]]:
-    """By the name of a tensor of the prepared graph, the operations that read it in int8."""
+    """A function that gives the operations which read a tensor of the prepared graph in int8, by its name."""
     ops: dict[str, list[WeightedOp]] = {}
     for op in selected_ops(graph):
         ops.setdefault(op.x, []).append(op)
@@ -56,7 +56,7 @@ def readers_of(graph: Graph) -> Callable[[str], tuple[Reader, ...]]:
 
 
 def _readers(graph: Graph, ops: Sequence[WeightedOp]) -> tuple[Reader, ...]:
-    found = []
+    readers = []
     for op in ops:
         rows = np.moveaxis(graph.constants[op.weight], op.axis, 0)  # [outputs, channels of a group, ...]
         rows = rows.reshape(*rows.shape[:2], -1)
@@ -66,14 +66,14 @@ def _readers(graph: Graph, ops: Sequence[WeightedOp]) -> tuple[Reader, ...]:
             part = rows[group * outputs : (group + 1) * outputs]
             squares = np.square(part, dtype=np.float64).sum(axis=(0, 2))
             read = slice(group * channels, (group + 1) * channels)
-            found.append(Reader(read, squares, _largest(part), part.shape[2]))
+            readers.append(Reader(read, squares, _largest(part), part.shape[2]))
         release_array(graph.constants[op.weight])
-    return tuple(found)
+    return tuple(readers)
 
 
 def _largest(part: NDArray[np.float32]) -> NDArray[np.float32]:
     """The greatest magnitude along the last axis, which is short: numpy is several times slower over such an axis."""
-    found = np.abs(part[..., 0])
+    largest = np.abs(part[..., 0])
     for tap in range(1, part.shape[-1]):
-        np.maximum(found, np.abs(part[..., tap]), out=found)
-    return found
+        np.maximum(largest, np.abs(part[..., tap]), out=largest)
+    return largest

@@ -59,7 +59,7 @@ class Ranges:
 
 @dataclass(frozen=True)
 class ByChannel:
-    """What each channel is divided by, and the ranges of what that makes."""
+    """The number that each channel is divided by, and the ranges of the quotients."""
 
     factors: tuple[float, ...]
     ranges: Ranges
@@ -127,8 +127,8 @@ def decode(data: bytes) -> RangesTable:
     if not all(isfinite(edge) for edge in header.groups) or any(a >= b for a, b in pairwise(header.groups)):
         raise ValueError("its group edges do not increase")
     groups = len(header.groups) + 1
-    beside = {of(name) for name in arrays for of in (_factors, _by_channel)}
-    tensors = {name: _complete(name, arrays, groups) for name in arrays if name not in beside}
+    by_channel = {of(name) for name in arrays for of in (_factors, _by_channel)}
+    tensors = {name: _complete(name, arrays, groups) for name in arrays if name not in by_channel}
     return RangesTable(header.graph_sha256, header.plan, header.groups, header.method, tensors, header.unseen)
 
 

@@ -1,1 +1,1 @@
-"""What a calibration leaves to evidence: ways to calibrate a body are tried closed loop, and the best one is kept."""
+"""Choices of a calibration that evidence decides: methods of ranges are tried closed loop, and the best one is kept."""

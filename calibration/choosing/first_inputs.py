@@ -20,23 +20,25 @@ FirstInputs = Mapping[int, Sequence[Arrays]]  # by range group, the feeds of eac
 
 
 def first_inputs(task: Task, plan: Plan, courses: Sequence[Course] = ()) -> FirstInputs:
-    """Of the first sample of these courses, or else of the first trajectory. `plan` has the groups of the bodies, which
-    may be fewer than the task's."""
+    """The inputs of the first sample of some courses, or else of the first trajectory.
+
+    `plan` has the groups of the bodies, which may be fewer than the task's.
+    """
     seen: dict[int, list[Arrays]] = {}
-    for group, found in _of_course(task, courses[0]) if courses else _of_trajectory(task, plan):
-        seen.setdefault(group, found)
+    for group, feeds in _of_course(task, courses[0]) if courses else _of_trajectory(task, plan):
+        seen.setdefault(group, feeds)
     return seen
 
 
 def _of_course(task: Task, course: Course) -> Iterator[tuple[int, list[Arrays]]]:
-    """At each step. The rows of a branch are those of all samples, one after the other."""
+    """The group and the inputs of the first sample at each step. A branch has the rows of all samples in turn."""
     for state in course.reference:
         feeds = course.fed(state.index, state.u)
         yield state.step.group, list(rows(feeds, task.sampler.body.graph.inputs))[:: len(state.u)]
 
 
 def _of_trajectory(task: Task, plan: Plan) -> Iterator[tuple[int, list[Arrays]]]:
-    """At each step."""
+    """The group and the inputs of the first trajectory at each step."""
     sampler = body_by_rows(task.sampler)  # of a large body the activations of one row at a time
     for each in roll_out(sampler, plan, task.seeds[:1], conditions=task.conditions, sizes=task.sizes):
         group = plan.steps[each.state.index].group  # the float body, which runs here, has one group

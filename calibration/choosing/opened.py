@@ -42,17 +42,17 @@ class OnOpenVino:
         self._folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)  # which what is compiled reads from
         self._path = Path(self._folder.name) / "graph.onnx"
         save(graph, self._path)
-        self._inputs = tuple(value.name for value in graph.inputs)
+        self._names = tuple(value.name for value in graph.inputs)
         self._outputs = tuple(value.name for value in graph.outputs)
         self._requests: dict[tuple[tuple[int, ...], ...], Any] = {}
 
     def __call__(self, feeds: Mapping[str, Array]) -> dict[str, NDArray[np.float32]]:
-        given = {name: feeds[name] for name in self._inputs}
-        shapes = tuple(value.shape for value in given.values())
+        inputs = {name: feeds[name] for name in self._names}
+        shapes = tuple(value.shape for value in inputs.values())
         if shapes not in self._requests:
-            self._requests[shapes] = self._compiled(dict(zip(given, map(list, shapes), strict=True)))
+            self._requests[shapes] = self._compiled(dict(zip(inputs, map(list, shapes), strict=True)))
         try:
-            results = self._requests[shapes].infer(given)
+            results = self._requests[shapes].infer(inputs)
         except Exception as error:  # its errors share no base class but Exception
             raise UserError(
                 f"OpenVINO {version()} failed on graph {self._name!r}: {last_line(error)}",

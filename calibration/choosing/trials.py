@@ -63,8 +63,8 @@ class Chosen:
 
 @dataclass(frozen=True)
 class Result:
-    """What samples are worth that were made with a method of ranges: their PSNR [seeds] in dB, and the share of the end
-    error's energy that is one number for each channel."""
+    """Samples that were made with a method of ranges: their PSNR [seeds] in dB, and the share of the end error's energy
+    that is one number for each channel."""
 
     method: Method
     psnr: Float
@@ -84,8 +84,8 @@ class Result:
 
 @dataclass(frozen=True)
 class Candidates:
-    """What bodies are lowered from: a ranges table for each method, the default first. The weights of large bodies lie
-    in `files`; None keeps them in memory."""
+    """The ranges table of each method, the default first. The weights of large bodies lie in `files`; None keeps them
+    in memory."""
 
     tables: Mapping[Method, RangesTable]
     files: Files | None = None
@@ -103,8 +103,8 @@ def halves(trajectories: int) -> tuple[range, ...]:
 
 
 def most_evaluations(methods: int, steps: int, trajectories: int) -> int:
-    """How often the trials of one target evaluate its bodies for one sample, at most. float32's samples are not among
-    them: targets share those."""
+    """The most evaluations of one sample that the trials of a target take. Targets share float32's samples, which are
+    not among them."""
     return methods * steps * min(CHOOSING, trajectories)
 
 
@@ -162,7 +162,7 @@ def choose_each(
 
 
 def _is_large(task: Task, candidates: Candidates) -> bool:
-    """Whether the activations of a sample are."""
+    """Whether the activations of a sample are large."""
     return batch_of(task, [*next(iter(candidates.tables.values())).tensors]) < BATCH
 
 
@@ -208,7 +208,7 @@ def try_methods(
         what = f"samples in int8 for {own.target.name} are not finite"
         raise UserError(what, "calibrate with other --ranges, or for another --target")
     body = completed(own.prepared, own.table, own.target, best_lowered, own.keep)
-    return Chosen(body, replace(own, made=body), tuple(each.trial(each is best) for each in results if each.is_finite))
+    return Chosen(body, replace(own, body=body), tuple(each.trial(each is best) for each in results if each.is_finite))
 
 
 def _lowered(variants: Variants, rounded: Rounded, files: Files | None) -> Lowered:

@@ -127,7 +127,7 @@ def refine(
 
 def _on(threads: int, variants: Variants) -> Variants:
     """The variants on so many threads; what is deployed and timed has one for each core."""
-    return replace(variants, threads=threads, made=variants.lower(())) if threads else variants
+    return replace(variants, threads=threads, body=variants.lower(())) if threads else variants
 
 
 def explore(search: Search, ask: Ask) -> list[Point]:

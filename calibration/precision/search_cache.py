@@ -55,14 +55,14 @@ def kept_of(variants: Variants, course: Course, judges: Sequence[Course], thread
     """What earlier searches of these variants along these courses have measured on this machine, with so many threads
     of a choice (0: one for each core); a file that cannot be
     read is no file."""
-    known = sha256(repr((SCHEMA, onnxruntime.__version__, this_cpu(), threads)).encode())
-    known.update(code())
-    known.update(digest(variants.graph()))
-    known.update(encode(course.plan))
+    sha = sha256(repr((SCHEMA, onnxruntime.__version__, this_cpu(), threads)).encode())
+    sha.update(code())
+    sha.update(digest(variants.graph()))
+    sha.update(encode(course.plan))
     for each in (course, *judges):
         for array in each.reference[-1].after:  # which seeds, conditions and float denoiser make
-            known.update(np.ascontiguousarray(array).data)
-    name = f"{known.hexdigest()[:32]}.json"
+            sha.update(np.ascontiguousarray(array).data)
+    name = f"{sha.hexdigest()[:32]}.json"
     content = cache.read("precision", name)
     try:
         figures = Figures() if content is None else _decode(content, course.groups)

@@ -15,14 +15,14 @@ from fewstep.ranges.table import RangesTable
 @dataclass(frozen=True)
 class Variants:
     """All the graphs that one prepared graph, its ranges and a target give. `keep` is what `lower` does with those that
-    are deployed. `made` is the body with nothing left in float, where it is there already. `threads` are those of a
+    are deployed. `body` is the body with nothing left in float, where it is there already. `threads` are those of a
     session, 0 for one per core."""
 
     prepared: Graph
     table: RangesTable
     target: Target
     keep: Callable[[Graph], Graph] = as_it_is
-    made: LoweredBody | None = None
+    body: LoweredBody | None = None
     threads: int = 0
 
     @property
@@ -51,7 +51,7 @@ class Variants:
     @cached_property
     def _int8(self) -> LoweredBody:
         """With nothing left in float, made once: it is deployed, hashed, and what all others are measured against."""
-        return self.made or lower(self.prepared, self.table, self.target, (), self.keep)
+        return self.body or lower(self.prepared, self.table, self.target, (), self.keep)
 
     def _is_float(self, in_float: Collection[str]) -> bool:
         return set(in_float) >= set(self.operations)
