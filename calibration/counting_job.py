@@ -36,19 +36,22 @@ class CountingJob:
     plan: Plan
     edges: tuple[float, ...]
     sizes: tuple[Mapping[str, int], ...]
+    turn: int
 
     def open(self, threads: int) -> Callable[[Trajectory], Histograms]:
         folder = self.bundle.found()
         sampler = load(folder, body="float32", backend=OpeningOnDemand(threads=threads))
         prepared = io.load(sampler.bundle.graph(sampler.body.graph), root=folder)
         counts = Counts.empty(prepared, self.edges, samples=1)
-        task = Task(sampler_by_rows(sampler), prepared, self.plan, (), range(0), self.edges, (), None, self.sizes)
+        task = Task(
+            sampler_by_rows(sampler), prepared, self.plan, (), range(0), self.edges, (), None, self.sizes, self.turn
+        )
         return partial(_count, task, open_counted(prepared, counts, threads), counts)
 
 
 def counting(task: Task) -> tuple[CountingJob, Iterator[Trajectory]]:
     """A task as a job, and its trajectories in order."""
-    job = CountingJob(sent(task.sampler.bundle.path), task.plan, task.edges, task.sizes)
+    job = CountingJob(sent(task.sampler.bundle.path), task.plan, task.edges, task.sizes, task.turn)
     every = (task.after(number) for number in range(len(task.seeds)))
     return job, (Trajectory(each.seeds[:1], _first(each.conditions)) for each in every)
 

@@ -23,7 +23,7 @@ from fewstep.rollouts.conditions_file import ConditionRecords, deal
 from fewstep.rollouts.on_demand import OnDemand, OpeningOnDemand
 from fewstep.rollouts.prompts import CALIBRATION, given_rows
 from fewstep.rollouts.row_by_row import sampler_by_rows
-from fewstep.rollouts.trajectories import draw_condition, fewest_of_all, in_words
+from fewstep.rollouts.trajectories import draw_condition, in_words, longest_turn
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.conditions import is_led_by_guidance
 from fewstep.runtime.loading import load
@@ -47,16 +47,18 @@ def open_task(options: CalibrateOptions) -> Task:
     plan = _plan(options, sampler)
     targets, refused = _usable(targets_of(options), sampler.bundle)
     edges = lambda_edges([-inf if step.lam is None else step.lam for step in plan.steps])
+    seeds, sizes = seeds_of(options), _sizes(options, sampler)
     task = Task(
         sampler=sampler_by_rows(sampler),
         prepared=prepared,
         plan=plan,
         targets=targets,
-        seeds=seeds_of(options),
+        seeds=seeds,
         edges=() if options.groups == "pooled" else edges,
         operations=tuple(op.name for op in lowered_ops(prepared)),
         conditions=_conditions(options, sampler),
-        sizes=_sizes(options, sampler),
+        sizes=sizes,
+        turn=longest_turn(seeds, len(sizes)),
         threads=options.threads,
         methods=methods_of(options),
         bound=parse_bound(options.quality, options.speed),
@@ -110,10 +112,10 @@ def _sizes(options: CalibrateOptions, sampler: Sampler) -> tuple[dict[str, int],
     has_own = options.conditions is not None or options.prompts is not None
     if has_own and any(each.follows for each in manifest.conditions) and any(sizes != usual for sizes in chosen):
         raise UserError("--size with your own conditions, of which some follow x's size", "leave one of them out")
-    if chosen and options.trajectories < (fewest := fewest_of_all(options.seed, len(chosen))):
+    if options.trajectories < len(chosen):
         raise UserError(
             f"{in_words(options.trajectories)} cannot have all of --size {','.join(options.size)}",
-            f"follow at least {fewest} (--trajectories {fewest}), or name fewer sizes",
+            f"follow at least {len(chosen)} (--trajectories {len(chosen)}), or name fewer sizes",
         )
     return tuple(chosen)
 

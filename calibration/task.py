@@ -10,7 +10,7 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
 from fewstep.ranges.table import Method
 from fewstep.rollouts.conditions_file import ConditionRecords
-from fewstep.rollouts.trajectories import BATCH, BodyCall, roll_out
+from fewstep.rollouts.trajectories import BATCH, TURN, BodyCall, roll_out
 from fewstep.runtime.backends import LoadedGraph
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sampler import Sampler
@@ -30,6 +30,7 @@ class Task:
         operations: names of the operations that will be lowered.
         conditions: one row for each seed, if they are given; else they are drawn.
         sizes: of x, which the seeds have in turn; none for the default size.
+        turn: seeds of one size before the next.
         threads: of one evaluation; 0 for one for each core, or one for each of the workers.
         methods: the methods of ranges that are tried, the default first.
         bound: what a precision map has to reach.
@@ -46,6 +47,7 @@ class Task:
     operations: tuple[str, ...]
     conditions: ConditionRecords | None
     sizes: tuple[Mapping[str, int], ...] = ()
+    turn: int = TURN
     threads: int = 0
     methods: tuple[Method, ...] = ("channels",)
     bound: Bound | None = None
@@ -60,4 +62,4 @@ class Task:
     def evaluations(self, network: LoadedGraph, progress: Progress = SILENT, batch: int = BATCH) -> Iterator[BodyCall]:
         """Every evaluation of the plan along the trajectories, of a network in the place of the float denoiser."""
         sampler = replace(self.sampler, denoiser=network)
-        return roll_out(sampler, self.plan, self.seeds, progress, batch, self.conditions, sizes=self.sizes)
+        return roll_out(sampler, self.plan, self.seeds, progress, batch, self.conditions, None, self.sizes, self.turn)

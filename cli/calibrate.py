@@ -74,8 +74,8 @@ def dry_run(options: CalibrateOptions) -> Outcome:
     warn_of_workers(options.workers, options.threads)
     tensors = observed_tensors(task.prepared)
     batch = batch_of(task, tensors)
-    _, first, _ = next(batches(task.seeds, batch, task.sizes))
-    count = count_batches(task.seeds, batch, task.sizes)
+    _, first, _ = next(batches(task.seeds, batch, task.sizes, task.turn))
+    count = count_batches(task.seeds, batch, task.sizes, task.turn)
     evaluations = len(task.plan.steps) * count
     each = _evaluation_seconds(task, batch)
     seconds = evaluations * each
@@ -133,7 +133,9 @@ def _evaluation_seconds(task: Task, batch: int) -> float:
     """Of one evaluation of a batch: the second, since the first allocates."""
     plan = task.plan if len(task.plan.steps) > 1 else task.sampler.compile("ddim:2", task.plan.guidance)
     conditions = None if task.conditions is None else {name: rows[:batch] for name, rows in task.conditions.items()}
-    evaluations = roll_out(task.sampler, plan, task.seeds[:batch], conditions=conditions, sizes=task.sizes)
+    evaluations = roll_out(
+        task.sampler, plan, task.seeds[:batch], conditions=conditions, sizes=task.sizes, turn=task.turn
+    )
     next(evaluations)
     start = perf_counter()
     next(evaluations)

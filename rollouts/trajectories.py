@@ -56,14 +56,15 @@ def roll_out(
     conditions: ConditionRecords | None = None,
     networks: Sequence[LoadedGraph] | None = None,
     sizes: Sequence[Mapping[str, int]] = (),
+    turn: int = TURN,
 ) -> Iterator[BodyCall]:
     """Run `plan` once per seed; yields every evaluation, in batches of trajectories.
 
     `conditions` [len(seeds), *shape] belong to the seeds; where there are none they are drawn, each by its seed. The
     sampler's denoiser may return more tensors than the body's output (see `observe.watch`). `networks`, one for each
-    step of the plan, are run in its place. Where there are several `sizes` of x, each seed has its own.
+    step of the plan, are run in its place. Several `sizes` of x take turns, every `turn` seeds.
     """
-    for start, part, size in batches(seeds, batch, sizes):
+    for start, part, size in batches(seeds, batch, sizes, turn):
         takes = sized(sampler.bundle.manifest, size).conditions
         if conditions is None:
             values = {
@@ -86,32 +87,38 @@ def roll_out(
 
 
 def batches(
-    seeds: Sequence[int], batch: int, sizes: Sequence[Mapping[str, int]] = ()
+    seeds: Sequence[int], batch: int, sizes: Sequence[Mapping[str, int]] = (), turn: int = TURN
 ) -> Iterator[tuple[int, Sequence[int], Mapping[str, int] | None]]:
     """The seeds, in order and at most `batch` at once: the place of the first, the seeds, and the sizes that x has.
 
-    Sizes take turns every TURN seeds, so that a seed's follow from the seed, however many are run at once.
+    Sizes take turns every `turn` seeds, so that a seed's follow from the seed, however many are run at once.
     """
     start = 0
     while start < len(seeds):
-        count = batch if len(sizes) < 2 else min(batch, TURN - seeds[start] % TURN)
+        count = batch if len(sizes) < 2 else min(batch, turn - seeds[start] % turn)
         part = seeds[start : start + count]
-        yield start, part, sizes[part[0] // TURN % len(sizes)] if sizes else None
+        yield start, part, sizes[part[0] // turn % len(sizes)] if sizes else None
         start += len(part)
 
 
-def count_batches(seeds: range, batch: int, sizes: Sequence[Mapping[str, int]] = ()) -> int:
+def count_batches(seeds: range, batch: int, sizes: Sequence[Mapping[str, int]] = (), turn: int = TURN) -> int:
     """How many `batches` there are, for seeds one after the other."""
     if len(sizes) < 2:
         return -(-len(seeds) // batch)
-    begun = min(-seeds.start % TURN, len(seeds))  # the rest of a turn
-    turns, left = divmod(len(seeds) - begun, TURN)
-    return -(-begun // batch) + turns * -(-TURN // batch) - (-left // batch)
+    begun = min(-seeds.start % turn, len(seeds))  # the rest of a turn
+    turns, left = divmod(len(seeds) - begun, turn)
+    return -(-begun // batch) + turns * -(-turn // batch) - (-left // batch)
 
 
-def fewest_of_all(seed: int, sizes: int) -> int:
+def fewest_of_all(seed: int, sizes: int, turn: int = TURN) -> int:
     """The number of seeds from `seed` on with which each of so many sizes has its turn."""
-    return max(1, TURN * (sizes - 1) - seed % TURN + 1)
+    return max(1, turn * (sizes - 1) - seed % turn + 1)
+
+
+def longest_turn(seeds: range, sizes: int) -> int:
+    """The longest turn, at most TURN, with which each of so many sizes has its turn; 0 if there are fewer seeds."""
+    turns = range(TURN, 0, -1)
+    return next((turn for turn in turns if fewest_of_all(seeds.start, sizes, turn) <= len(seeds)), 0)
 
 
 def in_words(count: int) -> str:

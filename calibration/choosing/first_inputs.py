@@ -40,7 +40,8 @@ def _of_course(task: Task, course: Course) -> Iterator[tuple[int, list[Arrays]]]
 def _of_trajectory(task: Task, plan: Plan) -> Iterator[tuple[int, list[Arrays]]]:
     """The group and the inputs of the first trajectory at each step."""
     sampler = body_by_rows(task.sampler)  # of a large body the activations of one row at a time
-    for each in roll_out(sampler, plan, task.seeds[:1], conditions=task.conditions, sizes=task.sizes):
+    first = roll_out(sampler, plan, task.seeds[:1], conditions=task.conditions, sizes=task.sizes, turn=task.turn)
+    for each in first:
         group = plan.steps[each.state.index].group  # the float body, which runs here, has one group
         feeds = {**each.feeds, GROUP: np.array([group])}
         yield group, list(rows(feeds, task.sampler.body.graph.inputs))
