@@ -24,16 +24,16 @@ ARCHITECTURES = {"ddpm-cifar10": "ddpm_cifar10"}  # as users write them -> the s
 
 def verb(options: BenchOptions, progress: Progress) -> Outcome:
     with _bundle(options, progress) as bundle:
-        found = bench(replace(options, bundle=bundle, arch=None), progress)
-    machine = found.machine
+        measured = bench(replace(options, bundle=bundle, arch=None), progress)
+    machine = measured.machine
     int8 = ", ".join(machine.int8_instructions) or "no int8 instructions seen"
-    waiting = "spinning" if found.spinning else "sleeping"
+    waiting = "spinning" if measured.spinning else "sleeping"
     return Outcome(
-        found,
+        measured,
         (
-            f"{found.model} along {found.plan} on {machine.processor} ({int8}), threads {waiting}",
-            *(_table(race) for race in found.races),
-            *(f"note: {note}" for note in found.notes),
+            f"{measured.model} along {measured.plan} on {machine.processor} ({int8}), threads {waiting}",
+            *(_table(race) for race in measured.races),
+            *(f"note: {note}" for note in measured.notes),
         ),
     )
 

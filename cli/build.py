@@ -15,12 +15,12 @@ def verb(options: BuildOptions, progress: Progress) -> Outcome:
         check_writable(options.script)
         write_whole(options.script, by_hand(options).encode())
         return Outcome({"script": options.script}, (f"{options.script}: run it in {options.bundle}, on the device",))
-    made = build(options, progress)
-    engines = [(each, "") for each in made.built] + [(each, " (up to date)") for each in made.kept]
+    result = build(options, progress)
+    engines = [(each, "") for each in result.built] + [(each, " (up to date)") for each in result.kept]
     lines = [f"{options.bundle / each.file}: {each.body} for {each.device}{note}" for each, note in engines]
     if not engines:
         lines = [f"{options.bundle}: the body for {options.backend} is there; it is compiled when it is loaded"]
-    return Outcome({"bundle": options.bundle, "built": made.built, "kept": made.kept}, tuple(lines))
+    return Outcome({"bundle": options.bundle, "built": result.built, "kept": result.kept}, tuple(lines))
 
 
 def dry_run(options: BuildOptions) -> Outcome:
@@ -35,7 +35,7 @@ def dry_run(options: BuildOptions) -> Outcome:
 
 
 def _bytes(folder: Path, name: str) -> int:
-    """Of an engine, about: as many as its graph has, or half of float32's where float16 is yet to be made."""
+    """The size of an engine, about: that of its graph, or half of float32's where there is no float16 graph yet."""
     bundle = open_bundle(folder)
     half = name not in AHEAD and name.partition("/")[0] not in bundle.manifest.bodies
     graph = graph_of(bundle, "float32" if half else name)

@@ -95,7 +95,7 @@ def dry_run(options: DemoOptions) -> Outcome:
 
 
 def demo(options: DemoOptions, progress: Progress = SILENT) -> tuple[Results, FittedPlan | None]:
-    """Make `options.bundle` and the pictures beside it: what the report measured, and the fitted plan of a picture."""
+    """Make `options.bundle` and its pictures; returns the results of the report, and the fitted plan of a picture."""
     to_calibrate, to_build = _check(options)
     export(ExportOptions(source=options.source, output=options.bundle), under("export", progress))
     calibration = calibrate(to_calibrate, under("calibrate", progress))
@@ -130,8 +130,8 @@ def _check(options: DemoOptions) -> tuple[CalibrateOptions, BuildOptions | None]
 def fewest(bundle: Bundle, guidance: Guidance | None) -> FittedPlan | None:
     """The fitted plan of fewest evaluations for float32 at a guidance; None without one."""
     plans = ((each, decode(bundle.read(each.file), each.file)) for each in bundle.manifest.fitted)
-    known = (each for each, plan in plans if each.body == "float32" and plan.guidance == guidance)
-    return min(known, key=lambda each: each.evaluations, default=None)
+    fitted = (each for each, plan in plans if each.body == "float32" and plan.guidance == guidance)
+    return min(fitted, key=lambda each: each.evaluations, default=None)
 
 
 def _picture(few: FittedPlan, kind: str) -> str:

@@ -32,8 +32,8 @@ class Failure(NamedTuple):
 
 
 def run_line(arguments: Sequence[str], interrupted: tuple[str, str, int], was_interrupted: Callable[[], bool]) -> int:
-    """Run one command line; the exit code. What to tell of an interrupt is given by `main`, which tells it too, and
-    knows whether one came."""
+    """Run one command line; returns the exit code. `interrupted` is the failure to report for an interrupt, and
+    `was_interrupted` says whether one came."""
     manner = Manner()
     with suppress(AttributeError):  # a stdout that is no file
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # what it cannot encode

@@ -53,8 +53,8 @@ def document(value: object) -> str:
     printable, or that stdout cannot encode, are escaped as JSON has it."""
     encoding = sys.stdout.encoding or "utf-8"
 
-    def escaped(found: re.Match[str]) -> str:
-        character = found[0]
+    def escaped(match: re.Match[str]) -> str:
+        character = match[0]
         is_fine = character.isprintable() and character.encode(encoding, "ignore")
         return character if is_fine else json.dumps(character)[1:-1]
 

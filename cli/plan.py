@@ -66,8 +66,8 @@ def _grids(grids: "tuple[GridListing, ...]") -> Table:
     return made
 
 
-def _parameters(known: "Mapping[str, Value | None]") -> str:
-    return ", ".join(f"{name}={value}" for name, value in known.items())
+def _parameters(values: "Mapping[str, Value | None]") -> str:
+    return ", ".join(f"{name}={value}" for name, value in values.items())
 
 
 def _steps(plan: Plan) -> Table:

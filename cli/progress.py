@@ -90,5 +90,5 @@ class ProgressDisplay:
 
 
 def under(name: str, progress: Progress) -> Progress:
-    """The progress of one part of a longer work: its stages are told as "name: stage"."""
+    """The progress of one part of a longer work, whose stages are shown as "name: stage"."""
     return lambda stage, done, total: progress(f"{name}: {stage}", done, total)

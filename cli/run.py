@@ -116,10 +116,10 @@ def verb(options: RunOptions, progress: Progress) -> Outcome:
     seconds, samples = time.perf_counter() - started, counted(len(x), "sample")
     most = peak() if options.tiles else None
     memory = "" if most is None else f", {most >> 20} MiB at its peak"
-    made = {"output": options.output, "shape": x.shape, "plan": plan, "seconds": seconds}
+    value = {"output": options.output, "shape": x.shape, "plan": plan, "seconds": seconds}
     told = ({} if most is None else {"peak_bytes": most}) | ({} if choice is None else {"choice": choice})
     return Outcome(
-        made | told,
+        value | told,
         (f"{options.output}: {samples} of {plan} in {options.precision}, {seconds:.1f} s with loading{memory}",),
     )
 
@@ -130,7 +130,7 @@ def run(options: RunOptions, progress: Progress = SILENT) -> tuple[NDArray[np.fl
 
 
 def _run(options: RunOptions, progress: Progress) -> tuple[NDArray[np.float32], str, KeptChoice | None]:
-    """The same, with the choice of `--backend auto`.
+    """The samples, the plan's name, and the choice of `--backend auto`.
 
     Text encoder, denoiser and decoder are loaded one after the other: together they may be more than memory holds.
     """
@@ -334,7 +334,7 @@ def _check_picture(options: RunOptions, shape: tuple[int, ...]) -> None:
 
 
 def _columns(samples: int) -> int:
-    """Of a square grid."""
+    """The columns of a square grid."""
     return int(np.ceil(np.sqrt(samples)))
 
 

@@ -1,4 +1,4 @@
-"""Which plan `fewstep run` takes where none is named, and what there is to say of one that a body is not made for."""
+"""The plan that `fewstep run` takes where none is named, and the warning for a plan that a body is not made for."""
 
 from collections.abc import Collection
 from contextlib import suppress
@@ -40,8 +40,9 @@ def check_given_by_options(plan: Plan, offered: Collection[str]) -> None:
 
 
 def default_plan(sampler: Sampler, strength: float | None = None) -> str | Path:
-    """The plan that the bundle was calibrated along: its name, or its file where no name says it. Else that of the
-    scheduler which came with the denoiser. With a strength it has to be one that starts from an image: `PLAN`."""
+    """The name of the plan along which the bundle was calibrated, or its file where no name compiles it. Without a
+    calibration it is the plan of the denoiser's own scheduler. With a strength it is a plan that starts from an
+    image."""
     manifest = sampler.bundle.manifest
     calibrated = _calibrated(manifest, sampler.body)
     name = None if calibrated is None else calibrated.plan
@@ -79,7 +80,7 @@ def _what_ranges_follow(plan: Plan) -> tuple[str, Guidance | None, Shaping | Non
 
 
 def unlike_calibration(bundle: Bundle, body: Body, plan: Plan) -> str | None:
-    """A line that names both where a plan, its guidance or its shaping is not that of the int8 body's calibration."""
+    """A warning that names both plans, where int8 was calibrated along another plan, guidance or shaping; else None."""
     if body.precision != "int8" or (calibrated := calibrated_plan(bundle, body)) is None:
         return None
     if plan.fitted is not None and shaping_of(plan) == shaping_of(calibrated):

@@ -14,7 +14,7 @@ NAMES = {3: {"height": 1, "width": 2}}  # axes of x that a fixed bundle has, by 
 
 @dataclass(frozen=True)
 class Tiling:
-    """`shape` is the whole sample's, `sizes` are those of a window."""
+    """`shape` is the shape of the whole sample, `sizes` are the sizes of a window."""
 
     shape: tuple[int, ...]
     sizes: Mapping[str, int]

@@ -17,9 +17,9 @@ WIDE = 10_000  # columns, more than anything here needs
 
 def plain(title: str = "", caption: str = "") -> Table:
     """A table without columns yet, its title and caption on the left."""
-    made = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    made.caption, made.caption_justify = caption or None, "left"
-    return made
+    table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.caption, table.caption_justify = caption or None, "left"
+    return table
 
 
 def figures(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> Table:
@@ -27,14 +27,14 @@ def figures(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]], 
 
     Where there is no room a figure's unit goes on in the next line. No word of a cell is broken.
     """
-    made = plain(title, caption)
+    table = plain(title, caption)
     for index, (heading, *cells) in enumerate(zip(("body", *headings), *rows, strict=True)):
         longest = max(len(word) for cell in (heading, *cells) for word in cell.split())
         is_name = index == 0
-        made.add_column(heading, justify="left" if is_name else "right", no_wrap=is_name, min_width=longest)
+        table.add_column(heading, justify="left" if is_name else "right", no_wrap=is_name, min_width=longest)
     for row in rows:
-        made.add_row(*row)
-    return made
+        table.add_row(*row)
+    return table
 
 
 def lines(texts: Iterable[str]) -> Text:

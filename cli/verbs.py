@@ -1,11 +1,12 @@
-"""The verbs: what each is for, and what it needs beside [cli]. Imports nothing, so that a bare install can be told."""
+"""The purpose of each verb, and the extras that it needs with [cli]. It imports nothing: a bare install lists them
+too."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Verb:
-    """`summary` is its line in --help; `extras` are those of the package without which it cannot do its work."""
+    """`summary` is the verb's line in --help; `extras` are the extras of the package that it needs."""
 
     summary: str
     extras: str = ""

@@ -12,9 +12,9 @@ class Additions:
     """Names and constants for the new nodes of one pass. `constants` go to `Graph.with_nodes`."""
 
     def __init__(self, graph: Graph) -> None:
-        made = (output for node in graph.nodes for output in node.outputs)
+        outputs = (output for node in graph.nodes for output in node.outputs)
         self._graph = graph
-        self._taken = {value.name for value in graph.inputs} | set(graph.constants) | {*made}
+        self._taken = {value.name for value in graph.inputs} | set(graph.constants) | {*outputs}
         self.constants: dict[str, Array] = {}
 
     def name(self, wanted: str) -> str:
@@ -26,8 +26,8 @@ class Additions:
     def constant(self, wanted: str, value: Array) -> str:
         """The name of a constant of this value: one that exists under such a name, or a new one."""
         for name in numbered(wanted):
-            known = self.constants.get(name, self._graph.constants.get(name))
-            if known is not None and known.dtype == value.dtype and np.array_equal(known, value):
+            existing = self.constants.get(name, self._graph.constants.get(name))
+            if existing is not None and existing.dtype == value.dtype and np.array_equal(existing, value):
                 return name
             if name not in self._taken:
                 break

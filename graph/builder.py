@@ -23,8 +23,8 @@ class Builder:
 
     def node(self, op: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
         """One node of one output; returns its name."""
-        (made,) = self.split(op, inputs, (output,), **attributes)
-        return made
+        (name,) = self.split(op, inputs, (output,), **attributes)
+        return name
 
     def once(self, op: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
         """One node of one output, unless it is there; returns its name."""

@@ -41,7 +41,7 @@ CONTENT_NAME = re.compile(r".+-([0-9a-f]{12})(?:\.\w+)+")  # what `add` calls a 
 
 
 def refuse_in_bundle(path: Path) -> None:
-    """UserError for the path of a file that a bundle has: what a user asks for beside it never takes its place."""
+    """UserError for the path of a file that belongs to a bundle: no other output of a verb may replace it."""
     whole = Path(os.path.realpath(path))  # of a link, where it leads
     for folder in whole.parents:
         if (folder / MANIFEST).is_file():
@@ -72,7 +72,7 @@ class Draft:
 
     @property
     def sha256(self) -> str:
-        """Of what was written so far, in hexadecimal."""
+        """The hash of what was written so far, in hexadecimal."""
         return self._hash.hexdigest()
 
     def write(self, block: bytes | memoryview) -> None:
@@ -158,8 +158,8 @@ class Writer:
         readers would refuse is refused here. What no longer belongs to the bundle is removed when the writer closes.
         """
         manifest = self._without_lost_reports(manifest)
-        known = {**self.known, **manifest.files, **self.files}
-        files = {path: known[path] for path in sorted(set(named_files(manifest)))}
+        sha256 = {**self.known, **manifest.files, **self.files}
+        files = {path: sha256[path] for path in sorted(set(named_files(manifest)))}
         manifest = msgspec.structs.replace(manifest, files=files)
         content = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
         check_manifest(content, self.bundle)
@@ -187,8 +187,8 @@ class Writer:
     def close(self) -> None:
         """Remove what no manifest names: former files after a commit, new ones after a failure.
 
-        A commit may have been interrupted just behind its `os.replace`. So the manifest in place counts, whatever this
-        writer knows of it, and beside it the last one that is known to have reached the disk.
+        A commit may have been interrupted just behind its `os.replace`. So two manifests count: the one in place, and
+        the last one of this writer that surely reached the disk.
         """
         shutil.rmtree(self.bundle / SCRATCH, ignore_errors=True)
         in_place = _current(self.bundle, must_exist=False)
@@ -213,7 +213,7 @@ def open_for_update(bundle: Path, must_exist: bool, instead: str = ANOTHER_PATH,
     if bundle.is_dir() and not _may_become_a_bundle(bundle):
         raise UserError(f"{bundle} is not empty and no bundle", "give a new folder")
     with _explained(bundle, instead):
-        made = [folder for folder in (bundle, *bundle.parents) if not folder.exists()]
+        folders = [folder for folder in (bundle, *bundle.parents) if not folder.exists()]
         bundle.mkdir(parents=True, exist_ok=True)
         lock = _lock(bundle)
     try:
@@ -231,7 +231,7 @@ def open_for_update(bundle: Path, must_exist: bool, instead: str = ANOTHER_PATH,
             (bundle / LOCK).unlink()  # before the lock is let go: see `_lock`
         os.close(lock)
         with suppress(OSError):
-            for folder in made:
+            for folder in folders:
                 folder.rmdir()  # succeeds only if nothing was left in it
 
 

@@ -38,13 +38,13 @@ def cut_conditioner(prologue: Graph, worth: int = WORTH) -> ConditionerSplit:
     if sum(work(node, types) for node in before) < worth:
         return ConditionerSplit(None, prologue)
     rows = tuple(types.values[name] for name in _boundary(prologue, inside))
-    made = {row.name for row in rows}
+    row_names = {row.name for row in rows}
     after = tuple(node for node in prologue.nodes if node.output in inside)
     conditioner = replace(prologue, name="conditioner", outputs=rows, nodes=before)
     rest = replace(
         prologue,
         inputs=(*prologue.inputs, *rows),
-        outputs=tuple(value for value in prologue.outputs if value.name not in made),
+        outputs=tuple(value for value in prologue.outputs if value.name not in row_names),
         nodes=after,
     )
     return ConditionerSplit(_trimmed(conditioner), _trimmed(rest) if rest.outputs else None)

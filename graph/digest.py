@@ -15,14 +15,14 @@ def digest(graph: Graph) -> bytes:
 
 
 def structure(graph: Graph) -> bytes:
-    """The same, with only the types and shapes of large constants."""
+    """SHA-256 of a graph's ports, nodes, small constants, and the types and shapes of large constants."""
     return _digest(graph, LARGE)
 
 
 def _digest(graph: Graph, below: float) -> bytes:
-    known = sha256(repr((graph.inputs, graph.outputs, graph.nodes)).encode())
+    digest = sha256(repr((graph.inputs, graph.outputs, graph.nodes)).encode())
     for name, array in sorted(graph.constants.items()):
-        known.update(f"{name} {array.dtype} {array.shape}".encode())
+        digest.update(f"{name} {array.dtype} {array.shape}".encode())
         if array.nbytes < below:
-            known.update(np.ascontiguousarray(array).data)
-    return known.digest()
+            digest.update(np.ascontiguousarray(array).data)
+    return digest.digest()

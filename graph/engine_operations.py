@@ -1,8 +1,8 @@
-"""Which version of TensorRT first parses each operation of opset 20: what keeps graphs portable to the oldest engines.
+"""The version of TensorRT that first parses each operation of opset 20, for graphs that old engines have to take.
 
-Read in docs/operators.md of onnx/onnx-tensorrt as of its releases 8.0, 8.2, 8.4, 8.5, 8.6, 9.0 to 9.3, 10.0 and 10.1,
-and from there on in its docs/Changelog.md, which names what 10.2 to 10.6 added. Control flow, recurrent layers and
-random draws are left out: no prepared graph has them.
+Sources are docs/operators.md of onnx/onnx-tensorrt in its releases 8.0, 8.2, 8.4, 8.5, 8.6, 9.0 to 9.3, 10.0 and 10.1,
+and its docs/Changelog.md for 10.2 to 10.6. Control flow, recurrent layers and random draws are left out: no prepared
+graph has them.
 """
 
 from collections.abc import Iterator, Mapping

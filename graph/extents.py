@@ -1,7 +1,7 @@
-"""Graphs whose axes beside the batch are free too: which numbers their named dimensions stand for.
+"""The numbers that named dimensions stand for, in graphs with free axes other than the batch.
 
-A dimension is called as `runtime/sizes.py` has it: "height", "height/8". A graph file carries the range of each name in
-its metadata, so that whoever reads the file knows which shapes it takes.
+`runtime/sizes.py` defines the names: "height", "height/8". A graph file carries the range of each name in its metadata,
+so a reader of the file knows which shapes it takes.
 """
 
 import json
@@ -22,7 +22,7 @@ LIMIT = 8  # sizes of a file, which may come from anywhere
 
 
 def extents_of(takes: Takes) -> dict[str, Extent]:
-    """Of a spec or manifest."""
+    """The extents of a spec or manifest, by size."""
     usual = defaults(takes.x_shape, takes.sizes)
     return {size.name: Extent(usual[size.name], size.low, size.high, size.multiple) for size in takes.sizes}
 
@@ -56,35 +56,35 @@ def at_sizes(graph: Graph, sizes: Mapping[str, int] | None = None) -> Graph:
 
 
 def probes(extents: Mapping[str, Extent]) -> list[dict[str, int]]:
-    """Choices of all sizes that tell from which of them a dimension follows: the usual ones first, then each size
-    changed alone, then all changed together."""
+    """Choices of all sizes that show from which size a dimension follows: the usual ones first, then each size changed
+    alone, then all changed together."""
     usual = {name: extent.usual for name, extent in extents.items()}
     others = {name: list(_others(extent)) or [extent.usual] for name, extent in extents.items()}
     alone = [usual | {name: values[0]} for name, values in others.items()]
     return [usual, *alone, {name: values[-1] for name, values in others.items()}]
 
 
-def name_of(found: Sequence[int | str], at: Sequence[Mapping[str, int]]) -> int | str:
+def name_of(dimensions: Sequence[int | str], at: Sequence[Mapping[str, int]]) -> int | str:
     """What a dimension is called that is `found` at these choices of the sizes; "?" where it is no number there.
 
     A number if it never changes; "height/8" or "height*width/64" if it is a multiple of sizes; else its numbers one
     after the other, which are a name as good as any for what is equal elsewhere.
     """
-    if all(size == found[0] for size in found):
-        return found[0]
-    if any(isinstance(size, str) for size in found):
+    if all(size == dimensions[0] for size in dimensions):
+        return dimensions[0]
+    if any(isinstance(size, str) for size in dimensions):
         return "?"
     for count in range(1, FACTORS + 1):
         for names in combinations_with_replacement(at[0], count):
             ratios = {
                 Fraction(int(size), prod(values[name] for name in names))
-                for size, values in zip(found, at, strict=True)
+                for size, values in zip(dimensions, at, strict=True)
             }
             if len(ratios) == 1:
                 (ratio,) = ratios
                 above = "" if ratio.numerator == 1 else f"*{ratio.numerator}"
                 return "*".join(names) + above + ("" if ratio.denominator == 1 else f"/{ratio.denominator}")
-    return "|".join(map(str, found))
+    return "|".join(map(str, dimensions))
 
 
 def is_named(size: int | str) -> bool:

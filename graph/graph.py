@@ -63,7 +63,7 @@ class Value:
 class Graph:
     """A graph whose nodes stand in topological order. `constants` are its weights and other known tensors, by name.
 
-    `extents` are the sizes that are free beside the batch, as "height". `described` are inner tensors whose shapes a
+    `extents` are the free sizes other than the batch, as "height". `described` are inner tensors whose shapes a
     reader of the file would not infer.
     """
 
@@ -76,7 +76,8 @@ class Graph:
     described: tuple[Value, ...] = ()
 
     def with_nodes(self, nodes: Iterable[Node], constants: Mapping[str, Array] | None = None) -> "Graph":
-        """The same interface over other nodes; `constants` are added to those already there."""
+        """A graph of the same inputs and outputs with other nodes; `constants` are added to the constants of this
+        one."""
         return replace(self, nodes=tuple(nodes), constants={**self.constants, **(constants or {})})
 
     def is_constant(self, name: str) -> bool:

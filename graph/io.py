@@ -1,4 +1,4 @@
-"""ONNX files: written as opset 20, IR 10, with large weights in a file beside the graph; read without trust.
+"""Write ONNX files of opset 20 and IR 10, with large weights in files of their own, and read them without trust.
 
 A bundle may come from anywhere, so reading checks what it uses: the file parses, external weights lie inside the
 bundle's folder and inside their file, and there is no control flow or other opset that a pass could silently misread.
@@ -42,8 +42,8 @@ def to_model(
 ) -> onnx.ModelProto:
     """The ONNX form of a graph. Large constants whose place in a file `find` knows are referred to by its name.
 
-    `also` names inner tensors to return too. They carry no type, which onnxruntime infers. `metadata` are texts that
-    the file holds beside the graph, by key.
+    `also` names inner tensors to return too. They carry no type, which onnxruntime infers. `metadata` are texts for the
+    file, by key.
     """
     proto = _graph_proto(graph, find)
     proto.output.extend(onnx.ValueInfoProto(name=name) for name in also)
@@ -61,8 +61,8 @@ def save(
     also: Iterable[str] = (),
     metadata: Mapping[str, str] | None = None,
 ) -> tuple[Path, ...]:
-    """Write a graph, and its weights to a file beside it if they exceed the limit (default: EXTERNAL_ABOVE); returns
-    the files written.
+    """Write a graph, and its weights to a second file if they exceed the limit (default: EXTERNAL_ABOVE); returns the
+    files written.
 
     The weight file of `g.onnx` is `g-<hash>.onnx.data`. The hash is of its content, so that a graph which is replaced
     later than its weights never reads others.
@@ -90,10 +90,10 @@ def set_metadata(path: Path, metadata: Mapping[str, str]) -> None:
 
 
 def store(writer: "Writer", graph: Graph, name: str, external_above: int | None = None) -> tuple[str, tuple[str, ...]]:
-    """Add a graph to a bundle under a content-hashed name; returns its path and those of its weight files.
+    """Add a graph to a bundle under a content-hashed name; returns its path and the paths of its weight files.
 
-    What already lies in a weight file of the bundle is referred to there. The rest goes to a file of its own where a
-    graph has such weights, or more bytes of weights than the limit (default: EXTERNAL_ABOVE).
+    Weights that already lie in a weight file of the bundle stay there. The other weights go to a file of their own if
+    the graph has such weights, or more bytes of weights than the limit (default: EXTERNAL_ABOVE).
     """
     find = _finder(writer)
     shares = any(find(array) is not None for array in weights.large(graph).values())
@@ -107,40 +107,40 @@ def store(writer: "Writer", graph: Graph, name: str, external_above: int | None 
 
 
 def unload(writer: "Writer", *graphs: Graph) -> tuple[Graph, ...]:
-    """The graphs; if any would go to a file of its own, with all their weights in files already, and out of memory."""
+    """The graphs. If one of them would go to a file of its own, the weights of all go to files, and out of memory."""
     return keep(writer, *graphs) if any(map(exceeds, graphs)) else graphs
 
 
 def keep(writer: "Writer", *graphs: Graph) -> tuple[Graph, ...]:
     """The graphs with their large constants mapped from weight files of the bundle, one new file for each graph.
 
-    What lies in a file of the bundle stays there, what an earlier graph has is not written again, and neither is what
+    An array in a file of the bundle stays there. An array of an earlier graph is not written again, nor one that
     another graph of this writer holds number for number. Arrays are streamed: none is copied as a whole.
     """
     find, written = _finder(writer), _written(writer)
-    found: dict[tuple[object, ...], Array] = {}
+    files: dict[tuple[object, ...], Array] = {}
     for graph in graphs:
         fresh = []
         for array in weights.distinct(weights.large(graph).values()):
-            if find(array) is not None or weights.identity(array) in found:
+            if find(array) is not None or weights.identity(array) in files:
                 continue
             same = next((each for each in written.get((array.dtype, array.shape), ()) if _equal(each, array)), None)
             if same is None:
                 fresh.append(array)
             else:
-                found[weights.identity(array)] = same
+                files[weights.identity(array)] = same
         if fresh:
             writer.reserve(weights.file_bytes(fresh))
             with writer.draft("weights.data") as draft:
                 offsets = weights.write(draft, fresh)
             file = weights.map_file(writer.bundle / writer.add(draft, folder=GRAPHS, name="weights", suffix=".data"))
             for array, offset in zip(fresh, offsets, strict=True):
-                found[weights.identity(array)] = weights.view(file, offset, array.dtype, array.shape)
-    return tuple(weights.mapped(graph, found) for graph in graphs)
+                files[weights.identity(array)] = weights.view(file, offset, array.dtype, array.shape)
+    return tuple(weights.mapped(graph, files) for graph in graphs)
 
 
 def _finder(writer: "Writer") -> Find:
-    """A function like `place_of` for the files of a writer's bundle. Others may lie beside them: an export's source."""
+    """A function like `place_of`, for the files of a writer's bundle alone: its folder may hold others, as a source."""
     inside = weights.in_folder(writer.bundle / GRAPHS)
 
     def find(array: Array) -> weights.FilePlace | None:
@@ -157,7 +157,7 @@ def exceeds(graph: Graph, limit: int | None = None) -> bool:
 
 def _written(writer: "Writer") -> dict[tuple[np.dtype[Any], tuple[int, ...]], list[Array]]:
     """The weights that graphs of this writer hold in files, by type and shape."""
-    found: dict[tuple[np.dtype[Any], tuple[int, ...]], list[Array]] = {}
+    arrays: dict[tuple[np.dtype[Any], tuple[int, ...]], list[Array]] = {}
     for name in writer.files:
         if name.startswith(f"{GRAPHS}/") and name.endswith(".onnx"):
             path = writer.bundle / name
@@ -165,8 +165,8 @@ def _written(writer: "Writer") -> dict[tuple[np.dtype[Any], tuple[int, ...]], li
             for tensor in model.graph.initializer:
                 if tensor.data_location == onnx.TensorProto.EXTERNAL:
                     array = _array(tensor, path, files)
-                    found.setdefault((array.dtype, array.shape), []).append(array)
-    return found
+                    arrays.setdefault((array.dtype, array.shape), []).append(array)
+    return arrays
 
 
 def _equal(left: Array, right: Array) -> bool:
@@ -254,7 +254,7 @@ def from_model(
 ) -> Graph:
     """The Graph of an ONNX model. `path` names it in errors and locates external weights.
 
-    `beside` are constants that the model reads and does not hold.
+    `beside` are constants that the model reads and that lie elsewhere.
     """
     versions = {opset.domain: opset.version for opset in model.opset_import}
     if versions.get("", versions.get("ai.onnx")) != OPSET:
@@ -288,7 +288,7 @@ def from_model(
 
 
 def parse(path: Path) -> onnx.ModelProto:
-    """The model of a file, without the weights beside it. UserError if it is none."""
+    """The model of a file, without its external weights. UserError if it is no model."""
     try:
         model: onnx.ModelProto = onnx.ModelProto.FromString(path.read_bytes())
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Time, memory and disk space that a verb takes, told and checked before it begins."""
+"""The time, memory and disk space that a verb takes, shown and checked before it begins."""
 
 import logging
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class Needs:
     files: int
 
     def said(self, folder: Path) -> str:
-        """One line, beside what is free."""
+        """One line of the needs and of what is free."""
         free = memory_free(folder)
         memory = "" if free is None else f" ({_gb(free)} free)"
         return (

@@ -35,8 +35,8 @@ class PackOptions(Options):
 def pack(options: PackOptions) -> Manifest:
     """Write the bundle of the chosen bodies, their prologue, plans, ranges and engines.
 
-    Weights lie in a file beside the graphs, once for all bodies that have the same. Where float32 is not among the
-    bodies the new bundle runs, but cannot be calibrated again or judged against float32.
+    Equal weights of several bodies lie in one file. Without float32 among the bodies the new bundle runs, but cannot be
+    calibrated again or judged against float32.
     """
     bundle = open_bundle(options.bundle)
     wanted = options.body or tuple(name for name, body in bundle.manifest.bodies.items() if _is_for_cpus(body))

@@ -34,12 +34,12 @@ def _runs(graph: Graph, weights: int) -> Iterator[tuple[int, int]]:
 
 def _part(graph: Graph, start: int, end: int, types: Mapping[str, Value], read_last: Mapping[str, int]) -> Graph:
     nodes = graph.nodes[start:end]
-    made = [name for node in nodes for name in node.outputs if name]
+    tensors = [name for node in nodes for name in node.outputs if name]
     read = dict.fromkeys(name for node in nodes for name in node.inputs if name)
-    taken = [name for name in read if name not in graph.constants and name not in made]
-    given = [name for name in made if read_last.get(name, -1) >= end]
+    taken = [name for name in read if name not in graph.constants and name not in tensors]
+    outputs = [name for name in tensors if read_last.get(name, -1) >= end]
     constants = {name: graph.constants[name] for name in read if name in graph.constants}
-    return Graph(graph.name, _values(taken, types), _values(given, types), nodes, constants, graph.extents)
+    return Graph(graph.name, _values(taken, types), _values(outputs, types), nodes, constants, graph.extents)
 
 
 def _values(names: Sequence[str], types: Mapping[str, Value]) -> tuple[Value, ...]:

@@ -14,9 +14,9 @@ def open_rows(prepared: PreparedDenoiser, opened: Callable[[Graph], Run] = open_
     runs = [opened(graph) for graph in (prepared.conditioner, prepared.prologue) if graph is not None]
 
     def rows(feeds: Mapping[str, Array]) -> dict[str, Array]:
-        made: dict[str, Array] = {}
+        results: dict[str, Array] = {}
         for run in runs:
-            made |= run({**feeds, **made})
-        return made
+            results |= run({**feeds, **results})
+        return results
 
     return rows

@@ -17,8 +17,8 @@ WORK_LIMIT = 100  # multiply-accumulates for a byte saved: more take longer than
 
 @dataclass(frozen=True)
 class PreparedDenoiser:
-    """A denoiser as it is deployed: `conditioner` and `prologue` make the rows that `body` reads beside x, the first
-    those of conditions alone. Where both are None the body takes all."""
+    """A denoiser as it is deployed. `conditioner` makes the rows that depend on conditions alone, `prologue` makes the
+    others, and `body` reads x and the rows. Where both are None the body takes all inputs."""
 
     prologue: Graph | None
     body: Graph
@@ -37,8 +37,10 @@ def cut_prologue(graph: Graph, x: str = X, row_limit: int = ROW_LIMIT) -> Prepar
     """
     idx, types = index(graph), infer_types(graph)
     moving = idx.reachable([x])
-    given = idx.reachable(value.name for value in graph.inputs if value.name != x)  # what depends on neither is inside
-    inside = {n.output for n in graph.nodes if not moving.isdisjoint(n.inputs) or given.isdisjoint(n.inputs)}
+    reached = idx.reachable(
+        value.name for value in graph.inputs if value.name != x
+    )  # what depends on neither is inside
+    inside = {n.output for n in graph.nodes if not moving.isdisjoint(n.inputs) or reached.isdisjoint(n.inputs)}
     rows = _boundary(graph, inside, x)
     while inner := frozenset[str]().union(*(_upstream(row, idx, types, row_limit) for row in rows)):
         inside.update(inner)
@@ -71,29 +73,29 @@ def _cut(graph: Graph, inside: set[str], boundary: tuple[Value, ...], x: str) ->
 
 
 def _boundary(graph: Graph, inside: set[str], x: str) -> tuple[str, ...]:
-    """What the nodes inside the body, and its outputs, read from outside, in the order they read it."""
+    """The tensors from outside that the nodes and outputs of the body read, in the order in which they read them."""
     body = [node for node in graph.nodes if node.output in inside]
-    made = {output for node in body for output in node.outputs} | set(graph.constants) | {"", x}
+    inner = {output for node in body for output in node.outputs} | set(graph.constants) | {"", x}
     read = (*(name for node in body for name in node.inputs), *(value.name for value in graph.outputs))
-    return tuple(dict.fromkeys(name for name in read if name not in made))
+    return tuple(dict.fromkeys(name for name in read if name not in inner))
 
 
 def _upstream(row: str, idx: Index, types: Types, limit: int) -> frozenset[str]:
-    """What the body must make itself so that a row above the limit is replaced by fewer bytes; empty if nothing does,
-    or if that is more arithmetic than carrying the bytes would cost.
+    """The tensors that the body must make itself, so that fewer bytes replace a row above the limit. There are none if
+    no choice has fewer bytes, or if their arithmetic takes longer than to carry the bytes.
 
-    Walks from the row towards the inputs, always through the largest tensor, until what remains to carry is smaller. A
-    way that ends in what cannot be a row, such as the integers behind an embedding, leads nowhere.
+    The search goes from the row towards the inputs, always through the largest tensor, until fewer bytes remain to
+    carry. It fails at a tensor that cannot be a row, such as the integers of an embedding.
     """
     size = types.sample_bytes(row)
     if size is None or size <= limit:
         return frozenset()
-    carried, made = {row: size}, set()
+    carried, inner = {row: size}, set()
     while sum(carried.values()) >= size or not all(can_be_row(name, types) for name in carried):
         producer = idx.producers.get(max(carried, key=carried.__getitem__))
         if producer is None:
             return frozenset()
-        made.add(producer.output)
+        inner.add(producer.output)
         sources = {
             name: types.sample_bytes(name) for name in producer.inputs if name and name not in idx.graph.constants
         }
@@ -103,16 +105,17 @@ def _upstream(row: str, idx: Index, types: Types, limit: int) -> frozenset[str]:
             if source is None:
                 return frozenset()
             carried[name] = source
-    arithmetic = sum(work(node, types) for node in idx.graph.nodes if node.output in made)
-    return frozenset(made) if arithmetic <= WORK_LIMIT * (size - sum(carried.values())) else frozenset()
+    arithmetic = sum(work(node, types) for node in idx.graph.nodes if node.output in inner)
+    return frozenset(inner) if arithmetic <= WORK_LIMIT * (size - sum(carried.values())) else frozenset()
 
 
 def work(node: Node, types: Types) -> int:
-    """About how many multiply-accumulates of one sample, at the usual sizes: one for each element made and summed."""
+    """About how many multiply-accumulates a node takes for one sample at the usual sizes; 0 for other operations than
+    Conv, Gemm and MatMul."""
     if node.op not in ("Conv", "Gemm", "MatMul"):
         return 0
-    made, weight = (_sizes(name, types) for name in (node.output, node.inputs[1]))
-    return prod(made) * prod(weight[1:] if node.op == "Conv" else _sizes(node.inputs[0], types)[-1:])
+    output, weight = (_sizes(name, types) for name in (node.output, node.inputs[1]))
+    return prod(output) * prod(weight[1:] if node.op == "Conv" else _sizes(node.inputs[0], types)[-1:])
 
 
 def _sizes(name: str, types: Types) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""Which operations are lowered to int8, until a measured precision map says so, and which are quantized already."""
+"""The operations that are lowered to int8 without a measured precision map, and those that are quantized already."""
 
 import re
 from collections.abc import Collection
@@ -23,7 +23,7 @@ SCALED = "more than a product with at most a bias per channel"
 
 @dataclass(frozen=True)
 class WeightedOp:
-    """A Conv, MatMul or Gemm with a constant weight. Its name is that of the tensor it makes."""
+    """A Conv, MatMul or Gemm with a constant weight. Its name is the name of its output."""
 
     node: Node
     channels_in: int  # both per convolution group
@@ -91,10 +91,10 @@ def considered_ops(graph: Graph) -> tuple[tuple[WeightedOp, str], ...]:
 
 
 def outer_ops(graph: Graph, names: Collection[str]) -> frozenset[str]:
-    """Of the operations `names`: the first ones, which see x itself, and the last ones, which reach the output.
+    """The first of the operations `names`, which see x itself, and the last of them, which reach the output.
 
-    Transposed convolutions are layers too: what lies behind the first of them is no first layer, nor is a last one what
-    lies before the last of them.
+    Transposed convolutions are layers too: an operation behind the first of them is no first layer, and an operation
+    before the last of them is no last layer.
     """
     layers = {*names, *(node.output for node in graph.nodes if node.op == "ConvTranspose")}
     return (_reached_without(index(graph), layers) | _reaching_without(graph, layers)) & frozenset(names)
@@ -112,7 +112,7 @@ def weighted_op(node: Node, graph: Graph) -> WeightedOp | None:
 
 
 def bias_shape(op: WeightedOp, graph: Graph) -> tuple[int, ...]:
-    """Of one number for each channel of an operation's output."""
+    """The shape of one number for each channel of an operation's output."""
     rank = graph.constants[op.weight].ndim
     return (1, -1, *[1] * (rank - 2)) if op.node.op == "Conv" else (-1,)
 
@@ -143,28 +143,28 @@ def _is_plain(op: WeightedOp, graph: Graph) -> bool:
 
 def _reached_without(idx: Index, ops: Collection[str]) -> frozenset[str]:
     """Names of operations that x reaches through no other one."""
-    reached, found = {X}, set()
+    reached, first = {X}, set()
     for node in idx.graph.nodes:
         if reached.isdisjoint(node.inputs):
             continue
         if node.output in ops:
-            found.add(node.output)
+            first.add(node.output)
         else:
             reached.update(node.outputs)
-    return frozenset(found)
+    return frozenset(first)
 
 
 def _reaching_without(graph: Graph, ops: Collection[str]) -> frozenset[str]:
     """Names of operations that reach an output through no other one."""
-    needed, found = {value.name for value in graph.outputs}, set()
+    needed, last = {value.name for value in graph.outputs}, set()
     for node in reversed(graph.nodes):
         if needed.isdisjoint(node.outputs):
             continue
         if node.output in ops:
-            found.add(node.output)
+            last.add(node.output)
         else:
             needed.update(node.inputs)
-    return frozenset(found)
+    return frozenset(last)
 
 
 def is_quantized(op: str, domain: str) -> bool:

@@ -35,9 +35,9 @@ class GraphSession:
 
     def __call__(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Outputs by name. Feeds the graph does not take are left out, so one dict serves several graphs."""
-        given = {name: value for name, value in feeds.items() if name in self._inputs}
+        inputs = {name: value for name, value in feeds.items() if name in self._inputs}
         with explained("run the graph"):
-            values: list[Any] = self._session.run(None, given)
+            values: list[Any] = self._session.run(None, inputs)
         return dict(zip(self._outputs, values, strict=True))
 
 
@@ -85,13 +85,13 @@ def open_with(graph: Graph, options: ort.SessionOptions, also: Iterable[str] = (
     rest = {name: array for name, array in weights.large(graph).items() if find(array) is None}
     if sum(array.nbytes for array in rest.values()) <= io.EXTERNAL_ABOVE:
         rest = {}
-    given = {weights.identity(array): weights.FilePlace(IN_MEMORY, 0) for array in rest.values()}
+    in_memory = {weights.identity(array): weights.FilePlace(IN_MEMORY, 0) for array in rest.values()}
     with explained("load the graph"):
         values = [
             ort.OrtValue.ortvalue_from_numpy(np.require(array, requirements=["C", "A"])) for array in rest.values()
         ]
         options.add_external_initializers(list(rest), values)  # too much for one message, which holds at most 2 GiB
-        model = io.to_model(graph, lambda array: find(array) or given.get(weights.identity(array)), also)
+        model = io.to_model(graph, lambda array: find(array) or in_memory.get(weights.identity(array)), also)
         return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 

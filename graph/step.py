@@ -1,7 +1,7 @@
 """The fused form of a step: network, guidance, prediction and update in one graph; the state stays on the device.
 
-What `fewstep.runtime.execute` does on arrays, as ONNX; a test compares the two bit by bit. The update is Mul and Add in
-float32, term by term, never MatMul, which engines may run in a shorter type (TF32, bfloat16) unless told otherwise.
+The graph does in ONNX what `fewstep.runtime.execute` does on arrays; a test compares the two bit by bit. The update is
+Mul and Add in float32, term by term. It is no MatMul, which engines may run in a shorter type (TF32, bfloat16).
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ STATE, NEXT, DRAW = "state_{}", "next_{}", "draw_{}"  # ports: the number of the
 def fuse_step(body: Graph, step: Step, tensors: Sequence[Tensor] = ()) -> Graph:
     """One step of a plan as a graph.
 
-    Inputs: `state_k` float32 [B, *x_shape] for each row of the state; what the body takes beside x, for all branches
+    Inputs: `state_k` float32 [B, *x_shape] for each row of the state; the other inputs of the body, for all branches
     one after the other ([branches * B, ...], as the step lists them); `draw_d` standard normal for each of its draws.
     Outputs: `next_k`, the rows after the step. The step's range group is part of the graph. `tensors` are the plan's.
     """
@@ -42,19 +42,23 @@ def fuse_step(body: Graph, step: Step, tensors: Sequence[Tensor] = ()) -> Graph:
         columns.append(lay_shaping(table, step.shaping, values, [table.number(end) for end in ends], x.shape[1:]))
     columns += draws
     for k, row in enumerate(step.update):
-        made = table.combine(row, columns, f"row_{k}")
+        row_sum = table.combine(row, columns, f"row_{k}")
         for i, term in enumerate(term for term in step.terms if term.row == k):
             tensor = table.tensor(tensors[term.tensor], term.tensor)
             if term.column is not None:
                 tensor = table.node("Mul", (columns[term.column], tensor), f"row_{k}_tensor_{i}")
-            made = table.node("Add", (made, tensor), f"row_{k}_with_tensor_{i}")
-        table.nodes.append(Node("Identity", (made,), (NEXT.format(k),)))
+            row_sum = table.node("Add", (row_sum, tensor), f"row_{k}_with_tensor_{i}")
+        table.nodes.append(Node("Identity", (row_sum,), (NEXT.format(k),)))
 
     if any(value.name == GROUP for value in body.inputs):
         table.constants[GROUP] = np.asarray([step.group], np.int64)
     branches = BATCH if len(step.branches) == 1 else f"{len(step.branches)}*{BATCH}"
-    given = [replace(v, shape=(branches, *v.shape[1:])) for v in body.inputs if v.name not in (X, GROUP)]
-    inputs = (*(replace(sample, name=name) for name in states), *given, *(replace(sample, name=name) for name in draws))
+    beside_x = [replace(v, shape=(branches, *v.shape[1:])) for v in body.inputs if v.name not in (X, GROUP)]
+    inputs = (
+        *(replace(sample, name=name) for name in states),
+        *beside_x,
+        *(replace(sample, name=name) for name in draws),
+    )
     results = tuple(Value(NEXT.format(k), x.dtype, sample.shape) for k in range(len(step.update)))
     return drop_unused(Graph("step", inputs, results, tuple(table.nodes), {**body.constants, **table.constants}))
 

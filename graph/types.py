@@ -1,7 +1,7 @@
 """Element types and shapes of every tensor of a graph, by ONNX's own inference, with the batch as a symbol.
 
-Of other free axes that inference loses track at the first convolution. So a graph with free sizes is looked at several
-times, at several of its sizes, and what follows from which size is read off the numbers.
+That inference loses other free axes at the first convolution. So it runs at several sizes of a graph with free sizes,
+and the numbers show which dimension follows from which size.
 """
 
 from collections.abc import Mapping
@@ -56,10 +56,10 @@ class Types:
 
 
 def infer_types(graph: Graph) -> Types:
-    """Types of all tensors that inference can tell."""
+    """The types of all tensors that inference finds."""
     if not graph.extents:
-        found = _inferred(graph)
-        return Types(found, found)
+        inferred = _inferred(graph)
+        return Types(inferred, inferred)
     points = probes(graph.extents)
     seen = [_inferred(at_sizes(graph, point)) for point in points]
     values = {}
@@ -134,9 +134,9 @@ def _known(size: int | str) -> int | str:
 
 
 def _stand_ins(node: Node, graph: Graph) -> tuple[Node, ...]:
-    """What inference sees in place of a node: for a Resize by integers, Concats of the same shape.
+    """The nodes that inference sees in place of a node: Concats of the same shape for a Resize by integers.
 
-    Of a Resize inference takes every dimension for new, so that the batch behind it would no longer be the batch.
+    Inference gives a Resize new names for all dimensions, so the batch behind it would no longer be the batch.
     """
     scales = graph.constants.get(node.inputs[2]) if node.op == "Resize" and len(node.inputs) == 3 else None
     if scales is None or "axes" in node.attributes or not np.isin(scales, range(1, LARGEST_SCALE + 1)).all():

@@ -57,7 +57,7 @@ def release(graph: Graph) -> None:
 
 
 def release_array(array: Array) -> None:
-    """The same for one array, whole or transposed, and for what else lies in its first and last page."""
+    """Let the memory of one array go, whole or transposed, and whatever else lies in its first and last page."""
     root = _root(array)
     if isinstance(root.base, mmap.mmap) and hasattr(root.base, "madvise"):  # not on Windows
         start = (_address(array) - _address(root)) // mmap.PAGESIZE * mmap.PAGESIZE
@@ -65,18 +65,18 @@ def release_array(array: Array) -> None:
 
 
 def large(graph: Graph) -> dict[str, Array]:
-    """The constants that may leave a graph's file, those of its loops too."""
+    """The constants that may leave a graph's file, also in its loops."""
     graphs = graph.with_bodies()
     return {name: array for each in graphs for name, array in each.constants.items() if array.nbytes >= LARGE}
 
 
 def weight_bytes(graph: Graph) -> int:
-    """Bytes of all constants, those of its loops too."""
+    """Bytes of all constants, also in its loops."""
     return sum(array.nbytes for each in graph.with_bodies() for array in each.constants.values())
 
 
 def identity(array: Array) -> tuple[object, ...]:
-    """The same for two arrays that are the same memory, seen in the same way."""
+    """A key that is equal for two arrays of the same memory, shape, type and strides."""
     return (_address(array), array.dtype, array.shape, array.strides)
 
 
@@ -106,12 +106,12 @@ def write(stream: IO[bytes] | Any, arrays: Iterable[Array]) -> list[int]:
     return offsets
 
 
-def mapped(graph: Graph, found: Mapping[tuple[object, ...], Array]) -> Graph:
+def mapped(graph: Graph, files: Mapping[tuple[object, ...], Array]) -> Graph:
     """The graph with those constants mapped that `found` has, by `identity`. Small ones are copied where they are parts
     of something larger: the bias of one layer would hold the whole file of weights that it was loaded from."""
 
     def moved(array: Array) -> Array:
-        there = found.get(identity(array), array)
+        there = files.get(identity(array), array)
         return there.copy() if there.nbytes < LARGE and there.base is not None else there
 
     return replace(graph, constants={name: moved(array) for name, array in graph.constants.items()})

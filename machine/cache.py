@@ -42,9 +42,9 @@ def folder() -> Path:
     A relative XDG_CACHE_HOME counts as none, as its specification has it: with one, whatever folder a program is
     started in could say which engines this machine built. OSError where the user has no home.
     """
-    given = os.environ.get("XDG_CACHE_HOME", "")
-    if os.path.isabs(given):
-        return Path(given) / "fewstep"
+    chosen = os.environ.get("XDG_CACHE_HOME", "")
+    if os.path.isabs(chosen):
+        return Path(chosen) / "fewstep"
     if os.name == "nt" and (local := os.environ.get("LOCALAPPDATA")):
         return Path(local) / "fewstep" / "cache"
     place = "Library/Caches" if sys.platform == "darwin" else ".cache"
@@ -103,17 +103,17 @@ def store(kind: Kind, name: str, content: bytes) -> None:
 def _warn(error: OSError, kind: Kind, name: str) -> None:
     """Once for each folder and reason: a run stores many times."""
     try:
-        known = (str(folder()), error.errno)
+        warning = (str(folder()), error.errno)
     except OSError:
-        known = ("", error.errno)
-    if known not in _WARNED:
-        _WARNED.add(known)
+        warning = ("", error.errno)
+    if warning not in _WARNED:
+        _WARNED.add(warning)
         place = error.filename or f"{kind}/{name}"
         LOG.warning("%s cannot be written (%s), so nothing is kept for the next time", place, error.strerror)
 
 
 def _remove_drafts(target: Path) -> None:
-    """Those of writers that were killed; another process may be writing one just now."""
+    """Remove drafts of writers that were killed; another process may be writing one just now."""
     for draft in target.parent.iterdir():
         if draft.name.startswith(f".{target.name}."):
             with suppress(OSError):  # somebody else removed it

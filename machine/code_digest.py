@@ -1,4 +1,4 @@
-"""Which code made what is kept for the next run: after an edit or an update, nothing of earlier code is taken."""
+"""A digest of the code that made a cached result: after an edit or an update, no result of earlier code is taken."""
 
 from collections.abc import Iterable
 from hashlib import sha256
@@ -18,8 +18,8 @@ class Package(Protocol):
 def code_of(packages: Iterable[Package]) -> bytes:
     """A digest of fewstep's version and of all Python sources of some packages. Installed without sources, the version
     alone tells."""
-    known = sha256(repr(version_of("fewstep")).encode())
+    digest = sha256(repr(version_of("fewstep")).encode())
     for folder in (Path(path) for package in packages for path in package.__path__):
         for file in sorted(folder.rglob("*.py")):
-            known.update(f"{file.relative_to(folder).as_posix()} {sha256(file.read_bytes()).hexdigest()}".encode())
-    return known.digest()
+            digest.update(f"{file.relative_to(folder).as_posix()} {sha256(file.read_bytes()).hexdigest()}".encode())
+    return digest.digest()

@@ -81,8 +81,8 @@ def _address_limit() -> int | None:
 
 def _mapped() -> int:
     """Bytes of addresses that this process has; 0 where the system does not say."""
-    found = re.search(r"^VmSize:\s+(\d+) kB", STATUS.read_text() if STATUS.exists() else "", re.MULTILINE)
-    return 1024 * int(found[1]) if found else 0
+    match = re.search(r"^VmSize:\s+(\d+) kB", STATUS.read_text() if STATUS.exists() else "", re.MULTILINE)
+    return 1024 * int(match[1]) if match else 0
 
 
 def peak(status: str | None = None) -> int | None:
@@ -92,8 +92,8 @@ def peak(status: str | None = None) -> int | None:
     """
     if status is None:
         status = STATUS.read_text() if STATUS.exists() else ""
-    found = re.search(r"^VmHWM:\s+(\d+) kB", status, re.MULTILINE)
-    return 1024 * int(found[1]) if found else None
+    match = re.search(r"^VmHWM:\s+(\d+) kB", status, re.MULTILINE)
+    return 1024 * int(match[1]) if match else None
 
 
 def _read(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Work on arrays beside other work: numpy, for the most part, and engines compute without holding the interpreter."""
+"""Work on arrays in threads: numpy, for the most part, and engines compute without holding the interpreter."""
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,7 +16,7 @@ def side_by_side(work: Callable[[Item], Result], items: Iterable[Item]) -> list[
 
 
 def one_after_another(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """The same, each result as soon as it and those before it are there."""
+    """What `work` makes of each item, in their order, each result as soon as it and all before it are there."""
     with ThreadPoolExecutor(usable_cores()) as threads:
         yield from threads.map(work, items)
 

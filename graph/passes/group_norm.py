@@ -33,8 +33,8 @@ def spread_group_norm(graph: Graph) -> Graph:
 
 
 def _spread(norm: Node, graph: Graph, idx: Index, types: Types, new: Additions) -> dict[str, tuple[Node, ...]]:
-    """The nodes that replace those of a GroupNorm, by their outputs; nothing where `norm` is in no large GroupNorm
-    whose own scale and shift are 1 and 0."""
+    """The nodes that replace a GroupNorm, by the outputs that they replace; nothing where `norm` is in no large
+    GroupNorm whose own scale and shift are 1 and 0."""
     before = idx.producer(norm.inputs[0], "Reshape")
     if before is None or not idx.is_inner(before.output) or not idx.is_inner(norm.output):
         return {}

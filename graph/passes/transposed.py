@@ -19,7 +19,7 @@ def write_transposed(graph: Graph) -> Graph:
         ConvTranspose(x, W)      ==>      crop(DepthToSpace(Conv(x, phases of W)))
 
     With stride s each place of x makes s x s places, and each phase has every s-th tap of W. There are as many products
-    as before, and those of a border. int8 needs this form: neither onnxruntime nor OpenVINO has integer kernels for a
+    as before, and a border more. int8 needs this form: neither onnxruntime nor OpenVINO has integer kernels for a
     ConvTranspose. In one dimension, Reshape and Transpose replace DepthToSpace.
     """
     new = Additions(graph)
