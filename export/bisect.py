@@ -39,34 +39,35 @@ def first_wrong(graph: Graph, candidates: Collection[str], wrong: Wrong, start: 
     """
     idx = index(graph)
     order = [output for node in graph.nodes for output in node.outputs if output in candidates]
-    told: dict[str, bool | None] = {}  # None: neither side can tell
+    verdicts: dict[str, bool | None] = {}  # None: a side has no such tensor
     harmless: set[str] = set()
 
     def ask(names: list[str]) -> None:
-        new = [name for name in names if name not in told]
+        new = [name for name in names if name not in verdicts]
         answers = wrong(new) if new else {}
-        told.update((name, answers.get(name)) for name in new)
+        verdicts.update((name, answers.get(name)) for name in new)
 
-    found = start
+    current = start
     while True:
-        above = _above(found, idx, harmless | {name for name, answer in told.items() if answer is False}) - {found}
-        wrong_above = [name for name in order if name in above and told.get(name)]
-        left = [name for name in order if name in above and name not in told]
+        right = {name for name, verdict in verdicts.items() if verdict is False}
+        above = _above(current, idx, harmless | right) - {current}
+        wrong_above = [name for name in order if name in above and verdicts.get(name)]
+        left = [name for name in order if name in above and name not in verdicts]
         if wrong_above:
-            found = wrong_above[0]
+            current = wrong_above[0]
         elif left:
             ask([left[i] for i in np.unique(np.linspace(0, len(left) - 1, AT_ONCE).astype(int))])
-        elif found == start:
+        elif current == start:
             return start
         else:
-            below = _below(found, idx, set(order), told)
-            while untold := [name for name in below if name in candidates and name not in told]:
+            below = _below(current, idx, set(order), verdicts)
+            while untold := [name for name in below if name in candidates and name not in verdicts]:
                 ask(untold[:AT_ONCE])
-                below = _below(found, idx, set(order), told)
-            if any(told.get(name, True) for name in below):
-                return found
-            harmless.add(found)
-            found = start
+                below = _below(current, idx, set(order), verdicts)
+            if any(verdicts.get(name, True) for name in below):
+                return current
+            harmless.add(current)
+            current = start
 
 
 def _above(name: str, idx: Index, closed: Collection[str]) -> set[str]:
@@ -80,18 +81,18 @@ def _above(name: str, idx: Index, closed: Collection[str]) -> set[str]:
     return reached
 
 
-def _below(name: str, idx: Index, candidates: Collection[str], told: Mapping[str, bool | None]) -> list[str]:
-    """The next tensors made from this one that can be told, and the graph's outputs if they are."""
-    reached, left, found = {name}, [name], list[str]()
+def _below(name: str, idx: Index, candidates: Collection[str], verdicts: Mapping[str, bool | None]) -> list[str]:
+    """The next tensors made from this one that have a verdict, and the outputs of the graph if they follow from it."""
+    reached, left, below = {name}, [name], list[str]()
     while left:
         for node in idx.consumers.get(left.pop(), ()):
             for each in set(node.outputs) - reached:
                 reached.add(each)
-                if each in idx.outputs or (each in candidates and told.get(each, False) is not None):
-                    found.append(each)
+                if each in idx.outputs or (each in candidates and verdicts.get(each, False) is not None):
+                    below.append(each)
                 else:
                     left.append(each)
-    return found
+    return below
 
 
 def where_exported_differs(reference: Reference, exported: Graph, point: ComparisonPoint) -> str:
@@ -171,8 +172,8 @@ def differs_in_float16(relative: float, point: ComparisonPoint, name: str, prepa
     def rough(names: Collection[str]) -> Mapping[str, Array]:
         return _read(run_prepared(in_float16(prepared), names)(point.feeds), names)
 
-    made = {output for node in prepared.body.nodes for output in node.outputs}
-    place = _named(prepared.body, made, exact, rough, FLOAT16_TOLERANCE)
+    inner = {output for node in prepared.body.nodes for output in node.outputs}
+    place = _named(prepared.body, inner, exact, rough, FLOAT16_TOLERANCE)
     by = f"by {relative:.2g}" if relative < math.inf else "and overflows"
     return f"{name} in float16 differs from float32 {by} at {point},{place}"
 
@@ -214,25 +215,25 @@ def run_prepared(
     return run
 
 
-def differs(expected: Array, found: Array, tolerance: float) -> bool:
+def differs(expected: Array, actual: Array, tolerance: float) -> bool:
     """Whether two tensors differ by more than the tolerance, relative to the largest value expected."""
-    if expected.shape != found.shape:
+    if expected.shape != actual.shape:
         return True
     if expected.dtype.kind != "f":
-        return bool(np.any(expected != found))
-    expected, found = expected.astype(np.float32), found.astype(np.float32)
+        return bool(np.any(expected != actual))
+    expected, actual = expected.astype(np.float32), actual.astype(np.float32)
     finite = np.isfinite(expected)
-    if not np.array_equal(expected[~finite], found[~finite], equal_nan=True):
+    if not np.array_equal(expected[~finite], actual[~finite], equal_nan=True):
         return True
     scale = float(np.max(np.abs(expected[finite]), initial=0.0)) or 1.0
-    return not float(np.max(np.abs(expected[finite] - found[finite]), initial=0.0)) <= tolerance * scale
+    return not float(np.max(np.abs(expected[finite] - actual[finite]), initial=0.0)) <= tolerance * scale
 
 
-def _named(graph: Graph, names: Collection[str], expected: Values, found: Values, tolerance: float) -> str:
+def _named(graph: Graph, names: Collection[str], expected: Values, actual: Values, tolerance: float) -> str:
     def wrong(candidates: Collection[str]) -> dict[str, bool]:
-        given = expected(candidates)
-        made = found(list(given))
-        return {name: differs(given[name], made[name], tolerance) for name in given if name in made}
+        exact = expected(candidates)
+        computed = actual(list(exact))
+        return {name: differs(exact[name], computed[name], tolerance) for name in exact if name in computed}
 
     own = {output for node in graph.nodes for output in node.outputs}
     candidates = own & set(names) - {value.name for value in graph.outputs}

@@ -33,7 +33,7 @@ def capture(
     """The module as a graph of opset 20 with these input and output names, and the program it was written from.
 
     The graph's constants are views of the module's weights, not copies of them. The arguments `example` and
-    `dynamic_shapes` are those of `torch.export.export`. UserError naming the operation that cannot be exported.
+    `dynamic_shapes` mean the same as in `torch.export.export`. UserError naming the operation that cannot be exported.
     """
     captured = None
     with _quiet(), sizes_as_numbers(), quick_matches(), watched(module) as watch:
@@ -52,11 +52,11 @@ def capture(
                 custom_translation_table=FORMS,
             )
             assert program is not None and program.exported_program is not None
-            given = list(program.model.graph.initializers.values())
+            initializers = list(program.model.graph.initializers.values())
             program.optimize()
         except Exception as error:
             raise refusal(error, watch, captured) from error
-    weights = _taken(program.model, given)
+    weights = _taken(program.model, initializers)
     return from_model(_named_by_module(ir.to_proto(program.model)), beside=weights), program.exported_program
 
 
@@ -75,18 +75,18 @@ def _is_written_out(node: torch.fx.Node) -> bool:
     decomposition = DECOMPOSED.get(node.target)
     if decomposition is None:
         return False
-    args, named = torch.fx.node.map_arg((node.args, dict(node.kwargs)), lambda given: given.meta["val"])
+    args, named = torch.fx.node.map_arg((node.args, dict(node.kwargs)), lambda node: node.meta["val"])
     return decomposition(*args, **named) is not NotImplemented
 
 
-def _taken(model: ir.Model, given: Iterable[ir.Value]) -> dict[str, Array]:
+def _taken(model: ir.Model, before: Iterable[ir.Value]) -> dict[str, Array]:
     """The weights of a model, which is left without them, and so are those that were `given` before it was optimized.
 
     onnxscript's rewrite rules, which are global, remember the last graph that they saw: it must not hold weights.
     """
     weights = {name: value.const_value.numpy() for name, value in model.graph.initializers.items() if value.const_value}
-    made = (output for node in model.graph for output in node.outputs)
-    for value in (*given, *model.graph.initializers.values(), *made):
+    outputs = (output for node in model.graph for output in node.outputs)
+    for value in (*before, *model.graph.initializers.values(), *outputs):
         value.const_value = None
     model.graph.initializers.clear()
     return weights
@@ -103,7 +103,7 @@ def _attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Any:
-    """Attention over [B, N, C], written out: torch.onnx knows that of [B, heads, N, C] only."""
+    """Attention over [B, N, C], written out: torch.onnx knows the form [B, heads, N, C] only."""
     if q.dim() != 3 or mask is not None or is_causal:
         return NotImplemented  # keeps the operation
     scores = (q * (q.shape[-1] ** -0.5 if scale is None else scale)) @ k.transpose(1, 2)

@@ -10,7 +10,7 @@ from torch.utils._pytree import tree_leaves
 
 
 def own_dtype(module: torch.nn.Module, inputs: Sequence[torch.Tensor]) -> str | None:
-    """The dtype beside float32 in the operation that fails, as "float16"; nothing where another thing fails.
+    """The other dtype than float32 in the operation that fails, as "float16"; nothing where another thing fails.
 
     The module is called with these inputs.
     """

@@ -48,9 +48,9 @@ def changed(source: Source, loras: Sequence[Lora], skip_scale: Sequence[float], 
         from fewstep.export.skips import FreeU, tune_skips
 
         backbone_and_skip = FreeU((freeu[0], freeu[1]), (freeu[2], freeu[3])) if freeu else None
-        made = tune_skips(source.module, source.spec, skip_scale, backbone_and_skip)
+        skips = tune_skips(source.module, source.spec, skip_scale, backbone_and_skip)
         LOG.info(
-            "%d skip connections: %s", len(made), ", ".join(f"{list(c.skip.shape[1:])} x {c.scale:g}" for c in made)
+            "%d skip connections: %s", len(skips), ", ".join(f"{list(c.skip.shape[1:])} x {c.scale:g}" for c in skips)
         )
     content = [source.sha256, [[lora.sha256, lora.strength] for lora in loras], list(skip_scale), list(freeu)]
     return replace(source, beside=beside, sha256=hashlib.sha256(json.dumps(content).encode()).hexdigest())

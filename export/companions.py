@@ -1,6 +1,6 @@
-"""The networks that a pipeline has beside its denoiser: traced, compared with torch, and written into the bundle.
+"""Trace the other networks of a pipeline, compare them with torch, and write them into the bundle.
 
-Each is loaded when its turn comes and let go after it: text encoders are often the largest part of a pipeline.
+Each network is in memory alone, after the others: text encoders are often the largest part of a pipeline.
 """
 
 import gc
@@ -35,7 +35,7 @@ BATCH_LIMIT = 63  # from 64 samples on diffusers lays tensors out anew before it
 class Companion:
     """A network: a module whose `forward(*inputs)` returns its outputs, both in order.
 
-    `inputs` and `outputs` are those of the bundle's graph. `feeds` makes valid inputs of a batch size, by name, and
+    `inputs` and `outputs` are the ports of the bundle's graph. `feeds` makes valid inputs of a batch size, by name, and
     `batches` are the sizes at which the graph is compared with torch. `weights` are bytes in float32.
     """
 
@@ -61,20 +61,20 @@ class CompanionGraph:
 def add_companion(writer: Writer, companion: Companion) -> CompanionGraph:
     """Trace, verify at several batches, and add to the bundle. UserError naming what differs.
 
-    Where it is large, torch's weights are gone before the graph is run, as those of the denoiser are.
+    torch's weights of a large network are gone before the graph is run, as in the export of a denoiser.
     """
     module = companion.load().eval().cpu().float().requires_grad_(False)
     feeds = {batch: companion.feeds(batch) for batch in companion.batches}
-    expected = {batch: _outputs(module, companion, given) for batch, given in feeds.items()}
+    expected = {batch: _outputs(module, companion, inputs) for batch, inputs in feeds.items()}
     (graph,) = unload(writer, _traced(module, companion))
     del module
     gc.collect()  # torch's graphs refer to themselves
     run = open_session(graph)
     worst = 0.0
-    for batch, given in feeds.items():
-        found = run(given)
+    for batch, inputs in feeds.items():
+        outputs = run(inputs)
         for tensor, value in zip(companion.outputs, expected[batch], strict=True):
-            relative = _relative(value, found[tensor.name], tensor, companion)
+            relative = _relative(value, outputs[tensor.name], tensor, companion)
             if not relative <= TOLERANCE:
                 raise UserError(
                     f"{companion.name}: the exported graph differs from torch in {tensor.name!r} by {relative:.2g}, "
@@ -92,8 +92,8 @@ def _outputs(module: "torch.nn.Module", companion: Companion, feeds: Mapping[str
     import torch
 
     with torch.no_grad():
-        made = module(*(torch.from_numpy(feeds[tensor.name]) for tensor in companion.inputs))
-    return [value.numpy() for value in made]
+        outputs = module(*(torch.from_numpy(feeds[tensor.name]) for tensor in companion.inputs))
+    return [value.numpy() for value in outputs]
 
 
 def _traced(module: "torch.nn.Module", companion: Companion) -> Graph:
@@ -114,8 +114,8 @@ def _traced(module: "torch.nn.Module", companion: Companion) -> Graph:
         inputs=[tensor.name for tensor in companion.inputs],
         outputs=[tensor.name for tensor in companion.outputs],
     )
-    for kind, told, made in (("takes", companion.inputs, graph.inputs), ("returns", companion.outputs, graph.outputs)):
-        for tensor, value in zip(told, made, strict=True):
+    for kind, wanted, own in (("takes", companion.inputs, graph.inputs), ("returns", companion.outputs, graph.outputs)):
+        for tensor, value in zip(wanted, own, strict=True):
             if value.shape != tensor.shape:
                 raise UserError(
                     f"{companion.name} {kind} {tensor.name!r} of shape {list(value.shape)}, and the denoiser needs "
@@ -125,11 +125,11 @@ def _traced(module: "torch.nn.Module", companion: Companion) -> Graph:
     return drop_unused(fold_shapes(fold_constants(graph)))
 
 
-def _relative(expected: Array, found: Array, tensor: TensorEntry, companion: Companion) -> float:
+def _relative(expected: Array, output: Array, tensor: TensorEntry, companion: Companion) -> float:
     """max |difference| over max |expected|; infinite where whole numbers or shapes differ."""
     if not np.isfinite(expected).all():
         raise UserError(f"{companion.name} returns {tensor.name!r} that is not finite", "check its weights")
-    if expected.shape != found.shape or (expected.dtype.kind != "f" and not np.array_equal(expected, found)):
+    if expected.shape != output.shape or (expected.dtype.kind != "f" and not np.array_equal(expected, output)):
         return math.inf
-    error, scale = float(np.max(np.abs(expected - found))), float(np.max(np.abs(expected)))
+    error, scale = float(np.max(np.abs(expected - output))), float(np.max(np.abs(expected)))
     return error / scale if scale else error

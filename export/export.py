@@ -83,8 +83,8 @@ class ExportOptions(Options):
 def export(options: ExportOptions, progress: Progress = SILENT) -> Manifest:
     """Trace, rewrite, verify, and only then write: a failure leaves the old bundle, or none.
 
-    Weights are in memory once. Those of a large network go to the bundle's folder as soon as they were traced, from
-    where everything else maps them; files that no bundle names yet are nobody's, should this fail.
+    Weights are in memory once. The weights of a large network go to the bundle's folder as soon as they are traced, and
+    everything else maps them from there. If this fails, no bundle names these files, and they are removed.
     """
     from fewstep.export.load_and_trace import take  # onnxruntime: not for --help
     from fewstep.export.sources.fitted import with_fitted
@@ -94,8 +94,8 @@ def export(options: ExportOptions, progress: Progress = SILENT) -> Manifest:
     with open_for_update(options.output, must_exist=False) as writer:
         loras = _loras(options)
         fetched = hub.fetch(options.source) if hub.is_name(options.source) else None
-        given = (options.dtype, repr(_versions()))
-        taken = take(partial(_source, options, loras, fetched), writer, progress, options.verify, *given)
+        verified_with = (options.dtype, repr(_versions()))
+        taken = take(partial(_source, options, loras, fetched), writer, progress, options.verify, *verified_with)
         prepared = taken.prepared
         warn_of_operations(prepared)
         half = _in_float16(writer, prepared) if options.dtype == "float16" else None
@@ -103,8 +103,8 @@ def export(options: ExportOptions, progress: Progress = SILENT) -> Manifest:
             verification = taken.expected
             LOG.warning("the bundle has the same graphs, verified with these versions: they are not run again")
         else:
-            found = compare(taken.expected, taken.exported, prepared, taken.again, progress, half)
-            verification = msgspec.structs.replace(found, verified=taken.verified)
+            compared = compare(taken.expected, taken.exported, prepared, taken.again, progress, half)
+            verification = msgspec.structs.replace(compared, verified=taken.verified)
         origin, deployed = taken.origin, half or prepared
         inputs = [condition.input for condition in origin.spec.conditions]
         graphs = {
@@ -123,13 +123,13 @@ def export(options: ExportOptions, progress: Progress = SILENT) -> Manifest:
             content = msgspec.json.format(msgspec.json.encode(origin.scheduler))
             scheduler = writer.add(content, folder="plans", name="scheduler", suffix=".json")
         licence = licence_of(options.source if fetched is None else str(fetched.folder))
-        made = msgspec.structs.replace(_manifest(options, origin, loras, graphs, table, licence), scheduler=scheduler)
-        made = with_fitted(writer, made)
-        if writer.manifest is not None and (gone := made_from(writer.manifest, made)):
+        entry = msgspec.structs.replace(_manifest(options, origin, loras, graphs, table, licence), scheduler=scheduler)
+        entry = with_fitted(writer, entry)
+        if writer.manifest is not None and (gone := made_from(writer.manifest, entry)):
             LOG.warning("%s is new: what was made from the former one is gone (%s)", options.output, gone)
         if origin.beside is not None:
-            made = origin.beside.add(writer, made, progress)
-        return writer.commit(add_null_files(writer, made, options.null))
+            entry = origin.beside.add(writer, entry, progress)
+        return writer.commit(add_null_files(writer, entry, options.null))
 
 
 def _in_float16(writer: Writer, prepared: PreparedDenoiser) -> PreparedDenoiser:
@@ -265,5 +265,5 @@ def _command(options: ExportOptions, origin: "Origin", loras: Sequence[Lora]) ->
 
 
 def _versions() -> dict[str, str]:
-    """Of the packages that make and verify graphs."""
+    """The versions of the packages that make and verify graphs."""
     return {package: version for package in PACKAGES if (version := version_of(package))}

@@ -1,8 +1,7 @@
-"""Free sizes of a torch module: axes of x and of conditions that stay symbols in its graph, and what to say where the
-module fixes one.
+"""Keep axes of x and of conditions as symbols in the graph of a torch module, and name the module that fixes one.
 
-torch.export is told how axes hang together (`8 * height_steps`), so that halving a picture three times and enlarging it
-again needs no proof that the sizes meet.
+torch.export gets axes as multiples (`8 * height_steps`). Halving a picture three times and enlarging it again then
+needs no proof that the sizes meet.
 """
 
 import logging
@@ -56,20 +55,20 @@ def check_forward(module: torch.nn.Module, spec: Spec, inputs: Inputs, batch: in
         at = sized(spec, choice)
         where = " at " + ", ".join(f"{name} {value}" for name, value in choice.items())
         try:
-            made = call(module, spec, inputs(at, batch), where)
+            output = call(module, spec, inputs(at, batch), where)
         except UserError as error:
             raise UserError(error.what, WITHOUT) from error
-        if made.shape != (batch, *at.output_shape):
-            raise UserError(f"{module_name(module)} returned shape {list(made.shape)}{where}", WITHOUT)
+        if output.shape != (batch, *at.output_shape):
+            raise UserError(f"{module_name(module)} returned shape {list(output.shape)}{where}", WITHOUT)
 
 
 def fixed_size(
     error: UserError, module: torch.nn.Module, spec: Spec, example: tuple[Any, ...], dynamic: Any
 ) -> UserError:
     """The error of a module that could not be exported; where it fixes a size, in these words and with the line."""
-    told = str(error.__cause__)
-    names = [size.name for size in spec.sizes if size.name in told]
-    if "specialized" not in told or not names:
+    reason = str(error.__cause__)
+    names = [size.name for size in spec.sizes if size.name in reason]
+    if "specialized" not in reason or not names:
         return error
     line = next(_fixing_lines(module, example, dynamic), "")
     return UserError(f"{module_name(module)} fixes {' and '.join(names)}{line}", WITHOUT)

@@ -15,7 +15,7 @@ FRONT = re.compile(r"\A---\s*\n(.*?)\n---\s*$", re.DOTALL | re.MULTILINE)
 def licence_of(source: str) -> str | None:
     """The licence that a source names; None where it names none.
 
-    Of a folder `license` in its card's front matter, or `license_name` where that is "other".
+    The card of a folder names it in its front matter: `license`, or `license_name` where that is "other".
     """
     if source in NAMES:
         return OWN

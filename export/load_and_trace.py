@@ -106,13 +106,13 @@ def _taken(
 
 
 def _digest(spec: Spec, exported: Graph, prepared: PreparedDenoiser, more: Sequence[str]) -> str:
-    """Of what is compared, and by which code. Weights count once: those of the prepared graph follow from the exported
-    one's, and from the code."""
-    known = sha256(repr((spec, more)).encode() + digest(exported) + code_of(PACKAGES))
+    """A digest of what is compared, and of the code that compares it. Weights count once: the weights of the prepared
+    graph follow from the exported graph and from the code."""
+    hashed = sha256(repr((spec, more)).encode() + digest(exported) + code_of(PACKAGES))
     for field in fields(prepared):
         if (graph := getattr(prepared, field.name)) is not None:
-            known.update(structure(graph))
-    return known.hexdigest()
+            hashed.update(structure(graph))
+    return hashed.hexdigest()
 
 
 def _former(writer: Writer, verified: str, scope: Scope) -> Verification | None:
@@ -121,10 +121,12 @@ def _former(writer: Writer, verified: str, scope: Scope) -> Verification | None:
     if manifest is None or manifest.verification is None:
         return None
     try:
-        found = msgspec.json.decode(Bundle(writer.bundle, manifest).read(manifest.verification), type=Verification)
+        verification = msgspec.json.decode(
+            Bundle(writer.bundle, manifest).read(manifest.verification), type=Verification
+        )
     except (UserError, msgspec.DecodeError):  # it is damaged, and will be replaced
         return None
-    return found if found.verified == verified and found.scope in ("full", scope) else None
+    return verification if verification.verified == verified and verification.scope in ("full", scope) else None
 
 
 def _loaded(load: Callable[[], Source]) -> Reference:

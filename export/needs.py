@@ -1,4 +1,4 @@
-"""What an export takes of memory and disk, from its source alone: the denoiser's, and of each network beside it."""
+"""The memory and disk that an export takes for the denoiser and for the other networks, from its source alone."""
 
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.spec import Source
@@ -9,10 +9,10 @@ ALONE = 900 * 10**6  # bytes of torch, its exporter, onnxruntime, and the source
 
 
 def needs(source: Source, dtype: str = "float32") -> Needs | None:
-    """Of a torch module: its weights once, in float32, and the packages around it. None where only tracing tells.
+    """The needs of a torch module: its weights once, in float32, and the packages. None where only tracing shows them.
 
-    The networks beside a denoiser come one after the other, when it is in files. A bundle in float16 is written after
-    the one in float32.
+    The other networks come one after the other, when the denoiser is in files. A float16 graph is written after the
+    float32 one.
     """
     if not isinstance(source, TorchSource):
         return None

@@ -27,7 +27,7 @@ Scope = Literal["full", "quick"]
 
 @dataclass(frozen=True)
 class ComparisonPoint:
-    """Inputs of one comparison, by graph input name; `sizes` are those of x where they may be chosen."""
+    """Inputs of one comparison, by graph input name; `sizes` are the free sizes of x."""
 
     time: float
     feeds: Mapping[str, Array]
@@ -102,11 +102,11 @@ def visits(takes: Takes) -> list[dict[str, int]]:
     mixed = {
         size.name: greatest[size.name] if number % 2 else least[size.name] for number, size in enumerate(takes.sizes)
     }
-    found = [usual]
+    choices = [usual]
     for choice in (least, mixed, greatest):
-        if choice not in found and math.prod(choice.values()) <= VISIT_LIMIT * math.prod(usual.values()):
-            found.append(choice)
-    if len(found) == 1 and takes.sizes:  # a wide range: a step upwards, then
+        if choice not in choices and math.prod(choice.values()) <= VISIT_LIMIT * math.prod(usual.values()):
+            choices.append(choice)
+    if len(choices) == 1 and takes.sizes:  # a wide range: a step upwards, then
         ups = {size.name: min(usual[size.name] + size.multiple, size.high) for size in takes.sizes}
-        found += [ups] * (ups != usual)
-    return found
+        choices += [ups] * (ups != usual)
+    return choices

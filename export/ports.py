@@ -28,7 +28,7 @@ NAME_THEM = "name x, time, output and the conditions in the spec as the file doe
 
 def with_ports(graph: Graph, spec: Spec, file: str) -> Graph:
     """The graph behind fewstep's ports. UserError naming the port of `file` that the spec does not describe."""
-    given = {value.name: value for value in (*graph.inputs, *graph.outputs)}
+    own = {value.name: value for value in (*graph.inputs, *graph.outputs)}
     ports = {spec.x: Value(X, FLOAT32, (BATCH, *free_x_shape(spec)))}
     ports |= {name: Value(port, FLOAT32, (BATCH,)) for port, name in spec.times.items()}
     ports |= {
@@ -36,8 +36,8 @@ def with_ports(graph: Graph, spec: Spec, file: str) -> Graph:
     }
     _check_names(graph, spec, file)
     for name, port in ports.items():
-        _check_port(given[name], port, file)
-    output = _closed(given[spec.output], graph)
+        _check_port(own[name], port, file)
+    output = _closed(own[spec.output], graph)
     names = Additions(graph)
     inner = {name: names.name(f"{name}_given") for name in (*ports, spec.output)}
     fixed = (X, TIME, TO, GROUP, OUTPUT, *(port.name for port in ports.values()))
@@ -46,19 +46,19 @@ def with_ports(graph: Graph, spec: Spec, file: str) -> Graph:
     new, first = Additions(graph), list[Node]()
     for name, port in ports.items():
         source, is_time = port.name, name in spec.times.values()
-        if is_time and not given[name].shape:
+        if is_time and not own[name].shape:
             freed = per_sample(graph, inner[name])
             if freed is None:  # one of them, which serves all as it did; it cannot leave the loop for the prologue
                 zero = new.constant("first_sample", np.array(0, np.int64))
                 first.append(Node("Gather", (port.name, zero), (new.name("time_of_all"),), {"axis": 0}))
                 source = first[-1].output
             graph = freed or graph
-        if is_time and given[name].dtype.kind in "iu":
+        if is_time and own[name].dtype.kind in "iu":
             LOG.warning("%s takes whole times: those between are rounded", file)
             first.append(Node("Round", (source,), (new.name("time_whole"),)))
             source = first[-1].output
-        if given[name].dtype != port.dtype:
-            first.append(_cast(source, new.name(f"{port.name}_cast"), given[name].dtype))
+        if own[name].dtype != port.dtype:
+            first.append(_cast(source, new.name(f"{port.name}_cast"), own[name].dtype))
             source = first[-1].output
         graph = graph.with_nodes(rename_inputs(node, {inner[name]: source}) for node in graph.nodes)
     result, last = _prediction(output, inner[spec.output], spec, file, new)
@@ -104,30 +104,30 @@ def _check_names(graph: Graph, spec: Spec, file: str) -> None:
         raise UserError(f"{file} has no output {spec.output!r}, only {_listed(graph.outputs)}", NAME_THEM)
 
 
-def _check_port(given: Value, port: Value, file: str) -> None:
+def _check_port(own: Value, port: Value, file: str) -> None:
     """Shapes agree as far as they are known, dtypes up to what a Cast may change."""
     if port.name in (TIME, TO):
-        if len(given.shape) > 1 or given.dtype.kind not in "fiu":
-            raise UserError(f"{file} takes the time as {_listed([given])}", "let it take one number per sample")
+        if len(own.shape) > 1 or own.dtype.kind not in "fiu":
+            raise UserError(f"{file} takes the time as {_listed([own])}", "let it take one number per sample")
         return
-    if not _agree(given.shape, port.shape[1:]):
+    if not _agree(own.shape, port.shape[1:]):
         raise UserError(
-            f"{file} takes {_listed([given])} where the spec says shape {list(port.shape[1:])}",
+            f"{file} takes {_listed([own])} where the spec says shape {list(port.shape[1:])}",
             "give the shape of one sample, without the batch",
         )
-    if given.dtype != port.dtype and not given.dtype.kind == port.dtype.kind == "f":
+    if own.dtype != port.dtype and not own.dtype.kind == port.dtype.kind == "f":
         raise UserError(
-            f"{file} takes {_listed([given])} where the spec says {port.dtype}", f"give dtype {given.dtype} in the spec"
+            f"{file} takes {_listed([own])} where the spec says {port.dtype}", f"give dtype {own.dtype} in the spec"
         )
 
 
 def _closed(output: Value, graph: Graph) -> Value:
-    """An output with the sizes that a file left open, as far as its nodes tell them."""
+    """An output with the sizes that a file left open, as far as they follow from its nodes."""
     inferred = infer_types(replace(graph, outputs=())).shape(output.name)
     if inferred is None or len(inferred) != len(output.shape):
         return output
     pairs = zip(output.shape, inferred, strict=True)
-    return replace(output, shape=tuple(found if isinstance(found, int) else told for told, found in pairs))
+    return replace(output, shape=tuple(size if isinstance(size, int) else stated for stated, size in pairs))
 
 
 def _agree(shape: Sequence[int | str], sample: Sequence[int | str]) -> bool:
@@ -136,21 +136,21 @@ def _agree(shape: Sequence[int | str], sample: Sequence[int | str]) -> bool:
     return len(shape) == 1 + len(sample) and all(isinstance(a, str) or a == b for a, b in pairs)
 
 
-def _prediction(given: Value, name: str, spec: Spec, file: str, new: Additions) -> tuple[str, list[Node]]:
+def _prediction(output: Value, name: str, spec: Spec, file: str, new: Additions) -> tuple[str, list[Node]]:
     """The tensor that is the prediction, and the nodes that make it of the file's output.
 
     A network that also learns the variance (Nichol & Dhariwal 2021) returns twice the channels, the prediction first.
     """
     nodes: list[Node] = []
-    wanted, channels = spec.output_shape[0], given.shape[1] if len(given.shape) > 1 else None
+    wanted, channels = spec.output_shape[0], output.shape[1] if len(output.shape) > 1 else None
     if channels == 2 * wanted:
         LOG.warning("%s returns %d channels: the second half, a learned variance, is left out", file, channels)
         ends = [new.constant(f"half_{at}", np.array([at], np.int64)) for at in (0, wanted, 1)]
         nodes.append(Node("Slice", (name, *ends), (new.name("prediction"),)))
         name = nodes[-1].output
-    elif not _agree(given.shape, spec.output_shape):
-        raise UserError(f"{file} returns {_listed([given])}, not shape {list(spec.output_shape)}", NAME_THEM)
-    if given.dtype != FLOAT32:
+    elif not _agree(output.shape, spec.output_shape):
+        raise UserError(f"{file} returns {_listed([output])}, not shape {list(spec.output_shape)}", NAME_THEM)
+    if output.dtype != FLOAT32:
         nodes.append(_cast(name, new.name("prediction_cast"), FLOAT32))
         name = nodes[-1].output
     return name, nodes

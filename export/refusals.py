@@ -79,7 +79,7 @@ def refusal(error: BaseException, watch: Watch, captured: torch.export.ExportedP
     while causes[-1].__cause__ or causes[-1].__context__:
         causes.append(causes[-1].__cause__ or causes[-1].__context__)  # type: ignore[arg-type]
     root = causes[-1]
-    where = next((found for cause in causes if (found := place(cause))), "")
+    where = next((at for cause in causes if (at := place(cause))), "")
     if "No ONNX function found" in str(root):
         return _without_form(str(root).split("op='")[-1].split("'")[0], watch, captured)
     if "Constraints violated" in str(error) and watch.fixed_by is not None:
@@ -99,14 +99,14 @@ def refusal(error: BaseException, watch: Watch, captured: torch.export.ExportedP
 
 def changed_inputs(root: torch.nn.Module, inputs: Iterable[torch.Tensor]) -> str | None:
     """The module that changes what a forward call is given, in words, or nothing. It is called with these inputs."""
-    given = tuple(inputs)
-    versions = [each._version for each in given]
+    arguments = tuple(inputs)
+    versions = [each._version for each in arguments]
     inside: list[str] = []
     changed: list[str] = []
 
     def look() -> None:
         """Before a module is entered or left, what was changed was changed by the code of the one around."""
-        if not changed and [each._version for each in given] != versions:
+        if not changed and [each._version for each in arguments] != versions:
             changed.append(inside[-1])
 
     def follow(module: torch.nn.Module, name: str) -> tuple[Any, Any]:
@@ -124,7 +124,7 @@ def changed_inputs(root: torch.nn.Module, inputs: Iterable[torch.Tensor]) -> str
     handles = [handle for name, module in root.named_modules() for handle in follow(module, name)]
     try:
         with torch.no_grad():
-            root(*given)
+            root(*arguments)
     finally:
         for handle in handles:
             handle.remove()
@@ -142,9 +142,9 @@ def drawing(root: torch.nn.Module, program: torch.export.ExportedProgram) -> str
 
 def _without_form(operation: str, watch: Watch, captured: torch.export.ExportedProgram | None) -> UserError:
     nodes = () if captured is None else (*captured.graph.nodes, *captured.run_decompositions().graph.nodes)
-    made = next((node for node in nodes if str(node.target).startswith(operation)), None)
-    name, line = ("", "") if made is None else (_module_of(made), _line(made))
-    if made is not None and on_complex(made):
+    node = next((node for node in nodes if str(node.target).startswith(operation)), None)
+    name, line = ("", "") if node is None else (_module_of(node), _line(node))
+    if node is not None and on_complex(node):
         what = f"{operation} of a complex tensor in {watch.named(name)} has no ONNX form{line}"
         return UserError(what, IN_PAIRS)
     return UserError(f"{operation} in {watch.named(name)} has no ONNX form{line}", OTHER_OPERATIONS)

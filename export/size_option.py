@@ -19,15 +19,15 @@ AXES = {"height": -2, "width": -1, "length": -1}  # where an axis of that name i
 
 
 def with_sizes(source: Source, texts: Sequence[str]) -> Source:
-    """The source with these sizes free. Those that its spec names itself keep their axes, and get these ranges."""
+    """The source with these sizes free. A size that the spec names itself keeps its axis, and gets this range."""
     if not texts:
         return source
     spec = source.spec
-    known = {size.name: size for size in spec.sizes}
+    by_name = {size.name: size for size in spec.sizes}
     for text in texts:
-        size = _parsed(text, spec, known)
-        known[size.name] = size
-    sizes = tuple(sorted(known.values(), key=lambda size: size.axis))
+        size = _parsed(text, spec, by_name)
+        by_name[size.name] = size
+    sizes = tuple(sorted(by_name.values(), key=lambda size: size.axis))
     if problem := size_problem(spec.x_shape, sizes, spec.heads):
         raise UserError(f"--size {problem[0]}: {problem[1]}", FIX)
     conditions = tuple(_following(each, spec, sizes) for each in spec.conditions)
@@ -35,7 +35,7 @@ def with_sizes(source: Source, texts: Sequence[str]) -> Source:
     return cast(Source, freed)
 
 
-def _parsed(text: str, spec: Spec, known: Mapping[str, Size]) -> Size:
+def _parsed(text: str, spec: Spec, by_name: Mapping[str, Size]) -> Size:
     match = FORM.fullmatch(text)
     if match is None:
         raise UserError(f"--size {text!r}", FIX)
@@ -43,13 +43,13 @@ def _parsed(text: str, spec: Spec, known: Mapping[str, Size]) -> Size:
     low, high, multiple = (None if number is None else int(number) for number in numbers)
     if axis is not None and int(axis) < len(spec.x_shape):
         place = int(axis)
-    elif axis is None and name in known:
-        place = known[name].axis
+    elif axis is None and name in by_name:
+        place = by_name[name].axis
     elif axis is None and name in AXES and -AXES[name] < len(spec.x_shape):
         place = len(spec.x_shape) + AXES[name]
     else:
         raise UserError(f"--size {text!r}: which axis of x {list(spec.x_shape)} is that?", FIX)
-    usual = known[name].multiple if name in known else 1
+    usual = by_name[name].multiple if name in by_name else 1
     return Size(name, place, low or 0, high or 0, usual if multiple is None else multiple)
 
 

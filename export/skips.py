@@ -80,8 +80,8 @@ def tune_skips(
 ) -> tuple[Change, ...]:
     """Change the module's skip connections, from the innermost outwards; returns what is done to each.
 
-    `scales` are spread evenly over them, with straight lines between: one number holds for all, two go from that of
-    the innermost to that of the outermost. UserError if there are none, or fewer than numbers.
+    `scales` are spread evenly over them, with straight lines between: one number holds for all, two go from the
+    innermost to the outermost. UserError if the module has no skip connection, or fewer than there are numbers.
     """
     module.eval().cpu().float()
     skips = find_skips(module, spec)
@@ -150,15 +150,15 @@ class _Tuning(TorchFunctionMode):
         self.count = 0
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        given = dict(kwargs or {})
+        named = dict(kwargs or {})
         if func not in CONCATENATIONS:
-            return func(*args, **given)
+            return func(*args, **named)
         change = self.changes.get(self.count)
         self.count += 1
         if change is None:
-            return func(*args, **given)
-        operands, *rest = (given.pop("tensors"),) if "tensors" in given else args
-        return func(change.apply(operands), *rest, **given)
+            return func(*args, **named)
+        operands, *rest = (named.pop("tensors"),) if "tensors" in named else args
+        return func(change.apply(operands), *rest, **named)
 
 
 # Finding them
@@ -192,14 +192,14 @@ class _Watch(TorchFunctionMode):
         self.bridges: list[_Bridge] = []
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        given = kwargs or {}
-        made = func(*args, **given)
-        outputs = list(_tensors(made))
+        named = kwargs or {}
+        results = func(*args, **named)
+        outputs = list(_tensors(results))
         if not outputs:
-            return made
-        inputs = list(_tensors((args, given)))
+            return results
+        inputs = list(_tensors((args, named)))
         if func in CONCATENATIONS:
-            self._concatenated(inputs, outputs[0], *args[1:], **given)
+            self._concatenated(inputs, outputs[0], *args[1:], **named)
         mark = 1 << self.operations
         is_weighted = any(isinstance(tensor, torch.nn.Parameter) and tensor.ndim > 1 for tensor in inputs)
         origins = [self._origin(tensor) for tensor in inputs]
@@ -211,16 +211,16 @@ class _Watch(TorchFunctionMode):
         for tensor in outputs:
             self.origins[tensor] = origin
         self.operations += 1
-        return made
+        return results
 
     def _origin(self, tensor: Tensor) -> _Origin:
         return self.origins.get(tensor, _Origin())
 
-    def _concatenated(self, operands: Sequence[Tensor], made: Tensor, *rest: Any, **given: Any) -> None:
+    def _concatenated(self, operands: Sequence[Tensor], result: Tensor, *rest: Any, **named: Any) -> None:
         """Note a bridge: one operand is what the other has gone on from, through layers with weights."""
         number, self.concatenations = self.concatenations, self.concatenations + 1
-        axis = rest[0] if rest else given.get("dim", given.get("axis", 0))
-        if len(operands) != 2 or made.ndim < 3 or axis % made.ndim not in (CHANNELS, made.ndim - 1):
+        axis = rest[0] if rest else named.get("dim", named.get("axis", 0))
+        if len(operands) != 2 or result.ndim < 3 or axis % result.ndim not in (CHANNELS, result.ndim - 1):
             return
         first, second = map(self._origin, operands)
         own = [(a.weighted & ~b.operations).bit_count() for a, b in ((first, second), (second, first))]
@@ -234,8 +234,8 @@ class _Watch(TorchFunctionMode):
 def find_skips(module: torch.nn.Module, spec: Spec) -> tuple[Skip, ...]:
     """The skip connections of a module that is called as `forward(x, time, *conditions)`, the innermost first.
 
-    They are the bridges over the place that most of them cross, the bottleneck: this leaves dense blocks out, but for
-    one at the bottleneck itself, which looks the same. Of places with as many, it is the one with the longest.
+    They are the bridges over the bottleneck, the place that most bridges cross. This leaves dense blocks out, except
+    one at the bottleneck itself, which looks the same. If several places have as many, the longest bridges decide.
     """
     watch = _Watch()
     with watch:
@@ -247,7 +247,7 @@ def find_skips(module: torch.nn.Module, spec: Spec) -> tuple[Skip, ...]:
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:
-    """Those in arguments or results, however they are nested."""
+    """The tensors in arguments or results, however they are nested."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, (list, tuple)):

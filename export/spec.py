@@ -59,8 +59,8 @@ class Spec:
     own units (DDPM timesteps for the discrete schedules), conditions [B, *shape] in the order given here. It returns
     its prediction, shaped as x.
 
-    A network that is told two times, where from and where to (flow maps, consistency trajectories, MeanFlow), gets
-    both, `forward(x, time, to, *conditions)`, and its spec names the second one, `to="to"`.
+    A network of two times, the start and the end of a step (flow maps, consistency trajectories, MeanFlow), takes both:
+    `forward(x, time, to, *conditions)`. Its spec names the second one, `to="to"`.
 
     Restoration networks say in `towards` which given sample (a condition, or an array given at run time) the noising
     process reverts to. A network with several outputs, `heads`, returns them one after the other along the channels.
@@ -93,14 +93,14 @@ class Spec:
 
     @property
     def output_shape(self) -> tuple[int, ...]:
-        """Of one sample."""
+        """The shape of one sample of the output."""
         return (self.heads * self.x_shape[0], *self.x_shape[1:])
 
     def __post_init__(self) -> None:
         for field, (kind, fix) in FIELDS.items():  # Python checks no types, and a manifest does so only when it is read
-            given = getattr(self, field)
+            value = getattr(self, field)
             try:  # a list becomes the tuple that it stands for
-                object.__setattr__(self, field, msgspec.convert(msgspec.to_builtins(given), kind))
+                object.__setattr__(self, field, msgspec.convert(msgspec.to_builtins(value), kind))
             except (msgspec.ValidationError, TypeError) as error:
                 reason = " ".join(str(error).split()).replace("$", field)  # it may quote a name with a line break
                 reason = reason.replace("`object`", "`dict`").replace("`array`", "`tuple`")  # the words of JSON
@@ -219,7 +219,8 @@ class Reference(Protocol):
         ...
 
     def tensors(self) -> Collection[str]:
-        """Names of the inner tensors that it can tell: those of the exported graph that are the same values."""
+        """Names of the inner tensors that it can compute, equal to the names of the same values in the exported
+        graph."""
         ...
 
     def inner(self, feeds: Mapping[str, Array], names: Collection[str]) -> dict[str, Array]:
@@ -249,7 +250,7 @@ class CompanionSource(Protocol):
         ...
 
     def with_loras(self, loras: Sequence[Lora]) -> "CompanionSource":
-        """The same, with what the files have for them."""
+        """These networks, with the updates that the files have for them."""
         ...
 
     def add(self, writer: Writer, manifest: Manifest, progress: Progress = SILENT) -> Manifest:

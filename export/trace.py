@@ -81,20 +81,20 @@ def check_weights(module: torch.nn.Module) -> None:
 
 def _check_forward(module: torch.nn.Module, spec: Spec, example: tuple[torch.Tensor, ...]) -> None:
     versions = [tensor._version for tensor in example]
-    made, fix = call(module, spec, example), f"let {signature(spec)} return a float32 tensor shaped as x"
+    output, fix = call(module, spec, example), f"let {signature(spec)} return a float32 tensor shaped as x"
     if [tensor._version for tensor in example] != versions:
         who = changed_inputs(module, tuple(map(torch.clone, example)))
         raise UserError(f"{who} changes its input in place", "let it make a new tensor, as x = x * 2 for x.mul_(2)")
-    if not isinstance(made, torch.Tensor):
-        raise UserError(f"{module_name(module)} returned {type(made).__name__}, not a tensor", fix)
-    if made.is_complex():
+    if not isinstance(output, torch.Tensor):
+        raise UserError(f"{module_name(module)} returned {type(output).__name__}, not a tensor", fix)
+    if output.is_complex():
         fix = "return torch.view_as_real of it with both parts along the channels, as docs/speech.md does"
-    if made.dtype != torch.float32:
-        raise UserError(f"{module_name(module)} returned {made.dtype}, not torch.float32", fix)
-    if made.shape != (len(made), *spec.output_shape):
+    if output.dtype != torch.float32:
+        raise UserError(f"{module_name(module)} returned {output.dtype}, not torch.float32", fix)
+    if output.shape != (len(output), *spec.output_shape):
         heads = "" if spec.heads == 1 else f" and {spec.heads} heads"
-        what = f"{module_name(module)} returned shape {list(made.shape)} for x {list(example[0].shape)}{heads}"
+        what = f"{module_name(module)} returned shape {list(output.shape)} for x {list(example[0].shape)}{heads}"
         first, *others = spec.output_shape
-        if made.shape[1:] == (2 * first, *others):
+        if output.shape[1:] == (2 * first, *others):
             fix = "return output.chunk(2, dim=1)[0] if the other half is a learned variance, or give heads in the spec"
         raise UserError(what, fix)

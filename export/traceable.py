@@ -36,11 +36,11 @@ def _is_quantized(module: torch.nn.Module) -> bool:
 
 
 def _weights(module: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    """Parameters and buffers of a module without those of its modules."""
+    """Parameters and buffers of a module, without its submodules."""
     yield from module.named_parameters(recurse=False)
     yield from module.named_buffers(recurse=False)
 
 
 def _class(module: torch.nn.Module) -> str:
-    """The class; of a TorchScript module that of the one that it was made from."""
+    """The class of a module; for a TorchScript module the class from which it was made."""
     return str(getattr(module, "original_name", type(module).__name__))

@@ -77,11 +77,11 @@ class Verification(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class ReferenceOutputs:
-    """What a denoiser returns at every point, kept when the denoiser itself is gone: a few outputs, small beside it.
+    """The outputs of a denoiser at every point, which stay in memory when the denoiser is gone.
 
-    `scope` says which points. `mixed` are the feeds of the last point with other times in the batch, and what the
-    denoiser makes of each sample. `dependence` is the error that it makes something else of them together, if it does:
-    that is told when its graphs are known to compute what it does.
+    `scope` says which points. `mixed` are the feeds of the last point with other times in the batch, and the
+    denoiser's output for each sample alone. `dependence` is the error that samples depend on others of their batch, if
+    they do. It is raised once the graphs agree with the denoiser.
     """
 
     spec: Spec
@@ -102,7 +102,7 @@ Run = Callable[[Mapping[str, Array]], dict[str, Array]]
 
 
 def expect(spec: Spec, traced: TracedDenoiser, progress: Progress = SILENT, scope: Scope = "full") -> ReferenceOutputs:
-    """Run the reference at every point. UserError where what it returns cannot be that of a denoiser."""
+    """Run the reference at every point. UserError where its output cannot be a denoiser's."""
     reference, every, outputs = traced.reference, tuple(points(spec, scope)), list[Array]()
     for done, point in enumerate(every, 1):
         started = perf_counter()
@@ -142,30 +142,30 @@ def compare(
     progress: Progress = SILENT,
     half: PreparedDenoiser | None = None,
 ) -> Verification:
-    """Run the exported graph, then the prepared one, then what float16 makes of that, at every point.
+    """Compare the exported graph, then the prepared one, then its float16 form, with the reference at every point.
 
-    A quick verification leaves the exported graph out, unless the prepared one differs: the latter is what is deployed.
-    Large attention is computed in parts, which are the same numbers: a batch's scores can outweigh the network.
+    A quick verification leaves the exported graph out, unless the prepared one, which is deployed, differs. Large
+    attention is computed in parts, which gives the same numbers: the scores of a batch can outweigh the network.
 
-    `half` is the prepared graph in float16, where a bundle is to have that. CPU kernels compute it in float32, so what
-    float16 costs is shown by rounding each result as well, whether the bundle will compute in it or engines may.
-    UserError at the first mismatch; `again` gives the reference back, to find the node where it begins.
+    `half` is the prepared graph in float16, for a bundle in float16. CPU kernels compute it in float32. So each result
+    is rounded to float16 too, in any export, which shows the cost of float16 in the bundle or in engines. UserError at
+    the first mismatch; `again` gives the reference back, to find the node where the mismatch begins.
     """
     comparisons: list[PointComparison] = []
 
     def exported_agrees(point: ComparisonPoint, output: Array) -> bool:
-        found = open_session(exported)(point.feeds)[OUTPUT]
-        return _compare("exported", expected.spec, point, output, found).relative <= expected.tolerance
+        own = open_session(exported)(point.feeds)[OUTPUT]
+        return _compare("exported", expected.spec, point, output, own).relative <= expected.tolerance
 
     def run_all(stage: Stage, run: Run, tolerance: float) -> None:
         for done, (point, output) in enumerate(zip(expected.points, expected.outputs, strict=True), 1):
-            found = _compare(stage, expected.spec, point, output, run(point.feeds)[OUTPUT])
-            if not found.relative <= tolerance:
+            comparison = _compare(stage, expected.spec, point, output, run(point.feeds)[OUTPUT])
+            if not comparison.relative <= tolerance:
                 if stage == "float16":
-                    raise UserError(differs_in_float16(found.relative, point, expected.name, prepared), IN_FLOAT32)
+                    raise UserError(differs_in_float16(comparison.relative, point, expected.name, prepared), IN_FLOAT32)
                 is_rewrite = stage == "prepared" and (expected.scope == "full" or exported_agrees(point, output))
-                raise mismatch(is_rewrite, found.relative, point, output, again(), exported, prepared)
-            comparisons.append(found)
+                raise mismatch(is_rewrite, comparison.relative, point, output, again(), exported, prepared)
+            comparisons.append(comparison)
             progress(f"{stage} graph", done, len(expected.points))
 
     if expected.scope == "full":
@@ -192,7 +192,7 @@ def samples(spec: Spec, scope: Scope) -> int:
 
 
 def tell_time(spec: Spec, scope: Scope, seconds: float) -> None:
-    """A warning of a verification that takes minutes. `seconds` are those of one sample."""
+    """A warning of a verification that takes minutes. `seconds` is the time of one sample."""
     count = samples(spec, scope)
     if seconds * count > WORTH_SAYING:
         shorter = f"; --verify quick takes {samples(spec, 'quick')} of them" if scope == "full" else ""
@@ -210,10 +210,10 @@ def one_sample(source: Source) -> float | None:
     from fewstep.export.reference import call  # torch: ONNX files need none
     from fewstep.export.trace import example_inputs
 
-    module, given = source.module.eval().cpu().float(), example_inputs(source.spec, 1)
-    call(module, source.spec, given)
+    module, example = source.module.eval().cpu().float(), example_inputs(source.spec, 1)
+    call(module, source.spec, example)
     started = perf_counter()
-    call(module, source.spec, given)
+    call(module, source.spec, example)
     return perf_counter() - started
 
 
@@ -225,19 +225,19 @@ def _mixed(point: ComparisonPoint, times: Sequence[float]) -> dict[str, Array]:
 def _each_alone(
     reference: Reference, exported: Graph, point: ComparisonPoint, feeds: Mapping[str, Array]
 ) -> tuple[Array, UserError | None]:
-    """What the reference makes of each sample alone, and the error that it depends on the other samples of its batch,
-    if it does: no graph shows that.
+    """The output of the reference for each sample alone, and the error that a sample depends on others of its batch, if
+    it does: no graph shows that.
     """
     alone = []
     for row in range(point.batch):
         one = {name: array[row : row + 1] for name, array in feeds.items()}
         alone.append(reference.output(one, f" at {point}, one sample alone"))
-    made, together = np.concatenate(alone), reference.output(feeds, f" at {point}")
-    if not differs(made, together, reference.tolerance):
-        return made, None
+    apart, together = np.concatenate(alone), reference.output(feeds, f" at {point}")
+    if not differs(apart, together, reference.tolerance):
+        return apart, None
     if differs(together, reference.output(feeds), reference.tolerance):
         raise draws_at_random(reference, point)
-    return made, UserError(
+    return apart, UserError(
         f"{reference.name} gives a sample alone another output than in its batch, at {point}"
         f"{where_samples_mix(reference, exported, feeds)}",
         "let no operation mix the batch axis, as mean(0) does",
@@ -246,8 +246,8 @@ def _each_alone(
 
 def _check_times(expected: ReferenceOutputs, prepared: PreparedDenoiser, run: Run) -> None:
     """UserError if the prologue mixes samples: the runtime asks it for all times of a plan at once."""
-    feeds, made = expected.mixed
-    if prepared.prologue is not None and differs(made, run(feeds)[OUTPUT], expected.tolerance):
+    feeds, outputs = expected.mixed
+    if prepared.prologue is not None and differs(outputs, run(feeds)[OUTPUT], expected.tolerance):
         raise UserError(
             f"the prologue of {expected.name} mixes the times of a batch, at {expected.points[-1]}",
             "give the network its time as one number per sample",
@@ -265,14 +265,16 @@ def _rounded(expected: ReferenceOutputs, prepared: PreparedDenoiser, is_deployed
     run = run_prepared(in_float16(_in_parts(prepared)))
     for point, output in zip(expected.points, expected.outputs, strict=True):
         if point.batch == 1:
-            found = _compare("float16", expected.spec, point, output, run(point.feeds)[OUTPUT])
-            if not found.relative <= FLOAT16_TOLERANCE:
-                what = differs_in_float16(found.relative, point, expected.name, prepared)
+            comparison = _compare("float16", expected.spec, point, output, run(point.feeds)[OUTPUT])
+            if not comparison.relative <= FLOAT16_TOLERANCE:
+                what = differs_in_float16(comparison.relative, point, expected.name, prepared)
                 if is_deployed:
                     raise UserError(what, IN_FLOAT32)
                 LOG.warning("%s; %s", what, ON_GPUS)
-                found = msgspec.structs.replace(found, max_abs=_number(found.max_abs), relative=_number(found.relative))
-            yield found
+                comparison = msgspec.structs.replace(
+                    comparison, max_abs=_number(comparison.max_abs), relative=_number(comparison.relative)
+                )
+            yield comparison
 
 
 def _number(difference: float) -> float:
@@ -280,8 +282,8 @@ def _number(difference: float) -> float:
     return difference if difference < LARGEST else LARGEST
 
 
-def _compare(stage: Stage, spec: Spec, point: ComparisonPoint, expected: Array, found: Array) -> PointComparison:
-    error = float(np.max(np.abs(expected - found))) if expected.shape == found.shape else math.inf
+def _compare(stage: Stage, spec: Spec, point: ComparisonPoint, expected: Array, output: Array) -> PointComparison:
+    error = float(np.max(np.abs(expected - output))) if expected.shape == output.shape else math.inf
     scale = float(np.max(np.abs(expected)))
     scalars = {c.name: point.feeds[c.input].astype(float).tolist() for c in spec.conditions if not c.shape}
     relative = error / scale if scale else error

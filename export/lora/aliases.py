@@ -79,8 +79,8 @@ def _outside(table: dict[str, str], names: Collection[str]) -> Aliases:
 
 
 def _blocks(theirs: str, table: dict[str, tuple[str, ...]], ours: str, names: Collection[str]) -> Aliases:
-    """Of blocks that both count alike."""
-    for number in {found[1] for name in names if (found := re.match(rf"{ours}\.(\d+)\.", name))}:
+    """The names of blocks that both count alike."""
+    for number in {match[1] for name in names if (match := re.match(rf"{ours}\.(\d+)\.", name))}:
         for alias, parts in table.items():
             layers = tuple(f"{ours}.{number}.{part}" for part in parts)
             if all(layer in names for layer in layers):
@@ -88,27 +88,27 @@ def _blocks(theirs: str, table: dict[str, tuple[str, ...]], ours: str, names: Co
 
 
 def _unet(names: Collection[str]) -> Aliases:
-    """Of the latent diffusion UNet, which counts its blocks through all resolutions:
+    """The names of the latent diffusion UNet, which counts its blocks through all resolutions:
 
     down_blocks.i: L residual blocks, each with attention or not, then a downsampler   input_blocks.1 + i (L + 1) ..
     up_blocks.i: L + 1 of them, then an upsampler in the last one's place              output_blocks.i (L + 1) ..
     """
     yield from _outside(UNET, names)
-    each = 1 + max(int(found[1]) for name in names if (found := re.match(r"down_blocks\.0\.resnets\.(\d+)\.", name)))
+    each = 1 + max(int(match[1]) for name in names if (match := re.match(r"down_blocks\.0\.resnets\.(\d+)\.", name)))
     for name in names:
-        if found := re.match(r"(down|up)_blocks\.(\d+)\.(resnets|attentions)\.(\d+)\.(.+)", name):
-            side, block, kind, number, rest = found.groups()
+        if match := re.match(r"(down|up)_blocks\.(\d+)\.(resnets|attentions)\.(\d+)\.(.+)", name):
+            side, block, kind, number, rest = match.groups()
             first = 1 if side == "down" else 0
             place = f"{'in' if first else 'out'}put_blocks.{first + int(block) * (each + 1) + int(number)}"
             yield from _within(place, kind, ("resnets", "attentions").index(kind), rest, name)
-        elif found := re.match(r"mid_block\.(resnets|attentions)\.(\d+)\.(.+)", name):
-            kind, number, rest = found.groups()
+        elif match := re.match(r"mid_block\.(resnets|attentions)\.(\d+)\.(.+)", name):
+            kind, number, rest = match.groups()
             yield from _within("middle_block", kind, 1 if kind == "attentions" else 2 * int(number), rest, name)
-        elif found := re.fullmatch(r"down_blocks\.(\d+)\.downsamplers\.0\.conv", name):
-            yield f"input_blocks.{(int(found[1]) + 1) * (each + 1)}.0.op", (name,)
-        elif found := re.fullmatch(r"up_blocks\.(\d+)\.upsamplers\.0\.conv", name):
-            has_attention = any(other.startswith(f"up_blocks.{found[1]}.attentions.") for other in names)
-            place = f"output_blocks.{int(found[1]) * (each + 1) + each}.{1 + has_attention}"
+        elif match := re.fullmatch(r"down_blocks\.(\d+)\.downsamplers\.0\.conv", name):
+            yield f"input_blocks.{(int(match[1]) + 1) * (each + 1)}.0.op", (name,)
+        elif match := re.fullmatch(r"up_blocks\.(\d+)\.upsamplers\.0\.conv", name):
+            has_attention = any(other.startswith(f"up_blocks.{match[1]}.attentions.") for other in names)
+            place = f"output_blocks.{int(match[1]) * (each + 1) + each}.{1 + has_attention}"
             yield f"{place}.conv", (name,)
 
 

@@ -4,7 +4,7 @@ LoRA    (Hu et al. 2021)        up [out, r] @ down [r, in]; of a convolution up 
 LoCon   (Yeh et al. 2023)       that, with a convolution [r, r, *kernel] between two of 1x1, `mid`
 LoHa    (Hyeon-Woo et al. 2021) (w1_a @ w1_b) * (w2_a @ w2_b), elementwise
 LoKr    (Yeh et al. 2023)       kron(w1, w2), each whole or a product of two
-DoRA    (Liu et al. 2024)       m (W + delta) / |W + delta|, the norm that of each output
+DoRA    (Liu et al. 2024)       m (W + delta) / |W + delta|, one norm for each output
 """
 
 import math
@@ -81,7 +81,7 @@ def updated(weight: Tensor, parts: Parts, scale: AlphaScale, strength: float) ->
 
 
 def _with_magnitude(weight: Tensor, magnitude: Tensor, may_be_of_inputs: bool) -> Tensor:
-    """The weight at the magnitude of each output; LyCORIS may also store that of each input, as [1, in, ...]."""
+    """The weight at the magnitude of each output; LyCORIS may store the magnitude of each input, as [1, in, ...]."""
     axis = 1 if may_be_of_inputs and magnitude.ndim > 1 and magnitude.shape[0] == 1 < weight.shape[0] else 0
     if magnitude.numel() != weight.shape[axis]:
         raise ValueError(f"its magnitudes are {list(magnitude.shape)}")

@@ -59,9 +59,9 @@ class Key:
 def read_key(key: str) -> Key | None:
     """What a key means, or None."""
     for pattern, part in PATTERNS:
-        if found := pattern.fullmatch(key):
-            component, layer = _network(found["layer"])
-            return Key(component, layer, part or found[2])
+        if match := pattern.fullmatch(key):
+            component, layer = _network(match["layer"])
+            return Key(component, layer, part or match[2])
     return None
 
 
@@ -83,7 +83,7 @@ class NamedLayers:
     """The layers of a network by every name that a file may have for them."""
 
     def __init__(self, names: Collection[str], root: str = "") -> None:
-        """`names` are the layers of a module, in which those of the network begin with `root`."""
+        """`names` are the layers of a module. The layers of the network in it begin with `root`."""
         self.root = root
         self.inner = {name.removeprefix(root) for name in names if name.startswith(root)}
         once = Counter(map(flat, self.inner))
@@ -95,8 +95,8 @@ class NamedLayers:
     def find(self, name: str) -> tuple[str, ...]:
         """The layers that a file calls `name`. Several: in the file their outputs lie one after the other."""
         for form in _forms(name):
-            if found := (form,) if form in self.inner else self.table.get(flat(form), ()):
-                return tuple(self.root + layer for layer in found)
+            if layers := (form,) if form in self.inner else self.table.get(flat(form), ()):
+                return tuple(self.root + layer for layer in layers)
         return ()
 
 
@@ -131,7 +131,7 @@ def _forms(name: str) -> Iterator[str]:
 
 
 def _spelled(names: Collection[str]) -> Aliases:
-    """Older names of the layers, then those of other implementations of the network."""
+    """Older names of the layers, then their names in other implementations of the network."""
     for name in names:
         if name.endswith(".to_out.0"):  # diffusers' first LoRA files leave the number out
             yield name.removesuffix(".0"), (name,)
@@ -144,14 +144,14 @@ def _spelled(names: Collection[str]) -> Aliases:
 
 
 def grouped(keys: Iterable[str]) -> tuple[Mapping[tuple[Component, str], Mapping[str, str]], tuple[str, ...]]:
-    """({(component, layer): {part: key}}, the keys that mean nothing, or what another key has said)."""
-    found: dict[tuple[Component, str], dict[str, str]] = {}
+    """({(component, layer): {part: key}}, keys that mean nothing or repeat another key)."""
+    updates: dict[tuple[Component, str], dict[str, str]] = {}
     unknown = []
     for key in keys:
         read = read_key(key)
-        parts = {} if read is None else found.setdefault((read.component, read.layer), {})
+        parts = {} if read is None else updates.setdefault((read.component, read.layer), {})
         if read is None or read.part in parts:
             unknown.append(key)
         else:
             parts[read.part] = key
-    return found, tuple(unknown)
+    return updates, tuple(unknown)

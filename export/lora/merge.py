@@ -31,7 +31,7 @@ KNOWN = "fewstep reads LoRA, LoCon, LoHa, LoKr and DoRA: docs/export/lora.md"
 
 @dataclass(frozen=True)
 class AdapterConfig:
-    """What is said of a file beside its tensors. `alphas`: by a pattern that matches a layer's name."""
+    """The configuration of a file of updates. `alphas` are by a pattern that matches a layer's name."""
 
     alpha: float | None = None
     rank: float | None = None
@@ -39,7 +39,7 @@ class AdapterConfig:
     is_stabilized: bool = False
 
     def scale(self, layer: str) -> "AlphaScale":
-        """Of the layer that the file calls so."""
+        """The scale of the layer that the file calls so."""
         from fewstep.export.lora.delta import AlphaScale
 
         own = next((alpha for pattern, alpha in self.alphas.items() if pattern.match(layer)), None)
@@ -93,12 +93,12 @@ def merge(module: "torch.nn.Module", lora: Lora, component: Component = DENOISER
     UserError where a layer is not in the module, or has another shape: then nothing is changed. Also where a weight
     becomes too large for float32: then the module is of no use.
     """
-    found = _found(module, lora, component)
-    for layer, layers in found.items():  # first without values: what fails, fails before anything is changed
+    by_layer = _layers_by_name(module, lora, component)
+    for layer, layers in by_layer.items():  # first without values: what fails, fails before anything is changed
         _check_fit(lora, layer, layers, lora.updates[component, layer])
     if lora.strength == 0:
         return
-    for layer, layers in found.items():
+    for layer, layers in by_layer.items():
         for parameter, value in _updated(
             layers, lora.updates[component, layer], lora.config.scale(layer), lora.strength
         ):
@@ -108,13 +108,13 @@ def merge(module: "torch.nn.Module", lora: Lora, component: Component = DENOISER
             parameter.data = value.contiguous()
 
 
-def _found(module: "torch.nn.Module", lora: Lora, component: Component) -> "dict[str, list[Any]]":
+def _layers_by_name(module: "torch.nn.Module", lora: Lora, component: Component) -> "dict[str, list[Any]]":
     """The layers of the module that each layer of the file stands for. UserError naming what is not there."""
     targets = _targets(module)
     wanted = lora.layers(component)
-    known = layers_of(tuple(targets), wanted)
-    places = {layer: known.find(layer) for layer in wanted}
-    if missing := [layer for layer, found in places.items() if not found]:
+    layers = layers_of(tuple(targets), wanted)
+    places = {layer: layers.find(layer) for layer in wanted}
+    if missing := [layer for layer, names in places.items() if not names]:
         name = type(module).__name__
         raise UserError(
             f"{lora.name}: {len(wanted) - len(missing)} of the {len(wanted)} layers that it changes are in {name}, "
@@ -132,9 +132,9 @@ def _check_fit(lora: Lora, layer: str, layers: "Sequence[Any]", parts: "Parts") 
         _updated(layers, {part: tensor.to("meta") for part, tensor in parts.items() if part != "alpha"}, AlphaScale())
     except (ValueError, IndexError, RuntimeError) as error:
         shapes = ", ".join(str(list(each.weight.shape)) for each in layers)
-        given = ", ".join(f"{part} {list(tensor.shape)}" for part, tensor in parts.items() if part != "alpha")
+        shapes = ", ".join(f"{part} {list(tensor.shape)}" for part, tensor in parts.items() if part != "alpha")
         reason = error if isinstance(error, ValueError) else "these do not fit one another"  # torch says it in its way
-        what = f"{lora.name}: {layer!r} has a weight of {shapes}, and the file {given}: {reason}"
+        what = f"{lora.name}: {layer!r} has a weight of {shapes}, and the file {shapes}: {reason}"
         raise UserError(what, OTHER_NETWORK) from error
 
 
@@ -147,17 +147,17 @@ def _updated(
     from fewstep.export.lora.delta import updated
 
     device = next(tensor.device for part, tensor in parts.items() if part != "alpha")
-    made: list[tuple[torch.nn.Parameter, torch.Tensor]] = []
+    changes: list[tuple[torch.nn.Parameter, torch.Tensor]] = []
     if set(parts) - {"diff_b", "alpha"}:
         weights = [layer.weight for layer in layers]
         whole = torch.cat([weight.detach().to(device).float() for weight in weights])
-        made += zip(weights, updated(whole, parts, scale, strength).split([len(w) for w in weights]), strict=True)
+        changes += zip(weights, updated(whole, parts, scale, strength).split([len(w) for w in weights]), strict=True)
     if (change := parts.get("diff_b")) is not None:
         bias = getattr(layers[0], "bias", None) if len(layers) == 1 else None
         if bias is None or bias.shape != change.shape:
             raise ValueError("the last does not fit its bias")
-        made.append((bias, bias.detach().to(device).float() + strength * change))
-    return made
+        changes.append((bias, bias.detach().to(device).float() + strength * change))
+    return changes
 
 
 def _targets(module: "torch.nn.Module") -> "dict[str, Any]":
@@ -221,17 +221,17 @@ def _read(file: Path) -> "tuple[dict[str, torch.Tensor], Mapping[str, str]]":
 
 
 def _config(file: Path, is_folder: bool, metadata: Mapping[str, str]) -> AdapterConfig:
-    """peft's configuration, from the file beside this one or from within it."""
+    """peft's configuration, from its file in the same folder, or from the metadata."""
     beside = file.with_name(CONFIG)
     fields: Any = {}
     try:
         if beside.is_file() and (is_folder or file.name == "adapter_model.safetensors"):
             fields = json.loads(beside.read_bytes())
         elif METADATA in metadata:
-            given = {
+            values = {
                 name: value for name, value in json.loads(metadata[METADATA]).items() if not name.startswith(ENCODER)
             }
-            fields = {re.sub(f"^({'|'.join(DENOISERS)})", "", name): value for name, value in given.items()}
+            fields = {re.sub(f"^({'|'.join(DENOISERS)})", "", name): value for name, value in values.items()}
         if fields.get("peft_type", FORMS[0]) not in FORMS:
             raise UserError(f"{file.name} is of kind {fields['peft_type']}", KNOWN)
         if fields.get("fan_in_fan_out"):
@@ -258,6 +258,6 @@ def _number(name: str, value: Any) -> float | None:
 
 def _some(names: Iterable[str]) -> str:
     """The first few."""
-    given = list(names)
-    shown = ", ".join(repr(name) for name in given[:NAMED])
-    return shown if len(given) <= NAMED else f"{shown} and {len(given) - NAMED} more"
+    all_names = list(names)
+    shown = ", ".join(repr(name) for name in all_names[:NAMED])
+    return shown if len(all_names) <= NAMED else f"{shown} and {len(all_names) - NAMED} more"

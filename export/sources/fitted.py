@@ -1,8 +1,8 @@
 """Plans that were fitted to a shipped denoiser come with its bundle.
 
-They lie beside the denoiser's weights, one file each, as `fewstep fit --output` and the manifest's entry of the plan
-have them. `.ci/fitted` makes those of float32, which an export puts in its bundle. Those of int8 are of the body that
-`.ci/ready` calibrates, and belong to the ready bundle.
+Each is a file in the folder of the denoiser's weights, with what `fewstep fit --output` writes and the manifest's entry
+of the plan. `.ci/fitted` makes the plans of float32, which an export puts in its bundle. Plans of int8 belong to the
+body that `.ci/ready` calibrates, and to the ready bundle.
 """
 
 import sys
@@ -39,21 +39,21 @@ def shipped_plans(name: str) -> tuple[tuple[FittedPlan, Plan], ...]:
     folder = files("fewstep.models") / name / FOLDER
     if not folder.is_dir():
         return ()
-    found = []
+    plans = []
     for file in sorted(folder.iterdir(), key=lambda each: each.name):
         try:
             shipped = msgspec.json.decode(file.read_bytes(), type=ShippedPlan)
         except msgspec.DecodeError as error:
             raise UserError(f"{file.name} of {name} is damaged ({error})", "install fewstep again") from None
-        found.append((shipped.entry, decode(bytes(shipped.plan), file.name)))
-    return tuple(found)
+        plans.append((shipped.entry, decode(bytes(shipped.plan), file.name)))
+    return tuple(plans)
 
 
 def with_fitted(writer: Writer, manifest: Manifest) -> Manifest:
     """The manifest of a new bundle with the plans that were fitted to this very denoiser, if some are shipped.
 
-    Plans of float32 belong to any export of the same weights, since they compute the same. Those of int8 belong to the
-    very graph that they were fitted to, and to its twin of the same calibration.
+    Plans of float32 belong to any export of the same weights, since they compute the same. Plans of int8 belong to
+    the very graph that they were fitted to, and to its twin of the same calibration.
     """
     source = manifest.provenance.source
     if source not in NAMES:
@@ -77,9 +77,9 @@ def with_fitted(writer: Writer, manifest: Manifest) -> Manifest:
 def add_fitted(bundle_path: str) -> int:
     """Put the shipped plans of a bundle's bodies in it: for `.ci/ready`. Returns their number."""
     with open_for_update(Path(bundle_path), must_exist=True, verb="fit") as writer:
-        made = with_fitted(writer, open_bundle(bundle_path).manifest)
-        writer.commit(made)
-    return len(made.fitted)
+        manifest = with_fitted(writer, open_bundle(bundle_path).manifest)
+        writer.commit(manifest)
+    return len(manifest.fitted)
 
 
 def shipped_file(bundle_path: str, evaluations: int, body: str = BODY) -> bytes:

@@ -41,10 +41,10 @@ def failure(hub: Any, error: Exception, model: str, revision: str | None) -> Use
 
 def _causes(error: BaseException) -> list[BaseException]:
     """The error, and those that it was raised from."""
-    found = [error]
-    while (cause := found[-1].__cause__ or found[-1].__context__) is not None and cause not in found:
-        found.append(cause)
-    return found
+    causes = [error]
+    while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None and cause not in causes:
+        causes.append(cause)
+    return causes
 
 
 def _is_of_the_network(causes: list[BaseException]) -> bool:

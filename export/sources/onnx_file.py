@@ -54,9 +54,9 @@ class OnnxSource:
         graph = _read(self.path)  # first: it keeps weights to the file's folder, which onnxruntime would not
         session = _open(self.path)  # then: what it loads is a valid graph, and the passes may rely on that
         is_float16 = is_half(graph)
-        given = {value.name: value for value in graph.inputs}
+        ports = {value.name: value for value in graph.inputs}
         batch = _fixed_batch(graph, self.spec)
-        times = {port: given[name].shape for port, name in self.spec.times.items() if name in given}
+        times = {port: ports[name].shape for port, name in self.spec.times.items() if name in ports}
         graph = fold_constants(to_float32(graph))
         if batch is not None:
             graph = free_batch(graph)
@@ -66,7 +66,7 @@ class OnnxSource:
             path=self.path,
             spec=self.spec,
             session=session,
-            inputs={name: value.dtype for name, value in given.items()},
+            inputs={name: value.dtype for name, value in ports.items()},
             one_time={port: shape for port, shape in times.items() if shape == () or (shape == (1,) and batch != 1)},
             batch=batch,
             tolerance=HALF_TOLERANCE if is_float16 else TOLERANCE,
@@ -95,10 +95,10 @@ class OnnxReference:
 
     def output(self, feeds: Mapping[str, Array], where: str = "") -> Array:
         """The prediction, in as many runs as the file's batch and time need."""
-        made, wanted = self._outputs(self.session, feeds, [self.spec.output], where)[0], self.spec.output_shape[0]
-        if made.ndim > 1 and made.shape[1] == 2 * wanted:
-            made = made[:, :wanted]  # behind it: a learned variance
-        output: Array = made.astype(np.float32)
+        outputs, wanted = self._outputs(self.session, feeds, [self.spec.output], where)[0], self.spec.output_shape[0]
+        if outputs.ndim > 1 and outputs.shape[1] == 2 * wanted:
+            outputs = outputs[:, :wanted]  # behind it: a learned variance
+        output: Array = outputs.astype(np.float32)
         return output
 
     def draws(self) -> str:
@@ -108,19 +108,20 @@ class OnnxReference:
         )
 
     def tensors(self) -> tuple[str, ...]:
-        """Names of the file's own graph: passes and conversions keep those of the values that they keep."""
+        """Names of the file's own graph. Passes and conversions keep the names of values that they keep."""
         ports = {self.spec.output, *self.inputs}
         nodes = onnx.load(self.path, load_external_data=False).graph.node
         return tuple(name for node in nodes for name in node.output if name and name not in ports)
 
     def inner(self, feeds: Mapping[str, Array], names: Collection[str]) -> dict[str, Array]:
-        """From a session that returns them too; without those of a split batch that have no part for each sample."""
+        """Inner tensors, from a session that returns them too. Of a split batch, only tensors with a part for each
+        sample."""
         model = onnx.load(self.path, load_external_data=False)
-        known = {name for node in model.graph.node for name in node.output}
-        asked = [name for name in names if name in known]
+        there = {name for node in model.graph.node for name in node.output}
+        asked = [name for name in names if name in there]
         model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in asked)
-        made = self._outputs(_open(self.path, model), feeds, asked, "")
-        return {name: array for name, array in zip(asked, made, strict=True) if array is not None}
+        arrays = self._outputs(_open(self.path, model), feeds, asked, "")
+        return {name: array for name, array in zip(asked, arrays, strict=True) if array is not None}
 
     def _outputs(
         self, session: ort.InferenceSession, feeds: Mapping[str, Array], names: Sequence[str], where: str
@@ -133,24 +134,24 @@ class OnnxReference:
         for start in range(0, count, step):
             rows = np.arange(start, min(start + step, count))
             padded = np.resize(rows, self.batch or len(rows))
-            made = self._run(session, {name: array[padded] for name, array in feeds.items()}, names, where)
+            outputs = self._run(session, {name: array[padded] for name, array in feeds.items()}, names, where)
             if count == len(padded):
-                return made
-            runs.append([array[: len(rows)] if array.shape[:1] == padded.shape else None for array in made])
+                return outputs
+            runs.append([array[: len(rows)] if array.shape[:1] == padded.shape else None for array in outputs])
         return [None if any(part is None for part in parts) else np.concatenate(parts) for parts in zip(*runs)]
 
     def _run(
         self, session: ort.InferenceSession, feeds: Mapping[str, Array], names: Sequence[str], where: str
     ) -> list[Any]:
         own = {X: self.spec.x, **self.spec.times}
-        given = {own.get(name, name): array for name, array in feeds.items()}
-        typed = {name: _as(array, self.inputs[name]) for name, array in given.items()}
+        named = {own.get(name, name): array for name, array in feeds.items()}
+        typed = {name: _as(array, self.inputs[name]) for name, array in named.items()}
         for port, shape in self.one_time.items():
             name = self.spec.times[port]
             typed[name] = typed[name][:1].reshape([1] * len(shape))
         with explained(f"run {self.name}{where}", "let it take every value that its spec allows"):
-            made: list[Any] = session.run(list(names), typed)
-        return made
+            outputs: list[Any] = session.run(list(names), typed)
+        return outputs
 
 
 def _as(array: Array, dtype: np.dtype[Any]) -> Array:
@@ -159,7 +160,7 @@ def _as(array: Array, dtype: np.dtype[Any]) -> Array:
 
 
 def _read(path: Path) -> Graph:
-    """The graph of a file that fewstep did not write: another opset, functions, weights beside it."""
+    """The graph of a file that fewstep did not write: it may have another opset, functions, and external weights."""
     with _foreign(path.name):
         model = io.parse(path)
         _refuse_quantized(model, path.name)
@@ -197,7 +198,7 @@ def _fixed_batch(graph: Graph, spec: Spec) -> int | None:
 
 
 def _open(path: Path, model: onnx.ModelProto | None = None) -> ort.InferenceSession:
-    """A session of the file, or of a changed model whose weights lie beside it."""
+    """A session of the file, or of a changed model of it, whose weights lie in the same folder."""
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL

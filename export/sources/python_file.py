@@ -35,14 +35,14 @@ def load_python_file(text: str) -> TorchSource:
         if not callable(function):
             raise UserError(f"{file.name} has no function {function_name!r}", "check the name after the colon")
         try:
-            made = function()
+            result = function()
         except UserError:  # a wrong Spec says all by itself
             raise
         except (Exception, SystemExit) as error:
             raise UserError(f"{label} failed: {_first_line(error, file)}", "make the function run") from error
-    if not (isinstance(made, tuple) and len(made) == 2):
-        raise UserError(f"{label} returned {type(made).__name__}", RETURNS)
-    module, spec = made
+    if not (isinstance(result, tuple) and len(result) == 2):
+        raise UserError(f"{label} returned {type(result).__name__}", RETURNS)
+    module, spec = result
     if not isinstance(module, torch.nn.Module) or not isinstance(spec, Spec):
         raise UserError(f"{label} returned ({type(module).__name__}, {type(spec).__name__})", RETURNS)
     return TorchSource(module, spec, label, hashlib.sha256(file.read_bytes()).hexdigest())

@@ -76,7 +76,8 @@ def _complex(pairs: Tensor) -> Tensor:
 
 
 def _of_complex(decomposition: Callable[..., Any]) -> Callable[..., Any]:
-    """The decomposition for complex tensors, beside which there may be masks and indices; others keep the operation."""
+    """The decomposition for complex tensors, whose other arguments may be masks and indices. Real tensors keep the
+    operation."""
 
     def decomposed(*args: Any, **named: Any) -> Any:
         tensors = [each for each in args if isinstance(each, Tensor)]

@@ -12,11 +12,11 @@ def spread_short_lists(program: torch.export.ExportedProgram) -> None:
             if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
                 continue
             declared: list[Any] = list(node.target._schema.arguments)
-            node.args = tuple(_spread(given, argument.N) for given, argument in zip(node.args, declared, strict=False))
+            node.args = tuple(_spread(value, argument.N) for value, argument in zip(node.args, declared, strict=False))
             lengths = {argument.name: argument.N for argument in declared}
-            node.kwargs = {name: _spread(given, lengths.get(name)) for name, given in node.kwargs.items()}
+            node.kwargs = {name: _spread(value, lengths.get(name)) for name, value in node.kwargs.items()}
 
 
-def _spread(given: Any, length: int | None) -> Any:
+def _spread(value: Any, length: int | None) -> Any:
     """A list of one number as one of `length`."""
-    return [*given] * length if length and isinstance(given, list | tuple) and len(given) == 1 else given
+    return [*value] * length if length and isinstance(value, list | tuple) and len(value) == 1 else value

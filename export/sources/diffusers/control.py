@@ -1,4 +1,4 @@
-"""A network that sees a control picture: a ControlNet's or a T2I-Adapter's, which lies beside the U-Net in a folder."""
+"""A U-Net that sees a control picture, by the ControlNet or the T2I-Adapter in its folder."""
 
 from dataclasses import replace
 
@@ -18,9 +18,9 @@ def control_of(folder: Folder, network: str) -> str | None:
     component = next((name for name in CLASSES if folder.has(name)), None)
     if component is None:
         return None
-    config, known = folder.config(component), CLASSES[component]
-    name = config.get("_class_name", known if (folder.path / component / "config.json").is_file() else None)
-    if name != known or network != "UNet2DConditionModel":
+    config, entry = folder.config(component), CLASSES[component]
+    name = config.get("_class_name", entry if (folder.path / component / "config.json").is_file() else None)
+    if name != entry or network != "UNet2DConditionModel":
         raise UserError(
             f"{folder.path}: a {network} with a {name or folder.class_of(component)}, and fewstep knows a "
             f"UNet2DConditionModel with one {' or '.join(CLASSES.values())}",

@@ -34,7 +34,7 @@ class Folder:
 
     @cached_property
     def index(self) -> Config:
-        """Which components there are, and of which class. UserError where this is no such folder."""
+        """The components of the folder and their classes. UserError where this is no folder of diffusers."""
         if not (self.path / INDEX).is_file():
             if (self.path / MANIFEST).is_file():
                 fix = f"give what it was made from, or run it: fewstep run {self.path}"
@@ -61,8 +61,8 @@ class Folder:
     def config(self, component: str) -> Config:
         """What a component's config says; nothing where there is none."""
         home = self.path / component
-        found = next((home / name for name in (CONFIG, TOKENIZER_CONFIG) if (home / name).is_file()), None)
-        return {} if found is None else read_json(found)
+        file = next((home / name for name in (CONFIG, TOKENIZER_CONFIG) if (home / name).is_file()), None)
+        return {} if file is None else read_json(file)
 
     def tokens(self, component: str, most: int) -> int:
         """The length to which a tokenizer's texts are padded: what the pipeline asks for, where it takes as many."""
@@ -150,7 +150,7 @@ def shard_names(index: Path) -> list[str]:
 
 
 def _shards(index: Path) -> list[Path]:
-    """The files that an index of sharded weights names; all of them lie beside it."""
+    """The files that an index of sharded weights names; all lie in the folder of the index."""
     files = [index.parent / name for name in shard_names(index)]
     for file in files:
         if file.parent != index.parent or file.suffix != ".safetensors" or not file.is_file():
@@ -159,7 +159,7 @@ def _shards(index: Path) -> list[Path]:
 
 
 def sha256(files: Iterable[Path]) -> str:
-    """Of all that was read, as one hash."""
+    """One hash of all files that were read."""
     digest = hashlib.sha256()
     for file in files:
         digest.update(bytes.fromhex(io.sha256(file) if file.name == ONNX else file_sha256(file)))

@@ -1,7 +1,8 @@
-"""A diffusers folder: a pipeline's, with model_index.json, as `save_pretrained` writes it. Read without network access.
+"""Read the folder of a diffusers pipeline, with model_index.json, as `save_pretrained` writes it, without network
+access.
 
 The denoiser's class and shape come from its config.json, its meaning from scheduler/scheduler_config.json. A ControlNet
-or an adapter beside it becomes part of the denoiser. Weights are read from safetensors only: a pickle runs code. A
+or an adapter in the folder becomes part of the denoiser. Weights are read from safetensors only: a pickle runs code. A
 folder that optimum exported holds model.onnx instead, and needs neither torch nor diffusers.
 """
 
@@ -85,10 +86,10 @@ def onnx_network(
 
 def _denoiser(folder: Folder) -> str:
     """The name of the component that is the denoiser."""
-    found = next((name for name in DENOISERS if folder.has(name)), None)
-    if found is None:
+    name = next((name for name in DENOISERS if folder.has(name)), None)
+    if name is None:
         raise UserError(f"{folder.path} has neither of {', '.join(DENOISERS)}", GIVE_PIPELINE)
-    return found
+    return name
 
 
 def scheduler_of(path: Path, pipeline: str) -> dict[str, Any] | None:
@@ -105,12 +106,12 @@ def scheduler_of(path: Path, pipeline: str) -> dict[str, Any] | None:
 def interface_of(config: Config, folder: Folder, home: Path) -> Interface:
     """What the denoiser's config says."""
     name = str(config.get("_class_name"))
-    known = next((known for known in CLASSES if known.__name__ == name), None)
-    if known is None:
+    form = next((form for form in CLASSES if form.__name__ == name), None)
+    if form is None:
         names = ", ".join(each.__name__ for each in CLASSES)
         why = f", which {REFUSED[name]}" if name in REFUSED else f", and fewstep knows {names}"
         raise UserError(f"{folder.path}: its denoiser is a {name}{why}", WRITE_IT)
     try:
-        return known(config, folder)
+        return form(config, folder)
     except (LookupError, TypeError, ValueError) as error:
         raise UserError(f"{home / CONFIG} is not that of a {name} ({error})", GIVE_PIPELINE) from error

@@ -21,7 +21,7 @@ NamedCondition = tuple[Condition, str]  # a condition, and the network's name fo
 class Interface:
     """`arguments` are the network's own names for the conditions, in order; see `IMAGE` and `ADDED`.
 
-    `x` is its name for x, `time_scale` what the time of its schedule is multiplied by before it is told.
+    `x` is its name for x. The network gets the time of its schedule times `time_scale`.
     """
 
     x_shape: tuple[int, ...]
@@ -42,7 +42,7 @@ def interface(
     x: str = SAMPLE,
     time_scale: float = 1.0,
 ) -> Interface:
-    """With a picture beside x where more channels go in than x has."""
+    """The interface of a network, which takes a picture too where more channels go in than x has."""
     more = int(config["in_channels"]) - x_shape[0]
     if more > 0:
         taken = [*taken, picture(IMAGE, IMAGE, more, *x_shape[1:])]
@@ -51,19 +51,22 @@ def interface(
 
 
 def x_shape(config: Config, dimensions: int = 2) -> tuple[int, ...]:
-    """[channels, *sizes] of a config that tells the size. Twice as many channels come out where a variance is learned,
-    fewer than go in where there is a picture beside x."""
-    given, made = int(config["in_channels"]), int(config.get("out_channels") or config["in_channels"])
-    return (given if made == 2 * given else made, *sizes(config.get("sample_size"), dimensions))
+    """The shape [channels, *sizes] of x, by a config. Twice as many channels come out where a variance is learned, and
+    fewer than go in where the network takes a picture too."""
+    channels_in, channels_out = int(config["in_channels"]), int(config.get("out_channels") or config["in_channels"])
+    return (
+        channels_in if channels_out == 2 * channels_in else channels_out,
+        *sizes(config.get("sample_size"), dimensions),
+    )
 
 
 def sizes(size: object, dimensions: int) -> tuple[int, ...]:
     """The size of a sample along each axis, given for all of them or as one number."""
     each = (size,) * dimensions if isinstance(size, int) else tuple(size) if isinstance(size, list | tuple) else ()
-    found = tuple(length for length in each if isinstance(length, int) and length > 0)
-    if len(found) != dimensions or len(each) != dimensions:
+    lengths = tuple(length for length in each if isinstance(length, int) and length > 0)
+    if len(lengths) != dimensions or len(each) != dimensions:
         raise UserError(f"sample_size {size!r} in config.json", "write the size that the network was trained on there")
-    return found
+    return lengths
 
 
 def vector(name: str, argument: str, *shape: int) -> NamedCondition:
@@ -78,9 +81,9 @@ def setting(name: str, argument: str, default: Sequence[float], typical: tuple[f
 
 
 def number(name: str, argument: str, default: float | None, typical: tuple[float, float]) -> NamedCondition:
-    """The same, one number."""
-    given = None if default is None else (default,)
-    return Condition(name, argument, (), "float32", default=given, typical=typical, shared=True), argument
+    """A condition of one number, and its argument."""
+    usual = None if default is None else (default,)
+    return Condition(name, argument, (), "float32", default=usual, typical=typical, shared=True), argument
 
 
 def picture(name: str, argument: str, *shape: int, typical: tuple[float, float] | None = None) -> NamedCondition:
@@ -89,7 +92,7 @@ def picture(name: str, argument: str, *shape: int, typical: tuple[float, float] 
 
 
 def mask(name: str, argument: str, tokens: int) -> NamedCondition:
-    """Which tokens of a text count: 1, or 0 for padding."""
+    """The condition that marks the tokens of a text by 1, and padding by 0."""
     return Condition(name, argument, (tokens,), "int64", low=0, high=1), argument
 
 

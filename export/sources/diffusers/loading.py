@@ -16,7 +16,7 @@ from fewstep.plans.errors import UserError
 def load_network(home: Path) -> tuple[nn.Module, list[Path]]:
     """The network of a component with its weights, and their files. diffusers also reads how its earlier versions named
     them."""
-    class_name, found = str(read_json(home / CONFIG).get("_class_name")), weights(home)
+    class_name, stored = str(read_json(home / CONFIG).get("_class_name")), weights(home)
     try:
         import diffusers
     except ModuleNotFoundError as error:
@@ -27,7 +27,7 @@ def load_network(home: Path) -> tuple[nn.Module, list[Path]]:
         with _quiet(), _releasing():
             network, info = getattr(diffusers, class_name).from_pretrained(
                 home,
-                variant=found.variant,
+                variant=stored.variant,
                 local_files_only=True,
                 use_safetensors=True,
                 output_loading_info=True,
@@ -41,7 +41,7 @@ def load_network(home: Path) -> tuple[nn.Module, list[Path]]:
         raise UserError(f"the weights in {home} have no {lacking!r}", COPY_AGAIN)
     gc.collect()  # else the files that were read stay mapped
     module: nn.Module = network.requires_grad_(False)
-    return module, list(found.files)
+    return module, list(stored.files)
 
 
 @contextmanager
@@ -50,10 +50,10 @@ def _releasing() -> Iterator[None]:
     else both forms are there in the end."""
     load = nn.Module._load_from_state_dict
 
-    def load_and_release(module: nn.Module, given: Mapping[str, Tensor], prefix: str, *more: Any) -> None:
-        load(module, given, prefix, *more)
+    def load_and_release(module: nn.Module, state: Mapping[str, Tensor], prefix: str, *more: Any) -> None:
+        load(module, state, prefix, *more)
         for name, own in (*module._parameters.items(), *module._buffers.items()):
-            stored = given.get(prefix + name)
+            stored = state.get(prefix + name)
             if own is not None and stored is not None and stored.dtype != own.dtype:
                 drop_pages(stored.data_ptr(), stored.nbytes)
 

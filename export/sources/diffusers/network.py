@@ -23,20 +23,20 @@ class ConditionedNetwork(nn.Module):
         self.network, self.interface = network, interface
 
     def forward(self, x: Tensor, time: Tensor, *conditions: Tensor) -> Tensor:
-        given: NetworkArguments = dict(zip(self.interface.arguments, conditions, strict=True))
-        added = {name: given.pop(name) for name in self.interface.arguments if name.startswith(ADDED)}
+        arguments: NetworkArguments = dict(zip(self.interface.arguments, conditions, strict=True))
+        added = {name: arguments.pop(name) for name in self.interface.arguments if name.startswith(ADDED)}
         if added:
-            given["added_cond_kwargs"] = {name.removeprefix(ADDED): value for name, value in added.items()}
-            given.setdefault(TEXT, None)  # of networks that see an encoded image in its place
+            arguments["added_cond_kwargs"] = {name.removeprefix(ADDED): value for name, value in added.items()}
+            arguments.setdefault(TEXT, None)  # of networks that see an encoded image in its place
         if self.interface.time_scale != 1:
             time = time * self.interface.time_scale
-        return self.predict(x, time, given)[:, : self.interface.x_shape[0]]
+        return self.predict(x, time, arguments)[:, : self.interface.x_shape[0]]
 
-    def predict(self, x: Tensor, time: Tensor, given: NetworkArguments) -> Tensor:
+    def predict(self, x: Tensor, time: Tensor, arguments: NetworkArguments) -> Tensor:
         """The network's output [B, channels, ...]."""
-        if IMAGE in given:
-            x = torch.cat([x, given.pop(IMAGE)], dim=1)
-        (output,) = self.network(**{self.interface.x: x}, timestep=time, **given, return_dict=False)
+        if IMAGE in arguments:
+            x = torch.cat([x, arguments.pop(IMAGE)], dim=1)
+        (output,) = self.network(**{self.interface.x: x}, timestep=time, **arguments, return_dict=False)
         prediction: Tensor = output
         return prediction
 
@@ -51,25 +51,25 @@ class ControlledUNet(ConditionedNetwork):
         super().__init__(network, interface)
         self.control, self.component = control, component
 
-    def predict(self, x: Tensor, time: Tensor, given: NetworkArguments) -> Tensor:
-        picture, scale = given.pop(CONTROL), given.pop(CONTROL_SCALE)[:, None, None, None]
+    def predict(self, x: Tensor, time: Tensor, arguments: NetworkArguments) -> Tensor:
+        picture, scale = arguments.pop(CONTROL), arguments.pop(CONTROL_SCALE)[:, None, None, None]
         if self.component == CONTROLNET:
-            shared = {name: value for name, value in given.items() if name != IMAGE}
+            shared = {name: value for name, value in arguments.items() if name != IMAGE}
             down, middle = self.control(
                 x, time, controlnet_cond=picture, conditioning_scale=scale, **shared, return_dict=False
             )
-            given |= {"down_block_additional_residuals": down, "mid_block_additional_residual": middle}
+            arguments |= {"down_block_additional_residuals": down, "mid_block_additional_residual": middle}
         else:
-            given["down_intrablock_additional_residuals"] = [scale * each for each in self.control(picture)]
-        return super().predict(x, time, given)
+            arguments["down_intrablock_additional_residuals"] = [scale * each for each in self.control(picture)]
+        return super().predict(x, time, arguments)
 
 
 class Flux(ConditionedNetwork):
-    """FLUX.1, whose tokens are squares of 2 by 2 of a latent, each at a place that the network is told."""
+    """FLUX.1, whose tokens are squares of 2 by 2 of a latent. The network also reads the place of each."""
 
-    def predict(self, x: Tensor, time: Tensor, given: NetworkArguments) -> Tensor:
-        if IMAGE in given:
-            x = torch.cat([x, given.pop(IMAGE)], dim=1)
+    def predict(self, x: Tensor, time: Tensor, arguments: NetworkArguments) -> Tensor:
+        if IMAGE in arguments:
+            x = torch.cat([x, arguments.pop(IMAGE)], dim=1)
         rows, columns = x.shape[2] // 2, x.shape[3] // 2
         places = torch.zeros(rows, columns, 3)
         places[..., 1] += torch.arange(rows)[:, None]
@@ -78,8 +78,8 @@ class Flux(ConditionedNetwork):
             hidden_states=_packed(x),
             timestep=time,
             img_ids=places.reshape(-1, 3),
-            txt_ids=torch.zeros(given[TEXT].shape[1], 3),
-            **given,
+            txt_ids=torch.zeros(arguments[TEXT].shape[1], 3),
+            **arguments,
             return_dict=False,
         )
         return _unpacked(output, rows, columns)
@@ -88,7 +88,7 @@ class Flux(ConditionedNetwork):
 class HunyuanDiT(ConditionedNetwork):
     """HunyuanDiT, which is given its rotary embedding."""
 
-    def predict(self, x: Tensor, time: Tensor, given: NetworkArguments) -> Tensor:
+    def predict(self, x: Tensor, time: Tensor, arguments: NetworkArguments) -> Tensor:
         from diffusers.models.embeddings import get_2d_rotary_pos_embed
 
         config: Any = self.network.config
@@ -97,10 +97,10 @@ class HunyuanDiT(ConditionedNetwork):
         longer = max(rows, columns)  # the picture lies centred in a square of that many places
         height, width = round(side * rows / longer), round(side * columns / longer)
         top, left = round((side - height) / 2), round((side - width) / 2)
-        given["image_rotary_emb"] = get_2d_rotary_pos_embed(
+        arguments["image_rotary_emb"] = get_2d_rotary_pos_embed(
             config.attention_head_dim, ((top, left), (top + height, left + width)), (rows, columns), output_type="pt"
         )
-        return super().predict(x, time, given)
+        return super().predict(x, time, arguments)
 
 
 OTHERS: dict[str, type[ConditionedNetwork]] = {"FluxTransformer2DModel": Flux, "HunyuanDiT2DModel": HunyuanDiT}

@@ -1,4 +1,4 @@
-"""What a diffusers folder has beside its denoiser: text encoders with their tokenizers, and an autoencoder."""
+"""The other networks of a diffusers folder: text encoders with their tokenizers, and an autoencoder."""
 
 import dataclasses
 import io
@@ -25,7 +25,7 @@ FOLDER = "graphs"
 
 @dataclass(frozen=True)
 class PipelineNetworks:
-    """The networks beside a denoiser that is trained on encoded texts and latents."""
+    """The other networks of a pipeline whose denoiser is trained on encoded texts and latents."""
 
     text: TextSource | None
     autoencoder: AutoencoderSource | None
@@ -38,7 +38,7 @@ class PipelineNetworks:
 
     @property
     def written(self) -> tuple[int, ...]:
-        """Of the text encoders and both ways of the autoencoder, and 0 for each tokenizer."""
+        """Bytes of the text encoders and of both ways of the autoencoder, and 0 for each tokenizer."""
         text = () if self.text is None else (self.text.companion.weights, *(0 for _ in self.text.tokens))
         ways = () if self.autoencoder is None else (self.autoencoder.decoder.weights, self.autoencoder.encoder.weights)
         return (*text, *ways)
@@ -49,7 +49,7 @@ class PipelineNetworks:
         return self.text.encoders if self.text else ()
 
     def with_loras(self, loras: Sequence[Lora]) -> "PipelineNetworks":
-        """The same, its text encoders with the low-rank updates that are for them."""
+        """These networks, with the low-rank updates that are for the text encoders."""
         return self if self.text is None else dataclasses.replace(self, text=self.text.with_loras(loras))
 
     def add(self, writer: Writer, manifest: Manifest, progress: Progress = SILENT) -> Manifest:
@@ -95,7 +95,7 @@ def _described(writer: Writer, tokens: TokenInput) -> Tokens:
 def read_pipeline(
     folder: Folder, denoiser: str, x_shape: tuple[int, ...], conditions: Sequence[Condition]
 ) -> PipelineNetworks | None:
-    """What is there beside a denoiser of that class. None where there is nothing that fewstep knows."""
+    """The other networks of a folder, for a denoiser of that class. None where fewstep knows none of them."""
     text, autoencoder = read_text(folder, denoiser, conditions), read_autoencoder(folder, x_shape)
     if text is None and autoencoder is None:
         return None

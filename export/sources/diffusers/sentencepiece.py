@@ -36,11 +36,11 @@ def read_pieces(content: bytes) -> Pieces:
             trainer = dict(_fields(value))
             if trainer.get(MODEL_TYPE, UNIGRAM) != UNIGRAM:
                 raise ValueError(f"a model of type {trainer[MODEL_TYPE]!r}, not unigram")
-            found = trainer.get(UNKNOWN_ID, 0)
-            unknown = found if isinstance(found, int) else 0
+            number = trainer.get(UNKNOWN_ID, 0)
+            unknown = number if isinstance(number, int) else 0
         elif field == NORMALIZER and isinstance(value, bytes):
-            found = dict(_fields(value)).get(CHARACTERS, b"")
-            characters = found if isinstance(found, bytes) else b""
+            table = dict(_fields(value)).get(CHARACTERS, b"")
+            characters = table if isinstance(table, bytes) else b""
     if not 0 <= unknown < len(vocabulary):
         raise ValueError("it has no pieces, or none for what is unknown")
     return Pieces(tuple(vocabulary), unknown, characters)

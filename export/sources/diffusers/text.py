@@ -75,7 +75,7 @@ class TextSource:
     load: Callable[[Sequence[Lora]], nn.Module]
 
     def with_loras(self, loras: Sequence[Lora]) -> "TextSource":
-        """The same with low-rank updates merged into the encoders that they are for."""
+        """This source, with low-rank updates merged into the encoders that they are for."""
         return replace(self, companion=replace(self.companion, load=partial(self.load, loras)))
 
     def ids(self, prompts: Sequence[str]) -> dict[str, Ids]:
@@ -125,10 +125,10 @@ def ids_of(tokens: Sequence[TokenInput], prompts: Sequence[str]) -> dict[str, Id
     for each in tokens:
         with readable(f"the tokenizer behind {each.input!r}", COPY_AGAIN):
             tokenizer = Tokenizer.from_str(each.tokenizer.content.decode())
-            made = token_ids(prompts, tokenizer, each.length, each.tokenizer.pad)
-        fed[each.input] = made.ids
+            ids = token_ids(prompts, tokenizer, each.length, each.tokenizer.pad)
+        fed[each.input] = ids.ids
         if each.mask is not None:
-            fed[each.mask] = made.mask
+            fed[each.mask] = ids.mask
     return fed
 
 

@@ -30,8 +30,8 @@ class PenultimateHidden(nn.Module):
         self.encoders = nn.ModuleList(encoders)
 
     def forward(self, *ids: Tensor) -> tuple[Tensor, ...]:
-        made = [penultimate(encoder, each) for encoder, each in zip(self.encoders, ids, strict=True)]
-        return torch.cat([hidden for hidden, _ in made], dim=-1), made[-1][1]
+        encoded = [penultimate(encoder, each) for encoder, each in zip(self.encoders, ids, strict=True)]
+        return torch.cat([hidden for hidden, _ in encoded], dim=-1), encoded[-1][1]
 
 
 class ThreeEncoders(nn.Module):
@@ -141,5 +141,5 @@ class LatentScale(nn.Module):
 
 def penultimate(encoder: nn.Module, ids: Tensor) -> tuple[Tensor, Tensor]:
     """(hidden state before the last layer, projected text) of a CLIP; the latter is its last state without one."""
-    made = encoder(ids, output_hidden_states=True)
-    return made.hidden_states[-2], made[0]
+    encoded = encoder(ids, output_hidden_states=True)
+    return encoded.hidden_states[-2], encoded[0]

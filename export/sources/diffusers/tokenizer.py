@@ -57,10 +57,10 @@ def read_tokenizer(home: Path, lower: bool = False) -> TokenizerFile:
             tokenizer, usual = _t5({**T5_TOKENS, **named}, home), T5_TOKENS
         else:
             raise UserError(f"{home} has no {JSON}, and no {VOCABULARY} with {MERGES}, and no {PIECES}", SAVE_FAST)
-    known = {**usual, **named}
-    pad = known.get("pad_token") or known.get("eos_token")
-    found = None if pad is None else tokenizer.token_to_id(pad)
-    if found is None:
+    tokens = {**usual, **named}
+    pad = tokens.get("pad_token") or tokens.get("eos_token")
+    padding = None if pad is None else tokenizer.token_to_id(pad)
+    if padding is None:
         raise UserError(
             f"{home} does not say with which token prompts are padded", f"set pad_token in {TOKENIZER_CONFIG}"
         )
@@ -70,7 +70,7 @@ def read_tokenizer(home: Path, lower: bool = False) -> TokenizerFile:
         tokenizer.normalizer = tokenizers.normalizers.Sequence([*first, *own])
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    return TokenizerFile(tokenizer.to_str().encode(), found)
+    return TokenizerFile(tokenizer.to_str().encode(), padding)
 
 
 def named_tokens(home: Path) -> dict[str, str]:

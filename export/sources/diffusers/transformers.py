@@ -38,7 +38,7 @@ def DiTTransformer2DModel(config: Config, folder: Folder) -> Interface:
 
 def PixArtTransformer2DModel(config: Config, folder: Folder) -> Interface:
     """PixArt-alpha (Chen et al. 2024, arXiv 2310.00426) and -sigma: an encoded text with its mask. alpha at 1024 pixels
-    is told the size of the picture too."""
+    takes the size of the picture too."""
     tokens = folder.tokens("tokenizer", 300 if "Sigma" in folder.pipeline else 120)
     taken, shape = _masked_text(tokens, _caption_width(config)), x_shape(config)
     more = config.get("use_additional_conditions")
@@ -60,11 +60,13 @@ def SD3Transformer2DModel(config: Config, folder: Folder) -> Interface:
 
 
 def FluxTransformer2DModel(config: Config, folder: Folder) -> Interface:
-    """FLUX.1: x is a latent [C, H, W], packed and unpacked around the network; the weight of guidance is a condition
-    of those that were distilled. Where more goes in than comes out (Fill, Control), the rest is a picture beside x."""
-    made = int(config.get("out_channels") or config["in_channels"])
-    if made % FLUX_PATCH**2 or int(config["in_channels"]) % FLUX_PATCH**2:
-        raise UserError(f"a FluxTransformer2DModel with {made} channels out of {config['in_channels']}", WRITE_IT)
+    """FLUX.1: x is a latent [C, H, W], packed and unpacked around the network. The weight of guidance is a condition of
+    distilled versions. Where more channels go in than come out (Fill, Control), the others are a picture."""
+    channels_out = int(config.get("out_channels") or config["in_channels"])
+    if channels_out % FLUX_PATCH**2 or int(config["in_channels"]) % FLUX_PATCH**2:
+        raise UserError(
+            f"a FluxTransformer2DModel with {channels_out} channels out of {config['in_channels']}", WRITE_IT
+        )
     taken = [
         vector("text", "encoder_hidden_states", folder.tokens("tokenizer_2", 512), config["joint_attention_dim"]),
         vector("pooled_text", "pooled_projections", config["pooled_projection_dim"]),
@@ -74,7 +76,7 @@ def FluxTransformer2DModel(config: Config, folder: Folder) -> Interface:
     side = folder.config("vae").get("sample_size")
     side = side // folder.enlarged if isinstance(side, int) else FLUX_SIZE
     unpacked = {"in_channels": int(config["in_channels"]) // FLUX_PATCH**2}
-    shape = (made // FLUX_PATCH**2, *sizes(side, 2))
+    shape = (channels_out // FLUX_PATCH**2, *sizes(side, 2))
     return interface(unpacked, shape, taken, x=HIDDEN_STATES, time_scale=MILLI)
 
 
@@ -95,7 +97,7 @@ def AuraFlowTransformer2DModel(config: Config, folder: Folder) -> Interface:
 
 
 def HunyuanDiT2DModel(config: Config, folder: Folder) -> Interface:
-    """HunyuanDiT (Li et al. 2024, arXiv 2405.08748): texts of two encoders with their masks; its first version is told
+    """HunyuanDiT (Li et al. 2024, arXiv 2405.08748): texts of two encoders with their masks; its first version takes
     the size of the picture and a style too."""
     shape = (int(config["in_channels"]), *sizes(config.get("sample_size"), 2))
     taken = [

@@ -32,7 +32,7 @@ SUPER_RESOLUTION = (
 
 
 def UNet2DModel(config: Config, folder: Folder) -> Interface:
-    """DDPM's UNet (Ho et al. 2020) and its relatives; with labels, or a picture beside x."""
+    """DDPM's UNet (Ho et al. 2020) and its relatives, with labels, or with a picture as further channels."""
     return interface(config, x_shape(config), _labels(config))
 
 
@@ -79,7 +79,7 @@ def _text_width(config: Config) -> int:
 
 
 def _time_ids(folder: Folder, shape: tuple[int, ...]) -> list[float]:
-    """What SDXL is told where nothing else is wanted: a picture of its own size, not cropped."""
+    """SDXL's default sizes: a picture of its own size, not cropped."""
     size = [float(length * folder.enlarged) for length in shape[1:]]
     return [*size, 0.0, 0.0, *([AESTHETIC_SCORE] if folder.index.get("requires_aesthetics_score") else size)]
 
@@ -101,7 +101,7 @@ def _labels(config: Config) -> list[NamedCondition]:
 
 
 def _embedded(guidance: float, width: int) -> list[float]:
-    """A weight of guidance as LCM is told it (Luo et al. 2023, arXiv 2310.04378): sines and cosines of 1000 (w - 1)."""
+    """A weight of guidance as LCM takes it (Luo et al. 2023, arXiv 2310.04378): sines and cosines of 1000 (w - 1)."""
     half = width // 2
     rates = 10_000.0 ** (-np.arange(half) / max(half - 1, 1))
     angles = 1000.0 * (guidance - 1) * rates

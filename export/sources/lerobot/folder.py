@@ -157,8 +157,8 @@ def _vision(config: Config, pictures: Shapes) -> "Vision | None":
     )
 
 
-def _size(given: Iterable[Any]) -> tuple[int, int]:
-    height, width = map(int, given)
+def _size(pixels: Iterable[Any]) -> tuple[int, int]:
+    height, width = map(int, pixels)
     return height, width
 
 
@@ -176,27 +176,27 @@ def _unet(config: Config) -> "Unet":
 
 def _load(network: "LeRobotDiffusion", weights: Mapping[str, Any], path: Path) -> None:
     """Every weight has its place, and every place its weight."""
-    given = {
+    own = {
         name.removeprefix(NETWORK).replace(COMPILED, ""): tensor
         for name, tensor in weights.items()
         if not name.startswith(STATISTICS)
     }
     wanted = network.state_dict()
-    for name in (*wanted, *given):
-        if name not in given:
+    for name in (*wanted, *own):
+        if name not in own:
             raise UserError(f"{path} has no weight {NETWORK + name!r}, which {CONFIG} asks for", RETRAINED)
         if name not in wanted:
             raise UserError(f"{path} has a weight {NETWORK + name!r}, for which {CONFIG} has no place", RETRAINED)
-        if given[name].shape != wanted[name].shape:
-            has, asks = list(given[name].shape), list(wanted[name].shape)
+        if own[name].shape != wanted[name].shape:
+            has, asks = list(own[name].shape), list(wanted[name].shape)
             raise UserError(f"{path}: weight {NETWORK + name!r} is {has}, and {CONFIG} asks for {asks}", RETRAINED)
-    network.load_state_dict(given)
+    network.load_state_dict(own)
 
 
-def _statistics(known: Normaliser, name: str, kind: str, shape: tuple[int, ...]) -> FeatureStatistics:
+def _statistics(normaliser: Normaliser, name: str, kind: str, shape: tuple[int, ...]) -> FeatureStatistics:
     if kind != "VISUAL" and len(shape) != 1:
         raise UserError(f"feature {name} is {list(shape)}, not a list of numbers", WRITE_IT)
-    return known.of(name, kind, shape[0])
+    return normaliser.of(name, kind, shape[0])
 
 
 def _condition(name: str, shape: tuple[int, ...], statistics: FeatureStatistics) -> Condition:
@@ -215,7 +215,7 @@ def _scheduler(config: Config) -> dict[str, Any]:
 
 
 def _sha256(home: Path) -> str:
-    """Of all that was read."""
+    """One hash of all files that were read."""
     digest = hashlib.sha256()
     for file in sorted((*home.glob("*.json"), *home.glob("*.safetensors"))):
         digest.update(bytes.fromhex(file_sha256(file)))

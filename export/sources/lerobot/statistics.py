@@ -1,7 +1,7 @@
-"""How a LeRobot policy normalises: what its files say of each feature, as numbers to subtract and multiply by.
+"""Read how a LeRobot policy normalises each feature: the numbers that it subtracts, and multiplies by.
 
-Since its pipelines of processors, a policy's statistics lie beside the weights, named by policy_preprocessor.json and
-policy_postprocessor.json; before, they were buffers of the policy itself.
+Since LeRobot has pipelines of processors, policy_preprocessor.json and policy_postprocessor.json name the files of a
+policy's statistics. Before that, the statistics were buffers of the policy itself.
 """
 
 import logging
@@ -41,10 +41,11 @@ AFTER = StatisticsPlace("policy_postprocessor.json", "unnormalizer_processor", "
 
 @dataclass(frozen=True)
 class FeatureStatistics:
-    """Of one feature: normalised = (raw - centre) * scale + base, each with one number per element, or per channel.
+    """The statistics of one feature: normalised = (raw - centre) * scale + base, with one number per element or
+    channel.
 
-    A scale of 0 is a feature's that never changed in the data: LeRobot divides by 1e-8 there, so that what it was
-    trained on becomes `base`, and anything else nothing that the network has seen. Here all of it becomes `base`.
+    A scale of 0 marks a feature that never changed in the data. LeRobot divides by 1e-8 there: the value of the data
+    becomes `base`, and any other value becomes a number that the network has never seen. Here all values become `base`.
     `typical` is where raw values lie.
     """
 
@@ -72,10 +73,10 @@ class Normaliser:
     def of(self, feature: str, kind: str, count: int) -> FeatureStatistics:
         """Statistics of a feature with `count` elements or channels. UserError where they are missing or not finite."""
         mode = self.modes.get(kind, "IDENTITY")
-        known = {statistic for name, statistic in self.numbers if name == feature}
-        if mode != "IDENTITY" and not known:
+        statistics = {statistic for name, statistic in self.numbers if name == feature}
+        if mode != "IDENTITY" and not statistics:
             LOG.warning("%s has no statistics of %s: it is taken as it is, as LeRobot does", self.where, feature)
-        if mode == "IDENTITY" or not known:
+        if mode == "IDENTITY" or not statistics:
             ones, zeros = (1.0,) * count, (0.0,) * count
             return FeatureStatistics(zeros, ones, zeros, self._seen(feature, count) or ((-1.0,) * count, ones))
         if mode == "MEAN_STD":
@@ -148,7 +149,7 @@ def _from_processor(folder: Path, place: StatisticsPlace) -> Normaliser:
 
 
 def state_files(folder: Path) -> list[str]:
-    """The files of tensors that a folder's processors name, beside the policy's own weights."""
+    """The files of tensors that a folder's processors name, without the policy's own weights."""
     files = [folder / place.file for place in (BEFORE, AFTER)]
     named = [step.get("state_file") for file in files if file.is_file() for step in _steps(file)]
     return sorted({str(name) for name in named if name is not None})
