@@ -35,7 +35,7 @@ def dry_run(options: BuildOptions) -> Outcome:
 
 
 def _bytes(folder: Path, name: str) -> int:
-    """The size of an engine, about: that of its graph, or half of float32's where there is no float16 graph yet."""
+    """The size of an engine, about: the size of its graph, or half of float32's where there is no float16 graph yet."""
     bundle = open_bundle(folder)
     half = name not in AHEAD and name.partition("/")[0] not in bundle.manifest.bodies
     graph = graph_of(bundle, "float32" if half else name)

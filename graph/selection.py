@@ -1,11 +1,11 @@
 """The operations that are lowered to int8 without a measured precision map, and those that are quantized already."""
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from fewstep.graph.graph import Graph, Node, X
-from fewstep.graph.index import Index, index
+from fewstep.graph.index import index
 from fewstep.plans.errors import UserError
 
 CONTRIB = "com.microsoft"  # domain of onnxruntime's own operations
@@ -97,7 +97,10 @@ def outer_ops(graph: Graph, names: Collection[str]) -> frozenset[str]:
     before the last of them is no last layer.
     """
     layers = {*names, *(node.output for node in graph.nodes if node.op == "ConvTranspose")}
-    return (_reached_without(index(graph), layers) | _reaching_without(graph, layers)) & frozenset(names)
+    forwards = ((node.output, node.inputs, node.outputs) for node in graph.nodes)
+    backwards = ((node.output, node.outputs, node.inputs) for node in reversed(graph.nodes))
+    outputs = (value.name for value in graph.outputs)
+    return (_met_first([X], forwards, layers) | _met_first(outputs, backwards, layers)) & frozenset(names)
 
 
 def weighted_op(node: Node, graph: Graph) -> WeightedOp | None:
@@ -141,30 +144,20 @@ def _is_plain(op: WeightedOp, graph: Graph) -> bool:
     return plain_bias and not is_scaled and not attributes.get("transA")
 
 
-def _reached_without(idx: Index, ops: Collection[str]) -> frozenset[str]:
-    """Names of operations that x reaches through no other one."""
-    reached, first = {X}, set()
-    for node in idx.graph.nodes:
-        if reached.isdisjoint(node.inputs):
+def _met_first(
+    start: Iterable[str], steps: Iterable[tuple[str, Collection[str], Collection[str]]], ops: Collection[str]
+) -> frozenset[str]:
+    """The operations of `ops` that a walk from some tensors meets behind no other one of them. A step is an operation,
+    and the tensors before and behind it on the walk."""
+    reached, first = set(start), set()
+    for name, before, behind in steps:
+        if reached.isdisjoint(before):
             continue
-        if node.output in ops:
-            first.add(node.output)
+        if name in ops:
+            first.add(name)
         else:
-            reached.update(node.outputs)
+            reached.update(behind)
     return frozenset(first)
-
-
-def _reaching_without(graph: Graph, ops: Collection[str]) -> frozenset[str]:
-    """Names of operations that reach an output through no other one."""
-    needed, last = {value.name for value in graph.outputs}, set()
-    for node in reversed(graph.nodes):
-        if needed.isdisjoint(node.outputs):
-            continue
-        if node.output in ops:
-            last.add(node.output)
-        else:
-            needed.update(node.inputs)
-    return frozenset(last)
 
 
 def is_quantized(op: str, domain: str) -> bool:

@@ -22,7 +22,7 @@ INT64 = 7
 
 
 @dataclass(frozen=True)
-class Node:
+class NodeMessage:
     """One operation as far as its form is asked for: integer attributes only."""
 
     op: str
@@ -74,7 +74,7 @@ def inside(message: bytes, number: int) -> Iterator[bytes]:
             yield value
 
 
-def node(message: bytes) -> Node | None:
+def node(message: bytes) -> NodeMessage | None:
     """A NodeProto; None for one of another domain than ONNX's own."""
     if any(domain not in (b"", b"ai.onnx") for domain in inside(message, NODE_DOMAIN)):
         return None
@@ -89,7 +89,7 @@ def node(message: bytes) -> Node | None:
         if isinstance(called, bytes) and isinstance(value, int):
             attributes[called.decode(errors="replace")] = value
     name, op = (next(iter(texts[number]), "") for number in (NODE_NAME, NODE_OP))
-    return Node(op, name, texts[NODE_INPUT], texts[NODE_OUTPUT], attributes)
+    return NodeMessage(op, name, texts[NODE_INPUT], texts[NODE_OUTPUT], attributes)
 
 
 def scalars(graph: bytes) -> dict[str, int]:

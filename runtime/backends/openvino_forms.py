@@ -22,7 +22,7 @@ from fewstep.runtime.onnx_messages import (
     NODE_INPUT,
     NODE_OP,
     NODE_OUTPUT,
-    Node,
+    NodeMessage,
     Value,
     field,
     fields,
@@ -84,7 +84,7 @@ def _wrong(graph: bytes) -> Iterator[str]:
             yield f"DFT {found.label!r} along an axis that is no constant from 0 up"
 
 
-def _axis(found: Node, known: dict[str, int]) -> int | None:
+def _axis(found: NodeMessage, known: dict[str, int]) -> int | None:
     """Along which axis a DFT goes, counted from the first. OpenVINO counts from the last without the complex one."""
     if len(found.inputs) < 3 or not found.inputs[2]:
         return None
@@ -104,7 +104,7 @@ def _rewritten(graph: bytes) -> bytes:
     return field(MODEL_GRAPH, b"".join(made))
 
 
-def _dft(found: Node, message: bytes, axis: int) -> Iterator[bytes]:
+def _dft(found: NodeMessage, message: bytes, axis: int) -> Iterator[bytes]:
     """The fields of the graph that take the place of one DFT: its node, and what mends the shape behind it."""
     attribute = field(NODE_ATTRIBUTE, int_attribute("axis", axis))
     if not found.attributes.get("onesided"):
