@@ -132,9 +132,9 @@ def _check_fit(lora: Lora, layer: str, layers: "Sequence[Any]", parts: "Parts") 
         _updated(layers, {part: tensor.to("meta") for part, tensor in parts.items() if part != "alpha"}, AlphaScale())
     except (ValueError, IndexError, RuntimeError) as error:
         shapes = ", ".join(str(list(each.weight.shape)) for each in layers)
-        shapes = ", ".join(f"{part} {list(tensor.shape)}" for part, tensor in parts.items() if part != "alpha")
+        update = ", ".join(f"{part} {list(tensor.shape)}" for part, tensor in parts.items() if part != "alpha")
         reason = error if isinstance(error, ValueError) else "these do not fit one another"  # torch says it in its way
-        what = f"{lora.name}: {layer!r} has a weight of {shapes}, and the file {shapes}: {reason}"
+        what = f"{lora.name}: {layer!r} has a weight of {shapes}, and the file {update}: {reason}"
         raise UserError(what, OTHER_NETWORK) from error
 
 
