@@ -68,7 +68,7 @@ class _Steps:
         self._first, self._second = Side(tuple(sent), {}), Side(tuple(named[name] for name in steps.nexts), {})
         self._at = self._first.place({}) | self._second.place({})
         self._first.views[NUMBERS][:, 0] = np.arange(steps.count)
-        self._stream = cuda.Stream()
+        self._stream = cuda.CudaStream()
         compiled = f"{sha256(program).hexdigest()[:32]}-{here.backend_version}-{here.device}.jit"
         contexts = prepare_contexts(trt, engine, compiled, cuda_graph=False)
         self._context = contexts.make()

@@ -64,7 +64,7 @@ def describe(device: int) -> tuple[str, int]:
     return f"sm{major}{minor}", multiprocessors
 
 
-class Stream:
+class CudaStream:
     """A stream of its own: what is given to it runs in order, beside other streams."""
 
     def __init__(self) -> None:
@@ -99,12 +99,12 @@ class Memory:
         tensor: NDArray[Any] = self._host[offset : offset + size].view(dtype)
         return tensor.reshape(shape)
 
-    def send(self, size: int, stream: Stream) -> None:
+    def send(self, size: int, stream: CudaStream) -> None:
         """Copy the first `size` bytes to the device."""
         kind = api().cudaMemcpyKind.cudaMemcpyHostToDevice
         call("cudaMemcpyAsync", self.address, self._host_address, size, kind, stream.handle)
 
-    def ask(self, size: int, stream: Stream, start: int = 0) -> None:
+    def ask(self, size: int, stream: CudaStream, start: int = 0) -> None:
         """Copy `size` bytes from `start` on to the host."""
         kind = api().cudaMemcpyKind.cudaMemcpyDeviceToHost
         call("cudaMemcpyAsync", self._host_address + start, self.address + start, size, kind, stream.handle)

@@ -4,13 +4,13 @@ import weakref
 from collections.abc import Callable
 
 from fewstep.plans.errors import UserError
-from fewstep.runtime.backends.cuda import Stream, api, call, quietly
+from fewstep.runtime.backends.cuda import CudaStream, api, call, quietly
 
 
 class Recording:
     """Work on a stream that can be launched again. It reads and writes the same memory each time."""
 
-    def __init__(self, stream: Stream, work: Callable[[], bool]) -> None:
+    def __init__(self, stream: CudaStream, work: Callable[[], bool]) -> None:
         """Record what `work` gives to the stream. UserError if it gives something that cannot be recorded."""
         call("cudaStreamBeginCapture", stream.handle, api().cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal)
         try:

@@ -121,7 +121,7 @@ class Lane:
 
     def __init__(self, trt: Any, contexts: "Contexts", tensors: Tensors, device: int, what: str) -> None:
         self.trt, self.tensors, self.device, self.what = trt, tensors, device, what
-        self.stream = cuda.Stream()
+        self.stream = cuda.CudaStream()
         self.context = contexts.make()
         if self.context is None:
             raise UserError(f"{what} cannot be made ready: {reason(trt)}", "free GPU memory, or give contexts=1")
