@@ -1,4 +1,4 @@
-"""Whether integer kernels compute what their numbers stand for, told tensor by tensor.
+"""Whether integer kernels compute what their numbers stand for, tensor by tensor.
 
 The kernels of a lowered graph run as deployed, and each of its operations once more in float32 on the very codes that
 the kernel read, rounded to the code that it writes. Nothing adds up from one operation to the next, so that a tensor
@@ -49,8 +49,8 @@ def as_deployed(lowered: Graph, tensors: Sequence[str]) -> GraphSession:
 
 
 def agreements(lowered: Graph, feeds: Iterable[Feeds], engine: Engine = as_deployed) -> tuple[Agreement, ...]:
-    """Of every QLinearConv and MatMulIntegerToFloat of a lowered graph, and of every operation between pairs, for each
-    evaluation; the worst first.
+    """The agreement of every QLinearConv and MatMulIntegerToFloat of a lowered graph, and of every operation between
+    pairs, for each evaluation; the worst first.
 
     `feeds` are the graph's inputs at each evaluation, "group" among them if it has groups. `engine` opens the graph as
     it is deployed.

@@ -81,7 +81,7 @@ def _around_zero(code: Encoding) -> Encoding:
 
 
 def _pads(op: WeightedOp) -> tuple[int, ...] | None:
-    """Those of a convolution, begin and end of each axis; none for a product; None if the graph does not say them."""
+    """Pads of a convolution, begin and end of each axis; none for a product; None if the graph does not say them."""
     if op.node.op != "Conv":
         return ()
     if op.node.attributes.get("auto_pad", b"NOTSET") not in (b"NOTSET", "NOTSET"):

@@ -47,7 +47,7 @@ def macs(graph: Graph) -> dict[str, int]:
     """Multiply-accumulates per sample of every operation of MULTIPLY, by what it makes.
 
     Shapes that follow from values, as the rows that an expert is given, are those of one sample of noise. UserError
-    naming a tensor whose shape is told neither way.
+    naming a tensor whose shape neither way gives.
     """
     shapes = _shapes(_at_batch_one(graph))
     return {node.output: _macs(node, shapes) for node in graph.nodes if node.op in MULTIPLY}
@@ -85,7 +85,7 @@ def _macs(node: Node, shapes: Shapes) -> int:
 
 
 def _shapes(graph: Graph) -> Shapes:
-    """Of what the operations of MULTIPLY read and make, in a graph for one sample."""
+    """Shapes of all tensors that the operations of MULTIPLY read and write, in a graph for one sample."""
     types = infer_types(graph)
     multiplying = [node for node in graph.nodes if node.op in MULTIPLY]
     names = dict.fromkeys(name for node in multiplying for name in (node.output, *node.inputs[:2]))

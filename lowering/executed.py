@@ -1,4 +1,4 @@
-"""What really runs in int8, told by OpenVINO of the graph that its CPU plugin makes of the one it is given."""
+"""What really runs in int8, as OpenVINO describes the graph that its CPU plugin makes of another."""
 
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -114,8 +114,8 @@ def _by_weight(graph: Graph) -> dict[str, str]:
 
 def _kind(layer: Any) -> tuple[str, str]:
     """The kind of a layer, and the type that it runs in."""
-    told = layer.get_rt_info()
-    return told["layerType"].astype(str), told["runtimePrecision"].astype(str)
+    facts = layer.get_rt_info()
+    return facts["layerType"].astype(str), facts["runtimePrecision"].astype(str)
 
 
 def _is_integer(layer: Any) -> bool:

@@ -1,17 +1,30 @@
-"""The plan that a body was calibrated along, and the wording of warnings about it."""
+"""The plan that a body was calibrated along, the plan that it is judged along, and the words of warnings about them."""
 
+import logging
+from collections.abc import Mapping
+from contextlib import suppress
+
+import msgspec
+
+from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode
-from fewstep.plans.guidance import describe
-from fewstep.plans.plan import Plan, shaping_of
+from fewstep.plans.guidance import Guidance, as_guidance, describe
+from fewstep.plans.name import with_grid
+from fewstep.plans.plan import Plan, regroup, shaping_of
 from fewstep.plans.shaping import described
 from fewstep.runtime.bundle.manifest import Body
 from fewstep.runtime.bundle.reading import Bundle
+from fewstep.runtime.fitted_plans import FITTED
+from fewstep.runtime.planning import plan_for
+from fewstep.runtime.request import SCHEDULER
+from fewstep.runtime.sampler import PLAN, Sampler
 
+LOG = logging.getLogger("fewstep")
 MISFIT = "ranges may not fit"  # of a body that runs along another plan than it was calibrated along
 
 
 def calibrated_plan(bundle: Bundle, body: Body) -> Plan | None:
-    """None if it was not calibrated, or its plan is not in the bundle."""
+    """The plan that a body was calibrated along; None if there is none, or the bundle lacks it."""
     file = bundle.manifest.plans.get(body.plan or "")
     return None if file is None else decode(bundle.read(file), file)
 
@@ -21,3 +34,64 @@ def along(plan: Plan) -> str:
     shaping = shaping_of(plan)
     shaped = "" if shaping is None else f", {described(shaping)}"
     return f"{plan.name}, guidance {describe(plan.guidance)}{shaped}"
+
+
+def judged_plan(reference: Sampler, body: Body, plan: str = "", guidance: float | None = None) -> Plan:
+    """The plan asked for, or else the one that the body was calibrated along, guidance and shaping included.
+
+    `fitted:N` is the plan that was fitted to the body, and float32 is compared along the same. A body without one takes
+    float32's.
+    """
+    calibrated = calibrated_plan(reference.bundle, body)
+    if plan.startswith(FITTED):
+        return _fitted(
+            reference, body, plan, guidance if calibrated is None or guidance is not None else calibrated.guidance
+        )
+    if calibrated is None:
+        return reference.compile(plan or body.plan or PLAN, guidance)
+    asked = calibrated.guidance if guidance is None else as_guidance(guidance)
+    name = with_grid(calibrated.name)
+    own = ("", name, calibrated.name) if reference.bundle.manifest.grid is None else ("", name)
+    if plan in own and asked == calibrated.guidance:
+        return reference.compile(calibrated)
+    shaping = None if plan.endswith(".json") or (plan or name).startswith(SCHEDULER) else shaping_of(calibrated)
+    return reference.compile(plan or name, asked, shaping=shaping)
+
+
+def _fitted(reference: Sampler, body: Body, name: str, guidance: float | Guidance | None) -> Plan:
+    try:
+        return regroup(plan_for(reference.bundle, body, name, guidance), reference.body.groups)
+    except UserError as error:
+        try:
+            return reference.compile(name, guidance)
+        except UserError:
+            raise error from None
+
+
+def judged_plans(
+    reference: Sampler, bodies: Mapping[str, Body], plan: str = "", guidance: float | None = None
+) -> dict[str, Plan]:
+    """The plan of each body: `judged_plan` of the first, or, for `fitted:N`, its own one at the same guidance.
+
+    Bodies that run plans which were fitted to another one are named in a warning.
+    """
+    first = judged_plan(reference, next(iter(bodies.values())), plan, guidance)
+    plans = dict.fromkeys(bodies, first)
+    if first.fitted is None:
+        return plans
+    for name, body in bodies.items() if plan.startswith(FITTED) else ():
+        with suppress(UserError):  # it has none
+            own = _fitted(reference, body, plan, first.guidance)
+            if own.fitted is not None and own.fitted.body == name:
+                plans[name] = own
+    if others := [name for name, each in plans.items() if each is first and name != first.fitted.body]:
+        LOG.warning(
+            "plan %s was fitted to %s, and is judged on %s: its gain may be smaller",
+            *(first.name, first.fitted.body, ", ".join(others)),
+        )
+    return plans
+
+
+def unmarked(plan: Plan) -> Plan:
+    """The plan without its mark: neither float32 nor a body warns that it was fitted to another."""
+    return msgspec.structs.replace(plan, fitted=None)

@@ -31,7 +31,7 @@ def held_out_conditions(
 
 
 def label(conditions: Sequence[Condition], seed: int, rows: ConditionRecords | None = None) -> str:
-    """The conditions of one held-out seed, in words: what can be told in a few."""
+    """The conditions of one held-out seed, in a few words."""
     values = held_out_conditions(conditions, [seed], rows)
     texts = []
     for condition in conditions:

@@ -1,4 +1,4 @@
-"""A body that is opened when it is first run, and can be closed: of a large network two sessions are too many."""
+"""A body that is opened when it is first run, and can be closed: memory holds one session of a large network."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +14,7 @@ from fewstep.runtime.bundle.reading import Bundle
 
 @dataclass(frozen=True)
 class CheckedOnce(Bundle):
-    """A bundle that nobody else writes: each of its files is hashed once."""
+    """A bundle that no other process writes meanwhile: each of its files is hashed once."""
 
     _checked: dict[str, Path] = field(default_factory=dict, init=False, compare=False)
 
@@ -26,7 +26,7 @@ class CheckedOnce(Bundle):
 
 @dataclass
 class OnDemand:
-    """A body of a bundle. It may be run from one thread at a time."""
+    """A body of a bundle, opened at its first call. One thread at a time may call it."""
 
     bundle: Bundle
     name: str
@@ -35,18 +35,18 @@ class OnDemand:
 
     def __call__(self, feeds: Arrays) -> dict[str, NDArray[np.float32]]:
         if self._opened is None:
-            give_back()  # of the network before
+            give_back()  # memory of the network before
             self._opened = self.backend.load(self.bundle, self.name)
         return self._opened(feeds)
 
     def close(self) -> None:
-        """Give its memory back. The next run opens it again."""
+        """Give the body's memory back. The next call opens it again."""
         self._opened = None
 
 
 @dataclass(frozen=True)
 class OpeningOnDemand(OnnxRuntime):
-    """onnxruntime whose bodies are `OnDemand`; what runs ahead of the first step is small, and opened at once."""
+    """onnxruntime whose bodies are `OnDemand`. Small graphs, ahead of the first step, open at once."""
 
     def load(self, bundle: Bundle, name: str) -> LoadedGraph:
         own = OnnxRuntime(threads=self.threads)

@@ -16,7 +16,7 @@ from fewstep.runtime.backends import Arrays, LoadedGraph
 from fewstep.runtime.sampler import Sampler
 
 
-class Port(Protocol):
+class BatchInput(Protocol):
     """An input of a graph, or of a manifest's."""
 
     @property
@@ -26,7 +26,7 @@ class Port(Protocol):
     def shape(self) -> tuple[Any, ...]: ...
 
 
-def row_by_row(network: LoadedGraph, inputs: Iterable[Port]) -> LoadedGraph:
+def row_by_row(network: LoadedGraph, inputs: Iterable[BatchInput]) -> LoadedGraph:
     """The network, called once for each row; what it returns is put together again along the first axis, and handed on
     as it is for a single row: where activations are large, putting together takes a third of the network's own time.
 
@@ -57,12 +57,12 @@ def row_by_row(network: LoadedGraph, inputs: Iterable[Port]) -> LoadedGraph:
     return run
 
 
-def rows(feeds: Arrays, inputs: Iterable[Port]) -> Iterator[Arrays]:
+def rows(feeds: Arrays, inputs: Iterable[BatchInput]) -> Iterator[Arrays]:
     """The feeds of each row of a batch, as `row_by_row` has them."""
     return _rows(feeds, _batched(inputs))
 
 
-def _batched(inputs: Iterable[Port]) -> frozenset[str]:
+def _batched(inputs: Iterable[BatchInput]) -> frozenset[str]:
     return frozenset(each.name for each in inputs if each.shape[:1] == (BATCH,))
 
 

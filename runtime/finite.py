@@ -27,7 +27,7 @@ def finite_states(states: Iterator[StepState], plan: Plan) -> Iterator[StepState
 
 
 def checked(states: Iterator[StepState], plan: Plan) -> Iterator[StepState]:
-    """The same for who has told numpy so: at each step that would take as long as the step's arithmetic."""
+    """The same states within the caller's `np.errstate`: to change it takes as long as a step's arithmetic."""
     for state in states:
         check_finite_state(state, plan)
         yield state

@@ -58,7 +58,7 @@ def fields(message: bytes) -> Iterator[tuple[int, int, Value]]:
 
 
 def field(number: int, value: int | bytes | str, kind: int | None = None) -> bytes:
-    """A field as bytes; `kind` follows from the value unless it is told."""
+    """A field as bytes; `kind` follows from the value by default."""
     if isinstance(value, int):
         return _encoded(number << 3 | VARINT) + _encoded(value)
     content = value.encode() if isinstance(value, str) else value

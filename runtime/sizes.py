@@ -91,13 +91,13 @@ def dimension(size: Dimension, values: Mapping[str, int]) -> int:
 
 def read_sizes(named: Sequence[Dimension], shape: Sequence[int]) -> dict[str, int]:
     """The sizes (and the batch) that a tensor's dimensions tell: "height/8" tells height, "height*width" nothing."""
-    told = {}
+    sizes = {}
     for size, found in zip(named, shape, strict=False):
         if isinstance(size, str):
             factor, names = parsed(size)
             if len(names) == 1:
-                told[names[0]] = found * factor.denominator // factor.numerator
-    return told
+                sizes[names[0]] = found * factor.denominator // factor.numerator
+    return sizes
 
 
 def size_problem(x_shape: Sequence[int], sizes: Sequence[Size], heads: int = 1) -> tuple[str, str] | None:

@@ -26,7 +26,7 @@ from fewstep.runtime.bundle.reading import EXPORT_AGAIN, Bundle, open_bundle
 
 LOG = logging.getLogger("fewstep")
 BATCH = 8  # prompts of one run: more would only cost memory
-SHOWN = 80  # characters of what is told of a prompt
+SHOWN = 80  # characters of a prompt in a message
 
 Ids = NDArray[np.int64]
 Cut = tuple[int, int, str]  # tokens dropped, tokens kept, the text dropped

@@ -38,7 +38,7 @@ class DaskWorkers:
         connect: Any = distributed.Client  # which has no types
         self._owns = isinstance(cluster, str)
         self._client: Any = None
-        self._told = ""  # the name of the order that was sent last
+        self._sent = ""  # the name of the order that was sent last
         try:
             self._client = connect(cluster, timeout=SECONDS) if self._owns else cluster
             self._client.wait_for_workers(1, timeout=SECONDS)
@@ -53,7 +53,7 @@ class DaskWorkers:
             return max(1, sum(map(int, self._client.nthreads().values())))
 
     def submit(self, order: Order[Any, Any], item: Any) -> "Future[Done[Any] | Refusal]":
-        if order.name != self._told:
+        if order.name != self._sent:
             self._tell(order)
         with _reached():
             asked = self._client.submit(attempt, order.name, item, pure=False)
@@ -63,7 +63,7 @@ class DaskWorkers:
         return answer
 
     def deliver(self, order: Order[Any, Any]) -> None:
-        """Of the workers that lack the bundle, one of each machine and cache folder is sent the files."""
+        """Send the files to one worker of each machine and cache folder that lacks the bundle."""
         bundle = order.job.bundle
         with _reached():
             if not all(self._client.run(is_kept, order.name, on_error="ignore").values()):
@@ -82,14 +82,14 @@ class DaskWorkers:
         knows: Any = type("Knows", (distributed.WorkerPlugin,), {"setup": lambda _, worker: keep(order)})
         with _reached():
             self._client.register_plugin(knows(), name=PLUGIN + order.name)
-        self._told = order.name
+        self._sent = order.name
 
     def _forget(self) -> None:
         """Let the scheduler forget the last order; workers forget theirs as others come."""
-        if self._told:
+        if self._sent:
             with suppress(Exception):  # of a cluster that is gone
-                self._client.unregister_worker_plugin(PLUGIN + self._told)
-        self._told = ""
+                self._client.unregister_worker_plugin(PLUGIN + self._sent)
+        self._sent = ""
 
     def __enter__(self) -> "DaskWorkers":
         return self
@@ -136,22 +136,22 @@ async def _pass_on(asked: Awaitable[Done[Any] | Refusal | Raised], answer: "Futu
     The executor of distributed (2026.8) is no help here. It reads the status of a future after its result: where the
     worker that held the result dies in between, the result is taken for an error.
     """
-    made: Done[Any] | Refusal | Raised
+    result: Done[Any] | Refusal | Raised
     try:
         with _reached():
-            made = await asked
+            result = await asked
     except (CancelledError, AsyncCancelledError):
         answer.cancel()
         answer.set_running_or_notify_cancel()
         return
     except UserError as error:
-        made = Raised(error)
+        result = Raised(error)
     if not answer.set_running_or_notify_cancel():
         return
-    if isinstance(made, Raised):
-        answer.set_exception(made.error)
+    if isinstance(result, Raised):
+        answer.set_exception(result.error)
     else:
-        answer.set_result(made)
+        answer.set_result(result)
 
 
 @contextmanager

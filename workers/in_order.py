@@ -28,7 +28,7 @@ class Workers(Protocol):
 
     @property
     def threads(self) -> int:
-        """Of one item, 1 or more: an engine of other threads may add in another order."""
+        """Threads of one item, 1 or more: an engine of other threads may add in another order."""
 
     def submit(self, order: Order[Any, Any], item: Any) -> "Future[Done[Any] | Refusal]":
         """Let a worker `do` an item. The item of a worker that dies is done again by another."""
@@ -41,14 +41,14 @@ def in_order(job: Job[Item, Result], items: Iterable[Item], workers: Workers) ->
     """What workers make of each item. UserError where they cannot: they are of another kind, lack the bundle, or die
     of an item each time. Errors of the job itself are raised as they are."""
     asked: deque[tuple[Item, Future[Any]]] = deque()
-    told = order(job, workers.threads)
+    job_order = order(job, workers.threads)
     try:
         for item in items:
-            asked.append((item, workers.submit(told, item)))
+            asked.append((item, workers.submit(job_order, item)))
             if len(asked) >= AHEAD * workers.count:
-                yield _first(told, asked, workers)
+                yield _first(job_order, asked, workers)
         while asked:
-            yield _first(told, asked, workers)
+            yield _first(job_order, asked, workers)
     except (BrokenExecutor, CancelledError) as error:
         reason = str(error) or type(error).__name__
         raise UserError(f"the workers are gone ({reason})", "start them, and run the command again") from error
@@ -57,7 +57,7 @@ def in_order(job: Job[Item, Result], items: Iterable[Item], workers: Workers) ->
             answer.cancel()
 
 
-def _first(told: Order[Item, Result], asked: "deque[tuple[Item, Future[Any]]]", workers: Workers) -> Result:
+def _first(job_order: Order[Item, Result], asked: "deque[tuple[Item, Future[Any]]]", workers: Workers) -> Result:
     """The result of the first item, which leaves `asked`. What was refused is asked for again, of all items that are
     under way: else they would be done one after the other."""
     for _ in range(SENDING):
@@ -71,11 +71,13 @@ def _first(told: Order[Item, Result], asked: "deque[tuple[Item, Future[Any]]]", 
                 "use workers with the processor, fewstep and onnxruntime of this machine",
             )
         LOG.info("the job and its bundle are sent to %s", answer.host)
-        workers.deliver(told)
+        workers.deliver(job_order)
         for number, (item, future) in enumerate(asked):
             if _is_refused(future):
-                asked[number] = item, workers.submit(told, item)
-    raise UserError(f"workers do not find the bundle {told.job.bundle.path}", "give it by a path that all workers see")
+                asked[number] = item, workers.submit(job_order, item)
+    raise UserError(
+        f"workers do not find the bundle {job_order.job.bundle.path}", "give it by a path that all workers see"
+    )
 
 
 def _is_refused(asked: "Future[Any]") -> bool:

@@ -75,7 +75,7 @@ def do(order: Order[Item, Result], item: Item) -> Done[Result] | Refusal:
 
 
 def keep(order: Order[Any, Any]) -> None:
-    """Know an order, in a worker that is then told its name alone: a job may hold tables and samples."""
+    """Keep an order in a worker, which then hears its name alone: a job may hold tables and samples."""
     _KEPT[order.name] = order
     for name in list(_KEPT)[:-KEPT]:
         _KEPT.pop(name, None)

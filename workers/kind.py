@@ -31,7 +31,7 @@ class Kind:
 
 @cache
 def this_kind() -> Kind:
-    """That of this process."""
+    """The kind of this process."""
     cpu = this_cpu()
     return Kind(code().hex()[:12], onnxruntime.__version__, cpu.name, cpu.int8_instructions, cpu.has_avx512)
 

@@ -19,12 +19,14 @@ THREADS = 1  # of an item of workers, unless the caller says otherwise
 
 
 @contextmanager
-def opened(count: int, dask: str | None, given: Workers | None = None, threads: int = 0) -> Iterator[Workers | None]:
-    """Workers for as long as the block runs; None where the process itself does all. `given` ones stay open, with the
-    threads that they have. `threads` are those of an item, 0 for `THREADS`."""
+def opened(
+    count: int, dask: str | None, open_already: Workers | None = None, threads: int = 0
+) -> Iterator[Workers | None]:
+    """Workers for as long as the block runs; None where the process itself does all. `open_already` stay open, with
+    the threads that they have. `threads` run one item, 0 for `THREADS`."""
     check_workers(count, dask)
-    if given is not None:
-        yield given
+    if open_already is not None:
+        yield open_already
     elif dask is not None:
         with DaskWorkers(dask, threads or THREADS) as cluster:
             yield cluster
@@ -37,13 +39,13 @@ def opened(count: int, dask: str | None, given: Workers | None = None, threads: 
 
 
 def threads_of(workers: Workers | None, threads: int) -> int:
-    """Of one evaluation: by workers, or by this process, where 0 stands for one for each core."""
+    """Threads of one evaluation, by workers or by this process. 0 stands for one for each core."""
     return threads if workers is None else workers.threads
 
 
 def warn_of_workers(count: int, threads: int = 0) -> None:
-    """A warning where processes of this machine leave half of its cores idle, or wait for each other. `threads` are
-    those of an item, 0 for `THREADS`."""
+    """A warning where processes of this machine leave half of its cores idle, or wait for each other. `threads` run
+    one item, 0 for `THREADS`."""
     busy = count * (threads or THREADS)
     if count and 2 * busy <= usable_cores():
         _say_idle(count, threads or THREADS)

@@ -23,7 +23,7 @@ LOG = logging.getLogger("fewstep")
 PROCESS = Path(__file__).with_name("process.py")
 TRIES = 3  # of one item, whose worker died
 PATIENCE = 120.0  # seconds of one item after which a line says which worker is at it; then twice as long, and so on
-ENDING = 5.0  # seconds that a worker has to end when it is told so
+ENDING = 5.0  # seconds that a worker has to end when it is asked to
 
 Answer = Done[Any] | Refusal
 Call = tuple["Future[Answer]", Order[Any, Any], Any]
@@ -108,7 +108,7 @@ class Processes:
                 if child is None:
                     child = _started(self._patience)
                     self._children.add(child)
-                is_done, made = child.ask(order, item)
+                is_done, result = child.ask(order, item)
             except Exception as error:
                 if child is None or not isinstance(error, EOFError | OSError):
                     answer.set_exception(error)
@@ -120,9 +120,9 @@ class Processes:
                     LOG.warning("a worker %s: another one takes its place, and what it was doing", why)
                 continue
             if is_done:
-                answer.set_result(made)
+                answer.set_result(result)
             else:
-                answer.set_exception(made)
+                answer.set_exception(result)
             return child
         fix = "give fewer workers, if memory is short; else do without --workers to see the error"
         answer.set_exception(UserError(f"a worker {why}, {TRIES} times at the same place", fix))

@@ -36,10 +36,11 @@ from fewstep.evaluation.speed.machine import this_machine
 from fewstep.evaluation.speed.race import Contender as Timed
 from fewstep.evaluation.speed.race import OnBackend, race
 from fewstep.evaluation.speed.staged import middle_feeds, taken
-from fewstep.lowering.bodies import judged_plan, open_body
+from fewstep.lowering.bodies import open_body
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import weight_of
 from fewstep.plans.plan import Plan
+from fewstep.rollouts.calibrated_plan import judged_plan
 from fewstep.rollouts.conditions_file import deal, read_conditions
 from fewstep.runtime import load
 from fewstep.runtime.bundle.manifest import Body, Manifest

@@ -28,7 +28,8 @@ from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.evaluation.speed.staged import middle_feeds
 from fewstep.export.export import ExportOptions, export
-from fewstep.lowering.bodies import judged_plan, open_body
+from fewstep.lowering.bodies import open_body
+from fewstep.rollouts.calibrated_plan import judged_plan
 from fewstep.runtime.backends import Arrays, LoadedGraph
 from fewstep.runtime.backends.named import named
 from fewstep.runtime.bundle.platforms import target_of

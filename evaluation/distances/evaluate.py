@@ -34,20 +34,11 @@ from fewstep.evaluation.speed.machine import this_machine
 from fewstep.evaluation.teacher import CHECKED, checked_teacher, teacher_plan
 from fewstep.graph.commit import open_for_update
 from fewstep.graph.needs import Needs, check_memory
-from fewstep.lowering.bodies import (
-    engine_of,
-    graph_files,
-    int8_bodies,
-    is_native,
-    judged_plan,
-    judged_plans,
-    not_judged,
-    open_body,
-    unmarked,
-)
+from fewstep.lowering.bodies import engine_of, graph_files, int8_bodies, is_native, not_judged, open_body
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import describe
 from fewstep.plans.plan import Plan
+from fewstep.rollouts.calibrated_plan import judged_plan, judged_plans, unmarked
 from fewstep.rollouts.conditions_file import ConditionRecords
 from fewstep.rollouts.held_out import APART, PAIRED, held_out_conditions
 from fewstep.rollouts.prompts import HELD_OUT, given_rows

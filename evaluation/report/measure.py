@@ -27,23 +27,13 @@ from fewstep.evaluation.teacher import CHECKED, Teacher, checked_teacher
 from fewstep.graph import io
 from fewstep.graph.graph import Graph
 from fewstep.graph.selection import selected_ops
-from fewstep.lowering.bodies import (
-    backend_of,
-    engine_of,
-    int8_bodies,
-    is_native,
-    judged_plan,
-    judged_plans,
-    not_judged,
-    open_body,
-    ranges_file,
-    unmarked,
-)
+from fewstep.lowering.bodies import backend_of, engine_of, int8_bodies, is_native, not_judged, open_body, ranges_file
 from fewstep.lowering.targets import targets_by_name
 from fewstep.machine.cpu import EXACT
 from fewstep.plans.guidance import describe
 from fewstep.plans.plan import Plan
 from fewstep.ranges import table
+from fewstep.rollouts.calibrated_plan import judged_plan, judged_plans, unmarked
 from fewstep.rollouts.conditions_file import ConditionRecords
 from fewstep.rollouts.held_out import held_out_conditions, label
 from fewstep.rollouts.prompts import HELD_OUT, given_rows

@@ -23,10 +23,11 @@ from fewstep.evaluation.results import EvaluationResults, Results
 from fewstep.evaluation.teacher import teacher_plan
 from fewstep.graph.commit import open_for_update
 from fewstep.graph.needs import check_memory
-from fewstep.lowering.bodies import int8_bodies, judged_plan, open_body
+from fewstep.lowering.bodies import int8_bodies, open_body
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import describe
 from fewstep.plans.plan import Plan
+from fewstep.rollouts.calibrated_plan import judged_plan
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.workers.in_order import Workers

@@ -14,9 +14,10 @@ import msgspec
 from fewstep.evaluation.speed.machine import Machine, this_machine
 from fewstep.evaluation.speed.race import LONGEST_TURN, Contender, OnBackend, Race, check_batches
 from fewstep.evaluation.speed.staged import middle_feeds, race_bodies, taken
-from fewstep.lowering.bodies import is_run_by_onnxruntime, judged_plans, open_body, unmarked
+from fewstep.lowering.bodies import is_run_by_onnxruntime, open_body
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
+from fewstep.rollouts.calibrated_plan import judged_plans, unmarked
 from fewstep.rollouts.prompts import HELD_OUT, prompt_rows
 from fewstep.runtime.backends.named import named
 from fewstep.runtime.bundle.reading import Bundle, open_bundle

@@ -15,7 +15,7 @@ The zero point is shared by the groups, so that c is a constant: one of their ow
 operation, for scales 1 % finer. tensorrt-rtx 1.7 fuses all of it with the activations and norms around: an engine of
 the shipped model has 121 kernels with factors and 125 without. What that costs on a GPU is not measured.
 
-A CPU shows what the pairs do, with onnxruntime told to leave them where they stand (`OnnxRuntime(fuse_qdq=False)`), but
+A CPU shows what the pairs do, where onnxruntime leaves them as they stand (`OnnxRuntime(fuse_qdq=False)`), but
 it computes in float32 what it has no float16 kernel for: neither the rounding nor the overflow of float16 is seen.
 """
 

@@ -18,7 +18,7 @@ from fewstep.runtime.bundle.manifest import GraphEntry
 from fewstep.runtime.bundle.platforms import ONNXRUNTIME, body_name, cpu_kind, preferred
 from fewstep.runtime.bundle.reading import EXPORT_AGAIN, Bundle
 
-FATAL_ONLY = 4  # of the log levels 0 (verbose) to 4: what fails is raised as well, and told once
+FATAL_ONLY = 4  # of the log levels 0 (verbose) to 4: a failure is raised, and stands in one place
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,7 @@ class OnnxRuntimeCuda:
 
 
 def provider_settings(device: int) -> dict[str, str]:
-    """Of the CUDA provider. TF32, which it would compute in, is off."""
+    """Settings of the CUDA provider. TF32, in which it would compute, is off."""
     return {"device_id": str(device), "use_tf32": "0"}
 
 
@@ -168,7 +168,7 @@ class _Memory:
 
 
 def _dtype(tensor: Any) -> np.dtype[Any]:
-    """Of an input or output of a session."""
+    """The type of a session's input or output."""
     return np.dtype(TYPES[tensor.type])
 
 

@@ -117,7 +117,7 @@ class OpenVino:
             raise UserError(f"{bundle.path}: {found}", EXPORT_AGAIN)
         network = _Compiled(self, core, model, graph, is_open=name in AHEAD)
         usual = {"batch": self.batch, **defaults(bundle.manifest.x_shape, bundle.manifest.sizes)}
-        network.lanes(usual)  # what cannot be compiled is told while loading
+        network.lanes(usual)  # a graph that cannot be compiled fails while loading
         return network
 
     def core(self) -> Any:
@@ -143,20 +143,20 @@ class OpenVino:
             ) from error
 
     def settings(self) -> dict[str, Any]:
-        """What OpenVINO is told."""
-        made: dict[str, Any] = {
+        """OpenVINO's settings by its own names."""
+        settings: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": self.float_type,
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": self.contexts,
         }
         if self.device == "CPU":
             # pinned, the threads of two samplers of one program would share the first cores
-            made["ENABLE_CPU_PINNING"] = False
+            settings["ENABLE_CPU_PINNING"] = False
             if self.threads:
-                made["INFERENCE_NUM_THREADS"] = int(self.threads)
+                settings["INFERENCE_NUM_THREADS"] = int(self.threads)
         if self.cached and (folder := _cache_folder()):
-            made["CACHE_DIR"] = str(folder)
-        return made
+            settings["CACHE_DIR"] = str(folder)
+        return settings
 
 
 class _Compiled:
@@ -176,8 +176,8 @@ class _Compiled:
             raise UserError(
                 f"{self._graph.file} has other inputs than {shapes(feeds)}", f"give {', '.join(sorted(self._inputs))}"
             )
-        told = [read_sizes(tensor.shape, feeds[tensor.name].shape) for tensor in self._graph.inputs]
-        sizes = {name: max(each.get(name, 1) for each in told) for name in self._open}
+        of_inputs = [read_sizes(tensor.shape, feeds[tensor.name].shape) for tensor in self._graph.inputs]
+        sizes = {name: max(each.get(name, 1) for each in of_inputs) for name in self._open}
         with self.lanes(sizes).take() as call:
             try:
                 return call(feeds)
@@ -229,9 +229,9 @@ def _wrapped(request: Any, graph: GraphEntry, feeds: Arrays) -> dict[str, NDArra
     return {tensor.name: results[tensor.name] for tensor in graph.outputs}
 
 
-def _ports(ports: Sequence[Any], told: Sequence[TensorEntry]) -> list[Port]:
+def _ports(ports: Sequence[Any], tensors: Sequence[TensorEntry]) -> list[Port]:
     """Inputs or outputs of a model. OpenVINO knows no names of open sizes, so they are taken to be the graph's."""
-    named = {tensor.name: tensor.shape for tensor in told}
+    named = {tensor.name: tensor.shape for tensor in tensors}
     return [_port(each, named.get(each.get_any_name(), ())) for each in ports]
 
 

@@ -85,7 +85,7 @@ def _refuse_by_name(graph: GraphEntry, wrong: tuple[str, ...]) -> None:
 
 def _difference(engine: ComparedEngine, bundle: Bundle, name: str) -> float | None:
     """The largest difference from onnxruntime over the largest output, of the call that is nearer; None if it cannot
-    be told: onnxruntime is not there or cannot load the graph, or its output is not finite."""
+    be known: onnxruntime is not there or cannot load the graph, or its output is not finite."""
     graph = graph_of(bundle, name)
     sizes = {"batch": engine.batch, **defaults(bundle.manifest.x_shape, bundle.manifest.sizes)}
     calls = [drawn(graph, sizes, seed) for seed in range(CALLS)]

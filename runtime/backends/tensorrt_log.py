@@ -27,6 +27,6 @@ def logger(trt: Any) -> Any:
 
 
 def reason(trt: Any) -> str:
-    """The last error it told, in a line: its functions return None or False."""
+    """The last error that it logged, in a line: its functions return None or False."""
     errors = logger(trt).errors
     return errors[-1] if errors else "it says nothing"
