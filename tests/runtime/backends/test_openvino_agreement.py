@@ -109,7 +109,7 @@ def test_what_it_computes_wrong_is_refused_before_anything_is_measured(
 ) -> None:
     monkeypatch.setattr(verb, "count_activations", never)
     with pytest.raises(UserError, match=WRONG + ".*; run the bundle on onnxruntime") as failure:
-        calibrate(replace(FIRST, bundle=resizing, target=("cpu-x86", "openvino")))
+        calibrate(replace(FIRST, bundle=resizing, target=("openvino",)))
     assert "\n" not in str(failure.value) and set(open_bundle(resizing).manifest.bodies) == {"float32"}
 
 
@@ -122,7 +122,7 @@ def test_one_that_it_cannot_compile_is_refused_as_early(tmp_path: Path, monkeypa
     monkeypatch.setattr(OpenVino, "compile", failing)
     monkeypatch.setattr(verb, "count_activations", never)
     with pytest.raises(UserError, match="cannot compile graphs/body.onnx"):
-        calibrate(replace(FIRST, bundle=bundle, target=("cpu-x86", "openvino")))
+        calibrate(replace(FIRST, bundle=bundle, target=("openvino",)))
 
 
 def test_loading_refuses_it_too_the_int8_body_as_well(calibrated: Path) -> None:
