@@ -71,15 +71,6 @@ def test_an_expert_without_rows_at_a_step_takes_what_it_saw_at_others_and_one_th
     assert 0 < np.square(error).mean() < 1e-3 * np.square(exact).mean()
 
 
-def test_a_group_that_saw_nothing_takes_its_neighbours_and_what_they_lack_from_the_others() -> None:
-    counts = Counts(("a", "b"), (0.0, 1.0, 2.0))  # group 1 is nearest to group 0, group 3 to group 2
-    held = {("a", 0): [1.0], ("b", 0): [-2.0], ("a", 2): [3.0]}  # "b" is an expert's, which got no row in group 2
-    counts.histograms |= {key: measure(np.array(values, np.float32)) for key, values in held.items()}
-    found = counts.filled().completed()
-    assert [each.high for each in found.of("a")] == [1.0, 1.0, 3.0, 3.0]
-    assert [each.low for each in found.of("b")] == [-2.0] * 4
-
-
 def test_counts_are_completed_by_all_that_other_groups_held(caplog: pytest.LogCaptureFixture) -> None:
     counts = Counts(("a", "b", "c"), (0.0, 1.0))
     held = {("a", 0): [-3.0, 1.0], ("a", 2): [0.5, 2.0], ("b", 0): [1.0], ("b", 1): [2.0], ("b", 2): [3.0]}
