@@ -32,7 +32,7 @@ from fewstep.runtime.sampler import Sampler
 from fewstep.runtime.sizes import defaults, sized
 
 LOG = logging.getLogger("fewstep")
-GUIDANCE = 2.0
+GUIDANCE = 2.0  # weight of a guided denoiser's plan, where the options name none
 
 
 def open_task(options: CalibrateOptions) -> Task:
@@ -42,7 +42,7 @@ def open_task(options: CalibrateOptions) -> Task:
     """
     sampler = load(options.bundle, body="float32", backend=OpeningOnDemand(threads=options.threads))
     if isinstance(sampler.denoiser, OnDemand):
-        sampler = replace(sampler, bundle=sampler.denoiser.bundle)  # whose files are hashed once
+        sampler = replace(sampler, bundle=sampler.denoiser.bundle)  # it hashes each file once
     prepared = io.load(sampler.bundle.graph(sampler.body.graph), root=options.bundle)
     plan = _plan(options, sampler)
     targets, refused = _usable(targets_of(options), sampler.bundle)
@@ -87,7 +87,8 @@ def _usable(targets: Sequence[Target], bundle: Bundle) -> tuple[tuple[Target, ..
 
 
 def _conditions(options: CalibrateOptions, sampler: Sampler) -> ConditionRecords | None:
-    """A row for each trajectory, of a file or of prompts. Without either, that every condition can be drawn."""
+    """A row for each trajectory, from a file or from prompts. None without either; UserError if a condition cannot be
+    drawn then."""
     rows = given_rows(sampler.bundle, options.conditions, options.prompts, CALIBRATION)
     if rows is not None:
         return deal(rows, options.trajectories)
@@ -121,7 +122,7 @@ def _sizes(options: CalibrateOptions, sampler: Sampler) -> tuple[dict[str, int],
 
 
 def _plan(options: CalibrateOptions, sampler: Sampler) -> Plan:
-    """The plan, one lambda group for now. A plan's file brings its own guidance."""
+    """The plan in one range group; `calibrate` divides it later. A plan's file brings its own guidance."""
     guided = is_led_by_guidance(sampler.bundle.manifest.conditions)
     default = GUIDANCE if guided and not options.plan.endswith(".json") else None
     weight = default if options.guidance is None else options.guidance
@@ -141,13 +142,13 @@ def _own_clip(sampler: Sampler) -> Clip | None:
     if sampler.bundle.manifest.scheduler is None:
         return None
     with suppress(UserError):
-        shaping = shaping_of(sampler.compile(f"{SCHEDULER}2"))
+        shaping = shaping_of(sampler.compile(f"{SCHEDULER}2"))  # plans of any length clip alike
         return shaping if isinstance(shaping, Clip) else None
     return None
 
 
 def _command(options: CalibrateOptions, plan: Plan, targets: Sequence[str]) -> str:
-    """The command that does this again for some of the targets, without anybody's paths. `comparable` reads it."""
+    """The command that does this again for some of the targets, without anybody's paths. `comparable.py` reads it."""
     recorded = replace(
         options,
         plan=plan.name,

@@ -1,12 +1,12 @@
 """Try methods of ranges in the closed loop, and keep the best for each body.
 
-Which ranges are best depends on the denoiser, and no error of single tensors or steps shows it: clipping can lower each
-of them, and still add up over the plan. So a body is lowered by each method, and samples are made with it.
+Which ranges are best depends on the denoiser. Errors of single tensors or steps do not show it: clipping can lower
+each of them, and its errors still add up over the plan. So each method lowers the body, and the body makes samples.
 
 - All methods and targets share float32's samples, which are made once.
-- A method that is behind the best one on the first half of the seeds gets no more of them (successive halving): it
-  would have to be surely ahead on all.
-- A method that makes the graph of an earlier one is left out.
+- A method that is behind the best one on the first half of the seeds gets no more of them (successive halving). To win
+  it would have to be surely ahead on all seeds.
+- A method whose graph equals an earlier method's is not tried.
 - The graph that was tried is the one that is deployed.
 """
 
@@ -45,16 +45,16 @@ from fewstep.runtime.progress import SILENT, Progress, under
 from fewstep.runtime.sampler import Sampler
 
 TRIED: tuple[Method, ...] = ("channels", "channels-balanced")  # the default first
-CHOOSING = 8  # seeds that choose, in two halves; no more than there are trajectories
-FEWEST = 4  # of these seeds: a half of one says nothing of its worse samples
-FIRST = SELECTION_SEEDS.index(JUDGE_SEEDS.stop)  # precision maps have those before
+CHOOSING = 8  # seeds that choose, in two halves; fewer where there are fewer trajectories
+FEWEST = 4  # trajectories, and so seeds, of a trial: half of fewer is one seed, which has no worse half
+FIRST = SELECTION_SEEDS.index(JUDGE_SEEDS.stop)  # the index of the first seed that no precision map uses
 
 Float = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """The body that won, what else its ranges can be lowered to, and all trials. A single method has no trial."""
+    """The body that won, and all trials; a single method has none. A precision map lowers `variants` of its ranges."""
 
     lowered: LoweredBody
     variants: Variants
@@ -63,8 +63,8 @@ class Chosen:
 
 @dataclass(frozen=True)
 class Result:
-    """Samples that were made with a method of ranges: their PSNR [seeds] in dB, and the share of the end error's energy
-    that is one number for each channel."""
+    """What a method of ranges gave. psnr: of its samples [seeds] in dB, against float32's. shift: the `constant_share`
+    of their errors."""
 
     method: Method
     psnr: Float
@@ -72,14 +72,14 @@ class Result:
 
     @property
     def is_finite(self) -> bool:
-        """False if a sample left the numbers on the way."""
+        """Whether all samples are numbers."""
         return bool(np.isfinite(self.psnr).all())
 
     def trial(self, is_chosen: bool) -> Trial:
-        """The entry of the manifest, with digits that are more than noise."""
+        """The entry of the manifest, rounded: further digits are noise."""
         mean, p5 = round(float(self.psnr.mean()), 2), round(float(np.percentile(self.psnr, 5)), 2)
         seeds, shift = len(self.psnr), round(self.shift, 3)
-        return Trial(self.method, False, mean, p5, shift, seeds, is_chosen)
+        return Trial(self.method, has_bias=False, psnr=mean, p5=p5, shift=shift, seeds=seeds, is_chosen=is_chosen)
 
 
 @dataclass(frozen=True)
@@ -120,9 +120,9 @@ def courses_for(task: Task, plan: Plan, candidates: Candidates, progress: Progre
     """The courses that the trials of all targets share; none for a single method."""
     if len(candidates.tables) == 1:
         return ()
-    sampler = body_by_rows(task.sampler) if _is_large(task, candidates) else task.sampler  # as counting has them
+    sampler = body_by_rows(task.sampler) if _is_large(task, candidates) else task.sampler  # as in counting
     courses = open_trials(sampler, plan, len(task.seeds), task.conditions, under(progress, "trials"))
-    close(task.sampler.denoiser)  # float32 and a large int8 body at once are too much
+    close(task.sampler.denoiser)  # memory may not hold float32 and an int8 body at once
     return courses
 
 
@@ -162,7 +162,7 @@ def choose_each(
 
 
 def _is_large(task: Task, candidates: Candidates) -> bool:
-    """Whether the activations of a sample are large."""
+    """Whether the activations of BATCH samples are too large to run at once."""
     return batch_of(task, [*next(iter(candidates.tables.values())).tensors]) < BATCH
 
 
@@ -177,8 +177,8 @@ def try_methods(
 
     Args:
         variants: by method, the default first.
-        courses: what methods are tried on. Without courses the default is taken.
-        by_rows: a large body sees the samples of a course one by one.
+        courses: the seeds that choose, half by half. Without courses the default is taken.
+        by_rows: whether the body sees the samples of a course one by one.
         files: receive the weights of large bodies.
 
     UserError if samples of the best method are not finite.
@@ -194,7 +194,7 @@ def try_methods(
         for done, (method, each) in enumerate(variants.items(), 1):
             lowered = _lowered(each, rounded, files)
             content = digest(lowered[0])
-            release(lowered[0])  # whose weights were read for the digest
+            release(lowered[0])  # the digest has read its weights into memory
             if content not in graphs:
                 graphs.add(content)
                 results.append(_run(method, lowered[0], each.target, courses, by_rows, best))
@@ -208,7 +208,8 @@ def try_methods(
         what = f"samples in int8 for {own.target.name} are not finite"
         raise UserError(what, "calibrate with other --ranges, or for another --target")
     body = completed(own.prepared, own.table, own.target, best_lowered, own.keep)
-    return Chosen(body, replace(own, body=body), tuple(each.trial(each is best) for each in results if each.is_finite))
+    trials = tuple(each.trial(each is best) for each in results if each.is_finite)  # a NaN has no place in JSON
+    return Chosen(body, replace(own, body=body), trials)
 
 
 def _lowered(variants: Variants, rounded: Rounded, files: Files | None) -> Lowered:
@@ -220,7 +221,7 @@ def _lowered(variants: Variants, rounded: Rounded, files: Files | None) -> Lower
 def _run(
     method: Method, graph: Graph, target: Target, courses: Sequence[Course], by_rows: bool, best: Result | None
 ) -> Result:
-    """Samples of a body, course by course, until it is behind the best."""
+    """The result of a body, which runs course by course until it is behind the best."""
     network = open_lowered(graph, target)
     if by_rows:
         network = row_by_row(network, graph.inputs)
@@ -236,6 +237,7 @@ def _run(
 
 
 def _end_error(course: Course, states: Sequence[StepState]) -> Float:
+    """The samples minus float32's."""
     samples, exact = (finish(course.plan, each[-1:]).astype(np.float64) for each in (states, course.reference))
     error: Float = samples - exact
     return error
