@@ -9,7 +9,7 @@ from fewstep.fitting.endpoint import RESTRAINTS, SECANTS
 from fewstep.fitting.gate import former_fit
 from fewstep.fitting.judgement import SPANNED
 from fewstep.fitting.options import FitOptions
-from fewstep.fitting.search import BEGIN, HISTORY, KINDS
+from fewstep.fitting.search import FIRST_BLOCKS, HISTORY, KINDS
 from fewstep.fitting.tangents import calls
 from fewstep.fitting.task import FitTask
 from fewstep.fitting.trade import SHARES, WEIGHTS
@@ -20,7 +20,7 @@ def evaluations(task: FitTask, options: FitOptions) -> tuple[int, int]:
     first teacher suffices. Its checks are against a plan to begin at, a former plan and the best."""
     steps, seeds, choices, judges = options.steps, options.seeds, options.selection_seeds, options.judge_seeds
     long, plans = len(task.teacher.steps), len(task.starts.nominal) + len(task.starts.fitted) + 1
-    body = plans * BEGIN * BLOCK * steps + 2 * BLOCK  # where the fit begins; are times continuous?
+    body = plans * FIRST_BLOCKS * BLOCK * steps + 2 * BLOCK  # where the fit begins; are times continuous?
     body += (seeds + choices) * steps + _of_the_search(task, options) * steps  # of the nominal plan
     judged = 3 * judges + SPANNED * BLOCK  # of the nominal, fitted and a former plan
     body += (seeds + choices + judged) * steps
@@ -41,7 +41,7 @@ def _of_the_search(task: FitTask, options: FitOptions) -> int:
         steps_taken = len(WEIGHTS) * (1 + SECANTS)
         trade += seeds * columns + steps_taken * (len(RESTRAINTS) * choices + seeds)
         trade += len(WEIGHTS) * (len(SHARES) - 1) * choices
-    return BEGIN * BLOCK + choices + options.iterations * (seeds * columns + (1 + SECANTS) * tried) + trade
+    return FIRST_BLOCKS * BLOCK + choices + options.iterations * (seeds * columns + (1 + SECANTS) * tried) + trade
 
 
 def numbers_of(task: FitTask, options: FitOptions) -> list[int]:

@@ -63,7 +63,7 @@ class FitSeeds:
 
 
 @dataclass(frozen=True)
-class Nominal:
+class NominalPsnr:
     """PSNRs of the nominal plan on both sets of seeds, [seeds] each."""
 
     fit: Array
@@ -118,7 +118,7 @@ class Refinement:
     origin: Recurrence
     free: Sequence[Number]
     seeds: FitSeeds
-    nominal: Nominal
+    nominal: NominalPsnr
     measure: Callable[[Recurrence, tuple[Block, ...]], Jacobian]
 
     @property

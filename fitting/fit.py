@@ -1,7 +1,7 @@
 """The verb that fits the numbers of a plan to a deployed body, so that its samples come nearest to the teacher's.
 
 Nothing is trained and no gradient is needed: the deployed graph is called along rollouts, on any backend. Seeds of the
-fit, of its choices and of its judgement are disjoint. The nominal plan is kept where the gain does not count.
+fit, of its choices and of its judgement are disjoint. The bundle receives no plan where the gain may be chance.
 """
 
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ from fewstep.fitting.gate import check_teacher, former_fit, use_of, use_of_entry
 from fewstep.fitting.judgement import SetDistances, judge
 from fewstep.fitting.options import FitOptions
 from fewstep.fitting.recurrence import plan_of
-from fewstep.fitting.search import checkpoint_of_search, search, taught
+from fewstep.fitting.search import checkpoint_of_search, search, taught_blocks
 from fewstep.fitting.task import FitTask, open_task
 from fewstep.fitting.trade import Trade
 from fewstep.graph.commit import Writer, open_for_update
@@ -35,14 +35,19 @@ from fewstep.workers.opening import opened
 class FitResult:
     """What a fit found. `plan` is None where the nominal plan is as good, or a former fitted one is better.
 
-    nominal_psnr: mean PSNR of the nominal plan against the teacher on the judge seeds, in dB. on_fit, on_selection,
-    on_judge: what the fitted plan gains over it. over_former: what it gains on the judge seeds over the fitted plan
-        that the bundle has for the same use; None without one. trade: None for methods other than `end`, and where
-        nothing gained. sets: FD on the judge seeds; None without an extractor.
-    span_psnr: a limit for all coefficients with the predictions of the fitted plan, in dB. It is taken on the first of
-        the judge seeds, where the plan itself has span_fitted.
+    check: how near the teacher and the fitted plan are to the exact trajectory.
+    nominal_psnr: mean PSNR of the nominal plan against the teacher on the judge seeds, in dB.
+    on_fit, on_selection, on_judge: gains of the fitted plan over the nominal one, on the three sets of seeds.
+    over_former: its gain on the judge seeds over the bundle's former plan for the same use; None without one.
+    trade: None for methods other than `end`, and where nothing gained.
+    sets: FD on the judge seeds; None without an extractor.
+    span_psnr: the PSNR in dB of the best combination of the fitted plan's predictions, chosen for each sample by itself
+        (`judgement.span_psnr`). No coefficients reach more. It is taken on the first of the judge seeds.
+    span_fitted: the PSNR of the fitted plan on the seeds of span_psnr.
+    iterations: steps of the search that gained, also before an interruption.
+    numbers: how many numbers were free.
     times, nominal_times: the times that the network sees.
-    weak_teacher: the reason why the bundle does not keep the plan, with the teacher to take; None where it suffices.
+    weak_teacher: why the bundle does not keep the plan, with the teacher to take; None where the teacher suffices.
     """
 
     bundle: str
@@ -77,8 +82,9 @@ class FitResult:
 def fit(options: FitOptions, progress: Progress = SILENT) -> FitResult:
     """Fit a plan and keep it in its bundle.
 
-    A teacher that was asked for has to be nearer to the exact trajectory than the plan that a new one would replace.
-    Without an output that is a UserError before the fit; with one the plan is written there, and not kept.
+    A teacher of `options.teacher` has to be nearer to the exact trajectory than the plan at stake, which a new plan
+    would replace. If it is not, the bundle keeps no plan. That is a UserError before the fit, unless `options.output`
+    receives the plan.
 
     An interrupted fit goes on from its best numbers when the same command comes again. The work does not hold the
     bundle's lock; if the body changes meanwhile, nothing is written.
@@ -94,16 +100,19 @@ def _fitted(task: FitTask, options: FitOptions, started: float, progress: Progre
     gate = check_teacher(task, options, progress)
     task = replace(task, teacher=gate.teacher)
 
-    *_, best = search(task, options, progress)
+    *_, best = search(task, options, progress)  # the last numbers are the best
 
     rolled, nominal, provenance = task.rolled, best.nominal, task.bundle.manifest.provenance
     fitted = Fitted(nominal.name, task.body, task.graph, provenance.source_sha256, options.method)
     plan = msgspec.structs.replace(plan_of(best.numbers, f"{FITTED}{options.steps}"), fitted=fitted)
-    check = gate.before if gate.before.exactness is None else gate.checked(plan_of(best.numbers))
-    blocks = taught(task, PAIRED[: options.judge_seeds], task.conditions.judge, "teacher of the judgement", progress)
-    former, price = former_fit(task, plan), 0.0 if best.trade is None else best.trade.price
-    judged = judge(rolled, task.extractor, blocks, nominal, plan, None if former is None else former[1], price)
-    on_selection = Gain.of(rolled.qualities(plan, best.seeds.selection), best.before.selection)
+    is_checked = gate.before.exactness is not None  # else no plan has twice the teacher's steps
+    check = gate.check_against(plan_of(best.numbers)) if is_checked else gate.before
+    judge_seeds = PAIRED[: options.judge_seeds]
+    blocks = taught_blocks(task, judge_seeds, task.conditions.judge, "teacher of the judgement", progress)
+    _, former = former_fit(task, plan) or (None, None)
+    price = 0.0 if best.trade is None else best.trade.price
+    judged = judge(rolled, task.extractor, blocks, nominal, plan, former, price)
+    on_selection = Gain.of(rolled.qualities(plan, best.seeds.selection), best.nominal_psnr.selection)
     is_better = judged.gain.counts and on_selection.counts and not judged.is_behind_former
     result = FitResult(
         bundle=task.bundle.manifest.name,
@@ -112,7 +121,7 @@ def _fitted(task: FitTask, options: FitOptions, started: float, progress: Progre
         teacher=task.teacher.name,
         check=check,
         nominal_psnr=judged.nominal_psnr,
-        on_fit=Gain.of(rolled.qualities(plan, best.seeds.fit), best.before.fit),
+        on_fit=Gain.of(rolled.qualities(plan, best.seeds.fit), best.nominal_psnr.fit),
         on_selection=on_selection,
         on_judge=judged.gain,
         over_former=judged.over_former,

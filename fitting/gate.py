@@ -1,7 +1,7 @@
 """The gate of a fit: the teacher is checked before the search, and once more with the fitted plan.
 
-A teacher suffices where twice its steps are TEACHER_MARGIN dB nearer to it than to the plan it judges. A teacher that
-does not may still bring a plan that is nearer to twice its steps than the plan it replaces.
+A reference with twice the teacher's steps stands for the exact trajectory. A teacher suffices if it is nearer to this
+reference than the plan at stake, by TEACHER_MARGIN dB. The plan at stake is the one that a new plan would replace.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,16 +27,17 @@ from fewstep.runtime.execute import Array
 from fewstep.runtime.fitted_plans import readable
 from fewstep.runtime.progress import Progress
 
-CHANCE = 1.0  # dB between means over the seeds of a check that may be chance
+CHANCE = 1.0  # dB by which means over the few seeds of a check may differ by chance
 
 
 @dataclass(frozen=True)
 class TeacherGate:
     """A teacher that was checked on a few seeds of the fit, none of the judge's.
 
-    replaced: the name of the plan whose place a new one takes: the former fitted plan, or else the nominal one. before:
-    the teacher's check against it. is_shut: whether the bundle keeps no plan of this teacher. fix: what to do then.
-    checked: the teacher's check against any other plan.
+    replaced: the name of the plan at stake: the former fitted plan, or else the nominal one.
+    before: the teacher's check against the plan at stake.
+    is_shut: whether the bundle keeps no plan of this teacher. fix: what to do then.
+    check_against: the teacher's check against any plan.
     """
 
     teacher: Plan
@@ -44,24 +45,25 @@ class TeacherGate:
     before: TeacherCheck
     is_shut: bool
     fix: str
-    checked: Callable[[Plan], TeacherCheck]
+    check_against: Callable[[Plan], TeacherCheck]
 
     @property
     def reason(self) -> str:
-        """Why it is shut."""
+        """Why the gate is shut."""
         nearer = f"less than {TEACHER_MARGIN:g} dB nearer than {self.replaced} with {self.before.judged:.1f} dB"
         return f"the teacher {self.teacher.name} is {self.before.exactness:.1f} dB from twice as many steps, {nearer}"
 
     def is_shut_after(self, after: TeacherCheck) -> bool:
-        """Whether it is shut for a fitted plan: a teacher that is too near to it may leave it behind the replaced."""
+        """Whether the gate is shut for a fitted plan, by the teacher's check against it. A teacher that is too near
+        may have led the plan further from the reference than the plan at stake."""
         return self.is_shut or (_fails(after) and _is_behind(after, self.before))
 
 
 def check_teacher(task: FitTask, options: FitOptions, progress: Progress) -> TeacherGate:
     """The gate before the search. UserError for a teacher of `--teacher` that fails, unless a file takes the plan.
 
-    The default teacher gets more steps until it suffices. A former plan that the same teacher judged does not shut the
-    gate: both plans stand before one judge.
+    The default teacher gets more steps until it suffices. The gate stays open if the same teacher judged the former
+    plan: its error is then in both figures.
     """
     nominal, sampled = task.starts.nominal[0], _memory_of(task)
 
@@ -71,7 +73,7 @@ def check_teacher(task: FitTask, options: FitOptions, progress: Progress) -> Tea
     first = checked(options.teacher or None, nominal)
     teacher, replaced, before, former = first.plan, nominal, first.check, former_fit(task, nominal)
     if former is not None and before.exactness is not None:
-        replaced = msgspec.structs.replace(former[1], fitted=None)  # the float32 body runs it, with nothing to warn of
+        replaced = msgspec.structs.replace(former[1], fitted=None)  # unmarked, it runs on float32 without a warning
         before = checked(teacher.name, replaced).check
     has_same_judge = former is not None and former[0].teacher == teacher.name
     default = teacher_plan(task.reference, None, nominal).name
@@ -87,7 +89,7 @@ def check_teacher(task: FitTask, options: FitOptions, progress: Progress) -> Tea
 
 
 def former_fit(task: FitTask, plan: Plan) -> tuple[FittedPlan, Plan] | None:
-    """The plan that was fitted to this very graph for the same use, and its entry in the manifest."""
+    """The entry in the manifest and the plan that was fitted to this very graph for the same use as `plan`."""
     for entry in task.bundle.manifest.fitted:
         plans, _ = readable(task.bundle, [entry] if entry.body == task.body else [])
         for former in plans:
@@ -97,19 +99,19 @@ def former_fit(task: FitTask, plan: Plan) -> tuple[FittedPlan, Plan] | None:
 
 
 def use_of(plan: Plan) -> tuple[object, ...]:
-    """All that a caller asks for who finds a fitted plan of a body."""
+    """What a caller names to get a fitted plan of a body: evaluations, guidance, strength and shapings."""
     return len(plan.steps), plan.guidance, plan.strength, {step.shaping for step in plan.steps}
 
 
 def use_of_entry(bundle: Bundle, entry: FittedPlan) -> tuple[object, ...]:
-    """The use of a plan in a bundle; where its file is lost, as far as the manifest says."""
+    """The use of a plan in a bundle. Where its file is lost, the manifest has evaluations and guidance alone."""
     plans, lost = readable(bundle, [entry])
     weight = weight_of_fit(bundle.path, bundle.manifest, entry) if lost else None
     return (entry.evaluations, as_guidance(weight), None, {None}) if lost else use_of(plans[0])
 
 
 def _memory_of(task: FitTask) -> Callable[[Plan, Sequence[int], ConditionRecords], Array]:
-    """Who samples for the checks: all have the same seeds, so that a plan is sampled once."""
+    """A function that samples for the checks, and each plan once: all checks have the same seeds."""
     samples: dict[bytes, Array] = {}
 
     def sampled(plan: Plan, seeds: Sequence[int], conditions: ConditionRecords) -> Array:
@@ -122,10 +124,10 @@ def _memory_of(task: FitTask) -> Callable[[Plan, Sequence[int], ConditionRecords
 
 
 def _fails(check: TeacherCheck) -> bool:
-    """Whether twice as many steps showed that the teacher is too near to the plan."""
+    """Whether the teacher was checked, and does not suffice."""
     return check.exactness is not None and not check.suffices
 
 
 def _is_behind(check: TeacherCheck, before: TeacherCheck) -> bool:
-    """Whether a plan is further from twice the teacher's steps than the one before, by more than chance."""
+    """Whether a plan is further from the reference than the plan at stake, by more than chance."""
     return check.judged is not None and before.judged is not None and check.judged + CHANCE < before.judged

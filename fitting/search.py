@@ -7,7 +7,7 @@ from functools import partial
 from fewstep.fitting import teacher as teaching
 from fewstep.fitting.blocks import CHOICE_SEEDS, FIT_SEEDS, Block, blocks_of, digest
 from fewstep.fitting.checkpoint import FitCheckpoint, checkpoint_of
-from fewstep.fitting.endpoint import RESTRAINTS, SECANTS, FitSeeds, Nominal, Refinement, refine
+from fewstep.fitting.endpoint import RESTRAINTS, SECANTS, FitSeeds, NominalPsnr, Refinement, refine
 from fewstep.fitting.free import Kind, Number, free_numbers, is_continuous
 from fewstep.fitting.jacobian import Jacobian, join, norms
 from fewstep.fitting.options import FitOptions
@@ -23,7 +23,7 @@ from fewstep.rollouts.conditions_file import ConditionRecords
 from fewstep.runtime.progress import SILENT, Progress
 
 HISTORY = 3  # predictions that a row reads
-BEGIN = 2  # blocks that nominal plans are compared on, and that the first columns are measured on
+FIRST_BLOCKS = 2  # blocks that the plans to begin at are compared on, and that the first columns are measured on
 KINDS: dict[str, tuple[Kind, ...]] = {"end": ("rows", "times", "lean"), "rows": ("rows",)}
 
 
@@ -31,68 +31,69 @@ KINDS: dict[str, tuple[Kind, ...]] = {"end": ("rows", "times", "lean"), "rows": 
 class SearchedNumbers:
     """The best numbers so far, and the origin that the fit began at, with its seeds.
 
-    nominal: the plan without fitted numbers that gains are over. before: its PSNRs. done: the steps that gained. trade:
-    of the end of `end`; None before it.
+    nominal: the plan without fitted numbers that gains are over.
+    done: how many steps gained, also before an interruption.
+    trade: the last step of the method `end`; None before it, and for other methods.
     """
 
     numbers: Recurrence
     nominal: Plan
     origin: Recurrence
     seeds: FitSeeds
-    before: Nominal
+    nominal_psnr: NominalPsnr
     done: int
     free: tuple[Number, ...]
     trade: Trade | None = None
 
 
 def search(task: FitTask, options: FitOptions, progress: Progress = SILENT) -> Iterator[SearchedNumbers]:
-    """The numbers that a fit begins at, then better and better ones, and at last the trade of `end`.
+    """The numbers that a fit begins at, then better and better ones, and at last the numbers of the trade.
 
-    A checkpoint keeps the best, so that an interrupted search goes on from there. Its caller drops the checkpoint.
+    A checkpoint keeps the best, so that an interrupted search goes on from there. The caller drops the checkpoint.
     """
-    rolled = task.rolled
+    rolled, conditions = task.rolled, task.conditions
     seeds = FitSeeds(
-        taught(task, FIT_SEEDS[: options.seeds], task.conditions.fit, "teacher of the fit", progress),
-        taught(
-            task, CHOICE_SEEDS[: options.selection_seeds], task.conditions.selection, "teacher of the choice", progress
+        taught_blocks(task, FIT_SEEDS[: options.seeds], conditions.fit, "teacher of the fit", progress),
+        taught_blocks(
+            task, CHOICE_SEEDS[: options.selection_seeds], conditions.selection, "teacher of the choice", progress
         ),
     )
-    starts, blocks = task.starts, seeds.selection[:BEGIN]  # earlier fits have seen the seeds of the fit
+    starts, blocks = task.starts, seeds.selection[:FIRST_BLOCKS]  # earlier fits have seen the seeds of the fit
     nominal = best_start(rolled, starts.nominal, blocks, progress)
-    begun = starts.fitted[0] if starts.is_asked else best_start(rolled, (nominal, *starts.fitted), blocks, progress)
-    before = Nominal(*(rolled.qualities(nominal, blocks) for blocks in (seeds.fit, seeds.selection)))
-    origin = recurrence_of(begun, HISTORY)
+    start = starts.fitted[0] if starts.is_asked else best_start(rolled, (nominal, *starts.fitted), blocks, progress)
+    nominal_psnr = NominalPsnr(rolled.qualities(nominal, seeds.fit), rolled.qualities(nominal, seeds.selection))
+    origin = recurrence_of(start, HISTORY)
     kinds = KINDS[options.method]
     if not is_continuous(task.sampler, origin.nominal, seeds.fit[0]):
         kinds = tuple(kind for kind in kinds if kind != "times")
-    free = free_numbers(origin, norms(task.sampler, origin, seeds.fit[:BEGIN]), kinds)
-    begin = SearchedNumbers(origin, nominal, origin, seeds, before, 0, free)
-    for best in _refined(task, options, begin, progress):
+    free = free_numbers(origin, norms(task.sampler, origin, seeds.fit[:FIRST_BLOCKS]), kinds)
+    first = SearchedNumbers(origin, nominal, origin, seeds, nominal_psnr, 0, free)
+    for best in _refined(task, options, first, progress):
         yield best
     if options.method == "end" and (best.done > 0 or options.iterations == 0):
-        work = Refinement(rolled, best.numbers, free, seeds, before, partial(_columns, rolled, free, progress))
+        work = Refinement(rolled, best.numbers, free, seeds, nominal_psnr, partial(_columns, rolled, free, progress))
         numbers, trade = Trader(work, task.extractor).trade()
         yield replace(best, numbers=numbers, trade=trade)
 
 
 def _refined(
-    task: FitTask, options: FitOptions, begin: SearchedNumbers, progress: Progress
+    task: FitTask, options: FitOptions, first: SearchedNumbers, progress: Progress
 ) -> Iterator[SearchedNumbers]:
     """Damped least squares on the end, from the checkpoint's numbers if there are some."""
-    rolled, seeds, free = task.rolled, begin.seeds, begin.free
-    checkpoint = checkpoint_of_search(task, options, begin)
-    numbers, done = checkpoint.load(begin.origin)
-    yield replace(begin, numbers=numbers, done=done)
+    rolled, seeds, free = task.rolled, first.seeds, first.free
+    checkpoint = checkpoint_of_search(task, options, first)
+    numbers, done = checkpoint.load(first.origin)
+    yield replace(first, numbers=numbers, done=done)
     most = done + options.iterations * (1 + SECANTS)
-    work = Refinement(rolled, begin.origin, free, seeds, begin.before, partial(_columns, rolled, free, progress))
-    for iterate in refine(work, numbers, options.iterations, BEGIN if done == 0 else len(seeds.fit)):
+    work = Refinement(rolled, first.origin, free, seeds, first.nominal_psnr, partial(_columns, rolled, free, progress))
+    for iterate in refine(work, numbers, options.iterations, FIRST_BLOCKS if done == 0 else len(seeds.fit)):
         done += 1
         checkpoint.save(iterate.numbers, done)
         progress(f"steps so far, the gain is {iterate.on_selection.mean:.2f} dB", done, most)
-        yield replace(begin, numbers=iterate.numbers, done=done)
+        yield replace(first, numbers=iterate.numbers, done=done)
 
 
-def taught(
+def taught_blocks(
     task: FitTask, seeds: range, rows: ConditionRecords | None, stage: str, progress: Progress
 ) -> tuple[Block, ...]:
     """Blocks of these seeds with the teacher's samples."""

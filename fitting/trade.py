@@ -6,8 +6,8 @@ the mean squared distance of features. A weight of 1 makes a decibel of features
 features are differences of the extractor's outputs along the columns of the samples. They ask the denoiser for nothing.
 
 Least squares also foretell the mean of what few steps cannot know, so that the nearest samples are a little weak. One
-factor of the last row gives them the teacher's mean square. It is about 0: a mean square about the teacher's mean
-sample cost 0.01 to 0.03 dB more on fashion_mnist, and lowered FD by a hundredth of itself.
+factor of the last row gives them the teacher's mean square about 0. A mean square about the teacher's mean sample cost
+0.01 to 0.03 dB more on fashion_mnist, and lowered FD by a hundredth of itself.
 
 Both together cost at most COST, and energy a part of it. A step or a factor that would cost more is taken in part.
 """
@@ -31,10 +31,10 @@ Samples = NDArray[np.floating]
 
 COST = 0.8  # dB of the mean PSNR on the selection seeds
 ENERGY_PART = 1 / 8  # of COST; the rest is for features
-WEIGHTS = (1.0, 3.0)  # of the features' logarithm, each by itself
+WEIGHTS = (1.0, 3.0)  # of the features' logarithm; each begins at the nearest pixels, and the better one is taken
 SHARES = (1.0, 0.75, 0.5, 0.25)  # of a step or of a factor, in the order in which they are tried
-NUDGE = 1e-2  # of a sample, in its root mean square: the length of a difference
-NOTHING = 1e-20  # a squared distance of features that are the teacher's, and a length that is none
+NUDGE = 1e-2  # length of a difference of samples, in the sample's root mean square
+NOTHING = 1e-20  # the least squared distance of features, and the least length: neither may be 0
 
 
 @dataclass(frozen=True)
@@ -55,19 +55,21 @@ class Trade:
 
 @dataclass(frozen=True)
 class Offer:
-    """Numbers with the PSNRs of their samples on the selection seeds, [seeds]. features: the mean squared distance
-    there, in dB below 1; 0 without an extractor."""
+    """Numbers that may be taken, with what their samples reach on the selection seeds.
+
+    psnr: [seeds], in dB. features: the mean squared distance of features, in dB below 1; 0 without an extractor.
+    """
 
     numbers: Recurrence
-    pixels: Array
+    psnr: Array
     features: float
 
     def worth(self, weight: float) -> float:
-        return float(self.pixels.mean()) + weight * self.features
+        return float(self.psnr.mean()) + weight * self.features
 
-    def price(self, since: "Offer") -> float:
-        """dB of the mean PSNR."""
-        return float((since.pixels - self.pixels).mean())
+    def price(self, before: "Offer") -> float:
+        """What it lost since the offer `before`, in dB of the mean PSNR."""
+        return float((before.psnr - self.psnr).mean())
 
 
 @dataclass(frozen=True)
@@ -104,15 +106,16 @@ class Trader:
         except UserError:
             return None
         targets = np.concatenate([block.taught for block in blocks])
-        near = 0.0 if self.extractor is None else features_psnr(self.extractor, samples, targets)
-        return Offer(numbers, psnr(samples, targets), near)
+        features = 0.0 if self.extractor is None else features_psnr(self.extractor, samples, targets)
+        return Offer(numbers, psnr(samples, targets), features)
 
-    def is_allowed(self, offer: Offer, since: Offer, cost: float) -> bool:
-        """Whether it costs no more, and still gains over the nominal plan."""
-        return offer.price(since) <= cost and Gain.of(offer.pixels, self.work.nominal.selection).counts
+    def is_allowed(self, offer: Offer, before: Offer, cost: float) -> bool:
+        """Whether an offer lost at most `cost` since the offer `before`, and still gains over the nominal plan."""
+        return offer.price(before) <= cost and Gain.of(offer.psnr, self.work.nominal.selection).counts
 
     def _nearest(self, begin: Offer, extractor: Extractor) -> tuple[Offer, float]:
-        """The allowed numbers that are nearest in features, and their weight."""
+        """The allowed numbers that are nearest in features, and their weight. The first step of a weight that is not
+        allowed is tried in part, and ends that weight."""
         jacobian = self.work.measure(self.work.origin, self.work.seeds.fit)
         best, cost = (begin, 0.0), (1 - ENERGY_PART) * self.cost
         for weight in WEIGHTS:
@@ -164,6 +167,7 @@ def equations_of_both(
     H, slope = equations(jacobian)
     columns, residual = feature_columns(extractor, jacobian, x_shape)
     scale = weight / max(float(np.square(residual).sum()), NOTHING)
+    # `equations` has divided the pixels' part by the mean of 1 / error
     scale *= len(jacobian.error) / float((1 / np.maximum(jacobian.error, NOTHING)).sum())
     H = H + scale * np.einsum("spd,sqd->pq", columns, columns)
     return H, slope + scale * np.einsum("spd,sd->p", columns, residual)

@@ -9,7 +9,7 @@ from fewstep.fitting.blocks import sample
 from fewstep.fitting.endpoint import (
     FitSeeds,
     Gain,
-    Nominal,
+    NominalPsnr,
     Refinement,
     energies_of,
     equations,
@@ -35,7 +35,7 @@ def fitted(sampler, plan, fit_blocks, selection, kinds=("rows", "times"), iterat
     origin = recurrence_of(plan, history)
     free = free_numbers(origin, norms(sampler, origin, fit_blocks), kinds)
     rolled = Rollouts(sampler, sampler)
-    nominal = Nominal(rolled.qualities(plan, fit_blocks), rolled.qualities(plan, selection))
+    nominal = NominalPsnr(rolled.qualities(plan, fit_blocks), rolled.qualities(plan, selection))
 
     def measure(numbers, parts):
         return join(list(rolled.columns(numbers, free, parts)))

@@ -8,7 +8,7 @@ import pytest
 
 from fewstep.fitting import trade as module
 from fewstep.fitting.blocks import sample
-from fewstep.fitting.endpoint import FitSeeds, Nominal, Refinement, energies_of, equations, refine, step_of
+from fewstep.fitting.endpoint import FitSeeds, NominalPsnr, Refinement, energies_of, equations, refine, step_of
 from fewstep.fitting.free import free_numbers
 from fewstep.fitting.jacobian import Jacobian, join, norms
 from fewstep.fitting.recurrence import plan_of, recurrence_of
@@ -76,7 +76,7 @@ def fitted_to_pixels(guidance=None):
     plan = compile_plan("dpmpp_2m:3", SAMPLER.facts, guidance)
     origin = recurrence_of(plan, 3)
     free = free_numbers(origin, norms(SAMPLER, origin, seeds.fit), ("rows", "times"))
-    nominal = Nominal(ROLLED.qualities(plan, seeds.fit), ROLLED.qualities(plan, seeds.selection))
+    nominal = NominalPsnr(ROLLED.qualities(plan, seeds.fit), ROLLED.qualities(plan, seeds.selection))
 
     def measure(numbers, some):
         return join(list(ROLLED.columns(numbers, free, some)))
@@ -150,7 +150,7 @@ def weaker_than_targets(weaker=1.0, weaker_on_the_fit=1.0, nominal=None):
 
 def refinement(numbers, seeds, nominal=None):
     """Nothing but what the energy needs: no number is free. nominal: PSNRs on the selection seeds."""
-    worse = Nominal(np.zeros(1), np.arange(8.0) if nominal is None else nominal)
+    worse = NominalPsnr(np.zeros(1), np.arange(8.0) if nominal is None else nominal)
     return Refinement(ROLLED, numbers, (), seeds, worse, None)
 
 
